@@ -1,0 +1,173 @@
+"""One cached Hessian-vector product, side by side with torch and JAX, all measured in one run.
+
+    python benchmarks/hvp.py                          # 7 workloads x 2 dtypes, with the peers that are installed
+    python benchmarks/hvp.py --quick --no-peers       # fastcurv alone, in a minute
+    python benchmarks/hvp.py --workload mnist --dtype float32 --json mnist.json
+
+Each contender has a process of its own, confined to the same processors, with the same data in the same dtype. Rounds
+are interleaved: one short timing of every call of every contender, then again, many times; the best counts. So a noisy
+neighbour hits all alike, and one quiet moment is enough.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+import tables
+from peers import BLOCK, CONTENDERS, Child, Unavailable
+from workloads import DTYPES, WORKLOADS
+
+OURS = "fastcurv"
+ALONE = "fastcurv, 1 thread"
+TOLERANCE = {"float32": 3e-3, "float64": 1e-9}  # between contenders, relative to the product's norm
+
+
+def main(argv=None):
+    args = parse(argv)
+    children = open_children(args)
+    try:
+        facts = machine(args, children[OURS])
+        tables.print_head(facts)
+        records = []
+        for name in args.workload:
+            for dtype in args.dtype:
+                records.append(measure(children, name, dtype, args))
+                tables.print_record(records[-1], first=len(records) == 1)
+        tables.print_more(records)
+        tables.print_bounds(records)
+    finally:
+        for child in children.values():
+            child.close()
+    if args.json:
+        with open(args.json, "w") as file:
+            json.dump({"machine": facts, "records": records}, file, indent=1)
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--workload", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=DTYPES)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=None, help="interleaved rounds (default 15)")
+    parser.add_argument("--quick", action="store_true", help="3 rounds of shorter timings")
+    parser.add_argument("--no-peers", action="store_true", help="fastcurv alone")
+    parser.add_argument("--json", metavar="FILE", help="write every number there")
+    args = parser.parse_args(argv)
+    args.rounds = args.rounds or (3 if args.quick else 15)
+    args.seconds = 0.02 if args.quick else 0.05  # the least that one timing lasts
+    return args
+
+
+def open_children(args):
+    """A process for each contender, and one more for fastcurv on one thread."""
+    names = [OURS] if args.no_peers else list(CONTENDERS)
+    children = {name: Child(name, args.threads) for name in names}
+    if args.threads > 1:
+        children[ALONE] = Child(OURS, 1)
+    return children
+
+
+def measure(children, name, dtype, args):
+    """Build one workload everywhere, time it in interleaved rounds, and gather the best of each call."""
+    workload = WORKLOADS[name]
+    calls, answers, missing = {}, {}, {}
+    for label, child in children.items():
+        try:
+            built = child.ask(do="build", workload=name, dtype=dtype, threads=child.threads)
+        except Unavailable as reason:
+            if label == OURS:
+                raise
+            missing[label] = str(reason)
+            continue
+        wanted = [call for call in built["calls"] if label != ALONE or call == "product"]
+        calls |= {(label, call): repeats(child, call, args.seconds) for call in wanted}
+        answers[label] = built["answer"]
+    check_agreement(answers, dtype, f"{name}, {dtype}")
+    seconds = {key: [] for key in calls}
+    peaks = []
+    for _ in range(args.rounds):
+        peaks.append(children[OURS].ask(do="peak")["flops"])
+        for (label, call), repeat in calls.items():
+            answer = children[label].ask(do="time", call=call, repeat=repeat)
+            seconds[label, call].append(answer["seconds"])
+    best = {}
+    for (label, call), rounds in seconds.items():
+        best.setdefault(label, {})[call] = min(rounds) / (BLOCK if call == "block" else 1)
+    return record(workload, dtype, best, max(peaks), missing)
+
+
+def repeats(child, call, least):
+    """How many calls make one timing last ``least`` seconds."""
+    once = child.ask(do="time", call=call, repeat=2)["seconds"]
+    return max(1, int(np.ceil(least / once)))
+
+
+def check_agreement(answers, dtype, where):
+    """All contenders must have computed the same product, or their times mean nothing."""
+    expected = answers[OURS]
+    for label, answer in answers.items():
+        gap = max(abs(a - b) for a, b in zip(answer, expected)) / expected[0]
+        if not gap <= TOLERANCE[dtype]:
+            raise SystemExit(f"{where}: {label} and {OURS} differ by {gap:.1e}: nothing to compare")
+
+
+def record(workload, dtype, best, peak, missing):
+    """Times in seconds, and what they come to."""
+    ours = best[OURS]
+    peers = {label: times["product"] for label, times in best.items() if label not in (OURS, ALONE)}
+    gradients = [t["gradient"] for label, t in best.items() if label != OURS and "gradient" in t]
+    return {
+        "workload": workload.name,
+        "dtype": dtype,
+        "seconds": best,
+        "missing": missing,
+        "fma_peak": peak,
+        "share_of_peak": workload.flops() / ours["product"] / peak,
+        "block_share_of_peak": workload.flops() / ours["block"] / peak,
+        "ahead": min(peers.values()) / ours["product"] if peers else None,
+        "gradient_ahead": min(gradients) / ours["gradient"] if gradients else None,
+        "product/gradient": ours["product"] / ours["gradient"],
+        "floor product/gradient": workload.flops() / workload.flops("gradient"),
+        "product/floor": ours["product"] / ours["gradient"] * workload.flops("gradient") / workload.flops(),
+        "bind/gradient": ours["bind"] / ours["gradient"],
+        "ggn/product": ours["ggn"] / ours["product"],
+        "quadratic/product": ours["quadratic"] / ours["product"],
+        "block/product": ours["block"] / ours["product"],
+        "threads": best[ALONE]["product"] / ours["product"] if ALONE in best else None,
+    }
+
+
+def machine(args, child):
+    """What the numbers were measured on."""
+    return {
+        "time": time.strftime("%Y-%m-%d %H:%M"),
+        "cpu": cpu_name(),
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "processors": os.cpu_count(),
+        "threads": args.threads,
+        "rounds": args.rounds,
+        "config": child.ask(do="config")["text"],
+    }
+
+
+def cpu_name():
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    if sys.platform == "darwin":
+        return subprocess.run(
+            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True
+        ).stdout.strip()
+    return platform.processor() or "unknown"
+
+
+if __name__ == "__main__":
+    main()

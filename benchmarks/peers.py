@@ -1,0 +1,288 @@
+"""The contenders: fastcurv, torch, and JAX in two ways, each alone in a process of its own.
+
+Run as a script, this file is such a process: it reads one JSON request per line and answers with one.
+
+    {"do": "build", "workload": "mnist", "dtype": "float32", "threads": 2}   -> {"calls": [...], "answer": [...]}
+    {"do": "time", "call": "product", "repeat": 20}                           -> {"seconds": 0.0041}
+    {"do": "peak"}                                                            -> {"flops": 2.3e11}
+
+Peers are given the form that suits them best: lists of tensors instead of one flat vector, nothing copied or
+flattened inside what is timed. Gradients alternate between two points, so that no cache can answer.
+"""
+
+import contextlib
+import io
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from workloads import WORKLOADS, flat
+
+BLOCK = 8  # columns in a block of vectors
+
+
+class Contender:
+    """One library on one workload. Every call it names takes nothing and returns when its result is in memory.
+
+    fastcurv's own has two verbs more: ``peak``, flops a second of fused multiply-adds, and ``config``.
+    """
+
+    def build(self, workload, dtype, threads):
+        """Prepare everything that is not to be timed. Returns ``{name: callable}``."""
+        raise NotImplementedError
+
+    def product(self):
+        """The product as one flat NumPy vector, to see that all contenders computed the same."""
+        raise NotImplementedError
+
+
+class Fastcurv(Contender):
+    def build(self, workload, dtype, threads):
+        import fastcurv as fc
+
+        X, y, layers, direction = workload.problem(dtype)
+        model = fc.MLP(workload.sizes, activation=workload.activation, dtype=dtype)
+        theta, v = flat(layers), flat(direction)
+        block = np.ascontiguousarray(np.stack([np.roll(v, k) for k in range(BLOCK)], axis=1))
+        points = itertools.cycle([theta, theta * np.asarray(0.99, dtype)])
+        out = np.empty_like(v)
+        objective = fc.Objective(model, X, y, loss=workload.loss, n_threads=threads)
+        hessian, ggn = objective.hessian(theta), objective.ggn(theta)
+        self.product = lambda: hessian @ v
+        self.peak = lambda: fc._engine.fma_peak(dtype, threads)
+        return {
+            "product": lambda: hessian @ v,
+            "product-out": lambda: hessian.product(v, out=out),
+            "gradient": lambda: objective.value_and_gradient(next(points)),
+            "bind": lambda: objective.hessian(next(points)),
+            "ggn": lambda: ggn @ v,
+            "quadratic": lambda: hessian.quadratic(v),
+            "block": lambda: hessian @ block,
+        }
+
+    def config(self):
+        import fastcurv as fc
+
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text):
+            fc.show_config()
+        return text.getvalue().rstrip()
+
+
+class Torch(Contender):
+    """Double backward on a kept graph: the graph of the gradient is made once, and run backward per vector."""
+
+    def build(self, workload, dtype, threads):
+        import torch
+
+        torch.set_num_threads(threads)
+        X, y, layers, direction = workload.problem(dtype)
+        X, y = torch.from_numpy(X), torch.from_numpy(y)
+        self.params = [torch.from_numpy(p.copy()).requires_grad_() for layer in layers for p in layer]
+        other = [(p * 0.99).detach().requires_grad_() for p in self.params]
+        points = itertools.cycle([self.params, other])
+        v = [torch.from_numpy(p) for layer in direction for p in layer]
+        phi = {
+            "tanh": torch.tanh,
+            "relu": torch.relu,
+            "gelu": torch.nn.functional.gelu,
+        }[workload.activation]
+        loss = {
+            "mse": torch.nn.functional.mse_loss,
+            "cross_entropy": torch.nn.functional.cross_entropy,
+        }[workload.loss]
+
+        def value(params):
+            a = X
+            for i in range(0, len(params), 2):
+                a = torch.nn.functional.linear(a if i == 0 else phi(a), params[i], params[i + 1])
+            return loss(a, y)
+
+        def gradient():
+            params = next(points)
+            return torch.autograd.grad(value(params), params)
+
+        def bind(params):
+            return torch.autograd.grad(value(params), params, create_graph=True)
+
+        kept = bind(self.params)
+
+        def product():
+            return torch.autograd.grad(kept, self.params, grad_outputs=v, retain_graph=True)
+
+        self.product = lambda: np.concatenate([p.detach().numpy().ravel() for p in product()])
+        return {"product": product, "gradient": gradient, "bind": lambda: bind(next(points))}
+
+
+class Jax(Contender):
+    """What both JAX contenders share: the loss, compiled gradients, arrays as lists of ``(W, b)``."""
+
+    def build(self, workload, dtype, threads):
+        import jax
+        import jax.numpy as jnp
+
+        jax.config.update("jax_enable_x64", dtype == "float64")
+        X, y, layers, direction = workload.problem(dtype)
+        X, y, theta, v = jax.tree.map(jnp.asarray, (X, y, layers, direction))
+        other = jax.tree.map(lambda p: p * jnp.asarray(0.99, p.dtype), theta)
+        points = itertools.cycle([theta, other])
+        phi = {
+            "tanh": jnp.tanh,
+            "relu": jax.nn.relu,
+            "gelu": lambda z: jax.nn.gelu(z, approximate=False),
+        }[workload.activation]
+
+        def value(params, X, y):
+            a = X
+            for i, (W, b) in enumerate(params):
+                a = (a if i == 0 else phi(a)) @ W.T + b
+            if workload.loss == "mse":
+                return jnp.mean((a - y) ** 2)
+            picked = jnp.take_along_axis(a, y[:, None], axis=1)[:, 0]
+            return jnp.mean(jax.nn.logsumexp(a, axis=1) - picked)
+
+        both = jax.jit(jax.value_and_grad(value))
+        product = self.compiled(jax, lambda p: jax.grad(value)(p, X, y), value, theta, v, X, y)
+        self.product = lambda: flat(jax.tree.map(np.asarray, product()))
+        return {
+            "product": lambda: jax.block_until_ready(product()),
+            "gradient": lambda: jax.block_until_ready(both(next(points), X, y)),
+        }
+
+
+class JaxLinearize(Jax):
+    """``jit(linearize(grad))``: all that theta alone decides is computed once and kept."""
+
+    def compiled(self, jax, gradient, value, theta, v, X, y):
+        _, linear = jax.linearize(gradient, theta)
+        program = jax.jit(linear)
+        return lambda: program(v)
+
+
+class JaxJvp(Jax):
+    """``jit(jvp(grad))``: forward over reverse, everything computed anew for each vector."""
+
+    def compiled(self, jax, gradient, value, theta, v, X, y):
+        def run(p, v, X, y):
+            return jax.jvp(lambda q: jax.grad(value)(q, X, y), (p,), (v,))[1]
+
+        program = jax.jit(run)
+        return lambda: program(theta, v, X, y)
+
+
+CONTENDERS = {
+    "fastcurv": Fastcurv,
+    "torch": Torch,
+    "jax-linearize": JaxLinearize,
+    "jax-jvp": JaxJvp,
+}
+
+
+# The process of one contender, seen from inside ...
+
+
+class Worker:
+    """Answers requests for one contender until its input ends."""
+
+    def __init__(self, name):
+        self.contender = CONTENDERS[name]()
+        self.calls = {}
+
+    def build(self, workload, dtype, threads):
+        self.calls.clear()  # what the last workload held goes before the next one comes
+        self.calls = self.contender.build(WORKLOADS[workload], dtype, threads)
+        return {"calls": list(self.calls), "answer": fingerprint(self.contender.product())}
+
+    def time(self, call, repeat):
+        run = self.calls[call]
+        run()  # wakes threads, warms caches
+        start = time.perf_counter()
+        for _ in range(repeat):
+            run()
+        return {"seconds": (time.perf_counter() - start) / repeat}
+
+    def peak(self):
+        return {"flops": self.contender.peak()}
+
+    def config(self):
+        return {"text": self.contender.config()}
+
+
+def fingerprint(product):
+    """A few numbers that tell two products apart: the norm and random combinations of the entries."""
+    u = np.random.default_rng(1).standard_normal((3, product.size)) / np.sqrt(product.size)
+    return [float(np.linalg.norm(product)), *map(float, u @ product.astype(np.float64))]
+
+
+def serve(name):
+    """Read requests, write answers. Whatever the libraries print goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    worker = Worker(name)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = getattr(worker, request.pop("do"))(**request)
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+# ... and from outside.
+
+
+class Unavailable(Exception):
+    """The contender is not installed or failed; the message says which."""
+
+
+class Child:
+    """A contender in a process of its own, confined to ``threads`` processors."""
+
+    def __init__(self, name, threads):
+        self.name, self.threads = name, threads
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, name, str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=dict(os.environ, **thread_variables(threads)),
+        )
+
+    def ask(self, **request):
+        """Send one request and wait for its answer."""
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+            answer = json.loads(self.process.stdout.readline())
+        except (BrokenPipeError, json.JSONDecodeError) as error:
+            raise Unavailable(f"{self.name}: its process ended") from error
+        if "error" in answer:
+            raise Unavailable(f"{self.name}: {answer['error']}")
+        return answer
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(timeout=30)
+
+
+def thread_variables(threads):
+    names = ("OMP", "OPENBLAS", "MKL", "FASTCURV")
+    return {f"{name}_NUM_THREADS": str(threads) for name in names} | {"JAX_PLATFORMS": "cpu"}
+
+
+def confine(threads):
+    """Keep to the first ``threads`` processors: the only limit that JAX's thread pool respects."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+if __name__ == "__main__":
+    confine(int(sys.argv[2]))
+    serve(sys.argv[1])

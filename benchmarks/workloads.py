@@ -1,0 +1,79 @@
+"""The shapes that every benchmark is measured on, and what they cost at the least.
+
+Random data of real shapes: a product's time depends on sizes alone, so nothing has to be downloaded.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# Matrix products of 2 N in out flops each: (in the first layer, in each other one).
+PRODUCTS = {
+    "product": (2, 6),  # rz: 1 and 2, rdW: 1 and 2, re: 0 and 2
+    "gradient": (2, 3),  # z, dW, and e below
+    "ggn": (2, 4),  # the R-passes without the terms in delta
+    "quadratic": (1, 3),  # rz: 1 and 2, <delta, ra V'>: 0 and 1
+}
+DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A network, a loss and a number of samples; ``large`` where matrix products are all that counts."""
+
+    name: str
+    sizes: tuple
+    n_samples: int
+    activation: str
+    loss: str
+    large: bool = True
+
+    def __str__(self):
+        sizes = "-".join(map(str, self.sizes))
+        return f"{self.name}: {sizes}, N {self.n_samples}, {self.activation}, {self.loss}"
+
+    def flops(self, what="product"):
+        """The floor: flops of the matrix products that ``what`` cannot do without."""
+        first, other = PRODUCTS[what]
+        layers = [m * k for k, m in zip(self.sizes, self.sizes[1:])]
+        return 2 * self.n_samples * (first * layers[0] + other * sum(layers[1:]))
+
+    def problem(self, dtype, seed=0):
+        """``X, y, layers, directions``: data, ``[(W, b), ...]`` and a direction of the same shape."""
+        rng = np.random.default_rng(seed)
+        X = rng.standard_normal((self.n_samples, self.sizes[0])).astype(dtype)
+        if self.loss == "cross_entropy":
+            y = rng.integers(self.sizes[-1], size=self.n_samples)
+        else:
+            y = rng.standard_normal((self.n_samples, self.sizes[-1])).astype(dtype)
+        return X, y, self._layers(rng, dtype), self._layers(rng, dtype)
+
+    def _layers(self, rng, dtype):
+        return [
+            (
+                (rng.standard_normal((m, k)) / np.sqrt(k)).astype(dtype),
+                (rng.standard_normal(m) / 10).astype(dtype),
+            )
+            for k, m in zip(self.sizes, self.sizes[1:])
+        ]
+
+
+_AUTOENCODER = (784, 1000, 500, 250, 30, 250, 500, 1000, 784)
+
+WORKLOADS = {
+    w.name: w
+    for w in (
+        Workload("tiny", (2, 16, 16, 1), 100, "tanh", "mse", large=False),
+        Workload("digits", (64, 32, 16, 10), 1797, "tanh", "cross_entropy", large=False),
+        Workload("mnist-relu", (784, 512, 512, 10), 1024, "relu", "cross_entropy"),
+        Workload("mnist", (784, 512, 512, 10), 1024, "tanh", "cross_entropy"),
+        Workload("mnist-128", (784, 512, 512, 10), 128, "tanh", "cross_entropy", large=False),
+        Workload("autoencoder", _AUTOENCODER, 1024, "tanh", "mse"),
+        Workload("wide", (1024, 2048, 2048, 1000), 256, "gelu", "cross_entropy"),
+    )
+}
+
+
+def flat(layers):
+    """One vector in the library's order: W1, b1, W2, b2, ..., each row-major."""
+    return np.concatenate([part.ravel() for layer in layers for part in layer])

@@ -1,0 +1,170 @@
+"""Checks of what a caller passes in: each returns the clean value or raises one sentence."""
+
+import numbers
+
+import numpy as np
+from scipy.sparse import issparse
+from scipy.sparse.linalg import LinearOperator
+
+
+def as_rng(seed):
+    """A `numpy.random.Generator` from None, an int, or a Generator, which is passed through.
+
+    Examples
+    --------
+    >>> as_rng(0).integers(10) == as_rng(0).integers(10)
+    True
+    """
+    if isinstance(seed, np.random.Generator):
+        return seed
+    if seed is None:
+        return np.random.default_rng()
+    if isinstance(seed, numbers.Integral) and not isinstance(seed, bool):
+        if seed < 0:
+            raise ValueError(f"seed is {seed}; wanted None, an int >= 0 or a numpy.random.Generator")
+        return np.random.default_rng(int(seed))
+    raise TypeError(f"seed is a {type(seed).__name__}; wanted None, an int >= 0 or a numpy.random.Generator")
+
+
+def check_positive_int(x, name):
+    """`x` as an int >= 1."""
+    if isinstance(x, bool) or not isinstance(x, numbers.Integral):
+        raise TypeError(f"{name} is {x!r}; wanted an int >= 1")
+    if x < 1:
+        raise ValueError(f"{name} is {x}; wanted an int >= 1")
+    return int(x)
+
+
+def check_positive(x, name, *, zero=False):
+    """`x` as a finite float > 0, or >= 0 where `zero` is True."""
+    wanted = "a finite number >= 0" if zero else "a finite number > 0"
+    if isinstance(x, bool) or not isinstance(x, numbers.Real):
+        raise TypeError(f"{name} is {x!r}; wanted {wanted}")
+    x = float(x)
+    if not np.isfinite(x) or x < 0 or (x == 0 and not zero):
+        raise ValueError(f"{name} is {x}; wanted {wanted}")
+    return x
+
+
+def check_choice(x, choices, name):
+    """`x`, which must be one of the strings `choices`."""
+    if not isinstance(x, str):
+        raise TypeError(f"{name} is a {type(x).__name__}; wanted one of {', '.join(choices)}")
+    if x not in choices:
+        raise ValueError(f"{name} is {x!r}; wanted one of {', '.join(choices)}")
+    return x
+
+
+def check_array(x, name, dtype=None):
+    """`x` as an array of finite real floats; float32 and float64 stay as they are unless `dtype` says otherwise."""
+    a = np.asarray(x)
+    if a.dtype.kind not in "fiub":
+        raise TypeError(f"{name} has dtype {a.dtype}; wanted real numbers")
+    if dtype is None:
+        dtype = a.dtype if a.dtype in (np.float32, np.float64) else np.float64
+    a = a.astype(dtype, copy=False)
+    if not np.isfinite(a).all():
+        raise ValueError(f"{name} holds NaN or infinity; wanted finite numbers")
+    return a
+
+
+def check_vector(v, n, name, dtype=None):
+    """`v` as a finite real array of shape ``(n,)``, in `dtype` or its own."""
+    v = check_array(v, name, dtype)
+    if v.shape != (n,):
+        raise ValueError(f"{name} has shape {v.shape}; wanted ({n},)")
+    return v
+
+
+def check_vectors(V, n, name, dtype=None):
+    """`V` as a finite real array of shape ``(n, k)``, k >= 1; one vector ``(n,)`` counts as k = 1."""
+    V = check_array(V, name, dtype)
+    if V.ndim == 1:
+        V = V[:, None]
+    if V.ndim != 2 or V.shape[0] != n or V.shape[1] < 1:
+        raise ValueError(f"{name} has shape {np.shape(V)}; wanted ({n},) or ({n}, k) with k >= 1")
+    return V
+
+
+class MatrixOperator(LinearOperator):
+    """A symmetric matrix, dense or sparse, with the extras that operators here may have."""
+
+    def __init__(self, A):
+        super().__init__(A.dtype, A.shape)
+        self.A = A
+        self.n_products = 0
+
+    def _matvec(self, v):
+        self.n_products += 1
+        return self.A @ v.reshape(-1)
+
+    def _matmat(self, V):
+        self.n_products += V.shape[1]
+        return self.A @ V
+
+    def _adjoint(self):
+        return self
+
+    def product(self, v, out=None):
+        self.n_products += 1
+        if out is None:
+            return self.A @ v
+        out[...] = self.A @ v
+        return out
+
+    def to_dense(self):
+        return self.A.toarray() if issparse(self.A) else self.A.copy()
+
+    def astype(self, dtype):
+        return MatrixOperator(self.A.astype(dtype))
+
+
+def _check_matrix(A, name):
+    if A.ndim != 2 or A.shape[0] != A.shape[1] or A.shape[0] < 1:
+        raise ValueError(f"{name} has shape {A.shape}; wanted a square matrix (n, n) with n >= 1")
+    if A.dtype.kind not in "fiub":
+        raise TypeError(f"{name} has dtype {A.dtype}; wanted real numbers")
+    if A.dtype not in (np.float32, np.float64):
+        A = A.astype(np.float64)
+    entries = A.data if issparse(A) else A
+    if not np.isfinite(entries).all():
+        raise ValueError(f"{name} holds NaN or infinity; wanted finite numbers")
+    size = abs(A).max() if entries.size else 0.0
+    gap = abs(A - A.T).max() if entries.size else 0.0
+    if not gap <= 100 * np.finfo(A.dtype).eps * A.shape[0] ** 0.5 * size:
+        raise ValueError(f"{name} is not symmetric: entries differ from their mirror images by up to {gap:.2g}; "
+                         f"wanted a symmetric matrix, (A + A.T)/2 for instance")
+    return MatrixOperator(A)
+
+
+def check_symmetric_operator(op, name="op"):
+    """`op` as a square real `scipy.sparse.linalg.LinearOperator`.
+
+    Parameters
+    ----------
+    op : LinearOperator, ndarray or sparse matrix, shape (n, n)
+        Matrices are checked for symmetry to rounding and wrapped without a copy; an operator's symmetry is taken
+        on trust, since looking costs products.
+
+    Returns
+    -------
+    LinearOperator
+        `op` itself where it is one.
+    """
+    if isinstance(op, np.ndarray) or issparse(op):
+        return _check_matrix(op, name)
+    if not (hasattr(op, "shape") and (hasattr(op, "matvec") or hasattr(op, "__matmul__"))):
+        raise TypeError(f"{name} is a {type(op).__name__}; wanted a symmetric LinearOperator or matrix of shape (n, n)")
+    shape = tuple(op.shape)
+    if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 1:
+        raise ValueError(f"{name} has shape {shape}; wanted (n, n) with n >= 1")
+    dtype = getattr(op, "dtype", None)
+    if dtype is not None and np.dtype(dtype).kind not in "fiub":
+        raise TypeError(f"{name} has dtype {np.dtype(dtype)}; wanted real numbers")
+    return op
+
+
+def operator_dtype(op):
+    """float32 where the operator says float32, float64 in every other case."""
+    dtype = getattr(op, "dtype", None)
+    return np.dtype(np.float32) if dtype is not None and np.dtype(dtype) == np.float32 else np.dtype(np.float64)

@@ -1,0 +1,292 @@
+"""What the algorithms return: frozen, with every number next to its error and its price."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+__all__ = ["Eigenpairs", "Estimate", "Inertia", "SpectralDensity"]
+
+
+def number(x):
+    """Four significant digits, for a repr."""
+    return f"{float(x):.4g}"
+
+
+@dataclass(frozen=True, repr=False)
+class Eigenpairs:
+    """Eigenpairs of a symmetric operator, ascending, each with the residual that bounds its error.
+
+    Attributes
+    ----------
+    values : ndarray, shape (k,)
+        Float64, ascending.
+    vectors : ndarray, shape (n, k)
+        Orthonormal columns in the same order, in the operator's dtype.
+    residuals : ndarray, shape (k,)
+        ``||H u - lam u||`` or an upper bound of it: an eigenvalue lies within ``residuals[i]`` of ``values[i]``.
+    converged : ndarray of bool, shape (k,)
+        ``residuals <= tol * scale``.
+    n_products : int
+        Products with the operator that were spent, in any precision.
+    scale : float
+        The largest ``|lam|`` seen: what the tolerance is relative to.
+    tol : float
+        The tolerance asked for.
+    n_low : int
+        How many of the products were made in float32 by ``precision="mixed"``.
+    probed : bool
+        Whether a second random start looked for copies of multiple eigenvalues that one start cannot see.
+    interrupted : bool
+        True where Ctrl-C ended the run early.
+    shared : str or None
+        The name of the `Krylov` run whose products these are, where they are not this result's own.
+    """
+
+    values: np.ndarray
+    vectors: np.ndarray
+    residuals: np.ndarray
+    converged: np.ndarray
+    n_products: int
+    scale: float = 0.0
+    tol: float = 0.0
+    n_low: int = 0
+    probed: bool = False
+    interrupted: bool = False
+    shared: "str | None" = None
+
+    def __len__(self):
+        return len(self.values)
+
+    def __repr__(self):
+        head = (f"Eigenpairs: {len(self)} of n = {self.vectors.shape[0]}, {int(self.converged.sum())} converged to "
+                f"{number(self.tol)} * {number(self.scale)}, {self.n_products} products")
+        head += ", interrupted" if self.interrupted else ""
+        rows = [f"  {v: .8g}  +- {r:.1e}{'' if c else '   not converged'}"
+                for v, r, c in zip(self.values, self.residuals, self.converged)]
+        if len(rows) > 24:
+            rows[12:-12] = [f"  ... {len(rows) - 24} more"]
+        return "\n".join([head, *rows])
+
+
+@dataclass(frozen=True, repr=False)
+class Estimate:
+    """A random estimate with its standard error and its price.
+
+    Attributes
+    ----------
+    estimate : float or ndarray
+        Unbiased, unless the function that made it says otherwise.
+    stderr : float or ndarray
+        Standard error over the random samples, same shape; 0 where the number is exact.
+    n_products : int
+        Applications of the operator, products and quadratic forms alike.
+    n_quadratic : int
+        How many of these were quadratic forms, at about half the price of a product.
+    method : str
+        What made it.
+    """
+
+    estimate: "float | np.ndarray"
+    stderr: "float | np.ndarray"
+    n_products: int
+    n_quadratic: int = 0
+    method: str = ""
+
+    def __float__(self):
+        return float(self.estimate)
+
+    def __repr__(self):
+        if np.ndim(self.estimate) == 0:
+            text = f"{float(self.estimate):.8g} +- {float(self.stderr):.2g}"
+        else:
+            text = f"shape {np.shape(self.estimate)}, stderr {number(np.mean(self.stderr))} on average"
+        method = f", {self.method}" if self.method else ""
+        return f"Estimate({text}, {self.n_products} products{method})"
+
+
+@dataclass(frozen=True, repr=False)
+class Inertia:
+    """How many eigenvalues are positive, negative, and zero within `bound`.
+
+    Unpacks into its three counts: ``n_positive, n_negative, n_zero = fc.inertia(H)``.
+
+    Attributes
+    ----------
+    n_positive, n_negative : int
+        Eigenvalues proved above `bound` and below ``-bound``.
+    n_zero : int
+        Those within `bound` of zero, whose sign is not known.
+    bound : float
+        No computed eigenvalue is further than this from its true value.
+    values : ndarray, shape (n,)
+        The computed eigenvalues, ascending.
+    n_products : int
+    """
+
+    n_positive: int
+    n_negative: int
+    n_zero: int
+    bound: float
+    values: np.ndarray = field(default=None, compare=False)
+    n_products: int = 0
+
+    def __iter__(self):
+        return iter((self.n_positive, self.n_negative, self.n_zero))
+
+    @property
+    def index(self):
+        """The number of negative eigenvalues over n."""
+        return self.n_negative / max(1, sum(self))
+
+    @property
+    def minimum_ratio(self):
+        """The number of positive eigenvalues over n."""
+        return self.n_positive / max(1, sum(self))
+
+    def __repr__(self):
+        return (f"Inertia(n_positive={self.n_positive}, n_negative={self.n_negative}, n_zero={self.n_zero}, "
+                f"decided at {self.bound:.1e})")
+
+
+@dataclass(frozen=True, repr=False)
+class SpectralDensity:
+    """Density of eigenvalues by stochastic Lanczos quadrature.
+
+    Attributes
+    ----------
+    grid : ndarray, shape (p,)
+        Eigenvalues at which the density is given.
+    density, stderr : ndarray, shape (p,)
+        Mean over the probes and its standard error; per unit of `coordinate`, with integral 1 over it.
+    nodes, weights : ndarray, shape (n_probes, q)
+        The quadrature of each probe; each row of weights sums to 1. Rows that ended early are padded with weight 0.
+    n_products : int
+    n : int
+        Size of the operator.
+    width : float
+        Standard deviation of the Gaussian put on each node, in units of `coordinate`.
+    axis : str
+        ``"linear"``: the coordinate is the eigenvalue. ``"log"``: it is ``asinh(lam / linear_below) / log(10)``,
+        decades of ``|lam|`` on either side of zero, linear below `linear_below`.
+    linear_below : float
+    n_deflated : int
+        Eigenvalues that are in the density exactly, as nodes of weight 1/n common to all probes.
+    ghosts : float
+        The largest ``|<q_i, q_j>|``, i != j, among Lanczos vectors measured: ghosts need this to be near 1.
+    shared : str or None
+        The name of the `Krylov` run whose products these are.
+    """
+
+    grid: np.ndarray
+    density: np.ndarray
+    nodes: np.ndarray
+    weights: np.ndarray
+    stderr: np.ndarray
+    n_products: int
+    n: int = 0
+    width: float = 0.0
+    axis: str = "linear"
+    linear_below: float = 0.0
+    n_deflated: int = 0
+    ghosts: float = 0.0
+    shared: "str | None" = None
+
+    @property
+    def n_probes(self):
+        return self.nodes.shape[0]
+
+    @property
+    def coordinate(self):
+        """What the density is per unit of: the grid itself, or its decades; see `axis`."""
+        return to_coordinate(self.grid, self.axis, self.linear_below)
+
+    def integral(self):
+        """The integral of the density over `coordinate` by the trapezoidal rule."""
+        return float(np.trapezoid(self.density, self.coordinate))
+
+    def moment(self, power=1):
+        """Mean of ``lam ** power`` over the spectrum, ``trace(H ** power) / n``, as an `Estimate`."""
+        return self._over_probes((self.weights * self.nodes**power).sum(axis=1), f"moment {power}")
+
+    def mass(self, low=-np.inf, high=0.0):
+        """The fraction of eigenvalues in ``low < lam < high``, as an `Estimate`.
+
+        A node next to an end stands for eigenvalues on both sides of it, so half of the weight of the two nodes
+        astride each end is uncertain; that is added to the standard error over the probes. A node that stands
+        for one known eigenvalue (a deflated one) is on its side for sure.
+        """
+        per_probe, unsure = np.zeros(self.n_probes), np.zeros(self.n_probes)
+        for i, (x, w) in enumerate(zip(self.nodes, self.weights)):
+            per_probe[i] = w[(x > low) & (x < high)].sum()
+            unsure[i] = sum(astride(x, w, end) for end in (low, high))
+        estimate = self._over_probes(per_probe, "mass")
+        stderr = np.hypot(np.nan_to_num(estimate.stderr), unsure.mean() / 2)
+        return replace(estimate, stderr=float(stderr))
+
+    def wasserstein(self, values):
+        """Wasserstein-1 distance from the quadrature to the eigenvalues `values`, each of equal weight."""
+        from scipy.stats import wasserstein_distance
+
+        return float(wasserstein_distance(self.nodes.ravel(), values, self.weights.ravel()))
+
+    def _over_probes(self, per_probe, method):
+        n = len(per_probe)
+        stderr = float(per_probe.std(ddof=1) / n**0.5) if n > 1 else np.nan
+        return Estimate(float(per_probe.mean()), stderr, self.n_products, method=method)
+
+    def plot(self, ax=None, *, band=2.0, **line):
+        """Draw the density with a band of `band` standard errors on `ax`, or on a new figure; needs matplotlib.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+        """
+        import matplotlib.pyplot as plt
+
+        if ax is None:
+            _, ax = plt.subplots()
+        color = ax.plot(self.grid, self.density, **line)[0].get_color()
+        if np.isfinite(self.stderr).all():
+            low = np.maximum(self.density - band * self.stderr, 0)
+            ax.fill_between(self.grid, low, self.density + band * self.stderr, color=color, alpha=0.25, lw=0)
+        if self.axis == "log":
+            ax.set_xscale("symlog", linthresh=self.linear_below)
+        floor = 0.1 / max(1, self.n) / max(self.width, np.finfo(float).tiny)
+        ax.set_yscale("log")
+        ax.set_ylim(bottom=floor)
+        ax.set_xlabel("eigenvalue")
+        ax.set_ylabel("density" if self.axis == "linear" else "density per decade")
+        return ax
+
+    def __repr__(self):
+        used = self.nodes[self.weights > 0]
+        return (f"SpectralDensity: n = {self.n}, {self.n_probes} probes, {self.nodes.shape[1]} nodes each on "
+                f"[{number(used.min())}, {number(used.max())}], width {number(self.width)} ({self.axis} axis), "
+                f"{self.n_deflated} deflated, {self.n_products} products")
+
+
+def to_coordinate(lam, axis, linear_below):
+    """Eigenvalues to the coordinate that a density is per unit of."""
+    if axis == "linear":
+        return np.asarray(lam, dtype=float)
+    return np.arcsinh(np.asarray(lam, dtype=float) / linear_below) / np.log(10)
+
+
+def from_coordinate(x, axis, linear_below):
+    """The inverse of `to_coordinate`."""
+    if axis == "linear":
+        return np.asarray(x, dtype=float)
+    return np.sinh(np.asarray(x, dtype=float) * np.log(10)) * linear_below
+
+
+def astride(nodes, weights, end):
+    """Weight of the nearest node on each side of `end`, which may belong to eigenvalues on the other side."""
+    if not np.isfinite(end):
+        return 0.0
+    used = weights > 0
+    below, above = used & (nodes < end), used & (nodes >= end)
+    if not below.any() or not above.any():
+        return 0.0
+    left = np.flatnonzero(below)[np.argmax(nodes[below])]
+    right = np.flatnonzero(above)[np.argmin(nodes[above])]
+    return 0.5 * (weights[left] + weights[right])

@@ -1,0 +1,101 @@
+"""The matrix product alone: share of the FMA peak of one thread, against OpenBLAS through NumPy.
+
+    python benchmarks/kernels.py
+    python benchmarks/kernels.py --dtype float32 --arch avx2 --sizes 64 256 1024
+
+Square products ``C = A B`` from 1 to 4096, the shapes that a net's passes ask for, and the two-term form
+``C = A1 B1 + A2 B2``, which is one product with a twice as long inner dimension. Times include packing.
+"""
+
+import argparse
+import os
+import time
+
+for _name in ("OPENBLAS", "OMP", "MKL", "FASTCURV"):  # before NumPy is loaded: one thread on both sides
+    os.environ[f"{_name}_NUM_THREADS"] = "1"
+
+import numpy as np  # noqa: E402
+
+import fastcurv as fc  # noqa: E402
+from workloads import DTYPES  # noqa: E402
+
+SQUARES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 31, 32, 33, 48, 64, 65, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096)
+SHAPES = (  # rows, inner, columns: layers of the workloads
+    (100, 16, 16),
+    (1797, 64, 32),
+    (1797, 32, 16),
+    (128, 784, 512),
+    (1024, 784, 512),
+    (1024, 512, 10),
+    (512, 1024, 784),
+    (1024, 250, 30),
+    (256, 2048, 2048),
+    (2048, 256, 1000),
+)
+
+
+def main(argv=None):
+    args = parse(argv)
+    fc.show_config()
+    for dtype in args.dtype:
+        peak = fc._engine.fma_peak(dtype, 1)
+        print(f"\n{dtype}: FMA peak of one thread {peak / 1e9:.1f} GF/s\n")
+        print(f"{'rows x inner x columns':<24}{'ours':>8}{'two terms':>11}{'OpenBLAS':>10}{'ours/OpenBLAS':>15}")
+        for rows, inner, columns in [(n, n, n) for n in args.sizes] + list(() if args.square else SHAPES):
+            print_row(rows, inner, columns, dtype, peak, args)
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=DTYPES)
+    parser.add_argument("--arch", default=None, help="kernels to force (default: those chosen at import)")
+    parser.add_argument("--sizes", nargs="+", type=int, default=SQUARES, help="of square products")
+    parser.add_argument("--square", action="store_true", help="leave out the shapes of the workloads")
+    parser.add_argument("--seconds", type=float, default=0.2, help="spent on each measurement")
+    return parser.parse_args(argv)
+
+
+def print_row(rows, inner, columns, dtype, peak, args):
+    rng = np.random.default_rng(0)
+    A, A2 = (rng.standard_normal((rows, inner)).astype(dtype) for _ in range(2))
+    B, B2 = (rng.standard_normal((inner, columns)).astype(dtype) for _ in range(2))
+    C = np.empty((rows, columns), dtype)
+    product = fc._engine.probe_product
+    expected = A.astype(np.float64) @ B.astype(np.float64)
+    bound = 2 * (inner + 1) * np.finfo(dtype).eps * (np.abs(A) @ np.abs(B)).astype(np.float64)
+    if not np.all(np.abs(product(A, B, arch=args.arch) - expected) <= bound):
+        raise SystemExit(f"{rows} x {inner} x {columns}, {dtype}: the product is wrong")
+    ours, two, blas = best_times(
+        lambda: product(A, B, arch=args.arch),
+        lambda: product(A, B, A2, B2, arch=args.arch),
+        lambda: np.matmul(A, B, out=C),
+        seconds=args.seconds,
+    )
+    floor = 2 * rows * inner * columns / peak
+    shape = f"{rows} x {inner} x {columns}"
+    print(
+        f"{shape:<24}{floor / ours:>8.0%}{2 * floor / two:>11.0%}{floor / blas:>10.0%}{blas / ours:>15.2f}", flush=True
+    )
+
+
+def best_times(*calls, seconds):
+    """The best time of each call, in interleaved rounds."""
+    repeats = []
+    for call in calls:
+        call()
+        start = time.perf_counter()
+        call()
+        repeats.append(max(1, int(0.01 / (time.perf_counter() - start))))
+    best = [np.inf] * len(calls)
+    end = time.perf_counter() + seconds * len(calls)
+    while time.perf_counter() < end or not np.isfinite(best).all():
+        for i, (call, repeat) in enumerate(zip(calls, repeats)):
+            start = time.perf_counter()
+            for _ in range(repeat):
+                call()
+            best[i] = min(best[i], (time.perf_counter() - start) / repeat)
+    return best
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""A multilayer perceptron in plain NumPy: slow, short, built another way than the engine, and needing no compiler.
+
+`ReferenceModel` and `ReferenceObjective` keep the conventions of `MLP` and `Objective` (order of the parameters,
+losses, `l2`, `sample_weight`), so whatever reads a network objective can read these. Their Hessian products are
+complex steps of the gradient, exact to rounding: an oracle for the engine and the ground of `fastcurv.testing`.
+"""
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
+from scipy.special import erf
+
+from .checks import as_rng, check_choice, check_vector
+
+_STEP = 1e-100
+_SLOPE = 0.01
+_SQRT2 = np.sqrt(2.0)
+
+
+def _sigmoid(z):
+    e = np.exp(-np.where(z.real >= 0, z, -z))
+    return np.where(z.real >= 0, 1 / (1 + e), e / (1 + e))
+
+
+def _softplus(z):
+    return np.where(z.real > 0, z, 0) + np.log1p(np.exp(np.where(z.real > 0, -z, z)))
+
+
+def _normal_cdf(z):
+    """Phi(z); the imaginary part of a complex step by its derivative, since SciPy's complex erf loses tiny ones."""
+    value = 0.5 * (1 + erf(z.real / _SQRT2))
+    return value + 1j * z.imag * _normal_pdf(z.real) if np.iscomplexobj(z) else value
+
+
+def _normal_pdf(z):
+    return np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)
+
+
+# name: (phi, phi'); each formula is analytic, and at a kink the left derivative holds
+ACTIVATIONS = {
+    "identity": (lambda z: z, lambda z: np.ones_like(z)),
+    "relu": (lambda z: np.where(z.real > 0, z, 0), lambda z: np.where(z.real > 0, 1.0, 0.0)),
+    "leaky_relu": (lambda z: np.where(z.real > 0, z, _SLOPE * z), lambda z: np.where(z.real > 0, 1.0, _SLOPE)),
+    "tanh": (np.tanh, lambda z: 1 - np.tanh(z) ** 2),
+    "sigmoid": (_sigmoid, lambda z: _sigmoid(z) * _sigmoid(-z)),
+    "softplus": (_softplus, _sigmoid),
+    "silu": (lambda z: z * _sigmoid(z), lambda z: _sigmoid(z) * (1 + z * _sigmoid(-z))),
+    "gelu": (lambda z: z * _normal_cdf(z), lambda z: _normal_cdf(z) + z * _normal_pdf(z)),
+    "elu": (lambda z: np.where(z.real > 0, z, np.exp(np.where(z.real > 0, 0, z)) - 1),
+            lambda z: np.where(z.real > 0, 1.0, np.exp(np.where(z.real > 0, 0, z)))),
+}
+LOSSES = ("mse", "cross_entropy", "binary_cross_entropy")
+
+
+class ReferenceModel:
+    """A stack of linear layers with activations between them, parameters in one flat float64 vector.
+
+    Examples
+    --------
+    >>> model = ReferenceModel([2, 3, 1])
+    >>> model.n_params
+    13
+    >>> [W.shape for W, b in model.unflatten(np.zeros(13))]
+    [(3, 2), (1, 3)]
+    """
+
+    dtype = np.dtype(np.float64)
+
+    def __init__(self, sizes, activation="tanh", bias=True, residual=False):
+        self.sizes = tuple(int(s) for s in sizes)
+        n_hidden = len(self.sizes) - 2
+        names = (activation,) * n_hidden if isinstance(activation, str) else tuple(activation)
+        if n_hidden < 0 or min(self.sizes) < 1 or len(names) != n_hidden:
+            raise ValueError(f"sizes {self.sizes} with activation {activation!r}; wanted at least two widths >= 1 "
+                             "and one activation, or one per hidden layer")
+        self.activation = tuple(check_choice(name, tuple(ACTIVATIONS), "activation") for name in names)
+        self.bias, self.residual = bool(bias), bool(residual)
+        self.n_params = sum(m * k + m * self.bias for k, m in zip(self.sizes, self.sizes[1:]))
+
+    def unflatten(self, theta):
+        """``[(W, b), ...]``, views of `theta`; b is None without biases."""
+        layers, at = [], 0
+        for k, m in zip(self.sizes, self.sizes[1:]):
+            W = theta[at:at + m * k].reshape(m, k)
+            at += m * k
+            b = theta[at:at + m] if self.bias else None
+            at += m * self.bias
+            layers.append((W, b))
+        return layers
+
+    def flatten(self, layers):
+        """The flat vector of ``[(W, b), ...]``."""
+        return np.concatenate([np.ravel(part) for pair in layers for part in pair if part is not None])
+
+    def init(self, seed=None):
+        """Normal weights of variance 1/fan-in, zero biases."""
+        rng = as_rng(seed)
+        return self.flatten([(rng.standard_normal((m, k)) / k**0.5, np.zeros(m) if self.bias else None)
+                             for k, m in zip(self.sizes, self.sizes[1:])])
+
+    def skips(self, layer):
+        """Whether hidden layer `layer` adds its input to its output."""
+        return self.residual and self.sizes[layer] == self.sizes[layer + 1]
+
+    def forward(self, theta, X):
+        """Pre-activations ``z`` of every layer, and activations ``a`` below every layer."""
+        a, zs, below = X, [], []
+        for layer, (W, b) in enumerate(self.unflatten(theta)):
+            below.append(a)
+            zs.append(a @ W.T + (0 if b is None else b))
+            if layer < len(self.activation):
+                phi = ACTIVATIONS[self.activation[layer]][0]
+                a = phi(zs[-1]) + (a if self.skips(layer) else 0)
+        return zs, below
+
+    def preactivations(self, theta, X):
+        return self.forward(theta, X)[0]
+
+    def predict(self, theta, X):
+        return self.forward(theta, X)[0][-1]
+
+    def backward(self, theta, zs, below, delta):
+        """The gradient over theta of ``sum(delta * outputs)`` with `delta` held."""
+        layers, grads = self.unflatten(theta), []
+        skip = 0
+        for layer in reversed(range(len(layers))):
+            if layer < len(self.activation):
+                phi_prime = ACTIVATIONS[self.activation[layer]][1]
+                skip = e if self.skips(layer) else 0
+                delta = e * phi_prime(zs[layer])
+            grads.append((delta.T @ below[layer], delta.sum(axis=0) if self.bias else None))
+            e = delta @ layers[layer][0] + skip
+        return self.flatten(grads[::-1])
+
+
+class ReferenceObjective:
+    """Loss of a `ReferenceModel` on data, with exact gradient and Hessian products; the conventions are `Objective`'s.
+
+    Parameters
+    ----------
+    model : ReferenceModel
+    X : array_like, shape (N, d_in)
+    y : array_like, shape (N, d_out), or (N,) for one output or for integer classes
+    loss : {"mse", "cross_entropy", "binary_cross_entropy"}
+    l2 : float
+        Adds ``l2/2 ||theta||^2``.
+    sample_weight : array_like, shape (N,), optional
+
+    Examples
+    --------
+    The lecture's toy: loss ``(1 - w2 w1)^2``.
+
+    >>> toy = ReferenceObjective(ReferenceModel([1, 1, 1], "identity", bias=False), [[1.0]], [1.0])
+    >>> H = toy.hessian([0.0, 0.0])
+    >>> [float(H.quadratic(np.array(v))) for v in ([1.0, 1.0], [1.0, -1.0])]
+    [-4.0, 4.0]
+    """
+
+    dtype = np.dtype(np.float64)
+
+    def __init__(self, model, X, y, loss="mse", *, l2=0.0, sample_weight=None):
+        self.model, self.loss, self.l2 = model, check_choice(loss, LOSSES, "loss"), float(l2)
+        self.X = np.asarray(X, dtype=float)
+        y = np.asarray(y)
+        N, d_out = len(self.X), model.sizes[-1]
+        if loss == "cross_entropy" and y.ndim == 1:
+            y = np.eye(d_out)[y.astype(int)]
+        self.y = y.reshape(N, -1).astype(float)
+        if self.X.shape != (N, model.sizes[0]) or self.y.shape != (N, d_out):
+            raise ValueError(f"X has shape {self.X.shape} and y {self.y.shape}; wanted ({N}, {model.sizes[0]}) "
+                             f"and ({N}, {d_out})")
+        self.sample_weight = None if sample_weight is None else check_vector(sample_weight, N, "sample_weight")
+        self.n_params, self.n_samples = model.n_params, N
+
+    def _scale(self):
+        """What each sample's term is multiplied by, shape (N, 1)."""
+        N, d_out = self.y.shape
+        w = np.ones(N) if self.sample_weight is None else self.sample_weight
+        return (w / (N if self.loss == "cross_entropy" else N * d_out))[:, None]
+
+    def _terms(self, f):
+        """Loss terms and their derivative over the outputs `f`, both (N, d_out)."""
+        y = self.y
+        if self.loss == "mse":
+            return (f - y) ** 2, 2 * (f - y)
+        if self.loss == "binary_cross_entropy":
+            return _softplus(f) - y * f, _sigmoid(f) - y
+        shifted = f - f.real.max(axis=1, keepdims=True)
+        e = np.exp(shifted)
+        total = e.sum(axis=1, keepdims=True)
+        mass = y.sum(axis=1, keepdims=True)
+        return y * (np.log(total) - shifted), mass * e / total - y
+
+    def value_and_gradient(self, theta):
+        theta = np.asarray(theta)
+        zs, below = self.model.forward(theta, self.X)
+        terms, delta = self._terms(zs[-1])
+        value = (self._scale() * terms).sum() + 0.5 * self.l2 * (theta @ theta)
+        return value, self.model.backward(theta, zs, below, self._scale() * delta) + self.l2 * theta
+
+    def value(self, theta):
+        return float(self.value_and_gradient(check_vector(theta, self.n_params, "theta", float))[0])
+
+    def gradient(self, theta):
+        return self.value_and_gradient(check_vector(theta, self.n_params, "theta", float))[1]
+
+    def hessian(self, theta):
+        return ReferenceHessian(self, check_vector(theta, self.n_params, "theta", float).copy())
+
+    def flat_directions(self, theta):
+        from .symmetry import flat_directions
+
+        return flat_directions(self, theta)
+
+    def probes(self, theta):
+        from .symmetry import probes
+
+        return probes(self, theta)
+
+    def saturation(self, theta):
+        from .symmetry import saturation
+
+        return saturation(self, theta)
+
+    def kinks(self, theta):
+        from .symmetry import kinks
+
+        return kinks(self, theta)
+
+    def curvature_floor(self, theta):
+        from .symmetry import curvature_floor
+
+        return curvature_floor(self, theta)
+
+
+class ReferenceHessian(LinearOperator):
+    """``H v = Im gradient(theta + i h v) / h``; no difference is taken, so nothing cancels."""
+
+    def __init__(self, objective, theta):
+        super().__init__(np.dtype(float), (theta.size, theta.size))
+        self.objective, self.theta, self.n_products = objective, theta, 0
+        self.value, self.gradient = objective.value_and_gradient(theta)
+
+    def _matvec(self, v):
+        v = np.asarray(v, dtype=float).reshape(-1)
+        size = np.abs(v).max(initial=0.0)
+        self.n_products += 1
+        if not 0 < size < np.inf:
+            return 0 * v
+        step = _STEP / size
+        return self.objective.value_and_gradient(self.theta + 1j * step * v)[1].imag / step
+
+    def _adjoint(self):
+        return self
+
+    def quadratic(self, V):
+        """``v'Hv`` for v (n,) or every column of V (n, k)."""
+        return (V * (self @ V)).sum(axis=0)

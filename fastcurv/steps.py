@@ -1,0 +1,401 @@
+"""Single steps: Newton's, the saddle-free one, and the way down along negative curvature."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from scipy.optimize import OptimizeResult
+
+from .checks import as_rng, check_positive, check_positive_int, check_symmetric_operator, check_vector, operator_dtype
+from .subspace import KrylovSpace, absolute, shifted
+
+__all__ = ["IndefiniteHessianWarning", "escape", "newton_step", "saddle_free_newton_step"]
+
+DENSE_BELOW = 512  # n products and n^3 flops are then a matter of milliseconds
+
+
+class IndefiniteHessianWarning(UserWarning):
+    """A Newton step was taken where the Hessian has negative curvature."""
+
+
+def as_product(op, dtype):
+    """`multiply(v, out)` for an operator with or without `product`."""
+    product = getattr(op, "product", None)
+    if product is not None and operator_dtype(op) == dtype:
+        return product
+
+    def multiply(v, out):
+        out[:] = op @ v
+
+    return multiply
+
+
+def rounding_of(op, v, size):
+    """A bound on ``||computed(Hv) - Hv||``: the operator's own, else ``8 sqrt(n) eps ||H||``, `size` standing for ||H||."""
+    bound = getattr(op, "rounding_bound", None)
+    if bound is not None:
+        return float(bound(v))
+    return 8.0 * np.sqrt(len(v)) * float(np.finfo(v.dtype).eps) * size
+
+
+def _dense(op, n):
+    if hasattr(op, "to_dense"):
+        return np.asarray(op.to_dense(), dtype=np.float64)
+    return np.asarray(op @ np.eye(n, dtype=operator_dtype(op)), dtype=np.float64)
+
+
+def _decompose(op, g, k, wanted, residual_of):
+    """Eigenvalues, the gradient in their vectors, a map from coordinates to (n,), and the relative residual.
+
+    Dense where n is small and `k` is None; else a Krylov space from g, grown to `k` rows or until
+    `residual_of(space)` is below `wanted` times ||g||.
+    """
+    n = len(g)
+    if k is None and n <= DENSE_BELOW:
+        matrix = _dense(op, n)
+        values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
+        return values, vectors.T @ g, lambda y: vectors @ y, 0.0
+    dtype = operator_dtype(op)
+    limit = min(n, 400) if k is None else min(n, k)
+    space = KrylovSpace(n, dtype, limit + 1 if limit < n else n)
+    space.start(as_product(op, dtype), g.astype(dtype))
+    residual, look_at = np.inf, 1
+    while not space.exhausted and space.m < limit:
+        space.extend()
+        if k is None and space.m >= look_at:
+            look_at = space.m + 1 + space.m // 4
+            residual = residual_of(space) / space.gamma
+            if residual <= wanted:
+                break
+    residual = residual_of(space) / space.gamma
+    vectors = space.ritz()[1]
+    return space.ritz()[0], space.linear_term(), lambda y: space.combine(vectors @ y), residual
+
+
+def _inputs(H, g):
+    op = check_symmetric_operator(H, "H")
+    g = check_vector(g, op.shape[0], "g")
+    return op, g
+
+
+def newton_step(H, g, damping=0.0, *, k=None, tol=1e-6):
+    """The Newton step ``-(H + damping I)^-1 g``, to be added to theta.
+
+    Newton's method goes to the nearest critical point of the quadratic model, uphill where H has negative
+    curvature: it is drawn to saddles. An `IndefiniteHessianWarning` says so when that is seen.
+
+    Parameters
+    ----------
+    H : LinearOperator or ndarray, shape (n, n)
+        Real symmetric. Up to n = 512 (and `k` None) it is made dense: n products and an eigendecomposition.
+        Beyond, products with a Krylov space from g: at most 400, or `k`.
+    g : ndarray, shape (n,)
+    damping : float
+        Added to every eigenvalue.
+    k : int, optional
+        Dimension of the Krylov space.
+    tol : float
+        Wanted residual ``||(H + damping I) p + g|| / ||g||`` in the Krylov space.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        Directions in which ``H + damping I`` is singular to rounding are left alone.
+
+    Warns
+    -----
+    IndefiniteHessianWarning
+        ``H + damping I`` has negative curvature (seen in the Krylov space, where that is used).
+    RuntimeWarning
+        The Krylov space ended before `tol` was met.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> H, g = np.diag([2.0, 4.0]), np.array([2.0, 2.0])
+    >>> fc.newton_step(H, g)
+    array([-1. , -0.5])
+    """
+    op, g = _inputs(H, g)
+    damping = check_positive(damping, "damping", zero=True)
+    k = None if k is None else check_positive_int(k, "k")
+    if not np.any(g):
+        return np.zeros_like(g)
+
+    def residual_of(space):
+        values, vectors = space.ritz()
+        return space.residual(vectors @ shifted(values, space.linear_term(), damping))
+
+    values, linear, lift, residual = _decompose(op, g, k, tol, residual_of)
+    lowest = float(values[0]) + damping
+    if lowest < -1e-12 * float(np.max(np.abs(values))):
+        warnings.warn(
+            f"The {'damped ' if damping else ''}Hessian is indefinite (it has curvature {lowest:.3g}): the Newton step may climb "
+            "and is drawn to saddles; use saddle_free_newton_step, or escape.",
+            IndefiniteHessianWarning,
+            stacklevel=2,
+        )
+    if k is None and residual > tol:
+        warnings.warn(
+            f"The Newton step was solved to a relative residual of {residual:.1e}, not {tol:.1e}; raise damping or k.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return lift(shifted(values, linear, damping)).astype(g.dtype, copy=False)
+
+
+def saddle_free_newton_step(H, g, k=None, damping=1e-3):
+    """The saddle-free Newton step ``-(|H| + damping I)^-1 g``: Newton's lengths, downhill in every direction.
+
+    ``|H|`` has H's eigenvectors and the absolute values of its eigenvalues. In a Krylov space ``K`` from g the
+    step is ``-Q' (|T| + damping)^-1 Q g``. Since g lies in K, its complement receives no step; what K has not
+    resolved is lumped in Ritz values of mean curvature, and `damping` bounds every step by ``||g||/damping``.
+
+    Parameters
+    ----------
+    H : LinearOperator or ndarray, shape (n, n)
+        Real symmetric.
+    g : ndarray, shape (n,)
+    k : int, optional
+        Krylov dimension, and the number of products. None: dense up to n = 512, above that as many products
+        (at most 400) as a relative residual of 1e-3 takes.
+    damping : float
+        Above 0 where H may be singular.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+
+    References
+    ----------
+    .. [1] Y. Dauphin et al., Identifying and attacking the saddle point problem in high-dimensional non-convex
+       optimization, NeurIPS 2014.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> fc.saddle_free_newton_step(np.diag([2.0, -4.0]), np.array([2.0, 2.0]), damping=0.0)
+    array([-1. , -0.5])
+    """
+    op, g = _inputs(H, g)
+    damping = check_positive(damping, "damping", zero=True)
+    k = None if k is None else check_positive_int(k, "k")
+    if not np.any(g):
+        return np.zeros_like(g)
+
+    def residual_of(space):
+        values, vectors = space.ritz()
+        return space.residual(vectors @ (np.sign(values) * absolute(values, space.linear_term(), damping)))
+
+    values, linear, lift, _ = _decompose(op, g, k, 1e-3, residual_of)
+    return lift(absolute(values, linear, damping)).astype(g.dtype, copy=False)
+
+
+def lowest_curvature(op, n, dtype, rng, starts=(), max_products=200, stop=None, space=None, accuracy=0.05):
+    """The lowest Ritz pair from a random start and `starts`, stopped as soon as it is clearly negative.
+
+    Parameters
+    ----------
+    starts : sequence of (n,) arrays
+        Where negative curvature is suspected; random probes alone miss nothing with probability 1, these are quicker.
+    max_products : int
+        An end for surfaces without negative curvature.
+    stop : callable, optional
+        True ends the search: the budget of a run.
+    accuracy : float
+        The pair is taken once ``residual <= accuracy * |curvature|`` and the curvature is below its rounding bound.
+
+    Returns
+    -------
+    curvature : float
+        v'Hv.
+    v : (n,) unit vector
+    rounding : float
+        ``v'Hv < -rounding`` proves a negative eigenvalue.
+    n_products : int
+    """
+    limit = min(n, max_products)
+    if space is None:
+        space = KrylovSpace(n, dtype, min(n, limit + 2 + len(starts)))
+    random = rng.standard_normal(n).astype(dtype)
+    kept = [np.asarray(v, dtype=dtype) for v in starts if np.any(v)]
+    space.start(as_product(op, dtype), random, kept)
+    look_at = 1 + len(kept)
+    while True:
+        space.extend()
+        ending = space.exhausted or space.m >= limit or (stop is not None and stop())
+        if space.m < look_at and not ending:
+            continue
+        look_at = space.m + 1 + space.m // 6
+        curvature, residual, u = space.lowest()
+        size = float(np.max(np.abs(space.ritz()[0])))
+        if ending or (curvature < -1e-9 * size and residual <= accuracy * abs(curvature)):
+            v = space.combine(u)
+            v /= v.dtype.type(np.linalg.norm(v))
+            rounding = rounding_of(op, v, size)
+            if ending or curvature < -rounding:
+                return curvature, v, rounding, space.m
+
+
+def _along(value, theta, direction, f0, start):
+    """Walk along `direction` (sign included): (t, f) pairs around the lowest value seen, None where nothing is lower."""
+    trial = np.empty_like(theta)
+
+    def f(t):
+        np.multiply(direction, theta.dtype.type(t), out=trial)
+        np.add(trial, theta, out=trial)
+        found = value(trial)
+        return found if np.isfinite(found) else np.inf
+
+    t, ft = start, f(start)
+    while not ft < f0 and t > 1e-8 * start:
+        t *= 0.25
+        ft = f(t)
+    if not ft < f0:
+        return None, f
+    before = (0.0, f0)
+    for _ in range(60):
+        further = (2.0 * t, f(2.0 * t))
+        if not further[1] < ft:
+            break
+        small = ft - further[1] < 1e-3 * (f0 - further[1])
+        before, (t, ft) = (t, ft), further
+        if small:
+            break
+    return (before[0], t, 2.0 * t, ft), f
+
+
+def line_minimum(value, theta, direction, f0, start, refinements=12):
+    """The lowest point found along ``theta + t direction``, t of both signs.
+
+    Each side is searched by doubling from `start` (by quarters towards 0 where that is too long), the better
+    side refined by golden sections.
+
+    Returns
+    -------
+    t : float
+        0.0 where no lower value was found.
+    f : float
+    """
+    sides = []
+    for sign in (1.0, -1.0):
+        bracket, f = _along(value, theta, direction * theta.dtype.type(sign), f0, start)
+        if bracket is not None:
+            sides.append((bracket[3], sign, bracket, f))
+    if not sides:
+        return 0.0, f0
+    lowest, sign, (low, t, high, _), f = min(sides, key=lambda side: side[0])
+    golden = 0.5 * (3.0 - np.sqrt(5.0))
+    for _ in range(refinements):
+        new = t + golden * (high - t) if high - t > t - low else t - golden * (t - low)
+        fn = f(new)
+        if fn < lowest:
+            low, high = (t, high) if new > t else (low, t)
+            t, lowest = new, fn
+        elif new > t:
+            high = new
+        else:
+            low = new
+    return sign * t, lowest
+
+
+def escape(ob, theta, direction=None, *, max_products=300, seed=0):
+    """Leave a saddle: follow negative curvature to the lowest point of the line, either way along it.
+
+    Near a saddle the loss falls along an eigenvector of a negative eigenvalue lam, but 1/|lam| is the length of
+    a Newton step, not of the best one [1]_: the step is found by a line search over both signs.
+
+    Parameters
+    ----------
+    ob : objective
+        Anything with ``n_params``, ``value(theta)`` and ``hessian(theta)``.
+    theta : ndarray, shape (n,)
+        Not changed.
+    direction : ndarray, shape (n,), optional
+        What to follow, of any length. None: the most negative Ritz vector of a Krylov space from random,
+        gradient and ``ob.probes(theta)`` starts.
+    max_products : int
+        For the search of a direction.
+    seed : None, int or Generator
+
+    Returns
+    -------
+    OptimizeResult
+        ``x`` and ``fun``, lower than at theta where `success`; else ``x`` is theta and `message` says why.
+        ``direction`` (unit), ``step`` (signed length along it), ``curvature`` (v'Hv), ``nfev``, ``n_products``.
+
+    References
+    ----------
+    .. [1] G. Alain, N. Le Roux, P.-A. Manzagol, Negative eigenvalues of the Hessian in deep neural networks, 2019.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> class Saddle:
+    ...     n_params = 2
+    ...     def value(self, t): return t[0] ** 2 - t[1] ** 2 + t[1] ** 4
+    ...     def hessian(self, t): return np.diag([2.0, 12.0 * t[1] ** 2 - 2.0])
+    >>> found = fc.escape(Saddle(), np.zeros(2))
+    >>> found.success, round(float(found.fun), 3)
+    (True, -0.25)
+    """
+    n = ob.n_params
+    theta = check_vector(theta, n, "theta", getattr(ob, "dtype", None))
+    max_products = check_positive_int(max_products, "max_products")
+    H = check_symmetric_operator(ob.hessian(theta), "ob.hessian(theta)")
+    f0 = float(ob.value(theta))
+    n_values, n_products = 1, 0
+
+    def value(point):
+        nonlocal n_values
+        n_values += 1
+        return float(ob.value(point))
+
+    if direction is None:
+        curvature, v, rounding, n_products = lowest_curvature(
+            H, n, theta.dtype, as_rng(seed), suspects(ob, theta, H), max_products
+        )
+    else:
+        v = check_vector(direction, n, "direction", theta.dtype)
+        norm = float(np.linalg.norm(v))
+        if norm == 0:
+            raise ValueError("direction is zero; wanted a direction to follow")
+        v = v / theta.dtype.type(norm)
+        Hv = np.asarray(H @ v)
+        curvature, n_products = float(v @ Hv), 1
+        rounding = rounding_of(H, v, float(np.linalg.norm(Hv)))
+    result = OptimizeResult(
+        x=theta.copy(), fun=f0, success=False, step=0.0, direction=v, curvature=curvature, n_products=n_products
+    )
+    if direction is None and not curvature < -rounding:
+        result.message = (
+            f"No negative curvature was found with {n_products} products: the lowest Rayleigh quotient is {curvature:.3g}, "
+            f"with a rounding bound of {rounding:.1g}."
+        )
+    else:
+        t, f = line_minimum(value, theta, v, f0, first_length(theta))
+        if f < f0:
+            result.update(x=theta + theta.dtype.type(t) * v, fun=f, step=t, success=True)
+            result.message = f"The loss fell from {f0:.6g} to {f:.6g} over a step of length {abs(t):.3g} along curvature {curvature:.3g}."
+        else:
+            result.message = f"No lower value was found on the line, in either direction; the curvature along it is {curvature:.3g}."
+    result.nfev = n_values
+    return result
+
+
+def first_length(theta):
+    """Where a line search without any scale of its own begins: a hundredth of theta's length, of 1 at least."""
+    return 0.01 * max(1.0, float(np.linalg.norm(theta)))
+
+
+def suspects(ob, theta, H):
+    """Start vectors in which negative curvature may show early: the gradient and the objective's probes."""
+    g = getattr(H, "gradient", None)
+    if g is None and hasattr(ob, "gradient"):
+        g = ob.gradient(theta)
+    starts = [] if g is None else [np.asarray(g)]
+    if hasattr(ob, "probes"):
+        probes = np.asarray(ob.probes(theta))
+        starts.extend(probes[:, j] for j in range(min(probes.shape[1], 4)))
+    return starts

@@ -1,0 +1,461 @@
+"""What the structure of a network decides about its Hessian before a single product is spent.
+
+Every function reads a network objective: `ob.model` (`sizes`, `activation`, `bias`, `residual`, `unflatten`, `flatten`,
+`preactivations`), `ob.X`, `ob.y`, `ob.loss`, `ob.l2`, `ob.sample_weight`. Hidden layers count from 0.
+"""
+
+import numpy as np
+
+from .checks import as_rng, check_positive, check_vector
+from .reference import ACTIVATIONS
+
+__all__ = ["flat_directions", "probes", "saturation", "kinks", "curvature_floor", "permute_hidden", "flip_tanh",
+           "rescale_relu"]
+
+_KINKED = ("relu", "leaky_relu", "elu")
+_HOMOGENEOUS = ("relu", "leaky_relu", "identity")
+
+
+def flat_directions(ob, theta):
+    """Directions along which the loss is constant by symmetry: candidates for exact zero modes of the Hessian.
+
+    Without `l2`: the common shift of a softmax (rows of the last layer, and its bias), constant or dependent inputs
+    of a layer (identical hidden units among them), dead ReLU units, the scale of each ReLU unit against its outgoing
+    weights, and all of ``W2 A^-1, A W1`` around a linear layer. With `l2 > 0` only the rotations around linear layers
+    remain.
+
+    Parameters
+    ----------
+    ob : Objective
+    theta : array_like, shape (n,)
+
+    Returns
+    -------
+    ndarray, shape (n, s)
+        Not orthogonal, not independent. A column that comes from moving along an orbit ``exp(s A) theta`` is
+        ``t = A theta`` with ``||A|| <= 1``, and ``H t = -A'g``: it is a zero mode at critical points, and
+        ``||H t|| <= ||g||`` anywhere. Directions of dependent hidden features are zero modes only where the gradient
+        over the weights below them vanishes too, so a verdict counts no column without multiplying it by H.
+
+    Examples
+    --------
+    >>> from fastcurv.reference import ReferenceModel, ReferenceObjective
+    >>> toy = ReferenceObjective(ReferenceModel([1, 1, 1], "identity", bias=False), [[1.0]], [1.0])
+    >>> flat_directions(toy, [2.0, 0.5]).ravel()
+    array([ 2. , -0.5])
+    """
+    theta = _theta(ob, theta)
+    if ob.l2 > 0:
+        columns = _linear_orbits(ob, theta, rotations=True)
+    else:
+        zs, below = _forward(ob, theta)
+        columns = [*_softmax_shift(ob), *_dependent_inputs(ob, below), *_dead_units(ob, zs),
+                   *_rescalings(ob, theta), *_linear_orbits(ob, theta, rotations=False)]
+    columns = [t for t in columns if t.any()]
+    return np.stack(columns, axis=1) if columns else np.zeros((theta.size, 0))
+
+
+def _theta(ob, theta):
+    return check_vector(theta, ob.model.n_params, "theta", np.float64)
+
+
+def _rows(ob):
+    """The rows that count, in float64: those of weight zero decide nothing."""
+    X = np.asarray(ob.X, dtype=float)
+    return X if ob.sample_weight is None else X[np.asarray(ob.sample_weight) != 0]
+
+
+def _skips(model, layer):
+    """Whether hidden layer `layer` adds its input to its output."""
+    n_hidden = len(model.sizes) - 2
+    return bool(model.residual) and 0 <= layer < n_hidden and model.sizes[layer] == model.sizes[layer + 1]
+
+
+def _in_skip(model, layer):
+    """Whether the outputs of hidden layer `layer` are tied to others by a skip."""
+    return _skips(model, layer) or _skips(model, layer + 1)
+
+
+def _forward(ob, theta):
+    """Pre-activations of every layer and inputs of every layer, float64."""
+    model, X = ob.model, _rows(ob)
+    zs = [np.asarray(z, dtype=float) for z in model.preactivations(theta.astype(model.dtype), X.astype(model.dtype))]
+    below = [X]
+    for layer, name in enumerate(model.activation):
+        below.append(ACTIVATIONS[name][0](zs[layer]) + (below[layer] if _skips(model, layer) else 0))
+    return zs, below
+
+
+def _blank(model):
+    """A zero direction with its views ``[(W, b), ...]``."""
+    t = np.zeros(model.n_params)
+    return t, model.unflatten(t)
+
+
+def _softmax_shift(ob):
+    """The same vector added to every row of the last layer, the same number to its bias."""
+    if ob.loss != "cross_entropy":
+        return
+    for k in range(ob.model.sizes[-2] + int(ob.model.bias)):
+        t, layers = _blank(ob.model)
+        W, b = layers[-1]
+        (W[:, k] if k < W.shape[1] else b)[...] = 1 / W.shape[0] ** 0.5
+        yield t
+
+
+def null_space(A):
+    """Unit vectors c with ``A c = 0`` to rounding, as columns; columns of A are brought to one norm before ranking."""
+    norms = np.linalg.norm(A, axis=0)
+    norms = np.where(norms > 0, norms, 1.0)
+    R = np.linalg.qr(A / norms, mode="r")
+    _, s, Vt = np.linalg.svd(R, full_matrices=True)
+    rank = int((s > 4 * max(A.shape) * np.finfo(float).eps * s.max(initial=0.0)).sum())
+    null = Vt[rank:].T / norms[:, None]
+    return null / np.linalg.norm(null, axis=0)
+
+
+def _dependent_inputs(ob, below):
+    """Weights moved along a linear dependency of the features they multiply: the outputs do not change."""
+    model = ob.model
+    for layer, a in enumerate(below):
+        features = np.hstack([a, np.ones((len(a), 1))]) if model.bias else a
+        for c in null_space(features).T:
+            for row in range(model.sizes[layer + 1]):
+                t, layers = _blank(model)
+                W, b = layers[layer]
+                W[row] = c[:W.shape[1]]
+                if model.bias:
+                    b[row] = c[-1]
+                yield t
+
+
+def _dead_units(ob, zs):
+    """Every parameter that touches a ReLU unit which is off for every sample."""
+    model = ob.model
+    for layer, name in enumerate(model.activation):
+        if name != "relu":
+            continue
+        for j in np.flatnonzero((zs[layer] <= 0).all(axis=0)):
+            for k in range(model.sizes[layer] + int(model.bias)):
+                t, layers = _blank(model)
+                W, b = layers[layer]
+                if k < W.shape[1]:
+                    W[j, k] = 1
+                else:
+                    b[j] = 1
+                yield t
+            if not _skips(model, layer):
+                for k in range(model.sizes[layer + 2]):
+                    t, layers = _blank(model)
+                    layers[layer + 1][0][k, j] = 1
+                    yield t
+
+
+def _rescalings(ob, theta):
+    """A ReLU unit's weights scaled up, its outgoing weights down."""
+    model, now = ob.model, ob.model.unflatten(theta)
+    for layer, name in enumerate(model.activation):
+        if name not in ("relu", "leaky_relu") or _in_skip(model, layer):
+            continue
+        for j in range(model.sizes[layer + 1]):
+            yield _orbit(model, now, layer, j, j)
+
+
+def _orbit(model, now, layer, i, j, rotation=False):
+    """``A theta`` for A = E_ij on the outputs of a hidden layer (E_ij - E_ji for a rotation), undone in the next one."""
+    t, layers = _blank(model)
+    for p, q, sign in [(i, j, 1.0)] + [(j, i, -1.0)] * rotation:
+        layers[layer][0][p] += sign * now[layer][0][q]
+        if model.bias:
+            layers[layer][1][p] += sign * now[layer][1][q]
+        layers[layer + 1][0][:, q] -= sign * now[layer + 1][0][:, p]
+    return t
+
+
+def _linear_orbits(ob, theta, rotations):
+    """The general linear group around a hidden layer without nonlinearity; with `l2` only its rotations."""
+    model, now = ob.model, ob.model.unflatten(theta)
+    for layer, name in enumerate(model.activation):
+        if name != "identity" or _in_skip(model, layer):
+            continue
+        width = model.sizes[layer + 1]
+        for i in range(width):
+            for j in range(i if rotations else width):
+                yield _orbit(model, now, layer, i, j, rotation=rotations)
+            if model.bias and not rotations:
+                t, layers = _blank(model)
+                layers[layer][1][i] = 1
+                layers[layer + 1][1][:] = -now[layer + 1][0][:, i]
+                yield t
+
+
+def probes(ob, theta, *, max_columns=64, seed=0):
+    """Vectors that reach negative curvature which the gradient and its Krylov space cannot see.
+
+    For two identical hidden units: their incoming weights pulled apart, and their outgoing ones. For a unit with zero
+    weights in or out: its incoming weights alone, and its outgoing ones alone; between the two lies the block
+    ``[[0, B], [B', 0]]`` of the Hessian. Each in a random direction, since a random direction has a part along
+    every eigenvector of the subspace it is drawn from.
+
+    Parameters
+    ----------
+    ob : Objective
+    theta : array_like, shape (n,)
+    max_columns : int
+        Further units are left out.
+    seed : None, int or numpy.random.Generator
+
+    Returns
+    -------
+    ndarray, shape (n, p)
+        Unit columns, p <= max_columns.
+    """
+    theta, rng, model = _theta(ob, theta), as_rng(seed), ob.model
+    now, columns = model.unflatten(theta), []
+    for layer in range(len(model.activation)):
+        for plus, minus in _special_units(now, layer):
+            for incoming in (True, False):
+                if len(columns) < max_columns:
+                    columns.append(_apart(model, layer, plus, minus, incoming, rng))
+    return np.stack(columns, axis=1) if columns else np.zeros((theta.size, 0))
+
+
+def _special_units(now, layer):
+    """``(j, None)`` for units with zero weights on one side, ``(i, j)`` for neighbours among identical ones."""
+    (W, b), (W_out, _) = now[layer], now[layer + 1]
+    rows = W if b is None else np.hstack([W, b[:, None]])
+    size = np.abs(rows).max(initial=0.0)
+    near = 64 * np.finfo(float).eps * size
+    zero = (np.abs(W) <= near).all(axis=1) | (np.abs(W_out) <= 0).all(axis=0)
+    for j in np.flatnonzero(zero):
+        yield j, None
+    order = np.lexsort(np.round(rows / (size or 1), 10).T)
+    for i, j in zip(order, order[1:]):
+        if np.abs(rows[i] - rows[j]).max() <= near:
+            yield i, j
+
+
+def _apart(model, layer, plus, minus, incoming, rng):
+    t, layers = _blank(model)
+    (W, b), (W_out, _) = layers[layer], layers[layer + 1]
+    part = rng.standard_normal(W.shape[1] if incoming else W_out.shape[0])
+    shift = rng.standard_normal()
+    for unit, sign in ((plus, 1.0), (minus, -1.0)):
+        if unit is not None and incoming:
+            W[unit] = sign * part
+            if b is not None:
+                b[unit] = sign * shift
+        elif unit is not None:
+            W_out[:, unit] = sign * part
+    return t / np.linalg.norm(t)
+
+
+def saturation(ob, theta):
+    """How much of the network hardly reacts, and how many samples are nearly certain.
+
+    Returns
+    -------
+    dict
+        ``layers``: per hidden layer, the share of (sample, unit) pairs whose ``|phi'|`` is at most 1% of its maximum;
+        ``saturated``: the same over all of them; ``dead_units``: units with that at every sample; ``n_units``;
+        ``certain``: the share of samples (outputs, for binary cross entropy) with a probability within 1e-3 of 0 or
+        1, 0.0 for mse.
+
+    Examples
+    --------
+    >>> from fastcurv.reference import ReferenceModel, ReferenceObjective
+    >>> ob = ReferenceObjective(ReferenceModel([1, 1, 1], bias=False), [[1.0], [-1.0]], [1.0, 0.0])
+    >>> saturation(ob, [20.0, 1.0])["saturated"]
+    1.0
+    """
+    theta, model = _theta(ob, theta), ob.model
+    zs, _ = _forward(ob, theta)
+    off = [np.abs(ACTIVATIONS[name][1](z)) <= 0.01 * (0.25 if name == "sigmoid" else 1.0)
+           for name, z in zip(model.activation, zs)]
+    count = sum(o.size for o in off)
+    return {
+        "layers": [float(o.mean()) for o in off],
+        "saturated": float(sum(o.sum() for o in off) / count) if count else 0.0,
+        "dead_units": int(sum(o.all(axis=0).sum() for o in off)),
+        "n_units": int(sum(model.sizes[1:-1])),
+        "certain": _certain(ob.loss, zs[-1]),
+    }
+
+
+def _certain(loss, f):
+    if loss == "cross_entropy":
+        p = np.exp(f - f.max(axis=1, keepdims=True))
+        return float((p.max(axis=1) >= 0.999 * p.sum(axis=1)).mean())
+    return float((np.abs(f) >= np.log(999)).mean()) if loss == "binary_cross_entropy" else 0.0
+
+
+def kinks(ob, theta):
+    """How many pre-activations of relu, leaky_relu and elu units lie within rounding of 0, where phi' or phi'' jumps.
+
+    There the Hessian is one-sided and proves nothing about the other side. A row of zeros into a first layer without
+    bias is left out: its z is 0 whatever theta is.
+
+    Returns
+    -------
+    int
+    """
+    theta, model = _theta(ob, theta), ob.model
+    zs, below = _forward(ob, theta)
+    eps, count = np.finfo(model.dtype).eps, 0
+    for layer, name in enumerate(model.activation):
+        if name not in _KINKED:
+            continue
+        W, b = model.unflatten(theta)[layer]
+        reach = np.abs(below[layer]) @ np.abs(W).T + (0 if b is None else np.abs(b))
+        near = np.abs(zs[layer]) <= 4 * (layer + 1) * (W.shape[1] + 2) * eps * reach
+        if layer == 0 and b is None:
+            near &= below[0].any(axis=1)[:, None]
+        count += int(near.sum())
+    return count
+
+
+def curvature_floor(ob, theta):
+    """A number that no eigenvalue of the Hessian lies below, or ``-inf`` where none is known cheaply.
+
+    ``H = GGN + R + l2`` with the GGN positive semidefinite. Without a hidden layer R = 0. With one, R falls apart
+    into a block ``[[0, C_j], [C_j', M_j]]`` per hidden unit, ``C_j = sum of delta phi' x'`` and
+    ``M_j = sum of e phi'' x x'``, whose smallest eigenvalue is taken (blocks up to 256) or bounded by norms.
+
+    Returns
+    -------
+    float
+        Cost: one forward pass and a small eigenproblem per hidden unit. Lowered by a bound on its own rounding.
+    """
+    theta, model = _theta(ob, theta), ob.model
+    weights = None if ob.sample_weight is None else np.asarray(ob.sample_weight, dtype=float)
+    if weights is not None and weights.min() < 0 or ob.loss == "cross_entropy" and np.min(ob.y) < 0:
+        return -np.inf
+    if len(model.sizes) == 2:
+        return float(ob.l2)
+    if len(model.sizes) > 3:
+        return -np.inf
+    X = np.asarray(ob.X, dtype=float)
+    z, f = (np.asarray(z, float) for z in model.preactivations(theta.astype(model.dtype), X.astype(model.dtype)))
+    delta = _loss_delta(ob, f, weights)
+    name, h = model.activation[0], 1e-100
+    slope = ACTIVATIONS[name][1](z)
+    bend = np.broadcast_to(np.imag(ACTIVATIONS[name][1](z + 1j * h)) / h, z.shape)
+    X1 = np.hstack([X, np.ones((len(X), 1))]) if model.bias else X
+    e = delta @ model.unflatten(theta)[1][0]
+    lowest = min(_block_floor(delta, slope[:, j], e[:, j] * bend[:, j], X1) for j in range(z.shape[1]))
+    return float(ob.l2 + min(0.0, lowest))
+
+
+def _block_floor(delta, slope, bent, X1):
+    """At most the smallest eigenvalue of ``[[0, C], [C', M]]`` for one hidden unit."""
+    C = delta.T @ (slope[:, None] * X1)
+    m, k = C.shape
+    rounding = 16 * (len(X1) + m + k) * np.finfo(float).eps
+    x2 = (X1 * X1).sum(axis=1)
+    abs_C = np.linalg.norm(np.linalg.norm(delta, axis=1) * np.abs(slope) * np.sqrt(x2), 1)
+    slack = rounding * (abs_C + np.abs(bent) @ x2)
+    if m + k > 256:
+        return -np.linalg.norm(C) - np.maximum(-bent, 0) @ x2 - slack
+    M = X1.T @ (bent[:, None] * X1)
+    block = np.block([[np.zeros((m, m)), C], [C.T, M]])
+    return np.linalg.eigvalsh(block)[0] - slack
+
+
+def _loss_delta(ob, f, weights):
+    """dL/df, float64, shape (N, d_out)."""
+    N, d_out = f.shape
+    y = np.asarray(ob.y)
+    if ob.loss == "cross_entropy":
+        y = np.eye(d_out)[y.astype(int)] if y.ndim == 1 else y.astype(float)
+        p = np.exp(f - f.max(axis=1, keepdims=True))
+        delta = (y.sum(axis=1) / p.sum(axis=1))[:, None] * p - y
+    else:
+        y = y.reshape(N, d_out).astype(float)
+        delta = 2 * (f - y) if ob.loss == "mse" else ACTIVATIONS["sigmoid"][0](f) - y
+    scale = (np.ones(N) if weights is None else weights) / (N if ob.loss == "cross_entropy" else N * d_out)
+    return scale[:, None] * delta
+
+
+def _hidden(model, layer):
+    if isinstance(layer, bool) or not isinstance(layer, (int, np.integer)):
+        raise TypeError(f"layer is {layer!r}; wanted the number of a hidden layer, an int")
+    n_hidden = len(model.sizes) - 2
+    if not 0 <= layer < n_hidden:
+        raise ValueError(f"layer is {layer}; wanted a hidden layer, 0 to {n_hidden - 1}")
+    if _in_skip(model, layer):
+        raise ValueError(f"hidden layer {layer} is tied to its neighbours by a skip connection; wanted one that is not")
+    return int(layer)
+
+
+def _copy(model, theta):
+    theta = np.array(theta, dtype=model.dtype)
+    check_vector(theta, model.n_params, "theta")
+    return theta, model.unflatten(theta)
+
+
+def permute_hidden(model, theta, layer, order):
+    """Another theta with the same function: the units of hidden layer `layer` in the order `order`.
+
+    Examples
+    --------
+    >>> from fastcurv.reference import ReferenceModel
+    >>> model = ReferenceModel([1, 2, 1], bias=False)
+    >>> permute_hidden(model, [1.0, 2.0, 3.0, 4.0], 0, [1, 0])
+    array([2., 1., 4., 3.])
+    """
+    layer = _hidden(model, layer)
+    order = np.asarray(order)
+    width = model.sizes[layer + 1]
+    if order.shape != (width,) or sorted(order.tolist()) != list(range(width)):
+        raise ValueError(f"order is {order.tolist()}; wanted a permutation of 0 to {width - 1}")
+    theta, layers = _copy(model, theta)
+    (W, b), (W_out, _) = layers[layer], layers[layer + 1]
+    W[...] = W[order]
+    if b is not None:
+        b[...] = b[order]
+    W_out[...] = W_out[:, order]
+    return theta
+
+
+def flip_tanh(model, theta, layer, units):
+    """Another theta with the same function: the signs of `units` turned, incoming and outgoing.
+
+    Examples
+    --------
+    >>> from fastcurv.reference import ReferenceModel
+    >>> flip_tanh(ReferenceModel([1, 2, 1], bias=False), [1.0, 2.0, 3.0, 4.0], 0, [1])
+    array([ 1., -2.,  3., -4.])
+    """
+    layer = _hidden(model, layer)
+    if model.activation[layer] not in ("tanh", "identity"):
+        raise ValueError(f"hidden layer {layer} is {model.activation[layer]}; wanted an odd activation, tanh or identity")
+    return _scaled(model, theta, layer, units, -1.0)
+
+
+def rescale_relu(model, theta, layer, units, factor):
+    """Another theta with the same function: incoming weights of `units` times `factor` > 0, outgoing ones divided by it.
+
+    Examples
+    --------
+    >>> from fastcurv.reference import ReferenceModel
+    >>> rescale_relu(ReferenceModel([1, 2, 1], "relu", bias=False), [1.0, 2.0, 3.0, 4.0], 0, [0], 2.0)
+    array([2. , 2. , 1.5, 4. ])
+    """
+    layer = _hidden(model, layer)
+    if model.activation[layer] not in _HOMOGENEOUS:
+        raise ValueError(f"hidden layer {layer} is {model.activation[layer]}; wanted relu, leaky_relu or identity")
+    return _scaled(model, theta, layer, units, check_positive(factor, "factor"))
+
+
+def _scaled(model, theta, layer, units, factor):
+    width = model.sizes[layer + 1]
+    units = np.unique(np.atleast_1d(np.asarray(units, dtype=int)))
+    if units.size and not (0 <= units[0] and units[-1] < width):
+        raise ValueError(f"units are {units.tolist()}; wanted numbers from 0 to {width - 1}")
+    theta, layers = _copy(model, theta)
+    (W, b), (W_out, _) = layers[layer], layers[layer + 1]
+    W[units] *= factor
+    if b is not None:
+        b[units] *= factor
+    W_out[:, units] /= factor
+    return theta

@@ -1,0 +1,91 @@
+"""What the examples share: their command line, their outcome, the data they use.
+
+Every example has ``main(scale, out)``. ``scale`` is "quick" (seconds, for tests), "normal" (at most three minutes on
+two cores) or "full" (the size of a paper). It leaves a picture in ``out`` and returns an `Outcome`.
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+SCALES = ("quick", "normal", "full")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One sentence with the figures that support or contradict the claim, the figures, the picture."""
+
+    sentence: str
+    picture: Path
+    numbers: dict = field(default_factory=dict)
+
+
+def command_line(main):
+    """Run an example from the shell: ``--quick``, ``--full``, ``--out DIR``."""
+    doc = sys.modules[main.__module__].__doc__
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", dest="scale", action="store_const", const="quick", help="seconds")
+    size.add_argument("--full", dest="scale", action="store_const", const="full", help="the size of a paper")
+    parser.add_argument("--out", default="pictures", help="folder for the picture (default %(default)s)")
+    args = parser.parse_args()
+    outcome = main(args.scale or "normal", args.out)
+    print(outcome.sentence)
+    print(f"picture: {outcome.picture}")
+
+
+def pick(scale, quick, normal, full):
+    """The value for this scale."""
+    if scale not in SCALES:
+        raise ValueError(f"scale must be one of {', '.join(SCALES)}, got {scale!r}")
+    return {"quick": quick, "normal": normal, "full": full}[scale]
+
+
+def save(figure, script, out):
+    """Write ``figure`` as ``out/<name of the script>.png`` and return the path."""
+    path = Path(out) / (Path(script).stem + ".png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    getattr(figure, "figure", figure).savefig(path, dpi=140)
+    return path
+
+
+def digits(n_samples=None, n_features=64, seed=0):
+    """Samples of scikit-learn's digits, centred; fewer features are their leading principal components, scaled.
+
+    Returns
+    -------
+    X (n_samples, n_features), y (n_samples,)
+    """
+    from sklearn.datasets import load_digits
+
+    X, y = load_digits(return_X_y=True)
+    X = (X - X.mean(axis=0)) / X.std()
+    if n_features < 64:
+        _, _, Vt = np.linalg.svd(X, full_matrices=False)
+        X = X @ Vt[:n_features].T
+        X /= X.std()
+    rows = np.random.default_rng(seed).permutation(len(X))[:n_samples]
+    return np.ascontiguousarray(X[rows]), y[rows]
+
+
+def two_spirals(n_samples=200, noise=0.1, turns=1.0, seed=0):
+    """Two classes in the plane, wound around each other: X (n_samples, 2), y (n_samples,)."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n_samples) % 2
+    t = np.sqrt(rng.uniform(0.05, 1.0, n_samples))
+    angle = 2 * np.pi * turns * t + np.pi * y
+    X = 2 * t[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return X + noise * rng.standard_normal(X.shape), y
+
+
+def two_moons(n_samples=200, noise=0.2, seed=0):
+    """Two interlocking half circles in the plane: X (n_samples, 2), y (n_samples,)."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n_samples) % 2
+    angle = np.pi * rng.uniform(size=n_samples)
+    X = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    X[y == 1] = np.array([1.0, 0.5]) - X[y == 1]
+    return X + noise * rng.standard_normal(X.shape) - np.array([0.5, 0.25]), y

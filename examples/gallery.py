@@ -1,0 +1,82 @@
+"""Run every example and build one page from their pictures and sentences: what ``make examples`` does.
+
+    python examples/gallery.py [--quick | --full] [--out pictures] [--only toy_surface taylor_error]
+"""
+
+import argparse
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from common import SCALES
+
+from fastcurv.report import Report
+
+HERE = Path(__file__).parent
+ORDER = (
+    "toy_surface",
+    "taylor_error",
+    "eigenvalues_tell",
+    "escape_step",
+    "minimum_ratio",
+    "saddles_against_size",
+    "wider_net",
+    "plateaus",
+    "newton_steps",
+    "gradients_by_depth",
+    "skip_connections",
+    "permutations",
+    "many_starts",
+    "learning_rates",
+    "early_stopping",
+    "batch_size",
+)
+
+
+def main():
+    args = parse()
+    page = Report("The lectures, seen")
+    page.text("Each claim about the surface that training moves on, run on real networks, with a picture and a number.")
+    failed = []
+    for name in args.only or ORDER:
+        start = time.perf_counter()
+        # A process each, so that one cannot disturb the next and memory is given back.
+        command = [sys.executable, str(HERE / f"{name}.py"), "--out", args.out]
+        command += [] if args.scale == "normal" else [f"--{args.scale}"]
+        run = subprocess.run(command, capture_output=True, text=True)
+        seconds = time.perf_counter() - start
+        if run.returncode:
+            failed.append(name)
+            print(f"{name}: FAILED\n{run.stderr}", file=sys.stderr)
+            continue
+        sentence = run.stdout.strip().splitlines()[-2]
+        print(f"{name} ({seconds:.0f} s)\n  {sentence}", flush=True)
+        title, claim = docstring(name)
+        page.section(title).text(claim).image(Path(args.out) / f"{name}.png", sentence)
+        page.text(f"examples/{name}.py, {seconds:.0f} s")
+    print(f"gallery: {page.write(Path(args.out) / 'index.html')}")
+    return 1 if failed else 0
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    size = parser.add_mutually_exclusive_group()
+    for scale in SCALES:
+        size.add_argument(f"--{scale}", dest="scale", action="store_const", const=scale)
+    parser.set_defaults(scale="normal")
+    parser.add_argument("--out", default="pictures", help="folder (default %(default)s)")
+    parser.add_argument("--only", nargs="+", choices=ORDER, help="names of examples")
+    return parser.parse_args()
+
+
+def docstring(name):
+    """The first sentence of an example's docstring, and the rest."""
+    text = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text()))
+    head, _, rest = text.partition("\n\n")
+    return " ".join(head.split()), " ".join(rest.split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""L8. The minimum ratio, positive eigenvalues over all, against the loss, over many trained networks.
+
+The lecture's picture: hundreds of networks trained until the gradient is gone, and even at the lowest losses the ratio
+stays well below 1; a true minimum is not among them. Here each network gives three counts, positive, negative and zero
+within the error bound, because a ratio below 1 may mean saddles or merely flat directions. The share of negative
+eigenvalues against the loss is fitted with (loss - lowest)^s: random-matrix theory says s = 3/2 (Pennington and Bahri
+2017).
+"""
+
+import numpy as np
+from common import Outcome, command_line, digits, pick, save
+from critical import critical_points, kinds
+
+import fastcurv as fc
+from fastcurv import plots
+
+
+def main(scale="normal", out="pictures"):
+    X, y = digits(pick(scale, 60, 200, 500), n_features=pick(scale, 5, 8, 12))
+    sizes = pick(scale, (5, 4, 10), (8, 6, 10), (12, 12, 10))
+    ob = fc.Objective(fc.MLP(sizes, activation="tanh"), X, y, loss="cross_entropy")
+    found = critical_points(ob, pick(scale, 12, 230, 600), max_epochs=pick(scale, 200, 1000, 3000))
+    loss = np.array([point.loss for point in found])
+    order = np.argsort(loss)
+    counts = {
+        name: np.array([getattr(point.verdict, f"n_{name}") for point in found])[order]
+        for name in ("positive", "negative", "zero")
+    }
+    loss = loss[order]
+    ratio = counts["positive"] / ob.n_params
+    lowest = loss <= np.quantile(loss, 0.25)
+    exponent, low, high = fit_exponent(loss, counts["negative"] / ob.n_params)
+
+    figure = plots.new_figure((10.0, 3.8))
+    left, right = figure.subplots(1, 2)
+    left.plot(loss, ratio, "o", ms=4, color=plots.BLUE, label="positive / all: the minimum ratio")
+    left.plot(loss, counts["negative"] / ob.n_params, "v", ms=4, color=plots.RED, label="negative / all")
+    left.plot(loss, counts["zero"] / ob.n_params, "s", ms=3, color=plots.GREY, label="zero within the error / all")
+    left.set_ylim(-0.02, 1.02)
+    left.set_xlabel("training loss")
+    left.set_ylabel("share of the eigenvalues")
+    left.legend(frameon=False)
+    excess = loss - loss.min()
+    share = counts["negative"] / ob.n_params
+    some = (share > 0) & (excess > 0)
+    right.loglog(excess[some], share[some], "v", ms=4, color=plots.RED)
+    right.set_xlabel("training loss above the lowest")
+    right.set_ylabel("negative / all")
+    right.set_title(f"fitted exponent {exponent:.2f} [{low:.2f}, {high:.2f}]; random matrices say 1.5", fontsize=9)
+    found_kinds = kinds(found)
+    return Outcome(
+        f"Over {len(found)} trained networks ({', '.join(f'{n} {k}' for k, n in found_kinds.items())}) the minimum ratio "
+        f"runs from {ratio.min():.2f} to {ratio.max():.2f}, {ratio[lowest].mean():.2f} on average in the lowest quarter "
+        f"of the losses, where {counts['zero'][lowest].mean() / ob.n_params:.2f} of the eigenvalues are zero within the "
+        f"error and {share[lowest].mean():.2f} negative; the index grows as the excess loss to the power "
+        f"{exponent:.2f} [{low:.2f}, {high:.2f}].",
+        save(figure, __file__, out),
+        {
+            "networks": len(found),
+            "ratio": ratio,
+            "sum": counts["positive"] + counts["negative"] + counts["zero"],
+            "n": ob.n_params,
+            "correlation": rank_correlation(loss, share),
+            "exponent": (exponent, low, high),
+        },
+    )
+
+
+def fit_exponent(loss, share, n_resamples=400, seed=0):
+    """``s`` in ``share = c (loss - l0)^s``, l0 the lowest loss, with a 95% bootstrap interval."""
+    rng = np.random.default_rng(seed)
+    excess = loss - loss.min()
+    usable = (share > 0) & (excess > 1e-3 * np.ptp(loss))
+    x, y = np.log(excess[usable]), np.log(share[usable])
+
+    def fit(rows):
+        return np.polyfit(x[rows], y[rows], 1)[0] if np.ptp(x[rows]) > 0 else np.nan
+
+    everything = np.arange(x.size)
+    resampled = [fit(rng.choice(everything, x.size)) for _ in range(n_resamples)]
+    low, high = np.nanquantile(resampled, [0.025, 0.975])
+    return float(fit(everything)), float(low), float(high)
+
+
+def rank_correlation(a, b):
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(a, b).statistic)
+
+
+if __name__ == "__main__":
+    command_line(main)

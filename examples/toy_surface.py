@@ -1,0 +1,60 @@
+"""L6. The smallest network with a saddle: y = w1 w2 x, x = y = 1, so L = (1 - w1 w2)^2.
+
+The lecture draws the error surface by brute force: a saddle at the origin, where H = [[0, -2], [-2, 0]] has
+eigenvalues -2 and 2, the way down along (1, 1), and two valleys of minima w1 w2 = 1.
+"""
+
+import numpy as np
+from common import Outcome, command_line, pick, save
+
+import fastcurv as fc
+from fastcurv import plots
+
+
+def main(scale="normal", out="pictures"):
+    model = fc.MLP([1, 1, 1], activation="identity", bias=False)
+    ob = fc.Objective(model, np.ones((1, 1)), np.ones((1, 1)), loss="mse")
+    origin = np.zeros(2)
+    hessian = ob.hessian(origin).to_dense()
+    saddle = fc.classify(ob, origin)
+    way = fc.escape(ob, origin)
+    valley = fc.classify(ob, np.array([0.5, 2.0]))
+
+    ax = plots.surface(
+        lambda w1, w2: ob.value(np.array([w1, w2])),
+        (-2.2, 2.2),
+        (-2.2, 2.2),
+        n=pick(scale, 41, 141, 301),
+        log=True,
+        xlabel="w1",
+        ylabel="w2",
+    )
+    w = np.linspace(0.46, 2.2, 100)
+    for sign in (1, -1):
+        label = "valleys: w1 w2 = 1" if sign > 0 else None
+        ax.plot(sign * w, sign / w, color=plots.SKY, lw=2, label=label)
+    ax.annotate("", way.x, origin, arrowprops={"arrowstyle": "->", "color": "white", "lw": 2})
+    plots.mark(ax, 0, 0, saddle.kind, f"{saddle.kind}, eigenvalues -2 and 2")
+    plots.mark(ax, *way.x, "not_critical", f"after escape, loss {way.fun:.1e}")
+    ax.set_title("L = (1 - w1 w2)^2")
+    eigenvalues = np.linalg.eigvalsh(hessian)
+    direction = np.abs(saddle.escape_direction)
+    return Outcome(
+        f"H(0, 0) has eigenvalues {eigenvalues[0]:.12g} and {eigenvalues[1]:.12g}, so the origin is a {saddle.kind}; "
+        f"along ({direction[0]:.4f}, {direction[1]:.4f}) the loss falls from {ob.value(origin):g} to {way.fun:.1e}, "
+        f"and a point of the valley is {valley.kind}, flat in {valley.n_zero} direction.",
+        save(ax, __file__, out),
+        {
+            "hessian": hessian,
+            "kind": saddle.kind,
+            "certified": saddle.certified,
+            "direction": direction,
+            "loss": way.fun,
+            "valley": valley.kind,
+            "valley_zero": valley.n_zero,
+        },
+    )
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -1,0 +1,153 @@
+"""Every example in its quick form: the picture is there, and its sentence's numbers hold."""
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("sklearn")
+
+FOLDER = Path(__file__).resolve().parent.parent / "examples"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run an example quickly and return its outcome."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+    def run(name):
+        outcome = importlib.import_module(name).main("quick", tmp_path)
+        assert outcome.picture.read_bytes().startswith(b"\x89PNG")
+        assert outcome.sentence.endswith(".") and re.search(r"\d", outcome.sentence)
+        return outcome.numbers
+
+    yield run
+    for name in [m for m in sys.modules if getattr(sys.modules[m], "__file__", None)]:
+        if str(FOLDER) in str(sys.modules[name].__file__):
+            del sys.modules[name]
+
+
+def test_every_example_is_in_the_gallery_and_names_its_lecture_row(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    gallery = importlib.import_module("gallery")
+    scripts = {path.stem for path in FOLDER.glob("*.py")} - {"common", "critical", "gallery"}
+    assert scripts == set(gallery.ORDER)
+    rows = " ".join(gallery.docstring(name)[0] for name in gallery.ORDER)
+    assert {f"L{i}" for i in range(1, 19)} <= set(re.findall(r"L\d+", rows))
+
+
+def test_toy_surface(run):
+    numbers = run("toy_surface")
+    assert np.array_equal(numbers["hessian"], [[0, -2], [-2, 0]])
+    assert numbers["kind"] == "saddle" and numbers["certified"]
+    assert np.allclose(numbers["direction"], np.sqrt(0.5), atol=1e-12)
+    assert numbers["loss"] < 1 and numbers["valley_zero"] == 1
+
+
+def test_taylor_error(run):
+    numbers = run("taylor_error")
+    assert np.allclose(numbers["with_hessian"], 3, atol=0.15)
+    assert np.allclose(numbers["without"], 2, atol=0.15)
+
+
+def test_eigenvalues_tell(run):
+    numbers = run("eigenvalues_tell")
+    assert numbers["minima"] == 1
+    assert numbers["right"] == numbers["points"] == 11
+    assert numbers["saddles"] == 10
+
+
+def test_escape_step(run):
+    numbers = run("escape_step")
+    assert numbers["saddles"] >= 2
+    assert numbers["fallen"].min() > 0 and numbers["escaped"].min() > 0
+    assert np.ptp(np.log10(numbers["ratio"])) > 0.2
+
+
+def test_minimum_ratio(run):
+    numbers = run("minimum_ratio")
+    assert numbers["networks"] >= 6
+    assert np.all(numbers["sum"] == numbers["n"])
+    assert 0.2 < numbers["ratio"].min() < numbers["ratio"].max() < 1
+    assert numbers["correlation"] > 0.5
+
+
+def test_saddles_against_size(run):
+    numbers = run("saddles_against_size")
+    assert min(numbers["found"]) >= 4
+    assert numbers["shares"][-1] >= numbers["shares"][0]
+    assert numbers["minimum_loss"] is None or numbers["minimum_loss"] < numbers["saddle_loss"]
+
+
+def test_wider_net(run):
+    numbers = run("wider_net")
+    assert set(numbers["opened"]) == {"saddle"}
+    assert set(numbers["stuck"]) == {"minimum"}
+    assert max(numbers["lowest"]) < 0
+    assert np.all(np.array(numbers["escaped"]) < numbers["before"])
+    assert np.all(np.array(numbers["after"]) < numbers["escaped"])
+
+
+def test_plateaus(run):
+    numbers = run("plateaus")
+    assert numbers["kind"] == "not_critical" and "plateau" in numbers["reason"]
+    assert numbers["left"]["adam"] < numbers["seconds"]
+    assert numbers["left"]["adam"] < numbers["left"]["sgd"]
+
+
+def test_newton_steps(run):
+    numbers = run("newton_steps")
+    reached = numbers["reached"]
+    assert reached["saddle-free-newton"] == reached["newton-cg"] == reached["trust-region"] == numbers["starts"]
+    assert reached["newton"] == 0
+
+
+def test_gradients_by_depth(run):
+    spans = run("gradients_by_depth")["spans"]
+    assert spans["tanh", "half of xavier"] > 20 * spans["tanh", "xavier"]
+    assert spans["relu", "xavier"] > 5 * spans["relu", "he"]
+    assert spans["sigmoid", "xavier"] > 1e3
+
+
+def test_skip_connections(run):
+    numbers = run("skip_connections")
+    assert numbers["skip connections"]["loss"] < numbers["plain"]["loss"]
+
+
+def test_permutations(run):
+    numbers = run("permutations")
+    assert max(numbers["loss_gaps"]) < 1e-12 and max(numbers["gaps"]) < 1e-11
+    assert min(numbers["distances"]) > 0.1 and numbers["barrier"] > 1.01
+
+
+def test_many_starts(run):
+    numbers = run("many_starts")
+    assert numbers["distinct"] >= 2
+    assert "not_critical" not in numbers["kinds"]
+
+
+def test_learning_rates(run):
+    numbers = run("learning_rates")
+    assert numbers["meets"] == {
+        "constant": False,
+        "inverse time": True,
+        "power 0.6": True,
+        "constant, then 1/t": True,
+        "power 2": False,
+    }
+    assert numbers["gaps"]["inverse time"] < numbers["gaps"]["constant"] < numbers["gaps"]["power 2"]
+
+
+def test_early_stopping(run):
+    numbers = run("early_stopping")
+    assert numbers["losses"]["stopped"] < numbers["losses"]["to the end"]
+    assert numbers["losses"]["stopped"] == pytest.approx(numbers["best"], rel=1e-12)
+
+
+def test_batch_size(run):
+    numbers = run("batch_size")
+    assert min(numbers["gain"].values()) > 2

@@ -10,7 +10,7 @@ import numpy as np
 from common import Outcome, command_line, digits, pick, save
 
 import fastcurv as fc
-from fastcurv import plots
+from fastcurv import plots, symmetry
 
 
 def main(scale="normal", out="pictures"):
@@ -58,12 +58,9 @@ def main(scale="normal", out="pictures"):
 
 def copy(model, theta, rng):
     """The same function: hidden units in another order, some with their signs flipped on both sides (tanh is odd)."""
-    (W1, b1), (W2, b2) = model.unflatten(theta)
-    order = rng.permutation(len(W1))
-    sign = rng.choice([-1.0, 1.0], len(W1))
-    return np.concatenate(
-        [(sign[:, None] * W1[order]).ravel(), sign * b1[order], (W2[:, order] * sign).ravel(), b2]
-    )
+    width = model.sizes[1]
+    theta = symmetry.permute_hidden(model, theta, 0, rng.permutation(width))
+    return symmetry.flip_tanh(model, theta, 0, np.flatnonzero(rng.random(width) < 0.5))
 
 
 if __name__ == "__main__":

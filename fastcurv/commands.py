@@ -55,9 +55,11 @@ def spectrum(args):
     print(describe(objective, data))
     print_pairs(pairs)
     density = fc.spectral_density(hessian, n_probes=args.probes, n_steps=args.steps, seed=args.seed)
-    nodes, weights = np.ravel(density.nodes), np.ravel(density.weights)
-    negative = weights[nodes < 0].sum() / weights.sum()
-    print(f"density: {args.probes} probes x {args.steps} steps; {negative:.1%} of its mass is negative")
+    negative = density.mass(high=0.0)
+    print(
+        f"density: {args.probes} probes x {args.steps} steps; "
+        f"{negative.estimate:.1%} +- {negative.stderr:.1%} of its mass is negative"
+    )
     if args.figure:
         axes = plots.density(density)
         axes.figure.savefig(args.figure, dpi=160)

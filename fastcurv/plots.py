@@ -84,11 +84,13 @@ def density(spectral_density, ax=None, *, label=None, color=BLUE, scale="log"):
         low, high = np.maximum(height - stderr, floor), np.maximum(height + stderr, floor)
         ax.fill_between(grid, low, high, color=color, alpha=0.25, lw=0)
     ax.axvline(0, color=GREY, lw=0.8, ls=":")
+    if getattr(spectral_density, "axis", "linear") == "log":
+        ax.set_xscale("symlog", linthresh=spectral_density.linear_below)
     ax.set_yscale(scale)
     if scale == "log":
         ax.set_ylim(floor, 3 * top)
     ax.set_xlabel("eigenvalue")
-    ax.set_ylabel("density")
+    ax.set_ylabel("density" if ax.get_xscale() == "linear" else "density per decade")
     return _with_legend(ax, label)
 
 

@@ -107,7 +107,7 @@ class Report:
     def figure(self, figure, caption, *, vector=True):
         """A Matplotlib figure, inline as SVG, or as PNG where ``vector`` is False (large images)."""
         figure = getattr(figure, "figure", figure)  # an Axes stands for its figure
-        picture = _svg(figure) if vector else _png(figure, caption)
+        picture = _svg(figure, len(self._parts)) if vector else _png(figure, caption)
         return self._add(f"<figure>{picture}<figcaption>{_escape(caption)}</figcaption></figure>")
 
     def image(self, path, caption):
@@ -191,11 +191,12 @@ def _umask():
     return mask
 
 
-def _svg(figure):
+def _svg(figure, number):
+    """The picture as SVG; the number keeps its inner names apart from those of the page's other pictures."""
     import matplotlib
 
     file = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": str(id(figure))}):
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": str(number)}):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
     return text[text.index("<svg") :]

@@ -1,0 +1,292 @@
+"""The loop of `minimize`: iterations until something ends them, then the verdict and the result."""
+
+from __future__ import annotations
+
+import inspect
+import time
+
+import numpy as np
+from scipy.optimize import OptimizeResult
+
+from .checkpoints import write_tensors
+from .checks import check_positive, check_positive_int
+from .progress import bar
+from .steps import first_length, line_minimum, lowest_curvature, suspects
+from .verdicts import final_verdict
+
+__all__ = ["Loop", "named_options"]
+
+#: `OptimizeResult.status`
+STATUS = {
+    "critical": 0,
+    "max_iter": 1,
+    "max_time": 2,
+    "max_products": 3,
+    "callback": 4,
+    "patience": 5,
+    "stalled": 6,
+    "diverged": 7,
+    "interrupted": 8,
+}
+
+_ENDINGS = {
+    "max_iter": "max_iter was reached",
+    "max_time": "max_time was reached",
+    "max_products": "max_products was reached",
+    "callback": "the callback asked to stop",
+    "patience": "the validation loss has not improved for `patience` records",
+    "diverged": "the loss is no longer finite",
+    "interrupted": "interrupted from the keyboard: this is the best point known",
+}
+
+
+def named_options(options):
+    """Options as text, so that any object can be compared after a trip through a file."""
+    return {name: repr(value) for name, value in sorted(options.items())}
+
+
+class Loop:
+    """Iterations until something ends them; then the verdict."""
+
+    def __init__(self, run, method, options, gtol, max_iter, callback, patience, checkpoint, checkpoint_every, verdict):
+        self.run, self.name, self.options = run, method, options
+        default = 1e-6 if run.theta.dtype == np.float64 else 1e-3
+        self.gtol = default if gtol is None else check_positive(gtol, "gtol", zero=True)
+        epochs = options.get("batch_size") is not None
+        self.max_iter = (100 if epochs else 1000) if max_iter is None else check_positive_int(max_iter, "max_iter")
+        self.callback = _as_callback(callback)
+        self.patience = None if patience is None else check_positive_int(patience, "patience")
+        self.checkpoint, self.verdict = checkpoint, bool(verdict)
+        self.every = None if checkpoint_every is None else check_positive_int(checkpoint_every, "checkpoint_every")
+        self.why, self.sentence, self.report, self.snapshot = None, None, None, None
+        self.saved_at, self.looked = time.perf_counter(), False
+        self.lowest_seen, self.lowest_gnorm, self.idle = np.inf, np.inf, 0
+
+    def go(self, maker, arrays, facts, progress):
+        run = self.run
+        if facts:
+            run.load(_part(arrays, "run."), facts["run"])
+            self.lowest_seen, self.lowest_gnorm, self.idle = facts["loop"]
+        run.bind()
+        if not (np.isfinite(run.f) and np.isfinite(run.gnorm)):
+            raise ValueError(f"the objective is not finite at theta0: value {run.f}, gradient norm {run.gnorm}")
+        self.method = maker(run, **self.options)
+        if facts:
+            self.method.load(_part(arrays, "method."), facts["method_facts"])
+        else:
+            run.record()
+        try:
+            with bar(self.max_iter, self.name, progress) as shown:
+                shown.update(run.iteration)
+                self.shown = shown
+                getattr(self.method, "drive", self._iterate)(self)
+        except KeyboardInterrupt:
+            self.why = "interrupted"
+        return self._finish()
+
+    def _iterate(self, _):
+        run = self.run
+        while True:
+            self.why = self.ending()
+            if self.why is None and self.critical():
+                self._snapshot()
+                self.why = self._at_critical_point()
+                if self.why is None:
+                    self.after_step()
+                    continue
+            if self.why is not None:
+                return
+            self._snapshot()
+            before = run.theta
+            self.sentence = self.method.step()
+            if self.sentence is not None:
+                self.why = "stalled"
+                return
+            if run.cut and before is run.theta and self.method.curvature:
+                self.why = run.exhausted()
+                return
+            self.after_step()
+
+    def after_step(self):
+        run = self.run
+        run.iteration += 1
+        if not run.stale:
+            run.record()
+            self.shown.note(f"loss {run.f:.6g}  |g| {run.gnorm:.2g}")
+        self.shown.update(1)
+        if self.callback is not None and self.callback(self._intermediate()):
+            self.why = "callback"
+        self._save_now_and_then()
+
+    def ending(self):
+        run = self.run
+        if self.why is not None:
+            return self.why
+        if not (np.isfinite(run.f) and np.isfinite(run.gnorm)):
+            return "diverged"
+        if self.patience is not None and run.since_best >= self.patience:
+            return "patience"
+        if self._idle_too_long():
+            self.sentence = "neither the loss nor the gradient has become smaller for 50 iterations"
+            return "stalled"
+        if not self.critical():
+            if run.iteration >= self.max_iter:
+                return "max_iter"
+            return run.exhausted()
+        return None
+
+    def critical(self):
+        """Is the gradient, where it is known, zero?"""
+        return self.run.gnorm <= self.gtol and not self.run.stale
+
+    def _idle_too_long(self):
+        """Second-order steps that improve nothing are rounding."""
+        run = self.run
+        if self.method.curvature is None or self.method.leaves_saddles is False:
+            return False
+        if run.f < self.lowest_seen or run.gnorm < self.lowest_gnorm:
+            self.idle = 0
+        else:
+            self.idle += 1
+        self.lowest_seen, self.lowest_gnorm = min(run.f, self.lowest_seen), min(run.gnorm, self.lowest_gnorm)
+        return self.idle >= 50
+
+    def _at_critical_point(self):
+        """Where the gradient is zero: None after a step along negative curvature, else why the run ends here."""
+        run, method = self.run, self.method
+        if run.iteration >= self.max_iter or run.exhausted() or not method.leaves_saddles:
+            return "critical"
+        H = run.ob.hessian(run.theta)
+        carried = getattr(method, "carried", None)
+        starts = ([] if carried is None else [carried]) + suspects(run.ob, run.theta, H)
+        curvature, v, rounding, spent = lowest_curvature(
+            H, len(run.theta), run.theta.dtype, run.rng, starts, 40, run.out_of_budget
+        )
+        run.n_products += spent
+        if curvature < -rounding and self._go_along(v):
+            return None
+        if self.verdict:
+            self._judge(run.theta)
+            v = getattr(self.report, "escape_direction", None)
+            if v is not None and self._go_along(np.asarray(v, dtype=run.theta.dtype)):
+                self.report = None
+                return None
+        return "critical"
+
+    def _go_along(self, v):
+        """Move to the lowest point of a line; False where none is lower by more than rounding."""
+        run = self.run
+        t, f = line_minimum(run.value, run.theta, v, run.f, first_length(run.theta))
+        if not f < run.f - 10.0 * run.eps * abs(run.f):
+            return False
+        run.try_step(v, t)
+        run.arrive()
+        return True
+
+    # checkpoints
+
+    def _snapshot(self):
+        """The state at the start of a step: what is saved where the budget or the keyboard ends inside it."""
+        if self.checkpoint is None:
+            return
+        run_arrays, run_facts = self.run.state()
+        arrays, facts = self.method.state()
+        named = {"run." + key: value for key, value in run_arrays.items()}
+        named.update({"method." + key: value for key, value in arrays.items()})
+        self.snapshot = named, {
+            "what": "minimize", "method": self.name, "options": named_options(self.options), "run": run_facts,
+            "method_facts": facts, "loop": [self.lowest_seen, self.lowest_gnorm, self.idle],
+        }  # fmt: skip
+
+    def _save_now_and_then(self):
+        if self.checkpoint is None:
+            return
+        if self.every is not None:
+            due = self.run.iteration % self.every == 0
+        else:
+            due = time.perf_counter() - self.saved_at > 30.0
+        if due and not self.run.cut:
+            self._snapshot()
+            write_tensors(self.checkpoint, *self.snapshot)
+            self.saved_at = time.perf_counter()
+
+    # what is handed out
+
+    def _intermediate(self):
+        run = self.run
+        return OptimizeResult(x=run.theta.copy(), fun=run.f, jac=run.g.copy(), nit=run.iteration, nhev=run.n_products)
+
+    def _judge(self, theta):
+        run = self.run
+        left = None if run.max_products is None else max(run.max_products - run.n_products, 1)
+        self.report = final_verdict(run.ob, theta, self.gtol, left)
+        run.n_products += int(getattr(self.report, "n_products", 0) or 0)
+
+    def _choose(self):
+        """The point returned, with its loss and gradient norm."""
+        run = self.run
+        best_wanted = run.validation is not None or self.method.curvature is None or self.why in ("interrupted", "diverged")
+        if best_wanted and run.best is not None:
+            same = np.array_equal(run.best, run.theta) and not run.stale
+            if not same:
+                self.report = None
+            return run.best, run.best_f, run.best_gnorm
+        return run.theta, run.f, run.gnorm
+
+    def _finish(self):
+        run = self.run
+        if self.checkpoint is not None:
+            if self.snapshot is None or not (run.cut or self.why in ("interrupted", "critical")):
+                self._snapshot()
+            write_tensors(self.checkpoint, *self.snapshot)
+        elapsed = run.elapsed()
+        x, fun, gnorm = self._choose()
+        if self.report is None and gnorm <= self.gtol and self.verdict and self.why != "interrupted":
+            self._judge(x)
+        return _result(self, x.copy(), fun, gnorm, elapsed)
+
+
+def _part(arrays, prefix):
+    return {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
+
+
+def _as_callback(callback):
+    """SciPy's convention: a parameter named intermediate_result gets the result, any other the point."""
+    if callback is None:
+        return None
+    if not callable(callback):
+        raise TypeError(f"callback must be callable, got {type(callback).__name__}")
+    try:
+        whole = "intermediate_result" in inspect.signature(callback).parameters
+    except (TypeError, ValueError):
+        whole = False
+    wrapped = hasattr(callback, "stop_iteration")  # by scipy.optimize.minimize, which unpacks the result itself
+
+    def call(result):
+        try:
+            if wrapped:
+                return bool(callback(result))
+            return bool(callback(intermediate_result=result) if whole else callback(result.x))
+        except StopIteration:
+            return True
+
+    return call
+
+
+def _result(loop, x, fun, gnorm, elapsed):
+    """The OptimizeResult of a finished loop."""
+    run, report = loop.run, loop.report
+    kind, success, evidence = "not_critical", False, f"the gradient has norm {gnorm:.3g}, above gtol = {loop.gtol:.3g}"
+    if gnorm <= loop.gtol:
+        kind, success, evidence = None, False, f"the gradient has norm {gnorm:.3g}; no verdict was asked for"
+        if report is not None:
+            kind, success, evidence = report.kind, report.success, report.evidence
+    ending = loop.sentence or _ENDINGS.get(loop.why)
+    message = evidence if ending is None else f"{ending}; {evidence}"
+    jac = run.g if np.array_equal(x, run.theta) else run.value_and_gradient(x)[1]
+    return OptimizeResult(
+        x=x, fun=fun, jac=np.array(jac), nit=run.iteration, nfev=run.n_values + run.n_gradients, njev=run.n_gradients,
+        nhev=run.n_products, status=STATUS[loop.why], stopped=loop.why, success=success, kind=kind,
+        message=message[0].upper() + message[1:].rstrip(".") + ".", report=getattr(report, "report", None),
+        history={key: np.asarray(values) for key, values in run.history.items()}, method=loop.name, wall_time=elapsed,
+    )  # fmt: skip

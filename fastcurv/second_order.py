@@ -1,0 +1,282 @@
+"""Newton's method and its cures, all in one Krylov space per point: they differ in the small problem they solve.
+
+With Q the basis of a Krylov space from g, T = Q H Q' and c = Q g, a step is ``s = Q' y`` with
+
+    newton                (T + damping) y = -c                          taken as it is
+    newton-mr             min ||(T; E) y + c||                          line search on the gradient's norm
+    saddle-free-newton    (|T| + damping) y = -c                        damping from the ratio of reductions
+    gauss-newton          (T + damping) y = -c, T from the GGN          the same: Levenberg-Marquardt
+    trust-region          min c'y + y'Ty/2, ||y|| <= radius             radius from the ratio
+    cubic                 min c'y + y'Ty/2 + weight ||y||^3/3           weight from the ratio
+
+The space grows until the residual of the step is below ``min(forcing, sqrt(||g||)) ||g||``. After a refused step the
+problem is solved again in the space at hand: a change of radius, damping or weight costs no product. The last
+direction of negative curvature is a second start vector of the next space.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .checks import check_positive, check_positive_int
+from .descent import Method, reduction_ratio
+from .steps import DENSE_BELOW
+from .subspace import KrylovSpace, absolute, cubic, shifted, trust_region
+
+__all__ = ["Cubic", "DampedNewton", "GaussNewton", "Newton", "NewtonMR", "SaddleFreeNewton", "TrustRegion"]
+
+SPACE_BYTES = 2**29  # the basis never takes more than this, 8 rows aside
+
+
+class _InSpace(Method):
+    """Grow a space, solve in it, try the step, adapt, try again."""
+
+    curvature = "hessian"
+    leaves_saddles = True
+    defaults = {"forcing": 0.1, "krylov_dim": None}
+    kept_arrays = ("carried",)
+
+    def prepare(self):
+        run = self.run
+        check_positive(self.forcing, "forcing")
+        n = len(run.theta)
+        if self.krylov_dim is None:
+            limit = max(8, min(400, SPACE_BYTES // (n * run.theta.dtype.itemsize)))
+        else:
+            limit = check_positive_int(self.krylov_dim, "krylov_dim")
+        self.limit = min(n, limit)
+        self.space = KrylovSpace(n, run.theta.dtype, self.limit + 2)
+        self.vector = np.empty_like(run.theta)
+        self.carried = None
+
+    def subproblem(self, values, linear):
+        """y in the eigenvectors of T; what H's share of the residual is measured on; whether a bound was met."""
+        raise NotImplementedError
+
+    def adapt(self, ratio, length, bounded):
+        """Move the radius, damping or weight by what a trial step has shown."""
+
+    def tolerance(self):
+        return min(self.forcing, np.sqrt(self.run.gnorm)) * self.run.gnorm
+
+    def solve(self):
+        """The step in the space, grown as far as its residual asks; and the reduction that the model promises."""
+        run, space, wanted = self.run, self.space, self.tolerance()
+        look_at = max(space.m, 1)
+        while True:
+            while space.m < look_at and not space.exhausted and not (space.m and run.out_of_budget()):
+                space.extend()
+            values, vectors = space.ritz()
+            linear = space.linear_term()
+            y, measured, bounded = self.subproblem(values, linear)
+            residual = space.residual(vectors @ measured)
+            if residual <= wanted or space.exhausted or space.m >= self.limit or run.out_of_budget():
+                break
+            look_at = min(space.m + 1 + space.m // 8, self.limit)
+        space.combine(vectors @ y, out=self.vector)
+        return y, -float(linear @ y + 0.5 * (y @ (values * y))), bounded
+
+    def open_space(self):
+        carried = () if self.carried is None else (self.carried,)
+        self.space.start(self.run.operator.product, self.run.g, carried)
+
+    def carry(self):
+        """Keep the lowest Ritz vector for the next space where its curvature is negative."""
+        lowest, _, u = self.space.lowest()
+        self.carried = self.space.combine(u) if lowest < 0 else None
+
+    def step(self):
+        run = self.run
+        self.open_space()
+        for _ in range(100):
+            y, predicted, bounded = self.solve()
+            length = float(np.linalg.norm(y))
+            if not (predicted > 0 and np.isfinite(length)):
+                return "the model promises no reduction: the gradient is within rounding of zero"
+            f = run.try_step(self.vector)
+            ratio = reduction_ratio(run.f, f, predicted, run.eps)
+            self.adapt(ratio, length, bounded)
+            if ratio > 1e-4:
+                self.carry()
+                run.arrive()
+                return None
+            if length <= run.eps * max(1.0, float(np.linalg.norm(run.theta))):
+                return "steps have become as short as rounding without lowering the loss"
+            if run.cut:
+                return None
+        return "a hundred trial steps in a row were refused"
+
+
+class TrustRegion(_InSpace):
+    """GLTR: the trust-region problem of the quadratic model, solved in the Krylov space, the hard case included."""
+
+    defaults = {**_InSpace.defaults, "radius": None}
+    kept_facts = ("radius",)
+
+    def prepare(self):
+        super().prepare()
+        if self.radius is None:
+            self.radius = 0.1 * max(1.0, float(np.linalg.norm(self.run.theta)))
+        else:
+            self.radius = check_positive(self.radius, "radius")
+
+    def subproblem(self, values, linear):
+        y, multiplier = trust_region(values, linear, self.radius)
+        return y, y, multiplier > 0
+
+    def adapt(self, ratio, length, bounded):
+        if ratio < 0.25:
+            self.radius = 0.25 * length
+        elif ratio > 0.75 and bounded:
+            self.radius = 2.0 * self.radius
+
+
+class Cubic(_InSpace):
+    """Adaptive cubic regularisation (Cartis, Gould and Toint 2011)."""
+
+    defaults = {**_InSpace.defaults, "weight": 1.0}
+    kept_facts = ("weight",)
+
+    def prepare(self):
+        super().prepare()
+        self.weight = check_positive(self.weight, "weight")
+
+    def subproblem(self, values, linear):
+        y, _ = cubic(values, linear, self.weight)
+        return y, y, False
+
+    def adapt(self, ratio, length, bounded):
+        if ratio < 0.1:
+            self.weight *= 3.0
+        elif ratio > 0.9:
+            self.weight = max(self.weight / 3.0, 1e-12)
+
+
+class _Damped(_InSpace):
+    """A damping that rises when the model has promised too much and falls when it has kept its word."""
+
+    defaults = {**_InSpace.defaults, "damping": None}
+    kept_facts = ("damping",)
+
+    def prepare(self):
+        super().prepare()
+        if self.damping is not None:
+            self.damping = check_positive(self.damping, "damping")
+
+    def damp(self, values):
+        if self.damping is None:
+            self.damping = 0.1 * float(np.max(np.abs(values))) or 1.0
+        self.size = float(np.max(np.abs(values)))
+        return self.damping
+
+    def adapt(self, ratio, length, bounded):
+        if ratio < 0.25:
+            self.damping *= 4.0
+        elif ratio > 0.75:
+            self.damping = max(self.damping / 3.0, 1e-12 * self.size)
+
+
+class SaddleFreeNewton(_Damped):
+    """(|T| + damping) y = -c: Newton's lengths, downhill along every eigenvector (Dauphin et al. 2014)."""
+
+    def subproblem(self, values, linear):
+        y = absolute(values, linear, self.damp(values))
+        return y, np.sign(values) * y, False
+
+
+class GaussNewton(_Damped):
+    """Levenberg-Marquardt on the generalised Gauss-Newton matrix, which has no negative curvature."""
+
+    curvature = "ggn"
+
+    def subproblem(self, values, linear):
+        y = shifted(np.maximum(values, 0.0), linear, self.damp(values))
+        return y, y, False
+
+
+class Newton(_InSpace):
+    """(H + damping) s = -g, the whole step, whatever it does: drawn to the nearest critical point of any kind."""
+
+    leaves_saddles = False
+    defaults = {**_InSpace.defaults, "damping": 0.0}
+
+    def prepare(self):
+        super().prepare()
+        self.damping = check_positive(self.damping, "damping", zero=True)
+
+    def tolerance(self):
+        exact = len(self.run.theta) <= DENSE_BELOW
+        return 1e-12 * self.run.gnorm if exact else super().tolerance()
+
+    def subproblem(self, values, linear):
+        y = shifted(values, linear, self.damping)
+        return y, y, False
+
+    def step(self):
+        run = self.run
+        self.open_space()
+        y, _, _ = self.solve()
+        f = run.try_step(self.vector)
+        if not np.isfinite(f):
+            return "the Newton step leads to a loss that is not finite"
+        run.arrive()
+        return None
+
+
+class DampedNewton(Newton):
+    """Newton with a constant added to every eigenvalue; it stays drawn to saddles whose curvature exceeds it."""
+
+    defaults = {**_InSpace.defaults, "damping": 1e-3}
+
+
+class NewtonMR(_InSpace):
+    """Least-squares Newton steps with a line search on the gradient's norm: to the nearest critical point.
+
+    References
+    ----------
+    .. [1] F. Roosta, Y. Liu, P. Xu, M. W. Mahoney, Newton-MR: inexact Newton method with minimum residual
+       sub-problem solver, EURO J. Comput. Optim. 10 (2022).
+    """
+
+    leaves_saddles = False
+
+    def solve(self):
+        run, space = self.run, self.space
+        tolerance = min(self.forcing, np.sqrt(run.gnorm))
+        look_at, r = 1, np.zeros(0)
+        while True:
+            while space.m < look_at and not space.exhausted and not (space.m and run.out_of_budget()):
+                space.extend()
+            m, held = space.m, space.m + space.p
+            tall = space.couplings[:held, :m]
+            c = np.zeros(held)
+            c[0] = space.gamma
+            y = np.linalg.lstsq(tall, -c, rcond=m * np.finfo(float).eps)[0]
+            size = float(np.max(np.abs(space.ritz()[0])))
+            # the last residual lies in the rows multiplied since, so H times it is known: near 0, no step lowers it
+            flat = len(r) and np.linalg.norm(tall[:, : len(r)] @ r) <= tolerance * size * np.linalg.norm(r)
+            r = tall @ y + c
+            if flat or np.linalg.norm(r) <= tolerance * space.gamma:
+                break
+            if space.exhausted or m >= self.limit or run.out_of_budget():
+                break
+            look_at = min(held + m // 8, self.limit)
+        space.combine(y, out=self.vector)
+        return 2.0 * space.gamma * float(tall[0] @ y)  # the slope of ||g||^2 along the step
+
+    def step(self):
+        run = self.run
+        self.open_space()
+        slope = self.solve()
+        if not slope < 0:
+            return "no step lowers the norm of the gradient: it is orthogonal to the range of the Hessian"
+        t = 1.0
+        for _ in range(50):
+            np.multiply(self.vector, run.theta.dtype.type(t), out=run.spare)
+            run.spare += run.theta
+            _, g = run.value_and_gradient(run.spare)
+            if float(g @ g) <= run.gnorm**2 + 1e-4 * t * slope:
+                run.arrive()
+                return None
+            t *= 0.5
+        return "the line search found no smaller gradient along the Newton-MR step"

@@ -1,0 +1,212 @@
+"""The numbers a verdict rests on: products counted, rounding bounded, scales taken out, risks computed."""
+
+import numpy as np
+
+from .checks import check_symmetric_operator, operator_dtype
+
+# A product of an operator that offers no bound of its own is taken to be off by at most this many eps ||H|| ||v||.
+PRODUCT_EPS = 64.0
+# A gradient that lies within this many times its own rounding bound is zero as far as anyone can tell.
+GRADIENT_ROUNDING = 10.0
+# A gradient this small, relative to the norm of H and the size of theta (see `relative_gradient`), is called critical.
+RELATIVE_GRADIENT = 1e-5
+
+
+class Products:
+    """A symmetric operator whose products are counted, in float64 where it can be had, with a bound on their rounding."""
+
+    def __init__(self, op, dtype=None):
+        self.op = check_symmetric_operator(op, "H")
+        if dtype is not None and operator_dtype(self.op) != dtype and hasattr(self.op, "astype"):
+            self.op = self.op.astype(dtype)
+        self.n = self.op.shape[0]
+        self.dtype = operator_dtype(self.op)
+        self.eps = float(np.finfo(self.dtype).eps)
+        self.count = 0
+        self.norm = 0.0
+
+    def __call__(self, V):
+        """``H V`` for (n,) or (n, k), in float64."""
+        V = np.asarray(V, dtype=self.dtype)
+        self.count += 1 if V.ndim == 1 else V.shape[1]
+        out = np.asarray(self.op @ V, dtype=float)
+        sizes = np.linalg.norm(np.asarray(V, dtype=float), axis=0)
+        seen = np.linalg.norm(out, axis=0)[sizes > 0] / sizes[sizes > 0] if V.ndim == 2 else (
+            [np.linalg.norm(out) / sizes] if sizes > 0 else [])
+        self.norm = max(self.norm, *seen, 0.0)
+        return out
+
+    def bound(self, v):
+        """A bound on ``||computed(H v) - H v||``: the operator's own, or `PRODUCT_EPS` eps times the norm seen so far."""
+        if hasattr(self.op, "rounding_bound"):
+            return float(self.op.rounding_bound(np.ascontiguousarray(v, dtype=self.dtype)))
+        return PRODUCT_EPS * self.eps * self.norm * float(np.linalg.norm(v))
+
+    def rayleigh(self, v):
+        """``v'Hv / v'v`` with a bound on its error, by one product.
+
+        The dot product, in float64, is off by at most ``n eps ||v|| ||Hv||`` in any order of summation.
+        """
+        v = np.asarray(v, dtype=self.dtype).astype(float)
+        Hv = self(v)
+        size = float(v @ v)
+        slack = 2 * self.n * np.finfo(float).eps * np.linalg.norm(v) * np.linalg.norm(Hv)
+        return float(v @ Hv) / size, (self.bound(v) * size**0.5 + slack) / size, Hv
+
+
+def hessian_products(ob, theta, best=True):
+    """The Hessian at theta as `Products`; `best` asks for float64 where the operator offers `astype`."""
+    return Products(ob.hessian(theta), np.float64 if best else None)
+
+
+def gradient_at(ob, theta, H):
+    """The gradient in float64 arithmetic where the operator holds it, else the objective's own."""
+    held = getattr(H.op, "gradient", None)
+    held = held() if callable(held) else held
+    if held is None or np.shape(held) != (H.n,):
+        held = ob.gradient(theta)
+    return np.array(held, dtype=float)
+
+
+def gradient_bound(ob, theta, H):
+    """The objective's own bound on the rounding of its gradient, or None."""
+    if hasattr(H.op, "gradient_rounding_bound"):
+        return float(H.op.gradient_rounding_bound())
+    return float(ob.rounding_bound(theta)) if hasattr(ob, "rounding_bound") else None
+
+
+def dense(H, block=256, chunks=512):
+    """H as a symmetric matrix, by products in blocks, with what is known about its rounding.
+
+    Returns
+    -------
+    A : ndarray, shape (n, n)
+    bounds : ndarray, shape (c,)
+        For each of c groups of neighbouring columns a bound on the Frobenius norm of its error.
+    groups : ndarray of int, shape (n,)
+        The group of each column. One column each up to n = `chunks`; above that a group's bound is that of the
+        vector of ones on it, which presumes a bound that grows with every ``|v_j|``.
+    """
+    n = H.n
+    A = np.empty((n, n))
+    for start in range(0, n, block):
+        stop = min(n, start + block)
+        E = np.zeros((n, stop - start), dtype=H.dtype)
+        E[np.arange(start, stop), np.arange(stop - start)] = 1
+        A[:, start:stop] = H(E)
+    groups = np.arange(n) * min(n, chunks) // n
+    if hasattr(H.op, "rounding_bound"):
+        bounds = np.array([H.bound((groups == c).astype(H.dtype)) for c in range(groups[-1] + 1)])
+    else:
+        counts = np.bincount(groups)
+        H.norm = max(H.norm, spectral_norm(A))
+        bounds = PRODUCT_EPS * H.eps * H.norm * np.sqrt(counts)
+    # an entry and its mirror image come from two columns: keep the one with the smaller bound
+    b = bounds[groups]
+    better = b[None, :] <= b[:, None]
+    A = np.where(better, A, A.T)
+    A = 0.5 * (A + A.T)
+    return A, bounds, groups
+
+
+def matrix_error(bounds, groups, d):
+    """A bound on ``||D E D||_F`` for the error E of `dense`, D = diag(d).
+
+    The part of a column that was kept lies in rows whose own bound is not smaller, so each group is weighed with
+    the largest d among those rows only; the mirrored part doubles the squares.
+    """
+    d_group = np.zeros(bounds.size)
+    np.maximum.at(d_group, groups, d)
+    order = np.argsort(bounds)
+    suffix = np.maximum.accumulate(d_group[order][::-1])[::-1]
+    reach = suffix[np.searchsorted(bounds[order], bounds, side="left")]
+    return float(np.sqrt(2.0) * np.linalg.norm(bounds * d_group * reach))
+
+
+def spectral_norm(A, steps=12):
+    """An estimate of ``||A||_2`` of a symmetric matrix from below, by power steps on a fixed start."""
+    v = np.random.default_rng(0).standard_normal(A.shape[0])
+    norm = 0.0
+    for _ in range(steps):
+        size = np.linalg.norm(v)
+        if not 0 < size < np.inf:
+            break
+        v = A @ (v / size)
+        norm = max(norm, float(np.linalg.norm(v)))
+    return norm
+
+
+def equilibrate(A, noise):
+    """Powers of two d such that the rows of ``d A d`` have a largest entry near 1 (Ruiz 2001), and which rows count.
+
+    Rows that hold nothing above `noise` (n,) say nothing about the scale of their parameter and get the geometric
+    mean of the others.
+    """
+    size = np.abs(A)
+    live = size.max(axis=1, initial=0.0) > noise
+    d = np.ones(len(A))
+    if live.any():
+        inner = size[np.ix_(live, live)] if not live.all() else size
+        e = np.ones(len(inner))
+        for _ in range(6):
+            rows = (inner * e).max(axis=1) * e
+            e /= np.sqrt(np.where(rows > 0, rows, 1.0))
+        d[live] = e
+        d[~live] = np.exp(np.log(e).mean())
+    return 2.0 ** np.round(np.log2(d)), live
+
+
+def parameter_length(theta, d, live=None):
+    """The size of theta in the scaled parameters ``theta / d``, at least that of a unit step in the softest of them.
+
+    The unit step matters at theta near 0 only, where a function offers no other length.
+    """
+    live = np.ones(theta.size, dtype=bool) if live is None or not live.any() else live
+    return float(np.sqrt(((theta / d) ** 2).sum() + 1 / d[live].max() ** 2))
+
+
+def relative_gradient(g, theta, d, live, norm):
+    """``||D g|| / (||D H D|| ||theta / d||)``: free of the scale of the loss and of every single parameter.
+
+    The numerator over ``||D H D||`` is the length of a Newton step where curvature is largest, so the ratio says
+    what share of theta has still to be moved there.
+    """
+    size = float(np.linalg.norm(d * g))
+    if size == 0:
+        return 0.0
+    return size / (norm * parameter_length(theta, d, live)) if norm > 0 else np.inf
+
+
+def independent(T, rtol=1e-7):
+    """Orthonormal columns that span T's; directions that hardly stand out are left out, so the count is never too high."""
+    sizes = np.linalg.norm(T, axis=0)
+    T = T[:, sizes > 0] / sizes[sizes > 0]
+    if not T.shape[1]:
+        return T
+    U, s, _ = np.linalg.svd(T, full_matrices=False)
+    return U[:, s > rtol * s[0]]
+
+
+def lanczos_risk(n, k, eps):
+    """The chance that k Lanczos steps from a random start miss an end of the spectrum by more than eps of its width.
+
+    ``1.648 sqrt(n) exp(-(2k - 1) sqrt(eps))``, Kuczynski and Wozniakowski, SIAM J. Matrix Anal. Appl. 13, 1992.
+
+    Examples
+    --------
+    >>> lanczos_risk(100_000, 544, 1e-4) <= 0.01
+    True
+    """
+    return min(1.0, float(1.648 * np.sqrt(n) * np.exp(-(2 * k - 1) * np.sqrt(eps)))) if k < n else 0.0
+
+
+def lanczos_steps(n, eps, risk):
+    """The fewest steps for which `lanczos_risk` is at most `risk`.
+
+    Examples
+    --------
+    >>> lanczos_steps(100_000, 1e-4, 0.01)
+    544
+    """
+    k = 0.5 * (1 + np.log(1.648 * np.sqrt(n) / risk) / np.sqrt(eps))
+    return int(min(n, max(1, np.ceil(k))))

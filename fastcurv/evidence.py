@@ -159,10 +159,11 @@ def equilibrate(A, noise):
 def parameter_length(theta, d, live=None):
     """The size of theta in the scaled parameters ``theta / d``, at least that of a unit step in the softest of them.
 
-    The unit step matters at theta near 0 only, where a function offers no other length.
+    The unit step matters at theta near 0 only, where a function offers no other length. Parameters that H does not
+    touch (not `live`) have no scale and are left out.
     """
     live = np.ones(theta.size, dtype=bool) if live is None or not live.any() else live
-    return float(np.sqrt(((theta / d) ** 2).sum() + 1 / d[live].max() ** 2))
+    return float(np.sqrt(((theta[live] / d[live]) ** 2).sum() + 1 / d[live].max() ** 2))
 
 
 def relative_gradient(g, theta, d, live, norm):

@@ -1,0 +1,260 @@
+"""What kind of point theta is: a verdict that never says more than has been shown."""
+
+import time
+
+import numpy as np
+
+from .checks import check_positive, check_positive_int, check_vector
+from .critical_dense import DenseHessian, settle
+from .evidence import (GRADIENT_ROUNDING, PRODUCT_EPS, RELATIVE_GRADIENT, gradient_at, gradient_bound, hessian_products,
+                       parameter_length, relative_gradient)
+from .results import CriticalPoint, number
+
+__all__ = ["classify"]
+
+# A Newton step of more than this many lengths of theta leads out of every model of the loss: H is flat there.
+FAR = 1e6
+
+
+def classify(ob, theta, *, gradient_tol=None, curvature_tol=1e-4, failure_probability=None, max_products=None,
+             dense_below=4096, seed=0):
+    """The kind of a point, with its evidence: minimum, maximum, saddle, degenerate, not_critical or undecided.
+
+    Parameters
+    ----------
+    ob : object
+        Anything with ``n_params``, ``gradient(theta)`` and ``hessian(theta)``. Used where offered:
+        ``rounding_bound(theta)``, ``flat_directions(theta)``, ``probes(theta)``, ``saturation(theta)``,
+        ``kinks(theta)``, ``curvature_floor(theta)``, and ``rounding_bound(v)``, ``astype(dtype)``, ``gradient`` of
+        the operator.
+    theta : array_like, shape (n,)
+    gradient_tol : float, optional
+        What ``||g||`` is held against. By default a point is called critical where g is within 10 times its own
+        rounding bound, or where ``||D g|| <= 1e-5 ||D H D|| ||theta / D||`` with D a diagonal that balances the rows
+        of H: Newton's step in the stiffest direction would move theta by 1e-5 of its size. Neither the scale of the
+        loss nor that of any input changes this. The field `gradient_tol` is then the norm at which this g would
+        fail.
+    curvature_tol : float
+        At large n, curvature above ``-curvature_tol (lambda_max - lambda_min)`` counts as not negative. At small n it
+        only tells what "flat" means where a plateau is named.
+    failure_probability : float, optional
+        The risk at which `minimum` or `maximum` may rest on random probes at large n; None: not at all.
+    max_products : int, optional
+        The most products with H to spend; by default what the question takes.
+    dense_below : int
+        Below this n the whole spectrum is computed: n products and ``O(n^3)`` work.
+    seed : None, int or numpy.random.Generator
+
+    Returns
+    -------
+    CriticalPoint
+
+    Notes
+    -----
+    Small n: the inertia off the verified symmetry directions, decided at a bound on the rounding of products and
+    eigensolver; where zeros remain, again in balanced coordinates, which change no inertia (Sylvester) but sharpen
+    the bound. Signs of weak eigenvalues must last to the critical point that theta stands for, else they count as
+    zeros. ``minimum`` or ``maximum``: all eigenvalues but those explained by symmetry proved of one sign.
+    ``degenerate``: zeros left that nothing explains.
+
+    Large n: a Rayleigh quotient below minus its rounding bound proves a negative eigenvalue, one above a positive;
+    both make a saddle. That there is none is proved only where the objective offers a floor under its curvature;
+    with `failure_probability` it is given at that risk, by the bound of [1]_ for Lanczos from a random start.
+
+    An operator without a rounding bound of its own is taken to be off by at most ``64 eps ||H|| ||v||``.
+
+    References
+    ----------
+    .. [1] J. Kuczynski and H. Wozniakowski, Estimating the largest eigenvalue by the power and Lanczos algorithms
+       with a random start, SIAM J. Matrix Anal. Appl. 13, 1992.
+    .. [2] C. G. Frye et al., Critical point-finding methods reveal gradient-flat regions of deep network losses,
+       Neural Computation 33, 2021.
+
+    Examples
+    --------
+    >>> from fastcurv.testing import lecture_toy
+    >>> report = classify(lecture_toy(), [0.0, 0.0])
+    >>> report.kind, report.certified, report.n_negative
+    ('saddle', True, 1)
+    >>> np.abs(report.escape_direction).round(3)
+    array([0.707, 0.707])
+    """
+    started = time.perf_counter()
+    theta = check_vector(theta, ob.n_params, "theta", np.float64)
+    ask = _Question(ob, theta.copy(), gradient_tol, curvature_tol, failure_probability, max_products, seed)
+    H = hessian_products(ob, theta)
+    small = theta.size < dense_below and (max_products is None or max_products >= theta.size)
+    if small:
+        facts = _dense(ask, H)
+    else:
+        from .critical_krylov import krylov
+
+        facts = krylov(ask, H)
+    return CriticalPoint(**facts, curvature_tol=ask.curvature_tol, method="dense" if small else "krylov",
+                         n_params=theta.size, n_products=H.count, seed=seed, wall_time=time.perf_counter() - started)
+
+
+class _Question:
+    """The arguments of `classify`, checked, and what the objective says of itself."""
+
+    def __init__(self, ob, theta, gradient_tol, curvature_tol, failure_probability, max_products, seed):
+        self.ob, self.theta, self.seed = ob, theta, seed
+        self.gradient_tol = None if gradient_tol is None else check_positive(gradient_tol, "gradient_tol", zero=True)
+        self.curvature_tol = check_positive(curvature_tol, "curvature_tol")
+        self.max_products = None if max_products is None else check_positive_int(max_products, "max_products")
+        self.failure_probability = None
+        if failure_probability is not None:
+            self.failure_probability = check_positive(failure_probability, "failure_probability")
+            if self.failure_probability >= 1:
+                raise ValueError(f"failure_probability is {failure_probability}; wanted a number between 0 and 1")
+        self.n_kinks = int(ob.kinks(theta)) if hasattr(ob, "kinks") else 0
+
+    def gradient(self, H):
+        """The gradient and its bound, both kept."""
+        self.g = gradient_at(self.ob, self.theta, H)
+        if not np.isfinite(self.g).all():
+            raise ValueError("the gradient at theta holds NaN or infinity; wanted a theta where the loss is finite")
+        self.g_norm = float(np.linalg.norm(self.g))
+        self.g_bound = gradient_bound(self.ob, self.theta, H)
+        return self.g
+
+    def hold(self, d, live, norm):
+        """Hold the gradient against its tolerance; `d`, `live`, `norm` describe the balanced Hessian."""
+        self.relative = relative_gradient(self.g, self.theta, d, live, norm)
+        rounding = GRADIENT_ROUNDING * (PRODUCT_EPS * np.finfo(float).eps)
+        self.at_rounding = (self.g_norm <= GRADIENT_ROUNDING * self.g_bound if self.g_bound is not None
+                            else self.relative <= rounding)
+        if self.gradient_tol is not None:
+            self.tol = self.gradient_tol
+        elif self.g_norm == 0:
+            self.tol = RELATIVE_GRADIENT * norm * parameter_length(self.theta, d, live) / d.max()
+        else:
+            self.tol = self.g_norm * RELATIVE_GRADIENT / self.relative if self.relative > 0 else np.inf
+        if self.gradient_tol is None and self.g_bound is not None:
+            self.tol = max(self.tol, GRADIENT_ROUNDING * self.g_bound)
+        self.critical = self.g_norm <= self.tol
+        return self.critical
+
+
+def _dense(ask, H):
+    g = ask.gradient(H)
+    full = DenseHessian(H)
+    critical = ask.hold(full.d, full.live, full.balanced_norm)
+    T = np.zeros((H.n, 0))
+    if hasattr(ask.ob, "flat_directions"):
+        T = np.asarray(ask.ob.flat_directions(ask.theta), dtype=float)
+    Q = full.symmetries(T, ask.g_norm if critical else 0.0)
+    plain = full.signs(Q, balanced=False)
+    best = plain
+    if plain.count(0):
+        balanced = full.signs(Q, balanced=True)
+        best = balanced if balanced.count(0) < plain.count(0) else plain
+    found = best.count(-1), best.count(1)
+    if critical:
+        relative = relative_gradient(g, ask.theta, best.c, full.live, best.norm)
+        spent = [0]
+        settle(ask.ob, ask.theta, g, best, relative=relative, rounding=ask.g_bound, counter=spent)
+        H.count += spent[0]
+    direction, curvature = _escape(H, plain, best)
+    (low, low_bounds), (high, high_bounds) = full.extremes(plain, Q)
+    n_symmetry, n_zero = Q.shape[1], best.count(0) + Q.shape[1]
+    facts = dict(
+        gradient_norm=ask.g_norm, gradient_tol=ask.tol, gradient_flat_ratio=None, gradient_residual=None,
+        lambda_min=low, lambda_max=high, lambda_min_bounds=low_bounds, lambda_max_bounds=high_bounds,
+        n_positive=best.count(1), n_negative=best.count(-1), n_zero=n_zero, n_symmetry=n_symmetry,
+        n_negative_bounds=(best.count(-1), best.count(-1) + best.count(0)),
+        escape_direction=direction, escape_curvature=curvature, n_kinks=ask.n_kinks,
+    )
+    if ask.g_norm > 0 and full.norm > 0:
+        facts["gradient_flat_ratio"] = float(np.linalg.norm(full.A @ g) / (full.norm * ask.g_norm))
+        far = full.norm * ask.relative / FAR
+        facts["gradient_residual"] = full.outside_range(plain, g, max(ask.curvature_tol * full.norm, far))
+    elif ask.g_norm > 0:
+        facts["gradient_residual"] = 1.0
+    kind = _kind_of_inertia(critical, facts)
+    facts["plateau"] = kind == "not_critical" and is_plateau(ask, facts)
+    certified = kind in ("minimum", "maximum", "saddle") and not ask.n_kinks
+    unsettled = sum(found) - best.count(-1) - best.count(1)
+    reason = _dense_sentence(ask, kind, facts, best, unsettled)
+    return dict(facts, kind=kind, certified=certified, failure_probability=0.0, reason=reason)
+
+
+def _kind_of_inertia(critical, facts):
+    if not critical:
+        return "not_critical"
+    if facts["n_negative"] and facts["n_positive"]:
+        return "saddle"
+    if facts["n_zero"] > facts["n_symmetry"] or not facts["n_negative"] + facts["n_positive"]:
+        return "degenerate"
+    return "minimum" if facts["n_positive"] else "maximum"
+
+
+def _escape(H, plain, best):
+    """The unit vector of most negative curvature, if a product proves it negative."""
+    for signs in (plain, best):
+        if signs.count(-1):
+            i = int(np.flatnonzero(signs.signs == -1)[0])
+            v = signs.c * signs.vectors[:, i]
+            v /= np.linalg.norm(v)
+            quotient, error, _ = H.rayleigh(v)
+            if quotient < -error:
+                return v, quotient
+    return None, None
+
+
+def is_plateau(ask, facts):
+    """Gradient mostly outside the range of H, and H flat along it: beside its norm, or beside any step within reach."""
+    residual, flat = facts["gradient_residual"], facts["gradient_flat_ratio"]
+    return residual is not None and residual >= 0.9 and (flat is None or flat <= 0.1 or ask.relative >= FAR)
+
+
+def gradient_words(ask):
+    if ask.g_norm == 0:
+        return "the gradient is exactly 0"
+    return f"||g|| = {number(ask.g_norm)} is within its tolerance {number(ask.tol)}"
+
+
+def not_critical_sentence(ask, facts):
+    text = f"Not critical: ||g|| = {number(ask.g_norm)} is above its tolerance {number(ask.tol)}"
+    if not facts["plateau"]:
+        return text + kink_words(ask) + "."
+    text += (f"; a plateau, since H is flat along g and a share {number(facts['gradient_residual'])} of g lies outside "
+             f"the range of H")
+    if hasattr(ask.ob, "saturation"):
+        state = ask.ob.saturation(ask.theta)
+        text += (f", with {100 * state['saturated']:.0f}% of the unit outputs saturated, {state['dead_units']} of "
+                 f"{state['n_units']} units dead and {100 * state['certain']:.0f}% of the samples nearly certain")
+    return text + kink_words(ask) + "."
+
+
+def kink_words(ask):
+    if not ask.n_kinks:
+        return ""
+    return (f"; {ask.n_kinks} pre-activations lie within rounding of a kink, where H is one-sided, so nothing is "
+            "certified")
+
+
+def _dense_sentence(ask, kind, facts, best, unsettled):
+    n, n_symmetry = ask.theta.size, facts["n_symmetry"]
+    unexplained = facts["n_zero"] - n_symmetry
+    if kind == "not_critical":
+        return not_critical_sentence(ask, facts)
+    explained = f" up to {n_symmetry} symmetry directions" if n_symmetry else ""
+    if kind in ("minimum", "maximum"):
+        sign = "positive" if kind == "minimum" else "negative"
+        weakest = np.abs(best.values[best.signs != 0]).min()
+        where = "" if (best.c == 1).all() else " in balanced coordinates"
+        text = (f"{kind.capitalize()}{explained}: {gradient_words(ask)}, and all other {n - n_symmetry} eigenvalues are "
+                f"proved {sign}, the weakest of size {number(weakest)} with an error below {number(best.error)}{where}")
+    elif kind == "saddle":
+        text = (f"Saddle: {gradient_words(ask)}, and curvature of both signs is proved, with {facts['n_negative']} "
+                f"negative and {facts['n_positive']} positive of {n} eigenvalues from {number(facts['lambda_min'])} to "
+                f"{number(facts['lambda_max'])}")
+    else:
+        text = (f"Degenerate: {gradient_words(ask)}, and of {n} eigenvalues {facts['n_zero']} are zero within the error "
+                f"{number(best.error)}, of which symmetry explains {n_symmetry}")
+        if unexplained and unsettled:
+            text += f"; {unsettled} of them do not keep their sign up to the critical point that theta stands for"
+        if facts["n_negative"]:
+            text += f"; {facts['n_negative']} are proved negative, so it is no minimum"
+    return text + kink_words(ask) + "."

@@ -1,0 +1,168 @@
+"""The evidence of `classify` where every eigenvalue can be had: signs with an error bound, symmetry taken out."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.linalg import eigh, qr
+
+from .evidence import (PRODUCT_EPS, dense, equilibrate, hessian_products, independent, matrix_error, parameter_length,
+                       spectral_norm)
+
+# From theta to where the gradient says the critical point is, curvature must not fall or grow by more than this ratio.
+PERSISTENCE = 2 / 3
+
+
+@dataclass
+class Signs:
+    """Eigenpairs of ``c A c`` off the symmetry directions, and which of their signs are known."""
+
+    values: np.ndarray            # (n - s,), ascending
+    vectors: np.ndarray           # (n, n - s), in scaled coordinates: the direction in theta is c * u
+    error: float                  # no computed eigenvalue is further from its true one
+    c: np.ndarray                 # (n,)
+    signs: np.ndarray = field(init=False)     # (n - s,) of -1, 0, 1
+
+    def __post_init__(self):
+        self.signs = np.where(np.abs(self.values) > self.error, np.sign(self.values), 0).astype(int)
+
+    @property
+    def norm(self):
+        return float(np.abs(self.values).max(initial=0.0))
+
+    def count(self, sign):
+        return int((self.signs == sign).sum())
+
+
+class DenseHessian:
+    """The Hessian as a matrix, in theta's own coordinates and in balanced ones."""
+
+    def __init__(self, H):
+        self.H = H
+        self.A, self.bounds, self.groups = dense(H)
+        self.n = H.n
+        self.ones = np.ones(self.n)
+        self.norm = spectral_norm(self.A)
+        self.d, self.live = equilibrate(self.A, self.bounds[self.groups])
+        self.balanced = self.d[:, None] * self.A * self.d
+        self.balanced_norm = spectral_norm(self.balanced)
+
+    def error(self, c, norm):
+        """A bound on what the rounding of products and of the eigensolver does to an eigenvalue of ``c A c``.
+
+        LAPACK's symmetric eigensolvers are backward stable with a small multiple of ``n eps ||A||``, in practice far
+        below ``n eps ||A||`` itself; as much again is allowed for the projection off the symmetry directions.
+        """
+        return matrix_error(self.bounds, self.groups, c) + 2 * max(self.n, 8) * np.finfo(float).eps * norm
+
+    def symmetries(self, T, slack):
+        """Orthonormal basis, in balanced coordinates, of the span of those directions that H is seen to annihilate.
+
+        A column passes with ``||A t|| <= slack + error ||t||``. Those that fail are tried together: what of their
+        span H annihilates to rounding is kept.
+        """
+        if not T.shape[1]:
+            return T
+        error = self.error(self.ones, self.norm)
+        sizes = np.linalg.norm(T, axis=0)
+        passed = np.linalg.norm(self.A @ T, axis=0) <= slack + error * sizes
+        kept = T[:, passed] / sizes[passed]
+        rest = independent(T[:, ~passed])
+        if rest.shape[1]:
+            _, s, Vt = np.linalg.svd(self.A @ rest)
+            s = np.concatenate([s, np.zeros(len(Vt) - s.size)])
+            kept = np.hstack([kept, rest @ Vt[s <= error].T])
+        return independent(kept / self.d[:, None])
+
+    def signs(self, Q, balanced):
+        """`Signs` off the span of Q (balanced coordinates)."""
+        c = self.d if balanced else self.ones
+        M = self.balanced if balanced else self.A
+        if not Q.shape[1]:
+            values, vectors = eigh(M, driver="evd", check_finite=False)
+        else:
+            span = Q if balanced else Q * self.d[:, None]
+            Z = qr(span)[0][:, Q.shape[1]:]
+            values, vectors = eigh(Z.T @ M @ Z, driver="evd", check_finite=False)
+            vectors = Z @ vectors
+        norm = np.abs(values).max(initial=0.0)
+        return Signs(values, vectors, self.error(c, max(norm, self.balanced_norm if balanced else self.norm)), c)
+
+    def extremes(self, plain, Q):
+        """``(lambda, (low, high))`` of both ends of A's spectrum, and the error bound, symmetry directions included."""
+        values, error = plain.values, plain.error
+        if Q.shape[1]:
+            span = qr(Q * self.d[:, None], mode="economic")[0]
+            product = self.A @ span
+            values = np.concatenate([values, np.linalg.eigvalsh(span.T @ product)])
+            error += np.linalg.norm(product)
+        low, high = float(values.min()), float(values.max())
+        return (low, (low - error, low + error)), (high, (high - error, high + error))
+
+    def outside_range(self, plain, g, cut):
+        """``min over p of ||A p + g|| / ||g||``, p from the eigenspaces with curvature above `cut`."""
+        seen = plain.vectors[:, np.abs(plain.values) > max(plain.error, cut)]
+        inside = np.linalg.norm(seen.T @ g) / np.linalg.norm(g)
+        return float(np.sqrt(max(0.0, 1.0 - inside**2)))
+
+
+def settle(ob, theta, g, signs, *, relative, rounding, counter):
+    """Set the signs to 0 that do not last from theta to the critical point that it stands for.
+
+    g is small, not zero, and known up to `rounding` only, so the critical point is a step away: the Newton step p in
+    the directions of sure curvature, and ``(|g'u| + rounding) / |lambda|`` along an eigenvector u of weak curvature.
+    Curvature along u is computed again there. At a nondegenerate critical point it hardly changes. Beside a
+    degenerate one (a cubic, a quartic, the tail of an exponential, the floor of a valley) it changes by as much as
+    there is.
+
+    Parameters
+    ----------
+    relative : float
+        ``||g|| / (||H|| ||theta||)`` in the coordinates of `signs`: how far off the critical point may be.
+    rounding : float or None
+        Bound on ``||computed g - g||``; None takes `PRODUCT_EPS` eps ``||H|| ||theta||``.
+    counter : list of int
+        Products spent are added to its first entry.
+    """
+    c, norm = signs.c, signs.norm
+    length = parameter_length(theta, c)
+    eps = PRODUCT_EPS * np.finfo(float).eps
+    coefficients = signs.vectors.T @ (c * g)
+    reach = max(relative, eps)
+    sure = np.abs(signs.values) > max(signs.error, reach**0.5 * norm)
+    p = -c * (signs.vectors[:, sure] @ (coefficients[sure] / signs.values[sure]))
+    for sign in (1, -1):
+        order = np.flatnonzero(signs.signs == sign)
+        order = order[np.argsort(np.abs(signs.values[order]))]
+        if relative > 10 * eps:
+            weak = order[:128]
+            _drop(signs, weak, _curvatures(ob, theta + p, c[:, None] * signs.vectors[:, weak], counter))
+        _settle_one_by_one(ob, theta, signs, order, coefficients, reach, rounding, eps * norm * length, counter)
+
+
+def _settle_one_by_one(ob, theta, signs, order, coefficients, reach, rounding, default, counter):
+    """Along each weak eigenvector, both ways, until eight in a row keep their sign."""
+    lasting = 0
+    for i in order:
+        u = signs.c * signs.vectors[:, i]
+        if lasting == 8 or abs(signs.values[i]) > 10 * reach**0.5 * signs.norm:
+            return
+        slack = default if rounding is None else rounding * np.linalg.norm(u)
+        step = (abs(coefficients[i]) + slack) / abs(signs.values[i])
+        for way in (step, -step):
+            _drop(signs, np.array([i]), _curvatures(ob, theta + way * u, u[:, None], counter))
+        lasting = lasting + 1 if signs.signs[i] else 0
+
+
+def _curvatures(ob, theta, U, counter):
+    if not U.shape[1] or not np.isfinite(theta).all():
+        return np.zeros(U.shape[1])
+    H = hessian_products(ob, theta)
+    counter[0] += U.shape[1]
+    return (U * H(U)).sum(axis=0)
+
+
+def _drop(signs, which, now):
+    """Unsettle the signs of those eigenvalues whose curvature is no longer within `PERSISTENCE` of what it was."""
+    ratio = now / np.where(signs.values[which] == 0, 1.0, signs.values[which])
+    lasts = (ratio >= PERSISTENCE) & (ratio <= 1 / PERSISTENCE)
+    signs.signs[which[~lasts]] = 0

@@ -1,0 +1,34 @@
+/* Matrix products by BLAS, everything else from the table it is laid over. engine.pyx hands in scipy's sgemm and dgemm, so
+ * nothing here links against a BLAS. A "packed" B has one lane: it is B transposed, which BLAS reads as it is. */
+#include "kernels.h"
+#include "blas.h"
+#include <string.h>
+
+static fc_gemm_f32 gemm_f32;
+static fc_gemm_f64 gemm_f64;
+
+#define REAL float
+#define NAME(x) x##_f32
+#include "blas.inc"
+#undef REAL
+#undef NAME
+#define REAL double
+#define NAME(x) x##_f64
+#include "blas.inc"
+#undef REAL
+#undef NAME
+
+void fc_blas_over(const fc_table *under, const fc_table *reference, fc_gemm_f32 sgemm, fc_gemm_f64 dgemm, fc_table *blas) {
+    gemm_f32 = sgemm;
+    gemm_f64 = dgemm;
+    for (int d = 0; d < 2; d++) {
+        blas[d] = under[d];
+        blas[d].name = "blas";
+        blas[d].vector_bytes = blas[d].real_bytes;
+        blas[d].block = block_whole;
+        blas[d].pack = reference[d].pack;
+        blas[d].product = d ? product_f64 : product_f32;
+        blas[d].scratch = 0;
+        steps[d] = under[d].step;
+    }
+}

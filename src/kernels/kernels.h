@@ -1,0 +1,171 @@
+/* The table of kernels: arithmetic that knows numbers, not networks.
+ *
+ * A table serves one instruction set and one dtype; every slot of every table is valid. The passes in engine.pyx call
+ * through the table and never learn which filling they got: plain loops (the reference), BLAS, or our own vector kernels.
+ *
+ * Conventions for every slot
+ *   - Pointers are `void *` to the table's real type; strides and sizes count elements.
+ *   - A "padded" matrix is row-major, its first element on a 64-byte border, its leading dimension a multiple of 64 bytes.
+ *     What lies between `cols` and the next multiple of 64 bytes belongs to the matrix: it may be read and overwritten,
+ *     and no result depends on it. Matrices that are not called padded are touched inside their bounds only.
+ *   - NaN in gives NaN out; nothing reads or changes the floating-point environment; nothing allocates or fails.
+ *   - No slot's result depends on the number of threads.
+ */
+#ifndef FC_KERNELS_H
+#define FC_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__) || defined(__clang__)
+#define FC_HAVE_VECTORS 1            /* vector extensions: our own kernels exist */
+#if defined(__x86_64__)
+#define FC_HAVE_X86 1
+#elif defined(__aarch64__)
+#define FC_HAVE_NEON 1
+#endif
+#define FC_INLINE static inline __attribute__((always_inline, unused))
+#ifdef __clang__
+#define FC_UNROLL _Pragma("unroll")
+#else
+#define FC_UNROLL _Pragma("GCC unroll 16")
+#endif
+#else
+#define FC_INLINE static inline
+#endif
+
+enum { FC_ALIGN = 64 };              /* bytes: every padded matrix starts and every row of it starts on such a border */
+
+typedef enum {                       /* phi of a hidden layer */
+    FC_IDENTITY, FC_RELU, FC_LEAKY_RELU, FC_TANH, FC_SIGMOID, FC_SOFTPLUS, FC_SILU, FC_GELU, FC_ELU, FC_N_ACTIVATIONS
+} fc_activation;
+
+typedef enum { FC_MSE, FC_CROSS_ENTROPY, FC_BINARY_CROSS_ENTROPY } fc_loss;
+
+/* What happens to a finished tile of a product, while it is in cache. c is the tile; d, p, q, r, skip are matrices of the
+ * output's shape, u a vector over its columns, all padded; d may be c, everything else is its own.
+ *
+ *   FC_STEP_NONE        c
+ *   FC_STEP_ACTIVATE    c = c + u;  d = phi(c) [+ skip];  p = phi'(c);  q = phi''(c)      p may be c; p, q may be NULL
+ *   FC_STEP_R_ACTIVATE  c = c + u;  d = p * c [+ skip];  total += sum of q * c * c        total may be NULL
+ *   FC_STEP_BACKWARD    c = c [+ skip];  d = c * p;  q = c * q                            q may be NULL
+ *   FC_STEP_R_BACKWARD  c = c [+ skip];  d = c * p [+ q * r]                              d may be r
+ *   FC_STEP_DOT         total += sum of c * p
+ *
+ * u NULL: 0. p NULL: 1. In the two backward steps `sums` (NULL: not wanted) gets the column sums of d, one row of it for each
+ * block of rows, and in all steps `total` is one double for each item: partial sums are fixed by the blocks and never by the
+ * threads. c, d and p are stored even where nobody will read them. */
+typedef enum {
+    FC_STEP_NONE, FC_STEP_ACTIVATE, FC_STEP_R_ACTIVATE, FC_STEP_BACKWARD, FC_STEP_R_BACKWARD, FC_STEP_DOT
+} fc_step_kind;
+
+typedef struct {
+    fc_step_kind kind;
+    fc_activation phi;
+    const void *u;
+    void *d;  ptrdiff_t ldd;
+    void *p;  ptrdiff_t ldp;
+    void *q;  ptrdiff_t ldq;
+    const void *r;  ptrdiff_t ldr;
+    const void *skip;  ptrdiff_t ldskip;
+    void *sums;  ptrdiff_t ldsums;
+    int add_sums;                            /* add to what stands in `sums` and `total`, instead of starting at 0 */
+    double *total;
+} fc_step;
+
+/* One term A B of a product. A (m, k) has any strides and is read one number at a time. B (k, n) is read in vectors:
+ *   b_rs   from one row to the next
+ *   b_vs   from one vector of columns to the next: the vector's length for a padded matrix, k times that for a packed one
+ *   b_cs   0; or, where B is neither padded nor packed, its column stride: B is then packed on the way. */
+typedef struct {
+    ptrdiff_t k;
+    const void *a;  ptrdiff_t a_rs, a_cs;
+    const void *b;  ptrdiff_t b_rs, b_vs, b_cs;
+} fc_term;
+
+enum { FC_MAX_TERMS = 2 };
+
+/* C (m, n) = [C +] sum over terms of A B, then the step. The output is computed in items of row_block x col_block. */
+typedef struct {
+    ptrdiff_t m, n;
+    int n_terms;
+    fc_term term[FC_MAX_TERMS];
+    void *c;  ptrdiff_t ldc;
+    int exact;                               /* C is not padded: nothing outside its m x n is touched; only FC_STEP_NONE */
+    int accumulate;
+    fc_step step;
+    ptrdiff_t row_block, col_block;          /* filled by `block`; m and n where one call does all of it */
+} fc_product;
+
+/* What the loss keeps of a row for later: enough for rdelta = (d2 loss/dz2) rz. */
+typedef struct {
+    fc_loss kind;
+    double divisor;                          /* N, or N * cols: torch's reduction="mean" */
+    const void *y;  ptrdiff_t ldy;           /* targets (rows, cols), any strides between rows; NULL with labels */
+    const int32_t *labels;                   /* classes (rows,), cross entropy only */
+    const void *weight;                      /* (rows,) or NULL */
+    void *delta;  ptrdiff_t ldd;             /* dL/dz, out, padded; NULL: only the value is wanted */
+    void *h;  ptrdiff_t ldh;                 /* out, padded: cross entropy: the probabilities; else the diagonal of d2L/dz2 */
+    void *s;                                 /* out, (rows,): cross entropy: weight * sum of targets / divisor */
+    int32_t *top;                            /* out, (rows,): cross entropy: where the largest logit stands */
+} fc_loss_rows;
+
+typedef struct fc_table {
+    const char *name;                        /* "avx512", ... */
+    int real_bytes;                          /* 4 or 8 */
+    int vector_bytes;
+
+    /* --- products (gemm.inc) --- */
+    void (*block)(fc_product *job);          /* choose row_block and col_block from the sizes alone */
+    void (*product)(const fc_product *job, ptrdiff_t row_item, ptrdiff_t col_item, void *scratch);     /* one item, whole depth */
+    size_t scratch;                          /* bytes of scratch, 64-byte aligned, that one call of `product` may use */
+
+    /* --- activations (activations.inc): a = phi(z), p = phi'(z), q = phi''(z) ---
+     * z, a, p, q (rows, cols) padded; a, p, q may each be NULL, and one of them may be z itself. q is not touched where
+     * phi'' is 0 everywhere (identity, relu, leaky_relu). */
+    void (*activate)(fc_activation phi, ptrdiff_t rows, ptrdiff_t cols, const void *z, ptrdiff_t ldz,
+                     void *a, ptrdiff_t lda, void *p, ptrdiff_t ldp, void *q, ptrdiff_t ldq);
+
+    /* --- loss rows (losses.inc): returns the sum of weighted row losses / divisor; z (rows, cols) padded --- */
+    double (*loss)(const fc_loss_rows *job, ptrdiff_t rows, ptrdiff_t cols, const void *z, ptrdiff_t ldz);
+
+    /* rdelta = (d2L/dz2) rz. rz, rdelta (rows, cols) padded, may be the same; h, s, top of `job` as `loss` left them. */
+    void (*r_loss)(const fc_loss_rows *job, ptrdiff_t rows, ptrdiff_t cols, const void *rz, ptrdiff_t ldrz,
+                   void *rdelta, ptrdiff_t ldr);
+
+    /* The same with |d2L/dz2| in its place, rz >= 0: what rounding can make of it (see the rounding bound in operators.py). */
+    void (*r_loss_abs)(const fc_loss_rows *job, ptrdiff_t rows, ptrdiff_t cols, const void *rz, ptrdiff_t ldrz,
+                       void *rdelta, ptrdiff_t ldr);
+
+    /* rdelta = factor * <delta, rz> delta, row by row: the Fisher's place of the loss. All padded. */
+    void (*r_fisher)(double factor, ptrdiff_t rows, ptrdiff_t cols, const void *delta, ptrdiff_t ldd,
+                     const void *rz, ptrdiff_t ldrz, void *rdelta, ptrdiff_t ldr);
+
+    /* --- sweeps (sweeps.inc) --- */
+    /* out[i, j] = in[i*rs + j*cs], out padded (ldo) and its padding set to 0. */
+    void (*copy)(ptrdiff_t rows, ptrdiff_t cols, const void *in, ptrdiff_t rs, ptrdiff_t cs, void *out, ptrdiff_t ldo);
+    /* The same into vector panels, as fc_term wants a packed B: out[(j / VL) * rows * VL + i * VL + j % VL]; i0 <= i < i1. */
+    void (*pack)(ptrdiff_t rows, ptrdiff_t cols, const void *in, ptrdiff_t rs, ptrdiff_t cs, ptrdiff_t i0, ptrdiff_t i1, void *out);
+    /* The step alone on a block (rows, cols) of c whose product is done; `sums` and `total` point at the block's own. */
+    void (*step)(const fc_step *step, ptrdiff_t rows, ptrdiff_t cols, void *c, ptrdiff_t ldc);
+    /* out (n,) = [out +] sum of `parts` vectors, each ldp after the one before, in that order. */
+    void (*add_parts)(ptrdiff_t n, ptrdiff_t parts, const void *part, ptrdiff_t ldp, int add, void *out);
+    /* out (n,) = alpha * x */
+    void (*scale)(ptrdiff_t n, double alpha, const void *x, void *out);
+    /* Multiply-adds on registers alone, `count` in each chain; sink holds 2 vectors. Returns the flops done. */
+    double (*peak)(long count, void *sink);
+} fc_table;
+
+/* Index 0: float32, 1: float64. */
+extern const fc_table fc_reference[2];
+#ifdef FC_HAVE_VECTORS
+extern const fc_table fc_baseline[2];
+#endif
+#ifdef FC_HAVE_X86
+extern const fc_table fc_avx2[2], fc_avx512[2];
+#endif
+#ifdef FC_HAVE_NEON
+extern const fc_table fc_neon[2];
+#endif
+
+#endif

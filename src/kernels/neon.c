@@ -1,0 +1,9 @@
+/* AArch64: 32 registers of 128 bits, fused multiply-add always there. */
+#include "kernels.h"
+#include <math.h>
+#include <string.h>
+#ifdef FC_HAVE_NEON
+#define FC_ISA neon
+#define FC_BYTES 16
+#include "table.inc"
+#endif

@@ -1,0 +1,434 @@
+# The passes. Notation as at the head of engine.pyx; `y` is the layer at hand, `x` the one below it.
+
+cdef struct Layer:
+    Py_ssize_t m, k             # width out, width in
+    Py_ssize_t ldm, ldk         # leading dimensions of matrices that wide
+    Py_ssize_t w, b             # where W and b begin in theta; b < 0: no bias
+    fc_activation phi
+    bint has_p, curved, skip    # phi' is not 1; phi'' is not 0; the layer's input is added to its output
+    char *wt                    # W' packed: the operand of a W'
+    char *wn                    # W packed: the operand of delta W
+    char *bias
+    char *vt                    # V likewise, one after the other for each vector of a block
+    char *vn
+    char *vb
+    char *a                     # (rows, m) phi(z), in the last layer z
+    char *p                     # (rows, m) phi'(z)
+    char *q                     # (rows, m) e * phi''(z); between forward and backward phi''(z)
+    char *delta                 # (rows, m) dL/dz
+
+
+cdef struct Bench:              # scratch of whoever takes rows through the layers
+    char **ra                   # by layer: (rows, m)
+    char **rz                   # by layer: (rows, m); rdelta takes its place on the way back
+    char *e[2]                  # (rows, widest): re of this layer and of the one above
+    char *sums                  # column sums by blocks of rows
+    Py_ssize_t ldsums
+    double *totals              # one for each item of a product
+    char *gemm                  # the kernels' own
+
+
+cdef enum Kind:
+    HESSIAN, GGN, FISHER, JVP, VJP
+
+
+cdef struct Data:               # of the objective; strides in numbers
+    char *x                     # X padded, or NULL
+    Py_ssize_t ldx
+    char *X                     # X, y, labels and weight as they are
+    Py_ssize_t x_rs, x_cs
+    char *y
+    Py_ssize_t ldy
+    int32_t *labels
+    char *weight
+
+
+cdef struct PlanS:
+    const fc_table *K
+    Py_ssize_t n_layers, n, N, d_out
+    Layer *layer
+    Py_ssize_t chunk            # rows whose state is kept at a time
+    Py_ssize_t panel, groups    # tall: rows of a panel, groups of panels; panel 0: wide
+    int threads
+    bint absolute               # every kept number is an absolute value: the pass that bounds rounding
+    Data *data
+    char *x                     # (rows, d_in) of the chunk at hand
+    Py_ssize_t ldx
+    fc_loss_rows loss           # of the chunk at hand: kind, divisor, targets, and what it keeps
+    double *values              # the loss, by blocks of rows
+    Py_ssize_t first            # lowest layer that v moves
+    char *active                # by layer: whether v moves it
+    Py_ssize_t block            # vectors that fit side by side
+    Py_ssize_t v_step           # bytes from one vector's packed parts to the next
+    char *groups_out            # tall: (groups, block, n padded)
+    double *panel_totals        # tall: (panels, block), of quadratic forms
+    Py_ssize_t ldg
+    Bench wide
+    Bench *bench                # tall: by member of the team
+
+
+cdef struct Pass:               # some rows of the chunk on their way through the layers
+    PlanS *P
+    Bench *bench
+    Py_ssize_t r0, rows         # rows of the chunk; scratch starts at its own row 0
+    bint serial
+    Py_ssize_t v                # which vector of the block
+    Kind kind
+
+
+cdef inline char *at(PlanS *P, char *base, Py_ssize_t row, Py_ssize_t ld) noexcept nogil:
+    return NULL if base == NULL else base + row * ld * P.K.real_bytes
+
+
+cdef inline Py_ssize_t lanes(PlanS *P) noexcept nogil:
+    return P.K.vector_bytes // P.K.real_bytes
+
+
+cdef inline void add_packed(PlanS *P, fc_product *job, Py_ssize_t k, char *a, Py_ssize_t lda, char *b) noexcept nogil:
+    """One more term: rows of a times a packed matrix of k rows."""
+    cdef fc_term *t = &job.term[job.n_terms]
+    job.n_terms += 1
+    t.k, t.a, t.a_rs, t.a_cs = k, a, lda, 1
+    t.b, t.b_rs, t.b_vs, t.b_cs = b, lanes(P), k * lanes(P), 0
+
+
+cdef inline void add_outer(PlanS *P, fc_product *job, Py_ssize_t rows, char *d, Py_ssize_t ldd, char *a, Py_ssize_t lda) noexcept nogil:
+    """One more term: d' a, a sum over rows."""
+    cdef fc_term *t = &job.term[job.n_terms]
+    job.n_terms += 1
+    t.k, t.a, t.a_rs, t.a_cs = rows, d, 1, ldd
+    t.b, t.b_rs, t.b_vs, t.b_cs = a, lda, lanes(P), 0
+
+
+# --- running a product, a sweep: alone or over the team -----------------------------------------------------------------
+
+cdef struct Items:
+    const fc_table *K
+    fc_product *job
+    Py_ssize_t row_items
+    Bench *bench                # by member
+
+
+cdef void run_item(void *context, Py_ssize_t item, int member) noexcept nogil:
+    cdef Items *c = <Items *>context
+    c.K.product(c.job, item % c.row_items, item // c.row_items, c.bench[member].gemm)
+
+
+cdef Py_ssize_t run(Pass *t, fc_product *job) noexcept nogil:
+    """The product and its step. Returns how many blocks of rows it was cut into: the rows of `sums`."""
+    cdef PlanS *P = t.P
+    cdef Items items
+    cdef Py_ssize_t col_items
+    if t.serial:
+        job.row_block, job.col_block = job.m, job.n
+        P.K.product(job, 0, 0, t.bench.gemm)
+        return 1
+    P.K.block(job)
+    items.K, items.job, items.bench = P.K, job, P.bench
+    items.row_items = (job.m + job.row_block - 1) // job.row_block
+    col_items = (job.n + job.col_block - 1) // job.col_block
+    fc_team_run(P.threads if job.m * job.n * job.term[0].k > 100000 else 1, items.row_items * col_items, run_item, &items)
+    return items.row_items
+
+
+cdef double total_of(PlanS *P, Pass *t, fc_product *job) noexcept nogil:
+    """The sum of the items' totals, in order."""
+    cdef double total = 0
+    cdef Py_ssize_t i, items = ((job.m + job.row_block - 1) // job.row_block) * ((job.n + job.col_block - 1) // job.col_block)
+    for i in range(items):
+        total += t.bench.totals[i]
+    return total
+
+
+cdef enum: LOSS_ROWS = 64       # rows of a block of the loss's sweep where a chunk is served wide
+
+
+cdef struct Blocks:
+    Pass *t
+    char *out
+
+
+cdef void run_blocks(Pass *t, fc_part part, Blocks *blocks) noexcept nogil:
+    """A sweep over the pass's rows: all at once for a panel, in blocks over the team for a chunk."""
+    blocks.t = t
+    if t.serial:
+        part(blocks, -1, 0)
+    else:
+        fc_team_run(t.P.threads, (t.rows + LOSS_ROWS - 1) // LOSS_ROWS, part, blocks)
+
+
+cdef void rows_of(Pass *t, Py_ssize_t part, Py_ssize_t *first, Py_ssize_t *rows, Py_ssize_t *block) noexcept nogil:
+    """Rows of a block, counted within the pass, and its number among the chunk's."""
+    if part < 0:
+        first[0], rows[0] = 0, t.rows
+        block[0] = t.r0 // t.P.panel
+    else:
+        first[0] = part * LOSS_ROWS
+        rows[0] = min(<Py_ssize_t>LOSS_ROWS, t.rows - first[0])
+        block[0] = part
+
+
+# --- at theta -------------------------------------------------------------------------------------------------------------
+
+cdef void forward(Pass *t) noexcept nogil:
+    """z = a W' + b;  a = phi(z) [+ the layer's input]; phi' and phi'' are kept."""
+    cdef PlanS *P = t.P
+    cdef Py_ssize_t l, ldx = P.ldx
+    cdef char *below = at(P, P.x, t.r0, P.ldx)
+    cdef Layer *y
+    cdef fc_product job
+    cdef Blocks blocks
+    for l in range(P.n_layers):
+        y = &P.layer[l]
+        memset(&job, 0, sizeof(job))
+        job.m, job.n = t.rows, y.m
+        add_packed(P, &job, y.k, below, ldx, y.wt)
+        job.step.kind, job.step.phi, job.step.u = FC_STEP_ACTIVATE, y.phi, y.bias
+        job.step.d, job.step.ldd = at(P, y.a, t.r0, y.ldm), y.ldm
+        job.step.p, job.step.ldp = at(P, y.p, t.r0, y.ldm), y.ldm
+        job.step.q, job.step.ldq = at(P, y.q, t.r0, y.ldm), y.ldm
+        job.step.skip, job.step.ldskip = below if y.skip else NULL, ldx
+        job.c, job.ldc = job.step.p if y.has_p else job.step.d, y.ldm
+        run(t, &job)
+        below, ldx = at(P, y.a, t.r0, y.ldm), y.ldm
+    run_blocks(t, loss_block, &blocks)
+
+
+cdef void loss_block(void *context, Py_ssize_t part, int member) noexcept nogil:
+    cdef Pass *t = (<Blocks *>context).t
+    cdef PlanS *P = t.P
+    cdef Layer *y = &P.layer[P.n_layers - 1]
+    cdef fc_loss_rows here
+    cdef Py_ssize_t first, rows, block
+    rows_of(t, part, &first, &rows, &block)
+    here = loss_at(P, t.r0 + first)
+    P.values[block] = P.K.loss(&here, rows, y.m, at(P, y.a, t.r0 + first, y.ldm), y.ldm)
+
+
+cdef void delta_block(void *context, Py_ssize_t part, int member) noexcept nogil:
+    cdef Pass *t = (<Blocks *>context).t
+    cdef Layer *y = &t.P.layer[t.P.n_layers - 1]
+    cdef Py_ssize_t first, rows, block
+    rows_of(t, part, &first, &rows, &block)
+    column_sums(t, block if part >= 0 else 0, rows, y, at(t.P, y.delta, t.r0 + first, y.ldm))
+
+
+cdef fc_loss_rows loss_at(PlanS *P, Py_ssize_t row) noexcept nogil:
+    """The loss's own arrays from a row of the chunk on."""
+    cdef fc_loss_rows here = P.loss
+    here.y = at(P, <char *>here.y, row, here.ldy)
+    here.weight = at(P, <char *>here.weight, row, 1)
+    here.delta = at(P, <char *>here.delta, row, here.ldd)
+    here.h = at(P, <char *>here.h, row, here.ldh)
+    here.s = at(P, <char *>here.s, row, 1)
+    if here.labels != NULL:
+        here.labels += row
+    if here.top != NULL:
+        here.top += row
+    return here
+
+
+cdef void column_sums(Pass *t, Py_ssize_t block, Py_ssize_t rows, Layer *y, char *d) noexcept nogil:
+    """Row `block` of the pass's sums: the column sums of d (rows, m)."""
+    cdef fc_step step
+    memset(&step, 0, sizeof(step))
+    step.kind, step.d, step.ldd = FC_STEP_R_BACKWARD, d, y.ldm
+    step.sums = t.bench.sums + block * t.bench.ldsums * t.P.K.real_bytes
+    t.P.K.step(&step, rows, y.m, d, y.ldm)
+
+
+cdef void put_bias(Pass *t, Layer *y, Py_ssize_t blocks, char *out, bint add) noexcept nogil:
+    """out's b part = [it +] the sum over blocks of rows."""
+    cdef PlanS *P = t.P
+    if y.b >= 0:
+        P.K.add_parts(y.m, blocks, t.bench.sums, t.bench.ldsums, add, out + y.b * P.K.real_bytes)
+
+
+cdef inline Py_ssize_t loss_blocks(Pass *t) noexcept nogil:
+    return 1 if t.serial else (t.rows + LOSS_ROWS - 1) // LOSS_ROWS
+
+
+cdef void backward(Pass *t, char *out, bint add) noexcept nogil:
+    """dW = delta' a_below;  db = sum of delta's rows;  e_below = delta W [+ e];  delta = e * phi';  e * phi'' is kept.
+    out NULL: delta and e * phi'' only."""
+    cdef PlanS *P = t.P
+    cdef Py_ssize_t l, blocks = loss_blocks(t)
+    cdef int size = P.K.real_bytes
+    cdef Layer *x
+    cdef Layer *y
+    cdef fc_product job
+    cdef Blocks sweep
+    if out != NULL:
+        run_blocks(t, delta_block, &sweep)
+    for l in range(P.n_layers - 1, -1, -1):
+        y = &P.layer[l]
+        x = &P.layer[l - 1] if l else NULL
+        if out != NULL:
+            put_bias(t, y, blocks, out, add)
+            memset(&job, 0, sizeof(job))
+            job.m, job.n, job.exact, job.accumulate = y.m, y.k, True, add
+            add_outer(P, &job, t.rows, at(P, y.delta, t.r0, y.ldm), y.ldm, at(P, x.a if l else P.x, t.r0, y.ldk), y.ldk)
+            job.c, job.ldc = out + y.w * size, y.k
+            run(t, &job)
+        if l == 0:
+            break
+        memset(&job, 0, sizeof(job))
+        job.m, job.n = t.rows, y.k
+        add_packed(P, &job, y.m, at(P, y.delta, t.r0, y.ldm), y.ldm, y.wn)
+        job.c, job.ldc = t.bench.e[l & 1], x.ldm
+        job.step.kind = FC_STEP_BACKWARD
+        job.step.d, job.step.ldd = at(P, x.delta, t.r0, x.ldm), x.ldm
+        job.step.p, job.step.ldp = at(P, x.p, t.r0, x.ldm), x.ldm
+        job.step.q, job.step.ldq = at(P, x.q, t.r0, x.ldm), x.ldm
+        job.step.skip, job.step.ldskip = t.bench.e[(l + 1) & 1] if y.skip else NULL, y.ldm
+        job.step.sums, job.step.ldsums = t.bench.sums, t.bench.ldsums
+        blocks = run(t, &job)
+
+
+# --- along v ---------------------------------------------------------------------------------------------------------------
+
+cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
+    """rz = ra W' + a V' + vb;  ra = phi' * rz [+ the input's ra].  Returns <e * phi'' * rz, rz> where it is wanted."""
+    cdef PlanS *P = t.P
+    cdef Py_ssize_t l, ldx = P.ldx
+    cdef char *below = at(P, P.x, t.r0, P.ldx)
+    cdef char *r_below = NULL
+    cdef Layer *y
+    cdef fc_product job
+    cdef double curvature = 0
+    for l in range(P.n_layers):
+        y = &P.layer[l]
+        if l >= P.first:
+            memset(&job, 0, sizeof(job))
+            job.m, job.n = t.rows, y.m
+            if r_below != NULL:
+                add_packed(P, &job, y.k, r_below, ldx, y.wt)
+            if P.active[l]:
+                add_packed(P, &job, y.k, below, ldx, y.vt + t.v * P.v_step)
+            job.step.kind = FC_STEP_R_ACTIVATE
+            job.step.u = y.vb + t.v * P.v_step if y.b >= 0 and P.active[l] else NULL
+            job.step.d, job.step.ldd = t.bench.ra[l], y.ldm
+            job.step.p, job.step.ldp = at(P, y.p, t.r0, y.ldm), y.ldm
+            job.step.skip, job.step.ldskip = r_below if y.skip else NULL, ldx
+            job.c, job.ldc = t.bench.rz[l], y.ldm
+            if quadratic and y.curved:
+                job.step.q, job.step.ldq = at(P, y.q, t.r0, y.ldm), y.ldm
+                job.step.total = t.bench.totals
+            run(t, &job)
+            if quadratic and y.curved:
+                curvature += total_of(P, t, &job)
+            r_below = t.bench.ra[l]
+        below, ldx = at(P, y.a, t.r0, y.ldm), y.ldm
+    return curvature
+
+
+cdef void r_loss_block(void *context, Py_ssize_t part, int member) noexcept nogil:
+    """rdelta = (d2 loss / dz2) rz, in rz's place; or what stands there instead for the other operators."""
+    cdef Blocks *c = <Blocks *>context
+    cdef Pass *t = c.t
+    cdef PlanS *P = t.P
+    cdef Layer *y = &P.layer[P.n_layers - 1]
+    cdef Py_ssize_t first, rows, block, ld = y.ldm
+    rows_of(t, part, &first, &rows, &block)
+    cdef fc_loss_rows here = loss_at(P, t.r0 + first)
+    cdef char *rz = at(P, t.bench.rz[P.n_layers - 1], first, ld)
+    if t.kind == FISHER:
+        P.K.r_fisher(<double>P.N, rows, y.m, here.delta, here.ldd, rz, ld, rz, ld)
+    elif t.kind == VJP:
+        P.K.copy(rows, y.m, c.out + (t.r0 + first) * y.m * P.K.real_bytes, y.m, 1, rz, ld)
+    elif P.absolute:
+        P.K.r_loss_abs(&here, rows, y.m, rz, ld, rz, ld)
+    else:
+        P.K.r_loss(&here, rows, y.m, rz, ld, rz, ld)
+    column_sums(t, block if part >= 0 else 0, rows, y, rz)
+
+
+cdef void r_loss(Pass *t, char *u) noexcept nogil:
+    cdef Blocks blocks
+    blocks.out = u
+    run_blocks(t, r_loss_block, &blocks)
+
+
+cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
+    """rdW = rdelta' a_below + delta' ra_below;  rdb = sum of rdelta's rows;
+    re_below = rdelta W + delta V [+ re];  rdelta = re * phi' + (e * phi'') * rz.   Not for the Hessian: the first terms only."""
+    cdef PlanS *P = t.P
+    cdef Py_ssize_t l, blocks = loss_blocks(t)
+    cdef bint full = t.kind == HESSIAN
+    cdef int size = P.K.real_bytes
+    cdef Layer *x
+    cdef Layer *y
+    cdef fc_product job
+    for l in range(P.n_layers - 1, P.first - 1, -1):
+        y = &P.layer[l]
+        x = &P.layer[l - 1] if l else NULL
+        if P.active[l]:
+            put_bias(t, y, blocks, out, add)
+            memset(&job, 0, sizeof(job))
+            job.m, job.n, job.exact, job.accumulate = y.m, y.k, True, add
+            add_outer(P, &job, t.rows, t.bench.rz[l], y.ldm, at(P, x.a if l else P.x, t.r0, y.ldk), y.ldk)
+            if full and l > P.first:
+                add_outer(P, &job, t.rows, at(P, y.delta, t.r0, y.ldm), y.ldm, t.bench.ra[l - 1], y.ldk)
+            job.c, job.ldc = out + y.w * size, y.k
+            run(t, &job)
+        if l == P.first:
+            break
+        memset(&job, 0, sizeof(job))
+        job.m, job.n = t.rows, y.k
+        add_packed(P, &job, y.m, t.bench.rz[l], y.ldm, y.wn)
+        if full and P.active[l]:
+            add_packed(P, &job, y.m, at(P, y.delta, t.r0, y.ldm), y.ldm, y.vn + t.v * P.v_step)
+        job.c, job.ldc = t.bench.e[l & 1], x.ldm
+        job.step.kind = FC_STEP_R_BACKWARD
+        job.step.d, job.step.ldd = t.bench.rz[l - 1], x.ldm
+        job.step.p, job.step.ldp = at(P, x.p, t.r0, x.ldm), x.ldm
+        if full and x.curved:
+            job.step.q, job.step.ldq = at(P, x.q, t.r0, x.ldm), x.ldm
+            job.step.r, job.step.ldr = t.bench.rz[l - 1], x.ldm
+        job.step.skip, job.step.ldskip = t.bench.e[(l + 1) & 1] if y.skip else NULL, y.ldm
+        job.step.sums, job.step.ldsums = t.bench.sums, t.bench.ldsums
+        blocks = run(t, &job)
+
+
+cdef double r_dots(Pass *t) noexcept nogil:
+    """sum over layers of 2 <delta, ra_below V'>, after R-forward."""
+    cdef PlanS *P = t.P
+    cdef double total = 0
+    cdef Py_ssize_t l
+    cdef Layer *y
+    cdef fc_product job
+    for l in range(P.first + 1, P.n_layers):
+        y = &P.layer[l]
+        if not P.active[l]:
+            continue
+        memset(&job, 0, sizeof(job))
+        job.m, job.n = t.rows, y.m
+        add_packed(P, &job, y.k, t.bench.ra[l - 1], y.ldk, y.vt + t.v * P.v_step)
+        job.c, job.ldc = t.bench.e[0], y.ldm
+        job.step.kind, job.step.total = FC_STEP_DOT, t.bench.totals
+        job.step.p, job.step.ldp = at(P, y.delta, t.r0, y.ldm), y.ldm
+        run(t, &job)
+        total += 2 * total_of(P, t, &job)
+    return total
+
+
+cdef double top_dot(Pass *t) noexcept nogil:
+    """<rz, (d2 loss / dz2) rz> of the last layer, in blocks of rows as the loss. rz is spent."""
+    cdef PlanS *P = t.P
+    cdef Layer *y = &P.layer[P.n_layers - 1]
+    cdef Py_ssize_t first
+    cdef fc_step step
+    cdef double total = 0, part = 0
+    cdef Blocks blocks
+    P.K.copy(t.rows, y.m, t.bench.rz[P.n_layers - 1], y.ldm, 1, t.bench.e[0], y.ldm)
+    blocks.out = NULL
+    run_blocks(t, r_loss_block, &blocks)
+    memset(&step, 0, sizeof(step))
+    step.kind, step.total, step.ldp = FC_STEP_DOT, &part, y.ldm
+    first = 0
+    while first < t.rows:
+        step.p = at(P, t.bench.e[0], first, y.ldm)
+        P.K.step(&step, min(<Py_ssize_t>LOSS_ROWS, t.rows - first), y.m, at(P, t.bench.rz[P.n_layers - 1], first, y.ldm), y.ldm)
+        total += part
+        first += LOSS_ROWS
+    return total

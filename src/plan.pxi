@@ -1,0 +1,460 @@
+# The plan: made (sizes, threads, memory), bound (data, theta), multiplied as often as wanted, freed.
+
+ACTIVATIONS = {"identity": FC_IDENTITY, "relu": FC_RELU, "leaky_relu": FC_LEAKY_RELU, "tanh": FC_TANH, "sigmoid": FC_SIGMOID,
+               "softplus": FC_SOFTPLUS, "silu": FC_SILU, "gelu": FC_GELU, "elu": FC_ELU}
+LOSSES = {"mse": FC_MSE, "cross_entropy": FC_CROSS_ENTROPY, "binary_cross_entropy": FC_BINARY_CROSS_ENTROPY}
+KINDS = {"hessian": HESSIAN, "ggn": GGN, "fisher": FISHER}
+
+
+cdef char *pointer(array):
+    """Where an array's numbers begin."""
+    return <char *><uintptr_t>array.__array_interface__["data"][0]
+
+
+cdef enum:
+    MAX_GROUPS = 32             # tall: partial sums kept, whatever the number of threads
+    TALL_WEIGHTS = 1 << 18      # bytes of parameters up to which a net's products are better served tall
+    PANEL_BYTES = 1 << 18       # what a panel's rows may take of the second-level cache
+    SERIAL_FLOPS = 3000000      # below this, waking a thread costs more than it saves
+    TALL_BLOCK = 16             # vectors served side by side by a tall plan
+
+
+cdef class Rows:
+    """The data of an objective as the passes want it. X (N, d) may have any strides, y (N, d_out) rows of any distance,
+    labels (N,) int32 and weight (N,) are contiguous; none is copied, but for one padded copy of X made on first use."""
+    cdef readonly object X, y, labels, weight
+    cdef Data D
+
+    def __cinit__(self, X, y, labels, weight):
+        self.X, self.y, self.labels, self.weight = X, y, labels, weight
+        cdef Data *D = &self.D
+        D.ldx = padded(X.shape[1], X.itemsize)
+        D.X, D.x_rs, D.x_cs = pointer(X), X.strides[0] // X.itemsize, X.strides[1] // X.itemsize
+        if y is not None:
+            D.y, D.ldy = pointer(y), y.strides[0] // y.itemsize
+        if labels is not None:
+            D.labels = <int32_t *>pointer(labels)
+        if weight is not None:
+            D.weight = pointer(weight)
+
+    def __dealloc__(self):
+        fc_block_free(self.D.x)
+
+    cdef int pad(self, const fc_table *K) except -1:
+        """Copy X into its padded form, unless that is done."""
+        cdef Data *D = &self.D
+        cdef Py_ssize_t size = self.X.itemsize, rows = self.X.shape[0]
+        if D.x != NULL:
+            return 0
+        D.x = <char *>fc_block(rows * D.ldx * size)
+        if D.x == NULL:
+            raise MemoryError(f"no memory for a padded copy of X ({rows} rows of {D.ldx * size} bytes)")
+        K.copy(rows, self.X.shape[1], D.X, D.x_rs, D.x_cs, D.x, D.ldx)
+        return 0
+
+
+cdef class Plan:
+    """State and scratch for products with one network on one set of rows.
+
+    Parameters
+    ----------
+    sizes, activations, skips : of the network; one activation and one flag for each hidden layer
+    rows : Rows
+    loss, divisor, l2 : of the objective
+    threads, memory : int
+        `memory` in bytes, 0: no bound.
+    """
+    cdef PlanS P
+    cdef char *block_
+    cdef char *vector_block
+    cdef readonly Rows rows
+    cdef readonly object theta, lock
+    cdef readonly double value, l2
+    cdef readonly object gradient
+    cdef readonly Py_ssize_t nbytes
+    cdef Py_ssize_t at_chunk     # the chunk whose state is kept, -1: none
+    cdef int done                # of that chunk: 0 nothing, 1 forward, 2 backward
+    cdef Py_ssize_t reserved
+    cdef readonly object sizes
+
+    def __cinit__(self, sizes, activations, skips, bint bias, Rows rows, str loss, double divisor, double l2, int threads,
+                  Py_ssize_t memory=0, arch=None):
+        cdef PlanS *P = &self.P
+        cdef Py_ssize_t l
+        cdef Layer *y
+        self.rows, self.l2, self.lock, self.sizes = rows, l2, threading.Lock(), tuple(sizes)
+        P.K = &(chosen if arch is None else table_named(arch))[rows.X.itemsize == 8]
+        P.N, P.n_layers, P.d_out = rows.X.shape[0], len(sizes) - 1, sizes[len(sizes) - 1]
+        P.layer = <Layer *>calloc(P.n_layers, sizeof(Layer))
+        P.active = <char *>calloc(P.n_layers, 1)
+        P.threads = max(1, min(threads, FC_MAX_THREADS))
+        if P.layer == NULL or P.active == NULL:
+            raise MemoryError("no memory for a plan")
+        for l in range(P.n_layers):
+            y = &P.layer[l]
+            y.k, y.m = sizes[l], sizes[l + 1]
+            y.ldk, y.ldm = padded(y.k, P.K.real_bytes), padded(y.m, P.K.real_bytes)
+            y.w, y.b = P.n, -1
+            P.n += y.m * y.k
+            if bias:
+                y.b = P.n
+                P.n += y.m
+            if l < P.n_layers - 1:
+                y.phi = ACTIVATIONS[activations[l]]
+                y.skip = skips[l]
+            y.has_p = y.phi != FC_IDENTITY
+            y.curved = y.phi not in (FC_IDENTITY, FC_RELU, FC_LEAKY_RELU)
+        P.loss.kind, P.loss.divisor = LOSSES[loss], divisor
+        P.data, P.ldx = &rows.D, rows.D.ldx
+        self.choose_chunks(memory)
+        self.make_block()
+        if P.chunk == P.N:
+            rows.pad(P.K)
+        self.at_chunk = -1
+
+    def __dealloc__(self):
+        fc_block_free(self.block_)
+        fc_block_free(self.vector_block)
+        free(self.P.layer)
+        free(self.P.active)
+
+    # --- made: how rows are served, and the one block of memory ---------------------------------------------------------
+
+    cdef int choose_chunks(self, Py_ssize_t memory) except -1:
+        """Rows kept at a time, tall or wide, threads or not: a cost model in a few lines.
+
+        Tall pays where both orientations of W and V and a group's sums fit in the second-level cache beside a panel; a wide
+        net's products are large enough to be shared among threads one by one. Below SERIAL_FLOPS one thread does all."""
+        cdef PlanS *P = &self.P
+        cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, low, high, middle
+        P.chunk = P.N
+        for l in range(P.n_layers):
+            row_bytes += size * (P.layer[l].ldm * 6 + (P.layer[l].ldk if l == 0 else 0))
+        if 12 * P.N * P.n < SERIAL_FLOPS:
+            P.threads = 1
+        if P.n * size <= TALL_WEIGHTS:
+            P.panel = max(16, min(256, PANEL_BYTES // row_bytes))
+            P.panel = (P.N + (P.N + P.panel - 1) // P.panel - 1) // ((P.N + P.panel - 1) // P.panel)
+        if not memory:
+            return 0
+        low, high = 0, P.N                  # the largest chunk that fits: bytes grow with rows
+        while low < high:
+            middle = (low + high + 1) // 2
+            P.chunk = middle
+            if <Py_ssize_t>self.measure() <= memory:
+                low = middle
+            else:
+                high = middle - 1
+        P.chunk = low
+        if low == 0:
+            P.chunk = 1
+            raise ValueError(f"memory={memory} bytes is not enough: {self.measure()} are needed to keep the state of one row")
+        return 0
+
+    cdef size_t measure(self) except 0:
+        """Bytes of the block for the present chunk. Rows past a chunk's end are padded to whole panels."""
+        cdef Arena arena
+        arena.base, arena.used, arena.overflow = NULL, 0, False
+        self.lay_out(&arena)
+        if arena.overflow:
+            raise MemoryError(f"a plan for {self.P.N} rows and {self.P.n} parameters is larger than memory can be")
+        return arena.used
+
+    cdef void lay_out(self, Arena *A) noexcept nogil:
+        """Hand out the block. In numbers of the real type, R rows in a chunk, widths d_0 (input) .. d_L, padded widths D:
+        2 n for W both ways, R D (a, and where phi bends phi', e phi'', delta) by layer, 3 R D_L for the loss, scratch of
+        R (2 D by layer + 2 max D) where wide and panel times threads of it where tall, n times groups x 16 of sums there."""
+        cdef PlanS *P = &self.P
+        cdef size_t size = P.K.real_bytes, R = P.chunk
+        cdef Py_ssize_t l, widest = 0, i
+        cdef Py_ssize_t rows = min(P.panel, P.chunk) if P.panel else P.chunk
+        cdef Layer *y
+        for l in range(P.n_layers):
+            y = &P.layer[l]
+            widest = max(widest, max(y.ldm, y.ldk if l else 0))
+            y.wt = take(A, y.k * panels(P, y.m), size)
+            y.wn = take(A, y.m * panels(P, y.k), size) if l else NULL
+            y.bias = take(A, y.ldm, size) if y.b >= 0 else NULL
+            y.a = take(A, R * y.ldm, size)
+            y.p = take(A, R * y.ldm, size) if y.has_p else NULL
+            y.q = take(A, R * y.ldm, size) if y.curved else NULL
+            y.delta = take(A, R * y.ldm, size)
+        y = &P.layer[P.n_layers - 1]
+        P.loss.delta, P.loss.ldd = y.delta, y.ldm
+        P.loss.h, P.loss.ldh = take(A, R * y.ldm, size), y.ldm
+        P.loss.s = take(A, R, size)
+        P.loss.top = <int32_t *>take(A, R, sizeof(int32_t))
+        P.values = <double *>take(A, R // 16 + 2, sizeof(double))
+        if P.chunk < P.N:
+            P.x = take(A, R * P.ldx, size)
+        P.bench = <Bench *>take(A, P.threads, sizeof(Bench))
+        for i in range(P.threads):
+            self.lay_bench(A, P.bench + i if A.base != NULL else NULL, rows if P.panel else 0, widest)
+        if not P.panel:
+            self.lay_bench(A, &P.wide if A.base != NULL else NULL, rows, widest)
+        P.groups = min(<Py_ssize_t>MAX_GROUPS, (P.chunk + P.panel - 1) // P.panel) if P.panel else 0
+        P.ldg = (P.n * <Py_ssize_t>size + FC_ALIGN - 1) // FC_ALIGN * FC_ALIGN // <Py_ssize_t>size
+
+    cdef void lay_bench(self, Arena *A, Bench *bench, Py_ssize_t rows, Py_ssize_t widest) noexcept nogil:
+        cdef PlanS *P = &self.P
+        cdef size_t size = P.K.real_bytes
+        cdef Py_ssize_t l
+        cdef Bench nowhere
+        cdef char **ra = <char **>take(A, P.n_layers, sizeof(char *))
+        cdef char **rz = <char **>take(A, P.n_layers, sizeof(char *))
+        cdef char *one
+        if bench == NULL:
+            bench = &nowhere
+        bench.ra, bench.rz = ra, rz
+        for l in range(P.n_layers):             # where phi does not bend, rz is not needed once ra is there
+            one = take(A, rows * P.layer[l].ldm, size)
+            if rz != NULL:
+                rz[l] = ra[l] = one
+            if P.layer[l].curved:
+                one = take(A, rows * P.layer[l].ldm, size)
+                if rz != NULL:
+                    ra[l] = one
+        bench.e[0] = take(A, rows * widest, size)
+        bench.e[1] = take(A, rows * widest, size)
+        bench.ldsums = widest
+        bench.sums = take(A, (rows // 16 + 2) * widest, size)
+        bench.totals = <double *>take(A, (rows // 16 + 2) * (widest // 16 + 2), sizeof(double))
+        bench.gemm = take(A, P.K.scratch, 1)
+
+    cdef int make_block(self) except -1:
+        cdef Arena arena
+        cdef size_t size = self.measure()
+        self.block_ = <char *>fc_block(size)
+        if self.block_ == NULL:
+            raise MemoryError(f"no memory for a plan of {size} bytes")
+        memset(self.block_, 0, size)
+        arena.base, arena.used, arena.overflow = self.block_, 0, False
+        self.lay_out(&arena)
+        self.nbytes = size
+        return self.reserve(1)
+
+    cdef int reserve(self, Py_ssize_t block) except -1:
+        """Room for the packed parts of `block` vectors side by side, and where tall for their sums by group."""
+        cdef PlanS *P = &self.P
+        cdef Arena arena
+        cdef Py_ssize_t l
+        cdef size_t size = P.K.real_bytes, once_
+        cdef Layer *y
+        cdef int walk
+        if block <= self.reserved:
+            return 0
+        cdef char *base = NULL
+        for walk in range(2):
+            arena.base, arena.used, arena.overflow = base, 0, False
+            for l in range(P.n_layers):
+                y = &P.layer[l]
+                y.vt = take(&arena, y.k * panels(P, y.m), size)
+                y.vn = take(&arena, y.m * panels(P, y.k), size) if l else NULL
+                y.vb = take(&arena, y.ldm, size) if y.b >= 0 else NULL
+            P.v_step = arena.used
+            take(&arena, (block - 1) * P.v_step, 1)
+            P.panel_totals = <double *>take(&arena, block * (P.chunk // max(<Py_ssize_t>1, P.panel) + 1), sizeof(double))
+            P.groups_out = take(&arena, P.groups * block * P.ldg, size)
+            if arena.overflow:
+                raise MemoryError(f"a block of {block} vectors of {P.n} numbers is larger than memory can be")
+            if walk == 0:
+                base = <char *>fc_block(arena.used)
+                if base == NULL:
+                    self.reserved = 0
+                    raise MemoryError(f"no memory for a block of {block} vectors of {P.n} numbers")
+                memset(base, 0, arena.used)
+                self.nbytes += arena.used
+        fc_block_free(self.vector_block)
+        self.vector_block, self.reserved, P.block = base, block, block
+        return 0
+
+    # --- bound ------------------------------------------------------------------------------------------------------------
+
+    def bind(self, theta, bint gradient=True):
+        """Take theta (n,), contiguous, of the plan's dtype, as its own from now on: forward, and backward unless not wanted."""
+        cdef char *t = pointer(theta)
+        self.theta, self.gradient, self.at_chunk, self.done = theta, None, -1, 0
+        with nogil:
+            pack_all(&self.P, t, False, 0)
+        self.walk(gradient)
+
+    def finish(self):
+        """The gradient, after a bind without it."""
+        if self.gradient is None:
+            self.walk(True)
+
+    cdef int walk(self, bint gradient) except -1:
+        """All chunks forward, and backward into a new gradient."""
+        cdef PlanS *P = &self.P
+        cdef Py_ssize_t r0
+        cdef double value = 0
+        cdef char *out = NULL
+        cdef char *theta = pointer(self.theta)
+        cdef bint add = self.l2 != 0
+        g = None
+        if gradient:
+            g = np.empty(P.n, self.theta.dtype)
+            out = pointer(g)
+            if add:
+                P.K.scale(P.n, self.l2, theta, out)
+        for r0 in range(0, P.N, P.chunk):
+            with nogil:
+                self.at_rows(r0, gradient, out, add)
+            value += self.values(r0)
+            add = True
+            PyErr_CheckSignals()
+        self.value = value
+        if self.l2 != 0:
+            self.value += 0.5 * self.l2 * float(np.dot(self.theta, self.theta))
+        self.gradient = g
+        return 0
+
+    cdef double values(self, Py_ssize_t r0) noexcept:
+        """The part of the loss that the chunk at hand has, its blocks added in order."""
+        cdef Py_ssize_t block = self.P.panel or LOSS_ROWS, rows = min(self.P.chunk, self.P.N - r0), i
+        cdef double value = 0
+        for i in range((rows + block - 1) // block):
+            value += self.P.values[i]
+        return value
+
+    cdef void at_rows(self, Py_ssize_t r0, bint back, char *out, bint add) noexcept nogil:
+        """Bring the chunk that begins at row r0 to life as far as wanted: forward; backward; the gradient into out."""
+        cdef PlanS *P = &self.P
+        cdef Job job
+        cdef bint fresh = self.at_chunk != r0 or self.done == 0
+        memset(&job, 0, sizeof(job))
+        job.P, job.rows, job.out, job.add = P, min(P.chunk, P.N - r0), out, add
+        job.stages = (FORWARD if fresh else 0) | (BACKWARD if back and (out != NULL or self.done < 2 or fresh) else 0)
+        if fresh:
+            self.load(r0, job.rows)
+        serve(&job)
+        self.at_chunk, self.done = r0, 2 if back else 1
+
+    cdef void load(self, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
+        """Point at the chunk's rows of data; X is padded into the plan's own memory where the whole is not."""
+        cdef PlanS *P = &self.P
+        cdef int size = P.K.real_bytes
+        cdef Data *D = P.data
+        if P.chunk == P.N:
+            P.x = D.x
+        else:
+            P.K.copy(rows, P.layer[0].k, D.X + r0 * D.x_rs * size, D.x_rs, D.x_cs, P.x, P.ldx)
+        if D.y != NULL:
+            P.loss.y, P.loss.ldy = D.y + r0 * D.ldy * size, D.ldy
+        if D.labels != NULL:
+            P.loss.labels = D.labels + r0
+        if D.weight != NULL:
+            P.loss.weight = D.weight + r0 * size
+
+    # --- multiplied ---------------------------------------------------------------------------------------------------------
+
+    cdef void select(self, const char *active) noexcept nogil:
+        """Which layers v moves; NULL: all."""
+        cdef Py_ssize_t l
+        self.P.first = self.P.n_layers
+        for l in range(self.P.n_layers - 1, -1, -1):
+            self.P.active[l] = active[l] if active != NULL else 1
+            if self.P.active[l]:
+                self.P.first = l
+
+    cdef void go(self, Job *job, char *out, Py_ssize_t out_step) noexcept nogil:
+        """The job over all chunks. out: by parameters (sums over rows), or by rows (JVP), out_step bytes a vector."""
+        cdef PlanS *P = &self.P
+        cdef Py_ssize_t r0, j
+        cdef bint by_rows = job.kind == JVP
+        job.P = P
+        if job.kind != VJP and P.panel:
+            for j in range(job.vectors):
+                pack_all(P, job.v + j * job.v_step, True, j)
+        job.out_step, job.add = out_step, job.l2
+        r0 = 0
+        while r0 < P.N:
+            if self.at_chunk != r0 or self.done < 2:
+                self.at_rows(r0, True, NULL, False)
+            job.rows = min(P.chunk, P.N - r0)
+            job.out = out + (r0 * P.d_out * P.K.real_bytes if by_rows else 0)
+            job.u = job.v + r0 * P.d_out * P.K.real_bytes
+            serve(job)
+            job.add = True
+            r0 += P.chunk
+
+    def multiply(self, v, out, str kind="hessian", const char[::1] active=None, bint l2=True):
+        """out = (the operator) v for v, out contiguous of the plan's dtype: (n,), or (k, n), a vector a row."""
+        cdef PlanS *P = &self.P
+        cdef Job job
+        cdef Py_ssize_t k = 1 if v.ndim == 1 else v.shape[0], j, step = P.n * P.K.real_bytes
+        cdef char *v_ = pointer(v)
+        cdef char *out_ = pointer(out)
+        memset(&job, 0, sizeof(job))
+        job.stages, job.kind = PRODUCT, KINDS[kind]
+        job.v_step, job.l2 = step, l2 and self.l2 != 0
+        cdef const char *active_ = NULL if active is None else &active[0]
+        with self.lock:
+            for j in range(0, k, TALL_BLOCK):
+                job.vectors, job.v = min(k - j, <Py_ssize_t>TALL_BLOCK), v_ + j * step
+                if P.panel:
+                    self.reserve(job.vectors)
+                with nogil:
+                    self.select(active_)
+                    if job.l2:
+                        P.K.scale(P.n * job.vectors, self.l2, job.v, out_ + j * step)
+                    self.go(&job, out_ + j * step, step)
+                PyErr_CheckSignals()
+
+    def quadratic(self, v, str kind="hessian", const char[::1] active=None):
+        """v'(the operator) v without l2, for v (n,) or (k, n): an array (k,)."""
+        cdef PlanS *P = &self.P
+        cdef Job job
+        cdef Py_ssize_t k = 1 if v.ndim == 1 else v.shape[0], j, step = P.n * P.K.real_bytes
+        cdef char *v_ = pointer(v)
+        cdef const char *active_ = NULL if active is None else &active[0]
+        result = np.zeros(k)
+        cdef double[::1] totals = result
+        memset(&job, 0, sizeof(job))
+        job.stages, job.kind, job.v_step = QUADRATIC, KINDS[kind], step
+        with self.lock:
+            for j in range(0, k, TALL_BLOCK):
+                job.vectors, job.v = min(k - j, <Py_ssize_t>TALL_BLOCK), v_ + j * step
+                job.totals = &totals[j]
+                if P.panel:
+                    self.reserve(job.vectors)
+                with nogil:
+                    self.select(active_)
+                    self.go(&job, NULL, 0)
+                PyErr_CheckSignals()
+        return result
+
+    def jacobian(self, v, out, bint transpose=False):
+        """out (N, d_out) = J v for v (n,); transposed: out (n,) = J' u for u (N, d_out). All contiguous."""
+        cdef Job job
+        cdef char *out_ = pointer(out)
+        memset(&job, 0, sizeof(job))
+        job.stages, job.kind, job.vectors, job.v = PRODUCT, VJP if transpose else JVP, 1, pointer(v)
+        with self.lock, nogil:
+            self.select(NULL)
+            self.go(&job, out_, 0)
+
+    def outputs(self, out):
+        """The net's outputs at theta into out (N, d_out), contiguous."""
+        cdef PlanS *P = &self.P
+        cdef Layer *y = &P.layer[P.n_layers - 1]
+        cdef Py_ssize_t r0, i, size = P.K.real_bytes
+        cdef char *o = pointer(out)
+        with self.lock, nogil:
+            r0 = 0
+            while r0 < P.N:
+                if self.at_chunk != r0 or self.done < 1:
+                    self.at_rows(r0, False, NULL, False)
+                for i in range(min(P.chunk, P.N - r0)):
+                    memcpy(o + (r0 + i) * y.m * size, y.a + i * y.ldm * size, y.m * size)
+                r0 += P.chunk
+
+    def make_absolute(self):
+        """Replace all that is kept by absolute values: products then bound what rounding can do to the real ones."""
+        self.P.absolute = True
+
+    @property
+    def layout(self):
+        """How rows are served: chunk, panel (0: wide), groups, threads, kernels."""
+        P = &self.P
+        return {"chunk": P.chunk, "panel": P.panel, "groups": P.groups, "threads": P.threads, "arch": P.K.name.decode()}

@@ -1,0 +1,198 @@
+# A door for tests and benchmarks only: every kernel of every table this CPU has, callable from Python.
+
+
+def probe_tables():
+    """Names of the tables that can be probed."""
+    return available_archs()
+
+
+cdef const fc_table *table_of(arch, array) except NULL:
+    cdef const fc_table *K = chosen if arch is None else table_named(arch)
+    return &K[array.itemsize == 8]
+
+
+def padded_copy(array, Py_ssize_t extra_rows=0):
+    """A padded matrix with the numbers of a 2-D array: (owner, view (rows, cols), leading dimension)."""
+    array = np.atleast_2d(array)
+    cdef Py_ssize_t size = array.itemsize, ld = padded(array.shape[1], size), lines = FC_ALIGN // size
+    owner = np.zeros((array.shape[0] + extra_rows) * ld + lines, array.dtype)
+    cdef Py_ssize_t shift = (-<Py_ssize_t><uintptr_t>pointer(owner) % FC_ALIGN + FC_ALIGN) % FC_ALIGN // size
+    whole = owner[shift:shift + (array.shape[0] + extra_rows) * ld].reshape(-1, ld)
+    view = whole[:array.shape[0], :array.shape[1]]
+    view[...] = array
+    return whole, view, ld
+
+
+def probe_product(A, B, A2=None, B2=None, C=None, arch=None, str b_form="padded", int threads=0):
+    """[C +] A B [+ A2 B2] by a table's product. A may have any strides; B is brought to `b_form`: "padded", "packed", "plain".
+    threads: 0 in one item, else in items over the team."""
+    cdef const fc_table *K = table_of(arch, A)
+    cdef Py_ssize_t size = A.itemsize, VL = K.vector_bytes // size, i, j
+    cdef fc_product job
+    cdef Bench bench[FC_MAX_THREADS]
+    cdef PlanS P
+    cdef Pass t
+    memset(&job, 0, sizeof(job))
+    job.m, job.n = A.shape[0], B.shape[1]
+    keep = []
+    for a, b in ((A, B), (A2, B2)):
+        if a is None:
+            continue
+        job.term[job.n_terms].k = a.shape[1]
+        job.term[job.n_terms].a = pointer(a)
+        job.term[job.n_terms].a_rs, job.term[job.n_terms].a_cs = a.strides[0] // size, a.strides[1] // size
+        if b_form == "plain":
+            job.term[job.n_terms].b = pointer(b)
+            job.term[job.n_terms].b_rs, job.term[job.n_terms].b_cs = b.strides[0] // size, b.strides[1] // size
+        elif b_form == "padded":
+            whole, view, ld = padded_copy(b)
+            keep.append(whole)
+            job.term[job.n_terms].b = pointer(whole)
+            job.term[job.n_terms].b_rs, job.term[job.n_terms].b_vs = ld, VL
+        else:
+            whole = padded_copy(np.zeros((1, a.shape[1] * (b.shape[1] + 64)), b.dtype))[0]
+            keep.append(whole)
+            K.pack(b.shape[0], b.shape[1], pointer(b), b.strides[0] // size, b.strides[1] // size, 0, b.shape[0], pointer(whole))
+            job.term[job.n_terms].b = pointer(whole)
+            job.term[job.n_terms].b_rs, job.term[job.n_terms].b_vs = VL, VL * a.shape[1]
+        job.n_terms += 1
+    out = np.empty((job.m, job.n), A.dtype) if C is None else C.copy()
+    job.c, job.ldc, job.exact, job.accumulate = pointer(out), job.n, True, C is not None
+    memset(&P, 0, sizeof(P))
+    P.K, P.threads, P.bench = K, max(1, threads), bench
+    scratch = padded_copy(np.zeros((max(1, threads), K.scratch // size + 64), A.dtype))[0]
+    cdef char *scratch_ = pointer(scratch)
+    cdef Py_ssize_t step_ = scratch.shape[1] * size
+    for i in range(max(1, threads)):
+        bench[i].gemm = scratch_ + i * step_
+    t.P, t.bench, t.serial = &P, bench, threads == 0
+    with nogil:
+        run(&t, &job)
+    return out
+
+
+def probe_activate(arch, str name, z):
+    """(phi(z), phi'(z), phi''(z)) of a 2-D array; phi'' is zeros where the kernel leaves it alone."""
+    cdef const fc_table *K = table_of(arch, z)
+    zw, zv, ld = padded_copy(z)
+    aw, av, _ = padded_copy(np.zeros_like(z))
+    pw, pv, _ = padded_copy(np.zeros_like(z))
+    qw, qv, _ = padded_copy(np.zeros_like(z))
+    K.activate(ACTIVATIONS[name], z.shape[0], z.shape[1], pointer(zw), ld, pointer(aw), ld, pointer(pw), ld, pointer(qw), ld)
+    return av.copy(), pv.copy(), qv.copy()
+
+
+cdef object loss_job(fc_loss_rows *job, str kind, z, y, weight, double divisor):
+    """The loss's arrays for a probe: (delta, h, s, top), kept alive by the caller."""
+    memset(job, 0, sizeof(job[0]))
+    job.kind, job.divisor = LOSSES[kind], divisor
+    dw, dv, ld = padded_copy(np.zeros_like(z))
+    hw, hv, _ = padded_copy(np.zeros_like(z))
+    s, top = np.zeros(len(z), z.dtype), np.zeros(len(z), np.int32)
+    job.delta, job.ldd, job.h, job.ldh = pointer(dw), ld, pointer(hw), ld
+    job.s, job.top = pointer(s), <int32_t *>pointer(top)
+    if y is not None and y.ndim == 1:
+        job.labels = <int32_t *>pointer(y)
+    elif y is not None:
+        job.y, job.ldy = pointer(y), y.strides[0] // y.itemsize
+    if weight is not None:
+        job.weight = pointer(weight)
+    return dv, hv, s, top
+
+
+def probe_loss(arch, str kind, z, y, weight=None, double divisor=1.0):
+    """(value, delta, h, s, top) of the rows of z; y (rows, cols), or int32 labels (rows,)."""
+    cdef const fc_table *K = table_of(arch, z)
+    cdef fc_loss_rows job
+    delta, h, s, top = loss_job(&job, kind, z, y, weight, divisor)
+    zw, zv, ld = padded_copy(z)
+    value = K.loss(&job, z.shape[0], z.shape[1], pointer(zw), ld)
+    return value, delta.copy(), h.copy(), s, top
+
+
+def probe_r_loss(arch, str kind, h, s, top, rz, bint absolute=False):
+    """rdelta = (d2 loss / dz2) rz from what the loss kept."""
+    cdef const fc_table *K = table_of(arch, rz)
+    cdef fc_loss_rows job
+    dv, hv, sv, tv = loss_job(&job, kind, rz, None, None, 1.0)
+    hv[...], sv[...], tv[...] = h, s, top
+    rw, rv, ld = padded_copy(rz)
+    ow, ov, _ = padded_copy(np.zeros_like(rz))
+    (K.r_loss_abs if absolute else K.r_loss)(&job, rz.shape[0], rz.shape[1], pointer(rw), ld, pointer(ow), ld)
+    return ov.copy()
+
+
+def probe_r_loss_abs(arch, str kind, h, s, top, rz):
+    """The same with |d2 loss / dz2|."""
+    return probe_r_loss(arch, kind, h, s, top, rz, True)
+
+
+def probe_fisher(arch, double factor, delta, rz):
+    """factor * <delta, rz> delta by rows."""
+    cdef const fc_table *K = table_of(arch, rz)
+    dw, dv, ld = padded_copy(delta)
+    rw, rv, _ = padded_copy(rz)
+    ow, ov, _ = padded_copy(np.zeros_like(rz))
+    K.r_fisher(factor, rz.shape[0], rz.shape[1], pointer(dw), ld, pointer(rw), ld, pointer(ow), ld)
+    return ov.copy()
+
+
+def probe_copy(arch, array, bint packed=False):
+    """A 2-D array of any strides through `copy` (its padded form, padding included) or `pack` (flat)."""
+    cdef const fc_table *K = table_of(arch, array)
+    cdef Py_ssize_t size = array.itemsize, rows = array.shape[0], cols = array.shape[1], rs, cs, VL = K.vector_bytes // size
+    rs, cs = array.strides[0] // size, array.strides[1] // size
+    if packed:
+        out = np.full((cols + VL - 1) // VL * VL * rows, np.nan, array.dtype)
+        K.pack(rows, cols, pointer(array), rs, cs, 0, rows, pointer(out))
+        return out.reshape(-1, rows, VL)
+    whole, view, ld = padded_copy(np.full((rows, cols), np.nan, array.dtype))
+    K.copy(rows, cols, pointer(array), rs, cs, pointer(whole), ld)
+    return whole
+
+
+# --- the machine's peak -------------------------------------------------------------------------------------------------
+
+cdef struct Peak:
+    const fc_table *K
+    long count
+    double flops[FC_MAX_THREADS]
+    char sink[FC_MAX_THREADS][256]
+
+
+cdef void peak_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    cdef Peak *c = <Peak *>context
+    c.flops[part] = c.K.peak(c.count, &c.sink[part][0])
+
+
+def fma_peak(dtype="float32", int threads=1, arch=None, int rounds=20):
+    """Flops per second of multiply-adds on registers alone, the best of `rounds` of a few milliseconds."""
+    import time
+    cdef const fc_table *K = chosen if arch is None else table_named(arch)
+    cdef Peak c
+    memset(&c, 0, sizeof(c))
+    c.K, c.count = &K[np.dtype(dtype).itemsize == 8], 400000
+    cdef double best = 0, begin, taken
+    cdef int i, r
+    for r in range(rounds):
+        begin = time.perf_counter()
+        with nogil:
+            fc_team_run(threads, threads, peak_part, &c)
+        taken = time.perf_counter() - begin
+        best = max(best, sum([c.flops[i] for i in range(threads)]) / taken)
+    return best
+
+
+def thread_workers():
+    """Workers alive."""
+    return fc_team_workers()
+
+
+def set_thread_limit(int threads):
+    """No product uses more threads than this from now on, in the whole process; 0: no limit."""
+    fc_team_limit(threads)
+
+
+def get_thread_limit():
+    """The limit in force, 0: none."""
+    return fc_team_get_limit()

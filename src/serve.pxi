@@ -1,0 +1,182 @@
+# How a chunk's rows are taken through the passes: tall, a panel at a time by whoever is free; wide, all at once by everybody.
+
+cdef enum:
+    FORWARD = 1, BACKWARD = 2, PRODUCT = 4, QUADRATIC = 8
+
+
+cdef struct Job:
+    PlanS *P
+    int stages
+    Kind kind
+    Py_ssize_t rows             # of the chunk
+    Py_ssize_t vectors          # side by side
+    char *v                     # the first vector; v_step bytes to the next
+    Py_ssize_t v_step
+    char *u                     # VJP: (rows, d_out)
+    char *out                   # the first result; out_step bytes to the next
+    Py_ssize_t out_step
+    bint add, l2
+    double *totals              # QUADRATIC: one a vector, added to
+
+
+cdef Py_ssize_t panels(PlanS *P, Py_ssize_t cols) noexcept nogil:
+    """Columns of a packed matrix: whole vectors, and whole 64-byte lines."""
+    cdef Py_ssize_t line = FC_ALIGN // P.K.real_bytes
+    return (cols + line - 1) // line * line
+
+
+# --- packing theta or v -----------------------------------------------------------------------------------------------------
+
+cdef enum: PACK_ROWS = 64       # rows of a packed matrix that one part of the job fills
+
+
+cdef struct Packing:
+    PlanS *P
+    char *theta
+    bint is_v
+    Py_ssize_t v
+
+
+cdef void pack_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    """Some rows of W' or of W, found by counting parts off layer by layer."""
+    cdef Packing *c = <Packing *>context
+    cdef PlanS *P = c.P
+    cdef Py_ssize_t l, parts, shift = c.v * P.v_step
+    cdef char *source
+    cdef Layer *y
+    for l in range(P.n_layers):
+        y = &P.layer[l]
+        if c.is_v and not P.active[l]:
+            continue
+        source = c.theta + y.w * P.K.real_bytes
+        parts = (y.k + PACK_ROWS - 1) // PACK_ROWS
+        if part < parts:
+            if part == 0 and y.b >= 0:
+                P.K.copy(1, y.m, c.theta + y.b * P.K.real_bytes, y.m, 1, y.vb + shift if c.is_v else y.bias, y.ldm)
+            P.K.pack(y.k, y.m, source, 1, y.k, part * PACK_ROWS, min(y.k, (part + 1) * PACK_ROWS), y.vt + shift if c.is_v else y.wt)
+            return
+        part -= parts
+        parts = (y.m + PACK_ROWS - 1) // PACK_ROWS if l else 0
+        if part < parts:
+            P.K.pack(y.m, y.k, source, y.k, 1, part * PACK_ROWS, min(y.m, (part + 1) * PACK_ROWS), y.vn + shift if c.is_v else y.wn)
+            return
+        part -= parts
+
+
+cdef void pack_all(PlanS *P, char *theta, bint is_v, Py_ssize_t v) noexcept nogil:
+    """Both orientations of every W (of every V that moves), and the biases."""
+    cdef Packing c
+    cdef Py_ssize_t l, parts = 0
+    c.P, c.theta, c.is_v, c.v = P, theta, is_v, v
+    for l in range(P.n_layers):
+        if not is_v or P.active[l]:
+            parts += (P.layer[l].k + PACK_ROWS - 1) // PACK_ROWS + ((P.layer[l].m + PACK_ROWS - 1) // PACK_ROWS if l else 0)
+    fc_team_run(P.threads if P.n > 30000 else 1, parts, pack_part, &c)
+
+
+# --- one pass, one vector ---------------------------------------------------------------------------------------------------
+
+cdef void put_rows(Pass *t, Job *job) noexcept nogil:
+    """The last layer's rz into out (rows, d_out)."""
+    cdef PlanS *P = t.P
+    cdef Layer *y = &P.layer[P.n_layers - 1]
+    cdef Py_ssize_t i, size = P.K.real_bytes
+    for i in range(t.rows):
+        memcpy(job.out + (t.r0 + i) * y.m * size, t.bench.rz[P.n_layers - 1] + i * y.ldm * size, y.m * size)
+
+
+cdef void take_product(Pass *t, Job *job, char *out, bint add) noexcept nogil:
+    if job.kind != VJP:
+        r_forward(t, False)
+    if job.kind == JVP:
+        put_rows(t, job)
+        return
+    r_loss(t, job.u)
+    r_backward(t, out, add)
+
+
+cdef double take_quadratic(Pass *t, Job *job) noexcept nogil:
+    """v'Hv = <rz, loss'' rz> + sum of 2 <delta, ra V'> + sum of <e phi'' rz, rz>; the GGN has the first term only."""
+    cdef double total = r_forward(t, job.kind == HESSIAN)
+    if job.kind == HESSIAN:
+        total += r_dots(t)
+    return total + top_dot(t)
+
+
+# --- tall -------------------------------------------------------------------------------------------------------------------
+
+cdef void serve_group(void *context, Py_ssize_t group, int member) noexcept nogil:
+    """The panels of one group, in order, into the group's own sums."""
+    cdef Job *job = <Job *>context
+    cdef PlanS *P = job.P
+    cdef Py_ssize_t n_panels = (job.rows + P.panel - 1) // P.panel
+    cdef Py_ssize_t groups = min(P.groups, n_panels), panel, j
+    cdef Py_ssize_t begin = n_panels * group // groups, end = n_panels * (group + 1) // groups
+    cdef Pass t
+    cdef char *out
+    cdef bint add
+    t.P, t.bench, t.serial, t.kind = P, &P.bench[member], True, job.kind
+    for panel in range(begin, end):
+        t.r0 = panel * P.panel
+        t.rows = min(P.panel, job.rows - t.r0)
+        if job.stages & FORWARD:
+            forward(&t)
+        for j in range(job.vectors if job.stages & (PRODUCT | QUADRATIC) else 1):
+            t.v = j
+            out, add = group_out(job, groups, group, j), panel > begin or (groups == 1 and job.add)
+            if job.stages & BACKWARD:
+                backward(&t, out if job.out != NULL else NULL, add)
+            if job.stages & PRODUCT:
+                take_product(&t, job, out, add)
+            if job.stages & QUADRATIC:
+                P.panel_totals[panel * P.block + j] = take_quadratic(&t, job)
+
+
+cdef char *group_out(Job *job, Py_ssize_t groups, Py_ssize_t group, Py_ssize_t j) noexcept nogil:
+    """Where a group's sums for vector j stand: alone it needs no place of its own."""
+    cdef PlanS *P = job.P
+    if groups == 1:
+        return job.out + j * job.out_step
+    return P.groups_out + (group * P.block + j) * P.ldg * P.K.real_bytes
+
+
+cdef void serve_tall(Job *job) noexcept nogil:
+    cdef PlanS *P = job.P
+    cdef Py_ssize_t n_panels = (job.rows + P.panel - 1) // P.panel, panel, j
+    cdef Py_ssize_t groups = min(P.groups, n_panels)
+    fc_team_run(P.threads, groups, serve_group, job)
+    if job.stages & QUADRATIC:
+        for j in range(job.vectors):
+            for panel in range(n_panels):
+                job.totals[j] += P.panel_totals[panel * P.block + j]
+    elif job.out != NULL and job.kind != JVP and groups > 1:
+        for j in range(max(<Py_ssize_t>1, job.vectors)):
+            P.K.add_parts(P.n, groups, group_out(job, groups, 0, j), P.block * P.ldg, job.add, job.out + j * job.out_step)
+
+
+# --- wide -------------------------------------------------------------------------------------------------------------------
+
+cdef void serve_wide(Job *job) noexcept nogil:
+    cdef PlanS *P = job.P
+    cdef Py_ssize_t j
+    cdef Pass t
+    t.P, t.bench, t.serial, t.kind, t.r0, t.rows, t.v = P, &P.wide, False, job.kind, 0, job.rows, 0
+    if job.stages & FORWARD:
+        forward(&t)
+    if job.stages & BACKWARD:
+        backward(&t, job.out, job.add)
+    if job.stages & (PRODUCT | QUADRATIC):
+        for j in range(job.vectors):
+            if job.kind != VJP:
+                pack_all(P, job.v + j * job.v_step, True, 0)
+            if job.stages & PRODUCT:
+                take_product(&t, job, job.out + j * job.out_step, job.add)
+            else:
+                job.totals[j] += take_quadratic(&t, job)
+
+
+cdef void serve(Job *job) noexcept nogil:
+    if job.P.panel:
+        serve_tall(job)
+    else:
+        serve_wide(job)

@@ -1,0 +1,91 @@
+# What the engine sees of the C side: the kernel table, the threads, the choice of table.
+from libc.stdint cimport int32_t
+
+cdef extern from "kernels/kernels.h" nogil:
+    enum: FC_ALIGN
+    ctypedef enum fc_activation:
+        FC_IDENTITY, FC_RELU, FC_LEAKY_RELU, FC_TANH, FC_SIGMOID, FC_SOFTPLUS, FC_SILU, FC_GELU, FC_ELU
+    ctypedef enum fc_loss:
+        FC_MSE, FC_CROSS_ENTROPY, FC_BINARY_CROSS_ENTROPY
+    ctypedef enum fc_step_kind:
+        FC_STEP_NONE, FC_STEP_ACTIVATE, FC_STEP_R_ACTIVATE, FC_STEP_BACKWARD, FC_STEP_R_BACKWARD, FC_STEP_DOT
+    ctypedef struct fc_step:
+        fc_step_kind kind
+        fc_activation phi
+        const void *u
+        void *d
+        Py_ssize_t ldd
+        void *p
+        Py_ssize_t ldp
+        void *q
+        Py_ssize_t ldq
+        const void *r
+        Py_ssize_t ldr
+        const void *skip
+        Py_ssize_t ldskip
+        void *sums
+        Py_ssize_t ldsums
+        int add_sums
+        double *total
+    ctypedef struct fc_term:
+        Py_ssize_t k
+        const void *a
+        Py_ssize_t a_rs, a_cs
+        const void *b
+        Py_ssize_t b_rs, b_vs, b_cs
+    ctypedef struct fc_product:
+        Py_ssize_t m, n
+        int n_terms
+        fc_term term[2]
+        void *c
+        Py_ssize_t ldc
+        int exact, accumulate
+        fc_step step
+        Py_ssize_t row_block, col_block
+    ctypedef struct fc_loss_rows:
+        fc_loss kind
+        double divisor
+        const void *y
+        Py_ssize_t ldy
+        const int32_t *labels
+        const void *weight
+        void *delta
+        Py_ssize_t ldd
+        void *h
+        Py_ssize_t ldh
+        void *s
+        int32_t *top
+    ctypedef struct fc_table:
+        const char *name
+        int real_bytes, vector_bytes
+        void (*block)(fc_product *) noexcept nogil
+        void (*product)(const fc_product *, Py_ssize_t, Py_ssize_t, void *) noexcept nogil
+        size_t scratch
+        void (*activate)(fc_activation, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t, void *, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
+        double (*loss)(const fc_loss_rows *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t) noexcept nogil
+        void (*r_loss)(const fc_loss_rows *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
+        void (*r_loss_abs)(const fc_loss_rows *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
+        void (*r_fisher)(double, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
+        void (*copy)(Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
+        void (*pack)(Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, void *) noexcept nogil
+        void (*step)(const fc_step *, Py_ssize_t, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
+        void (*add_parts)(Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, int, void *) noexcept nogil
+        void (*scale)(Py_ssize_t, double, const void *, void *) noexcept nogil
+        double (*peak)(long, void *) noexcept nogil
+
+cdef extern from "team.h" nogil:
+    ctypedef void (*fc_part)(void *, Py_ssize_t, int) noexcept
+    enum: FC_MAX_THREADS
+    void fc_team_run(int, Py_ssize_t, fc_part, void *)
+    int fc_team_available()
+    int fc_team_workers()
+    void fc_team_limit(int)
+    int fc_team_get_limit()
+
+cdef extern from "arch.h" nogil:
+    ctypedef void (*fc_gemm_f32)(char *, char *, int *, int *, int *, float *, float *, int *, float *, int *, float *, float *, int *) noexcept
+    ctypedef void (*fc_gemm_f64)(char *, char *, int *, int *, int *, double *, double *, int *, double *, int *, double *, double *, int *) noexcept
+    void fc_arch_init(fc_gemm_f32, fc_gemm_f64)
+    int fc_arch_count()
+    const fc_table *fc_arch_at(int)
+    const fc_table *fc_arch_find(const char *)

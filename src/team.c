@@ -1,0 +1,212 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "team.h"
+
+#if defined(_WIN32) || !(defined(__GNUC__) || defined(__clang__))     /* one thread: correct, and enough to start with */
+static int limit;
+void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
+    (void)threads;
+    for (ptrdiff_t i = 0; i < parts; i++) part(context, i, 0);
+}
+int fc_team_available(void) { return 1; }
+int fc_team_workers(void) { return 0; }
+void fc_team_limit(int threads) { limit = threads; }
+int fc_team_get_limit(void) { return limit; }
+
+#else
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+#if defined(__x86_64__)
+#define relax() __builtin_ia32_pause()
+#elif defined(__aarch64__)
+#define relax() __asm__ __volatile__("yield")
+#else
+#define relax() ((void)0)
+#endif
+
+enum { SPIN_NS = 50000 };             /* how long a worker or a waiting caller spins before it sleeps */
+
+/* Everything that changes, and who changes it. */
+static struct {
+    pthread_mutex_t busy;             /* held by the caller whose job runs, and across fork */
+    pthread_mutex_t sleep;            /* guards the two conditions */
+    pthread_cond_t wake, done;
+    int workers;                      /* alive; changed under `busy` */
+    atomic_uint job;                  /* counts jobs: a change wakes the workers */
+    atomic_int seats;                 /* workers that may still join the job */
+    atomic_int inside;                /* workers that have joined and not left */
+    _Atomic ptrdiff_t next;           /* the next part nobody has taken */
+    ptrdiff_t parts;                  /* the job: written before `job` changes */
+    fc_part part;
+    void *context;
+    atomic_int sleepers;              /* workers asleep */
+    atomic_int caller_sleeps;
+    atomic_int limit;
+} team = {.busy = PTHREAD_MUTEX_INITIALIZER, .sleep = PTHREAD_MUTEX_INITIALIZER,
+          .wake = PTHREAD_COND_INITIALIZER, .done = PTHREAD_COND_INITIALIZER};
+
+static long long now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+/* Take parts until none is left. */
+static void work(int member) {
+    const ptrdiff_t parts = team.parts;
+    for (ptrdiff_t i; (i = atomic_fetch_add(&team.next, 1)) < parts;) team.part(team.context, i, member);
+}
+
+/* Wait until the job counter leaves `seen`: spin, then sleep. */
+static void wait_for_job(unsigned seen) {
+    const long long until = now_ns() + SPIN_NS;
+    for (unsigned n = 0; atomic_load(&team.job) == seen; n++) {
+        relax();
+        if (n % 64 == 63 && now_ns() > until) {
+            pthread_mutex_lock(&team.sleep);
+            atomic_fetch_add(&team.sleepers, 1);
+            while (atomic_load(&team.job) == seen) pthread_cond_wait(&team.wake, &team.sleep);
+            atomic_fetch_sub(&team.sleepers, 1);
+            pthread_mutex_unlock(&team.sleep);
+            return;
+        }
+    }
+}
+
+/* A seat is taken by counting `seats` down; `inside` goes up first, so that a caller that sees no one inside and closes the
+ * seats knows that no one will come. */
+static void *worker(void *start) {
+    unsigned seen = (unsigned)(size_t)start;
+    for (;;) {
+        wait_for_job(seen);
+        seen = atomic_load(&team.job);
+        atomic_fetch_add(&team.inside, 1);
+        const int seat = atomic_fetch_sub(&team.seats, 1);
+        if (seat > 0) work(seat);
+        if (atomic_fetch_sub(&team.inside, 1) == 1 && atomic_load(&team.caller_sleeps)) {
+            pthread_mutex_lock(&team.sleep);
+            pthread_cond_signal(&team.done);
+            pthread_mutex_unlock(&team.sleep);
+        }
+    }
+    return NULL;
+}
+
+/* The caller waits for the last worker to leave. */
+static void wait_for_workers(void) {
+    const long long until = now_ns() + SPIN_NS;
+    for (unsigned n = 0; atomic_load(&team.inside) != 0; n++) {
+        relax();
+        if (n % 64 == 63 && now_ns() > until) {
+            pthread_mutex_lock(&team.sleep);
+            atomic_store(&team.caller_sleeps, 1);
+            while (atomic_load(&team.inside) != 0) pthread_cond_wait(&team.done, &team.sleep);
+            atomic_store(&team.caller_sleeps, 0);
+            pthread_mutex_unlock(&team.sleep);
+            return;
+        }
+    }
+}
+
+/* --- fork: the child has no workers, and locks that nobody holds -------------------------------------------------------- */
+static void before_fork(void) { pthread_mutex_lock(&team.busy); pthread_mutex_lock(&team.sleep); }
+static void after_fork_parent(void) { pthread_mutex_unlock(&team.sleep); pthread_mutex_unlock(&team.busy); }
+static void after_fork_child(void) {
+    pthread_mutex_init(&team.busy, NULL);
+    pthread_mutex_init(&team.sleep, NULL);
+    pthread_cond_init(&team.wake, NULL);
+    pthread_cond_init(&team.done, NULL);
+    team.workers = 0;
+    atomic_store(&team.inside, 0);
+    atomic_store(&team.seats, 0);
+    atomic_store(&team.sleepers, 0);
+    atomic_store(&team.caller_sleeps, 0);
+}
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static void at_first_use(void) { pthread_atfork(before_fork, after_fork_parent, after_fork_child); }
+
+/* Make workers until there are `wanted`; a system that refuses leaves fewer. Signals stay with the caller's threads. */
+static void hire(int wanted) {
+    pthread_once(&once, at_first_use);
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    while (team.workers < wanted) {
+        pthread_t id;
+        if (pthread_create(&id, NULL, worker, (void *)(size_t)atomic_load(&team.job))) break;
+        pthread_detach(id);
+        team.workers++;
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
+void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
+    const int cap = atomic_load(&team.limit);
+    if (cap && threads > cap) threads = cap;
+    if (threads > FC_MAX_THREADS) threads = FC_MAX_THREADS;
+    if (threads > parts) threads = (int)parts;
+    if (threads <= 1 || pthread_mutex_trylock(&team.busy)) {
+        for (ptrdiff_t i = 0; i < parts; i++) part(context, i, 0);
+        return;
+    }
+    if (team.workers < threads - 1) hire(threads - 1);
+    team.parts = parts;
+    team.part = part;
+    team.context = context;
+    atomic_store(&team.next, 0);
+    atomic_store(&team.seats, threads - 1);
+    atomic_fetch_add(&team.job, 1);
+    if (atomic_load(&team.sleepers)) {
+        pthread_mutex_lock(&team.sleep);
+        pthread_cond_broadcast(&team.wake);
+        pthread_mutex_unlock(&team.sleep);
+    }
+    work(0);
+    atomic_store(&team.seats, 0);
+    wait_for_workers();
+    pthread_mutex_unlock(&team.busy);
+}
+
+/* --- how many -------------------------------------------------------------------------------------------------------------- */
+
+/* A quota of a cgroup in whole CPUs, rounded up; 0: none. Version 2 in `cpu.max`, version 1 in two files. */
+static int cgroup_cpus(void) {
+    double quota = -1, period = 100000;
+    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
+    if (f) {
+        if (fscanf(f, "%lf %lf", &quota, &period) < 1) quota = -1;         /* "max": no limit */
+        fclose(f);
+    } else if ((f = fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "r"))) {
+        if (fscanf(f, "%lf", &quota) < 1) quota = -1;
+        fclose(f);
+        if ((f = fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "r"))) {
+            if (fscanf(f, "%lf", &period) < 1) period = 100000;
+            fclose(f);
+        }
+    }
+    return quota > 0 && period > 0 ? (int)(quota / period + 0.999) : 0;
+}
+
+int fc_team_available(void) {
+    int n = 0;
+#ifdef __linux__
+    cpu_set_t set;
+    if (!sched_getaffinity(0, sizeof set, &set)) n = CPU_COUNT(&set);
+#endif
+    if (n <= 0) n = (int)sysconf(_SC_NPROCESSORS_ONLN);
+    const int quota = cgroup_cpus();
+    if (quota && quota < n) n = quota;
+    return n < 1 ? 1 : n > FC_MAX_THREADS ? FC_MAX_THREADS : n;
+}
+
+int fc_team_workers(void) { return team.workers; }
+void fc_team_limit(int threads) { atomic_store(&team.limit, threads > 0 ? threads : 0); }
+int fc_team_get_limit(void) { return atomic_load(&team.limit); }
+#endif

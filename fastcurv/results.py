@@ -12,7 +12,7 @@ def number(x):
     return f"{float(x):.4g}"
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Eigenpairs:
     """Eigenpairs of a symmetric operator, ascending, each with the residual that bounds its error.
 
@@ -25,7 +25,7 @@ class Eigenpairs:
     residuals : ndarray, shape (k,)
         ``||H u - lam u||`` or an upper bound of it: an eigenvalue lies within ``residuals[i]`` of ``values[i]``.
     converged : ndarray of bool, shape (k,)
-        ``residuals <= tol * scale``.
+        Whether ``residuals`` are within the tolerance: ``tol * scale``, or ``tol * |lam|`` where that was asked for.
     n_products : int
         Products with the operator that were spent, in any precision.
     scale : float
@@ -35,7 +35,8 @@ class Eigenpairs:
     n_low : int
         How many of the products were made in float32 by ``precision="mixed"``.
     probed : bool
-        Whether a second random start looked for copies of multiple eigenvalues that one start cannot see.
+        Whether a second random start looked for copies of multiple eigenvalues that one start cannot see, or no copy
+        could have changed the values.
     interrupted : bool
         True where Ctrl-C ended the run early.
     shared : str or None
@@ -68,7 +69,7 @@ class Eigenpairs:
         return "\n".join([head, *rows])
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Estimate:
     """A random estimate with its standard error and its price.
 
@@ -104,7 +105,7 @@ class Estimate:
         return f"Estimate({text}, {self.n_products} products{method})"
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Inertia:
     """How many eigenvalues are positive, negative, and zero within `bound`.
 
@@ -148,7 +149,7 @@ class Inertia:
                 f"decided at {self.bound:.1e})")
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class SpectralDensity:
     """Density of eigenvalues by stochastic Lanczos quadrature.
 
@@ -292,7 +293,7 @@ def astride(nodes, weights, end):
     return 0.5 * (weights[left] + weights[right])
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class CriticalPoint:
     """A verdict on a point, with its evidence; what `classify` returns.
 

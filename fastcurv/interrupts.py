@@ -1,0 +1,33 @@
+"""Ctrl-C that waits for the end of a product, so that what is known can be returned."""
+
+import signal
+import threading
+from contextlib import contextmanager
+
+
+@contextmanager
+def deferred_interrupts():
+    """Within it the first Ctrl-C sets a flag, and a second one raises `KeyboardInterrupt` at once.
+
+    Yields
+    ------
+    callable
+        ``stop()``: whether Ctrl-C was pressed. Always False outside the main thread and where the program has a
+        handler of its own, which keeps its say.
+    """
+    pressed = []
+
+    def handler(signum, frame):
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(True)
+
+    ours = (threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+    if ours:
+        signal.signal(signal.SIGINT, handler)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

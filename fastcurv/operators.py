@@ -46,7 +46,7 @@ class Curvature(LinearOperator):
         self.theta, self.value, self.gradient = theta, self._plan.value, self._plan.gradient
         for array in (self.theta, self.gradient):
             array.flags.writeable = False
-        self.n_products = 0
+        self.n_products, self._absolute = 0, None
         n = objective.n_params
         super().__init__(objective.dtype, (n, n))
 
@@ -134,6 +134,23 @@ class Curvature(LinearOperator):
         dense += dense.T.copy()
         dense *= 0.5
         return dense
+
+    def rounding_bound(self, v):
+        """A bound on ``||computed(H v) - H v||`` for v ``(n,)``, from rounding in the passes.
+
+        The R-passes are linear in v with fixed coefficients, so an error made anywhere is carried on by the same passes;
+        run on absolute values they bound its effect. Each number in them is rounded at most `depth` times on its way, the
+        longest chain of additions through all sums of one product, which gives ``depth eps || |H| |v| ||`` with ``|H|``
+        the absolute passes. The kept state is itself rounded; its error is of the same order, and a factor of 2 is kept
+        for it. Cost: one product, once another gradient, and a second plan of at most 256 MiB.
+        """
+        v = np.abs(as_vector(v, self.shape[0], self.dtype))
+        if self._absolute is None:
+            self._absolute = self.objective.absolute_plan(self.theta)
+        out = np.empty_like(v)
+        self._absolute.multiply(v, out, self.kind if self.kind != "fisher" else "ggn", None, True)
+        eps = np.finfo(self.dtype).eps / 2
+        return float(2 * self.objective.depth * eps * np.linalg.norm(out.astype(np.float64)))
 
     # --- other views ----------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,14 @@ def chosen_arch():
     return chosen.name.decode()
 
 
+def set_arch(str name):
+    """Use another table for plans made from now on; returns the name of the one before. For tests and benchmarks."""
+    global chosen
+    before = chosen_arch()
+    chosen = table_named(name)
+    return before
+
+
 def default_threads():
     """FASTCURV_NUM_THREADS if set, else what affinity and cgroup limits allow."""
     text = os.environ.get("FASTCURV_NUM_THREADS")

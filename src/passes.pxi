@@ -29,7 +29,7 @@ cdef struct Bench:              # scratch of whoever takes rows through the laye
 
 
 cdef enum Kind:
-    HESSIAN, GGN, FISHER, JVP, VJP
+    HESSIAN, GGN, FISHER, JVP, VJP, DELTA
 
 
 cdef struct Data:               # of the objective; strides in numbers
@@ -51,6 +51,7 @@ cdef struct PlanS:
     Py_ssize_t panel, groups    # tall: rows of a panel, groups of panels; panel 0: wide
     int threads
     bint absolute               # every kept number is an absolute value: the pass that bounds rounding
+    char *theta                 # flat, contiguous; held by the plan
     Data *data
     char *x                     # (rows, d_in) of the chunk at hand
     Py_ssize_t ldx
@@ -336,6 +337,8 @@ cdef void r_loss_block(void *context, Py_ssize_t part, int member) noexcept nogi
         P.K.r_fisher(<double>P.N, rows, y.m, here.delta, here.ldd, rz, ld, rz, ld)
     elif t.kind == VJP:
         P.K.copy(rows, y.m, c.out + (t.r0 + first) * y.m * P.K.real_bytes, y.m, 1, rz, ld)
+    elif t.kind == DELTA:
+        P.K.copy(rows, y.m, here.delta, here.ldd, 1, rz, ld)
     elif P.absolute:
         P.K.r_loss_abs(&here, rows, y.m, rz, ld, rz, ld)
     else:

@@ -3,7 +3,7 @@
 ACTIVATIONS = {"identity": FC_IDENTITY, "relu": FC_RELU, "leaky_relu": FC_LEAKY_RELU, "tanh": FC_TANH, "sigmoid": FC_SIGMOID,
                "softplus": FC_SOFTPLUS, "silu": FC_SILU, "gelu": FC_GELU, "elu": FC_ELU}
 LOSSES = {"mse": FC_MSE, "cross_entropy": FC_CROSS_ENTROPY, "binary_cross_entropy": FC_BINARY_CROSS_ENTROPY}
-KINDS = {"hessian": HESSIAN, "ggn": GGN, "fisher": FISHER}
+KINDS = {"hessian": HESSIAN, "ggn": GGN, "fisher": FISHER, "delta": DELTA}
 
 
 cdef char *pointer(array):
@@ -74,16 +74,18 @@ cdef class Plan:
     cdef readonly Py_ssize_t nbytes
     cdef Py_ssize_t at_chunk     # the chunk whose state is kept, -1: none
     cdef int done                # of that chunk: 0 nothing, 1 forward, 2 backward
-    cdef Py_ssize_t reserved
+    cdef Py_ssize_t reserved_bytes
     cdef readonly object sizes
+    cdef Py_ssize_t memory
 
     def __cinit__(self, sizes, activations, skips, bint bias, Rows rows, str loss, double divisor, double l2, int threads,
-                  Py_ssize_t memory=0, arch=None):
+                  Py_ssize_t memory=0, bint absolute=False):
         cdef PlanS *P = &self.P
         cdef Py_ssize_t l
         cdef Layer *y
-        self.rows, self.l2, self.lock, self.sizes = rows, l2, threading.Lock(), tuple(sizes)
-        P.K = &(chosen if arch is None else table_named(arch))[rows.X.itemsize == 8]
+        self.rows, self.l2, self.lock, self.sizes, self.memory = rows, l2, threading.Lock(), tuple(sizes), memory
+        P.absolute = absolute
+        P.K = &chosen[rows.X.itemsize == 8]
         P.N, P.n_layers, P.d_out = rows.X.shape[0], len(sizes) - 1, sizes[len(sizes) - 1]
         P.layer = <Layer *>calloc(P.n_layers, sizeof(Layer))
         P.active = <char *>calloc(P.n_layers, 1)
@@ -108,7 +110,7 @@ cdef class Plan:
         P.data, P.ldx = &rows.D, rows.D.ldx
         self.choose_chunks(memory)
         self.make_block()
-        if P.chunk == P.N:
+        if not own_x(P):
             rows.pad(P.K)
         self.at_chunk = -1
 
@@ -156,14 +158,15 @@ cdef class Plan:
         cdef Arena arena
         arena.base, arena.used, arena.overflow = NULL, 0, False
         self.lay_out(&arena)
+        self.lay_out_vectors(&arena, 1)
         if arena.overflow:
             raise MemoryError(f"a plan for {self.P.N} rows and {self.P.n} parameters is larger than memory can be")
         return arena.used
 
     cdef void lay_out(self, Arena *A) noexcept nogil:
-        """Hand out the block. In numbers of the real type, R rows in a chunk, widths d_0 (input) .. d_L, padded widths D:
-        2 n for W both ways, R D (a, and where phi bends phi', e phi'', delta) by layer, 3 R D_L for the loss, scratch of
-        R (2 D by layer + 2 max D) where wide and panel times threads of it where tall, n times groups x 16 of sums there."""
+        """Hand out the block. In numbers of the real type, R rows in a chunk, D padded widths: n + (n - first layer) for W
+        both ways; R D of a, delta, and of phi' and e phi'' where they are not constant, by layer; R D_L for the loss;
+        scratch of r (1 or 2 D by layer, 2 max D), r the rows of a chunk where wide, of a panel for each thread where tall."""
         cdef PlanS *P = &self.P
         cdef size_t size = P.K.real_bytes, R = P.chunk
         cdef Py_ssize_t l, widest = 0, i
@@ -185,7 +188,7 @@ cdef class Plan:
         P.loss.s = take(A, R, size)
         P.loss.top = <int32_t *>take(A, R, sizeof(int32_t))
         P.values = <double *>take(A, R // 16 + 2, sizeof(double))
-        if P.chunk < P.N:
+        if own_x(P):
             P.x = take(A, R * P.ldx, size)
         P.bench = <Bench *>take(A, P.threads, sizeof(Bench))
         for i in range(P.threads):
@@ -221,61 +224,80 @@ cdef class Plan:
         bench.totals = <double *>take(A, (rows // 16 + 2) * (widest // 16 + 2), sizeof(double))
         bench.gemm = take(A, P.K.scratch, 1)
 
+    cdef void lay_out_vectors(self, Arena *A, Py_ssize_t block) noexcept nogil:
+        """The packed parts of `block` vectors side by side, and where tall the sums of each group for each of them."""
+        cdef PlanS *P = &self.P
+        cdef size_t size = P.K.real_bytes, start = A.used
+        cdef Py_ssize_t l
+        cdef Layer *y
+        for l in range(P.n_layers):
+            y = &P.layer[l]
+            y.vt = take(A, y.k * panels(P, y.m), size)
+            y.vn = take(A, y.m * panels(P, y.k), size) if l else NULL
+            y.vb = take(A, y.ldm, size) if y.b >= 0 else NULL
+        P.v_step = A.used - start
+        take(A, (block - 1) * P.v_step, 1)
+        P.panel_totals = <double *>take(A, block * (P.chunk // max(<Py_ssize_t>1, P.panel) + 1), sizeof(double))
+        P.groups_out = take(A, P.groups * block * P.ldg, size)
+
     cdef int make_block(self) except -1:
         cdef Arena arena
-        cdef size_t size = self.measure()
+        cdef size_t size
+        arena.base, arena.used, arena.overflow = NULL, 0, False
+        self.lay_out(&arena)
+        size = arena.used
         self.block_ = <char *>fc_block(size)
         if self.block_ == NULL:
             raise MemoryError(f"no memory for a plan of {size} bytes")
         memset(self.block_, 0, size)
-        arena.base, arena.used, arena.overflow = self.block_, 0, False
+        arena.base, arena.used = self.block_, 0
         self.lay_out(&arena)
         self.nbytes = size
         return self.reserve(1)
 
     cdef int reserve(self, Py_ssize_t block) except -1:
-        """Room for the packed parts of `block` vectors side by side, and where tall for their sums by group."""
+        """Room for `block` vectors side by side, as far as `memory` goes; what the room is for is in P.block."""
         cdef PlanS *P = &self.P
         cdef Arena arena
-        cdef Py_ssize_t l
-        cdef size_t size = P.K.real_bytes, once_
-        cdef Layer *y
-        cdef int walk
-        if block <= self.reserved:
+        cdef size_t one, size
+        cdef char *base
+        arena.base, arena.used, arena.overflow = NULL, 0, False
+        self.lay_out_vectors(&arena, 1)
+        one = arena.used
+        if self.memory:
+            block = max(<Py_ssize_t>1, min(block, (self.memory - self.nbytes + self.reserved_bytes) // <Py_ssize_t>one))
+        if block <= P.block:
+            self.lay_out_vectors_at(self.vector_block, P.block)
             return 0
-        cdef char *base = NULL
-        for walk in range(2):
-            arena.base, arena.used, arena.overflow = base, 0, False
-            for l in range(P.n_layers):
-                y = &P.layer[l]
-                y.vt = take(&arena, y.k * panels(P, y.m), size)
-                y.vn = take(&arena, y.m * panels(P, y.k), size) if l else NULL
-                y.vb = take(&arena, y.ldm, size) if y.b >= 0 else NULL
-            P.v_step = arena.used
-            take(&arena, (block - 1) * P.v_step, 1)
-            P.panel_totals = <double *>take(&arena, block * (P.chunk // max(<Py_ssize_t>1, P.panel) + 1), sizeof(double))
-            P.groups_out = take(&arena, P.groups * block * P.ldg, size)
-            if arena.overflow:
-                raise MemoryError(f"a block of {block} vectors of {P.n} numbers is larger than memory can be")
-            if walk == 0:
-                base = <char *>fc_block(arena.used)
-                if base == NULL:
-                    self.reserved = 0
-                    raise MemoryError(f"no memory for a block of {block} vectors of {P.n} numbers")
-                memset(base, 0, arena.used)
-                self.nbytes += arena.used
+        arena.used = 0
+        self.lay_out_vectors(&arena, block)
+        size = arena.used
+        base = <char *>fc_block(size) if not arena.overflow else NULL
+        if base == NULL:
+            self.lay_out_vectors_at(self.vector_block, P.block)
+            raise MemoryError(f"no memory for a block of {block} vectors of {P.n} numbers")
+        memset(base, 0, size)
         fc_block_free(self.vector_block)
-        self.vector_block, self.reserved, P.block = base, block, block
+        self.vector_block, P.block = base, block
+        self.nbytes += <Py_ssize_t>size - self.reserved_bytes
+        self.reserved_bytes = size
+        self.lay_out_vectors_at(base, block)
         return 0
+
+    cdef void lay_out_vectors_at(self, char *base, Py_ssize_t block) noexcept nogil:
+        cdef Arena arena
+        arena.base, arena.used, arena.overflow = base, 0, False
+        if base != NULL:
+            self.lay_out_vectors(&arena, block)
 
     # --- bound ------------------------------------------------------------------------------------------------------------
 
     def bind(self, theta, bint gradient=True):
         """Take theta (n,), contiguous, of the plan's dtype, as its own from now on: forward, and backward unless not wanted."""
-        cdef char *t = pointer(theta)
+        self.P.theta = pointer(theta)
         self.theta, self.gradient, self.at_chunk, self.done = theta, None, -1, 0
         with nogil:
-            pack_all(&self.P, t, False, 0)
+            pack_all(&self.P, self.P.theta, False, 0)
         self.walk(gradient)
 
     def finish(self):
@@ -289,14 +311,13 @@ cdef class Plan:
         cdef Py_ssize_t r0
         cdef double value = 0
         cdef char *out = NULL
-        cdef char *theta = pointer(self.theta)
         cdef bint add = self.l2 != 0
         g = None
         if gradient:
             g = np.empty(P.n, self.theta.dtype)
             out = pointer(g)
             if add:
-                P.K.scale(P.n, self.l2, theta, out)
+                P.K.scale(P.n, self.l2, P.theta, out)
         for r0 in range(0, P.N, P.chunk):
             with nogil:
                 self.at_rows(r0, gradient, out, add)
@@ -327,7 +348,11 @@ cdef class Plan:
         job.stages = (FORWARD if fresh else 0) | (BACKWARD if back and (out != NULL or self.done < 2 or fresh) else 0)
         if fresh:
             self.load(r0, job.rows)
+            if P.absolute:
+                pack_all(P, P.theta, False, 0)
         serve(&job)
+        if P.absolute:
+            make_absolute(P)
         self.at_chunk, self.done = r0, 2 if back else 1
 
     cdef void load(self, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
@@ -335,7 +360,7 @@ cdef class Plan:
         cdef PlanS *P = &self.P
         cdef int size = P.K.real_bytes
         cdef Data *D = P.data
-        if P.chunk == P.N:
+        if not own_x(P):
             P.x = D.x
         else:
             P.K.copy(rows, P.layer[0].k, D.X + r0 * D.x_rs * size, D.x_rs, D.x_cs, P.x, P.ldx)
@@ -378,6 +403,14 @@ cdef class Plan:
             job.add = True
             r0 += P.chunk
 
+    cdef Py_ssize_t room_for(self, Py_ssize_t vectors) except -1:
+        """How many of them are taken at once: side by side where tall, one pass over the data each where wide and kept."""
+        vectors = min(vectors, <Py_ssize_t>TALL_BLOCK)
+        if self.P.panel and vectors > self.P.block:
+            self.reserve(vectors)
+            vectors = min(vectors, self.P.block)
+        return vectors
+
     def multiply(self, v, out, str kind="hessian", const char[::1] active=None, bint l2=True):
         """out = (the operator) v for v, out contiguous of the plan's dtype: (n,), or (k, n), a vector a row."""
         cdef PlanS *P = &self.P
@@ -390,15 +423,15 @@ cdef class Plan:
         job.v_step, job.l2 = step, l2 and self.l2 != 0
         cdef const char *active_ = NULL if active is None else &active[0]
         with self.lock:
-            for j in range(0, k, TALL_BLOCK):
-                job.vectors, job.v = min(k - j, <Py_ssize_t>TALL_BLOCK), v_ + j * step
-                if P.panel:
-                    self.reserve(job.vectors)
+            j = 0
+            while j < k:
+                job.vectors, job.v = self.room_for(k - j), v_ + j * step
                 with nogil:
                     self.select(active_)
                     if job.l2:
                         P.K.scale(P.n * job.vectors, self.l2, job.v, out_ + j * step)
                     self.go(&job, out_ + j * step, step)
+                j += job.vectors
                 PyErr_CheckSignals()
 
     def quadratic(self, v, str kind="hessian", const char[::1] active=None):
@@ -413,14 +446,13 @@ cdef class Plan:
         memset(&job, 0, sizeof(job))
         job.stages, job.kind, job.v_step = QUADRATIC, KINDS[kind], step
         with self.lock:
-            for j in range(0, k, TALL_BLOCK):
-                job.vectors, job.v = min(k - j, <Py_ssize_t>TALL_BLOCK), v_ + j * step
-                job.totals = &totals[j]
-                if P.panel:
-                    self.reserve(job.vectors)
+            j = 0
+            while j < k:
+                job.vectors, job.v, job.totals = self.room_for(k - j), v_ + j * step, &totals[j]
                 with nogil:
                     self.select(active_)
                     self.go(&job, NULL, 0)
+                j += job.vectors
                 PyErr_CheckSignals()
         return result
 
@@ -448,10 +480,6 @@ cdef class Plan:
                 for i in range(min(P.chunk, P.N - r0)):
                     memcpy(o + (r0 + i) * y.m * size, y.a + i * y.ldm * size, y.m * size)
                 r0 += P.chunk
-
-    def make_absolute(self):
-        """Replace all that is kept by absolute values: products then bound what rounding can do to the real ones."""
-        self.P.absolute = True
 
     @property
     def layout(self):

@@ -10,3 +10,9 @@ except PackageNotFoundError:                 # a checkout, built in place
 from .model import MLP
 from .objective import Objective
 from .config import show_config, show_versions
+from .lanczos import eigsh
+from .critical import classify
+from .minimize import minimize
+from .schedules import constant, constant_then_decay, inverse_time, power, robbins_monro
+from .scipy_methods import newton_cg, saddle_free_newton, trust_region
+from .steps import escape, newton_step, saddle_free_newton_step

@@ -1,0 +1,72 @@
+# Each target sets up what it needs in a virtual environment inside the checkout, and is quick the second time.
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+SOURCE := setup.py pyproject.toml $(wildcard src/*.pyx src/*.pxi src/*.c src/*.h src/kernels/*)
+
+.PHONY: demo test test-large bench wheel examples sanitize neon clean
+
+demo: $(VENV)/.demo
+	$(PY) -m fastcurv demo
+
+test: $(VENV)/.test
+	$(PY) -m pytest -q
+
+test-large: $(VENV)/.test
+	$(PY) -m pytest -q -m large
+
+bench: $(VENV)/.bench
+	$(PY) benchmarks/hvp.py
+
+examples: $(VENV)/.demo
+	$(PY) examples/gallery.py
+
+# A wheel, installed where nothing else is, with the tests run against it from outside the checkout's package.
+wheel: $(VENV)/.python
+	rm -rf dist $(VENV)-wheel
+	$(PY) -m pip install -q build
+	$(PY) -m build -q --outdir dist .
+	$(PYTHON) -m venv $(VENV)-wheel
+	$(VENV)-wheel/bin/python -m pip install -q "$$(ls dist/*.whl)[test]"
+	cd tests && ../$(VENV)-wheel/bin/python -m pytest -q -p no:cacheprovider .
+	@ls dist
+
+# The kernels under AddressSanitizer and UndefinedBehaviorSanitizer, built aside.
+sanitize: $(VENV)/.test
+	FASTCURV_SANITIZE=address,undefined $(PY) setup.py -q build_ext --build-lib build/sanitize --build-temp build/sanitize-temp --force
+	cp fastcurv/*.py build/sanitize/fastcurv/
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+	  PYTHONPATH=build/sanitize $(PY) -m pytest -q -p no:cacheprovider tests/test_exact.py tests/test_kernels.py tests/test_kernels_math.py
+
+# The NEON kernels, cross-compiled and run under emulation: needs gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and qemu-user.
+neon:
+	mkdir -p build
+	aarch64-linux-gnu-gcc -std=gnu11 -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast -Isrc/kernels -static -o build/neon-selftest \
+	  tests/selftest.c src/kernels/neon.c src/kernels/baseline.c src/kernels/reference.c -lm
+	qemu-aarch64 build/neon-selftest
+
+$(VENV)/.python:
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -q --upgrade pip
+	touch $@
+
+$(VENV)/.built: $(VENV)/.python $(SOURCE)
+	$(PY) -m pip install -q -e .
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.built
+	$(PY) -m pip install -q -e ".[demo]"
+	touch $@
+
+$(VENV)/.test: $(VENV)/.built
+	$(PY) -m pip install -q -e ".[test]"
+	touch $@
+
+# torch by exact version: its CPU build. Peers that cannot be had are reported as missing by the benchmark, not as errors.
+$(VENV)/.bench: $(VENV)/.demo
+	-$(PY) -m pip install -q torch==2.13.0
+	-$(PY) -m pip install -q jax
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(VENV)-wheel build dist src/engine.c fastcurv/*.so *.egg-info fastcurv-demo.html figures

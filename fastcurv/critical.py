@@ -40,7 +40,8 @@ def classify(ob, theta, *, gradient_tol=None, curvature_tol=1e-4, failure_probab
     failure_probability : float, optional
         The risk at which `minimum` or `maximum` may rest on random probes at large n; None: not at all.
     max_products : int, optional
-        The most products with H to spend; by default what the question takes.
+        The most products to spend; by default what the question takes. Below n, a small problem is treated like a
+        large one; above, the few that settle weak signs are not held back.
     dense_below : int
         Below this n the whole spectrum is computed: n products and ``O(n^3)`` work.
     seed : None, int or numpy.random.Generator
@@ -244,8 +245,8 @@ def _dense_sentence(ask, kind, facts, best, unsettled):
         sign = "positive" if kind == "minimum" else "negative"
         weakest = np.abs(best.values[best.signs != 0]).min()
         where = "" if (best.c == 1).all() else " in balanced coordinates"
-        text = (f"{kind.capitalize()}{explained}: {gradient_words(ask)}, and all other {n - n_symmetry} eigenvalues are "
-                f"proved {sign}, the weakest of size {number(weakest)} with an error below {number(best.error)}{where}")
+        text = (f"{kind.capitalize()}{explained}: {gradient_words(ask)}, and all {'other ' if n_symmetry else ''}{n - n_symmetry} "
+                f"eigenvalues are proved {sign}, the weakest of size {number(weakest)} with an error below {number(best.error)}{where}")
     elif kind == "saddle":
         text = (f"Saddle: {gradient_words(ask)}, and curvature of both signs is proved, with {facts['n_negative']} "
                 f"negative and {facts['n_positive']} positive of {n} eigenvalues from {number(facts['lambda_min'])} to "

@@ -16,7 +16,8 @@ class Products:
     """A symmetric operator whose products are counted, in float64 where it can be had, with a bound on their rounding."""
 
     def __init__(self, op, dtype=None):
-        self.op = check_symmetric_operator(op, "H")
+        self.op = self.native = check_symmetric_operator(op, "H")
+        self.native_dtype = operator_dtype(self.op)
         if dtype is not None and operator_dtype(self.op) != dtype and hasattr(self.op, "astype"):
             self.op = self.op.astype(dtype)
         self.n = self.op.shape[0]

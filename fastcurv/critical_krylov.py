@@ -1,0 +1,321 @@
+"""The evidence of `classify` where n is too large for all eigenvalues: proofs one-sided, the other side by risk."""
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
+
+from .basis import combine
+from .checks import as_rng, operator_dtype
+from .critical import FAR, gradient_words, is_plateau, kink_words, not_critical_sentence
+from .critical_dense import PERSISTENCE
+from .evidence import hessian_products, independent, lanczos_risk, lanczos_steps
+from .recurrence import Recurrence
+from .results import number
+from .ritz import decompose
+
+# The Lanczos basis is kept whole, since a restart would void the bound on the risk; past this size it is not made.
+MAX_BASIS_BYTES = 4 << 30
+RISK = 0.01              # how hard negative curvature is looked for where no failure probability was asked
+GRADIENT_STEPS = 40      # Krylov space of the gradient: its range, and Newton's step
+BALANCED_STEPS = 128     # search in balanced coordinates, where parameters have very different scales
+SHORT_STEPS = 64         # where only the ends of the spectrum are wanted
+MAX_PROBES = 16
+ZERO = 1e-10             # an eigenvalue this small beside the norm, residual included, is called zero
+MAX_SYMMETRY = 20_000    # up to this n the symmetry directions are formed to explain it
+
+
+class _Balanced(LinearOperator):
+    """``D H D``."""
+
+    def __init__(self, op, d):
+        super().__init__(operator_dtype(op), op.shape)
+        self.op, self.d = op, d.astype(self.dtype)
+
+    def _matvec(self, v):
+        return self.d * (self.op @ (self.d * v.reshape(-1)))
+
+    def _adjoint(self):
+        return self
+
+
+class _Search:
+    """What is left of the budget, and the most telling vectors of either sign so far."""
+
+    def __init__(self, ask, H):
+        self.ask, self.H = ask, H
+        self.rng = as_rng(ask.seed)
+        self.budget = np.inf if ask.max_products is None else ask.max_products
+        self.candidates = []          # (Ritz value over the norm of the operator it came from, vector)
+        self.n_negative, self.n_positive = 0, 0
+        self.only = None              # the one quotient that a very small budget allows
+
+    def left(self, reserve=6):
+        return max(0, self.budget - self.H.count - reserve)
+
+    def run(self, op, start, steps, d=None, stop=lambda run: False):
+        """Lanczos from `start` (p, n), or a random vector for None, at most `steps` block steps; keeps its ends."""
+        steps = int(min(steps, self.left() // (1 if start is None else len(start))))
+        size = self.H.n * operator_dtype(op).itemsize
+        block = 1 if start is None else len(start)
+        rows = int(min(max(2, MAX_BASIS_BYTES // size - 1), (steps + 1) * block, self.H.n))
+        run = Recurrence(op, rows)
+        if steps < 1 or not (run.insert_random(self.rng) if start is None else run.insert(start.copy())):
+            return None
+        while run.p and run.m < run.dimension and run.m + run.p <= rows and run.n_products < steps * block:
+            run.step()
+            if run.m % 20 == 0 and stop(run):
+                break
+        run.reorthogonalise()
+        self.H.count += run.n_products
+        if d is None:
+            self.H.norm = max(self.H.norm, run.scale)
+        self.keep(run, d)
+        return run
+
+    def keep(self, run, d):
+        """Remember the end vectors of a run, and what its Ritz values say of the inertia (Cauchy interlacing)."""
+        values, S = decompose(run)
+        ends = combine(run.rows[:run.m], S[:, [0, -1]])
+        for value, v in zip(values[[0, -1]], ends):
+            v = v.astype(float)
+            self.candidates.append((value / max(run.scale, np.finfo(float).tiny), v if d is None else d * v))
+        if d is None:
+            error = float(np.linalg.norm(run.err[:run.m])) + run.m**0.5 * max(self.H.bound(u) for u in ends)
+            self.n_negative = max(self.n_negative, int((values < -error).sum()))
+            self.n_positive = max(self.n_positive, int((values > error).sum()))
+
+    def weigh(self, v):
+        """Quotient of a unit vector, its error, the residual, the vector: one product."""
+        quotient, error, Hv = self.H.rayleigh(v)
+        return quotient, error, float(np.linalg.norm(Hv - quotient * v)), v
+
+    def prove(self, which):
+        """`weigh` for the best candidate of one end."""
+        if self.only is not None:
+            return self.only
+        best = None
+        values = sorted(self.candidates, key=lambda c: which * c[0], reverse=True)
+        for _, v in values[:1] + [c for c in values[1:2] if which * c[0] > 0]:
+            end = self.weigh(v / np.linalg.norm(v))
+            if best is None or which * end[0] > which * best[0]:
+                best = end
+        return best
+
+
+def balance(H, rng, probes=3, rounds=2):
+    """A diagonal d that balances the rows of ``d H d``, which rows count, and a norm of it from below.
+
+    The mean square of ``H v`` over random signs v estimates the squared norm of every row; then a few power steps.
+    """
+    n, d = H.n, np.ones(H.n)
+    live = np.ones(n, dtype=bool)
+    for _ in range(rounds):
+        V = rng.choice([-1.0, 1.0], size=(n, probes))
+        Y = d[:, None] * H(d[:, None] * V)
+        rows = np.sqrt((Y**2).mean(axis=1))
+        live &= rows > 64 * H.eps * rows.max(initial=0.0) / n**0.5
+        if not live.any():
+            return np.ones(n), np.ones(n, bool), 0.0
+        d[live] /= np.sqrt(rows[live])
+        d[~live] = np.exp(np.log(d[live]).mean())
+    d = 2.0 ** np.round(np.log2(d))
+    v, norm = Y[:, 0], 0.0
+    for _ in range(4):
+        v = v / np.linalg.norm(v)
+        v = d * H(d * v)
+        norm = max(norm, float(np.linalg.norm(v)))
+        if norm == 0:
+            break
+    return d, live, norm
+
+
+def krylov(ask, H):
+    """The fields of `CriticalPoint` for large n."""
+    g = ask.gradient(H)
+    search = _Search(ask, H)
+    if search.left() >= 40:
+        d, live, norm = balance(H, search.rng)
+    else:
+        d, live, norm = np.ones(H.n), np.ones(H.n, bool), _first_look(search)
+    critical = ask.hold(d, live, norm)
+    slope = _along_gradient(ask, search, g)
+    floor = ask.ob.curvature_floor(ask.theta) if hasattr(ask.ob, "curvature_floor") else -np.inf
+    if critical:
+        _probe(ask, search)
+    goal = lanczos_steps(H.n, ask.curvature_tol, ask.failure_probability or RISK)
+    steps = goal if critical and not floor > 0 else min(goal, SHORT_STEPS)
+    main = search.run(H.native, None, steps, stop=lambda run: _both_signs(run, search))
+    risk = 1.0 if main is None else lanczos_risk(H.n, main.m, ask.curvature_tol) if main.p else 0.0
+    if critical and not floor > 0:
+        _search_further(search, main, goal, d, live)
+    return _conclude(ask, search, slope, critical, floor, risk, goal)
+
+
+def _first_look(search):
+    """With a budget too small for more: one product with a random vector, and the norm it shows."""
+    v = search.rng.standard_normal(search.H.n)
+    end = search.weigh(v / np.linalg.norm(v))
+    if search.left() < 2:
+        search.only = end
+    search.candidates.append((0.0, v))
+    return search.H.norm
+
+
+def _along_gradient(ask, search, g):
+    """From the Krylov space of g: ``||Hg||/||g||``, the share of g outside H's range, Newton's step."""
+    if ask.g_norm == 0:
+        return dict(flat=None, residual=None, step=None)
+    start = (g / ask.g_norm)[None].astype(search.H.native_dtype)
+    run = search.run(search.H.native, start, min(GRADIENT_STEPS, search.left() // 4))
+    if run is None or run.scale == 0:
+        return dict(flat=None, residual=1.0 if run is not None else None, step=None)
+    values, S = decompose(run)
+    norm = run.scale
+    cut = norm * max(ask.curvature_tol, ask.relative / FAR)
+    sure = np.abs(values) > max(cut, ask.relative**0.5 * norm)
+    step = combine(run.rows[:run.m], (S[:, sure] @ (S[0, sure] / values[sure]))[:, None])[0] * -ask.g_norm
+    column = run.T[:run.m + run.p, 0]
+    inside = float((S[0, np.abs(values) > cut] ** 2).sum())
+    return dict(flat=float(np.linalg.norm(column)), residual=float(np.sqrt(max(0.0, 1 - inside))), step=step)
+
+
+def _probe(ask, search):
+    """Block Krylov spaces of the objective's own probes: three block steps see what couples to them."""
+    if not hasattr(ask.ob, "probes"):
+        return
+    P = np.asarray(ask.ob.probes(ask.theta))
+    P = P[:, np.linspace(0, P.shape[1] - 1, min(MAX_PROBES, P.shape[1])).astype(int)]
+    for start in range(0, P.shape[1], 8):
+        search.run(search.H.native, P[:, start:start + 8].T.astype(search.H.native_dtype), 3)
+
+
+def _both_signs(run, search):
+    """Whether a run may stop: its lowest Ritz value is surely negative and known to a half, and positive ones exist."""
+    values, S = decompose(run)
+    residual = float(np.linalg.norm(run.coupling() @ S[:, 0])) if run.p else 0.0
+    error = 10 * run.err[:run.m].max()
+    return values[0] < -error and residual <= 0.5 * abs(values[0]) and values[-1] > error
+
+
+def _search_further(search, main, goal, d, live):
+    """Where no negative curvature showed: on by restarts if the basis was too large to keep, then balanced."""
+    H = search.H
+    if search.n_negative and search.n_positive:
+        return
+    if main is not None and main.p and main.m < goal and search.left() > 20:
+        from .lanczos import eigsh
+
+        lowest = min(search.candidates, key=lambda c: c[0])[1].astype(H.native_dtype)
+        room = int(min(search.left(), goal - main.m))
+        pairs = eigsh(H.native, 1, "SA", tol=1e-6, max_products=max(2, room), v0=lowest, seed=search.rng)
+        H.count += pairs.n_products
+        search.candidates.append((pairs.values[0] / max(H.norm, np.finfo(float).tiny),
+                                  pairs.vectors[:, 0].astype(float)))
+    if d[live].max() > 32 * d[live].min():
+        search.run(_Balanced(H.native, d), None, min(goal, BALANCED_STEPS), d=d,
+                   stop=lambda run: _both_signs(run, search))
+
+
+def _conclude(ask, search, slope, critical, floor, risk, goal):
+    H, n = search.H, search.H.n
+    low, high = search.prove(-1), search.prove(1)
+    negative, positive = low[0] < -low[1], high[0] > high[1]
+    lasting = not negative or _lasts(ask, H, low, slope["step"])
+    loose = critical and not negative and not floor > 0 and _unexplained_zero(ask, H, low)
+    facts = dict(
+        gradient_norm=ask.g_norm, gradient_tol=ask.tol,
+        gradient_flat_ratio=None if slope["flat"] is None or H.norm == 0 else slope["flat"] / H.norm,
+        gradient_residual=slope["residual"],
+        lambda_min=low[0], lambda_max=high[0], lambda_min_bounds=_enclose(low), lambda_max_bounds=_enclose(high),
+        n_positive=None, n_negative=None, n_zero=None, n_symmetry=None,
+        n_negative_bounds=(max(search.n_negative, int(negative)), n - max(search.n_positive, int(positive))),
+        escape_direction=low[3] if negative else None, escape_curvature=low[0] if negative else None,
+        n_kinks=ask.n_kinks,
+    )
+    if floor > 0:
+        facts["n_negative_bounds"] = (0, 0)
+    facts["plateau"] = not critical and is_plateau(ask, facts)
+    kind, certified, wrong = _kind(ask, H, critical, negative, positive, lasting, floor, risk, loose)
+    reason = _sentence(ask, kind, facts, floor, risk, goal, lasting, H)
+    return dict(facts, kind=kind, certified=certified and not ask.n_kinks, failure_probability=wrong, reason=reason)
+
+
+def _enclose(end):
+    quotient, error, residual, _ = end
+    return quotient - residual - error, quotient + residual + error
+
+
+def _lasts(ask, H, low, step):
+    """Whether negative curvature is still there after Newton's step to the critical point that theta stands for."""
+    if ask.at_rounding or step is None or not step.any():
+        return True
+    there = hessian_products(ask.ob, ask.theta + step)
+    quotient, error, _ = there.rayleigh(low[3])
+    H.count += 1
+    return quotient <= PERSISTENCE * low[0] + error
+
+
+def _unexplained_zero(ask, H, low):
+    """Whether the lowest Ritz pair shows an eigenvalue that is zero to rounding, and not by a symmetry of the objective."""
+    quotient, error, residual, v = low
+    if abs(quotient) + residual > max(2 * error, ZERO * H.norm):
+        return False
+    if hasattr(ask.ob, "flat_directions") and H.n <= MAX_SYMMETRY:
+        T = np.asarray(ask.ob.flat_directions(ask.theta), dtype=float)
+        Q = independent(T)
+        return float(np.linalg.norm(v - Q @ (Q.T @ v))) > 1e-4
+    return True
+
+
+def _kind(ask, H, critical, negative, positive, lasting, floor, risk, loose):
+    """``kind, certified, failure_probability``."""
+    if not critical:
+        return "not_critical", False, 0.0
+    if H.norm == 0:
+        return "degenerate", False, 0.0
+    if negative and positive:
+        return ("saddle", True, 0.0) if lasting else ("undecided", False, 0.0)
+    if floor > 0:
+        return "minimum", True, 0.0
+    if ask.failure_probability is None or risk > ask.failure_probability or not negative + positive:
+        return "undecided", False, 0.0
+    if loose:
+        return "degenerate", False, risk
+    return ("minimum" if positive else "maximum"), False, risk
+
+
+def _sentence(ask, kind, facts, floor, risk, goal, lasting, H):
+    low, high = number(facts["lambda_min"]), number(facts["lambda_max"])
+    eps, words = number(ask.curvature_tol), gradient_words(ask)
+    if kind == "not_critical":
+        return not_critical_sentence(ask, facts)
+    if kind == "degenerate" and H.norm > 0:
+        text = (f"Degenerate: {words}, an eigenvalue lies within {number(abs(facts['lambda_min']) + ZERO * H.norm)} of "
+                f"zero and no symmetry known here explains it; none lies below -{eps} of the spectrum's width, but for a "
+                f"risk of {number(risk)}")
+    elif kind == "degenerate":
+        text = f"Degenerate: {words}, and H maps random vectors to exactly 0, so it is zero"
+    elif kind == "saddle":
+        text = (f"Saddle: {words}, and curvature of both signs is proved, {low} along escape_direction and {high}, with "
+                f"at least {facts['n_negative_bounds'][0]} negative eigenvalues")
+    elif kind != "undecided" and not floor > 0:
+        side, sign = ("below", "-") if kind == "minimum" else ("above", "")
+        text = (f"{kind.capitalize()} at a risk of {number(risk)}: {words}, and but for that risk no eigenvalue lies {side} "
+                f"{sign}{eps} of the spectrum's width, the extreme Ritz values being {low} and {high}; smaller curvature "
+                "of the other sign, and zeros, are not excluded")
+    elif kind == "minimum":
+        text = f"Minimum: {words}, and no eigenvalue lies below {number(floor)}, a floor that the objective proves"
+    else:
+        text = _undecided(ask, words, low, high, eps, risk, goal, lasting, H)
+    return text + kink_words(ask) + "."
+
+
+def _undecided(ask, words, low, high, eps, risk, goal, lasting, H):
+    if not lasting:
+        return (f"Undecided: {words}, but the negative curvature {low} at theta does not last to the critical point "
+                "that theta stands for; reduce the gradient first")
+    text = f"Undecided: {words}, and {H.count} products found Ritz values from {low} to {high} only, of one sign"
+    if ask.failure_probability is None:
+        return text + (f", which proves nothing about the rest; with failure_probability={max(risk, RISK):.2g} this would "
+                       f"be an answer down to {eps} of the spectrum's width")
+    return text + (f", at a risk of {number(risk)} of having missed curvature beyond {eps} of the spectrum's width, where "
+                   f"{number(ask.failure_probability)} was wanted: that takes {goal} Lanczos steps")

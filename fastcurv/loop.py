@@ -59,14 +59,14 @@ class Loop:
         self.checkpoint, self.verdict = checkpoint, bool(verdict)
         self.every = None if checkpoint_every is None else check_positive_int(checkpoint_every, "checkpoint_every")
         self.why, self.sentence, self.report, self.snapshot = None, None, None, None
-        self.saved_at, self.looked = time.perf_counter(), False
-        self.lowest_seen, self.lowest_gnorm, self.idle = np.inf, np.inf, 0
+        self.saved_at = time.perf_counter()
+        self.lowest_seen, self.lowest_gnorm, self.idle, self.small_gains = np.inf, np.inf, 0, 0
 
     def go(self, maker, arrays, facts, progress):
         run = self.run
         if facts:
             run.load(_part(arrays, "run."), facts["run"])
-            self.lowest_seen, self.lowest_gnorm, self.idle = facts["loop"]
+            self.lowest_seen, self.lowest_gnorm, self.idle, self.small_gains = facts["loop"]
         run.bind()
         if not (np.isfinite(run.f) and np.isfinite(run.gnorm)):
             raise ValueError(f"the objective is not finite at theta0: value {run.f}, gradient norm {run.gnorm}")
@@ -177,7 +177,11 @@ class Loop:
         """Move to the lowest point of a line; False where none is lower by more than rounding."""
         run = self.run
         t, f = line_minimum(run.value, run.theta, v, run.f, first_length(run.theta))
-        if not f < run.f - 10.0 * run.eps * abs(run.f):
+        gain = run.f - f
+        if not gain > 10.0 * run.eps * abs(run.f):
+            return False
+        self.small_gains = self.small_gains + 1 if gain < 1e-8 * abs(run.f) else 0
+        if self.small_gains > 5:  # curvature of the size of rounding, followed without end
             return False
         run.try_step(v, t)
         run.arrive()
@@ -195,7 +199,7 @@ class Loop:
         named.update({"method." + key: value for key, value in arrays.items()})
         self.snapshot = named, {
             "what": "minimize", "method": self.name, "options": named_options(self.options), "run": run_facts,
-            "method_facts": facts, "loop": [self.lowest_seen, self.lowest_gnorm, self.idle],
+            "method_facts": facts, "loop": [self.lowest_seen, self.lowest_gnorm, self.idle, self.small_gains],
         }  # fmt: skip
 
     def _save_now_and_then(self):
@@ -218,8 +222,7 @@ class Loop:
 
     def _judge(self, theta):
         run = self.run
-        left = None if run.max_products is None else max(run.max_products - run.n_products, 1)
-        self.report = final_verdict(run.ob, theta, self.gtol, left)
+        self.report = final_verdict(run.ob, theta, self.gtol)
         run.n_products += int(getattr(self.report, "n_products", 0) or 0)
 
     def _choose(self):

@@ -70,7 +70,8 @@ def minimize(
     max_iter : int, optional
         Steps; epochs where `batch_size` is given. Default 1000, or 100 epochs.
     max_time, max_products : float, int, optional
-        Seconds and Hessian products after which the run ends, inside a step if need be; the verdict is extra.
+        Seconds and Hessian products after which the run ends, inside a step if need be. The verdict is extra: n
+        products up to n = 1024, some hundreds above, and nothing where the gradient is not zero.
     gtol : float, optional
         A gradient no longer than this counts as zero. Default 1e-6 in float64, 1e-3 in float32.
     callback : callable, optional

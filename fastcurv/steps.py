@@ -239,7 +239,7 @@ def lowest_curvature(op, n, dtype, rng, starts=(), max_products=200, stop=None, 
 
 
 def _along(value, theta, direction, f0, start):
-    """Walk along `direction` (sign included): (t, f) pairs around the lowest value seen, None where nothing is lower."""
+    """Walk along `direction` (sign included): three (t, f) around the lowest value, None where nothing is lower; and f."""
     trial = np.empty_like(theta)
 
     def f(t):
@@ -248,29 +248,31 @@ def _along(value, theta, direction, f0, start):
         found = value(trial)
         return found if np.isfinite(found) else np.inf
 
-    t, ft = start, f(start)
+    t, ft, high = start, f(start), None
     while not ft < f0 and t > 1e-8 * start:
+        high = (t, ft)
         t *= 0.25
         ft = f(t)
     if not ft < f0:
         return None, f
-    before = (0.0, f0)
-    for _ in range(60):
+    before, further = (0.0, f0), high
+    for _ in range(60 if high is None else 0):
         further = (2.0 * t, f(2.0 * t))
         if not further[1] < ft:
             break
         small = ft - further[1] < 1e-3 * (f0 - further[1])
         before, (t, ft) = (t, ft), further
-        if small:
+        if small:  # a slope that levels out: further than this is not downhill but flat
+            further = (2.0 * t, np.inf)
             break
-    return (before[0], t, 2.0 * t, ft), f
+    return (before, (t, ft), further), f
 
 
 def line_minimum(value, theta, direction, f0, start, refinements=12):
     """The lowest point found along ``theta + t direction``, t of both signs.
 
     Each side is searched by doubling from `start` (by quarters towards 0 where that is too long), the better
-    side refined by golden sections.
+    side refined by parabolas and golden sections.
 
     Returns
     -------
@@ -282,22 +284,34 @@ def line_minimum(value, theta, direction, f0, start, refinements=12):
     for sign in (1.0, -1.0):
         bracket, f = _along(value, theta, direction * theta.dtype.type(sign), f0, start)
         if bracket is not None:
-            sides.append((bracket[3], sign, bracket, f))
+            sides.append((bracket[1][1], sign, bracket, f))
     if not sides:
         return 0.0, f0
-    lowest, sign, (low, t, high, _), f = min(sides, key=lambda side: side[0])
+    _, sign, bracket, f = min(sides, key=lambda side: side[0])
+    t, lowest = _refined(f, *bracket, refinements)
+    return sign * t, lowest
+
+
+def _refined(f, low, best, high, evaluations):
+    """The lowest of three points (t, f), the middle one lowest, after steps to parabolas' minima and golden sections."""
     golden = 0.5 * (3.0 - np.sqrt(5.0))
-    for _ in range(refinements):
-        new = t + golden * (high - t) if high - t > t - low else t - golden * (t - low)
-        fn = f(new)
-        if fn < lowest:
-            low, high = (t, high) if new > t else (low, t)
-            t, lowest = new, fn
-        elif new > t:
+    for i in range(evaluations):
+        left, right = best[0] - low[0], high[0] - best[0]
+        t = best[0] + golden * right if right > left else best[0] - golden * left
+        if i % 3 != 2 and np.isfinite(low[1]) and np.isfinite(high[1]):
+            a, b = right * (low[1] - best[1]), left * (high[1] - best[1])
+            vertex = best[0] + 0.5 * (right * a - left * b) / (a + b) if a + b > 0 else t
+            if abs(vertex - best[0]) > 1e-9 * best[0] and low[0] < vertex < high[0]:
+                t = vertex
+        new = (t, f(t))
+        if new[1] < best[1]:
+            low, high = (best, high) if new[0] > best[0] else (low, best)
+            best = new
+        elif new[0] > best[0]:
             high = new
         else:
             low = new
-    return sign * t, lowest
+    return best
 
 
 def escape(ob, theta, direction=None, *, max_products=300, seed=0):

@@ -26,7 +26,7 @@ class FinalVerdict:
     n_products: int
 
 
-def final_verdict(ob, theta, gtol, max_products=None, seed=0):
+def final_verdict(ob, theta, gtol, seed=0):
     """Classify a point whose gradient norm is at most `gtol`.
 
     Success is a minimum, or a degenerate point without negative curvature; where n is large, "without" means that
@@ -36,12 +36,12 @@ def final_verdict(ob, theta, gtol, max_products=None, seed=0):
 
     report = classify(
         ob, theta, gradient_tol=gtol, curvature_tol=CURVATURE_TOL, failure_probability=RISK,
-        max_products=max_products, dense_below=DENSE_BELOW, seed=seed,
+        dense_below=DENSE_BELOW, seed=seed,
     )  # fmt: skip
     direction = getattr(report, "escape_direction", None)
     negative = direction is not None or bool(getattr(report, "n_negative", None))
     success = report.kind == "minimum" or (report.kind == "degenerate" and not negative)
-    names = {"not_critical": "not a critical point", "undecided": "an undecided point"}
-    name = names.get(report.kind, f"a {report.kind}" + (" point" if report.kind == "degenerate" else ""))
-    evidence = f"{name}: {report.reason}"
+    evidence = report.reason.rstrip(".")
+    if success and report.kind == "degenerate":
+        evidence += "; no negative curvature was found"
     return FinalVerdict(report.kind, success, evidence, report, direction, int(getattr(report, "n_products", 0) or 0))

@@ -67,7 +67,10 @@ class Loop:
         if facts:
             run.load(_part(arrays, "run."), facts["run"])
             self.lowest_seen, self.lowest_gnorm, self.idle, self.small_gains = facts["loop"]
+        spent = run.n_gradients
         run.bind()
+        if facts:
+            run.n_gradients = spent  # this gradient was counted before the run was saved
         if not (np.isfinite(run.f) and np.isfinite(run.gnorm)):
             raise ValueError(f"the objective is not finite at theta0: value {run.f}, gradient norm {run.gnorm}")
         self.method = maker(run, **self.options)
@@ -238,11 +241,11 @@ class Loop:
 
     def _finish(self):
         run = self.run
+        elapsed = run.elapsed()
         if self.checkpoint is not None:
             if self.snapshot is None or not (run.cut or self.why in ("interrupted", "critical")):
                 self._snapshot()
             write_tensors(self.checkpoint, *self.snapshot)
-        elapsed = run.elapsed()
         x, fun, gnorm = self._choose()
         if self.report is None and gnorm <= self.gtol and self.verdict and self.why != "interrupted":
             self._judge(x)
@@ -286,7 +289,7 @@ def _result(loop, x, fun, gnorm, elapsed):
             kind, success, evidence = report.kind, report.success, report.evidence
     ending = loop.sentence or _ENDINGS.get(loop.why)
     message = evidence if ending is None else f"{ending}; {evidence}"
-    jac = run.g if np.array_equal(x, run.theta) else run.value_and_gradient(x)[1]
+    jac = run.g if np.array_equal(x, run.theta) and not run.stale else run.value_and_gradient(x)[1]
     return OptimizeResult(
         x=x, fun=fun, jac=np.array(jac), nit=run.iteration, nfev=run.n_values + run.n_gradients, njev=run.n_gradients,
         nhev=run.n_products, status=STATUS[loop.why], stopped=loop.why, success=success, kind=kind,

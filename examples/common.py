@@ -79,13 +79,3 @@ def two_spirals(n_samples=200, noise=0.1, turns=1.0, seed=0):
     angle = 2 * np.pi * turns * t + np.pi * y
     X = 2 * t[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     return X + noise * rng.standard_normal(X.shape), y
-
-
-def two_moons(n_samples=200, noise=0.2, seed=0):
-    """Two interlocking half circles in the plane: X (n_samples, 2), y (n_samples,)."""
-    rng = np.random.default_rng(seed)
-    y = np.arange(n_samples) % 2
-    angle = np.pi * rng.uniform(size=n_samples)
-    X = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    X[y == 1] = np.array([1.0, 0.5]) - X[y == 1]
-    return X + noise * rng.standard_normal(X.shape) - np.array([0.5, 0.25]), y

@@ -1,19 +1,19 @@
 """L13. The same network started anew finds another solution.
 
-Two interlocking half circles, one small network, many seeds: decision regions side by side, each with its loss and
+Two spirals, one small network, many seeds: decision regions side by side, each with its loss and
 the verdict on where it stopped.
 """
 
 import numpy as np
-from common import Outcome, command_line, pick, save, two_moons
+from common import Outcome, command_line, pick, save, two_spirals
 
 import fastcurv as fc
 from fastcurv import plots
 
 
 def main(scale="normal", out="pictures"):
-    X, y = two_moons(200, noise=0.25)
-    model = fc.MLP([2, 4, 1], activation="tanh")
+    X, y = two_spirals(200, noise=0.25, turns=0.7)
+    model = fc.MLP([2, 5, 1], activation="tanh")
     ob = fc.Objective(model, X, y.astype(float), loss="binary_cross_entropy", l2=1e-4)
     rows, columns = pick(scale, (1, 4), (3, 6), (6, 10))
     figure = plots.new_figure((1.8 * columns, 2.0 * rows))

@@ -36,6 +36,7 @@ def main(scale="normal", out="pictures"):
     ax.annotate("", way.x, origin, arrowprops={"arrowstyle": "->", "color": "white", "lw": 2})
     plots.mark(ax, 0, 0, saddle.kind, f"{saddle.kind}, eigenvalues -2 and 2")
     plots.mark(ax, *way.x, "not_critical", f"after escape, loss {way.fun:.1e}")
+    ax.legend(loc="lower right", fontsize=8)
     ax.set_title("L = (1 - w1 w2)^2")
     eigenvalues = np.linalg.eigvalsh(hessian)
     direction = np.abs(saddle.escape_direction)

@@ -37,13 +37,14 @@ def main(scale="normal", out="pictures"):
         plots.mark(left, width - 1, before, stuck.kind)
         plots.mark(left, width, before, opened.kind)
     left.set_xlabel("hidden units")
+    left.set_xticks(list(widths))
     left.set_ylabel("loss")
     left.set_title("grey: one zero unit added; red: the way down it opens", fontsize=9)
     plots.decision_regions(lambda P: ob.model.predict(theta, P)[:, 0], X, y, right, title=f"{widths[-1]} units")
     first = steps[0]
     stuck_kinds = [s[1].kind for s in steps]
     opened_kinds = [s[2].kind for s in steps]
-    lowest = [float(np.min(s[2].lambda_min.value if hasattr(s[2].lambda_min, "value") else s[2].lambda_min)) for s in steps]
+    lowest = [s[2].lambda_min for s in steps]
     return Outcome(
         f"{stuck_kinds.count('minimum')} of {len(steps)} networks were stuck at a proved minimum; with one zero unit more "
         f"{opened_kinds.count('saddle')} of {len(steps)} were on a saddle (lowest eigenvalue {max(lowest):.2g} at most), "

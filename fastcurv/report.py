@@ -152,8 +152,8 @@ def evidence(point):
     """The facts of a verdict as ``[[name, value], ...]``, those that are not known left out."""
     rows = [
         ["gradient norm", f"{_number(point.gradient_norm)} (tolerance {_number(point.gradient_tol)})"],
-        ["smallest eigenvalue", _enclosed(point.lambda_min)],
-        ["largest eigenvalue", _enclosed(point.lambda_max)],
+        ["smallest eigenvalue", _enclosed(point.lambda_min, point.lambda_min_bounds)],
+        ["largest eigenvalue", _enclosed(point.lambda_max, point.lambda_max_bounds)],
     ]
     counts = (
         ("positive eigenvalues", point.n_positive),
@@ -161,7 +161,7 @@ def evidence(point):
         ("zero eigenvalues", point.n_zero),
         ("zeros that symmetry explains", point.n_symmetry),
         ("minimum ratio", point.minimum_ratio),
-        ("negative eigenvalues, between", getattr(point, "n_negative_bounds", None)),
+        ("negative eigenvalues, between", None if point.n_negative is not None else point.n_negative_bounds),
         ("products with the Hessian", point.n_products),
         ("seconds", point.wall_time),
     )
@@ -215,14 +215,11 @@ def _img(data, caption):
     return f'<img alt="{html.escape(caption, quote=True)}" src="data:image/png;base64,{text}">'
 
 
-def _enclosed(ritz):
-    """``value in [low, high]`` from a float or from a Ritz value with an enclosure."""
-    if ritz is None:
+def _enclosed(value, bounds):
+    """``value in [low, high]``, or None where no eigenvalue was looked for."""
+    if value is None or not np.isfinite(value):
         return None
-    value = _number(getattr(ritz, "value", ritz))
-    if hasattr(ritz, "low"):
-        return f"{value} in [{_number(ritz.low)}, {_number(ritz.high)}]"
-    return value
+    return f"{_number(value)} in [{_number(bounds[0])}, {_number(bounds[1])}]"
 
 
 def _is_number(x):

@@ -30,7 +30,7 @@ def command_line(main):
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", dest="scale", action="store_const", const="quick", help="seconds")
     size.add_argument("--full", dest="scale", action="store_const", const="full", help="the size of a paper")
-    parser.add_argument("--out", default="pictures", help="folder for the picture (default %(default)s)")
+    parser.add_argument("--out", default="figures", help="folder for the picture (default %(default)s)")
     args = parser.parse_args()
     outcome = main(args.scale or "normal", args.out)
     print(outcome.sentence)

@@ -1,6 +1,6 @@
 """Run every example and build one page from their pictures and sentences: what ``make examples`` does.
 
-    python examples/gallery.py [--quick | --full] [--out pictures] [--only toy_surface taylor_error]
+    python examples/gallery.py [--quick | --full] [--out figures] [--only toy_surface taylor_error]
 """
 
 import argparse
@@ -66,7 +66,7 @@ def parse():
     for scale in SCALES:
         size.add_argument(f"--{scale}", dest="scale", action="store_const", const=scale)
     parser.set_defaults(scale="normal")
-    parser.add_argument("--out", default="pictures", help="folder (default %(default)s)")
+    parser.add_argument("--out", default="figures", help="folder (default %(default)s)")
     parser.add_argument("--only", nargs="+", choices=ORDER, help="names of examples")
     return parser.parse_args()
 

@@ -117,14 +117,16 @@ class _Question:
             raise ValueError("the gradient at theta holds NaN or infinity; wanted a theta where the loss is finite")
         self.g_norm = float(np.linalg.norm(self.g))
         self.g_bound = gradient_bound(self.ob, self.theta, H)
+        self.eps = H.eps
         return self.g
 
     def hold(self, d, live, norm):
         """Hold the gradient against its tolerance; `d`, `live`, `norm` describe the balanced Hessian."""
         self.relative = relative_gradient(self.g, self.theta, d, live, norm)
-        rounding = GRADIENT_ROUNDING * (PRODUCT_EPS * np.finfo(float).eps)
-        self.at_rounding = (self.g_norm <= GRADIENT_ROUNDING * self.g_bound if self.g_bound is not None
-                            else self.relative <= rounding)
+        if self.g_bound is not None:
+            self.at_rounding = self.g_norm <= GRADIENT_ROUNDING * self.g_bound
+        else:
+            self.at_rounding = self.relative <= GRADIENT_ROUNDING * PRODUCT_EPS * self.eps
         if self.gradient_tol is not None:
             self.tol = self.gradient_tol
         elif self.g_norm == 0:
@@ -133,6 +135,8 @@ class _Question:
             self.tol = self.g_norm * RELATIVE_GRADIENT / self.relative if self.relative > 0 else np.inf
         if self.gradient_tol is None and self.g_bound is not None:
             self.tol = max(self.tol, GRADIENT_ROUNDING * self.g_bound)
+        elif self.gradient_tol is None and self.at_rounding:
+            self.tol = max(self.tol, self.g_norm)
         self.critical = self.g_norm <= self.tol
         return self.critical
 

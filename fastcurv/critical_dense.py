@@ -8,7 +8,7 @@ from scipy.linalg import eigh, qr
 from .evidence import (PRODUCT_EPS, dense, equilibrate, hessian_products, independent, matrix_error, parameter_length,
                        spectral_norm)
 
-# From theta to where the gradient says the critical point is, curvature must not fall or grow by more than this ratio.
+# From theta to where the gradient says the critical point is, curvature must keep this share of its size.
 PERSISTENCE = 2 / 3
 
 
@@ -109,13 +109,17 @@ def settle(ob, theta, g, signs, *, relative, rounding, counter):
     """Set the signs to 0 that do not last from theta to the critical point that it stands for.
 
     g is small, not zero, and known up to `rounding` only, so the critical point is a step away: the Newton step p in
-    the directions of sure curvature, and ``(|g'u| + rounding) / |lambda|`` along an eigenvector u of weak curvature.
+    the directions of sure curvature, and ``-(g'u +- rounding) / lambda`` along an eigenvector u of weak curvature.
     Curvature along u is computed again there. At a nondegenerate critical point it hardly changes. Beside a
-    degenerate one (a cubic, a quartic, the tail of an exponential, the floor of a valley) it changes by as much as
-    there is.
+    degenerate one (a cubic, a quartic, the tail of an exponential, the floor of a valley) it falls to a half of what
+    it was, or to nothing.
 
     Parameters
     ----------
+    ob : object
+    theta, g : ndarray, shape (n,)
+    signs : Signs
+        Changed in place.
     relative : float
         ``||g|| / (||H|| ||theta||)`` in the coordinates of `signs`: how far off the critical point may be.
     rounding : float or None
@@ -124,8 +128,8 @@ def settle(ob, theta, g, signs, *, relative, rounding, counter):
         Products spent are added to its first entry.
     """
     c, norm = signs.c, signs.norm
-    length = parameter_length(theta, c)
     eps = PRODUCT_EPS * np.finfo(float).eps
+    default = eps * norm * parameter_length(theta, c)
     coefficients = signs.vectors.T @ (c * g)
     reach = max(relative, eps)
     sure = np.abs(signs.values) > max(signs.error, reach**0.5 * norm)
@@ -135,34 +139,36 @@ def settle(ob, theta, g, signs, *, relative, rounding, counter):
         order = order[np.argsort(np.abs(signs.values[order]))]
         if relative > 10 * eps:
             weak = order[:128]
-            _drop(signs, weak, _curvatures(ob, theta + p, c[:, None] * signs.vectors[:, weak], counter))
-        _settle_one_by_one(ob, theta, signs, order, coefficients, reach, rounding, eps * norm * length, counter)
+            now = _curvatures(ob, theta + p, c[:, None] * signs.vectors[:, weak], counter)
+            signs.signs[weak[~(now * sign >= PERSISTENCE * np.abs(signs.values[weak]))]] = 0
+        lasting = 0
+        for i in order:
+            if lasting == 8 or abs(signs.values[i]) > 10 * reach**0.5 * norm:
+                break
+            u = c * signs.vectors[:, i]
+            slack = default if rounding is None else rounding * np.linalg.norm(u)
+            if _lasts_along(ob, theta, u, signs.values[i], coefficients[i], slack, counter):
+                lasting += 1
+            else:
+                signs.signs[i], lasting = 0, 0
 
 
-def _settle_one_by_one(ob, theta, signs, order, coefficients, reach, rounding, default, counter):
-    """Along each weak eigenvector, both ways, until eight in a row keep their sign."""
-    lasting = 0
-    for i in order:
-        u = signs.c * signs.vectors[:, i]
-        if lasting == 8 or abs(signs.values[i]) > 10 * reach**0.5 * signs.norm:
-            return
-        slack = default if rounding is None else rounding * np.linalg.norm(u)
-        step = (abs(coefficients[i]) + slack) / abs(signs.values[i])
-        for way in (step, -step):
-            _drop(signs, np.array([i]), _curvatures(ob, theta + way * u, u[:, None], counter))
-        lasting = lasting + 1 if signs.signs[i] else 0
+def _lasts_along(ob, theta, u, curvature, slope, slack, counter):
+    """Whether curvature along u lasts to where the slope along it vanishes, and over the uncertainty of that place."""
+    centre, width = -slope / curvature, slack / abs(curvature)
+    here = _curvatures(ob, theta + centre * u, u[:, None], counter)[0]
+    if not here / curvature >= PERSISTENCE:
+        return False
+    if width <= 0.01 * abs(centre):
+        return True
+    around = [_curvatures(ob, theta + (centre + way) * u, u[:, None], counter)[0] for way in (-width, width)]
+    return all(PERSISTENCE <= there / here <= 1 / PERSISTENCE for there in around)
 
 
 def _curvatures(ob, theta, U, counter):
+    """``u'Hu`` at another theta for the columns of U; NaN where theta is not finite."""
     if not U.shape[1] or not np.isfinite(theta).all():
-        return np.zeros(U.shape[1])
+        return np.full(U.shape[1], np.nan)
     H = hessian_products(ob, theta)
     counter[0] += U.shape[1]
     return (U * H(U)).sum(axis=0)
-
-
-def _drop(signs, which, now):
-    """Unsettle the signs of those eigenvalues whose curvature is no longer within `PERSISTENCE` of what it was."""
-    ratio = now / np.where(signs.values[which] == 0, 1.0, signs.values[which])
-    lasts = (ratio >= PERSISTENCE) & (ratio <= 1 / PERSISTENCE)
-    signs.signs[which[~lasts]] = 0

@@ -70,10 +70,9 @@ def gradient_at(ob, theta, H):
 
 
 def gradient_bound(ob, theta, H):
-    """The objective's own bound on the rounding of its gradient, or None."""
-    if hasattr(H.op, "gradient_rounding_bound"):
-        return float(H.op.gradient_rounding_bound())
-    return float(ob.rounding_bound(theta)) if hasattr(ob, "rounding_bound") else None
+    """A bound on the rounding of the gradient of `gradient_at`, or None where the objective offers none."""
+    owner = getattr(H.op, "objective", ob)
+    return float(owner.rounding_bound(theta)) if hasattr(owner, "rounding_bound") else None
 
 
 def dense(H, block=256, chunks=512):

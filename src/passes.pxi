@@ -6,6 +6,7 @@ cdef struct Layer:
     Py_ssize_t w, b             # where W and b begin in theta; b < 0: no bias
     fc_activation phi
     bint has_p, curved, skip    # phi' is not 1; phi'' is not 0; the layer's input is added to its output
+    bint derived                # phi' and e * phi'' are made from a and delta where they are wanted
     char *wt                    # W' packed: the operand of a W'
     char *wn                    # W packed: the operand of delta W
     char *bias
@@ -13,8 +14,8 @@ cdef struct Layer:
     char *vn
     char *vb
     char *a                     # (rows, m) phi(z), in the last layer z
-    char *p                     # (rows, m) phi'(z)
-    char *q                     # (rows, m) e * phi''(z); between forward and backward phi''(z)
+    char *p                     # (rows, m) phi'(z), or NULL
+    char *q                     # (rows, m) e * phi''(z), or NULL; between forward and backward phi''(z)
     char *delta                 # (rows, m) dL/dz
 
 
@@ -99,6 +100,16 @@ cdef inline void add_outer(PlanS *P, fc_product *job, Py_ssize_t rows, char *d, 
     job.n_terms += 1
     t.k, t.a, t.a_rs, t.a_cs = rows, d, 1, ldd
     t.b, t.b_rs, t.b_vs, t.b_cs = a, lda, lanes(P), 0
+
+
+cdef inline void add_bends(PlanS *P, fc_step *step, Layer *y, Py_ssize_t r0, bint second) noexcept nogil:
+    """phi' of a layer for a step, and e * phi'' where wanted: as they are kept, or as what they are made from."""
+    if not y.has_p:
+        return
+    step.phi = y.phi if y.derived else FC_IDENTITY
+    step.p, step.ldp = at(P, y.a if y.derived else y.p, r0, y.ldm), y.ldm
+    if second and y.curved:
+        step.q, step.ldq = at(P, y.delta if y.derived else y.q, r0, y.ldm), y.ldm
 
 
 # --- running a product, a sweep: alone or over the team -----------------------------------------------------------------
@@ -189,7 +200,7 @@ cdef void forward(Pass *t) noexcept nogil:
         job.step.p, job.step.ldp = at(P, y.p, t.r0, y.ldm), y.ldm
         job.step.q, job.step.ldq = at(P, y.q, t.r0, y.ldm), y.ldm
         job.step.skip, job.step.ldskip = below if y.skip else NULL, ldx
-        job.c, job.ldc = job.step.p if y.has_p else job.step.d, y.ldm
+        job.c, job.ldc = job.step.p if y.p != NULL else job.step.d, y.ldm
         run(t, &job)
         below, ldx = at(P, y.a, t.r0, y.ldm), y.ldm
     run_blocks(t, loss_block, &blocks)
@@ -279,8 +290,7 @@ cdef void backward(Pass *t, char *out, bint add) noexcept nogil:
         job.c, job.ldc = t.bench.e[l & 1], x.ldm
         job.step.kind = FC_STEP_BACKWARD
         job.step.d, job.step.ldd = at(P, x.delta, t.r0, x.ldm), x.ldm
-        job.step.p, job.step.ldp = at(P, x.p, t.r0, x.ldm), x.ldm
-        job.step.q, job.step.ldq = at(P, x.q, t.r0, x.ldm), x.ldm
+        add_bends(P, &job.step, x, t.r0, not x.derived)
         job.step.skip, job.step.ldskip = t.bench.e[(l + 1) & 1] if y.skip else NULL, y.ldm
         job.step.sums, job.step.ldsums = t.bench.sums, t.bench.ldsums
         blocks = run(t, &job)
@@ -309,11 +319,10 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
             job.step.kind = FC_STEP_R_ACTIVATE
             job.step.u = y.vb + t.v * P.v_step if y.b >= 0 and P.active[l] else NULL
             job.step.d, job.step.ldd = t.bench.ra[l], y.ldm
-            job.step.p, job.step.ldp = at(P, y.p, t.r0, y.ldm), y.ldm
+            add_bends(P, &job.step, y, t.r0, quadratic)
             job.step.skip, job.step.ldskip = r_below if y.skip else NULL, ldx
             job.c, job.ldc = t.bench.rz[l], y.ldm
             if quadratic and y.curved:
-                job.step.q, job.step.ldq = at(P, y.q, t.r0, y.ldm), y.ldm
                 job.step.total = t.bench.totals
             run(t, &job)
             if quadratic and y.curved:
@@ -384,9 +393,8 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
         job.c, job.ldc = t.bench.e[l & 1], x.ldm
         job.step.kind = FC_STEP_R_BACKWARD
         job.step.d, job.step.ldd = t.bench.rz[l - 1], x.ldm
-        job.step.p, job.step.ldp = at(P, x.p, t.r0, x.ldm), x.ldm
+        add_bends(P, &job.step, x, t.r0, full)
         if full and x.curved:
-            job.step.q, job.step.ldq = at(P, x.q, t.r0, x.ldm), x.ldm
             job.step.r, job.step.ldr = t.bench.rz[l - 1], x.ldm
         job.step.skip, job.step.ldskip = t.bench.e[(l + 1) & 1] if y.skip else NULL, y.ldm
         job.step.sums, job.step.ldsums = t.bench.sums, t.bench.ldsums

@@ -106,6 +106,7 @@ cdef class Plan:
                 y.skip = skips[l]
             y.has_p = y.phi != FC_IDENTITY
             y.curved = y.phi not in (FC_IDENTITY, FC_RELU, FC_LEAKY_RELU)
+            y.derived = fc_derived(y.phi) and not y.skip and not absolute
         P.loss.kind, P.loss.divisor = LOSSES[loss], divisor
         P.data, P.ldx = &rows.D, rows.D.ldx
         self.choose_chunks(memory)
@@ -165,7 +166,8 @@ cdef class Plan:
 
     cdef void lay_out(self, Arena *A) noexcept nogil:
         """Hand out the block. In numbers of the real type, R rows in a chunk, D padded widths: n + (n - first layer) for W
-        both ways; R D of a, delta, and of phi' and e phi'' where they are not constant, by layer; R D_L for the loss;
+        both ways; R D of a, delta, and of phi' and e phi'' where they are neither constant nor
+        derived from a and delta, by layer; R D_L for the loss;
         scratch of r (1 or 2 D by layer, 2 max D), r the rows of a chunk where wide, of a panel for each thread where tall."""
         cdef PlanS *P = &self.P
         cdef size_t size = P.K.real_bytes, R = P.chunk
@@ -179,8 +181,8 @@ cdef class Plan:
             y.wn = take(A, y.m * panels(P, y.k), size) if l else NULL
             y.bias = take(A, y.ldm, size) if y.b >= 0 else NULL
             y.a = take(A, R * y.ldm, size)
-            y.p = take(A, R * y.ldm, size) if y.has_p else NULL
-            y.q = take(A, R * y.ldm, size) if y.curved else NULL
+            y.p = take(A, R * y.ldm, size) if y.has_p and not y.derived else NULL
+            y.q = take(A, R * y.ldm, size) if y.curved and not y.derived else NULL
             y.delta = take(A, R * y.ldm, size)
         y = &P.layer[P.n_layers - 1]
         P.loss.delta, P.loss.ldd = y.delta, y.ldm

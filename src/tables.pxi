@@ -5,6 +5,7 @@ cdef extern from "kernels/kernels.h" nogil:
     enum: FC_ALIGN
     ctypedef enum fc_activation:
         FC_IDENTITY, FC_RELU, FC_LEAKY_RELU, FC_TANH, FC_SIGMOID, FC_SOFTPLUS, FC_SILU, FC_GELU, FC_ELU
+    bint fc_derived(fc_activation)
     ctypedef enum fc_loss:
         FC_MSE, FC_CROSS_ENTROPY, FC_BINARY_CROSS_ENTROPY
     ctypedef enum fc_step_kind:

@@ -42,6 +42,10 @@ typedef enum {                       /* phi of a hidden layer */
 
 typedef enum { FC_MSE, FC_CROSS_ENTROPY, FC_BINARY_CROSS_ENTROPY } fc_loss;
 
+static inline int fc_derived(fc_activation phi) {
+    return phi == FC_TANH || phi == FC_SIGMOID || phi == FC_RELU || phi == FC_LEAKY_RELU;
+}
+
 /* What happens to a finished tile of a product, while it is in cache. c is the tile; d, p, q, r, skip are matrices of the
  * output's shape, u a vector over its columns, all padded; d may be c, everything else is its own.
  *
@@ -54,7 +58,12 @@ typedef enum { FC_MSE, FC_CROSS_ENTROPY, FC_BINARY_CROSS_ENTROPY } fc_loss;
  *
  * u NULL: 0. p NULL: 1. In the two backward steps `sums` (NULL: not wanted) gets the column sums of d, one row of it for each
  * block of rows, and in all steps `total` is one double for each item: partial sums are fixed by the blocks and never by the
- * threads. c, d and p are stored even where nobody will read them. */
+ * threads. c, d and p are stored even where nobody will read them.
+ *
+ * Where phi' and phi'' follow from a = phi(z), nothing but a and delta need be kept: in the steps but FC_STEP_ACTIVATE, a `phi`
+ * that is `fc_derived` says that p holds a and q holds delta = e phi', from which phi' and e phi'' are made on the spot:
+ *   tanh  phi' = 1 - a a, e phi'' = -2 a delta      sigmoid  phi' = a (1 - a), e phi'' = (1 - 2 a) delta
+ *   relu, leaky_relu  phi' by the sign of a, no phi''. */
 typedef enum {
     FC_STEP_NONE, FC_STEP_ACTIVATE, FC_STEP_R_ACTIVATE, FC_STEP_BACKWARD, FC_STEP_R_BACKWARD, FC_STEP_DOT
 } fc_step_kind;

@@ -20,6 +20,7 @@ from .basis import norm, orthogonalise, orthonormalise, project, rotate, subtrac
 from .checks import operator_dtype
 
 LONGEST_BATCH = 8
+BLOCK_BYTES = 64 << 20
 ROUNDING = 4.0  # products and sweeps are taken to be wrong by this many eps ||A||, where nothing larger shows
 
 
@@ -134,6 +135,18 @@ class Recurrence:
         if len(self.against):
             self.leak[:, i] = orthogonalise(self.against, out[None], passes=1)[0]
 
+    def _apply_block(self, m, p):
+        """Products with rows ``m .. m+p-1``, together where that takes little memory."""
+        W = np.empty((p, self.n), self.dtype)
+        if W.nbytes > BLOCK_BYTES or len(self.against):
+            for i, w in enumerate(W):
+                self.apply(m + i, w)
+            return W
+        V = self.rows[m:m + p].T
+        W[...] = np.asarray(self.op @ (V if self._product is not None else np.ascontiguousarray(V))).T
+        self.n_products += p
+        return W
+
     def _step_single(self):
         j, low = self.m, self.reach
         w = self.rows[j + 1]
@@ -230,9 +243,7 @@ class Recurrence:
     def _step_block(self):
         m, p = self.m, self.p
         k = m + p
-        W = np.empty((p, self.n), self.dtype)
-        for i, w in enumerate(W):
-            self.apply(m + i, w)
+        W = self._apply_block(m, p)
         sizes = [norm(w) for w in W]
         if not np.isfinite(sizes).all():
             raise ValueError("the operator returned values that are not finite; wanted finite numbers for a finite vector")

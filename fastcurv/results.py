@@ -4,6 +4,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from .smoothing import smear, to_coordinate
+
 __all__ = ["CriticalPoint", "Eigenpairs", "Estimate", "Inertia", "SpectralDensity"]
 
 
@@ -213,8 +215,7 @@ class SpectralDensity:
         """The fraction of eigenvalues in ``low < lam < high``, as an `Estimate`.
 
         A node next to an end stands for eigenvalues on both sides of it, so half of the weight of the two nodes
-        astride each end is uncertain; that is added to the standard error over the probes. A node that stands
-        for one known eigenvalue (a deflated one) is on its side for sure.
+        astride each end is uncertain; that is added to the standard error over the probes.
         """
         per_probe, unsure = np.zeros(self.n_probes), np.zeros(self.n_probes)
         for i, (x, w) in enumerate(zip(self.nodes, self.weights)):
@@ -229,6 +230,26 @@ class SpectralDensity:
         from scipy.stats import wasserstein_distance
 
         return float(wasserstein_distance(self.nodes.ravel(), values, self.weights.ravel()))
+
+    def regrid(self, *, axis=None, width=None, grid=None, n_grid=1024, linear_below=None):
+        """The same quadrature on another grid, axis or width, for no product; arguments as in `spectral_density`."""
+        from .density import check_look
+
+        look = check_look(self.axis if axis is None else axis, width, grid, n_grid, linear_below)
+        return replace(self, **smear(self.nodes, self.weights, **look))
+
+    def merge(self, other):
+        """The density from the probes of both, which must be of one operator; on the grid of this one's making."""
+        if not isinstance(other, SpectralDensity) or other.n != self.n:
+            raise ValueError("other is not a SpectralDensity of an operator of the same size; wanted one to merge with")
+        q = max(self.nodes.shape[1], other.nodes.shape[1])
+        nodes, weights = [np.vstack([np.pad(getattr(d, name), ((0, 0), (0, q - d.nodes.shape[1])), mode)
+                                     for d in (self, other)])
+                          for name, mode in (("nodes", "edge"), ("weights", "constant"))]
+        spread = smear(nodes, weights, axis=self.axis, width=self.width, linear_below=self.linear_below)
+        return replace(self, nodes=nodes, weights=weights, n_products=self.n_products + other.n_products,
+                       n_deflated=min(self.n_deflated, other.n_deflated), ghosts=max(self.ghosts, other.ghosts),
+                       **spread)
 
     def _over_probes(self, per_probe, method):
         n = len(per_probe)
@@ -264,20 +285,6 @@ class SpectralDensity:
         return (f"SpectralDensity: n = {self.n}, {self.n_probes} probes, {self.nodes.shape[1]} nodes each on "
                 f"[{number(used.min())}, {number(used.max())}], width {number(self.width)} ({self.axis} axis), "
                 f"{self.n_deflated} deflated, {self.n_products} products")
-
-
-def to_coordinate(lam, axis, linear_below):
-    """Eigenvalues to the coordinate that a density is per unit of."""
-    if axis == "linear":
-        return np.asarray(lam, dtype=float)
-    return np.arcsinh(np.asarray(lam, dtype=float) / linear_below) / np.log(10)
-
-
-def from_coordinate(x, axis, linear_below):
-    """The inverse of `to_coordinate`."""
-    if axis == "linear":
-        return np.asarray(x, dtype=float)
-    return np.sinh(np.asarray(x, dtype=float) * np.log(10)) * linear_below
 
 
 def astride(nodes, weights, end):

@@ -10,6 +10,8 @@ from .evidence import (PRODUCT_EPS, dense, equilibrate, hessian_products, indepe
 
 # From theta to where the gradient says the critical point is, curvature must keep this share of its size.
 PERSISTENCE = 2 / 3
+# A direction of symmetry has at most this share of the norm of H for its curvature, before the gradient is quite 0.
+ZERO_MODE = 1e-4
 
 
 @dataclass
@@ -58,20 +60,18 @@ class DenseHessian:
         """Orthonormal basis, in balanced coordinates, of the span of those directions that H is seen to annihilate.
 
         A column passes with ``||A t|| <= slack + error ||t||``. Those that fail are tried together: what of their
-        span H annihilates to rounding is kept.
+        span H annihilates to rounding is kept. At last, whatever of the whole span H does not map to a small share of
+        its norm is dropped: near a point that all of a symmetry leaves fixed, slack alone would let anything pass.
         """
-        if not T.shape[1]:
-            return T
-        error = self.error(self.ones, self.norm)
         sizes = np.linalg.norm(T, axis=0)
+        T, sizes = T[:, sizes > 0], sizes[sizes > 0]
+        if not T.shape[1]:
+            return np.zeros((self.n, 0))
+        error = self.error(self.ones, self.norm)
         passed = np.linalg.norm(self.A @ T, axis=0) <= slack + error * sizes
-        kept = T[:, passed] / sizes[passed]
-        rest = independent(T[:, ~passed])
-        if rest.shape[1]:
-            _, s, Vt = np.linalg.svd(self.A @ rest)
-            s = np.concatenate([s, np.zeros(len(Vt) - s.size)])
-            kept = np.hstack([kept, rest @ Vt[s <= error].T])
-        return independent(kept / self.d[:, None])
+        rest = _annihilated(self.A, independent(T[:, ~passed]), error)
+        Q = independent(np.hstack([T[:, passed] / sizes[passed], rest]) / self.d[:, None])
+        return _annihilated(self.balanced, Q, ZERO_MODE * self.balanced_norm)
 
     def signs(self, Q, balanced):
         """`Signs` off the span of Q (balanced coordinates)."""
@@ -103,6 +103,15 @@ class DenseHessian:
         seen = plain.vectors[:, np.abs(plain.values) > max(plain.error, cut)]
         inside = np.linalg.norm(seen.T @ g) / np.linalg.norm(g)
         return float(np.sqrt(max(0.0, 1.0 - inside**2)))
+
+
+def _annihilated(A, Q, tol):
+    """Orthonormal basis of the part of the span of Q, orthonormal, that A maps to at most `tol` of its length."""
+    if not Q.shape[1]:
+        return Q
+    _, s, Vt = np.linalg.svd(A @ Q)
+    s = np.concatenate([s, np.zeros(len(Vt) - s.size)])
+    return Q @ Vt[s <= tol].T
 
 
 def settle(ob, theta, g, signs, *, relative, rounding, counter):

@@ -6,14 +6,14 @@ Every function reads a network objective: `ob.model` (`sizes`, `activation`, `bi
 
 import numpy as np
 
-from .checks import as_rng, check_positive, check_vector
+from .checks import as_rng, check_vector
+from .invariance import flip_tanh, in_skip, permute_hidden, rescale_relu, skips
 from .reference import ACTIVATIONS
 
 __all__ = ["flat_directions", "probes", "saturation", "kinks", "curvature_floor", "permute_hidden", "flip_tanh",
            "rescale_relu"]
 
 _KINKED = ("relu", "leaky_relu", "elu")
-_HOMOGENEOUS = ("relu", "leaky_relu", "identity")
 
 
 def flat_directions(ob, theta):
@@ -65,24 +65,13 @@ def _rows(ob):
     return X if ob.sample_weight is None else X[np.asarray(ob.sample_weight) != 0]
 
 
-def _skips(model, layer):
-    """Whether hidden layer `layer` adds its input to its output."""
-    n_hidden = len(model.sizes) - 2
-    return bool(model.residual) and 0 <= layer < n_hidden and model.sizes[layer] == model.sizes[layer + 1]
-
-
-def _in_skip(model, layer):
-    """Whether the outputs of hidden layer `layer` are tied to others by a skip."""
-    return _skips(model, layer) or _skips(model, layer + 1)
-
-
 def _forward(ob, theta):
     """Pre-activations of every layer and inputs of every layer, float64."""
     model, X = ob.model, _rows(ob)
     zs = [np.asarray(z, dtype=float) for z in model.preactivations(theta.astype(model.dtype), X.astype(model.dtype))]
     below = [X]
     for layer, name in enumerate(model.activation):
-        below.append(ACTIVATIONS[name][0](zs[layer]) + (below[layer] if _skips(model, layer) else 0))
+        below.append(ACTIVATIONS[name][0](zs[layer]) + (below[layer] if skips(model, layer) else 0))
     return zs, below
 
 
@@ -144,7 +133,7 @@ def _dead_units(ob, zs):
                 else:
                     b[j] = 1
                 yield t
-            if not _skips(model, layer):
+            if not skips(model, layer):
                 for k in range(model.sizes[layer + 2]):
                     t, layers = _blank(model)
                     layers[layer + 1][0][k, j] = 1
@@ -155,7 +144,7 @@ def _rescalings(ob, theta):
     """A ReLU unit's weights scaled up, its outgoing weights down."""
     model, now = ob.model, ob.model.unflatten(theta)
     for layer, name in enumerate(model.activation):
-        if name not in ("relu", "leaky_relu") or _in_skip(model, layer):
+        if name not in ("relu", "leaky_relu") or in_skip(model, layer):
             continue
         for j in range(model.sizes[layer + 1]):
             yield _orbit(model, now, layer, j, j)
@@ -176,7 +165,7 @@ def _linear_orbits(ob, theta, rotations):
     """The general linear group around a hidden layer without nonlinearity; with `l2` only its rotations."""
     model, now = ob.model, ob.model.unflatten(theta)
     for layer, name in enumerate(model.activation):
-        if name != "identity" or _in_skip(model, layer):
+        if name != "identity" or in_skip(model, layer):
             continue
         width = model.sizes[layer + 1]
         for i in range(width):
@@ -374,88 +363,3 @@ def _loss_delta(ob, f, weights):
         delta = 2 * (f - y) if ob.loss == "mse" else ACTIVATIONS["sigmoid"][0](f) - y
     scale = (np.ones(N) if weights is None else weights) / (N if ob.loss == "cross_entropy" else N * d_out)
     return scale[:, None] * delta
-
-
-def _hidden(model, layer):
-    if isinstance(layer, bool) or not isinstance(layer, (int, np.integer)):
-        raise TypeError(f"layer is {layer!r}; wanted the number of a hidden layer, an int")
-    n_hidden = len(model.sizes) - 2
-    if not 0 <= layer < n_hidden:
-        raise ValueError(f"layer is {layer}; wanted a hidden layer, 0 to {n_hidden - 1}")
-    if _in_skip(model, layer):
-        raise ValueError(f"hidden layer {layer} is tied to its neighbours by a skip connection; wanted one that is not")
-    return int(layer)
-
-
-def _copy(model, theta):
-    theta = np.array(theta, dtype=model.dtype)
-    check_vector(theta, model.n_params, "theta")
-    return theta, model.unflatten(theta)
-
-
-def permute_hidden(model, theta, layer, order):
-    """Another theta with the same function: the units of hidden layer `layer` in the order `order`.
-
-    Examples
-    --------
-    >>> from fastcurv.reference import ReferenceModel
-    >>> model = ReferenceModel([1, 2, 1], bias=False)
-    >>> permute_hidden(model, [1.0, 2.0, 3.0, 4.0], 0, [1, 0])
-    array([2., 1., 4., 3.])
-    """
-    layer = _hidden(model, layer)
-    order = np.asarray(order)
-    width = model.sizes[layer + 1]
-    if order.shape != (width,) or sorted(order.tolist()) != list(range(width)):
-        raise ValueError(f"order is {order.tolist()}; wanted a permutation of 0 to {width - 1}")
-    theta, layers = _copy(model, theta)
-    (W, b), (W_out, _) = layers[layer], layers[layer + 1]
-    W[...] = W[order]
-    if b is not None:
-        b[...] = b[order]
-    W_out[...] = W_out[:, order]
-    return theta
-
-
-def flip_tanh(model, theta, layer, units):
-    """Another theta with the same function: the signs of `units` turned, incoming and outgoing.
-
-    Examples
-    --------
-    >>> from fastcurv.reference import ReferenceModel
-    >>> flip_tanh(ReferenceModel([1, 2, 1], bias=False), [1.0, 2.0, 3.0, 4.0], 0, [1])
-    array([ 1., -2.,  3., -4.])
-    """
-    layer = _hidden(model, layer)
-    if model.activation[layer] not in ("tanh", "identity"):
-        raise ValueError(f"hidden layer {layer} is {model.activation[layer]}; wanted an odd activation, tanh or identity")
-    return _scaled(model, theta, layer, units, -1.0)
-
-
-def rescale_relu(model, theta, layer, units, factor):
-    """Another theta with the same function: incoming weights of `units` times `factor` > 0, outgoing ones divided by it.
-
-    Examples
-    --------
-    >>> from fastcurv.reference import ReferenceModel
-    >>> rescale_relu(ReferenceModel([1, 2, 1], "relu", bias=False), [1.0, 2.0, 3.0, 4.0], 0, [0], 2.0)
-    array([2. , 2. , 1.5, 4. ])
-    """
-    layer = _hidden(model, layer)
-    if model.activation[layer] not in _HOMOGENEOUS:
-        raise ValueError(f"hidden layer {layer} is {model.activation[layer]}; wanted relu, leaky_relu or identity")
-    return _scaled(model, theta, layer, units, check_positive(factor, "factor"))
-
-
-def _scaled(model, theta, layer, units, factor):
-    width = model.sizes[layer + 1]
-    units = np.unique(np.atleast_1d(np.asarray(units, dtype=int)))
-    if units.size and not (0 <= units[0] and units[-1] < width):
-        raise ValueError(f"units are {units.tolist()}; wanted numbers from 0 to {width - 1}")
-    theta, layers = _copy(model, theta)
-    (W, b), (W_out, _) = layers[layer], layers[layer + 1]
-    W[units] *= factor
-    if b is not None:
-        b[units] *= factor
-    W_out[:, units] /= factor
-    return theta

@@ -109,8 +109,7 @@ def _annihilated(A, Q, tol):
     """Orthonormal basis of the part of the span of Q, orthonormal, that A maps to at most `tol` of its length."""
     if not Q.shape[1]:
         return Q
-    _, s, Vt = np.linalg.svd(A @ Q)
-    s = np.concatenate([s, np.zeros(len(Vt) - s.size)])
+    _, s, Vt = np.linalg.svd(A @ Q, full_matrices=False)
     return Q @ Vt[s <= tol].T
 
 

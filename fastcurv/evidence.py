@@ -94,6 +94,8 @@ def dense(H, block=256, chunks=512):
         E = np.zeros((n, stop - start), dtype=H.dtype)
         E[np.arange(start, stop), np.arange(stop - start)] = 1
         A[:, start:stop] = H(E)
+    if not np.isfinite(A).all():
+        raise ValueError("products with the Hessian hold NaN or infinity; wanted a theta where the loss is twice differentiable")
     groups = np.arange(n) * min(n, chunks) // n
     if hasattr(H.op, "rounding_bound"):
         bounds = np.array([H.bound((groups == c).astype(H.dtype)) for c in range(groups[-1] + 1)])

@@ -1,6 +1,7 @@
 """Other thetas with the same function: a network is not identifiable from what it computes.
 
-Loss and spectrum of the Hessian are the same at all of them. Hidden layers count from 0.
+The loss is the same at all of them; permutations and sign flips are orthogonal and keep the spectrum too. Hidden layers
+count from 0.
 """
 
 import numpy as np

@@ -6,9 +6,13 @@ LOSSES = {"mse": FC_MSE, "cross_entropy": FC_CROSS_ENTROPY, "binary_cross_entrop
 KINDS = {"hessian": HESSIAN, "ggn": GGN, "fisher": FISHER, "delta": DELTA}
 
 
-cdef char *pointer(array):
+cdef char *pointer(array) except? NULL:
     """Where an array's numbers begin."""
-    return <char *><uintptr_t>array.__array_interface__["data"][0]
+    cdef Py_buffer view
+    PyObject_GetBuffer(array, &view, PyBUF_STRIDES)
+    cdef char *start = <char *>view.buf
+    PyBuffer_Release(&view)
+    return start
 
 
 cdef enum:

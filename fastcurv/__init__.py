@@ -9,10 +9,30 @@ except PackageNotFoundError:                 # a checkout, built in place
 
 from .model import MLP
 from .objective import Objective
-from .config import show_config, show_versions
+
 from .lanczos import eigsh
+from .spectrum import eigvalsh
+from .spectrum import inertia
+from .density import spectral_density
+from .estimates import diagonal
+from .estimates import frobenius_norm
+from .estimates import trace
+
 from .critical import classify
+from .find import find_critical_point
+
+from .steps import escape
+from .steps import newton_step
+from .steps import saddle_free_newton_step
 from .minimize import minimize
-from .schedules import constant, constant_then_decay, inverse_time, power, robbins_monro
-from .scipy_methods import newton_cg, saddle_free_newton, trust_region
-from .steps import escape, newton_step, saddle_free_newton_step
+from .scipy_methods import newton_cg
+from .scipy_methods import saddle_free_newton
+from .scipy_methods import trust_region
+from .schedules import constant
+from .schedules import constant_then_decay
+from .schedules import inverse_time
+from .schedules import power
+from .schedules import robbins_monro
+
+from .config import show_config
+from .config import show_versions

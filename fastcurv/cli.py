@@ -47,9 +47,10 @@ def _demo(add):
         "demo",
         help="train on real data, look at the spectrum, read the verdict, leave a saddle",
         description="Train a 64-32-16-10 net on scikit-learn's digits to a critical point, with its spectrum at "
-        "three moments, the verdict at the end, and a saddle found and left. About two minutes.",
+        "three moments, the verdict at the end, and a saddle found and left. Less than a minute.",
     )
     p.add_argument("--out", default="fastcurv-demo.html", help="the report to write (default %(default)s)")
+    p.add_argument("--picture", help="also write spectra and escape as one picture there (.png, .svg)")
     p.add_argument("--quick", action="store_true", help="a smaller net and fewer samples, in seconds")
     _common(p)
     p.set_defaults(run=commands.demo)

@@ -16,7 +16,14 @@ def demo(args):
     """The whole job on real data."""
     from .demo import run
 
-    run(args.out, seed=args.seed, n_threads=args.threads, quick=args.quick, progress=not args.quiet)
+    run(
+        args.out,
+        picture=args.picture,
+        seed=args.seed,
+        n_threads=args.threads,
+        quick=args.quick,
+        progress=not args.quiet,
+    )
 
 
 def train(args):

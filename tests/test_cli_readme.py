@@ -5,12 +5,9 @@ import io
 import re
 from pathlib import Path
 
-import pytest
-
 README = Path(__file__).resolve().parent.parent / "README.md"
 
 
-@pytest.mark.skipif(not README.is_file(), reason="tests are run away from the checkout")
 def test_ten_lines_print_what_the_readme_says():
     code, output = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", README.read_text(), re.DOTALL).groups()
     assert len([line for line in code.splitlines() if line]) <= 12

@@ -1,0 +1,334 @@
+"""What a product promises besides its numbers: symmetry, the same bits, a memory bound, blocks, and good manners with inputs."""
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import scipy.optimize
+from scipy.sparse.linalg import eigsh, lobpcg, minres
+
+from fastcurv import MLP, Objective
+
+NETS = {                                     # how the engine serves them is asserted in test_same_bits
+    "tiny": dict(sizes=[2, 5, 1], activation="gelu", loss="mse", N=9),
+    "tall": dict(sizes=[33, 31, 31, 7], activation=["tanh", "silu"], loss="cross_entropy", N=333, residual=True),
+    "wide": dict(sizes=[129, 130, 130, 257, 33], activation="softplus", loss="binary_cross_entropy", N=65, residual=True),
+}
+every_net = pytest.mark.parametrize("net", NETS)
+every_dtype = pytest.mark.parametrize("dtype", ["float64", "float32"])
+
+
+@pytest.fixture
+def drawn(rng, problem):
+    """A net of NETS with a vector v and a block V: everything a product needs."""
+
+    def draw(net, dtype="float64", **options):
+        p = problem(rng, **{"weights": True, "l2": 0.01, **NETS[net], **options}, dtype=dtype)
+        p.V = rng.standard_normal((p.n, 5)).astype(dtype)
+        p.v, p.u = np.ascontiguousarray(p.V[:, 0]), np.ascontiguousarray(p.V[:, 1])
+        return p
+
+    return draw
+
+
+def everything(ob, theta, V):
+    """Every public result, by name."""
+    H, v = ob.hessian(theta), np.ascontiguousarray(V[:, 0])
+    J = ob.jacobian(theta)
+    value, gradient = ob.value_and_gradient(theta)
+    Jv = J @ v
+    return {"value": value, "gradient": gradient, "H @ v": H @ v, "H @ V": H @ V, "v'Hv": H.quadratic(v), "V'HV": H.quadratic(V),
+            "G @ V": ob.ggn(theta) @ V, "F @ V": ob.empirical_fisher(theta) @ V, "J @ v": Jv, "J.T @ Jv": J.T @ Jv}
+
+
+def again(p, **options):
+    """The same objective made anew, with other options."""
+    ob = p.ob
+    return Objective(ob.model, p.X, p.y, ob.loss, l2=ob.l2, sample_weight=p.weight, **options)
+
+
+# --- algebra ------------------------------------------------------------------------------------------------------------
+
+
+@every_dtype
+@every_net
+def test_symmetric_and_linear(arch, net, dtype, drawn):
+    """<u, Hv> = <v, Hu> and H(2u - 3v) = 2 Hu - 3 Hv, measured against norms: the inner product itself may vanish."""
+    p = drawn(net, dtype)
+    slack = 50 * np.finfo(dtype).eps
+    norm = np.linalg.norm
+    for operator in (p.ob.hessian(p.theta), p.ob.ggn(p.theta), p.ob.empirical_fisher(p.theta)):
+        Hu, Hv = operator @ p.u, operator @ p.v
+        gap = abs(float(p.u @ Hv) - float(p.v @ Hu))
+        assert gap <= slack * (norm(p.u) * norm(Hv) + norm(p.v) * norm(Hu))
+        both = operator @ (2 * p.u - 3 * p.v)
+        assert norm(both - (2 * Hu - 3 * Hv)) <= slack * (2 * norm(Hu) + 3 * norm(Hv))
+
+
+@every_dtype
+@every_net
+def test_same_bits(arch, net, dtype, drawn):
+    """For two calls, for columns and blocks, and for any number of threads."""
+    p = drawn(net, dtype)
+    H = p.ob.hessian(p.theta)
+    assert (H.layout["panel"] == 0) == (net == "wide")
+    product = H @ p.V
+    assert np.array_equal(H @ p.V, product)
+    wider = H @ np.tile(p.V, 4)
+    for j in range(5):
+        assert np.array_equal(H @ p.V[:, j], product[:, j])
+        assert np.array_equal(wider[:, 15 + j], product[:, j])
+    expected = everything(again(p, n_threads=1), p.theta, p.V)
+    for threads in (2, 3, 5):
+        ob = again(p, n_threads=threads)
+        assert ob.hessian(p.theta).layout["threads"] == (1 if net == "tiny" else threads)
+        for name, value in everything(ob, p.theta, p.V).items():
+            assert np.array_equal(value, expected[name]), f"{name} with {threads} threads"
+
+
+@pytest.mark.parametrize("net", ["tall", "wide"])
+def test_gauss_newton_is_positive(net, drawn):
+    p = drawn(net)
+    G = p.ob.ggn(p.theta)
+    forms = G.quadratic(p.V)
+    assert np.all(forms > 0)
+    assert np.all(abs(forms - (p.V * (G @ p.V)).sum(0)) <= 1e-13 * forms)
+    small = drawn("tiny", l2=0)
+    for operator in (small.ob.ggn(small.theta), small.ob.empirical_fisher(small.theta)):
+        eigenvalues = np.linalg.eigvalsh(operator.to_dense())
+        assert eigenvalues[0] >= -1e-14 * eigenvalues[-1]
+
+
+@every_net
+def test_rounding_bounds_hold(arch, net, drawn):
+    """They are above what rounding does in float32, and small enough to be of use in float64."""
+    p = drawn(net, "float32")
+    H, wide = p.ob.hessian(p.theta), p.ob.astype("float64")
+    true = wide.hessian(p.theta)
+    for v in (p.v, p.u):
+        assert np.linalg.norm(H @ v - true @ v) <= H.rounding_bound(v)
+        assert 0 < true.rounding_bound(v) <= 1e-7 * np.linalg.norm(true @ v)
+    assert np.linalg.norm(H.gradient - true.gradient) <= p.ob.rounding_bound(p.theta)
+    assert 0 < wide.rounding_bound(p.theta) <= 1e-7 * np.linalg.norm(true.gradient)
+
+
+# --- memory -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("net", ["tall", "wide"])
+def test_chunks(arch, net, drawn):
+    """Under a memory bound rows go in chunks, a ragged last one included: the bound is kept, the sums agree to 1e-12."""
+    p = drawn(net)
+    whole = everything(p.ob, p.theta, p.V)
+    free = p.ob.hessian(p.theta)
+    with pytest.raises(ValueError, match=r"memory=1 bytes is not enough: \d+ are needed") as refusal:
+        again(p, memory=1).hessian(p.theta)
+    least = int(str(refusal.value).split(":")[1].split()[0])
+    seen = set()
+    for memory in (least, (9 * least + free.nbytes) // 10, (least + free.nbytes) // 2, 4 * free.nbytes):
+        ob = again(p, memory=memory)
+        for name, value in everything(ob, p.theta, p.V).items():
+            gap = np.linalg.norm(np.subtract(value, whole[name]))
+            assert gap <= 1e-12 * np.linalg.norm(whole[name]), f"{name} with memory={memory}"
+        H = ob.hessian(p.theta)
+        H @ np.tile(p.V, 5)
+        assert H.nbytes <= memory
+        seen.add(H.layout["chunk"])
+    assert 1 in seen and len(p.X) in seen and any(len(p.X) % chunk for chunk in seen)
+
+
+def test_a_bound_is_refused_or_kept(drawn):
+    """Whatever the bound, the operator is within it; and a larger one never keeps fewer rows."""
+    p = drawn("tall", N=57)
+    full, rows = p.ob.hessian(p.theta).nbytes, 0
+    for memory in np.linspace(full / 20, full, 23).astype(int):
+        try:
+            H = again(p, memory=int(memory)).hessian(p.theta)
+        except ValueError:
+            assert rows == 0
+            continue
+        assert H.nbytes <= memory and H.layout["chunk"] >= rows
+        rows = H.layout["chunk"]
+    assert rows > 1
+
+
+# --- blocks of the matrix -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("memory", [None, "chunks"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_restrict(arch, bias, memory, rng, problem):
+    """A principal block, by layers or by indices, is the dense matrix's."""
+    p = problem(rng, [4, 6, 6, 3], "tanh", "cross_entropy", 40, l2=0.1, bias=bias, residual=True)
+    ob = p.ob if memory is None else again(p, memory=p.ob.hessian(p.theta).nbytes * 3 // 4)
+    starts = np.cumsum([0] + [W.size + (b.size if bias else 0) for W, b in p.model.unflatten(p.theta)])
+    for H in (ob.hessian(p.theta), ob.ggn(p.theta), ob.empirical_fisher(p.theta)):
+        dense = H.to_dense()
+        size = np.linalg.norm(dense)
+        for layers in ([0], [1], [2], 2, [0, 2], [2, 0], [0, 1, 2]):
+            places = np.concatenate([np.arange(starts[l], starts[l + 1]) for l in np.atleast_1d(layers)])
+            self_check(H.restrict(layers=layers), dense[np.ix_(places, places)], size, rng)
+        for places in (np.array([0]), rng.permutation(p.n)[:17], np.arange(p.n)[::-1]):
+            self_check(H.restrict(indices=places), dense[np.ix_(places, places)], size, rng)
+
+
+def self_check(block, true, size, rng):
+    V = rng.standard_normal((len(true), 3))
+    v = V[:, 0].copy()
+    assert block.shape == true.shape
+    for got, expected in ((block.to_dense(), true), (block @ v, true @ v), (block @ V, true @ V),
+                          (block.product(v, np.empty(len(v))), true @ v), (block.T @ v, true @ v)):
+        assert np.linalg.norm(got - expected) <= 1e-13 * size * max(1, np.linalg.norm(V))
+    forms = (V * (true @ V)).sum(0)
+    assert np.all(abs(block.quadratic(V) - forms) <= 1e-13 * size * (V * V).sum(0))
+    assert abs(block.quadratic(v) - forms[0]) <= 1e-13 * size * (v @ v)
+
+
+def test_restricted_products_do_less(drawn):
+    """The last layer alone: nothing below it is moved, so NaN that would come from there does not."""
+    p = drawn("tall")
+    H = p.ob.hessian(p.theta)
+    block = H.restrict(layers=[2])
+    full = np.zeros(p.n)
+    full[block.indices] = p.v[block.indices]
+    assert np.allclose(block @ p.v[block.indices], (H @ full)[block.indices], rtol=1e-12, atol=1e-14)
+    assert np.array_equal(block.gradient, H.gradient[block.indices]) and block.value == H.value
+
+
+# --- other people's algorithms ------------------------------------------------------------------------------------------
+
+
+def test_scipy_takes_them_as_they_are(rng, problem):
+    p = problem(rng, [4, 6, 3], "tanh", "cross_entropy", 40, l2=0.5)
+    H = p.ob.hessian(p.theta)
+    dense = H.to_dense()
+    true = np.linalg.eigvalsh(dense)
+    values = eigsh(H, k=3, which="SA", v0=rng.standard_normal(p.n))[0]
+    assert np.allclose(np.sort(values), true[:3], rtol=1e-8)
+    values = lobpcg(H, rng.standard_normal((p.n, 4)), tol=1e-6, maxiter=200)[0]
+    assert np.allclose(np.sort(values), true[-4:], rtol=1e-6)
+    G = p.ob.ggn(p.theta)
+    x, info = minres(G, H.gradient, rtol=1e-12)
+    assert info == 0 and np.linalg.norm(G @ x - H.gradient) <= 1e-9 * np.linalg.norm(H.gradient)
+    for method in ("trust-ncg", "Newton-CG", "trust-krylov"):
+        found = scipy.optimize.minimize(p.ob.value_and_gradient, p.theta, jac=True, hessp=p.ob.hessp, method=method)
+        assert np.linalg.norm(p.ob.gradient(found.x)) <= 1e-4
+    sums = 2 * H + G.T - H.H
+    assert np.allclose(sums @ p.theta, H @ p.theta + G @ p.theta)
+
+
+# --- whose state is it --------------------------------------------------------------------------------------------------
+
+
+@every_net
+def test_operators_keep_what_they_know(net, drawn):
+    """Nothing done to the objective, to theta or to other operators changes one; none of them changes the objective."""
+    p = drawn(net)
+    theta = p.theta.copy()
+    H, J = p.ob.hessian(theta), p.ob.jacobian(theta)
+    Hv, Jv, block = H @ p.v, J @ p.v, H.restrict(layers=[0])
+    Bv = block @ p.v[block.indices]
+    value = p.ob.value(p.theta)
+    for _ in range(3):
+        theta += 0.5
+        others = [p.ob.hessian(theta), p.ob.ggn(theta), p.ob.jacobian(theta)]
+        others[0] @ p.v
+        p.ob.gradient(theta)
+        p.ob.hessp(theta, p.v)
+        del others
+        assert np.array_equal(H @ p.v, Hv) and np.array_equal(J @ p.v, Jv)
+        assert np.array_equal(block @ p.v[block.indices], Bv)
+    assert p.ob.value(p.theta) == value == H.value
+    assert np.array_equal(H.theta, p.theta) and not H.theta.flags.writeable
+    del H, J                                                           # the block holds on to what it needs
+    fresh = p.ob.hessian(theta)
+    assert np.array_equal(block @ p.v[block.indices], Bv) and not np.array_equal(fresh @ p.v, Hv)
+    gradient = p.ob.gradient(p.theta)
+    gradient[:] = 0
+    assert p.ob.gradient(p.theta).any()
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, copy.copy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_pickle_and_copy(duplicate, drawn):
+    p = drawn("tall", n_threads=2)
+    ob = duplicate(p.ob)
+    assert ob.value(p.theta) == p.ob.value(p.theta) and repr(ob) == repr(p.ob)
+    assert ob.n_threads == 2 and np.array_equal(ob.gradient(p.theta), p.ob.gradient(p.theta))
+    H = p.ob.hessian(p.theta)
+    for operator in (H, p.ob.ggn(p.theta), p.ob.empirical_fisher(p.theta), p.ob.jacobian(p.theta), H.restrict(layers=[1])):
+        other = duplicate(operator)
+        v = p.v[:operator.shape[1]]
+        assert type(other) is type(operator) and np.array_equal(other @ v, operator @ v)
+        assert getattr(other, "kind", "") == getattr(operator, "kind", "")
+    assert duplicate(H).n_products == H.n_products
+
+
+def test_pickles_hold_data_and_no_state(drawn):
+    p = drawn("tall")
+    H = p.ob.hessian(p.theta)
+    assert len(pickle.dumps(H)) < p.X.nbytes + p.theta.nbytes + 20000 < H.nbytes
+
+
+def test_data_is_referenced(rng):
+    """X of the model's dtype is not copied, whatever its strides; unflatten gives views."""
+    model = MLP([6, 4, 2])
+    base = rng.standard_normal((60, 24))
+    for X in (base[:, :6].copy(), base[:, :6], np.asfortranarray(base[:, :6]), base[::-2, 3:15:2], base[:6].T):
+        y = rng.standard_normal((len(X), 2))
+        ob = Objective(model, X, y, loss="mse")
+        assert np.shares_memory(ob.X, X) and np.shares_memory(ob.y, y)
+        assert np.shares_memory(ob.batch(slice(3, 20)).X, X)
+        theta = model.init(seed=0)
+        for copied in (Objective(model, X.copy(), y, "mse"), Objective(model, X.tolist(), y.tolist(), "mse")):
+            assert np.array_equal(ob.gradient(theta), copied.gradient(theta))
+    theta = model.init(seed=1)
+    for W, b in model.unflatten(theta):
+        assert np.shares_memory(W, theta) and np.shares_memory(b, theta)
+    assert np.array_equal(model.flatten(model.unflatten(theta)), theta)
+    model.unflatten(theta)[0][1][...] = 7
+    assert (theta == 7).sum() == 4
+
+
+# --- counts -------------------------------------------------------------------------------------------------------------
+
+
+def test_products_are_counted(drawn):
+    p = drawn("tiny")
+    H = p.ob.hessian(p.theta)
+    spent = [H.n_products]
+    for call in (lambda: H @ p.v, lambda: H @ p.V, lambda: H.matvec(p.v), lambda: H.product(p.v), lambda: H.quadratic(p.v),
+                 lambda: H.quadratic(p.V), H.to_dense, lambda: H.restrict(layers=[0]) @ p.v[:15],
+                 lambda: H.restrict(indices=[1, 2]).to_dense(), lambda: p.ob.hessp(p.theta, p.v)):
+        call()
+        spent.append(H.n_products)
+    assert np.diff(spent).tolist() == [1, 5, 1, 1, 1, 5, p.n, 1, 2, 0]
+
+
+# --- a model around theta -----------------------------------------------------------------------------------------------
+
+
+def test_taylor(drawn):
+    """The error of the quadratic model falls as the cube of the step."""
+    p = drawn("tiny")
+    model = p.ob.taylor(p.theta)
+    d = p.v / np.linalg.norm(p.v)
+    errors = np.array([abs(p.ob.value(p.theta + t * d) - model(t * d)) for t in (0.04, 0.02, 0.01)])
+    assert model(0 * d) == p.ob.value(p.theta)
+    assert np.all(abs(np.log2(errors[:-1] / errors[1:]) - 3) <= 0.25)
+
+
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy", "binary_cross_entropy"])
+def test_batch(loss, rng, problem):
+    """Some rows, by slice, indices or mask: the objective that has only these; sums over batches make the whole."""
+    p = problem(rng, [5, 6, 3], "elu", loss, 50, weights=True)
+    v = rng.standard_normal(p.n)
+    mask = rng.random(50) < 0.5
+    for rows in (slice(7, 31), slice(None, None, -3), rng.integers(50, size=20), mask, [4], list(range(50)), np.array([-1, 0])):
+        part = p.ob.batch(rows)
+        fresh = Objective(p.model, p.X[rows].copy(), p.y[rows].copy(), loss, sample_weight=p.weight[rows].copy())
+        assert part.value(p.theta) == fresh.value(p.theta) and part.n_samples == fresh.n_samples
+        assert np.array_equal(part.gradient(p.theta), fresh.gradient(p.theta))
+        assert np.array_equal(part.hessian(p.theta) @ v, fresh.hessian(p.theta) @ v)
+    halves = [p.ob.batch(mask), p.ob.batch(~mask)]
+    total = sum(half.n_samples * half.gradient(p.theta) for half in halves) / 50
+    assert np.linalg.norm(total - p.ob.gradient(p.theta)) <= 1e-14 * np.linalg.norm(total)

@@ -56,6 +56,17 @@ class Recurrence:
         self._lost = [0.0, 0.0]
         self._product = getattr(op, "product", None)
 
+    def reserve(self, max_basis):
+        """Room for up to `max_basis` rows; what is there stays."""
+        capacity = min(max_basis, self.dimension)
+        more = capacity - self.capacity
+        if more > 0:
+            self.rows.resize((capacity + 1, self.n), refcheck=False)
+            self.T = np.pad(self.T, ((0, more), (0, more)))
+            self.err = np.pad(self.err, (0, more))
+            self.leak = np.pad(self.leak, ((0, 0), (0, more)))
+            self.capacity = capacity
+
     # -- starting ---------------------------------------------------------------------------------------------------
 
     def reset(self):

@@ -43,6 +43,8 @@ class Eigenpairs:
         True where Ctrl-C ended the run early.
     shared : str or None
         The name of the `Krylov` run whose products these are, where they are not this result's own.
+    n_new : int or None
+        How many of them were made for this result; None: all.
     """
 
     values: np.ndarray
@@ -56,6 +58,7 @@ class Eigenpairs:
     probed: bool = False
     interrupted: bool = False
     shared: "str | None" = None
+    n_new: "int | None" = None
 
     def __len__(self):
         return len(self.values)
@@ -152,6 +155,52 @@ class Inertia:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
+class Extremes:
+    """What an unrestarted Lanczos run from a random start knows of both ends of a spectrum.
+
+    Attributes
+    ----------
+    lambda_min, lambda_max : float
+        The outermost Ritz values: the true ends lie no further in, up to `error`.
+    residual_min, residual_max : float
+        An eigenvalue lies within this of each.
+    lowest, highest : ndarray, shape (n,)
+        Their unit vectors.
+    n_negative, n_positive : int
+        At least so many eigenvalues have that sign (Cauchy interlacing).
+    error : float
+        What rounding in vectors and algebra may have done to a Ritz value; the products' own comes on top.
+    risk : float
+        The probability, over the random start, that some eigenvalue lies below
+        ``lambda_min - curvature_tol * (lambda_max - lambda_min)``; at most 1.648 sqrt(n) exp(-(2k-1) sqrt(tol)) after
+        k products, and 0 for a Krylov space that filled the whole space.
+    curvature_tol : float
+    n_products, n_new, shared
+        As in `Eigenpairs`.
+    """
+
+    lambda_min: float
+    lambda_max: float
+    residual_min: float
+    residual_max: float
+    lowest: np.ndarray
+    highest: np.ndarray
+    n_negative: int
+    n_positive: int
+    error: float
+    risk: float
+    curvature_tol: float
+    n_products: int
+    n_new: "int | None" = None
+    shared: "str | None" = None
+
+    def __repr__(self):
+        return (f"Extremes: lambda_min {number(self.lambda_min)} +- {self.residual_min:.1e}, lambda_max "
+                f"{number(self.lambda_max)} +- {self.residual_max:.1e}, at least {self.n_negative} negative and "
+                f"{self.n_positive} positive, risk {self.risk:.2g} at {self.curvature_tol:g}, {self.n_products} products")
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class SpectralDensity:
     """Density of eigenvalues by stochastic Lanczos quadrature.
 
@@ -178,6 +227,8 @@ class SpectralDensity:
         The largest ``|<q_i, q_j>|``, i != j, among Lanczos vectors measured: ghosts need this to be near 1.
     shared : str or None
         The name of the `Krylov` run whose products these are.
+    n_new : int or None
+        How many of them were made for this result; None: all.
     """
 
     grid: np.ndarray
@@ -193,6 +244,7 @@ class SpectralDensity:
     n_deflated: int = 0
     ghosts: float = 0.0
     shared: "str | None" = None
+    n_new: "int | None" = None
 
     @property
     def n_probes(self):

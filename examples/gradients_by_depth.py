@@ -1,7 +1,7 @@
 """L10. Gradients vanish or explode with depth, unless the initialisation keeps their scale: Xavier, and He for ReLU.
 
-For each activation and initialisation, the norm of the gradient and the largest curvature of every layer's own block
-of the Hessian, from the first layer to the last.
+For each activation and initialisation, from the first layer to the last: the norm of the gradient over a layer's biases,
+which is what backpropagation brings there, and the largest curvature in the layer's own block of the Hessian.
 """
 
 import numpy as np
@@ -30,7 +30,7 @@ def main(scale="normal", out="pictures"):
             spans[activation, init] = gradients[-2] / gradients[0]
         column[0].set_title(activation)
         column[1].set_xlabel("layer")
-    for ax, label in zip(axes[:, 0], ("norm of the gradient", "largest |eigenvalue| of the block")):
+    for ax, label in zip(axes[:, 0], ("gradient over the biases", "largest |eigenvalue| of the block")):
         ax.set_ylabel(label)
     for ax in axes.flat:
         ax.set_yscale("log")
@@ -46,14 +46,14 @@ def main(scale="normal", out="pictures"):
 
 
 def profile(ob, init, n_seeds, every):
-    """Gradient norm of every layer's weights, and ``(layer, largest |eigenvalue|)`` of some blocks; geometric means."""
+    """Gradient norm over every layer's biases, and ``(layer, largest |eigenvalue|)`` of some blocks; geometric means."""
     scheme = init.split()[-1]
     factor = {"half": 0.5, "twice": 2.0}.get(init.split()[0], 1.0)
     gradients, blocks = [], list(range(0, len(ob.model.sizes) - 1, every))
     curvatures = []
     for seed in range(n_seeds):
         theta = factor * ob.model.init(seed=seed, scheme=scheme)
-        gradients.append([np.linalg.norm(W) for W, _ in ob.model.unflatten(ob.gradient(theta))])
+        gradients.append([np.linalg.norm(b) for _, b in ob.model.unflatten(ob.gradient(theta))])
     hessian = ob.hessian(theta)
     for layer in blocks:
         pairs = fc.eigsh(hessian.restrict(layers=[layer]), k=1, which="LM", tol=1e-2, seed=0, max_products=100)

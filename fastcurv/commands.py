@@ -116,7 +116,7 @@ def bench(args):
         gradient = best_time(lambda: objective.value_and_gradient(next(points)))
         layers = [m * k for k, m in zip(args.sizes, args.sizes[1:])]
         flops = 2 * args.samples * (2 * layers[0] + 6 * sum(layers[1:]))
-        share = flops / product / fc._engine.fma_peak(dtype, args.threads or 0)
+        share = flops / product / fc._engine.fma_peak(dtype, args.threads or fc._engine.default_threads())
         ratio = product / gradient
         print(f"{dtype:<9}{gradient * 1e3:>13.4g}{product * 1e3:>12.4g}{ratio:>18.2f}{share:>13.0%}")
 

@@ -6,13 +6,13 @@ still too large gets the correction t of the Jacobi-Davidson equation,
     (I - Y Y') (A - theta) (I - Y Y') t = -r,        r = A y - theta y,
 
 solved roughly by MINRES on float32 products, and one float64 product with t. Since the equation is only a correction,
-its float32 errors are relative to r: every round gains the digits that MINRES gained.
+its float32 errors are relative to r: every round gains the digits that MINRES gained. Where that stalls, at values
+closer than float32 can tell apart, float64 Lanczos goes on from what is there.
 """
 
 from dataclasses import replace
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator, minres
 
 from .basis import norm, orthogonalise, orthonormalise, project, rotate
 from .checks import check_positive_int
@@ -22,7 +22,7 @@ from .ritz import wanted
 LOW_TOL = 2e-5
 ROUNDS = 16
 INNER_TOL = 1e-3
-FIRST_STEPS, MOST_STEPS = 40, 640  # of MINRES: doubled after a round that gained less than a digit
+FIRST_STEPS, MOST_STEPS = 40, 160  # of MINRES: doubled after a round that gained less than a digit
 
 
 def eigsh_mixed(op, k, which, *, tol, relative, max_products, max_basis, v0, against, probe, seed, progress):
@@ -41,6 +41,11 @@ def eigsh_mixed(op, k, which, *, tol, relative, max_products, max_basis, v0, aga
     refiner = _Refiner(high, low, which, len(found), found.vectors.T.astype(np.float64), against)
     refiner.n_low = found.n_products
     values, rows, residuals, targets = refiner.run(tol, relative, max_products)
+    spent = refiner.n_low + refiner.n_high
+    if (residuals > targets).any() and spent + 2 * k <= max_products and not found.interrupted:
+        rest = eigsh(high, k, which, tol=tol, relative=relative, max_products=max_products - spent, seed=seed,
+                     max_basis=max_basis, v0=rows.T, against=None if against is None else against.T, progress=progress)
+        return replace(rest, n_products=spent + rest.n_products, n_low=refiner.n_low, probed=found.probed)
     return replace(found, values=values, vectors=rows.T, residuals=residuals, converged=residuals <= targets, tol=tol,
                    n_products=refiner.n_low + refiner.n_high, n_low=refiner.n_low, scale=refiner.scale)
 
@@ -89,15 +94,21 @@ class _Refiner:
         return theta, self.Y[:self.k], residuals, targets
 
     def _rayleigh_ritz(self):
-        """The k wanted pairs in the span of Y; rows beyond them are dropped. Residual vectors and norms."""
+        """The k wanted pairs in the span of Y, their residual vectors and norms.
+
+        Y becomes Ritz vectors, the wanted ones first; up to k + 8 of those next to them stay as well, since a near
+        neighbour of a wanted value is found by the corrections and must not be lost again.
+        """
         T = project(self.Y, self.W)
         theta, S = np.linalg.eigh((T + T.T) / 2)
-        keep = wanted(theta, self.k, self.which)
-        theta, S = theta[keep], S[:, keep]
+        near = wanted(theta, 2 * self.k + 8, self.which)
+        first = wanted(theta, self.k, self.which)
+        order = np.concatenate([first, np.setdiff1d(near, first)])
         for rows in (self.Y, self.W):
-            rotate(rows, S)
-        self.Y, self.W = self.Y[:self.k], self.W[:self.k]
-        R = self.W - theta[:, None] * self.Y
+            rotate(rows, S[:, order])
+        self.Y, self.W = self.Y[:len(order)], self.W[:len(order)]
+        theta = theta[first]
+        R = self.W[:self.k] - theta[:, None] * self.Y[:self.k]
         rounding = 4 * np.finfo(float).eps * self.scale
         return theta, R, np.array([norm(r) for r in R]) + rounding
 
@@ -116,6 +127,42 @@ class _Refiner:
             orthogonalise(Y, out[None], passes=1)
             return out
 
-        n = len(b)
-        t, _ = minres(LinearOperator((n, n), multiply, dtype=np.float32), b, rtol=INNER_TOL, maxiter=steps)
-        return t.astype(np.float64) if np.isfinite(t).all() and t.any() else b.astype(np.float64)
+        return minres(multiply, b, steps, INNER_TOL).astype(np.float64)
+
+
+def minres(multiply, b, steps, tol):
+    """Roughly solve ``A x = b`` for symmetric A: until the residual is below ``tol ||b||``, at most `steps` products.
+
+    The residual alone decides: that ``||A r||`` is small, too, means nothing where A has far larger eigenvalues.
+
+    References
+    ----------
+    .. [1] C. Paige and M. Saunders, Solution of sparse indefinite systems of linear equations, SIAM J. Numer. Anal. 12
+       (1975).
+    """
+    dtype = b.dtype.type
+    beta = left = norm(b)
+    goal = tol * left
+    v, before = b / dtype(beta), np.zeros_like(b)
+    x, w, w_before = np.zeros_like(b), np.zeros_like(b), np.zeros_like(b)
+    c = c_before = 1.0
+    s = s_before = beta = 0.0
+    for _ in range(steps):
+        p = multiply(v)
+        alpha = float(v @ p)
+        p -= dtype(alpha) * v
+        p -= dtype(beta) * before
+        following = norm(p)
+        first = c * alpha - c_before * s * beta
+        second, third = s * alpha + c_before * c * beta, s_before * beta
+        length = float(np.hypot(first, following))
+        if length == 0 or not np.isfinite(length):
+            break
+        c_before, s_before, c, s = c, s, first / length, following / length
+        w_before, w = w, (v - dtype(third) * w_before - dtype(second) * w) / dtype(length)
+        x += dtype(c * left) * w
+        left *= -s
+        if abs(left) <= goal or following == 0:
+            break
+        before, v, beta = v, p / dtype(following), following
+    return x if x.any() else b.copy()

@@ -82,6 +82,8 @@ def classify(ob, theta, *, gradient_tol=None, curvature_tol=1e-4, failure_probab
     """
     started = time.perf_counter()
     theta = check_vector(theta, ob.n_params, "theta", np.float64)
+    if getattr(ob, "dtype", None) == np.float32:
+        theta = theta.astype(np.float32).astype(np.float64)     # where the objective really is
     ask = _Question(ob, theta.copy(), gradient_tol, curvature_tol, failure_probability, max_products, seed)
     H = hessian_products(ob, theta)
     small = theta.size < dense_below and (max_products is None or max_products >= theta.size)
@@ -158,7 +160,10 @@ def _dense(ask, H):
     if critical:
         relative = relative_gradient(g, ask.theta, best.c, full.live, best.norm)
         spent = [0]
-        settle(ask.ob, ask.theta, g, best, relative=relative, rounding=ask.g_bound, counter=spent)
+        length = parameter_length(ask.theta, full.ones)
+        rounding = PRODUCT_EPS * ask.eps * full.norm * length if ask.g_bound is None else ask.g_bound
+        settle(ask.ob, ask.theta, g, best, relative=relative, rounding=rounding, stiffness=full.norm / length,
+               counter=spent)
         H.count += spent[0]
     direction, curvature = _escape(H, plain, best)
     (low, low_bounds), (high, high_bounds) = full.extremes(plain, Q)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.linalg import eigh, qr
 
-from .evidence import (PRODUCT_EPS, dense, equilibrate, hessian_products, independent, matrix_error, parameter_length,
+from .evidence import (PRODUCT_EPS, dense, equilibrate, hessian_products, independent, matrix_error,
                        spectral_norm)
 
 # From theta to where the gradient says the critical point is, curvature must keep this share of its size.
@@ -113,14 +113,14 @@ def _annihilated(A, Q, tol):
     return Q @ Vt[s <= tol].T
 
 
-def settle(ob, theta, g, signs, *, relative, rounding, counter):
+def settle(ob, theta, g, signs, *, relative, rounding, stiffness, counter):
     """Set the signs to 0 that do not last from theta to the critical point that it stands for.
 
     g is small, not zero, and known up to `rounding` only, so the critical point is a step away: the Newton step p in
     the directions of sure curvature, and ``-(g'u +- rounding) / lambda`` along an eigenvector u of weak curvature.
     Curvature along u is computed again there. At a nondegenerate critical point it hardly changes. Beside a
     degenerate one (a cubic, a quartic, the tail of an exponential, the floor of a valley) it falls to a half of what
-    it was, or to nothing.
+    it was, or to nothing. Weak is a curvature that such a step could change by 1%.
 
     Parameters
     ----------
@@ -130,14 +130,15 @@ def settle(ob, theta, g, signs, *, relative, rounding, counter):
         Changed in place.
     relative : float
         ``||g|| / (||H|| ||theta||)`` in the coordinates of `signs`: how far off the critical point may be.
-    rounding : float or None
-        Bound on ``||computed g - g||``; None takes `PRODUCT_EPS` eps ``||H|| ||theta||``.
+    rounding : float
+        Bound on ``||computed g - g||``.
+    stiffness : float
+        ``||H|| / ||theta||``, what a third derivative is taken to be like.
     counter : list of int
         Products spent are added to its first entry.
     """
     c, norm = signs.c, signs.norm
     eps = PRODUCT_EPS * np.finfo(float).eps
-    default = eps * norm * parameter_length(theta, c)
     coefficients = signs.vectors.T @ (c * g)
     reach = max(relative, eps)
     sure = np.abs(signs.values) > max(signs.error, reach**0.5 * norm)
@@ -151,10 +152,12 @@ def settle(ob, theta, g, signs, *, relative, rounding, counter):
             signs.signs[weak[~(now * sign >= PERSISTENCE * np.abs(signs.values[weak]))]] = 0
         lasting = 0
         for i in order:
-            if lasting == 8 or abs(signs.values[i]) > 10 * reach**0.5 * norm:
-                break
             u = c * signs.vectors[:, i]
-            slack = default if rounding is None else rounding * np.linalg.norm(u)
+            size = np.linalg.norm(u)
+            slack = rounding * size
+            step = (abs(coefficients[i]) + slack) / abs(signs.values[i])
+            if lasting == 8 or step * size**3 * stiffness <= 0.01 * abs(signs.values[i]):
+                break
             if _lasts_along(ob, theta, u, signs.values[i], coefficients[i], slack, counter):
                 lasting += 1
             else:

@@ -117,7 +117,6 @@ def balance(H, rng, probes=3, rounds=2):
             return np.ones(n), np.ones(n, bool), 0.0
         d[live] /= np.sqrt(rows[live])
         d[~live] = np.exp(np.log(d[live]).mean())
-    d = 2.0 ** np.round(np.log2(d))
     v, norm = Y[:, 0], 0.0
     for _ in range(4):
         v = v / np.linalg.norm(v)

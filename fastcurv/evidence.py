@@ -139,7 +139,7 @@ def spectral_norm(A, steps=12):
 
 
 def equilibrate(A, noise):
-    """Powers of two d such that the rows of ``d A d`` have a largest entry near 1 (Ruiz 2001), and which rows count.
+    """Positive d such that the rows of ``d A d`` have a largest entry near 1 (Ruiz 2001), and which rows count.
 
     Rows that hold nothing above `noise` (n,) say nothing about the scale of their parameter and get the geometric
     mean of the others.
@@ -155,7 +155,7 @@ def equilibrate(A, noise):
             e /= np.sqrt(np.where(rows > 0, rows, 1.0))
         d[live] = e
         d[~live] = np.exp(np.log(e).mean())
-    return 2.0 ** np.round(np.log2(d)), live
+    return d, live
 
 
 def parameter_length(theta, d, live=None):

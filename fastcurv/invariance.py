@@ -11,6 +11,18 @@ from .checks import check_positive, check_vector
 __all__ = ["permute_hidden", "flip_tanh", "rescale_relu"]
 
 
+def layers_of(model, theta):
+    """``[(W, b), ...]``, views of a flat vector of any dtype; b is None without biases."""
+    layers, at = [], 0
+    for k, m in zip(model.sizes, model.sizes[1:]):
+        W = theta[at:at + m * k].reshape(m, k)
+        at += m * k
+        b = theta[at:at + m] if model.bias else None
+        at += m * bool(model.bias)
+        layers.append((W, b))
+    return layers
+
+
 def skips(model, layer):
     """Whether hidden layer `layer` adds its input to its output."""
     n_hidden = len(model.sizes) - 2
@@ -36,7 +48,7 @@ def _hidden(model, layer):
 def _copy(model, theta):
     theta = np.array(theta, dtype=model.dtype)
     check_vector(theta, model.n_params, "theta")
-    return theta, model.unflatten(theta)
+    return theta, layers_of(model, theta)
 
 
 def permute_hidden(model, theta, layer, order):

@@ -1,13 +1,13 @@
 """What the structure of a network decides about its Hessian before a single product is spent.
 
-Every function reads a network objective: `ob.model` (`sizes`, `activation`, `bias`, `residual`, `unflatten`, `flatten`,
+Every function reads a network objective: `ob.model` (`sizes`, `activation`, `bias`, `residual`,
 `preactivations`), `ob.X`, `ob.y`, `ob.loss`, `ob.l2`, `ob.sample_weight`. Hidden layers count from 0.
 """
 
 import numpy as np
 
 from .checks import as_rng, check_vector
-from .invariance import flip_tanh, in_skip, permute_hidden, rescale_relu, skips
+from .invariance import flip_tanh, in_skip, layers_of, permute_hidden, rescale_relu, skips
 from .reference import ACTIVATIONS
 
 __all__ = ["flat_directions", "probes", "saturation", "kinks", "curvature_floor", "permute_hidden", "flip_tanh",
@@ -78,7 +78,7 @@ def _forward(ob, theta):
 def _blank(model):
     """A zero direction with its views ``[(W, b), ...]``."""
     t = np.zeros(model.n_params)
-    return t, model.unflatten(t)
+    return t, layers_of(model, t)
 
 
 def _softmax_shift(ob):
@@ -92,13 +92,13 @@ def _softmax_shift(ob):
         yield t
 
 
-def null_space(A):
+def null_space(A, eps=np.finfo(float).eps):
     """Unit vectors c with ``A c = 0`` to rounding, as columns; columns of A are brought to one norm before ranking."""
     norms = np.linalg.norm(A, axis=0)
     norms = np.where(norms > 0, norms, 1.0)
     R = np.linalg.qr(A / norms, mode="r")
     _, s, Vt = np.linalg.svd(R, full_matrices=True)
-    rank = int((s > 4 * max(A.shape) * np.finfo(float).eps * s.max(initial=0.0)).sum())
+    rank = int((s > 4 * max(A.shape) * eps * s.max(initial=0.0)).sum())
     null = Vt[rank:].T / norms[:, None]
     return null / np.linalg.norm(null, axis=0)
 
@@ -108,7 +108,7 @@ def _dependent_inputs(ob, below):
     model = ob.model
     for layer, a in enumerate(below):
         features = np.hstack([a, np.ones((len(a), 1))]) if model.bias else a
-        for c in null_space(features).T:
+        for c in null_space(features, np.finfo(model.dtype).eps).T:
             for row in range(model.sizes[layer + 1]):
                 t, layers = _blank(model)
                 W, b = layers[layer]
@@ -142,7 +142,7 @@ def _dead_units(ob, zs):
 
 def _rescalings(ob, theta):
     """A ReLU unit's weights scaled up, its outgoing weights down."""
-    model, now = ob.model, ob.model.unflatten(theta)
+    model, now = ob.model, layers_of(ob.model, theta)
     for layer, name in enumerate(model.activation):
         if name not in ("relu", "leaky_relu") or in_skip(model, layer):
             continue
@@ -163,7 +163,7 @@ def _orbit(model, now, layer, i, j, rotation=False):
 
 def _linear_orbits(ob, theta, rotations):
     """The general linear group around a hidden layer without nonlinearity; with `l2` only its rotations."""
-    model, now = ob.model, ob.model.unflatten(theta)
+    model, now = ob.model, layers_of(ob.model, theta)
     for layer, name in enumerate(model.activation):
         if name != "identity" or in_skip(model, layer):
             continue
@@ -200,7 +200,7 @@ def probes(ob, theta, *, max_columns=64, seed=0):
         Unit columns, p <= max_columns.
     """
     theta, rng, model = _theta(ob, theta), as_rng(seed), ob.model
-    now, columns = model.unflatten(theta), []
+    now, columns = layers_of(model, theta), []
     for layer in range(len(model.activation)):
         for plus, minus in _special_units(now, layer):
             for incoming in (True, False):
@@ -294,7 +294,7 @@ def kinks(ob, theta):
     for layer, name in enumerate(model.activation):
         if name not in _KINKED:
             continue
-        W, b = model.unflatten(theta)[layer]
+        W, b = layers_of(model, theta)[layer]
         reach = np.abs(below[layer]) @ np.abs(W).T + (0 if b is None else np.abs(b))
         near = np.abs(zs[layer]) <= 4 * (layer + 1) * (W.shape[1] + 2) * eps * reach
         if layer == 0 and b is None:
@@ -330,7 +330,7 @@ def curvature_floor(ob, theta):
     slope = ACTIVATIONS[name][1](z)
     bend = np.broadcast_to(np.imag(ACTIVATIONS[name][1](z + 1j * h)) / h, z.shape)
     X1 = np.hstack([X, np.ones((len(X), 1))]) if model.bias else X
-    e = delta @ model.unflatten(theta)[1][0]
+    e = delta @ layers_of(model, theta)[1][0]
     lowest = min(_block_floor(delta, slope[:, j], e[:, j] * bend[:, j], X1) for j in range(z.shape[1]))
     return float(ob.l2 + min(0.0, lowest))
 

@@ -39,7 +39,7 @@ def find_critical_point(ob, theta0, method="newton-mr", *, gradient_tol=None, ma
         ``||g||^2 / 2``, whose gradient is ``Hg``, then ``newton-mr`` to polish.
     gradient_tol : float, optional
         Where to stop. Default: 10 times the rounding bound of the gradient (the objective's own, or
-        ``64 eps ||H|| ||theta||``).
+        ``64 eps ||H|| ||theta||``), and on from there for as long as a step divides ``||g||`` by 4.
     max_iter : int
         Steps at most.
     max_products : int, optional
@@ -146,6 +146,8 @@ def _newton(walk):
         walk.set_tol(H, norm)
         if walk.norm <= walk.tol:
             walk.n_products += H.count
+            if walk.fixed_tol is None and walk.budget_left() and _polish(walk, steps):
+                continue
             return walk.stop(0, f"||g|| = {walk.norm:.3g} is within {walk.tol:.3g}")
         if not walk.budget_left():
             walk.n_products += H.count
@@ -162,6 +164,16 @@ def _newton(walk):
                 continue
         if not _search(walk, steps, slopes, uphill, norm):
             return walk.stop(2, f"no step lowered ||g|| = {walk.norm:.3g}; theta is where it was before that line search")
+
+
+def _polish(walk, steps):
+    """A full step, if it still divides ``||g||`` by 4: the bound on rounding may be far above rounding itself."""
+    for p in steps[:2]:
+        g = walk.gradient(walk.theta + p)
+        if 4 * np.linalg.norm(g) <= walk.norm and walk.norm > 0:
+            walk.move(walk.theta + p, g)
+            return True
+    return False
 
 
 def _excursion(walk):

@@ -11,6 +11,7 @@ SOURCES = ["src/engine.pyx", "src/team.c", "src/arch.c"] + [
 HEADERS = [os.path.join(folder, name) for folder in ("src", "src/kernels") for name in sorted(os.listdir(folder))
            if name.endswith((".h", ".inc", ".pxi"))]
 
+macros = [("FC_NO_VECTORS", "1")] if os.environ.get("FASTCURV_NO_VECTORS") else []   # as if the compiler had no vectors
 if sys.platform == "win32":
     compile_args, link_args = ["/O2", "/std:c11"], []
 else:
@@ -24,7 +25,7 @@ else:
 
 engine = Extension(
     "fastcurv._engine", sources=SOURCES, depends=HEADERS, include_dirs=["src"],
-    extra_compile_args=compile_args, extra_link_args=link_args,
+    define_macros=macros, extra_compile_args=compile_args, extra_link_args=link_args,
 )
 
 setup(ext_modules=cythonize([engine], language_level=3, include_path=["src"]))

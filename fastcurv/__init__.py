@@ -36,3 +36,7 @@ from .schedules import robbins_monro
 
 from .config import show_config
 from .config import show_versions
+
+from . import threads
+
+threads.register()

@@ -17,7 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(__GNUC__) || defined(__clang__)
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(FC_NO_VECTORS)
 #define FC_HAVE_VECTORS 1            /* vector extensions: our own kernels exist */
 #if defined(__x86_64__)
 #define FC_HAVE_X86 1

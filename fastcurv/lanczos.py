@@ -250,7 +250,6 @@ class Search:
             return False
         steps = self._probe_steps(theta, target)
         if not steps:
-            self.probed = self.probe
             return True
         self._begin_probe(theta, S, steps)
         return False
@@ -284,18 +283,22 @@ class Search:
         """How many steps from a random start would show a copy of a wanted value, were there one; 0: no need.
 
         A copy matters where it would push out the innermost wanted value. The number is that of Kuczynski and
-        Wozniakowski's bound for a risk of 5%, and at most a share of what was spent.
+        Wozniakowski's bound for a risk of 5%, and at most a share of what was spent; none where that share could not
+        show a copy of even the outermost value.
         """
         run = self.run
-        if not self.probe or run.m >= run.dimension or len(theta) >= run.dimension:
+        if not self.probe or run.m >= run.dimension:
             return 0
         gaps = np.concatenate(sides(theta, self.k, self.which))
         gaps = gaps[gaps > 2 * target]
-        if not len(gaps):
+        self.probed = not len(gaps)
+        if self.probed:
             return 0
         spread = max(np.ptp(theta), np.abs(theta).max())
-        steps = 0.5 * (1 + np.log(33 * run.n**0.5) / (gaps.min() / spread)**0.5)
+        least, steps = (0.5 * (1 + np.log(33 * run.n**0.5) / (gap / spread)**0.5) for gap in (gaps.max(), gaps.min()))
         cap = max(4, run.n_products // (PROBE_SHARE * self.block))
+        if least > 2 * cap:
+            return 0
         room = min(run.capacity + 1 - 2 * self.block, run.dimension) - len(theta)
         return max(0, int(min(np.ceil(steps), cap, room)))
 

@@ -249,6 +249,7 @@ class Recurrence:
             self.T[end, :end] *= L[-1, -1]
             self.T[:end, end] *= L[-1, -1]
         self.err[first:first + len(P)] += lost**2 * self.scale
+        self.err[max(first - 1, 0):first - 1 + len(P)] += lost**2 * self.scale if first else lost[1:]**2 * self.scale
         return float(lost.max(initial=0.0))
 
     def _step_block(self):

@@ -1,0 +1,55 @@
+"""Operators with prescribed spectra that also change their precision, for the tests of the Krylov layer."""
+
+import numpy as np
+
+from fastcurv.testing import PrescribedSpectrum
+
+EPS = {"float64": float(np.finfo("float64").eps), "float32": float(np.finfo("float32").eps)}
+
+
+class Prescribed(PrescribedSpectrum):
+    """`PrescribedSpectrum` with ``astype``: the same numbers in another precision."""
+
+    def astype(self, dtype):
+        other = Prescribed(self.values, 0, dtype=dtype)
+        other.mirrors = self.mirrors.astype(dtype)
+        return other
+
+
+def hessian_like(rng, n=1200):
+    """Ten outliers, a few negative eigenvalues, and a bulk over many orders of magnitude on both sides of zero."""
+    m = n - 13
+    return np.r_[np.linspace(1, 10, 10), np.exp(rng.uniform(-12, -1, m // 2)), -np.exp(rng.uniform(-12, -2.5, m - m // 2)),
+                 -0.5, -0.4, -0.3]
+
+
+SPECTRA = {
+    "uniform": lambda rng: np.linspace(-1, 1, 300),
+    "normal": lambda rng: rng.standard_normal(300),
+    "geometric": lambda rng: 0.9 ** np.arange(300),
+    "hessian": hessian_like,
+    "cluster": lambda rng: np.r_[np.ones(64), np.linspace(0, 0.9, 300)],
+    "tight cluster": lambda rng: np.r_[1 + 1e-10 * np.arange(64), np.linspace(0, 0.9, 300)],
+    "tiny": lambda rng: np.r_[1.0, 1e-10 * np.arange(1, 100)],
+    "under": lambda rng: np.r_[1e4, np.linspace(0, 1, 300), -1.0],
+    "double": lambda rng: np.r_[2, 2, np.linspace(0, 1, 300)],
+    "identity": lambda rng: np.ones(100),
+    "rank one": lambda rng: np.r_[3, np.zeros(99)],
+    "zero": lambda rng: np.zeros(100),
+    "two values": lambda rng: np.repeat([-1.0, 1.0], 60),
+}
+
+
+def picked(values, k, which):
+    """The k wanted of all eigenvalues, ascending, by the definition."""
+    values = np.sort(values)
+    n = len(values)
+    return {"LA": values[n - k:], "SA": values[:k], "BE": np.r_[values[:k // 2], values[n - (k - k // 2):]],
+            "LM": np.sort(values[np.argsort(-np.abs(values), kind="stable")[:k]])}[which]
+
+
+def true_residuals(op, pairs):
+    """``||A u - lam u||`` in float64, of the operator as it was rounded."""
+    exact = op.astype("float64")
+    return np.array([np.linalg.norm(exact @ v - lam * v) for lam, v in
+                     zip(pairs.values, pairs.vectors.T.astype(np.float64))])

@@ -178,6 +178,8 @@ class _Counted:
 
     def products(self, V):
         """Rows ``H v`` for rows v."""
+        if not len(V):
+            return np.zeros((0, self.n), self.dtype)
         self._told(len(V))
         Y = self.op @ np.ascontiguousarray(V.T) if len(V) > 1 else np.reshape(self.op @ V[0], (-1, 1))
         return np.ascontiguousarray(np.asarray(Y).T)

@@ -6,7 +6,8 @@ from scipy.optimize import OptimizeResult, minimize
 
 from .basis import combine
 from .checks import check_choice, check_positive, check_positive_int, check_vector
-from .evidence import GRADIENT_ROUNDING, PRODUCT_EPS, gradient_bound, hessian_products, parameter_length
+from .evidence import (GRADIENT_ROUNDING, PRODUCT_EPS, RELATIVE_GRADIENT, gradient_bound, hessian_products,
+                       parameter_length)
 from .progress import bar
 from .recurrence import Recurrence
 
@@ -19,6 +20,7 @@ RANK = 1e-12                               # and below this share it counts as z
 ARMIJO = 1e-4
 STALL = 5                                  # steps that should at least halve the norm of the gradient together
 EXCURSION = 50
+FLAT = 1e-10                               # ||Hg|| below this share of ||H|| ||g||: the gradient norm is stationary
 HALVINGS = 20
 
 
@@ -39,7 +41,8 @@ def find_critical_point(ob, theta0, method="newton-mr", *, gradient_tol=None, ma
         ``||g||^2 / 2``, whose gradient is ``Hg``, then ``newton-mr`` to polish.
     gradient_tol : float, optional
         Where to stop. Default: 10 times the rounding bound of the gradient (the objective's own, or
-        ``64 eps ||H|| ||theta||``), and on from there for as long as a step divides ``||g||`` by 4.
+        ``64 eps ||H|| ||theta||``; at least the ``eps ||H|| ||theta||`` of storing theta), and on from there for as long as
+        steps pay.
     max_iter : int
         Steps at most.
     max_products : int, optional
@@ -115,7 +118,15 @@ class _Walk:
         bound = gradient_bound(self.ob, self.theta, H)
         if bound is None:
             bound = PRODUCT_EPS * H.eps * norm * parameter_length(self.theta, np.ones(self.theta.size))
-        self.tol = GRADIENT_ROUNDING * bound
+        stored = np.finfo(getattr(self.ob, "dtype", np.float64)).eps * norm * float(np.linalg.norm(self.theta))
+        self.tol = GRADIENT_ROUNDING * max(bound, stored)
+
+    def vague(self, norm):
+        """Whether the tolerance is so loose (float32) that a critical point may still be far; takes one excursion."""
+        length = parameter_length(self.theta, np.ones(self.theta.size))
+        far = self.fixed_tol is None and self.excursions > 0 and self.norm > 0.1 * RELATIVE_GRADIENT * norm * length
+        self.excursions -= far
+        return far
 
     def budget_left(self):
         return self.nit < self.max_iter and self.n_products < self.max_products
@@ -139,41 +150,46 @@ class _Walk:
 
 
 def _newton(walk):
-    """Newton-MR until the gradient is within its tolerance, or a reason to stop appears."""
+    """Newton-MR until the gradient is within its tolerance, or a reason to stop appears.
+
+    A tolerance that is a bound on rounding may be far above rounding itself, so there it goes on while that pays.
+    """
+    paying = walk.fixed_tol is None
     while True:
         H = walk.hessian()
         steps, slopes, norm = _steps(H, walk.g, walk)
         walk.set_tol(H, norm)
-        if walk.norm <= walk.tol:
-            walk.n_products += H.count
-            if walk.fixed_tol is None and walk.budget_left() and _polish(walk, steps):
+        done = walk.norm <= walk.tol
+        uphill = H(walk.g) if walk.norm > 0 else walk.g
+        walk.n_products += H.count
+        flat = float(np.linalg.norm(uphill)) / (norm * walk.norm) if norm * walk.norm > 0 else 0.0
+        if done and not (paying and flat > FLAT and walk.budget_left()):
+            if walk.vague(norm) and _excursion(walk):
+                paying = True
                 continue
             return walk.stop(0, f"||g|| = {walk.norm:.3g} is within {walk.tol:.3g}")
         if not walk.budget_left():
-            walk.n_products += H.count
             return walk.stop(1, f"the budget ended at ||g|| = {walk.norm:.3g}, wanted {walk.tol:.3g}")
-        uphill = H(walk.g) if walk.norm > 0 else walk.g
-        walk.n_products += H.count
-        flat = float(np.linalg.norm(uphill)) / (norm * walk.norm) if norm > 0 else 0.0
-        if flat <= 1e-10:
+        if flat <= FLAT:
             return walk.stop(3, f"H maps the gradient to {flat:.1e} of its norm: ||g|| = {walk.norm:.3g} is stationary "
                                 "here without being 0, a plateau and not a critical point")
-        if len(walk.history) > STALL and walk.norm > 0.5 * walk.history[-1 - STALL] and walk.excursions:
-            walk.excursions -= 1
-            if _excursion(walk):
-                continue
+        if not done and _stalled(walk) and _excursion(walk):
+            continue
+        before = walk.norm
         if not _search(walk, steps, slopes, uphill, norm):
+            if done:
+                paying = False
+                continue
             return walk.stop(2, f"no step lowered ||g|| = {walk.norm:.3g}; theta is where it was before that line search")
+        paying = paying and walk.norm <= 0.7 * before if done else paying
 
 
-def _polish(walk, steps):
-    """A full step, if it still divides ``||g||`` by 4: the bound on rounding may be far above rounding itself."""
-    for p in steps[:2]:
-        g = walk.gradient(walk.theta + p)
-        if 4 * np.linalg.norm(g) <= walk.norm and walk.norm > 0:
-            walk.move(walk.theta + p, g)
-            return True
-    return False
+def _stalled(walk):
+    """Whether the last steps did not pay, and an excursion is left to try."""
+    if len(walk.history) <= STALL or walk.norm <= 0.5 * walk.history[-1 - STALL] or not walk.excursions:
+        return False
+    walk.excursions -= 1
+    return True
 
 
 def _excursion(walk):

@@ -106,8 +106,10 @@ def test_never_worse_than_the_start():
 
 def test_float32():
     ob = compiled(xor()).astype("float32")
-    result = find_critical_point(ob, np.random.default_rng(2).standard_normal(13))
-    assert result.success and classify(ob, result.x).kind in ("minimum", "saddle")
+    for seed in range(6):
+        result = find_critical_point(ob, np.random.default_rng(seed).standard_normal(13))
+        assert result.success and result.gradient_norm <= 1e-6
+        assert classify(ob, result.x).kind in ("minimum", "saddle")
 
 
 def test_from_a_critical_point_nothing_moves():

@@ -1,0 +1,302 @@
+"""The matrix product, copies and packing of every kernel table this CPU has, at awkward sizes, strides and addresses."""
+import itertools
+
+import numpy as np
+import pytest
+
+from fastcurv import _engine as engine
+
+LENGTHS = [*range(1, 18), 31, 33, 47, 48, 49, 63, 64, 65, 127, 129]
+DEPTHS = [1, 2, 3, 5, 16, 127, 128, 129, 255, 256, 257, 385, 512, 600]   # slices of depth are 256 or 128
+DTYPES = [np.float32, np.float64]
+
+every_arch = pytest.mark.parametrize("arch", engine.probe_tables())
+every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
+every_form = pytest.mark.parametrize("b_form", ["padded", "packed", "plain"])
+
+
+def whole(rng, shape, dtype):
+    """Whole numbers, small enough that every sum of their products is exact in any order."""
+    return rng.integers(-9, 10, shape).astype(dtype)
+
+
+# --- values ---------------------------------------------------------------------------------------------------------------
+
+
+@every_arch
+@every_dtype
+@every_form
+def test_all_lengths_exactly(arch, dtype, b_form, rng):
+    """Rows, columns and depths around every tile and slice, on whole numbers: equal to the last bit."""
+    sizes = [(m, LENGTHS[(7 * i + 3) % len(LENGTHS)], DEPTHS[(5 * i + 1) % len(DEPTHS)]) for i, m in enumerate(LENGTHS)]
+    sizes += [(LENGTHS[(11 * i + 5) % len(LENGTHS)], n, DEPTHS[(3 * i + 2) % len(DEPTHS)]) for i, n in enumerate(LENGTHS)]
+    sizes += [(17, 33, k) for k in DEPTHS] + [(13, 190, 20), (150, 70, 300)]
+    for m, n, k in sizes:
+        A, B = whole(rng, (m, k), dtype), whole(rng, (k, n), dtype)
+        got = engine.probe_product(A, B, arch=arch, b_form=b_form)
+        assert np.array_equal(got, A.astype(float) @ B.astype(float)), (m, n, k)
+
+
+@every_arch
+@every_dtype
+@every_form
+def test_two_terms_and_accumulation(arch, dtype, b_form, rng):
+    """C + A1 B1 + A2 B2, the depths unequal, in one item and in items over the team: the same bits."""
+    for m, n, k1, k2 in [(1, 1, 1, 1), (5, 17, 3, 258), (13, 49, 129, 1), (65, 33, 300, 257), (257, 129, 64, 31), (300, 200, 10, 20)]:
+        A1, A2, C = whole(rng, (m, k1), dtype), whole(rng, (m, k2), dtype), whole(rng, (m, n), dtype)
+        B1, B2 = whole(rng, (k1, n), dtype), whole(rng, (k2, n), dtype)
+        true = A1.astype(float) @ B1 + A2.astype(float) @ B2
+        for threads in (0, 1, 2, 3):
+            assert np.array_equal(engine.probe_product(A1, B1, A2, B2, arch=arch, b_form=b_form, threads=threads), true)
+            assert np.array_equal(engine.probe_product(A1, B1, A2, B2, C, arch=arch, b_form=b_form, threads=threads), true + C)
+
+
+@every_arch
+@every_dtype
+@every_form
+def test_error_bound(arch, dtype, b_form, rng):
+    """|error| <= gamma(k) |A| |B| for any order of summation, k roundings of products and k of sums (Higham 2002, 3.5)."""
+    unit = np.finfo(dtype).eps / 2
+    for m, n, k in [(7, 19, 600), (33, 65, 257), (64, 48, 129), (3, 5, 5000)]:
+        A = (rng.standard_normal((m, k)) * np.exp(rng.uniform(-6, 6, (m, k)))).astype(dtype)
+        B = (rng.standard_normal((k, n)) * np.exp(rng.uniform(-6, 6, (k, n)))).astype(dtype)
+        long = np.longdouble if dtype == np.float64 else np.float64
+        true = np.stack([(A.astype(long) * b).sum(1) for b in B.T.astype(long)], 1)
+        gamma = (k + 1) * unit / (1 - (k + 1) * unit)
+        for threads in (0, 2):
+            got = engine.probe_product(A, B, arch=arch, b_form=b_form, threads=threads)
+            assert np.all(np.abs(got - true) <= gamma * (np.abs(A) @ np.abs(B)) * (1 + 1e-6))
+
+
+@every_arch
+@every_dtype
+@every_form
+def test_bits_do_not_depend_on_threads(arch, dtype, b_form, rng):
+    A, B = rng.standard_normal((300, 333)).astype(dtype), rng.standard_normal((333, 211)).astype(dtype)
+    one = engine.probe_product(A, B, arch=arch, b_form=b_form, threads=1)
+    for threads in (2, 3, 5):
+        assert np.array_equal(engine.probe_product(A, B, arch=arch, b_form=b_form, threads=threads), one)
+
+
+# --- where operands lie -----------------------------------------------------------------------------------------------------
+
+
+def laid(array, how):
+    """The same matrix with other strides, or off every border but the type's own."""
+    if how == "F":
+        return np.asfortranarray(array)
+    if how == "rows apart":
+        return np.repeat(array, 3, axis=0)[::3]
+    if how == "upside down":
+        return array[::-1].copy()[::-1]
+    if how == "inside":
+        frame = np.full((array.shape[0] + 2, array.shape[1] + 5), np.nan, array.dtype)
+        frame[1:-1, 3:-2] = array
+        return frame[1:-1, 3:-2]
+    if how == "every other column":
+        return np.repeat(array, 2, axis=1)[:, ::2]
+    if how == "mirrored":
+        return array[:, ::-1].copy()[:, ::-1]
+    if how == "off by one":
+        return np.r_[array.ravel()[:1], array.ravel()][1:].reshape(array.shape)
+    return array
+
+
+@every_arch
+@every_dtype
+def test_any_strides(arch, dtype, rng):
+    """A and a plain B of any strides; BLAS takes those with a stride of one number, which are all that the passes use."""
+    hows = ["C", "F", "rows apart", "inside", "off by one"]
+    if arch != "blas":
+        hows += ["every other column", "mirrored", "upside down"]
+    for a_how, b_how in itertools.product(hows, hows):
+        m, n, k = rng.integers(1, 40, 3)
+        A, B = whole(rng, (m, k), dtype), whole(rng, (k, n), dtype)
+        got = engine.probe_product(laid(A, a_how), laid(B, b_how), arch=arch, b_form="plain")
+        assert np.array_equal(got, A @ B), (a_how, b_how, m, n, k)
+        for b_form in ("padded", "packed"):
+            assert np.array_equal(engine.probe_product(laid(A, a_how), B, arch=arch, b_form=b_form), A @ B), (a_how, b_form, m, n, k)
+
+
+class InPlace(np.ndarray):
+    """An array whose copy is itself, so that the probe writes where it lies."""
+
+    def copy(self, order="C"):
+        return self
+
+
+@every_arch
+@every_dtype
+@every_form
+def test_nothing_outside_c_is_touched(arch, dtype, b_form, rng):
+    """C exact, no padding: what stands before and after it is left alone, and ragged edges do not run into the next row."""
+    for m, n in [(1, 1), (3, 5), (7, 17), (13, 31), (6, 33), (9, 63), (12, 65), (5, 129), (33, 47)]:
+        k = 20
+        A, B = whole(rng, (m, k), dtype), whole(rng, (k, n), dtype)
+        for shift in (0, 1, 3):
+            buffer = np.full(64 + m * n + 64, 77, dtype)
+            C = buffer[60 + shift:60 + shift + m * n].reshape(m, n)
+            C[...] = before = whole(rng, (m, n), dtype)
+            for threads in (0, 2):
+                C[...] = before
+                engine.probe_product(A, B, C=C.view(InPlace), arch=arch, b_form=b_form, threads=threads)
+                assert np.array_equal(C, before + A @ B)
+                assert np.all(buffer[:60 + shift] == 77) and np.all(buffer[60 + shift + m * n:] == 77)
+
+
+@every_arch
+@every_dtype
+def test_copy_and_pack(arch, dtype, rng):
+    """A padded copy has the numbers and zeros around them; packing puts vectors of columns one after the other."""
+    for rows, cols in itertools.product([1, 3, 8, 17, 64, 65], [1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 130]):
+        array = rng.standard_normal((rows, cols)).astype(dtype)
+        for how in ("C", "F", "rows apart", "every other column", "inside", "mirrored", "upside down"):
+            there = laid(array, how)
+            copied = engine.probe_copy(arch, there)
+            assert np.array_equal(copied[:, :cols], array) and not copied[:, cols:].any()
+            panels = engine.probe_copy(arch, there, True)
+            flat = panels.transpose(1, 0, 2).reshape(rows, -1)
+            assert np.array_equal(flat[:, :cols], array) and not flat[:, cols:].any()
+
+
+# --- what they hold -----------------------------------------------------------------------------------------------------------
+
+
+@every_arch
+@every_dtype
+@every_form
+def test_nan_and_infinity(arch, dtype, b_form, rng):
+    """One NaN in A spoils its row, one in B its column, and nothing else; infinity meets a zero as NaN."""
+    m, n, k = 19, 37, 140
+    A, B = whole(rng, (m, k), dtype), whole(rng, (k, n), dtype)
+    true = A @ B
+    for what in (np.nan, np.inf):
+        for i, l in ((0, 0), (m - 1, k - 1), (7, 128)):
+            spoilt = A.copy()
+            spoilt[i, l] = what
+            with np.errstate(invalid="ignore"):
+                got = engine.probe_product(spoilt, B, arch=arch, b_form=b_form)
+                expected = spoilt @ B
+            assert np.array_equal(np.delete(got, i, 0), np.delete(true, i, 0))
+            assert np.array_equal(got[i], expected[i], equal_nan=True) and not np.isfinite(got[i]).any()
+        for l, j in ((0, 0), (k - 1, n - 1), (128, 16)):
+            spoilt = B.copy()
+            spoilt[l, j] = what
+            got = engine.probe_product(A, spoilt, arch=arch, b_form=b_form)
+            assert np.array_equal(np.delete(got, j, 1), np.delete(true, j, 1)) and not np.isfinite(got[A[:, l] != 0, j]).any()
+            if arch != "blas":                                       # a BLAS may skip zeros of A
+                assert np.isnan(got[A[:, l] == 0, j]).all()
+
+
+@every_arch
+@every_dtype
+def test_subnormals_and_extremes(arch, dtype, rng):
+    """Subnormal products are kept, and sums reach the largest numbers without a detour."""
+    info = np.finfo(dtype)
+    A = np.full((9, 1), info.smallest_subnormal * 8, dtype)
+    assert np.all(engine.probe_product(A, np.full((1, 17), 0.25, dtype), arch=arch) == info.smallest_subnormal * 2)
+    A = np.full((9, 2), info.max / 4, dtype)
+    assert np.all(engine.probe_product(A, np.full((2, 17), 2, dtype), arch=arch) == info.max)
+
+
+# --- reading past the end -------------------------------------------------------------------------------------------------------
+
+
+GUARD = """
+import ctypes, mmap, sys
+import numpy as np
+from fastcurv import _engine as engine
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+keep = []
+def guarded(array, order="C", shift=0):
+    # the same numbers, the last of them `shift` numbers before a page that may not be read
+    page = mmap.PAGESIZE
+    whole = -(-(array.nbytes + shift * array.itemsize) // page) * page
+    area = mmap.mmap(-1, whole + page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(area))
+    assert libc.mprotect(start + whole, page, 0) == 0
+    keep.append(area)
+    place = np.frombuffer(area, array.dtype, array.size, whole - array.nbytes - shift * array.itemsize)
+    there = place.reshape(array.shape, order=order)
+    there[...] = array
+    return there
+rng = np.random.default_rng(0)
+whole = lambda m, n, dtype: rng.integers(-9, 10, (m, n)).astype(dtype)
+"""
+
+
+def test_the_guard_guards(python):
+    """Reading one number past a guarded array ends the process: else the tests below would show nothing."""
+    done = python(GUARD + """
+there = guarded(np.ones((3, 5)))
+np.lib.stride_tricks.as_strided(there, (16,), (8,))[15]
+""", check=False)
+    assert done.returncode < 0
+
+
+@every_arch
+def test_products_stay_inside(arch, python):
+    """A, a plain B and C end at a protected page; every shape of tile and edge reads up to it and no further."""
+    python(GUARD + f"""
+class InPlace(np.ndarray):
+    def copy(self, order="C"):
+        return self
+lengths = [1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 47, 49, 64, 65]
+for dtype in (np.float32, np.float64):
+    for i, m in enumerate(lengths):
+        n, k = lengths[(5 * i + 3) % 16], lengths[(7 * i + 2) % 16]
+        A, B, C = whole(m, k, dtype), whole(k, n, dtype), whole(m, n, dtype)
+        for a_order in "CF":
+            for b_order in "CF":
+                a, b, c = guarded(A, a_order), guarded(B, b_order), guarded(C)
+                engine.probe_product(a, b, C=c.view(InPlace), arch={arch!r}, b_form="plain")
+                assert np.array_equal(c, C + A @ B)
+                for form in ("padded", "packed"):
+                    assert np.array_equal(engine.probe_product(a, b, arch={arch!r}, b_form=form), A @ B)
+        for order in "CF":
+            assert np.array_equal(engine.probe_copy({arch!r}, guarded(A, order))[:, :k], A)
+            engine.probe_copy({arch!r}, guarded(A, order), True)
+""")
+
+
+@every_arch
+def test_passes_stay_inside(arch, python):
+    """Data, theta, v and out that end at a protected page, through every operator, tall and wide, whole and in chunks."""
+    python(GUARD + f"""
+import fastcurv as fc
+engine.set_arch({arch!r})
+for dtype in ("float32", "float64"):
+    for sizes, N, loss in (([3, 5, 2], 7, "cross_entropy"), ([17, 33, 9, 5], 65, "mse"), ([1, 1, 1], 1, "binary_cross_entropy"),
+                           ([9, 15, 10], 33, "cross_entropy"), ([129, 259, 131, 31], 9, "mse")):
+        model = fc.MLP(sizes, "tanh", dtype=dtype)
+        X = guarded(rng.standard_normal((N, sizes[0])).astype(dtype), "CF"[N % 2])
+        y = rng.standard_normal((N, sizes[-1])).astype(dtype)
+        if loss == "cross_entropy":
+            y = rng.integers(sizes[-1], size=N).astype(np.int32)
+        y, w = guarded(y), guarded(rng.random(N).astype(dtype))
+        theta, v = guarded(model.init(seed=0)), guarded(rng.standard_normal(model.n_params).astype(dtype))
+        out = guarded(np.zeros(model.n_params, dtype))
+        Vt = guarded(np.stack([v, v, v]))
+        for memory in (None, 1):
+            ob = fc.Objective(model, X, y, loss, sample_weight=w, memory=memory)
+            if memory:
+                try:
+                    ob.hessian(theta)
+                except ValueError as error:
+                    ob.memory = int(str(error).split(":")[1].split()[0]) * 5 // 4
+            H, J = ob.hessian(theta), ob.jacobian(theta)
+            H.product(v, out=out)
+            assert np.isfinite(out).all() and np.array_equal((H @ Vt.T)[:, 2], out)
+            H.quadratic(v), ob.ggn(theta).product(v, out=out), ob.empirical_fisher(theta).product(v, out=out)
+            J.T @ guarded(J @ v), ob.value_and_gradient(theta), model.predict(theta, X)
+""")
+
+
+# --- the machine's peak ---------------------------------------------------------------------------------------------------------
+
+
+@every_arch
+@every_dtype
+def test_peak_is_positive(arch, dtype):
+    assert 1e8 < engine.fma_peak(np.dtype(dtype).name, 1, arch, rounds=2) < 1e13

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from .checks import check_positive, check_positive_int
-from .descent import Method
+from .descent import Method, Worth
 from .steps import first_length, line_minimum
 
 __all__ = ["NewtonCG", "capped_cg"]
@@ -33,7 +33,7 @@ def _dot(a, b):
     return float(np.dot(a, b))
 
 
-def capped_cg(multiply, g, eps, tolerance, work, *, bound=0.0, max_iter=None, stop=None):
+def capped_cg(multiply, g, eps, tolerance, work, *, bound=0.0, max_iter=None, stop=None, worth=None):
     """CG on ``(H + 2 eps I) d = -g`` that ends with a solution or with negative curvature.
 
     Parameters
@@ -53,6 +53,8 @@ def capped_cg(multiply, g, eps, tolerance, work, *, bound=0.0, max_iter=None, st
         Iterations after which the iterate is returned as it is (it is a descent direction); n by default.
     stop : callable, optional
         True ends CG as `max_iter` does.
+    worth : Worth, optional
+        Ends CG as `max_iter` does where a further product gains little.
 
     Returns
     -------
@@ -92,6 +94,8 @@ def capped_cg(multiply, g, eps, tolerance, work, *, bound=0.0, max_iter=None, st
         if _too_slow(j, rr / rr0, bound, eps):
             return _slow_direction(multiply, g, eps, j, work) + (bound,)
         if stop is not None and stop():
+            break
+        if worth is not None and worth.spent(j, -0.5 * (_dot(g, y) + _dot(y, r))):
             break
         p *= kind(rr / before)
         p -= r
@@ -144,11 +148,12 @@ class NewtonCG(Method):
 
     curvature = "hessian"
     leaves_saddles = True
-    defaults = {"forcing": 0.1, "weight": None, "max_cg": None}
+    defaults = {"forcing": 0.5, "thrift": 0.5, "weight": None, "max_cg": None}
     kept_facts = ("weight", "bound", "reach")
 
     def prepare(self):
         check_positive(self.forcing, "forcing")
+        check_positive(self.thrift, "thrift", zero=True)
         if self.weight is not None:
             self.weight = check_positive(self.weight, "weight")
         if self.max_cg is not None:
@@ -165,7 +170,7 @@ class NewtonCG(Method):
         tolerance = min(self.forcing, np.sqrt(run.gnorm))
         d, curvature, self.bound = capped_cg(
             run.operator.product, run.g, eps, tolerance, self.work,
-            bound=self.bound, max_iter=self.max_cg, stop=run.out_of_budget,
+            bound=self.bound, max_iter=self.max_cg, stop=run.out_of_budget, worth=Worth(self.thrift),
         )  # fmt: skip
         if curvature is not None:
             return self._follow(d)

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-__all__ = ["CountedOperator", "Method", "Run", "reduction_ratio"]
+__all__ = ["CountedOperator", "Method", "Run", "Worth", "reduction_ratio"]
 
 
 def reduction_ratio(old, new, predicted, eps):
@@ -23,6 +23,29 @@ def reduction_ratio(old, new, predicted, eps):
         return -np.inf
     noise = 10.0 * eps * max(abs(old), abs(new))
     return (old - new + noise) / (predicted + noise) if predicted + noise > 0 else -np.inf
+
+
+class Worth:
+    """Is another product worth its price? The rule that ends inner solves before their residual does.
+
+    A step that costs m products (and about 3 more to try and to take) promises a reduction `gain` of the model.
+    When the last products have gained less than `thrift` times the average of all, a new step from a new point is
+    the better use of the next one. 0 never ends a solve.
+    """
+
+    overhead = 3
+
+    def __init__(self, thrift):
+        self.thrift, self.m, self.gain, self.look_at = thrift, 0, 0.0, 2
+
+    def spent(self, m, gain):
+        """True after `m` products with a reduction of `gain` where going on is not worth it; judges every eighth more."""
+        if m < self.look_at:
+            return False
+        marginal = (gain - self.gain) * (m + self.overhead)
+        over = self.thrift > 0 and 0 < self.m < m and marginal < self.thrift * gain * (m - self.m)
+        self.m, self.gain, self.look_at = m, gain, m + 1 + m // 8
+        return over
 
 
 class CountedOperator:
@@ -40,6 +63,10 @@ class CountedOperator:
         else:
             out[:] = self.operator @ v
         return out
+
+    def release(self):
+        """Let go of the operator, so that its state can be used again for the next one."""
+        self.operator = self._product = None
 
 
 class Run:
@@ -60,7 +87,7 @@ class Run:
     def __init__(self, ob, theta, seed, *, curvature=None, validation=None, max_time=None, max_products=None):
         self.ob, self.rng, self.validation = ob, np.random.default_rng(seed), validation
         self.max_time, self.max_products = max_time, max_products
-        self.curvature = curvature
+        self.curvature, self.operator = curvature, None
         self.theta = theta
         self.spare = np.empty_like(theta)
         self.eps = float(np.finfo(theta.dtype).eps)
@@ -108,7 +135,8 @@ class Run:
 
     def bind(self):
         """Value, gradient and, for methods that use one, the operator at `theta`."""
-        self.operator = None  # frees the old state before the new one is made
+        if self.operator is not None:
+            self.operator.release()
         f = g = None
         if self.curvature is not None:
             operator = getattr(self.ob, self.curvature)(self.theta)

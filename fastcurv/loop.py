@@ -160,8 +160,7 @@ class Loop:
         if run.iteration >= self.max_iter or run.exhausted() or not method.leaves_saddles:
             return "critical"
         H = run.ob.hessian(run.theta)
-        carried = getattr(method, "carried", None)
-        starts = ([] if carried is None else [carried]) + suspects(run.ob, run.theta, H)
+        starts = suspects(run.ob, run.theta, H)
         curvature, v, rounding, spent = lowest_curvature(
             H, len(run.theta), run.theta.dtype, run.rng, starts, 40, run.out_of_budget
         )

@@ -93,7 +93,7 @@ def minimize(
         False: no `classify` at the end, so `success` stays False.
     **options
         The method's own, by name. First order: ``learning_rate schedule delta hold batch_size clip record_every`` and
-        ``momentum rho beta1 beta2 eps``. Second order: ``forcing krylov_dim`` and ``radius damping weight max_cg``.
+        ``momentum rho beta1 beta2 eps``. Second order: ``forcing thrift krylov_dim`` and ``radius damping weight max_cg``.
 
     Returns
     -------

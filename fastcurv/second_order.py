@@ -9,9 +9,9 @@ With Q the basis of a Krylov space from g, T = Q H Q' and c = Q g, a step is ``s
     trust-region          min c'y + y'Ty/2, ||y|| <= radius             radius from the ratio
     cubic                 min c'y + y'Ty/2 + weight ||y||^3/3           weight from the ratio
 
-The space grows until the residual of the step is below ``min(forcing, sqrt(||g||)) ||g||``. After a refused step the
-problem is solved again in the space at hand: a change of radius, damping or weight costs no product. The last
-direction of negative curvature is a second start vector of the next space.
+The space grows until the residual of the step is below ``min(forcing, sqrt(||g||)) ||g||``, or the next product is not
+worth its price (`Worth`). After a refused step the problem is solved again in the space at hand: a change of radius,
+damping or weight costs no product.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 
 from .checks import check_positive, check_positive_int
-from .descent import Method, reduction_ratio
+from .descent import Method, Worth, reduction_ratio
 from .steps import DENSE_BELOW
 from .subspace import KrylovSpace, absolute, cubic, shifted, trust_region
 
@@ -33,12 +33,12 @@ class _InSpace(Method):
 
     curvature = "hessian"
     leaves_saddles = True
-    defaults = {"forcing": 0.1, "krylov_dim": None}
-    kept_arrays = ("carried",)
+    defaults = {"forcing": 0.1, "krylov_dim": None, "thrift": 0.5}
 
     def prepare(self):
         run = self.run
         check_positive(self.forcing, "forcing")
+        check_positive(self.thrift, "thrift", zero=True)
         n = len(run.theta)
         if self.krylov_dim is None:
             limit = max(8, min(400, SPACE_BYTES // (n * run.theta.dtype.itemsize)))
@@ -47,7 +47,6 @@ class _InSpace(Method):
         self.limit = min(n, limit)
         self.space = KrylovSpace(n, run.theta.dtype, self.limit + 2)
         self.vector = np.empty_like(run.theta)
-        self.carried = None
 
     def subproblem(self, values, linear):
         """y in the eigenvectors of T; what H's share of the residual is measured on; whether a bound was met."""
@@ -62,28 +61,25 @@ class _InSpace(Method):
     def solve(self):
         """The step in the space, grown as far as its residual asks; and the reduction that the model promises."""
         run, space, wanted = self.run, self.space, self.tolerance()
-        look_at = max(space.m, 1)
+        look_at, worth = max(space.m, 1), Worth(self.thrift)
         while True:
             while space.m < look_at and not space.exhausted and not (space.m and run.out_of_budget()):
                 space.extend()
             values, vectors = space.ritz()
             linear = space.linear_term()
             y, measured, bounded = self.subproblem(values, linear)
+            gain = -float(linear @ y + 0.5 * (y @ (values * y)))
             residual = space.residual(vectors @ measured)
             if residual <= wanted or space.exhausted or space.m >= self.limit or run.out_of_budget():
                 break
+            if worth.spent(space.m, gain):
+                break
             look_at = min(space.m + 1 + space.m // 8, self.limit)
         space.combine(vectors @ y, out=self.vector)
-        return y, -float(linear @ y + 0.5 * (y @ (values * y))), bounded
+        return y, gain, bounded
 
     def open_space(self):
-        carried = () if self.carried is None else (self.carried,)
-        self.space.start(self.run.operator.product, self.run.g, carried)
-
-    def carry(self):
-        """Keep the lowest Ritz vector for the next space where its curvature is negative."""
-        lowest, _, u = self.space.lowest()
-        self.carried = self.space.combine(u) if lowest < 0 else None
+        self.space.start(self.run.operator.product, self.run.g)
 
     def step(self):
         run = self.run
@@ -97,7 +93,6 @@ class _InSpace(Method):
             ratio = reduction_ratio(run.f, f, predicted, run.eps)
             self.adapt(ratio, length, bounded)
             if ratio > 1e-4:
-                self.carry()
                 run.arrive()
                 return None
             if length <= run.eps * max(1.0, float(np.linalg.norm(run.theta))):
@@ -198,7 +193,7 @@ class Newton(_InSpace):
     """(H + damping) s = -g, the whole step, whatever it does: drawn to the nearest critical point of any kind."""
 
     leaves_saddles = False
-    defaults = {**_InSpace.defaults, "damping": 0.0}
+    defaults = {**_InSpace.defaults, "thrift": 0.0, "damping": 0.0}
 
     def prepare(self):
         super().prepare()
@@ -226,7 +221,7 @@ class Newton(_InSpace):
 class DampedNewton(Newton):
     """Newton with a constant added to every eigenvalue; it stays drawn to saddles whose curvature exceeds it."""
 
-    defaults = {**_InSpace.defaults, "damping": 1e-3}
+    defaults = {**Newton.defaults, "damping": 1e-3}
 
 
 class NewtonMR(_InSpace):

@@ -20,7 +20,7 @@ BALANCED_STEPS = 128     # search in balanced coordinates, where parameters have
 SHORT_STEPS = 64         # where only the ends of the spectrum are wanted
 MAX_PROBES = 16
 ZERO = 1e-10             # an eigenvalue this small beside the norm, residual included, is called zero
-MAX_SYMMETRY = 20_000    # up to this n the symmetry directions are formed to explain it
+MAX_SYMMETRY = 8_000    # up to this n the symmetry directions are formed to explain it
 
 
 class _Balanced(LinearOperator):
@@ -137,7 +137,9 @@ def krylov(ask, H):
         d, live, norm = np.ones(H.n), np.ones(H.n, bool), _first_look(search)
     critical = ask.hold(d, live, norm)
     slope = _along_gradient(ask, search, g)
-    floor = ask.ob.curvature_floor(ask.theta) if hasattr(ask.ob, "curvature_floor") else -np.inf
+    floor = -np.inf
+    if critical and hasattr(ask.ob, "curvature_floor") and getattr(ask.ob, "l2", 1) > 0:
+        floor = float(ask.ob.curvature_floor(ask.theta))
     if critical:
         _probe(ask, search)
     goal = lanczos_steps(H.n, ask.curvature_tol, ask.failure_probability or RISK)
@@ -253,10 +255,15 @@ def _lasts(ask, H, low, step):
     return quotient <= PERSISTENCE * low[0] + error
 
 
+def _zero(H):
+    """Below this an eigenvalue is called zero."""
+    return max(ZERO, 100 * H.eps) * H.norm
+
+
 def _unexplained_zero(ask, H, low):
     """Whether the lowest Ritz pair shows an eigenvalue that is zero to rounding, and not by a symmetry of the objective."""
     quotient, error, residual, v = low
-    if abs(quotient) + residual > max(2 * error, ZERO * H.norm):
+    if abs(quotient) + residual > max(2 * error, _zero(H)):
         return False
     if hasattr(ask.ob, "flat_directions") and H.n <= MAX_SYMMETRY:
         T = np.asarray(ask.ob.flat_directions(ask.theta), dtype=float)
@@ -288,7 +295,7 @@ def _sentence(ask, kind, facts, floor, risk, goal, lasting, H):
     if kind == "not_critical":
         return not_critical_sentence(ask, facts)
     if kind == "degenerate" and H.norm > 0:
-        text = (f"Degenerate: {words}, an eigenvalue lies within {number(abs(facts['lambda_min']) + ZERO * H.norm)} of "
+        text = (f"Degenerate: {words}, an eigenvalue lies within {number(abs(facts['lambda_min']) + _zero(H))} of "
                 f"zero and no symmetry known here explains it; none lies below -{eps} of the spectrum's width, but for a "
                 f"risk of {number(risk)}")
     elif kind == "degenerate":

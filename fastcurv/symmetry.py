@@ -178,7 +178,7 @@ def _linear_orbits(ob, theta, rotations):
                 yield t
 
 
-def probes(ob, theta, *, max_columns=64, seed=0):
+def probes(ob, theta, *, max_columns=None, seed=0):
     """Vectors that reach negative curvature which the gradient and its Krylov space cannot see.
 
     For two identical hidden units: their incoming weights pulled apart, and their outgoing ones. For a unit with zero
@@ -190,8 +190,8 @@ def probes(ob, theta, *, max_columns=64, seed=0):
     ----------
     ob : Objective
     theta : array_like, shape (n,)
-    max_columns : int
-        Further units are left out.
+    max_columns : int, optional
+        Further units are left out. Default: 64, or fewer where that would take more than 512 MB.
     seed : None, int or numpy.random.Generator
 
     Returns
@@ -200,6 +200,8 @@ def probes(ob, theta, *, max_columns=64, seed=0):
         Unit columns, p <= max_columns.
     """
     theta, rng, model = _theta(ob, theta), as_rng(seed), ob.model
+    if max_columns is None:
+        max_columns = min(64, max(4, (1 << 26) // theta.size))
     now, columns = layers_of(model, theta), []
     for layer in range(len(model.activation)):
         for plus, minus in _special_units(now, layer):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.sparse.linalg import LinearOperator
 
 from fastcurv.critical import classify
 from fastcurv.evidence import lanczos_risk, lanczos_steps
@@ -173,3 +174,50 @@ def test_scales_of_parameters_do_not_hide_a_saddle():
     A[:500, :500] = Q @ A[:500, :500] @ Q.T
     report = classify(QuadraticObjective(D[:, None] * A * D), np.zeros(1000), dense_below=0, failure_probability=0.01)
     assert report.kind == "saddle" and abs(report.lambda_min + 1e-10) <= 0.5e-10
+
+
+class Bare(LinearOperator):
+    """Products in one precision and the bound on their rounding, and nothing else."""
+
+    def __init__(self, H):
+        super().__init__(H.dtype, H.shape)
+        self.whole, self.rounding_bound = H, H.rounding_bound
+
+    def _matvec(self, v):
+        return self.whole @ v
+
+    def _adjoint(self):
+        return self
+
+
+class Quadratic:
+    """The bare protocol around an operator, at its centre."""
+
+    def __init__(self, H):
+        self.n_params, self.H = H.shape[0], H
+
+    def gradient(self, theta):
+        return np.zeros(self.n_params)
+
+    def hessian(self, theta):
+        return self.H
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("activation", ["tanh", "relu", "gelu"])
+def test_rounding_alone_never_proves_a_negative_eigenvalue(dtype, activation):
+    """A GGN of few samples is positive semidefinite and mostly singular: whatever is negative in it is rounding."""
+    negative = 0
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        model = ReferenceModel([6, 8, 7, 3], activation)
+        ob = compiled(ReferenceObjective(model, 10.0 ** rng.uniform(-2, 2) * rng.standard_normal((9, 6)),
+                                         rng.integers(0, 3, 9), "cross_entropy")).astype(dtype)
+        G = Bare(ob.ggn(rng.standard_normal(model.n_params).astype(dtype)))
+        for dense_below in (0, 4096):
+            report = classify(Quadratic(G), np.zeros(model.n_params), dense_below=dense_below, failure_probability=0.01)
+            assert report.n_negative_bounds[0] == 0 and report.escape_direction is None, report
+            assert report.kind == "degenerate"
+        A = np.asarray(G @ np.eye(model.n_params, dtype=dtype), dtype=float)
+        negative += np.linalg.eigvalsh(A + A.T)[0] < 0
+    assert negative >= 3

@@ -112,6 +112,31 @@ def test_rounding_bounds_hold(arch, net, drawn):
     assert 0 < wide.rounding_bound(p.theta) <= 1e-7 * np.linalg.norm(true.gradient)
 
 
+@every_dtype
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus", "elu"])
+@pytest.mark.parametrize("shift", [4, 8, 15])
+def test_rounding_bounds_hold_where_units_saturate(activation, shift, dtype, rng, problem):
+    """On a plateau the gradient and the product are tiny, and phi' may have lost its digits: the bounds must say so.
+
+    Truth: complex steps in long double; only the first layer is moved, so that everything passes through phi'.
+    """
+    p = problem(rng, [3, 6, 2], activation, "mse", 20, dtype=dtype)
+    p.model.unflatten(p.theta)[0][1][...] = shift * rng.choice([-1, 1], 6)
+    v = rng.standard_normal(p.n).astype(dtype)
+    v[24:] = 0
+    step, long = np.longdouble(1e-100), p.theta.astype(np.clongdouble)
+    gradient = p.ref.value_and_gradient(long)[1].real
+    product = p.ref.value_and_gradient(long + 1j * step * v)[1].imag / step
+    H = p.ob.hessian(p.theta)
+    first = H.restrict(layers=[0])
+    errors = {"gradient": np.linalg.norm(H.gradient - gradient), "product": np.linalg.norm(H @ v - product),
+              "first layer": np.linalg.norm(first @ v[:24] - product[:24])}
+    bounds = {"gradient": p.ob.rounding_bound(p.theta), "product": H.rounding_bound(v), "first layer": H.rounding_bound(v)}
+    assert {name: (error, bounds[name]) for name, error in errors.items() if not error <= bounds[name]} == {}
+    if shift == 4:
+        assert errors["first layer"] <= {"float64": 1e-11, "float32": 3e-4}[dtype] * np.linalg.norm(product[:24])
+
+
 # --- memory -------------------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from .checks import check_positive, check_positive_int
 from .descent import Method, Worth
-from .steps import first_length, line_minimum
+from .downhill import first_length, line_minimum
 
 __all__ = ["NewtonCG", "capped_cg"]
 

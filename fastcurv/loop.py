@@ -11,7 +11,7 @@ from scipy.optimize import OptimizeResult
 from .checkpoints import write_tensors
 from .checks import check_positive, check_positive_int
 from .progress import bar
-from .steps import first_length, line_minimum, lowest_curvature, suspects
+from .downhill import first_length, line_minimum, lowest_curvature, suspects
 from .verdicts import final_verdict
 
 __all__ = ["Loop", "named_options"]

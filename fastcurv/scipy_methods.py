@@ -90,10 +90,26 @@ def newton_cg(fun, x0, args=(), jac=None, hess=None, hessp=None, bounds=None, co
 
 
 def trust_region(fun, x0, args=(), jac=None, hess=None, hessp=None, bounds=None, constraints=(), callback=None, **options):
-    """`minimize`'s ``trust-region`` for ``scipy.optimize.minimize(method=...)``; parameters as for `newton_cg`."""
+    """`minimize`'s ``trust-region`` for ``scipy.optimize.minimize(method=...)``; parameters as for `newton_cg`.
+
+    Examples
+    --------
+    >>> import scipy.optimize as so, fastcurv as fc
+    >>> found = so.minimize(so.rosen, [-1.2, 1.0], jac=so.rosen_der, hess=so.rosen_hess, method=fc.trust_region)
+    >>> found.kind, found.x.round(6)
+    ('minimum', array([1., 1.]))
+    """
     return _run("trust-region", fun, x0, args, jac, hess, hessp, bounds, constraints, callback, options)
 
 
 def saddle_free_newton(fun, x0, args=(), jac=None, hess=None, hessp=None, bounds=None, constraints=(), callback=None, **options):
-    """`minimize`'s ``saddle-free-newton`` for ``scipy.optimize.minimize(method=...)``; parameters as for `newton_cg`."""
+    """`minimize`'s ``saddle-free-newton`` for ``scipy.optimize.minimize(method=...)``; parameters as for `newton_cg`.
+
+    Examples
+    --------
+    >>> import scipy.optimize as so, fastcurv as fc
+    >>> found = so.minimize(so.rosen, [-1.2, 1.0], jac=so.rosen_der, hess=so.rosen_hess, method=fc.saddle_free_newton)
+    >>> found.kind, found.x.round(6)
+    ('minimum', array([1., 1.]))
+    """
     return _run("saddle-free-newton", fun, x0, args, jac, hess, hessp, bounds, constraints, callback, options)

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 
 from .checks import as_rng, check_positive, check_positive_int, check_symmetric_operator, check_vector, operator_dtype
+from .downhill import as_product, first_length, line_minimum, lowest_curvature, rounding_of, suspects
 from .subspace import KrylovSpace, absolute, shifted
 
 __all__ = ["IndefiniteHessianWarning", "escape", "newton_step", "saddle_free_newton_step"]
@@ -17,26 +18,6 @@ DENSE_BELOW = 512  # n products and n^3 flops are then a matter of milliseconds
 
 class IndefiniteHessianWarning(UserWarning):
     """A Newton step was taken where the Hessian has negative curvature."""
-
-
-def as_product(op, dtype):
-    """`multiply(v, out)` for an operator with or without `product`."""
-    product = getattr(op, "product", None)
-    if product is not None and operator_dtype(op) == dtype:
-        return product
-
-    def multiply(v, out):
-        out[:] = op @ v
-
-    return multiply
-
-
-def rounding_of(op, v, size):
-    """A bound on ``||computed(Hv) - Hv||``: the operator's own, else ``8 sqrt(n) eps ||H||``, `size` standing for ||H||."""
-    bound = getattr(op, "rounding_bound", None)
-    if bound is not None:
-        return float(bound(v))
-    return 8.0 * np.sqrt(len(v)) * float(np.finfo(v.dtype).eps) * size
 
 
 def _dense(op, n):
@@ -192,128 +173,6 @@ def saddle_free_newton_step(H, g, k=None, damping=1e-3):
     return lift(absolute(values, linear, damping)).astype(g.dtype, copy=False)
 
 
-def lowest_curvature(op, n, dtype, rng, starts=(), max_products=200, stop=None, space=None, accuracy=0.05):
-    """The lowest Ritz pair from a random start and `starts`, stopped as soon as it is clearly negative.
-
-    Parameters
-    ----------
-    starts : sequence of (n,) arrays
-        Where negative curvature is suspected; random probes alone miss nothing with probability 1, these are quicker.
-    max_products : int
-        An end for surfaces without negative curvature.
-    stop : callable, optional
-        True ends the search: the budget of a run.
-    accuracy : float
-        The pair is taken once ``residual <= accuracy * |curvature|`` and the curvature is below its rounding bound.
-
-    Returns
-    -------
-    curvature : float
-        v'Hv.
-    v : (n,) unit vector
-    rounding : float
-        ``v'Hv < -rounding`` proves a negative eigenvalue.
-    n_products : int
-    """
-    limit = min(n, max_products)
-    if space is None:
-        space = KrylovSpace(n, dtype, min(n, limit + 2 + len(starts)))
-    random = rng.standard_normal(n).astype(dtype)
-    kept = [np.asarray(v, dtype=dtype) for v in starts if np.any(v)]
-    space.start(as_product(op, dtype), random, kept)
-    look_at = 1 + len(kept)
-    while True:
-        space.extend()
-        ending = space.exhausted or space.m >= limit or (stop is not None and stop())
-        if space.m < look_at and not ending:
-            continue
-        look_at = space.m + 1 + space.m // 6
-        curvature, residual, u = space.lowest()
-        size = float(np.max(np.abs(space.ritz()[0])))
-        if ending or (curvature < -1e-9 * size and residual <= accuracy * abs(curvature)):
-            v = space.combine(u)
-            v /= v.dtype.type(np.linalg.norm(v))
-            rounding = rounding_of(op, v, size)
-            if ending or curvature < -rounding:
-                return curvature, v, rounding, space.m
-
-
-def _along(value, theta, direction, f0, start):
-    """Walk along `direction` (sign included): three (t, f) around the lowest value, None where nothing is lower; and f."""
-    trial = np.empty_like(theta)
-
-    def f(t):
-        np.multiply(direction, theta.dtype.type(t), out=trial)
-        np.add(trial, theta, out=trial)
-        found = value(trial)
-        return found if np.isfinite(found) else np.inf
-
-    t, ft, high = start, f(start), None
-    while not ft < f0 and t > 1e-8 * start:
-        high = (t, ft)
-        t *= 0.25
-        ft = f(t)
-    if not ft < f0:
-        return None, f
-    before, further = (0.0, f0), high
-    for _ in range(60 if high is None else 0):
-        further = (2.0 * t, f(2.0 * t))
-        if not further[1] < ft:
-            break
-        small = ft - further[1] < 1e-3 * (f0 - further[1])
-        before, (t, ft) = (t, ft), further
-        if small:  # a slope that levels out: further than this is not downhill but flat
-            further = (2.0 * t, np.inf)
-            break
-    return (before, (t, ft), further), f
-
-
-def line_minimum(value, theta, direction, f0, start, refinements=12):
-    """The lowest point found along ``theta + t direction``, t of both signs.
-
-    Each side is searched by doubling from `start` (by quarters towards 0 where that is too long), the better
-    side refined by parabolas and golden sections.
-
-    Returns
-    -------
-    t : float
-        0.0 where no lower value was found.
-    f : float
-    """
-    sides = []
-    for sign in (1.0, -1.0):
-        bracket, f = _along(value, theta, direction * theta.dtype.type(sign), f0, start)
-        if bracket is not None:
-            sides.append((bracket[1][1], sign, bracket, f))
-    if not sides:
-        return 0.0, f0
-    _, sign, bracket, f = min(sides, key=lambda side: side[0])
-    t, lowest = _refined(f, *bracket, refinements)
-    return sign * t, lowest
-
-
-def _refined(f, low, best, high, evaluations):
-    """The lowest of three points (t, f), the middle one lowest, after steps to parabolas' minima and golden sections."""
-    golden = 0.5 * (3.0 - np.sqrt(5.0))
-    for i in range(evaluations):
-        left, right = best[0] - low[0], high[0] - best[0]
-        t = best[0] + golden * right if right > left else best[0] - golden * left
-        if i % 3 != 2 and np.isfinite(low[1]) and np.isfinite(high[1]):
-            a, b = right * (low[1] - best[1]), left * (high[1] - best[1])
-            vertex = best[0] + 0.5 * (right * a - left * b) / (a + b) if a + b > 0 else t
-            if abs(vertex - best[0]) > 1e-9 * best[0] and low[0] < vertex < high[0]:
-                t = vertex
-        new = (t, f(t))
-        if new[1] < best[1]:
-            low, high = (best, high) if new[0] > best[0] else (low, best)
-            best = new
-        elif new[0] > best[0]:
-            high = new
-        else:
-            low = new
-    return best
-
-
 def escape(ob, theta, direction=None, *, max_products=300, seed=0):
     """Leave a saddle: follow negative curvature to the lowest point of the line, either way along it.
 
@@ -396,20 +255,3 @@ def escape(ob, theta, direction=None, *, max_products=300, seed=0):
             result.message = f"No lower value was found on the line, in either direction; the curvature along it is {curvature:.3g}."
     result.nfev = n_values
     return result
-
-
-def first_length(theta):
-    """Where a line search without any scale of its own begins: a hundredth of theta's length, of 1 at least."""
-    return 0.01 * max(1.0, float(np.linalg.norm(theta)))
-
-
-def suspects(ob, theta, H):
-    """Start vectors in which negative curvature may show early: the gradient and the objective's probes."""
-    g = getattr(H, "gradient", None)
-    if g is None and hasattr(ob, "gradient"):
-        g = ob.gradient(theta)
-    starts = [] if g is None else [np.asarray(g)]
-    if hasattr(ob, "probes"):
-        probes = np.asarray(ob.probes(theta))
-        starts.extend(probes[:, j] for j in range(min(probes.shape[1], 4)))
-    return starts

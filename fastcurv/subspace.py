@@ -58,7 +58,7 @@ class KrylovSpace:
         for vector in (first, *others):
             np.copyto(self.product, vector, casting="same_kind")
             self._append(self.product, float(np.linalg.norm(vector)), np.zeros(self.p))
-        self._chain = self.p == 1
+        self._n_starts, self._chain = self.p, self.p == 1
 
     @property
     def exhausted(self):
@@ -109,10 +109,10 @@ class KrylovSpace:
         return norm
 
     def extend(self):
-        """Multiply one pending row, the one in which the last solution lacks most. Costs one product."""
+        """Multiply a pending row: the start vectors first, then where the last solution lacks most. One product."""
         m = self.m
-        if self.p > 1:
-            self._bring_forward(m + int(np.argmax(self._weights[: self.p])) if m else m)
+        if m >= self._n_starts and self.p > 1:
+            self._bring_forward(m + int(np.argmax(self._weights)))
         w = self.product
         self.multiply(self.rows[m], w)
         coefficients = np.zeros(m + self.p)
@@ -133,8 +133,6 @@ class KrylovSpace:
         self.m, self.p = m + 1, self.p - 1
         if self.p > 1:
             self._weights = np.linalg.norm(self.couplings[self.m : self.m + self.p, : self.m], axis=1)
-        else:
-            self._weights = np.ones(1)
 
     def _bring_forward(self, chosen):
         m = self.m

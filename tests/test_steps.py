@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from fastcurv.steps import IndefiniteHessianWarning, escape, line_minimum, newton_step, saddle_free_newton_step
+from fastcurv.downhill import line_minimum, lowest_curvature
+from fastcurv.steps import IndefiniteHessianWarning, escape, newton_step, saddle_free_newton_step
 from fastcurv.subspace import KrylovSpace, absolute, cubic, shifted, trust_region
 from fastcurv.testing import FunctionObjective, LinearAutoencoder, PrescribedSpectrum, QuadraticObjective, lecture_toy
 
@@ -209,3 +210,20 @@ def test_line_minimum_finds_a_minimum_far_beyond_and_far_below_its_first_length(
 def test_bad_input_is_one_clear_sentence(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_the_lowest_curvature_is_found_where_the_gradient_has_no_part_of_it():
+    """n = 5000, one eigenvalue -1e-2 under a bulk in [0, 1]: a random start finds it, a start along it at once."""
+    values = np.concatenate([[-1e-2], np.linspace(0.0, 1.0, 4999)])
+    H = PrescribedSpectrum(values, seed=1)
+    lowest = H.eigenvector(0)
+    for starts, most in (((), 150), ([lowest], 12)):
+        curvature, v, rounding, spent = lowest_curvature(H, 5000, np.dtype(float), np.random.default_rng(0), starts, 300)
+        assert curvature < -rounding < 0 and spent <= most
+        assert curvature == pytest.approx(v @ (H @ v), abs=1e-12) and -1e-2 - 1e-12 <= curvature < -5e-3
+
+
+def test_a_bounded_search_without_negative_curvature_says_what_is_lowest():
+    H = PrescribedSpectrum(np.linspace(1.0, 2.0, 300), seed=1)
+    curvature, _, rounding, spent = lowest_curvature(H, 300, np.dtype(float), np.random.default_rng(0), (), 25)
+    assert spent == 25 and 1.0 - 1e-12 <= curvature < 1.05 and rounding < 1e-10

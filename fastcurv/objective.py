@@ -10,7 +10,6 @@ from .model import MLP
 from .operators import Curvature, Jacobian
 
 LOSSES = tuple(_engine.LOSSES)
-ABSOLUTE_MEMORY = 1 << 28                    # bytes of state for the passes that bound rounding
 
 
 class Objective:
@@ -97,41 +96,21 @@ class Objective:
 
     # --- plans: made, bound, handed out, taken back ---------------------------------------------------------------------
 
-    def _new_plan(self, memory=None, absolute=False):
+    def _new_plan(self):
         threads = self.n_threads or _engine.default_threads()
         m = self.model
         return _engine.Plan(m.sizes, m.activation, m.skips, m.bias, self._rows, self.loss, self.divisor, self.l2,
-                            threads, memory or self.memory or 0, absolute)
-
-    def absolute_plan(self, theta):
-        """A plan at theta that keeps absolute values: its products bound what rounding does to those of a real one."""
-        one_row = 64 * (self.n_params + sum(self.model.sizes)) * self.dtype.itemsize
-        plan = self._new_plan(self.memory or ABSOLUTE_MEMORY + one_row, True)
-        plan.bind(np.array(self.model.check_theta(theta)))
-        return plan
-
-    @property
-    def depth(self):
-        """Roundings on the longest way of a number through a product: two sums over each layer's widths forward and back,
-        one over the rows, a few more in each step. Sums run in slices of at most 768, whose results are then added."""
-        def length(k):
-            return min(k, 768 + k // 128) if _engine.chosen_arch() != "reference" else k
-        return sum(2 * length(m) + 2 * length(k) + 16 for m, k in self.model.shapes) + 2 * length(self.n_samples)
+                            threads, self.memory or 0)
 
     def rounding_bound(self, theta):
-        """A bound on ``||computed(gradient) - gradient||`` at theta, from rounding in the passes.
+        """A bound on ``||computed(gradient) - gradient||`` at theta; see `fastcurv.rounding`.
 
-        Rounding anywhere in forward and backward acts like a relative change of the weights in that place, and is carried
-        on to the gradient as the Hessian carries a direction: to first order the error is at most ``depth eps`` times the
-        absolute passes along ``|theta|``, plus that of the last sums, ``|delta|' |a|``. Cost: about three gradients.
+        float32 is held against a float64 pass, so the bound is close to what the error is; in float64 it is what the error
+        can be at worst. Cost: about 10 gradients in NumPy.
         """
-        theta = np.ascontiguousarray(self.model.check_theta(theta))
-        plan = self.absolute_plan(theta)
-        carried, last = np.empty_like(theta), np.empty_like(theta)
-        plan.multiply(np.abs(theta), carried, "hessian", None, True)
-        plan.multiply(np.abs(theta), last, "delta", None, False)
-        eps = np.finfo(self.dtype).eps / 2
-        return float(self.depth * eps * np.linalg.norm(carried.astype(np.float64) + last))
+        from .rounding import Rounding
+        measured = self.dtype == np.float32
+        return Rounding(self, theta, measured=measured).gradient(self.gradient(theta) if measured else None)
 
     def _lend_plan(self):
         """A plan for an operator to own: a spare one where an operator has gone."""

@@ -46,7 +46,7 @@ class Curvature(LinearOperator):
         self.theta, self.value, self.gradient = theta, self._plan.value, self._plan.gradient
         for array in (self.theta, self.gradient):
             array.flags.writeable = False
-        self.n_products, self._absolute = 0, None
+        self.n_products, self._rounding = 0, None
         n = objective.n_params
         super().__init__(objective.dtype, (n, n))
 
@@ -136,21 +136,32 @@ class Curvature(LinearOperator):
         return dense
 
     def rounding_bound(self, v):
-        """A bound on ``||computed(H v) - H v||`` for v ``(n,)``, from rounding in the passes.
+        """A bound on ``||computed(H v) - H v||`` for v ``(n,)``, from rounding in the passes; see `fastcurv.rounding`.
 
-        The R-passes are linear in v with fixed coefficients, so an error made anywhere is carried on by the same passes;
-        run on absolute values they bound its effect. Each number in them is rounded at most `depth` times on its way, the
-        longest chain of additions through all sums of one product, which gives ``depth eps || |H| |v| ||`` with ``|H|``
-        the absolute passes. The kept state is itself rounded; its error is of the same order, and a factor of 2 is kept
-        for it. Cost: one product, once another gradient, and a second plan of at most 256 MiB.
+        float32 products are held against a float64 pass: the bound is that of ``H @ v`` by this operator, close to what
+        its error is. In float64 it is what the error can be at worst. Cost: a few products in NumPy, more at first, and
+        up to 128 MiB.
         """
-        v = np.abs(as_vector(v, self.shape[0], self.dtype))
-        if self._absolute is None:
-            self._absolute = self.objective.absolute_plan(self.theta)
-        out = np.empty_like(v)
-        self._absolute.multiply(v, out, self.kind if self.kind != "fisher" else "ggn", None, True)
-        eps = np.finfo(self.dtype).eps / 2
-        return float(2 * self.objective.depth * eps * np.linalg.norm(out.astype(np.float64)))
+        v = as_vector(v, self.shape[0], self.dtype)
+        computed = None
+        if self.dtype == np.float32:
+            computed = np.empty_like(v)
+            self._multiply(v, computed)
+        return self._bounds().product(v, self.kind, computed)
+
+    def column_bounds(self):
+        """Bounds ``(n,)`` on the rounding of ``H e_j`` for every unit vector: of what a dense matrix of products is off by.
+
+        They hold for any order of the products. Cost: one pass in NumPy for each unit of the network.
+        """
+        from .rounding import Rounding
+        return Rounding(self.objective, self.theta, self.layout).columns(self.kind)
+
+    def _bounds(self):
+        if self._rounding is None:
+            from .rounding import Rounding
+            self._rounding = Rounding(self.objective, self.theta, self.layout, self.dtype == np.float32)
+        return self._rounding
 
     # --- other views ----------------------------------------------------------------------------------------------------
 
@@ -235,6 +246,14 @@ class Block(LinearOperator):
             total = total + self.objective.l2 * np.einsum("ij,ij->i", Vt.astype(np.float64), Vt.astype(np.float64))
         self.whole.n_products += len(Vt)
         return total if block else float(total[0])
+
+    def rounding_bound(self, v):
+        """A bound on the error of the block's product with v ``(n,)``: that of the whole operator's."""
+        return self.whole.rounding_bound(self._embed(as_vector(v, self.shape[0], self.dtype)[None])[0])
+
+    def column_bounds(self):
+        """Bounds on the errors of the block's columns, those of the whole operator's."""
+        return self.whole.column_bounds()[self.indices]
 
     def to_dense(self):
         """The block as a matrix."""

@@ -1,0 +1,133 @@
+"""The passes once more, in long double: an oracle for the rounding of float64 as well as float32."""
+
+import numpy as np
+
+LD = np.longdouble
+PI = LD("3.14159265358979323846264338327950288")
+
+
+def normal(z):
+    """Density and distribution function of the normal distribution: a series near 0, a continued fraction further out."""
+    t = np.abs(z)
+    density = np.exp(-t * t / 2) / np.sqrt(2 * PI)
+    near, far = np.minimum(t, 3), np.maximum(t, 3)
+    term = total = near
+    for k in range(3, 120, 2):
+        term = term * near * near / k
+        total = total + term
+    fraction = far
+    for k in range(120, 0, -1):
+        fraction = far + k / fraction
+    tail = np.where(t < 3, LD(0.5) - density * total, density / fraction)
+    return density, np.where(z > 0, 1 - tail, tail)
+
+
+def activation(name, z):
+    """phi, phi', phi''."""
+    one, zero, low = np.ones_like(z), np.zeros_like(z), np.minimum(z, 0)
+    e = np.exp(-np.abs(z))
+    s, d = np.where(z > 0, 1 / (1 + e), e / (1 + e)), e / (1 + e) ** 2
+    if name == "identity":
+        return z, one, zero
+    if name in ("relu", "leaky_relu"):
+        slope = LD(0) if name == "relu" else 1 / LD(100)
+        return np.where(z > 0, z, slope * z), np.where(z > 0, one, slope), zero
+    if name == "tanh":
+        a, u = np.tanh(z), np.exp(-2 * np.abs(z))
+        return a, 4 * u / (1 + u) ** 2, -8 * a * u / (1 + u) ** 2
+    if name == "sigmoid":
+        return s, d, -d * np.tanh(z / 2)
+    if name == "softplus":
+        return np.maximum(z, 0) + np.log1p(e), s, d
+    if name == "silu":
+        return z * s, s + z * d, d * (2 - z * np.tanh(z / 2))
+    if name == "gelu":
+        n, cdf = normal(z)
+        return z * cdf, cdf + z * n, n * (2 - z * z)
+    return np.where(z > 0, z, np.expm1(low)), np.where(z > 0, one, np.exp(low)), np.where(z > 0, zero, np.exp(low))
+
+
+class Truth:
+    """Gradient and products of an `Objective` at theta, from its own numbers, in long double."""
+
+    def __init__(self, ob, theta):
+        self.ob, self.theta, model = ob, np.asarray(theta).astype(LD), ob.model
+        self.layers, self.skips = self.split(self.theta), tuple(model.skips) + (False,)
+        self.a, self.p, self.q = [ob.X.astype(LD)], [], []
+        with np.errstate(under="ignore"):
+            for l, (W, b) in enumerate(self.layers):
+                z = self.a[-1] @ W.T + b
+                if l < len(self.layers) - 1:
+                    phi, p, q = activation(model.activation[l], z)
+                    self.a.append(phi + self.a[-1] if self.skips[l] else phi)
+                    self.p.append(p)
+                    self.q.append(q)
+            self.loss(z)
+            self.d, self.e, e = [None] * len(self.layers), [None] * len(self.layers), None
+            self.d[-1] = self.delta
+            for l in range(len(self.layers) - 1, 0, -1):
+                e = self.d[l] @ self.layers[l][0] + (e if self.skips[l] else 0)
+                self.e[l - 1], self.d[l - 1] = e, e * self.p[l - 1]
+            self.gradient = self.join([(d.T @ a, d.sum(axis=0)) for d, a in zip(self.d, self.a)]) + LD(ob.l2) * self.theta
+
+    def split(self, v):
+        layers, start = [], 0
+        for m, k in self.ob.model.shapes:
+            V, start = v[start:start + m * k].reshape(m, k), start + m * k
+            layers.append((V, v[start:start + m] if self.ob.model.bias else np.zeros(m, LD)))
+            start += m * self.ob.model.bias
+        return layers
+
+    def join(self, parts):
+        return np.concatenate([x.ravel() for W, b in parts for x in ((W, b) if self.ob.model.bias else (W,))])
+
+    def loss(self, z):
+        ob, y = self.ob, self.ob.y
+        w = np.ones(len(z), LD) if ob.sample_weight is None else ob.sample_weight.astype(LD)
+        f = (w / LD(ob.divisor))[:, None]
+        y = np.eye(z.shape[1])[y] if y.ndim == 1 else y
+        y = y.astype(LD)
+        if ob.loss == "mse":
+            self.delta, self.h = f * 2 * (z - y), f * np.full_like(z, 2)
+        elif ob.loss == "binary_cross_entropy":
+            e = np.exp(-np.abs(z))
+            self.delta = f * np.where(z > 0, (1 - y) - e / (1 + e), e / (1 + e) - y)
+            self.h = f * e / (1 + e) ** 2
+        else:
+            u, top = z - z.max(axis=1, keepdims=True), np.arange(z.shape[1]) == z.argmax(axis=1)[:, None]
+            S = np.where(top, 0, np.exp(u)).sum(axis=1, keepdims=True)
+            self.softmax, T = np.exp(u) / (1 + S), y.sum(axis=1, keepdims=True)
+            rest = np.where(top, 0, y).sum(axis=1, keepdims=True)
+            self.delta, self.h, self.top = f * np.where(top, rest - T * S / (1 + S), T * self.softmax - y), f * T, top
+
+    def r_loss(self, rz):
+        if self.ob.loss != "cross_entropy":
+            return self.h * rz
+        u = rz - np.where(self.top, rz, 0).sum(axis=1, keepdims=True)
+        return self.h * self.softmax * (u - (self.softmax * u).sum(axis=1, keepdims=True))
+
+    def product(self, v, kind="hessian"):
+        with np.errstate(under="ignore"):
+            v = np.asarray(v).astype(LD)
+            layers, full = self.split(v), kind == "hessian"
+            ra, rz = [LD(0) * self.a[0]], []
+            for l, ((W, _), (V, vb)) in enumerate(zip(self.layers, layers)):
+                rz.append(ra[-1] @ W.T + self.a[l] @ V.T + vb)
+                if l < len(self.layers) - 1:
+                    ra.append(self.p[l] * rz[-1] + (ra[-1] if self.skips[l] else 0))
+            rd, re = self.r_loss(rz[-1]), None
+            if kind == "fisher":
+                rd = self.ob.n_samples * (self.delta * rz[-1]).sum(axis=1, keepdims=True) * self.delta
+            parts = [None] * len(self.layers)
+            for l in range(len(self.layers) - 1, -1, -1):
+                parts[l] = (rd.T @ self.a[l] + (self.d[l].T @ ra[l] if full else 0), rd.sum(axis=0))
+                if l:
+                    re = rd @ self.layers[l][0] + (self.d[l] @ layers[l][0] if full else 0) + (re if self.skips[l] else 0)
+                    rd = re * self.p[l - 1] + (self.e[l - 1] * self.q[l - 1] * rz[l - 1] if full else 0)
+            return self.join(parts) + (LD(self.ob.l2) * v if kind != "fisher" else 0)
+
+
+def size(x):
+    """||x||, safe from underflow."""
+    top = np.abs(x).max()
+    return top * np.sqrt(np.sum((x / top) ** 2)) if top > 0 else top

@@ -100,7 +100,7 @@ class Objective:
         threads = self.n_threads or _engine.default_threads()
         m = self.model
         return _engine.Plan(m.sizes, m.activation, m.skips, m.bias, self._rows, self.loss, self.divisor, self.l2,
-                            threads, self.memory or 0)
+                            threads, self.memory or 0, batch_norm=m.batch_norm)
 
     def rounding_bound(self, theta):
         """A bound on ``||computed(gradient) - gradient||`` at theta; see `fastcurv.rounding`.
@@ -173,7 +173,13 @@ class Objective:
         return Curvature(self, theta, "ggn")
 
     def empirical_fisher(self, theta):
-        """``(1/N) sum g_n g_n'``, g_n the gradient of sample n's loss; without l2."""
+        """``(1/N) sum g_n g_n'``, g_n the gradient of sample n's loss; without l2.
+
+        A ValueError with batch normalisation: its statistics tie the samples together, so no sample has a loss of its own.
+        """
+        if self.model.batch_norm:
+            raise ValueError("empirical_fisher was asked of a model with batch normalisation; wanted one without, since "
+                             "statistics over all rows leave no sample a gradient of its own")
         return Curvature(self, theta, "fisher")
 
     def jacobian(self, theta):
@@ -209,6 +215,16 @@ class Objective:
 
         return model
 
+    def statistics(self, theta):
+        """Mean and variance of each hidden layer's z over all rows; see `MLP.statistics`."""
+        if not self.model.batch_norm:
+            raise ValueError("statistics were asked of a model without batch normalisation; wanted batch_norm=True")
+        with self._lock:
+            plan = self._bound(theta, False)
+            biases = [0 if layer[1] is None else layer[1].astype(np.float64) for layer in self.model.unflatten(plan.theta)]
+            return [((mean + b).astype(self.dtype), variance.astype(self.dtype))
+                    for (mean, variance), b in zip(_engine.statistics(plan), biases)]
+
     # --- what only a network knows --------------------------------------------------------------------------------------
 
     def flat_directions(self, theta):
@@ -239,7 +255,7 @@ class Objective:
     def astype(self, dtype):
         """The same objective in another precision."""
         m = self.model
-        return Objective(MLP(m.sizes, m.activation, m.bias, m.residual, dtype), self.X, self.y, self.loss, self.l2,
+        return Objective(MLP(m.sizes, m.activation, m.bias, m.residual, dtype, m.batch_norm), self.X, self.y, self.loss, self.l2,
                          self.sample_weight, self.n_threads, self.memory)
 
 

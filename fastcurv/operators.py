@@ -191,8 +191,7 @@ class Block(LinearOperator):
 
     def __init__(self, whole, indices):
         self.whole, self.indices = whole, indices
-        model = whole.objective.model
-        starts = np.cumsum([0] + [m * k + (m if model.bias else 0) for m, k in model.shapes])
+        model, starts = whole.objective.model, whole.objective.model.starts
         self._active = np.zeros(len(model.shapes), np.int8)
         self._active[np.unique(np.searchsorted(starts, indices, side="right") - 1)] = 1
         self.kind, self.objective = whole.kind, whole.objective
@@ -328,8 +327,7 @@ def _layer_indices(model, layers):
         raise TypeError(f"layers is {layers.tolist()!r}; wanted one or more ints from 0 to {count - 1}")
     if layers.min() < 0 or layers.max() >= count or len(np.unique(layers)) != len(layers):
         raise ValueError(f"layers is {layers.tolist()}; wanted ints from 0 to {count - 1}, each once")
-    starts = np.cumsum([0] + [m * k + (m if model.bias else 0) for m, k in model.shapes])
-    return np.concatenate([np.arange(starts[l], starts[l + 1]) for l in layers])
+    return np.concatenate([np.arange(model.starts[l], model.starts[l + 1]) for l in layers])
 
 
 def _check_indices(indices, n):

@@ -14,6 +14,7 @@ from .checks import as_rng, check_choice, check_vector
 _STEP = 1e-100
 _SLOPE = 0.01
 _SQRT2 = np.sqrt(2.0)
+BATCH_NORM_EPS = 1e-5
 
 
 def _sigmoid(z):
@@ -35,6 +36,13 @@ def _normal_pdf(z):
     return np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)
 
 
+def normalise(z):
+    """``h = (z - mean) s`` and ``s = 1 / sqrt(variance + eps)``, mean and biased variance over the rows."""
+    z = z - z.mean(axis=0)
+    s = 1 / np.sqrt((z * z).mean(axis=0) + BATCH_NORM_EPS)
+    return z * s, s
+
+
 # name: (phi, phi'); each formula is analytic, and at a kink the left derivative holds
 ACTIVATIONS = {
     "identity": (lambda z: z, lambda z: np.ones_like(z)),
@@ -54,6 +62,8 @@ LOSSES = ("mse", "cross_entropy", "binary_cross_entropy")
 class ReferenceModel:
     """A stack of linear layers with activations between them, parameters in one flat float64 vector.
 
+    With `batch_norm` hidden layers are normalised over the rows of X as `MLP`'s are, and their parameters are W, b, gamma, beta.
+
     Examples
     --------
     >>> model = ReferenceModel([2, 3, 1])
@@ -65,7 +75,7 @@ class ReferenceModel:
 
     dtype = np.dtype(np.float64)
 
-    def __init__(self, sizes, activation="tanh", bias=True, residual=False):
+    def __init__(self, sizes, activation="tanh", bias=True, residual=False, batch_norm=False):
         self.sizes = tuple(int(s) for s in sizes)
         n_hidden = len(self.sizes) - 2
         names = (activation,) * n_hidden if isinstance(activation, str) else tuple(activation)
@@ -73,40 +83,48 @@ class ReferenceModel:
             raise ValueError(f"sizes {self.sizes} with activation {activation!r}; wanted at least two widths >= 1 "
                              "and one activation, or one per hidden layer")
         self.activation = tuple(check_choice(name, tuple(ACTIVATIONS), "activation") for name in names)
-        self.bias, self.residual = bool(bias), bool(residual)
+        self.bias, self.residual, self.batch_norm = bool(bias), bool(residual), bool(batch_norm)
         self.n_params = sum(m * k + m * self.bias for k, m in zip(self.sizes, self.sizes[1:]))
+        self.n_params += 2 * sum(self.sizes[1:-1]) * self.batch_norm
 
     def unflatten(self, theta):
-        """``[(W, b), ...]``, views of `theta`; b is None without biases."""
+        """``[(W, b), ...]``, views of `theta`; b is None without biases; with `batch_norm` ``(W, b, gamma, beta)`` but for the last."""
         layers, at = [], 0
-        for k, m in zip(self.sizes, self.sizes[1:]):
+        for layer, (k, m) in enumerate(zip(self.sizes, self.sizes[1:])):
             W = theta[at:at + m * k].reshape(m, k)
             at += m * k
             b = theta[at:at + m] if self.bias else None
             at += m * self.bias
-            layers.append((W, b))
+            norm = ()
+            if self.batch_norm and layer < len(self.activation):
+                norm = (theta[at:at + m], theta[at + m:at + 2 * m])
+                at += 2 * m
+            layers.append((W, b, *norm))
         return layers
 
     def flatten(self, layers):
-        """The flat vector of ``[(W, b), ...]``."""
+        """The flat vector of ``[(W, b), ...]``: the inverse of `unflatten`."""
         return np.concatenate([np.ravel(part) for pair in layers for part in pair if part is not None])
 
     def init(self, seed=None):
-        """Normal weights of variance 1/fan-in, zero biases."""
+        """Normal weights of variance 1/fan-in, zero biases, gamma 1 and beta 0."""
         rng = as_rng(seed)
-        return self.flatten([(rng.standard_normal((m, k)) / k**0.5, np.zeros(m) if self.bias else None)
-                             for k, m in zip(self.sizes, self.sizes[1:])])
+        norms = [(np.ones(m), np.zeros(m)) if self.batch_norm else () for m in self.sizes[1:-1]] + [()]
+        return self.flatten([(rng.standard_normal((m, k)) / k**0.5, np.zeros(m) if self.bias else None, *norm)
+                             for k, m, norm in zip(self.sizes, self.sizes[1:], norms)])
 
     def skips(self, layer):
         """Whether hidden layer `layer` adds its input to its output."""
         return self.residual and self.sizes[layer] == self.sizes[layer + 1]
 
     def forward(self, theta, X):
-        """Pre-activations ``z`` of every layer, and activations ``a`` below every layer."""
+        """What every layer's activation is given, ``z`` or ``gamma h + beta``, and activations ``a`` below every layer."""
         a, zs, below = X, [], []
-        for layer, (W, b) in enumerate(self.unflatten(theta)):
+        for layer, (W, b, *norm) in enumerate(self.unflatten(theta)):
             below.append(a)
             zs.append(a @ W.T + (0 if b is None else b))
+            if norm:
+                zs[-1] = norm[0] * normalise(zs[-1])[0] + norm[1]
             if layer < len(self.activation):
                 phi = ACTIVATIONS[self.activation[layer]][0]
                 a = phi(zs[-1]) + (a if self.skips(layer) else 0)
@@ -127,7 +145,12 @@ class ReferenceModel:
                 phi_prime = ACTIVATIONS[self.activation[layer]][1]
                 skip = e if self.skips(layer) else 0
                 delta = e * phi_prime(zs[layer])
-            grads.append((delta.T @ below[layer], delta.sum(axis=0) if self.bias else None))
+            norm = ()
+            if len(layers[layer]) == 4:
+                h, s = normalise(below[layer] @ layers[layer][0].T)
+                norm = ((delta * h).sum(axis=0), delta.sum(axis=0))
+                delta = s * layers[layer][2] * (delta - delta.mean(axis=0) - h * (delta * h).mean(axis=0))
+            grads.append((delta.T @ below[layer], delta.sum(axis=0) if self.bias else None, *norm))
             e = delta @ layers[layer][0] + skip
         return self.flatten(grads[::-1])
 

@@ -242,7 +242,7 @@ def compiled(ob):
     from .objective import Objective
 
     m = ob.model
-    model = MLP(m.sizes, activation=m.activation or "identity", bias=m.bias, residual=m.residual)
+    model = MLP(m.sizes, activation=m.activation or "identity", bias=m.bias, residual=m.residual, batch_norm=m.batch_norm)
     return Objective(model, ob.X, ob.y, loss=ob.loss, l2=ob.l2, sample_weight=ob.sample_weight)
 
 

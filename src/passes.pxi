@@ -1,5 +1,25 @@
 # The passes. Notation as at the head of engine.pyx; `y` is the layer at hand, `x` the one below it.
 
+cdef struct Norm:               # of a normalised layer; vectors are (m,), means are over all rows. See batch_norm.pxi
+    Py_ssize_t gamma, beta      # where they begin in theta
+    char *h                     # (rows, m) z normalised
+    char *mean                  # of z
+    char *s                     # 1 / sqrt(variance of z + eps)
+    char *scale                 # s gamma
+    char *du_mean               # mean du, mean (du h)
+    char *du_h
+    char *rz_mean               # mean rz, mean (rz h)
+    char *c
+    char *r_scale               # s (vgamma - s c gamma)
+    char *rdu_mean              # mean rdu, mean (rdu h + du rh)
+    char *rdu_h
+    char *zeros
+    double *parts               # (blocks of rows, 2, ldm) sums
+    double *here                # (2, ldm) of the rows at hand
+    double *sums                # (2, ldm) of the rows gathered so far
+    double *moments             # (2, ldm) mean and variance of z
+
+
 cdef struct Layer:
     Py_ssize_t m, k             # width out, width in
     Py_ssize_t ldm, ldk         # leading dimensions of matrices that wide
@@ -17,6 +37,8 @@ cdef struct Layer:
     char *p                     # (rows, m) phi'(z), or NULL
     char *q                     # (rows, m) e * phi''(z), or NULL; between forward and backward phi''(z)
     char *delta                 # (rows, m) dL/dz
+    char *du                    # (rows, m) dL/d(what phi is given): delta, unless normalised
+    Norm *norm                  # or NULL
 
 
 cdef struct Bench:              # scratch of whoever takes rows through the layers
@@ -31,6 +53,10 @@ cdef struct Bench:              # scratch of whoever takes rows through the laye
 
 cdef enum Kind:
     HESSIAN, GGN, FISHER, JVP, VJP, DELTA
+
+
+cdef enum Stage:                # which of a layer's means over rows are being gathered, where rows come in chunks
+    NO_STAGE, MOMENTS, DU_MEANS, RZ_MEANS, RDU_MEANS
 
 
 cdef struct Data:               # of the objective; strides in numbers
@@ -67,6 +93,9 @@ cdef struct PlanS:
     Py_ssize_t ldg
     Bench wide
     Bench *bench                # tall: by member of the team
+    Stage stage                 # normalised, in chunks: what is being gathered, in which layer, from how many rows so far
+    Py_ssize_t target, seen
+    char *v                     # flat, of the vector at hand
 
 
 cdef struct Pass:               # some rows of the chunk on their way through the layers
@@ -109,7 +138,7 @@ cdef inline void add_bends(PlanS *P, fc_step *step, Layer *y, Py_ssize_t r0, bin
     step.phi = y.phi if y.derived else FC_IDENTITY
     step.p, step.ldp = at(P, y.a if y.derived else y.p, r0, y.ldm), y.ldm
     if second and y.curved:
-        step.q, step.ldq = at(P, y.delta if y.derived else y.q, r0, y.ldm), y.ldm
+        step.q, step.ldq = at(P, y.du if y.derived else y.q, r0, y.ldm), y.ldm
 
 
 # --- running a product, a sweep: alone or over the team -----------------------------------------------------------------
@@ -201,7 +230,8 @@ cdef void forward(Pass *t) noexcept nogil:
         job.step.q, job.step.ldq = at(P, y.q, t.r0, y.ldm), y.ldm
         job.step.skip, job.step.ldskip = below if y.skip else NULL, ldx
         job.c, job.ldc = job.step.p if y.p != NULL else job.step.d, y.ldm
-        run(t, &job)
+        if (run(t, &job) if y.norm == NULL else norm_forward(t, l, &job)) < 0:
+            return
         below, ldx = at(P, y.a, t.r0, y.ldm), y.ldm
     run_blocks(t, loss_block, &blocks)
 
@@ -289,11 +319,13 @@ cdef void backward(Pass *t, char *out, bint add) noexcept nogil:
         add_packed(P, &job, y.m, at(P, y.delta, t.r0, y.ldm), y.ldm, y.wn)
         job.c, job.ldc = t.bench.e[l & 1], x.ldm
         job.step.kind = FC_STEP_BACKWARD
-        job.step.d, job.step.ldd = at(P, x.delta, t.r0, x.ldm), x.ldm
+        job.step.d, job.step.ldd = at(P, x.du, t.r0, x.ldm), x.ldm
         add_bends(P, &job.step, x, t.r0, not x.derived)
         job.step.skip, job.step.ldskip = t.bench.e[(l + 1) & 1] if y.skip else NULL, y.ldm
         job.step.sums, job.step.ldsums = t.bench.sums, t.bench.ldsums
-        blocks = run(t, &job)
+        blocks = run(t, &job) if x.norm == NULL else norm_backward(t, l - 1, &job, out, add)
+        if blocks < 0:
+            return
 
 
 # --- along v ---------------------------------------------------------------------------------------------------------------
@@ -324,9 +356,12 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
             job.c, job.ldc = t.bench.rz[l], y.ldm
             if quadratic and y.curved:
                 job.step.total = t.bench.totals
-            run(t, &job)
+            if (run(t, &job) if y.norm == NULL else norm_r_forward(t, l, &job)) < 0:
+                return curvature
             if quadratic and y.curved:
                 curvature += total_of(P, t, &job)
+            if quadratic and y.norm != NULL:
+                curvature += norm_curvature(t, l)
             r_below = t.bench.ra[l]
         below, ldx = at(P, y.a, t.r0, y.ldm), y.ldm
     return curvature
@@ -374,7 +409,7 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
     for l in range(P.n_layers - 1, P.first - 1, -1):
         y = &P.layer[l]
         x = &P.layer[l - 1] if l else NULL
-        if P.active[l]:
+        if P.active[l] and out != NULL:
             put_bias(t, y, blocks, out, add)
             memset(&job, 0, sizeof(job))
             job.m, job.n, job.exact, job.accumulate = y.m, y.k, True, add
@@ -398,7 +433,9 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
             job.step.r, job.step.ldr = t.bench.rz[l - 1], x.ldm
         job.step.skip, job.step.ldskip = t.bench.e[(l + 1) & 1] if y.skip else NULL, y.ldm
         job.step.sums, job.step.ldsums = t.bench.sums, t.bench.ldsums
-        blocks = run(t, &job)
+        blocks = run(t, &job) if x.norm == NULL else norm_r_backward(t, l - 1, &job, out, add)
+        if blocks < 0:
+            return
 
 
 cdef double r_dots(Pass *t) noexcept nogil:

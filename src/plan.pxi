@@ -83,7 +83,7 @@ cdef class Plan:
     cdef Py_ssize_t memory
 
     def __cinit__(self, sizes, activations, skips, bint bias, Rows rows, str loss, double divisor, double l2, int threads,
-                  Py_ssize_t memory=0, bint absolute=False):
+                  Py_ssize_t memory=0, bint absolute=False, bint batch_norm=False):
         cdef PlanS *P = &self.P
         cdef Py_ssize_t l
         cdef Layer *y
@@ -108,6 +108,8 @@ cdef class Plan:
             if l < P.n_layers - 1:
                 y.phi = ACTIVATIONS[activations[l]]
                 y.skip = skips[l]
+                if batch_norm:
+                    add_norm(P, y)
             y.has_p = y.phi != FC_IDENTITY
             y.curved = y.phi not in (FC_IDENTITY, FC_RELU, FC_LEAKY_RELU)
             y.derived = fc_derived(y.phi) and not y.skip and not absolute
@@ -122,6 +124,7 @@ cdef class Plan:
     def __dealloc__(self):
         fc_block_free(self.block_)
         fc_block_free(self.vector_block)
+        free_norms(&self.P)
         free(self.P.layer)
         free(self.P.active)
 
@@ -139,7 +142,7 @@ cdef class Plan:
             row_bytes += size * (P.layer[l].ldm * 6 + (P.layer[l].ldk if l == 0 else 0))
         if 12 * P.N * P.n < SERIAL_FLOPS:
             P.threads = 1
-        if P.n * size <= TALL_WEIGHTS:
+        if P.n * size <= TALL_WEIGHTS and not normalised(P):
             P.panel = max(16, min(256, PANEL_BYTES // row_bytes))
             P.panel = (P.N + (P.N + P.panel - 1) // P.panel - 1) // ((P.N + P.panel - 1) // P.panel)
         if not memory:
@@ -188,6 +191,7 @@ cdef class Plan:
             y.p = take(A, R * y.ldm, size) if y.has_p and not y.derived else NULL
             y.q = take(A, R * y.ldm, size) if y.curved and not y.derived else NULL
             y.delta = take(A, R * y.ldm, size)
+            y.du = y.delta if y.norm == NULL else lay_out_norm(P, y, A)
         y = &P.layer[P.n_layers - 1]
         P.loss.delta, P.loss.ldd = y.delta, y.ldm
         P.loss.h, P.loss.ldh = take(A, R * y.ldm, size), y.ldm
@@ -219,7 +223,7 @@ cdef class Plan:
             one = take(A, rows * P.layer[l].ldm, size)
             if rz != NULL:
                 rz[l] = ra[l] = one
-            if P.layer[l].curved:
+            if P.layer[l].curved or P.layer[l].norm != NULL:
                 one = take(A, rows * P.layer[l].ldm, size)
                 if rz != NULL:
                     ra[l] = one
@@ -324,6 +328,7 @@ cdef class Plan:
             out = pointer(g)
             if add:
                 P.K.scale(P.n, self.l2, P.theta, out)
+        gather_at_theta(self, gradient)
         for r0 in range(0, P.N, P.chunk):
             with nogil:
                 self.at_rows(r0, gradient, out, add)
@@ -397,6 +402,7 @@ cdef class Plan:
         if job.kind != VJP and P.panel:
             for j in range(job.vectors):
                 pack_all(P, job.v + j * job.v_step, True, j)
+        gather_along_v(self, job)
         job.out_step, job.add = out_step, job.l2
         r0 = 0
         while r0 < P.N:
@@ -411,7 +417,7 @@ cdef class Plan:
 
     cdef Py_ssize_t room_for(self, Py_ssize_t vectors) except -1:
         """How many of them are taken at once: side by side where tall, one pass over the data each where wide and kept."""
-        vectors = min(vectors, <Py_ssize_t>TALL_BLOCK)
+        vectors = min(vectors, <Py_ssize_t>(1 if in_turns(&self.P) else TALL_BLOCK))
         if self.P.panel and vectors > self.P.block:
             self.reserve(vectors)
             vectors = min(vectors, self.P.block)

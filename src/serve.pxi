@@ -199,7 +199,8 @@ cdef void serve_wide(Job *job) noexcept nogil:
     if job.stages & (PRODUCT | QUADRATIC):
         for j in range(job.vectors):
             if job.kind != VJP:
-                pack_all(P, job.v + j * job.v_step, True, 0)
+                P.v = job.v + j * job.v_step
+                pack_all(P, P.v, True, 0)
             if job.stages & PRODUCT:
                 take_product(&t, job, job.out + j * job.out_step, job.add)
             else:

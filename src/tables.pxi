@@ -56,6 +56,25 @@ cdef extern from "kernels/kernels.h" nogil:
         Py_ssize_t ldh
         void *s
         int32_t *top
+    ctypedef enum fc_norm_kind:
+        FC_NORM_SCALE, FC_NORM_CENTRE, FC_NORM_SHIFT, FC_NORM_R_SHIFT, FC_NORM_R_CENTRE
+    ctypedef struct fc_norm:
+        fc_norm_kind kind
+        const void *x
+        const void *h
+        const void *y
+        const void *r
+        void *out
+        Py_ssize_t ld
+        const void *k
+        const void *m1
+        const void *m2
+        const void *k1
+        const void *n1
+        const void *n2
+        const double *mean
+        double *sums
+        Py_ssize_t ldsums
     ctypedef struct fc_table:
         const char *name
         int real_bytes, vector_bytes
@@ -73,6 +92,8 @@ cdef extern from "kernels/kernels.h" nogil:
         void (*add_parts)(Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, int, void *) noexcept nogil
         void (*scale)(Py_ssize_t, double, const void *, void *) noexcept nogil
         double (*peak)(long, void *) noexcept nogil
+        void (*norm_sums)(const fc_norm *, Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*norm)(const fc_norm *, Py_ssize_t, Py_ssize_t) noexcept nogil
 
 cdef extern from "team.h" nogil:
     ctypedef void (*fc_part)(void *, Py_ssize_t, int) noexcept

@@ -119,6 +119,26 @@ typedef struct {
     int32_t *top;                            /* out, (rows,): cross entropy: where the largest logit stands */
 } fc_loss_rows;
 
+/* A sweep or a sum of batch normalisation over rows of a layer. Matrices x, h, y, r, out (rows, m), all of leading dimension ld;
+ * vectors k, m1, m2, k1, n1, n2 (m,). out may be any of the matrices. */
+typedef enum {
+    FC_NORM_SCALE,                           /* out = k (x - m1) */
+    FC_NORM_CENTRE,                          /* out = k (x - m1 - h m2) */
+    FC_NORM_SHIFT,                           /* out = k h + m1 */
+    FC_NORM_R_SHIFT,                         /* out = k h + k1 r + m1 */
+    FC_NORM_R_CENTRE                         /* out = k1 (y - m1 - h m2) + k (x - n1 - r m2 - h n2) */
+} fc_norm_kind;
+
+typedef struct {
+    fc_norm_kind kind;
+    const void *x, *h, *y, *r;
+    void *out;
+    ptrdiff_t ld;
+    const void *k, *m1, *m2, *k1, *n1, *n2;
+    const double *mean;                      /* (m,), for the sums */
+    double *sums;  ptrdiff_t ldsums;         /* (2, m) */
+} fc_norm;
+
 typedef struct fc_table {
     const char *name;                        /* "avx512", ... */
     int real_bytes;                          /* 4 or 8 */
@@ -163,6 +183,12 @@ typedef struct fc_table {
     void (*scale)(ptrdiff_t n, double alpha, const void *x, void *out);
     /* Multiply-adds on registers alone, `count` in each chain; sink holds 2 vectors. Returns the flops done. */
     double (*peak)(long count, void *sink);
+
+    /* --- batch normalisation (batch_norm.inc) --- */
+    /* sums[0] = sum over rows of x, sums[1] = of x h [+ y r], y NULL: the first term, h NULL: not touched but for zeros; with a
+     * mean: of x - mean and (x - mean)^2. In double precision, row after row. */
+    void (*norm_sums)(const fc_norm *job, ptrdiff_t rows, ptrdiff_t cols);
+    void (*norm)(const fc_norm *job, ptrdiff_t rows, ptrdiff_t cols);
 } fc_table;
 
 /* Index 0: float32, 1: float64. */

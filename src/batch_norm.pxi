@@ -1,0 +1,459 @@
+# Batch normalisation between a hidden layer's linear part and its activation, with the statistics of all rows.
+#
+#     forward      h = (z - mean z) s     s = 1 / sqrt(var z + eps)      u = gamma h + beta      a = phi(u) [+ the layer's input]
+#     backward     du = e * phi'(u)       dgamma = sum du h              dbeta = sum du
+#                  delta = s gamma D      D = du - mean du - h mean (du h)
+#     R-forward    rh = s (rz - mean rz - h c)     c = mean (rz h)      ru = vgamma h + gamma rh + vbeta     ra = phi' ru [+ skip]
+#     R-backward   rdu = re * phi' + e * phi'' * ru        rdgamma = sum (rdu h + du rh)        rdbeta = sum rdu
+#                  rdelta = s (vgamma - s c gamma) D + s gamma (rdu - mean rdu - rh mean (du h) - h mean (rdu h + du rh))
+#     v'Hv         + sum over units of 2 (vgamma - s c gamma) <du, rh> - s gamma mean (rh rz) <du, h>
+#
+# The mean cancels b, so the passes leave it out: what is derived along it is 0 to the last bit. Every mean wants all rows before
+# a row can go on: a normalised net is served wide, and where `memory=` makes chunks, the means of one layer after the other are
+# gathered first, each by a pass over all rows, while those of the layers before it are already known.
+
+cdef double NORM_EPS = 1e-5
+
+BATCH_NORM_EPS = NORM_EPS
+
+
+cdef inline bint normalised(PlanS *P) noexcept nogil:
+    return P.layer[0].norm != NULL
+
+
+cdef inline bint in_turns(PlanS *P) noexcept nogil:
+    """Whether means are gathered layer by layer before rows go through."""
+    return normalised(P) and P.chunk < P.N
+
+
+cdef inline bint gathers(PlanS *P, Stage stage, Py_ssize_t l) noexcept nogil:
+    """Whether this pass makes these means; else they are known."""
+    return not in_turns(P) or (P.stage == stage and P.target == l)
+
+
+cdef int add_norm(PlanS *P, Layer *y) except -1:
+    """gamma and beta after the layer's W and b."""
+    y.norm = <Norm *>calloc(1, sizeof(Norm))
+    if y.norm == NULL:
+        raise MemoryError("no memory for a plan")
+    y.norm.gamma, y.norm.beta = P.n, P.n + y.m
+    P.n += 2 * y.m
+    return 0
+
+
+cdef void free_norms(PlanS *P) noexcept nogil:
+    cdef Py_ssize_t l
+    if P.layer != NULL:
+        for l in range(P.n_layers):
+            free(P.layer[l].norm)
+
+
+cdef char *lay_out_norm(PlanS *P, Layer *y, Arena *A) noexcept nogil:
+    """h, and du which is returned: (rows, m) each; the vectors; sums by blocks of rows."""
+    cdef Norm *n = y.norm
+    cdef size_t size = P.K.real_bytes
+    n.h = take(A, P.chunk * y.ldm, size)
+    n.mean, n.s, n.scale = take(A, y.ldm, size), take(A, y.ldm, size), take(A, y.ldm, size)
+    n.du_mean, n.du_h, n.zeros = take(A, y.ldm, size), take(A, y.ldm, size), take(A, y.ldm, size)
+    n.rz_mean, n.c, n.r_scale = take(A, y.ldm, size), take(A, y.ldm, size), take(A, y.ldm, size)
+    n.rdu_mean, n.rdu_h = take(A, y.ldm, size), take(A, y.ldm, size)
+    n.here, n.sums = <double *>take(A, 2 * y.ldm, sizeof(double)), <double *>take(A, 2 * y.ldm, sizeof(double))
+    n.moments = <double *>take(A, 2 * y.ldm, sizeof(double))
+    n.parts = <double *>take(A, (P.chunk + LOSS_ROWS - 1) // LOSS_ROWS * 2 * y.ldm, sizeof(double))
+    return take(A, P.chunk * y.ldm, size)
+
+
+cdef inline double get(PlanS *P, const char *x, Py_ssize_t j) noexcept nogil:
+    return (<const double *>x)[j] if P.K.real_bytes == 8 else <double>(<const float *>x)[j]
+
+
+cdef inline void put(PlanS *P, char *x, Py_ssize_t j, double value) noexcept nogil:
+    if P.K.real_bytes == 8:
+        (<double *>x)[j] = value
+    else:
+        (<float *>x)[j] = <float>value
+
+
+cdef inline char *of_theta(PlanS *P, Py_ssize_t start) noexcept nogil:
+    return P.theta + start * P.K.real_bytes
+
+
+cdef inline char *of_v(PlanS *P, Py_ssize_t l, Py_ssize_t start) noexcept nogil:
+    return P.v + start * P.K.real_bytes if P.active[l] else P.layer[l].norm.zeros
+
+
+# --- sums and sweeps over the pass's rows, in blocks over the team ----------------------------------------------------------
+
+cdef struct Sweeps:
+    Pass *t
+    Layer *y
+    int n_jobs
+    fc_norm job[2]              # one after the other on each block
+    fc_step step                # and then a step of the table on c
+    char *c
+
+
+cdef Sweeps sweeps(Pass *t, Layer *y) noexcept nogil:
+    cdef Sweeps s
+    memset(&s, 0, sizeof(s))
+    s.t, s.y = t, y
+    return s
+
+
+cdef inline fc_norm *add_sweep(Sweeps *s, fc_norm_kind kind, char *out) noexcept nogil:
+    cdef fc_norm *job = &s.job[s.n_jobs]
+    s.n_jobs += 1
+    job.kind, job.h, job.ld, job.out = kind, s.y.norm.h, s.y.ldm, out
+    return job
+
+
+cdef fc_norm shifted(PlanS *P, const fc_norm *job, Py_ssize_t row) noexcept nogil:
+    """The job from a row on."""
+    cdef fc_norm here = job[0]
+    here.x, here.h = at(P, <char *>job.x, row, job.ld), at(P, <char *>job.h, row, job.ld)
+    here.y, here.r = at(P, <char *>job.y, row, job.ld), at(P, <char *>job.r, row, job.ld)
+    here.out = at(P, <char *>job.out, row, job.ld)
+    return here
+
+
+cdef void sums_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    cdef Sweeps *s = <Sweeps *>context
+    cdef PlanS *P = s.t.P
+    cdef fc_norm job = shifted(P, &s.job[0], part * LOSS_ROWS)
+    job.sums, job.ldsums = s.y.norm.parts + part * 2 * s.y.ldm, s.y.ldm
+    P.K.norm_sums(&job, min(<Py_ssize_t>LOSS_ROWS, s.t.rows - part * LOSS_ROWS), s.y.m)
+
+
+cdef void take_sums(Pass *t, Layer *y, const char *x, const char *h, const char *other, const char *r, const double *mean) noexcept nogil:
+    """norm.here = (sum of x, sum of x h [+ other r]) over the rows of the pass, blocks added in order."""
+    cdef Norm *n = y.norm
+    cdef Sweeps s = sweeps(t, y)
+    cdef Py_ssize_t blocks = (t.rows + LOSS_ROWS - 1) // LOSS_ROWS, i, j
+    s.job[0].x, s.job[0].h, s.job[0].y, s.job[0].r, s.job[0].mean, s.job[0].ld = x, h, other, r, mean, y.ldm
+    fc_team_run(t.P.threads, blocks, sums_part, &s)
+    memset(n.here, 0, 2 * y.ldm * sizeof(double))
+    for i in range(blocks):
+        for j in range(y.m):
+            n.here[j] += n.parts[2 * i * y.ldm + j]
+            n.here[y.ldm + j] += n.parts[(2 * i + 1) * y.ldm + j]
+
+
+cdef void sweep_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    cdef Sweeps *s = <Sweeps *>context
+    cdef PlanS *P = s.t.P
+    cdef Py_ssize_t first = part * LOSS_ROWS, rows = min(<Py_ssize_t>LOSS_ROWS, s.t.rows - part * LOSS_ROWS)
+    cdef fc_norm job
+    cdef fc_step step = s.step
+    cdef int i
+    for i in range(s.n_jobs):
+        job = shifted(P, &s.job[i], first)
+        P.K.norm(&job, rows, s.y.m)
+    if step.kind != FC_STEP_NONE:
+        step.d, step.p = at(P, <char *>step.d, first, step.ldd), at(P, <char *>step.p, first, step.ldp)
+        step.q, step.skip = at(P, <char *>step.q, first, step.ldq), at(P, <char *>step.skip, first, step.ldskip)
+        if step.total != NULL:
+            step.total += part
+        P.K.step(&step, rows, s.y.m, at(P, s.c, first, s.y.ldm), s.y.ldm)
+
+
+cdef void run_sweeps(Sweeps *s) noexcept nogil:
+    fc_team_run(s.t.P.threads, (s.t.rows + LOSS_ROWS - 1) // LOSS_ROWS, sweep_part, s)
+
+
+# --- means over all rows ----------------------------------------------------------------------------------------------------
+
+cdef bint seen_all(Pass *t) noexcept nogil:
+    """Count the pass's rows: True with the last of them."""
+    cdef PlanS *P = t.P
+    P.seen += t.rows
+    if P.seen < P.N:
+        return False
+    P.seen = 0
+    return True
+
+
+cdef bint gather_moments(Pass *t, Layer *y) noexcept nogil:
+    """Mean and variance of z: the rows at hand about their own mean, then merged with those before (Chan, Golub and LeVeque 1979).
+    True where the pass may go on."""
+    cdef PlanS *P = t.P
+    cdef Norm *n = y.norm
+    cdef Py_ssize_t j, before = P.seen
+    cdef double mean, square, gap, s, rows = <double>t.rows, total = <double>(before + t.rows)
+    cdef double *means = n.moments
+    cdef double *squares = n.moments + y.ldm
+    take_sums(t, y, n.h, NULL, NULL, NULL, NULL)
+    for j in range(y.m):
+        n.sums[j] = n.here[j] / rows
+    take_sums(t, y, n.h, NULL, NULL, NULL, n.sums)
+    for j in range(y.m):
+        mean, square = n.sums[j] + n.here[j] / rows, n.here[y.ldm + j] - n.here[j] * (n.here[j] / rows)
+        gap = mean - means[j] if before else 0
+        means[j] = means[j] + gap * (rows / total) if before else mean
+        squares[j] = (squares[j] if before else 0) + square + gap * gap * (<double>before * rows / total)
+    if not seen_all(t):
+        return False
+    for j in range(y.m):
+        squares[j] /= <double>P.N
+        s = 1 / sqrt(squares[j] + NORM_EPS)
+        put(P, n.mean, j, means[j])
+        put(P, n.s, j, s)
+        put(P, n.scale, j, s * get(P, of_theta(P, n.gamma), j))
+    return not in_turns(P)
+
+
+cdef bint gather_means(Pass *t, Py_ssize_t l, Stage stage) noexcept nogil:
+    """Two means of a layer from the sums at hand and those before. True where the pass may go on."""
+    cdef PlanS *P = t.P
+    cdef Layer *y = &P.layer[l]
+    cdef Norm *n = y.norm
+    cdef Py_ssize_t j, before = P.seen
+    cdef double first, second, s
+    for j in range(2 * y.ldm):
+        n.sums[j] = (n.sums[j] if before else 0) + n.here[j]
+    if not seen_all(t):
+        return False
+    for j in range(y.m):
+        first, second = n.sums[j] / <double>P.N, n.sums[y.ldm + j] / <double>P.N
+        if stage == DU_MEANS:
+            put(P, n.du_mean, j, first)
+            put(P, n.du_h, j, second)
+        elif stage == RDU_MEANS:
+            put(P, n.rdu_mean, j, first)
+            put(P, n.rdu_h, j, second)
+        else:
+            s = get(P, n.s, j)
+            put(P, n.rz_mean, j, first)
+            put(P, n.c, j, second)
+            put(P, n.r_scale, j, s * (get(P, of_v(P, l, n.gamma), j) - s * second * get(P, of_theta(P, n.gamma), j)))
+    return not in_turns(P)
+
+
+cdef void put_sums(Pass *t, Layer *y, char *out, bint add) noexcept nogil:
+    """out's gamma and beta parts = [they +] the sums at hand."""
+    cdef PlanS *P = t.P
+    cdef Norm *n = y.norm
+    cdef Py_ssize_t j
+    cdef char *gamma = out + n.gamma * P.K.real_bytes
+    cdef char *beta = out + n.beta * P.K.real_bytes
+    for j in range(y.m):
+        put(P, gamma, j, n.here[y.ldm + j] + (get(P, gamma, j) if add else 0))
+        put(P, beta, j, n.here[j] + (get(P, beta, j) if add else 0))
+
+
+# --- the passes of a normalised layer: its product, and what takes the place of the step. -1: the pass ends here -----------
+
+cdef Py_ssize_t norm_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept nogil:
+    """h = (z - mean) s;  u = gamma h + beta;  a = phi(u) [+ the layer's input]."""
+    cdef PlanS *P = t.P
+    cdef Layer *y = &P.layer[l]
+    cdef Norm *n = y.norm
+    cdef Sweeps s = sweeps(t, y)
+    cdef fc_norm *sweep
+    s.step, s.c = job.step, y.a
+    s.step.u = NULL
+    memset(&job.step, 0, sizeof(job.step))
+    job.c = n.h
+    run(t, job)
+    if gathers(P, MOMENTS, l) and not gather_moments(t, y):
+        return -1
+    sweep = add_sweep(&s, FC_NORM_SCALE, n.h)
+    sweep.k, sweep.x, sweep.m1 = n.s, n.h, n.mean
+    sweep = add_sweep(&s, FC_NORM_SHIFT, y.a)
+    sweep.k, sweep.m1 = of_theta(P, n.gamma), of_theta(P, n.beta)
+    run_sweeps(&s)
+    return 0
+
+
+cdef Py_ssize_t norm_backward(Pass *t, Py_ssize_t l, fc_product *job, char *out, bint add) noexcept nogil:
+    """du = e phi';  dgamma = sum du h;  dbeta = sum du;  delta = s gamma (du - mean du - h mean (du h))."""
+    cdef PlanS *P = t.P
+    cdef Layer *y = &P.layer[l]
+    cdef Norm *n = y.norm
+    cdef Sweeps s = sweeps(t, y)
+    cdef fc_norm *sweep
+    cdef bint gathering = gathers(P, DU_MEANS, l)
+    run(t, job)
+    if gathering or out != NULL:
+        take_sums(t, y, y.du, n.h, NULL, NULL, NULL)
+    if out != NULL:
+        put_sums(t, y, out, add)
+    if gathering and not gather_means(t, l, DU_MEANS):
+        return -1
+    sweep = add_sweep(&s, FC_NORM_CENTRE, y.delta)
+    sweep.k, sweep.x, sweep.m1, sweep.m2 = n.scale, y.du, n.du_mean, n.du_h
+    run_sweeps(&s)
+    return 0
+
+
+cdef void add_ru(Pass *t, Py_ssize_t l, Sweeps *s, char *out) noexcept nogil:
+    """out = ru = vgamma h + gamma rh + vbeta."""
+    cdef PlanS *P = t.P
+    cdef Norm *n = P.layer[l].norm
+    cdef fc_norm *sweep = add_sweep(s, FC_NORM_R_SHIFT, out)
+    sweep.k, sweep.k1, sweep.r, sweep.m1 = of_v(P, l, n.gamma), of_theta(P, n.gamma), t.bench.rz[l], of_v(P, l, n.beta)
+
+
+cdef Py_ssize_t norm_r_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept nogil:
+    """rh = s (rz - mean rz - h c), in rz's place;  ra = phi' ru [+ the input's ra]."""
+    cdef PlanS *P = t.P
+    cdef Layer *y = &P.layer[l]
+    cdef Norm *n = y.norm
+    cdef Sweeps s = sweeps(t, y)
+    cdef fc_norm *sweep
+    cdef char *rz = t.bench.rz[l]
+    s.step, s.c = job.step, t.bench.e[0] if job.step.total != NULL else t.bench.ra[l]      # a total wants ru to outlive ra
+    s.step.u = NULL
+    memset(&job.step, 0, sizeof(job.step))
+    run(t, job)
+    if gathers(P, RZ_MEANS, l):
+        take_sums(t, y, rz, n.h, NULL, NULL, NULL)
+        if not gather_means(t, l, RZ_MEANS):
+            return -1
+    sweep = add_sweep(&s, FC_NORM_CENTRE, rz)
+    sweep.k, sweep.x, sweep.m1, sweep.m2 = n.s, rz, n.rz_mean, n.c
+    add_ru(t, l, &s, s.c)
+    run_sweeps(&s)
+    job.row_block, job.col_block = LOSS_ROWS, job.n            # how the step's totals were cut
+    return 0
+
+
+cdef double norm_curvature(Pass *t, Py_ssize_t l) noexcept nogil:
+    """sum over units of 2 (vgamma - s c gamma) <du, rh> - s gamma mean (rh rz) <du, h>, the part of the rows at hand:
+    <rh, rz> = <rh, rh> / s + c <rh, h> and, over all rows, mean (rh h) = s c (1 - mean (h h)) = s c (eps s s)."""
+    cdef PlanS *P = t.P
+    cdef Layer *y = &P.layer[l]
+    cdef Norm *n = y.norm
+    cdef char *rh = t.bench.rz[l]
+    cdef double total = 0, s, c, dot
+    cdef Py_ssize_t j
+    take_sums(t, y, rh, rh, NULL, NULL, NULL)
+    for j in range(y.m):
+        s, c = 1 / sqrt(n.moments[y.ldm + j] + NORM_EPS), get(P, n.c, j)
+        dot = n.here[y.ldm + j] / s + <double>t.rows * c * c * s * (NORM_EPS * s * s)
+        total -= get(P, n.scale, j) * get(P, n.du_h, j) * dot
+    take_sums(t, y, rh, y.du, NULL, NULL, NULL)
+    for j in range(y.m):
+        total += 2 * get(P, n.r_scale, j) / get(P, n.s, j) * n.here[y.ldm + j]
+    return total
+
+
+cdef Py_ssize_t norm_r_backward(Pass *t, Py_ssize_t l, fc_product *job, char *out, bint add) noexcept nogil:
+    """rdu = re phi' + (e phi'') ru;  rdgamma = sum (rdu h + du rh);  rdbeta = sum rdu;
+    rdelta = s (vgamma - s c gamma) D + s gamma (rdu - mean rdu - rh mean (du h) - h mean (rdu h + du rh)), in rh's place.
+    Not for the Hessian: rdu's own terms only."""
+    cdef PlanS *P = t.P
+    cdef Layer *y = &P.layer[l]
+    cdef Norm *n = y.norm
+    cdef bint full = t.kind == HESSIAN, gathering = gathers(P, RDU_MEANS, l)
+    cdef Sweeps s = sweeps(t, y)
+    cdef fc_norm *sweep
+    cdef char *rh = t.bench.rz[l]
+    cdef char *rdu = t.bench.ra[l]
+    if full and y.curved:
+        add_ru(t, l, &s, rdu)
+        run_sweeps(&s)
+        s.n_jobs = 0
+        job.step.r = rdu
+    job.step.d = rdu
+    run(t, job)
+    if gathering or (out != NULL and P.active[l]):
+        take_sums(t, y, rdu, n.h, y.du if full else NULL, rh, NULL)
+    if out != NULL and P.active[l]:
+        put_sums(t, y, out, add)
+    if gathering and not gather_means(t, l, RDU_MEANS):
+        return -1
+    sweep = add_sweep(&s, FC_NORM_R_CENTRE if full else FC_NORM_CENTRE, rh)
+    sweep.k, sweep.x = n.scale, rdu
+    if full:
+        sweep.k1, sweep.y, sweep.m1, sweep.m2 = n.r_scale, y.du, n.du_mean, n.du_h
+        sweep.r, sweep.n1, sweep.n2 = rh, n.rdu_mean, n.rdu_h
+    else:
+        sweep.m1, sweep.m2 = n.rdu_mean, n.rdu_h
+    run_sweeps(&s)
+    return 0
+
+
+# --- rows in chunks: the means of one layer after the other ------------------------------------------------------------------
+
+cdef void gather(Plan plan, Job *job, Stage stage, Py_ssize_t l) noexcept nogil:
+    """One pass over all rows for the means of one layer; what the pass needs of the layers before it is known."""
+    cdef PlanS *P = &plan.P
+    cdef Pass t
+    cdef Py_ssize_t r0 = 0
+    cdef int wanted = 0 if stage == MOMENTS else 2 if stage == RDU_MEANS else 1
+    t.P, t.bench, t.serial, t.kind, t.r0, t.v = P, &P.wide, False, job.kind, 0, 0
+    while r0 < P.N:
+        t.rows = min(P.chunk, P.N - r0)
+        P.stage = NO_STAGE
+        if wanted == 0:
+            plan.load(r0, t.rows)
+        elif plan.at_chunk != r0 or plan.done < wanted:
+            plan.at_rows(r0, wanted == 2, NULL, False)
+        P.stage, P.target = stage, l
+        if stage == MOMENTS:
+            forward(&t)
+        elif stage == DU_MEANS:
+            backward(&t, NULL, False)
+        else:
+            if job.kind != VJP:
+                r_forward(&t, False)
+            if stage == RDU_MEANS:
+                r_loss(&t, job.v + r0 * P.d_out * P.K.real_bytes)
+                r_backward(&t, NULL, False)
+        if stage == MOMENTS or stage == DU_MEANS:
+            plan.at_chunk = -1                 # left half way
+        r0 += P.chunk
+    P.stage = NO_STAGE
+
+
+cdef int gather_at_theta(Plan plan, bint gradient) except -1:
+    """Means and variances upwards, then those of du downwards where a gradient is wanted."""
+    cdef PlanS *P = &plan.P
+    cdef Py_ssize_t l
+    cdef Job job
+    if not in_turns(P):
+        return 0
+    memset(&job, 0, sizeof(job))
+    P.seen = 0
+    for l in range(P.n_layers - 1):
+        with nogil:
+            gather(plan, &job, MOMENTS, l)
+        PyErr_CheckSignals()
+    for l in range(P.n_layers - 2 if gradient else -1, -1, -1):
+        with nogil:
+            gather(plan, &job, DU_MEANS, l)
+        PyErr_CheckSignals()
+    return 0
+
+
+cdef void gather_along_v(Plan plan, Job *job) noexcept nogil:
+    """Along one vector: those of rz upwards, those of rdu downwards, as far as the job needs them."""
+    cdef PlanS *P = &plan.P
+    cdef Py_ssize_t l
+    if not in_turns(P):
+        return
+    if job.kind != VJP:
+        P.v = job.v
+        pack_all(P, P.v, True, 0)
+        for l in range(P.first, P.n_layers - 1):
+            gather(plan, job, RZ_MEANS, l)
+    if job.stages & PRODUCT and job.kind != JVP:
+        for l in range(P.n_layers - 2, P.first - 1, -1):
+            gather(plan, job, RDU_MEANS, l)
+
+
+def statistics(Plan plan):
+    """[(mean, variance)] of z without b, by hidden layer, at the theta of a plan with batch normalisation; double precision."""
+    cdef PlanS *P = &plan.P
+    cdef Layer *y
+    cdef Py_ssize_t l
+    cdef double[:, ::1] view
+    result = []
+    for l in range(P.n_layers - 1):
+        y = &P.layer[l]
+        moments = np.empty((2, y.m))
+        view = moments
+        memcpy(&view[0, 0], y.norm.moments, y.m * sizeof(double))
+        memcpy(&view[1, 0], y.norm.moments + y.ldm, y.m * sizeof(double))
+        result.append((moments[0], moments[1]))
+    return result

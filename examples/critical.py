@@ -1,4 +1,10 @@
-"""Critical points of a small network at many losses: what several examples look at."""
+"""Critical points of small networks at many losses: what several examples look at.
+
+Two sources. `from_walks` brings the gradient's norm down from partly trained networks, so saddles attract as minima
+do; many such walks end where the norm itself is stationary, on no critical point, and are left out. `from_narrower`
+trains narrower networks until they rest, and adds the missing hidden units with all weights zero: exact critical points
+of the wider network, from the highest losses to the lowest.
+"""
 
 from dataclasses import dataclass
 
@@ -15,27 +21,18 @@ class Found:
     loss: float
     verdict: object
 
-    @property
-    def index(self):
-        """Negative eigenvalues over all."""
-        return self.verdict.n_negative / self.theta.size
 
-
-def critical_points(ob, n_starts, *, seed=0, max_epochs=300, gradient_tol=1e-6):
-    """Find critical points from many starts and classify each; those that were not reached are left out.
-
-    A start is a random network of random scale, trained by Adam for a random number of full-batch steps (none to
-    ``max_epochs``), so that the points found cover the range of losses. From there the gradient's norm is brought
-    down, not the loss, so saddles attract as minima do.
+def from_walks(ob, n_starts, *, seed=0, max_epochs=300, max_iter=100):
+    """Critical points that `find_critical_point` reached from random networks, trained for none to ``max_epochs`` steps.
 
     Parameters
     ----------
     ob : Objective
-    n_starts : int
-    seed : int
+    n_starts, seed : int
     max_epochs : int
-    gradient_tol : float
-        A point counts as critical where its gradient norm is below this.
+        Of full-batch Adam; the number is drawn evenly on a logarithmic scale.
+    max_iter : int
+        Steps of the walk.
 
     Returns
     -------
@@ -45,17 +42,49 @@ def critical_points(ob, n_starts, *, seed=0, max_epochs=300, gradient_tol=1e-6):
     for number in range(n_starts):
         rng = np.random.default_rng([seed, number])
         theta = ob.model.init(seed=rng) * rng.uniform(0.3, 1.5)
-        epochs = int(max_epochs ** rng.uniform()) if rng.uniform() > 0.2 else 0
-        if epochs:
-            theta = fc.minimize(ob, theta, "adam", max_iter=epochs, learning_rate=1e-2).x
-        theta = fc.find_critical_point(ob, theta).x
-        verdict = fc.classify(ob, theta, gradient_tol=gradient_tol)
-        if verdict.kind != "not_critical":
-            found.append(Found(theta, float(ob.value(theta)), verdict))
+        epochs = int(max_epochs ** rng.uniform())
+        theta = fc.minimize(ob, theta, "adam", max_iter=epochs, learning_rate=1e-2, verdict=False).x
+        found += judge(ob, fc.find_critical_point(ob, theta, max_iter=max_iter).x)
     return found
 
 
+def from_narrower(make, width, n_starts, *, seed=0):
+    """Critical points of ``make(width)``: networks of 1 to ``width`` units trained to rest, zero units added.
+
+    Parameters
+    ----------
+    make : callable
+        ``make(k)`` is the objective of a network with one hidden layer of k units.
+    width, n_starts, seed : int
+
+    Returns
+    -------
+    list of Found
+    """
+    ob, found = make(width), []
+    for number in range(n_starts):
+        narrow = make(1 + number % width)
+        theta = narrow.model.init(seed=np.random.default_rng([seed, number]))
+        theta = fc.minimize(narrow, theta, "newton-cg", max_iter=300, gtol=1e-9, verdict=False).x
+        found += judge(ob, add_zero_units(narrow.model, theta, ob.model))
+    return found
+
+
+def judge(ob, theta):
+    """``[Found]``, or nothing where ``theta`` is not critical."""
+    verdict = fc.classify(ob, theta)
+    return [] if verdict.kind == "not_critical" else [Found(theta, float(ob.value(theta)), verdict)]
+
+
+def add_zero_units(narrow, theta, wide):
+    """``theta`` of a network with one hidden layer in a wider one that computes the same."""
+    (W1, b1), (W2, b2) = narrow.unflatten(theta)
+    missing = wide.sizes[1] - narrow.sizes[1]
+    W1, b1 = np.pad(W1, ((0, missing), (0, 0))), np.pad(b1, (0, missing))
+    return wide.flatten([(W1, b1), (np.pad(W2, ((0, 0), (0, missing))), b2)])
+
+
 def kinds(found):
-    """How many points there are of each kind."""
+    """How many points there are of each kind, in words."""
     names = [point.verdict.kind for point in found]
-    return {name: names.count(name) for name in sorted(set(names))}
+    return ", ".join(f"{names.count(name)} {name}" for name in sorted(set(names)))

@@ -7,7 +7,7 @@ the best step bears little relation to 1/|lambda|, so a line search is needed.
 
 import numpy as np
 from common import Outcome, command_line, digits, pick, save
-from critical import critical_points
+from critical import from_narrower
 from scipy.optimize import minimize_scalar
 
 import fastcurv as fc
@@ -15,9 +15,14 @@ from fastcurv import plots
 
 
 def main(scale="normal", out="pictures"):
-    X, y = digits(pick(scale, 80, 200, 500), n_features=8)
-    ob = fc.Objective(fc.MLP([8, pick(scale, 4, 8, 12), 10], activation="tanh"), X, y, loss="cross_entropy", l2=1e-4)
-    found = critical_points(ob, pick(scale, 5, 25, 80), max_epochs=100)
+    X, y = digits(pick(scale, 100, 200, 500), n_features=8)
+    width = pick(scale, 4, 8, 12)
+
+    def make(width):
+        return fc.Objective(fc.MLP([8, width, 10], activation="tanh"), X, y, loss="cross_entropy", l2=1e-3)
+
+    ob = make(width)
+    found = from_narrower(make, width, pick(scale, 8, 40, 240))
     saddles = [point for point in found if point.verdict.kind == "saddle"]
     curvature, best, fallen, escaped = [], [], [], []
     for point in saddles:
@@ -63,7 +68,8 @@ def line_minimum(ob, theta, direction):
     distances = np.concatenate([s * np.logspace(-3, 2, 41) for s in (1, -1)])
     losses = [ob.value(theta + t * direction) for t in distances]
     t = distances[int(np.argmin(losses))]
-    fine = minimize_scalar(lambda s: ob.value(theta + s * direction), bracket=(0.8 * t, t, 1.25 * t), tol=1e-6)
+    bounds = sorted((0.7 * t, 1.4 * t))
+    fine = minimize_scalar(lambda s: ob.value(theta + s * direction), bounds=bounds, method="bounded")
     return abs(fine.x), min(fine.fun, min(losses))
 
 

@@ -2,24 +2,28 @@
 
 The lecture's picture: hundreds of networks trained until the gradient is gone, and even at the lowest losses the ratio
 stays well below 1; a true minimum is not among them. Here each network gives three counts, positive, negative and zero
-within the error bound, because a ratio below 1 may mean saddles or merely flat directions. The share of negative
-eigenvalues against the loss is fitted with (loss - lowest)^s: random-matrix theory says s = 3/2 (Pennington and Bahri
-2017).
+within the error bound, because a ratio below 1 may mean saddles or merely flat directions. The networks are of every
+width, trained to rest, in the parameters of the widest. The share of negative eigenvalues is set against the loss above
+the lowest; random-matrix theory says its power is 3/2 (Pennington and Bahri 2017).
 """
 
 import numpy as np
 from common import Outcome, command_line, digits, pick, save
-from critical import critical_points, kinds
+from critical import from_narrower, kinds
 
 import fastcurv as fc
 from fastcurv import plots
 
 
 def main(scale="normal", out="pictures"):
-    X, y = digits(pick(scale, 60, 200, 500), n_features=pick(scale, 5, 8, 12))
-    sizes = pick(scale, (5, 4, 10), (8, 6, 10), (12, 12, 10))
-    ob = fc.Objective(fc.MLP(sizes, activation="tanh"), X, y, loss="cross_entropy")
-    found = critical_points(ob, pick(scale, 12, 230, 600), max_epochs=pick(scale, 200, 1000, 3000))
+    features, width = pick(scale, (5, 4), (8, 8), (12, 12))
+    X, y = digits(pick(scale, 100, 200, 500), n_features=features)
+
+    def make(width):
+        return fc.Objective(fc.MLP([features, width, 10], activation="tanh"), X, y, loss="cross_entropy", l2=1e-3)
+
+    ob = make(width)
+    found = from_narrower(make, width, pick(scale, 12, 208, 960))
     loss = np.array([point.loss for point in found])
     order = np.argsort(loss)
     counts = {
@@ -47,9 +51,8 @@ def main(scale="normal", out="pictures"):
     right.set_xlabel("training loss above the lowest")
     right.set_ylabel("negative / all")
     right.set_title(f"fitted exponent {exponent:.2f} [{low:.2f}, {high:.2f}]; random matrices say 1.5", fontsize=9)
-    found_kinds = kinds(found)
     return Outcome(
-        f"Over {len(found)} trained networks ({', '.join(f'{n} {k}' for k, n in found_kinds.items())}) the minimum ratio "
+        f"Over {len(found)} trained networks ({kinds(found)}) the minimum ratio "
         f"runs from {ratio.min():.2f} to {ratio.max():.2f}, {ratio[lowest].mean():.2f} on average in the lowest quarter "
         f"of the losses, where {counts['zero'][lowest].mean() / ob.n_params:.2f} of the eigenvalues are zero within the "
         f"error and {share[lowest].mean():.2f} negative; the index grows as the excess loss to the power "
@@ -61,6 +64,7 @@ def main(scale="normal", out="pictures"):
             "sum": counts["positive"] + counts["negative"] + counts["zero"],
             "n": ob.n_params,
             "correlation": rank_correlation(loss, share),
+            "lowest_kind": min(found, key=lambda point: point.loss).verdict.kind,
             "exponent": (exponent, low, high),
         },
     )

@@ -6,7 +6,7 @@ of saddles grows with n, and what minima there are lie at low loss.
 
 import numpy as np
 from common import Outcome, command_line, digits, pick, save
-from critical import critical_points
+from critical import from_walks
 
 import fastcurv as fc
 from fastcurv import plots
@@ -19,7 +19,7 @@ def main(scale="normal", out="pictures"):
     for width in pick(scale, (1, 4), (1, 2, 3, 5, 8, 12), (1, 2, 3, 5, 8, 12, 20, 30)):
         model = fc.MLP([4, width, 1], activation="tanh")
         ob = fc.Objective(model, X, y, loss="binary_cross_entropy", l2=1e-4)
-        found = critical_points(ob, pick(scale, 8, 40, 200), max_epochs=300)
+        found = from_walks(ob, pick(scale, 8, 40, 200))
         rows.append((model.n_params, found))
 
     figure = plots.new_figure((10.0, 3.8))

@@ -148,7 +148,7 @@ class NewtonCG(Method):
 
     curvature = "hessian"
     leaves_saddles = True
-    defaults = {"forcing": 0.5, "thrift": 0.5, "weight": None, "max_cg": None}
+    defaults = {"forcing": 0.5, "thrift": 0.5, "weight": None, "max_cg": None, "sample": None}
     kept_facts = ("weight", "bound", "reach")
 
     def prepare(self):

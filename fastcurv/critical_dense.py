@@ -40,11 +40,11 @@ class DenseHessian:
 
     def __init__(self, H):
         self.H = H
-        self.A, self.bounds, self.groups = dense(H)
+        self.A, self.bounds = dense(H)
         self.n = H.n
         self.ones = np.ones(self.n)
         self.norm = spectral_norm(self.A)
-        self.d, self.live = equilibrate(self.A, self.bounds[self.groups])
+        self.d, self.live = equilibrate(self.A, self.bounds)
         self.balanced = self.d[:, None] * self.A * self.d
         self.balanced_norm = spectral_norm(self.balanced)
 
@@ -54,7 +54,7 @@ class DenseHessian:
         LAPACK's symmetric eigensolvers are backward stable with a small multiple of ``n eps ||A||``, in practice far
         below ``n eps ||A||`` itself; as much again is allowed for the projection off the symmetry directions.
         """
-        return matrix_error(self.bounds, self.groups, c) + 2 * max(self.n, 8) * np.finfo(float).eps * norm
+        return matrix_error(self.bounds, c) + 2 * max(self.n, 8) * np.finfo(float).eps * norm
 
     def symmetries(self, T, slack):
         """Orthonormal basis, in balanced coordinates, of the span of those directions that H is seen to annihilate.

@@ -7,7 +7,7 @@ from .basis import combine
 from .checks import as_rng, operator_dtype
 from .critical import FAR, gradient_words, is_plateau, kink_words, not_critical_sentence
 from .critical_dense import PERSISTENCE
-from .evidence import hessian_products, independent, lanczos_risk, lanczos_steps
+from .evidence import Products, hessian_products, independent, lanczos_risk, lanczos_steps
 from .recurrence import Recurrence
 from .results import number
 from .ritz import decompose
@@ -43,6 +43,7 @@ class _Search:
     def __init__(self, ask, H):
         self.ask, self.H = ask, H
         self.rng = as_rng(ask.seed)
+        self.made_by = H if H.native is H.op else Products(H.native)      # whose rounding is in the bases
         self.budget = np.inf if ask.max_products is None else ask.max_products
         self.candidates = []          # (Ritz value over the norm of the operator it came from, vector)
         self.n_negative, self.n_positive = 0, 0
@@ -67,7 +68,7 @@ class _Search:
         run.reorthogonalise()
         self.H.count += run.n_products
         if d is None:
-            self.H.norm = max(self.H.norm, run.scale)
+            self.H.norm = self.made_by.norm = max(self.H.norm, run.scale)
         self.keep(run, d)
         return run
 
@@ -79,7 +80,8 @@ class _Search:
             v = v.astype(float)
             self.candidates.append((value / max(run.scale, np.finfo(float).tiny), v if d is None else d * v))
         if d is None:
-            error = float(np.linalg.norm(run.err[:run.m])) + run.m**0.5 * max(self.H.bound(u) for u in ends)
+            slack = max(self.made_by.bound(u) for u in ends)      # of two vectors, taken for that of any
+            error = float(np.linalg.norm(run.err[:run.m])) + 2 * run.m**0.5 * slack
             self.n_negative = max(self.n_negative, int((values < -error).sum()))
             self.n_positive = max(self.n_positive, int((values > error).sum()))
 

@@ -84,10 +84,11 @@ class Run:
         The budget ended inside the current step.
     """
 
-    def __init__(self, ob, theta, seed, *, curvature=None, validation=None, max_time=None, max_products=None):
+    def __init__(self, ob, theta, seed, *, curvature=None, sample=None, validation=None, max_time=None, max_products=None):
         self.ob, self.rng, self.validation = ob, np.random.default_rng(seed), validation
         self.max_time, self.max_products = max_time, max_products
         self.curvature, self.operator = curvature, None
+        self.sample, self.rows = sample, None
         self.theta = theta
         self.spare = np.empty_like(theta)
         self.eps = float(np.finfo(theta.dtype).eps)
@@ -139,9 +140,10 @@ class Run:
             self.operator.release()
         f = g = None
         if self.curvature is not None:
-            operator = getattr(self.ob, self.curvature)(self.theta)
+            operator = getattr(self._curved(), self.curvature)(self.theta)
             self.operator = CountedOperator(operator, self)
-            f, g = getattr(operator, "value", None), getattr(operator, "gradient", None)
+            if self.sample is None:
+                f, g = getattr(operator, "value", None), getattr(operator, "gradient", None)
         if isinstance(f, (float, np.floating)) and isinstance(g, np.ndarray):
             self.n_gradients += 1
             self.f, self.g = float(f), g
@@ -150,9 +152,18 @@ class Run:
         self.gnorm = float(np.linalg.norm(self.g))
         self.stale = False
 
+    def _curved(self):
+        """The objective whose curvature is used: all of it, or a random sample of its rows."""
+        if self.sample is None:
+            return self.ob
+        if self.rows is None:
+            self.rows = np.sort(self.rng.choice(self.ob.n_samples, self.sample, replace=False))
+        return self.ob.batch(self.rows)
+
     def arrive(self):
         """Make `spare` the current point; the old one becomes the spare."""
         self.theta, self.spare = self.spare, self.theta
+        self.rows = None
         self.bind()
 
     def try_step(self, step, scale=1.0):
@@ -192,6 +203,8 @@ class Run:
         arrays = {"theta": self.theta.copy()}
         if self.best is not None:
             arrays["best"] = self.best.copy()
+        if self.rows is not None:
+            arrays["rows"] = self.rows
         for key, values in self.history.items():
             arrays["history." + key] = np.asarray(values, dtype=np.float64)
         facts = {key: getattr(self, key) for key in self._COUNTS}
@@ -202,7 +215,7 @@ class Run:
     def load(self, arrays, facts):
         """Continue where `state` was taken."""
         np.copyto(self.theta, arrays["theta"])
-        self.best = arrays.get("best")
+        self.best, self.rows = arrays.get("best"), arrays.get("rows")
         for key in self.history:
             values = arrays["history." + key].tolist()
             self.history[key] = [int(value) for value in values] if key in ("iteration", "products") else values

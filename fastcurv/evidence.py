@@ -75,17 +75,15 @@ def gradient_bound(ob, theta, H):
     return float(owner.rounding_bound(theta)) if hasattr(owner, "rounding_bound") else None
 
 
-def dense(H, block=256, chunks=512):
+def dense(H, block=256):
     """H as a symmetric matrix, by products in blocks, with what is known about its rounding.
 
     Returns
     -------
     A : ndarray, shape (n, n)
-    bounds : ndarray, shape (c,)
-        For each of c groups of neighbouring columns a bound on the Frobenius norm of its error.
-    groups : ndarray of int, shape (n,)
-        The group of each column. One column each up to n = `chunks`; above that a group's bound is that of the
-        vector of ones on it, which presumes a bound that grows with every ``|v_j|``.
+    bounds : ndarray, shape (n,)
+        For each column a bound on the norm of its error: the operator's `column_bounds()` or `rounding_bound(e_j)`,
+        else `PRODUCT_EPS` eps ``||H||``. Of an entry and its mirror image the one from the better column is kept.
     """
     n = H.n
     A = np.empty((n, n))
@@ -96,33 +94,29 @@ def dense(H, block=256, chunks=512):
         A[:, start:stop] = H(E)
     if not np.isfinite(A).all():
         raise ValueError("products with the Hessian hold NaN or infinity; wanted a theta where the loss is twice differentiable")
-    groups = np.arange(n) * min(n, chunks) // n
-    if hasattr(H.op, "rounding_bound"):
-        bounds = np.array([H.bound((groups == c).astype(H.dtype)) for c in range(groups[-1] + 1)])
+    if hasattr(H.op, "column_bounds"):
+        bounds = np.asarray(H.op.column_bounds(), dtype=float)
+    elif hasattr(H.op, "rounding_bound"):
+        bounds = np.array([H.bound(e) for e in np.eye(n, dtype=H.dtype)])
     else:
-        counts = np.bincount(groups)
         H.norm = max(H.norm, spectral_norm(A))
-        bounds = PRODUCT_EPS * H.eps * H.norm * np.sqrt(counts)
-    # an entry and its mirror image come from two columns: keep the one with the smaller bound
-    b = bounds[groups]
-    better = b[None, :] <= b[:, None]
-    A = np.where(better, A, A.T)
-    A = 0.5 * (A + A.T)
-    return A, bounds, groups
+        bounds = np.full(n, PRODUCT_EPS * H.eps * H.norm)
+    A = np.where(bounds[None, :] <= bounds[:, None], A, A.T)
+    A += A.T
+    A *= 0.5
+    return A, bounds
 
 
-def matrix_error(bounds, groups, d):
+def matrix_error(bounds, d):
     """A bound on ``||D E D||_F`` for the error E of `dense`, D = diag(d).
 
-    The part of a column that was kept lies in rows whose own bound is not smaller, so each group is weighed with
-    the largest d among those rows only; the mirrored part doubles the squares.
+    The part of a column that was kept lies in rows whose own bound is not smaller, so each column is weighed with the
+    largest d among those rows only; the mirrored part doubles the squares.
     """
-    d_group = np.zeros(bounds.size)
-    np.maximum.at(d_group, groups, d)
     order = np.argsort(bounds)
-    suffix = np.maximum.accumulate(d_group[order][::-1])[::-1]
+    suffix = np.maximum.accumulate(d[order][::-1])[::-1]
     reach = suffix[np.searchsorted(bounds[order], bounds, side="left")]
-    return float(np.sqrt(2.0) * np.linalg.norm(bounds * d_group * reach))
+    return float(np.sqrt(2.0) * np.linalg.norm(bounds * d * reach))
 
 
 def spectral_norm(A, steps=12):

@@ -93,7 +93,8 @@ def minimize(
         False: no `classify` at the end, so `success` stays False.
     **options
         The method's own, by name. First order: ``learning_rate schedule delta hold batch_size clip record_every`` and
-        ``momentum rho beta1 beta2 eps``. Second order: ``forcing thrift krylov_dim`` and ``radius damping weight max_cg``.
+        ``momentum rho beta1 beta2 eps``. Second order: ``forcing thrift krylov_dim sample`` and ``radius damping weight max_cg``;
+        `sample` rows, drawn anew for each point, then stand for all in the curvature (never in value and gradient).
 
     Returns
     -------
@@ -134,6 +135,7 @@ def minimize(
         "max_time": None if max_time is None else check_positive(max_time, "max_time"),
         "max_products": None if max_products is None else check_positive_int(max_products, "max_products"),
     }
+    limits["sample"] = _checked_sample(ob, options.get("sample"))
     run = Run(ob, theta, as_rng(seed), curvature=maker.curvature, validation=validation, **limits)
     loop = Loop(run, method, options, gtol, max_iter, callback, patience, checkpoint, checkpoint_every, verdict)
     return loop.go(maker, arrays, facts, progress)
@@ -146,6 +148,16 @@ def _checked_options(method, maker, options):
             hint = f"; did you mean {near[0]!r}?" if near else f"; it takes {', '.join(maker.defaults)}."
             raise TypeError(f"minimize(method={method!r}) has no option {name!r}{hint}")
     return options
+
+
+def _checked_sample(ob, sample):
+    """The number of rows that curvature is taken from; None for all."""
+    if sample is None:
+        return None
+    sample = check_positive_int(sample, "sample")
+    if not (hasattr(ob, "batch") and hasattr(ob, "n_samples")):
+        raise ValueError("sample needs an objective with batch(rows) and n_samples; this one has no rows")
+    return None if sample >= ob.n_samples else sample
 
 
 def _saved(path, method, options, n_params):

@@ -1,29 +1,32 @@
 """Bounds on what rounding does to gradients and curvature products of a network.
 
-Everything computed is followed by a bound on its error, made in the same order as the passes: z, a, phi', phi'' forward, delta and
-e phi'' backward; then for a vector v, rz and ra forward, rdelta backward; then the sums over rows.
+Everything computed is followed by a bound on its error, made in the same order as the passes: z, a, phi', phi'' forward, delta
+and e phi'' backward; then for a vector v, rz and ra forward, rdelta backward; then the sums over rows.
 
-Model [1]_. One operation: ``fl(x op y) = (x op y)(1 + t) + h``, ``|t| <= u``, ``|h| <= eta`` (the smallest subnormal number; products
-only). A sum of products whose numbers pass through at most D roundings each, in any order and with or without fused
-multiply-adds, is off by at most ``gamma(D) |x|'|y| + D eta``, ``gamma(D) = D u / (1 - D u)``. `Arithmetic` knows D for our kernels:
-slices of at most 256 (float32) or 128 numbers, then the slices, then panels, groups and chunks of rows. `Phi` and
-`LossRows` know what phi, its derivatives and the loss rows promise.
+Model [1]_. One operation: ``fl(x op y) = (x op y)(1 + t) + h``, ``|t| <= u``, ``|h| <= eta`` (the smallest subnormal number, in
+products only). A sum of products whose numbers pass through at most D roundings each, in any order and with or without fused
+multiply-adds, is off by at most ``gamma(D) |x|'|y| + D eta``, ``gamma(D) = D u / (1 - D u)``. `Arithmetic` knows D for the kernels:
+slices of at most 256 (float32) or 128 numbers, then the slices, then panels, groups and chunks of rows. `Phi` and `LossRows`
+know what phi, its derivatives and the loss rows promise.
 
 Local errors, with the operands' own errors d: for ``z = a W' + b``
 
-    |local| <= gamma (( |a| + |da| ) |W|' + |b|)                        entry by entry, one more matrix product
+    |local| <= gamma ((|a| + |da|) |W|' + |b|)                           entry by entry, one more matrix product
 
 and likewise for ``rz = ra W' + a V' + vb``, ``e = delta W``, ``re = rdelta W + delta V``; for elementwise steps u times the terms.
 
-Carried errors. An error x (a row) goes through W in two ways at once, and after each step the smaller counts:
+Carried errors. An error x (a row) goes on in three ways at once, and after each step the smallest counts:
 
     |(x W')_j| <= min( (|x| |W|')_j, ||x|| ||w_j|| )                     entry by entry (`Err.E`)
-    ||x W'||   <= ||W||_2 ||x||                                          row by row     (`Err.nu`)
+    ||x W'||   <= ||W||_2 ||x||                                          row by row, one layer (`Err.nu`)
+    ||dx_m||   <= sum over i <= m of ||A_m ... A_(i+1)||_2 ||fresh_i||   row by row, all layers (`Chain`)
 
-The first does not depend on how units are scaled; the second does not grow with depth as ``|| |W| ||_2 ~ sqrt(width) ||W||_2`` does. Through
-``a = phi(z)`` go ``|phi'| |dz| + S2 |dz|^2 / 2`` and so on: second order is bounded, not left out, with the largest phi'' and phi'''
-between z - dz and z + dz; where that interval holds a kink, the jump of phi' is an error too. A product x * y of two inexact
-matrices is off by ``|dx| (|y| + |dy|) + |x| |dy|``.
+The first does not depend on how units are scaled. The second does not grow with depth as ``|| |W| ||_2``, about
+``sqrt(width) ||W||_2``, does. In the third, ``A_l = diag(phi'(z_l)) W_l [+ I]`` for each row, fresh_i is what comes in at layer i, and
+the same norms serve on the way back, through the transposes: that is what keeps deep nets within reach, where the network is
+small enough for a matrix a row (`JOINT_FLOPS`). Through ``a = phi(z)`` go ``|phi'| |dz| + S2 |dz|^2 / 2`` and so on: second order is
+bounded, not left out, with the largest phi'' and phi''' between z - dz and z + dz; where that interval holds a kink, the jump
+of phi' is an error too. A product x * y of two inexact matrices is off by ``|dx| (|y| + |dy|) + |x| |dy|``.
 
 Sums over rows, ``dW = delta' a`` and ``rdW = rdelta' a + delta' ra``. For each term x'y the smaller of
 
@@ -37,7 +40,7 @@ The passes here run in float64. Where the engine does too, their own rounding, a
 bound by a relative ``O(L 64 u)``, for which room is left. Overflow anywhere gives an infinite bound.
 
 Measured. For a float32 engine the float64 passes give the result itself, with a bound of the same kind but u = 2^-53: then
-``||computed - ours|| + ours's bound`` bounds the error of that one result hundreds to millions of times more sharply than
+``||computed - ours||`` plus that bound bounds the error of that one result, hundreds to millions of times more sharply than
 anything known beforehand. `Objective.rounding_bound` and `Curvature.rounding_bound` do so; `gradient_bound` and `product_bound`
 tell what any result may be off by.
 
@@ -51,12 +54,13 @@ import math
 import numpy as np
 
 from .checks import check_choice
-from .rounding_local import Arithmetic, Err, Operand, Phi, gram_bound, norm, norms
-from .rounding_loss import LossRows
+from .rounding_local import Arithmetic, Chain, Err, Operand, gram_bound, norm, norms
+from .rounding_state import State
 
 KINDS = ("hessian", "ggn", "fisher")
 CHUNK_BYTES = 1 << 25                        # of the state of the rows at hand
 KEPT_BYTES = 1 << 27                         # up to which the state of all rows is kept from one vector to the next
+JOINT_FLOPS = 1 << 30                        # up to which products of layers are made for every row
 
 
 def product_bound(ob, theta, v, kind="hessian"):
@@ -71,8 +75,8 @@ def product_bound(ob, theta, v, kind="hessian"):
     Returns
     -------
     float
-        Infinite where overflow cannot be ruled out. Cost: about 15 products in NumPy; `Rounding` serves several vectors at
-        one theta for half of that each.
+        Infinite where overflow cannot be ruled out. Cost: the time of 50 to 300 of the engine's products, since it is in
+        NumPy; `Rounding` serves more vectors at one theta for that of 15 to 50 each.
 
     Examples
     --------
@@ -90,61 +94,8 @@ def product_bound(ob, theta, v, kind="hessian"):
 
 
 def gradient_bound(ob, theta):
-    """A bound on ``||computed gradient - gradient||_2`` at theta. Cost: about 10 gradients in NumPy."""
+    """A bound on ``||computed gradient - gradient||_2`` at theta. Cost: about 10 gradients' arithmetic, in NumPy."""
     return Rounding(ob, theta).gradient()
-
-
-class State:
-    """What is kept at theta for some rows, each thing with its `Err`: a (below each layer), p, q, eq and d."""
-
-    def __init__(self, rounding, rows):
-        self.R, self.rows, L = rounding, rows, len(rounding.W)
-        self.a, self.da = [rounding.ob.X[rows].astype(float)], [None]
-        self.phi, self.d, self.dd, self.eq, self.deq = [], [None] * L, [None] * L, [None] * L, [None] * L
-        self.forward()
-        self.backward()
-
-    def forward(self):
-        """z = a W' + b;  a = phi(z) [+ the layer's input]."""
-        R = self.R
-        for l, (W, b) in enumerate(zip(R.W, R.b)):
-            a, da = self.a[l], self.da[l]
-            z = a @ W.A.T + b
-            size = (np.abs(a) if da is None else np.abs(a) + da.E) @ W.abs.T + np.abs(b)
-            dz = R.local(size, W.A.shape[1], 1)
-            if da is not None:
-                dz = dz + da.across(W)
-            if l == len(R.W) - 1:
-                break
-            phi = Phi(R.names[l], z, dz, R.arithmetic, R.skips[l])
-            self.phi.append(phi)
-            above, error = phi.a, phi.da
-            if R.skips[l]:
-                above = above + a
-                error = R.sum_rounded(above, error, da)
-            self.a.append(above)
-            self.da.append(error)
-        weight = R.ob.sample_weight
-        self.loss = LossRows(R.ob.loss, z, dz, np.asarray(R.ob.y[self.rows], None if R.ob.y.dtype.kind == "i" else float),
-                             None if weight is None else weight[self.rows], R.ob.divisor, R.arithmetic)
-
-    def backward(self):
-        """e_below = delta W [+ e];  delta = e * phi';  e * phi''."""
-        R, L = self.R, len(self.R.W)
-        self.d[-1], self.dd[-1], e, de = self.loss.d, self.loss.dd, None, None
-        for l in range(L - 1, 0, -1):
-            W, d, dd = R.W[l], self.d[l], self.dd[l]
-            size = (np.abs(d) + dd.E) @ W.abs
-            below, error = d @ W.A, R.local(size, W.A.shape[0], 1) + dd.back(W)
-            if R.skips[l]:
-                below = below + e
-                error = R.sum_rounded(below, error, de)
-            e, de, phi = below, error, self.phi[l - 1]
-            self.d[l - 1], self.dd[l - 1] = R.times(e, de, phi.p, phi.dp)
-            if phi.derived:
-                self.eq[l - 1], self.deq[l - 1] = phi.bent(self.d[l - 1], self.dd[l - 1], R.arithmetic.u)
-            elif phi.q is not None:
-                self.eq[l - 1], self.deq[l - 1] = R.times(e, de, phi.q, phi.dq)
 
 
 class Sums:
@@ -236,6 +187,9 @@ class Rounding:
         self.W = [Operand(W.astype(float)) for W, b in layers]
         self.b = [np.zeros(len(W)) if b is None else b.astype(float) for W, b in layers]
         self.overflow, self.kept, self.grams = False, None, None
+        widths = ob.model.sizes[1:-1]
+        pairs = [10 * widths[i] * widths[m] * min(widths[i], widths[m]) for m in range(len(widths)) for i in range(m)]
+        self.joint = ob.n_samples * sum(pairs) <= JOINT_FLOPS
 
     # --- one step -------------------------------------------------------------------------------------------------------
 
@@ -247,17 +201,19 @@ class Rounding:
         return Err(self.arithmetic.gamma(depth) * size + (size > 0) * (depth * self.arithmetic.eta))
 
     def sum_rounded(self, total, error, other):
-        """Err of a sum of two inexact matrices, rounded; other None: that one is exact."""
+        """(Err of a sum of two inexact matrices, rounded, the rounding's norms); other None: that one is exact."""
         error = error if other is None else error + other
-        return error + Err(self.arithmetic.u * (np.abs(total) + error.E))
+        rounding = Err(self.arithmetic.u * (np.abs(total) + error.E))
+        return error + rounding, rounding.nu
 
     def times(self, x, dx, p, dp):
-        """(x * p, its Err); p None: 1."""
+        """(x * p, its Err, norms of what is not p times x's error); p None: 1."""
         if p is None:
-            return x, dx
-        product, error = x * p, dx.times(np.abs(p) + dp.E) + dp.times(np.abs(x))
-        size = np.abs(product)
-        return product, error + Err(self.arithmetic.u * (size + error.E) + self.arithmetic.eta * (size > 0))
+            return x, dx, 0.0
+        product, other = x * p, dp.times(np.abs(x) + dx.E)
+        error, size = dx.times(np.abs(p)) + other, np.abs(product)
+        rounding = Err(self.arithmetic.u * (size + error.E) + self.arithmetic.eta * (size > 0))
+        return product, error + rounding, other.nu + rounding.nu
 
     # --- all rows -------------------------------------------------------------------------------------------------------
 
@@ -282,7 +238,7 @@ class Rounding:
             for state in self.states():
                 here = [(a.T @ a, d.T @ d) for a, d in zip(state.a, state.d)]
                 grams = here if grams is None else [(A + a, D + d) for (A, D), (a, d) in zip(grams, here)]
-            self.grams = [(math.sqrt(gram_bound(A)), math.sqrt(gram_bound(D))) for A, D in grams]
+            self.grams = [tuple(math.sqrt(gram_bound(G)) if G.max() > 1e-280 else np.inf for G in pair) for pair in grams]
         return [Sums(W.A.shape, *pair) for W, pair in zip(self.W, self.grams)]
 
     def gammas(self, terms):
@@ -355,7 +311,8 @@ class Rounding:
                     for i in range(m):
                         sums = [RowSums(len(A)) for _ in range(L)]
                         self.r_pass(state, [(None, impulses[i] if j == l else None) for j in range(L)], kind, sums)
-                        squares[:, i] += np.concatenate([s.error for s in sums]) @ A + np.concatenate([s.size for s in sums]) @ dA
+                        error, size = np.concatenate([s.error for s in sums]), np.concatenate([s.size for s in sums])
+                        squares[:, i] += error @ A + size @ dA
                 bounds = np.sqrt((squares ** 2).sum(axis=0))
                 found += [bounds[:, :-1].ravel()] + [bounds[:, -1]] * self.ob.model.bias
         l2 = r.gamma(r.over_rows(2) + 3) * self.ob.l2 * (kind != "fisher")
@@ -376,30 +333,34 @@ class Rounding:
 
     def r_forward(self, s, layers):
         """rz = ra W' + a V' + vb;  ra = phi' * rz [+ the input's ra]:  (ra, rz) with their Errs, by layer; None: 0."""
-        ra, rz = [(None, None)], []
+        ra, rz, chain = [(None, None)], [], Chain(s.kappa)
         for l, (W, (V, vb)) in enumerate(zip(self.W, layers)):
             (a, da), (r, dr) = (s.a[l], s.da[l]), ra[l]
             if V is None and vb is None and r is None:
                 rz.append((None, None))
                 ra.append((None, None))
                 continue
-            z, size, carried = np.zeros((len(a), len(W.A))), 0.0, []
+            z, size, moved = np.zeros((len(a), len(W.A))), 0.0, None
             if vb is not None:
                 z, size = z + vb, size + np.abs(np.broadcast_to(vb, z.shape))
             if V is not None:
                 z, size = z + a @ V.A.T, size + (np.abs(a) if da is None else np.abs(a) + da.E) @ V.abs.T
-                carried += [] if da is None else [da.across(V)]
+                moved = None if da is None else da.across(V)
             if r is not None:
                 z, size = z + r @ W.A.T, size + (np.abs(r) + dr.E) @ W.abs.T
-                carried += [dr.across(W)]
-            dz = sum(carried, self.local(size, W.A.shape[1], 2))
+            new = self.local(size, W.A.shape[1], 2)
+            new = new if moved is None else new + moved
+            dz = new if r is None else new + dr.across(W)
             rz.append((z, dz))
             if l < len(self.W) - 1:
-                above, error = self.times(z, dz, s.phi[l].p, s.phi[l].dp)
+                p = s.phi[l].p
+                above, error, fresh = self.times(z, dz, p, s.phi[l].dp)
+                fresh = fresh + (new if p is None else new.times(np.abs(p))).nu
                 if self.skips[l] and r is not None:
                     above = above + r
-                    error = self.sum_rounded(above, error, dr)
-                ra.append((above, error))
+                    error, rounded = self.sum_rounded(above, error, dr)
+                    fresh = fresh + rounded
+                ra.append((above, chain.cap(l + 1, error, fresh)))
         return ra, rz
 
     def r_pass(self, s, layers, kind, sums):
@@ -409,7 +370,7 @@ class Rounding:
         if rz[-1][0] is None:                                 # v = 0
             return
         rd, drd = s.loss.fisher(*rz[-1]) if kind == "fisher" else s.loss.r_loss(*rz[-1])
-        re = dre = None
+        re, dre, chain, new = None, None, Chain(s.kappa), 0.0
         for l in range(len(self.W) - 1, -1, -1):
             W, V = self.W[l], layers[l][0]
             sums[l].add("a", rd, drd, s.a[l], s.da[l], weights)
@@ -419,16 +380,21 @@ class Rounding:
             if l == 0:
                 return
             below, size, error = rd @ W.A, (np.abs(rd) + drd.E) @ W.abs, drd.back(W)
+            fresh = error.nu if re is None else W.norm * new
             if full and V is not None:
                 below, size = below + s.d[l] @ V.A, size + (np.abs(s.d[l]) + s.dd[l].E) @ V.abs
-                error = error + s.dd[l].back(V)
-            error = error + self.local(size, W.A.shape[0], 2)
+                moved = s.dd[l].back(V)
+                error, fresh = error + moved, fresh + moved.nu
+            local = self.local(size, W.A.shape[0], 2)
+            error, fresh = error + local, fresh + local.nu
             if self.skips[l]:
                 below = below + re
-                error = self.sum_rounded(below, error, dre)
-            re, dre, phi = below, error, s.phi[l - 1]
-            rd, drd = self.times(re, dre, phi.p, phi.dp)
+                error, rounded = self.sum_rounded(below, error, dre)
+                fresh = fresh + rounded
+            re, dre, phi = below, chain.cap(l, error, fresh), s.phi[l - 1]
+            rd, drd, new = self.times(re, dre, phi.p, phi.dp)
             if full and phi.q is not None and rz[l - 1][0] is not None:
-                more, error = self.times(s.eq[l - 1], s.deq[l - 1], *rz[l - 1])
+                more, error, _ = self.times(s.eq[l - 1], s.deq[l - 1], *rz[l - 1])
                 rd = rd + more
-                drd = self.sum_rounded(rd, drd, error)
+                drd, rounded = self.sum_rounded(rd, drd, error)
+                new = new + error.nu + rounded

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import expit, ndtr
 
 ELEMENTARY = 16.0        # roundings that phi, phi', phi'' and the terms of a loss row are worth: 10 were measured at most
-FLOOR = 4096.0           # smallest normal numbers by which a saturated phi, phi', phi'' may be flushed (gelu: n(t) t^2 at its end)
+FLOOR = 4096.0           # smallest normal numbers that saturated phi, phi', phi'' may be flushed by (gelu: n(t) t^2 at its end)
 
 
 def norms(E):
@@ -57,6 +57,40 @@ def gram_bound(G):
     return size * slack * math.exp(scale + power * math.log(float(np.linalg.norm(G))))
 
 
+def stack_norms(K):
+    """Upper bounds ``(rows, 1)`` on the spectral norms of a stack of matrices (rows, m, k); ``min(m, k)^(1/32)`` times at most."""
+    size = np.abs(K).max(axis=(1, 2), keepdims=True)
+    K = K / np.where((size > 0) & (size < np.inf), size, 1.0)
+    G, log, power = (K @ K.transpose(0, 2, 1) if K.shape[1] <= K.shape[2] else K.transpose(0, 2, 1) @ K), 0.0, 1.0
+    for squaring in range(4):
+        frobenius = np.maximum(np.sqrt(np.einsum("nij,nij->n", G, G)), 1e-300)[:, None, None]
+        log, power = log + power * np.log(frobenius), power / 2
+        if squaring < 3:
+            G = (G / frobenius) @ (G / frobenius)
+    return (size * np.exp(0.5 * log))[:, :, 0] * (1 + 1e-10)
+
+
+class Chain:
+    """Errors carried over several layers at once: ``||dx_m|| <= sum over i of ||K_im|| fresh_i`` for every row.
+
+    `kappa` is ``{(i, m): (rows, 1)}``, bounds on the norms of the products of the layers from i to m; fresh is what
+    comes in at a layer, by rounding or from other errors. Without `kappa` nothing is known.
+    """
+
+    def __init__(self, kappa):
+        self.kappa, self.fresh = kappa, {}
+
+    def cap(self, m, error, fresh):
+        """`error` at layer m, its norms held below what the chain allows."""
+        if self.kappa is None:
+            return error
+        total = fresh
+        for i, before in self.fresh.items():
+            total = total + self.kappa[min(i, m), max(i, m)] * before
+        self.fresh[m] = fresh
+        return Err(error.E, np.minimum(error.nu, total))
+
+
 class Operand:
     """A matrix A (m, k) that errors pass through: ``x A'`` is `across`, ``x A`` is `back`."""
 
@@ -93,8 +127,8 @@ class Arithmetic:
     """Roundings of a dtype by a choice of kernels: how long their chains of additions are.
 
     Own kernels sum over at most `slice` numbers, of both terms together, then over the slices; a rounding of each product
-    is counted for instruction sets without a fused multiply-add. BLAS may sum in any order. The reference adds one number after the other.
-    "numpy" is the arithmetic of these bounds' own passes.
+    is counted for instruction sets without a fused multiply-add. BLAS may sum in any order. The reference adds one number
+    after the other. "numpy" is the arithmetic of these bounds' own passes.
 
     Parameters
     ----------
@@ -107,7 +141,8 @@ class Arithmetic:
 
     def __init__(self, dtype, layout, N):
         info = np.finfo(dtype)
-        self.u, self.eta, self.tiny, self.max = float(info.eps) / 2, float(info.smallest_subnormal), float(info.tiny), float(info.max)
+        self.u, self.eta = float(info.eps) / 2, float(info.smallest_subnormal)
+        self.tiny, self.max = float(info.tiny), float(info.max)
         self.kernels, self.slice = layout["arch"], 1024 // np.dtype(dtype).itemsize
         self.N, self.chunk, self.panel, self.groups = N, min(layout["chunk"], N), layout["panel"], layout["groups"]
         self.own = self.kernels == "numpy"
@@ -160,6 +195,8 @@ class Phi:
     ----------
     a, p, q : ndarray
         Values; p None where phi' is 1, q None where phi'' is 0.
+    fresh : ndarray (rows, 1)
+        Of da, what is not phi' times the carried error of z: what the `local` part of dz, rounding and bending add.
     da, dp, dq : Err
         By the mean value theorem: ``|da| <= |p| dz + S2 dz^2 / 2``, ``|dp| <= |q| dz + S3 dz^2 / 2``, ``|dq| <= S3 dz``,
         S2 and S3 bounds on phi'' and phi''' over z +- dz, so that saturated units stay saturated. Where z may lie on the
@@ -169,27 +206,34 @@ class Phi:
         ``(1 - 2 a) delta``. Then the error of a is in phi' too, and phi' is right to u only, however small it is.
     """
 
-    def __init__(self, name, z, dz, arithmetic, skip=False):
+    def __init__(self, name, z, dz, arithmetic, skip=False, local=None):
         u, t = arithmetic.u, dz.E
+        first = t if local is None else local.E
         self.name, self.derived = name, name in ("tanh", "sigmoid") and not skip and not arithmetic.own
         self.a, self.p, self.q, sizes = _derivatives(name, z)
         if name == "identity":
-            self.da, self.dp, self.dq = dz, None, None
+            self.da, self.dp, self.dq, self.fresh = dz, None, None, norms(first)
             return
         crossing = (np.abs(z) <= t) & (t > 0) if name in KINKED else False
         slope = np.where(crossing, 1.0, np.abs(self.p))
         if self.q is None:
             bent = self.p != 1
-            self.da = dz.times(slope) + Err(2 * u * np.abs(self.a) * bent)
+            rest = 2 * u * np.abs(self.a) * bent
+            self.da, self.fresh = dz.times(slope) + Err(rest), norms(self.p * first) + norms(rest + (slope - self.p) * t)
             self.dp, self.dq = Err(crossing * KINKED[name] + 2 * u * self.p * bent), None
             return
         S2, S3 = _largest(name, z, t)
         floor = np.where(np.abs(z) > 1, FLOOR * arithmetic.tiny, arithmetic.eta)
         bend = np.where(crossing, 1.0, np.abs(self.q))
-        c = arithmetic.elementary * (1 + z * z if name == "gelu" and arithmetic.own else 1)    # exp(-z z / 2) in NumPy
+        plain = name == "gelu" and arithmetic.kernels in ("reference", "numpy")                # exp(-z z / 2) as it stands
+        c = arithmetic.elementary * (1 + z * z if plain else 1)
         local = (c * sizes[0] + floor) * ((z != 0) | (self.a != 0))
         self.da = dz.times(slope + 0.5 * t * S2) + Err(local)
-        local = local * (2 * sizes[0] + 1 * (name == "sigmoid") + local) + 2 * u * (self.a ** 2 + self.p) if self.derived else c * sizes[1]
+        self.fresh = norms(np.abs(self.p) * first) + norms(local + (slope - np.abs(self.p) + 0.5 * t * S2) * t)
+        if self.derived:
+            local = local * (2 * sizes[0] + (name == "sigmoid") + local) + 2 * u * (self.a ** 2 + self.p)
+        else:
+            local = c * sizes[1]
         self.dp = dz.times(bend + 0.5 * t * S3) + Err(local + floor)
         self.dq = dz.times(S3) + Err(c * sizes[2] + floor + crossing * KINKED.get(name, 0.0))
 

@@ -34,7 +34,8 @@ class LossRows:
         """delta = 2 f (z - y), h = 2 f."""
         u, gap = self.arithmetic.u, z - y
         self.d, self.h = 2 * self.f * gap, np.broadcast_to(2 * self.f, z.shape)
-        self.dd = dz.times(2 * self.f) + Err(2 * self.f * (self.uf + 3 * u) * (np.abs(gap) + dz.E) + self.arithmetic.eta * (gap != 0))
+        rounding = 2 * self.f * (self.uf + 3 * u) * (np.abs(gap) + dz.E) + self.arithmetic.eta * (gap != 0)
+        self.dd = dz.times(2 * self.f) + Err(rounding)
         self.dh = Err(self.h * (self.uf + u))
 
     def _binary(self, z, dz, y):
@@ -74,7 +75,8 @@ class LossRows:
         moved = np.where(widest < 20, np.minimum(moved, 1.0), 1.0)
         self.dp = np.minimum(moved + local * self.p, 1.0) + r.tiny
         others = np.where(self.top, 0, np.abs(y)).sum(axis=1, keepdims=True)
-        size_d = np.where(self.top, others + size * S * share, np.where(self.tie & self.near, 2 * size, size * self.p + np.abs(y)))
+        size_d = np.where(self.tie & self.near, 2 * size, size * self.p + np.abs(y))
+        size_d = np.where(self.top, others + size * S * share, size_d)
         self.d = self.f * np.where(first, np.where(first, 0, y).sum(axis=1, keepdims=True) - T * S * share, T * self.p - y)
         self.h, self.dh = self.f * T, self.f * size * (local + self.uf)         # (rows, 1)
         p_top = np.where(first, S * share, 1 - self.p)
@@ -86,15 +88,15 @@ class LossRows:
 
     def _centred(self, E):
         """Errors of the differences to the top: 0 there; against the worst candidate where there is no top."""
-        centre = np.where(self.tie, np.where(self.near, E, 0).max(axis=1, keepdims=True), np.where(self.top, E, 0).sum(axis=1, keepdims=True))
+        centre = np.where(np.where(self.tie, self.near, self.top), E, 0).max(axis=1, keepdims=True)
         return np.where(self.top, 0, E + centre)
 
     def r_loss(self, rz, drz):
         """(rdelta, its Err)."""
         if self.loss != "cross_entropy":
             rd = self.h * rz
-            size = np.abs(rd)
-            return rd, drz.times(np.abs(self.h) + self.dh.E) + self.dh.times(np.abs(rz)) + Err(self.arithmetic.u * size + self.arithmetic.eta * (size > 0))
+            error, size = drz.times(np.abs(self.h) + self.dh.E) + self.dh.times(np.abs(rz)), np.abs(rd)
+            return rd, error + Err(self.arithmetic.u * (size + error.E) + self.arithmetic.eta * (size > 0))
         at = np.take_along_axis(rz, self.p.argmax(axis=1)[:, None], axis=1)
         U, r, m = rz - at, self.arithmetic, rz.shape[1]
         w = U - (self.p * U).sum(axis=1, keepdims=True)
@@ -111,7 +113,8 @@ class LossRows:
         r, m = self.arithmetic, w.shape[1]
         s, P = np.abs(self.h) + self.dh, self.p + self.dp
         E = np.where(self.top, 0, E + r.u * (size + E))
-        sums = np.where(self.top, 0, P * E + self.dp * size + r.gamma(m + 1) * P * (size + E)).sum(axis=1, keepdims=True) + m * r.eta
+        sums = np.where(self.top, 0, P * E + self.dp * size + r.gamma(m + 1) * P * (size + E))
+        sums = sums.sum(axis=1, keepdims=True) + m * r.eta
         return s * P * (E + sums + 4 * r.u * (np.abs(w) + E + sums)) + (s * self.dp + self.dh * self.p) * np.abs(w) + r.eta
 
     def fisher(self, rz, drz):
@@ -123,5 +126,5 @@ class LossRows:
         moved += r.gamma(d.shape[1] + 2) * ((d + self.dd.E) * (size + drz.E)).sum(axis=1, keepdims=True) + d.shape[1] * r.eta
         rd = r.N * along * self.d
         moved, along = r.N * moved, r.N * np.abs(along)
-        rounding = Err(3 * r.u * (np.abs(rd) + moved * d) + r.eta)
-        return rd, Err(moved * (d + self.dd.E) + along * self.dd.E, moved * (norms(d) + self.dd.nu) + along * self.dd.nu) + rounding
+        error = Err(moved * (d + self.dd.E) + along * self.dd.E, moved * (norms(d) + self.dd.nu) + along * self.dd.nu)
+        return rd, error + Err(3 * r.u * (np.abs(rd) + moved * d) + r.eta)

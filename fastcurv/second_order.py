@@ -33,7 +33,7 @@ class _InSpace(Method):
 
     curvature = "hessian"
     leaves_saddles = True
-    defaults = {"forcing": 0.1, "krylov_dim": None, "thrift": 0.5}
+    defaults = {"forcing": 0.1, "krylov_dim": None, "thrift": 0.5, "sample": None}
 
     def prepare(self):
         run = self.run

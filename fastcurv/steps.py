@@ -237,14 +237,14 @@ def escape(ob, theta, direction=None, *, max_products=300, seed=0):
         v = v / theta.dtype.type(norm)
         Hv = np.asarray(H @ v)
         curvature, n_products = float(v @ Hv), 1
-        rounding = rounding_of(H, v, float(np.linalg.norm(Hv)))
+        rounding = rounding_of(v, float(np.linalg.norm(Hv)))
     result = OptimizeResult(
         x=theta.copy(), fun=f0, success=False, step=0.0, direction=v, curvature=curvature, n_products=n_products
     )
     if direction is None and not curvature < -rounding:
         result.message = (
             f"No negative curvature was found with {n_products} products: the lowest Rayleigh quotient is {curvature:.3g}, "
-            f"with a rounding bound of {rounding:.1g}."
+            f"with rounding of the order of {rounding:.1g}."
         )
     else:
         t, f = line_minimum(value, theta, v, f0, first_length(theta))

@@ -130,4 +130,4 @@ class Truth:
 def size(x):
     """||x||, safe from underflow."""
     top = np.abs(x).max()
-    return top * np.sqrt(np.sum((x / top) ** 2)) if top > 0 else top
+    return top * np.sqrt(np.sum((x / top) ** 2)) if 0 < top < np.inf else top

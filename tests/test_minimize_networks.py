@@ -82,7 +82,8 @@ def test_mini_batches_lower_the_loss_of_the_whole(method):
     assert again.history["loss"][-1] == found.history["loss"][-1]
 
 
-@pytest.mark.parametrize("method, options", [("adam", {"batch_size": 16}), ("trust-region", {}), ("newton-cg", {})])
+@pytest.mark.parametrize("method, options", [("adam", {"batch_size": 16}), ("trust-region", {}), ("newton-cg", {}),
+                                              ("trust-region", {"sample": 30})])
 def test_a_network_run_resumes_bit_for_bit(method, options, tmp_path):
     ob, model = blobs()
     path, theta = tmp_path / "run.safetensors", model.init(seed=0)
@@ -90,6 +91,15 @@ def test_a_network_run_resumes_bit_for_bit(method, options, tmp_path):
     fc.minimize(ob, theta, method, max_iter=3, seed=0, checkpoint=path, **options)
     resumed = fc.minimize(ob, None, method, max_iter=8, resume=path, **options)
     assert np.array_equal(whole.x, resumed.x) and np.array_equal(whole.history["loss"], resumed.history["loss"])
+
+
+@pytest.mark.parametrize("method", CURES)
+def test_curvature_from_a_sample_of_rows_still_ends_at_a_critical_point_of_the_whole(method):
+    ob, model = blobs()
+    found = fc.minimize(ob, model.init(seed=0), method, sample=40, seed=0)
+    assert found.success and np.linalg.norm(ob.gradient(found.x)) <= 1e-6
+    again = fc.minimize(ob, model.init(seed=0), method, sample=80, seed=0)
+    assert again.nit < found.nit and np.array_equal(again.x, fc.minimize(ob, model.init(seed=0), method, seed=0).x)
 
 
 def test_scipy_takes_objective_and_method_as_they_are():

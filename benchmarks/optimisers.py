@@ -1,0 +1,200 @@
+"""Optimisers side by side at equal wall time: second order against Adam tuned over a grid, on real data.
+
+    python benchmarks/optimisers.py                    # digits: 10 s a run, 10 seeds, the grid first; about half an hour
+    python benchmarks/optimisers.py patches            # a deep autoencoder of image patches: 60 s a run
+    python benchmarks/optimisers.py --quick            # digits in a minute, to see that it works
+
+digits: 64-32-16-10, tanh, cross entropy, l2 1e-4, all 1797 samples, float64. Adam's learning rate and batch size are
+searched over a grid at the full budget on seeds of their own, the best pair is kept. Then every method runs from the
+same starts; seeds are the outer loop, so that a noisy neighbour hits all alike. Losses are the whole objective's at the
+point returned, which for Adam is the best one recorded. Data: scikit-learn's wheel.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import time
+
+import numpy as np
+
+import fastcurv as fc
+
+SECOND_ORDER = {
+    "trust-region": ("trust-region", {}),
+    "newton-cg": ("newton-cg", {}),
+    "saddle-free-newton": ("saddle-free-newton", {}),
+    "cubic": ("cubic", {}),
+    "gauss-newton": ("gauss-newton", {}),
+}
+RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+BATCHES = (32, 128, 512, None)
+GTOL = 1e-6
+FAR = 10**9  # the clock ends a run, not a count
+
+
+def digits(args):
+    """Objective and starts of the digits net."""
+    from sklearn.datasets import load_digits
+
+    X, y = load_digits(return_X_y=True)
+    model = fc.MLP([64, 32, 16, 10], activation="tanh")
+    return fc.Objective(model, X / 16.0, y, loss="cross_entropy", l2=1e-4, n_threads=args.threads)
+
+
+def patches(args):
+    """8 x 8 colour patches of scikit-learn's two photographs, every fourth pixel: 33 390 rows of 192."""
+    from sklearn.datasets import load_sample_images
+
+    cuts = []
+    for image in load_sample_images().images:
+        windows = np.lib.stride_tricks.sliding_window_view(image, (8, 8, 3))[::4, ::4, 0]
+        cuts.append(windows.reshape(-1, 192))
+    X = np.concatenate(cuts) / 255.0
+    X = (X - X.mean(axis=0)).astype(args.dtype)
+    if args.rows:
+        X = X[np.random.default_rng(0).permutation(len(X))[: args.rows]]
+    model = fc.MLP([192, 128, 64, 16, 64, 128, 192], activation="tanh", dtype=args.dtype)
+    return fc.Objective(model, X, X, loss="mse", n_threads=args.threads)
+
+
+def run(ob, contender, seed, seconds):
+    """One run; its loss, gradient norm, products, and the history."""
+    method, options = contender
+    start = ob.model.init(seed=seed)
+    found = fc.minimize(
+        ob, start, method, seed=seed, max_time=seconds, max_iter=FAR, gtol=GTOL, verdict=False, **options
+    )
+    return {
+        "loss": float(found.fun),
+        "gradient_norm": float(np.linalg.norm(found.jac)),
+        "iterations": found.nit,
+        "products": found.nhev,
+        "seconds": found.wall_time,
+        "curve": [found.history["time"].tolist(), found.history["loss"].tolist()],
+    }
+
+
+def first_order(method, rate, batch):
+    """A contender that looks at the whole objective once in 25 epochs, so that looking costs little."""
+    options = {"learning_rate": rate}
+    if batch is not None:
+        options.update(batch_size=batch, record_every=25)
+    return method, options
+
+
+def tune(ob, method, rates, batches, seeds, seconds):
+    """The pair of learning rate and batch size with the lowest median loss, and the whole grid."""
+    grid = {}
+    for rate, batch in itertools.product(rates, batches):
+        runs = [run(ob, first_order(method, rate, batch), seed, seconds) for seed in seeds]
+        grid[rate, batch] = float(np.median([r["loss"] for r in runs]))
+        print(f"    {method} learning rate {rate:g}, batch {batch or 'all'}: {grid[rate, batch]:.6f}", flush=True)
+    best = min(grid, key=grid.get)
+    return best, grid
+
+
+def reached(record, level):
+    """Seconds until the loss was first at or below `level`; inf where it never was."""
+    times, losses = (np.asarray(values) for values in record["curve"])
+    below = np.flatnonzero(losses <= level)
+    return float(times[below[0]]) if below.size else np.inf
+
+
+def table(title, records, target):
+    """Medians over seeds, and the time to the tuned first-order method's median."""
+    print(f"\n{title}\n")
+    print("| method | loss, median | quartiles | gradient norm | below 1e-6 | products | steps or epochs | s to Adam's loss |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, runs in records.items():
+        losses = [r["loss"] for r in runs]
+        norms = [r["gradient_norm"] for r in runs]
+        low, middle, high = np.percentile(losses, [25, 50, 75])
+        to_target = np.median([reached(r, target) for r in runs])
+        print(
+            f"| {name} | {middle:.6f} | {low:.6f} to {high:.6f} | {np.median(norms):.1e} "
+            f"| {sum(norm <= GTOL for norm in norms)} of {len(norms)} | {np.median([r['products'] for r in runs]):.0f} "
+            f"| {np.median([r['iterations'] for r in runs]):.0f} | {f'{to_target:.2f}' if np.isfinite(to_target) else 'never'} |"
+        )
+
+
+def compare(ob, contenders, seeds, seconds):
+    """Every contender from every start, seeds outermost."""
+    records = {name: [] for name in contenders}
+    for seed in seeds:
+        for name, contender in contenders.items():
+            records[name].append(run(ob, contender, seed, seconds))
+        losses = ", ".join(f"{name} {runs[-1]['loss']:.6f}" for name, runs in records.items())
+        print(f"    seed {seed}: {losses}", flush=True)
+    return records
+
+
+def on_digits(args):
+    ob, seconds = digits(args), args.seconds or (1.0 if args.quick else 10.0)
+    rates, batches = ((3e-3, 1e-2), (128, None)) if args.quick else (RATES, BATCHES)
+    tuning = range(1000, 1001 if args.quick else 1003)
+    print(f"Adam's grid, {seconds:g} s a run, {len(tuning)} seeds of its own:")
+    (rate, batch), grid = tune(ob, "adam", rates, batches, tuning, seconds)
+    adam = f"Adam, rate {rate:g}, batch {batch or 'all'}"
+    contenders = {adam: first_order("adam", rate, batch), **SECOND_ORDER, "l-bfgs": ("l-bfgs", {})}
+    seeds = range(args.seeds or (2 if args.quick else 10))
+    print(f"All, {seconds:g} s a run, {len(seeds)} starts:")
+    records = compare(ob, contenders, seeds, seconds)
+    target = float(np.median([r["loss"] for r in records[adam]]))
+    table(f"digits 64-32-16-10, l2 1e-4, {seconds:g} s, {len(seeds)} seeds", records, target)
+    medians = {name: float(np.median([r["loss"] for r in records[name]])) for name in SECOND_ORDER}
+    best = min(medians, key=medians.get)
+    verdict = "lower" if medians[best] < target else "not lower"
+    print(
+        f"\nThe best second-order method, {best}, ends at {medians[best]:.6f}, {verdict} than tuned Adam's {target:.6f}; "
+        f"its gradient is {np.median([r['gradient_norm'] for r in records[best]]):.1e}."
+    )
+    return {"grid": [[*pair, loss] for pair, loss in grid.items()], "records": records}
+
+
+def on_patches(args):
+    args.rows = args.rows or (2048 if args.quick else None)
+    ob, seconds = patches(args), args.seconds or (5.0 if args.quick else 60.0)
+    sample = max(512, ob.n_samples // 16)
+    contenders = {
+        "Adam": first_order("adam", 1e-3, 256),
+        "momentum": first_order("momentum", 0.1, 256),
+        "saddle-free-newton": ("saddle-free-newton", {}),
+        "newton-cg": ("newton-cg", {}),
+        "gauss-newton": ("gauss-newton", {}),
+        "trust-region": ("trust-region", {}),
+        f"saddle-free-newton, curvature of {sample} rows": ("saddle-free-newton", {"sample": sample}),
+        f"gauss-newton, curvature of {sample} rows": ("gauss-newton", {"sample": sample}),
+        "l-bfgs": ("l-bfgs", {}),
+    }
+    for name in ("Adam", "momentum"):
+        contenders[name][1]["record_every"] = 1
+    print(f"patches: {ob.n_samples} rows, {ob.n_params} parameters, {args.dtype}, {seconds:g} s a run:")
+    records = compare(ob, contenders, range(args.seeds or 1), seconds)
+    target = float(np.median([r["loss"] for r in records["Adam"]]))
+    table(f"autoencoder 192-128-64-16-64-128-192, {ob.n_samples} patches, {seconds:g} s", records, target)
+    return {"records": records}
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("what", nargs="?", choices=("digits", "patches"), default="digits")
+    parser.add_argument("--seconds", type=float, help="wall time of a run (digits 10, patches 60)")
+    parser.add_argument("--seeds", type=int, help="starts (digits 10, patches 1)")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--dtype", choices=("float64", "float32"), default="float32", help="of patches")
+    parser.add_argument("--rows", type=int, help="of patches: so many at random")
+    parser.add_argument("--quick", action="store_true", help="small budgets, to see that it works")
+    parser.add_argument("--json", metavar="FILE", help="write every number there")
+    args = parser.parse_args(argv)
+    began = time.time()
+    fc.show_config()
+    result = on_digits(args) if args.what == "digits" else on_patches(args)
+    print(f"\n{time.time() - began:.0f} s in all, {os.cpu_count()} processors.")
+    if args.json:
+        with open(args.json, "w") as file:
+            json.dump(result, file)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,16 +11,33 @@ from .checks import check_positive, check_vector
 __all__ = ["permute_hidden", "flip_tanh", "rescale_relu"]
 
 
+def normalised(model):
+    """Whether hidden layers are batch-normalised."""
+    return bool(getattr(model, "batch_norm", False)) and len(model.sizes) > 2
+
+
 def layers_of(model, theta):
     """``[(W, b), ...]``, views of a flat vector of any dtype; b is None without biases."""
-    layers, at = [], 0
-    for k, m in zip(model.sizes, model.sizes[1:]):
+    return [(W, b) for W, b, _ in _parts_of(model, theta)]
+
+
+def norms_of(model, theta):
+    """``[(gamma, beta), ...]``, views likewise, None for layers that are not normalised."""
+    return [norm for _, _, norm in _parts_of(model, theta)]
+
+
+def _parts_of(model, theta):
+    at = 0
+    for layer, (k, m) in enumerate(zip(model.sizes, model.sizes[1:])):
         W = theta[at:at + m * k].reshape(m, k)
         at += m * k
         b = theta[at:at + m] if model.bias else None
         at += m * bool(model.bias)
-        layers.append((W, b))
-    return layers
+        norm = None
+        if normalised(model) and layer < len(model.sizes) - 2:
+            norm = (theta[at:at + m], theta[at + m:at + 2 * m])
+            at += 2 * m
+        yield W, b, norm
 
 
 def skips(model, layer):
@@ -68,9 +85,9 @@ def permute_hidden(model, theta, layer, order):
         raise ValueError(f"order is {order.tolist()}; wanted a permutation of 0 to {width - 1}")
     theta, layers = _copy(model, theta)
     (W, b), (W_out, _) = layers[layer], layers[layer + 1]
-    W[...] = W[order]
-    if b is not None:
-        b[...] = b[order]
+    for part in (W, b, *(norms_of(model, theta)[layer] or ())):
+        if part is not None:
+            part[...] = part[order]
     W_out[...] = W_out[:, order]
     return theta
 
@@ -93,6 +110,8 @@ def flip_tanh(model, theta, layer, units):
 def rescale_relu(model, theta, layer, units, factor):
     """Another theta with the same function: incoming weights of `units` times `factor` > 0, outgoing ones divided by it.
 
+    Of a normalised layer gamma and beta are scaled.
+
     Examples
     --------
     >>> from fastcurv.reference import ReferenceModel
@@ -112,8 +131,8 @@ def _scaled(model, theta, layer, units, factor):
         raise ValueError(f"units are {units.tolist()}; wanted numbers from 0 to {width - 1}")
     theta, layers = _copy(model, theta)
     (W, b), (W_out, _) = layers[layer], layers[layer + 1]
-    W[units] *= factor
-    if b is not None:
-        b[units] *= factor
+    for part in norms_of(model, theta)[layer] or (W, b):        # a normalised unit does not feel the size of its W
+        if part is not None:
+            part[units] *= factor
     W_out[:, units] /= factor
     return theta

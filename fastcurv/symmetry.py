@@ -7,8 +7,8 @@ Every function reads a network objective: `ob.model` (`sizes`, `activation`, `bi
 import numpy as np
 
 from .checks import as_rng, check_vector
-from .invariance import flip_tanh, in_skip, layers_of, permute_hidden, rescale_relu, skips
-from .reference import ACTIVATIONS
+from .invariance import flip_tanh, in_skip, layers_of, norms_of, normalised, permute_hidden, rescale_relu, skips
+from .reference import ACTIVATIONS, normalise
 
 __all__ = ["flat_directions", "probes", "saturation", "kinks", "curvature_floor", "permute_hidden", "flip_tanh",
            "rescale_relu"]
@@ -23,6 +23,10 @@ def flat_directions(ob, theta):
     of a layer (identical hidden units among them), dead ReLU units, the scale of each ReLU unit against its outgoing
     weights, and all of ``W2 A^-1, A W1`` around a linear layer. With `l2 > 0` only the rotations around linear layers
     remain.
+
+    With batch normalisation every b below a mean, weights along features whose combination is constant, and gamma and beta of
+    ReLU and linear units against their outgoing weights; with `l2 > 0` none. The size of W is not among them: the eps in the
+    variance feels it.
 
     Parameters
     ----------
@@ -46,11 +50,11 @@ def flat_directions(ob, theta):
     """
     theta = _theta(ob, theta)
     if ob.l2 > 0:
-        columns = _linear_orbits(ob, theta, rotations=True)
+        columns = [] if normalised(ob.model) else _linear_orbits(ob, theta, rotations=True)
     else:
         zs, below = _forward(ob, theta)
-        columns = [*_softmax_shift(ob), *_dependent_inputs(ob, below), *_dead_units(ob, zs),
-                   *_rescalings(ob, theta), *_linear_orbits(ob, theta, rotations=False)]
+        columns = [*_softmax_shift(ob), *_dependent_inputs(ob, below), *_dead_units(ob, zs)]
+        columns += _norm_orbits(ob, theta) if normalised(ob.model) else [*_rescalings(ob, theta), *_linear_orbits(ob, theta, rotations=False)]
     columns = [t for t in columns if t.any()]
     return np.stack(columns, axis=1) if columns else np.zeros((theta.size, 0))
 
@@ -60,9 +64,9 @@ def _theta(ob, theta):
 
 
 def _rows(ob):
-    """The rows that count, in float64: those of weight zero decide nothing."""
+    """The rows that count, in float64: those of weight zero decide nothing, but for statistics."""
     X = np.asarray(ob.X, dtype=float)
-    return X if ob.sample_weight is None else X[np.asarray(ob.sample_weight) != 0]
+    return X if ob.sample_weight is None or normalised(ob.model) else X[np.asarray(ob.sample_weight) != 0]
 
 
 def _forward(ob, theta):
@@ -107,13 +111,14 @@ def _dependent_inputs(ob, below):
     """Weights moved along a linear dependency of the features they multiply: the outputs do not change."""
     model = ob.model
     for layer, a in enumerate(below):
-        features = np.hstack([a, np.ones((len(a), 1))]) if model.bias else a
+        blind = normalised(model) and layer < len(model.activation)                  # to what is the same for all rows
+        features = np.hstack([a, np.ones((len(a), 1))]) if model.bias or blind else a
         for c in null_space(features, np.finfo(model.dtype).eps).T:
             for row in range(model.sizes[layer + 1]):
                 t, layers = _blank(model)
                 W, b = layers[layer]
                 W[row] = c[:W.shape[1]]
-                if model.bias:
+                if model.bias and not blind:
                     b[row] = c[-1]
                 yield t
 
@@ -125,6 +130,10 @@ def _dead_units(ob, zs):
         if name != "relu":
             continue
         for j in np.flatnonzero((zs[layer] <= 0).all(axis=0)):
+            for part in range(2 * normalised(model)):
+                t, _ = _blank(model)
+                norms_of(model, t)[layer][part][j] = 1
+                yield t
             for k in range(model.sizes[layer] + int(model.bias)):
                 t, layers = _blank(model)
                 W, b = layers[layer]
@@ -161,6 +170,32 @@ def _orbit(model, now, layer, i, j, rotation=False):
     return t
 
 
+def _norm_orbits(ob, theta):
+    """Of normalised layers: every b; gamma and beta of a ReLU or linear unit scaled up, its outgoing weights down; beta of a linear
+    unit moved, which the layer above takes back."""
+    model, now, norms = ob.model, layers_of(ob.model, theta), norms_of(ob.model, theta)
+    for layer, name in enumerate(model.activation):
+        for j in range(model.sizes[layer + 1]):
+            if model.bias:
+                t, layers = _blank(model)
+                layers[layer][1][j] = 1
+                yield t
+            if name not in ("relu", "leaky_relu", "identity") or in_skip(model, layer):
+                continue
+            t, layers = _blank(model)
+            for part, value in zip(norms_of(model, t)[layer], norms[layer]):
+                part[j] = value[j]
+            layers[layer + 1][0][:, j] = -now[layer + 1][0][:, j]
+            yield t
+            above = norms[layer + 1] is not None
+            if name == "identity" and (above or model.bias):
+                t, layers = _blank(model)
+                norms_of(model, t)[layer][1][j] = 1
+                if not above:
+                    layers[layer + 1][1][:] = -now[layer + 1][0][:, j]
+                yield t
+
+
 def _linear_orbits(ob, theta, rotations):
     """The general linear group around a hidden layer without nonlinearity; with `l2` only its rotations."""
     model, now = ob.model, layers_of(ob.model, theta)
@@ -182,7 +217,7 @@ def probes(ob, theta, *, max_columns=None, seed=0):
     """Vectors that reach negative curvature which the gradient and its Krylov space cannot see.
 
     For two identical hidden units: their incoming weights pulled apart, and their outgoing ones. For a unit with zero
-    weights in or out: its incoming weights alone, and its outgoing ones alone; between the two lies the block
+    weights in or out (or gamma 0): its incoming weights alone, and its outgoing ones alone; between the two lies the block
     ``[[0, B], [B', 0]]`` of the Hessian. Each in a random direction, since a random direction has a part along
     every eigenvector of the subspace it is drawn from.
 
@@ -202,22 +237,24 @@ def probes(ob, theta, *, max_columns=None, seed=0):
     theta, rng, model = _theta(ob, theta), as_rng(seed), ob.model
     if max_columns is None:
         max_columns = min(64, max(4, (1 << 26) // theta.size))
-    now, columns = layers_of(model, theta), []
+    now, norms, columns = layers_of(model, theta), norms_of(model, theta), []
     for layer in range(len(model.activation)):
-        for plus, minus in _special_units(now, layer):
+        for plus, minus in _special_units(now, norms, layer):
             for incoming in (True, False):
                 if len(columns) < max_columns:
                     columns.append(_apart(model, layer, plus, minus, incoming, rng))
     return np.stack(columns, axis=1) if columns else np.zeros((theta.size, 0))
 
 
-def _special_units(now, layer):
+def _special_units(now, norms, layer):
     """``(j, None)`` for units with zero weights on one side, ``(i, j)`` for neighbours among identical ones."""
     (W, b), (W_out, _) = now[layer], now[layer + 1]
-    rows = W if b is None else np.hstack([W, b[:, None]])
+    rows = np.hstack([W] + [part[:, None] for part in norms[layer] or [b] if part is not None])
     size = np.abs(rows).max(initial=0.0)
     near = 64 * np.finfo(float).eps * size
     zero = (np.abs(W) <= near).all(axis=1) | (np.abs(W_out) <= 0).all(axis=0)
+    if norms[layer]:
+        zero |= norms[layer][0] == 0
     for j in np.flatnonzero(zero):
         yield j, None
     order = np.lexsort(np.round(rows / (size or 1), 10).T)
@@ -234,8 +271,9 @@ def _apart(model, layer, plus, minus, incoming, rng):
     for unit, sign in ((plus, 1.0), (minus, -1.0)):
         if unit is not None and incoming:
             W[unit] = sign * part
-            if b is not None:
-                b[unit] = sign * shift
+            for more in norms_of(model, t)[layer] or (b,):
+                if more is not None:
+                    more[unit] = sign * shift
         elif unit is not None:
             W_out[:, unit] = sign * part
     return t / np.linalg.norm(t)
@@ -297,9 +335,14 @@ def kinks(ob, theta):
         if name not in _KINKED:
             continue
         W, b = layers_of(model, theta)[layer]
-        reach = np.abs(below[layer]) @ np.abs(W).T + (0 if b is None else np.abs(b))
+        reach = np.abs(below[layer]) @ np.abs(W).T + (0 if b is None or normalised(model) else np.abs(b))
+        if normalised(model):
+            gamma, beta = norms_of(model, theta)[layer]
+            h, s = normalise(below[layer] @ W.T)
+            mean, square = reach.mean(axis=0), np.sqrt((reach ** 2).mean(axis=0))
+            reach = np.abs(gamma) * s * (reach + mean + 2 * np.abs(h) * square) + np.abs(beta)
         near = np.abs(zs[layer]) <= 4 * (layer + 1) * (W.shape[1] + 2) * eps * reach
-        if layer == 0 and b is None:
+        if layer == 0 and b is None and not normalised(model):
             near &= below[0].any(axis=1)[:, None]
         count += int(near.sum())
     return count
@@ -323,7 +366,7 @@ def curvature_floor(ob, theta):
         return -np.inf
     if len(model.sizes) == 2:
         return float(ob.l2)
-    if len(model.sizes) > 3:
+    if len(model.sizes) > 3 or normalised(model):
         return -np.inf
     X = np.asarray(ob.X, dtype=float)
     z, f = (np.asarray(z, float) for z in model.preactivations(theta.astype(model.dtype), X.astype(model.dtype)))

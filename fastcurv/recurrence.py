@@ -238,7 +238,7 @@ class Recurrence:
         gram = (gram + gram.T) / 2
         L = np.linalg.cholesky(gram + 0.0)
         rotate_rows = np.linalg.inv(L)
-        if np.abs(rotate_rows - np.eye(len(L))).max() > self.eps:
+        if np.abs(rotate_rows - np.eye(len(L))).max() > 8 * self.eps:
             rotate(P, rotate_rows.T)
         inside = np.abs(gram - np.diag(np.diag(gram))).max()
         lost = np.hypot(np.linalg.norm(C, axis=1), inside)

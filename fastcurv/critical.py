@@ -215,7 +215,7 @@ def _escape(H, plain, best):
 def is_plateau(ask, facts):
     """Gradient mostly outside the range of H, and H flat along it: beside its norm, or beside any step within reach."""
     residual, flat = facts["gradient_residual"], facts["gradient_flat_ratio"]
-    return residual is not None and residual >= 0.9 and (flat is None or flat <= 0.1 or ask.relative >= FAR)
+    return residual is not None and residual >= 0.9 and (flat is None or flat <= 0.25 or ask.relative >= FAR)
 
 
 def gradient_words(ask):
@@ -233,7 +233,7 @@ def not_critical_sentence(ask, facts):
     if hasattr(ask.ob, "saturation"):
         state = ask.ob.saturation(ask.theta)
         text += (f", with {100 * state['saturated']:.0f}% of the unit outputs saturated, {state['dead_units']} of "
-                 f"{state['n_units']} units dead and {100 * state['certain']:.0f}% of the samples nearly certain")
+                 f"{state['n_units']} units dead on every sample and {100 * state['certain']:.0f}% of the samples nearly certain")
     return text + kink_words(ask) + "."
 
 
@@ -249,7 +249,7 @@ def _dense_sentence(ask, kind, facts, best, unsettled):
     unexplained = facts["n_zero"] - n_symmetry
     if kind == "not_critical":
         return not_critical_sentence(ask, facts)
-    explained = f" up to {n_symmetry} symmetry directions" if n_symmetry else ""
+    explained = f" up to {n_symmetry} symmetry direction{'s' * (n_symmetry > 1)}" if n_symmetry else ""
     if kind in ("minimum", "maximum"):
         sign = "positive" if kind == "minimum" else "negative"
         weakest = np.abs(best.values[best.signs != 0]).min()

@@ -129,19 +129,13 @@ def test_an_unsolved_net_is_not_critical_and_a_solved_one_is_a_minimum():
     theta = model.init(seed=0)
     start = classify(ob, theta)
     assert start.kind == "not_critical" and start.gradient_norm > start.gradient_tol and not start.plateau
-    end = fc.find_critical_point(ob, theta) if hasattr(fc, "find_critical_point") else _find(ob, theta)
+    end = fc.find_critical_point(ob, theta)
     assert end.success
     report = classify(ob, end.x)
     H = ob.hessian(end.x).to_dense()
     eigenvalues = np.linalg.eigvalsh(H)
     assert report.n_negative == (eigenvalues < 0).sum() and report.n_positive == (eigenvalues > 0).sum()
     assert report.kind == ("minimum" if eigenvalues[0] > 0 else "saddle")
-
-
-def _find(ob, theta):
-    from fastcurv.find import find_critical_point
-
-    return find_critical_point(ob, theta)
 
 
 def test_plateaus_are_named():

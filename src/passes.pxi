@@ -117,29 +117,33 @@ cdef inline void add_bends(PlanS *P, fc_step *step, Layer *y, Py_ssize_t r0, bin
 cdef struct Items:
     const fc_table *K
     fc_product *job
-    Py_ssize_t row_items
+    int round
+    Py_ssize_t row_items, col_items
     Bench *bench                # by member
 
 
 cdef void run_item(void *context, Py_ssize_t item, int member) noexcept nogil:
     cdef Items *c = <Items *>context
-    c.K.product(c.job, item % c.row_items, item // c.row_items, c.bench[member].gemm)
+    c.K.product(c.job, c.round, item // c.col_items, item % c.col_items, c.bench[member].gemm)
 
 
 cdef Py_ssize_t run(Pass *t, fc_product *job) noexcept nogil:
     """The product and its step. Returns how many blocks of rows it was cut into: the rows of `sums`."""
     cdef PlanS *P = t.P
     cdef Items items
-    cdef Py_ssize_t col_items
+    cdef int round, rounds = P.K.rounds(job)
     if t.serial:
         job.row_block, job.col_block = job.m, job.n
-        P.K.product(job, 0, 0, t.bench.gemm)
+        for round in range(rounds):
+            P.K.product(job, round, 0, 0, t.bench.gemm)
         return 1
     P.K.block(job)
     items.K, items.job, items.bench = P.K, job, P.bench
     items.row_items = (job.m + job.row_block - 1) // job.row_block
-    col_items = (job.n + job.col_block - 1) // job.col_block
-    fc_team_run(P.threads if job.m * job.n * job.term[0].k > 100000 else 1, items.row_items * col_items, run_item, &items)
+    items.col_items = (job.n + job.col_block - 1) // job.col_block
+    for round in range(rounds):
+        items.round = round
+        fc_team_run(P.threads if job.m * job.n * job.term[0].k > 100000 else 1, items.row_items * items.col_items, run_item, &items)
     return items.row_items
 
 

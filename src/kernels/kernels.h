@@ -126,7 +126,8 @@ typedef struct fc_table {
 
     /* --- products (gemm.inc) --- */
     void (*block)(fc_product *job);          /* choose row_block and col_block from the sizes alone */
-    void (*product)(const fc_product *job, ptrdiff_t row_item, ptrdiff_t col_item, void *scratch);     /* one item, whole depth */
+    int (*rounds)(const fc_product *job);    /* how many slices of depth; all items of one are done before the next begins */
+    void (*product)(const fc_product *job, int round, ptrdiff_t row_item, ptrdiff_t col_item, void *scratch);
     size_t scratch;                          /* bytes of scratch, 64-byte aligned, that one call of `product` may use */
 
     /* --- activations (activations.inc): a = phi(z), p = phi'(z), q = phi''(z) ---

@@ -292,3 +292,16 @@ def test_the_start_is_never_changed():
         if method != "gauss-newton":
             minimize(rosenbrock(), start, method, max_iter=2)
     assert np.all(start == -1.5)
+
+
+@pytest.mark.parametrize("method", CURES)
+def test_a_kink_ends_a_run_without_success(method):
+    """|x - 1/3| + (x - y)^2: no gradient is small near the minimum, and steps only become shorter."""
+    def gradient(t):
+        return np.array([np.sign(t[0] - 1 / 3) + 2 * (t[0] - t[1]), 2 * (t[1] - t[0])])
+
+    ob = FunctionObjective(2, lambda t: abs(t[0] - 1 / 3) + (t[0] - t[1]) ** 2, gradient,
+                           lambda t: np.array([[2.0, -2.0], [-2.0, 2.0]]))
+    found = minimize(ob, np.array([2.0, -1.0]), method, max_iter=5000, seed=0)
+    assert found.stopped == "stalled" and not found.success and found.kind == "not_critical"
+    assert found.nit < 1000 and found.fun < 0.1

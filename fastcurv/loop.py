@@ -216,8 +216,13 @@ class Loop:
             due = time.perf_counter() - self.saved_at > 30.0
         if due and not self.run.cut:
             self._snapshot()
-            write_tensors(self.checkpoint, *self.snapshot)
-            self.saved_at = time.perf_counter()
+            self._write()
+
+    def _write(self):
+        arrays, facts = self.snapshot
+        past = {"run." + key: values for key, values in self.run.past(facts["run"]["records"]).items()}
+        write_tensors(self.checkpoint, {**arrays, **past}, facts)
+        self.saved_at = time.perf_counter()
 
     # what is handed out
 
@@ -247,7 +252,7 @@ class Loop:
         if self.checkpoint is not None:
             if self.snapshot is None or not (run.cut or self.why in ("interrupted", "critical")):
                 self._snapshot()
-            write_tensors(self.checkpoint, *self.snapshot)
+            self._write()
         x, fun, gnorm = self._choose()
         if self.report is None and gnorm <= self.gtol and self.verdict and self.why != "interrupted":
             self._judge(x)

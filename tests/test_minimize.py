@@ -271,6 +271,10 @@ def test_mini_batches_take_every_row_once_per_epoch_and_reach_the_minimum():
     (lambda: minimize(valley(), np.zeros(2), "sgd", schedule="cosine"), ValueError, "schedule"),
     (lambda: minimize(valley(), np.zeros(2), "momentum", momentum=1.0), ValueError, "momentum"),
     (lambda: minimize(valley(), np.zeros(2), "trust-region", radius=0.0), ValueError, "radius"),
+    (lambda: minimize(valley(), np.zeros(2), "gauss-newton"), TypeError, "lacks ggn"),
+    (lambda: minimize(np.sum, np.zeros(2)), TypeError, "lacks n_params"),
+    (lambda: minimize(regression(), np.zeros(5), sample=0), ValueError, "sample"),
+    (lambda: minimize(valley(), np.zeros(2), sample=5), ValueError, "sample needs"),
     (lambda: minimize(valley(), np.zeros(2), callback=3), TypeError, "callback"),
     (lambda: minimize(FunctionObjective(1, lambda t: np.nan, lambda t: t, None), np.zeros(1), "sgd"), ValueError, "finite at theta0"),
 ])
@@ -284,6 +288,16 @@ def test_a_diverging_run_returns_the_best_point_and_says_so():
         found = minimize(QuadraticObjective(np.diag([1.0, 50.0])), np.ones(2), "sgd", learning_rate=1.0)
     assert found.stopped == "diverged" and not found.success and np.isfinite(found.fun)
     assert found.fun == QuadraticObjective(np.diag([1.0, 50.0])).value(np.ones(2))
+
+
+def test_value_and_gradient_may_be_two_functions():
+    class Apart:
+        n_params = 2
+        value, gradient, hessian = valley().value, valley().gradient, valley().hessian
+
+    for method in ("adam", "newton-cg", "l-bfgs"):
+        one, other = (minimize(ob, np.array([1.0, 0.5]), method, max_iter=20, seed=0) for ob in (Apart(), valley()))
+        assert np.array_equal(one.x, other.x)
 
 
 def test_the_start_is_never_changed():

@@ -256,8 +256,8 @@ def interrupted(call, after=0.3):
 
 
 @pytest.mark.parametrize("prepare, call", [
-    ("H = drawn([160, 200, 10], 500)[0].hessian(theta); V = np.tile(v[:, None], 300)", "H @ V"),
-    ("H = drawn([160, 200, 10], 500)[0].hessian(theta); V = np.tile(v[:, None], 300)", "H.quadratic(V)"),
+    ("H = drawn([160, 200, 10], 1500)[0].hessian(theta); V = np.tile(v[:, None], 100)", "H @ V"),
+    ("H = drawn([160, 200, 10], 1500)[0].hessian(theta); V = np.tile(v[:, None], 100)", "H.quadratic(V)"),
     ("ob = drawn([160, 200, 10], 30000, memory=3000000)[0]; H = ob.hessian(theta)", "H @ v"),
     ("ob = drawn([160, 200, 10], 30000, memory=3000000)[0]", "ob.value_and_gradient(theta)"),
 ], ids=["a block of vectors", "forms", "a product in chunks", "a gradient in chunks"])

@@ -237,7 +237,7 @@ def test_the_guard_guards(python):
 there = guarded(np.ones((3, 5)))
 np.lib.stride_tricks.as_strided(there, (16,), (8,))[15]
 """, check=False)
-    assert done.returncode < 0
+    assert done.returncode != 0 and "Traceback" not in done.stderr
 
 
 @every_arch

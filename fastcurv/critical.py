@@ -81,6 +81,11 @@ def classify(ob, theta, *, gradient_tol=None, curvature_tol=1e-4, failure_probab
     array([0.707, 0.707])
     """
     started = time.perf_counter()
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        return _classify(ob, theta, gradient_tol, curvature_tol, failure_probability, max_products, dense_below, seed, started)
+
+
+def _classify(ob, theta, gradient_tol, curvature_tol, failure_probability, max_products, dense_below, seed, started):
     theta = check_vector(theta, ob.n_params, "theta", np.float64)
     if getattr(ob, "dtype", None) == np.float32:
         theta = theta.astype(np.float32).astype(np.float64)     # where the objective really is
@@ -122,6 +127,23 @@ class _Question:
         self.eps = H.eps
         return self.g
 
+    def across_kinks(self, kind, direction):
+        """At a kink H tells of one side: no sign of all eigenvalues holds, and a saddle only where the loss does fall."""
+        if not self.n_kinks or kind not in ("minimum", "maximum", "saddle"):
+            return kind
+        if kind != "saddle" or direction is None:
+            return "undecided"
+        here, length = self.ob.value(self.theta), parameter_length(self.theta, np.ones(self.theta.size))
+        falls = (self.ob.value(self.theta + way * length * direction) < here - 1e-14 * abs(here)
+                 for size in (1e-2, 1e-3, 1e-4, 1e-5) for way in (size, -size))
+        return "saddle" if any(falls) else "undecided"
+
+    def uncertainty(self, norm):
+        """A bound on the rounding of the gradient, and ``||H|| / ||theta||``."""
+        length = parameter_length(self.theta, np.ones(self.theta.size))
+        rounding = PRODUCT_EPS * self.eps * norm * length if self.g_bound is None else self.g_bound
+        return rounding, norm / length
+
     def hold(self, d, live, norm):
         """Hold the gradient against its tolerance; `d`, `live`, `norm` describe the balanced Hessian."""
         self.relative = relative_gradient(self.g, self.theta, d, live, norm)
@@ -156,14 +178,13 @@ def _dense(ask, H):
     if plain.count(0):
         balanced = full.signs(Q, balanced=True)
         best = balanced if balanced.count(0) < plain.count(0) else plain
+    best.prove(H)
     found = best.count(-1), best.count(1)
     if critical:
         relative = relative_gradient(g, ask.theta, best.c, full.live, best.norm)
         spent = [0]
-        length = parameter_length(ask.theta, full.ones)
-        rounding = PRODUCT_EPS * ask.eps * full.norm * length if ask.g_bound is None else ask.g_bound
-        settle(ask.ob, ask.theta, g, best, relative=relative, rounding=rounding, stiffness=full.norm / length,
-               counter=spent)
+        rounding, stiffness = ask.uncertainty(full.norm)
+        settle(ask.ob, ask.theta, g, best, relative=relative, rounding=rounding, stiffness=stiffness, counter=spent)
         H.count += spent[0]
     direction, curvature = _escape(H, plain, best)
     (low, low_bounds), (high, high_bounds) = full.extremes(plain, Q)
@@ -183,6 +204,7 @@ def _dense(ask, H):
         facts["gradient_residual"] = 1.0
     kind = _kind_of_inertia(critical, facts)
     facts["plateau"] = kind == "not_critical" and is_plateau(ask, facts)
+    kind = ask.across_kinks(kind, direction)
     certified = kind in ("minimum", "maximum", "saddle") and not ask.n_kinks
     unsettled = sum(found) - best.count(-1) - best.count(1)
     reason = _dense_sentence(ask, kind, facts, best, unsettled)
@@ -240,8 +262,9 @@ def not_critical_sentence(ask, facts):
 def kink_words(ask):
     if not ask.n_kinks:
         return ""
-    return (f"; {ask.n_kinks} pre-activations lie within rounding of a kink, where H is one-sided, so nothing is "
-            "certified")
+    one = ask.n_kinks == 1
+    return (f"; {ask.n_kinks} pre-activation{'' if one else 's'} {'lies' if one else 'lie'} within rounding of a kink, "
+            "where H is one-sided, so nothing is certified")
 
 
 def _dense_sentence(ask, kind, facts, best, unsettled):
@@ -256,6 +279,9 @@ def _dense_sentence(ask, kind, facts, best, unsettled):
         where = "" if (best.c == 1).all() else " in balanced coordinates"
         text = (f"{kind.capitalize()}{explained}: {gradient_words(ask)}, and all {'other ' if n_symmetry else ''}{n - n_symmetry} "
                 f"eigenvalues are proved {sign}, the weakest of size {number(weakest)} with an error below {number(best.error)}{where}")
+    elif kind == "undecided":
+        text = (f"Undecided: {gradient_words(ask)}, and {facts['n_negative']} negative and {facts['n_positive']} positive "
+                "eigenvalues are proved, but on this side of the kinks only")
     elif kind == "saddle":
         text = (f"Saddle: {gradient_words(ask)}, and curvature of both signs is proved, with {facts['n_negative']} "
                 f"negative and {facts['n_positive']} positive of {n} eigenvalues from {number(facts['lambda_min'])} to "

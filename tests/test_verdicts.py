@@ -169,6 +169,28 @@ def test_kinks_take_the_certificate():
     assert clear.n_kinks == 0 and clear.certified
 
 
+@pytest.mark.parametrize("dense_below", [0, 4096])
+def test_at_a_kink_nothing_is_called_a_minimum_and_a_saddle_must_fall(dense_below):
+    """ReLU nets with weight decay close to the origin: each side of the kinks has a Hessian of its own."""
+    rng = np.random.default_rng(0)
+    kinds = []
+    for _ in range(20):
+        X = rng.standard_normal((15, 2))
+        y = rng.random(15)
+        model = ReferenceModel([2, 3, 1], "relu")
+        theta = 1e-17 * rng.standard_normal(model.n_params)
+        theta[-1] = y.mean() / (1 + rng.choice([0.05, 1.0]) / 2)
+        ob = compiled(ReferenceObjective(model, X, y, l2=2 * (y.mean() / theta[-1] - 1)))
+        report = classify(ob, theta, dense_below=dense_below, failure_probability=0.01)
+        assert report.n_kinks == 45 and not report.certified and report.gradient_norm <= report.gradient_tol
+        assert report.kind in ("undecided", "saddle") and "kink" in report.reason
+        if report.kind == "saddle":
+            escaped = fc.escape(ob, theta, report.escape_direction)
+            assert escaped.fun < ob.value(theta)
+        kinds.append(report.kind)
+    assert set(kinds) == {"undecided", "saddle"}
+
+
 def test_the_gradient_norm_is_held_against_what_the_caller_says():
     ob = QuadraticObjective(np.diag([1.0, 2.0]))
     assert classify(ob, [1.0, 0.0]).kind == "not_critical"

@@ -6,7 +6,7 @@ cdef struct Layer:
     Py_ssize_t w, b             # where W and b begin in theta; b < 0: no bias
     fc_activation phi
     bint has_p, curved, skip    # phi' is not 1; phi'' is not 0; the layer's input is added to its output
-    bint derived                # phi' and e * phi'' are made from a and delta where they are wanted
+    bint derived                # e * phi'' (relu: phi') is made from a and delta where it is wanted
     char *wt                    # W' packed: the operand of a W'
     char *wn                    # W packed: the operand of delta W
     char *bias
@@ -30,7 +30,7 @@ cdef struct Bench:              # scratch of whoever takes rows through the laye
 
 
 cdef enum Kind:
-    HESSIAN, GGN, FISHER, JVP, VJP, DELTA
+    HESSIAN, GGN, FISHER, JVP, VJP
 
 
 cdef struct Data:               # of the objective; strides in numbers
@@ -51,7 +51,6 @@ cdef struct PlanS:
     Py_ssize_t chunk            # rows whose state is kept at a time
     Py_ssize_t panel, groups    # tall: rows of a panel, groups of panels; panel 0: wide
     int threads
-    bint absolute               # every kept number is an absolute value: the pass that bounds rounding
     char *theta                 # flat, contiguous; held by the plan
     Data *data
     char *x                     # (rows, d_in) of the chunk at hand
@@ -107,9 +106,10 @@ cdef inline void add_bends(PlanS *P, fc_step *step, Layer *y, Py_ssize_t r0, bin
     if not y.has_p:
         return
     step.phi = y.phi if y.derived else FC_IDENTITY
-    step.p, step.ldp = at(P, y.a if y.derived else y.p, r0, y.ldm), y.ldm
+    step.p, step.ldp = at(P, y.p if y.p != NULL else y.a, r0, y.ldm), y.ldm
     if second and y.curved:
         step.q, step.ldq = at(P, y.delta if y.derived else y.q, r0, y.ldm), y.ldm
+        step.a, step.lda = at(P, y.a, r0, y.ldm), y.ldm
 
 
 # --- running a product, a sweep: alone or over the team -----------------------------------------------------------------
@@ -350,10 +350,6 @@ cdef void r_loss_block(void *context, Py_ssize_t part, int member) noexcept nogi
         P.K.r_fisher(<double>P.N, rows, y.m, here.delta, here.ldd, rz, ld, rz, ld)
     elif t.kind == VJP:
         P.K.copy(rows, y.m, c.out + (t.r0 + first) * y.m * P.K.real_bytes, y.m, 1, rz, ld)
-    elif t.kind == DELTA:
-        P.K.copy(rows, y.m, here.delta, here.ldd, 1, rz, ld)
-    elif P.absolute:
-        P.K.r_loss_abs(&here, rows, y.m, rz, ld, rz, ld)
     else:
         P.K.r_loss(&here, rows, y.m, rz, ld, rz, ld)
     column_sums(t, block if part >= 0 else 0, rows, y, rz)

@@ -22,15 +22,15 @@ class Found:
     verdict: object
 
 
-def from_walks(ob, n_starts, *, seed=0, max_epochs=300, max_iter=100):
-    """Critical points that `find_critical_point` reached from random networks, trained for none to ``max_epochs`` steps.
+def from_walks(ob, n_starts, *, seed=0, epochs=(30, 3000), max_iter=100):
+    """Critical points that `find_critical_point` reached from networks trained for a while.
 
     Parameters
     ----------
     ob : Objective
     n_starts, seed : int
-    max_epochs : int
-        Of full-batch Adam; the number is drawn evenly on a logarithmic scale.
+    epochs : (int, int)
+        Full-batch steps of Adam before the walk, drawn evenly on a logarithmic scale.
     max_iter : int
         Steps of the walk.
 
@@ -41,9 +41,8 @@ def from_walks(ob, n_starts, *, seed=0, max_epochs=300, max_iter=100):
     found = []
     for number in range(n_starts):
         rng = np.random.default_rng([seed, number])
-        theta = ob.model.init(seed=rng) * rng.uniform(0.3, 1.5)
-        epochs = int(max_epochs ** rng.uniform())
-        theta = fc.minimize(ob, theta, "adam", max_iter=epochs, learning_rate=1e-2, verdict=False).x
+        steps = int(np.exp(rng.uniform(*np.log(epochs))))
+        theta = fc.minimize(ob, ob.model.init(seed=rng), "adam", max_iter=steps, learning_rate=1e-2, verdict=False).x
         found += judge(ob, fc.find_critical_point(ob, theta, max_iter=max_iter).x)
     return found
 

@@ -34,6 +34,7 @@ def main(scale="normal", out="pictures"):
         ax.set_ylabel(label)
     for ax in axes.flat:
         ax.set_yscale("log")
+        ax.set_ylim(bottom=max(ax.get_ylim()[0], 1e-16))
     axes[0, 0].legend(frameon=False, fontsize=8)
     return Outcome(
         f"Through {depth} layers the gradient shrinks {spans['tanh', 'half of xavier']:.1e} times with half of Xavier "

@@ -1,7 +1,8 @@
 """L1. In high dimension a point of zero gradient is almost surely a saddle, hardly ever a poor minimum.
 
-Networks from a handful of parameters to hundreds, critical points found from many starts, each classified. The share
-of saddles grows with n, and what minima there are lie at low loss.
+Networks from a handful of parameters to dozens, trained for a while from many starts; from there walks on the gradient's
+norm, which saddles attract as minima do. Each critical point they reach is classified: the share of saddles grows with n,
+and what minima there are lie at low loss.
 """
 
 import numpy as np

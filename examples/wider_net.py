@@ -14,8 +14,8 @@ from fastcurv import plots
 
 
 def main(scale="normal", out="pictures"):
-    X, y = two_spirals(pick(scale, 80, 200, 400), turns=0.8)
-    widths = range(2, pick(scale, 4, 9, 16) + 1)
+    X, y = two_spirals(pick(scale, 100, 200, 400), turns=1.5, noise=0.05)
+    widths = range(2, pick(scale, 4, 8, 12) + 1)
     ob = objective(X, y, widths[0])
     theta = settle(ob, ob.model.init(seed=1))
     steps = []
@@ -63,7 +63,7 @@ def main(scale="normal", out="pictures"):
 
 def objective(X, y, width):
     model = fc.MLP([2, width, 1], activation="tanh")
-    return fc.Objective(model, X, y.astype(float), loss="binary_cross_entropy", l2=1e-4)
+    return fc.Objective(model, X, y.astype(float), loss="binary_cross_entropy", l2=1e-5)
 
 
 def settle(ob, theta):

@@ -2,26 +2,38 @@
 
 A basis is a C-ordered array ``Q (m, n)`` in the operator's dtype, one vector a row. Every sweep goes over it in panels
 of columns that stay in cache: within a panel all vectors of a batch are treated before the next panel is read, so the
-basis crosses the memory bus once per sweep and not once per vector. Products within a panel are BLAS's in the dtype
-of the basis; sums over panels are float64, which keeps the error of a long float32 inner product near that of one panel.
+basis crosses the memory bus once per sweep and not once per vector. Products within a panel are in the dtype of the
+basis; sums over panels are float64, which keeps the error of a long float32 inner product near that of one panel.
 """
 
 import numpy as np
 
+try:
+    from ._engine import project_rows, subtract_rows
+except ImportError:  # without them NumPy's BLAS does the same sweeps
+    project_rows = subtract_rows = None
+
 PANEL_BYTES = 5 << 20
+LONG_PANEL = 65536
+GEMM_FROM = 4  # vectors in a batch from which one matrix product beats as many matrix-vector products
 
 
 def panels(rows, n, itemsize):
     """Slices that cut `n` columns into panels of about `PANEL_BYTES` for `rows` vectors."""
-    width = min(max(PANEL_BYTES // (max(1, rows) * itemsize), 4096), 65536)
+    width = min(max(PANEL_BYTES // (max(1, rows) * itemsize), 4096), LONG_PANEL)
     return [slice(a, min(a + width, n)) for a in range(0, n, width)]
 
 
 def project(Q, W):
     """The coefficients ``C (s, m) = W Q'`` in float64, for `Q (m, n)` and `W (s, n)`."""
+    if project_rows is not None:
+        return project_rows(Q, W)
     C = np.zeros((len(W), len(Q)))
-    for cut in panels(len(Q), Q.shape[1], Q.itemsize):
+    for cut in _cuts(Q, W):
         q = Q[:, cut]
+        if len(W) >= GEMM_FROM:
+            C += (q @ W[:, cut].T).T
+            continue
         for i, w in enumerate(W):
             C[i] += q @ w[cut]
     return C
@@ -29,15 +41,25 @@ def project(Q, W):
 
 def subtract(Q, W, C):
     """``W -= C Q`` in place; returns the squared norms of the new rows, which are in cache anyway."""
+    if subtract_rows is not None:
+        return subtract_rows(Q, W, C)
     squares = np.zeros(len(W))
     coefficients = C.astype(Q.dtype)
-    for cut in panels(len(Q), Q.shape[1], Q.itemsize):
+    for cut in _cuts(Q, W):
         q = Q[:, cut]
-        for i, c in enumerate(coefficients):
-            w = W[i, cut]
-            w -= c @ q
-            squares[i] += w @ w
+        if len(W) >= GEMM_FROM:
+            W[:, cut] -= coefficients @ q
+        else:
+            for i, c in enumerate(coefficients):
+                W[i, cut] -= c @ q
+        for i, w in enumerate(W):
+            squares[i] += w[cut] @ w[cut]
     return squares
+
+
+def _cuts(Q, W):
+    """Panels: of a size to stay in cache where each vector sweeps them, long ones for a matrix product."""
+    return panels(1 if len(W) >= GEMM_FROM else len(Q), Q.shape[1], Q.itemsize)
 
 
 def rotate(Q, S):

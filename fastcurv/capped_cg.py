@@ -185,32 +185,44 @@ class NewtonCG(Method):
 
     def _descend(self, d):
         """Backtrack from the full step until the loss has fallen by a fraction of what the slope promises."""
-        run, slope = self.run, _dot(self.run.g, d)
-        if not slope < 0:
-            return "CG returned no direction of descent: the products are not accurate enough to go on"
-        noise = 10.0 * run.eps * abs(run.f)
-        t = 1.0
-        for halvings in range(60):
-            f = run.try_step(d, t)
-            if f <= run.f + 1e-4 * t * slope + noise:
-                break
-            fitted = -0.5 * slope * t * t / (f - run.f - slope * t) if np.isfinite(f) else 0.0
-            t = min(max(fitted, 0.1 * t), 0.5 * t)
-        else:
-            return "the line search found no lower value along the Newton-CG step"
+        run = self.run
+        t = self._backtrack(d)
+        if t is None:
+            return self._downhill()
         self.weight = self.weight * 4.0 if t < 1.0 else max(self.weight * 0.25, 1e-14 * max(self.bound, 1e-6) ** 2)
         run.arrive()
+        return None
+
+    def _backtrack(self, d):
+        """The fraction of d that lowers the loss enough, left in `run.spare`; None where none does."""
+        run, slope = self.run, _dot(self.run.g, d)
+        noise = 10.0 * run.eps * abs(run.f)
+        t = 1.0
+        for _ in range(60 if slope < 0 else 0):
+            f = run.try_step(d, t)
+            if f <= run.f + 1e-4 * t * slope + noise:
+                return t
+            fitted = -0.5 * slope * t * t / (f - run.f - slope * t) if np.isfinite(f) else 0.0
+            t = min(max(fitted, 0.1 * t), 0.5 * t)
         return None
 
     def _follow(self, d):
         """Along negative curvature the best length is not Newton's: search for it, downhill side and other side."""
         run = self.run
         d /= d.dtype.type(np.linalg.norm(d))
-        start = self.reach or first_length(run.theta)
-        t, f = line_minimum(run.value, run.theta, d, run.f, start, refinements=3)
+        t, f = line_minimum(run.value, run.theta, d, run.f, self.reach or first_length(run.theta), refinements=3)
         if not f < run.f:
-            return "the line search found no lower value along negative curvature"
+            return self._downhill()
         self.reach = abs(t)
         run.try_step(d, t)
+        run.arrive()
+        return None
+
+    def _downhill(self):
+        """Where the model misleads, at a kink for instance: a step along the gradient, as short as it takes."""
+        run = self.run
+        np.multiply(run.g, run.theta.dtype.type(-1.0 / max(self.bound, 1e-300)), out=self.work.scratch)
+        if self._backtrack(self.work.scratch) is None:
+            return "the line search found no lower value, along the Newton-CG step or the gradient"
         run.arrive()
         return None

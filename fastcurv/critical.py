@@ -81,6 +81,11 @@ def classify(ob, theta, *, gradient_tol=None, curvature_tol=1e-4, failure_probab
     array([0.707, 0.707])
     """
     started = time.perf_counter()
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        return _classify(ob, theta, gradient_tol, curvature_tol, failure_probability, max_products, dense_below, seed, started)
+
+
+def _classify(ob, theta, gradient_tol, curvature_tol, failure_probability, max_products, dense_below, seed, started):
     theta = check_vector(theta, ob.n_params, "theta", np.float64)
     if getattr(ob, "dtype", None) == np.float32:
         theta = theta.astype(np.float32).astype(np.float64)     # where the objective really is
@@ -122,6 +127,23 @@ class _Question:
         self.eps = H.eps
         return self.g
 
+    def across_kinks(self, kind, direction):
+        """At a kink H tells of one side: no sign of all eigenvalues holds, and a saddle only where the loss does fall."""
+        if not self.n_kinks or kind not in ("minimum", "maximum", "saddle"):
+            return kind
+        if kind != "saddle" or direction is None:
+            return "undecided"
+        here, length = self.ob.value(self.theta), parameter_length(self.theta, np.ones(self.theta.size))
+        falls = (self.ob.value(self.theta + way * length * direction) < here - 1e-14 * abs(here)
+                 for size in (1e-2, 1e-3, 1e-4, 1e-5) for way in (size, -size))
+        return "saddle" if any(falls) else "undecided"
+
+    def uncertainty(self, norm):
+        """A bound on the rounding of the gradient, and ``||H|| / ||theta||``."""
+        length = parameter_length(self.theta, np.ones(self.theta.size))
+        rounding = PRODUCT_EPS * self.eps * norm * length if self.g_bound is None else self.g_bound
+        return rounding, norm / length
+
     def hold(self, d, live, norm):
         """Hold the gradient against its tolerance; `d`, `live`, `norm` describe the balanced Hessian."""
         self.relative = relative_gradient(self.g, self.theta, d, live, norm)
@@ -156,14 +178,13 @@ def _dense(ask, H):
     if plain.count(0):
         balanced = full.signs(Q, balanced=True)
         best = balanced if balanced.count(0) < plain.count(0) else plain
+    best.prove(H)
     found = best.count(-1), best.count(1)
     if critical:
         relative = relative_gradient(g, ask.theta, best.c, full.live, best.norm)
         spent = [0]
-        length = parameter_length(ask.theta, full.ones)
-        rounding = PRODUCT_EPS * ask.eps * full.norm * length if ask.g_bound is None else ask.g_bound
-        settle(ask.ob, ask.theta, g, best, relative=relative, rounding=rounding, stiffness=full.norm / length,
-               counter=spent)
+        rounding, stiffness = ask.uncertainty(full.norm)
+        settle(ask.ob, ask.theta, g, best, relative=relative, rounding=rounding, stiffness=stiffness, counter=spent)
         H.count += spent[0]
     direction, curvature = _escape(H, plain, best)
     (low, low_bounds), (high, high_bounds) = full.extremes(plain, Q)
@@ -183,6 +204,7 @@ def _dense(ask, H):
         facts["gradient_residual"] = 1.0
     kind = _kind_of_inertia(critical, facts)
     facts["plateau"] = kind == "not_critical" and is_plateau(ask, facts)
+    kind = ask.across_kinks(kind, direction)
     certified = kind in ("minimum", "maximum", "saddle") and not ask.n_kinks
     unsettled = sum(found) - best.count(-1) - best.count(1)
     reason = _dense_sentence(ask, kind, facts, best, unsettled)
@@ -215,7 +237,7 @@ def _escape(H, plain, best):
 def is_plateau(ask, facts):
     """Gradient mostly outside the range of H, and H flat along it: beside its norm, or beside any step within reach."""
     residual, flat = facts["gradient_residual"], facts["gradient_flat_ratio"]
-    return residual is not None and residual >= 0.9 and (flat is None or flat <= 0.1 or ask.relative >= FAR)
+    return residual is not None and residual >= 0.9 and (flat is None or flat <= 0.25 or ask.relative >= FAR)
 
 
 def gradient_words(ask):
@@ -233,15 +255,16 @@ def not_critical_sentence(ask, facts):
     if hasattr(ask.ob, "saturation"):
         state = ask.ob.saturation(ask.theta)
         text += (f", with {100 * state['saturated']:.0f}% of the unit outputs saturated, {state['dead_units']} of "
-                 f"{state['n_units']} units dead and {100 * state['certain']:.0f}% of the samples nearly certain")
+                 f"{state['n_units']} units dead on every sample and {100 * state['certain']:.0f}% of the samples nearly certain")
     return text + kink_words(ask) + "."
 
 
 def kink_words(ask):
     if not ask.n_kinks:
         return ""
-    return (f"; {ask.n_kinks} pre-activations lie within rounding of a kink, where H is one-sided, so nothing is "
-            "certified")
+    one = ask.n_kinks == 1
+    return (f"; {ask.n_kinks} pre-activation{'' if one else 's'} {'lies' if one else 'lie'} within rounding of a kink, "
+            "where H is one-sided, so nothing is certified")
 
 
 def _dense_sentence(ask, kind, facts, best, unsettled):
@@ -249,13 +272,16 @@ def _dense_sentence(ask, kind, facts, best, unsettled):
     unexplained = facts["n_zero"] - n_symmetry
     if kind == "not_critical":
         return not_critical_sentence(ask, facts)
-    explained = f" up to {n_symmetry} symmetry directions" if n_symmetry else ""
+    explained = f" up to {n_symmetry} symmetry direction{'s' * (n_symmetry > 1)}" if n_symmetry else ""
     if kind in ("minimum", "maximum"):
         sign = "positive" if kind == "minimum" else "negative"
         weakest = np.abs(best.values[best.signs != 0]).min()
         where = "" if (best.c == 1).all() else " in balanced coordinates"
         text = (f"{kind.capitalize()}{explained}: {gradient_words(ask)}, and all {'other ' if n_symmetry else ''}{n - n_symmetry} "
                 f"eigenvalues are proved {sign}, the weakest of size {number(weakest)} with an error below {number(best.error)}{where}")
+    elif kind == "undecided":
+        text = (f"Undecided: {gradient_words(ask)}, and {facts['n_negative']} negative and {facts['n_positive']} positive "
+                "eigenvalues are proved, but on this side of the kinks only")
     elif kind == "saddle":
         text = (f"Saddle: {gradient_words(ask)}, and curvature of both signs is proved, with {facts['n_negative']} "
                 f"negative and {facts['n_positive']} positive of {n} eigenvalues from {number(facts['lambda_min'])} to "

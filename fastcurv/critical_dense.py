@@ -31,6 +31,15 @@ class Signs:
     def norm(self):
         return float(np.abs(self.values).max(initial=0.0))
 
+    def prove(self, H):
+        """Where the error of the whole matrix leaves an end of the spectrum open, try its own vector by a product."""
+        for i, sign in ((0, -1), (-1, 1)):
+            if self.values.size and self.signs[i] == 0 and sign * self.values[i] > 0:
+                v = self.c * self.vectors[:, i]
+                quotient, error, _ = H.rayleigh(v / np.linalg.norm(v))
+                if sign * quotient > error:
+                    self.signs[i] = sign
+
     def count(self, sign):
         return int((self.signs == sign).sum())
 
@@ -78,11 +87,11 @@ class DenseHessian:
         c = self.d if balanced else self.ones
         M = self.balanced if balanced else self.A
         if not Q.shape[1]:
-            values, vectors = eigh(M, driver="evd", check_finite=False)
+            values, vectors = _eigh(M)
         else:
             span = Q if balanced else Q * self.d[:, None]
             Z = qr(span)[0][:, Q.shape[1]:]
-            values, vectors = eigh(Z.T @ M @ Z, driver="evd", check_finite=False)
+            values, vectors = _eigh(Z.T @ M @ Z)
             vectors = Z @ vectors
         norm = np.abs(values).max(initial=0.0)
         return Signs(values, vectors, self.error(c, max(norm, self.balanced_norm if balanced else self.norm)), c)
@@ -103,6 +112,15 @@ class DenseHessian:
         seen = plain.vectors[:, np.abs(plain.values) > max(plain.error, cut)]
         inside = np.linalg.norm(seen.T @ g) / np.linalg.norm(g)
         return float(np.sqrt(max(0.0, 1.0 - inside**2)))
+
+
+def _eigh(M):
+    """All eigenpairs; at a norm of 1, since LAPACK's divide and conquer gives up on very large or small numbers."""
+    size = float(np.abs(M).max(initial=0.0))
+    if size == 0:
+        return np.zeros(len(M)), np.eye(len(M))
+    values, vectors = eigh(M / size, driver="evd", check_finite=False)
+    return size * values, vectors
 
 
 def _annihilated(A, Q, tol):
@@ -158,13 +176,13 @@ def settle(ob, theta, g, signs, *, relative, rounding, stiffness, counter):
             step = (abs(coefficients[i]) + slack) / abs(signs.values[i])
             if lasting == 8 or step * size**3 * stiffness <= 0.01 * abs(signs.values[i]):
                 break
-            if _lasts_along(ob, theta, u, signs.values[i], coefficients[i], slack, counter):
+            if lasts_along(ob, theta, u, signs.values[i], coefficients[i], slack, counter):
                 lasting += 1
             else:
                 signs.signs[i], lasting = 0, 0
 
 
-def _lasts_along(ob, theta, u, curvature, slope, slack, counter):
+def lasts_along(ob, theta, u, curvature, slope, slack, counter):
     """Whether curvature along u lasts to where the slope along it vanishes, and over the uncertainty of that place."""
     centre, width = -slope / curvature, slack / abs(curvature)
     here = _curvatures(ob, theta + centre * u, u[:, None], counter)[0]

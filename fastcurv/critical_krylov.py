@@ -6,7 +6,7 @@ from scipy.sparse.linalg import LinearOperator
 from .basis import combine
 from .checks import as_rng, operator_dtype
 from .critical import FAR, gradient_words, is_plateau, kink_words, not_critical_sentence
-from .critical_dense import PERSISTENCE
+from .critical_dense import PERSISTENCE, lasts_along
 from .evidence import Products, hessian_products, independent, lanczos_risk, lanczos_steps
 from .recurrence import Recurrence
 from .results import number
@@ -49,7 +49,7 @@ class _Search:
         self.n_negative, self.n_positive = 0, 0
         self.only = None              # the one quotient that a very small budget allows
 
-    def left(self, reserve=6):
+    def left(self, reserve=9):
         return max(0, self.budget - self.H.count - reserve)
 
     def run(self, op, start, steps, d=None, stop=lambda run: False):
@@ -238,6 +238,8 @@ def _conclude(ask, search, slope, critical, floor, risk, goal):
         facts["n_negative_bounds"] = (0, 0)
     facts["plateau"] = not critical and is_plateau(ask, facts)
     kind, certified, wrong = _kind(ask, H, critical, negative, positive, lasting, floor, risk, loose)
+    if ask.across_kinks(kind, facts["escape_direction"]) != kind:
+        kind, wrong = "undecided", 0.0
     reason = _sentence(ask, kind, facts, floor, risk, goal, lasting, H)
     return dict(facts, kind=kind, certified=certified and not ask.n_kinks, failure_probability=wrong, reason=reason)
 
@@ -248,13 +250,21 @@ def _enclose(end):
 
 
 def _lasts(ask, H, low, step):
-    """Whether negative curvature is still there after Newton's step to the critical point that theta stands for."""
-    if ask.at_rounding or step is None or not step.any():
+    """Whether negative curvature is still there where Newton's step leads, and where the slope along it vanishes."""
+    if step is not None and step.any():
+        there = hessian_products(ask.ob, ask.theta + step)
+        quotient, error, _ = there.rayleigh(low[3])
+        H.count += 1
+        if not quotient <= PERSISTENCE * low[0] + error:
+            return False
+    slope = float(ask.g @ low[3])
+    rounding, stiffness = ask.uncertainty(H.norm)
+    if (abs(slope) + rounding) * stiffness <= 0.01 * low[0] ** 2:
         return True
-    there = hessian_products(ask.ob, ask.theta + step)
-    quotient, error, _ = there.rayleigh(low[3])
-    H.count += 1
-    return quotient <= PERSISTENCE * low[0] + error
+    spent = [0]
+    lasts = lasts_along(ask.ob, ask.theta, low[3], low[0], slope, rounding, spent)
+    H.count += spent[0]
+    return lasts
 
 
 def _zero(H):
@@ -321,7 +331,11 @@ def _undecided(ask, words, low, high, eps, risk, goal, lasting, H):
     if not lasting:
         return (f"Undecided: {words}, but the negative curvature {low} at theta does not last to the critical point "
                 "that theta stands for; reduce the gradient first")
+    if ask.n_kinks and float(low) < 0 < float(high):
+        return f"Undecided: {words}, and curvature from {low} to {high} is seen, but on this side of the kinks only"
     text = f"Undecided: {words}, and {H.count} products found Ritz values from {low} to {high} only, of one sign"
+    if ask.n_kinks and (ask.failure_probability or 0) >= risk:
+        return text + f", and but for a risk of {number(risk)} none of the other, but on this side of the kinks only"
     if ask.failure_probability is None:
         return text + (f", which proves nothing about the rest; with failure_probability={max(risk, RISK):.2g} this would "
                        f"be an answer down to {eps} of the spectrum's width")

@@ -14,10 +14,11 @@ from .results import Eigenpairs, SpectralDensity
 from .ritz import decompose
 from .smoothing import smear
 
+DEFLATE_UP_TO = 100_000
 SETTLED = 0.05  # an outlier is deflated once its residual is below this share of its distance from the bulk
 
 
-def spectral_density(op, n_probes=10, n_steps=80, *, seed=None, deflate=False, against=None, axis="linear", width=None,
+def spectral_density(op, n_probes=10, n_steps=80, *, seed=None, deflate=None, against=None, axis="linear", width=None,
                      grid=None, n_grid=1024, linear_below=None, progress=False):
     """The density of the eigenvalues of a symmetric operator, with a standard error.
 
@@ -32,10 +33,11 @@ def spectral_density(op, n_probes=10, n_steps=80, *, seed=None, deflate=False, a
         Costs ``n_probes * n_steps`` products, fewer where a Krylov space ends early, and memory for n_steps + 1
         vectors, whose full orthogonality leaves no room for ghosts.
     seed : None, int or numpy.random.Generator
-    deflate : bool or int
+    deflate : bool or int, optional
         Take the outliers that the first probe found, at most this many, out of the others: they are then in the
-        density exactly, with weight 1/n each, and their share of the noise is gone, for no product more. Costs
-        memory for as many vectors and their orthogonalisation.
+        density exactly, with weight 1/n each, and their share of the noise, which is most of it where a few
+        eigenvalues stand out, is gone for no product more. Costs memory for as many vectors and their
+        orthogonalisation. Default: where n is at most 100 000, so that this is cheap, and `against` is None.
     against : Eigenpairs or ndarray, shape (n, s), optional
         Known eigenpairs, deflated likewise; of vectors without values, the values cost s products.
     axis : str
@@ -72,6 +74,7 @@ def spectral_density(op, n_probes=10, n_steps=80, *, seed=None, deflate=False, a
     n_probes, n_steps = check_positive_int(n_probes, "n_probes"), check_positive_int(n_steps, "n_steps")
     look = check_look(axis, width, grid, n_grid, linear_below)
     rng, known, spent = as_rng(seed), None, 0
+    deflate = (against is None and op.shape[0] <= DEFLATE_UP_TO) if deflate is None else deflate
     if against is not None:
         known, spent = known_pairs(op, against)
     quadratures, ghosts = [], 0.0

@@ -129,7 +129,11 @@ class Run:
     def value_and_gradient(self, theta, ob=None):
         """Value and gradient, of the full objective or of `ob`."""
         self.n_gradients += 1
-        f, g = (ob or self.ob).value_and_gradient(theta)
+        ob = ob or self.ob
+        if hasattr(ob, "value_and_gradient"):
+            f, g = ob.value_and_gradient(theta)
+        else:
+            f, g = ob.value(theta), ob.gradient(theta)
         return float(f), np.asarray(g, dtype=self.theta.dtype)
 
     # where it is
@@ -199,21 +203,23 @@ class Run:
     _COUNTS = ("n_values", "n_gradients", "n_products", "iteration", "best_score", "best_f", "best_gnorm", "since_best")
 
     def state(self):
-        """Everything a resumed run needs: arrays, and facts that JSON can hold."""
+        """Everything a resumed run needs but the history: arrays, and facts that JSON can hold."""
         arrays = {"theta": self.theta.copy()}
         if self.best is not None:
             arrays["best"] = self.best.copy()
         if self.rows is not None:
             arrays["rows"] = self.rows
-        for key, values in self.history.items():
-            arrays["history." + key] = np.asarray(values, dtype=np.float64)
         facts = {key: getattr(self, key) for key in self._COUNTS}
-        facts["elapsed"] = self.elapsed()
+        facts["elapsed"], facts["records"] = self.elapsed(), len(self.history["loss"])
         facts["rng"] = _plain(self.rng.bit_generator.state)
         return arrays, facts
 
+    def past(self, records):
+        """The history up to a number of records, as arrays."""
+        return {"history." + key: np.asarray(values[:records], dtype=np.float64) for key, values in self.history.items()}
+
     def load(self, arrays, facts):
-        """Continue where `state` was taken."""
+        """Continue where `state` and `past` were taken."""
         np.copyto(self.theta, arrays["theta"])
         self.best, self.rows = arrays.get("best"), arrays.get("rows")
         for key in self.history:

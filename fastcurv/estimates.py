@@ -1,13 +1,12 @@
 """Trace, diagonal and Frobenius norm of an operator from products with random vectors, with standard errors."""
 
 import numpy as np
-from scipy.special import stdtrit
 
 from .basis import combine, project, subtract
 from .checks import as_rng, check_choice, check_positive_int, check_symmetric_operator, operator_dtype
 from .density import random_signs
 from .progress import bar
-from .results import Estimate
+from .results import Estimate, widened
 
 BLOCK = 16
 LEFT_OUT = 1.5  # leave-one-out estimates share all samples but one: their scatter shows this much too small an error
@@ -304,11 +303,6 @@ def _dots(A, B):
 
 def _squares(Y):
     return _dots(Y, Y)
-
-
-def widened(m):
-    """What a standard error from m samples is multiplied by, for two of them to cover 95%: Student's t over the normal."""
-    return float(stdtrit(m - 1, 0.975) / 1.959964)
 
 
 def _mean(samples):

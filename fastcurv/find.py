@@ -1,7 +1,7 @@
 """Critical points of any kind: where the gradient vanishes, minimum or not."""
 
 import numpy as np
-from scipy.linalg import eigh
+from scipy.linalg import LinAlgError, eigh
 from scipy.optimize import OptimizeResult, minimize
 
 from .basis import combine
@@ -75,7 +75,7 @@ def find_critical_point(ob, theta0, method="newton-mr", *, gradient_tol=None, ma
     check_choice(method, ("newton-mr", "gradient-norm"), "method")
     theta = check_vector(theta0, ob.n_params, "theta0", np.float64).copy()
     walk = _Walk(ob, theta, gradient_tol, check_positive_int(max_iter, "max_iter"), max_products, callback)
-    with bar(max_iter, "find_critical_point", progress) as shown:
+    with bar(max_iter, "find_critical_point", progress) as shown, np.errstate(over="ignore", invalid="ignore"):
         walk.shown = shown
         if method == "gradient-norm":
             _descend(walk)
@@ -145,7 +145,7 @@ class _Walk:
     def result(self):
         return OptimizeResult(
             x=self.theta, fun=float(self.ob.value(self.theta)), jac=self.g, gradient_norm=self.norm,
-            gradient_tol=self.tol, success=self.norm <= self.tol, status=self.status, message=self.message,
+            gradient_tol=self.tol, success=bool(self.norm <= self.tol), status=self.status, message=self.message,
             nit=self.nit, nfev=self.nfev, n_products=self.n_products, history=np.array(self.history))
 
 
@@ -170,7 +170,7 @@ def _newton(walk):
             return walk.stop(0, f"||g|| = {walk.norm:.3g} is within {walk.tol:.3g}")
         if not walk.budget_left():
             return walk.stop(1, f"the budget ended at ||g|| = {walk.norm:.3g}, wanted {walk.tol:.3g}")
-        if flat <= FLAT:
+        if flat <= FLAT and np.isfinite(norm):
             return walk.stop(3, f"H maps the gradient to {flat:.1e} of its norm: ||g|| = {walk.norm:.3g} is stationary "
                                 "here without being 0, a plateau and not a critical point")
         if not done and _stalled(walk) and _excursion(walk):
@@ -227,7 +227,10 @@ def _steps(H, g, walk):
 def _dense_steps(H, g):
     """Steps ``-H (H^2 + damping^2)^-1 g`` for every damping; their slopes ``p'Hg``; the norm of H."""
     A = H(np.eye(H.n, dtype=H.dtype))
-    values, U = eigh(0.5 * (A + A.T))
+    try:
+        values, U = eigh(0.5 * (A + A.T))
+    except (LinAlgError, ValueError):                      # overflow, far out
+        return [], [], np.inf
     norm = float(np.abs(values).max(initial=0.0))
     if norm == 0:
         return [], [], 0.0

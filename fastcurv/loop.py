@@ -29,6 +29,8 @@ STATUS = {
     "interrupted": 8,
 }
 
+IDLE = 100  # iterations of a second-order method without progress
+
 _ENDINGS = {
     "max_iter": "max_iter was reached",
     "max_time": "max_time was reached",
@@ -60,13 +62,13 @@ class Loop:
         self.every = None if checkpoint_every is None else check_positive_int(checkpoint_every, "checkpoint_every")
         self.why, self.sentence, self.report, self.snapshot = None, None, None, None
         self.saved_at = time.perf_counter()
-        self.lowest_seen, self.lowest_gnorm, self.idle, self.small_gains = np.inf, np.inf, 0, 0
+        self.mark, self.small_gains = [0, np.inf, np.inf], 0
 
     def go(self, maker, arrays, facts, progress):
         run = self.run
         if facts:
             run.load(_part(arrays, "run."), facts["run"])
-            self.lowest_seen, self.lowest_gnorm, self.idle, self.small_gains = facts["loop"]
+            self.mark, self.small_gains = facts["loop"]
         spent = run.n_gradients
         run.bind()
         if facts:
@@ -130,7 +132,10 @@ class Loop:
         if self.patience is not None and run.since_best >= self.patience:
             return "patience"
         if self._idle_too_long():
-            self.sentence = "neither the loss nor the gradient has become smaller for 50 iterations"
+            self.sentence = (
+                f"for {IDLE} iterations neither has the loss fallen by 1e-8 of itself nor the gradient by half: "
+                "rounding, or a kink such as ReLU's, holds the run"
+            )
             return "stalled"
         if not self.critical():
             if run.iteration >= self.max_iter:
@@ -143,16 +148,14 @@ class Loop:
         return self.run.gnorm <= self.gtol and not self.run.stale
 
     def _idle_too_long(self):
-        """Second-order steps that improve nothing are rounding."""
+        """Second-order steps that improve neither loss nor gradient over many iterations are held by something."""
         run = self.run
-        if self.method.curvature is None or self.method.leaves_saddles is False:
+        if self.method.curvature is None:
             return False
-        if run.f < self.lowest_seen or run.gnorm < self.lowest_gnorm:
-            self.idle = 0
-        else:
-            self.idle += 1
-        self.lowest_seen, self.lowest_gnorm = min(run.f, self.lowest_seen), min(run.gnorm, self.lowest_gnorm)
-        return self.idle >= 50
+        since, f, gnorm = self.mark
+        if run.f < f - 1e-8 * abs(f) or run.gnorm < 0.5 * gnorm:
+            self.mark = [run.iteration, run.f, run.gnorm]
+        return run.iteration - since >= IDLE
 
     def _at_critical_point(self):
         """Where the gradient is zero: None after a step along negative curvature, else why the run ends here."""
@@ -201,7 +204,7 @@ class Loop:
         named.update({"method." + key: value for key, value in arrays.items()})
         self.snapshot = named, {
             "what": "minimize", "method": self.name, "options": named_options(self.options), "run": run_facts,
-            "method_facts": facts, "loop": [self.lowest_seen, self.lowest_gnorm, self.idle, self.small_gains],
+            "method_facts": facts, "loop": [self.mark, self.small_gains],
         }  # fmt: skip
 
     def _save_now_and_then(self):
@@ -213,8 +216,13 @@ class Loop:
             due = time.perf_counter() - self.saved_at > 30.0
         if due and not self.run.cut:
             self._snapshot()
-            write_tensors(self.checkpoint, *self.snapshot)
-            self.saved_at = time.perf_counter()
+            self._write()
+
+    def _write(self):
+        arrays, facts = self.snapshot
+        past = {"run." + key: values for key, values in self.run.past(facts["run"]["records"]).items()}
+        write_tensors(self.checkpoint, {**arrays, **past}, facts)
+        self.saved_at = time.perf_counter()
 
     # what is handed out
 
@@ -244,7 +252,7 @@ class Loop:
         if self.checkpoint is not None:
             if self.snapshot is None or not (run.cut or self.why in ("interrupted", "critical")):
                 self._snapshot()
-            write_tensors(self.checkpoint, *self.snapshot)
+            self._write()
         x, fun, gnorm = self._choose()
         if self.report is None and gnorm <= self.gtol and self.verdict and self.why != "interrupted":
             self._judge(x)

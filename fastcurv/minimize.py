@@ -59,8 +59,9 @@ def minimize(
     Parameters
     ----------
     ob : objective
-        Anything with ``n_params``, ``value``, ``value_and_gradient`` and, for second-order methods,
-        ``hessian(theta)``; mini-batches need ``batch(rows)`` and ``n_samples``, Gauss-Newton ``ggn(theta)``.
+        Anything with ``n_params``, ``value``, ``gradient`` and, for second-order methods and verdicts, ``hessian``;
+        ``value_and_gradient`` is used where present; mini-batches need ``batch(rows)`` and ``n_samples``,
+        Gauss-Newton ``ggn``.
     theta0 : ndarray, shape (n,)
         The start; not changed. None where `resume` gives it.
     method : str
@@ -116,7 +117,6 @@ def minimize(
     ...     n_params = 2
     ...     def value(self, t): return t[0] ** 2 + (t[1] ** 2 - 1) ** 2
     ...     def gradient(self, t): return np.array([2 * t[0], 4 * t[1] * (t[1] ** 2 - 1)])
-    ...     def value_and_gradient(self, t): return self.value(t), self.gradient(t)
     ...     def hessian(self, t): return np.diag([2.0, 12 * t[1] ** 2 - 4])
     >>> found = fc.minimize(Valley(), np.zeros(2), "newton-cg", seed=0)
     >>> found.success, found.kind, abs(found.x).round(6)
@@ -125,6 +125,7 @@ def minimize(
     check_choice(method, list(METHODS), "method")
     maker = METHODS[method]
     options = _checked_options(method, maker, options)
+    _check_protocol(ob, method, maker)
     kind = np.dtype(getattr(ob, "dtype", None) or np.float64)
     if theta0 is None and resume is None:
         raise ValueError("theta0 is None and there is no checkpoint to resume; wanted a start of shape (n,)")
@@ -148,6 +149,13 @@ def _checked_options(method, maker, options):
             hint = f"; did you mean {near[0]!r}?" if near else f"; it takes {', '.join(maker.defaults)}."
             raise TypeError(f"minimize(method={method!r}) has no option {name!r}{hint}")
     return options
+
+
+def _check_protocol(ob, method, maker):
+    needed = ["n_params", "value", "gradient"] + ([maker.curvature] if maker.curvature else [])
+    missing = [name for name in needed if not hasattr(ob, name)]
+    if missing:
+        raise TypeError(f"{method} needs an objective with {', '.join(needed)}; {type(ob).__name__} lacks {', '.join(missing)}")
 
 
 def _checked_sample(ob, sample):

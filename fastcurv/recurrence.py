@@ -238,12 +238,17 @@ class Recurrence:
         gram = (gram + gram.T) / 2
         L = np.linalg.cholesky(gram + 0.0)
         rotate_rows = np.linalg.inv(L)
-        if np.abs(rotate_rows - np.eye(len(L))).max() > self.eps:
+        if np.abs(rotate_rows - np.eye(len(L))).max() > 8 * self.eps:
             rotate(P, rotate_rows.T)
         inside = np.abs(gram - np.diag(np.diag(gram))).max()
         lost = np.hypot(np.linalg.norm(C, axis=1), inside)
         self.ghosts = max(self.ghosts, float(np.abs(C).max(initial=0.0)), float(inside))
         first = self.clean
+        if first and self.T[first, first - 1] and len(lost):
+            # the first row came from clean ones: what it has along them the products put there, against symmetry
+            wrong = float(np.linalg.norm(C[0])) * abs(self.T[first, first - 1])
+            self.noise = max(self.noise, wrong)
+            self.err[first - 1:first + len(P)] = np.maximum(self.err[first - 1:first + len(P)], wrong)
         if self.p:
             end = self.m
             self.T[end, :end] *= L[-1, -1]

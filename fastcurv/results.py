@@ -3,10 +3,16 @@
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from scipy.special import stdtrit
 
 from .smoothing import smear, to_coordinate
 
 __all__ = ["CriticalPoint", "Eigenpairs", "Estimate", "Inertia", "SpectralDensity"]
+
+
+def widened(m):
+    """What a standard error from m samples is multiplied by, for two of them to cover 95%: Student's t over the normal."""
+    return float(stdtrit(m - 1, 0.975) / 1.959964)
 
 
 def number(x):
@@ -305,7 +311,7 @@ class SpectralDensity:
 
     def _over_probes(self, per_probe, method):
         n = len(per_probe)
-        stderr = float(per_probe.std(ddof=1) / n**0.5) if n > 1 else np.nan
+        stderr = float(widened(n) * per_probe.std(ddof=1) / n**0.5) if n > 1 else np.nan
         return Estimate(float(per_probe.mean()), stderr, self.n_products, method=method)
 
     def plot(self, ax=None, *, band=2.0, **line):

@@ -331,21 +331,27 @@ def kinks(ob, theta):
     theta, model = _theta(ob, theta), ob.model
     zs, below = _forward(ob, theta)
     eps, count = np.finfo(model.dtype).eps, 0
+    fixed = np.ones(len(below[0]), dtype=bool)          # rows whose input to this layer does not move with theta
     for layer, name in enumerate(model.activation):
-        if name not in _KINKED:
-            continue
         W, b = layers_of(model, theta)[layer]
-        reach = np.abs(below[layer]) @ np.abs(W).T + (0 if b is None or normalised(model) else np.abs(b))
+        smallest = eps * max(eps, np.abs(theta).max(initial=0.0))      # weights below this beside the rest are 0
+        reach = np.abs(below[layer]) @ (np.abs(W) + smallest).T + (0 if b is None or normalised(model) else np.abs(b) + smallest)
         if normalised(model):
-            gamma, beta = norms_of(model, theta)[layer]
-            h, s = normalise(below[layer] @ W.T)
-            mean, square = reach.mean(axis=0), np.sqrt((reach ** 2).mean(axis=0))
-            reach = np.abs(gamma) * s * (reach + mean + 2 * np.abs(h) * square) + np.abs(beta)
-        near = np.abs(zs[layer]) <= 4 * (layer + 1) * (W.shape[1] + 2) * eps * reach
-        if layer == 0 and b is None and not normalised(model):
-            near &= below[0].any(axis=1)[:, None]
-        count += int(near.sum())
+            reach = _norm_reach(below[layer] @ W.T, reach, *norms_of(model, theta)[layer])
+        near = np.abs(zs[layer]) <= 4 * (layer + 1) * (W.shape[1] + 2) * eps * reach + smallest * (reach > 0)
+        if b is None and not normalised(model):
+            near &= ~(fixed & ~below[layer].any(axis=1))[:, None]
+        if name in _KINKED:
+            count += int(near.sum())
+        fixed = (zs[layer] < 0).all(axis=1) & ~near.any(axis=1) if name == "relu" else np.zeros_like(fixed)
     return count
+
+
+def _norm_reach(z, reach, gamma, beta):
+    """Sizes of what ``gamma (z - mean) s + beta`` is made of, `reach` being those of z."""
+    h, s = normalise(z)
+    mean, square = reach.mean(axis=0), np.sqrt((reach ** 2).mean(axis=0))
+    return np.abs(gamma) * s * (reach + mean + 2 * np.abs(h) * square) + np.abs(beta)
 
 
 def curvature_floor(ob, theta):

@@ -150,7 +150,8 @@ cdef void sweep_part(void *context, Py_ssize_t part, int member) noexcept nogil:
         P.K.norm(&job, rows, s.y.m)
     if step.kind != FC_STEP_NONE:
         step.d, step.p = at(P, <char *>step.d, first, step.ldd), at(P, <char *>step.p, first, step.ldp)
-        step.q, step.skip = at(P, <char *>step.q, first, step.ldq), at(P, <char *>step.skip, first, step.ldskip)
+        step.q, step.a = at(P, <char *>step.q, first, step.ldq), at(P, <char *>step.a, first, step.lda)
+        step.skip = at(P, <char *>step.skip, first, step.ldskip)
         if step.total != NULL:
             step.total += part
         P.K.step(&step, rows, s.y.m, at(P, s.c, first, s.y.ldm), s.y.ldm)

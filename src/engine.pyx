@@ -19,7 +19,7 @@ D. Fixed at theta and kept: W packed both ways, a, phi', e * phi'', delta, and w
    ways. Everything else is scratch.
 E. No result depends on the number of threads: items and groups are cut by sizes alone, sums are added in a fixed order.
 """
-from libc.math cimport fabs, sqrt
+from libc.math cimport sqrt
 from libc.stdint cimport int32_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset

@@ -26,7 +26,7 @@ cdef struct Layer:
     Py_ssize_t w, b             # where W and b begin in theta; b < 0: no bias
     fc_activation phi
     bint has_p, curved, skip    # phi' is not 1; phi'' is not 0; the layer's input is added to its output
-    bint derived                # phi' and e * phi'' are made from a and delta where they are wanted
+    bint derived                # e * phi'' (relu: phi') is made from a and delta where it is wanted
     char *wt                    # W' packed: the operand of a W'
     char *wn                    # W packed: the operand of delta W
     char *bias
@@ -52,7 +52,7 @@ cdef struct Bench:              # scratch of whoever takes rows through the laye
 
 
 cdef enum Kind:
-    HESSIAN, GGN, FISHER, JVP, VJP, DELTA
+    HESSIAN, GGN, FISHER, JVP, VJP
 
 
 cdef enum Stage:                # which of a layer's means over rows are being gathered, where rows come in chunks
@@ -77,7 +77,6 @@ cdef struct PlanS:
     Py_ssize_t chunk            # rows whose state is kept at a time
     Py_ssize_t panel, groups    # tall: rows of a panel, groups of panels; panel 0: wide
     int threads
-    bint absolute               # every kept number is an absolute value: the pass that bounds rounding
     char *theta                 # flat, contiguous; held by the plan
     Data *data
     char *x                     # (rows, d_in) of the chunk at hand
@@ -136,9 +135,10 @@ cdef inline void add_bends(PlanS *P, fc_step *step, Layer *y, Py_ssize_t r0, bin
     if not y.has_p:
         return
     step.phi = y.phi if y.derived else FC_IDENTITY
-    step.p, step.ldp = at(P, y.a if y.derived else y.p, r0, y.ldm), y.ldm
+    step.p, step.ldp = at(P, y.p if y.p != NULL else y.a, r0, y.ldm), y.ldm
     if second and y.curved:
         step.q, step.ldq = at(P, y.du if y.derived else y.q, r0, y.ldm), y.ldm
+        step.a, step.lda = at(P, y.a, r0, y.ldm), y.ldm
 
 
 # --- running a product, a sweep: alone or over the team -----------------------------------------------------------------
@@ -146,29 +146,33 @@ cdef inline void add_bends(PlanS *P, fc_step *step, Layer *y, Py_ssize_t r0, bin
 cdef struct Items:
     const fc_table *K
     fc_product *job
-    Py_ssize_t row_items
+    int round
+    Py_ssize_t row_items, col_items
     Bench *bench                # by member
 
 
 cdef void run_item(void *context, Py_ssize_t item, int member) noexcept nogil:
     cdef Items *c = <Items *>context
-    c.K.product(c.job, item % c.row_items, item // c.row_items, c.bench[member].gemm)
+    c.K.product(c.job, c.round, item // c.col_items, item % c.col_items, c.bench[member].gemm)
 
 
 cdef Py_ssize_t run(Pass *t, fc_product *job) noexcept nogil:
     """The product and its step. Returns how many blocks of rows it was cut into: the rows of `sums`."""
     cdef PlanS *P = t.P
     cdef Items items
-    cdef Py_ssize_t col_items
+    cdef int round, rounds = P.K.rounds(job)
     if t.serial:
         job.row_block, job.col_block = job.m, job.n
-        P.K.product(job, 0, 0, t.bench.gemm)
+        for round in range(rounds):
+            P.K.product(job, round, 0, 0, t.bench.gemm)
         return 1
     P.K.block(job)
     items.K, items.job, items.bench = P.K, job, P.bench
     items.row_items = (job.m + job.row_block - 1) // job.row_block
-    col_items = (job.n + job.col_block - 1) // job.col_block
-    fc_team_run(P.threads if job.m * job.n * job.term[0].k > 100000 else 1, items.row_items * col_items, run_item, &items)
+    items.col_items = (job.n + job.col_block - 1) // job.col_block
+    for round in range(rounds):
+        items.round = round
+        fc_team_run(P.threads if job.m * job.n * job.term[0].k > 100000 else 1, items.row_items * items.col_items, run_item, &items)
     return items.row_items
 
 
@@ -381,10 +385,6 @@ cdef void r_loss_block(void *context, Py_ssize_t part, int member) noexcept nogi
         P.K.r_fisher(<double>P.N, rows, y.m, here.delta, here.ldd, rz, ld, rz, ld)
     elif t.kind == VJP:
         P.K.copy(rows, y.m, c.out + (t.r0 + first) * y.m * P.K.real_bytes, y.m, 1, rz, ld)
-    elif t.kind == DELTA:
-        P.K.copy(rows, y.m, here.delta, here.ldd, 1, rz, ld)
-    elif P.absolute:
-        P.K.r_loss_abs(&here, rows, y.m, rz, ld, rz, ld)
     else:
         P.K.r_loss(&here, rows, y.m, rz, ld, rz, ld)
     column_sums(t, block if part >= 0 else 0, rows, y, rz)

@@ -3,7 +3,7 @@
 ACTIVATIONS = {"identity": FC_IDENTITY, "relu": FC_RELU, "leaky_relu": FC_LEAKY_RELU, "tanh": FC_TANH, "sigmoid": FC_SIGMOID,
                "softplus": FC_SOFTPLUS, "silu": FC_SILU, "gelu": FC_GELU, "elu": FC_ELU}
 LOSSES = {"mse": FC_MSE, "cross_entropy": FC_CROSS_ENTROPY, "binary_cross_entropy": FC_BINARY_CROSS_ENTROPY}
-KINDS = {"hessian": HESSIAN, "ggn": GGN, "fisher": FISHER, "delta": DELTA}
+KINDS = {"hessian": HESSIAN, "ggn": GGN, "fisher": FISHER}
 
 
 cdef char *pointer(array) except? NULL:
@@ -83,12 +83,11 @@ cdef class Plan:
     cdef Py_ssize_t memory
 
     def __cinit__(self, sizes, activations, skips, bint bias, Rows rows, str loss, double divisor, double l2, int threads,
-                  Py_ssize_t memory=0, bint absolute=False, bint batch_norm=False):
+                  Py_ssize_t memory=0, bint batch_norm=False):
         cdef PlanS *P = &self.P
         cdef Py_ssize_t l
         cdef Layer *y
         self.rows, self.l2, self.lock, self.sizes, self.memory = rows, l2, threading.Lock(), tuple(sizes), memory
-        P.absolute = absolute
         P.K = &chosen[rows.X.itemsize == 8]
         P.N, P.n_layers, P.d_out = rows.X.shape[0], len(sizes) - 1, sizes[len(sizes) - 1]
         P.layer = <Layer *>calloc(P.n_layers, sizeof(Layer))
@@ -112,12 +111,12 @@ cdef class Plan:
                     add_norm(P, y)
             y.has_p = y.phi != FC_IDENTITY
             y.curved = y.phi not in (FC_IDENTITY, FC_RELU, FC_LEAKY_RELU)
-            y.derived = fc_derived(y.phi) and not y.skip and not absolute
+            y.derived = (fc_slope_from_a(y.phi) or fc_bend_from_delta(y.phi)) and not y.skip
         P.loss.kind, P.loss.divisor = LOSSES[loss], divisor
         P.data, P.ldx = &rows.D, rows.D.ldx
         self.choose_chunks(memory)
         self.make_block()
-        if not own_x(P):
+        if P.chunk == P.N:
             rows.pad(P.K)
         self.at_chunk = -1
 
@@ -188,7 +187,7 @@ cdef class Plan:
             y.wn = take(A, y.m * panels(P, y.k), size) if l else NULL
             y.bias = take(A, y.ldm, size) if y.b >= 0 else NULL
             y.a = take(A, R * y.ldm, size)
-            y.p = take(A, R * y.ldm, size) if y.has_p and not y.derived else NULL
+            y.p = take(A, R * y.ldm, size) if y.has_p and not (y.derived and fc_slope_from_a(y.phi)) else NULL
             y.q = take(A, R * y.ldm, size) if y.curved and not y.derived else NULL
             y.delta = take(A, R * y.ldm, size)
             y.du = y.delta if y.norm == NULL else lay_out_norm(P, y, A)
@@ -198,7 +197,7 @@ cdef class Plan:
         P.loss.s = take(A, R, size)
         P.loss.top = <int32_t *>take(A, R, sizeof(int32_t))
         P.values = <double *>take(A, R // 16 + 2, sizeof(double))
-        if own_x(P):
+        if P.chunk < P.N:
             P.x = take(A, R * P.ldx, size)
         P.bench = <Bench *>take(A, P.threads, sizeof(Bench))
         for i in range(P.threads):
@@ -359,11 +358,7 @@ cdef class Plan:
         job.stages = (FORWARD if fresh else 0) | (BACKWARD if back and (out != NULL or self.done < 2 or fresh) else 0)
         if fresh:
             self.load(r0, job.rows)
-            if P.absolute:
-                pack_all(P, P.theta, False, 0)
         serve(&job)
-        if P.absolute:
-            make_absolute(P)
         self.at_chunk, self.done = r0, 2 if back else 1
 
     cdef void load(self, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
@@ -371,7 +366,7 @@ cdef class Plan:
         cdef PlanS *P = &self.P
         cdef int size = P.K.real_bytes
         cdef Data *D = P.data
-        if not own_x(P):
+        if P.chunk == P.N:
             P.x = D.x
         else:
             P.K.copy(rows, P.layer[0].k, D.X + r0 * D.x_rs * size, D.x_rs, D.x_cs, P.x, P.ldx)

@@ -110,7 +110,7 @@ def probe_loss(arch, str kind, z, y, weight=None, double divisor=1.0):
     return value, delta.copy(), h.copy(), s, top
 
 
-def probe_r_loss(arch, str kind, h, s, top, rz, bint absolute=False):
+def probe_r_loss(arch, str kind, h, s, top, rz):
     """rdelta = (d2 loss / dz2) rz from what the loss kept."""
     cdef const fc_table *K = table_of(arch, rz)
     cdef fc_loss_rows job
@@ -118,13 +118,8 @@ def probe_r_loss(arch, str kind, h, s, top, rz, bint absolute=False):
     hv[...], sv[...], tv[...] = h, s, top
     rw, rv, ld = padded_copy(rz)
     ow, ov, _ = padded_copy(np.zeros_like(rz))
-    (K.r_loss_abs if absolute else K.r_loss)(&job, rz.shape[0], rz.shape[1], pointer(rw), ld, pointer(ow), ld)
+    K.r_loss(&job, rz.shape[0], rz.shape[1], pointer(rw), ld, pointer(ow), ld)
     return ov.copy()
-
-
-def probe_r_loss_abs(arch, str kind, h, s, top, rz):
-    """The same with |d2 loss / dz2|."""
-    return probe_r_loss(arch, kind, h, s, top, rz, True)
 
 
 def probe_fisher(arch, double factor, delta, rz):

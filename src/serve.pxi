@@ -25,37 +25,6 @@ cdef Py_ssize_t panels(PlanS *P, Py_ssize_t cols) noexcept nogil:
     return (cols + line - 1) // line * line
 
 
-cdef bint own_x(PlanS *P) noexcept nogil:
-    """Whether the plan pads rows of X into its own memory: where they come in chunks, or must change their signs."""
-    return P.chunk < P.N or P.absolute
-
-
-cdef void make_absolute(PlanS *P) noexcept nogil:
-    """Replace all that is kept by absolute values: products then bound what rounding can do to the real ones."""
-    cdef Py_ssize_t l, R = P.chunk
-    cdef Layer *y
-    absolute(P, P.x, R * P.ldx)
-    for l in range(P.n_layers):
-        y = &P.layer[l]
-        absolute(P, y.wt, y.k * panels(P, y.m))
-        absolute(P, y.wn, y.m * panels(P, y.k))
-        absolute(P, y.a, R * y.ldm)
-        absolute(P, y.p, R * y.ldm)
-        absolute(P, y.q, R * y.ldm)
-        absolute(P, y.delta, R * y.ldm)
-
-
-cdef void absolute(PlanS *P, char *x, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t i
-    if x == NULL:
-        return
-    for i in range(n):
-        if P.K.real_bytes == 8:
-            (<double *>x)[i] = fabs((<double *>x)[i])
-        else:
-            (<float *>x)[i] = <float>fabs((<float *>x)[i])
-
-
 # --- packing theta or v -----------------------------------------------------------------------------------------------------
 
 cdef enum: PACK_ROWS = 64       # rows of a packed matrix that one part of the job fills
@@ -117,7 +86,7 @@ cdef void put_rows(Pass *t, Job *job) noexcept nogil:
 
 
 cdef void take_product(Pass *t, Job *job, char *out, bint add) noexcept nogil:
-    if job.kind != VJP and job.kind != DELTA:
+    if job.kind != VJP:
         r_forward(t, False)
     if job.kind == JVP:
         put_rows(t, job)

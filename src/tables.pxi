@@ -5,7 +5,8 @@ cdef extern from "kernels/kernels.h" nogil:
     enum: FC_ALIGN
     ctypedef enum fc_activation:
         FC_IDENTITY, FC_RELU, FC_LEAKY_RELU, FC_TANH, FC_SIGMOID, FC_SOFTPLUS, FC_SILU, FC_GELU, FC_ELU
-    bint fc_derived(fc_activation)
+    bint fc_slope_from_a(fc_activation)
+    bint fc_bend_from_delta(fc_activation)
     ctypedef enum fc_loss:
         FC_MSE, FC_CROSS_ENTROPY, FC_BINARY_CROSS_ENTROPY
     ctypedef enum fc_step_kind:
@@ -20,6 +21,8 @@ cdef extern from "kernels/kernels.h" nogil:
         Py_ssize_t ldp
         void *q
         Py_ssize_t ldq
+        const void *a
+        Py_ssize_t lda
         const void *r
         Py_ssize_t ldr
         const void *skip
@@ -79,12 +82,12 @@ cdef extern from "kernels/kernels.h" nogil:
         const char *name
         int real_bytes, vector_bytes
         void (*block)(fc_product *) noexcept nogil
-        void (*product)(const fc_product *, Py_ssize_t, Py_ssize_t, void *) noexcept nogil
+        int (*rounds)(const fc_product *) noexcept nogil
+        void (*product)(const fc_product *, int, Py_ssize_t, Py_ssize_t, void *) noexcept nogil
         size_t scratch
         void (*activate)(fc_activation, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t, void *, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
         double (*loss)(const fc_loss_rows *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t) noexcept nogil
         void (*r_loss)(const fc_loss_rows *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
-        void (*r_loss_abs)(const fc_loss_rows *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
         void (*r_fisher)(double, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
         void (*copy)(Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
         void (*pack)(Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, void *) noexcept nogil

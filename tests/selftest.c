@@ -94,13 +94,14 @@ static double eps(int wide) { return wide ? DBL_EPSILON : FLT_EPSILON; }
 
 static void *scratch_for(const fc_table *K) { return aligned_alloc(FC_ALIGN, (K->scratch + 2 * FC_ALIGN) / FC_ALIGN * FC_ALIGN); }
 
-/* All items of a product; `whole_` in one call. */
+/* All items of a product, round by round; `whole_`: one item. */
 static void multiply(const fc_table *K, fc_product job, int whole_) {
     void *scratch = scratch_for(K);
     if (whole_) job.row_block = job.m, job.col_block = job.n;
     else K->block(&job);
-    for (ptrdiff_t j = 0; j * job.col_block < job.n; j++)
-        for (ptrdiff_t i = 0; i * job.row_block < job.m; i++) K->product(&job, i, j, scratch);
+    for (int round = 0; round < K->rounds(&job); round++)
+        for (ptrdiff_t j = 0; j * job.col_block < job.n; j++)
+            for (ptrdiff_t i = 0; i * job.row_block < job.m; i++) K->product(&job, round, i, j, scratch);
     free(scratch);
 }
 

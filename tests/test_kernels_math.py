@@ -272,7 +272,6 @@ def test_value_and_delta(arch, dtype, kind, soft):
 @pytest.mark.parametrize("kind", LOSSES)
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 def test_rdelta_is_the_hessian_times_rz(arch, dtype, kind, soft):
-    """And with |Hessian| for the rounding bound, without cancelling: relative to itself."""
     eps, rows = float(np.finfo(dtype).eps), 5
     for cols in LENGTHS + [10]:
         rng = np.random.default_rng([cols, soft])
@@ -284,10 +283,6 @@ def test_rdelta_is_the_hessian_times_rz(arch, dtype, kind, soft):
         extra = eps * (8 + np.sqrt(cols)) * (weight * size)[:, None]
         got = engine.probe_r_loss(arch, kind, h, s, top, rz)
         assert np.all(np.abs(got - np.einsum("rij,rj->ri", H, rz)) <= extra * 3 * (1 + np.abs(rz).max()))
-        got = engine.probe_r_loss_abs(arch, kind, h, s, top, np.abs(rz))
-        want = np.einsum("rij,rj->ri", np.abs(H), np.abs(rz))
-        room = extra / np.abs(s)[:, None] if kind == "cross_entropy" else 8 * eps  # s itself may have cancelled
-        assert np.all(np.abs(got - want) <= (16 * eps + 4 * room) * want)
 
 
 @every_arch

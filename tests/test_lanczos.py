@@ -264,6 +264,20 @@ def test_memory_stays_within_max_basis(rng):
     assert peak <= (max_basis + k + 2) * n * 4 + 16e6
 
 
+@pytest.mark.parametrize("size", [1e-9, 1e-6, 1e-3])
+def test_a_want_of_symmetry_shows_in_the_residuals(size, rng):
+    """Products that are not symmetric (a float32 loss inside, a wrong adjoint) must not look converged."""
+    n = 150
+    A = Prescribed(np.r_[3, 2, rng.standard_normal(n - 2) / 2], seed=0) @ np.eye(n)
+    K = np.triu(rng.standard_normal((n, n)), 1) * size / n**0.5
+    B = A + K - K.T
+    pairs = eigsh(sla.aslinearoperator(B), 4, "LA", tol=1e-10, seed=0, max_products=2000)
+    true = np.linalg.norm(B @ pairs.vectors - pairs.vectors * pairs.values, axis=0)
+    assert not pairs.converged.any()
+    assert (true <= pairs.residuals * (1 + 1e-6)).all()
+    assert (pairs.residuals <= 300 * size).all(), "and the bound says how wrong"
+
+
 def test_values_that_are_not_finite_are_an_error(rng):
     class Broken(Prescribed):
         def _matvec(self, v):

@@ -271,6 +271,10 @@ def test_mini_batches_take_every_row_once_per_epoch_and_reach_the_minimum():
     (lambda: minimize(valley(), np.zeros(2), "sgd", schedule="cosine"), ValueError, "schedule"),
     (lambda: minimize(valley(), np.zeros(2), "momentum", momentum=1.0), ValueError, "momentum"),
     (lambda: minimize(valley(), np.zeros(2), "trust-region", radius=0.0), ValueError, "radius"),
+    (lambda: minimize(valley(), np.zeros(2), "gauss-newton"), TypeError, "lacks ggn"),
+    (lambda: minimize(np.sum, np.zeros(2)), TypeError, "lacks n_params"),
+    (lambda: minimize(regression(), np.zeros(5), sample=0), ValueError, "sample"),
+    (lambda: minimize(valley(), np.zeros(2), sample=5), ValueError, "sample needs"),
     (lambda: minimize(valley(), np.zeros(2), callback=3), TypeError, "callback"),
     (lambda: minimize(FunctionObjective(1, lambda t: np.nan, lambda t: t, None), np.zeros(1), "sgd"), ValueError, "finite at theta0"),
 ])
@@ -286,9 +290,32 @@ def test_a_diverging_run_returns_the_best_point_and_says_so():
     assert found.fun == QuadraticObjective(np.diag([1.0, 50.0])).value(np.ones(2))
 
 
+def test_value_and_gradient_may_be_two_functions():
+    class Apart:
+        n_params = 2
+        value, gradient, hessian = valley().value, valley().gradient, valley().hessian
+
+    for method in ("adam", "newton-cg", "l-bfgs"):
+        one, other = (minimize(ob, np.array([1.0, 0.5]), method, max_iter=20, seed=0) for ob in (Apart(), valley()))
+        assert np.array_equal(one.x, other.x)
+
+
 def test_the_start_is_never_changed():
     start = np.full(6, -1.5)
     for method in METHODS:
         if method != "gauss-newton":
             minimize(rosenbrock(), start, method, max_iter=2)
     assert np.all(start == -1.5)
+
+
+@pytest.mark.parametrize("method", CURES)
+def test_a_kink_ends_a_run_without_success(method):
+    """|x - 1/3| + (x - y)^2: no gradient is small near the minimum, and steps only become shorter."""
+    def gradient(t):
+        return np.array([np.sign(t[0] - 1 / 3) + 2 * (t[0] - t[1]), 2 * (t[1] - t[0])])
+
+    ob = FunctionObjective(2, lambda t: abs(t[0] - 1 / 3) + (t[0] - t[1]) ** 2, gradient,
+                           lambda t: np.array([[2.0, -2.0], [-2.0, 2.0]]))
+    found = minimize(ob, np.array([2.0, -1.0]), method, max_iter=5000, seed=0)
+    assert found.stopped == "stalled" and not found.success and found.kind == "not_critical"
+    assert found.nit < 1000 and found.fun < 0.1

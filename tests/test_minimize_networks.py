@@ -1,5 +1,9 @@
 """`minimize` and `escape` on networks through the engine: where they end, in both precisions, in batches, from saddles."""
 
+import os
+import signal
+import threading
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -118,3 +122,13 @@ def test_newton_step_names_what_it_is_drawn_to():
     assert np.linalg.norm(H @ p + H.gradient) <= 1e-8 * np.linalg.norm(H.gradient)
     q = fc.saddle_free_newton_step(H, H.gradient)
     assert q @ H.gradient < 0
+
+
+def test_ctrl_c_returns_what_is_known():
+    """A real signal in the middle of the arithmetic."""
+    ob, model = blobs()
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    found = fc.minimize(ob, model.init(seed=0), "adam", max_iter=10**8, max_time=60, gtol=0.0)
+    assert found.stopped == "interrupted" and found.wall_time < 30
+    assert found.fun == ob.value(found.x) == found.history["loss"].min() and not found.success

@@ -1,6 +1,8 @@
 """What a product promises besides its numbers: symmetry, the same bits, a memory bound, blocks, and good manners with inputs."""
 import copy
+import os
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -140,16 +142,20 @@ def test_rounding_bounds_hold_where_units_saturate(activation, shift, dtype, rng
 # --- memory -------------------------------------------------------------------------------------------------------------
 
 
+def least_memory(p):
+    """What the state of one row takes, by the refusal of less."""
+    with pytest.raises(ValueError, match=r"memory=1 bytes is not enough: \d+ are needed") as refusal:
+        again(p, memory=1).hessian(p.theta)
+    return int(str(refusal.value).split(":")[1].split()[0])
+
+
 @pytest.mark.parametrize("net", ["tall", "wide"])
 def test_chunks(arch, net, drawn):
     """Under a memory bound rows go in chunks, a ragged last one included: the bound is kept, the sums agree to 1e-12."""
-    p = drawn(net)
+    p = drawn(net, N={"tall": 333, "wide": 21}[net])
     whole = everything(p.ob, p.theta, p.V)
     free = p.ob.hessian(p.theta)
-    with pytest.raises(ValueError, match=r"memory=1 bytes is not enough: \d+ are needed") as refusal:
-        again(p, memory=1).hessian(p.theta)
-    least = int(str(refusal.value).split(":")[1].split()[0])
-    seen = set()
+    least, seen = least_memory(p), set()
     for memory in (least, (9 * least + free.nbytes) // 10, (least + free.nbytes) // 2, 4 * free.nbytes):
         ob = again(p, memory=memory)
         for name, value in everything(ob, p.theta, p.V).items():
@@ -177,6 +183,45 @@ def test_a_bound_is_refused_or_kept(drawn):
     assert rows > 1
 
 
+def test_products_allocate_nothing(drawn):
+    """With out= given; and without it, only the result."""
+    p = drawn("wide")
+    H, out = p.ob.hessian(p.theta), np.empty(p.n)
+    H.product(p.v, out=out)
+    tracemalloc.start()
+    try:
+        for call, most in ((lambda: H.product(p.v, out=out), 2000), (lambda: H @ p.v, 2000 + out.nbytes)):
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            call()
+            assert tracemalloc.get_traced_memory()[1] - before <= most
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="the system does not say what a process holds")
+def test_memory_is_what_it_says(python):
+    """What the process grows by when an operator is made is its nbytes and the padded copy of X, to 10%; its end gives it back."""
+    python("""
+import numpy as np, fastcurv as fc
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+rng = np.random.default_rng(0)
+model = fc.MLP([100, 300, 300, 10], "softplus")
+X, y = rng.standard_normal((4000, 100)), rng.standard_normal((4000, 10))
+theta = model.init(seed=0)
+fc.Objective(model, X[:50], y[:50], "mse").hessian(theta) @ theta
+ob = fc.Objective(model, X, y, "mse")
+before = resident()
+H = ob.hessian(theta)
+H @ theta
+grown, said = resident() - before, H.nbytes + X.nbytes
+assert abs(grown - said) <= 0.1 * said, (grown, said)
+del H, ob
+assert resident() - before <= 0.1 * said, (resident() - before, said)
+""")
+
+
 # --- blocks of the matrix -----------------------------------------------------------------------------------------------
 
 
@@ -185,7 +230,8 @@ def test_a_bound_is_refused_or_kept(drawn):
 def test_restrict(arch, bias, memory, rng, problem):
     """A principal block, by layers or by indices, is the dense matrix's."""
     p = problem(rng, [4, 6, 6, 3], "tanh", "cross_entropy", 40, l2=0.1, bias=bias, residual=True)
-    ob = p.ob if memory is None else again(p, memory=p.ob.hessian(p.theta).nbytes * 3 // 4)
+    ob = p.ob if memory is None else again(p, memory=(least_memory(p) + p.ob.hessian(p.theta).nbytes) // 2)
+    assert (ob.hessian(p.theta).layout["chunk"] < 40) == (memory is not None)
     starts = np.cumsum([0] + [W.size + (b.size if bias else 0) for W, b in p.model.unflatten(p.theta)])
     for H in (ob.hessian(p.theta), ob.ggn(p.theta), ob.empirical_fisher(p.theta)):
         dense = H.to_dense()

@@ -43,7 +43,7 @@ def test_density_integrates_to_one(name, dtype, rng):
 def test_no_ghosts(dtype, rng):
     """Without reorthogonalisation the node at the outlier is doubled many times over in 120 steps."""
     spectrum = np.r_[100.0, np.linspace(-1, 1, 400)]
-    d = spectral_density(Prescribed(spectrum, seed=0, dtype=dtype), 4, 120, seed=0)
+    d = spectral_density(Prescribed(spectrum, seed=0, dtype=dtype), 4, 120, seed=0, deflate=False)
     for nodes in d.nodes:
         assert (np.abs(nodes - 100) < 1).sum() == 1
         assert (nodes < 2).sum() == 119
@@ -78,7 +78,7 @@ def test_quadrature_is_exact_for_polynomials(rng):
 
 def test_full_steps_give_the_spectrum_itself(rng):
     spectrum = np.sort(rng.standard_normal(30))
-    d = spectral_density(Prescribed(spectrum, seed=0), 2, 200, seed=0)
+    d = spectral_density(Prescribed(spectrum, seed=0), 2, 200, seed=0, deflate=False)
     assert d.n_products == 60 and np.abs(d.nodes - spectrum).max() <= 1e-10
 
 
@@ -88,8 +88,8 @@ def test_deflation_halves_the_distance_at_the_same_products(rng):
     plain, deflated = [], []
     for seed in range(6):
         op = Prescribed(spectrum, seed=0, dtype="float32")
-        a = spectral_density(op, 10, 60, seed=seed)
-        b = spectral_density(op, 10, 60, seed=seed, deflate=True)
+        a = spectral_density(op, 10, 60, seed=seed, deflate=False)
+        b = spectral_density(op, 10, 60, seed=seed)
         assert a.n_products == b.n_products == 600 and op.n_products == 1200
         assert b.n_deflated >= 10 and abs(b.integral() - 1) < 1e-6
         plain.append(a.wasserstein(spectrum) / mean)

@@ -2,6 +2,7 @@
 
 What could hang or kill the process runs in one of its own, with a time limit.
 """
+import os
 import platform
 import threading
 
@@ -133,6 +134,20 @@ assert engine.thread_workers() < 64
 """)
 
 
+def test_threadpoolctl(rng, problem):
+    """It sees the engine's team, and limits it for a while; the bits stay."""
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    ours = lambda: [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "fastcurv"]
+    p = problem(rng, [33, 31, 17, 7], "tanh", "mse", 700, n_threads=2)
+    H = p.ob.hessian(p.theta)
+    product, before = H @ p.theta, ours()
+    assert len(before) == 1 and before[0]["num_threads"] == engine.default_threads()
+    with threadpoolctl.threadpool_limits(1, user_api="fastcurv"):
+        assert ours()[0]["num_threads"] == engine.get_thread_limit() == 1
+        assert np.array_equal(H @ p.theta, product)
+    assert ours() == before and engine.get_thread_limit() == 0
+
+
 # --- fork ---------------------------------------------------------------------------------------------------------------
 
 
@@ -204,7 +219,7 @@ for _ in range(20):
     time.sleep(0.005)
     pid = os.fork()
     if pid == 0:
-        signal.alarm(20)
+        signal.alarm(10)
         code = 1
         try:
             for ob, theta, H, v, product in cases:
@@ -241,8 +256,8 @@ def interrupted(call, after=0.3):
 
 
 @pytest.mark.parametrize("prepare, call", [
-    ("H = drawn([160, 200, 10], 2000)[0].hessian(theta); V = np.tile(v[:, None], 100)", "H @ V"),
-    ("H = drawn([160, 200, 10], 2000)[0].hessian(theta); V = np.tile(v[:, None], 100)", "H.quadratic(V)"),
+    ("H = drawn([160, 200, 10], 1500)[0].hessian(theta); V = np.tile(v[:, None], 100)", "H @ V"),
+    ("H = drawn([160, 200, 10], 1500)[0].hessian(theta); V = np.tile(v[:, None], 100)", "H.quadratic(V)"),
     ("ob = drawn([160, 200, 10], 30000, memory=3000000)[0]; H = ob.hessian(theta)", "H @ v"),
     ("ob = drawn([160, 200, 10], 30000, memory=3000000)[0]", "ob.value_and_gradient(theta)"),
 ], ids=["a block of vectors", "forms", "a product in chunks", "a gradient in chunks"])
@@ -349,6 +364,7 @@ def test_threads_variable(python, monkeypatch, rng, problem):
     assert python(show, environment={"FASTCURV_NUM_THREADS": "5"}).stdout.strip() == "5"
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinity")
 def test_affinity_is_respected(python):
     """The default number of threads is that of the CPUs the process may use."""
     python("""

@@ -129,19 +129,13 @@ def test_an_unsolved_net_is_not_critical_and_a_solved_one_is_a_minimum():
     theta = model.init(seed=0)
     start = classify(ob, theta)
     assert start.kind == "not_critical" and start.gradient_norm > start.gradient_tol and not start.plateau
-    end = fc.find_critical_point(ob, theta) if hasattr(fc, "find_critical_point") else _find(ob, theta)
+    end = fc.find_critical_point(ob, theta)
     assert end.success
     report = classify(ob, end.x)
     H = ob.hessian(end.x).to_dense()
     eigenvalues = np.linalg.eigvalsh(H)
     assert report.n_negative == (eigenvalues < 0).sum() and report.n_positive == (eigenvalues > 0).sum()
     assert report.kind == ("minimum" if eigenvalues[0] > 0 else "saddle")
-
-
-def _find(ob, theta):
-    from fastcurv.find import find_critical_point
-
-    return find_critical_point(ob, theta)
 
 
 def test_plateaus_are_named():
@@ -173,6 +167,28 @@ def test_kinks_take_the_certificate():
     at = classify(ob, np.array([1.0, -1.0, 0.0, 0.0]), gradient_tol=10.0)
     assert at.n_kinks == 1 and not at.certified and "kink" in at.reason
     assert clear.n_kinks == 0 and clear.certified
+
+
+@pytest.mark.parametrize("dense_below", [0, 4096])
+def test_at_a_kink_nothing_is_called_a_minimum_and_a_saddle_must_fall(dense_below):
+    """ReLU nets with weight decay close to the origin: each side of the kinks has a Hessian of its own."""
+    rng = np.random.default_rng(0)
+    kinds = []
+    for _ in range(20):
+        X = rng.standard_normal((15, 2))
+        y = rng.random(15)
+        model = ReferenceModel([2, 3, 1], "relu")
+        theta = 1e-17 * rng.standard_normal(model.n_params)
+        theta[-1] = y.mean() / (1 + rng.choice([0.05, 1.0]) / 2)
+        ob = compiled(ReferenceObjective(model, X, y, l2=2 * (y.mean() / theta[-1] - 1)))
+        report = classify(ob, theta, dense_below=dense_below, failure_probability=0.01)
+        assert report.n_kinks == 45 and not report.certified and report.gradient_norm <= report.gradient_tol
+        assert report.kind in ("undecided", "saddle") and "kink" in report.reason
+        if report.kind == "saddle":
+            escaped = fc.escape(ob, theta, report.escape_direction)
+            assert escaped.fun < ob.value(theta)
+        kinds.append(report.kind)
+    assert set(kinds) == {"undecided", "saddle"}
 
 
 def test_the_gradient_norm_is_held_against_what_the_caller_says():

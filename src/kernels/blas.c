@@ -26,6 +26,7 @@ void fc_blas_over(const fc_table *under, const fc_table *reference, fc_gemm_f32 
         blas[d].name = "blas";
         blas[d].vector_bytes = blas[d].real_bytes;
         blas[d].block = block_whole;
+        blas[d].rounds = reference[d].rounds;
         blas[d].pack = reference[d].pack;
         blas[d].product = d ? product_f64 : product_f32;
         blas[d].scratch = 0;

@@ -42,9 +42,8 @@ typedef enum {                       /* phi of a hidden layer */
 
 typedef enum { FC_MSE, FC_CROSS_ENTROPY, FC_BINARY_CROSS_ENTROPY } fc_loss;
 
-static inline int fc_derived(fc_activation phi) {
-    return phi == FC_TANH || phi == FC_SIGMOID || phi == FC_RELU || phi == FC_LEAKY_RELU;
-}
+static inline int fc_slope_from_a(fc_activation phi) { return phi == FC_RELU || phi == FC_LEAKY_RELU; }
+static inline int fc_bend_from_delta(fc_activation phi) { return phi == FC_TANH || phi == FC_SIGMOID; }
 
 /* What happens to a finished tile of a product, while it is in cache. c is the tile; d, p, q, r, skip are matrices of the
  * output's shape, u a vector over its columns, all padded; d may be c, everything else is its own.
@@ -60,10 +59,10 @@ static inline int fc_derived(fc_activation phi) {
  * block of rows, and in all steps `total` is one double for each item: partial sums are fixed by the blocks and never by the
  * threads. c, d and p are stored even where nobody will read them.
  *
- * Where phi' and phi'' follow from a = phi(z), nothing but a and delta need be kept: in the steps but FC_STEP_ACTIVATE, a `phi`
- * that is `fc_derived` says that p holds a and q holds delta = e phi', from which phi' and e phi'' are made on the spot:
- *   tanh  phi' = 1 - a a, e phi'' = -2 a delta      sigmoid  phi' = a (1 - a), e phi'' = (1 - 2 a) delta
- *   relu, leaky_relu  phi' by the sign of a, no phi''. */
+ * Where phi'' follows from a = phi(z), e phi'' need not be kept. In the steps but FC_STEP_ACTIVATE, `phi` says what q holds:
+ *   tanh     q is delta = e phi', and e phi'' = -2 a delta          sigmoid   q is delta, and e phi'' = (1 - 2 a) delta
+ *   relu, leaky_relu   p is a itself, whose sign gives phi'          all else   p is phi', q is e phi''
+ * phi' is kept as it was computed: 1 - a a would lose it where a unit is saturated. */
 typedef enum {
     FC_STEP_NONE, FC_STEP_ACTIVATE, FC_STEP_R_ACTIVATE, FC_STEP_BACKWARD, FC_STEP_R_BACKWARD, FC_STEP_DOT
 } fc_step_kind;
@@ -75,6 +74,7 @@ typedef struct {
     void *d;  ptrdiff_t ldd;
     void *p;  ptrdiff_t ldp;
     void *q;  ptrdiff_t ldq;
+    const void *a;  ptrdiff_t lda;
     const void *r;  ptrdiff_t ldr;
     const void *skip;  ptrdiff_t ldskip;
     void *sums;  ptrdiff_t ldsums;
@@ -146,7 +146,8 @@ typedef struct fc_table {
 
     /* --- products (gemm.inc) --- */
     void (*block)(fc_product *job);          /* choose row_block and col_block from the sizes alone */
-    void (*product)(const fc_product *job, ptrdiff_t row_item, ptrdiff_t col_item, void *scratch);     /* one item, whole depth */
+    int (*rounds)(const fc_product *job);    /* how many slices of depth; all items of one are done before the next begins */
+    void (*product)(const fc_product *job, int round, ptrdiff_t row_item, ptrdiff_t col_item, void *scratch);
     size_t scratch;                          /* bytes of scratch, 64-byte aligned, that one call of `product` may use */
 
     /* --- activations (activations.inc): a = phi(z), p = phi'(z), q = phi''(z) ---
@@ -161,10 +162,6 @@ typedef struct fc_table {
     /* rdelta = (d2L/dz2) rz. rz, rdelta (rows, cols) padded, may be the same; h, s, top of `job` as `loss` left them. */
     void (*r_loss)(const fc_loss_rows *job, ptrdiff_t rows, ptrdiff_t cols, const void *rz, ptrdiff_t ldrz,
                    void *rdelta, ptrdiff_t ldr);
-
-    /* The same with |d2L/dz2| in its place, rz >= 0: what rounding can make of it (see the rounding bound in operators.py). */
-    void (*r_loss_abs)(const fc_loss_rows *job, ptrdiff_t rows, ptrdiff_t cols, const void *rz, ptrdiff_t ldrz,
-                       void *rdelta, ptrdiff_t ldr);
 
     /* rdelta = factor * <delta, rz> delta, row by row: the Fisher's place of the loss. All padded. */
     void (*r_fisher)(double factor, ptrdiff_t rows, ptrdiff_t cols, const void *delta, ptrdiff_t ldd,

@@ -42,7 +42,10 @@ class Objective:
     Notes
     -----
     The state kept at theta is ``a``, ``phi'``, ``e phi''`` and ``delta`` of every layer and W packed both ways: of the
-    order of ``6 N sum(widths) + 2 n`` numbers with the scratch of a product; `Curvature.nbytes` is exact.
+    order of ``6 N sum(widths) + 2 n`` numbers with the scratch of a product; `Curvature.nbytes` is exact. Batch normalisation
+    keeps two more numbers for each row and hidden unit. Its statistics are those of all rows whatever their weights; where
+    `memory` makes chunks they are gathered first, by two passes over the rows for each hidden layer at theta, and two more for
+    each vector.
 
     Examples
     --------

@@ -55,7 +55,7 @@ class MLP:
         self.sizes = _check_sizes(sizes)
         self.activation = _check_activation(activation, len(self.sizes) - 2)
         self.bias, self.residual = _check_bool(bias, "bias"), _check_bool(residual, "residual")
-        self.dtype = _check_dtype(dtype)
+        self.dtype = check_dtype(dtype)
         self.shapes = tuple(zip(self.sizes[1:], self.sizes[:-1]))
         self.n_params = sum(m * k + (m if self.bias else 0) for m, k in self.shapes)
         if self.n_params * 8 >= 2 ** 62:
@@ -122,7 +122,10 @@ class MLP:
 
     def flatten(self, layers):
         """The flat vector of ``[(W, b), ...]``: the inverse of `unflatten`."""
-        layers = list(layers)
+        try:
+            layers = [(W, b) for W, b in layers]
+        except (TypeError, ValueError):
+            raise TypeError(f"layers is {layers!r:.60}; wanted a list of pairs (W, b), one for each layer") from None
         if len(layers) != len(self.shapes):
             raise ValueError(f"layers has {len(layers)} entries; wanted {len(self.shapes)}, one (W, b) for each layer")
         parts = []
@@ -212,7 +215,7 @@ def _check_bool(x, name):
     return bool(x)
 
 
-def _check_dtype(dtype):
+def check_dtype(dtype):
     try:
         found = np.dtype(dtype)
     except TypeError:

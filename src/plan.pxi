@@ -72,7 +72,9 @@ cdef class Plan:
     cdef char *block_
     cdef char *vector_block
     cdef readonly Rows rows
-    cdef readonly object theta, lock
+    cdef object __weakref__
+    cdef readonly object theta
+    cdef public object lock
     cdef readonly double value, l2
     cdef readonly object gradient
     cdef readonly Py_ssize_t nbytes
@@ -303,7 +305,11 @@ cdef class Plan:
         self.theta, self.gradient, self.at_chunk, self.done = theta, None, -1, 0
         with nogil:
             pack_all(&self.P, self.P.theta, False, 0)
-        self.walk(gradient)
+        try:
+            self.walk(gradient)
+        except BaseException:                    # interrupted: nothing here belongs to theta
+            self.theta = None
+            raise
 
     def finish(self):
         """The gradient, after a bind without it."""
@@ -383,7 +389,7 @@ cdef class Plan:
             if self.P.active[l]:
                 self.P.first = l
 
-    cdef void go(self, Job *job, char *out, Py_ssize_t out_step) noexcept nogil:
+    cdef int go(self, Job *job, char *out, Py_ssize_t out_step) except -1 nogil:
         """The job over all chunks. out: by parameters (sums over rows), or by rows (JVP), out_step bytes a vector."""
         cdef PlanS *P = &self.P
         cdef Py_ssize_t r0, j
@@ -403,9 +409,15 @@ cdef class Plan:
             serve(job)
             job.add = True
             r0 += P.chunk
+            if P.chunk < P.N:
+                with gil:
+                    PyErr_CheckSignals()
+        return 0
 
     cdef Py_ssize_t room_for(self, Py_ssize_t vectors) except -1:
-        """How many of them are taken at once: side by side where tall, one pass over the data each where wide and kept."""
+        """How many of them are taken at once: side by side where tall, in one pass over chunks, else one by one."""
+        if not self.P.panel and self.P.chunk == self.P.N:
+            return 1
         vectors = min(vectors, <Py_ssize_t>TALL_BLOCK)
         if self.P.panel and vectors > self.P.block:
             self.reserve(vectors)
@@ -481,6 +493,11 @@ cdef class Plan:
                 for i in range(min(P.chunk, P.N - r0)):
                     memcpy(o + (r0 + i) * y.m * size, y.a + i * y.ldm * size, y.m * size)
                 r0 += P.chunk
+
+    def after_fork(self):
+        """In a child: nobody is left to release the lock, and what its holder was making is half made."""
+        if self.lock.locked():
+            self.lock, self.at_chunk, self.done = threading.Lock(), -1, 0
 
     @property
     def layout(self):

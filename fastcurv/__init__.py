@@ -21,6 +21,11 @@ from .estimates import trace
 from .critical import classify
 from .find import find_critical_point
 
+from .invariance import flip_tanh
+from .invariance import permute_hidden
+from .invariance import rescale_relu
+
+from .steps import IndefiniteHessianWarning
 from .steps import escape
 from .steps import newton_step
 from .steps import saddle_free_newton_step

@@ -8,11 +8,6 @@ basis; sums over panels are float64, which keeps the error of a long float32 inn
 
 import numpy as np
 
-try:
-    from ._engine import project_rows, subtract_rows
-except ImportError:  # without them NumPy's BLAS does the same sweeps
-    project_rows = subtract_rows = None
-
 PANEL_BYTES = 5 << 20
 LONG_PANEL = 65536
 GEMM_FROM = 4  # vectors in a batch from which one matrix product beats as many matrix-vector products
@@ -26,8 +21,6 @@ def panels(rows, n, itemsize):
 
 def project(Q, W):
     """The coefficients ``C (s, m) = W Q'`` in float64, for `Q (m, n)` and `W (s, n)`."""
-    if project_rows is not None:
-        return project_rows(Q, W)
     C = np.zeros((len(W), len(Q)))
     for cut in _cuts(Q, W):
         q = Q[:, cut]
@@ -41,8 +34,6 @@ def project(Q, W):
 
 def subtract(Q, W, C):
     """``W -= C Q`` in place; returns the squared norms of the new rows, which are in cache anyway."""
-    if subtract_rows is not None:
-        return subtract_rows(Q, W, C)
     squares = np.zeros(len(W))
     coefficients = C.astype(Q.dtype)
     for cut in _cuts(Q, W):

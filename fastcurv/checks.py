@@ -62,7 +62,8 @@ def check_array(x, name, dtype=None):
         raise TypeError(f"{name} has dtype {a.dtype}; wanted real numbers")
     if dtype is None:
         dtype = a.dtype if a.dtype in (np.float32, np.float64) else np.float64
-    a = a.astype(dtype, copy=False)
+    with np.errstate(over="ignore"):             # what overflows is refused below
+        a = a.astype(dtype, copy=False)
     if not np.isfinite(a).all():
         raise ValueError(f"{name} holds NaN or infinity; wanted finite numbers")
     return a

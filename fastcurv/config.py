@@ -29,7 +29,14 @@ def show_config(mode="print"):
 
 
 def show_versions(mode="print"):
-    """Print the versions of everything a result depends on; ``mode="dict"`` returns them."""
+    """Print the versions of everything a result depends on; ``mode="dict"`` returns them.
+
+    Examples
+    --------
+    >>> import fastcurv as fc
+    >>> fc.show_versions("dict")["numpy"].count(".")
+    2
+    """
     from . import __version__
     return _show(mode, {
         "fastcurv": __version__,

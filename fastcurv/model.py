@@ -69,7 +69,7 @@ class MLP:
         self.sizes = _check_sizes(sizes)
         self.activation = _check_activation(activation, len(self.sizes) - 2)
         self.bias, self.residual = _check_bool(bias, "bias"), _check_bool(residual, "residual")
-        self.dtype, self.batch_norm = _check_dtype(dtype), _check_bool(batch_norm, "batch_norm")
+        self.dtype, self.batch_norm = check_dtype(dtype), _check_bool(batch_norm, "batch_norm")
         self.shapes = tuple(zip(self.sizes[1:], self.sizes[:-1]))
         self.starts = (0, *itertools.accumulate(sum(map(math.prod, self.parts(l))) for l in range(len(self.shapes))))
         self.n_params = self.starts[-1]
@@ -319,7 +319,7 @@ def _check_bool(x, name):
     return bool(x)
 
 
-def _check_dtype(dtype):
+def check_dtype(dtype):
     try:
         found = np.dtype(dtype)
     except TypeError:

@@ -1,6 +1,8 @@
 """The loss of a network on data, as a function of theta, with its derivatives."""
 
+import os
 import threading
+import weakref
 
 import numpy as np
 
@@ -10,6 +12,17 @@ from .model import MLP
 from .operators import Curvature, Jacobian
 
 LOSSES = tuple(_engine.LOSSES)
+
+_living = weakref.WeakSet()                  # objectives and plans, whose locks a fork may leave held by nobody
+
+
+def _after_fork():
+    for one in list(_living):
+        one.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Objective:
@@ -77,6 +90,14 @@ class Objective:
         labels = self.y if self.y.dtype == np.int32 else None
         self._rows = _engine.Rows(self.X, None if labels is not None else self.y, labels, self.sample_weight)
         self._plan, self._spare, self._lock = None, [], threading.RLock()
+        _living.add(self)
+
+    def after_fork(self):
+        """In a child of `os.fork`: a lock that another thread held is nobody's now, nor is what that thread was making."""
+        if not self._lock.acquire(blocking=False):
+            self._lock, self._plan = threading.RLock(), None
+        else:
+            self._lock.release()
 
     def __getstate__(self):
         return {name: value for name, value in self.__dict__.items() if name not in ("_rows", "_plan", "_spare", "_lock")}
@@ -102,8 +123,10 @@ class Objective:
     def _new_plan(self):
         threads = self.n_threads or _engine.default_threads()
         m = self.model
-        return _engine.Plan(m.sizes, m.activation, m.skips, m.bias, self._rows, self.loss, self.divisor, self.l2,
+        plan = _engine.Plan(m.sizes, m.activation, m.skips, m.bias, self._rows, self.loss, self.divisor, self.l2,
                             threads, self.memory or 0, batch_norm=m.batch_norm)
+        _living.add(plan)
+        return plan
 
     def rounding_bound(self, theta):
         """A bound on ``||computed(gradient) - gradient||`` at theta; see `fastcurv.rounding`.

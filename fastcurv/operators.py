@@ -5,6 +5,8 @@ import weakref
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
+from .model import check_dtype
+
 DENSE_BLOCK = 64                 # columns of the identity that to_dense multiplies at a time
 
 
@@ -181,7 +183,7 @@ class Curvature(LinearOperator):
 
     def astype(self, dtype):
         """The same operator at the same theta in another precision."""
-        if np.dtype(dtype) == self.dtype:
+        if check_dtype(dtype) == self.dtype:
             return self
         return Curvature(self.objective.astype(dtype), self.theta, self.kind)
 

@@ -17,7 +17,17 @@ DENSE_BELOW = 512  # n products and n^3 flops are then a matter of milliseconds
 
 
 class IndefiniteHessianWarning(UserWarning):
-    """A Newton step was taken where the Hessian has negative curvature."""
+    """A Newton step was taken where the Hessian has negative curvature.
+
+    Examples
+    --------
+    >>> import warnings, numpy as np, fastcurv as fc
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     step = fc.newton_step(np.diag([1.0, -1.0]), np.ones(2))
+    >>> caught[0].category.__name__
+    'IndefiniteHessianWarning'
+    """
 
 
 def _dense(op, n):

@@ -21,10 +21,14 @@ def register():
         check_symbols = ("fc_team_limit", "fc_team_get_limit")
 
         def get_num_threads(self):
-            return _engine.get_thread_limit() or _engine.default_threads()
+            """The limit in force, or what would be used by default; it is remembered, so that putting it back lifts a limit."""
+            limit = _engine.get_thread_limit()
+            self.unlimited = not limit
+            return limit or _engine.default_threads()
 
         def set_num_threads(self, num_threads):
-            _engine.set_thread_limit(num_threads if num_threads < _engine.default_threads() else 0)
+            lifted = getattr(self, "unlimited", False) and num_threads == _engine.default_threads() and _engine.get_thread_limit()
+            _engine.set_thread_limit(0 if lifted else num_threads)
 
         def get_version(self):
             from . import __version__

@@ -376,16 +376,16 @@ cdef Py_ssize_t norm_r_backward(Pass *t, Py_ssize_t l, fc_product *job, char *ou
 
 # --- rows in chunks: the means of one layer after the other ------------------------------------------------------------------
 
-cdef void gather(Plan plan, Job *job, Stage stage, Py_ssize_t l) noexcept nogil:
+cdef int gather(Plan plan, Job *job, Stage stage, Py_ssize_t l) except -1 nogil:
     """One pass over all rows for the means of one layer; what the pass needs of the layers before it is known."""
     cdef PlanS *P = &plan.P
     cdef Pass t
     cdef Py_ssize_t r0 = 0
     cdef int wanted = 0 if stage == MOMENTS else 2 if stage == RDU_MEANS else 1
     t.P, t.bench, t.serial, t.kind, t.r0, t.v = P, &P.wide, False, job.kind, 0, 0
+    P.stage, P.seen = NO_STAGE, 0
     while r0 < P.N:
         t.rows = min(P.chunk, P.N - r0)
-        P.stage = NO_STAGE
         if wanted == 0:
             plan.load(r0, t.rows)
         elif plan.at_chunk != r0 or plan.done < wanted:
@@ -403,8 +403,11 @@ cdef void gather(Plan plan, Job *job, Stage stage, Py_ssize_t l) noexcept nogil:
                 r_backward(&t, NULL, False)
         if stage == MOMENTS or stage == DU_MEANS:
             plan.at_chunk = -1                 # left half way
+        P.stage = NO_STAGE
         r0 += P.chunk
-    P.stage = NO_STAGE
+        with gil:
+            PyErr_CheckSignals()
+    return 0
 
 
 cdef int gather_at_theta(Plan plan, bint gradient) except -1:
@@ -415,24 +418,20 @@ cdef int gather_at_theta(Plan plan, bint gradient) except -1:
     if not in_turns(P):
         return 0
     memset(&job, 0, sizeof(job))
-    P.seen = 0
-    for l in range(P.n_layers - 1):
-        with nogil:
+    with nogil:
+        for l in range(P.n_layers - 1):
             gather(plan, &job, MOMENTS, l)
-        PyErr_CheckSignals()
-    for l in range(P.n_layers - 2 if gradient else -1, -1, -1):
-        with nogil:
+        for l in range(P.n_layers - 2 if gradient else -1, -1, -1):
             gather(plan, &job, DU_MEANS, l)
-        PyErr_CheckSignals()
     return 0
 
 
-cdef void gather_along_v(Plan plan, Job *job) noexcept nogil:
+cdef int gather_along_v(Plan plan, Job *job) except -1 nogil:
     """Along one vector: those of rz upwards, those of rdu downwards, as far as the job needs them."""
     cdef PlanS *P = &plan.P
     cdef Py_ssize_t l
     if not in_turns(P):
-        return
+        return 0
     if job.kind != VJP:
         P.v = job.v
         pack_all(P, P.v, True, 0)
@@ -441,6 +440,7 @@ cdef void gather_along_v(Plan plan, Job *job) noexcept nogil:
     if job.stages & PRODUCT and job.kind != JVP:
         for l in range(P.n_layers - 2, P.first - 1, -1):
             gather(plan, job, RDU_MEANS, l)
+    return 0
 
 
 def statistics(Plan plan):

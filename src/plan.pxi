@@ -6,55 +6,12 @@ LOSSES = {"mse": FC_MSE, "cross_entropy": FC_CROSS_ENTROPY, "binary_cross_entrop
 KINDS = {"hessian": HESSIAN, "ggn": GGN, "fisher": FISHER}
 
 
-cdef char *pointer(array) except? NULL:
-    """Where an array's numbers begin."""
-    cdef Py_buffer view
-    PyObject_GetBuffer(array, &view, PyBUF_STRIDES)
-    cdef char *start = <char *>view.buf
-    PyBuffer_Release(&view)
-    return start
-
-
 cdef enum:
     MAX_GROUPS = 32             # tall: partial sums kept, whatever the number of threads
     TALL_WEIGHTS = 1 << 18      # bytes of parameters up to which a net's products are better served tall
     PANEL_BYTES = 1 << 18       # what a panel's rows may take of the second-level cache
     SERIAL_FLOPS = 3000000      # below this, waking a thread costs more than it saves
     TALL_BLOCK = 16             # vectors served side by side by a tall plan
-
-
-cdef class Rows:
-    """The data of an objective as the passes want it. X (N, d) may have any strides, y (N, d_out) rows of any distance,
-    labels (N,) int32 and weight (N,) are contiguous; none is copied, but for one padded copy of X made on first use."""
-    cdef readonly object X, y, labels, weight
-    cdef Data D
-
-    def __cinit__(self, X, y, labels, weight):
-        self.X, self.y, self.labels, self.weight = X, y, labels, weight
-        cdef Data *D = &self.D
-        D.ldx = padded(X.shape[1], X.itemsize)
-        D.X, D.x_rs, D.x_cs = pointer(X), X.strides[0] // X.itemsize, X.strides[1] // X.itemsize
-        if y is not None:
-            D.y, D.ldy = pointer(y), y.strides[0] // y.itemsize
-        if labels is not None:
-            D.labels = <int32_t *>pointer(labels)
-        if weight is not None:
-            D.weight = pointer(weight)
-
-    def __dealloc__(self):
-        fc_block_free(self.D.x)
-
-    cdef int pad(self, const fc_table *K) except -1:
-        """Copy X into its padded form, unless that is done."""
-        cdef Data *D = &self.D
-        cdef Py_ssize_t size = self.X.itemsize, rows = self.X.shape[0]
-        if D.x != NULL:
-            return 0
-        D.x = <char *>fc_block(rows * D.ldx * size)
-        if D.x == NULL:
-            raise MemoryError(f"no memory for a padded copy of X ({rows} rows of {D.ldx * size} bytes)")
-        K.copy(rows, self.X.shape[1], D.X, D.x_rs, D.x_cs, D.x, D.ldx)
-        return 0
 
 
 cdef class Plan:
@@ -72,7 +29,9 @@ cdef class Plan:
     cdef char *block_
     cdef char *vector_block
     cdef readonly Rows rows
-    cdef readonly object theta, lock
+    cdef object __weakref__
+    cdef readonly object theta
+    cdef public object lock
     cdef readonly double value, l2
     cdef readonly object gradient
     cdef readonly Py_ssize_t nbytes
@@ -307,7 +266,11 @@ cdef class Plan:
         self.theta, self.gradient, self.at_chunk, self.done = theta, None, -1, 0
         with nogil:
             pack_all(&self.P, self.P.theta, False, 0)
-        self.walk(gradient)
+        try:
+            self.walk(gradient)
+        except BaseException:                    # interrupted: nothing here belongs to theta
+            self.theta = None
+            raise
 
     def finish(self):
         """The gradient, after a bind without it."""
@@ -388,7 +351,7 @@ cdef class Plan:
             if self.P.active[l]:
                 self.P.first = l
 
-    cdef void go(self, Job *job, char *out, Py_ssize_t out_step) noexcept nogil:
+    cdef int go(self, Job *job, char *out, Py_ssize_t out_step) except -1 nogil:
         """The job over all chunks. out: by parameters (sums over rows), or by rows (JVP), out_step bytes a vector."""
         cdef PlanS *P = &self.P
         cdef Py_ssize_t r0, j
@@ -409,10 +372,16 @@ cdef class Plan:
             serve(job)
             job.add = True
             r0 += P.chunk
+            if P.chunk < P.N:
+                with gil:
+                    PyErr_CheckSignals()
+        return 0
 
     cdef Py_ssize_t room_for(self, Py_ssize_t vectors) except -1:
-        """How many of them are taken at once: side by side where tall, one pass over the data each where wide and kept."""
-        vectors = min(vectors, <Py_ssize_t>(1 if in_turns(&self.P) else TALL_BLOCK))
+        """How many of them are taken at once: side by side where tall, in one pass over chunks, else one by one."""
+        if in_turns(&self.P) or (not self.P.panel and self.P.chunk == self.P.N):
+            return 1
+        vectors = min(vectors, <Py_ssize_t>TALL_BLOCK)
         if self.P.panel and vectors > self.P.block:
             self.reserve(vectors)
             vectors = min(vectors, self.P.block)
@@ -487,6 +456,11 @@ cdef class Plan:
                 for i in range(min(P.chunk, P.N - r0)):
                     memcpy(o + (r0 + i) * y.m * size, y.a + i * y.ldm * size, y.m * size)
                 r0 += P.chunk
+
+    def after_fork(self):
+        """In a child: nobody is left to release the lock, and what its holder was making is half made."""
+        if self.lock.locked():
+            self.lock, self.at_chunk, self.done = threading.Lock(), -1, 0
 
     @property
     def layout(self):

@@ -23,9 +23,10 @@ def padded_copy(array, Py_ssize_t extra_rows=0):
     return whole, view, ld
 
 
-def probe_product(A, B, A2=None, B2=None, C=None, arch=None, str b_form="padded", int threads=0):
+def probe_product(A, B, A2=None, B2=None, C=None, arch=None, str b_form="padded", int threads=0,
+                  int repeat=1):
     """[C +] A B [+ A2 B2] by a table's product. A may have any strides; B is brought to `b_form`: "padded", "packed", "plain".
-    threads: 0 in one item, else in items over the team."""
+    threads: 0 in one item, else in items over the team. repeat: so often, for a stopwatch."""
     cdef const fc_table *K = table_of(arch, A)
     cdef Py_ssize_t size = A.itemsize, VL = K.vector_bytes // size, i, j
     cdef fc_product job
@@ -67,7 +68,8 @@ def probe_product(A, B, A2=None, B2=None, C=None, arch=None, str b_form="padded"
         bench[i].gemm = scratch_ + i * step_
     t.P, t.bench, t.serial = &P, bench, threads == 0
     with nogil:
-        run(&t, &job)
+        for i in range(repeat):
+            run(&t, &job)
     return out
 
 

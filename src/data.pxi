@@ -1,0 +1,43 @@
+# The data of an objective, as the plans that share it see it.
+
+cdef char *pointer(array) except? NULL:
+    """Where an array's numbers begin."""
+    cdef Py_buffer view
+    PyObject_GetBuffer(array, &view, PyBUF_STRIDES)
+    cdef char *start = <char *>view.buf
+    PyBuffer_Release(&view)
+    return start
+
+
+cdef class Rows:
+    """The data of an objective as the passes want it. X (N, d) may have any strides, y (N, d_out) rows of any distance,
+    labels (N,) int32 and weight (N,) are contiguous; none is copied, but for one padded copy of X made on first use."""
+    cdef readonly object X, y, labels, weight
+    cdef Data D
+
+    def __cinit__(self, X, y, labels, weight):
+        self.X, self.y, self.labels, self.weight = X, y, labels, weight
+        cdef Data *D = &self.D
+        D.ldx = padded(X.shape[1], X.itemsize)
+        D.X, D.x_rs, D.x_cs = pointer(X), X.strides[0] // X.itemsize, X.strides[1] // X.itemsize
+        if y is not None:
+            D.y, D.ldy = pointer(y), y.strides[0] // y.itemsize
+        if labels is not None:
+            D.labels = <int32_t *>pointer(labels)
+        if weight is not None:
+            D.weight = pointer(weight)
+
+    def __dealloc__(self):
+        fc_block_free(self.D.x)
+
+    cdef int pad(self, const fc_table *K) except -1:
+        """Copy X into its padded form, unless that is done."""
+        cdef Data *D = &self.D
+        cdef Py_ssize_t size = self.X.itemsize, rows = self.X.shape[0]
+        if D.x != NULL:
+            return 0
+        D.x = <char *>fc_block(rows * D.ldx * size)
+        if D.x == NULL:
+            raise MemoryError(f"no memory for a padded copy of X ({rows} rows of {D.ldx * size} bytes)")
+        K.copy(rows, self.X.shape[1], D.X, D.x_rs, D.x_cs, D.x, D.ldx)
+        return 0

@@ -14,6 +14,7 @@ from .lanczos import eigsh
 from .spectrum import eigvalsh
 from .spectrum import inertia
 from .density import spectral_density
+from .krylov import Krylov
 from .estimates import diagonal
 from .estimates import frobenius_norm
 from .estimates import trace

@@ -8,9 +8,10 @@ basis; sums over panels are float64, which keeps the error of a long float32 inn
 
 import numpy as np
 
+from .sweeps import project_rows, subtract_rows
+
 PANEL_BYTES = 5 << 20
 LONG_PANEL = 65536
-GEMM_FROM = 4  # vectors in a batch from which one matrix product beats as many matrix-vector products
 
 
 def panels(rows, n, itemsize):
@@ -21,36 +22,12 @@ def panels(rows, n, itemsize):
 
 def project(Q, W):
     """The coefficients ``C (s, m) = W Q'`` in float64, for `Q (m, n)` and `W (s, n)`."""
-    C = np.zeros((len(W), len(Q)))
-    for cut in _cuts(Q, W):
-        q = Q[:, cut]
-        if len(W) >= GEMM_FROM:
-            C += (q @ W[:, cut].T).T
-            continue
-        for i, w in enumerate(W):
-            C[i] += q @ w[cut]
-    return C
+    return project_rows(Q, W)
 
 
 def subtract(Q, W, C):
     """``W -= C Q`` in place; returns the squared norms of the new rows, which are in cache anyway."""
-    squares = np.zeros(len(W))
-    coefficients = C.astype(Q.dtype)
-    for cut in _cuts(Q, W):
-        q = Q[:, cut]
-        if len(W) >= GEMM_FROM:
-            W[:, cut] -= coefficients @ q
-        else:
-            for i, c in enumerate(coefficients):
-                W[i, cut] -= c @ q
-        for i, w in enumerate(W):
-            squares[i] += w[cut] @ w[cut]
-    return squares
-
-
-def _cuts(Q, W):
-    """Panels: of a size to stay in cache where each vector sweeps them, long ones for a matrix product."""
-    return panels(1 if len(W) >= GEMM_FROM else len(Q), Q.shape[1], Q.itemsize)
+    return subtract_rows(Q, W, C)
 
 
 def rotate(Q, S):

@@ -84,7 +84,7 @@ cdef inline char *of_v(PlanS *P, Py_ssize_t l, Py_ssize_t start) noexcept nogil:
 
 # --- sums and sweeps over the pass's rows, in blocks over the team ----------------------------------------------------------
 
-cdef struct Sweeps:
+cdef struct NormSweeps:
     Pass *t
     Layer *y
     int n_jobs
@@ -93,14 +93,14 @@ cdef struct Sweeps:
     char *c
 
 
-cdef Sweeps sweeps(Pass *t, Layer *y) noexcept nogil:
-    cdef Sweeps s
+cdef NormSweeps norm_sweeps(Pass *t, Layer *y) noexcept nogil:
+    cdef NormSweeps s
     memset(&s, 0, sizeof(s))
     s.t, s.y = t, y
     return s
 
 
-cdef inline fc_norm *add_sweep(Sweeps *s, fc_norm_kind kind, char *out) noexcept nogil:
+cdef inline fc_norm *add_sweep(NormSweeps *s, fc_norm_kind kind, char *out) noexcept nogil:
     cdef fc_norm *job = &s.job[s.n_jobs]
     s.n_jobs += 1
     job.kind, job.h, job.ld, job.out = kind, s.y.norm.h, s.y.ldm, out
@@ -117,7 +117,7 @@ cdef fc_norm shifted(PlanS *P, const fc_norm *job, Py_ssize_t row) noexcept nogi
 
 
 cdef void sums_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    cdef Sweeps *s = <Sweeps *>context
+    cdef NormSweeps *s = <NormSweeps *>context
     cdef PlanS *P = s.t.P
     cdef fc_norm job = shifted(P, &s.job[0], part * LOSS_ROWS)
     job.sums, job.ldsums = s.y.norm.parts + part * 2 * s.y.ldm, s.y.ldm
@@ -127,7 +127,7 @@ cdef void sums_part(void *context, Py_ssize_t part, int member) noexcept nogil:
 cdef void take_sums(Pass *t, Layer *y, const char *x, const char *h, const char *other, const char *r, const double *mean) noexcept nogil:
     """norm.here = (sum of x, sum of x h [+ other r]) over the rows of the pass, blocks added in order."""
     cdef Norm *n = y.norm
-    cdef Sweeps s = sweeps(t, y)
+    cdef NormSweeps s = norm_sweeps(t, y)
     cdef Py_ssize_t blocks = (t.rows + LOSS_ROWS - 1) // LOSS_ROWS, i, j
     s.job[0].x, s.job[0].h, s.job[0].y, s.job[0].r, s.job[0].mean, s.job[0].ld = x, h, other, r, mean, y.ldm
     fc_team_run(t.P.threads, blocks, sums_part, &s)
@@ -139,7 +139,7 @@ cdef void take_sums(Pass *t, Layer *y, const char *x, const char *h, const char 
 
 
 cdef void sweep_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    cdef Sweeps *s = <Sweeps *>context
+    cdef NormSweeps *s = <NormSweeps *>context
     cdef PlanS *P = s.t.P
     cdef Py_ssize_t first = part * LOSS_ROWS, rows = min(<Py_ssize_t>LOSS_ROWS, s.t.rows - part * LOSS_ROWS)
     cdef fc_norm job
@@ -157,7 +157,7 @@ cdef void sweep_part(void *context, Py_ssize_t part, int member) noexcept nogil:
         P.K.step(&step, rows, s.y.m, at(P, s.c, first, s.y.ldm), s.y.ldm)
 
 
-cdef void run_sweeps(Sweeps *s) noexcept nogil:
+cdef void run_sweeps(NormSweeps *s) noexcept nogil:
     fc_team_run(s.t.P.threads, (s.t.rows + LOSS_ROWS - 1) // LOSS_ROWS, sweep_part, s)
 
 
@@ -248,7 +248,7 @@ cdef Py_ssize_t norm_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept no
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
     cdef Norm *n = y.norm
-    cdef Sweeps s = sweeps(t, y)
+    cdef NormSweeps s = norm_sweeps(t, y)
     cdef fc_norm *sweep
     s.step, s.c = job.step, y.a
     s.step.u = NULL
@@ -270,7 +270,7 @@ cdef Py_ssize_t norm_backward(Pass *t, Py_ssize_t l, fc_product *job, char *out,
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
     cdef Norm *n = y.norm
-    cdef Sweeps s = sweeps(t, y)
+    cdef NormSweeps s = norm_sweeps(t, y)
     cdef fc_norm *sweep
     cdef bint gathering = gathers(P, DU_MEANS, l)
     run(t, job)
@@ -286,7 +286,7 @@ cdef Py_ssize_t norm_backward(Pass *t, Py_ssize_t l, fc_product *job, char *out,
     return 0
 
 
-cdef void add_ru(Pass *t, Py_ssize_t l, Sweeps *s, char *out) noexcept nogil:
+cdef void add_ru(Pass *t, Py_ssize_t l, NormSweeps *s, char *out) noexcept nogil:
     """out = ru = vgamma h + gamma rh + vbeta."""
     cdef PlanS *P = t.P
     cdef Norm *n = P.layer[l].norm
@@ -299,7 +299,7 @@ cdef Py_ssize_t norm_r_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept 
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
     cdef Norm *n = y.norm
-    cdef Sweeps s = sweeps(t, y)
+    cdef NormSweeps s = norm_sweeps(t, y)
     cdef fc_norm *sweep
     cdef char *rz = t.bench.rz[l]
     s.step, s.c = job.step, t.bench.e[0] if job.step.total != NULL else t.bench.ra[l]      # a total wants ru to outlive ra
@@ -346,7 +346,7 @@ cdef Py_ssize_t norm_r_backward(Pass *t, Py_ssize_t l, fc_product *job, char *ou
     cdef Layer *y = &P.layer[l]
     cdef Norm *n = y.norm
     cdef bint full = t.kind == HESSIAN, gathering = gathers(P, RDU_MEANS, l)
-    cdef Sweeps s = sweeps(t, y)
+    cdef NormSweeps s = norm_sweeps(t, y)
     cdef fc_norm *sweep
     cdef char *rh = t.bench.rz[l]
     cdef char *rdu = t.bench.ra[l]

@@ -93,6 +93,8 @@ cdef extern from "kernels/kernels.h" nogil:
         void (*pack)(Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, void *) noexcept nogil
         void (*step)(const fc_step *, Py_ssize_t, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
         void (*add_parts)(Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, int, void *) noexcept nogil
+        void (*dots)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, const void *, Py_ssize_t, double *, Py_ssize_t) noexcept nogil
+        void (*take)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t, const double *, Py_ssize_t, double *) noexcept nogil
         void (*scale)(Py_ssize_t, double, const void *, void *) noexcept nogil
         double (*peak)(long, void *) noexcept nogil
         void (*norm_sums)(const fc_norm *, Py_ssize_t, Py_ssize_t) noexcept nogil

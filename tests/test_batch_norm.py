@@ -429,3 +429,42 @@ def test_a_minimum_is_certified_with_its_biases_as_symmetries():
     verdict = fc.classify(ob, found.x)
     values = np.linalg.eigvalsh(ob.hessian(found.x).to_dense())
     assert verdict.kind == ("minimum" if values[0] > 0 else "saddle") and verdict.certified
+
+
+def test_an_interrupt_between_chunks_leaves_nothing_half_gathered(python):
+    """Alarms all over bind and product, where means are gathered: what is asked next is right to the last bit."""
+    python("""
+import signal
+import numpy as np
+import fastcurv as fc
+
+class Alarm(Exception):
+    pass
+
+def ring(*_):
+    raise Alarm
+
+rng = np.random.default_rng(0)
+X = rng.standard_normal((3000, 20))
+model = fc.MLP([20, 30, 30, 3], batch_norm=True)
+make = lambda: fc.Objective(model, X, rng.integers(3, size=3000) * 0, n_threads=1, memory=1_500_000)
+theta, v = model.init(seed=0), rng.standard_normal(model.n_params)
+ob = make()
+assert ob.hessian(theta).layout["chunk"] < 1000
+value, gradient, product = ob.value(theta), ob.gradient(theta), ob.hessp(theta, v)
+signal.signal(signal.SIGALRM, ring)
+ob, seen = make(), 0
+for i in range(40):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 1e-4 + 2e-4 * i)
+        ob.gradient(theta + i * (i % 2))
+        ob.hessp(theta, v)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except Alarm:
+        seen += 1
+    if i % 3 == 0:
+        assert np.array_equal(ob.hessp(theta, v), product)
+    assert ob.value(theta) == value and np.array_equal(ob.gradient(theta), gradient)
+assert seen > 5
+assert np.array_equal(ob.hessp(theta, v), product)
+""")

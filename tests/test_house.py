@@ -14,8 +14,8 @@ PACKAGE = Path(fastcurv.__file__).parent
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = sorted(name for _, name, _ in pkgutil.iter_modules([str(PACKAGE)]) if not name.startswith("_"))
 ENGINE = {"_engine", "model", "objective", "operators"}
-ENGINE_ALONE = {"model", "objective", "operators", "config", "threads"}           # see the compiled side
-NETWORKS = ENGINE_ALONE | {"testing", "datasets", "runs", "cli", "commands", "demo", "report", "estimators", "convert"}
+ENGINE_ALONE = {"model", "objective", "operators", "config", "threads", "sweeps"}           # see the compiled side
+NETWORKS = (ENGINE_ALONE - {"sweeps"}) | {"testing", "datasets", "runs", "cli", "commands", "demo", "report", "estimators", "convert"}
 ALGORITHMS = {"lanczos", "spectrum", "density", "critical", "steps", "minimize", "symmetry"}
 HEAVY = ("matplotlib", "sklearn", "tqdm", "torch", "jax", "pandas")
 

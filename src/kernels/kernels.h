@@ -176,6 +176,13 @@ typedef struct fc_table {
     void (*step)(const fc_step *step, ptrdiff_t rows, ptrdiff_t cols, void *c, ptrdiff_t ldc);
     /* out (n,) = [out +] sum of `parts` vectors, each ldp after the one before, in that order. */
     void (*add_parts)(ptrdiff_t n, ptrdiff_t parts, const void *part, ptrdiff_t ldp, int add, void *out);
+    /* --- rows (rows.inc): q (m, cols) and w (s, cols), rows of contiguous numbers at ldq, ldw, any alignment --- */
+    /* out[r, i] += <q_i, w_r>; out (s, m) at ldo. */
+    void (*dots)(ptrdiff_t m, ptrdiff_t s, ptrdiff_t cols, const void *q, ptrdiff_t ldq, const void *w, ptrdiff_t ldw,
+                 double *out, ptrdiff_t ldo);
+    /* w_r -= sum over i of c[r, i] q_i, c (s, m) at ldc, m > 0; squares[r] += ||w_r||^2 of the result. */
+    void (*take)(ptrdiff_t m, ptrdiff_t s, ptrdiff_t cols, const void *q, ptrdiff_t ldq, void *w, ptrdiff_t ldw,
+                 const double *c, ptrdiff_t ldc, double *squares);
     /* out (n,) = alpha * x */
     void (*scale)(ptrdiff_t n, double alpha, const void *x, void *out);
     /* Multiply-adds on registers alone, `count` in each chain; sink holds 2 vectors. Returns the flops done. */

@@ -1,0 +1,72 @@
+# Sweeps over vectors kept as rows, for whoever orthogonalises: the work is cut by sizes alone, sums are in a fixed order.
+
+
+cdef struct Sweep:
+    const fc_table *K
+    Py_ssize_t m, s, n, width, ldq, ldw
+    const char *q
+    char *w
+    const double *c
+    double *out
+
+
+cdef void dots_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    cdef Sweep *t = <Sweep *>context
+    cdef Py_ssize_t a = part * t.width, shift = a * t.K.real_bytes
+    t.K.dots(t.m, t.s, min(t.width, t.n - a), t.q + shift, t.ldq, t.w + shift, t.ldw, t.out + part * t.m * t.s, t.m)
+
+
+cdef void take_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    cdef Sweep *t = <Sweep *>context
+    cdef Py_ssize_t a = part * t.width, shift = a * t.K.real_bytes
+    t.K.take(t.m, t.s, min(t.width, t.n - a), t.q + shift, t.ldq, t.w + shift, t.ldw, t.c, t.m, t.out + part * t.s)
+
+
+cdef Py_ssize_t set_sweep(Sweep *t, Q, W) except -1:
+    """Fill in sizes and pointers; returns the number of parts."""
+    if Q.ndim != 2 or W.ndim != 2 or Q.shape[1] != W.shape[1] or Q.dtype != W.dtype or Q.dtype.char not in "fd":
+        raise ValueError(f"rows of shape {Q.shape}, {Q.dtype} and {W.shape}, {W.dtype}; wanted (m, n) and (s, n) of one real dtype")
+    cdef Py_ssize_t size = Q.itemsize
+    t.K, t.m, t.s, t.n = &chosen[size == 8], Q.shape[0], W.shape[0], Q.shape[1]
+    if (t.n > 1 and (Q.strides[1] != size or W.strides[1] != size)) or Q.strides[0] % size or W.strides[0] % size:
+        raise ValueError("rows are not contiguous; wanted a C-ordered array or whole rows of one")
+    t.q, t.w = <const char *><uintptr_t>Q.ctypes.data, <char *><uintptr_t>W.ctypes.data
+    t.ldq, t.ldw = Q.strides[0] // size, W.strides[0] // size
+    t.width = max(8192, (t.n // 256 + 2047) // 2048 * 2048)
+    return (t.n + t.width - 1) // t.width
+
+
+cdef int sweep_threads(Sweep *t) except -1:
+    return default_threads() if t.m * t.s * t.n > 2000000 else 1
+
+
+def project_rows(Q, W):
+    """``W Q'`` (s, m) in float64, for rows Q (m, n) and W (s, n) of one dtype; each long sum is made of short ones."""
+    cdef Sweep t
+    cdef Py_ssize_t parts = set_sweep(&t, Q, W)
+    cdef int threads = sweep_threads(&t)
+    sums = np.zeros((max(parts, 1), W.shape[0], Q.shape[0]))
+    t.out = <double *><uintptr_t>sums.ctypes.data
+    if sums.size:
+        with nogil:
+            fc_team_run(threads, parts, dots_part, &t)
+    return sums.sum(axis=0)
+
+
+def subtract_rows(Q, W, C):
+    """``W -= C Q`` in place, for C (s, m); returns the squared norms of the new rows, in float64."""
+    cdef Sweep t
+    cdef Py_ssize_t parts = set_sweep(&t, Q, W)
+    cdef int threads = sweep_threads(&t)
+    C = np.ascontiguousarray(C, np.float64)
+    if C.shape != (W.shape[0], Q.shape[0]):
+        raise ValueError(f"coefficients of shape {C.shape}; wanted {(W.shape[0], Q.shape[0])}")
+    if not W.flags.writeable:
+        raise ValueError("the rows to change are read-only; wanted writeable ones")
+    squares = np.zeros((max(parts, 1), W.shape[0]))
+    t.c, t.out = <const double *><uintptr_t>C.ctypes.data, <double *><uintptr_t>squares.ctypes.data
+    if W.size and t.m:
+        with nogil:
+            fc_team_run(threads, parts, take_part, &t)
+        return squares.sum(axis=0)
+    return np.array([float(np.dot(w, w)) for w in W])

@@ -55,6 +55,15 @@ def check_choice(x, choices, name):
     return x
 
 
+def all_finite(a):
+    """Whether no number is NaN or infinite; for a long vector by its square, which tells unless that overflows."""
+    if a.ndim == 1 and a.size > 4096 and a.dtype.kind == "f" and a.flags.c_contiguous:
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(a.dot(a)):
+                return True
+    return bool(np.isfinite(a).all())
+
+
 def check_array(x, name, dtype=None):
     """`x` as an array of finite real floats; float32 and float64 stay as they are unless `dtype` says otherwise."""
     a = np.asarray(x)
@@ -64,7 +73,7 @@ def check_array(x, name, dtype=None):
         dtype = a.dtype if a.dtype in (np.float32, np.float64) else np.float64
     with np.errstate(over="ignore"):             # what overflows is refused below
         a = a.astype(dtype, copy=False)
-    if not np.isfinite(a).all():
+    if not all_finite(a):
         raise ValueError(f"{name} holds NaN or infinity; wanted finite numbers")
     return a
 

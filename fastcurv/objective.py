@@ -13,6 +13,8 @@ from .operators import Curvature, Jacobian
 
 LOSSES = tuple(_engine.LOSSES)
 
+HANDED_OUT = 1 << 20                         # bytes of a gradient from which it is handed out and not copied
+
 _living = weakref.WeakSet()                  # objectives and plans, whose locks a fork may leave held by nobody
 
 
@@ -100,7 +102,7 @@ class Objective:
             self._lock.release()
 
     def __getstate__(self):
-        return {name: value for name, value in self.__dict__.items() if name not in ("_rows", "_plan", "_spare", "_lock")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_rows", "_plan", "_theta", "_spare", "_lock")}
 
     def __setstate__(self, state):
         self.__dict__.update(state)
@@ -151,11 +153,14 @@ class Objective:
 
     def _bound(self, theta, gradient):
         """The objective's own plan at theta, with the gradient where it is wanted."""
-        theta = np.ascontiguousarray(self.model.check_theta(theta))
+        theta = self.model.check_theta(theta)
         if self._plan is None:
-            self._plan = self._new_plan()
-        if self._plan.theta is None or not np.array_equal(self._plan.theta, theta):
-            self._plan.bind(theta.copy(), gradient)
+            self._plan, self._theta = self._new_plan(), np.empty(self.n_params, self.dtype)
+        at = self._plan.theta
+        if at is None or not (np.array_equal(at[:64], theta[:64]) and np.array_equal(at, theta)):
+            self._plan.unbind()
+            np.copyto(self._theta, theta)
+            self._plan.bind(self._theta, gradient)
         elif gradient:
             self._plan.finish()
         return self._plan
@@ -175,14 +180,20 @@ class Objective:
         """Both, as SciPy's ``jac=True`` wants them."""
         with self._lock:
             plan = self._bound(theta, True)
-            return plan.value, plan.gradient.copy()
+            gradient = plan.gradient
+            if gradient.nbytes < HANDED_OUT:
+                return plan.value, gradient.copy()
+            plan.forget_gradient()
+            return plan.value, gradient
 
     def hessp(self, theta, v):
         """The Hessian at theta times v. Keeps the state of the last theta, so SciPy's ``hessp=`` fits as it is."""
         v = _check_direction(v, self.n_params, self.dtype)
         out = np.empty(self.n_params, self.dtype)
         with self._lock:
-            self._bound(theta, True).multiply(v, out)
+            plan = self._bound(theta, False)
+            plan.prepare()
+            plan.multiply(v, out)
         return out
 
     # --- operators ------------------------------------------------------------------------------------------------------

@@ -275,7 +275,22 @@ cdef class Plan:
     def finish(self):
         """The gradient, after a bind without it."""
         if self.gradient is None:
+            if self.done == 2:                   # what backward needs is spent
+                self.at_chunk = -1
             self.walk(True)
+
+    def prepare(self):
+        """What products need, after a bind without the gradient."""
+        if self.done < 2:
+            self.finish()
+
+    def unbind(self):
+        """Forget theta: its memory is about to change."""
+        self.theta = None
+
+    def forget_gradient(self):
+        """The gradient has been handed out: if it is wanted again at this theta, it is made again. The state stays."""
+        self.gradient = None
 
     cdef int walk(self, bint gradient) except -1:
         """All chunks forward, and backward into a new gradient."""

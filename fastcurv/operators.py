@@ -10,7 +10,31 @@ from .model import check_dtype
 DENSE_BLOCK = 64                 # columns of the identity that to_dense multiplies at a time
 
 
-class Curvature(LinearOperator):
+class Symmetric(LinearOperator):
+    """What a curvature and its blocks have in common: their own transpose, and a quadratic form beside the product."""
+
+    def _matvec(self, v):
+        return self.product(v.reshape(-1))
+
+    def _adjoint(self):
+        return self
+
+    def _transpose(self):
+        return self
+
+    def quadratic(self, v):
+        """``v' H v`` for v ``(n,)``, a float, or for the columns of V ``(n, k)``, an array: half the price of ``H @ v``."""
+        block = np.ndim(v) == 2
+        Vt = as_block(v, self.shape[0], self.dtype) if block else as_vector(v, self.shape[0], self.dtype)[None]
+        total = self._quadratic(Vt)
+        l2 = self.objective.l2
+        if l2 and self.kind != "fisher":
+            wide = Vt.astype(np.float64, copy=False)
+            total = total + l2 * np.einsum("ij,ij->i", wide, wide)
+        return total if block else float(total[0])
+
+
+class Curvature(Symmetric):
     """A symmetric matrix ``(n, n)`` known by its products, at one theta.
 
     Made by `Objective.hessian`, `Objective.ggn` and `Objective.empirical_fisher`. It owns a copy of theta and the state
@@ -86,9 +110,6 @@ class Curvature(LinearOperator):
     def _multiply(self, v, out):
         self._plan.multiply(v, out, self.kind, None, self.kind != "fisher")
 
-    def _matvec(self, v):
-        return self.product(v.reshape(-1))
-
     def _matmat(self, V):
         """Columns of V (n, k) are taken side by side in one pass over the data."""
         Vt = as_block(V, self.shape[0], self.dtype)
@@ -103,25 +124,8 @@ class Curvature(LinearOperator):
             return self.product(v)
         return super().__matmul__(v)
 
-    def _adjoint(self):
-        return self
-
-    def _transpose(self):
-        return self
-
-    def quadratic(self, v):
-        """``v' H v`` for v ``(n,)``, a float, or for the columns of V ``(n, k)``, an array: half the price of ``H @ v``."""
-        block = np.ndim(v) == 2
-        Vt = as_block(v, self.shape[0], self.dtype) if block else as_vector(v, self.shape[0], self.dtype)[None]
-        total = self._quadratic(Vt)
-        l2 = self.objective.l2
-        if l2 and self.kind != "fisher":
-            wide = Vt.astype(np.float64, copy=False)
-            total = total + l2 * np.einsum("ij,ij->i", wide, wide)
-        self.n_products += len(Vt)
-        return total if block else float(total[0])
-
     def _quadratic(self, Vt):
+        self.n_products += len(Vt)
         return self._plan.quadratic(Vt, self.kind, None)
 
     def to_dense(self):
@@ -188,7 +192,7 @@ class Curvature(LinearOperator):
         return Curvature(self.objective.astype(dtype), self.theta, self.kind)
 
 
-class Block(LinearOperator):
+class Block(Symmetric):
     """A principal block of a `Curvature`: rows and columns ``indices``. Shares its state and counts on its bill."""
 
     def __init__(self, whole, indices):
@@ -226,27 +230,12 @@ class Block(LinearOperator):
         out[...] = result
         return out
 
-    def _matvec(self, v):
-        return self.product(v.reshape(-1))
-
     def _matmat(self, V):
         return self._rows(as_block(V, self.shape[0], self.dtype)).T
 
-    def _adjoint(self):
-        return self
-
-    def _transpose(self):
-        return self
-
-    def quadratic(self, v):
-        """``v'Hv`` of the block."""
-        block = np.ndim(v) == 2
-        Vt = as_block(v, self.shape[0], self.dtype) if block else as_vector(v, self.shape[0], self.dtype)[None]
-        total = self.whole._plan.quadratic(self._embed(Vt), self.kind, self._active)
-        if self.objective.l2 and self.kind != "fisher":
-            total = total + self.objective.l2 * np.einsum("ij,ij->i", Vt.astype(np.float64), Vt.astype(np.float64))
+    def _quadratic(self, Vt):
         self.whole.n_products += len(Vt)
-        return total if block else float(total[0])
+        return self.whole._plan.quadratic(self._embed(Vt), self.kind, self._active)
 
     def rounding_bound(self, v):
         """A bound on the error of the block's product with v ``(n,)``: that of the whole operator's."""

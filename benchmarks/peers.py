@@ -219,7 +219,7 @@ def fingerprint(product):
     return [float(np.linalg.norm(product)), *map(float, u @ product.astype(np.float64))]
 
 
-def serve(name):
+def serve(Worker, name):
     """Read requests, write answers. Whatever the libraries print goes to standard error."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -285,4 +285,4 @@ def confine(threads):
 
 if __name__ == "__main__":
     confine(int(sys.argv[2]))
-    serve(sys.argv[1])
+    serve(Worker, sys.argv[1])

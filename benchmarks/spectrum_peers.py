@@ -10,14 +10,12 @@ What is timed starts with the operator built, bound to theta and warm, and ends 
 get their operator in its fastest form; ARPACK gets both ends in one call, which is cheaper for it than two.
 """
 
-import json
-import os
 import sys
 import time
 import warnings
 
 import numpy as np
-from peers import confine
+from peers import confine, serve
 from workloads import WORKLOADS, flat
 
 DTYPE = "float32"
@@ -232,21 +230,6 @@ class Worker:
         return {"seconds": seconds, "moments": moments, "products": int(products)}
 
 
-def serve(name):
-    """Read requests, write answers. Whatever the libraries print goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    worker = Worker(name)
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            answer = getattr(worker, request.pop("do"))(**request)
-        except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-
-
 if __name__ == "__main__":
     confine(int(sys.argv[2]))
-    serve(sys.argv[1])
+    serve(Worker, sys.argv[1])

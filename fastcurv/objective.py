@@ -7,9 +7,9 @@ import weakref
 import numpy as np
 
 from . import _engine
-from .checks import check_array, check_choice, check_positive
+from .checks import check_array, check_choice, check_positive, check_positive_int
 from .model import MLP
-from .operators import Curvature, Jacobian
+from .operators import Curvature, Jacobian, as_vector
 
 LOSSES = tuple(_engine.LOSSES)
 
@@ -84,7 +84,7 @@ class Objective:
         self.X = model.check_rows(X)
         self.y = _check_targets(y, len(self.X), model, loss)
         self.sample_weight = _check_weight(sample_weight, len(self.X), model.dtype)
-        self.n_threads = n_threads if n_threads is None else _check_threads(n_threads)
+        self.n_threads = n_threads if n_threads is None else check_positive_int(n_threads, "n_threads")
         self.memory = memory if memory is None else _check_memory(memory)
         self._start()
 
@@ -188,7 +188,7 @@ class Objective:
 
     def hessp(self, theta, v):
         """The Hessian at theta times v. Keeps the state of the last theta, so SciPy's ``hessp=`` fits as it is."""
-        v = _check_direction(v, self.n_params, self.dtype)
+        v = as_vector(v, self.n_params, self.dtype)
         out = np.empty(self.n_params, self.dtype)
         with self._lock:
             plan = self._bound(theta, False)
@@ -247,7 +247,7 @@ class Objective:
         H = self.hessian(theta)
 
         def model(d):
-            d = _check_direction(d, self.n_params, self.dtype)
+            d = as_vector(d, self.n_params, self.dtype)
             return H.value + float(H.gradient @ d) + 0.5 * H.quadratic(d)
 
         return model
@@ -327,17 +327,7 @@ def _check_weight(weight, N, dtype):
     return np.ascontiguousarray(weight)
 
 
-def _check_threads(n):
-    from .checks import check_positive_int
-    return check_positive_int(n, "n_threads")
-
-
 def _check_memory(memory):
-    from .checks import check_positive_int
-    return check_positive_int(int(memory) if isinstance(memory, float) and memory.is_integer() else memory, "memory")
-
-
-def _check_direction(v, n, dtype):
-    """v as a contiguous vector of the dtype; it may hold NaN, which propagates."""
-    from .operators import as_vector
-    return as_vector(v, n, dtype)
+    """Bytes: an int, or a float such as 2e9 that is one."""
+    whole = isinstance(memory, float) and memory.is_integer()
+    return check_positive_int(int(memory) if whole else memory, "memory")

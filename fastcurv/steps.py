@@ -64,10 +64,11 @@ def _decompose(op, g, k, wanted, residual_of):
     return space.ritz()[0], space.linear_term(), lambda y: space.combine(vectors @ y), residual
 
 
-def _inputs(H, g):
+def _inputs(H, g, damping, k):
     op = check_symmetric_operator(H, "H")
     g = check_vector(g, op.shape[0], "g")
-    return op, g
+    damping = check_positive(damping, "damping", zero=True)
+    return op, g, damping, k if k is None else check_positive_int(k, "k")
 
 
 def newton_step(H, g, damping=0.0, *, k=None, tol=1e-6):
@@ -108,9 +109,7 @@ def newton_step(H, g, damping=0.0, *, k=None, tol=1e-6):
     >>> fc.newton_step(H, g)
     array([-1. , -0.5])
     """
-    op, g = _inputs(H, g)
-    damping = check_positive(damping, "damping", zero=True)
-    k = None if k is None else check_positive_int(k, "k")
+    op, g, damping, k = _inputs(H, g, damping, k)
     if not np.any(g):
         return np.zeros_like(g)
 
@@ -169,9 +168,7 @@ def saddle_free_newton_step(H, g, k=None, damping=1e-3):
     >>> fc.saddle_free_newton_step(np.diag([2.0, -4.0]), np.array([2.0, 2.0]), damping=0.0)
     array([-1. , -0.5])
     """
-    op, g = _inputs(H, g)
-    damping = check_positive(damping, "damping", zero=True)
-    k = None if k is None else check_positive_int(k, "k")
+    op, g, damping, k = _inputs(H, g, damping, k)
     if not np.any(g):
         return np.zeros_like(g)
 

@@ -268,9 +268,10 @@ class Search:
         return np.divide(residuals, allowed, out=np.where(residuals > 0, np.inf, 0.0), where=allowed > 0)
 
     def _schedule(self, excess):
-        """Look again when the residuals, falling as they did, are due; at most an eighth of the basis from now."""
+        """Look again when the residuals, falling as they did, are due; at most an eighth of the basis from now, near the
+        end a 24th: what is spent past convergence is spent for nothing."""
         m = self.run.m
-        ahead = max(2, m // 8)
+        ahead = max(2, m // (8 if excess > 30 else 24))
         if self.last is not None and excess < self.last[1]:
             rate = np.log(self.last[1] / excess) / (m - self.last[0])
             ahead = min(ahead, max(1, int(0.7 * np.log(excess) / rate)))

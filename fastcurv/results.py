@@ -315,16 +315,19 @@ class SpectralDensity:
         return Estimate(float(per_probe.mean()), stderr, self.n_products, method=method)
 
     def plot(self, ax=None, *, band=2.0, **line):
-        """Draw the density with a band of `band` standard errors on `ax`, or on a new figure; needs matplotlib.
+        """Draw the density with a band of `band` standard errors; needs matplotlib.
+
+        Where `ax` is None a new figure is made that belongs to no window and no global state, so this works without a
+        display and in threads; ``.figure.savefig(path)`` of the result writes it.
 
         Returns
         -------
         matplotlib.axes.Axes
         """
-        import matplotlib.pyplot as plt
-
         if ax is None:
-            _, ax = plt.subplots()
+            from matplotlib.figure import Figure
+
+            ax = Figure(layout="constrained").add_subplot()
         color = ax.plot(self.grid, self.density, **line)[0].get_color()
         if np.isfinite(self.stderr).all():
             low = np.maximum(self.density - band * self.stderr, 0)

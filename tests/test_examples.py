@@ -116,7 +116,10 @@ def test_gradients_by_depth(run):
 
 def test_skip_connections(run):
     numbers = run("skip_connections")
-    assert numbers["skip connections"]["loss"] < numbers["plain"]["loss"]
+    plain = numbers.pop("plain")
+    assert set(numbers) == {"skip connections", "batch normalisation"}
+    assert max(facts["loss"] for facts in numbers.values()) < plain["loss"]
+    assert numbers["skip connections"]["trusted fall"] > plain["trusted fall"] > 0
 
 
 def test_permutations(run):

@@ -1,5 +1,7 @@
 """Densities, estimates, inertia and shared Krylov runs on prescribed spectra: integrals, coverage, counts."""
 
+import io
+
 import numpy as np
 import pytest
 
@@ -149,13 +151,15 @@ def test_regrid_and_merge_cost_nothing(rng):
 
 
 def test_plot_draws_the_density(rng):
-    matplotlib = pytest.importorskip("matplotlib")
-    matplotlib.use("Agg")
+    pytest.importorskip("matplotlib")
     d = spectral_density(Prescribed(SPECTRA["hessian"](rng), seed=0), 3, 30, seed=0)
     for axis in ("linear", "log"):
         ax = d.regrid(axis=axis).plot()
         assert np.array_equal(ax.lines[0].get_ydata(), d.regrid(axis=axis).density)
-        matplotlib.pyplot.close(ax.figure)
+        assert ax.figure.canvas.manager is None  # no window, nothing that pyplot keeps
+        picture = io.BytesIO()
+        ax.figure.savefig(picture)
+        assert picture.getvalue().startswith(b"\x89PNG")
 
 
 # -- estimates ----------------------------------------------------------------------------------------------------------

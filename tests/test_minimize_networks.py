@@ -124,6 +124,18 @@ def test_newton_step_names_what_it_is_drawn_to():
     assert q @ H.gradient < 0
 
 
+@pytest.mark.parametrize("method", CURES)
+def test_a_relu_network_that_stops_at_a_kink_says_so(method):
+    """Where a unit's z is 0 on a sample the loss falls towards the kink from both sides and no gradient is small."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 3))
+    ob = fc.Objective(fc.MLP([3, 8, 1], activation="relu"), X, np.sin(2 * X[:, :1]), loss="mse", l2=1e-3)
+    found = fc.minimize(ob, ob.model.init(seed=0), method, seed=0)
+    z = ob.model.preactivations(found.x, X)[0]
+    assert abs(z).min() < 1e-5 * abs(z).max()
+    assert found.stopped == "stalled" and not found.success and "kink, such as ReLU's" in found.message
+
+
 def test_ctrl_c_returns_what_is_known():
     """A real signal in the middle of the arithmetic."""
     ob, model = blobs()

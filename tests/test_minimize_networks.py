@@ -9,7 +9,7 @@ import pytest
 import scipy.optimize
 
 import fastcurv as fc
-from fastcurv.testing import LinearAutoencoder, compiled
+from fastcurv.testing import LinearAutoencoder, QuadraticObjective, compiled
 
 CURES = ["trust-region", "newton-cg", "saddle-free-newton", "cubic"]
 
@@ -87,7 +87,8 @@ def test_mini_batches_lower_the_loss_of_the_whole(method):
 
 
 @pytest.mark.parametrize("method, options", [("adam", {"batch_size": 16}), ("trust-region", {}), ("newton-cg", {}),
-                                              ("trust-region", {"sample": 30})])
+                                              ("trust-region", {"sample": 30}),
+                                              ("gauss-newton", {"sample": 30, "precondition": True, "warm_start": True})])
 def test_a_network_run_resumes_bit_for_bit(method, options, tmp_path):
     ob, model = blobs()
     path, theta = tmp_path / "run.safetensors", model.init(seed=0)
@@ -104,6 +105,25 @@ def test_curvature_from_a_sample_of_rows_still_ends_at_a_critical_point_of_the_w
     assert found.success and np.linalg.norm(ob.gradient(found.x)) <= 1e-6
     again = fc.minimize(ob, model.init(seed=0), method, sample=80, seed=0)
     assert again.nit < found.nit and np.array_equal(again.x, fc.minimize(ob, model.init(seed=0), method, seed=0).x)
+
+
+@pytest.mark.parametrize("method", ["trust-region", "saddle-free-newton", "cubic", "gauss-newton"])
+def test_scaling_and_warm_starts_change_the_way_and_not_the_kind_of_end(method):
+    ob, model = blobs()
+    found = fc.minimize(ob, model.init(seed=0), method, seed=0, precondition=True, warm_start=True)
+    assert found.success and np.linalg.norm(ob.gradient(found.x)) <= 1e-6
+
+
+def test_scaling_makes_badly_scaled_parameters_cheap():
+    """Neighbours coupled by a tenth, in units over 1.5 decades: curvature spans 3 decades, scaled it is nearly the identity."""
+    n = 400
+    units = 10.0 ** np.linspace(-1.5, 0, n)
+    H = units[:, None] * (np.eye(n) + 0.1 * (np.eye(n, k=1) + np.eye(n, k=-1))) * units
+    ob = QuadraticObjective(H, center=1 / units)
+    found = {scaled: fc.minimize(ob, np.zeros(n), "trust-region", seed=0, gtol=1e-5, radius=1e6, precondition=scaled, verdict=False)
+             for scaled in (False, True)}
+    assert found[True].stopped == found[False].stopped == "critical"
+    assert 2 * found[True].nhev < found[False].nhev
 
 
 def test_scipy_takes_objective_and_method_as_they_are():

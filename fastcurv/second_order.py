@@ -5,7 +5,7 @@ With Q the basis of a Krylov space from g, T = Q H Q' and c = Q g, a step is ``s
     newton                (T + damping) y = -c                          taken as it is
     newton-mr             min ||(T; E) y + c||                          line search on the gradient's norm
     saddle-free-newton    (|T| + damping) y = -c                        damping from the ratio of reductions
-    gauss-newton          (T + damping) y = -c, T from the GGN          the same: Levenberg-Marquardt
+    gauss-newton          (T + damping) y = -c, T from the GGN          the same: Levenberg-Marquardt; at the end from H
     trust-region          min c'y + y'Ty/2, ||y|| <= radius             radius from the ratio
     cubic                 min c'y + y'Ty/2 + weight ||y||^3/3           weight from the ratio
 
@@ -247,11 +247,54 @@ class SaddleFreeNewton(_Damped):
 
 
 class GaussNewton(_Damped):
-    """Levenberg-Marquardt on the generalised Gauss-Newton matrix, which has no negative curvature."""
+    """Levenberg-Marquardt on the generalised Gauss-Newton matrix, which has no negative curvature; at the end on H.
+
+    Where residuals stay, the GGN's steps only converge linearly. After `SLOW` steps in a row whose model was right but which
+    took less than a thousandth off the loss and did not halve the gradient, the curvature is that of H, in absolute values
+    as in `SaddleFreeNewton`; the GGN is back once a step takes a hundredth off the loss.
+    """
 
     curvature = "ggn"
+    kept_facts = ("damping", "exact", "slow")
+    SLOW = 3
+
+    def prepare(self):
+        super().prepare()
+        self.exact, self.slow, self.ratio = False, 0, 0.0
+
+    def load(self, arrays, facts):
+        super().load(arrays, facts)
+        if self.exact:
+            self._turn_to("hessian")
+
+    def adapt(self, ratio, length, bounded):
+        super().adapt(ratio, length, bounded)
+        self.ratio = ratio
+
+    def step(self):
+        run, f, gnorm = self.run, self.run.f, self.run.gnorm
+        sentence = super().step()
+        if sentence is None and not run.cut and hasattr(run.ob, "hessian"):
+            fallen = f - run.f
+            small = self.ratio > 0.75 and fallen < 1e-3 * abs(f) and run.gnorm > 0.5 * gnorm
+            self.slow = self.slow + 1 if small else 0
+            if not self.exact and self.slow >= self.SLOW:
+                self._turn_to("hessian")
+            elif self.exact and fallen > 1e-2 * abs(f):
+                self._turn_to("ggn")
+        return sentence
+
+    def _turn_to(self, curvature):
+        """Take the curvature from another matrix from here on."""
+        run = self.run
+        self.exact, run.curvature, spent = curvature == "hessian", curvature, run.n_gradients
+        run.bind()
+        run.n_gradients = spent  # the gradient at this point is known and counted
 
     def subproblem(self, values, linear):
+        if self.exact:
+            y = absolute(values, linear, self.damp(values))
+            return y, np.sign(values) * y, False
         y = shifted(np.maximum(values, 0.0), linear, self.damp(values))
         return y, y, False
 

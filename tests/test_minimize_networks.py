@@ -9,6 +9,8 @@ import pytest
 import scipy.optimize
 
 import fastcurv as fc
+from fastcurv.checkpoints import read_tensors
+from fastcurv.second_order import GaussNewton
 from fastcurv.testing import LinearAutoencoder, QuadraticObjective, compiled
 
 CURES = ["trust-region", "newton-cg", "saddle-free-newton", "cubic"]
@@ -31,6 +33,27 @@ def test_a_regularised_network_ends_at_a_point_without_negative_curvature(method
         assert found.success and np.linalg.norm(ob.gradient(found.x)) <= 1e-6, found.message
         assert np.linalg.eigvalsh(ob.hessian(found.x).to_dense())[0] > -1e-9
         assert found.fun == ob.value(found.x)
+
+
+def test_gauss_newton_ends_on_the_hessian_and_so_takes_fewer_steps(monkeypatch):
+    """Overlapping classes leave residuals: on the GGN alone each of the last steps divides the gradient by little."""
+    ob, model = blobs(l2=1e-3)
+    starts = [model.init(seed=seed) for seed in range(3)]
+    ours = [fc.minimize(ob, start, "gauss-newton", seed=0, gtol=1e-9) for start in starts]
+    monkeypatch.setattr(GaussNewton, "SLOW", 10**9)
+    plain = [fc.minimize(ob, start, "gauss-newton", seed=0, gtol=1e-9) for start in starts]
+    assert all(found.success for found in ours)
+    assert 2 * sum(found.nit for found in ours) < sum(found.nit for found in plain)
+
+
+def test_gauss_newton_resumes_bit_for_bit_after_it_has_turned_to_the_hessian(tmp_path):
+    ob, model = blobs(l2=1e-3)
+    path, theta = tmp_path / "run.safetensors", model.init(seed=0)
+    whole = fc.minimize(ob, theta, "gauss-newton", seed=0, gtol=1e-9)
+    fc.minimize(ob, theta, "gauss-newton", seed=0, gtol=1e-9, max_iter=whole.nit - 2, checkpoint=path)
+    assert read_tensors(path)[1]["method_facts"]["exact"]
+    resumed = fc.minimize(ob, None, "gauss-newton", gtol=1e-9, resume=path)
+    assert np.array_equal(whole.x, resumed.x) and whole.nit == resumed.nit and whole.njev == resumed.njev
 
 
 @pytest.mark.parametrize("method", CURES)

@@ -182,6 +182,23 @@ def test_against_deflates(dtype, rng):
     assert (true_residuals(op, rest) <= rest.residuals * (1 + 1e-4) + 1e-5).all()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_deflated_vectors_do_not_come_back(dtype, rng):
+    """Over as many steps as the complement has dimensions the basis stays orthogonal to what was taken out."""
+    spectrum = np.r_[np.zeros(9), np.geomspace(1e-4, 1, 160)]
+    op = Prescribed(spectrum, seed=0, dtype=dtype)
+    known = np.linalg.qr(np.array([op.eigenvector(i) for i in range(9)]).T)[0]
+    run = Recurrence(op, 160, against=np.ascontiguousarray(known.T, dtype))
+    run.insert_random(rng)
+    while run.p:
+        run.step()
+    run.reorthogonalise()
+    rows = run.rows[:run.m].astype(float)
+    assert np.abs(rows @ known).max() <= 200 * EPS[dtype]
+    assert np.abs(rows @ rows.T - np.eye(run.m)).max() <= 200 * EPS[dtype]
+    assert np.linalg.eigvalsh(run.T[:run.m, :run.m])[0] >= 0.9e-4
+
+
 def test_scale_free(rng):
     """Scaling the operator scales values and residuals, and changes no count."""
     spectrum = SPECTRA["hessian"](rng)

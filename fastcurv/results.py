@@ -392,7 +392,8 @@ class CriticalPoint:
         Inertia, decided at the error bound; None at large n. Zeros are those within the error, and those whose sign
         does not last over the distance to the critical point.
     n_symmetry : int or None
-        Zero modes that symmetries of the objective explain, each verified by a product.
+        Zero modes that symmetries of the objective explain, each verified by a product; None where they were not
+        looked for: at large n where there is no minimum to explain them for, or too many to be tried.
     index, minimum_ratio : float or None
         ``n_negative / n`` and ``n_positive / n``.
     n_negative_bounds : tuple of int
@@ -408,9 +409,14 @@ class CriticalPoint:
     method : str
         ``dense`` or ``krylov``.
     n_params, n_products : int
+        `n_products` are all that the verdict rests on.
     seed : object
     wall_time : float
         Seconds.
+    shared : str or None
+        Name of the `Krylov` run whose products serve this verdict too.
+    n_new : int or None
+        Of these products those made for the verdict; None where it shares none.
     """
 
     kind: str
@@ -440,6 +446,8 @@ class CriticalPoint:
     n_products: int
     seed: object
     wall_time: float
+    shared: "str | None" = None
+    n_new: "int | None" = None
 
     @property
     def index(self):

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -38,6 +39,15 @@ def test_every_example_is_in_the_gallery_and_names_its_lecture_row(monkeypatch):
     assert scripts == set(gallery.ORDER)
     rows = " ".join(gallery.docstring(name)[0] for name in gallery.ORDER)
     assert {f"L{i}" for i in range(1, 19)} <= set(re.findall(r"L\d+", rows))
+
+
+def test_help_says_how_long_the_full_size_takes(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    gallery, common = importlib.import_module("gallery"), importlib.import_module("common")
+    assert set(common.FULL_MINUTES) < set(gallery.ORDER)
+    for name, words in (("minimum_ratio", f"about {common.FULL_MINUTES['minimum_ratio']} minutes"), ("toy_surface", "three minutes")):
+        shown = subprocess.run([sys.executable, str(FOLDER / f"{name}.py"), "--help"], capture_output=True, text=True)
+        assert shown.returncode == 0 and words in " ".join(shown.stdout.split())
 
 
 def test_toy_surface(run):

@@ -189,7 +189,7 @@ cdef class Plan:
         bench.e[1] = take(A, rows * widest, size)
         bench.ldsums = widest
         bench.sums = take(A, (rows // 16 + 2) * widest, size)
-        bench.totals = <double *>take(A, (rows // 16 + 2) * (widest // 16 + 2), sizeof(double))
+        bench.totals = <double *>take(A, (rows // 16 + 2) * (widest // 16 + 2) + 64, sizeof(double))
         bench.gemm = take(A, P.K.scratch, 1)
 
     cdef void lay_out_vectors(self, Arena *A, Py_ssize_t block) noexcept nogil:

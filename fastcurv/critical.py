@@ -1,5 +1,6 @@
 """What kind of point theta is: a verdict that never says more than has been shown."""
 
+import numbers
 import time
 
 import numpy as np
@@ -89,12 +90,17 @@ def classify(ob, theta, *, gradient_tol=None, curvature_tol=1e-4, failure_probab
     """
     started = time.perf_counter()
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        if not isinstance(dense_below, numbers.Real) or np.isnan(dense_below):
+            raise TypeError(f"dense_below is {dense_below!r}; wanted a number of parameters")
         ask = _Question(ob, _point(ob, theta), gradient_tol, curvature_tol, failure_probability, max_products, seed, krylov)
         with bar(None, "classify", progress) as ask.shown:
             return _classify(ask, dense_below, started)
 
 
 def _point(ob, theta):
+    missing = [name for name in ("n_params", "gradient", "hessian") if not hasattr(ob, name)]
+    if missing:
+        raise TypeError(f"ob is a {type(ob).__name__} without {', '.join(missing)}; wanted an objective such as fastcurv.Objective")
     theta = check_vector(theta, ob.n_params, "theta", np.float64)
     if getattr(ob, "dtype", None) == np.float32:
         theta = theta.astype(np.float32).astype(np.float64)     # where the objective really is

@@ -161,7 +161,10 @@ cdef class Plan:
         P.bench = <Bench *>take(A, P.threads, sizeof(Bench))
         for i in range(P.threads):
             self.lay_bench(A, P.bench + i if A.base != NULL else NULL, rows if P.panel else 0, widest)
-        if not P.panel:
+            if A.base != NULL:
+                P.bench[i].gemm = A.base + A.used
+            take(A, P.K.scratch, 1)
+        if not P.panel:                         # its products run on the members' benches
             self.lay_bench(A, &P.wide if A.base != NULL else NULL, rows, widest)
         P.groups = min(<Py_ssize_t>MAX_GROUPS, (P.chunk + P.panel - 1) // P.panel) if P.panel else 0
         P.ldg = (P.n * <Py_ssize_t>size + FC_ALIGN - 1) // FC_ALIGN * FC_ALIGN // <Py_ssize_t>size
@@ -190,7 +193,6 @@ cdef class Plan:
         bench.ldsums = widest
         bench.sums = take(A, (rows // 16 + 2) * widest, size)
         bench.totals = <double *>take(A, (rows // 16 + 2) * (widest // 16 + 2), sizeof(double))
-        bench.gemm = take(A, P.K.scratch, 1)
 
     cdef void lay_out_vectors(self, Arena *A, Py_ssize_t block) noexcept nogil:
         """The packed parts of `block` vectors side by side, and where tall the sums of each group for each of them."""
@@ -205,8 +207,35 @@ cdef class Plan:
             y.vb = take(A, y.ldm, size) if y.b >= 0 else NULL
         P.v_step = A.used - start
         take(A, (block - 1) * P.v_step, 1)
+        self.lay_out_sides(A, block)
         P.panel_totals = <double *>take(A, block * (P.chunk // max(<Py_ssize_t>1, P.panel) + 1), sizeof(double))
         P.groups_out = take(A, P.groups * block * P.ldg, size)
+
+    cdef void lay_out_sides(self, Arena *A, Py_ssize_t block) noexcept nogil:
+        """Scratch for the vectors that a panel takes side by side, for each member of the team."""
+        cdef PlanS *P = &self.P
+        cdef Py_ssize_t l, widest = 0, i, x
+        cdef size_t start
+        P.side_step = 0
+        if not P.panel or block == 1:
+            return
+        for l in range(P.n_layers):
+            widest = max(widest, max(P.layer[l].ldm, P.layer[l].ldk if l else 0))
+        P.sides = <Bench *>take(A, P.threads, sizeof(Bench))
+        for i in range(P.threads):
+            start = A.used
+            self.lay_bench(A, P.sides + i if A.base != NULL else NULL, min(P.panel, P.chunk), widest)
+            P.side_step = A.used - start
+            take(A, (min(block, <Py_ssize_t>FC_MAX_STACK) - 1) * P.side_step, 1)
+            if A.base != NULL:
+                P.sides[i].gemm = P.bench[i].gemm
+
+    cdef size_t bytes_of(self, Py_ssize_t block) noexcept nogil:
+        """Of `block` vectors side by side; 0: more than memory can be."""
+        cdef Arena arena
+        arena.base, arena.used, arena.overflow = NULL, 0, False
+        self.lay_out_vectors(&arena, block)
+        return 0 if arena.overflow else arena.used
 
     cdef int make_block(self) except -1:
         cdef Arena arena
@@ -226,21 +255,15 @@ cdef class Plan:
     cdef int reserve(self, Py_ssize_t block) except -1:
         """Room for `block` vectors side by side, as far as `memory` goes; what the room is for is in P.block."""
         cdef PlanS *P = &self.P
-        cdef Arena arena
-        cdef size_t one, size
+        cdef size_t size
         cdef char *base
-        arena.base, arena.used, arena.overflow = NULL, 0, False
-        self.lay_out_vectors(&arena, 1)
-        one = arena.used
-        if self.memory:
-            block = max(<Py_ssize_t>1, min(block, (self.memory - self.nbytes + self.reserved_bytes) // <Py_ssize_t>one))
+        while self.memory and block > 1 and <Py_ssize_t>self.bytes_of(block) > self.memory - self.nbytes + self.reserved_bytes:
+            block -= 1
         if block <= P.block:
             self.lay_out_vectors_at(self.vector_block, P.block)
             return 0
-        arena.used = 0
-        self.lay_out_vectors(&arena, block)
-        size = arena.used
-        base = <char *>fc_block(size) if not arena.overflow else NULL
+        size = self.bytes_of(block)
+        base = <char *>fc_block(size) if size else NULL
         if base == NULL:
             self.lay_out_vectors_at(self.vector_block, P.block)
             raise MemoryError(f"no memory for a block of {block} vectors of {P.n} numbers")

@@ -105,10 +105,24 @@ cdef double take_quadratic(Pass *t, Job *job) noexcept nogil:
 
 # --- tall -------------------------------------------------------------------------------------------------------------------
 
-cdef void serve_group(void *context, Py_ssize_t group, int member) noexcept nogil:
-    """The panels of one group, in order, into the group's own sums."""
+cdef inline Py_ssize_t side_by_side(Job *job) noexcept nogil:
+    """How many vectors a panel takes at once."""
+    if job.P.side_step and job.stages == PRODUCT and job.kind <= FISHER:
+        return min(<Py_ssize_t>FC_MAX_STACK, job.vectors)
+    return 1
+
+
+cdef inline Py_ssize_t stacks_of(Job *job) noexcept nogil:
+    cdef Py_ssize_t side = side_by_side(job)
+    return max(<Py_ssize_t>1, (job.vectors + side - 1) // side)
+
+
+cdef void serve_group(void *context, Py_ssize_t item, int member) noexcept nogil:
+    """The panels of one group, in order, for some of the vectors, into the group's own sums."""
     cdef Job *job = <Job *>context
     cdef PlanS *P = job.P
+    cdef Py_ssize_t side = side_by_side(job), stacks = stacks_of(job), group = item // stacks
+    cdef Py_ssize_t first = item % stacks * side, last = min(first + side, max(<Py_ssize_t>1, job.vectors))
     cdef Py_ssize_t n_panels = (job.rows + P.panel - 1) // P.panel
     cdef Py_ssize_t groups = min(P.groups, n_panels), panel, j
     cdef Py_ssize_t begin = n_panels * group // groups, end = n_panels * (group + 1) // groups
@@ -121,9 +135,15 @@ cdef void serve_group(void *context, Py_ssize_t group, int member) noexcept nogi
         t.rows = min(P.panel, job.rows - t.r0)
         if job.stages & FORWARD:
             forward(&t)
-        for j in range(job.vectors if job.stages & (PRODUCT | QUADRATIC) else 1):
+        add = panel > begin or (groups == 1 and job.add)
+        if last - first > 1:
+            t.v = first
+            take_stack(&t, member, last - first, group_out(job, groups, group, first),
+                       job.out_step if groups == 1 else P.ldg * P.K.real_bytes, add)
+            continue
+        for j in range(first, last):
             t.v = j
-            out, add = group_out(job, groups, group, j), panel > begin or (groups == 1 and job.add)
+            out = group_out(job, groups, group, j)
             if job.stages & BACKWARD:
                 backward(&t, out if job.out != NULL else NULL, add)
             if job.stages & PRODUCT:
@@ -140,18 +160,25 @@ cdef char *group_out(Job *job, Py_ssize_t groups, Py_ssize_t group, Py_ssize_t j
     return P.groups_out + (group * P.block + j) * P.ldg * P.K.real_bytes
 
 
+cdef void add_groups(void *context, Py_ssize_t j, int member) noexcept nogil:
+    """The sums of all groups for vector j."""
+    cdef Job *job = <Job *>context
+    cdef PlanS *P = job.P
+    cdef Py_ssize_t groups = min(P.groups, (job.rows + P.panel - 1) // P.panel)
+    P.K.add_parts(P.n, groups, group_out(job, groups, 0, j), P.block * P.ldg, job.add, job.out + j * job.out_step)
+
+
 cdef void serve_tall(Job *job) noexcept nogil:
     cdef PlanS *P = job.P
     cdef Py_ssize_t n_panels = (job.rows + P.panel - 1) // P.panel, panel, j
     cdef Py_ssize_t groups = min(P.groups, n_panels)
-    fc_team_run(P.threads, groups, serve_group, job)
+    fc_team_run(P.threads, groups * stacks_of(job), serve_group, job)
     if job.stages & QUADRATIC:
         for j in range(job.vectors):
             for panel in range(n_panels):
                 job.totals[j] += P.panel_totals[panel * P.block + j]
     elif job.out != NULL and job.kind != JVP and groups > 1:
-        for j in range(max(<Py_ssize_t>1, job.vectors)):
-            P.K.add_parts(P.n, groups, group_out(job, groups, 0, j), P.block * P.ldg, job.add, job.out + j * job.out_step)
+        fc_team_run(P.threads, max(<Py_ssize_t>1, job.vectors), add_groups, job)
 
 
 # --- wide -------------------------------------------------------------------------------------------------------------------

@@ -136,20 +136,52 @@ cdef void serve_group(void *context, Py_ssize_t item, int member) noexcept nogil
         if job.stages & FORWARD:
             forward(&t)
         add = panel > begin or (groups == 1 and job.add)
-        if last - first > 1:
-            t.v = first
-            take_stack(&t, member, last - first, group_out(job, groups, group, first),
-                       job.out_step if groups == 1 else P.ldg * P.K.real_bytes, add)
+        if job.stages == PRODUCT:
+            take_side(&t, job, member, first, last, group_out(job, groups, group, first),
+                      job.out_step if groups == 1 else P.ldg * P.K.real_bytes, add)
             continue
         for j in range(first, last):
             t.v = j
             out = group_out(job, groups, group, j)
             if job.stages & BACKWARD:
                 backward(&t, out if job.out != NULL else NULL, add)
-            if job.stages & PRODUCT:
-                take_product(&t, job, out, add)
             if job.stages & QUADRATIC:
                 P.panel_totals[panel * P.block + j] = take_quadratic(&t, job)
+
+
+cdef void take_side(Pass *t, Job *job, int member, Py_ssize_t first, Py_ssize_t last, char *out, Py_ssize_t out_step,
+                    bint add) noexcept nogil:
+    """The products of a few vectors with a panel's rows, out: of the first of them."""
+    t.v = first
+    if last - first == 1:
+        take_product(t, job, out, add)
+    else:
+        take_stack(t, member, last - first, out, out_step, add)
+
+
+cdef void serve_side(void *context, Py_ssize_t item, int member) noexcept nogil:
+    """All panels for a few of the vectors: what a group sums up is added to the result as soon as it is there."""
+    cdef Job *job = <Job *>context
+    cdef PlanS *P = job.P
+    cdef Py_ssize_t n_panels = (job.rows + P.panel - 1) // P.panel, groups = min(P.groups, n_panels), group, panel, j
+    cdef Py_ssize_t first = item * side_by_side(job), last = min(first + side_by_side(job), job.vectors)
+    cdef Py_ssize_t begin, end, step
+    cdef char *out
+    cdef bint alone, add
+    cdef Pass t
+    t.P, t.bench, t.serial, t.kind = P, &P.bench[member], True, job.kind
+    for group in range(groups):
+        begin, end, add = n_panels * group // groups, n_panels * (group + 1) // groups, group > 0 or job.add
+        # vector kernels add a whole panel's sum to C, as add_parts would; BLAS and plain loops may start from C
+        alone = groups == 1 or (end - begin == 1 and lanes(P) > 1)
+        out = group_out(job, 1 if alone else groups, 0, first)
+        step = job.out_step if alone else P.ldg * P.K.real_bytes
+        for panel in range(begin, end):
+            t.r0 = panel * P.panel
+            t.rows = min(P.panel, job.rows - t.r0)
+            take_side(&t, job, member, first, last, out, step, panel > begin or (alone and add))
+        for j in range(0 if alone else last - first):
+            P.K.add_parts(P.n, 1, out + j * step, P.ldg, add, job.out + (first + j) * job.out_step)
 
 
 cdef char *group_out(Job *job, Py_ssize_t groups, Py_ssize_t group, Py_ssize_t j) noexcept nogil:
@@ -172,7 +204,11 @@ cdef void serve_tall(Job *job) noexcept nogil:
     cdef PlanS *P = job.P
     cdef Py_ssize_t n_panels = (job.rows + P.panel - 1) // P.panel, panel, j
     cdef Py_ssize_t groups = min(P.groups, n_panels)
-    fc_team_run(P.threads, groups * stacks_of(job), serve_group, job)
+    cdef Py_ssize_t sides = stacks_of(job)
+    if job.stages == PRODUCT and job.kind <= FISHER and sides % P.threads == 0:
+        fc_team_run(P.threads, sides, serve_side, job)          # no sums of groups to keep, and everyone has the same to do
+        return
+    fc_team_run(P.threads, groups * sides, serve_group, job)
     if job.stages & QUADRATIC:
         for j in range(job.vectors):
             for panel in range(n_panels):

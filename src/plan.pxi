@@ -398,8 +398,10 @@ cdef class Plan:
         if job.kind != VJP and P.panel:
             for j in range(job.vectors):
                 pack_all(P, job.v + j * job.v_step, True, j)
+                if job.l2 != 0:
+                    P.K.scale(P.n, job.l2, job.v + j * job.v_step, out + j * out_step)
         gather_along_v(self, job)
-        job.out_step, job.add = out_step, job.l2
+        job.out_step, job.add = out_step, job.l2 != 0
         r0 = 0
         while r0 < P.N:
             if self.at_chunk != r0 or self.done < 2:
@@ -408,7 +410,7 @@ cdef class Plan:
             job.out = out + (r0 * P.d_out * P.K.real_bytes if by_rows else 0)
             job.u = job.v + r0 * P.d_out * P.K.real_bytes
             serve(job)
-            job.add = True
+            job.add, job.l2 = True, 0
             r0 += P.chunk
             if P.chunk < P.N:
                 with gil:
@@ -426,7 +428,8 @@ cdef class Plan:
         return vectors
 
     def multiply(self, v, out, str kind="hessian", const char[::1] active=None, bint l2=True):
-        """out = (the operator) v for v, out contiguous of the plan's dtype: (n,), or (k, n), a vector a row."""
+        """out = (the operator) v for v, out contiguous of the plan's dtype: (n,), or (k, n), a vector a row. out may be v where
+        the plan says `in_place`."""
         cdef PlanS *P = &self.P
         cdef Job job
         cdef Py_ssize_t k = 1 if v.ndim == 1 else v.shape[0], j, step = P.n * P.K.real_bytes
@@ -434,16 +437,14 @@ cdef class Plan:
         cdef char *out_ = pointer(out)
         memset(&job, 0, sizeof(job))
         job.stages, job.kind = PRODUCT, KINDS[kind]
-        job.v_step, job.l2 = step, l2 and self.l2 != 0
+        job.v_step = step
         cdef const char *active_ = NULL if active is None else &active[0]
         with self.lock:
             j = 0
             while j < k:
-                job.vectors, job.v = self.room_for(k - j), v_ + j * step
+                job.vectors, job.v, job.l2 = self.room_for(k - j), v_ + j * step, self.l2 if l2 else 0
                 with nogil:
                     self.select(active_)
-                    if job.l2:
-                        P.K.scale(P.n * job.vectors, self.l2, job.v, out_ + j * step)
                     self.go(&job, out_ + j * step, step)
                 j += job.vectors
                 PyErr_CheckSignals()
@@ -499,6 +500,11 @@ cdef class Plan:
         """In a child: nobody is left to release the lock, and what its holder was making is half made."""
         if self.lock.locked():
             self.lock, self.at_chunk, self.done = threading.Lock(), -1, 0
+
+    @property
+    def in_place(self):
+        """Whether v is read whole before the first number of its product is written."""
+        return self.P.panel != 0 or (self.P.chunk == self.P.N and not normalised(&self.P))
 
     @property
     def layout(self):

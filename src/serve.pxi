@@ -15,7 +15,8 @@ cdef struct Job:
     char *u                     # VJP: (rows, d_out)
     char *out                   # the first result; out_step bytes to the next
     Py_ssize_t out_step
-    bint add, l2
+    bint add
+    double l2                   # where not 0, a result begins as l2 v
     double *totals              # QUADRATIC: one a vector, added to
 
 
@@ -233,6 +234,8 @@ cdef void serve_wide(Job *job) noexcept nogil:
             if job.kind != VJP:
                 P.v = job.v + j * job.v_step
                 pack_all(P, P.v, True, 0)
+                if job.l2 != 0:                  # now v may be where the result goes
+                    P.K.scale(P.n, job.l2, P.v, job.out + j * job.out_step)
             if job.stages & PRODUCT:
                 take_product(&t, job, job.out + j * job.out_step, job.add)
             else:

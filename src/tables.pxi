@@ -92,6 +92,7 @@ cdef extern from "kernels/kernels.h" nogil:
         int (*rounds)(const fc_product *) noexcept nogil
         void (*product)(const fc_product *, int, Py_ssize_t, Py_ssize_t, void *) noexcept nogil
         int (*stack)(const fc_stack *, void *) noexcept nogil
+        void (*columns)(Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
         size_t scratch
         void (*activate)(fc_activation, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t, void *, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
         double (*loss)(const fc_loss_rows *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t) noexcept nogil

@@ -185,6 +185,8 @@ typedef struct fc_table {
     void (*copy)(ptrdiff_t rows, ptrdiff_t cols, const void *in, ptrdiff_t rs, ptrdiff_t cs, void *out, ptrdiff_t ldo);
     /* The same into vector panels, as fc_term wants a packed B: out[(j / VL) * rows * VL + i * VL + j % VL]; i0 <= i < i1. */
     void (*pack)(ptrdiff_t rows, ptrdiff_t cols, const void *in, ptrdiff_t rs, ptrdiff_t cs, ptrdiff_t i0, ptrdiff_t i1, void *out);
+    /* Columns as rows: out[j*ldo + i] = in[i*rs + j*cs] for i0 <= i < i1 of n rows and all k columns; any strides. */
+    void (*columns)(ptrdiff_t n, ptrdiff_t k, const void *in, ptrdiff_t rs, ptrdiff_t cs, ptrdiff_t i0, ptrdiff_t i1, void *out, ptrdiff_t ldo);
     /* The step alone on a block (rows, cols) of c whose product is done; `sums` and `total` point at the block's own. */
     void (*step)(const fc_step *step, ptrdiff_t rows, ptrdiff_t cols, void *c, ptrdiff_t ldc);
     /* out (n,) = [out +] sum of `parts` vectors, each ldp after the one before, in that order. */

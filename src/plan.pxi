@@ -103,7 +103,7 @@ cdef class Plan:
         if P.n * size <= TALL_WEIGHTS and not normalised(P):
             P.panel = max(16, min(256, PANEL_BYTES // row_bytes))
             P.panel = (P.N + (P.N + P.panel - 1) // P.panel - 1) // ((P.N + P.panel - 1) // P.panel)
-        if not memory:
+        if not memory or <Py_ssize_t>self.measure() <= memory:
             return 0
         low, high = 0, P.N                  # the largest chunk that fits: bytes grow with rows
         while low < high:
@@ -124,7 +124,7 @@ cdef class Plan:
         cdef Arena arena
         arena.base, arena.used, arena.overflow = NULL, 0, False
         self.lay_out(&arena)
-        self.lay_out_vectors(&arena, 1)
+        lay_out_vectors(&self.P, &arena, 1)
         if arena.overflow:
             raise MemoryError(f"a plan for {self.P.N} rows and {self.P.n} parameters is larger than memory can be")
         return arena.used
@@ -160,82 +160,14 @@ cdef class Plan:
             P.x = take(A, R * P.ldx, size)
         P.bench = <Bench *>take(A, P.threads, sizeof(Bench))
         for i in range(P.threads):
-            self.lay_bench(A, P.bench + i if A.base != NULL else NULL, rows if P.panel else 0, widest)
+            lay_bench(P, A, P.bench + i if A.base != NULL else NULL, rows if P.panel else 0, widest)
             if A.base != NULL:
                 P.bench[i].gemm = A.base + A.used
             take(A, P.K.scratch, 1)
         if not P.panel:                         # its products run on the members' benches
-            self.lay_bench(A, &P.wide if A.base != NULL else NULL, rows, widest)
+            lay_bench(P, A, &P.wide if A.base != NULL else NULL, rows, widest)
         P.groups = min(<Py_ssize_t>MAX_GROUPS, (P.chunk + P.panel - 1) // P.panel) if P.panel else 0
         P.ldg = (P.n * <Py_ssize_t>size + FC_ALIGN - 1) // FC_ALIGN * FC_ALIGN // <Py_ssize_t>size
-
-    cdef void lay_bench(self, Arena *A, Bench *bench, Py_ssize_t rows, Py_ssize_t widest) noexcept nogil:
-        cdef PlanS *P = &self.P
-        cdef size_t size = P.K.real_bytes
-        cdef Py_ssize_t l
-        cdef Bench nowhere
-        cdef char **ra = <char **>take(A, P.n_layers, sizeof(char *))
-        cdef char **rz = <char **>take(A, P.n_layers, sizeof(char *))
-        cdef char *one
-        if bench == NULL:
-            bench = &nowhere
-        bench.ra, bench.rz = ra, rz
-        for l in range(P.n_layers):             # where phi does not bend, rz is not needed once ra is there
-            one = take(A, rows * P.layer[l].ldm, size)
-            if rz != NULL:
-                rz[l] = ra[l] = one
-            if P.layer[l].curved or P.layer[l].norm != NULL:
-                one = take(A, rows * P.layer[l].ldm, size)
-                if rz != NULL:
-                    ra[l] = one
-        bench.e[0] = take(A, rows * widest, size)
-        bench.e[1] = take(A, rows * widest, size)
-        bench.ldsums = widest
-        bench.sums = take(A, (rows // 16 + 2) * widest, size)
-        bench.totals = <double *>take(A, (rows // 16 + 2) * (widest // 16 + 2), sizeof(double))
-
-    cdef void lay_out_vectors(self, Arena *A, Py_ssize_t block) noexcept nogil:
-        """The packed parts of `block` vectors side by side, and where tall the sums of each group for each of them."""
-        cdef PlanS *P = &self.P
-        cdef size_t size = P.K.real_bytes, start = A.used
-        cdef Py_ssize_t l
-        cdef Layer *y
-        for l in range(P.n_layers):
-            y = &P.layer[l]
-            y.vt = take(A, y.k * panels(P, y.m), size)
-            y.vn = take(A, y.m * panels(P, y.k), size) if l else NULL
-            y.vb = take(A, y.ldm, size) if y.b >= 0 else NULL
-        P.v_step = A.used - start
-        take(A, (block - 1) * P.v_step, 1)
-        self.lay_out_sides(A, block)
-        P.panel_totals = <double *>take(A, block * (P.chunk // max(<Py_ssize_t>1, P.panel) + 1), sizeof(double))
-        P.groups_out = take(A, P.groups * block * P.ldg, size)
-
-    cdef void lay_out_sides(self, Arena *A, Py_ssize_t block) noexcept nogil:
-        """Scratch for the vectors that a panel takes side by side, for each member of the team."""
-        cdef PlanS *P = &self.P
-        cdef Py_ssize_t l, widest = 0, i, x
-        cdef size_t start
-        P.side_step = 0
-        if not P.panel or block == 1:
-            return
-        for l in range(P.n_layers):
-            widest = max(widest, max(P.layer[l].ldm, P.layer[l].ldk if l else 0))
-        P.sides = <Bench *>take(A, P.threads, sizeof(Bench))
-        for i in range(P.threads):
-            start = A.used
-            self.lay_bench(A, P.sides + i if A.base != NULL else NULL, min(P.panel, P.chunk), widest)
-            P.side_step = A.used - start
-            take(A, (min(block, <Py_ssize_t>FC_MAX_STACK) - 1) * P.side_step, 1)
-            if A.base != NULL:
-                P.sides[i].gemm = P.bench[i].gemm
-
-    cdef size_t bytes_of(self, Py_ssize_t block) noexcept nogil:
-        """Of `block` vectors side by side; 0: more than memory can be."""
-        cdef Arena arena
-        arena.base, arena.used, arena.overflow = NULL, 0, False
-        self.lay_out_vectors(&arena, block)
-        return 0 if arena.overflow else arena.used
 
     cdef int make_block(self) except -1:
         cdef Arena arena
@@ -257,12 +189,12 @@ cdef class Plan:
         cdef PlanS *P = &self.P
         cdef size_t size
         cdef char *base
-        while self.memory and block > 1 and <Py_ssize_t>self.bytes_of(block) > self.memory - self.nbytes + self.reserved_bytes:
+        while self.memory and block > 1 and <Py_ssize_t>bytes_of(P, block) > self.memory - self.nbytes + self.reserved_bytes:
             block -= 1
         if block <= P.block:
             self.lay_out_vectors_at(self.vector_block, P.block)
             return 0
-        size = self.bytes_of(block)
+        size = bytes_of(P, block)
         base = <char *>fc_block(size) if size else NULL
         if base == NULL:
             self.lay_out_vectors_at(self.vector_block, P.block)
@@ -279,7 +211,7 @@ cdef class Plan:
         cdef Arena arena
         arena.base, arena.used, arena.overflow = base, 0, False
         if base != NULL:
-            self.lay_out_vectors(&arena, block)
+            lay_out_vectors(&self.P, &arena, block)
 
     # --- bound ------------------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ import weakref
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
+from ._engine import columns_as_rows
 from .model import check_dtype
 
 DENSE_BLOCK = 64                 # columns of the identity that to_dense multiplies at a time
@@ -25,7 +26,7 @@ class Symmetric(LinearOperator):
     def quadratic(self, v):
         """``v' H v`` for v ``(n,)``, a float, or for the columns of V ``(n, k)``, an array: half the price of ``H @ v``."""
         block = np.ndim(v) == 2
-        Vt = as_block(v, self.shape[0], self.dtype) if block else as_vector(v, self.shape[0], self.dtype)[None]
+        Vt = as_block(v, self.shape[0], self.dtype, self.layout["threads"]) if block else as_vector(v, self.shape[0], self.dtype)[None]
         total = self._quadratic(Vt)
         l2 = self.objective.l2
         if l2 and self.kind != "fisher":
@@ -112,8 +113,8 @@ class Curvature(Symmetric):
 
     def _matmat(self, V):
         """Columns of V (n, k) are taken side by side in one pass over the data."""
-        Vt = as_block(V, self.shape[0], self.dtype)
-        out = np.empty_like(Vt)
+        Vt = as_block(V, self.shape[0], self.dtype, self.layout["threads"])
+        out = Vt if self._plan.in_place and not np.may_share_memory(Vt, V) else np.empty_like(Vt)
         self._multiply(Vt, out)
         self.n_products += len(Vt)
         return out.T
@@ -207,6 +208,7 @@ class Block(Symmetric):
     def __reduce__(self):
         return Block, (self.whole, self.indices)
 
+    layout = property(lambda self: self.whole.layout, doc="Of the whole operator.")
     n_products = property(lambda self: self.whole.n_products, doc="Of the whole operator, this block's included.")
 
     def _embed(self, Vt):
@@ -231,7 +233,7 @@ class Block(Symmetric):
         return out
 
     def _matmat(self, V):
-        return self._rows(as_block(V, self.shape[0], self.dtype)).T
+        return self._rows(as_block(V, self.shape[0], self.dtype, self.layout["threads"])).T
 
     def _quadratic(self, Vt):
         self.whole.n_products += len(Vt)
@@ -297,11 +299,13 @@ def as_vector(v, n, dtype, name="v"):
     return np.require(v, dtype, ["C", "A"])
 
 
-def as_block(V, n, dtype, name="V"):
-    """The columns of V (n, k) as the contiguous rows of a (k, n)."""
+def as_block(V, n, dtype, threads=1, name="V"):
+    """The columns of V (n, k) as the contiguous rows of a (k, n): V's own memory where that is how it lies, else new memory."""
     V = _as_real(V, dtype, name)
     if V.ndim != 2 or V.shape[0] != n:
         raise ValueError(f"{name} has shape {V.shape}; wanted ({n},) or ({n}, k)")
+    if V.dtype == dtype and V.flags.aligned and not V.T.flags.c_contiguous and not any(s % V.itemsize for s in V.strides):
+        return columns_as_rows(V, np.empty(V.shape[::-1], dtype), threads)
     return np.require(V.T, dtype, ["C", "A"])
 
 

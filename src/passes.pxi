@@ -92,6 +92,8 @@ cdef struct PlanS:
     Py_ssize_t ldg
     Bench wide
     Bench *bench                # tall: by member of the team
+    Bench *sides                # the same for the first of some vectors side by side
+    Py_ssize_t side_step        # bytes from its scratch to the next one's; 0: no room for that
     Stage stage                 # normalised, in chunks: what is being gathered, in which layer, from how many rows so far
     Py_ssize_t target, seen
     char *v                     # flat, of the vector at hand

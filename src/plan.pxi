@@ -103,7 +103,7 @@ cdef class Plan:
         if P.n * size <= TALL_WEIGHTS and not normalised(P):
             P.panel = max(16, min(256, PANEL_BYTES // row_bytes))
             P.panel = (P.N + (P.N + P.panel - 1) // P.panel - 1) // ((P.N + P.panel - 1) // P.panel)
-        if not memory:
+        if not memory or <Py_ssize_t>self.measure() <= memory:
             return 0
         low, high = 0, P.N                  # the largest chunk that fits: bytes grow with rows
         while low < high:
@@ -124,7 +124,7 @@ cdef class Plan:
         cdef Arena arena
         arena.base, arena.used, arena.overflow = NULL, 0, False
         self.lay_out(&arena)
-        self.lay_out_vectors(&arena, 1)
+        lay_out_vectors(&self.P, &arena, 1)
         if arena.overflow:
             raise MemoryError(f"a plan for {self.P.N} rows and {self.P.n} parameters is larger than memory can be")
         return arena.used
@@ -160,53 +160,14 @@ cdef class Plan:
             P.x = take(A, R * P.ldx, size)
         P.bench = <Bench *>take(A, P.threads, sizeof(Bench))
         for i in range(P.threads):
-            self.lay_bench(A, P.bench + i if A.base != NULL else NULL, rows if P.panel else 0, widest)
-        if not P.panel:
-            self.lay_bench(A, &P.wide if A.base != NULL else NULL, rows, widest)
+            lay_bench(P, A, P.bench + i if A.base != NULL else NULL, rows if P.panel else 0, widest)
+            if A.base != NULL:
+                P.bench[i].gemm = A.base + A.used
+            take(A, P.K.scratch, 1)
+        if not P.panel:                         # its products run on the members' benches
+            lay_bench(P, A, &P.wide if A.base != NULL else NULL, rows, widest)
         P.groups = min(<Py_ssize_t>MAX_GROUPS, (P.chunk + P.panel - 1) // P.panel) if P.panel else 0
         P.ldg = (P.n * <Py_ssize_t>size + FC_ALIGN - 1) // FC_ALIGN * FC_ALIGN // <Py_ssize_t>size
-
-    cdef void lay_bench(self, Arena *A, Bench *bench, Py_ssize_t rows, Py_ssize_t widest) noexcept nogil:
-        cdef PlanS *P = &self.P
-        cdef size_t size = P.K.real_bytes
-        cdef Py_ssize_t l
-        cdef Bench nowhere
-        cdef char **ra = <char **>take(A, P.n_layers, sizeof(char *))
-        cdef char **rz = <char **>take(A, P.n_layers, sizeof(char *))
-        cdef char *one
-        if bench == NULL:
-            bench = &nowhere
-        bench.ra, bench.rz = ra, rz
-        for l in range(P.n_layers):             # where phi does not bend, rz is not needed once ra is there
-            one = take(A, rows * P.layer[l].ldm, size)
-            if rz != NULL:
-                rz[l] = ra[l] = one
-            if P.layer[l].curved or P.layer[l].norm != NULL:
-                one = take(A, rows * P.layer[l].ldm, size)
-                if rz != NULL:
-                    ra[l] = one
-        bench.e[0] = take(A, rows * widest, size)
-        bench.e[1] = take(A, rows * widest, size)
-        bench.ldsums = widest
-        bench.sums = take(A, (rows // 16 + 2) * widest, size)
-        bench.totals = <double *>take(A, (rows // 16 + 2) * (widest // 16 + 2) + 64, sizeof(double))
-        bench.gemm = take(A, P.K.scratch, 1)
-
-    cdef void lay_out_vectors(self, Arena *A, Py_ssize_t block) noexcept nogil:
-        """The packed parts of `block` vectors side by side, and where tall the sums of each group for each of them."""
-        cdef PlanS *P = &self.P
-        cdef size_t size = P.K.real_bytes, start = A.used
-        cdef Py_ssize_t l
-        cdef Layer *y
-        for l in range(P.n_layers):
-            y = &P.layer[l]
-            y.vt = take(A, y.k * panels(P, y.m), size)
-            y.vn = take(A, y.m * panels(P, y.k), size) if l else NULL
-            y.vb = take(A, y.ldm, size) if y.b >= 0 else NULL
-        P.v_step = A.used - start
-        take(A, (block - 1) * P.v_step, 1)
-        P.panel_totals = <double *>take(A, block * (P.chunk // max(<Py_ssize_t>1, P.panel) + 1), sizeof(double))
-        P.groups_out = take(A, P.groups * block * P.ldg, size)
 
     cdef int make_block(self) except -1:
         cdef Arena arena
@@ -226,21 +187,15 @@ cdef class Plan:
     cdef int reserve(self, Py_ssize_t block) except -1:
         """Room for `block` vectors side by side, as far as `memory` goes; what the room is for is in P.block."""
         cdef PlanS *P = &self.P
-        cdef Arena arena
-        cdef size_t one, size
+        cdef size_t size
         cdef char *base
-        arena.base, arena.used, arena.overflow = NULL, 0, False
-        self.lay_out_vectors(&arena, 1)
-        one = arena.used
-        if self.memory:
-            block = max(<Py_ssize_t>1, min(block, (self.memory - self.nbytes + self.reserved_bytes) // <Py_ssize_t>one))
+        while self.memory and block > 1 and <Py_ssize_t>bytes_of(P, block) > self.memory - self.nbytes + self.reserved_bytes:
+            block -= 1
         if block <= P.block:
             self.lay_out_vectors_at(self.vector_block, P.block)
             return 0
-        arena.used = 0
-        self.lay_out_vectors(&arena, block)
-        size = arena.used
-        base = <char *>fc_block(size) if not arena.overflow else NULL
+        size = bytes_of(P, block)
+        base = <char *>fc_block(size) if size else NULL
         if base == NULL:
             self.lay_out_vectors_at(self.vector_block, P.block)
             raise MemoryError(f"no memory for a block of {block} vectors of {P.n} numbers")
@@ -256,7 +211,7 @@ cdef class Plan:
         cdef Arena arena
         arena.base, arena.used, arena.overflow = base, 0, False
         if base != NULL:
-            self.lay_out_vectors(&arena, block)
+            lay_out_vectors(&self.P, &arena, block)
 
     # --- bound ------------------------------------------------------------------------------------------------------------
 
@@ -375,8 +330,10 @@ cdef class Plan:
         if job.kind != VJP and P.panel:
             for j in range(job.vectors):
                 pack_all(P, job.v + j * job.v_step, True, j)
+                if job.l2 != 0:
+                    P.K.scale(P.n, job.l2, job.v + j * job.v_step, out + j * out_step)
         gather_along_v(self, job)
-        job.out_step, job.add = out_step, job.l2
+        job.out_step, job.add = out_step, job.l2 != 0
         r0 = 0
         while r0 < P.N:
             if self.at_chunk != r0 or self.done < 2:
@@ -385,7 +342,7 @@ cdef class Plan:
             job.out = out + (r0 * P.d_out * P.K.real_bytes if by_rows else 0)
             job.u = job.v + r0 * P.d_out * P.K.real_bytes
             serve(job)
-            job.add = True
+            job.add, job.l2 = True, 0
             r0 += P.chunk
             if P.chunk < P.N:
                 with gil:
@@ -403,7 +360,8 @@ cdef class Plan:
         return vectors
 
     def multiply(self, v, out, str kind="hessian", const char[::1] active=None, bint l2=True):
-        """out = (the operator) v for v, out contiguous of the plan's dtype: (n,), or (k, n), a vector a row."""
+        """out = (the operator) v for v, out contiguous of the plan's dtype: (n,), or (k, n), a vector a row. out may be v where
+        the plan says `in_place`."""
         cdef PlanS *P = &self.P
         cdef Job job
         cdef Py_ssize_t k = 1 if v.ndim == 1 else v.shape[0], j, step = P.n * P.K.real_bytes
@@ -411,16 +369,14 @@ cdef class Plan:
         cdef char *out_ = pointer(out)
         memset(&job, 0, sizeof(job))
         job.stages, job.kind = PRODUCT, KINDS[kind]
-        job.v_step, job.l2 = step, l2 and self.l2 != 0
+        job.v_step = step
         cdef const char *active_ = NULL if active is None else &active[0]
         with self.lock:
             j = 0
             while j < k:
-                job.vectors, job.v = self.room_for(k - j), v_ + j * step
+                job.vectors, job.v, job.l2 = self.room_for(k - j), v_ + j * step, self.l2 if l2 else 0
                 with nogil:
                     self.select(active_)
-                    if job.l2:
-                        P.K.scale(P.n * job.vectors, self.l2, job.v, out_ + j * step)
                     self.go(&job, out_ + j * step, step)
                 j += job.vectors
                 PyErr_CheckSignals()
@@ -476,6 +432,11 @@ cdef class Plan:
         """In a child: nobody is left to release the lock, and what its holder was making is half made."""
         if self.lock.locked():
             self.lock, self.at_chunk, self.done = threading.Lock(), -1, 0
+
+    @property
+    def in_place(self):
+        """Whether v is read whole before the first number of its product is written."""
+        return self.P.panel != 0 or (self.P.chunk == self.P.N and not normalised(&self.P))
 
     @property
     def layout(self):

@@ -15,7 +15,8 @@ cdef struct Job:
     char *u                     # VJP: (rows, d_out)
     char *out                   # the first result; out_step bytes to the next
     Py_ssize_t out_step
-    bint add, l2
+    bint add
+    double l2                   # where not 0, a result begins as l2 v
     double *totals              # QUADRATIC: one a vector, added to
 
 
@@ -105,10 +106,24 @@ cdef double take_quadratic(Pass *t, Job *job) noexcept nogil:
 
 # --- tall -------------------------------------------------------------------------------------------------------------------
 
-cdef void serve_group(void *context, Py_ssize_t group, int member) noexcept nogil:
-    """The panels of one group, in order, into the group's own sums."""
+cdef inline Py_ssize_t side_by_side(Job *job) noexcept nogil:
+    """How many vectors a panel takes at once."""
+    if job.P.side_step and job.stages == PRODUCT and job.kind <= FISHER:
+        return min(<Py_ssize_t>FC_MAX_STACK, job.vectors)
+    return 1
+
+
+cdef inline Py_ssize_t stacks_of(Job *job) noexcept nogil:
+    cdef Py_ssize_t side = side_by_side(job)
+    return max(<Py_ssize_t>1, (job.vectors + side - 1) // side)
+
+
+cdef void serve_group(void *context, Py_ssize_t item, int member) noexcept nogil:
+    """The panels of one group, in order, for some of the vectors, into the group's own sums."""
     cdef Job *job = <Job *>context
     cdef PlanS *P = job.P
+    cdef Py_ssize_t side = side_by_side(job), stacks = stacks_of(job), group = item // stacks
+    cdef Py_ssize_t first = item % stacks * side, last = min(first + side, max(<Py_ssize_t>1, job.vectors))
     cdef Py_ssize_t n_panels = (job.rows + P.panel - 1) // P.panel
     cdef Py_ssize_t groups = min(P.groups, n_panels), panel, j
     cdef Py_ssize_t begin = n_panels * group // groups, end = n_panels * (group + 1) // groups
@@ -121,15 +136,53 @@ cdef void serve_group(void *context, Py_ssize_t group, int member) noexcept nogi
         t.rows = min(P.panel, job.rows - t.r0)
         if job.stages & FORWARD:
             forward(&t)
-        for j in range(job.vectors if job.stages & (PRODUCT | QUADRATIC) else 1):
+        add = panel > begin or (groups == 1 and job.add)
+        if job.stages == PRODUCT:
+            take_side(&t, job, member, first, last, group_out(job, groups, group, first),
+                      job.out_step if groups == 1 else P.ldg * P.K.real_bytes, add)
+            continue
+        for j in range(first, last):
             t.v = j
-            out, add = group_out(job, groups, group, j), panel > begin or (groups == 1 and job.add)
+            out = group_out(job, groups, group, j)
             if job.stages & BACKWARD:
                 backward(&t, out if job.out != NULL else NULL, add)
-            if job.stages & PRODUCT:
-                take_product(&t, job, out, add)
             if job.stages & QUADRATIC:
                 P.panel_totals[panel * P.block + j] = take_quadratic(&t, job)
+
+
+cdef void take_side(Pass *t, Job *job, int member, Py_ssize_t first, Py_ssize_t last, char *out, Py_ssize_t out_step,
+                    bint add) noexcept nogil:
+    """The products of a few vectors with a panel's rows, out: of the first of them."""
+    t.v = first
+    if last - first == 1:
+        take_product(t, job, out, add)
+    else:
+        take_stack(t, member, last - first, out, out_step, add)
+
+
+cdef void serve_side(void *context, Py_ssize_t item, int member) noexcept nogil:
+    """All panels for a few of the vectors: what a group sums up is added to the result as soon as it is there."""
+    cdef Job *job = <Job *>context
+    cdef PlanS *P = job.P
+    cdef Py_ssize_t n_panels = (job.rows + P.panel - 1) // P.panel, groups = min(P.groups, n_panels), group, panel, j
+    cdef Py_ssize_t first = item * side_by_side(job), last = min(first + side_by_side(job), job.vectors)
+    cdef Py_ssize_t begin, end, step
+    cdef char *out
+    cdef bint alone, add
+    cdef Pass t
+    t.P, t.bench, t.serial, t.kind = P, &P.bench[member], True, job.kind
+    for group in range(groups):
+        begin, end, add = n_panels * group // groups, n_panels * (group + 1) // groups, group > 0 or job.add
+        # vector kernels add a whole panel's sum to C, as add_parts would; BLAS and plain loops may start from C
+        alone = groups == 1 or (end - begin == 1 and lanes(P) > 1)
+        out = group_out(job, 1 if alone else groups, 0, first)
+        step = job.out_step if alone else P.ldg * P.K.real_bytes
+        for panel in range(begin, end):
+            t.r0 = panel * P.panel
+            t.rows = min(P.panel, job.rows - t.r0)
+            take_side(&t, job, member, first, last, out, step, panel > begin or (alone and add))
+        for j in range(0 if alone else last - first):
+            P.K.add_parts(P.n, 1, out + j * step, P.ldg, add, job.out + (first + j) * job.out_step)
 
 
 cdef char *group_out(Job *job, Py_ssize_t groups, Py_ssize_t group, Py_ssize_t j) noexcept nogil:
@@ -140,18 +193,29 @@ cdef char *group_out(Job *job, Py_ssize_t groups, Py_ssize_t group, Py_ssize_t j
     return P.groups_out + (group * P.block + j) * P.ldg * P.K.real_bytes
 
 
+cdef void add_groups(void *context, Py_ssize_t j, int member) noexcept nogil:
+    """The sums of all groups for vector j."""
+    cdef Job *job = <Job *>context
+    cdef PlanS *P = job.P
+    cdef Py_ssize_t groups = min(P.groups, (job.rows + P.panel - 1) // P.panel)
+    P.K.add_parts(P.n, groups, group_out(job, groups, 0, j), P.block * P.ldg, job.add, job.out + j * job.out_step)
+
+
 cdef void serve_tall(Job *job) noexcept nogil:
     cdef PlanS *P = job.P
     cdef Py_ssize_t n_panels = (job.rows + P.panel - 1) // P.panel, panel, j
     cdef Py_ssize_t groups = min(P.groups, n_panels)
-    fc_team_run(P.threads, groups, serve_group, job)
+    cdef Py_ssize_t sides = stacks_of(job)
+    if job.stages == PRODUCT and job.kind <= FISHER and sides % P.threads == 0:
+        fc_team_run(P.threads, sides, serve_side, job)          # no sums of groups to keep, and everyone has the same to do
+        return
+    fc_team_run(P.threads, groups * sides, serve_group, job)
     if job.stages & QUADRATIC:
         for j in range(job.vectors):
             for panel in range(n_panels):
                 job.totals[j] += P.panel_totals[panel * P.block + j]
     elif job.out != NULL and job.kind != JVP and groups > 1:
-        for j in range(max(<Py_ssize_t>1, job.vectors)):
-            P.K.add_parts(P.n, groups, group_out(job, groups, 0, j), P.block * P.ldg, job.add, job.out + j * job.out_step)
+        fc_team_run(P.threads, max(<Py_ssize_t>1, job.vectors), add_groups, job)
 
 
 # --- wide -------------------------------------------------------------------------------------------------------------------
@@ -170,6 +234,8 @@ cdef void serve_wide(Job *job) noexcept nogil:
             if job.kind != VJP:
                 P.v = job.v + j * job.v_step
                 pack_all(P, P.v, True, 0)
+                if job.l2 != 0:                  # now v may be where the result goes
+                    P.K.scale(P.n, job.l2, P.v, job.out + j * job.out_step)
             if job.stages & PRODUCT:
                 take_product(&t, job, job.out + j * job.out_step, job.add)
             else:

@@ -46,6 +46,13 @@ cdef extern from "kernels/kernels.h" nogil:
         int exact, accumulate
         fc_step step
         Py_ssize_t row_block, col_block
+    enum: FC_MAX_STACK
+    ctypedef struct fc_stack:
+        fc_product job
+        Py_ssize_t count
+        Py_ssize_t a[2]
+        Py_ssize_t b[2]
+        Py_ssize_t c, u, own
     ctypedef struct fc_loss_rows:
         fc_loss kind
         double divisor
@@ -84,6 +91,8 @@ cdef extern from "kernels/kernels.h" nogil:
         void (*block)(fc_product *) noexcept nogil
         int (*rounds)(const fc_product *) noexcept nogil
         void (*product)(const fc_product *, int, Py_ssize_t, Py_ssize_t, void *) noexcept nogil
+        int (*stack)(const fc_stack *, void *) noexcept nogil
+        void (*columns)(Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
         size_t scratch
         void (*activate)(fc_activation, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t, void *, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
         double (*loss)(const fc_loss_rows *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t) noexcept nogil

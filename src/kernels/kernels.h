@@ -106,6 +106,16 @@ typedef struct {
     ptrdiff_t row_block, col_block;          /* filled by `block`; m and n where one call does all of it */
 } fc_product;
 
+/* A product, all of it as one item, for several vectors of a block: `job` is the first one's, the rest says how far each of its
+ * matrices is from that of the next vector. Of a term either A or B is shared: 0. */
+enum { FC_MAX_STACK = 4 };
+typedef struct {
+    fc_product job;
+    ptrdiff_t count;
+    ptrdiff_t a[FC_MAX_TERMS], b[FC_MAX_TERMS], c, u;
+    ptrdiff_t own;                           /* d, r, skip, sums */
+} fc_stack;
+
 /* What the loss keeps of a row for later: enough for rdelta = (d2 loss/dz2) rz. */
 typedef struct {
     fc_loss kind;
@@ -148,6 +158,9 @@ typedef struct fc_table {
     void (*block)(fc_product *job);          /* choose row_block and col_block from the sizes alone */
     int (*rounds)(const fc_product *job);    /* how many slices of depth; all items of one are done before the next begins */
     void (*product)(const fc_product *job, int round, ptrdiff_t row_item, ptrdiff_t col_item, void *scratch);
+    /* The same for the vectors of a stack, to the same bits. Returns 0 where it has no better way than one after the other: then
+     * nothing is done. */
+    int (*stack)(const fc_stack *stack, void *scratch);
     size_t scratch;                          /* bytes of scratch, 64-byte aligned, that one call of `product` may use */
 
     /* --- activations (activations.inc): a = phi(z), p = phi'(z), q = phi''(z) ---
@@ -172,6 +185,8 @@ typedef struct fc_table {
     void (*copy)(ptrdiff_t rows, ptrdiff_t cols, const void *in, ptrdiff_t rs, ptrdiff_t cs, void *out, ptrdiff_t ldo);
     /* The same into vector panels, as fc_term wants a packed B: out[(j / VL) * rows * VL + i * VL + j % VL]; i0 <= i < i1. */
     void (*pack)(ptrdiff_t rows, ptrdiff_t cols, const void *in, ptrdiff_t rs, ptrdiff_t cs, ptrdiff_t i0, ptrdiff_t i1, void *out);
+    /* Columns as rows: out[j*ldo + i] = in[i*rs + j*cs] for i0 <= i < i1 of n rows and all k columns; any strides. */
+    void (*columns)(ptrdiff_t n, ptrdiff_t k, const void *in, ptrdiff_t rs, ptrdiff_t cs, ptrdiff_t i0, ptrdiff_t i1, void *out, ptrdiff_t ldo);
     /* The step alone on a block (rows, cols) of c whose product is done; `sums` and `total` point at the block's own. */
     void (*step)(const fc_step *step, ptrdiff_t rows, ptrdiff_t cols, void *c, ptrdiff_t ldc);
     /* out (n,) = [out +] sum of `parts` vectors, each ldp after the one before, in that order. */

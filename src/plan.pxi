@@ -94,7 +94,7 @@ cdef class Plan:
         Tall pays where both orientations of W and V and a group's sums fit in the second-level cache beside a panel; a wide
         net's products are large enough to be shared among threads one by one. Below SERIAL_FLOPS one thread does all."""
         cdef PlanS *P = &self.P
-        cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, low, high, middle
+        cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, low, high, middle, count
         P.chunk = P.N
         for l in range(P.n_layers):
             row_bytes += size * (P.layer[l].ldm * 6 + (P.layer[l].ldk if l == 0 else 0))
@@ -102,7 +102,10 @@ cdef class Plan:
             P.threads = 1
         if P.n * size <= TALL_WEIGHTS and not normalised(P):
             P.panel = max(16, min(256, PANEL_BYTES // row_bytes))
-            P.panel = (P.N + (P.N + P.panel - 1) // P.panel - 1) // ((P.N + P.panel - 1) // P.panel)
+            count = (P.N + P.panel - 1) // P.panel
+            if count > 2:                   # few panels are shared evenly by 2 or 4 threads
+                count = (count + 3) // 4 * 4
+            P.panel = (P.N + count - 1) // count
         if not memory or <Py_ssize_t>self.measure() <= memory:
             return 0
         low, high = 0, P.N                  # the largest chunk that fits: bytes grow with rows

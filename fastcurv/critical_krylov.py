@@ -7,7 +7,7 @@ from .basis import combine
 from .checks import as_rng, operator_dtype
 from .critical import FAR, gradient_words, is_plateau, kink_words, not_critical_sentence
 from .critical_dense import PERSISTENCE, ZERO_MODE, annihilated, lasts_along
-from .evidence import Products, hessian_products, independent, lanczos_risk, lanczos_steps
+from .evidence import Products, hessian_products, independent, lanczos_risk, lanczos_steps, positive_there
 from .recurrence import Recurrence
 from .results import number
 from .ritz import decompose
@@ -215,20 +215,22 @@ def _first_look(search):
 
 
 def _along_gradient(ask, search, g):
-    """From the Krylov space of g: ``||Hg||/||g||``, the share of g outside H's range, Newton's step."""
+    """From the Krylov space of g: ``||Hg||/||g||``, the share of g outside H's range, Newton's step where curvature is sure, and all of it."""
     if ask.g_norm == 0:
-        return dict(flat=None, residual=None, step=None)
+        return dict(flat=None, residual=None, step=None, newton=None)
     run = search.from_gradient(g, min(GRADIENT_STEPS, search.left() // 4))
     if run is None or run.scale == 0:
-        return dict(flat=None, residual=1.0 if run is not None else None, step=None)
+        return dict(flat=None, residual=1.0 if run is not None else None, step=None, newton=None)
     values, S = decompose(run)
     norm = run.scale
     cut = norm * max(ask.curvature_tol, ask.relative / FAR)
     sure = np.abs(values) > max(cut, ask.relative**0.5 * norm)
     step = combine(run.rows[:run.m], (S[:, sure] @ (S[0, sure] / values[sure]))[:, None])[0] * -ask.g_norm
+    newton = None if values[0] <= 0 else combine(run.rows[:run.m], (S @ (S[0] / values))[:, None])[0] * -ask.g_norm
     column = run.T[:run.m + run.p, 0]
     inside = float((S[0, np.abs(values) > cut] ** 2).sum())
-    return dict(flat=float(np.linalg.norm(column)), residual=float(np.sqrt(max(0.0, 1 - inside))), step=step)
+    return dict(flat=float(np.linalg.norm(column)), residual=float(np.sqrt(max(0.0, 1 - inside))), step=step,
+                newton=newton)
 
 
 def _probe(ask, search):
@@ -273,6 +275,8 @@ def _conclude(ask, search, slope, critical, floor, risk, goal):
     low, high = search.prove(-1), search.prove(1)
     negative, positive = low[0] < -low[1], high[0] > high[1]
     lasting = not negative or _lasts(ask, H, low, slope["step"])
+    if critical and floor > 0 and not negative:
+        lasting = positive_there(ask, H, low[0], slope["newton"], PERSISTENCE, search.left())
     loose = critical and not negative and not floor > 0 and _unexplained_zero(search, low)
     n_symmetry = None if search.symmetry is None else search.symmetry.shape[1]
     facts = dict(
@@ -287,6 +291,7 @@ def _conclude(ask, search, slope, critical, floor, risk, goal):
     )
     if floor > 0:
         facts["n_negative_bounds"] = (0, 0)
+        facts["lambda_min_bounds"] = (max(floor, facts["lambda_min_bounds"][0]), facts["lambda_min_bounds"][1])
     facts["plateau"] = not critical and is_plateau(ask, facts)
     kind, certified, wrong = _kind(ask, H, critical, negative, positive, lasting, floor, risk, loose)
     if ask.across_kinks(kind, facts["escape_direction"]) != kind:
@@ -367,7 +372,7 @@ def _kind(ask, H, critical, negative, positive, lasting, floor, risk, loose):
     if negative and positive:
         return ("saddle", True, 0.0) if lasting else ("undecided", False, 0.0)
     if floor > 0:
-        return "minimum", True, 0.0
+        return ("minimum", True, 0.0) if lasting else ("undecided", False, 0.0)
     if ask.failure_probability is None or risk > ask.failure_probability or not negative + positive:
         return "undecided", False, 0.0
     if loose:
@@ -397,13 +402,17 @@ def _sentence(ask, kind, facts, floor, risk, goal, lasting, H):
                 f"{sign}{eps} of the spectrum's width, the extreme Ritz values being {low} and {high}; smaller curvature "
                 "of the other sign, and zeros, are not excluded")
     elif kind == "minimum":
-        text = f"Minimum: {words}, and no eigenvalue lies below {number(floor)}, a floor that the objective proves"
+        text = f"Minimum: {words}, and no eigenvalue lies below {number(floor)}, a floor that the objective proves" + (
+            f": l2 = {number(ask.ob.l2)} less what the residuals can take away" if getattr(ask.ob, "l2", 0) > 0 else "")
     else:
-        text = _undecided(ask, words, low, high, eps, risk, goal, lasting, H)
+        text = _undecided(ask, words, low, high, eps, floor, risk, goal, lasting, H)
     return text + kink_words(ask) + "."
 
 
-def _undecided(ask, words, low, high, eps, risk, goal, lasting, H):
+def _undecided(ask, words, low, high, eps, floor, risk, goal, lasting, H):
+    if floor > 0 and not ask.n_kinks:
+        return (f"Undecided: {words}, and at theta no eigenvalue lies below {number(floor)}, a floor that the objective proves, "
+                "but curvature changes by more than that on the way to the critical point that theta stands for; reduce the gradient first")
     if not lasting:
         return (f"Undecided: {words}, but the negative curvature {low} at theta does not last to the critical point "
                 "that theta stands for; reduce the gradient first")

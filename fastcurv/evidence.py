@@ -170,6 +170,52 @@ def parameter_length(theta, d, live=None):
     return float(np.sqrt(((theta[live] / d[live]) ** 2).sum() + 1 / d[live].max() ** 2))
 
 
+class _Change:
+    """``H(there) - H``, products counted in H."""
+
+    def __init__(self, H, there):
+        self.H, self.there, self.shape = H, there, (H.n, H.n)
+
+    def __matmul__(self, v):
+        self.H.tell(1)
+        return self.there(v) - self.H(v)
+
+
+def positive_there(ask, H, softest, newton, share, left):
+    """Whether a positive definite H keeps `share` of its softest curvature up to the critical point that theta stands for.
+
+    That point lies Newton's step away; what the step at hand leaves of g, or the rounding of g where that is more, moves it along
+    the softest curvature. The norm of the change of H on the way is taken by power steps, so every direction counts.
+
+    Parameters
+    ----------
+    ask : object
+        With ``ob, theta, g, g_norm, uncertainty``.
+    H : Products
+    softest : float
+        A curvature that hardly any lies below.
+    newton : ndarray (n,) or None
+        Approximately ``-H^-1 g``.
+    share : float
+    left : int
+        Products that may be spent: up to 25, and none to no avail.
+    """
+    if ask.g_norm == 0:
+        return True
+    steps = min(12, (left - 1) // 2)
+    if not softest > 0 or steps < 3:
+        return False
+    newton = np.zeros(H.n) if newton is None else newton
+    rest = ask.g + H(newton)
+    size, rounding = float(np.linalg.norm(rest)), ask.uncertainty(H.norm)[0]
+    if 0 < size < rounding:
+        rest = rest * (rounding / size)
+    there = ask.theta + newton - rest / softest
+    if not np.isfinite(there).all():
+        return False
+    return spectral_norm(_Change(H, hessian_products(ask.ob, there)), steps) <= (1 - share) * softest
+
+
 def relative_gradient(g, theta, d, live, norm):
     """``||D g|| / (||D H D|| ||theta / d||)``: free of the scale of the loss and of every single parameter.
 

@@ -7,6 +7,7 @@ Every function reads a network objective: `ob.model` (`sizes`, `activation`, `bi
 import numpy as np
 
 from .checks import as_rng, check_vector
+from .floor import curvature_floor
 from .invariance import flip_tanh, in_skip, layers_of, norms_of, normalised, permute_hidden, rescale_relu, skips
 from .reference import ACTIVATIONS, normalise
 
@@ -364,65 +365,3 @@ def _norm_reach(z, reach, gamma, beta):
     h, s = normalise(z)
     mean, square = reach.mean(axis=0), np.sqrt((reach ** 2).mean(axis=0))
     return np.abs(gamma) * s * (reach + mean + 2 * np.abs(h) * square) + np.abs(beta)
-
-
-def curvature_floor(ob, theta):
-    """A number that no eigenvalue of the Hessian lies below, or ``-inf`` where none is known cheaply.
-
-    ``H = GGN + R + l2`` with the GGN positive semidefinite. Without a hidden layer R = 0. With one, R falls apart
-    into a block ``[[0, C_j], [C_j', M_j]]`` per hidden unit, ``C_j = sum of delta phi' x'`` and
-    ``M_j = sum of e phi'' x x'``, whose smallest eigenvalue is taken (blocks up to 256) or bounded by norms.
-
-    Returns
-    -------
-    float
-        Cost: one forward pass and a small eigenproblem per hidden unit. Lowered by a bound on its own rounding.
-    """
-    theta, model = _theta(ob, theta), ob.model
-    weights = None if ob.sample_weight is None else np.asarray(ob.sample_weight, dtype=float)
-    if weights is not None and weights.min() < 0 or ob.loss == "cross_entropy" and np.min(ob.y) < 0:
-        return -np.inf
-    if len(model.sizes) == 2:
-        return float(ob.l2)
-    if len(model.sizes) > 3 or normalised(model):
-        return -np.inf
-    X = np.asarray(ob.X, dtype=float)
-    z, f = (np.asarray(z, float) for z in model.preactivations(theta.astype(model.dtype), X.astype(model.dtype)))
-    delta = _loss_delta(ob, f, weights)
-    name, h = model.activation[0], 1e-100
-    slope = ACTIVATIONS[name][1](z)
-    bend = np.broadcast_to(np.imag(ACTIVATIONS[name][1](z + 1j * h)) / h, z.shape)
-    X1 = np.hstack([X, np.ones((len(X), 1))]) if model.bias else X
-    e = delta @ layers_of(model, theta)[1][0]
-    lowest = min(_block_floor(delta, slope[:, j], e[:, j] * bend[:, j], X1) for j in range(z.shape[1]))
-    return float(ob.l2 + min(0.0, lowest))
-
-
-def _block_floor(delta, slope, bent, X1):
-    """At most the smallest eigenvalue of ``[[0, C], [C', M]]`` for one hidden unit."""
-    C = delta.T @ (slope[:, None] * X1)
-    m, k = C.shape
-    rounding = 16 * (len(X1) + m + k) * np.finfo(float).eps
-    x2 = (X1 * X1).sum(axis=1)
-    abs_C = np.linalg.norm(np.linalg.norm(delta, axis=1) * np.abs(slope) * np.sqrt(x2), 1)
-    slack = rounding * (abs_C + np.abs(bent) @ x2)
-    if m + k > 256:
-        return -np.linalg.norm(C) - np.maximum(-bent, 0) @ x2 - slack
-    M = X1.T @ (bent[:, None] * X1)
-    block = np.block([[np.zeros((m, m)), C], [C.T, M]])
-    return np.linalg.eigvalsh(block)[0] - slack
-
-
-def _loss_delta(ob, f, weights):
-    """dL/df, float64, shape (N, d_out)."""
-    N, d_out = f.shape
-    y = np.asarray(ob.y)
-    if ob.loss == "cross_entropy":
-        y = np.eye(d_out)[y.astype(int)] if y.ndim == 1 else y.astype(float)
-        p = np.exp(f - f.max(axis=1, keepdims=True))
-        delta = (y.sum(axis=1) / p.sum(axis=1))[:, None] * p - y
-    else:
-        y = y.reshape(N, d_out).astype(float)
-        delta = 2 * (f - y) if ob.loss == "mse" else ACTIVATIONS["sigmoid"][0](f) - y
-    scale = (np.ones(N) if weights is None else weights) / (N if ob.loss == "cross_entropy" else N * d_out)
-    return scale[:, None] * delta

@@ -38,12 +38,13 @@ static struct {
     pthread_mutex_t busy;             /* held by the caller whose job runs, and across fork */
     pthread_mutex_t sleep;            /* guards the two conditions */
     pthread_cond_t wake, done;
-    int workers;                      /* alive; changed under `busy` */
+    int workers;                      /* alive, numbers 1 to `workers`; changed under `busy` */
+    unsigned born[FC_MAX_THREADS];    /* the job counter when a worker was made */
     atomic_uint job;                  /* counts jobs: a change wakes the workers */
-    atomic_int seats;                 /* workers that may still join the job */
+    atomic_int open;                  /* members that the job has; a worker with a number below may still join */
     atomic_int inside;                /* workers that have joined and not left */
-    _Atomic ptrdiff_t next;           /* the next part nobody has taken */
-    ptrdiff_t parts;                  /* the job: written before `job` changes */
+    struct { _Alignas(64) _Atomic ptrdiff_t next; ptrdiff_t end; } share[FC_MAX_THREADS];    /* each member's parts: the next, the last */
+    int threads;                      /* the job: written before `job` changes */
     fc_part part;
     void *context;
     atomic_int sleepers;              /* workers asleep */
@@ -58,10 +59,15 @@ static long long now_ns(void) {
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
-/* Take parts until none is left. */
+/* Take parts until none is left: one's own share first, since who had these rows in the last job has them in its caches still;
+ * then what others have left. */
 static void work(int member) {
-    const ptrdiff_t parts = team.parts;
-    for (ptrdiff_t i; (i = atomic_fetch_add(&team.next, 1)) < parts;) team.part(team.context, i, member);
+    const int threads = team.threads;
+    for (int k = 0; k < threads; k++) {
+        const int whose = (member + k) % threads;
+        const ptrdiff_t end = team.share[whose].end;
+        for (ptrdiff_t i; (i = atomic_fetch_add(&team.share[whose].next, 1)) < end;) team.part(team.context, i, member);
+    }
 }
 
 /* Wait until the job counter leaves `seen`: spin, then sleep. */
@@ -80,16 +86,16 @@ static void wait_for_job(unsigned seen) {
     }
 }
 
-/* A seat is taken by counting `seats` down; `inside` goes up first, so that a caller that sees no one inside and closes the
- * seats knows that no one will come. */
+/* Worker number k is member k of every job that has so many. `inside` goes up before `open` is read, so that a caller that has
+ * closed the job and sees no one inside knows that no one will come. */
 static void *worker(void *start) {
-    unsigned seen = (unsigned)(size_t)start;
+    const int number = (int)(size_t)start;
+    unsigned seen = team.born[number];
     for (;;) {
         wait_for_job(seen);
         seen = atomic_load(&team.job);
         atomic_fetch_add(&team.inside, 1);
-        const int seat = atomic_fetch_sub(&team.seats, 1);
-        if (seat > 0) work(seat);
+        if (number < atomic_load(&team.open)) work(number);
         if (atomic_fetch_sub(&team.inside, 1) == 1 && atomic_load(&team.caller_sleeps)) {
             pthread_mutex_lock(&team.sleep);
             pthread_cond_signal(&team.done);
@@ -125,7 +131,7 @@ static void after_fork_child(void) {
     pthread_cond_init(&team.done, NULL);
     team.workers = 0;
     atomic_store(&team.inside, 0);
-    atomic_store(&team.seats, 0);
+    atomic_store(&team.open, 0);
     atomic_store(&team.sleepers, 0);
     atomic_store(&team.caller_sleeps, 0);
 }
@@ -140,7 +146,8 @@ static void hire(int wanted) {
     pthread_sigmask(SIG_SETMASK, &all, &old);
     while (team.workers < wanted) {
         pthread_t id;
-        if (pthread_create(&id, NULL, worker, (void *)(size_t)atomic_load(&team.job))) break;
+        team.born[team.workers + 1] = atomic_load(&team.job);
+        if (pthread_create(&id, NULL, worker, (void *)(size_t)(team.workers + 1))) break;
         pthread_detach(id);
         team.workers++;
     }
@@ -157,11 +164,14 @@ void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
         return;
     }
     if (team.workers < threads - 1) hire(threads - 1);
-    team.parts = parts;
+    team.threads = threads;
     team.part = part;
     team.context = context;
-    atomic_store(&team.next, 0);
-    atomic_store(&team.seats, threads - 1);
+    for (int k = 0; k < threads; k++) {
+        atomic_store_explicit(&team.share[k].next, parts * k / threads, memory_order_relaxed);
+        team.share[k].end = parts * (k + 1) / threads;
+    }
+    atomic_store(&team.open, threads);
     atomic_fetch_add(&team.job, 1);
     if (atomic_load(&team.sleepers)) {
         pthread_mutex_lock(&team.sleep);
@@ -169,7 +179,7 @@ void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
         pthread_mutex_unlock(&team.sleep);
     }
     work(0);
-    atomic_store(&team.seats, 0);
+    atomic_store(&team.open, 0);
     wait_for_workers();
     pthread_mutex_unlock(&team.busy);
 }

@@ -4,7 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 SOURCE := setup.py pyproject.toml $(wildcard src/*.pyx src/*.pxi src/*.c src/*.h src/kernels/*)
 
-.PHONY: demo test test-large bench wheel examples sanitize neon clean
+.PHONY: demo test test-large bench bench-spectrum bench-optimisers wheel examples sanitize neon clean
 
 demo: $(VENV)/.demo
 	$(PY) -m fastcurv demo
@@ -17,6 +17,14 @@ test-large: $(VENV)/.test
 
 bench: $(VENV)/.bench
 	$(PY) benchmarks/hvp.py
+
+# Eigenpairs and densities against curvlinops, JAX and PyHessian: some ten minutes.
+bench-spectrum: $(VENV)/.peers
+	$(PY) benchmarks/spectrum.py
+
+# The README's table of optimisers: ten seeds, a quarter of an hour.
+bench-optimisers: $(VENV)/.demo
+	$(PY) benchmarks/optimisers.py digits
 
 examples: $(VENV)/.demo
 	$(PY) examples/gallery.py
@@ -66,6 +74,12 @@ $(VENV)/.test: $(VENV)/.built
 $(VENV)/.bench: $(VENV)/.demo
 	-$(PY) -m pip install -q torch==2.13.0
 	-$(PY) -m pip install -q jax
+	touch $@
+
+# PyHessian's package names no versions and needs torch alone.
+$(VENV)/.peers: $(VENV)/.bench
+	-$(PY) -m pip install -q curvlinops-for-pytorch
+	-$(PY) -m pip install -q --no-deps pyhessian
 	touch $@
 
 clean:

@@ -5,12 +5,19 @@
 
 The job: the 5 most negative and the 5 most positive eigenpairs, each residual at most 1e-3 of its own eigenvalue, and a
 density of 5 probes x 60 steps. Each contender has a process of its own, confined to the same processors; rounds are
-interleaved and the best counts. Values are held against float64 ones computed far past the tolerance: a contender whose
-values are off by more than 1e-3 has missed eigenvalues, and is marked.
+interleaved and the best counts. A contender that takes 10 times as long as fastcurv, and 10 s, is run once, and one that is not done
+within the time limit is stopped and reported as slower than that.
+
+Values are held against float64 ones computed far past the tolerance: off by more than 1e-3, and eigenvalues were missed.
+Densities are held against the mean of ``v'Hv`` and ``||Hv||^2`` over 40 random vectors: off by more than 5 standard errors
+of what five probes scatter, and something else was computed. Contenders that fail either are marked and are no peers;
+where fastcurv fails, the run ends.
 """
 
 import argparse
 import json
+import os
+import select
 import subprocess
 import sys
 import time
@@ -21,21 +28,58 @@ from spectrum_peers import CONTENDERS
 from workloads import WORKLOADS
 
 OURS = "fastcurv"
-ENDS, TOL, PROBES, STEPS = 5, 1e-3, 5, 60
+ENDS, TOL, PROBES, STEPS, CHECKS = 5, 1e-3, 5, 60, 40
 BOUNDS = {"eigenpairs": 2.0, "density": 1.5}  # times faster than the fastest peer
+SLOW, ENOUGH = 10, 10.0  # a contender that takes this many times fastcurv's time, and so many seconds, is run once
+SIGMAS = 5
+
+
+class TooSlow(Exception):
+    """The contender did not answer in time; its process was ended."""
 
 
 class SpectrumChild(Child):
-    """A contender of spectrum_peers.py in a process of its own."""
+    """A contender of spectrum_peers.py in a process of its own, with a time limit on every answer."""
 
-    def __init__(self, name, threads):
-        import os
+    def __init__(self, name, threads, limit=None):
+        self.name, self.threads, self.limit = name, threads, limit
+        self.start()
 
-        self.name, self.threads = name, threads
-        script = __file__.replace("spectrum.py", "spectrum_peers.py")
-        self.process = subprocess.Popen([sys.executable, script, name, str(threads)], stdin=subprocess.PIPE,
+    def start(self):
+        script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "spectrum_peers.py")
+        self.process = subprocess.Popen([sys.executable, script, self.name, str(self.threads)], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-                                        env=dict(os.environ, **thread_variables(threads)))
+                                        env=dict(os.environ, **thread_variables(self.threads)))
+
+    def build(self, workload):
+        self.workload = workload
+        return self.ask(do="build", workload=workload)
+
+    def ask(self, **request):
+        """As `Child.ask`, but past the limit the process is ended, made anew and `TooSlow` raised."""
+        if self.limit is None:
+            return super().ask(**request)
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+            ready, _, _ = select.select([self.process.stdout], [], [], self.limit)
+            if not ready:
+                self.process.kill()
+                self.process.wait()
+                if request["do"] != "build":
+                    self.start()
+                    self.build(self.workload)
+                raise TooSlow(f"more than {self.limit:.0f} s")
+            answer = json.loads(self.process.stdout.readline())
+        except (BrokenPipeError, json.JSONDecodeError) as error:
+            raise Unavailable(f"{self.name}: its process ended") from error
+        if "error" in answer:
+            raise Unavailable(answer["error"])
+        return answer
+
+    def close(self):
+        if self.process.poll() is None:
+            super().close()
 
 
 def main(argv=None):
@@ -53,6 +97,12 @@ def parse(argv):
     parser.add_argument("--workload", nargs="+", choices=WORKLOADS, default=["digits", "mnist-128", "mnist"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ends", type=int, default=ENDS, help=f"eigenpairs wanted of each end (default {ENDS})")
+    parser.add_argument("--probes", type=int, default=PROBES, help=f"probes of the density (default {PROBES})")
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"steps of each probe (default {STEPS})")
+    parser.add_argument("--limit", type=float, default=300.0, help="seconds a peer may take for one answer (default 300)")
+    parser.add_argument("--peer", nargs="+", choices=[name for name in CONTENDERS if name != OURS], metavar="NAME",
+                        help="these peers only: " + ", ".join(repr(name) for name in CONTENDERS if name != OURS))
     parser.add_argument("--no-peers", action="store_true", help="fastcurv alone")
     parser.add_argument("--json", metavar="FILE", help="write every number there")
     return parser.parse_args(argv)
@@ -60,48 +110,80 @@ def parse(argv):
 
 def measure(workload, args):
     """Every contender on one workload."""
-    reference = SpectrumChild("reference", args.threads)
-    reference.ask(do="build", workload=workload)
-    truth = reference.ask(do="eigenpairs", k=ENDS, tol=1e-6, seed=0)["values"]
-    reference.close()
-    children, best, missing = {}, {}, {}
-    for name in [OURS] if args.no_peers else list(CONTENDERS):
-        child = SpectrumChild(name, args.threads)
-        try:
-            n = child.ask(do="build", workload=workload)["n"]
-            children[name] = child
-        except Unavailable as reason:
-            missing[name] = str(reason)
-            child.close()
+    truth = reference(workload, args)
+    jobs = {"eigenpairs": dict(k=args.ends, tol=TOL), "density": dict(probes=args.probes, steps=args.steps)}
+    names = [OURS] if args.no_peers else [name for name in CONTENDERS if name == OURS or not args.peer or name in args.peer]
+    children, missing, n = open_children(names, workload, args)
+    best = {}
     for seed in range(args.rounds):
         for name, child in children.items():
-            for job, request in (("eigenpairs", dict(k=ENDS, tol=TOL)), ("density", dict(probes=PROBES, steps=STEPS))):
+            for job, request in jobs.items():
+                held = best.get((name, job))
+                if (name, job) in missing or held and held["seconds"] > max(ENOUGH, SLOW * best[OURS, job]["seconds"]):
+                    continue
                 try:
                     answer = child.ask(do=job, seed=seed, **request)
-                except Unavailable as reason:
+                except (Unavailable, TooSlow) as reason:
                     missing[name, job] = str(reason)
                     continue
-                if job == "eigenpairs":
-                    answer["error"] = max(abs(a - b) / abs(b) for a, b in zip(answer["values"], truth))
-                held = best.setdefault((name, job), answer)
-                if answer["seconds"] < held["seconds"]:
-                    best[name, job] = answer | {"error": max(answer.get("error", 0), held.get("error", 0))}
+                answer["off"] = off(job, answer, truth, args.probes)
+                if held:
+                    answer["off"] = max(answer["off"], held["off"])
+                    answer = answer if answer["seconds"] < held["seconds"] else held | {"off": answer["off"]}
+                best[name, job] = answer
     for child in children.values():
         child.close()
-    record = {"workload": str(WORKLOADS[workload]), "n": n, "truth": truth, "missing": {str(k): v for k, v in missing.items()},
+    record = {"workload": str(WORKLOADS[workload]), "n": n, "truth": truth,
+              "missing": {": ".join(k): v for k, v in missing.items()},
               "best": {f"{name}: {job}": answer for (name, job), answer in best.items()}, "ahead": ahead(best)}
     show(record, best, missing)
-    if not best[OURS, "eigenpairs"]["error"] <= TOL:
-        raise SystemExit(f"fastcurv is off by {best[OURS, 'eigenpairs']['error']:.1e}: nothing to compare")
+    for job in jobs:
+        if (OURS, job) in missing or not best[OURS, job]["off"] <= 1:
+            why = missing.get((OURS, job)) or f"off by {best[OURS, job]['off']:.3g} times what is allowed"
+            raise SystemExit(f"fastcurv, {job}: {why}; there is nothing to compare")
     return record
 
 
+def reference(workload, args):
+    """What all are held against, in float64."""
+    child = SpectrumChild("reference", args.threads)
+    try:
+        child.build(workload)
+        values = child.ask(do="eigenpairs", k=args.ends, tol=1e-6, seed=0)["values"]
+        return {"values": values, **child.ask(do="moments", samples=CHECKS, seed=0)}
+    finally:
+        child.close()
+
+
+def open_children(names, workload, args):
+    """``(children, missing, n)``: every contender with its operator built."""
+    children, missing, n = {}, {}, None
+    for name in names:
+        child = SpectrumChild(name, args.threads, None if name == OURS else args.limit)
+        try:
+            n = child.build(workload)["n"]
+            children[name] = child
+        except (Unavailable, TooSlow) as reason:
+            missing[name, "eigenpairs"] = missing[name, "density"] = str(reason)
+            child.close()
+    return children, missing, n
+
+
+def off(job, answer, truth, probes):
+    """The worst error in units of what is allowed: at most 1, and the answer agrees."""
+    if job == "eigenpairs":
+        answer["error"] = max(abs(a - b) / abs(b) for a, b in zip(answer["values"], truth["values"], strict=True))
+        return answer["error"] / TOL
+    return max(abs(m - mean) / (SIGMAS * scatter * (1 / probes + 1 / CHECKS) ** 0.5)
+               for m, mean, scatter in zip(answer["moments"], truth["moments"], truth["scatter"]))
+
+
 def ahead(best):
-    """How many times faster than the fastest peer, for both halves of the job."""
+    """How many times faster than the fastest peer whose answer agrees, for both halves of the job."""
     result = {}
     for job in BOUNDS:
-        peers = [a["seconds"] for (name, what), a in best.items() if what == job and name != OURS]
-        result[job] = min(peers) / best[OURS, job]["seconds"] if peers else None
+        peers = [a["seconds"] for (name, what), a in best.items() if what == job and name != OURS and a["off"] <= 1]
+        result[job] = min(peers) / best[OURS, job]["seconds"] if peers and (OURS, job) in best else None
     return result
 
 
@@ -110,14 +192,18 @@ def show(record, best, missing):
     print(f"  {'':20} {'eigenpairs':>10} {'products':>9} {'worst error':>12}   {'density':>9} {'mean':>10} {'mean square':>12}")
     for name in CONTENDERS:
         pairs, density = best.get((name, "eigenpairs")), best.get((name, "density"))
-        if pairs is None and density is None:
-            if name in missing:
-                print(f"  {name:20} not here: {missing[name]}")
+        if not (pairs or density or (name, "density") in missing):
             continue
         left = (f"{pairs['seconds']:9.3f}s {pairs['products']:9} {pairs['error']:12.1e}" if pairs else f"{'-':>10} {'-':>9} {'-':>12}")
-        right = (f"{density['seconds']:8.3f}s {density['moments'][0]:10.3g} {density['moments'][1]:12.3g}" if density else "")
-        note = "  misses eigenvalues" if pairs and pairs["error"] > TOL else ""
-        print(f"  {name:20} {left}   {right}{note}")
+        right = f"{density['seconds']:8.3f}s {density['moments'][0]:10.3g} {density['moments'][1]:12.3g}" if density else f"{'-':>9}"
+        print(f"  {name:20} {left}   {right}")
+        for job, answer in (("eigenpairs", pairs), ("density", density)):
+            if answer and not answer["off"] <= 1:
+                print(f"  {'':20} {job}: does not agree, off by {answer['off']:.2g} times what is allowed")
+            elif not answer and (name, job) in missing:
+                print(f"  {'':20} {job}: {missing[name, job]}")
+    moments = ", ".join(f"{m:.3g}" for m in record["truth"]["moments"])
+    print(f"  float64: mean and mean square {moments}; eigenvalues " + " ".join(f"{v:.4g}" for v in record["truth"]["values"]))
     for job, ratio in record["ahead"].items():
         if ratio:
             print(f"  {job}: {ratio:.2f}x the fastest peer")

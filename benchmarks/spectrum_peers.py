@@ -64,6 +64,15 @@ class Reference(Fastcurv):
     def build(self, workload):
         return super().build(workload, "float64")
 
+    def moments(self, samples, seed):
+        """Means of ``v'Hv / n`` and ``||Hv||^2 / n`` over random signs v, and how single samples scatter."""
+        rng, n, seen = np.random.default_rng(seed), self.H.shape[0], []
+        for _ in range(samples):
+            v = rng.choice([-1.0, 1.0], n)
+            Hv = self.H @ v
+            seen.append([v @ Hv / n, Hv @ Hv / n])
+        return {"moments": np.mean(seen, axis=0).tolist(), "scatter": np.std(seen, axis=0, ddof=1).tolist()}
+
 
 class _Scipy(Contender):
     """SciPy's `eigsh` (ARPACK), and Lanczos in NumPy with full reorthogonalisation, on a product of a library's own."""
@@ -120,12 +129,14 @@ class Jax(_Scipy):
         X, y, layers, _ = workload.problem(DTYPE)
         X, y, layers = jax.tree.map(jnp.asarray, (X, y, layers))
         theta, unravel = ravel_pytree(layers)
-        phi = {"tanh": jnp.tanh, "relu": jax.nn.relu}[workload.activation]
+        phi = {"tanh": jnp.tanh, "relu": jax.nn.relu, "gelu": lambda z: jax.nn.gelu(z, approximate=False)}[workload.activation]
 
         def value(theta):
             a = X
             for i, (W, b) in enumerate(unravel(theta)):
                 a = (a if i == 0 else phi(a)) @ W.T + b
+            if workload.loss == "mse":
+                return jnp.mean((a - y) ** 2)
             return jnp.mean(jax.nn.logsumexp(a, axis=1) - jnp.take_along_axis(a, y[:, None], axis=1)[:, 0])
 
         _, linear = jax.linearize(jax.grad(value), theta)
@@ -142,7 +153,8 @@ def torch_problem(workload):
     import torch
 
     X, y, layers, _ = workload.problem(DTYPE)
-    phi = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[workload.activation]
+    phi = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU, "gelu": torch.nn.GELU}[workload.activation]
+    loss = {"mse": torch.nn.MSELoss, "cross_entropy": torch.nn.CrossEntropyLoss}[workload.loss]
     parts = []
     for i, (W, b) in enumerate(layers):
         linear = torch.nn.Linear(W.shape[1], W.shape[0])
@@ -150,7 +162,7 @@ def torch_problem(workload):
             linear.weight.copy_(torch.from_numpy(W))
             linear.bias.copy_(torch.from_numpy(b))
         parts += ([phi()] if i else []) + [linear]
-    return torch, torch.nn.Sequential(*parts), torch.from_numpy(X), torch.from_numpy(y), torch.nn.CrossEntropyLoss()
+    return torch, torch.nn.Sequential(*parts), torch.from_numpy(X), torch.from_numpy(y), loss()
 
 
 class Curvlinops(_Scipy):
@@ -228,6 +240,9 @@ class Worker:
         seconds = time.perf_counter() - start
         moments = [float((weights * nodes**power).sum() / weights.sum()) for power in (1, 2)]
         return {"seconds": seconds, "moments": moments, "products": int(products)}
+
+    def moments(self, samples, seed):
+        return self.contender.moments(samples, seed)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,22 @@ import numpy as np
 
 SCALES = ("quick", "normal", "full")
 
+#: Minutes that `--full` takes where it is more than three: estimates, from the normal size and how the work grows.
+FULL_MINUTES = {
+    "minimum_ratio": 45,
+    "saddles_against_size": 40,
+    "plateaus": 7,
+    "gradients_by_depth": 15,
+    "skip_connections": 10,
+    "learning_rates": 25,
+}
+
+
+def full_times():
+    """Which examples take more than three minutes with ``--full``, and how many."""
+    slow = ", ".join(f"{name} {minutes}" for name, minutes in FULL_MINUTES.items())
+    return f"--full takes at most three minutes on two cores, except, in minutes, by estimate: {slow}."
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -29,12 +45,18 @@ def command_line(main):
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", dest="scale", action="store_const", const="quick", help="seconds")
-    size.add_argument("--full", dest="scale", action="store_const", const="full", help="the size of a paper")
+    size.add_argument("--full", dest="scale", action="store_const", const="full", help=f"the size of a paper: {full_minutes(main)}")
     parser.add_argument("--out", default="figures", help="folder for the picture (default %(default)s)")
     args = parser.parse_args()
     outcome = main(args.scale or "normal", args.out)
     print(outcome.sentence)
     print(f"picture: {outcome.picture}")
+
+
+def full_minutes(main):
+    """How long ``--full`` takes, in words."""
+    minutes = FULL_MINUTES.get(Path(sys.modules[main.__module__].__file__).stem)
+    return "at most three minutes" if minutes is None else f"about {minutes} minutes, by estimate"
 
 
 def pick(scale, quick, normal, full):

@@ -34,7 +34,7 @@ def main(scale="normal", out="pictures"):
         ax.plot(negative[mine], loss[mine], marker, color=color, mec="white", ms=7, ls="none", label=str(kind))
     ax.set_xlabel("negative eigenvalues")
     ax.set_ylabel("loss")
-    ax.set_title(f"every critical point of a {n}-{p}-{n} linear autoencoder")
+    ax.set_title(f"Every critical point of a {n}-{p}-{n} linear autoencoder")
     ax.legend(frameon=False)
     right = int(np.sum(negative == expected))
     minima = int(np.sum(kinds == "minimum"))

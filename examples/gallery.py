@@ -5,12 +5,13 @@
 
 import argparse
 import ast
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from common import SCALES
+from common import SCALES, full_times
 
 from fastcurv.report import Report
 
@@ -37,9 +38,10 @@ ORDER = (
 
 def main():
     args = parse()
+    began = time.perf_counter()
     page = Report("The lectures, seen")
     page.text("Each claim about the surface that training moves on, run on real networks, with a picture and a number.")
-    failed = []
+    failed, spent = [], {}
     for name in args.only or ORDER:
         start = time.perf_counter()
         # A process each, so that one cannot disturb the next and memory is given back.
@@ -53,21 +55,28 @@ def main():
             continue
         sentence = run.stdout.strip().splitlines()[-2]
         print(f"{name} ({seconds:.0f} s)\n  {sentence}", flush=True)
+        spent[name] = seconds
         title, claim = docstring(name)
         page.section(title).text(claim).image(Path(args.out) / f"{name}.png", sentence)
         page.text(f"examples/{name}.py, {seconds:.0f} s")
+    seconds = time.perf_counter() - began
+    if spent:
+        longest = max(spent, key=spent.get)
+        page.text(f"All of this took {seconds:.0f} seconds on {os.cpu_count()} processors, the longest of it {longest}.")
+        print(f"{len(spent)} examples in {seconds:.0f} s, the longest {longest} with {spent[longest]:.0f} s")
     print(f"gallery: {page.write(Path(args.out) / 'index.html')}")
     return 1 if failed else 0
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog=full_times())
     size = parser.add_mutually_exclusive_group()
+    words = {"quick": "seconds each", "normal": "at most three minutes each (default)", "full": "the size of a paper"}
     for scale in SCALES:
-        size.add_argument(f"--{scale}", dest="scale", action="store_const", const=scale)
+        size.add_argument(f"--{scale}", dest="scale", action="store_const", const=scale, help=words[scale])
     parser.set_defaults(scale="normal")
     parser.add_argument("--out", default="figures", help="folder (default %(default)s)")
-    parser.add_argument("--only", nargs="+", choices=ORDER, help="names of examples")
+    parser.add_argument("--only", nargs="+", choices=ORDER, metavar="NAME", help=f"some of: {', '.join(ORDER)}")
     return parser.parse_args()
 
 

@@ -17,7 +17,7 @@ def main(scale="normal", out="pictures"):
     ob = fc.Objective(fc.MLP([16, 10]), X, y, loss="cross_entropy", l2=1e-2)
     start = np.zeros(ob.n_params)
     lowest = fc.minimize(ob, start, "newton-cg", max_iter=100).fun
-    epochs = pick(scale, 60, 1000, 5000)
+    epochs = pick(scale, 60, 500, 5000)
     rates = {
         "constant": schedules.constant(0.5),
         "inverse time": schedules.inverse_time(0.5, 0.01),
@@ -37,6 +37,7 @@ def main(scale="normal", out="pictures"):
     ax.set_xscale("log")
     ax.set_xlabel("epoch")
     ax.set_ylabel("loss above the minimum")
+    ax.set_title("Does the rate meet both conditions on its sums?")
     good = {name: gap for name, gap in gaps.items() if meets[name].satisfied}
     words = ", ".join(f"{name} {gap:.1e}" for name, gap in good.items())
     return Outcome(

@@ -43,6 +43,7 @@ def main(scale="normal", out="pictures"):
     left.set_ylim(-0.02, 1.02)
     left.set_xlabel("training loss")
     left.set_ylabel("share of the eigenvalues")
+    left.set_title(f"{len(found)} trained networks, n = {ob.n_params}")
     left.legend(frameon=False)
     excess = loss - loss.min()
     share = counts["negative"] / ob.n_params
@@ -50,13 +51,13 @@ def main(scale="normal", out="pictures"):
     right.loglog(excess[some], share[some], "v", ms=4, color=plots.RED)
     right.set_xlabel("training loss above the lowest")
     right.set_ylabel("negative / all")
-    right.set_title(f"fitted exponent {exponent:.2f} [{low:.2f}, {high:.2f}]; random matrices say 1.5", fontsize=9)
+    right.set_title(f"Fitted exponent {exponent:.2f} [{low:.2f}, {high:.2f}]; random matrices say 1.5", fontsize=10)
     return Outcome(
         f"Over {len(found)} trained networks ({kinds(found)}) the minimum ratio "
         f"runs from {ratio.min():.2f} to {ratio.max():.2f}, {ratio[lowest].mean():.2f} on average in the lowest quarter "
         f"of the losses, where {counts['zero'][lowest].mean() / ob.n_params:.2f} of the eigenvalues are zero within the "
         f"error and {share[lowest].mean():.2f} negative; the index grows as the excess loss to the power "
-        f"{exponent:.2f} [{low:.2f}, {high:.2f}].",
+        f"{exponent:.2f} [{low:.2f}, {high:.2f}], where random matrices say 1.50.",
         save(figure, __file__, out),
         {
             "networks": len(found),

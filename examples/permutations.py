@@ -36,15 +36,14 @@ def main(scale="normal", out="pictures"):
     left.set_yscale("log")
     left.set_xlabel("from theta (0) to its copy (1)")
     left.set_ylabel("loss")
-    plots.eigenvalues(spectrum, None, right, label="theta")
-    right.plot(
-        np.arange(1, spectrum.size + 1),
-        np.linalg.eigvalsh(ob.hessian(copies[0]).to_dense()),
-        ".",
-        ms=2,
-        color="black",
-        label="a copy",
-    )
+    left.set_title("On the straight line between copies")
+    rank = np.arange(1, spectrum.size + 1)
+    right.semilogy(rank, np.abs(spectrum), color=plots.SKY, lw=6, label="theta")
+    other = np.abs(np.linalg.eigvalsh(ob.hessian(copies[0]).to_dense()))
+    right.semilogy(rank, other, color="black", lw=1, label="a copy")
+    right.set_xlabel("rank")
+    right.set_ylabel("|eigenvalue|")
+    right.set_title("The same spectrum")
     right.legend(frameon=False)
     barrier = min(max(line) for line in lines) / ob.value(theta)
     return Outcome(

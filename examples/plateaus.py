@@ -28,7 +28,7 @@ def main(scale="normal", out="pictures"):
     ob = fc.Objective(model, X, y, loss="cross_entropy")
     start = plateau(ob)
     verdict = fc.classify(ob, start)
-    seconds = pick(scale, 1.5, 15.0, 60.0)
+    seconds = pick(scale, 1.5, 10.0, 60.0)
     runs = {
         name: fc.minimize(ob, start, name, max_iter=10**6, max_time=seconds, seed=0, verdict=False, **options)
         for name, options in METHODS.items()
@@ -44,6 +44,7 @@ def main(scale="normal", out="pictures"):
         left[name] = float(times[below[0]]) if below.size else np.inf
     ax.set_xlabel("seconds")
     ax.set_ylabel("training loss")
+    ax.set_title("Off a plateau, in equal time")
     words = ", ".join(f"{name} {t:.2f} s" if np.isfinite(t) else f"{name} never" for name, t in left.items())
     return Outcome(
         f"The start is {verdict.kind.replace('_', ' ')}{', a plateau,' if verdict.plateau else ''} with a "

@@ -29,7 +29,7 @@ def main(scale="normal", out="pictures"):
     shares = [np.mean([p.verdict.kind == "saddle" for p in found]) for _, found in rows]
     errors = [np.sqrt(s * (1 - s) / len(found)) for s, (_, found) in zip(shares, rows)]
     left.errorbar(n, shares, errors, fmt="o-", color=plots.ORANGE)
-    left.set_xscale("log")
+    left.set_title("The share of saddles grows with n")
     left.set_ylim(-0.03, 1.03)
     left.set_xlabel("number of parameters n")
     left.set_ylabel("saddles among the critical points")
@@ -40,7 +40,11 @@ def main(scale="normal", out="pictures"):
             label = None if point.verdict.kind in seen else point.verdict.kind
             seen.add(point.verdict.kind)
             right.plot(size, point.loss, marker, color=color, ms=6, alpha=0.6, mec="white", ls="none", label=label)
-    right.set_xscale("log")
+    right.set_title("Minima lie low")
+    for ax in (left, right):
+        ax.set_xscale("log")
+        ax.set_xticks(n, labels=n)
+        ax.minorticks_off()
     right.set_xlabel("number of parameters n")
     right.set_ylabel("loss")
     right.legend(frameon=False)

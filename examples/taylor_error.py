@@ -39,6 +39,7 @@ def main(scale="normal", out="pictures"):
     ax.set_xscale("log")
     ax.set_xlabel("distance ||d||")
     ax.set_ylabel("error of the expansion")
+    ax.set_title("Slope 3 with the Hessian, 2 without")
     ax.legend(frameon=False)
     with_hessian = [pair[0] for pair in slopes.values()]
     without = [pair[1] for pair in slopes.values()]

@@ -34,13 +34,14 @@ def main(scale="normal", out="pictures"):
     for width, stuck, opened, before, left_at, after in steps:
         left.plot([width - 1, width], [before, before], color=plots.GREY, lw=1)
         left.plot([width, width, width], [before, left_at, after], "v-", color=plots.RED, ms=4, lw=1)
-        plots.mark(left, width - 1, before, stuck.kind)
-        plots.mark(left, width, before, opened.kind)
+        shown = left.get_legend_handles_labels()[1]
+        plots.mark(left, width - 1, before, stuck.kind, None if stuck.kind in shown else stuck.kind)
+        plots.mark(left, width, before, opened.kind, None if opened.kind in shown else opened.kind)
     left.set_xlabel("hidden units")
     left.set_xticks(list(widths))
     left.set_ylabel("loss")
-    left.set_title("grey: one zero unit added; red: the way down it opens", fontsize=9)
-    plots.decision_regions(lambda P: ob.model.predict(theta, P)[:, 0], X, y, right, title=f"{widths[-1]} units")
+    left.set_title("Grey: one zero unit added. Red: the way down that opens")
+    plots.decision_regions(lambda P: ob.model.predict(theta, P)[:, 0], X, y, right, title=f"What {widths[-1]} units have learnt")
     first = steps[0]
     stuck_kinds = [s[1].kind for s in steps]
     opened_kinds = [s[2].kind for s in steps]

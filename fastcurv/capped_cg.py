@@ -170,7 +170,7 @@ class NewtonCG(Method):
         tolerance = min(self.forcing, np.sqrt(run.gnorm))
         d, curvature, self.bound = capped_cg(
             run.operator.product, run.g, eps, tolerance, self.work,
-            bound=self.bound, max_iter=self.max_cg, stop=run.out_of_budget, worth=Worth(self.thrift),
+            bound=self.bound, max_iter=self.max_cg, stop=run.out_of_budget, worth=Worth(self.thrift, run.step_price()),
         )  # fmt: skip
         if curvature is not None:
             return self._follow(d)

@@ -8,6 +8,8 @@ from .datasets import NAMES
 
 _DATA = f"one of {', '.join(NAMES)}, or a .npz file with arrays X and y"
 
+DTYPES = ("float32", "float64")
+
 
 def build_parser():
     """The parser for ``fastcurv`` and ``python -m fastcurv``."""
@@ -64,15 +66,16 @@ def _train(add):
     )
     p.add_argument("data", help=_DATA)
     p.add_argument("--hidden", type=_widths, default=(32, 16), help="widths of the hidden layers (32,16)")
-    p.add_argument("--activation", default="tanh", help="of the hidden layers (default %(default)s)")
+    _activation(p)
     p.add_argument("--residual", action="store_true", help="skip connections where widths agree")
+    p.add_argument("--batch-norm", action="store_true", help="batch normalisation of the hidden layers")
     p.add_argument("--l2", type=float, default=1e-3, help="weight decay (default %(default)s)")
     p.add_argument("--method", default="adam", help="first method (default %(default)s)")
     p.add_argument("--epochs", type=int, default=30, help="of the first method (default %(default)s)")
     p.add_argument("--batch-size", type=int, default=64, help="(default %(default)s)")
     p.add_argument("--polish", default="newton-cg", help="second method, or 'none' (default %(default)s)")
     p.add_argument("--max-steps", type=int, default=200, help="of the second method (default %(default)s)")
-    p.add_argument("--dtype", choices=("float64", "float32"), default="float64")
+    p.add_argument("--dtype", choices=DTYPES, default="float64", help="(default %(default)s)")
     p.add_argument("--out", default="theta.npz", help="file to write (default %(default)s)")
     _common(p)
     p.set_defaults(run=commands.train)
@@ -85,8 +88,7 @@ def _spectrum(add):
     )
     _saved(p)
     p.add_argument("-k", type=int, default=5, help="eigenvalues at each end (default %(default)s)")
-    p.add_argument("--probes", type=int, default=10, help="random vectors (default %(default)s)")
-    p.add_argument("--steps", type=int, default=80, help="Lanczos steps per vector (default %(default)s)")
+    _density_options(p)
     p.add_argument("--figure", help="write the density as a picture there (.png, .svg, .pdf)")
     _common(p)
     p.set_defaults(run=commands.spectrum)
@@ -104,8 +106,7 @@ def _report(add):
     p = add("report", help="one HTML file: accuracy, spectrum, verdict")
     _saved(p)
     _verdict_options(p)
-    p.add_argument("--probes", type=int, default=10, help="random vectors (default %(default)s)")
-    p.add_argument("--steps", type=int, default=80, help="Lanczos steps per vector (default %(default)s)")
+    _density_options(p)
     p.add_argument("--out", default="fastcurv-report.html", help="file to write (default %(default)s)")
     _common(p)
     p.set_defaults(run=commands.report)
@@ -119,15 +120,20 @@ def _bench(add):
     )
     p.add_argument("--sizes", type=_widths, default=(784, 512, 512, 10), help="widths (784,512,512,10)")
     p.add_argument("--samples", type=int, default=1024, help="(default %(default)s)")
-    p.add_argument("--activation", default="tanh", help="(default %(default)s)")
-    p.add_argument("--dtype", choices=("float64", "float32"), nargs="+", default=["float32", "float64"])
-    p.add_argument("--threads", type=int, default=None)
+    _activation(p)
+    p.add_argument("--dtype", choices=DTYPES, nargs="+", default=DTYPES, help="one or both (default both)")
+    _threads(p)
     p.set_defaults(run=commands.bench)
 
 
 def _saved(p):
     p.add_argument("theta", help="a .npz file that 'fastcurv train' saved")
     p.add_argument("--data", default=None, help=f"other data than it was trained on: {_DATA}")
+
+
+def _density_options(p):
+    p.add_argument("--probes", type=int, default=10, help="random vectors (default %(default)s)")
+    p.add_argument("--steps", type=int, default=80, help="Lanczos steps per vector (default %(default)s)")
 
 
 def _verdict_options(p):
@@ -144,8 +150,16 @@ def _verdict_options(p):
 
 def _common(p):
     p.add_argument("--seed", type=int, default=0, help="(default %(default)s)")
-    p.add_argument("--threads", type=int, default=None, help="(default: every processor it may use)")
+    _threads(p)
     p.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def _threads(p):
+    p.add_argument("--threads", type=int, default=None, help="(default: every processor it may use)")
+
+
+def _activation(p):
+    p.add_argument("--activation", default="tanh", help="of the hidden layers (default %(default)s)")
 
 
 def _widths(text):

@@ -1,6 +1,7 @@
 """What each subcommand does. Printing happens here and in `fastcurv.demo`, nowhere else in the package."""
 
 import time
+from dataclasses import fields
 
 import numpy as np
 
@@ -28,9 +29,7 @@ def demo(args):
 
 def train(args):
     """Train, polish, save."""
-    recipe = Recipe(
-        args.data, args.hidden, args.activation, args.residual, args.dtype, args.l2, args.seed
-    )
+    recipe = Recipe(**{field.name: getattr(args, field.name) for field in fields(Recipe)})
     data = recipe.dataset()
     objective = recipe.objective(data, args.threads)
     theta = objective.model.init(seed=args.seed)
@@ -166,6 +165,7 @@ def describe(objective, data):
     model = objective.model
     sizes = "-".join(map(str, model.sizes))
     name = model.activation[0] if model.activation else "linear"
+    name += ", skip connections" * model.residual + ", batch normalisation" * model.batch_norm
     return (
         f"{data.name}: {len(data.X)} samples; net {sizes}, {name}, {objective.n_params} parameters; "
         f"{data.loss}, l2 {objective.l2:g}"
@@ -175,7 +175,8 @@ def describe(objective, data):
 def state(objective, theta, data):
     """Loss, gradient norm and scores at ``theta`` in one line."""
     value, gradient = objective.value_and_gradient(theta)
-    outputs = [objective.model.predict(theta, X) for X in (data.X, data.X_test)]
+    known = objective.statistics(theta) if objective.model.batch_norm else None
+    outputs = [objective.model.predict(theta, X, known) for X in (data.X, data.X_test)]
     scores = [data.score(z, y) for z, y in zip(outputs, (data.y, data.y_test))]
     return (
         f"loss {value:.6f}, gradient norm {np.linalg.norm(gradient):.1e}, "

@@ -1,13 +1,15 @@
 """What kind of point theta is: a verdict that never says more than has been shown."""
 
+import numbers
 import time
 
 import numpy as np
 
 from .checks import check_positive, check_positive_int, check_vector
 from .critical_dense import DenseHessian, settle
-from .evidence import (GRADIENT_ROUNDING, PRODUCT_EPS, RELATIVE_GRADIENT, gradient_at, gradient_bound, hessian_products,
-                       parameter_length, relative_gradient)
+from .evidence import (GRADIENT_ROUNDING, PRODUCT_EPS, RELATIVE_GRADIENT, Products, gradient_at, gradient_bound,
+                       hessian_products, parameter_length, relative_gradient)
+from .progress import bar
 from .results import CriticalPoint, number
 
 __all__ = ["classify"]
@@ -17,7 +19,7 @@ FAR = 1e6
 
 
 def classify(ob, theta, *, gradient_tol=None, curvature_tol=1e-4, failure_probability=None, max_products=None,
-             dense_below=4096, seed=0):
+             dense_below=4096, krylov=None, seed=0, progress=False):
     """The kind of a point, with its evidence: minimum, maximum, saddle, degenerate, not_critical or undecided.
 
     Parameters
@@ -44,7 +46,13 @@ def classify(ob, theta, *, gradient_tol=None, curvature_tol=1e-4, failure_probab
         large one; above, the few that settle weak signs are not held back.
     dense_below : int
         Below this n the whole spectrum is computed: n products and ``O(n^3)`` work.
+    krylov : Krylov, optional
+        A run on the Hessian at theta, `fastcurv.Krylov`: its operator is used, at large n its products count as the
+        verdict's own and new ones go into it, so that eigenpairs, density and steps get them for nothing. The result
+        names it in `shared` and says in `n_new` what it did cost.
     seed : None, int or numpy.random.Generator
+    progress : bool
+        Show a bar of products, and what is being done.
 
     Returns
     -------
@@ -82,16 +90,28 @@ def classify(ob, theta, *, gradient_tol=None, curvature_tol=1e-4, failure_probab
     """
     started = time.perf_counter()
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        return _classify(ob, theta, gradient_tol, curvature_tol, failure_probability, max_products, dense_below, seed, started)
+        if not isinstance(dense_below, numbers.Real) or np.isnan(dense_below):
+            raise TypeError(f"dense_below is {dense_below!r}; wanted a number of parameters")
+        ask = _Question(ob, _point(ob, theta), gradient_tol, curvature_tol, failure_probability, max_products, seed, krylov)
+        with bar(None, "classify", progress) as ask.shown:
+            return _classify(ask, dense_below, started)
 
 
-def _classify(ob, theta, gradient_tol, curvature_tol, failure_probability, max_products, dense_below, seed, started):
+def _point(ob, theta):
+    missing = [name for name in ("n_params", "gradient", "hessian") if not hasattr(ob, name)]
+    if missing:
+        raise TypeError(f"ob is a {type(ob).__name__} without {', '.join(missing)}; wanted an objective such as fastcurv.Objective")
     theta = check_vector(theta, ob.n_params, "theta", np.float64)
     if getattr(ob, "dtype", None) == np.float32:
         theta = theta.astype(np.float32).astype(np.float64)     # where the objective really is
-    ask = _Question(ob, theta.copy(), gradient_tol, curvature_tol, failure_probability, max_products, seed)
-    H = hessian_products(ob, theta)
-    small = theta.size < dense_below and (max_products is None or max_products >= theta.size)
+    return theta.copy()
+
+
+def _classify(ask, dense_below, started):
+    n, run = ask.theta.size, ask.krylov
+    H = hessian_products(ask.ob, ask.theta) if run is None else Products(run.op, np.float64)
+    H.shown = ask.shown
+    small = n < dense_below and (ask.max_products is None or ask.max_products >= n)
     if small:
         facts = _dense(ask, H)
     else:
@@ -99,13 +119,14 @@ def _classify(ob, theta, gradient_tol, curvature_tol, failure_probability, max_p
 
         facts = krylov(ask, H)
     return CriticalPoint(**facts, curvature_tol=ask.curvature_tol, method="dense" if small else "krylov",
-                         n_params=theta.size, n_products=H.count, seed=seed, wall_time=time.perf_counter() - started)
+                         n_params=n, n_products=H.count + H.shared, seed=ask.seed, wall_time=time.perf_counter() - started,
+                         shared=None if run is None else run.name, n_new=None if run is None else H.count)
 
 
 class _Question:
     """The arguments of `classify`, checked, and what the objective says of itself."""
 
-    def __init__(self, ob, theta, gradient_tol, curvature_tol, failure_probability, max_products, seed):
+    def __init__(self, ob, theta, gradient_tol, curvature_tol, failure_probability, max_products, seed, krylov):
         self.ob, self.theta, self.seed = ob, theta, seed
         self.gradient_tol = None if gradient_tol is None else check_positive(gradient_tol, "gradient_tol", zero=True)
         self.curvature_tol = check_positive(curvature_tol, "curvature_tol")
@@ -115,6 +136,7 @@ class _Question:
             self.failure_probability = check_positive(failure_probability, "failure_probability")
             if self.failure_probability >= 1:
                 raise ValueError(f"failure_probability is {failure_probability}; wanted a number between 0 and 1")
+        self.krylov = None if krylov is None else check_run(krylov, theta)
         self.n_kinks = int(ob.kinks(theta)) if hasattr(ob, "kinks") else 0
 
     def gradient(self, H):
@@ -165,9 +187,25 @@ class _Question:
         return self.critical
 
 
+def check_run(run, theta):
+    """`run` as a `Krylov` on the Hessian at theta."""
+    from .krylov import Krylov
+
+    if not isinstance(run, Krylov):
+        raise TypeError(f"krylov is a {type(run).__name__}; wanted a fastcurv.Krylov on the Hessian at theta")
+    if run.n != theta.size:
+        raise ValueError(f"krylov runs on an operator with n = {run.n}; wanted the Hessian at theta, n = {theta.size}")
+    there = getattr(run.op, "theta", None)
+    if there is not None and not np.array_equal(np.asarray(there, dtype=float), theta):
+        raise ValueError("krylov runs on the Hessian at another theta; wanted one made from ob.hessian(theta)")
+    return run
+
+
 def _dense(ask, H):
     g = ask.gradient(H)
+    ask.shown.note("all columns")
     full = DenseHessian(H)
+    ask.shown.note("all eigenvalues")
     critical = ask.hold(full.d, full.live, full.balanced_norm)
     T = np.zeros((H.n, 0))
     if hasattr(ask.ob, "flat_directions"):
@@ -178,6 +216,7 @@ def _dense(ask, H):
     if plain.count(0):
         balanced = full.signs(Q, balanced=True)
         best = balanced if balanced.count(0) < plain.count(0) else plain
+    ask.shown.note("do signs last?")
     best.prove(H)
     found = best.count(-1), best.count(1)
     if critical:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.linalg import eigh, qr
+from scipy.linalg.lapack import dormqr
 
 from .evidence import (PRODUCT_EPS, dense, equilibrate, hessian_products, independent, matrix_error,
                        spectral_norm)
@@ -78,9 +79,10 @@ class DenseHessian:
             return np.zeros((self.n, 0))
         error = self.error(self.ones, self.norm)
         passed = np.linalg.norm(self.A @ T, axis=0) <= slack + error * sizes
-        rest = _annihilated(self.A, independent(T[:, ~passed]), error)
+        rest = independent(T[:, ~passed])
+        rest = annihilated(self.A @ rest, rest, error)
         Q = independent(np.hstack([T[:, passed] / sizes[passed], rest]) / self.d[:, None])
-        return _annihilated(self.balanced, Q, ZERO_MODE * self.balanced_norm)
+        return annihilated(self.balanced @ Q, Q, ZERO_MODE * self.balanced_norm)
 
     def signs(self, Q, balanced):
         """`Signs` off the span of Q (balanced coordinates)."""
@@ -89,10 +91,9 @@ class DenseHessian:
         if not Q.shape[1]:
             values, vectors = _eigh(M)
         else:
-            span = Q if balanced else Q * self.d[:, None]
-            Z = qr(span)[0][:, Q.shape[1]:]
-            values, vectors = _eigh(Z.T @ M @ Z)
-            vectors = Z @ vectors
+            off = _Off(Q if balanced else Q * self.d[:, None])
+            values, vectors = _eigh(off.block(M))
+            vectors = off.back(vectors)
         norm = np.abs(values).max(initial=0.0)
         return Signs(values, vectors, self.error(c, max(norm, self.balanced_norm if balanced else self.norm)), c)
 
@@ -114,6 +115,31 @@ class DenseHessian:
         return float(np.sqrt(max(0.0, 1.0 - inside**2)))
 
 
+class _Off:
+    """The complement of the span of some columns, by their Householder reflections: ``O(n^2 s)``, not ``O(n^3)``."""
+
+    def __init__(self, span):
+        (self.raw, self.tau), _ = qr(span, mode="raw")
+        self.raw = np.asfortranarray(self.raw)
+
+    def _apply(self, side, trans, M):
+        size = int(dormqr(side, trans, self.raw, self.tau, M, -1)[1][0])
+        out, _, info = dormqr(side, trans, self.raw, self.tau, M, size)
+        if info:
+            raise ArithmeticError(f"LAPACK's ormqr returned {info}; wanted 0")
+        return out
+
+    def block(self, M):
+        """``Z' M Z`` for an orthonormal basis Z of the complement."""
+        s = len(self.tau)
+        turned = self._apply("R", "N", self._apply("L", "T", np.asfortranarray(M)))[s:, s:]
+        return (turned + turned.T) / 2
+
+    def back(self, V):
+        """``Z V``."""
+        return self._apply("L", "N", np.asfortranarray(np.vstack([np.zeros((len(self.tau), V.shape[1])), V])))
+
+
 def _eigh(M):
     """All eigenpairs; at a norm of 1, since LAPACK's divide and conquer gives up on very large or small numbers."""
     size = float(np.abs(M).max(initial=0.0))
@@ -123,11 +149,11 @@ def _eigh(M):
     return size * values, vectors
 
 
-def _annihilated(A, Q, tol):
+def annihilated(AQ, Q, tol):
     """Orthonormal basis of the part of the span of Q, orthonormal, that A maps to at most `tol` of its length."""
     if not Q.shape[1]:
         return Q
-    _, s, Vt = np.linalg.svd(A @ Q, full_matrices=False)
+    _, s, Vt = np.linalg.svd(AQ, full_matrices=False)
     return Q @ Vt[s <= tol].T
 
 

@@ -6,7 +6,7 @@ from scipy.sparse.linalg import LinearOperator
 from .basis import combine
 from .checks import as_rng, operator_dtype
 from .critical import FAR, gradient_words, is_plateau, kink_words, not_critical_sentence
-from .critical_dense import PERSISTENCE, lasts_along
+from .critical_dense import PERSISTENCE, ZERO_MODE, annihilated, lasts_along
 from .evidence import Products, hessian_products, independent, lanczos_risk, lanczos_steps
 from .recurrence import Recurrence
 from .results import number
@@ -20,7 +20,8 @@ BALANCED_STEPS = 128     # search in balanced coordinates, where parameters have
 SHORT_STEPS = 64         # where only the ends of the spectrum are wanted
 MAX_PROBES = 16
 ZERO = 1e-10             # an eigenvalue this small beside the norm, residual included, is called zero
-MAX_SYMMETRY = 8_000    # up to this n the symmetry directions are formed to explain it
+COUPLING = 0.01          # of curvature_tol ||H||: what H may do to a direction that is taken out as a symmetry
+MAX_SYMMETRY = 1024      # symmetry directions, each a product, that are verified and taken out; more are not
 
 
 class _Balanced(LinearOperator):
@@ -48,35 +49,78 @@ class _Search:
         self.candidates = []          # (Ritz value over the norm of the operator it came from, vector)
         self.n_negative, self.n_positive = 0, 0
         self.only = None              # the one quotient that a very small budget allows
+        self.symmetry = None          # orthonormal columns that H was seen to annihilate, by a symmetry of the objective
 
     def left(self, reserve=9):
         return max(0, self.budget - self.H.count - reserve)
 
-    def run(self, op, start, steps, d=None, stop=lambda run: False):
+    def run(self, op, start, steps, d=None, stop=lambda run: False, against=None):
         """Lanczos from `start` (p, n), or a random vector for None, at most `steps` block steps; keeps its ends."""
         steps = int(min(steps, self.left() // (1 if start is None else len(start))))
         size = self.H.n * operator_dtype(op).itemsize
         block = 1 if start is None else len(start)
         rows = int(min(max(2, MAX_BASIS_BYTES // size - 1), (steps + 1) * block, self.H.n))
-        run = Recurrence(op, rows)
+        run = Recurrence(op, rows, against=against)
         if steps < 1 or not (run.insert_random(self.rng) if start is None else run.insert(start.copy())):
             return None
         while run.p and run.m < run.dimension and run.m + run.p <= rows and run.n_products < steps * block:
             run.step()
+            self.H.tell(block)
             if run.m % 20 == 0 and stop(run):
                 break
+        return self.take(run, d)
+
+    def take(self, run, d=None):
+        """Note what a finished run says."""
         run.reorthogonalise()
-        self.H.count += run.n_products
         if d is None:
             self.H.norm = self.made_by.norm = max(self.H.norm, run.scale)
         self.keep(run, d)
         return run
+
+    def shared(self, held, grow, steps, stop=lambda run: False):
+        """As `run`, by a run of the caller's `Krylov`: `held` products of it are there, ``grow(k)`` takes it to k."""
+        steps = int(min(max(steps, held), held + self.left()))
+        if steps < 1:
+            return None
+        run = None
+        try:
+            while run is None or (run.p and run.m < steps and not stop(run)):
+                before = 0 if run is None else run.m
+                run = grow(max(held, min(before + 20, steps)))
+                self.H.tell(run.m - max(before, held))
+        except MemoryError:             # the bound that the caller has set: on with what there is
+            if run is None:
+                return None
+        self.H.shared += held
+        return self.take(run)
+
+    def from_random(self, steps, stop):
+        """The run that the risk rests on, off the symmetry directions; the caller's own where there is one."""
+        given = self.ask.krylov
+        if given is not None:
+            return self.shared(given.steps_from(), lambda k: given.probe(0, k), steps, stop)
+        Q = self.symmetry
+        against = np.ascontiguousarray(Q.T, self.H.native_dtype) if Q is not None and Q.shape[1] else None
+        return self.run(self.H.native, None, steps, stop=stop, against=against)
+
+    def from_gradient(self, g, steps):
+        """The Krylov space of the gradient; the caller's own where there is one."""
+        given = self.ask.krylov
+        if given is not None:
+            held = getattr(given.op, "gradient", None)
+            g = np.array(g if held is None or np.shape(held) != g.shape else held, given.dtype)
+            if g.any():
+                return self.shared(given.steps_from(g), lambda k: given.start_from(g, k), steps)
+        return self.run(self.H.native, (g / np.linalg.norm(g))[None].astype(self.H.native_dtype), steps)
 
     def keep(self, run, d):
         """Remember the end vectors of a run, and what its Ritz values say of the inertia (Cauchy interlacing)."""
         values, S = decompose(run)
         ends = combine(run.rows[:run.m], S[:, [0, -1]])
         for value, v in zip(values[[0, -1]], ends):
+            if d is not None and value > 0:         # in other coordinates only the sign means something
+                continue
             v = v.astype(float)
             self.candidates.append((value / max(run.scale, np.finfo(float).tiny), v if d is None else d * v))
         if d is None:
@@ -94,8 +138,10 @@ class _Search:
         """`weigh` for the best candidate of one end."""
         if self.only is not None:
             return self.only
-        best = None
+        best, Q = None, self.symmetry
         values = sorted(self.candidates, key=lambda c: which * c[0], reverse=True)
+        if Q is not None and Q.shape[1]:
+            values = [c for c in values if np.linalg.norm(Q.T @ c[1]) <= 0.9 * np.linalg.norm(c[1])] or values
         for _, v in values[:1] + [c for c in values[1:2] if which * c[0] > 0]:
             end = self.weigh(v / np.linalg.norm(v))
             if best is None or which * end[0] > which * best[0]:
@@ -144,10 +190,15 @@ def krylov(ask, H):
         floor = float(ask.ob.curvature_floor(ask.theta))
     if critical:
         _probe(ask, search)
-    goal = lanczos_steps(H.n, ask.curvature_tol, ask.failure_probability or RISK)
+        if not floor > 0:
+            search.symmetry = _symmetries(ask, search)
+    deflated = ask.krylov is None and search.symmetry is not None and search.symmetry.shape[1] > 0
+    eps = ask.curvature_tol * (1 - 2 * COUPLING * deflated)
+    goal = lanczos_steps(H.n, eps, ask.failure_probability or RISK)
     steps = goal if critical and not floor > 0 else min(goal, SHORT_STEPS)
-    main = search.run(H.native, None, steps, stop=lambda run: _both_signs(run, search))
-    risk = 1.0 if main is None else lanczos_risk(H.n, main.m, ask.curvature_tol) if main.p else 0.0
+    ask.shown.note(f"{steps} Lanczos steps")
+    main = search.from_random(steps, lambda run: _both_signs(run, search))
+    risk = 1.0 if main is None else lanczos_risk(H.n, main.m, eps) if main.p else 0.0
     if critical and not floor > 0:
         _search_further(search, main, goal, d, live)
     return _conclude(ask, search, slope, critical, floor, risk, goal)
@@ -167,8 +218,7 @@ def _along_gradient(ask, search, g):
     """From the Krylov space of g: ``||Hg||/||g||``, the share of g outside H's range, Newton's step."""
     if ask.g_norm == 0:
         return dict(flat=None, residual=None, step=None)
-    start = (g / ask.g_norm)[None].astype(search.H.native_dtype)
-    run = search.run(search.H.native, start, min(GRADIENT_STEPS, search.left() // 4))
+    run = search.from_gradient(g, min(GRADIENT_STEPS, search.left() // 4))
     if run is None or run.scale == 0:
         return dict(flat=None, residual=1.0 if run is not None else None, step=None)
     values, S = decompose(run)
@@ -210,7 +260,7 @@ def _search_further(search, main, goal, d, live):
         lowest = min(search.candidates, key=lambda c: c[0])[1].astype(H.native_dtype)
         room = int(min(search.left(), goal - main.m))
         pairs = eigsh(H.native, 1, "SA", tol=1e-6, max_products=max(2, room), v0=lowest, seed=search.rng)
-        H.count += pairs.n_products
+        H.tell(pairs.n_products)
         search.candidates.append((pairs.values[0] / max(H.norm, np.finfo(float).tiny),
                                   pairs.vectors[:, 0].astype(float)))
     if d[live].max() > 32 * d[live].min():
@@ -223,13 +273,14 @@ def _conclude(ask, search, slope, critical, floor, risk, goal):
     low, high = search.prove(-1), search.prove(1)
     negative, positive = low[0] < -low[1], high[0] > high[1]
     lasting = not negative or _lasts(ask, H, low, slope["step"])
-    loose = critical and not negative and not floor > 0 and _unexplained_zero(ask, H, low)
+    loose = critical and not negative and not floor > 0 and _unexplained_zero(search, low)
+    n_symmetry = None if search.symmetry is None else search.symmetry.shape[1]
     facts = dict(
         gradient_norm=ask.g_norm, gradient_tol=ask.tol,
         gradient_flat_ratio=None if slope["flat"] is None or H.norm == 0 else slope["flat"] / H.norm,
         gradient_residual=slope["residual"],
         lambda_min=low[0], lambda_max=high[0], lambda_min_bounds=_enclose(low), lambda_max_bounds=_enclose(high),
-        n_positive=None, n_negative=None, n_zero=None, n_symmetry=None,
+        n_positive=None, n_negative=None, n_zero=None, n_symmetry=n_symmetry,
         n_negative_bounds=(max(search.n_negative, int(negative)), n - max(search.n_positive, int(positive))),
         escape_direction=low[3] if negative else None, escape_curvature=low[0] if negative else None,
         n_kinks=ask.n_kinks,
@@ -272,16 +323,39 @@ def _zero(H):
     return max(ZERO, 100 * H.eps) * H.norm
 
 
-def _unexplained_zero(ask, H, low):
+def _symmetries(ask, search):
+    """Orthonormal columns of symmetry directions that H is seen to annihilate; None where there are too many to try.
+
+    A direction t passes with ``||H t|| <= ||g|| + zero ||t||``, as those of symmetries do; of the span of all that pass
+    the part is kept that H maps to no more than `COUPLING` of what counts as negative curvature: taking it out then
+    changes no eigenvalue by more than twice that, which the risk is told of.
+    """
+    H = search.H
+    if not hasattr(ask.ob, "flat_directions") or search.n_negative and search.n_positive:
+        return None
+    try:
+        T = np.asarray(ask.ob.flat_directions(ask.theta), dtype=float)
+    except MemoryError:
+        return None
+    sizes = np.linalg.norm(T, axis=0)
+    T, sizes = T[:, sizes > 0], sizes[sizes > 0]
+    if T.shape[1] > min(MAX_SYMMETRY, search.left() // 4):
+        return None
+    if not T.shape[1]:
+        return T
+    ask.shown.note(f"{T.shape[1]} symmetry directions")
+    passed = np.linalg.norm(H(T / sizes), axis=0) <= ask.g_norm / sizes + _zero(H)
+    Q = independent(T[:, passed] / sizes[passed])
+    return annihilated(H(Q), Q, min(ZERO_MODE, COUPLING * ask.curvature_tol) * H.norm) if Q.shape[1] else Q
+
+
+def _unexplained_zero(search, low):
     """Whether the lowest Ritz pair shows an eigenvalue that is zero to rounding, and not by a symmetry of the objective."""
+    H, Q = search.H, search.symmetry
     quotient, error, residual, v = low
     if abs(quotient) + residual > max(2 * error, _zero(H)):
         return False
-    if hasattr(ask.ob, "flat_directions") and H.n <= MAX_SYMMETRY:
-        T = np.asarray(ask.ob.flat_directions(ask.theta), dtype=float)
-        Q = independent(T)
-        return float(np.linalg.norm(v - Q @ (Q.T @ v))) > 1e-4
-    return True
+    return Q is None or float(np.linalg.norm(v - Q @ (Q.T @ v))) > 1e-4
 
 
 def _kind(ask, H, critical, negative, positive, lasting, floor, risk, loose):
@@ -317,7 +391,9 @@ def _sentence(ask, kind, facts, floor, risk, goal, lasting, H):
                 f"at least {facts['n_negative_bounds'][0]} negative eigenvalues")
     elif kind != "undecided" and not floor > 0:
         side, sign = ("below", "-") if kind == "minimum" else ("above", "")
-        text = (f"{kind.capitalize()} at a risk of {number(risk)}: {words}, and but for that risk no eigenvalue lies {side} "
+        s = facts["n_symmetry"] or 0
+        explained = f" up to {s} symmetry direction{'s' * (s > 1)}" if s else ""
+        text = (f"{kind.capitalize()}{explained}, at a risk of {number(risk)}: {words}, and but for that risk no {'other ' if s else ''}eigenvalue lies {side} "
                 f"{sign}{eps} of the spectrum's width, the extreme Ritz values being {low} and {high}; smaller curvature "
                 "of the other sign, and zeros, are not excluded")
     elif kind == "minimum":

@@ -28,15 +28,14 @@ def reduction_ratio(old, new, predicted, eps):
 class Worth:
     """Is another product worth its price? The rule that ends inner solves before their residual does.
 
-    A step that costs m products (and about 3 more to try and to take) promises a reduction `gain` of the model.
+    A step that costs m products (and `overhead` more to try and to take) promises a reduction `gain` of the model.
     When the last products have gained less than `thrift` times the average of all, a new step from a new point is
     the better use of the next one. 0 never ends a solve.
     """
 
-    overhead = 3
-
-    def __init__(self, thrift):
-        self.thrift, self.m, self.gain, self.look_at = thrift, 0, 0.0, 2
+    def __init__(self, thrift, overhead=3.0):
+        self.thrift, self.overhead = thrift, overhead
+        self.m, self.gain, self.look_at = 0, 0.0, 2
 
     def spent(self, m, gain):
         """True after `m` products with a reduction of `gain` where going on is not worth it; judges every eighth more."""
@@ -135,6 +134,10 @@ class Run:
         else:
             f, g = ob.value(theta), ob.gradient(theta)
         return float(f), np.asarray(g, dtype=self.theta.dtype)
+
+    def step_price(self):
+        """What trying and taking a step costs, in products: values and gradients are of all rows, products of a sample."""
+        return 3.0 if self.sample is None else 2.0 + self.ob.n_samples / self.sample
 
     # where it is
 

@@ -34,6 +34,10 @@ def trace(op, n_samples=60, method="auto", seed=None, *, progress=False):
     Estimate
         ``estimate, stderr, n_products``. Two standard errors are meant to cover the truth 19 times in 20: they are
         widened by Student's t where samples are few, and by 1.5 for leave-one-out estimates, which are correlated.
+        Hutchinson keeps to that from 6 samples on. The other two fall short of it, down to 14 times in 20, where the
+        sketch, n_samples / 2 (XTrace) or / 3 (Hutch++), has just as many vectors as there are eigenvalues that
+        dominate: what it narrowly misses is then one large term, whose samples scatter less than they err. With twice
+        as many samples as that, or with Hutchinson, it holds.
 
     References
     ----------

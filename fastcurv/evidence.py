@@ -24,18 +24,26 @@ class Products:
         self.dtype = operator_dtype(self.op)
         self.eps = float(np.finfo(self.dtype).eps)
         self.count = 0
+        self.shared = 0               # products relied on that others had made
         self.norm = 0.0
+        self.shown = None             # a progress bar
 
     def __call__(self, V):
         """``H V`` for (n,) or (n, k), in float64."""
         V = np.asarray(V, dtype=self.dtype)
-        self.count += 1 if V.ndim == 1 else V.shape[1]
+        self.tell(1 if V.ndim == 1 else V.shape[1])
         out = np.asarray(self.op @ V, dtype=float)
         sizes = np.linalg.norm(np.asarray(V, dtype=float), axis=0)
         seen = np.linalg.norm(out, axis=0)[sizes > 0] / sizes[sizes > 0] if V.ndim == 2 else (
             [np.linalg.norm(out) / sizes] if sizes > 0 else [])
         self.norm = max(self.norm, *seen, 0.0)
         return out
+
+    def tell(self, k):
+        """Count k products, and show them."""
+        self.count += k
+        if self.shown is not None:
+            self.shown.update(k)
 
     def bound(self, v):
         """A bound on ``||computed(H v) - H v||``: the operator's own, or `PRODUCT_EPS` eps times the norm seen so far."""

@@ -5,7 +5,7 @@ import numpy as np
 from .basis import combine
 from .checks import (as_rng, check_choice, check_positive, check_positive_int, check_symmetric_operator, check_vector,
                      operator_dtype)
-from .density import assemble, check_look, extend, quadrature, random_signs
+from .density import assemble, check_look, extend, quadrature
 from .lanczos import resolve_tol
 from .progress import bar
 from .recurrence import Recurrence
@@ -18,8 +18,9 @@ MAX_BYTES = 4 << 30
 class Krylov:
     """Lanczos runs on one operator, kept: eigenpairs, density, steps and bounds from the same products.
 
-    The first run starts from a random vector; further random starts are made when a density asks for more probes, and
-    others from the vectors that steps ask for. Runs are never restarted, so each can be extended, and each keeps its
+    The first run starts from a random direction, each as likely as any other: what bounds on the risk of missing an
+    eigenvalue rest on, and what vectors of signs, which an eigenvector of few entries can escape, do not offer. Further
+    random starts are made when a density asks for more probes, and others from the vectors that steps ask for. Runs are never restarted, so each can be extended, and each keeps its
     basis: memory is one vector of length n for every product.
 
     Parameters
@@ -80,7 +81,7 @@ class Krylov:
         while len(self._probes) <= i:
             self._reserve(None, n_steps)
             run = Recurrence(self.op, min(n_steps, self.n))
-            run.insert(random_signs(self.rng, 1, self.n, self.dtype))
+            run.insert_random(self.rng)
             self._probes.append(run)
         self._grow(self._probes[i], n_steps, shown)
         return self._probes[i]
@@ -90,6 +91,12 @@ class Krylov:
             self._reserve(run, n_steps)
             with bar() as silent:
                 extend(run, n_steps, shown or silent)
+
+    def steps_from(self, g=None):
+        """How many products there are from the first random start, or from `g`."""
+        if g is None:
+            return self._probes[0].m if self._probes else 0
+        return next((run.m for start, run in self._others if np.array_equal(start, g)), 0)
 
     def extend(self, n_steps):
         """Take the first probe to at least `n_steps` products; returns self."""
@@ -183,7 +190,7 @@ class Krylov:
         length = float(np.linalg.norm(g.astype(np.float64)))
         if length == 0:
             return np.zeros(self.n, self.dtype)
-        run = self._from(g, check_positive_int(n_steps, "n_steps"))
+        run = self.start_from(g, check_positive_int(n_steps, "n_steps"))
         theta, S = decompose(run)
         curvature = (np.abs(theta) if kind == "saddle-free" else theta) + damping
         sure = np.abs(curvature) > run.m * run.noise
@@ -191,7 +198,7 @@ class Krylov:
         run.reorthogonalise()
         return combine(run.rows[:run.m], -length * y[:, None])[0]
 
-    def _from(self, g, n_steps):
+    def start_from(self, g, n_steps):
         """The run that starts from g, made or found, with at least n_steps."""
         for start, run in self._others:
             if np.array_equal(start, g):

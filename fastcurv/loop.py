@@ -134,7 +134,7 @@ class Loop:
         if self._idle_too_long():
             self.sentence = (
                 f"for {IDLE} iterations neither has the loss fallen by 1e-8 of itself nor the gradient by half: "
-                "rounding, or a kink such as ReLU's, holds the run"
+                "steps have become too short"
             )
             return "stalled"
         if not self.critical():
@@ -246,9 +246,23 @@ class Loop:
             return run.best, run.best_f, run.best_gnorm
         return run.theta, run.f, run.gnorm
 
+    def _name_a_kink(self):
+        """Where a run has stalled: does the gradient jump? Of a smooth function its change shrinks with the step."""
+        run = self.run
+        step = run.g * run.theta.dtype.type(-np.sqrt(run.eps) * max(1.0, float(np.linalg.norm(run.theta))) / run.gnorm)
+        further, close = (float(np.linalg.norm(run.value_and_gradient(run.theta + run.theta.dtype.type(t) * step)[1] - run.g))
+                          for t in (100.0, 1.0))  # fmt: skip
+        if close > 0.1 * further and close > 1e-3 * run.gnorm:
+            self.sentence += (
+                f"; the gradient jumps by {close / run.gnorm:.2g} of its norm within {np.linalg.norm(step):.1g}: "
+                "a kink, such as ReLU's at 0, holds the run, and its Hessian there says nothing of the other side"
+            )
+
     def _finish(self):
         run = self.run
         elapsed = run.elapsed()
+        if self.why == "stalled" and self.method.curvature and run.gnorm > self.gtol:
+            self._name_a_kink()
         if self.checkpoint is not None:
             if self.snapshot is None or not (run.cut or self.why in ("interrupted", "critical")):
                 self._snapshot()

@@ -95,6 +95,8 @@ def minimize(
     **options
         The method's own, by name. First order: ``learning_rate schedule delta hold batch_size clip record_every`` and
         ``momentum rho beta1 beta2 eps``. Second order: ``forcing thrift krylov_dim sample`` and ``radius damping weight max_cg``;
+        for ``trust-region saddle-free-newton cubic gauss-newton`` also ``precondition warm_start``, both False: scaling by the
+        norms of the Hessian's rows and the last step as a start, which large networks need (`fastcurv.second_order`).
         `sample` rows, drawn anew for each point, then stand for all in the curvature (never in value and gradient).
 
     Returns

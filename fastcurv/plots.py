@@ -76,7 +76,7 @@ def density(spectral_density, ax=None, *, label=None, color=BLUE, scale="log"):
     """
     ax = new_axes(ax)
     grid, height = np.asarray(spectral_density.grid), np.asarray(spectral_density.density)
-    top = height.max()
+    top = max([height.max(), *(np.max(line.get_ydata()) for line in ax.lines if np.size(line.get_ydata()) > 2)])
     floor = 1e-7 * top if scale == "log" else 0.0
     ax.plot(grid, np.maximum(height, floor), color=color, lw=1.6, label=label)
     stderr = getattr(spectral_density, "stderr", None)

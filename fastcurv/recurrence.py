@@ -224,6 +224,8 @@ class Recurrence:
         if self.clean < end:
             Q, P = self.rows[:self.clean], self.rows[self.clean:end]
             for _ in range(3):
+                # what the three-term recurrence leaves along deflated vectors grows from step to step as any other loss
+                orthogonalise(self.against, P, passes=1)
                 C = project(Q, P)
                 subtract(Q, P, C)
                 found = self._orthonormalise_batch(P, C)

@@ -315,16 +315,19 @@ class SpectralDensity:
         return Estimate(float(per_probe.mean()), stderr, self.n_products, method=method)
 
     def plot(self, ax=None, *, band=2.0, **line):
-        """Draw the density with a band of `band` standard errors on `ax`, or on a new figure; needs matplotlib.
+        """Draw the density with a band of `band` standard errors; needs matplotlib.
+
+        Where `ax` is None a new figure is made that belongs to no window and no global state, so this works without a
+        display and in threads; ``.figure.savefig(path)`` of the result writes it.
 
         Returns
         -------
         matplotlib.axes.Axes
         """
-        import matplotlib.pyplot as plt
-
         if ax is None:
-            _, ax = plt.subplots()
+            from matplotlib.figure import Figure
+
+            ax = Figure(layout="constrained").add_subplot()
         color = ax.plot(self.grid, self.density, **line)[0].get_color()
         if np.isfinite(self.stderr).all():
             low = np.maximum(self.density - band * self.stderr, 0)
@@ -389,7 +392,8 @@ class CriticalPoint:
         Inertia, decided at the error bound; None at large n. Zeros are those within the error, and those whose sign
         does not last over the distance to the critical point.
     n_symmetry : int or None
-        Zero modes that symmetries of the objective explain, each verified by a product.
+        Zero modes that symmetries of the objective explain, each verified by a product; None where they were not
+        looked for: at large n where there is no minimum to explain them for, or too many to be tried.
     index, minimum_ratio : float or None
         ``n_negative / n`` and ``n_positive / n``.
     n_negative_bounds : tuple of int
@@ -405,9 +409,14 @@ class CriticalPoint:
     method : str
         ``dense`` or ``krylov``.
     n_params, n_products : int
+        `n_products` are all that the verdict rests on.
     seed : object
     wall_time : float
         Seconds.
+    shared : str or None
+        Name of the `Krylov` run whose products serve this verdict too.
+    n_new : int or None
+        Of these products those made for the verdict; None where it shares none.
     """
 
     kind: str
@@ -437,6 +446,8 @@ class CriticalPoint:
     n_products: int
     seed: object
     wall_time: float
+    shared: "str | None" = None
+    n_new: "int | None" = None
 
     @property
     def index(self):

@@ -20,6 +20,7 @@ class Recipe:
     hidden: tuple = (32, 16)
     activation: str = "tanh"
     residual: bool = False
+    batch_norm: bool = False
     dtype: str = "float64"
     l2: float = 1e-3
     seed: int = 0
@@ -31,7 +32,8 @@ class Recipe:
         """The objective over the training samples."""
         data = self.dataset() if data is None else data
         sizes = [data.X.shape[1], *self.hidden, data.n_outputs]
-        model = MLP(sizes, activation=self.activation, residual=self.residual, dtype=self.dtype)
+        shape = {"residual": self.residual, "batch_norm": self.batch_norm, "dtype": self.dtype}
+        model = MLP(sizes, activation=self.activation, **shape)
         return Objective(model, data.X, data.y, loss=data.loss, l2=self.l2, n_threads=n_threads)
 
 

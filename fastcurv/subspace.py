@@ -22,7 +22,7 @@ class KrylovSpace:
         H Q' y = Q[:m]' T y + Q[m:m+p]' (E y)         E = T[m:m+p, :m]
 
     and ``||E y||`` is the exact residual of any solution in the space. With one start vector this is Lanczos
-    with full reorthogonalisation, with more a block Lanczos that expands where the residual is largest.
+    with full reorthogonalisation; with more, the space is expanded by the residual of the last solution.
 
     Parameters
     ----------
@@ -59,6 +59,7 @@ class KrylovSpace:
             np.copyto(self.product, vector, casting="same_kind")
             self._append(self.product, float(np.linalg.norm(vector)), np.zeros(self.p))
         self._n_starts, self._chain = self.p, self.p == 1
+        self._lacking, self._follow = None, False
 
     @property
     def exhausted(self):
@@ -112,7 +113,7 @@ class KrylovSpace:
         """Multiply a pending row: the start vectors first, then where the last solution lacks most. One product."""
         m = self.m
         if m >= self._n_starts and self.p > 1:
-            self._bring_forward(m + int(np.argmax(self._weights)))
+            self._choose_next()
         w = self.product
         self.multiply(self.rows[m], w)
         coefficients = np.zeros(m + self.p)
@@ -131,8 +132,30 @@ class KrylovSpace:
         if norm > 0:
             self.couplings[held, m] = self.couplings[m, held] = norm
         self.m, self.p = m + 1, self.p - 1
-        if self.p > 1:
-            self._weights = np.linalg.norm(self.couplings[self.m : self.m + self.p, : self.m], axis=1)
+
+    def _choose_next(self):
+        """Put first, of the pending rows, what the last solution lacks; then the chain that began there; else the heaviest."""
+        m, pending = self.m, slice(self.m, self.m + self.p)
+        if self._lacking is not None and np.any(self._lacking):
+            self._reflect(self._lacking)
+            self._follow = True
+        elif self._follow:
+            self._bring_forward(m + self.p - 1)
+        else:
+            self._bring_forward(m + int(np.argmax(np.linalg.norm(self.couplings[pending, :m], axis=1))))
+        self._lacking = None
+
+    def _reflect(self, lacking):
+        """A Householder reflection of the pending rows that turns ``lacking' rows`` into a multiple of the first."""
+        m, pending = self.m, slice(self.m, self.m + self.p)
+        u = lacking / np.linalg.norm(lacking)
+        u[0] += np.copysign(1.0, u[0])
+        u *= np.sqrt(2.0) / np.linalg.norm(u)
+        rows = self.rows[pending]
+        rows -= np.multiply.outer(u, u @ rows).astype(self.dtype, copy=False)
+        block = self.couplings[pending, :m]
+        block -= np.multiply.outer(u, u @ block)
+        self.couplings[:m, pending] = block.T
 
     def _bring_forward(self, chosen):
         m = self.m
@@ -164,7 +187,7 @@ class KrylovSpace:
         """``||E y||``: what ``H Q' y`` has outside of the space; `y` in the basis Q. Steers `extend`."""
         lacking = self.couplings[self.m : self.m + self.p, : self.m] @ y
         if self.p > 1:
-            self._weights = np.abs(lacking)
+            self._lacking = lacking
         return float(np.linalg.norm(lacking))
 
     def combine(self, y, out=None):

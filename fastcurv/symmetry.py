@@ -13,6 +13,7 @@ from .reference import ACTIVATIONS, normalise
 __all__ = ["flat_directions", "probes", "saturation", "kinks", "curvature_floor", "permute_hidden", "flip_tanh",
            "rescale_relu"]
 
+MAX_BYTES = 1 << 30       # that symmetry directions may take
 _KINKED = ("relu", "leaky_relu", "elu")
 
 
@@ -36,7 +37,7 @@ def flat_directions(ob, theta):
     Returns
     -------
     ndarray, shape (n, s)
-        Not orthogonal, not independent. A column that comes from moving along an orbit ``exp(s A) theta`` is
+        `MemoryError` where that is more than 1 GB. Not orthogonal, not independent. A column that comes from moving along an orbit ``exp(s A) theta`` is
         ``t = A theta`` with ``||A|| <= 1``, and ``H t = -A'g``: it is a zero mode at critical points, and
         ``||H t|| <= ||g||`` anywhere. Directions of dependent hidden features are zero modes only where the gradient
         over the weights below them vanishes too, so a verdict counts no column without multiplying it by H.
@@ -50,13 +51,24 @@ def flat_directions(ob, theta):
     """
     theta = _theta(ob, theta)
     if ob.l2 > 0:
-        columns = [] if normalised(ob.model) else _linear_orbits(ob, theta, rotations=True)
+        columns = [] if normalised(ob.model) else [_linear_orbits(ob, theta, rotations=True)]
     else:
         zs, below = _forward(ob, theta)
-        columns = [*_softmax_shift(ob), *_dependent_inputs(ob, below), *_dead_units(ob, zs)]
-        columns += _norm_orbits(ob, theta) if normalised(ob.model) else [*_rescalings(ob, theta), *_linear_orbits(ob, theta, rotations=False)]
-    columns = [t for t in columns if t.any()]
+        columns = [_softmax_shift(ob), _dependent_inputs(ob, below), _dead_units(ob, zs)]
+        columns += [_norm_orbits(ob, theta)] if normalised(ob.model) else [_rescalings(ob, theta), _linear_orbits(ob, theta, rotations=False)]
+    columns = _within(MAX_BYTES, (t for kind in columns for t in kind if t.any()))
     return np.stack(columns, axis=1) if columns else np.zeros((theta.size, 0))
+
+
+def _within(most, columns):
+    """The columns as a list, or MemoryError where they take more than `most` bytes."""
+    held, size = [], 0
+    for t in columns:
+        size += t.nbytes
+        if size > most:
+            raise MemoryError(f"the symmetry directions, dense, take more than {most / 1e9:.2g} GB; wanted a smaller network")
+        held.append(t)
+    return held
 
 
 def _theta(ob, theta):

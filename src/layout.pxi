@@ -22,7 +22,7 @@ cdef void lay_bench(PlanS *P, Arena *A, Bench *bench, Py_ssize_t rows, Py_ssize_
     bench.e[1] = take(A, rows * widest, size)
     bench.ldsums = widest
     bench.sums = take(A, (rows // 16 + 2) * widest, size)
-    bench.totals = <double *>take(A, (rows // 16 + 2) * (widest // 16 + 2), sizeof(double))
+    bench.totals = <double *>take(A, (rows // 16 + 2) * (widest // 16 + 2) + 64, sizeof(double))
 
 
 cdef void lay_out_sides(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:

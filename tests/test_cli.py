@@ -110,6 +110,22 @@ def test_mistakes_are_one_line_and_status_2(arguments, words, trained, tmp_path,
     assert not (tmp_path / "t.npz").exists()
 
 
+@pytest.mark.parametrize("shape", ["--batch-norm", "--residual"])
+def test_a_network_is_judged_with_the_parts_it_was_trained_with(shape, tmp_path, capsys):
+    """The file says how the net is built, and `classify` builds it so: the loss of the one is the loss of the other."""
+    path = tmp_path / "theta.npz"
+    common = ["--quiet", "--seed", "1"]
+    assert main(["train", "iris", "--hidden", "4,4", shape, "--l2", "1e-2", "--epochs", "5", "--out", str(path), *common]) == 0
+    trained = capsys.readouterr().out
+    name = {"--batch-norm": "batch normalisation", "--residual": "skip connections"}[shape]
+    recipe, theta = load_run(path)
+    assert name in trained and recipe.batch_norm == (shape == "--batch-norm") and recipe.residual != recipe.batch_norm
+    ob = recipe.objective()
+    assert theta.size == ob.n_params == 4 * 4 + 4 + 4 * 4 + 4 + 4 * 3 + 3 + 16 * recipe.batch_norm
+    assert f"loss {ob.value(theta):.6f}" in trained
+    assert main(["classify", str(path), *common]) == 0 and name in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("widths", ["", "0", "-3,x", "4,,x"])
 def test_bad_widths_are_refused_by_the_parser(widths, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -38,6 +39,15 @@ def test_every_example_is_in_the_gallery_and_names_its_lecture_row(monkeypatch):
     assert scripts == set(gallery.ORDER)
     rows = " ".join(gallery.docstring(name)[0] for name in gallery.ORDER)
     assert {f"L{i}" for i in range(1, 19)} <= set(re.findall(r"L\d+", rows))
+
+
+def test_help_says_how_long_the_full_size_takes(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    gallery, common = importlib.import_module("gallery"), importlib.import_module("common")
+    assert set(common.FULL_MINUTES) < set(gallery.ORDER)
+    for name, words in (("minimum_ratio", f"about {common.FULL_MINUTES['minimum_ratio']} minutes"), ("toy_surface", "three minutes")):
+        shown = subprocess.run([sys.executable, str(FOLDER / f"{name}.py"), "--help"], capture_output=True, text=True)
+        assert shown.returncode == 0 and words in " ".join(shown.stdout.split())
 
 
 def test_toy_surface(run):
@@ -103,8 +113,8 @@ def test_plateaus(run):
 def test_newton_steps(run):
     numbers = run("newton_steps")
     reached = numbers["reached"]
-    assert reached["saddle-free-newton"] == reached["newton-cg"] == reached["trust-region"] == numbers["starts"]
-    assert reached["newton"] == 0
+    assert {reached[name] for name in ("saddle-free-newton", "newton-cg", "trust-region", "cubic")} == {numbers["starts"]}
+    assert {numbers["drawn"][name] for name in ("newton", "damped-newton", "newton-mr")} == {numbers["starts"]}
 
 
 def test_gradients_by_depth(run):
@@ -116,7 +126,10 @@ def test_gradients_by_depth(run):
 
 def test_skip_connections(run):
     numbers = run("skip_connections")
-    assert numbers["skip connections"]["loss"] < numbers["plain"]["loss"]
+    plain = numbers.pop("plain")
+    assert set(numbers) == {"skip connections", "batch normalisation"}
+    assert max(facts["loss"] for facts in numbers.values()) < plain["loss"]
+    assert numbers["skip connections"]["trusted fall"] > plain["trusted fall"] > 0
 
 
 def test_permutations(run):

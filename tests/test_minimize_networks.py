@@ -9,7 +9,9 @@ import pytest
 import scipy.optimize
 
 import fastcurv as fc
-from fastcurv.testing import LinearAutoencoder, compiled
+from fastcurv.checkpoints import read_tensors
+from fastcurv.second_order import GaussNewton
+from fastcurv.testing import LinearAutoencoder, QuadraticObjective, compiled
 
 CURES = ["trust-region", "newton-cg", "saddle-free-newton", "cubic"]
 
@@ -31,6 +33,27 @@ def test_a_regularised_network_ends_at_a_point_without_negative_curvature(method
         assert found.success and np.linalg.norm(ob.gradient(found.x)) <= 1e-6, found.message
         assert np.linalg.eigvalsh(ob.hessian(found.x).to_dense())[0] > -1e-9
         assert found.fun == ob.value(found.x)
+
+
+def test_gauss_newton_ends_on_the_hessian_and_so_takes_fewer_steps(monkeypatch):
+    """Overlapping classes leave residuals: on the GGN alone each of the last steps divides the gradient by little."""
+    ob, model = blobs(l2=1e-3)
+    starts = [model.init(seed=seed) for seed in range(3)]
+    ours = [fc.minimize(ob, start, "gauss-newton", seed=0, gtol=1e-9) for start in starts]
+    monkeypatch.setattr(GaussNewton, "SLOW", 10**9)
+    plain = [fc.minimize(ob, start, "gauss-newton", seed=0, gtol=1e-9) for start in starts]
+    assert all(found.success for found in ours)
+    assert 2 * sum(found.nit for found in ours) < sum(found.nit for found in plain)
+
+
+def test_gauss_newton_resumes_bit_for_bit_after_it_has_turned_to_the_hessian(tmp_path):
+    ob, model = blobs(l2=1e-3)
+    path, theta = tmp_path / "run.safetensors", model.init(seed=0)
+    whole = fc.minimize(ob, theta, "gauss-newton", seed=0, gtol=1e-9)
+    fc.minimize(ob, theta, "gauss-newton", seed=0, gtol=1e-9, max_iter=whole.nit - 2, checkpoint=path)
+    assert read_tensors(path)[1]["method_facts"]["exact"]
+    resumed = fc.minimize(ob, None, "gauss-newton", gtol=1e-9, resume=path)
+    assert np.array_equal(whole.x, resumed.x) and whole.nit == resumed.nit and whole.njev == resumed.njev
 
 
 @pytest.mark.parametrize("method", CURES)
@@ -87,7 +110,8 @@ def test_mini_batches_lower_the_loss_of_the_whole(method):
 
 
 @pytest.mark.parametrize("method, options", [("adam", {"batch_size": 16}), ("trust-region", {}), ("newton-cg", {}),
-                                              ("trust-region", {"sample": 30})])
+                                              ("trust-region", {"sample": 30}),
+                                              ("gauss-newton", {"sample": 30, "precondition": True, "warm_start": True})])
 def test_a_network_run_resumes_bit_for_bit(method, options, tmp_path):
     ob, model = blobs()
     path, theta = tmp_path / "run.safetensors", model.init(seed=0)
@@ -106,6 +130,25 @@ def test_curvature_from_a_sample_of_rows_still_ends_at_a_critical_point_of_the_w
     assert again.nit < found.nit and np.array_equal(again.x, fc.minimize(ob, model.init(seed=0), method, seed=0).x)
 
 
+@pytest.mark.parametrize("method", ["trust-region", "saddle-free-newton", "cubic", "gauss-newton"])
+def test_scaling_and_warm_starts_change_the_way_and_not_the_kind_of_end(method):
+    ob, model = blobs()
+    found = fc.minimize(ob, model.init(seed=0), method, seed=0, precondition=True, warm_start=True)
+    assert found.success and np.linalg.norm(ob.gradient(found.x)) <= 1e-6
+
+
+def test_scaling_makes_badly_scaled_parameters_cheap():
+    """Neighbours coupled by a tenth, in units over 1.5 decades: curvature spans 3 decades, scaled it is nearly the identity."""
+    n = 400
+    units = 10.0 ** np.linspace(-1.5, 0, n)
+    H = units[:, None] * (np.eye(n) + 0.1 * (np.eye(n, k=1) + np.eye(n, k=-1))) * units
+    ob = QuadraticObjective(H, center=1 / units)
+    found = {scaled: fc.minimize(ob, np.zeros(n), "trust-region", seed=0, gtol=1e-5, radius=1e6, precondition=scaled, verdict=False)
+             for scaled in (False, True)}
+    assert found[True].stopped == found[False].stopped == "critical"
+    assert 2 * found[True].nhev < found[False].nhev
+
+
 def test_scipy_takes_objective_and_method_as_they_are():
     net = LinearAutoencoder([4.0, 2.0, 1.0], 1, seed=0)
     ob = compiled(net.objective)
@@ -122,6 +165,18 @@ def test_newton_step_names_what_it_is_drawn_to():
     assert np.linalg.norm(H @ p + H.gradient) <= 1e-8 * np.linalg.norm(H.gradient)
     q = fc.saddle_free_newton_step(H, H.gradient)
     assert q @ H.gradient < 0
+
+
+@pytest.mark.parametrize("method", CURES)
+def test_a_relu_network_that_stops_at_a_kink_says_so(method):
+    """Where a unit's z is 0 on a sample the loss falls towards the kink from both sides and no gradient is small."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 3))
+    ob = fc.Objective(fc.MLP([3, 8, 1], activation="relu"), X, np.sin(2 * X[:, :1]), loss="mse", l2=1e-3)
+    found = fc.minimize(ob, ob.model.init(seed=0), method, seed=0)
+    z = ob.model.preactivations(found.x, X)[0]
+    assert abs(z).min() < 1e-5 * abs(z).max()
+    assert found.stopped == "stalled" and not found.success and "kink, such as ReLU's" in found.message
 
 
 def test_ctrl_c_returns_what_is_known():

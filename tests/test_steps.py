@@ -41,6 +41,30 @@ def test_a_krylov_space_is_orthonormal_and_projects_exactly(n_others, dtype):
     assert np.allclose(space.ritz()[0], np.linalg.eigvalsh(A.astype(float)), atol=slack)
 
 
+def test_with_two_starts_the_residual_leads_the_way():
+    """Starts g and a guess: expanded by its residual the space solves as conjugate gradients from that guess would."""
+    rng = np.random.default_rng(3)
+    n = 60
+    values = np.concatenate([np.linspace(1.0, 2.0, n - 4), [50.0, 60.0, 70.0, 80.0]])
+    P = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    A = (P * values) @ P.T
+    g = rng.standard_normal(n)
+    exact = -np.linalg.solve(A, g)
+    spent = {}
+    for name, others in (("cold", []), ("warm", [exact + 1e-3 * rng.standard_normal(n)])):
+        space = KrylovSpace(n, float, n)
+        space.start(lambda v, out: np.matmul(A, v, out=out), g, others)
+        residual = np.inf
+        while residual > 1e-4 * np.linalg.norm(g):
+            space.extend()
+            ritz, vectors = space.ritz()
+            y = vectors @ shifted(ritz, space.linear_term(), 0.0)
+            residual = space.residual(y)
+            assert abs(residual - np.linalg.norm(A @ space.combine(y) + g)) <= 1e-9 * np.linalg.norm(g)
+        spent[name] = space.m
+    assert spent["warm"] < spent["cold"]
+
+
 def test_a_krylov_space_ends_where_the_gradient_sees_no_more():
     """Three eigenvectors in g, three products, then exhausted; a start vector twice is one start vector."""
     values = np.array([3.0, -1.0, 2.0, 5.0, 7.0])

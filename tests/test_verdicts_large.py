@@ -121,8 +121,9 @@ def test_symmetry_explains_zeros_at_large_n_too():
     net = LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, seed=1)
     case = net.case((1, 2), seed=1)
     report = classify(compiled(net.objective), case.theta, dense_below=0, failure_probability=0.01)
-    assert report.kind == "minimum"
-    assert classify(Plain(net.objective), case.theta, dense_below=0, failure_probability=0.01).kind == "degenerate"
+    assert report.kind == "minimum" and report.n_symmetry == 4 and "up to 4 symmetry directions" in report.reason
+    plain = classify(Plain(net.objective), case.theta, dense_below=0, failure_probability=0.01)
+    assert plain.kind == "degenerate" and plain.n_symmetry is None
 
 
 def test_a_floor_under_the_curvature_certifies():

@@ -178,6 +178,7 @@ static void take_step(const fc_table *K, State *s, fc_step_kind kind, fc_activat
     double *totals = calloc((size_t)(s->c.rows * (s->c.cols + 1)), sizeof(double));
     fc_step step = {.kind = kind, .phi = phi, .u = use & USE_U ? s->u.x : NULL, .d = s->d.x, .ldd = s->d.ld,
                     .p = use & USE_P ? s->p.x : NULL, .ldp = s->p.ld, .q = use & USE_Q ? s->q.x : NULL, .ldq = s->q.ld,
+                    .a = s->p.x, .lda = s->p.ld,
                     .skip = use & USE_SKIP ? s->skip.x : NULL, .ldskip = s->skip.ld,
                     .sums = back && use & USE_SUMS ? s->sums.x : NULL, .ldsums = s->sums.ld, .total = dots && use & USE_P ? totals : NULL};
     if (kind == FC_STEP_R_ACTIVATE && !(use & USE_Q)) step.total = NULL;
@@ -217,6 +218,46 @@ static void test_step(const fc_table *K, const fc_table *R, int wide, ptrdiff_t 
     agree(mine.sums, theirs.sums, many, "sums");
     check(fabs(mine.total - theirs.total) <= many * 1000 * (1 + fabs(theirs.total)), "total", mine.total - theirs.total);
     drop(A), drop(B);
+}
+
+/* --- several vectors at once ------------------------------------------------------------------------------------------------ */
+
+/* A stack has the bits of its products one by one: terms that share B and that share A, a step, or an unpadded C to add to. */
+static void test_stack(const fc_table *K, int wide, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, int terms, int outer, int count) {
+    const ptrdiff_t VL = K->vector_bytes / K->real_bytes;
+    Matrix A[2], B[2], C = matrix(count * m, n, wide, !outer, normal), D = matrix(count * m, n, wide, 1, normal);
+    Matrix p = matrix(m, n, wide, 1, uniform), u = matrix(count, n, wide, 1, normal);
+    fc_stack stack = {.count = count, .c = m * C.ld, .u = u.ld, .own = m * D.ld};
+    fc_product *job = &stack.job;
+    *job = (fc_product){.m = m, .n = n, .n_terms = terms, .c = C.x, .ldc = C.ld, .exact = outer, .accumulate = outer, .row_block = m, .col_block = n};
+    if (!outer) job->step = (fc_step){.kind = FC_STEP_R_ACTIVATE, .u = u.x, .d = D.x, .ldd = D.ld, .p = p.x, .ldp = p.ld};
+    for (int t = 0; t < terms; t++) {
+        const ptrdiff_t apart = t ? 0 : count;                     /* the first term: an A for each; the second: a B for each */
+        A[t] = outer ? matrix((apart ? count : 1) * k, m, wide, 1, normal) : matrix((apart ? count : 1) * m, k, wide, 1, normal);
+        job->term[t] = (fc_term){.k = k, .a = A[t].x, .a_rs = outer ? 1 : A[t].ld, .a_cs = outer ? A[t].ld : 1};
+        B[t] = matrix((apart ? 1 : count) * k, n, wide, 1, normal);
+        stack.a[t] = apart ? (outer ? k : m) * A[t].ld : 0, stack.b[t] = apart ? 0 : k * B[t].ld;
+        job->term[t].b = B[t].x, job->term[t].b_rs = B[t].ld, job->term[t].b_vs = VL;
+    }
+    Matrix C2 = twin(C), D2 = twin(D);
+    void *scratch = scratch_for(K);
+    snprintf(what, sizeof what, "%s f%d stack of %d: %dx%d, depth %d, terms %d, outer %d", K->name, wide ? 64 : 32, count, (int)m, (int)n, (int)k, terms, outer);
+    if (K->stack(&stack, scratch)) {
+        const ptrdiff_t size = K->real_bytes;
+        for (int x = 0; x < count; x++) {
+            fc_product one = *job;
+            for (int t = 0; t < terms; t++) {
+                one.term[t].a = (const char *)one.term[t].a + x * stack.a[t] * size;
+                one.term[t].b = (const char *)one.term[t].b + x * stack.b[t] * size;
+            }
+            one.c = (char *)C2.x + x * stack.c * size;
+            if (!outer) one.step.u = (const char *)u.x + x * u.ld * size, one.step.d = (char *)D2.x + x * stack.own * size;
+            K->product(&one, 0, 0, 0, scratch);
+        }
+        agree(C, C2, 0, "c"), agree(D, D2, 0, "d");
+    } else drop(C), drop(C2), drop(D), drop(D2);
+    for (int t = 0; t < terms; t++) drop(A[t]), drop(B[t]);
+    free(scratch), drop(p), drop(u);
 }
 
 /* --- activations, losses ----------------------------------------------------------------------------------------------------- */
@@ -289,6 +330,11 @@ static void test_sweeps(const fc_table *K, const fc_table *R, int wide, ptrdiff_
         check(good && canaries_live(copied), "copy", 0), check(fits && canaries_live(packed), "pack", 0);
         drop(copied), drop(packed);
     }
+    Matrix turned = matrix(n, m, wide, 0, NULL), by_loops = twin(turned);
+    snprintf(what, sizeof what, "%s f%d columns of %dx%d", K->name, wide ? 64 : 32, (int)m, (int)n);
+    K->columns(m, n, x.x, n, 1, 0, m / 3, turned.x, m), K->columns(m, n, x.x, n, 1, m / 3, m, turned.x, m);
+    R->columns(m, n, x.x, n, 1, 0, m, by_loops.x, m);
+    agree(turned, by_loops, 0, "columns");
     for (int add = 0; add < 2; add++) {
         Matrix mine = matrix(1, n, wide, 0, whole), theirs = twin(mine);
         snprintf(what, sizeof what, "%s f%d sums of %d vectors of %d add %d", K->name, wide ? 64 : 32, (int)m, (int)n, add);
@@ -299,6 +345,57 @@ static void test_sweeps(const fc_table *K, const fc_table *R, int wide, ptrdiff_
         agree(mine, theirs, 0, "scale");
     }
     drop(x);
+}
+
+/* --- rows of a basis, batch normalisation --------------------------------------------------------------------------------------- */
+
+static void test_rows(const fc_table *K, const fc_table *R, int wide, ptrdiff_t m, ptrdiff_t s, ptrdiff_t cols) {
+    Matrix q = matrix(m, cols, wide, 0, normal), w = matrix(s, cols, wide, 0, normal), other = twin(w), c = matrix(s, m, 1, 0, uniform);
+    Matrix dots = matrix(s, m, 1, 0, whole), true_ = twin(dots), squares = matrix(1, s, 1, 0, whole), true_squares = twin(squares);
+    const double slack = 100 * eps(wide) * (double)(cols + m);
+    snprintf(what, sizeof what, "%s f%d rows %d and %d of %d", K->name, wide ? 64 : 32, (int)m, (int)s, (int)cols);
+    K->dots(m, s, cols, q.x, cols, w.x, cols, dots.x, m), R->dots(m, s, cols, q.x, cols, w.x, cols, true_.x, m);
+    K->take(m, s, cols, q.x, cols, w.x, cols, c.x, m, squares.x), R->take(m, s, cols, q.x, cols, other.x, cols, c.x, m, true_squares.x);
+    agree(dots, true_, slack, "dots"), agree(w, other, slack, "take"), agree(squares, true_squares, slack, "squares");
+    drop(q), drop(c);
+}
+
+/* Every sweep, into a matrix of its own and into each of its operands, and the sums in their four forms. */
+static void test_norm(const fc_table *K, const fc_table *R, int wide, ptrdiff_t m, ptrdiff_t n) {
+    Matrix x[4], k[6], mean = matrix(1, n, 1, 0, normal), sums[2];
+    for (int i = 0; i < 4; i++) x[i] = matrix(m, n, wide, 1, normal);
+    for (int i = 0; i < 6; i++) k[i] = matrix(1, n, wide, 0, normal);
+    fc_norm job = {.x = x[0].x, .h = x[1].x, .y = x[2].x, .r = x[3].x, .ld = x[0].ld, .k = k[0].x, .m1 = k[1].x, .m2 = k[2].x,
+                   .k1 = k[3].x, .n1 = k[4].x, .n2 = k[5].x};
+    for (int kind = FC_NORM_SCALE; kind <= FC_NORM_R_CENTRE; kind++)
+        for (int into = 0; into < 5; into++) {
+            fc_norm mine = job, theirs = job;
+            Matrix out[2];
+            snprintf(what, sizeof what, "%s f%d norm %d into %d of %dx%d", K->name, wide ? 64 : 32, kind, into, (int)m, (int)n);
+            for (int t = 0; t < 2; t++) {
+                fc_norm *here = t ? &theirs : &mine;
+                out[t] = into ? twin(x[into - 1]) : matrix(m, n, wide, 1, NULL);
+                here->kind = (fc_norm_kind)kind, here->out = out[t].x;
+                if (into) *(into == 1 ? &here->x : into == 2 ? &here->h : into == 3 ? &here->y : &here->r) = out[t].x;
+                (t ? R : K)->norm(here, m, n);
+            }
+            agree(out[0], out[1], 1000 * eps(wide), "norm");
+        }
+    for (int form = 0; form < 4; form++) {
+        snprintf(what, sizeof what, "%s f%d norm sums %d of %dx%d", K->name, wide ? 64 : 32, form, (int)m, (int)n);
+        for (int t = 0; t < 2; t++) {
+            fc_norm here = job;
+            sums[t] = matrix(2, n, 1, 0, normal);
+            here.mean = form == 0 ? mean.x : NULL, here.sums = sums[t].x, here.ldsums = n;
+            if (form != 1) here.y = here.r = NULL;
+            if (form == 3) here.h = NULL;
+            (t ? R : K)->norm_sums(&here, m, n);
+        }
+        agree(sums[0], sums[1], 100 * DBL_EPSILON * (double)m, "sums");
+    }
+    for (int i = 0; i < 4; i++) drop(x[i]);
+    for (int i = 0; i < 6; i++) drop(k[i]);
+    drop(mean);
 }
 
 /* --- one table ------------------------------------------------------------------------------------------------------------------ */
@@ -334,6 +431,12 @@ static void test_table(const fc_table *tables, const fc_table *references) {
                 for (int labels = 0; labels <= (kind == FC_CROSS_ENTROPY); labels++)
                     for (int j = 0; j < 2; j++) test_loss(K, R, wide, length(5 * i + 3 + j), length(i), (fc_loss)kind, labels);
             for (int j = 0; j < 4; j++) test_sweeps(K, R, wide, length(i), length(i + 3 * j));
+            for (int j = 0; j < 3; j++) test_rows(K, R, wide, 1 + (i + j) % 9, 1 + i % 5, j == 2 ? 2048 * (i % 3) + length(i) : length(i + j));
+            test_norm(K, R, wide, length(3 * i + 1), length(i));
+            for (int outer = 0; outer < 2; outer++)
+                for (int terms = 1; terms <= 2; terms++)
+                    for (int j = 0; j < 4; j++)
+                        test_stack(K, wide, length(5 * i + j), length(i + 7 * outer), length(3 * i + 5 * j + terms), terms, outer, 1 + (i + j) % FC_MAX_STACK);
         }
         Matrix sink = matrix(1, 64, wide, 1, positive);
         snprintf(what, sizeof what, "%s f%d peak", K->name, wide ? 64 : 32);

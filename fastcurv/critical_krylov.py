@@ -215,7 +215,8 @@ def _first_look(search):
 
 
 def _along_gradient(ask, search, g):
-    """From the Krylov space of g: ``||Hg||/||g||``, the share of g outside H's range, Newton's step where curvature is sure, and all of it."""
+    """From the Krylov space of g: ``||Hg||/||g||``, the share of g outside H's range, Newton's step where curvature is sure, and
+    (None if some is negative) Newton's step in all of it."""
     if ask.g_norm == 0:
         return dict(flat=None, residual=None, step=None, newton=None)
     run = search.from_gradient(g, min(GRADIENT_STEPS, search.left() // 4))

@@ -7,7 +7,7 @@ import fastcurv as fc
 from fastcurv.critical import classify
 from fastcurv.evidence import independent
 from fastcurv.find import find_critical_point
-from fastcurv.reference import LOSSES, ReferenceModel, ReferenceObjective
+from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.symmetry import flat_directions, flip_tanh, kinks, permute_hidden, probes, rescale_relu, saturation
 from fastcurv.testing import LinearAutoencoder, compiled, zoo
 

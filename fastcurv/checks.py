@@ -56,10 +56,11 @@ def check_choice(x, choices, name):
 
 
 def all_finite(a):
-    """Whether no number is NaN or infinite; for a long vector by its square, which tells unless that overflows."""
+    """Whether no number is NaN or infinite; for a long vector by its square, which tells unless that overflows. Not by BLAS,
+    whose threads go on spinning after a product of long vectors and take the processors from whatever comes next."""
     if a.ndim == 1 and a.size > 4096 and a.dtype.kind == "f" and a.flags.c_contiguous:
         with np.errstate(over="ignore", invalid="ignore"):
-            if np.isfinite(a.dot(a)):
+            if np.isfinite(np.einsum("i,i->", a, a)):
                 return True
     return bool(np.isfinite(a).all())
 

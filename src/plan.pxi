@@ -254,7 +254,7 @@ cdef class Plan:
         """All chunks forward, and backward into a new gradient."""
         cdef PlanS *P = &self.P
         cdef Py_ssize_t r0
-        cdef double value = 0
+        cdef double value = 0, square = 0
         cdef char *out = NULL
         cdef bint add = self.l2 != 0
         g = None
@@ -272,7 +272,8 @@ cdef class Plan:
             PyErr_CheckSignals()
         self.value = value
         if self.l2 != 0:
-            self.value += 0.5 * self.l2 * float(np.dot(self.theta, self.theta))
+            P.K.dots(1, 1, P.n, P.theta, P.n, P.theta, P.n, &square, 1)
+            self.value += 0.5 * self.l2 * square
         self.gradient = g
         return 0
 

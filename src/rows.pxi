@@ -69,7 +69,7 @@ def subtract_rows(Q, W, C):
         with nogil:
             fc_team_run(threads, parts, take_part, &t)
         return squares.sum(axis=0)
-    return np.array([float(np.dot(w, w)) for w in W])
+    return np.array([float(np.einsum("i,i->", w, w, dtype=np.float64)) for w in W])
 
 
 # --- a block's columns as rows ----------------------------------------------------------------------------------------------

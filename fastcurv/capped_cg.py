@@ -18,6 +18,7 @@ import numpy as np
 from .checks import check_positive, check_positive_int
 from .descent import Method, Worth
 from .downhill import first_length, line_minimum
+from .sweeps import dot, norm
 
 __all__ = ["NewtonCG", "capped_cg"]
 
@@ -27,10 +28,6 @@ class Workspace:
 
     def __init__(self, n, dtype):
         self.y, self.r, self.p, self.Hp, self.scratch = (np.empty(n, dtype) for _ in range(5))
-
-
-def _dot(a, b):
-    return float(np.dot(a, b))
 
 
 def capped_cg(multiply, g, eps, tolerance, work, *, bound=0.0, max_iter=None, stop=None, worth=None):
@@ -68,12 +65,12 @@ def capped_cg(multiply, g, eps, tolerance, work, *, bound=0.0, max_iter=None, st
     y[:] = 0.0
     r[:] = g
     np.negative(g, out=p)
-    rr = rr0 = _dot(r, r)
+    rr = rr0 = dot(r, r)
     yHy = yy = 0.0
     for j in range(1, (max_iter or len(g)) + 1):
         multiply(p, Hp)
-        pp, pHp = _dot(p, p), _dot(p, Hp)
-        bound = max(bound, float(np.linalg.norm(Hp)) / np.sqrt(pp))
+        pp, pHp = dot(p, p), dot(p, Hp)
+        bound = max(bound, norm(Hp) / np.sqrt(pp))
         if pHp + eps * pp < 0:  # p'(H + 2 eps)p < eps p'p
             return p, pHp / pp, bound
         step = rr / (pHp + 2.0 * eps * pp)
@@ -84,9 +81,9 @@ def capped_cg(multiply, g, eps, tolerance, work, *, bound=0.0, max_iter=None, st
         scratch += Hp
         scratch *= kind(step)
         r += scratch
-        rr, before = _dot(r, r), rr
-        yy = _dot(y, y)
-        yHy = _dot(y, r) - _dot(y, g) - 2.0 * eps * yy
+        rr, before = dot(r, r), rr
+        yy = dot(y, y)
+        yHy = dot(y, r) - dot(y, g) - 2.0 * eps * yy
         if yHy + eps * yy < 0:
             return y, yHy / yy, bound
         if rr <= (tolerance * tolerance) * rr0:
@@ -95,7 +92,7 @@ def capped_cg(multiply, g, eps, tolerance, work, *, bound=0.0, max_iter=None, st
             return _slow_direction(multiply, g, eps, j, work) + (bound,)
         if stop is not None and stop():
             break
-        if worth is not None and worth.spent(j, -0.5 * (_dot(g, y) + _dot(y, r))):
+        if worth is not None and worth.spent(j, -0.5 * (dot(g, y) + dot(y, r))):
             break
         p *= kind(rr / before)
         p -= r
@@ -118,22 +115,22 @@ def _slow_direction(multiply, g, eps, j, work):
     y[:] = 0.0
     r[:] = g
     np.negative(g, out=p)
-    rr, lowest, found = _dot(r, r), np.inf, None
+    rr, lowest, found = dot(r, r), np.inf, None
     for _ in range(j):
         d = last_y - y
-        dd = _dot(d, d)
+        dd = dot(d, d)
         np.subtract(last_r, r, out=scratch)
-        curvature = _dot(d, scratch) / dd - 2.0 * eps if dd > 0 else np.inf
+        curvature = dot(d, scratch) / dd - 2.0 * eps if dd > 0 else np.inf
         if curvature < lowest:
             lowest, found = curvature, d
         if lowest < -eps:
             return found, lowest
         multiply(p, Hp)
-        pHp = _dot(p, Hp) + 2.0 * eps * _dot(p, p)
+        pHp = dot(p, Hp) + 2.0 * eps * dot(p, p)
         y += p * kind(rr / pHp)
         Hp += p * kind(2.0 * eps)
         r += Hp * kind(rr / pHp)
-        rr, before = _dot(r, r), rr
+        rr, before = dot(r, r), rr
         p *= kind(rr / before)
         p -= r
     return last_y, None
@@ -180,7 +177,7 @@ class NewtonCG(Method):
         """The shift of the first step is a hundredth of the curvature along the gradient."""
         run = self.run
         run.operator.product(run.g, self.work.Hp)
-        self.bound = float(np.linalg.norm(self.work.Hp)) / run.gnorm
+        self.bound = norm(self.work.Hp) / run.gnorm
         self.weight = max((0.01 * self.bound) ** 2, 1e-12) / run.gnorm
 
     def _descend(self, d):
@@ -195,7 +192,7 @@ class NewtonCG(Method):
 
     def _backtrack(self, d):
         """The fraction of d that lowers the loss enough, left in `run.spare`; None where none does."""
-        run, slope = self.run, _dot(self.run.g, d)
+        run, slope = self.run, dot(self.run.g, d)
         noise = 10.0 * run.eps * abs(run.f)
         t = 1.0
         for _ in range(60 if slope < 0 else 0):

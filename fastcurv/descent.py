@@ -10,6 +10,8 @@ import time
 
 import numpy as np
 
+from .sweeps import norm
+
 __all__ = ["CountedOperator", "Method", "Run", "Worth", "reduction_ratio"]
 
 
@@ -156,7 +158,7 @@ class Run:
             self.f, self.g = float(f), g
         else:
             self.f, self.g = self.value_and_gradient(self.theta)
-        self.gnorm = float(np.linalg.norm(self.g))
+        self.gnorm = norm(self.g)
         self.stale = False
 
     def _curved(self):

@@ -22,6 +22,7 @@ from .checks import check_positive, check_positive_int
 from .descent import Method, Worth, reduction_ratio
 from .steps import DENSE_BELOW
 from .subspace import KrylovSpace, absolute, cubic, shifted, trust_region
+from .sweeps import norm
 
 __all__ = ["Cubic", "DampedNewton", "GaussNewton", "Newton", "NewtonMR", "SaddleFreeNewton", "TrustRegion"]
 
@@ -99,7 +100,7 @@ class _InSpace(Method):
                 self.accepted()
                 run.arrive()
                 return None
-            if float(np.linalg.norm(self.vector)) <= run.eps * max(1.0, float(np.linalg.norm(run.theta))):
+            if norm(self.vector) <= run.eps * max(1.0, norm(run.theta)):
                 return "steps have become as short as rounding without lowering the loss"
             if run.cut:
                 return None

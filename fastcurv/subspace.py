@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.linalg import eigh, eigh_tridiagonal
 
+from .sweeps import norm, project_rows, subtract_rows
+
 __all__ = ["KrylovSpace", "absolute", "cubic", "shifted", "trust_region"]
 
 
@@ -54,10 +56,10 @@ class KrylovSpace:
         self.multiply = multiply
         self.m = self.p = 0
         self._ritz_at = -1
-        self.gamma = float(np.linalg.norm(first))
+        self.gamma = norm(first)
         for vector in (first, *others):
             np.copyto(self.product, vector, casting="same_kind")
-            self._append(self.product, float(np.linalg.norm(vector)), np.zeros(self.p))
+            self._append(self.product, norm(vector), np.zeros(self.p))
         self._n_starts, self._chain = self.p, self.p == 1
         self._lacking, self._follow = None, False
 
@@ -81,14 +83,13 @@ class KrylovSpace:
         """Take Q out of `w` in place, twice if the first time took most of it; add what was taken."""
         held = self.m + self.p
         basis = self.rows[:held]
-        before = float(np.linalg.norm(w))
+        before = norm(w)
         after = before
         for _ in range(3):
-            taken = basis @ w
-            np.matmul(taken, basis, out=self._scratch)
-            w -= self._scratch
-            coefficients[:held] += taken
-            after, before = float(np.linalg.norm(w)), after
+            taken = project_rows(basis, w[None])
+            square = subtract_rows(basis, w[None], taken)
+            coefficients[:held] += taken[0]
+            after, before = float(np.sqrt(square[0])), after
             if after > 0.7 * before:
                 break
         return after
@@ -99,15 +100,15 @@ class KrylovSpace:
         Returns the norm of what was left, 0.0 where that was rounding or there is no room.
         """
         held = self.m + self.p
-        norm = self._orthogonalise(w, coefficients)
-        if held >= self.max_dim or not norm > 10 * np.finfo(self.dtype).eps * reference:
+        left = self._orthogonalise(w, coefficients)
+        if held >= self.max_dim or not left > 10 * np.finfo(self.dtype).eps * reference:
             return 0.0
         self._reserve(held + 1)
-        np.multiply(w, self.dtype.type(1.0 / norm), out=self.rows[held])
+        np.multiply(w, self.dtype.type(1.0 / left), out=self.rows[held])
         self.couplings[held, :] = 0.0
         self.couplings[:, held] = 0.0
         self.p += 1
-        return norm
+        return left
 
     def extend(self):
         """Multiply a pending row: the start vectors first, then where the last solution lacks most. One product."""
@@ -117,20 +118,20 @@ class KrylovSpace:
         w = self.product
         self.multiply(self.rows[m], w)
         coefficients = np.zeros(m + self.p)
-        size = float(np.linalg.norm(w))
+        size = norm(w)
         if self.p == 1 and m:
             beta = self.couplings[m, m - 1]
             np.multiply(self.rows[m - 1], self.dtype.type(beta), out=self._scratch)
             w -= self._scratch
             coefficients[m - 1] = beta
         held = m + self.p
-        norm = self._append(w, size, coefficients)
+        left = self._append(w, size, coefficients)
         if self._chain:
             coefficients[: max(m - 1, 0)] = 0.0  # rounding: T is tridiagonal
         self.couplings[:held, m] = coefficients
         self.couplings[m, :held] = coefficients
-        if norm > 0:
-            self.couplings[held, m] = self.couplings[m, held] = norm
+        if left > 0:
+            self.couplings[held, m] = self.couplings[m, held] = left
         self.m, self.p = m + 1, self.p - 1
 
     def _choose_next(self):
@@ -192,7 +193,10 @@ class KrylovSpace:
 
     def combine(self, y, out=None):
         """``Q' y``, a vector of length n."""
-        return np.matmul(y.astype(self.dtype, copy=False), self.rows[: self.m], out=out)
+        out = np.empty(self.n, self.dtype) if out is None else out
+        out[:] = 0.0
+        subtract_rows(self.rows[: self.m], out[None], -np.asarray(y, np.float64)[None])
+        return out
 
     def lowest(self):
         """The lowest Ritz value, its residual and its coefficients."""

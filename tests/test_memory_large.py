@@ -1,0 +1,55 @@
+"""Eight million parameters: memory stays within the bound that was set."""
+
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+from scipy.sparse.linalg import LinearOperator
+
+import fastcurv as fc
+
+resource = pytest.importorskip("resource")
+N = 8_000_000
+pytestmark = pytest.mark.large
+
+
+def test_a_basis_of_eight_million_rows():
+    """`eigsh` keeps ``max_basis + k + 2`` vectors, whatever the number of products."""
+    diagonal = np.linspace(-1.0, 1.0, N, dtype=np.float32)
+    diagonal[[5, N // 2, N - 7]] = 7.0, 8.0, 9.0
+
+    class Diagonal(LinearOperator):
+        def _matvec(self, v):
+            return diagonal * v
+
+        def product(self, v, out):
+            return np.multiply(diagonal, v, out=out)
+
+    k, max_basis = 3, 12
+    tracemalloc.start()
+    try:
+        found = fc.eigsh(Diagonal(np.dtype("float32"), (N, N)), k=k, which="LA", tol=1e-3, max_basis=max_basis, seed=0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.converged.all() and np.abs(np.sort(found.values) - [7.0, 8.0, 9.0]).max() <= 1e-2
+    assert peak <= (max_basis + k + 2) * N * 4 + 16e6, f"{peak / N / 4:.1f} vectors"
+
+
+def test_a_product_with_eight_million_parameters():
+    """The plan takes what `memory` says, and the process little more than that, the data and a few vectors."""
+    rng = np.random.default_rng(0)
+    model = fc.MLP([2000, 2000, 1990, 10], activation="tanh", dtype=np.float32)
+    n, memory = model.n_params, 120_000_000
+    assert n > 0.99 * N
+    X, y = rng.standard_normal((512, 2000)).astype(np.float32), rng.integers(10, size=512)
+    theta, v, out = model.init(seed=0), rng.standard_normal(n).astype(np.float32), np.empty(n, np.float32)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    H = fc.Objective(model, X, y, loss="cross_entropy", memory=memory).hessian(theta)
+    H.product(v, out)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    assert H.nbytes <= memory and H.layout["chunk"] < 512, (H.nbytes, H.layout)
+    assert after - before <= memory + 5 * n * 4, (after - before) / 1e6
+    whole = fc.Objective(model, X, y, loss="cross_entropy").hessian(theta) @ v
+    assert np.abs(out - whole).max() <= 1e-4 * np.abs(whole).max()

@@ -58,15 +58,12 @@ $(VENV)/.python:
 	$(PY) -m pip install -q --upgrade pip
 	touch $@
 
-$(VENV)/.built: $(VENV)/.python $(SOURCE)
-	$(PY) -m pip install -q -e .
-	touch $@
-
-$(VENV)/.demo: $(VENV)/.built
+# One installation for each set of extras: an editable one compiles the engine anew every time.
+$(VENV)/.demo: $(VENV)/.python $(SOURCE)
 	$(PY) -m pip install -q -e ".[demo]"
 	touch $@
 
-$(VENV)/.test: $(VENV)/.built
+$(VENV)/.test: $(VENV)/.python $(SOURCE)
 	$(PY) -m pip install -q -e ".[test]"
 	touch $@
 

@@ -279,13 +279,18 @@ class Rounding:
                     s.add_rows(state.d[l], state.dd[l], biases)
             return self.total(sums, 1, self.ob.l2 * self.theta.astype(float), computed)
 
-    def product(self, v, kind="hessian", computed=None):
-        """A bound on ``||computed(A v) - A v||`` for v (n,)."""
+    def checked(self, v, kind):
+        """v (n,) in the model's dtype; None where it is not finite, and nothing is bounded."""
         check_choice(kind, KINDS, "kind")
         v = np.asarray(v, self.ob.dtype)
         if v.shape != self.theta.shape:
             raise ValueError(f"v has shape {v.shape}; wanted {self.theta.shape}")
-        if not np.isfinite(v).all():
+        return v if np.isfinite(v).all() else None
+
+    def product(self, v, kind="hessian", computed=None):
+        """A bound on ``||computed(A v) - A v||`` for v (n,)."""
+        v = self.checked(v, kind)
+        if v is None:
             return np.inf
         with np.errstate(all="ignore"):
             sums, direction = self.new_sums(), self.direction(v)

@@ -8,9 +8,8 @@ A unit whose errors reach its standard deviation (``sqrt(eps)`` included) has no
 
 import numpy as np
 
-from .checks import check_choice
 from .reference import BATCH_NORM_EPS
-from .rounding import KINDS, Rounding, Sums
+from .rounding import Rounding, Sums
 from .rounding_local import Arithmetic, Err, Operand, Phi, gram_bound, norm
 from .rounding_loss import LossRows
 
@@ -175,11 +174,8 @@ class NormRounding(Rounding):
 
     def product(self, v, kind="hessian", computed=None):
         """A bound on ``||computed(A v) - A v||`` for v (n,)."""
-        check_choice(kind, KINDS, "kind")
-        v = np.asarray(v, self.ob.dtype)
-        if v.shape != self.theta.shape:
-            raise ValueError(f"v has shape {v.shape}; wanted {self.theta.shape}")
-        if not np.isfinite(v).all():
+        v = self.checked(v, kind)
+        if v is None:
             return np.inf
         with np.errstate(all="ignore"):
             state, at_theta = self.state, self.overflow

@@ -383,6 +383,7 @@ cdef int gather(Plan plan, Job *job, Stage stage, Py_ssize_t l) except -1 nogil:
     cdef Py_ssize_t r0 = 0
     cdef int wanted = 0 if stage == MOMENTS else 2 if stage == RDU_MEANS else 1
     t.P, t.bench, t.serial, t.kind, t.r0, t.v = P, &P.wide, False, job.kind, 0, 0
+    t.count, t.own, t.out_step = 1, 0, 0
     P.stage, P.seen = NO_STAGE, 0
     while r0 < P.N:
         t.rows = min(P.chunk, P.N - r0)

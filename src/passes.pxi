@@ -104,8 +104,10 @@ cdef struct Pass:               # some rows of the chunk on their way through th
     Bench *bench
     Py_ssize_t r0, rows         # rows of the chunk; scratch starts at its own row 0
     bint serial
-    Py_ssize_t v                # which vector of the block
+    Py_ssize_t v                # which vector of the block, the first of `count` side by side
     Kind kind
+    Py_ssize_t count            # more than one: tall, in serial, for products alone; bench is the first vector's
+    Py_ssize_t own, out_step    # then bytes from one vector's scratch to the next, and from one result to the next
 
 
 cdef inline char *at(PlanS *P, char *base, Py_ssize_t row, Py_ssize_t ld) noexcept nogil:
@@ -258,7 +260,7 @@ cdef void delta_block(void *context, Py_ssize_t part, int member) noexcept nogil
     cdef Layer *y = &t.P.layer[t.P.n_layers - 1]
     cdef Py_ssize_t first, rows, block
     rows_of(t, part, &first, &rows, &block)
-    column_sums(t, block if part >= 0 else 0, rows, y, at(t.P, y.delta, t.r0 + first, y.ldm))
+    column_sums(t, block if part >= 0 else 0, rows, y, at(t.P, y.delta, t.r0 + first, y.ldm), 0)
 
 
 cdef fc_loss_rows loss_at(PlanS *P, Py_ssize_t row) noexcept nogil:
@@ -276,20 +278,21 @@ cdef fc_loss_rows loss_at(PlanS *P, Py_ssize_t row) noexcept nogil:
     return here
 
 
-cdef void column_sums(Pass *t, Py_ssize_t block, Py_ssize_t rows, Layer *y, char *d) noexcept nogil:
-    """Row `block` of the pass's sums: the column sums of d (rows, m)."""
+cdef void column_sums(Pass *t, Py_ssize_t block, Py_ssize_t rows, Layer *y, char *d, Py_ssize_t shift) noexcept nogil:
+    """Row `block` of the pass's sums, `shift` bytes on: the column sums of d (rows, m)."""
     cdef fc_step step
     memset(&step, 0, sizeof(step))
     step.kind, step.d, step.ldd = FC_STEP_R_BACKWARD, d, y.ldm
-    step.sums = t.bench.sums + block * t.bench.ldsums * t.P.K.real_bytes
+    step.sums = t.bench.sums + shift + block * t.bench.ldsums * t.P.K.real_bytes
     t.P.K.step(&step, rows, y.m, d, y.ldm)
 
 
 cdef void put_bias(Pass *t, Layer *y, Py_ssize_t blocks, char *out, bint add) noexcept nogil:
-    """out's b part = [it +] the sum over blocks of rows."""
+    """The b part of each out = [it +] the sum over blocks of rows."""
     cdef PlanS *P = t.P
-    if y.b >= 0:
-        P.K.add_parts(y.m, blocks, t.bench.sums, t.bench.ldsums, add, out + y.b * P.K.real_bytes)
+    cdef Py_ssize_t x
+    for x in range(t.count if y.b >= 0 else 0):
+        P.K.add_parts(y.m, blocks, t.bench.sums + x * t.own, t.bench.ldsums, add, out + x * t.out_step + y.b * P.K.real_bytes)
 
 
 cdef inline Py_ssize_t loss_blocks(Pass *t) noexcept nogil:
@@ -339,33 +342,37 @@ cdef void backward(Pass *t, char *out, bint add) noexcept nogil:
 cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
     """rz = ra W' + a V' + vb;  ra = phi' * rz [+ the input's ra].  Returns <e * phi'' * rz, rz> where it is wanted."""
     cdef PlanS *P = t.P
-    cdef Py_ssize_t l, ldx = P.ldx
+    cdef Py_ssize_t l, ldx = P.ldx, size = P.K.real_bytes
     cdef char *below = at(P, P.x, t.r0, P.ldx)
     cdef char *r_below = NULL
     cdef Layer *y
-    cdef fc_product job
+    cdef fc_stack stack
+    cdef fc_product *job = &stack.job
     cdef double curvature = 0
     for l in range(P.n_layers):
         y = &P.layer[l]
         if l >= P.first:
-            memset(&job, 0, sizeof(job))
+            memset(&stack, 0, sizeof(stack))
             job.m, job.n = t.rows, y.m
             if r_below != NULL:
-                add_packed(P, &job, y.k, r_below, ldx, y.wt)
+                stack.a[job.n_terms] = t.own // size
+                add_packed(P, job, y.k, r_below, ldx, y.wt)
             if P.active[l]:
-                add_packed(P, &job, y.k, below, ldx, y.vt + t.v * P.v_step)
+                stack.b[job.n_terms] = P.v_step // size
+                add_packed(P, job, y.k, below, ldx, y.vt + t.v * P.v_step)
             job.step.kind = FC_STEP_R_ACTIVATE
             job.step.u = y.vb + t.v * P.v_step if y.b >= 0 and P.active[l] else NULL
+            stack.u, stack.c = P.v_step // size, t.own // size
             job.step.d, job.step.ldd = t.bench.ra[l], y.ldm
             add_bends(P, &job.step, y, t.r0, quadratic)
             job.step.skip, job.step.ldskip = r_below if y.skip else NULL, ldx
             job.c, job.ldc = t.bench.rz[l], y.ldm
             if quadratic and y.curved:
                 job.step.total = t.bench.totals
-            if (run(t, &job) if y.norm == NULL else norm_r_forward(t, l, &job)) < 0:
+            if (run_stack(t, &stack) if y.norm == NULL else norm_r_forward(t, l, job)) < 0:
                 return curvature
             if quadratic and y.curved:
-                curvature += total_of(P, t, &job)
+                curvature += total_of(P, t, job)
             if quadratic and y.norm != NULL:
                 curvature += norm_curvature(t, l)
             r_below = t.bench.ra[l]
@@ -379,17 +386,19 @@ cdef void r_loss_block(void *context, Py_ssize_t part, int member) noexcept nogi
     cdef Pass *t = c.t
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
-    cdef Py_ssize_t first, rows, block, ld = y.ldm
+    cdef Py_ssize_t first, rows, block, x, ld = y.ldm
     rows_of(t, part, &first, &rows, &block)
     cdef fc_loss_rows here = loss_at(P, t.r0 + first)
-    cdef char *rz = at(P, t.bench.rz[P.n_layers - 1], first, ld)
-    if t.kind == FISHER:
-        P.K.r_fisher(<double>P.N, rows, y.m, here.delta, here.ldd, rz, ld, rz, ld)
-    elif t.kind == VJP:
-        P.K.copy(rows, y.m, c.out + (t.r0 + first) * y.m * P.K.real_bytes, y.m, 1, rz, ld)
-    else:
-        P.K.r_loss(&here, rows, y.m, rz, ld, rz, ld)
-    column_sums(t, block if part >= 0 else 0, rows, y, rz)
+    cdef char *rz
+    for x in range(t.count):
+        rz = at(P, t.bench.rz[P.n_layers - 1], first, ld) + x * t.own
+        if t.kind == FISHER:
+            P.K.r_fisher(<double>P.N, rows, y.m, here.delta, here.ldd, rz, ld, rz, ld)
+        elif t.kind == VJP:
+            P.K.copy(rows, y.m, c.out + (t.r0 + first) * y.m * P.K.real_bytes, y.m, 1, rz, ld)
+        else:
+            P.K.r_loss(&here, rows, y.m, rz, ld, rz, ld)
+        column_sums(t, block if part >= 0 else 0, rows, y, rz, x * t.own)
 
 
 cdef void r_loss(Pass *t, char *u) noexcept nogil:
@@ -407,27 +416,32 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
     cdef int size = P.K.real_bytes
     cdef Layer *x
     cdef Layer *y
-    cdef fc_product job
+    cdef fc_stack stack
+    cdef fc_product *job = &stack.job
     for l in range(P.n_layers - 1, P.first - 1, -1):
         y = &P.layer[l]
         x = &P.layer[l - 1] if l else NULL
         if P.active[l] and out != NULL:
             put_bias(t, y, blocks, out, add)
-            memset(&job, 0, sizeof(job))
+            memset(&stack, 0, sizeof(stack))
             job.m, job.n, job.exact, job.accumulate = y.m, y.k, True, add
-            add_outer(P, &job, t.rows, t.bench.rz[l], y.ldm, at(P, x.a if l else P.x, t.r0, y.ldk), y.ldk)
+            stack.a[0] = t.own // size
+            add_outer(P, job, t.rows, t.bench.rz[l], y.ldm, at(P, x.a if l else P.x, t.r0, y.ldk), y.ldk)
             if full and l > P.first:
-                add_outer(P, &job, t.rows, at(P, y.delta, t.r0, y.ldm), y.ldm, t.bench.ra[l - 1], y.ldk)
-            job.c, job.ldc = out + y.w * size, y.k
-            run(t, &job)
+                stack.b[1] = t.own // size
+                add_outer(P, job, t.rows, at(P, y.delta, t.r0, y.ldm), y.ldm, t.bench.ra[l - 1], y.ldk)
+            job.c, job.ldc, stack.c = out + y.w * size, y.k, t.out_step // size
+            run_stack(t, &stack)
         if l == P.first:
             break
-        memset(&job, 0, sizeof(job))
+        memset(&stack, 0, sizeof(stack))
         job.m, job.n = t.rows, y.k
-        add_packed(P, &job, y.m, t.bench.rz[l], y.ldm, y.wn)
+        stack.a[0] = t.own // size
+        add_packed(P, job, y.m, t.bench.rz[l], y.ldm, y.wn)
         if full and P.active[l]:
-            add_packed(P, &job, y.m, at(P, y.delta, t.r0, y.ldm), y.ldm, y.vn + t.v * P.v_step)
-        job.c, job.ldc = t.bench.e[l & 1], x.ldm
+            stack.b[1] = P.v_step // size
+            add_packed(P, job, y.m, at(P, y.delta, t.r0, y.ldm), y.ldm, y.vn + t.v * P.v_step)
+        job.c, job.ldc, stack.c = t.bench.e[l & 1], x.ldm, t.own // size
         job.step.kind = FC_STEP_R_BACKWARD
         job.step.d, job.step.ldd = t.bench.rz[l - 1], x.ldm
         add_bends(P, &job.step, x, t.r0, full)
@@ -435,7 +449,7 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
             job.step.r, job.step.ldr = t.bench.rz[l - 1], x.ldm
         job.step.skip, job.step.ldskip = t.bench.e[(l + 1) & 1] if y.skip else NULL, y.ldm
         job.step.sums, job.step.ldsums = t.bench.sums, t.bench.ldsums
-        blocks = run(t, &job) if x.norm == NULL else norm_r_backward(t, l - 1, &job, out, add)
+        blocks = run_stack(t, &stack) if x.norm == NULL else norm_r_backward(t, l - 1, job, out, add)
         if blocks < 0:
             return
 

@@ -130,7 +130,7 @@ cdef void serve_group(void *context, Py_ssize_t item, int member) noexcept nogil
     cdef Pass t
     cdef char *out
     cdef bint add
-    t.P, t.bench, t.serial, t.kind = P, &P.bench[member], True, job.kind
+    t.P, t.bench, t.serial, t.kind, t.count, t.own, t.out_step = P, &P.bench[member], True, job.kind, 1, 0, 0
     for panel in range(begin, end):
         t.r0 = panel * P.panel
         t.rows = min(P.panel, job.rows - t.r0)
@@ -153,11 +153,10 @@ cdef void serve_group(void *context, Py_ssize_t item, int member) noexcept nogil
 cdef void take_side(Pass *t, Job *job, int member, Py_ssize_t first, Py_ssize_t last, char *out, Py_ssize_t out_step,
                     bint add) noexcept nogil:
     """The products of a few vectors with a panel's rows, out: of the first of them."""
-    t.v = first
-    if last - first == 1:
-        take_product(t, job, out, add)
-    else:
-        take_stack(t, member, last - first, out, out_step, add)
+    cdef PlanS *P = t.P
+    t.v, t.count, t.own, t.out_step = first, last - first, P.side_step, out_step
+    t.bench = &P.sides[member] if t.count > 1 else &P.bench[member]
+    take_product(t, job, out, add)
 
 
 cdef void serve_side(void *context, Py_ssize_t item, int member) noexcept nogil:
@@ -170,7 +169,7 @@ cdef void serve_side(void *context, Py_ssize_t item, int member) noexcept nogil:
     cdef char *out
     cdef bint alone, add
     cdef Pass t
-    t.P, t.bench, t.serial, t.kind = P, &P.bench[member], True, job.kind
+    t.P, t.bench, t.serial, t.kind, t.count, t.own, t.out_step = P, &P.bench[member], True, job.kind, 1, 0, 0
     for group in range(groups):
         begin, end, add = n_panels * group // groups, n_panels * (group + 1) // groups, group > 0 or job.add
         # vector kernels add a whole panel's sum to C, as add_parts would; BLAS and plain loops may start from C
@@ -225,6 +224,7 @@ cdef void serve_wide(Job *job) noexcept nogil:
     cdef Py_ssize_t j
     cdef Pass t
     t.P, t.bench, t.serial, t.kind, t.r0, t.rows, t.v = P, &P.wide, False, job.kind, 0, job.rows, 0
+    t.count, t.own, t.out_step = 1, 0, 0
     if job.stages & FORWARD:
         forward(&t)
     if job.stages & BACKWARD:

@@ -59,7 +59,7 @@ cdef char *lay_out_norm(PlanS *P, Layer *y, Arena *A) noexcept nogil:
     n.rdu_mean, n.rdu_h = take(A, y.ldm, size), take(A, y.ldm, size)
     n.here, n.sums = <double *>take(A, 2 * y.ldm, sizeof(double)), <double *>take(A, 2 * y.ldm, sizeof(double))
     n.moments = <double *>take(A, 2 * y.ldm, sizeof(double))
-    n.parts = <double *>take(A, (P.chunk + LOSS_ROWS - 1) // LOSS_ROWS * 2 * y.ldm, sizeof(double))
+    n.parts = <double *>take(A, (P.chunk + BLOCK_ROWS - 1) // BLOCK_ROWS * 2 * y.ldm, sizeof(double))
     return take(A, P.chunk * y.ldm, size)
 
 
@@ -119,16 +119,16 @@ cdef fc_norm shifted(PlanS *P, const fc_norm *job, Py_ssize_t row) noexcept nogi
 cdef void sums_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef NormSweeps *s = <NormSweeps *>context
     cdef PlanS *P = s.t.P
-    cdef fc_norm job = shifted(P, &s.job[0], part * LOSS_ROWS)
+    cdef fc_norm job = shifted(P, &s.job[0], part * BLOCK_ROWS)
     job.sums, job.ldsums = s.y.norm.parts + part * 2 * s.y.ldm, s.y.ldm
-    P.K.norm_sums(&job, min(<Py_ssize_t>LOSS_ROWS, s.t.rows - part * LOSS_ROWS), s.y.m)
+    P.K.norm_sums(&job, min(<Py_ssize_t>BLOCK_ROWS, s.t.rows - part * BLOCK_ROWS), s.y.m)
 
 
 cdef void take_sums(Pass *t, Layer *y, const char *x, const char *h, const char *other, const char *r, const double *mean) noexcept nogil:
     """norm.here = (sum of x, sum of x h [+ other r]) over the rows of the pass, blocks added in order."""
     cdef Norm *n = y.norm
     cdef NormSweeps s = norm_sweeps(t, y)
-    cdef Py_ssize_t blocks = (t.rows + LOSS_ROWS - 1) // LOSS_ROWS, i, j
+    cdef Py_ssize_t blocks = (t.rows + BLOCK_ROWS - 1) // BLOCK_ROWS, i, j
     s.job[0].x, s.job[0].h, s.job[0].y, s.job[0].r, s.job[0].mean, s.job[0].ld = x, h, other, r, mean, y.ldm
     fc_team_run(t.P.threads, blocks, sums_part, &s)
     memset(n.here, 0, 2 * y.ldm * sizeof(double))
@@ -141,7 +141,7 @@ cdef void take_sums(Pass *t, Layer *y, const char *x, const char *h, const char 
 cdef void sweep_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef NormSweeps *s = <NormSweeps *>context
     cdef PlanS *P = s.t.P
-    cdef Py_ssize_t first = part * LOSS_ROWS, rows = min(<Py_ssize_t>LOSS_ROWS, s.t.rows - part * LOSS_ROWS)
+    cdef Py_ssize_t first = part * BLOCK_ROWS, rows = min(<Py_ssize_t>BLOCK_ROWS, s.t.rows - part * BLOCK_ROWS)
     cdef fc_norm job
     cdef fc_step step = s.step
     cdef int i
@@ -158,7 +158,7 @@ cdef void sweep_part(void *context, Py_ssize_t part, int member) noexcept nogil:
 
 
 cdef void run_sweeps(NormSweeps *s) noexcept nogil:
-    fc_team_run(s.t.P.threads, (s.t.rows + LOSS_ROWS - 1) // LOSS_ROWS, sweep_part, s)
+    fc_team_run(s.t.P.threads, (s.t.rows + BLOCK_ROWS - 1) // BLOCK_ROWS, sweep_part, s)
 
 
 # --- means over all rows ----------------------------------------------------------------------------------------------------
@@ -314,7 +314,7 @@ cdef Py_ssize_t norm_r_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept 
     sweep.k, sweep.x, sweep.m1, sweep.m2 = n.s, rz, n.rz_mean, n.c
     add_ru(t, l, &s, s.c)
     run_sweeps(&s)
-    job.row_block, job.col_block = LOSS_ROWS, job.n            # how the step's totals were cut
+    job.row_block, job.col_block = BLOCK_ROWS, job.n            # how the step's totals were cut
     return 0
 
 

@@ -189,9 +189,6 @@ cdef double total_of(PlanS *P, Pass *t, fc_product *job) noexcept nogil:
     return total
 
 
-cdef enum: LOSS_ROWS = 64       # rows of a block of the loss's sweep where a chunk is served wide
-
-
 cdef struct Blocks:
     Pass *t
     char *out
@@ -203,7 +200,7 @@ cdef void run_blocks(Pass *t, fc_part part, Blocks *blocks) noexcept nogil:
     if t.serial:
         part(blocks, -1, 0)
     else:
-        fc_team_run(t.P.threads, (t.rows + LOSS_ROWS - 1) // LOSS_ROWS, part, blocks)
+        fc_team_run(t.P.threads, (t.rows + BLOCK_ROWS - 1) // BLOCK_ROWS, part, blocks)
 
 
 cdef void rows_of(Pass *t, Py_ssize_t part, Py_ssize_t *first, Py_ssize_t *rows, Py_ssize_t *block) noexcept nogil:
@@ -212,8 +209,8 @@ cdef void rows_of(Pass *t, Py_ssize_t part, Py_ssize_t *first, Py_ssize_t *rows,
         first[0], rows[0] = 0, t.rows
         block[0] = t.r0 // t.P.panel
     else:
-        first[0] = part * LOSS_ROWS
-        rows[0] = min(<Py_ssize_t>LOSS_ROWS, t.rows - first[0])
+        first[0] = part * BLOCK_ROWS
+        rows[0] = min(<Py_ssize_t>BLOCK_ROWS, t.rows - first[0])
         block[0] = part
 
 
@@ -296,7 +293,7 @@ cdef void put_bias(Pass *t, Layer *y, Py_ssize_t blocks, char *out, bint add) no
 
 
 cdef inline Py_ssize_t loss_blocks(Pass *t) noexcept nogil:
-    return 1 if t.serial else (t.rows + LOSS_ROWS - 1) // LOSS_ROWS
+    return 1 if t.serial else (t.rows + BLOCK_ROWS - 1) // BLOCK_ROWS
 
 
 cdef void backward(Pass *t, char *out, bint add) noexcept nogil:
@@ -492,7 +489,7 @@ cdef double top_dot(Pass *t) noexcept nogil:
     first = 0
     while first < t.rows:
         step.p = at(P, t.bench.e[0], first, y.ldm)
-        P.K.step(&step, min(<Py_ssize_t>LOSS_ROWS, t.rows - first), y.m, at(P, t.bench.rz[P.n_layers - 1], first, y.ldm), y.ldm)
+        P.K.step(&step, min(<Py_ssize_t>BLOCK_ROWS, t.rows - first), y.m, at(P, t.bench.rz[P.n_layers - 1], first, y.ldm), y.ldm)
         total += part
-        first += LOSS_ROWS
+        first += BLOCK_ROWS
     return total

@@ -279,7 +279,7 @@ cdef class Plan:
 
     cdef double values(self, Py_ssize_t r0) noexcept:
         """The part of the loss that the chunk at hand has, its blocks added in order."""
-        cdef Py_ssize_t block = self.P.panel or LOSS_ROWS, rows = min(self.P.chunk, self.P.N - r0), i
+        cdef Py_ssize_t block = self.P.panel or BLOCK_ROWS, rows = min(self.P.chunk, self.P.N - r0), i
         cdef double value = 0
         for i in range((rows + block - 1) // block):
             value += self.P.values[i]

@@ -85,7 +85,13 @@ cdef extern from "kernels/kernels.h" nogil:
         const double *mean
         double *sums
         Py_ssize_t ldsums
+    ctypedef struct fc_sums:
+        Py_ssize_t slice
+        int from_c
+        Py_ssize_t items_of, item_rows, lanes, panel
+        int exact_totals
     ctypedef struct fc_table:
+        fc_sums sums
         const char *name
         int real_bytes, vector_bytes
         void (*block)(fc_product *) noexcept nogil
@@ -125,3 +131,5 @@ cdef extern from "arch.h" nogil:
     int fc_arch_count()
     const fc_table *fc_arch_at(int)
     const fc_table *fc_arch_find(const char *)
+
+cdef enum: BLOCK_ROWS = 64      # rows of a block of the loss's sweep where a chunk is served wide

@@ -25,6 +25,8 @@ void fc_blas_over(const fc_table *under, const fc_table *reference, fc_gemm_f32 
         blas[d] = under[d];
         blas[d].name = "blas";
         blas[d].vector_bytes = blas[d].real_bytes;
+        blas[d].sums.slice = blas[d].sums.items_of = blas[d].sums.item_rows = 0;
+        blas[d].sums.from_c = 1;
         blas[d].block = block_whole;
         blas[d].rounds = reference[d].rounds;
         blas[d].pack = reference[d].pack;

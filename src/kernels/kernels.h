@@ -149,10 +149,22 @@ typedef struct {
     double *sums;  ptrdiff_t ldsums;         /* (2, m) */
 } fc_norm;
 
+/* How a table's sums are cut: what a bound on rounding has to know. Whoever changes a kernel's order of summation changes these
+ * numbers with it; `summation` in blas.pxi says what each means for the count of roundings, a test measures them. */
+typedef struct {
+    ptrdiff_t slice;                         /* products in one chain of additions, all terms together; 0: any number */
+    int from_c;                              /* an accumulating product's chain may begin with C; else C is added to the chain's sum */
+    ptrdiff_t items_of, item_rows;           /* `block`: m rows are ceil(m / items_of) items or fewer, of item_rows or fewer; 0: one item */
+    ptrdiff_t lanes;                         /* sums along a row, and totals: so many chains side by side, then joined by halves */
+    ptrdiff_t panel;                         /* `dots`, `take`: numbers summed in REAL before double takes over; 0: double at once */
+    int exact_totals;                        /* totals of steps and sums of losses along a row: in double, whatever REAL is */
+} fc_sums;
+
 typedef struct fc_table {
     const char *name;                        /* "avx512", ... */
     int real_bytes;                          /* 4 or 8 */
     int vector_bytes;
+    fc_sums sums;
 
     /* --- products (gemm.inc) --- */
     void (*block)(fc_product *job);          /* choose row_block and col_block from the sizes alone */

@@ -1,0 +1,114 @@
+"""The kernels add as they say they do: `_engine.summation` is what the proofs count roundings with.
+
+A 1 in a chain of additions swallows every later number below half a unit in its last place; numbers that are summed in another
+chain first are not lost. So the loss tells how many numbers shared a chain with the 1.
+"""
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv import _engine
+
+ARCHS = _engine.probe_tables()
+DTYPES = ["float32", "float64"]
+
+
+def lost(total, count, eps):
+    """How many of `count` numbers of size 0.4 eps a sum with one 1 did not see; eps the distance from 1 to the next."""
+    return count - (np.float64(total) - 1) / (0.4 * eps)
+
+
+def chain(k, dtype, at=0):
+    eps = float(np.finfo(dtype).eps)
+    x = np.full(k, 0.4 * eps, dtype)
+    x[at] = 1
+    return x, eps
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("arch", [a for a in ARCHS if a != "blas"])
+@pytest.mark.parametrize("k", [300, 1000, 2048, 5000])
+def test_a_product_s_chain_is_a_slice(arch, dtype, k):
+    s = _engine.summation(arch, dtype)
+    slice_ = s["slice"] or k
+    x, eps = chain(k, dtype)
+    total = _engine.probe_product(x[None, :], np.ones((k, 40), dtype), arch=arch)
+    parts = -(-k // slice_)
+    swallowed = lost(total, k - 1, eps)
+    assert np.all(np.abs(swallowed - (-(-k // parts) - 1)) <= 2 * parts), "a slice is what is summed in one chain"
+    assert np.all(swallowed < slice_ + 2 * parts)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("arch", [a for a in ARCHS if a != "blas"])
+def test_two_terms_share_a_slice_or_do_not(arch, dtype):
+    s = _engine.summation(arch, dtype)
+    for k in (100, 256, 500, 700):
+        x, eps = chain(k, dtype)
+        y, ones = np.full(k, 0.4 * eps, dtype), np.ones((k, 40), dtype)
+        total = _engine.probe_product(x[None, :], ones, y[None, :], ones, arch=arch)
+        slice_ = s["slice"] or 2 * k
+        parts = -(-k // slice_)
+        wanted = 2 * k - 1 if 2 * k <= slice_ else -(-k // parts) - 1
+        assert np.all(np.abs(lost(total, 2 * k - 1, eps) - wanted) <= 2 * parts + 2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("arch", [a for a in ARCHS if a != "blas"])
+def test_what_stands_in_c(arch, dtype):
+    """From C on, all numbers are lost to the 1 there; added to C afterwards, their sum is not."""
+    k = 200
+    _, eps = chain(k, dtype)
+    x = np.full((1, k), 0.4 * eps, dtype)
+    total = _engine.probe_product(x, np.ones((k, 40), dtype), C=np.ones((1, 40), dtype), arch=arch)
+    wanted = k if _engine.summation(arch, dtype)["from_c"] else 0
+    assert np.all(np.abs(lost(total, k, eps) - wanted) <= 3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("rows", [129, 500])
+def test_column_sums_down_items_and_blocks(arch, dtype, rows):
+    """db of a wide net: the last layer's by blocks of rows, a hidden layer's by items."""
+    before = _engine.set_arch(arch)
+    try:
+        s = _engine.summation(None, dtype)
+        model = fc.MLP([400, 300, 1], activation="identity", dtype=dtype)
+        theta = np.zeros(model.n_params, dtype)
+        W, b = model.unflatten(theta)[1]
+        W[...] = 1
+        target, eps = chain(rows, dtype)
+        ob = fc.Objective(model, np.zeros((rows, 400)), -rows * target.astype(float) / 2, loss="mse")
+        plan = ob.hessian(theta).layout
+        assert plan["panel"] == 0
+        (_, hidden), (_, last) = model.unflatten(ob.gradient(theta))
+    finally:
+        _engine.set_arch(before)
+    block = min(rows, s["block_rows"])
+    assert abs(lost(last[0], rows - 1, eps) - (block - 1)) <= 3 + rows // block
+    item = min(rows, s["item_rows"] or rows)
+    items = -(-rows // s["items_of"]) if s["items_of"] else 1
+    swallowed = lost(hidden, rows - 1, eps)
+    assert np.all(swallowed <= item - 1 + 2 * items) and np.all(swallowed >= rows / items - 1 - 2 * items)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("arch", ARCHS)
+def test_inner_products_of_rows(arch, dtype):
+    s = _engine.summation(arch, dtype)
+    n = 8000
+    x, eps = chain(n, dtype)
+    before = _engine.set_arch(arch)
+    try:
+        total = _engine.project_rows(x[None, :], np.ones((1, n), dtype))[0, 0]
+    finally:
+        _engine.set_arch(before)
+    wanted = s["panel"] / s["lanes"] if s["panel"] else (0 if dtype == "float32" else n)
+    assert abs(lost(total, n - 1, eps) - wanted) <= 8
+
+
+def test_what_is_asked_for_is_named():
+    with pytest.raises(ValueError, match="float16"):
+        _engine.summation(dtype="float16")
+    with pytest.raises(ValueError, match="vax"):
+        _engine.summation("vax")

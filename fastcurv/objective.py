@@ -48,6 +48,7 @@ class Objective:
         Default: ``FASTCURV_NUM_THREADS``, else what affinity and cgroup limits allow. Changes no bit of a result.
     memory : int, optional
         Bytes that one operator's state may take; past them rows go in chunks and the state is made again for each product.
+        How rows are cut depends on the sizes and on `memory` alone; fewer threads serve where there is no room for more.
 
     Raises
     ------

@@ -94,7 +94,7 @@ cdef class Plan:
         Tall pays where both orientations of W and V and a group's sums fit in the second-level cache beside a panel; a wide
         net's products are large enough to be shared among threads one by one. Below SERIAL_FLOPS one thread does all."""
         cdef PlanS *P = &self.P
-        cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, low, high, middle, count
+        cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, count
         P.chunk = P.N
         for l in range(P.n_layers):
             row_bytes += size * (P.layer[l].ldm * 6 + (P.layer[l].ldk if l == 0 else 0))
@@ -106,20 +106,42 @@ cdef class Plan:
             if count > 2:                   # few panels are shared evenly by 2 or 4 threads
                 count = (count + 3) // 4 * 4
             P.panel = (P.N + count - 1) // count
-        if not memory or <Py_ssize_t>self.measure() <= memory:
-            return 0
-        low, high = 0, P.N                  # the largest chunk that fits: bytes grow with rows
-        while low < high:
-            middle = (low + high + 1) // 2
-            P.chunk = middle
-            if <Py_ssize_t>self.measure() <= memory:
-                low = middle
-            else:
-                high = middle - 1
-        P.chunk = low
-        if low == 0:
+        if memory:
+            self.fit_into(memory)
+        return 0
+
+    cdef int fit_into(self, Py_ssize_t memory) except -1:
+        """The chunk under a bound, by sizes and the bound alone, so that no bit depends on the number of threads.
+
+        Let B(c) be the bytes of a plan for one thread that keeps c rows at a time, and s those of a thread's scratch. All N
+        rows are kept where B(N) fits; else as many as leave room for further threads: the largest c with
+        ``B(c) <= memory - min(63 s, (memory - B(1)) / 4)``. As many threads then serve as fit beside it."""
+        cdef PlanS *P = &self.P
+        cdef int wanted = P.threads
+        cdef Py_ssize_t low, high, middle, least, room, each
+        P.threads = 2
+        each = self.measure()
+        P.threads = 1
+        middle = self.measure()
+        each -= middle
+        if middle > memory:
             P.chunk = 1
-            raise ValueError(f"memory={memory} bytes is not enough: {self.measure()} are needed to keep the state of one row")
+            least = self.measure()
+            if least > memory:
+                raise ValueError(f"memory={memory} bytes is not enough: {least} are needed to keep the state of one row")
+            room = min((FC_MAX_THREADS - 1) * each, (memory - least) // 4)
+            low, high = 1, P.N - 1          # bytes grow with rows
+            while low < high:
+                middle = (low + high + 1) // 2
+                P.chunk = middle
+                if <Py_ssize_t>self.measure() <= memory - room:
+                    low = middle
+                else:
+                    high = middle - 1
+            P.chunk = low
+        P.threads = wanted
+        while P.threads > 1 and <Py_ssize_t>self.measure() > memory:
+            P.threads -= 1
         return 0
 
     cdef size_t measure(self) except 0:

@@ -42,15 +42,15 @@ wheel: $(VENV)/.python
 # The kernels under AddressSanitizer and UndefinedBehaviorSanitizer, built aside.
 sanitize: $(VENV)/.test
 	FASTCURV_SANITIZE=address,undefined $(PY) setup.py -q build_ext --build-lib build/sanitize --build-temp build/sanitize-temp --force
-	cp fastcurv/*.py build/sanitize/fastcurv/
+	cp -r fastcurv/. build/sanitize/fastcurv/
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
-	  PYTHONPATH=build/sanitize $(PY) -m pytest -q -p no:cacheprovider tests/test_exact.py tests/test_kernels.py tests/test_kernels_math.py
+	  PYTHONPATH=build/sanitize $(PY) -m pytest -q -p no:cacheprovider tests/network/test_exact.py tests/engine
 
 # The NEON kernels, cross-compiled and run under emulation: needs gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and qemu-user.
 neon:
 	mkdir -p build
 	aarch64-linux-gnu-gcc -std=gnu11 -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast -Isrc/kernels -static -o build/neon-selftest \
-	  tests/selftest.c src/kernels/neon.c src/kernels/baseline.c src/kernels/reference.c -lm
+	  tests/engine/selftest.c src/kernels/neon.c src/kernels/baseline.c src/kernels/reference.c -lm
 	qemu-aarch64 build/neon-selftest
 
 $(VENV)/.python:

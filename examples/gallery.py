@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common import SCALES, full_times
 
-from fastcurv.report import Report
+from fastcurv.cli.report import Report
 
 HERE = Path(__file__).parent
 ORDER = (

@@ -1,48 +1,68 @@
-"""Exact second-order information of multilayer perceptrons on a CPU: products, spectra, verdicts, steps."""
+"""Exact second-order information of multilayer perceptrons on a CPU: products, spectra, verdicts,
+steps.
+"""
 
 from importlib.metadata import PackageNotFoundError, version
 
+from .critical.classify import classify
+from .critical.find import find_critical_point
+from .network.mlp import MLP
+from .network.objective import Objective
+from .optimize.escape import escape
+from .optimize.minimize import minimize
+from .optimize.schedules import constant, constant_then_decay, inverse_time, power, robbins_monro
+from .optimize.scipy import newton_cg, saddle_free_newton, trust_region
+from .optimize.steps import IndefiniteHessianWarning, newton_step, saddle_free_newton_step
+from .runtime import register as _register
+from .runtime import show_config, show_versions
+from .spectrum.dense import eigvalsh, inertia
+from .spectrum.density import spectral_density
+from .spectrum.eigsh import eigsh
+from .spectrum.shared_run import Krylov
+from .spectrum.trace import diagonal, frobenius_norm, trace
+from .structure.reparametrise import flip_tanh, permute_hidden, rescale_relu
+
 try:
     __version__ = version("fastcurv")
-except PackageNotFoundError:                 # a checkout, built in place
+except PackageNotFoundError:  # a checkout, built in place
     __version__ = "0.1.0"
 
-from .model import MLP
-from .objective import Objective
+# By room: network, structure, spectrum, critical, optimize, runtime.
+__all__ = [
+    "MLP",
+    "Objective",
+    "flip_tanh",
+    "permute_hidden",
+    "rescale_relu",
+    "Krylov",
+    "diagonal",
+    "eigsh",
+    "eigvalsh",
+    "frobenius_norm",
+    "inertia",
+    "spectral_density",
+    "trace",
+    "classify",
+    "find_critical_point",
+    "IndefiniteHessianWarning",
+    "constant",
+    "constant_then_decay",
+    "escape",
+    "inverse_time",
+    "minimize",
+    "newton_cg",
+    "newton_step",
+    "power",
+    "robbins_monro",
+    "saddle_free_newton",
+    "saddle_free_newton_step",
+    "trust_region",
+    "show_config",
+    "show_versions",
+]
 
-from .lanczos import eigsh
-from .spectrum import eigvalsh
-from .spectrum import inertia
-from .density import spectral_density
-from .krylov import Krylov
-from .estimates import diagonal
-from .estimates import frobenius_norm
-from .estimates import trace
+_register()
 
-from .critical import classify
-from .find import find_critical_point
 
-from .invariance import flip_tanh
-from .invariance import permute_hidden
-from .invariance import rescale_relu
-
-from .steps import IndefiniteHessianWarning
-from .steps import escape
-from .steps import newton_step
-from .steps import saddle_free_newton_step
-from .minimize import minimize
-from .scipy_methods import newton_cg
-from .scipy_methods import saddle_free_newton
-from .scipy_methods import trust_region
-from .schedules import constant
-from .schedules import constant_then_decay
-from .schedules import inverse_time
-from .schedules import power
-from .schedules import robbins_monro
-
-from .config import show_config
-from .config import show_versions
-
-from . import threads
-
-threads.register()
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

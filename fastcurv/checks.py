@@ -1,10 +1,11 @@
 """Checks of what a caller passes in: each returns the clean value or raises one sentence."""
 
-import numbers
-
-import numpy as np
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
+import numbers
+import numpy as np
+
+
 
 
 def as_rng(seed):
@@ -26,6 +27,7 @@ def as_rng(seed):
     raise TypeError(f"seed is a {type(seed).__name__}; wanted None, an int >= 0 or a numpy.random.Generator")
 
 
+
 def check_positive_int(x, name):
     """`x` as an int >= 1."""
     if isinstance(x, bool) or not isinstance(x, numbers.Integral):
@@ -33,6 +35,7 @@ def check_positive_int(x, name):
     if x < 1:
         raise ValueError(f"{name} is {x}; wanted an int >= 1")
     return int(x)
+
 
 
 def check_positive(x, name, *, zero=False):
@@ -46,6 +49,7 @@ def check_positive(x, name, *, zero=False):
     return x
 
 
+
 def check_choice(x, choices, name):
     """`x`, which must be one of the strings `choices`."""
     if not isinstance(x, str):
@@ -53,6 +57,7 @@ def check_choice(x, choices, name):
     if x not in choices:
         raise ValueError(f"{name} is {x!r}; wanted one of {', '.join(choices)}")
     return x
+
 
 
 def all_finite(a):
@@ -63,6 +68,7 @@ def all_finite(a):
             if np.isfinite(np.einsum("i,i->", a, a)):
                 return True
     return bool(np.isfinite(a).all())
+
 
 
 def check_array(x, name, dtype=None):
@@ -79,12 +85,14 @@ def check_array(x, name, dtype=None):
     return a
 
 
+
 def check_vector(v, n, name, dtype=None):
     """`v` as a finite real array of shape ``(n,)``, in `dtype` or its own."""
     v = check_array(v, name, dtype)
     if v.shape != (n,):
         raise ValueError(f"{name} has shape {v.shape}; wanted ({n},)")
     return v
+
 
 
 def check_vectors(V, n, name, dtype=None):
@@ -95,6 +103,7 @@ def check_vectors(V, n, name, dtype=None):
     if V.ndim != 2 or V.shape[0] != n or V.shape[1] < 1:
         raise ValueError(f"{name} has shape {np.shape(V)}; wanted ({n},) or ({n}, k) with k >= 1")
     return V
+
 
 
 class MatrixOperator(LinearOperator):
@@ -130,6 +139,7 @@ class MatrixOperator(LinearOperator):
         return MatrixOperator(self.A.astype(dtype))
 
 
+
 def _check_matrix(A, name):
     if A.ndim != 2 or A.shape[0] != A.shape[1] or A.shape[0] < 1:
         raise ValueError(f"{name} has shape {A.shape}; wanted a square matrix (n, n) with n >= 1")
@@ -146,6 +156,7 @@ def _check_matrix(A, name):
         raise ValueError(f"{name} is not symmetric: entries differ from their mirror images by up to {gap:.2g}; "
                          f"wanted a symmetric matrix, (A + A.T)/2 for instance")
     return MatrixOperator(A)
+
 
 
 def check_symmetric_operator(op, name="op"):
@@ -175,7 +186,9 @@ def check_symmetric_operator(op, name="op"):
     return op
 
 
+
 def operator_dtype(op):
     """float32 where the operator says float32, float64 in every other case."""
     dtype = getattr(op, "dtype", None)
     return np.dtype(np.float32) if dtype is not None and np.dtype(dtype) == np.float32 else np.dtype(np.float64)
+

@@ -1,8 +1,10 @@
 """Ctrl-C that waits for the end of a product, so that what is known can be returned."""
 
+from contextlib import contextmanager
 import signal
 import threading
-from contextlib import contextmanager
+
+
 
 
 @contextmanager
@@ -31,3 +33,4 @@ def deferred_interrupts():
     finally:
         if ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+

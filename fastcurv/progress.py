@@ -3,6 +3,8 @@
 from contextlib import contextmanager
 
 
+
+
 class _Silent:
     """Takes the calls of a bar and shows nothing."""
 
@@ -11,6 +13,7 @@ class _Silent:
 
     def note(self, text):
         pass
+
 
 
 class _Shown:
@@ -24,6 +27,7 @@ class _Shown:
 
     def note(self, text):
         self._shown.set_postfix_str(text, refresh=False)
+
 
 
 @contextmanager
@@ -60,3 +64,4 @@ def bar(total=None, desc="", enabled=False):
         return
     with tqdm(total=total, desc=desc, leave=False) as shown:
         yield _Shown(shown)
+

@@ -6,16 +6,13 @@ objective. `zoo` is the collection that `classify` is held to.
 
 from dataclasses import dataclass
 from itertools import combinations
-
-import numpy as np
 from scipy.optimize import minimize
 from scipy.sparse.linalg import LinearOperator
+import numpy as np
 
 from .checks import as_rng, check_positive_int, check_symmetric_operator, check_vector
 from .reference import ReferenceModel, ReferenceObjective
 
-__all__ = ["Case", "FunctionObjective", "LinearAutoencoder", "PrescribedSpectrum", "QuadraticObjective",
-           "axis_saddles", "compiled", "lecture_toy", "zoo"]
 
 
 class PrescribedSpectrum(LinearOperator):
@@ -76,6 +73,7 @@ class PrescribedSpectrum(LinearOperator):
         return self._reflect(e, range(len(self.mirrors)))
 
 
+
 class QuadraticObjective:
     """``offset + (theta - center)' H (theta - center) / 2`` for any symmetric operator or matrix H.
 
@@ -108,6 +106,7 @@ class QuadraticObjective:
         return self.H
 
 
+
 class FunctionObjective:
     """A function of a few variables by its value, gradient and Hessian matrix.
 
@@ -137,6 +136,7 @@ class FunctionObjective:
         return check_symmetric_operator(np.asarray(self._hessian(theta), dtype=float))
 
 
+
 @dataclass(frozen=True)
 class Case:
     """A point whose verdict is known: what `classify` must answer, None where a count is not known in closed form."""
@@ -149,6 +149,7 @@ class Case:
     n_negative: "int | None" = None
     n_zero: "int | None" = None
     value: "float | None" = None
+
 
 
 class LinearAutoencoder:
@@ -236,19 +237,22 @@ class LinearAutoencoder:
         return [self.case(s, seed) for s in sets]
 
 
+
 def compiled(ob):
     """The engine's `Objective` of a `ReferenceObjective`: same model, data, loss, weights and l2."""
-    from .model import MLP
-    from .objective import Objective
+    from .network.mlp import MLP
+    from .network.objective import Objective
 
     m = ob.model
     model = MLP(m.sizes, activation=m.activation or "identity", bias=m.bias, residual=m.residual, batch_norm=m.batch_norm)
     return Objective(model, ob.X, ob.y, loss=ob.loss, l2=ob.l2, sample_weight=ob.sample_weight)
 
 
+
 def lecture_toy():
     """``(1 - w2 w1)^2``: a 1-1-1 linear network without bias on x = 1, y = 1; H(0) = [[0, -2], [-2, 0]]."""
     return ReferenceObjective(ReferenceModel([1, 1, 1], "identity", bias=False), [[1.0]], [1.0])
+
 
 
 def axis_saddles(count, seed=0):
@@ -272,6 +276,7 @@ def axis_saddles(count, seed=0):
     return cases
 
 
+
 def zoo():
     """The critical points, plateaus and near misses that `classify` is tested on, as a list of `Case`.
 
@@ -283,6 +288,7 @@ def zoo():
     cases += LinearAutoencoder([8.0, 6.0, 5.0, 3.0, 2.0, 0.5], 3, seed=3).cases(seed=3, limit=8)
     cases += [*_convex(), *_dead_relu(), *_xor(), *_embedded_units()]
     return cases
+
 
 
 def _functions():
@@ -307,6 +313,7 @@ def _functions():
     yield Case("toy in the valley", toy, np.array([2.0, 0.5]), "minimum", 1, 0, 1, 0.0)
 
 
+
 def polish(ob, theta, steps=30):
     """Newton's method with a pseudo-inverse from near a critical point of a small objective, down to rounding."""
     best = np.array(theta, dtype=float)
@@ -321,10 +328,12 @@ def polish(ob, theta, steps=30):
     return best
 
 
+
 def _found(ob, theta0):
     """The critical point that BFGS and then Newton's method reach."""
     near = minimize(ob.value_and_gradient, theta0, jac=True, method="BFGS", options={"gtol": 1e-9, "maxiter": 2000})
     return polish(ob, near.x)
+
 
 
 def _convex():
@@ -337,6 +346,7 @@ def _convex():
     yield Case("regularised logistic", logistic, polish(logistic, np.zeros(5)), "minimum", 5, 0, 0)
     softmax = ReferenceObjective(ReferenceModel([4, 3], ()), X, rng.integers(0, 3, 30), "cross_entropy")
     yield Case("softmax regression", softmax, _found(softmax, np.zeros(15)), "minimum", 10, 0, 5)
+
 
 
 def _dead_relu():
@@ -354,6 +364,7 @@ def _dead_relu():
     yield Case("dead ReLU units at their best bias", ReferenceObjective(model, X, y), best, "minimum", 1, 0, 12)
 
 
+
 def _xor():
     X, y = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]]), np.array([0.0, 1, 1, 0])
     ob = ReferenceObjective(ReferenceModel([2, 2, 1], "tanh"), X, y)
@@ -363,6 +374,7 @@ def _xor():
     strong = ReferenceObjective(ReferenceModel([2, 2, 1], "tanh"), X, y, l2=1e-3)
     theta = _found(strong, np.array([1.0, 1, 1, 1, 1, -1, 1, -1, 0]))
     yield Case("XOR solved, with l2", strong, theta, "minimum", 9, 0, 0)
+
 
 
 def _embedded_units():
@@ -380,3 +392,4 @@ def _embedded_units():
         eigenvalues = np.linalg.eigvalsh(wide.hessian(split) @ np.eye(6))
         if eigenvalues[0] < -1e-3 * eigenvalues[-1]:
             yield Case(f"a unit split with shares {share} and {1 - share}", wide, split, "saddle")
+

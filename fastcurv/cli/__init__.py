@@ -1,0 +1,5 @@
+"""The shell command: `fastcurv` or `python -m fastcurv`."""
+
+from .parser import main
+
+__all__ = ["main"]

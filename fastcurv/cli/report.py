@@ -1,0 +1,232 @@
+"""A report as one HTML file that needs nothing else: pictures inline, light and dark, printable."""
+
+from pathlib import Path
+import html
+import io
+import numpy as np
+
+from ..files import write_atomically
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<main>
+<h1>{title}</h1>
+{body}
+</main>
+</body>
+</html>
+"""
+_STYLE = """
+:root { --ink: #1d1f23; --soft: #5c6470; --rule: #dcdfe4; --page: #fcfcfb; --card: #f3f4f5; --accent: #0072b2; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e6ea; --soft: #9aa3af; --rule: #353a42; --page: #15171a; --card: #1e2126; --accent: #56b4e9; }
+  figure svg, figure img { filter: invert(0.92) hue-rotate(180deg); }
+}
+body { margin: 0; background: var(--page); color: var(--ink);
+       font: 17px/1.55 Charter, "Bitstream Charter", Cambria, Georgia, serif; }
+main { max-width: 46rem; margin: 0 auto; padding: 3rem 1.25rem 5rem; }
+h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .6rem; letter-spacing: -.01em; }
+h2 { font-size: 1.3rem; margin: 2.6rem 0 .4rem; padding-top: 1.1rem; border-top: 1px solid var(--rule); }
+p { margin: .7rem 0; }
+code, pre, table { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: .82rem; }
+pre { background: var(--card); padding: .8rem 1rem; border-radius: 6px; overflow-x: auto; line-height: 1.4; }
+table { border-collapse: collapse; width: 100%; margin: 1rem 0; font-variant-numeric: tabular-nums; }
+.wide { overflow-x: auto; }
+th { text-align: left; color: var(--soft); font-weight: 600; }
+th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
+td.number, th.number { text-align: right; }
+figure { margin: 1.4rem 0; }
+figure svg, figure img { display: block; width: 100%; height: auto; }
+figcaption { color: var(--soft); font-size: .88rem; margin-top: .4rem; }
+.verdict { border-left: 4px solid var(--accent); background: var(--card); padding: .7rem 1rem;
+           border-radius: 0 6px 6px 0; margin: 1rem 0; }
+.verdict b { font-size: 1.1rem; }
+@media print { main { max-width: none; } h2, figure { break-inside: avoid; } }
+"""
+
+
+class Report:
+    """Collect text, tables, pictures and verdicts, then write them as one HTML file.
+
+    Parameters
+    ----------
+    title : str
+
+    Examples
+    --------
+    >>> from fastcurv.report import Report
+    >>> page = Report("Two numbers")
+    >>> page.section("Sizes").table(["name", "value"], [["n", 12], ["loss", 0.25]])
+    <Report 'Two numbers', 2 parts>
+    >>> "<td class=\\"number\\">0.25</td>" in page.to_html()
+    True
+    """
+
+    def __init__(self, title):
+        self.title = str(title)
+        self._parts = []
+
+    def __repr__(self):
+        return f"<Report {self.title!r}, {len(self._parts)} parts>"
+
+    def section(self, heading):
+        """Begin a section."""
+        return self._add(f"<h2>{_escape(heading)}</h2>")
+
+    def text(self, sentence):
+        """A paragraph of plain text."""
+        return self._add(f"<p>{_escape(sentence)}</p>")
+
+    def code(self, text):
+        """Lines kept as they are."""
+        return self._add(f"<pre>{_escape(text)}</pre>")
+
+    def table(self, header, rows):
+        """A table; numbers are set to the right, with at most six digits."""
+        rows = [list(row) for row in rows]
+        numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(header))]
+        head = "".join(_cell("th", name, right) for name, right in zip(header, numeric))
+        body = "".join(
+            "<tr>" + "".join(_cell("td", cell, right) for cell, right in zip(row, numeric)) + "</tr>\n"
+            for row in rows
+        )
+        return self._add(
+            f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>'
+        )
+
+    def figure(self, figure, caption, *, vector=True):
+        """A Matplotlib figure, inline as SVG, or as PNG where ``vector`` is False (large images)."""
+        figure = getattr(figure, "figure", figure)  # an Axes stands for its figure
+        picture = _svg(figure, len(self._parts)) if vector else _png(figure, caption)
+        return self._add(f"<figure>{picture}<figcaption>{_escape(caption)}</figcaption></figure>")
+
+    def image(self, path, caption):
+        """A PNG file, inline."""
+        picture = _img(Path(path).read_bytes(), caption)
+        return self._add(f"<figure>{picture}<figcaption>{_escape(caption)}</figcaption></figure>")
+
+    def verdict(self, point):
+        """What `fastcurv.classify` said, and the evidence it rests on."""
+        kind = point.kind.replace("_", " ")
+        proof = "proved up to rounding" if point.certified else "not proved"
+        risk = point.failure_probability
+        if risk is not None and 0 < risk < 1:
+            proof = f"wrong with a probability of at most {risk:.2g}"
+        self._add(
+            f'<div class="verdict"><b>{_escape(kind)}</b> ({_escape(proof)})'
+            f"<br>{_escape(point.reason)}</div>"
+        )
+        return self.table(["evidence", "value"], evidence(point))
+
+    def to_html(self):
+        """The page as one string."""
+        body = "\n".join(self._parts)
+        return _PAGE.format(title=_escape(self.title), style=_STYLE, body=body)
+
+    def write(self, path):
+        """Write the page; a reader sees the old file or the whole new one, never a part.
+
+        Returns
+        -------
+        pathlib.Path
+            Absolute.
+        """
+        return write_atomically(path, self.to_html().encode())
+
+    def _add(self, part):
+        self._parts.append(part)
+        return self
+
+
+
+def evidence(point):
+    """The facts of a verdict as ``[[name, value], ...]``, those that are not known left out."""
+    rows = [
+        ["gradient norm", f"{_number(point.gradient_norm)} (tolerance {_number(point.gradient_tol)})"],
+        ["smallest eigenvalue", _enclosed(point.lambda_min, point.lambda_min_bounds)],
+        ["largest eigenvalue", _enclosed(point.lambda_max, point.lambda_max_bounds)],
+    ]
+    counts = (
+        ("positive eigenvalues", point.n_positive),
+        ("negative eigenvalues", point.n_negative),
+        ("zero eigenvalues", point.n_zero),
+        ("zeros that symmetry explains", point.n_symmetry),
+        ("minimum ratio", point.minimum_ratio),
+        ("negative eigenvalues, between", None if point.n_negative is not None else point.n_negative_bounds),
+        ("products with the Hessian", point.n_products),
+        ("seconds", point.wall_time),
+    )
+    rows += [[name, _plain(value)] for name, value in counts if value is not None]
+    return [row for row in rows if row[1] is not None]
+
+
+
+def _svg(figure, number):
+    """The picture as SVG; the number keeps its inner names apart from those of the page's other pictures."""
+    import matplotlib
+
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": str(number)}):
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    text = file.getvalue()
+    return text[text.index("<svg") :]
+
+
+
+def _png(figure, caption):
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=160)
+    return _img(file.getvalue(), caption)
+
+
+
+def _img(data, caption):
+    import base64
+
+    text = base64.b64encode(data).decode()
+    return f'<img alt="{html.escape(caption, quote=True)}" src="data:image/png;base64,{text}">'
+
+
+
+def _enclosed(value, bounds):
+    """``value in [low, high]``, or None where no eigenvalue was looked for."""
+    if value is None or not np.isfinite(value):
+        return None
+    return f"{_number(value)} in [{_number(bounds[0])}, {_number(bounds[1])}]"
+
+
+
+def _is_number(x):
+    return isinstance(x, (int, float, np.integer, np.floating)) and not isinstance(x, bool)
+
+
+
+def _number(x):
+    return f"{x:.6g}"
+
+
+
+def _plain(x):
+    if isinstance(x, tuple):
+        return " and ".join(map(_plain, x))
+    return _number(x) if _is_number(x) else str(x)
+
+
+
+def _cell(tag, value, right):
+    text = _plain(value)
+    return f'<{tag} class="number">{_escape(text)}</{tag}>' if right else f"<{tag}>{_escape(text)}</{tag}>"
+
+
+
+def _escape(text):
+    return html.escape(str(text), quote=False)
+

@@ -1,0 +1,1 @@
+"""Critical points: finding them, and the verdict on one with its evidence."""

@@ -1,0 +1,138 @@
+"""Vectors kept as the rows of one array, and the few sweeps over them that Krylov methods are made of.
+
+A basis is a C-ordered array ``Q (m, n)`` in the operator's dtype, one vector a row. Every sweep goes over it in panels
+of columns that stay in cache: within a panel all vectors of a batch are treated before the next panel is read, so the
+basis crosses the memory bus once per sweep and not once per vector. Products within a panel are in the dtype of the
+basis; sums over panels are float64, which keeps the error of a long float32 inner product near that of one panel.
+"""
+
+import numpy as np
+
+from .._engine import project_rows, subtract_rows
+from ..checks import check_vectors
+from ..spectrum.results import Eigenpairs
+
+PANEL_BYTES = 5 << 20
+LONG_PANEL = 65536
+
+
+def panels(rows, n, itemsize):
+    """Slices that cut `n` columns into panels of about `PANEL_BYTES` for `rows` vectors."""
+    width = min(max(PANEL_BYTES // (max(1, rows) * itemsize), 4096), LONG_PANEL)
+    return [slice(a, min(a + width, n)) for a in range(0, n, width)]
+
+
+
+def project(Q, W):
+    """The coefficients ``C (s, m) = W Q'`` in float64, for `Q (m, n)` and `W (s, n)`."""
+    return project_rows(Q, W)
+
+
+
+def subtract(Q, W, C):
+    """``W -= C Q`` in place; returns the squared norms of the new rows, which are in cache anyway."""
+    return subtract_rows(Q, W, C)
+
+
+
+def rotate(Q, S):
+    """``Q[:l] = S' Q`` in place, for orthonormal ``S (m, l)``, l <= m; scratch is one panel."""
+    S = np.ascontiguousarray(S.T, dtype=Q.dtype)
+    for cut in panels(2 * len(Q), Q.shape[1], Q.itemsize):
+        Q[:len(S), cut] = S @ Q[:, cut]
+
+
+
+def combine(Q, S):
+    """``S' Q (l, n)`` as a new array, for ``S (m, l)``."""
+    S = np.ascontiguousarray(S.T, dtype=Q.dtype)
+    Y = np.empty((len(S), Q.shape[1]), Q.dtype)
+    for cut in panels(2 * len(Q), Q.shape[1], Q.itemsize):
+        Y[:, cut] = S @ Q[:, cut]
+    return Y
+
+
+
+def norm(w):
+    """The 2-norm of a row, safe against overflow and underflow of the squares in float32."""
+    total = 0.0
+    for cut in panels(1, len(w), w.itemsize):
+        total += float(w[cut] @ w[cut])
+    if not 1e-30 < total < 1e30:
+        largest = float(np.abs(w).max())
+        if largest == 0 or not np.isfinite(largest):
+            return largest
+        return largest * float(np.linalg.norm(np.divide(w, largest, dtype=np.float64)))
+    return total**0.5
+
+
+
+def orthogonalise(Q, W, passes=2):
+    """Take the row space of `Q` out of `W` in place; returns the coefficients taken out, ``(s, m)``."""
+    taken = np.zeros((len(W), len(Q)))
+    if len(Q):
+        for _ in range(passes):
+            C = project(Q, W)
+            subtract(Q, W, C)
+            taken += C
+    return taken
+
+
+
+def orthonormalise(W, floor=0.0, against=None):
+    """Make the rows of `W (s, n)` orthonormal in place, one after the other, dropping what has length `floor` or less.
+
+    Parameters
+    ----------
+    W : ndarray, shape (s, n)
+        Overwritten: its first r rows become orthonormal.
+    floor : float
+        A row with no more than this left after those before it were taken out counts as dependent on them.
+    against : ndarray, shape (m, n), optional
+        Orthonormal rows that `W` is already orthogonal to; made so again where a small rest has been scaled up.
+
+    Returns
+    -------
+    B : ndarray, shape (r, s)
+        ``W_before = B' W[:r]`` up to what was dropped.
+    dropped : ndarray, shape (s,)
+        For each row the length of what was dropped of it.
+    """
+    eps = np.finfo(W.dtype).eps
+    B, dropped, r = np.zeros((len(W), len(W))), np.zeros(len(W)), 0
+    for i in range(len(W)):
+        w, before = W[i], norm(W[i])
+        B[:r, i] = orthogonalise(W[:r], w[None])[0]
+        length = norm(w)
+        if not length > max(floor, 10 * eps * before):
+            dropped[i] = length
+            continue
+        w /= W.dtype.type(length)
+        if length < 0.1 * before or against is not None:
+            for rows in (W[:r], against):
+                if rows is not None and len(rows):
+                    orthogonalise(rows, w[None], passes=1)
+            again = norm(w)
+            w /= W.dtype.type(again)
+            length *= again
+        B[r, i] = length
+        if r < i:
+            W[r] = w
+        r += 1
+    return B[:r], dropped
+
+
+
+def orthonormal_rows(against, n, dtype):
+    """`against` as orthonormal rows, dependent ones dropped; None where there is nothing."""
+    if against is None:
+        return None
+
+
+    V = against.vectors if isinstance(against, Eigenpairs) else against
+    if np.ndim(V) == 2 and np.shape(V)[1] == 0:
+        return None
+    rows = check_vectors(V, n, "against", dtype).T.copy()
+    B, _ = orthonormalise(rows)
+    return rows[:len(B)]
+

@@ -1,0 +1,136 @@
+"""Newton-CG with capped conjugate gradients: a step of descent, or proof of negative curvature, from products alone.
+
+CG solves ``(H + 2 eps I) d = -g``. As long as all is convex this is a Newton step. The moment an iterate or a
+direction shows curvature below -eps, or the residual falls slower than it could if there were none, CG stops and
+returns a direction d with ``d'Hd <= -eps ||d||^2``. At a point of zero gradient a minimum-eigenvalue oracle takes
+over (in `minimize`, for every method that leaves saddles).
+
+References
+----------
+.. [1] C. W. Royer, M. O'Neill, S. J. Wright, A Newton-CG algorithm with complexity guarantees for smooth
+   unconstrained optimization, Mathematical Programming 180 (2020), algorithms 1 and 3.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..vectors import dot, norm
+
+
+
+class Workspace:
+    """The vectors of CG, allocated once for a run."""
+
+    def __init__(self, n, dtype):
+        self.y, self.r, self.p, self.Hp, self.scratch = (np.empty(n, dtype) for _ in range(5))
+
+
+
+def capped_cg(multiply, g, eps, tolerance, work, *, bound=0.0, max_iter=None, stop=None, worth=None):
+    """CG on ``(H + 2 eps I) d = -g`` that ends with a solution or with negative curvature.
+
+    Parameters
+    ----------
+    multiply : callable
+        ``multiply(v, out)`` writes H v; one product per iteration.
+    g : ndarray, shape (n,)
+    eps : float
+        Curvature below ``-eps`` is reported.
+    tolerance : float
+        Wanted residual, relative to ||g||.
+    work : Workspace
+        `d` is one of its vectors.
+    bound : float
+        A lower estimate of ||H||, raised as products show more.
+    max_iter : int, optional
+        Iterations after which the iterate is returned as it is (it is a descent direction); n by default.
+    stop : callable, optional
+        True ends CG as `max_iter` does.
+    worth : Worth, optional
+        Ends CG as `max_iter` does where a further product gains little.
+
+    Returns
+    -------
+    d : ndarray, shape (n,)
+    curvature : float or None
+        ``d'Hd / ||d||^2 <= -eps`` where d shows negative curvature, None where d solves the system.
+    bound : float
+    """
+    y, r, p, Hp, scratch = work.y, work.r, work.p, work.Hp, work.scratch
+    kind = g.dtype.type
+    y[:] = 0.0
+    r[:] = g
+    np.negative(g, out=p)
+    rr = rr0 = dot(r, r)
+    yHy = yy = 0.0
+    for j in range(1, (max_iter or len(g)) + 1):
+        multiply(p, Hp)
+        pp, pHp = dot(p, p), dot(p, Hp)
+        bound = max(bound, norm(Hp) / np.sqrt(pp))
+        if pHp + eps * pp < 0:  # p'(H + 2 eps)p < eps p'p
+            return p, pHp / pp, bound
+        step = rr / (pHp + 2.0 * eps * pp)
+        # y and its curvature: y'r = 0 in exact arithmetic, and (H + 2 eps) y = r - g
+        np.multiply(p, kind(step), out=scratch)
+        y += scratch
+        np.multiply(p, kind(2.0 * eps), out=scratch)
+        scratch += Hp
+        scratch *= kind(step)
+        r += scratch
+        rr, before = dot(r, r), rr
+        yy = dot(y, y)
+        yHy = dot(y, r) - dot(y, g) - 2.0 * eps * yy
+        if yHy + eps * yy < 0:
+            return y, yHy / yy, bound
+        if rr <= (tolerance * tolerance) * rr0:
+            return y, None, bound
+        if _too_slow(j, rr / rr0, bound, eps):
+            return _slow_direction(multiply, g, eps, j, work) + (bound,)
+        if stop is not None and stop():
+            break
+        if worth is not None and worth.spent(j, -0.5 * (dot(g, y) + dot(y, r))):
+            break
+        p *= kind(rr / before)
+        p -= r
+    return y, None, bound
+
+
+
+def _too_slow(j, fallen, bound, eps):
+    """Is the residual above what j iterations guarantee when H + 2 eps >= eps? Then somewhere it is not."""
+    kappa = (bound + 2.0 * eps) / eps
+    tau = np.sqrt(kappa) / (np.sqrt(kappa) + 1.0)
+    log_guarantee = np.log(4.0) + 4.0 * np.log(kappa) - 2.0 * np.log1p(-np.sqrt(tau)) + j * np.log(tau)
+    return fallen > 0 and np.log(fallen) > log_guarantee
+
+
+
+def _slow_direction(multiply, g, eps, j, work):
+    """The difference of two iterates along which curvature is lowest; CG is run again for it, j products more."""
+    y, r, p, Hp, scratch = work.y, work.r, work.p, work.Hp, work.scratch
+    kind = g.dtype.type
+    last_y, last_r = y.copy(), r.copy()
+    y[:] = 0.0
+    r[:] = g
+    np.negative(g, out=p)
+    rr, lowest, found = dot(r, r), np.inf, None
+    for _ in range(j):
+        d = last_y - y
+        dd = dot(d, d)
+        np.subtract(last_r, r, out=scratch)
+        curvature = dot(d, scratch) / dd - 2.0 * eps if dd > 0 else np.inf
+        if curvature < lowest:
+            lowest, found = curvature, d
+        if lowest < -eps:
+            return found, lowest
+        multiply(p, Hp)
+        pHp = dot(p, Hp) + 2.0 * eps * dot(p, p)
+        y += p * kind(rr / pHp)
+        Hp += p * kind(2.0 * eps)
+        r += Hp * kind(rr / pHp)
+        rr, before = dot(r, r), rr
+        p *= kind(rr / before)
+        p -= r
+    return last_y, None
+

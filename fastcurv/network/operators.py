@@ -1,0 +1,344 @@
+"""Curvature as linear operators: the Hessian, the GGN, the Fisher, their principal blocks; the Jacobian of the outputs."""
+
+from scipy.sparse.linalg import LinearOperator
+import numpy as np
+import weakref
+
+from .._engine import columns_as_rows
+from .mlp import check_dtype
+
+DENSE_BLOCK = 64                 # columns of the identity that to_dense multiplies at a time
+
+
+class Symmetric(LinearOperator):
+    """What a curvature and its blocks have in common: their own transpose, and a quadratic form beside the product."""
+
+    def _matvec(self, v):
+        return self.product(v.reshape(-1))
+
+    def _adjoint(self):
+        return self
+
+    def _transpose(self):
+        return self
+
+    def quadratic(self, v):
+        """``v' H v`` for v ``(n,)``, a float, or for the columns of V ``(n, k)``, an array: half the price of ``H @ v``."""
+        block = np.ndim(v) == 2
+        Vt = as_block(v, self.shape[0], self.dtype, self.layout["threads"]) if block else as_vector(v, self.shape[0], self.dtype)[None]
+        total = self._quadratic(Vt)
+        l2 = self.objective.l2
+        if l2 and self.kind != "fisher":
+            wide = Vt.astype(np.float64, copy=False)
+            total = total + l2 * np.einsum("ij,ij->i", wide, wide)
+        return total if block else float(total[0])
+
+
+
+class Curvature(Symmetric):
+    """A symmetric matrix ``(n, n)`` known by its products, at one theta.
+
+    Made by `Objective.hessian`, `Objective.ggn` and `Objective.empirical_fisher`. It owns a copy of theta and the state
+    kept there, so a product costs 2 matrix products in the first layer and 6 in each other one (4 for the GGN), 2 N in out
+    flops each, and allocates nothing but its result.
+
+    Attributes
+    ----------
+    theta : ndarray (n,)
+    value, gradient : float, ndarray (n,)
+        Of the objective at theta.
+    n_products : int
+        Vectors multiplied so far, by this operator and its blocks; a quadratic form counts as one.
+    nbytes : int
+        Memory of state and scratch.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> model = fc.MLP([1, 1, 1], activation="identity", bias=False)
+    >>> H = fc.Objective(model, [[1.0]], [1.0], loss="mse").hessian(np.zeros(2))
+    >>> H.to_dense()
+    array([[ 0., -2.],
+           [-2.,  0.]])
+    >>> H.n_products
+    2
+    """
+
+    def __init__(self, objective, theta, kind):
+        self.objective, self.kind = objective, kind
+        theta = np.array(objective.model.check_theta(theta), order="C")
+        self._plan = objective._lend_plan()
+        self._plan.bind(theta)
+        weakref.finalize(self, objective._take_back, self._plan)
+        self.theta, self.value, self.gradient = theta, self._plan.value, self._plan.gradient
+        for array in (self.theta, self.gradient):
+            array.flags.writeable = False
+        self.n_products, self._rounding = 0, None
+        n = objective.n_params
+        super().__init__(objective.dtype, (n, n))
+
+    def __reduce__(self):
+        return _make, (type(self), (self.objective, np.array(self.theta), self.kind), self.n_products)
+
+    def __deepcopy__(self, memo):
+        from copy import deepcopy
+        make, args = self.__reduce__()
+        return make(args[0], (deepcopy(self.objective, memo),) + args[1][1:], args[2])
+
+    nbytes = property(lambda self: self._plan.nbytes, doc="Bytes of state and scratch.")
+    layout = property(lambda self: self._plan.layout, doc="How rows are served: chunks, panels, threads, kernels.")
+
+    # --- products -------------------------------------------------------------------------------------------------------
+
+    def product(self, v, out=None):
+        """``H v`` for v ``(n,)`` into `out`, which is returned: the door for inner loops, it allocates nothing.
+
+        v and out are used as they are where they have the operator's dtype and are contiguous.
+        """
+        n = self.shape[0]
+        if not (type(v) is np.ndarray and v.dtype == self.dtype and v.shape == (n,) and v.flags.c_contiguous and v.flags.aligned):
+            v = as_vector(v, n, self.dtype)
+        if out is None:
+            out = np.empty(n, self.dtype)
+        else:
+            _check_out(out, (n,), self.dtype)
+            if np.may_share_memory(v, out):
+                v = v.copy()
+        self._multiply(v, out)
+        self.n_products += 1
+        return out
+
+    def _multiply(self, v, out):
+        self._plan.multiply(v, out, self.kind, None, self.kind != "fisher")
+
+    def _matmat(self, V):
+        """Columns of V (n, k) are taken side by side in one pass over the data."""
+        Vt = as_block(V, self.shape[0], self.dtype, self.layout["threads"])
+        out = Vt if self._plan.in_place and not np.may_share_memory(Vt, V) else np.empty_like(Vt)
+        self._multiply(Vt, out)
+        self.n_products += len(Vt)
+        return out.T
+
+    def __matmul__(self, v):
+        """``H @ v``, short of SciPy's general path where v is what the engine wants."""
+        if type(v) is np.ndarray and v.ndim == 1 and v.dtype == self.dtype:
+            return self.product(v)
+        return super().__matmul__(v)
+
+    def _quadratic(self, Vt):
+        self.n_products += len(Vt)
+        return self._plan.quadratic(Vt, self.kind, None)
+
+    def to_dense(self):
+        """The whole matrix ``(n, n)``, symmetric to the last bit. Cost: n products, n^2 numbers."""
+        n = self.shape[0]
+        dense = np.empty((n, n), self.dtype)
+        for start in range(0, n, DENSE_BLOCK):
+            rows = np.zeros((min(DENSE_BLOCK, n - start), n), self.dtype)
+            rows[np.arange(len(rows)), np.arange(start, start + len(rows))] = 1
+            self._multiply(rows, dense[start:start + len(rows)])
+        self.n_products += n
+        dense += dense.T.copy()
+        dense *= 0.5
+        return dense
+
+    def rounding_bound(self, v):
+        """A bound on ``||computed(H v) - H v||`` for v ``(n,)``, from rounding in the passes; see `fastcurv.rounding`.
+
+        float32 products are held against a float64 pass: the bound is that of ``H @ v`` by this operator, close to what
+        its error is. In float64 it is what the error can be at worst. Cost: a few products in NumPy, more at first, and
+        up to 128 MiB.
+        """
+        v = as_vector(v, self.shape[0], self.dtype)
+        computed = None
+        if self.dtype == np.float32:
+            computed = np.empty_like(v)
+            self._multiply(v, computed)
+        return self._bounds().product(v, self.kind, computed)
+
+    def column_bounds(self):
+        """Bounds ``(n,)`` on the rounding of ``H e_j`` for every unit vector: of what a dense matrix of products is off by.
+
+        They hold for any order of the products. Cost: one pass in NumPy for each unit of the network.
+        """
+        from ..rounding.bounds import Rounding
+        return Rounding(self.objective, self.theta, self.layout).columns(self.kind)
+
+    def _bounds(self):
+        if self._rounding is None:
+            from ..rounding.bounds import Rounding
+            self._rounding = Rounding(self.objective, self.theta, self.layout, self.dtype == np.float32)
+        return self._rounding
+
+    # --- other views ----------------------------------------------------------------------------------------------------
+
+    def restrict(self, layers=None, indices=None):
+        """The principal block of some layers, or of some parameters, without the work that it does not need.
+
+        Parameters
+        ----------
+        layers : sequence of int, or int
+            Numbers of layers, 0 the first; their weights and biases. Layers below the lowest are left out of the passes.
+        indices : array_like of int
+            Indices into theta, each once.
+        """
+        if (layers is None) == (indices is None):
+            raise ValueError("restrict was given " + ("both" if layers is not None else "neither") + " of layers and indices; wanted one")
+        return Block(self, _layer_indices(self.objective.model, layers) if layers is not None else _check_indices(indices, self.shape[0]))
+
+    def astype(self, dtype):
+        """The same operator at the same theta in another precision."""
+        if check_dtype(dtype) == self.dtype:
+            return self
+        return Curvature(self.objective.astype(dtype), self.theta, self.kind)
+
+
+
+class Block(Symmetric):
+    """A principal block of a `Curvature`: rows and columns ``indices``. Shares its state and counts on its bill."""
+
+    def __init__(self, whole, indices):
+        self.whole, self.indices = whole, indices
+        model, starts = whole.objective.model, whole.objective.model.starts
+        self._active = np.zeros(len(model.shapes), np.int8)
+        self._active[np.unique(np.searchsorted(starts, indices, side="right") - 1)] = 1
+        self.kind, self.objective = whole.kind, whole.objective
+        self.value, self.gradient = whole.value, whole.gradient[indices]
+        super().__init__(whole.dtype, (len(indices), len(indices)))
+
+    def __reduce__(self):
+        return Block, (self.whole, self.indices)
+
+    layout = property(lambda self: self.whole.layout, doc="Of the whole operator.")
+    n_products = property(lambda self: self.whole.n_products, doc="Of the whole operator, this block's included.")
+
+    def _embed(self, Vt):
+        full = np.zeros((len(Vt), self.whole.shape[0]), self.dtype)
+        full[:, self.indices] = Vt
+        return full
+
+    def _rows(self, Vt):
+        full = self._embed(Vt)
+        out = np.empty_like(full)
+        self.whole._plan.multiply(full, out, self.kind, self._active, self.kind != "fisher")
+        self.whole.n_products += len(Vt)
+        return out[:, self.indices]
+
+    def product(self, v, out=None):
+        """The block times v, into `out` if given."""
+        result = self._rows(as_vector(v, self.shape[0], self.dtype)[None])[0]
+        if out is None:
+            return result
+        _check_out(out, self.shape[:1], self.dtype)
+        out[...] = result
+        return out
+
+    def _matmat(self, V):
+        return self._rows(as_block(V, self.shape[0], self.dtype, self.layout["threads"])).T
+
+    def _quadratic(self, Vt):
+        self.whole.n_products += len(Vt)
+        return self.whole._plan.quadratic(self._embed(Vt), self.kind, self._active)
+
+    def rounding_bound(self, v):
+        """A bound on the error of the block's product with v ``(n,)``: that of the whole operator's."""
+        return self.whole.rounding_bound(self._embed(as_vector(v, self.shape[0], self.dtype)[None])[0])
+
+    def column_bounds(self):
+        """Bounds on the errors of the block's columns, those of the whole operator's."""
+        return self.whole.column_bounds()[self.indices]
+
+    def to_dense(self):
+        """The block as a matrix."""
+        return self._rows(np.eye(self.shape[0], dtype=self.dtype))
+
+
+
+class Jacobian(LinearOperator):
+    """The Jacobian ``(N d_out, n)`` of the outputs, row-major over (sample, output). ``J.T`` and ``J.H`` are its transpose."""
+
+    def __init__(self, objective, theta):
+        self.objective = objective
+        self.theta = np.array(objective.model.check_theta(theta), order="C")
+        self._plan = objective._lend_plan()
+        self._plan.bind(self.theta)
+        weakref.finalize(self, objective._take_back, self._plan)
+        super().__init__(objective.dtype, (objective.n_samples * objective.model.sizes[-1], objective.n_params))
+
+    def __reduce__(self):
+        return Jacobian, (self.objective, self.theta)
+
+    def _matvec(self, v):
+        out = np.empty(self.shape[0], self.dtype)
+        self._plan.jacobian(as_vector(v.reshape(-1), self.shape[1], self.dtype), out)
+        return out
+
+    def _rmatvec(self, u):
+        out = np.empty(self.shape[1], self.dtype)
+        self._plan.jacobian(as_vector(u.reshape(-1), self.shape[0], self.dtype), out, True)
+        return out
+
+
+
+def _make(kind, args, n_products):
+    """Unpickle: bind anew, and remember what was spent."""
+    operator = kind(*args)
+    operator.n_products = n_products
+    return operator
+
+
+
+def _as_real(v, dtype, name):
+    v = np.asarray(v)
+    if v.dtype.kind not in "fiub":
+        raise TypeError(f"{name} has dtype {v.dtype}; wanted real numbers")
+    return v
+
+
+
+def as_vector(v, n, dtype, name="v"):
+    """v as a contiguous (n,) of the dtype. NaN and infinity pass: a product propagates them."""
+    v = _as_real(v, dtype, name)
+    if v.shape != (n,):
+        raise ValueError(f"{name} has shape {v.shape}; wanted ({n},)")
+    return np.require(v, dtype, ["C", "A"])
+
+
+
+def as_block(V, n, dtype, threads=1, name="V"):
+    """The columns of V (n, k) as the contiguous rows of a (k, n): V's own memory where that is how it lies, else new memory."""
+    V = _as_real(V, dtype, name)
+    if V.ndim != 2 or V.shape[0] != n:
+        raise ValueError(f"{name} has shape {V.shape}; wanted ({n},) or ({n}, k)")
+    if V.dtype == dtype and V.flags.aligned and not V.T.flags.c_contiguous and not any(s % V.itemsize for s in V.strides):
+        return columns_as_rows(V, np.empty(V.shape[::-1], dtype), threads)
+    return np.require(V.T, dtype, ["C", "A"])
+
+
+
+def _check_out(out, shape, dtype):
+    if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != dtype or not (out.flags.c_contiguous and out.flags.writeable):
+        raise ValueError(f"out is {getattr(out, 'dtype', type(out).__name__)} of shape {np.shape(out)}; "
+                         f"wanted a writeable contiguous {dtype} array of shape {shape}")
+
+
+
+def _layer_indices(model, layers):
+    layers = np.atleast_1d(np.asarray(layers))
+    count = len(model.shapes)
+    if layers.dtype.kind not in "iu" or layers.ndim != 1 or not len(layers):
+        raise TypeError(f"layers is {layers.tolist()!r}; wanted one or more ints from 0 to {count - 1}")
+    if layers.min() < 0 or layers.max() >= count or len(np.unique(layers)) != len(layers):
+        raise ValueError(f"layers is {layers.tolist()}; wanted ints from 0 to {count - 1}, each once")
+    return np.concatenate([np.arange(model.starts[l], model.starts[l + 1]) for l in layers])
+
+
+
+def _check_indices(indices, n):
+    indices = np.asarray(indices)
+    if indices.dtype.kind not in "iu" or indices.ndim != 1 or not len(indices):
+        raise TypeError(f"indices is an array of shape {indices.shape} and dtype {indices.dtype}; wanted a vector of ints")
+    if indices.min() < 0 or indices.max() >= n or len(np.unique(indices)) != len(indices):
+        raise ValueError(f"indices run from {indices.min()} to {indices.max()}; wanted distinct ints from 0 to {n - 1}")
+    return indices.astype(np.intp)
+

@@ -1,0 +1,1 @@
+"""Steps downhill: optimisers, single steps, schedules, the way out of a saddle."""

@@ -1,0 +1,208 @@
+"""SGD, momentum, Nesterov, RMSProp and Adam: full-batch steps, or epochs of mini-batches.
+
+With g the gradient of the batch and a = alpha_t the learning rate of update t = 1, 2, 3, ...:
+
+    sgd         theta -= a g
+    momentum    v = mu v + g                      theta -= a v
+    nesterov    v = mu v + g                      theta -= a (g + mu v)
+    rmsprop     s = rho s + (1 - rho) g^2         theta -= a g / (sqrt(s) + eps)
+    adam        m = b1 m + (1 - b1) g             s = b2 s + (1 - b2) g^2
+                theta -= a (m / (1 - b1^t)) / (sqrt(s / (1 - b2^t)) + eps)
+
+v, m and s start at 0. These are torch's forms. The exponential average of gradients, m = mu m + (1 - mu) g, is
+momentum with its learning rate divided by 1 - mu. A gradient longer than `clip`, where given, is cut to it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .run import Method
+from .schedules import as_schedule
+
+_COMMON = {
+    "learning_rate": None,
+    "schedule": "constant",
+    "delta": None,
+    "hold": None,
+    "batch_size": None,
+    "clip": None,
+    "record_every": 1,
+}
+
+
+def _fraction(value, name):
+    if not (isinstance(value, (int, float, np.floating)) and 0 <= value < 1):
+        raise ValueError(f"{name} must be a number in [0, 1), got {value!r}")
+    return float(value)
+
+
+
+class _FirstOrder(Method):
+    """The loop over updates; a subclass gives `update(g, rate)`, which moves `run.theta` in place."""
+
+    default_rate = 0.1
+    buffers: tuple = ()
+
+    def prepare(self):
+        rate = self.default_rate if self.learning_rate is None else self.learning_rate
+        if callable(rate):
+            self.rate = rate
+        else:
+            if not (isinstance(rate, (int, float, np.number)) and np.isfinite(rate) and rate > 0):
+                raise ValueError(f"learning_rate must be a finite number above 0 or a schedule, got {rate!r}")
+            self.rate = as_schedule(self.schedule, rate, self.delta, self.hold)
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip must be None or a gradient norm above 0, got {self.clip!r}")
+        if isinstance(self.record_every, bool) or int(self.record_every) != self.record_every or self.record_every < 1:
+            raise ValueError(f"record_every must be a whole number of iterations of at least 1, got {self.record_every!r}")
+        self.t = 0
+        self.scratch = np.empty_like(self.run.theta)
+        for name in self.buffers:
+            setattr(self, name, np.zeros_like(self.run.theta))
+        self._prepare_batches()
+
+    def _prepare_batches(self):
+        size = self.batch_size
+        if size is None:
+            return
+        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
+            raise ValueError(f"batch_size must be None or a whole number of rows of at least 1, got {size!r}")
+        ob = self.run.ob
+        if not (hasattr(ob, "batch") and hasattr(ob, "n_samples")):
+            raise ValueError("batch_size needs an objective with batch(rows) and n_samples; this one has no rows")
+        if size >= ob.n_samples:
+            self.batch_size = None
+
+    kept_facts = ("t",)
+
+    @property
+    def kept_arrays(self):
+        return self.buffers
+
+    def step(self):
+        if self.batch_size is None:
+            self._apply(self.run.g)
+        else:
+            self._epoch()
+        if self.batch_size is None or self.run.cut or (self.run.iteration + 1) % self.record_every == 0:
+            self.run.bind()
+        else:
+            self.run.stale = True  # an epoch whose end nobody asked to see
+
+    def _epoch(self):
+        """Every row once, in a new order; the last batch may be smaller and steps as far as the others."""
+        run, size = self.run, self.batch_size
+        order = run.rng.permutation(run.ob.n_samples)
+        for begin in range(0, len(order), size):
+            _, g = run.value_and_gradient(run.theta, run.ob.batch(order[begin : begin + size]))
+            self._apply(g)
+            if run.out_of_budget():
+                break
+
+    def _apply(self, g):
+        self.t += 1
+        if self.clip is not None:
+            norm = float(np.linalg.norm(g))
+            if norm > self.clip:
+                g = g * g.dtype.type(self.clip / norm)
+        self.update(g, self.run.theta.dtype.type(self.rate(self.t)))
+
+    def _descend(self, rate, direction):
+        np.multiply(direction, rate, out=self.scratch)
+        self.run.theta -= self.scratch
+
+
+
+class SGD(_FirstOrder):
+    """theta -= a g."""
+
+    defaults = _COMMON
+
+    def update(self, g, rate):
+        self._descend(rate, g)
+
+
+
+class Momentum(_FirstOrder):
+    """v = mu v + g; theta -= a v."""
+
+    defaults = {**_COMMON, "momentum": 0.9}
+    buffers = ("velocity",)
+
+    def prepare(self):
+        super().prepare()
+        self.momentum = _fraction(self.momentum, "momentum")
+
+    def update(self, g, rate):
+        self.velocity *= g.dtype.type(self.momentum)
+        self.velocity += g
+        self._descend(rate, self.velocity)
+
+
+
+class Nesterov(Momentum):
+    """v = mu v + g; theta -= a (g + mu v)."""
+
+    def update(self, g, rate):
+        mu = g.dtype.type(self.momentum)
+        self.velocity *= mu
+        self.velocity += g
+        np.multiply(self.velocity, mu, out=self.scratch)
+        self.scratch += g
+        self._descend(rate, self.scratch)
+
+
+
+class RMSProp(_FirstOrder):
+    """s = rho s + (1 - rho) g^2; theta -= a g / (sqrt(s) + eps)."""
+
+    defaults = {**_COMMON, "rho": 0.99, "eps": 1e-8}
+    default_rate = 1e-3
+    buffers = ("squares",)
+
+    def prepare(self):
+        super().prepare()
+        self.rho = _fraction(self.rho, "rho")
+
+    def _average_squares(self, g, keep):
+        kind = g.dtype.type
+        np.multiply(g, g, out=self.scratch)
+        self.scratch *= kind(1.0 - keep)
+        self.squares *= kind(keep)
+        self.squares += self.scratch
+
+    def _descend_scaled(self, rate, direction, correction):
+        kind = direction.dtype.type
+        np.multiply(self.squares, kind(correction), out=self.scratch)
+        np.sqrt(self.scratch, out=self.scratch)
+        self.scratch += kind(self.eps)
+        np.divide(direction, self.scratch, out=self.scratch)
+        self.scratch *= rate
+        self.run.theta -= self.scratch
+
+    def update(self, g, rate):
+        self._average_squares(g, self.rho)
+        self._descend_scaled(rate, g, 1.0)
+
+
+
+class Adam(RMSProp):
+    """Kingma and Ba 2015; see the module's table."""
+
+    defaults = {**_COMMON, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+    buffers = ("average", "squares")
+
+    def prepare(self):
+        _FirstOrder.prepare(self)
+        self.beta1, self.beta2 = _fraction(self.beta1, "beta1"), _fraction(self.beta2, "beta2")
+
+    def update(self, g, rate):
+        kind = g.dtype.type
+        np.multiply(g, kind(1.0 - self.beta1), out=self.scratch)
+        self.average *= kind(self.beta1)
+        self.average += self.scratch
+        self._average_squares(g, self.beta2)
+        rate = kind(float(rate) / (1.0 - self.beta1**self.t))
+        self._descend_scaled(rate, self.average, 1.0 / (1.0 - self.beta2**self.t))
+

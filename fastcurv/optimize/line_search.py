@@ -1,0 +1,115 @@
+"""Ways down: the lowest curvature at a point, and the lowest point of a line."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..checks import operator_dtype
+
+
+
+def as_product(op, dtype):
+    """`multiply(v, out)` for an operator with or without `product`."""
+    product = getattr(op, "product", None)
+    if product is not None and operator_dtype(op) == dtype:
+        return product
+
+    def multiply(v, out):
+        out[:] = op @ v
+
+    return multiply
+
+
+
+def rounding_of(v, size):
+    """What rounding does to v'Hv in practice: ``8 sqrt(n) eps ||H||``, `size` standing for ||H||.
+
+    Enough to choose a direction, since the line search then decides; proofs are `classify`'s.
+    """
+    return 8.0 * np.sqrt(len(v)) * float(np.finfo(v.dtype).eps) * size
+
+
+
+def first_length(theta):
+    """Where a line search without any scale of its own begins: a hundredth of theta's length, of 1 at least."""
+    return 0.01 * max(1.0, float(np.linalg.norm(theta)))
+
+
+
+def line_minimum(value, theta, direction, f0, start, refinements=12):
+    """The lowest point found along ``theta + t direction``, t of both signs.
+
+    Each side is searched by doubling from `start` (by quarters towards 0 where that is too long), the better
+    side refined by parabolas and golden sections.
+
+    Returns
+    -------
+    t : float
+        0.0 where no lower value was found.
+    f : float
+    """
+    sides = []
+    for sign in (1.0, -1.0):
+        bracket, f = _along(value, theta, direction * theta.dtype.type(sign), f0, start)
+        if bracket is not None:
+            sides.append((bracket[1][1], sign, bracket, f))
+    if not sides:
+        return 0.0, f0
+    _, sign, bracket, f = min(sides, key=lambda side: side[0])
+    t, lowest = _refined(f, *bracket, refinements)
+    return sign * t, lowest
+
+
+
+def _along(value, theta, direction, f0, start):
+    """Walk along `direction` (sign included): three (t, f) around the lowest value, None where nothing is lower; and f."""
+    trial = np.empty_like(theta)
+
+    def f(t):
+        np.multiply(direction, theta.dtype.type(t), out=trial)
+        np.add(trial, theta, out=trial)
+        found = value(trial)
+        return found if np.isfinite(found) else np.inf
+
+    t, ft, high = start, f(start), None
+    while not ft < f0 and t > 1e-8 * start:
+        high = (t, ft)
+        t *= 0.25
+        ft = f(t)
+    if not ft < f0:
+        return None, f
+    before, further = (0.0, f0), high
+    for _ in range(60 if high is None else 0):
+        further = (2.0 * t, f(2.0 * t))
+        if not further[1] < ft:
+            break
+        small = ft - further[1] < 1e-3 * (f0 - further[1])
+        before, (t, ft) = (t, ft), further
+        if small:  # a slope that levels out: further than this is not downhill but flat
+            further = (2.0 * t, np.inf)
+            break
+    return (before, (t, ft), further), f
+
+
+
+def _refined(f, low, best, high, evaluations):
+    """The lowest of three points (t, f), the middle one lowest, after steps to parabolas' minima and golden sections."""
+    golden = 0.5 * (3.0 - np.sqrt(5.0))
+    for i in range(evaluations):
+        left, right = best[0] - low[0], high[0] - best[0]
+        t = best[0] + golden * right if right > left else best[0] - golden * left
+        if i % 3 != 2 and np.isfinite(low[1]) and np.isfinite(high[1]):
+            a, b = right * (low[1] - best[1]), left * (high[1] - best[1])
+            vertex = best[0] + 0.5 * (right * a - left * b) / (a + b) if a + b > 0 else t
+            if abs(vertex - best[0]) > 1e-9 * best[0] and low[0] < vertex < high[0]:
+                t = vertex
+        new = (t, f(t))
+        if new[1] < best[1]:
+            low, high = (best, high) if new[0] > best[0] else (low, best)
+            best = new
+        elif new[0] > best[0]:
+            high = new
+        else:
+            low = new
+    return best
+

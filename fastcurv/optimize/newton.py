@@ -1,0 +1,342 @@
+"""Newton's method and its cures, all in one Krylov space per point: they differ in the small problem they solve.
+
+With Q the basis of a Krylov space from g, T = Q H Q' and c = Q g, a step is ``s = Q' y`` with
+
+    newton                (T + damping) y = -c                          taken as it is
+    newton-mr             min ||(T; E) y + c||                          line search on the gradient's norm
+    saddle-free-newton    (|T| + damping) y = -c                        damping from the ratio of reductions
+    gauss-newton          (T + damping) y = -c, T from the GGN          the same: Levenberg-Marquardt; at the end from H
+    trust-region          min c'y + y'Ty/2, ||y|| <= radius             radius from the ratio
+    cubic                 min c'y + y'Ty/2 + weight ||y||^3/3           weight from the ratio
+
+The space grows until the residual of the step is below ``min(forcing, sqrt(||g||)) ||g||``, or the next product is not
+worth its price (`Worth`). After a refused step the problem is solved again in the space at hand: a change of radius,
+damping or weight costs no product.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..checks import check_positive, check_positive_int
+from ..krylov.subproblems import KrylovSpace, absolute, cubic, shifted, trust_region
+from ..vectors import norm
+from .run import Method, Worth, reduction_ratio
+from .steps import DENSE_BELOW
+
+SPACE_BYTES = 2**29  # the basis never takes more than this, 8 rows aside
+
+
+class _InSpace(Method):
+    """Grow a space, solve in it, try the step, adapt, try again."""
+
+    curvature = "hessian"
+    leaves_saddles = True
+    defaults = {"forcing": 0.1, "krylov_dim": None, "thrift": 0.5, "sample": None}
+
+    def prepare(self):
+        run = self.run
+        check_positive(self.forcing, "forcing")
+        check_positive(self.thrift, "thrift", zero=True)
+        n = len(run.theta)
+        if self.krylov_dim is None:
+            limit = max(8, min(400, SPACE_BYTES // (n * run.theta.dtype.itemsize)))
+        else:
+            limit = check_positive_int(self.krylov_dim, "krylov_dim")
+        self.limit = min(n, limit)
+        self.space = KrylovSpace(n, run.theta.dtype, self.limit + 2)
+        self.vector = np.empty_like(run.theta)
+
+    def subproblem(self, values, linear):
+        """y in the eigenvectors of T; what H's share of the residual is measured on; whether a bound was met."""
+        raise NotImplementedError
+
+    def adapt(self, ratio, length, bounded):
+        """Move the radius, damping or weight by what a trial step has shown."""
+
+    def tolerance(self):
+        return min(self.forcing, np.sqrt(self.run.gnorm)) * self.space.gamma
+
+    def accepted(self):
+        """Told that the step in `vector` is taken."""
+
+    def solve(self):
+        """The step in the space, grown as far as its residual asks; and the reduction that the model promises."""
+        run, space, wanted = self.run, self.space, self.tolerance()
+        look_at, worth = max(space.m, 1), Worth(self.thrift, run.step_price())
+        while True:
+            while space.m < look_at and not space.exhausted and not (space.m and run.out_of_budget()):
+                space.extend()
+            values, vectors = space.ritz()
+            linear = space.linear_term()
+            y, measured, bounded = self.subproblem(values, linear)
+            gain = -float(linear @ y + 0.5 * (y @ (values * y)))
+            residual = space.residual(vectors @ measured)
+            if residual <= wanted or space.exhausted or space.m >= self.limit or run.out_of_budget():
+                break
+            if worth.spent(space.m, gain):
+                break
+            look_at = min(space.m + 1 + space.m // 8, self.limit)
+        space.combine(vectors @ y, out=self.vector)
+        return y, gain, bounded
+
+    def open_space(self):
+        self.space.start(self.run.operator.product, self.run.g)
+
+    def step(self):
+        run = self.run
+        self.open_space()
+        for _ in range(100):
+            y, predicted, bounded = self.solve()
+            length = float(np.linalg.norm(y))
+            if not (predicted > 0 and np.isfinite(length)):
+                return "the model promises no reduction: the gradient is within rounding of zero"
+            f = run.try_step(self.vector)
+            ratio = reduction_ratio(run.f, f, predicted, run.eps)
+            self.adapt(ratio, length, bounded)
+            if ratio > 1e-4:
+                self.accepted()
+                run.arrive()
+                return None
+            if norm(self.vector) <= run.eps * max(1.0, norm(run.theta)):
+                return "steps have become as short as rounding without lowering the loss"
+            if run.cut:
+                return None
+        return "a hundred trial steps in a row were refused"
+
+
+
+class _Scaled(_InSpace):
+    """Two economies for large networks, whose curvature in different layers differs by orders of magnitude.
+
+    `precondition`: the space is that of ``D H D`` from ``D g``, steps are ``D Q' y``, and lengths, dampings and radii are
+    measured in these coordinates. ``D = r^-1/2``, r the root mean square of Hv over random signs v, which is the norm of
+    H's rows [1]_; averaged over the last 20 points, for one product at each (4 at the first).
+    `warm_start`: the last step is a start vector of the next space, beside the gradient, for one product.
+
+    References
+    ----------
+    .. [1] Z. Yao et al., AdaHessian: an adaptive second order optimizer for machine learning, AAAI 2021.
+    """
+
+    defaults = {**_InSpace.defaults, "precondition": False, "warm_start": False}
+    kept_arrays = ("last", "row_squares")
+
+    def prepare(self):
+        super().prepare()
+        for name in ("precondition", "warm_start"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        self.last = self.row_squares = self.scale = None
+
+    def open_space(self):
+        run = self.run
+        if self.precondition:
+            self._measure_rows()
+        others = [self.last] if self.warm_start and self.last is not None else []
+        if self.scale is None:
+            self.space.start(run.operator.product, run.g, others)
+        else:
+            self.space.start(self._scaled_product, run.g * self.scale, [v / self.scale for v in others])
+
+    def _measure_rows(self):
+        run = self.run
+        first = self.row_squares is None
+        if first:
+            self.row_squares = np.zeros(len(run.theta))
+        Hv = np.empty_like(run.theta)
+        for i in range(4 if first else 1):
+            v = (2 * run.rng.integers(0, 2, len(run.theta)) - 1).astype(run.theta.dtype)
+            run.operator.product(v, Hv)
+            self.row_squares += ((1.0 / (i + 1)) if first else 0.05) * (np.square(Hv, dtype=np.float64) - self.row_squares)
+        mean = float(self.row_squares.mean()) or 1.0
+        self.scale = ((self.row_squares / mean + 1e-6) ** -0.25).astype(run.theta.dtype)
+        self.scaled = np.empty_like(run.theta)
+
+    def _scaled_product(self, v, out):
+        np.multiply(v, self.scale, out=self.scaled)
+        self.run.operator.product(self.scaled, out)
+        out *= self.scale
+
+    def solve(self):
+        found = super().solve()
+        if self.scale is not None:
+            self.vector *= self.scale
+        return found
+
+    def accepted(self):
+        if self.warm_start:
+            self.last = self.vector.copy()
+
+
+
+class TrustRegion(_Scaled):
+    """GLTR: the trust-region problem of the quadratic model, solved in the Krylov space, the hard case included."""
+
+    defaults = {**_Scaled.defaults, "radius": None}
+    kept_facts = ("radius",)
+
+    def prepare(self):
+        super().prepare()
+        if self.radius is None:
+            self.radius = 0.1 * max(1.0, float(np.linalg.norm(self.run.theta)))
+        else:
+            self.radius = check_positive(self.radius, "radius")
+
+    def subproblem(self, values, linear):
+        y, multiplier = trust_region(values, linear, self.radius)
+        return y, y, multiplier > 0
+
+    def adapt(self, ratio, length, bounded):
+        if ratio < 0.25:
+            self.radius = 0.25 * length
+        elif ratio > 0.75 and bounded:
+            self.radius = 2.0 * self.radius
+
+
+
+class Cubic(_Scaled):
+    """Adaptive cubic regularisation (Cartis, Gould and Toint 2011)."""
+
+    defaults = {**_Scaled.defaults, "weight": 1.0}
+    kept_facts = ("weight",)
+
+    def prepare(self):
+        super().prepare()
+        self.weight = check_positive(self.weight, "weight")
+
+    def subproblem(self, values, linear):
+        y, _ = cubic(values, linear, self.weight)
+        return y, y, False
+
+    def adapt(self, ratio, length, bounded):
+        if ratio < 0.1:
+            self.weight *= 3.0
+        elif ratio > 0.9:
+            self.weight = max(self.weight / 3.0, 1e-12)
+
+
+
+class _Damped(_Scaled):
+    """A damping that rises when the model has promised too much and falls when it has kept its word."""
+
+    defaults = {**_Scaled.defaults, "damping": None}
+    kept_facts = ("damping",)
+
+    def prepare(self):
+        super().prepare()
+        if self.damping is not None:
+            self.damping = check_positive(self.damping, "damping")
+
+    def damp(self, values):
+        if self.damping is None:
+            self.damping = 0.1 * float(np.max(np.abs(values))) or 1.0
+        self.size = float(np.max(np.abs(values)))
+        return self.damping
+
+    def adapt(self, ratio, length, bounded):
+        if ratio < 0.25:
+            self.damping *= 4.0
+        elif ratio > 0.75:
+            self.damping = max(self.damping / 3.0, 1e-12 * self.size)
+
+
+
+class SaddleFreeNewton(_Damped):
+    """(|T| + damping) y = -c: Newton's lengths, downhill along every eigenvector (Dauphin et al. 2014)."""
+
+    def subproblem(self, values, linear):
+        y = absolute(values, linear, self.damp(values))
+        return y, np.sign(values) * y, False
+
+
+
+class GaussNewton(_Damped):
+    """Levenberg-Marquardt on the generalised Gauss-Newton matrix, which has no negative curvature; at the end on H.
+
+    Where residuals stay, the GGN's steps only converge linearly. After `SLOW` steps in a row whose model was right but which
+    took less than a thousandth off the loss and did not halve the gradient, the curvature is that of H, in absolute values
+    as in `SaddleFreeNewton`; the GGN is back once a step takes a hundredth off the loss.
+    """
+
+    curvature = "ggn"
+    kept_facts = ("damping", "exact", "slow")
+    SLOW = 3
+
+    def prepare(self):
+        super().prepare()
+        self.exact, self.slow, self.ratio = False, 0, 0.0
+
+    def load(self, arrays, facts):
+        super().load(arrays, facts)
+        if self.exact:
+            self._turn_to("hessian")
+
+    def adapt(self, ratio, length, bounded):
+        super().adapt(ratio, length, bounded)
+        self.ratio = ratio
+
+    def step(self):
+        run, f, gnorm = self.run, self.run.f, self.run.gnorm
+        sentence = super().step()
+        if sentence is None and not run.cut and hasattr(run.ob, "hessian"):
+            fallen = f - run.f
+            small = self.ratio > 0.75 and fallen < 1e-3 * abs(f) and run.gnorm > 0.5 * gnorm
+            self.slow = self.slow + 1 if small else 0
+            if not self.exact and self.slow >= self.SLOW:
+                self._turn_to("hessian")
+            elif self.exact and fallen > 1e-2 * abs(f):
+                self._turn_to("ggn")
+        return sentence
+
+    def _turn_to(self, curvature):
+        """Take the curvature from another matrix from here on."""
+        run = self.run
+        self.exact, run.curvature, spent = curvature == "hessian", curvature, run.n_gradients
+        run.bind()
+        run.n_gradients = spent  # the gradient at this point is known and counted
+
+    def subproblem(self, values, linear):
+        if self.exact:
+            y = absolute(values, linear, self.damp(values))
+            return y, np.sign(values) * y, False
+        y = shifted(np.maximum(values, 0.0), linear, self.damp(values))
+        return y, y, False
+
+
+
+class Newton(_InSpace):
+    """(H + damping) s = -g, the whole step, whatever it does: drawn to the nearest critical point of any kind."""
+
+    leaves_saddles = False
+    defaults = {**_InSpace.defaults, "thrift": 0.0, "damping": 0.0}
+
+    def prepare(self):
+        super().prepare()
+        self.damping = check_positive(self.damping, "damping", zero=True)
+
+    def tolerance(self):
+        exact = len(self.run.theta) <= DENSE_BELOW
+        return 1e-12 * self.run.gnorm if exact else super().tolerance()
+
+    def subproblem(self, values, linear):
+        y = shifted(values, linear, self.damping)
+        return y, y, False
+
+    def step(self):
+        run = self.run
+        self.open_space()
+        y, _, _ = self.solve()
+        f = run.try_step(self.vector)
+        if not np.isfinite(f):
+            return "the Newton step leads to a loss that is not finite"
+        run.arrive()
+        return None
+
+
+
+class DampedNewton(Newton):
+    """Newton with a constant added to every eigenvalue; it stays drawn to saddles whose curvature exceeds it."""
+
+    defaults = {**Newton.defaults, "damping": 1e-3}
+

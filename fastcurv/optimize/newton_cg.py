@@ -1,0 +1,102 @@
+"""Newton-CG with capped conjugate gradients, which turn negative curvature into a step."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..checks import check_positive, check_positive_int
+from ..krylov.capped_cg import Workspace, capped_cg
+from ..vectors import dot, norm
+from .line_search import first_length, line_minimum
+from .run import Method, Worth
+
+
+
+class NewtonCG(Method):
+    """Capped CG, then a line search along what it found.
+
+    The shift is ``eps = sqrt(weight ||g||)``, so that steps become Newton's as the gradient vanishes; `weight`
+    falls after full steps and rises after shortened ones.
+    """
+
+    curvature = "hessian"
+    leaves_saddles = True
+    defaults = {"forcing": 0.5, "thrift": 0.5, "weight": None, "max_cg": None, "sample": None}
+    kept_facts = ("weight", "bound", "reach")
+
+    def prepare(self):
+        check_positive(self.forcing, "forcing")
+        check_positive(self.thrift, "thrift", zero=True)
+        if self.weight is not None:
+            self.weight = check_positive(self.weight, "weight")
+        if self.max_cg is not None:
+            check_positive_int(self.max_cg, "max_cg")
+        self.bound = 0.0
+        self.reach = None
+        self.work = Workspace(len(self.run.theta), self.run.theta.dtype)
+
+    def step(self):
+        run = self.run
+        if self.weight is None:
+            self._first_weight()
+        eps = np.sqrt(self.weight * run.gnorm)
+        tolerance = min(self.forcing, np.sqrt(run.gnorm))
+        d, curvature, self.bound = capped_cg(
+            run.operator.product, run.g, eps, tolerance, self.work,
+            bound=self.bound, max_iter=self.max_cg, stop=run.out_of_budget, worth=Worth(self.thrift, run.step_price()),
+        )  # fmt: skip
+        if curvature is not None:
+            return self._follow(d)
+        return self._descend(d)
+
+    def _first_weight(self):
+        """The shift of the first step is a hundredth of the curvature along the gradient."""
+        run = self.run
+        run.operator.product(run.g, self.work.Hp)
+        self.bound = norm(self.work.Hp) / run.gnorm
+        self.weight = max((0.01 * self.bound) ** 2, 1e-12) / run.gnorm
+
+    def _descend(self, d):
+        """Backtrack from the full step until the loss has fallen by a fraction of what the slope promises."""
+        run = self.run
+        t = self._backtrack(d)
+        if t is None:
+            return self._downhill()
+        self.weight = self.weight * 4.0 if t < 1.0 else max(self.weight * 0.25, 1e-14 * max(self.bound, 1e-6) ** 2)
+        run.arrive()
+        return None
+
+    def _backtrack(self, d):
+        """The fraction of d that lowers the loss enough, left in `run.spare`; None where none does."""
+        run, slope = self.run, dot(self.run.g, d)
+        noise = 10.0 * run.eps * abs(run.f)
+        t = 1.0
+        for _ in range(60 if slope < 0 else 0):
+            f = run.try_step(d, t)
+            if f <= run.f + 1e-4 * t * slope + noise:
+                return t
+            fitted = -0.5 * slope * t * t / (f - run.f - slope * t) if np.isfinite(f) else 0.0
+            t = min(max(fitted, 0.1 * t), 0.5 * t)
+        return None
+
+    def _follow(self, d):
+        """Along negative curvature the best length is not Newton's: search for it, downhill side and other side."""
+        run = self.run
+        d /= d.dtype.type(np.linalg.norm(d))
+        t, f = line_minimum(run.value, run.theta, d, run.f, self.reach or first_length(run.theta), refinements=3)
+        if not f < run.f:
+            return self._downhill()
+        self.reach = abs(t)
+        run.try_step(d, t)
+        run.arrive()
+        return None
+
+    def _downhill(self):
+        """Where the model misleads, at a kink for instance: a step along the gradient, as short as it takes."""
+        run = self.run
+        np.multiply(run.g, run.theta.dtype.type(-1.0 / max(self.bound, 1e-300)), out=self.work.scratch)
+        if self._backtrack(self.work.scratch) is None:
+            return "the line search found no lower value, along the Newton-CG step or the gradient"
+        run.arrive()
+        return None
+

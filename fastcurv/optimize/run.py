@@ -1,0 +1,306 @@
+"""One run of a minimiser: where it is, what it has spent, what it may spend, what it has seen.
+
+A method moves `Run.theta` and asks the run for values, gradients and operators, so that everything it costs is
+counted in one place. A step is either finished or, when the budget ends inside it, marked as cut short.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import time
+
+from ..vectors import norm
+
+
+
+def reduction_ratio(old, new, predicted, eps):
+    """(old - new)/predicted, drawn to 1 where both are within the rounding of the values themselves.
+
+    A value of size L carries an error of the order of ``10 eps |L|``; without this term the last steps of a
+    converging run are refused for noise (Conn, Gould and Toint, Trust-Region Methods, 2000, section 17.4).
+    """
+    if not np.isfinite(new):
+        return -np.inf
+    noise = 10.0 * eps * max(abs(old), abs(new))
+    return (old - new + noise) / (predicted + noise) if predicted + noise > 0 else -np.inf
+
+
+
+class Worth:
+    """Is another product worth its price? The rule that ends inner solves before their residual does.
+
+    A step that costs m products (and `overhead` more to try and to take) promises a reduction `gain` of the model.
+    When the last products have gained less than `thrift` times the average of all, a new step from a new point is
+    the better use of the next one. 0 never ends a solve.
+    """
+
+    def __init__(self, thrift, overhead=3.0):
+        self.thrift, self.overhead = thrift, overhead
+        self.m, self.gain, self.look_at = 0, 0.0, 2
+
+    def spent(self, m, gain):
+        """True after `m` products with a reduction of `gain` where going on is not worth it; judges every eighth more."""
+        if m < self.look_at:
+            return False
+        marginal = (gain - self.gain) * (m + self.overhead)
+        over = self.thrift > 0 and 0 < self.m < m and marginal < self.thrift * gain * (m - self.m)
+        self.m, self.gain, self.look_at = m, gain, m + 1 + m // 8
+        return over
+
+
+
+class CountedOperator:
+    """A symmetric operator that charges its products to a run."""
+
+    def __init__(self, operator, run):
+        self.operator, self.run = operator, run
+        self._product = getattr(operator, "product", None)
+
+    def product(self, v, out):
+        """Write H v into `out`; one product."""
+        self.run.n_products += 1
+        if self._product is not None:
+            self._product(v, out)
+        else:
+            out[:] = self.operator @ v
+        return out
+
+    def release(self):
+        """Let go of the operator, so that its state can be used again for the next one."""
+        self.operator = self._product = None
+
+
+
+class Run:
+    """The shared state of one minimisation.
+
+    Attributes
+    ----------
+    theta, f, g, gnorm
+        The current point, the full objective there, its gradient and the gradient's norm.
+    best, best_score
+        The point with the lowest score seen at a record: the loss, or the validation loss where there is one.
+    history : dict of str to list
+        One entry per record: ``iteration loss gradient_norm products time``, and ``validation``.
+    cut : bool
+        The budget ended inside the current step.
+    """
+
+    def __init__(self, ob, theta, seed, *, curvature=None, sample=None, validation=None, max_time=None, max_products=None):
+        self.ob, self.rng, self.validation = ob, np.random.default_rng(seed), validation
+        self.max_time, self.max_products = max_time, max_products
+        self.curvature, self.operator = curvature, None
+        self.sample, self.rows = sample, None
+        self.theta = theta
+        self.spare = np.empty_like(theta)
+        self.eps = float(np.finfo(theta.dtype).eps)
+        self.n_values = self.n_gradients = self.n_products = self.iteration = 0
+        self.spent, self.started = 0.0, time.perf_counter()
+        self.history = {key: [] for key in ("iteration", "loss", "gradient_norm", "products", "time")}
+        if validation is not None:
+            self.history["validation"] = []
+        self.best, self.best_score, self.since_best = None, np.inf, 0
+        self.best_f = self.best_gnorm = np.inf
+        self.cut = self.stale = False
+
+    # what things cost
+
+    def elapsed(self):
+        """Seconds since the start, those before a resumed checkpoint included."""
+        return self.spent + time.perf_counter() - self.started
+
+    def exhausted(self):
+        """``max_time``, ``max_products`` or None: the budget that has ended."""
+        if self.max_products is not None and self.n_products >= self.max_products:
+            return "max_products"
+        if self.max_time is not None and self.elapsed() >= self.max_time:
+            return "max_time"
+        return None
+
+    def out_of_budget(self):
+        """For the inner loops of a step: has a budget ended? Remembers it in `cut`."""
+        if not self.cut and self.exhausted() is not None:
+            self.cut = True
+        return self.cut
+
+    def value(self, theta):
+        """The objective at `theta`."""
+        self.n_values += 1
+        return float(self.ob.value(theta))
+
+    def value_and_gradient(self, theta, ob=None):
+        """Value and gradient, of the full objective or of `ob`."""
+        self.n_gradients += 1
+        ob = ob or self.ob
+        if hasattr(ob, "value_and_gradient"):
+            f, g = ob.value_and_gradient(theta)
+        else:
+            f, g = ob.value(theta), ob.gradient(theta)
+        return float(f), np.asarray(g, dtype=self.theta.dtype)
+
+    def step_price(self):
+        """What trying and taking a step costs, in products: values and gradients are of all rows, products of a sample."""
+        return 3.0 if self.sample is None else 2.0 + self.ob.n_samples / self.sample
+
+    # where it is
+
+    def bind(self):
+        """Value, gradient and, for methods that use one, the operator at `theta`."""
+        if self.operator is not None:
+            self.operator.release()
+        f = g = None
+        if self.curvature is not None:
+            operator = getattr(self._curved(), self.curvature)(self.theta)
+            self.operator = CountedOperator(operator, self)
+            if self.sample is None:
+                f, g = getattr(operator, "value", None), getattr(operator, "gradient", None)
+        if isinstance(f, (float, np.floating)) and isinstance(g, np.ndarray):
+            self.n_gradients += 1
+            self.f, self.g = float(f), g
+        else:
+            self.f, self.g = self.value_and_gradient(self.theta)
+        self.gnorm = norm(self.g)
+        self.stale = False
+
+    def _curved(self):
+        """The objective whose curvature is used: all of it, or a random sample of its rows."""
+        if self.sample is None:
+            return self.ob
+        if self.rows is None:
+            self.rows = np.sort(self.rng.choice(self.ob.n_samples, self.sample, replace=False))
+        return self.ob.batch(self.rows)
+
+    def arrive(self):
+        """Make `spare` the current point; the old one becomes the spare."""
+        self.theta, self.spare = self.spare, self.theta
+        self.rows = None
+        self.bind()
+
+    def try_step(self, step, scale=1.0):
+        """The objective at ``theta + scale * step``, which is left in `spare`."""
+        np.multiply(step, self.theta.dtype.type(scale), out=self.spare)
+        self.spare += self.theta
+        return self.value(self.spare)
+
+    # what it has seen
+
+    def record(self):
+        """Write down the current point; keep it if it is the best."""
+        entry = {
+            "iteration": self.iteration,
+            "loss": self.f,
+            "gradient_norm": self.gnorm,
+            "products": self.n_products,
+            "time": self.elapsed(),
+        }
+        score = self.f
+        if self.validation is not None:
+            score = entry["validation"] = float(self.validation.value(self.theta))
+        for key, value in entry.items():
+            self.history[key].append(value)
+        if score < self.best_score:
+            self.best = np.array(self.theta) if self.best is None else self.best
+            np.copyto(self.best, self.theta)
+            self.best_score, self.since_best = score, 0
+            self.best_f, self.best_gnorm = self.f, self.gnorm
+        else:
+            self.since_best += 1
+
+    _COUNTS = ("n_values", "n_gradients", "n_products", "iteration", "best_score", "best_f", "best_gnorm", "since_best")
+
+    def state(self):
+        """Everything a resumed run needs but the history: arrays, and facts that JSON can hold."""
+        arrays = {"theta": self.theta.copy()}
+        if self.best is not None:
+            arrays["best"] = self.best.copy()
+        if self.rows is not None:
+            arrays["rows"] = self.rows
+        facts = {key: getattr(self, key) for key in self._COUNTS}
+        facts["elapsed"], facts["records"] = self.elapsed(), len(self.history["loss"])
+        facts["rng"] = _plain(self.rng.bit_generator.state)
+        return arrays, facts
+
+    def past(self, records):
+        """The history up to a number of records, as arrays."""
+        return {"history." + key: np.asarray(values[:records], dtype=np.float64) for key, values in self.history.items()}
+
+    def load(self, arrays, facts):
+        """Continue where `state` and `past` were taken."""
+        np.copyto(self.theta, arrays["theta"])
+        self.best, self.rows = arrays.get("best"), arrays.get("rows")
+        for key in self.history:
+            values = arrays["history." + key].tolist()
+            self.history[key] = [int(value) for value in values] if key in ("iteration", "products") else values
+        for key in self._COUNTS:
+            setattr(self, key, facts[key])
+        self.spent, self.started = facts["elapsed"], time.perf_counter()
+        name = facts["rng"]["bit_generator"]
+        if self.rng.bit_generator.state["bit_generator"] != name:
+            self.rng = np.random.Generator(getattr(np.random, name)())
+        self.rng.bit_generator.state = _restored(facts["rng"])
+
+
+
+def _plain(state):
+    """The state of a bit generator as JSON can hold it."""
+    if isinstance(state, dict):
+        return {key: _plain(value) for key, value in state.items()}
+    if isinstance(state, np.ndarray):
+        return {"array": state.tolist(), "dtype": state.dtype.str}
+    return int(state) if isinstance(state, np.integer) else state
+
+
+
+def _restored(state):
+    if isinstance(state, dict) and "array" in state:
+        return np.array(state["array"], dtype=state["dtype"])
+    if isinstance(state, dict):
+        return {key: _restored(value) for key, value in state.items()}
+    return state
+
+
+
+class Method:
+    """What a minimiser has to be: it moves the run one iteration at a time.
+
+    Class attributes
+    ----------------
+    defaults : dict
+        Its options and their defaults.
+    curvature : str or None
+        The objective's maker of the operator it multiplies with: ``hessian`` or ``ggn``.
+    leaves_saddles : bool
+        Where the gradient vanishes and H has negative curvature, the run follows it and goes on.
+    """
+
+    defaults: dict = {}
+    curvature = None
+    leaves_saddles = False
+
+    def __init__(self, run, **options):
+        self.run = run
+        for name, value in {**self.defaults, **options}.items():
+            setattr(self, name, value)
+        self.prepare()
+
+    def prepare(self):
+        """Check the options, make the buffers."""
+
+    def step(self):
+        """Move the run; None, or the sentence that says why it cannot."""
+        raise NotImplementedError
+
+    #: names of the attributes that a checkpoint must hold
+    kept_arrays: tuple = ()
+    kept_facts: tuple = ()
+
+    def state(self):
+        arrays = {name: np.array(getattr(self, name)) for name in self.kept_arrays if getattr(self, name) is not None}
+        return arrays, {name: getattr(self, name) for name in self.kept_facts}
+
+    def load(self, arrays, facts):
+        for name in self.kept_arrays:
+            setattr(self, name, arrays.get(name))
+        for name in self.kept_facts:
+            setattr(self, name, facts[name])
+

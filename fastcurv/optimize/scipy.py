@@ -1,0 +1,119 @@
+"""The cures as methods of `scipy.optimize.minimize`: ``minimize(fun, x0, jac=True, hessp=..., method=fc.newton_cg)``."""
+
+from __future__ import annotations
+
+from scipy.sparse.linalg import LinearOperator
+import numpy as np
+
+from .minimize import minimize
+
+
+
+class _FunctionObjective:
+    """SciPy's callables behind the protocol of an objective."""
+
+    dtype = np.dtype(np.float64)
+
+    def __init__(self, fun, args, jac, hess, hessp, n):
+        if not callable(jac):
+            raise ValueError("the gradient is missing; wanted jac=True with fun returning (value, gradient), or a callable jac")
+        if not (callable(hess) or callable(hessp)):
+            raise ValueError("the curvature is missing; wanted hessp(x, p), or a callable hess(x)")
+        self.fun, self.args, self.jac, self.hess, self.hessp = fun, args, jac, hess, hessp
+        self.n_params = n
+
+    def value(self, theta):
+        return float(np.squeeze(self.fun(theta, *self.args)))
+
+    def gradient(self, theta):
+        return np.asarray(self.jac(theta, *self.args), dtype=np.float64)
+
+    def value_and_gradient(self, theta):
+        return self.value(theta), self.gradient(theta)
+
+    def hessian(self, theta):
+        n, theta = self.n_params, theta.copy()
+        if callable(self.hessp):
+            def matvec(v):
+                return np.asarray(self.hessp(theta, np.ravel(v), *self.args), dtype=np.float64)
+        else:
+            H = self.hess(theta, *self.args)
+
+            def matvec(v):
+                return np.asarray(H @ np.ravel(v), dtype=np.float64)
+
+        return LinearOperator((n, n), matvec=matvec, rmatvec=matvec, dtype=np.float64)
+
+
+
+def _run(method, fun, x0, args, jac, hess, hessp, bounds, constraints, callback, options):
+    if bounds is not None or (constraints is not None and len(constraints)):
+        raise ValueError(f"{method} is for problems without bounds and constraints")
+    options = dict(options)
+    if "tol" in options:
+        options.setdefault("gtol", options.pop("tol"))
+    if "maxiter" in options:
+        options.setdefault("max_iter", options.pop("maxiter"))
+    options.pop("disp", None)
+    x0 = np.atleast_1d(np.asarray(x0, dtype=np.float64)).ravel()
+    args = args if isinstance(args, tuple) else (args,)
+    ob = _FunctionObjective(fun, args, jac, hess, hessp, len(x0))
+    return minimize(ob, x0, method, callback=callback, **options)
+
+
+
+def newton_cg(fun, x0, args=(), jac=None, hess=None, hessp=None, bounds=None, constraints=(), callback=None, **options):
+    """`minimize`'s ``newton-cg`` in the form that ``scipy.optimize.minimize(method=...)`` calls.
+
+    Parameters
+    ----------
+    fun, x0, args, jac, hess, hessp, callback
+        As SciPy gives them; a gradient, and `hess` or `hessp`, are needed.
+    **options
+        ``tol`` is the gradient norm that counts as zero, ``maxiter`` the number of steps; the others are those of
+        `fastcurv.minimize`.
+
+    Returns
+    -------
+    OptimizeResult
+        `success` is never True on a saddle or a maximum.
+
+    Examples
+    --------
+    >>> import numpy as np, scipy.optimize, fastcurv as fc
+    >>> f = lambda x: (x[0] ** 2 + (x[1] ** 2 - 1) ** 2, np.array([2 * x[0], 4 * x[1] * (x[1] ** 2 - 1)]))
+    >>> hessp = lambda x, p: np.array([2 * p[0], (12 * x[1] ** 2 - 4) * p[1]])
+    >>> found = scipy.optimize.minimize(f, [0.0, 0.0], jac=True, hessp=hessp, method=fc.newton_cg)
+    >>> found.kind, round(found.fun, 12)
+    ('minimum', 0.0)
+    """
+    return _run("newton-cg", fun, x0, args, jac, hess, hessp, bounds, constraints, callback, options)
+
+
+
+def trust_region(fun, x0, args=(), jac=None, hess=None, hessp=None, bounds=None, constraints=(), callback=None, **options):
+    """`minimize`'s ``trust-region`` for ``scipy.optimize.minimize(method=...)``; parameters as for `newton_cg`.
+
+    Examples
+    --------
+    >>> import scipy.optimize as so, fastcurv as fc
+    >>> found = so.minimize(so.rosen, [-1.2, 1.0], jac=so.rosen_der, hess=so.rosen_hess, method=fc.trust_region)
+    >>> found.kind, found.x.round(6)
+    ('minimum', array([1., 1.]))
+    """
+    return _run("trust-region", fun, x0, args, jac, hess, hessp, bounds, constraints, callback, options)
+
+
+
+def saddle_free_newton(fun, x0, args=(), jac=None, hess=None, hessp=None, bounds=None, constraints=(), callback=None, **options):
+    """`minimize`'s ``saddle-free-newton`` for ``scipy.optimize.minimize(method=...)``; parameters as for `newton_cg`.
+
+    Examples
+    --------
+    >>> import scipy.optimize as so, fastcurv as fc
+    >>> found = so.minimize(so.rosen, [-1.2, 1.0], jac=so.rosen_der, hess=so.rosen_hess, method=fc.saddle_free_newton)
+    >>> found.kind, found.x.round(6)
+    ('minimum', array([1., 1.]))
+    """
+    return _run("saddle-free-newton", fun, x0, args, jac, hess, hessp, bounds, constraints, callback, options)
+

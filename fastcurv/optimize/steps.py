@@ -1,0 +1,182 @@
+"""Single steps: Newton's, the saddle-free one, and the way down along negative curvature."""
+
+from __future__ import annotations
+
+import numpy as np
+import warnings
+
+from ..checks import check_positive, check_positive_int, check_symmetric_operator, check_vector, operator_dtype
+from ..krylov.subproblems import KrylovSpace, absolute, shifted
+from .line_search import as_product
+
+DENSE_BELOW = 512  # n products and n^3 flops are then a matter of milliseconds
+
+
+class IndefiniteHessianWarning(UserWarning):
+    """A Newton step was taken where the Hessian has negative curvature.
+
+    Examples
+    --------
+    >>> import warnings, numpy as np, fastcurv as fc
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     step = fc.newton_step(np.diag([1.0, -1.0]), np.ones(2))
+    >>> caught[0].category.__name__
+    'IndefiniteHessianWarning'
+    """
+
+
+
+def _dense(op, n):
+    if hasattr(op, "to_dense"):
+        return np.asarray(op.to_dense(), dtype=np.float64)
+    return np.asarray(op @ np.eye(n, dtype=operator_dtype(op)), dtype=np.float64)
+
+
+
+def _decompose(op, g, k, wanted, residual_of):
+    """Eigenvalues, the gradient in their vectors, a map from coordinates to (n,), and the relative residual.
+
+    Dense where n is small and `k` is None; else a Krylov space from g, grown to `k` rows or until
+    `residual_of(space)` is below `wanted` times ||g||.
+    """
+    n = len(g)
+    if k is None and n <= DENSE_BELOW:
+        matrix = _dense(op, n)
+        values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
+        return values, vectors.T @ g, lambda y: vectors @ y, 0.0
+    dtype = operator_dtype(op)
+    limit = min(n, 400) if k is None else min(n, k)
+    space = KrylovSpace(n, dtype, limit + 1 if limit < n else n)
+    space.start(as_product(op, dtype), g.astype(dtype))
+    residual, look_at = np.inf, 1
+    while not space.exhausted and space.m < limit:
+        space.extend()
+        if k is None and space.m >= look_at:
+            look_at = space.m + 1 + space.m // 4
+            residual = residual_of(space) / space.gamma
+            if residual <= wanted:
+                break
+    residual = residual_of(space) / space.gamma
+    vectors = space.ritz()[1]
+    return space.ritz()[0], space.linear_term(), lambda y: space.combine(vectors @ y), residual
+
+
+
+def _inputs(H, g, damping, k):
+    op = check_symmetric_operator(H, "H")
+    g = check_vector(g, op.shape[0], "g")
+    damping = check_positive(damping, "damping", zero=True)
+    return op, g, damping, k if k is None else check_positive_int(k, "k")
+
+
+
+def newton_step(H, g, damping=0.0, *, k=None, tol=1e-6):
+    """The Newton step ``-(H + damping I)^-1 g``, to be added to theta.
+
+    Newton's method goes to the nearest critical point of the quadratic model, uphill where H has negative
+    curvature: it is drawn to saddles. An `IndefiniteHessianWarning` says so when that is seen.
+
+    Parameters
+    ----------
+    H : LinearOperator or ndarray, shape (n, n)
+        Real symmetric. Up to n = 512 (and `k` None) it is made dense: n products and an eigendecomposition.
+        Beyond, products with a Krylov space from g: at most 400, or `k`.
+    g : ndarray, shape (n,)
+    damping : float
+        Added to every eigenvalue.
+    k : int, optional
+        Dimension of the Krylov space.
+    tol : float
+        Wanted residual ``||(H + damping I) p + g|| / ||g||`` in the Krylov space.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        Directions in which ``H + damping I`` is singular to rounding are left alone.
+
+    Warns
+    -----
+    IndefiniteHessianWarning
+        ``H + damping I`` has negative curvature (seen in the Krylov space, where that is used).
+    RuntimeWarning
+        The Krylov space ended before `tol` was met.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> H, g = np.diag([2.0, 4.0]), np.array([2.0, 2.0])
+    >>> fc.newton_step(H, g)
+    array([-1. , -0.5])
+    """
+    op, g, damping, k = _inputs(H, g, damping, k)
+    if not np.any(g):
+        return np.zeros_like(g)
+
+    def residual_of(space):
+        values, vectors = space.ritz()
+        return space.residual(vectors @ shifted(values, space.linear_term(), damping))
+
+    values, linear, lift, residual = _decompose(op, g, k, tol, residual_of)
+    lowest = float(values[0]) + damping
+    if lowest < -1e-12 * float(np.max(np.abs(values))):
+        warnings.warn(
+            f"The {'damped ' if damping else ''}Hessian is indefinite (it has curvature {lowest:.3g}): the Newton step may climb "
+            "and is drawn to saddles; use saddle_free_newton_step, or escape.",
+            IndefiniteHessianWarning,
+            stacklevel=2,
+        )
+    if k is None and residual > tol:
+        warnings.warn(
+            f"The Newton step was solved to a relative residual of {residual:.1e}, not {tol:.1e}; raise damping or k.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return lift(shifted(values, linear, damping)).astype(g.dtype, copy=False)
+
+
+
+def saddle_free_newton_step(H, g, k=None, damping=1e-3):
+    """The saddle-free Newton step ``-(|H| + damping I)^-1 g``: Newton's lengths, downhill in every direction.
+
+    ``|H|`` has H's eigenvectors and the absolute values of its eigenvalues. In a Krylov space ``K`` from g the
+    step is ``-Q' (|T| + damping)^-1 Q g``. Since g lies in K, its complement receives no step; what K has not
+    resolved is lumped in Ritz values of mean curvature, and `damping` bounds every step by ``||g||/damping``.
+
+    Parameters
+    ----------
+    H : LinearOperator or ndarray, shape (n, n)
+        Real symmetric.
+    g : ndarray, shape (n,)
+    k : int, optional
+        Krylov dimension, and the number of products. None: dense up to n = 512, above that as many products
+        (at most 400) as a relative residual of 1e-3 takes.
+    damping : float
+        Above 0 where H may be singular.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+
+    References
+    ----------
+    .. [1] Y. Dauphin et al., Identifying and attacking the saddle point problem in high-dimensional non-convex
+       optimization, NeurIPS 2014.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> fc.saddle_free_newton_step(np.diag([2.0, -4.0]), np.array([2.0, 2.0]), damping=0.0)
+    array([-1. , -0.5])
+    """
+    op, g, damping, k = _inputs(H, g, damping, k)
+    if not np.any(g):
+        return np.zeros_like(g)
+
+    def residual_of(space):
+        values, vectors = space.ritz()
+        return space.residual(vectors @ (np.sign(values) * absolute(values, space.linear_term(), damping)))
+
+    values, linear, lift, _ = _decompose(op, g, k, 1e-3, residual_of)
+    return lift(absolute(values, linear, damping)).astype(g.dtype, copy=False)
+

@@ -1,0 +1,43 @@
+"""Pictures, drawn with matplotlib (an extra), which is imported when the first one is drawn."""
+
+from .curve import curve
+from .decision import decision_regions
+from .spectrum import density, eigenvalues
+from .style import (
+    BLUE,
+    CYCLE,
+    GREEN,
+    GREY,
+    MARKERS,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    YELLOW,
+    mark,
+    new_axes,
+    new_figure,
+)
+from .surface import plane, surface
+
+__all__ = [
+    "BLUE",
+    "CYCLE",
+    "GREEN",
+    "GREY",
+    "MARKERS",
+    "ORANGE",
+    "PURPLE",
+    "RED",
+    "SKY",
+    "YELLOW",
+    "curve",
+    "decision_regions",
+    "density",
+    "eigenvalues",
+    "mark",
+    "new_axes",
+    "new_figure",
+    "plane",
+    "surface",
+]

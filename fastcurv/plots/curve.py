@@ -1,0 +1,33 @@
+"""Curves of something against steps, time or size."""
+
+import numpy as np
+
+from .style import CYCLE, _with_legend, new_axes
+
+
+
+def curve(x, y, ax=None, *, label=None, color=None, xlabel=None, ylabel=None, log=True):
+    """A training curve: ``y`` against ``x``, on a logarithmic axis where ``y`` is positive.
+
+    Parameters
+    ----------
+    x, y : (k,) arrays
+    ax : matplotlib Axes or None
+    label, color, xlabel, ylabel : str or None
+    log : bool
+        Whether a logarithmic vertical axis is wanted.
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    ax = new_axes(ax)
+    y = np.asarray(y, dtype=float)
+    color = CYCLE[len(ax.lines) % len(CYCLE)] if color is None else color
+    ax.plot(x, y, lw=1.6, label=label, color=color)
+    if log and np.all(y[np.isfinite(y)] > 0):
+        ax.set_yscale("log")
+    ax.set_xlabel(xlabel or ax.get_xlabel())
+    ax.set_ylabel(ylabel or ax.get_ylabel())
+    return _with_legend(ax, label)
+

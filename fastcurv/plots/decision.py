@@ -1,0 +1,45 @@
+"""Decision regions in a plane of two inputs."""
+
+import numpy as np
+
+from .style import CYCLE, new_axes
+
+
+
+def decision_regions(predict, X, y, ax=None, *, n=121, title=None):
+    """The regions a classifier of two features decides for, and the samples on them.
+
+    Parameters
+    ----------
+    predict : callable
+        ``predict(X)`` with X (m, 2) gives m integer classes, or m numbers whose sign decides.
+    X : (N, 2) array
+    y : (N,) array of integer classes
+    ax : matplotlib Axes or None
+    n : int
+        Grid points along each axis.
+    title : str or None
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    ax = new_axes(ax, figsize=(4.0, 4.0))
+    low, high = X.min(axis=0), X.max(axis=0)
+    margin = 0.08 * (high - low)
+    x0, x1 = (np.linspace(low[i] - margin[i], high[i] + margin[i], n) for i in (0, 1))
+    grid = np.stack(np.meshgrid(x0, x1), axis=-1).reshape(-1, 2)
+    decided = np.asarray(predict(grid))
+    if decided.dtype.kind == "f":
+        decided = (decided.ravel() > 0).astype(int)
+    classes = np.unique(y)
+    edges = np.concatenate([classes - 0.5, [classes[-1] + 0.5]])
+    ax.contourf(x0, x1, decided.reshape(n, n), levels=edges, colors=CYCLE[: classes.size], alpha=0.3)
+    for c, color, marker in zip(classes, CYCLE, "os^vDXP"):
+        ax.plot(*X[y == c].T, marker, ms=3, color=color, mec="white", mew=0.3)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    if title:
+        ax.set_title(title, fontsize=9)
+    return ax
+

@@ -1,0 +1,69 @@
+"""Colours, axes and legends that all pictures share."""
+
+
+
+BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW, GREY = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    "#F0E442",
+    "#6E6E6E",
+)
+CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY)
+MARKERS = {
+    "minimum": ("o", GREEN),
+    "maximum": ("^", RED),
+    "saddle": ("X", ORANGE),
+    "degenerate": ("s", PURPLE),
+    "not_critical": (".", GREY),
+    "undecided": ("D", SKY),
+}
+
+
+def new_axes(ax=None, *, figsize=(6.4, 4.0), **subplot):
+    """``ax`` itself, or the only Axes of a new figure that belongs to no window.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes or None
+    figsize : (float, float)
+        Inches, for a new figure.
+    **subplot
+        Passed to ``Figure.add_subplot``.
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    if ax is not None:
+        return ax
+    return new_figure(figsize).add_subplot(**subplot)
+
+
+
+def new_figure(figsize=(6.4, 4.0)):
+    """A figure made without pyplot: nothing global, no window, safe in threads and without a display."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("pictures need matplotlib: pip install matplotlib") from error
+    return Figure(figsize=figsize, layout="constrained")
+
+
+
+def mark(ax, x, y, kind, label=None):
+    """Put a critical point on a picture, with the marker and colour of its kind."""
+    marker, color = MARKERS[kind]
+    ax.plot([x], [y], marker, color=color, mec="white", ms=9, ls="none", label=label, zorder=5)
+    return _with_legend(ax, label)
+
+
+
+def _with_legend(ax, label):
+    if label is not None:
+        ax.legend(frameon=False)
+    return ax
+

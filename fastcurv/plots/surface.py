@@ -1,0 +1,71 @@
+"""A loss over one plane of parameters."""
+
+import numpy as np
+
+from .style import new_axes
+
+
+
+def surface(function, xlim, ylim, ax=None, *, n=81, levels=24, log=False, xlabel="x", ylabel="y"):
+    """Level lines of a function of two numbers.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(x, y) -> float``, called at each point of an n by n grid.
+    xlim, ylim : (float, float)
+    ax : matplotlib Axes or None
+    n, levels : int
+        Grid points along each axis, and number of levels.
+    log : bool
+        Whether levels are spread evenly over the logarithm; for functions that stay positive.
+    xlabel, ylabel : str
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    ax = new_axes(ax, figsize=(5.6, 4.6))
+    x, y = np.linspace(*xlim, n), np.linspace(*ylim, n)
+    z = np.array([[function(a, b) for a in x] for b in y], dtype=float)
+    if log:
+        z = np.log10(np.maximum(z, z.max() * 1e-12))
+    filled = ax.contourf(x, y, z, levels=levels, cmap="cividis")
+    ax.contour(x, y, z, levels=levels, colors="white", linewidths=0.3, alpha=0.6)
+    bar = ax.figure.colorbar(filled, ax=ax)
+    bar.set_label("log10 of the loss" if log else "loss")
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    return ax
+
+
+
+def plane(objective, theta, first, second, radius=1.0, ax=None, **options):
+    """The loss on the plane through ``theta`` along two directions; costs one forward pass per grid point.
+
+    Parameters
+    ----------
+    objective : has ``value(theta)``
+    theta, first, second : (n,) arrays
+        The second direction is made orthogonal to the first; both are scaled to unit length.
+    radius : float or (float, float)
+        Half width of the picture along each direction.
+    ax : matplotlib Axes or None
+    **options
+        As for `surface`.
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    theta = np.asarray(theta, dtype=float)
+    u = np.asarray(first, dtype=float) / np.linalg.norm(first)
+    w = np.asarray(second, dtype=float)
+    w = w - u * (u @ w)
+    w = w / np.linalg.norm(w)
+    rx, ry = np.broadcast_to(radius, 2)
+    options = {"n": 41, "xlabel": "along the first direction", "ylabel": "along the second"} | options
+    return surface(
+        lambda a, b: objective.value(theta + a * u + b * w), (-rx, rx), (-ry, ry), ax, **options
+    )
+

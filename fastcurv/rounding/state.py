@@ -1,0 +1,77 @@
+"""The state at theta with its errors: forward and backward of `fastcurv.rounding`."""
+
+import numpy as np
+
+from .arithmetic import Chain, Phi, stack_norms
+from .losses import LossRows
+
+
+
+class State:
+    """What is kept at theta for some rows, each thing with its `Err`: a (below each layer), p, q, eq and d."""
+
+    def __init__(self, rounding, rows):
+        self.R, self.rows, L = rounding, rows, len(rounding.W)
+        self.a, self.da = [rounding.ob.X[rows].astype(float)], [None]
+        self.phi, self.d, self.dd, self.eq, self.deq = [], [None] * L, [None] * L, [None] * L, [None] * L
+        self.forward()
+        self.backward()
+
+    def forward(self):
+        """z = a W' + b;  a = phi(z) [+ the layer's input]."""
+        R = self.R
+        self.kappa, products = ({} if R.joint else None), {}
+        chain = Chain(self.kappa)
+        for l, (W, b) in enumerate(zip(R.W, R.b)):
+            a, da = self.a[l], self.da[l]
+            z = a @ W.A.T + b
+            size = (np.abs(a) if da is None else np.abs(a) + da.E) @ W.abs.T + np.abs(b)
+            local = R.local(size, W.A.shape[1], 1)
+            dz = local if da is None else local + da.across(W)
+            if l == len(R.W) - 1:
+                break
+            phi = Phi(R.names[l], z, dz, R.arithmetic, R.skips[l], local)
+            self.phi.append(phi)
+            above, error, fresh = phi.a, phi.da, phi.fresh
+            if R.skips[l]:
+                above = above + a
+                error, rounded = R.sum_rounded(above, error, da)
+                fresh = fresh + rounded
+            if R.joint:
+                self.join(products, l)
+            self.a.append(above)
+            self.da.append(chain.cap(l + 1, error, fresh))
+        weight = R.ob.sample_weight
+        self.loss = LossRows(R.ob.loss, z, dz, np.asarray(R.ob.y[self.rows], None if R.ob.y.dtype.kind == "i" else float),
+                             None if weight is None else weight[self.rows], R.ob.divisor, R.arithmetic)
+
+    def join(self, products, l):
+        """Layer l, ``D W [+ I]`` for each row, joins the products of those below it; their norms are noted."""
+        W, p = self.R.W[l].A, self.phi[l].p
+        for i, K in products.items():
+            above = W @ K if p is None else p[:, :, None] * (W @ K)
+            products[i] = above + K if self.R.skips[l] else above
+            self.kappa[i, l + 1] = stack_norms(products[i])
+        products[l + 1] = np.eye(len(W))[None]
+
+    def backward(self):
+        """e_below = delta W [+ e];  delta = e * phi';  e * phi''."""
+        R, L = self.R, len(self.R.W)
+        chain, new = Chain(self.kappa), 0.0
+        self.d[-1], self.dd[-1], e, de = self.loss.d, self.loss.dd, None, None
+        for l in range(L - 1, 0, -1):
+            W, d, dd = R.W[l], self.d[l], self.dd[l]
+            size = (np.abs(d) + dd.E) @ W.abs
+            below, local, carried = d @ W.A, R.local(size, W.A.shape[0], 1), dd.back(W)
+            error, fresh = local + carried, local.nu + (carried.nu if e is None else W.norm * new)
+            if R.skips[l]:
+                below = below + e
+                error, rounded = R.sum_rounded(below, error, de)
+                fresh = fresh + rounded
+            e, de, phi = below, chain.cap(l, error, fresh), self.phi[l - 1]
+            self.d[l - 1], self.dd[l - 1], new = R.times(e, de, phi.p, phi.dp)
+            if phi.derived:
+                self.eq[l - 1], self.deq[l - 1] = phi.bent(self.d[l - 1], self.dd[l - 1], R.arithmetic.u)
+            elif phi.q is not None:
+                self.eq[l - 1], self.deq[l - 1], _ = R.times(e, de, phi.q, phi.dq)
+

@@ -1,0 +1,1 @@
+"""Spectra: extreme eigenpairs, densities, traces, inertia."""

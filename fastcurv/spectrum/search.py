@@ -1,0 +1,240 @@
+"""The search for extreme eigenpairs: thick-restarted block Lanczos with locking and a probe for missed copies."""
+
+import numpy as np
+
+from ..interrupts import deferred_interrupts
+from ..krylov.basis import combine
+from ..krylov.ritz import bounds, decompose, kept_at_restart, ritz_pairs, sides
+from .eigsh import PROBE_SHARE
+from .results import Eigenpairs
+
+LARGEST_BLOCK = 8
+
+
+class Search:
+    """From a start to k converged pairs: grow, look, restart, probe; stops at a budget or at Ctrl-C."""
+
+    def __init__(self, run, k, which, tol, relative, max_products, rng, probe, shown):
+        self.run, self.k, self.which, self.tol, self.relative = run, k, which, tol, relative
+        self.max_products, self.rng, self.probe, self.shown = max_products, rng, probe, shown
+        self.block, self.next_look, self.last = 1, 0, None
+        self.settled = None  # the pairs that a probe is testing, as (theta, bounds) of the first k rows
+        self.probe_until, self.probed, self.interrupted = 0, False, False
+
+    def solve(self, start=None):
+        """Run to the end and return Eigenpairs."""
+        with deferred_interrupts() as stop:
+            self.stop = stop
+            try:
+                self._start(start)
+                self._grow()
+                for _ in range(3):
+                    if not self._confirm():
+                        break
+                    self._grow()
+            except KeyboardInterrupt:
+                self.interrupted = True
+            if self.run.m == 0:
+                raise KeyboardInterrupt
+            return self._result()
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    def _start(self, start):
+        run = self.run
+        if start is not None:
+            if run.insert(start[:run.capacity]) == 0:
+                raise ValueError("v0 is zero, or lies in the span of against; wanted a start with a part outside it")
+        else:
+            run.insert_random(self.rng)
+
+    def _spent(self):
+        return self.run.n_products + max(1, self.run.p) > self.max_products
+
+    def _grow(self):
+        """Until the wanted pairs are converged, the budget is spent or the space is exhausted."""
+        run = self.run
+        while True:
+            if self.stop():
+                self.interrupted = True
+                return
+            if run.p == 0 and run.m < run.dimension:
+                if self._look():
+                    return
+                if run.p == 0 and not self._make_room():
+                    self.probed = self.settled is not None
+                    return
+                if run.p == 0:
+                    run.insert_random(self.rng, self.block)
+            if run.m >= run.dimension or self._spent():
+                return
+            if run.full and self.settled is not None:
+                self.probed = True
+                return
+            if run.full:
+                self._restart()
+            before = run.n_products
+            run.step()
+            self.shown.update(run.n_products - before)
+            if run.p and run.m >= self.next_look and self._look():
+                return
+
+    def _make_room(self):
+        """Room for a fresh start next to the basis; False where even a restart gives none."""
+        run = self.run
+        if run.m + 2 * self.block > run.capacity + 1 and run.capacity < run.dimension:
+            if self.settled is not None:
+                return False
+            self._restart()
+        return run.m < run.dimension
+
+    def _restart(self):
+        run = self.run
+        theta, S = decompose(run)
+        room = run.capacity + 1 - 3 * max(run.p, self.block)
+        keep = kept_at_restart(theta, self.k, self.which, max(room, 1))
+        run.restart(theta[keep], S[:, keep])
+        self.next_look, self.last = run.m + 1, None
+
+    def _look(self):
+        """Compare the wanted Ritz pairs with the tolerance; True where all is done."""
+        run = self.run
+        if run.m < min(self.k, run.dimension):
+            self.next_look = self.k
+            return False
+        theta, S, residuals = ritz_pairs(run, self.k, self.which)
+        target = max(self.tol * run.scale, 2 * run.noise)
+        if self.settled is not None:
+            return self._look_probe(theta, target)
+        excess = self._excess(theta, S, residuals)
+        worst = float(excess.max())
+        self.shown.note(f"{int((excess <= 1).sum())} of {self.k} converged")
+        if not worst <= 1:
+            self._schedule(worst)
+            if run.m == self.k and run.p > 1:
+                run.narrow_block(run.coupling() @ S[:, excess > 1])
+            return False
+        steps = self._probe_steps(theta, target)
+        if not steps:
+            return True
+        self._begin_probe(theta, S, steps)
+        return False
+
+    def _targets(self, theta):
+        """What each residual may be: the tolerance, but no less than twice the rounding seen."""
+        run = self.run
+        size = run.scale if self.relative == "scale" else np.maximum(np.abs(theta), run.eps**(2 / 3) * run.scale)
+        return self.tol * np.broadcast_to(size, theta.shape)
+
+    def _excess(self, theta, S, residuals):
+        """Residuals over what they may be; what more products cannot mend counts for at most half of that."""
+        run = self.run
+        targets = np.maximum(self._targets(theta), 2 * run.noise)
+        allowed = targets - np.minimum(bounds(run, S, residuals) - residuals, targets / 2)
+        return np.divide(residuals, allowed, out=np.where(residuals > 0, np.inf, 0.0), where=allowed > 0)
+
+    def _schedule(self, excess):
+        """Look again when the residuals, falling as they did, are due; at most an eighth of the basis from now, near the
+        end a 24th: what is spent past convergence is spent for nothing."""
+        m = self.run.m
+        ahead = max(2, m // (8 if excess > 30 else 24))
+        if self.last is not None and excess < self.last[1]:
+            rate = np.log(self.last[1] / excess) / (m - self.last[0])
+            ahead = min(ahead, max(1, int(0.7 * np.log(excess) / rate)))
+        self.last = (m, excess)
+        self.next_look = m + ahead
+
+    # -- probes for missed copies -------------------------------------------------------------------------------------
+
+    def _probe_steps(self, theta, target):
+        """How many steps from a random start would show a copy of a wanted value, were there one; 0: no need.
+
+        A copy matters where it would push out the innermost wanted value. The number is that of Kuczynski and
+        Wozniakowski's bound for a risk of 5%, and at most a share of what was spent; none where that share could not
+        show a copy of even the outermost value.
+        """
+        run = self.run
+        if not self.probe or run.m >= run.dimension:
+            return 0
+        gaps = np.concatenate(sides(theta, self.k, self.which))
+        gaps = gaps[gaps > 2 * target]
+        self.probed = not len(gaps)
+        if self.probed:
+            return 0
+        spread = max(np.ptp(theta), np.abs(theta).max())
+        least, steps = (0.5 * (1 + np.log(33 * run.n**0.5) / (gap / spread)**0.5) for gap in (gaps.max(), gaps.min()))
+        cap = max(4, run.n_products // (PROBE_SHARE * self.block))
+        if least > 2 * cap:
+            return 0
+        room = min(run.capacity + 1 - 2 * self.block, run.dimension) - len(theta)
+        return max(0, int(min(np.ceil(steps), cap, room)))
+
+    def _begin_probe(self, theta, S, steps):
+        """Set the converged pairs aside as the basis and start again in their complement."""
+        run = self.run
+        _, _, residuals = ritz_pairs(run, self.k, self.which)
+        limits = bounds(run, S, residuals)
+        run.restart(theta, S, keep_block=False)
+        self.settled = (theta, limits)
+        run.insert_random(self.rng, self.block)
+        self.probe_until = run.m + steps * self.block
+        self.next_look = run.m + max(2, steps // 3) * self.block
+
+    def _look_probe(self, theta, target):
+        """True where the probe ended without a change; back to the search, in larger blocks, where it found one."""
+        run = self.run
+        if np.abs(theta - self.settled[0]).max() > target:
+            self.settled, self.last = None, None
+            self.block = min(2 * self.block, LARGEST_BLOCK, max(1, (run.capacity - self.k) // 3))
+            self.next_look = run.m + 2
+            return False
+        if run.p == 0 or run.m >= self.probe_until:
+            self.probed = True
+            return True
+        self.next_look = min(run.m + max(2, run.m // 8), self.probe_until)
+        return False
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def _final(self):
+        """Values, vectors as rows, and bounds of the residuals, from what is in the basis now."""
+        run = self.run
+        if self.settled is not None:
+            theta, limits = self.settled
+            return theta, run.rows[:len(theta)].copy(), limits
+        run.reorthogonalise()
+        theta, S, residuals = ritz_pairs(run, self.k, self.which)
+        return theta, combine(run.rows[:run.m], S), bounds(run, S, residuals)
+
+    def _confirm(self):
+        """Measure the residuals by products where their bounds are too coarse; True where the search must go on."""
+        run = self.run
+        if self.interrupted or run.n_products + self.k > self.max_products:
+            return False
+        theta, rows, limits = self._final()
+        if self.settled is None:
+            values, S, known = ritz_pairs(run, self.k, self.which)
+            if (self._excess(values, S, known) > 1).any():
+                return False
+        if (limits <= self._targets(theta)).all():
+            return False
+        self.settled = None
+        run.reset()
+        run.insert(rows)
+        run.step()
+        self.shown.update(run.m)
+        theta, S, residuals = ritz_pairs(run, self.k, self.which)
+        if run.p == 0 or (bounds(run, S, residuals) <= self._targets(theta)).all():
+            return False
+        run.narrow_block(run.coupling() @ S)
+        self.probe, self.next_look, self.last = False, run.m + 1, None
+        return True
+
+    def _result(self):
+        run = self.run
+        theta, rows, limits = self._final()
+        return Eigenpairs(values=theta, vectors=rows.T, residuals=limits, converged=limits <= self._targets(theta),
+                          n_products=run.n_products, scale=run.scale, tol=self.tol,
+                          probed=self.probed or run.m >= run.dimension,
+                          interrupted=self.interrupted)
+

@@ -1,0 +1,1 @@
+"""What the architecture alone tells: layers, symmetries, equivalent parameters. NumPy only."""

@@ -1,0 +1,104 @@
+"""Other thetas with the same function: a network is not identifiable from what it computes.
+
+The loss is the same at all of them; permutations and sign flips are orthogonal and keep the spectrum too. Hidden layers
+count from 0.
+"""
+
+import numpy as np
+
+from ..checks import check_positive, check_vector
+from .parameters import in_skip, layers_of, norms_of
+
+
+
+def _hidden(model, layer):
+    if isinstance(layer, bool) or not isinstance(layer, (int, np.integer)):
+        raise TypeError(f"layer is {layer!r}; wanted the number of a hidden layer, an int")
+    n_hidden = len(model.sizes) - 2
+    if not 0 <= layer < n_hidden:
+        raise ValueError(f"layer is {layer}; wanted a hidden layer, 0 to {n_hidden - 1}")
+    if in_skip(model, layer):
+        raise ValueError(f"hidden layer {layer} is tied to its neighbours by a skip connection; wanted one that is not")
+    return int(layer)
+
+
+
+def _copy(model, theta):
+    theta = np.array(theta, dtype=model.dtype)
+    check_vector(theta, model.n_params, "theta")
+    return theta, layers_of(model, theta)
+
+
+
+def permute_hidden(model, theta, layer, order):
+    """Another theta with the same function: the units of hidden layer `layer` in the order `order`.
+
+    Examples
+    --------
+    >>> from fastcurv.reference import ReferenceModel
+    >>> model = ReferenceModel([1, 2, 1], bias=False)
+    >>> permute_hidden(model, [1.0, 2.0, 3.0, 4.0], 0, [1, 0])
+    array([2., 1., 4., 3.])
+    """
+    layer = _hidden(model, layer)
+    order = np.asarray(order)
+    width = model.sizes[layer + 1]
+    if order.shape != (width,) or sorted(order.tolist()) != list(range(width)):
+        raise ValueError(f"order is {order.tolist()}; wanted a permutation of 0 to {width - 1}")
+    theta, layers = _copy(model, theta)
+    (W, b), (W_out, _) = layers[layer], layers[layer + 1]
+    for part in (W, b, *(norms_of(model, theta)[layer] or ())):
+        if part is not None:
+            part[...] = part[order]
+    W_out[...] = W_out[:, order]
+    return theta
+
+
+
+def flip_tanh(model, theta, layer, units):
+    """Another theta with the same function: the signs of `units` turned, incoming and outgoing.
+
+    Examples
+    --------
+    >>> from fastcurv.reference import ReferenceModel
+    >>> flip_tanh(ReferenceModel([1, 2, 1], bias=False), [1.0, 2.0, 3.0, 4.0], 0, [1])
+    array([ 1., -2.,  3., -4.])
+    """
+    layer = _hidden(model, layer)
+    if model.activation[layer] not in ("tanh", "identity"):
+        raise ValueError(f"hidden layer {layer} is {model.activation[layer]}; wanted an odd activation, tanh or identity")
+    return _scaled(model, theta, layer, units, -1.0)
+
+
+
+def rescale_relu(model, theta, layer, units, factor):
+    """Another theta with the same function: incoming weights of `units` times `factor` > 0, outgoing ones divided by it.
+
+    Of a normalised layer gamma and beta are scaled.
+
+    Examples
+    --------
+    >>> from fastcurv.reference import ReferenceModel
+    >>> rescale_relu(ReferenceModel([1, 2, 1], "relu", bias=False), [1.0, 2.0, 3.0, 4.0], 0, [0], 2.0)
+    array([2. , 2. , 1.5, 4. ])
+    """
+    layer = _hidden(model, layer)
+    if model.activation[layer] not in ("relu", "leaky_relu", "identity"):
+        raise ValueError(f"hidden layer {layer} is {model.activation[layer]}; wanted relu, leaky_relu or identity")
+    return _scaled(model, theta, layer, units, check_positive(factor, "factor"))
+
+
+
+def _scaled(model, theta, layer, units, factor):
+    width = model.sizes[layer + 1]
+    units = np.unique(np.atleast_1d(np.asarray(units, dtype=int)))
+    if units.size and not (0 <= units[0] and units[-1] < width):
+        raise ValueError(f"units are {units.tolist()}; wanted numbers from 0 to {width - 1}")
+    theta, layers = _copy(model, theta)
+    (W, b), (W_out, _) = layers[layer], layers[layer + 1]
+    for part in norms_of(model, theta)[layer] or (W, b):        # a normalised unit does not feel the size of its W
+        if part is not None:
+            part[units] *= factor
+    W_out[:, units] /= factor
+    return theta
+

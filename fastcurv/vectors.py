@@ -1,0 +1,28 @@
+"""Sweeps over vectors kept as rows: the engine's kernels and threads for algorithms that know no
+network.
+
+`project_rows(Q, W)` gives ``W Q'`` in float64, `subtract_rows(Q, W, C)` makes ``W -= C Q`` in place
+and gives the squared norms of the new rows. Both read the basis once, and their bits do not depend
+on the number of threads. `dot` and `norm` are those of one long vector: BLAS would wake threads of
+its own, which go on spinning beside the engine's next product.
+"""
+
+import numpy as np
+
+from ._engine import project_rows, subtract_rows
+
+__all__ = ["dot", "norm", "project_rows", "subtract_rows"]
+
+SHORT = 8192  # numbers that BLAS multiplies on one thread, and faster than a call of ours
+
+
+def dot(x, y):
+    """``<x, y>``, for two vectors of one dtype; long ones summed in float64."""
+    if len(x) < SHORT or not (x.dtype == y.dtype and x.flags.c_contiguous and y.flags.c_contiguous):
+        return float(np.dot(x, y))
+    return float(project_rows(x[None], y[None])[0, 0])
+
+
+def norm(x):
+    """``||x||``."""
+    return float(np.linalg.norm(x)) if len(x) < SHORT else float(np.sqrt(dot(x, x)))

@@ -1,0 +1,155 @@
+"""The shell command, from its arguments to the files it leaves."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+
+from fastcurv.cli.parser import build_parser, main  # noqa: E402
+from fastcurv.cli.recipe import Recipe, load_run, save_run  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A small network on iris, saved by the command itself."""
+    path = tmp_path_factory.mktemp("run") / "theta.npz"
+    status = main(["train", "iris", "--hidden", "4", "--l2", "1e-2", "--epochs", "20", "--quiet", "--out", str(path)])
+    assert status == 0
+    return path
+
+
+def test_help_names_every_command():
+    text = build_parser().format_help()
+    for command in ("demo", "train", "spectrum", "classify", "report", "bench", "info"):
+        assert re.search(rf"^    {command} ", text, re.MULTILINE)
+
+
+def test_module_runs_as_a_program():
+    run = subprocess.run([sys.executable, "-m", "fastcurv", "--help"], capture_output=True, text=True)
+    assert run.returncode == 0 and "saddles" in run.stdout
+
+
+def test_train_reaches_a_critical_point(trained, capsys):
+    recipe, theta = load_run(trained)
+    objective = recipe.objective()
+    assert recipe.hidden == (4,) and recipe.l2 == 1e-2
+    assert theta.shape == (objective.n_params,) == (4 * 4 + 4 + 3 * 4 + 3,)
+    assert np.linalg.norm(objective.gradient(theta)) <= 1e-6
+    outputs = objective.model.predict(theta, recipe.dataset().X_test)
+    assert recipe.dataset().score(outputs, recipe.dataset().y_test) >= 0.8
+
+
+def test_spectrum_prints_the_dense_extremes(trained, capsys, tmp_path):
+    picture = tmp_path / "density.png"
+    assert main(["spectrum", str(trained), "-k", "3", "--steps", "20", "--quiet", "--figure", str(picture)]) == 0
+    text = capsys.readouterr().out
+    printed = [float(line.split()[0]) for line in text.splitlines() if re.match(r"^ +[-\d.e]+  \d", line)]
+    recipe, theta = load_run(trained)
+    exact = np.linalg.eigvalsh(recipe.objective().hessian(theta).to_dense())
+    assert np.allclose(printed, np.concatenate([exact[:3], exact[-3:]]), rtol=1e-4)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_classify_gives_the_verdict_of_the_library(trained, capsys):
+    import fastcurv as fc
+
+    assert main(["classify", str(trained)]) == 0
+    recipe, theta = load_run(trained)
+    point = fc.classify(recipe.objective(), theta, seed=0)
+    text = capsys.readouterr().out
+    assert f"verdict: {point.kind}" in text and point.reason in text
+
+
+def test_report_is_one_file_that_needs_nothing_else(trained, capsys, tmp_path):
+    path = tmp_path / "sub" / "report.html"
+    assert main(["report", str(trained), "--steps", "20", "--probes", "3", "--quiet", "--out", str(path)]) == 0
+    page = path.read_text()
+    assert page.startswith("<!doctype html>") and page.rstrip().endswith("</html>")
+    assert "<svg" in page and 'class="verdict"' in page
+    assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=[\"']?(https?:|/|\.)", page)
+    assert str(path) in capsys.readouterr().out
+    assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+
+
+def test_train_reads_arrays_from_a_file(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 3))
+    np.savez(tmp_path / "points.npz", X=X, y=X @ [1.0, -2.0, 0.5])
+    out = tmp_path / "theta.npz"
+    arguments = ["train", str(tmp_path / "points.npz"), "--hidden", "3", "--activation", "softplus", "--quiet"]
+    assert main([*arguments, "--out", str(out), "--epochs", "5", "--l2", "1e-3"]) == 0
+    assert "R squared" in capsys.readouterr().out
+    assert load_run(out)[0].objective().loss == "mse"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "mnist"], "unknown data 'mnist'"),
+        (["train", "nowhere.npz"], "there is no file nowhere.npz"),
+        (["train", "iris", "--activation", "cosine"], "cosine"),
+        (["train", "iris", "--method", "wish", "--epochs", "1"], "wish"),
+        (["classify", "nowhere.npz"], "there is no file nowhere.npz"),
+        (["spectrum", "{empty}"], "is not a run"),
+        (["classify", "{run}", "--data", "wine"], "give the data it was trained on"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(arguments, words, trained, tmp_path, capsys):
+    empty = tmp_path / "empty.npz"
+    empty.write_bytes(b"")
+    arguments = [a.format(run=trained, empty=empty) for a in arguments]
+    assert main(arguments + ([] if arguments[0] != "train" else ["--quiet", "--out", str(tmp_path / "t.npz")])) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert not (tmp_path / "t.npz").exists()
+
+
+@pytest.mark.parametrize("shape", ["--batch-norm", "--residual"])
+def test_a_network_is_judged_with_the_parts_it_was_trained_with(shape, tmp_path, capsys):
+    """The file says how the net is built, and `classify` builds it so: the loss of the one is the loss of the other."""
+    path = tmp_path / "theta.npz"
+    common = ["--quiet", "--seed", "1"]
+    assert main(["train", "iris", "--hidden", "4,4", shape, "--l2", "1e-2", "--epochs", "5", "--out", str(path), *common]) == 0
+    trained = capsys.readouterr().out
+    name = {"--batch-norm": "batch normalisation", "--residual": "skip connections"}[shape]
+    recipe, theta = load_run(path)
+    assert name in trained and recipe.batch_norm == (shape == "--batch-norm") and recipe.residual != recipe.batch_norm
+    ob = recipe.objective()
+    assert theta.size == ob.n_params == 4 * 4 + 4 + 4 * 4 + 4 + 4 * 3 + 3 + 16 * recipe.batch_norm
+    assert f"loss {ob.value(theta):.6f}" in trained
+    assert main(["classify", str(path), *common]) == 0 and name in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("widths", ["", "0", "-3,x", "4,,x"])
+def test_bad_widths_are_refused_by_the_parser(widths, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "iris", f"--hidden={widths}"])
+    assert stop.value.code == 2 and "widths" in capsys.readouterr().err
+
+
+def test_a_saved_run_comes_back_as_it_was(tmp_path):
+    recipe = Recipe("wine", hidden=(5, 4), activation="gelu", residual=True, dtype="float32", l2=0.5, seed=3)
+    theta = np.random.default_rng(0).standard_normal(17).astype("float32")
+    path = save_run(tmp_path / "run.npz", recipe, theta)
+    again, back = load_run(path)
+    assert again == recipe and back.dtype == theta.dtype and np.array_equal(back, theta)
+    assert load_run(path, data="iris")[0].data == "iris"
+
+
+def test_a_run_with_a_broken_recipe_is_refused(tmp_path):
+    np.savez(tmp_path / "odd.npz", theta=np.zeros(3), recipe=json.dumps({"data": "iris", "colour": "red", "hidden": [2]}))
+    with pytest.raises(ValueError, match="is not a run"):
+        load_run(tmp_path / "odd.npz")
+
+
+def test_info_and_bench_speak_of_this_machine(capsys):
+    assert main(["info"]) == 0
+    assert "numpy" in capsys.readouterr().out.lower()
+    assert main(["bench", "--sizes", "8,6,3", "--samples", "20", "--dtype", "float64"]) == 0
+    assert re.search(r"float64 +[\d.e-]+ +[\d.e-]+ +[\d.]+ +\d+%", capsys.readouterr().out)

@@ -1,0 +1,43 @@
+"""The demo in its small form: a real network on real data, from random weights to a way out of a saddle."""
+
+import re
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+
+
+def test_demo_trains_judges_and_leaves_a_saddle(tmp_path, capsys):
+    from fastcurv.cli.demo import run
+
+    facts = run(tmp_path / "demo.html", picture=tmp_path / "demo.png", quick=True, progress=False)
+    text = capsys.readouterr().out
+    assert facts["accuracy"] >= 0.85
+    assert facts["verdict"].kind == "minimum" and facts["verdict"].certified
+    assert facts["verdict"].gradient_norm <= 1e-6
+    assert facts["saddle"].kind == "saddle" and facts["saddle"].certified
+    falls = re.search(r"loss falls from (\d\.\d+) to (\d\.\d+); from there newton-cg goes on down to (\d\.\d+)", text)
+    before, after, further = map(float, falls.groups())
+    assert further < after < before
+    assert facts["escaped"].fun == pytest.approx(after, abs=1e-6)
+    page = facts["report"].read_text()
+    assert page.count("<figure>") == 2 and page.count('class="verdict"') == 2
+    assert not re.search(r"(src|href)=[\"']?https?:", page)
+    assert str(facts["report"]) in text
+    assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_zero_units_change_nothing_that_the_network_computes():
+    from fastcurv.cli.demo import NARROW, find_saddle
+    from fastcurv.cli.recipe import Recipe
+
+    recipe = Recipe("iris", hidden=(NARROW + 2,), l2=1e-2)
+    data = recipe.dataset()
+    objective = recipe.objective(data)
+    theta = find_saddle(recipe, objective, data, seed=0, progress=False)
+    (W, b), (W_out, _) = objective.model.unflatten(theta)
+    assert np.all(W[NARROW:] == 0) and np.all(b[NARROW:] == 0) and np.all(W_out[:, NARROW:] == 0)
+    assert np.all(W[:NARROW] != 0)
+    assert np.linalg.norm(objective.gradient(theta)) <= 1e-6

@@ -1,0 +1,246 @@
+"""Verdict, inertia and evidence at every point whose truth is known beforehand."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.critical.classify import classify
+from fastcurv.reference import ReferenceModel, ReferenceObjective
+from fastcurv.testing import LinearAutoencoder, PrescribedSpectrum, QuadraticObjective, axis_saddles, compiled, lecture_toy, zoo
+
+ZOO = zoo()
+NETWORKS = [case for case in ZOO if isinstance(case.objective, ReferenceObjective)]
+COUNTS = ("n_positive", "n_negative", "n_zero")
+
+
+def check(case, report):
+    assert report.kind == case.kind, report
+    for count in COUNTS:
+        wanted = getattr(case, count)
+        assert wanted is None or getattr(report, count) == wanted, (count, report)
+    if case.kind in ("minimum", "maximum", "saddle"):
+        assert report.certified and report.failure_probability == 0
+    if case.kind == "minimum":
+        assert report.n_symmetry == report.n_zero and report.escape_direction is None
+
+
+def test_the_zoo_varies():
+    kinds = {case.kind for case in ZOO}
+    assert kinds == {"minimum", "maximum", "saddle", "degenerate", "not_critical"}
+    assert len(ZOO) > 40 and any(case.name.startswith("a unit split") for case in ZOO)
+
+
+@pytest.mark.parametrize("case", ZOO, ids=lambda c: c.name)
+def test_zoo(case):
+    check(case, classify(case.objective, case.theta))
+
+
+@pytest.mark.parametrize("case", NETWORKS, ids=lambda c: c.name)
+def test_zoo_by_the_engine(case):
+    ob = compiled(case.objective)
+    report = classify(ob, case.theta)
+    check(case, report)
+    assert case.value is None or abs(ob.value(case.theta) - case.value) <= 1e-13
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (5, 2), (6, 1)])
+def test_every_critical_point_of_an_autoencoder(shape):
+    n, p = shape
+    net = LinearAutoencoder(np.arange(n, 0, -1.0) ** 1.5, p, n_samples=n + 3, seed=n)
+    ob = compiled(net.objective)
+    cases = net.cases(seed=7)
+    assert len(cases) == sum(len(list(combinations(range(n), k))) for k in range(p + 1))
+    for case in cases:
+        report = classify(ob, case.theta)
+        check(case, report)
+        assert abs(ob.value(case.theta) - case.value) <= 1e-12 * ob.value(0 * case.theta)
+        assert (report.kind == "minimum") == (case.name.endswith(f"I = {{{', '.join(map(str, range(1, p + 1)))}}}"))
+
+
+def test_all_of_300_axis_saddles_are_found():
+    cases = axis_saddles(300, seed=11)
+    reports = [classify(case.objective, case.theta) for case in cases]
+    for case, report in zip(cases, reports):
+        check(case, report)
+    ratios = [abs(r.lambda_min / r.lambda_max) for r in reports]
+    assert min(ratios) < 1e-3 < max(ratios)
+
+
+def test_every_axis_saddle_has_a_true_escape():
+    for case in axis_saddles(20, seed=3):
+        report = classify(case.objective, case.theta)
+        v = report.escape_direction
+        assert abs(np.linalg.norm(v) - 1) <= 1e-12
+        quotient = v @ (case.objective.hessian(case.theta) @ v)
+        assert quotient < 0 and abs(quotient - report.escape_curvature) <= 1e-12 * abs(quotient)
+        assert abs(quotient - report.lambda_min) <= 1e-9 * abs(report.lambda_min)
+
+
+def test_lecture_toy():
+    report = classify(compiled(lecture_toy()), np.zeros(2))
+    assert report.kind == "saddle" and report.certified
+    assert abs(report.lambda_min + 2) <= 1e-12 and abs(report.lambda_max - 2) <= 1e-12
+    assert np.abs(np.abs(report.escape_direction @ [1, 1]) / 2**0.5 - 1) <= 1e-12
+
+
+@pytest.mark.parametrize("values, kind, counts", [
+    (np.r_[np.full(64, -1e-3), np.linspace(0.1, 1, 100)], "saddle", (100, 64, 0)),
+    (np.r_[-1e-10, np.linspace(0.1, 1, 60)], "saddle", (60, 1, 0)),
+    (np.r_[1e-10, np.linspace(0.1, 1, 60)], "minimum", (61, 0, 0)),
+    (np.r_[-1e-6, 1.0, 1e6, np.ones(40)], "saddle", (42, 1, 0)),
+    (np.ones(50), "minimum", (50, 0, 0)),
+    (-np.ones(50), "maximum", (0, 50, 0)),
+    (np.r_[np.zeros(30), 1.0], "degenerate", (1, 0, 30)),
+    (np.zeros(20), "degenerate", (0, 0, 20)),
+    (np.r_[-1.0, 0.0, 1.0], "saddle", (1, 1, 1)),
+])
+def test_prescribed_spectra(values, kind, counts):
+    for seed in range(3):
+        ob = QuadraticObjective(PrescribedSpectrum(values, seed=seed))
+        report = classify(ob, np.zeros(values.size))
+        assert (report.kind, (report.n_positive, report.n_negative, report.n_zero)) == (kind, counts)
+        for found, bounds, true in ((report.lambda_min, report.lambda_min_bounds, values.min()),
+                                    (report.lambda_max, report.lambda_max_bounds, values.max())):
+            assert bounds[0] <= true <= bounds[1] and bounds[0] <= found <= bounds[1]
+
+
+def test_inertia_is_never_wrong_about_a_sign_it_claims():
+    """Eigenvalues around the rounding level: a claimed sign is right, the rest are zeros."""
+    rng = np.random.default_rng(0)
+    undecided = 0
+    for seed in range(40):
+        values = rng.choice([-1.0, 1.0], 30) * 10.0 ** rng.uniform(-18, 0, 30)
+        values[0] = 1.0
+        report = classify(QuadraticObjective(PrescribedSpectrum(values, seed=seed)), np.zeros(30))
+        assert report.n_positive <= (values > 0).sum() and report.n_negative <= (values < 0).sum()
+        assert report.kind != "minimum"
+        undecided += report.n_zero
+    assert 0 < undecided < 40 * 15
+
+
+def test_an_unsolved_net_is_not_critical_and_a_solved_one_is_a_minimum():
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((40, 5))
+    model = fc.MLP([5, 6, 3], activation="tanh")
+    ob = fc.Objective(model, X, rng.integers(0, 3, 40), loss="cross_entropy", l2=1e-2)
+    theta = model.init(seed=0)
+    start = classify(ob, theta)
+    assert start.kind == "not_critical" and start.gradient_norm > start.gradient_tol and not start.plateau
+    end = fc.find_critical_point(ob, theta)
+    assert end.success
+    report = classify(ob, end.x)
+    H = ob.hessian(end.x).to_dense()
+    eigenvalues = np.linalg.eigvalsh(H)
+    assert report.n_negative == (eigenvalues < 0).sum() and report.n_positive == (eigenvalues > 0).sum()
+    assert report.kind == ("minimum" if eigenvalues[0] > 0 else "saddle")
+
+
+def test_plateaus_are_named():
+    flat = {case.name: case for case in ZOO if case.kind == "not_critical"}
+    report = classify(flat["dead ReLU units on a slope"].objective, flat["dead ReLU units on a slope"].theta)
+    assert report.plateau and "plateau" in report.reason and "3 of 3 units dead" in report.reason
+    assert report.gradient_residual > 0.9
+    off = classify(flat["dead ReLU units off their best bias"].objective,
+                   flat["dead ReLU units off their best bias"].theta)
+    assert not off.plateau and off.gradient_residual < 1e-6
+
+
+def test_a_saturated_net_stands_on_a_plateau():
+    """tanh units far out: a gradient that is finite only along the output bias's slope of a hinge-like loss."""
+    X = np.linspace(-1, 1, 9)[:, None]
+    model = ReferenceModel([1, 4, 1], "tanh")
+    theta = model.flatten([(np.full((4, 1), 1.0), np.full(4, 18.0)), (np.ones((1, 4)), np.array([25.0]))])
+    ob = compiled(ReferenceObjective(model, X, np.zeros(9), "binary_cross_entropy"))
+    report = classify(ob, theta)
+    assert report.kind == "not_critical" and report.plateau
+    assert "100% of the unit outputs saturated" in report.reason
+
+
+def test_kinks_take_the_certificate():
+    X = np.array([[1.0], [-1.0], [2.0], [0.5]])
+    model = ReferenceModel([1, 1, 1], "relu")
+    ob = compiled(ReferenceObjective(model, X, np.array([1.0, 0.0, 3.0, 0.0]), l2=0.1))
+    clear = classify(ob, np.zeros(4) + [0.0, -1.0, 0.0, 0.0], gradient_tol=10.0)
+    at = classify(ob, np.array([1.0, -1.0, 0.0, 0.0]), gradient_tol=10.0)
+    assert at.n_kinks == 1 and not at.certified and "kink" in at.reason
+    assert clear.n_kinks == 0 and clear.certified
+
+
+@pytest.mark.parametrize("dense_below", [0, 4096])
+def test_at_a_kink_nothing_is_called_a_minimum_and_a_saddle_must_fall(dense_below):
+    """ReLU nets with weight decay close to the origin: each side of the kinks has a Hessian of its own."""
+    rng = np.random.default_rng(0)
+    kinds = []
+    for _ in range(20):
+        X = rng.standard_normal((15, 2))
+        y = rng.random(15)
+        model = ReferenceModel([2, 3, 1], "relu")
+        theta = 1e-17 * rng.standard_normal(model.n_params)
+        theta[-1] = y.mean() / (1 + rng.choice([0.05, 1.0]) / 2)
+        ob = compiled(ReferenceObjective(model, X, y, l2=2 * (y.mean() / theta[-1] - 1)))
+        report = classify(ob, theta, dense_below=dense_below, failure_probability=0.01)
+        assert report.n_kinks == 45 and not report.certified and report.gradient_norm <= report.gradient_tol
+        assert report.kind in ("undecided", "saddle") and "kink" in report.reason
+        if report.kind == "saddle":
+            escaped = fc.escape(ob, theta, report.escape_direction)
+            assert escaped.fun < ob.value(theta)
+        kinds.append(report.kind)
+    assert set(kinds) == {"undecided", "saddle"}
+
+
+def test_the_gradient_norm_is_held_against_what_the_caller_says():
+    ob = QuadraticObjective(np.diag([1.0, 2.0]))
+    assert classify(ob, [1.0, 0.0]).kind == "not_critical"
+    loose = classify(ob, [1.0, 0.0], gradient_tol=2.0)
+    assert loose.kind == "minimum" and loose.gradient_tol == 2.0
+    assert classify(ob, [1e-9, 0.0], gradient_tol=0.0).kind == "not_critical"
+
+
+def test_the_report_says_what_it_cost():
+    H = PrescribedSpectrum(np.linspace(-1, 1, 40))
+    report = classify(QuadraticObjective(H), np.zeros(40))
+    assert report.n_products == H.n_products - 1              # the gradient of a quadratic took one
+    assert report.wall_time > 0 and report.seed == 0
+    text = report.summary()
+    for word in ("saddle", "certified", "20 positive, 20 negative", "escape", "products"):
+        assert word in text
+    assert report.reason.count(".") >= 1 and "\n" not in report.reason
+    assert report.index == 0.5 == report.minimum_ratio
+    with pytest.raises(AttributeError):
+        report.kind = "minimum"
+
+
+def test_float32_models_are_judged_in_float64():
+    net = LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, seed=1)
+    ob = compiled(net.objective).astype("float32")
+    for case in net.cases(seed=1):
+        report = classify(ob, case.theta)
+        assert report.kind == case.kind and report.n_negative == case.n_negative
+
+
+@pytest.mark.parametrize("bad, error", [
+    (dict(theta=[0.0]), ValueError), (dict(theta=[np.nan, 0.0]), ValueError), (dict(theta=["a", "b"]), TypeError),
+    (dict(gradient_tol=-1.0), ValueError), (dict(curvature_tol=0.0), ValueError), (dict(max_products=0), ValueError),
+    (dict(failure_probability=1.5), ValueError), (dict(failure_probability="x"), TypeError), (dict(seed=-1, dense_below=0), ValueError),
+])
+def test_bad_input(bad, error):
+    with pytest.raises(error):
+        classify(lecture_toy(), **{"theta": [0.0, 0.0], **bad})
+    assert classify(lecture_toy(), [0.0, 0.0]).kind == "saddle"
+
+
+def test_hessians_that_are_not_finite_are_refused():
+    class Broken(QuadraticObjective):
+        def hessian(self, theta):
+            return PrescribedSpectrum([np.nan, 1.0])
+
+    with pytest.raises(ValueError, match="NaN"):
+        classify(Broken(np.eye(2)), np.zeros(2))
+
+
+def test_theta_and_gradient_are_left_alone():
+    theta = np.zeros(2)
+    theta.flags.writeable = False
+    assert classify(lecture_toy(), theta).kind == "saddle"

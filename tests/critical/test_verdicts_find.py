@@ -1,0 +1,125 @@
+"""Critical points of every kind are reached, down to the rounding of the gradient; failures say so."""
+
+import numpy as np
+import pytest
+
+from fastcurv.critical.classify import classify
+from fastcurv.critical.find import find_critical_point
+from fastcurv.reference import ReferenceModel, ReferenceObjective
+from fastcurv.testing import FunctionObjective, LinearAutoencoder, PrescribedSpectrum, QuadraticObjective, compiled, lecture_toy
+
+METHODS = ("newton-mr", "gradient-norm")
+
+
+def xor(width=3, l2=1e-3):
+    X = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
+    return ReferenceObjective(ReferenceModel([2, width, 1], "tanh"), X, np.array([0.0, 1, 1, 0]), l2=l2)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_autoencoder_from_random_starts(method):
+    """Every point that is reached is one of the closed form: its loss says which."""
+    net = LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, seed=1)
+    ob = compiled(net.objective)
+    losses = np.array(sorted({case.value for case in net.cases()}))
+    kinds = set()
+    for seed in range(6):
+        result = find_critical_point(ob, np.random.default_rng(seed).standard_normal(20), method)
+        assert result.success and result.status == 0
+        assert result.gradient_norm <= 10 * ob.rounding_bound(result.x)
+        assert np.abs(losses - result.fun).min() <= 1e-10
+        report = classify(ob, result.x)
+        assert report.kind == ("minimum" if abs(result.fun - losses[0]) <= 1e-10 else "saddle")
+        kinds.add(report.kind)
+    assert "saddle" in kinds
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_xor_from_random_starts(method):
+    ob = compiled(xor())
+    found = [find_critical_point(ob, np.random.default_rng(seed).standard_normal(13), method) for seed in range(6)]
+    assert sum(result.success for result in found) >= 5
+    for result in found:
+        if result.success:
+            assert np.linalg.norm(ob.gradient(result.x)) <= result.gradient_tol
+            assert classify(ob, result.x).kind in ("minimum", "saddle", "degenerate")
+
+
+def test_large_n_by_krylov():
+    values = np.r_[-np.linspace(0.1, 1, 300), np.linspace(0.2, 2, 500)]
+    center = np.random.default_rng(0).standard_normal(800)
+    ob = QuadraticObjective(PrescribedSpectrum(values), center)
+    result = find_critical_point(ob, np.zeros(800))
+    assert result.success and np.linalg.norm(result.x - center) <= 1e-9 * np.linalg.norm(center)
+    assert classify(ob, result.x).kind == "saddle"
+
+
+def test_a_singular_hessian_is_no_obstacle():
+    """``H p = -g`` has no solution off the range of H; the step is the least-squares one of least norm."""
+    values = np.r_[np.zeros(300), np.linspace(-1, -0.5, 100), np.linspace(0.5, 1, 100)]
+    H = PrescribedSpectrum(values)
+    result = find_critical_point(QuadraticObjective(H, np.ones(500)), np.zeros(500))
+    assert result.success and result.nit <= 5
+    zeros = np.stack([H.eigenvector(i) for i in range(300)])
+    assert np.linalg.norm(zeros @ result.x) <= 1e-9
+
+
+def test_a_plateau_is_named_and_theta_left():
+    slope = FunctionObjective(2, lambda t: t[0], lambda t: [1.0, 0.0], lambda t: np.zeros((2, 2)))
+    for method in METHODS:
+        result = find_critical_point(slope, [0.3, 0.4], method)
+        assert not result.success and result.status == 3 and "plateau" in result.message
+        assert np.array_equal(result.x, [0.3, 0.4]) and result.gradient_norm == 1.0
+
+
+def test_a_failed_line_search_leaves_theta_and_says_so():
+    """The Hessian that is offered has the wrong sign, so no step can lower the gradient."""
+    wrong = FunctionObjective(1, lambda t: t[0] ** 2 / 2 + 3 * t[0], lambda t: [abs(t[0]) + 3.0], lambda t: [[-np.sign(t[0])]])
+    start = np.array([0.7])
+    result = find_critical_point(wrong, start, max_iter=40)
+    assert not result.success and result.status == 2 and "line search" in result.message
+    assert np.array_equal(result.x, start)
+
+
+def test_budgets_and_history():
+    ob = xor()
+    theta = np.random.default_rng(1).standard_normal(13)
+    seen = []
+    short = find_critical_point(ob, theta, max_iter=2, callback=seen.append)
+    assert not short.success and short.status == 1 and short.nit == 2 == len(seen) and "budget" in short.message
+    assert short.history[0] == np.linalg.norm(ob.gradient(theta)) and short.history[-1] == short.gradient_norm
+    assert (np.diff(short.history) < 0).all()
+    few = find_critical_point(ob, theta, max_products=30)
+    assert not few.success and few.n_products <= 30 + 2 * 14
+    loose = find_critical_point(ob, theta, gradient_tol=0.05)
+    assert loose.success and loose.gradient_tol == 0.05 and loose.gradient_norm > 1e-8
+
+
+def test_never_worse_than_the_start():
+    ob = compiled(xor(width=2, l2=0.0))
+    for seed in range(8):
+        theta = 2 * np.random.default_rng(seed).standard_normal(9)
+        result = find_critical_point(ob, theta, max_iter=25)
+        assert result.gradient_norm <= np.linalg.norm(ob.gradient(theta)) * (1 + 1e-12)
+
+
+def test_float32():
+    ob = compiled(xor()).astype("float32")
+    for seed in range(6):
+        result = find_critical_point(ob, np.random.default_rng(seed).standard_normal(13))
+        assert result.success and result.gradient_norm <= 1e-6
+        assert classify(ob, result.x).kind in ("minimum", "saddle")
+
+
+def test_from_a_critical_point_nothing_moves():
+    result = find_critical_point(lecture_toy(), np.zeros(2))
+    assert result.success and result.nit == 0 and np.array_equal(result.x, np.zeros(2))
+
+
+@pytest.mark.parametrize("bad, error", [
+    (dict(method="newton"), ValueError), (dict(method=3), TypeError), (dict(theta0=[1.0]), ValueError),
+    (dict(theta0=[np.inf, 0.0]), ValueError), (dict(max_iter=0), ValueError), (dict(gradient_tol=-1.0), ValueError),
+])
+def test_bad_input(bad, error):
+    with pytest.raises(error):
+        find_critical_point(lecture_toy(), **{"theta0": [0.1, 0.2], **bad})

@@ -1,0 +1,131 @@
+"""Thresholds are relative: the units of loss and inputs change no verdict."""
+
+import copy
+
+import numpy as np
+import pytest
+
+from fastcurv.critical.classify import classify
+from fastcurv.critical.evidence import dense, equilibrate, hessian_products, matrix_error
+from fastcurv.reference import ReferenceObjective
+from fastcurv.testing import Case, LinearAutoencoder, compiled, zoo
+
+COUNTS = ("n_positive", "n_negative", "n_zero")
+
+
+def with_moved_ones():
+    """The networks of the zoo, and points around their critical ones: near, and far enough to be none."""
+    rng = np.random.default_rng(0)
+    cases = [case for case in zoo() if isinstance(case.objective, ReferenceObjective)]
+    # at the origin theta has no size, and a unit step is no natural one in every unit
+    small = [case for case in cases if "autoencoder" not in case.name and "origin" not in case.name] + cases[3:13:5]
+    return cases + [Case(f"{case.name}, moved by {size}", case.objective,
+                         case.theta + size * rng.standard_normal(case.theta.size), None)
+                    for case in small for size in (1e-1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-8)]
+
+
+CASES = with_moved_ones()
+
+
+def scale_loss(ob, factor):
+    scaled = copy.copy(ob)
+    scaled.sample_weight = np.full(ob.n_samples, factor) * (1 if ob.sample_weight is None else ob.sample_weight)
+    scaled.l2 = factor * ob.l2
+    return scaled
+
+
+def scale_inputs(ob, theta, factor):
+    scaled, theta = copy.copy(ob), theta.copy()
+    scaled.X = factor * ob.X
+    W1, _ = ob.model.unflatten(theta)[0]
+    W1 /= factor
+    return scaled, theta
+
+
+def test_cases_vary():
+    kinds = [classify(case.objective, case.theta).kind for case in CASES]
+    assert len(CASES) > 80
+    assert all(kinds.count(kind) > 5 for kind in ("minimum", "saddle", "not_critical")) and "degenerate" in kinds
+
+
+@pytest.mark.parametrize("factor", [1e6, 1e-6])
+def test_scale_of_the_loss_changes_nothing(factor):
+    for case in CASES:
+        one = classify(case.objective, case.theta)
+        other = classify(scale_loss(case.objective, factor), case.theta)
+        assert other.kind == one.kind, case.name
+        assert [getattr(other, c) for c in COUNTS] == [getattr(one, c) for c in COUNTS], case.name
+        if "moved" in case.name:                     # else the direction of g is that of its rounding
+            assert abs(other.gradient_tol / factor - one.gradient_tol) <= 1e-3 * one.gradient_tol
+
+
+@pytest.mark.parametrize("factor", [1e3, 1e-3])
+def test_scale_of_the_inputs_changes_no_kind(factor):
+    for case in CASES:
+        if case.objective.l2 == 0:
+            one = classify(case.objective, case.theta)
+            other = classify(*scale_inputs(case.objective, case.theta, factor))
+            assert other.kind == one.kind, case.name
+            assert other.n_negative <= one.n_negative + one.n_zero and other.n_positive <= one.n_positive + one.n_zero
+
+
+@pytest.mark.parametrize("factor", [1e3, 1e-3])
+def test_the_engine_agrees(factor):
+    for case in CASES[::7]:
+        ob = compiled(case.objective)
+        one = classify(ob, case.theta)
+        assert one.kind == classify(compiled(scale_loss(case.objective, factor**2)), case.theta).kind, case.name
+        if ob.l2 == 0:
+            scaled, theta = scale_inputs(case.objective, case.theta, factor)
+            assert one.kind == classify(compiled(scaled), theta).kind, case.name
+
+
+@pytest.mark.parametrize("factor", [1e3, 1e-3])
+def test_scale_of_an_autoencoders_data(factor):
+    net = LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, seed=1)
+    for case in net.cases(seed=3):
+        ob = ReferenceObjective(net.objective.model, factor * net.X, factor * net.X)
+        report = classify(ob, case.theta)
+        assert (report.kind, report.n_negative, report.n_zero) == (case.kind, case.n_negative, case.n_zero)
+
+
+def test_scaling_at_large_n_changes_no_kind():
+    for case in CASES[:30]:
+        if case.objective.l2 == 0:
+            one = classify(case.objective, case.theta, dense_below=0, failure_probability=0.01)
+            for factor in (1e3, 1e-3):
+                scaled, theta = scale_inputs(case.objective, case.theta, factor)
+                other = classify(scaled, theta, dense_below=0, failure_probability=0.01)
+                assert other.kind == one.kind, case.name
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e-3])
+def test_the_error_bound_covers_float32_rounding(factor):
+    """Products in float32 against float64 ones: the whole difference, balanced, is inside the bound, and not by much."""
+    slack = []
+    for case in CASES[10:60:10]:
+        scaled, theta = scale_inputs(case.objective, case.theta, factor)
+        ob = compiled(scaled).astype("float32")
+        theta = theta.astype(np.float32)
+        rough = hessian_products(ob, theta, best=False)
+        assert rough.dtype == np.float32
+        A, bounds = dense(rough)
+        exact = dense(hessian_products(ob, theta))[0]
+        d, _ = equilibrate(exact, 1e-7 * np.abs(exact).max(axis=1))
+        error = np.linalg.norm(d[:, None] * (A - exact) * d)
+        bound = matrix_error(bounds, d)
+        assert 0 < error <= bound
+        slack.append(bound / error)
+    assert min(slack) < 1e4
+
+
+def test_balancing_takes_out_any_diagonal():
+    rng = np.random.default_rng(2)
+    A = rng.standard_normal((12, 12))
+    A += A.T
+    D = 10.0 ** rng.uniform(-4, 4, 12)
+    d1, _ = equilibrate(A, np.zeros(12))
+    d2, _ = equilibrate(D[:, None] * A * D, np.zeros(12))
+    assert np.abs(np.log2(d2 * D / d1)).max() <= 1.5
+    sizes = np.abs(d2[:, None] * (D[:, None] * A * D) * d2).max(axis=1)
+    assert 0.2 < sizes.min() and sizes.max() < 5

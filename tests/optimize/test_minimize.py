@@ -1,0 +1,329 @@
+"""`minimize`: where each method ends, what it says of that point, what it spends, and how a run is stopped and resumed."""
+
+import numpy as np
+import pytest
+import scipy.optimize
+
+from fastcurv.optimize.minimize import METHODS, minimize
+from fastcurv.optimize.scipy import newton_cg, saddle_free_newton, trust_region
+from fastcurv.testing import FunctionObjective, LinearAutoencoder, QuadraticObjective, lecture_toy
+
+CURES = ["trust-region", "newton-cg", "saddle-free-newton", "cubic"]
+DRAWN = ["newton", "damped-newton", "newton-mr"]
+FIRST_ORDER = ["sgd", "momentum", "nesterov", "rmsprop", "adam"]
+
+
+def valley():
+    """x^2 + (y^2 - 1)^2: a saddle at 0, minima at (0, -1) and (0, 1)."""
+    return FunctionObjective(
+        2, lambda t: t[0] ** 2 + (t[1] ** 2 - 1) ** 2,
+        lambda t: np.array([2 * t[0], 4 * t[1] * (t[1] ** 2 - 1)]),
+        lambda t: np.diag([2.0, 12 * t[1] ** 2 - 4]))
+
+
+def rosenbrock(n=6):
+    return FunctionObjective(n, scipy.optimize.rosen, scipy.optimize.rosen_der, scipy.optimize.rosen_hess)
+
+
+class LeastSquares:
+    """(1/2N) ||X theta - y||^2 + l2/2 ||theta||^2 with rows, batches and a GGN that is its Hessian."""
+
+    dtype = np.dtype(np.float64)
+
+    def __init__(self, X, y, l2=0.0, dtype=np.float64):
+        self.X, self.y, self.l2, self.dtype = X.astype(dtype), y.astype(dtype), l2, np.dtype(dtype)
+        self.n_samples, self.n_params = X.shape
+
+    def batch(self, rows):
+        return LeastSquares(self.X[rows], self.y[rows], self.l2, self.dtype)
+
+    def value(self, theta):
+        return self.value_and_gradient(theta)[0]
+
+    def gradient(self, theta):
+        return self.value_and_gradient(theta)[1]
+
+    def value_and_gradient(self, theta):
+        r = self.X @ theta - self.y
+        return float(r @ r / (2 * len(r)) + self.l2 / 2 * theta @ theta), self.X.T @ r / len(r) + self.l2 * theta
+
+    def hessian(self, theta):
+        return self.X.T @ self.X / len(self.y) + self.l2 * np.eye(self.n_params, dtype=self.dtype)
+
+    ggn = hessian
+
+
+def regression(N=60, n=5, noise=0.5, seed=0, **options):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((N, n))
+    return LeastSquares(X, X @ np.arange(1.0, n + 1) + noise * rng.standard_normal(N), **options)
+
+
+@pytest.fixture(scope="module")
+def autoencoder():
+    return LinearAutoencoder([6.0, 5.0, 4.2, 3.5, 2.5, 2.0, 1.4, 1.0, 0.6, 0.3], 4, seed=0)
+
+
+def near_critical_points(net, count=20):
+    """Starts at distance 1e-4 from critical points that are not global minima."""
+    rng = np.random.default_rng(11)
+    for k in range(count):
+        indices = set()
+        while not indices or indices == {1, 2, 3, 4}:
+            indices = set((1 + rng.permutation(10)[: rng.integers(1, 5)]).tolist())
+        case = net.case(indices, seed=k)
+        away = rng.standard_normal(case.theta.size)
+        yield case, case.theta + 1e-4 * away / np.linalg.norm(away)
+
+
+@pytest.mark.parametrize("method", CURES)
+def test_cures_reach_the_global_minimum_of_an_autoencoder_from_beside_a_saddle(autoencoder, method):
+    """20 of 20 starts end at the closed-form loss, to 1e-8 relative."""
+    truth = autoencoder.case({1, 2, 3, 4}).value
+    reached = 0
+    for case, start in near_critical_points(autoencoder):
+        found = minimize(autoencoder.objective, start, method, seed=0)
+        assert found.success and found.kind in ("minimum", "degenerate"), found.message
+        reached += abs(found.fun - truth) <= 1e-8 * truth
+    assert reached == 20
+
+
+@pytest.mark.parametrize("method", DRAWN)
+def test_newton_is_drawn_to_the_saddle_beside_it(autoencoder, method):
+    drawn = 0
+    for case, start in near_critical_points(autoencoder):
+        found = minimize(autoencoder.objective, start, method, seed=0)
+        assert not found.success
+        drawn += found.kind == "saddle" and abs(found.fun - case.value) <= 1e-6 * case.value
+    assert drawn == 20
+
+
+@pytest.mark.parametrize("method", [*CURES, "l-bfgs"])
+def test_rosenbrock_ends_at_a_proved_minimum(method):
+    found = minimize(rosenbrock(), np.full(6, -1.5), method, seed=0)
+    assert found.success and found.kind == "minimum" and found.stopped == "critical" and found.status == 0
+    assert np.linalg.norm(found.jac) <= 1e-6
+    assert found.message.startswith("Minimum")
+
+
+@pytest.mark.parametrize("method", [*CURES, "gauss-newton", *FIRST_ORDER, *DRAWN, "l-bfgs"])
+def test_success_is_never_true_on_a_saddle(method):
+    """Started exactly on it: the cures leave it, the others stay and say saddle."""
+    ob = valley()
+    ob.ggn = lambda t: np.diag([2.0, 8 * t[1] ** 2])
+    found = minimize(ob, np.zeros(2), method, seed=0)
+    if METHODS[method].leaves_saddles:
+        assert found.success and found.kind == "minimum" and abs(found.fun) <= 1e-10
+        assert np.allclose(np.abs(found.x), [0, 1], atol=1e-5)
+    else:
+        assert not found.success and found.kind == "saddle" and not found.x.any()
+
+
+@pytest.mark.parametrize("method", CURES)
+def test_a_maximum_is_left_too(method):
+    """cos x + cos y from its maximum."""
+    ob = FunctionObjective(2, lambda t: np.cos(t).sum(), lambda t: -np.sin(t), lambda t: np.diag(-np.cos(t)))
+    found = minimize(ob, np.zeros(2), method, seed=0)
+    assert found.success and found.fun == pytest.approx(-2.0)
+
+
+def test_scipy_says_success_on_a_saddle_and_we_do_not():
+    ob = lecture_toy()
+    fun = lambda x: (ob.value(x), ob.gradient(x))  # noqa: E731
+    hessp = lambda x, p: ob.hessian(x) @ p  # noqa: E731
+    theirs = scipy.optimize.minimize(fun, np.zeros(2), jac=True, hessp=hessp, method="newton-cg")
+    assert theirs.success and not theirs.x.any()
+    for method in (newton_cg, trust_region, saddle_free_newton):
+        ours = scipy.optimize.minimize(fun, np.zeros(2), jac=True, hessp=hessp, method=method)
+        assert ours.success and ours.fun <= 1e-12 and ours.kind in ("minimum", "degenerate")
+    stuck = minimize(ob, np.zeros(2), "newton")
+    assert not stuck.success and stuck.kind == "saddle"
+
+
+def test_scipy_passes_its_options_and_callback_through():
+    seen = []
+    found = scipy.optimize.minimize(
+        scipy.optimize.rosen, np.full(4, 2.0), jac=scipy.optimize.rosen_der, hess=scipy.optimize.rosen_hess, tol=1e-9,
+        method=trust_region, callback=lambda xk: seen.append(xk), options={"maxiter": 500, "radius": 0.5})
+    assert found.success and np.linalg.norm(found.jac) <= 1e-9 and len(seen) == found.nit
+    with pytest.raises(ValueError, match="hessp"):
+        scipy.optimize.minimize(scipy.optimize.rosen, np.zeros(2), jac=scipy.optimize.rosen_der, method=newton_cg)
+    with pytest.raises(ValueError, match="bounds"):
+        scipy.optimize.minimize(scipy.optimize.rosen, np.zeros(2), jac=scipy.optimize.rosen_der,
+                                hess=scipy.optimize.rosen_hess, bounds=[(0, 1)] * 2, method=newton_cg)
+
+
+@pytest.mark.parametrize("method", [*CURES, "newton", "newton-mr", "gauss-newton"])
+def test_a_quadratic_takes_one_newton_step_or_few(method):
+    found = minimize(regression(), np.zeros(5), method, seed=0)
+    assert found.success and found.nit <= {"newton": 1, "newton-mr": 6}.get(method, 20)
+    exact = np.linalg.lstsq(regression().X, regression().y, rcond=None)[0]
+    assert np.allclose(found.x, exact, atol=1e-5)
+
+
+def test_refused_steps_cost_no_product():
+    """sqrt(1 + x^2) far out: Newton's step is x^2 times too long, and cut down by values alone."""
+    ob = FunctionObjective(2, lambda t: np.sqrt(1 + t * t).sum(), lambda t: t / np.sqrt(1 + t * t),
+                           lambda t: np.diag((1 + t * t) ** -1.5))
+    found = minimize(ob, np.array([10.0, 30.0]), "trust-region", radius=1e6, max_iter=1)
+    assert found.nit == 1 and found.nfev > 5 and found.nhev <= 2
+
+
+@pytest.mark.parametrize("method", ["trust-region", "newton-cg", "adam", "l-bfgs"])
+def test_the_history_has_an_entry_per_iteration_and_agrees_with_the_result(method):
+    found = minimize(rosenbrock(), np.full(6, -1.5), method, max_iter=15, seed=0)
+    history = found.history
+    assert set(history) == {"iteration", "loss", "gradient_norm", "products", "time"}
+    assert {len(values) for values in history.values()} == {found.nit + 1}
+    assert np.array_equal(history["iteration"], np.arange(found.nit + 1))
+    assert found.fun in history["loss"] and np.all(np.diff(history["time"]) >= 0)
+    assert not found.success and found.kind == "not_critical" and found.stopped == "max_iter"
+    assert found.fun == rosenbrock().value(found.x)
+
+
+@pytest.mark.parametrize("method", CURES + ["gauss-newton"])
+def test_float32_objectives_are_minimised_in_float32(method):
+    ob = regression(dtype=np.float32, l2=0.1)
+    found = minimize(ob, np.zeros(5), method, seed=0)
+    assert found.x.dtype == np.float32 and np.linalg.norm(found.jac) <= 1e-3
+    assert found.stopped == "critical"
+
+
+def test_budgets_end_a_run_inside_a_step():
+    ob = rosenbrock(30)
+    found = minimize(ob, np.full(30, -1.5), "trust-region", max_products=25, seed=0)
+    assert found.stopped == "max_products" and 25 <= found.nhev <= 26 and found.status == 3
+    assert found.fun < ob.value(np.full(30, -1.5))
+    found = minimize(ob, np.full(30, -1.5), "adam", max_time=0.05, max_iter=10**6)
+    assert found.stopped == "max_time" and 0.05 <= found.wall_time <= 1.0
+
+
+def test_callbacks_see_the_run_and_may_end_it():
+    def by_result(intermediate_result):
+        seen.append(intermediate_result.fun)
+        return len(seen) == 3
+
+    def by_point(xk):
+        seen.append(xk)
+        if len(seen) == 2:
+            raise StopIteration
+
+    for callback, count in ((by_result, 3), (by_point, 2)):
+        seen = []
+        found = minimize(rosenbrock(), np.zeros(6), "newton-cg", callback=callback)
+        assert found.stopped == "callback" and found.nit == count == len(seen)
+
+
+@pytest.mark.parametrize("method", ["adam", "trust-region", "newton-cg"])
+def test_the_keyboard_ends_a_run_with_the_best_known_point(method):
+    ob = rosenbrock()
+
+    def interrupt(intermediate_result):
+        if intermediate_result.nit == 4:
+            raise KeyboardInterrupt
+
+    found = minimize(ob, np.full(6, -1.5), method, callback=interrupt)
+    assert found.stopped == "interrupted" and "nterrupted" in found.message and not found.success
+    assert found.fun == ob.value(found.x) == found.history["loss"].min()
+
+
+def test_early_stopping_returns_the_point_that_was_best_on_the_validation_set():
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((30, 20))
+    y = X[:, 0] + 2.0 * rng.standard_normal(30)
+    train, held_out = LeastSquares(X[:21], y[:21]), LeastSquares(X[21:], y[21:])
+    found = minimize(train, np.zeros(20), "sgd", validation=held_out, patience=30, max_iter=5000)
+    curve = found.history["validation"]
+    assert found.stopped == "patience" and len(curve) == curve.argmin() + 31
+    assert held_out.value(found.x) == curve.min() < curve[-1]
+    assert found.fun == train.value(found.x) > found.history["loss"][-1]
+
+
+def test_mini_batches_take_every_row_once_per_epoch_and_reach_the_minimum():
+    rows = []
+
+    class Watched(LeastSquares):
+        def batch(self, chosen):
+            rows.append(np.array(chosen))
+            return super().batch(chosen)
+
+    base = regression(N=25, noise=0.0)
+    ob = Watched(base.X, base.y)
+    found = minimize(ob, np.zeros(5), "momentum", batch_size=8, learning_rate=0.02, max_iter=200, seed=0)
+    epochs = [np.sort(np.concatenate(rows[i : i + 4])) for i in range(0, len(rows), 4)]
+    assert all(np.array_equal(epoch, np.arange(25)) for epoch in epochs) and len(epochs) == found.nit
+    assert not np.array_equal(rows[0], rows[4])
+    assert found.fun <= 1e-8 and found.fun == ob.value(found.x)
+
+
+@pytest.mark.parametrize("call, error, words", [
+    (lambda: minimize(valley(), np.zeros(2), "newtn"), ValueError, "method is 'newtn'"),
+    (lambda: minimize(valley(), np.zeros(2), "sgd", learning_rat=1.0), TypeError, "did you mean 'learning_rate'"),
+    (lambda: minimize(valley(), np.zeros(2), "adam", radius=1.0), TypeError, "no option 'radius'"),
+    (lambda: minimize(valley(), np.zeros(3)), ValueError, "theta0"),
+    (lambda: minimize(valley()), ValueError, "theta0 is None"),
+    (lambda: minimize(valley(), [0.0, np.inf]), ValueError, "NaN or infinity"),
+    (lambda: minimize(valley(), np.zeros(2), max_iter=0), ValueError, "max_iter"),
+    (lambda: minimize(valley(), np.zeros(2), max_time=-1), ValueError, "max_time"),
+    (lambda: minimize(valley(), np.zeros(2), seed="a"), TypeError, "seed"),
+    (lambda: minimize(valley(), np.zeros(2), "sgd", batch_size=4), ValueError, "batch_size"),
+    (lambda: minimize(valley(), np.zeros(2), "sgd", learning_rate=-1.0), ValueError, "learning_rate"),
+    (lambda: minimize(valley(), np.zeros(2), "sgd", schedule="cosine"), ValueError, "schedule"),
+    (lambda: minimize(valley(), np.zeros(2), "momentum", momentum=1.0), ValueError, "momentum"),
+    (lambda: minimize(valley(), np.zeros(2), "trust-region", radius=0.0), ValueError, "radius"),
+    (lambda: minimize(valley(), np.zeros(2), "gauss-newton"), TypeError, "lacks ggn"),
+    (lambda: minimize(np.sum, np.zeros(2)), TypeError, "lacks n_params"),
+    (lambda: minimize(regression(), np.zeros(5), sample=0), ValueError, "sample"),
+    (lambda: minimize(valley(), np.zeros(2), sample=5), ValueError, "sample needs"),
+    (lambda: minimize(valley(), np.zeros(2), callback=3), TypeError, "callback"),
+    (lambda: minimize(FunctionObjective(1, lambda t: np.nan, lambda t: t, None), np.zeros(1), "sgd"), ValueError, "finite at theta0"),
+])
+def test_bad_input_is_one_clear_sentence(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_a_diverging_run_returns_the_best_point_and_says_so():
+    with np.errstate(all="ignore"):
+        found = minimize(QuadraticObjective(np.diag([1.0, 50.0])), np.ones(2), "sgd", learning_rate=1.0)
+    assert found.stopped == "diverged" and not found.success and np.isfinite(found.fun)
+    assert found.fun == QuadraticObjective(np.diag([1.0, 50.0])).value(np.ones(2))
+
+
+def test_value_and_gradient_may_be_two_functions():
+    class Apart:
+        n_params = 2
+        value, gradient, hessian = valley().value, valley().gradient, valley().hessian
+
+    for method in ("adam", "newton-cg", "l-bfgs"):
+        one, other = (minimize(ob, np.array([1.0, 0.5]), method, max_iter=20, seed=0) for ob in (Apart(), valley()))
+        assert np.array_equal(one.x, other.x)
+
+
+def test_the_start_is_never_changed():
+    start = np.full(6, -1.5)
+    for method in METHODS:
+        if method != "gauss-newton":
+            minimize(rosenbrock(), start, method, max_iter=2)
+    assert np.all(start == -1.5)
+
+
+@pytest.mark.parametrize("method", CURES)
+def test_a_kink_ends_a_run_without_success(method):
+    """|x - 1/3| + (x - y)^2: no gradient is small near the minimum, and steps only become shorter."""
+    def gradient(t):
+        return np.array([np.sign(t[0] - 1 / 3) + 2 * (t[0] - t[1]), 2 * (t[1] - t[0])])
+
+    ob = FunctionObjective(2, lambda t: abs(t[0] - 1 / 3) + (t[0] - t[1]) ** 2, gradient,
+                           lambda t: np.array([[2.0, -2.0], [-2.0, 2.0]]))
+    found = minimize(ob, np.array([2.0, -1.0]), method, max_iter=5000, seed=0)
+    assert found.stopped == "stalled" and not found.success and found.kind == "not_critical"
+    assert found.nit < 1000 and found.fun < 0.1
+    assert "a kink" in found.message and "jumps" in found.message
+
+
+def test_a_run_that_stalls_for_another_reason_is_not_said_to_be_at_a_kink():
+    """A smooth function whose gradient is given with the wrong sign: no step lowers the loss."""
+    ob = FunctionObjective(2, lambda t: t @ t, lambda t: -2 * t, lambda t: 2 * np.eye(2))
+    found = minimize(ob, np.ones(2), "trust-region", seed=0, max_iter=5000)
+    assert found.stopped == "stalled" and "kink" not in found.message

@@ -1,0 +1,231 @@
+"""A stopped run resumes bit for bit; the file is safetensors, and whole or not there."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import scipy.optimize
+
+from fastcurv.files import read_tensors, write_tensors
+from fastcurv.optimize.minimize import minimize
+from fastcurv.testing import FunctionObjective
+
+METHODS = ["sgd", "momentum", "nesterov", "rmsprop", "adam", "newton", "damped-newton", "newton-mr", "saddle-free-newton",
+           "newton-cg", "trust-region", "cubic", "gauss-newton"]
+
+
+class Rows:
+    """(1/2N) ||X theta - y||^2, with batches of rows."""
+
+    def __init__(self, X, y):
+        self.X, self.y = X, y
+        self.n_samples, self.n_params = X.shape
+
+    def batch(self, rows):
+        return Rows(self.X[rows], self.y[rows])
+
+    def value(self, theta):
+        return self.value_and_gradient(theta)[0]
+
+    def value_and_gradient(self, theta):
+        r = self.X @ theta - self.y
+        return float(r @ r) / (2 * len(r)), self.X.T @ r / len(r)
+
+    def gradient(self, theta):
+        return self.value_and_gradient(theta)[1]
+
+    def hessian(self, theta):
+        return self.X.T @ self.X / len(self.y)
+
+
+def regression(N=60, n=5, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((N, n))
+    return Rows(X, X @ np.arange(1.0, n + 1) + 0.5 * rng.standard_normal(N))
+
+
+def rosenbrock(n=6):
+    return FunctionObjective(n, scipy.optimize.rosen, scipy.optimize.rosen_der, scipy.optimize.rosen_hess)
+
+
+def same(one, other):
+    """Bits of the point and of all that was recorded, times aside."""
+    assert np.array_equal(one.x, other.x) and one.fun == other.fun
+    assert (one.nit, one.nhev, one.njev, one.kind, one.stopped) == (other.nit, other.nhev, other.njev, other.kind, other.stopped)
+    for key in one.history:
+        assert len(one.history[key]) == len(other.history[key])
+        assert key == "time" or np.array_equal(one.history[key], other.history[key])
+
+
+def problem(method):
+    if method == "gauss-newton":
+        ob = rosenbrock(8)
+        ob.ggn = lambda t: np.diag(2.0 + 800 * np.r_[t[:-1], 0] ** 2 + 200 * np.r_[0, np.ones(7)])
+        return ob, np.full(8, -1.2)
+    return rosenbrock(8), np.full(8, -1.2)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_resumed_run_is_the_run_that_was_not_stopped(method, tmp_path):
+    ob, start = problem(method)
+    options = {"learning_rate": 1e-4} if method in ("sgd", "momentum", "nesterov") else {}
+    path = tmp_path / "run.safetensors"
+    whole = minimize(ob, start, method, max_iter=9, seed=3, **options)
+    first = minimize(ob, start, method, max_iter=4, seed=3, checkpoint=path, **options)
+    resumed = minimize(ob, None, method, max_iter=9, seed=99, resume=path, **options)
+    same(whole, resumed)
+    assert np.all(np.diff(resumed.history["time"]) >= 0) and resumed.history["time"][4] == first.history["time"][4]
+
+
+@pytest.mark.parametrize("seed", [0, np.random.Generator(np.random.MT19937(5))], ids=["PCG64", "MT19937"])
+def test_mini_batches_resume_with_their_order(seed, tmp_path):
+    import copy
+
+    ob, path = regression(), tmp_path / "run.safetensors"
+    options = {"method": "adam", "batch_size": 7, "learning_rate": 0.05, "validation": regression(seed=1)}
+    whole = minimize(ob, np.zeros(5), max_iter=12, seed=copy.deepcopy(seed), **options)
+    minimize(ob, np.zeros(5), max_iter=5, seed=copy.deepcopy(seed), checkpoint=path, **options)
+    same(whole, minimize(ob, max_iter=12, resume=path, **options))
+
+
+def test_a_budget_that_ends_inside_a_step_leaves_a_checkpoint_from_before_it(tmp_path):
+    ob, path = rosenbrock(40), tmp_path / "run.safetensors"
+    start = np.random.default_rng(0).uniform(-2, 2, 40)
+    options = {"method": "trust-region", "forcing": 1e-8, "thrift": 0.0, "radius": 5.0}
+    whole = minimize(ob, start, max_iter=12, seed=0, **options)
+    before, after = whole.history["products"][7:9]
+    assert after > before + 5
+    found = minimize(ob, start, max_products=int(before) + 3, seed=0, checkpoint=path, **options)
+    assert found.nit == 8 and not np.array_equal(found.history["loss"], whole.history["loss"][:9])
+    same(whole, minimize(ob, None, max_iter=12, resume=path, **options))
+
+
+@pytest.mark.parametrize("method", ["adam", "saddle-free-newton", "newton-cg"])
+def test_an_interrupt_inside_an_evaluation_can_be_resumed(method, tmp_path):
+    base, start, path = regression(N=40), np.zeros(5), tmp_path / "run.safetensors"
+    options = {"method": method, "max_iter": 6, **({"batch_size": 9} if method == "adam" else {})}
+    whole = minimize(base, start, seed=2, **options)
+    calls = {"left": 12}
+
+    class Interrupted(type(base)):
+        def _count(self):
+            calls["left"] -= 1
+            if calls["left"] == 0:
+                raise KeyboardInterrupt
+
+        def batch(self, rows):
+            self._count()
+            return super().batch(rows)
+
+        def value(self, theta):
+            if method != "adam":
+                self._count()
+            return super().value(theta)
+
+    ob = Interrupted(base.X, base.y)
+    found = minimize(ob, start, seed=2, checkpoint=path, **options)
+    if calls["left"] <= 0:
+        assert found.stopped == "interrupted"
+    same(whole, minimize(base, None, resume=path, **options))
+
+
+def test_checkpoints_are_written_on_the_way(tmp_path):
+    path, sizes = tmp_path / "run.safetensors", []
+
+    def look(intermediate_result):
+        sizes.append(read_tensors(path)[1]["run"]["iteration"] if path.exists() else None)
+
+    minimize(rosenbrock(), np.full(6, -1.5), "trust-region", max_iter=7, checkpoint=path, checkpoint_every=3, callback=look)
+    assert sizes == [None, None, None, 3, 3, 3, 6]
+    assert read_tensors(path)[1]["run"]["iteration"] == 7
+    assert [p.name for p in tmp_path.iterdir()] == ["run.safetensors"]
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "run.safetensors"
+    minimize(rosenbrock(), np.zeros(6), "adam", max_iter=2, checkpoint=path)
+    with pytest.raises(ValueError, match="method='adam'"):
+        minimize(rosenbrock(), None, "sgd", resume=path)
+    with pytest.raises(ValueError, match="options"):
+        minimize(rosenbrock(), None, "adam", learning_rate=0.5, resume=path)
+    with pytest.raises(ValueError, match="parameters"):
+        minimize(rosenbrock(5), None, "adam", resume=path)
+    write_tensors(path, {"run.theta": np.zeros(6)})
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        minimize(rosenbrock(), None, "adam", resume=path)
+
+
+def test_tensors_survive_the_trip_with_dtype_shape_and_bits(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "a": rng.standard_normal((3, 4)), "b": rng.standard_normal(5).astype(np.float32), "c": np.arange(6).reshape(1, 2, 3),
+        "d": np.array([True, False]), "e": np.zeros((0, 3)), "f": np.float64(3.5), "g": rng.standard_normal((4, 3)).T,
+        "h": np.arange(3, dtype=">f8"), "i": np.array([np.nan, np.inf, -0.0]),
+    }  # fmt: skip
+    facts = {"text": "é", "number": 0.1, "big": 2**100, "list": [1, None], "inf": float("inf")}
+    write_tensors(tmp_path / "x", arrays, facts)
+    back, said = read_tensors(tmp_path / "x")
+    assert said == facts and set(back) == set(arrays)
+    for name, array in arrays.items():
+        assert back[name].shape == np.shape(array) and back[name].dtype == np.asarray(array).dtype.newbyteorder("=")
+        assert np.array_equal(back[name], array, equal_nan=back[name].dtype.kind == "f") and back[name].flags.writeable
+
+
+def test_the_file_is_safetensors(tmp_path):
+    """Header length, JSON, contiguous data from 0 to the end, aligned."""
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"w": np.arange(3.0), "b": np.arange(5, dtype=np.int8)}, {"k": 1})
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    assert length % 8 == 0 and header.pop("__metadata__") == {"fastcurv": '{"k": 1}'}
+    places = sorted(entry["data_offsets"] for entry in header.values())
+    assert places[0][0] == 0 and places[0][1] == places[1][0] and places[1][1] == len(raw) - 8 - length
+
+
+def test_the_safetensors_package_reads_our_files(tmp_path):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"w": np.arange(3.0)}, {"k": 1})
+    assert np.array_equal(safetensors.load_file(path)["w"], np.arange(3.0))
+
+
+def test_broken_files_are_refused_with_a_sentence(tmp_path):
+    """Every truncation and three hundred changed bytes: a ValueError, or arrays of the right size; never anything else."""
+    path, broken = tmp_path / "x", tmp_path / "broken"
+    write_tensors(path, {"w": np.arange(4.0), "b": np.ones((2, 2), np.float32)}, {"k": 1})
+    raw, refused = path.read_bytes(), 0
+    rng = np.random.default_rng(0)
+    for trial in range(len(raw) + 300):
+        if trial < len(raw):
+            text = raw[:trial]
+        else:
+            text = bytearray(raw)
+            text[rng.integers(len(raw) - 48)] = rng.integers(256)
+        broken.write_bytes(text)
+        try:
+            for array in read_tensors(broken)[0].values():
+                assert array.nbytes <= len(raw)
+        except ValueError as error:
+            refused += 1
+            assert str(error)
+    assert refused > len(raw)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "x"
+    write_tensors(path, {"a": np.ones(2)})
+    with pytest.raises(TypeError, match="complex"):
+        write_tensors(path, {"a": np.ones(2) * 1j})
+    with pytest.raises(TypeError):
+        write_tensors(path, {"a": np.zeros(2)}, {"object": object()})
+    assert np.array_equal(read_tensors(path)[0]["a"], np.ones(2)) and os.listdir(tmp_path) == ["x"]
+
+
+def test_lbfgs_continues_from_the_saved_point(tmp_path):
+    path = tmp_path / "x"
+    ob = rosenbrock()
+    first = minimize(ob, np.full(6, -1.5), "l-bfgs", max_iter=10, checkpoint=path)
+    second = minimize(ob, None, "l-bfgs", resume=path)
+    assert second.success and second.nit > 10 and second.history["loss"][10] == first.fun

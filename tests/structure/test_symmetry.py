@@ -1,0 +1,231 @@
+"""What structure says of the Hessian, held to the Hessian itself."""
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.critical.classify import classify
+from fastcurv.critical.evidence import independent
+from fastcurv.critical.find import find_critical_point
+from fastcurv.reference import ReferenceModel, ReferenceObjective
+from fastcurv.structure.symmetry import flat_directions, kinks, probes, saturation
+from fastcurv.structure.reparametrise import flip_tanh, permute_hidden, rescale_relu
+from fastcurv.testing import LinearAutoencoder, compiled, zoo
+
+
+def objective(sizes=(4, 5, 3), activation="tanh", loss="mse", seed=0, bias=True, residual=False, N=25, **options):
+    rng = np.random.default_rng(seed)
+    model = fc.MLP(sizes, activation=activation, bias=bias, residual=residual)
+    X = options.pop("X", rng.standard_normal((N, sizes[0])))
+    if loss == "cross_entropy":
+        y = rng.integers(0, sizes[-1], len(X))
+    else:
+        y = rng.random((len(X), sizes[-1]))
+    return fc.Objective(model, X, y, loss=loss, **options), 0.7 * rng.standard_normal(model.n_params)
+
+
+def annihilated(ob, theta, T, slack=0.0):
+    H = ob.hessian(theta)
+    sizes = np.linalg.norm(T, axis=0)
+    bounds = np.array([H.rounding_bound(np.ascontiguousarray(t)) for t in T.T])
+    return np.linalg.norm(H @ T, axis=0) <= bounds + slack + 1e-12 * sizes
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_softmax_shift(bias):
+    ob, theta = objective(loss="cross_entropy", bias=bias)
+    T = flat_directions(ob, theta)
+    assert T.shape[1] == 5 + bias == np.linalg.matrix_rank(T)
+    assert annihilated(ob, theta, T).all()
+    assert flat_directions(*objective(loss="cross_entropy", l2=1e-3)).shape[1] == 0
+
+
+def test_constant_and_dependent_inputs():
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((20, 6))
+    X[:, 1] = 3.0                                       # with the bias: one dependency
+    X[:, 2] = 0.0
+    X[:, 4] = 1e6 * X[:, 3] - 2 * X[:, 0]               # badly scaled, dependent all the same
+    ob, theta = objective((6, 5, 3), X=X)
+    theta[4:30:6] *= 1e-6
+    T = flat_directions(ob, theta)
+    assert T.shape[1] == 3 * 5 == np.linalg.matrix_rank(T)
+    assert annihilated(ob, theta, T).all()
+    no_bias, theta = objective((6, 5, 3), X=X[:, [0, 1, 2, 3, 4, 3]], bias=False)
+    theta[4:30:6] *= 1e-6
+    assert flat_directions(no_bias, theta).shape[1] == 3 * 5
+    few, theta = objective((6, 5, 3), X=X[:3])          # three samples: a null space of 7 - 3, whatever they are
+    T = flat_directions(few, theta)
+    assert np.linalg.matrix_rank(T[:45]) >= 4 * 5 and annihilated(few, theta, T[:, :4 * 5]).all()
+
+
+def test_samples_without_weight_do_not_count():
+    rng = np.random.default_rng(2)
+    X = rng.standard_normal((20, 4))
+    X[:10, 3] = 0.0
+    ob, theta = objective(X=X, sample_weight=np.r_[np.ones(10), np.zeros(10)])
+    T = flat_directions(ob, theta)
+    assert T.shape[1] == 5 and annihilated(ob, theta, T).all()
+
+
+def test_dead_relu_units():
+    ob, theta = objective(activation="relu", N=15)
+    theta = theta.copy()
+    W1, b1 = ob.model.unflatten(theta)[0]
+    W1[2], b1[2] = 0.1, -100.0
+    T = flat_directions(ob, theta)
+    dead = [t for t in T.T if not ob.value(theta + 0.3 * t / np.linalg.norm(t)) != ob.value(theta)]
+    dead = np.linalg.matrix_rank(np.stack(dead, axis=1))
+    assert dead == 4 + 1 + 3                            # row, bias, outgoing column
+    assert saturation(ob, theta)["dead_units"] == 1
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "identity"])
+def test_orbits_obey_their_identity(activation):
+    """``H A theta = -A'g``: along an orbit the gradient turns, and does nothing else."""
+    ob, theta = objective((4, 3, 3, 2), activation=activation)
+    T = flat_directions(ob, theta)
+    g = np.linalg.norm(ob.gradient(theta))
+    assert T.shape[1] == (6 if activation != "identity" else 2 * (9 + 3))
+    assert annihilated(ob, theta, T, slack=g * (1 + 1e-12) if activation != "identity" else 4 * g).all()
+    assert not annihilated(ob, theta, T).any()
+    step = 1e-6
+    for t in T.T:
+        assert abs(ob.value(theta + step * t) - ob.value(theta)) <= 1e-3 * step * g * np.linalg.norm(t)
+
+
+@pytest.mark.parametrize("k", [0, 1, 2, 3])
+def test_linear_orbits_have_the_rank_of_the_closed_form(k):
+    """And what is flat for another reason, the outgoing weights of units that are 0, is no zero mode beside them."""
+    p = 3
+    net = LinearAutoencoder([6.0, 5.0, 4.0, 3.0, 2.0], p, seed=2)
+    theta = net.critical_point(range(1, k + 1), seed=4)
+    T = flat_directions(net.objective, theta)
+    rank = k * k + 2 * k * (p - k)
+    assert classify(net.objective, theta).n_symmetry == rank <= independent(T).shape[1]
+    assert (independent(T).shape[1] > rank) == (k < p)
+
+
+def test_with_l2_only_rotations_remain():
+    net = LinearAutoencoder([6.0, 5.0, 4.0, 3.0, 2.0], 3, seed=2)
+    ob = compiled(ReferenceObjective(net.objective.model, net.X, net.X, l2=0.01))
+    result = find_critical_point(ob, net.critical_point((1, 2, 3)))
+    T = flat_directions(ob, result.x)
+    assert result.success and T.shape[1] == 3
+    report = classify(ob, result.x)
+    assert report.kind == "minimum" and report.n_symmetry == 3 == report.n_zero
+    for activation in ("relu", "tanh"):
+        assert flat_directions(*objective(activation=activation, l2=1e-6)).shape[1] == 0
+
+
+def test_rescaling_is_not_claimed_across_a_skip():
+    ob, theta = objective((4, 4, 4, 2), activation="relu", residual=True)
+    T = flat_directions(ob, theta)
+    assert T.shape[1] == 0
+    with pytest.raises(ValueError, match="skip"):
+        permute_hidden(ob.model, theta, 0, [1, 0, 2, 3])
+
+
+def test_identical_units_are_found_and_counted():
+    """At a split unit of one output the outgoing weight can be shared in any way: one zero mode, verified."""
+    case = next(case for case in zoo() if case.name.startswith("a unit split"))
+    T = flat_directions(case.objective, case.theta)
+    assert T.shape[1] == 1 and np.allclose(np.abs(T[:, 0]), [0, 0, 0, 0, 0.5**0.5, 0.5**0.5])
+    assert np.linalg.norm(case.objective.hessian(case.theta) @ T[:, 0]) <= 1e-14
+    assert classify(case.objective, case.theta).n_symmetry == 1
+
+
+def test_a_zero_unit_is_flat_alone_and_not_a_symmetry():
+    """Its outgoing weight changes nothing by itself, but ``H t`` is the coupling B: counted only where B is 0."""
+    case = next(case for case in zoo() if case.name == "a unit of zeros added")
+    T = flat_directions(case.objective, case.theta)
+    H = case.objective.hessian(case.theta)
+    assert T.shape[1] == 1 and abs(H.quadratic(T[:, 0])) <= 1e-15 < np.linalg.norm(H @ T[:, 0])
+    assert classify(case.objective, case.theta).n_symmetry == 0
+
+
+def test_probes_reach_what_the_gradient_cannot():
+    for name in ("a unit of zeros added", "a unit split"):
+        case = next(case for case in zoo() if case.name.startswith(name))
+        P = probes(case.objective, case.theta)
+        assert P.shape[1] > 0 and np.allclose(np.linalg.norm(P, axis=0), 1)
+        H = case.objective.hessian(case.theta) @ np.eye(6)
+        K = independent(np.hstack([P, H @ P, H @ H @ P]))
+        assert np.linalg.eigvalsh(K.T @ H @ K)[0] <= 0.5 * np.linalg.eigvalsh(H)[0] < 0
+    ob, theta = objective()
+    assert probes(ob, theta).shape == (ob.n_params, 0)
+    assert probes(ob, np.zeros(ob.n_params), max_columns=4).shape[1] == 4
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "gelu"])
+def test_permutations_change_neither_loss_nor_spectrum(activation):
+    ob, theta = objective((4, 5, 3, 2), activation=activation, loss="binary_cross_entropy")
+    for layer, width in ((0, 5), (1, 3)):
+        order = np.roll(np.arange(width), 2)
+        other = permute_hidden(ob.model, theta, layer, order)
+        assert not np.allclose(other, theta)
+        assert np.allclose(ob.model.predict(other, ob.X), ob.model.predict(theta, ob.X), rtol=0, atol=1e-13)
+        assert np.allclose(fc_spectrum(ob, other), fc_spectrum(ob, theta), rtol=0, atol=1e-13)
+        assert np.array_equal(permute_hidden(ob.model, other, layer, np.argsort(order)), theta)
+
+
+def fc_spectrum(ob, theta):
+    return np.linalg.eigvalsh(ob.hessian(theta).to_dense())
+
+
+def test_flipping_tanh_units_changes_neither_loss_nor_spectrum():
+    ob, theta = objective((4, 5, 3, 2))
+    other = flip_tanh(ob.model, theta, 1, [0, 2])
+    assert np.allclose(ob.model.predict(other, ob.X), ob.model.predict(theta, ob.X), rtol=0, atol=1e-13)
+    assert np.allclose(fc_spectrum(ob, other), fc_spectrum(ob, theta), rtol=0, atol=1e-13)
+    assert (other != theta).sum() == 2 * (5 + 1 + 2)
+    with pytest.raises(ValueError, match="odd"):
+        flip_tanh(objective(activation="relu")[0].model, theta[:43], 0, [0])
+
+
+def test_rescaling_relu_units_keeps_the_function():
+    ob, theta = objective((4, 5, 3, 2), activation="relu")
+    other = rescale_relu(ob.model, theta, 0, [1, 4], 7.0)
+    assert np.allclose(ob.model.predict(other, ob.X), ob.model.predict(theta, ob.X), rtol=0, atol=1e-12)
+    assert not np.allclose(fc_spectrum(ob, other), fc_spectrum(ob, theta), rtol=1e-3)
+    for bad in (0.0, -1.0, np.inf):
+        with pytest.raises(ValueError):
+            rescale_relu(ob.model, theta, 0, [1], bad)
+    with pytest.raises(ValueError, match="relu"):
+        rescale_relu(objective()[0].model, theta[:43], 0, [0], 2.0)
+
+
+@pytest.mark.parametrize("call, error", [
+    (lambda m, t: permute_hidden(m, t, 5, [0]), ValueError), (lambda m, t: permute_hidden(m, t, 0.0, [0]), TypeError),
+    (lambda m, t: permute_hidden(m, t, 0, [0, 0, 1, 2, 3]), ValueError), (lambda m, t: permute_hidden(m, t[1:], 0, range(5)), ValueError),
+    (lambda m, t: flip_tanh(m, t, 0, [7]), ValueError), (lambda m, t: flip_tanh(m, t * np.nan, 0, [0]), ValueError),
+])
+def test_bad_input(call, error):
+    ob, theta = objective()
+    with pytest.raises(error):
+        call(ob.model, theta)
+
+
+def test_kinks_are_counted():
+    X = np.array([[1.0, 2.0], [2.0, -1.0], [0.0, 0.0]])
+    for activation, expected in (("relu", 2), ("leaky_relu", 2), ("elu", 2), ("tanh", 0)):
+        model = ReferenceModel([2, 2, 1], activation, bias=False)
+        ob = ReferenceObjective(model, X, np.zeros(3))
+        theta = model.flatten([(np.array([[2.0, -1.0], [1.0, 2.0]]), None), (np.ones((1, 2)), None)])
+        assert kinks(ob, theta) == expected == kinks(compiled(ob), theta)
+        assert kinks(ob, theta + 1e-9 * np.arange(1, 7)) == 0
+        assert kinks(ob, theta * (1 + 1e-16)) == expected
+    biased = ReferenceModel([2, 1, 1], "relu")
+    assert kinks(ReferenceObjective(biased, X, np.zeros(3)), np.array([1.0, 1.0, 0.0, 1.0, 0.0])) == 1
+
+
+def test_saturation_says_how_much_hardly_reacts():
+    X = np.linspace(-1, 1, 8)[:, None]
+    model = ReferenceModel([1, 2, 2], "tanh")
+    theta = model.flatten([(np.array([[0.1], [50.0]]), np.zeros(2)), (np.array([[0.0, 40.0], [0.0, 0.0]]), np.zeros(2))])
+    for ob in (ReferenceObjective(model, X, np.arange(8) % 2, "cross_entropy"),):
+        for state in (saturation(ob, theta), saturation(compiled(ob), theta)):
+            assert state["layers"] == [0.5] and state["saturated"] == 0.5 and state["certain"] == 1.0
+            assert state["dead_units"] == 1 and state["n_units"] == 2
+    free = saturation(*objective())
+    assert free["certain"] == 0.0 and free["saturated"] < 0.1 and free["dead_units"] == 0

@@ -1,4 +1,5 @@
 """The one extension module and its flags. Everything else is in pyproject.toml."""
+
 import os
 import sys
 
@@ -8,15 +9,29 @@ from setuptools import Extension, setup
 SOURCES = ["src/engine.pyx", "src/team.c", "src/arch.c"] + [
     f"src/kernels/{name}.c" for name in ("reference", "baseline", "avx2", "avx512", "neon", "blas")
 ]
-HEADERS = [os.path.join(folder, name) for folder in ("src", "src/kernels") for name in sorted(os.listdir(folder))
-           if name.endswith((".h", ".inc", ".pxi"))]
+HEADERS = [
+    os.path.join(folder, name)
+    for folder in ("src", "src/kernels")
+    for name in sorted(os.listdir(folder))
+    if name.endswith((".h", ".inc", ".pxi"))
+]
 
-macros = [("FC_NO_VECTORS", "1")] if os.environ.get("FASTCURV_NO_VECTORS") else []   # as if the compiler had no vectors
+macros = (
+    [("FC_NO_VECTORS", "1")] if os.environ.get("FASTCURV_NO_VECTORS") else []
+)  # as if the compiler had no vectors
 if sys.platform == "win32":
     compile_args, link_args = ["/O2", "/std:c11"], []
 else:
-    # No -ffast-math and no -march: instruction sets are chosen by target regions in the sources, at import time.
-    compile_args = ["-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-pthread"]
+    # No -ffast-math and no -march: instruction sets are chosen by target regions in the sources, at
+    # import time.
+    compile_args = [
+        "-std=gnu11",
+        "-O3",
+        "-fno-math-errno",
+        "-fno-trapping-math",
+        "-ffp-contract=fast",
+        "-pthread",
+    ]
     link_args = ["-pthread"]
     if os.environ.get("FASTCURV_SANITIZE"):
         flags = [f"-fsanitize={os.environ['FASTCURV_SANITIZE']}", "-fno-omit-frame-pointer", "-g"]
@@ -24,8 +39,13 @@ else:
         link_args += flags
 
 engine = Extension(
-    "fastcurv._engine", sources=SOURCES, depends=HEADERS, include_dirs=["src"],
-    define_macros=macros, extra_compile_args=compile_args, extra_link_args=link_args,
+    "fastcurv._engine",
+    sources=SOURCES,
+    depends=HEADERS,
+    include_dirs=["src"],
+    define_macros=macros,
+    extra_compile_args=compile_args,
+    extra_link_args=link_args,
 )
 
 setup(ext_modules=cythonize([engine], language_level=3, include_path=["src"]))

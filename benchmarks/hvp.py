@@ -4,9 +4,9 @@
     python benchmarks/hvp.py --quick --no-peers       # fastcurv alone, in a minute
     python benchmarks/hvp.py --workload mnist --dtype float32 --json mnist.json
 
-Each contender has a process of its own, confined to the same processors, with the same data in the same dtype. Rounds
-are interleaved: one short timing of every call of every contender, then again, many times; the best counts. So a noisy
-neighbour hits all alike, and one quiet moment is enough.
+Each contender has a process of its own, confined to the same processors, with the same data in the
+same dtype. Rounds are interleaved: one short timing of every call of every contender, then again,
+many times; the best counts. So a noisy neighbour hits all alike, and one quiet moment is enough.
 """
 
 import argparse
@@ -18,7 +18,6 @@ import sys
 import time
 
 import numpy as np
-
 import tables
 from peers import BLOCK, CONTENDERS, Child, Unavailable
 from workloads import DTYPES, WORKLOADS
@@ -74,7 +73,9 @@ def open_children(args):
 
 
 def measure(children, name, dtype, args):
-    """Build one workload everywhere, time it in interleaved rounds, and gather the best of each call."""
+    """Build one workload everywhere, time it in interleaved rounds, and gather the best of each
+    call.
+    """
     workload = WORKLOADS[name]
     calls, answers, missing = {}, {}, {}
     for label, child in children.items():
@@ -134,7 +135,10 @@ def record(workload, dtype, best, peak, missing):
         "gradient_ahead": min(gradients) / ours["gradient"] if gradients else None,
         "product/gradient": ours["product"] / ours["gradient"],
         "floor product/gradient": workload.flops() / workload.flops("gradient"),
-        "product/floor": ours["product"] / ours["gradient"] * workload.flops("gradient") / workload.flops(),
+        "product/floor": ours["product"]
+        / ours["gradient"]
+        * workload.flops("gradient")
+        / workload.flops(),
         "bind/gradient": ours["bind"] / ours["gradient"],
         "ggn/product": ours["ggn"] / ours["product"],
         "quadratic/product": ours["quadratic"] / ours["product"],
@@ -159,7 +163,9 @@ def machine(args, child):
 def cpu_name():
     try:
         with open("/proc/cpuinfo") as file:
-            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+            return next(
+                line.split(":")[1].strip() for line in file if line.startswith("model name")
+            )
     except (OSError, StopIteration):
         pass
     if sys.platform == "darwin":

@@ -3,23 +3,55 @@
     python benchmarks/kernels.py
     python benchmarks/kernels.py --dtype float32 --arch avx2 --sizes 64 256 1024
 
-Square products ``C = A B`` from 1 to 4096, the shapes that a net's passes ask for, and the two-term form
-``C = A1 B1 + A2 B2``, which is one product with a twice as long inner dimension. B is laid out as the kernels want it beforehand.
+Square products ``C = A B`` from 1 to 4096, the shapes that a net's passes ask for, and the two-term
+form ``C = A1 B1 + A2 B2``, which is one product with a twice as long inner dimension. B is laid out
+as the kernels want it beforehand.
 """
 
 import argparse
 import os
 import time
 
-for _name in ("OPENBLAS", "OMP", "MKL", "FASTCURV"):  # before NumPy is loaded: one thread on both sides
+for _name in (
+    "OPENBLAS",
+    "OMP",
+    "MKL",
+    "FASTCURV",
+):  # before NumPy is loaded: one thread on both sides
     os.environ[f"{_name}_NUM_THREADS"] = "1"
 
 import numpy as np  # noqa: E402
-
-import fastcurv as fc  # noqa: E402
 from workloads import DTYPES  # noqa: E402
 
-SQUARES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 31, 32, 33, 48, 64, 65, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096)
+import fastcurv as fc  # noqa: E402
+
+SQUARES = (
+    1,
+    2,
+    3,
+    4,
+    6,
+    8,
+    12,
+    16,
+    24,
+    31,
+    32,
+    33,
+    48,
+    64,
+    65,
+    96,
+    128,
+    192,
+    256,
+    384,
+    512,
+    768,
+    1024,
+    2048,
+    4096,
+)
 SHAPES = (  # rows, inner, columns: layers of the workloads
     (100, 16, 16),
     (1797, 64, 32),
@@ -40,17 +72,25 @@ def main(argv=None):
     for dtype in args.dtype:
         peak = fc._engine.fma_peak(dtype, 1)
         print(f"\n{dtype}: FMA peak of one thread {peak / 1e9:.1f} GF/s\n")
-        print(f"{'rows x inner x columns':<24}{'ours':>8}{'two terms':>11}{'OpenBLAS':>10}{'ours/OpenBLAS':>15}")
-        for rows, inner, columns in [(n, n, n) for n in args.sizes] + list(() if args.square else SHAPES):
+        print(
+            f"{'rows x inner x columns':<24}{'ours':>8}{'two terms':>11}{'OpenBLAS':>10}{'ours/OpenBLAS':>15}"
+        )
+        for rows, inner, columns in [(n, n, n) for n in args.sizes] + list(
+            () if args.square else SHAPES
+        ):
             print_row(rows, inner, columns, dtype, peak, args)
 
 
 def parse(argv):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=DTYPES)
-    parser.add_argument("--arch", default=None, help="kernels to force (default: those chosen at import)")
+    parser.add_argument(
+        "--arch", default=None, help="kernels to force (default: those chosen at import)"
+    )
     parser.add_argument("--sizes", nargs="+", type=int, default=SQUARES, help="of square products")
-    parser.add_argument("--square", action="store_true", help="leave out the shapes of the workloads")
+    parser.add_argument(
+        "--square", action="store_true", help="leave out the shapes of the workloads"
+    )
     parser.add_argument("--seconds", type=float, default=0.2, help="spent on each measurement")
     return parser.parse_args(argv)
 
@@ -74,7 +114,8 @@ def print_row(rows, inner, columns, dtype, peak, args):
     floor = 2 * rows * inner * columns / peak
     shape = f"{rows} x {inner} x {columns}"
     print(
-        f"{shape:<24}{floor / ours:>8.0%}{2 * floor / two:>11.0%}{floor / blas:>10.0%}{blas / ours:>15.2f}", flush=True
+        f"{shape:<24}{floor / ours:>8.0%}{2 * floor / two:>11.0%}{floor / blas:>10.0%}{blas / ours:>15.2f}",
+        flush=True,
     )
 
 
@@ -84,9 +125,11 @@ def repeated(matmul, A, B, C, m):
 
 
 def best_times(*calls, seconds):
-    """Seconds per product of each ``call(m)``, which makes m of them, in interleaved rounds; the best counts.
+    """Seconds per product of each ``call(m)``, which makes m of them, in interleaved rounds; the
+    best counts.
 
-    A call with m + 1 products is timed against one with a single one, so what it prepares drops out.
+    A call with m + 1 products is timed against one with a single one, so what it prepares drops
+    out.
     """
     repeats = [max(1, int(0.01 / max(elapsed(call, 2) - elapsed(call, 1), 1e-7))) for call in calls]
     best = [np.inf] * len(calls)

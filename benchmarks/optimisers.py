@@ -1,14 +1,16 @@
-"""Optimisers side by side at equal wall time: second order against Adam tuned over a grid, on real data.
+"""Optimisers side by side at equal wall time: second order against Adam tuned over a grid, on real
+data.
 
     python benchmarks/optimisers.py                    # digits: 8 s a run, 10 seeds, the grid first; at most 16 minutes
     python benchmarks/optimisers.py patches            # a deep autoencoder of image patches: 60 s a run, 8 minutes
     python benchmarks/optimisers.py --quick            # either one in a minute, to see that it works
 
-digits: 64-32-16-10, tanh, cross entropy, l2 1e-4, all 1797 samples, float64. Adam's learning rate and batch size are
-searched over a grid at the full budget on seeds of their own, the best pair is kept. Then every method runs from the
-same starts; seeds are the outer loop, so that a noisy neighbour hits all alike. Losses are the whole objective's at the
-point returned, which for Adam is the best one recorded. Ctrl-C ends the comparison and prints the table of what is
-finished; a second one ends at once. One run after the other, nothing in parallel. Data: scikit-learn's wheel.
+digits: 64-32-16-10, tanh, cross entropy, l2 1e-4, all 1797 samples, float64. Adam's learning rate
+and batch size are searched over a grid at the full budget on seeds of their own, the best pair is
+kept. Then every method runs from the same starts; seeds are the outer loop, so that a noisy
+neighbour hits all alike. Losses are the whole objective's at the point returned, which for Adam is
+the best one recorded. Ctrl-C ends the comparison and prints the table of what is finished; a second
+one ends at once. One run after the other, nothing in parallel. Data: scikit-learn's wheel.
 """
 
 import argparse
@@ -17,7 +19,8 @@ import json
 import os
 import time
 
-# The engine has threads of its own, and two pools that spin slow each other down: SciPy's L-BFGS ran 8 times slower.
+# The engine has threads of its own, and two pools that spin slow each other down: SciPy's L-BFGS
+# ran 8 times slower.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np  # noqa: E402
@@ -47,7 +50,9 @@ def digits(args):
 
 
 def patches(args):
-    """8 x 8 colour patches of scikit-learn's two photographs, every fourth pixel: 33 390 rows of 192."""
+    """8 x 8 colour patches of scikit-learn's two photographs, every fourth pixel: 33 390 rows of
+    192.
+    """
     from sklearn.datasets import load_sample_images
 
     cuts = []
@@ -67,7 +72,15 @@ def run(ob, contender, seed, seconds):
     method, options = contender
     start = ob.model.init(seed=seed)
     found = fc.minimize(
-        ob, start, method, seed=seed, max_time=seconds, max_iter=FAR, gtol=GTOL, verdict=False, **options
+        ob,
+        start,
+        method,
+        seed=seed,
+        max_time=seconds,
+        max_iter=FAR,
+        gtol=GTOL,
+        verdict=False,
+        **options,
     )
     return {
         "loss": float(found.fun),
@@ -81,7 +94,9 @@ def run(ob, contender, seed, seconds):
 
 
 def first_order(method, rate, batch):
-    """A contender that looks at the whole objective once in 25 epochs, so that looking costs little."""
+    """A contender that looks at the whole objective once in 25 epochs, so that looking costs
+    little.
+    """
     options = {"learning_rate": rate}
     if batch is not None:
         options.update(batch_size=batch, record_every=25)
@@ -93,7 +108,9 @@ class Interrupted(Exception):
 
 
 def run_or_stop(*args):
-    """A run; `Interrupted` where the keyboard ended it, since `minimize` then returns what it has as a result."""
+    """A run; `Interrupted` where the keyboard ended it, since `minimize` then returns what it has
+    as a result.
+    """
     record = run(*args)
     if record["stopped"] == "interrupted":
         raise Interrupted
@@ -101,13 +118,21 @@ def run_or_stop(*args):
 
 
 def tune(ob, method, rates, batches, seeds, seconds):
-    """The pair of learning rate and batch size with the lowest median loss, and the grid as far as it was searched."""
+    """The pair of learning rate and batch size with the lowest median loss, and the grid as far as
+    it was searched.
+    """
     grid = {}
     try:
         for rate, batch in itertools.product(rates, batches):
-            runs = [run_or_stop(ob, first_order(method, rate, batch), seed, seconds) for seed in seeds]
+            runs = [
+                run_or_stop(ob, first_order(method, rate, batch), seed, seconds) for seed in seeds
+            ]
             grid[rate, batch] = float(np.median([r["loss"] for r in runs]))
-            print(f"    {method} learning rate {rate:g}, batch {batch or 'all'}: {grid[rate, batch]:.6f}", flush=True)
+            print(
+                f"    {method} learning rate {rate:g}, batch {batch or 'all'}: "
+                f"{grid[rate, batch]:.6f}",
+                flush=True,
+            )
     except (Interrupted, KeyboardInterrupt):
         if not grid:
             raise SystemExit("interrupted before anything was finished") from None
@@ -126,7 +151,10 @@ def reached(record, level):
 def table(title, records, target):
     """Medians over seeds, and the time to the tuned first-order method's median."""
     print(f"\n{title}\n")
-    print("| method | loss, median | quartiles | gradient norm | below 1e-6 | products | steps or epochs | s to Adam's loss |")
+    print(
+        "| method | loss, median | quartiles | gradient norm | below 1e-6 | products | steps or "
+        "epochs | s to Adam's loss |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for name, runs in records.items():
         if not runs:
@@ -137,8 +165,10 @@ def table(title, records, target):
         to_target = np.median([reached(r, target) for r in runs])
         print(
             f"| {name} | {middle:.6f} | {low:.6f} to {high:.6f} | {np.median(norms):.1e} "
-            f"| {sum(norm <= GTOL for norm in norms)} of {len(norms)} | {np.median([r['products'] for r in runs]):.0f} "
-            f"| {np.median([r['iterations'] for r in runs]):.0f} | {f'{to_target:.2f}' if np.isfinite(to_target) else 'never'} |"
+            f"| {sum(norm <= GTOL for norm in norms)} of {len(norms)} | "
+            f"{np.median([r['products'] for r in runs]):.0f} "
+            f"| {np.median([r['iterations'] for r in runs]):.0f} | "
+            f"{f'{to_target:.2f}' if np.isfinite(to_target) else 'never'} |"
         )
 
 
@@ -150,7 +180,8 @@ def compare(ob, contenders, seeds, seconds):
             for name, contender in contenders.items():
                 record = run_or_stop(ob, contender, seed, seconds)
                 records[name].append(record)
-                print(f"    seed {seed}: {name:<44} loss {record['loss']:.6f}  gradient {record['gradient_norm']:.1e}  "
+                print(f"    seed {seed}: {name:<44} loss {record['loss']:.6f}  gradient "
+                      f"{record['gradient_norm']:.1e}  "
                       f"{record['seconds']:.1f} s", flush=True)  # fmt: skip
     except (Interrupted, KeyboardInterrupt):
         print("    interrupted: the table holds what was finished", flush=True)
@@ -159,7 +190,11 @@ def compare(ob, contenders, seeds, seconds):
 
 def announce(n_runs, seconds):
     """The time that the runs may take, before they begin."""
-    print(f"{n_runs} runs of at most {seconds:g} s, one after the other: {n_runs * seconds / 60:.0f} minutes at most.", flush=True)
+    print(
+        f"{n_runs} runs of at most {seconds:g} s, one after the other: "
+        f"{n_runs * seconds / 60:.0f} minutes at most.",
+        flush=True,
+    )
 
 
 def median_loss(records, name):
@@ -171,7 +206,9 @@ def on_digits(args):
     rates, batches = ((3e-3, 1e-2), (128, None)) if args.quick else (RATES, BATCHES)
     tuning = range(1000, 1001 if args.quick else 1003)
     seeds = range(args.seeds or (2 if args.quick else 10))
-    announce(len(rates) * len(batches) * len(tuning) + len(seeds) * (2 + len(SECOND_ORDER)), seconds)
+    announce(
+        len(rates) * len(batches) * len(tuning) + len(seeds) * (2 + len(SECOND_ORDER)), seconds
+    )
     print(f"Adam's grid, {seconds:g} s a run, {len(tuning)} seeds of its own:")
     (rate, batch), grid = tune(ob, "adam", rates, batches, tuning, seconds)
     adam = f"Adam, rate {rate:g}, batch {batch or 'all'}"
@@ -186,7 +223,8 @@ def on_digits(args):
         return {"grid": [[*pair, loss] for pair, loss in grid.items()], "records": records}
     verdict = "lower" if medians[best] < target else "not lower"
     print(
-        f"\nThe best second-order method, {best}, ends at {medians[best]:.6f}, {verdict} than tuned Adam's {target:.6f}; "
+        f"\nThe best second-order method, {best}, ends at {medians[best]:.6f}, {verdict} than "
+        f"tuned Adam's {target:.6f}; "
         f"its gradient is {np.median([r['gradient_norm'] for r in records[best]]):.1e}."
     )
     return {"grid": [[*pair, loss] for pair, loss in grid.items()], "records": records}
@@ -210,11 +248,19 @@ def on_patches(args):
     for name in ("Adam", "momentum"):
         contenders[name][1]["record_every"] = 1
     announce((args.seeds or 1) * len(contenders), seconds)
-    print(f"patches: {ob.n_samples} rows, {ob.n_params} parameters, {args.dtype}, {seconds:g} s a run:")
+    print(
+        f"patches: {ob.n_samples} rows, {ob.n_params} parameters, {args.dtype}, {seconds:g} s a "
+        "run:"
+    )
     records = compare(ob, contenders, range(args.seeds or 1), seconds)
     target = median_loss(records, "Adam")
-    table(f"autoencoder 192-128-64-16-64-128-192, {ob.n_samples} patches, {seconds:g} s", records, target)
-    print(f"\n\"{sample} rows, scaled\": curvature from {sample} rows drawn anew at each point, precondition and warm_start; "
+    table(
+        f"autoencoder 192-128-64-16-64-128-192, {ob.n_samples} patches, {seconds:g} s",
+        records,
+        target,
+    )
+    print(f"\n\"{sample} rows, scaled\": curvature from {sample} rows drawn anew at each point, "
+          "precondition and warm_start; "
           "value and gradient are of all rows.")  # fmt: skip
     return {"records": records}
 
@@ -225,7 +271,9 @@ def main(argv=None):
     parser.add_argument("--seconds", type=float, help="wall time of a run (digits 8, patches 60)")
     parser.add_argument("--seeds", type=int, help="starts (digits 10, patches 1)")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--dtype", choices=("float64", "float32"), default="float32", help="of patches")
+    parser.add_argument(
+        "--dtype", choices=("float64", "float32"), default="float32", help="of patches"
+    )
     parser.add_argument("--rows", type=int, help="of patches: so many at random")
     parser.add_argument("--quick", action="store_true", help="small budgets, to see that it works")
     parser.add_argument("--json", metavar="FILE", help="write every number there")

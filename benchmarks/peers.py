@@ -1,13 +1,15 @@
 """The contenders: fastcurv, torch, and JAX in two ways, each alone in a process of its own.
 
-Run as a script, this file is such a process: it reads one JSON request per line and answers with one.
+Run as a script, this file is such a process: it reads one JSON request per line and answers with
+one.
 
     {"do": "build", "workload": "mnist", "dtype": "float32", "threads": 2}   -> {"calls": [...], "answer": [...]}
     {"do": "time", "call": "product", "repeat": 20}                           -> {"seconds": 0.0041}
     {"do": "peak"}                                                            -> {"flops": 2.3e11}
 
-Peers are given the form that suits them best: lists of tensors instead of one flat vector, nothing copied or
-flattened inside what is timed. Gradients alternate between two points, so that no cache can answer.
+Peers are given the form that suits them best: lists of tensors instead of one flat vector, nothing
+copied or flattened inside what is timed. Gradients alternate between two points, so that no cache
+can answer.
 """
 
 import contextlib
@@ -20,16 +22,17 @@ import sys
 import time
 
 import numpy as np
-
 from workloads import WORKLOADS, flat
 
 BLOCK = 8  # columns in a block of vectors
 
 
 class Contender:
-    """One library on one workload. Every call it names takes nothing and returns when its result is in memory.
+    """One library on one workload. Every call it names takes nothing and returns when its result is
+    in memory.
 
-    fastcurv's own has two verbs more: ``peak``, flops a second of fused multiply-adds, and ``config``.
+    fastcurv's own has two verbs more: ``peak``, flops a second of fused multiply-adds, and
+    ``config``.
     """
 
     def build(self, workload, dtype, threads):
@@ -75,7 +78,9 @@ class Fastcurv(Contender):
 
 
 class Torch(Contender):
-    """Double backward on a kept graph: the graph of the gradient is made once, and run backward per vector."""
+    """Double backward on a kept graph: the graph of the gradient is made once, and run backward per
+    vector.
+    """
 
     def build(self, workload, dtype, threads):
         import torch
@@ -83,7 +88,9 @@ class Torch(Contender):
         torch.set_num_threads(threads)
         X, y, layers, direction = workload.problem(dtype)
         X, y = torch.from_numpy(X), torch.from_numpy(y)
-        self.params = [torch.from_numpy(p.copy()).requires_grad_() for layer in layers for p in layer]
+        self.params = [
+            torch.from_numpy(p.copy()).requires_grad_() for layer in layers for p in layer
+        ]
         other = [(p * 0.99).detach().requires_grad_() for p in self.params]
         points = itertools.cycle([self.params, other])
         v = [torch.from_numpy(p) for layer in direction for p in layer]

@@ -2,8 +2,9 @@
 
     python benchmarks/scaling.py --out scaling.png
 
-Three pictures in one file: time per sample against batch size (a matrix-matrix product uses each weight many times),
-time against N, and time against n, on log axes with the slope that proportional cost would have.
+Three pictures in one file: time per sample against batch size (a matrix-matrix product uses each
+weight many times), time against N, and time against n, on log axes with the slope that proportional
+cost would have.
 """
 
 import argparse
@@ -25,13 +26,19 @@ def main(argv=None):
     figure = plots.new_figure((11.0, 3.6))
     axes = figure.subplots(1, 3)
     for dtype, color in (("float32", plots.BLUE), ("float64", plots.ORANGE)):
-        batches = [time_product((784, 512, 512, 10), n, dtype, args) for n in BATCHES if n <= args.limit]
+        batches = [
+            time_product((784, 512, 512, 10), n, dtype, args) for n in BATCHES if n <= args.limit
+        ]
         show(axes[0], "us per sample", [(n, 1e6 * t / n) for n, _, t in batches], dtype, color)
-        samples = [time_product((64, 32, 16, 10), n, dtype, args) for n in SAMPLES if n <= 10 * args.limit]
+        samples = [
+            time_product((64, 32, 16, 10), n, dtype, args) for n in SAMPLES if n <= 10 * args.limit
+        ]
         show(axes[1], "ms", [(n, 1e3 * t) for n, _, t in samples], dtype, color)
         widths = [time_product((64, w, w, 10), 256, dtype, args) for w in WIDTHS if w <= args.limit]
         show(axes[2], "ms", [(n, 1e3 * t) for _, n, t in widths], dtype, color)
-    for ax, label in zip(axes, ("batch size, net 784-512-512-10", "N, net 64-32-16-10", "n, nets 64-w-w-10, N 256")):
+    for ax, label in zip(
+        axes, ("batch size, net 784-512-512-10", "N, net 64-32-16-10", "n, nets 64-w-w-10, N 256")
+    ):
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.set_xlabel(label)
@@ -44,9 +51,13 @@ def main(argv=None):
 
 def parse(argv):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", default="scaling.png", help="picture to write (default %(default)s)")
+    parser.add_argument(
+        "--out", default="scaling.png", help="picture to write (default %(default)s)"
+    )
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--limit", type=int, default=4096, help="largest batch and width (default %(default)s)")
+    parser.add_argument(
+        "--limit", type=int, default=4096, help="largest batch and width (default %(default)s)"
+    )
     parser.add_argument("--seconds", type=float, default=0.3, help="spent on each measurement")
     return parser.parse_args(argv)
 
@@ -74,13 +85,18 @@ def show(ax, ylabel, points, dtype, color):
     x, y = np.transpose(points)
     ax.plot(x, y, "o-" if dtype == "float32" else "s--", ms=4, color=color, label=dtype)
     ax.set_ylabel(f"{ylabel} for one product")
-    print(f"{dtype} {ax.get_ylabel()}: " + "  ".join(f"{int(a)}: {b:.4g}" for a, b in points), flush=True)
+    print(
+        f"{dtype} {ax.get_ylabel()}: " + "  ".join(f"{int(a)}: {b:.4g}" for a, b in points),
+        flush=True,
+    )
 
 
 def proportional(ax):
     """A grey line of slope one through the last point of the first curve."""
     x, y = ax.lines[0].get_data()
-    ax.plot(x, y[-1] * np.asarray(x) / x[-1], color=plots.GREY, lw=0.8, ls=":", label="proportional")
+    ax.plot(
+        x, y[-1] * np.asarray(x) / x[-1], color=plots.GREY, lw=0.8, ls=":", label="proportional"
+    )
     ax.legend(frameon=False)
 
 

@@ -1,17 +1,20 @@
-"""The user's job on a spectrum, in one run: both ends, then the density, in float32, side by side with peers.
+"""The user's job on a spectrum, in one run: both ends, then the density, in float32, side by side
+with peers.
 
     python benchmarks/spectrum.py                     # digits, mnist N 128 and N 1024, with the peers that are installed
     python benchmarks/spectrum.py --workload digits --rounds 1 --no-peers
 
-The job: the 5 most negative and the 5 most positive eigenpairs, each residual at most 1e-3 of its own eigenvalue, and a
-density of 5 probes x 60 steps. Each contender has a process of its own, confined to the same processors; rounds are
-interleaved and the best counts. A contender that takes 10 times as long as fastcurv, and 10 s, is run once, and one that is not done
-within the time limit is stopped and reported as slower than that.
+The job: the 5 most negative and the 5 most positive eigenpairs, each residual at most 1e-3 of its
+own eigenvalue, and a density of 5 probes x 60 steps. Each contender has a process of its own,
+confined to the same processors; rounds are interleaved and the best counts. A contender that takes
+10 times as long as fastcurv, and 10 s, is run once, and one that is not done within the time limit
+is stopped and reported as slower than that.
 
-Values are held against float64 ones computed far past the tolerance: off by more than 1e-3, and eigenvalues were missed.
-Densities are held against the mean of ``v'Hv`` and ``||Hv||^2`` over 40 random vectors: off by more than 5 standard errors
-of what five probes scatter, and something else was computed. Contenders that fail either are marked and are no peers;
-where fastcurv fails, the run ends.
+Values are held against float64 ones computed far past the tolerance: off by more than 1e-3, and
+eigenvalues were missed. Densities are held against the mean of ``v'Hv`` and ``||Hv||^2`` over 40
+random vectors: off by more than 5 standard errors of what five probes scatter, and something else
+was computed. Contenders that fail either are marked and are no peers; where fastcurv fails, the run
+ends.
 """
 
 import argparse
@@ -30,7 +33,10 @@ from workloads import WORKLOADS
 OURS = "fastcurv"
 ENDS, TOL, PROBES, STEPS, CHECKS = 5, 1e-3, 5, 60, 40
 BOUNDS = {"eigenpairs": 2.0, "density": 1.5}  # times faster than the fastest peer
-SLOW, ENOUGH = 10, 10.0  # a contender that takes this many times fastcurv's time, and so many seconds, is run once
+SLOW, ENOUGH = (
+    10,
+    10.0,
+)  # a contender that takes this many times fastcurv's time, and so many seconds, is run once
 SIGMAS = 5
 
 
@@ -47,9 +53,14 @@ class SpectrumChild(Child):
 
     def start(self):
         script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "spectrum_peers.py")
-        self.process = subprocess.Popen([sys.executable, script, self.name, str(self.threads)], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-                                        env=dict(os.environ, **thread_variables(self.threads)))
+        self.process = subprocess.Popen(
+            [sys.executable, script, self.name, str(self.threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=dict(os.environ, **thread_variables(self.threads)),
+        )
 
     def build(self, workload):
         self.workload = workload
@@ -84,7 +95,10 @@ class SpectrumChild(Child):
 
 def main(argv=None):
     args = parse(argv)
-    print(f"{cpu_name()}, {args.threads} threads, float32, best of {args.rounds} rounds, {time.strftime('%Y-%m-%d %H:%M')}")
+    print(
+        f"{cpu_name()}, {args.threads} threads, float32, best of {args.rounds} rounds, "
+        f"{time.strftime('%Y-%m-%d %H:%M')}"
+    )
     records = [measure(name, args) for name in args.workload]
     bounds(records)
     if args.json:
@@ -94,15 +108,33 @@ def main(argv=None):
 
 def parse(argv):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--workload", nargs="+", choices=WORKLOADS, default=["digits", "mnist-128", "mnist"])
+    parser.add_argument(
+        "--workload", nargs="+", choices=WORKLOADS, default=["digits", "mnist-128", "mnist"]
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--ends", type=int, default=ENDS, help=f"eigenpairs wanted of each end (default {ENDS})")
-    parser.add_argument("--probes", type=int, default=PROBES, help=f"probes of the density (default {PROBES})")
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"steps of each probe (default {STEPS})")
-    parser.add_argument("--limit", type=float, default=300.0, help="seconds a peer may take for one answer (default 300)")
-    parser.add_argument("--peer", nargs="+", choices=[name for name in CONTENDERS if name != OURS], metavar="NAME",
-                        help="these peers only: " + ", ".join(repr(name) for name in CONTENDERS if name != OURS))
+    parser.add_argument(
+        "--ends", type=int, default=ENDS, help=f"eigenpairs wanted of each end (default {ENDS})"
+    )
+    parser.add_argument(
+        "--probes", type=int, default=PROBES, help=f"probes of the density (default {PROBES})"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=STEPS, help=f"steps of each probe (default {STEPS})"
+    )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=300.0,
+        help="seconds a peer may take for one answer (default 300)",
+    )
+    parser.add_argument(
+        "--peer",
+        nargs="+",
+        choices=[name for name in CONTENDERS if name != OURS],
+        metavar="NAME",
+        help="these peers only: " + ", ".join(repr(name) for name in CONTENDERS if name != OURS),
+    )
     parser.add_argument("--no-peers", action="store_true", help="fastcurv alone")
     parser.add_argument("--json", metavar="FILE", help="write every number there")
     return parser.parse_args(argv)
@@ -111,15 +143,26 @@ def parse(argv):
 def measure(workload, args):
     """Every contender on one workload."""
     truth = reference(workload, args)
-    jobs = {"eigenpairs": dict(k=args.ends, tol=TOL), "density": dict(probes=args.probes, steps=args.steps)}
-    names = [OURS] if args.no_peers else [name for name in CONTENDERS if name == OURS or not args.peer or name in args.peer]
+    jobs = {
+        "eigenpairs": {"k": args.ends, "tol": TOL},
+        "density": {"probes": args.probes, "steps": args.steps},
+    }
+    names = (
+        [OURS]
+        if args.no_peers
+        else [name for name in CONTENDERS if name == OURS or not args.peer or name in args.peer]
+    )
     children, missing, n = open_children(names, workload, args)
     best = {}
     for seed in range(args.rounds):
         for name, child in children.items():
             for job, request in jobs.items():
                 held = best.get((name, job))
-                if (name, job) in missing or held and held["seconds"] > max(ENOUGH, SLOW * best[OURS, job]["seconds"]):
+                if (
+                    (name, job) in missing
+                    or held
+                    and held["seconds"] > max(ENOUGH, SLOW * best[OURS, job]["seconds"])
+                ):
                     continue
                 try:
                     answer = child.ask(do=job, seed=seed, **request)
@@ -129,17 +172,29 @@ def measure(workload, args):
                 answer["off"] = off(job, answer, truth, args.probes)
                 if held:
                     answer["off"] = max(answer["off"], held["off"])
-                    answer = answer if answer["seconds"] < held["seconds"] else held | {"off": answer["off"]}
+                    answer = (
+                        answer
+                        if answer["seconds"] < held["seconds"]
+                        else held | {"off": answer["off"]}
+                    )
                 best[name, job] = answer
     for child in children.values():
         child.close()
-    record = {"workload": str(WORKLOADS[workload]), "n": n, "truth": truth,
-              "missing": {": ".join(k): v for k, v in missing.items()},
-              "best": {f"{name}: {job}": answer for (name, job), answer in best.items()}, "ahead": ahead(best)}
+    record = {
+        "workload": str(WORKLOADS[workload]),
+        "n": n,
+        "truth": truth,
+        "missing": {": ".join(k): v for k, v in missing.items()},
+        "best": {f"{name}: {job}": answer for (name, job), answer in best.items()},
+        "ahead": ahead(best),
+    }
     show(record, best, missing)
     for job in jobs:
         if (OURS, job) in missing or not best[OURS, job]["off"] <= 1:
-            why = missing.get((OURS, job)) or f"off by {best[OURS, job]['off']:.3g} times what is allowed"
+            why = (
+                missing.get((OURS, job))
+                or f"off by {best[OURS, job]['off']:.3g} times what is allowed"
+            )
             raise SystemExit(f"fastcurv, {job}: {why}; there is nothing to compare")
     return record
 
@@ -172,38 +227,66 @@ def open_children(names, workload, args):
 def off(job, answer, truth, probes):
     """The worst error in units of what is allowed: at most 1, and the answer agrees."""
     if job == "eigenpairs":
-        answer["error"] = max(abs(a - b) / abs(b) for a, b in zip(answer["values"], truth["values"], strict=True))
+        answer["error"] = max(
+            abs(a - b) / abs(b) for a, b in zip(answer["values"], truth["values"], strict=True)
+        )
         return answer["error"] / TOL
-    return max(abs(m - mean) / (SIGMAS * scatter * (1 / probes + 1 / CHECKS) ** 0.5)
-               for m, mean, scatter in zip(answer["moments"], truth["moments"], truth["scatter"]))
+    return max(
+        abs(m - mean) / (SIGMAS * scatter * (1 / probes + 1 / CHECKS) ** 0.5)
+        for m, mean, scatter in zip(answer["moments"], truth["moments"], truth["scatter"])
+    )
 
 
 def ahead(best):
     """How many times faster than the fastest peer whose answer agrees, for both halves of the job."""
     result = {}
     for job in BOUNDS:
-        peers = [a["seconds"] for (name, what), a in best.items() if what == job and name != OURS and a["off"] <= 1]
-        result[job] = min(peers) / best[OURS, job]["seconds"] if peers and (OURS, job) in best else None
+        peers = [
+            a["seconds"]
+            for (name, what), a in best.items()
+            if what == job and name != OURS and a["off"] <= 1
+        ]
+        result[job] = (
+            min(peers) / best[OURS, job]["seconds"] if peers and (OURS, job) in best else None
+        )
     return result
 
 
 def show(record, best, missing):
     print(f"\n{record['workload']}, n {record['n']}")
-    print(f"  {'':20} {'eigenpairs':>10} {'products':>9} {'worst error':>12}   {'density':>9} {'mean':>10} {'mean square':>12}")
+    print(
+        f"  {'':20} {'eigenpairs':>10} {'products':>9} {'worst error':>12}   {'density':>9} "
+        f"{'mean':>10} {'mean square':>12}"
+    )
     for name in CONTENDERS:
         pairs, density = best.get((name, "eigenpairs")), best.get((name, "density"))
         if not (pairs or density or (name, "density") in missing):
             continue
-        left = (f"{pairs['seconds']:9.3f}s {pairs['products']:9} {pairs['error']:12.1e}" if pairs else f"{'-':>10} {'-':>9} {'-':>12}")
-        right = f"{density['seconds']:8.3f}s {density['moments'][0]:10.3g} {density['moments'][1]:12.3g}" if density else f"{'-':>9}"
+        left = (
+            f"{pairs['seconds']:9.3f}s {pairs['products']:9} {pairs['error']:12.1e}"
+            if pairs
+            else f"{'-':>10} {'-':>9} {'-':>12}"
+        )
+        right = (
+            f"{density['seconds']:8.3f}s {density['moments'][0]:10.3g} "
+            f"{density['moments'][1]:12.3g}"
+            if density
+            else f"{'-':>9}"
+        )
         print(f"  {name:20} {left}   {right}")
         for job, answer in (("eigenpairs", pairs), ("density", density)):
             if answer and not answer["off"] <= 1:
-                print(f"  {'':20} {job}: does not agree, off by {answer['off']:.2g} times what is allowed")
+                print(
+                    f"  {'':20} {job}: does not agree, off by {answer['off']:.2g} times what is "
+                    "allowed"
+                )
             elif not answer and (name, job) in missing:
                 print(f"  {'':20} {job}: {missing[name, job]}")
     moments = ", ".join(f"{m:.3g}" for m in record["truth"]["moments"])
-    print(f"  float64: mean and mean square {moments}; eigenvalues " + " ".join(f"{v:.4g}" for v in record["truth"]["values"]))
+    print(
+        f"  float64: mean and mean square {moments}; eigenvalues "
+        + " ".join(f"{v:.4g}" for v in record["truth"]["values"])
+    )
     for job, ratio in record["ahead"].items():
         if ratio:
             print(f"  {job}: {ratio:.2f}x the fastest peer")
@@ -215,8 +298,11 @@ def bounds(records):
     for job, bound in BOUNDS.items():
         ratios = [r["ahead"][job] for r in records if r["ahead"][job]]
         if ratios:
-            print(f"{'met   ' if min(ratios) >= bound else 'missed'}  {job}: at least {bound}x the fastest peer on every "
-                  f"workload: {', '.join(f'{r:.2f}x' for r in ratios)}")
+            print(
+                f"{'met   ' if min(ratios) >= bound else 'missed'}  {job}: at least {bound}x the "
+                "fastest peer on every "
+                f"workload: {', '.join(f'{r:.2f}x' for r in ratios)}"
+            )
 
 
 if __name__ == "__main__":

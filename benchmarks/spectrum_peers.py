@@ -6,8 +6,9 @@ Run as a script, this file is such a process: one JSON request per line in, one 
     {"do": "eigenpairs", "k": 5, "tol": 1e-3}        -> {"seconds": 0.05, "values": [...], "products": 93}
     {"do": "density", "probes": 5, "steps": 60}      -> {"seconds": 0.1, "moments": [m1, m2], "products": 300}
 
-What is timed starts with the operator built, bound to theta and warm, and ends with values and vectors in memory. Peers
-get their operator in its fastest form; ARPACK gets both ends in one call, which is cheaper for it than two.
+What is timed starts with the operator built, bound to theta and warm, and ends with values and
+vectors in memory. Peers get their operator in its fastest form; ARPACK gets both ends in one call,
+which is cheaper for it than two.
 """
 
 import sys
@@ -65,17 +66,24 @@ class Reference(Fastcurv):
         return super().build(workload, "float64")
 
     def moments(self, samples, seed):
-        """Means of ``v'Hv / n`` and ``||Hv||^2 / n`` over random signs v, and how single samples scatter."""
+        """Means of ``v'Hv / n`` and ``||Hv||^2 / n`` over random signs v, and how single samples
+        scatter.
+        """
         rng, n, seen = np.random.default_rng(seed), self.H.shape[0], []
         for _ in range(samples):
             v = rng.choice([-1.0, 1.0], n)
             Hv = self.H @ v
             seen.append([v @ Hv / n, Hv @ Hv / n])
-        return {"moments": np.mean(seen, axis=0).tolist(), "scatter": np.std(seen, axis=0, ddof=1).tolist()}
+        return {
+            "moments": np.mean(seen, axis=0).tolist(),
+            "scatter": np.std(seen, axis=0, ddof=1).tolist(),
+        }
 
 
 class _Scipy(Contender):
-    """SciPy's `eigsh` (ARPACK), and Lanczos in NumPy with full reorthogonalisation, on a product of a library's own."""
+    """SciPy's `eigsh` (ARPACK), and Lanczos in NumPy with full reorthogonalisation, on a product of
+    a library's own.
+    """
 
     def multiply(self, v):
         raise NotImplementedError
@@ -108,7 +116,7 @@ class _Scipy(Contender):
                 w = self.multiply(q)
                 alphas.append(float(q @ w))
                 for _ in range(2):
-                    w = w - (Q[:j + 1] @ w) @ Q[:j + 1]
+                    w = w - (Q[: j + 1] @ w) @ Q[: j + 1]
                 betas.append(float(np.linalg.norm(w)))
                 q = w / np.float32(betas[-1])
             T = np.diag(alphas) + np.diag(betas[:-1], 1) + np.diag(betas[:-1], -1)
@@ -129,7 +137,11 @@ class Jax(_Scipy):
         X, y, layers, _ = workload.problem(DTYPE)
         X, y, layers = jax.tree.map(jnp.asarray, (X, y, layers))
         theta, unravel = ravel_pytree(layers)
-        phi = {"tanh": jnp.tanh, "relu": jax.nn.relu, "gelu": lambda z: jax.nn.gelu(z, approximate=False)}[workload.activation]
+        phi = {
+            "tanh": jnp.tanh,
+            "relu": jax.nn.relu,
+            "gelu": lambda z: jax.nn.gelu(z, approximate=False),
+        }[workload.activation]
 
         def value(theta):
             a = X
@@ -137,7 +149,9 @@ class Jax(_Scipy):
                 a = (a if i == 0 else phi(a)) @ W.T + b
             if workload.loss == "mse":
                 return jnp.mean((a - y) ** 2)
-            return jnp.mean(jax.nn.logsumexp(a, axis=1) - jnp.take_along_axis(a, y[:, None], axis=1)[:, 0])
+            return jnp.mean(
+                jax.nn.logsumexp(a, axis=1) - jnp.take_along_axis(a, y[:, None], axis=1)[:, 0]
+            )
 
         _, linear = jax.linearize(jax.grad(value), theta)
         self.program, self.n = jax.jit(linear), theta.size
@@ -170,7 +184,9 @@ class Curvlinops(_Scipy):
         torch, net, X, y, loss = torch_problem(workload)
         import curvlinops
 
-        self.A = curvlinops.HessianLinearOperator(net, loss, list(net.parameters()), [(X, y)], check_deterministic=False)
+        self.A = curvlinops.HessianLinearOperator(
+            net, loss, list(net.parameters()), [(X, y)], check_deterministic=False
+        )
         self.op = self.A.to_scipy(dtype=np.float32)
         self.n = self.op.shape[0]
         torch.manual_seed(0)
@@ -203,9 +219,11 @@ class PyHessian(Contender):
     @staticmethod
     def _eig(torch):
         """What its release calls and torch no longer has, for its symmetric matrices."""
+
         def eig(T, eigenvectors=True):
             values, vectors = torch.linalg.eigh(T)
             return torch.stack([values, torch.zeros_like(values)], dim=1), vectors
+
         return eig
 
     def eigenpairs(self, k, tol, seed):
@@ -216,7 +234,12 @@ class PyHessian(Contender):
         return np.array(nodes), np.array(weights), probes * steps
 
 
-CONTENDERS = {"fastcurv": Fastcurv, "jax + scipy": Jax, "curvlinops + scipy": Curvlinops, "pyhessian": PyHessian}
+CONTENDERS = {
+    "fastcurv": Fastcurv,
+    "jax + scipy": Jax,
+    "curvlinops + scipy": Curvlinops,
+    "pyhessian": PyHessian,
+}
 SERVED = CONTENDERS | {"reference": Reference}
 
 
@@ -232,7 +255,11 @@ class Worker:
     def eigenpairs(self, k, tol, seed):
         start = time.perf_counter()
         values, products = self.contender.eigenpairs(k, tol, seed)
-        return {"seconds": time.perf_counter() - start, "values": [float(v) for v in values], "products": int(products)}
+        return {
+            "seconds": time.perf_counter() - start,
+            "values": [float(v) for v in values],
+            "products": int(products),
+        }
 
     def density(self, probes, steps, seed):
         start = time.perf_counter()

@@ -4,6 +4,7 @@ import math
 
 TIMES = ("fastcurv", "torch", "jax-linearize", "jax-jvp")
 
+
 def print_head(facts):
     print(" · ".join(f"{name} {value}" for name, value in facts.items() if name != "config"))
     print(facts["config"])
@@ -11,10 +12,14 @@ def print_head(facts):
 
 
 def print_record(record, first):
-    """One line: the product's time for each contender, the ratio to the best peer, the share of the FMA peak."""
+    """One line: the product's time for each contender, the ratio to the best peer, the share of the
+    FMA peak.
+    """
     if first:
         names = "".join(f"{name:>15}" for name in TIMES)
-        print(f"{'workload':<14}{'dtype':<9}{names}{'best peer/ours':>16}{'of FMA peak':>13}{'peak GF/s':>11}")
+        print(
+            f"{'workload':<14}{'dtype':<9}{names}{'best peer/ours':>16}{'of FMA peak':>13}{'peak GF/s':>11}"
+        )
     times = "".join(milliseconds(record["seconds"].get(name, {}).get("product")) for name in TIMES)
     print(
         f"{record['workload']:<14}{record['dtype']:<9}{times}{number(record['ahead']):>16}"
@@ -27,7 +32,9 @@ def print_more(records):
     """What else was timed, as ratios."""
     ratios = [r["ahead"] for r in records if r["ahead"]]
     if ratios:
-        print(f"\nbest peer / ours, geometric mean over {len(ratios)}: {geometric_mean(ratios):.2f}")
+        print(
+            f"\nbest peer / ours, geometric mean over {len(ratios)}: {geometric_mean(ratios):.2f}"
+        )
     for reason in sorted({reason for r in records for reason in r["missing"].values()}):
         print(f"left out: {reason}")
     columns = {
@@ -70,7 +77,9 @@ def judge(records):
             if limit < 0:  # at most, not at least
                 limit, sense = -limit, -1
             word = "at least" if sense > 0 else "at most"
-            sentence = f"{r['workload']} {r['dtype']}: {what} {value(r):.2f}, wanted {word} {limit:.2f}"
+            sentence = (
+                f"{r['workload']} {r['dtype']}: {what} {value(r):.2f}, wanted {word} {limit:.2f}"
+            )
             yield sentence, sense * value(r) >= sense * limit
     ratios = [r["ahead"] for r in records if r["ahead"]]
     if ratios:
@@ -79,7 +88,10 @@ def judge(records):
 
 
 def on(names, limit):
-    """A bound for the named workloads; ``limit`` may depend on the dtype. Negative: an upper bound."""
+    """A bound for the named workloads; ``limit`` may depend on the dtype.
+
+    Negative: an upper bound.
+    """
 
     def wanted(r):
         if r["workload"] not in names:
@@ -100,7 +112,11 @@ BOUNDS = (  # what, its value, the bound
     ("best peer / ours", lambda r: r["ahead"], on(("mnist-128", *LARGE), 1.0)),
     ("best peer / ours", lambda r: r["ahead"], on(("tiny",), TINY_AHEAD)),
     ("best peer / ours", lambda r: r["ahead"], on(("digits",), DIGITS_AHEAD)),
-    ("us for product(v, out=)", lambda r: r["seconds"]["fastcurv"]["product-out"] * 1e6, on(("tiny",), -10)),
+    (
+        "us for product(v, out=)",
+        lambda r: r["seconds"]["fastcurv"]["product-out"] * 1e6,
+        on(("tiny",), -10),
+    ),
     ("product / (floor's ratio x gradient)", lambda r: r["product/floor"], on(LARGE, -1.1)),
     ("2 threads / 1", lambda r: r["threads"], on(LARGE, 1.85)),
     ("gradient: best peer / ours", lambda r: r["gradient_ahead"], on(EVERY, 1.0)),

@@ -1,6 +1,7 @@
 """The shapes that every benchmark is measured on, and what they cost at the least.
 
-Random data of real shapes: a product's time depends on sizes alone, so nothing has to be downloaded.
+Random data of real shapes: a product's time depends on sizes alone, so nothing has to be
+downloaded.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ DTYPES = ("float32", "float64")
 
 @dataclass(frozen=True)
 class Workload:
-    """A network, a loss and a number of samples; ``large`` where matrix products are all that counts."""
+    """A network, a loss and a number of samples; ``large`` where matrix products are all that
+    counts.
+    """
 
     name: str
     sizes: tuple

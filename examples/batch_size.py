@@ -1,4 +1,5 @@
-"""L16. Mini-batches turn matrix-vector products into matrix-matrix products, which is where the hardware is fast.
+"""L16. Mini-batches turn matrix-vector products into matrix-matrix products, which is where the
+hardware is fast.
 
 Time per sample of a gradient and of a Hessian product against the size of the batch.
 """
@@ -27,7 +28,9 @@ def main(scale="normal", out="pictures"):
         batch = ob.batch(np.arange(size))
         hessian = batch.hessian(theta)
         seconds = pick(scale, 0.02, 0.3, 1.0)
-        times["gradient"].append(best(lambda k: batch.value_and_gradient(points[k % 2]), seconds) / size)
+        times["gradient"].append(
+            best(lambda k: batch.value_and_gradient(points[k % 2]), seconds) / size
+        )
         times["Hessian product"].append(best(lambda k: hessian @ v, seconds) / size)
 
     ax = plots.new_axes()
@@ -38,8 +41,10 @@ def main(scale="normal", out="pictures"):
     ax.set_ylabel("microseconds per sample")
     gain = {name: per_sample[0] / min(per_sample) for name, per_sample in times.items()}
     return Outcome(
-        f"A sample costs {1e6 * times['gradient'][0]:.0f} us alone and {1e6 * min(times['gradient']):.2f} us in the best "
-        f"batch ({gain['gradient']:.0f}x) for a gradient, {gain['Hessian product']:.0f}x less for a Hessian product; "
+        f"A sample costs {1e6 * times['gradient'][0]:.0f} us alone and "
+        f"{1e6 * min(times['gradient']):.2f} us in the best "
+        f"batch ({gain['gradient']:.0f}x) for a gradient, {gain['Hessian product']:.0f}x less for "
+        "a Hessian product; "
         f"half of the gain is there at a batch of {half_gain(sizes, times['gradient'])}.",
         save(ax, __file__, out),
         {"gain": gain, "times": times},

@@ -1,7 +1,8 @@
 """What the examples share: their command line, their outcome, the data they use.
 
-Every example has ``main(scale, out)``. ``scale`` is "quick" (seconds, for tests), "normal" (at most three minutes on
-two cores) or "full" (the size of a paper). It leaves a picture in ``out`` and returns an `Outcome`.
+Every example has ``main(scale, out)``. ``scale`` is "quick" (seconds, for tests), "normal" (at most
+three minutes on two cores) or "full" (the size of a paper). It leaves a picture in ``out`` and
+returns an `Outcome`.
 """
 
 import argparse
@@ -13,7 +14,8 @@ import numpy as np
 
 SCALES = ("quick", "normal", "full")
 
-#: Minutes that `--full` takes where it is more than three: estimates, from the normal size and how the work grows.
+# Minutes that `--full` takes where it is more than three: estimates, from the normal size and how
+# the work grows.
 FULL_MINUTES = {
     "minimum_ratio": 45,
     "saddles_against_size": 40,
@@ -27,7 +29,9 @@ FULL_MINUTES = {
 def full_times():
     """Which examples take more than three minutes with ``--full``, and how many."""
     slow = ", ".join(f"{name} {minutes}" for name, minutes in FULL_MINUTES.items())
-    return f"--full takes at most three minutes on two cores, except, in minutes, by estimate: {slow}."
+    return (
+        f"--full takes at most three minutes on two cores, except, in minutes, by estimate: {slow}."
+    )
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,21 @@ class Outcome:
 def command_line(main):
     """Run an example from the shell: ``--quick``, ``--full``, ``--out DIR``."""
     doc = sys.modules[main.__module__].__doc__
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--quick", dest="scale", action="store_const", const="quick", help="seconds")
-    size.add_argument("--full", dest="scale", action="store_const", const="full", help=f"the size of a paper: {full_minutes(main)}")
-    parser.add_argument("--out", default="figures", help="folder for the picture (default %(default)s)")
+    size.add_argument(
+        "--full",
+        dest="scale",
+        action="store_const",
+        const="full",
+        help=f"the size of a paper: {full_minutes(main)}",
+    )
+    parser.add_argument(
+        "--out", default="figures", help="folder for the picture (default %(default)s)"
+    )
     args = parser.parse_args()
     outcome = main(args.scale or "normal", args.out)
     print(outcome.sentence)
@@ -75,7 +89,8 @@ def save(figure, script, out):
 
 
 def digits(n_samples=None, n_features=64, seed=0):
-    """Samples of scikit-learn's digits, centred; fewer features are their leading principal components, scaled.
+    """Samples of scikit-learn's digits, centred; fewer features are their leading principal
+    components, scaled.
 
     Returns
     -------

@@ -1,9 +1,10 @@
 """Critical points of small networks at many losses: what several examples look at.
 
-Two sources. `from_walks` brings the gradient's norm down from partly trained networks, so saddles attract as minima
-do; many such walks end where the norm itself is stationary, on no critical point, and are left out. `from_narrower`
-trains narrower networks until they rest, and adds the missing hidden units with all weights zero: exact critical points
-of the wider network, from the highest losses to the lowest.
+Two sources. `from_walks` brings the gradient's norm down from partly trained networks, so saddles
+attract as minima do; many such walks end where the norm itself is stationary, on no critical point,
+and are left out. `from_narrower` trains narrower networks until they rest, and adds the missing
+hidden units with all weights zero: exact critical points of the wider network, from the highest
+losses to the lowest.
 """
 
 from dataclasses import dataclass
@@ -42,13 +43,16 @@ def from_walks(ob, n_starts, *, seed=0, epochs=(30, 3000), max_iter=100):
     for number in range(n_starts):
         rng = np.random.default_rng([seed, number])
         steps = int(np.exp(rng.uniform(*np.log(epochs))))
-        theta = fc.minimize(ob, ob.model.init(seed=rng), "adam", max_iter=steps, learning_rate=1e-2, verdict=False).x
+        theta = fc.minimize(
+            ob, ob.model.init(seed=rng), "adam", max_iter=steps, learning_rate=1e-2, verdict=False
+        ).x
         found += judge(ob, fc.find_critical_point(ob, theta, max_iter=max_iter).x)
     return found
 
 
 def from_narrower(make, width, n_starts, *, seed=0):
-    """Critical points of ``make(width)``: networks of 1 to ``width`` units trained to rest, zero units added.
+    """Critical points of ``make(width)``: networks of 1 to ``width`` units trained to rest, zero
+    units added.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """L15. Stop when the loss on held-out samples no longer falls, and keep the best theta.
 
-Few samples with some wrong labels and a wide network, so that it can learn them by heart: the training loss falls on,
-the validation loss turns, and stopping there gives the better network.
+Few samples with some wrong labels and a wide network, so that it can learn them by heart: the
+training loss falls on, the validation loss turns, and stopping there gives the better network.
 """
 
 import numpy as np
@@ -22,7 +22,12 @@ def main(scale="normal", out="pictures"):
     model = fc.MLP([64, pick(scale, 32, 64, 128), 10], activation="tanh")
     ob = fc.Objective(model, X[train], noisy[train], loss="cross_entropy")
     held_out = fc.Objective(model, X[validation], y[validation], loss="cross_entropy")
-    options = {"max_iter": pick(scale, 100, 300, 1000), "batch_size": 32, "learning_rate": 3e-3, "seed": 0}
+    options = {
+        "max_iter": pick(scale, 100, 300, 1000),
+        "batch_size": 32,
+        "learning_rate": 3e-3,
+        "seed": 0,
+    }
     start = model.init(seed=0)
     to_the_end = fc.minimize(ob, start, "adam", **options)
     stopped = fc.minimize(ob, start, "adam", validation=held_out, patience=15, **options)
@@ -37,20 +42,39 @@ def main(scale="normal", out="pictures"):
     epochs = len(stopped.history["loss"]) - 1
 
     ax = plots.new_axes()
-    plots.curve(to_the_end.history["iteration"], to_the_end.history["loss"], ax, label="training loss")
-    plots.curve(stopped.history["iteration"], stopped.history["validation"], ax, label="validation loss, until stopped")
+    plots.curve(
+        to_the_end.history["iteration"], to_the_end.history["loss"], ax, label="training loss"
+    )
+    plots.curve(
+        stopped.history["iteration"],
+        stopped.history["validation"],
+        ax,
+        label="validation loss, until stopped",
+    )
     best = int(np.argmin(stopped.history["validation"]))
-    ax.axvline(stopped.history["iteration"][best], color=plots.GREY, ls=":", label="the theta that is returned")
+    ax.axvline(
+        stopped.history["iteration"][best],
+        color=plots.GREY,
+        ls=":",
+        label="the theta that is returned",
+    )
     ax.set_yscale("log")
     ax.set_xlabel("epoch")
     ax.set_ylabel("loss")
     ax.legend(frameon=False)
     return Outcome(
-        f"Stopped after {epochs} of {options['max_iter']} epochs, the network has a validation loss of "
-        f"{losses['stopped']:.3f} instead of {losses['to the end']:.3f} and {accuracy['stopped']:.1%} instead of "
+        f"Stopped after {epochs} of {options['max_iter']} epochs, the network has a validation "
+        "loss of "
+        f"{losses['stopped']:.3f} instead of {losses['to the end']:.3f} and "
+        f"{accuracy['stopped']:.1%} instead of "
         f"{accuracy['to the end']:.1%} of fresh samples right.",
         save(ax, __file__, out),
-        {"losses": losses, "accuracy": accuracy, "epochs": epochs, "best": min(stopped.history["validation"])},
+        {
+            "losses": losses,
+            "accuracy": accuracy,
+            "epochs": epochs,
+            "best": min(stopped.history["validation"]),
+        },
     )
 
 

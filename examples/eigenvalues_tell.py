@@ -1,8 +1,9 @@
 """L5. The eigenvalues of H tell what a critical point is: all positive, all negative, or both.
 
-A linear autoencoder has one critical point for every set of eigenvectors it may keep (Baldi and Hornik 1989), with
-loss and number of negative eigenvalues known in closed form. Every one of them is classified here: only the one that
-keeps the leading eigenvectors is a minimum, and the further a point lies above it, the more ways lead down.
+A linear autoencoder has one critical point for every set of eigenvectors it may keep (Baldi and
+Hornik 1989), with loss and number of negative eigenvalues known in closed form. Every one of them
+is classified here: only the one that keeps the leading eigenvectors is a minimum, and the further a
+point lies above it, the more ways lead down.
 """
 
 from itertools import combinations
@@ -19,7 +20,9 @@ def main(scale="normal", out="pictures"):
     rng = np.random.default_rng(0)
     spectrum = np.linspace(3.0, 0.5, n)
     U = np.linalg.qr(rng.standard_normal((n, n)))[0]
-    X = np.sqrt(n) * (np.linalg.qr(rng.standard_normal((n, n)))[0] * np.sqrt(spectrum)) @ U.T  # X'X / n = U l U'
+    X = (
+        np.sqrt(n) * (np.linalg.qr(rng.standard_normal((n, n)))[0] * np.sqrt(spectrum)) @ U.T
+    )  # X'X / n = U l U'
     ob = fc.Objective(fc.MLP([n, p, n], activation="identity", bias=False), X, X, loss="mse")
     rows = []
     for k in range(p + 1):
@@ -31,7 +34,16 @@ def main(scale="normal", out="pictures"):
     for kind in np.unique(kinds):
         marker, color = plots.MARKERS[str(kind)]
         mine = kinds == kind
-        ax.plot(negative[mine], loss[mine], marker, color=color, mec="white", ms=7, ls="none", label=str(kind))
+        ax.plot(
+            negative[mine],
+            loss[mine],
+            marker,
+            color=color,
+            mec="white",
+            ms=7,
+            ls="none",
+            label=str(kind),
+        )
     ax.set_xlabel("negative eigenvalues")
     ax.set_ylabel("loss")
     ax.set_title(f"Every critical point of a {n}-{p}-{n} linear autoencoder")
@@ -39,15 +51,24 @@ def main(scale="normal", out="pictures"):
     right = int(np.sum(negative == expected))
     minima = int(np.sum(kinds == "minimum"))
     return Outcome(
-        f"Of the {len(rows)} critical points of a {n}-{p}-{n} linear autoencoder {minima} is a minimum and "
-        f"{int(np.sum(kinds == 'saddle'))} are saddles; the number of negative eigenvalues agrees with theory at {right}.",
+        f"Of the {len(rows)} critical points of a {n}-{p}-{n} linear autoencoder {minima} is a "
+        "minimum and "
+        f"{int(np.sum(kinds == 'saddle'))} are saddles; the number of negative eigenvalues agrees "
+        f"with theory at {right}.",
         save(ax, __file__, out),
-        {"points": len(rows), "minima": minima, "right": right, "saddles": int(np.sum(kinds == "saddle"))},
+        {
+            "points": len(rows),
+            "minima": minima,
+            "right": right,
+            "saddles": int(np.sum(kinds == "saddle")),
+        },
     )
 
 
 def judge(ob, U, spectrum, kept, p):
-    """Loss, negative eigenvalues, what theory says of them, and the kind, at the point that keeps ``kept``."""
+    """Loss, negative eigenvalues, what theory says of them, and the kind, at the point that keeps
+    ``kept``.
+    """
     n, k = len(spectrum), len(kept)
     W1 = np.zeros((p, n))
     W1[:k] = U[:, kept].T

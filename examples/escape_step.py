@@ -1,8 +1,10 @@
-"""L7. At a saddle, step along an eigenvector with a negative eigenvalue and the loss falls: but how far?
+"""L7. At a saddle, step along an eigenvector with a negative eigenvalue and the loss falls: but how
+far?
 
-From saddles of a network that reads digits, along negative eigenvectors and both signs, the exact line minimum is
-found and set against 1/|lambda|, the step that a second-order model with |H| takes. Alain et al. (2019) saw the same:
-the best step bears little relation to 1/|lambda|, so a line search is needed.
+From saddles of a network that reads digits, along negative eigenvectors and both signs, the exact
+line minimum is found and set against 1/|lambda|, the step that a second-order model with |H| takes.
+Alain et al. (2019) saw the same: the best step bears little relation to 1/|lambda|, so a line
+search is needed.
 """
 
 import numpy as np
@@ -19,7 +21,9 @@ def main(scale="normal", out="pictures"):
     width = pick(scale, 4, 8, 12)
 
     def make(width):
-        return fc.Objective(fc.MLP([8, width, 10], activation="tanh"), X, y, loss="cross_entropy", l2=1e-3)
+        return fc.Objective(
+            fc.MLP([8, width, 10], activation="tanh"), X, y, loss="cross_entropy", l2=1e-3
+        )
 
     ob = make(width)
     found = from_narrower(make, width, pick(scale, 8, 40, 240))
@@ -58,8 +62,10 @@ def main(scale="normal", out="pictures"):
     right.set_ylabel("directions")
     spread = np.quantile(ratio, [0.1, 0.5, 0.9])
     return Outcome(
-        f"At {len(saddles)} saddles the loss fell along every one of {len(best)} negative directions; the best step was "
-        f"{spread[1]:.2g} of 1/|lambda| in the median and between {spread[0]:.2g} and {spread[2]:.2g} for four in five; "
+        f"At {len(saddles)} saddles the loss fell along every one of {len(best)} negative "
+        "directions; the best step was "
+        f"{spread[1]:.2g} of 1/|lambda| in the median and between {spread[0]:.2g} and "
+        f"{spread[2]:.2g} for four in five; "
         f"escape took {100 * np.median(escaped):.1f}% off the loss in the median.",
         save(figure, __file__, out),
         {"saddles": len(saddles), "fallen": fallen, "escaped": np.array(escaped), "ratio": ratio},
@@ -67,12 +73,16 @@ def main(scale="normal", out="pictures"):
 
 
 def line_minimum(ob, theta, direction):
-    """Distance and loss of the lowest point found on a line, both signs tried over decades, then refined."""
+    """Distance and loss of the lowest point found on a line, both signs tried over decades, then
+    refined.
+    """
     distances = np.concatenate([s * np.logspace(-3, 2, 41) for s in (1, -1)])
     losses = [ob.value(theta + t * direction) for t in distances]
     t = distances[int(np.argmin(losses))]
     bounds = sorted((0.7 * t, 1.4 * t))
-    fine = minimize_scalar(lambda s: ob.value(theta + s * direction), bounds=bounds, method="bounded")
+    fine = minimize_scalar(
+        lambda s: ob.value(theta + s * direction), bounds=bounds, method="bounded"
+    )
     return abs(fine.x), min(fine.fun, min(losses))
 
 

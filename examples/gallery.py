@@ -1,6 +1,7 @@
-"""Run every example and build one page from their pictures and sentences: what ``make examples`` does.
+"""Run every example and build one page from their pictures and sentences: what ``make examples``
+does.
 
-    python examples/gallery.py [--quick | --full] [--out figures] [--only toy_surface taylor_error]
+python examples/gallery.py [--quick | --full] [--out figures] [--only toy_surface taylor_error]
 """
 
 import argparse
@@ -40,7 +41,10 @@ def main():
     args = parse()
     began = time.perf_counter()
     page = Report("The lectures, seen")
-    page.text("Each claim about the surface that training moves on, run on real networks, with a picture and a number.")
+    page.text(
+        "Each claim about the surface that training moves on, run on real networks, with a "
+        "picture and a number."
+    )
     failed, spent = [], {}
     for name in args.only or ORDER:
         start = time.perf_counter()
@@ -62,8 +66,14 @@ def main():
     seconds = time.perf_counter() - began
     if spent:
         longest = max(spent, key=spent.get)
-        page.text(f"All of this took {seconds:.0f} seconds on {os.cpu_count()} processors, the longest of it {longest}.")
-        print(f"{len(spent)} examples in {seconds:.0f} s, the longest {longest} with {spent[longest]:.0f} s")
+        page.text(
+            f"All of this took {seconds:.0f} seconds on {os.cpu_count()} processors, the longest "
+            f"of it {longest}."
+        )
+        print(
+            f"{len(spent)} examples in {seconds:.0f} s, the longest {longest} with "
+            f"{spent[longest]:.0f} s"
+        )
     print(f"gallery: {page.write(Path(args.out) / 'index.html')}")
     return 1 if failed else 0
 
@@ -71,12 +81,20 @@ def main():
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog=full_times())
     size = parser.add_mutually_exclusive_group()
-    words = {"quick": "seconds each", "normal": "at most three minutes each (default)", "full": "the size of a paper"}
+    words = {
+        "quick": "seconds each",
+        "normal": "at most three minutes each (default)",
+        "full": "the size of a paper",
+    }
     for scale in SCALES:
-        size.add_argument(f"--{scale}", dest="scale", action="store_const", const=scale, help=words[scale])
+        size.add_argument(
+            f"--{scale}", dest="scale", action="store_const", const=scale, help=words[scale]
+        )
     parser.set_defaults(scale="normal")
     parser.add_argument("--out", default="figures", help="folder (default %(default)s)")
-    parser.add_argument("--only", nargs="+", choices=ORDER, metavar="NAME", help=f"some of: {', '.join(ORDER)}")
+    parser.add_argument(
+        "--only", nargs="+", choices=ORDER, metavar="NAME", help=f"some of: {', '.join(ORDER)}"
+    )
     return parser.parse_args()
 
 

@@ -1,7 +1,9 @@
-"""L10. Gradients vanish or explode with depth, unless the initialisation keeps their scale: Xavier, and He for ReLU.
+"""L10. Gradients vanish or explode with depth, unless the initialisation keeps their scale: Xavier,
+and He for ReLU.
 
-For each activation and initialisation, from the first layer to the last: the norm of the gradient over a layer's biases,
-which is what backpropagation brings there, and the largest curvature in the layer's own block of the Hessian.
+For each activation and initialisation, from the first layer to the last: the norm of the gradient
+over a layer's biases, which is what backpropagation brings there, and the largest curvature in the
+layer's own block of the Hessian.
 """
 
 import numpy as np
@@ -23,23 +25,30 @@ def main(scale="normal", out="pictures"):
     for column, activation in zip(axes.T, ("tanh", "sigmoid", "relu")):
         ob = fc.Objective(fc.MLP(sizes, activation=activation), X, y, loss="cross_entropy")
         for init, color in zip(INITS, plots.CYCLE):
-            gradients, curvatures = profile(ob, init, pick(scale, 1, 5, 20), every=pick(scale, 4, 4, 2))
+            gradients, curvatures = profile(
+                ob, init, pick(scale, 1, 5, 20), every=pick(scale, 4, 4, 2)
+            )
             layers = np.arange(1, depth + 2)
             column[0].plot(layers, gradients, "o-", ms=3, color=color, label=init)
             column[1].plot(*np.transpose(curvatures), "o-", ms=3, color=color, label=init)
             spans[activation, init] = gradients[-2] / gradients[0]
         column[0].set_title(activation)
         column[1].set_xlabel("layer")
-    for ax, label in zip(axes[:, 0], ("gradient over the biases", "largest |eigenvalue| of the block")):
+    for ax, label in zip(
+        axes[:, 0], ("gradient over the biases", "largest |eigenvalue| of the block")
+    ):
         ax.set_ylabel(label)
     for ax in axes.flat:
         ax.set_yscale("log")
         ax.set_ylim(bottom=max(ax.get_ylim()[0], 1e-16))
     axes[0, 0].legend(frameon=False, fontsize=8)
     return Outcome(
-        f"Through {depth} layers the gradient shrinks {spans['tanh', 'half of xavier']:.1e} times with half of Xavier "
-        f"and {spans['tanh', 'xavier']:.2g} times with Xavier (tanh), {spans['relu', 'xavier']:.1e} times with Xavier and "
-        f"{spans['relu', 'he']:.2g} times with He (relu); with sigmoid it shrinks {spans['sigmoid', 'xavier']:.1e} times "
+        f"Through {depth} layers the gradient shrinks {spans['tanh', 'half of xavier']:.1e} times "
+        "with half of Xavier "
+        f"and {spans['tanh', 'xavier']:.2g} times with Xavier (tanh), "
+        f"{spans['relu', 'xavier']:.1e} times with Xavier and "
+        f"{spans['relu', 'he']:.2g} times with He (relu); with sigmoid it shrinks "
+        f"{spans['sigmoid', 'xavier']:.1e} times "
         "even with Xavier.",
         save(figure, __file__, out),
         {"spans": spans, "depth": depth},
@@ -47,7 +56,9 @@ def main(scale="normal", out="pictures"):
 
 
 def profile(ob, init, n_seeds, every):
-    """Gradient norm over every layer's biases, and ``(layer, largest |eigenvalue|)`` of some blocks; geometric means."""
+    """Gradient norm over every layer's biases, and ``(layer, largest |eigenvalue|)`` of some
+    blocks; geometric means.
+    """
     scheme = init.split()[-1]
     factor = {"half": 0.5, "twice": 2.0}.get(init.split()[0], 1.0)
     gradients, blocks = [], list(range(0, len(ob.model.sizes) - 1, every))
@@ -57,7 +68,9 @@ def profile(ob, init, n_seeds, every):
         gradients.append([np.linalg.norm(b) for _, b in ob.model.unflatten(ob.gradient(theta))])
     hessian = ob.hessian(theta)
     for layer in blocks:
-        pairs = fc.eigsh(hessian.restrict(layers=[layer]), k=1, which="LM", tol=1e-2, seed=0, max_products=100)
+        pairs = fc.eigsh(
+            hessian.restrict(layers=[layer]), k=1, which="LM", tol=1e-2, seed=0, max_products=100
+        )
         curvatures.append((layer + 1, max(abs(pairs.values[0]), 1e-300)))
     return np.exp(np.mean(np.log(np.maximum(gradients, 1e-300)), axis=0)), curvatures
 

@@ -31,8 +31,10 @@ def main(scale="normal", out="pictures"):
     apart = [np.mean(a != b) for i, a in enumerate(predictions) for b in predictions[:i]]
     distinct = len(np.unique(np.round(losses, 6)))
     return Outcome(
-        f"{len(losses)} starts of one network ended at {distinct} different losses from {min(losses):.4f} to "
-        f"{max(losses):.4f} ({', '.join(f'{kinds.count(k)} {k}' for k in sorted(set(kinds)))}), and two of them disagree "
+        f"{len(losses)} starts of one network ended at {distinct} different losses from "
+        f"{min(losses):.4f} to "
+        f"{max(losses):.4f} ({', '.join(f'{kinds.count(k)} {k}' for k in sorted(set(kinds)))}), "
+        "and two of them disagree "
         f"on {100 * np.mean(apart):.1f}% of the plane on average.",
         save(figure, __file__, out),
         {"losses": losses, "kinds": kinds, "distinct": distinct, "apart": apart},

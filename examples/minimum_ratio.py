@@ -1,10 +1,12 @@
-"""L8. The minimum ratio, positive eigenvalues over all, against the loss, over many trained networks.
+"""L8. The minimum ratio, positive eigenvalues over all, against the loss, over many trained
+networks.
 
-The lecture's picture: hundreds of networks trained until the gradient is gone, and even at the lowest losses the ratio
-stays well below 1; a true minimum is not among them. Here each network gives three counts, positive, negative and zero
-within the error bound, because a ratio below 1 may mean saddles or merely flat directions. The networks are of every
-width, trained to rest, in the parameters of the widest. The share of negative eigenvalues is set against the loss above
-the lowest; random-matrix theory says its power is 3/2 (Pennington and Bahri 2017).
+The lecture's picture: hundreds of networks trained until the gradient is gone, and even at the
+lowest losses the ratio stays well below 1; a true minimum is not among them. Here each network
+gives three counts, positive, negative and zero within the error bound, because a ratio below 1 may
+mean saddles or merely flat directions. The networks are of every width, trained to rest, in the
+parameters of the widest. The share of negative eigenvalues is set against the loss above the
+lowest; random-matrix theory says its power is 3/2 (Pennington and Bahri 2017).
 """
 
 import numpy as np
@@ -20,7 +22,9 @@ def main(scale="normal", out="pictures"):
     X, y = digits(pick(scale, 100, 200, 500), n_features=features)
 
     def make(width):
-        return fc.Objective(fc.MLP([features, width, 10], activation="tanh"), X, y, loss="cross_entropy", l2=1e-3)
+        return fc.Objective(
+            fc.MLP([features, width, 10], activation="tanh"), X, y, loss="cross_entropy", l2=1e-3
+        )
 
     ob = make(width)
     found = from_narrower(make, width, pick(scale, 12, 208, 960))
@@ -38,8 +42,17 @@ def main(scale="normal", out="pictures"):
     figure = plots.new_figure((10.0, 3.8))
     left, right = figure.subplots(1, 2)
     left.plot(loss, ratio, "o", ms=4, color=plots.BLUE, label="positive / all: the minimum ratio")
-    left.plot(loss, counts["negative"] / ob.n_params, "v", ms=4, color=plots.RED, label="negative / all")
-    left.plot(loss, counts["zero"] / ob.n_params, "s", ms=3, color=plots.GREY, label="zero within the error / all")
+    left.plot(
+        loss, counts["negative"] / ob.n_params, "v", ms=4, color=plots.RED, label="negative / all"
+    )
+    left.plot(
+        loss,
+        counts["zero"] / ob.n_params,
+        "s",
+        ms=3,
+        color=plots.GREY,
+        label="zero within the error / all",
+    )
     left.set_ylim(-0.02, 1.02)
     left.set_xlabel("training loss")
     left.set_ylabel("share of the eigenvalues")
@@ -51,12 +64,18 @@ def main(scale="normal", out="pictures"):
     right.loglog(excess[some], share[some], "v", ms=4, color=plots.RED)
     right.set_xlabel("training loss above the lowest")
     right.set_ylabel("negative / all")
-    right.set_title(f"Fitted exponent {exponent:.2f} [{low:.2f}, {high:.2f}]; random matrices say 1.5", fontsize=10)
+    right.set_title(
+        f"Fitted exponent {exponent:.2f} [{low:.2f}, {high:.2f}]; random matrices say 1.5",
+        fontsize=10,
+    )
     return Outcome(
         f"Over {len(found)} trained networks ({kinds(found)}) the minimum ratio "
-        f"runs from {ratio.min():.2f} to {ratio.max():.2f}, {ratio[lowest].mean():.2f} on average in the lowest quarter "
-        f"of the losses, where {counts['zero'][lowest].mean() / ob.n_params:.2f} of the eigenvalues are zero within the "
-        f"error and {share[lowest].mean():.2f} negative; the index grows as the excess loss to the power "
+        f"runs from {ratio.min():.2f} to {ratio.max():.2f}, {ratio[lowest].mean():.2f} on average "
+        "in the lowest quarter "
+        f"of the losses, where {counts['zero'][lowest].mean() / ob.n_params:.2f} of the "
+        "eigenvalues are zero within the "
+        f"error and {share[lowest].mean():.2f} negative; the index grows as the excess loss to "
+        "the power "
         f"{exponent:.2f} [{low:.2f}, {high:.2f}], where random matrices say 1.50.",
         save(figure, __file__, out),
         {

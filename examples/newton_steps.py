@@ -1,8 +1,9 @@
-"""L18. Newton's step needs a locally convex surface and a Hessian too large to form; other methods cure both.
+"""L18. Newton's step needs a locally convex surface and a Hessian too large to form; other methods
+cure both.
 
-Started next to critical points of a linear autoencoder that are not minima, Newton's method, damped or as Newton-MR too, is
-drawn to them. Methods that use the curvature's sign, from products alone, reach the global loss, which is known in closed
-form.
+Started next to critical points of a linear autoencoder that are not minima, Newton's method, damped
+or as Newton-MR too, is drawn to them. Methods that use the curvature's sign, from products alone,
+reach the global loss, which is known in closed form.
 """
 
 from itertools import combinations
@@ -13,7 +14,15 @@ from common import Outcome, command_line, pick, save
 import fastcurv as fc
 from fastcurv import plots
 
-METHODS = ("newton", "damped-newton", "newton-mr", "saddle-free-newton", "newton-cg", "trust-region", "cubic")
+METHODS = (
+    "newton",
+    "damped-newton",
+    "newton-mr",
+    "saddle-free-newton",
+    "newton-cg",
+    "trust-region",
+    "cubic",
+)
 
 
 def main(scale="normal", out="pictures"):
@@ -25,7 +34,9 @@ def main(scale="normal", out="pictures"):
     ob = fc.Objective(fc.MLP([n, p, n], activation="identity", bias=False), X, X, loss="mse")
     best = np.sort(spectrum)[: n - p].sum() / n
     subsets = [kept for kept in combinations(range(n), p) if kept != tuple(range(p))]
-    starts = [near(U, subsets[i], rng) for i in rng.permutation(len(subsets))[: pick(scale, 4, 20, 100)]]
+    starts = [
+        near(U, subsets[i], rng) for i in rng.permutation(len(subsets))[: pick(scale, 4, 20, 100)]
+    ]
 
     ax = plots.new_axes(figsize=(7.2, 4.6))
     ends = {}
@@ -37,7 +48,15 @@ def main(scale="normal", out="pictures"):
             excess = np.maximum((np.array(result.history["loss"]) - best) / best, 1e-16)
             ax.semilogy(excess, color=color, lw=1, alpha=0.6, label=method if number == 0 else None)
             if not result.success:
-                ax.plot(result.nit, excess[-1], plots.MARKERS["saddle"][0], color=color, ms=6, mec="white", zorder=3)
+                ax.plot(
+                    result.nit,
+                    excess[-1],
+                    plots.MARKERS["saddle"][0],
+                    color=color,
+                    ms=6,
+                    mec="white",
+                    zorder=3,
+                )
     ax.set_xlabel("step")
     ax.set_ylabel("loss above the global minimum, relative")
     ax.set_title("From beside a saddle; a cross: the run ends on it")
@@ -45,9 +64,12 @@ def main(scale="normal", out="pictures"):
     drawn = {method: int(np.sum(np.array(gaps) > 1e-3)) for method, gaps in ends.items()}
     reached = {method: int(np.sum(np.abs(gaps) <= 1e-8)) for method, gaps in ends.items()}
     words = ", ".join(f"{method} {count}" for method, count in reached.items() if count)
-    others = ", ".join(f"{method} {drawn[method]}" for method, count in reached.items() if not count)
+    others = ", ".join(
+        f"{method} {drawn[method]}" for method, count in reached.items() if not count
+    )
     return Outcome(
-        f"From {len(starts)} starts 1e-4 away from a critical point that is no minimum, the global loss was reached to "
+        f"From {len(starts)} starts 1e-4 away from a critical point that is no minimum, the "
+        "global loss was reached to "
         f"1e-8 by: {words}; ended above it, drawn to a saddle: {others}.",
         save(ax, __file__, out),
         {"starts": len(starts), "reached": reached, "drawn": drawn},

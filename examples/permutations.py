@@ -1,7 +1,9 @@
-"""L12. Permuting hidden units gives another theta with the same function: theta is not identifiable.
+"""L12. Permuting hidden units gives another theta with the same function: theta is not
+identifiable.
 
-A trained network, hidden units permuted and (tanh) signs flipped: loss, gradient norm and every eigenvalue stay, while
-theta moves far away. Between the copies, on the straight line, the loss rises.
+A trained network, hidden units permuted and (tanh) signs flipped: loss, gradient norm and every
+eigenvalue stay, while theta moves far away. Between the copies, on the straight line, the loss
+rises.
 """
 
 from math import factorial
@@ -10,20 +12,27 @@ import numpy as np
 from common import Outcome, command_line, digits, pick, save
 
 import fastcurv as fc
-from fastcurv import plots, symmetry
+from fastcurv import plots
 
 
 def main(scale="normal", out="pictures"):
     X, y = digits(pick(scale, 100, 400, 1797), n_features=16)
     width = pick(scale, 6, 12, 20)
-    ob = fc.Objective(fc.MLP([16, width, 10], activation="tanh"), X, y, loss="cross_entropy", l2=1e-4)
-    theta = fc.minimize(ob, ob.model.init(seed=0), "adam", max_iter=pick(scale, 100, 500, 1000), learning_rate=1e-2).x
+    ob = fc.Objective(
+        fc.MLP([16, width, 10], activation="tanh"), X, y, loss="cross_entropy", l2=1e-4
+    )
+    theta = fc.minimize(
+        ob, ob.model.init(seed=0), "adam", max_iter=pick(scale, 100, 500, 1000), learning_rate=1e-2
+    ).x
     theta = fc.minimize(ob, theta, "newton-cg", max_iter=200).x
     rng = np.random.default_rng(0)
     copies = [copy(ob.model, theta, rng) for _ in range(5)]
     spectrum = np.linalg.eigvalsh(ob.hessian(theta).to_dense())
     largest = np.abs(spectrum).max()
-    gaps = [np.abs(np.linalg.eigvalsh(ob.hessian(c).to_dense()) - spectrum).max() / largest for c in copies]
+    gaps = [
+        np.abs(np.linalg.eigvalsh(ob.hessian(c).to_dense()) - spectrum).max() / largest
+        for c in copies
+    ]
     loss_gaps = [abs(ob.value(c) - ob.value(theta)) / ob.value(theta) for c in copies]
     distances = [np.linalg.norm(c - theta) / np.linalg.norm(theta) for c in copies]
 
@@ -47,19 +56,24 @@ def main(scale="normal", out="pictures"):
     right.legend(frameon=False)
     barrier = min(max(line) for line in lines) / ob.value(theta)
     return Outcome(
-        f"{2**width * factorial(width):.1e} copies of one network: in five of them the loss differs by at most "
-        f"{max(loss_gaps):.0e} and the {ob.n_params} eigenvalues by at most {max(gaps):.0e} of the largest, at a distance "
-        f"of at least {min(distances):.2f} ||theta||; between them the loss rises {barrier:.1f}-fold or more.",
+        f"{2**width * factorial(width):.1e} copies of one network: in five of them the loss "
+        "differs by at most "
+        f"{max(loss_gaps):.0e} and the {ob.n_params} eigenvalues by at most {max(gaps):.0e} of "
+        "the largest, at a distance "
+        f"of at least {min(distances):.2f} ||theta||; between them the loss rises "
+        f"{barrier:.1f}-fold or more.",
         save(figure, __file__, out),
         {"loss_gaps": loss_gaps, "gaps": gaps, "distances": distances, "barrier": barrier},
     )
 
 
 def copy(model, theta, rng):
-    """The same function: hidden units in another order, some with their signs flipped on both sides (tanh is odd)."""
+    """The same function: hidden units in another order, some with their signs flipped on both sides
+    (tanh is odd).
+    """
     width = model.sizes[1]
-    theta = symmetry.permute_hidden(model, theta, 0, rng.permutation(width))
-    return symmetry.flip_tanh(model, theta, 0, np.flatnonzero(rng.random(width) < 0.5))
+    theta = fc.permute_hidden(model, theta, 0, rng.permutation(width))
+    return fc.flip_tanh(model, theta, 0, np.flatnonzero(rng.random(width) < 0.5))
 
 
 if __name__ == "__main__":

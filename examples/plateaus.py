@@ -1,8 +1,9 @@
-"""L2, L3, L17. Plateaus slow learning, not poor minima; momentum, RMSProp and Adam get off them sooner.
+"""L2, L3, L17. Plateaus slow learning, not poor minima; momentum, RMSProp and Adam get off them
+sooner.
 
-A network whose tanh units are saturated on every sample guesses class frequencies and hardly moves: the gradient is
-tiny, though it is no critical point, and the curvature along it is nil. `classify` says "plateau" instead of
-"converged". From there each method runs for the same wall time.
+A network whose tanh units are saturated on every sample guesses class frequencies and hardly moves:
+the gradient is tiny, though it is no critical point, and the curvature along it is nil. `classify`
+says "plateau" instead of "converged". From there each method runs for the same wall time.
 """
 
 import numpy as np
@@ -30,7 +31,9 @@ def main(scale="normal", out="pictures"):
     verdict = fc.classify(ob, start)
     seconds = pick(scale, 1.5, 10.0, 60.0)
     runs = {
-        name: fc.minimize(ob, start, name, max_iter=10**6, max_time=seconds, seed=0, verdict=False, **options)
+        name: fc.minimize(
+            ob, start, name, max_iter=10**6, max_time=seconds, seed=0, verdict=False, **options
+        )
         for name, options in METHODS.items()
     }
 
@@ -45,10 +48,14 @@ def main(scale="normal", out="pictures"):
     ax.set_xlabel("seconds")
     ax.set_ylabel("training loss")
     ax.set_title("Off a plateau, in equal time")
-    words = ", ".join(f"{name} {t:.2f} s" if np.isfinite(t) else f"{name} never" for name, t in left.items())
+    words = ", ".join(
+        f"{name} {t:.2f} s" if np.isfinite(t) else f"{name} never" for name, t in left.items()
+    )
     return Outcome(
-        f"The start is {verdict.kind.replace('_', ' ')}{', a plateau,' if verdict.plateau else ''} with a "
-        f"gradient of {verdict.gradient_norm:.1e}; in {seconds:g} s of each, the loss was halved after: {words}.",
+        "The start is "
+        f"{verdict.kind.replace('_', ' ')}{', a plateau,' if verdict.plateau else ''} with a "
+        f"gradient of {verdict.gradient_norm:.1e}; in {seconds:g} s of each, the loss was halved "
+        f"after: {words}.",
         save(ax, __file__, out),
         {
             "kind": verdict.kind,
@@ -61,7 +68,9 @@ def main(scale="normal", out="pictures"):
 
 
 def plateau(ob, shift=8.0):
-    """Every hidden unit far in its flat part, and the last bias such that the mean output fits the class frequencies."""
+    """Every hidden unit far in its flat part, and the last bias such that the mean output fits the
+    class frequencies.
+    """
     theta = ob.model.init(seed=0)
     (_, hidden_bias), (W, bias) = ob.model.unflatten(theta)
     hidden_bias[:] = shift

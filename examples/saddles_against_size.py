@@ -1,8 +1,9 @@
-"""L1. In high dimension a point of zero gradient is almost surely a saddle, hardly ever a poor minimum.
+"""L1. In high dimension a point of zero gradient is almost surely a saddle, hardly ever a poor
+minimum.
 
-Networks from a handful of parameters to dozens, trained for a while from many starts; from there walks on the gradient's
-norm, which saddles attract as minima do. Each critical point they reach is classified: the share of saddles grows with n,
-and what minima there are lie at low loss.
+Networks from a handful of parameters to dozens, trained for a while from many starts; from there
+walks on the gradient's norm, which saddles attract as minima do. Each critical point they reach is
+classified: the share of saddles grows with n, and what minima there are lie at low loss.
 """
 
 import numpy as np
@@ -39,7 +40,17 @@ def main(scale="normal", out="pictures"):
             marker, color = plots.MARKERS[point.verdict.kind]
             label = None if point.verdict.kind in seen else point.verdict.kind
             seen.add(point.verdict.kind)
-            right.plot(size, point.loss, marker, color=color, ms=6, alpha=0.6, mec="white", ls="none", label=label)
+            right.plot(
+                size,
+                point.loss,
+                marker,
+                color=color,
+                ms=6,
+                alpha=0.6,
+                mec="white",
+                ls="none",
+                label=label,
+            )
     right.set_title("Minima lie low")
     for ax in (left, right):
         ax.set_xscale("log")
@@ -53,7 +64,8 @@ def main(scale="normal", out="pictures"):
     minima = [p.loss for p in everything if p.verdict.kind == "minimum"]
     words = f"{np.mean(minima):.3f} at the {len(minima)} minima" if minima else "no minimum was met"
     return Outcome(
-        f"Of the critical points found, {shares[0]:.0%} are saddles at n = {n[0]} and {shares[-1]:.0%} at n = {n[-1]}; "
+        f"Of the critical points found, {shares[0]:.0%} are saddles at n = {n[0]} and "
+        f"{shares[-1]:.0%} at n = {n[-1]}; "
         f"the mean loss is {saddle_loss:.3f} at the saddles and {words}.",
         save(figure, __file__, out),
         {

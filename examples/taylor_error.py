@@ -1,8 +1,8 @@
 """L4. Near a point the loss is L + g'd + d'Hd/2, and the error falls as the cube of the distance.
 
-Measured on a network that reads digits, at its start and after training, along random directions and along the
-gradient: the slope of log error against log distance is 3 while the error is above rounding. Without the quadratic
-term it is 2.
+Measured on a network that reads digits, at its start and after training, along random directions
+and along the gradient: the slope of log error against log distance is 3 while the error is above
+rounding. Without the quadratic term it is 2.
 """
 
 import numpy as np
@@ -16,12 +16,16 @@ def main(scale="normal", out="pictures"):
     X, y = digits(pick(scale, 200, 1797, 1797))
     ob = fc.Objective(fc.MLP([64, 16, 10], activation="tanh"), X, y, loss="cross_entropy")
     start = ob.model.init(seed=0)
-    trained = fc.minimize(ob, start, "adam", max_iter=pick(scale, 20, 200, 200), learning_rate=1e-2, seed=0).x
+    trained = fc.minimize(
+        ob, start, "adam", max_iter=pick(scale, 20, 200, 200), learning_rate=1e-2, seed=0
+    ).x
     rng = np.random.default_rng(1)
     distances = np.logspace(-3.5, 0.5, 25)
     ax = plots.new_axes()
     slopes = {}
-    for (name, theta), color in zip({"start": start, "trained": trained}.items(), (plots.BLUE, plots.ORANGE)):
+    for (name, theta), color in zip(
+        {"start": start, "trained": trained}.items(), (plots.BLUE, plots.ORANGE)
+    ):
         quadratic = ob.taylor(theta)
         value, gradient = ob.value_and_gradient(theta)
         directions = rng.standard_normal((pick(scale, 3, 10, 50), ob.n_params))
@@ -31,9 +35,14 @@ def main(scale="normal", out="pictures"):
         for i, r in enumerate(distances):
             true = np.array([ob.value(theta + r * d) for d in directions])
             second[i] = np.median([abs(t - quadratic(r * d)) for t, d in zip(true, directions)])
-            first[i] = np.median([abs(t - value - r * (gradient @ d)) for t, d in zip(true, directions)])
+            first[i] = np.median(
+                [abs(t - value - r * (gradient @ d)) for t, d in zip(true, directions)]
+            )
         usable = (second > 1e-12) & (distances < 0.1)
-        slopes[name] = (slope(distances[usable], second[usable]), slope(distances[usable], first[usable]))
+        slopes[name] = (
+            slope(distances[usable], second[usable]),
+            slope(distances[usable], first[usable]),
+        )
         plots.curve(distances, second, ax, label=f"{name}: L + g'd + d'Hd/2", color=color)
         ax.plot(distances, first, color=color, ls="--", label=f"{name}: L + g'd")
     ax.set_xscale("log")
@@ -44,8 +53,10 @@ def main(scale="normal", out="pictures"):
     with_hessian = [pair[0] for pair in slopes.values()]
     without = [pair[1] for pair in slopes.values()]
     return Outcome(
-        f"The error of L + g'd + d'Hd/2 falls as ||d|| to the power {with_hessian[0]:.2f} at the start and "
-        f"{with_hessian[1]:.2f} after training; without the Hessian to the power {without[0]:.2f} and {without[1]:.2f}.",
+        f"The error of L + g'd + d'Hd/2 falls as ||d|| to the power {with_hessian[0]:.2f} at the "
+        "start and "
+        f"{with_hessian[1]:.2f} after training; without the Hessian to the power {without[0]:.2f} "
+        f"and {without[1]:.2f}.",
         save(ax, __file__, out),
         {"with_hessian": with_hessian, "without": without},
     )

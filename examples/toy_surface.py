@@ -1,7 +1,7 @@
 """L6. The smallest network with a saddle: y = w1 w2 x, x = y = 1, so L = (1 - w1 w2)^2.
 
-The lecture draws the error surface by brute force: a saddle at the origin, where H = [[0, -2], [-2, 0]] has
-eigenvalues -2 and 2, the way down along (1, 1), and two valleys of minima w1 w2 = 1.
+The lecture draws the error surface by brute force: a saddle at the origin, where H = [[0, -2], [-2,
+0]] has eigenvalues -2 and 2, the way down along (1, 1), and two valleys of minima w1 w2 = 1.
 """
 
 import numpy as np
@@ -41,8 +41,10 @@ def main(scale="normal", out="pictures"):
     eigenvalues = np.linalg.eigvalsh(hessian)
     direction = np.abs(saddle.escape_direction)
     return Outcome(
-        f"H(0, 0) has eigenvalues {eigenvalues[0]:.12g} and {eigenvalues[1]:.12g}, so the origin is a {saddle.kind}; "
-        f"along ({direction[0]:.4f}, {direction[1]:.4f}) the loss falls from {ob.value(origin):g} to {way.fun:.1e}, "
+        f"H(0, 0) has eigenvalues {eigenvalues[0]:.12g} and {eigenvalues[1]:.12g}, so the origin "
+        f"is a {saddle.kind}; "
+        f"along ({direction[0]:.4f}, {direction[1]:.4f}) the loss falls from {ob.value(origin):g} "
+        f"to {way.fun:.1e}, "
         f"and a point of the valley is {valley.kind}, flat in {valley.n_zero} direction.",
         save(ax, __file__, out),
         {

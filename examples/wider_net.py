@@ -1,9 +1,9 @@
 """L9. What looks like a minimum in few dimensions is a saddle in more.
 
-A small network is trained until it is stuck: a proved minimum. Then it gets one more hidden unit, with zero weights in
-and out, which changes nothing of its function. The Hessian gains the block [[0, B], [B', 0]] (plus weight decay on its
-diagonal), and eigenvalues of both signs with it: the minimum has become a saddle, and the way down it opened leads to
-a lower minimum. Again and again.
+A small network is trained until it is stuck: a proved minimum. Then it gets one more hidden unit,
+with zero weights in and out, which changes nothing of its function. The Hessian gains the block
+[[0, B], [B', 0]] (plus weight decay on its diagonal), and eigenvalues of both signs with it: the
+minimum has become a saddle, and the way down it opened leads to a lower minimum. Again and again.
 """
 
 import numpy as np
@@ -33,7 +33,9 @@ def main(scale="normal", out="pictures"):
     left, right = figure.subplots(1, 2)
     for width, stuck, opened, before, left_at, after in steps:
         left.plot([width - 1, width], [before, before], color=plots.GREY, lw=1)
-        left.plot([width, width, width], [before, left_at, after], "v-", color=plots.RED, ms=4, lw=1)
+        left.plot(
+            [width, width, width], [before, left_at, after], "v-", color=plots.RED, ms=4, lw=1
+        )
         shown = left.get_legend_handles_labels()[1]
         plots.mark(left, width - 1, before, stuck.kind, None if stuck.kind in shown else stuck.kind)
         plots.mark(left, width, before, opened.kind, None if opened.kind in shown else opened.kind)
@@ -41,15 +43,24 @@ def main(scale="normal", out="pictures"):
     left.set_xticks(list(widths))
     left.set_ylabel("loss")
     left.set_title("Grey: one zero unit added. Red: the way down that opens")
-    plots.decision_regions(lambda P: ob.model.predict(theta, P)[:, 0], X, y, right, title=f"What {widths[-1]} units have learnt")
+    plots.decision_regions(
+        lambda P: ob.model.predict(theta, P)[:, 0],
+        X,
+        y,
+        right,
+        title=f"What {widths[-1]} units have learnt",
+    )
     first = steps[0]
     stuck_kinds = [s[1].kind for s in steps]
     opened_kinds = [s[2].kind for s in steps]
     lowest = [s[2].lambda_min for s in steps]
     return Outcome(
-        f"{stuck_kinds.count('minimum')} of {len(steps)} networks were stuck at a proved minimum; with one zero unit more "
-        f"{opened_kinds.count('saddle')} of {len(steps)} were on a saddle (lowest eigenvalue {max(lowest):.2g} at most), "
-        f"and the loss went from {first[3]:.4f} to {steps[-1][5]:.4f} along the ways down that opened.",
+        f"{stuck_kinds.count('minimum')} of {len(steps)} networks were stuck at a proved minimum; "
+        "with one zero unit more "
+        f"{opened_kinds.count('saddle')} of {len(steps)} were on a saddle (lowest eigenvalue "
+        f"{max(lowest):.2g} at most), "
+        f"and the loss went from {first[3]:.4f} to {steps[-1][5]:.4f} along the ways down that "
+        "opened.",
         save(figure, __file__, out),
         {
             "stuck": stuck_kinds,

@@ -1,11 +1,10 @@
 """Checks of what a caller passes in: each returns the clean value or raises one sentence."""
 
+import numbers
+
+import numpy as np
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
-import numbers
-import numpy as np
-
-
 
 
 def as_rng(seed):
@@ -22,10 +21,13 @@ def as_rng(seed):
         return np.random.default_rng()
     if isinstance(seed, numbers.Integral) and not isinstance(seed, bool):
         if seed < 0:
-            raise ValueError(f"seed is {seed}; wanted None, an int >= 0 or a numpy.random.Generator")
+            raise ValueError(
+                f"seed is {seed}; wanted None, an int >= 0 or a numpy.random.Generator"
+            )
         return np.random.default_rng(int(seed))
-    raise TypeError(f"seed is a {type(seed).__name__}; wanted None, an int >= 0 or a numpy.random.Generator")
-
+    raise TypeError(
+        f"seed is a {type(seed).__name__}; wanted None, an int >= 0 or a numpy.random.Generator"
+    )
 
 
 def check_positive_int(x, name):
@@ -35,7 +37,6 @@ def check_positive_int(x, name):
     if x < 1:
         raise ValueError(f"{name} is {x}; wanted an int >= 1")
     return int(x)
-
 
 
 def check_positive(x, name, *, zero=False):
@@ -49,7 +50,6 @@ def check_positive(x, name, *, zero=False):
     return x
 
 
-
 def check_choice(x, choices, name):
     """`x`, which must be one of the strings `choices`."""
     if not isinstance(x, str):
@@ -59,10 +59,11 @@ def check_choice(x, choices, name):
     return x
 
 
-
 def all_finite(a):
-    """Whether no number is NaN or infinite; for a long vector by its square, which tells unless that overflows. Not by BLAS,
-    whose threads go on spinning after a product of long vectors and take the processors from whatever comes next."""
+    """Whether no number is NaN or infinite; for a long vector by its square, which tells unless
+    that overflows. Not by BLAS, whose threads go on spinning after a product of long vectors and
+    take the processors from whatever comes next.
+    """
     if a.ndim == 1 and a.size > 4096 and a.dtype.kind == "f" and a.flags.c_contiguous:
         with np.errstate(over="ignore", invalid="ignore"):
             if np.isfinite(np.einsum("i,i->", a, a)):
@@ -70,20 +71,20 @@ def all_finite(a):
     return bool(np.isfinite(a).all())
 
 
-
 def check_array(x, name, dtype=None):
-    """`x` as an array of finite real floats; float32 and float64 stay as they are unless `dtype` says otherwise."""
+    """`x` as an array of finite real floats; float32 and float64 stay as they are unless `dtype`
+    says otherwise.
+    """
     a = np.asarray(x)
     if a.dtype.kind not in "fiub":
         raise TypeError(f"{name} has dtype {a.dtype}; wanted real numbers")
     if dtype is None:
         dtype = a.dtype if a.dtype in (np.float32, np.float64) else np.float64
-    with np.errstate(over="ignore"):             # what overflows is refused below
+    with np.errstate(over="ignore"):  # what overflows is refused below
         a = a.astype(dtype, copy=False)
     if not all_finite(a):
         raise ValueError(f"{name} holds NaN or infinity; wanted finite numbers")
     return a
-
 
 
 def check_vector(v, n, name, dtype=None):
@@ -94,7 +95,6 @@ def check_vector(v, n, name, dtype=None):
     return v
 
 
-
 def check_vectors(V, n, name, dtype=None):
     """`V` as a finite real array of shape ``(n, k)``, k >= 1; one vector ``(n,)`` counts as k = 1."""
     V = check_array(V, name, dtype)
@@ -103,7 +103,6 @@ def check_vectors(V, n, name, dtype=None):
     if V.ndim != 2 or V.shape[0] != n or V.shape[1] < 1:
         raise ValueError(f"{name} has shape {np.shape(V)}; wanted ({n},) or ({n}, k) with k >= 1")
     return V
-
 
 
 class MatrixOperator(LinearOperator):
@@ -139,7 +138,6 @@ class MatrixOperator(LinearOperator):
         return MatrixOperator(self.A.astype(dtype))
 
 
-
 def _check_matrix(A, name):
     if A.ndim != 2 or A.shape[0] != A.shape[1] or A.shape[0] < 1:
         raise ValueError(f"{name} has shape {A.shape}; wanted a square matrix (n, n) with n >= 1")
@@ -153,10 +151,11 @@ def _check_matrix(A, name):
     size = abs(A).max() if entries.size else 0.0
     gap = abs(A - A.T).max() if entries.size else 0.0
     if not gap <= 100 * np.finfo(A.dtype).eps * A.shape[0] ** 0.5 * size:
-        raise ValueError(f"{name} is not symmetric: entries differ from their mirror images by up to {gap:.2g}; "
-                         f"wanted a symmetric matrix, (A + A.T)/2 for instance")
+        raise ValueError(
+            f"{name} is not symmetric: entries differ from their mirror images by up to {gap:.2g}; "
+            f"wanted a symmetric matrix, (A + A.T)/2 for instance"
+        )
     return MatrixOperator(A)
-
 
 
 def check_symmetric_operator(op, name="op"):
@@ -165,8 +164,8 @@ def check_symmetric_operator(op, name="op"):
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
-        Matrices are checked for symmetry to rounding and wrapped without a copy; an operator's symmetry is taken
-        on trust, since looking costs products.
+        Matrices are checked for symmetry to rounding and wrapped without a copy; an operator's
+        symmetry is taken on trust, since looking costs products.
 
     Returns
     -------
@@ -176,7 +175,10 @@ def check_symmetric_operator(op, name="op"):
     if isinstance(op, np.ndarray) or issparse(op):
         return _check_matrix(op, name)
     if not (hasattr(op, "shape") and (hasattr(op, "matvec") or hasattr(op, "__matmul__"))):
-        raise TypeError(f"{name} is a {type(op).__name__}; wanted a symmetric LinearOperator or matrix of shape (n, n)")
+        raise TypeError(
+            f"{name} is a {type(op).__name__}; wanted a symmetric LinearOperator or matrix of "
+            "shape (n, n)"
+        )
     shape = tuple(op.shape)
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 1:
         raise ValueError(f"{name} has shape {shape}; wanted (n, n) with n >= 1")
@@ -186,9 +188,11 @@ def check_symmetric_operator(op, name="op"):
     return op
 
 
-
 def operator_dtype(op):
     """float32 where the operator says float32, float64 in every other case."""
     dtype = getattr(op, "dtype", None)
-    return np.dtype(np.float32) if dtype is not None and np.dtype(dtype) == np.float32 else np.dtype(np.float64)
-
+    return (
+        np.dtype(np.float32)
+        if dtype is not None and np.dtype(dtype) == np.float32
+        else np.dtype(np.float64)
+    )

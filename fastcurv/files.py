@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 import json
-import numpy as np
 import os
 import tempfile
+from pathlib import Path
 
-
+import numpy as np
 
 
 def write_atomically(path, data):
@@ -27,11 +26,11 @@ def write_atomically(path, data):
     return path
 
 
-
 def _umask():
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
 
 _CODES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2",
@@ -49,9 +48,10 @@ def _little_endian(name, array):
     array = np.asarray(array)
     array = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
     if array.dtype not in _NAMES:
-        raise TypeError(f"array {name!r} has dtype {array.dtype}, which a safetensors file cannot hold")
+        raise TypeError(
+            f"array {name!r} has dtype {array.dtype}, which a safetensors file cannot hold"
+        )
     return array, _NAMES[array.dtype]
-
 
 
 def write_tensors(path, arrays, facts=None):
@@ -69,7 +69,7 @@ def write_tensors(path, arrays, facts=None):
     Examples
     --------
     >>> import os, tempfile, numpy as np
-    >>> from fastcurv.checkpoints import read_tensors, write_tensors
+    >>> from fastcurv.files import read_tensors, write_tensors
     >>> path = os.path.join(tempfile.mkdtemp(), "a.safetensors")
     >>> write_tensors(path, {"theta": np.arange(3.0)}, {"step": 7})
     >>> read_tensors(path)
@@ -88,7 +88,9 @@ def write_tensors(path, arrays, facts=None):
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     folder = os.path.dirname(os.path.abspath(path))
-    handle, temporary = tempfile.mkstemp(prefix=os.path.basename(path) + ".", suffix=".part", dir=folder)
+    handle, temporary = tempfile.mkstemp(
+        prefix=os.path.basename(path) + ".", suffix=".part", dir=folder
+    )
     try:
         with os.fdopen(handle, "wb") as out:
             out.write(len(text).to_bytes(8, "little"))
@@ -102,7 +104,6 @@ def write_tensors(path, arrays, facts=None):
         if os.path.exists(temporary):
             os.unlink(temporary)
         raise
-
 
 
 def _read_header(path, raw, size):
@@ -119,7 +120,6 @@ def _read_header(path, raw, size):
     return header, 8 + length
 
 
-
 def _entry(path, name, entry, room):
     """dtype, shape and place of one array, checked against `room` bytes of data."""
     try:
@@ -127,14 +127,19 @@ def _entry(path, name, entry, room):
         shape = tuple(int(extent) for extent in entry["shape"])
         begin, end = (int(place) for place in entry["data_offsets"])
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{path} describes the array {name!r} in a way that cannot be read") from None
+        raise ValueError(
+            f"{path} describes the array {name!r} in a way that cannot be read"
+        ) from None
     count = 1
     for extent in shape:
         count *= extent
-    if min(shape, default=0) < 0 or not 0 <= begin <= end <= room or end - begin != count * dtype.itemsize:
+    if (
+        min(shape, default=0) < 0
+        or not 0 <= begin <= end <= room
+        or end - begin != count * dtype.itemsize
+    ):
         raise ValueError(f"{path} says that the array {name!r} lies where it cannot lie")
     return dtype, shape, begin, end - begin
-
 
 
 def read_tensors(path):
@@ -150,7 +155,8 @@ def read_tensors(path):
     Raises
     ------
     ValueError
-        Where the file is cut short or not of this format: nothing in it is trusted before it is checked.
+        Where the file is cut short or not of this format: nothing in it is trusted before it is
+        checked.
     """
     path = os.fspath(path)
     size = os.path.getsize(path)
@@ -168,4 +174,3 @@ def read_tensors(path):
     except (TypeError, ValueError):
         raise ValueError(f"{path} holds facts that cannot be read") from None
     return arrays, facts
-

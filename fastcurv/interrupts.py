@@ -1,10 +1,8 @@
 """Ctrl-C that waits for the end of a product, so that what is known can be returned."""
 
-from contextlib import contextmanager
 import signal
 import threading
-
-
+from contextlib import contextmanager
 
 
 @contextmanager
@@ -14,8 +12,8 @@ def deferred_interrupts():
     Yields
     ------
     callable
-        ``stop()``: whether Ctrl-C was pressed. Always False outside the main thread and where the program has a
-        handler of its own, which keeps its say.
+        ``stop()``: whether Ctrl-C was pressed. Always False outside the main thread and where the
+        program has a handler of its own, which keeps its say.
     """
     pressed = []
 
@@ -24,8 +22,10 @@ def deferred_interrupts():
             raise KeyboardInterrupt
         pressed.append(True)
 
-    ours = (threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+    ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
     if ours:
         signal.signal(signal.SIGINT, handler)
     try:
@@ -33,4 +33,3 @@ def deferred_interrupts():
     finally:
         if ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-

@@ -3,8 +3,6 @@
 from contextlib import contextmanager
 
 
-
-
 class _Silent:
     """Takes the calls of a bar and shows nothing."""
 
@@ -13,7 +11,6 @@ class _Silent:
 
     def note(self, text):
         pass
-
 
 
 class _Shown:
@@ -29,7 +26,6 @@ class _Shown:
         self._shown.set_postfix_str(text, refresh=False)
 
 
-
 @contextmanager
 def bar(total=None, desc="", enabled=False):
     """A bar over `total` units of work, as a context manager.
@@ -41,12 +37,14 @@ def bar(total=None, desc="", enabled=False):
     desc : str
         What is being done, shown left of the bar.
     enabled : bool
-        False gives a silent object. True shows a bar where tqdm is installed, and nothing where it is not.
+        False gives a silent object. True shows a bar where tqdm is installed, and nothing where it
+        is not.
 
     Yields
     ------
     object
-        With ``update(n=1)``, n more units done, and ``note(text)``, a few words shown beside the bar.
+        With ``update(n=1)``, n more units done, and ``note(text)``, a few words shown beside the
+        bar.
 
     Examples
     --------
@@ -64,4 +62,3 @@ def bar(total=None, desc="", enabled=False):
         return
     with tqdm(total=total, desc=desc, leave=False) as shown:
         yield _Shown(shown)
-

@@ -1,23 +1,27 @@
-"""A multilayer perceptron in plain NumPy: slow, short, built another way than the engine, and needing no compiler.
+"""A multilayer perceptron in plain NumPy: slow, short, built another way than the engine, and
+needing no compiler.
 
-`ReferenceModel` and `ReferenceObjective` keep the conventions of `MLP` and `Objective` (order of the parameters,
-losses, `l2`, `sample_weight`), so whatever reads a network objective can read these. Their Hessian products are
-complex steps of the gradient, exact to rounding: an oracle for the engine and the ground of `fastcurv.testing`.
+`ReferenceModel` and `ReferenceObjective` keep the conventions of `MLP` and `Objective` (order of
+the parameters, losses, `l2`, `sample_weight`), so whatever reads a network objective can read
+these. Their Hessian products are complex steps of the gradient, exact to rounding: an oracle for
+the engine and the ground of `fastcurv.testing`.
 """
 
-from scipy.sparse.linalg import LinearOperator
 import numpy as np
+from scipy.sparse.linalg import LinearOperator
 
 from .checks import as_rng, check_choice, check_vector
-from .structure.activations import ACTIVATIONS, _STEP, _sigmoid, _softplus, normalise
+from .structure.activations import _STEP, ACTIVATIONS, _sigmoid, _softplus, normalise
 
 LOSSES = ("mse", "cross_entropy", "binary_cross_entropy")
 
 
 class ReferenceModel:
-    """A stack of linear layers with activations between them, parameters in one flat float64 vector.
+    """A stack of linear layers with activations between them, parameters in one flat float64
+    vector.
 
-    With `batch_norm` hidden layers are normalised over the rows of X as `MLP`'s are, and their parameters are W, b, gamma, beta.
+    With `batch_norm` hidden layers are normalised over the rows of X as `MLP`'s are, and their
+    parameters are W, b, gamma, beta.
 
     Examples
     --------
@@ -35,45 +39,62 @@ class ReferenceModel:
         n_hidden = len(self.sizes) - 2
         names = (activation,) * n_hidden if isinstance(activation, str) else tuple(activation)
         if n_hidden < 0 or min(self.sizes) < 1 or len(names) != n_hidden:
-            raise ValueError(f"sizes {self.sizes} with activation {activation!r}; wanted at least two widths >= 1 "
-                             "and one activation, or one per hidden layer")
-        self.activation = tuple(check_choice(name, tuple(ACTIVATIONS), "activation") for name in names)
+            raise ValueError(
+                f"sizes {self.sizes} with activation {activation!r}; wanted at least two widths "
+                ">= 1 "
+                "and one activation, or one per hidden layer"
+            )
+        self.activation = tuple(
+            check_choice(name, tuple(ACTIVATIONS), "activation") for name in names
+        )
         self.bias, self.residual, self.batch_norm = bool(bias), bool(residual), bool(batch_norm)
         self.n_params = sum(m * k + m * self.bias for k, m in zip(self.sizes, self.sizes[1:]))
         self.n_params += 2 * sum(self.sizes[1:-1]) * self.batch_norm
 
     def unflatten(self, theta):
-        """``[(W, b), ...]``, views of `theta`; b is None without biases; with `batch_norm` ``(W, b, gamma, beta)`` but for the last."""
+        """``[(W, b), ...]``, views of `theta`; b is None without biases; with `batch_norm` ``(W, b,
+        gamma, beta)`` but for the last.
+        """
         layers, at = [], 0
         for layer, (k, m) in enumerate(zip(self.sizes, self.sizes[1:])):
-            W = theta[at:at + m * k].reshape(m, k)
+            W = theta[at : at + m * k].reshape(m, k)
             at += m * k
-            b = theta[at:at + m] if self.bias else None
+            b = theta[at : at + m] if self.bias else None
             at += m * self.bias
             norm = ()
             if self.batch_norm and layer < len(self.activation):
-                norm = (theta[at:at + m], theta[at + m:at + 2 * m])
+                norm = (theta[at : at + m], theta[at + m : at + 2 * m])
                 at += 2 * m
             layers.append((W, b, *norm))
         return layers
 
     def flatten(self, layers):
         """The flat vector of ``[(W, b), ...]``: the inverse of `unflatten`."""
-        return np.concatenate([np.ravel(part) for pair in layers for part in pair if part is not None])
+        return np.concatenate(
+            [np.ravel(part) for pair in layers for part in pair if part is not None]
+        )
 
     def init(self, seed=None):
         """Normal weights of variance 1/fan-in, zero biases, gamma 1 and beta 0."""
         rng = as_rng(seed)
-        norms = [(np.ones(m), np.zeros(m)) if self.batch_norm else () for m in self.sizes[1:-1]] + [()]
-        return self.flatten([(rng.standard_normal((m, k)) / k**0.5, np.zeros(m) if self.bias else None, *norm)
-                             for k, m, norm in zip(self.sizes, self.sizes[1:], norms)])
+        norms = [(np.ones(m), np.zeros(m)) if self.batch_norm else () for m in self.sizes[1:-1]] + [
+            ()
+        ]
+        return self.flatten(
+            [
+                (rng.standard_normal((m, k)) / k**0.5, np.zeros(m) if self.bias else None, *norm)
+                for k, m, norm in zip(self.sizes, self.sizes[1:], norms)
+            ]
+        )
 
     def skips(self, layer):
         """Whether hidden layer `layer` adds its input to its output."""
         return self.residual and self.sizes[layer] == self.sizes[layer + 1]
 
     def forward(self, theta, X):
-        """What every layer's activation is given, ``z`` or ``gamma h + beta``, and activations ``a`` below every layer."""
+        """What every layer's activation is given, ``z`` or ``gamma h + beta``, and activations
+        ``a`` below every layer.
+        """
         a, zs, below = X, [], []
         for layer, (W, b, *norm) in enumerate(self.unflatten(theta)):
             below.append(a)
@@ -94,7 +115,7 @@ class ReferenceModel:
     def backward(self, theta, zs, below, delta):
         """The gradient over theta of ``sum(delta * outputs)`` with `delta` held."""
         layers, grads = self.unflatten(theta), []
-        skip = 0
+        skip, e = 0, delta  # e = dL/da of the layer at hand, from the second turn on
         for layer in reversed(range(len(layers))):
             if layer < len(self.activation):
                 phi_prime = ACTIVATIONS[self.activation[layer]][1]
@@ -104,15 +125,19 @@ class ReferenceModel:
             if len(layers[layer]) == 4:
                 h, s = normalise(below[layer] @ layers[layer][0].T)
                 norm = ((delta * h).sum(axis=0), delta.sum(axis=0))
-                delta = s * layers[layer][2] * (delta - delta.mean(axis=0) - h * (delta * h).mean(axis=0))
+                delta = (
+                    s
+                    * layers[layer][2]
+                    * (delta - delta.mean(axis=0) - h * (delta * h).mean(axis=0))
+                )
             grads.append((delta.T @ below[layer], delta.sum(axis=0) if self.bias else None, *norm))
             e = delta @ layers[layer][0] + skip
         return self.flatten(grads[::-1])
 
 
-
 class ReferenceObjective:
-    """Loss of a `ReferenceModel` on data, with exact gradient and Hessian products; the conventions are `Objective`'s.
+    """Loss of a `ReferenceModel` on data, with exact gradient and Hessian products; the conventions
+    are `Objective`'s.
 
     Parameters
     ----------
@@ -145,9 +170,13 @@ class ReferenceObjective:
             y = np.eye(d_out)[y.astype(int)]
         self.y = y.reshape(N, -1).astype(float)
         if self.X.shape != (N, model.sizes[0]) or self.y.shape != (N, d_out):
-            raise ValueError(f"X has shape {self.X.shape} and y {self.y.shape}; wanted ({N}, {model.sizes[0]}) "
-                             f"and ({N}, {d_out})")
-        self.sample_weight = None if sample_weight is None else check_vector(sample_weight, N, "sample_weight")
+            raise ValueError(
+                f"X has shape {self.X.shape} and y {self.y.shape}; wanted ({N}, {model.sizes[0]}) "
+                f"and ({N}, {d_out})"
+            )
+        self.sample_weight = (
+            None if sample_weight is None else check_vector(sample_weight, N, "sample_weight")
+        )
         self.n_params, self.n_samples = model.n_params, N
 
     def _scale(self):
@@ -211,7 +240,6 @@ class ReferenceObjective:
         return curvature_floor(self, theta)
 
 
-
 class ReferenceHessian(LinearOperator):
     """``H v = Im gradient(theta + i h v) / h``; no difference is taken, so nothing cancels."""
 
@@ -235,4 +263,3 @@ class ReferenceHessian(LinearOperator):
     def quadratic(self, V):
         """``v'Hv`` for v (n,) or every column of V (n, k)."""
         return (V * (self @ V)).sum(axis=0)
-

@@ -1,18 +1,20 @@
 """What runs here: threads in a process and its forks, kernels chosen, versions."""
 
-import numpy as np
 import platform
-import scipy
 import sys
+
+import numpy as np
+import scipy
 
 from . import _engine
 
 
-
 def show_config(mode="print"):
-    """Print the kernels chosen for this CPU, those it could run, and the threads; ``mode="dict"`` returns them.
+    """Print the kernels chosen for this CPU, those it could run, and the threads; ``mode="dict"``
+    returns them.
 
-    ``FASTCURV_ARCH`` forces another table of kernels, ``FASTCURV_NUM_THREADS`` another number of threads.
+    ``FASTCURV_ARCH`` forces another table of kernels, ``FASTCURV_NUM_THREADS`` another number of
+    threads.
 
     Examples
     --------
@@ -20,13 +22,15 @@ def show_config(mode="print"):
     >>> sorted(fc.show_config("dict"))
     ['available', 'kernels', 'threads', 'workers']
     """
-    return _show(mode, {
-        "kernels": _engine.chosen_arch(),
-        "available": ", ".join(_engine.available_archs()),
-        "threads": _engine.default_threads(),
-        "workers": _engine.thread_workers(),
-    })
-
+    return _show(
+        mode,
+        {
+            "kernels": _engine.chosen_arch(),
+            "available": ", ".join(_engine.available_archs()),
+            "threads": _engine.default_threads(),
+            "workers": _engine.thread_workers(),
+        },
+    )
 
 
 def show_versions(mode="print"):
@@ -39,14 +43,17 @@ def show_versions(mode="print"):
     2
     """
     from . import __version__
-    return _show(mode, {
-        "fastcurv": __version__,
-        "python": sys.version.split()[0],
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "machine": f"{platform.machine()} {platform.system()}",
-    })
 
+    return _show(
+        mode,
+        {
+            "fastcurv": __version__,
+            "python": sys.version.split()[0],
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+            "machine": f"{platform.machine()} {platform.system()}",
+        },
+    )
 
 
 def _show(mode, facts):
@@ -58,14 +65,13 @@ def _show(mode, facts):
         print(f"{name:>10}: {value}")
 
 
-
 def register():
     """Tell threadpoolctl about the engine, where it is installed. Called at import."""
     try:
         import threadpoolctl
     except ImportError:
         return False
-    if not hasattr(threadpoolctl, "register"):           # before 3.3
+    if not hasattr(threadpoolctl, "register"):  # before 3.3
         return False
 
     class FastcurvController(threadpoolctl.LibController):
@@ -77,19 +83,25 @@ def register():
         check_symbols = ("fc_team_limit", "fc_team_get_limit")
 
         def get_num_threads(self):
-            """The limit in force, or what would be used by default; it is remembered, so that putting it back lifts a limit."""
+            """The limit in force, or what would be used by default; it is remembered, so that
+            putting it back lifts a limit.
+            """
             limit = _engine.get_thread_limit()
             self.unlimited = not limit
             return limit or _engine.default_threads()
 
         def set_num_threads(self, num_threads):
-            lifted = getattr(self, "unlimited", False) and num_threads == _engine.default_threads() and _engine.get_thread_limit()
+            lifted = (
+                getattr(self, "unlimited", False)
+                and num_threads == _engine.default_threads()
+                and _engine.get_thread_limit()
+            )
             _engine.set_thread_limit(0 if lifted else num_threads)
 
         def get_version(self):
             from . import __version__
+
             return __version__
 
     threadpoolctl.register(FastcurvController)
     return True
-

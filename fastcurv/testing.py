@@ -1,25 +1,25 @@
 """Functions, networks and operators whose critical points and spectra are known beforehand.
 
-Everything here is plain NumPy and needs no compiled engine; `compiled` turns a reference network into the engine's
-objective. `zoo` is the collection that `classify` is held to.
+Everything here is plain NumPy and needs no compiled engine; `compiled` turns a reference network
+into the engine's objective. `zoo` is the collection that `classify` is held to.
 """
 
 from dataclasses import dataclass
 from itertools import combinations
+
+import numpy as np
 from scipy.optimize import minimize
 from scipy.sparse.linalg import LinearOperator
-import numpy as np
 
 from .checks import as_rng, check_positive_int, check_symmetric_operator, check_vector
 from .reference import ReferenceModel, ReferenceObjective
 
 
-
 class PrescribedSpectrum(LinearOperator):
     """A symmetric operator with the eigenvalues that it is given, in a random basis.
 
-    ``P diag(values) P'`` with P a product of Householder reflections: a product costs ``O(n n_reflections)``, so
-    n = 1e5 is cheap. `eigenvector(i)` is exact to rounding.
+    ``P diag(values) P'`` with P a product of Householder reflections: a product costs ``O(n
+    n_reflections)``, so n = 1e5 is cheap. `eigenvector(i)` is exact to rounding.
 
     Parameters
     ----------
@@ -73,7 +73,6 @@ class PrescribedSpectrum(LinearOperator):
         return self._reflect(e, range(len(self.mirrors)))
 
 
-
 class QuadraticObjective:
     """``offset + (theta - center)' H (theta - center) / 2`` for any symmetric operator or matrix H.
 
@@ -87,7 +86,11 @@ class QuadraticObjective:
     def __init__(self, H, center=None, offset=0.0):
         self.H = check_symmetric_operator(H)
         self.n_params = self.H.shape[0]
-        self.center = np.zeros(self.n_params) if center is None else check_vector(center, self.n_params, "center")
+        self.center = (
+            np.zeros(self.n_params)
+            if center is None
+            else check_vector(center, self.n_params, "center")
+        )
         self.offset = float(offset)
 
     def value_and_gradient(self, theta):
@@ -104,7 +107,6 @@ class QuadraticObjective:
     def hessian(self, theta):
         check_vector(theta, self.n_params, "theta")
         return self.H
-
 
 
 class FunctionObjective:
@@ -126,7 +128,9 @@ class FunctionObjective:
         return float(self._value(check_vector(theta, self.n_params, "theta", float)))
 
     def gradient(self, theta):
-        return np.asarray(self._gradient(check_vector(theta, self.n_params, "theta", float)), dtype=float)
+        return np.asarray(
+            self._gradient(check_vector(theta, self.n_params, "theta", float)), dtype=float
+        )
 
     def value_and_gradient(self, theta):
         return self.value(theta), self.gradient(theta)
@@ -136,10 +140,11 @@ class FunctionObjective:
         return check_symmetric_operator(np.asarray(self._hessian(theta), dtype=float))
 
 
-
 @dataclass(frozen=True)
 class Case:
-    """A point whose verdict is known: what `classify` must answer, None where a count is not known in closed form."""
+    """A point whose verdict is known: what `classify` must answer, None where a count is not known
+    in closed form.
+    """
 
     name: str
     objective: object
@@ -151,12 +156,12 @@ class Case:
     value: "float | None" = None
 
 
-
 class LinearAutoencoder:
-    """The linear autoencoder n-p-n on data with covariance eigenvalues `spectrum`: every critical point in closed form.
+    """The linear autoencoder n-p-n on data with covariance eigenvalues `spectrum`: every critical
+    point in closed form.
 
-    For every index set I with ``|I| = k <= p`` there is a critical point ``W2 W1 = U_I U_I'``; only ``I = {1..p}`` is
-    a minimum [1]_.
+    For every index set I with ``|I| = k <= p`` there is a critical point ``W2 W1 = U_I U_I'``; only
+    ``I = {1..p}`` is a minimum [1]_.
 
     Parameters
     ----------
@@ -190,21 +195,34 @@ class LinearAutoencoder:
         self.spectrum = np.asarray(spectrum, dtype=float)
         n = self.spectrum.size
         if not (np.diff(self.spectrum) < 0).all() or not self.spectrum[-1] > 0:
-            raise ValueError(f"spectrum is {self.spectrum}; wanted distinct positive numbers, descending")
+            raise ValueError(
+                f"spectrum is {self.spectrum}; wanted distinct positive numbers, descending"
+            )
         self.p = check_positive_int(p, "p")
         N = n if n_samples is None else check_positive_int(n_samples, "n_samples")
         rng = as_rng(seed)
         self.U = np.linalg.qr(rng.standard_normal((n, n)))[0]
         Q = np.linalg.qr(rng.standard_normal((N, n)))[0]
         self.X = (Q * np.sqrt(N * self.spectrum)) @ self.U.T
-        self.objective = ReferenceObjective(ReferenceModel([n, p, n], "identity", bias=False), self.X, self.X)
+        self.objective = ReferenceObjective(
+            ReferenceModel([n, p, n], "identity", bias=False), self.X, self.X
+        )
 
     def critical_point(self, indices, seed=None):
-        """theta with ``W2 W1 = U_I U_I'``, I counted from 1; with a seed, moved along the symmetry ``W2 A^-1, A W1``."""
+        """Theta with ``W2 W1 = U_I U_I'``, I counted from 1; with a seed, moved along the symmetry
+        ``W2 A^-1, A W1``.
+        """
         indices = sorted(int(i) - 1 for i in indices)
         k, n = len(indices), self.spectrum.size
-        if len(set(indices)) != k or k > self.p or indices and not (0 <= indices[0] and indices[-1] < n):
-            raise ValueError(f"indices are {indices}; wanted at most {self.p} different numbers from 1 to {n}")
+        if (
+            len(set(indices)) != k
+            or k > self.p
+            or indices
+            and not (indices[0] >= 0 and indices[-1] < n)
+        ):
+            raise ValueError(
+                f"indices are {indices}; wanted at most {self.p} different numbers from 1 to {n}"
+            )
         W1 = np.zeros((self.p, n))
         W1[:k] = self.U[:, indices].T
         W2 = W1.T.copy()
@@ -222,12 +240,21 @@ class LinearAutoencoder:
         n_negative = sum(j < i for i in inside for j in outside) + (p - k) * (n - k)
         n_zero = k * k + 2 * k * (p - k)
         name = f"{n}-{p}-{n} autoencoder, I = {{{', '.join(map(str, sorted(inside)))}}}"
-        return Case(name, self.objective if objective is None else objective, self.critical_point(indices, seed),
-                    "saddle" if n_negative else "minimum", 2 * n * p - n_negative - n_zero, n_negative, n_zero,
-                    float(self.spectrum[[j - 1 for j in outside]].sum() / n))
+        return Case(
+            name,
+            self.objective if objective is None else objective,
+            self.critical_point(indices, seed),
+            "saddle" if n_negative else "minimum",
+            2 * n * p - n_negative - n_zero,
+            n_negative,
+            n_zero,
+            float(self.spectrum[[j - 1 for j in outside]].sum() / n),
+        )
 
     def cases(self, seed=None, limit=None):
-        """Every index set, or `limit` of them drawn at random together with the empty and the minimal one."""
+        """Every index set, or `limit` of them drawn at random together with the empty and the
+        minimal one.
+        """
         n = self.spectrum.size
         sets = [s for k in range(min(self.p, n) + 1) for s in combinations(range(1, n + 1), k)]
         if limit is not None and limit < len(sets):
@@ -237,26 +264,32 @@ class LinearAutoencoder:
         return [self.case(s, seed) for s in sets]
 
 
-
 def compiled(ob):
     """The engine's `Objective` of a `ReferenceObjective`: same model, data, loss, weights and l2."""
     from .network.mlp import MLP
     from .network.objective import Objective
 
     m = ob.model
-    model = MLP(m.sizes, activation=m.activation or "identity", bias=m.bias, residual=m.residual, batch_norm=m.batch_norm)
+    model = MLP(
+        m.sizes,
+        activation=m.activation or "identity",
+        bias=m.bias,
+        residual=m.residual,
+        batch_norm=m.batch_norm,
+    )
     return Objective(model, ob.X, ob.y, loss=ob.loss, l2=ob.l2, sample_weight=ob.sample_weight)
 
 
-
 def lecture_toy():
-    """``(1 - w2 w1)^2``: a 1-1-1 linear network without bias on x = 1, y = 1; H(0) = [[0, -2], [-2, 0]]."""
+    """``(1 - w2 w1)^2``: a 1-1-1 linear network without bias on x = 1, y = 1; H(0) = [[0, -2], [-2,
+    0]].
+    """
     return ReferenceObjective(ReferenceModel([1, 1, 1], "identity", bias=False), [[1.0]], [1.0])
 
 
-
 def axis_saddles(count, seed=0):
-    """`count` quadratics with random curvatures along the axes, at least one of each sign, as a list of `Case`.
+    """`count` quadratics with random curvatures along the axes, at least one of each sign, as a
+    list of `Case`.
 
     The smallest negative curvature is down to 1e-6 of the largest positive one.
     """
@@ -271,14 +304,16 @@ def axis_saddles(count, seed=0):
         rng.shuffle(values)
         scale = 10.0 ** rng.uniform(-6, 6)
         center = rng.standard_normal(n)
-        ob = QuadraticObjective(PrescribedSpectrum(scale * values, 0), center, offset=rng.standard_normal())
+        ob = QuadraticObjective(
+            PrescribedSpectrum(scale * values, 0), center, offset=rng.standard_normal()
+        )
         cases.append(Case(f"axis saddle {i}", ob, center, "saddle", n - n_negative, n_negative, 0))
     return cases
 
 
-
 def zoo():
-    """The critical points, plateaus and near misses that `classify` is tested on, as a list of `Case`.
+    """The critical points, plateaus and near misses that `classify` is tested on, as a list of
+    `Case`.
 
     Cost: a second or two, since some of the points are found to rounding by Newton's method.
     """
@@ -290,32 +325,68 @@ def zoo():
     return cases
 
 
-
 def _functions():
     def function(name, kind, counts, value, gradient, hessian, n=2):
         ob = FunctionObjective(n, value, gradient, hessian)
         return Case(name, ob, np.zeros(n), kind, *counts, 0.0)
 
-    yield function("x^2 - y^2", "saddle", (1, 1, 0), lambda t: t[0]**2 - t[1]**2,
-                   lambda t: [2 * t[0], -2 * t[1]], lambda t: np.diag([2.0, -2.0]))
-    yield function("monkey saddle", "degenerate", (0, 0, 2), lambda t: t[0]**3 - 3 * t[0] * t[1]**2,
-                   lambda t: [3 * t[0]**2 - 3 * t[1]**2, -6 * t[0] * t[1]],
-                   lambda t: [[6 * t[0], -6 * t[1]], [-6 * t[1], -6 * t[0]]])
-    yield function("x^2 - y^4", "degenerate", (1, 0, 1), lambda t: t[0]**2 - t[1]**4,
-                   lambda t: [2 * t[0], -4 * t[1]**3], lambda t: np.diag([2.0, -12 * t[1]**2]))
-    yield function("x^2 + y^3", "degenerate", (1, 0, 1), lambda t: t[0]**2 + t[1]**3,
-                   lambda t: [2 * t[0], 3 * t[1]**2], lambda t: np.diag([2.0, 6 * t[1]]))
-    yield function("-x^2 - 3 y^2", "maximum", (0, 2, 0), lambda t: -t[0]**2 - 3 * t[1]**2,
-                   lambda t: [-2 * t[0], -6 * t[1]], lambda t: np.diag([-2.0, -6.0]))
-    yield function("zero", "degenerate", (0, 0, 2), lambda t: 0.0, lambda t: np.zeros(2), lambda t: np.zeros((2, 2)))
+    yield function(
+        "x^2 - y^2",
+        "saddle",
+        (1, 1, 0),
+        lambda t: t[0] ** 2 - t[1] ** 2,
+        lambda t: [2 * t[0], -2 * t[1]],
+        lambda t: np.diag([2.0, -2.0]),
+    )
+    yield function(
+        "monkey saddle",
+        "degenerate",
+        (0, 0, 2),
+        lambda t: t[0] ** 3 - 3 * t[0] * t[1] ** 2,
+        lambda t: [3 * t[0] ** 2 - 3 * t[1] ** 2, -6 * t[0] * t[1]],
+        lambda t: [[6 * t[0], -6 * t[1]], [-6 * t[1], -6 * t[0]]],
+    )
+    yield function(
+        "x^2 - y^4",
+        "degenerate",
+        (1, 0, 1),
+        lambda t: t[0] ** 2 - t[1] ** 4,
+        lambda t: [2 * t[0], -4 * t[1] ** 3],
+        lambda t: np.diag([2.0, -12 * t[1] ** 2]),
+    )
+    yield function(
+        "x^2 + y^3",
+        "degenerate",
+        (1, 0, 1),
+        lambda t: t[0] ** 2 + t[1] ** 3,
+        lambda t: [2 * t[0], 3 * t[1] ** 2],
+        lambda t: np.diag([2.0, 6 * t[1]]),
+    )
+    yield function(
+        "-x^2 - 3 y^2",
+        "maximum",
+        (0, 2, 0),
+        lambda t: -(t[0] ** 2) - 3 * t[1] ** 2,
+        lambda t: [-2 * t[0], -6 * t[1]],
+        lambda t: np.diag([-2.0, -6.0]),
+    )
+    yield function(
+        "zero",
+        "degenerate",
+        (0, 0, 2),
+        lambda t: 0.0,
+        lambda t: np.zeros(2),
+        lambda t: np.zeros((2, 2)),
+    )
     toy = lecture_toy()
     yield Case("toy at the origin", toy, np.zeros(2), "saddle", 1, 1, 0, 1.0)
     yield Case("toy in the valley", toy, np.array([2.0, 0.5]), "minimum", 1, 0, 1, 0.0)
 
 
-
 def polish(ob, theta, steps=30):
-    """Newton's method with a pseudo-inverse from near a critical point of a small objective, down to rounding."""
+    """Newton's method with a pseudo-inverse from near a critical point of a small objective, down
+    to rounding.
+    """
     best = np.array(theta, dtype=float)
     g = ob.gradient(best)
     for _ in range(steps):
@@ -328,25 +399,33 @@ def polish(ob, theta, steps=30):
     return best
 
 
-
 def _found(ob, theta0):
     """The critical point that BFGS and then Newton's method reach."""
-    near = minimize(ob.value_and_gradient, theta0, jac=True, method="BFGS", options={"gtol": 1e-9, "maxiter": 2000})
+    near = minimize(
+        ob.value_and_gradient,
+        theta0,
+        jac=True,
+        method="BFGS",
+        options={"gtol": 1e-9, "maxiter": 2000},
+    )
     return polish(ob, near.x)
-
 
 
 def _convex():
     rng = np.random.default_rng(4)
     X = rng.standard_normal((30, 4))
-    ridge = ReferenceObjective(ReferenceModel([4, 1], ()), X, X @ rng.standard_normal(4) + 1, l2=0.1)
+    ridge = ReferenceObjective(
+        ReferenceModel([4, 1], ()), X, X @ rng.standard_normal(4) + 1, l2=0.1
+    )
     yield Case("ridge", ridge, polish(ridge, np.zeros(5)), "minimum", 5, 0, 0)
-    logistic = ReferenceObjective(ReferenceModel([4, 1], ()), X, (X[:, 0] > 0).astype(float),
-                                  "binary_cross_entropy", l2=0.01)
+    logistic = ReferenceObjective(
+        ReferenceModel([4, 1], ()), X, (X[:, 0] > 0).astype(float), "binary_cross_entropy", l2=0.01
+    )
     yield Case("regularised logistic", logistic, polish(logistic, np.zeros(5)), "minimum", 5, 0, 0)
-    softmax = ReferenceObjective(ReferenceModel([4, 3], ()), X, rng.integers(0, 3, 30), "cross_entropy")
+    softmax = ReferenceObjective(
+        ReferenceModel([4, 3], ()), X, rng.integers(0, 3, 30), "cross_entropy"
+    )
     yield Case("softmax regression", softmax, _found(softmax, np.zeros(15)), "minimum", 10, 0, 5)
-
 
 
 def _dead_relu():
@@ -354,15 +433,26 @@ def _dead_relu():
     X = rng.random((12, 2))
     model = ReferenceModel([2, 3, 1], "relu")
     y = rng.standard_normal(12)
-    dead = model.flatten([(-np.ones((3, 2)), -np.ones(3)), (rng.standard_normal((1, 3)), np.array([2.0]))])
-    yield Case("dead ReLU units off their best bias", ReferenceObjective(model, X, y), dead, "not_critical")
+    dead = model.flatten(
+        [(-np.ones((3, 2)), -np.ones(3)), (rng.standard_normal((1, 3)), np.array([2.0]))]
+    )
+    yield Case(
+        "dead ReLU units off their best bias", ReferenceObjective(model, X, y), dead, "not_critical"
+    )
     hinge = ReferenceObjective(model, X, np.zeros(12), "binary_cross_entropy")
     far = model.flatten([(-np.ones((3, 2)), -np.ones(3)), (np.ones((1, 3)), np.array([40.0]))])
     yield Case("dead ReLU units on a slope", hinge, far, "not_critical")
     best = dead.copy()
     best[-1] = y.mean()
-    yield Case("dead ReLU units at their best bias", ReferenceObjective(model, X, y), best, "minimum", 1, 0, 12)
-
+    yield Case(
+        "dead ReLU units at their best bias",
+        ReferenceObjective(model, X, y),
+        best,
+        "minimum",
+        1,
+        0,
+        12,
+    )
 
 
 def _xor():
@@ -376,9 +466,10 @@ def _xor():
     yield Case("XOR solved, with l2", strong, theta, "minimum", 9, 0, 0)
 
 
-
 def _embedded_units():
-    """A stuck one-unit tanh net in a two-unit one: a unit of zeros, and the unit split in two (Fukumizu, Amari 2000)."""
+    """A stuck one-unit tanh net in a two-unit one: a unit of zeros, and the unit split in two
+    (Fukumizu, Amari 2000).
+    """
     rng = np.random.default_rng(6)
     X = rng.standard_normal((20, 2))
     y = np.tanh(X @ [1.0, 0.5]) - 0.7 * np.tanh(X @ [-0.3, 2.0])
@@ -392,4 +483,3 @@ def _embedded_units():
         eigenvalues = np.linalg.eigvalsh(wide.hessian(split) @ np.eye(6))
         if eigenvalues[0] < -1e-3 * eigenvalues[-1]:
             yield Case(f"a unit split with shares {share} and {1 - share}", wide, split, "saddle")
-

@@ -1,11 +1,16 @@
-"""What the tests share: a generator that varies, every kernel table of this CPU, and a network with its oracle."""
+"""What the tests share: a generator that varies, every kernel table of this CPU, and a network with
+its oracle.
+"""
+
 import os
 import subprocess
 import sys
 import zlib
 from types import SimpleNamespace
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")      # a second pool that spins beside ours slows both; must stand before NumPy
+os.environ.setdefault(
+    "OPENBLAS_NUM_THREADS", "1"
+)  # a second pool that spins beside ours slows both; must stand before NumPy
 
 import numpy as np
 import pytest
@@ -19,7 +24,9 @@ _first_draws = {}
 
 @pytest.fixture
 def rng(request):
-    """A generator of its own for every test: the same in every run, and never the same in two tests."""
+    """A generator of its own for every test: the same in every run, and never the same in two
+    tests.
+    """
     name = request.node.nodeid
     generator = np.random.default_rng(zlib.crc32(name.encode()))
     draws = generator.standard_normal((2, 4))
@@ -36,9 +43,24 @@ def arch(request):
     engine.set_arch(before)
 
 
-def draw_problem(rng, sizes, activation="tanh", loss="mse", N=17, *, bias=True, residual=False, weights=False, l2=0.0,
-                 dtype="float64", soft=False, **options):
-    """A random network on random data, and the oracle for it: every number fits the dtype, so both see the same ones."""
+def draw_problem(
+    rng,
+    sizes,
+    activation="tanh",
+    loss="mse",
+    N=17,
+    *,
+    bias=True,
+    residual=False,
+    weights=False,
+    l2=0.0,
+    dtype="float64",
+    soft=False,
+    **options,
+):
+    """A random network on random data, and the oracle for it: every number fits the dtype, so both
+    see the same ones.
+    """
     model = MLP(sizes, activation, bias=bias, residual=residual, dtype=dtype)
     d_out = sizes[-1]
     X = rng.standard_normal((N, sizes[0])).astype(dtype)
@@ -51,13 +73,25 @@ def draw_problem(rng, sizes, activation="tanh", loss="mse", N=17, *, bias=True, 
     else:
         y = rng.standard_normal((N, d_out)).astype(dtype)
     weight = rng.uniform(0.25, 2, N).astype(dtype) if weights else None
-    theta = np.concatenate([np.r_[rng.standard_normal(m * k) / k ** 0.5, rng.standard_normal(m if bias else 0) / 2]
-                            for k, m in zip(sizes, sizes[1:])]).astype(dtype)
+    theta = np.concatenate(
+        [
+            np.r_[rng.standard_normal(m * k) / k**0.5, rng.standard_normal(m if bias else 0) / 2]
+            for k, m in zip(sizes, sizes[1:])
+        ]
+    ).astype(dtype)
     ob = Objective(model, X, y, loss, l2=l2, sample_weight=weight, **options)
     names = activation if isinstance(activation, str) else list(activation)
-    ref = ReferenceObjective(ReferenceModel(sizes, names, bias=bias, residual=residual), X, y, loss, l2=l2,
-                             sample_weight=weight)
-    return SimpleNamespace(model=model, ob=ob, ref=ref, theta=theta, X=X, y=y, weight=weight, n=model.n_params)
+    ref = ReferenceObjective(
+        ReferenceModel(sizes, names, bias=bias, residual=residual),
+        X,
+        y,
+        loss,
+        l2=l2,
+        sample_weight=weight,
+    )
+    return SimpleNamespace(
+        model=model, ob=ob, ref=ref, theta=theta, X=X, y=y, weight=weight, n=model.n_params
+    )
 
 
 @pytest.fixture(scope="session")
@@ -68,13 +102,22 @@ def problem():
 
 @pytest.fixture(scope="session")
 def python():
-    """Run a program in a fresh interpreter: its CompletedProcess. A hang is a failed test, and so is a crash that is not asked for."""
+    """Run a program in a fresh interpreter: its CompletedProcess.
+
+    A hang is a failed test, and so is a crash that is not asked for.
+    """
 
     def run(code, *, timeout=60, environment=None, check=True):
-        env = {name: value for name, value in os.environ.items() if not name.startswith("FASTCURV_")} | (environment or {})
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout, env=env)
+        env = {
+            name: value for name, value in os.environ.items() if not name.startswith("FASTCURV_")
+        } | (environment or {})
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout, env=env
+        )
         if check:
-            assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
+            assert done.returncode == 0, (
+                f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
+            )
         return done
 
     return run

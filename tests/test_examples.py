@@ -45,8 +45,13 @@ def test_help_says_how_long_the_full_size_takes(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     gallery, common = importlib.import_module("gallery"), importlib.import_module("common")
     assert set(common.FULL_MINUTES) < set(gallery.ORDER)
-    for name, words in (("minimum_ratio", f"about {common.FULL_MINUTES['minimum_ratio']} minutes"), ("toy_surface", "three minutes")):
-        shown = subprocess.run([sys.executable, str(FOLDER / f"{name}.py"), "--help"], capture_output=True, text=True)
+    for name, words in (
+        ("minimum_ratio", f"about {common.FULL_MINUTES['minimum_ratio']} minutes"),
+        ("toy_surface", "three minutes"),
+    ):
+        shown = subprocess.run(
+            [sys.executable, str(FOLDER / f"{name}.py"), "--help"], capture_output=True, text=True
+        )
         assert shown.returncode == 0 and words in " ".join(shown.stdout.split())
 
 
@@ -113,8 +118,12 @@ def test_plateaus(run):
 def test_newton_steps(run):
     numbers = run("newton_steps")
     reached = numbers["reached"]
-    assert {reached[name] for name in ("saddle-free-newton", "newton-cg", "trust-region", "cubic")} == {numbers["starts"]}
-    assert {numbers["drawn"][name] for name in ("newton", "damped-newton", "newton-mr")} == {numbers["starts"]}
+    assert {
+        reached[name] for name in ("saddle-free-newton", "newton-cg", "trust-region", "cubic")
+    } == {numbers["starts"]}
+    assert {numbers["drawn"][name] for name in ("newton", "damped-newton", "newton-mr")} == {
+        numbers["starts"]
+    }
 
 
 def test_gradients_by_depth(run):
@@ -153,7 +162,9 @@ def test_learning_rates(run):
         "constant, then 1/t": True,
         "power 2": False,
     }
-    assert numbers["gaps"]["inverse time"] < numbers["gaps"]["constant"] < numbers["gaps"]["power 2"]
+    assert (
+        numbers["gaps"]["inverse time"] < numbers["gaps"]["constant"] < numbers["gaps"]["power 2"]
+    )
 
 
 def test_early_stopping(run):

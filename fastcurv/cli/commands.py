@@ -1,15 +1,19 @@
-"""What each subcommand does. Printing happens here and in `fastcurv.demo`, nowhere else in the package."""
+"""What each subcommand does.
 
-from dataclasses import fields
-import fastcurv as fc
-import numpy as np
+Printing happens here and in `fastcurv.demo`, nowhere else in the package.
+"""
+
 import time
+from dataclasses import fields
+
+import numpy as np
+
+import fastcurv as fc
 
 from .. import plots
 from .output import describe, extremes, iter_points, print_pairs, print_verdict, state
 from .recipe import Recipe, load_run, save_run
 from .report import Report
-
 
 
 def demo(args):
@@ -26,7 +30,6 @@ def demo(args):
     )
 
 
-
 def train(args):
     """Train, polish, save."""
     recipe = Recipe(**{field.name: getattr(args, field.name) for field in fields(Recipe)})
@@ -38,16 +41,25 @@ def train(args):
     if args.epochs > 0:
         batch = {"batch_size": args.batch_size} if args.method in BATCHED else {}
         first = fc.minimize(
-            objective, theta, args.method, max_iter=args.epochs, seed=args.seed, progress=not args.quiet, **batch
+            objective,
+            theta,
+            args.method,
+            max_iter=args.epochs,
+            seed=args.seed,
+            progress=not args.quiet,
+            **batch,
         )
         theta = first.x
         print(f"  {args.method:<13} {state(objective, theta, data)}")
     if args.polish != "none":
-        last = fc.minimize(objective, theta, args.polish, max_iter=args.max_steps, progress=not args.quiet)
+        last = fc.minimize(
+            objective, theta, args.polish, max_iter=args.max_steps, progress=not args.quiet
+        )
         theta = last.x
         print(f"  {args.polish:<13} {state(objective, theta, data)}")
         print(f"  {last.message}")
     print(f"saved {save_run(args.out, recipe, theta)}")
+
 
 BATCHED = ("sgd", "momentum", "nesterov", "rmsprop", "adam")
 
@@ -71,13 +83,11 @@ def spectrum(args):
         print(f"picture: {args.figure}")
 
 
-
 def classify(args):
     """The verdict and its evidence."""
     data, objective, theta = open_run(args)
     print(describe(objective, data))
     print_verdict(judge(objective, theta, args))
-
 
 
 def report(args):
@@ -98,11 +108,12 @@ def report(args):
     print(f"report: {page.write(args.out)}")
 
 
-
 def bench(args):
     """Times of fastcurv alone; nothing here depends on the numbers in the data."""
     fc.show_config()
-    print(f"\n{'dtype':<9}{'gradient ms':>13}{'product ms':>12}{'product/gradient':>18}{'of FMA peak':>13}")
+    print(
+        f"\n{'dtype':<9}{'gradient ms':>13}{'product ms':>12}{'product/gradient':>18}{'of FMA peak':>13}"
+    )
     for dtype in args.dtype:
         rng = np.random.default_rng(0)
         model = fc.MLP(args.sizes, activation=args.activation, dtype=dtype)
@@ -117,17 +128,21 @@ def bench(args):
         gradient = best_time(lambda: objective.value_and_gradient(next(points)))
         layers = [m * k for k, m in zip(args.sizes, args.sizes[1:])]
         flops = 2 * args.samples * (2 * layers[0] + 6 * sum(layers[1:]))
-        share = flops / product / fc._engine.fma_peak(dtype, args.threads or fc._engine.default_threads())
+        share = (
+            flops
+            / product
+            / fc._engine.fma_peak(dtype, args.threads or fc._engine.default_threads())
+        )
         ratio = product / gradient
-        print(f"{dtype:<9}{gradient * 1e3:>13.4g}{product * 1e3:>12.4g}{ratio:>18.2f}{share:>13.0%}")
-
+        print(
+            f"{dtype:<9}{gradient * 1e3:>13.4g}{product * 1e3:>12.4g}{ratio:>18.2f}{share:>13.0%}"
+        )
 
 
 def info(args):
     """Versions and kernels."""
     fc.show_config()
     fc.show_versions()
-
 
 
 # What several of them share.
@@ -140,11 +155,11 @@ def open_run(args):
     objective = recipe.objective(data, args.threads)
     if theta.shape != (objective.n_params,):
         raise ValueError(
-            f"{args.theta} holds {theta.size} parameters, a net for {data.name} has {objective.n_params}: "
+            f"{args.theta} holds {theta.size} parameters, a net for {data.name} has "
+            f"{objective.n_params}: "
             "give the data it was trained on"
         )
     return data, objective, theta
-
 
 
 def judge(objective, theta, args):
@@ -159,7 +174,6 @@ def judge(objective, theta, args):
     )
 
 
-
 def best_time(call, seconds=1.0):
     """The shortest of the timings that fit into ``seconds``."""
     call()
@@ -169,4 +183,3 @@ def best_time(call, seconds=1.0):
         call()
         best = min(best, time.perf_counter() - start)
     return best
-

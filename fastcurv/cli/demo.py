@@ -1,9 +1,11 @@
 """The whole job, end to end, on real data: what ``fastcurv demo`` runs."""
 
-from dataclasses import replace
-import fastcurv as fc
-import numpy as np
 import time
+from dataclasses import replace
+
+import numpy as np
+
+import fastcurv as fc
 
 from .. import plots
 from .output import describe, extremes, print_verdict, state
@@ -14,7 +16,9 @@ SECOND = "newton-cg"  # the method that goes to the critical point
 NARROW = 4  # units in the last hidden layer of the narrower network
 
 
-def run(out="fastcurv-demo.html", *, picture=None, seed=0, n_threads=None, quick=False, progress=True):
+def run(
+    out="fastcurv-demo.html", *, picture=None, seed=0, n_threads=None, quick=False, progress=True
+):
     """Train on digits, look at the curvature on the way, judge the end, leave a saddle.
 
     Parameters
@@ -33,8 +37,8 @@ def run(out="fastcurv-demo.html", *, picture=None, seed=0, n_threads=None, quick
     Returns
     -------
     dict
-        ``report`` (its path), ``verdict`` at the end, ``saddle`` (the verdict there), ``escaped`` (the step down) and
-        ``accuracy`` on held-out samples.
+        ``report`` (its path), ``verdict`` at the end, ``saddle`` (the verdict there), ``escaped``
+        (the step down) and ``accuracy`` on held-out samples.
     """
     started = time.perf_counter()
     recipe = Recipe("digits", (10,) if quick else (32, 16), "tanh", l2=1e-3, seed=seed)
@@ -47,10 +51,13 @@ def run(out="fastcurv-demo.html", *, picture=None, seed=0, n_threads=None, quick
 
     moments, result = train(objective, data, seed, quick, progress)
     page.text(
-        f"A network with {objective.n_params} parameters was trained on scikit-learn's handwritten digits, and its "
+        f"A network with {objective.n_params} parameters was trained on scikit-learn's "
+        "handwritten digits, and its "
         f"exact Hessian was looked at on the way. {describe(objective, data)}."
     )
-    page.section("Training").table(["moment", "state"], [[k, state(objective, t, data)] for k, t in moments.items()])
+    page.section("Training").table(
+        ["moment", "state"], [[k, state(objective, t, data)] for k, t in moments.items()]
+    )
 
     print("\nThe Hessian's spectrum on the way")
     densities = spectra(page, objective, moments, seed, quick, progress)
@@ -64,8 +71,10 @@ def run(out="fastcurv-demo.html", *, picture=None, seed=0, n_threads=None, quick
     theta = find_saddle(recipe, objective, data, seed, progress)
     saddle = fc.classify(objective, theta, dense_below=0, seed=seed)
     page.section("A saddle, and the way down").text(
-        f"A network with only {NARROW} units in its last hidden layer was trained until its gradient was gone. With the "
-        "missing units added, all their weights zero, it computes the same, and its gradient is still zero: a critical "
+        f"A network with only {NARROW} units in its last hidden layer was trained until its "
+        "gradient was gone. With the "
+        "missing units added, all their weights zero, it computes the same, and its gradient is "
+        "still zero: a critical "
         "point of the full network's loss."
     )
     escaped = leave(page, objective, theta, saddle, progress)
@@ -86,9 +95,10 @@ def run(out="fastcurv-demo.html", *, picture=None, seed=0, n_threads=None, quick
     }
 
 
-
 def train(objective, data, seed, quick, progress):
-    """Adam on mini-batches, then a second-order method until the gradient is gone; three moments of it."""
+    """Adam on mini-batches, then a second-order method until the gradient is gone; three moments of
+    it.
+    """
     theta = objective.model.init(seed=seed)
     moments = {"start": theta}
     options = {"batch_size": 64, "seed": seed, "progress": progress}
@@ -105,7 +115,6 @@ def train(objective, data, seed, quick, progress):
     return moments, result
 
 
-
 def spectra(page, objective, moments, seed, quick, progress):
     """Density and extreme eigenvalues at each moment, as one picture and one table."""
     figure = plots.new_figure((9.0, 3.2))
@@ -119,31 +128,42 @@ def spectra(page, objective, moments, seed, quick, progress):
         densities[name] = density
         ax.set_title(name)
         low, high = pairs.values[:5], pairs.values[-5:]
-        rows.append([name, _listed(low), _listed(high), int(pairs.n_products), f"{pairs.residuals.max():.0e}"])
+        rows.append(
+            [
+                name,
+                _listed(low),
+                _listed(high),
+                int(pairs.n_products),
+                f"{pairs.residuals.max():.0e}",
+            ]
+        )
         print(f"  {name:<7} lowest {_listed(low)}   highest {_listed(high)}")
     for ax in axes[1:]:
         ax.set_ylabel("")
     page.section("The spectrum on the way").figure(
         figure,
-        "Density of the Hessian's eigenvalues by stochastic Lanczos quadrature at the start, in the middle and at "
+        "Density of the Hessian's eigenvalues by stochastic Lanczos quadrature at the start, in "
+        "the middle and at "
         "the end of training. The bulk lies at zero; a few large eigenvalues stand out.",
     )
     page.table(["moment", "five lowest", "five highest", "products", "largest residual"], rows)
     return densities
 
 
-
 def find_saddle(recipe, objective, data, seed, progress):
-    """A critical point of the full network: a narrower one at rest, with zero units where it has none."""
+    """A critical point of the full network: a narrower one at rest, with zero units where it has
+    none.
+    """
     small = replace(recipe, hidden=(*recipe.hidden[:-1], NARROW)).objective(data)
     theta = small.model.init(seed=seed)
-    theta = fc.minimize(small, theta, "adam", max_iter=40, batch_size=64, seed=seed, progress=progress).x
+    theta = fc.minimize(
+        small, theta, "adam", max_iter=40, batch_size=64, seed=seed, progress=progress
+    ).x
     theta = fc.minimize(small, theta, SECOND, max_iter=500, progress=progress, verdict=False).x
     *below, (W, b), (W_out, b_out) = small.model.unflatten(theta)
     missing = recipe.hidden[-1] - NARROW
     W, b = np.pad(W, ((0, missing), (0, 0))), np.pad(b, (0, missing))
     return objective.model.flatten([*below, (W, b), (np.pad(W_out, ((0, 0), (0, missing))), b_out)])
-
 
 
 def leave(page, objective, theta, point, progress):
@@ -154,7 +174,9 @@ def leave(page, objective, theta, point, progress):
         return None
     escaped = fc.escape(objective, theta, point.escape_direction)
     before, after = objective.value(theta), float(escaped.fun)
-    further = fc.minimize(objective, escaped.x, SECOND, max_iter=300, progress=progress, verdict=False)
+    further = fc.minimize(
+        objective, escaped.x, SECOND, max_iter=300, progress=progress, verdict=False
+    )
     sentence = (
         f"Along the escape direction the loss falls from {before:.6f} to {after:.6f}; "
         f"from there {SECOND} goes on down to {further.fun:.6f}."
@@ -162,10 +184,10 @@ def leave(page, objective, theta, point, progress):
     print("  " + sentence)
     page.text(sentence).figure(
         along(objective, theta, escaped.x - theta),
-        "The loss along the escape direction, what the second-order Taylor polynomial says of it, and the step taken.",
+        "The loss along the escape direction, what the second-order Taylor polynomial says of it, "
+        "and the step taken.",
     )
     return escaped
-
 
 
 def along(objective, theta, step, ax=None):
@@ -178,13 +200,14 @@ def along(objective, theta, step, ax=None):
     options = {"log": False, "xlabel": "distance along the direction", "ylabel": "loss"}
     losses = [objective.value(theta + s * direction) for s in t]
     plots.curve(t, losses, ax, label="loss", **options)
-    plots.curve(t, [quadratic(s * direction) for s in t], ax, label="second-order Taylor", **options)
+    plots.curve(
+        t, [quadratic(s * direction) for s in t], ax, label="second-order Taylor", **options
+    )
     low, high = min(losses), max(losses)
     ax.set_ylim(low - 0.5 * (high - low), high + 0.1 * (high - low))
     plots.mark(ax, 0.0, objective.value(theta), "saddle", "saddle")
     plots.mark(ax, length, objective.value(theta + step), "not_critical", "after the step")
     return ax
-
 
 
 def summary(densities, objective, theta, step):
@@ -198,7 +221,5 @@ def summary(densities, objective, theta, step):
     return figure
 
 
-
 def _listed(values):
     return " ".join(f"{x:.3g}" for x in values)
-

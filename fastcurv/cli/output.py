@@ -1,17 +1,16 @@
 """What the shell command prints."""
 
-import fastcurv as fc
 import numpy as np
 
-from .report import evidence
+import fastcurv as fc
 
+from .report import evidence
 
 
 def extremes(hessian, k, seed, progress=False):
     """The ``k`` lowest and ``k`` highest eigenpairs."""
     k = min(2 * k, hessian.shape[0])
     return fc.eigsh(hessian, k=k, which="BE", tol=1e-6, seed=seed, progress=progress)
-
 
 
 def describe(objective, data):
@@ -21,10 +20,10 @@ def describe(objective, data):
     name = model.activation[0] if model.activation else "linear"
     name += ", skip connections" * model.residual + ", batch normalisation" * model.batch_norm
     return (
-        f"{data.name}: {len(data.X)} samples; net {sizes}, {name}, {objective.n_params} parameters; "
+        f"{data.name}: {len(data.X)} samples; net {sizes}, {name}, {objective.n_params} "
+        "parameters; "
         f"{data.loss}, l2 {objective.l2:g}"
     )
-
 
 
 def state(objective, theta, data):
@@ -39,13 +38,11 @@ def state(objective, theta, data):
     )
 
 
-
 def print_pairs(pairs):
     print(f"{'eigenvalue':>14}  residual")
     for value, residual, converged in zip(pairs.values, pairs.residuals, pairs.converged):
         print(f"{value:>14.6g}  {residual:.0e}{'' if converged else '  not converged'}")
     print(f"{pairs.n_products} products")
-
 
 
 def print_verdict(point):
@@ -55,10 +52,8 @@ def print_verdict(point):
         print(f"  {name:<32} {value}")
 
 
-
 def iter_points(theta):
     """Two parameter vectors in turn, so that nothing kept from the last call can answer."""
     while True:
         yield theta
         yield theta * 0.99
-

@@ -1,16 +1,17 @@
-"""A trained network on disk, with all that is needed to build its objective again: one ``.npz`` file."""
+"""A trained network on disk, with all that is needed to build its objective again: one ``.npz``
+file.
+"""
 
-from dataclasses import asdict
-from dataclasses import dataclass
 import io
 import json
+from dataclasses import asdict, dataclass
+
 import numpy as np
 
 from ..files import write_atomically
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from .datasets import load_dataset
-
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,11 @@ class Recipe:
         return Objective(model, data.X, data.y, loss=data.loss, l2=self.l2, n_threads=n_threads)
 
 
-
 def save_run(path, recipe, theta):
     """Write parameters and recipe, the whole file or none of it. Returns the path."""
     file = io.BytesIO()
     np.savez(file, theta=theta, recipe=json.dumps(asdict(recipe)))
     return write_atomically(path, file.getvalue())
-
 
 
 def load_run(path, data=None):
@@ -76,4 +75,3 @@ def load_run(path, data=None):
     except (KeyError, TypeError, ValueError, OSError, EOFError) as error:
         raise ValueError(f"{path} is not a run that 'fastcurv train' saved: {error}") from error
     return recipe, theta
-

@@ -1,8 +1,9 @@
 """A report as one HTML file that needs nothing else: pictures inline, light and dark, printable."""
 
-from pathlib import Path
 import html
 import io
+from pathlib import Path
+
 import numpy as np
 
 from ..files import write_atomically
@@ -62,7 +63,7 @@ class Report:
 
     Examples
     --------
-    >>> from fastcurv.report import Report
+    >>> from fastcurv.cli.report import Report
     >>> page = Report("Two numbers")
     >>> page.section("Sizes").table(["name", "value"], [["n", 12], ["loss", 0.25]])
     <Report 'Two numbers', 2 parts>
@@ -95,11 +96,14 @@ class Report:
         numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(header))]
         head = "".join(_cell("th", name, right) for name, right in zip(header, numeric))
         body = "".join(
-            "<tr>" + "".join(_cell("td", cell, right) for cell, right in zip(row, numeric)) + "</tr>\n"
+            "<tr>"
+            + "".join(_cell("td", cell, right) for cell, right in zip(row, numeric))
+            + "</tr>\n"
             for row in rows
         )
         return self._add(
-            f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>'
+            "<div "
+            f'class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>'
         )
 
     def figure(self, figure, caption, *, vector=True):
@@ -146,11 +150,13 @@ class Report:
         return self
 
 
-
 def evidence(point):
     """The facts of a verdict as ``[[name, value], ...]``, those that are not known left out."""
     rows = [
-        ["gradient norm", f"{_number(point.gradient_norm)} (tolerance {_number(point.gradient_tol)})"],
+        [
+            "gradient norm",
+            f"{_number(point.gradient_norm)} (tolerance {_number(point.gradient_tol)})",
+        ],
         ["smallest eigenvalue", _enclosed(point.lambda_min, point.lambda_min_bounds)],
         ["largest eigenvalue", _enclosed(point.lambda_max, point.lambda_max_bounds)],
     ]
@@ -160,7 +166,10 @@ def evidence(point):
         ("zero eigenvalues", point.n_zero),
         ("zeros that symmetry explains", point.n_symmetry),
         ("minimum ratio", point.minimum_ratio),
-        ("negative eigenvalues, between", None if point.n_negative is not None else point.n_negative_bounds),
+        (
+            "negative eigenvalues, between",
+            None if point.n_negative is not None else point.n_negative_bounds,
+        ),
         ("products with the Hessian", point.n_products),
         ("seconds", point.wall_time),
     )
@@ -168,9 +177,10 @@ def evidence(point):
     return [row for row in rows if row[1] is not None]
 
 
-
 def _svg(figure, number):
-    """The picture as SVG; the number keeps its inner names apart from those of the page's other pictures."""
+    """The picture as SVG; the number keeps its inner names apart from those of the page's other
+    pictures.
+    """
     import matplotlib
 
     file = io.StringIO()
@@ -180,12 +190,10 @@ def _svg(figure, number):
     return text[text.index("<svg") :]
 
 
-
 def _png(figure, caption):
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=160)
     return _img(file.getvalue(), caption)
-
 
 
 def _img(data, caption):
@@ -195,7 +203,6 @@ def _img(data, caption):
     return f'<img alt="{html.escape(caption, quote=True)}" src="data:image/png;base64,{text}">'
 
 
-
 def _enclosed(value, bounds):
     """``value in [low, high]``, or None where no eigenvalue was looked for."""
     if value is None or not np.isfinite(value):
@@ -203,15 +210,12 @@ def _enclosed(value, bounds):
     return f"{_number(value)} in [{_number(bounds[0])}, {_number(bounds[1])}]"
 
 
-
 def _is_number(x):
     return isinstance(x, (int, float, np.integer, np.floating)) and not isinstance(x, bool)
 
 
-
 def _number(x):
     return f"{x:.6g}"
-
 
 
 def _plain(x):
@@ -220,13 +224,14 @@ def _plain(x):
     return _number(x) if _is_number(x) else str(x)
 
 
-
 def _cell(tag, value, right):
     text = _plain(value)
-    return f'<{tag} class="number">{_escape(text)}</{tag}>' if right else f"<{tag}>{_escape(text)}</{tag}>"
-
+    return (
+        f'<{tag} class="number">{_escape(text)}</{tag}>'
+        if right
+        else f"<{tag}>{_escape(text)}</{tag}>"
+    )
 
 
 def _escape(text):
     return html.escape(str(text), quote=False)
-

@@ -1,17 +1,28 @@
-"""The evidence of `classify` where every eigenvalue can be had: signs with an error bound, symmetry taken out."""
+"""The evidence of `classify` where every eigenvalue can be had: signs with an error bound, symmetry
+taken out.
+"""
 
-from dataclasses import dataclass
-from dataclasses import field
-from scipy.linalg import eigh
-from scipy.linalg import qr
-from scipy.linalg.lapack import dormqr
+from dataclasses import dataclass, field
+
 import numpy as np
+from scipy.linalg import eigh, qr
+from scipy.linalg.lapack import dormqr
 
-from .evidence import PRODUCT_EPS, dense, equilibrate, hessian_products, independent, matrix_error, spectral_norm
+from .evidence import (
+    PRODUCT_EPS,
+    dense,
+    equilibrate,
+    hessian_products,
+    independent,
+    matrix_error,
+    spectral_norm,
+)
 
-# From theta to where the gradient says the critical point is, curvature must keep this share of its size.
+# From theta to where the gradient says the critical point is, curvature must keep this share of its
+# size.
 PERSISTENCE = 2 / 3
-# A direction of symmetry has at most this share of the norm of H for its curvature, before the gradient is quite 0.
+# A direction of symmetry has at most this share of the norm of H for its curvature, before the
+# gradient is quite 0.
 ZERO_MODE = 1e-4
 
 
@@ -19,11 +30,11 @@ ZERO_MODE = 1e-4
 class Signs:
     """Eigenpairs of ``c A c`` off the symmetry directions, and which of their signs are known."""
 
-    values: np.ndarray            # (n - s,), ascending
-    vectors: np.ndarray           # (n, n - s), in scaled coordinates: the direction in theta is c * u
-    error: float                  # no computed eigenvalue is further from its true one
-    c: np.ndarray                 # (n,)
-    signs: np.ndarray = field(init=False)     # (n - s,) of -1, 0, 1
+    values: np.ndarray  # (n - s,), ascending
+    vectors: np.ndarray  # (n, n - s), in scaled coordinates: the direction in theta is c * u
+    error: float  # no computed eigenvalue is further from its true one
+    c: np.ndarray  # (n,)
+    signs: np.ndarray = field(init=False)  # (n - s,) of -1, 0, 1
 
     def __post_init__(self):
         self.signs = np.where(np.abs(self.values) > self.error, np.sign(self.values), 0).astype(int)
@@ -33,7 +44,9 @@ class Signs:
         return float(np.abs(self.values).max(initial=0.0))
 
     def prove(self, H):
-        """Where the error of the whole matrix leaves an end of the spectrum open, try its own vector by a product."""
+        """Where the error of the whole matrix leaves an end of the spectrum open, try its own
+        vector by a product.
+        """
         for i, sign in ((0, -1), (-1, 1)):
             if self.values.size and self.signs[i] == 0 and sign * self.values[i] > 0:
                 v = self.c * self.vectors[:, i]
@@ -43,7 +56,6 @@ class Signs:
 
     def count(self, sign):
         return int((self.signs == sign).sum())
-
 
 
 class DenseHessian:
@@ -60,19 +72,23 @@ class DenseHessian:
         self.balanced_norm = spectral_norm(self.balanced)
 
     def error(self, c, norm):
-        """A bound on what the rounding of products and of the eigensolver does to an eigenvalue of ``c A c``.
+        """A bound on what the rounding of products and of the eigensolver does to an eigenvalue of
+        ``c A c``.
 
-        LAPACK's symmetric eigensolvers are backward stable with a small multiple of ``n eps ||A||``, in practice far
-        below ``n eps ||A||`` itself; as much again is allowed for the projection off the symmetry directions.
+        LAPACK's symmetric eigensolvers are backward stable with a small multiple of ``n eps
+        ||A||``, in practice far below ``n eps ||A||`` itself; as much again is allowed for the
+        projection off the symmetry directions.
         """
         return matrix_error(self.bounds, c) + 2 * max(self.n, 8) * np.finfo(float).eps * norm
 
     def symmetries(self, T, slack):
-        """Orthonormal basis, in balanced coordinates, of the span of those directions that H is seen to annihilate.
+        """Orthonormal basis, in balanced coordinates, of the span of those directions that H is
+        seen to annihilate.
 
-        A column passes with ``||A t|| <= slack + error ||t||``. Those that fail are tried together: what of their
-        span H annihilates to rounding is kept. At last, whatever of the whole span H does not map to a small share of
-        its norm is dropped: near a point that all of a symmetry leaves fixed, slack alone would let anything pass.
+        A column passes with ``||A t|| <= slack + error ||t||``. Those that fail are tried together:
+        what of their span H annihilates to rounding is kept. At last, whatever of the whole span H
+        does not map to a small share of its norm is dropped: near a point that all of a symmetry
+        leaves fixed, slack alone would let anything pass.
         """
         sizes = np.linalg.norm(T, axis=0)
         T, sizes = T[:, sizes > 0], sizes[sizes > 0]
@@ -96,10 +112,17 @@ class DenseHessian:
             values, vectors = _eigh(off.block(M))
             vectors = off.back(vectors)
         norm = np.abs(values).max(initial=0.0)
-        return Signs(values, vectors, self.error(c, max(norm, self.balanced_norm if balanced else self.norm)), c)
+        return Signs(
+            values,
+            vectors,
+            self.error(c, max(norm, self.balanced_norm if balanced else self.norm)),
+            c,
+        )
 
     def extremes(self, plain, Q):
-        """``(lambda, (low, high))`` of both ends of A's spectrum, and the error bound, symmetry directions included."""
+        """``(lambda, (low, high))`` of both ends of A's spectrum, and the error bound, symmetry
+        directions included.
+        """
         values, error = plain.values, plain.error
         if Q.shape[1]:
             span = qr(Q * self.d[:, None], mode="economic")[0]
@@ -116,9 +139,10 @@ class DenseHessian:
         return float(np.sqrt(max(0.0, 1.0 - inside**2)))
 
 
-
 class _Off:
-    """The complement of the span of some columns, by their Householder reflections: ``O(n^2 s)``, not ``O(n^3)``."""
+    """The complement of the span of some columns, by their Householder reflections: ``O(n^2 s)``,
+    not ``O(n^3)``.
+    """
 
     def __init__(self, span):
         (self.raw, self.tau), _ = qr(span, mode="raw")
@@ -139,12 +163,15 @@ class _Off:
 
     def back(self, V):
         """``Z V``."""
-        return self._apply("L", "N", np.asfortranarray(np.vstack([np.zeros((len(self.tau), V.shape[1])), V])))
-
+        return self._apply(
+            "L", "N", np.asfortranarray(np.vstack([np.zeros((len(self.tau), V.shape[1])), V]))
+        )
 
 
 def _eigh(M):
-    """All eigenpairs; at a norm of 1, since LAPACK's divide and conquer gives up on very large or small numbers."""
+    """All eigenpairs; at a norm of 1, since LAPACK's divide and conquer gives up on very large or
+    small numbers.
+    """
     size = float(np.abs(M).max(initial=0.0))
     if size == 0:
         return np.zeros(len(M)), np.eye(len(M))
@@ -152,24 +179,25 @@ def _eigh(M):
     return size * values, vectors
 
 
-
 def annihilated(AQ, Q, tol):
-    """Orthonormal basis of the part of the span of Q, orthonormal, that A maps to at most `tol` of its length."""
+    """Orthonormal basis of the part of the span of Q, orthonormal, that A maps to at most `tol` of
+    its length.
+    """
     if not Q.shape[1]:
         return Q
     _, s, Vt = np.linalg.svd(AQ, full_matrices=False)
     return Q @ Vt[s <= tol].T
 
 
-
 def settle(ob, theta, g, signs, *, relative, rounding, stiffness, counter):
     """Set the signs to 0 that do not last from theta to the critical point that it stands for.
 
-    g is small, not zero, and known up to `rounding` only, so the critical point is a step away: the Newton step p in
-    the directions of sure curvature, and ``-(g'u +- rounding) / lambda`` along an eigenvector u of weak curvature.
-    Curvature along u is computed again there. At a nondegenerate critical point it hardly changes. Beside a
-    degenerate one (a cubic, a quartic, the tail of an exponential, the floor of a valley) it falls to a half of what
-    it was, or to nothing. Weak is a curvature that such a step could change by 1%.
+    g is small, not zero, and known up to `rounding` only, so the critical point is a step away: the
+    Newton step p in the directions of sure curvature, and ``-(g'u +- rounding) / lambda`` along an
+    eigenvector u of weak curvature. Curvature along u is computed again there. At a nondegenerate
+    critical point it hardly changes. Beside a degenerate one (a cubic, a quartic, the tail of an
+    exponential, the floor of a valley) it falls to a half of what it was, or to nothing. Weak is a
+    curvature that such a step could change by 1%.
 
     Parameters
     ----------
@@ -178,7 +206,8 @@ def settle(ob, theta, g, signs, *, relative, rounding, stiffness, counter):
     signs : Signs
         Changed in place.
     relative : float
-        ``||g|| / (||H|| ||theta||)`` in the coordinates of `signs`: how far off the critical point may be.
+        ``||g|| / (||H|| ||theta||)`` in the coordinates of `signs`: how far off the critical point
+        may be.
     rounding : float
         Bound on ``||computed g - g||``.
     stiffness : float
@@ -213,18 +242,21 @@ def settle(ob, theta, g, signs, *, relative, rounding, stiffness, counter):
                 signs.signs[i], lasting = 0, 0
 
 
-
 def lasts_along(ob, theta, u, curvature, slope, slack, counter):
-    """Whether curvature along u lasts to where the slope along it vanishes, and over the uncertainty of that place."""
+    """Whether curvature along u lasts to where the slope along it vanishes, and over the
+    uncertainty of that place.
+    """
     centre, width = -slope / curvature, slack / abs(curvature)
     here = _curvatures(ob, theta + centre * u, u[:, None], counter)[0]
     if not here / curvature >= PERSISTENCE:
         return False
     if width <= 0.01 * abs(centre):
         return True
-    around = [_curvatures(ob, theta + (centre + way) * u, u[:, None], counter)[0] for way in (-width, width)]
+    around = [
+        _curvatures(ob, theta + (centre + way) * u, u[:, None], counter)[0]
+        for way in (-width, width)
+    ]
     return all(PERSISTENCE <= there / here <= 1 / PERSISTENCE for there in around)
-
 
 
 def _curvatures(ob, theta, U, counter):
@@ -234,4 +266,3 @@ def _curvatures(ob, theta, U, counter):
     H = hessian_products(ob, theta)
     counter[0] += U.shape[1]
     return (U * H(U)).sum(axis=0)
-

@@ -1,19 +1,26 @@
-"""The numbers a verdict rests on: products counted, rounding bounded, scales taken out, risks computed."""
+"""The numbers a verdict rests on: products counted, rounding bounded, scales taken out, risks
+computed.
+"""
 
 import numpy as np
 
 from ..checks import check_symmetric_operator, operator_dtype
 
-# A product of an operator that offers no bound of its own is taken to be off by at most this many eps ||H|| ||v||.
+# A product of an operator that offers no bound of its own is taken to be off by at most this many
+# eps ||H|| ||v||.
 PRODUCT_EPS = 64.0
-# A gradient that lies within this many times its own rounding bound is zero as far as anyone can tell.
+# A gradient that lies within this many times its own rounding bound is zero as far as anyone can
+# tell.
 GRADIENT_ROUNDING = 10.0
-# A gradient this small, relative to the norm of H and the size of theta (see `relative_gradient`), is called critical.
+# A gradient this small, relative to the norm of H and the size of theta (see `relative_gradient`),
+# is called critical.
 RELATIVE_GRADIENT = 1e-5
 
 
 class Products:
-    """A symmetric operator whose products are counted, in float64 where it can be had, with a bound on their rounding."""
+    """A symmetric operator whose products are counted, in float64 where it can be had, with a bound
+    on their rounding.
+    """
 
     def __init__(self, op, dtype=None):
         self.op = self.native = check_symmetric_operator(op, "H")
@@ -24,9 +31,9 @@ class Products:
         self.dtype = operator_dtype(self.op)
         self.eps = float(np.finfo(self.dtype).eps)
         self.count = 0
-        self.shared = 0               # products relied on that others had made
+        self.shared = 0  # products relied on that others had made
         self.norm = 0.0
-        self.shown = None             # a progress bar
+        self.shown = None  # a progress bar
 
     def __call__(self, V):
         """``H V`` for (n,) or (n, k), in float64."""
@@ -34,8 +41,11 @@ class Products:
         self.tell(1 if V.ndim == 1 else V.shape[1])
         out = np.asarray(self.op @ V, dtype=float)
         sizes = np.linalg.norm(np.asarray(V, dtype=float), axis=0)
-        seen = np.linalg.norm(out, axis=0)[sizes > 0] / sizes[sizes > 0] if V.ndim == 2 else (
-            [np.linalg.norm(out) / sizes] if sizes > 0 else [])
+        seen = (
+            np.linalg.norm(out, axis=0)[sizes > 0] / sizes[sizes > 0]
+            if V.ndim == 2
+            else ([np.linalg.norm(out) / sizes] if sizes > 0 else [])
+        )
         self.norm = max(self.norm, *seen, 0.0)
         return out
 
@@ -46,7 +56,9 @@ class Products:
             self.shown.update(k)
 
     def bound(self, v):
-        """A bound on ``||computed(H v) - H v||``: the operator's own, or `PRODUCT_EPS` eps times the norm seen so far."""
+        """A bound on ``||computed(H v) - H v||``: the operator's own, or `PRODUCT_EPS` eps times
+        the norm seen so far.
+        """
         if hasattr(self.op, "rounding_bound"):
             return float(self.op.rounding_bound(np.ascontiguousarray(v, dtype=self.dtype)))
         return PRODUCT_EPS * self.eps * self.norm * float(np.linalg.norm(v))
@@ -54,7 +66,8 @@ class Products:
     def rayleigh(self, v):
         """``v'Hv / v'v`` with a bound on its error, by one product.
 
-        The dot product, in float64, is off by at most ``n eps ||v|| ||Hv||`` in any order of summation.
+        The dot product, in float64, is off by at most ``n eps ||v|| ||Hv||`` in any order of
+        summation.
         """
         v = np.asarray(v, dtype=self.dtype).astype(float)
         Hv = self(v)
@@ -63,11 +76,11 @@ class Products:
         return float(v @ Hv) / size, (self.bound(v) * size**0.5 + slack) / size, Hv
 
 
-
 def hessian_products(ob, theta, best=True):
-    """The Hessian at theta as `Products`; `best` asks for float64 where the operator offers `astype`."""
+    """The Hessian at theta as `Products`; `best` asks for float64 where the operator offers
+    `astype`.
+    """
     return Products(ob.hessian(theta), np.float64 if best else None)
-
 
 
 def gradient_at(ob, theta, H):
@@ -79,12 +92,12 @@ def gradient_at(ob, theta, H):
     return np.array(held, dtype=float)
 
 
-
 def gradient_bound(ob, theta, H):
-    """A bound on the rounding of the gradient of `gradient_at`, or None where the objective offers none."""
+    """A bound on the rounding of the gradient of `gradient_at`, or None where the objective offers
+    none.
+    """
     owner = getattr(H.op, "objective", ob)
     return float(owner.rounding_bound(theta)) if hasattr(owner, "rounding_bound") else None
-
 
 
 def dense(H, block=256):
@@ -94,8 +107,9 @@ def dense(H, block=256):
     -------
     A : ndarray, shape (n, n)
     bounds : ndarray, shape (n,)
-        For each column a bound on the norm of its error: the operator's `column_bounds()` or `rounding_bound(e_j)`,
-        else `PRODUCT_EPS` eps ``||H||``. Of an entry and its mirror image the one from the better column is kept.
+        For each column a bound on the norm of its error: the operator's `column_bounds()` or
+        `rounding_bound(e_j)`, else `PRODUCT_EPS` eps ``||H||``. Of an entry and its mirror image
+        the one from the better column is kept.
     """
     n = H.n
     A = np.empty((n, n))
@@ -105,7 +119,10 @@ def dense(H, block=256):
         E[np.arange(start, stop), np.arange(stop - start)] = 1
         A[:, start:stop] = H(E)
     if not np.isfinite(A).all():
-        raise ValueError("products with the Hessian hold NaN or infinity; wanted a theta where the loss is twice differentiable")
+        raise ValueError(
+            "products with the Hessian hold NaN or infinity; wanted a theta where the loss is "
+            "twice differentiable"
+        )
     if hasattr(H.op, "column_bounds"):
         bounds = np.asarray(H.op.column_bounds(), dtype=float)
     elif hasattr(H.op, "rounding_bound"):
@@ -119,18 +136,16 @@ def dense(H, block=256):
     return A, bounds
 
 
-
 def matrix_error(bounds, d):
     """A bound on ``||D E D||_F`` for the error E of `dense`, D = diag(d).
 
-    The part of a column that was kept lies in rows whose own bound is not smaller, so each column is weighed with the
-    largest d among those rows only; the mirrored part doubles the squares.
+    The part of a column that was kept lies in rows whose own bound is not smaller, so each column
+    is weighed with the largest d among those rows only; the mirrored part doubles the squares.
     """
     order = np.argsort(bounds)
     suffix = np.maximum.accumulate(d[order][::-1])[::-1]
     reach = suffix[np.searchsorted(bounds[order], bounds, side="left")]
     return float(np.sqrt(2.0) * np.linalg.norm(bounds * d * reach))
-
 
 
 def spectral_norm(A, steps=12):
@@ -146,12 +161,12 @@ def spectral_norm(A, steps=12):
     return norm
 
 
-
 def equilibrate(A, noise):
-    """Positive d such that the rows of ``d A d`` have a largest entry near 1 (Ruiz 2001), and which rows count.
+    """Positive d such that the rows of ``d A d`` have a largest entry near 1 (Ruiz 2001), and which
+    rows count.
 
-    Rows that hold nothing above `noise` (n,) say nothing about the scale of their parameter and get the geometric
-    mean of the others.
+    Rows that hold nothing above `noise` (n,) say nothing about the scale of their parameter and get
+    the geometric mean of the others.
     """
     size = np.abs(A)
     live = size.max(axis=1, initial=0.0) > noise
@@ -167,16 +182,15 @@ def equilibrate(A, noise):
     return d, live
 
 
-
 def parameter_length(theta, d, live=None):
-    """The size of theta in the scaled parameters ``theta / d``, at least that of a unit step in the softest of them.
+    """The size of theta in the scaled parameters ``theta / d``, at least that of a unit step in the
+    softest of them.
 
-    The unit step matters at theta near 0 only, where a function offers no other length. Parameters that H does not
-    touch (not `live`) have no scale and are left out.
+    The unit step matters at theta near 0 only, where a function offers no other length. Parameters
+    that H does not touch (not `live`) have no scale and are left out.
     """
     live = np.ones(theta.size, dtype=bool) if live is None or not live.any() else live
     return float(np.sqrt(((theta[live] / d[live]) ** 2).sum() + 1 / d[live].max() ** 2))
-
 
 
 class _Change:
@@ -190,12 +204,13 @@ class _Change:
         return self.there(v) - self.H(v)
 
 
-
 def positive_there(ask, H, softest, newton, share, left):
-    """Whether a positive definite H keeps `share` of its softest curvature up to the critical point that theta stands for.
+    """Whether a positive definite H keeps `share` of its softest curvature up to the critical point
+    that theta stands for.
 
-    That point lies Newton's step away; what the step at hand leaves of g, or the rounding of g where that is more, moves it along
-    the softest curvature. The norm of the change of H on the way is taken by power steps, so every direction counts.
+    That point lies Newton's step away; what the step at hand leaves of g, or the rounding of g
+    where that is more, moves it along the softest curvature. The norm of the change of H on the way
+    is taken by power steps, so every direction counts.
 
     Parameters
     ----------
@@ -223,15 +238,17 @@ def positive_there(ask, H, softest, newton, share, left):
     there = ask.theta + newton - rest / softest
     if not np.isfinite(there).all():
         return False
-    return spectral_norm(_Change(H, hessian_products(ask.ob, there)), steps) <= (1 - share) * softest
-
+    return (
+        spectral_norm(_Change(H, hessian_products(ask.ob, there)), steps) <= (1 - share) * softest
+    )
 
 
 def relative_gradient(g, theta, d, live, norm):
-    """``||D g|| / (||D H D|| ||theta / d||)``: free of the scale of the loss and of every single parameter.
+    """``||D g|| / (||D H D|| ||theta / d||)``: free of the scale of the loss and of every single
+    parameter.
 
-    The numerator over ``||D H D||`` is the length of a Newton step where curvature is largest, so the ratio says
-    what share of theta has still to be moved there.
+    The numerator over ``||D H D||`` is the length of a Newton step where curvature is largest, so
+    the ratio says what share of theta has still to be moved there.
     """
     size = float(np.linalg.norm(d * g))
     if size == 0:
@@ -239,13 +256,13 @@ def relative_gradient(g, theta, d, live, norm):
     return size / (norm * parameter_length(theta, d, live)) if norm > 0 else np.inf
 
 
-
 def independent(T, rtol=1e-7):
-    """Orthonormal columns that span T's; directions that hardly stand out are left out, so the count is never too high."""
+    """Orthonormal columns that span T's; directions that hardly stand out are left out, so the
+    count is never too high.
+    """
     sizes = np.linalg.norm(T, axis=0)
     T = T[:, sizes > 0] / sizes[sizes > 0]
     if not T.shape[1]:
         return T
     U, s, _ = np.linalg.svd(T, full_matrices=False)
     return U[:, s > rtol * s[0]]
-

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from ..spectrum.results import number
+import numpy as np
 
+from ..spectrum.results import number
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -25,8 +26,9 @@ class CriticalPoint:
     gradient_flat_ratio : float or None
         ``||Hg|| / (||H|| ||g||)``; None where g or H is 0.
     gradient_residual : float or None
-        ``min over p of ||Hp + g|| / ||g||``, p from the eigenspaces with curvature above `curvature_tol` of the
-        largest (at large n from the Krylov space of g): near 1 where g lies outside the range of H. None where g is 0.
+        ``min over p of ||Hp + g|| / ||g||``, p from the eigenspaces with curvature above
+        `curvature_tol` of the largest (at large n from the Krylov space of g): near 1 where g lies
+        outside the range of H. None where g is 0.
     plateau : bool
         Whether the gradient is finite, H flat along it, and g mostly outside the range of H.
     lambda_min, lambda_max : float
@@ -34,11 +36,12 @@ class CriticalPoint:
     lambda_min_bounds, lambda_max_bounds : tuple of float
         ``(low, high)`` with an eigenvalue between them, from the residual and the rounding bound.
     n_positive, n_negative, n_zero : int or None
-        Inertia, decided at the error bound; None at large n. Zeros are those within the error, and those whose sign
-        does not last over the distance to the critical point.
+        Inertia, decided at the error bound; None at large n. Zeros are those within the error, and
+        those whose sign does not last over the distance to the critical point.
     n_symmetry : int or None
-        Zero modes that symmetries of the objective explain, each verified by a product; None where they were not
-        looked for: at large n where there is no minimum to explain them for, or too many to be tried.
+        Zero modes that symmetries of the objective explain, each verified by a product; None where
+        they were not looked for: at large n where there is no minimum to explain them for, or too
+        many to be tried.
     index, minimum_ratio : float or None
         ``n_negative / n`` and ``n_positive / n``.
     n_negative_bounds : tuple of int
@@ -50,7 +53,8 @@ class CriticalPoint:
     n_kinks : int
         Pre-activations within rounding of a kink, where the Hessian is one-sided.
     curvature_tol : float
-        At large n: "no negative curvature" means none below ``-curvature_tol (lambda_max - lambda_min)``.
+        At large n: "no negative curvature" means none below ``-curvature_tol (lambda_max -
+        lambda_min)``.
     method : str
         ``dense`` or ``krylov``.
     n_params, n_products : int
@@ -112,26 +116,44 @@ class CriticalPoint:
         how = "certified" if self.certified else "not certified"
         if self.failure_probability > 0:
             how = f"wrong with probability at most {number(self.failure_probability)}"
-        rows = [f"CriticalPoint: {self.kind}, {how}", f"  {self.reason}",
-                f"  gradient    {number(self.gradient_norm)}, held against {number(self.gradient_tol)}"
-                + ("" if self.gradient_flat_ratio is None else f"; ||Hg|| / (||H|| ||g||) = {number(self.gradient_flat_ratio)}"),
-                f"  curvature   {self._end('min')}  to  {self._end('max')}", f"  inertia     {self._inertia()}"]
+        rows = [
+            f"CriticalPoint: {self.kind}, {how}",
+            f"  {self.reason}",
+            f"  gradient    {number(self.gradient_norm)}, held against {number(self.gradient_tol)}"
+            + (
+                ""
+                if self.gradient_flat_ratio is None
+                else f"; ||Hg|| / (||H|| ||g||) = {number(self.gradient_flat_ratio)}"
+            ),
+            f"  curvature   {self._end('min')}  to  {self._end('max')}",
+            f"  inertia     {self._inertia()}",
+        ]
         if self.escape_direction is not None:
-            rows.append(f"  escape      v'Hv = {number(self.escape_curvature)} along escape_direction")
+            rows.append(
+                f"  escape      v'Hv = {number(self.escape_curvature)} along escape_direction"
+            )
         if self.n_kinks:
             rows.append(f"  kinks       {self.n_kinks} pre-activations within rounding of one")
-        rows.append(f"  cost        {self.n_products} products of n = {self.n_params}, {self.wall_time:.2f} s, {self.method}")
+        rows.append(
+            f"  cost        {self.n_products} products of n = {self.n_params}, "
+            f"{self.wall_time:.2f} s, {self.method}"
+        )
         return "\n".join(rows)
 
     def _end(self, which):
         low, high = getattr(self, f"lambda_{which}_bounds")
-        return f"lambda_{which} = {number(getattr(self, f'lambda_{which}'))} +- {0.5 * (high - low):.1e}"
+        return (
+            f"lambda_{which} = {number(getattr(self, f'lambda_{which}'))} +- "
+            f"{0.5 * (high - low):.1e}"
+        )
 
     def _inertia(self):
         if self.n_negative is None:
             low, high = self.n_negative_bounds
             return f"between {low} and {high} of {self.n_params} eigenvalues negative"
         explained = f" ({self.n_symmetry} by symmetry)" if self.n_symmetry else ""
-        return (f"{self.n_positive} positive, {self.n_negative} negative, {self.n_zero} zero{explained}; "
-                f"minimum ratio {number(self.minimum_ratio)}")
-
+        return (
+            f"{self.n_positive} positive, {self.n_negative} negative, {self.n_zero} "
+            f"zero{explained}; "
+            f"minimum ratio {number(self.minimum_ratio)}"
+        )

@@ -3,20 +3,21 @@
 import numpy as np
 
 
-
-
 def lanczos_risk(n, k, eps):
-    """The chance that k Lanczos steps from a random start miss an end of the spectrum by more than eps of its width.
+    """The chance that k Lanczos steps from a random start miss an end of the spectrum by more than
+    eps of its width.
 
-    ``1.648 sqrt(n) exp(-(2k - 1) sqrt(eps))``, Kuczynski and Wozniakowski, SIAM J. Matrix Anal. Appl. 13, 1992.
+    ``1.648 sqrt(n) exp(-(2k - 1) sqrt(eps))``, Kuczynski and Wozniakowski, SIAM J. Matrix Anal.
+    Appl. 13, 1992.
 
     Examples
     --------
     >>> lanczos_risk(100_000, 544, 1e-4) <= 0.01
     True
     """
-    return min(1.0, float(1.648 * np.sqrt(n) * np.exp(-(2 * k - 1) * np.sqrt(eps)))) if k < n else 0.0
-
+    return (
+        min(1.0, float(1.648 * np.sqrt(n) * np.exp(-(2 * k - 1) * np.sqrt(eps)))) if k < n else 0.0
+    )
 
 
 def lanczos_steps(n, eps, risk):
@@ -29,4 +30,3 @@ def lanczos_steps(n, eps, risk):
     """
     k = 0.5 * (1 + np.log(1.648 * np.sqrt(n) / risk) / np.sqrt(eps))
     return int(min(n, max(1, np.ceil(k))))
-

@@ -1,16 +1,17 @@
-"""Vectors kept as the rows of one array, and the few sweeps over them that Krylov methods are made of.
+"""Vectors kept as the rows of one array, and the few sweeps over them that Krylov methods are made
+of.
 
-A basis is a C-ordered array ``Q (m, n)`` in the operator's dtype, one vector a row. Every sweep goes over it in panels
-of columns that stay in cache: within a panel all vectors of a batch are treated before the next panel is read, so the
-basis crosses the memory bus once per sweep and not once per vector. Products within a panel are in the dtype of the
-basis; sums over panels are float64, which keeps the error of a long float32 inner product near that of one panel.
+A basis is a C-ordered array ``Q (m, n)`` in the operator's dtype, one vector a row. Every sweep
+goes over it in panels of columns that stay in cache: within a panel all vectors of a batch are
+treated before the next panel is read, so the basis crosses the memory bus once per sweep and not
+once per vector. Products within a panel are in the dtype of the basis; sums over panels are
+float64, which keeps the error of a long float32 inner product near that of one panel.
 """
 
 import numpy as np
 
-from .._engine import project_rows, subtract_rows
 from ..checks import check_vectors
-from ..spectrum.results import Eigenpairs
+from ..vectors import project_rows, subtract_rows
 
 PANEL_BYTES = 5 << 20
 LONG_PANEL = 65536
@@ -22,11 +23,9 @@ def panels(rows, n, itemsize):
     return [slice(a, min(a + width, n)) for a in range(0, n, width)]
 
 
-
 def project(Q, W):
     """The coefficients ``C (s, m) = W Q'`` in float64, for `Q (m, n)` and `W (s, n)`."""
     return project_rows(Q, W)
-
 
 
 def subtract(Q, W, C):
@@ -34,13 +33,11 @@ def subtract(Q, W, C):
     return subtract_rows(Q, W, C)
 
 
-
 def rotate(Q, S):
     """``Q[:l] = S' Q`` in place, for orthonormal ``S (m, l)``, l <= m; scratch is one panel."""
     S = np.ascontiguousarray(S.T, dtype=Q.dtype)
     for cut in panels(2 * len(Q), Q.shape[1], Q.itemsize):
-        Q[:len(S), cut] = S @ Q[:, cut]
-
+        Q[: len(S), cut] = S @ Q[:, cut]
 
 
 def combine(Q, S):
@@ -50,7 +47,6 @@ def combine(Q, S):
     for cut in panels(2 * len(Q), Q.shape[1], Q.itemsize):
         Y[:, cut] = S @ Q[:, cut]
     return Y
-
 
 
 def norm(w):
@@ -66,9 +62,10 @@ def norm(w):
     return total**0.5
 
 
-
 def orthogonalise(Q, W, passes=2):
-    """Take the row space of `Q` out of `W` in place; returns the coefficients taken out, ``(s, m)``."""
+    """Take the row space of `Q` out of `W` in place; returns the coefficients taken out, ``(s,
+    m)``.
+    """
     taken = np.zeros((len(W), len(Q)))
     if len(Q):
         for _ in range(passes):
@@ -78,18 +75,20 @@ def orthogonalise(Q, W, passes=2):
     return taken
 
 
-
 def orthonormalise(W, floor=0.0, against=None):
-    """Make the rows of `W (s, n)` orthonormal in place, one after the other, dropping what has length `floor` or less.
+    """Make the rows of `W (s, n)` orthonormal in place, one after the other, dropping what has
+    length `floor` or less.
 
     Parameters
     ----------
     W : ndarray, shape (s, n)
         Overwritten: its first r rows become orthonormal.
     floor : float
-        A row with no more than this left after those before it were taken out counts as dependent on them.
+        A row with no more than this left after those before it were taken out counts as dependent
+        on them.
     against : ndarray, shape (m, n), optional
-        Orthonormal rows that `W` is already orthogonal to; made so again where a small rest has been scaled up.
+        Orthonormal rows that `W` is already orthogonal to; made so again where a small rest has
+        been scaled up.
 
     Returns
     -------
@@ -122,17 +121,14 @@ def orthonormalise(W, floor=0.0, against=None):
     return B[:r], dropped
 
 
-
 def orthonormal_rows(against, n, dtype):
     """`against` as orthonormal rows, dependent ones dropped; None where there is nothing."""
     if against is None:
         return None
 
-
-    V = against.vectors if isinstance(against, Eigenpairs) else against
+    V = getattr(against, "vectors", against)  # those of Eigenpairs, or an array
     if np.ndim(V) == 2 and np.shape(V)[1] == 0:
         return None
     rows = check_vectors(V, n, "against", dtype).T.copy()
     B, _ = orthonormalise(rows)
-    return rows[:len(B)]
-
+    return rows[: len(B)]

@@ -1,9 +1,11 @@
-"""Newton-CG with capped conjugate gradients: a step of descent, or proof of negative curvature, from products alone.
+"""Newton-CG with capped conjugate gradients: a step of descent, or proof of negative curvature,
+from products alone.
 
-CG solves ``(H + 2 eps I) d = -g``. As long as all is convex this is a Newton step. The moment an iterate or a
-direction shows curvature below -eps, or the residual falls slower than it could if there were none, CG stops and
-returns a direction d with ``d'Hd <= -eps ||d||^2``. At a point of zero gradient a minimum-eigenvalue oracle takes
-over (in `minimize`, for every method that leaves saddles).
+CG solves ``(H + 2 eps I) d = -g``. As long as all is convex this is a Newton step. The moment an
+iterate or a direction shows curvature below -eps, or the residual falls slower than it could if
+there were none, CG stops and returns a direction d with ``d'Hd <= -eps ||d||^2``. At a point of
+zero gradient a minimum-eigenvalue oracle takes over (in `minimize`, for every method that leaves
+saddles).
 
 References
 ----------
@@ -18,7 +20,6 @@ import numpy as np
 from ..vectors import dot, norm
 
 
-
 class Workspace:
     """The vectors of CG, allocated once for a run."""
 
@@ -26,8 +27,9 @@ class Workspace:
         self.y, self.r, self.p, self.Hp, self.scratch = (np.empty(n, dtype) for _ in range(5))
 
 
-
-def capped_cg(multiply, g, eps, tolerance, work, *, bound=0.0, max_iter=None, stop=None, worth=None):
+def capped_cg(
+    multiply, g, eps, tolerance, work, *, bound=0.0, max_iter=None, stop=None, worth=None
+):
     """CG on ``(H + 2 eps I) d = -g`` that ends with a solution or with negative curvature.
 
     Parameters
@@ -44,7 +46,8 @@ def capped_cg(multiply, g, eps, tolerance, work, *, bound=0.0, max_iter=None, st
     bound : float
         A lower estimate of ||H||, raised as products show more.
     max_iter : int, optional
-        Iterations after which the iterate is returned as it is (it is a descent direction); n by default.
+        Iterations after which the iterate is returned as it is (it is a descent direction); n by
+        default.
     stop : callable, optional
         True ends CG as `max_iter` does.
     worth : Worth, optional
@@ -96,18 +99,23 @@ def capped_cg(multiply, g, eps, tolerance, work, *, bound=0.0, max_iter=None, st
     return y, None, bound
 
 
-
 def _too_slow(j, fallen, bound, eps):
-    """Is the residual above what j iterations guarantee when H + 2 eps >= eps? Then somewhere it is not."""
+    """Is the residual above what j iterations guarantee when H + 2 eps >= eps?
+
+    Then somewhere it is not.
+    """
     kappa = (bound + 2.0 * eps) / eps
     tau = np.sqrt(kappa) / (np.sqrt(kappa) + 1.0)
-    log_guarantee = np.log(4.0) + 4.0 * np.log(kappa) - 2.0 * np.log1p(-np.sqrt(tau)) + j * np.log(tau)
+    log_guarantee = (
+        np.log(4.0) + 4.0 * np.log(kappa) - 2.0 * np.log1p(-np.sqrt(tau)) + j * np.log(tau)
+    )
     return fallen > 0 and np.log(fallen) > log_guarantee
 
 
-
 def _slow_direction(multiply, g, eps, j, work):
-    """The difference of two iterates along which curvature is lowest; CG is run again for it, j products more."""
+    """The difference of two iterates along which curvature is lowest; CG is run again for it, j
+    products more.
+    """
     y, r, p, Hp, scratch = work.y, work.r, work.p, work.Hp, work.scratch
     kind = g.dtype.type
     last_y, last_r = y.copy(), r.copy()
@@ -133,4 +141,3 @@ def _slow_direction(multiply, g, eps, j, work):
         p *= kind(rr / before)
         p -= r
     return last_y, None
-

@@ -1,17 +1,18 @@
 """The Lanczos recurrence, single vectors and blocks, with a basis kept orthonormal to rounding.
 
-State: the basis ``Q``, rows ``0 .. m-1``, whose products have been made; the next block, rows ``m .. m+p-1``, whose
-products have not; and ``T``, the operator in that basis. Then
+State: the basis ``Q``, rows ``0 .. m-1``, whose products have been made; the next block, rows ``m
+.. m+p-1``, whose products have not; and ``T``, the operator in that basis. Then
 
     A Q' = Q' T + (next block)' B + F',        B = T[m:m+p, :m],        ||F_i|| <= err[i]
 
 and everything else (Ritz values, residuals, restarts, quadratures) is algebra on T, B and err.
 
-Orthogonality. A step of the single-vector recurrence subtracts only the neighbours; what it leaves along the older
-vectors starts at rounding level and grows by a known factor at most per step (Simon 1984). Steps are gathered into
-batches for as long as that bound stays under `contamination`; then the whole batch is orthogonalised against all older
-vectors in two sweeps. The neglected effect on T is of second order, the square of what was found, and is added to
-err. Blocks are orthogonalised fully, twice, at every step.
+Orthogonality. A step of the single-vector recurrence subtracts only the neighbours; what it leaves
+along the older vectors starts at rounding level and grows by a known factor at most per step (Simon
+1984). Steps are gathered into batches for as long as that bound stays under `contamination`; then
+the whole batch is orthogonalised against all older vectors in two sweeps. The neglected effect on T
+is of second order, the square of what was found, and is added to err. Blocks are orthogonalised
+fully, twice, at every step.
 """
 
 import numpy as np
@@ -21,7 +22,8 @@ from .basis import norm, orthogonalise, orthonormalise, project, rotate, subtrac
 
 LONGEST_BATCH = 8
 BLOCK_BYTES = 64 << 20
-ROUNDING = 4.0  # products and sweeps are taken to be wrong by this many eps ||A||, where nothing larger shows
+# products and sweeps are taken to be wrong by this many eps ||A||, where nothing larger shows
+ROUNDING = 4.0
 
 
 class Recurrence:
@@ -36,7 +38,8 @@ class Recurrence:
     against : ndarray, shape (s, n), optional
         Orthonormal rows; the operator is then ``(I - P) A (I - P)``, P the projection on them.
     contamination : float, optional
-        How far orthogonality may be lost within a batch before it is restored; default ``sqrt(eps)``.
+        How far orthogonality may be lost within a batch before it is restored; default
+        ``sqrt(eps)``.
     """
 
     def __init__(self, op, max_basis, *, against=None, contamination=None):
@@ -67,7 +70,8 @@ class Recurrence:
             self.leak = np.pad(self.leak, ((0, 0), (0, more)))
             self.capacity = capacity
 
-    # -- starting ---------------------------------------------------------------------------------------------------
+    # -- starting
+    # ---------------------------------------------------------------------------------------------------
 
     def reset(self):
         """Forget the basis; keep the count, the scale and the noise."""
@@ -77,20 +81,21 @@ class Recurrence:
         self.err[...] = 0
 
     def insert(self, W):
-        """Make the rows `W (p, n)`, overwritten, the next block; returns how many independent ones there were.
+        """Make the rows `W (p, n)`, overwritten, the next block; returns how many independent ones
+        there were.
 
         What coupled the basis to the block that was next is dropped, and goes into err.
         """
         self.drop_block()
         orthonormalise(W)
-        Q = self.rows[:self.m]
+        Q = self.rows[: self.m]
         for taken in (self.against, Q):
             orthogonalise(taken, W)
         B, _ = orthonormalise(W, floor=100 * self.eps, against=Q)
         if len(self.against):
-            orthogonalise(self.against, W[:len(B)], passes=1)
+            orthogonalise(self.against, W[: len(B)], passes=1)
         p = min(len(B), self.capacity + 1 - self.m, self.dimension - self.m)
-        self.rows[self.m:self.m + p] = W[:p]
+        self.rows[self.m : self.m + p] = W[:p]
         self.p, self.clean, self.reach = p, self.m + p, self.m
         self.tridiagonal = self.tridiagonal and p <= 1
         self._lost = [self.eps, self.eps]
@@ -117,11 +122,14 @@ class Recurrence:
         self.p = 0
 
     def _lock(self, lost):
-        """Where more than rounding was dropped, later vectors still couple to the basis so far: keep measuring it."""
+        """Where more than rounding was dropped, later vectors still couple to the basis so far:
+        keep measuring it.
+        """
         if lost.max(initial=0.0) > 10 * self.noise:
             self.locked = self.m
 
-    # -- growing ----------------------------------------------------------------------------------------------------
+    # -- growing
+    # ----------------------------------------------------------------------------------------------------
 
     @property
     def full(self):
@@ -129,7 +137,9 @@ class Recurrence:
         return self.capacity < self.dimension and self.m + 2 * self.p > self.capacity + 1
 
     def step(self):
-        """Multiply the next block: p products, after which the basis has p more rows and a new next block."""
+        """Multiply the next block: p products, after which the basis has p more rows and a new next
+        block.
+        """
         if self.p == 1:
             self._step_single()
         else:
@@ -153,8 +163,10 @@ class Recurrence:
             for i, w in enumerate(W):
                 self.apply(m + i, w)
             return W
-        V = self.rows[m:m + p].T
-        W[...] = np.asarray(self.op @ (V if self._product is not None else np.ascontiguousarray(V))).T
+        V = self.rows[m : m + p].T
+        W[...] = np.asarray(
+            self.op @ (V if self._product is not None else np.ascontiguousarray(V))
+        ).T
         self.n_products += p
         return W
 
@@ -163,14 +175,17 @@ class Recurrence:
         w = self.rows[j + 1]
         self.apply(j, w)
         if low > 0 and self.locked:
-            locked = orthogonalise(self.rows[:min(self.locked, low)], w[None], passes=1)[0]
-            self.T[:len(locked), j] = self.T[j, :len(locked)] = locked
-        local = self.rows[low:j + 1]
+            locked = orthogonalise(self.rows[: min(self.locked, low)], w[None], passes=1)[0]
+            self.T[: len(locked), j] = self.T[j, : len(locked)] = locked
+        local = self.rows[low : j + 1]
         c = project(local, w[None])[0]
         beta = float(subtract(local, w[None], c[None])[0]) ** 0.5
         size = float(np.linalg.norm(c))
         if not np.isfinite(size + beta):
-            raise ValueError("the operator returned values that are not finite; wanted finite numbers for a finite vector")
+            raise ValueError(
+                "the operator returned values that are not finite; wanted finite numbers for a "
+                "finite vector"
+            )
         gap = self._couple(low, j, c[:-1])
         if beta <= 0.1 * size or len(local) > 2:
             again = project(local, w[None])[0]
@@ -184,7 +199,9 @@ class Recurrence:
         self._close_single(j, w, beta)
 
     def _couple(self, low, j, c):
-        """What the products say of the coupling of row j, less what T says: rounding, or a want of symmetry."""
+        """What the products say of the coupling of row j, less what T says: rounding, or a want of
+        symmetry.
+        """
         if low == 0 and self.locked:
             self.T[:j, j] = self.T[j, :j] = c
         return c - self.T[low:j, j]
@@ -193,7 +210,7 @@ class Recurrence:
         """Make `w` the next row, or end the recurrence where nothing but rounding is left of it."""
         if beta <= 30 * self.noise and self.clean:
             self.reorthogonalise()
-            orthogonalise(self.rows[:j + 1], w[None])
+            orthogonalise(self.rows[: j + 1], w[None])
             beta = norm(w)
         self.m, self.p, self.reach = j + 1, 0, j
         if beta <= 3 * self.noise or j + 1 >= self.dimension:
@@ -209,7 +226,9 @@ class Recurrence:
             self.reorthogonalise()
 
     def _expect(self, j, beta):
-        """Bound the loss of orthogonality of row j+1, and restore it now if the next step could pass the limit."""
+        """Bound the loss of orthogonality of row j+1, and restore it now if the next step could
+        pass the limit.
+        """
         before, now = self._lost
         reach = self.scale + abs(self.T[j, j])
         back = self.T[j - 1, j] if j else 0.0
@@ -222,9 +241,10 @@ class Recurrence:
         """Restore the orthogonality of the rows after `clean`, the next block included."""
         end = self.m + self.p
         if self.clean < end:
-            Q, P = self.rows[:self.clean], self.rows[self.clean:end]
+            Q, P = self.rows[: self.clean], self.rows[self.clean : end]
             for _ in range(3):
-                # what the three-term recurrence leaves along deflated vectors grows from step to step as any other loss
+                # what the three-term recurrence leaves along deflated vectors grows from step to
+                # step as any other loss
                 orthogonalise(self.against, P, passes=1)
                 C = project(Q, P)
                 subtract(Q, P, C)
@@ -247,16 +267,21 @@ class Recurrence:
         self.ghosts = max(self.ghosts, float(np.abs(C).max(initial=0.0)), float(inside))
         first = self.clean
         if first and self.T[first, first - 1] and len(lost):
-            # the first row came from clean ones: what it has along them the products put there, against symmetry
+            # the first row came from clean ones: what it has along them the products put there,
+            # against symmetry
             wrong = float(np.linalg.norm(C[0])) * abs(self.T[first, first - 1])
             self.noise = max(self.noise, wrong)
-            self.err[first - 1:first + len(P)] = np.maximum(self.err[first - 1:first + len(P)], wrong)
+            self.err[first - 1 : first + len(P)] = np.maximum(
+                self.err[first - 1 : first + len(P)], wrong
+            )
         if self.p:
             end = self.m
             self.T[end, :end] *= L[-1, -1]
             self.T[:end, end] *= L[-1, -1]
-        self.err[first:first + len(P)] += lost**2 * self.scale
-        self.err[max(first - 1, 0):first - 1 + len(P)] += lost**2 * self.scale if first else lost[1:]**2 * self.scale
+        self.err[first : first + len(P)] += lost**2 * self.scale
+        self.err[max(first - 1, 0) : first - 1 + len(P)] += (
+            lost**2 * self.scale if first else lost[1:] ** 2 * self.scale
+        )
         return float(lost.max(initial=0.0))
 
     def _step_block(self):
@@ -265,52 +290,62 @@ class Recurrence:
         W = self._apply_block(m, p)
         sizes = [norm(w) for w in W]
         if not np.isfinite(sizes).all():
-            raise ValueError("the operator returned values that are not finite; wanted finite numbers for a finite vector")
+            raise ValueError(
+                "the operator returned values that are not finite; wanted finite numbers for a "
+                "finite vector"
+            )
         self.scale = max(self.scale, *sizes)
         C = orthogonalise(self.rows[:k], W)
-        gap = np.linalg.norm((C[:, :m] - self.T[m:k, :m])[:, self.locked:], axis=1).max(initial=0.0)
+        gap = np.linalg.norm((C[:, :m] - self.T[m:k, :m])[:, self.locked :], axis=1).max(
+            initial=0.0
+        )
         self.noise = max(self.noise, float(gap), ROUNDING * self.eps * self.scale)
         self.T[m:k, m:k] = (C[:, m:] + C[:, m:].T) / 2
         if self.locked:
-            self.T[m:k, :self.locked] = C[:, :self.locked]
-            self.T[:self.locked, m:k] = C[:, :self.locked].T
+            self.T[m:k, : self.locked] = C[:, : self.locked]
+            self.T[: self.locked, m:k] = C[:, : self.locked].T
         B, dropped = orthonormalise(W, floor=3 * self.noise, against=self.rows[:k])
         r = min(len(B), self.dimension - k)
         self.err[m:k] = self.noise + dropped
-        self.rows[k:k + r] = W[:r]
-        self.T[k:k + r, m:k] = B[:r]
-        self.T[m:k, k:k + r] = B[:r].T
+        self.rows[k : k + r] = W[:r]
+        self.T[k : k + r, m:k] = B[:r]
+        self.T[m:k, k : k + r] = B[:r].T
         self.m, self.p, self.clean, self.reach = k, r, k + r, m
         self.tridiagonal = False
         self._lost = [self.eps, self.eps]
 
-    # -- shrinking --------------------------------------------------------------------------------------------------
+    # -- shrinking
+    # --------------------------------------------------------------------------------------------------
 
     def coupling(self):
         """``B (p, m)``, what the products of the basis have along the next block."""
-        return self.T[self.m:self.m + self.p, :self.m]
+        return self.T[self.m : self.m + self.p, : self.m]
 
     def restart(self, theta, S, *, keep_block=True):
-        """Replace the basis by the Ritz vectors ``S (m, l)`` with values `theta`, and keep the next block."""
+        """Replace the basis by the Ritz vectors ``S (m, l)`` with values `theta`, and keep the next
+        block.
+        """
         if not keep_block:
             self.drop_block()
         self.reorthogonalise()
         m, p, l = self.m, self.p, S.shape[1]
         B = self.coupling() @ S
         rotate(self.rows[:m], S)
-        self.rows[l:l + p] = self.rows[m:m + p]
+        self.rows[l : l + p] = self.rows[m : m + p]
         self.err[:l] = np.abs(S).T @ self.err[:m] + self.eps * self.scale
         self.leak[:, :l] = self.leak[:, :m] @ S
         self.T[...] = 0
         self.T[range(l), range(l)] = theta
-        self.T[l:l + p, :l] = B
-        self.T[:l, l:l + p] = B.T
+        self.T[l : l + p, :l] = B
+        self.T[:l, l : l + p] = B.T
         self.m, self.clean, self.reach, self.tridiagonal = l, l + p, 0, False
         self.locked = l if self.locked else 0
         self._lost = [self.eps, self.eps]
 
     def narrow_block(self, M):
-        """Keep of the next block only the directions that the columns of ``M (p, u)`` span, at most u of them."""
+        """Keep of the next block only the directions that the columns of ``M (p, u)`` span, at most
+        u of them.
+        """
         m, p = self.m, self.p
         U, size, _ = np.linalg.svd(M, full_matrices=False)
         U = U[:, size > 1e-3 * size[0]] if size[0] > 0 else U[:, :0]
@@ -321,11 +356,10 @@ class Recurrence:
         lost = np.linalg.norm(B - U @ kept, axis=0)
         self.err[:m] += lost
         self._lock(lost)
-        rotate(self.rows[m:m + p], U)
+        rotate(self.rows[m : m + p], U)
         self.T[m:, :] = 0
         self.T[:, m:] = 0
         self.p = r = U.shape[1]
-        self.T[m:m + r, :m] = kept
-        self.T[:m, m:m + r] = kept.T
+        self.T[m : m + r, :m] = kept
+        self.T[:m, m : m + r] = kept.T
         self.clean = m + r
-

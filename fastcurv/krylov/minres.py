@@ -5,11 +5,12 @@ import numpy as np
 from .basis import norm
 
 
-
 def minres(multiply, b, steps, tol):
-    """Roughly solve ``A x = b`` for symmetric A: until the residual is below ``tol ||b||``, at most `steps` products.
+    """Roughly solve ``A x = b`` for symmetric A: until the residual is below ``tol ||b||``, at most
+    `steps` products.
 
-    The residual alone decides: that ``||A r||`` is small, too, means nothing where A has far larger eigenvalues.
+    The residual alone decides: that ``||A r||`` is small, too, means nothing where A has far larger
+    eigenvalues.
 
     References
     ----------
@@ -42,4 +43,3 @@ def minres(multiply, b, steps, tol):
             break
         before, v, beta = v, p / dtype(following), following
     return x if x.any() else b.copy()
-

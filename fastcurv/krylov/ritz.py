@@ -1,8 +1,7 @@
 """Ritz values and vectors of a recurrence: algebra on its small matrix T, no vector of length n."""
 
-from scipy.linalg import eigh_tridiagonal
 import numpy as np
-
+from scipy.linalg import eigh_tridiagonal
 
 SMALL = 48  # up to this size the whole decomposition costs no more than a part of it
 
@@ -17,42 +16,47 @@ def wanted(theta, k, which):
     if which == "SA":
         return np.arange(k)
     if which == "BE":
-        return np.r_[0:k // 2, m - (k - k // 2):m]
-    return np.sort(np.argsort(np.abs(theta), kind="stable")[m - k:])
-
+        return np.r_[0 : k // 2, m - (k - k // 2) : m]
+    return np.sort(np.argsort(np.abs(theta), kind="stable")[m - k :])
 
 
 def sides(theta, k, which):
-    """The wanted values ``theta (k,)`` as lists, one an end, each with its innermost value first, and distances outwards."""
+    """The wanted values ``theta (k,)`` as lists, one an end, each with its innermost value first,
+    and distances outwards.
+    """
     if which == "LA":
         return [theta - theta.min()]
     if which == "SA":
         return [theta.max() - theta]
     if which == "BE":
-        low, high = theta[:k // 2], theta[k // 2:]
-        return [side for side in (low.max(initial=-np.inf) - low, high - high.min(initial=np.inf)) if len(side)]
+        low, high = theta[: k // 2], theta[k // 2 :]
+        return [
+            side
+            for side in (low.max(initial=-np.inf) - low, high - high.min(initial=np.inf))
+            if len(side)
+        ]
     return [np.abs(theta) - np.abs(theta).min()]
-
 
 
 def decompose(run):
     """All Ritz values ``(m,)`` of a recurrence and their coordinates ``S (m, m)``."""
-    T = run.T[:run.m, :run.m]
+    T = run.T[: run.m, : run.m]
     if run.tridiagonal and run.m > 1:
         return eigh_tridiagonal(np.diag(T), np.diag(T, 1), check_finite=False)
     return np.linalg.eigh(T)
 
 
-
 def ritz_pairs(run, k, which):
-    """The k wanted Ritz values of a recurrence, their coordinates, and the norm of their known residuals.
+    """The k wanted Ritz values of a recurrence, their coordinates, and the norm of their known
+    residuals.
 
     Returns
     -------
     theta : ndarray, shape (k,), or fewer where the basis is smaller
     S : ndarray, shape (m, k)
     residuals : ndarray, shape (k,)
-        ``||B S||``, what the products have along the next block; what rounding and dropped parts add is in `bounds`.
+        ``||B S||``, what the products have along the next block; what rounding and dropped parts
+        add is in `bounds`.
     """
     if run.tridiagonal and run.m > max(SMALL, 4 * k):
         theta, S = _ends(run.T, run.m, k, which)
@@ -66,26 +70,32 @@ def ritz_pairs(run, k, which):
     return theta, S, residuals
 
 
-
 def _ends(T, m, k, which):
-    """The extreme eigenpairs of a tridiagonal matrix that can be among the k wanted ones, and one of the other end."""
+    """The extreme eigenpairs of a tridiagonal matrix that can be among the k wanted ones, and one
+    of the other end.
+    """
     low, high = {"LA": (1, k), "SA": (k, 1), "BE": (k // 2 + 1, k - k // 2)}.get(which, (k, k))
-    diagonal, beside = np.diag(T)[:m], np.diag(T, 1)[:m - 1]
-    parts = [eigh_tridiagonal(diagonal, beside, select="i", select_range=(0, low - 1), check_finite=False),
-             eigh_tridiagonal(diagonal, beside, select="i", select_range=(m - high, m - 1), check_finite=False)]
+    diagonal, beside = np.diag(T)[:m], np.diag(T, 1)[: m - 1]
+    parts = [
+        eigh_tridiagonal(
+            diagonal, beside, select="i", select_range=(0, low - 1), check_finite=False
+        ),
+        eigh_tridiagonal(
+            diagonal, beside, select="i", select_range=(m - high, m - 1), check_finite=False
+        ),
+    ]
     return np.concatenate([p[0] for p in parts]), np.hstack([p[1] for p in parts])
-
 
 
 def bounds(run, S, residuals):
     """Upper bounds of the true residuals: the known ones, the part along deflated vectors, and err."""
-    leak = np.linalg.norm(run.leak[:, :run.m] @ S, axis=0)
-    return np.hypot(residuals, leak) + np.abs(S).T @ run.err[:run.m]
-
+    leak = np.linalg.norm(run.leak[:, : run.m] @ S, axis=0)
+    return np.hypot(residuals, leak) + np.abs(S).T @ run.err[: run.m]
 
 
 def kept_at_restart(theta, k, which, room):
-    """Indices of the Ritz vectors that a thick restart keeps: the wanted and those next to them, at most `room`."""
+    """Indices of the Ritz vectors that a thick restart keeps: the wanted and those next to them, at
+    most `room`.
+    """
     l = min(k + (len(theta) - k) * 2 // 5, room)
     return wanted(theta, max(l, min(k, room)), which)
-

@@ -1,31 +1,29 @@
 """A Krylov space that grows one product at a time, and the small problems solved in it.
 
-Every Newton-type step of this library is a step ``s = Q y`` in the space spanned by the gradient g and its
-products with H; the methods differ only in the small problem that picks y. With the basis kept, a problem
-with another radius, damping or weight is solved again for no product at all.
+Every Newton-type step of this library is a step ``s = Q y`` in the space spanned by the gradient g
+and its products with H; the methods differ only in the small problem that picks y. With the basis
+kept, a problem with another radius, damping or weight is solved again for no product at all.
 """
 
 from __future__ import annotations
 
-from scipy.linalg import eigh
-from scipy.linalg import eigh_tridiagonal
 import numpy as np
+from scipy.linalg import eigh, eigh_tridiagonal
 
-from .._engine import project_rows, subtract_rows
-from ..vectors import norm
-
+from ..vectors import norm, project_rows, subtract_rows
 
 
 class KrylovSpace:
     """Orthonormal rows Q, with the exact projection ``T = Q H Q'`` of those already multiplied.
 
-    Rows ``[0, m)`` have been multiplied; the ``p`` rows after them are pending: they are what the products
-    so far have that Q's first m rows lack, so
+    Rows ``[0, m)`` have been multiplied; the ``p`` rows after them are pending: they are what the
+    products so far have that Q's first m rows lack, so
 
         H Q' y = Q[:m]' T y + Q[m:m+p]' (E y)         E = T[m:m+p, :m]
 
-    and ``||E y||`` is the exact residual of any solution in the space. With one start vector this is Lanczos
-    with full reorthogonalisation; with more, the space is expanded by the residual of the last solution.
+    and ``||E y||`` is the exact residual of any solution in the space. With one start vector this
+    is Lanczos with full reorthogonalisation; with more, the space is expanded by the residual of
+    the last solution.
 
     Parameters
     ----------
@@ -34,8 +32,8 @@ class KrylovSpace:
     dtype : dtype
         Of the basis; T is kept in float64.
     max_dim : int
-        The space never holds more rows than this, so memory is at most ``max_dim * n`` numbers; rows are
-        allocated as they are needed and kept for the next `start`.
+        The space never holds more rows than this, so memory is at most ``max_dim * n`` numbers;
+        rows are allocated as they are needed and kept for the next `start`.
     """
 
     def __init__(self, n, dtype, max_dim):
@@ -50,7 +48,8 @@ class KrylovSpace:
         self._ritz_at = -1
 
     def start(self, multiply, first, others=()):
-        """Empty the space and give it its start vectors; `first` leads, those that add nothing are left out.
+        """Empty the space and give it its start vectors; `first` leads, those that add nothing are
+        left out.
 
         `multiply(v, out)` writes H v; `gamma` becomes ``||first||``.
         """
@@ -96,7 +95,8 @@ class KrylovSpace:
         return after
 
     def _append(self, w, reference, coefficients):
-        """Take Q out of `w` in place; what is left, if more than the rounding of `reference`, becomes pending.
+        """Take Q out of `w` in place; what is left, if more than the rounding of `reference`,
+        becomes pending.
 
         Returns the norm of what was left, 0.0 where that was rounding or there is no room.
         """
@@ -112,7 +112,10 @@ class KrylovSpace:
         return left
 
     def extend(self):
-        """Multiply a pending row: the start vectors first, then where the last solution lacks most. One product."""
+        """Multiply a pending row: the start vectors first, then where the last solution lacks most.
+
+        One product.
+        """
         m = self.m
         if m >= self._n_starts and self.p > 1:
             self._choose_next()
@@ -136,7 +139,9 @@ class KrylovSpace:
         self.m, self.p = m + 1, self.p - 1
 
     def _choose_next(self):
-        """Put first, of the pending rows, what the last solution lacks; then the chain that began there; else the heaviest."""
+        """Put first, of the pending rows, what the last solution lacks; then the chain that began
+        there; else the heaviest.
+        """
         m, pending = self.m, slice(self.m, self.m + self.p)
         if self._lacking is not None and np.any(self._lacking):
             self._reflect(self._lacking)
@@ -144,11 +149,15 @@ class KrylovSpace:
         elif self._follow:
             self._bring_forward(m + self.p - 1)
         else:
-            self._bring_forward(m + int(np.argmax(np.linalg.norm(self.couplings[pending, :m], axis=1))))
+            self._bring_forward(
+                m + int(np.argmax(np.linalg.norm(self.couplings[pending, :m], axis=1)))
+            )
         self._lacking = None
 
     def _reflect(self, lacking):
-        """A Householder reflection of the pending rows that turns ``lacking' rows`` into a multiple of the first."""
+        """A Householder reflection of the pending rows that turns ``lacking' rows`` into a multiple
+        of the first.
+        """
         m, pending = self.m, slice(self.m, self.m + self.p)
         u = lacking / np.linalg.norm(lacking)
         u[0] += np.copysign(1.0, u[0])
@@ -186,7 +195,10 @@ class KrylovSpace:
         return self.gamma * self.ritz()[1][0]
 
     def residual(self, y):
-        """``||E y||``: what ``H Q' y`` has outside of the space; `y` in the basis Q. Steers `extend`."""
+        """``||E y||``: what ``H Q' y`` has outside of the space; `y` in the basis Q.
+
+        Steers `extend`.
+        """
         lacking = self.couplings[self.m : self.m + self.p, : self.m] @ y
         if self.p > 1:
             self._lacking = lacking
@@ -207,9 +219,9 @@ class KrylovSpace:
         return float(values[0]), float(np.linalg.norm(lacking)), u
 
 
-
 def _secular(base, linear, mu, high, wanted):
-    """The root of ``1/||y(mu)|| - 1/wanted(mu)`` in (0, high], y(mu) = -linear/(base + mu), base >= 0.
+    """The root of ``1/||y(mu)|| - 1/wanted(mu)`` in (0, high], y(mu) = -linear/(base + mu), base >=
+    0.
 
     The left side rises with mu; Newton's iteration with the bracket as its safeguard.
     """
@@ -232,12 +244,11 @@ def _secular(base, linear, mu, high, wanted):
     return mu
 
 
-
 def _edge(values, linear):
     """The least admissible multiplier, the curvatures it leaves, and the length it allows at most.
 
-    Where g has a part along the lowest eigenvector the length has no bound; where it has none, the hard
-    case, the multiplier stays at its edge for every longer step.
+    Where g has a part along the lowest eigenvector the length has no bound; where it has none, the
+    hard case, the multiplier stays at its edge for every longer step.
     """
     edge = max(0.0, -float(values[0]))
     base = values + edge
@@ -250,7 +261,6 @@ def _edge(values, linear):
     return edge, base, float(np.linalg.norm(y)), y
 
 
-
 def shifted(values, linear, shift):
     """``-(T + shift)^+ linear``: directions whose curvature is within rounding of 0 are left alone."""
     denominators = values + shift
@@ -259,18 +269,17 @@ def shifted(values, linear, shift):
     return np.where(safe, -linear / np.where(safe, denominators, 1.0), 0.0)
 
 
-
 def absolute(values, linear, damping):
     """``-(|T| + damping)^-1 linear``: Newton lengths, but downhill along every eigenvector."""
     return shifted(np.abs(values), linear, damping)
 
 
-
 def trust_region(values, linear, radius):
-    """Minimise ``linear'y + y' diag(values) y / 2`` over ``||y|| <= radius``, the hard case included.
+    """Minimise ``linear'y + y' diag(values) y / 2`` over ``||y|| <= radius``, the hard case
+    included.
 
-    Returns y and the multiplier lam >= 0: ``(values + lam) y = -linear`` with ``values + lam >= 0``.
-    In the hard case the lowest eigenvector is added until the boundary is reached.
+    Returns y and the multiplier lam >= 0: ``(values + lam) y = -linear`` with ``values + lam >=
+    0``. In the hard case the lowest eigenvector is added until the boundary is reached.
     """
     edge, base, longest, y = _edge(values, linear)
     if longest <= radius:
@@ -286,7 +295,6 @@ def trust_region(values, linear, radius):
     return -linear / (base + mu), edge + mu
 
 
-
 def cubic(values, linear, weight):
     """Minimise ``linear'y + y' diag(values) y / 2 + weight ||y||^3 / 3``.
 
@@ -300,4 +308,3 @@ def cubic(values, linear, weight):
     high = float(np.sqrt(weight * np.linalg.norm(linear)))
     mu = _secular(base, linear, 0.5 * high, high, lambda mu: ((edge + mu) / weight, 1.0 / weight))
     return -linear / (base + mu), edge + mu
-

@@ -3,6 +3,7 @@
 import itertools
 import math
 import numbers
+
 import numpy as np
 
 from .. import _engine
@@ -11,7 +12,7 @@ from ..checks import as_rng, check_array, check_choice, check_vector
 ACTIVATIONS = tuple(_engine.ACTIVATIONS)
 RELU_LIKE = ("relu", "leaky_relu", "elu", "silu", "gelu", "softplus")
 SCHEMES = ("auto", "he", "xavier", "lecun")
-PREDICT_MEMORY = 1 << 26                     # bytes of state while predicting
+PREDICT_MEMORY = 1 << 26  # bytes of state while predicting
 
 
 class MLP:
@@ -22,7 +23,8 @@ class MLP:
     sizes : sequence of int
         Widths, input first: at least two numbers.
     activation : str or sequence of str
-        One of ``identity relu leaky_relu tanh sigmoid softplus silu gelu elu`` for all hidden layers, or one for each.
+        One of ``identity relu leaky_relu tanh sigmoid softplus silu gelu elu`` for all hidden
+        layers, or one for each.
     bias : bool
         Whether each layer has a bias.
     residual : bool
@@ -30,16 +32,17 @@ class MLP:
     dtype : {"float64", "float32"}
         Of parameters and of all arithmetic.
     batch_norm : bool
-        Normalise each hidden layer between its linear part and its activation, as torch's ``BatchNorm1d`` in training mode
-        does [1]_: ``gamma (z - mean) / sqrt(variance + 1e-5) + beta``, mean and biased variance over all rows at hand. The
-        parameters of such a layer are W, b, gamma, beta.
+        Normalise each hidden layer between its linear part and its activation, as torch's
+        ``BatchNorm1d`` in training mode does [1]_: ``gamma (z - mean) / sqrt(variance + 1e-5) +
+        beta``, mean and biased variance over all rows at hand. The parameters of such a layer are
+        W, b, gamma, beta.
 
     Attributes
     ----------
     sizes, activation : tuple
     n_params : int
-        Length of ``theta``: ``W1, b1, W2, b2, ...``, each row-major, ``W_l`` of shape ``(out, in)``; with batch normalisation
-        ``W1, b1, gamma1, beta1, ...``.
+        Length of ``theta``: ``W1, b1, W2, b2, ...``, each row-major, ``W_l`` of shape ``(out,
+        in)``; with batch normalisation ``W1, b1, gamma1, beta1, ...``.
 
     Raises
     ------
@@ -48,7 +51,8 @@ class MLP:
 
     Notes
     -----
-    With batch normalisation every output depends on every row, and b changes nothing: its derivatives are 0 exactly.
+    With batch normalisation every output depends on every row, and b changes nothing: its
+    derivatives are 0 exactly.
 
     References
     ----------
@@ -64,21 +68,33 @@ class MLP:
     [(3, 2), (1, 3)]
     """
 
-    def __init__(self, sizes, activation="tanh", bias=True, residual=False, dtype="float64", batch_norm=False):
+    def __init__(
+        self, sizes, activation="tanh", bias=True, residual=False, dtype="float64", batch_norm=False
+    ):
         self.sizes = _check_sizes(sizes)
         self.activation = _check_activation(activation, len(self.sizes) - 2)
         self.bias, self.residual = _check_bool(bias, "bias"), _check_bool(residual, "residual")
         self.dtype, self.batch_norm = check_dtype(dtype), _check_bool(batch_norm, "batch_norm")
         self.shapes = tuple(zip(self.sizes[1:], self.sizes[:-1]))
-        self.starts = (0, *itertools.accumulate(sum(map(math.prod, self.parts(l))) for l in range(len(self.shapes))))
+        self.starts = (
+            0,
+            *itertools.accumulate(
+                sum(map(math.prod, self.parts(l))) for l in range(len(self.shapes))
+            ),
+        )
         self.n_params = self.starts[-1]
-        if self.n_params * 8 >= 2 ** 62:
-            raise ValueError(f"sizes {self.sizes} make {self.n_params} parameters, more than memory can hold")
+        if self.n_params * 8 >= 2**62:
+            raise ValueError(
+                f"sizes {self.sizes} make {self.n_params} parameters, more than memory can hold"
+            )
 
     def __repr__(self):
         hidden = self.activation[0] if len(set(self.activation)) == 1 else list(self.activation)
-        return (f"MLP({list(self.sizes)}, activation={hidden!r}, bias={self.bias}, residual={self.residual}, "
-                f"dtype={self.dtype.name!r}{', batch_norm=True' if self.batch_norm else ''})")
+        return (
+            f"MLP({list(self.sizes)}, activation={hidden!r}, bias={self.bias}, "
+            f"residual={self.residual}, "
+            f"dtype={self.dtype.name!r}{', batch_norm=True' if self.batch_norm else ''})"
+        )
 
     def __eq__(self, other):
         return isinstance(other, MLP) and repr(self) == repr(other)
@@ -96,19 +112,22 @@ class MLP:
         return self.batch_norm and layer < len(self.shapes) - 1
 
     def parts(self, layer):
-        """Shapes of a layer's parameters, in their order: W; b unless the model has none; gamma and beta."""
+        """Shapes of a layer's parameters, in their order: W; b unless the model has none; gamma and
+        beta.
+        """
         m, k = self.shapes[layer]
         return ((m, k),) + ((m,),) * (self.bias + 2 * self.normalised(layer))
 
     def init(self, seed=None, scheme="auto"):
-        """Random parameters: normal weights of variance ``gain / fan``, zero biases, gamma 1 and beta 0.
+        """Random parameters: normal weights of variance ``gain / fan``, zero biases, gamma 1 and
+        beta 0.
 
         Parameters
         ----------
         seed : None, int or numpy.random.Generator
         scheme : {"auto", "he", "xavier", "lecun"}
-            He [1]_: 2 / in; Xavier (Glorot) [2]_: 2 / (in + out); LeCun [3]_: 1 / in. ``auto``: He for a layer that feeds
-            a relu-like activation, Xavier for the rest.
+            He [1]_: 2 / in; Xavier (Glorot) [2]_: 2 / (in + out); LeCun [3]_: 1 / in. ``auto``: He
+            for a layer that feeds a relu-like activation, Xavier for the rest.
 
         Returns
         -------
@@ -127,20 +146,27 @@ class MLP:
             kind = scheme if scheme != "auto" else "he" if phi in RELU_LIKE else "xavier"
             variance = {"he": 2 / k, "xavier": 2 / (k + m), "lecun": 1 / k}[kind]
             norm = (np.ones(m), np.zeros(m)) if self.normalised(l) else ()
-            layers.append((rng.standard_normal((m, k)) * math.sqrt(variance), np.zeros(m) if self.bias else None, *norm))
+            layers.append(
+                (
+                    rng.standard_normal((m, k)) * math.sqrt(variance),
+                    np.zeros(m) if self.bias else None,
+                    *norm,
+                )
+            )
         return self.flatten(layers)
 
     def unflatten(self, theta):
         """``[(W, b), ...]`` as views into theta, no copy; ``b`` is None without bias.
 
-        With batch normalisation hidden layers are ``(W, b, gamma, beta)``, the last one is ``(W, b)``.
+        With batch normalisation hidden layers are ``(W, b, gamma, beta)``, the last one is ``(W,
+        b)``.
         """
         theta = self.check_theta(theta)
         layers = []
         for l, start in enumerate(self.starts[:-1]):
             views = []
             for shape in self.parts(l):
-                views.append(theta[start:start + math.prod(shape)].reshape(shape))
+                views.append(theta[start : start + math.prod(shape)].reshape(shape))
                 start += math.prod(shape)
             if not self.bias:
                 views.insert(1, None)
@@ -148,37 +174,55 @@ class MLP:
         return layers
 
     def flatten(self, layers):
-        """The flat vector of ``[(W, b), ...]``, or of ``[(W, b, gamma, beta), ..., (W, b)]``: the inverse of `unflatten`."""
+        """The flat vector of ``[(W, b), ...]``, or of ``[(W, b, gamma, beta), ..., (W, b)]``: the
+        inverse of `unflatten`.
+        """
         if not hasattr(layers, "__iter__"):
             raise TypeError(f"layers is {layers!r}; wanted a list with (W, b) for each layer")
         layers = list(layers)
         if len(layers) != len(self.shapes):
-            raise ValueError(f"layers has {len(layers)} entries; wanted {len(self.shapes)}, one (W, b) for each layer")
+            raise ValueError(
+                f"layers has {len(layers)} entries; wanted {len(self.shapes)}, one (W, b) for "
+                "each layer"
+            )
         parts = []
         for l, layer in enumerate(layers):
-            shapes, names = list(self.parts(l)), ("W", "b", "gamma", "beta")[:4 if self.normalised(l) else 2]
+            shapes, names = (
+                list(self.parts(l)),
+                ("W", "b", "gamma", "beta")[: 4 if self.normalised(l) else 2],
+            )
             if not self.bias:
                 shapes.insert(1, None)
             if not isinstance(layer, (tuple, list)):
-                raise TypeError(f"layers[{l}] is a {type(layer).__name__}; wanted a tuple ({', '.join(names)})")
+                raise TypeError(
+                    f"layers[{l}] is a {type(layer).__name__}; wanted a tuple ({', '.join(names)})"
+                )
             if len(layer) != len(names):
-                raise ValueError(f"layers[{l}] has {len(layer)} entries; wanted {len(names)}, ({', '.join(names)})")
+                raise ValueError(
+                    f"layers[{l}] has {len(layer)} entries; wanted {len(names)}, "
+                    f"({', '.join(names)})"
+                )
             for name, part, shape in zip(names, layer, shapes):
                 if shape is None:
                     if part is not None:
-                        raise ValueError(f"layers[{l}] has a bias; wanted None, the model has no biases")
+                        raise ValueError(
+                            f"layers[{l}] has a bias; wanted None, the model has no biases"
+                        )
                     continue
                 part = check_array(part, f"{name} of layers[{l}]", self.dtype)
                 if part.shape != shape:
-                    raise ValueError(f"{name} of layers[{l}] has shape {part.shape}; wanted {shape}")
+                    raise ValueError(
+                        f"{name} of layers[{l}] has shape {part.shape}; wanted {shape}"
+                    )
                 parts.append(part.ravel())
         return np.concatenate(parts)
 
     def predict(self, theta, X, statistics=None):
         """The outputs ``(N, sizes[-1])`` before any softmax or sigmoid (logits).
 
-        With batch normalisation `statistics` is what `statistics` returns for the training rows, and each row's output is its
-        own; without it the mean and variance are those of the rows of X, as in training.
+        With batch normalisation `statistics` is what `statistics` returns for the training rows,
+        and each row's output is its own; without it the mean and variance are those of the rows of
+        X, as in training.
         """
         X = self.check_rows(X)
         if statistics is not None:
@@ -186,15 +230,27 @@ class MLP:
             return plain.predict(theta, X)
         rows = _engine.Rows(X, np.zeros((len(X), self.sizes[-1]), self.dtype), None, None)
         one_row = PREDICT_MEMORY + 64 * self.n_params * self.dtype.itemsize
-        plan = _engine.Plan(self.sizes, self.activation, self.skips, self.bias, rows, "mse", 1.0, 0.0,
-                            _engine.default_threads(), one_row, batch_norm=self.batch_norm)
+        plan = _engine.Plan(
+            self.sizes,
+            self.activation,
+            self.skips,
+            self.bias,
+            rows,
+            "mse",
+            1.0,
+            0.0,
+            _engine.default_threads(),
+            one_row,
+            batch_norm=self.batch_norm,
+        )
         plan.bind(np.ascontiguousarray(self.check_theta(theta)), False)
         out = np.empty((len(X), self.sizes[-1]), self.dtype)
         plan.outputs(out)
         return out
 
     def statistics(self, ob, theta):
-        """Mean and biased variance of z over the rows of an objective, for each hidden layer: what `predict` needs.
+        """Mean and biased variance of z over the rows of an objective, for each hidden layer: what
+        `predict` needs.
 
         Parameters
         ----------
@@ -205,7 +261,8 @@ class MLP:
         Returns
         -------
         list of (mean, variance), each (width,)
-            ``z = a W' + b``, b included. torch's ``running_var`` is N / (N - 1) times the variance. Cost: a forward pass.
+            ``z = a W' + b``, b included. torch's ``running_var`` is N / (N - 1) times the variance.
+            Cost: a forward pass.
 
         Examples
         --------
@@ -220,15 +277,23 @@ class MLP:
         if getattr(ob, "model", None) != self:
             raise ValueError(f"ob is {ob!r}; wanted an Objective of {self!r}")
         if not self.batch_norm:
-            raise ValueError("the model has no batch normalisation, so it has no statistics; wanted batch_norm=True")
+            raise ValueError(
+                "the model has no batch normalisation, so it has no statistics; wanted "
+                "batch_norm=True"
+            )
         return ob.statistics(theta)
 
     def _folded(self, theta, statistics):
-        """The same function as a plain network and its theta: with the statistics known a normalised layer is linear."""
+        """The same function as a plain network and its theta: with the statistics known a
+        normalised layer is linear.
+        """
         statistics = self._check_statistics(statistics)
         plain, layers = MLP(self.sizes, self.activation, True, self.residual, self.dtype), []
         for l, layer in enumerate(self.unflatten(theta)):
-            W, b = (np.zeros(len(layer[0])) if part is None else part.astype(np.float64) for part in layer[:2])
+            W, b = (
+                np.zeros(len(layer[0])) if part is None else part.astype(np.float64)
+                for part in layer[:2]
+            )
             if self.normalised(l):
                 mean, variance = statistics[l]
                 scale = layer[2] / np.sqrt(variance + _engine.BATCH_NORM_EPS)
@@ -239,20 +304,27 @@ class MLP:
     def _check_statistics(self, statistics):
         widths = self.sizes[1:-1]
         if not self.batch_norm:
-            raise ValueError("statistics were given to a model without batch normalisation; wanted None")
+            raise ValueError(
+                "statistics were given to a model without batch normalisation; wanted None"
+            )
         statistics = list(statistics)
         if [np.shape(pair) for pair in statistics] != [(2, m) for m in widths]:
-            raise ValueError(f"statistics has {len(statistics)} entries of shapes {[np.shape(pair) for pair in statistics]}; "
-                             f"wanted (mean, variance) for each hidden layer, of widths {widths}")
+            raise ValueError(
+                f"statistics has {len(statistics)} entries of shapes "
+                f"{[np.shape(pair) for pair in statistics]}; "
+                f"wanted (mean, variance) for each hidden layer, of widths {widths}"
+            )
         statistics = [check_array(pair, "statistics", np.float64) for pair in statistics]
         if any(variance.min() < 0 for _, variance in statistics):
             raise ValueError("statistics holds a negative variance; wanted variances >= 0")
         return statistics
 
     def preactivations(self, theta, X):
-        """``[z_1, ..., z_L]``, each ``(N, width)``: what each layer's activation is given; the last one is the output.
+        """``[z_1, ..., z_L]``, each ``(N, width)``: what each layer's activation is given; the last
+        one is the output.
 
-        With batch normalisation that is ``gamma h + beta``, h the layer's z normalised over the rows of X.
+        With batch normalisation that is ``gamma h + beta``, h the layer's z normalised over the
+        rows of X.
         """
         a, zs = self.check_rows(X), []
         for l, (W, b, *norm) in enumerate(self.unflatten(theta)):
@@ -270,18 +342,23 @@ class MLP:
         return zs
 
     def check_theta(self, theta):
-        """theta as a finite vector of the model's length and dtype."""
+        """Theta as a finite vector of the model's length and dtype."""
         return check_vector(theta, self.n_params, "theta", self.dtype)
 
     def check_rows(self, X, name="X"):
-        """X as a finite matrix (N, sizes[0]) of the model's dtype, N >= 1, with strides that are whole numbers."""
+        """X as a finite matrix (N, sizes[0]) of the model's dtype, N >= 1, with strides that are
+        whole numbers.
+        """
         X = check_array(X, name, self.dtype)
         if X.ndim != 2 or X.shape[1] != self.sizes[0] or not len(X):
             raise ValueError(f"{name} has shape {X.shape}; wanted (N, {self.sizes[0]}) with N >= 1")
-        if any(stride % X.itemsize for stride in X.strides) or not X.flags.aligned or not X.dtype.isnative:
+        if (
+            any(stride % X.itemsize for stride in X.strides)
+            or not X.flags.aligned
+            or not X.dtype.isnative
+        ):
             X = np.array(X, X.dtype.newbyteorder("="))
         return X
-
 
 
 def _check_sizes(sizes):
@@ -289,14 +366,15 @@ def _check_sizes(sizes):
         raise TypeError(f"sizes is {sizes!r}; wanted a sequence of widths such as [64, 32, 10]")
     sizes = list(sizes)
     if len(sizes) < 2:
-        raise ValueError(f"sizes is {sizes}; wanted at least two widths, of the input and of the output")
+        raise ValueError(
+            f"sizes is {sizes}; wanted at least two widths, of the input and of the output"
+        )
     for width in sizes:
         if isinstance(width, bool) or not isinstance(width, numbers.Integral):
             raise TypeError(f"sizes holds {width!r}; wanted ints >= 1")
         if width < 1:
             raise ValueError(f"sizes holds {width}; wanted ints >= 1")
     return tuple(int(width) for width in sizes)
-
 
 
 def _check_activation(activation, n_hidden):
@@ -306,20 +384,24 @@ def _check_activation(activation, n_hidden):
     elif hasattr(activation, "__iter__"):
         activation = names = tuple(activation)
         if len(names) != n_hidden:
-            raise ValueError(f"activation has {len(names)} names; wanted one, or {n_hidden}, one for each hidden layer")
+            raise ValueError(
+                f"activation has {len(names)} names; wanted one, or {n_hidden}, one for each "
+                "hidden layer"
+            )
     else:
-        raise TypeError(f"activation is a {type(activation).__name__}; wanted a name or one name for each hidden layer")
+        raise TypeError(
+            f"activation is a {type(activation).__name__}; wanted a name or one name for each "
+            "hidden layer"
+        )
     for name in activation:
         check_choice(name, ACTIVATIONS, "activation")
     return tuple(names)
-
 
 
 def _check_bool(x, name):
     if not isinstance(x, (bool, np.bool_)):
         raise TypeError(f"{name} is {x!r}; wanted True or False")
     return bool(x)
-
 
 
 def check_dtype(dtype):
@@ -330,4 +412,3 @@ def check_dtype(dtype):
     if found not in (np.float32, np.float64):
         raise ValueError(f"dtype is {dtype!r}; wanted 'float64' or 'float32'")
     return np.dtype(found.type)
-

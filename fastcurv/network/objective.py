@@ -1,9 +1,10 @@
 """The loss of a network on data, as a function of theta, with its derivatives."""
 
-import numpy as np
 import os
 import threading
 import weakref
+
+import numpy as np
 
 from .. import _engine
 from ..checks import check_array, check_choice, check_positive, check_positive_int
@@ -11,13 +12,14 @@ from .mlp import MLP
 from .operators import Curvature, Jacobian, as_vector
 
 LOSSES = tuple(_engine.LOSSES)
-HANDED_OUT = 1 << 20                         # bytes of a gradient from which it is handed out and not copied
-_living = weakref.WeakSet()                  # objectives and plans, whose locks a fork may leave held by nobody
+HANDED_OUT = 1 << 20  # bytes of a gradient from which it is handed out and not copied
+_living = weakref.WeakSet()  # objectives and plans, whose locks a fork may leave held by nobody
 
 
 def _after_fork():
     for one in list(_living):
         one.after_fork()
+
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
@@ -30,21 +32,25 @@ class Objective:
     ----------
     model : MLP
     X : array_like (N, sizes[0])
-        Referenced, not copied, where it has the model's dtype; the engine keeps one padded copy of its own.
+        Referenced, not copied, where it has the model's dtype; the engine keeps one padded copy of
+        its own.
     y : array_like
-        ``(N, d_out)``; ``(N,)`` where ``d_out`` is 1; for ``cross_entropy`` integer classes ``(N,)`` or soft targets.
+        ``(N, d_out)``; ``(N,)`` where ``d_out`` is 1; for ``cross_entropy`` integer classes
+        ``(N,)`` or soft targets.
     loss : {"cross_entropy", "mse", "binary_cross_entropy"}
-        torch's ``CrossEntropyLoss`` (mean over samples, on logits), ``MSELoss`` and ``BCEWithLogitsLoss`` (mean over
-        all entries), ``reduction="mean"``.
+        torch's ``CrossEntropyLoss`` (mean over samples, on logits), ``MSELoss`` and
+        ``BCEWithLogitsLoss`` (mean over all entries), ``reduction="mean"``.
     l2 : float
         torch's ``weight_decay``; in value, gradient, Hessian and GGN.
     sample_weight : array_like (N,), optional
         Scales each sample's term; the divisor stays N (or N d_out).
     n_threads : int, optional
-        Default: ``FASTCURV_NUM_THREADS``, else what affinity and cgroup limits allow. Changes no bit of a result.
+        Default: ``FASTCURV_NUM_THREADS``, else what affinity and cgroup limits allow. Changes no
+        bit of a result.
     memory : int, optional
-        Bytes that one operator's state may take; past them rows go in chunks and the state is made again for each product.
-        How rows are cut depends on the sizes and on `memory` alone; fewer threads serve where there is no room for more.
+        Bytes that one operator's state may take; past them rows go in chunks and the state is made
+        again for each product. How rows are cut depends on the sizes and on `memory` alone; fewer
+        threads serve where there is no room for more.
 
     Raises
     ------
@@ -53,13 +59,14 @@ class Objective:
 
     Notes
     -----
-    The state kept at theta is ``a``, ``phi'``, ``e phi''`` and ``delta`` of every layer and W packed both ways: of the
-    order of ``6 N sum(widths) + 2 n`` numbers with the scratch of a product; `Curvature.nbytes` is exact. A net of at most
-    256 KiB of parameters takes a block up to 16 vectors at a time, and as many as `memory` has room for: each keeps V packed
-    both ways and up to 32 partial sums, about 34 n numbers, and 4 of them share scratch on each thread. Batch normalisation
-    keeps two more numbers for each row and hidden unit. Its statistics are those of all rows whatever their weights; where
-    `memory` makes chunks they are gathered first, by two passes over the rows for each hidden layer at theta, and two more for
-    each vector.
+    The state kept at theta is ``a``, ``phi'``, ``e phi''`` and ``delta`` of every layer and W
+    packed both ways: of the order of ``6 N sum(widths) + 2 n`` numbers with the scratch of a
+    product; `Curvature.nbytes` is exact. A net of at most 256 KiB of parameters takes a block up to
+    16 vectors at a time, and as many as `memory` has room for: each keeps V packed both ways and up
+    to 32 partial sums, about 34 n numbers, and 4 of them share scratch on each thread. Batch
+    normalisation keeps two more numbers for each row and hidden unit. Its statistics are those of
+    all rows whatever their weights; where `memory` makes chunks they are gathered first, by two
+    passes over the rows for each hidden layer at theta, and two more for each vector.
 
     Examples
     --------
@@ -75,7 +82,17 @@ class Objective:
     True
     """
 
-    def __init__(self, model, X, y, loss="cross_entropy", l2=0.0, sample_weight=None, n_threads=None, memory=None):
+    def __init__(
+        self,
+        model,
+        X,
+        y,
+        loss="cross_entropy",
+        l2=0.0,
+        sample_weight=None,
+        n_threads=None,
+        memory=None,
+    ):
         if not isinstance(model, MLP):
             raise TypeError(f"model is a {type(model).__name__}; wanted a fastcurv.MLP")
         self.model, self.loss = model, check_choice(loss, LOSSES, "loss")
@@ -83,25 +100,35 @@ class Objective:
         self.X = model.check_rows(X)
         self.y = _check_targets(y, len(self.X), model, loss)
         self.sample_weight = _check_weight(sample_weight, len(self.X), model.dtype)
-        self.n_threads = n_threads if n_threads is None else check_positive_int(n_threads, "n_threads")
+        self.n_threads = (
+            n_threads if n_threads is None else check_positive_int(n_threads, "n_threads")
+        )
         self.memory = memory if memory is None else _check_memory(memory)
         self._start()
 
     def _start(self):
         labels = self.y if self.y.dtype == np.int32 else None
-        self._rows = _engine.Rows(self.X, None if labels is not None else self.y, labels, self.sample_weight)
+        self._rows = _engine.Rows(
+            self.X, None if labels is not None else self.y, labels, self.sample_weight
+        )
         self._plan, self._spare, self._lock = None, [], threading.RLock()
         _living.add(self)
 
     def after_fork(self):
-        """In a child of `os.fork`: a lock that another thread held is nobody's now, nor is what that thread was making."""
+        """In a child of `os.fork`: a lock that another thread held is nobody's now, nor is what
+        that thread was making.
+        """
         if not self._lock.acquire(blocking=False):
             self._lock, self._plan = threading.RLock(), None
         else:
             self._lock.release()
 
     def __getstate__(self):
-        return {name: value for name, value in self.__dict__.items() if name not in ("_rows", "_plan", "_theta", "_spare", "_lock")}
+        return {
+            name: value
+            for name, value in self.__dict__.items()
+            if name not in ("_rows", "_plan", "_theta", "_spare", "_lock")
+        }
 
     def __setstate__(self, state):
         self.__dict__.update(state)
@@ -116,28 +143,45 @@ class Objective:
 
     @property
     def divisor(self):
-        """What the sum over samples is divided by: N, or N d_out for the losses that are means over entries."""
+        """What the sum over samples is divided by: N, or N d_out for the losses that are means over
+        entries.
+        """
         return float(self.n_samples * (1 if self.loss == "cross_entropy" else self.model.sizes[-1]))
 
-    # --- plans: made, bound, handed out, taken back ---------------------------------------------------------------------
+    # --- plans: made, bound, handed out, taken back
+    # ---------------------------------------------------------------------
 
     def _new_plan(self):
         threads = self.n_threads or _engine.default_threads()
         m = self.model
-        plan = _engine.Plan(m.sizes, m.activation, m.skips, m.bias, self._rows, self.loss, self.divisor, self.l2,
-                            threads, self.memory or 0, batch_norm=m.batch_norm)
+        plan = _engine.Plan(
+            m.sizes,
+            m.activation,
+            m.skips,
+            m.bias,
+            self._rows,
+            self.loss,
+            self.divisor,
+            self.l2,
+            threads,
+            self.memory or 0,
+            batch_norm=m.batch_norm,
+        )
         _living.add(plan)
         return plan
 
     def rounding_bound(self, theta):
         """A bound on ``||computed(gradient) - gradient||`` at theta; see `fastcurv.rounding`.
 
-        float32 is held against a float64 pass, so the bound is close to what the error is; in float64 it is what the error
-        can be at worst. Cost: about 10 gradients in NumPy.
+        float32 is held against a float64 pass, so the bound is close to what the error is; in
+        float64 it is what the error can be at worst. Cost: about 10 gradients in NumPy.
         """
         from ..rounding.bounds import Rounding
+
         measured = self.dtype == np.float32
-        return Rounding(self, theta, measured=measured).gradient(self.gradient(theta) if measured else None)
+        return Rounding(self, theta, measured=measured).gradient(
+            self.gradient(theta) if measured else None
+        )
 
     def _lend_plan(self):
         """A plan for an operator to own: a spare one where an operator has gone."""
@@ -164,7 +208,8 @@ class Objective:
             self._plan.finish()
         return self._plan
 
-    # --- the function and its derivatives -------------------------------------------------------------------------------
+    # --- the function and its derivatives
+    # -------------------------------------------------------------------------------
 
     def value(self, theta):
         """The loss at theta, a float. Cost: one forward pass, and none at the theta seen last."""
@@ -172,7 +217,10 @@ class Objective:
             return self._bound(theta, False).value
 
     def gradient(self, theta):
-        """The gradient ``(n,)`` at theta. Cost: forward and backward; only backward after `value` at the same theta."""
+        """The gradient ``(n,)`` at theta.
+
+        Cost: forward and backward; only backward after `value` at the same theta.
+        """
         return self.value_and_gradient(theta)[1]
 
     def value_and_gradient(self, theta):
@@ -186,7 +234,10 @@ class Objective:
             return plan.value, gradient
 
     def hessp(self, theta, v):
-        """The Hessian at theta times v. Keeps the state of the last theta, so SciPy's ``hessp=`` fits as it is."""
+        """The Hessian at theta times v.
+
+        Keeps the state of the last theta, so SciPy's ``hessp=`` fits as it is.
+        """
         v = as_vector(v, self.n_params, self.dtype)
         out = np.empty(self.n_params, self.dtype)
         with self._lock:
@@ -195,27 +246,36 @@ class Objective:
             plan.multiply(v, out)
         return out
 
-    # --- operators ------------------------------------------------------------------------------------------------------
+    # --- operators
+    # ------------------------------------------------------------------------------------------------------
 
     def hessian(self, theta):
-        """The Hessian at theta as a `LinearOperator` that owns its state: nothing done here later changes it.
+        """The Hessian at theta as a `LinearOperator` that owns its state: nothing done here later
+        changes it.
 
-        Cost: one gradient, and memory for the state. A product costs about two gradients less what theta alone decides.
+        Cost: one gradient, and memory for the state. A product costs about two gradients less what
+        theta alone decides.
         """
         return Curvature(self, theta, "hessian")
 
     def ggn(self, theta):
-        """The generalised Gauss-Newton matrix ``(1/N) sum J' (d2 loss/dz2) J + l2 I``, positive semidefinite."""
+        """The generalised Gauss-Newton matrix ``(1/N) sum J' (d2 loss/dz2) J + l2 I``, positive
+        semidefinite.
+        """
         return Curvature(self, theta, "ggn")
 
     def empirical_fisher(self, theta):
         """``(1/N) sum g_n g_n'``, g_n the gradient of sample n's loss; without l2.
 
-        A ValueError with batch normalisation: its statistics tie the samples together, so no sample has a loss of its own.
+        A ValueError with batch normalisation: its statistics tie the samples together, so no sample
+        has a loss of its own.
         """
         if self.model.batch_norm:
-            raise ValueError("empirical_fisher was asked of a model with batch normalisation; wanted one without, since "
-                             "statistics over all rows leave no sample a gradient of its own")
+            raise ValueError(
+                "empirical_fisher was asked of a model with batch normalisation; wanted one "
+                "without, since "
+                "statistics over all rows leave no sample a gradient of its own"
+            )
         return Curvature(self, theta, "fisher")
 
     def jacobian(self, theta):
@@ -223,11 +283,17 @@ class Objective:
         return Jacobian(self, theta)
 
     def batch(self, rows):
-        """The objective on some rows: a slice, indices or a mask. Divides by its own number of rows."""
+        """The objective on some rows: a slice, indices or a mask.
+
+        Divides by its own number of rows.
+        """
         if not isinstance(rows, slice):
             rows = np.asarray(rows)
             if rows.ndim != 1 or rows.dtype.kind not in "iub":
-                raise TypeError(f"rows is an array of shape {rows.shape} and dtype {rows.dtype}; wanted a slice, indices or a mask")
+                raise TypeError(
+                    f"rows is an array of shape {rows.shape} and dtype {rows.dtype}; wanted a "
+                    "slice, indices or a mask"
+                )
         try:
             X, y = self.X[rows], self.y[rows]
         except IndexError as error:
@@ -237,12 +303,16 @@ class Objective:
         other = object.__new__(Objective)
         other.__dict__.update(self.__getstate__())
         other.X, other.y = X, np.ascontiguousarray(y)
-        other.sample_weight = None if self.sample_weight is None else np.ascontiguousarray(self.sample_weight[rows])
+        other.sample_weight = (
+            None if self.sample_weight is None else np.ascontiguousarray(self.sample_weight[rows])
+        )
         other._start()
         return other
 
     def taylor(self, theta):
-        """The quadratic model ``d -> L + g'd + d'Hd/2`` around theta; its error falls as ``||d||^3``."""
+        """The quadratic model ``d -> L + g'd + d'Hd/2`` around theta; its error falls as
+        ``||d||^3``.
+        """
         H = self.hessian(theta)
 
         def model(d):
@@ -254,46 +324,69 @@ class Objective:
     def statistics(self, theta):
         """Mean and variance of each hidden layer's z over all rows; see `MLP.statistics`."""
         if not self.model.batch_norm:
-            raise ValueError("statistics were asked of a model without batch normalisation; wanted batch_norm=True")
+            raise ValueError(
+                "statistics were asked of a model without batch normalisation; wanted "
+                "batch_norm=True"
+            )
         with self._lock:
             plan = self._bound(theta, False)
-            biases = [0 if layer[1] is None else layer[1].astype(np.float64) for layer in self.model.unflatten(plan.theta)]
-            return [((mean + b).astype(self.dtype), variance.astype(self.dtype))
-                    for (mean, variance), b in zip(_engine.statistics(plan), biases)]
+            biases = [
+                0 if layer[1] is None else layer[1].astype(np.float64)
+                for layer in self.model.unflatten(plan.theta)
+            ]
+            return [
+                ((mean + b).astype(self.dtype), variance.astype(self.dtype))
+                for (mean, variance), b in zip(_engine.statistics(plan), biases)
+            ]
 
-    # --- what only a network knows --------------------------------------------------------------------------------------
+    # --- what only a network knows
+    # --------------------------------------------------------------------------------------
 
     def flat_directions(self, theta):
-        """Directions that symmetry makes zero modes of the Hessian at a critical point; see `fastcurv.symmetry`."""
+        """Directions that symmetry makes zero modes of the Hessian at a critical point; see
+        `fastcurv.symmetry`.
+        """
         from ..structure.symmetry import flat_directions
+
         return flat_directions(self, theta)
 
     def probes(self, theta, **options):
         """Vectors that symmetric saddles cannot hide from; see `fastcurv.symmetry`."""
         from ..structure.symmetry import probes
+
         return probes(self, theta, **options)
 
     def saturation(self, theta):
         """How saturated the units are; see `fastcurv.symmetry`."""
         from ..structure.symmetry import saturation
+
         return saturation(self, theta)
 
     def kinks(self, theta):
         """How many pre-activations lie within rounding of a kink."""
         from ..structure.symmetry import kinks
+
         return kinks(self, theta)
 
     def curvature_floor(self, theta):
         """A number that no eigenvalue of the Hessian is below, or -inf; see `fastcurv.symmetry`."""
         from ..rounding.curvature_floor import curvature_floor
+
         return curvature_floor(self, theta)
 
     def astype(self, dtype):
         """The same objective in another precision."""
         m = self.model
-        return Objective(MLP(m.sizes, m.activation, m.bias, m.residual, dtype, m.batch_norm), self.X, self.y, self.loss, self.l2,
-                         self.sample_weight, self.n_threads, self.memory)
-
+        return Objective(
+            MLP(m.sizes, m.activation, m.bias, m.residual, dtype, m.batch_norm),
+            self.X,
+            self.y,
+            self.loss,
+            self.l2,
+            self.sample_weight,
+            self.n_threads,
+            self.memory,
+        )
 
 
 def _check_targets(y, N, model, loss):
@@ -302,11 +395,15 @@ def _check_targets(y, N, model, loss):
     array = np.asarray(y)
     if loss == "cross_entropy" and array.ndim == 1:
         if array.dtype.kind not in "iu":
-            raise TypeError(f"y has dtype {array.dtype}; wanted integer classes (N,), or soft targets (N, {d})")
+            raise TypeError(
+                f"y has dtype {array.dtype}; wanted integer classes (N,), or soft targets (N, {d})"
+            )
         if array.shape != (N,):
             raise ValueError(f"y has {len(array)} labels; wanted {N}, one for each row of X")
         if array.min() < 0 or array.max() >= d:
-            raise ValueError(f"y holds labels from {array.min()} to {array.max()}; wanted 0 to {d - 1}")
+            raise ValueError(
+                f"y holds labels from {array.min()} to {array.max()}; wanted 0 to {d - 1}"
+            )
         return np.ascontiguousarray(array, np.int32)
     array = check_array(array, "y", model.dtype)
     if array.ndim == 1 and d == 1:
@@ -314,9 +411,16 @@ def _check_targets(y, N, model, loss):
     if array.shape != (N, d):
         wanted = f"({N}, {d})" + (f" or ({N},)" if d == 1 or loss == "cross_entropy" else "")
         raise ValueError(f"y has shape {np.shape(y)}; wanted {wanted}")
-    usable = array.strides[1] == array.itemsize and array.strides[0] % array.itemsize == 0 and array.flags.aligned
-    return array if usable and array.dtype.isnative else np.array(array, array.dtype.newbyteorder("="), order="C")
-
+    usable = (
+        array.strides[1] == array.itemsize
+        and array.strides[0] % array.itemsize == 0
+        and array.flags.aligned
+    )
+    return (
+        array
+        if usable and array.dtype.isnative
+        else np.array(array, array.dtype.newbyteorder("="), order="C")
+    )
 
 
 def _check_weight(weight, N, dtype):
@@ -328,9 +432,7 @@ def _check_weight(weight, N, dtype):
     return np.ascontiguousarray(weight)
 
 
-
 def _check_memory(memory):
     """Bytes: an int, or a float such as 2e9 that is one."""
     whole = isinstance(memory, float) and memory.is_integer()
     return check_positive_int(int(memory) if whole else memory, "memory")
-

@@ -1,17 +1,22 @@
-"""Curvature as linear operators: the Hessian, the GGN, the Fisher, their principal blocks; the Jacobian of the outputs."""
+"""Curvature as linear operators: the Hessian, the GGN, the Fisher, their principal blocks; the
+Jacobian of the outputs.
+"""
 
-from scipy.sparse.linalg import LinearOperator
-import numpy as np
 import weakref
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
 
 from .._engine import columns_as_rows
 from .mlp import check_dtype
 
-DENSE_BLOCK = 64                 # columns of the identity that to_dense multiplies at a time
+DENSE_BLOCK = 64  # columns of the identity that to_dense multiplies at a time
 
 
 class Symmetric(LinearOperator):
-    """What a curvature and its blocks have in common: their own transpose, and a quadratic form beside the product."""
+    """What a curvature and its blocks have in common: their own transpose, and a quadratic form
+    beside the product.
+    """
 
     def _matvec(self, v):
         return self.product(v.reshape(-1))
@@ -23,9 +28,15 @@ class Symmetric(LinearOperator):
         return self
 
     def quadratic(self, v):
-        """``v' H v`` for v ``(n,)``, a float, or for the columns of V ``(n, k)``, an array: half the price of ``H @ v``."""
+        """``v' H v`` for v ``(n,)``, a float, or for the columns of V ``(n, k)``, an array: half
+        the price of ``H @ v``.
+        """
         block = np.ndim(v) == 2
-        Vt = as_block(v, self.shape[0], self.dtype, self.layout["threads"]) if block else as_vector(v, self.shape[0], self.dtype)[None]
+        Vt = (
+            as_block(v, self.shape[0], self.dtype, self.layout["threads"])
+            if block
+            else as_vector(v, self.shape[0], self.dtype)[None]
+        )
         total = self._quadratic(Vt)
         l2 = self.objective.l2
         if l2 and self.kind != "fisher":
@@ -34,13 +45,12 @@ class Symmetric(LinearOperator):
         return total if block else float(total[0])
 
 
-
 class Curvature(Symmetric):
     """A symmetric matrix ``(n, n)`` known by its products, at one theta.
 
-    Made by `Objective.hessian`, `Objective.ggn` and `Objective.empirical_fisher`. It owns a copy of theta and the state
-    kept there, so a product costs 2 matrix products in the first layer and 6 in each other one (4 for the GGN), 2 N in out
-    flops each, and allocates nothing but its result.
+    Made by `Objective.hessian`, `Objective.ggn` and `Objective.empirical_fisher`. It owns a copy of
+    theta and the state kept there, so a product costs 2 matrix products in the first layer and 6 in
+    each other one (4 for the GGN), 2 N in out flops each, and allocates nothing but its result.
 
     Attributes
     ----------
@@ -78,25 +88,40 @@ class Curvature(Symmetric):
         super().__init__(objective.dtype, (n, n))
 
     def __reduce__(self):
-        return _make, (type(self), (self.objective, np.array(self.theta), self.kind), self.n_products)
+        return _make, (
+            type(self),
+            (self.objective, np.array(self.theta), self.kind),
+            self.n_products,
+        )
 
     def __deepcopy__(self, memo):
         from copy import deepcopy
+
         make, args = self.__reduce__()
         return make(args[0], (deepcopy(self.objective, memo),) + args[1][1:], args[2])
 
     nbytes = property(lambda self: self._plan.nbytes, doc="Bytes of state and scratch.")
-    layout = property(lambda self: self._plan.layout, doc="How rows are served: chunks, panels, threads, kernels.")
+    layout = property(
+        lambda self: self._plan.layout, doc="How rows are served: chunks, panels, threads, kernels."
+    )
 
-    # --- products -------------------------------------------------------------------------------------------------------
+    # --- products
+    # -------------------------------------------------------------------------------------------------------
 
     def product(self, v, out=None):
-        """``H v`` for v ``(n,)`` into `out`, which is returned: the door for inner loops, it allocates nothing.
+        """``H v`` for v ``(n,)`` into `out`, which is returned: the door for inner loops, it
+        allocates nothing.
 
         v and out are used as they are where they have the operator's dtype and are contiguous.
         """
         n = self.shape[0]
-        if not (type(v) is np.ndarray and v.dtype == self.dtype and v.shape == (n,) and v.flags.c_contiguous and v.flags.aligned):
+        if not (
+            type(v) is np.ndarray
+            and v.dtype == self.dtype
+            and v.shape == (n,)
+            and v.flags.c_contiguous
+            and v.flags.aligned
+        ):
             v = as_vector(v, n, self.dtype)
         if out is None:
             out = np.empty(n, self.dtype)
@@ -136,18 +161,19 @@ class Curvature(Symmetric):
         for start in range(0, n, DENSE_BLOCK):
             rows = np.zeros((min(DENSE_BLOCK, n - start), n), self.dtype)
             rows[np.arange(len(rows)), np.arange(start, start + len(rows))] = 1
-            self._multiply(rows, dense[start:start + len(rows)])
+            self._multiply(rows, dense[start : start + len(rows)])
         self.n_products += n
         dense += dense.T.copy()
         dense *= 0.5
         return dense
 
     def rounding_bound(self, v):
-        """A bound on ``||computed(H v) - H v||`` for v ``(n,)``, from rounding in the passes; see `fastcurv.rounding`.
+        """A bound on ``||computed(H v) - H v||`` for v ``(n,)``, from rounding in the passes; see
+        `fastcurv.rounding`.
 
-        float32 products are held against a float64 pass: the bound is that of ``H @ v`` by this operator, close to what
-        its error is. In float64 it is what the error can be at worst. Cost: a few products in NumPy, more at first, and
-        up to 128 MiB.
+        float32 products are held against a float64 pass: the bound is that of ``H @ v`` by this
+        operator, close to what its error is. In float64 it is what the error can be at worst. Cost:
+        a few products in NumPy, more at first, and up to 128 MiB.
         """
         v = as_vector(v, self.shape[0], self.dtype)
         computed = None
@@ -157,34 +183,52 @@ class Curvature(Symmetric):
         return self._bounds().product(v, self.kind, computed)
 
     def column_bounds(self):
-        """Bounds ``(n,)`` on the rounding of ``H e_j`` for every unit vector: of what a dense matrix of products is off by.
+        """Bounds ``(n,)`` on the rounding of ``H e_j`` for every unit vector: of what a dense
+        matrix of products is off by.
 
-        They hold for any order of the products. Cost: one pass in NumPy for each unit of the network.
+        They hold for any order of the products. Cost: one pass in NumPy for each unit of the
+        network.
         """
         from ..rounding.bounds import Rounding
+
         return Rounding(self.objective, self.theta, self.layout).columns(self.kind)
 
     def _bounds(self):
         if self._rounding is None:
             from ..rounding.bounds import Rounding
-            self._rounding = Rounding(self.objective, self.theta, self.layout, self.dtype == np.float32)
+
+            self._rounding = Rounding(
+                self.objective, self.theta, self.layout, self.dtype == np.float32
+            )
         return self._rounding
 
-    # --- other views ----------------------------------------------------------------------------------------------------
+    # --- other views
+    # ----------------------------------------------------------------------------------------------------
 
     def restrict(self, layers=None, indices=None):
-        """The principal block of some layers, or of some parameters, without the work that it does not need.
+        """The principal block of some layers, or of some parameters, without the work that it does
+        not need.
 
         Parameters
         ----------
         layers : sequence of int, or int
-            Numbers of layers, 0 the first; their weights and biases. Layers below the lowest are left out of the passes.
+            Numbers of layers, 0 the first; their weights and biases. Layers below the lowest are
+            left out of the passes.
         indices : array_like of int
             Indices into theta, each once.
         """
         if (layers is None) == (indices is None):
-            raise ValueError("restrict was given " + ("both" if layers is not None else "neither") + " of layers and indices; wanted one")
-        return Block(self, _layer_indices(self.objective.model, layers) if layers is not None else _check_indices(indices, self.shape[0]))
+            raise ValueError(
+                "restrict was given "
+                + ("both" if layers is not None else "neither")
+                + " of layers and indices; wanted one"
+            )
+        return Block(
+            self,
+            _layer_indices(self.objective.model, layers)
+            if layers is not None
+            else _check_indices(indices, self.shape[0]),
+        )
 
     def astype(self, dtype):
         """The same operator at the same theta in another precision."""
@@ -193,9 +237,11 @@ class Curvature(Symmetric):
         return Curvature(self.objective.astype(dtype), self.theta, self.kind)
 
 
-
 class Block(Symmetric):
-    """A principal block of a `Curvature`: rows and columns ``indices``. Shares its state and counts on its bill."""
+    """A principal block of a `Curvature`: rows and columns ``indices``.
+
+    Shares its state and counts on its bill.
+    """
 
     def __init__(self, whole, indices):
         self.whole, self.indices = whole, indices
@@ -210,7 +256,9 @@ class Block(Symmetric):
         return Block, (self.whole, self.indices)
 
     layout = property(lambda self: self.whole.layout, doc="Of the whole operator.")
-    n_products = property(lambda self: self.whole.n_products, doc="Of the whole operator, this block's included.")
+    n_products = property(
+        lambda self: self.whole.n_products, doc="Of the whole operator, this block's included."
+    )
 
     def _embed(self, Vt):
         full = np.zeros((len(Vt), self.whole.shape[0]), self.dtype)
@@ -241,8 +289,12 @@ class Block(Symmetric):
         return self.whole._plan.quadratic(self._embed(Vt), self.kind, self._active)
 
     def rounding_bound(self, v):
-        """A bound on the error of the block's product with v ``(n,)``: that of the whole operator's."""
-        return self.whole.rounding_bound(self._embed(as_vector(v, self.shape[0], self.dtype)[None])[0])
+        """A bound on the error of the block's product with v ``(n,)``: that of the whole
+        operator's.
+        """
+        return self.whole.rounding_bound(
+            self._embed(as_vector(v, self.shape[0], self.dtype)[None])[0]
+        )
 
     def column_bounds(self):
         """Bounds on the errors of the block's columns, those of the whole operator's."""
@@ -253,9 +305,11 @@ class Block(Symmetric):
         return self._rows(np.eye(self.shape[0], dtype=self.dtype))
 
 
-
 class Jacobian(LinearOperator):
-    """The Jacobian ``(N d_out, n)`` of the outputs, row-major over (sample, output). ``J.T`` and ``J.H`` are its transpose."""
+    """The Jacobian ``(N d_out, n)`` of the outputs, row-major over (sample, output).
+
+    ``J.T`` and ``J.H`` are its transpose.
+    """
 
     def __init__(self, objective, theta):
         self.objective = objective
@@ -263,7 +317,9 @@ class Jacobian(LinearOperator):
         self._plan = objective._lend_plan()
         self._plan.bind(self.theta)
         weakref.finalize(self, objective._take_back, self._plan)
-        super().__init__(objective.dtype, (objective.n_samples * objective.model.sizes[-1], objective.n_params))
+        super().__init__(
+            objective.dtype, (objective.n_samples * objective.model.sizes[-1], objective.n_params)
+        )
 
     def __reduce__(self):
         return Jacobian, (self.objective, self.theta)
@@ -279,13 +335,11 @@ class Jacobian(LinearOperator):
         return out
 
 
-
 def _make(kind, args, n_products):
     """Unpickle: bind anew, and remember what was spent."""
     operator = kind(*args)
     operator.n_products = n_products
     return operator
-
 
 
 def _as_real(v, dtype, name):
@@ -295,50 +349,68 @@ def _as_real(v, dtype, name):
     return v
 
 
-
 def as_vector(v, n, dtype, name="v"):
-    """v as a contiguous (n,) of the dtype. NaN and infinity pass: a product propagates them."""
+    """V as a contiguous (n,) of the dtype. NaN and infinity pass: a product propagates them."""
     v = _as_real(v, dtype, name)
     if v.shape != (n,):
         raise ValueError(f"{name} has shape {v.shape}; wanted ({n},)")
     return np.require(v, dtype, ["C", "A"])
 
 
-
 def as_block(V, n, dtype, threads=1, name="V"):
-    """The columns of V (n, k) as the contiguous rows of a (k, n): V's own memory where that is how it lies, else new memory."""
+    """The columns of V (n, k) as the contiguous rows of a (k, n): V's own memory where that is how
+    it lies, else new memory.
+    """
     V = _as_real(V, dtype, name)
     if V.ndim != 2 or V.shape[0] != n:
         raise ValueError(f"{name} has shape {V.shape}; wanted ({n},) or ({n}, k)")
-    if V.dtype == dtype and V.flags.aligned and not V.T.flags.c_contiguous and not any(s % V.itemsize for s in V.strides):
+    if (
+        V.dtype == dtype
+        and V.flags.aligned
+        and not V.T.flags.c_contiguous
+        and not any(s % V.itemsize for s in V.strides)
+    ):
         return columns_as_rows(V, np.empty(V.shape[::-1], dtype), threads)
     return np.require(V.T, dtype, ["C", "A"])
 
 
-
 def _check_out(out, shape, dtype):
-    if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != dtype or not (out.flags.c_contiguous and out.flags.writeable):
-        raise ValueError(f"out is {getattr(out, 'dtype', type(out).__name__)} of shape {np.shape(out)}; "
-                         f"wanted a writeable contiguous {dtype} array of shape {shape}")
-
+    if (
+        not isinstance(out, np.ndarray)
+        or out.shape != shape
+        or out.dtype != dtype
+        or not (out.flags.c_contiguous and out.flags.writeable)
+    ):
+        raise ValueError(
+            f"out is {getattr(out, 'dtype', type(out).__name__)} of shape {np.shape(out)}; "
+            f"wanted a writeable contiguous {dtype} array of shape {shape}"
+        )
 
 
 def _layer_indices(model, layers):
     layers = np.atleast_1d(np.asarray(layers))
     count = len(model.shapes)
     if layers.dtype.kind not in "iu" or layers.ndim != 1 or not len(layers):
-        raise TypeError(f"layers is {layers.tolist()!r}; wanted one or more ints from 0 to {count - 1}")
+        raise TypeError(
+            f"layers is {layers.tolist()!r}; wanted one or more ints from 0 to {count - 1}"
+        )
     if layers.min() < 0 or layers.max() >= count or len(np.unique(layers)) != len(layers):
-        raise ValueError(f"layers is {layers.tolist()}; wanted ints from 0 to {count - 1}, each once")
+        raise ValueError(
+            f"layers is {layers.tolist()}; wanted ints from 0 to {count - 1}, each once"
+        )
     return np.concatenate([np.arange(model.starts[l], model.starts[l + 1]) for l in layers])
-
 
 
 def _check_indices(indices, n):
     indices = np.asarray(indices)
     if indices.dtype.kind not in "iu" or indices.ndim != 1 or not len(indices):
-        raise TypeError(f"indices is an array of shape {indices.shape} and dtype {indices.dtype}; wanted a vector of ints")
+        raise TypeError(
+            f"indices is an array of shape {indices.shape} and dtype {indices.dtype}; wanted a "
+            "vector of ints"
+        )
     if indices.min() < 0 or indices.max() >= n or len(np.unique(indices)) != len(indices):
-        raise ValueError(f"indices run from {indices.min()} to {indices.max()}; wanted distinct ints from 0 to {n - 1}")
+        raise ValueError(
+            f"indices run from {indices.min()} to {indices.max()}; wanted distinct ints from 0 to "
+            f"{n - 1}"
+        )
     return indices.astype(np.intp)
-

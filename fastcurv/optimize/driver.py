@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from scipy.optimize import OptimizeResult
 import inspect
-import numpy as np
 import time
+
+import numpy as np
+from scipy.optimize import OptimizeResult
 
 from ..checks import check_positive, check_positive_int
 from ..files import write_tensors
@@ -43,20 +44,39 @@ def named_options(options):
     return {name: repr(value) for name, value in sorted(options.items())}
 
 
-
 class Loop:
     """Iterations until something ends them; then the verdict."""
 
-    def __init__(self, run, method, options, gtol, max_iter, callback, patience, checkpoint, checkpoint_every, verdict):
+    def __init__(
+        self,
+        run,
+        method,
+        options,
+        gtol,
+        max_iter,
+        callback,
+        patience,
+        checkpoint,
+        checkpoint_every,
+        verdict,
+    ):
         self.run, self.name, self.options = run, method, options
         default = 1e-6 if run.theta.dtype == np.float64 else 1e-3
         self.gtol = default if gtol is None else check_positive(gtol, "gtol", zero=True)
         epochs = options.get("batch_size") is not None
-        self.max_iter = (100 if epochs else 1000) if max_iter is None else check_positive_int(max_iter, "max_iter")
+        self.max_iter = (
+            (100 if epochs else 1000)
+            if max_iter is None
+            else check_positive_int(max_iter, "max_iter")
+        )
         self.callback = _as_callback(callback)
         self.patience = None if patience is None else check_positive_int(patience, "patience")
         self.checkpoint, self.verdict = checkpoint, bool(verdict)
-        self.every = None if checkpoint_every is None else check_positive_int(checkpoint_every, "checkpoint_every")
+        self.every = (
+            None
+            if checkpoint_every is None
+            else check_positive_int(checkpoint_every, "checkpoint_every")
+        )
         self.why, self.sentence, self.report, self.snapshot = None, None, None, None
         self.saved_at = time.perf_counter()
         self.mark, self.small_gains = [0, np.inf, np.inf], 0
@@ -71,7 +91,9 @@ class Loop:
         if facts:
             run.n_gradients = spent  # this gradient was counted before the run was saved
         if not (np.isfinite(run.f) and np.isfinite(run.gnorm)):
-            raise ValueError(f"the objective is not finite at theta0: value {run.f}, gradient norm {run.gnorm}")
+            raise ValueError(
+                f"the objective is not finite at theta0: value {run.f}, gradient norm {run.gnorm}"
+            )
         self.method = maker(run, **self.options)
         if facts:
             self.method.load(_part(arrays, "method."), facts["method_facts"])
@@ -130,7 +152,8 @@ class Loop:
             return "patience"
         if self._idle_too_long():
             self.sentence = (
-                f"for {IDLE} iterations neither has the loss fallen by 1e-8 of itself nor the gradient by half: "
+                f"for {IDLE} iterations neither has the loss fallen by 1e-8 of itself nor the "
+                "gradient by half: "
                 "steps have become too short"
             )
             return "stalled"
@@ -145,7 +168,9 @@ class Loop:
         return self.run.gnorm <= self.gtol and not self.run.stale
 
     def _idle_too_long(self):
-        """Second-order steps that improve neither loss nor gradient over many iterations are held by something."""
+        """Second-order steps that improve neither loss nor gradient over many iterations are held
+        by something.
+        """
         run = self.run
         if self.method.curvature is None:
             return False
@@ -155,7 +180,9 @@ class Loop:
         return run.iteration - since >= IDLE
 
     def _at_critical_point(self):
-        """Where the gradient is zero: None after a step along negative curvature, else why the run ends here."""
+        """Where the gradient is zero: None after a step along negative curvature, else why the run
+        ends here.
+        """
         run, method = self.run, self.method
         if run.iteration >= self.max_iter or run.exhausted() or not method.leaves_saddles:
             return "critical"
@@ -192,7 +219,9 @@ class Loop:
     # checkpoints
 
     def _snapshot(self):
-        """The state at the start of a step: what is saved where the budget or the keyboard ends inside it."""
+        """The state at the start of a step: what is saved where the budget or the keyboard ends
+        inside it.
+        """
         if self.checkpoint is None:
             return
         run_arrays, run_facts = self.run.state()
@@ -217,7 +246,9 @@ class Loop:
 
     def _write(self):
         arrays, facts = self.snapshot
-        past = {"run." + key: values for key, values in self.run.past(facts["run"]["records"]).items()}
+        past = {
+            "run." + key: values for key, values in self.run.past(facts["run"]["records"]).items()
+        }
         write_tensors(self.checkpoint, {**arrays, **past}, facts)
         self.saved_at = time.perf_counter()
 
@@ -225,7 +256,9 @@ class Loop:
 
     def _intermediate(self):
         run = self.run
-        return OptimizeResult(x=run.theta.copy(), fun=run.f, jac=run.g.copy(), nit=run.iteration, nhev=run.n_products)
+        return OptimizeResult(
+            x=run.theta.copy(), fun=run.f, jac=run.g.copy(), nit=run.iteration, nhev=run.n_products
+        )
 
     def _judge(self, theta):
         run = self.run
@@ -235,7 +268,11 @@ class Loop:
     def _choose(self):
         """The point returned, with its loss and gradient norm."""
         run = self.run
-        best_wanted = run.validation is not None or self.method.curvature is None or self.why in ("interrupted", "diverged")
+        best_wanted = (
+            run.validation is not None
+            or self.method.curvature is None
+            or self.why in ("interrupted", "diverged")
+        )
         if best_wanted and run.best is not None:
             same = np.array_equal(run.best, run.theta) and not run.stale
             if not same:
@@ -244,15 +281,22 @@ class Loop:
         return run.theta, run.f, run.gnorm
 
     def _name_a_kink(self):
-        """Where a run has stalled: does the gradient jump? Of a smooth function its change shrinks with the step."""
+        """Where a run has stalled: does the gradient jump?
+
+        Of a smooth function its change shrinks with the step.
+        """
         run = self.run
-        step = run.g * run.theta.dtype.type(-np.sqrt(run.eps) * max(1.0, float(np.linalg.norm(run.theta))) / run.gnorm)
+        step = run.g * run.theta.dtype.type(
+            -np.sqrt(run.eps) * max(1.0, float(np.linalg.norm(run.theta))) / run.gnorm
+        )
         further, close = (float(np.linalg.norm(run.value_and_gradient(run.theta + run.theta.dtype.type(t) * step)[1] - run.g))
                           for t in (100.0, 1.0))  # fmt: skip
         if close > 0.1 * further and close > 1e-3 * run.gnorm:
             self.sentence += (
-                f"; the gradient jumps by {close / run.gnorm:.2g} of its norm within {np.linalg.norm(step):.1g}: "
-                "a kink, such as ReLU's at 0, holds the run, and its Hessian there says nothing of the other side"
+                f"; the gradient jumps by {close / run.gnorm:.2g} of its norm within "
+                f"{np.linalg.norm(step):.1g}: "
+                "a kink, such as ReLU's at 0, holds the run, and its Hessian there says nothing "
+                "of the other side"
             )
 
     def _finish(self):
@@ -265,19 +309,24 @@ class Loop:
                 self._snapshot()
             self._write()
         x, fun, gnorm = self._choose()
-        if self.report is None and gnorm <= self.gtol and self.verdict and self.why != "interrupted":
+        if (
+            self.report is None
+            and gnorm <= self.gtol
+            and self.verdict
+            and self.why != "interrupted"
+        ):
             self._judge(x)
         return _result(self, x.copy(), fun, gnorm, elapsed)
-
 
 
 def _part(arrays, prefix):
     return {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
 
 
-
 def _as_callback(callback):
-    """SciPy's convention: a parameter named intermediate_result gets the result, any other the point."""
+    """SciPy's convention: a parameter named intermediate_result gets the result, any other the
+    point.
+    """
     if callback is None:
         return None
     if not callable(callback):
@@ -286,7 +335,9 @@ def _as_callback(callback):
         whole = "intermediate_result" in inspect.signature(callback).parameters
     except (TypeError, ValueError):
         whole = False
-    wrapped = hasattr(callback, "stop_iteration")  # by scipy.optimize.minimize, which unpacks the result itself
+    wrapped = hasattr(
+        callback, "stop_iteration"
+    )  # by scipy.optimize.minimize, which unpacks the result itself
 
     def call(result):
         try:
@@ -299,13 +350,20 @@ def _as_callback(callback):
     return call
 
 
-
 def _result(loop, x, fun, gnorm, elapsed):
     """The OptimizeResult of a finished loop."""
     run, report = loop.run, loop.report
-    kind, success, evidence = "not_critical", False, f"the gradient has norm {gnorm:.3g}, above gtol = {loop.gtol:.3g}"
+    kind, success, evidence = (
+        "not_critical",
+        False,
+        f"the gradient has norm {gnorm:.3g}, above gtol = {loop.gtol:.3g}",
+    )
     if gnorm <= loop.gtol:
-        kind, success, evidence = None, False, f"the gradient has norm {gnorm:.3g}; no verdict was asked for"
+        kind, success, evidence = (
+            None,
+            False,
+            f"the gradient has norm {gnorm:.3g}; no verdict was asked for",
+        )
         if report is not None:
             kind, success, evidence = report.kind, report.success, report.evidence
     ending = loop.sentence or _ENDINGS.get(loop.why)
@@ -317,4 +375,3 @@ def _result(loop, x, fun, gnorm, elapsed):
         message=message[0].upper() + message[1:].rstrip(".") + ".", report=getattr(report, "report", None),
         history={key: np.asarray(values) for key, values in run.history.items()}, method=loop.name, wall_time=elapsed,
     )  # fmt: skip
-

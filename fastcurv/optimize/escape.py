@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from scipy.optimize import OptimizeResult
 import numpy as np
+from scipy.optimize import OptimizeResult
 
 from ..checks import as_rng, check_positive_int, check_symmetric_operator, check_vector
 from .line_search import first_length, line_minimum, rounding_of
 from .negative_curvature import lowest_curvature, suspects
 
 
-
 def escape(ob, theta, direction=None, *, max_products=300, seed=0):
-    """Leave a saddle: follow negative curvature to the lowest point of the line, either way along it.
+    """Leave a saddle: follow negative curvature to the lowest point of the line, either way along
+    it.
 
-    Near a saddle the loss falls along an eigenvector of a negative eigenvalue lam, but 1/|lam| is the length of
-    a Newton step, not of the best one [1]_: the step is found by a line search over both signs.
+    Near a saddle the loss falls along an eigenvector of a negative eigenvalue lam, but 1/|lam| is
+    the length of a Newton step, not of the best one [1]_: the step is found by a line search over
+    both signs.
 
     Parameters
     ----------
@@ -24,8 +25,8 @@ def escape(ob, theta, direction=None, *, max_products=300, seed=0):
     theta : ndarray, shape (n,)
         Not changed.
     direction : ndarray, shape (n,), optional
-        What to follow, of any length. None: the most negative Ritz vector of a Krylov space from random,
-        gradient and ``ob.probes(theta)`` starts.
+        What to follow, of any length. None: the most negative Ritz vector of a Krylov space from
+        random, gradient and ``ob.probes(theta)`` starts.
     max_products : int
         For the search of a direction.
     seed : None, int or Generator
@@ -33,8 +34,9 @@ def escape(ob, theta, direction=None, *, max_products=300, seed=0):
     Returns
     -------
     OptimizeResult
-        ``x`` and ``fun``, lower than at theta where `success`; else ``x`` is theta and `message` says why.
-        ``direction`` (unit), ``step`` (signed length along it), ``curvature`` (v'Hv), ``nfev``, ``n_products``.
+        ``x`` and ``fun``, lower than at theta where `success`; else ``x`` is theta and `message`
+        says why. ``direction`` (unit), ``step`` (signed length along it), ``curvature`` (v'Hv),
+        ``nfev``, ``n_products``.
 
     References
     ----------
@@ -77,20 +79,32 @@ def escape(ob, theta, direction=None, *, max_products=300, seed=0):
         curvature, n_products = float(v @ Hv), 1
         rounding = rounding_of(v, float(np.linalg.norm(Hv)))
     result = OptimizeResult(
-        x=theta.copy(), fun=f0, success=False, step=0.0, direction=v, curvature=curvature, n_products=n_products
+        x=theta.copy(),
+        fun=f0,
+        success=False,
+        step=0.0,
+        direction=v,
+        curvature=curvature,
+        n_products=n_products,
     )
     if direction is None and not curvature < -rounding:
         result.message = (
-            f"No negative curvature was found with {n_products} products: the lowest Rayleigh quotient is {curvature:.3g}, "
+            f"No negative curvature was found with {n_products} products: the lowest Rayleigh "
+            f"quotient is {curvature:.3g}, "
             f"with rounding of the order of {rounding:.1g}."
         )
     else:
         t, f = line_minimum(value, theta, v, f0, first_length(theta))
         if f < f0:
             result.update(x=theta + theta.dtype.type(t) * v, fun=f, step=t, success=True)
-            result.message = f"The loss fell from {f0:.6g} to {f:.6g} over a step of length {abs(t):.3g} along curvature {curvature:.3g}."
+            result.message = (
+                f"The loss fell from {f0:.6g} to {f:.6g} over a step of length "
+                f"{abs(t):.3g} along curvature {curvature:.3g}."
+            )
         else:
-            result.message = f"No lower value was found on the line, in either direction; the curvature along it is {curvature:.3g}."
+            result.message = (
+                "No lower value was found on the line, in either direction; the "
+                f"curvature along it is {curvature:.3g}."
+            )
     result.nfev = n_values
     return result
-

@@ -9,8 +9,9 @@ With g the gradient of the batch and a = alpha_t the learning rate of update t =
     adam        m = b1 m + (1 - b1) g             s = b2 s + (1 - b2) g^2
                 theta -= a (m / (1 - b1^t)) / (sqrt(s / (1 - b2^t)) + eps)
 
-v, m and s start at 0. These are torch's forms. The exponential average of gradients, m = mu m + (1 - mu) g, is
-momentum with its learning rate divided by 1 - mu. A gradient longer than `clip`, where given, is cut to it.
+v, m and s start at 0. These are torch's forms. The exponential average of gradients, m = mu m + (1
+- mu) g, is momentum with its learning rate divided by 1 - mu. A gradient longer than `clip`, where
+given, is cut to it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,6 @@ def _fraction(value, name):
     return float(value)
 
 
-
 class _FirstOrder(Method):
     """The loop over updates; a subclass gives `update(g, rate)`, which moves `run.theta` in place."""
 
@@ -50,12 +50,21 @@ class _FirstOrder(Method):
             self.rate = rate
         else:
             if not (isinstance(rate, (int, float, np.number)) and np.isfinite(rate) and rate > 0):
-                raise ValueError(f"learning_rate must be a finite number above 0 or a schedule, got {rate!r}")
+                raise ValueError(
+                    f"learning_rate must be a finite number above 0 or a schedule, got {rate!r}"
+                )
             self.rate = as_schedule(self.schedule, rate, self.delta, self.hold)
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip must be None or a gradient norm above 0, got {self.clip!r}")
-        if isinstance(self.record_every, bool) or int(self.record_every) != self.record_every or self.record_every < 1:
-            raise ValueError(f"record_every must be a whole number of iterations of at least 1, got {self.record_every!r}")
+        if (
+            isinstance(self.record_every, bool)
+            or int(self.record_every) != self.record_every
+            or self.record_every < 1
+        ):
+            raise ValueError(
+                "record_every must be a whole number of iterations of at least 1, got "
+                f"{self.record_every!r}"
+            )
         self.t = 0
         self.scratch = np.empty_like(self.run.theta)
         for name in self.buffers:
@@ -67,10 +76,14 @@ class _FirstOrder(Method):
         if size is None:
             return
         if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
-            raise ValueError(f"batch_size must be None or a whole number of rows of at least 1, got {size!r}")
+            raise ValueError(
+                f"batch_size must be None or a whole number of rows of at least 1, got {size!r}"
+            )
         ob = self.run.ob
         if not (hasattr(ob, "batch") and hasattr(ob, "n_samples")):
-            raise ValueError("batch_size needs an objective with batch(rows) and n_samples; this one has no rows")
+            raise ValueError(
+                "batch_size needs an objective with batch(rows) and n_samples; this one has no rows"
+            )
         if size >= ob.n_samples:
             self.batch_size = None
 
@@ -85,13 +98,19 @@ class _FirstOrder(Method):
             self._apply(self.run.g)
         else:
             self._epoch()
-        if self.batch_size is None or self.run.cut or (self.run.iteration + 1) % self.record_every == 0:
+        if (
+            self.batch_size is None
+            or self.run.cut
+            or (self.run.iteration + 1) % self.record_every == 0
+        ):
             self.run.bind()
         else:
             self.run.stale = True  # an epoch whose end nobody asked to see
 
     def _epoch(self):
-        """Every row once, in a new order; the last batch may be smaller and steps as far as the others."""
+        """Every row once, in a new order; the last batch may be smaller and steps as far as the
+        others.
+        """
         run, size = self.run, self.batch_size
         order = run.rng.permutation(run.ob.n_samples)
         for begin in range(0, len(order), size):
@@ -113,7 +132,6 @@ class _FirstOrder(Method):
         self.run.theta -= self.scratch
 
 
-
 class SGD(_FirstOrder):
     """theta -= a g."""
 
@@ -121,7 +139,6 @@ class SGD(_FirstOrder):
 
     def update(self, g, rate):
         self._descend(rate, g)
-
 
 
 class Momentum(_FirstOrder):
@@ -140,7 +157,6 @@ class Momentum(_FirstOrder):
         self._descend(rate, self.velocity)
 
 
-
 class Nesterov(Momentum):
     """v = mu v + g; theta -= a (g + mu v)."""
 
@@ -151,7 +167,6 @@ class Nesterov(Momentum):
         np.multiply(self.velocity, mu, out=self.scratch)
         self.scratch += g
         self._descend(rate, self.scratch)
-
 
 
 class RMSProp(_FirstOrder):
@@ -186,7 +201,6 @@ class RMSProp(_FirstOrder):
         self._descend_scaled(rate, g, 1.0)
 
 
-
 class Adam(RMSProp):
     """Kingma and Ba 2015; see the module's table."""
 
@@ -205,4 +219,3 @@ class Adam(RMSProp):
         self._average_squares(g, self.beta2)
         rate = kind(float(rate) / (1.0 - self.beta1**self.t))
         self._descend_scaled(rate, self.average, 1.0 / (1.0 - self.beta2**self.t))
-

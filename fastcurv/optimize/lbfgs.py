@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from scipy.optimize import minimize as scipy_minimize
 import numpy as np
+from scipy.optimize import minimize as scipy_minimize
 
 from ..checks import check_positive_int
 from .run import Method
 
 
-
 class LBFGS(Method):
-    """SciPy's ``L-BFGS-B`` with `memory` pairs. Its state stays inside SciPy: a resumed run starts it afresh."""
+    """SciPy's ``L-BFGS-B`` with `memory` pairs.
+
+    Its state stays inside SciPy: a resumed run starts it afresh.
+    """
 
     defaults = {"memory": 20}
 
@@ -45,8 +47,20 @@ class LBFGS(Method):
         loop.why = "critical" if loop.critical() else loop.ending()
         if loop.why is not None:
             return
-        rounding = {"ftol": 0.0, "gtol": 0.0, "maxiter": 2**31 - 1, "maxfun": 2**31 - 1, "maxcor": self.memory}
-        found = scipy_minimize(fun, run.theta.astype(np.float64), jac=True, method="L-BFGS-B", callback=after, options=rounding)
+        rounding = {
+            "ftol": 0.0,
+            "gtol": 0.0,
+            "maxiter": 2**31 - 1,
+            "maxfun": 2**31 - 1,
+            "maxcor": self.memory,
+        }
+        found = scipy_minimize(
+            fun,
+            run.theta.astype(np.float64),
+            jac=True,
+            method="L-BFGS-B",
+            callback=after,
+            options=rounding,
+        )
         if loop.why is None:
             loop.why, loop.sentence = "stalled", f"SciPy's L-BFGS-B ended: {found.message}"
-

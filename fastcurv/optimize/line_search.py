@@ -7,7 +7,6 @@ import numpy as np
 from ..checks import operator_dtype
 
 
-
 def as_product(op, dtype):
     """`multiply(v, out)` for an operator with or without `product`."""
     product = getattr(op, "product", None)
@@ -20,7 +19,6 @@ def as_product(op, dtype):
     return multiply
 
 
-
 def rounding_of(v, size):
     """What rounding does to v'Hv in practice: ``8 sqrt(n) eps ||H||``, `size` standing for ||H||.
 
@@ -29,18 +27,18 @@ def rounding_of(v, size):
     return 8.0 * np.sqrt(len(v)) * float(np.finfo(v.dtype).eps) * size
 
 
-
 def first_length(theta):
-    """Where a line search without any scale of its own begins: a hundredth of theta's length, of 1 at least."""
+    """Where a line search without any scale of its own begins: a hundredth of theta's length, of 1
+    at least.
+    """
     return 0.01 * max(1.0, float(np.linalg.norm(theta)))
-
 
 
 def line_minimum(value, theta, direction, f0, start, refinements=12):
     """The lowest point found along ``theta + t direction``, t of both signs.
 
-    Each side is searched by doubling from `start` (by quarters towards 0 where that is too long), the better
-    side refined by parabolas and golden sections.
+    Each side is searched by doubling from `start` (by quarters towards 0 where that is too long),
+    the better side refined by parabolas and golden sections.
 
     Returns
     -------
@@ -60,9 +58,10 @@ def line_minimum(value, theta, direction, f0, start, refinements=12):
     return sign * t, lowest
 
 
-
 def _along(value, theta, direction, f0, start):
-    """Walk along `direction` (sign included): three (t, f) around the lowest value, None where nothing is lower; and f."""
+    """Walk along `direction` (sign included): three (t, f) around the lowest value, None where
+    nothing is lower; and f.
+    """
     trial = np.empty_like(theta)
 
     def f(t):
@@ -91,9 +90,10 @@ def _along(value, theta, direction, f0, start):
     return (before, (t, ft), further), f
 
 
-
 def _refined(f, low, best, high, evaluations):
-    """The lowest of three points (t, f), the middle one lowest, after steps to parabolas' minima and golden sections."""
+    """The lowest of three points (t, f), the middle one lowest, after steps to parabolas' minima
+    and golden sections.
+    """
     golden = 0.5 * (3.0 - np.sqrt(5.0))
     for i in range(evaluations):
         left, right = best[0] - low[0], high[0] - best[0]
@@ -112,4 +112,3 @@ def _refined(f, low, best, high, evaluations):
         else:
             low = new
     return best
-

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+
 import numpy as np
 
 from ..checks import as_rng, check_choice, check_positive, check_positive_int, check_vector
 from ..files import read_tensors
 from .driver import Loop, named_options
-from .first_order import Adam, Momentum, Nesterov, RMSProp, SGD
+from .first_order import SGD, Adam, Momentum, Nesterov, RMSProp
 from .lbfgs import LBFGS
 from .newton import Cubic, DampedNewton, GaussNewton, Newton, SaddleFreeNewton, TrustRegion
 from .newton_cg import NewtonCG
@@ -58,53 +59,63 @@ def minimize(
     Parameters
     ----------
     ob : objective
-        Anything with ``n_params``, ``value``, ``gradient`` and, for second-order methods and verdicts, ``hessian``;
-        ``value_and_gradient`` is used where present; mini-batches need ``batch(rows)`` and ``n_samples``,
-        Gauss-Newton ``ggn``.
+        Anything with ``n_params``, ``value``, ``gradient`` and, for second-order methods and
+        verdicts, ``hessian``; ``value_and_gradient`` is used where present; mini-batches need
+        ``batch(rows)`` and ``n_samples``, Gauss-Newton ``ggn``.
     theta0 : ndarray, shape (n,)
         The start; not changed. None where `resume` gives it.
     method : str
         First order: ``sgd momentum nesterov rmsprop adam`` (formulas in `fastcurv.first_order`).
-        Second order: ``trust-region newton-cg saddle-free-newton cubic gauss-newton``, which leave saddles, and
-        ``newton damped-newton newton-mr``, which are drawn to them. ``l-bfgs`` is SciPy's.
+        Second order: ``trust-region newton-cg saddle-free-newton cubic gauss-newton``, which leave
+        saddles, and ``newton damped-newton newton-mr``, which are drawn to them. ``l-bfgs`` is
+        SciPy's.
     max_iter : int, optional
         Steps; epochs where `batch_size` is given. Default 1000, or 100 epochs.
     max_time, max_products : float, int, optional
-        Seconds and Hessian products after which the run ends, inside a step if need be. The verdict is extra: n
-        products up to n = 1024, some hundreds above, and nothing where the gradient is not zero.
+        Seconds and Hessian products after which the run ends, inside a step if need be. The verdict
+        is extra: n products up to n = 1024, some hundreds above, and nothing where the gradient is
+        not zero.
     gtol : float, optional
         A gradient no longer than this counts as zero. Default 1e-6 in float64, 1e-3 in float32.
     callback : callable, optional
-        ``callback(intermediate_result)`` gets an OptimizeResult after each iteration, ``callback(xk)`` under any other
-        parameter name the point; True, or raising StopIteration, ends the run.
+        ``callback(intermediate_result)`` gets an OptimizeResult after each iteration,
+        ``callback(xk)`` under any other parameter name the point; True, or raising StopIteration,
+        ends the run.
     seed : None, int or Generator
         Mini-batches and random probes.
     progress : bool
         A progress bar, where tqdm is installed.
     validation : objective, optional
-        Its ``value`` is recorded with every iteration, and the point where it was lowest is returned.
+        Its ``value`` is recorded with every iteration, and the point where it was lowest is
+        returned.
     patience : int, optional
         End the run after so many records without a lower `validation` (without it: loss).
     checkpoint : path, optional
-        Where the run is saved, at the end and every `checkpoint_every` iterations (default: at most twice a minute).
+        Where the run is saved, at the end and every `checkpoint_every` iterations (default: at most
+        twice a minute).
     resume : path, optional
-        Continue a saved run of the same method and options, bit for bit as if it had not been stopped.
+        Continue a saved run of the same method and options, bit for bit as if it had not been
+        stopped.
     verdict : bool
         False: no `classify` at the end, so `success` stays False.
     **options
-        The method's own, by name. First order: ``learning_rate schedule delta hold batch_size clip record_every`` and
-        ``momentum rho beta1 beta2 eps``. Second order: ``forcing thrift krylov_dim sample`` and ``radius damping weight max_cg``;
-        for ``trust-region saddle-free-newton cubic gauss-newton`` also ``precondition warm_start``, both False: scaling by the
-        norms of the Hessian's rows and the last step as a start, which large networks need (`fastcurv.second_order`).
-        `sample` rows, drawn anew for each point, then stand for all in the curvature (never in value and gradient).
+        The method's own, by name. First order: ``learning_rate schedule delta hold batch_size clip
+        record_every`` and ``momentum rho beta1 beta2 eps``. Second order: ``forcing thrift
+        krylov_dim sample`` and ``radius damping weight max_cg``; for ``trust-region
+        saddle-free-newton cubic gauss-newton`` also ``precondition warm_start``, both False:
+        scaling by the norms of the Hessian's rows and the last step as a start, which large
+        networks need (`fastcurv.second_order`). `sample` rows, drawn anew for each point, then
+        stand for all in the curvature (never in value and gradient).
 
     Returns
     -------
     OptimizeResult
-        ``x fun jac nit nfev njev nhev status success message`` as in SciPy, ``nhev`` in products, and
+        ``x fun jac nit nfev njev nhev status success message`` as in SciPy, ``nhev`` in products,
+        and
 
         * ``kind`` and ``report``: what `classify` says of x, ``not_critical`` where ||g|| is above `gtol`. `success` is
-          True at a minimum, or at a degenerate point where no negative curvature was found, and nowhere else.
+          True at a minimum, or at a degenerate point where no negative curvature was found, and
+          nowhere else.
         * ``history``: dict of arrays ``iteration loss gradient_norm products time`` (and ``validation``).
         * ``stopped``: why the run ended, one of ``critical max_iter max_time max_products callback patience stalled
           diverged interrupted``.
@@ -129,37 +140,56 @@ def minimize(
     _check_protocol(ob, method, maker)
     kind = np.dtype(getattr(ob, "dtype", None) or np.float64)
     if theta0 is None and resume is None:
-        raise ValueError("theta0 is None and there is no checkpoint to resume; wanted a start of shape (n,)")
+        raise ValueError(
+            "theta0 is None and there is no checkpoint to resume; wanted a start of shape (n,)"
+        )
     arrays, facts = ({}, {}) if resume is None else _saved(resume, method, options, ob.n_params)
     start = arrays.get("run.theta", theta0)
     theta = np.array(check_vector(start, ob.n_params, "theta0", kind))
     limits = {
         "max_time": None if max_time is None else check_positive(max_time, "max_time"),
-        "max_products": None if max_products is None else check_positive_int(max_products, "max_products"),
+        "max_products": None
+        if max_products is None
+        else check_positive_int(max_products, "max_products"),
     }
     limits["sample"] = _checked_sample(ob, options.get("sample"))
     run = Run(ob, theta, as_rng(seed), curvature=maker.curvature, validation=validation, **limits)
-    loop = Loop(run, method, options, gtol, max_iter, callback, patience, checkpoint, checkpoint_every, verdict)
+    loop = Loop(
+        run,
+        method,
+        options,
+        gtol,
+        max_iter,
+        callback,
+        patience,
+        checkpoint,
+        checkpoint_every,
+        verdict,
+    )
     return loop.go(maker, arrays, facts, progress)
-
 
 
 def _checked_options(method, maker, options):
     for name in options:
         if name not in maker.defaults:
             near = difflib.get_close_matches(name, maker.defaults, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; it takes {', '.join(maker.defaults)}."
+            hint = (
+                f"; did you mean {near[0]!r}?"
+                if near
+                else f"; it takes {', '.join(maker.defaults)}."
+            )
             raise TypeError(f"minimize(method={method!r}) has no option {name!r}{hint}")
     return options
-
 
 
 def _check_protocol(ob, method, maker):
     needed = ["n_params", "value", "gradient"] + ([maker.curvature] if maker.curvature else [])
     missing = [name for name in needed if not hasattr(ob, name)]
     if missing:
-        raise TypeError(f"{method} needs an objective with {', '.join(needed)}; {type(ob).__name__} lacks {', '.join(missing)}")
-
+        raise TypeError(
+            f"{method} needs an objective with {', '.join(needed)}; {type(ob).__name__} lacks "
+            f"{', '.join(missing)}"
+        )
 
 
 def _checked_sample(ob, sample):
@@ -168,9 +198,10 @@ def _checked_sample(ob, sample):
         return None
     sample = check_positive_int(sample, "sample")
     if not (hasattr(ob, "batch") and hasattr(ob, "n_samples")):
-        raise ValueError("sample needs an objective with batch(rows) and n_samples; this one has no rows")
+        raise ValueError(
+            "sample needs an objective with batch(rows) and n_samples; this one has no rows"
+        )
     return None if sample >= ob.n_samples else sample
-
 
 
 def _saved(path, method, options, n_params):
@@ -181,8 +212,11 @@ def _saved(path, method, options, n_params):
     if facts["method"] != method:
         raise ValueError(f"{path} was saved by method={facts['method']!r}, not {method!r}")
     if facts["options"] != named_options(options):
-        raise ValueError(f"{path} was saved with options {facts['options']}, not {named_options(options)}")
+        raise ValueError(
+            f"{path} was saved with options {facts['options']}, not {named_options(options)}"
+        )
     if arrays["run.theta"].shape != (n_params,):
-        raise ValueError(f"{path} holds {arrays['run.theta'].size} parameters; the objective has {n_params}")
+        raise ValueError(
+            f"{path} holds {arrays['run.theta'].size} parameters; the objective has {n_params}"
+        )
     return arrays, facts
-

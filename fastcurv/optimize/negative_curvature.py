@@ -8,20 +8,24 @@ from ..krylov.subproblems import KrylovSpace
 from .line_search import as_product, rounding_of
 
 
-
-def lowest_curvature(op, n, dtype, rng, starts=(), max_products=200, stop=None, space=None, accuracy=0.05):
-    """The lowest Ritz pair from a random start and `starts`, stopped as soon as it is clearly negative.
+def lowest_curvature(
+    op, n, dtype, rng, starts=(), max_products=200, stop=None, space=None, accuracy=0.05
+):
+    """The lowest Ritz pair from a random start and `starts`, stopped as soon as it is clearly
+    negative.
 
     Parameters
     ----------
     starts : sequence of (n,) arrays
-        Where negative curvature is suspected; random probes alone miss nothing with probability 1, these are quicker.
+        Where negative curvature is suspected; random probes alone miss nothing with probability 1,
+        these are quicker.
     max_products : int
         An end for surfaces without negative curvature.
     stop : callable, optional
         True ends the search: the budget of a run.
     accuracy : float
-        The pair is taken once ``residual <= accuracy * |curvature|`` and the curvature is below its rounding bound.
+        The pair is taken once ``residual <= accuracy * |curvature|`` and the curvature is below its
+        rounding bound.
 
     Returns
     -------
@@ -55,9 +59,10 @@ def lowest_curvature(op, n, dtype, rng, starts=(), max_products=200, stop=None, 
                 return curvature, v, rounding, space.m
 
 
-
 def suspects(ob, theta, H):
-    """Start vectors in which negative curvature may show early: the gradient and the objective's probes."""
+    """Start vectors in which negative curvature may show early: the gradient and the objective's
+    probes.
+    """
     g = getattr(H, "gradient", None)
     if g is None and hasattr(ob, "gradient"):
         g = ob.gradient(theta)
@@ -66,4 +71,3 @@ def suspects(ob, theta, H):
         probes = np.asarray(ob.probes(theta))
         starts.extend(probes[:, j] for j in range(min(probes.shape[1], 4)))
     return starts
-

@@ -1,4 +1,5 @@
-"""Newton's method and its cures, all in one Krylov space per point: they differ in the small problem they solve.
+"""Newton's method and its cures, all in one Krylov space per point: they differ in the small
+problem they solve.
 
 With Q the basis of a Krylov space from g, T = Q H Q' and c = Q g, a step is ``s = Q' y`` with
 
@@ -9,9 +10,9 @@ With Q the basis of a Krylov space from g, T = Q H Q' and c = Q g, a step is ``s
     trust-region          min c'y + y'Ty/2, ||y|| <= radius             radius from the ratio
     cubic                 min c'y + y'Ty/2 + weight ||y||^3/3           weight from the ratio
 
-The space grows until the residual of the step is below ``min(forcing, sqrt(||g||)) ||g||``, or the next product is not
-worth its price (`Worth`). After a refused step the problem is solved again in the space at hand: a change of radius,
-damping or weight costs no product.
+The space grows until the residual of the step is below ``min(forcing, sqrt(||g||)) ||g||``, or the
+next product is not worth its price (`Worth`). After a refused step the problem is solved again in
+the space at hand: a change of radius, damping or weight costs no product.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ class _InSpace(Method):
         self.vector = np.empty_like(run.theta)
 
     def subproblem(self, values, linear):
-        """y in the eigenvectors of T; what H's share of the residual is measured on; whether a bound was met."""
+        """Y in the eigenvectors of T; what H's share of the residual is measured on; whether a
+        bound was met.
+        """
         raise NotImplementedError
 
     def adapt(self, ratio, length, bounded):
@@ -61,18 +64,27 @@ class _InSpace(Method):
         """Told that the step in `vector` is taken."""
 
     def solve(self):
-        """The step in the space, grown as far as its residual asks; and the reduction that the model promises."""
+        """The step in the space, grown as far as its residual asks; and the reduction that the
+        model promises.
+        """
         run, space, wanted = self.run, self.space, self.tolerance()
         look_at, worth = max(space.m, 1), Worth(self.thrift, run.step_price())
         while True:
-            while space.m < look_at and not space.exhausted and not (space.m and run.out_of_budget()):
+            while (
+                space.m < look_at and not space.exhausted and not (space.m and run.out_of_budget())
+            ):
                 space.extend()
             values, vectors = space.ritz()
             linear = space.linear_term()
             y, measured, bounded = self.subproblem(values, linear)
             gain = -float(linear @ y + 0.5 * (y @ (values * y)))
             residual = space.residual(vectors @ measured)
-            if residual <= wanted or space.exhausted or space.m >= self.limit or run.out_of_budget():
+            if (
+                residual <= wanted
+                or space.exhausted
+                or space.m >= self.limit
+                or run.out_of_budget()
+            ):
                 break
             if worth.spent(space.m, gain):
                 break
@@ -105,14 +117,15 @@ class _InSpace(Method):
         return "a hundred trial steps in a row were refused"
 
 
-
 class _Scaled(_InSpace):
-    """Two economies for large networks, whose curvature in different layers differs by orders of magnitude.
+    """Two economies for large networks, whose curvature in different layers differs by orders of
+    magnitude.
 
-    `precondition`: the space is that of ``D H D`` from ``D g``, steps are ``D Q' y``, and lengths, dampings and radii are
-    measured in these coordinates. ``D = r^-1/2``, r the root mean square of Hv over random signs v, which is the norm of
-    H's rows [1]_; averaged over the last 20 points, for one product at each (4 at the first).
-    `warm_start`: the last step is a start vector of the next space, beside the gradient, for one product.
+    `precondition`: the space is that of ``D H D`` from ``D g``, steps are ``D Q' y``, and lengths,
+    dampings and radii are measured in these coordinates. ``D = r^-1/2``, r the root mean square of
+    Hv over random signs v, which is the norm of H's rows [1]_; averaged over the last 20 points,
+    for one product at each (4 at the first). `warm_start`: the last step is a start vector of the
+    next space, beside the gradient, for one product.
 
     References
     ----------
@@ -137,7 +150,9 @@ class _Scaled(_InSpace):
         if self.scale is None:
             self.space.start(run.operator.product, run.g, others)
         else:
-            self.space.start(self._scaled_product, run.g * self.scale, [v / self.scale for v in others])
+            self.space.start(
+                self._scaled_product, run.g * self.scale, [v / self.scale for v in others]
+            )
 
     def _measure_rows(self):
         run = self.run
@@ -148,7 +163,9 @@ class _Scaled(_InSpace):
         for i in range(4 if first else 1):
             v = (2 * run.rng.integers(0, 2, len(run.theta)) - 1).astype(run.theta.dtype)
             run.operator.product(v, Hv)
-            self.row_squares += ((1.0 / (i + 1)) if first else 0.05) * (np.square(Hv, dtype=np.float64) - self.row_squares)
+            self.row_squares += ((1.0 / (i + 1)) if first else 0.05) * (
+                np.square(Hv, dtype=np.float64) - self.row_squares
+            )
         mean = float(self.row_squares.mean()) or 1.0
         self.scale = ((self.row_squares / mean + 1e-6) ** -0.25).astype(run.theta.dtype)
         self.scaled = np.empty_like(run.theta)
@@ -169,9 +186,10 @@ class _Scaled(_InSpace):
             self.last = self.vector.copy()
 
 
-
 class TrustRegion(_Scaled):
-    """GLTR: the trust-region problem of the quadratic model, solved in the Krylov space, the hard case included."""
+    """GLTR: the trust-region problem of the quadratic model, solved in the Krylov space, the hard
+    case included.
+    """
 
     defaults = {**_Scaled.defaults, "radius": None}
     kept_facts = ("radius",)
@@ -192,7 +210,6 @@ class TrustRegion(_Scaled):
             self.radius = 0.25 * length
         elif ratio > 0.75 and bounded:
             self.radius = 2.0 * self.radius
-
 
 
 class Cubic(_Scaled):
@@ -216,9 +233,10 @@ class Cubic(_Scaled):
             self.weight = max(self.weight / 3.0, 1e-12)
 
 
-
 class _Damped(_Scaled):
-    """A damping that rises when the model has promised too much and falls when it has kept its word."""
+    """A damping that rises when the model has promised too much and falls when it has kept its
+    word.
+    """
 
     defaults = {**_Scaled.defaults, "damping": None}
     kept_facts = ("damping",)
@@ -241,22 +259,24 @@ class _Damped(_Scaled):
             self.damping = max(self.damping / 3.0, 1e-12 * self.size)
 
 
-
 class SaddleFreeNewton(_Damped):
-    """(|T| + damping) y = -c: Newton's lengths, downhill along every eigenvector (Dauphin et al. 2014)."""
+    """(|T| + damping) y = -c: Newton's lengths, downhill along every eigenvector (Dauphin et al.
+    2014).
+    """
 
     def subproblem(self, values, linear):
         y = absolute(values, linear, self.damp(values))
         return y, np.sign(values) * y, False
 
 
-
 class GaussNewton(_Damped):
-    """Levenberg-Marquardt on the generalised Gauss-Newton matrix, which has no negative curvature; at the end on H.
+    """Levenberg-Marquardt on the generalised Gauss-Newton matrix, which has no negative curvature;
+    at the end on H.
 
-    Where residuals stay, the GGN's steps only converge linearly. After `SLOW` steps in a row whose model was right but which
-    took less than a thousandth off the loss and did not halve the gradient, the curvature is that of H, in absolute values
-    as in `SaddleFreeNewton`; the GGN is back once a step takes a hundredth off the loss.
+    Where residuals stay, the GGN's steps only converge linearly. After `SLOW` steps in a row whose
+    model was right but which took less than a thousandth off the loss and did not halve the
+    gradient, the curvature is that of H, in absolute values as in `SaddleFreeNewton`; the GGN is
+    back once a step takes a hundredth off the loss.
     """
 
     curvature = "ggn"
@@ -304,9 +324,10 @@ class GaussNewton(_Damped):
         return y, y, False
 
 
-
 class Newton(_InSpace):
-    """(H + damping) s = -g, the whole step, whatever it does: drawn to the nearest critical point of any kind."""
+    """(H + damping) s = -g, the whole step, whatever it does: drawn to the nearest critical point
+    of any kind.
+    """
 
     leaves_saddles = False
     defaults = {**_InSpace.defaults, "thrift": 0.0, "damping": 0.0}
@@ -334,9 +355,9 @@ class Newton(_InSpace):
         return None
 
 
-
 class DampedNewton(Newton):
-    """Newton with a constant added to every eigenvalue; it stays drawn to saddles whose curvature exceeds it."""
+    """Newton with a constant added to every eigenvalue; it stays drawn to saddles whose curvature
+    exceeds it.
+    """
 
     defaults = {**Newton.defaults, "damping": 1e-3}
-

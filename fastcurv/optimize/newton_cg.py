@@ -11,12 +11,11 @@ from .line_search import first_length, line_minimum
 from .run import Method, Worth
 
 
-
 class NewtonCG(Method):
     """Capped CG, then a line search along what it found.
 
-    The shift is ``eps = sqrt(weight ||g||)``, so that steps become Newton's as the gradient vanishes; `weight`
-    falls after full steps and rises after shortened ones.
+    The shift is ``eps = sqrt(weight ||g||)``, so that steps become Newton's as the gradient
+    vanishes; `weight` falls after full steps and rises after shortened ones.
     """
 
     curvature = "hessian"
@@ -57,12 +56,18 @@ class NewtonCG(Method):
         self.weight = max((0.01 * self.bound) ** 2, 1e-12) / run.gnorm
 
     def _descend(self, d):
-        """Backtrack from the full step until the loss has fallen by a fraction of what the slope promises."""
+        """Backtrack from the full step until the loss has fallen by a fraction of what the slope
+        promises.
+        """
         run = self.run
         t = self._backtrack(d)
         if t is None:
             return self._downhill()
-        self.weight = self.weight * 4.0 if t < 1.0 else max(self.weight * 0.25, 1e-14 * max(self.bound, 1e-6) ** 2)
+        self.weight = (
+            self.weight * 4.0
+            if t < 1.0
+            else max(self.weight * 0.25, 1e-14 * max(self.bound, 1e-6) ** 2)
+        )
         run.arrive()
         return None
 
@@ -80,10 +85,14 @@ class NewtonCG(Method):
         return None
 
     def _follow(self, d):
-        """Along negative curvature the best length is not Newton's: search for it, downhill side and other side."""
+        """Along negative curvature the best length is not Newton's: search for it, downhill side
+        and other side.
+        """
         run = self.run
         d /= d.dtype.type(np.linalg.norm(d))
-        t, f = line_minimum(run.value, run.theta, d, run.f, self.reach or first_length(run.theta), refinements=3)
+        t, f = line_minimum(
+            run.value, run.theta, d, run.f, self.reach or first_length(run.theta), refinements=3
+        )
         if not f < run.f:
             return self._downhill()
         self.reach = abs(t)
@@ -92,11 +101,14 @@ class NewtonCG(Method):
         return None
 
     def _downhill(self):
-        """Where the model misleads, at a kink for instance: a step along the gradient, as short as it takes."""
+        """Where the model misleads, at a kink for instance: a step along the gradient, as short as
+        it takes.
+        """
         run = self.run
-        np.multiply(run.g, run.theta.dtype.type(-1.0 / max(self.bound, 1e-300)), out=self.work.scratch)
+        np.multiply(
+            run.g, run.theta.dtype.type(-1.0 / max(self.bound, 1e-300)), out=self.work.scratch
+        )
         if self._backtrack(self.work.scratch) is None:
             return "the line search found no lower value, along the Newton-CG step or the gradient"
         run.arrive()
         return None
-

@@ -7,9 +7,9 @@ import numpy as np
 from .newton import _InSpace
 
 
-
 class NewtonMR(_InSpace):
-    """Least-squares Newton steps with a line search on the gradient's norm: to the nearest critical point.
+    """Least-squares Newton steps with a line search on the gradient's norm: to the nearest critical
+    point.
 
     References
     ----------
@@ -24,7 +24,9 @@ class NewtonMR(_InSpace):
         tolerance = min(self.forcing, np.sqrt(run.gnorm))
         look_at, r = 1, np.zeros(0)
         while True:
-            while space.m < look_at and not space.exhausted and not (space.m and run.out_of_budget()):
+            while (
+                space.m < look_at and not space.exhausted and not (space.m and run.out_of_budget())
+            ):
                 space.extend()
             m, held = space.m, space.m + space.p
             tall = space.couplings[:held, :m]
@@ -32,8 +34,11 @@ class NewtonMR(_InSpace):
             c[0] = space.gamma
             y = np.linalg.lstsq(tall, -c, rcond=m * np.finfo(float).eps)[0]
             size = float(np.max(np.abs(space.ritz()[0])))
-            # the last residual lies in the rows multiplied since, so H times it is known: near 0, no step lowers it
-            flat = len(r) and np.linalg.norm(tall[:, : len(r)] @ r) <= tolerance * size * np.linalg.norm(r)
+            # the last residual lies in the rows multiplied since, so H times it is known: near 0,
+            # no step lowers it
+            flat = len(r) and np.linalg.norm(
+                tall[:, : len(r)] @ r
+            ) <= tolerance * size * np.linalg.norm(r)
             r = tall @ y + c
             if flat or np.linalg.norm(r) <= tolerance * space.gamma:
                 break
@@ -48,7 +53,10 @@ class NewtonMR(_InSpace):
         self.open_space()
         slope = self.solve()
         if not slope < 0:
-            return "no step lowers the norm of the gradient: it is orthogonal to the range of the Hessian"
+            return (
+                "no step lowers the norm of the gradient: it is orthogonal to the range of the "
+                "Hessian"
+            )
         t = 1.0
         for _ in range(50):
             np.multiply(self.vector, run.theta.dtype.type(t), out=run.spare)
@@ -59,4 +67,3 @@ class NewtonMR(_InSpace):
                 return None
             t *= 0.5
         return "the line search found no smaller gradient along the Newton-MR step"
-

@@ -1,23 +1,26 @@
 """One run of a minimiser: where it is, what it has spent, what it may spend, what it has seen.
 
-A method moves `Run.theta` and asks the run for values, gradients and operators, so that everything it costs is
-counted in one place. A step is either finished or, when the budget ends inside it, marked as cut short.
+A method moves `Run.theta` and asks the run for values, gradients and operators, so that everything
+it costs is counted in one place. A step is either finished or, when the budget ends inside it,
+marked as cut short.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import time
+
+import numpy as np
 
 from ..vectors import norm
 
 
-
 def reduction_ratio(old, new, predicted, eps):
-    """(old - new)/predicted, drawn to 1 where both are within the rounding of the values themselves.
+    """(old - new)/predicted, drawn to 1 where both are within the rounding of the values
+    themselves.
 
-    A value of size L carries an error of the order of ``10 eps |L|``; without this term the last steps of a
-    converging run are refused for noise (Conn, Gould and Toint, Trust-Region Methods, 2000, section 17.4).
+    A value of size L carries an error of the order of ``10 eps |L|``; without this term the last
+    steps of a converging run are refused for noise (Conn, Gould and Toint, Trust-Region Methods,
+    2000, section 17.4).
     """
     if not np.isfinite(new):
         return -np.inf
@@ -25,13 +28,13 @@ def reduction_ratio(old, new, predicted, eps):
     return (old - new + noise) / (predicted + noise) if predicted + noise > 0 else -np.inf
 
 
-
 class Worth:
-    """Is another product worth its price? The rule that ends inner solves before their residual does.
+    """Is another product worth its price? The rule that ends inner solves before their residual
+    does.
 
-    A step that costs m products (and `overhead` more to try and to take) promises a reduction `gain` of the model.
-    When the last products have gained less than `thrift` times the average of all, a new step from a new point is
-    the better use of the next one. 0 never ends a solve.
+    A step that costs m products (and `overhead` more to try and to take) promises a reduction
+    `gain` of the model. When the last products have gained less than `thrift` times the average of
+    all, a new step from a new point is the better use of the next one. 0 never ends a solve.
     """
 
     def __init__(self, thrift, overhead=3.0):
@@ -39,14 +42,15 @@ class Worth:
         self.m, self.gain, self.look_at = 0, 0.0, 2
 
     def spent(self, m, gain):
-        """True after `m` products with a reduction of `gain` where going on is not worth it; judges every eighth more."""
+        """True after `m` products with a reduction of `gain` where going on is not worth it; judges
+        every eighth more.
+        """
         if m < self.look_at:
             return False
         marginal = (gain - self.gain) * (m + self.overhead)
         over = self.thrift > 0 and 0 < self.m < m and marginal < self.thrift * gain * (m - self.m)
         self.m, self.gain, self.look_at = m, gain, m + 1 + m // 8
         return over
-
 
 
 class CountedOperator:
@@ -70,7 +74,6 @@ class CountedOperator:
         self.operator = self._product = None
 
 
-
 class Run:
     """The shared state of one minimisation.
 
@@ -79,14 +82,26 @@ class Run:
     theta, f, g, gnorm
         The current point, the full objective there, its gradient and the gradient's norm.
     best, best_score
-        The point with the lowest score seen at a record: the loss, or the validation loss where there is one.
+        The point with the lowest score seen at a record: the loss, or the validation loss where
+        there is one.
     history : dict of str to list
         One entry per record: ``iteration loss gradient_norm products time``, and ``validation``.
     cut : bool
         The budget ended inside the current step.
     """
 
-    def __init__(self, ob, theta, seed, *, curvature=None, sample=None, validation=None, max_time=None, max_products=None):
+    def __init__(
+        self,
+        ob,
+        theta,
+        seed,
+        *,
+        curvature=None,
+        sample=None,
+        validation=None,
+        max_time=None,
+        max_products=None,
+    ):
         self.ob, self.rng, self.validation = ob, np.random.default_rng(seed), validation
         self.max_time, self.max_products = max_time, max_products
         self.curvature, self.operator = curvature, None
@@ -96,7 +111,9 @@ class Run:
         self.eps = float(np.finfo(theta.dtype).eps)
         self.n_values = self.n_gradients = self.n_products = self.iteration = 0
         self.spent, self.started = 0.0, time.perf_counter()
-        self.history = {key: [] for key in ("iteration", "loss", "gradient_norm", "products", "time")}
+        self.history = {
+            key: [] for key in ("iteration", "loss", "gradient_norm", "products", "time")
+        }
         if validation is not None:
             self.history["validation"] = []
         self.best, self.best_score, self.since_best = None, np.inf, 0
@@ -139,7 +156,9 @@ class Run:
         return float(f), np.asarray(g, dtype=self.theta.dtype)
 
     def step_price(self):
-        """What trying and taking a step costs, in products: values and gradients are of all rows, products of a sample."""
+        """What trying and taking a step costs, in products: values and gradients are of all rows,
+        products of a sample.
+        """
         return 3.0 if self.sample is None else 2.0 + self.ob.n_samples / self.sample
 
     # where it is
@@ -206,7 +225,16 @@ class Run:
         else:
             self.since_best += 1
 
-    _COUNTS = ("n_values", "n_gradients", "n_products", "iteration", "best_score", "best_f", "best_gnorm", "since_best")
+    _COUNTS = (
+        "n_values",
+        "n_gradients",
+        "n_products",
+        "iteration",
+        "best_score",
+        "best_f",
+        "best_gnorm",
+        "since_best",
+    )
 
     def state(self):
         """Everything a resumed run needs but the history: arrays, and facts that JSON can hold."""
@@ -222,7 +250,10 @@ class Run:
 
     def past(self, records):
         """The history up to a number of records, as arrays."""
-        return {"history." + key: np.asarray(values[:records], dtype=np.float64) for key, values in self.history.items()}
+        return {
+            "history." + key: np.asarray(values[:records], dtype=np.float64)
+            for key, values in self.history.items()
+        }
 
     def load(self, arrays, facts):
         """Continue where `state` and `past` were taken."""
@@ -230,7 +261,9 @@ class Run:
         self.best, self.rows = arrays.get("best"), arrays.get("rows")
         for key in self.history:
             values = arrays["history." + key].tolist()
-            self.history[key] = [int(value) for value in values] if key in ("iteration", "products") else values
+            self.history[key] = (
+                [int(value) for value in values] if key in ("iteration", "products") else values
+            )
         for key in self._COUNTS:
             setattr(self, key, facts[key])
         self.spent, self.started = facts["elapsed"], time.perf_counter()
@@ -238,7 +271,6 @@ class Run:
         if self.rng.bit_generator.state["bit_generator"] != name:
             self.rng = np.random.Generator(getattr(np.random, name)())
         self.rng.bit_generator.state = _restored(facts["rng"])
-
 
 
 def _plain(state):
@@ -250,14 +282,12 @@ def _plain(state):
     return int(state) if isinstance(state, np.integer) else state
 
 
-
 def _restored(state):
     if isinstance(state, dict) and "array" in state:
         return np.array(state["array"], dtype=state["dtype"])
     if isinstance(state, dict):
         return {key: _restored(value) for key, value in state.items()}
     return state
-
 
 
 class Method:
@@ -295,7 +325,11 @@ class Method:
     kept_facts: tuple = ()
 
     def state(self):
-        arrays = {name: np.array(getattr(self, name)) for name in self.kept_arrays if getattr(self, name) is not None}
+        arrays = {
+            name: np.array(getattr(self, name))
+            for name in self.kept_arrays
+            if getattr(self, name) is not None
+        }
         return arrays, {name: getattr(self, name) for name in self.kept_facts}
 
     def load(self, arrays, facts):
@@ -303,4 +337,3 @@ class Method:
             setattr(self, name, arrays.get(name))
         for name in self.kept_facts:
             setattr(self, name, facts[name])
-

@@ -1,7 +1,8 @@
 """Learning rates that change with the number of updates, and what theory says of them.
 
-Updates are counted t = 1, 2, 3, ... Every schedule here is asymptotically ``c * t**-p``; the exponent
-``p`` decides the conditions of Robbins and Monro, under which stochastic gradient descent converges:
+Updates are counted t = 1, 2, 3, ... Every schedule here is asymptotically ``c * t**-p``; the
+exponent ``p`` decides the conditions of Robbins and Monro, under which stochastic gradient descent
+converges:
 
     sum of alpha_t = inf          p <= 1: far enough to reach any point
     sum of alpha_t**2 < inf       p > 1/2: the noise of the mini-batches dies out
@@ -10,9 +11,8 @@ Updates are counted t = 1, 2, 3, ... Every schedule here is asymptotically ``c *
 from __future__ import annotations
 
 from dataclasses import dataclass
+
 import numpy as np
-
-
 
 
 def _positive(value, name):
@@ -24,7 +24,6 @@ def _positive(value, name):
     if not (np.isfinite(number) and number > 0):
         raise ValueError(f"{name} must be finite and above 0, got {value!r}")
     return number
-
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Schedule:
 
     @property
     def exponent(self):
-        """p in ``alpha_t ~ c * t**-p`` as t grows."""
+        """P in ``alpha_t ~ c * t**-p`` as t grows."""
         if self.name == "constant":
             return 0.0
         return 1.0 if self.name == "inverse_time" else self.delta
@@ -77,18 +76,16 @@ class Schedule:
         }[self.name]
 
 
-
 def constant(alpha):
     """The same learning rate for ever: ``alpha``.
 
     Examples
     --------
-    >>> from fastcurv.schedules import constant
+    >>> from fastcurv import constant
     >>> constant(0.1)(1000)
     0.1
     """
     return Schedule("constant", _positive(alpha, "alpha"))
-
 
 
 def inverse_time(alpha, delta):
@@ -96,12 +93,11 @@ def inverse_time(alpha, delta):
 
     Examples
     --------
-    >>> from fastcurv.schedules import inverse_time
+    >>> from fastcurv import inverse_time
     >>> inverse_time(0.5, 0.25)(4)
     0.25
     """
     return Schedule("inverse_time", _positive(alpha, "alpha"), _positive(delta, "delta"))
-
 
 
 def power(alpha, delta):
@@ -109,12 +105,11 @@ def power(alpha, delta):
 
     Examples
     --------
-    >>> from fastcurv.schedules import power
+    >>> from fastcurv import power
     >>> power(0.5, 1.0)(10)
     0.05
     """
     return Schedule("power", _positive(alpha, "alpha"), _positive(delta, "delta"))
-
 
 
 def constant_then_decay(alpha, hold, delta=1.0):
@@ -122,7 +117,7 @@ def constant_then_decay(alpha, hold, delta=1.0):
 
     Examples
     --------
-    >>> from fastcurv.schedules import constant_then_decay
+    >>> from fastcurv import constant_then_decay
     >>> rate = constant_then_decay(0.2, hold=100)
     >>> rate(100), rate(200)
     (0.2, 0.1)
@@ -131,11 +126,16 @@ def constant_then_decay(alpha, hold, delta=1.0):
         raise TypeError(f"hold must be a whole number of updates, got {hold!r}")
     if hold < 1:
         raise ValueError(f"hold must be at least 1 update, got {hold}")
-    return Schedule("constant_then_decay", _positive(alpha, "alpha"), _positive(delta, "delta"), int(hold))
+    return Schedule(
+        "constant_then_decay", _positive(alpha, "alpha"), _positive(delta, "delta"), int(hold)
+    )
+
 
 _BY_NAME = {
     "constant": lambda alpha, delta, hold: constant(alpha),
-    "inverse_time": lambda alpha, delta, hold: inverse_time(alpha, 1e-3 if delta is None else delta),
+    "inverse_time": lambda alpha, delta, hold: inverse_time(
+        alpha, 1e-3 if delta is None else delta
+    ),
     "power": lambda alpha, delta, hold: power(alpha, 0.75 if delta is None else delta),
     "constant_then_decay": lambda alpha, delta, hold: constant_then_decay(
         alpha, 1000 if hold is None else hold, 1.0 if delta is None else delta
@@ -151,17 +151,18 @@ def as_schedule(schedule, alpha, delta=None, hold=None):
     schedule : str or callable
         A name (see `Schedule`), made with the numbers that follow, or any callable ``t -> rate``.
     alpha, delta, hold : float, float or None, int or None
-        What the named schedule is made of. Defaults: delta 1e-3 for ``inverse_time``, 0.75 for ``power``
-        and 1 for ``constant_then_decay``; hold 1000.
+        What the named schedule is made of. Defaults: delta 1e-3 for ``inverse_time``, 0.75 for
+        ``power`` and 1 for ``constant_then_decay``; hold 1000.
     """
     if callable(schedule):
         return schedule
     if not isinstance(schedule, str):
-        raise TypeError(f"schedule must be a name or a callable t -> rate, got {type(schedule).__name__}")
+        raise TypeError(
+            f"schedule must be a name or a callable t -> rate, got {type(schedule).__name__}"
+        )
     if schedule not in _BY_NAME:
         raise ValueError(f"schedule must be one of {', '.join(_BY_NAME)}, got {schedule!r}")
     return _BY_NAME[schedule](alpha, delta, hold)
-
 
 
 @dataclass(frozen=True)
@@ -190,14 +191,12 @@ class RobbinsMonro:
         return bool(self.satisfied)
 
 
-
 def _fitted_exponent(schedule):
-    """p from the rates at t = 10**6 and 10**8; NaN where they are not finite and positive."""
+    """P from the rates at t = 10**6 and 10**8; NaN where they are not finite and positive."""
     early, late = float(schedule(10**6)), float(schedule(10**8))
     if not (0 < early < np.inf and 0 < late < np.inf):
         return float("nan")
     return float(np.log(early / late) / np.log(100.0))
-
 
 
 def robbins_monro(schedule):
@@ -220,14 +219,16 @@ def robbins_monro(schedule):
 
     Examples
     --------
-    >>> from fastcurv.schedules import constant, power, robbins_monro
+    >>> from fastcurv import constant, power, robbins_monro
     >>> robbins_monro(power(0.1, 0.75)).satisfied
     True
     >>> print(robbins_monro(constant(0.1)).reason)
     0.1 falls like t^-0: the sum diverges (0 <= 1), but the squares do not sum (0 <= 1/2), so the noise never dies out.
     """
     if not callable(schedule):
-        raise TypeError(f"schedule must be a Schedule or a callable t -> rate, got {type(schedule).__name__}")
+        raise TypeError(
+            f"schedule must be a Schedule or a callable t -> rate, got {type(schedule).__name__}"
+        )
     if not isinstance(schedule, Schedule):
         p = _fitted_exponent(schedule)
         reason = (
@@ -237,11 +238,20 @@ def robbins_monro(schedule):
         return RobbinsMonro(None, None, None, p, reason)
     p = schedule.exponent
     diverges, squares = p <= 1.0, p > 0.5
-    far = f"the sum diverges ({p:g} <= 1)" if diverges else f"the sum is finite ({p:g} > 1), so far points are out of reach"
+    far = (
+        f"the sum diverges ({p:g} <= 1)"
+        if diverges
+        else f"the sum is finite ({p:g} > 1), so far points are out of reach"
+    )
     if squares:
         quiet = f"the squares sum to a finite number ({p:g} > 1/2)"
     else:
         quiet = f"the squares do not sum ({p:g} <= 1/2), so the noise never dies out"
     joint = "and" if diverges == squares else "but"
-    return RobbinsMonro(diverges and squares, diverges, squares, p, f"{schedule.formula} falls like t^-{p:g}: {far}, {joint} {quiet}.")
-
+    return RobbinsMonro(
+        diverges and squares,
+        diverges,
+        squares,
+        p,
+        f"{schedule.formula} falls like t^-{p:g}: {far}, {joint} {quiet}.",
+    )

@@ -1,12 +1,13 @@
-"""The cures as methods of `scipy.optimize.minimize`: ``minimize(fun, x0, jac=True, hessp=..., method=fc.newton_cg)``."""
+"""The cures as methods of `scipy.optimize.minimize`: ``minimize(fun, x0, jac=True, hessp=...,
+method=fc.newton_cg)``.
+"""
 
 from __future__ import annotations
 
-from scipy.sparse.linalg import LinearOperator
 import numpy as np
+from scipy.sparse.linalg import LinearOperator
 
 from .minimize import minimize
-
 
 
 class _FunctionObjective:
@@ -16,7 +17,10 @@ class _FunctionObjective:
 
     def __init__(self, fun, args, jac, hess, hessp, n):
         if not callable(jac):
-            raise ValueError("the gradient is missing; wanted jac=True with fun returning (value, gradient), or a callable jac")
+            raise ValueError(
+                "the gradient is missing; wanted jac=True with fun returning (value, gradient), "
+                "or a callable jac"
+            )
         if not (callable(hess) or callable(hessp)):
             raise ValueError("the curvature is missing; wanted hessp(x, p), or a callable hess(x)")
         self.fun, self.args, self.jac, self.hess, self.hessp = fun, args, jac, hess, hessp
@@ -34,6 +38,7 @@ class _FunctionObjective:
     def hessian(self, theta):
         n, theta = self.n_params, theta.copy()
         if callable(self.hessp):
+
             def matvec(v):
                 return np.asarray(self.hessp(theta, np.ravel(v), *self.args), dtype=np.float64)
         else:
@@ -43,7 +48,6 @@ class _FunctionObjective:
                 return np.asarray(H @ np.ravel(v), dtype=np.float64)
 
         return LinearOperator((n, n), matvec=matvec, rmatvec=matvec, dtype=np.float64)
-
 
 
 def _run(method, fun, x0, args, jac, hess, hessp, bounds, constraints, callback, options):
@@ -61,8 +65,18 @@ def _run(method, fun, x0, args, jac, hess, hessp, bounds, constraints, callback,
     return minimize(ob, x0, method, callback=callback, **options)
 
 
-
-def newton_cg(fun, x0, args=(), jac=None, hess=None, hessp=None, bounds=None, constraints=(), callback=None, **options):
+def newton_cg(
+    fun,
+    x0,
+    args=(),
+    jac=None,
+    hess=None,
+    hessp=None,
+    bounds=None,
+    constraints=(),
+    callback=None,
+    **options,
+):
     """`minimize`'s ``newton-cg`` in the form that ``scipy.optimize.minimize(method=...)`` calls.
 
     Parameters
@@ -70,8 +84,8 @@ def newton_cg(fun, x0, args=(), jac=None, hess=None, hessp=None, bounds=None, co
     fun, x0, args, jac, hess, hessp, callback
         As SciPy gives them; a gradient, and `hess` or `hessp`, are needed.
     **options
-        ``tol`` is the gradient norm that counts as zero, ``maxiter`` the number of steps; the others are those of
-        `fastcurv.minimize`.
+        ``tol`` is the gradient norm that counts as zero, ``maxiter`` the number of steps; the
+        others are those of `fastcurv.minimize`.
 
     Returns
     -------
@@ -87,12 +101,25 @@ def newton_cg(fun, x0, args=(), jac=None, hess=None, hessp=None, bounds=None, co
     >>> found.kind, round(found.fun, 12)
     ('minimum', 0.0)
     """
-    return _run("newton-cg", fun, x0, args, jac, hess, hessp, bounds, constraints, callback, options)
+    return _run(
+        "newton-cg", fun, x0, args, jac, hess, hessp, bounds, constraints, callback, options
+    )
 
 
-
-def trust_region(fun, x0, args=(), jac=None, hess=None, hessp=None, bounds=None, constraints=(), callback=None, **options):
-    """`minimize`'s ``trust-region`` for ``scipy.optimize.minimize(method=...)``; parameters as for `newton_cg`.
+def trust_region(
+    fun,
+    x0,
+    args=(),
+    jac=None,
+    hess=None,
+    hessp=None,
+    bounds=None,
+    constraints=(),
+    callback=None,
+    **options,
+):
+    """`minimize`'s ``trust-region`` for ``scipy.optimize.minimize(method=...)``; parameters as for
+    `newton_cg`.
 
     Examples
     --------
@@ -101,12 +128,25 @@ def trust_region(fun, x0, args=(), jac=None, hess=None, hessp=None, bounds=None,
     >>> found.kind, found.x.round(6)
     ('minimum', array([1., 1.]))
     """
-    return _run("trust-region", fun, x0, args, jac, hess, hessp, bounds, constraints, callback, options)
+    return _run(
+        "trust-region", fun, x0, args, jac, hess, hessp, bounds, constraints, callback, options
+    )
 
 
-
-def saddle_free_newton(fun, x0, args=(), jac=None, hess=None, hessp=None, bounds=None, constraints=(), callback=None, **options):
-    """`minimize`'s ``saddle-free-newton`` for ``scipy.optimize.minimize(method=...)``; parameters as for `newton_cg`.
+def saddle_free_newton(
+    fun,
+    x0,
+    args=(),
+    jac=None,
+    hess=None,
+    hessp=None,
+    bounds=None,
+    constraints=(),
+    callback=None,
+    **options,
+):
+    """`minimize`'s ``saddle-free-newton`` for ``scipy.optimize.minimize(method=...)``; parameters
+    as for `newton_cg`.
 
     Examples
     --------
@@ -115,5 +155,16 @@ def saddle_free_newton(fun, x0, args=(), jac=None, hess=None, hessp=None, bounds
     >>> found.kind, found.x.round(6)
     ('minimum', array([1., 1.]))
     """
-    return _run("saddle-free-newton", fun, x0, args, jac, hess, hessp, bounds, constraints, callback, options)
-
+    return _run(
+        "saddle-free-newton",
+        fun,
+        x0,
+        args,
+        jac,
+        hess,
+        hessp,
+        bounds,
+        constraints,
+        callback,
+        options,
+    )

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
 import warnings
 
-from ..checks import check_positive, check_positive_int, check_symmetric_operator, check_vector, operator_dtype
+import numpy as np
+
+from ..checks import (
+    check_positive,
+    check_positive_int,
+    check_symmetric_operator,
+    check_vector,
+    operator_dtype,
+)
 from ..krylov.subproblems import KrylovSpace, absolute, shifted
 from .line_search import as_product
 
@@ -26,16 +33,15 @@ class IndefiniteHessianWarning(UserWarning):
     """
 
 
-
 def _dense(op, n):
     if hasattr(op, "to_dense"):
         return np.asarray(op.to_dense(), dtype=np.float64)
     return np.asarray(op @ np.eye(n, dtype=operator_dtype(op)), dtype=np.float64)
 
 
-
 def _decompose(op, g, k, wanted, residual_of):
-    """Eigenvalues, the gradient in their vectors, a map from coordinates to (n,), and the relative residual.
+    """Eigenvalues, the gradient in their vectors, a map from coordinates to (n,), and the relative
+    residual.
 
     Dense where n is small and `k` is None; else a Krylov space from g, grown to `k` rows or until
     `residual_of(space)` is below `wanted` times ||g||.
@@ -62,7 +68,6 @@ def _decompose(op, g, k, wanted, residual_of):
     return space.ritz()[0], space.linear_term(), lambda y: space.combine(vectors @ y), residual
 
 
-
 def _inputs(H, g, damping, k):
     op = check_symmetric_operator(H, "H")
     g = check_vector(g, op.shape[0], "g")
@@ -70,18 +75,18 @@ def _inputs(H, g, damping, k):
     return op, g, damping, k if k is None else check_positive_int(k, "k")
 
 
-
 def newton_step(H, g, damping=0.0, *, k=None, tol=1e-6):
     """The Newton step ``-(H + damping I)^-1 g``, to be added to theta.
 
-    Newton's method goes to the nearest critical point of the quadratic model, uphill where H has negative
-    curvature: it is drawn to saddles. An `IndefiniteHessianWarning` says so when that is seen.
+    Newton's method goes to the nearest critical point of the quadratic model, uphill where H has
+    negative curvature: it is drawn to saddles. An `IndefiniteHessianWarning` says so when that is
+    seen.
 
     Parameters
     ----------
     H : LinearOperator or ndarray, shape (n, n)
-        Real symmetric. Up to n = 512 (and `k` None) it is made dense: n products and an eigendecomposition.
-        Beyond, products with a Krylov space from g: at most 400, or `k`.
+        Real symmetric. Up to n = 512 (and `k` None) it is made dense: n products and an
+        eigendecomposition. Beyond, products with a Krylov space from g: at most 400, or `k`.
     g : ndarray, shape (n,)
     damping : float
         Added to every eigenvalue.
@@ -121,27 +126,30 @@ def newton_step(H, g, damping=0.0, *, k=None, tol=1e-6):
     lowest = float(values[0]) + damping
     if lowest < -1e-12 * float(np.max(np.abs(values))):
         warnings.warn(
-            f"The {'damped ' if damping else ''}Hessian is indefinite (it has curvature {lowest:.3g}): the Newton step may climb "
+            f"The {'damped ' if damping else ''}Hessian is indefinite (it has curvature "
+            f"{lowest:.3g}): the Newton step may climb "
             "and is drawn to saddles; use saddle_free_newton_step, or escape.",
             IndefiniteHessianWarning,
             stacklevel=2,
         )
     if k is None and residual > tol:
         warnings.warn(
-            f"The Newton step was solved to a relative residual of {residual:.1e}, not {tol:.1e}; raise damping or k.",
+            f"The Newton step was solved to a relative residual of {residual:.1e}, not {tol:.1e}; "
+            "raise damping or k.",
             RuntimeWarning,
             stacklevel=2,
         )
     return lift(shifted(values, linear, damping)).astype(g.dtype, copy=False)
 
 
-
 def saddle_free_newton_step(H, g, k=None, damping=1e-3):
-    """The saddle-free Newton step ``-(|H| + damping I)^-1 g``: Newton's lengths, downhill in every direction.
+    """The saddle-free Newton step ``-(|H| + damping I)^-1 g``: Newton's lengths, downhill in every
+    direction.
 
-    ``|H|`` has H's eigenvectors and the absolute values of its eigenvalues. In a Krylov space ``K`` from g the
-    step is ``-Q' (|T| + damping)^-1 Q g``. Since g lies in K, its complement receives no step; what K has not
-    resolved is lumped in Ritz values of mean curvature, and `damping` bounds every step by ``||g||/damping``.
+    ``|H|`` has H's eigenvectors and the absolute values of its eigenvalues. In a Krylov space ``K``
+    from g the step is ``-Q' (|T| + damping)^-1 Q g``. Since g lies in K, its complement receives no
+    step; what K has not resolved is lumped in Ritz values of mean curvature, and `damping` bounds
+    every step by ``||g||/damping``.
 
     Parameters
     ----------
@@ -149,8 +157,8 @@ def saddle_free_newton_step(H, g, k=None, damping=1e-3):
         Real symmetric.
     g : ndarray, shape (n,)
     k : int, optional
-        Krylov dimension, and the number of products. None: dense up to n = 512, above that as many products
-        (at most 400) as a relative residual of 1e-3 takes.
+        Krylov dimension, and the number of products. None: dense up to n = 512, above that as many
+        products (at most 400) as a relative residual of 1e-3 takes.
     damping : float
         Above 0 where H may be singular.
 
@@ -175,8 +183,9 @@ def saddle_free_newton_step(H, g, k=None, damping=1e-3):
 
     def residual_of(space):
         values, vectors = space.ritz()
-        return space.residual(vectors @ (np.sign(values) * absolute(values, space.linear_term(), damping)))
+        return space.residual(
+            vectors @ (np.sign(values) * absolute(values, space.linear_term(), damping))
+        )
 
     values, linear, lift, _ = _decompose(op, g, k, 1e-3, residual_of)
     return lift(absolute(values, linear, damping)).astype(g.dtype, copy=False)
-

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+
 import numpy as np
 
-
-CURVATURE_TOL = 1e-4  # negative curvature below this share of the spectrum's width is looked for ...
-RISK = 1e-3  # ... and missed with at most this probability, where n is too large for all eigenvalues
+CURVATURE_TOL = (
+    1e-4  # negative curvature below this share of the spectrum's width is looked for ...
+)
+RISK = (
+    1e-3  # ... and missed with at most this probability, where n is too large for all eigenvalues
+)
 DENSE_BELOW = 1024  # all eigenvalues up to this n: a second; above, Krylov
 
 
@@ -24,12 +28,12 @@ class FinalVerdict:
     n_products: int
 
 
-
 def final_verdict(ob, theta, gtol, seed=0):
     """Classify a point whose gradient norm is at most `gtol`.
 
-    Success is a minimum, or a degenerate point without negative curvature; where n is large, "without" means that
-    none below CURVATURE_TOL times the spectrum's width was found, at a risk of RISK.
+    Success is a minimum, or a degenerate point without negative curvature; where n is large,
+    "without" means that none below CURVATURE_TOL times the spectrum's width was found, at a risk of
+    RISK.
     """
     from ..critical.classify import classify
 
@@ -43,5 +47,11 @@ def final_verdict(ob, theta, gtol, seed=0):
     evidence = report.reason.rstrip(".")
     if success and report.kind == "degenerate":
         evidence += "; no negative curvature was found"
-    return FinalVerdict(report.kind, success, evidence, report, direction, int(getattr(report, "n_products", 0) or 0))
-
+    return FinalVerdict(
+        report.kind,
+        success,
+        evidence,
+        report,
+        direction,
+        int(getattr(report, "n_products", 0) or 0),
+    )

@@ -5,7 +5,6 @@ import numpy as np
 from .style import CYCLE, _with_legend, new_axes
 
 
-
 def curve(x, y, ax=None, *, label=None, color=None, xlabel=None, ylabel=None, log=True):
     """A training curve: ``y`` against ``x``, on a logarithmic axis where ``y`` is positive.
 
@@ -30,4 +29,3 @@ def curve(x, y, ax=None, *, label=None, color=None, xlabel=None, ylabel=None, lo
     ax.set_xlabel(xlabel or ax.get_xlabel())
     ax.set_ylabel(ylabel or ax.get_ylabel())
     return _with_legend(ax, label)
-

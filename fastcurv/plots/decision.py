@@ -5,7 +5,6 @@ import numpy as np
 from .style import CYCLE, new_axes
 
 
-
 def decision_regions(predict, X, y, ax=None, *, n=121, title=None):
     """The regions a classifier of two features decides for, and the samples on them.
 
@@ -34,7 +33,9 @@ def decision_regions(predict, X, y, ax=None, *, n=121, title=None):
         decided = (decided.ravel() > 0).astype(int)
     classes = np.unique(y)
     edges = np.concatenate([classes - 0.5, [classes[-1] + 0.5]])
-    ax.contourf(x0, x1, decided.reshape(n, n), levels=edges, colors=CYCLE[: classes.size], alpha=0.3)
+    ax.contourf(
+        x0, x1, decided.reshape(n, n), levels=edges, colors=CYCLE[: classes.size], alpha=0.3
+    )
     for c, color, marker in zip(classes, CYCLE, "os^vDXP"):
         ax.plot(*X[y == c].T, marker, ms=3, color=color, mec="white", mew=0.3)
     ax.set_xticks([])
@@ -42,4 +43,3 @@ def decision_regions(predict, X, y, ax=None, *, n=121, title=None):
     if title:
         ax.set_title(title, fontsize=9)
     return ax
-

@@ -5,7 +5,6 @@ import numpy as np
 from .style import BLUE, GREY, RED, _with_legend, new_axes
 
 
-
 def density(spectral_density, ax=None, *, label=None, color=BLUE, scale="log"):
     """The density of the eigenvalues, with its standard-error band.
 
@@ -25,7 +24,12 @@ def density(spectral_density, ax=None, *, label=None, color=BLUE, scale="log"):
     """
     ax = new_axes(ax)
     grid, height = np.asarray(spectral_density.grid), np.asarray(spectral_density.density)
-    top = max([height.max(), *(np.max(line.get_ydata()) for line in ax.lines if np.size(line.get_ydata()) > 2)])
+    top = max(
+        [
+            height.max(),
+            *(np.max(line.get_ydata()) for line in ax.lines if np.size(line.get_ydata()) > 2),
+        ]
+    )
     floor = 1e-7 * top if scale == "log" else 0.0
     ax.plot(grid, np.maximum(height, floor), color=color, lw=1.6, label=label)
     stderr = getattr(spectral_density, "stderr", None)
@@ -41,7 +45,6 @@ def density(spectral_density, ax=None, *, label=None, color=BLUE, scale="log"):
     ax.set_xlabel("eigenvalue")
     ax.set_ylabel("density" if ax.get_xscale() == "linear" else "density per decade")
     return _with_legend(ax, label)
-
 
 
 def eigenvalues(values, residuals=None, ax=None, *, label=None):
@@ -73,11 +76,12 @@ def eigenvalues(values, residuals=None, ax=None, *, label=None):
         if mask.any():
             bars = None if errors is None else errors[mask]
             name = sign if label is None else f"{label}, {sign}"
-            ax.errorbar(rank[mask], values[mask], bars, fmt=marker, ms=5, color=color, lw=1, label=name)
+            ax.errorbar(
+                rank[mask], values[mask], bars, fmt=marker, ms=5, color=color, lw=1, label=name
+            )
     ax.axhline(0, color=GREY, lw=0.8, ls=":")
     ax.set_yscale("symlog", linthresh=max(np.abs(values).max(initial=0.0) * 1e-4, threshold))
     ax.set_xlabel("rank")
     ax.set_ylabel("eigenvalue")
     ax.legend(frameon=False)
     return ax
-

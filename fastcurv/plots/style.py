@@ -1,7 +1,5 @@
 """Colours, axes and legends that all pictures share."""
 
-
-
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW, GREY = (
     "#0072B2",
     "#E69F00",
@@ -43,15 +41,15 @@ def new_axes(ax=None, *, figsize=(6.4, 4.0), **subplot):
     return new_figure(figsize).add_subplot(**subplot)
 
 
-
 def new_figure(figsize=(6.4, 4.0)):
-    """A figure made without pyplot: nothing global, no window, safe in threads and without a display."""
+    """A figure made without pyplot: nothing global, no window, safe in threads and without a
+    display.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("pictures need matplotlib: pip install matplotlib") from error
     return Figure(figsize=figsize, layout="constrained")
-
 
 
 def mark(ax, x, y, kind, label=None):
@@ -61,9 +59,7 @@ def mark(ax, x, y, kind, label=None):
     return _with_legend(ax, label)
 
 
-
 def _with_legend(ax, label):
     if label is not None:
         ax.legend(frameon=False)
     return ax
-

@@ -5,7 +5,6 @@ import numpy as np
 from .style import new_axes
 
 
-
 def surface(function, xlim, ylim, ax=None, *, n=81, levels=24, log=False, xlabel="x", ylabel="y"):
     """Level lines of a function of two numbers.
 
@@ -39,9 +38,9 @@ def surface(function, xlim, ylim, ax=None, *, n=81, levels=24, log=False, xlabel
     return ax
 
 
-
 def plane(objective, theta, first, second, radius=1.0, ax=None, **options):
-    """The loss on the plane through ``theta`` along two directions; costs one forward pass per grid point.
+    """The loss on the plane through ``theta`` along two directions; costs one forward pass per grid
+    point.
 
     Parameters
     ----------
@@ -64,8 +63,11 @@ def plane(objective, theta, first, second, radius=1.0, ax=None, **options):
     w = w - u * (u @ w)
     w = w / np.linalg.norm(w)
     rx, ry = np.broadcast_to(radius, 2)
-    options = {"n": 41, "xlabel": "along the first direction", "ylabel": "along the second"} | options
+    options = {
+        "n": 41,
+        "xlabel": "along the first direction",
+        "ylabel": "along the second",
+    } | options
     return surface(
         lambda a, b: objective.value(theta + a * u + b * w), (-rx, rx), (-ry, ry), ax, **options
     )
-

@@ -1,16 +1,20 @@
-"""What one step of the passes can do by rounding: sums and activations as the kernels make them, and how errors go on.
+"""What one step of the passes can do by rounding: sums and activations as the kernels make them,
+and how errors go on.
 
-All arrays here are float64, (rows, m), bounds are elementwise and >= 0. `Err` carries a matrix of errors through the passes.
+All arrays here are float64, (rows, m), bounds are elementwise and >= 0. `Err` carries a matrix of
+errors through the passes.
 """
 
-from scipy.special import expit
-from scipy.special import ndtr
 import math
+
 import numpy as np
+from scipy.special import expit, ndtr
 
-
-ELEMENTARY = 16.0        # roundings that phi, phi', phi'' and the terms of a loss row are worth: 10 were measured at most
-FLOOR = 4096.0           # smallest normal numbers that saturated phi, phi', phi'' may be flushed by (gelu: n(t) t^2 at its end)
+# roundings that phi, phi', phi'' and the terms of a loss row are worth: 10 were measured at most
+ELEMENTARY = 16.0
+# smallest normal numbers that saturated phi, phi', phi'' may be flushed by (gelu: n(t) t^2 at its
+# end)
+FLOOR = 4096.0
 
 
 def norms(E):
@@ -24,15 +28,14 @@ def norms(E):
     return found
 
 
-
 def norm(x):
     """Euclidean norm of all of x, safe from underflow."""
     return float(norms(np.abs(np.ravel(x))[None, :])[0, 0])
 
 
-
 def spectral_bound(A):
-    """An upper bound on ``||A||_2``, from the smaller Gram matrix; exact to rounding up to 256 rows or columns.
+    """An upper bound on ``||A||_2``, from the smaller Gram matrix; exact to rounding up to 256 rows
+    or columns.
 
     Above that ``||G^16||_F^(1/16)``, at most ``k^(1/32)`` too large (k the smaller side).
     """
@@ -41,7 +44,6 @@ def spectral_bound(A):
         return size
     A = A / size
     return size * math.sqrt(gram_bound(A @ A.T if A.shape[0] <= A.shape[1] else A.T @ A))
-
 
 
 def gram_bound(G):
@@ -61,12 +63,17 @@ def gram_bound(G):
     return size * slack * math.exp(scale + power * math.log(float(np.linalg.norm(G))))
 
 
-
 def stack_norms(K):
-    """Upper bounds ``(rows, 1)`` on the spectral norms of a stack of matrices (rows, m, k); ``min(m, k)^(1/32)`` times at most."""
+    """Upper bounds ``(rows, 1)`` on the spectral norms of a stack of matrices (rows, m, k);
+    ``min(m, k)^(1/32)`` times at most.
+    """
     size = np.abs(K).max(axis=(1, 2), keepdims=True)
     K = K / np.where((size > 0) & (size < np.inf), size, 1.0)
-    G, log, power = (K @ K.transpose(0, 2, 1) if K.shape[1] <= K.shape[2] else K.transpose(0, 2, 1) @ K), 0.0, 1.0
+    G, log, power = (
+        (K @ K.transpose(0, 2, 1) if K.shape[1] <= K.shape[2] else K.transpose(0, 2, 1) @ K),
+        0.0,
+        1.0,
+    )
     for squaring in range(4):
         frobenius = np.maximum(np.sqrt(np.einsum("nij,nij->n", G, G)), 1e-300)[:, None, None]
         log, power = log + power * np.log(frobenius), power / 2
@@ -75,12 +82,13 @@ def stack_norms(K):
     return (size * np.exp(0.5 * log))[:, :, 0] * (1 + 1e-10)
 
 
-
 class Chain:
-    """Errors carried over several layers at once: ``||dx_m|| <= sum over i of ||K_im|| fresh_i`` for every row.
+    """Errors carried over several layers at once: ``||dx_m|| <= sum over i of ||K_im|| fresh_i``
+    for every row.
 
-    `kappa` is ``{(i, m): (rows, 1)}``, bounds on the norms of the products of the layers from i to m; fresh is what
-    comes in at a layer, by rounding or from other errors. Without `kappa` nothing is known.
+    `kappa` is ``{(i, m): (rows, 1)}``, bounds on the norms of the products of the layers from i to
+    m; fresh is what comes in at a layer, by rounding or from other errors. Without `kappa` nothing
+    is known.
     """
 
     def __init__(self, kappa):
@@ -97,7 +105,6 @@ class Chain:
         return Err(error.E, np.minimum(error.nu, total))
 
 
-
 class Operand:
     """A matrix A (m, k) that errors pass through: ``x A'`` is `across`, ``x A`` is `back`."""
 
@@ -106,9 +113,11 @@ class Operand:
         self.rows, self.cols = norms(self.abs)[:, 0], norms(self.abs.T)[:, 0]
 
 
-
 class Err:
-    """Bounds on a matrix of errors: `E` on each entry, `nu` (rows, 1) on the norm of each row. The smaller one counts."""
+    """Bounds on a matrix of errors: `E` on each entry, `nu` (rows, 1) on the norm of each row.
+
+    The smaller one counts.
+    """
 
     def __init__(self, E, nu=None):
         rows = norms(E)
@@ -131,13 +140,13 @@ class Err:
         return Err(np.minimum(self.E @ A.abs, self.nu * A.cols), self.nu * A.norm)
 
 
-
 class Arithmetic:
     """Roundings of a dtype by a choice of kernels: how long their chains of additions are.
 
-    Own kernels sum over at most `slice` numbers, of both terms together, then over the slices; a rounding of each product
-    is counted for instruction sets without a fused multiply-add. BLAS may sum in any order. The reference adds one number
-    after the other. "numpy" is the arithmetic of these bounds' own passes.
+    Own kernels sum over at most `slice` numbers, of both terms together, then over the slices; a
+    rounding of each product is counted for instruction sets without a fused multiply-add. BLAS may
+    sum in any order. The reference adds one number after the other. "numpy" is the arithmetic of
+    these bounds' own passes.
 
     Parameters
     ----------
@@ -153,7 +162,12 @@ class Arithmetic:
         self.u, self.eta = float(info.eps) / 2, float(info.smallest_subnormal)
         self.tiny, self.max = float(info.tiny), float(info.max)
         self.kernels, self.slice = layout["arch"], 1024 // np.dtype(dtype).itemsize
-        self.N, self.chunk, self.panel, self.groups = N, min(layout["chunk"], N), layout["panel"], layout["groups"]
+        self.N, self.chunk, self.panel, self.groups = (
+            N,
+            min(layout["chunk"], N),
+            layout["panel"],
+            layout["groups"],
+        )
         self.own = self.kernels == "numpy"
         self.elementary = self.u * (4 if self.own else 1) * ELEMENTARY
 
@@ -180,20 +194,24 @@ class Arithmetic:
 
     def over_rows(self, terms):
         """Of the weights' parts of gradient and product, ``rdelta' a + delta' ra``."""
-        if self.kernels == "reference":                      # a panel's sum goes on where the last one ended
+        if self.kernels == "reference":  # a panel's sum goes on where the last one ended
             return terms * self.N + self._partial_sums() + 1
         return self.depth(min(self.panel or self.chunk, self.chunk), terms) + self._partial_sums()
 
     def over_columns(self):
-        """Of the biases' parts: rows are summed by blocks of at most 128; in a panel, and with BLAS, all at once."""
+        """Of the biases' parts: rows are summed by blocks of at most 128; in a panel, and with
+        BLAS, all at once.
+        """
         rows = min(self.panel or self.chunk, self.chunk)
         if not (self.panel or self.kernels in ("blas", "numpy")):
             rows = min(rows, 128) + -(-rows // 32)
         return rows + self._partial_sums()
 
-# --- activations ------------------------------------------------------------------------------------------------------------
 
-KINKED = {"relu": 1.0, "leaky_relu": 0.99, "elu": 1.0}        # the jump at 0: of phi', for elu of phi''
+# --- activations
+# ------------------------------------------------------------------------------------------------------------
+
+KINKED = {"relu": 1.0, "leaky_relu": 0.99, "elu": 1.0}  # the jump at 0: of phi', for elu of phi''
 
 
 class Phi:
@@ -204,20 +222,25 @@ class Phi:
     a, p, q : ndarray
         Values; p None where phi' is 1, q None where phi'' is 0.
     fresh : ndarray (rows, 1)
-        Of da, what is not phi' times the carried error of z: what the `local` part of dz, rounding and bending add.
+        Of da, what is not phi' times the carried error of z: what the `local` part of dz, rounding
+        and bending add.
     da, dp, dq : Err
-        By the mean value theorem: ``|da| <= |p| dz + S2 dz^2 / 2``, ``|dp| <= |q| dz + S3 dz^2 / 2``, ``|dq| <= S3 dz``,
-        S2 and S3 bounds on phi'' and phi''' over z +- dz, so that saturated units stay saturated. Where z may lie on the
-        other side of a kink, the jump is added.
+        By the mean value theorem: ``|da| <= |p| dz + S2 dz^2 / 2``, ``|dp| <= |q| dz + S3 dz^2 /
+        2``, ``|dq| <= S3 dz``, S2 and S3 bounds on phi'' and phi''' over z +- dz, so that saturated
+        units stay saturated. Where z may lie on the other side of a kink, the jump is added.
     derived : bool
-        Whether phi' and e phi'' are made from a and delta: tanh ``1 - a^2`` and ``-2 a delta``, sigmoid ``a - a^2`` and
-        ``(1 - 2 a) delta``. Then the error of a is in phi' too, and phi' is right to u only, however small it is.
+        Whether phi' and e phi'' are made from a and delta: tanh ``1 - a^2`` and ``-2 a delta``,
+        sigmoid ``a - a^2`` and ``(1 - 2 a) delta``. Then the error of a is in phi' too, and phi' is
+        right to u only, however small it is.
     """
 
     def __init__(self, name, z, dz, arithmetic, skip=False, local=None):
         u, t = arithmetic.u, dz.E
         first = t if local is None else local.E
-        self.name, self.derived = name, name in ("tanh", "sigmoid") and not skip and not arithmetic.own
+        self.name, self.derived = (
+            name,
+            name in ("tanh", "sigmoid") and not skip and not arithmetic.own,
+        )
         self.a, self.p, self.q, sizes = _derivatives(name, z)
         if name == "identity":
             self.da, self.dp, self.dq, self.fresh = dz, None, None, norms(first)
@@ -227,19 +250,29 @@ class Phi:
         if self.q is None:
             bent = self.p != 1
             rest = 2 * u * np.abs(self.a) * bent
-            self.da, self.fresh = dz.times(slope) + Err(rest), norms(self.p * first) + norms(rest + (slope - self.p) * t)
+            self.da, self.fresh = (
+                dz.times(slope) + Err(rest),
+                norms(self.p * first) + norms(rest + (slope - self.p) * t),
+            )
             self.dp, self.dq = Err(crossing * KINKED[name] + 2 * u * self.p * bent), None
             return
         S2, S3 = _largest(name, z, t)
         floor = np.where(np.abs(z) > 1, FLOOR * arithmetic.tiny, arithmetic.eta)
         bend = np.where(crossing, 1.0, np.abs(self.q))
-        plain = name == "gelu" and arithmetic.kernels in ("reference", "numpy")                # exp(-z z / 2) as it stands
+        plain = name == "gelu" and arithmetic.kernels in (
+            "reference",
+            "numpy",
+        )  # exp(-z z / 2) as it stands
         c = arithmetic.elementary * (1 + z * z if plain else 1)
         local = (c * sizes[0] + floor) * ((z != 0) | (self.a != 0))
         self.da = dz.times(slope + 0.5 * t * S2) + Err(local)
-        self.fresh = norms(np.abs(self.p) * first) + norms(local + (slope - np.abs(self.p) + 0.5 * t * S2) * t)
+        self.fresh = norms(np.abs(self.p) * first) + norms(
+            local + (slope - np.abs(self.p) + 0.5 * t * S2) * t
+        )
         if self.derived:
-            local = local * (2 * sizes[0] + (name == "sigmoid") + local) + 2 * u * (self.a ** 2 + self.p)
+            local = local * (2 * sizes[0] + (name == "sigmoid") + local) + 2 * u * (
+                self.a**2 + self.p
+            )
         else:
             local = c * sizes[1]
         self.dp = dz.times(bend + 0.5 * t * S3) + Err(local + floor)
@@ -250,20 +283,19 @@ class Phi:
         factor = -2 * self.a if self.name == "tanh" else 1 - 2 * self.a
         eq, da = factor * d, self.da.E
         error = dd.times(np.abs(factor) + 2 * da) + self.da.times(2 * np.abs(d))
-        return eq, error + Err(3 * u * (2 * (np.abs(self.a) + da) * (np.abs(d) + dd.E) + np.abs(eq)))
-
+        return eq, error + Err(
+            3 * u * (2 * (np.abs(self.a) + da) * (np.abs(d) + dd.E) + np.abs(eq))
+        )
 
 
 def normal(t):
     return np.exp(-0.5 * t * t) / math.sqrt(2 * math.pi)
 
 
-
 def bell(t):
-    """s (1 - s), s the sigmoid of t >= 0."""
+    """S (1 - s), s the sigmoid of t >= 0."""
     e = np.exp(-t)
     return e / (1 + e) ** 2
-
 
 
 def _derivatives(name, z):
@@ -280,10 +312,15 @@ def _derivatives(name, z):
         low = np.minimum(z, 0)
         e, q = np.exp(low), np.where(z > 0, 0.0, np.exp(low))
         return np.where(z > 0, z, np.expm1(low)), e, q, (-np.expm1(low), e, q)
-    t, both = np.minimum(np.abs(z), 1e3), np.clip(z, -1e3, 1e3)          # no infinity times 0
+    t, both = np.minimum(np.abs(z), 1e3), np.clip(z, -1e3, 1e3)  # no infinity times 0
     if name == "gelu":
         cdf, n = ndtr(z), normal(t)
-        return z * cdf, cdf + both * n, n * (2 - t * t), (np.abs(z) * cdf, cdf + t * n, n * (2 + t * t))
+        return (
+            z * cdf,
+            cdf + both * n,
+            n * (2 - t * t),
+            (np.abs(z) * cdf, cdf + t * n, n * (2 + t * t)),
+        )
     s, d = expit(z), bell(np.abs(z))
     if name == "sigmoid":
         q = -d * np.tanh(z / 2)
@@ -291,24 +328,29 @@ def _derivatives(name, z):
     if name == "softplus":
         a = np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
         return a, s, d, (a, s, d)
-    return z * s, s + both * d, d * (2 - t * np.tanh(t / 2)), (np.abs(z) * s, s + t * d, d * (2 + t))
-
+    return (
+        z * s,
+        s + both * d,
+        d * (2 - t * np.tanh(t / 2)),
+        (np.abs(z) * s, s + t * d, d * (2 + t)),
+    )
 
 
 def _largest(name, z, t):
-    """Bounds on |phi''| and |phi'''| over z +- t: majorants that fall with |z|, taken where the interval is nearest to 0."""
+    """Bounds on |phi''| and |phi'''| over z +- t: majorants that fall with |z|, taken where the
+    interval is nearest to 0.
+    """
     if name == "elu":
         e = np.where(z <= t, np.exp(np.minimum(z + t, 0)), 0.0)
         return e, e
     x = np.minimum(np.maximum(np.abs(z) - t, 0), 1e3)
-    if name == "tanh":                                        # phi''' = p (4 a^2 - 2 p) with p = 1 - a^2
+    if name == "tanh":  # phi''' = p (4 a^2 - 2 p) with p = 1 - a^2
         p = 4 * bell(2 * x)
         return 2 * p, 2 * p * (2 - p)
-    if name == "gelu":                                        # phi'' = n (2 - z^2), phi''' = n (z^3 - 4 z)
+    if name == "gelu":  # phi'' = n (2 - z^2), phi''' = n (z^3 - 4 z)
         n = normal(x)
         return n * (2 + x * x), np.where(x < 1.25, 1.28, n * x * (x * x + 4))
     d = bell(x)
-    if name in ("sigmoid", "softplus"):                       # phi''' of the sigmoid is d (1 - 6 d)
+    if name in ("sigmoid", "softplus"):  # phi''' of the sigmoid is d (1 - 6 d)
         return d, d
     return np.where(x < 0.86, 0.6, d * (2 + x)), np.where(x < 0.86, 0.9, d * (3 + 1.5 * x))
-

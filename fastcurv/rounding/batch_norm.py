@@ -1,9 +1,11 @@
-"""Bounds on rounding for networks with batch normalisation: `fastcurv.rounding`'s, with all rows at hand at once.
+"""Bounds on rounding for networks with batch normalisation: `fastcurv.rounding`'s, with all rows at
+hand at once.
 
-The linear parts, activations and losses are bounded as there. What stands between them is followed number by number: every `Num`
-carries a bound on its error, and each operation adds its own rounding. The standard deviation is a norm of the centred column, so
-``sqrt(variance + eps)`` moves by at most the root mean square of the errors of z; everything else is products, sums and means.
-A unit whose errors reach its standard deviation (``sqrt(eps)`` included) has no bound.
+The linear parts, activations and losses are bounded as there. What stands between them is followed
+number by number: every `Num` carries a bound on its error, and each operation adds its own
+rounding. The standard deviation is a norm of the centred column, so ``sqrt(variance + eps)`` moves
+by at most the root mean square of the errors of z; everything else is products, sums and means. A
+unit whose errors reach its standard deviation (``sqrt(eps)`` included) has no bound.
 """
 
 import numpy as np
@@ -12,7 +14,6 @@ from ..structure.activations import BATCH_NORM_EPS
 from .arithmetic import Arithmetic, Err, Operand, Phi, gram_bound, norm
 from .bounds import Rounding, Sums
 from .losses import LossRows
-
 
 
 class Num:
@@ -44,17 +45,28 @@ class Num:
         return self._rounded(total.A / len(self.A), total.E / len(self.A))
 
     def normalised(self):
-        """(h, s): ``h = (z - mean) s``, s = 1 / sqrt(variance + eps) of the columns, of infinite E where errors reach the deviation.
+        """(h, s): ``h = (z - mean) s``, s = 1 / sqrt(variance + eps) of the columns, of infinite E
+        where errors reach the deviation.
 
-        The mean is taken in double precision, then corrected by the mean of what is left: it is right to its last digits."""
+        The mean is taken in double precision, then corrected by the mean of what is left: it is
+        right to its last digits.
+        """
         mean = self.A.mean(axis=0)
         off = (self.A - mean).mean(axis=0)
         spread, centre = np.abs(self.A - mean).mean(axis=0), self.A - (mean + off)
-        E = self.E.mean(axis=0) + self.r.rows_gamma * (spread + self.r.rows_gamma * np.abs(self.A).mean(axis=0))
+        E = self.E.mean(axis=0) + self.r.rows_gamma * (
+            spread + self.r.rows_gamma * np.abs(self.A).mean(axis=0)
+        )
         mean = self._rounded(mean + off, E + self.r.mean_gamma * np.abs(mean))
-        size = np.sqrt((centre ** 2).mean(axis=0) + BATCH_NORM_EPS)
-        low = size - np.sqrt((self.E ** 2).mean(axis=0)) - self.r.rows_gamma * (size + self.r.rows_gamma * np.abs(self.A).mean(axis=0))
-        s = self._rounded(1 / size, np.where(low > 0, 1 / np.where(low > 0, low, 1) - 1 / size, np.inf))
+        size = np.sqrt((centre**2).mean(axis=0) + BATCH_NORM_EPS)
+        low = (
+            size
+            - np.sqrt((self.E**2).mean(axis=0))
+            - self.r.rows_gamma * (size + self.r.rows_gamma * np.abs(self.A).mean(axis=0))
+        )
+        s = self._rounded(
+            1 / size, np.where(low > 0, 1 / np.where(low > 0, low, 1) - 1 / size, np.inf)
+        )
         return (self - mean) * s, s
 
     @property
@@ -62,30 +74,38 @@ class Num:
         return Err(self.E)
 
 
-
 def _spectral(gram):
     return np.sqrt(gram_bound(gram)) if gram.max() > 1e-280 else np.inf
 
 
-
 class NormState:
-    """What is kept at theta, with errors: a below each layer, h, s, phi, du and delta with their means, e phi''."""
+    """What is kept at theta, with errors: a below each layer, h, s, phi, du and delta with their
+    means, e phi''.
+    """
 
     def __init__(self, R):
         self.R, L = R, len(R.W)
         self.a, self.da = [R.ob.X.astype(float)], [None]
         self.h, self.s, self.phi = [], [], []
         self.d, self.dd, self.eq, self.deq = [None] * L, [None] * L, [None] * L, [None] * L
-        self.du, self.du_mean, self.du_h, self.scale = [None] * L, [None] * L, [None] * L, [None] * L
+        self.du, self.du_mean, self.du_h, self.scale = (
+            [None] * L,
+            [None] * L,
+            [None] * L,
+            [None] * L,
+        )
         self.forward()
         self.backward()
 
     def forward(self):
-        """h = (z - mean) s;  u = gamma h + beta;  a = phi(u) [+ the layer's input]."""
+        """H = (z - mean) s;  u = gamma h + beta;  a = phi(u) [+ the layer's input]."""
         R = self.R
         for l, W in enumerate(R.W):
             a, da = self.a[l], self.da[l]
-            size, last = (np.abs(a) if da is None else np.abs(a) + da.E) @ W.abs.T, l == len(R.W) - 1
+            size, last = (
+                (np.abs(a) if da is None else np.abs(a) + da.E) @ W.abs.T,
+                l == len(R.W) - 1,
+            )
             z = a @ W.A.T + (R.b if last else 0)
             dz = R.local(size + (np.abs(R.b) if last else 0), W.A.shape[1], 1)
             dz = dz if da is None else dz + da.across(W)
@@ -105,7 +125,15 @@ class NormState:
             self.a.append(above)
             self.da.append(error)
         y, weight = R.ob.y, R.ob.sample_weight
-        self.loss = LossRows(R.ob.loss, z, dz, np.asarray(y, None if y.dtype.kind == "i" else float), weight, R.ob.divisor, R.arithmetic)
+        self.loss = LossRows(
+            R.ob.loss,
+            z,
+            dz,
+            np.asarray(y, None if y.dtype.kind == "i" else float),
+            weight,
+            R.ob.divisor,
+            R.arithmetic,
+        )
 
     def backward(self):
         """e_below = delta W [+ e];  du = e phi';  delta = s gamma (du - mean du - h mean (du h))."""
@@ -113,7 +141,10 @@ class NormState:
         self.d[-1], self.dd[-1] = self.loss.d, self.loss.dd
         for l in range(len(R.W) - 1, 0, -1):
             W, d, dd, x = R.W[l], self.d[l], self.dd[l], l - 1
-            below, error = d @ W.A, R.local((np.abs(d) + dd.E) @ W.abs, W.A.shape[0], 1) + dd.back(W)
+            below, error = (
+                d @ W.A,
+                R.local((np.abs(d) + dd.E) @ W.abs, W.A.shape[0], 1) + dd.back(W),
+            )
             if R.skips[l]:
                 below = below + e
                 error, _ = R.sum_rounded(below, error, de)
@@ -124,14 +155,18 @@ class NormState:
             elif phi.q is not None:
                 self.eq[x], self.deq[x], _ = R.times(e, de, phi.q, phi.dq)
             self.du[x] = du = Num(du, ddu.E, R.arithmetic)
-            self.du_mean[x], self.du_h[x], self.scale[x] = du.mean(), (du * self.h[x]).mean(), self.s[x] * R.norms[x][0]
+            self.du_mean[x], self.du_h[x], self.scale[x] = (
+                du.mean(),
+                (du * self.h[x]).mean(),
+                self.s[x] * R.norms[x][0],
+            )
             delta = (du - self.du_mean[x] - self.h[x] * self.du_h[x]) * self.scale[x]
             self.d[x], self.dd[x] = delta.A, delta.err
 
 
-
 class NormRounding(Rounding):
-    """`Rounding` of a network with batch normalisation. It keeps the state of all rows: some 30 N sum(widths) numbers.
+    """`Rounding` of a network with batch normalisation. It keeps the state of all rows: some 30 N
+    sum(widths) numbers.
 
     `columns` costs as many passes as there are parameters.
     """
@@ -145,12 +180,21 @@ class NormRounding(Rounding):
             plan = ob._lend_plan()
             layout = plan.layout
             ob._take_back(plan)
-        r = self.arithmetic = Arithmetic(np.dtype(float) if measured else ob.dtype, layout, ob.n_samples)
+        r = self.arithmetic = Arithmetic(
+            np.dtype(float) if measured else ob.dtype, layout, ob.n_samples
+        )
         blocks, chunks = -(-ob.n_samples // 64), -(-ob.n_samples // r.chunk)
-        r.rows_gamma = ((ob.n_samples if measured else 64 + blocks) + 4 * chunks + 16) * np.finfo(float).eps / 2
+        r.rows_gamma = (
+            ((ob.n_samples if measured else 64 + blocks) + 4 * chunks + 16)
+            * np.finfo(float).eps
+            / 2
+        )
         r.mean_gamma = (4 * chunks + 4) * np.finfo(float).eps / 2
         self.names, self.skips = model.activation, tuple(model.skips) + (False,)
-        layers = [tuple(None if part is None else part.astype(float) for part in layer) for layer in model.unflatten(self.theta)]
+        layers = [
+            tuple(None if part is None else part.astype(float) for part in layer)
+            for layer in model.unflatten(self.theta)
+        ]
         self.W = [Operand(layer[0]) for layer in layers]
         self.b = np.zeros(len(layers[-1][0])) if layers[-1][1] is None else layers[-1][1]
         self.norms = [tuple(Num(part, 0 * part, r) for part in layer[2:]) for layer in layers]
@@ -160,7 +204,9 @@ class NormRounding(Rounding):
     def state(self):
         if self.known is None:
             self.known = NormState(self)
-            self.grams = [tuple(_spectral(x.T @ x) for x in pair) for pair in zip(self.known.a, self.known.d)]
+            self.grams = [
+                tuple(_spectral(x.T @ x) for x in pair) for pair in zip(self.known.a, self.known.d)
+            ]
         return self.known
 
     def gradient(self, computed=None):
@@ -183,12 +229,20 @@ class NormRounding(Rounding):
             return np.inf
         with np.errstate(all="ignore"):
             state, at_theta = self.state, self.overflow
-            bound = self.total_of(self.r_pass(state, self.direction(v), kind), 2, self.ob.l2 * v.astype(float), computed)
+            bound = self.total_of(
+                self.r_pass(state, self.direction(v), kind),
+                2,
+                self.ob.l2 * v.astype(float),
+                computed,
+            )
             self.overflow = at_theta
             return bound
 
     def columns(self, kind="hessian"):
-        """Bounds ``(n,)`` on ``||computed(A e_j) - A e_j||`` for every unit vector. Cost: one pass for each."""
+        """Bounds ``(n,)`` on ``||computed(A e_j) - A e_j||`` for every unit vector.
+
+        Cost: one pass for each.
+        """
         bounds, measured, self.measured = np.zeros(len(self.theta)), self.measured, False
         for j in range(len(bounds)):
             e = np.zeros_like(self.theta)
@@ -198,7 +252,9 @@ class NormRounding(Rounding):
         return bounds
 
     def direction(self, v):
-        """``[(V, vb, vgamma, vbeta)]`` of v (n,): V and the last layer's vb None where they are 0, b of others left out."""
+        """``[(V, vb, vgamma, vbeta)]`` of v (n,): V and the last layer's vb None where they are 0,
+        b of others left out.
+        """
         layers, r = [], self.arithmetic
         for l, (V, b, *norm_) in enumerate(self.ob.model.unflatten(v)):
             vb = b.astype(float) if b is not None and not norm_ and b.any() else None
@@ -207,13 +263,19 @@ class NormRounding(Rounding):
         return layers
 
     def total_of(self, parts, terms, l2_part, computed):
-        """The Euclidean norm over all parts; measured: how far our result lies from the computed one as well."""
+        """The Euclidean norm over all parts; measured: how far our result lies from the computed
+        one as well.
+        """
         r, bounds, ours = self.arithmetic, [], []
         eta, ends = 2 * r.eta * (r.N + r.over_rows(terms)), r.gamma(r._partial_sums() + 2)
         for sums, norms in parts:
             bounds += sums.bounds(eta)
             bounds += [norm(part.E + ends * (np.abs(part.A) + part.E)) for part in norms]
-            ours += [sums.value.ravel()] + [sums.b_value] * self.ob.model.bias + [part.A for part in norms]
+            ours += (
+                [sums.value.ravel()]
+                + [sums.b_value] * self.ob.model.bias
+                + [part.A for part in norms]
+            )
             self.overflow |= not sums.B.max(initial=0.0) < r.gamma(1) * r.max
         gamma = r.gamma(max(r.over_rows(terms), r.over_columns()) + 3)
         bound = self.slack * (norm(bounds) + gamma * norm(l2_part))
@@ -221,23 +283,37 @@ class NormRounding(Rounding):
             bound += norm(np.asarray(computed, float) - (np.concatenate(ours) + l2_part))
         return float(bound) if np.isfinite(bound) and not self.overflow else np.inf
 
-    # --- R-forward, loss, R-backward ----------------------------------------------------------------------------------------
+    # --- R-forward, loss, R-backward
+    # ----------------------------------------------------------------------------------------
 
     def r_forward(self, s, layers):
-        """rh = s (rz - mean rz - h c);  ru = vgamma h + gamma rh + vbeta;  ra = phi' ru [+ ra]: the last layer's (rz, Err), and by
-        layer ra with its Err and (rh, ru, s (vgamma - s c gamma)), None where nothing moves."""
+        """Rh = s (rz - mean rz - h c);  ru = vgamma h + gamma rh + vbeta;  ra = phi' ru [+ ra]: the
+        last layer's (rz, Err), and by layer ra with its Err and (rh, ru, s (vgamma - s c gamma)),
+        None where nothing moves.
+        """
         r, ra, moved = self.arithmetic, [(None, None)], []
         for l, (W, (V, vb, *norm_v)) in enumerate(zip(self.W, layers)):
             a, da, (below, dbelow) = s.a[l], s.da[l], ra[l]
             still = V is None and vb is None and below is None
-            z, size, dz = np.zeros((len(a), len(W.A))), np.zeros((len(a), len(W.A))), Err(np.zeros((len(a), len(W.A))))
+            z, size, dz = (
+                np.zeros((len(a), len(W.A))),
+                np.zeros((len(a), len(W.A))),
+                Err(np.zeros((len(a), len(W.A)))),
+            )
             if vb is not None:
                 z, size = z + vb, size + np.abs(vb)
             if V is not None:
-                z, size = z + a @ V.A.T, size + (np.abs(a) if da is None else np.abs(a) + da.E) @ V.abs.T
+                z, size = (
+                    z + a @ V.A.T,
+                    size + (np.abs(a) if da is None else np.abs(a) + da.E) @ V.abs.T,
+                )
                 dz = dz if da is None else dz + da.across(V)
             if below is not None:
-                z, size, dz = z + below @ W.A.T, size + (np.abs(below) + dbelow.E) @ W.abs.T, dz + dbelow.across(W)
+                z, size, dz = (
+                    z + below @ W.A.T,
+                    size + (np.abs(below) + dbelow.E) @ W.abs.T,
+                    dz + dbelow.across(W),
+                )
             dz = dz if still else dz + self.local(size, W.A.shape[1], 2)
             if not norm_v:
                 return (None, None) if still else (z, dz), ra, moved
@@ -287,7 +363,7 @@ class NormRounding(Rounding):
             parts[l - 1], rd, drd = (parts[l - 1][0], norms), rdelta.A, rdelta.err
 
     def r_normalised(self, s, x, re, dre, moved):
-        """rdelta of hidden layer x, and its (rdgamma, rdbeta); moved None: rdu's own terms only."""
+        """Rdelta of hidden layer x, and its (rdgamma, rdbeta); moved None: rdu's own terms only."""
         r, h = self.arithmetic, s.h[x]
         rdu, drdu, _ = self.times(re, dre, s.phi[x].p, s.phi[x].dp)
         rdu = Num(rdu, drdu.E, r)
@@ -300,4 +376,3 @@ class NormRounding(Rounding):
         rdu_h, D = rdu * h + s.du[x] * rh, s.du[x] - s.du_mean[x] - h * s.du_h[x]
         inner = rdu - rdu.mean() - rh * s.du_h[x] - h * rdu_h.mean()
         return D * r_scale + inner * s.scale[x], (rdu_h.sum(), rdu.sum())
-

@@ -1,37 +1,42 @@
 """A floor under the spectrum of a network's Hessian that takes no products.
 
-``H = GGN + R + l2 I``. The losses here are convex in the outputs, so at weights that are not negative the GGN is positive semidefinite
-and only the residual part R can pull an eigenvalue below l2:
+``H = GGN + R + l2 I``. The losses here are convex in the outputs, so at weights that are not
+negative the GGN is positive semidefinite and only the residual part R can pull an eigenvalue below
+l2:
 
     v'Rv = sum over l of 2 <delta_l, ra_(l-1) V_l'>  +  sum over l of <e_l phi''_l, rz_l * rz_l>
 
-With ``x_l = ||[V_l vb_l]||_F``: what ``[a_(k-1) 1] [V_k vb_k]'`` does to ra at the input of a layer l > k, it does row by row
-through matrices ``K = D_(l-1) W_(l-1) ... W_(k+1) D_k``, ``D = diag(phi')`` (``D W + I`` over a skip). Let c (rows,) bound their norms,
-c_z those of ``diag(sqrt(max(0, -e_l phi''_l))) W_l K`` (without ``W_l K`` for k = l). Then, for any positive w (rows,), with
-spectral norms over all rows,
+With ``x_l = ||[V_l vb_l]||_F``: what ``[a_(k-1) 1] [V_k vb_k]'`` does to ra at the input of a layer
+l > k, it does row by row through matrices ``K = D_(l-1) W_(l-1) ... W_(k+1) D_k``, ``D =
+diag(phi')`` (``D W + I`` over a skip). Let c (rows,) bound their norms, c_z those of
+``diag(sqrt(max(0, -e_l phi''_l))) W_l K`` (without ``W_l K`` for k = l). Then, for any positive w
+(rows,), with spectral norms over all rows,
 
     |<delta_l, ra_(l-1) V_l'>|       <=  sum over k of B_lk x_l x_k,     B_lk = ||delta_l / w||  ||w c [a_(k-1) 1]||
     <e_l phi''_l, rz_l * rz_l>       >=  -(sum over k of u_lk x_k)^2,    u_lk = ||c_z [a_(k-1) 1]||
 
-``w^2 = ||delta_l|| / (c ||[a 1]||)``, row by row, makes B at most ``sum of ||delta_l|| c ||[a 1]||``: rows that are fitted cost
-nothing. So
+``w^2 = ||delta_l|| / (c ||[a 1]||)``, row by row, makes B at most ``sum of ||delta_l|| c ||[a
+1]||``: rows that are fitted cost nothing. So
 
     lambda_min  >=  l2 - lambda_max(S),     S_lk = S_kl = B_lk,  plus the sum over l of u_l u_l'
 
-with S nonnegative, a row for each layer. For neighbours K is diagonal, and B_lk is also the largest of the norms ``||C_j||``, j a unit
-between them and ``C_j = sum of delta_l phi'_j [a_(k-1) 1]'``: there samples may cancel. With one hidden layer R falls apart into a
-block ``[[0, C_j], [C_j', M_j]]`` for each hidden unit, ``M_j = sum of e phi'' x x'``, and its least eigenvalue can be had.
+with S nonnegative, a row for each layer. For neighbours K is diagonal, and B_lk is also the largest
+of the norms ``||C_j||``, j a unit between them and ``C_j = sum of delta_l phi'_j [a_(k-1) 1]'``:
+there samples may cancel. With one hidden layer R falls apart into a block ``[[0, C_j], [C_j',
+M_j]]`` for each hidden unit, ``M_j = sum of e phi'' x x'``, and its least eigenvalue can be had.
 
-Rounding: the state at theta comes from `fastcurv.rounding_state`, float64 passes with a bound on the error of every number, and each
-norm here is that of the numbers plus that of their errors.
+Rounding: the state at theta comes from `fastcurv.rounding_state`, float64 passes with a bound on
+the error of every number, and each norm here is that of the numbers plus that of their errors.
 
-How far it reaches. v = theta shows that R cannot be small beside l2 wherever l2 is what holds theta: at a critical point of a network of
-L layers that is homogeneous (relu, no biases), ``theta'R theta = -(L - 1) l2 ||theta||^2``, so no bound without the GGN is positive there.
-The floor is where l2 outweighs the residuals: at weights near 0, and in fits that l2 has yet to pull to their minimum, often a long way
-off, which is why `classify` asks whether curvature lasts up to there.
+How far it reaches. v = theta shows that R cannot be small beside l2 wherever l2 is what holds
+theta: at a critical point of a network of L layers that is homogeneous (relu, no biases), ``theta'R
+theta = -(L - 1) l2 ||theta||^2``, so no bound without the GGN is positive there. The floor is where
+l2 outweighs the residuals: at weights near 0, and in fits that l2 has yet to pull to their minimum,
+often a long way off, which is why `classify` asks whether curvature lasts up to there.
 """
 
 from types import SimpleNamespace
+
 import numpy as np
 
 from ..checks import check_vector
@@ -39,17 +44,21 @@ from ..structure.parameters import layers_of, normalised, skips
 from .arithmetic import Arithmetic, Operand, gram_bound, norms, stack_norms
 from .bounds import CHUNK_BYTES, JOINT_FLOPS, Rounding
 
-GROWTH = 1 + 1e-9        # for the rounding of bounds themselves: products of few numbers, and sums of squares of at most 1e5
-WIDE = 1024              # inputs of a layer past which Frobenius norms stand for spectral ones
-BLOCK = 256              # largest block of a hidden unit whose eigenvalues are computed
+GROWTH = (
+    1 + 1e-9
+    # for the rounding of bounds themselves: products of few numbers, and sums of squares of at most 1e5
+)
+WIDE = 1024  # inputs of a layer past which Frobenius norms stand for spectral ones
+BLOCK = 256  # largest block of a hidden unit whose eigenvalues are computed
 EPS, TINY = np.finfo(float).eps, np.finfo(float).tiny
 
 
 def curvature_floor(ob, theta):
-    """A number that no eigenvalue of the Hessian lies below, or ``-inf`` where none is known cheaply.
+    """A number that no eigenvalue of the Hessian lies below, or ``-inf`` where none is known
+    cheaply.
 
-    l2, less what the residual part can take away: `fastcurv.floor` has the formulas. Proved for the exact Hessian at theta (in the
-    model's dtype), rounding included.
+    l2, less what the residual part can take away: `fastcurv.floor` has the formulas. Proved for the
+    exact Hessian at theta (in the model's dtype), rounding included.
 
     Parameters
     ----------
@@ -59,10 +68,11 @@ def curvature_floor(ob, theta):
     Returns
     -------
     float
-        At most l2. ``-inf`` with batch normalisation, negative sample weights or negative soft targets. Cost: forward and backward
-        with bounds on their errors (some 10 gradients' arithmetic, in NumPy), then, for L layers, ``L (L - 1)`` Gram matrices
-        of layer inputs; in small networks a matrix for each row and pair of hidden layers too; with one hidden layer one
-        more product ``(d_out, N) (N, d_in)`` for each hidden unit.
+        At most l2. ``-inf`` with batch normalisation, negative sample weights or negative soft
+        targets. Cost: forward and backward with bounds on their errors (some 10 gradients'
+        arithmetic, in NumPy), then, for L layers, ``L (L - 1)`` Gram matrices of layer inputs; in
+        small networks a matrix for each row and pair of hidden layers too; with one hidden layer
+        one more product ``(d_out, N) (N, d_in)`` for each hidden unit.
 
     Examples
     --------
@@ -78,9 +88,16 @@ def curvature_floor(ob, theta):
     0.2
     """
     model = ob.model
-    theta = check_vector(theta, model.n_params, "theta", np.float64).astype(model.dtype).astype(float)
+    theta = (
+        check_vector(theta, model.n_params, "theta", np.float64).astype(model.dtype).astype(float)
+    )
     weights = ob.sample_weight
-    if weights is not None and np.min(weights) < 0 or ob.loss == "cross_entropy" and np.min(ob.y) < 0:
+    if (
+        weights is not None
+        and np.min(weights) < 0
+        or ob.loss == "cross_entropy"
+        and np.min(ob.y) < 0
+    ):
         return -np.inf
     if len(model.sizes) == 2:
         return float(ob.l2)
@@ -92,53 +109,77 @@ def curvature_floor(ob, theta):
         if len(model.sizes) == 3:
             taken = np.fmin(taken, by_units(passes))
         floor = ob.l2 - taken
-        return float(np.nextafter(floor, -np.inf)) if np.isfinite(floor) and not passes.overflow else -np.inf
-
+        return (
+            float(np.nextafter(floor, -np.inf))
+            if np.isfinite(floor) and not passes.overflow
+            else -np.inf
+        )
 
 
 class Passes(Rounding):
-    """The state at theta of any network objective by float64 passes, its errors bounded: `states()`, chunk by chunk.
+    """The state at theta of any network objective by float64 passes, its errors bounded:
+    `states()`, chunk by chunk.
 
     `W_norms` holds upper bounds on ``||W_l||_2``.
     """
 
     def __init__(self, ob, theta):
         model, N = ob.model, len(ob.X)
-        self.ob = SimpleNamespace(model=model, X=ob.X, y=ob.y, loss=ob.loss, sample_weight=ob.sample_weight, n_samples=N,
-                                  divisor=float(N if ob.loss == "cross_entropy" else N * model.sizes[-1]))
+        self.ob = SimpleNamespace(
+            model=model,
+            X=ob.X,
+            y=ob.y,
+            loss=ob.loss,
+            sample_weight=ob.sample_weight,
+            n_samples=N,
+            divisor=float(N if ob.loss == "cross_entropy" else N * model.sizes[-1]),
+        )
         self.row_bytes = 8 * 16 * sum(model.sizes)
         self.step = max(1, CHUNK_BYTES // self.row_bytes)
-        self.arithmetic = Arithmetic(np.dtype(float), {"arch": "numpy", "chunk": self.step, "panel": 0, "groups": 0}, N)
+        self.arithmetic = Arithmetic(
+            np.dtype(float), {"arch": "numpy", "chunk": self.step, "panel": 0, "groups": 0}, N
+        )
         layers = layers_of(model, theta)
-        self.names, self.skips = model.activation, tuple(skips(model, l) for l in range(len(layers)))
+        self.names, self.skips = (
+            model.activation,
+            tuple(skips(model, l) for l in range(len(layers))),
+        )
         self.W = [Operand(W) for W, _ in layers]
         self.b = [np.zeros(len(W)) if b is None else b for W, b in layers]
         self.W_norms = [spectral(W) for W, _ in layers]
         self.overflow, self.kept, self.joint = False, None, False
         hidden = model.sizes[1:-1]
-        pairs = sum(12 * hidden[k] * m * min(hidden[k], m) for i, m in enumerate(hidden) for k in range(i))
+        pairs = sum(
+            12 * hidden[k] * m * min(hidden[k], m) for i, m in enumerate(hidden) for k in range(i)
+        )
         self.by_rows = N * pairs <= JOINT_FLOPS
         sizes = [j * k * m for j, k, m in zip(model.sizes, model.sizes[1:], model.sizes[2:])]
         self.by_units = 2 * N * sum(sizes) <= 16 * JOINT_FLOPS and max(sizes) <= 1 << 24
 
 
-
 def spectral(A):
     """An upper bound on ``||A||_2``: from the smaller Gram matrix, and ``||A||_1 ||A||_inf``."""
     G, size = A @ A.T if len(A) < A.shape[1] else A.T @ A, np.abs(A)
-    return float(min(gram_norm(G, max(A.shape)), GROWTH * np.sqrt(size.sum(axis=0).max()) * np.sqrt(size.sum(axis=1).max())))
-
+    return float(
+        min(
+            gram_norm(G, max(A.shape)),
+            GROWTH * np.sqrt(size.sum(axis=0).max()) * np.sqrt(size.sum(axis=1).max()),
+        )
+    )
 
 
 def gram_norm(G, rows):
-    """An upper bound on ``||F||_2`` from the computed ``G = F'F``: sums are off by ``gamma(rows) trace`` at most, eigenvalues by less."""
+    """An upper bound on ``||F||_2`` from the computed ``G = F'F``: sums are off by ``gamma(rows)
+    trace`` at most, eigenvalues by less.
+    """
     m = len(G)
-    return np.sqrt(gram_bound(G) + 8 * (rows + m ** 1.5) * EPS * np.trace(G) + m * rows * TINY)
-
+    return np.sqrt(gram_bound(G) + 8 * (rows + m**1.5) * EPS * np.trace(G) + m * rows * TINY)
 
 
 class Rows:
-    """An upper bound on the spectral norm of a matrix that comes some rows at a time, each with a bound on its error's norm."""
+    """An upper bound on the spectral norm of a matrix that comes some rows at a time, each with a
+    bound on its error's norm.
+    """
 
     def __init__(self):
         self.gram, self.square, self.count = np.zeros((1, 1)), 0.0, 0
@@ -146,15 +187,16 @@ class Rows:
     def add(self, F, error):
         F = norms(np.abs(F)) if F.shape[1] > WIDE else F
         self.gram, self.count = self.gram + F.T @ F, self.count + len(F)
-        self.square += float((error ** 2).sum())
+        self.square += float((error**2).sum())
 
     def bound(self):
         return gram_norm(self.gram, self.count) + np.sqrt(self.square) if self.count else 0.0
 
 
-
 class Units:
-    """The largest of the norms of ``C_j = sum of delta_l phi'_j [a 1]'``, j the units of the layer below."""
+    """The largest of the norms of ``C_j = sum of delta_l phi'_j [a 1]'``, j the units of the layer
+    below.
+    """
 
     def __init__(self):
         self.C, self.off, self.count = 0.0, 0.0, 0
@@ -167,12 +209,13 @@ class Units:
         self.C, self.count = self.C + outer.reshape(d.shape[1], p.shape[1], -1), self.count + len(d)
         d, dd, f, slope = norms(np.abs(d)), s.dd[l].nu, norms(np.abs(F)), np.abs(p)
         rounding = 16 * (self.count + sum(self.C.shape)) * EPS * d * slope * f
-        self.off = self.off + (rounding + dd * (slope + dp) * (f + error) + d * (dp * (f + error) + slope * error)).sum(axis=0)
+        self.off = self.off + (
+            rounding + dd * (slope + dp) * (f + error) + d * (dp * (f + error) + slope * error)
+        ).sum(axis=0)
 
     def bound(self):
         found = [spectral(self.C[:, j]) for j in range(self.C.shape[1])]
         return GROWTH * float(np.max(found + self.off + self.count * TINY))
-
 
 
 def by_layers(passes):
@@ -198,23 +241,32 @@ def by_layers(passes):
     return GROWTH * float(np.linalg.eigvalsh(S)[-1]) if np.isfinite(S).all() else np.inf
 
 
-
 def reaches(passes, s):
-    """``{(l, k): c}`` and ``{(l, k): c_z}`` of the head of this file for the rows of a state, each (rows, 1).
+    """``{(l, k): c}`` and ``{(l, k): c_z}`` of the head of this file for the rows of a state, each
+    (rows, 1).
 
-    The smaller of the product of norms and the norm of the product, where that is made. The latter is of the computed K, off by
-    at most err: from layer to layer ``(|phi'| + dphi') ||W|| [+ 1]`` times as much, and ``dphi' ||W|| ||K||`` more.
+    The smaller of the product of norms and the norm of the product, where that is made. The latter
+    is of the computed K, off by at most err: from layer to layer ``(|phi'| + dphi') ||W|| [+ 1]``
+    times as much, and ``dphi' ||W|| ||K||`` more.
     """
     c, c_z, hidden = {}, {}, range(len(passes.W) - 1)
     ones = np.ones((len(s.a[0]), 1))
-    p = [(ones if f.p is None else np.abs(f.p), 0.0 * ones if f.p is None else f.dp.E.max(axis=1, keepdims=True)) for f in s.phi]
+    p = [
+        (
+            ones if f.p is None else np.abs(f.p),
+            0.0 * ones if f.p is None else f.dp.E.max(axis=1, keepdims=True),
+        )
+        for f in s.phi
+    ]
     slope = [q.max(axis=1, keepdims=True) + dq for q, dq in p]
-    down = [None if eq is None else np.sqrt(np.maximum(0, deq.E - eq)) for eq, deq in zip(s.eq, s.deq)]
+    down = [
+        None if eq is None else np.sqrt(np.maximum(0, deq.E - eq)) for eq, deq in zip(s.eq, s.deq)
+    ]
     for k in hidden:
         reach, err, K = slope[k], p[k][1], _diagonal(passes, s, k) if passes.by_rows else None
         if down[k] is not None:
             c_z[k, k] = down[k].max(axis=1, keepdims=True)
-        for m in hidden[k + 1:]:
+        for m in hidden[k + 1 :]:
             c[m, k], W = reach, passes.W_norms[m]
             most = None if down[m] is None else down[m].max(axis=1, keepdims=True) * W
             if most is not None:
@@ -222,29 +274,32 @@ def reaches(passes, s):
             reach = (slope[m] * W + passes.skips[m]) * reach
             if K is not None:
                 size, WK = stack_norms(K), passes.W[m].A @ K
-                err = err + 4 * EPS * max(WK.shape[1:] + K.shape[1:]) ** 2 * size             # W K is rounded
+                err = err + 4 * EPS * max(WK.shape[1:] + K.shape[1:]) ** 2 * size  # W K is rounded
                 if most is not None:
-                    c_z[m, k] = np.minimum(c_z[m, k], stack_norms(down[m][:, :, None] * WK) + most * err)
+                    c_z[m, k] = np.minimum(
+                        c_z[m, k], stack_norms(down[m][:, :, None] * WK) + most * err
+                    )
                 err = (slope[m] * W + passes.skips[m]) * err + p[m][1] * W * size
-                K = (WK if s.phi[m].p is None else s.phi[m].p[:, :, None] * WK) + (K if passes.skips[m] else 0)
+                K = (WK if s.phi[m].p is None else s.phi[m].p[:, :, None] * WK) + (
+                    K if passes.skips[m] else 0
+                )
                 reach = np.minimum(reach, stack_norms(K) + err)
         c[len(hidden), k] = reach
     return c, c_z
 
 
-
 def _diagonal(passes, s, k):
     """``diag(phi')`` of layer k for each row."""
     m, p = len(passes.W[k].A), s.phi[k].p
-    return np.broadcast_to(np.eye(m), (len(s.a[0]), m, m)) if p is None else p[:, :, None] * np.eye(m)
-
+    return (
+        np.broadcast_to(np.eye(m), (len(s.a[0]), m, m)) if p is None else p[:, :, None] * np.eye(m)
+    )
 
 
 def _inputs(passes, s, k, c):
     """``c [a 1]`` for the inputs of layer k, and bounds on its rows' errors."""
     error = 0.0 * c if s.da[k] is None else c * s.da[k].nu
     return (np.hstack([c * s.a[k], c]) if passes.ob.model.bias else c * s.a[k]), error
-
 
 
 def _add_pair(D, A, passes, s, l, k, c):
@@ -256,7 +311,6 @@ def _add_pair(D, A, passes, s, l, k, c):
         w = np.sqrt((near + 1e-30 * near.max()) / (far + 1e-30 * far.max()))
         D.add(d / w, dd / w)
         A.add(w * F, w * error)
-
 
 
 def by_units(passes):
@@ -273,24 +327,24 @@ def by_units(passes):
         bends.append(eq)
         deltas.append(s.d[1])
         of_C = of_C + (here * (s.dd[1].nu * (np.abs(p) + dp) + d * dp)).sum(axis=0)
-        of_M = of_M + (here ** 2 * deq * np.ones_like(p)).sum(axis=0)
+        of_M = of_M + (here**2 * deq * np.ones_like(p)).sum(axis=0)
     slope, bend, delta = np.concatenate(slopes), np.concatenate(bends), np.concatenate(deltas)
     taken = [_of_unit(delta, slope[:, j], bend[:, j], X1, x[:, 0]) for j in range(slope.shape[1])]
     return GROWTH * float(np.max(taken + of_C + of_M))
 
 
-
 def _of_unit(delta, slope, bend, X1, x):
-    """At least the largest eigenvalue of ``-[[0, C], [C', M]]`` for one hidden unit: from M's negative part where the block is large."""
+    """At least the largest eigenvalue of ``-[[0, C], [C', M]]`` for one hidden unit: from M's
+    negative part where the block is large.
+    """
     C = delta.T @ (slope[:, None] * X1)
     m, k = C.shape
-    size = norms(np.abs(delta))[:, 0] @ (np.abs(slope) * x) + np.abs(bend) @ x ** 2
+    size = norms(np.abs(delta))[:, 0] @ (np.abs(slope) * x) + np.abs(bend) @ x**2
     slack = 16 * (len(X1) + m + k) * EPS * size + len(X1) * TINY
     if not np.isfinite(slack):
         return np.inf
     if m + k <= BLOCK:
         block = np.block([[np.zeros((m, m)), C], [C.T, X1.T @ (bend[:, None] * X1)]])
         return slack - np.linalg.eigvalsh(block)[0]
-    most = np.maximum(-bend, 0) @ x ** 2
+    most = np.maximum(-bend, 0) @ x**2
     return slack + 0.5 * most + np.hypot(0.5 * most, spectral(C))
-

@@ -1,10 +1,9 @@
 """Errors of the loss rows: delta = dL/dz, and rdelta = (d2L/dz2) rz."""
 
-from scipy.special import expit
 import numpy as np
+from scipy.special import expit
 
-from .arithmetic import ELEMENTARY, Err, FLOOR, bell, norms
-
+from .arithmetic import ELEMENTARY, FLOOR, Err, bell, norms
 
 
 class LossRows:
@@ -24,23 +23,29 @@ class LossRows:
     def __init__(self, loss, z, dz, y, weight, divisor, arithmetic):
         self.loss, self.arithmetic = loss, arithmetic
         self.f = np.full((len(z), 1), 1.0) if weight is None else weight.astype(float)[:, None]
-        self.f = np.abs(self.f) / divisor                     # signs are put back below
+        self.f = np.abs(self.f) / divisor  # signs are put back below
         sign = 1.0 if weight is None else np.sign(weight.astype(float))[:, None]
         with np.errstate(divide="ignore"):
             self.uf = np.where(self.f > 0, 3 * arithmetic.u + arithmetic.eta / self.f, 0.0)
-        {"mse": self._squares, "binary_cross_entropy": self._binary, "cross_entropy": self._entropy}[loss](z, dz, y)
+        {
+            "mse": self._squares,
+            "binary_cross_entropy": self._binary,
+            "cross_entropy": self._entropy,
+        }[loss](z, dz, y)
         self.d, self.h = sign * self.d, sign * self.h
 
     def _squares(self, z, dz, y):
-        """delta = 2 f (z - y), h = 2 f."""
+        """Delta = 2 f (z - y), h = 2 f."""
         u, gap = self.arithmetic.u, z - y
         self.d, self.h = 2 * self.f * gap, np.broadcast_to(2 * self.f, z.shape)
-        rounding = 2 * self.f * (self.uf + 3 * u) * (np.abs(gap) + dz.E) + self.arithmetic.eta * (gap != 0)
+        rounding = 2 * self.f * (self.uf + 3 * u) * (np.abs(gap) + dz.E) + self.arithmetic.eta * (
+            gap != 0
+        )
         self.dd = dz.times(2 * self.f) + Err(rounding)
         self.dh = Err(self.h * (self.uf + u))
 
     def _binary(self, z, dz, y):
-        """delta = f (s - y), taken as f ((1 - y) - small) above 0; h = f s (1 - s), |h'| <= h."""
+        """Delta = f (s - y), taken as f ((1 - y) - small) above 0; h = f s (1 - s), |h'| <= h."""
         r, t = self.arithmetic, np.abs(z)
         small, d = expit(-t), bell(t)
         rest = np.where(z > 0, 1 - y, -y)
@@ -49,14 +54,19 @@ class LossRows:
         local = r.elementary + self.uf
         floor = np.where(t > 1, FLOOR * r.tiny, r.eta) * self.f + r.eta
         self.d, self.h = self.f * (rest - np.where(z > 0, small, -small)), self.f * d
-        self.dd, self.dh = curve + Err(self.f * local * size + floor), curve + Err(self.f * local * d + floor)
+        self.dd, self.dh = (
+            curve + Err(self.f * local * size + floor),
+            curve + Err(self.f * local * d + floor),
+        )
 
     def _entropy(self, z, dz, y):
-        """delta_j = f (T p_j - y_j), at the largest logit minus the sum of the others; p is kept with its error `dp`.
+        """delta_j = f (T p_j - y_j), at the largest logit minus the sum of the others; p is kept
+        with its error `dp`.
 
-        Off the top ``|dp_j| <= g p_j (E_j + sum of p_k E_k)``, at the top ``g p sum of p_k E_k``, the sums without the
-        top and E the error of ``z_j - z_top``; ``g = exp(4 max dz)`` is what p p' can grow by over z +- dz. Rows where
-        rounding may change which logit is largest have no top.
+        Off the top ``|dp_j| <= g p_j (E_j + sum of p_k E_k)``, at the top ``g p sum of p_k E_k``,
+        the sums without the top and E the error of ``z_j - z_top``; ``g = exp(4 max dz)`` is what p
+        p' can grow by over z +- dz. Rows where rounding may change which logit is largest have no
+        top.
         """
         r, m = self.arithmetic, z.shape[1]
         y = (y[:, None] == np.arange(m)).astype(float) if y.ndim == 1 else y
@@ -68,27 +78,45 @@ class LossRows:
         e = np.exp(z - high)
         S = np.where(first, 0, e).sum(axis=1, keepdims=True)
         share = 1 / (1 + S)
-        self.p, T, size = e * share, y.sum(axis=1, keepdims=True), np.abs(y).sum(axis=1, keepdims=True)
+        self.p, T, size = (
+            e * share,
+            y.sum(axis=1, keepdims=True),
+            np.abs(y).sum(axis=1, keepdims=True),
+        )
         self.off = np.where(self.top, 0, self.p)
         E = self._centred(dz.E)
-        local = r.gamma(m + 1000 if r.own else m + 2 * ELEMENTARY)     # NumPy rounds z - top before exp
-        moved = np.exp(np.minimum(4 * widest, 700.0)) * self.p * (E + (self.off * E).sum(axis=1, keepdims=True))
+        local = r.gamma(
+            m + 1000 if r.own else m + 2 * ELEMENTARY
+        )  # NumPy rounds z - top before exp
+        moved = (
+            np.exp(np.minimum(4 * widest, 700.0))
+            * self.p
+            * (E + (self.off * E).sum(axis=1, keepdims=True))
+        )
         moved = np.where(widest < 20, np.minimum(moved, 1.0), 1.0)
         self.dp = np.minimum(moved + local * self.p, 1.0) + r.tiny
         others = np.where(self.top, 0, np.abs(y)).sum(axis=1, keepdims=True)
         size_d = np.where(self.tie & self.near, 2 * size, size * self.p + np.abs(y))
         size_d = np.where(self.top, others + size * S * share, size_d)
-        self.d = self.f * np.where(first, np.where(first, 0, y).sum(axis=1, keepdims=True) - T * S * share, T * self.p - y)
-        self.h, self.dh = self.f * T, self.f * size * (local + self.uf)         # (rows, 1)
+        self.d = self.f * np.where(
+            first, np.where(first, 0, y).sum(axis=1, keepdims=True) - T * S * share, T * self.p - y
+        )
+        self.h, self.dh = self.f * T, self.f * size * (local + self.uf)  # (rows, 1)
         p_top = np.where(first, S * share, 1 - self.p)
-        self.bend = np.minimum((2 * self.p * p_top).max(axis=1, keepdims=True), 0.5)          # Gershgorin: >= ||diag p - p p'||
+        self.bend = np.minimum(
+            (2 * self.p * p_top).max(axis=1, keepdims=True), 0.5
+        )  # Gershgorin: >= ||diag p - p p'||
         grown = np.where(widest < 20, np.exp(np.minimum(4 * widest, 80)) * self.bend, 0.5)
         scaled = self.f * np.abs(T)
-        rounded = Err(self.f * ((local + self.uf) * size_d + m * r.tiny * np.maximum(size, 1)) + r.eta)
+        rounded = Err(
+            self.f * ((local + self.uf) * size_d + m * r.tiny * np.maximum(size, 1)) + r.eta
+        )
         self.dd = Err(scaled * moved, scaled * np.minimum(grown, 0.5) * dz.nu) + rounded
 
     def _centred(self, E):
-        """Errors of the differences to the top: 0 there; against the worst candidate where there is no top."""
+        """Errors of the differences to the top: 0 there; against the worst candidate where there is
+        no top.
+        """
         centre = np.where(np.where(self.tie, self.near, self.top), E, 0).max(axis=1, keepdims=True)
         return np.where(self.top, 0, E + centre)
 
@@ -96,17 +124,26 @@ class LossRows:
         """(rdelta, its Err)."""
         if self.loss != "cross_entropy":
             rd = self.h * rz
-            error, size = drz.times(np.abs(self.h) + self.dh.E) + self.dh.times(np.abs(rz)), np.abs(rd)
-            return rd, error + Err(self.arithmetic.u * (size + error.E) + self.arithmetic.eta * (size > 0))
+            error, size = (
+                drz.times(np.abs(self.h) + self.dh.E) + self.dh.times(np.abs(rz)),
+                np.abs(rd),
+            )
+            return rd, error + Err(
+                self.arithmetic.u * (size + error.E) + self.arithmetic.eta * (size > 0)
+            )
         at = np.take_along_axis(rz, self.p.argmax(axis=1)[:, None], axis=1)
         U, r, m = rz - at, self.arithmetic, rz.shape[1]
         w = U - (self.p * U).sum(axis=1, keepdims=True)
-        size = np.abs(U) + np.where(self.tie, np.where(self.near, np.abs(U), 0).max(axis=1, keepdims=True), 0.0)
+        size = np.abs(U) + np.where(
+            self.tie, np.where(self.near, np.abs(U), 0).max(axis=1, keepdims=True), 0.0
+        )
         E = self._r_entropy(size, w, self._centred(drz.E))
         own = self._r_entropy(size, w, 0.0)
         normal = self.p > 1024 * r.tiny
-        spread = 1 + np.where(normal, self.dp / np.where(normal, self.p, 1), 0).max(axis=1, keepdims=True)
-        carried = (np.abs(self.h) + self.dh) * (self.bend * spread ** 2 + 4096 * m * r.tiny) * drz.nu
+        spread = 1 + np.where(normal, self.dp / np.where(normal, self.p, 1), 0).max(
+            axis=1, keepdims=True
+        )
+        carried = (np.abs(self.h) + self.dh) * (self.bend * spread**2 + 4096 * m * r.tiny) * drz.nu
         return self.h * self.p * w, Err(E, norms(own) + carried + r.gamma(m + 8) * norms(E))
 
     def _r_entropy(self, size, w, E):
@@ -116,7 +153,11 @@ class LossRows:
         E = np.where(self.top, 0, E + r.u * (size + E))
         sums = np.where(self.top, 0, P * E + self.dp * size + r.gamma(m + 1) * P * (size + E))
         sums = sums.sum(axis=1, keepdims=True) + m * r.eta
-        return s * P * (E + sums + 4 * r.u * (np.abs(w) + E + sums)) + (s * self.dp + self.dh * self.p) * np.abs(w) + r.eta
+        return (
+            s * P * (E + sums + 4 * r.u * (np.abs(w) + E + sums))
+            + (s * self.dp + self.dh * self.p) * np.abs(w)
+            + r.eta
+        )
 
     def fisher(self, rz, drz):
         """(rdelta, its Err) of ``rdelta = N <delta, rz> delta``."""
@@ -124,9 +165,14 @@ class LossRows:
         along = (self.d * rz).sum(axis=1, keepdims=True)
         moved = ((d + self.dd.E) * drz.E + self.dd.E * size).sum(axis=1, keepdims=True)
         moved = np.minimum(moved, (norms(d) + self.dd.nu) * drz.nu + self.dd.nu * norms(size))
-        moved += r.gamma(d.shape[1] + 2) * ((d + self.dd.E) * (size + drz.E)).sum(axis=1, keepdims=True) + d.shape[1] * r.eta
+        moved += (
+            r.gamma(d.shape[1] + 2) * ((d + self.dd.E) * (size + drz.E)).sum(axis=1, keepdims=True)
+            + d.shape[1] * r.eta
+        )
         rd = r.N * along * self.d
         moved, along = r.N * moved, r.N * np.abs(along)
-        error = Err(moved * (d + self.dd.E) + along * self.dd.E, moved * (norms(d) + self.dd.nu) + along * self.dd.nu)
+        error = Err(
+            moved * (d + self.dd.E) + along * self.dd.E,
+            moved * (norms(d) + self.dd.nu) + along * self.dd.nu,
+        )
         return rd, error + Err(3 * r.u * (np.abs(rd) + moved * d) + r.eta)
-

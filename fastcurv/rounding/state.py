@@ -6,19 +6,26 @@ from .arithmetic import Chain, Phi, stack_norms
 from .losses import LossRows
 
 
-
 class State:
-    """What is kept at theta for some rows, each thing with its `Err`: a (below each layer), p, q, eq and d."""
+    """What is kept at theta for some rows, each thing with its `Err`: a (below each layer), p, q,
+    eq and d.
+    """
 
     def __init__(self, rounding, rows):
         self.R, self.rows, L = rounding, rows, len(rounding.W)
         self.a, self.da = [rounding.ob.X[rows].astype(float)], [None]
-        self.phi, self.d, self.dd, self.eq, self.deq = [], [None] * L, [None] * L, [None] * L, [None] * L
+        self.phi, self.d, self.dd, self.eq, self.deq = (
+            [],
+            [None] * L,
+            [None] * L,
+            [None] * L,
+            [None] * L,
+        )
         self.forward()
         self.backward()
 
     def forward(self):
-        """z = a W' + b;  a = phi(z) [+ the layer's input]."""
+        """Z = a W' + b;  a = phi(z) [+ the layer's input]."""
         R = self.R
         self.kappa, products = ({} if R.joint else None), {}
         chain = Chain(self.kappa)
@@ -42,11 +49,20 @@ class State:
             self.a.append(above)
             self.da.append(chain.cap(l + 1, error, fresh))
         weight = R.ob.sample_weight
-        self.loss = LossRows(R.ob.loss, z, dz, np.asarray(R.ob.y[self.rows], None if R.ob.y.dtype.kind == "i" else float),
-                             None if weight is None else weight[self.rows], R.ob.divisor, R.arithmetic)
+        self.loss = LossRows(
+            R.ob.loss,
+            z,
+            dz,
+            np.asarray(R.ob.y[self.rows], None if R.ob.y.dtype.kind == "i" else float),
+            None if weight is None else weight[self.rows],
+            R.ob.divisor,
+            R.arithmetic,
+        )
 
     def join(self, products, l):
-        """Layer l, ``D W [+ I]`` for each row, joins the products of those below it; their norms are noted."""
+        """Layer l, ``D W [+ I]`` for each row, joins the products of those below it; their norms
+        are noted.
+        """
         W, p = self.R.W[l].A, self.phi[l].p
         for i, K in products.items():
             above = W @ K if p is None else p[:, :, None] * (W @ K)
@@ -71,7 +87,8 @@ class State:
             e, de, phi = below, chain.cap(l, error, fresh), self.phi[l - 1]
             self.d[l - 1], self.dd[l - 1], new = R.times(e, de, phi.p, phi.dp)
             if phi.derived:
-                self.eq[l - 1], self.deq[l - 1] = phi.bent(self.d[l - 1], self.dd[l - 1], R.arithmetic.u)
+                self.eq[l - 1], self.deq[l - 1] = phi.bent(
+                    self.d[l - 1], self.dd[l - 1], R.arithmetic.u
+                )
             elif phi.q is not None:
                 self.eq[l - 1], self.deq[l - 1], _ = R.times(e, de, phi.q, phi.dq)
-

@@ -1,7 +1,9 @@
-"""Every eigenvalue of an operator that is small enough to be written down, and the signs that are sure."""
+"""Every eigenvalue of an operator that is small enough to be written down, and the signs that are
+sure.
+"""
 
-from scipy.linalg import eigvalsh as lapack_eigvalsh
 import numpy as np
+from scipy.linalg import eigvalsh as lapack_eigvalsh
 
 from ..checks import check_symmetric_operator, operator_dtype
 from .results import Inertia
@@ -11,7 +13,8 @@ LARGEST_DENSE = 30_000
 
 
 def to_dense(op):
-    """The matrix ``(n, n)`` of an operator: ``op.to_dense()`` where it exists, else n products in blocks.
+    """The matrix ``(n, n)`` of an operator: ``op.to_dense()`` where it exists, else n products in
+    blocks.
 
     Returns
     -------
@@ -22,8 +25,10 @@ def to_dense(op):
     op = check_symmetric_operator(op)
     n = op.shape[0]
     if n > LARGEST_DENSE:
-        raise ValueError(f"the operator has n = {n}, whose matrix would take {8e-9 * n * n:.0f} GB; wanted n <= "
-                         f"{LARGEST_DENSE}; spectral_density and eigsh need only products")
+        raise ValueError(
+            f"the operator has n = {n}, whose matrix would take {8e-9 * n * n:.0f} GB; wanted n <= "
+            f"{LARGEST_DENSE}; spectral_density and eigsh need only products"
+        )
     if hasattr(op, "to_dense"):
         return np.asarray(op.to_dense()), 0 if hasattr(op, "A") else n
     A = np.empty((n, n), operator_dtype(op))
@@ -33,7 +38,6 @@ def to_dense(op):
         columns[np.arange(start, stop), np.arange(stop - start)] = 1
         A[:, start:stop] = op @ columns
     return A, n
-
 
 
 def eigvalsh(op):
@@ -59,14 +63,15 @@ def eigvalsh(op):
     return values
 
 
-
 def inertia(op):
-    """How many eigenvalues are positive, negative, and zero within a proved error bound, from the matrix.
+    """How many eigenvalues are positive, negative, and zero within a proved error bound, from the
+    matrix.
 
-    By Weyl's theorem no computed eigenvalue is further from the true one than the norm of all errors together:
-    rounding in the products (``op.rounding_bound(e_j)`` where the operator has it, 8 eps times each column
-    otherwise; none for a matrix, which is taken as exact), what symmetrising the matrix changed, and the backward
-    error of the eigensolver, ``4 n eps ||op||`` in float64.
+    By Weyl's theorem no computed eigenvalue is further from the true one than the norm of all
+    errors together: rounding in the products (``op.rounding_bound(e_j)`` where the operator has it,
+    8 eps times each column otherwise; none for a matrix, which is taken as exact), what
+    symmetrising the matrix changed, and the backward error of the eigensolver, ``4 n eps ||op||``
+    in float64.
 
     Parameters
     ----------
@@ -87,8 +92,9 @@ def inertia(op):
     """
     values, bound, n_products = _dense_spectrum(op)
     n_positive, n_negative = int((values > bound).sum()), int((values < -bound).sum())
-    return Inertia(n_positive, n_negative, len(values) - n_positive - n_negative, bound, values, n_products)
-
+    return Inertia(
+        n_positive, n_negative, len(values) - n_positive - n_negative, bound, values, n_products
+    )
 
 
 def _dense_spectrum(op):
@@ -96,7 +102,10 @@ def _dense_spectrum(op):
     op = check_symmetric_operator(op)
     A, n_products = to_dense(op)
     if not np.isfinite(A).all():
-        raise ValueError("the operator returned values that are not finite; wanted finite numbers for a finite vector")
+        raise ValueError(
+            "the operator returned values that are not finite; wanted finite numbers for a finite "
+            "vector"
+        )
     products = _product_error(op, A)
     A = A.astype(np.float64)
     lost = float(np.linalg.norm(A - A.T)) / 2
@@ -104,7 +113,6 @@ def _dense_spectrum(op):
     values = lapack_eigvalsh(A, overwrite_a=True, check_finite=False, driver="evd")
     n, largest = len(values), float(np.abs(values).max())
     return values, products + lost + 4 * n * np.finfo(float).eps * largest, n_products
-
 
 
 def _product_error(op, A):
@@ -120,4 +128,3 @@ def _product_error(op, A):
         total += float(op.rounding_bound(e)) ** 2
         e[j] = 0
     return total**0.5
-

@@ -1,6 +1,7 @@
 """The density of all eigenvalues from a few random probes: stochastic Lanczos quadrature."""
 
 from dataclasses import dataclass
+
 import numpy as np
 
 from ..checks import as_rng, check_positive_int, check_symmetric_operator, operator_dtype
@@ -12,40 +13,57 @@ from .results import Eigenpairs, SpectralDensity
 from .smoothing import check_look, smear
 
 DEFLATE_UP_TO = 100_000
-SETTLED = 0.05  # an outlier is deflated once its residual is below this share of its distance from the bulk
+# an outlier is deflated once its residual is below this share of its distance from the bulk
+SETTLED = 0.05
 
 
-def spectral_density(op, n_probes=10, n_steps=80, *, seed=None, deflate=None, against=None, axis="linear", width=None,
-                     grid=None, n_grid=1024, linear_below=None, progress=False):
+def spectral_density(
+    op,
+    n_probes=10,
+    n_steps=80,
+    *,
+    seed=None,
+    deflate=None,
+    against=None,
+    axis="linear",
+    width=None,
+    grid=None,
+    n_grid=1024,
+    linear_below=None,
+    progress=False,
+):
     """The density of the eigenvalues of a symmetric operator, with a standard error.
 
-    Each probe is a random vector of signs; n_steps of Lanczos from it give a Gauss quadrature, whose nodes and weights
-    stand for the spectrum as that vector sees it. The mean over probes is unbiased for smooth averages.
+    Each probe is a random vector of signs; n_steps of Lanczos from it give a Gauss quadrature,
+    whose nodes and weights stand for the spectrum as that vector sees it. The mean over probes is
+    unbiased for smooth averages.
 
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
         Real symmetric.
     n_probes, n_steps : int
-        Costs ``n_probes * n_steps`` products, fewer where a Krylov space ends early, and memory for n_steps + 1
-        vectors, whose full orthogonality leaves no room for ghosts.
+        Costs ``n_probes * n_steps`` products, fewer where a Krylov space ends early, and memory for
+        n_steps + 1 vectors, whose full orthogonality leaves no room for ghosts.
     seed : None, int or numpy.random.Generator
     deflate : bool or int, optional
-        Take the outliers that the first probe found, at most this many, out of the others: they are then in the
-        density exactly, with weight 1/n each, and their share of the noise, which is most of it where a few
-        eigenvalues stand out, is gone for no product more. Costs memory for as many vectors and their
-        orthogonalisation. Default: where n is at most 100 000, so that this is cheap, and `against` is None.
+        Take the outliers that the first probe found, at most this many, out of the others: they are
+        then in the density exactly, with weight 1/n each, and their share of the noise, which is
+        most of it where a few eigenvalues stand out, is gone for no product more. Costs memory for
+        as many vectors and their orthogonalisation. Default: where n is at most 100 000, so that
+        this is cheap, and `against` is None.
     against : Eigenpairs or ndarray, shape (n, s), optional
         Known eigenpairs, deflated likewise; of vectors without values, the values cost s products.
     axis : str
-        ``"linear"``, or ``"log"``: per decade of ``|lam|`` on either side of zero, linear below `linear_below`, see
-        `SpectralDensity`.
+        ``"linear"``, or ``"log"``: per decade of ``|lam|`` on either side of zero, linear below
+        `linear_below`, see `SpectralDensity`.
     width : float, optional
-        Standard deviation of the Gaussian on each node: in eigenvalues on the linear axis, default 1% of the range;
-        in decades on the log axis, default 0.05.
+        Standard deviation of the Gaussian on each node: in eigenvalues on the linear axis, default
+        1% of the range; in decades on the log axis, default 0.05.
     grid : array_like, optional
-        Eigenvalues at which the density is wanted. By default `n_grid` points or more, spaced to resolve the width
-        and reaching 6 widths past the last nodes, so that the density integrates to 1.
+        Eigenvalues at which the density is wanted. By default `n_grid` points or more, spaced to
+        resolve the width and reaching 6 widths past the last nodes, so that the density integrates
+        to 1.
     linear_below : float, optional
         Default 1e-4 of the largest ``|node|``.
     progress : bool
@@ -53,7 +71,8 @@ def spectral_density(op, n_probes=10, n_steps=80, *, seed=None, deflate=None, ag
     Returns
     -------
     SpectralDensity
-        ``grid, density, stderr, nodes, weights``; other grids of it cost nothing: `SpectralDensity.regrid`.
+        ``grid, density, stderr, nodes, weights``; other grids of it cost nothing:
+        `SpectralDensity.regrid`.
 
     References
     ----------
@@ -68,7 +87,10 @@ def spectral_density(op, n_probes=10, n_steps=80, *, seed=None, deflate=None, ag
     True
     """
     op = check_symmetric_operator(op)
-    n_probes, n_steps = check_positive_int(n_probes, "n_probes"), check_positive_int(n_steps, "n_steps")
+    n_probes, n_steps = (
+        check_positive_int(n_probes, "n_probes"),
+        check_positive_int(n_steps, "n_steps"),
+    )
     look = check_look(axis, width, grid, n_grid, linear_below)
     rng, known, spent = as_rng(seed), None, 0
     deflate = (against is None and op.shape[0] <= DEFLATE_UP_TO) if deflate is None else deflate
@@ -84,14 +106,15 @@ def spectral_density(op, n_probes=10, n_steps=80, *, seed=None, deflate=None, ag
             quadratures.append(quadrature(run))
             ghosts = max(ghosts, run.ghosts)
             if i == 0 and deflate:
-                outliers = find_outliers(run, run.n if deflate is True else check_positive_int(deflate, "deflate"))
+                outliers = find_outliers(
+                    run, run.n if deflate is True else check_positive_int(deflate, "deflate")
+                )
                 if len(outliers.values):
                     known = outliers if known is None else known.joined(outliers)
                     quadratures[0] = quadratures[0].without(outliers.values)
                     spent, run = spent + run.n_products, None
     n_products = spent + (run.n_products if run is not None else 0)
     return assemble(quadratures, known, op.shape[0], n_products, ghosts, look)
-
 
 
 @dataclass(frozen=True)
@@ -102,8 +125,9 @@ class Known:
     rows: np.ndarray
 
     def joined(self, other):
-        return Known(np.concatenate([self.values, other.values]), np.concatenate([self.rows, other.rows]))
-
+        return Known(
+            np.concatenate([self.values, other.values]), np.concatenate([self.rows, other.rows])
+        )
 
 
 def known_pairs(op, against):
@@ -118,22 +142,21 @@ def known_pairs(op, against):
     run.insert(rows)
     run.step()
     values, S = decompose(run)
-    return Known(values, combine(run.rows[:run.m], S)), run.n_products
-
+    return Known(values, combine(run.rows[: run.m], S)), run.n_products
 
 
 def new_run(op, n_steps, known):
     """A recurrence with room for n_steps."""
     if known is not None and len(known.values) >= op.shape[0]:
-        raise ValueError(f"{len(known.values)} eigenpairs are deflated of n = {op.shape[0]}; wanted fewer than n")
+        raise ValueError(
+            f"{len(known.values)} eigenpairs are deflated of n = {op.shape[0]}; wanted fewer than n"
+        )
     return Recurrence(op, n_steps, against=None if known is None else known.rows)
-
 
 
 def random_signs(rng, p, n, dtype):
     """Rows of random signs."""
     return (2 * rng.integers(0, 2, size=(p, n), dtype=np.int8) - 1).astype(dtype)
-
 
 
 def run_probe(run, rng, n_steps, shown):
@@ -144,13 +167,11 @@ def run_probe(run, rng, n_steps, shown):
     extend(run, n_steps, shown)
 
 
-
 def extend(run, n_steps, shown):
     """Go on to n_steps, or to where the Krylov space ends."""
     while run.p and run.m < min(n_steps, run.dimension):
         run.step()
         shown.update()
-
 
 
 @dataclass(frozen=True)
@@ -161,7 +182,9 @@ class Quadrature:
     weights: np.ndarray
 
     def without(self, values):
-        """The rest after one node for each of `values`, the nearest, has been taken out; the weights sum to 1 again."""
+        """The rest after one node for each of `values`, the nearest, has been taken out; the
+        weights sum to 1 again.
+        """
         keep = np.ones(len(self.nodes), dtype=bool)
         for value in values:
             left = np.flatnonzero(keep)
@@ -171,13 +194,11 @@ class Quadrature:
         return Quadrature(self.nodes[keep], self.weights[keep] / self.weights[keep].sum())
 
 
-
 def quadrature(run):
     """The Gauss quadrature of a recurrence from one vector."""
     theta, S = decompose(run)
     weights = S[0] ** 2
     return Quadrature(theta, weights / weights.sum())
-
 
 
 def find_outliers(run, most):
@@ -186,11 +207,12 @@ def find_outliers(run, most):
     weights = S[0] ** 2
     bulk = float(weights @ np.abs(theta))
     residuals = np.linalg.norm(run.coupling() @ S, axis=0) if run.p else np.zeros(len(theta))
-    good = np.flatnonzero((np.abs(theta) > 2 * bulk) & (residuals <= SETTLED * (np.abs(theta) - bulk)))
-    good = good[np.argsort(-np.abs(theta[good]))][:min(most, run.dimension - 1)]
+    good = np.flatnonzero(
+        (np.abs(theta) > 2 * bulk) & (residuals <= SETTLED * (np.abs(theta) - bulk))
+    )
+    good = good[np.argsort(-np.abs(theta[good]))][: min(most, run.dimension - 1)]
     run.reorthogonalise()
-    return Known(theta[good], combine(run.rows[:run.m], S[:, good]))
-
+    return Known(theta[good], combine(run.rows[: run.m], S[:, good]))
 
 
 def assemble(quadratures, known, n, n_products, ghosts, look, **extra):
@@ -199,13 +221,23 @@ def assemble(quadratures, known, n, n_products, ghosts, look, **extra):
     q = max(len(one.nodes) for one in quadratures)
     nodes, weights = np.zeros((len(quadratures), q)), np.zeros((len(quadratures), q))
     for row, one in enumerate(quadratures):
-        nodes[row, :len(one.nodes)], nodes[row, len(one.nodes):] = one.nodes, one.nodes[-1]
-        weights[row, :len(one.nodes)] = one.weights
+        nodes[row, : len(one.nodes)], nodes[row, len(one.nodes) :] = one.nodes, one.nodes[-1]
+        weights[row, : len(one.nodes)] = one.weights
     share = len(exact) / n
     nodes = np.hstack([nodes, np.tile(exact, (len(nodes), 1))])
     weights = np.hstack([weights * (1 - share), np.full((len(weights), len(exact)), 1 / n)])
     order = np.argsort(nodes, axis=1, kind="stable")
-    nodes, weights = np.take_along_axis(nodes, order, axis=1), np.take_along_axis(weights, order, axis=1)
-    return SpectralDensity(nodes=nodes, weights=weights, n_products=n_products, n=n, n_deflated=len(exact), ghosts=ghosts,
-                           **smear(nodes, weights, **look), **extra)
-
+    nodes, weights = (
+        np.take_along_axis(nodes, order, axis=1),
+        np.take_along_axis(weights, order, axis=1),
+    )
+    return SpectralDensity(
+        nodes=nodes,
+        weights=weights,
+        n_products=n_products,
+        n=n,
+        n_deflated=len(exact),
+        ghosts=ghosts,
+        **smear(nodes, weights, **look),
+        **extra,
+    )

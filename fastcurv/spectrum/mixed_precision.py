@@ -1,16 +1,18 @@
 """Eigenpairs by float32 products, made right by a few float64 ones.
 
-The Krylov work is done in float32. Then, in float64, Rayleigh-Ritz on the k vectors found; a pair whose residual is
-still too large gets the correction t of the Jacobi-Davidson equation,
+The Krylov work is done in float32. Then, in float64, Rayleigh-Ritz on the k vectors found; a pair
+whose residual is still too large gets the correction t of the Jacobi-Davidson equation,
 
     (I - Y Y') (A - theta) (I - Y Y') t = -r,        r = A y - theta y,
 
-solved roughly by MINRES on float32 products, and one float64 product with t. Since the equation is only a correction,
-its float32 errors are relative to r: every round gains the digits that MINRES gained. Where that stalls, at values
-closer than float32 can tell apart, float64 Lanczos goes on from what is there.
+solved roughly by MINRES on float32 products, and one float64 product with t. Since the equation is
+only a correction, its float32 errors are relative to r: every round gains the digits that MINRES
+gained. Where that stalls, at values closer than float32 can tell apart, float64 Lanczos goes on
+from what is there.
 """
 
 from dataclasses import replace
+
 import numpy as np
 
 from ..checks import check_positive_int
@@ -24,31 +26,72 @@ INNER_TOL = 1e-3
 FIRST_STEPS, MOST_STEPS = 40, 160  # of MINRES: doubled after a round that gained less than a digit
 
 
-def eigsh_mixed(op, k, which, *, tol, relative, max_products, max_basis, v0, against, probe, seed, progress):
+def eigsh_mixed(
+    op, k, which, *, tol, relative, max_products, max_basis, v0, against, probe, seed, progress
+):
     """`eigsh` with ``precision="mixed"``; arguments and result as there."""
-    from .eigsh import eigsh, resolve_tol
     from ..krylov.basis import orthonormal_rows
+    from .eigsh import eigsh, resolve_tol
 
     if not hasattr(op, "astype"):
-        raise TypeError(f"op is a {type(op).__name__} without astype(dtype); wanted one for precision='mixed'")
+        raise TypeError(
+            f"op is a {type(op).__name__} without astype(dtype); wanted one for precision='mixed'"
+        )
     high, low = op.astype("float64"), op.astype("float32")
     n = op.shape[0]
-    max_products = max(1000, 20 * n) if max_products is None else check_positive_int(max_products, "max_products")
+    max_products = (
+        max(1000, 20 * n)
+        if max_products is None
+        else check_positive_int(max_products, "max_products")
+    )
     tol = resolve_tol(tol, np.dtype(np.float64))
-    found = eigsh(low, k, which, tol=max(tol, LOW_TOL), relative=relative, max_products=max_products, seed=seed,
-                  max_basis=max_basis, v0=v0, against=against, probe=probe, progress=progress)
+    found = eigsh(
+        low,
+        k,
+        which,
+        tol=max(tol, LOW_TOL),
+        relative=relative,
+        max_products=max_products,
+        seed=seed,
+        max_basis=max_basis,
+        v0=v0,
+        against=against,
+        probe=probe,
+        progress=progress,
+    )
     against = orthonormal_rows(against, n, np.dtype(np.float64))
     refiner = _Refiner(high, low, which, len(found), found.vectors.T.astype(np.float64), against)
     refiner.n_low = found.n_products
     values, rows, residuals, targets = refiner.run(tol, relative, max_products)
     spent = refiner.n_low + refiner.n_high
     if (residuals > targets).any() and spent + 2 * k <= max_products and not found.interrupted:
-        rest = eigsh(high, k, which, tol=tol, relative=relative, max_products=max_products - spent, seed=seed,
-                     max_basis=max_basis, v0=rows.T, against=None if against is None else against.T, progress=progress)
-        return replace(rest, n_products=spent + rest.n_products, n_low=refiner.n_low, probed=found.probed)
-    return replace(found, values=values, vectors=rows.T, residuals=residuals, converged=residuals <= targets, tol=tol,
-                   n_products=refiner.n_low + refiner.n_high, n_low=refiner.n_low, scale=refiner.scale)
-
+        rest = eigsh(
+            high,
+            k,
+            which,
+            tol=tol,
+            relative=relative,
+            max_products=max_products - spent,
+            seed=seed,
+            max_basis=max_basis,
+            v0=rows.T,
+            against=None if against is None else against.T,
+            progress=progress,
+        )
+        return replace(
+            rest, n_products=spent + rest.n_products, n_low=refiner.n_low, probed=found.probed
+        )
+    return replace(
+        found,
+        values=values,
+        vectors=rows.T,
+        residuals=residuals,
+        converged=residuals <= targets,
+        tol=tol,
+        n_products=refiner.n_low + refiner.n_high,
+        n_low=refiner.n_low,
+        scale=refiner.scale,
+    )
 
 
 class _Refiner:
@@ -68,7 +111,7 @@ class _Refiner:
         for rows in (self.against, Y):
             orthogonalise(rows, V)
         B, _ = orthonormalise(V, floor=1e-10, against=Y)
-        return V[:len(B)]
+        return V[: len(B)]
 
     def _products(self, V):
         self.n_high += len(V)
@@ -81,7 +124,9 @@ class _Refiner:
         best, most = np.inf, FIRST_STEPS
         for _ in range(ROUNDS):
             theta, R, residuals = self._rayleigh_ritz()
-            targets = np.full(self.k, tol * self.scale) if relative == "scale" else tol * np.abs(theta)
+            targets = (
+                np.full(self.k, tol * self.scale) if relative == "scale" else tol * np.abs(theta)
+            )
             poor = np.flatnonzero(residuals > targets)
             worst = float((residuals / np.maximum(targets, np.finfo(float).tiny)).max(initial=0.0))
             room = max_products - self.n_low - self.n_high
@@ -90,15 +135,18 @@ class _Refiner:
             most = min(2 * most, MOST_STEPS) if worst > 0.1 * best else most
             best = worst
             steps = min(most, room // len(poor) - 1)
-            V = self._clean(np.array([self._correction(theta[i], R[i], steps) for i in poor]), self.Y)
+            V = self._clean(
+                np.array([self._correction(theta[i], R[i], steps) for i in poor]), self.Y
+            )
             self.Y, self.W = np.vstack([self.Y, V]), np.vstack([self.W, self._products(V)])
-        return theta, self.Y[:self.k], residuals, targets
+        return theta, self.Y[: self.k], residuals, targets
 
     def _rayleigh_ritz(self):
         """The k wanted pairs in the span of Y, their residual vectors and norms.
 
-        Y becomes Ritz vectors, the wanted ones first; up to k + 8 of those next to them stay as well, since a near
-        neighbour of a wanted value is found by the corrections and must not be lost again.
+        Y becomes Ritz vectors, the wanted ones first; up to k + 8 of those next to them stay as
+        well, since a near neighbour of a wanted value is found by the corrections and must not be
+        lost again.
         """
         T = project(self.Y, self.W)
         theta, S = np.linalg.eigh((T + T.T) / 2)
@@ -107,9 +155,9 @@ class _Refiner:
         order = np.concatenate([first, np.setdiff1d(near, first)])
         for rows in (self.Y, self.W):
             rotate(rows, S[:, order])
-        self.Y, self.W = self.Y[:len(order)], self.W[:len(order)]
+        self.Y, self.W = self.Y[: len(order)], self.W[: len(order)]
         theta = theta[first]
-        R = self.W[:self.k] - theta[:, None] * self.Y[:self.k]
+        R = self.W[: self.k] - theta[:, None] * self.Y[: self.k]
         rounding = 4 * np.finfo(float).eps * self.scale
         return theta, R, np.array([norm(r) for r in R]) + rounding
 
@@ -129,4 +177,3 @@ class _Refiner:
             return out
 
         return minres(multiply, b, steps, INNER_TOL).astype(np.float64)
-

@@ -1,25 +1,23 @@
 """What the algorithms return: frozen, with every number next to its error and its price."""
 
-from dataclasses import dataclass
-from dataclasses import field
-from dataclasses import replace
-from scipy.special import stdtrit
+from dataclasses import dataclass, field, replace
+
 import numpy as np
+from scipy.special import stdtrit
 
 from .smoothing import smear, to_coordinate
 
 
-
 def widened(m):
-    """What a standard error from m samples is multiplied by, for two of them to cover 95%: Student's t over the normal."""
+    """What a standard error from m samples is multiplied by, for two of them to cover 95%:
+    Student's t over the normal.
+    """
     return float(stdtrit(m - 1, 0.975) / 1.959964)
-
 
 
 def number(x):
     """Four significant digits, for a repr."""
     return f"{float(x):.4g}"
-
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -33,9 +31,11 @@ class Eigenpairs:
     vectors : ndarray, shape (n, k)
         Orthonormal columns in the same order, in the operator's dtype.
     residuals : ndarray, shape (k,)
-        ``||H u - lam u||`` or an upper bound of it: an eigenvalue lies within ``residuals[i]`` of ``values[i]``.
+        ``||H u - lam u||`` or an upper bound of it: an eigenvalue lies within ``residuals[i]`` of
+        ``values[i]``.
     converged : ndarray of bool, shape (k,)
-        Whether ``residuals`` are within the tolerance: ``tol * scale``, or ``tol * |lam|`` where that was asked for.
+        Whether ``residuals`` are within the tolerance: ``tol * scale``, or ``tol * |lam|`` where
+        that was asked for.
     n_products : int
         Products with the operator that were spent, in any precision.
     scale : float
@@ -45,8 +45,8 @@ class Eigenpairs:
     n_low : int
         How many of the products were made in float32 by ``precision="mixed"``.
     probed : bool
-        Whether a second random start looked for copies of multiple eigenvalues that one start cannot see, or no copy
-        could have changed the values.
+        Whether a second random start looked for copies of multiple eigenvalues that one start
+        cannot see, or no copy could have changed the values.
     interrupted : bool
         True where Ctrl-C ended the run early.
     shared : str or None
@@ -72,15 +72,19 @@ class Eigenpairs:
         return len(self.values)
 
     def __repr__(self):
-        head = (f"Eigenpairs: {len(self)} of n = {self.vectors.shape[0]}, {int(self.converged.sum())} converged to "
-                f"{number(self.tol)} * {number(self.scale)}, {self.n_products} products")
+        head = (
+            f"Eigenpairs: {len(self)} of n = {self.vectors.shape[0]}, {int(self.converged.sum())} "
+            "converged to "
+            f"{number(self.tol)} * {number(self.scale)}, {self.n_products} products"
+        )
         head += ", interrupted" if self.interrupted else ""
-        rows = [f"  {v: .8g}  +- {r:.1e}{'' if c else '   not converged'}"
-                for v, r, c in zip(self.values, self.residuals, self.converged)]
+        rows = [
+            f"  {v: .8g}  +- {r:.1e}{'' if c else '   not converged'}"
+            for v, r, c in zip(self.values, self.residuals, self.converged)
+        ]
         if len(rows) > 24:
             rows[12:-12] = [f"  ... {len(rows) - 24} more"]
         return "\n".join([head, *rows])
-
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -114,10 +118,11 @@ class Estimate:
         if np.ndim(self.estimate) == 0:
             text = f"{float(self.estimate):.8g} +- {float(self.stderr):.2g}"
         else:
-            text = f"shape {np.shape(self.estimate)}, stderr {number(np.mean(self.stderr))} on average"
+            text = (
+                f"shape {np.shape(self.estimate)}, stderr {number(np.mean(self.stderr))} on average"
+            )
         method = f", {self.method}" if self.method else ""
         return f"Estimate({text}, {self.n_products} products{method})"
-
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -160,9 +165,11 @@ class Inertia:
         return self.n_positive / max(1, sum(self))
 
     def __repr__(self):
-        return (f"Inertia(n_positive={self.n_positive}, n_negative={self.n_negative}, n_zero={self.n_zero}, "
-                f"decided at {self.bound:.1e})")
-
+        return (
+            f"Inertia(n_positive={self.n_positive}, n_negative={self.n_negative}, "
+            f"n_zero={self.n_zero}, "
+            f"decided at {self.bound:.1e})"
+        )
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -180,11 +187,13 @@ class Extremes:
     n_negative, n_positive : int
         At least so many eigenvalues have that sign (Cauchy interlacing).
     error : float
-        What rounding in vectors and algebra may have done to a Ritz value; the products' own comes on top.
+        What rounding in vectors and algebra may have done to a Ritz value; the products' own comes
+        on top.
     risk : float
         The probability, over the random start, that some eigenvalue lies below
-        ``lambda_min - curvature_tol * (lambda_max - lambda_min)``; at most 1.648 sqrt(n) exp(-(2k-1) sqrt(tol)) after
-        k products, and 0 for a Krylov space that filled the whole space.
+        ``lambda_min - curvature_tol * (lambda_max - lambda_min)``; at most 1.648 sqrt(n)
+        exp(-(2k-1) sqrt(tol)) after k products, and 0 for a Krylov space that filled the whole
+        space.
     curvature_tol : float
     n_products, n_new, shared
         As in `Eigenpairs`.
@@ -206,10 +215,14 @@ class Extremes:
     shared: "str | None" = None
 
     def __repr__(self):
-        return (f"Extremes: lambda_min {number(self.lambda_min)} +- {self.residual_min:.1e}, lambda_max "
-                f"{number(self.lambda_max)} +- {self.residual_max:.1e}, at least {self.n_negative} negative and "
-                f"{self.n_positive} positive, risk {self.risk:.2g} at {self.curvature_tol:g}, {self.n_products} products")
-
+        return (
+            f"Extremes: lambda_min {number(self.lambda_min)} +- {self.residual_min:.1e}, "
+            "lambda_max "
+            f"{number(self.lambda_max)} +- {self.residual_max:.1e}, at least {self.n_negative} "
+            "negative and "
+            f"{self.n_positive} positive, risk {self.risk:.2g} at {self.curvature_tol:g}, "
+            f"{self.n_products} products"
+        )
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -221,22 +234,25 @@ class SpectralDensity:
     grid : ndarray, shape (p,)
         Eigenvalues at which the density is given.
     density, stderr : ndarray, shape (p,)
-        Mean over the probes and its standard error; per unit of `coordinate`, with integral 1 over it.
+        Mean over the probes and its standard error; per unit of `coordinate`, with integral 1 over
+        it.
     nodes, weights : ndarray, shape (n_probes, q)
-        The quadrature of each probe; each row of weights sums to 1. Rows that ended early are padded with weight 0.
+        The quadrature of each probe; each row of weights sums to 1. Rows that ended early are
+        padded with weight 0.
     n_products : int
     n : int
         Size of the operator.
     width : float
         Standard deviation of the Gaussian put on each node, in units of `coordinate`.
     axis : str
-        ``"linear"``: the coordinate is the eigenvalue. ``"log"``: it is ``asinh(lam / linear_below) / log(10)``,
-        decades of ``|lam|`` on either side of zero, linear below `linear_below`.
+        ``"linear"``: the coordinate is the eigenvalue. ``"log"``: it is ``asinh(lam / linear_below)
+        / log(10)``, decades of ``|lam|`` on either side of zero, linear below `linear_below`.
     linear_below : float
     n_deflated : int
         Eigenvalues that are in the density exactly, as nodes of weight 1/n common to all probes.
     ghosts : float
-        The largest ``|<q_i, q_j>|``, i != j, among Lanczos vectors measured: ghosts need this to be near 1.
+        The largest ``|<q_i, q_j>|``, i != j, among Lanczos vectors measured: ghosts need this to be
+        near 1.
     shared : str or None
         The name of the `Krylov` run whose products these are.
     n_new : int or None
@@ -278,8 +294,9 @@ class SpectralDensity:
     def mass(self, low=-np.inf, high=0.0):
         """The fraction of eigenvalues in ``low < lam < high``, as an `Estimate`.
 
-        A node next to an end stands for eigenvalues on both sides of it, so half of the weight of the two nodes
-        astride each end is uncertain; that is added to the standard error over the probes.
+        A node next to an end stands for eigenvalues on both sides of it, so half of the weight of
+        the two nodes astride each end is uncertain; that is added to the standard error over the
+        probes.
         """
         per_probe, unsure = np.zeros(self.n_probes), np.zeros(self.n_probes)
         for i, (x, w) in enumerate(zip(self.nodes, self.weights)):
@@ -290,30 +307,53 @@ class SpectralDensity:
         return replace(estimate, stderr=float(stderr))
 
     def wasserstein(self, values):
-        """Wasserstein-1 distance from the quadrature to the eigenvalues `values`, each of equal weight."""
+        """Wasserstein-1 distance from the quadrature to the eigenvalues `values`, each of equal
+        weight.
+        """
         from scipy.stats import wasserstein_distance
 
         return float(wasserstein_distance(self.nodes.ravel(), values, self.weights.ravel()))
 
     def regrid(self, *, axis=None, width=None, grid=None, n_grid=1024, linear_below=None):
-        """The same quadrature on another grid, axis or width, for no product; arguments as in `spectral_density`."""
+        """The same quadrature on another grid, axis or width, for no product; arguments as in
+        `spectral_density`.
+        """
         from .smoothing import check_look
 
         look = check_look(self.axis if axis is None else axis, width, grid, n_grid, linear_below)
         return replace(self, **smear(self.nodes, self.weights, **look))
 
     def merge(self, other):
-        """The density from the probes of both, which must be of one operator; on the grid of this one's making."""
+        """The density from the probes of both, which must be of one operator; on the grid of this
+        one's making.
+        """
         if not isinstance(other, SpectralDensity) or other.n != self.n:
-            raise ValueError("other is not a SpectralDensity of an operator of the same size; wanted one to merge with")
+            raise ValueError(
+                "other is not a SpectralDensity of an operator of the same size; wanted one to "
+                "merge with"
+            )
         q = max(self.nodes.shape[1], other.nodes.shape[1])
-        nodes, weights = [np.vstack([np.pad(getattr(d, name), ((0, 0), (0, q - d.nodes.shape[1])), mode)
-                                     for d in (self, other)])
-                          for name, mode in (("nodes", "edge"), ("weights", "constant"))]
-        spread = smear(nodes, weights, axis=self.axis, width=self.width, linear_below=self.linear_below)
-        return replace(self, nodes=nodes, weights=weights, n_products=self.n_products + other.n_products,
-                       n_deflated=min(self.n_deflated, other.n_deflated), ghosts=max(self.ghosts, other.ghosts),
-                       **spread)
+        nodes, weights = [
+            np.vstack(
+                [
+                    np.pad(getattr(d, name), ((0, 0), (0, q - d.nodes.shape[1])), mode)
+                    for d in (self, other)
+                ]
+            )
+            for name, mode in (("nodes", "edge"), ("weights", "constant"))
+        ]
+        spread = smear(
+            nodes, weights, axis=self.axis, width=self.width, linear_below=self.linear_below
+        )
+        return replace(
+            self,
+            nodes=nodes,
+            weights=weights,
+            n_products=self.n_products + other.n_products,
+            n_deflated=min(self.n_deflated, other.n_deflated),
+            ghosts=max(self.ghosts, other.ghosts),
+            **spread,
+        )
 
     def _over_probes(self, per_probe, method):
         n = len(per_probe)
@@ -323,8 +363,9 @@ class SpectralDensity:
     def plot(self, ax=None, *, band=2.0, **line):
         """Draw the density with a band of `band` standard errors; needs matplotlib.
 
-        Where `ax` is None a new figure is made that belongs to no window and no global state, so this works without a
-        display and in threads; ``.figure.savefig(path)`` of the result writes it.
+        Where `ax` is None a new figure is made that belongs to no window and no global state, so
+        this works without a display and in threads; ``.figure.savefig(path)`` of the result writes
+        it.
 
         Returns
         -------
@@ -337,7 +378,9 @@ class SpectralDensity:
         color = ax.plot(self.grid, self.density, **line)[0].get_color()
         if np.isfinite(self.stderr).all():
             low = np.maximum(self.density - band * self.stderr, 0)
-            ax.fill_between(self.grid, low, self.density + band * self.stderr, color=color, alpha=0.25, lw=0)
+            ax.fill_between(
+                self.grid, low, self.density + band * self.stderr, color=color, alpha=0.25, lw=0
+            )
         if self.axis == "log":
             ax.set_xscale("symlog", linthresh=self.linear_below)
         floor = 0.1 / max(1, self.n) / max(self.width, np.finfo(float).tiny)
@@ -349,14 +392,19 @@ class SpectralDensity:
 
     def __repr__(self):
         used = self.nodes[self.weights > 0]
-        return (f"SpectralDensity: n = {self.n}, {self.n_probes} probes, {self.nodes.shape[1]} nodes each on "
-                f"[{number(used.min())}, {number(used.max())}], width {number(self.width)} ({self.axis} axis), "
-                f"{self.n_deflated} deflated, {self.n_products} products")
-
+        return (
+            f"SpectralDensity: n = {self.n}, {self.n_probes} probes, {self.nodes.shape[1]} nodes "
+            "each on "
+            f"[{number(used.min())}, {number(used.max())}], width {number(self.width)} "
+            f"({self.axis} axis), "
+            f"{self.n_deflated} deflated, {self.n_products} products"
+        )
 
 
 def astride(nodes, weights, end):
-    """Weight of the nearest node on each side of `end`, which may belong to eigenvalues on the other side."""
+    """Weight of the nearest node on each side of `end`, which may belong to eigenvalues on the
+    other side.
+    """
     if not np.isfinite(end):
         return 0.0
     used = weights > 0
@@ -366,4 +414,3 @@ def astride(nodes, weights, end):
     left = np.flatnonzero(below)[np.argmax(nodes[below])]
     right = np.flatnonzero(above)[np.argmin(nodes[above])]
     return 0.5 * (weights[left] + weights[right])
-

@@ -1,24 +1,32 @@
-"""The search for extreme eigenpairs: thick-restarted block Lanczos with locking and a probe for missed copies."""
+"""The search for extreme eigenpairs: thick-restarted block Lanczos with locking and a probe for
+missed copies.
+"""
 
 import numpy as np
 
 from ..interrupts import deferred_interrupts
 from ..krylov.basis import combine
 from ..krylov.ritz import bounds, decompose, kept_at_restart, ritz_pairs, sides
-from .eigsh import PROBE_SHARE
 from .results import Eigenpairs
 
+PROBE_SHARE = (
+    12  # a probe for missed copies spends at most one product for this many spent before it
+)
 LARGEST_BLOCK = 8
 
 
 class Search:
-    """From a start to k converged pairs: grow, look, restart, probe; stops at a budget or at Ctrl-C."""
+    """From a start to k converged pairs: grow, look, restart, probe; stops at a budget or at
+    Ctrl-C.
+    """
 
     def __init__(self, run, k, which, tol, relative, max_products, rng, probe, shown):
         self.run, self.k, self.which, self.tol, self.relative = run, k, which, tol, relative
         self.max_products, self.rng, self.probe, self.shown = max_products, rng, probe, shown
         self.block, self.next_look, self.last = 1, 0, None
-        self.settled = None  # the pairs that a probe is testing, as (theta, bounds) of the first k rows
+        self.settled = (
+            None  # the pairs that a probe is testing, as (theta, bounds) of the first k rows
+        )
         self.probe_until, self.probed, self.interrupted = 0, False, False
 
     def solve(self, start=None):
@@ -38,13 +46,17 @@ class Search:
                 raise KeyboardInterrupt
             return self._result()
 
-    # -- the loop ---------------------------------------------------------------------------------------------------
+    # -- the loop
+    # ---------------------------------------------------------------------------------------------------
 
     def _start(self, start):
         run = self.run
         if start is not None:
-            if run.insert(start[:run.capacity]) == 0:
-                raise ValueError("v0 is zero, or lies in the span of against; wanted a start with a part outside it")
+            if run.insert(start[: run.capacity]) == 0:
+                raise ValueError(
+                    "v0 is zero, or lies in the span of against; wanted a start with a part "
+                    "outside it"
+                )
         else:
             run.insert_random(self.rng)
 
@@ -123,19 +135,28 @@ class Search:
     def _targets(self, theta):
         """What each residual may be: the tolerance, but no less than twice the rounding seen."""
         run = self.run
-        size = run.scale if self.relative == "scale" else np.maximum(np.abs(theta), run.eps**(2 / 3) * run.scale)
+        size = (
+            run.scale
+            if self.relative == "scale"
+            else np.maximum(np.abs(theta), run.eps ** (2 / 3) * run.scale)
+        )
         return self.tol * np.broadcast_to(size, theta.shape)
 
     def _excess(self, theta, S, residuals):
-        """Residuals over what they may be; what more products cannot mend counts for at most half of that."""
+        """Residuals over what they may be; what more products cannot mend counts for at most half
+        of that.
+        """
         run = self.run
         targets = np.maximum(self._targets(theta), 2 * run.noise)
         allowed = targets - np.minimum(bounds(run, S, residuals) - residuals, targets / 2)
-        return np.divide(residuals, allowed, out=np.where(residuals > 0, np.inf, 0.0), where=allowed > 0)
+        return np.divide(
+            residuals, allowed, out=np.where(residuals > 0, np.inf, 0.0), where=allowed > 0
+        )
 
     def _schedule(self, excess):
-        """Look again when the residuals, falling as they did, are due; at most an eighth of the basis from now, near the
-        end a 24th: what is spent past convergence is spent for nothing."""
+        """Look again when the residuals, falling as they did, are due; at most an eighth of the
+        basis from now, near the end a 24th: what is spent past convergence is spent for nothing.
+        """
         m = self.run.m
         ahead = max(2, m // (8 if excess > 30 else 24))
         if self.last is not None and excess < self.last[1]:
@@ -144,14 +165,16 @@ class Search:
         self.last = (m, excess)
         self.next_look = m + ahead
 
-    # -- probes for missed copies -------------------------------------------------------------------------------------
+    # -- probes for missed copies
+    # -------------------------------------------------------------------------------------
 
     def _probe_steps(self, theta, target):
-        """How many steps from a random start would show a copy of a wanted value, were there one; 0: no need.
+        """How many steps from a random start would show a copy of a wanted value, were there one;
+        0: no need.
 
-        A copy matters where it would push out the innermost wanted value. The number is that of Kuczynski and
-        Wozniakowski's bound for a risk of 5%, and at most a share of what was spent; none where that share could not
-        show a copy of even the outermost value.
+        A copy matters where it would push out the innermost wanted value. The number is that of
+        Kuczynski and Wozniakowski's bound for a risk of 5%, and at most a share of what was spent;
+        none where that share could not show a copy of even the outermost value.
         """
         run = self.run
         if not self.probe or run.m >= run.dimension:
@@ -162,7 +185,10 @@ class Search:
         if self.probed:
             return 0
         spread = max(np.ptp(theta), np.abs(theta).max())
-        least, steps = (0.5 * (1 + np.log(33 * run.n**0.5) / (gap / spread)**0.5) for gap in (gaps.max(), gaps.min()))
+        least, steps = (
+            0.5 * (1 + np.log(33 * run.n**0.5) / (gap / spread) ** 0.5)
+            for gap in (gaps.max(), gaps.min())
+        )
         cap = max(4, run.n_products // (PROBE_SHARE * self.block))
         if least > 2 * cap:
             return 0
@@ -181,7 +207,9 @@ class Search:
         self.next_look = run.m + max(2, steps // 3) * self.block
 
     def _look_probe(self, theta, target):
-        """True where the probe ended without a change; back to the search, in larger blocks, where it found one."""
+        """True where the probe ended without a change; back to the search, in larger blocks, where
+        it found one.
+        """
         run = self.run
         if np.abs(theta - self.settled[0]).max() > target:
             self.settled, self.last = None, None
@@ -194,20 +222,23 @@ class Search:
         self.next_look = min(run.m + max(2, run.m // 8), self.probe_until)
         return False
 
-    # -- the end ------------------------------------------------------------------------------------------------------
+    # -- the end
+    # ------------------------------------------------------------------------------------------------------
 
     def _final(self):
         """Values, vectors as rows, and bounds of the residuals, from what is in the basis now."""
         run = self.run
         if self.settled is not None:
             theta, limits = self.settled
-            return theta, run.rows[:len(theta)].copy(), limits
+            return theta, run.rows[: len(theta)].copy(), limits
         run.reorthogonalise()
         theta, S, residuals = ritz_pairs(run, self.k, self.which)
-        return theta, combine(run.rows[:run.m], S), bounds(run, S, residuals)
+        return theta, combine(run.rows[: run.m], S), bounds(run, S, residuals)
 
     def _confirm(self):
-        """Measure the residuals by products where their bounds are too coarse; True where the search must go on."""
+        """Measure the residuals by products where their bounds are too coarse; True where the
+        search must go on.
+        """
         run = self.run
         if self.interrupted or run.n_products + self.k > self.max_products:
             return False
@@ -233,8 +264,14 @@ class Search:
     def _result(self):
         run = self.run
         theta, rows, limits = self._final()
-        return Eigenpairs(values=theta, vectors=rows.T, residuals=limits, converged=limits <= self._targets(theta),
-                          n_products=run.n_products, scale=run.scale, tol=self.tol,
-                          probed=self.probed or run.m >= run.dimension,
-                          interrupted=self.interrupted)
-
+        return Eigenpairs(
+            values=theta,
+            vectors=rows.T,
+            residuals=limits,
+            converged=limits <= self._targets(theta),
+            n_products=run.n_products,
+            scale=run.scale,
+            tol=self.tol,
+            probed=self.probed or run.m >= run.dimension,
+            interrupted=self.interrupted,
+        )

@@ -1,8 +1,18 @@
-"""A named run of Lanczos that serves many questions about one operator without making a product twice."""
+"""A named run of Lanczos that serves many questions about one operator without making a product
+twice.
+"""
 
 import numpy as np
 
-from ..checks import as_rng, check_choice, check_positive, check_positive_int, check_symmetric_operator, check_vector, operator_dtype
+from ..checks import (
+    as_rng,
+    check_choice,
+    check_positive,
+    check_positive_int,
+    check_symmetric_operator,
+    check_vector,
+    operator_dtype,
+)
 from ..krylov.basis import combine
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import bounds, decompose, ritz_pairs
@@ -16,12 +26,14 @@ MAX_BYTES = 4 << 30
 
 
 class Krylov:
-    """Lanczos runs on one operator, kept: eigenpairs, density, steps and bounds from the same products.
+    """Lanczos runs on one operator, kept: eigenpairs, density, steps and bounds from the same
+    products.
 
-    The first run starts from a random direction, each as likely as any other: what bounds on the risk of missing an
-    eigenvalue rest on, and what vectors of signs, which an eigenvector of few entries can escape, do not offer. Further
-    random starts are made when a density asks for more probes, and others from the vectors that steps ask for. Runs are never restarted, so each can be extended, and each keeps its
-    basis: memory is one vector of length n for every product.
+    The first run starts from a random direction, each as likely as any other: what bounds on the
+    risk of missing an eigenvalue rest on, and what vectors of signs, which an eigenvector of few
+    entries can escape, do not offer. Further random starts are made when a density asks for more
+    probes, and others from the vectors that steps ask for. Runs are never restarted, so each can be
+    extended, and each keeps its basis: memory is one vector of length n for every product.
 
     Parameters
     ----------
@@ -31,7 +43,8 @@ class Krylov:
         Results carry it in ``shared``: those with the same name rest on the same products.
     seed : None, int or numpy.random.Generator
     max_bytes : int
-        What all bases together may take; past it a method raises `MemoryError` and leaves the runs as they are.
+        What all bases together may take; past it a method raises `MemoryError` and leaves the runs
+        as they are.
 
     Attributes
     ----------
@@ -55,7 +68,10 @@ class Krylov:
 
     def __repr__(self):
         steps = [run.m for run in self._probes]
-        return f"Krylov({self.name!r}, n = {self.n}, probes of {steps} steps, {self.n_products} products)"
+        return (
+            f"Krylov({self.name!r}, n = {self.n}, probes of {steps} steps, {self.n_products} "
+            "products)"
+        )
 
     @property
     def n_products(self):
@@ -71,8 +87,12 @@ class Krylov:
             return
         held = sum(one.rows.nbytes for one in self._runs() if one is not run)
         if held + (steps + 1) * self.n * self.dtype.itemsize > self.max_bytes:
-            raise MemoryError(f"a basis of {steps} vectors of length {self.n} next to the {held / 1e9:.2g} GB held takes "
-                              f"the runs past max_bytes = {self.max_bytes / 1e9:.2g} GB; wanted fewer steps, or more memory")
+            raise MemoryError(
+                f"a basis of {steps} vectors of length {self.n} next to the {held / 1e9:.2g} GB "
+                "held takes "
+                f"the runs past max_bytes = {self.max_bytes / 1e9:.2g} GB; wanted fewer steps, or "
+                "more memory"
+            )
         if run is not None:
             run.reserve(steps)
 
@@ -104,12 +124,14 @@ class Krylov:
         return self
 
     def eigsh(self, k=6, which="LA", *, tol=None, max_products=None, progress=False):
-        """The k extreme eigenpairs from the first probe, which is extended until they are converged.
+        """The k extreme eigenpairs from the first probe, which is extended until they are
+        converged.
 
         Parameters
         ----------
         k, which, tol
-            As in `fastcurv.eigsh`. Copies of multiple eigenvalues are not looked for: one start shows one of each.
+            As in `fastcurv.eigsh`. Copies of multiple eigenvalues are not looked for: one start
+            shows one of each.
         max_products : int, optional
             New products at most; default: as many as memory holds.
         progress : bool
@@ -140,16 +162,36 @@ class Krylov:
                 except MemoryError:
                     break
         run.reorthogonalise()
-        return Eigenpairs(values=theta, vectors=combine(run.rows[:run.m], S).T, residuals=limits, tol=tol,
-                          converged=limits <= tol * run.scale, n_products=run.m, scale=run.scale, shared=self.name,
-                          n_new=self.n_products - before)
+        return Eigenpairs(
+            values=theta,
+            vectors=combine(run.rows[: run.m], S).T,
+            residuals=limits,
+            tol=tol,
+            converged=limits <= tol * run.scale,
+            n_products=run.m,
+            scale=run.scale,
+            shared=self.name,
+            n_new=self.n_products - before,
+        )
 
-    def spectral_density(self, n_probes=1, n_steps=None, *, axis="linear", width=None, grid=None, n_grid=1024,
-                         linear_below=None, progress=False):
-        """The density from the first `n_probes` random probes, each taken to at least `n_steps` products.
+    def spectral_density(
+        self,
+        n_probes=1,
+        n_steps=None,
+        *,
+        axis="linear",
+        width=None,
+        grid=None,
+        n_grid=1024,
+        linear_below=None,
+        progress=False,
+    ):
+        """The density from the first `n_probes` random probes, each taken to at least `n_steps`
+        products.
 
-        Probes that are there already cost nothing, and those that went further are used in full. Default n_steps:
-        what the first probe has, at least 80. The rest is as in `fastcurv.spectral_density`.
+        Probes that are there already cost nothing, and those that went further are used in full.
+        Default n_steps: what the first probe has, at least 80. The rest is as in
+        `fastcurv.spectral_density`.
         """
         n_probes = check_positive_int(n_probes, "n_probes")
         if n_steps is None:
@@ -159,11 +201,20 @@ class Krylov:
         before = self.n_products
         with bar(n_probes * n_steps, f"{self.name}: density", progress) as shown:
             runs = [self.probe(i, n_steps, shown) for i in range(n_probes)]
-        return assemble([quadrature(run) for run in runs], None, self.n, sum(run.m for run in runs),
-                        max(run.ghosts for run in runs), look, shared=self.name, n_new=self.n_products - before)
+        return assemble(
+            [quadrature(run) for run in runs],
+            None,
+            self.n,
+            sum(run.m for run in runs),
+            max(run.ghosts for run in runs),
+            look,
+            shared=self.name,
+            n_new=self.n_products - before,
+        )
 
     def step(self, g=None, *, damping=1e-3, kind="saddle-free", n_steps=50):
-        """A step to add to theta from the Krylov space of g, which is kept for other dampings and kinds.
+        """A step to add to theta from the Krylov space of g, which is kept for other dampings and
+        kinds.
 
         Parameters
         ----------
@@ -172,7 +223,8 @@ class Krylov:
         damping : float
             Added to the Ritz values, or to their absolute values, in units of eigenvalues.
         kind : str
-            ``"saddle-free"``: ``-(|H| + damping)^-1 g`` in the space. ``"newton"``: ``-(H + damping)^-1 g``.
+            ``"saddle-free"``: ``-(|H| + damping)^-1 g`` in the space. ``"newton"``: ``-(H +
+            damping)^-1 g``.
         n_steps : int
             Products with this g, fewer where its Krylov space ends early.
 
@@ -185,7 +237,9 @@ class Krylov:
         if g is None:
             g = getattr(self.op, "gradient", None)
             if g is None:
-                raise ValueError("g is None and the operator has no gradient; wanted g of shape (n,)")
+                raise ValueError(
+                    "g is None and the operator has no gradient; wanted g of shape (n,)"
+                )
         g = check_vector(g, self.n, "g")
         length = float(np.linalg.norm(g.astype(np.float64)))
         if length == 0:
@@ -196,7 +250,7 @@ class Krylov:
         sure = np.abs(curvature) > run.m * run.noise
         y = S[:, sure] @ (S[0, sure] / curvature[sure])
         run.reorthogonalise()
-        return combine(run.rows[:run.m], -length * y[:, None])[0]
+        return combine(run.rows[: run.m], -length * y[:, None])[0]
 
     def start_from(self, g, n_steps):
         """The run that starts from g, made or found, with at least n_steps."""
@@ -237,11 +291,26 @@ class Krylov:
         residuals = np.linalg.norm(run.coupling() @ S, axis=0) if run.p else np.zeros(len(theta))
         limits = bounds(run, S, residuals)
         run.reorthogonalise()
-        low, high = combine(run.rows[:run.m], S[:, [0, -1]])
-        error = float(np.linalg.norm(run.err[:run.m]))
-        risk = min(1.0, 1.648 * self.n**0.5 * float(np.exp(-(2 * run.m - 1) * eps**0.5))) if run.p else 0.0
-        return Extremes(lambda_min=float(theta[0]), lambda_max=float(theta[-1]), residual_min=float(limits[0]),
-                        residual_max=float(limits[-1]), lowest=low, highest=high, error=error,
-                        n_negative=int((theta < -error).sum()), n_positive=int((theta > error).sum()), risk=risk,
-                        curvature_tol=eps, n_products=run.m, n_new=self.n_products - before, shared=self.name)
-
+        low, high = combine(run.rows[: run.m], S[:, [0, -1]])
+        error = float(np.linalg.norm(run.err[: run.m]))
+        risk = (
+            min(1.0, 1.648 * self.n**0.5 * float(np.exp(-(2 * run.m - 1) * eps**0.5)))
+            if run.p
+            else 0.0
+        )
+        return Extremes(
+            lambda_min=float(theta[0]),
+            lambda_max=float(theta[-1]),
+            residual_min=float(limits[0]),
+            residual_max=float(limits[-1]),
+            lowest=low,
+            highest=high,
+            error=error,
+            n_negative=int((theta < -error).sum()),
+            n_positive=int((theta > error).sum()),
+            risk=risk,
+            curvature_tol=eps,
+            n_products=run.m,
+            n_new=self.n_products - before,
+            shared=self.name,
+        )

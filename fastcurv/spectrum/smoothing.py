@@ -1,9 +1,10 @@
-"""From quadrature nodes to a density on a grid: a Gaussian on every node, on a linear or a logarithmic axis."""
+"""From quadrature nodes to a density on a grid: a Gaussian on every node, on a linear or a
+logarithmic axis.
+"""
 
 import numpy as np
 
 from ..checks import check_array, check_choice, check_positive, check_positive_int
-
 
 
 def check_look(axis, width, grid, n_grid, linear_below):
@@ -12,26 +13,36 @@ def check_look(axis, width, grid, n_grid, linear_below):
     if grid is not None:
         grid = check_array(grid, "grid", np.float64)
         if grid.ndim != 1 or len(grid) < 2 or not (np.diff(grid) > 0).all():
-            raise ValueError(f"grid has shape {grid.shape}; wanted at least two eigenvalues in increasing order")
-    return dict(axis=axis, grid=grid, n_grid=check_positive_int(n_grid, "n_grid"),
-                width=None if width is None else check_positive(width, "width"),
-                linear_below=None if linear_below is None else check_positive(linear_below, "linear_below"))
+            raise ValueError(
+                f"grid has shape {grid.shape}; wanted at least two eigenvalues in increasing order"
+            )
+    return {
+        "axis": axis,
+        "grid": grid,
+        "n_grid": check_positive_int(n_grid, "n_grid"),
+        "width": None if width is None else check_positive(width, "width"),
+        "linear_below": None
+        if linear_below is None
+        else check_positive(linear_below, "linear_below"),
+    }
 
-REACH = 6.0  # the default grid goes this many widths past the outermost nodes: 1e-9 of a Gaussian lies beyond
+
+# the default grid goes this many widths past the outermost nodes: 1e-9 of a Gaussian lies beyond
+REACH = 6.0
 
 
 def to_coordinate(lam, axis, linear_below):
-    """Eigenvalues to the coordinate that a density is per unit of: decades of ``|lam|``, signed, on the log axis."""
+    """Eigenvalues to the coordinate that a density is per unit of: decades of ``|lam|``, signed, on
+    the log axis.
+    """
     lam = np.asarray(lam, dtype=float)
     return lam if axis == "linear" else np.arcsinh(lam / linear_below) / np.log(10)
-
 
 
 def from_coordinate(x, axis, linear_below):
     """The inverse of `to_coordinate`."""
     x = np.asarray(x, dtype=float)
     return x if axis == "linear" else np.sinh(x * np.log(10)) * linear_below
-
 
 
 def smear(nodes, weights, *, axis="linear", width=None, grid=None, n_grid=1024, linear_below=None):
@@ -47,7 +58,8 @@ def smear(nodes, weights, *, axis="linear", width=None, grid=None, n_grid=1024, 
     Returns
     -------
     dict
-        ``grid, density, stderr, width, axis, linear_below``, the fields of `SpectralDensity` that they are.
+        ``grid, density, stderr, width, axis, linear_below``, the fields of `SpectralDensity` that
+        they are.
     """
     used = nodes[weights > 0]
     if linear_below is None:
@@ -66,10 +78,17 @@ def smear(nodes, weights, *, axis="linear", width=None, grid=None, n_grid=1024, 
         at = to_coordinate(grid, axis, linear_below)
     per_probe = np.array([_gaussians(at, xi[w > 0], w[w > 0], width) for xi, w in zip(x, weights)])
     n_probes = len(per_probe)
-    stderr = per_probe.std(axis=0, ddof=1) / n_probes**0.5 if n_probes > 1 else np.full(len(at), np.nan)
-    return dict(grid=grid, density=per_probe.mean(axis=0), stderr=stderr, width=float(width), axis=axis,
-                linear_below=float(linear_below))
-
+    stderr = (
+        per_probe.std(axis=0, ddof=1) / n_probes**0.5 if n_probes > 1 else np.full(len(at), np.nan)
+    )
+    return {
+        "grid": grid,
+        "density": per_probe.mean(axis=0),
+        "stderr": stderr,
+        "width": float(width),
+        "axis": axis,
+        "linear_below": float(linear_below),
+    }
 
 
 def _gaussians(at, x, w, width):
@@ -78,4 +97,3 @@ def _gaussians(at, x, w, width):
     for xi, wi in zip(x, w):
         total += wi * np.exp(-0.5 * ((at - xi) / width) ** 2)
     return total / (width * (2 * np.pi) ** 0.5)
-

@@ -1,15 +1,25 @@
-"""Trace, diagonal and Frobenius norm of an operator from products with random vectors, with standard errors."""
+"""Trace, diagonal and Frobenius norm of an operator from products with random vectors, with
+standard errors.
+"""
 
 import numpy as np
 
-from ..checks import as_rng, check_choice, check_positive_int, check_symmetric_operator, operator_dtype
+from ..checks import (
+    as_rng,
+    check_choice,
+    check_positive_int,
+    check_symmetric_operator,
+    operator_dtype,
+)
 from ..krylov.basis import combine, project, subtract
 from ..progress import bar
 from .density import random_signs
 from .results import Estimate, widened
 
 BLOCK = 16
-LEFT_OUT = 1.5  # leave-one-out estimates share all samples but one: their scatter shows this much too small an error
+# leave-one-out estimates share all samples but one: their scatter shows this much too small an
+# error
+LEFT_OUT = 1.5
 
 
 def trace(op, n_samples=60, method="auto", seed=None, *, progress=False):
@@ -18,26 +28,29 @@ def trace(op, n_samples=60, method="auto", seed=None, *, progress=False):
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
-        Real symmetric. ``op.quadratic(V)`` is used for ``v'Hv`` where it exists, at half the price of a product.
+        Real symmetric. ``op.quadratic(V)`` is used for ``v'Hv`` where it exists, at half the price
+        of a product.
     n_samples : int
         Applications of the operator, products and quadratic forms alike.
     method : str
-        ``"hutchinson"``: the mean of ``v'Hv`` over random signs v. ``"hutch++"``: exact on the range of
-        ``n_samples / 3`` products, Hutchinson on the rest; far better where few eigenvalues dominate. ``"xtrace"``:
-        the same idea with every sample in every role, best of all, at the cost of n_samples vectors in memory.
-        ``"auto"``: Hutchinson where ``op.quadratic`` exists, else XTrace. From n samples on it is exact: n products.
+        ``"hutchinson"``: the mean of ``v'Hv`` over random signs v. ``"hutch++"``: exact on the
+        range of ``n_samples / 3`` products, Hutchinson on the rest; far better where few
+        eigenvalues dominate. ``"xtrace"``: the same idea with every sample in every role, best of
+        all, at the cost of n_samples vectors in memory. ``"auto"``: Hutchinson where
+        ``op.quadratic`` exists, else XTrace. From n samples on it is exact: n products.
     seed : None, int or numpy.random.Generator
     progress : bool
 
     Returns
     -------
     Estimate
-        ``estimate, stderr, n_products``. Two standard errors are meant to cover the truth 19 times in 20: they are
-        widened by Student's t where samples are few, and by 1.5 for leave-one-out estimates, which are correlated.
-        Hutchinson keeps to that from 6 samples on. The other two fall short of it, down to 14 times in 20, where the
-        sketch, n_samples / 2 (XTrace) or / 3 (Hutch++), has just as many vectors as there are eigenvalues that
-        dominate: what it narrowly misses is then one large term, whose samples scatter less than they err. With twice
-        as many samples as that, or with Hutchinson, it holds.
+        ``estimate, stderr, n_products``. Two standard errors are meant to cover the truth 19 times
+        in 20: they are widened by Student's t where samples are few, and by 1.5 for leave-one-out
+        estimates, which are correlated. Hutchinson keeps to that from 6 samples on. The other two
+        fall short of it, down to 14 times in 20, where the sketch, n_samples / 2 (XTrace) or / 3
+        (Hutch++), has just as many vectors as there are eigenvalues that dominate: what it narrowly
+        misses is then one large term, whose samples scatter less than they err. With twice as many
+        samples as that, or with Hutchinson, it holds.
 
     References
     ----------
@@ -51,7 +64,11 @@ def trace(op, n_samples=60, method="auto", seed=None, *, progress=False):
     >>> float(t), t.stderr, t.n_products
     (1225.0, 0.0, 50)
     """
-    op, m, rng = check_symmetric_operator(op), check_positive_int(n_samples, "n_samples"), as_rng(seed)
+    op, m, rng = (
+        check_symmetric_operator(op),
+        check_positive_int(n_samples, "n_samples"),
+        as_rng(seed),
+    )
     check_choice(method, ("auto", "hutchinson", "hutch++", "xtrace"), "method")
     apply = _Counted(op)
     if m >= apply.n and method == "auto":
@@ -67,7 +84,6 @@ def trace(op, n_samples=60, method="auto", seed=None, *, progress=False):
         return apply.estimate(mean, LEFT_OUT * stderr, method)
 
 
-
 def diagonal(op, n_samples=60, method="auto", seed=None, *, progress=False):
     """The diagonal of a symmetric operator, estimated from `n_samples` products.
 
@@ -77,9 +93,9 @@ def diagonal(op, n_samples=60, method="auto", seed=None, *, progress=False):
     n_samples : int
         Products.
     method : str
-        ``"hutchinson"``: the mean of ``v * Hv`` over random signs v. ``"xdiag"``: exact on the range of half of the
-        products, leave-one-out on the rest. ``"auto"``: ``"xdiag"`` from 8 samples on. From n samples on it is
-        exact: n products.
+        ``"hutchinson"``: the mean of ``v * Hv`` over random signs v. ``"xdiag"``: exact on the
+        range of half of the products, leave-one-out on the rest. ``"auto"``: ``"xdiag"`` from 8
+        samples on. From n samples on it is exact: n products.
     seed : None, int or numpy.random.Generator
     progress : bool
 
@@ -98,7 +114,11 @@ def diagonal(op, n_samples=60, method="auto", seed=None, *, progress=False):
     >>> diagonal(np.diag([1.0, 2.0, 3.0]), n_samples=3).estimate
     array([1., 2., 3.])
     """
-    op, m, rng = check_symmetric_operator(op), check_positive_int(n_samples, "n_samples"), as_rng(seed)
+    op, m, rng = (
+        check_symmetric_operator(op),
+        check_positive_int(n_samples, "n_samples"),
+        as_rng(seed),
+    )
     check_choice(method, ("auto", "hutchinson", "xdiag"), "method")
     apply = _Counted(op)
     if m >= apply.n and method == "auto":
@@ -116,7 +136,6 @@ def diagonal(op, n_samples=60, method="auto", seed=None, *, progress=False):
         return apply.estimate(*_from_sums(total, squares, m), method)
 
 
-
 def frobenius_norm(op, n_samples=60, method="auto", seed=None, *, progress=False):
     """The Frobenius norm of a symmetric operator, the root of the sum of its squared eigenvalues.
 
@@ -126,8 +145,9 @@ def frobenius_norm(op, n_samples=60, method="auto", seed=None, *, progress=False
     n_samples : int
         Products.
     method : str
-        ``"hutchinson"``: from the mean of ``||Hv||^2`` over random signs v. ``"hutch++"``: exact on the range of a
-        third of the products. ``"auto"``: ``"hutch++"`` from 8 samples on. From n samples on it is exact: n products.
+        ``"hutchinson"``: from the mean of ``||Hv||^2`` over random signs v. ``"hutch++"``: exact on
+        the range of a third of the products. ``"auto"``: ``"hutch++"`` from 8 samples on. From n
+        samples on it is exact: n products.
     seed : None, int or numpy.random.Generator
     progress : bool
 
@@ -142,25 +162,40 @@ def frobenius_norm(op, n_samples=60, method="auto", seed=None, *, progress=False
     >>> float(frobenius_norm(np.diag([3.0, 4.0]), n_samples=2))
     5.0
     """
-    op, m, rng = check_symmetric_operator(op), check_positive_int(n_samples, "n_samples"), as_rng(seed)
+    op, m, rng = (
+        check_symmetric_operator(op),
+        check_positive_int(n_samples, "n_samples"),
+        as_rng(seed),
+    )
     check_choice(method, ("auto", "hutchinson", "hutch++"), "method")
     apply = _Counted(op)
     with bar(m, "frobenius_norm", progress) as apply.shown:
         if m >= apply.n and method == "auto":
-            square, error, method = sum(_squares(apply.products(E)).sum() for E in apply.unit_rows()), 0.0, "exact"
+            square, error, method = (
+                sum(_squares(apply.products(E)).sum() for E in apply.unit_rows()),
+                0.0,
+                "exact",
+            )
         elif method == "hutch++" or (method == "auto" and m >= 8):
             method = "hutch++"
             Q = apply.range(rng, m // 3)
             known = _squares(apply.products(Q)).sum()
-            rest, error = _mean(np.concatenate([_squares(apply.products(_outside(Q, V)))
-                                                for V in apply.probes(rng, m - 2 * (m // 3))]))
+            rest, error = _mean(
+                np.concatenate(
+                    [
+                        _squares(apply.products(_outside(Q, V)))
+                        for V in apply.probes(rng, m - 2 * (m // 3))
+                    ]
+                )
+            )
             square = known + rest
         else:
             method = "hutchinson"
-            square, error = _mean(np.concatenate([_squares(apply.products(V)) for V in apply.probes(rng, m)]))
+            square, error = _mean(
+                np.concatenate([_squares(apply.products(V)) for V in apply.probes(rng, m)])
+            )
     norm = max(float(square), 0.0) ** 0.5
     return apply.estimate(norm, error / (2 * norm) if norm > 0 else error**0.5, method)
-
 
 
 class _Counted:
@@ -187,7 +222,11 @@ class _Counted:
         if not len(V):
             return np.zeros((0, self.n), self.dtype)
         self._told(len(V))
-        Y = self.op @ np.ascontiguousarray(V.T) if len(V) > 1 else np.reshape(self.op @ V[0], (-1, 1))
+        Y = (
+            self.op @ np.ascontiguousarray(V.T)
+            if len(V) > 1
+            else np.reshape(self.op @ V[0], (-1, 1))
+        )
         return np.ascontiguousarray(np.asarray(Y).T)
 
     def forms(self, V):
@@ -196,10 +235,12 @@ class _Counted:
             return _dots(V, self.products(V))
         self._told(len(V))
         self.n_quadratic += len(V)
-        return np.atleast_1d(np.asarray(self.op.quadratic(np.ascontiguousarray(V.T)), dtype=np.float64))
+        return np.atleast_1d(
+            np.asarray(self.op.quadratic(np.ascontiguousarray(V.T)), dtype=np.float64)
+        )
 
     def probes(self, rng, m):
-        """m rows of random signs, a block at a time."""
+        """M rows of random signs, a block at a time."""
         for start in range(0, m, BLOCK):
             yield random_signs(rng, min(BLOCK, m - start), self.n, self.dtype)
 
@@ -213,8 +254,12 @@ class _Counted:
             yield E
 
     def exact_diagonal(self):
-        return np.concatenate([[y[start + i] for i, y in enumerate(self.products(E))]
-                               for start, E in zip(range(0, self.n, BLOCK), self.unit_rows())]).astype(np.float64)
+        return np.concatenate(
+            [
+                [y[start + i] for i, y in enumerate(self.products(E))]
+                for start, E in zip(range(0, self.n, BLOCK), self.unit_rows())
+            ]
+        ).astype(np.float64)
 
     def range(self, rng, m):
         """Orthonormal rows that span the products with m random vectors."""
@@ -222,27 +267,38 @@ class _Counted:
 
         Q = np.concatenate([self.products(V) for V in self.probes(rng, m)])
         B, _ = orthonormalise(Q)
-        return Q[:len(B)]
-
+        return Q[: len(B)]
 
 
 class _Sketch:
-    """Products with random signs, the range they span, and products with that: what XTrace and XDiag are made of.
+    """Products with random signs, the range they span, and products with that: what XTrace and
+    XDiag are made of.
 
-    With ``Y = H O``, ``Y = Q R`` and ``s_i`` the unit vector along column i of ``R^-T``, the range without column i is
-    ``Q (I - s_i s_i')``: every sample can be the test vector of the range of all the others.
+    With ``Y = H O``, ``Y = Q R`` and ``s_i`` the unit vector along column i of ``R^-T``, the range
+    without column i is ``Q (I - s_i s_i')``: every sample can be the test vector of the range of
+    all the others.
     """
 
     def __init__(self, apply, rng, m):
         half = m // 2
         if half < 2:
-            raise ValueError(f"n_samples is {m}; wanted at least 4 for a leave-one-out method, or method='hutchinson'")
+            raise ValueError(
+                f"n_samples is {m}; wanted at least 4 for a leave-one-out method, or "
+                "method='hutchinson'"
+            )
         self.n, half = apply.n, min(half, apply.n)
         self.O = np.concatenate(list(apply.probes(rng, half)))
-        self.Y = np.concatenate([apply.products(self.O[i:i + BLOCK]) for i in range(0, half, BLOCK)])
+        self.Y = np.concatenate(
+            [apply.products(self.O[i : i + BLOCK]) for i in range(0, half, BLOCK)]
+        )
         Q, R = np.linalg.qr(self.Y.T.astype(np.float64))
         self.Q, self.R = np.ascontiguousarray(Q.T), R
-        self.Z = np.concatenate([apply.products(self.Q[i:i + BLOCK].astype(apply.dtype)) for i in range(0, half, BLOCK)])
+        self.Z = np.concatenate(
+            [
+                apply.products(self.Q[i : i + BLOCK].astype(apply.dtype))
+                for i in range(0, half, BLOCK)
+            ]
+        )
         self.S = _leave_one_out(R)
 
     def traces(self):
@@ -253,7 +309,11 @@ class _Sketch:
         W = project(self.Q, self.O.astype(np.float64)).T
         inside = np.trace(H) - np.einsum("ij,ij->j", S, H @ S)
         P = W - S * np.einsum("ij,ij->j", S, W)
-        forms = _dots(self.O, self.Y) - 2 * np.einsum("ij,ij->j", P, R) + np.einsum("ij,ij->j", P, H @ P)
+        forms = (
+            _dots(self.O, self.Y)
+            - 2 * np.einsum("ij,ij->j", P, R)
+            + np.einsum("ij,ij->j", P, H @ P)
+        )
         lengths = self.n - (P**2).sum(axis=0)
         rank = min(m, self.n) - 1
         small = lengths <= 1e-12 * self.n
@@ -277,7 +337,6 @@ class _Sketch:
         return mean, LEFT_OUT * widened(m) * np.sqrt(variance / m)
 
 
-
 def _leave_one_out(R):
     """Unit columns ``s_i`` along ``R^-T e_i``; a singular R is shifted by its rounding."""
     m, scale = len(R), np.abs(np.diag(R)).max(initial=0.0)
@@ -287,18 +346,20 @@ def _leave_one_out(R):
     return S / np.linalg.norm(S, axis=0)
 
 
-
 def _hutch_pp(apply, rng, m):
     """Exact on the range of m/3 products, Hutchinson outside it."""
     third = m // 3
     if third < 1 or m - 2 * third < 2:
-        raise ValueError(f"n_samples is {m}; wanted at least 4 for method='hutch++', or method='hutchinson'")
+        raise ValueError(
+            f"n_samples is {m}; wanted at least 4 for method='hutch++', or method='hutchinson'"
+        )
     Q = apply.range(rng, third)
-    known = float(sum(apply.forms(Q[i:i + BLOCK]).sum() for i in range(0, len(Q), BLOCK)))
-    rest = np.concatenate([apply.forms(_outside(Q, V)) for V in apply.probes(rng, m - third - len(Q))])
+    known = float(sum(apply.forms(Q[i : i + BLOCK]).sum() for i in range(0, len(Q), BLOCK)))
+    rest = np.concatenate(
+        [apply.forms(_outside(Q, V)) for V in apply.probes(rng, m - third - len(Q))]
+    )
     mean, error = _mean(rest)
     return apply.estimate(known + mean, error, "hutch++")
-
 
 
 def _outside(Q, V):
@@ -308,15 +369,17 @@ def _outside(Q, V):
     return V
 
 
-
 def _dots(A, B):
-    return np.array([float(np.dot(a.astype(np.float64, copy=False), b.astype(np.float64, copy=False))) for a, b in zip(A, B)])
-
+    return np.array(
+        [
+            float(np.dot(a.astype(np.float64, copy=False), b.astype(np.float64, copy=False)))
+            for a, b in zip(A, B)
+        ]
+    )
 
 
 def _squares(Y):
     return _dots(Y, Y)
-
 
 
 def _mean(samples):
@@ -327,11 +390,9 @@ def _mean(samples):
     return float(samples.mean()), float(stderr)
 
 
-
 def _from_sums(total, squares, m):
     mean = total / m
     if m == 1:
         return mean, np.full_like(mean, np.nan)
     variance = np.maximum(squares / m - mean**2, 0) * m / (m - 1)
     return mean, widened(m) * np.sqrt(variance / m)
-

@@ -1,8 +1,7 @@
 """The activations with their first two derivatives, and batch normalisation of rows, in NumPy."""
 
-from scipy.special import erf
 import numpy as np
-
+from scipy.special import erf
 
 _STEP = 1e-100
 _SLOPE = 0.01
@@ -15,40 +14,46 @@ def _sigmoid(z):
     return np.where(z.real >= 0, 1 / (1 + e), e / (1 + e))
 
 
-
 def _softplus(z):
     return np.where(z.real > 0, z, 0) + np.log1p(np.exp(np.where(z.real > 0, -z, z)))
 
 
-
 def _normal_cdf(z):
-    """Phi(z); the imaginary part of a complex step by its derivative, since SciPy's complex erf loses tiny ones."""
+    """Phi(z); the imaginary part of a complex step by its derivative, since SciPy's complex erf
+    loses tiny ones.
+    """
     value = 0.5 * (1 + erf(z.real / _SQRT2))
     return value + 1j * z.imag * _normal_pdf(z.real) if np.iscomplexobj(z) else value
-
 
 
 def _normal_pdf(z):
     return np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)
 
 
-
 def normalise(z):
-    """``h = (z - mean) s`` and ``s = 1 / sqrt(variance + eps)``, mean and biased variance over the rows."""
+    """``h = (z - mean) s`` and ``s = 1 / sqrt(variance + eps)``, mean and biased variance over the
+    rows.
+    """
     z = z - z.mean(axis=0)
     s = 1 / np.sqrt((z * z).mean(axis=0) + BATCH_NORM_EPS)
     return z * s, s
+
 
 # name: (phi, phi'); each formula is analytic, and at a kink the left derivative holds
 ACTIVATIONS = {
     "identity": (lambda z: z, lambda z: np.ones_like(z)),
     "relu": (lambda z: np.where(z.real > 0, z, 0), lambda z: np.where(z.real > 0, 1.0, 0.0)),
-    "leaky_relu": (lambda z: np.where(z.real > 0, z, _SLOPE * z), lambda z: np.where(z.real > 0, 1.0, _SLOPE)),
+    "leaky_relu": (
+        lambda z: np.where(z.real > 0, z, _SLOPE * z),
+        lambda z: np.where(z.real > 0, 1.0, _SLOPE),
+    ),
     "tanh": (np.tanh, lambda z: 1 - np.tanh(z) ** 2),
     "sigmoid": (_sigmoid, lambda z: _sigmoid(z) * _sigmoid(-z)),
     "softplus": (_softplus, _sigmoid),
     "silu": (lambda z: z * _sigmoid(z), lambda z: _sigmoid(z) * (1 + z * _sigmoid(-z))),
     "gelu": (lambda z: z * _normal_cdf(z), lambda z: _normal_cdf(z) + z * _normal_pdf(z)),
-    "elu": (lambda z: np.where(z.real > 0, z, np.exp(np.where(z.real > 0, 0, z)) - 1),
-            lambda z: np.where(z.real > 0, 1.0, np.exp(np.where(z.real > 0, 0, z)))),
+    "elu": (
+        lambda z: np.where(z.real > 0, z, np.exp(np.where(z.real > 0, 0, z)) - 1),
+        lambda z: np.where(z.real > 0, 1.0, np.exp(np.where(z.real > 0, 0, z))),
+    ),
 }

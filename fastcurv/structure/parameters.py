@@ -1,7 +1,6 @@
-"""What a flat theta holds: the matrices, biases and scales of each layer, and which layers a skip joins."""
-
-
-
+"""What a flat theta holds: the matrices, biases and scales of each layer, and which layers a skip
+joins.
+"""
 
 
 def normalised(model):
@@ -9,11 +8,9 @@ def normalised(model):
     return bool(getattr(model, "batch_norm", False)) and len(model.sizes) > 2
 
 
-
 def layers_of(model, theta):
     """``[(W, b), ...]``, views of a flat vector of any dtype; b is None without biases."""
     return [(W, b) for W, b, _ in _parts_of(model, theta)]
-
 
 
 def norms_of(model, theta):
@@ -21,30 +18,30 @@ def norms_of(model, theta):
     return [norm for _, _, norm in _parts_of(model, theta)]
 
 
-
 def _parts_of(model, theta):
     at = 0
     for layer, (k, m) in enumerate(zip(model.sizes, model.sizes[1:])):
-        W = theta[at:at + m * k].reshape(m, k)
+        W = theta[at : at + m * k].reshape(m, k)
         at += m * k
-        b = theta[at:at + m] if model.bias else None
+        b = theta[at : at + m] if model.bias else None
         at += m * bool(model.bias)
         norm = None
         if normalised(model) and layer < len(model.sizes) - 2:
-            norm = (theta[at:at + m], theta[at + m:at + 2 * m])
+            norm = (theta[at : at + m], theta[at + m : at + 2 * m])
             at += 2 * m
         yield W, b, norm
-
 
 
 def skips(model, layer):
     """Whether hidden layer `layer` adds its input to its output."""
     n_hidden = len(model.sizes) - 2
-    return bool(model.residual) and 0 <= layer < n_hidden and model.sizes[layer] == model.sizes[layer + 1]
-
+    return (
+        bool(model.residual)
+        and 0 <= layer < n_hidden
+        and model.sizes[layer] == model.sizes[layer + 1]
+    )
 
 
 def in_skip(model, layer):
     """Whether the outputs of hidden layer `layer` are tied to others by a skip."""
     return skips(model, layer) or skips(model, layer + 1)
-

@@ -1,14 +1,13 @@
 """Other thetas with the same function: a network is not identifiable from what it computes.
 
-The loss is the same at all of them; permutations and sign flips are orthogonal and keep the spectrum too. Hidden layers
-count from 0.
+The loss is the same at all of them; permutations and sign flips are orthogonal and keep the
+spectrum too. Hidden layers count from 0.
 """
 
 import numpy as np
 
 from ..checks import check_positive, check_vector
 from .parameters import in_skip, layers_of, norms_of
-
 
 
 def _hidden(model, layer):
@@ -18,16 +17,17 @@ def _hidden(model, layer):
     if not 0 <= layer < n_hidden:
         raise ValueError(f"layer is {layer}; wanted a hidden layer, 0 to {n_hidden - 1}")
     if in_skip(model, layer):
-        raise ValueError(f"hidden layer {layer} is tied to its neighbours by a skip connection; wanted one that is not")
+        raise ValueError(
+            f"hidden layer {layer} is tied to its neighbours by a skip connection; wanted one "
+            "that is not"
+        )
     return int(layer)
-
 
 
 def _copy(model, theta):
     theta = np.array(theta, dtype=model.dtype)
     check_vector(theta, model.n_params, "theta")
     return theta, layers_of(model, theta)
-
 
 
 def permute_hidden(model, theta, layer, order):
@@ -54,7 +54,6 @@ def permute_hidden(model, theta, layer, order):
     return theta
 
 
-
 def flip_tanh(model, theta, layer, units):
     """Another theta with the same function: the signs of `units` turned, incoming and outgoing.
 
@@ -66,13 +65,16 @@ def flip_tanh(model, theta, layer, units):
     """
     layer = _hidden(model, layer)
     if model.activation[layer] not in ("tanh", "identity"):
-        raise ValueError(f"hidden layer {layer} is {model.activation[layer]}; wanted an odd activation, tanh or identity")
+        raise ValueError(
+            f"hidden layer {layer} is {model.activation[layer]}; wanted an odd activation, tanh "
+            "or identity"
+        )
     return _scaled(model, theta, layer, units, -1.0)
 
 
-
 def rescale_relu(model, theta, layer, units, factor):
-    """Another theta with the same function: incoming weights of `units` times `factor` > 0, outgoing ones divided by it.
+    """Another theta with the same function: incoming weights of `units` times `factor` > 0,
+    outgoing ones divided by it.
 
     Of a normalised layer gamma and beta are scaled.
 
@@ -84,21 +86,25 @@ def rescale_relu(model, theta, layer, units, factor):
     """
     layer = _hidden(model, layer)
     if model.activation[layer] not in ("relu", "leaky_relu", "identity"):
-        raise ValueError(f"hidden layer {layer} is {model.activation[layer]}; wanted relu, leaky_relu or identity")
+        raise ValueError(
+            f"hidden layer {layer} is {model.activation[layer]}; wanted relu, leaky_relu or "
+            "identity"
+        )
     return _scaled(model, theta, layer, units, check_positive(factor, "factor"))
-
 
 
 def _scaled(model, theta, layer, units, factor):
     width = model.sizes[layer + 1]
     units = np.unique(np.atleast_1d(np.asarray(units, dtype=int)))
-    if units.size and not (0 <= units[0] and units[-1] < width):
+    if units.size and not (units[0] >= 0 and units[-1] < width):
         raise ValueError(f"units are {units.tolist()}; wanted numbers from 0 to {width - 1}")
     theta, layers = _copy(model, theta)
     (W, b), (W_out, _) = layers[layer], layers[layer + 1]
-    for part in norms_of(model, theta)[layer] or (W, b):        # a normalised unit does not feel the size of its W
+    for part in norms_of(model, theta)[layer] or (
+        W,
+        b,
+    ):  # a normalised unit does not feel the size of its W
         if part is not None:
             part[units] *= factor
     W_out[:, units] /= factor
     return theta
-

@@ -19,7 +19,21 @@ from fastcurv.cli.recipe import Recipe, load_run, save_run  # noqa: E402
 def trained(tmp_path_factory):
     """A small network on iris, saved by the command itself."""
     path = tmp_path_factory.mktemp("run") / "theta.npz"
-    status = main(["train", "iris", "--hidden", "4", "--l2", "1e-2", "--epochs", "20", "--quiet", "--out", str(path)])
+    status = main(
+        [
+            "train",
+            "iris",
+            "--hidden",
+            "4",
+            "--l2",
+            "1e-2",
+            "--epochs",
+            "20",
+            "--quiet",
+            "--out",
+            str(path),
+        ]
+    )
     assert status == 0
     return path
 
@@ -31,7 +45,9 @@ def test_help_names_every_command():
 
 
 def test_module_runs_as_a_program():
-    run = subprocess.run([sys.executable, "-m", "fastcurv", "--help"], capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-m", "fastcurv", "--help"], capture_output=True, text=True
+    )
     assert run.returncode == 0 and "saddles" in run.stdout
 
 
@@ -47,9 +63,26 @@ def test_train_reaches_a_critical_point(trained, capsys):
 
 def test_spectrum_prints_the_dense_extremes(trained, capsys, tmp_path):
     picture = tmp_path / "density.png"
-    assert main(["spectrum", str(trained), "-k", "3", "--steps", "20", "--quiet", "--figure", str(picture)]) == 0
+    assert (
+        main(
+            [
+                "spectrum",
+                str(trained),
+                "-k",
+                "3",
+                "--steps",
+                "20",
+                "--quiet",
+                "--figure",
+                str(picture),
+            ]
+        )
+        == 0
+    )
     text = capsys.readouterr().out
-    printed = [float(line.split()[0]) for line in text.splitlines() if re.match(r"^ +[-\d.e]+  \d", line)]
+    printed = [
+        float(line.split()[0]) for line in text.splitlines() if re.match(r"^ +[-\d.e]+  \d", line)
+    ]
     recipe, theta = load_run(trained)
     exact = np.linalg.eigvalsh(recipe.objective().hessian(theta).to_dense())
     assert np.allclose(printed, np.concatenate([exact[:3], exact[-3:]]), rtol=1e-4)
@@ -68,7 +101,22 @@ def test_classify_gives_the_verdict_of_the_library(trained, capsys):
 
 def test_report_is_one_file_that_needs_nothing_else(trained, capsys, tmp_path):
     path = tmp_path / "sub" / "report.html"
-    assert main(["report", str(trained), "--steps", "20", "--probes", "3", "--quiet", "--out", str(path)]) == 0
+    assert (
+        main(
+            [
+                "report",
+                str(trained),
+                "--steps",
+                "20",
+                "--probes",
+                "3",
+                "--quiet",
+                "--out",
+                str(path),
+            ]
+        )
+        == 0
+    )
     page = path.read_text()
     assert page.startswith("<!doctype html>") and page.rstrip().endswith("</html>")
     assert "<svg" in page and 'class="verdict"' in page
@@ -82,7 +130,15 @@ def test_train_reads_arrays_from_a_file(tmp_path, capsys):
     X = rng.standard_normal((60, 3))
     np.savez(tmp_path / "points.npz", X=X, y=X @ [1.0, -2.0, 0.5])
     out = tmp_path / "theta.npz"
-    arguments = ["train", str(tmp_path / "points.npz"), "--hidden", "3", "--activation", "softplus", "--quiet"]
+    arguments = [
+        "train",
+        str(tmp_path / "points.npz"),
+        "--hidden",
+        "3",
+        "--activation",
+        "softplus",
+        "--quiet",
+    ]
     assert main([*arguments, "--out", str(out), "--epochs", "5", "--l2", "1e-3"]) == 0
     assert "R squared" in capsys.readouterr().out
     assert load_run(out)[0].objective().loss == "mse"
@@ -104,7 +160,13 @@ def test_mistakes_are_one_line_and_status_2(arguments, words, trained, tmp_path,
     empty = tmp_path / "empty.npz"
     empty.write_bytes(b"")
     arguments = [a.format(run=trained, empty=empty) for a in arguments]
-    assert main(arguments + ([] if arguments[0] != "train" else ["--quiet", "--out", str(tmp_path / "t.npz")])) == 2
+    assert (
+        main(
+            arguments
+            + ([] if arguments[0] != "train" else ["--quiet", "--out", str(tmp_path / "t.npz")])
+        )
+        == 2
+    )
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
     assert not (tmp_path / "t.npz").exists()
@@ -112,14 +174,38 @@ def test_mistakes_are_one_line_and_status_2(arguments, words, trained, tmp_path,
 
 @pytest.mark.parametrize("shape", ["--batch-norm", "--residual"])
 def test_a_network_is_judged_with_the_parts_it_was_trained_with(shape, tmp_path, capsys):
-    """The file says how the net is built, and `classify` builds it so: the loss of the one is the loss of the other."""
+    """The file says how the net is built, and `classify` builds it so: the loss of the one is the
+    loss of the other.
+    """
     path = tmp_path / "theta.npz"
     common = ["--quiet", "--seed", "1"]
-    assert main(["train", "iris", "--hidden", "4,4", shape, "--l2", "1e-2", "--epochs", "5", "--out", str(path), *common]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "iris",
+                "--hidden",
+                "4,4",
+                shape,
+                "--l2",
+                "1e-2",
+                "--epochs",
+                "5",
+                "--out",
+                str(path),
+                *common,
+            ]
+        )
+        == 0
+    )
     trained = capsys.readouterr().out
     name = {"--batch-norm": "batch normalisation", "--residual": "skip connections"}[shape]
     recipe, theta = load_run(path)
-    assert name in trained and recipe.batch_norm == (shape == "--batch-norm") and recipe.residual != recipe.batch_norm
+    assert (
+        name in trained
+        and recipe.batch_norm == (shape == "--batch-norm")
+        and recipe.residual != recipe.batch_norm
+    )
     ob = recipe.objective()
     assert theta.size == ob.n_params == 4 * 4 + 4 + 4 * 4 + 4 + 4 * 3 + 3 + 16 * recipe.batch_norm
     assert f"loss {ob.value(theta):.6f}" in trained
@@ -134,7 +220,9 @@ def test_bad_widths_are_refused_by_the_parser(widths, capsys):
 
 
 def test_a_saved_run_comes_back_as_it_was(tmp_path):
-    recipe = Recipe("wine", hidden=(5, 4), activation="gelu", residual=True, dtype="float32", l2=0.5, seed=3)
+    recipe = Recipe(
+        "wine", hidden=(5, 4), activation="gelu", residual=True, dtype="float32", l2=0.5, seed=3
+    )
     theta = np.random.default_rng(0).standard_normal(17).astype("float32")
     path = save_run(tmp_path / "run.npz", recipe, theta)
     again, back = load_run(path)
@@ -143,7 +231,11 @@ def test_a_saved_run_comes_back_as_it_was(tmp_path):
 
 
 def test_a_run_with_a_broken_recipe_is_refused(tmp_path):
-    np.savez(tmp_path / "odd.npz", theta=np.zeros(3), recipe=json.dumps({"data": "iris", "colour": "red", "hidden": [2]}))
+    np.savez(
+        tmp_path / "odd.npz",
+        theta=np.zeros(3),
+        recipe=json.dumps({"data": "iris", "colour": "red", "hidden": [2]}),
+    )
     with pytest.raises(ValueError, match="is not a run"):
         load_run(tmp_path / "odd.npz")
 

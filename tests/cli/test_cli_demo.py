@@ -1,4 +1,6 @@
-"""The demo in its small form: a real network on real data, from random weights to a way out of a saddle."""
+"""The demo in its small form: a real network on real data, from random weights to a way out of a
+saddle.
+"""
 
 import re
 
@@ -18,7 +20,10 @@ def test_demo_trains_judges_and_leaves_a_saddle(tmp_path, capsys):
     assert facts["verdict"].kind == "minimum" and facts["verdict"].certified
     assert facts["verdict"].gradient_norm <= 1e-6
     assert facts["saddle"].kind == "saddle" and facts["saddle"].certified
-    falls = re.search(r"loss falls from (\d\.\d+) to (\d\.\d+); from there newton-cg goes on down to (\d\.\d+)", text)
+    falls = re.search(
+        r"loss falls from (\d\.\d+) to (\d\.\d+); from there newton-cg goes on down to (\d\.\d+)",
+        text,
+    )
     before, after, further = map(float, falls.groups())
     assert further < after < before
     assert facts["escaped"].fun == pytest.approx(after, abs=1e-6)

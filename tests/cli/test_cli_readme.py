@@ -5,11 +5,13 @@ import io
 import re
 from pathlib import Path
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 def test_ten_lines_print_what_the_readme_says():
-    code, output = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", README.read_text(), re.DOTALL).groups()
+    code, output = re.search(
+        r"```python\n(.*?)```\n\n```\n(.*?)```", README.read_text(), re.DOTALL
+    ).groups()
     assert len([line for line in code.splitlines() if line]) <= 12
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):

@@ -54,7 +54,9 @@ def test_density_draws_the_band_and_labels_its_axes():
     pytest.importorskip("matplotlib")
     grid = np.linspace(-1, 1, 50)
     height = np.exp(-(grid**2))
-    ax = plots.density(SimpleNamespace(grid=grid, density=height, stderr=0.1 * height), scale="linear")
+    ax = plots.density(
+        SimpleNamespace(grid=grid, density=height, stderr=0.1 * height), scale="linear"
+    )
     assert np.array_equal(ax.lines[0].get_ydata(), height)
     assert len(ax.collections) == 1
     assert ax.get_xlabel() == "eigenvalue" and ax.get_ylabel() == "density"
@@ -76,7 +78,9 @@ def test_surface_and_plane_evaluate_the_function_where_they_say():
         return float(theta @ theta)
 
     theta = np.array([1.0, 2.0, 3.0])
-    ax = plots.plane(SimpleNamespace(value=value), theta, [2.0, 0, 0], [1.0, 1.0, 0], radius=(1.0, 2.0), n=3)
+    ax = plots.plane(
+        SimpleNamespace(value=value), theta, [2.0, 0, 0], [1.0, 1.0, 0], radius=(1.0, 2.0), n=3
+    )
     corners = {tuple(np.round(t, 12)) for t in seen}
     assert len(seen) == 9 and (0.0, 0.0, 3.0) in corners and (2.0, 4.0, 3.0) in corners
     assert np.allclose([*ax.get_xlim(), *ax.get_ylim()], [-1, 1, -2, 2])
@@ -97,7 +101,9 @@ def test_held_out_samples_keep_the_shares_of_classes():
     assert np.array_equal(np.bincount(data.y_test), [10, 10, 10])
     assert np.allclose(data.X.mean(axis=0), 0, atol=1e-12) and np.allclose(data.X.std(axis=0), 1)
     again = load_dataset("iris", test_fraction=0.2, seed=1)
-    assert np.array_equal(again.X, data.X) and not np.array_equal(load_dataset("iris", seed=2).X, data.X)
+    assert np.array_equal(again.X, data.X) and not np.array_equal(
+        load_dataset("iris", seed=2).X, data.X
+    )
 
 
 @pytest.mark.parametrize(

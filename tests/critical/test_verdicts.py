@@ -8,7 +8,15 @@ import pytest
 import fastcurv as fc
 from fastcurv.critical.classify import classify
 from fastcurv.reference import ReferenceModel, ReferenceObjective
-from fastcurv.testing import LinearAutoencoder, PrescribedSpectrum, QuadraticObjective, axis_saddles, compiled, lecture_toy, zoo
+from fastcurv.testing import (
+    LinearAutoencoder,
+    PrescribedSpectrum,
+    QuadraticObjective,
+    axis_saddles,
+    compiled,
+    lecture_toy,
+    zoo,
+)
 
 ZOO = zoo()
 NETWORKS = [case for case in ZOO if isinstance(case.objective, ReferenceObjective)]
@@ -56,7 +64,9 @@ def test_every_critical_point_of_an_autoencoder(shape):
         report = classify(ob, case.theta)
         check(case, report)
         assert abs(ob.value(case.theta) - case.value) <= 1e-12 * ob.value(0 * case.theta)
-        assert (report.kind == "minimum") == (case.name.endswith(f"I = {{{', '.join(map(str, range(1, p + 1)))}}}"))
+        assert (report.kind == "minimum") == (
+            case.name.endswith(f"I = {{{', '.join(map(str, range(1, p + 1)))}}}")
+        )
 
 
 def test_all_of_300_axis_saddles_are_found():
@@ -85,24 +95,32 @@ def test_lecture_toy():
     assert np.abs(np.abs(report.escape_direction @ [1, 1]) / 2**0.5 - 1) <= 1e-12
 
 
-@pytest.mark.parametrize("values, kind, counts", [
-    (np.r_[np.full(64, -1e-3), np.linspace(0.1, 1, 100)], "saddle", (100, 64, 0)),
-    (np.r_[-1e-10, np.linspace(0.1, 1, 60)], "saddle", (60, 1, 0)),
-    (np.r_[1e-10, np.linspace(0.1, 1, 60)], "minimum", (61, 0, 0)),
-    (np.r_[-1e-6, 1.0, 1e6, np.ones(40)], "saddle", (42, 1, 0)),
-    (np.ones(50), "minimum", (50, 0, 0)),
-    (-np.ones(50), "maximum", (0, 50, 0)),
-    (np.r_[np.zeros(30), 1.0], "degenerate", (1, 0, 30)),
-    (np.zeros(20), "degenerate", (0, 0, 20)),
-    (np.r_[-1.0, 0.0, 1.0], "saddle", (1, 1, 1)),
-])
+@pytest.mark.parametrize(
+    "values, kind, counts",
+    [
+        (np.r_[np.full(64, -1e-3), np.linspace(0.1, 1, 100)], "saddle", (100, 64, 0)),
+        (np.r_[-1e-10, np.linspace(0.1, 1, 60)], "saddle", (60, 1, 0)),
+        (np.r_[1e-10, np.linspace(0.1, 1, 60)], "minimum", (61, 0, 0)),
+        (np.r_[-1e-6, 1.0, 1e6, np.ones(40)], "saddle", (42, 1, 0)),
+        (np.ones(50), "minimum", (50, 0, 0)),
+        (-np.ones(50), "maximum", (0, 50, 0)),
+        (np.r_[np.zeros(30), 1.0], "degenerate", (1, 0, 30)),
+        (np.zeros(20), "degenerate", (0, 0, 20)),
+        (np.r_[-1.0, 0.0, 1.0], "saddle", (1, 1, 1)),
+    ],
+)
 def test_prescribed_spectra(values, kind, counts):
     for seed in range(3):
         ob = QuadraticObjective(PrescribedSpectrum(values, seed=seed))
         report = classify(ob, np.zeros(values.size))
-        assert (report.kind, (report.n_positive, report.n_negative, report.n_zero)) == (kind, counts)
-        for found, bounds, true in ((report.lambda_min, report.lambda_min_bounds, values.min()),
-                                    (report.lambda_max, report.lambda_max_bounds, values.max())):
+        assert (report.kind, (report.n_positive, report.n_negative, report.n_zero)) == (
+            kind,
+            counts,
+        )
+        for found, bounds, true in (
+            (report.lambda_min, report.lambda_min_bounds, values.min()),
+            (report.lambda_max, report.lambda_max_bounds, values.max()),
+        ):
             assert bounds[0] <= true <= bounds[1] and bounds[0] <= found <= bounds[1]
 
 
@@ -127,31 +145,46 @@ def test_an_unsolved_net_is_not_critical_and_a_solved_one_is_a_minimum():
     ob = fc.Objective(model, X, rng.integers(0, 3, 40), loss="cross_entropy", l2=1e-2)
     theta = model.init(seed=0)
     start = classify(ob, theta)
-    assert start.kind == "not_critical" and start.gradient_norm > start.gradient_tol and not start.plateau
+    assert (
+        start.kind == "not_critical"
+        and start.gradient_norm > start.gradient_tol
+        and not start.plateau
+    )
     end = fc.find_critical_point(ob, theta)
     assert end.success
     report = classify(ob, end.x)
     H = ob.hessian(end.x).to_dense()
     eigenvalues = np.linalg.eigvalsh(H)
-    assert report.n_negative == (eigenvalues < 0).sum() and report.n_positive == (eigenvalues > 0).sum()
+    assert (
+        report.n_negative == (eigenvalues < 0).sum()
+        and report.n_positive == (eigenvalues > 0).sum()
+    )
     assert report.kind == ("minimum" if eigenvalues[0] > 0 else "saddle")
 
 
 def test_plateaus_are_named():
     flat = {case.name: case for case in ZOO if case.kind == "not_critical"}
-    report = classify(flat["dead ReLU units on a slope"].objective, flat["dead ReLU units on a slope"].theta)
+    report = classify(
+        flat["dead ReLU units on a slope"].objective, flat["dead ReLU units on a slope"].theta
+    )
     assert report.plateau and "plateau" in report.reason and "3 of 3 units dead" in report.reason
     assert report.gradient_residual > 0.9
-    off = classify(flat["dead ReLU units off their best bias"].objective,
-                   flat["dead ReLU units off their best bias"].theta)
+    off = classify(
+        flat["dead ReLU units off their best bias"].objective,
+        flat["dead ReLU units off their best bias"].theta,
+    )
     assert not off.plateau and off.gradient_residual < 1e-6
 
 
 def test_a_saturated_net_stands_on_a_plateau():
-    """tanh units far out: a gradient that is finite only along the output bias's slope of a hinge-like loss."""
+    """tanh units far out: a gradient that is finite only along the output bias's slope of a
+    hinge-like loss.
+    """
     X = np.linspace(-1, 1, 9)[:, None]
     model = ReferenceModel([1, 4, 1], "tanh")
-    theta = model.flatten([(np.full((4, 1), 1.0), np.full(4, 18.0)), (np.ones((1, 4)), np.array([25.0]))])
+    theta = model.flatten(
+        [(np.full((4, 1), 1.0), np.full(4, 18.0)), (np.ones((1, 4)), np.array([25.0]))]
+    )
     ob = compiled(ReferenceObjective(model, X, np.zeros(9), "binary_cross_entropy"))
     report = classify(ob, theta)
     assert report.kind == "not_critical" and report.plateau
@@ -170,7 +203,9 @@ def test_kinks_take_the_certificate():
 
 @pytest.mark.parametrize("dense_below", [0, 4096])
 def test_at_a_kink_nothing_is_called_a_minimum_and_a_saddle_must_fall(dense_below):
-    """ReLU nets with weight decay close to the origin: each side of the kinks has a Hessian of its own."""
+    """ReLU nets with weight decay close to the origin: each side of the kinks has a Hessian of its
+    own.
+    """
     rng = np.random.default_rng(0)
     kinds = []
     for _ in range(20):
@@ -181,7 +216,11 @@ def test_at_a_kink_nothing_is_called_a_minimum_and_a_saddle_must_fall(dense_belo
         theta[-1] = y.mean() / (1 + rng.choice([0.05, 1.0]) / 2)
         ob = compiled(ReferenceObjective(model, X, y, l2=2 * (y.mean() / theta[-1] - 1)))
         report = classify(ob, theta, dense_below=dense_below, failure_probability=0.01)
-        assert report.n_kinks == 45 and not report.certified and report.gradient_norm <= report.gradient_tol
+        assert (
+            report.n_kinks == 45
+            and not report.certified
+            and report.gradient_norm <= report.gradient_tol
+        )
         assert report.kind in ("undecided", "saddle") and "kink" in report.reason
         if report.kind == "saddle":
             escaped = fc.escape(ob, theta, report.escape_direction)
@@ -201,7 +240,7 @@ def test_the_gradient_norm_is_held_against_what_the_caller_says():
 def test_the_report_says_what_it_cost():
     H = PrescribedSpectrum(np.linspace(-1, 1, 40))
     report = classify(QuadraticObjective(H), np.zeros(40))
-    assert report.n_products == H.n_products - 1              # the gradient of a quadratic took one
+    assert report.n_products == H.n_products - 1  # the gradient of a quadratic took one
     assert report.wall_time > 0 and report.seed == 0
     text = report.summary()
     for word in ("saddle", "certified", "20 positive, 20 negative", "escape", "products"):
@@ -220,11 +259,20 @@ def test_float32_models_are_judged_in_float64():
         assert report.kind == case.kind and report.n_negative == case.n_negative
 
 
-@pytest.mark.parametrize("bad, error", [
-    (dict(theta=[0.0]), ValueError), (dict(theta=[np.nan, 0.0]), ValueError), (dict(theta=["a", "b"]), TypeError),
-    (dict(gradient_tol=-1.0), ValueError), (dict(curvature_tol=0.0), ValueError), (dict(max_products=0), ValueError),
-    (dict(failure_probability=1.5), ValueError), (dict(failure_probability="x"), TypeError), (dict(seed=-1, dense_below=0), ValueError),
-])
+@pytest.mark.parametrize(
+    "bad, error",
+    [
+        ({"theta": [0.0]}, ValueError),
+        ({"theta": [np.nan, 0.0]}, ValueError),
+        ({"theta": ["a", "b"]}, TypeError),
+        ({"gradient_tol": -1.0}, ValueError),
+        ({"curvature_tol": 0.0}, ValueError),
+        ({"max_products": 0}, ValueError),
+        ({"failure_probability": 1.5}, ValueError),
+        ({"failure_probability": "x"}, TypeError),
+        ({"seed": -1, "dense_below": 0}, ValueError),
+    ],
+)
 def test_bad_input(bad, error):
     with pytest.raises(error):
         classify(lecture_toy(), **{"theta": [0.0, 0.0], **bad})

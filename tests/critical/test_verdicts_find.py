@@ -6,14 +6,23 @@ import pytest
 from fastcurv.critical.classify import classify
 from fastcurv.critical.find import find_critical_point
 from fastcurv.reference import ReferenceModel, ReferenceObjective
-from fastcurv.testing import FunctionObjective, LinearAutoencoder, PrescribedSpectrum, QuadraticObjective, compiled, lecture_toy
+from fastcurv.testing import (
+    FunctionObjective,
+    LinearAutoencoder,
+    PrescribedSpectrum,
+    QuadraticObjective,
+    compiled,
+    lecture_toy,
+)
 
 METHODS = ("newton-mr", "gradient-norm")
 
 
 def xor(width=3, l2=1e-3):
     X = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
-    return ReferenceObjective(ReferenceModel([2, width, 1], "tanh"), X, np.array([0.0, 1, 1, 0]), l2=l2)
+    return ReferenceObjective(
+        ReferenceModel([2, width, 1], "tanh"), X, np.array([0.0, 1, 1, 0]), l2=l2
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -37,7 +46,10 @@ def test_autoencoder_from_random_starts(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_xor_from_random_starts(method):
     ob = compiled(xor())
-    found = [find_critical_point(ob, np.random.default_rng(seed).standard_normal(13), method) for seed in range(6)]
+    found = [
+        find_critical_point(ob, np.random.default_rng(seed).standard_normal(13), method)
+        for seed in range(6)
+    ]
     assert sum(result.success for result in found) >= 5
     for result in found:
         if result.success:
@@ -55,7 +67,9 @@ def test_large_n_by_krylov():
 
 
 def test_a_singular_hessian_is_no_obstacle():
-    """``H p = -g`` has no solution off the range of H; the step is the least-squares one of least norm."""
+    """``H p = -g`` has no solution off the range of H; the step is the least-squares one of least
+    norm.
+    """
     values = np.r_[np.zeros(300), np.linspace(-1, -0.5, 100), np.linspace(0.5, 1, 100)]
     H = PrescribedSpectrum(values)
     result = find_critical_point(QuadraticObjective(H, np.ones(500)), np.zeros(500))
@@ -74,7 +88,12 @@ def test_a_plateau_is_named_and_theta_left():
 
 def test_a_failed_line_search_leaves_theta_and_says_so():
     """The Hessian that is offered has the wrong sign, so no step can lower the gradient."""
-    wrong = FunctionObjective(1, lambda t: t[0] ** 2 / 2 + 3 * t[0], lambda t: [abs(t[0]) + 3.0], lambda t: [[-np.sign(t[0])]])
+    wrong = FunctionObjective(
+        1,
+        lambda t: t[0] ** 2 / 2 + 3 * t[0],
+        lambda t: [abs(t[0]) + 3.0],
+        lambda t: [[-np.sign(t[0])]],
+    )
     start = np.array([0.7])
     result = find_critical_point(wrong, start, max_iter=40)
     assert not result.success and result.status == 2 and "line search" in result.message
@@ -86,8 +105,16 @@ def test_budgets_and_history():
     theta = np.random.default_rng(1).standard_normal(13)
     seen = []
     short = find_critical_point(ob, theta, max_iter=2, callback=seen.append)
-    assert not short.success and short.status == 1 and short.nit == 2 == len(seen) and "budget" in short.message
-    assert short.history[0] == np.linalg.norm(ob.gradient(theta)) and short.history[-1] == short.gradient_norm
+    assert (
+        not short.success
+        and short.status == 1
+        and short.nit == 2 == len(seen)
+        and "budget" in short.message
+    )
+    assert (
+        short.history[0] == np.linalg.norm(ob.gradient(theta))
+        and short.history[-1] == short.gradient_norm
+    )
     assert (np.diff(short.history) < 0).all()
     few = find_critical_point(ob, theta, max_products=30)
     assert not few.success and few.n_products <= 30 + 2 * 14
@@ -116,10 +143,17 @@ def test_from_a_critical_point_nothing_moves():
     assert result.success and result.nit == 0 and np.array_equal(result.x, np.zeros(2))
 
 
-@pytest.mark.parametrize("bad, error", [
-    (dict(method="newton"), ValueError), (dict(method=3), TypeError), (dict(theta0=[1.0]), ValueError),
-    (dict(theta0=[np.inf, 0.0]), ValueError), (dict(max_iter=0), ValueError), (dict(gradient_tol=-1.0), ValueError),
-])
+@pytest.mark.parametrize(
+    "bad, error",
+    [
+        ({"method": "newton"}, ValueError),
+        ({"method": 3}, TypeError),
+        ({"theta0": [1.0]}, ValueError),
+        ({"theta0": [np.inf, 0.0]}, ValueError),
+        ({"max_iter": 0}, ValueError),
+        ({"gradient_tol": -1.0}, ValueError),
+    ],
+)
 def test_bad_input(bad, error):
     with pytest.raises(error):
         find_critical_point(lecture_toy(), **{"theta0": [0.1, 0.2], **bad})

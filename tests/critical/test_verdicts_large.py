@@ -7,20 +7,37 @@ from scipy.sparse.linalg import LinearOperator
 from fastcurv.critical.classify import classify
 from fastcurv.critical.risk import lanczos_risk, lanczos_steps
 from fastcurv.reference import ReferenceModel, ReferenceObjective
-from fastcurv.testing import LinearAutoencoder, PrescribedSpectrum, QuadraticObjective, axis_saddles, compiled, zoo
+from fastcurv.testing import (
+    LinearAutoencoder,
+    PrescribedSpectrum,
+    QuadraticObjective,
+    axis_saddles,
+    compiled,
+    zoo,
+)
 
 
 class Plain:
     """An objective that offers the bare protocol."""
 
     def __init__(self, ob):
-        self.n_params, self.value, self.gradient, self.hessian = ob.n_params, ob.value, ob.gradient, ob.hessian
+        self.n_params, self.value, self.gradient, self.hessian = (
+            ob.n_params,
+            ob.value,
+            ob.gradient,
+            ob.hessian,
+        )
 
 
 def verdict(values, seed=0, mirrors=1, **options):
     n = len(values)
-    return classify(QuadraticObjective(PrescribedSpectrum(values, mirrors, seed=seed)), np.zeros(n), seed=seed,
-                    dense_below=0, **options)
+    return classify(
+        QuadraticObjective(PrescribedSpectrum(values, mirrors, seed=seed)),
+        np.zeros(n),
+        seed=seed,
+        dense_below=0,
+        **options,
+    )
 
 
 def test_a_hundred_thousand_parameters_and_one_barely_negative_eigenvalue():
@@ -32,14 +49,25 @@ def test_a_hundred_thousand_parameters_and_one_barely_negative_eigenvalue():
     assert report.kind == "saddle" and report.certified and report.method == "krylov"
     v = report.escape_direction
     assert v @ (H @ v) < 0 and abs(v @ H.eigenvector(0)) > 0.5
-    assert report.n_negative_bounds[0] == 1 and report.n_negative is None and report.minimum_ratio is None
+    assert (
+        report.n_negative_bounds[0] == 1
+        and report.n_negative is None
+        and report.minimum_ratio is None
+    )
     assert report.n_products <= lanczos_steps(n, 1e-4, 0.01) + 60
 
 
-@pytest.mark.parametrize("bulk", [
-    lambda n: np.linspace(0, 1, n), lambda n: np.linspace(0, 1, n) ** 4, lambda n: np.logspace(-8, 0, n),
-    lambda n: np.r_[np.zeros(n - 50), np.linspace(0.1, 1, 50)], lambda n: np.r_[np.full(n - 1, 0.01), 1.0],
-], ids=["uniform", "near zero", "decades", "mostly zero", "one large"])
+@pytest.mark.parametrize(
+    "bulk",
+    [
+        lambda n: np.linspace(0, 1, n),
+        lambda n: np.linspace(0, 1, n) ** 4,
+        lambda n: np.logspace(-8, 0, n),
+        lambda n: np.r_[np.zeros(n - 50), np.linspace(0.1, 1, 50)],
+        lambda n: np.r_[np.full(n - 1, 0.01), 1.0],
+    ],
+    ids=["uniform", "near zero", "decades", "mostly zero", "one large"],
+)
 def test_no_false_minimum_under_any_bulk(bulk):
     n = 1500
     for seed in range(3):
@@ -52,7 +80,11 @@ def test_no_false_minimum_under_any_bulk(bulk):
 def test_a_minimum_needs_a_failure_probability():
     values = np.linspace(0.01, 1, 2000)
     silent = verdict(values)
-    assert silent.kind == "undecided" and "failure_probability" in silent.reason and not silent.certified
+    assert (
+        silent.kind == "undecided"
+        and "failure_probability" in silent.reason
+        and not silent.certified
+    )
     asked = verdict(values, failure_probability=0.01)
     assert asked.kind == "minimum" and 0 < asked.failure_probability <= 0.01 and not asked.certified
     assert "risk" in asked.reason and asked.curvature_tol == 1e-4
@@ -62,7 +94,10 @@ def test_a_minimum_needs_a_failure_probability():
 
 
 def test_zeros_that_nothing_explains_are_degenerate():
-    assert verdict(np.r_[np.zeros(40), np.linspace(0.1, 1, 40)], failure_probability=0.01).kind == "degenerate"
+    assert (
+        verdict(np.r_[np.zeros(40), np.linspace(0.1, 1, 40)], failure_probability=0.01).kind
+        == "degenerate"
+    )
     assert verdict(np.zeros(300), failure_probability=0.01).kind == "degenerate"
 
 
@@ -70,11 +105,16 @@ def test_a_budget_is_kept_and_named():
     values = np.linspace(0.1, 1, 3000)
     for budget in (1, 3, 7, 20, 41, 100):
         H = PrescribedSpectrum(values)
-        report = classify(QuadraticObjective(H), np.zeros(3000), max_products=budget, failure_probability=0.01)
+        report = classify(
+            QuadraticObjective(H), np.zeros(3000), max_products=budget, failure_probability=0.01
+        )
         assert report.kind == "undecided" and report.n_products <= budget
-        assert report.n_products == H.n_products - 1                # the gradient took one
+        assert report.n_products == H.n_products - 1  # the gradient took one
     assert "Lanczos steps" in report.reason
-    assert classify(QuadraticObjective(np.diag([-1.0, 1.0])), np.zeros(2), max_products=1).kind == "undecided"
+    assert (
+        classify(QuadraticObjective(np.diag([-1.0, 1.0])), np.zeros(2), max_products=1).kind
+        == "undecided"
+    )
 
 
 def test_the_risk_is_that_of_the_theorem():
@@ -85,7 +125,9 @@ def test_the_risk_is_that_of_the_theorem():
 
 
 def test_the_risk_holds():
-    """At a coarse tolerance and few steps the end of the spectrum is missed sometimes, and no more often than stated."""
+    """At a coarse tolerance and few steps the end of the spectrum is missed sometimes, and no more
+    often than stated.
+    """
     from fastcurv.krylov.lanczos import Recurrence
 
     n, eps, k = 400, 0.02, 18
@@ -110,7 +152,7 @@ def test_zoo_by_krylov(risk):
         report = classify(ob, case.theta, dense_below=0, failure_probability=risk)
         allowed = {case.kind, "undecided"} if risk is None else {case.kind}
         if case.kind == "minimum" and case.n_zero:
-            allowed.add("degenerate")                               # a bare objective explains no zeros
+            allowed.add("degenerate")  # a bare objective explains no zeros
         assert report.kind in allowed, (case.name, report)
         if case.kind == "saddle":
             low, high = report.n_negative_bounds
@@ -121,7 +163,11 @@ def test_symmetry_explains_zeros_at_large_n_too():
     net = LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, seed=1)
     case = net.case((1, 2), seed=1)
     report = classify(compiled(net.objective), case.theta, dense_below=0, failure_probability=0.01)
-    assert report.kind == "minimum" and report.n_symmetry == 4 and "up to 4 symmetry directions" in report.reason
+    assert (
+        report.kind == "minimum"
+        and report.n_symmetry == 4
+        and "up to 4 symmetry directions" in report.reason
+    )
     plain = classify(Plain(net.objective), case.theta, dense_below=0, failure_probability=0.01)
     assert plain.kind == "degenerate" and plain.n_symmetry is None
 
@@ -135,10 +181,12 @@ def test_a_floor_under_the_curvature_certifies():
 
 
 def test_symmetric_units_do_not_hide_the_way_down():
-    """The gradient and its Krylov space are symmetric in two equal units; the negative curvature is antisymmetric."""
+    """The gradient and its Krylov space are symmetric in two equal units; the negative curvature is
+    antisymmetric.
+    """
     case = next(case for case in zoo() if case.name.startswith("a unit split with shares 0.5"))
     ob, theta = case.objective, case.theta
-    swap = np.array([2, 3, 0, 1, 5, 4])                             # W1's rows, W2's columns
+    swap = np.array([2, 3, 0, 1, 5, 4])  # W1's rows, W2's columns
     assert np.array_equal(theta, theta[swap])
     H = ob.hessian(theta) @ np.eye(6)
     alike = np.linalg.qr((np.eye(6) + np.eye(6)[swap])[:, [0, 1, 4]])[0]
@@ -150,7 +198,9 @@ def test_symmetric_units_do_not_hide_the_way_down():
 
 
 def test_a_net_of_five_thousand_parameters():
-    """Its unsolved start is not critical; with a saddle planted by a unit of zeros the way down is found."""
+    """Its unsolved start is not critical; with a saddle planted by a unit of zeros the way down is
+    found.
+    """
     rng = np.random.default_rng(3)
     X = rng.standard_normal((30, 400))
     model = ReferenceModel([400, 12, 1], "tanh", bias=False)
@@ -159,7 +209,7 @@ def test_a_net_of_five_thousand_parameters():
     assert ob.n_params == 4812
     start = classify(ob, model.init(seed=0))
     assert start.method == "krylov" and start.kind == "not_critical"
-    origin = classify(ob, np.zeros(4812))                           # H = [[0, B], [B', 0]], g = 0
+    origin = classify(ob, np.zeros(4812))  # H = [[0, B], [B', 0]], g = 0
     assert origin.kind == "saddle" and origin.certified
     B = X.T @ (2 * y / 30)
     assert abs(origin.lambda_min + np.linalg.norm(B)) <= 1e-6 * np.linalg.norm(B)
@@ -173,7 +223,12 @@ def test_scales_of_parameters_do_not_hide_a_saddle():
     Q = np.linalg.qr(rng.standard_normal((500, 500)))[0]
     A = np.diag(values)
     A[:500, :500] = Q @ A[:500, :500] @ Q.T
-    report = classify(QuadraticObjective(D[:, None] * A * D), np.zeros(1000), dense_below=0, failure_probability=0.01)
+    report = classify(
+        QuadraticObjective(D[:, None] * A * D),
+        np.zeros(1000),
+        dense_below=0,
+        failure_probability=0.01,
+    )
     assert report.kind == "saddle" and abs(report.lambda_min + 1e-10) <= 0.5e-10
 
 
@@ -207,16 +262,29 @@ class Quadratic:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("activation", ["tanh", "relu", "gelu"])
 def test_rounding_alone_never_proves_a_negative_eigenvalue(dtype, activation):
-    """A GGN of few samples is positive semidefinite and mostly singular: whatever is negative in it is rounding."""
+    """A GGN of few samples is positive semidefinite and mostly singular: whatever is negative in it
+    is rounding.
+    """
     negative = 0
     for seed in range(4):
         rng = np.random.default_rng(seed)
         model = ReferenceModel([6, 8, 7, 3], activation)
-        ob = compiled(ReferenceObjective(model, 10.0 ** rng.uniform(-2, 2) * rng.standard_normal((9, 6)),
-                                         rng.integers(0, 3, 9), "cross_entropy")).astype(dtype)
+        ob = compiled(
+            ReferenceObjective(
+                model,
+                10.0 ** rng.uniform(-2, 2) * rng.standard_normal((9, 6)),
+                rng.integers(0, 3, 9),
+                "cross_entropy",
+            )
+        ).astype(dtype)
         G = Bare(ob.ggn(rng.standard_normal(model.n_params).astype(dtype)))
         for dense_below in (0, 4096):
-            report = classify(Quadratic(G), np.zeros(model.n_params), dense_below=dense_below, failure_probability=0.01)
+            report = classify(
+                Quadratic(G),
+                np.zeros(model.n_params),
+                dense_below=dense_below,
+                failure_probability=0.01,
+            )
             assert report.n_negative_bounds[0] == 0 and report.escape_direction is None, report
             assert report.kind == "degenerate"
         A = np.asarray(G @ np.eye(model.n_params, dtype=dtype), dtype=float)

@@ -1,4 +1,6 @@
-"""Points that look like what they are not: near critical, near degenerate, on the tail of something."""
+"""Points that look like what they are not: near critical, near degenerate, on the tail of
+something.
+"""
 
 import numpy as np
 import pytest
@@ -9,16 +11,26 @@ from fastcurv.testing import FunctionObjective, LinearAutoencoder, lecture_toy, 
 
 def beside(value, slope, curve):
     """``h(x) + (z - 1)^2`` for a function h of one variable, at z = 1."""
-    return FunctionObjective(2, lambda t: value(t[0]) + (t[1] - 1) ** 2, lambda t: [slope(t[0]), 2 * (t[1] - 1)],
-                             lambda t: np.diag([curve(t[0]), 2.0]))
+    return FunctionObjective(
+        2,
+        lambda t: value(t[0]) + (t[1] - 1) ** 2,
+        lambda t: [slope(t[0]), 2 * (t[1] - 1)],
+        lambda t: np.diag([curve(t[0]), 2.0]),
+    )
 
 
 CUBIC = beside(lambda x: x**3, lambda x: 3 * x * x, lambda x: 6 * x)
 QUARTIC = beside(lambda x: x**4, lambda x: 4 * x**3, lambda x: 12 * x * x)
-HILL = beside(lambda x: -x**4, lambda x: -4 * x**3, lambda x: -12 * x * x)
-TAIL = beside(lambda x: 1e-3 * np.exp(-x), lambda x: -1e-3 * np.exp(-x), lambda x: 1e-3 * np.exp(-x))
-RING = FunctionObjective(2, lambda t: (t @ t - 1) ** 2, lambda t: 4 * (t @ t - 1) * t,
-                         lambda t: 8 * np.outer(t, t) + 4 * (t @ t - 1) * np.eye(2))
+HILL = beside(lambda x: -(x**4), lambda x: -4 * x**3, lambda x: -12 * x * x)
+TAIL = beside(
+    lambda x: 1e-3 * np.exp(-x), lambda x: -1e-3 * np.exp(-x), lambda x: 1e-3 * np.exp(-x)
+)
+RING = FunctionObjective(
+    2,
+    lambda t: (t @ t - 1) ** 2,
+    lambda t: 4 * (t @ t - 1) * t,
+    lambda t: 8 * np.outer(t, t) + 4 * (t @ t - 1) * np.eye(2),
+)
 
 
 @pytest.mark.parametrize("x", [s * 10.0**-e for e in range(2, 17) for s in (1, -1)])
@@ -37,24 +49,33 @@ def test_the_tail_of_an_exponential_is_no_minimum(x):
 
 @pytest.mark.parametrize("off", [s * 10.0**-e for e in range(2, 17) for s in (1, -1)])
 def test_a_valley_is_neither_saddle_nor_strict_minimum(off):
-    """Beside the ring H has a small negative or positive eigenvalue; on it, where theta heads, a zero."""
+    """Beside the ring H has a small negative or positive eigenvalue; on it, where theta heads, a
+    zero.
+    """
     report = classify(RING, np.array([0.6, 0.8]) * (1 + off))
     assert report.kind in ("degenerate", "not_critical")
     toy = classify(lecture_toy(), [2.0 * (1 + off), 0.5])
-    assert toy.kind in ("minimum", "not_critical") and (toy.kind != "minimum" or toy.n_symmetry == 1)
+    assert toy.kind in ("minimum", "not_critical") and (
+        toy.kind != "minimum" or toy.n_symmetry == 1
+    )
 
 
 def test_separable_logistic_regression_has_no_minimum():
     X = np.array([-2.0, -1.0, 1.0, 3.0])
-    ob = FunctionObjective(1, lambda t: np.logaddexp(0, -np.abs(X) * t).sum(),
-                           lambda t: [-(np.abs(X) / (1 + np.exp(np.abs(X) * t))).sum()],
-                           lambda t: np.diag([(X**2 / (2 + 2 * np.cosh(X * t[0]))).sum()]))
+    ob = FunctionObjective(
+        1,
+        lambda t: np.logaddexp(0, -np.abs(X) * t).sum(),
+        lambda t: [-(np.abs(X) / (1 + np.exp(np.abs(X) * t))).sum()],
+        lambda t: np.diag([(X**2 / (2 + 2 * np.cosh(X * t[0]))).sum()]),
+    )
     for w in range(0, 60, 2):
         assert classify(ob, [float(w)]).kind == "not_critical"
 
 
 def test_no_false_minimum_around_the_zoo():
-    """Random points at every distance from every critical point: a minimum is claimed beside true minima only."""
+    """Random points at every distance from every critical point: a minimum is claimed beside true
+    minima only.
+    """
     rng = np.random.default_rng(5)
     seen = set()
     for case in zoo():
@@ -62,7 +83,11 @@ def test_no_false_minimum_around_the_zoo():
             theta = case.theta + size * rng.standard_normal(case.theta.size)
             report = classify(case.objective, theta)
             if case.kind != "degenerate":
-                assert report.kind in (case.kind, "not_critical", "degenerate"), (case.name, size, report)
+                assert report.kind in (case.kind, "not_critical", "degenerate"), (
+                    case.name,
+                    size,
+                    report,
+                )
             assert report.kind != "minimum" or case.kind == "minimum", (case.name, size, report)
             assert report.kind != "maximum" or case.kind == "maximum", (case.name, size, report)
             seen.add((case.kind, report.kind))
@@ -70,17 +95,34 @@ def test_no_false_minimum_around_the_zoo():
 
 
 def test_close_to_the_origin_symmetry_explains_nothing():
-    """At the origin every direction of the orbit vanishes; just beside it, normalised, it is no zero mode."""
+    """At the origin every direction of the orbit vanishes; just beside it, normalised, it is no
+    zero mode.
+    """
     net = LinearAutoencoder([3.0, 2.0, 1.0], 2, seed=0)
     rng = np.random.default_rng(1)
     for size in (1e-30, 1e-17, 1e-12, 1e-8):
         report = classify(net.objective, size * rng.standard_normal(12))
-        assert (report.kind, report.n_negative, report.n_positive, report.n_symmetry) == ("saddle", 6, 6, 0)
+        assert (report.kind, report.n_negative, report.n_positive, report.n_symmetry) == (
+            "saddle",
+            6,
+            6,
+            0,
+        )
 
 
 def test_quadratics_are_critical_where_the_step_left_is_small():
-    ob = FunctionObjective(2, lambda t: t[0] ** 2 - t[1] ** 2, lambda t: [2 * t[0], -2 * t[1]], lambda t: np.diag([2.0, -2.0]))
+    ob = FunctionObjective(
+        2,
+        lambda t: t[0] ** 2 - t[1] ** 2,
+        lambda t: [2 * t[0], -2 * t[1]],
+        lambda t: np.diag([2.0, -2.0]),
+    )
     assert classify(ob, [1e-6, 1e-6]).kind == "saddle"
     assert classify(ob, [1e-2, 1e-2]).kind == "not_critical"
-    bowl = FunctionObjective(1, lambda t: (t[0] - 5) ** 2, lambda t: [2 * (t[0] - 5)], lambda t: np.diag([2.0]))
-    assert classify(bowl, [5 + 1e-6]).kind == "minimum" and classify(bowl, [5.01]).kind == "not_critical"
+    bowl = FunctionObjective(
+        1, lambda t: (t[0] - 5) ** 2, lambda t: [2 * (t[0] - 5)], lambda t: np.diag([2.0])
+    )
+    assert (
+        classify(bowl, [5 + 1e-6]).kind == "minimum"
+        and classify(bowl, [5.01]).kind == "not_critical"
+    )

@@ -14,14 +14,25 @@ COUNTS = ("n_positive", "n_negative", "n_zero")
 
 
 def with_moved_ones():
-    """The networks of the zoo, and points around their critical ones: near, and far enough to be none."""
+    """The networks of the zoo, and points around their critical ones: near, and far enough to be
+    none.
+    """
     rng = np.random.default_rng(0)
     cases = [case for case in zoo() if isinstance(case.objective, ReferenceObjective)]
     # at the origin theta has no size, and a unit step is no natural one in every unit
-    small = [case for case in cases if "autoencoder" not in case.name and "origin" not in case.name] + cases[3:13:5]
-    return cases + [Case(f"{case.name}, moved by {size}", case.objective,
-                         case.theta + size * rng.standard_normal(case.theta.size), None)
-                    for case in small for size in (1e-1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-8)]
+    small = [
+        case for case in cases if "autoencoder" not in case.name and "origin" not in case.name
+    ] + cases[3:13:5]
+    return cases + [
+        Case(
+            f"{case.name}, moved by {size}",
+            case.objective,
+            case.theta + size * rng.standard_normal(case.theta.size),
+            None,
+        )
+        for case in small
+        for size in (1e-1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-8)
+    ]
 
 
 CASES = with_moved_ones()
@@ -29,7 +40,9 @@ CASES = with_moved_ones()
 
 def scale_loss(ob, factor):
     scaled = copy.copy(ob)
-    scaled.sample_weight = np.full(ob.n_samples, factor) * (1 if ob.sample_weight is None else ob.sample_weight)
+    scaled.sample_weight = np.full(ob.n_samples, factor) * (
+        1 if ob.sample_weight is None else ob.sample_weight
+    )
     scaled.l2 = factor * ob.l2
     return scaled
 
@@ -45,7 +58,10 @@ def scale_inputs(ob, theta, factor):
 def test_cases_vary():
     kinds = [classify(case.objective, case.theta).kind for case in CASES]
     assert len(CASES) > 80
-    assert all(kinds.count(kind) > 5 for kind in ("minimum", "saddle", "not_critical")) and "degenerate" in kinds
+    assert (
+        all(kinds.count(kind) > 5 for kind in ("minimum", "saddle", "not_critical"))
+        and "degenerate" in kinds
+    )
 
 
 @pytest.mark.parametrize("factor", [1e6, 1e-6])
@@ -55,7 +71,7 @@ def test_scale_of_the_loss_changes_nothing(factor):
         other = classify(scale_loss(case.objective, factor), case.theta)
         assert other.kind == one.kind, case.name
         assert [getattr(other, c) for c in COUNTS] == [getattr(one, c) for c in COUNTS], case.name
-        if "moved" in case.name:                     # else the direction of g is that of its rounding
+        if "moved" in case.name:  # else the direction of g is that of its rounding
             assert abs(other.gradient_tol / factor - one.gradient_tol) <= 1e-3 * one.gradient_tol
 
 
@@ -66,7 +82,10 @@ def test_scale_of_the_inputs_changes_no_kind(factor):
             one = classify(case.objective, case.theta)
             other = classify(*scale_inputs(case.objective, case.theta, factor))
             assert other.kind == one.kind, case.name
-            assert other.n_negative <= one.n_negative + one.n_zero and other.n_positive <= one.n_positive + one.n_zero
+            assert (
+                other.n_negative <= one.n_negative + one.n_zero
+                and other.n_positive <= one.n_positive + one.n_zero
+            )
 
 
 @pytest.mark.parametrize("factor", [1e3, 1e-3])
@@ -74,7 +93,9 @@ def test_the_engine_agrees(factor):
     for case in CASES[::7]:
         ob = compiled(case.objective)
         one = classify(ob, case.theta)
-        assert one.kind == classify(compiled(scale_loss(case.objective, factor**2)), case.theta).kind, case.name
+        assert (
+            one.kind == classify(compiled(scale_loss(case.objective, factor**2)), case.theta).kind
+        ), case.name
         if ob.l2 == 0:
             scaled, theta = scale_inputs(case.objective, case.theta, factor)
             assert one.kind == classify(compiled(scaled), theta).kind, case.name
@@ -86,7 +107,11 @@ def test_scale_of_an_autoencoders_data(factor):
     for case in net.cases(seed=3):
         ob = ReferenceObjective(net.objective.model, factor * net.X, factor * net.X)
         report = classify(ob, case.theta)
-        assert (report.kind, report.n_negative, report.n_zero) == (case.kind, case.n_negative, case.n_zero)
+        assert (report.kind, report.n_negative, report.n_zero) == (
+            case.kind,
+            case.n_negative,
+            case.n_zero,
+        )
 
 
 def test_scaling_at_large_n_changes_no_kind():
@@ -101,7 +126,9 @@ def test_scaling_at_large_n_changes_no_kind():
 
 @pytest.mark.parametrize("factor", [1.0, 1e-3])
 def test_the_error_bound_covers_float32_rounding(factor):
-    """Products in float32 against float64 ones: the whole difference, balanced, is inside the bound, and not by much."""
+    """Products in float32 against float64 ones: the whole difference, balanced, is inside the
+    bound, and not by much.
+    """
     slack = []
     for case in CASES[10:60:10]:
         scaled, theta = scale_inputs(case.objective, case.theta, factor)
@@ -128,4 +155,4 @@ def test_balancing_takes_out_any_diagonal():
     d2, _ = equilibrate(D[:, None] * A * D, np.zeros(12))
     assert np.abs(np.log2(d2 * D / d1)).max() <= 1.5
     sizes = np.abs(d2[:, None] * (D[:, None] * A * D) * d2).max(axis=1)
-    assert 0.2 < sizes.min() and sizes.max() < 5
+    assert sizes.min() > 0.2 and sizes.max() < 5

@@ -1,4 +1,6 @@
-"""Verdicts that share their products with a Krylov run, count symmetries at large n, and show how far they are."""
+"""Verdicts that share their products with a Krylov run, count symmetries at large n, and show how
+far they are.
+"""
 
 import contextlib
 
@@ -26,13 +28,17 @@ def test_the_shift_of_a_softmax_is_counted_and_taken_out(rng):
     dense = classify(ob, theta)
     assert dense.kind == report.kind == "minimum" and dense.n_symmetry == report.n_symmetry == 9
     assert "Minimum up to 9 symmetry directions, at a risk" in report.reason
-    assert report.lambda_min == pytest.approx(np.linalg.eigvalsh(ob.hessian(theta).to_dense())[9], rel=1e-6)
+    assert report.lambda_min == pytest.approx(
+        np.linalg.eigvalsh(ob.hessian(theta).to_dense())[9], rel=1e-6
+    )
     assert 0 <= report.failure_probability <= 0.01
 
 
 @pytest.mark.parametrize("known", [0, 30, 400])
 def test_the_verdict_shares_the_products_of_a_krylov_run(known):
-    """What is there is not made again, what the verdict makes is there afterwards, and both counts are exact."""
+    """What is there is not made again, what the verdict makes is there afterwards, and both counts
+    are exact.
+    """
     values = np.linspace(0.01, 1, 2000)
     H = PrescribedSpectrum(values, seed=0)
     ob, run = QuadraticObjective(H), fc.Krylov(H, "one run", seed=3)
@@ -41,20 +47,34 @@ def test_the_verdict_shares_the_products_of_a_krylov_run(known):
     before = H.n_products
     report = classify(ob, np.zeros(2000), dense_below=0, failure_probability=0.01, krylov=run)
     assert before == known and report.kind == "minimum"
-    gradient = 1                                # of this objective: a product that is no curvature
-    assert report.n_new == H.n_products - before - gradient and report.n_products == known + report.n_new
+    gradient = 1  # of this objective: a product that is no curvature
+    assert (
+        report.n_new == H.n_products - before - gradient
+        and report.n_products == known + report.n_new
+    )
     assert report.shared == "one run"
     alone = classify(ob, np.zeros(2000), dense_below=0, failure_probability=0.01)
     assert alone.n_products == report.n_products and alone.n_new is None and alone.shared is None
     spent = H.n_products
-    assert run.eigsh(2, "LA", tol=1e-4).n_new == 0 and run.spectral_density(1).n_new == 0 and H.n_products == spent
+    assert (
+        run.eigsh(2, "LA", tol=1e-4).n_new == 0
+        and run.spectral_density(1).n_new == 0
+        and H.n_products == spent
+    )
     again = classify(ob, np.zeros(2000), dense_below=0, failure_probability=0.01, krylov=run)
-    assert again.kind == "minimum" and again.n_new <= 14 and again.n_products <= report.n_products + 14
+    assert (
+        again.kind == "minimum" and again.n_new <= 14 and again.n_products <= report.n_products + 14
+    )
 
 
 def test_a_saddle_that_a_run_has_seen_costs_next_to_nothing(rng):
-    ob = compiled(ReferenceObjective(ReferenceModel([40, 12, 3], "tanh", bias=False), rng.standard_normal((30, 40)),
-                                     rng.standard_normal((30, 3))))
+    ob = compiled(
+        ReferenceObjective(
+            ReferenceModel([40, 12, 3], "tanh", bias=False),
+            rng.standard_normal((30, 40)),
+            rng.standard_normal((30, 3)),
+        )
+    )
     theta = np.zeros(ob.n_params)
     H = ob.hessian(theta)
     run = fc.Krylov(H, seed=0)
@@ -63,7 +83,9 @@ def test_a_saddle_that_a_run_has_seen_costs_next_to_nothing(rng):
     report = classify(ob, theta, dense_below=0, krylov=run)
     assert report.kind == "saddle" and report.certified and report.shared == "krylov"
     assert run.n_products == held == report.n_products - report.n_new
-    assert 0 < H.n_products - held <= report.n_new, "curvature at other points is counted in n_new as well"
+    assert 0 < H.n_products - held <= report.n_new, (
+        "curvature at other points is counted in n_new as well"
+    )
 
 
 def test_a_step_and_the_verdict_share_the_space_of_the_gradient(rng):
@@ -76,26 +98,37 @@ def test_a_step_and_the_verdict_share_the_space_of_the_gradient(rng):
     report = classify(ob, theta, dense_below=0, krylov=run)
     alone = classify(ob, theta, dense_below=0)
     assert report.kind == "not_critical" == alone.kind and report.n_products - report.n_new == 50
-    assert H.n_products - before <= report.n_new <= H.n_products - before + 2, "and curvature one step on"
+    assert H.n_products - before <= report.n_new <= H.n_products - before + 2, (
+        "and curvature one step on"
+    )
     assert report.n_new == alone.n_products - 40
 
 
 def test_a_run_with_little_room_gives_a_larger_risk():
     H = PrescribedSpectrum(np.linspace(0.01, 1, 2000), seed=0)
     run = fc.Krylov(H, seed=0, max_bytes=100 * 2000 * 8)
-    report = classify(QuadraticObjective(H), np.zeros(2000), dense_below=0, failure_probability=0.01, krylov=run)
+    report = classify(
+        QuadraticObjective(H), np.zeros(2000), dense_below=0, failure_probability=0.01, krylov=run
+    )
     assert report.kind == "undecided" and "at a risk of" in report.reason
 
 
-@pytest.mark.parametrize("run, error", [
-    (PrescribedSpectrum(np.ones(5)), TypeError), (fc.Krylov(np.eye(4)), ValueError),
-])
+@pytest.mark.parametrize(
+    "run, error",
+    [
+        (PrescribedSpectrum(np.ones(5)), TypeError),
+        (fc.Krylov(np.eye(4)), ValueError),
+    ],
+)
 def test_runs_that_do_not_fit_are_refused(run, error):
     with pytest.raises(error, match="krylov"):
         classify(QuadraticObjective(np.eye(5)), np.zeros(5), krylov=run)
 
 
-@pytest.mark.parametrize("ob, options, words", [(3, {}, "without n_params"), (None, {"dense_below": "all"}, "dense_below")])
+@pytest.mark.parametrize(
+    "ob, options, words",
+    [(3, {}, "without n_params"), (None, {"dense_below": "all"}, "dense_below")],
+)
 def test_wrong_kinds_are_named(ob, options, words):
     with pytest.raises(TypeError, match=words):
         classify(ob or QuadraticObjective(np.eye(5)), np.zeros(5), **options)
@@ -118,7 +151,10 @@ def test_progress_counts_every_product(dense_below, rng, monkeypatch):
         def note(self, text):
             seen.append(0)
 
-    monkeypatch.setattr("fastcurv.critical.bar", lambda total, what, shown: contextlib.nullcontext(Bar() if shown else None))
+    monkeypatch.setattr(
+        "fastcurv.critical.classify.bar",
+        lambda total, what, shown: contextlib.nullcontext(Bar() if shown else None),
+    )
     ob, theta = soft_net(rng)
     report = classify(ob, theta, dense_below=dense_below, failure_probability=0.01, progress=True)
     assert sum(seen) <= report.n_products <= sum(seen) + 20 and seen.count(0) >= 2

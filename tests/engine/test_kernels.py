@@ -1,4 +1,7 @@
-"""The matrix product, copies and packing of every kernel table this CPU has, at awkward sizes, strides and addresses."""
+"""The matrix product, copies and packing of every kernel table this CPU has, at awkward sizes,
+strides and addresses.
+"""
+
 import itertools
 import os
 import shlex
@@ -12,7 +15,22 @@ import pytest
 from fastcurv import _engine as engine
 
 LENGTHS = [*range(1, 18), 31, 33, 47, 48, 49, 63, 64, 65, 127, 129]
-DEPTHS = [1, 2, 3, 5, 16, 127, 128, 129, 255, 256, 257, 385, 512, 600]   # slices of depth are 256 or 128
+DEPTHS = [
+    1,
+    2,
+    3,
+    5,
+    16,
+    127,
+    128,
+    129,
+    255,
+    256,
+    257,
+    385,
+    512,
+    600,
+]  # slices of depth are 256 or 128
 DTYPES = [np.float32, np.float64]
 
 every_arch = pytest.mark.parametrize("arch", engine.probe_tables())
@@ -25,16 +43,25 @@ def whole(rng, shape, dtype):
     return rng.integers(-9, 10, shape).astype(dtype)
 
 
-# --- values ---------------------------------------------------------------------------------------------------------------
+# --- values
+# ---------------------------------------------------------------------------------------------------------------
 
 
 @every_arch
 @every_dtype
 @every_form
 def test_all_lengths_exactly(arch, dtype, b_form, rng):
-    """Rows, columns and depths around every tile and slice, on whole numbers: equal to the last bit."""
-    sizes = [(m, LENGTHS[(7 * i + 3) % len(LENGTHS)], DEPTHS[(5 * i + 1) % len(DEPTHS)]) for i, m in enumerate(LENGTHS)]
-    sizes += [(LENGTHS[(11 * i + 5) % len(LENGTHS)], n, DEPTHS[(3 * i + 2) % len(DEPTHS)]) for i, n in enumerate(LENGTHS)]
+    """Rows, columns and depths around every tile and slice, on whole numbers: equal to the last
+    bit.
+    """
+    sizes = [
+        (m, LENGTHS[(7 * i + 3) % len(LENGTHS)], DEPTHS[(5 * i + 1) % len(DEPTHS)])
+        for i, m in enumerate(LENGTHS)
+    ]
+    sizes += [
+        (LENGTHS[(11 * i + 5) % len(LENGTHS)], n, DEPTHS[(3 * i + 2) % len(DEPTHS)])
+        for i, n in enumerate(LENGTHS)
+    ]
     sizes += [(17, 33, k) for k in DEPTHS] + [(13, 190, 20), (150, 70, 300)]
     for m, n, k in sizes:
         A, B = whole(rng, (m, k), dtype), whole(rng, (k, n), dtype)
@@ -47,20 +74,39 @@ def test_all_lengths_exactly(arch, dtype, b_form, rng):
 @every_form
 def test_two_terms_and_accumulation(arch, dtype, b_form, rng):
     """C + A1 B1 + A2 B2, the depths unequal, in one item and in items over the team: the same bits."""
-    for m, n, k1, k2 in [(1, 1, 1, 1), (5, 17, 3, 258), (13, 49, 129, 1), (65, 33, 300, 257), (257, 129, 64, 31), (300, 200, 10, 20)]:
-        A1, A2, C = whole(rng, (m, k1), dtype), whole(rng, (m, k2), dtype), whole(rng, (m, n), dtype)
+    for m, n, k1, k2 in [
+        (1, 1, 1, 1),
+        (5, 17, 3, 258),
+        (13, 49, 129, 1),
+        (65, 33, 300, 257),
+        (257, 129, 64, 31),
+        (300, 200, 10, 20),
+    ]:
+        A1, A2, C = (
+            whole(rng, (m, k1), dtype),
+            whole(rng, (m, k2), dtype),
+            whole(rng, (m, n), dtype),
+        )
         B1, B2 = whole(rng, (k1, n), dtype), whole(rng, (k2, n), dtype)
         true = A1.astype(float) @ B1 + A2.astype(float) @ B2
         for threads in (0, 1, 2, 3):
-            assert np.array_equal(engine.probe_product(A1, B1, A2, B2, arch=arch, b_form=b_form, threads=threads), true)
-            assert np.array_equal(engine.probe_product(A1, B1, A2, B2, C, arch=arch, b_form=b_form, threads=threads), true + C)
+            assert np.array_equal(
+                engine.probe_product(A1, B1, A2, B2, arch=arch, b_form=b_form, threads=threads),
+                true,
+            )
+            assert np.array_equal(
+                engine.probe_product(A1, B1, A2, B2, C, arch=arch, b_form=b_form, threads=threads),
+                true + C,
+            )
 
 
 @every_arch
 @every_dtype
 @every_form
 def test_error_bound(arch, dtype, b_form, rng):
-    """|error| <= gamma(k) |A| |B| for any order of summation, k roundings of products and k of sums (Higham 2002, 3.5)."""
+    """|error| <= gamma(k) |A| |B| for any order of summation, k roundings of products and k of sums
+    (Higham 2002, 3.5).
+    """
     unit = np.finfo(dtype).eps / 2
     for m, n, k in [(7, 19, 600), (33, 65, 257), (64, 48, 129), (3, 5, 5000)]:
         A = (rng.standard_normal((m, k)) * np.exp(rng.uniform(-6, 6, (m, k)))).astype(dtype)
@@ -77,13 +123,19 @@ def test_error_bound(arch, dtype, b_form, rng):
 @every_dtype
 @every_form
 def test_bits_do_not_depend_on_threads(arch, dtype, b_form, rng):
-    A, B = rng.standard_normal((300, 333)).astype(dtype), rng.standard_normal((333, 211)).astype(dtype)
+    A, B = (
+        rng.standard_normal((300, 333)).astype(dtype),
+        rng.standard_normal((333, 211)).astype(dtype),
+    )
     one = engine.probe_product(A, B, arch=arch, b_form=b_form, threads=1)
     for threads in (2, 3, 5):
-        assert np.array_equal(engine.probe_product(A, B, arch=arch, b_form=b_form, threads=threads), one)
+        assert np.array_equal(
+            engine.probe_product(A, B, arch=arch, b_form=b_form, threads=threads), one
+        )
 
 
-# --- where operands lie -----------------------------------------------------------------------------------------------------
+# --- where operands lie
+# -----------------------------------------------------------------------------------------------------
 
 
 def laid(array, how):
@@ -110,7 +162,9 @@ def laid(array, how):
 @every_arch
 @every_dtype
 def test_any_strides(arch, dtype, rng):
-    """A and a plain B of any strides; BLAS takes those with a stride of one number, which are all that the passes use."""
+    """A and a plain B of any strides; BLAS takes those with a stride of one number, which are all
+    that the passes use.
+    """
     hows = ["C", "F", "rows apart", "inside", "off by one"]
     if arch != "blas":
         hows += ["every other column", "mirrored", "upside down"]
@@ -120,7 +174,9 @@ def test_any_strides(arch, dtype, rng):
         got = engine.probe_product(laid(A, a_how), laid(B, b_how), arch=arch, b_form="plain")
         assert np.array_equal(got, A @ B), (a_how, b_how, m, n, k)
         for b_form in ("padded", "packed"):
-            assert np.array_equal(engine.probe_product(laid(A, a_how), B, arch=arch, b_form=b_form), A @ B), (a_how, b_form, m, n, k)
+            assert np.array_equal(
+                engine.probe_product(laid(A, a_how), B, arch=arch, b_form=b_form), A @ B
+            ), (a_how, b_form, m, n, k)
 
 
 class InPlace(np.ndarray):
@@ -134,28 +190,46 @@ class InPlace(np.ndarray):
 @every_dtype
 @every_form
 def test_nothing_outside_c_is_touched(arch, dtype, b_form, rng):
-    """C exact, no padding: what stands before and after it is left alone, and ragged edges do not run into the next row."""
+    """C exact, no padding: what stands before and after it is left alone, and ragged edges do not
+    run into the next row.
+    """
     for m, n in [(1, 1), (3, 5), (7, 17), (13, 31), (6, 33), (9, 63), (12, 65), (5, 129), (33, 47)]:
         k = 20
         A, B = whole(rng, (m, k), dtype), whole(rng, (k, n), dtype)
         for shift in (0, 1, 3):
             buffer = np.full(64 + m * n + 64, 77, dtype)
-            C = buffer[60 + shift:60 + shift + m * n].reshape(m, n)
+            C = buffer[60 + shift : 60 + shift + m * n].reshape(m, n)
             C[...] = before = whole(rng, (m, n), dtype)
             for threads in (0, 2):
                 C[...] = before
-                engine.probe_product(A, B, C=C.view(InPlace), arch=arch, b_form=b_form, threads=threads)
+                engine.probe_product(
+                    A, B, C=C.view(InPlace), arch=arch, b_form=b_form, threads=threads
+                )
                 assert np.array_equal(C, before + A @ B)
-                assert np.all(buffer[:60 + shift] == 77) and np.all(buffer[60 + shift + m * n:] == 77)
+                assert np.all(buffer[: 60 + shift] == 77) and np.all(
+                    buffer[60 + shift + m * n :] == 77
+                )
 
 
 @every_arch
 @every_dtype
 def test_copy_and_pack(arch, dtype, rng):
-    """A padded copy has the numbers and zeros around them; packing puts vectors of columns one after the other."""
-    for rows, cols in itertools.product([1, 3, 8, 17, 64, 65], [1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 130]):
+    """A padded copy has the numbers and zeros around them; packing puts vectors of columns one
+    after the other.
+    """
+    for rows, cols in itertools.product(
+        [1, 3, 8, 17, 64, 65], [1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 130]
+    ):
         array = rng.standard_normal((rows, cols)).astype(dtype)
-        for how in ("C", "F", "rows apart", "every other column", "inside", "mirrored", "upside down"):
+        for how in (
+            "C",
+            "F",
+            "rows apart",
+            "every other column",
+            "inside",
+            "mirrored",
+            "upside down",
+        ):
             there = laid(array, how)
             copied = engine.probe_copy(arch, there)
             assert np.array_equal(copied[:, :cols], array) and not copied[:, cols:].any()
@@ -164,14 +238,17 @@ def test_copy_and_pack(arch, dtype, rng):
             assert np.array_equal(flat[:, :cols], array) and not flat[:, cols:].any()
 
 
-# --- what they hold -----------------------------------------------------------------------------------------------------------
+# --- what they hold
+# -----------------------------------------------------------------------------------------------------------
 
 
 @every_arch
 @every_dtype
 @every_form
 def test_nan_and_infinity(arch, dtype, b_form, rng):
-    """One NaN in A spoils its row, one in B its column, and nothing else; infinity meets a zero as NaN."""
+    """One NaN in A spoils its row, one in B its column, and nothing else; infinity meets a zero as
+    NaN.
+    """
     m, n, k = 19, 37, 140
     A, B = whole(rng, (m, k), dtype), whole(rng, (k, n), dtype)
     true = A @ B
@@ -183,13 +260,19 @@ def test_nan_and_infinity(arch, dtype, b_form, rng):
                 got = engine.probe_product(spoilt, B, arch=arch, b_form=b_form)
                 expected = spoilt @ B
             assert np.array_equal(np.delete(got, i, 0), np.delete(true, i, 0))
-            assert np.array_equal(got[i], expected[i], equal_nan=True) and not np.isfinite(got[i]).any()
+            assert (
+                np.array_equal(got[i], expected[i], equal_nan=True)
+                and not np.isfinite(got[i]).any()
+            )
         for l, j in ((0, 0), (k - 1, n - 1), (128, 16)):
             spoilt = B.copy()
             spoilt[l, j] = what
             got = engine.probe_product(A, spoilt, arch=arch, b_form=b_form)
-            assert np.array_equal(np.delete(got, j, 1), np.delete(true, j, 1)) and not np.isfinite(got[A[:, l] != 0, j]).any()
-            if arch != "blas":                                       # a BLAS may skip zeros of A
+            assert (
+                np.array_equal(np.delete(got, j, 1), np.delete(true, j, 1))
+                and not np.isfinite(got[A[:, l] != 0, j]).any()
+            )
+            if arch != "blas":  # a BLAS may skip zeros of A
                 assert np.isnan(got[A[:, l] == 0, j]).all()
 
 
@@ -199,12 +282,16 @@ def test_subnormals_and_extremes(arch, dtype, rng):
     """Subnormal products are kept, and sums reach the largest numbers without a detour."""
     info = np.finfo(dtype)
     A = np.full((9, 1), info.smallest_subnormal * 8, dtype)
-    assert np.all(engine.probe_product(A, np.full((1, 17), 0.25, dtype), arch=arch) == info.smallest_subnormal * 2)
+    assert np.all(
+        engine.probe_product(A, np.full((1, 17), 0.25, dtype), arch=arch)
+        == info.smallest_subnormal * 2
+    )
     A = np.full((9, 2), info.max / 4, dtype)
     assert np.all(engine.probe_product(A, np.full((2, 17), 2, dtype), arch=arch) == info.max)
 
 
-# --- reading past the end -------------------------------------------------------------------------------------------------------
+# --- reading past the end
+# -------------------------------------------------------------------------------------------------------
 
 
 GUARD = """
@@ -232,18 +319,28 @@ whole = lambda m, n, dtype: rng.integers(-9, 10, (m, n)).astype(dtype)
 
 
 def test_the_guard_guards(python):
-    """Reading one number past a guarded array ends the process: else the tests below would show nothing."""
-    done = python(GUARD + """
+    """Reading one number past a guarded array ends the process: else the tests below would show
+    nothing.
+    """
+    done = python(
+        GUARD
+        + """
 there = guarded(np.ones((3, 5)))
 np.lib.stride_tricks.as_strided(there, (16,), (8,))[15]
-""", check=False)
+""",
+        check=False,
+    )
     assert done.returncode != 0 and "Traceback" not in done.stderr
 
 
 @every_arch
 def test_products_stay_inside(arch, python):
-    """A, a plain B and C end at a protected page; every shape of tile and edge reads up to it and no further."""
-    python(GUARD + f"""
+    """A, a plain B and C end at a protected page; every shape of tile and edge reads up to it and
+    no further.
+    """
+    python(
+        GUARD
+        + f"""
 class InPlace(np.ndarray):
     def copy(self, order="C"):
         return self
@@ -262,13 +359,18 @@ for dtype in (np.float32, np.float64):
         for order in "CF":
             assert np.array_equal(engine.probe_copy({arch!r}, guarded(A, order))[:, :k], A)
             engine.probe_copy({arch!r}, guarded(A, order), True)
-""")
+"""
+    )
 
 
 @every_arch
 def test_passes_stay_inside(arch, python):
-    """Data, theta, v and out that end at a protected page, through every operator, tall and wide, whole and in chunks."""
-    python(GUARD + f"""
+    """Data, theta, v and out that end at a protected page, through every operator, tall and wide,
+    whole and in chunks.
+    """
+    python(
+        GUARD
+        + f"""
 import fastcurv as fc
 engine.set_arch({arch!r})
 for dtype in ("float32", "float64"):
@@ -295,22 +397,38 @@ for dtype in ("float32", "float64"):
             assert np.isfinite(out).all() and np.array_equal((H @ Vt.T)[:, 2], out)
             H.quadratic(v), ob.ggn(theta).product(v, out=out), ob.empirical_fisher(theta).product(v, out=out)
             J.T @ guarded(J @ v), ob.value_and_gradient(theta), model.predict(theta, X)
-""")
+"""
+    )
 
 
-# --- without Python -------------------------------------------------------------------------------------------------------------
+# --- without Python
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_the_program_without_python_compiles():
-    """tests/selftest.c, which `make neon` runs for kernels that this CPU lacks, keeps up with the table of kernels."""
+    """tests/engine/selftest.c, which `make neon` runs for kernels that this CPU lacks, keeps up
+    with the table of kernels.
+    """
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     here = Path(__file__).resolve().parent
-    done = subprocess.run([*compiler, "-std=gnu11", "-fsyntax-only", "-Wall", "-Werror", f"-I{here.parent / 'src' / 'kernels'}", str(here / "selftest.c")],
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            *compiler,
+            "-std=gnu11",
+            "-fsyntax-only",
+            "-Wall",
+            "-Werror",
+            f"-I{here.parents[1] / 'src' / 'kernels'}",
+            str(here / "selftest.c"),
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
 
 
-# --- the machine's peak ---------------------------------------------------------------------------------------------------------
+# --- the machine's peak
+# ---------------------------------------------------------------------------------------------------------
 
 
 @every_arch

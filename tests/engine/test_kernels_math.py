@@ -1,7 +1,9 @@
 """Activations and loss rows of every kernel table this CPU has, against long double formulas.
 
-Measured bounds are in ULPs of the result or in eps max(1, |z|); each is asserted where it is promised.
+Measured bounds are in ULPs of the result or in eps max(1, |z|); each is asserted where it is
+promised.
 """
+
 import ctypes
 import mmap
 
@@ -11,7 +13,17 @@ import pytest
 from fastcurv import _engine as engine
 
 LENGTHS = [1, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65]  # around every vector width
-ACTIVATIONS = ["identity", "relu", "leaky_relu", "tanh", "sigmoid", "softplus", "silu", "gelu", "elu"]
+ACTIVATIONS = [
+    "identity",
+    "relu",
+    "leaky_relu",
+    "tanh",
+    "sigmoid",
+    "softplus",
+    "silu",
+    "gelu",
+    "elu",
+]
 STRAIGHT = ("identity", "relu", "leaky_relu")
 LOSSES = ["mse", "cross_entropy", "binary_cross_entropy"]
 DTYPES = [np.float32, np.float64]
@@ -21,11 +33,14 @@ every_arch = pytest.mark.parametrize("arch", engine.probe_tables())
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
 
 
-# --- what is true, in long double -------------------------------------------------------------------------------------
+# --- what is true, in long double
+# -------------------------------------------------------------------------------------
 
 
 def normal(z):
-    """Density and distribution function of the normal distribution: series near 0, continued fraction further out."""
+    """Density and distribution function of the normal distribution: series near 0, continued
+    fraction further out.
+    """
     t = np.abs(z)
     density = np.exp(-t * t / 2) / np.sqrt(2 * LD("3.14159265358979323846264338327950288"))
     near = np.minimum(t, 3)
@@ -69,7 +84,11 @@ def true_activation(name, z):
         n, cdf = normal(z)
         return z * cdf, cdf + z * n, n * (2 - z * z)
     low = np.minimum(z, 0)
-    return np.where(z > 0, z, np.expm1(low)), np.where(z > 0, one, np.exp(low)), np.where(z > 0, zero, np.exp(low))
+    return (
+        np.where(z > 0, z, np.expm1(low)),
+        np.where(z > 0, one, np.exp(low)),
+        np.where(z > 0, zero, np.exp(low)),
+    )
 
 
 def true_loss(kind, z, y, weight, divisor):
@@ -93,7 +112,9 @@ def true_loss(kind, z, y, weight, divisor):
         terms = -y * u + T * np.log1p(S) / z.shape[1]
         rest = np.where(top, 0, y).sum(axis=1, keepdims=True)
         delta = np.where(top, rest - T * (S / (1 + S)), T * p - y)
-        hessians = (T * weight / divisor)[:, :, None] * (p[:, :, None] * np.eye(z.shape[1]) - p[:, :, None] * p[:, None, :])
+        hessians = (T * weight / divisor)[:, :, None] * (
+            p[:, :, None] * np.eye(z.shape[1]) - p[:, :, None] * p[:, None, :]
+        )
         return (weight * terms).sum() / divisor, weight * delta / divisor, hessians
     hessians = (weight * diagonal / divisor)[:, :, None] * np.eye(z.shape[1])
     return (weight * terms).sum() / divisor, weight * delta / divisor, hessians
@@ -106,12 +127,19 @@ def ulps(got, true):
 
 
 def sample(dtype, n, rng):
-    """Numbers of every exponent, numbers where the functions bend, subnormals and zeros; none so large that z z overflows."""
+    """Numbers of every exponent, numbers where the functions bend, subnormals and zeros; none so
+    large that z z overflows.
+    """
     info = np.finfo(dtype)
     log = rng.uniform(np.log10(float(info.smallest_subnormal)), 15, n)
     wide = (10.0**log * rng.choice([-1, 1], n)).astype(dtype)
-    near = [rng.uniform(-bound, bound, n).astype(dtype) for bound in (0.5, 2, 6, 20, 60, 104, 745 if dtype == np.float64 else 89)]
-    zeros = np.array([0.0, -0.0, info.tiny, -info.tiny, info.smallest_subnormal, -info.smallest_subnormal], dtype)
+    near = [
+        rng.uniform(-bound, bound, n).astype(dtype)
+        for bound in (0.5, 2, 6, 20, 60, 104, 745 if dtype == np.float64 else 89)
+    ]
+    zeros = np.array(
+        [0.0, -0.0, info.tiny, -info.tiny, info.smallest_subnormal, -info.smallest_subnormal], dtype
+    )
     return np.concatenate([wide, *near, zeros])
 
 
@@ -122,13 +150,18 @@ def loss_case(kind, rows, cols, dtype, rng, soft=False, spread=3.0):
     if kind == "cross_entropy" and not soft:
         y = rng.integers(0, cols, rows).astype(np.int32)
     elif kind == "binary_cross_entropy":
-        y = rng.uniform(0, 1, (rows, cols)).astype(dtype) if soft else rng.integers(0, 2, (rows, cols)).astype(dtype)
+        y = (
+            rng.uniform(0, 1, (rows, cols)).astype(dtype)
+            if soft
+            else rng.integers(0, 2, (rows, cols)).astype(dtype)
+        )
     else:
         y = rng.standard_normal((rows, cols)).astype(dtype)
     return z, y, weight
 
 
-# --- activations ------------------------------------------------------------------------------------------------------
+# --- activations
+# ------------------------------------------------------------------------------------------------------
 
 
 @every_arch
@@ -138,7 +171,9 @@ def test_values_are_within_four_ulp(arch, dtype, name):
     """exp, expm1, log1p, tanh and the sigmoid, each as the activation that is made of it."""
     z = sample(dtype, 4000, np.random.default_rng(0))
     with np.errstate(under="ignore"):
-        assert ulps(engine.probe_activate(arch, name, z[None])[0][0], true_activation(name, z)[0]) <= 4
+        assert (
+            ulps(engine.probe_activate(arch, name, z[None])[0][0], true_activation(name, z)[0]) <= 4
+        )
 
 
 @every_arch
@@ -189,10 +224,14 @@ LIMITS = {  # phi, phi', phi'' far below, at 0, far above; None: z itself
 def test_limits_and_kinks(arch, dtype, name):
     """Saturated, huge and infinite z give the limits; at 0 the left derivatives hold."""
     largest = np.finfo(dtype).max
-    for place, points in enumerate([(-1e4, -1e30, -largest, -np.inf), (0.0, -0.0), (1e4, 1e30, largest, np.inf)]):
+    for place, points in enumerate(
+        [(-1e4, -1e30, -largest, -np.inf), (0.0, -0.0), (1e4, 1e30, largest, np.inf)]
+    ):
         z = np.array([points], dtype)
         for got, want in zip(engine.probe_activate(arch, name, z), LIMITS[name][place]):
-            np.testing.assert_allclose(got, z if want is None else np.full_like(z, want), rtol=2 * np.finfo(dtype).eps)
+            np.testing.assert_allclose(
+                got, z if want is None else np.full_like(z, want), rtol=2 * np.finfo(dtype).eps
+            )
 
 
 @every_arch
@@ -243,7 +282,8 @@ def test_odd_functions_are_odd_in_every_bit(arch, dtype):
     np.testing.assert_array_equal(q[0], -q[1])
 
 
-# --- losses -----------------------------------------------------------------------------------------------------------
+# --- losses
+# -----------------------------------------------------------------------------------------------------------
 
 
 @every_arch
@@ -252,15 +292,30 @@ def test_odd_functions_are_odd_in_every_bit(arch, dtype):
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 def test_value_and_delta(arch, dtype, kind, soft):
     eps = float(np.finfo(dtype).eps)
-    for cols, rows in [(n, 3) for n in LENGTHS] + [(10, 1), (10, 16), (10, 19), (70, 19), (1000, 3)]:
-        z, y, weight = loss_case(kind, rows, cols, dtype, np.random.default_rng([cols, rows, soft]), soft)
+    for cols, rows in [(n, 3) for n in LENGTHS] + [
+        (10, 1),
+        (10, 16),
+        (10, 19),
+        (70, 19),
+        (1000, 3),
+    ]:
+        z, y, weight = loss_case(
+            kind, rows, cols, dtype, np.random.default_rng([cols, rows, soft]), soft
+        )
         value, delta, h, s, top = engine.probe_loss(arch, kind, z, y, weight, 7.0)
         want, want_delta, _ = true_loss(kind, z, y, weight, 7.0)
-        size = np.abs(y).sum(axis=1, keepdims=True) if kind == "cross_entropy" and soft else 1  # T may have cancelled
+        size = (
+            np.abs(y).sum(axis=1, keepdims=True) if kind == "cross_entropy" and soft else 1
+        )  # T may have cancelled
         summed = 4 + np.sqrt(cols)  # rounding of a sum of cols terms
-        scale = np.sum(weight[:, None] * (size + 1) * (np.abs(z).max() + 8) ** 2) * (cols if kind != "cross_entropy" else 1)
+        scale = np.sum(weight[:, None] * (size + 1) * (np.abs(z).max() + 8) ** 2) * (
+            cols if kind != "cross_entropy" else 1
+        )
         assert abs(value - want) <= eps * summed * scale / 7
-        assert np.all(np.abs(delta - want_delta) <= eps * summed * weight[:, None] * (4 * size + np.abs(z)) / 7)
+        assert np.all(
+            np.abs(delta - want_delta)
+            <= eps * summed * weight[:, None] * (4 * size + np.abs(z)) / 7
+        )
         if kind == "cross_entropy":
             np.testing.assert_array_equal(top, z.argmax(axis=1))
             T = y.astype(LD).sum(axis=1) if soft else np.ones(rows)
@@ -282,7 +337,9 @@ def test_rdelta_is_the_hessian_times_rz(arch, dtype, kind, soft):
         size = np.abs(y).sum(axis=1) if kind == "cross_entropy" and soft else np.ones(rows)
         extra = eps * (8 + np.sqrt(cols)) * (weight * size)[:, None]
         got = engine.probe_r_loss(arch, kind, h, s, top, rz)
-        assert np.all(np.abs(got - np.einsum("rij,rj->ri", H, rz)) <= extra * 3 * (1 + np.abs(rz).max()))
+        assert np.all(
+            np.abs(got - np.einsum("rij,rj->ri", H, rz)) <= extra * 3 * (1 + np.abs(rz).max())
+        )
 
 
 @every_arch
@@ -290,7 +347,9 @@ def test_rdelta_is_the_hessian_times_rz(arch, dtype, kind, soft):
 @pytest.mark.parametrize("cols", [2, 10, 33])
 @pytest.mark.parametrize("margin", [3, 10.6, 30.2, 60.7, 80])
 def test_nearly_certain_samples_keep_relative_accuracy(arch, dtype, cols, margin):
-    """Where p of the true class is 1 in every bit, the loss and its derivatives still are right to some ULP."""
+    """Where p of the true class is 1 in every bit, the loss and its derivatives still are right to
+    some ULP.
+    """
     rng, eps = np.random.default_rng(cols), np.finfo(dtype).eps
     z = (0.3 * rng.standard_normal((6, cols))).astype(dtype)
     z[:, 1] += dtype(margin)
@@ -312,17 +371,27 @@ def test_nearly_certain_samples_keep_relative_accuracy(arch, dtype, cols, margin
 @every_arch
 @every_dtype
 def test_binary_cross_entropy_of_large_logits(arch, dtype):
-    """log(1 + exp(-|z|)) where the target agrees, |z| where it does not; no cancelling against the target."""
+    """log(1 + exp(-|z|)) where the target agrees, |z| where it does not; no cancelling against the
+    target.
+    """
     z = np.array([[30.5, -30.5, 80.25, -80.25, 1e4, -1e4, 1e30, -1e30]], dtype)
     right = (z > 0).astype(dtype)
     e = np.exp(-np.abs(z.astype(LD)))
     value, delta, h, _, _ = engine.probe_loss(arch, "binary_cross_entropy", z, right)
     assert abs(value - np.log1p(e).sum()) <= 4 * np.finfo(dtype).eps * np.log1p(e).sum()
-    np.testing.assert_allclose(delta, (-np.sign(z) * e / (1 + e)).astype(dtype), rtol=4 * np.finfo(dtype).eps, atol=0)
-    np.testing.assert_allclose(h, (e / (1 + e) ** 2).astype(dtype), rtol=4 * np.finfo(dtype).eps, atol=0)
-    value, delta, _, _, _ = engine.probe_loss(arch, "binary_cross_entropy", z[:, :6], 1 - right[:, :6])
+    np.testing.assert_allclose(
+        delta, (-np.sign(z) * e / (1 + e)).astype(dtype), rtol=4 * np.finfo(dtype).eps, atol=0
+    )
+    np.testing.assert_allclose(
+        h, (e / (1 + e) ** 2).astype(dtype), rtol=4 * np.finfo(dtype).eps, atol=0
+    )
+    value, delta, _, _, _ = engine.probe_loss(
+        arch, "binary_cross_entropy", z[:, :6], 1 - right[:, :6]
+    )
     assert abs(value - np.abs(z[:, :6].astype(LD)).sum()) <= 4 * np.finfo(dtype).eps * value
-    np.testing.assert_allclose(delta, (np.sign(z) / (1 + e)).astype(dtype)[:, :6], rtol=np.finfo(dtype).eps)
+    np.testing.assert_allclose(
+        delta, (np.sign(z) / (1 + e)).astype(dtype)[:, :6], rtol=np.finfo(dtype).eps
+    )
 
 
 @every_arch
@@ -337,11 +406,17 @@ def test_a_shift_of_all_logits_moves_nothing(arch, dtype):
 @every_arch
 @every_dtype
 def test_ties_and_single_class(arch, dtype):
-    value, delta, h, s, top = engine.probe_loss(arch, "cross_entropy", np.zeros((2, 4), dtype), np.array([0, 3], np.int32))
+    value, delta, h, s, top = engine.probe_loss(
+        arch, "cross_entropy", np.zeros((2, 4), dtype), np.array([0, 3], np.int32)
+    )
     assert value == pytest.approx(2 * np.log(4), rel=float(4 * np.finfo(dtype).eps))
-    np.testing.assert_array_equal(delta, np.array([[-0.75, 0.25, 0.25, 0.25], [0.25, 0.25, 0.25, -0.75]], dtype))
+    np.testing.assert_array_equal(
+        delta, np.array([[-0.75, 0.25, 0.25, 0.25], [0.25, 0.25, 0.25, -0.75]], dtype)
+    )
     np.testing.assert_array_equal(top, [0, 0])
-    value, delta, h, s, top = engine.probe_loss(arch, "cross_entropy", np.full((3, 1), 5, dtype), np.zeros(3, np.int32))
+    value, delta, h, s, top = engine.probe_loss(
+        arch, "cross_entropy", np.full((3, 1), 5, dtype), np.zeros(3, np.int32)
+    )
     assert value == 0 and np.all(delta == 0) and np.all(h == 1)
 
 
@@ -396,7 +471,10 @@ def read_at_the_edge(arch, dtype, kind, cols):
     edge = np.frombuffer(pages, dtype, y.size, guard - y.nbytes).reshape(y.shape)
     edge[...] = y
     try:
-        for got, want in zip(engine.probe_loss(arch, kind, z, edge, weight), engine.probe_loss(arch, kind, z, y, weight)):
+        for got, want in zip(
+            engine.probe_loss(arch, kind, z, edge, weight),
+            engine.probe_loss(arch, kind, z, y, weight),
+        ):
             np.testing.assert_array_equal(got, want)
     finally:
         assert protect(start + guard, page, 3) == 0
@@ -410,5 +488,11 @@ def test_fisher_rows(arch, dtype):
         got = engine.probe_fisher(arch, 2.5, delta, rz)
         d, x = delta.astype(LD), rz.astype(LD)
         want = 2.5 * np.sum(d * x, axis=1, keepdims=True) * d
-        bound = (4 + cols) * np.finfo(dtype).eps * 2.5 * np.sum(np.abs(d * x), axis=1, keepdims=True) * np.abs(d)
+        bound = (
+            (4 + cols)
+            * np.finfo(dtype).eps
+            * 2.5
+            * np.sum(np.abs(d * x), axis=1, keepdims=True)
+            * np.abs(d)
+        )
         assert np.all(np.abs(got - want) <= bound)

@@ -1,4 +1,6 @@
-"""Inner products with rows and combinations of rows taken out: every table, every remainder, against float64."""
+"""Inner products with rows and combinations of rows taken out: every table, every remainder,
+against float64.
+"""
 
 import numpy as np
 import pytest
@@ -16,17 +18,21 @@ def test_rows_against_float64(arch, n, dtype, rng):
     for m, s in [(1, 1), (3, 2), (4, 3), (5, 4), (9, 5), (17, 8)]:
         whole = rng.standard_normal((m + s, n + 5)).astype(dtype)
         before = whole.copy()
-        Q, W = whole[:m, 2:n + 2], whole[m:, 2:n + 2]
+        Q, W = whole[:m, 2 : n + 2], whole[m:, 2 : n + 2]
         wide = [a.astype(float) for a in (Q, W)]
         C = engine.project_rows(Q, W)
         assert C.shape == (s, m) and C.dtype == np.float64
-        assert (np.abs(C - wide[1] @ wide[0].T) <= gamma * np.abs(wide[1]) @ np.abs(wide[0]).T).all()
+        assert (
+            np.abs(C - wide[1] @ wide[0].T) <= gamma * np.abs(wide[1]) @ np.abs(wide[0]).T
+        ).all()
         squares = engine.subtract_rows(Q, W, C)
         bound = gamma * (np.abs(wide[1]) + np.abs(C) @ np.abs(wide[0]))
         assert (np.abs(W - (wide[1] - C @ wide[0])) <= bound).all()
         assert np.allclose(squares, (W.astype(float) ** 2).sum(axis=1), rtol=gamma)
         assert np.array_equal(whole[:m], before[:m])
-        assert np.array_equal(whole[:, :2], before[:, :2]) and np.array_equal(whole[:, n + 2:], before[:, n + 2:])
+        assert np.array_equal(whole[:, :2], before[:, :2]) and np.array_equal(
+            whole[:, n + 2 :], before[:, n + 2 :]
+        )
 
 
 def test_rows_do_not_depend_on_threads(rng, monkeypatch):
@@ -47,9 +53,13 @@ def test_no_rows_and_bad_rows(rng):
     assert np.isnan(engine.project_rows(W, np.full((1, 50), np.nan))).all()
     read_only = W.copy()
     read_only.flags.writeable = False
-    for call in (lambda: engine.project_rows(W, W[:, :40]), lambda: engine.project_rows(W, W.astype("float32")),
-                 lambda: engine.project_rows(W[:, ::2], W[:, ::2]), lambda: engine.project_rows(W[0], W),
-                 lambda: engine.subtract_rows(W, W.copy(), np.zeros((2, 3))),
-                 lambda: engine.subtract_rows(W, read_only, np.zeros((2, 2)))):
+    for call in (
+        lambda: engine.project_rows(W, W[:, :40]),
+        lambda: engine.project_rows(W, W.astype("float32")),
+        lambda: engine.project_rows(W[:, ::2], W[:, ::2]),
+        lambda: engine.project_rows(W[0], W),
+        lambda: engine.subtract_rows(W, W.copy(), np.zeros((2, 3))),
+        lambda: engine.subtract_rows(W, read_only, np.zeros((2, 2))),
+    ):
         with pytest.raises(ValueError, match="wanted"):
             call()

@@ -1,7 +1,9 @@
-"""Many Python threads, forks, Ctrl-C, the end of the interpreter, the environment's variables, the floating-point environment.
+"""Many Python threads, forks, Ctrl-C, the end of the interpreter, the environment's variables, the
+floating-point environment.
 
 What could hang or kill the process runs in one of its own, with a time limit.
 """
+
 import os
 import platform
 import threading
@@ -27,7 +29,8 @@ TALL, WIDE = ([33, 31, 17, 7], 700), ([129, 131, 131, 257, 33], 65)
 """
 
 
-# --- many Python threads ------------------------------------------------------------------------------------------------
+# --- many Python threads
+# ------------------------------------------------------------------------------------------------
 
 
 def run_all(jobs):
@@ -51,9 +54,13 @@ def run_all(jobs):
         raise failures[0]
 
 
-@pytest.mark.parametrize("sizes, N", [([33, 31, 17, 7], 700), ([129, 131, 131, 257, 33], 65), ([2, 5, 1], 9)])
+@pytest.mark.parametrize(
+    "sizes, N", [([33, 31, 17, 7], 700), ([129, 131, 131, 257, 33], 65), ([2, 5, 1], 9)]
+)
 def test_many_threads(sizes, N, rng, problem):
-    """On one operator, one objective, and on operators of their own: everybody gets the bits of a single thread."""
+    """On one operator, one objective, and on operators of their own: everybody gets the bits of a
+    single thread.
+    """
     p = problem(rng, sizes, "tanh", "mse", N, n_threads=2)
     V = rng.standard_normal((p.n, 6))
     H = p.ob.hessian(p.theta)
@@ -67,6 +74,7 @@ def test_many_threads(sizes, N, rng, problem):
             for _ in range(5):
                 assert np.array_equal(H @ V[:, j], product[:, j])
                 assert H.quadratic(V[:, j]) == form[j]
+
         return job
 
     def on_its_own(j):
@@ -75,6 +83,7 @@ def test_many_threads(sizes, N, rng, problem):
                 mine = p.ob.hessian(p.theta)
                 assert np.array_equal(mine @ V[:, j], product[:, j])
                 del mine
+
         return job
 
     def on_the_objective(first):
@@ -83,16 +92,22 @@ def test_many_threads(sizes, N, rng, problem):
                 value, gradient = p.ob.value_and_gradient(p.theta if first else other)
                 assert value == values[first][0] and np.array_equal(gradient, values[first][1])
                 assert np.array_equal(p.ob.hessp(p.theta, V[:, 0]), product[:, 0])
+
         return job
 
-    run_all([on_one_operator(j) for j in range(4)] + [on_its_own(j) for j in range(4)]
-            + [on_the_objective(True), on_the_objective(False)])
+    run_all(
+        [on_one_operator(j) for j in range(4)]
+        + [on_its_own(j) for j in range(4)]
+        + [on_the_objective(True), on_the_objective(False)]
+    )
     assert H.n_products == spent + 4 * 5 * 2
 
 
 def test_the_interpreter_lock_is_dropped(python):
     """While a product runs another Python thread does."""
-    python(NET + """
+    python(
+        NET
+        + """
 ob, theta, v = drawn([257, 300, 300, 33], 400, threads=1)
 H = ob.hessian(theta)
 ticks, stop = [], threading.Event()
@@ -111,12 +126,17 @@ for _ in range(20):
 stop.set()
 thread.join()
 assert inside >= 5, inside
-""")
+"""
+    )
 
 
 def test_workers_are_made_once_and_limited(python):
-    """A pool of at most n_threads - 1, whatever was asked for before; a limit holds for the whole process."""
-    python(NET + """
+    """A pool of at most n_threads - 1, whatever was asked for before; a limit holds for the whole
+    process.
+    """
+    python(
+        NET
+        + """
 assert engine.thread_workers() == 0
 ob, theta, v = drawn(*TALL, threads=3)
 H = ob.hessian(theta)
@@ -131,13 +151,16 @@ engine.set_thread_limit(0)
 assert engine.get_thread_limit() == 0
 drawn(*TALL, threads=100000)[0].value(theta)
 assert engine.thread_workers() < 64
-""")
+"""
+    )
 
 
 def test_threadpoolctl(rng, problem):
     """It sees the engine's team, and limits it for a while; the bits stay."""
     threadpoolctl = pytest.importorskip("threadpoolctl")
-    ours = lambda: [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "fastcurv"]
+    ours = lambda: [
+        pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "fastcurv"
+    ]
     p = problem(rng, [33, 31, 17, 7], "tanh", "mse", 700, n_threads=2)
     H = p.ob.hessian(p.theta)
     product, before = H @ p.theta, ours()
@@ -148,10 +171,13 @@ def test_threadpoolctl(rng, problem):
     assert ours() == before and engine.get_thread_limit() == 0
 
 
-# --- fork ---------------------------------------------------------------------------------------------------------------
+# --- fork
+# ---------------------------------------------------------------------------------------------------------------
 
 
-FORK = NET + """
+FORK = (
+    NET
+    + """
 cases = []
 for shape in (TALL, WIDE):
     ob, theta, v = drawn(*shape)
@@ -165,11 +191,16 @@ def child():
         assert np.array_equal(ob.hessian(theta) @ v, product)
     assert engine.thread_workers() >= 1
 """
+)
 
 
 def test_fork(python):
-    """Children of a process with workers make their own, and get the same bits; so does the parent afterwards."""
-    python(FORK + """
+    """Children of a process with workers make their own, and get the same bits; so does the parent
+    afterwards.
+    """
+    python(
+        FORK
+        + """
 for _ in range(20):
     for ob, theta, H, v, product in cases:
         H @ v
@@ -187,12 +218,16 @@ for _ in range(20):
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     child()
-""", timeout=120)
+""",
+        timeout=120,
+    )
 
 
 def test_multiprocessing(python):
     """A pool by fork, whose operators come by memory and by pickle."""
-    python(FORK + """
+    python(
+        FORK
+        + """
 import multiprocessing
 def work(i):
     child()
@@ -201,12 +236,18 @@ def work(i):
 with multiprocessing.get_context("fork").Pool(2) as pool:
     for i, (H, v, product) in enumerate(pool.map(work, range(4))):
         assert np.array_equal(product, cases[i % 2][4]) and np.array_equal(H @ v, product)
-""", timeout=120)
+""",
+        timeout=120,
+    )
 
 
 def test_fork_while_another_thread_multiplies(python):
-    """The fork waits for the product at hand; the child finds threads and operators that nobody holds."""
-    python(FORK + """
+    """The fork waits for the product at hand; the child finds threads and operators that nobody
+    holds.
+    """
+    python(
+        FORK
+        + """
 stop = threading.Event()
 def busy(case):
     ob, theta, H, v, product = case
@@ -235,13 +276,18 @@ for _ in range(20):
 stop.set()
 for thread in threads:
     thread.join()
-""", timeout=120)
+""",
+        timeout=120,
+    )
 
 
-# --- Ctrl-C, and the end ------------------------------------------------------------------------------------------------
+# --- Ctrl-C, and the end
+# ------------------------------------------------------------------------------------------------
 
 
-INTERRUPT = NET + """
+INTERRUPT = (
+    NET
+    + """
 def interrupted(call, after=0.3):
     # Ctrl-C that long into the call: how long until KeyboardInterrupt
     timer = threading.Timer(after, os.kill, (os.getpid(), signal.SIGINT))
@@ -253,27 +299,50 @@ def interrupted(call, after=0.3):
         return time.perf_counter() - begin - after
     raise AssertionError("the call ended on its own")
 """
+)
 
 
-@pytest.mark.parametrize("prepare, call", [
-    ("H = drawn([160, 200, 10], 1500)[0].hessian(theta); V = np.tile(v[:, None], 100)", "H @ V"),
-    ("H = drawn([160, 200, 10], 1500)[0].hessian(theta); V = np.tile(v[:, None], 100)", "H.quadratic(V)"),
-    ("ob = drawn([160, 200, 10], 30000, memory=3000000)[0]; H = ob.hessian(theta)", "H @ v"),
-    ("ob = drawn([160, 200, 10], 30000, memory=3000000)[0]", "ob.value_and_gradient(theta)"),
-], ids=["a block of vectors", "forms", "a product in chunks", "a gradient in chunks"])
+@pytest.mark.parametrize(
+    "prepare, call",
+    [
+        (
+            "H = drawn([160, 200, 10], 1500)[0].hessian(theta); V = np.tile(v[:, None], 100)",
+            "H @ V",
+        ),
+        (
+            "H = drawn([160, 200, 10], 1500)[0].hessian(theta); V = np.tile(v[:, None], 100)",
+            "H.quadratic(V)",
+        ),
+        ("ob = drawn([160, 200, 10], 30000, memory=3000000)[0]; H = ob.hessian(theta)", "H @ v"),
+        ("ob = drawn([160, 200, 10], 30000, memory=3000000)[0]", "ob.value_and_gradient(theta)"),
+    ],
+    ids=["a block of vectors", "forms", "a product in chunks", "a gradient in chunks"],
+)
 def test_interrupt(prepare, call, python):
-    """Ctrl-C ends a call of many seconds within one. Plain loops on one thread make the call long."""
-    python(INTERRUPT + f"""
+    """Ctrl-C ends a call of many seconds within one.
+
+    Plain loops on one thread make the call long.
+    """
+    python(
+        INTERRUPT
+        + f"""
 ob, theta, v = drawn([160, 200, 10], 1)
 {prepare}
 late = interrupted(lambda: {call})
 assert late <= 1, f"{{late:.1f}} s late"
-""", environment={"FASTCURV_ARCH": "reference", "FASTCURV_NUM_THREADS": "1"}, timeout=120)
+""",
+        environment={"FASTCURV_ARCH": "reference", "FASTCURV_NUM_THREADS": "1"},
+        timeout=120,
+    )
 
 
 def test_interrupted_evaluation_leaves_no_stale_value(python):
-    """An exception from a signal handler amid `value` must not make the next call return what stood there before."""
-    python(NET + """
+    """An exception from a signal handler amid `value` must not make the next call return what stood
+    there before.
+    """
+    python(
+        NET
+        + """
 ob, theta, v = drawn([300, 300, 300, 10], 3000, threads=1)
 class Alarm(Exception): pass
 def handler(*_): raise Alarm
@@ -297,17 +366,31 @@ for share in (0.2, 0.4, 0.6):
     assert value == true[0]
     assert np.array_equal(gradient, true[1])
 assert seen == 3
-""")
+"""
+    )
 
 
-@pytest.mark.parametrize("end", ["pass", "sys.exit(0)", "threading.Thread(target=lambda: [H @ v for _ in range(200)], daemon=True).start(); time.sleep(0.05)"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        "pass",
+        "sys.exit(0)",
+        "threading.Thread(target=lambda: [H @ v for _ in range(200)], daemon=True).start(); "
+        "time.sleep(0.05)",
+    ],
+)
 def test_exit_with_live_workers(end, python):
     """The interpreter ends at once and in order, workers awake or asleep, products running or not."""
-    done = python(NET + "ob, theta, v = drawn(*WIDE)\nH = ob.hessian(theta)\nH @ v\nassert engine.thread_workers() == 1\n" + end, timeout=30)
+    done = python(
+        NET + "ob, theta, v = drawn(*WIDE)\nH = ob.hessian(theta)\nH @ v\nassert "
+        "engine.thread_workers() == 1\n" + end,
+        timeout=30,
+    )
     assert done.stderr == ""
 
 
-# --- variables of the environment ---------------------------------------------------------------------------------------
+# --- variables of the environment
+# ---------------------------------------------------------------------------------------
 
 
 IMPORTS = """
@@ -333,10 +416,14 @@ def imported_with(value):
 
 
 def test_arch_variable(python):
-    """FASTCURV_ARCH forces each table that this CPU has; anything else is one clear sentence at import."""
+    """FASTCURV_ARCH forces each table that this CPU has; anything else is one clear sentence at
+    import.
+    """
     names = engine.probe_tables()
     foreign = "neon" if platform.machine() in ("x86_64", "AMD64") else "avx512"
-    python(IMPORTS + f"""
+    python(
+        IMPORTS
+        + f"""
 names = {names!r}
 for name in names:
     assert imported_with(name) == name
@@ -344,9 +431,12 @@ assert imported_with("") == names[0]
 for name in ("sse9", {foreign!r}, "AVX 2; rm"):
     said = imported_with(name)
     assert said.startswith("ValueError") and repr(name) in said and all(known in said for known in names), said
-""")
+"""
+    )
     done = python("import fastcurv", environment={"FASTCURV_ARCH": "sse9"}, check=False)
-    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].startswith("ValueError: FASTCURV_ARCH is 'sse9'")
+    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].startswith(
+        "ValueError: FASTCURV_ARCH is 'sse9'"
+    )
 
 
 def test_threads_variable(python, monkeypatch, rng, problem):
@@ -377,11 +467,14 @@ assert engine.default_threads() == 1
 """)
 
 
-# --- the floating-point environment -------------------------------------------------------------------------------------
+# --- the floating-point environment
+# -------------------------------------------------------------------------------------
 
 
 def test_floating_point_environment(python):
-    """Import and calls change neither rounding nor subnormals nor NumPy's error state, in the caller's thread or in others."""
+    """Import and calls change neither rounding nor subnormals nor NumPy's error state, in the
+    caller's thread or in others.
+    """
     python("""
 import ctypes, ctypes.util, threading
 import numpy as np

@@ -1,4 +1,7 @@
-"""Bad input: one clear sentence that names what was given and what was wanted, and the next call works."""
+"""Bad input: one clear sentence that names what was given and what was wanted, and the next call
+works.
+"""
+
 import warnings
 
 import numpy as np
@@ -31,7 +34,11 @@ def sentence(error):
 
 
 def refused(call, kind, *words):
-    """The call raises exactly ValueError or TypeError, as said, and the message holds each of the words. No warning comes with it."""
+    """The call raises exactly ValueError or TypeError, as said, and the message holds each of the
+    words.
+
+    No warning comes with it.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises((ValueError, TypeError)) as caught:
@@ -42,125 +49,150 @@ def refused(call, kind, *words):
         assert word in text, f"{word!r} is not in {text!r}"
 
 
-# --- the model ----------------------------------------------------------------------------------------------------------
+# --- the model
+# ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments, kind, words", [
-    (dict(sizes=[4]), ValueError, ["[4]", "two"]),
-    (dict(sizes=[]), ValueError, ["two"]),
-    (dict(sizes=[4, 0, 3]), ValueError, ["0", ">= 1"]),
-    (dict(sizes=[4, -2]), ValueError, ["-2", ">= 1"]),
-    (dict(sizes=[4, 2.5]), TypeError, ["2.5", "int"]),
-    (dict(sizes=[4, "3"]), TypeError, ["'3'", "int"]),
-    (dict(sizes=[4, True]), TypeError, ["True", "int"]),
-    (dict(sizes=[4, None]), TypeError, ["None", "int"]),
-    (dict(sizes="4-3"), TypeError, ["4-3", "widths"]),
-    (dict(sizes=7), TypeError, ["7", "widths"]),
-    (dict(sizes=[1 << 40, 1 << 40]), ValueError, ["parameters", "memory"]),
-    (dict(activation="tan"), ValueError, ["'tan'", "tanh"]),
-    (dict(activation=""), ValueError, ["''", "tanh"]),
-    (dict(activation=["tanh", "relu"]), ValueError, ["2", "1"]),
-    (dict(activation=[]), ValueError, ["0", "1"]),
-    (dict(activation=["tahn"]), ValueError, ["'tahn'", "tanh"]),
-    (dict(activation=[3]), TypeError, ["int", "tanh"]),
-    (dict(activation=3), TypeError, ["int", "name"]),
-    (dict(activation=None), TypeError, ["NoneType", "name"]),
-    (dict(bias=1), TypeError, ["1", "True or False"]),
-    (dict(residual="yes"), TypeError, ["'yes'", "True or False"]),
-    (dict(dtype="float16"), ValueError, ["float16", "float32"]),
-    (dict(dtype="complex128"), ValueError, ["complex128", "float64"]),
-    (dict(dtype="real"), ValueError, ["'real'", "float64"]),
-    (dict(dtype=int), ValueError, ["int", "float64"]),
-])
+@pytest.mark.parametrize(
+    "arguments, kind, words",
+    [
+        ({"sizes": [4]}, ValueError, ["[4]", "two"]),
+        ({"sizes": []}, ValueError, ["two"]),
+        ({"sizes": [4, 0, 3]}, ValueError, ["0", ">= 1"]),
+        ({"sizes": [4, -2]}, ValueError, ["-2", ">= 1"]),
+        ({"sizes": [4, 2.5]}, TypeError, ["2.5", "int"]),
+        ({"sizes": [4, "3"]}, TypeError, ["'3'", "int"]),
+        ({"sizes": [4, True]}, TypeError, ["True", "int"]),
+        ({"sizes": [4, None]}, TypeError, ["None", "int"]),
+        ({"sizes": "4-3"}, TypeError, ["4-3", "widths"]),
+        ({"sizes": 7}, TypeError, ["7", "widths"]),
+        ({"sizes": [1 << 40, 1 << 40]}, ValueError, ["parameters", "memory"]),
+        ({"activation": "tan"}, ValueError, ["'tan'", "tanh"]),
+        ({"activation": ""}, ValueError, ["''", "tanh"]),
+        ({"activation": ["tanh", "relu"]}, ValueError, ["2", "1"]),
+        ({"activation": []}, ValueError, ["0", "1"]),
+        ({"activation": ["tahn"]}, ValueError, ["'tahn'", "tanh"]),
+        ({"activation": [3]}, TypeError, ["int", "tanh"]),
+        ({"activation": 3}, TypeError, ["int", "name"]),
+        ({"activation": None}, TypeError, ["NoneType", "name"]),
+        ({"bias": 1}, TypeError, ["1", "True or False"]),
+        ({"residual": "yes"}, TypeError, ["'yes'", "True or False"]),
+        ({"dtype": "float16"}, ValueError, ["float16", "float32"]),
+        ({"dtype": "complex128"}, ValueError, ["complex128", "float64"]),
+        ({"dtype": "real"}, ValueError, ["'real'", "float64"]),
+        ({"dtype": int}, ValueError, ["int", "float64"]),
+    ],
+)
 def test_model(arguments, kind, words):
     refused(lambda: MLP(**{"sizes": SIZES, **arguments}), kind, *words)
 
 
-@pytest.mark.parametrize("call, kind, words", [
-    (lambda m: m.init(scheme="glorot"), ValueError, ["'glorot'", "xavier"]),
-    (lambda m: m.init(scheme=None), TypeError, ["NoneType", "xavier"]),
-    (lambda m: m.init(seed="one"), TypeError, ["str", "Generator"]),
-    (lambda m: m.init(seed=-1), ValueError, ["-1"]),
-    (lambda m: m.unflatten(THETA[:-1]), ValueError, [f"({n - 1},)", f"({n},)"]),
-    (lambda m: m.unflatten(THETA[None]), ValueError, ["theta", f"(1, {n})"]),
-    (lambda m: m.flatten([]), ValueError, ["0", "2"]),
-    (lambda m: m.flatten([(np.zeros((4, 5)), np.zeros(5)), (np.zeros((3, 5)), np.zeros(3))]), ValueError, ["(4, 5)", "(5, 4)"]),
-    (lambda m: m.flatten([(np.zeros((5, 4)), None), (np.zeros((3, 5)), np.zeros(3))]), TypeError, ["b of layers[0]"]),
-    (lambda m: m.flatten([3, 4]), TypeError, ["layers"]),
-    (lambda m: m.flatten(None), TypeError, ["layers"]),
-    (lambda m: m.predict(THETA, X[:, :3]), ValueError, [f"({N}, 3)", "(N, 4)"]),
-    (lambda m: m.predict(THETA, X[0]), ValueError, ["(4,)", "(N, 4)"]),
-    (lambda m: m.predict(THETA, X[:0]), ValueError, ["(0, 4)", "N >= 1"]),
-    (lambda m: m.predict(THETA, spoilt(X, NAN)), ValueError, ["X", "NaN"]),
-    (lambda m: m.predict(spoilt(THETA, INF), X), ValueError, ["theta", "infinity"]),
-    (lambda m: m.predict(THETA, X + 0j), TypeError, ["X", "complex128"]),
-    (lambda m: m.predict(THETA, "rows"), TypeError, ["X", "real"]),
-    (lambda m: m.preactivations(THETA[:3], X), ValueError, ["theta", "(3,)"]),
-])
+@pytest.mark.parametrize(
+    "call, kind, words",
+    [
+        (lambda m: m.init(scheme="glorot"), ValueError, ["'glorot'", "xavier"]),
+        (lambda m: m.init(scheme=None), TypeError, ["NoneType", "xavier"]),
+        (lambda m: m.init(seed="one"), TypeError, ["str", "Generator"]),
+        (lambda m: m.init(seed=-1), ValueError, ["-1"]),
+        (lambda m: m.unflatten(THETA[:-1]), ValueError, [f"({n - 1},)", f"({n},)"]),
+        (lambda m: m.unflatten(THETA[None]), ValueError, ["theta", f"(1, {n})"]),
+        (lambda m: m.flatten([]), ValueError, ["0", "2"]),
+        (
+            lambda m: m.flatten([(np.zeros((4, 5)), np.zeros(5)), (np.zeros((3, 5)), np.zeros(3))]),
+            ValueError,
+            ["(4, 5)", "(5, 4)"],
+        ),
+        (
+            lambda m: m.flatten([(np.zeros((5, 4)), None), (np.zeros((3, 5)), np.zeros(3))]),
+            TypeError,
+            ["b of layers[0]"],
+        ),
+        (lambda m: m.flatten([3, 4]), TypeError, ["layers"]),
+        (lambda m: m.flatten(None), TypeError, ["layers"]),
+        (lambda m: m.predict(THETA, X[:, :3]), ValueError, [f"({N}, 3)", "(N, 4)"]),
+        (lambda m: m.predict(THETA, X[0]), ValueError, ["(4,)", "(N, 4)"]),
+        (lambda m: m.predict(THETA, X[:0]), ValueError, ["(0, 4)", "N >= 1"]),
+        (lambda m: m.predict(THETA, spoilt(X, NAN)), ValueError, ["X", "NaN"]),
+        (lambda m: m.predict(spoilt(THETA, INF), X), ValueError, ["theta", "infinity"]),
+        (lambda m: m.predict(THETA, X + 0j), TypeError, ["X", "complex128"]),
+        (lambda m: m.predict(THETA, "rows"), TypeError, ["X", "real"]),
+        (lambda m: m.preactivations(THETA[:3], X), ValueError, ["theta", "(3,)"]),
+    ],
+)
 def test_methods_of_the_model(call, kind, words):
     refused(lambda: call(MODEL), kind, *words)
     assert MODEL.predict(THETA, X).shape == (N, 3)
 
 
-# --- the objective --------------------------------------------------------------------------------------------------------
+# --- the objective
+# --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments, kind, words", [
-    (dict(model=SIZES), TypeError, ["list", "MLP"]),
-    (dict(model=None), TypeError, ["NoneType", "MLP"]),
-    (dict(X=X[:, :3]), ValueError, [f"({N}, 3)", "(N, 4)"]),
-    (dict(X=X.ravel()), ValueError, [f"({N * 4},)", "(N, 4)"]),
-    (dict(X=X[None]), ValueError, [f"(1, {N}, 4)", "(N, 4)"]),
-    (dict(X=X[:0], y=LABELS[:0]), ValueError, ["(0, 4)", "N >= 1"]),
-    (dict(X=[]), ValueError, ["X", "(N, 4)"]),
-    (dict(X=spoilt(X, NAN, 7)), ValueError, ["X", "NaN"]),
-    (dict(X=spoilt(X, -INF, 7)), ValueError, ["X", "infinity"]),
-    (dict(X=X + 0j), TypeError, ["X", "complex128"]),
-    (dict(X=X.astype(str)), TypeError, ["X", "real"]),
-    (dict(X=X.astype(object)), TypeError, ["X", "object"]),
-    (dict(X=None), TypeError, ["X", "real"]),
-    (dict(X=np.zeros((N, 4), "datetime64[s]")), TypeError, ["X", "datetime64"]),
-    (dict(y=LABELS[:-1]), ValueError, ["11", "12"]),
-    (dict(y=np.r_[LABELS[:-1], 3]), ValueError, ["3", "0 to 2"]),
-    (dict(y=np.r_[LABELS[:-1], -1]), ValueError, ["-1", "0 to 2"]),
-    (dict(y=LABELS.astype(float)), TypeError, ["float64", "integer"]),
-    (dict(y=LABELS.astype(str)), TypeError, ["y", "integer"]),
-    (dict(y=np.zeros(N, bool)), TypeError, ["bool", "integer"]),
-    (dict(y=None), (TypeError, ValueError), ["y"]),
-    (dict(y=Y[:, :2]), ValueError, [f"({N}, 2)", f"({N}, 3)"]),
-    (dict(y=spoilt(Y, NAN)), ValueError, ["y", "NaN"]),
-    (dict(y=np.uint64(2) ** 63 + LABELS.astype(np.uint64)), ValueError, ["labels", "0 to 2"]),
-    (dict(y=Y, loss="mse", X=X[:-1]), ValueError, [f"({N}, 3)", f"({N - 1}, 3)"]),
-    (dict(y=Y[:, 0], loss="mse"), ValueError, [f"({N},)", f"({N}, 3)"]),
-    (dict(y=Y + 1j, loss="mse"), TypeError, ["y", "complex128"]),
-    (dict(y=LABELS, loss="binary_cross_entropy"), ValueError, [f"({N},)", f"({N}, 3)"]),
-    (dict(loss="hinge"), ValueError, ["'hinge'", "cross_entropy"]),
-    (dict(loss=None), TypeError, ["NoneType", "cross_entropy"]),
-    (dict(l2=-1), ValueError, ["l2", "-1", ">= 0"]),
-    (dict(l2=NAN), ValueError, ["l2", "nan", ">= 0"]),
-    (dict(l2="0.1"), TypeError, ["l2", "'0.1'"]),
-    (dict(l2=True), TypeError, ["l2", "True"]),
-    (dict(l2=1j), TypeError, ["l2", "1j"]),
-    (dict(sample_weight=np.ones(N - 1)), ValueError, ["sample_weight", f"({N - 1},)", f"({N},)"]),
-    (dict(sample_weight=np.ones((N, 1))), ValueError, ["sample_weight", f"({N}, 1)"]),
-    (dict(sample_weight=spoilt(np.ones(N), NAN)), ValueError, ["sample_weight", "NaN"]),
-    (dict(sample_weight="balanced"), TypeError, ["sample_weight"]),
-    (dict(n_threads=0), ValueError, ["n_threads", "0", ">= 1"]),
-    (dict(n_threads=-1), ValueError, ["n_threads", "-1"]),
-    (dict(n_threads=1.5), TypeError, ["n_threads", "1.5"]),
-    (dict(n_threads="all"), TypeError, ["n_threads", "'all'"]),
-    (dict(memory=0), ValueError, ["memory", "0", ">= 1"]),
-    (dict(memory=-5), ValueError, ["memory", "-5"]),
-    (dict(memory="1GB"), TypeError, ["memory", "'1GB'"]),
-    (dict(memory=NAN), (TypeError, ValueError), ["memory", "nan"]),
-])
+@pytest.mark.parametrize(
+    "arguments, kind, words",
+    [
+        ({"model": SIZES}, TypeError, ["list", "MLP"]),
+        ({"model": None}, TypeError, ["NoneType", "MLP"]),
+        ({"X": X[:, :3]}, ValueError, [f"({N}, 3)", "(N, 4)"]),
+        ({"X": X.ravel()}, ValueError, [f"({N * 4},)", "(N, 4)"]),
+        ({"X": X[None]}, ValueError, [f"(1, {N}, 4)", "(N, 4)"]),
+        ({"X": X[:0], "y": LABELS[:0]}, ValueError, ["(0, 4)", "N >= 1"]),
+        ({"X": []}, ValueError, ["X", "(N, 4)"]),
+        ({"X": spoilt(X, NAN, 7)}, ValueError, ["X", "NaN"]),
+        ({"X": spoilt(X, -INF, 7)}, ValueError, ["X", "infinity"]),
+        ({"X": X + 0j}, TypeError, ["X", "complex128"]),
+        ({"X": X.astype(str)}, TypeError, ["X", "real"]),
+        ({"X": X.astype(object)}, TypeError, ["X", "object"]),
+        ({"X": None}, TypeError, ["X", "real"]),
+        ({"X": np.zeros((N, 4), "datetime64[s]")}, TypeError, ["X", "datetime64"]),
+        ({"y": LABELS[:-1]}, ValueError, ["11", "12"]),
+        ({"y": np.r_[LABELS[:-1], 3]}, ValueError, ["3", "0 to 2"]),
+        ({"y": np.r_[LABELS[:-1], -1]}, ValueError, ["-1", "0 to 2"]),
+        ({"y": LABELS.astype(float)}, TypeError, ["float64", "integer"]),
+        ({"y": LABELS.astype(str)}, TypeError, ["y", "integer"]),
+        ({"y": np.zeros(N, bool)}, TypeError, ["bool", "integer"]),
+        ({"y": None}, (TypeError, ValueError), ["y"]),
+        ({"y": Y[:, :2]}, ValueError, [f"({N}, 2)", f"({N}, 3)"]),
+        ({"y": spoilt(Y, NAN)}, ValueError, ["y", "NaN"]),
+        ({"y": np.uint64(2) ** 63 + LABELS.astype(np.uint64)}, ValueError, ["labels", "0 to 2"]),
+        ({"y": Y, "loss": "mse", "X": X[:-1]}, ValueError, [f"({N}, 3)", f"({N - 1}, 3)"]),
+        ({"y": Y[:, 0], "loss": "mse"}, ValueError, [f"({N},)", f"({N}, 3)"]),
+        ({"y": Y + 1j, "loss": "mse"}, TypeError, ["y", "complex128"]),
+        ({"y": LABELS, "loss": "binary_cross_entropy"}, ValueError, [f"({N},)", f"({N}, 3)"]),
+        ({"loss": "hinge"}, ValueError, ["'hinge'", "cross_entropy"]),
+        ({"loss": None}, TypeError, ["NoneType", "cross_entropy"]),
+        ({"l2": -1}, ValueError, ["l2", "-1", ">= 0"]),
+        ({"l2": NAN}, ValueError, ["l2", "nan", ">= 0"]),
+        ({"l2": "0.1"}, TypeError, ["l2", "'0.1'"]),
+        ({"l2": True}, TypeError, ["l2", "True"]),
+        ({"l2": 1j}, TypeError, ["l2", "1j"]),
+        (
+            {"sample_weight": np.ones(N - 1)},
+            ValueError,
+            ["sample_weight", f"({N - 1},)", f"({N},)"],
+        ),
+        ({"sample_weight": np.ones((N, 1))}, ValueError, ["sample_weight", f"({N}, 1)"]),
+        ({"sample_weight": spoilt(np.ones(N), NAN)}, ValueError, ["sample_weight", "NaN"]),
+        ({"sample_weight": "balanced"}, TypeError, ["sample_weight"]),
+        ({"n_threads": 0}, ValueError, ["n_threads", "0", ">= 1"]),
+        ({"n_threads": -1}, ValueError, ["n_threads", "-1"]),
+        ({"n_threads": 1.5}, TypeError, ["n_threads", "1.5"]),
+        ({"n_threads": "all"}, TypeError, ["n_threads", "'all'"]),
+        ({"memory": 0}, ValueError, ["memory", "0", ">= 1"]),
+        ({"memory": -5}, ValueError, ["memory", "-5"]),
+        ({"memory": "1GB"}, TypeError, ["memory", "'1GB'"]),
+        ({"memory": NAN}, (TypeError, ValueError), ["memory", "nan"]),
+    ],
+)
 def test_objective(arguments, kind, words):
     if isinstance(kind, tuple):
         with pytest.raises(kind) as caught:
             Objective(**{"model": MODEL, "X": X, "y": LABELS, **arguments})
         assert all(word in sentence(caught.value) for word in words)
     else:
-        refused(lambda: Objective(**{"model": MODEL, "X": X, "y": LABELS, **arguments}), kind, *words)
+        refused(
+            lambda: Objective(**{"model": MODEL, "X": X, "y": LABELS, **arguments}), kind, *words
+        )
     assert Objective(MODEL, X, LABELS).value(THETA) > 0
 
 
@@ -168,7 +200,12 @@ def test_numbers_too_large_for_float32():
     """A finite float64 may be none in float32: that is the same sentence, and no warning."""
     model = MLP(SIZES, dtype="float32")
     refused(lambda: Objective(model, spoilt(X, 1e300), LABELS), ValueError, "X", "infinity")
-    refused(lambda: Objective(model, X, LABELS).value(spoilt(THETA, 1e300)), ValueError, "theta", "infinity")
+    refused(
+        lambda: Objective(model, X, LABELS).value(spoilt(THETA, 1e300)),
+        ValueError,
+        "theta",
+        "infinity",
+    )
     assert Objective(model, X, LABELS).value(THETA) > 0
 
 
@@ -176,8 +213,8 @@ def test_memory_that_cannot_do():
     ob = Objective(MODEL, X, LABELS, memory=100)
     refused(lambda: ob.value(THETA), ValueError, "memory=100", "needed")
     refused(lambda: ob.hessian(THETA), ValueError, "memory=100", "needed")
-    ob.memory = 10 ** 6
-    assert ob.hessian(THETA).nbytes <= 10 ** 6
+    ob.memory = 10**6
+    assert ob.hessian(THETA).nbytes <= 10**6
 
 
 BAD_THETAS = [
@@ -195,8 +232,20 @@ BAD_THETAS = [
 ]
 
 
-@pytest.mark.parametrize("name", ["value", "gradient", "value_and_gradient", "hessian", "ggn", "empirical_fisher", "jacobian",
-                                  "taylor", "rounding_bound"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "value",
+        "gradient",
+        "value_and_gradient",
+        "hessian",
+        "ggn",
+        "empirical_fisher",
+        "jacobian",
+        "taylor",
+        "rounding_bound",
+    ],
+)
 def test_theta(name):
     ob = Objective(MODEL, X, LABELS)
     for theta, kind, words in BAD_THETAS:
@@ -218,16 +267,30 @@ BAD_VECTORS = [
 def test_vectors():
     """Every door for v; NaN is no error there."""
     ob = Objective(MODEL, X, LABELS)
-    for H in (ob.hessian(THETA), ob.ggn(THETA), ob.empirical_fisher(THETA), ob.hessian(THETA).restrict(layers=[0, 1])):
+    for H in (
+        ob.hessian(THETA),
+        ob.ggn(THETA),
+        ob.empirical_fisher(THETA),
+        ob.hessian(THETA).restrict(layers=[0, 1]),
+    ):
         for v, kind, words in BAD_VECTORS:
             refused(lambda: H.product(v), kind, *words)
             refused(lambda: H.quadratic(v), kind, *words)
             refused(lambda: ob.hessp(THETA, v), kind, *words)
             refused(lambda: ob.taylor(THETA)(v), kind, *words)
-        for V in (THETA[None], np.zeros((n + 1, 2)), np.zeros((n, 2), complex), np.zeros((n, 2)).astype(str)):
+        for V in (
+            THETA[None],
+            np.zeros((n + 1, 2)),
+            np.zeros((n, 2), complex),
+            np.zeros((n, 2)).astype(str),
+        ):
             with pytest.raises((ValueError, TypeError)):
                 H @ V
-            refused(lambda: H.quadratic(V), TypeError if V.dtype.kind in "cU" else ValueError, "V" if V.ndim == 2 else "v")
+            refused(
+                lambda: H.quadratic(V),
+                TypeError if V.dtype.kind in "cU" else ValueError,
+                "V" if V.ndim == 2 else "v",
+            )
         with pytest.raises((ValueError, TypeError)):
             H @ (THETA + 0j)
         assert np.isnan(H.product(spoilt(THETA, NAN))).any() and np.isfinite(H.product(THETA)).all()
@@ -238,49 +301,68 @@ def test_out():
     H = Objective(MODEL, X, LABELS).hessian(THETA)
     read_only = np.zeros(n)
     read_only.flags.writeable = False
-    for out in (np.zeros(n - 1), np.zeros((n, 1)), np.zeros(n, "f4"), np.zeros(2 * n)[::2], read_only, [0.0] * n, 3):
+    for out in (
+        np.zeros(n - 1),
+        np.zeros((n, 1)),
+        np.zeros(n, "f4"),
+        np.zeros(2 * n)[::2],
+        read_only,
+        [0.0] * n,
+        3,
+    ):
         refused(lambda: H.product(THETA, out=out), ValueError, "out", f"({n},)")
-        refused(lambda: H.restrict(indices=np.arange(n)).product(THETA, out=out), ValueError, "out", f"({n},)")
+        refused(
+            lambda: H.restrict(indices=np.arange(n)).product(THETA, out=out),
+            ValueError,
+            "out",
+            f"({n},)",
+        )
     assert not read_only.any()
     assert np.isfinite(H.product(THETA, out=np.zeros(n))).all()
 
 
-@pytest.mark.parametrize("arguments, kind, words", [
-    (dict(), ValueError, ["neither"]),
-    (dict(layers=[0], indices=[0]), ValueError, ["both"]),
-    (dict(layers=[2]), ValueError, ["2", "0 to 1"]),
-    (dict(layers=[-1]), ValueError, ["-1", "0 to 1"]),
-    (dict(layers=[0, 0]), ValueError, ["once"]),
-    (dict(layers=[]), TypeError, ["layers", "int"]),
-    (dict(layers=[0.5]), TypeError, ["0.5", "int"]),
-    (dict(layers="first"), TypeError, ["first", "int"]),
-    (dict(indices=[n]), ValueError, [str(n), f"0 to {n - 1}"]),
-    (dict(indices=[-1]), ValueError, ["-1", f"0 to {n - 1}"]),
-    (dict(indices=[1, 1]), ValueError, ["distinct"]),
-    (dict(indices=[]), TypeError, ["indices", "int"]),
-    (dict(indices=[0.0]), TypeError, ["float64", "int"]),
-    (dict(indices=[[0]]), TypeError, ["(1, 1)", "int"]),
-    (dict(indices="all"), TypeError, ["indices", "int"]),
-])
+@pytest.mark.parametrize(
+    "arguments, kind, words",
+    [
+        ({}, ValueError, ["neither"]),
+        ({"layers": [0], "indices": [0]}, ValueError, ["both"]),
+        ({"layers": [2]}, ValueError, ["2", "0 to 1"]),
+        ({"layers": [-1]}, ValueError, ["-1", "0 to 1"]),
+        ({"layers": [0, 0]}, ValueError, ["once"]),
+        ({"layers": []}, TypeError, ["layers", "int"]),
+        ({"layers": [0.5]}, TypeError, ["0.5", "int"]),
+        ({"layers": "first"}, TypeError, ["first", "int"]),
+        ({"indices": [n]}, ValueError, [str(n), f"0 to {n - 1}"]),
+        ({"indices": [-1]}, ValueError, ["-1", f"0 to {n - 1}"]),
+        ({"indices": [1, 1]}, ValueError, ["distinct"]),
+        ({"indices": []}, TypeError, ["indices", "int"]),
+        ({"indices": [0.0]}, TypeError, ["float64", "int"]),
+        ({"indices": [[0]]}, TypeError, ["(1, 1)", "int"]),
+        ({"indices": "all"}, TypeError, ["indices", "int"]),
+    ],
+)
 def test_restrict(arguments, kind, words):
     H = Objective(MODEL, X, LABELS).hessian(THETA)
     refused(lambda: H.restrict(**arguments), kind, *words)
     assert H.restrict(layers=[1]).shape == (18, 18)
 
 
-@pytest.mark.parametrize("rows, kind, words", [
-    ([N], ValueError, [str(N), "12"]),
-    ([-N - 1], ValueError, ["rows", "12"]),
-    ([], (TypeError, ValueError), ["rows"]),
-    (slice(3, 3), ValueError, ["no sample"]),
-    (np.zeros(N, bool), ValueError, ["no sample"]),
-    (np.ones(N - 1, bool), ValueError, ["rows", "12"]),
-    ([0.5], TypeError, ["float64", "indices"]),
-    (3, TypeError, ["()", "indices"]),
-    ("all", TypeError, ["rows", "indices"]),
-    (None, TypeError, ["rows", "indices"]),
-    ([[0]], TypeError, ["(1, 1)", "indices"]),
-])
+@pytest.mark.parametrize(
+    "rows, kind, words",
+    [
+        ([N], ValueError, [str(N), "12"]),
+        ([-N - 1], ValueError, ["rows", "12"]),
+        ([], (TypeError, ValueError), ["rows"]),
+        (slice(3, 3), ValueError, ["no sample"]),
+        (np.zeros(N, bool), ValueError, ["no sample"]),
+        (np.ones(N - 1, bool), ValueError, ["rows", "12"]),
+        ([0.5], TypeError, ["float64", "indices"]),
+        (3, TypeError, ["()", "indices"]),
+        ("all", TypeError, ["rows", "indices"]),
+        (None, TypeError, ["rows", "indices"]),
+        ([[0]], TypeError, ["(1, 1)", "indices"]),
+    ],
+)
 def test_batch(rows, kind, words):
     ob = Objective(MODEL, X, LABELS)
     with warnings.catch_warnings(), pytest.raises(kind) as caught:
@@ -299,6 +381,7 @@ def test_precisions():
 
 def test_show():
     import fastcurv as fc
+
     for show in (fc.show_config, fc.show_versions):
         refused(lambda: show("html"), ValueError, "'html'", "dict")
         assert show("dict")

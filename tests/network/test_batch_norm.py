@@ -1,4 +1,7 @@
-"""Batch normalisation: every product against complex steps through the statistics, torch in training mode, and its own symmetries."""
+"""Batch normalisation: every product against complex steps through the statistics, torch in
+training mode, and its own symmetries.
+"""
+
 import itertools
 import zlib
 
@@ -6,10 +9,19 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv import _engine as engine
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 
-ACTIVATIONS = ["identity", "relu", "leaky_relu", "tanh", "sigmoid", "softplus", "silu", "gelu", "elu"]
+ACTIVATIONS = [
+    "identity",
+    "relu",
+    "leaky_relu",
+    "tanh",
+    "sigmoid",
+    "softplus",
+    "silu",
+    "gelu",
+    "elu",
+]
 LOSSES = ["mse", "cross_entropy", "binary_cross_entropy"]
 STEP = 1e-100
 SLACK = {"float64": 2e-11, "float32": 1e-3}
@@ -18,27 +30,61 @@ every_dtype = pytest.mark.parametrize("dtype", ["float64", "float32"])
 
 
 class Problem:
-    """A normalised network on random data, its oracle, and an interesting theta: no gamma is 1, no beta and no b is 0."""
+    """A normalised network on random data, its oracle, and an interesting theta: no gamma is 1, no
+    beta and no b is 0.
+    """
 
-    def __init__(self, sizes, activation="tanh", loss="mse", N=33, *, bias=True, residual=False, weights=False, l2=0.0,
-                 dtype="float64", **options):
-        rng = np.random.default_rng(zlib.crc32(repr((sizes, activation, loss, N, bias, residual)).encode()))
-        self.model = fc.MLP(sizes, activation, bias=bias, residual=residual, dtype=dtype, batch_norm=True)
+    def __init__(
+        self,
+        sizes,
+        activation="tanh",
+        loss="mse",
+        N=33,
+        *,
+        bias=True,
+        residual=False,
+        weights=False,
+        l2=0.0,
+        dtype="float64",
+        **options,
+    ):
+        rng = np.random.default_rng(
+            zlib.crc32(repr((sizes, activation, loss, N, bias, residual)).encode())
+        )
+        self.model = fc.MLP(
+            sizes, activation, bias=bias, residual=residual, dtype=dtype, batch_norm=True
+        )
         self.n, d = self.model.n_params, sizes[-1]
         X = rng.standard_normal((N, sizes[0])).astype(dtype)
-        y = {"mse": rng.standard_normal((N, d)), "cross_entropy": rng.integers(d, size=N),
-             "binary_cross_entropy": rng.integers(2, size=(N, d))}[loss]
+        y = {
+            "mse": rng.standard_normal((N, d)),
+            "cross_entropy": rng.integers(d, size=N),
+            "binary_cross_entropy": rng.integers(2, size=(N, d)),
+        }[loss]
         y = y if loss == "cross_entropy" else y.astype(dtype)
         weight = rng.uniform(0.25, 2, N).astype(dtype)
         weight = weight if weights else None
         noise = lambda *shape: 0.3 * rng.standard_normal(shape)
-        self.theta = self.model.flatten([
-            (rng.standard_normal((m, k)) / k ** 0.5, noise(m) if bias else None, *((1 + noise(m), noise(m)) if l < len(sizes) - 2 else ()))
-            for l, (m, k) in enumerate(self.model.shapes)])
+        self.theta = self.model.flatten(
+            [
+                (
+                    rng.standard_normal((m, k)) / k**0.5,
+                    noise(m) if bias else None,
+                    *((1 + noise(m), noise(m)) if l < len(sizes) - 2 else ()),
+                )
+                for l, (m, k) in enumerate(self.model.shapes)
+            ]
+        )
         self.ob = fc.Objective(self.model, X, y, loss, l2=l2, sample_weight=weight, **options)
         names = activation if isinstance(activation, str) else list(activation)
-        self.ref = ReferenceObjective(ReferenceModel(sizes, names, bias=bias, residual=residual, batch_norm=True), X, y, loss,
-                                      l2=l2, sample_weight=weight)
+        self.ref = ReferenceObjective(
+            ReferenceModel(sizes, names, bias=bias, residual=residual, batch_norm=True),
+            X,
+            y,
+            loss,
+            l2=l2,
+            sample_weight=weight,
+        )
         self.V = rng.standard_normal((self.n, 2)).astype(dtype)
         self.u = rng.standard_normal((N, d)).astype(dtype)
 
@@ -53,20 +99,42 @@ def truth(p):
     for v in V.T:
         HV.append(ref.value_and_gradient(theta + 1j * STEP * v)[1].imag / STEP)
         JV.append(ref.model.predict(theta + 1j * STEP * v, ref.X).imag / STEP)
-        GV.append(back(ref._scale() * ref._terms(zs[-1] + 1j * STEP * JV[-1])[1].imag / STEP) + ref.l2 * v)
+        GV.append(
+            back(ref._scale() * ref._terms(zs[-1] + 1j * STEP * JV[-1])[1].imag / STEP) + ref.l2 * v
+        )
     HV, GV = np.stack(HV, 1), np.stack(GV, 1)
-    known = {"value": value, "gradient": gradient, "H @ v": HV[:, 0], "H @ V": HV, "G @ V": GV, "J @ v": JV[0], "J.T @ u": back(u)}
+    known = {
+        "value": value,
+        "gradient": gradient,
+        "H @ v": HV[:, 0],
+        "H @ V": HV,
+        "G @ V": GV,
+        "J @ v": JV[0],
+        "J.T @ u": back(u),
+    }
     known = {name: (true, np.linalg.norm(true)) for name, true in known.items()}
     for name, products in (("H.quadratic", HV), ("G.quadratic", GV)):
-        known[name] = ((V * products).sum(0), np.linalg.norm(V, axis=0) * np.linalg.norm(products, axis=0))
+        known[name] = (
+            (V * products).sum(0),
+            np.linalg.norm(V, axis=0) * np.linalg.norm(products, axis=0),
+        )
     return known
 
 
 def asked(p):
     ob, theta, V = p.ob, p.theta, p.V
     H, G, J, v = ob.hessian(theta), ob.ggn(theta), ob.jacobian(theta), np.ascontiguousarray(V[:, 0])
-    return {"value": ob.value(theta), "gradient": H.gradient, "H @ v": H @ v, "H @ V": H @ V, "G @ V": G @ V,
-            "J @ v": (J @ v).reshape(p.u.shape), "J.T @ u": J.T @ p.u.ravel(), "H.quadratic": H.quadratic(V), "G.quadratic": G.quadratic(V)}
+    return {
+        "value": ob.value(theta),
+        "gradient": H.gradient,
+        "H @ v": H @ v,
+        "H @ V": H @ V,
+        "G @ V": G @ V,
+        "J @ v": (J @ v).reshape(p.u.shape),
+        "J.T @ u": J.T @ p.u.ravel(),
+        "H.quadratic": H.quadratic(V),
+        "G.quadratic": G.quadratic(V),
+    }
 
 
 def check(p, what=""):
@@ -74,55 +142,108 @@ def check(p, what=""):
     for name, got in asked(p).items():
         true, size = known[name]
         gap = np.abs(got - true) if name.endswith("quadratic") else np.linalg.norm(got - true)
-        assert np.shape(got) == np.shape(true) and np.all(gap <= slack * size), f"{name}: relative error {np.max(gap / size):.2g}, {what}"
+        assert np.shape(got) == np.shape(true) and np.all(gap <= slack * size), (
+            f"{name}: relative error {np.max(gap / size):.2g}, {what}"
+        )
 
 
 @every_dtype
 def test_every_combination(arch, dtype):
-    """Activations and losses against each other, with and without bias, residual, weights and l2, widths around vectors and tiles."""
+    """Activations and losses against each other, with and without bias, residual, weights and l2,
+    widths around vectors and tiles.
+    """
     widths, batches = itertools.cycle([1, 3, 8, 9, 17, 33]), itertools.cycle([5, 17, 64, 65, 130])
     for i, (activation, loss) in enumerate(itertools.product(ACTIVATIONS, LOSSES)):
         a, b, c = next(widths), next(widths), next(widths)
         sizes = [a, b, b, c] if i % 2 else [a, c, b, 3]
-        check(Problem(sizes, activation, loss, next(batches), bias=i % 3 != 0, residual=i % 2 == 1, weights=i % 4 == 0,
-                      l2=0.1 * (i % 5 == 0), dtype=dtype), (activation, loss, sizes))
+        check(
+            Problem(
+                sizes,
+                activation,
+                loss,
+                next(batches),
+                bias=i % 3 != 0,
+                residual=i % 2 == 1,
+                weights=i % 4 == 0,
+                l2=0.1 * (i % 5 == 0),
+                dtype=dtype,
+            ),
+            (activation, loss, sizes),
+        )
 
 
 @every_dtype
 def test_large_and_mixed(arch, dtype):
-    check(Problem([20, 65, 65, 40, 10], ["tanh", "gelu", "relu"], "cross_entropy", 300, residual=True, l2=1e-3, dtype=dtype))
+    check(
+        Problem(
+            [20, 65, 65, 40, 10],
+            ["tanh", "gelu", "relu"],
+            "cross_entropy",
+            300,
+            residual=True,
+            l2=1e-3,
+            dtype=dtype,
+        )
+    )
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_torch_double_backward_in_training_mode(activation):
-    """torch's own modules, BatchNorm1d between Linear and activation, parameters() filled from theta in order."""
+    """torch's own modules, BatchNorm1d between Linear and activation, parameters() filled from
+    theta in order.
+    """
     torch = pytest.importorskip("torch")
     nn = torch.nn
-    modules = {"identity": nn.Identity, "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid,
-               "softplus": nn.Softplus, "silu": nn.SiLU, "gelu": nn.GELU, "elu": nn.ELU}
-    criteria = {"mse": nn.MSELoss, "cross_entropy": nn.CrossEntropyLoss, "binary_cross_entropy": nn.BCEWithLogitsLoss}
+    modules = {
+        "identity": nn.Identity,
+        "relu": nn.ReLU,
+        "leaky_relu": nn.LeakyReLU,
+        "tanh": nn.Tanh,
+        "sigmoid": nn.Sigmoid,
+        "softplus": nn.Softplus,
+        "silu": nn.SiLU,
+        "gelu": nn.GELU,
+        "elu": nn.ELU,
+    }
+    criteria = {
+        "mse": nn.MSELoss,
+        "cross_entropy": nn.CrossEntropyLoss,
+        "binary_cross_entropy": nn.BCEWithLogitsLoss,
+    }
     sizes, loss = [7, 9, 8, 5], LOSSES[ACTIVATIONS.index(activation) % 3]
     p = Problem(sizes, activation, loss, 17, l2=0.05)
-    stack = [part for k, m in zip(sizes, sizes[1:-1])
-             for part in (nn.Linear(k, m), nn.BatchNorm1d(m), modules[activation]())] + [nn.Linear(8, 5)]
+    stack = [
+        part
+        for k, m in zip(sizes, sizes[1:-1])
+        for part in (nn.Linear(k, m), nn.BatchNorm1d(m), modules[activation]())
+    ] + [nn.Linear(8, 5)]
     net = nn.Sequential(*stack).double().train()
     params = list(net.parameters())
     assert sum(x.numel() for x in params) == p.n
     torch.nn.utils.vector_to_parameters(torch.tensor(p.theta), params)
     y = torch.tensor(p.ob.y.astype(np.int64) if p.ob.y.ndim == 1 else p.ob.y)
-    value = criteria[loss]()(net(torch.tensor(p.ob.X)), y) + 0.5 * p.ob.l2 * sum((x * x).sum() for x in params)
+    value = criteria[loss]()(net(torch.tensor(p.ob.X)), y) + 0.5 * p.ob.l2 * sum(
+        (x * x).sum() for x in params
+    )
     flat = torch.cat([g.reshape(-1) for g in torch.autograd.grad(value, params, create_graph=True)])
     v = p.V[:, 0]
-    product = torch.cat([g.reshape(-1) for g in torch.autograd.grad(flat @ torch.tensor(v), params)]).numpy()
+    product = torch.cat(
+        [g.reshape(-1) for g in torch.autograd.grad(flat @ torch.tensor(v), params)]
+    ).numpy()
     H = p.ob.hessian(p.theta)
     assert abs(H.value - value.item()) <= 1e-12 * abs(value.item())
     assert np.linalg.norm(H.gradient - flat.detach().numpy()) <= 1e-11 * np.linalg.norm(H.gradient)
     assert np.linalg.norm(H @ v - product) <= 1e-11 * np.linalg.norm(product)
-    # what evaluation mode makes of the statistics: torch keeps a running unbiased variance, from 1, with momentum 0.1
+    # what evaluation mode makes of the statistics: torch keeps a running unbiased variance, from 1,
+    # with momentum 0.1
     known = p.model.statistics(p.ob, p.theta)
-    for norm, (mean, variance) in zip([part for part in net if isinstance(part, nn.BatchNorm1d)], known):
+    for norm, (mean, variance) in zip(
+        [part for part in net if isinstance(part, nn.BatchNorm1d)], known
+    ):
         assert np.allclose(norm.running_mean.numpy(), 0.1 * mean, rtol=1e-12, atol=1e-14)
-        assert np.allclose(norm.running_var.numpy(), 0.9 + 0.1 * variance * 17 / 16, rtol=1e-12, atol=0)
+        assert np.allclose(
+            norm.running_var.numpy(), 0.9 + 0.1 * variance * 17 / 16, rtol=1e-12, atol=0
+        )
         norm.running_mean[:], norm.running_var[:] = torch.tensor(mean), torch.tensor(variance)
     rows = np.random.default_rng(1).standard_normal((4, 7))
     with torch.no_grad():
@@ -132,17 +253,24 @@ def test_torch_double_backward_in_training_mode(activation):
 
 @every_dtype
 def test_predict_and_statistics(dtype):
-    """Without statistics the rows at hand make their own; with those of the training rows each row stands alone."""
+    """Without statistics the rows at hand make their own; with those of the training rows each row
+    stands alone.
+    """
     p = Problem([4, 9, 9, 3], "silu", N=50, residual=True, dtype=dtype)
     tight = 100 * np.finfo(dtype).eps
     known, X, theta = p.model.statistics(p.ob, p.theta), p.ob.X, p.theta.astype(np.float64)
     outputs = p.model.predict(p.theta, X)
-    assert np.abs(outputs - p.ref.model.predict(theta, p.ref.X)).max() <= tight * np.abs(outputs).max()
+    assert (
+        np.abs(outputs - p.ref.model.predict(theta, p.ref.X)).max() <= tight * np.abs(outputs).max()
+    )
     z = p.ref.X @ p.ref.model.unflatten(theta)[0][0].T + p.ref.model.unflatten(theta)[0][1]
     assert np.allclose(known[0][0], z.mean(axis=0), rtol=tight, atol=tight)
     assert np.allclose(known[0][1], z.var(axis=0), rtol=tight, atol=0)
     for rows in (slice(0, 1), slice(10, 17), slice(None)):
-        assert np.abs(p.model.predict(p.theta, X[rows], known) - outputs[rows]).max() <= tight * np.abs(outputs).max()
+        assert (
+            np.abs(p.model.predict(p.theta, X[rows], known) - outputs[rows]).max()
+            <= tight * np.abs(outputs).max()
+        )
     assert all(part.dtype == p.model.dtype for pair in known for part in pair)
     us = p.model.preactivations(p.theta, X)
     for u, true in zip(us, p.ref.model.preactivations(theta, p.ref.X)):
@@ -150,7 +278,9 @@ def test_predict_and_statistics(dtype):
 
 
 def test_hessian_is_symmetric_and_blind_to_biases_below_the_mean():
-    """<U, HV> = <HU, V>; what the mean cancels gives zeros to the last bit, in gradient, products and Jacobian."""
+    """<U, HV> = <HU, V>; what the mean cancels gives zeros to the last bit, in gradient, products
+    and Jacobian.
+    """
     p = Problem([5, 8, 7, 3], "gelu", "cross_entropy", 40)
     H, J = p.ob.hessian(p.theta), p.ob.jacobian(p.theta)
     dense = np.stack([H @ e for e in np.eye(p.n)], axis=1)
@@ -160,8 +290,10 @@ def test_hessian_is_symmetric_and_blind_to_biases_below_the_mean():
     b = np.zeros(p.n, bool)
     for l in range(2):
         m, k = p.model.shapes[l]
-        b[p.model.starts[l] + m * k:][:m] = True
-    assert b.sum() == 15 and not dense[b].any() and not dense[:, b].any() and not H.gradient[b].any()
+        b[p.model.starts[l] + m * k :][:m] = True
+    assert (
+        b.sum() == 15 and not dense[b].any() and not dense[:, b].any() and not H.gradient[b].any()
+    )
     assert not (J @ b.astype(float)).any() and not (J.T @ p.u.ravel())[b].any()
     shifted = p.theta + 3.0 * b
     assert p.ob.value(shifted) == p.ob.value(p.theta)
@@ -171,7 +303,9 @@ def test_hessian_is_symmetric_and_blind_to_biases_below_the_mean():
 
 
 def test_blocks():
-    """Restricted to layers or indices the products are those of the dense matrix, with statistics moving all the same."""
+    """Restricted to layers or indices the products are those of the dense matrix, with statistics
+    moving all the same.
+    """
     p = Problem([6, 9, 9, 5, 4], "tanh", "mse", 70, residual=True, l2=0.1)
     for make in (p.ob.hessian, p.ob.ggn):
         A = make(p.theta)
@@ -182,16 +316,30 @@ def test_blocks():
             v = rng.standard_normal(len(rows))
             assert np.array_equal(block.indices, rows)
             assert np.linalg.norm(block @ v - wanted @ v) <= 1e-12 * np.linalg.norm(wanted @ v)
-            assert abs(block.quadratic(v) - v @ wanted @ v) <= 1e-12 * np.linalg.norm(v) * np.linalg.norm(wanted @ v)
+            assert abs(block.quadratic(v) - v @ wanted @ v) <= 1e-12 * np.linalg.norm(
+                v
+            ) * np.linalg.norm(wanted @ v)
         rows = rng.permutation(p.n)[:40]
-        assert np.abs(A.restrict(indices=rows).to_dense() - dense[np.ix_(rows, rows)]).max() <= 1e-13 * np.abs(dense).max()
+        assert (
+            np.abs(A.restrict(indices=rows).to_dense() - dense[np.ix_(rows, rows)]).max()
+            <= 1e-13 * np.abs(dense).max()
+        )
 
 
 @every_dtype
 def test_threads_change_no_bit(arch, dtype):
     results = []
     for threads in (1, 2, 5):
-        p = Problem([32, 48, 48, 10], "tanh", "cross_entropy", 1000, residual=True, l2=1e-3, dtype=dtype, n_threads=threads)
+        p = Problem(
+            [32, 48, 48, 10],
+            "tanh",
+            "cross_entropy",
+            1000,
+            residual=True,
+            l2=1e-3,
+            dtype=dtype,
+            n_threads=threads,
+        )
         assert p.ob.hessian(p.theta).layout["threads"] == threads
         results.append(asked(p))
     for other in results[1:]:
@@ -201,8 +349,17 @@ def test_threads_change_no_bit(arch, dtype):
 
 @pytest.mark.parametrize("activation", ["tanh", "gelu", "relu"])
 def test_memory_makes_chunks_and_gathers_in_turns(arch, activation):
-    """Down to one row at a time the results are those of the whole, and the state stays within its bound."""
-    options = dict(activation=activation, loss="cross_entropy", N=75, residual=True, weights=True, l2=0.01)
+    """Down to one row at a time the results are those of the whole, and the state stays within its
+    bound.
+    """
+    options = {
+        "activation": activation,
+        "loss": "cross_entropy",
+        "N": 75,
+        "residual": True,
+        "weights": True,
+        "l2": 0.01,
+    }
     whole = Problem([5, 9, 9, 3], **options)
     wanted, seen = asked(whole), set()
     least = smallest(whole)
@@ -212,24 +369,35 @@ def test_memory_makes_chunks_and_gathers_in_turns(arch, activation):
         assert H.nbytes <= memory
         seen.add(H.layout["chunk"])
         for name, got in asked(p).items():
-            assert np.linalg.norm(got - wanted[name]) <= 1e-12 * np.linalg.norm(wanted[name]), (name, H.layout)
+            assert np.linalg.norm(got - wanted[name]) <= 1e-12 * np.linalg.norm(wanted[name]), (
+                name,
+                H.layout,
+            )
         block, v = H.restrict(layers=[1]), whole.V[:, 0][H.restrict(layers=[1]).indices]
         expected = whole.ob.hessian(whole.theta).restrict(layers=[1]) @ v
         assert np.linalg.norm(block @ v - expected) <= 1e-12 * np.linalg.norm(expected)
-        for (mean, variance), (m, s) in zip(p.ob.statistics(p.theta), whole.ob.statistics(whole.theta)):
-            assert np.allclose(mean, m, rtol=1e-13, atol=1e-14) and np.allclose(variance, s, rtol=1e-13, atol=0)
+        for (mean, variance), (m, s) in zip(
+            p.ob.statistics(p.theta), whole.ob.statistics(whole.theta)
+        ):
+            assert np.allclose(mean, m, rtol=1e-13, atol=1e-14) and np.allclose(
+                variance, s, rtol=1e-13, atol=0
+            )
     assert 1 in seen and any(1 < chunk < 75 for chunk in seen)
 
 
 def smallest(p):
     """Bytes below which no state of one row fits, as the error names them."""
     with pytest.raises(ValueError, match="bytes is not enough") as error:
-        Problem([5, 9, 9, 3], p.model.activation[0], p.ob.loss, 75, residual=True, memory=1).ob.value(p.theta)
+        Problem(
+            [5, 9, 9, 3], p.model.activation[0], p.ob.loss, 75, residual=True, memory=1
+        ).ob.value(p.theta)
     return int(str(error.value).split(": ")[1].split()[0])
 
 
 def test_value_and_gradient_in_any_order_under_memory():
-    """Value first, gradient later, another theta between, a product at the end: the state is never mistaken."""
+    """Value first, gradient later, another theta between, a product at the end: the state is never
+    mistaken.
+    """
     p = Problem([5, 9, 9, 3], "silu", N=75)
     small = Problem([5, 9, 9, 3], "silu", N=75, memory=smallest(p) + 20_000)
     other = p.theta + 0.1
@@ -237,21 +405,30 @@ def test_value_and_gradient_in_any_order_under_memory():
     for theta in (p.theta, other, p.theta):
         assert np.isclose(small.ob.value(theta), p.ob.value(theta), rtol=1e-13)
         gradient = p.ob.gradient(theta)
-        assert np.linalg.norm(small.ob.gradient(theta) - gradient) <= 1e-12 * np.linalg.norm(gradient)
+        assert np.linalg.norm(small.ob.gradient(theta) - gradient) <= 1e-12 * np.linalg.norm(
+            gradient
+        )
         for v in p.V.T:
             product = p.ob.hessp(theta, v)
-            assert np.linalg.norm(small.ob.hessp(theta, v) - product) <= 1e-12 * np.linalg.norm(product)
+            assert np.linalg.norm(small.ob.hessp(theta, v) - product) <= 1e-12 * np.linalg.norm(
+                product
+            )
 
 
 def test_constant_features_and_few_rows():
-    """A unit with the same z for all rows has variance 0: h is 0 and s is at its largest. One row alone is such a case everywhere."""
+    """A unit with the same z for all rows has variance 0: h is 0 and s is at its largest.
+
+    One row alone is such a case everywhere.
+    """
     X = np.random.default_rng(0).standard_normal((20, 3))
     X[:, 1] = 2.0
     for rows in (20, 2, 1):
         model = fc.MLP([3, 4, 2], batch_norm=True)
         W = np.random.default_rng(1).standard_normal((4, 3))
         W[2] = [0.0, 1.5, 0.0]
-        theta = model.flatten([(W, np.ones(4), np.full(4, 1.2), np.full(4, 0.3)), (np.ones((2, 4)), np.zeros(2))])
+        theta = model.flatten(
+            [(W, np.ones(4), np.full(4, 1.2), np.full(4, 0.3)), (np.ones((2, 4)), np.zeros(2))]
+        )
         ob = fc.Objective(model, X[:rows], X[:rows, :2], loss="mse")
         ref = ReferenceObjective(ReferenceModel([3, 4, 2], batch_norm=True), X[:rows], X[:rows, :2])
         v = np.random.default_rng(2).standard_normal(model.n_params)
@@ -280,14 +457,24 @@ def test_batch_has_statistics_of_its_own():
 def test_a_model_with_batch_norm_is_described():
     model = fc.MLP([3, 5, 4, 2], "relu", bias=False, batch_norm=True)
     assert model.n_params == 15 + 10 + 20 + 8 + 8 and "batch_norm=True" in repr(model)
-    assert model != fc.MLP([3, 5, 4, 2], "relu", bias=False) and model == fc.MLP([3, 5, 4, 2], "relu", bias=False, batch_norm=True)
+    assert model != fc.MLP([3, 5, 4, 2], "relu", bias=False) and model == fc.MLP(
+        [3, 5, 4, 2], "relu", bias=False, batch_norm=True
+    )
     theta = model.init(seed=0)
     layers = model.unflatten(theta)
-    assert [len(layer) for layer in layers] == [4, 4, 2] and all(layer[1] is None for layer in layers)
-    assert (layers[0][2] == 1).all() and (layers[0][3] == 0).all() and np.shares_memory(layers[1][2], theta)
+    assert [len(layer) for layer in layers] == [4, 4, 2] and all(
+        layer[1] is None for layer in layers
+    )
+    assert (
+        (layers[0][2] == 1).all()
+        and (layers[0][3] == 0).all()
+        and np.shares_memory(layers[1][2], theta)
+    )
     assert np.array_equal(model.flatten(layers), theta)
-    assert np.array_equal(model.init(seed=0)[:15], fc.MLP([3, 5, 4, 2], "relu", bias=False).init(seed=0)[:15])
-    single = fc.MLP([3, 2], batch_norm=True)                    # no hidden layer: nothing to normalise
+    assert np.array_equal(
+        model.init(seed=0)[:15], fc.MLP([3, 5, 4, 2], "relu", bias=False).init(seed=0)[:15]
+    )
+    single = fc.MLP([3, 2], batch_norm=True)  # no hidden layer: nothing to normalise
     assert single.n_params == 8 and fc.MLP([3, 2]).n_params == 8
 
 
@@ -312,35 +499,55 @@ def test_bad_input():
     with pytest.raises(ValueError, match=r"wanted 4, \(W, b, gamma, beta\)"):
         model.flatten(plain.unflatten(plain.init(seed=0)))
     with pytest.raises(ValueError, match="gamma of layers"):
-        model.flatten([(np.zeros((4, 3)), np.zeros(4), np.zeros(3), np.zeros(4)), (np.zeros((2, 4)), np.zeros(2))])
+        model.flatten(
+            [
+                (np.zeros((4, 3)), np.zeros(4), np.zeros(3), np.zeros(4)),
+                (np.zeros((2, 4)), np.zeros(2)),
+            ]
+        )
 
 
-# --- rounding, and what symmetry decides --------------------------------------------------------------------------------------
+# --- rounding, and what symmetry decides
+# --------------------------------------------------------------------------------------
+
 
 def exact(p, v=None):
     """The gradient, or the Hessian times v, by complex steps in long double."""
     theta = p.theta.astype(np.longdouble)
     if v is None:
         return p.ref.value_and_gradient(theta)[1]
-    return p.ref.value_and_gradient(theta + np.clongdouble(1j * STEP) * v)[1].imag / np.longdouble(STEP)
+    return p.ref.value_and_gradient(theta + np.clongdouble(1j * STEP) * v)[1].imag / np.longdouble(
+        STEP
+    )
 
 
 @every_dtype
 @pytest.mark.parametrize("activation", ["tanh", "silu", "softplus", "relu"])
 def test_rounding_bounds_hold_and_are_of_use(arch, dtype, activation):
-    """Also for a theta that makes errors grow: large weights, tiny ones whose z hardly vary, features far from 0."""
-    for i, (sizes, loss) in enumerate((([5, 9, 9, 3], "cross_entropy"), ([4, 17, 2], "mse"), ([3, 6, 6, 6, 6, 2], "binary_cross_entropy"))):
+    """Also for a theta that makes errors grow: large weights, tiny ones whose z hardly vary,
+    features far from 0.
+    """
+    for i, (sizes, loss) in enumerate(
+        (
+            ([5, 9, 9, 3], "cross_entropy"),
+            ([4, 17, 2], "mse"),
+            ([3, 6, 6, 6, 6, 2], "binary_cross_entropy"),
+        )
+    ):
         p = Problem(sizes, activation, loss, 30, residual=True, l2=0.01, dtype=dtype)
         for scale in (1.0, 30.0, 1e-3):
             p.theta = (p.model.init(seed=i) * scale).astype(dtype)
             H, v = p.ob.hessian(p.theta), p.V[:, 0]
             room = 1 + np.finfo(np.longdouble).eps / np.finfo(dtype).eps
-            for computed, true, bound in ((H.gradient, exact(p), p.ob.rounding_bound(p.theta)), (H @ v, exact(p, v), H.rounding_bound(v))):
+            for computed, true, bound in (
+                (H.gradient, exact(p), p.ob.rounding_bound(p.theta)),
+                (H @ v, exact(p, v), H.rounding_bound(v)),
+            ):
                 error = float(np.linalg.norm((computed - true).astype(float)))
                 size = float(np.linalg.norm(true.astype(float)))
                 assert error <= bound * room + 1e-16 * size, (sizes, scale)
                 if scale == 1.0 and dtype == "float32":
-                    assert bound <= 3 * error + 1e-9 * size             # measured against a float64 pass
+                    assert bound <= 3 * error + 1e-9 * size  # measured against a float64 pass
                 elif scale == 1.0:
                     assert bound <= 1e-7 * size
 
@@ -359,14 +566,18 @@ def test_bounds_of_columns_cover_the_dense_matrix():
 @pytest.mark.parametrize("activation", ["tanh", "relu", "identity"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_flat_directions(activation, bias):
-    """Each is a zero mode where the gradient vanishes, and ||Ht|| <= ||g|| elsewhere; the size of W is none of them."""
+    """Each is a zero mode where the gradient vanishes, and ||Ht|| <= ||g|| elsewhere; the size of W
+    is none of them.
+    """
     p = Problem([4, 3, 3, 2], activation, N=60, bias=bias)
-    p.ob.X[:, 3] = 2.0                                              # constant: nothing that the mean lets through
+    p.ob.X[:, 3] = 2.0  # constant: nothing that the mean lets through
     model = p.model
     T = p.ob.flat_directions(p.theta)
     H, g = p.ob.hessian(p.theta), p.ob.gradient(p.theta)
     # weights of the constant feature; every b; gamma and beta scaled; beta of a linear unit moved
-    expected = 3 + 6 * bias + 6 * (activation != "tanh") + (3 + 3 * bias) * (activation == "identity")
+    expected = (
+        3 + 6 * bias + 6 * (activation != "tanh") + (3 + 3 * bias) * (activation == "identity")
+    )
     assert np.linalg.matrix_rank(T) == T.shape[1] == expected
     assert np.all(np.linalg.norm(H @ T, axis=0) <= np.linalg.norm(g) * (1 + 1e-9))
     assert np.all(np.abs(g @ T) <= 1e-12 * np.linalg.norm(T, axis=0))
@@ -384,25 +595,35 @@ def test_flat_directions(activation, bias):
 def test_dead_units_kinks_and_probes():
     model = fc.MLP([3, 4, 2], "relu", batch_norm=True)
     X = np.random.default_rng(0).standard_normal((30, 3))
-    W, W2 = np.random.default_rng(1).standard_normal((4, 3)), np.random.default_rng(2).standard_normal((2, 4))
+    W, W2 = (
+        np.random.default_rng(1).standard_normal((4, 3)),
+        np.random.default_rng(2).standard_normal((2, 4)),
+    )
     ob = fc.Objective(model, X, X[:, :2], loss="mse")
     gamma, beta = np.array([1.0, 0.5, 1.0, 0.0]), np.array([0.1, -50.0, 0.2, 0.0])
     theta = model.flatten([(W, np.zeros(4), gamma, beta), (W2, np.zeros(2))])
     H, T = ob.hessian(theta), ob.flat_directions(theta)
-    assert ob.saturation(theta)["dead_units"] == 2 and ob.kinks(theta) == 30     # gamma = beta = 0: u is 0 for every row
+    assert (
+        ob.saturation(theta)["dead_units"] == 2 and ob.kinks(theta) == 30
+    )  # gamma = beta = 0: u is 0 for every row
     dead = np.zeros((model.n_params, 3 + 1 + 2 + 2), bool)
-    for column, j in enumerate((3, 4, 5, 13, 17, 21)):                           # W, b, gamma, beta of unit 1
+    for column, j in enumerate((3, 4, 5, 13, 17, 21)):  # W, b, gamma, beta of unit 1
         dead[j, column] = True
-    dead[25, 6] = dead[29, 7] = True                                             # and its outgoing weights
+    dead[25, 6] = dead[29, 7] = True  # and its outgoing weights
     for e in dead.T.astype(float):
-        assert not (H @ e).any() and np.linalg.norm(e - T @ np.linalg.lstsq(T, e, rcond=None)[0]) <= 1e-12
+        assert (
+            not (H @ e).any()
+            and np.linalg.norm(e - T @ np.linalg.lstsq(T, e, rcond=None)[0]) <= 1e-12
+        )
     gamma[3], beta[3] = 0.0, 0.5
     theta = model.flatten([(W, np.zeros(4), gamma, beta), (W2, np.zeros(2))])
     assert ob.kinks(theta) == 0
     probes = ob.probes(theta)
     dense = ob.hessian(theta).to_dense()
     assert probes.shape[1] >= 2 and np.allclose(np.linalg.norm(probes, axis=0), 1)
-    assert any(np.abs(t[[9, 10, 11]]).min() > 0 for t in probes.T)               # W of the unit that gamma = 0 hides
+    assert any(
+        np.abs(t[[9, 10, 11]]).min() > 0 for t in probes.T
+    )  # W of the unit that gamma = 0 hides
     assert dense[9:12, 19].any() and not dense[9:12, 9:12].any()
     assert ob.curvature_floor(theta) == -np.inf
 
@@ -413,26 +634,41 @@ def test_symmetries_of_the_function():
     p = Problem([4, 6, 5, 2], ["tanh", "relu"], N=30)
     value = p.ob.value(p.theta)
     spectrum = np.linalg.eigvalsh(p.ob.hessian(p.theta).to_dense())
-    for other, keeps in ((permute_hidden(p.model, p.theta, 0, [3, 1, 0, 2, 5, 4]), True), (flip_tanh(p.model, p.theta, 0, [1, 4]), True),
-                         (rescale_relu(p.model, p.theta, 1, [0, 2], 3.0), False)):
-        assert not np.array_equal(other, p.theta) and np.isclose(p.ob.value(other), value, rtol=1e-13)
+    for other, keeps in (
+        (permute_hidden(p.model, p.theta, 0, [3, 1, 0, 2, 5, 4]), True),
+        (flip_tanh(p.model, p.theta, 0, [1, 4]), True),
+        (rescale_relu(p.model, p.theta, 1, [0, 2], 3.0), False),
+    ):
+        assert not np.array_equal(other, p.theta) and np.isclose(
+            p.ob.value(other), value, rtol=1e-13
+        )
         if keeps:
-            assert np.allclose(np.linalg.eigvalsh(p.ob.hessian(other).to_dense()), spectrum, atol=1e-12 * np.abs(spectrum).max())
+            assert np.allclose(
+                np.linalg.eigvalsh(p.ob.hessian(other).to_dense()),
+                spectrum,
+                atol=1e-12 * np.abs(spectrum).max(),
+            )
 
 
 def test_a_minimum_is_certified_with_its_biases_as_symmetries():
-    """Trained to a minimum under l2 = 0 on few parameters: the zeros are explained, or the verdict claims less."""
+    """Trained to a minimum under l2 = 0 on few parameters: the zeros are explained, or the verdict
+    claims less.
+    """
     X = np.random.default_rng(3).standard_normal((40, 2))
     model = fc.MLP([2, 2, 1], "tanh", batch_norm=True)
     ob = fc.Objective(model, X, np.sin(X[:, 0]) + 0.3 * X[:, 1], loss="mse", l2=1e-2)
-    found = fc.find_critical_point(ob, fc.minimize(ob, model.init(seed=1), "newton-cg", max_iter=200).x)
+    found = fc.find_critical_point(
+        ob, fc.minimize(ob, model.init(seed=1), "newton-cg", max_iter=200).x
+    )
     verdict = fc.classify(ob, found.x)
     values = np.linalg.eigvalsh(ob.hessian(found.x).to_dense())
     assert verdict.kind == ("minimum" if values[0] > 0 else "saddle") and verdict.certified
 
 
 def test_an_interrupt_between_chunks_leaves_nothing_half_gathered(python):
-    """Alarms all over bind and product, where means are gathered: what is asked next is right to the last bit."""
+    """Alarms all over bind and product, where means are gathered: what is asked next is right to
+    the last bit.
+    """
     python("""
 import signal
 import numpy as np

@@ -1,21 +1,46 @@
-"""Blocks of vectors: their columns are single products to the last bit, however the block lies and however many there are."""
+"""Blocks of vectors: their columns are single products to the last bit, however the block lies and
+however many there are.
+"""
+
 import re
 
 import numpy as np
 import pytest
 
-from fastcurv import MLP, Objective
+from fastcurv import Objective
 from fastcurv import _engine as engine
 from fastcurv.network.operators import as_block
 
-NETS = {                                     # widths around one, two, three and four vectors of every instruction set
-    "narrow": dict(sizes=[5, 3, 7, 2], activation="tanh", loss="mse", N=200),
-    "digits": dict(sizes=[64, 32, 16, 10], activation=["relu", "sigmoid"], loss="cross_entropy", N=301),
-    "ragged": dict(sizes=[19, 17, 33, 15], activation=["gelu", "identity"], loss="binary_cross_entropy", N=150),
-    "residual": dict(sizes=[8, 24, 24, 24, 3], activation="silu", loss="cross_entropy", N=97, residual=True),
-    "no bias": dict(sizes=[10, 48, 9, 1], activation="leaky_relu", loss="mse", N=130, bias=False),
-    "many rows": dict(sizes=[2, 4, 3], activation="tanh", loss="cross_entropy", N=9001),
-    "wide": dict(sizes=[130, 257, 259, 11], activation="tanh", loss="cross_entropy", N=70),
+NETS = {  # widths around one, two, three and four vectors of every instruction set
+    "narrow": {"sizes": [5, 3, 7, 2], "activation": "tanh", "loss": "mse", "N": 200},
+    "digits": {
+        "sizes": [64, 32, 16, 10],
+        "activation": ["relu", "sigmoid"],
+        "loss": "cross_entropy",
+        "N": 301,
+    },
+    "ragged": {
+        "sizes": [19, 17, 33, 15],
+        "activation": ["gelu", "identity"],
+        "loss": "binary_cross_entropy",
+        "N": 150,
+    },
+    "residual": {
+        "sizes": [8, 24, 24, 24, 3],
+        "activation": "silu",
+        "loss": "cross_entropy",
+        "N": 97,
+        "residual": True,
+    },
+    "no bias": {
+        "sizes": [10, 48, 9, 1],
+        "activation": "leaky_relu",
+        "loss": "mse",
+        "N": 130,
+        "bias": False,
+    },
+    "many rows": {"sizes": [2, 4, 3], "activation": "tanh", "loss": "cross_entropy", "N": 9001},
+    "wide": {"sizes": [130, 257, 259, 11], "activation": "tanh", "loss": "cross_entropy", "N": 70},
 }
 every_net = pytest.mark.parametrize("net", NETS)
 every_dtype = pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -23,9 +48,13 @@ every_dtype = pytest.mark.parametrize("dtype", ["float64", "float32"])
 
 def operators(ob, theta):
     H = ob.hessian(theta)
-    return {"hessian": H, "ggn": ob.ggn(theta), "fisher": ob.empirical_fisher(theta),
-            "upper layers": H.restrict(layers=sorted({1, len(ob.model.shapes) - 1})),
-            "first layer": H.restrict(layers=[0])}
+    return {
+        "hessian": H,
+        "ggn": ob.ggn(theta),
+        "fisher": ob.empirical_fisher(theta),
+        "upper layers": H.restrict(layers=sorted({1, len(ob.model.shapes) - 1})),
+        "first layer": H.restrict(layers=[0]),
+    }
 
 
 @every_net
@@ -33,24 +62,36 @@ def operators(ob, theta):
 def test_columns_are_single_products(arch, net, dtype, rng, problem):
     """For every operator, 1 to 9 vectors, any number of threads, and rows in chunks."""
     p = problem(rng, **NETS[net], l2=0.1, weights=True, dtype=dtype)
-    if net == "many rows":                   # groups of one panel and of several
+    if net == "many rows":  # groups of one panel and of several
         layout = p.ob.hessian(p.theta).layout
-        assert layout["panel"] * layout["groups"] < p.X.shape[0] < 2 * layout["panel"] * layout["groups"]
+        assert (
+            layout["panel"] * layout["groups"]
+            < p.X.shape[0]
+            < 2 * layout["panel"] * layout["groups"]
+        )
 
     def objective(**options):
-        return Objective(p.model, p.X, p.y, p.ob.loss, l2=p.ob.l2, sample_weight=p.weight, **options)
+        return Objective(
+            p.model, p.X, p.y, p.ob.loss, l2=p.ob.l2, sample_weight=p.weight, **options
+        )
 
     with pytest.raises(ValueError, match="is not enough") as refusal:
         objective(n_threads=2, memory=1).hessian(p.theta)
     least = int(re.search(r"(\d+) are needed", str(refusal.value))[1])
-    for options in ({"n_threads": 1}, {"n_threads": 3}, {"n_threads": 2, "memory": (least + objective(n_threads=2).hessian(p.theta).nbytes) // 2}):
+    for options in (
+        {"n_threads": 1},
+        {"n_threads": 3},
+        {"n_threads": 2, "memory": (least + objective(n_threads=2).hessian(p.theta).nbytes) // 2},
+    ):
         ob = objective(**options)
         for name, operator in operators(ob, p.theta).items():
             V = rng.standard_normal((operator.shape[0], 9)).astype(dtype)
             single = np.stack([operator.product(np.ascontiguousarray(v)) for v in V.T], 1)
             for k in (1, 3, 4, 9):
                 before = V.copy()
-                assert np.array_equal(operator @ V[:, :k], single[:, :k]), f"{name}, {k} vectors, {options}"
+                assert np.array_equal(operator @ V[:, :k], single[:, :k]), (
+                    f"{name}, {k} vectors, {options}"
+                )
                 assert np.array_equal(V, before)
         assert ob.hessian(p.theta).nbytes <= options.get("memory", np.inf)
 
@@ -65,19 +106,29 @@ def test_a_block_may_lie_in_any_way(net, rng, problem):
     wide[::2, 1:7] = V
     odd = np.zeros(V.nbytes + 1, np.uint8)[1:].view(V.dtype).reshape(V.shape)
     odd[...] = V
-    for how, block in {"F": np.asfortranarray(V), "part of a wider one": wide[::2, 1:7], "backwards": V[::-1, ::-1].copy()[::-1, ::-1],
-                       "misaligned": odd, "read-only": np.broadcast_to(V, V.shape), "float32": V.astype(np.float32)}.items():
+    for how, block in {
+        "F": np.asfortranarray(V),
+        "part of a wider one": wide[::2, 1:7],
+        "backwards": V[::-1, ::-1].copy()[::-1, ::-1],
+        "misaligned": odd,
+        "read-only": np.broadcast_to(V, V.shape),
+        "float32": V.astype(np.float32),
+    }.items():
         before = np.array(block)
         if how == "float32":
             assert np.array_equal(H @ block, H @ block.astype(np.float64))
             continue
-        assert np.array_equal(H @ block, expected) and np.array_equal(H.quadratic(block), forms), how
+        assert np.array_equal(H @ block, expected) and np.array_equal(H.quadratic(block), forms), (
+            how
+        )
         assert np.array_equal(block, before)
     assert (H @ V[:, :0]).shape == (p.n, 0)
 
 
 def test_memory_that_has_no_room_for_stacks(rng, problem):
-    """A plan that may keep one vector's packed parts and no more takes them one by one; a little more, a few at once."""
+    """A plan that may keep one vector's packed parts and no more takes them one by one; a little
+    more, a few at once.
+    """
     p = problem(rng, **NETS["digits"])
     V = rng.standard_normal((p.n, 8))
     H = p.ob.hessian(p.theta)
@@ -93,15 +144,26 @@ def test_memory_that_has_no_room_for_stacks(rng, problem):
 
 @every_dtype
 def test_columns_as_rows(arch, dtype, rng):
-    """Every length around a vector's, and longer than a part of the job; no other number is touched."""
+    """Every length around a vector's, and longer than a part of the job; no other number is
+    touched.
+    """
     for n in (*range(1, 18), 31, 33, 64, 65, 2049):
         for k in (1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 33):
             V = rng.standard_normal((n, k + 3)).astype(dtype)
-            for block in (V[:, :k], V[:, :k].copy(), V[::-1, 3:], np.asfortranarray(V)[:, 1:k + 1]):
+            for block in (
+                V[:, :k],
+                V[:, :k].copy(),
+                V[::-1, 3:],
+                np.asfortranarray(V)[:, 1 : k + 1],
+            ):
                 room = np.full((block.shape[1] + 1, n), np.nan, dtype)
                 out = engine.columns_as_rows(block, room[:-1], 2)
                 assert np.array_equal(out, block.T) and np.isnan(room[-1]).all()
                 assert np.array_equal(as_block(block, n, np.dtype(dtype)), block.T)
-    for bad, out in ((np.zeros((3, 2)), np.zeros((3, 2))), (np.zeros((3, 2), np.float32), np.zeros((2, 3))), (np.zeros((3, 2)), np.zeros((3, 2)).T)):
+    for bad, out in (
+        (np.zeros((3, 2)), np.zeros((3, 2))),
+        (np.zeros((3, 2), np.float32), np.zeros((2, 3))),
+        (np.zeros((3, 2)), np.zeros((3, 2)).T),
+    ):
         with pytest.raises(ValueError, match="wanted"):
             engine.columns_as_rows(bad, out)

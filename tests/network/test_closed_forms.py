@@ -1,4 +1,5 @@
 """Networks whose loss, gradient and Hessian are known in closed form."""
+
 import itertools
 
 import numpy as np
@@ -25,7 +26,9 @@ def test_ridge_regression(rng, d_out):
     X, y = rng.standard_normal((N, d)), rng.standard_normal((N, d_out))
     w = rng.uniform(0.5, 2, N)
     model = MLP([d, d_out])
-    H = Objective(model, X, y, "mse", l2=l2, sample_weight=w).hessian(rng.standard_normal(model.n_params))
+    H = Objective(model, X, y, "mse", l2=l2, sample_weight=w).hessian(
+        rng.standard_normal(model.n_params)
+    )
     A = np.c_[X, np.ones(N)]
     block = 2 / (N * d_out) * A.T @ (w[:, None] * A)
     true = np.zeros((model.n_params,) * 2)
@@ -40,7 +43,9 @@ def test_ridge_regression(rng, d_out):
 
 @pytest.mark.parametrize("k", [0, 1, 2])
 def test_linear_autoencoder(rng, k):
-    """5-2-5 without biases: every choice of k of the 5 principal directions is a critical point of known loss and inertia."""
+    """5-2-5 without biases: every choice of k of the 5 principal directions is a critical point of
+    known loss and inertia.
+    """
     n, p, N = 5, 2, 40
     Q = np.linalg.qr(rng.standard_normal((N, n)))[0]
     U = np.linalg.qr(rng.standard_normal((n, n)))[0]
@@ -56,8 +61,10 @@ def test_linear_autoencoder(rng, k):
         zero = 1e-10 * abs(eigenvalues).max()
         assert abs(H.value - lam[left].sum() / n) <= 1e-12
         assert np.linalg.norm(H.gradient) <= 1e-12
-        assert (eigenvalues < -zero).sum() == sum(lam[j] > lam[i] for i in chosen for j in left) + (p - k) * (n - k)
-        assert (abs(eigenvalues) <= zero).sum() == k ** 2 + 2 * k * (p - k)
+        assert (eigenvalues < -zero).sum() == sum(lam[j] > lam[i] for i in chosen for j in left) + (
+            p - k
+        ) * (n - k)
+        assert (abs(eigenvalues) <= zero).sum() == k**2 + 2 * k * (p - k)
 
 
 def test_symmetries_change_neither_loss_nor_spectrum(rng, problem):
@@ -66,24 +73,35 @@ def test_symmetries_change_neither_loss_nor_spectrum(rng, problem):
     (W1, b1), (W2, b2) = p.model.unflatten(p.theta)
     order, sign = rng.permutation(6), rng.choice([-1, 1], 6)
     H = p.ob.hessian(p.theta)
-    for other in ([(W1[order], b1[order]), (W2[:, order], b2)], [(W1 * sign[:, None], b1 * sign), (W2 * sign, b2)]):
+    for other in (
+        [(W1[order], b1[order]), (W2[:, order], b2)],
+        [(W1 * sign[:, None], b1 * sign), (W2 * sign, b2)],
+    ):
         K = p.ob.hessian(p.model.flatten(other))
         assert abs(K.value - H.value) <= 1e-14 * abs(H.value)
         before, after = (np.linalg.eigvalsh(operator.to_dense()) for operator in (H, K))
         assert abs(before - after).max() <= 1e-12 * abs(before).max()
 
 
-@pytest.mark.parametrize("activation, slope", [("tanh", 1.0), ("sigmoid", 0.25), ("gelu", 0.5), ("elu", 1.0)])
+@pytest.mark.parametrize(
+    "activation, slope", [("tanh", 1.0), ("sigmoid", 0.25), ("gelu", 0.5), ("elu", 1.0)]
+)
 def test_a_unit_without_weights(rng, problem, activation, slope):
-    """It adds the block [[0, B], [B', 0]], B = phi'(0) sum of e_n a_n, between its weights in and out."""
+    """It adds the block [[0, B], [B', 0]], B = phi'(0) sum of e_n a_n, between its weights in and
+    out.
+    """
     d, m, c, N = 4, 3, 2, 17
     small = problem(rng, [d, m, c], activation, "mse", N, bias=False)
     (W1, _), (W2, _) = small.model.unflatten(small.theta)
     model = MLP([d, m + 1, c], activation, bias=False)
     U1, U2 = np.r_[W1, np.zeros((1, d))], np.c_[W2, np.zeros(c)]
-    if activation == "sigmoid":                                        # phi(0) is not 0: the output moves with the weight out
+    if activation == "sigmoid":  # phi(0) is not 0: the output moves with the weight out
         U2[:, -1] = 0
-    H = Objective(model, small.X, small.y, "mse").hessian(model.flatten([(U1, None), (U2, None)])).to_dense()
+    H = (
+        Objective(model, small.X, small.y, "mse")
+        .hessian(model.flatten([(U1, None), (U2, None)]))
+        .to_dense()
+    )
     into = m * d + np.arange(d)
     out = (m + 1) * d + np.arange(c) * (m + 1) + m
     delta = 2 / (N * c) * (small.model.predict(small.theta, small.X) - small.y)
@@ -93,10 +111,14 @@ def test_a_unit_without_weights(rng, problem, activation, slope):
     assert np.linalg.eigvalsh(H)[0] < 0
 
 
-@pytest.mark.parametrize("activation, first, second", [
-    ("relu", 0.0, 0.0), ("leaky_relu", 0.01, 0.0), ("elu", 1.0, 1.0), ("tanh", 1.0, 0.0)])
+@pytest.mark.parametrize(
+    "activation, first, second",
+    [("relu", 0.0, 0.0), ("leaky_relu", 0.01, 0.0), ("elu", 1.0, 1.0), ("tanh", 1.0, 0.0)],
+)
 def test_left_derivatives_at_a_kink(arch, activation, first, second):
-    """1-1-1 with z = 0 exactly, loss (w2 phi(w1) - 1)^2: the entries of H name phi'(0) and phi''(0)."""
+    """1-1-1 with z = 0 exactly, loss (w2 phi(w1) - 1)^2: the entries of H name phi'(0) and
+    phi''(0).
+    """
     ob = Objective(MLP([1, 1, 1], activation, bias=False), [[1.0]], [1.0], loss="mse")
     H = ob.hessian(np.array([0.0, 3.0]))
     e = -2.0
@@ -110,11 +132,15 @@ def test_fisher_is_the_mean_of_outer_products(rng, problem):
     p = problem(rng, [3, 4, 2], "gelu", "binary_cross_entropy", 9, weights=True, l2=0.5)
     single = np.stack([p.ob.batch([i]).gradient(p.theta) - 0.5 * p.theta for i in range(9)])
     true = single.T @ single / 9
-    assert np.linalg.norm(p.ob.empirical_fisher(p.theta).to_dense() - true) <= 1e-13 * np.linalg.norm(true)
+    assert np.linalg.norm(
+        p.ob.empirical_fisher(p.theta).to_dense() - true
+    ) <= 1e-13 * np.linalg.norm(true)
 
 
 def test_ggn_is_the_hessian_of_a_net_that_is_linear_in_theta(rng, problem):
-    """One layer: both are the same matrix; deeper ones differ, and the GGN has no negative eigenvalue."""
+    """One layer: both are the same matrix; deeper ones differ, and the GGN has no negative
+    eigenvalue.
+    """
     flat = problem(rng, [6, 4], "tanh", "cross_entropy", 20)
     H, G = flat.ob.hessian(flat.theta).to_dense(), flat.ob.ggn(flat.theta).to_dense()
     assert np.linalg.norm(H - G) <= 1e-14 * np.linalg.norm(H)
@@ -144,6 +170,6 @@ def test_jacobian_makes_the_ggn(rng, problem, loss):
         else:
             s = np.exp(z[i]) / np.exp(z[i]).sum()
             block = np.diag(s) - np.outer(s, s)
-        curvature[i * d:(i + 1) * d, i * d:(i + 1) * d] = p.weight[i] * block / N
+        curvature[i * d : (i + 1) * d, i * d : (i + 1) * d] = p.weight[i] * block / N
     G = dense.T @ curvature @ dense
     assert np.linalg.norm(p.ob.ggn(p.theta).to_dense() - G) <= 1e-13 * np.linalg.norm(G)

@@ -1,7 +1,9 @@
-"""Value, gradient and every product against an oracle built another way: complex steps through plain NumPy.
+"""Value, gradient and every product against an oracle built another way: complex steps through
+plain NumPy.
 
 Also against double backward in torch and jvp(grad) in JAX where they are installed.
 """
+
 import functools
 import itertools
 import zlib
@@ -12,9 +14,19 @@ import pytest
 import fastcurv as fc
 from fastcurv import _engine as engine
 
-ACTIVATIONS = ["identity", "relu", "leaky_relu", "tanh", "sigmoid", "softplus", "silu", "gelu", "elu"]
+ACTIVATIONS = [
+    "identity",
+    "relu",
+    "leaky_relu",
+    "tanh",
+    "sigmoid",
+    "softplus",
+    "silu",
+    "gelu",
+    "elu",
+]
 LOSSES = ["mse", "cross_entropy", "binary_cross_entropy"]
-LENGTHS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 700]      # around every vector width and tile
+LENGTHS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 700]  # around every vector width and tile
 SLACK = {"float64": 1e-11, "float32": 3e-4}
 STEP = 1e-100
 
@@ -36,7 +48,9 @@ def truth(ref, theta, V, u):
         hv.append(ref.value_and_gradient(theta + 1j * STEP * v)[1].imag / STEP)
         rz = ref.model.predict(theta + 1j * STEP * v, ref.X).imag / STEP
         jv.append(rz)
-        ggn.append(back(ref._scale() * ref._terms(zs[-1] + 1j * STEP * rz)[1].imag / STEP) + ref.l2 * v)
+        ggn.append(
+            back(ref._scale() * ref._terms(zs[-1] + 1j * STEP * rz)[1].imag / STEP) + ref.l2 * v
+        )
         fisher.append(back(N * delta * (delta * rz).sum(axis=1, keepdims=True)))
     known["HV"], known["GV"], known["FV"] = np.stack(hv, 1), np.stack(ggn, 1), np.stack(fisher, 1)
     known["Jv"] = jv[0]
@@ -65,12 +79,18 @@ def asked(ob, theta, V, u):
 
 
 def scale_of(known, V, name):
-    """(truth, what its error is measured against). A quadratic form may cancel: it is held against ||v|| ||Hv||."""
+    """(truth, what its error is measured against).
+
+    A quadratic form may cancel: it is held against ||v|| ||Hv||.
+    """
     V = np.asarray(V, np.float64)
     forms = {"vHv": "HV", "VHV": "HV", "VGV": "GV", "vFv": "FV"}
     if name in forms:
         product = known[forms[name]]
-        form, size = (V * product).sum(0), np.linalg.norm(V, axis=0) * np.linalg.norm(product, axis=0)
+        form, size = (
+            (V * product).sum(0),
+            np.linalg.norm(V, axis=0) * np.linalg.norm(product, axis=0),
+        )
         return (form[0], size[0]) if name[0] == "v" else (form, size)
     true = known["HV"][:, 0] if name == "HV[0]" else known[name]
     return true, np.linalg.norm(true)
@@ -80,16 +100,34 @@ def compare(p, known, V, u, dtype, what):
     for route, name, got in asked(p.ob, p.theta, V, u):
         true, size = scale_of(known, V, name)
         assert np.shape(got) == np.shape(true), f"{route}: shape {np.shape(got)}, {what}"
-        gap = np.abs(got - true) if name[1:] in ("HV", "GV", "Fv", "Hv") and name not in known else np.linalg.norm(got - true)
-        assert np.all(gap <= SLACK[dtype] * size), f"{route}: relative error {np.max(gap / size):.2g}, {what}"
+        gap = (
+            np.abs(got - true)
+            if name[1:] in ("HV", "GV", "Fv", "Hv") and name not in known
+            else np.linalg.norm(got - true)
+        )
+        assert np.all(gap <= SLACK[dtype] * size), (
+            f"{route}: relative error {np.max(gap / size):.2g}, {what}"
+        )
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def solved(problem, dtype, sizes, activation, loss, N, bias, residual, weights, l2, soft):
     """A problem and its truth, once for all tables."""
     key = repr((sizes, activation, loss, N, bias, residual, weights))
     rng = np.random.default_rng(zlib.crc32(key.encode()))
-    p = problem(rng, list(sizes), activation, loss, N, bias=bias, residual=residual, weights=weights, l2=l2, dtype=dtype, soft=soft)
+    p = problem(
+        rng,
+        list(sizes),
+        activation,
+        loss,
+        N,
+        bias=bias,
+        residual=residual,
+        weights=weights,
+        l2=l2,
+        dtype=dtype,
+        soft=soft,
+    )
     V = rng.standard_normal((p.n, 2)).astype(dtype)
     u = rng.standard_normal((N, sizes[-1])).astype(dtype)
     return p, V, u, truth(p.ref, p.theta, V, u)
@@ -97,7 +135,7 @@ def solved(problem, dtype, sizes, activation, loss, N, bias, residual, weights, 
 
 def check(problem, dtype, *case):
     p, V, u, known = solved(problem, dtype, *case)
-    p.ob.__setstate__(p.ob.__getstate__())                         # plans of this table, not of the one before
+    p.ob.__setstate__(p.ob.__getstate__())  # plans of this table, not of the one before
     compare(p, known, V, u, dtype, case)
 
 
@@ -107,10 +145,24 @@ def test_every_combination(arch, activation, dtype, problem):
     """loss x bias x residual x weights, the widths and batches cycling through all lengths."""
     short = LENGTHS[:-1]
     start = ACTIVATIONS.index(activation)
-    for i, (loss, bias, residual, weights) in enumerate(itertools.product(LOSSES, (True, False), (True, False), (True, False))):
+    for i, (loss, bias, residual, weights) in enumerate(
+        itertools.product(LOSSES, (True, False), (True, False), (True, False))
+    ):
         a, b, c, d = (short[(start + step * i) % len(short)] for step in (1, 3, 5, 8))
         sizes = (a, a, b, b, c) if residual else (a, b, c)
-        check(problem, dtype, sizes, activation, loss, d, bias, residual, weights, 0.1 * (i % 2), i % 3 == 0)
+        check(
+            problem,
+            dtype,
+            sizes,
+            activation,
+            loss,
+            d,
+            bias,
+            residual,
+            weights,
+            0.1 * (i % 2),
+            i % 3 == 0,
+        )
 
 
 @every_dtype
@@ -119,18 +171,46 @@ def test_every_length(arch, dtype, problem):
     for i in range(len(LENGTHS)):
         sizes = tuple(LENGTHS[(i + shift) % len(LENGTHS)] for shift in (0, 3, 8, 5))
         names = (ACTIVATIONS[i % 9], ACTIVATIONS[(i + 4) % 9])
-        check(problem, dtype, sizes, names, LOSSES[i % 3], LENGTHS[(i + 10) % len(LENGTHS)], i % 2 == 0, False, i % 4 > 1, 0.0, False)
+        check(
+            problem,
+            dtype,
+            sizes,
+            names,
+            LOSSES[i % 3],
+            LENGTHS[(i + 10) % len(LENGTHS)],
+            i % 2 == 0,
+            False,
+            i % 4 > 1,
+            0.0,
+            False,
+        )
 
 
 @every_dtype
 def test_wide_nets(arch, dtype, problem):
-    """Nets too large for the second-level cache are served layer by layer: their own way through the engine."""
+    """Nets too large for the second-level cache are served layer by layer: their own way through
+    the engine.
+    """
     tables = engine.probe_tables()
     for i, activation in enumerate(ACTIVATIONS):
-        case = ((129, 131, 131, 257, 33), activation, LOSSES[(i + tables.index(arch)) % 3], (9, 17, 33)[i % 3],
-                i % 2 == 0, i % 4 < 2, i % 3 == 0, 0.0, False)
+        case = (
+            (129, 131, 131, 257, 33),
+            activation,
+            LOSSES[(i + tables.index(arch)) % 3],
+            (9, 17, 33)[i % 3],
+            i % 2 == 0,
+            i % 4 < 2,
+            i % 3 == 0,
+            0.0,
+            False,
+        )
         check(problem, dtype, *case)
-        assert solved(problem, dtype, *case)[0].ob.hessian(solved(problem, dtype, *case)[0].theta).layout["panel"] == 0
+        assert (
+            solved(problem, dtype, *case)[0]
+            .ob.hessian(solved(problem, dtype, *case)[0].theta)
+            .layout["panel"]
+            == 0
+        )
 
 
 @every_dtype
@@ -141,18 +221,27 @@ def test_dense(arch, loss, dtype, rng, problem):
         p = problem(rng, sizes, "softplus", loss, 9, weights=True, l2=0.3, dtype=dtype)
         I = np.eye(p.n)
         true = truth(p.ref, p.theta, I, np.zeros((9, 3)))
-        for operator, name in ((p.ob.hessian(p.theta), "HV"), (p.ob.ggn(p.theta), "GV"), (p.ob.empirical_fisher(p.theta), "FV")):
+        for operator, name in (
+            (p.ob.hessian(p.theta), "HV"),
+            (p.ob.ggn(p.theta), "GV"),
+            (p.ob.empirical_fisher(p.theta), "FV"),
+        ):
             dense = operator.to_dense()
             assert np.array_equal(dense, dense.T)
             assert np.linalg.norm(dense - true[name]) <= SLACK[dtype] * np.linalg.norm(true[name])
 
 
-# --- nearly certain samples ---------------------------------------------------------------------------------------------
+# --- nearly certain samples
+# ---------------------------------------------------------------------------------------------
 
 
 def certain(kind, margin):
     """Logits of a sample that is nearly certain of class 0, exact in float32."""
-    logits = {"true": [margin, 0.0, 1.0], "top twice": [margin, margin - 1, 0.0], "wrong": [0.0, margin, 1.0]}
+    logits = {
+        "true": [margin, 0.0, 1.0],
+        "top twice": [margin, margin - 1, 0.0],
+        "wrong": [0.0, margin, 1.0],
+    }
     return np.array([logits[kind]])
 
 
@@ -161,9 +250,11 @@ def certain(kind, margin):
 @pytest.mark.parametrize("kind", ["true", "top twice", "wrong"])
 @pytest.mark.parametrize("soft", [False, True])
 def test_nearly_certain_samples(arch, kind, margin, soft, dtype, rng):
-    """The relative accuracy of value, gradient and product of one sample does not fade as it grows certain.
+    """The relative accuracy of value, gradient and product of one sample does not fade as it grows
+    certain.
 
-    One layer without data: the logits are its biases. Truth: log1p of the other terms, in long double.
+    One layer without data: the logits are its biases. Truth: log1p of the other terms, in long
+    double.
     """
     model = fc.MLP([1, 3], dtype=dtype)
     z = certain(kind, margin)
@@ -177,24 +268,29 @@ def test_nearly_certain_samples(arch, kind, margin, soft, dtype, rng):
     delta = p.copy()
     delta[0] = -others / (1 + others)
     r = v[3:].astype(np.longdouble)
-    centre = r - r[np.argmax(long)]                                   # H r = p (r - p'r), free of cancellation where p is nearly e_i
+    centre = r - r[np.argmax(long)]  # H r = p (r - p'r), free of cancellation where p is nearly e_i
     true = p * (centre - p @ centre)
     top = np.argmax(long)
     true[top] = -np.delete(true, top).sum()
     ob = fc.Objective(model, np.zeros((1, 1)), y, "cross_entropy")
     H = ob.hessian(theta)
-    eps = 8 * (1 + margin) * np.finfo(dtype).eps                       # of exp at an argument that is itself rounded
+    eps = 8 * (1 + margin) * np.finfo(dtype).eps  # of exp at an argument that is itself rounded
     assert abs(ob.value(theta) - np.log1p(others)) <= eps * np.log1p(others)
     assert np.all(np.abs(H.gradient[3:] - delta) <= eps * np.abs(delta))
-    assert np.all(np.abs((H @ v)[3:] - true) <= 4 * eps * np.abs(p * (np.abs(centre) + abs(p @ centre)))
-                  + 4 * eps * (np.arange(3) == top) * np.abs(true[top]))
-    form = (p * centre ** 2).sum() - (p @ centre) ** 2
-    assert abs(H.quadratic(v) - form) <= 16 * eps * abs(form) + 4 * eps * (p * centre ** 2).sum()
+    assert np.all(
+        np.abs((H @ v)[3:] - true)
+        <= 4 * eps * np.abs(p * (np.abs(centre) + abs(p @ centre)))
+        + 4 * eps * (np.arange(3) == top) * np.abs(true[top])
+    )
+    form = (p * centre**2).sum() - (p @ centre) ** 2
+    assert abs(H.quadratic(v) - form) <= 16 * eps * abs(form) + 4 * eps * (p * centre**2).sum()
 
 
 @every_dtype
 def test_nearly_certain_batch(arch, dtype, rng, problem):
-    """A trained net in float32: every sample right by a wide margin, and the Hessian still right to its last digits."""
+    """A trained net in float32: every sample right by a wide margin, and the Hessian still right to
+    its last digits.
+    """
     p = problem(rng, [5, 9, 4], "tanh", "cross_entropy", 33, dtype=dtype)
     W1, b1 = p.model.unflatten(p.theta)[0]
     shift = np.tile(np.array([21.0, 0.0, 1.0, 2.0], dtype), 1)
@@ -205,9 +301,13 @@ def test_nearly_certain_batch(arch, dtype, rng, problem):
     v = rng.standard_normal(p.n).astype(dtype)
     long = theta.astype(np.clongdouble)
     value, gradient = p.ref.value_and_gradient(long)
-    product = p.ref.value_and_gradient(long + 1j * np.longdouble(STEP) * v)[1].imag / np.longdouble(STEP)
-    slack = {"float32": 3e-4, "float64": 1e-9}[dtype]                 # the oracle forms p - y: 1e-19 over 1e-9
+    product = p.ref.value_and_gradient(long + 1j * np.longdouble(STEP) * v)[1].imag / np.longdouble(
+        STEP
+    )
+    slack = {"float32": 3e-4, "float64": 1e-9}[dtype]  # the oracle forms p - y: 1e-19 over 1e-9
     assert value.real < 1e-6
     assert abs(ob.value(theta) - value.real) <= slack * value.real
-    assert np.linalg.norm(ob.gradient(theta) - gradient.real) <= slack * np.linalg.norm(gradient.real)
+    assert np.linalg.norm(ob.gradient(theta) - gradient.real) <= slack * np.linalg.norm(
+        gradient.real
+    )
     assert np.linalg.norm(ob.hessian(theta) @ v - product) <= slack * np.linalg.norm(product)

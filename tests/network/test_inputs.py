@@ -1,4 +1,7 @@
-"""What goes in may lie anyhow, is never changed, and what it holds comes out: casts, strides, read-only maps, overlap, NaN."""
+"""What goes in may lie anyhow, is never changed, and what it holds comes out: casts, strides,
+read-only maps, overlap, NaN.
+"""
+
 import warnings
 
 import numpy as np
@@ -7,9 +10,21 @@ import pytest
 from fastcurv import MLP, Objective
 
 NETS = {
-    "tiny": dict(sizes=[3, 5, 2], activation="tanh", loss="mse", N=9),
-    "tall": dict(sizes=[33, 31, 31, 7], activation=["relu", "gelu"], loss="cross_entropy", N=200, residual=True),
-    "wide": dict(sizes=[129, 130, 130, 257, 33], activation="sigmoid", loss="binary_cross_entropy", N=33, residual=True),
+    "tiny": {"sizes": [3, 5, 2], "activation": "tanh", "loss": "mse", "N": 9},
+    "tall": {
+        "sizes": [33, 31, 31, 7],
+        "activation": ["relu", "gelu"],
+        "loss": "cross_entropy",
+        "N": 200,
+        "residual": True,
+    },
+    "wide": {
+        "sizes": [129, 130, 130, 257, 33],
+        "activation": "sigmoid",
+        "loss": "binary_cross_entropy",
+        "N": 33,
+        "residual": True,
+    },
 }
 every_net = pytest.mark.parametrize("net", NETS)
 every_dtype = pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -66,9 +81,16 @@ def test_any_strides(net, dtype, drawn, tmp_path):
         assert np.array_equal(p.ob.hessian(theta) @ p.v, product), name
         assert np.array_equal(p.model.predict(theta, p.X), p.model.predict(p.theta, p.X)), name
         assert np.array_equal(np.array(theta), before), name
-    for V in (np.asfortranarray(p.V), np.repeat(p.V, 2, axis=1)[:, ::2], p.V[::-1].copy()[::-1], p.V.tolist()):
+    for V in (
+        np.asfortranarray(p.V),
+        np.repeat(p.V, 2, axis=1)[:, ::2],
+        p.V[::-1].copy()[::-1],
+        p.V.tolist(),
+    ):
         before = np.array(V)
-        assert np.array_equal(H.matmat(np.asarray(V)), block) and np.array_equal(H.quadratic(V), H.quadratic(p.V))
+        assert np.array_equal(H.matmat(np.asarray(V)), block) and np.array_equal(
+            H.quadratic(V), H.quadratic(p.V)
+        )
         assert np.array_equal(np.array(V), before)
 
 
@@ -79,7 +101,16 @@ def test_other_dtypes_are_cast(dtype, drawn, rng):
     H = p.ob.hessian(p.theta)
     v = rng.integers(0, 2, p.n)
     product = H @ v.astype(dtype)
-    for kind in (np.float16, np.float32, np.float64, np.longdouble, np.int8, np.int64, np.uint16, bool):
+    for kind in (
+        np.float16,
+        np.float32,
+        np.float64,
+        np.longdouble,
+        np.int8,
+        np.int64,
+        np.uint16,
+        bool,
+    ):
         assert (H @ v.astype(kind)).dtype == dtype
         assert np.array_equal(H @ v.astype(kind), product)
         assert np.array_equal(H.product(v.astype(kind)), product)
@@ -90,14 +121,18 @@ def test_other_dtypes_are_cast(dtype, drawn, rng):
     gradient = Objective(model, X.astype(dtype), y).gradient(theta)
     for kind in (np.float16, np.int8, np.int64, np.longdouble):
         for labels in (np.uint8, np.int16, np.int64):
-            assert np.array_equal(Objective(model, X.astype(kind), y.astype(labels)).gradient(theta), gradient)
+            assert np.array_equal(
+                Objective(model, X.astype(kind), y.astype(labels)).gradient(theta), gradient
+            )
     assert p.ob.value(p.theta.astype(np.longdouble)) == p.ob.value(p.theta)
     assert H.astype("float32").dtype == np.float32 and H.astype(dtype) is H
 
 
 @every_dtype
 def test_data_may_lie_anyhow(dtype, rng, tmp_path):
-    """X, y and weights strided, reversed, read-only, mapped from a file, broadcast: one gradient, nothing modified."""
+    """X, y and weights strided, reversed, read-only, mapped from a file, broadcast: one gradient,
+    nothing modified.
+    """
     model = MLP([5, 4, 3], dtype=dtype)
     theta, N = model.init(seed=0), 40
     X, Y = rng.standard_normal((N, 5)).astype(dtype), rng.standard_normal((N, 3)).astype(dtype)
@@ -105,13 +140,34 @@ def test_data_may_lie_anyhow(dtype, rng, tmp_path):
     true = Objective(model, X, Y, "mse", sample_weight=w).gradient(theta)
     np.save(tmp_path / "X.npy", X)
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
-    for other in (mapped, np.asfortranarray(X), np.repeat(X, 2, 0)[::2], np.repeat(X, 2, 1)[:, ::2], X[::-1].copy()[::-1], X.tolist(),
-                  X.astype(np.dtype(dtype).newbyteorder())):
-        assert np.array_equal(Objective(model, other, Y, "mse", sample_weight=w).gradient(theta), true)
-    for other in (np.asfortranarray(Y), np.repeat(Y, 2, 0)[::2], Y[::-1].copy()[::-1], Y[:, ::-1].copy()[:, ::-1], Y.tolist()):
-        assert np.array_equal(Objective(model, X, other, "mse", sample_weight=np.repeat(w, 2)[::2]).gradient(theta), true)
+    for other in (
+        mapped,
+        np.asfortranarray(X),
+        np.repeat(X, 2, 0)[::2],
+        np.repeat(X, 2, 1)[:, ::2],
+        X[::-1].copy()[::-1],
+        X.tolist(),
+        X.astype(np.dtype(dtype).newbyteorder()),
+    ):
+        assert np.array_equal(
+            Objective(model, other, Y, "mse", sample_weight=w).gradient(theta), true
+        )
+    for other in (
+        np.asfortranarray(Y),
+        np.repeat(Y, 2, 0)[::2],
+        Y[::-1].copy()[::-1],
+        Y[:, ::-1].copy()[:, ::-1],
+        Y.tolist(),
+    ):
+        assert np.array_equal(
+            Objective(model, X, other, "mse", sample_weight=np.repeat(w, 2)[::2]).gradient(theta),
+            true,
+        )
     same = np.broadcast_to(X[0], X.shape)
-    assert np.array_equal(Objective(model, same, Y, "mse").gradient(theta), Objective(model, same.copy(), Y, "mse").gradient(theta))
+    assert np.array_equal(
+        Objective(model, same, Y, "mse").gradient(theta),
+        Objective(model, same.copy(), Y, "mse").gradient(theta),
+    )
     keep = [X.copy(), Y.copy(), w.copy(), theta.copy()]
     for array in (X, Y, w, theta):
         array.flags.writeable = False
@@ -128,7 +184,7 @@ def test_out_may_overlap_v(net, drawn):
     true = H @ p.v
     for shift in (0, 1, 7):
         buffer = np.zeros(p.n + 7)
-        v, out = buffer[:p.n], buffer[shift:p.n + shift]
+        v, out = buffer[: p.n], buffer[shift : p.n + shift]
         v[:] = p.v
         assert H.product(v, out=out) is out
         assert np.array_equal(out, true)
@@ -136,15 +192,17 @@ def test_out_may_overlap_v(net, drawn):
         m = block.shape[0]
         part = block @ p.v[:m]
         v[:] = p.v
-        block.product(buffer[:m], out=buffer[shift:m + shift])
-        assert np.array_equal(buffer[shift:m + shift], part)
+        block.product(buffer[:m], out=buffer[shift : m + shift])
+        assert np.array_equal(buffer[shift : m + shift], part)
 
 
 @every_dtype
 @every_net
 @pytest.mark.parametrize("what", [np.nan, np.inf])
 def test_nan_goes_through(arch, net, dtype, what, drawn):
-    """NaN or infinity in v shows in the product and in the form; other columns, and later products, have their old bits."""
+    """NaN or infinity in v shows in the product and in the form; other columns, and later products,
+    have their old bits.
+    """
     p = drawn(net, dtype)
     H = p.ob.hessian(p.theta)
     product, block, form = H @ p.v, H @ p.V, H.quadratic(p.V)
@@ -169,17 +227,21 @@ def test_zero_in_zero_out(arch, dtype, drawn):
     p = drawn("tall", dtype)
     H = p.ob.hessian(p.theta)
     assert not (H @ np.zeros(p.n)).any() and H.quadratic(np.zeros((p.n, 3))).tolist() == [0, 0, 0]
-    assert (H @ np.zeros((p.n, 0))).shape == (p.n, 0) and H.quadratic(np.zeros((p.n, 0))).shape == (0,)
+    assert (H @ np.zeros((p.n, 0))).shape == (p.n, 0) and H.quadratic(np.zeros((p.n, 0))).shape == (
+        0,
+    )
     assert (H @ np.ones((p.n, 1))).shape == (p.n, 1)
 
 
 @every_dtype
 def test_scales_far_from_one(arch, dtype, drawn):
-    """Products are homogeneous down to tiny v and up to huge ones: nothing overflows or is flushed on the way."""
+    """Products are homogeneous down to tiny v and up to huge ones: nothing overflows or is flushed
+    on the way.
+    """
     p = drawn("tall", dtype)
     H = p.ob.hessian(p.theta)
     true = H @ p.v
-    for power in ((-80, 80) if dtype == "float32" else (-900, 900)):
+    for power in (-80, 80) if dtype == "float32" else (-900, 900):
         scale = np.array(2.0, dtype) ** power
         product = (H @ (scale * p.v)) / scale
         assert np.linalg.norm(product - true) <= 4 * np.finfo(dtype).eps * np.linalg.norm(true)

@@ -29,7 +29,14 @@ def test_a_basis_of_eight_million_rows():
     k, max_basis = 3, 12
     tracemalloc.start()
     try:
-        found = fc.eigsh(Diagonal(np.dtype("float32"), (N, N)), k=k, which="LA", tol=1e-3, max_basis=max_basis, seed=0)
+        found = fc.eigsh(
+            Diagonal(np.dtype("float32"), (N, N)),
+            k=k,
+            which="LA",
+            tol=1e-3,
+            max_basis=max_basis,
+            seed=0,
+        )
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -38,17 +45,27 @@ def test_a_basis_of_eight_million_rows():
 
 
 def test_a_product_with_eight_million_parameters():
-    """The plan takes what `memory` says, and the process little more than that, the data and a few vectors."""
+    """The plan takes what `memory` says, and the process little more than that, the data and a few
+    vectors.
+    """
     rng = np.random.default_rng(0)
     model = fc.MLP([2000, 2000, 1990, 10], activation="tanh", dtype=np.float32)
     n, memory = model.n_params, 120_000_000
     assert n > 0.99 * N
     X, y = rng.standard_normal((512, 2000)).astype(np.float32), rng.integers(10, size=512)
-    theta, v, out = model.init(seed=0), rng.standard_normal(n).astype(np.float32), np.empty(n, np.float32)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    theta, v, out = (
+        model.init(seed=0),
+        rng.standard_normal(n).astype(np.float32),
+        np.empty(n, np.float32),
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
     H = fc.Objective(model, X, y, loss="cross_entropy", memory=memory).hessian(theta)
     H.product(v, out)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
     assert H.nbytes <= memory and H.layout["chunk"] < 512, (H.nbytes, H.layout)
     assert after - before <= memory + 5 * n * 4, (after - before) / 1e6
     whole = fc.Objective(model, X, y, loss="cross_entropy").hessian(theta) @ v

@@ -1,4 +1,7 @@
-"""What a product promises besides its numbers: symmetry, the same bits, a memory bound, blocks, and good manners with inputs."""
+"""What a product promises besides its numbers: symmetry, the same bits, a memory bound, blocks, and
+good manners with inputs.
+"""
+
 import copy
 import os
 import pickle
@@ -11,10 +14,22 @@ from scipy.sparse.linalg import eigsh, lobpcg, minres
 
 from fastcurv import MLP, Objective
 
-NETS = {                                     # how the engine serves them is asserted in test_same_bits
-    "tiny": dict(sizes=[2, 5, 1], activation="gelu", loss="mse", N=9),
-    "tall": dict(sizes=[33, 31, 31, 7], activation=["tanh", "silu"], loss="cross_entropy", N=333, residual=True),
-    "wide": dict(sizes=[129, 130, 130, 257, 33], activation="softplus", loss="binary_cross_entropy", N=65, residual=True),
+NETS = {  # how the engine serves them is asserted in test_same_bits
+    "tiny": {"sizes": [2, 5, 1], "activation": "gelu", "loss": "mse", "N": 9},
+    "tall": {
+        "sizes": [33, 31, 31, 7],
+        "activation": ["tanh", "silu"],
+        "loss": "cross_entropy",
+        "N": 333,
+        "residual": True,
+    },
+    "wide": {
+        "sizes": [129, 130, 130, 257, 33],
+        "activation": "softplus",
+        "loss": "binary_cross_entropy",
+        "N": 65,
+        "residual": True,
+    },
 }
 every_net = pytest.mark.parametrize("net", NETS)
 every_dtype = pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -39,8 +54,18 @@ def everything(ob, theta, V):
     J = ob.jacobian(theta)
     value, gradient = ob.value_and_gradient(theta)
     Jv = J @ v
-    return {"value": value, "gradient": gradient, "H @ v": H @ v, "H @ V": H @ V, "v'Hv": H.quadratic(v), "V'HV": H.quadratic(V),
-            "G @ V": ob.ggn(theta) @ V, "F @ V": ob.empirical_fisher(theta) @ V, "J @ v": Jv, "J.T @ Jv": J.T @ Jv}
+    return {
+        "value": value,
+        "gradient": gradient,
+        "H @ v": H @ v,
+        "H @ V": H @ V,
+        "v'Hv": H.quadratic(v),
+        "V'HV": H.quadratic(V),
+        "G @ V": ob.ggn(theta) @ V,
+        "F @ V": ob.empirical_fisher(theta) @ V,
+        "J @ v": Jv,
+        "J.T @ Jv": J.T @ Jv,
+    }
 
 
 def again(p, **options):
@@ -49,13 +74,16 @@ def again(p, **options):
     return Objective(ob.model, p.X, p.y, ob.loss, l2=ob.l2, sample_weight=p.weight, **options)
 
 
-# --- algebra ------------------------------------------------------------------------------------------------------------
+# --- algebra
+# ------------------------------------------------------------------------------------------------------------
 
 
 @every_dtype
 @every_net
 def test_symmetric_and_linear(arch, net, dtype, drawn):
-    """<u, Hv> = <v, Hu> and H(2u - 3v) = 2 Hu - 3 Hv, measured against norms: the inner product itself may vanish."""
+    """<u, Hv> = <v, Hu> and H(2u - 3v) = 2 Hu - 3 Hv, measured against norms: the inner product
+    itself may vanish.
+    """
     p = drawn(net, dtype)
     slack = 50 * np.finfo(dtype).eps
     norm = np.linalg.norm
@@ -118,9 +146,11 @@ def test_rounding_bounds_hold(arch, net, drawn):
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus", "elu"])
 @pytest.mark.parametrize("shift", [4, 8, 15])
 def test_rounding_bounds_hold_where_units_saturate(activation, shift, dtype, rng, problem):
-    """On a plateau the gradient and the product are tiny, and phi' may have lost its digits: the bounds must say so.
+    """On a plateau the gradient and the product are tiny, and phi' may have lost its digits: the
+    bounds must say so.
 
-    Truth: complex steps in long double; only the first layer is moved, so that everything passes through phi'.
+    Truth: complex steps in long double; only the first layer is moved, so that everything passes
+    through phi'.
     """
     p = problem(rng, [3, 6, 2], activation, "mse", 20, dtype=dtype)
     p.model.unflatten(p.theta)[0][1][...] = shift * rng.choice([-1, 1], 6)
@@ -131,32 +161,53 @@ def test_rounding_bounds_hold_where_units_saturate(activation, shift, dtype, rng
     product = p.ref.value_and_gradient(long + 1j * step * v)[1].imag / step
     H = p.ob.hessian(p.theta)
     first = H.restrict(layers=[0])
-    errors = {"gradient": np.linalg.norm(H.gradient - gradient), "product": np.linalg.norm(H @ v - product),
-              "first layer": np.linalg.norm(first @ v[:24] - product[:24])}
-    bounds = {"gradient": p.ob.rounding_bound(p.theta), "product": H.rounding_bound(v), "first layer": H.rounding_bound(v)}
-    assert {name: (error, bounds[name]) for name, error in errors.items() if not error <= bounds[name]} == {}
+    errors = {
+        "gradient": np.linalg.norm(H.gradient - gradient),
+        "product": np.linalg.norm(H @ v - product),
+        "first layer": np.linalg.norm(first @ v[:24] - product[:24]),
+    }
+    bounds = {
+        "gradient": p.ob.rounding_bound(p.theta),
+        "product": H.rounding_bound(v),
+        "first layer": H.rounding_bound(v),
+    }
+    assert {
+        name: (error, bounds[name]) for name, error in errors.items() if not error <= bounds[name]
+    } == {}
     if shift == 4:
-        assert errors["first layer"] <= {"float64": 1e-11, "float32": 3e-4}[dtype] * np.linalg.norm(product[:24])
+        assert errors["first layer"] <= {"float64": 1e-11, "float32": 3e-4}[dtype] * np.linalg.norm(
+            product[:24]
+        )
 
 
-# --- memory -------------------------------------------------------------------------------------------------------------
+# --- memory
+# -------------------------------------------------------------------------------------------------------------
 
 
 def least_memory(p):
     """What the state of one row takes, by the refusal of less."""
-    with pytest.raises(ValueError, match=r"memory=1 bytes is not enough: \d+ are needed") as refusal:
+    with pytest.raises(
+        ValueError, match=r"memory=1 bytes is not enough: \d+ are needed"
+    ) as refusal:
         again(p, memory=1).hessian(p.theta)
     return int(str(refusal.value).split(":")[1].split()[0])
 
 
 @pytest.mark.parametrize("net", ["tall", "wide"])
 def test_chunks(arch, net, drawn):
-    """Under a memory bound rows go in chunks, a ragged last one included: the bound is kept, the sums agree to 1e-12."""
+    """Under a memory bound rows go in chunks, a ragged last one included: the bound is kept, the
+    sums agree to 1e-12.
+    """
     p = drawn(net, N={"tall": 333, "wide": 21}[net])
     whole = everything(p.ob, p.theta, p.V)
     free = p.ob.hessian(p.theta)
     least, seen = least_memory(p), set()
-    for memory in (least, (9 * least + free.nbytes) // 10, (least + free.nbytes) // 2, 4 * free.nbytes):
+    for memory in (
+        least,
+        (9 * least + free.nbytes) // 10,
+        (least + free.nbytes) // 2,
+        4 * free.nbytes,
+    ):
         ob = again(p, memory=memory)
         for name, value in everything(ob, p.theta, p.V).items():
             gap = np.linalg.norm(np.subtract(value, whole[name]))
@@ -183,7 +234,9 @@ def test_a_bound_is_refused_or_kept(drawn):
     assert rows > 1
 
 
-@pytest.mark.parametrize("sizes, N", [([129, 131, 131, 257, 33], 300), ([33, 31, 17, 7], 700), ([20, 100, 2], 900)])
+@pytest.mark.parametrize(
+    "sizes, N", [([129, 131, 131, 257, 33], 300), ([33, 31, 17, 7], 700), ([20, 100, 2], 900)]
+)
 def test_a_bound_cuts_rows_alike_for_any_number_of_threads(sizes, N, rng, problem):
     """The chunk depends on sizes and memory alone: same bits for any number of threads, and what one thread may have, 64 may."""
     p = problem(rng, sizes, "tanh", "mse", N)
@@ -196,7 +249,15 @@ def test_a_bound_cuts_rows_alike_for_any_number_of_threads(sizes, N, rng, proble
             H = ob.hessian(p.theta)
             products = H @ V
             assert H.nbytes <= memory and H.layout["threads"] <= threads
-            seen.add((H.layout["chunk"], products.tobytes(), H.quadratic(V).tobytes(), ob.gradient(p.theta).tobytes(), ob.value(p.theta)))
+            seen.add(
+                (
+                    H.layout["chunk"],
+                    products.tobytes(),
+                    H.quadratic(V).tobytes(),
+                    ob.gradient(p.theta).tobytes(),
+                    ob.value(p.theta),
+                )
+            )
         assert len(seen) == 1, (memory, [s[0] for s in seen])
 
 
@@ -214,7 +275,10 @@ def test_products_allocate_nothing(drawn):
     H.product(p.v, out=out)
     tracemalloc.start()
     try:
-        for call, most in ((lambda: H.product(p.v, out=out), 2000), (lambda: H @ p.v, 2000 + out.nbytes)):
+        for call, most in (
+            (lambda: H.product(p.v, out=out), 2000),
+            (lambda: H @ p.v, 2000 + out.nbytes),
+        ):
             tracemalloc.reset_peak()
             before = tracemalloc.get_traced_memory()[0]
             call()
@@ -223,9 +287,13 @@ def test_products_allocate_nothing(drawn):
         tracemalloc.stop()
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="the system does not say what a process holds")
+@pytest.mark.skipif(
+    not os.path.exists("/proc/self/statm"), reason="the system does not say what a process holds"
+)
 def test_memory_is_what_it_says(python):
-    """What the process grows by when an operator is made is its nbytes and the padded copy of X, to 10%; its end gives it back."""
+    """What the process grows by when an operator is made is its nbytes and the padded copy of X, to
+    10%; its end gives it back.
+    """
     python("""
 import numpy as np, fastcurv as fc
 def resident():
@@ -246,7 +314,8 @@ assert resident() - before <= 0.1 * said, (resident() - before, said)
 """)
 
 
-# --- blocks of the matrix -----------------------------------------------------------------------------------------------
+# --- blocks of the matrix
+# -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("memory", [None, "chunks"])
@@ -254,14 +323,22 @@ assert resident() - before <= 0.1 * said, (resident() - before, said)
 def test_restrict(arch, bias, memory, rng, problem):
     """A principal block, by layers or by indices, is the dense matrix's."""
     p = problem(rng, [4, 6, 6, 3], "tanh", "cross_entropy", 40, l2=0.1, bias=bias, residual=True)
-    ob = p.ob if memory is None else again(p, memory=(least_memory(p) + p.ob.hessian(p.theta).nbytes) // 2)
+    ob = (
+        p.ob
+        if memory is None
+        else again(p, memory=(least_memory(p) + p.ob.hessian(p.theta).nbytes) // 2)
+    )
     assert (ob.hessian(p.theta).layout["chunk"] < 40) == (memory is not None)
-    starts = np.cumsum([0] + [W.size + (b.size if bias else 0) for W, b in p.model.unflatten(p.theta)])
+    starts = np.cumsum(
+        [0] + [W.size + (b.size if bias else 0) for W, b in p.model.unflatten(p.theta)]
+    )
     for H in (ob.hessian(p.theta), ob.ggn(p.theta), ob.empirical_fisher(p.theta)):
         dense = H.to_dense()
         size = np.linalg.norm(dense)
         for layers in ([0], [1], [2], 2, [0, 2], [2, 0], [0, 1, 2]):
-            places = np.concatenate([np.arange(starts[l], starts[l + 1]) for l in np.atleast_1d(layers)])
+            places = np.concatenate(
+                [np.arange(starts[l], starts[l + 1]) for l in np.atleast_1d(layers)]
+            )
             self_check(H.restrict(layers=layers), dense[np.ix_(places, places)], size, rng)
         for places in (np.array([0]), rng.permutation(p.n)[:17], np.arange(p.n)[::-1]):
             self_check(H.restrict(indices=places), dense[np.ix_(places, places)], size, rng)
@@ -271,8 +348,13 @@ def self_check(block, true, size, rng):
     V = rng.standard_normal((len(true), 3))
     v = V[:, 0].copy()
     assert block.shape == true.shape
-    for got, expected in ((block.to_dense(), true), (block @ v, true @ v), (block @ V, true @ V),
-                          (block.product(v, np.empty(len(v))), true @ v), (block.T @ v, true @ v)):
+    for got, expected in (
+        (block.to_dense(), true),
+        (block @ v, true @ v),
+        (block @ V, true @ V),
+        (block.product(v, np.empty(len(v))), true @ v),
+        (block.T @ v, true @ v),
+    ):
         assert np.linalg.norm(got - expected) <= 1e-13 * size * max(1, np.linalg.norm(V))
     forms = (V * (true @ V)).sum(0)
     assert np.all(abs(block.quadratic(V) - forms) <= 1e-13 * size * (V * V).sum(0))
@@ -286,11 +368,14 @@ def test_restricted_products_do_less(drawn):
     block = H.restrict(layers=[2])
     full = np.zeros(p.n)
     full[block.indices] = p.v[block.indices]
-    assert np.allclose(block @ p.v[block.indices], (H @ full)[block.indices], rtol=1e-12, atol=1e-14)
+    assert np.allclose(
+        block @ p.v[block.indices], (H @ full)[block.indices], rtol=1e-12, atol=1e-14
+    )
     assert np.array_equal(block.gradient, H.gradient[block.indices]) and block.value == H.value
 
 
-# --- other people's algorithms ------------------------------------------------------------------------------------------
+# --- other people's algorithms
+# ------------------------------------------------------------------------------------------
 
 
 def test_scipy_takes_them_as_they_are(rng, problem):
@@ -306,18 +391,23 @@ def test_scipy_takes_them_as_they_are(rng, problem):
     x, info = minres(G, H.gradient, rtol=1e-12)
     assert info == 0 and np.linalg.norm(G @ x - H.gradient) <= 1e-9 * np.linalg.norm(H.gradient)
     for method in ("trust-ncg", "Newton-CG", "trust-krylov"):
-        found = scipy.optimize.minimize(p.ob.value_and_gradient, p.theta, jac=True, hessp=p.ob.hessp, method=method)
+        found = scipy.optimize.minimize(
+            p.ob.value_and_gradient, p.theta, jac=True, hessp=p.ob.hessp, method=method
+        )
         assert np.linalg.norm(p.ob.gradient(found.x)) <= 1e-4
     sums = 2 * H + G.T - H.H
     assert np.allclose(sums @ p.theta, H @ p.theta + G @ p.theta)
 
 
-# --- whose state is it --------------------------------------------------------------------------------------------------
+# --- whose state is it
+# --------------------------------------------------------------------------------------------------
 
 
 @every_net
 def test_operators_keep_what_they_know(net, drawn):
-    """Nothing done to the objective, to theta or to other operators changes one; none of them changes the objective."""
+    """Nothing done to the objective, to theta or to other operators changes one; none of them
+    changes the objective.
+    """
     p = drawn(net)
     theta = p.theta.copy()
     H, J = p.ob.hessian(theta), p.ob.jacobian(theta)
@@ -335,7 +425,7 @@ def test_operators_keep_what_they_know(net, drawn):
         assert np.array_equal(block @ p.v[block.indices], Bv)
     assert p.ob.value(p.theta) == value == H.value
     assert np.array_equal(H.theta, p.theta) and not H.theta.flags.writeable
-    del H, J                                                           # the block holds on to what it needs
+    del H, J  # the block holds on to what it needs
     fresh = p.ob.hessian(theta)
     assert np.array_equal(block @ p.v[block.indices], Bv) and not np.array_equal(fresh @ p.v, Hv)
     gradient = p.ob.gradient(p.theta)
@@ -343,16 +433,24 @@ def test_operators_keep_what_they_know(net, drawn):
     assert p.ob.gradient(p.theta).any()
 
 
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, copy.copy, lambda x: pickle.loads(pickle.dumps(x))])
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, copy.copy, lambda x: pickle.loads(pickle.dumps(x))]
+)
 def test_pickle_and_copy(duplicate, drawn):
     p = drawn("tall", n_threads=2)
     ob = duplicate(p.ob)
     assert ob.value(p.theta) == p.ob.value(p.theta) and repr(ob) == repr(p.ob)
     assert ob.n_threads == 2 and np.array_equal(ob.gradient(p.theta), p.ob.gradient(p.theta))
     H = p.ob.hessian(p.theta)
-    for operator in (H, p.ob.ggn(p.theta), p.ob.empirical_fisher(p.theta), p.ob.jacobian(p.theta), H.restrict(layers=[1])):
+    for operator in (
+        H,
+        p.ob.ggn(p.theta),
+        p.ob.empirical_fisher(p.theta),
+        p.ob.jacobian(p.theta),
+        H.restrict(layers=[1]),
+    ):
         other = duplicate(operator)
-        v = p.v[:operator.shape[1]]
+        v = p.v[: operator.shape[1]]
         assert type(other) is type(operator) and np.array_equal(other @ v, operator @ v)
         assert getattr(other, "kind", "") == getattr(operator, "kind", "")
     assert duplicate(H).n_products == H.n_products
@@ -368,13 +466,22 @@ def test_data_is_referenced(rng):
     """X of the model's dtype is not copied, whatever its strides; unflatten gives views."""
     model = MLP([6, 4, 2])
     base = rng.standard_normal((60, 24))
-    for X in (base[:, :6].copy(), base[:, :6], np.asfortranarray(base[:, :6]), base[::-2, 3:15:2], base[:6].T):
+    for X in (
+        base[:, :6].copy(),
+        base[:, :6],
+        np.asfortranarray(base[:, :6]),
+        base[::-2, 3:15:2],
+        base[:6].T,
+    ):
         y = rng.standard_normal((len(X), 2))
         ob = Objective(model, X, y, loss="mse")
         assert np.shares_memory(ob.X, X) and np.shares_memory(ob.y, y)
         assert np.shares_memory(ob.batch(slice(3, 20)).X, X)
         theta = model.init(seed=0)
-        for copied in (Objective(model, X.copy(), y, "mse"), Objective(model, X.tolist(), y.tolist(), "mse")):
+        for copied in (
+            Objective(model, X.copy(), y, "mse"),
+            Objective(model, X.tolist(), y.tolist(), "mse"),
+        ):
             assert np.array_equal(ob.gradient(theta), copied.gradient(theta))
     theta = model.init(seed=1)
     for W, b in model.unflatten(theta):
@@ -384,22 +491,33 @@ def test_data_is_referenced(rng):
     assert (theta == 7).sum() == 4
 
 
-# --- counts -------------------------------------------------------------------------------------------------------------
+# --- counts
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_products_are_counted(drawn):
     p = drawn("tiny")
     H = p.ob.hessian(p.theta)
     spent = [H.n_products]
-    for call in (lambda: H @ p.v, lambda: H @ p.V, lambda: H.matvec(p.v), lambda: H.product(p.v), lambda: H.quadratic(p.v),
-                 lambda: H.quadratic(p.V), H.to_dense, lambda: H.restrict(layers=[0]) @ p.v[:15],
-                 lambda: H.restrict(indices=[1, 2]).to_dense(), lambda: p.ob.hessp(p.theta, p.v)):
+    for call in (
+        lambda: H @ p.v,
+        lambda: H @ p.V,
+        lambda: H.matvec(p.v),
+        lambda: H.product(p.v),
+        lambda: H.quadratic(p.v),
+        lambda: H.quadratic(p.V),
+        H.to_dense,
+        lambda: H.restrict(layers=[0]) @ p.v[:15],
+        lambda: H.restrict(indices=[1, 2]).to_dense(),
+        lambda: p.ob.hessp(p.theta, p.v),
+    ):
         call()
         spent.append(H.n_products)
     assert np.diff(spent).tolist() == [1, 5, 1, 1, 1, 5, p.n, 1, 2, 0]
 
 
-# --- a model around theta -----------------------------------------------------------------------------------------------
+# --- a model around theta
+# -----------------------------------------------------------------------------------------------
 
 
 def test_taylor(drawn):
@@ -414,13 +532,25 @@ def test_taylor(drawn):
 
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy", "binary_cross_entropy"])
 def test_batch(loss, rng, problem):
-    """Some rows, by slice, indices or mask: the objective that has only these; sums over batches make the whole."""
+    """Some rows, by slice, indices or mask: the objective that has only these; sums over batches
+    make the whole.
+    """
     p = problem(rng, [5, 6, 3], "elu", loss, 50, weights=True)
     v = rng.standard_normal(p.n)
     mask = rng.random(50) < 0.5
-    for rows in (slice(7, 31), slice(None, None, -3), rng.integers(50, size=20), mask, [4], list(range(50)), np.array([-1, 0])):
+    for rows in (
+        slice(7, 31),
+        slice(None, None, -3),
+        rng.integers(50, size=20),
+        mask,
+        [4],
+        list(range(50)),
+        np.array([-1, 0]),
+    ):
         part = p.ob.batch(rows)
-        fresh = Objective(p.model, p.X[rows].copy(), p.y[rows].copy(), loss, sample_weight=p.weight[rows].copy())
+        fresh = Objective(
+            p.model, p.X[rows].copy(), p.y[rows].copy(), loss, sample_weight=p.weight[rows].copy()
+        )
         assert part.value(p.theta) == fresh.value(p.theta) and part.n_samples == fresh.n_samples
         assert np.array_equal(part.gradient(p.theta), fresh.gradient(p.theta))
         assert np.array_equal(part.hessian(p.theta) @ v, fresh.hessian(p.theta) @ v)

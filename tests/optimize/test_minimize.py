@@ -1,4 +1,6 @@
-"""`minimize`: where each method ends, what it says of that point, what it spends, and how a run is stopped and resumed."""
+"""`minimize`: where each method ends, what it says of that point, what it spends, and how a run is
+stopped and resumed.
+"""
 
 import numpy as np
 import pytest
@@ -16,13 +18,17 @@ FIRST_ORDER = ["sgd", "momentum", "nesterov", "rmsprop", "adam"]
 def valley():
     """x^2 + (y^2 - 1)^2: a saddle at 0, minima at (0, -1) and (0, 1)."""
     return FunctionObjective(
-        2, lambda t: t[0] ** 2 + (t[1] ** 2 - 1) ** 2,
+        2,
+        lambda t: t[0] ** 2 + (t[1] ** 2 - 1) ** 2,
         lambda t: np.array([2 * t[0], 4 * t[1] * (t[1] ** 2 - 1)]),
-        lambda t: np.diag([2.0, 12 * t[1] ** 2 - 4]))
+        lambda t: np.diag([2.0, 12 * t[1] ** 2 - 4]),
+    )
 
 
 def rosenbrock(n=6):
-    return FunctionObjective(n, scipy.optimize.rosen, scipy.optimize.rosen_der, scipy.optimize.rosen_hess)
+    return FunctionObjective(
+        n, scipy.optimize.rosen, scipy.optimize.rosen_der, scipy.optimize.rosen_hess
+    )
 
 
 class LeastSquares:
@@ -45,7 +51,9 @@ class LeastSquares:
 
     def value_and_gradient(self, theta):
         r = self.X @ theta - self.y
-        return float(r @ r / (2 * len(r)) + self.l2 / 2 * theta @ theta), self.X.T @ r / len(r) + self.l2 * theta
+        return float(r @ r / (2 * len(r)) + self.l2 / 2 * theta @ theta), self.X.T @ r / len(
+            r
+        ) + self.l2 * theta
 
     def hessian(self, theta):
         return self.X.T @ self.X / len(self.y) + self.l2 * np.eye(self.n_params, dtype=self.dtype)
@@ -101,7 +109,12 @@ def test_newton_is_drawn_to_the_saddle_beside_it(autoencoder, method):
 @pytest.mark.parametrize("method", [*CURES, "l-bfgs"])
 def test_rosenbrock_ends_at_a_proved_minimum(method):
     found = minimize(rosenbrock(), np.full(6, -1.5), method, seed=0)
-    assert found.success and found.kind == "minimum" and found.stopped == "critical" and found.status == 0
+    assert (
+        found.success
+        and found.kind == "minimum"
+        and found.stopped == "critical"
+        and found.status == 0
+    )
     assert np.linalg.norm(found.jac) <= 1e-6
     assert found.message.startswith("Minimum")
 
@@ -122,7 +135,9 @@ def test_success_is_never_true_on_a_saddle(method):
 @pytest.mark.parametrize("method", CURES)
 def test_a_maximum_is_left_too(method):
     """cos x + cos y from its maximum."""
-    ob = FunctionObjective(2, lambda t: np.cos(t).sum(), lambda t: -np.sin(t), lambda t: np.diag(-np.cos(t)))
+    ob = FunctionObjective(
+        2, lambda t: np.cos(t).sum(), lambda t: -np.sin(t), lambda t: np.diag(-np.cos(t))
+    )
     found = minimize(ob, np.zeros(2), method, seed=0)
     assert found.success and found.fun == pytest.approx(-2.0)
 
@@ -143,14 +158,29 @@ def test_scipy_says_success_on_a_saddle_and_we_do_not():
 def test_scipy_passes_its_options_and_callback_through():
     seen = []
     found = scipy.optimize.minimize(
-        scipy.optimize.rosen, np.full(4, 2.0), jac=scipy.optimize.rosen_der, hess=scipy.optimize.rosen_hess, tol=1e-9,
-        method=trust_region, callback=lambda xk: seen.append(xk), options={"maxiter": 500, "radius": 0.5})
+        scipy.optimize.rosen,
+        np.full(4, 2.0),
+        jac=scipy.optimize.rosen_der,
+        hess=scipy.optimize.rosen_hess,
+        tol=1e-9,
+        method=trust_region,
+        callback=lambda xk: seen.append(xk),
+        options={"maxiter": 500, "radius": 0.5},
+    )
     assert found.success and np.linalg.norm(found.jac) <= 1e-9 and len(seen) == found.nit
     with pytest.raises(ValueError, match="hessp"):
-        scipy.optimize.minimize(scipy.optimize.rosen, np.zeros(2), jac=scipy.optimize.rosen_der, method=newton_cg)
+        scipy.optimize.minimize(
+            scipy.optimize.rosen, np.zeros(2), jac=scipy.optimize.rosen_der, method=newton_cg
+        )
     with pytest.raises(ValueError, match="bounds"):
-        scipy.optimize.minimize(scipy.optimize.rosen, np.zeros(2), jac=scipy.optimize.rosen_der,
-                                hess=scipy.optimize.rosen_hess, bounds=[(0, 1)] * 2, method=newton_cg)
+        scipy.optimize.minimize(
+            scipy.optimize.rosen,
+            np.zeros(2),
+            jac=scipy.optimize.rosen_der,
+            hess=scipy.optimize.rosen_hess,
+            bounds=[(0, 1)] * 2,
+            method=newton_cg,
+        )
 
 
 @pytest.mark.parametrize("method", [*CURES, "newton", "newton-mr", "gauss-newton"])
@@ -163,8 +193,12 @@ def test_a_quadratic_takes_one_newton_step_or_few(method):
 
 def test_refused_steps_cost_no_product():
     """sqrt(1 + x^2) far out: Newton's step is x^2 times too long, and cut down by values alone."""
-    ob = FunctionObjective(2, lambda t: np.sqrt(1 + t * t).sum(), lambda t: t / np.sqrt(1 + t * t),
-                           lambda t: np.diag((1 + t * t) ** -1.5))
+    ob = FunctionObjective(
+        2,
+        lambda t: np.sqrt(1 + t * t).sum(),
+        lambda t: t / np.sqrt(1 + t * t),
+        lambda t: np.diag((1 + t * t) ** -1.5),
+    )
     found = minimize(ob, np.array([10.0, 30.0]), "trust-region", radius=1e6, max_iter=1)
     assert found.nit == 1 and found.nfev > 5 and found.nhev <= 2
 
@@ -249,35 +283,60 @@ def test_mini_batches_take_every_row_once_per_epoch_and_reach_the_minimum():
 
     base = regression(N=25, noise=0.0)
     ob = Watched(base.X, base.y)
-    found = minimize(ob, np.zeros(5), "momentum", batch_size=8, learning_rate=0.02, max_iter=200, seed=0)
+    found = minimize(
+        ob, np.zeros(5), "momentum", batch_size=8, learning_rate=0.02, max_iter=200, seed=0
+    )
     epochs = [np.sort(np.concatenate(rows[i : i + 4])) for i in range(0, len(rows), 4)]
-    assert all(np.array_equal(epoch, np.arange(25)) for epoch in epochs) and len(epochs) == found.nit
+    assert (
+        all(np.array_equal(epoch, np.arange(25)) for epoch in epochs) and len(epochs) == found.nit
+    )
     assert not np.array_equal(rows[0], rows[4])
     assert found.fun <= 1e-8 and found.fun == ob.value(found.x)
 
 
-@pytest.mark.parametrize("call, error, words", [
-    (lambda: minimize(valley(), np.zeros(2), "newtn"), ValueError, "method is 'newtn'"),
-    (lambda: minimize(valley(), np.zeros(2), "sgd", learning_rat=1.0), TypeError, "did you mean 'learning_rate'"),
-    (lambda: minimize(valley(), np.zeros(2), "adam", radius=1.0), TypeError, "no option 'radius'"),
-    (lambda: minimize(valley(), np.zeros(3)), ValueError, "theta0"),
-    (lambda: minimize(valley()), ValueError, "theta0 is None"),
-    (lambda: minimize(valley(), [0.0, np.inf]), ValueError, "NaN or infinity"),
-    (lambda: minimize(valley(), np.zeros(2), max_iter=0), ValueError, "max_iter"),
-    (lambda: minimize(valley(), np.zeros(2), max_time=-1), ValueError, "max_time"),
-    (lambda: minimize(valley(), np.zeros(2), seed="a"), TypeError, "seed"),
-    (lambda: minimize(valley(), np.zeros(2), "sgd", batch_size=4), ValueError, "batch_size"),
-    (lambda: minimize(valley(), np.zeros(2), "sgd", learning_rate=-1.0), ValueError, "learning_rate"),
-    (lambda: minimize(valley(), np.zeros(2), "sgd", schedule="cosine"), ValueError, "schedule"),
-    (lambda: minimize(valley(), np.zeros(2), "momentum", momentum=1.0), ValueError, "momentum"),
-    (lambda: minimize(valley(), np.zeros(2), "trust-region", radius=0.0), ValueError, "radius"),
-    (lambda: minimize(valley(), np.zeros(2), "gauss-newton"), TypeError, "lacks ggn"),
-    (lambda: minimize(np.sum, np.zeros(2)), TypeError, "lacks n_params"),
-    (lambda: minimize(regression(), np.zeros(5), sample=0), ValueError, "sample"),
-    (lambda: minimize(valley(), np.zeros(2), sample=5), ValueError, "sample needs"),
-    (lambda: minimize(valley(), np.zeros(2), callback=3), TypeError, "callback"),
-    (lambda: minimize(FunctionObjective(1, lambda t: np.nan, lambda t: t, None), np.zeros(1), "sgd"), ValueError, "finite at theta0"),
-])
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda: minimize(valley(), np.zeros(2), "newtn"), ValueError, "method is 'newtn'"),
+        (
+            lambda: minimize(valley(), np.zeros(2), "sgd", learning_rat=1.0),
+            TypeError,
+            "did you mean 'learning_rate'",
+        ),
+        (
+            lambda: minimize(valley(), np.zeros(2), "adam", radius=1.0),
+            TypeError,
+            "no option 'radius'",
+        ),
+        (lambda: minimize(valley(), np.zeros(3)), ValueError, "theta0"),
+        (lambda: minimize(valley()), ValueError, "theta0 is None"),
+        (lambda: minimize(valley(), [0.0, np.inf]), ValueError, "NaN or infinity"),
+        (lambda: minimize(valley(), np.zeros(2), max_iter=0), ValueError, "max_iter"),
+        (lambda: minimize(valley(), np.zeros(2), max_time=-1), ValueError, "max_time"),
+        (lambda: minimize(valley(), np.zeros(2), seed="a"), TypeError, "seed"),
+        (lambda: minimize(valley(), np.zeros(2), "sgd", batch_size=4), ValueError, "batch_size"),
+        (
+            lambda: minimize(valley(), np.zeros(2), "sgd", learning_rate=-1.0),
+            ValueError,
+            "learning_rate",
+        ),
+        (lambda: minimize(valley(), np.zeros(2), "sgd", schedule="cosine"), ValueError, "schedule"),
+        (lambda: minimize(valley(), np.zeros(2), "momentum", momentum=1.0), ValueError, "momentum"),
+        (lambda: minimize(valley(), np.zeros(2), "trust-region", radius=0.0), ValueError, "radius"),
+        (lambda: minimize(valley(), np.zeros(2), "gauss-newton"), TypeError, "lacks ggn"),
+        (lambda: minimize(np.sum, np.zeros(2)), TypeError, "lacks n_params"),
+        (lambda: minimize(regression(), np.zeros(5), sample=0), ValueError, "sample"),
+        (lambda: minimize(valley(), np.zeros(2), sample=5), ValueError, "sample needs"),
+        (lambda: minimize(valley(), np.zeros(2), callback=3), TypeError, "callback"),
+        (
+            lambda: minimize(
+                FunctionObjective(1, lambda t: np.nan, lambda t: t, None), np.zeros(1), "sgd"
+            ),
+            ValueError,
+            "finite at theta0",
+        ),
+    ],
+)
 def test_bad_input_is_one_clear_sentence(call, error, words):
     with pytest.raises(error, match=words):
         call()
@@ -285,7 +344,9 @@ def test_bad_input_is_one_clear_sentence(call, error, words):
 
 def test_a_diverging_run_returns_the_best_point_and_says_so():
     with np.errstate(all="ignore"):
-        found = minimize(QuadraticObjective(np.diag([1.0, 50.0])), np.ones(2), "sgd", learning_rate=1.0)
+        found = minimize(
+            QuadraticObjective(np.diag([1.0, 50.0])), np.ones(2), "sgd", learning_rate=1.0
+        )
     assert found.stopped == "diverged" and not found.success and np.isfinite(found.fun)
     assert found.fun == QuadraticObjective(np.diag([1.0, 50.0])).value(np.ones(2))
 
@@ -296,7 +357,10 @@ def test_value_and_gradient_may_be_two_functions():
         value, gradient, hessian = valley().value, valley().gradient, valley().hessian
 
     for method in ("adam", "newton-cg", "l-bfgs"):
-        one, other = (minimize(ob, np.array([1.0, 0.5]), method, max_iter=20, seed=0) for ob in (Apart(), valley()))
+        one, other = (
+            minimize(ob, np.array([1.0, 0.5]), method, max_iter=20, seed=0)
+            for ob in (Apart(), valley())
+        )
         assert np.array_equal(one.x, other.x)
 
 
@@ -311,11 +375,16 @@ def test_the_start_is_never_changed():
 @pytest.mark.parametrize("method", CURES)
 def test_a_kink_ends_a_run_without_success(method):
     """|x - 1/3| + (x - y)^2: no gradient is small near the minimum, and steps only become shorter."""
+
     def gradient(t):
         return np.array([np.sign(t[0] - 1 / 3) + 2 * (t[0] - t[1]), 2 * (t[1] - t[0])])
 
-    ob = FunctionObjective(2, lambda t: abs(t[0] - 1 / 3) + (t[0] - t[1]) ** 2, gradient,
-                           lambda t: np.array([[2.0, -2.0], [-2.0, 2.0]]))
+    ob = FunctionObjective(
+        2,
+        lambda t: abs(t[0] - 1 / 3) + (t[0] - t[1]) ** 2,
+        gradient,
+        lambda t: np.array([[2.0, -2.0], [-2.0, 2.0]]),
+    )
     found = minimize(ob, np.array([2.0, -1.0]), method, max_iter=5000, seed=0)
     assert found.stopped == "stalled" and not found.success and found.kind == "not_critical"
     assert found.nit < 1000 and found.fun < 0.1

@@ -11,8 +11,21 @@ from fastcurv.files import read_tensors, write_tensors
 from fastcurv.optimize.minimize import minimize
 from fastcurv.testing import FunctionObjective
 
-METHODS = ["sgd", "momentum", "nesterov", "rmsprop", "adam", "newton", "damped-newton", "newton-mr", "saddle-free-newton",
-           "newton-cg", "trust-region", "cubic", "gauss-newton"]
+METHODS = [
+    "sgd",
+    "momentum",
+    "nesterov",
+    "rmsprop",
+    "adam",
+    "newton",
+    "damped-newton",
+    "newton-mr",
+    "saddle-free-newton",
+    "newton-cg",
+    "trust-region",
+    "cubic",
+    "gauss-newton",
+]
 
 
 class Rows:
@@ -46,13 +59,21 @@ def regression(N=60, n=5, seed=0):
 
 
 def rosenbrock(n=6):
-    return FunctionObjective(n, scipy.optimize.rosen, scipy.optimize.rosen_der, scipy.optimize.rosen_hess)
+    return FunctionObjective(
+        n, scipy.optimize.rosen, scipy.optimize.rosen_der, scipy.optimize.rosen_hess
+    )
 
 
 def same(one, other):
     """Bits of the point and of all that was recorded, times aside."""
     assert np.array_equal(one.x, other.x) and one.fun == other.fun
-    assert (one.nit, one.nhev, one.njev, one.kind, one.stopped) == (other.nit, other.nhev, other.njev, other.kind, other.stopped)
+    assert (one.nit, one.nhev, one.njev, one.kind, one.stopped) == (
+        other.nit,
+        other.nhev,
+        other.njev,
+        other.kind,
+        other.stopped,
+    )
     for key in one.history:
         assert len(one.history[key]) == len(other.history[key])
         assert key == "time" or np.array_equal(one.history[key], other.history[key])
@@ -75,15 +96,25 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(method, tmp_path):
     first = minimize(ob, start, method, max_iter=4, seed=3, checkpoint=path, **options)
     resumed = minimize(ob, None, method, max_iter=9, seed=99, resume=path, **options)
     same(whole, resumed)
-    assert np.all(np.diff(resumed.history["time"]) >= 0) and resumed.history["time"][4] == first.history["time"][4]
+    assert (
+        np.all(np.diff(resumed.history["time"]) >= 0)
+        and resumed.history["time"][4] == first.history["time"][4]
+    )
 
 
-@pytest.mark.parametrize("seed", [0, np.random.Generator(np.random.MT19937(5))], ids=["PCG64", "MT19937"])
+@pytest.mark.parametrize(
+    "seed", [0, np.random.Generator(np.random.MT19937(5))], ids=["PCG64", "MT19937"]
+)
 def test_mini_batches_resume_with_their_order(seed, tmp_path):
     import copy
 
     ob, path = regression(), tmp_path / "run.safetensors"
-    options = {"method": "adam", "batch_size": 7, "learning_rate": 0.05, "validation": regression(seed=1)}
+    options = {
+        "method": "adam",
+        "batch_size": 7,
+        "learning_rate": 0.05,
+        "validation": regression(seed=1),
+    }
     whole = minimize(ob, np.zeros(5), max_iter=12, seed=copy.deepcopy(seed), **options)
     minimize(ob, np.zeros(5), max_iter=5, seed=copy.deepcopy(seed), checkpoint=path, **options)
     same(whole, minimize(ob, max_iter=12, resume=path, **options))
@@ -136,7 +167,15 @@ def test_checkpoints_are_written_on_the_way(tmp_path):
     def look(intermediate_result):
         sizes.append(read_tensors(path)[1]["run"]["iteration"] if path.exists() else None)
 
-    minimize(rosenbrock(), np.full(6, -1.5), "trust-region", max_iter=7, checkpoint=path, checkpoint_every=3, callback=look)
+    minimize(
+        rosenbrock(),
+        np.full(6, -1.5),
+        "trust-region",
+        max_iter=7,
+        checkpoint=path,
+        checkpoint_every=3,
+        callback=look,
+    )
     assert sizes == [None, None, None, 3, 3, 3, 6]
     assert read_tensors(path)[1]["run"]["iteration"] == 7
     assert [p.name for p in tmp_path.iterdir()] == ["run.safetensors"]
@@ -168,8 +207,13 @@ def test_tensors_survive_the_trip_with_dtype_shape_and_bits(tmp_path):
     back, said = read_tensors(tmp_path / "x")
     assert said == facts and set(back) == set(arrays)
     for name, array in arrays.items():
-        assert back[name].shape == np.shape(array) and back[name].dtype == np.asarray(array).dtype.newbyteorder("=")
-        assert np.array_equal(back[name], array, equal_nan=back[name].dtype.kind == "f") and back[name].flags.writeable
+        assert back[name].shape == np.shape(array) and back[name].dtype == np.asarray(
+            array
+        ).dtype.newbyteorder("=")
+        assert (
+            np.array_equal(back[name], array, equal_nan=back[name].dtype.kind == "f")
+            and back[name].flags.writeable
+        )
 
 
 def test_the_file_is_safetensors(tmp_path):
@@ -181,7 +225,9 @@ def test_the_file_is_safetensors(tmp_path):
     header = json.loads(raw[8 : 8 + length])
     assert length % 8 == 0 and header.pop("__metadata__") == {"fastcurv": '{"k": 1}'}
     places = sorted(entry["data_offsets"] for entry in header.values())
-    assert places[0][0] == 0 and places[0][1] == places[1][0] and places[1][1] == len(raw) - 8 - length
+    assert (
+        places[0][0] == 0 and places[0][1] == places[1][0] and places[1][1] == len(raw) - 8 - length
+    )
 
 
 def test_the_safetensors_package_reads_our_files(tmp_path):
@@ -192,7 +238,9 @@ def test_the_safetensors_package_reads_our_files(tmp_path):
 
 
 def test_broken_files_are_refused_with_a_sentence(tmp_path):
-    """Every truncation and three hundred changed bytes: a ValueError, or arrays of the right size; never anything else."""
+    """Every truncation and three hundred changed bytes: a ValueError, or arrays of the right size;
+    never anything else.
+    """
     path, broken = tmp_path / "x", tmp_path / "broken"
     write_tensors(path, {"w": np.arange(4.0), "b": np.ones((2, 2), np.float32)}, {"k": 1})
     raw, refused = path.read_bytes(), 0

@@ -4,14 +4,25 @@ import numpy as np
 import pytest
 
 from fastcurv.optimize.minimize import minimize
-from fastcurv.optimize.schedules import as_schedule, constant, constant_then_decay, inverse_time, power, robbins_monro
+from fastcurv.optimize.schedules import (
+    as_schedule,
+    constant,
+    constant_then_decay,
+    inverse_time,
+    power,
+    robbins_monro,
+)
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 
 
 def bowl():
     """A function whose gradient is not linear, so that wrong averages show."""
-    return FunctionObjective(3, lambda t: (np.cosh(t) * [1, 2, 3]).sum(), lambda t: np.sinh(t) * [1, 2, 3],
-                             lambda t: np.diag(np.cosh(t) * [1, 2, 3]))
+    return FunctionObjective(
+        3,
+        lambda t: (np.cosh(t) * [1, 2, 3]).sum(),
+        lambda t: np.sinh(t) * [1, 2, 3],
+        lambda t: np.diag(np.cosh(t) * [1, 2, 3]),
+    )
 
 
 def by_formula(method, g, a, steps, theta):
@@ -40,7 +51,12 @@ OPTIONS = {
     "rmsprop": {"rho": 0.9, "eps": 1e-5},
     "adam": {"beta1": 0.8, "beta2": 0.95, "eps": 1e-5},
 }
-SCHEDULES = [constant(0.02), inverse_time(0.03, 0.1), power(0.05, 0.6), constant_then_decay(0.02, 3)]
+SCHEDULES = [
+    constant(0.02),
+    inverse_time(0.03, 0.1),
+    power(0.05, 0.6),
+    constant_then_decay(0.02, 3),
+]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: s.name)
@@ -53,21 +69,37 @@ def test_seven_updates_are_those_of_the_formula(method, schedule):
     assert np.allclose(found.x, expected, rtol=1e-13) and not np.allclose(found.x, start, atol=1e-3)
 
 
-@pytest.mark.parametrize("method, rate", [("sgd", 0.1), ("momentum", 0.1), ("nesterov", 0.1), ("rmsprop", 1e-3), ("adam", 1e-3)])
+@pytest.mark.parametrize(
+    "method, rate",
+    [("sgd", 0.1), ("momentum", 0.1), ("nesterov", 0.1), ("rmsprop", 1e-3), ("adam", 1e-3)],
+)
 def test_default_learning_rates(method, rate):
     start = np.array([0.1, -0.05, 0.07])
-    one = [minimize(bowl(), start, method, max_iter=1, **o).x for o in ({}, {"learning_rate": rate})]
+    one = [
+        minimize(bowl(), start, method, max_iter=1, **o).x for o in ({}, {"learning_rate": rate})
+    ]
     assert np.array_equal(*one) and not np.array_equal(one[0], start)
 
 
 def test_a_schedule_may_be_named():
     start = np.array([0.1, -0.05, 0.07])
-    named = minimize(bowl(), start, "sgd", max_iter=5, learning_rate=0.05, schedule="power", delta=0.6)
-    assert np.array_equal(named.x, minimize(bowl(), start, "sgd", max_iter=5, learning_rate=power(0.05, 0.6)).x)
+    named = minimize(
+        bowl(), start, "sgd", max_iter=5, learning_rate=0.05, schedule="power", delta=0.6
+    )
+    assert np.array_equal(
+        named.x, minimize(bowl(), start, "sgd", max_iter=5, learning_rate=power(0.05, 0.6)).x
+    )
 
 
 def test_clip_bounds_the_gradient():
-    found = minimize(QuadraticObjective(np.eye(2)), np.array([30.0, 40.0]), "sgd", learning_rate=1.0, clip=5.0, max_iter=1)
+    found = minimize(
+        QuadraticObjective(np.eye(2)),
+        np.array([30.0, 40.0]),
+        "sgd",
+        learning_rate=1.0,
+        clip=5.0,
+        max_iter=1,
+    )
     assert np.allclose(found.x, [27.0, 36.0])
 
 
@@ -91,18 +123,23 @@ def test_schedules_by_value():
     assert as_schedule("constant", 0.1)(10**9) == 0.1
 
 
-@pytest.mark.parametrize("schedule, far, quiet", [
-    (constant(0.1), True, False),
-    (inverse_time(0.1, 0.01), True, True),
-    (power(0.1, 0.5), True, False),
-    (power(0.1, 0.51), True, True),
-    (power(0.1, 1.0), True, True),
-    (power(0.1, 1.01), False, True),
-    (constant_then_decay(0.1, 1000), True, True),
-    (constant_then_decay(0.1, 1000, 0.3), True, False),
-])
+@pytest.mark.parametrize(
+    "schedule, far, quiet",
+    [
+        (constant(0.1), True, False),
+        (inverse_time(0.1, 0.01), True, True),
+        (power(0.1, 0.5), True, False),
+        (power(0.1, 0.51), True, True),
+        (power(0.1, 1.0), True, True),
+        (power(0.1, 1.01), False, True),
+        (constant_then_decay(0.1, 1000), True, True),
+        (constant_then_decay(0.1, 1000, 0.3), True, False),
+    ],
+)
 def test_robbins_monro_agrees_with_the_growth_of_partial_sums(schedule, far, quiet):
-    """From t = 10^4 to 10^6 a convergent tail of exponent p gains little; the comparison with an integral decides."""
+    """From t = 10^4 to 10^6 a convergent tail of exponent p gains little; the comparison with an
+    integral decides.
+    """
     found = robbins_monro(schedule)
     assert (found.sum_diverges, found.squares_converge) == (far, quiet)
     assert found.satisfied == (far and quiet) == bool(found)
@@ -117,15 +154,18 @@ def test_robbins_monro_does_not_guess():
     assert "No finite number" in found.reason and not found
 
 
-@pytest.mark.parametrize("call, error, words", [
-    (lambda: constant(0.0), ValueError, "alpha"),
-    (lambda: power(0.1, -1.0), ValueError, "delta"),
-    (lambda: inverse_time("x", 1.0), TypeError, "alpha"),
-    (lambda: constant_then_decay(0.1, 2.5), TypeError, "hold"),
-    (lambda: constant_then_decay(0.1, 0), ValueError, "hold"),
-    (lambda: as_schedule("cosine", 0.1), ValueError, "cosine"),
-    (lambda: robbins_monro(0.1), TypeError, "schedule"),
-])
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda: constant(0.0), ValueError, "alpha"),
+        (lambda: power(0.1, -1.0), ValueError, "delta"),
+        (lambda: inverse_time("x", 1.0), TypeError, "alpha"),
+        (lambda: constant_then_decay(0.1, 2.5), TypeError, "hold"),
+        (lambda: constant_then_decay(0.1, 0), ValueError, "hold"),
+        (lambda: as_schedule("cosine", 0.1), ValueError, "cosine"),
+        (lambda: robbins_monro(0.1), TypeError, "schedule"),
+    ],
+)
 def test_bad_schedules_are_one_clear_sentence(call, error, words):
     with pytest.raises(error, match=words):
         call()

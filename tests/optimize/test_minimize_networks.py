@@ -1,4 +1,6 @@
-"""`minimize` and `escape` on networks through the engine: where they end, in both precisions, in batches, from saddles."""
+"""`minimize` and `escape` on networks through the engine: where they end, in both precisions, in
+batches, from saddles.
+"""
 
 import os
 import signal
@@ -36,7 +38,9 @@ def test_a_regularised_network_ends_at_a_point_without_negative_curvature(method
 
 
 def test_gauss_newton_ends_on_the_hessian_and_so_takes_fewer_steps(monkeypatch):
-    """Overlapping classes leave residuals: on the GGN alone each of the last steps divides the gradient by little."""
+    """Overlapping classes leave residuals: on the GGN alone each of the last steps divides the
+    gradient by little.
+    """
     ob, model = blobs(l2=1e-3)
     starts = [model.init(seed=seed) for seed in range(3)]
     ours = [fc.minimize(ob, start, "gauss-newton", seed=0, gtol=1e-9) for start in starts]
@@ -50,15 +54,23 @@ def test_gauss_newton_resumes_bit_for_bit_after_it_has_turned_to_the_hessian(tmp
     ob, model = blobs(l2=1e-3)
     path, theta = tmp_path / "run.safetensors", model.init(seed=0)
     whole = fc.minimize(ob, theta, "gauss-newton", seed=0, gtol=1e-9)
-    fc.minimize(ob, theta, "gauss-newton", seed=0, gtol=1e-9, max_iter=whole.nit - 2, checkpoint=path)
+    fc.minimize(
+        ob, theta, "gauss-newton", seed=0, gtol=1e-9, max_iter=whole.nit - 2, checkpoint=path
+    )
     assert read_tensors(path)[1]["method_facts"]["exact"]
     resumed = fc.minimize(ob, None, "gauss-newton", gtol=1e-9, resume=path)
-    assert np.array_equal(whole.x, resumed.x) and whole.nit == resumed.nit and whole.njev == resumed.njev
+    assert (
+        np.array_equal(whole.x, resumed.x)
+        and whole.nit == resumed.nit
+        and whole.njev == resumed.njev
+    )
 
 
 @pytest.mark.parametrize("method", CURES)
 def test_the_symmetric_start_is_left(method):
-    """theta = 0 is a saddle by symmetry, and a gradient step keeps all hidden units equal: the biases alone move."""
+    """theta = 0 is a saddle by symmetry, and a gradient step keeps all hidden units equal: the
+    biases alone move.
+    """
     ob, model = blobs(l2=1e-3)
     stuck = fc.minimize(ob, np.zeros(model.n_params), "sgd", max_iter=20000, learning_rate=1.0)
     found = fc.minimize(ob, np.zeros(model.n_params), method, seed=0)
@@ -104,21 +116,32 @@ def test_mini_batches_lower_the_loss_of_the_whole(method):
     assert found.fun < 0.75 * ob.value(theta) and found.fun == ob.value(found.x)
     assert len(found.history["loss"]) == 31 and found.nhev == 0
     assert found.njev == 31 + 30 * 5
-    again = fc.minimize(ob, theta, method, batch_size=16, max_iter=30, seed=0, record_every=10, **options)
+    again = fc.minimize(
+        ob, theta, method, batch_size=16, max_iter=30, seed=0, record_every=10, **options
+    )
     assert list(again.history["iteration"]) == [0, 10, 20, 30]
     assert again.history["loss"][-1] == found.history["loss"][-1]
 
 
-@pytest.mark.parametrize("method, options", [("adam", {"batch_size": 16}), ("trust-region", {}), ("newton-cg", {}),
-                                              ("trust-region", {"sample": 30}),
-                                              ("gauss-newton", {"sample": 30, "precondition": True, "warm_start": True})])
+@pytest.mark.parametrize(
+    "method, options",
+    [
+        ("adam", {"batch_size": 16}),
+        ("trust-region", {}),
+        ("newton-cg", {}),
+        ("trust-region", {"sample": 30}),
+        ("gauss-newton", {"sample": 30, "precondition": True, "warm_start": True}),
+    ],
+)
 def test_a_network_run_resumes_bit_for_bit(method, options, tmp_path):
     ob, model = blobs()
     path, theta = tmp_path / "run.safetensors", model.init(seed=0)
     whole = fc.minimize(ob, theta, method, max_iter=8, seed=0, **options)
     fc.minimize(ob, theta, method, max_iter=3, seed=0, checkpoint=path, **options)
     resumed = fc.minimize(ob, None, method, max_iter=8, resume=path, **options)
-    assert np.array_equal(whole.x, resumed.x) and np.array_equal(whole.history["loss"], resumed.history["loss"])
+    assert np.array_equal(whole.x, resumed.x) and np.array_equal(
+        whole.history["loss"], resumed.history["loss"]
+    )
 
 
 @pytest.mark.parametrize("method", CURES)
@@ -127,7 +150,9 @@ def test_curvature_from_a_sample_of_rows_still_ends_at_a_critical_point_of_the_w
     found = fc.minimize(ob, model.init(seed=0), method, sample=40, seed=0)
     assert found.success and np.linalg.norm(ob.gradient(found.x)) <= 1e-6
     again = fc.minimize(ob, model.init(seed=0), method, sample=80, seed=0)
-    assert again.nit < found.nit and np.array_equal(again.x, fc.minimize(ob, model.init(seed=0), method, seed=0).x)
+    assert again.nit < found.nit and np.array_equal(
+        again.x, fc.minimize(ob, model.init(seed=0), method, seed=0).x
+    )
 
 
 @pytest.mark.parametrize("method", ["trust-region", "saddle-free-newton", "cubic", "gauss-newton"])
@@ -138,13 +163,26 @@ def test_scaling_and_warm_starts_change_the_way_and_not_the_kind_of_end(method):
 
 
 def test_scaling_makes_badly_scaled_parameters_cheap():
-    """Neighbours coupled by a tenth, in units over 1.5 decades: curvature spans 3 decades, scaled it is nearly the identity."""
+    """Neighbours coupled by a tenth, in units over 1.5 decades: curvature spans 3 decades, scaled
+    it is nearly the identity.
+    """
     n = 400
     units = 10.0 ** np.linspace(-1.5, 0, n)
     H = units[:, None] * (np.eye(n) + 0.1 * (np.eye(n, k=1) + np.eye(n, k=-1))) * units
     ob = QuadraticObjective(H, center=1 / units)
-    found = {scaled: fc.minimize(ob, np.zeros(n), "trust-region", seed=0, gtol=1e-5, radius=1e6, precondition=scaled, verdict=False)
-             for scaled in (False, True)}
+    found = {
+        scaled: fc.minimize(
+            ob,
+            np.zeros(n),
+            "trust-region",
+            seed=0,
+            gtol=1e-5,
+            radius=1e6,
+            precondition=scaled,
+            verdict=False,
+        )
+        for scaled in (False, True)
+    }
     assert found[True].stopped == found[False].stopped == "critical"
     assert 2 * found[True].nhev < found[False].nhev
 
@@ -153,7 +191,9 @@ def test_scipy_takes_objective_and_method_as_they_are():
     net = LinearAutoencoder([4.0, 2.0, 1.0], 1, seed=0)
     ob = compiled(net.objective)
     saddle = net.case({2}).theta
-    found = scipy.optimize.minimize(ob.value_and_gradient, saddle, jac=True, hessp=ob.hessp, method=fc.newton_cg)
+    found = scipy.optimize.minimize(
+        ob.value_and_gradient, saddle, jac=True, hessp=ob.hessp, method=fc.newton_cg
+    )
     assert found.success and found.fun == pytest.approx(net.case({1}).value, rel=1e-8)
 
 
@@ -169,14 +209,20 @@ def test_newton_step_names_what_it_is_drawn_to():
 
 @pytest.mark.parametrize("method", CURES)
 def test_a_relu_network_that_stops_at_a_kink_says_so(method):
-    """Where a unit's z is 0 on a sample the loss falls towards the kink from both sides and no gradient is small."""
+    """Where a unit's z is 0 on a sample the loss falls towards the kink from both sides and no
+    gradient is small.
+    """
     rng = np.random.default_rng(0)
     X = rng.standard_normal((60, 3))
-    ob = fc.Objective(fc.MLP([3, 8, 1], activation="relu"), X, np.sin(2 * X[:, :1]), loss="mse", l2=1e-3)
+    ob = fc.Objective(
+        fc.MLP([3, 8, 1], activation="relu"), X, np.sin(2 * X[:, :1]), loss="mse", l2=1e-3
+    )
     found = fc.minimize(ob, ob.model.init(seed=0), method, seed=0)
     z = ob.model.preactivations(found.x, X)[0]
     assert abs(z).min() < 1e-5 * abs(z).max()
-    assert found.stopped == "stalled" and not found.success and "kink, such as ReLU's" in found.message
+    assert (
+        found.stopped == "stalled" and not found.success and "kink, such as ReLU's" in found.message
+    )
 
 
 def test_ctrl_c_returns_what_is_known():

@@ -1,4 +1,6 @@
-"""Single steps: the Krylov space and its small problems, Newton's step, the saddle-free one, and escape."""
+"""Single steps: the Krylov space and its small problems, Newton's step, the saddle-free one, and
+escape.
+"""
 
 import warnings
 
@@ -6,12 +8,18 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from fastcurv.krylov.subproblems import KrylovSpace, absolute, cubic, shifted, trust_region
+from fastcurv.optimize.escape import escape
 from fastcurv.optimize.line_search import line_minimum
 from fastcurv.optimize.negative_curvature import lowest_curvature
 from fastcurv.optimize.steps import IndefiniteHessianWarning, newton_step, saddle_free_newton_step
-from fastcurv.optimize.escape import escape
-from fastcurv.krylov.subproblems import KrylovSpace, absolute, cubic, shifted, trust_region
-from fastcurv.testing import FunctionObjective, LinearAutoencoder, PrescribedSpectrum, QuadraticObjective, lecture_toy
+from fastcurv.testing import (
+    FunctionObjective,
+    LinearAutoencoder,
+    PrescribedSpectrum,
+    QuadraticObjective,
+    lecture_toy,
+)
 
 
 def symmetric(n, rng, dtype=np.float64):
@@ -27,7 +35,11 @@ def test_a_krylov_space_is_orthonormal_and_projects_exactly(n_others, dtype):
     n, slack = 31, 3e3 * np.finfo(dtype).eps
     A = symmetric(n, rng, dtype)
     space = KrylovSpace(n, dtype, n)
-    space.start(lambda v, out: np.matmul(A, v, out=out), *[rng.standard_normal(n).astype(dtype)], rng.standard_normal((n_others, n)).astype(dtype))
+    space.start(
+        lambda v, out: np.matmul(A, v, out=out),
+        *[rng.standard_normal(n).astype(dtype)],
+        rng.standard_normal((n_others, n)).astype(dtype),
+    )
     sizes = []
     while not space.exhausted:
         space.extend()
@@ -44,7 +56,9 @@ def test_a_krylov_space_is_orthonormal_and_projects_exactly(n_others, dtype):
 
 
 def test_with_two_starts_the_residual_leads_the_way():
-    """Starts g and a guess: expanded by its residual the space solves as conjugate gradients from that guess would."""
+    """Starts g and a guess: expanded by its residual the space solves as conjugate gradients from
+    that guess would.
+    """
     rng = np.random.default_rng(3)
     n = 60
     values = np.concatenate([np.linspace(1.0, 2.0, n - 4), [50.0, 60.0, 70.0, 80.0]])
@@ -62,13 +76,17 @@ def test_with_two_starts_the_residual_leads_the_way():
             ritz, vectors = space.ritz()
             y = vectors @ shifted(ritz, space.linear_term(), 0.0)
             residual = space.residual(y)
-            assert abs(residual - np.linalg.norm(A @ space.combine(y) + g)) <= 1e-9 * np.linalg.norm(g)
+            assert abs(
+                residual - np.linalg.norm(A @ space.combine(y) + g)
+            ) <= 1e-9 * np.linalg.norm(g)
         spent[name] = space.m
     assert spent["warm"] < spent["cold"]
 
 
 def test_a_krylov_space_ends_where_the_gradient_sees_no_more():
-    """Three eigenvectors in g, three products, then exhausted; a start vector twice is one start vector."""
+    """Three eigenvectors in g, three products, then exhausted; a start vector twice is one start
+    vector.
+    """
     values = np.array([3.0, -1.0, 2.0, 5.0, 7.0])
     space = KrylovSpace(5, float, 5)
     g = np.array([1.0, 1.0, 1.0, 0.0, 0.0])
@@ -97,7 +115,9 @@ def test_trust_region_meets_the_optimality_conditions_hard_case_included():
         length = np.linalg.norm(y)
         assert length <= radius * (1 + 1e-10)
         assert values[0] + lam >= -1e-12 and lam >= 0
-        assert np.linalg.norm((values + lam) * y + linear) <= 1e-9 * np.linalg.norm(linear) + 1e-12 * (radius + lam)
+        assert np.linalg.norm((values + lam) * y + linear) <= 1e-9 * np.linalg.norm(
+            linear
+        ) + 1e-12 * (radius + lam)
         assert lam * (radius - length) <= 1e-9 * radius * max(lam, 1.0)
         hard += bool(values[0] < 0 and lam == -values[0])
     assert hard > 20
@@ -108,7 +128,9 @@ def test_cubic_meets_the_optimality_conditions_hard_case_included():
         y, lam = cubic(values, linear, weight)
         assert values[0] + lam >= -1e-12
         assert abs(lam - weight * np.linalg.norm(y)) <= 1e-9 * lam + 1e-14
-        assert np.linalg.norm((values + lam) * y + linear) <= 1e-9 * np.linalg.norm(linear) + 1e-12 * (lam + 1)
+        assert np.linalg.norm((values + lam) * y + linear) <= 1e-9 * np.linalg.norm(
+            linear
+        ) + 1e-12 * (lam + 1)
 
 
 def test_trust_region_at_a_saddle_without_gradient_steps_along_the_lowest_eigenvector():
@@ -167,7 +189,9 @@ def test_saddle_free_step_is_the_inverse_of_the_matrix_absolute_value(dtype):
     p = saddle_free_newton_step(A, g, damping=0.05)
     modulus = scipy.linalg.sqrtm(A.astype(float) @ A.astype(float)).real
     assert p.dtype == dtype
-    assert np.linalg.norm((modulus + 0.05 * np.eye(20)) @ p + g) <= 1e4 * np.finfo(dtype).eps * np.linalg.norm(g)
+    assert np.linalg.norm((modulus + 0.05 * np.eye(20)) @ p + g) <= 1e4 * np.finfo(
+        dtype
+    ).eps * np.linalg.norm(g)
     assert p @ g < 0
 
 
@@ -184,16 +208,23 @@ def test_escape_follows_the_lecture_toy_along_its_diagonal():
     assert np.allclose(np.abs(found.direction), 2**-0.5, atol=1e-6)
     assert found.curvature == pytest.approx(-2.0)
     assert np.allclose(found.x, found.step * found.direction)
-    assert abs(abs(found.step) - 2**0.5) <= 1e-2  # the valley w1 w2 = 1; Newton's length would be 1/2
+    assert (
+        abs(abs(found.step) - 2**0.5) <= 1e-2
+    )  # the valley w1 w2 = 1; Newton's length would be 1/2
 
 
 def test_escape_finds_the_better_of_the_two_ways():
     """x^4 - x^2 + x^3/2: both ways lead down, the negative one further."""
+
     def hessian(t):
         return np.array([[12 * t[0] ** 2 - 2 + 3 * t[0], 0.0], [0.0, 2.0]])
 
-    ob = FunctionObjective(2, lambda t: t[0] ** 4 - t[0] ** 2 + t[0] ** 3 / 2 + t[1] ** 2,
-                           lambda t: np.array([4 * t[0] ** 3 - 2 * t[0] + 1.5 * t[0] ** 2, 2 * t[1]]), hessian)
+    ob = FunctionObjective(
+        2,
+        lambda t: t[0] ** 4 - t[0] ** 2 + t[0] ** 3 / 2 + t[1] ** 2,
+        lambda t: np.array([4 * t[0] ** 3 - 2 * t[0] + 1.5 * t[0] ** 2, 2 * t[1]]),
+        hessian,
+    )
     for direction in (None, np.array([1.0, 0.0]), np.array([-3.0, 0.0])):
         found = escape(ob, np.zeros(2), direction)
         assert found.success and found.x[0] < -0.8
@@ -207,7 +238,11 @@ def test_escape_leaves_every_saddle_of_an_autoencoder():
     for case in cases:
         found = escape(net.objective, case.theta)
         assert found.success == (case.kind == "saddle")
-        assert (found.fun < case.value - 1e-3) if found.success else np.array_equal(found.x, case.theta)
+        assert (
+            (found.fun < case.value - 1e-3)
+            if found.success
+            else np.array_equal(found.x, case.theta)
+        )
 
 
 def test_escape_at_a_minimum_says_so_and_stays():
@@ -219,37 +254,56 @@ def test_escape_at_a_minimum_says_so_and_stays():
 
 def test_line_minimum_finds_a_minimum_far_beyond_and_far_below_its_first_length():
     for scale in (1e-5, 1.0, 1e5):
-        t, f = line_minimum(lambda x: float((x[0] / scale - 1) ** 2), np.zeros(1), np.ones(1), 1.0, 1.0, refinements=30)
+        t, f = line_minimum(
+            lambda x: float((x[0] / scale - 1) ** 2),
+            np.zeros(1),
+            np.ones(1),
+            1.0,
+            1.0,
+            refinements=30,
+        )
         assert abs(t / scale - 1) <= 1e-3 and f <= 1e-5
 
 
-@pytest.mark.parametrize("call, error, words", [
-    (lambda: newton_step(np.ones((2, 3)), np.ones(2)), ValueError, "square"),
-    (lambda: newton_step(np.eye(2), np.ones(3)), ValueError, "g has shape"),
-    (lambda: newton_step(np.eye(2), np.array([1.0, np.nan])), ValueError, "NaN"),
-    (lambda: newton_step(np.eye(2), np.ones(2) * 1j), TypeError, "real"),
-    (lambda: newton_step(np.eye(2), np.ones(2), damping=-1.0), ValueError, "damping"),
-    (lambda: saddle_free_newton_step(np.eye(2), np.ones(2), k=0), ValueError, "k is 0"),
-    (lambda: escape(lecture_toy(), np.zeros(3)), ValueError, "theta"),
-    (lambda: escape(lecture_toy(), np.zeros(2), np.zeros(2)), ValueError, "direction is zero"),
-])
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda: newton_step(np.ones((2, 3)), np.ones(2)), ValueError, "square"),
+        (lambda: newton_step(np.eye(2), np.ones(3)), ValueError, "g has shape"),
+        (lambda: newton_step(np.eye(2), np.array([1.0, np.nan])), ValueError, "NaN"),
+        (lambda: newton_step(np.eye(2), np.ones(2) * 1j), TypeError, "real"),
+        (lambda: newton_step(np.eye(2), np.ones(2), damping=-1.0), ValueError, "damping"),
+        (lambda: saddle_free_newton_step(np.eye(2), np.ones(2), k=0), ValueError, "k is 0"),
+        (lambda: escape(lecture_toy(), np.zeros(3)), ValueError, "theta"),
+        (lambda: escape(lecture_toy(), np.zeros(2), np.zeros(2)), ValueError, "direction is zero"),
+    ],
+)
 def test_bad_input_is_one_clear_sentence(call, error, words):
     with pytest.raises(error, match=words):
         call()
 
 
 def test_the_lowest_curvature_is_found_where_the_gradient_has_no_part_of_it():
-    """n = 5000, one eigenvalue -1e-2 under a bulk in [0, 1]: a random start finds it, a start along it at once."""
+    """n = 5000, one eigenvalue -1e-2 under a bulk in [0, 1]: a random start finds it, a start along
+    it at once.
+    """
     values = np.concatenate([[-1e-2], np.linspace(0.0, 1.0, 4999)])
     H = PrescribedSpectrum(values, seed=1)
     lowest = H.eigenvector(0)
     for starts, most in (((), 150), ([lowest], 12)):
-        curvature, v, rounding, spent = lowest_curvature(H, 5000, np.dtype(float), np.random.default_rng(0), starts, 300)
+        curvature, v, rounding, spent = lowest_curvature(
+            H, 5000, np.dtype(float), np.random.default_rng(0), starts, 300
+        )
         assert curvature < -rounding < 0 and spent <= most
-        assert curvature == pytest.approx(v @ (H @ v), abs=1e-12) and -1e-2 - 1e-12 <= curvature < -5e-3
+        assert (
+            curvature == pytest.approx(v @ (H @ v), abs=1e-12)
+            and -1e-2 - 1e-12 <= curvature < -5e-3
+        )
 
 
 def test_a_bounded_search_without_negative_curvature_says_what_is_lowest():
     H = PrescribedSpectrum(np.linspace(1.0, 2.0, 300), seed=1)
-    curvature, _, rounding, spent = lowest_curvature(H, 300, np.dtype(float), np.random.default_rng(0), (), 25)
+    curvature, _, rounding, spent = lowest_curvature(
+        H, 300, np.dtype(float), np.random.default_rng(0), (), 25
+    )
     assert spent == 25 and 1.0 - 1e-12 <= curvature < 1.05 and rounding < 1e-10

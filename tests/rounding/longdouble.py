@@ -7,7 +7,9 @@ PI = LD("3.14159265358979323846264338327950288")
 
 
 def normal(z):
-    """Density and distribution function of the normal distribution: a series near 0, a continued fraction further out."""
+    """Density and distribution function of the normal distribution: a series near 0, a continued
+    fraction further out.
+    """
     t = np.abs(z)
     density = np.exp(-t * t / 2) / np.sqrt(2 * PI)
     near, far = np.minimum(t, 3), np.maximum(t, 3)
@@ -44,7 +46,11 @@ def activation(name, z):
     if name == "gelu":
         n, cdf = normal(z)
         return z * cdf, cdf + z * n, n * (2 - z * z)
-    return np.where(z > 0, z, np.expm1(low)), np.where(z > 0, one, np.exp(low)), np.where(z > 0, zero, np.exp(low))
+    return (
+        np.where(z > 0, z, np.expm1(low)),
+        np.where(z > 0, one, np.exp(low)),
+        np.where(z > 0, zero, np.exp(low)),
+    )
 
 
 class Truth:
@@ -68,18 +74,23 @@ class Truth:
             for l in range(len(self.layers) - 1, 0, -1):
                 e = self.d[l] @ self.layers[l][0] + (e if self.skips[l] else 0)
                 self.e[l - 1], self.d[l - 1] = e, e * self.p[l - 1]
-            self.gradient = self.join([(d.T @ a, d.sum(axis=0)) for d, a in zip(self.d, self.a)]) + LD(ob.l2) * self.theta
+            self.gradient = (
+                self.join([(d.T @ a, d.sum(axis=0)) for d, a in zip(self.d, self.a)])
+                + LD(ob.l2) * self.theta
+            )
 
     def split(self, v):
         layers, start = [], 0
         for m, k in self.ob.model.shapes:
-            V, start = v[start:start + m * k].reshape(m, k), start + m * k
-            layers.append((V, v[start:start + m] if self.ob.model.bias else np.zeros(m, LD)))
+            V, start = v[start : start + m * k].reshape(m, k), start + m * k
+            layers.append((V, v[start : start + m] if self.ob.model.bias else np.zeros(m, LD)))
             start += m * self.ob.model.bias
         return layers
 
     def join(self, parts):
-        return np.concatenate([x.ravel() for W, b in parts for x in ((W, b) if self.ob.model.bias else (W,))])
+        return np.concatenate(
+            [x.ravel() for W, b in parts for x in ((W, b) if self.ob.model.bias else (W,))]
+        )
 
     def loss(self, z):
         ob, y = self.ob, self.ob.y
@@ -94,11 +105,18 @@ class Truth:
             self.delta = f * np.where(z > 0, (1 - y) - e / (1 + e), e / (1 + e) - y)
             self.h = f * e / (1 + e) ** 2
         else:
-            u, top = z - z.max(axis=1, keepdims=True), np.arange(z.shape[1]) == z.argmax(axis=1)[:, None]
+            u, top = (
+                z - z.max(axis=1, keepdims=True),
+                np.arange(z.shape[1]) == z.argmax(axis=1)[:, None],
+            )
             S = np.where(top, 0, np.exp(u)).sum(axis=1, keepdims=True)
             self.softmax, T = np.exp(u) / (1 + S), y.sum(axis=1, keepdims=True)
             rest = np.where(top, 0, y).sum(axis=1, keepdims=True)
-            self.delta, self.h, self.top = f * np.where(top, rest - T * S / (1 + S), T * self.softmax - y), f * T, top
+            self.delta, self.h, self.top = (
+                f * np.where(top, rest - T * S / (1 + S), T * self.softmax - y),
+                f * T,
+                top,
+            )
 
     def r_loss(self, rz):
         if self.ob.loss != "cross_entropy":
@@ -117,13 +135,23 @@ class Truth:
                     ra.append(self.p[l] * rz[-1] + (ra[-1] if self.skips[l] else 0))
             rd, re = self.r_loss(rz[-1]), None
             if kind == "fisher":
-                rd = self.ob.n_samples * (self.delta * rz[-1]).sum(axis=1, keepdims=True) * self.delta
+                rd = (
+                    self.ob.n_samples
+                    * (self.delta * rz[-1]).sum(axis=1, keepdims=True)
+                    * self.delta
+                )
             parts = [None] * len(self.layers)
             for l in range(len(self.layers) - 1, -1, -1):
                 parts[l] = (rd.T @ self.a[l] + (self.d[l].T @ ra[l] if full else 0), rd.sum(axis=0))
                 if l:
-                    re = rd @ self.layers[l][0] + (self.d[l] @ layers[l][0] if full else 0) + (re if self.skips[l] else 0)
-                    rd = re * self.p[l - 1] + (self.e[l - 1] * self.q[l - 1] * rz[l - 1] if full else 0)
+                    re = (
+                        rd @ self.layers[l][0]
+                        + (self.d[l] @ layers[l][0] if full else 0)
+                        + (re if self.skips[l] else 0)
+                    )
+                    rd = re * self.p[l - 1] + (
+                        self.e[l - 1] * self.q[l - 1] * rz[l - 1] if full else 0
+                    )
             return self.join(parts) + (LD(self.ob.l2) * v if kind != "fisher" else 0)
 
 

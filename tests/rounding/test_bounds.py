@@ -1,6 +1,8 @@
-"""The bounds on rounding hold: every attempt to break them, with every table of kernels, fails; and they are of use.
+"""The bounds on rounding hold: every attempt to break them, with every table of kernels, fails; and
+they are of use.
 
-The truth is `longdouble.Truth`, 2048 times more precise than float64 where long double is more than that.
+The truth is `longdouble.Truth`, 2048 times more precise than float64 where long double is more than
+that.
 """
 
 import numpy as np
@@ -9,9 +11,11 @@ from scipy.optimize import minimize
 
 import fastcurv as fc
 from fastcurv import _engine as engine
-from fastcurv import rounding, rounding_local
 from fastcurv.reference import ReferenceModel, ReferenceObjective
+from fastcurv.rounding import arithmetic as rounding_local
+from fastcurv.rounding import bounds as rounding
 from fastcurv.rounding.bounds import Rounding, gradient_bound, product_bound
+
 from .longdouble import LD, Truth, activation, size
 
 DTYPES = ["float32", "float64"]
@@ -29,8 +33,20 @@ def kernels():
     engine.set_arch(before)
 
 
-def problem(sizes, act="tanh", loss="mse", dtype="float64", N=30, seed=0, X=None, weighted=False, soft=False, l2=0.0,
-            memory=None, **model):
+def problem(
+    sizes,
+    act="tanh",
+    loss="mse",
+    dtype="float64",
+    N=30,
+    seed=0,
+    X=None,
+    weighted=False,
+    soft=False,
+    l2=0.0,
+    memory=None,
+    **model,
+):
     """(objective, theta, v), random."""
     rng = np.random.default_rng(seed)
     net = fc.MLP(sizes, activation=act, dtype=dtype, **model)
@@ -38,14 +54,20 @@ def problem(sizes, act="tanh", loss="mse", dtype="float64", N=30, seed=0, X=None
     if loss == "cross_entropy" and not soft:
         y = rng.integers(sizes[-1], size=len(X))
     else:
-        y = rng.standard_normal((len(X), sizes[-1])) if loss == "mse" else rng.uniform(0, 1, (len(X), sizes[-1]))
+        y = (
+            rng.standard_normal((len(X), sizes[-1]))
+            if loss == "mse"
+            else rng.uniform(0, 1, (len(X), sizes[-1]))
+        )
     weight = rng.uniform(0, 2, len(X)) if weighted else None
     ob = fc.Objective(net, X, y, loss=loss, l2=l2, sample_weight=weight, memory=memory)
     return ob, net.init(seed=rng), rng.standard_normal(net.n_params).astype(dtype)
 
 
 def errors(ob, theta, v, kinds=tuple(KINDS)):
-    """``{what: (bound, error)}`` of the gradient and of products; in float32 what was measured as well."""
+    """``{what: (bound, error)}`` of the gradient and of products; in float32 what was measured as
+    well.
+    """
     truth, found = Truth(ob, theta), {}
     g = ob.gradient(theta)
     found["gradient"] = gradient_bound(ob, theta), size(g - truth.gradient)
@@ -60,15 +82,20 @@ def errors(ob, theta, v, kinds=tuple(KINDS)):
 
 
 def check(ob, theta, v, **options):
-    """Every bound holds; the oracle's own rounding is allowed for where it is no better than float64."""
+    """Every bound holds; the oracle's own rounding is allowed for where it is no better than
+    float64.
+    """
     found = errors(ob, theta, v, **options)
     room = 1 + ORACLE / np.finfo(ob.dtype).eps
     for what, (bound, error) in found.items():
-        assert error <= bound * room or bound == np.inf, f"{what}: off by {error:.3g}, bound {bound:.3g}"
+        assert error <= bound * room or bound == np.inf, (
+            f"{what}: off by {error:.3g}, bound {bound:.3g}"
+        )
     return found
 
 
-# --- random nets ------------------------------------------------------------------------------------------------------
+# --- random nets
+# ------------------------------------------------------------------------------------------------------
 
 
 @every_dtype
@@ -81,9 +108,19 @@ def test_bounds_hold_for_random_nets(dtype, depth, kernels):
         hidden = rng.integers(1, 13, depth - 1).tolist() if case % 2 else [d] * (depth - 1)
         act = tuple(rng.choice(list(engine.ACTIVATIONS), depth - 1).tolist())
         loss = list(engine.LOSSES)[case % 3]
-        ob, theta, v = problem([d] + hidden + [int(rng.integers(1, 6))], act, loss, dtype, N=int(rng.choice([1, 5, 40])),
-                               seed=rng, weighted=case > 3, soft=case > 2, l2=0.01 * (case % 2), bias=case != 1,
-                               residual=case % 2 == 0)
+        ob, theta, v = problem(
+            [d] + hidden + [int(rng.integers(1, 6))],
+            act,
+            loss,
+            dtype,
+            N=int(rng.choice([1, 5, 40])),
+            seed=rng,
+            weighted=case > 3,
+            soft=case > 2,
+            l2=0.01 * (case % 2),
+            bias=case != 1,
+            residual=case % 2 == 0,
+        )
         check(ob, (theta * rng.choice([0.3, 1, 3])).astype(dtype), v)
 
 
@@ -93,7 +130,10 @@ def test_bounds_hold_for_random_nets(dtype, depth, kernels):
 def test_bounds_hold_for_every_table_and_activation(arch, dtype, act, kernels):
     kernels(arch)
     for loss in engine.LOSSES:
-        check(*problem([5, 9, 9, 3], act, loss, dtype, residual=True, seed=[len(act)]), kinds=("hessian",))
+        check(
+            *problem([5, 9, 9, 3], act, loss, dtype, residual=True, seed=[len(act)]),
+            kinds=("hessian",),
+        )
 
 
 @every_dtype
@@ -103,21 +143,27 @@ def test_against_the_reference_objective(dtype):
     other = ReferenceObjective(ReferenceModel([6, 8, 8, 3], "gelu"), ob.X, ob.y, "cross_entropy")
     H = other.hessian(theta.astype(float))
     assert np.linalg.norm(ob.gradient(theta) - other.gradient(theta)) <= gradient_bound(ob, theta)
-    assert np.linalg.norm(ob.hessian(theta) @ v - H @ v.astype(float)) <= product_bound(ob, theta, v)
+    assert np.linalg.norm(ob.hessian(theta) @ v - H @ v.astype(float)) <= product_bound(
+        ob, theta, v
+    )
 
 
-# --- attempts to break them -------------------------------------------------------------------------------------------
+# --- attempts to break them
+# -------------------------------------------------------------------------------------------
 
 
 @every_arch
 @every_dtype
 def test_systematic_rounding(arch, dtype, kernels):
-    """Equal numbers: every addition is rounded the same way, nothing averages out. Long sums over columns and over rows."""
+    """Equal numbers: every addition is rounded the same way, nothing averages out.
+
+    Long sums over columns and over rows.
+    """
     kernels(arch)
     for N, sizes in ((3000, [2, 3, 2]), (3, [700, 5, 2])):
         ob, theta, v = problem(sizes, "softplus", "mse", dtype, X=np.full((N, sizes[0]), 0.1))
         found = check(ob, np.full_like(theta, 0.1), np.full_like(v, 0.1), kinds=("hessian",))
-        assert found["hessian"][1] > np.finfo(dtype).eps            # there is something to bound
+        assert found["hessian"][1] > np.finfo(dtype).eps  # there is something to bound
 
 
 @every_arch
@@ -132,7 +178,9 @@ def test_wide_nets_are_served_another_way(arch, kernels):
 @every_arch
 def test_rows_in_chunks_add_more_often(arch, kernels):
     kernels(arch)
-    ob, theta, v = problem([3, 4, 2], "relu", "mse", "float32", X=np.full((4000, 3), 0.3), memory=700_000)
+    ob, theta, v = problem(
+        [3, 4, 2], "relu", "mse", "float32", X=np.full((4000, 3), 0.3), memory=700_000
+    )
     assert ob.hessian(theta).layout["chunk"] < 4000
     check(ob, np.abs(theta), np.abs(v), kinds=("hessian",))
 
@@ -145,7 +193,9 @@ def test_huge_and_tiny_scales(dtype, loss, scale):
     scale = 10.0 ** (scale if dtype == "float64" else scale / 3)
     rng = np.random.default_rng(0)
     for act in ("tanh", "relu", "silu"):
-        ob, theta, v = problem([4, 6, 6, 3], act, loss, dtype, X=scale * rng.standard_normal((20, 4)))
+        ob, theta, v = problem(
+            [4, 6, 6, 3], act, loss, dtype, X=scale * rng.standard_normal((20, 4))
+        )
         check(ob, theta, v)
         check(ob, theta, (v * scale).astype(dtype), kinds=("hessian",))
 
@@ -161,10 +211,15 @@ def test_underflow(dtype):
 
 @every_dtype
 def test_mixed_scales_of_inputs_and_units(dtype):
-    """Units that are rescaled, inputs in other units: nothing of that may enter the bound by a norm over columns."""
+    """Units that are rescaled, inputs in other units: nothing of that may enter the bound by a norm
+    over columns.
+    """
     ob, theta, v = problem([4, 8, 8, 3], "relu", "mse", dtype)
     plain = check(ob, theta, v, kinds=("hessian",))["gradient"]
-    factors, layers = 10.0 ** np.linspace(-4, 4, 8), [(W.astype(float), b.astype(float)) for W, b in ob.model.unflatten(theta)]
+    factors, layers = (
+        10.0 ** np.linspace(-4, 4, 8),
+        [(W.astype(float), b.astype(float)) for W, b in ob.model.unflatten(theta)],
+    )
     (W1, b1), (W2, b2), (W3, b3) = layers
     other = ob.model.flatten([(factors[:, None] * W1, factors * b1), (W2 / factors, b2), (W3, b3)])
     bound, error = check(ob, other, v, kinds=("hessian",))["gradient"]
@@ -188,7 +243,9 @@ def test_nearly_certain_samples(dtype, margin):
         truth = Truth(ob, theta)
         if margin < 60:
             assert bound <= 1e-2 * float(size(truth.gradient))
-    ob = fc.Objective(ob.model, ob.X, np.tile([1.0, 0, 0, 0], (len(ob.X), 1)), loss="binary_cross_entropy")
+    ob = fc.Objective(
+        ob.model, ob.X, np.tile([1.0, 0, 0, 0], (len(ob.X), 1)), loss="binary_cross_entropy"
+    )
     check(ob, theta, rng.standard_normal(ob.n_params).astype(dtype))
 
 
@@ -220,7 +277,13 @@ def test_a_kink_within_rounding(act):
 @pytest.mark.parametrize("loss", engine.LOSSES)
 def test_near_a_critical_point_all_cancels(dtype, loss):
     ob, theta, v = problem([3, 5, 2], "tanh", loss, "float64", l2=1e-3, seed=1)
-    at = minimize(ob.value_and_gradient, theta, jac=True, method="BFGS", options={"gtol": 1e-9, "maxiter": 400}).x
+    at = minimize(
+        ob.value_and_gradient,
+        theta,
+        jac=True,
+        method="BFGS",
+        options={"gtol": 1e-9, "maxiter": 400},
+    ).x
     assert np.linalg.norm(ob.gradient(at)) < 1e-6
     ob = ob.astype(dtype)
     found = check(ob, at.astype(dtype), v.astype(dtype))
@@ -236,13 +299,16 @@ def test_directions_that_cancel():
     assert found["hessian"][0] < 1e-13
 
 
-# --- of use -----------------------------------------------------------------------------------------------------------
+# --- of use
+# -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("act", engine.ACTIVATIONS)
 @pytest.mark.parametrize("loss", engine.LOSSES)
 def test_no_more_than_so_far_above_the_error(act, loss):
-    """Two layers: some thousand times; five: a hundred thousand, in either precision; measured: the error itself."""
+    """Two layers: some thousand times; five: a hundred thousand, in either precision; measured: the
+    error itself.
+    """
     for sizes, ceiling in (([8, 16, 5], 3e3), ([8, 16, 16, 16, 16, 5], 1.5e5)):
         for dtype in DTYPES:
             found = errors(*problem(sizes, act, loss, dtype, N=100), kinds=("hessian",))
@@ -260,7 +326,8 @@ def test_a_bound_smaller_than_what_it_bounds():
         assert ob.rounding_bound(theta) < 1e-8 * np.linalg.norm(H.gradient)
 
 
-# --- what else it promises --------------------------------------------------------------------------------------------
+# --- what else it promises
+# --------------------------------------------------------------------------------------------
 
 
 @every_dtype
@@ -274,7 +341,9 @@ def test_column_bounds(dtype, kind):
         found.append(float(size(H @ e - truth.product(e, kind))))
         assert found[-1] <= bounds[j] * (1 + ORACLE / np.finfo(dtype).eps)
     assert np.linalg.norm(bounds) <= 1e4 * np.linalg.norm(found)
-    assert np.array_equal(H.restrict(layers=1).column_bounds(), bounds[H.restrict(layers=1).indices])
+    assert np.array_equal(
+        H.restrict(layers=1).column_bounds(), bounds[H.restrict(layers=1).indices]
+    )
 
 
 def test_a_blocks_bound():
@@ -288,7 +357,9 @@ def test_a_blocks_bound():
 
 
 def test_state_that_is_not_kept(monkeypatch):
-    """Rows in chunks, the state made again for each vector: the same bound, to the order of its sums."""
+    """Rows in chunks, the state made again for each vector: the same bound, to the order of its
+    sums.
+    """
     ob, theta, v = problem([4, 6, 6, 3], "tanh", "mse", N=100)
     whole = Rounding(ob, theta)
     want = whole.gradient(), whole.product(v)
@@ -304,7 +375,7 @@ def test_edges():
     H = ob.hessian(theta)
     assert product_bound(ob, theta, 0 * v) == 0
     assert H.rounding_bound(0 * v) == 0
-    assert np.isinf(product_bound(ob, theta, v * np.float32(1e38)))             # overflow
+    assert np.isinf(product_bound(ob, theta, v * np.float32(1e38)))  # overflow
     assert product_bound(ob, theta, v) < np.inf
     v[3] = np.nan
     assert np.isinf(product_bound(ob, theta, v))
@@ -314,7 +385,8 @@ def test_edges():
         product_bound(ob, theta, v, kind="newton")
 
 
-# --- parts ------------------------------------------------------------------------------------------------------------
+# --- parts
+# ------------------------------------------------------------------------------------------------------------
 
 
 @every_dtype
@@ -326,8 +398,12 @@ def test_activations_are_as_accurate_as_is_taken_for_granted(dtype, name):
     with np.errstate(under="ignore"):
         truth = activation(name, z.astype(LD))
     for arch in engine.probe_tables():
-        r = rounding_local.Arithmetic(np.dtype(dtype), {"arch": arch, "chunk": 1, "panel": 0, "groups": 0}, 1)
-        phi = rounding_local.Phi(name, z.astype(float), rounding_local.Err(np.zeros(z.shape)), r, skip=True)
+        r = rounding_local.Arithmetic(
+            np.dtype(dtype), {"arch": arch, "chunk": 1, "panel": 0, "groups": 0}, 1
+        )
+        phi = rounding_local.Phi(
+            name, z.astype(float), rounding_local.Err(np.zeros(z.shape)), r, skip=True
+        )
         bounds = [np.zeros(z.shape) if d is None else d.E for d in (phi.da, phi.dp, phi.dq)]
         for got, true, bound in zip(engine.probe_activate(arch, name, z), truth, bounds):
             assert np.all(np.abs(got - true) <= bound * (1 + ORACLE / np.finfo(dtype).eps))
@@ -345,7 +421,9 @@ def test_bounds_on_the_second_and_third_derivative(name, t):
         second = np.abs(activation(name, x)[2])
         third = np.abs(activation(name, x + h)[2] - activation(name, x - h)[2]) / (2 * h)
         smooth = (np.abs(x) > 2 * h) if name == "elu" else True
-        assert np.all(second <= S2 * (1 + 1e-12)) and np.all((third <= S3 * (1 + 1e-6) + 1e-9) | ~np.asarray(smooth))
+        assert np.all(second <= S2 * (1 + 1e-12)) and np.all(
+            (third <= S3 * (1 + 1e-6) + 1e-9) | ~np.asarray(smooth)
+        )
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 40), (200, 30), (300, 400), (700, 280)])

@@ -1,4 +1,6 @@
-"""Operators with prescribed spectra that also change their precision, for the tests of the Krylov layer."""
+"""Operators with prescribed spectra that also change their precision, for the tests of the Krylov
+layer.
+"""
 
 import numpy as np
 
@@ -17,10 +19,18 @@ class Prescribed(PrescribedSpectrum):
 
 
 def hessian_like(rng, n=1200):
-    """Ten outliers, a few negative eigenvalues, and a bulk over many orders of magnitude on both sides of zero."""
+    """Ten outliers, a few negative eigenvalues, and a bulk over many orders of magnitude on both
+    sides of zero.
+    """
     m = n - 13
-    return np.r_[np.linspace(1, 10, 10), np.exp(rng.uniform(-12, -1, m // 2)), -np.exp(rng.uniform(-12, -2.5, m - m // 2)),
-                 -0.5, -0.4, -0.3]
+    return np.r_[
+        np.linspace(1, 10, 10),
+        np.exp(rng.uniform(-12, -1, m // 2)),
+        -np.exp(rng.uniform(-12, -2.5, m - m // 2)),
+        -0.5,
+        -0.4,
+        -0.3,
+    ]
 
 
 SPECTRA = {
@@ -44,12 +54,20 @@ def picked(values, k, which):
     """The k wanted of all eigenvalues, ascending, by the definition."""
     values = np.sort(values)
     n = len(values)
-    return {"LA": values[n - k:], "SA": values[:k], "BE": np.r_[values[:k // 2], values[n - (k - k // 2):]],
-            "LM": np.sort(values[np.argsort(-np.abs(values), kind="stable")[:k]])}[which]
+    return {
+        "LA": values[n - k :],
+        "SA": values[:k],
+        "BE": np.r_[values[: k // 2], values[n - (k - k // 2) :]],
+        "LM": np.sort(values[np.argsort(-np.abs(values), kind="stable")[:k]]),
+    }[which]
 
 
 def true_residuals(op, pairs):
     """``||A u - lam u||`` in float64, of the operator as it was rounded."""
     exact = op.astype("float64")
-    return np.array([np.linalg.norm(exact @ v - lam * v) for lam, v in
-                     zip(pairs.values, pairs.vectors.T.astype(np.float64))])
+    return np.array(
+        [
+            np.linalg.norm(exact @ v - lam * v)
+            for lam, v in zip(pairs.values, pairs.vectors.T.astype(np.float64))
+        ]
+    )

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import scipy.sparse.linalg as sla
 
-from fastcurv.spectrum.eigsh import eigsh
 from fastcurv.krylov.lanczos import Recurrence
+from fastcurv.spectrum.eigsh import eigsh
+
 from .spectra import EPS, SPECTRA, Prescribed, picked, true_residuals
 
 DTYPES = ["float64", "float32"]
@@ -28,17 +29,29 @@ def test_pairs_are_right_and_their_bounds_hold(name, which, dtype, rng):
     assert (error <= pairs.residuals + noise).all(), "an eigenvalue lies within each residual"
     wanted = picked(spectrum, k, which)
     if which == "LM":
-        assert np.allclose(np.sort(np.abs(pairs.values)), np.sort(np.abs(wanted)), atol=3 * pairs.tol * norm)
+        assert np.allclose(
+            np.sort(np.abs(pairs.values)), np.sort(np.abs(wanted)), atol=3 * pairs.tol * norm
+        )
     else:
         assert np.allclose(pairs.values, wanted, atol=3 * pairs.tol * norm)
     gram = pairs.vectors.T.astype(float) @ pairs.vectors.astype(float)
     assert np.abs(gram - np.eye(k)).max() <= 200 * EPS[dtype] * k
 
 
-@pytest.mark.parametrize("name, which, tol", [("tiny", "SA", 1e-14), ("tiny", "LA", 1e-14), ("under", "SA", 1e-8),
-                                              ("tight cluster", "LA", 1e-13), ("geometric", "LM", 1e-12)])
+@pytest.mark.parametrize(
+    "name, which, tol",
+    [
+        ("tiny", "SA", 1e-14),
+        ("tiny", "LA", 1e-14),
+        ("under", "SA", 1e-8),
+        ("tight cluster", "LA", 1e-13),
+        ("geometric", "LM", 1e-12),
+    ],
+)
 def test_every_value_where_the_tolerance_resolves_it(name, which, tol, rng):
-    """Values of 1e-10 of the norm, 1e-10 apart, and an isolated lambda_min under a lambda_max 1e4 times as large."""
+    """Values of 1e-10 of the norm, 1e-10 apart, and an isolated lambda_min under a lambda_max 1e4
+    times as large.
+    """
     spectrum = SPECTRA[name](rng)
     pairs = eigsh(Prescribed(spectrum, seed=1), 4, which, tol=tol, seed=2)
     noise = 30 * EPS["float64"] * np.abs(spectrum).max()
@@ -54,7 +67,11 @@ def test_smallest_operators_and_every_k(n, dtype, rng):
         for which in ("LA", "SA", "LM", "BE"):
             pairs = eigsh(Prescribed(spectrum, seed=0, dtype=dtype), k, which, seed=1)
             assert len(pairs) == k and pairs.converged.all() and pairs.probed
-            assert np.allclose(pairs.values, picked(spectrum, k, which), atol=40 * EPS[dtype] * np.abs(spectrum).max())
+            assert np.allclose(
+                pairs.values,
+                picked(spectrum, k, which),
+                atol=40 * EPS[dtype] * np.abs(spectrum).max(),
+            )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -71,10 +88,11 @@ def test_recurrence_identity(name, dtype, contamination, rng):
         assert (run.m, run.n_products) == (m, m), "one product a step"
     run.reorthogonalise()
     exact = op.astype("float64")
-    Q = run.rows[:run.m + run.p].astype(float)
-    F = np.array([exact @ q for q in Q[:run.m]]) - run.T[:run.m + run.p, :run.m].T @ Q
-    # the residual bound: the error of every relation is within err, up to the rounding of the products themselves
-    assert (np.linalg.norm(F, axis=1) <= run.err[:run.m] + 60 * EPS[dtype] * run.scale).all()
+    Q = run.rows[: run.m + run.p].astype(float)
+    F = np.array([exact @ q for q in Q[: run.m]]) - run.T[: run.m + run.p, : run.m].T @ Q
+    # the residual bound: the error of every relation is within err, up to the rounding of the
+    # products themselves
+    assert (np.linalg.norm(F, axis=1) <= run.err[: run.m] + 60 * EPS[dtype] * run.scale).all()
     assert np.abs(Q @ Q.T - np.eye(len(Q))).max() <= 200 * EPS[dtype]
 
 
@@ -85,14 +103,14 @@ def test_block_recurrence_identity(rng):
     run.insert(rng.standard_normal((4, op.shape[0])))
     for _ in range(8):
         run.step()
-    theta, S = np.linalg.eigh(run.T[:run.m, :run.m])
+    theta, S = np.linalg.eigh(run.T[: run.m, : run.m])
     run.restart(theta[-12:], S[:, -12:])
     for _ in range(4):
         run.step()
     assert run.m == 12 + 16 and run.n_products == op.n_products == 48
-    Q = run.rows[:run.m + run.p]
-    F = np.array([op @ q for q in Q[:run.m]]) - run.T[:run.m + run.p, :run.m].T @ Q
-    assert (np.linalg.norm(F, axis=1) <= run.err[:run.m] + 1e-13).all()
+    Q = run.rows[: run.m + run.p]
+    F = np.array([op @ q for q in Q[: run.m]]) - run.T[: run.m + run.p, : run.m].T @ Q
+    assert (np.linalg.norm(F, axis=1) <= run.err[: run.m] + 1e-13).all()
     assert np.abs(Q @ Q.T - np.eye(len(Q))).max() <= 1e-13
 
 
@@ -102,11 +120,15 @@ def test_restarts_converge_in_a_small_basis(max_basis, dtype, rng):
     spectrum = np.r_[np.linspace(-1, 1, 300) ** 3, -1.5, 1.5, 1.5]
     pairs = eigsh(Prescribed(spectrum, seed=0, dtype=dtype), 4, "BE", max_basis=max_basis, seed=1)
     assert pairs.converged.all()
-    assert np.allclose(pairs.values, [-1.5, -1, 1.5, 1.5], atol=1e-3 if dtype == "float32" else 1e-8)
+    assert np.allclose(
+        pairs.values, [-1.5, -1, 1.5, 1.5], atol=1e-3 if dtype == "float32" else 1e-8
+    )
 
 
 def test_cluster_of_64_with_all_its_copies(rng):
-    """ARPACK returns values below the cluster in place of the copies that it missed, and reports success."""
+    """ARPACK returns values below the cluster in place of the copies that it missed, and reports
+    success.
+    """
     spectrum = np.r_[np.ones(64), np.linspace(0, 0.5, 200)]
     pairs = eigsh(Prescribed(spectrum, seed=0), 70, "LA", seed=0)
     assert pairs.converged.all() and pairs.probed
@@ -140,7 +162,13 @@ def test_budget_gives_partial_results_with_honest_flags(rng):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_no_more_products_than_arpack_on_simple_spectra(dtype, rng):
     tol = {"float64": 1e-8, "float32": 1e-4}[dtype]
-    cases = [("uniform", 6, "LA"), ("uniform", 10, "BE"), ("normal", 6, "SA"), ("geometric", 6, "LA"), ("hessian", 10, "BE")]
+    cases = [
+        ("uniform", 6, "LA"),
+        ("uniform", 10, "BE"),
+        ("normal", 6, "SA"),
+        ("geometric", 6, "LA"),
+        ("hessian", 10, "BE"),
+    ]
     for name, k, which in cases:
         spectrum = np.linspace(-1, 1, 800) if name == "uniform" else SPECTRA[name](rng)
         ours, theirs = (Prescribed(spectrum, seed=0, dtype=dtype) for _ in range(2))
@@ -152,10 +180,22 @@ def test_no_more_products_than_arpack_on_simple_spectra(dtype, rng):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name, which", [("uniform", "LA"), ("uniform", "BE"), ("normal", "SA"), ("normal", "LM"),
-                                         ("geometric", "LA"), ("geometric", "LM"), ("hessian", "LM"), ("hessian", "BE")])
+@pytest.mark.parametrize(
+    "name, which",
+    [
+        ("uniform", "LA"),
+        ("uniform", "BE"),
+        ("normal", "SA"),
+        ("normal", "LM"),
+        ("geometric", "LA"),
+        ("geometric", "LM"),
+        ("hessian", "LM"),
+        ("hessian", "BE"),
+    ],
+)
 def test_from_the_same_start_the_search_is_within_arpacks_products(name, which, dtype, rng):
-    """The same residuals asked of both, over 8 starts; the look for missed copies, a default, adds a twelfth or 4 products.
+    """The same residuals asked of both, over 8 starts; the look for missed copies, a default, adds
+    a twelfth or 4 products.
 
     Single runs may end one product later than they could: the pairs are looked at every other step.
     """
@@ -187,7 +227,10 @@ def test_warm_start_costs_one_product_a_vector(dtype, rng):
     # nearly right: cheaper than from nothing
     near = first.vectors + 1e-3 / len(spectrum) ** 0.5 * rng.standard_normal(first.vectors.shape)
     warm = eigsh(op, 4, "LA", tol=1e-5, v0=near)
-    assert warm.converged.all() and warm.n_products <= 0.8 * eigsh(op, 4, "LA", tol=1e-5, seed=0, probe=False).n_products
+    assert (
+        warm.converged.all()
+        and warm.n_products <= 0.8 * eigsh(op, 4, "LA", tol=1e-5, seed=0, probe=False).n_products
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -198,7 +241,9 @@ def test_against_deflates(dtype, rng):
     for against in (top, top.vectors, 3 * top.vectors @ rng.standard_normal((5, 5)).astype(dtype)):
         rest = eigsh(op, 3, "LA", against=against, seed=1, tol=1e-8 if dtype == "float64" else 1e-4)
         assert rest.converged.all()
-        assert np.allclose(rest.values, np.sort(spectrum)[-8:-5], atol=1e-7 if dtype == "float64" else 2e-3)
+        assert np.allclose(
+            rest.values, np.sort(spectrum)[-8:-5], atol=1e-7 if dtype == "float64" else 2e-3
+        )
         assert np.abs(top.vectors.T.astype(float) @ rest.vectors.astype(float)).max() <= 1e-5
     # vectors that are not invariant: what A puts along them is in the residuals
     wild = rng.standard_normal((len(spectrum), 2))
@@ -208,7 +253,9 @@ def test_against_deflates(dtype, rng):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_deflated_vectors_do_not_come_back(dtype, rng):
-    """Over as many steps as the complement has dimensions the basis stays orthogonal to what was taken out."""
+    """Over as many steps as the complement has dimensions the basis stays orthogonal to what was
+    taken out.
+    """
     spectrum = np.r_[np.zeros(9), np.geomspace(1e-4, 1, 160)]
     op = Prescribed(spectrum, seed=0, dtype=dtype)
     known = np.linalg.qr(np.array([op.eigenvector(i) for i in range(9)]).T)[0]
@@ -217,10 +264,10 @@ def test_deflated_vectors_do_not_come_back(dtype, rng):
     while run.p:
         run.step()
     run.reorthogonalise()
-    rows = run.rows[:run.m].astype(float)
+    rows = run.rows[: run.m].astype(float)
     assert np.abs(rows @ known).max() <= 200 * EPS[dtype]
     assert np.abs(rows @ rows.T - np.eye(run.m)).max() <= 200 * EPS[dtype]
-    assert np.linalg.eigvalsh(run.T[:run.m, :run.m])[0] >= 0.9e-4
+    assert np.linalg.eigvalsh(run.T[: run.m, : run.m])[0] >= 0.9e-4
 
 
 def test_scale_free(rng):
@@ -230,14 +277,18 @@ def test_scale_free(rng):
     for factor in (1.0, 2.0**40, 2.0**-40):
         pairs = eigsh(Prescribed(factor * spectrum, seed=0), 6, "BE", seed=0)
         counts.add(pairs.n_products)
-        assert pairs.converged.all() and np.allclose(pairs.values / factor, picked(spectrum, 6, "BE"), rtol=1e-6)
+        assert pairs.converged.all() and np.allclose(
+            pairs.values / factor, picked(spectrum, 6, "BE"), rtol=1e-6
+        )
     assert len(counts) == 1
 
 
 def test_value_relative_tolerance_resolves_small_ends(rng):
     spectrum = np.r_[np.linspace(50, 100, 5), rng.uniform(-0.01, 1, 600), -0.05, -0.03]
     op = Prescribed(spectrum, seed=0)
-    loose, sharp = (eigsh(op, 2, "SA", tol=1e-3, relative=relative, seed=0) for relative in ("scale", "value"))
+    loose, sharp = (
+        eigsh(op, 2, "SA", tol=1e-3, relative=relative, seed=0) for relative in ("scale", "value")
+    )
     assert sharp.converged.all() and (sharp.residuals <= 1e-3 * np.abs(sharp.values)).all()
     assert np.abs(sharp.values - np.sort(spectrum)[:2]).max() < 1e-5
     assert loose.n_products < sharp.n_products
@@ -253,12 +304,21 @@ def test_ctrl_c_keeps_what_is_known(rng):
             return super()._matvec(v)
 
     pairs = eigsh(Interrupted(spectrum, seed=0), 3, "LA", seed=0)
-    assert pairs.interrupted and len(pairs) == 3 and not pairs.converged.all() and pairs.n_products == 40
-    assert (true_residuals(Prescribed(spectrum, seed=0), pairs) <= pairs.residuals * (1 + 1e-6)).all()
+    assert (
+        pairs.interrupted
+        and len(pairs) == 3
+        and not pairs.converged.all()
+        and pairs.n_products == 40
+    )
+    assert (
+        true_residuals(Prescribed(spectrum, seed=0), pairs) <= pairs.residuals * (1 + 1e-6)
+    ).all()
 
 
 def test_ctrl_c_from_the_keyboard(rng):
-    """A signal in the middle of a product waits for its end; the handler is the old one again afterwards."""
+    """A signal in the middle of a product waits for its end; the handler is the old one again
+    afterwards.
+    """
     import os
     import signal
 
@@ -307,7 +367,9 @@ def test_memory_stays_within_max_basis(rng):
 
 @pytest.mark.parametrize("size", [1e-9, 1e-6, 1e-3])
 def test_a_want_of_symmetry_shows_in_the_residuals(size, rng):
-    """Products that are not symmetric (a float32 loss inside, a wrong adjoint) must not look converged."""
+    """Products that are not symmetric (a float32 loss inside, a wrong adjoint) must not look
+    converged.
+    """
     n = 150
     A = Prescribed(np.r_[3, 2, rng.standard_normal(n - 2) / 2], seed=0) @ np.eye(n)
     K = np.triu(rng.standard_normal((n, n)), 1) * size / n**0.5
@@ -329,15 +391,24 @@ def test_values_that_are_not_finite_are_an_error(rng):
 
 
 def test_mixed_precision_gives_float64_residuals(rng):
-    for name, k, which in (("geometric", 6, "LM"), ("hessian", 8, "BE"), ("identity", 3, "LA"), ("zero", 2, "SA")):
+    for name, k, which in (
+        ("geometric", 6, "LM"),
+        ("hessian", 8, "BE"),
+        ("identity", 3, "LA"),
+        ("zero", 2, "SA"),
+    ):
         spectrum = SPECTRA[name](rng)
         op = Prescribed(spectrum, seed=0)
         pairs = eigsh(op, k, which, tol=1e-10, precision="mixed", seed=0)
         assert pairs.converged.all() and pairs.vectors.dtype == np.float64
         assert (true_residuals(op, pairs) <= pairs.residuals + 1e-13 * np.abs(spectrum).max()).all()
-        assert np.allclose(pairs.values, picked(spectrum, k, which), atol=1e-9 * max(1, np.abs(spectrum).max()))
+        assert np.allclose(
+            pairs.values, picked(spectrum, k, which), atol=1e-9 * max(1, np.abs(spectrum).max())
+        )
         assert 0 < pairs.n_products - pairs.n_low < pairs.n_products
-    few = eigsh(Prescribed(SPECTRA["hessian"](rng), seed=0), 3, "LA", tol=1e-10, precision="mixed", seed=0)
+    few = eigsh(
+        Prescribed(SPECTRA["hessian"](rng), seed=0), 3, "LA", tol=1e-10, precision="mixed", seed=0
+    )
     assert few.n_products - few.n_low <= 5 * 3, "a few float64 products a pair"
 
 
@@ -353,18 +424,36 @@ def test_sparse_and_dense_matrices_are_operators(rng):
 
 def test_bad_input():
     A = np.diag(np.arange(5.0))
-    for kwargs, error in [(dict(k=0), ValueError), (dict(k=6), ValueError), (dict(k=2.0), TypeError),
-                          (dict(which="SM"), ValueError), (dict(which=3), TypeError), (dict(tol=-1), ValueError),
-                          (dict(tol=np.nan), ValueError), (dict(max_products=0), ValueError), (dict(v0=np.zeros(5)), ValueError),
-                          (dict(v0=np.ones(4)), ValueError), (dict(v0=np.full(5, np.nan)), ValueError),
-                          (dict(against=np.ones((4, 1))), ValueError), (dict(against=np.eye(5)), ValueError),
-                          (dict(max_basis=2), ValueError), (dict(precision="half"), ValueError), (dict(seed="x"), TypeError),
-                          (dict(relative="none"), ValueError)]:
+    for kwargs, error in [
+        ({"k": 0}, ValueError),
+        ({"k": 6}, ValueError),
+        ({"k": 2.0}, TypeError),
+        ({"which": "SM"}, ValueError),
+        ({"which": 3}, TypeError),
+        ({"tol": -1}, ValueError),
+        ({"tol": np.nan}, ValueError),
+        ({"max_products": 0}, ValueError),
+        ({"v0": np.zeros(5)}, ValueError),
+        ({"v0": np.ones(4)}, ValueError),
+        ({"v0": np.full(5, np.nan)}, ValueError),
+        ({"against": np.ones((4, 1))}, ValueError),
+        ({"against": np.eye(5)}, ValueError),
+        ({"max_basis": 2}, ValueError),
+        ({"precision": "half"}, ValueError),
+        ({"seed": "x"}, TypeError),
+        ({"relative": "none"}, ValueError),
+    ]:
         with pytest.raises(error) as caught:
             eigsh(A, **{"k": 1, **kwargs})
         assert "wanted" in str(caught.value) and "\n" not in str(caught.value), kwargs
-    for op, error in [(np.ones((2, 3)), ValueError), (np.ones(3), ValueError), (1j * np.eye(2), TypeError), ("x", TypeError),
-                      (np.triu(np.ones((3, 3))), ValueError), (np.full((2, 2), np.nan), ValueError)]:
+    for op, error in [
+        (np.ones((2, 3)), ValueError),
+        (np.ones(3), ValueError),
+        (1j * np.eye(2), TypeError),
+        ("x", TypeError),
+        (np.triu(np.ones((3, 3))), ValueError),
+        (np.full((2, 2), np.nan), ValueError),
+    ]:
         with pytest.raises(error):
             eigsh(op, 1)
     with pytest.raises(TypeError, match="astype"):

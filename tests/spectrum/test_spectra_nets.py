@@ -1,9 +1,10 @@
 """The density of networks on digits-like inputs against their dense spectra: 10 probes x 90 steps.
 
-Plain quadrature cannot be better than its mean: W1 is at least the error of the mean eigenvalue, and for any p independent
-sign probes that has the standard deviation ``(2 (||H||_F^2 - sum h_ii^2) / p)^(1/2) / n``. Beside the mean |lambda| this is
-0.05 for a net at random weights and 0.3 for a trained one, where few eigenvalues hold most of the norm; so is what is measured.
-With the outliers deflated, the default, only the bulk scatters.
+Plain quadrature cannot be better than its mean: W1 is at least the error of the mean eigenvalue,
+and for any p independent sign probes that has the standard deviation ``(2 (||H||_F^2 - sum h_ii^2)
+/ p)^(1/2) / n``. Beside the mean |lambda| this is 0.05 for a net at random weights and 0.3 for a
+trained one, where few eigenvalues hold most of the norm; so is what is measured. With the outliers
+deflated, the default, only the bulk scatters.
 """
 
 import numpy as np
@@ -24,20 +25,25 @@ def digits(side, n_samples):
 
 
 def trained(X, y, hidden, steps):
-    """The objective of a tanh net with one hidden layer and theta after some steps of L-BFGS; 0: as it starts."""
+    """The objective of a tanh net with one hidden layer and theta after some steps of L-BFGS; 0: as
+    it starts.
+    """
     model = fc.MLP([X.shape[1], hidden, 10], activation="tanh")
     ob = fc.Objective(model, X, y, loss="cross_entropy")
     theta = model.init(seed=0)
     if steps:
-        theta = minimize(ob.value_and_gradient, theta, jac=True, method="L-BFGS-B", options={"maxiter": steps}).x
+        theta = minimize(
+            ob.value_and_gradient, theta, jac=True, method="L-BFGS-B", options={"maxiter": steps}
+        ).x
     return ob, theta
 
 
 def reduced_spectrum(ob, theta):
     """All eigenvalues of H by a smaller net that has the same but for exact zeros.
 
-    X = Z Q' with Q orthonormal (d, r): in the coordinates (Q, rest) of the first layer's rows the rest is multiplied by 0,
-    so its part of H is 0, and what is left is the Hessian of the net with inputs Z and first layer W1 Q.
+    X = Z Q' with Q orthonormal (d, r): in the coordinates (Q, rest) of the first layer's rows the
+    rest is multiplied by 0, so its part of H is 0, and what is left is the Hessian of the net with
+    inputs Z and first layer W1 Q.
     """
     X = np.asarray(ob.X)
     U, s, Qt = np.linalg.svd(X, full_matrices=False)
@@ -51,7 +57,9 @@ def reduced_spectrum(ob, theta):
 
 
 def check(ob, theta, spectrum, seeds):
-    """The bounds on Wasserstein-1, the fraction of negative eigenvalues and the mass of the top ten."""
+    """The bounds on Wasserstein-1, the fraction of negative eigenvalues and the mass of the top
+    ten.
+    """
     H, mean, n = ob.hessian(theta), np.abs(spectrum).mean(), theta.size
     below, above = -1e-6 * mean, (spectrum[-10] + spectrum[-11]) / 2
     plain, default = [], []
@@ -59,19 +67,30 @@ def check(ob, theta, spectrum, seeds):
         d = fc.spectral_density(H, PROBES, STEPS, seed=seed)
         assert d.n_products <= PROBES * STEPS
         default.append(d.wasserstein(spectrum) / mean)
-        for mass, truth in ((d.mass(-np.inf, below), (spectrum < below).mean()), (d.mass(above, np.inf), 10 / n)):
+        for mass, truth in (
+            (d.mass(-np.inf, below), (spectrum < below).mean()),
+            (d.mass(above, np.inf), 10 / n),
+        ):
             assert abs(mass.estimate - truth) <= 3 * mass.stderr + 1e-12
-        plain.append(fc.spectral_density(H, PROBES, STEPS, seed=seed, deflate=False).wasserstein(spectrum) / mean)
+        plain.append(
+            fc.spectral_density(H, PROBES, STEPS, seed=seed, deflate=False).wasserstein(spectrum)
+            / mean
+        )
     return np.array(plain), np.array(default)
 
 
 def test_the_reduced_spectrum_is_that_of_the_net(rng):
     X = rng.standard_normal((9, 3)) @ rng.standard_normal((3, 12))
-    ob = fc.Objective(fc.MLP([12, 4, 10], activation="tanh"), X, rng.integers(10, size=9), loss="cross_entropy")
+    ob = fc.Objective(
+        fc.MLP([12, 4, 10], activation="tanh"), X, rng.integers(10, size=9), loss="cross_entropy"
+    )
     theta = ob.model.init(seed=1)
     spectrum = reduced_spectrum(ob, theta)
     whole = np.linalg.eigvalsh(ob.hessian(theta).to_dense())
-    assert np.abs(spectrum - whole).max() <= 1e-12 * np.abs(whole).max() and (spectrum == 0).sum() == 4 * 9
+    assert (
+        np.abs(spectrum - whole).max() <= 1e-12 * np.abs(whole).max()
+        and (spectrum == 0).sum() == 4 * 9
+    )
 
 
 @pytest.mark.parametrize("steps", [0, 30, 200])
@@ -82,7 +101,11 @@ def test_a_net_of_two_thousand_parameters(steps):
     A = ob.hessian(theta).to_dense()
     spectrum = np.linalg.eigvalsh(A)
     mean = np.abs(spectrum).mean()
-    least = np.sqrt(2 / np.pi * 2 * ((A**2).sum() - (np.diag(A)**2).sum()) / PROBES) / theta.size / mean
+    least = (
+        np.sqrt(2 / np.pi * 2 * ((A**2).sum() - (np.diag(A) ** 2).sum()) / PROBES)
+        / theta.size
+        / mean
+    )
     plain, default = check(ob, theta, spectrum, 3)
     assert (default <= 0.075).all(), default
     assert default.mean() <= 0.5 * plain.mean(), (default, plain)

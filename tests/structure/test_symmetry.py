@@ -8,12 +8,21 @@ from fastcurv.critical.classify import classify
 from fastcurv.critical.evidence import independent
 from fastcurv.critical.find import find_critical_point
 from fastcurv.reference import ReferenceModel, ReferenceObjective
-from fastcurv.structure.symmetry import flat_directions, kinks, probes, saturation
 from fastcurv.structure.reparametrise import flip_tanh, permute_hidden, rescale_relu
+from fastcurv.structure.symmetry import flat_directions, kinks, probes, saturation
 from fastcurv.testing import LinearAutoencoder, compiled, zoo
 
 
-def objective(sizes=(4, 5, 3), activation="tanh", loss="mse", seed=0, bias=True, residual=False, N=25, **options):
+def objective(
+    sizes=(4, 5, 3),
+    activation="tanh",
+    loss="mse",
+    seed=0,
+    bias=True,
+    residual=False,
+    N=25,
+    **options,
+):
     rng = np.random.default_rng(seed)
     model = fc.MLP(sizes, activation=activation, bias=bias, residual=residual)
     X = options.pop("X", rng.standard_normal((N, sizes[0])))
@@ -21,7 +30,9 @@ def objective(sizes=(4, 5, 3), activation="tanh", loss="mse", seed=0, bias=True,
         y = rng.integers(0, sizes[-1], len(X))
     else:
         y = rng.random((len(X), sizes[-1]))
-    return fc.Objective(model, X, y, loss=loss, **options), 0.7 * rng.standard_normal(model.n_params)
+    return fc.Objective(model, X, y, loss=loss, **options), 0.7 * rng.standard_normal(
+        model.n_params
+    )
 
 
 def annihilated(ob, theta, T, slack=0.0):
@@ -43,9 +54,9 @@ def test_softmax_shift(bias):
 def test_constant_and_dependent_inputs():
     rng = np.random.default_rng(1)
     X = rng.standard_normal((20, 6))
-    X[:, 1] = 3.0                                       # with the bias: one dependency
+    X[:, 1] = 3.0  # with the bias: one dependency
     X[:, 2] = 0.0
-    X[:, 4] = 1e6 * X[:, 3] - 2 * X[:, 0]               # badly scaled, dependent all the same
+    X[:, 4] = 1e6 * X[:, 3] - 2 * X[:, 0]  # badly scaled, dependent all the same
     ob, theta = objective((6, 5, 3), X=X)
     theta[4:30:6] *= 1e-6
     T = flat_directions(ob, theta)
@@ -54,9 +65,11 @@ def test_constant_and_dependent_inputs():
     no_bias, theta = objective((6, 5, 3), X=X[:, [0, 1, 2, 3, 4, 3]], bias=False)
     theta[4:30:6] *= 1e-6
     assert flat_directions(no_bias, theta).shape[1] == 3 * 5
-    few, theta = objective((6, 5, 3), X=X[:3])          # three samples: a null space of 7 - 3, whatever they are
+    few, theta = objective(
+        (6, 5, 3), X=X[:3]
+    )  # three samples: a null space of 7 - 3, whatever they are
     T = flat_directions(few, theta)
-    assert np.linalg.matrix_rank(T[:45]) >= 4 * 5 and annihilated(few, theta, T[:, :4 * 5]).all()
+    assert np.linalg.matrix_rank(T[:45]) >= 4 * 5 and annihilated(few, theta, T[:, : 4 * 5]).all()
 
 
 def test_samples_without_weight_do_not_count():
@@ -76,7 +89,7 @@ def test_dead_relu_units():
     T = flat_directions(ob, theta)
     dead = [t for t in T.T if not ob.value(theta + 0.3 * t / np.linalg.norm(t)) != ob.value(theta)]
     dead = np.linalg.matrix_rank(np.stack(dead, axis=1))
-    assert dead == 4 + 1 + 3                            # row, bias, outgoing column
+    assert dead == 4 + 1 + 3  # row, bias, outgoing column
     assert saturation(ob, theta)["dead_units"] == 1
 
 
@@ -87,16 +100,22 @@ def test_orbits_obey_their_identity(activation):
     T = flat_directions(ob, theta)
     g = np.linalg.norm(ob.gradient(theta))
     assert T.shape[1] == (6 if activation != "identity" else 2 * (9 + 3))
-    assert annihilated(ob, theta, T, slack=g * (1 + 1e-12) if activation != "identity" else 4 * g).all()
+    assert annihilated(
+        ob, theta, T, slack=g * (1 + 1e-12) if activation != "identity" else 4 * g
+    ).all()
     assert not annihilated(ob, theta, T).any()
     step = 1e-6
     for t in T.T:
-        assert abs(ob.value(theta + step * t) - ob.value(theta)) <= 1e-3 * step * g * np.linalg.norm(t)
+        assert abs(
+            ob.value(theta + step * t) - ob.value(theta)
+        ) <= 1e-3 * step * g * np.linalg.norm(t)
 
 
 @pytest.mark.parametrize("k", [0, 1, 2, 3])
 def test_linear_orbits_have_the_rank_of_the_closed_form(k):
-    """And what is flat for another reason, the outgoing weights of units that are 0, is no zero mode beside them."""
+    """And what is flat for another reason, the outgoing weights of units that are 0, is no zero
+    mode beside them.
+    """
     p = 3
     net = LinearAutoencoder([6.0, 5.0, 4.0, 3.0, 2.0], p, seed=2)
     theta = net.critical_point(range(1, k + 1), seed=4)
@@ -127,7 +146,9 @@ def test_rescaling_is_not_claimed_across_a_skip():
 
 
 def test_identical_units_are_found_and_counted():
-    """At a split unit of one output the outgoing weight can be shared in any way: one zero mode, verified."""
+    """At a split unit of one output the outgoing weight can be shared in any way: one zero mode,
+    verified.
+    """
     case = next(case for case in zoo() if case.name.startswith("a unit split"))
     T = flat_directions(case.objective, case.theta)
     assert T.shape[1] == 1 and np.allclose(np.abs(T[:, 0]), [0, 0, 0, 0, 0.5**0.5, 0.5**0.5])
@@ -136,7 +157,9 @@ def test_identical_units_are_found_and_counted():
 
 
 def test_a_zero_unit_is_flat_alone_and_not_a_symmetry():
-    """Its outgoing weight changes nothing by itself, but ``H t`` is the coupling B: counted only where B is 0."""
+    """Its outgoing weight changes nothing by itself, but ``H t`` is the coupling B: counted only
+    where B is 0.
+    """
     case = next(case for case in zoo() if case.name == "a unit of zeros added")
     T = flat_directions(case.objective, case.theta)
     H = case.objective.hessian(case.theta)
@@ -164,7 +187,9 @@ def test_permutations_change_neither_loss_nor_spectrum(activation):
         order = np.roll(np.arange(width), 2)
         other = permute_hidden(ob.model, theta, layer, order)
         assert not np.allclose(other, theta)
-        assert np.allclose(ob.model.predict(other, ob.X), ob.model.predict(theta, ob.X), rtol=0, atol=1e-13)
+        assert np.allclose(
+            ob.model.predict(other, ob.X), ob.model.predict(theta, ob.X), rtol=0, atol=1e-13
+        )
         assert np.allclose(fc_spectrum(ob, other), fc_spectrum(ob, theta), rtol=0, atol=1e-13)
         assert np.array_equal(permute_hidden(ob.model, other, layer, np.argsort(order)), theta)
 
@@ -176,7 +201,9 @@ def fc_spectrum(ob, theta):
 def test_flipping_tanh_units_changes_neither_loss_nor_spectrum():
     ob, theta = objective((4, 5, 3, 2))
     other = flip_tanh(ob.model, theta, 1, [0, 2])
-    assert np.allclose(ob.model.predict(other, ob.X), ob.model.predict(theta, ob.X), rtol=0, atol=1e-13)
+    assert np.allclose(
+        ob.model.predict(other, ob.X), ob.model.predict(theta, ob.X), rtol=0, atol=1e-13
+    )
     assert np.allclose(fc_spectrum(ob, other), fc_spectrum(ob, theta), rtol=0, atol=1e-13)
     assert (other != theta).sum() == 2 * (5 + 1 + 2)
     with pytest.raises(ValueError, match="odd"):
@@ -186,7 +213,9 @@ def test_flipping_tanh_units_changes_neither_loss_nor_spectrum():
 def test_rescaling_relu_units_keeps_the_function():
     ob, theta = objective((4, 5, 3, 2), activation="relu")
     other = rescale_relu(ob.model, theta, 0, [1, 4], 7.0)
-    assert np.allclose(ob.model.predict(other, ob.X), ob.model.predict(theta, ob.X), rtol=0, atol=1e-12)
+    assert np.allclose(
+        ob.model.predict(other, ob.X), ob.model.predict(theta, ob.X), rtol=0, atol=1e-12
+    )
     assert not np.allclose(fc_spectrum(ob, other), fc_spectrum(ob, theta), rtol=1e-3)
     for bad in (0.0, -1.0, np.inf):
         with pytest.raises(ValueError):
@@ -195,11 +224,17 @@ def test_rescaling_relu_units_keeps_the_function():
         rescale_relu(objective()[0].model, theta[:43], 0, [0], 2.0)
 
 
-@pytest.mark.parametrize("call, error", [
-    (lambda m, t: permute_hidden(m, t, 5, [0]), ValueError), (lambda m, t: permute_hidden(m, t, 0.0, [0]), TypeError),
-    (lambda m, t: permute_hidden(m, t, 0, [0, 0, 1, 2, 3]), ValueError), (lambda m, t: permute_hidden(m, t[1:], 0, range(5)), ValueError),
-    (lambda m, t: flip_tanh(m, t, 0, [7]), ValueError), (lambda m, t: flip_tanh(m, t * np.nan, 0, [0]), ValueError),
-])
+@pytest.mark.parametrize(
+    "call, error",
+    [
+        (lambda m, t: permute_hidden(m, t, 5, [0]), ValueError),
+        (lambda m, t: permute_hidden(m, t, 0.0, [0]), TypeError),
+        (lambda m, t: permute_hidden(m, t, 0, [0, 0, 1, 2, 3]), ValueError),
+        (lambda m, t: permute_hidden(m, t[1:], 0, range(5)), ValueError),
+        (lambda m, t: flip_tanh(m, t, 0, [7]), ValueError),
+        (lambda m, t: flip_tanh(m, t * np.nan, 0, [0]), ValueError),
+    ],
+)
 def test_bad_input(call, error):
     ob, theta = objective()
     with pytest.raises(error):
@@ -211,21 +246,32 @@ def test_kinks_are_counted():
     for activation, expected in (("relu", 2), ("leaky_relu", 2), ("elu", 2), ("tanh", 0)):
         model = ReferenceModel([2, 2, 1], activation, bias=False)
         ob = ReferenceObjective(model, X, np.zeros(3))
-        theta = model.flatten([(np.array([[2.0, -1.0], [1.0, 2.0]]), None), (np.ones((1, 2)), None)])
+        theta = model.flatten(
+            [(np.array([[2.0, -1.0], [1.0, 2.0]]), None), (np.ones((1, 2)), None)]
+        )
         assert kinks(ob, theta) == expected == kinks(compiled(ob), theta)
         assert kinks(ob, theta + 1e-9 * np.arange(1, 7)) == 0
         assert kinks(ob, theta * (1 + 1e-16)) == expected
     biased = ReferenceModel([2, 1, 1], "relu")
-    assert kinks(ReferenceObjective(biased, X, np.zeros(3)), np.array([1.0, 1.0, 0.0, 1.0, 0.0])) == 1
+    assert (
+        kinks(ReferenceObjective(biased, X, np.zeros(3)), np.array([1.0, 1.0, 0.0, 1.0, 0.0])) == 1
+    )
 
 
 def test_saturation_says_how_much_hardly_reacts():
     X = np.linspace(-1, 1, 8)[:, None]
     model = ReferenceModel([1, 2, 2], "tanh")
-    theta = model.flatten([(np.array([[0.1], [50.0]]), np.zeros(2)), (np.array([[0.0, 40.0], [0.0, 0.0]]), np.zeros(2))])
+    theta = model.flatten(
+        [
+            (np.array([[0.1], [50.0]]), np.zeros(2)),
+            (np.array([[0.0, 40.0], [0.0, 0.0]]), np.zeros(2)),
+        ]
+    )
     for ob in (ReferenceObjective(model, X, np.arange(8) % 2, "cross_entropy"),):
         for state in (saturation(ob, theta), saturation(compiled(ob), theta)):
-            assert state["layers"] == [0.5] and state["saturated"] == 0.5 and state["certain"] == 1.0
+            assert (
+                state["layers"] == [0.5] and state["saturated"] == 0.5 and state["certain"] == 1.0
+            )
             assert state["dead_units"] == 1 and state["n_units"] == 2
     free = saturation(*objective())
     assert free["certain"] == 0.0 and free["saturated"] < 0.1 and free["dead_units"] == 0

@@ -3,6 +3,7 @@
 A 1 in a chain of additions swallows every later number below half a unit in its last place; numbers that are summed in another
 chain first are not lost. So the loss tells how many numbers shared a chain with the 1.
 """
+
 import numpy as np
 import pytest
 
@@ -35,7 +36,9 @@ def test_a_product_s_chain_is_a_slice(arch, dtype, k):
     total = _engine.probe_product(x[None, :], np.ones((k, 40), dtype), arch=arch)
     parts = -(-k // slice_)
     swallowed = lost(total, k - 1, eps)
-    assert np.all(np.abs(swallowed - (-(-k // parts) - 1)) <= 2 * parts), "a slice is what is summed in one chain"
+    assert np.all(np.abs(swallowed - (-(-k // parts) - 1)) <= 2 * parts), (
+        "a slice is what is summed in one chain"
+    )
     assert np.all(swallowed < slice_ + 2 * parts)
 
 
@@ -78,7 +81,9 @@ def test_column_sums_down_items_and_blocks(arch, dtype, rows):
         W, b = model.unflatten(theta)[1]
         W[...] = 1
         target, eps = chain(rows, dtype)
-        ob = fc.Objective(model, np.zeros((rows, 400)), -rows * target.astype(float) / 2, loss="mse")
+        ob = fc.Objective(
+            model, np.zeros((rows, 400)), -rows * target.astype(float) / 2, loss="mse"
+        )
         plan = ob.hessian(theta).layout
         assert plan["panel"] == 0
         (_, hidden), (_, last) = model.unflatten(ob.gradient(theta))
@@ -89,7 +94,9 @@ def test_column_sums_down_items_and_blocks(arch, dtype, rows):
     item = min(rows, s["item_rows"] or rows)
     items = -(-rows // s["items_of"]) if s["items_of"] else 1
     swallowed = lost(hidden, rows - 1, eps)
-    assert np.all(swallowed <= item - 1 + 2 * items) and np.all(swallowed >= rows / items - 1 - 2 * items)
+    assert np.all(swallowed <= item - 1 + 2 * items) and np.all(
+        swallowed >= rows / items - 1 - 2 * items
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -6,7 +6,7 @@ import sys
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-SOURCES = ["src/engine.pyx", "src/team.c", "src/arch.c"] + [
+SOURCES = ["src/engine.pyx", "src/team.c", "src/watch.c", "src/arch.c"] + [
     f"src/kernels/{name}.c" for name in ("reference", "baseline", "avx2", "avx512", "neon", "blas")
 ]
 HEADERS = [

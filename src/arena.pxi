@@ -53,3 +53,51 @@ cdef Py_ssize_t padded(Py_ssize_t cols, int size) noexcept nogil:
     if lines >= 8:
         lines += (10 - lines % 8) % 8 if lines % 8 == 0 or lines % 8 == 1 else 0
     return lines * FC_ALIGN // size
+
+
+# --- large memory, by the team: pages are first touched by whoever will use them, and Ctrl-C is heard ------------------------
+
+cdef enum: TOUCH = 1 << 22      # bytes of a part
+
+
+cdef struct Touch:
+    char *base
+    size_t size
+    const fc_table *K           # a copy of X instead of zeros: rows of `cols` numbers at `source`
+    Py_ssize_t rows, cols, rs, cs, ld, step
+    char *source
+
+
+cdef void touch_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    cdef Touch *t = <Touch *>context
+    cdef Py_ssize_t first = part * t.step
+    if t.K == NULL:
+        memset(t.base + part * TOUCH, 0, min(<size_t>TOUCH, t.size - part * <size_t>TOUCH))
+    else:
+        t.K.copy(min(t.step, t.rows - first), t.cols, t.source + first * t.rs * t.K.real_bytes, t.rs, t.cs,
+                 t.base + first * t.ld * t.K.real_bytes, t.ld)
+
+
+cdef int touch(Touch *t, int threads, Py_ssize_t parts) except -1:
+    """The parts, and freed again where a signal's handler raises."""
+    cdef fc_watch before
+    try:
+        with nogil:
+            before = watch()
+            fc_team_run(threads, parts, touch_part, t)
+            unwatch(before)
+    except:
+        fc_block_free(t.base)
+        raise
+    return 0
+
+
+cdef char *zeroed(size_t size, int threads, what) except NULL:
+    """A block of zeros; a MemoryError says what it was for."""
+    cdef Touch t
+    memset(&t, 0, sizeof(t))
+    t.base, t.size = <char *>fc_block(size), size
+    if t.base == NULL:
+        raise MemoryError(what)
+    touch(&t, threads, (size + TOUCH - 1) // TOUCH)
+    return t.base

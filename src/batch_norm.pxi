@@ -376,7 +376,7 @@ cdef Py_ssize_t norm_r_backward(Pass *t, Py_ssize_t l, fc_product *job, char *ou
 
 # --- rows in chunks: the means of one layer after the other ------------------------------------------------------------------
 
-cdef int gather(Plan plan, Job *job, Stage stage, Py_ssize_t l) except -1 nogil:
+cdef void gather(Plan plan, Job *job, Stage stage, Py_ssize_t l) noexcept nogil:
     """One pass over all rows for the means of one layer; what the pass needs of the layers before it is known."""
     cdef PlanS *P = &plan.P
     cdef Pass t
@@ -406,33 +406,30 @@ cdef int gather(Plan plan, Job *job, Stage stage, Py_ssize_t l) except -1 nogil:
             plan.at_chunk = -1                 # left half way
         P.stage = NO_STAGE
         r0 += P.chunk
-        with gil:
-            PyErr_CheckSignals()
-    return 0
+        if fc_watch_off():
+            return
 
 
-cdef int gather_at_theta(Plan plan, bint gradient) except -1:
+cdef void gather_at_theta(Plan plan, bint gradient) noexcept nogil:
     """Means and variances upwards, then those of du downwards where a gradient is wanted."""
     cdef PlanS *P = &plan.P
     cdef Py_ssize_t l
     cdef Job job
     if not in_turns(P):
-        return 0
+        return
     memset(&job, 0, sizeof(job))
-    with nogil:
-        for l in range(P.n_layers - 1):
-            gather(plan, &job, MOMENTS, l)
-        for l in range(P.n_layers - 2 if gradient else -1, -1, -1):
-            gather(plan, &job, DU_MEANS, l)
-    return 0
+    for l in range(P.n_layers - 1):
+        gather(plan, &job, MOMENTS, l)
+    for l in range(P.n_layers - 2 if gradient else -1, -1, -1):
+        gather(plan, &job, DU_MEANS, l)
 
 
-cdef int gather_along_v(Plan plan, Job *job) except -1 nogil:
+cdef void gather_along_v(Plan plan, Job *job) noexcept nogil:
     """Along one vector: those of rz upwards, those of rdu downwards, as far as the job needs them."""
     cdef PlanS *P = &plan.P
     cdef Py_ssize_t l
     if not in_turns(P):
-        return 0
+        return
     if job.kind != VJP:
         P.v = job.v
         pack_all(P, P.v, True, 0)
@@ -441,7 +438,6 @@ cdef int gather_along_v(Plan plan, Job *job) except -1 nogil:
     if job.stages & PRODUCT and job.kind != JVP:
         for l in range(P.n_layers - 2, P.first - 1, -1):
             gather(plan, job, RDU_MEANS, l)
-    return 0
 
 
 def statistics(Plan plan):

@@ -30,14 +30,21 @@ cdef class Rows:
     def __dealloc__(self):
         fc_block_free(self.D.x)
 
-    cdef int pad(self, const fc_table *K) except -1:
+    cdef int pad(self, const fc_table *K, int threads) except -1:
         """Copy X into its padded form, unless that is done."""
         cdef Data *D = &self.D
-        cdef Py_ssize_t size = self.X.itemsize, rows = self.X.shape[0]
+        cdef Touch t
         if D.x != NULL:
             return 0
-        D.x = <char *>fc_block(rows * D.ldx * size)
+        t.K, t.rows, t.cols, t.ld, t.size = K, self.X.shape[0], self.X.shape[1], D.ldx, 0
+        t.source, t.rs, t.cs = D.X, D.x_rs, D.x_cs
+        t.step = max(1, TOUCH // (D.ldx * K.real_bytes))
+        t.base = <char *>fc_block(t.rows * D.ldx * K.real_bytes)
+        if t.base == NULL:
+            raise MemoryError(f"no memory for a padded copy of X ({t.rows} rows of {D.ldx * K.real_bytes} bytes)")
+        touch(&t, threads, (t.rows + t.step - 1) // t.step)
         if D.x == NULL:
-            raise MemoryError(f"no memory for a padded copy of X ({rows} rows of {D.ldx * size} bytes)")
-        K.copy(rows, self.X.shape[1], D.X, D.x_rs, D.x_cs, D.x, D.ldx)
+            D.x = t.base
+        else:                            # another thread was first
+            fc_block_free(t.base)
         return 0

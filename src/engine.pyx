@@ -24,13 +24,14 @@ from libc.stdint cimport int32_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from cpython.buffer cimport PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
-from cpython.exc cimport PyErr_CheckSignals
+from cpython.exc cimport PyErr_CheckSignals, PyErr_Occurred
 import os
 import threading
 import numpy as np
 
 include "tables.pxi"
 include "blas.pxi"
+include "signals.pxi"
 include "arena.pxi"
 include "passes.pxi"
 include "stacks.pxi"

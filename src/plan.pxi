@@ -76,7 +76,7 @@ cdef class Plan:
         self.choose_chunks(memory)
         self.make_block()
         if P.chunk == P.N:
-            rows.pad(P.K)
+            rows.pad(P.K, P.threads)
         self.at_chunk = -1
 
     def __dealloc__(self):
@@ -200,10 +200,7 @@ cdef class Plan:
         arena.base, arena.used, arena.overflow = NULL, 0, False
         self.lay_out(&arena)
         size = arena.used
-        self.block_ = <char *>fc_block(size)
-        if self.block_ == NULL:
-            raise MemoryError(f"no memory for a plan of {size} bytes")
-        memset(self.block_, 0, size)
+        self.block_ = zeroed(size, self.P.threads, f"no memory for a plan of {size} bytes")
         arena.base, arena.used = self.block_, 0
         self.lay_out(&arena)
         self.nbytes = size
@@ -220,11 +217,11 @@ cdef class Plan:
             self.lay_out_vectors_at(self.vector_block, P.block)
             return 0
         size = bytes_of(P, block)
-        base = <char *>fc_block(size) if size else NULL
-        if base == NULL:
-            self.lay_out_vectors_at(self.vector_block, P.block)
-            raise MemoryError(f"no memory for a block of {block} vectors of {P.n} numbers")
-        memset(base, 0, size)
+        self.lay_out_vectors_at(self.vector_block, P.block)
+        what = f"no memory for a block of {block} vectors of {P.n} numbers"
+        if not size:
+            raise MemoryError(what)
+        base = zeroed(size, P.threads, what)
         fc_block_free(self.vector_block)
         self.vector_block, P.block = base, block
         self.nbytes += <Py_ssize_t>size - self.reserved_bytes
@@ -285,13 +282,17 @@ cdef class Plan:
             out = pointer(g)
             if add:
                 P.K.scale(P.n, self.l2, P.theta, out)
-        gather_at_theta(self, gradient)
-        for r0 in range(0, P.N, P.chunk):
-            with nogil:
+        cdef fc_watch before
+        with nogil:
+            before = watch()
+            gather_at_theta(self, gradient)
+            r0 = 0
+            while r0 < P.N and not fc_watch_off():
                 self.at_rows(r0, gradient, out, add)
-            value += self.values(r0)
-            add = True
-            PyErr_CheckSignals()
+                value += self.values(r0)
+                add = True
+                r0 += P.chunk
+            self.end(before)
         self.value = value
         if self.l2 != 0:
             P.K.dots(1, 1, P.n, P.theta, P.n, P.theta, P.n, &square, 1)
@@ -299,7 +300,13 @@ cdef class Plan:
         self.gradient = g
         return 0
 
-    cdef double values(self, Py_ssize_t r0) noexcept:
+    cdef int end(self, fc_watch before) except -1 nogil:
+        """Of the watch over a pass: what was called off has left nothing to build on."""
+        if fc_watch_off():
+            self.at_chunk, self.done, self.P.stage = -1, 0, NO_STAGE
+        return unwatch(before)
+
+    cdef double values(self, Py_ssize_t r0) noexcept nogil:
         """The part of the loss that the chunk at hand has, its blocks added in order."""
         cdef Py_ssize_t block = self.P.panel or BLOCK_ROWS, rows = min(self.P.chunk, self.P.N - r0), i
         cdef double value = 0
@@ -348,6 +355,11 @@ cdef class Plan:
                 self.P.first = l
 
     cdef int go(self, Job *job, char *out, Py_ssize_t out_step) except -1 nogil:
+        cdef fc_watch before = watch()
+        self.all_chunks(job, out, out_step)
+        return self.end(before)
+
+    cdef void all_chunks(self, Job *job, char *out, Py_ssize_t out_step) noexcept nogil:
         """The job over all chunks. out: by parameters (sums over rows), or by rows (JVP), out_step bytes a vector."""
         cdef PlanS *P = &self.P
         cdef Py_ssize_t r0, j
@@ -370,10 +382,8 @@ cdef class Plan:
             serve(job)
             job.add, job.l2 = True, 0
             r0 += P.chunk
-            if P.chunk < P.N:
-                with gil:
-                    PyErr_CheckSignals()
-        return 0
+            if fc_watch_off():
+                return
 
     cdef Py_ssize_t room_for(self, Py_ssize_t vectors) except -1:
         """How many of them are taken at once: side by side where tall, in one pass over chunks, else one by one."""
@@ -445,14 +455,17 @@ cdef class Plan:
         cdef Layer *y = &P.layer[P.n_layers - 1]
         cdef Py_ssize_t r0, i, size = P.K.real_bytes
         cdef char *o = pointer(out)
+        cdef fc_watch before
         with self.lock, nogil:
+            before = watch()
             r0 = 0
-            while r0 < P.N:
+            while r0 < P.N and not fc_watch_off():
                 if self.at_chunk != r0 or self.done < 1:
                     self.at_rows(r0, False, NULL, False)
                 for i in range(min(P.chunk, P.N - r0)):
                     memcpy(o + (r0 + i) * y.m * size, y.a + i * y.ldm * size, y.m * size)
                 r0 += P.chunk
+            self.end(before)
 
     def after_fork(self):
         """In a child: nobody is left to release the lock, and what its holder was making is half made."""

@@ -43,19 +43,23 @@ cdef int sweep_threads(Sweep *t) except -1:
 def project_rows(Q, W):
     """``W Q'`` (s, m) in float64, for rows Q (m, n) and W (s, n) of one dtype; each long sum is made of short ones."""
     cdef Sweep t
+    cdef fc_watch before
     cdef Py_ssize_t parts = set_sweep(&t, Q, W)
     cdef int threads = sweep_threads(&t)
     sums = np.zeros((max(parts, 1), W.shape[0], Q.shape[0]))
     t.out = <double *><uintptr_t>sums.ctypes.data
     if sums.size:
         with nogil:
+            before = watch()
             fc_team_run(threads, parts, dots_part, &t)
+            unwatch(before)
     return sums.sum(axis=0)
 
 
 def subtract_rows(Q, W, C):
     """``W -= C Q`` in place, for C (s, m); returns the squared norms of the new rows, in float64."""
     cdef Sweep t
+    cdef fc_watch before
     cdef Py_ssize_t parts = set_sweep(&t, Q, W)
     cdef int threads = sweep_threads(&t)
     C = np.ascontiguousarray(C, np.float64)
@@ -67,7 +71,9 @@ def subtract_rows(Q, W, C):
     t.c, t.out = <const double *><uintptr_t>C.ctypes.data, <double *><uintptr_t>squares.ctypes.data
     if W.size and t.m:
         with nogil:
+            before = watch()
             fc_team_run(threads, parts, take_part, &t)
+            unwatch(before)
         return squares.sum(axis=0)
     return np.array([float(np.einsum("i,i->", w, w, dtype=np.float64)) for w in W])
 
@@ -92,6 +98,7 @@ cdef void columns_part(void *context, Py_ssize_t part, int member) noexcept nogi
 def columns_as_rows(V, out, int threads=1):
     """out (k, n) = V' for V (n, k) of the same dtype with whole numbers between its own; out is contiguous. One pass over V."""
     cdef Columns t
+    cdef fc_watch before
     cdef Py_ssize_t size = V.itemsize
     if V.ndim != 2 or out.shape != (V.shape[1], V.shape[0]) or V.dtype != out.dtype or V.dtype.char not in "fd" or not out.flags.c_contiguous:
         raise ValueError(f"blocks are {V.dtype} {V.shape} and {out.dtype} {out.shape}; wanted (n, k) and a contiguous (k, n) of one real dtype")
@@ -102,5 +109,7 @@ def columns_as_rows(V, out, int threads=1):
     t.K, t.n, t.k, t.rs, t.cs = &chosen[size == 8], V.shape[0], V.shape[1], V.strides[0] // size, V.strides[1] // size
     t.block, t.out = <const char *>pointer(V), pointer(out)
     with nogil:
+        before = watch()
         fc_team_run(threads if t.n * t.k > 50000 else 1, (t.n + COLUMN_ROWS - 1) // COLUMN_ROWS, columns_part, &t)
+        unwatch(before)
     return out

@@ -132,6 +132,8 @@ cdef void serve_group(void *context, Py_ssize_t item, int member) noexcept nogil
     cdef bint add
     t.P, t.bench, t.serial, t.kind, t.count, t.own, t.out_step = P, &P.bench[member], True, job.kind, 1, 0, 0
     for panel in range(begin, end):
+        if fc_team_off(member):
+            return
         t.r0 = panel * P.panel
         t.rows = min(P.panel, job.rows - t.r0)
         if job.stages & FORWARD:
@@ -177,6 +179,8 @@ cdef void serve_side(void *context, Py_ssize_t item, int member) noexcept nogil:
         out = group_out(job, 1 if alone else groups, 0, first)
         step = job.out_step if alone else P.ldg * P.K.real_bytes
         for panel in range(begin, end):
+            if fc_team_off(member):
+                return
             t.r0 = panel * P.panel
             t.rows = min(P.panel, job.rows - t.r0)
             take_side(&t, job, member, first, last, out, step, panel > begin or (alone and add))
@@ -231,6 +235,8 @@ cdef void serve_wide(Job *job) noexcept nogil:
         backward(&t, job.out, job.add)
     if job.stages & (PRODUCT | QUADRATIC):
         for j in range(job.vectors):
+            if fc_watch_off():
+                return
             if job.kind != VJP:
                 P.v = job.v + j * job.v_step
                 pack_all(P, P.v, True, 0)

@@ -119,10 +119,19 @@ cdef extern from "team.h" nogil:
     ctypedef void (*fc_part)(void *, Py_ssize_t, int) noexcept
     enum: FC_MAX_THREADS
     void fc_team_run(int, Py_ssize_t, fc_part, void *)
+    int fc_team_off(int)
     int fc_team_available()
     int fc_team_workers()
     void fc_team_limit(int)
     int fc_team_get_limit()
+
+cdef extern from "watch.h" nogil:
+    ctypedef int (*fc_check)() noexcept
+    ctypedef struct fc_watch:
+        pass
+    fc_watch fc_watch_begin(fc_check)
+    int fc_watch_end(fc_watch)
+    int fc_watch_off()
 
 cdef extern from "arch.h" nogil:
     ctypedef void (*fc_gemm_f32)(char *, char *, int *, int *, int *, float *, float *, int *, float *, int *, float *, float *, int *) noexcept

@@ -2,13 +2,24 @@
 #define _GNU_SOURCE
 #endif
 #include "team.h"
+#include "watch.h"
+
+/* All parts by the caller alone. */
+static void alone(ptrdiff_t parts, fc_part part, void *context) {
+    for (ptrdiff_t i = 0; i < parts; i++) {
+        if (i && fc_watch_off()) return;
+        part(context, i, 0);
+    }
+}
 
 #if defined(_WIN32) || !(defined(__GNUC__) || defined(__clang__))     /* one thread: correct, and enough to start with */
 static int limit;
 void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
     (void)threads;
-    for (ptrdiff_t i = 0; i < parts; i++) part(context, i, 0);
+    if (fc_watch_off()) return;
+    alone(parts, part, context);
 }
+int fc_team_off(int member) { return member == 0 && fc_watch_off(); }
 int fc_team_available(void) { return 1; }
 int fc_team_workers(void) { return 0; }
 void fc_team_limit(int threads) { limit = threads; }
@@ -43,6 +54,7 @@ static struct {
     atomic_uint job;                  /* counts jobs: a change wakes the workers */
     atomic_int open;                  /* members that the job has; a worker with a number below may still join */
     atomic_int inside;                /* workers that have joined and not left */
+    atomic_int off;                   /* the caller has called the job off */
     struct { _Alignas(64) _Atomic ptrdiff_t next; ptrdiff_t end; } share[FC_MAX_THREADS];    /* each member's parts: the next, the last */
     int threads;                      /* the job: written before `job` changes */
     fc_part part;
@@ -53,11 +65,9 @@ static struct {
 } team = {.busy = PTHREAD_MUTEX_INITIALIZER, .sleep = PTHREAD_MUTEX_INITIALIZER,
           .wake = PTHREAD_COND_INITIALIZER, .done = PTHREAD_COND_INITIALIZER};
 
-static long long now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
+static _Thread_local int holds;       /* this thread is the caller of the job that runs: it holds `busy` */
+
+int fc_team_off(int member) { return member ? atomic_load_explicit(&team.off, memory_order_relaxed) : fc_watch_off(); }
 
 /* Take parts until none is left: one's own share first, since who had these rows in the last job has them in its caches still;
  * then what others have left. */
@@ -66,16 +76,21 @@ static void work(int member) {
     for (int k = 0; k < threads; k++) {
         const int whose = (member + k) % threads;
         const ptrdiff_t end = team.share[whose].end;
-        for (ptrdiff_t i; (i = atomic_fetch_add(&team.share[whose].next, 1)) < end;) team.part(team.context, i, member);
+        for (ptrdiff_t i; (i = atomic_fetch_add(&team.share[whose].next, 1)) < end;) {
+            team.part(team.context, i, member);
+            if (!fc_team_off(member)) continue;
+            atomic_store(&team.off, 1);
+            return;
+        }
     }
 }
 
 /* Wait until the job counter leaves `seen`: spin, then sleep. */
 static void wait_for_job(unsigned seen) {
-    const long long until = now_ns() + SPIN_NS;
+    const long long until = fc_now_ns() + SPIN_NS;
     for (unsigned n = 0; atomic_load(&team.job) == seen; n++) {
         relax();
-        if (n % 64 == 63 && now_ns() > until) {
+        if (n % 64 == 63 && fc_now_ns() > until) {
             pthread_mutex_lock(&team.sleep);
             atomic_fetch_add(&team.sleepers, 1);
             while (atomic_load(&team.job) == seen) pthread_cond_wait(&team.wake, &team.sleep);
@@ -105,15 +120,33 @@ static void *worker(void *start) {
     return NULL;
 }
 
+/* Sleep until the last worker has left, but no longer than to the next look at the watch. */
+static void sleep_a_while(void) {
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += FC_CHECK_NS;
+    if (until.tv_nsec >= 1000000000L) until.tv_sec++, until.tv_nsec -= 1000000000L;
+    pthread_cond_timedwait(&team.done, &team.sleep, &until);
+}
+
 /* The caller waits for the last worker to leave. */
 static void wait_for_workers(void) {
-    const long long until = now_ns() + SPIN_NS;
+    const long long until = fc_now_ns() + SPIN_NS;
     for (unsigned n = 0; atomic_load(&team.inside) != 0; n++) {
         relax();
-        if (n % 64 == 63 && now_ns() > until) {
+        if (n % 64 == 63 && fc_now_ns() > until) {
             pthread_mutex_lock(&team.sleep);
             atomic_store(&team.caller_sleeps, 1);
-            while (atomic_load(&team.inside) != 0) pthread_cond_wait(&team.done, &team.sleep);
+            while (atomic_load(&team.inside) != 0) {
+                if (!fc_watch_on()) {
+                    pthread_cond_wait(&team.done, &team.sleep);
+                    continue;
+                }
+                sleep_a_while();
+                pthread_mutex_unlock(&team.sleep);
+                if (fc_watch_off()) atomic_store(&team.off, 1);
+                pthread_mutex_lock(&team.sleep);
+            }
             atomic_store(&team.caller_sleeps, 0);
             pthread_mutex_unlock(&team.sleep);
             return;
@@ -121,9 +154,17 @@ static void wait_for_workers(void) {
     }
 }
 
-/* --- fork: the child has no workers, and locks that nobody holds -------------------------------------------------------- */
-static void before_fork(void) { pthread_mutex_lock(&team.busy); pthread_mutex_lock(&team.sleep); }
-static void after_fork_parent(void) { pthread_mutex_unlock(&team.sleep); pthread_mutex_unlock(&team.busy); }
+/* --- fork: the child has no workers, and locks that nobody holds ----------------------------------------------------------
+ * A signal handler may fork in the middle of this thread's own job, which the child then drops: it has lost what was with
+ * the workers. */
+static void before_fork(void) {
+    if (!holds) pthread_mutex_lock(&team.busy);
+    pthread_mutex_lock(&team.sleep);
+}
+static void after_fork_parent(void) {
+    pthread_mutex_unlock(&team.sleep);
+    if (!holds) pthread_mutex_unlock(&team.busy);
+}
 static void after_fork_child(void) {
     pthread_mutex_init(&team.busy, NULL);
     pthread_mutex_init(&team.sleep, NULL);
@@ -134,6 +175,9 @@ static void after_fork_child(void) {
     atomic_store(&team.open, 0);
     atomic_store(&team.sleepers, 0);
     atomic_store(&team.caller_sleeps, 0);
+    if (!holds) return;
+    pthread_mutex_lock(&team.busy);
+    fc_watch_call_off();
 }
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static void at_first_use(void) { pthread_atfork(before_fork, after_fork_parent, after_fork_child); }
@@ -155,14 +199,16 @@ static void hire(int wanted) {
 }
 
 void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
+    if (fc_watch_off()) return;
     const int cap = atomic_load(&team.limit);
     if (cap && threads > cap) threads = cap;
     if (threads > FC_MAX_THREADS) threads = FC_MAX_THREADS;
     if (threads > parts) threads = (int)parts;
     if (threads <= 1 || pthread_mutex_trylock(&team.busy)) {
-        for (ptrdiff_t i = 0; i < parts; i++) part(context, i, 0);
+        alone(parts, part, context);
         return;
     }
+    holds = 1;
     if (team.workers < threads - 1) hire(threads - 1);
     team.threads = threads;
     team.part = part;
@@ -171,6 +217,7 @@ void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
         atomic_store_explicit(&team.share[k].next, parts * k / threads, memory_order_relaxed);
         team.share[k].end = parts * (k + 1) / threads;
     }
+    atomic_store(&team.off, 0);
     atomic_store(&team.open, threads);
     atomic_fetch_add(&team.job, 1);
     if (atomic_load(&team.sleepers)) {
@@ -181,6 +228,7 @@ void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
     work(0);
     atomic_store(&team.open, 0);
     wait_for_workers();
+    holds = 0;
     pthread_mutex_unlock(&team.busy);
 }
 

@@ -13,6 +13,7 @@ typedef void (*fc_part)(void *context, ptrdiff_t part, int member);     /* membe
 enum { FC_MAX_THREADS = 64 };
 
 void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context);
+int fc_team_off(int member);          /* for a long part: has the caller called the job off (see watch.h)? Then return */
 int fc_team_available(void);          /* what affinity and cgroup limits allow, at least 1 */
 int fc_team_workers(void);            /* workers alive now */
 void fc_team_limit(int threads);      /* no job uses more than this; 0: no limit */

@@ -1,0 +1,47 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "watch.h"
+#include <stddef.h>
+#include <time.h>
+
+#ifdef _MSC_VER
+#define THREAD_LOCAL __declspec(thread)
+#else
+#define THREAD_LOCAL _Thread_local
+#endif
+static THREAD_LOCAL fc_watch watch;
+
+long long fc_now_ns(void) {
+    struct timespec t;
+#ifdef _WIN32
+    timespec_get(&t, TIME_UTC);
+#else
+    clock_gettime(CLOCK_MONOTONIC, &t);
+#endif
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+fc_watch fc_watch_begin(fc_check check) {
+    const fc_watch before = watch;
+    watch = (fc_watch){check, 0, check ? fc_now_ns() + FC_CHECK_NS : 0};
+    return before;
+}
+
+int fc_watch_end(fc_watch before) {
+    const int off = watch.off;
+    watch = before;
+    return off;
+}
+
+int fc_watch_off(void) {
+    if (watch.check && !watch.off && fc_now_ns() > watch.due) {
+        const int off = watch.check();
+        watch.off |= off;                        /* the check itself may have had watches of its own, and have called this one off */
+        watch.due = fc_now_ns() + FC_CHECK_NS;
+    }
+    return watch.off;
+}
+
+int fc_watch_on(void) { return watch.check != NULL; }
+void fc_watch_call_off(void) { watch.off = 1; }

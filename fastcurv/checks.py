@@ -30,12 +30,13 @@ def as_rng(seed):
     )
 
 
-def check_positive_int(x, name):
-    """`x` as an int >= 1."""
+def check_positive_int(x, name, most=None):
+    """`x` as an int >= 1, and at most `most` where that is given."""
+    wanted = "an int >= 1" if most is None else f"an int >= 1 and <= {most}"
     if isinstance(x, bool) or not isinstance(x, numbers.Integral):
-        raise TypeError(f"{name} is {x!r}; wanted an int >= 1")
-    if x < 1:
-        raise ValueError(f"{name} is {x}; wanted an int >= 1")
+        raise TypeError(f"{name} is {x!r}; wanted {wanted}")
+    if x < 1 or (most is not None and x > most):
+        raise ValueError(f"{name} is {x}; wanted {wanted}")
     return int(x)
 
 

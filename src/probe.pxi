@@ -11,11 +11,11 @@ cdef const fc_table *table_of(arch, array) except NULL:
     return &K[array.itemsize == 8]
 
 
-def padded_copy(array, Py_ssize_t extra_rows=0):
-    """A padded matrix with the numbers of a 2-D array: (owner, view (rows, cols), leading dimension)."""
+def padded_copy(array, Py_ssize_t extra_rows=0, fill=0):
+    """A padded matrix with the numbers of a 2-D array, `fill` in its padding: (owner, view (rows, cols), leading dimension)."""
     array = np.atleast_2d(array)
     cdef Py_ssize_t size = array.itemsize, ld = padded(array.shape[1], size), lines = FC_ALIGN // size
-    owner = np.zeros((array.shape[0] + extra_rows) * ld + lines, array.dtype)
+    owner = np.full((array.shape[0] + extra_rows) * ld + lines, fill, array.dtype)
     cdef Py_ssize_t shift = (-<Py_ssize_t><uintptr_t>pointer(owner) % FC_ALIGN + FC_ALIGN) % FC_ALIGN // size
     whole = owner[shift:shift + (array.shape[0] + extra_rows) * ld].reshape(-1, ld)
     view = whole[:array.shape[0], :array.shape[1]]
@@ -102,6 +102,25 @@ cdef object loss_job(fc_loss_rows *job, str kind, z, y, weight, double divisor):
     return dv, hv, s, top
 
 
+def probe_total(arch, c, p, q=None, activation="identity"):
+    """The total of a step on c alone, NaN in all paddings: sum of c p; with q, of (e phi'') c c, where p is a and q is kept as
+    kernels.h says for the activation."""
+    cdef const fc_table *K = table_of(arch, c)
+    cdef fc_step step
+    cdef double total = 0
+    memset(&step, 0, sizeof(step))
+    cw, cv, ld = padded_copy(c, 0, np.nan)
+    pw, pv, _ = padded_copy(p, 0, np.nan)
+    step.kind, step.phi, step.total = FC_STEP_DOT, ACTIVATIONS[activation], &total
+    step.p, step.ldp, step.a, step.lda = pointer(pw), ld, pointer(pw), ld
+    if q is not None:
+        qw, qv, _ = padded_copy(q, 0, np.nan)
+        dw, dv, _ = padded_copy(c)
+        step.kind, step.q, step.ldq, step.d, step.ldd = FC_STEP_R_ACTIVATE, pointer(qw), ld, pointer(dw), ld
+    K.step(&step, c.shape[0], c.shape[1], pointer(cw), ld)
+    return total
+
+
 def probe_loss(arch, str kind, z, y, weight=None, double divisor=1.0):
     """(value, delta, h, s, top) of the rows of z; y (rows, cols), or int32 labels (rows,)."""
     cdef const fc_table *K = table_of(arch, z)
@@ -143,7 +162,7 @@ def probe_copy(arch, array, bint packed=False):
         out = np.full((cols + VL - 1) // VL * VL * rows, np.nan, array.dtype)
         K.pack(rows, cols, pointer(array), rs, cs, 0, rows, pointer(out))
         return out.reshape(-1, rows, VL)
-    whole, view, ld = padded_copy(np.full((rows, cols), np.nan, array.dtype))
+    whole, view, ld = padded_copy(np.full((rows, cols), np.nan, array.dtype), 0, np.nan)
     K.copy(rows, cols, pointer(array), rs, cs, pointer(whole), ld)
     return whole
 

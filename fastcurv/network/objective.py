@@ -1,6 +1,7 @@
 """The loss of a network on data, as a function of theta, with its derivatives."""
 
 import os
+import sys
 import threading
 import weakref
 
@@ -101,7 +102,9 @@ class Objective:
         self.y = _check_targets(y, len(self.X), model, loss)
         self.sample_weight = _check_weight(sample_weight, len(self.X), model.dtype)
         self.n_threads = (
-            n_threads if n_threads is None else check_positive_int(n_threads, "n_threads")
+            n_threads
+            if n_threads is None
+            else check_positive_int(n_threads, "n_threads", 2**31 - 1)
         )
         self.memory = memory if memory is None else _check_memory(memory)
         self._start()
@@ -435,4 +438,4 @@ def _check_weight(weight, N, dtype):
 def _check_memory(memory):
     """Bytes: an int, or a float such as 2e9 that is one."""
     whole = isinstance(memory, float) and memory.is_integer()
-    return check_positive_int(int(memory) if whole else memory, "memory")
+    return check_positive_int(int(memory) if whole else memory, "memory", sys.maxsize)

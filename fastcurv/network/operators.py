@@ -379,11 +379,11 @@ def _check_out(out, shape, dtype):
         not isinstance(out, np.ndarray)
         or out.shape != shape
         or out.dtype != dtype
-        or not (out.flags.c_contiguous and out.flags.writeable)
+        or not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned)
     ):
         raise ValueError(
             f"out is {getattr(out, 'dtype', type(out).__name__)} of shape {np.shape(out)}; "
-            f"wanted a writeable contiguous {dtype} array of shape {shape}"
+            f"wanted a writeable contiguous aligned {dtype} array of shape {shape}"
         )
 
 

@@ -2,6 +2,7 @@
  * nothing here links against a BLAS. A "packed" B has one lane: it is B transposed, which BLAS reads as it is. */
 #include "kernels.h"
 #include "blas.h"
+#include <limits.h>
 #include <string.h>
 
 static fc_gemm_f32 gemm_f32;
@@ -21,6 +22,7 @@ static fc_gemm_f64 gemm_f64;
 void fc_blas_over(const fc_table *under, const fc_table *reference, fc_gemm_f32 sgemm, fc_gemm_f64 dgemm, fc_table *blas) {
     gemm_f32 = sgemm;
     gemm_f64 = dgemm;
+    loops = reference;
     for (int d = 0; d < 2; d++) {
         blas[d] = under[d];
         blas[d].name = "blas";

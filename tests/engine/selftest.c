@@ -13,6 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The BLAS table over loops of our own, its dimensions cut to 5: as those beyond 32 bits are. */
+#define FC_BLAS_MOST 5
+#define fc_blas_over blas_over_loops
+#include "blas.c"
+#undef fc_blas_over
+
 static int passed, failed;
 static char what[256];                       /* the case at hand, for the message */
 
@@ -398,6 +404,38 @@ static void test_norm(const fc_table *K, const fc_table *R, int wide, ptrdiff_t 
     drop(mean);
 }
 
+/* --- BLAS ------------------------------------------------------------------------------------------------------------------------- */
+
+/* Fortran's gemm, columns one after the other. */
+#define GEMM(name, real)                                                                                                     \
+    static void name(char *ta, char *tb, int *m, int *n, int *k, real *alpha, real *a, int *lda, real *b, int *ldb,          \
+                     real *beta, real *c, int *ldc) {                                                                        \
+        check(*m <= FC_BLAS_MOST && *n <= FC_BLAS_MOST && *k <= FC_BLAS_MOST, "dimensions", *m);                             \
+        check(*lda >= (*ta == 'N' ? *m : *k) && *ldb >= (*tb == 'N' ? *k : *n) && *ldc >= *m, "leading dimensions", *lda);  \
+        for (int i = 0; i < *m; i++)                                                                                         \
+            for (int j = 0; j < *n; j++) {                                                                                   \
+                real sum = 0;                                                                                                \
+                for (int l = 0; l < *k; l++)                                                                                 \
+                    sum += a[*ta == 'N' ? i + (ptrdiff_t)l * *lda : l + (ptrdiff_t)i * *lda] *                               \
+                           b[*tb == 'N' ? l + (ptrdiff_t)j * *ldb : j + (ptrdiff_t)l * *ldb];                                \
+                real *to = c + i + (ptrdiff_t)j * *ldc;                                                                      \
+                *to = *alpha * sum + (*beta == 0 ? 0 : *beta * *to);                                                         \
+            }                                                                                                                \
+    }
+GEMM(loops_f32, float)
+GEMM(loops_f64, double)
+
+static void test_blas(const fc_table *references) {
+    const int before = failed, so_far = passed;
+    fc_table blas[2];
+    blas_over_loops(references, references, loops_f32, loops_f64, blas);
+    for (int wide = 0; wide < 2; wide++)
+        for (ptrdiff_t m = 1; m < 12; m++)
+            for (ptrdiff_t n = 1; n < 12; n++)
+                for (int form = 0; form < 4; form++) test_product(&blas[wide], wide, m, n, (3 * m + 5 * n) % 13 + 1, form, (m + n) % 2, (m + form) % 2);
+    printf("%-9s %6d passed, %d failed\n", "blas", passed - so_far, failed - before);
+}
+
 /* --- one table ------------------------------------------------------------------------------------------------------------------ */
 
 static const ptrdiff_t LENGTHS[] = {1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 47, 49, 64, 65};
@@ -460,6 +498,7 @@ int main(void) {
     test_table(fc_baseline, fc_reference);
 #endif
     test_table(fc_reference, fc_reference);
+    test_blas(fc_reference);
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
 }

@@ -3,9 +3,12 @@ strides and addresses.
 """
 
 import itertools
+import mmap
 import os
 import shlex
+import shutil
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -238,6 +241,34 @@ def test_copy_and_pack(arch, dtype, rng):
             assert np.array_equal(flat[:, :cols], array) and not flat[:, cols:].any()
 
 
+@every_arch
+@every_dtype
+def test_totals_leave_the_padding_out(arch, dtype, rng):
+    """Whole numbers and NaN around them: the sum of c p, and of (e phi'') c c in its three forms, exactly."""
+    for rows, cols in itertools.product([1, 3, 13], [*range(1, 18), 31, 33, 64, 65, 130]):
+        c, p, q = (whole(rng, (rows, cols), dtype) for _ in range(3))
+        assert engine.probe_total(arch, c, p) == (c * p).sum()
+        for name, factor in (("identity", 1), ("tanh", -2 * p), ("sigmoid", 1 - 2 * p)):
+            assert engine.probe_total(arch, c, p, q, name) == (factor * q * c * c).sum(), name
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_blas_of_strides_beyond_32_bits(dtype, rng):
+    """Rows further apart than BLAS can say go another way."""
+    apart = 2**31 + 16
+    size = np.dtype(dtype).itemsize
+    no_reserve = 0x4000
+    try:
+        area = mmap.mmap(-1, 3 * apart * size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | no_reserve)
+    except OSError as error:
+        pytest.skip(f"no address space: {error}")
+    A = np.frombuffer(area, dtype)[: 3 * apart].reshape(3, apart)[:, :5]
+    A[...] = whole(rng, (3, 5), dtype)
+    B, C = whole(rng, (5, 7), dtype), whole(rng, (3, 7), dtype)
+    assert np.array_equal(engine.probe_product(A, B, A, B, C, arch="blas"), C + 2 * (A @ B))
+    assert np.array_equal(engine.probe_product(A.T[:3], A, arch="blas"), A.T[:3] @ np.array(A))
+
+
 # --- what they hold
 # -----------------------------------------------------------------------------------------------------------
 
@@ -356,9 +387,12 @@ for dtype in (np.float32, np.float64):
                 assert np.array_equal(c, C + A @ B)
                 for form in ("padded", "packed"):
                     assert np.array_equal(engine.probe_product(a, b, arch={arch!r}, b_form=form), A @ B)
+        engine.set_arch({arch!r})
         for order in "CF":
             assert np.array_equal(engine.probe_copy({arch!r}, guarded(A, order))[:, :k], A)
             engine.probe_copy({arch!r}, guarded(A, order), True)
+            across = np.empty((k, m), dtype)
+            assert np.array_equal(engine.columns_as_rows(guarded(A, order), across), A.T)
 """
     )
 
@@ -405,26 +439,38 @@ for dtype in ("float32", "float64"):
 # -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_program_without_python_compiles():
-    """tests/engine/selftest.c, which `make neon` runs for kernels that this CPU lacks, keeps up
-    with the table of kernels.
+HERE = Path(__file__).resolve().parent
+COMPILER = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+
+
+@pytest.mark.skipif(
+    os.name == "nt" or not shutil.which(COMPILER[0]) or not (HERE.parents[1] / "src").exists(),
+    reason="there is no C compiler, or there are no sources",
+)
+def test_the_program_without_python(tmp_path, python):
+    """tests/engine/selftest.c, which `make neon` runs for kernels that this CPU lacks, on the
+    tables of the extension itself.
     """
-    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
-    here = Path(__file__).resolve().parent
+    library = tmp_path / "selftest.so"
+    flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    if sys.platform == "darwin":
+        flags += ["-undefined", "dynamic_lookup"]
     done = subprocess.run(
-        [
-            *compiler,
-            "-std=gnu11",
-            "-fsyntax-only",
-            "-Wall",
-            "-Werror",
-            f"-I{here.parents[1] / 'src' / 'kernels'}",
-            str(here / "selftest.c"),
-        ],
+        [*COMPILER, *flags, f"-I{HERE.parents[1] / 'src' / 'kernels'}", "-o", str(library)]
+        + [str(HERE / "selftest.c"), "-lm"],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    said = python(f"""
+import ctypes
+from fastcurv import _engine
+tables = ctypes.CDLL(_engine.__file__, ctypes.RTLD_GLOBAL)
+raise SystemExit(ctypes.CDLL({str(library)!r}).main())
+""").stdout
+    assert " 0 failed" in said.splitlines()[-1]
+    tables = {line.split()[0] for line in said.splitlines()[:-1]}
+    assert tables == set(engine.probe_tables())
 
 
 # --- the machine's peak

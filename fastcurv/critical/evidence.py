@@ -182,6 +182,19 @@ def equilibrate(A, noise):
     return d, live
 
 
+def even_rows(A, d):
+    """From `d` on to the one scaling for which all rows of ``d A d`` have the same norm: the units
+    of parameters change nothing.
+    """
+    squares, f = (d[:, None] * A * d) ** 2, np.ones(len(d))
+    for _ in range(30):
+        rows = (squares @ f) * f
+        f /= np.sqrt(np.where(rows > 0, rows, 1.0))
+        if np.abs(rows[rows > 0] - 1).max(initial=0.0) < 1e-2:
+            break
+    return d * np.sqrt(f)
+
+
 def parameter_length(theta, d, live=None):
     """The size of theta in the scaled parameters ``theta / d``, at least that of a unit step in the
     softest of them.

@@ -1,0 +1,208 @@
+"""Whether theta stands for a critical point: one rule for `classify`, `minimize` and
+`find_critical_point`.
+
+Newton's model of the loss around theta ends ``g'|H|^-1 g / 2`` away from the loss here: half the
+squared Newton decrement. theta is near a critical point where that is at most ``1e-8 (f - c)``, c a
+bound that the loss is nowhere below, or lost in the rounding of f. No rescaling of parameters,
+inputs or loss changes the rule: the decrement of a definite H is the same in all coordinates, and
+that of any other is taken where the rows of H are balanced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..protocols import BoundedBelow, BoundsGradient, Precise, Valued
+from .evidence import dense, equilibrate, even_rows, hessian_products
+
+SHARE = 1e-8  # of the loss above its bound: what Newton's step may still promise
+VALUE_EPS = 64.0  # f is taken to be off by this many eps |f| ...
+STORED_EPS = 8.0  # ... and by what moving every parameter by this many eps of its size does
+GRADIENT_EPS = 64.0  # a gradient without a bound is taken to be off by this many eps |H| |theta|
+
+
+@dataclass(frozen=True)
+class Eigen:
+    """Eigenpairs of ``D H D``, D = diag(d), and a bound on the error of each value."""
+
+    values: np.ndarray
+    vectors: np.ndarray
+    error: float
+    d: np.ndarray
+
+    @property
+    def settled(self) -> bool:
+        """Whether all eigenvalues are known to be of one sign."""
+        v = self.values
+        return bool((v > self.error).all() or (v < -self.error).all())
+
+
+@dataclass(frozen=True)
+class Nearness:
+    """Whether theta is near a critical point, and by which numbers.
+
+    Attributes
+    ----------
+    near : bool
+    decrement : float
+        ``g'|H|^-1 g / 2``, the change of the loss that Newton's step promises; what the rounding of
+        g alone explains is not counted.
+    threshold : float
+        What it is held against.
+    gradient_norm : float
+    gradient_tol : float
+        The norm at which this g would fail; the caller's where one was given, and then that alone
+        decides.
+    """
+
+    near: bool
+    decrement: float
+    threshold: float
+    gradient_norm: float
+    gradient_tol: float
+
+
+def nearness(
+    ob: Any,
+    theta: np.ndarray,
+    matrix: np.ndarray | None = None,
+    *,
+    gradient: tuple[np.ndarray, float] | None = None,
+    eigen: Eigen | None = None,
+    gradient_tol: float | None = None,
+) -> Nearness:
+    """The rule of this module for a Hessian that can be written down.
+
+    Parameters
+    ----------
+    ob : object
+        With ``gradient`` and ``hessian``; used where offered: ``value``, ``loss_lower_bound``,
+        ``precise_gradient``, ``rounding_bound``.
+    theta : ndarray, shape (n,)
+    matrix : ndarray, shape (n, n), optional
+        The Hessian; made by n products where it is not given.
+    gradient : (ndarray, float), optional
+        g and a bound on its error, as `gradient_and_error` returns them.
+    eigen : Eigen, optional
+        Balanced unless H is definite. Where it is not given, ``O(n^3)``, twice if H is not definite.
+    gradient_tol : float, optional
+        Replaces the rule: near is ``||g|| <= gradient_tol``.
+
+    Examples
+    --------
+    >>> from fastcurv.testing import lecture_toy
+    >>> nearness(lecture_toy(), np.zeros(2)).near, nearness(lecture_toy(), np.ones(2) / 3).near
+    (True, False)
+    """
+    theta = np.asarray(theta, dtype=float)
+    g, off = gradient_and_error(ob, theta) if gradient is None else gradient
+    if gradient_tol is not None:
+        return held(float(np.linalg.norm(g)), 0.0, 0.0, gradient_tol)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        noise = np.zeros(theta.size)
+        if matrix is None:
+            matrix, noise = dense(hessian_products(ob, theta))
+        if eigen is None:
+            eigen = decompose(matrix)
+            if not eigen.settled:
+                eigen = decompose(matrix, even_rows(matrix, equilibrate(matrix, noise)[0]))
+        reach = np.abs(matrix) @ np.abs(theta)
+        decrement = newton_decrement(g, off, reach, eigen)
+        threshold = value_threshold(ob, theta, float(np.abs(theta) @ reach))
+    return held(float(np.linalg.norm(g)), decrement, threshold, None)
+
+
+def decompose(A: np.ndarray, d: np.ndarray | None = None) -> Eigen:
+    """All eigenpairs of ``D A D`` for a symmetric matrix, with LAPACK's backward error."""
+    d = np.ones(len(A)) if d is None else d
+    values, vectors = np.linalg.eigh(d[:, None] * A * d)
+    size = float(np.abs(values).max(initial=0.0))
+    return Eigen(values, vectors, 2 * max(len(A), 8) * np.finfo(float).eps * size, d)
+
+
+def held(
+    gradient_norm: float, decrement: float, threshold: float, gradient_tol: float | None
+) -> Nearness:
+    """`Nearness` from its numbers; a bound that is infinite or NaN is no tolerance."""
+    if gradient_tol is not None:
+        near = gradient_norm <= gradient_tol < np.inf
+        return Nearness(near, decrement, threshold, gradient_norm, float(gradient_tol))
+    if not 0 <= threshold < np.inf:
+        threshold = 0.0
+    near = bool(decrement <= threshold)
+    share = threshold / decrement if 0 < decrement < np.inf else np.nan
+    tol = gradient_norm * share**0.5 if share >= 0 else (gradient_norm if near else 0.0)
+    return Nearness(near, decrement, threshold, gradient_norm, float(tol))
+
+
+def gradient_and_error(ob: Any, theta: np.ndarray) -> tuple[np.ndarray, float]:
+    """The best gradient there is and a bound on the norm of its error; NaN where nothing bounds
+    it.
+    """
+    if isinstance(ob, Precise):
+        g, error = ob.precise_gradient(theta)
+        if np.isfinite(error) and np.isfinite(g).all():
+            return np.array(g, dtype=float), float(error) + _rounded(g)
+    g = np.array(ob.gradient(theta), dtype=float)
+    if isinstance(ob, BoundsGradient):
+        return g, float(ob.rounding_bound(theta))
+    return g, np.nan
+
+
+def _rounded(g: np.ndarray) -> float:
+    """What storing a gradient in float64 adds to its error."""
+    return float(np.finfo(float).eps * np.linalg.norm(np.asarray(g, dtype=float)))
+
+
+def newton_decrement(g: np.ndarray, off: float, reach: np.ndarray, eigen: Eigen) -> float:
+    """``g'|H|^-1 g / 2`` for the g that rounding leaves: an eigenvalue within its error counts as
+    large as that, and of a slope what the error of g may be is taken off.
+
+    Parameters
+    ----------
+    g : ndarray, shape (n,)
+    off : float
+        Bound on the norm of its error; NaN: ``64 eps |H| |theta|`` is taken for each parameter.
+    reach : ndarray, shape (n,)
+        ``|H| |theta|`` by entries.
+    eigen : Eigen
+    """
+    values, error = eigen.values, eigen.error
+    slopes = np.abs(eigen.vectors.T @ (eigen.d * g))
+    if np.isnan(off):
+        slack = GRADIENT_EPS * np.finfo(float).eps * (np.abs(eigen.vectors).T @ (eigen.d * reach))
+    else:
+        lengths = np.sqrt((eigen.vectors**2).T @ eigen.d**2)
+        slack = (off if off < np.inf else 0.0) * lengths
+    rest = np.maximum(0.0, slopes - slack)
+    sizes = np.maximum(np.abs(values), error)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        parts = np.where(rest > 0, rest / sizes * rest, 0.0)
+    total = 0.5 * float(parts.sum())
+    return total if total == total else np.inf
+
+
+def value_threshold(ob: Any, theta: np.ndarray, reach: float) -> float:
+    """``max(1e-8 (f - c), rounding of f)``; `reach` is ``|theta|' |H| |theta|``, or as much."""
+    if not isinstance(ob, Valued):
+        return 0.5 * (STORED_EPS * _eps(ob)) ** 2 * reach
+    f = float(ob.value(theta))
+    rounding = VALUE_EPS * _eps(ob) * abs(f) + 0.5 * (STORED_EPS * _eps(ob)) ** 2 * reach
+    share = SHARE * (f - lower_bound(ob))
+    best = max(share if share < np.inf else 0.0, rounding)
+    return best if best < np.inf else 0.0
+
+
+def lower_bound(ob: Any) -> float:
+    """A number that the value is nowhere below, -inf where none is known."""
+    if not isinstance(ob, BoundedBelow):
+        return -np.inf
+    c = ob.loss_lower_bound
+    return float(c() if callable(c) else c)
+
+
+def _eps(ob: Any) -> float:
+    return float(np.finfo(getattr(ob, "dtype", None) or np.float64).eps)

@@ -1,0 +1,152 @@
+"""What algorithms may ask of an objective or an operator: the least that works, and what is used
+where it is offered.
+
+An algorithm names the protocol it needs and asks ``isinstance(ob, Protocol)``; so what a room takes
+from outside stands here, and not at the places of use. Vectors are ``(n,)`` arrays.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+
+@runtime_checkable
+class Differentiable(Protocol):
+    """The least an objective is: its length, gradient, and Hessian as an operator."""
+
+    n_params: int
+
+    def gradient(self, theta: np.ndarray) -> np.ndarray: ...
+
+    def hessian(self, theta: np.ndarray) -> Any: ...
+
+
+@runtime_checkable
+class Valued(Protocol):
+    """An objective with its value."""
+
+    def value(self, theta: np.ndarray) -> float: ...
+
+
+@runtime_checkable
+class BoundsGradient(Protocol):
+    """A bound on the rounding of the gradient that `gradient` returns."""
+
+    def rounding_bound(self, theta: np.ndarray) -> float: ...
+
+
+@runtime_checkable
+class Precise(Protocol):
+    """The gradient in more than float64, and a bound on ``||g - true g||``."""
+
+    def precise_gradient(self, theta: np.ndarray) -> tuple[np.ndarray, float]: ...
+
+
+@runtime_checkable
+class PreciseValue(Protocol):
+    """The value in more than float64, and a bound on its error."""
+
+    def precise_value(self, theta: np.ndarray) -> tuple[float, float]: ...
+
+
+@runtime_checkable
+class ThirdBound(Protocol):
+    """A Lipschitz constant of the Hessian on the ball of `radius` around theta; inf: not known."""
+
+    def third_bound(self, theta: np.ndarray, radius: float) -> float: ...
+
+
+@runtime_checkable
+class BoundedBelow(Protocol):
+    """A number that the value is nowhere below."""
+
+    @property
+    def loss_lower_bound(self) -> Any: ...
+
+
+@runtime_checkable
+class Kinked(Protocol):
+    """How many kinks are met within `radius` of theta, or cannot be excluded there."""
+
+    def kinks(self, theta: np.ndarray) -> int: ...
+
+
+@runtime_checkable
+class Symmetric(Protocol):
+    """Tangents of proved symmetry groups, as columns ``(n, s)``."""
+
+    def flat_directions(self, theta: np.ndarray) -> np.ndarray: ...
+
+
+@runtime_checkable
+class Orbits(Protocol):
+    """Proved symmetry groups: tangents, how fast they turn, and their finite action."""
+
+    def orbits(self, theta: np.ndarray) -> Any: ...
+
+
+@runtime_checkable
+class Probed(Protocol):
+    """Vectors that reach curvature which the gradient cannot see, as columns ``(n, p)``."""
+
+    def probes(self, theta: np.ndarray) -> np.ndarray: ...
+
+
+@runtime_checkable
+class Saturating(Protocol):
+    """How saturated the units are."""
+
+    def saturation(self, theta: np.ndarray) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class Floored(Protocol):
+    """A number that no eigenvalue of the Hessian at theta is below, or -inf."""
+
+    def curvature_floor(self, theta: np.ndarray) -> float: ...
+
+
+@runtime_checkable
+class RunsAway(Protocol):
+    """A direction along which the value falls for ever to an infimum that is not attained, or
+    None.
+    """
+
+    def ray_to_infimum(self, theta: np.ndarray) -> Any: ...
+
+
+@runtime_checkable
+class SumOfSquares(Protocol):
+    """What is known of the residuals of a loss that is a sum of their squares."""
+
+    def residual_bounds(self, theta: np.ndarray, radius: float) -> Any: ...
+
+
+@runtime_checkable
+class BoundsProducts(Protocol):
+    """An operator with a bound on the rounding of its product with v."""
+
+    def rounding_bound(self, v: np.ndarray) -> float: ...
+
+
+@runtime_checkable
+class BoundsColumns(Protocol):
+    """An operator with bounds on the rounding of its columns, ``(n,)``."""
+
+    def column_bounds(self) -> np.ndarray: ...
+
+
+@runtime_checkable
+class Castable(Protocol):
+    """An operator or objective that exists in another precision too."""
+
+    def astype(self, dtype: Any) -> Any: ...
+
+
+@runtime_checkable
+class HoldsMatrix(Protocol):
+    """An operator that is a matrix, and no more than that."""
+
+    A: Any

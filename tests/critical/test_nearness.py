@@ -1,0 +1,74 @@
+"""One rule says whether theta stands for a critical point, whatever the units."""
+
+import numpy as np
+import pytest
+
+from fastcurv.critical.nearness import held, nearness
+from fastcurv.testing import FunctionObjective, QuadraticObjective, zoo
+
+
+def bowl(centre, scale, offset, bound=None):
+    """``offset + scale (t - centre)^2 / 2``, and a bound that it is never below."""
+    ob = FunctionObjective(
+        1,
+        lambda t: offset + 0.5 * scale * (t[0] - centre) ** 2,
+        lambda t: [scale * (t[0] - centre)],
+        lambda t: np.diag([scale]),
+    )
+    if bound is not None:
+        ob.loss_lower_bound = bound
+    return ob
+
+
+@pytest.mark.parametrize("case", zoo(), ids=lambda c: c.name)
+def test_every_critical_point_of_the_zoo_is_near_and_nothing_else_is(case):
+    assert nearness(case.objective, case.theta).near == (case.kind != "not_critical")
+
+
+@pytest.mark.parametrize("scale", [1e-100, 1e-8, 1.0, 1e8, 1e100])
+def test_the_step_may_promise_a_share_of_the_loss_above_its_bound(scale):
+    """(f - c) 1e-8 is the line, at every scale of the loss, and the tolerance says where it lies."""
+    for distance, near in ((1e-4, True), (1.4e-4, True), (1.5e-4, False), (1e-2, False)):
+        ob = bowl(0.0, scale, scale, 0.0)
+        found = nearness(ob, np.array([distance]))
+        assert found.near == near
+        assert (found.gradient_norm <= found.gradient_tol) == near
+        assert found.gradient_tol == pytest.approx(scale * np.sqrt(2e-8), rel=1e-3)
+    assert not nearness(bowl(0.0, scale, scale), np.array([1e-4])).near, "no bound is offered"
+
+
+def test_parameters_in_other_units_change_nothing():
+    rng = np.random.default_rng(0)
+    M = rng.standard_normal((6, 6))
+    A = M @ M.T - 2 * np.eye(6)
+    for size in 10.0 ** np.arange(-18, -4, 1.0):
+        centre = rng.standard_normal(6)
+        theta = centre + size * rng.standard_normal(6)
+        ob = QuadraticObjective(A, centre, offset=1.0)
+        d = 2.0 ** rng.integers(-40, 40, 6)
+        other = QuadraticObjective(d[:, None] * A * d, centre / d, offset=1.0)
+        here, there = nearness(ob, theta, A), nearness(other, theta / d, other.H.A)
+        assert here.near == there.near
+        assert here.decrement == pytest.approx(there.decrement, rel=0.1)
+        definite = QuadraticObjective(A + 3 * np.eye(6), centre, offset=1.0)
+        d = 2.0 ** rng.integers(-10, 10, 6)
+        other = QuadraticObjective(d[:, None] * definite.H.A * d, centre / d, offset=1.0)
+        here, there = nearness(definite, theta), nearness(other, theta / d)
+        if here.decrement > 1e-30:
+            assert here.decrement == pytest.approx(there.decrement, rel=1e-2)
+
+
+def test_a_large_parameter_lends_no_tolerance_to_the_others():
+    """f = (b - 1e5)^2 + w^2 / 2 at w = 1: b is where it should be, and of any size."""
+    for centre in (0.0, 1e5, 1e8):
+        ob = QuadraticObjective(np.diag([2.0, 1.0]), np.array([centre, 0.0]))
+        assert nearness(ob, np.array([centre, 0.0])).near
+        assert not nearness(ob, np.array([centre, 1e-3])).near
+
+
+def test_what_is_not_known_is_no_tolerance():
+    for threshold in (np.inf, np.nan, -1.0):
+        assert not held(1.0, 1.0, threshold, None).near
+    assert not held(1.0, np.nan, 1.0, None).near and not held(1.0, np.inf, 1.0, None).near
+    assert not held(1e-3, 0.0, 0.0, np.inf).near
+    assert held(1e-3, np.inf, 0.0, 1e-2).near, "the caller's tolerance decides alone"

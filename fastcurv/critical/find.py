@@ -1,51 +1,45 @@
 """Critical points of any kind: where the gradient vanishes, minimum or not."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
-from scipy.linalg import LinAlgError, eigh
 from scipy.optimize import OptimizeResult, minimize
 
 from ..checks import check_choice, check_positive, check_positive_int, check_vector
-from ..krylov.basis import combine
-from ..krylov.lanczos import Recurrence
+from ..krylov.subproblems import KrylovSpace
 from ..progress import bar
 from .evidence import (
     GRADIENT_ROUNDING,
     PRODUCT_EPS,
     RELATIVE_GRADIENT,
+    Products,
     gradient_bound,
     hessian_products,
     parameter_length,
 )
+from .newton_mr import DENSE_BELOW, Steps, dense_steps, grow, krylov_steps, lower_gradient
 
-DENSE_BELOW = 400  # below this n Newton's step comes from all eigenpairs
-KRYLOV_STEPS = 120  # above it from a Krylov space of the gradient of at most this dimension
-DAMPINGS = (
-    0.0,
-    1e-7,
-    1e-4,
-    1e-2,
-    0.1,
-    1.0,
-)  # curvature below this share of the largest is damped in a step
-RANK = 1e-12  # and below this share it counts as zero
-ARMIJO = 1e-4
+KRYLOV_STEPS = 120  # above DENSE_BELOW, the Krylov space of the gradient has at most this dimension
 STALL = 5  # steps that should at least halve the norm of the gradient together
-EXCURSION = 50
+EXCURSIONS = 5
+EXCURSION = 50  # steps
 FLAT = 1e-10  # ||Hg|| below this share of ||H|| ||g||: the gradient norm is stationary
-HALVINGS = 20
 
 
 def find_critical_point(
-    ob,
-    theta0,
-    method="newton-mr",
+    ob: Any,
+    theta0: Any,
+    method: str = "newton-mr",
     *,
-    gradient_tol=None,
-    max_iter=300,
-    max_products=None,
-    callback=None,
-    progress=False,
-):
+    gradient_tol: float | None = None,
+    max_iter: int = 300,
+    max_products: int | None = None,
+    callback: Callable[[np.ndarray], object] | None = None,
+    progress: bool = False,
+) -> OptimizeResult:
     """Walk from theta0 to a point where the gradient vanishes, whatever its kind; `classify` tells
     which.
 
@@ -97,12 +91,12 @@ def find_critical_point(
     """
     check_choice(method, ("newton-mr", "gradient-norm"), "method")
     theta = check_vector(theta0, ob.n_params, "theta0", np.float64).copy()
-    walk = _Walk(
-        ob, theta, gradient_tol, check_positive_int(max_iter, "max_iter"), max_products, callback
-    )
+    tol = None if gradient_tol is None else check_positive(gradient_tol, "gradient_tol", zero=True)
+    most = np.inf if max_products is None else check_positive_int(max_products, "max_products")
+    walk = _Walk(ob, theta, tol, check_positive_int(max_iter, "max_iter"), most, callback)
     with (
         bar(max_iter, "find_critical_point", progress) as shown,
-        np.errstate(over="ignore", invalid="ignore"),
+        np.errstate(over="ignore", invalid="ignore", divide="ignore"),
     ):
         walk.shown = shown
         if method == "gradient-norm":
@@ -114,20 +108,21 @@ def find_critical_point(
 class _Walk:
     """Where the search stands, what it has spent, and what it may spend."""
 
-    def __init__(self, ob, theta, gradient_tol, max_iter, max_products, callback):
+    def __init__(
+        self,
+        ob: Any,
+        theta: np.ndarray,
+        fixed_tol: float | None,
+        max_iter: int,
+        max_products: float,
+        callback: Callable[[np.ndarray], object] | None,
+    ) -> None:
         self.ob, self.theta, self.callback = ob, theta, callback
-        self.fixed_tol = (
-            None
-            if gradient_tol is None
-            else check_positive(gradient_tol, "gradient_tol", zero=True)
-        )
-        self.max_iter = max_iter
-        self.max_products = (
-            np.inf if max_products is None else check_positive_int(max_products, "max_products")
-        )
+        self.fixed_tol, self.max_iter, self.max_products = fixed_tol, max_iter, max_products
         self.nit = self.nfev = self.n_products = 0
-        self.excursions = 5
-        self.tol, self.status, self.message, self.shown = 0.0, 1, "", None
+        self.excursions = EXCURSIONS
+        self.tol, self.status, self.message = 0.0, 1, ""
+        self.shown: Any = None
         self.g = self.gradient(theta)
         if not np.isfinite(self.g).all():
             raise ValueError(
@@ -137,36 +132,64 @@ class _Walk:
         self.history = [self.norm]
 
     @property
-    def norm(self):
+    def norm(self) -> float:
         return float(np.linalg.norm(self.g))
 
-    def gradient(self, theta):
+    def gradient(self, theta: np.ndarray) -> np.ndarray:
+        """The gradient; NaN where theta or the objective has left the finite numbers."""
         self.nfev += 1
+        if not np.isfinite(theta).all():
+            return np.full(theta.size, np.nan)
         return np.array(self.ob.gradient(theta), dtype=float)
 
-    def hessian(self):
-        """The Hessian here as `Products`, in the objective's own precision; sets the tolerance that
-        holds here.
+    def hessian(self, theta: np.ndarray) -> Products | None:
+        """The Hessian in the objective's own precision; None where it refuses the point as not
+        finite, which far out it may.
         """
-        return hessian_products(self.ob, self.theta, best=False)
+        try:
+            return hessian_products(self.ob, theta, best=False)
+        except (ValueError, OverflowError, FloatingPointError):
+            return None
 
-    def set_tol(self, H, norm):
+    def steps(self, H: Products, g: np.ndarray) -> Steps:
+        """Newton-MR's steps at a point; counts their products."""
+        size = float(np.linalg.norm(g))
+        if H.n < DENSE_BELOW:
+            found = dense_steps(H(np.eye(H.n, dtype=H.dtype)), g)
+        elif size == 0:
+            found = Steps(norm=0.0)
+        else:
+            limit = min(KRYLOV_STEPS, H.n)
+            space = KrylovSpace(H.n, H.native_dtype, limit + 2)
+
+            def product(v: np.ndarray, out: np.ndarray) -> None:
+                out[:] = H.native @ v
+                H.count += 1
+
+            space.start(product, g.astype(H.native_dtype))
+            grow(space, min(1e-2, size / self.history[0]), limit, lambda: False)
+            found = krylov_steps(space)
+        self.n_products += H.count
+        H.count = 0
+        return found
+
+    def set_tol(self, H: Products, norm: float) -> None:
+        """The tolerance that holds here. A bound that is not finite is no tolerance: then what is
+        known of the others decides, and where none is, only a gradient of 0 will do.
+        """
         if self.fixed_tol is not None:
             self.tol = self.fixed_tol
             return
+        length = parameter_length(self.theta, np.ones(self.theta.size))
         bound = gradient_bound(self.ob, self.theta, H)
-        if bound is None:
-            bound = (
-                PRODUCT_EPS * H.eps * norm * parameter_length(self.theta, np.ones(self.theta.size))
-            )
-        stored = (
-            np.finfo(getattr(self.ob, "dtype", np.float64)).eps
-            * norm
-            * float(np.linalg.norm(self.theta))
-        )
-        self.tol = GRADIENT_ROUNDING * max(bound, stored)
+        if bound is None or not np.isfinite(bound):
+            bound = PRODUCT_EPS * H.eps * norm * length
+        eps = np.finfo(getattr(self.ob, "dtype", np.float64)).eps
+        stored = eps * norm * float(np.linalg.norm(self.theta))
+        known = [float(size) for size in (bound, stored) if np.isfinite(size)]
+        self.tol = GRADIENT_ROUNDING * max(known, default=0.0)
 
-    def vague(self, norm):
+    def vague(self, norm: float) -> bool:
         """Whether the tolerance is so loose (float32) that a critical point may still be far; takes
         one excursion.
         """
@@ -177,12 +200,12 @@ class _Walk:
             and self.norm > 0.1 * RELATIVE_GRADIENT * norm * length
         )
         self.excursions -= far
-        return far
+        return bool(far)
 
-    def budget_left(self):
+    def budget_left(self) -> bool:
         return self.nit < self.max_iter and self.n_products < self.max_products
 
-    def move(self, theta, g):
+    def move(self, theta: np.ndarray, g: np.ndarray) -> None:
         self.theta, self.g = theta, g
         self.nit += 1
         self.history.append(self.norm)
@@ -190,17 +213,17 @@ class _Walk:
         if self.callback is not None:
             self.callback(theta.copy())
 
-    def stop(self, status, message):
+    def stop(self, status: int, message: str) -> None:
         self.status, self.message = status, message
 
-    def result(self):
+    def result(self) -> OptimizeResult:
         return OptimizeResult(
             x=self.theta,
             fun=float(self.ob.value(self.theta)),
             jac=self.g,
             gradient_norm=self.norm,
             gradient_tol=self.tol,
-            success=bool(self.norm <= self.tol),
+            success=self.status == 0,
             status=self.status,
             message=self.message,
             nit=self.nit,
@@ -210,7 +233,7 @@ class _Walk:
         )
 
 
-def _newton(walk):
+def _newton(walk: _Walk) -> None:
     """Newton-MR until the gradient is within its tolerance, or a reason to stop appears.
 
     A tolerance that is a bound on rounding may be far above rounding itself, so there it goes on
@@ -218,8 +241,11 @@ def _newton(walk):
     """
     paying = walk.fixed_tol is None
     while True:
-        H = walk.hessian()
-        steps, slopes, norm = _steps(H, walk.g, walk)
+        H = walk.hessian(walk.theta)
+        if H is None:
+            return walk.stop(2, "the Hessian is not finite here; wanted a start nearer to 0")
+        steps = walk.steps(H, walk.g)
+        norm = steps.norm
         walk.set_tol(H, norm)
         done = walk.norm <= walk.tol
         uphill = H(walk.g) if walk.norm > 0 else walk.g
@@ -235,16 +261,11 @@ def _newton(walk):
                 1, f"the budget ended at ||g|| = {walk.norm:.3g}, wanted {walk.tol:.3g}"
             )
         if flat <= FLAT and np.isfinite(norm):
-            return walk.stop(
-                3,
-                f"H maps the gradient to {flat:.1e} of its norm: ||g|| = {walk.norm:.3g} is "
-                "stationary "
-                "here without being 0, a plateau and not a critical point",
-            )
+            return walk.stop(3, _plateau(walk.norm, flat))
         if not done and _stalled(walk) and _excursion(walk):
             continue
         before = walk.norm
-        if not _search(walk, steps, slopes, uphill, norm):
+        if not _search(walk, steps, uphill):
             if done:
                 paying = False
                 continue
@@ -256,7 +277,14 @@ def _newton(walk):
         paying = paying and walk.norm <= 0.7 * before if done else paying
 
 
-def _stalled(walk):
+def _plateau(norm: float, flat: float) -> str:
+    return (
+        f"H maps the gradient to {flat:.1e} of its norm: ||g|| = {norm:.3g} is stationary here "
+        "without being 0, a plateau and not a critical point"
+    )
+
+
+def _stalled(walk: _Walk) -> bool:
     """Whether the last steps did not pay, and an excursion is left to try."""
     if (
         len(walk.history) <= STALL
@@ -268,7 +296,7 @@ def _stalled(walk):
     return True
 
 
-def _excursion(walk):
+def _excursion(walk: _Walk) -> bool:
     """Undamped steps that may raise ``||g||`` on the way, none longer than theta is; kept if they
     end at half of it.
 
@@ -277,18 +305,16 @@ def _excursion(walk):
     """
     theta, g = walk.theta, walk.g
     for _ in range(EXCURSION):
-        if not walk.budget_left():
+        H = walk.hessian(theta) if walk.budget_left() else None
+        if H is None:
             return False
-        H = hessian_products(walk.ob, theta, best=False)
-        steps, _, _ = _steps(H, g, walk)
-        walk.n_products += H.count
+        steps = walk.steps(H, g).vectors
         walk.nit += 1
-        if not steps:
+        if not steps or not np.isfinite(steps[0]).all():
             return False
         longest = max(1.0, float(np.linalg.norm(theta)))
-        theta = theta + steps[0] * min(
-            1.0, longest / max(float(np.linalg.norm(steps[0])), longest * 1e-300)
-        )
+        length = max(float(np.linalg.norm(steps[0])), longest * 1e-300)
+        theta = theta + steps[0] * min(1.0, longest / length)
         g = walk.gradient(theta)
         if not np.isfinite(g).all():
             return False
@@ -299,106 +325,35 @@ def _excursion(walk):
     return False
 
 
-def _steps(H, g, walk):
-    return _dense_steps(H, g) if H.n < DENSE_BELOW else _krylov_steps(H, g, walk)
+def _search(walk: _Walk, steps: Steps, uphill: np.ndarray) -> bool:
+    """A step that lowers ``||g||``: Newton-MR's, or where they fail the one down ``||g||^2``."""
+    size = steps.norm
+    if not 0 < size < np.inf:  # not known: H is no smaller than it is along the gradient
+        size = float(np.linalg.norm(uphill)) / walk.norm
+    if not 0 < size < np.inf:
+        return False
+    slope = -float(uphill @ uphill) / size**2
+    tried = Steps([*steps.vectors, -uphill / size**2], [*steps.slopes, slope], size)
+    found = lower_gradient(walk.gradient, walk.theta, walk.norm, tried)
+    if found is not None:
+        walk.move(*found)
+    return found is not None
 
 
-def _dense_steps(H, g):
-    """Steps ``-H (H^2 + damping^2)^-1 g`` for every damping; their slopes ``p'Hg``; the norm of H."""
-    A = H(np.eye(H.n, dtype=H.dtype))
-    try:
-        values, U = eigh(0.5 * (A + A.T))
-    except (LinAlgError, ValueError):  # overflow, far out
-        return [], [], np.inf
-    norm = float(np.abs(values).max(initial=0.0))
-    if norm == 0:
-        return [], [], 0.0
-    c = U.T @ g
-    weights = [_inverse(values, share, norm) for share in DAMPINGS]
-    return [-(U @ (w * c)) for w in weights], [-float((w * values * c) @ c) for w in weights], norm
-
-
-def _inverse(values, share, norm):
-    """The damped inverse of every curvature, 0 for those that count as zero."""
-    sure = np.abs(values) > RANK * norm
-    return np.where(sure, values, 0.0) / np.where(sure, values**2 + (share * norm) ** 2, 1.0)
-
-
-def _krylov_steps(H, g, walk):
-    """Least-squares solutions of least norm in the Krylov space of g, for every damping."""
-    size = np.linalg.norm(g)
-    run = Recurrence(H.native, min(KRYLOV_STEPS, H.n))
-    if size == 0 or not run.insert((g / size)[None].astype(H.native_dtype)):
-        return [], [], 0.0
-    wanted = min(1e-2, size / walk.history[0])
-    while run.p and run.m < min(KRYLOV_STEPS, H.n):
-        run.step()
-        if run.m % 10 == 0 and _least_squares(run, 0.0)[1] <= wanted:
-            break
-    run.reorthogonalise()
-    H.count += run.n_products
-    if run.scale == 0:
-        return [], [], 0.0
-    steps, slopes = [], []
-    T = run.T[: run.m, : run.m]
-    for share in DAMPINGS:
-        y, _ = _least_squares(run, share)
-        if y.any():
-            steps.append(-size * combine(run.rows[: run.m], y[:, None])[0].astype(float))
-            slopes.append(-(size**2) * float(T[0] @ y))
-    return steps, slopes, float(np.linalg.norm(T, 2))
-
-
-def _least_squares(run, share):
-    """Y of least norm that minimises ``||T y - e1||^2 + damping^2 ||y||^2`` over the extended T,
-    and the residual.
-    """
-    m = run.m
-    T = run.T[: m + run.p, :m]
-    W, s, Vt = np.linalg.svd(T, full_matrices=False)
-    y = Vt.T @ (W[0] * _inverse(s, share, s[0]))
-    r = -T @ y
-    r[0] += 1
-    return y, float(np.linalg.norm(r))
-
-
-def _search(walk, steps, slopes, uphill, norm):
-    """Shorten all steps together, and take the best of the first length at which one lowers
-    ``||g||^2`` enough.
-    """
-    here = walk.norm
-    steps = [*steps, -uphill / norm**2]
-    slopes = [*slopes, -float(uphill @ uphill) / norm**2]
-    alpha = 1.0
-    for _ in range(HALVINGS):
-        best = None
-        for p, slope in zip(steps, slopes):
-            g = walk.gradient(walk.theta + alpha * p)
-            square = float(g @ g)
-            if square <= here**2 + 2 * ARMIJO * alpha * slope and (
-                best is None or square < best[0]
-            ):
-                best = square, walk.theta + alpha * p, g
-        if best is not None:
-            walk.move(*best[1:])
-            return True
-        alpha /= 4
-    return False
-
-
-def _descend(walk):
+def _descend(walk: _Walk) -> None:
     """L-BFGS on ``||g||^2 / 2`` until it stops paying."""
     while walk.nit < walk.max_iter // 2 and walk.budget_left():
         start = walk.norm
-        H = walk.hessian()
-        if start == 0:
+        H = walk.hessian(walk.theta)
+        if start == 0 or H is None:
             return
         scale = start**2
 
-        def half_square(theta):
-            products = hessian_products(walk.ob, theta, best=False)
-            g = walk.gradient(theta)
+        def half_square(theta: np.ndarray) -> tuple[float, np.ndarray]:
+            g, products = walk.gradient(theta), walk.hessian(theta)
             walk.n_products += 1
+            if products is None or not np.isfinite(g).all():
+                return np.inf, np.zeros(theta.size)
             return 0.5 * float(g @ g) / scale, products(g) / scale
 
         walk.set_tol(H, float(np.linalg.norm(H(walk.g))) / start)

@@ -219,19 +219,36 @@ class KrylovSpace:
         return float(values[0]), float(np.linalg.norm(lacking)), u
 
 
+def least_residual(space, damping=0.0):
+    """Y of least norm that minimises ``||H Q' y + g||^2 + damping^2 ||y||^2``, and the residual.
+
+    The residual is in the rows of the space, multiplied and pending. One singular value
+    decomposition of the projected matrix; no product.
+    """
+    tall = space.couplings[: space.m + space.p, : space.m]
+    W, s, Vt = np.linalg.svd(tall, full_matrices=False)
+    sure = s > 1e-12 * s[0]
+    weights = np.where(sure, s, 0.0) / np.where(sure, s**2 + damping**2, 1.0)
+    y = -(Vt.T @ (space.gamma * W[0] * weights))
+    residual = tall @ y
+    residual[0] += space.gamma
+    return y, residual
+
+
 def _secular(base, linear, mu, high, wanted):
     """The root of ``1/||y(mu)|| - 1/wanted(mu)`` in (0, high], y(mu) = -linear/(base + mu), base >=
     0.
 
     The left side rises with mu; Newton's iteration with the bracket as its safeguard.
     """
-    low = 0.0
-    high = np.nextafter(high, np.inf)
+    low, shrink = 0.0, 0.5
+    high = float(np.nextafter(high, np.inf))
     for _ in range(200):
-        if not low < mu < high:
-            mu = 0.5 * (low + high)
+        if not low < mu < high:  # a root may lie orders of magnitude below the bracket's end
+            mu = float(np.sqrt(low) * np.sqrt(high)) if low > 0 else max(high * shrink, 5e-324)
+            shrink = shrink**2 if low == 0 else shrink
         y = linear / (base + mu)
-        length = float(np.linalg.norm(y))
+        length = _length(y)
         target, slope = wanted(mu)
         gap = 1.0 / length - 1.0 / target
         if gap < 0:
@@ -240,7 +257,9 @@ def _secular(base, linear, mu, high, wanted):
             high = mu
         if abs(gap) * target <= 1e-14 or high - low <= 1e-15 * high:
             break
-        mu -= gap / (float(np.sum(y * y / (base + mu))) / length**3 + slope / target**2)
+        u = y / length  # lengths far from 1 have squares and cubes that no float holds
+        rise = float(np.sum(u * u / (base + mu))) / length + slope / target / target
+        mu -= gap / rise if rise > 0 else 0.0
     return mu
 
 
@@ -258,7 +277,18 @@ def _edge(values, linear):
     if np.any(np.abs(linear[bare]) > 1e-30 * np.linalg.norm(linear)):
         return edge, base, np.inf, None
     y = np.where(bare, 0.0, -linear / np.where(bare, 1.0, base))
-    return edge, base, float(np.linalg.norm(y)), y
+    return edge, base, _length(y), y
+
+
+def _length(y):
+    """``||y||`` without squares that overflow or vanish."""
+    largest = float(np.max(np.abs(y), initial=0.0))
+    return largest * float(np.linalg.norm(y / largest)) if 0 < largest < np.inf else largest
+
+
+def _leg(hypotenuse, other):
+    """``sqrt(hypotenuse^2 - other^2)`` without squares that overflow."""
+    return float(np.sqrt(hypotenuse - other) * np.sqrt(hypotenuse + other))
 
 
 def shifted(values, linear, shift):
@@ -284,7 +314,7 @@ def trust_region(values, linear, radius):
     edge, base, longest, y = _edge(values, linear)
     if longest <= radius:
         if edge > 0:
-            y[0] = np.sqrt(max(radius**2 - longest**2, 0.0))
+            y[0] = _leg(radius, longest)
         return y, edge
     if edge == 0 and values[0] > 0:
         y = -linear / values
@@ -303,7 +333,7 @@ def cubic(values, linear, weight):
     edge, base, longest, y = _edge(values, linear)
     if longest <= edge / weight:
         if edge > 0:
-            y[0] = np.sqrt(max((edge / weight) ** 2 - longest**2, 0.0))
+            y[0] = _leg(edge / weight, longest)
         return y, edge
     high = float(np.sqrt(weight * np.linalg.norm(linear)))
     mu = _secular(base, linear, 0.5 * high, high, lambda mu: ((edge + mu) / weight, 1.0 / weight))

@@ -157,3 +157,53 @@ def test_from_a_critical_point_nothing_moves():
 def test_bad_input(bad, error):
     with pytest.raises(error):
         find_critical_point(lecture_toy(), **{"theta0": [0.1, 0.2], **bad})
+
+
+def tiny_net():
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((40, 5))
+    model = ReferenceModel([5, 6, 3], "tanh")
+    y = rng.integers(0, 3, 40)
+    ob = compiled(ReferenceObjective(model, X, y, "cross_entropy", l2=1e-2))
+    return ob, ob.model.init(seed=0)
+
+
+@pytest.mark.parametrize("bound", [np.inf, np.nan, -np.inf])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_bound_that_is_not_finite_is_no_tolerance(method, bound, monkeypatch):
+    """Whatever the objective says of its rounding: success means that the gradient is small."""
+    ob, theta = tiny_net()
+    monkeypatch.setattr(type(ob), "rounding_bound", lambda self, theta: bound)
+    result = find_critical_point(ob, theta, method)
+    assert result.success and 0 < result.gradient_tol < 1e-9
+    assert np.linalg.norm(ob.gradient(result.x)) <= result.gradient_tol
+
+
+def test_a_matrix_without_eigenvalues_is_no_tolerance(monkeypatch):
+    """No eigensolver answers: nothing is known of ||H||, and the search goes on without it."""
+
+    def fails(*args, **kwargs):
+        raise np.linalg.LinAlgError("Internal Error")
+
+    ob, theta = tiny_net()
+    monkeypatch.setattr(np.linalg, "eigh", fails)
+    result = find_critical_point(ob, theta, max_iter=20)
+    assert not result.success and result.gradient_norm < np.linalg.norm(ob.gradient(theta))
+    assert np.isfinite(result.gradient_tol) and result.gradient_norm > result.gradient_tol
+
+
+def test_an_excursion_that_leaves_the_finite_numbers_is_given_up():
+    """t^3 - 2 t + 2 has its root at -1.77; |g| has a valley at 0.82, where descent on it ends. The
+    Hessian is not finite on the way out.
+    """
+    for limit in (0.9, 1.2, 1.5):
+        ob = FunctionObjective(
+            1,
+            lambda t: t[0] ** 4 / 4 - t[0] ** 2 + 2 * t[0],
+            lambda t: [t[0] ** 3 - 2 * t[0] + 2],
+            lambda t, limit=limit: [[3 * t[0] ** 2 - 2 if abs(t[0]) < limit else np.nan]],
+        )
+        for method in METHODS:
+            result = find_critical_point(ob, [0.85], method, max_iter=60)
+            assert not result.success and np.isfinite(result.x).all()
+            assert result.gradient_norm <= ob.gradient([0.85])[0]

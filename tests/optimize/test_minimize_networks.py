@@ -200,7 +200,7 @@ def test_scipy_takes_objective_and_method_as_they_are():
 def test_newton_step_names_what_it_is_drawn_to():
     ob, model = blobs()
     H = ob.hessian(model.init(seed=0))
-    with pytest.warns(fc.steps.IndefiniteHessianWarning, match="indefinite"):
+    with pytest.warns(fc.IndefiniteHessianWarning, match="indefinite"):
         p = fc.newton_step(H, H.gradient)
     assert np.linalg.norm(H @ p + H.gradient) <= 1e-8 * np.linalg.norm(H.gradient)
     q = fc.saddle_free_newton_step(H, H.gradient)

@@ -307,3 +307,17 @@ def test_a_bounded_search_without_negative_curvature_says_what_is_lowest():
         H, 300, np.dtype(float), np.random.default_rng(0), (), 25
     )
     assert spent == 25 and 1.0 - 1e-12 <= curvature < 1.05 and rounding < 1e-10
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-160, 1e160, 1e300])
+def test_subproblems_of_any_size_are_solved(size):
+    """Radii and weights whose squares no float holds: the solution scales with them."""
+    values, linear = np.array([-1.0, 0.5, 2.0]), np.array([0.3, -0.2, 0.1])
+    y, multiplier = trust_region(values, linear, size)
+    assert np.isclose(np.linalg.norm(y / size), 1.0, rtol=1e-9) and multiplier >= 1.0
+    kkt = (values / multiplier + 1.0) * (y / size) + linear / size / multiplier
+    assert np.linalg.norm(kkt) <= 1e-9
+    y, multiplier = cubic(values, linear, size)
+    largest = abs(y).max()
+    assert multiplier >= 1.0
+    assert np.isclose(multiplier / size / largest, np.linalg.norm(y / largest), rtol=1e-9)

@@ -1,0 +1,130 @@
+"""Newton-MR: steps of least residual, and the line search on the gradient's norm that goes with them.
+
+The step is the p of least norm that minimises ``||H p + g||^2 + (damping ||H||)^2 ||p||^2``: from
+all eigenpairs where n is small, else in a Krylov space from g, where it is what MINRES-QLP computes
+[2]_. A search takes the steps of every damping and keeps the one that lowers ``||g||`` most [1]_.
+
+References
+----------
+.. [1] F. Roosta, Y. Liu, P. Xu and M. W. Mahoney, Newton-MR: inexact Newton method with minimum residual
+   sub-problem solver, EURO J. Comput. Optim. 10, 2022.
+.. [2] S.-C. T. Choi, C. C. Paige and M. A. Saunders, MINRES-QLP, SIAM J. Sci. Comput. 33, 2011.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..krylov.subproblems import KrylovSpace, least_residual
+
+DENSE_BELOW = 400  # below this n the steps come from all eigenpairs
+DAMPINGS = (0.0, 1e-7, 1e-4, 1e-2, 0.1, 1.0)  # shares of ||H||: curvature below them is damped
+ARMIJO = 1e-4
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Steps of every damping, shortest damping first; the slopes ``p'Hg`` along them; and ||H||.
+
+    `norm` is NaN where the Hessian could not be decomposed: then nothing is known of its size.
+    """
+
+    vectors: list[np.ndarray] = field(default_factory=list)
+    slopes: list[float] = field(default_factory=list)
+    norm: float = float("nan")
+
+
+def dense_steps(A: np.ndarray, g: np.ndarray) -> Steps:
+    """Steps from all eigenpairs of the matrix A."""
+    if not np.isfinite(A).all():
+        return Steps()
+    try:
+        values, U = np.linalg.eigh(0.5 * (A + A.T))
+    except np.linalg.LinAlgError:
+        return Steps()
+    norm = float(np.abs(values).max(initial=0.0))
+    if not 0 < norm < np.inf:
+        return Steps(norm=norm if norm == 0 else float("nan"))
+    c = U.T @ g
+    weights = [inverse(values, share * norm, norm) for share in DAMPINGS]
+    return Steps(
+        [-(U @ (w * c)) for w in weights], [-float((w * values * c) @ c) for w in weights], norm
+    )
+
+
+def krylov_steps(space: KrylovSpace, dampings: tuple[float, ...] = DAMPINGS) -> Steps:
+    """Steps in a Krylov space of g that has been grown."""
+    if space.m == 0:
+        return Steps(norm=0.0)
+    norm = float(np.abs(space.ritz()[0]).max())
+    if not 0 < norm < np.inf:
+        return Steps(norm=norm if norm == 0 else float("nan"))
+    found = [least_residual(space, share * norm)[0] for share in dampings]
+    first = space.couplings[0, : space.m]
+    kept = [y for y in found if y.any()]
+    return Steps(
+        [space.combine(y).astype(np.float64) for y in kept],
+        [space.gamma * float(first @ y) for y in kept],
+        norm,
+    )
+
+
+def grow(space: KrylovSpace, tolerance: float, limit: int, stop: Callable[[], bool]) -> None:
+    """Grow a Krylov space of g until the least residual is ``tolerance ||g||``, or nothing lowers it.
+
+    That nothing does is seen where the last residual r has ``||H r|| <= tolerance ||H|| ||r||``: it
+    lies in the rows multiplied since, so H r is known.
+    """
+    look_at, last = 1, np.zeros(0)
+    while True:
+        while space.m < look_at and not space.exhausted and not (space.m and stop()):
+            space.extend()
+        if space.m == 0:
+            return
+        _, residual = least_residual(space)
+        size, norm = float(np.linalg.norm(residual)), float(np.abs(space.ritz()[0]).max())
+        if len(last) and len(last) <= space.m:
+            tall = space.couplings[: space.m + space.p, : len(last)]
+            if np.linalg.norm(tall @ last) <= tolerance * norm * np.linalg.norm(last):
+                return
+        if size <= tolerance * space.gamma or space.exhausted or space.m >= limit or stop():
+            return
+        last = residual
+        look_at = min(space.m + space.p + space.m // 8, limit)
+
+
+def inverse(values: np.ndarray, damping: float, norm: float) -> np.ndarray:
+    """``values / (values^2 + damping^2)``, 0 for values within the rounding of `norm`."""
+    sure = np.abs(values) > 1e-12 * norm
+    return np.where(sure, values, 0.0) / np.where(sure, values**2 + damping**2, 1.0)
+
+
+def lower_gradient(
+    gradient: Callable[[np.ndarray], np.ndarray],
+    theta: np.ndarray,
+    size: float,
+    steps: Steps,
+    lengths: int = 20,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The point and gradient at the first length at which a step lowers ``||g||`` enough; or None.
+
+    All steps are shortened together, and the best of the first length that serves is taken.
+    """
+    alpha = 1.0
+    for _ in range(lengths):
+        best = None
+        for p, slope in zip(steps.vectors, steps.slopes):
+            point = theta + (alpha * p).astype(theta.dtype)
+            g = gradient(point)
+            square = float(np.dot(g, g))
+            if square <= size**2 + 2 * ARMIJO * alpha * slope and (
+                best is None or square < best[0]
+            ):
+                best = square, point, g
+        if best is not None:
+            return best[1:]
+        alpha /= 4
+    return None

@@ -1,168 +1,266 @@
-"""What each subcommand does.
+"""What each subcommand does; each returns its exit status, None for 0."""
 
-Printing happens here and in `fastcurv.demo`, nowhere else in the package.
-"""
+from __future__ import annotations
 
 import time
-from dataclasses import fields
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 import fastcurv as fc
+from fastcurv.optimize.minimize import METHODS
 
-from .. import plots
-from .output import describe, extremes, iter_points, print_pairs, print_verdict, state
-from .recipe import Recipe, load_run, save_run
-from .report import Report
+from ..checks import check_choice
+from .datasets import absolute
+from .output import (
+    Output,
+    check_out,
+    check_picture,
+    describe,
+    description,
+    extremes,
+    iter_points,
+    pair_lines,
+    standing,
+    state,
+    verdict_facts,
+    verdict_lines,
+)
+from .recipe import Recipe, SavedRun, check_format, load_run, save_run
+
+BATCHED = ("sgd", "momentum", "nesterov", "rmsprop", "adam")
 
 
-def demo(args):
+def demo(args: Namespace, out: Output) -> int:
     """The whole job on real data."""
     from .demo import run
 
-    run(
+    check_out(args.out)
+    check_picture(args.picture, "picture")
+    facts = run(
         args.out,
         picture=args.picture,
         seed=args.seed,
         n_threads=args.threads,
         quick=args.quick,
-        progress=not args.quiet,
+        progress=args.progress,
+        say=out.say,
     )
+    out.fact(
+        report=facts["report"],
+        accuracy=facts["accuracy"],
+        verdict=verdict_facts(facts["verdict"]),
+        saddle=verdict_facts(facts["saddle"]),
+        loss_at_saddle=facts["loss_at_saddle"],
+        loss_after_escape=facts["loss_after_escape"],
+    )
+    return 0
 
 
-def train(args):
+def train(args: Namespace, out: Output) -> int:
     """Train, polish, save."""
-    recipe = Recipe(**{field.name: getattr(args, field.name) for field in fields(Recipe)})
+    check_format(args.out)
+    check_out(args.out)
+    check_choice(args.method, tuple(METHODS), "method")
+    check_choice(args.polish, (*METHODS, "none"), "polish")
+    names = ("hidden", "activation", "residual", "batch_norm", "dtype", "l2", "seed", "loss")
+    recipe = Recipe(
+        args.data,
+        **{name: getattr(args, name) for name in (*names, "target", "raw", "held_out")},
+    )
     data = recipe.dataset()
+    recipe = replace(recipe, data=absolute(args.data), loss=data.loss, digest=data.digest)
     objective = recipe.objective(data, args.threads)
     theta = objective.model.init(seed=args.seed)
-    print(describe(objective, data))
-    print(f"  start         {state(objective, theta, data)}")
+    out.say(describe(objective, data))
+    out.say(f"  start         {state(objective, theta, data)}")
+    out.fact(**description(objective, data))
+    results, phases = [], []
+    options: dict[str, Any] = {"max_time": args.max_time, "progress": args.progress}
     if args.epochs > 0:
         batch = {"batch_size": args.batch_size} if args.method in BATCHED else {}
-        first = fc.minimize(
-            objective,
-            theta,
-            args.method,
-            max_iter=args.epochs,
-            seed=args.seed,
-            progress=not args.quiet,
-            **batch,
-        )
-        theta = first.x
-        print(f"  {args.method:<13} {state(objective, theta, data)}")
+        verdict = args.polish == "none"
+        steps = {"max_iter": args.epochs, "seed": args.seed, "verdict": verdict}
+        results.append(fc.minimize(objective, theta, args.method, **steps, **options, **batch))
+        phases.append(args.method)
+        theta = results[-1].x
+        out.say(f"  {args.method:<13} {state(objective, theta, data)}")
     if args.polish != "none":
-        last = fc.minimize(
-            objective, theta, args.polish, max_iter=args.max_steps, progress=not args.quiet
-        )
+        last = fc.minimize(objective, theta, args.polish, max_iter=args.max_steps, **options)
+        results.append(last)
+        phases.append(args.polish)
         theta = last.x
-        print(f"  {args.polish:<13} {state(objective, theta, data)}")
-        print(f"  {last.message}")
-    print(f"saved {save_run(args.out, recipe, theta)}")
+        out.say(f"  {args.polish:<13} {state(objective, theta, data)}")
+        out.say(f"  {last.message}")
+    counts = tuple((n, len(r.history["loss"])) for n, r in zip(phases, results))
+    path = save_run(args.out, recipe, theta, joined(results), counts)
+    out.say(f"saved {path}")
+    last = results[-1] if results else None
+    out.fact(**standing(objective, theta, data), out=path)
+    if last is not None:
+        out.fact(success=bool(last.success), kind=last.kind, message=last.message)
+    asked = args.polish != "none"
+    return 0 if not asked or last.success else 1
 
 
-BATCHED = ("sgd", "momentum", "nesterov", "rmsprop", "adam")
+def joined(results: list[Any]) -> dict[str, np.ndarray]:
+    """The records of all methods, one after the other; time goes on from one to the next."""
+    if not results:
+        return {}
+    before = np.cumsum([0.0, *(r.history["time"][-1] for r in results[:-1])])
+    history = {
+        name: np.concatenate([np.asarray(r.history[name], dtype=float) for r in results])
+        for name in ("loss", "gradient_norm")
+    }
+    times = [np.asarray(r.history["time"], dtype=float) + t for r, t in zip(results, before)]
+    return history | {"time": np.concatenate(times)}
 
 
-def spectrum(args):
+def spectrum(args: Namespace, out: Output) -> int:
     """Extreme eigenvalues with their residuals, and the density."""
-    data, objective, theta = open_run(args)
-    hessian = objective.hessian(theta)
-    pairs = extremes(hessian, args.k, args.seed, not args.quiet)
-    print(describe(objective, data))
-    print_pairs(pairs)
-    density = fc.spectral_density(hessian, n_probes=args.probes, n_steps=args.steps, seed=args.seed)
+    check_picture(args.figure)
+    data, objective, saved = open_run(args)
+    hessian = objective.hessian(saved.theta)
+    out.say(describe(objective, data))
+    pairs = extremes(hessian, args.k, args.seed, args.progress)
+    for line in pair_lines(pairs):
+        out.say(line)
+    density = fc.spectral_density(
+        hessian,
+        n_probes=args.probes,
+        n_steps=args.steps,
+        seed=args.seed,
+        progress=args.progress,
+    )
     negative = density.mass(high=0.0)
-    print(
+    out.say(
         f"density: {args.probes} probes x {args.steps} steps; "
         f"{negative.estimate:.1%} +- {negative.stderr:.1%} of its mass is negative"
     )
+    out.fact(
+        **description(objective, data),
+        eigenvalues=pairs.values,
+        residuals=pairs.residuals,
+        converged=pairs.converged,
+        n_products=pairs.n_products + density.n_products,
+        grid=density.grid,
+        density=density.density,
+        stderr=density.stderr,
+        negative_mass=negative.estimate,
+        negative_mass_stderr=negative.stderr,
+    )
     if args.figure:
-        axes = plots.density(density)
-        axes.figure.savefig(args.figure, dpi=160)
-        print(f"picture: {args.figure}")
+        density.plot().figure.savefig(args.figure, dpi=160)
+        out.say(f"picture: {args.figure}")
+        out.fact(figure=args.figure)
+    return 0 if np.all(pairs.converged) else 1
 
 
-def classify(args):
+def classify(args: Namespace, out: Output) -> int:
     """The verdict and its evidence."""
-    data, objective, theta = open_run(args)
-    print(describe(objective, data))
-    print_verdict(judge(objective, theta, args))
+    data, objective, saved = open_run(args)
+    out.say(describe(objective, data))
+    point = judge(objective, saved.theta, args)
+    for line in verdict_lines(point):
+        out.say(line)
+    out.fact(**(description(objective, data) | verdict_facts(point)))
+    return 1 if args.certified and not point.certified else 0
 
 
-def report(args):
-    """One page with accuracy, spectrum and verdict."""
-    data, objective, theta = open_run(args)
-    hessian = objective.hessian(theta)
-    pairs = extremes(hessian, 5, args.seed, not args.quiet)
-    density = fc.spectral_density(hessian, n_probes=args.probes, n_steps=args.steps, seed=args.seed)
-    point = judge(objective, theta, args)
-    page = Report(f"Curvature of a network trained on {data.name}")
-    page.text(describe(objective, data)).text(state(objective, theta, data))
-    page.section("Verdict").verdict(point)
-    page.section("Spectrum").figure(
-        plots.density(density), f"Density of the Hessian's {objective.n_params} eigenvalues."
-    )
-    page.table(["eigenvalue", "residual"], zip(pairs.values, pairs.residuals))
-    print_verdict(point)
-    print(f"report: {page.write(args.out)}")
+def report(args: Namespace, out: Output) -> int:
+    """One page with training, verdict, spectrum, landscape, layers and cost."""
+    from .page import run_page
+
+    check_out(args.out)
+    data, objective, saved = open_run(args)
+    point = judge(objective, saved.theta, args)
+    page = run_page(objective, saved, data, point, args)
+    for line in verdict_lines(point):
+        out.say(line)
+    path = page.write(args.out)
+    out.say(f"report: {path}")
+    out.fact(**(description(objective, data) | verdict_facts(point)), report=path)
+    return 1 if args.certified and not point.certified else 0
 
 
-def bench(args):
+def bench(args: Namespace, out: Output) -> int:
     """Times of fastcurv alone; nothing here depends on the numbers in the data."""
-    fc.show_config()
-    print(
-        f"\n{'dtype':<9}{'gradient ms':>13}{'product ms':>12}{'product/gradient':>18}{'of FMA peak':>13}"
+    config = fc.show_config("dict")
+    for name, value in config.items():
+        out.say(f"{name:>10}: {value}")
+    out.say()
+    out.say(
+        f"{'dtype':<9}{'gradient ms':>13}{'product ms':>12}{'product/gradient':>18}{'of FMA peak':>13}"
     )
-    for dtype in args.dtype:
-        rng = np.random.default_rng(0)
-        model = fc.MLP(args.sizes, activation=args.activation, dtype=dtype)
-        X = rng.standard_normal((args.samples, args.sizes[0]))
-        y = rng.integers(args.sizes[-1], size=args.samples)
-        objective = fc.Objective(model, X, y, loss="cross_entropy", n_threads=args.threads)
-        theta = model.init(seed=0)
-        v = rng.standard_normal(model.n_params).astype(dtype)
-        hessian = objective.hessian(theta)
-        points = iter_points(theta)
-        product = best_time(lambda: hessian @ v)
-        gradient = best_time(lambda: objective.value_and_gradient(next(points)))
-        layers = [m * k for k, m in zip(args.sizes, args.sizes[1:])]
-        flops = 2 * args.samples * (2 * layers[0] + 6 * sum(layers[1:]))
-        share = (
-            flops
-            / product
-            / fc._engine.fma_peak(dtype, args.threads or fc._engine.default_threads())
+    rows = [bench_row(args, dtype) for dtype in args.dtype]
+    for row in rows:
+        out.say(
+            f"{row['dtype']:<9}{row['gradient'] * 1e3:>13.4g}{row['product'] * 1e3:>12.4g}"
+            f"{row['product'] / row['gradient']:>18.2f}{row['share_of_peak']:>13.0%}"
         )
-        ratio = product / gradient
-        print(
-            f"{dtype:<9}{gradient * 1e3:>13.4g}{product * 1e3:>12.4g}{ratio:>18.2f}{share:>13.0%}"
-        )
+    out.fact(**config, sizes=args.sizes, samples=args.samples, rows=rows)
+    return 0
 
 
-def info(args):
+def bench_row(args: Namespace, dtype: str) -> dict[str, Any]:
+    """Seconds of a gradient and of a product, and the latter's share of the FMA peak."""
+    rng = np.random.default_rng(0)
+    model = fc.MLP(args.sizes, activation=args.activation, dtype=dtype)
+    X = rng.standard_normal((args.samples, args.sizes[0]))
+    y = rng.integers(args.sizes[-1], size=args.samples)
+    objective = fc.Objective(model, X, y, loss="cross_entropy", n_threads=args.threads)
+    theta = model.init(seed=0)
+    v = rng.standard_normal(model.n_params).astype(dtype)
+    hessian = objective.hessian(theta)
+    points = iter_points(theta)
+    product = best_time(lambda: hessian @ v)
+    gradient = best_time(lambda: objective.value_and_gradient(next(points)))
+    layers = [m * k for k, m in zip(args.sizes, args.sizes[1:])]
+    flops = 2 * args.samples * (2 * layers[0] + 6 * sum(layers[1:]))
+    peak = fc._engine.fma_peak(dtype, args.threads or fc._engine.default_threads())
+    return {
+        "dtype": dtype,
+        "gradient": gradient,
+        "product": product,
+        "share_of_peak": flops / product / peak,
+    }
+
+
+def info(args: Namespace, out: Output) -> int:
     """Versions and kernels."""
-    fc.show_config()
-    fc.show_versions()
+    facts = {**fc.show_config("dict"), **fc.show_versions("dict")}
+    for name, value in facts.items():
+        out.say(f"{name:>10}: {value}")
+    out.fact(**facts)
+    return 0
 
 
 # What several of them share.
 
 
-def open_run(args):
+def open_run(args: Namespace) -> tuple[Any, Any, SavedRun]:
     """The data, the objective and the parameters of a saved run."""
-    recipe, theta = load_run(args.theta, args.data)
-    data = recipe.dataset()
-    objective = recipe.objective(data, args.threads)
-    if theta.shape != (objective.n_params,):
+    instead = {name: getattr(args, name) for name in ("data", "loss", "l2", "target")}
+    saved = load_run(args.theta, **instead)
+    data = saved.recipe.dataset()
+    if saved.recipe.digest not in ("", data.digest):
         raise ValueError(
-            f"{args.theta} holds {theta.size} parameters, a net for {data.name} has "
-            f"{objective.n_params}: "
-            "give the data it was trained on"
+            f"{saved.recipe.data} holds other numbers than {args.theta} was trained on; "
+            "give --data to use it all the same"
         )
-    return data, objective, theta
+    objective = saved.recipe.objective(data, args.threads)
+    if saved.theta.shape != (objective.n_params,):
+        raise ValueError(
+            f"{args.theta} holds {saved.theta.size} parameters, a net for {data.name} has "
+            f"{objective.n_params}: give the data it was trained on"
+        )
+    return data, objective, saved
 
 
-def judge(objective, theta, args):
+def judge(objective: Any, theta: np.ndarray, args: Namespace) -> Any:
     return fc.classify(
         objective,
         theta,
@@ -171,10 +269,11 @@ def judge(objective, theta, args):
         failure_probability=args.failure_probability,
         max_products=args.max_products,
         seed=args.seed,
+        progress=args.progress,
     )
 
 
-def best_time(call, seconds=1.0):
+def best_time(call: Callable[[], Any], seconds: float = 1.0) -> float:
     """The shortest of the timings that fit into ``seconds``."""
     call()
     best, end = np.inf, time.perf_counter() + seconds

@@ -1,15 +1,24 @@
-"""Data for the shell command: five sets that come with scikit-learn, or arrays from a ``.npz``
-file.
+"""Data for the shell command: five sets that come with scikit-learn, or the user's own arrays from
+a ``.npz`` or ``.csv`` file.
 
 scikit-learn is imported only when one of its sets is asked for.
 """
 
+from __future__ import annotations
+
+import csv
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from .arrays import read_npz
+
 NAMES = ("digits", "wine", "iris", "breast_cancer", "diabetes")
+LOSSES = ("cross_entropy", "binary_cross_entropy", "mse")
+WHAT = f"one of {', '.join(NAMES)}, or a .npz file with arrays X and y, or a .csv file"
 
 
 @dataclass(frozen=True)
@@ -17,7 +26,8 @@ class Dataset:
     """Training and held-out samples, and the loss that suits them.
 
     ``X (N, d)``, ``y (N,)`` integer classes or ``(N, d_out)`` targets, ``loss`` by the library's
-    name, ``n_outputs`` the width of the last layer.
+    name, ``n_outputs`` the width of the last layer, ``digest`` a fingerprint of all numbers as
+    they came.
     """
 
     name: str
@@ -27,28 +37,48 @@ class Dataset:
     y_test: np.ndarray
     loss: str
     n_outputs: int
+    digest: str = ""
 
-    def score(self, outputs, y):
+    def score(self, outputs: np.ndarray, y: np.ndarray) -> float:
         """Accuracy for classes, R squared for numbers, of outputs (N, n_outputs)."""
         if self.loss == "cross_entropy":
             return float(np.mean(outputs.argmax(axis=1) == y))
         y = np.reshape(y, outputs.shape)
-        return float(1 - np.sum((outputs - y) ** 2) / np.sum((y - y.mean(axis=0)) ** 2))
+        if self.loss == "binary_cross_entropy":
+            return float(np.mean((outputs > 0) == (y > 0.5)))
+        spread = np.sum((y - y.mean(axis=0)) ** 2)
+        return float(1 - np.sum((outputs - y) ** 2) / spread) if spread > 0 else float("nan")
 
     @property
-    def score_name(self):
-        return "accuracy" if self.loss == "cross_entropy" else "R squared"
+    def score_name(self) -> str:
+        return "R squared" if self.loss == "mse" else "accuracy"
 
 
-def load_dataset(source, *, test_fraction=0.2, seed=0):
-    """One of `NAMES`, or a ``.npz`` file with arrays ``X`` and ``y``; features are standardised.
+def load_dataset(
+    source: str | Path,
+    *,
+    loss: str | None = None,
+    target: str | None = None,
+    test_fraction: float = 0.2,
+    raw: bool = False,
+    seed: int = 0,
+) -> Dataset:
+    """One of `NAMES`, or a file; features are standardised.
 
     Parameters
     ----------
     source : str or path
-    test_fraction : float in (0, 1)
+        A name; a ``.npz`` file with arrays ``X (N, d)`` and ``y``; or a ``.csv`` file of numbers,
+        one sample a line, with or without a line of names.
+    loss : {"cross_entropy", "binary_cross_entropy", "mse"} or None
+        None: cross entropy for whole numbers and words, mse for other numbers.
+    target : str or None
+        The column of a ``.csv`` file that holds y, by name or number from 0; None: the last.
+    test_fraction : float in [0, 1)
         Held out. Classes keep their shares.
-    seed : int or Generator
+    raw : bool
+        Whether features and targets stay as they are.
+    seed : int
         Decides which samples are held out.
 
     Returns
@@ -69,41 +99,43 @@ def load_dataset(source, *, test_fraction=0.2, seed=0):
     >>> data.X.shape, data.X_test.shape, data.loss, data.n_outputs
     ((16, 2), (4, 2), 'cross_entropy', 2)
     """
-    if not 0 < test_fraction < 1:
-        raise ValueError(f"test_fraction must lie strictly between 0 and 1, got {test_fraction!r}")
-    X, y = _from_file(Path(source)) if str(source).endswith(".npz") else _from_sklearn(str(source))
-    classes = y.dtype.kind in "iub"
-    if classes:
-        labels, y = np.unique(y, return_inverse=True)
-        if labels.size < 2:
-            raise ValueError(f"{source}: y holds a single class, at least two are wanted")
-    rows, held_out = _split(
-        y if classes else None, len(X), test_fraction, np.random.default_rng(seed)
-    )
-    shift, scale = (
-        (4.88, 6.02) if source == "digits" else _standard(X[rows])
-    )  # pixels share one scale
-    X = (X - shift) / scale
-    if not classes:
-        y = y.reshape(len(y), -1)
-        shift, scale = _standard(y[rows])
-        y = (y - shift) / scale
-    return Dataset(
-        Path(str(source)).stem,
-        X[rows],
-        y[rows],
-        X[held_out],
-        y[held_out],
-        "cross_entropy" if classes else "mse",
-        int(labels.size) if classes else y.shape[1],
-    )
+    if not 0 <= test_fraction < 1:
+        raise ValueError(f"test_fraction is {test_fraction!r}; wanted at least 0 and less than 1")
+    X, y = _read(source, target)
+    digest = hashlib.sha256(X.tobytes() + str(y.shape).encode() + y.tobytes()).hexdigest()[:16]
+    loss, y, n_outputs = _targets(source, y, loss)
+    rng = np.random.default_rng(seed)
+    rows, held_out = _split(None if loss == "mse" else y.reshape(-1), len(X), test_fraction, rng)
+    if not raw:
+        # pixels share one scale
+        shift, scale = (4.88, 6.02) if source == "digits" else _standard(X[rows])
+        X = (X - shift) / scale
+        if loss == "mse":
+            shift, scale = _standard(y[rows])
+            y = (y - shift) / scale
+    parts = (X[rows], y[rows], X[held_out], y[held_out])
+    return Dataset(Path(str(source)).stem, *parts, loss, n_outputs, digest)
 
 
-def _from_sklearn(name):
+def absolute(source: str) -> str:
+    """A name as it is; a file's path made independent of the working directory."""
+    return source if source in NAMES else str(Path(source).expanduser().absolute())
+
+
+def _read(source: str | Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
+    kind = Path(str(source)).suffix.lower()
+    if target is not None and kind != ".csv":
+        raise ValueError(f"target is {target!r}, but only a .csv file has columns to choose from")
+    if kind == ".npz":
+        return _from_npz(Path(source).expanduser())
+    if kind == ".csv":
+        return _from_csv(Path(source).expanduser(), target)
+    return _from_sklearn(str(source))
+
+
+def _from_sklearn(name: str) -> tuple[np.ndarray, np.ndarray]:
     if name not in NAMES:
-        raise ValueError(
-            f"unknown data {name!r}: give one of {', '.join(NAMES)}, or a .npz file with X and y"
-        )
+        raise ValueError(f"data is {name!r}; wanted {WHAT}")
     try:
         from sklearn import datasets
     except ImportError as error:
@@ -114,28 +146,121 @@ def _from_sklearn(name):
     return np.asarray(X, dtype=np.float64), y
 
 
-def _from_file(path):
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
-    with np.load(path, allow_pickle=False) as arrays:
-        missing = {"X", "y"} - set(arrays.files)
-        if missing:
-            raise ValueError(
-                f"{path} must hold arrays X and y, it holds {', '.join(arrays.files) or 'none'}"
-            )
-        X, y = np.asarray(arrays["X"], dtype=np.float64), arrays["y"]
-    if X.ndim != 2 or y.ndim not in (1, 2) or len(X) != len(y) or len(X) < 2:
+def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    arrays = read_npz(path)
+    missing = {"X", "y"} - set(arrays)
+    if missing:
+        raise ValueError(f"{path} holds {', '.join(arrays) or 'nothing'}; wanted arrays X and y")
+    X, y = arrays["X"], arrays["y"]
+    if X.ndim != 2 or y.ndim not in (1, 2) or len(X) != len(y) or len(X) < 2 or not X.size:
         raise ValueError(
-            f"{path}: X must be (N, d) and y (N,) or (N, d_out), got {X.shape} and {y.shape}"
+            f"{path}: X has shape {X.shape} and y {y.shape}; wanted (N, d), and (N,) or (N, d_out)"
         )
-    if not np.isfinite(X).all() or not np.isfinite(y.astype(np.float64)).all():
-        raise ValueError(f"{path}: X and y must be finite")
-    if y.ndim == 2 and y.dtype.kind in "iub":
+    if X.dtype.kind not in "fiub" or y.dtype.kind not in "fiubUS":
+        raise ValueError(f"{path}: X is {X.dtype} and y {y.dtype}; wanted numbers")
+    X = X.astype(np.float64)
+    if not np.isfinite(X).all() or (y.dtype.kind == "f" and not np.isfinite(y).all()):
+        raise ValueError(f"{path}: X or y holds NaN or infinity; wanted finite numbers")
+    if y.ndim == 2 and y.dtype.kind != "f":
         y = y[:, 0] if y.shape[1] == 1 else y.astype(np.float64)
     return X, y
 
 
-def _split(classes, n, fraction, rng):
+def _from_csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            lines = [row for row in csv.reader(file) if row]
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {path}") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a .csv file that can be read: {error}") from None
+    names = None
+    if lines and not any(_is_number(cell) for cell in lines[0]):
+        names, lines = [cell.strip() for cell in lines[0]], lines[1:]
+    if len(lines) < 2 or len(lines[0]) < 2:
+        raise ValueError(f"{path} holds too little; wanted two lines and two columns at least")
+    width = len(lines[0])
+    for number, row in enumerate(lines, 1 + (names is not None)):
+        if len(row) != width:
+            raise ValueError(f"{path}, sample line {number} has {len(row)} columns; wanted {width}")
+    column = _column(path, target, names, width)
+    y = [row.pop(column).strip() for row in lines]
+    X = np.array([[_number(cell) for cell in row] for row in lines])
+    if not np.isfinite(X).all():
+        row, at = np.argwhere(~np.isfinite(X))[0]
+        raise ValueError(f"{path}, sample {row + 1}: {lines[row][at]!r} is not a finite number")
+    return X, _column_of_targets(path, y)
+
+
+def _column(path: Path, target: str | None, names: list[str] | None, width: int) -> int:
+    if target is None:
+        return width - 1
+    if names is not None and target in names:
+        return names.index(target)
+    if target.isdecimal() and int(target) < width:
+        return int(target)
+    has = f"the columns {', '.join(names)}" if names else f"{width} columns without names"
+    raise ValueError(f"target is {target!r}; {path} has {has}")
+
+
+def _column_of_targets(path: Path, y: list[str]) -> np.ndarray:
+    """Words and whole numbers stay what they are; anything with a point becomes a float."""
+    try:
+        return np.array([int(cell) for cell in y])
+    except (ValueError, OverflowError):
+        numbers = np.array([_number(cell) for cell in y])
+    if np.isfinite(numbers).all():
+        return numbers
+    if any(_is_number(cell) or not cell for cell in y):
+        raise ValueError(f"{path}: the targets mix words, numbers and gaps; wanted one of a kind")
+    return np.array(y)
+
+
+def _is_number(cell: str) -> bool:
+    return not np.isnan(_number(cell)) or cell.strip().lower() == "nan"
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return float("nan")
+
+
+def _targets(source: Any, y: np.ndarray, loss: str | None) -> tuple[str, np.ndarray, int]:
+    """Loss, targets as it takes them, width of the last layer."""
+    whole = y.ndim == 1 and y.dtype.kind != "f"
+    if loss is None:
+        loss = "cross_entropy" if whole else "mse"
+    if loss not in LOSSES:
+        raise ValueError(f"loss is {loss!r}; wanted one of {', '.join(LOSSES)}")
+    if loss == "mse":
+        if y.dtype.kind in "US":
+            raise ValueError(f"{source}: y holds words; wanted numbers for mse")
+        y = y.astype(np.float64).reshape(len(y), -1)
+        return loss, y, y.shape[1]
+    if y.ndim == 2:
+        raise ValueError(f"{source}: y has shape {y.shape}; wanted one class a sample for {loss}")
+    if y.dtype.kind == "f" and (y != np.round(y)).any():
+        raise ValueError(f"{source}: y holds numbers that are not whole; wanted classes for {loss}")
+    labels, y = np.unique(y, return_inverse=True)
+    if labels.size < 2:
+        raise ValueError(f"{source}: y holds a single class; wanted at least two")
+    if loss == "cross_entropy":
+        if labels.size > max(2, len(y) // 2):
+            raise ValueError(
+                f"{source}: y holds {labels.size} different whole numbers in {len(y)} samples; "
+                "wanted classes, or --loss mse"
+            )
+        return loss, y, int(labels.size)
+    if labels.size != 2:
+        raise ValueError(f"{source}: y holds {labels.size} classes; wanted two for {loss}")
+    return loss, y.astype(np.float64).reshape(-1, 1), 1
+
+
+def _split(
+    classes: np.ndarray | None, n: int, fraction: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on and rows held out, each class divided alike."""
     groups = (
         [np.arange(n)]
@@ -143,13 +268,14 @@ def _split(classes, n, fraction, rng):
         else [np.flatnonzero(classes == c) for c in np.unique(classes)]
     )
     held_out = np.zeros(n, dtype=bool)
-    for rows in groups:
-        count = min(max(1, round(fraction * rows.size)), rows.size - 1)
-        held_out[rng.permutation(rows)[:count]] = True
+    if fraction:
+        for rows in groups:
+            count = min(max(1, round(fraction * rows.size)), rows.size - 1)
+            held_out[rng.permutation(rows)[:count]] = True
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
-def _standard(A):
+def _standard(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of columns; a constant column is shifted and left unscaled."""
     scale = A.std(axis=0)
     return A.mean(axis=0), np.where(scale > 1e-12 * np.abs(A).max(axis=0, initial=0.0), scale, 1.0)

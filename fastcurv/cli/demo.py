@@ -8,7 +8,7 @@ import numpy as np
 import fastcurv as fc
 
 from .. import plots
-from .output import describe, extremes, print_verdict, state
+from .output import describe, extremes, say, state, verdict_lines
 from .recipe import Recipe
 from .report import Report
 
@@ -17,7 +17,14 @@ NARROW = 4  # units in the last hidden layer of the narrower network
 
 
 def run(
-    out="fastcurv-demo.html", *, picture=None, seed=0, n_threads=None, quick=False, progress=True
+    out="fastcurv-demo.html",
+    *,
+    picture=None,
+    seed=0,
+    n_threads=None,
+    quick=False,
+    progress=True,
+    say=say,
 ):
     """Train on digits, look at the curvature on the way, judge the end, leave a saddle.
 
@@ -33,6 +40,8 @@ def run(
         A smaller net, fewer samples, fewer probes: seconds instead of a minute or two.
     progress : bool
         Whether to show progress bars.
+    say : callable
+        Takes each line that is told on the way.
 
     Returns
     -------
@@ -41,15 +50,16 @@ def run(
         (the step down) and ``accuracy`` on held-out samples.
     """
     started = time.perf_counter()
+    say("reading scikit-learn's handwritten digits")
     recipe = Recipe("digits", (10,) if quick else (32, 16), "tanh", l2=1e-3, seed=seed)
     data = recipe.dataset()
     if quick:
         data = replace(data, X=data.X[::4], y=data.y[::4])
     objective = recipe.objective(data, n_threads)
     page = Report("Where did training stop?")
-    print(describe(objective, data))
+    say(describe(objective, data))
 
-    moments, result = train(objective, data, seed, quick, progress)
+    moments, result = train(objective, data, seed, quick, progress, say)
     page.text(
         f"A network with {objective.n_params} parameters was trained on scikit-learn's "
         "handwritten digits, and its "
@@ -59,15 +69,16 @@ def run(
         ["moment", "state"], [[k, state(objective, t, data)] for k, t in moments.items()]
     )
 
-    print("\nThe Hessian's spectrum on the way")
-    densities = spectra(page, objective, moments, seed, quick, progress)
+    say("\nThe Hessian's spectrum on the way")
+    densities = spectra(page, objective, moments, seed, quick, progress, say)
 
-    print("\nWhere training stopped")
+    say("\nWhere training stopped")
     point = fc.classify(objective, result.x, seed=seed)
-    print_verdict(point)
+    for line in verdict_lines(point):
+        say(line)
     page.section("The verdict at the end").verdict(point)
 
-    print("\nA saddle, and the way down from it")
+    say("\nA saddle, and the way down from it")
     theta = find_saddle(recipe, objective, data, seed, progress)
     saddle = fc.classify(objective, theta, dense_below=0, seed=seed)
     page.section("A saddle, and the way down").text(
@@ -77,14 +88,14 @@ def run(
         "still zero: a critical "
         "point of the full network's loss."
     )
-    escaped = leave(page, objective, theta, saddle, progress)
-    if picture is not None:
+    escaped = leave(page, objective, theta, saddle, progress, say)
+    if picture is not None and escaped is not None:
         summary(densities, objective, theta, escaped.x - theta).savefig(picture, dpi=150)
 
     seconds = time.perf_counter() - started
     page.text(f"All of this took {seconds:.0f} seconds.")
     path = page.write(out)
-    print(f"\n{seconds:.0f} s. The report: {path}")
+    say(f"\n{seconds:.0f} s. The report: {path}")
     accuracy = data.score(objective.model.predict(result.x, data.X_test), data.y_test)
     return {
         "report": path,
@@ -92,30 +103,33 @@ def run(
         "saddle": saddle,
         "escaped": escaped,
         "accuracy": accuracy,
+        "loss_at_saddle": float(objective.value(theta)),
+        "loss_after_escape": None if escaped is None else float(escaped.fun),
     }
 
 
-def train(objective, data, seed, quick, progress):
+def train(objective, data, seed, quick, progress, say):
     """Adam on mini-batches, then a second-order method until the gradient is gone; three moments of
     it.
     """
     theta = objective.model.init(seed=seed)
     moments = {"start": theta}
     options = {"batch_size": 64, "seed": seed, "progress": progress}
-    print(f"  start      {state(objective, theta, data)}")
+    say(f"training: adam on mini-batches, then {SECOND} until the gradient is gone")
+    say(f"  start      {state(objective, theta, data)}")
     theta = fc.minimize(objective, theta, "adam", max_iter=2, **options).x
     moments["middle"] = theta
-    print(f"  middle     {state(objective, theta, data)}")
+    say(f"  middle     {state(objective, theta, data)}")
     theta = fc.minimize(objective, theta, "adam", max_iter=20 if quick else 40, **options).x
-    print(f"  adam       {state(objective, theta, data)}")
+    say(f"  adam       {state(objective, theta, data)}")
     result = fc.minimize(objective, theta, SECOND, max_iter=300, progress=progress)
     moments["end"] = result.x
-    print(f"  {SECOND:<9}  {state(objective, result.x, data)}")
-    print(f"  {result.message}")
+    say(f"  {SECOND:<9}  {state(objective, result.x, data)}")
+    say(f"  {result.message}")
     return moments, result
 
 
-def spectra(page, objective, moments, seed, quick, progress):
+def spectra(page, objective, moments, seed, quick, progress, say):
     """Density and extreme eigenvalues at each moment, as one picture and one table."""
     figure = plots.new_figure((9.0, 3.2))
     rows, densities = [], {}
@@ -137,7 +151,7 @@ def spectra(page, objective, moments, seed, quick, progress):
                 f"{pairs.residuals.max():.0e}",
             ]
         )
-        print(f"  {name:<7} lowest {_listed(low)}   highest {_listed(high)}")
+        say(f"  {name:<7} lowest {_listed(low)}   highest {_listed(high)}")
     for ax in axes[1:]:
         ax.set_ylabel("")
     page.section("The spectrum on the way").figure(
@@ -166,9 +180,10 @@ def find_saddle(recipe, objective, data, seed, progress):
     return objective.model.flatten([*below, (W, b), (np.pad(W_out, ((0, 0), (0, missing))), b_out)])
 
 
-def leave(page, objective, theta, point, progress):
+def leave(page, objective, theta, point, progress, say):
     """Show the verdict on a saddle, follow its escape direction, and show that the loss falls."""
-    print_verdict(point)
+    for line in verdict_lines(point):
+        say(line)
     page.verdict(point)
     if point.escape_direction is None:
         return None
@@ -181,7 +196,7 @@ def leave(page, objective, theta, point, progress):
         f"Along the escape direction the loss falls from {before:.6f} to {after:.6f}; "
         f"from there {SECOND} goes on down to {further.fun:.6f}."
     )
-    print("  " + sentence)
+    say("  " + sentence)
     page.text(sentence).figure(
         along(objective, theta, escaped.x - theta),
         "The loss along the escape direction, what the second-order Taylor polynomial says of it, "

@@ -1,4 +1,14 @@
-"""What the shell command prints."""
+"""What the shell command says: to a reader in lines, to a program as one JSON object."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -7,52 +17,193 @@ import fastcurv as fc
 from .report import evidence
 
 
-def extremes(hessian, k, seed, progress=False):
+class Output:
+    """Lines for a reader, or facts for a program: one of the two reaches standard output.
+
+    Parameters
+    ----------
+    as_json : bool
+        Say nothing until `close`, which then prints every fact as one JSON object.
+    """
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self.facts: dict[str, Any] = {}
+
+    def say(self, text: str = "") -> None:
+        """A line for a reader."""
+        if not self.as_json:
+            say(text)
+
+    def fact(self, **facts: Any) -> None:
+        """Facts for a program."""
+        self.facts.update(facts)
+
+    def close(self) -> None:
+        if self.as_json:
+            say(json.dumps(plain(self.facts), indent=2, allow_nan=False))
+
+
+def say(text: str = "") -> None:
+    """Print a line at once. Where nobody reads any more (``| head``), the work goes on in silence:
+    what is to be saved is saved.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        silence()
+
+
+def silence() -> None:
+    """Send the rest of standard output nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def plain(x: Any) -> Any:
+    """``x`` as what JSON can hold: arrays as lists, what is not finite as null."""
+    if isinstance(x, dict):
+        return {str(key): plain(value) for key, value in x.items()}
+    if is_dataclass(x) and not isinstance(x, type):
+        return {f.name: plain(getattr(x, f.name)) for f in fields(x)}
+    if isinstance(x, (list, tuple)):
+        return [plain(value) for value in x]
+    if isinstance(x, (np.ndarray, np.generic)):
+        return plain(x.tolist())
+    if isinstance(x, float):
+        return x if np.isfinite(x) else None
+    if x is None or isinstance(x, (bool, int, str)):
+        return x
+    return str(x)
+
+
+def extremes(hessian: Any, k: int, seed: Any, progress: bool = False) -> Any:
     """The ``k`` lowest and ``k`` highest eigenpairs."""
     k = min(2 * k, hessian.shape[0])
     return fc.eigsh(hessian, k=k, which="BE", tol=1e-6, seed=seed, progress=progress)
 
 
-def describe(objective, data):
+def describe(objective: Any, data: Any) -> str:
     """One line: the net, the data, the objective."""
-    model = objective.model
-    sizes = "-".join(map(str, model.sizes))
-    name = model.activation[0] if model.activation else "linear"
-    name += ", skip connections" * model.residual + ", batch normalisation" * model.batch_norm
+    facts = description(objective, data)
+    name = facts["activation"]
+    name += ", skip connections" * facts["residual"]
+    name += ", batch normalisation" * facts["batch_norm"]
+    sizes = "-".join(map(str, facts["sizes"]))
     return (
-        f"{data.name}: {len(data.X)} samples; net {sizes}, {name}, {objective.n_params} "
-        "parameters; "
-        f"{data.loss}, l2 {objective.l2:g}"
+        f"{data.name}: {facts['samples']} samples; net {sizes}, {name}, {objective.n_params} "
+        f"parameters; {data.loss}, l2 {facts['l2']:g}"
     )
 
 
-def state(objective, theta, data):
-    """Loss, gradient norm and scores at ``theta`` in one line."""
+def description(objective: Any, data: Any) -> dict[str, Any]:
+    """The net, the data, the objective, as facts."""
+    model = objective.model
+    used = list(dict.fromkeys(model.activation))
+    return {
+        "data": data.name,
+        "samples": len(data.X),
+        "sizes": list(model.sizes),
+        "activation": ", ".join(used) or "linear",
+        "residual": bool(model.residual),
+        "batch_norm": bool(model.batch_norm),
+        "dtype": str(np.dtype(model.dtype)),
+        "n_params": objective.n_params,
+        "loss": data.loss,
+        "l2": float(np.max(objective.l2)),
+    }
+
+
+def standing(objective: Any, theta: np.ndarray, data: Any) -> dict[str, Any]:
+    """Loss, gradient norm and scores at ``theta``."""
     value, gradient = objective.value_and_gradient(theta)
     known = objective.statistics(theta) if objective.model.batch_norm else None
-    outputs = [objective.model.predict(theta, X, known) for X in (data.X, data.X_test)]
-    scores = [data.score(z, y) for z, y in zip(outputs, (data.y, data.y_test))]
+    facts: dict[str, Any] = {"value": value, "gradient_norm": float(np.linalg.norm(gradient))}
+    for name, X, y in (("train", data.X, data.y), ("held_out", data.X_test, data.y_test)):
+        if len(X):
+            score = data.score(objective.model.predict(theta, X, known), y)
+            facts[f"{name}_{data.score_name.replace(' ', '_').lower()}"] = score
+    return facts
+
+
+def state(objective: Any, theta: np.ndarray, data: Any) -> str:
+    """Loss, gradient norm and scores at ``theta`` in one line."""
+    value, norm, *scores = standing(objective, theta, data).values()
+    held_out = f", held out {scores[1]:.3f}" if len(scores) > 1 else ""
     return (
-        f"loss {value:.6f}, gradient norm {np.linalg.norm(gradient):.1e}, "
-        f"{data.score_name} {scores[0]:.3f}, held out {scores[1]:.3f}"
+        f"loss {value:.6f}, gradient norm {norm:.1e}, {data.score_name} {scores[0]:.3f}{held_out}"
     )
 
 
-def print_pairs(pairs):
-    print(f"{'eigenvalue':>14}  residual")
+def pair_lines(pairs: Any) -> list[str]:
+    lines = [f"{'eigenvalue':>14}  residual"]
     for value, residual, converged in zip(pairs.values, pairs.residuals, pairs.converged):
-        print(f"{value:>14.6g}  {residual:.0e}{'' if converged else '  not converged'}")
-    print(f"{pairs.n_products} products")
+        lines.append(f"{value:>14.6g}  {residual:.0e}{'' if converged else '  not converged'}")
+    return [*lines, f"{pairs.n_products} products"]
 
 
-def print_verdict(point):
-    print(f"verdict: {point.kind.replace('_', ' ')}{' (certified)' if point.certified else ''}")
-    print(f"  {point.reason}")
-    for name, value in evidence(point):
-        print(f"  {name:<32} {value}")
+def verdict_lines(point: Any) -> list[str]:
+    lines = [
+        f"verdict: {point.kind.replace('_', ' ')}{' (certified)' if point.certified else ''}",
+        f"  {point.reason}",
+    ]
+    return lines + [f"  {name:<32} {value}" for name, value in evidence(point)]
 
 
-def iter_points(theta):
+def verdict_facts(point: Any) -> dict[str, Any]:
+    """Every field of a verdict that is a number, a word or None; vectors are left out."""
+    facts = {f.name: getattr(point, f.name) for f in fields(point)}
+    kept = {k: v for k, v in facts.items() if not isinstance(v, np.ndarray) and k != "at_nearest"}
+    return kept | {"minimum_ratio": point.minimum_ratio, "index": point.index}
+
+
+def check_out(path: str | Path | None, name: str = "out") -> None:
+    """Find out before any work whether a file can be written there.
+
+    Raises
+    ------
+    ValueError
+        Where ``path`` is a folder or a device, or its folder cannot be made or written to.
+    """
+    if path is None:
+        return
+    target = Path(path).expanduser().absolute()
+    if target.is_dir() or str(path).endswith(os.sep):
+        raise ValueError(f"{name} is {str(path)!r}, a folder; wanted the name of a file")
+    if target.exists() and not target.is_file():
+        raise ValueError(f"{name} is {str(path)!r}, which is no ordinary file")
+    made, folder = [], target.parent
+    probe = target.parent / f".{target.name}.{os.getpid()}"
+    try:
+        while not folder.exists():
+            made.append(folder)
+            folder = folder.parent
+        target.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"{name} is {str(path)!r}, where no file can be written: {error.strerror or error}"
+        ) from None
+    finally:
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def check_picture(path: str | Path | None, name: str = "figure") -> None:
+    """`check_out`, for a picture of a format that matplotlib knows."""
+    if path is None:
+        return
+    known = (".png", ".svg", ".pdf")
+    if Path(path).suffix.lower() not in known:
+        raise ValueError(f"{name} is {str(path)!r}; wanted a name that ends in {', '.join(known)}")
+    check_out(path, name)
+
+
+def iter_points(theta: np.ndarray) -> Any:
     """Two parameter vectors in turn, so that nothing kept from the last call can answer."""
     while True:
         yield theta

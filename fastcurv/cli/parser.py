@@ -1,59 +1,105 @@
 """The shell command: its arguments, and one function per subcommand to call."""
 
+from __future__ import annotations
+
 import argparse
+import re
 import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import fastcurv as fc
 
 from . import commands
-from .datasets import NAMES
+from .datasets import LOSSES, WHAT
+from .output import Output, silence
 
-_DATA = f"one of {', '.join(NAMES)}, or a .npz file with arrays X and y"
 DTYPES = ("float32", "float64")
+MAX_THREADS = 1024
+_EPILOG = (
+    "exit status: 0 done; 1 stopped short of what was asked for, or not certified where "
+    "--certified asked; 2 the input is bad, found before any work"
+)
 
 
-def build_parser():
+class Parser(argparse.ArgumentParser):
+    """One line on standard error for whatever is wrong, as the commands themselves say it."""
+
+    def error(self, message: str) -> NoReturn:
+        message = re.sub(r"^argument (-[^:/]*(?:/-[^:]*)?|\w+): (is )?", r"\1 is \2", message)
+        message = re.sub(r" is is ", " is ", message)
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
     """The parser for ``fastcurv`` and ``python -m fastcurv``."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fastcurv",
         description="Exact curvature of multilayer perceptrons: spectra, verdicts, the way down "
         "from saddles.",
-        epilog="'fastcurv COMMAND --help' explains a command. Begin with: fastcurv demo",
+        epilog=f"'fastcurv COMMAND --help' explains a command. Begin with: fastcurv demo. {_EPILOG}.",
     )
-    add = parser.add_subparsers(dest="command", required=True, metavar="COMMAND").add_parser
+    _version(parser)
+    group = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[..., Any], **words: Any) -> argparse.ArgumentParser:
+        command = group.add_parser(name, epilog=_EPILOG, **words)
+        command.set_defaults(run=run)
+        command.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+        _version(command)
+        return command
+
     _demo(add)
     _train(add)
     _spectrum(add)
     _classify(add)
     _report(add)
     _bench(add)
-    info = add("info", help="print versions, the kernels chosen for this processor, threads")
-    info.set_defaults(run=commands.info)
+    add(
+        "info",
+        commands.info,
+        help="print versions, the kernels chosen for this processor, threads",
+    )
     return parser
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status.
 
     Mistakes in the input are one line on standard error.
     """
-    args = build_parser().parse_args(argv)
     try:
-        args.run(args)
-    except (ValueError, TypeError, ImportError) as error:
-        print(f"fastcurv {args.command}: {error}", file=sys.stderr)
+        args = build_parser().parse_args(argv)
+    except BrokenPipeError:  # --help | head -1
+        silence()
+        return 0
+    args.progress = not getattr(args, "quiet", True) and sys.stderr.isatty()
+    out = Output(args.json)
+    try:
+        status = args.run(args, out)
+        out.close()
+    except (ValueError, TypeError, ImportError, OSError, MemoryError, OverflowError) as error:
+        words = " ".join(str(error).split()) or type(error).__name__
+        print(f"fastcurv {args.command}: {words}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"fastcurv {args.command}: interrupted", file=sys.stderr)
         return 130
-    return 0
+    return int(status or 0)
 
 
-def _demo(add):
+def _version(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--version", action="version", version=f"fastcurv {fc.__version__}")
+
+
+def _demo(add: Any) -> None:
     p = add(
         "demo",
+        commands.demo,
         help="train on real data, look at the spectrum, read the verdict, leave a saddle",
         description="Train a 64-32-16-10 net on scikit-learn's digits to a critical point, with "
-        "its spectrum at "
-        "three moments, the verdict at the end, and a saddle found and left. Less than a minute.",
+        "its spectrum at three moments, the verdict at the end, and a saddle found and left. Less "
+        "than a minute.",
     )
     p.add_argument(
         "--out", default="fastcurv-demo.html", help="the report to write (default %(default)s)"
@@ -65,16 +111,16 @@ def _demo(add):
         "--quick", action="store_true", help="a smaller net and fewer samples, in seconds"
     )
     _common(p)
-    p.set_defaults(run=commands.demo)
 
 
-def _train(add):
+def _train(add: Any) -> None:
     p = add(
         "train",
+        commands.train,
         help="train a network to a critical point and save it",
         description="Mini-batches first, then a second-order method until the gradient is gone.",
     )
-    p.add_argument("data", help=_DATA)
+    p.add_argument("data", help=WHAT)
     p.add_argument(
         "--hidden", type=_widths, default=(32, 16), help="widths of the hidden layers (32,16)"
     )
@@ -83,47 +129,64 @@ def _train(add):
     p.add_argument(
         "--batch-norm", action="store_true", help="batch normalisation of the hidden layers"
     )
-    p.add_argument("--l2", type=float, default=1e-3, help="weight decay (default %(default)s)")
+    _data_options(p)
+    p.add_argument("--raw", action="store_true", default=False, help="do not standardise features")
+    p.add_argument(
+        "--held-out",
+        type=_real(0, 0.9),
+        default=0.2,
+        help="share of the samples kept for the score (default %(default)s)",
+    )
+    p.add_argument("--l2", type=_real(0), default=1e-3, help="weight decay (default %(default)s)")
     p.add_argument("--method", default="adam", help="first method (default %(default)s)")
     p.add_argument(
-        "--epochs", type=int, default=30, help="of the first method (default %(default)s)"
+        "--epochs", type=_whole(0), default=30, help="of the first method (default %(default)s)"
     )
-    p.add_argument("--batch-size", type=int, default=64, help="(default %(default)s)")
+    p.add_argument("--batch-size", type=_whole(), default=64, help="(default %(default)s)")
     p.add_argument(
         "--polish", default="newton-cg", help="second method, or 'none' (default %(default)s)"
     )
     p.add_argument(
-        "--max-steps", type=int, default=200, help="of the second method (default %(default)s)"
+        "--max-steps", type=_whole(), default=200, help="of the second method (default %(default)s)"
     )
+    p.add_argument("--max-time", type=_real(0), default=None, help="seconds for each method")
     p.add_argument("--dtype", choices=DTYPES, default="float64", help="(default %(default)s)")
-    p.add_argument("--out", default="theta.npz", help="file to write (default %(default)s)")
+    p.add_argument(
+        "--out",
+        default="theta.npz",
+        help="file to write, .npz or .safetensors (default %(default)s)",
+    )
     _common(p)
-    p.set_defaults(run=commands.train)
 
 
-def _spectrum(add):
+def _spectrum(add: Any) -> None:
     p = add(
         "spectrum",
+        commands.spectrum,
         help="the extreme eigenvalues and the spectral density of a trained network",
     )
     _saved(p)
-    p.add_argument("-k", type=int, default=5, help="eigenvalues at each end (default %(default)s)")
+    p.add_argument(
+        "-k", type=_whole(), default=5, help="eigenvalues at each end (default %(default)s)"
+    )
     _density_options(p)
     p.add_argument("--figure", help="write the density as a picture there (.png, .svg, .pdf)")
     _common(p)
-    p.set_defaults(run=commands.spectrum)
 
 
-def _classify(add):
-    p = add("classify", help="the verdict on where a trained network stopped, with its evidence")
+def _classify(add: Any) -> None:
+    p = add(
+        "classify",
+        commands.classify,
+        help="the verdict on where a trained network stopped, with its evidence",
+    )
     _saved(p)
     _verdict_options(p)
     _common(p)
-    p.set_defaults(run=commands.classify)
 
 
-def _report(add):
-    p = add("report", help="one HTML file: accuracy, spectrum, verdict")
+def _report(add: Any) -> None:
+    p = add("report", commands.report, help="one HTML file: training, spectrum, verdict, cost")
     _saved(p)
     _verdict_options(p)
     _density_options(p)
@@ -131,79 +194,127 @@ def _report(add):
         "--out", default="fastcurv-report.html", help="file to write (default %(default)s)"
     )
     _common(p)
-    p.set_defaults(run=commands.report)
 
 
-def _bench(add):
+def _bench(add: Any) -> None:
     p = add(
         "bench",
+        commands.bench,
         help="time gradients and products on this machine",
         description="fastcurv alone; 'make bench' in a checkout compares with torch and JAX.",
     )
     p.add_argument(
         "--sizes", type=_widths, default=(784, 512, 512, 10), help="widths (784,512,512,10)"
     )
-    p.add_argument("--samples", type=int, default=1024, help="(default %(default)s)")
+    p.add_argument("--samples", type=_whole(), default=1024, help="(default %(default)s)")
     _activation(p)
     p.add_argument(
         "--dtype", choices=DTYPES, nargs="+", default=DTYPES, help="one or both (default both)"
     )
     _threads(p)
-    p.set_defaults(run=commands.bench)
 
 
-def _saved(p):
-    p.add_argument("theta", help="a .npz file that 'fastcurv train' saved")
-    p.add_argument("--data", default=None, help=f"other data than it was trained on: {_DATA}")
+def _saved(p: argparse.ArgumentParser) -> None:
+    p.add_argument("theta", help="what 'fastcurv train' saved")
+    p.add_argument("--data", default=None, help=f"other data than it was trained on: {WHAT}")
+    _data_options(p)
+    p.add_argument("--l2", type=_real(0), default=None, help="other weight decay than recorded")
 
 
-def _density_options(p):
-    p.add_argument("--probes", type=int, default=10, help="random vectors (default %(default)s)")
+def _data_options(p: argparse.ArgumentParser) -> None:
     p.add_argument(
-        "--steps", type=int, default=80, help="Lanczos steps per vector (default %(default)s)"
+        "--loss", choices=LOSSES, default=None, help="(default: the one that suits the data)"
+    )
+    p.add_argument("--target", default=None, help="column of a .csv that holds y (default: last)")
+
+
+def _density_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--probes", type=_whole(), default=10, help="random vectors (default %(default)s)"
+    )
+    p.add_argument(
+        "--steps", type=_whole(), default=80, help="Lanczos steps per vector (default %(default)s)"
     )
 
 
-def _verdict_options(p):
+def _verdict_options(p: argparse.ArgumentParser) -> None:
     p.add_argument(
-        "--gradient-tol", type=float, default=None, help="gradient norm of a critical point"
+        "--gradient-tol", type=_real(0), default=None, help="gradient norm of a critical point"
     )
     p.add_argument(
-        "--curvature-tol", type=float, default=1e-4, help="relative (default %(default)s)"
+        "--curvature-tol", type=_real(0), default=1e-4, help="relative (default %(default)s)"
     )
     p.add_argument(
         "--failure-probability",
-        type=float,
+        type=_real(0, 1),
         default=None,
         help="accept a minimum with this risk where a proof is out of reach",
     )
-    p.add_argument("--max-products", type=int, default=None, help="budget of Hessian products")
-
-
-def _common(p):
-    p.add_argument("--seed", type=int, default=0, help="(default %(default)s)")
-    _threads(p)
-    p.add_argument("--quiet", action="store_true", help="no progress bars")
-
-
-def _threads(p):
+    p.add_argument("--max-products", type=_whole(), default=None, help="budget of Hessian products")
     p.add_argument(
-        "--threads", type=int, default=None, help="(default: every processor it may use)"
+        "--certified", action="store_true", help="exit with status 1 unless the verdict is proved"
     )
 
 
-def _activation(p):
+def _common(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--seed", type=_whole(0), default=0, help="(default %(default)s)")
+    _threads(p)
+    p.add_argument("--quiet", action="store_true", help="no progress bars (a pipe never gets any)")
+
+
+def _threads(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--threads",
+        type=_whole(1, MAX_THREADS),
+        default=None,
+        help="(default: every processor it may use)",
+    )
+
+
+def _activation(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--activation", default="tanh", help="of the hidden layers (default %(default)s)"
     )
 
 
-def _widths(text):
+def _whole(low: int = 1, high: int = 2**31 - 1) -> Callable[[str], int]:
+    """A whole number between two others, as argparse's ``type``."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = low - 1
+        if not low <= number <= high:
+            upto = f"from {low} to {high}" if high <= MAX_THREADS else f"of at least {low}"
+            raise argparse.ArgumentTypeError(f"is {text}; wanted a whole number {upto}")
+        return number
+
+    return read
+
+
+def _real(low: float, high: float = float("inf")) -> Callable[[str], float]:
+    """A finite number between two others, as argparse's ``type``."""
+
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = float("nan")
+        if not low <= number <= high or number == float("inf"):
+            upto = f"of at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
+            raise argparse.ArgumentTypeError(f"is {text}; wanted a number {upto}")
+        return number
+
+    return read
+
+
+def _widths(text: str) -> tuple[int, ...]:
     """``64,32`` or ``64-32`` as a tuple of positive integers."""
     try:
         widths = tuple(int(part) for part in text.replace("-", ",").split(",") if part)
     except ValueError:
         widths = ()
-    if not widths or min(widths) < 1:
-        raise argparse.ArgumentTypeError(f"widths like 32,16 are wanted, got {text!r}")
+    if not widths or min(widths) < 1 or max(widths) > 1 << 24:
+        raise argparse.ArgumentTypeError(f"is {text!r}; wanted widths like 32,16")
     return widths

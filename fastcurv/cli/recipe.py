@@ -1,77 +1,180 @@
-"""A trained network on disk, with all that is needed to build its objective again: one ``.npz``
-file.
+"""A trained network on disk, with all that is needed to build its objective again: one ``.npz`` or
+``.safetensors`` file.
 """
+
+from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..files import write_atomically
+from ..files import read_tensors, write_atomically, write_tensors
 from ..network.mlp import MLP
 from ..network.objective import Objective
-from .datasets import load_dataset
+from .arrays import BROKEN, read_npz
+from .datasets import Dataset, load_dataset
+
+FORMATS = (".npz", ".safetensors")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a training run was made from; ``data`` is a data set's name or a file's path."""
+    """What a training run was made from; ``data`` is a data set's name or a file's path.
+
+    ``loss`` None means the one that suits the data. ``digest`` is the fingerprint of the data that
+    it was trained on, empty where it is not known.
+    """
 
     data: str
-    hidden: tuple = (32, 16)
+    hidden: tuple[int, ...] = (32, 16)
     activation: str = "tanh"
     residual: bool = False
     batch_norm: bool = False
     dtype: str = "float64"
     l2: float = 1e-3
     seed: int = 0
+    loss: str | None = None
+    target: str | None = None
+    raw: bool = False
+    held_out: float = 0.2
+    digest: str = ""
 
-    def dataset(self):
-        return load_dataset(self.data, seed=self.seed)
+    def dataset(self) -> Dataset:
+        return load_dataset(
+            self.data,
+            loss=self.loss,
+            target=self.target,
+            raw=self.raw,
+            test_fraction=self.held_out,
+            seed=self.seed,
+        )
 
-    def objective(self, data=None, n_threads=None):
+    def model(self, data: Dataset) -> MLP:
+        sizes = [data.X.shape[1], *self.hidden, data.n_outputs]
+        return MLP(
+            sizes,
+            activation=self.activation,
+            residual=self.residual,
+            batch_norm=self.batch_norm,
+            dtype=self.dtype,
+        )
+
+    def objective(self, data: Dataset | None = None, n_threads: int | None = None) -> Objective:
         """The objective over the training samples."""
         data = self.dataset() if data is None else data
-        sizes = [data.X.shape[1], *self.hidden, data.n_outputs]
-        shape = {"residual": self.residual, "batch_norm": self.batch_norm, "dtype": self.dtype}
-        model = MLP(sizes, activation=self.activation, **shape)
-        return Objective(model, data.X, data.y, loss=data.loss, l2=self.l2, n_threads=n_threads)
+        return Objective(
+            self.model(data), data.X, data.y, loss=data.loss, l2=self.l2, n_threads=n_threads
+        )
 
 
-def save_run(path, recipe, theta):
+@dataclass(frozen=True)
+class SavedRun:
+    """What `load_run` reads: the recipe, ``theta (n,)``, and how training went.
+
+    ``history`` holds arrays of equal length, ``loss gradient_norm time``, empty where nothing was
+    recorded; ``phases`` the methods and how many of these records each made.
+    """
+
+    recipe: Recipe
+    theta: np.ndarray
+    history: dict[str, np.ndarray] = field(default_factory=dict)
+    phases: tuple[tuple[str, int], ...] = ()
+
+    def __iter__(self) -> Any:
+        return iter((self.recipe, self.theta))
+
+
+def check_format(path: str | Path) -> None:
+    """Refuse a name that says no format before there is anything to write."""
+    if Path(path).suffix.lower() not in FORMATS:
+        raise ValueError(f"out is {str(path)!r}; wanted a name that ends in {' or '.join(FORMATS)}")
+
+
+def save_run(
+    path: str | Path,
+    recipe: Recipe,
+    theta: np.ndarray,
+    history: dict[str, np.ndarray] | None = None,
+    phases: tuple[tuple[str, int], ...] = (),
+) -> Path:
     """Write parameters and recipe, the whole file or none of it. Returns the path."""
+    check_format(path)
+    facts = asdict(recipe)
+    arrays = {"theta": theta, **{f"history.{k}": v for k, v in (history or {}).items()}}
+    if Path(path).suffix.lower() == ".safetensors":
+        path = Path(path).expanduser().absolute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(path, arrays, {"what": "run", "recipe": facts, "phases": phases})
+        return path
     file = io.BytesIO()
-    np.savez(file, theta=theta, recipe=json.dumps(asdict(recipe)))
+    np.savez(file, **arrays, recipe=json.dumps(facts), phases=json.dumps(phases))
     return write_atomically(path, file.getvalue())
 
 
-def load_run(path, data=None):
+def load_run(path: str | Path, **instead: Any) -> SavedRun:
     """Read back what `save_run` wrote.
 
     Parameters
     ----------
     path : str or path
-    data : str or None
-        Another data set or file in place of the recorded one.
+    **instead
+        Fields of the recipe that take the place of the recorded ones, where not None: other data,
+        another loss.
 
     Returns
     -------
-    Recipe, ndarray
-        The recipe and ``theta (n,)``.
+    SavedRun
+        Unpacks as ``recipe, theta``.
 
     Raises
     ------
     ValueError
         Where the file is not a saved run.
     """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise ValueError(f"there is no file {path}: make one with 'fastcurv train'")
+    instead = {name: value for name, value in instead.items() if value is not None}
+    if "data" in instead:
+        instead["digest"] = ""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            theta, facts = arrays["theta"], json.loads(str(arrays["recipe"]))
-        facts["hidden"] = tuple(facts["hidden"])
-        recipe = Recipe(**(facts | ({} if data is None else {"data": str(data)})))
-    except FileNotFoundError as error:
-        raise ValueError(f"there is no file {path}: make one with 'fastcurv train'") from error
-    except (KeyError, TypeError, ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} is not a run that 'fastcurv train' saved: {error}") from error
-    return recipe, theta
+        arrays, facts, phases = _read(path)
+        theta = np.asarray(arrays["theta"])
+        if theta.ndim != 1 or theta.dtype.kind != "f":
+            raise ValueError("theta is no vector of numbers")
+        recipe = _checked(facts, instead)
+        history = {k[8:]: v for k, v in arrays.items() if k.startswith("history.")}
+        counted = tuple((str(name), int(count)) for name, count in phases)
+    except (OSError, *BROKEN) as error:
+        missing = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{path} is not a run that 'fastcurv train' saved: {missing}") from None
+    return SavedRun(recipe, theta, history, counted)
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], Any, Any]:
+    if path.suffix.lower() == ".safetensors":
+        arrays, facts = read_tensors(path)
+        return arrays, facts["recipe"], facts.get("phases", ())
+    arrays = read_npz(path)
+    return arrays, json.loads(str(arrays["recipe"])), json.loads(str(arrays.get("phases", "[]")))
+
+
+def _checked(facts: Any, instead: dict[str, Any]) -> Recipe:
+    """A recipe whose every field is of its kind, whatever the file says."""
+    kinds = {"hidden": (list, tuple), "l2": (int, float), "held_out": (int, float)}
+    kinds |= dict.fromkeys(("residual", "batch_norm", "raw"), (bool,)) | {"seed": (int,)}
+    known = {f.name: f for f in fields(Recipe)}
+    for name, value in facts.items():
+        if name not in known:
+            raise ValueError(f"its recipe names {name!r}, which is nothing known")
+        optional = name in ("loss", "target") and value is None
+        if not (optional or isinstance(value, kinds.get(name, (str,)))):
+            raise ValueError(f"its recipe says {name} is {value!r}")
+    if not all(type(width) is int and 0 < width < 1 << 31 for width in facts.get("hidden", ())):
+        raise ValueError(f"its recipe says hidden is {facts['hidden']!r}")
+    facts = {**facts, "hidden": tuple(facts.get("hidden", (32, 16)))}
+    return Recipe(**(facts | instead))

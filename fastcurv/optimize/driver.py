@@ -100,7 +100,9 @@ class Loop:
         else:
             run.record()
         try:
-            with bar(self.max_iter, self.name, progress) as shown:
+            with bar(
+                None if self.method.curvature else self.max_iter, self.name, progress
+            ) as shown:
                 shown.update(run.iteration)
                 self.shown = shown
                 getattr(self.method, "drive", self._iterate)(self)

@@ -160,7 +160,7 @@ def eigsh(
         contamination=min(max(loose * tol**0.5, float(np.finfo(dtype).eps) ** 0.5), 0.03 * loose),
     )
     start = None if v0 is None else check_vectors(v0, n, "v0", dtype).T.copy()
-    with bar(max_products, "eigsh", progress) as shown:
+    with bar(None, "eigsh", progress) as shown:
         probe = v0 is None if probe is None else bool(probe)
         search = Search(run, k, which, tol, relative, max_products, as_rng(seed), probe, shown)
         return search.solve(start)

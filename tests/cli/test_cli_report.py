@@ -109,9 +109,9 @@ def test_held_out_samples_keep_the_shares_of_classes():
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        ({"X": np.ones((4, 2))}, "must hold arrays X and y"),
-        ({"X": np.ones((4, 2)), "y": np.ones(3)}, "X must be"),
-        ({"X": np.ones(4), "y": np.ones(4)}, "X must be"),
+        ({"X": np.ones((4, 2))}, "wanted arrays X and y"),
+        ({"X": np.ones((4, 2)), "y": np.ones(3)}, "X has shape"),
+        ({"X": np.ones(4), "y": np.ones(4)}, "X has shape"),
         ({"X": np.full((4, 2), np.nan), "y": np.arange(4.0)}, "finite"),
         ({"X": np.ones((4, 2)), "y": np.zeros(4, int)}, "single class"),
     ],

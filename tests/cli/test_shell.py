@@ -1,0 +1,277 @@
+"""What scripts rely on: one JSON object, exit statuses, pipes that close, files in two formats."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.cli.arrays import read_npz
+from fastcurv.cli.datasets import load_dataset
+from fastcurv.cli.output import plain
+from fastcurv.cli.parser import main
+from fastcurv.cli.recipe import Recipe, load_run, save_run
+
+COMMANDS = ("demo", "train", "spectrum", "classify", "report", "bench", "info")
+
+
+@pytest.fixture(scope="module")
+def points(tmp_path_factory):
+    """Two classes that overlap, as a .npz and as a .csv file of the same numbers."""
+    folder = tmp_path_factory.mktemp("points")
+    rng = np.random.default_rng(0)
+    y = np.arange(80) % 2
+    X = rng.standard_normal((80, 3)) + y[:, None]
+    np.savez(folder / "points.npz", X=X, y=y)
+    lines = ["height,width,depth,kind"]
+    lines += [",".join([*map(repr, map(float, row)), "ab"[c]]) for row, c in zip(X, y)]
+    (folder / "points.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def train(points, out, *more, data="points.npz"):
+    arguments = ["train", str(points / data), "--hidden", "3", "--l2", "1e-2", "--epochs", "5"]
+    return main([*arguments, "--out", str(out), *more])
+
+
+@pytest.fixture(scope="module")
+def trained(points, tmp_path_factory):
+    path = tmp_path_factory.mktemp("run") / "net.safetensors"
+    assert train(points, path) == 0
+    return path
+
+
+def shell(command, **options):
+    options = {"capture_output": True, "text": True, "timeout": 120} | options
+    return subprocess.run(command, shell=True, executable="/bin/bash", **options)
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_every_command_tells_its_version(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*command.split(), "--version"])
+    assert stop.value.code == 0 and capsys.readouterr().out == f"fastcurv {fc.__version__}\n"
+
+
+def test_json_is_one_object_with_the_numbers_of_the_library(points, trained, tmp_path, capsys):
+    assert train(points, tmp_path / "a.npz", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    recipe, theta = load_run(tmp_path / "a.npz")
+    objective = recipe.objective()
+    assert said["value"] == objective.value(theta) and said["success"] is True
+    assert said["n_params"] == objective.n_params and said["loss"] == "cross_entropy"
+
+    assert main(["classify", str(trained), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    recipe, theta = load_run(trained)
+    point = fc.classify(recipe.objective(), theta, seed=0)
+    assert (said["kind"], said["certified"]) == (point.kind, point.certified)
+    assert said["lambda_min"] == point.lambda_min and said["reason"] == point.reason
+
+    assert main(["spectrum", str(trained), "-k", "2", "--steps", "10", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    exact = fc.eigvalsh(recipe.objective().hessian(theta))
+    wanted = [*exact[:2], *exact[-2:]]
+    gaps = np.abs(np.subtract(said["eigenvalues"], wanted))
+    assert np.all(gaps <= np.add(said["residuals"], 1e-12))
+
+    assert main(["info", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["numpy"] == np.__version__
+
+
+def test_what_is_not_finite_is_null_in_json():
+    odd = {"a": np.nan, "b": np.array([1.0, np.inf]), "c": (np.int64(3), None, True)}
+    assert json.dumps(plain(odd)) == '{"a": null, "b": [1.0, null], "c": [3, null, true]}'
+
+
+@pytest.mark.parametrize("kind", [".npz", ".safetensors"])
+def test_a_run_comes_back_from_either_format(kind, tmp_path):
+    recipe = Recipe("wine", hidden=(5, 4), activation="gelu", l2=0.5, loss="cross_entropy", seed=3)
+    theta = np.random.default_rng(0).standard_normal(17).astype("float32")
+    history = {"loss": np.arange(3.0), "gradient_norm": np.ones(3), "time": np.arange(3.0)}
+    path = save_run(tmp_path / f"run{kind}", recipe, theta, history, (("adam", 3),))
+    saved = load_run(path)
+    assert saved.recipe == recipe and saved.phases == (("adam", 3),)
+    assert saved.theta.dtype == theta.dtype and np.array_equal(saved.theta, theta)
+    assert {k: v.tolist() for k, v in saved.history.items()} == {
+        k: v.tolist() for k, v in history.items()
+    }
+    assert load_run(path, data="iris", l2=None).recipe.data == "iris"
+
+
+def test_a_run_needs_no_more_than_its_file_from_anywhere(points, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(points)
+    out = tmp_path / "net.npz"
+    assert main(["train", "points.csv", "--hidden", "3", "--epochs", "2", "--out", str(out)]) == 0
+    monkeypatch.chdir("/")
+    capsys.readouterr()
+    assert main(["classify", str(out)]) == 0
+    assert "points: 64 samples; net 3-3-2" in capsys.readouterr().out
+
+
+def test_data_that_changed_since_are_noticed(points, tmp_path, capsys):
+    (tmp_path / "d.csv").write_text((points / "points.csv").read_text())
+    arguments = ["train", str(tmp_path / "d.csv"), "--hidden", "2", "--epochs", "2"]
+    assert main([*arguments, "--out", str(tmp_path / "n.npz")]) == 0
+    text = (points / "points.csv").read_text().replace("0.", "1.", 1)
+    (tmp_path / "d.csv").write_text(text)
+    capsys.readouterr()
+    assert main(["classify", str(tmp_path / "n.npz")]) == 2
+    assert "holds other numbers" in capsys.readouterr().err
+    assert main(["classify", str(tmp_path / "n.npz"), "--data", str(tmp_path / "d.csv")]) == 0
+
+
+def test_csv_and_npz_give_the_same_data(points):
+    a, b = load_dataset(points / "points.csv"), load_dataset(points / "points.npz")
+    assert np.array_equal(a.X, b.X) and np.array_equal(a.y, b.y) and a.loss == b.loss
+    named = load_dataset(points / "points.csv", target="kind")
+    assert np.array_equal(named.X, a.X)
+    other = load_dataset(points / "points.npz", loss="binary_cross_entropy")
+    assert other.n_outputs == 1 and set(other.y.ravel()) == {0.0, 1.0}
+    whole = load_dataset(points / "points.npz", loss="mse", test_fraction=0, raw=True)
+    assert whole.X.shape == (80, 3) and len(whole.X_test) == 0 and whole.y.shape == (80, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "too little"),
+        ("1,2\n", "too little"),
+        ("1,2\n3,4,5\n", "line 2 has 3 columns"),
+        ("1,2\nx,4\n", "sample 2: 'x' is not a finite number"),
+        ("1,2\n,4\n", "sample 2: '' is not a finite number"),
+        ("1,a\n2,\n", "mix words"),
+        ("1,0.5\n2,inf\n", "mix words"),
+        ("1,5\n2,5\n", "single class"),
+        ("a,b\n" + "".join(f"{i},{i}\n" for i in range(50)), "50 different whole numbers"),
+    ],
+)
+def test_bad_csv_is_one_sentence(text, words, tmp_path):
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=words):
+        load_dataset(path)
+
+
+def test_a_column_that_is_not_there_is_named(points):
+    with pytest.raises(ValueError, match="height, width, depth, kind"):
+        load_dataset(points / "points.csv", target="colour")
+    with pytest.raises(ValueError, match="only a .csv"):
+        load_dataset(points / "points.npz", target="colour")
+
+
+@pytest.mark.parametrize(
+    "out", ["/proc/x.npz", "{folder}", "{folder}/", "/dev/null", "net.txt", "/dev/null/x.npz"]
+)
+def test_a_file_that_cannot_be_written_is_found_before_any_work(
+    out, points, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(fc, "minimize", lambda *_, **__: pytest.fail("work was begun"))
+    assert train(points, out.format(folder=tmp_path)) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("fastcurv train: out is ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("figure", ["/proc/x.png", "{folder}", "x.exe", "/proc/x/y.png"])
+def test_a_picture_that_cannot_be_written_is_found_before_any_work(
+    figure, trained, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(fc, "eigsh", lambda *_, **__: pytest.fail("work was begun"))
+    assert main(["spectrum", str(trained), "--figure", figure.format(folder=tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("fastcurv spectrum: figure is ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--threads 99999999999", "--threads is 99999999999; wanted a whole number from 1 to 1024"),
+        ("--threads -1", "--threads is -1; wanted"),
+        ("--l2 nan", "--l2 is nan; wanted a number"),
+        ("--epochs x", "--epochs is x; wanted a whole number"),
+        ("--hidden 3,x", "--hidden is '3,x'; wanted widths"),
+        ("--method wish", "method is 'wish'; wanted one of"),
+        ("--polish wish", "polish is 'wish'; wanted one of"),
+        ("--activation cosine", "cosine"),
+        ("--loss hinge", "hinge"),
+    ],
+)
+def test_mistakes_speak_with_one_voice(arguments, words, points, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(fc, "minimize", lambda *_, **__: pytest.fail("work was begun"))
+    try:
+        status = train(points, tmp_path / "n.npz", *arguments.split())
+    except SystemExit as stop:
+        status = stop.code
+    error = capsys.readouterr().err
+    assert status == 2 and error.count("\n") == 1 and error.startswith("fastcurv train: ")
+    assert words in error
+
+
+def test_status_1_where_it_stopped_short_or_is_not_certified(points, tmp_path, capsys):
+    out = tmp_path / "short.npz"
+    assert train(points, out, "--max-steps", "1", "--epochs", "1") == 1 and out.exists()
+    assert main(["classify", str(out)]) == 0
+    assert main(["classify", str(out), "--certified"]) == 1
+    assert train(points, out, "--polish", "none") == 0
+
+
+def test_a_zip_that_is_none_and_a_thousand_broken_files_are_one_sentence(trained, tmp_path):
+    recipe, theta = load_run(trained)
+    whole = save_run(tmp_path / "whole.npz", recipe, theta).read_bytes()
+    tensors = trained.read_bytes()
+    rng = np.random.default_rng(0)
+    for number in range(1000):
+        kind, data = [(".npz", whole), (".safetensors", tensors)][number % 2]
+        broken = bytearray(data[: rng.integers(1, len(data) + 1)] if number % 3 else data)
+        for place in rng.integers(0, len(broken), 8):
+            broken[place] = rng.integers(256)
+        path = tmp_path / f"broken{kind}"
+        path.write_bytes(broken)
+        try:
+            load_run(path)
+        except ValueError as error:
+            assert "\n" not in str(error) and str(path) in str(error)
+    path = tmp_path / "no.npz"
+    path.write_bytes(b"PK\x03\x04 no archive")
+    for read in (read_npz, load_run, load_dataset):
+        with pytest.raises(ValueError, match="no.npz"):
+            read(path)
+
+
+def test_a_reader_that_leaves_early_stops_neither_work_nor_saving(points, tmp_path):
+    program = f"{sys.executable} -m fastcurv"
+    out = tmp_path / "net.npz"
+    more = "--hidden 3 --epochs 2 --quiet"
+    run = shell(
+        f"set -o pipefail; {program} train {points / 'points.npz'} {more} --out {out} | head -1"
+    )
+    assert run.returncode == 0 and run.stderr == "" and run.stdout.count("\n") == 1
+    assert load_run(out).theta.size
+    run = shell(f"set -o pipefail; {program} --help | head -1")
+    assert run.stderr == "" and run.stdout.startswith("usage: fastcurv")
+
+
+def test_progress_is_shown_on_a_terminal_and_not_in_a_pipe(points, tmp_path):
+    pytest.importorskip("tqdm")
+    fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))
+    command = [sys.executable, "-m", "fastcurv", "train", str(points / "points.npz"), "--hidden"]
+    command += ["3", "--out", str(tmp_path / "n.npz"), "--epochs", "3"]
+    piped = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert piped.returncode == 0 and piped.stderr == ""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    shown = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    seen = b""
+    try:
+        while chunk := os.read(ours, 4096):
+            seen += chunk
+    except OSError:  # Linux says so when the last writer has gone
+        pass
+    finally:
+        os.close(ours)
+    assert shown.wait(timeout=120) == 0 and b"adam" in seen

@@ -12,6 +12,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from .checks import as_rng, check_choice, check_vector
 from .structure.activations import _STEP, ACTIVATIONS, _sigmoid, _softplus, normalise
+from .structure.parameters import l2_diagonal
 
 LOSSES = ("mse", "cross_entropy", "binary_cross_entropy")
 
@@ -146,7 +147,7 @@ class ReferenceObjective:
     y : array_like, shape (N, d_out), or (N,) for one output or for integer classes
     loss : {"mse", "cross_entropy", "binary_cross_entropy"}
     l2 : float
-        Adds ``l2/2 ||theta||^2``.
+        Adds ``l2/2 ||theta||^2``; of the matrices W alone where not `l2_biases`.
     sample_weight : array_like, shape (N,), optional
 
     Examples
@@ -161,8 +162,9 @@ class ReferenceObjective:
 
     dtype = np.dtype(np.float64)
 
-    def __init__(self, model, X, y, loss="mse", *, l2=0.0, sample_weight=None):
+    def __init__(self, model, X, y, loss="mse", *, l2=0.0, l2_biases=True, sample_weight=None):
         self.model, self.loss, self.l2 = model, check_choice(loss, LOSSES, "loss"), float(l2)
+        self.l2_biases = l2_biases
         self.X = np.asarray(X, dtype=float)
         y = np.asarray(y)
         N, d_out = len(self.X), model.sizes[-1]
@@ -202,8 +204,9 @@ class ReferenceObjective:
         theta = np.asarray(theta)
         zs, below = self.model.forward(theta, self.X)
         terms, delta = self._terms(zs[-1])
-        value = (self._scale() * terms).sum() + 0.5 * self.l2 * (theta @ theta)
-        return value, self.model.backward(theta, zs, below, self._scale() * delta) + self.l2 * theta
+        l2 = l2_diagonal(self)
+        value = (self._scale() * terms).sum() + 0.5 * (theta @ (l2 * theta))
+        return value, self.model.backward(theta, zs, below, self._scale() * delta) + l2 * theta
 
     def value(self, theta):
         return float(self.value_and_gradient(check_vector(theta, self.n_params, "theta", float))[0])

@@ -277,7 +277,15 @@ def compiled(ob):
         residual=m.residual,
         batch_norm=m.batch_norm,
     )
-    return Objective(model, ob.X, ob.y, loss=ob.loss, l2=ob.l2, sample_weight=ob.sample_weight)
+    return Objective(
+        model,
+        ob.X,
+        ob.y,
+        loss=ob.loss,
+        l2=ob.l2,
+        l2_biases=ob.l2_biases,
+        sample_weight=ob.sample_weight,
+    )
 
 
 def lecture_toy():

@@ -77,6 +77,7 @@ cdef struct PlanS:
     Py_ssize_t chunk            # rows whose state is kept at a time
     Py_ssize_t panel, groups    # tall: rows of a panel, groups of panels; panel 0: wide
     int threads
+    bint spare                  # l2 is on the matrices W alone
     char *theta                 # flat, contiguous; held by the plan
     Data *data
     char *x                     # (rows, d_in) of the chunk at hand
@@ -108,6 +109,20 @@ cdef struct Pass:               # some rows of the chunk on their way through th
     Kind kind
     Py_ssize_t count            # more than one: tall, in serial, for products alone; bench is the first vector's
     Py_ssize_t own, out_step    # then bytes from one vector's scratch to the next, and from one result to the next
+
+
+cdef void decay(PlanS *P, double l2, char *x, char *out) noexcept nogil:
+    """out = l2 x, flat vectors, 0 where l2 spares; out may be x."""
+    cdef Py_ssize_t l, size = P.K.real_bytes, end
+    cdef Layer *y
+    if not P.spare:
+        P.K.scale(P.n, l2, x, out)
+        return
+    for l in range(P.n_layers):
+        y = &P.layer[l]
+        P.K.scale(y.m * y.k, l2, x + y.w * size, out + y.w * size)
+        end = P.layer[l + 1].w if l + 1 < P.n_layers else P.n
+        memset(out + (y.w + y.m * y.k) * size, 0, (end - y.w - y.m * y.k) * size)
 
 
 cdef inline char *at(PlanS *P, char *base, Py_ssize_t row, Py_ssize_t ld) noexcept nogil:

@@ -21,7 +21,7 @@ cdef class Plan:
     ----------
     sizes, activations, skips : of the network; one activation and one flag for each hidden layer
     rows : Rows
-    loss, divisor, l2 : of the objective
+    loss, divisor, l2, l2_biases : of the objective
     threads, memory : int
         `memory` in bytes, 0: no bound.
     """
@@ -42,13 +42,14 @@ cdef class Plan:
     cdef Py_ssize_t memory
 
     def __cinit__(self, sizes, activations, skips, bint bias, Rows rows, str loss, double divisor, double l2, int threads,
-                  Py_ssize_t memory=0, bint batch_norm=False):
+                  Py_ssize_t memory=0, bint batch_norm=False, bint l2_biases=True):
         cdef PlanS *P = &self.P
         cdef Py_ssize_t l
         cdef Layer *y
         self.rows, self.l2, self.lock, self.sizes, self.memory = rows, l2, threading.Lock(), tuple(sizes), memory
         P.K = &chosen[rows.X.itemsize == 8]
         P.N, P.n_layers, P.d_out = rows.X.shape[0], len(sizes) - 1, sizes[len(sizes) - 1]
+        P.spare = not l2_biases
         P.layer = <Layer *>calloc(P.n_layers, sizeof(Layer))
         P.active = <char *>calloc(P.n_layers, 1)
         P.threads = max(1, min(threads, FC_MAX_THREADS))
@@ -273,7 +274,7 @@ cdef class Plan:
         """All chunks forward, and backward into a new gradient."""
         cdef PlanS *P = &self.P
         cdef Py_ssize_t r0
-        cdef double value = 0, square = 0
+        cdef double value = 0
         cdef char *out = NULL
         cdef bint add = self.l2 != 0
         g = None
@@ -281,7 +282,7 @@ cdef class Plan:
             g = np.empty(P.n, self.theta.dtype)
             out = pointer(g)
             if add:
-                P.K.scale(P.n, self.l2, P.theta, out)
+                decay(P, self.l2, P.theta, out)
         cdef fc_watch before
         with nogil:
             before = watch()
@@ -295,8 +296,7 @@ cdef class Plan:
             self.end(before)
         self.value = value
         if self.l2 != 0:
-            P.K.dots(1, 1, P.n, P.theta, P.n, P.theta, P.n, &square, 1)
-            self.value += 0.5 * self.l2 * square
+            self.value += 0.5 * self.l2 * self.decayed()
         self.gradient = g
         return 0
 
@@ -305,6 +305,18 @@ cdef class Plan:
         if fc_watch_off():
             self.at_chunk, self.done, self.P.stage = -1, 0, NO_STAGE
         return unwatch(before)
+
+    cdef double decayed(self) noexcept:
+        """``||theta||^2``, of the matrices W alone where l2 spares the rest."""
+        cdef PlanS *P = &self.P
+        cdef Py_ssize_t l, n
+        cdef char *W
+        cdef double square = 0
+        for l in range(P.n_layers if P.spare else 1):
+            n = P.layer[l].m * P.layer[l].k if P.spare else P.n
+            W = P.theta + P.layer[l].w * P.K.real_bytes
+            P.K.dots(1, 1, n, W, n, W, n, &square, 1)
+        return square
 
     cdef double values(self, Py_ssize_t r0) noexcept nogil:
         """The part of the loss that the chunk at hand has, its blocks added in order."""
@@ -369,7 +381,7 @@ cdef class Plan:
             for j in range(job.vectors):
                 pack_all(P, job.v + j * job.v_step, True, j)
                 if job.l2 != 0:
-                    P.K.scale(P.n, job.l2, job.v + j * job.v_step, out + j * out_step)
+                    decay(P, job.l2, job.v + j * job.v_step, out + j * out_step)
         gather_along_v(self, job)
         job.out_step, job.add = out_step, job.l2 != 0
         r0 = 0

@@ -241,7 +241,7 @@ cdef void serve_wide(Job *job) noexcept nogil:
                 P.v = job.v + j * job.v_step
                 pack_all(P, P.v, True, 0)
                 if job.l2 != 0:                  # now v may be where the result goes
-                    P.K.scale(P.n, job.l2, P.v, job.out + j * job.out_step)
+                    decay(P, job.l2, P.v, job.out + j * job.out_step)
             if job.stages & PRODUCT:
                 take_product(&t, job, job.out + j * job.out_step, job.add)
             else:

@@ -73,8 +73,8 @@ class MLP:
     ):
         self.sizes = _check_sizes(sizes)
         self.activation = _check_activation(activation, len(self.sizes) - 2)
-        self.bias, self.residual = _check_bool(bias, "bias"), _check_bool(residual, "residual")
-        self.dtype, self.batch_norm = check_dtype(dtype), _check_bool(batch_norm, "batch_norm")
+        self.bias, self.residual = check_bool(bias, "bias"), check_bool(residual, "residual")
+        self.dtype, self.batch_norm = check_dtype(dtype), check_bool(batch_norm, "batch_norm")
         self.shapes = tuple(zip(self.sizes[1:], self.sizes[:-1]))
         self.starts = (
             0,
@@ -398,7 +398,7 @@ def _check_activation(activation, n_hidden):
     return tuple(names)
 
 
-def _check_bool(x, name):
+def check_bool(x, name):
     if not isinstance(x, (bool, np.bool_)):
         raise TypeError(f"{name} is {x!r}; wanted True or False")
     return bool(x)

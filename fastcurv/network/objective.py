@@ -9,7 +9,8 @@ import numpy as np
 
 from .. import _engine
 from ..checks import check_array, check_choice, check_positive, check_positive_int
-from .mlp import MLP
+from ..structure.parameters import l2_diagonal
+from .mlp import MLP, check_bool
 from .operators import Curvature, Jacobian, as_vector
 
 LOSSES = tuple(_engine.LOSSES)
@@ -27,7 +28,8 @@ if hasattr(os, "register_at_fork"):
 
 
 class Objective:
-    """The mean loss of `model` on the rows of `X`, plus ``l2/2 ||theta||^2``.
+    """The mean loss of `model` on the rows of `X`, plus ``l2/2 ||theta||^2``, or ``l2/2`` times the
+    squares of the matrices W alone.
 
     Parameters
     ----------
@@ -52,6 +54,9 @@ class Objective:
         Bytes that one operator's state may take; past them rows go in chunks and the state is made
         again for each product. How rows are cut depends on the sizes and on `memory` alone; fewer
         threads serve where there is no room for more.
+    l2_biases : bool
+        False: l2 is on the matrices W alone and spares b, and gamma and beta of batch
+        normalisation. scikit-learn's ``alpha`` is that, with ``l2 = alpha / N``.
 
     Raises
     ------
@@ -93,11 +98,14 @@ class Objective:
         sample_weight=None,
         n_threads=None,
         memory=None,
+        *,
+        l2_biases=True,
     ):
         if not isinstance(model, MLP):
             raise TypeError(f"model is a {type(model).__name__}; wanted a fastcurv.MLP")
         self.model, self.loss = model, check_choice(loss, LOSSES, "loss")
         self.l2 = check_positive(l2, "l2", zero=True)
+        self.l2_biases = check_bool(l2_biases, "l2_biases")
         self.X = model.check_rows(X)
         self.y = _check_targets(y, len(self.X), model, loss)
         self.sample_weight = _check_weight(sample_weight, len(self.X), model.dtype)
@@ -138,11 +146,16 @@ class Objective:
         self._start()
 
     def __repr__(self):
-        return f"Objective({self.model!r}, N={self.n_samples}, loss={self.loss!r}, l2={self.l2:g})"
+        spared = "" if self.l2_biases else ", l2_biases=False"
+        return f"Objective({self.model!r}, N={self.n_samples}, loss={self.loss!r}, l2={self.l2:g}{spared})"
 
     n_params = property(lambda self: self.model.n_params, doc="Length of theta.")
     n_samples = property(lambda self: len(self.X), doc="Rows of X.")
     dtype = property(lambda self: self.model.dtype, doc="Of theta and of all results.")
+    l2_diagonal = property(
+        l2_diagonal,
+        doc="What l2 adds to the Hessian's diagonal: a float, or (n,) if biases are spared.",
+    )
 
     @property
     def divisor(self):
@@ -169,6 +182,7 @@ class Objective:
             threads,
             self.memory or 0,
             batch_norm=m.batch_norm,
+            l2_biases=self.l2_biases,
         )
         _living.add(plan)
         return plan
@@ -389,6 +403,7 @@ class Objective:
             self.sample_weight,
             self.n_threads,
             self.memory,
+            l2_biases=self.l2_biases,
         )
 
 

@@ -38,11 +38,18 @@ class Symmetric(LinearOperator):
             else as_vector(v, self.shape[0], self.dtype)[None]
         )
         total = self._quadratic(Vt)
-        l2 = self.objective.l2
-        if l2 and self.kind != "fisher":
+        if self.objective.l2 and self.kind != "fisher":
             wide = Vt.astype(np.float64, copy=False)
-            total = total + l2 * np.einsum("ij,ij->i", wide, wide)
+            total = total + self._decayed(wide)
         return total if block else float(total[0])
+
+    def _decayed(self, Vt):
+        """What l2 adds to the quadratic forms of the rows of Vt."""
+        l2 = self.objective.l2_diagonal
+        if np.ndim(l2):
+            l2 = l2[getattr(self, "indices", slice(None))]
+            return np.einsum("ij,ij->i", l2 * Vt, Vt)
+        return l2 * np.einsum("ij,ij->i", Vt, Vt)
 
 
 class Curvature(Symmetric):

@@ -11,6 +11,7 @@ unit whose errors reach its standard deviation (``sqrt(eps)`` included) has no b
 import numpy as np
 
 from ..structure.activations import BATCH_NORM_EPS
+from ..structure.parameters import l2_diagonal
 from .arithmetic import Arithmetic, Err, Operand, Phi, gram_bound, norm
 from .bounds import Rounding, Sums
 from .losses import LossRows
@@ -220,7 +221,9 @@ class NormRounding(Rounding):
                     sums.add_rows(s.d[l], s.dd[l], biases)
                 norms = () if s.du[l] is None else ((s.du[l] * s.h[l]).sum(), s.du[l].sum())
                 parts.append((sums, norms))
-            return self.total_of(parts, 1, self.ob.l2 * self.theta.astype(float), computed)
+            return self.total_of(
+                parts, 1, l2_diagonal(self.ob) * self.theta.astype(float), computed
+            )
 
     def product(self, v, kind="hessian", computed=None):
         """A bound on ``||computed(A v) - A v||`` for v (n,)."""
@@ -232,7 +235,7 @@ class NormRounding(Rounding):
             bound = self.total_of(
                 self.r_pass(state, self.direction(v), kind),
                 2,
-                self.ob.l2 * v.astype(float),
+                l2_diagonal(self.ob) * v.astype(float),
                 computed,
             )
             self.overflow = at_theta

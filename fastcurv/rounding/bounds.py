@@ -64,6 +64,7 @@ import math
 import numpy as np
 
 from ..checks import check_choice
+from ..structure.parameters import l2_diagonal
 from .arithmetic import Arithmetic, Chain, Err, Operand, gram_bound, norm, norms
 from .state import State
 
@@ -349,7 +350,7 @@ class Rounding:
                 for l, s in enumerate(sums):
                     s.add("a", state.d[l], state.dd[l], state.a[l], state.da[l], weights)
                     s.add_rows(state.d[l], state.dd[l], biases)
-            return self.total(sums, 1, self.ob.l2 * self.theta.astype(float), computed)
+            return self.total(sums, 1, l2_diagonal(self.ob) * self.theta.astype(float), computed)
 
     def checked(self, v, kind):
         """V (n,) in the model's dtype; None where it is not finite, and nothing is bounded."""
@@ -370,7 +371,10 @@ class Rounding:
             for state in self.states():
                 self.r_pass(state, direction, kind, sums)
             bound = self.total(
-                sums, 2, (self.ob.l2 if kind != "fisher" else 0.0) * v.astype(float), computed
+                sums,
+                2,
+                (l2_diagonal(self.ob) if kind != "fisher" else 0.0) * v.astype(float),
+                computed,
             )
             self.overflow = at_theta
             return bound
@@ -412,7 +416,7 @@ class Rounding:
                         squares[:, i] += error @ A + size @ dA
                 bounds = np.sqrt((squares**2).sum(axis=0))
                 found += [bounds[:, :-1].ravel()] + [bounds[:, -1]] * self.ob.model.bias
-        l2 = r.gamma(r.over_rows(2) + 3) * self.ob.l2 * (kind != "fisher")
+        l2 = r.gamma(r.over_rows(2) + 3) * l2_diagonal(self.ob) * (kind != "fisher")
         bounds = self.slack * (np.concatenate(found) + l2 + r.tiny / r.u)
         return (
             np.full_like(bounds, np.inf)

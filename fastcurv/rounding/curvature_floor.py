@@ -40,7 +40,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from ..checks import check_vector
-from ..structure.parameters import layers_of, normalised, skips
+from ..structure.parameters import l2_diagonal, layers_of, normalised, skips
 from .arithmetic import Arithmetic, Operand, gram_bound, norms, stack_norms
 from .bounds import CHUNK_BYTES, JOINT_FLOPS, Rounding
 
@@ -68,7 +68,7 @@ def curvature_floor(ob, theta):
     Returns
     -------
     float
-        At most l2. ``-inf`` with batch normalisation, negative sample weights or negative soft
+        At most l2, 0 where l2 spares biases. ``-inf`` with batch normalisation, negative sample weights or negative soft
         targets. Cost: forward and backward with bounds on their errors (some 10 gradients'
         arithmetic, in NumPy), then, for L layers, ``L (L - 1)`` Gram matrices of layer inputs; in
         small networks a matrix for each row and pair of hidden layers too; with one hidden layer
@@ -91,7 +91,7 @@ def curvature_floor(ob, theta):
     theta = (
         check_vector(theta, model.n_params, "theta", np.float64).astype(model.dtype).astype(float)
     )
-    weights = ob.sample_weight
+    weights, least = ob.sample_weight, float(np.min(l2_diagonal(ob)))
     if (
         weights is not None
         and np.min(weights) < 0
@@ -100,7 +100,7 @@ def curvature_floor(ob, theta):
     ):
         return -np.inf
     if len(model.sizes) == 2:
-        return float(ob.l2)
+        return least
     if normalised(model):
         return -np.inf
     with np.errstate(all="ignore"):
@@ -108,7 +108,7 @@ def curvature_floor(ob, theta):
         taken = by_layers(passes)
         if len(model.sizes) == 3:
             taken = np.fmin(taken, by_units(passes))
-        floor = ob.l2 - taken
+        floor = least - taken
         return (
             float(np.nextafter(floor, -np.inf))
             if np.isfinite(floor) and not passes.overflow

@@ -2,6 +2,8 @@
 joins.
 """
 
+import numpy as np
+
 
 def normalised(model):
     """Whether hidden layers are batch-normalised."""
@@ -45,3 +47,16 @@ def skips(model, layer):
 def in_skip(model, layer):
     """Whether the outputs of hidden layer `layer` are tied to others by a skip."""
     return skips(model, layer) or skips(model, layer + 1)
+
+
+def l2_diagonal(ob):
+    """What l2 adds to the diagonal of an objective's Hessian: a number, or ``(n,)`` where only the
+    matrices W bear it.
+    """
+    l2 = float(ob.l2)
+    if not l2 or getattr(ob, "l2_biases", True):
+        return l2
+    diagonal = np.zeros(ob.model.n_params)
+    for W, _ in layers_of(ob.model, diagonal):
+        W[...] = l2
+    return diagonal

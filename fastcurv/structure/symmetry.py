@@ -9,7 +9,7 @@ import numpy as np
 
 from ..checks import as_rng, check_vector
 from .activations import ACTIVATIONS, normalise
-from .parameters import in_skip, layers_of, normalised, norms_of, skips
+from .parameters import in_skip, l2_diagonal, layers_of, normalised, norms_of, skips
 
 MAX_BYTES = 1 << 30  # that symmetry directions may take
 _KINKED = ("relu", "leaky_relu", "elu")
@@ -22,7 +22,8 @@ def flat_directions(ob, theta):
     Without `l2`: the common shift of a softmax (rows of the last layer, and its bias), constant or
     dependent inputs of a layer (identical hidden units among them), dead ReLU units, the scale of
     each ReLU unit against its outgoing weights, and all of ``W2 A^-1, A W1`` around a linear layer.
-    With `l2 > 0` only the rotations around linear layers remain.
+    With `l2 > 0` only the rotations around linear layers remain, and where l2 spares biases those
+    of the others that move nothing else.
 
     With batch normalisation every b below a mean, weights along features whose combination is
     constant, and gamma and beta of ReLU and linear units against their outgoing weights; with `l2 >
@@ -52,6 +53,8 @@ def flat_directions(ob, theta):
     theta = _theta(ob, theta)
     if ob.l2 > 0:
         columns = [] if normalised(ob.model) else [_linear_orbits(ob, theta, rotations=True)]
+        if not getattr(ob, "l2_biases", True):
+            columns.append(_free_of_l2(ob, theta))
     else:
         zs, below = _forward(ob, theta)
         columns = [_softmax_shift(ob), _dependent_inputs(ob, below), _dead_units(ob, zs)]
@@ -62,6 +65,19 @@ def flat_directions(ob, theta):
         )
     columns = _within(MAX_BYTES, (t for kind in columns for t in kind if t.any()))
     return np.stack(columns, axis=1) if columns else np.zeros((theta.size, 0))
+
+
+def _free_of_l2(ob, theta):
+    """Symmetries that move no matrix W, where l2 is on these alone."""
+    zs, _ = _forward(ob, theta)
+    orbits = (
+        _norm_orbits(ob, theta)
+        if normalised(ob.model)
+        else _linear_orbits(ob, theta, rotations=False)
+    )
+    borne = l2_diagonal(ob) > 0
+    for kind in (_softmax_shift(ob), _dead_units(ob, zs), orbits):
+        yield from (t for t in kind if not t[borne].any())
 
 
 def _within(most, columns):

@@ -1,0 +1,141 @@
+"""l2 that spares biases: it is a diagonal of its own, wherever l2 shows."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.testing import compiled
+
+CASES = {
+    "tall": {"sizes": [4, 6, 3], "loss": "cross_entropy", "N": 40},
+    "chunks": {"sizes": [5, 9, 7, 1], "loss": "mse", "N": 700, "memory": 600_000},
+    "weights": {"sizes": [3, 5, 5, 2], "loss": "binary_cross_entropy", "N": 20, "weights": True},
+    "no bias": {"sizes": [4, 5, 2], "loss": "mse", "N": 12, "bias": False},
+    "wide": {"sizes": [40, 300, 200, 4], "loss": "cross_entropy", "N": 30},
+}
+
+
+def pair(problem, rng, case, dtype, batch_norm=False):
+    """The same objective with l2 on the matrices alone, and without l2, and the diagonal."""
+    p = problem(rng, dtype=dtype, **CASES[case])
+    memory = CASES[case].get("memory")
+    model = fc.MLP(p.model.sizes, "tanh", p.model.bias, dtype=dtype, batch_norm=batch_norm)
+    theta = (model.init(seed=1) + 0.1 * rng.standard_normal(model.n_params)).astype(dtype)
+    options = {"loss": p.ob.loss, "sample_weight": p.weight, "memory": memory}
+    spared = fc.Objective(model, p.X, p.y, l2=0.3, l2_biases=False, **options)
+    plain = fc.Objective(model, p.X, p.y, **options)
+    diagonal = model.flatten(
+        [
+            tuple(None if b is None else np.full_like(b, 0.3 if i == 0 else 0.0) for i, b in parts)
+            for parts in (enumerate(layer) for layer in model.unflatten(theta))
+        ]
+    )
+    return spared, plain, theta, diagonal
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("case", CASES)
+def test_a_diagonal_of_its_own(problem, rng, case, dtype, batch_norm):
+    """Value, gradient, Hessian, GGN, blocks and dense: each is the one without l2 plus ``D``, to
+    the rounding of an addition. The Fisher and the Jacobian know no l2.
+    """
+    ob, plain, theta, d = pair(problem, rng, case, dtype, batch_norm)
+    eps, d64, n = np.finfo(dtype).eps, d.astype(float), len(d)
+    assert np.array_equal(np.broadcast_to(ob.l2_diagonal, n).astype(dtype), d)
+    V = rng.standard_normal((n, 5)).astype(dtype)
+
+    def near(a, b, part):
+        a, b, part = (np.asarray(x, float) for x in (a, b, part))
+        bound = 8 * n**0.5 * eps * (np.linalg.norm(b) + np.linalg.norm(part))
+        assert np.linalg.norm(a - (b + part)) <= bound
+
+    near(ob.value(theta), plain.value(theta), 0.5 * theta.astype(float) @ (d64 * theta))
+    near(ob.gradient(theta), plain.gradient(theta), d64 * theta)
+    near(ob.hessp(theta, V[:, 0]), plain.hessp(theta, V[:, 0]), d64 * V[:, 0])
+    for kind in ("hessian", "ggn"):
+        H, G = getattr(ob, kind)(theta), getattr(plain, kind)(theta)
+        near(H @ V[:, 0], G @ V[:, 0], d64 * V[:, 0])
+        near(H @ V, G @ V, d64[:, None] * V)
+        near(H.quadratic(V), G.quadratic(V), (V.astype(float) ** 2 * d64[:, None]).sum(axis=0))
+        some = rng.permutation(n)[:9]
+        h, g = H.restrict(indices=some), G.restrict(indices=some)
+        near(h @ V[some], g @ V[some], d64[some, None] * V[some])
+        near(h.quadratic(V[some, 0]), g.quadratic(V[some, 0]), d64[some] @ V[some, 0] ** 2)
+        if n < 500:
+            near(H.to_dense(), G.to_dense(), np.diag(d64))
+        again = pickle.loads(pickle.dumps(H))
+        assert np.array_equal(again @ V, H @ V)
+        near(
+            ob.batch([1, 2]).hessian(theta) @ V,
+            plain.batch([1, 2]).hessian(theta) @ V,
+            d64[:, None] * V,
+        )
+    if not batch_norm:
+        assert np.array_equal(ob.empirical_fisher(theta) @ V, plain.empirical_fisher(theta) @ V)
+    assert np.array_equal(ob.jacobian(theta) @ V[:, 0], plain.jacobian(theta) @ V[:, 0])
+    assert ob.astype("float64").l2_biases is False
+    assert "l2_biases=False" in repr(ob) and "l2_biases" not in repr(plain)
+
+
+def test_threads_change_no_bit(problem, rng):
+    ob, _, theta, _ = pair(problem, rng, "wide", "float64")
+    V = rng.standard_normal((len(theta), 3))
+    results = []
+    for n_threads in (1, 2, 3):
+        ob.n_threads, ob._plan, ob._spare = n_threads, None, []
+        results.append((ob.value(theta), *ob.gradient(theta), *(ob.hessian(theta) @ V).ravel()))
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy", "binary_cross_entropy"])
+def test_oracle_bounds_and_floor(problem, rng, loss):
+    """The complex step agrees within the bounds, which see the spared biases, and no eigenvalue is
+    below the floor.
+    """
+    p = problem(rng, [3, 4, 2], loss=loss, N=15)
+    p.ref.l2, p.ref.l2_biases = 0.5, False
+    ob, v = compiled(p.ref), rng.standard_normal(p.n)
+    assert ob.l2_biases is False
+    H, R = ob.hessian(p.theta), p.ref.hessian(p.theta)
+    assert np.linalg.norm(H @ v - R @ v) <= 2 * H.rounding_bound(v)
+    assert np.linalg.norm(H.gradient - R.gradient) <= 2 * ob.rounding_bound(p.theta)
+    assert np.all(np.linalg.norm(H.to_dense() - R @ np.eye(p.n), axis=0) <= 2 * H.column_bounds())
+    for theta in (p.theta, 1e-3 * p.theta):
+        lowest = np.linalg.eigvalsh(ob.hessian(theta).to_dense())[0]
+        assert ob.curvature_floor(theta) <= lowest + 1e-12
+    linear = fc.Objective(fc.MLP([3, 1]), p.X, p.X[:, 0], "mse", l2=0.5, l2_biases=False)
+    assert linear.curvature_floor(np.zeros(4)) == 0.0  # what a constant column can do
+
+
+def test_flat_directions_that_l2_leaves(rng):
+    """A softmax's bias may be shifted, a dead unit's bias moved, a linear layer's bias taken back
+    by the next: zero modes of the Hessian at any theta where the gradient vanishes along them.
+    """
+    X, y = rng.standard_normal((30, 3)), rng.integers(3, size=30)
+    model = fc.MLP([3, 4, 2, 3], ["relu", "identity"])
+    theta = model.init(seed=0)
+    model.unflatten(theta)[0][1][1] = -100.0  # dead
+    ob = fc.Objective(model, X, y, l2=0.1, l2_biases=False)
+    T, all_decayed = ob.flat_directions(theta), fc.Objective(model, X, y, l2=0.1)
+    assert T.shape[1] == all_decayed.flat_directions(theta).shape[1] + 1 + 1 + 2
+    for t in T.T:
+        g = ob.gradient(theta)
+        for step in (1e-3, 1e-2):  # an orbit: the value is constant to second order of the step
+            gap = abs(ob.value(theta + step * t) - ob.value(theta))
+            assert gap <= 1e-12 + step**2 * np.linalg.norm(t) ** 2 * np.linalg.norm(g)
+
+
+def test_scikit_learn_alpha(rng):
+    """scikit-learn's loss_ with alpha is ours with ``l2 = alpha / N`` that spares intercepts."""
+    neural = pytest.importorskip("sklearn.neural_network")
+    X, y = rng.standard_normal((60, 4)), rng.standard_normal(60)
+    net = neural.MLPRegressor(
+        hidden_layer_sizes=(5,), activation="tanh", alpha=0.7, solver="lbfgs", max_iter=1000
+    ).fit(X, y)
+    model = fc.MLP([4, 5, 1])
+    theta = model.flatten([(W.T, b) for W, b in zip(net.coefs_, net.intercepts_)])
+    ob = fc.Objective(model, X, y, "mse", l2=2 * 0.7 / 60, l2_biases=False)
+    assert ob.value(theta) / 2 == pytest.approx(net.loss_, rel=1e-12)

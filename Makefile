@@ -2,15 +2,33 @@
 PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
+LINT   := $(VENV)-lint/bin
+C_SOURCE = $(filter-out src/engine.c,$(wildcard src/*.[ch] src/kernels/*.[ch] src/kernels/*.inc tests/engine/*.c))
 SOURCE := setup.py pyproject.toml $(wildcard src/*.pyx src/*.pxi src/*.c src/*.h src/kernels/*)
 
-.PHONY: demo test test-large bench bench-spectrum bench-optimisers wheel examples sanitize neon clean
+.PHONY: demo test lint minimum nightly test-large bench bench-spectrum bench-optimisers wheel examples sanitize neon clean
 
 demo: $(VENV)/.demo
 	$(PY) -m fastcurv demo
 
 test: $(VENV)/.test
 	$(PY) -m pytest -q
+
+# Format, lint, types and docstrings, as `.ci/run` and the pre-commit hooks have them.
+lint: $(VENV)-lint/.done
+	$(LINT)/ruff format --check -q .
+	$(LINT)/ruff check -q .
+	$(LINT)/cython-lint --max-line-length 100 src
+	$(LINT)/clang-format --dry-run -Werror $(C_SOURCE)
+	$(LINT)/mypy
+
+# The suite under the oldest NumPy and SciPy that pyproject.toml promises.
+minimum: $(VENV)-minimum/.done
+	$(VENV)-minimum/bin/python -m pytest -q
+
+# What takes minutes to hours: more of everything that `make test` samples.
+nightly: $(VENV)/.test
+	$(PY) -m pytest -q -m "nightly or large"
 
 test-large: $(VENV)/.test
 	$(PY) -m pytest -q -m large
@@ -79,5 +97,20 @@ $(VENV)/.peers: $(VENV)/.bench
 	-$(PY) -m pip install -q --no-deps pyhessian
 	touch $@
 
+$(VENV)-lint/.done: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-lint
+	$(LINT)/python -m pip install -q --upgrade pip
+	$(LINT)/python -m pip install -q numpy scipy $$($(LINT)/python -c "import tomllib; \
+	  print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['lint'])")
+	touch $@
+
+# setuptools is new, as the build needs it; what runs is old.
+$(VENV)-minimum/.done: pyproject.toml $(SOURCE)
+	$(PYTHON) -m venv $(VENV)-minimum
+	$(VENV)-minimum/bin/python -m pip install -q --upgrade pip
+	$(VENV)-minimum/bin/python -m pip install -q -e ".[test]" $$($(PYTHON) -c "import re; \
+	  print(*re.findall(r'\w+>=[\d.]+', re.search(r'^dependencies = .*', open('pyproject.toml').read(), re.M)[0]))" | sed 's/>=/==/g')
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-wheel build dist src/engine.c fastcurv/*.so *.egg-info fastcurv-demo.html figures
+	rm -rf $(VENV) $(VENV)-lint $(VENV)-minimum $(VENV)-wheel build dist src/engine.c fastcurv/*.so *.egg-info fastcurv-demo.html figures

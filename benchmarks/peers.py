@@ -98,6 +98,8 @@ class Torch(Contender):
             "tanh": torch.tanh,
             "relu": torch.relu,
             "gelu": torch.nn.functional.gelu,
+            "sigmoid": torch.sigmoid,
+            "softplus": torch.nn.functional.softplus,
         }[workload.activation]
         loss = {
             "mse": torch.nn.functional.mse_loss,
@@ -142,6 +144,8 @@ class Jax(Contender):
             "tanh": jnp.tanh,
             "relu": jax.nn.relu,
             "gelu": lambda z: jax.nn.gelu(z, approximate=False),
+            "sigmoid": jax.nn.sigmoid,
+            "softplus": jax.nn.softplus,
         }[workload.activation]
 
         def value(params, X, y):

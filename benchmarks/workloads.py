@@ -73,6 +73,15 @@ WORKLOADS = {
         Workload("mnist-128", (784, 512, 512, 10), 128, "tanh", "cross_entropy", large=False),
         Workload("autoencoder", _AUTOENCODER, 1024, "tanh", "mse"),
         Workload("wide", (1024, 2048, 2048, 1000), 256, "gelu", "cross_entropy"),
+        # narrow and tall: tables, surrogates, controllers
+        Workload("tall-100", (20, 100, 2), 30000, "sigmoid", "cross_entropy", large=False),
+        Workload("tall-64", (13, 64, 1), 60000, "tanh", "mse", large=False),
+        Workload("tall-160", (24, 160, 3), 10000, "relu", "cross_entropy", large=False),
+        Workload("tall-48", (8, 48, 48, 2), 16000, "softplus", "mse", large=False),
+        Workload("ragged", (100, 300, 70, 200, 9), 900, "tanh", "cross_entropy", large=False),
+        Workload("deep-72", (40, *[72] * 10, 6), 600, "tanh", "cross_entropy", large=False),
+        Workload("small-10", (4, 10, 10, 1), 300, "tanh", "mse", large=False),
+        Workload("small-20", (1, 20, 1), 200, "tanh", "mse", large=False),
     )
 }
 

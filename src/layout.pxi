@@ -21,7 +21,10 @@ cdef void lay_bench(PlanS *P, Arena *A, Bench *bench, Py_ssize_t rows, Py_ssize_
     bench.e[0] = take(A, rows * widest, size)
     bench.e[1] = take(A, rows * widest, size)
     bench.ldsums = widest
-    bench.sums = take(A, (rows // 16 + 2) * widest, size)
+    if P.across:                            # instead of sums: the outputs' rows, delta and h; see loss_across
+        bench.sums = take(A, 3 * rows * padded(P.d_out, P.K.real_bytes), size)
+    else:
+        bench.sums = take(A, (rows // 16 + 2) * widest, size)
     bench.totals = <double *>take(A, (rows // 16 + 2) * (widest // 16 + 2) + 64, sizeof(double))
 
 
@@ -30,7 +33,7 @@ cdef void lay_out_sides(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
     cdef Py_ssize_t l, widest = 0, i, x
     cdef size_t start
     P.side_step = 0
-    if not P.panel or block == 1:
+    if not P.panel or block == 1 or P.across:
         return
     for l in range(P.n_layers):
         widest = max(widest, max(P.layer[l].ldm, P.layer[l].ldk if l else 0))
@@ -51,6 +54,8 @@ cdef void lay_out_vectors(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
     cdef Layer *y
     for l in range(P.n_layers):
         y = &P.layer[l]
+        if P.across:                        # nothing is packed
+            continue
         y.vt = take(A, y.k * panels(P, y.m), size)
         y.vn = take(A, y.m * panels(P, y.k), size) if l else NULL
         y.vb = take(A, y.ldm, size) if y.b >= 0 else NULL

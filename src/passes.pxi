@@ -76,6 +76,8 @@ cdef struct PlanS:
     Layer *layer
     Py_ssize_t chunk            # rows whose state is kept at a time
     Py_ssize_t panel, groups    # tall: rows of a panel, groups of panels; panel 0: wide
+    Py_ssize_t across           # samples lie across: the leading dimension of every matrix of a panel; 0: they are its rows. See across.pxi
+    char *ones                  # across: so many numbers, all 1
     int threads
     bint spare                  # l2 is on the matrices W alone
     char *theta                 # flat, contiguous; held by the plan
@@ -106,6 +108,7 @@ cdef struct Pass:               # some rows of the chunk on their way through th
     Py_ssize_t r0, rows         # rows of the chunk; scratch starts at its own row 0
     bint serial
     Py_ssize_t v                # which vector of the block, the first of `count` side by side
+    char *flat                  # across: that vector as it came
     Kind kind
     Py_ssize_t count            # more than one: tall, in serial, for products alone; bench is the first vector's
     Py_ssize_t own, out_step    # then bytes from one vector's scratch to the next, and from one result to the next
@@ -133,6 +136,19 @@ cdef inline Py_ssize_t lanes(PlanS *P) noexcept nogil:
     return P.K.vector_bytes // P.K.real_bytes
 
 
+cdef inline Py_ssize_t lead(PlanS *P, Py_ssize_t ld) noexcept nogil:
+    """Leading dimension of a matrix of a layer whose rows are ld numbers apart."""
+    return P.across if P.across else ld
+
+
+cdef inline void set_shape(Pass *t, fc_product *job, Py_ssize_t units) noexcept nogil:
+    """The output has a number for each row and unit."""
+    if t.P.across:
+        job.m, job.n, job.step.by_row = units, whole_lines(t.P, t.rows), True
+    else:
+        job.m, job.n = t.rows, units
+
+
 cdef inline void add_packed(PlanS *P, fc_product *job, Py_ssize_t k, char *a, Py_ssize_t lda, char *b) noexcept nogil:
     """One more term: rows of a times a packed matrix of k rows."""
     cdef fc_term *t = &job.term[job.n_terms]
@@ -141,12 +157,33 @@ cdef inline void add_packed(PlanS *P, fc_product *job, Py_ssize_t k, char *a, Py
     t.b, t.b_rs, t.b_vs, t.b_cs = b, lanes(P), k * lanes(P), 0
 
 
-cdef inline void add_outer(PlanS *P, fc_product *job, Py_ssize_t rows, char *d, Py_ssize_t ldd, char *a, Py_ssize_t lda) noexcept nogil:
+cdef inline void add_onward(PlanS *P, fc_product *job, Layer *y, char *a, Py_ssize_t lda, char *packed, char *flat) noexcept nogil:
+    """One more term: a W' for rows of a, W packed; or W a where samples lie across, W where it lies in a flat vector."""
+    if P.across:
+        add_flat(P, job, y.k, flat + y.w * P.K.real_bytes, y.k, 1, a)
+    else:
+        add_packed(P, job, y.k, a, lda, packed)
+
+
+cdef inline void add_back(PlanS *P, fc_product *job, Layer *y, char *d, char *packed, char *flat) noexcept nogil:
+    """One more term: d W likewise, or W' d."""
+    if P.across:
+        add_flat(P, job, y.m, flat + y.w * P.K.real_bytes, 1, y.k, d)
+    else:
+        add_packed(P, job, y.m, d, y.ldm, packed)
+
+
+cdef inline void add_outer(Pass *p, fc_product *job, char *d, Py_ssize_t ldd, char *a, Py_ssize_t lda) noexcept nogil:
     """One more term: d' a, a sum over rows."""
+    cdef PlanS *P = p.P
     cdef fc_term *t = &job.term[job.n_terms]
     job.n_terms += 1
-    t.k, t.a, t.a_rs, t.a_cs = rows, d, 1, ldd
-    t.b, t.b_rs, t.b_vs, t.b_cs = a, lda, lanes(P), 0
+    if P.across:
+        t.k, t.a, t.a_rs, t.a_cs = whole_lines(P, p.rows), d, P.across, 1
+        t.b, t.b_rs, t.b_vs, t.b_cs = a, 1, 0, P.across
+    else:
+        t.k, t.a, t.a_rs, t.a_cs = p.rows, d, 1, ldd
+        t.b, t.b_rs, t.b_vs, t.b_cs = a, lda, lanes(P), 0
 
 
 cdef inline void add_bends(PlanS *P, fc_step *step, Layer *y, Py_ssize_t r0, bint second) noexcept nogil:
@@ -154,10 +191,10 @@ cdef inline void add_bends(PlanS *P, fc_step *step, Layer *y, Py_ssize_t r0, bin
     if not y.has_p:
         return
     step.phi = y.phi if y.derived else FC_IDENTITY
-    step.p, step.ldp = at(P, y.p if y.p != NULL else y.a, r0, y.ldm), y.ldm
+    step.p, step.ldp = at(P, y.p if y.p != NULL else y.a, r0, y.ldm), lead(P, y.ldm)
     if second and y.curved:
-        step.q, step.ldq = at(P, y.du if y.derived else y.q, r0, y.ldm), y.ldm
-        step.a, step.lda = at(P, y.a, r0, y.ldm), y.ldm
+        step.q, step.ldq = at(P, y.du if y.derived else y.q, r0, y.ldm), lead(P, y.ldm)
+        step.a, step.lda = at(P, y.a, r0, y.ldm), lead(P, y.ldm)
 
 
 # --- running a product, a sweep: alone or over the team -----------------------------------------------------------------
@@ -242,14 +279,14 @@ cdef void forward(Pass *t) noexcept nogil:
     for l in range(P.n_layers):
         y = &P.layer[l]
         memset(&job, 0, sizeof(job))
-        job.m, job.n = t.rows, y.m
-        add_packed(P, &job, y.k, below, ldx, y.wt)
-        job.step.kind, job.step.phi, job.step.u = FC_STEP_ACTIVATE, y.phi, y.bias
-        job.step.d, job.step.ldd = at(P, y.a, t.r0, y.ldm), y.ldm
-        job.step.p, job.step.ldp = at(P, y.p, t.r0, y.ldm), y.ldm
-        job.step.q, job.step.ldq = at(P, y.q, t.r0, y.ldm), y.ldm
-        job.step.skip, job.step.ldskip = below if y.skip else NULL, ldx
-        job.c, job.ldc = job.step.p if y.p != NULL else job.step.d, y.ldm
+        set_shape(t, &job, y.m)
+        add_onward(P, &job, y, below, ldx, y.wt, P.theta)
+        job.step.kind, job.step.phi, job.step.u = FC_STEP_ACTIVATE, y.phi, bias_of(P, y, y.bias, P.theta)
+        job.step.d, job.step.ldd = at(P, y.a, t.r0, y.ldm), lead(P, y.ldm)
+        job.step.p, job.step.ldp = at(P, y.p, t.r0, y.ldm), lead(P, y.ldm)
+        job.step.q, job.step.ldq = at(P, y.q, t.r0, y.ldm), lead(P, y.ldm)
+        job.step.skip, job.step.ldskip = below if y.skip else NULL, lead(P, ldx)
+        job.c, job.ldc = job.step.p if y.p != NULL else job.step.d, lead(P, y.ldm)
         if (run(t, &job) if y.norm == NULL else norm_forward(t, l, &job)) < 0:
             return
         below, ldx = at(P, y.a, t.r0, y.ldm), y.ldm
@@ -264,7 +301,10 @@ cdef void loss_block(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef Py_ssize_t first, rows, block
     rows_of(t, part, &first, &rows, &block)
     here = loss_at(P, t.r0 + first)
-    P.values[block] = P.K.loss(&here, rows, y.m, at(P, y.a, t.r0 + first, y.ldm), y.ldm)
+    if P.across:
+        P.values[block] = loss_across(t, &here, y)
+    else:
+        P.values[block] = P.K.loss(&here, rows, y.m, at(P, y.a, t.r0 + first, y.ldm), y.ldm)
 
 
 cdef void delta_block(void *context, Py_ssize_t part, int member) noexcept nogil:
@@ -280,8 +320,8 @@ cdef fc_loss_rows loss_at(PlanS *P, Py_ssize_t row) noexcept nogil:
     cdef fc_loss_rows here = P.loss
     here.y = at(P, <char *>here.y, row, here.ldy)
     here.weight = at(P, <char *>here.weight, row, 1)
-    here.delta = at(P, <char *>here.delta, row, here.ldd)
-    here.h = at(P, <char *>here.h, row, here.ldh)
+    here.delta = at(P, <char *>here.delta, row, P.layer[P.n_layers - 1].ldm)
+    here.h = at(P, <char *>here.h, row, P.layer[P.n_layers - 1].ldm)
     here.s = at(P, <char *>here.s, row, 1)
     if here.labels != NULL:
         here.labels += row
@@ -293,16 +333,21 @@ cdef fc_loss_rows loss_at(PlanS *P, Py_ssize_t row) noexcept nogil:
 cdef void column_sums(Pass *t, Py_ssize_t block, Py_ssize_t rows, Layer *y, char *d, Py_ssize_t shift) noexcept nogil:
     """Row `block` of the pass's sums, `shift` bytes on: the column sums of d (rows, m)."""
     cdef fc_step step
+    if t.P.across:                          # see bias_across
+        return
     memset(&step, 0, sizeof(step))
     step.kind, step.d, step.ldd = FC_STEP_R_BACKWARD, d, y.ldm
     step.sums = t.bench.sums + shift + block * t.bench.ldsums * t.P.K.real_bytes
     t.P.K.step(&step, rows, y.m, d, y.ldm)
 
 
-cdef void put_bias(Pass *t, Layer *y, Py_ssize_t blocks, char *out, bint add) noexcept nogil:
-    """The b part of each out = [it +] the sum over blocks of rows."""
+cdef void put_bias(Pass *t, Layer *y, char *d, Py_ssize_t blocks, char *out, bint add) noexcept nogil:
+    """The b part of each out = [it +] the sum over blocks of d's rows."""
     cdef PlanS *P = t.P
     cdef Py_ssize_t x
+    if P.across:
+        bias_across(t, y, d, out, add)
+        return
     for x in range(t.count if y.b >= 0 else 0):
         P.K.add_parts(y.m, blocks, t.bench.sums + x * t.own, t.bench.ldsums, add, out + x * t.out_step + y.b * P.K.real_bytes)
 
@@ -327,23 +372,23 @@ cdef void backward(Pass *t, char *out, bint add) noexcept nogil:
         y = &P.layer[l]
         x = &P.layer[l - 1] if l else NULL
         if out != NULL:
-            put_bias(t, y, blocks, out, add)
+            put_bias(t, y, at(P, y.delta, t.r0, y.ldm), blocks, out, add)
             memset(&job, 0, sizeof(job))
             job.m, job.n, job.exact, job.accumulate = y.m, y.k, True, add
-            add_outer(P, &job, t.rows, at(P, y.delta, t.r0, y.ldm), y.ldm, at(P, x.a if l else P.x, t.r0, y.ldk), y.ldk)
+            add_outer(t, &job, at(P, y.delta, t.r0, y.ldm), y.ldm, at(P, x.a if l else P.x, t.r0, y.ldk), y.ldk)
             job.c, job.ldc = out + y.w * size, y.k
             run(t, &job)
         if l == 0:
             break
         memset(&job, 0, sizeof(job))
-        job.m, job.n = t.rows, y.k
-        add_packed(P, &job, y.m, at(P, y.delta, t.r0, y.ldm), y.ldm, y.wn)
-        job.c, job.ldc = t.bench.e[l & 1], x.ldm
+        set_shape(t, &job, y.k)
+        add_back(P, &job, y, at(P, y.delta, t.r0, y.ldm), y.wn, P.theta)
+        job.c, job.ldc = t.bench.e[l & 1], lead(P, x.ldm)
         job.step.kind = FC_STEP_BACKWARD
-        job.step.d, job.step.ldd = at(P, x.du, t.r0, x.ldm), x.ldm
+        job.step.d, job.step.ldd = at(P, x.du, t.r0, x.ldm), lead(P, x.ldm)
         add_bends(P, &job.step, x, t.r0, not x.derived)
-        job.step.skip, job.step.ldskip = t.bench.e[(l + 1) & 1] if y.skip else NULL, y.ldm
-        job.step.sums, job.step.ldsums = t.bench.sums, t.bench.ldsums
+        job.step.skip, job.step.ldskip = t.bench.e[(l + 1) & 1] if y.skip else NULL, lead(P, y.ldm)
+        job.step.sums, job.step.ldsums = NULL if P.across else t.bench.sums, t.bench.ldsums
         blocks = run(t, &job) if x.norm == NULL else norm_backward(t, l - 1, &job, out, add)
         if blocks < 0:
             return
@@ -365,20 +410,20 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
         y = &P.layer[l]
         if l >= P.first:
             memset(&stack, 0, sizeof(stack))
-            job.m, job.n = t.rows, y.m
+            set_shape(t, job, y.m)
             if r_below != NULL:
                 stack.a[job.n_terms] = t.own // size
-                add_packed(P, job, y.k, r_below, ldx, y.wt)
+                add_onward(P, job, y, r_below, ldx, y.wt, P.theta)
             if P.active[l]:
                 stack.b[job.n_terms] = P.v_step // size
-                add_packed(P, job, y.k, below, ldx, y.vt + t.v * P.v_step)
+                add_onward(P, job, y, below, ldx, y.vt + t.v * P.v_step, t.flat)
             job.step.kind = FC_STEP_R_ACTIVATE
-            job.step.u = y.vb + t.v * P.v_step if y.b >= 0 and P.active[l] else NULL
+            job.step.u = bias_of(P, y, y.vb + t.v * P.v_step, t.flat) if P.active[l] else NULL
             stack.u, stack.c = P.v_step // size, t.own // size
-            job.step.d, job.step.ldd = t.bench.ra[l], y.ldm
+            job.step.d, job.step.ldd = t.bench.ra[l], lead(P, y.ldm)
             add_bends(P, &job.step, y, t.r0, quadratic)
-            job.step.skip, job.step.ldskip = r_below if y.skip else NULL, ldx
-            job.c, job.ldc = t.bench.rz[l], y.ldm
+            job.step.skip, job.step.ldskip = r_below if y.skip else NULL, lead(P, ldx)
+            job.c, job.ldc = t.bench.rz[l], lead(P, y.ldm)
             if quadratic and y.curved:
                 job.step.total = t.bench.totals
             if (run_stack(t, &stack) if y.norm == NULL else norm_r_forward(t, l, job)) < 0:
@@ -402,6 +447,9 @@ cdef void r_loss_block(void *context, Py_ssize_t part, int member) noexcept nogi
     rows_of(t, part, &first, &rows, &block)
     cdef fc_loss_rows here = loss_at(P, t.r0 + first)
     cdef char *rz
+    if P.across:
+        r_loss_across(t, &here, y, c.out)
+        return
     for x in range(t.count):
         rz = at(P, t.bench.rz[P.n_layers - 1], first, ld) + x * t.own
         if t.kind == FISHER:
@@ -434,33 +482,33 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
         y = &P.layer[l]
         x = &P.layer[l - 1] if l else NULL
         if P.active[l] and out != NULL:
-            put_bias(t, y, blocks, out, add)
+            put_bias(t, y, t.bench.rz[l], blocks, out, add)
             memset(&stack, 0, sizeof(stack))
             job.m, job.n, job.exact, job.accumulate = y.m, y.k, True, add
             stack.a[0] = t.own // size
-            add_outer(P, job, t.rows, t.bench.rz[l], y.ldm, at(P, x.a if l else P.x, t.r0, y.ldk), y.ldk)
+            add_outer(t, job, t.bench.rz[l], y.ldm, at(P, x.a if l else P.x, t.r0, y.ldk), y.ldk)
             if full and l > P.first:
                 stack.b[1] = t.own // size
-                add_outer(P, job, t.rows, at(P, y.delta, t.r0, y.ldm), y.ldm, t.bench.ra[l - 1], y.ldk)
+                add_outer(t, job, at(P, y.delta, t.r0, y.ldm), y.ldm, t.bench.ra[l - 1], y.ldk)
             job.c, job.ldc, stack.c = out + y.w * size, y.k, t.out_step // size
             run_stack(t, &stack)
         if l == P.first:
             break
         memset(&stack, 0, sizeof(stack))
-        job.m, job.n = t.rows, y.k
+        set_shape(t, job, y.k)
         stack.a[0] = t.own // size
-        add_packed(P, job, y.m, t.bench.rz[l], y.ldm, y.wn)
+        add_back(P, job, y, t.bench.rz[l], y.wn, P.theta)
         if full and P.active[l]:
             stack.b[1] = P.v_step // size
-            add_packed(P, job, y.m, at(P, y.delta, t.r0, y.ldm), y.ldm, y.vn + t.v * P.v_step)
-        job.c, job.ldc, stack.c = t.bench.e[l & 1], x.ldm, t.own // size
+            add_back(P, job, y, at(P, y.delta, t.r0, y.ldm), y.vn + t.v * P.v_step, t.flat)
+        job.c, job.ldc, stack.c = t.bench.e[l & 1], lead(P, x.ldm), t.own // size
         job.step.kind = FC_STEP_R_BACKWARD
-        job.step.d, job.step.ldd = t.bench.rz[l - 1], x.ldm
+        job.step.d, job.step.ldd = t.bench.rz[l - 1], lead(P, x.ldm)
         add_bends(P, &job.step, x, t.r0, full)
         if full and x.curved:
-            job.step.r, job.step.ldr = t.bench.rz[l - 1], x.ldm
-        job.step.skip, job.step.ldskip = t.bench.e[(l + 1) & 1] if y.skip else NULL, y.ldm
-        job.step.sums, job.step.ldsums = t.bench.sums, t.bench.ldsums
+            job.step.r, job.step.ldr = t.bench.rz[l - 1], lead(P, x.ldm)
+        job.step.skip, job.step.ldskip = t.bench.e[(l + 1) & 1] if y.skip else NULL, lead(P, y.ldm)
+        job.step.sums, job.step.ldsums = NULL if P.across else t.bench.sums, t.bench.ldsums
         blocks = run_stack(t, &stack) if x.norm == NULL else norm_r_backward(t, l - 1, job, out, add)
         if blocks < 0:
             return
@@ -478,11 +526,11 @@ cdef double r_dots(Pass *t) noexcept nogil:
         if not P.active[l]:
             continue
         memset(&job, 0, sizeof(job))
-        job.m, job.n = t.rows, y.m
-        add_packed(P, &job, y.k, t.bench.ra[l - 1], y.ldk, y.vt + t.v * P.v_step)
-        job.c, job.ldc = t.bench.e[0], y.ldm
+        set_shape(t, &job, y.m)
+        add_onward(P, &job, y, t.bench.ra[l - 1], y.ldk, y.vt + t.v * P.v_step, t.flat)
+        job.c, job.ldc = t.bench.e[0], lead(P, y.ldm)
         job.step.kind, job.step.total = FC_STEP_DOT, t.bench.totals
-        job.step.p, job.step.ldp = at(P, y.delta, t.r0, y.ldm), y.ldm
+        job.step.p, job.step.ldp = at(P, y.delta, t.r0, y.ldm), lead(P, y.ldm)
         run(t, &job)
         total += 2 * total_of(P, t, &job)
     return total
@@ -496,6 +544,8 @@ cdef double top_dot(Pass *t) noexcept nogil:
     cdef fc_step step
     cdef double total = 0, part = 0
     cdef Blocks blocks
+    if P.across:
+        return top_across(t, y)
     P.K.copy(t.rows, y.m, t.bench.rz[P.n_layers - 1], y.ldm, 1, t.bench.e[0], y.ldm)
     blocks.out = NULL
     run_blocks(t, r_loss_block, &blocks)

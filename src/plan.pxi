@@ -36,6 +36,7 @@ cdef class Plan:
     cdef readonly object gradient
     cdef readonly Py_ssize_t nbytes
     cdef Py_ssize_t at_chunk     # the chunk whose state is kept, -1: none
+    cdef bint loaded             # across: P.x holds X
     cdef int done                # of that chunk: 0 nothing, 1 forward, 2 backward
     cdef Py_ssize_t reserved_bytes
     cdef readonly object sizes
@@ -76,7 +77,7 @@ cdef class Plan:
         P.data, P.ldx = &rows.D, rows.D.ldx
         self.choose_chunks(memory)
         self.make_block()
-        if P.chunk == P.N:
+        if P.chunk == P.N and not P.across:
             rows.pad(P.K, P.threads)
         self.at_chunk = -1
 
@@ -107,6 +108,7 @@ cdef class Plan:
             if count > 2:                   # few panels are shared evenly by 2 or 4 threads
                 count = (count + 3) // 4 * 4
             P.panel = (P.N + count - 1) // count
+            self.choose_across()
         if memory:
             self.fit_into(memory)
         return 0
@@ -145,6 +147,19 @@ cdef class Plan:
             P.threads -= 1
         return 0
 
+    cdef int choose_across(self) except -1:
+        """Whether samples lie across, and how many a panel has."""
+        cdef PlanS *P = &self.P
+        cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines
+        lines = lines_across(P)
+        if lines:
+            lines = min(lines, (P.N + line - 1) // line)
+            P.across = P.panel = lines * line
+            P.ldx = P.layer[0].k
+            for l in range(P.n_layers):
+                P.layer[l].ldm, P.layer[l].ldk = P.layer[l].m, P.layer[l].k
+        return 0
+
     cdef size_t measure(self) except 0:
         """Bytes of the block for the present chunk. Rows past a chunk's end are padded to whole panels."""
         cdef Arena arena
@@ -161,16 +176,17 @@ cdef class Plan:
         derived from a and delta, by layer; R D_L for the loss;
         scratch of r (1 or 2 D by layer, 2 max D), r the rows of a chunk where wide, of a panel for each thread where tall."""
         cdef PlanS *P = &self.P
-        cdef size_t size = P.K.real_bytes, R = P.chunk
+        cdef size_t size = P.K.real_bytes, R = P.chunk if not P.across else (P.chunk + P.panel - 1) // P.panel * P.panel
         cdef Py_ssize_t l, widest = 0, i
-        cdef Py_ssize_t rows = min(P.panel, P.chunk) if P.panel else P.chunk
+        cdef Py_ssize_t rows = P.across if P.across else min(P.panel, P.chunk) if P.panel else P.chunk
         cdef Layer *y
         for l in range(P.n_layers):
             y = &P.layer[l]
             widest = max(widest, max(y.ldm, y.ldk if l else 0))
-            y.wt = take(A, y.k * panels(P, y.m), size)
-            y.wn = take(A, y.m * panels(P, y.k), size) if l else NULL
-            y.bias = take(A, y.ldm, size) if y.b >= 0 else NULL
+            if not P.across:
+                y.wt = take(A, y.k * panels(P, y.m), size)
+                y.wn = take(A, y.m * panels(P, y.k), size) if l else NULL
+                y.bias = take(A, y.ldm, size) if y.b >= 0 else NULL
             y.a = take(A, R * y.ldm, size)
             y.p = take(A, R * y.ldm, size) if y.has_p and not (y.derived and fc_slope_from_a(y.phi)) else NULL
             y.q = take(A, R * y.ldm, size) if y.curved and not y.derived else NULL
@@ -181,9 +197,10 @@ cdef class Plan:
         P.loss.h, P.loss.ldh = take(A, R * y.ldm, size), y.ldm
         P.loss.s = take(A, R, size)
         P.loss.top = <int32_t *>take(A, R, sizeof(int32_t))
-        P.values = <double *>take(A, R // 16 + 2, sizeof(double))
-        if P.chunk < P.N:
+        P.values = <double *>take(A, R // 8 + 2, sizeof(double))
+        if P.chunk < P.N or P.across:
             P.x = take(A, R * P.ldx, size)
+        P.ones = take(A, P.across, size)
         P.bench = <Bench *>take(A, P.threads, sizeof(Bench))
         for i in range(P.threads):
             lay_bench(P, A, P.bench + i if A.base != NULL else NULL, rows if P.panel else 0, widest)
@@ -205,6 +222,8 @@ cdef class Plan:
         arena.base, arena.used = self.block_, 0
         self.lay_out(&arena)
         self.nbytes = size
+        if self.P.across:
+            fill_ones(&self.P)
         return self.reserve(1)
 
     cdef int reserve(self, Py_ssize_t block) except -1:
@@ -344,7 +363,11 @@ cdef class Plan:
         cdef PlanS *P = &self.P
         cdef int size = P.K.real_bytes
         cdef Data *D = P.data
-        if P.chunk == P.N:
+        if P.across:
+            if P.chunk < P.N or not self.loaded:
+                load_across(P, r0, rows)
+                self.loaded = True
+        elif P.chunk == P.N:
             P.x = D.x
         else:
             P.K.copy(rows, P.layer[0].k, D.X + r0 * D.x_rs * size, D.x_rs, D.x_cs, P.x, P.ldx)
@@ -474,7 +497,9 @@ cdef class Plan:
             while r0 < P.N and not fc_watch_off():
                 if self.at_chunk != r0 or self.done < 1:
                     self.at_rows(r0, False, NULL, False)
-                for i in range(min(P.chunk, P.N - r0)):
+                if P.across:
+                    outputs_across(P, r0, o)
+                for i in range(min(P.chunk, P.N - r0) if not P.across else 0):
                     memcpy(o + (r0 + i) * y.m * size, y.a + i * y.ldm * size, y.m * size)
                 r0 += P.chunk
             self.end(before)
@@ -487,6 +512,8 @@ cdef class Plan:
     @property
     def in_place(self):
         """Whether v is read whole before the first number of its product is written."""
+        if self.P.across:
+            return False
         return self.P.panel != 0 or (self.P.chunk == self.P.N and not normalised(&self.P))
 
     @property

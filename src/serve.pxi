@@ -68,6 +68,8 @@ cdef void pack_all(PlanS *P, char *theta, bint is_v, Py_ssize_t v) noexcept nogi
     """Both orientations of every W (of every V that moves), and the biases."""
     cdef Packing c
     cdef Py_ssize_t l, parts = 0
+    if P.across:
+        return
     c.P, c.theta, c.is_v, c.v = P, theta, is_v, v
     for l in range(P.n_layers):
         if not is_v or P.active[l]:
@@ -82,6 +84,9 @@ cdef void put_rows(Pass *t, Job *job) noexcept nogil:
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef Py_ssize_t i, size = P.K.real_bytes
+    if P.across:
+        P.K.columns(y.m, t.rows, t.bench.rz[P.n_layers - 1], P.across, 1, 0, y.m, job.out + t.r0 * y.m * size, y.m)
+        return
     for i in range(t.rows):
         memcpy(job.out + (t.r0 + i) * y.m * size, t.bench.rz[P.n_layers - 1] + i * y.ldm * size, y.m * size)
 
@@ -108,6 +113,8 @@ cdef double take_quadratic(Pass *t, Job *job) noexcept nogil:
 
 cdef inline Py_ssize_t side_by_side(Job *job) noexcept nogil:
     """How many vectors a panel takes at once."""
+    if job.P.across:
+        return max(<Py_ssize_t>1, job.vectors)
     if job.P.side_step and job.stages == PRODUCT and job.kind <= FISHER:
         return min(<Py_ssize_t>FC_MAX_STACK, job.vectors)
     return 1
@@ -144,7 +151,7 @@ cdef void serve_group(void *context, Py_ssize_t item, int member) noexcept nogil
                       job.out_step if groups == 1 else P.ldg * P.K.real_bytes, add)
             continue
         for j in range(first, last):
-            t.v = j
+            t.v, t.flat = j, job.v + j * job.v_step
             out = group_out(job, groups, group, j)
             if job.stages & BACKWARD:
                 backward(&t, out if job.out != NULL else NULL, add)
@@ -156,6 +163,12 @@ cdef void take_side(Pass *t, Job *job, int member, Py_ssize_t first, Py_ssize_t 
                     bint add) noexcept nogil:
     """The products of a few vectors with a panel's rows, out: of the first of them."""
     cdef PlanS *P = t.P
+    cdef Py_ssize_t j
+    if P.across:
+        for j in range(first, max(last, first + 1)):
+            t.v, t.flat = j, job.v + j * job.v_step
+            take_product(t, job, out + (j - first) * out_step, add)
+        return
     t.v, t.count, t.own, t.out_step = first, last - first, P.side_step, out_step
     t.bench = &P.sides[member] if t.count > 1 else &P.bench[member]
     take_product(t, job, out, add)

@@ -15,6 +15,7 @@ cdef extern from "kernels/kernels.h" nogil:
         fc_step_kind kind
         fc_activation phi
         const void *u
+        int by_row
         void *d
         Py_ssize_t ldd
         void *p
@@ -104,6 +105,8 @@ cdef extern from "kernels/kernels.h" nogil:
         double (*loss)(const fc_loss_rows *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t) noexcept nogil
         void (*r_loss)(const fc_loss_rows *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
         void (*r_fisher)(double, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
+        void (*r_loss_across)(const fc_loss_rows *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
+        void (*r_fisher_across)(double, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
         void (*copy)(Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
         void (*pack)(Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, void *) noexcept nogil
         void (*step)(const fc_step *, Py_ssize_t, Py_ssize_t, void *, Py_ssize_t) noexcept nogil

@@ -55,7 +55,7 @@ static inline int fc_bend_from_delta(fc_activation phi) { return phi == FC_TANH 
  *   FC_STEP_R_BACKWARD  c = c [+ skip];  d = c * p [+ q * r]                              d may be r
  *   FC_STEP_DOT         total += sum of c * p
  *
- * u NULL: 0. p NULL: 1. In the two backward steps `sums` (NULL: not wanted) gets the column sums of d, one row of it for each
+ * u NULL: 0; by_row: u is a vector over the rows, one number for each. p NULL: 1. In the two backward steps `sums` (NULL: not wanted) gets the column sums of d, one row of it for each
  * block of rows, and in all steps `total` is one double for each item: partial sums are fixed by the blocks and never by the
  * threads. c, d and p are stored even where nobody will read them.
  *
@@ -71,6 +71,7 @@ typedef struct {
     fc_step_kind kind;
     fc_activation phi;
     const void *u;
+    int by_row;
     void *d;  ptrdiff_t ldd;
     void *p;  ptrdiff_t ldp;
     void *q;  ptrdiff_t ldq;
@@ -191,6 +192,13 @@ typedef struct fc_table {
     /* rdelta = factor * <delta, rz> delta, row by row: the Fisher's place of the loss. All padded. */
     void (*r_fisher)(double factor, ptrdiff_t rows, ptrdiff_t cols, const void *delta, ptrdiff_t ldd,
                      const void *rz, ptrdiff_t ldrz, void *rdelta, ptrdiff_t ldr);
+
+    /* The same where samples lie across (across.inc): rz, rdelta, delta and job->h are (cols, rows), a column for each sample. What
+     * lies past the last sample, up to whole lines of 64 bytes, is 0 in h and delta and becomes 0 in rdelta. */
+    void (*r_loss_across)(const fc_loss_rows *job, ptrdiff_t rows, ptrdiff_t cols, const void *rz, ptrdiff_t ldrz,
+                          void *rdelta, ptrdiff_t ldr);
+    void (*r_fisher_across)(double factor, ptrdiff_t rows, ptrdiff_t cols, const void *delta, ptrdiff_t ldd,
+                            const void *rz, ptrdiff_t ldrz, void *rdelta, ptrdiff_t ldr);
 
     /* --- sweeps (sweeps.inc) --- */
     /* out[i, j] = in[i*rs + j*cs], out padded (ldo) and its padding set to 0. */

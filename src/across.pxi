@@ -1,0 +1,132 @@
+# Samples across: where a tall plan's layers are narrow, a panel keeps its matrices (units, samples), and vectors hold a unit's
+# numbers of some samples. No lane is empty whatever the widths, and W and V are read from flat vectors: nothing is packed. The
+# passes are the same text; what differs is in here, and in `lead`, `set_shape` and `add_...` of passes.pxi.
+#
+# A panel's samples are padded to whole lines with copies of its last one, whose delta and second derivatives of the loss are 0:
+# every sum over samples counts them as nothing.
+
+cdef Py_ssize_t forced_lines = -1
+
+
+def force_across(Py_ssize_t lines):
+    """For tests: plans made from now on have panels of so many lines of 64 bytes a unit, samples across; 0: none has; -1: as is best."""
+    global forced_lines
+    forced_lines = lines
+
+
+cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
+    """Lines of a panel, or 0 where samples had better be rows."""
+    return max(<Py_ssize_t>0, forced_lines)
+
+
+cdef inline Py_ssize_t whole_lines(PlanS *P, Py_ssize_t rows) noexcept nogil:
+    cdef Py_ssize_t line = FC_ALIGN // P.K.real_bytes
+    return (rows + line - 1) // line * line
+
+
+cdef inline void add_flat(PlanS *P, fc_product *job, Py_ssize_t k, char *w, Py_ssize_t rs, Py_ssize_t cs, char *x) noexcept nogil:
+    """One more term: a matrix of k columns of any strides times x (k, samples)."""
+    cdef fc_term *t = &job.term[job.n_terms]
+    job.n_terms += 1
+    t.k, t.a, t.a_rs, t.a_cs = k, w, rs, cs
+    t.b, t.b_rs, t.b_vs, t.b_cs = x, P.across, lanes(P), 0
+
+
+cdef inline char *bias_of(PlanS *P, Layer *y, char *padded, char *flat) noexcept nogil:
+    """b of theta or v: its padded copy, or where it lies."""
+    return NULL if y.b < 0 else flat + y.b * P.K.real_bytes if P.across else padded
+
+
+cdef void bias_across(Pass *t, Layer *y, char *d, char *out, bint add) noexcept nogil:
+    """The b part of out = [it +] sums over samples of d (units, samples): d times ones."""
+    cdef fc_product job
+    if y.b < 0:
+        return
+    memset(&job, 0, sizeof(job))
+    job.m, job.n, job.exact, job.accumulate = y.m, 1, True, add
+    add_outer(t, &job, d, 0, t.P.ones, 0)
+    job.c, job.ldc = out + y.b * t.P.K.real_bytes, 1
+    run(t, &job)
+
+
+cdef double loss_across(Pass *t, fc_loss_rows *here, Layer *y) noexcept nogil:
+    """The loss of a panel, its derivatives brought across."""
+    cdef PlanS *P = t.P
+    cdef fc_loss_rows job = here[0]
+    cdef Py_ssize_t ld = padded(y.m, P.K.real_bytes), room = t.rows * ld * P.K.real_bytes
+    cdef char *z = t.bench.sums
+    cdef double value
+    job.delta, job.ldd, job.h, job.ldh = z + room, ld, z + 2 * room, ld
+    P.K.copy(t.rows, y.m, at(P, y.a, t.r0, y.ldm), 1, P.across, z, ld)
+    value = P.K.loss(&job, t.rows, y.m, z, ld)
+    P.K.copy(y.m, t.rows, job.delta, 1, ld, here.delta, P.across)
+    P.K.copy(y.m, t.rows, job.h, 1, ld, here.h, P.across)
+    return value
+
+
+cdef void r_loss_across(Pass *t, fc_loss_rows *here, Layer *y, char *u) noexcept nogil:
+    """rdelta of a panel in rz's place; u: of a VJP, (rows, d_out) of the chunk."""
+    cdef PlanS *P = t.P
+    cdef char *rz = t.bench.rz[P.n_layers - 1]
+    if t.kind == FISHER:
+        P.K.r_fisher_across(<double>P.N, t.rows, y.m, here.delta, P.across, rz, P.across, rz, P.across)
+    elif t.kind == VJP:
+        P.K.copy(y.m, t.rows, u + t.r0 * y.m * P.K.real_bytes, 1, y.m, rz, P.across)
+    else:
+        here.ldh = P.across
+        P.K.r_loss_across(here, t.rows, y.m, rz, P.across, rz, P.across)
+
+
+cdef double top_across(Pass *t, Layer *y) noexcept nogil:
+    """<rz, (d2 loss / dz2) rz> of a panel, in blocks of samples. rz is spent."""
+    cdef PlanS *P = t.P
+    cdef Py_ssize_t first = 0, size = P.K.real_bytes
+    cdef fc_loss_rows here = loss_at(P, t.r0)
+    cdef char *rz = t.bench.rz[P.n_layers - 1]
+    cdef fc_step step
+    cdef double total = 0, part = 0
+    memcpy(t.bench.e[0], rz, y.m * P.across * size)
+    r_loss_across(t, &here, y, NULL)
+    memset(&step, 0, sizeof(step))
+    step.kind, step.total, step.ldp = FC_STEP_DOT, &part, P.across
+    while first < t.rows:
+        step.p = t.bench.e[0] + first * size
+        P.K.step(&step, y.m, min(<Py_ssize_t>BLOCK_ROWS, t.rows - first), rz + first * size, P.across)
+        total += part
+        first += BLOCK_ROWS
+    return total
+
+
+cdef void load_across(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
+    """A chunk's rows of X into panels (d_in, samples), each padded with its last sample."""
+    cdef Py_ssize_t first = 0, n, j, k = P.layer[0].k, size = P.K.real_bytes, end
+    cdef Data *D = P.data
+    cdef char *to
+    cdef char *last
+    while first < rows:
+        n = min(P.panel, rows - first)
+        to = at(P, P.x, first, k)
+        P.K.copy(k, n, D.X + (r0 + first) * D.x_rs * size, D.x_cs, D.x_rs, to, P.across)
+        for j in range(k if n < whole_lines(P, n) else 0):
+            last = to + (j * P.across + n - 1) * size
+            for end in range(1, whole_lines(P, n) - n + 1):
+                memcpy(last + end * size, last, size)
+        first += P.panel
+
+
+cdef void outputs_across(PlanS *P, Py_ssize_t r0, char *out) noexcept nogil:
+    """The net's outputs for the chunk at hand into out (N, d_out), a panel at a time."""
+    cdef Py_ssize_t first = 0, rows = min(P.chunk, P.N - r0), size = P.K.real_bytes
+    cdef Layer *y = &P.layer[P.n_layers - 1]
+    while first < rows:
+        P.K.columns(y.m, min(P.panel, rows - first), at(P, y.a, first, y.ldm), P.across, 1, 0, y.m, out + (r0 + first) * y.m * size, y.m)
+        first += P.panel
+
+
+cdef void fill_ones(PlanS *P) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(P.across):
+        if P.K.real_bytes == 8:
+            (<double *>P.ones)[i] = 1
+        else:
+            (<float *>P.ones)[i] = 1

@@ -1,0 +1,110 @@
+"""Samples across or as rows: two layouts of a tall plan's panels, one mathematics."""
+
+import re
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv import _engine as engine
+
+NETS = [  # sizes, rows, activation, loss, residual
+    ((5, 7, 3), 50, "tanh", "cross_entropy", False),
+    ((2, 16, 16, 1), 100, "softplus", "mse", False),
+    ((20, 100, 2), 333, "relu", "binary_cross_entropy", False),
+    ((1, 20, 1), 17, "sigmoid", "mse", False),
+    ((3, 2), 9, "identity", "cross_entropy", False),
+    ((6, 20, 20, 20, 19), 133, "gelu", "cross_entropy", True),
+    ((33, 17, 17, 2), 65, "leaky_relu", "mse", True),
+]
+
+
+@pytest.fixture
+def lines():
+    """Sets the lines of a panel for plans made from then on."""
+    yield engine.force_across
+    engine.force_across(-1)
+
+
+def everything(net, dtype, memory=None, n_threads=2):
+    """All that the passes make, as one list of arrays, and the layout it was made with."""
+    sizes, rows, activation, loss, residual = net
+    rng = np.random.default_rng(5)
+    model = fc.MLP(sizes, activation=activation, dtype=dtype, residual=residual)
+    theta = model.init(seed=0)
+    theta += (0.1 * rng.standard_normal(theta.shape)).astype(dtype)
+    X, V = (
+        rng.standard_normal((rows, sizes[0])),
+        rng.standard_normal((model.n_params, 3)).astype(dtype),
+    )
+    targets = {
+        "mse": rng.standard_normal((rows, sizes[-1])),
+        "binary_cross_entropy": rng.random((rows, sizes[-1])),
+        "cross_entropy": rng.integers(sizes[-1], size=rows),
+    }
+    ob = fc.Objective(
+        model,
+        X,
+        targets[loss],
+        loss=loss,
+        l2=0.01,
+        sample_weight=rng.random(rows),
+        memory=memory,
+        n_threads=n_threads,
+    )
+    H, G, F, J = ob.hessian(theta), ob.ggn(theta), ob.empirical_fisher(theta), ob.jacobian(theta)
+    top = H.restrict(layers=[len(sizes) - 2])
+    return [
+        np.array([ob.value(theta)]),
+        ob.gradient(theta),
+        H @ V[:, 0],
+        H @ V,
+        H.quadratic(V),
+        G @ V,
+        G.quadratic(V),
+        F @ V,
+        J @ V[:, 0],
+        J.T @ rng.standard_normal(J.shape[0]).astype(dtype),
+        model.predict(theta, X),
+        top @ np.ones(top.shape[0], dtype),
+    ], H.layout
+
+
+@pytest.mark.parametrize("net", NETS, ids=lambda net: "-".join(map(str, net[0])))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_both_layouts_agree(arch, net, dtype, lines):
+    """Everything that passes over rows make, for panels of one line, of a few, and larger than the data."""
+    lines(0)
+    expected, _ = everything(net, dtype)
+    for count in (1, 3, 25):
+        lines(count)
+        got, layout = everything(net, dtype)
+        assert layout["panel"] % (64 // np.dtype(dtype).itemsize) == 0
+        for i, (x, y) in enumerate(zip(got, expected)):
+            assert np.linalg.norm(x - y) <= (
+                1e-11 if dtype == "float64" else 3e-4
+            ) * np.linalg.norm(y), (count, i)
+
+
+@pytest.mark.parametrize("net", NETS[2:4], ids=lambda net: "-".join(map(str, net[0])))
+def test_threads_and_blocks_change_no_bit(net, lines):
+    """A column of a block is the single product, for any number of threads."""
+    lines(2)
+    one, _ = everything(net, "float32", n_threads=1)
+    two, _ = everything(net, "float32", n_threads=3)
+    assert all(np.array_equal(a, b) for a, b in zip(one, two))
+    assert np.array_equal(one[2], one[3][:, 0])
+
+
+def test_chunks(lines):
+    """Bounded memory: the state is made again chunk by chunk, and the bound holds."""
+    lines(1)
+    whole, _ = everything(NETS[2], "float64")
+    with pytest.raises(ValueError, match="are needed") as refusal:
+        everything(NETS[2], "float64", memory=1000)
+    least = int(re.search(r"(\d+) are needed", str(refusal.value))[1])
+    for memory in (least, least + 50_000):
+        got, layout = everything(NETS[2], "float64", memory)
+        assert layout["chunk"] < NETS[2][1]
+        for x, y in zip(got, whole):
+            assert np.linalg.norm(x - y) <= 1e-12 * np.linalg.norm(y)

@@ -14,7 +14,16 @@ import fastcurv
 
 PACKAGE = Path(fastcurv.__file__).parent
 ROOT = Path(__file__).resolve().parent.parent
-LEAVES = {"checks", "files", "interrupts", "progress", "protocols", "runtime", "vectors"}
+LEAVES = {
+    "checks",
+    "eigensolver",
+    "files",
+    "interrupts",
+    "progress",
+    "protocols",
+    "runtime",
+    "vectors",
+}
 # Who may know whom: a room, and what it may import beside itself and the leaves.
 ROOMS = {
     "structure": set(),

@@ -5,9 +5,10 @@ taken out.
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.linalg import eigh, qr
+from scipy.linalg import qr
 from scipy.linalg.lapack import dormqr
 
+from ..eigensolver import eigh
 from .evidence import (
     PRODUCT_EPS,
     dense,
@@ -106,10 +107,10 @@ class DenseHessian:
         c = self.d if balanced else self.ones
         M = self.balanced if balanced else self.A
         if not Q.shape[1]:
-            values, vectors = _eigh(M)
+            values, vectors, _ = eigh(M)
         else:
             off = _Off(Q if balanced else Q * self.d[:, None])
-            values, vectors = _eigh(off.block(M))
+            values, vectors, _ = eigh(off.block(M))
             vectors = off.back(vectors)
         norm = np.abs(values).max(initial=0.0)
         return Signs(
@@ -127,7 +128,7 @@ class DenseHessian:
         if Q.shape[1]:
             span = qr(Q * self.d[:, None], mode="economic")[0]
             product = self.A @ span
-            values = np.concatenate([values, np.linalg.eigvalsh(span.T @ product)])
+            values = np.concatenate([values, eigh(span.T @ product).values])
             error += np.linalg.norm(product)
         low, high = float(values.min()), float(values.max())
         return (low, (low - error, low + error)), (high, (high - error, high + error))
@@ -166,17 +167,6 @@ class _Off:
         return self._apply(
             "L", "N", np.asfortranarray(np.vstack([np.zeros((len(self.tau), V.shape[1])), V]))
         )
-
-
-def _eigh(M):
-    """All eigenpairs; at a norm of 1, since LAPACK's divide and conquer gives up on very large or
-    small numbers.
-    """
-    size = float(np.abs(M).max(initial=0.0))
-    if size == 0:
-        return np.zeros(len(M)), np.eye(len(M))
-    values, vectors = eigh(M / size, driver="evd", check_finite=False)
-    return size * values, vectors
 
 
 def annihilated(AQ, Q, tol):

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..eigensolver import eigh
 from ..protocols import BoundedBelow, BoundsGradient, Precise, Valued
 from .evidence import dense, equilibrate, even_rows, hessian_products
 
@@ -118,7 +119,7 @@ def nearness(
 def decompose(A: np.ndarray, d: np.ndarray | None = None) -> Eigen:
     """All eigenpairs of ``D A D`` for a symmetric matrix, with LAPACK's backward error."""
     d = np.ones(len(A)) if d is None else d
-    values, vectors = np.linalg.eigh(d[:, None] * A * d)
+    values, vectors, _ = eigh(d[:, None] * A * d)
     size = float(np.abs(values).max(initial=0.0))
     return Eigen(values, vectors, 2 * max(len(A), 8) * np.finfo(float).eps * size, d)
 

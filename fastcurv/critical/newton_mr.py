@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..eigensolver import eigh
 from ..krylov.subproblems import KrylovSpace, least_residual
 
 DENSE_BELOW = 400  # below this n the steps come from all eigenpairs
@@ -42,7 +43,7 @@ def dense_steps(A: np.ndarray, g: np.ndarray) -> Steps:
     if not np.isfinite(A).all():
         return Steps()
     try:
-        values, U = np.linalg.eigh(0.5 * (A + A.T))
+        values, U, _ = eigh(A)
     except np.linalg.LinAlgError:
         return Steps()
     norm = float(np.abs(values).max(initial=0.0))

@@ -1,7 +1,8 @@
 """Ritz values and vectors of a recurrence: algebra on its small matrix T, no vector of length n."""
 
 import numpy as np
-from scipy.linalg import eigh_tridiagonal
+
+from ..eigensolver import eigh, eigh_tridiagonal
 
 SMALL = 48  # up to this size the whole decomposition costs no more than a part of it
 
@@ -42,8 +43,8 @@ def decompose(run):
     """All Ritz values ``(m,)`` of a recurrence and their coordinates ``S (m, m)``."""
     T = run.T[: run.m, : run.m]
     if run.tridiagonal and run.m > 1:
-        return eigh_tridiagonal(np.diag(T), np.diag(T, 1), check_finite=False)
-    return np.linalg.eigh(T)
+        return eigh_tridiagonal(np.diag(T), np.diag(T, 1))
+    return eigh(T)[:2]
 
 
 def ritz_pairs(run, k, which):
@@ -77,12 +78,8 @@ def _ends(T, m, k, which):
     low, high = {"LA": (1, k), "SA": (k, 1), "BE": (k // 2 + 1, k - k // 2)}.get(which, (k, k))
     diagonal, beside = np.diag(T)[:m], np.diag(T, 1)[: m - 1]
     parts = [
-        eigh_tridiagonal(
-            diagonal, beside, select="i", select_range=(0, low - 1), check_finite=False
-        ),
-        eigh_tridiagonal(
-            diagonal, beside, select="i", select_range=(m - high, m - 1), check_finite=False
-        ),
+        eigh_tridiagonal(diagonal, beside, (0, low - 1)),
+        eigh_tridiagonal(diagonal, beside, (m - high, m - 1)),
     ]
     return np.concatenate([p[0] for p in parts]), np.hstack([p[1] for p in parts])
 

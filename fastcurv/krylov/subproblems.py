@@ -8,8 +8,8 @@ kept, a problem with another radius, damping or weight is solved again for no pr
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import eigh, eigh_tridiagonal
 
+from ..eigensolver import eigh, eigh_tridiagonal
 from ..vectors import norm, project_rows, subtract_rows
 
 
@@ -186,7 +186,7 @@ class KrylovSpace:
             if self._chain and m > 2:
                 self._ritz = eigh_tridiagonal(np.diag(block).copy(), np.diag(block, -1).copy())
             else:
-                self._ritz = eigh(block, check_finite=False)
+                self._ritz = eigh(block)[:2]
             self._ritz_at = m
         return self._ritz
 

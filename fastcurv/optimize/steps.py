@@ -13,6 +13,7 @@ from ..checks import (
     check_vector,
     operator_dtype,
 )
+from ..eigensolver import eigh
 from ..krylov.subproblems import KrylovSpace, absolute, shifted
 from .line_search import as_product
 
@@ -49,7 +50,7 @@ def _decompose(op, g, k, wanted, residual_of):
     n = len(g)
     if k is None and n <= DENSE_BELOW:
         matrix = _dense(op, n)
-        values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
+        values, vectors, _ = eigh(matrix)
         return values, vectors.T @ g, lambda y: vectors @ y, 0.0
     dtype = operator_dtype(op)
     limit = min(n, 400) if k is None else min(n, k)

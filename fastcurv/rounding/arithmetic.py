@@ -10,6 +10,8 @@ import math
 import numpy as np
 from scipy.special import expit, ndtr
 
+from ..eigensolver import eigh
+
 # roundings that phi, phi', phi'' and the terms of a loss row are worth: 10 were measured at most
 ELEMENTARY = 16.0
 # smallest normal numbers that saturated phi, phi', phi'' may be flushed by (gelu: n(t) t^2 at its
@@ -54,7 +56,8 @@ def gram_bound(G):
     G = G / size
     slack = 1 + 4 * len(G) * np.finfo(float).eps
     if len(G) <= 256:
-        return size * (float(np.linalg.eigvalsh(G)[-1]) * slack + 4 * len(G) * np.finfo(float).eps)
+        values, _, errors = eigh(G)
+        return size * (float(values[-1] + errors[-1]) * slack)
     scale, power = 0.0, 1.0
     for _ in range(4):
         frobenius = float(np.linalg.norm(G))

@@ -40,6 +40,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from ..checks import check_vector
+from ..eigensolver import eigh
 from ..structure.parameters import l2_diagonal, layers_of, normalised, skips
 from .arithmetic import Arithmetic, Operand, gram_bound, norms, stack_norms
 from .bounds import CHUNK_BYTES, JOINT_FLOPS, Rounding
@@ -238,7 +239,7 @@ def by_layers(passes):
     for l in range(L - 1):
         u = np.array([U[l, k].bound() if k <= l else 0.0 for k in range(L)])
         S += np.outer(u, u)
-    return GROWTH * float(np.linalg.eigvalsh(S)[-1]) if np.isfinite(S).all() else np.inf
+    return GROWTH * _largest(S) if np.isfinite(S).all() else np.inf
 
 
 def reaches(passes, s):
@@ -333,6 +334,12 @@ def by_units(passes):
     return GROWTH * float(np.max(taken + of_C + of_M))
 
 
+def _largest(S):
+    """An upper bound on the largest eigenvalue of a symmetric matrix."""
+    values, _, errors = eigh(S)
+    return float(values[-1] + errors[-1])
+
+
 def _of_unit(delta, slope, bend, X1, x):
     """At least the largest eigenvalue of ``-[[0, C], [C', M]]`` for one hidden unit: from M's
     negative part where the block is large.
@@ -345,6 +352,6 @@ def _of_unit(delta, slope, bend, X1, x):
         return np.inf
     if m + k <= BLOCK:
         block = np.block([[np.zeros((m, m)), C], [C.T, X1.T @ (bend[:, None] * X1)]])
-        return slack - np.linalg.eigvalsh(block)[0]
+        return slack + _largest(-block)
     most = np.maximum(-bend, 0) @ x**2
     return slack + 0.5 * most + np.hypot(0.5 * most, spectral(C))

@@ -1,46 +1,176 @@
-"""Every eigenvalue of an operator that is small enough to be written down, and the signs that are
-sure.
+"""The matrix of an operator that is small enough to be written down, with what is known of its
+error, and the eigenvalues that follow: one builder for `eigvalsh`, `inertia` and `classify`.
 """
 
-import numpy as np
-from scipy.linalg import eigvalsh as lapack_eigvalsh
+from __future__ import annotations
 
-from ..checks import check_symmetric_operator, operator_dtype
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..checks import MatrixOperator, check_symmetric_operator, operator_dtype
+from ..eigensolver import Eigensystem, eigh
+from ..eigensolver import eigvalsh as every_eigenvalue
 from .results import Inertia
 
-BLOCK = 64
+Floats = NDArray[np.float64]
+
+BLOCK = 128
 LARGEST_DENSE = 30_000
+# A product of an operator that offers no bound of its own is taken to be off by at most this many
+# eps ||H|| ||v||.
+PRODUCT_EPS = 64.0
 
 
-def to_dense(op):
-    """The matrix ``(n, n)`` of an operator: ``op.to_dense()`` where it exists, else n products in
-    blocks.
+@dataclass(frozen=True, eq=False)
+class DenseMatrix:
+    """The symmetric matrix of an operator, and what it may be off by.
 
-    Returns
-    -------
+    Attributes
+    ----------
     A : ndarray, shape (n, n)
+        Float64, exactly symmetric.
+    bounds : ndarray, shape (n,)
+        For each column of the products a bound on the norm of its error. Of an entry and its
+        mirror image A holds the one from the better column, their mean where both are as good.
+    asymmetry : ndarray, shape (n,)
+        The norms of the columns of ``P - P'``, P the products as they came.
     n_products : int
         n, or 0 for a matrix that was there already.
     """
+
+    A: Floats
+    bounds: Floats
+    asymmetry: Floats
+    n_products: int
+
+    def error(self, scale: Floats | None = None) -> float:
+        """A bound on ``||D E D||_F`` for the error E of A, ``D = diag(scale)`` or I.
+
+        That of the products (`matrix_error`), and all of the asymmetry that was seen: products
+        that are not those of a symmetric matrix are wrong by as much at least.
+        """
+        c = np.ones(len(self.A)) if scale is None else np.asarray(scale, dtype=np.float64)
+        if scale is None or np.ptp(c) == 0:
+            seen = safe_norm(self.asymmetry) * float(c.max(initial=0.0)) ** 2
+        else:
+            seen = safe_norm(self.asymmetry * c) * float(c.max(initial=0.0))
+        return matrix_error(self.bounds, c) + seen
+
+    def eigen(self, scale: Floats | None = None) -> Eigensystem:
+        """Eigenpairs of ``D A D``; `errors` bound the eigensolver's error and that of A."""
+        c = None if scale is None else np.asarray(scale, dtype=np.float64)
+        found = eigh(self.A if c is None else c[:, None] * self.A * c)
+        return found._replace(errors=found.errors + self.error(c))
+
+
+def safe_norm(x: Floats) -> float:
+    """The 2-norm of finite numbers of any scale, whose squares may leave the range."""
+    largest = float(np.abs(x).max(initial=0.0))
+    if not 0 < largest < np.inf:
+        return largest
+    return largest * float(np.linalg.norm(np.asarray(x, dtype=np.float64) / largest))
+
+
+def matrix_error(bounds: Floats, d: Floats) -> float:
+    """A bound on ``||D E D||_F`` for the error E of a `DenseMatrix` by its columns' `bounds`.
+
+    The part of a column that was kept lies in rows whose own bound is not smaller, so each column
+    is weighed with the largest d among those rows only; the mirrored part doubles the squares.
+    """
+    order = np.argsort(bounds)
+    suffix = np.maximum.accumulate(d[order][::-1])[::-1]
+    reach = suffix[np.searchsorted(bounds[order], bounds, side="left")]
+    return float(np.sqrt(2.0)) * safe_norm(bounds * d * reach)
+
+
+def dense_matrix(op: Any) -> DenseMatrix:
+    """The matrix of a symmetric operator, by n products or as it is, with a bound on its error.
+
+    Parameters
+    ----------
+    op : LinearOperator, ndarray or sparse matrix, shape (n, n)
+        Real symmetric. A matrix is taken as exact. Of an operator, ``column_bounds()`` or
+        ``rounding_bound(e_j)`` bound the rounding of its columns; where it offers neither,
+        `PRODUCT_EPS` eps ``||H||`` is assumed for each.
+
+    Returns
+    -------
+    DenseMatrix
+
+    Raises
+    ------
+    ValueError
+        Where a product is not finite, or n is above `LARGEST_DENSE`.
+    """
     op = check_symmetric_operator(op)
     n = op.shape[0]
+    P, n_products = _products(op, n)
+    with np.errstate(over="ignore"):
+        P = P.astype(np.float64, copy=False)
+        gap = P - P.T
+    if not (np.isfinite(P).all() and np.isfinite(gap).all()):
+        raise ValueError(
+            "products with the operator hold NaN or infinity, or overflow when they are "
+            "symmetrised; wanted finite numbers for a finite vector"
+        )
+    largest = float(np.abs(gap).max(initial=0.0))
+    asymmetry = largest * np.linalg.norm(gap / (largest or 1.0), axis=0)
+    bounds = _column_bounds(op, P)
+    A = np.where(bounds[None, :] <= bounds[:, None], P, P.T)
+    A *= 0.5
+    A += A.T.copy()
+    return DenseMatrix(A, bounds, asymmetry, n_products)
+
+
+def to_dense(op: Any) -> tuple[NDArray[Any], int]:
+    """The products of an operator with every unit vector ``(n, n)`` as they come, and their number."""
+    op = check_symmetric_operator(op)
+    return _products(op, op.shape[0])
+
+
+def _products(op: Any, n: int) -> tuple[NDArray[Any], int]:
     if n > LARGEST_DENSE:
         raise ValueError(
             f"the operator has n = {n}, whose matrix would take {8e-9 * n * n:.0f} GB; wanted n <= "
             f"{LARGEST_DENSE}; spectral_density and eigsh need only products"
         )
-    if hasattr(op, "to_dense"):
-        return np.asarray(op.to_dense()), 0 if hasattr(op, "A") else n
-    A = np.empty((n, n), operator_dtype(op))
+    if isinstance(op, MatrixOperator):
+        return op.to_dense(), 0
+    dtype = operator_dtype(op)
+    A = np.empty((n, n), dtype)
     for start in range(0, n, BLOCK):
         stop = min(start + BLOCK, n)
-        columns = np.zeros((n, stop - start), A.dtype)
+        columns = np.zeros((n, stop - start), dtype)
         columns[np.arange(start, stop), np.arange(stop - start)] = 1
         A[:, start:stop] = op @ columns
     return A, n
 
 
-def eigvalsh(op):
+def _column_bounds(op: Any, P: Floats) -> Floats:
+    n, dtype = len(P), operator_dtype(op)
+    if isinstance(op, MatrixOperator):
+        return np.zeros(n)
+    if hasattr(op, "column_bounds"):
+        bounds = np.asarray(op.column_bounds(), dtype=np.float64)
+    elif hasattr(op, "rounding_bound"):
+        bounds = np.array([float(op.rounding_bound(e)) for e in np.eye(n, dtype=dtype)])
+    else:
+        # at least ||P||, for any scale: the 2-norm is at most the geometric mean of these two
+        rows, columns = (float(np.abs(P).sum(axis=a).max(initial=0.0)) for a in (0, 1))
+        norm = min(safe_norm(P), rows**0.5 * columns**0.5)
+        return np.full(n, PRODUCT_EPS * float(np.finfo(dtype).eps) * norm)
+    if bounds.shape != (n,) or np.isnan(bounds).any():
+        raise ValueError(
+            f"the operator's bounds on its columns have shape {bounds.shape} or hold NaN; wanted "
+            f"({n},) numbers >= 0"
+        )
+    return bounds
+
+
+def eigvalsh(op: Any) -> Floats:
     """Every eigenvalue of a symmetric operator, ascending, from its matrix.
 
     Parameters
@@ -51,7 +181,19 @@ def eigvalsh(op):
     Returns
     -------
     ndarray, shape (n,)
-        Float64, each right to about ``n eps ||op||``.
+        Float64, each right to about ``n eps ||op||``; `inertia` proves a bound.
+
+    Raises
+    ------
+    ValueError
+        Where a product is not finite, or n is above 30 000.
+    numpy.linalg.LinAlgError
+        Where all of LAPACK's drivers failed.
+
+    See Also
+    --------
+    inertia : the signs that are sure, with a proved error.
+    fastcurv.eigsh : a few of them, from products alone.
 
     Examples
     --------
@@ -59,29 +201,35 @@ def eigvalsh(op):
     >>> eigvalsh(np.array([[0.0, -2.0], [-2.0, 0.0]]))
     array([-2.,  2.])
     """
-    values, _, _ = _dense_spectrum(op)
-    return values
+    return every_eigenvalue(dense_matrix(op).A)
 
 
-def inertia(op):
+def inertia(op: Any) -> Inertia:
     """How many eigenvalues are positive, negative, and zero within a proved error bound, from the
     matrix.
 
     By Weyl's theorem no computed eigenvalue is further from the true one than the norm of all
-    errors together: rounding in the products (``op.rounding_bound(e_j)`` where the operator has it,
-    8 eps times each column otherwise; none for a matrix, which is taken as exact), what
-    symmetrising the matrix changed, and the backward error of the eigensolver, ``4 n eps ||op||``
-    in float64.
+    errors together: rounding in the products (``op.column_bounds()`` or ``op.rounding_bound(e_j)``
+    where the operator has it, 64 eps ``||op||`` for each column otherwise; none for a matrix,
+    which is taken as exact), the asymmetry of the products, ``||A - A'||``, and the error of the
+    eigensolver, proved from the eigenvectors it found.
 
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
-        Real symmetric; costs n products, n^2 numbers and about ``4/3 n^3`` flops.
+        Real symmetric, of any scale; costs n products, 2 n^2 numbers and about ``13 n^3`` flops.
 
     Returns
     -------
     Inertia
         Unpacks into ``n_positive, n_negative, n_zero``.
+
+    Raises
+    ------
+    ValueError
+        Where a product is not finite, or n is above 30 000.
+    numpy.linalg.LinAlgError
+        Where all of LAPACK's drivers failed.
 
     Examples
     --------
@@ -90,41 +238,15 @@ def inertia(op):
     >>> n_positive, n_negative, n_zero
     (2, 1, 1)
     """
-    values, bound, n_products = _dense_spectrum(op)
-    n_positive, n_negative = int((values > bound).sum()), int((values < -bound).sum())
+    matrix = dense_matrix(op)
+    values, _, errors = matrix.eigen()
+    n_positive, n_negative = int((values > errors).sum()), int((values < -errors).sum())
     return Inertia(
-        n_positive, n_negative, len(values) - n_positive - n_negative, bound, values, n_products
+        n_positive=n_positive,
+        n_negative=n_negative,
+        n_zero=len(values) - n_positive - n_negative,
+        bound=float(errors.max(initial=0.0)),
+        values=values,
+        errors=errors,
+        n_products=matrix.n_products,
     )
-
-
-def _dense_spectrum(op):
-    """Eigenvalues ``(n,)``, a bound on the error of each, and the products spent."""
-    op = check_symmetric_operator(op)
-    A, n_products = to_dense(op)
-    if not np.isfinite(A).all():
-        raise ValueError(
-            "the operator returned values that are not finite; wanted finite numbers for a finite "
-            "vector"
-        )
-    products = _product_error(op, A)
-    A = A.astype(np.float64)
-    lost = float(np.linalg.norm(A - A.T)) / 2
-    A = (A + A.T) / 2
-    values = lapack_eigvalsh(A, overwrite_a=True, check_finite=False, driver="evd")
-    n, largest = len(values), float(np.abs(values).max())
-    return values, products + lost + 4 * n * np.finfo(float).eps * largest, n_products
-
-
-def _product_error(op, A):
-    """The Frobenius norm of the errors that rounding made in the columns of `A`."""
-    if hasattr(op, "A"):
-        return 0.0
-    n, dtype = A.shape[0], operator_dtype(op)
-    if not hasattr(op, "rounding_bound"):
-        return 8 * float(np.finfo(dtype).eps) * float(np.linalg.norm(A))
-    total, e = 0.0, np.zeros(n, dtype)
-    for j in range(n):
-        e[j] = 1
-        total += float(op.rounding_bound(e)) ** 2
-        e[j] = 0
-    return total**0.5

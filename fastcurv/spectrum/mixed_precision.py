@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..checks import check_positive_int
+from ..eigensolver import eigh
 from ..krylov.basis import norm, orthogonalise, orthonormalise, project, rotate
 from ..krylov.minres import minres
 from ..krylov.ritz import wanted
@@ -149,7 +150,7 @@ class _Refiner:
         lost again.
         """
         T = project(self.Y, self.W)
-        theta, S = np.linalg.eigh((T + T.T) / 2)
+        theta, S, _ = eigh(T)
         near = wanted(theta, 2 * self.k + 8, self.which)
         first = wanted(theta, self.k, self.which)
         order = np.concatenate([first, np.setdiff1d(near, first)])

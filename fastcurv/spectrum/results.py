@@ -134,14 +134,16 @@ class Inertia:
     Attributes
     ----------
     n_positive, n_negative : int
-        Eigenvalues proved above `bound` and below ``-bound``.
+        Eigenvalues whose sign is proved: further from zero than their error.
     n_zero : int
-        Those within `bound` of zero, whose sign is not known.
+        Those within their error of zero, whose sign is not known.
     bound : float
-        No computed eigenvalue is further than this from its true value.
+        No computed eigenvalue is further than this from its true value: the largest of `errors`.
     values : ndarray, shape (n,)
         The computed eigenvalues, ascending.
     n_products : int
+    errors : ndarray, shape (n,)
+        What each of them can be off by.
     """
 
     n_positive: int
@@ -150,6 +152,7 @@ class Inertia:
     bound: float
     values: np.ndarray = field(default=None, compare=False)
     n_products: int = 0
+    errors: np.ndarray = field(default=None, compare=False)
 
     def __iter__(self):
         return iter((self.n_positive, self.n_negative, self.n_zero))

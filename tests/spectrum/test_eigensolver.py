@@ -1,0 +1,140 @@
+"""The door to LAPACK: errors that hold against exact spectra, every scale, drivers that fail."""
+
+import numpy as np
+import pytest
+from scipy import linalg
+from scipy.sparse.linalg import LinearOperator
+
+import fastcurv as fc
+from fastcurv import eigensolver
+from fastcurv.spectrum.dense import dense_matrix
+
+SCALES = [1e-300, 1e-160, 1e-20, 1.0, 1e20, 1e160, 1e300]
+
+
+def integer_spectrum(n, rng):
+    """A matrix of integers, so exact in float64, with known eigenvalues: a Householder reflection
+    ``I - 2 v v' / v'v`` around a diagonal, times ``(v'v)^2``, a power of two.
+    """
+    v = np.zeros(n)
+    v[rng.choice(n, min(n, 4), replace=False)] = 1.0
+    w = float(v @ v)
+    if w not in (1.0, 2.0, 4.0):
+        v[:] = 0.0
+        v[0] = w = 1.0
+    spectrum = rng.integers(-9, 10, n).astype(float)
+    Q = w * np.eye(n) - 2 * np.outer(v, v)
+    return (Q * spectrum) @ Q, np.sort(w**2 * spectrum)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 17, 130, 200])
+def test_every_eigenvalue_lies_within_its_proved_error(n, rng):
+    """Against spectra known exactly, and errors small enough to be of use."""
+    for scale in SCALES:
+        A, truth = integer_spectrum(n, rng)
+        A, truth = A * scale, truth * scale
+        values, V, errors = eigensolver.eigh(A)
+        assert (np.abs(values - truth) <= errors + 4e-16 * np.abs(truth)).all()
+        assert errors.max() <= 1e-13 * n * np.abs(truth).max() + 1e-300
+        assert np.abs(V.T @ V - np.eye(n)).max() < 1e-12
+        plain = eigensolver.eigvalsh(A)
+        assert np.allclose(plain, truth, rtol=0, atol=1e-14 * n * np.abs(truth).max())
+
+
+def test_a_wrong_answer_has_a_large_error(rng):
+    """The proof does not take the driver's word: another vector, another value show."""
+    A, truth = integer_spectrum(40, rng)
+    S = A / 512
+    values, V = np.linalg.eigh(S)
+    for spoil in ("value", "vector", "twice"):
+        v, U = values.copy(), V.copy()
+        if spoil == "value":
+            v[7] += 1e-3
+        elif spoil == "vector":
+            U[:, 7] += 1e-3 * U[:, 8 if v[8] != v[7] else 0]
+        else:
+            U[:, 7] = U[:, 8]
+        assert (eigensolver._proved(S, v, U) >= 1e-4).any()
+
+
+@pytest.mark.parametrize("failing", [{"evd"}, {"evd", "evr"}])
+def test_where_a_driver_fails_the_next_one_is_asked(failing, rng, monkeypatch):
+    """LAPACK's "Internal Error" on a finite matrix, NaN and nonsense are all failures."""
+    A, truth = integer_spectrum(12, rng)
+    whole = linalg.eigh
+
+    def broken(M, *, driver, **rest):
+        if driver == "evd" and "evd" in failing:
+            raise linalg.LinAlgError("Internal Error.")
+        found = whole(M, driver=driver, **rest)
+        if driver in failing:
+            found = tuple(x * np.nan for x in found) if isinstance(found, tuple) else found * 2
+        return found
+
+    monkeypatch.setattr(linalg, "eigh", broken)
+    values, _, errors = eigensolver.eigh(A)
+    assert (np.abs(values - truth) <= errors).all() and errors.max() < 1e-9
+    assert np.allclose(eigensolver.eigvalsh(A), truth)
+
+
+def test_where_all_fail_there_is_an_error_and_no_number(monkeypatch):
+    def broken(*args, **rest):
+        raise linalg.LinAlgError("Internal Error.")
+
+    monkeypatch.setattr(linalg, "eigh", broken)
+    monkeypatch.setattr(linalg, "eigh_tridiagonal", broken)
+    for ask in (eigensolver.eigh, eigensolver.eigvalsh, fc.eigvalsh, fc.inertia):
+        with pytest.raises(np.linalg.LinAlgError, match="all failed"):
+            ask(np.eye(3))
+    with pytest.raises(np.linalg.LinAlgError, match="all failed"):
+        eigensolver.eigh_tridiagonal(np.ones(3), np.ones(2))
+
+
+def test_no_infinity_comes_out():
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        eigensolver.eigh(np.array([[np.nan]]))
+    with pytest.raises(np.linalg.LinAlgError, match="beyond float64"):
+        eigensolver.eigh(np.full((4, 4), 1.7e308))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_tridiagonal_of_any_scale(scale, rng):
+    n = 60
+    d, e = rng.standard_normal(n), rng.standard_normal(n - 1)
+    T = np.diag(d) + np.diag(e, 1) + np.diag(e, -1)
+    truth = np.linalg.eigvalsh(T)
+    values, V = eigensolver.eigh_tridiagonal(scale * d, scale * e)
+    assert np.allclose(values / scale, truth, rtol=0, atol=1e-12)
+    some, U = eigensolver.eigh_tridiagonal(scale * d, scale * e, (57, 59))
+    assert np.allclose(some / scale, truth[57:], rtol=0, atol=1e-12) and U.shape == (n, 3)
+
+
+def test_asymmetry_that_is_seen_is_counted(rng):
+    """Signs that the asymmetry of the products could have changed are not claimed."""
+
+    def operator(P):
+        return LinearOperator(P.shape, matvec=lambda v: P @ v, matmat=lambda V: P @ V, dtype=float)
+
+    assert fc.inertia(operator(np.array([[1.0, 4.0], [0.0, 1.0]]))).n_negative == 0
+    for _ in range(20):
+        A, truth = integer_spectrum(30, rng)
+        A /= np.abs(truth).max()
+        P = A + 1e-7 * rng.standard_normal(A.shape)
+        found = fc.inertia(operator(P))
+        assert np.abs(found.values - np.sort(truth) / np.abs(truth).max()).max() <= found.bound
+        assert found.n_positive <= (truth > 0).sum() and found.n_negative <= (truth < 0).sum()
+        assert found.n_zero >= (truth == 0).sum()
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_signs_at_every_scale(scale):
+    """Nothing overflows to infinity or underflows to a proof."""
+    found = fc.inertia(scale * np.array([[2.0, 1, 0], [1, 2, 0], [0, 0, -1]]))
+    assert tuple(found) == (2, 1, 0) and found.bound < 1e-10 * scale
+
+    def product(v):
+        return scale * np.array([3.0, -1.0]) * v
+
+    op = LinearOperator((2, 2), matvec=lambda v: product(v.reshape(-1)), dtype=float)
+    matrix = dense_matrix(op)
+    assert 0 < matrix.error() < 1e-10 * scale and tuple(fc.inertia(op)) == (1, 1, 0)

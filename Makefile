@@ -71,18 +71,21 @@ neon:
 	  tests/engine/selftest.c src/kernels/neon.c src/kernels/baseline.c src/kernels/reference.c -lm
 	qemu-aarch64 build/neon-selftest
 
+# What the build needs lies in the environment itself: one NumPy and one SciPy instead of two of each.
 $(VENV)/.python:
+	@echo "making an environment in $(VENV): NumPy, SciPy, Cython"
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install -q --upgrade pip
+	$(PY) -m pip install -q --disable-pip-version-check "setuptools>=77" "cython>=3.1" numpy scipy
 	touch $@
 
 # One installation for each set of extras: an editable one compiles the engine anew every time.
 $(VENV)/.demo: $(VENV)/.python $(SOURCE)
-	$(PY) -m pip install -q -e ".[demo]"
+	@echo "compiling the engine on all processors, and fetching scikit-learn and matplotlib"
+	$(PY) -m pip install -q --no-build-isolation -e ".[demo]"
 	touch $@
 
 $(VENV)/.test: $(VENV)/.python $(SOURCE)
-	$(PY) -m pip install -q -e ".[test]"
+	$(PY) -m pip install -q --no-build-isolation -e ".[test]"
 	touch $@
 
 # torch by exact version: its CPU build. Peers that cannot be had are reported as missing by the benchmark, not as errors.

@@ -6,7 +6,7 @@ LINT   := $(VENV)-lint/bin
 C_SOURCE = $(filter-out src/engine.c,$(wildcard src/*.[ch] src/kernels/*.[ch] src/kernels/*.inc tests/engine/*.c))
 SOURCE := setup.py pyproject.toml $(wildcard src/*.pyx src/*.pxi src/*.c src/*.h src/kernels/*)
 
-.PHONY: demo test lint minimum nightly test-large bench bench-spectrum bench-optimisers wheel examples sanitize neon clean
+.PHONY: demo test lint minimum nightly adversary test-large bench bench-spectrum bench-optimisers wheel examples sanitize neon clean
 
 demo: $(VENV)/.demo
 	$(PY) -m fastcurv demo
@@ -29,6 +29,10 @@ minimum: $(VENV)-minimum/.done
 # What takes minutes to hours: more of everything that `make test` samples.
 nightly: $(VENV)/.test
 	$(PY) -m pytest -q -m "nightly or large"
+
+# A hundred thousand objectives with known truth against every claim; the failures and the counts are printed.
+adversary: $(VENV)/.test
+	$(PY) -m tests.adversary.hunt 100000
 
 test-large: $(VENV)/.test
 	$(PY) -m pytest -q -m large

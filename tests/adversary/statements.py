@@ -1,0 +1,237 @@
+"""What may never be said: one statement for each claim of the library, held against a known truth."""
+
+import warnings
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
+
+import fastcurv as fc
+from fastcurv.reference import ReferenceModel, ReferenceObjective
+from fastcurv.testing import QuadraticObjective
+
+from . import truths
+
+EPS = np.finfo(float).eps
+
+
+def pick(draw):
+    return truths.TRUTHS[int(draw.integers(len(truths.TRUTHS)))](draw)
+
+
+def classify_names_no_false_kind(draw):
+    """`classify` names no kind that the point is not, and certifies none that is not proved."""
+    truth = pick(draw)
+    said = fc.classify(truth.ob, truth.theta, seed=int(draw.integers(2**31)))
+    words = f"{truth.name}: {said.kind}, certified {said.certified}: {said.reason}"
+    assert said.kind in truth.allowed, words
+    assert not said.certified or said.kind in truth.certain, words
+    return said.kind
+
+
+def large_n_is_as_honest(draw):
+    """The same through Krylov: `dense_below=1` and a risk that was asked for."""
+    truth = pick(draw)
+    said = fc.classify(
+        truth.ob,
+        truth.theta,
+        dense_below=1,
+        failure_probability=1e-6,
+        seed=int(draw.integers(2**31)),
+    )
+    words = f"{truth.name}: {said.kind}, certified {said.certified}: {said.reason}"
+    assert said.kind in truth.allowed, words
+    assert not said.certified or said.kind in truth.certain, words
+    return said.kind
+
+
+def a_weak_eigenvalue_is_not_overlooked(draw):
+    """All but one eigenvalue are positive: the sign of that one decides."""
+    n = int(draw.integers(2, 40))
+    values = np.abs(draw.standard_normal(n)) + 0.05
+    values[0] = draw.choice([-1, 1]) * 10.0 ** draw.uniform(-11, 0)
+    Q = np.linalg.qr(draw.standard_normal((n, n)))[0]
+    A = (Q * values) @ Q.T
+    said = fc.classify(QuadraticObjective((A + A.T) / 2), np.zeros(n))
+    wanted = "minimum" if values[0] > 0 else "saddle"
+    assert said.kind in {wanted, "degenerate", "undecided"}, (values[0], said.reason)
+    assert not said.certified or said.kind == wanted, (values[0], said.reason)
+    return said.kind
+
+
+def asymmetry_takes_certainty_away(draw):
+    """A matrix that is not symmetric is no Hessian: nothing that its asymmetry could turn is certified."""
+    n = int(draw.integers(2, 12))
+    A = draw.standard_normal((n, n))
+    A = (A + A.T) / 2 + n * np.eye(n) * (draw.random() < 0.5)
+    E = draw.standard_normal((n, n)) * 10.0 ** draw.uniform(-9, 1)
+    M = A + (E - E.T) / 2
+    said = fc.classify(
+        QuadraticObjective(LinearOperator((n, n), M.dot, rmatvec=M.dot)), np.zeros(n)
+    )
+    weakest = np.abs(np.linalg.eigvalsh(A)).min()
+    if np.linalg.norm((E - E.T) / 2, 2) > weakest:
+        assert not said.certified or said.kind == "saddle", said.reason
+        if said.certified:
+            values = np.linalg.eigvalsh(A)
+            gap = np.linalg.norm((E - E.T) / 2, 2)
+            assert values[0] < -gap / 2 and values[-1] > gap / 2, said.reason
+    return said.kind
+
+
+def minimize_succeeds_at_no_degenerate_saddle(draw):
+    """From the point itself or from beside it, success is not said where lower points lie at hand."""
+    truth = (truths.bounded_saddle, truths.powers)[int(draw.integers(2))](draw)
+    start = truth.theta + (draw.random() < 0.5) * 1e-3 * draw.standard_normal(len(truth.theta))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = fc.minimize(truth.ob, start, max_iter=200, max_time=2.0, seed=0)
+    if result.success:
+        for point in truth.bad:
+            size = 1 + np.linalg.norm(point)
+            far = np.linalg.norm(result.x - point)
+            assert far > 1e-4 * size, f"{truth.name}: {result.message}"
+    assert np.isfinite(result.fun) or not result.success
+    return "success" if result.success else "no success"
+
+
+def minimize_leaves_zero_starts(draw):
+    """A net at zero is no minimum of a loss that depends on its inputs."""
+    sizes = [int(draw.integers(1, 5)) for _ in range(int(draw.integers(3, 5)))]
+    model = fc.MLP(sizes, str(draw.choice(["identity", "tanh"])), bias=False)
+    X = draw.standard_normal((20, sizes[0]))
+    y = X @ draw.standard_normal((sizes[0], sizes[-1]))
+    ob = fc.Objective(model, X, y, loss="mse")
+    zero = np.zeros(model.n_params)
+    result = fc.minimize(ob, zero, max_iter=100, max_time=2.0, seed=0)
+    assert not result.success or result.fun < ob.value(zero) * (1 - 1e-6), result.message
+    return "success" if result.success else "no success"
+
+
+def find_says_success_only_at_rest(draw):
+    """What `find_critical_point` calls success, `classify` does not call not critical."""
+    truth = pick(draw)
+    start = truth.theta + 0.01 * draw.standard_normal(len(truth.theta))
+    result = fc.find_critical_point(truth.ob, start, max_iter=50)
+    if result.success:
+        said = fc.classify(truth.ob, result.x)
+        assert said.kind != "not_critical", f"{truth.name}: {result.message}; {said.reason}"
+    return "success" if result.success else "no success"
+
+
+def escape_goes_down_or_says_not(draw):
+    """Success is a loss lower by more than its rounding; at a minimum there is none."""
+    n = int(draw.integers(2, 20))
+    values = draw.standard_normal(n)
+    inside = draw.random() < 0.5
+    if inside:
+        values = np.abs(values) + 1e-6
+    Q = np.linalg.qr(draw.standard_normal((n, n)))[0]
+    A = (Q * values) @ Q.T
+    A = (A + A.T) / 2
+    offset = 10.0 ** draw.uniform(-3, 3)
+    base = QuadraticObjective(A, offset=offset)
+    result = fc.escape(base, np.zeros(n), seed=0)
+    if np.linalg.eigvalsh(A)[0] > 1e-12:
+        assert not result.success, result.message
+    if result.success:
+        assert result.fun < offset - 4 * EPS * offset, result.message
+    return "success" if result.success else "no success"
+
+
+def eigsh_residuals_hold(draw):
+    """Within every residual of a value lies a true eigenvalue, whatever the scale."""
+    H = truths.spectrum(draw)
+    n = H.shape[0]
+    k = int(draw.integers(1, min(6, n) + 1))
+    found = fc.eigsh(H, k=k, which=str(draw.choice(["LA", "SA", "LM", "BE"])), seed=0)
+    size = np.abs(H.values).max()
+    room = found.residuals + 40 * n * EPS * size
+    gaps = np.abs(found.values[:, None] - H.values).min(axis=1)
+    assert np.all(gaps <= room), (gaps, found.residuals)
+    return "converged" if np.all(found.converged) else "not converged"
+
+
+def inertia_counts_what_is_there(draw):
+    """Eigenvalues beyond the bound are counted with their sign, and no others."""
+    H = truths.spectrum(draw)
+    said = fc.inertia(H)
+    slack = 40 * len(H.values) * EPS * np.abs(H.values).max()
+    sure_negative = int(np.sum(H.values < -said.bound - slack))
+    sure_positive = int(np.sum(H.values > said.bound + slack))
+    assert sure_negative <= said.n_negative <= int(np.sum(H.values < slack))
+    assert sure_positive <= said.n_positive <= int(np.sum(H.values > -slack))
+    assert said.n_positive + said.n_negative + said.n_zero == len(H.values)
+    return "counted"
+
+
+def density_is_a_density(draw):
+    """It integrates to 1 and is nowhere negative."""
+    H = truths.spectrum(draw, scaled=False)
+    d = fc.spectral_density(H, n_probes=4, n_steps=20, seed=0)
+    assert abs(d.integral() - 1) < 1e-3
+    assert np.all(d.density >= 0) and np.all(np.isfinite(d.density))
+    return "density"
+
+
+def not_a_number_is_refused(draw):
+    """An operator that answers NaN gives an error of ours and no number."""
+    n = int(draw.integers(2, 30))
+    bad = np.full((n, n), np.nan) if draw.random() < 0.5 else np.diag(np.r_[np.inf, np.ones(n - 1)])
+    H = LinearOperator((n, n), bad.dot, rmatvec=bad.dot, matmat=bad.dot)
+    calls = (fc.trace, fc.diagonal, fc.frobenius_norm, fc.inertia, fc.eigvalsh, fc.eigsh)
+    call = calls[int(draw.integers(len(calls)))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            result = call(H)
+        except ValueError:
+            return "refused"
+    raise AssertionError(f"{call.__name__} answered {result!r}")
+
+
+def bounds_hold(draw):
+    """A product's proved bound lies above its error, taken in extended precision."""
+    sizes = [int(draw.integers(1, 12)) for _ in range(int(draw.integers(2, 5)))]
+    activation = str(draw.choice(["tanh", "sigmoid", "softplus", "silu", "identity"]))
+    dtype = str(draw.choice(["float64", "float32"]))
+    N = int(draw.integers(1, 30))
+    model = fc.MLP(sizes, activation, dtype=dtype)
+    X = draw.standard_normal((N, sizes[0])).astype(dtype) * (draw.random((N, sizes[0])) < 0.8)
+    y = draw.standard_normal((N, sizes[-1])).astype(dtype)
+    theta = (
+        model.init(seed=int(draw.integers(2**31))) * (draw.random(model.n_params) < 0.8)
+    ).astype(dtype)
+    theta *= np.asarray(10.0 ** draw.uniform(-2, 1), dtype)
+    v = draw.standard_normal(model.n_params).astype(dtype)
+    H = fc.Objective(model, X, y, loss="mse").hessian(theta)
+    names = [activation] * (len(sizes) - 2)
+    ref = ReferenceObjective(ReferenceModel(sizes, names), X, y, "mse")
+    step = np.longdouble(1e-100)
+    long = theta.astype(np.clongdouble) + 1j * step * v
+    exact = ref.value_and_gradient(long)[1].imag / step
+    error = float(np.linalg.norm((H @ v) - exact))
+    bound = H.rounding_bound(v)
+    assert error <= bound * (1 + 1e-3) + 1e-300, f"{sizes} {activation} {dtype}: {error} > {bound}"
+    return "held"
+
+
+STATEMENTS = (
+    classify_names_no_false_kind,
+    large_n_is_as_honest,
+    a_weak_eigenvalue_is_not_overlooked,
+    asymmetry_takes_certainty_away,
+    minimize_succeeds_at_no_degenerate_saddle,
+    minimize_leaves_zero_starts,
+    find_says_success_only_at_rest,
+    escape_goes_down_or_says_not,
+    eigsh_residuals_hold,
+    inertia_counts_what_is_there,
+    density_is_a_density,
+    not_a_number_is_refused,
+    bounds_hold,
+)
+
+
+def run(statement, seed):
+    """The outcome of one statement on the case of one seed."""
+    return statement(np.random.default_rng([seed, STATEMENTS.index(statement)]))

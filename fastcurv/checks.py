@@ -72,11 +72,78 @@ def all_finite(a):
     return bool(np.isfinite(a).all())
 
 
+def as_numpy(x, name):
+    """What a caller holds, as an ndarray: without a copy from arrays of other libraries that lie
+    in this machine's memory.
+
+    Parameters
+    ----------
+    x : array_like
+        Also masked arrays in which nothing is masked, tensors of torch on the CPU that need no
+        gradient, frames, and whatever has ``__array__`` or ``__dlpack__``.
+    name : str
+        What the caller calls it.
+
+    Raises
+    ------
+    ValueError
+        For a mask that hides a number, a tensor that needs a gradient or lies elsewhere, lists of
+        unequal lengths.
+    TypeError
+        For what is no array at all, sparse matrices among them.
+
+    Examples
+    --------
+    >>> as_numpy([1, 2], "v")
+    array([1, 2])
+    >>> as_numpy(np.ma.array([1.0, 2.0], mask=[False, True]), "v")
+    Traceback (most recent call last):
+    ValueError: v is masked in 1 of 2 places; wanted numbers everywhere: fill or drop those
+    """
+    if type(x) is np.ndarray:
+        return x
+    if isinstance(x, np.ma.MaskedArray):
+        hidden = int(np.ma.count_masked(x))
+        if hidden:
+            raise ValueError(
+                f"{name} is masked in {hidden} of {x.size} places; wanted numbers everywhere: fill "
+                "or drop those"
+            )
+        return np.asarray(x.data)
+    if issparse(x):
+        raise TypeError(f"{name} is a sparse matrix; wanted a dense array: {name}.toarray()")
+    if getattr(x, "requires_grad", False) is True:
+        raise ValueError(
+            f"{name} is a tensor that needs a gradient; wanted one that does not: {name}.detach()"
+        )
+    try:
+        if not hasattr(x, "__array__") and hasattr(x, "__dlpack__"):
+            return np.from_dlpack(x)
+        a = np.asarray(x)
+        if a.dtype == object and hasattr(x, "to_numpy"):  # a frame whose columns may miss numbers
+            a = x.to_numpy(dtype=float, na_value=np.nan)
+        return a
+    except (TypeError, ValueError, RuntimeError, BufferError, AttributeError) as error:
+        raise _not_an_array(x, name, error) from None
+
+
+def _not_an_array(x, name, error):
+    """The error for what would not become an ndarray."""
+    place = str(getattr(x, "device", "cpu"))
+    if not place.lower().startswith(("cpu", "<cpu", "tfrt_cpu", "/job")):
+        return ValueError(f"{name} lies on {place}; wanted it on the CPU: {name}.cpu() in torch")
+    if isinstance(x, (list, tuple)):
+        return ValueError(f"{name} is a list that makes no array; wanted rows of equal lengths")
+    dtype = getattr(x, "dtype", type(x).__name__)
+    text = str(error).split("\n")[0].rstrip(".")
+    return TypeError(f"{name} has dtype {dtype} ({text}); wanted real numbers")
+
+
 def check_array(x, name, dtype=None):
     """`x` as an array of finite real floats; float32 and float64 stay as they are unless `dtype`
     says otherwise.
     """
-    a = np.asarray(x)
+    a = as_numpy(x, name)
     if a.dtype.kind not in "fiub":
         raise TypeError(f"{name} has dtype {a.dtype}; wanted real numbers")
     if dtype is None:
@@ -94,6 +161,19 @@ def check_vector(v, n, name, dtype=None):
     if v.shape != (n,):
         raise ValueError(f"{name} has shape {v.shape}; wanted ({n},)")
     return v
+
+
+def as_layers(theta):
+    """Whether theta is a list of layers, ``[(W, b), ...]``, and not a list of numbers."""
+    return isinstance(theta, (list, tuple)) and any(isinstance(x, (list, tuple)) for x in theta)
+
+
+def check_theta(ob, theta, name="theta", dtype=None):
+    """`theta` as a vector of an objective's length; a list of (W, b) where it has a model."""
+    model = getattr(ob, "model", None)
+    if as_layers(theta) and hasattr(model, "flatten"):
+        theta = model.flatten(theta)
+    return check_vector(theta, ob.n_params, name, dtype)
 
 
 def check_vectors(V, n, name, dtype=None):

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from ..checks import check_vector
+from ..checks import check_theta
 from ..progress import bar
 from ..spectrum.results import number
 from .dense import DenseHessian, settle
@@ -127,7 +127,7 @@ def _point(ob, theta):
             f"ob is a {type(ob).__name__} without {', '.join(missing)}; wanted an objective such "
             "as fastcurv.Objective"
         )
-    theta = check_vector(theta, ob.n_params, "theta", np.float64)
+    theta = check_theta(ob, theta, "theta", np.float64)
     if getattr(ob, "dtype", None) == np.float32:
         theta = theta.astype(np.float32).astype(np.float64)  # where the objective really is
     return theta.copy()

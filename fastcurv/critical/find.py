@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult, minimize
 
-from ..checks import check_choice, check_positive, check_positive_int, check_vector
+from ..checks import check_choice, check_positive, check_positive_int, check_theta
 from ..krylov.subproblems import KrylovSpace
 from ..progress import bar
 from .evidence import (
@@ -90,7 +90,7 @@ def find_critical_point(
     (True, True)
     """
     check_choice(method, ("newton-mr", "gradient-norm"), "method")
-    theta = check_vector(theta0, ob.n_params, "theta0", np.float64).copy()
+    theta = check_theta(ob, theta0, "theta0", np.float64).copy()
     tol = None if gradient_tol is None else check_positive(gradient_tol, "gradient_tol", zero=True)
     most = np.inf if max_products is None else check_positive_int(max_products, "max_products")
     walk = _Walk(ob, theta, tol, check_positive_int(max_iter, "max_iter"), most, callback)

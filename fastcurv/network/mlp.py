@@ -2,14 +2,13 @@
 
 import itertools
 import math
-import numbers
 
 import numpy as np
 
 from .. import _engine
-from ..checks import as_rng, check_array, check_choice, check_vector
+from ..checks import as_layers, as_rng, check_array, check_choice, check_vector
+from .arguments import check_activation, check_bool, check_dtype, check_sizes
 
-ACTIVATIONS = tuple(_engine.ACTIVATIONS)
 RELU_LIKE = ("relu", "leaky_relu", "elu", "silu", "gelu", "softplus")
 SCHEMES = ("auto", "he", "xavier", "lecun")
 PREDICT_MEMORY = 1 << 26  # bytes of state while predicting
@@ -71,8 +70,8 @@ class MLP:
     def __init__(
         self, sizes, activation="tanh", bias=True, residual=False, dtype="float64", batch_norm=False
     ):
-        self.sizes = _check_sizes(sizes)
-        self.activation = _check_activation(activation, len(self.sizes) - 2)
+        self.sizes = check_sizes(sizes)
+        self.activation = check_activation(activation, len(self.sizes) - 2)
         self.bias, self.residual = check_bool(bias, "bias"), check_bool(residual, "residual")
         self.dtype, self.batch_norm = check_dtype(dtype), check_bool(batch_norm, "batch_norm")
         self.shapes = tuple(zip(self.sizes[1:], self.sizes[:-1]))
@@ -213,6 +212,11 @@ class MLP:
                 if part.shape != shape:
                     raise ValueError(
                         f"{name} of layers[{l}] has shape {part.shape}; wanted {shape}"
+                        + (
+                            ", (out, in): transpose it"
+                            if part.shape == shape[::-1] != shape
+                            else ""
+                        )
                     )
                 parts.append(part.ravel())
         return np.concatenate(parts)
@@ -342,7 +346,9 @@ class MLP:
         return zs
 
     def check_theta(self, theta):
-        """Theta as a finite vector of the model's length and dtype."""
+        """Theta, flat or as a list of (W, b), as a finite vector of the model's length and dtype."""
+        if as_layers(theta):
+            return self.flatten(theta)
         return check_vector(theta, self.n_params, "theta", self.dtype)
 
     def check_rows(self, X, name="X"):
@@ -359,56 +365,3 @@ class MLP:
         ):
             X = np.array(X, X.dtype.newbyteorder("="))
         return X
-
-
-def _check_sizes(sizes):
-    if isinstance(sizes, (str, bytes)) or not hasattr(sizes, "__iter__"):
-        raise TypeError(f"sizes is {sizes!r}; wanted a sequence of widths such as [64, 32, 10]")
-    sizes = list(sizes)
-    if len(sizes) < 2:
-        raise ValueError(
-            f"sizes is {sizes}; wanted at least two widths, of the input and of the output"
-        )
-    for width in sizes:
-        if isinstance(width, bool) or not isinstance(width, numbers.Integral):
-            raise TypeError(f"sizes holds {width!r}; wanted ints >= 1")
-        if width < 1:
-            raise ValueError(f"sizes holds {width}; wanted ints >= 1")
-    return tuple(int(width) for width in sizes)
-
-
-def _check_activation(activation, n_hidden):
-    if isinstance(activation, str):
-        activation = (activation,) * max(n_hidden, 1)
-        names = activation[:n_hidden]
-    elif hasattr(activation, "__iter__"):
-        activation = names = tuple(activation)
-        if len(names) != n_hidden:
-            raise ValueError(
-                f"activation has {len(names)} names; wanted one, or {n_hidden}, one for each "
-                "hidden layer"
-            )
-    else:
-        raise TypeError(
-            f"activation is a {type(activation).__name__}; wanted a name or one name for each "
-            "hidden layer"
-        )
-    for name in activation:
-        check_choice(name, ACTIVATIONS, "activation")
-    return tuple(names)
-
-
-def check_bool(x, name):
-    if not isinstance(x, (bool, np.bool_)):
-        raise TypeError(f"{name} is {x!r}; wanted True or False")
-    return bool(x)
-
-
-def check_dtype(dtype):
-    try:
-        found = np.dtype(dtype)
-    except TypeError:
-        found = None
-    if found not in (np.float32, np.float64):
-        raise ValueError(f"dtype is {dtype!r}; wanted 'float64' or 'float32'")
-    return np.dtype(found.type)

@@ -1,17 +1,17 @@
 """The loss of a network on data, as a function of theta, with its derivatives."""
 
 import os
-import sys
 import threading
 import weakref
 
 import numpy as np
 
 from .. import _engine
-from ..checks import check_array, check_choice, check_positive, check_positive_int
+from ..checks import as_numpy, check_choice, check_positive, check_positive_int
 from ..structure.parameters import l2_diagonal
-from .mlp import MLP, check_bool
-from .operators import Curvature, Jacobian, as_vector
+from .arguments import as_vector, check_bool, check_memory, check_targets, check_weight
+from .mlp import MLP
+from .operators import Curvature, Jacobian
 
 LOSSES = tuple(_engine.LOSSES)
 HANDED_OUT = 1 << 20  # bytes of a gradient from which it is handed out and not copied
@@ -39,14 +39,14 @@ class Objective:
         its own.
     y : array_like
         ``(N, d_out)``; ``(N,)`` where ``d_out`` is 1; for ``cross_entropy`` integer classes
-        ``(N,)`` or soft targets.
+        ``(N,)`` or soft targets; for ``binary_cross_entropy`` from 0 to 1.
     loss : {"cross_entropy", "mse", "binary_cross_entropy"}
         torch's ``CrossEntropyLoss`` (mean over samples, on logits), ``MSELoss`` and
         ``BCEWithLogitsLoss`` (mean over all entries), ``reduction="mean"``.
     l2 : float
         torch's ``weight_decay``; in value, gradient, Hessian and GGN.
     sample_weight : array_like (N,), optional
-        Scales each sample's term; the divisor stays N (or N d_out).
+        At least 0. Scales each sample's term; the divisor stays N (or N d_out).
     n_threads : int, optional
         Default: ``FASTCURV_NUM_THREADS``, else what affinity and cgroup limits allow. Changes no
         bit of a result.
@@ -107,14 +107,14 @@ class Objective:
         self.l2 = check_positive(l2, "l2", zero=True)
         self.l2_biases = check_bool(l2_biases, "l2_biases")
         self.X = model.check_rows(X)
-        self.y = _check_targets(y, len(self.X), model, loss)
-        self.sample_weight = _check_weight(sample_weight, len(self.X), model.dtype)
+        self.y = check_targets(y, len(self.X), model, loss)
+        self.sample_weight = check_weight(sample_weight, len(self.X), model.dtype)
         self.n_threads = (
             n_threads
             if n_threads is None
             else check_positive_int(n_threads, "n_threads", 2**31 - 1)
         )
-        self.memory = memory if memory is None else _check_memory(memory)
+        self.memory = memory if memory is None else check_memory(memory)
         self._start()
 
     def _start(self):
@@ -305,7 +305,7 @@ class Objective:
         Divides by its own number of rows.
         """
         if not isinstance(rows, slice):
-            rows = np.asarray(rows)
+            rows = as_numpy(rows, "rows")
             if rows.ndim != 1 or rows.dtype.kind not in "iub":
                 raise TypeError(
                     f"rows is an array of shape {rows.shape} and dtype {rows.dtype}; wanted a "
@@ -405,52 +405,3 @@ class Objective:
             self.memory,
             l2_biases=self.l2_biases,
         )
-
-
-def _check_targets(y, N, model, loss):
-    """Targets as the engine wants them: (N, d_out) of the model's dtype, or int32 classes (N,)."""
-    d = model.sizes[-1]
-    array = np.asarray(y)
-    if loss == "cross_entropy" and array.ndim == 1:
-        if array.dtype.kind not in "iu":
-            raise TypeError(
-                f"y has dtype {array.dtype}; wanted integer classes (N,), or soft targets (N, {d})"
-            )
-        if array.shape != (N,):
-            raise ValueError(f"y has {len(array)} labels; wanted {N}, one for each row of X")
-        if array.min() < 0 or array.max() >= d:
-            raise ValueError(
-                f"y holds labels from {array.min()} to {array.max()}; wanted 0 to {d - 1}"
-            )
-        return np.ascontiguousarray(array, np.int32)
-    array = check_array(array, "y", model.dtype)
-    if array.ndim == 1 and d == 1:
-        array = array[:, None]
-    if array.shape != (N, d):
-        wanted = f"({N}, {d})" + (f" or ({N},)" if d == 1 or loss == "cross_entropy" else "")
-        raise ValueError(f"y has shape {np.shape(y)}; wanted {wanted}")
-    usable = (
-        array.strides[1] == array.itemsize
-        and array.strides[0] % array.itemsize == 0
-        and array.flags.aligned
-    )
-    return (
-        array
-        if usable and array.dtype.isnative
-        else np.array(array, array.dtype.newbyteorder("="), order="C")
-    )
-
-
-def _check_weight(weight, N, dtype):
-    if weight is None:
-        return None
-    weight = check_array(weight, "sample_weight", dtype)
-    if weight.shape != (N,):
-        raise ValueError(f"sample_weight has shape {weight.shape}; wanted ({N},)")
-    return np.ascontiguousarray(weight)
-
-
-def _check_memory(memory):
-    """Bytes: an int, or a float such as 2e9 that is one."""
-    whole = isinstance(memory, float) and memory.is_integer()
-    return check_positive_int(int(memory) if whole else memory, "memory", sys.maxsize)

@@ -5,33 +5,31 @@ Jacobian of the outputs.
 import weakref
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator
 
-from .._engine import columns_as_rows
-from .mlp import check_dtype
+from ..checks import as_numpy
+from .arguments import (
+    as_block,
+    as_vector,
+    check_dtype,
+    check_indices,
+    check_out,
+    layer_indices,
+)
+from .linear import Operator, Symmetric, Transposed
 
+NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
 DENSE_BLOCK = 64  # columns of the identity that to_dense multiplies at a time
 
 
-class Symmetric(LinearOperator):
-    """What a curvature and its blocks have in common: their own transpose, and a quadratic form
-    beside the product.
-    """
-
-    def _matvec(self, v):
-        return self.product(v.reshape(-1))
-
-    def _adjoint(self):
-        return self
-
-    def _transpose(self):
-        return self
+class Quadratic(Symmetric):
+    """A curvature or a block of one: symmetric, with the quadratic form by half a product."""
 
     def quadratic(self, v):
         """``v' H v`` for v ``(n,)``, a float, or for the columns of V ``(n, k)``, an array: half
         the price of ``H @ v``.
         """
-        block = np.ndim(v) == 2
+        v = as_numpy(v, "v")
+        block = v.ndim == 2
         Vt = (
             as_block(v, self.shape[0], self.dtype, self.layout["threads"])
             if block
@@ -52,7 +50,7 @@ class Symmetric(LinearOperator):
         return l2 * np.einsum("ij,ij->i", Vt, Vt)
 
 
-class Curvature(Symmetric):
+class Curvature(Quadratic):
     """A symmetric matrix ``(n, n)`` known by its products, at one theta.
 
     Made by `Objective.hessian`, `Objective.ggn` and `Objective.empirical_fisher`. It owns a copy of
@@ -133,7 +131,7 @@ class Curvature(Symmetric):
         if out is None:
             out = np.empty(n, self.dtype)
         else:
-            _check_out(out, (n,), self.dtype)
+            check_out(out, (n,), self.dtype)
             if np.may_share_memory(v, out):
                 v = v.copy()
         self._multiply(v, out)
@@ -156,6 +154,13 @@ class Curvature(Symmetric):
         if type(v) is np.ndarray and v.ndim == 1 and v.dtype == self.dtype:
             return self.product(v)
         return super().__matmul__(v)
+
+    def __repr__(self):
+        n, ob = self.shape[0], self.objective
+        return (
+            f"<{n}x{n} {NAMES[self.kind]} of {ob.loss} over {ob.n_samples} samples, "
+            f"n={n}, dtype={self.dtype.name}>"
+        )
 
     def _quadratic(self, Vt):
         self.n_products += len(Vt)
@@ -232,9 +237,9 @@ class Curvature(Symmetric):
             )
         return Block(
             self,
-            _layer_indices(self.objective.model, layers)
+            layer_indices(self.objective.model, layers)
             if layers is not None
-            else _check_indices(indices, self.shape[0]),
+            else check_indices(indices, self.shape[0]),
         )
 
     def astype(self, dtype):
@@ -244,7 +249,7 @@ class Curvature(Symmetric):
         return Curvature(self.objective.astype(dtype), self.theta, self.kind)
 
 
-class Block(Symmetric):
+class Block(Quadratic):
     """A principal block of a `Curvature`: rows and columns ``indices``.
 
     Shares its state and counts on its bill.
@@ -261,6 +266,10 @@ class Block(Symmetric):
 
     def __reduce__(self):
         return Block, (self.whole, self.indices)
+
+    def __repr__(self):
+        n = self.shape[0]
+        return f"<{n}x{n} block of {self.whole!r}>"
 
     layout = property(lambda self: self.whole.layout, doc="Of the whole operator.")
     n_products = property(
@@ -284,7 +293,7 @@ class Block(Symmetric):
         result = self._rows(as_vector(v, self.shape[0], self.dtype)[None])[0]
         if out is None:
             return result
-        _check_out(out, self.shape[:1], self.dtype)
+        check_out(out, self.shape[:1], self.dtype)
         out[...] = result
         return out
 
@@ -312,7 +321,7 @@ class Block(Symmetric):
         return self._rows(np.eye(self.shape[0], dtype=self.dtype))
 
 
-class Jacobian(LinearOperator):
+class Jacobian(Operator):
     """The Jacobian ``(N d_out, n)`` of the outputs, row-major over (sample, output).
 
     ``J.T`` and ``J.H`` are its transpose.
@@ -341,83 +350,18 @@ class Jacobian(LinearOperator):
         self._plan.jacobian(as_vector(u.reshape(-1), self.shape[0], self.dtype), out, True)
         return out
 
+    def _transpose(self):
+        return Transposed(self)
+
+    def __repr__(self):
+        m, n = self.shape
+        return (
+            f"<{m}x{n} Jacobian over {self.objective.n_samples} samples, dtype={self.dtype.name}>"
+        )
+
 
 def _make(kind, args, n_products):
     """Unpickle: bind anew, and remember what was spent."""
     operator = kind(*args)
     operator.n_products = n_products
     return operator
-
-
-def _as_real(v, dtype, name):
-    v = np.asarray(v)
-    if v.dtype.kind not in "fiub":
-        raise TypeError(f"{name} has dtype {v.dtype}; wanted real numbers")
-    return v
-
-
-def as_vector(v, n, dtype, name="v"):
-    """V as a contiguous (n,) of the dtype. NaN and infinity pass: a product propagates them."""
-    v = _as_real(v, dtype, name)
-    if v.shape != (n,):
-        raise ValueError(f"{name} has shape {v.shape}; wanted ({n},)")
-    return np.require(v, dtype, ["C", "A"])
-
-
-def as_block(V, n, dtype, threads=1, name="V"):
-    """The columns of V (n, k) as the contiguous rows of a (k, n): V's own memory where that is how
-    it lies, else new memory.
-    """
-    V = _as_real(V, dtype, name)
-    if V.ndim != 2 or V.shape[0] != n:
-        raise ValueError(f"{name} has shape {V.shape}; wanted ({n},) or ({n}, k)")
-    if (
-        V.dtype == dtype
-        and V.flags.aligned
-        and not V.T.flags.c_contiguous
-        and not any(s % V.itemsize for s in V.strides)
-    ):
-        return columns_as_rows(V, np.empty(V.shape[::-1], dtype), threads)
-    return np.require(V.T, dtype, ["C", "A"])
-
-
-def _check_out(out, shape, dtype):
-    if (
-        not isinstance(out, np.ndarray)
-        or out.shape != shape
-        or out.dtype != dtype
-        or not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned)
-    ):
-        raise ValueError(
-            f"out is {getattr(out, 'dtype', type(out).__name__)} of shape {np.shape(out)}; "
-            f"wanted a writeable contiguous aligned {dtype} array of shape {shape}"
-        )
-
-
-def _layer_indices(model, layers):
-    layers = np.atleast_1d(np.asarray(layers))
-    count = len(model.shapes)
-    if layers.dtype.kind not in "iu" or layers.ndim != 1 or not len(layers):
-        raise TypeError(
-            f"layers is {layers.tolist()!r}; wanted one or more ints from 0 to {count - 1}"
-        )
-    if layers.min() < 0 or layers.max() >= count or len(np.unique(layers)) != len(layers):
-        raise ValueError(
-            f"layers is {layers.tolist()}; wanted ints from 0 to {count - 1}, each once"
-        )
-    return np.concatenate([np.arange(model.starts[l], model.starts[l + 1]) for l in layers])
-
-
-def _check_indices(indices, n):
-    indices = np.asarray(indices)
-    if indices.dtype.kind not in "iu" or indices.ndim != 1 or not len(indices):
-        raise TypeError(
-            f"indices is an array of shape {indices.shape} and dtype {indices.dtype}; wanted a "
-            "vector of ints"
-        )
-    if indices.min() < 0 or indices.max() >= n or len(np.unique(indices)) != len(indices):
-        raise ValueError(
-            f"indices run from {indices.min()} to {indices.max()}; wanted distinct ints from 0 to "
-            f"{n - 1}"
-        )
-    return indices.astype(np.intp)

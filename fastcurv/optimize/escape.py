@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from ..checks import as_rng, check_positive_int, check_symmetric_operator, check_vector
+from ..checks import as_rng, check_positive_int, check_symmetric_operator, check_theta, check_vector
 from .line_search import first_length, line_minimum, rounding_of
 from .negative_curvature import lowest_curvature, suspects
 
@@ -54,7 +54,7 @@ def escape(ob, theta, direction=None, *, max_products=300, seed=0):
     (True, -0.25)
     """
     n = ob.n_params
-    theta = check_vector(theta, n, "theta", getattr(ob, "dtype", None))
+    theta = check_theta(ob, theta, "theta", getattr(ob, "dtype", None))
     max_products = check_positive_int(max_products, "max_products")
     H = check_symmetric_operator(ob.hessian(theta), "ob.hessian(theta)")
     f0 = float(ob.value(theta))

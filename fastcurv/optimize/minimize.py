@@ -6,7 +6,7 @@ import difflib
 
 import numpy as np
 
-from ..checks import as_rng, check_choice, check_positive, check_positive_int, check_vector
+from ..checks import as_rng, check_choice, check_positive, check_positive_int, check_theta
 from ..files import read_tensors
 from .driver import Loop, named_options
 from .first_order import SGD, Adam, Momentum, Nesterov, RMSProp
@@ -145,7 +145,7 @@ def minimize(
         )
     arrays, facts = ({}, {}) if resume is None else _saved(resume, method, options, ob.n_params)
     start = arrays.get("run.theta", theta0)
-    theta = np.array(check_vector(start, ob.n_params, "theta0", kind))
+    theta = np.array(check_theta(ob, start, "theta0", kind))
     limits = {
         "max_time": None if max_time is None else check_positive(max_time, "max_time"),
         "max_products": None

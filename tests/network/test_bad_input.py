@@ -100,7 +100,7 @@ def test_model(arguments, kind, words):
         (
             lambda m: m.flatten([(np.zeros((4, 5)), np.zeros(5)), (np.zeros((3, 5)), np.zeros(3))]),
             ValueError,
-            ["(4, 5)", "(5, 4)"],
+            ["(4, 5)", "(5, 4)", "(out, in)", "transpose"],
         ),
         (
             lambda m: m.flatten([(np.zeros((5, 4)), None), (np.zeros((3, 5)), np.zeros(3))]),
@@ -173,6 +173,10 @@ def test_methods_of_the_model(call, kind, words):
         ),
         ({"sample_weight": np.ones((N, 1))}, ValueError, ["sample_weight", f"({N}, 1)"]),
         ({"sample_weight": spoilt(np.ones(N), NAN)}, ValueError, ["sample_weight", "NaN"]),
+        ({"sample_weight": np.r_[np.ones(N - 1), -1e-3]}, ValueError, ["sample_weight", "-0.001"]),
+        ({"y": Y, "loss": "binary_cross_entropy"}, ValueError, ["y", "0 to 1"]),
+        ({"y": np.eye(3)[LABELS] * 2, "loss": "binary_cross_entropy"}, ValueError, ["0 to 2"]),
+        ({"l2_biases": 1}, TypeError, ["l2_biases", "True or False"]),
         ({"sample_weight": "balanced"}, TypeError, ["sample_weight"]),
         ({"n_threads": 0}, ValueError, ["n_threads", "0", ">= 1"]),
         ({"n_threads": -1}, ValueError, ["n_threads", "-1"]),

@@ -1,0 +1,197 @@
+"""What callers hand to networks, objectives and operators, as the engine wants it: or one
+sentence that says what was given and what was wanted.
+"""
+
+import numbers
+import sys
+
+import numpy as np
+
+from .. import _engine
+from .._engine import columns_as_rows
+from ..checks import as_numpy, check_array, check_choice, check_positive_int
+
+ACTIVATIONS = tuple(_engine.ACTIVATIONS)
+
+
+def check_sizes(sizes):
+    if isinstance(sizes, (str, bytes)) or not hasattr(sizes, "__iter__"):
+        raise TypeError(f"sizes is {sizes!r}; wanted a sequence of widths such as [64, 32, 10]")
+    sizes = list(sizes)
+    if len(sizes) < 2:
+        raise ValueError(
+            f"sizes is {sizes}; wanted at least two widths, of the input and of the output"
+        )
+    for width in sizes:
+        if isinstance(width, bool) or not isinstance(width, numbers.Integral):
+            raise TypeError(f"sizes holds {width!r}; wanted ints >= 1")
+        if width < 1:
+            raise ValueError(f"sizes holds {width}; wanted ints >= 1")
+    return tuple(int(width) for width in sizes)
+
+
+def check_activation(activation, n_hidden):
+    if isinstance(activation, str):
+        activation = (activation,) * max(n_hidden, 1)
+        names = activation[:n_hidden]
+    elif hasattr(activation, "__iter__"):
+        activation = names = tuple(activation)
+        if len(names) != n_hidden:
+            raise ValueError(
+                f"activation has {len(names)} names; wanted one, or {n_hidden}, one for each "
+                "hidden layer"
+            )
+    else:
+        raise TypeError(
+            f"activation is a {type(activation).__name__}; wanted a name or one name for each "
+            "hidden layer"
+        )
+    for name in activation:
+        check_choice(name, ACTIVATIONS, "activation")
+    return tuple(names)
+
+
+def check_bool(x, name):
+    if not isinstance(x, (bool, np.bool_)):
+        raise TypeError(f"{name} is {x!r}; wanted True or False")
+    return bool(x)
+
+
+def check_dtype(dtype):
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found not in (np.float32, np.float64):
+        raise ValueError(f"dtype is {dtype!r}; wanted 'float64' or 'float32'")
+    return np.dtype(found.type)
+
+
+def check_targets(y, N, model, loss):
+    """Targets as the engine wants them: (N, d_out) of the model's dtype, or int32 classes (N,)."""
+    d = model.sizes[-1]
+    array = as_numpy(y, "y")
+    if loss == "cross_entropy" and array.ndim == 1:
+        if array.dtype.kind not in "iu":
+            raise TypeError(
+                f"y has dtype {array.dtype}; wanted integer classes (N,), or soft targets (N, {d})"
+            )
+        if array.shape != (N,):
+            raise ValueError(f"y has {len(array)} labels; wanted {N}, one for each row of X")
+        if array.min() < 0 or array.max() >= d:
+            raise ValueError(
+                f"y holds labels from {array.min()} to {array.max()}; wanted 0 to {d - 1}"
+            )
+        return np.ascontiguousarray(array, np.int32)
+    array = check_array(array, "y", model.dtype)
+    if array.ndim == 1 and d == 1:
+        array = array[:, None]
+    if array.shape != (N, d):
+        wanted = f"({N}, {d})" + (f" or ({N},)" if d == 1 or loss == "cross_entropy" else "")
+        raise ValueError(f"y has shape {array.shape}; wanted {wanted}")
+    if loss == "binary_cross_entropy" and (array.min() < 0 or array.max() > 1):
+        raise ValueError(
+            f"y holds numbers from {array.min():g} to {array.max():g}; wanted 0 to 1, what binary "
+            "cross entropy is for"
+        )
+    usable = (
+        array.strides[1] == array.itemsize
+        and array.strides[0] % array.itemsize == 0
+        and array.flags.aligned
+    )
+    return (
+        array
+        if usable and array.dtype.isnative
+        else np.array(array, array.dtype.newbyteorder("="), order="C")
+    )
+
+
+def check_weight(weight, N, dtype):
+    if weight is None:
+        return None
+    weight = check_array(weight, "sample_weight", dtype)
+    if weight.shape != (N,):
+        raise ValueError(f"sample_weight has shape {weight.shape}; wanted ({N},)")
+    if weight.min() < 0:
+        raise ValueError(f"sample_weight holds {weight.min():g}; wanted numbers >= 0")
+    return np.require(weight, weight.dtype.newbyteorder("="), ["C", "A"])
+
+
+def check_memory(memory):
+    """Bytes: an int, or a float such as 2e9 that is one."""
+    whole = isinstance(memory, float) and memory.is_integer()
+    return check_positive_int(int(memory) if whole else memory, "memory", sys.maxsize)
+
+
+def _as_real(v, dtype, name):
+    v = as_numpy(v, name)
+    if v.dtype.kind not in "fiub":
+        raise TypeError(f"{name} has dtype {v.dtype}; wanted real numbers")
+    return v
+
+
+def as_vector(v, n, dtype, name="v"):
+    """V as a contiguous (n,) of the dtype. NaN and infinity pass: a product propagates them."""
+    v = _as_real(v, dtype, name)
+    if v.shape != (n,):
+        raise ValueError(f"{name} has shape {v.shape}; wanted ({n},)")
+    return np.require(v, dtype, ["C", "A"])
+
+
+def as_block(V, n, dtype, threads=1, name="V"):
+    """The columns of V (n, k) as the contiguous rows of a (k, n): V's own memory where that is how
+    it lies, else new memory.
+    """
+    V = _as_real(V, dtype, name)
+    if V.ndim != 2 or V.shape[0] != n:
+        raise ValueError(f"{name} has shape {V.shape}; wanted ({n},) or ({n}, k)")
+    if (
+        V.dtype == dtype
+        and V.flags.aligned
+        and not V.T.flags.c_contiguous
+        and not any(s % V.itemsize for s in V.strides)
+    ):
+        return columns_as_rows(V, np.empty(V.shape[::-1], dtype), threads)
+    return np.require(V.T, dtype, ["C", "A"])
+
+
+def check_out(out, shape, dtype):
+    if (
+        not isinstance(out, np.ndarray)
+        or out.shape != shape
+        or out.dtype != dtype
+        or not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned)
+    ):
+        raise ValueError(
+            f"out is {getattr(out, 'dtype', type(out).__name__)} of shape {np.shape(out)}; "
+            f"wanted a writeable contiguous aligned {dtype} array of shape {shape}"
+        )
+
+
+def layer_indices(model, layers):
+    layers = np.atleast_1d(np.asarray(layers))
+    count = len(model.shapes)
+    if layers.dtype.kind not in "iu" or layers.ndim != 1 or not len(layers):
+        raise TypeError(
+            f"layers is {layers.tolist()!r}; wanted one or more ints from 0 to {count - 1}"
+        )
+    if layers.min() < 0 or layers.max() >= count or len(np.unique(layers)) != len(layers):
+        raise ValueError(
+            f"layers is {layers.tolist()}; wanted ints from 0 to {count - 1}, each once"
+        )
+    return np.concatenate([np.arange(model.starts[l], model.starts[l + 1]) for l in layers])
+
+
+def check_indices(indices, n):
+    indices = np.asarray(indices)
+    if indices.dtype.kind not in "iu" or indices.ndim != 1 or not len(indices):
+        raise TypeError(
+            f"indices is an array of shape {indices.shape} and dtype {indices.dtype}; wanted a "
+            "vector of ints"
+        )
+    if indices.min() < 0 or indices.max() >= n or len(np.unique(indices)) != len(indices):
+        raise ValueError(
+            f"indices run from {indices.min()} to {indices.max()}; wanted distinct ints from 0 to "
+            f"{n - 1}"
+        )
+    return indices.astype(np.intp)

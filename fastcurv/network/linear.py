@@ -1,0 +1,234 @@
+"""What all operators here have in common: vectors as people hold them, one sentence where one does
+not fit, and shifts by a multiple of the identity.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.sparse import issparse
+from scipy.sparse.linalg import LinearOperator
+
+from ..checks import as_numpy, check_array
+from .arguments import as_block, as_vector, check_out
+
+
+def like(x: Any, result: np.ndarray) -> Any:
+    """The result as what x is: a tensor of torch for a tensor, which shares its memory."""
+    if type(x) is not np.ndarray and type(x).__module__.split(".")[0] == "torch":
+        import torch
+
+        return torch.from_numpy(result)
+    return result
+
+
+class Operator(LinearOperator):
+    """A `LinearOperator` of real numbers that says in its own words what does not fit.
+
+    Vectors may be arrays, tensors of torch on the CPU, which get a tensor back, or whatever
+    `fastcurv.checks.as_numpy` takes.
+    """
+
+    def _checked(self, x: Any, n: int, name: str, ndims: tuple[int, ...]) -> np.ndarray:
+        """X as an array with n rows and one of these numbers of dimensions."""
+        v = as_numpy(x, name)
+        if v.dtype.kind not in "fiub":
+            raise TypeError(f"{name} has dtype {v.dtype}; wanted real numbers")
+        if v.ndim not in ndims or v.shape[0] != n:
+            wanted = " or ".join({1: f"({n},)", 2: f"({n}, k)"}[d] for d in ndims)
+            raise ValueError(f"{name} has shape {v.shape}; wanted {wanted}")
+        return v
+
+    def _columns(self, x: Any, n: int, apply: Any, matrix: Any) -> Any:
+        v = self._checked(x, n, "v", (1, 2))
+        return like(x, apply(v) if v.ndim == 1 else matrix(v))
+
+    def matvec(self, x: Any) -> Any:
+        """The product with a vector ``(n,)`` or ``(n, 1)``, in the shape it came in."""
+        v = self._checked(x, self.shape[1], "v", (1, 2))
+        if v.ndim == 2 and v.shape[1] != 1:
+            raise ValueError(f"v has shape {v.shape}; wanted ({len(v)},) or ({len(v)}, 1)")
+        return like(x, self._matvec(v.reshape(-1)).reshape(-1, *v.shape[1:]))
+
+    def rmatvec(self, x: Any) -> Any:
+        """The product of the transpose with a vector."""
+        return self.T.matvec(x)
+
+    def matmat(self, X: Any) -> Any:
+        """The product with the columns of X ``(n, k)``."""
+        return like(X, self._matmat(self._checked(X, self.shape[1], "V", (2,))))
+
+    def rmatmat(self, X: Any) -> Any:
+        """The product of the transpose with the columns of X."""
+        return self.T.matmat(X)
+
+    def dot(self, x: Any) -> Any:
+        """The product with a vector, with the columns of a matrix, or with another operator."""
+        if isinstance(x, LinearOperator) or (np.isscalar(x) and not isinstance(x, (str, bytes))):
+            return super().dot(x)
+        return self._columns(x, self.shape[1], self._matvec, self._matmat)
+
+    def __matmul__(self, v: Any) -> Any:
+        if isinstance(v, LinearOperator):
+            return self.dot(v)
+        return self._columns(v, self.shape[1], self._matvec, self._matmat)
+
+    def _matmat(self, V: np.ndarray) -> np.ndarray:
+        out = np.empty((self.shape[0], V.shape[1]), self.dtype)
+        for j in range(V.shape[1]):
+            out[:, j] = self._matvec(V[:, j])
+        return out
+
+    def _adjoint(self) -> LinearOperator:
+        return self._transpose()
+
+
+class Symmetric(Operator):
+    """What a curvature and its blocks have in common: their own transpose, and a quadratic form
+    beside the product.
+    """
+
+    def _matvec(self, v: np.ndarray) -> np.ndarray:
+        return self.product(v)
+
+    def _transpose(self) -> Symmetric:
+        return self
+
+    def shift(self, mu: float) -> Shifted:
+        """``H + mu I``, for a damped system or a spectrum moved off zero.
+
+        Examples
+        --------
+        >>> import numpy as np, fastcurv as fc
+        >>> model = fc.MLP([1, 1, 1], activation="identity", bias=False)
+        >>> H = fc.Objective(model, [[1.0]], [1.0], loss="mse").hessian(np.zeros(2))
+        >>> H.shift(2.5).to_dense()
+        array([[ 2.5, -2. ],
+               [-2. ,  2.5]])
+        """
+        return Shifted(self, mu)
+
+    def __add__(self, other: Any) -> Any:
+        """With a multiple of the identity, sparse or as an operator, a `Shifted`; with any other
+        matrix or operator SciPy's sum.
+        """
+        mu = _multiple_of_identity(other, self.shape)
+        if mu is not None:
+            return self.shift(mu)
+        if isinstance(other, np.ndarray) or issparse(other):
+            from scipy.sparse.linalg import aslinearoperator
+
+            other = aslinearoperator(other)
+        return super().__add__(other)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Any:
+        mu = _multiple_of_identity(other, self.shape)
+        return self.shift(-mu) if mu is not None else super().__sub__(other)
+
+
+def _multiple_of_identity(other: Any, shape: tuple[int, int]) -> float | None:
+    """Mu where other is mu times the identity of this shape and shows it at once."""
+    if getattr(other, "shape", None) != shape:
+        return None
+    if issparse(other):
+        d = other.diagonal()
+        same = len(d) == other.nnz and d.size and (d == d[0]).all() and d.dtype.kind in "fiub"
+        return float(d[0]) if same else None
+    if type(other).__name__ == "IdentityOperator":
+        return 1.0
+    if type(other).__name__ == "_ScaledLinearOperator":
+        A, alpha = other.args
+        return float(alpha) if type(A).__name__ == "IdentityOperator" else None
+    return None
+
+
+class Shifted(Symmetric):
+    """``H + mu I``: the products of H, and mu times the vector.
+
+    Made by ``H.shift(mu)`` and ``H + mu * identity(n)``. Counts on the bill of H.
+
+    Attributes
+    ----------
+    whole : Curvature or block of one
+    mu : float
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> from scipy.sparse import identity
+    >>> model = fc.MLP([1, 1, 1], activation="identity", bias=False)
+    >>> H = fc.Objective(model, [[1.0]], [1.0], loss="mse").hessian(np.zeros(2))
+    >>> (H + 3 * identity(2)) @ np.array([1.0, 1.0])
+    array([1., 1.])
+    """
+
+    def __init__(self, whole: Any, mu: float) -> None:
+        self.whole, self.mu = whole, float(check_array(mu, "mu", np.float64).reshape(()))
+        super().__init__(whole.dtype, whole.shape)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Shifted, (self.whole, self.mu)
+
+    def __repr__(self) -> str:
+        return f"<{self.mu:g} I + {repr(self.whole)[1:]}"
+
+    n_products = property(lambda self: self.whole.n_products, doc="Of H.")
+    layout = property(lambda self: self.whole.layout, doc="Of H.")
+
+    def product(self, v: Any, out: np.ndarray | None = None) -> np.ndarray:
+        """``H v + mu v``, into `out` if given."""
+        v = as_vector(v, self.shape[0], self.dtype)
+        if out is None:
+            out = np.empty(self.shape[0], self.dtype)
+        check_out(out, self.shape[:1], self.dtype)
+        v = v.copy() if np.may_share_memory(v, out) else v
+        self.whole.product(v, out)
+        out += self.dtype.type(self.mu) * v
+        return out
+
+    def _matmat(self, V: np.ndarray) -> np.ndarray:
+        out = self.whole._matmat(V)
+        out += self.dtype.type(self.mu) * as_block(V, self.shape[0], self.dtype).T
+        return out
+
+    def quadratic(self, v: Any) -> Any:
+        """``v'(H + mu I) v``, for a vector or for the columns of V."""
+        wide = as_numpy(v, "v").astype(np.float64)
+        return self.whole.quadratic(v) + self.mu * np.einsum("i...,i...->...", wide, wide)
+
+    def to_dense(self) -> np.ndarray:
+        """The matrix ``(n, n)``."""
+        dense = self.whole.to_dense()
+        dense[np.diag_indices(len(dense))] += self.dtype.type(self.mu)
+        return dense
+
+    def rounding_bound(self, v: Any) -> float:
+        """A bound on ``||computed - exact||`` for the product with v: that of H, and of the three
+        roundings of ``+ mu v``.
+        """
+        v = as_vector(v, self.shape[0], self.dtype)
+        of_h, u = self.whole.rounding_bound(v), 0.5 * float(np.finfo(self.dtype).eps)
+        size = float(np.linalg.norm(self.whole.product(v).astype(float)))
+        moved = abs(self.mu) * float(np.linalg.norm(v.astype(float)))
+        return (1 + 8 * u) * (of_h + u * (size + of_h + 3 * moved))
+
+    def astype(self, dtype: Any) -> Shifted:
+        """The same operator in another precision."""
+        return Shifted(self.whole.astype(dtype), self.mu)
+
+
+class Transposed(Operator):
+    """The transpose of an operator that has ``_rmatvec``."""
+
+    def __init__(self, whole: Operator) -> None:
+        self.whole = whole
+        super().__init__(whole.dtype, whole.shape[::-1])
+
+    def _matvec(self, u: np.ndarray) -> np.ndarray:
+        return self.whole._rmatvec(u)
+
+    def _transpose(self) -> Operator:
+        return self.whole

@@ -1,0 +1,279 @@
+"""What people hold goes in as it is: every layout and library, for every argument, right or one
+sentence; and nothing that goes in is changed.
+"""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.checks import as_numpy
+
+RNG = np.random.default_rng(5)
+MODEL = fc.MLP([3, 4, 2])
+HELD = {
+    "X": RNG.integers(-3, 4, (11, 3)).astype(float),
+    "y": RNG.integers(0, 2, (11, 2)).astype(float),
+    "sample_weight": RNG.integers(0, 3, 11).astype(float),
+    "theta": RNG.integers(-4, 5, MODEL.n_params) / 4,
+    "v": RNG.integers(-4, 5, MODEL.n_params) / 4,
+    "V": RNG.integers(-4, 5, (MODEL.n_params, 3)) / 4,
+}  # numbers that every real dtype below holds exactly
+
+
+def misaligned(a):
+    raw = np.zeros(a.nbytes + 1, np.uint8)[1:].view(a.dtype).reshape(a.shape)
+    raw[...] = a
+    assert not raw.flags.aligned
+    return raw
+
+
+def read_only(a):
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+class OnlyDlpack:
+    """An array of a library that NumPy knows nothing of."""
+
+    def __init__(self, a):
+        self.a = a
+
+    def __dlpack__(self, **options):
+        return self.a.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.a.__dlpack_device__()
+
+
+class OnlyArray:
+    def __init__(self, a):
+        self.a = a
+
+    def __array__(self, dtype=None, copy=None):
+        return self.a if dtype is None else self.a.astype(dtype)
+
+
+def torch_tensor(a):
+    return pytest.importorskip("torch").from_numpy(a.copy())
+
+
+def frame(a):
+    pandas = pytest.importorskip("pandas")
+    return pandas.DataFrame(a) if a.ndim == 2 else pandas.Series(a)
+
+
+LAYOUTS = {
+    "C": np.ascontiguousarray,
+    "Fortran": np.asfortranarray,
+    "strided": lambda a: (
+        np.repeat(np.repeat(a, 2, axis=0), 3, axis=-1)[::2][..., ::3]
+        if a.ndim == 2
+        else np.repeat(a, 3)[::3]
+    ),
+    "reversed": lambda a: a[::-1].copy()[::-1],
+    "both reversed": lambda a: np.flip(np.flip(a).copy()),
+    "read-only": read_only,
+    "misaligned": misaligned,
+    "big-endian": lambda a: a.astype(">f8"),
+    "big-endian, single": lambda a: a.astype(">f4"),
+    "single": lambda a: a.astype(np.float32),
+    "half": lambda a: a.astype(np.float16),
+    "long double": lambda a: a.astype(np.longdouble),
+    "a list": lambda a: a.tolist(),
+    "masked, nothing hidden": lambda a: np.ma.array(a, mask=False),
+    "masked, no mask": np.ma.array,
+    "torch": torch_tensor,
+    "jax": lambda a: pytest.importorskip("jax.numpy").asarray(a.astype(np.float32)),
+    "pandas": frame,
+    "__dlpack__ alone": lambda a: OnlyDlpack(a.copy()),
+    "__array__ alone": lambda a: OnlyArray(a.copy()),
+}
+
+
+def everything(X, y, sample_weight, theta, v, V):
+    """What an objective and its operators say."""
+    ob = fc.Objective(MODEL, X, y, "binary_cross_entropy", 0.125, sample_weight)
+    H, J = ob.hessian(theta), ob.jacobian(theta)
+    return [
+        *(np.asarray(x) for x in (ob.value(theta), ob.gradient(theta), ob.hessp(theta, v))),
+        *(np.asarray(x) for x in (H @ v, H @ V, H.matvec(v), H.dot(v), H.matmat(V), H.product(v))),
+        *(np.asarray(x) for x in (H.quadratic(v), H.quadratic(V), J @ v, J.matvec(v), J @ V)),
+        *(np.asarray(x) for x in (H.shift(2.0) @ v, MODEL.predict(theta, X))),
+        H.rounding_bound(v),
+    ]
+
+
+def digest(x):
+    return hashlib.sha256(np.ascontiguousarray(as_numpy(x, "x")).tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize("argument", HELD)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(layout, argument):
+    """The same numbers held in another way give the same bits, and are left as they were."""
+    held = LAYOUTS[layout](HELD[argument])
+    before = digest(held)
+    for one, other in zip(everything(**HELD), everything(**{**HELD, argument: held})):
+        assert np.array_equal(one, other)
+    assert digest(held) == before
+
+
+@pytest.mark.parametrize("dtype", ["i8", "i2", "u1", "bool"])
+@pytest.mark.parametrize("argument", HELD)
+def test_integers(argument, dtype):
+    numbers = (np.abs(np.sign(HELD[argument]))).astype(dtype)
+    expected = everything(**{**HELD, argument: numbers.astype(float)})
+    for one, other in zip(expected, everything(**{**HELD, argument: numbers})):
+        assert np.array_equal(one, other)
+
+
+def refusals():
+    """What is refused: how it is made of the right array, and words of the sentence."""
+
+    def hidden(a):
+        return np.ma.array(a, mask=np.arange(a.size).reshape(a.shape) == 1)
+
+    def grows(a):
+        return torch_tensor(a).requires_grad_()
+
+    def sparse(a):
+        from scipy.sparse import csr_matrix
+
+        return csr_matrix(np.atleast_2d(a))
+
+    return {
+        "masked": (hidden, ValueError, "masked in 1 of"),
+        "0-d": (lambda a: np.float64(1.0), ValueError, "shape ()"),
+        "0-d array": (lambda a: np.array(1.0), ValueError, "shape ()"),
+        "complex": (lambda a: a + 0j, TypeError, "complex128"),
+        "strings": (lambda a: a.astype(str), TypeError, "real numbers"),
+        "objects": (lambda a: a.astype(object), TypeError, "object"),
+        "None": (lambda a: None, TypeError, "real numbers"),
+        "dates": (lambda a: a.astype("datetime64[s]"), TypeError, "datetime64"),
+        "structured": (lambda a: np.zeros(a.shape, [("x", float)]), TypeError, "real numbers"),
+        "needs a gradient": (grows, ValueError, "detach()"),
+        "elsewhere": (lambda a: torch_tensor(a).to("meta"), ValueError, "meta"),
+        "bfloat16": (lambda a: torch_tensor(a).bfloat16(), TypeError, "bfloat16"),
+        "sparse": (sparse, TypeError, "toarray"),
+        "ragged": (lambda a: [[1.0], [1.0, 2.0]], ValueError, "list"),
+        "too many axes": (lambda a: a[None, None], ValueError, "shape (1, 1"),
+    }
+
+
+@pytest.mark.parametrize("argument", [name for name in HELD if name != "sample_weight"])
+@pytest.mark.parametrize("what", refusals())
+def test_refused_in_one_sentence(what, argument):
+    make, kind, words = refusals()[what]
+    if what == "ragged" and argument == "theta":
+        words = "layers"  # a list of lists is a list of layers there
+        kind = (TypeError, ValueError)
+    with pytest.raises(kind) as caught:
+        everything(**{**HELD, argument: make(HELD[argument])})
+    text = str(caught.value)
+    assert words in text and "dimension mismatch" not in text
+    assert "\n" not in text and len(text) < 300
+
+
+def test_no_copies():
+    """Where dtype and layout fit, X is not copied, whatever library holds it."""
+    X = HELD["X"].copy()
+    for held in (X, torch_tensor(X), np.ma.array(X), OnlyDlpack(X), OnlyArray(X)):
+        ob = fc.Objective(MODEL, held, HELD["y"], "mse")
+        assert np.shares_memory(ob.X, as_numpy(held, "held"))
+
+
+def test_tensors_come_back():
+    torch = pytest.importorskip("torch")
+    ob = fc.Objective(MODEL, HELD["X"], HELD["y"], "mse")
+    v, V = torch_tensor(HELD["v"]), torch_tensor(HELD["V"])
+    J, u = ob.jacobian(HELD["theta"]), torch.ones(22, dtype=torch.float64)
+    H = ob.hessian(HELD["theta"])
+    for op, x in (
+        (H, v),
+        (H, V),
+        (H.restrict(layers=[1]), v[:10]),
+        (H.shift(1.0), v),
+        (J, v),
+        (J.T, u),
+    ):
+        result = op @ x
+        assert isinstance(result, torch.Tensor) and result.dtype == torch.float64
+        assert np.array_equal(result.numpy(), op @ x.numpy())
+    assert torch.equal(H.matvec(v), H @ v) and torch.equal(J.rmatvec(u), J.T @ u)
+
+
+def test_theta_as_layers():
+    """``[(W, b), ...]`` wherever theta goes, kernels ``(in, out)`` refused."""
+    theta, ob = HELD["theta"], fc.Objective(MODEL, HELD["X"], HELD["y"], "mse", l2=0.1)
+    layers = MODEL.unflatten(theta)
+    tensors = [(torch_tensor(W), torch_tensor(b)) for W, b in layers]
+    for given in (layers, tensors, [[W.tolist(), b.tolist()] for W, b in layers]):
+        assert ob.value(given) == ob.value(theta)
+        assert np.array_equal(ob.hessian(given).gradient, ob.gradient(theta))
+        assert fc.classify(ob, given).gradient_norm == fc.classify(ob, theta).gradient_norm
+        assert fc.minimize(ob, given, max_iter=1).fun == fc.minimize(ob, theta, max_iter=1).fun
+    with pytest.raises(ValueError, match=r"\(out, in\): transpose"):
+        ob.value([(W.T, b) for W, b in layers])
+
+
+def test_not_a_number():
+    """Data, weights, l2 and theta must be finite; v may hold anything and the product shows it."""
+    for argument in ("X", "y", "sample_weight", "theta"):
+        for bad in (np.nan, np.inf, -np.inf):
+            spoilt = HELD[argument].copy()
+            spoilt.flat[1] = bad
+            with pytest.raises(ValueError, match=f"{argument} holds NaN or infinity"):
+                everything(**{**HELD, argument: spoilt})
+    for bad in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="l2"):
+            fc.Objective(MODEL, HELD["X"], HELD["y"], "mse", l2=bad)
+    H = fc.Objective(MODEL, HELD["X"], HELD["y"], "mse").hessian(HELD["theta"])
+    v = HELD["v"].copy()
+    v[0] = np.nan
+    assert np.isnan(H @ v).any() and np.isnan(H.quadratic(v)) and H.rounding_bound(v) == np.inf
+    assert np.isnan((H @ np.stack([v, HELD["v"]], axis=1))[:, 0]).any()
+    assert np.isfinite(H @ HELD["v"]).all(), "NaN is not carried from one product to the next"
+
+
+def test_shifts(rng):
+    """``H + mu I`` is that, however it is written, and its bound holds."""
+    import scipy.sparse as sparse
+    from scipy.sparse.linalg import LinearOperator, aslinearoperator
+
+    ob = fc.Objective(MODEL, HELD["X"], HELD["y"], "mse")
+    H, n = ob.hessian(HELD["theta"]), MODEL.n_params
+    dense, v = H.to_dense() + 2.5 * np.eye(n), rng.standard_normal(n)
+    V = rng.standard_normal((n, 3))
+    for S in (H.shift(2.5), H + 2.5 * sparse.identity(n), H.shift(5).shift(-2.5)):
+        assert type(S) is type(H.shift(1)) and "Hessian" in repr(S)
+        assert np.allclose(S @ V, dense @ V, rtol=1e-12) and np.allclose(S.to_dense(), dense)
+        assert np.linalg.norm(S @ v - dense @ v) <= S.rounding_bound(v)
+        assert S.quadratic(v) == pytest.approx(v @ dense @ v)
+        assert np.allclose(S.product(v, v.copy()), dense @ v)
+    assert np.allclose((H - 0.5 * sparse.identity(n)) @ v, H @ v - 0.5 * v)
+    other = sparse.diags(np.arange(float(n)))
+    for A in (other, other.toarray(), aslinearoperator(other)):
+        summed = H + A
+        assert isinstance(summed, LinearOperator)
+        assert np.allclose(summed @ v, H @ v + np.arange(n) * v)
+    block = H.restrict(layers=[1]).shift(1.0)
+    assert np.allclose(block.to_dense(), H.restrict(layers=[1]).to_dense() + np.eye(block.shape[0]))
+    assert fc.eigsh(H.shift(2.5), 1, which="SA").values[0] == pytest.approx(
+        np.linalg.eigvalsh(dense)[0]
+    )
+
+
+def test_reprs_say_what_it_is():
+    ob = fc.Objective(MODEL, HELD["X"], HELD["y"], "mse")
+    theta = HELD["theta"]
+    for op, words in (
+        (ob.hessian(theta), ("Hessian", "mse", "n=26")),
+        (ob.ggn(theta), ("GGN", "mse", "n=26")),
+        (ob.empirical_fisher(theta), ("Fisher", "n=26")),
+        (ob.hessian(theta).restrict(layers=0), ("16x16 block", "Hessian", "n=26")),
+        (ob.jacobian(theta), ("22x26 Jacobian",)),
+    ):
+        assert all(word in repr(op) for word in words), repr(op)

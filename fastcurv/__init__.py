@@ -2,6 +2,7 @@
 steps.
 """
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 from .critical.classify import classify
@@ -27,7 +28,7 @@ try:
 except PackageNotFoundError:  # a checkout, built in place
     __version__ = "0.1.0"
 
-# By room: network, structure, spectrum, critical, optimize, runtime.
+# By room: network, structure, spectrum, critical, optimize, plots, runtime.
 __all__ = [
     "MLP",
     "Objective",
@@ -57,11 +58,32 @@ __all__ = [
     "saddle_free_newton",
     "saddle_free_newton_step",
     "trust_region",
+    "ConvergenceDisplay",
+    "LandscapeDisplay",
+    "MinimumRatioDisplay",
+    "SpectrumDisplay",
     "show_config",
     "show_versions",
 ]
 
+# Made when first asked for: the room, by name.
+_LATER = {
+    "ConvergenceDisplay": "plots",
+    "LandscapeDisplay": "plots",
+    "MinimumRatioDisplay": "plots",
+    "SpectrumDisplay": "plots",
+    "plots": "",
+    "testing": "",
+}
+
 _register()
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module 'fastcurv' has no attribute {name!r}")
+    module = import_module(f".{_LATER[name] or name}", __name__)
+    return getattr(module, name) if _LATER[name] else module
 
 
 def __dir__() -> list[str]:

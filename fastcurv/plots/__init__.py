@@ -1,8 +1,11 @@
 """Pictures, drawn with matplotlib (an extra), which is imported when the first one is drawn."""
 
+from .convergence import ConvergenceDisplay
 from .curve import curve
 from .decision import decision_regions
-from .spectrum import density, eigenvalues
+from .landscape import LandscapeDisplay
+from .minimum_ratio import MinimumRatioDisplay
+from .spectrum import SpectrumDisplay, density, eigenvalues
 from .style import (
     BLUE,
     CYCLE,
@@ -21,6 +24,10 @@ from .style import (
 from .surface import plane, surface
 
 __all__ = [
+    "ConvergenceDisplay",
+    "LandscapeDisplay",
+    "MinimumRatioDisplay",
+    "SpectrumDisplay",
     "BLUE",
     "CYCLE",
     "GREEN",

@@ -1,12 +1,181 @@
 """Pictures of a spectrum: its density, its eigenvalues."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 
-from .style import BLUE, GREY, RED, _with_legend, new_axes
+from ..spectrum.dense import eigvalsh
+from ..spectrum.density import spectral_density
+from ..spectrum.eigsh import eigsh
+from ..spectrum.picture import draw_density, within
+from .display import Display
+from .style import BLUE, GREY, RED, new_axes
+
+DENSE_BELOW = 1000  # a matrix of this size is decomposed within a second
 
 
-def density(spectral_density, ax=None, *, label=None, color=BLUE, scale="log"):
-    """The density of the eigenvalues, with its standard-error band.
+class SpectrumDisplay(Display):
+    """The density of a Hessian's eigenvalues, those that are known exactly drawn as ticks below it.
+
+    Parameters
+    ----------
+    density : SpectralDensity
+        What `fastcurv.spectral_density` returned.
+    eigenvalues : (k,) array or None
+        Drawn as ticks on the axis, negative ones in red.
+    bounds : (float, float)
+        No eigenvalue lies outside, as a proof says: the density ends there.
+
+    Attributes
+    ----------
+    ax_, figure_
+        After ``plot``.
+
+    See Also
+    --------
+    fastcurv.spectral_density, fastcurv.eigsh
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> H = np.diag(np.linspace(0.5, 2.0, 50))
+    >>> shown = fc.SpectrumDisplay.from_operator(H, k=2, n_probes=4, n_steps=20, seed=0)
+    >>> shown.eigenvalues.round(2)
+    array([0.5 , 0.53, 1.97, 2.  ])
+    """
+
+    def __init__(
+        self,
+        density: Any,
+        *,
+        eigenvalues: Any = None,
+        bounds: tuple[float, float] = (-np.inf, np.inf),
+    ) -> None:
+        self.density = within(density, *bounds)
+        self.eigenvalues = None if eigenvalues is None else np.sort(np.asarray(eigenvalues))
+        self.bounds = bounds
+
+    @classmethod
+    def from_operator(
+        cls,
+        op: Any,
+        *,
+        k: int = 0,
+        n_probes: int = 10,
+        n_steps: int = 80,
+        axis: str = "linear",
+        seed: Any = None,
+        ax: Any = None,
+        **look: Any,
+    ) -> SpectrumDisplay:
+        """Compute density and ``k`` eigenvalues at each end of an operator, and draw them.
+
+        Parameters
+        ----------
+        op : LinearOperator or symmetric matrix, shape (n, n)
+            Costs ``n_probes * n_steps`` products, and those of `fastcurv.eigsh` where k > 0.
+        k : int
+            Eigenvalues at each end; 0: none.
+        n_probes, n_steps, axis, seed
+            As in `fastcurv.spectral_density`.
+        ax : matplotlib Axes or None
+        **look
+            Passed to ``plot``.
+
+        Returns
+        -------
+        SpectrumDisplay
+        """
+        density = spectral_density(op, n_probes=n_probes, n_steps=n_steps, axis=axis, seed=seed)
+        values = None
+        if k:
+            values = extremes(op, min(k, density.n // 2), density.n, seed)
+        return cls(density, eigenvalues=values)._drawn(ax, look)
+
+    @classmethod
+    def from_objective(
+        cls, objective: Any, theta: Any, *, ax: Any = None, **options: Any
+    ) -> SpectrumDisplay:
+        """`from_operator` for the Hessian of ``objective`` at ``theta``."""
+        return cls.from_operator(objective.hessian(theta), ax=ax, **options)
+
+    def _drawn(self, ax: Any, look: dict[str, Any]) -> SpectrumDisplay:
+        self.plot(ax, **look)
+        return self
+
+    def plot(
+        self,
+        ax: Any = None,
+        *,
+        band: float = 2.0,
+        scale: str = "log",
+        label: str | None = None,
+        color: Any = BLUE,
+    ) -> SpectrumDisplay:
+        """Draw it.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes or None
+        band : float
+            Standard errors on either side of the line.
+        scale : {"log", "linear"}
+            Of the density's axis.
+        label : str or None
+            Of the line, in the legend.
+        color : colour
+
+        Returns
+        -------
+        SpectrumDisplay
+            Itself, with ``ax_`` and ``figure_``.
+        """
+        ax = self._axes(ax)
+        draw_density(self.density, ax, band=band, scale=scale, label=label, color=color)
+        if self.eigenvalues is not None:
+            for sign, tone, mine in (
+                ("negative", RED, self.eigenvalues < 0),
+                ("positive", color, self.eigenvalues >= 0),
+            ):
+                if mine.any():
+                    name = f"{mine.sum()} {sign} eigenvalues"
+                    height = np.full(mine.sum(), 0.02)
+                    ax.plot(
+                        self.eigenvalues[mine],
+                        height,
+                        "|",
+                        color=tone,
+                        ms=10,
+                        mew=1.2,
+                        label=name,
+                        transform=ax.get_xaxis_transform(),
+                        clip_on=False,
+                    )
+            ax.legend(frameon=False)
+        return self
+
+
+def extremes(op: Any, k: int, n: int, seed: Any) -> np.ndarray:
+    """The k lowest and k highest eigenvalues: of the dense matrix where it is small, so that none
+    of a multiple one is missed.
+    """
+    if n <= DENSE_BELOW:
+        values = eigvalsh(op)
+        return np.concatenate([values[:k], values[n - k :]])
+    return np.asarray(eigsh(op, k=2 * k, which="BE", seed=seed).values)
+
+
+def density(
+    spectral_density: Any,
+    ax: Any = None,
+    *,
+    label: str | None = None,
+    color: Any = BLUE,
+    scale: str = "log",
+) -> Any:
+    """The density of the eigenvalues, with its band of standard errors, on an Axes.
 
     Parameters
     ----------
@@ -16,38 +185,18 @@ def density(spectral_density, ax=None, *, label=None, color=BLUE, scale="log"):
     label : str or None
     color : colour
     scale : {"log", "linear"}
-        Of the vertical axis. A Hessian's density spans many decades: its bulk lies at zero.
+        Of the vertical axis.
 
     Returns
     -------
     matplotlib Axes
     """
-    ax = new_axes(ax)
-    grid, height = np.asarray(spectral_density.grid), np.asarray(spectral_density.density)
-    top = max(
-        [
-            height.max(),
-            *(np.max(line.get_ydata()) for line in ax.lines if np.size(line.get_ydata()) > 2),
-        ]
-    )
-    floor = 1e-7 * top if scale == "log" else 0.0
-    ax.plot(grid, np.maximum(height, floor), color=color, lw=1.6, label=label)
-    stderr = getattr(spectral_density, "stderr", None)
-    if stderr is not None and np.shape(stderr) == height.shape:
-        low, high = np.maximum(height - stderr, floor), np.maximum(height + stderr, floor)
-        ax.fill_between(grid, low, high, color=color, alpha=0.25, lw=0)
-    ax.axvline(0, color=GREY, lw=0.8, ls=":")
-    if getattr(spectral_density, "axis", "linear") == "log":
-        ax.set_xscale("symlog", linthresh=spectral_density.linear_below)
-    ax.set_yscale(scale)
-    if scale == "log":
-        ax.set_ylim(floor, 3 * top)
-    ax.set_xlabel("eigenvalue")
-    ax.set_ylabel("density" if ax.get_xscale() == "linear" else "density per decade")
-    return _with_legend(ax, label)
+    return draw_density(spectral_density, new_axes(ax), label=label, color=color, scale=scale)
 
 
-def eigenvalues(values, residuals=None, ax=None, *, label=None):
+def eigenvalues(
+    values: Any, residuals: Any = None, ax: Any = None, *, label: str | None = None
+) -> Any:
     """Eigenvalues in order, negative and positive told apart by marker and colour.
 
     Parameters

@@ -364,7 +364,8 @@ class SpectralDensity:
         return Estimate(float(per_probe.mean()), stderr, self.n_products, method=method)
 
     def plot(self, ax=None, *, band=2.0, **line):
-        """Draw the density with a band of `band` standard errors; needs matplotlib.
+        """Draw the density with a band of `band` standard errors, named in its legend; needs
+        matplotlib. `fastcurv.SpectrumDisplay` draws eigenvalues beside it.
 
         Where `ax` is None a new figure is made that belongs to no window and no global state, so
         this works without a display and in threads; ``.figure.savefig(path)`` of the result writes
@@ -374,24 +375,13 @@ class SpectralDensity:
         -------
         matplotlib.axes.Axes
         """
+        from .picture import draw_density
+
         if ax is None:
             from matplotlib.figure import Figure
 
-            ax = Figure(layout="constrained").add_subplot()
-        color = ax.plot(self.grid, self.density, **line)[0].get_color()
-        if np.isfinite(self.stderr).all():
-            low = np.maximum(self.density - band * self.stderr, 0)
-            ax.fill_between(
-                self.grid, low, self.density + band * self.stderr, color=color, alpha=0.25, lw=0
-            )
-        if self.axis == "log":
-            ax.set_xscale("symlog", linthresh=self.linear_below)
-        floor = 0.1 / max(1, self.n) / max(self.width, np.finfo(float).tiny)
-        ax.set_yscale("log")
-        ax.set_ylim(bottom=floor)
-        ax.set_xlabel("eigenvalue")
-        ax.set_ylabel("density" if self.axis == "linear" else "density per decade")
-        return ax
+            ax = Figure(figsize=(6.4, 4.0), layout="constrained").add_subplot()
+        return draw_density(self, ax, band=band, **line)
 
     def __repr__(self):
         used = self.nodes[self.weights > 0]

@@ -50,18 +50,6 @@ def test_curves_are_logarithmic_only_where_they_can_be():
     assert plots.curve([0, 1], [1.0, 2.0], log=False).get_yscale() == "linear"
 
 
-def test_density_draws_the_band_and_labels_its_axes():
-    pytest.importorskip("matplotlib")
-    grid = np.linspace(-1, 1, 50)
-    height = np.exp(-(grid**2))
-    ax = plots.density(
-        SimpleNamespace(grid=grid, density=height, stderr=0.1 * height), scale="linear"
-    )
-    assert np.array_equal(ax.lines[0].get_ydata(), height)
-    assert len(ax.collections) == 1
-    assert ax.get_xlabel() == "eigenvalue" and ax.get_ylabel() == "density"
-
-
 def test_eigenvalues_are_told_apart_by_sign():
     pytest.importorskip("matplotlib")
     ax = plots.eigenvalues([3.0, -1.0, 2.0], residuals=[0.1, 0.2, 0.3])

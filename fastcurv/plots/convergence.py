@@ -1,0 +1,137 @@
+"""How fast several methods came down, against iterations, products or seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .display import Display
+from .style import CYCLE
+
+X_NAMES = {
+    "iteration": "iterations",
+    "time": "seconds",
+    "products": "products with the Hessian",
+}
+Y_NAMES = {"loss": "loss", "gradient_norm": "norm of the gradient", "validation": "validation loss"}
+
+
+class ConvergenceDisplay(Display):
+    """Training curves side by side.
+
+    Parameters
+    ----------
+    curves : dict of str to (x, y)
+        A name and two arrays of equal length each.
+    xlabel, ylabel : str
+    ends : dict of str to str
+        What kind of point each run ended at, said in the legend.
+
+    Attributes
+    ----------
+    ax_, figure_
+        After ``plot``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> ob = fc.testing.lecture_toy()
+    >>> run = fc.minimize(ob, np.array([0.1, 0.2]), "newton-cg", seed=0)
+    >>> shown = fc.ConvergenceDisplay.from_results({"newton-cg": run}, x="iteration")
+    >>> sorted(shown.curves)
+    ['newton-cg']
+    """
+
+    def __init__(
+        self,
+        curves: Mapping[str, tuple[Any, Any]],
+        *,
+        xlabel: str = "iterations",
+        ylabel: str = "loss",
+        ends: Mapping[str, str] | None = None,
+    ) -> None:
+        self.curves = {
+            name: (np.asarray(x, dtype=float), np.asarray(y, dtype=float))
+            for name, (x, y) in curves.items()
+        }
+        for name, (x, y) in self.curves.items():
+            if x.shape != y.shape or x.ndim != 1:
+                raise ValueError(f"curve {name!r} has shapes {x.shape} and {y.shape}; wanted (k,)")
+        self.xlabel, self.ylabel, self.ends = xlabel, ylabel, dict(ends or {})
+
+    @classmethod
+    def from_results(
+        cls,
+        results: Any,
+        *,
+        x: str = "time",
+        y: str = "loss",
+        above: float = 0.0,
+        ax: Any = None,
+        **look: Any,
+    ) -> ConvergenceDisplay:
+        """From what `fastcurv.minimize` returned, and draw it.
+
+        Parameters
+        ----------
+        results : dict of str to OptimizeResult, or one OptimizeResult
+        x : {"time", "iteration", "products"}
+        y : {"loss", "gradient_norm", "validation"}
+        above : float
+            Subtracted from y: the lowest loss known, say.
+        ax : matplotlib Axes or None
+        **look
+            Passed to ``plot``.
+
+        Returns
+        -------
+        ConvergenceDisplay
+        """
+        for name, value, known in (("x", x, X_NAMES), ("y", y, Y_NAMES)):
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}; wanted one of {', '.join(known)}")
+        if hasattr(results, "history"):
+            results = {getattr(results, "method", None) or Y_NAMES[y]: results}
+        curves = {
+            name: (run.history[x], np.asarray(run.history[y]) - above)
+            for name, run in results.items()
+        }
+        ends = {
+            name: run.kind.replace("_", " ")
+            for name, run in results.items()
+            if isinstance(getattr(run, "kind", None), str)
+        }
+        label = Y_NAMES[y] + (f" above {above:.4g}" if above else "")
+        return cls(curves, xlabel=X_NAMES[x], ylabel=label, ends=ends).plot(ax, **look)
+
+    def plot(self, ax: Any = None, *, log: bool = True) -> ConvergenceDisplay:
+        """Draw it.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes or None
+        log : bool
+            Whether the vertical axis is logarithmic, where all values are positive.
+
+        Returns
+        -------
+        ConvergenceDisplay
+            Itself, with ``ax_`` and ``figure_``.
+        """
+        ax = self._axes(ax)
+        positive = True
+        for number, (name, (x, y)) in enumerate(self.curves.items()):
+            color = CYCLE[number % len(CYCLE)]
+            end = f" (ends: {self.ends[name]})" if name in self.ends else ""
+            ax.plot(x, y, lw=1.6, color=color, label=name + end)
+            if y.size:
+                ax.plot(x[-1:], y[-1:], "o", ms=4, color=color)
+            positive &= bool((y[np.isfinite(y)] > 0).all())
+        if log and positive:
+            ax.set_yscale("log")
+        ax.set_xlabel(self.xlabel)
+        ax.set_ylabel(self.ylabel)
+        ax.legend(frameon=False)
+        return self

@@ -1,0 +1,245 @@
+"""The loss along lines and over planes through a point."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..checks import as_rng, check_choice, check_positive_int, check_vector
+from ..spectrum.eigsh import eigsh
+from .display import Display
+from .style import CYCLE, GREY
+
+NAMES = ("random", "eigenvectors", "gradient")
+
+
+class LandscapeDisplay(Display):
+    """A slice of the loss: along one direction from theta, or over the plane of two.
+
+    Parameters
+    ----------
+    steps : (m,) array
+        Multiples of each direction.
+    losses : (m,) or (m, m) array
+        ``losses[i, j]`` at ``theta + steps[j] * directions[0] + steps[i] * directions[1]``.
+    directions : (1, n) or (2, n) array
+    names : tuple of str
+        What the directions are.
+    taylor : (m,) array or None
+        The second-order Taylor polynomial on the same line.
+
+    Attributes
+    ----------
+    ax_, figure_
+        After ``plot``.
+
+    Notes
+    -----
+    A slice shows a slice: along a few random directions of many a saddle looks like a minimum. The
+    eigenvector of the lowest eigenvalue is where the way out lies.
+
+    References
+    ----------
+    .. [1] Li, Xu, Taylor, Studer and Goldstein, Visualizing the Loss Landscape of Neural Nets,
+       NeurIPS 2018: directions scaled unit by unit.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> ob = fc.testing.lecture_toy()
+    >>> shown = fc.LandscapeDisplay.from_objective(
+    ...     ob, np.zeros(2), directions="eigenvectors", radius=1.0, n_grid=5
+    ... )
+    >>> shown.losses.round(4)
+    array([0.25  , 0.7656, 1.    , 0.7656, 0.25  ])
+    """
+
+    def __init__(
+        self,
+        steps: np.ndarray,
+        losses: np.ndarray,
+        directions: np.ndarray,
+        names: tuple[str, ...],
+        *,
+        taylor: np.ndarray | None = None,
+    ) -> None:
+        self.steps, self.losses, self.directions = steps, losses, directions
+        self.names, self.taylor = names, taylor
+
+    @classmethod
+    def from_objective(
+        cls,
+        objective: Any,
+        theta: Any,
+        *,
+        directions: Any = "random",
+        n_dims: int = 1,
+        radius: float = 1.0,
+        n_grid: int = 41,
+        seed: Any = None,
+        ax: Any = None,
+        **look: Any,
+    ) -> LandscapeDisplay:
+        """Evaluate the loss on the slice and draw it.
+
+        Parameters
+        ----------
+        objective : has ``value(theta)``
+            For "eigenvectors" also ``hessian(theta)``. Costs ``n_grid ** n_dims`` values.
+        theta : (n,) array
+        directions : {"random", "eigenvectors", "gradient"}, or array of shape (n,) or (2, n)
+            "random": normal numbers, scaled unit by unit to the length of the unit's weights, none
+            in the biases [1]_. "eigenvectors": of the lowest eigenvalue, and for a plane the
+            highest too, of unit length. "gradient": downhill, of unit length, in one dimension.
+        n_dims : {1, 2}
+            Ignored where directions are given.
+        radius : float
+            The slice reaches so many directions both ways.
+        n_grid : int
+            Points along each direction.
+        seed : None, int or Generator
+        ax : matplotlib Axes or None
+        **look
+            Passed to ``plot``.
+
+        Returns
+        -------
+        LandscapeDisplay
+        """
+        n_grid = check_positive_int(n_grid, "n_grid")
+        if n_dims not in (1, 2):
+            raise ValueError(f"n_dims is {n_dims!r}; wanted 1 or 2")
+        theta = check_vector(theta, np.size(theta), "theta", np.float64)
+        along, names = _directions(objective, theta, directions, n_dims, as_rng(seed))
+        steps = np.linspace(-radius, radius, n_grid)
+        taylor = None
+        if len(along) == 1:
+            losses = np.array([objective.value(theta + t * along[0]) for t in steps])
+            if hasattr(objective, "taylor"):
+                model = objective.taylor(theta)
+                taylor = np.array([model(t * along[0]) for t in steps])
+        else:
+            losses = np.array(
+                [
+                    [objective.value(theta + s * along[0] + t * along[1]) for s in steps]
+                    for t in steps
+                ]
+            )
+        display = cls(steps, losses, along, names, taylor=taylor)
+        return display.plot(ax, **look)
+
+    def plot(
+        self, ax: Any = None, *, label: str = "loss", levels: int = 20, log: bool = False
+    ) -> LandscapeDisplay:
+        """Draw it.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes or None
+        label : str
+            Of the line, in one dimension.
+        levels : int
+            Level lines, in two dimensions.
+        log : bool
+            Whether the loss is drawn logarithmically; for losses that stay positive.
+
+        Returns
+        -------
+        LandscapeDisplay
+            Itself, with ``ax_`` and ``figure_``.
+        """
+        flat = self.losses.ndim == 1
+        ax = self._axes(ax, (6.0, 4.0) if flat else (5.6, 4.6))
+        if flat:
+            self._line(ax, label, log)
+        else:
+            self._plane(ax, levels, log)
+        return self
+
+    def _line(self, ax: Any, label: str, log: bool) -> None:
+        color = CYCLE[sum(line.get_label()[:1] != "_" for line in ax.lines) % len(CYCLE)]
+        low, high = self.losses.min(), self.losses.max()
+        ax.plot(self.steps, self.losses, color=color, lw=1.6, label=label)
+        if self.taylor is not None:
+            room = 0.3 * (high - low)
+            seen = (self.taylor >= low - room) & (self.taylor <= high + room)
+            shown = np.where(seen, self.taylor, np.nan)
+            ax.plot(self.steps, shown, "--", color=color, lw=1, label="second-order Taylor")
+        ax.axvline(0, color=GREY, lw=0.8, ls=":", label="_theta")
+        if log and low > 0:
+            ax.set_yscale("log")
+        ax.set_xlabel(f"steps along {self.names[0]}")
+        ax.set_ylabel("loss")
+        ax.legend(frameon=False)
+
+    def _plane(self, ax: Any, levels: int, log: bool) -> None:
+        z = np.log10(np.maximum(self.losses, 1e-12 * self.losses.max())) if log else self.losses
+        filled = ax.contourf(self.steps, self.steps, z, levels=levels, cmap="cividis")
+        ax.contour(self.steps, self.steps, z, levels=levels, colors="white", linewidths=0.3)
+        bar = ax.figure.colorbar(filled, ax=ax)
+        bar.set_label("log10 of the loss" if log else "loss")
+        ax.plot([0], [0], "o", color="white", mec="black", ms=6)
+        ax.set_xlabel(f"steps along {self.names[0]}")
+        ax.set_ylabel(f"steps along {self.names[1]}")
+
+
+def _directions(
+    objective: Any, theta: np.ndarray, wanted: Any, n_dims: int, rng: np.random.Generator
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Rows to go along, and their names."""
+    if not isinstance(wanted, str):
+        rows = np.atleast_2d(np.asarray(wanted, dtype=np.float64))
+        if rows.ndim != 2 or len(rows) not in (1, 2) or rows.shape[1] != theta.size:
+            raise ValueError(
+                f"directions has shape {np.shape(wanted)}; wanted ({theta.size},) or "
+                f"(2, {theta.size}), or one of {', '.join(NAMES)}"
+            )
+        return rows, ("the direction",) if len(rows) == 1 else ("the first", "the second direction")
+    check_choice(wanted, NAMES, "directions")
+    if wanted == "gradient":
+        if n_dims != 1:
+            raise ValueError("n_dims is 2; wanted 1 for directions='gradient'")
+        gradient = objective.gradient(theta)
+        length = np.linalg.norm(gradient)
+        if not length > 0:
+            raise ValueError("the gradient at theta is 0; wanted other directions")
+        return -gradient[None] / length, ("the negative gradient",)
+    if wanted == "random":
+        rows = [filter_normalised(objective, theta, rng) for _ in range(n_dims)]
+        return np.array(rows), ("a random direction", "another random direction")[:n_dims]
+    pairs = eigsh(objective.hessian(theta), k=n_dims, which=("SA", "BE")[n_dims - 1], seed=rng)
+    values = [f"{value:.3g}" for value in pairs.values]
+    rows = pairs.vectors.T.astype(np.float64)
+    rows = rows * np.where(rows.sum(axis=1) < 0, -1.0, 1.0)[:, None]
+    return rows, tuple(f"the eigenvector of {value}" for value in values)
+
+
+def filter_normalised(objective: Any, theta: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A random direction whose part in each unit is as long as the unit's weights, 0 in biases.
+
+    Parameters
+    ----------
+    objective : object
+        Where it has a ``model`` with ``unflatten`` and ``flatten``, its layers say what a unit is;
+        elsewhere the whole direction is scaled to the length of theta.
+    theta : (n,) array
+    rng : Generator
+
+    Returns
+    -------
+    (n,) array
+    """
+    direction = rng.standard_normal(theta.size)
+    model = getattr(objective, "model", None)
+    if model is None:
+        return direction * (np.linalg.norm(theta) or 1.0) / np.linalg.norm(direction)
+    layers = []
+    for here, there in zip(model.unflatten(theta), model.unflatten(direction)):
+        W, D = here[0], there[0]
+        lengths = np.linalg.norm(W, axis=1, keepdims=True) / np.linalg.norm(
+            D, axis=1, keepdims=True
+        )
+        rest = [None if part is None else np.zeros_like(part) for part in there[1:]]
+        layers.append((D * lengths, *rest))
+    return np.asarray(model.flatten(layers), dtype=np.float64)

@@ -1,0 +1,104 @@
+"""The one picture of a spectral density: what the line is, what the band is, where the axis ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from .smoothing import from_coordinate, to_coordinate
+
+BAND = 2.0  # standard errors on either side
+
+
+def draw_density(
+    density: Any,
+    ax: Any,
+    *,
+    band: float = BAND,
+    label: str | None = None,
+    scale: str = "log",
+    **line: Any,
+) -> Any:
+    """Draw a density, with a band of standard errors over the probes that the legend explains.
+
+    Parameters
+    ----------
+    density : SpectralDensity
+    ax : matplotlib.axes.Axes
+    band : float
+        Standard errors on either side of the line; 0: no band.
+    label : str or None
+        Name of the line in the legend.
+    scale : {"log", "linear"}
+        Of the vertical axis. A Hessian's density spans many decades: its bulk lies at zero.
+    **line
+        Passed to ``ax.plot``.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The logarithmic axis ends at a tenth of what one eigenvalue of n adds at its peak.
+    """
+    grid, height = np.asarray(density.grid), np.asarray(density.density)
+    earlier = [np.max(other.get_ydata()) for other in ax.lines if np.size(other.get_ydata()) > 2]
+    top = max([float(height.max()), *earlier])
+    width = max(float(density.width), np.finfo(float).tiny)
+    floor = 0.1 / max(1, density.n) / width if scale == "log" else 0.0
+    floor = min(floor, 1e-2 * top)
+    line = {"lw": 1.6, "label": label or "density"} | line
+    color = ax.plot(grid, height, **line)[0].get_color()
+    if band and np.shape(density.stderr) == height.shape and np.isfinite(density.stderr).all():
+        low = np.maximum(height - band * density.stderr, floor)
+        high = np.maximum(height + band * density.stderr, floor)
+        name = f"$\\pm${band:g} standard errors of {density.n_probes} probes"
+        named = any(patch.get_label() == name for patch in ax.collections)
+        name = None if named else name
+        ax.fill_between(grid, low, high, color=color, alpha=0.25, lw=0, label=name)
+    ax.axvline(0, color="#6E6E6E", lw=0.8, ls=":")
+    if density.axis == "log":
+        ax.set_xscale("symlog", linthresh=density.linear_below)
+    ax.set_yscale(scale)
+    if scale == "log":
+        bottom = ax.get_ylim()[0] if earlier else floor
+        ax.set_ylim(min(floor, bottom), 3 * top)
+    ax.set_xlabel("eigenvalue")
+    ax.set_ylabel("density" if density.axis == "linear" else "density per decade")
+    ax.legend(frameon=False)
+    return ax
+
+
+def within(density: Any, low: float = -np.inf, high: float = np.inf) -> Any:
+    """The density folded back at bounds that are proved: none of it lies beyond, none of it is lost.
+
+    A Gaussian on a node next to the bound reaches over it, where no eigenvalue is; what lies
+    beyond is reflected, so the integral stays what it was.
+
+    Parameters
+    ----------
+    density : SpectralDensity
+    low, high : float
+        No eigenvalue lies outside.
+
+    Returns
+    -------
+    SpectralDensity
+    """
+    ends = [to_coordinate(end, density.axis, density.linear_below) for end in (low, high)]
+    ends = [float(end) if np.isfinite(end) else end for end in ends]
+    x = density.coordinate
+    if not (x[0] < ends[0] or x[-1] > ends[1]):
+        return density
+    at = np.linspace(max(x[0], ends[0]), min(x[-1], ends[1]), len(x))
+
+    def folded(height: np.ndarray) -> np.ndarray:
+        total = np.interp(at, x, height)
+        for end in ends:
+            if np.isfinite(end):
+                total = total + np.interp(2 * end - at, x, height, left=0.0, right=0.0)
+        return total
+
+    grid = from_coordinate(at, density.axis, density.linear_below)
+    stderr = folded(density.stderr)
+    return replace(density, grid=grid, density=folded(density.density), stderr=stderr)

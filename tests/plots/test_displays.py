@@ -1,0 +1,163 @@
+"""Displays: what is drawn is what was computed, where it was computed."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.plots.landscape import filter_normalised
+from fastcurv.spectrum.picture import within
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture(scope="module")
+def net():
+    """A small net at rest."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((40, 4)), rng.integers(3, size=40)
+    ob = fc.Objective(fc.MLP([4, 5, 3]), X, y, loss="cross_entropy", l2=1e-2)
+    return ob, fc.minimize(ob, ob.model.init(seed=0), "newton-cg", seed=0).x
+
+
+def test_the_picture_of_a_spectrum_has_density_band_and_ticks(net):
+    ob, theta = net
+    shown = fc.SpectrumDisplay.from_objective(ob, theta, k=3, n_probes=3, n_steps=20, seed=0)
+    exact = fc.eigvalsh(ob.hessian(theta))
+    assert np.allclose(shown.eigenvalues, [*exact[:3], *exact[-3:]], atol=1e-5)
+    ax = shown.ax_
+    assert np.array_equal(ax.lines[0].get_ydata(), shown.density.density)
+    names = ax.get_legend_handles_labels()[1]
+    assert any("2 standard errors of 3 probes" in name for name in names)
+    assert any("6 positive eigenvalues" in name for name in names)
+    assert shown.figure_ is ax.figure
+    assert shown._repr_png_().startswith(b"\x89PNG")
+
+
+def test_one_meaning_of_the_band_everywhere(net):
+    ob, theta = net
+    density = fc.spectral_density(ob.hessian(theta), n_probes=3, n_steps=10, seed=0)
+    for ax in (
+        density.plot(),
+        fc.plots.density(density),
+        fc.SpectrumDisplay(density).plot().ax_,
+    ):
+        names = ax.get_legend_handles_labels()[1]
+        assert sum("2 standard errors" in name for name in names) == 1
+        points = ax.collections[0].get_paths()[0].vertices
+        assert points[:, 1].max() == pytest.approx((density.density + 2 * density.stderr).max())
+
+
+@pytest.mark.parametrize("axis", ["linear", "log"])
+def test_no_density_lies_beyond_a_proved_bound_and_none_is_lost(axis):
+    H = np.diag(np.concatenate([np.full(30, 0.5), np.linspace(0.6, 3.0, 20)]))
+    density = fc.spectral_density(H, n_probes=4, n_steps=30, axis=axis, seed=0)
+    assert density.grid[0] < 0.5
+    inside = within(density, 0.5, 3.0)
+    assert inside.grid[0] == pytest.approx(0.5) and inside.grid[-1] == pytest.approx(3.0)
+    assert inside.integral() == pytest.approx(density.integral(), abs=2e-3)
+    assert within(density) is density
+    shown = fc.SpectrumDisplay(density, bounds=(0.5, np.inf))
+    assert shown.density.grid[0] == pytest.approx(0.5)
+
+
+def test_a_slice_is_evaluated_where_it_says(net):
+    ob, theta = net
+    shown = fc.LandscapeDisplay.from_objective(ob, theta, n_grid=5, radius=0.5, seed=3)
+    assert shown.losses[2] == ob.value(theta) and shown.losses.shape == (5,)
+    assert shown.losses[4] == ob.value(theta + 0.5 * shown.directions[0])
+    plane = fc.LandscapeDisplay.from_objective(ob, theta, n_dims=2, n_grid=3, seed=3)
+    first, second = plane.directions
+    assert plane.losses[0, 2] == ob.value(theta + first - second)
+    assert plane.losses[2, 1] == ob.value(theta + 0 * first + second)
+
+
+def test_random_directions_are_as_long_as_each_unit(net):
+    ob, theta = net
+    direction = filter_normalised(ob, theta, np.random.default_rng(0))
+    for (W, _), (D, d) in zip(ob.model.unflatten(theta), ob.model.unflatten(direction)):
+        assert np.allclose(np.linalg.norm(W, axis=1), np.linalg.norm(D, axis=1), rtol=1e-12)
+        assert not d.any() and not np.allclose(W, D)
+
+
+def test_eigenvector_slices_go_along_the_outermost_eigenvectors(net):
+    ob, theta = net
+    H = ob.hessian(theta).to_dense()
+    values = np.linalg.eigvalsh(H)
+    one = fc.LandscapeDisplay.from_objective(ob, theta, directions="eigenvectors", n_grid=3)
+    two = fc.LandscapeDisplay.from_objective(
+        ob, theta, directions="eigenvectors", n_dims=2, n_grid=3
+    )
+    for v, value in ((one.directions[0], values[0]), *zip(two.directions, values[[0, -1]])):
+        assert v @ H @ v == pytest.approx(value, rel=1e-6)
+        assert f"{value:.3g}" in one.names[0] + two.names[1]
+
+
+def test_the_taylor_polynomial_is_drawn_where_it_fits(net):
+    ob, theta = net
+    shown = fc.LandscapeDisplay.from_objective(ob, theta, n_grid=9, radius=0.01, seed=0)
+    error = np.abs(shown.taylor - shown.losses)
+    assert 0.1 * error[0] <= error[2] <= 0.16 * error[0]  # half the step, an eighth of the error
+    names = shown.ax_.get_legend_handles_labels()[1]
+    assert names == ["loss", "second-order Taylor"]
+
+
+def test_minimum_ratios_come_from_the_verdicts():
+    points = [
+        type("P", (), {"loss": 1.0 * i, "verdict": v, "trivial": i == 1})()
+        for i, v in enumerate(
+            fc.classify(fc.testing.QuadraticObjective(np.diag(d)), np.zeros(2))
+            for d in ([1.0, 2.0], [1.0, -1.0], [-1.0, -1.0])
+        )
+    ]
+    shown = fc.MinimumRatioDisplay.from_points(points)
+    assert shown.ratios.tolist() == [1.0, 0.5, 0.0]
+    assert shown.kinds.tolist() == ["minimum", "saddle", "maximum"]
+    names = shown.ax_.get_legend_handles_labels()[1]
+    assert names == ["minimum (1)", "maximum (1)", "saddle, trivial (1)"]
+    index = fc.MinimumRatioDisplay.from_points(points, quantity="index")
+    assert index.ratios.tolist() == [0.0, 0.5, 1.0]
+
+
+def test_convergence_is_drawn_from_the_history(net):
+    ob, _ = net
+    runs = {m: fc.minimize(ob, ob.model.init(seed=1), m, seed=0) for m in ("newton-cg", "l-bfgs")}
+    shown = fc.ConvergenceDisplay.from_results(runs, x="iteration", above=0.1)
+    x, y = shown.curves["l-bfgs"]
+    assert np.array_equal(y, np.asarray(runs["l-bfgs"].history["loss"]) - 0.1)
+    assert shown.ax_.get_yscale() == "log" and shown.ax_.get_xlabel() == "iterations"
+    assert shown.ax_.get_ylabel() == "loss above 0.1"
+    assert f"newton-cg (ends: {runs['newton-cg'].kind})" in [
+        line.get_label() for line in shown.ax_.lines
+    ]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda ob, t: fc.LandscapeDisplay.from_objective(ob, t, directions="up"), "directions is"),
+        (lambda ob, t: fc.LandscapeDisplay.from_objective(ob, t, directions=[1.0]), "wanted"),
+        (lambda ob, t: fc.LandscapeDisplay.from_objective(ob, t, n_dims=3), "n_dims is 3"),
+        (lambda ob, t: fc.MinimumRatioDisplay([1.0], [1.0, 2.0], ["saddle"]), "losses has shape"),
+        (lambda ob, t: fc.MinimumRatioDisplay([1], [1], ["saddle"], quantity="x"), "quantity is"),
+        (lambda ob, t: fc.ConvergenceDisplay.from_results({}, x="y"), "x is 'y'"),
+        (lambda ob, t: fc.ConvergenceDisplay({"a": ([1], [1, 2])}), "curve 'a' has shapes"),
+    ],
+)
+def test_mistakes_are_one_sentence(call, words, net):
+    with pytest.raises(ValueError, match=words):
+        call(*net)
+
+
+def test_pyplot_shows_what_it_made_and_nothing_is_imported_for_it():
+    code = (
+        "import sys, fastcurv as fc; fc.SpectrumDisplay; assert 'matplotlib' not in sys.modules\n"
+        "shown = fc.ConvergenceDisplay({'a': ([1], [1])}).plot()\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+        "import matplotlib; matplotlib.use('agg')\n"
+        "import matplotlib.pyplot as plt\n"
+        "shown.plot(); assert plt.get_fignums() == [1] and shown.figure_ is plt.gcf()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

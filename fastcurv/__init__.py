@@ -7,8 +7,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 from .critical.classify import classify
 from .critical.find import find_critical_point
+from .network.convert import from_jax, from_keras, from_sklearn
+from .network.convert_onnx import from_onnx
+from .network.convert_torch import from_torch, to_torch
 from .network.mlp import MLP
 from .network.objective import Objective
+from .network.saved import load, save
 from .optimize.escape import escape
 from .optimize.minimize import minimize
 from .optimize.schedules import constant, constant_then_decay, inverse_time, power, robbins_monro
@@ -32,6 +36,14 @@ except PackageNotFoundError:  # a checkout, built in place
 __all__ = [
     "MLP",
     "Objective",
+    "from_jax",
+    "from_keras",
+    "from_onnx",
+    "from_sklearn",
+    "from_torch",
+    "load",
+    "save",
+    "to_torch",
     "flip_tanh",
     "permute_hidden",
     "rescale_relu",

@@ -195,3 +195,12 @@ def check_indices(indices, n):
             f"{n - 1}"
         )
     return indices.astype(np.intp)
+
+
+def like(x, result):
+    """The result as what x is: a tensor of torch for a tensor, which shares its memory."""
+    if type(x) is not np.ndarray and type(x).__module__.split(".")[0] == "torch":
+        import torch
+
+        return torch.from_numpy(result)
+    return result

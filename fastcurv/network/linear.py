@@ -11,16 +11,7 @@ from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
 from ..checks import as_numpy, check_array
-from .arguments import as_block, as_vector, check_out
-
-
-def like(x: Any, result: np.ndarray) -> Any:
-    """The result as what x is: a tensor of torch for a tensor, which shares its memory."""
-    if type(x) is not np.ndarray and type(x).__module__.split(".")[0] == "torch":
-        import torch
-
-        return torch.from_numpy(result)
-    return result
+from .arguments import as_block, as_vector, check_out, like
 
 
 class Operator(LinearOperator):

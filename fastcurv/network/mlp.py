@@ -6,8 +6,16 @@ import math
 import numpy as np
 
 from .. import _engine
-from ..checks import as_layers, as_rng, check_array, check_choice, check_vector
-from .arguments import check_activation, check_bool, check_dtype, check_sizes
+from ..checks import (
+    as_layers,
+    as_numpy,
+    as_rng,
+    check_array,
+    check_choice,
+    check_vector,
+    check_vectors,
+)
+from .arguments import check_activation, check_bool, check_dtype, check_sizes, like
 
 RELU_LIKE = ("relu", "leaky_relu", "elu", "silu", "gelu", "softplus")
 SCHEMES = ("auto", "he", "xavier", "lecun")
@@ -158,14 +166,20 @@ class MLP:
         """``[(W, b), ...]`` as views into theta, no copy; ``b`` is None without bias.
 
         With batch normalisation hidden layers are ``(W, b, gamma, beta)``, the last one is ``(W,
-        b)``.
+        b)``. Vectors side by side, ``(n, k)`` such as eigenvectors, come with an axis for the k in
+        front, ``(k, out, in)``; a tensor of torch is unflattened into tensors.
         """
-        theta = self.check_theta(theta)
-        layers = []
+        given, theta = theta, None if as_layers(theta) else as_numpy(theta, "theta")
+        if theta is not None and theta.ndim == 2:
+            theta = check_vectors(theta, self.n_params, "theta", self.dtype)
+        else:
+            theta = self.check_theta(given)
+        more, layers = theta.shape[1:], []
         for l, start in enumerate(self.starts[:-1]):
             views = []
             for shape in self.parts(l):
-                views.append(theta[start : start + math.prod(shape)].reshape(shape))
+                part = theta[start : start + math.prod(shape)].reshape(*shape, *more)
+                views.append(like(given, np.moveaxis(part, -1, 0) if more else part))
                 start += math.prod(shape)
             if not self.bias:
                 views.insert(1, None)

@@ -1,0 +1,322 @@
+"""Networks of other libraries as a model and its flat theta: a stack is read layer by layer, and
+what this library has no layer for is named in one sentence.
+
+The outputs of the model are those of the source before a final softmax or sigmoid, which belongs
+to the loss here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import _engine
+from ..checks import as_numpy, check_array
+from .arguments import ACTIVATIONS
+from .mlp import MLP
+
+SUPPORTED = f"linear layers, {', '.join(ACTIVATIONS)}, flatten, dropout and batch normalisation"
+Model = tuple[MLP, np.ndarray]
+
+
+def foreign(what: str, wanted: str = SUPPORTED) -> ValueError:
+    """The error for a layer that no `MLP` has."""
+    return ValueError(f"{what} has no counterpart here; wanted a stack of {wanted}")
+
+
+class Stack:
+    """A stack of layers while it is read: linear maps, what multiplies and shifts features between
+    them, activations.
+    """
+
+    def __init__(self) -> None:
+        self.layers: list[tuple[np.ndarray, np.ndarray | None]] = []
+        self.names: list[str] = []
+        self.norms: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.activations: list[str] = []
+        self.pending: tuple[np.ndarray, np.ndarray] | None = None
+        self.last, self.closed = "nothing", ""
+        self.dtypes: list[np.dtype[Any]] = []
+
+    def _open(self, name: str) -> None:
+        if self.closed:
+            raise foreign(f"{name} after {self.closed}")
+
+    def linear(self, W: Any, b: Any, name: str) -> None:
+        """``z = a W' + b``, W of shape ``(out, in)``, b None where there is none."""
+        self._open(name)
+        W = self._array(W, f"the weight of {name}", 2)
+        b = None if b is None else self._array(b, f"the bias of {name}", 1)
+        if b is not None and b.shape != (len(W),):
+            raise ValueError(f"the bias of {name} has shape {b.shape}; wanted ({len(W)},)")
+        if self.layers and W.shape[1] != len(self.layers[-1][0]):
+            raise ValueError(
+                f"{name} takes {W.shape[1]} numbers, and the layer before it, {self.names[-1]}, "
+                f"gives {len(self.layers[-1][0])}; wanted a stack"
+            )
+        if self.pending is not None:
+            scale, shift = self.pending
+            if scale.size not in (1, W.shape[1]):
+                raise ValueError(f"{name} takes {W.shape[1]} numbers; {scale.size} are scaled")
+            b = W @ np.broadcast_to(shift, W.shape[1]) + (0 if b is None else b)
+            W, self.pending = W * scale, None
+        if self.last == "linear":
+            self.activations.append("identity")
+        self.layers.append((W, b))
+        self.names.append(name)
+        self.last = "linear"
+
+    def affine(self, scale: Any, shift: Any, name: str) -> None:
+        """``scale a + shift``, feature by feature: folded into the linear map before or after."""
+        self._open(name)
+        scale, shift = np.broadcast_arrays(
+            *(self._array(x, f"a number of {name}", None).reshape(-1) for x in (scale, shift))
+        )
+        if self.last == "linear" and len(self.layers) - 1 not in self.norms:
+            W, b = self.layers[-1]
+            if scale.size not in (1, len(W)):
+                raise ValueError(f"{name} has {scale.size} features; wanted {len(W)}")
+            b = scale * (0 if b is None else b) + shift
+            self.layers[-1] = np.broadcast_to(scale, len(W))[:, None] * W, b
+        elif self.pending is None:
+            self.pending = scale, shift
+        else:
+            before, moved = self.pending
+            self.pending = scale * before, scale * moved + shift
+
+    def norm(self, gamma: Any, beta: Any, eps: float, name: str) -> None:
+        """Batch normalisation over the rows at hand, after a linear map."""
+        self._open(name)
+        if self.last != "linear" or len(self.layers) - 1 in self.norms:
+            raise foreign(f"{name} that does not follow a linear layer, while training")
+        if eps != _engine.BATCH_NORM_EPS:
+            raise ValueError(f"{name} has eps={eps}; wanted {_engine.BATCH_NORM_EPS}")
+        m = (len(self.layers[-1][0]),)
+        parts = [self._array(x, f"a number of {name}", 1) for x in (gamma, beta)]
+        if any(part.shape != m for part in parts):
+            raise ValueError(f"{name} has {len(parts[0])} features; wanted {m[0]}")
+        self.norms[len(self.layers) - 1] = parts[0], parts[1]
+
+    def activation(self, phi: str, name: str) -> None:
+        """phi, one of this library's, for every unit."""
+        self._open(name)
+        if phi == "identity":
+            return
+        if self.last != "linear" or self.pending is not None:
+            raise foreign(f"{name} that does not follow a linear layer")
+        self.activations.append(phi)
+        self.names[-1] += f" and {name}"
+        self.last = "activation"
+
+    def close(self, name: str) -> None:
+        """A softmax: nothing may come after it."""
+        self._open(name)
+        if self.last != "linear":
+            raise foreign(f"{name} that does not follow a linear layer")
+        self.closed = name
+
+    def _array(self, x: Any, name: str, ndim: int | None) -> np.ndarray:
+        array = as_numpy(x, name)
+        if ndim is not None and array.ndim != ndim:
+            raise ValueError(f"{name} has shape {array.shape}; wanted {ndim} axes")
+        self.dtypes.append(array.dtype)
+        return check_array(array, name, np.float64)
+
+    def finish(self, dtype: Any = None) -> Model:
+        """The model and its theta, in the dtype of what was read unless another is wanted."""
+        if not self.layers:
+            raise ValueError("the source has no linear layer; wanted at least one")
+        if self.last == "activation" and self.activations[-1] == "sigmoid":
+            self.activations.pop()
+            self.last = "linear"
+        if self.last != "linear" or self.pending is not None:
+            raise foreign(f"the end, {self.names[-1]},", f"{SUPPORTED}, a linear layer last")
+        if dtype is None:
+            single = all(d.itemsize <= 4 for d in self.dtypes)
+            dtype = np.float32 if single else np.float64
+        hidden, without = range(len(self.layers) - 1), [b is None for _, b in self.layers]
+        if self.norms and set(self.norms) != set(hidden):
+            raise foreign("batch normalisation of some layers and not of others, while training")
+        biased = not all(without)
+        for l, none in enumerate(without):
+            if none and biased and l not in self.norms:
+                raise ValueError(
+                    f"{self.names[l]} has no bias and others have; wanted all layers with one, or "
+                    "none"
+                )
+        sizes = [self.layers[0][0].shape[1]] + [len(W) for W, _ in self.layers]
+        model = MLP(sizes, self.activations, biased, dtype=dtype, batch_norm=bool(self.norms))
+        layers = []
+        for l, (W, b) in enumerate(self.layers):
+            b = np.zeros(len(W)) if b is None and biased else b
+            layers.append((W, b, *self.norms.get(l, ())))
+        return model, model.flatten(layers)
+
+
+def stacked(layers: Sequence[tuple[Any, Any]], activation: Any, names: Sequence[str]) -> Model:
+    """Model and theta from ``(W, b)`` and the activations between them, given by the caller."""
+    stack, hidden = Stack(), len(layers) - 1
+    phis = [activation] * hidden if isinstance(activation, str) else list(activation)
+    if len(phis) != hidden:
+        raise ValueError(f"activation has {len(phis)} names; wanted one, or {hidden}")
+    MLP([1] * (hidden + 2), activation)  # says what is no activation
+    for l, ((W, b), name) in enumerate(zip(layers, names)):
+        stack.linear(W, b, name)
+        if l < hidden:
+            stack.activation(phis[l], phis[l])
+    return stack.finish()
+
+
+def pairs(arrays: Sequence[tuple[str, Any]], kernel: str) -> list[tuple[str, Any, Any]]:
+    """``(name, kernel, bias or None)`` from named arrays in order: a matrix, then its vector."""
+    found: list[tuple[str, Any, Any]] = []
+    for name, x in arrays:
+        array = as_numpy(x, name)
+        if array.ndim == 2:
+            found.append((name, array, None))
+        elif array.ndim == 1 and found and found[-1][2] is None:
+            found[-1] = (found[-1][0], found[-1][1], array)
+        else:
+            raise foreign(f"{name} of shape {array.shape}", f"{kernel} matrices, each with a bias")
+    if not found:
+        raise ValueError(f"there are no weights; wanted {kernel} matrices, each with a bias")
+    return found
+
+
+def from_keras(weights: Any, activation: Any = "relu") -> Model:
+    """Model and theta of a Keras ``Sequential`` of ``Dense`` layers.
+
+    Parameters
+    ----------
+    weights : list of array_like, or a model
+        What ``model.get_weights()`` gives: kernels ``(in, out)``, each followed by its bias where
+        there is one. They are transposed here.
+    activation : str or sequence of str
+        Of the hidden layers, by this library's names; the last layer's softmax or sigmoid belongs
+        to the loss.
+
+    Returns
+    -------
+    model : MLP
+    theta : ndarray (n,)
+
+    Raises
+    ------
+    ValueError
+        For arrays that are no stack of kernels and biases.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> weights = [np.ones((3, 2)), np.zeros(2), np.ones((2, 1)), np.zeros(1)]
+    >>> fc.from_keras(weights, activation="tanh")[0]
+    MLP([3, 2, 1], activation='tanh', bias=True, residual=False, dtype='float64')
+    """
+    if hasattr(weights, "get_weights"):
+        weights = weights.get_weights()
+    if not isinstance(weights, (list, tuple)):
+        raise TypeError(f"weights is a {type(weights).__name__}; wanted what get_weights() gives")
+    found = pairs([(f"weights[{i}]", w) for i, w in enumerate(weights)], "(in, out)")
+    return stacked([(K.T, b) for _, K, b in found], activation, [name for name, _, _ in found])
+
+
+def _natural(name: str) -> list[Any]:
+    """Sorts Dense_10 behind Dense_2."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def _leaves(tree: Any, name: str) -> list[tuple[str, Any]]:
+    """Arrays of a pytree by name: a layer's kernel before its bias, layers by number."""
+    if isinstance(tree, Mapping):
+        inner = list(tree)
+        matrices = {k for k in inner if getattr(tree[k], "ndim", 0) == 2}
+        order = sorted(inner, key=lambda k: (k not in matrices, _natural(str(k))))
+        return [leaf for k in order for leaf in _leaves(tree[k], f"{name}[{k!r}]")]
+    if isinstance(tree, (list, tuple)):
+        return [leaf for i, x in enumerate(tree) for leaf in _leaves(x, f"{name}[{i}]")]
+    return [] if tree is None else [(name, tree)]
+
+
+def from_jax(params: Any, activation: Any = "relu") -> Model:
+    """Model and theta from the parameters of a JAX network: a pytree of kernels and biases.
+
+    Parameters
+    ----------
+    params : pytree
+        Flax's or Haiku's nested dictionaries, or lists of ``(kernel, bias)``: kernels ``(in,
+        out)``, used as ``x @ kernel + bias``, layers in the order of their numbers.
+    activation : str or sequence of str
+        Of the hidden layers, by this library's names.
+
+    Returns
+    -------
+    model : MLP
+    theta : ndarray (n,)
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> dense = lambda k, m: {"kernel": np.ones((k, m)), "bias": np.zeros(m)}
+    >>> model, theta = fc.from_jax({"params": {"Dense_0": dense(3, 2), "Dense_1": dense(2, 1)}})
+    >>> model.sizes
+    (3, 2, 1)
+    """
+    found = pairs(_leaves(params, "params"), "(in, out)")
+    return stacked([(K.T, b) for _, K, b in found], activation, [name for name, _, _ in found])
+
+
+SKLEARN = {"identity": "identity", "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
+
+
+def from_sklearn(est: Any) -> Model:
+    """Model and theta of a fitted ``sklearn.neural_network`` classifier or regressor.
+
+    With ``Objective(model, X, y, loss, l2=alpha / N, l2_biases=False)`` the value is its ``loss_``
+    for a classifier, and for a regressor (``loss="mse"``, ``l2=2 * alpha / N``) twice that.
+
+    Parameters
+    ----------
+    est : MLPClassifier or MLPRegressor
+        scikit-learn's, fitted; or one of this library's.
+
+    Returns
+    -------
+    model : MLP
+    theta : ndarray (n,)
+        ``model.predict(theta, X)`` is what comes before its softmax or logistic function.
+
+    Raises
+    ------
+    ValueError
+        Where it is not fitted.
+    TypeError
+        For other estimators.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> from sklearn.neural_network import MLPRegressor
+    >>> X = np.random.default_rng(0).standard_normal((30, 2))
+    >>> est = MLPRegressor(hidden_layer_sizes=(3,), solver="lbfgs", random_state=0).fit(X, X[:, 0])
+    >>> model, theta = fc.from_sklearn(est)
+    >>> bool(np.allclose(model.predict(theta, X)[:, 0], est.predict(X)))
+    True
+    """
+    if not hasattr(est, "get_params") or not hasattr(type(est), "partial_fit"):
+        raise TypeError(
+            f"est is a {type(est).__name__}; wanted an MLPClassifier or MLPRegressor of "
+            "scikit-learn, not the pipeline around it"
+        )
+    if not hasattr(est, "coefs_"):
+        raise ValueError(f"est is a {type(est).__name__} with no coefs_; wanted a fitted MLP")
+    name = est.activation
+    phi = SKLEARN.get(name, name if name in ACTIVATIONS else None)
+    if phi is None:
+        raise foreign(f"the activation {name!r}")
+    if getattr(est, "out_activation_", "identity") not in ("identity", "logistic", "softmax"):
+        raise foreign(f"the output activation {est.out_activation_!r}")
+    layers = [(W.T, b) for W, b in zip(est.coefs_, est.intercepts_)]
+    return stacked(layers, phi, [f"coefs_[{l}]" for l in range(len(layers))])

@@ -1,0 +1,206 @@
+"""Models from PyTorch, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..structure.parameters import layers_of, norms_of
+from .convert import Model, Stack, foreign, stacked
+from .mlp import MLP
+
+# By name of torch's class: ours, and what its arguments must be for the two to be one function.
+PHI: dict[str, tuple[str, dict[str, Any]]] = {
+    "Identity": ("identity", {}),
+    "ReLU": ("relu", {}),
+    "LeakyReLU": ("leaky_relu", {"negative_slope": 0.01}),
+    "Tanh": ("tanh", {}),
+    "Sigmoid": ("sigmoid", {}),
+    "Softplus": ("softplus", {"beta": 1.0, "threshold": 20.0}),
+    "SiLU": ("silu", {}),
+    "GELU": ("gelu", {"approximate": "none"}),
+    "ELU": ("elu", {"alpha": 1.0}),
+}
+PASSED = ("Flatten", "Dropout", "AlphaDropout", "Dropout1d")
+
+
+def _numbers(tensor: Any) -> np.ndarray:
+    """A parameter as an array, whatever device holds it."""
+    tensor = tensor.detach().cpu()
+    return tensor.float().numpy() if tensor.element_size() < 4 else tensor.numpy()
+
+
+def _flat(module: Any, name: str) -> list[tuple[str, Any]]:
+    """The layers of nested Sequentials in order, named as in torch."""
+    if type(module).__name__ == "Sequential":
+        inner = [_flat(child, f"{name}[{key}]") for key, child in module._modules.items()]
+        return [leaf for leaves in inner for leaf in leaves]
+    return [(f"{name} ({type(module).__name__})", module)]
+
+
+def _batch_norm(stack: Stack, module: Any, name: str) -> None:
+    affine, kept = module.weight is not None, module.running_mean is not None
+    ones = np.ones(module.num_features, np.float32)
+    gamma = _numbers(module.weight) if affine else ones
+    beta = _numbers(module.bias) if affine else 0 * ones
+    if module.training or not kept:
+        stack.norm(gamma, beta, module.eps, name)
+        return
+    mean, variance = (
+        _numbers(x).astype(np.float64) for x in (module.running_mean, module.running_var)
+    )
+    scale = gamma / np.sqrt(variance + module.eps)
+    stack.affine(scale, beta - scale * mean, name)
+    stack.dtypes[-2:] = [gamma.dtype]
+
+
+def _read(stack: Stack, module: Any, name: str, seen: dict[int, str]) -> None:
+    kind = type(module).__name__
+    parametrised = bool(getattr(module, "parametrizations", None))
+    if kind == "Linear" and not parametrised:
+        if id(module.weight) in seen:
+            raise foreign(f"{name}, which shares the weight of {seen[id(module.weight)]},")
+        seen[id(module.weight)] = name
+        bias = None if module.bias is None else _numbers(module.bias)
+        stack.linear(_numbers(module.weight), bias, name)
+    elif kind == "BatchNorm1d":
+        _batch_norm(stack, module, name)
+    elif kind in PHI:
+        phi, wanted = PHI[kind]
+        for argument, value in wanted.items():
+            if getattr(module, argument) != value:
+                raise foreign(f"{name} with {argument}={getattr(module, argument)!r}")
+        stack.activation(phi, name)
+    elif kind in ("Softmax", "LogSoftmax"):
+        stack.close(name)
+    elif kind in PASSED:
+        if kind != "Flatten" and module.training and module.p > 0:
+            raise foreign(f"{name} while training: call module.eval() first; it")
+    else:
+        raise foreign(name)
+
+
+def from_torch(module: Any, activation: Any = None) -> Model:
+    """Model and theta of a ``torch.nn.Sequential``, or of a state dict.
+
+    Parameters
+    ----------
+    module : torch.nn.Sequential, torch.nn.Linear or a state dict
+        Sequentials may be nested. Layers: ``Linear``, ``ReLU LeakyReLU Tanh Sigmoid Softplus SiLU
+        GELU ELU Identity``, ``Flatten``, ``Dropout`` in eval mode, ``BatchNorm1d``, and at the end
+        ``Softmax``, ``LogSoftmax`` or ``Sigmoid``, which belong to the loss. Batch normalisation in
+        eval mode is folded into the linear layers; while training, after each hidden ``Linear``, it
+        makes a model with ``batch_norm=True``. A state dict holds weights and biases of linear
+        layers in the order of the forward pass.
+    activation : str or sequence of str, optional
+        For a state dict, which does not say: of the hidden layers.
+
+    Returns
+    -------
+    model : MLP
+        In the dtype of the parameters; half precision goes to float32.
+    theta : ndarray (n,)
+        In the order of ``module.parameters()``, where nothing was folded.
+
+    Raises
+    ------
+    ValueError
+        For a layer that has no counterpart here: the first one is named.
+    TypeError
+        For what is no module and no state dict.
+
+    Examples
+    --------
+    >>> import fastcurv as fc
+    >>> weights = {"0.weight": [[1.0, 2.0]], "0.bias": [0.5]}
+    >>> model, theta = fc.from_torch(weights, activation="tanh")
+    >>> model.sizes, theta.tolist()
+    ((2, 1), [1.0, 2.0, 0.5])
+    """
+    if isinstance(module, Mapping):
+        return _from_state(module, activation)
+    if not hasattr(module, "named_parameters"):
+        raise TypeError(
+            f"module is a {type(module).__name__}; wanted a torch.nn.Sequential or a state dict"
+        )
+    if activation is not None:
+        raise ValueError("activation was given with a module, which has its own; wanted None")
+    stack: Stack = Stack()
+    seen: dict[int, str] = {}
+    for name, layer in _flat(module, "module"):
+        _read(stack, layer, name, seen)
+    return stack.finish()
+
+
+def _from_state(state: Mapping[str, Any], activation: Any) -> Model:
+    """From weights and biases by name."""
+    if activation is None:
+        raise ValueError(
+            "activation is None; wanted that of the hidden layers, which a state dict does not say"
+        )
+    found: dict[str, list[Any]] = {}
+    for key, tensor in state.items():
+        layer, _, part = str(key).rpartition(".")
+        if part not in ("weight", "bias") or (part == "bias" and layer not in found):
+            raise foreign(f"{key!r} in the state dict", "linear layers: a weight, then its bias")
+        value = _numbers(tensor) if hasattr(tensor, "detach") else np.asarray(tensor)
+        if value.ndim != (2 if part == "weight" else 1):
+            raise foreign(
+                f"{key!r} of shape {value.shape}", "linear layers: a weight, then its bias"
+            )
+        found.setdefault(layer, []).append(value)
+    layers = [(parts[0], parts[1] if len(parts) > 1 else None) for parts in found.values()]
+    if not layers:
+        raise ValueError("the state dict is empty; wanted the weights of linear layers")
+    return stacked(layers, activation, [repr(name) for name in found])
+
+
+def to_torch(model: MLP, theta: Any) -> Any:
+    """A ``torch.nn.Sequential`` that computes what the model does at theta.
+
+    Parameters
+    ----------
+    model : MLP
+        Without skips.
+    theta : array_like (n,)
+
+    Returns
+    -------
+    torch.nn.Sequential
+        In the model's dtype, with its own copy of theta; its ``parameters()`` lie as theta does.
+        With batch normalisation it is in training mode.
+
+    Examples
+    --------
+    >>> import fastcurv as fc
+    >>> model = fc.MLP([2, 3, 1])
+    >>> net = fc.to_torch(model, model.init(seed=0))
+    >>> [type(layer).__name__ for layer in net]
+    ['Linear', 'Tanh', 'Linear']
+    """
+    import torch
+
+    if any(model.skips):
+        raise ValueError("the model has skips, and a Sequential has none; wanted residual=False")
+    classes = {phi: name for name, (phi, _) in PHI.items()}
+    theta = model.check_theta(theta)
+    dtype = torch.float64 if model.dtype == np.float64 else torch.float32
+
+    def tensor(a: np.ndarray) -> Any:
+        return torch.nn.Parameter(torch.from_numpy(np.array(a)))
+
+    stack: list[Any] = []
+    for l, ((W, b), norm) in enumerate(zip(layers_of(model, theta), norms_of(model, theta))):
+        linear = torch.nn.Linear(W.shape[1], W.shape[0], bias=b is not None, dtype=dtype)
+        linear.weight = tensor(W)
+        if b is not None:
+            linear.bias = tensor(b)
+        stack.append(linear)
+        if norm is not None:
+            stack.append(torch.nn.BatchNorm1d(len(W), dtype=dtype))
+            stack[-1].weight, stack[-1].bias = tensor(norm[0]), tensor(norm[1])
+        if l < len(model.activation):
+            stack.append(getattr(torch.nn, classes[model.activation[l]])())
+    return torch.nn.Sequential(*stack)

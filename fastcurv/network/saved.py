@@ -1,0 +1,139 @@
+"""A model and its theta as one safetensors file: the architecture in its header, every claim of the
+file checked when it is read, and nothing in it ever run.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from ..files import read_tensors, write_tensors
+from .convert import Model
+from .mlp import MLP
+
+FORMAT = "fastcurv.MLP 1"
+KEYS = {"format", "sizes", "activation", "bias", "residual", "dtype", "batch_norm"}
+PARTS = ("weight", "bias", "gamma", "beta")
+
+
+def _names(model: MLP) -> list[list[str]]:
+    """By layer: the names of its parameters in the file."""
+    names = []
+    for l in range(len(model.shapes)):
+        parts = list(PARTS[: 4 if model.normalised(l) else 2])
+        names.append([f"layers.{l}.{part}" for part in parts if part != "bias" or model.bias])
+    return names
+
+
+def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
+    """Write a model and its theta as a safetensors file, whole or not at all.
+
+    Parameters
+    ----------
+    path : path-like
+        Replaced in one step once the new file has reached the disk. Through a symbolic link its
+        target is replaced.
+    model : MLP
+    theta : array_like (n,)
+        Or a list of (W, b).
+
+    Notes
+    -----
+    The arrays are ``layers.0.weight`` of shape ``(out, in)``, ``layers.0.bias``, ..., which any
+    reader of safetensors can open; the architecture is JSON in the header.
+
+    Examples
+    --------
+    >>> import os, tempfile, numpy as np, fastcurv as fc
+    >>> path = os.path.join(tempfile.mkdtemp(), "net.safetensors")
+    >>> model = fc.MLP([2, 3, 1])
+    >>> theta = model.init(seed=0)
+    >>> fc.save(path, model, theta)
+    >>> again, same = fc.load(path)
+    >>> again == model and bool(np.array_equal(theta, same))
+    True
+    """
+    if not isinstance(model, MLP):
+        raise TypeError(f"model is a {type(model).__name__}; wanted a fastcurv.MLP")
+    arrays = {}
+    for names, layer in zip(_names(model), model.unflatten(theta)):
+        arrays.update(zip(names, (part for part in layer if part is not None)))
+    facts = {
+        "format": FORMAT,
+        "sizes": list(model.sizes),
+        "activation": list(model.activation),
+        "bias": model.bias,
+        "residual": model.residual,
+        "dtype": model.dtype.name,
+        "batch_norm": model.batch_norm,
+    }
+    write_tensors(path, arrays, facts)
+
+
+def _architecture(path: Any, facts: Any) -> MLP:
+    """The model that a header describes."""
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} does not hold a model in its header; wanted a file written by fastcurv.save"
+        )
+    if set(facts) != KEYS:
+        odd = sorted(map(str, set(facts) ^ KEYS))[0]
+        raise ValueError(f"{path} has a header that lacks or adds {odd!r}")
+    try:
+        if not isinstance(facts["sizes"], list) or not isinstance(facts["activation"], list):
+            raise TypeError("its sizes and activations are no lists")
+        if not isinstance(facts["dtype"], str):
+            raise TypeError("its dtype is no word")
+        return MLP(**{name: facts[name] for name in KEYS - {"format"}})
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{path} describes no model: {error}") from None
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """The model and theta of a file written by `save`.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    model : MLP
+    theta : ndarray (n,)
+
+    Raises
+    ------
+    ValueError
+        Where the file is cut short, or any claim of its header is not so: names, shapes, dtypes,
+        numbers that are not finite. Memory is that of the file.
+
+    Examples
+    --------
+    >>> import fastcurv as fc
+    >>> fc.load(fc.__file__)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: ...__init__.py is not a safetensors file: its header does not fit in it
+    """
+    path = os.fspath(path)
+    arrays, facts = read_tensors(path)
+    model = _architecture(path, facts)
+    names = _names(model)
+    if set(arrays) != {name for layer in names for name in layer}:
+        wanted = sum(map(len, names))
+        raise ValueError(f"{path} holds {len(arrays)} arrays; wanted the {wanted} of {model!r}")
+    layers = []
+    for l, layer in enumerate(names):
+        for name, shape in zip(layer, model.parts(l)):
+            found = arrays[name]
+            if found.shape != shape or found.dtype != model.dtype:
+                raise ValueError(
+                    f"{path} has {name} of shape {found.shape} and dtype {found.dtype}; wanted "
+                    f"{shape} and {model.dtype}"
+                )
+            if not np.isfinite(found).all():
+                raise ValueError(f"{path} has NaN or infinity in {name}")
+        parts = [arrays[name] for name in layer]
+        layers.append(tuple(parts if model.bias else [parts[0], None, *parts[1:]]))
+    return model, model.flatten(layers)

@@ -1,0 +1,326 @@
+"""Weights in and out: outputs and Hessian products of the model agree with those of the source to
+rounding, and what has no counterpart is named.
+"""
+
+import warnings
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
+RNG = np.random.default_rng(3)
+X = RNG.standard_normal((17, 4))
+EPS = np.finfo(float).eps
+
+
+def net(*layers, dtype=torch.float64, seed=0):
+    torch.manual_seed(seed)
+    module = nn.Sequential(*layers).to(dtype).eval()
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm1d):
+            for tensor in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
+                if tensor is not None:
+                    tensor.data.uniform_(0.5, 1.5)
+    return module
+
+
+def logits(module, X, dtype=torch.float64):
+    with torch.no_grad():
+        return module(torch.tensor(X, dtype=dtype)).numpy()
+
+
+def products_of(module, X, y, v):
+    """Hessian of the mean squared error in the module's parameters, times v, by double backward."""
+    parameters = list(module.parameters())
+    loss = nn.MSELoss()(module(torch.tensor(X)), torch.tensor(y))
+    g = torch.autograd.grad(loss, parameters, create_graph=True)
+    flat = torch.cat([part.reshape(-1) for part in g])
+    Hv = torch.autograd.grad(flat @ torch.tensor(v), parameters)
+    return torch.cat([part.reshape(-1) for part in Hv]).numpy()
+
+
+ACTIVATIONS = {
+    "relu": nn.ReLU(),
+    "leaky_relu": nn.LeakyReLU(),
+    "tanh": nn.Tanh(),
+    "sigmoid": nn.Sigmoid(),
+    "softplus": nn.Softplus(),
+    "silu": nn.SiLU(),
+    "gelu": nn.GELU(),
+    "elu": nn.ELU(),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_from_torch(name):
+    phi = ACTIVATIONS[name]
+    module = net(
+        nn.Flatten(), nn.Linear(4, 6), phi, nn.Dropout(), nn.Linear(6, 5), phi, nn.Linear(5, 2)
+    )
+    model, theta = fc.from_torch(module)
+    assert model == fc.MLP([4, 6, 5, 2], name) and theta.dtype == np.float64
+    flat = torch.cat([p.detach().reshape(-1) for p in module.parameters()]).numpy()
+    assert np.array_equal(theta, flat)
+    assert np.allclose(model.predict(theta, X), logits(module, X), rtol=1e-13, atol=1e-14)
+    y, v = RNG.standard_normal((17, 2)), RNG.standard_normal(model.n_params)
+    H = fc.Objective(model, X, y, "mse").hessian(theta)
+    theirs = products_of(module, X, y, v)
+    assert np.linalg.norm(H @ v - theirs) <= 4 * H.rounding_bound(v)
+
+
+def test_float32_half_and_single_layers():
+    for dtype, ours in ((torch.float32, "float32"), (torch.bfloat16, "float32")):
+        module = net(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1), dtype=dtype)
+        model, theta = fc.from_torch(module)
+        assert model.dtype == ours and theta.dtype == ours
+        assert np.array_equal(
+            model.unflatten(theta)[0][0], module[0].weight.detach().float().numpy()
+        )
+    model, theta = fc.from_torch(nn.Linear(4, 3, bias=False))
+    assert model.sizes == (4, 3) and not model.bias
+    nested = net(nn.Sequential(nn.Linear(4, 3), nn.Sequential(nn.ReLU())), nn.Linear(3, 2))
+    assert fc.from_torch(nested)[0] == fc.MLP([4, 3, 2], "relu")
+    straight, theta = fc.from_torch(net(nn.Linear(4, 3), nn.Identity(), nn.Linear(3, 2)))
+    assert straight.activation == ("identity",)
+    for last in (nn.Softmax(dim=1), nn.LogSoftmax(dim=1), nn.Sigmoid()):
+        module = net(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2), last)
+        model, theta = fc.from_torch(module)
+        assert np.allclose(model.predict(theta, X), logits(module[:-1], X), rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda: (nn.Linear(4, 6, bias=False), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 2)),
+        lambda: (nn.BatchNorm1d(4), nn.Linear(4, 6), nn.Tanh(), nn.BatchNorm1d(6), nn.Linear(6, 2)),
+        lambda: (
+            (nn.Linear(4, 6), nn.BatchNorm1d(6, affine=False), nn.BatchNorm1d(6), nn.ReLU())
+            + (nn.Linear(6, 2), nn.BatchNorm1d(2))
+        ),
+    ],
+)
+def test_batch_norm_in_eval_mode_is_folded(layers):
+    module = net(*layers())
+    model, theta = fc.from_torch(module)
+    assert not model.batch_norm and model.bias
+    assert np.allclose(model.predict(theta, X), logits(module, X), rtol=1e-12, atol=1e-13)
+
+
+def test_batch_norm_in_training():
+    module = net(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 2)).train()
+    model, theta = fc.from_torch(module)
+    assert model.batch_norm
+    flat = torch.cat([p.detach().reshape(-1) for p in module.parameters()]).numpy()
+    assert np.array_equal(theta, flat)
+    y, v = RNG.standard_normal((17, 2)), RNG.standard_normal(model.n_params)
+    H, theirs = fc.Objective(model, X, y, "mse").hessian(theta), products_of(module, X, y, v)
+    assert np.linalg.norm(H @ v - theirs) <= 1e-12 * np.linalg.norm(theirs)
+    back = fc.to_torch(model, theta)
+    assert np.allclose(logits(back, X), logits(module, X), rtol=1e-13, atol=1e-14)
+
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 2)
+
+
+shared = nn.Linear(4, 4)
+
+
+@pytest.mark.parametrize(
+    "module, words",
+    [
+        (
+            lambda: nn.Sequential(nn.Linear(4, 4), nn.Conv1d(1, 1, 1)),
+            ["module[1] (Conv1d)", "linear"],
+        ),
+        (lambda: Own(), ["Own", "linear layers"]),
+        (
+            lambda: nn.Sequential(nn.Linear(4, 4), nn.LeakyReLU(0.2), nn.Linear(4, 2)),
+            ["negative_slope=0.2"],
+        ),
+        (
+            lambda: nn.Sequential(nn.Linear(4, 4), nn.GELU("tanh"), nn.Linear(4, 2)),
+            ["approximate='tanh'"],
+        ),
+        (
+            lambda: nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Linear(4, 2)),
+            ["Dropout", "eval()"],
+        ),
+        (lambda: nn.Sequential(nn.ReLU(), nn.Linear(4, 4)), ["ReLU", "follow a linear"]),
+        (lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Tanh(), nn.Linear(4, 2)), ["Tanh"]),
+        (lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU()), ["ReLU", "last"]),
+        (
+            lambda: nn.Sequential(nn.Linear(4, 4), nn.Softmax(1), nn.Linear(4, 2)),
+            ["after", "Softmax"],
+        ),
+        (lambda: nn.Sequential(shared, nn.Tanh(), shared), ["shares the weight of module[0]"]),
+        (
+            lambda: nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2, bias=False)),
+            ["module[2]", "no bias"],
+        ),
+        (
+            lambda: nn.Sequential(nn.Linear(4, 4), nn.Linear(3, 2)),
+            ["module[1]", "takes 3", "gives 4"],
+        ),
+        (lambda: nn.Sequential(), ["no linear layer"]),
+        (lambda: nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), ["batch normalisation"]),
+    ],
+)
+def test_foreign_layers_are_named(module, words):
+    with pytest.raises(ValueError) as caught:
+        fc.from_torch(module())
+    text = str(caught.value)
+    assert all(word in text for word in words), text
+    assert "\n" not in text
+
+
+def test_state_dicts():
+    module = net(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+    model, theta = fc.from_torch(module.state_dict(), activation="tanh")
+    assert model == fc.MLP([4, 6, 2], "tanh")
+    assert np.allclose(model.predict(theta, X), logits(module, X), rtol=1e-13, atol=1e-14)
+    assert fc.from_torch(Own().state_dict(), activation="relu")[0].sizes == (4, 2)
+    bad = net(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)).state_dict()
+    for call, words in (
+        (lambda: fc.from_torch(module.state_dict()), "activation is None"),
+        (lambda: fc.from_torch(bad, "tanh"), "1.weight"),
+        (lambda: fc.from_torch({}, "tanh"), "empty"),
+        (lambda: fc.from_torch(module, "tanh"), "has its own"),
+        (lambda: fc.from_torch(module.state_dict(), ["tanh", "relu"]), "2 names"),
+        (lambda: fc.from_torch(module.state_dict(), "tan"), "'tan'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
+    with pytest.raises(TypeError, match="list"):
+        fc.from_torch([1, 2])
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"bias": False}, {"dtype": "float32"}, {"batch_norm": True}]
+)
+def test_there_and_back(options):
+    model = fc.MLP([4, 5, 5, 2], ["gelu", "elu"], **options)
+    theta = model.init(seed=1)
+    module = fc.to_torch(model, theta)
+    again, same = fc.from_torch(module)
+    assert again == model and np.array_equal(theta, same)
+    theirs = logits(module, X, torch.float32 if model.dtype == "float32" else torch.float64)
+    rtol = 1e-5 if model.dtype == "float32" else 1e-12
+    assert np.allclose(model.predict(theta, X), theirs, rtol=rtol, atol=rtol)
+    module[0].weight.data.zero_()
+    assert np.array_equal(theta, same), "the module has its own copy"
+    with pytest.raises(ValueError, match="skips"):
+        fc.to_torch(fc.MLP([4, 5, 5, 2], residual=True), theta)
+
+
+def test_eigenvectors_lie_like_parameters():
+    model = fc.MLP([4, 5, 2])
+    theta = model.init(seed=0)
+    ob = fc.Objective(model, X, RNG.integers(2, size=17))
+    vectors = fc.eigsh(ob.hessian(theta), 3).vectors
+    layers = model.unflatten(vectors)
+    assert [(W.shape, b.shape) for W, b in layers] == [((3, 5, 4), (3, 5)), ((3, 2, 5), (3, 2))]
+    for j in range(3):
+        assert np.array_equal(model.flatten([(W[j], b[j]) for W, b in layers]), vectors[:, j])
+    assert all(np.shares_memory(part, vectors) for layer in layers for part in layer)
+    tensors = model.unflatten(torch.from_numpy(vectors.copy()))
+    assert tensors[0][0].shape == (3, 5, 4) and isinstance(tensors[0][0], torch.Tensor)
+    assert isinstance(model.unflatten(torch.from_numpy(theta))[1][1], torch.Tensor)
+
+
+def test_keras_and_jax():
+    K1, b1, K2, b2 = (RNG.standard_normal(s) for s in ((4, 6), 6, (6, 2), 2))
+    by_hand = np.tanh(X @ K1 + b1) @ K2 + b2
+    flax = {
+        "params": {"Dense_10": {"kernel": K2, "bias": b2}, "Dense_9": {"bias": b1, "kernel": K1}}
+    }
+    haiku = {"mlp/linear_0": {"w": K1, "b": b1}, "mlp/linear_1": {"b": b2, "w": K2}}
+    for model, theta in (
+        fc.from_keras([K1, b1, K2, b2], activation="tanh"),
+        fc.from_jax(flax, "tanh"),
+        fc.from_jax(haiku, "tanh"),
+        fc.from_jax([(K1, b1), (K2, b2)], ["tanh"]),
+        fc.from_jax([(K1, b1), (), (K2, b2)], "tanh"),
+    ):
+        assert model.sizes == (4, 6, 2)
+        assert np.allclose(model.predict(theta, X), by_hand, rtol=1e-13, atol=1e-14)
+    assert not fc.from_keras([K1, K2], "relu")[0].bias
+    assert fc.from_keras([K1.astype("f4"), b1.astype("f4")])[0].dtype == np.float32
+    for call, words in (
+        (lambda: fc.from_keras([K1, b1, b1, b1]), r"weights\[2\]"),
+        (lambda: fc.from_keras([K1.T, b1, K2.T, b2]), "bias"),
+        (lambda: fc.from_keras([]), "no weights"),
+        (lambda: fc.from_jax({"conv": np.zeros((2, 2, 2))}), "conv"),
+        (lambda: fc.from_jax([(K1, b1), (K1, b1)]), "takes 4"),
+        (lambda: fc.from_keras([K1, b1, K2, b2], "swish"), "swish"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
+
+
+def test_jax_outputs_and_products():
+    """A pytree of JAX's own, against JAX's own derivatives."""
+    jax = pytest.importorskip("jax")
+    jnp = jax.numpy
+    with jax.enable_x64() if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
+        params = [
+            (jnp.asarray(RNG.standard_normal((k, m))), jnp.asarray(RNG.standard_normal(m)))
+            for k, m in ((4, 6), (6, 2))
+        ]
+        y, x = jnp.asarray(RNG.standard_normal((17, 2))), jnp.asarray(X)
+
+        def f(params):
+            (K1, b1), (K2, b2) = params
+            return ((jnp.tanh(x @ K1 + b1) @ K2 + b2 - y) ** 2).mean()
+
+        tangent = jax.tree_util.tree_map(
+            lambda a: jnp.asarray(RNG.standard_normal(a.shape)), params
+        )
+        theirs = jax.jvp(jax.grad(f), (params,), (tangent,))[1]
+        model, theta = fc.from_jax(params, "tanh")
+        v = fc.from_jax(tangent, "tanh")[1]
+        H = fc.Objective(model, X, np.asarray(y), "mse").hessian(theta)
+        assert np.linalg.norm(H @ v - fc.from_jax(theirs, "tanh")[1]) <= 4 * H.rounding_bound(v)
+
+
+@pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
+@pytest.mark.parametrize("classes", [0, 2, 3])
+def test_from_sklearn(activation, classes):
+    neural = pytest.importorskip("sklearn.neural_network")
+    kind = neural.MLPClassifier if classes else neural.MLPRegressor
+    y = np.arange(17) % classes if classes else X[:, 0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        est = kind(
+            hidden_layer_sizes=(5, 3), activation=activation, alpha=0.1, max_iter=20, solver="lbfgs"
+        ).fit(X, y)
+    model, theta = fc.from_sklearn(est)
+    out = model.predict(theta, X)
+    if classes == 3:
+        e = np.exp(out - out.max(axis=1, keepdims=True))
+        assert np.allclose(e / e.sum(axis=1, keepdims=True), est.predict_proba(X), rtol=1e-12)
+    elif classes == 2:
+        assert np.allclose(1 / (1 + np.exp(-out[:, 0])), est.predict_proba(X)[:, 1], rtol=1e-12)
+    else:
+        assert np.allclose(out[:, 0], est.predict(X), rtol=1e-12)
+    loss = {0: "mse", 2: "binary_cross_entropy", 3: "cross_entropy"}[classes]
+    l2 = 0.1 / 17 * (1 if classes else 2)
+    ob = fc.Objective(model, X, y, loss, l2=l2, l2_biases=False)
+    assert ob.value(theta) / (1 if classes else 2) == pytest.approx(est.loss_, rel=1e-10)
+
+
+def test_from_sklearn_refuses():
+    neural = pytest.importorskip("sklearn.neural_network")
+    from sklearn.linear_model import LinearRegression
+    from sklearn.pipeline import make_pipeline
+
+    with pytest.raises(ValueError, match="fitted"):
+        fc.from_sklearn(neural.MLPRegressor())
+    for est in (LinearRegression(), make_pipeline(neural.MLPRegressor()), "est"):
+        with pytest.raises(TypeError, match="wanted an MLPClassifier"):
+            fc.from_sklearn(est)

@@ -1,0 +1,186 @@
+"""ONNX in: what torch and skl2onnx write, and what they do not."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+
+onnx = pytest.importorskip("onnx")
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx.reference import ReferenceEvaluator  # noqa: E402
+
+RNG = np.random.default_rng(4)
+X = RNG.standard_normal((9, 4))
+
+
+def model_of(nodes, arrays, domain=""):
+    """A graph from x (N, 4) to y of these nodes (op, inputs, outputs, attributes)."""
+    graph = helper.make_graph(
+        [helper.make_node(op, i, o, **a) for op, i, o, a in nodes],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.DOUBLE, [None, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.DOUBLE, None)],
+        [numpy_helper.from_array(np.asarray(a), name) for name, a in arrays.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+
+
+W1, b1, W2, b2 = (RNG.standard_normal(s) for s in ((6, 4), 6, (6, 2), 2))
+ARRAYS = {"W1": W1, "b1": b1, "W2": W2, "b2": b2, "rt2": np.sqrt(2.0), "one": 1.0, "half": 0.5}
+ARRAYS["twenty"] = 20.0
+FIRST = ("Gemm", ["x", "W1", "b1"], ["z"], {"transB": 1})
+LAST = [("MatMul", ["a", "W2"], ["m"], {}), ("Add", ["b2", "m"], ["y"], {})]
+HIDDEN = {
+    "relu": [("Relu", ["z"], ["a"], {})],
+    "leaky_relu": [("LeakyRelu", ["z"], ["a"], {})],
+    "tanh": [("Identity", ["z"], ["i"], {}), ("Tanh", ["i"], ["a"], {})],
+    "sigmoid": [("Sigmoid", ["z"], ["a"], {})],
+    "elu": [("Elu", ["z"], ["a"], {})],
+    "silu": [("Sigmoid", ["z"], ["s"], {}), ("Mul", ["z", "s"], ["a"], {})],
+    "softplus": [
+        ("Softplus", ["z"], ["s"], {}),
+        ("Greater", ["z", "twenty"], ["g"], {}),
+        ("Where", ["g", "z", "s"], ["a"], {}),
+    ],
+    "gelu": [
+        ("Div", ["z", "rt2"], ["d"], {}),
+        ("Erf", ["d"], ["e"], {}),
+        ("Add", ["e", "one"], ["p"], {}),
+        ("Mul", ["z", "p"], ["q"], {}),
+        ("Mul", ["q", "half"], ["a"], {}),
+    ],
+    "gelu, half first": [
+        ("Mul", ["half", "z"], ["h"], {}),
+        ("Div", ["z", "rt2"], ["d"], {}),
+        ("Erf", ["d"], ["e"], {}),
+        ("Add", ["e", "one"], ["p"], {}),
+        ("Mul", ["h", "p"], ["a"], {}),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_activations(name):
+    """Against ONNX's own evaluator, from a model, its bytes and its file."""
+    proto = model_of([FIRST, *HIDDEN[name], *LAST], ARRAYS)
+    model, theta = fc.from_onnx(proto)
+    assert model.activation == (name.split(",")[0],) and model.sizes == (4, 6, 2)
+    theirs = ReferenceEvaluator(proto).run(None, {"x": X})[0]
+    # the evaluator's erf is float32's, and so is an attribute such as LeakyRelu's 0.01
+    tol = 1e-6 if name.startswith(("gelu", "leaky")) else 1e-12
+    assert np.allclose(model.predict(theta, X), theirs, rtol=tol, atol=tol)
+    assert np.array_equal(fc.from_onnx(proto.SerializeToString())[1], theta)
+
+
+def test_folded_arithmetic(tmp_path):
+    """Scaled and shifted features, before, between and after; weights from constants, transposed."""
+    arrays = {**ARRAYS, "s": RNG.uniform(0.5, 2, 4), "t": RNG.standard_normal(6)}
+    nodes = [
+        ("Sub", ["x", "s"], ["x1"], {}),
+        ("Div", ["x1", "s"], ["x2"], {}),
+        ("Transpose", ["W1"], ["K1"], {"perm": [1, 0]}),
+        ("MatMul", ["x2", "K1"], ["z1"], {}),
+        ("Mul", ["z1", "t"], ["z2"], {}),
+        ("Tanh", ["z2"], ["a1"], {}),
+        ("BatchNormalization", ["a1", "b1", "t", "t", "v"], ["a"], {"epsilon": 1e-3}),
+        *LAST[:-1],
+        ("Sub", ["b2", "m"], ["y"], {}),
+    ]
+    arrays["v"] = RNG.uniform(1, 2, 6)
+    proto = model_of(nodes, arrays)
+    onnx.save(proto, tmp_path / "net.onnx")
+    model, theta = fc.from_onnx(tmp_path / "net.onnx")
+    theirs = ReferenceEvaluator(proto).run(None, {"x": X})[0]
+    assert np.allclose(model.predict(theta, X), theirs, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "nodes, words",
+    [
+        ([("Conv", ["x", "W1"], ["y"], {})], ["Conv (y)", "Gemm"]),
+        ([FIRST, ("Sin", ["z"], ["a"], {}), *LAST], ["Sin"]),
+        ([FIRST, ("LeakyRelu", ["z"], ["a"], {"alpha": 0.3}), *LAST], ["LeakyRelu"]),
+        ([FIRST, ("Elu", ["z"], ["a"], {"alpha": 0.3}), *LAST], ["Elu"]),
+        ([FIRST, ("Add", ["z", "z"], ["y"], {})], ["Add"]),
+        ([FIRST, ("Tanh", ["z"], ["t"], {}), ("Add", ["z", "t"], ["y"], {})], ["fork at 'z'"]),
+        ([("MatMul", ["W1", "x"], ["y"], {})], ["MatMul"]),
+        ([FIRST, ("Tanh", ["z"], ["y"], {})], ["linear layer last"]),
+        ([FIRST, ("Softmax", ["z"], ["a"], {}), *LAST], ["MatMul", "after"]),
+        ([("Gemm", ["x", "W1"], ["z"], {"transA": 1}), ("Tanh", ["z"], ["y"], {})], ["Gemm"]),
+    ],
+)
+def test_foreign_nodes_are_named(nodes, words):
+    with pytest.raises(ValueError) as caught:
+        fc.from_onnx(model_of(nodes, ARRAYS))
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_what_is_no_model(tmp_path):
+    (tmp_path / "none.onnx").write_bytes(b"\xff" * 50)
+    for source in (b"\xff" * 50, tmp_path / "none.onnx", tmp_path / "missing.onnx", b""):
+        with pytest.raises(ValueError):
+            fc.from_onnx(source)
+    with pytest.raises(TypeError, match="path, bytes"):
+        fc.from_onnx(3)
+
+
+def test_torch_writes(tmp_path):
+    """Every layer that from_torch knows, as torch itself exports it."""
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    torch.manual_seed(0)
+    stack = [
+        nn.Flatten(),
+        nn.Linear(4, 5),
+        nn.GELU(),
+        nn.BatchNorm1d(5),
+        nn.Linear(5, 6),
+        nn.SiLU(),
+    ]
+    stack += [nn.Dropout(), nn.Linear(6, 6), nn.LeakyReLU(), nn.Linear(6, 4), nn.ELU()]
+    stack += [nn.Linear(4, 4), nn.Softplus(), nn.Linear(4, 3), nn.Softmax(-1)]
+    module = nn.Sequential(*stack).eval()
+    module[3].running_mean.uniform_()
+    ours, theta = fc.from_torch(module)
+    ways = [False]
+    try:
+        import onnxscript  # noqa: F401
+
+        ways.append(True)
+    except ImportError:
+        pass
+    for dynamo in ways:
+        path = tmp_path / f"{dynamo}.onnx"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(module, (torch.randn(3, 4),), str(path), dynamo=dynamo)
+        model, same = fc.from_onnx(path)
+        assert model == ours and model.dtype == np.float32
+        assert np.allclose(same, theta, rtol=1e-6, atol=1e-7)  # both fold, in another order
+
+
+@pytest.mark.parametrize("classes", [0, 2, 3])
+def test_skl2onnx_writes(classes):
+    skl2onnx = pytest.importorskip("skl2onnx")
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    data = RNG.standard_normal((60, 4)).astype(np.float32)
+    y = np.arange(60) % classes if classes else data[:, 0]
+    kind = MLPClassifier if classes else MLPRegressor
+    for activation in ("relu", "tanh", "logistic"):
+        est = kind(hidden_layer_sizes=(5, 3), activation=activation, max_iter=5)
+        pipe = make_pipeline(StandardScaler(), est)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pipe.fit(data, y)
+        plain, theta = fc.from_sklearn(est)
+        model, read = fc.from_onnx(skl2onnx.to_onnx(est, data[:1]))
+        assert model.sizes == plain.sizes and model.activation == plain.activation
+        assert np.allclose(read, theta, rtol=1e-6, atol=1e-7)
+        model, read = fc.from_onnx(skl2onnx.to_onnx(pipe, data[:1]))
+        expected = plain.predict(theta, pipe[0].transform(data))
+        assert np.allclose(model.predict(read, data), expected, rtol=1e-3, atol=1e-4)

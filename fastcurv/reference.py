@@ -11,6 +11,7 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 from .checks import as_rng, check_choice, check_vector
+from .rounding.facts import NetworkFacts
 from .structure.activations import _STEP, ACTIVATIONS, _sigmoid, _softplus, normalise
 from .structure.parameters import l2_diagonal
 
@@ -136,7 +137,7 @@ class ReferenceModel:
         return self.flatten(grads[::-1])
 
 
-class ReferenceObjective:
+class ReferenceObjective(NetworkFacts):
     """Loss of a `ReferenceModel` on data, with exact gradient and Hessian products; the conventions
     are `Objective`'s.
 
@@ -216,31 +217,6 @@ class ReferenceObjective:
 
     def hessian(self, theta):
         return ReferenceHessian(self, check_vector(theta, self.n_params, "theta", float).copy())
-
-    def flat_directions(self, theta):
-        from .structure.symmetry import flat_directions
-
-        return flat_directions(self, theta)
-
-    def probes(self, theta):
-        from .structure.symmetry import probes
-
-        return probes(self, theta)
-
-    def saturation(self, theta):
-        from .structure.symmetry import saturation
-
-        return saturation(self, theta)
-
-    def kinks(self, theta):
-        from .structure.symmetry import kinks
-
-        return kinks(self, theta)
-
-    def curvature_floor(self, theta):
-        from .rounding.curvature_floor import curvature_floor
-
-        return curvature_floor(self, theta)
 
 
 class ReferenceHessian(LinearOperator):

@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import _engine
 from ..checks import as_numpy, check_choice, check_positive, check_positive_int
+from ..rounding.facts import NetworkFacts
 from ..structure.parameters import l2_diagonal
 from .arguments import as_vector, check_bool, check_memory, check_targets, check_weight
 from .mlp import MLP
@@ -27,7 +28,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-class Objective:
+class Objective(NetworkFacts):
     """The mean loss of `model` on the rows of `X`, plus ``l2/2 ||theta||^2``, or ``l2/2`` times the
     squares of the matrices W alone.
 
@@ -355,41 +356,6 @@ class Objective:
                 ((mean + b).astype(self.dtype), variance.astype(self.dtype))
                 for (mean, variance), b in zip(_engine.statistics(plan), biases)
             ]
-
-    # --- what only a network knows
-    # --------------------------------------------------------------------------------------
-
-    def flat_directions(self, theta):
-        """Directions that symmetry makes zero modes of the Hessian at a critical point; see
-        `fastcurv.symmetry`.
-        """
-        from ..structure.symmetry import flat_directions
-
-        return flat_directions(self, theta)
-
-    def probes(self, theta, **options):
-        """Vectors that symmetric saddles cannot hide from; see `fastcurv.symmetry`."""
-        from ..structure.symmetry import probes
-
-        return probes(self, theta, **options)
-
-    def saturation(self, theta):
-        """How saturated the units are; see `fastcurv.symmetry`."""
-        from ..structure.symmetry import saturation
-
-        return saturation(self, theta)
-
-    def kinks(self, theta):
-        """How many pre-activations lie within rounding of a kink."""
-        from ..structure.symmetry import kinks
-
-        return kinks(self, theta)
-
-    def curvature_floor(self, theta):
-        """A number that no eigenvalue of the Hessian is below, or -inf; see `fastcurv.symmetry`."""
-        from ..rounding.curvature_floor import curvature_floor
-
-        return curvature_floor(self, theta)
 
     def astype(self, dtype):
         """The same objective in another precision."""

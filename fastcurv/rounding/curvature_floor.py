@@ -35,23 +35,15 @@ l2 outweighs the residuals: at weights near 0, and in fits that l2 has yet to pu
 often a long way off, which is why `classify` asks whether curvature lasts up to there.
 """
 
-from types import SimpleNamespace
-
 import numpy as np
 
-from ..checks import check_vector
 from ..eigensolver import eigh
-from ..structure.parameters import l2_diagonal, layers_of, normalised, skips
-from .arithmetic import Arithmetic, Operand, gram_bound, norms, stack_norms
-from .bounds import CHUNK_BYTES, JOINT_FLOPS, Rounding
+from ..structure.parameters import l2_diagonal, normalised
+from .arithmetic import norms, stack_norms
+from .passes import EPS, GROWTH, TINY, checked_theta, gram_norm, passes_at, spectral
 
-GROWTH = (
-    1 + 1e-9
-    # for the rounding of bounds themselves: products of few numbers, and sums of squares of at most 1e5
-)
 WIDE = 1024  # inputs of a layer past which Frobenius norms stand for spectral ones
 BLOCK = 256  # largest block of a hidden unit whose eigenvalues are computed
-EPS, TINY = np.finfo(float).eps, np.finfo(float).tiny
 
 
 def curvature_floor(ob, theta):
@@ -88,10 +80,7 @@ def curvature_floor(ob, theta):
     0.6
     0.2
     """
-    model = ob.model
-    theta = (
-        check_vector(theta, model.n_params, "theta", np.float64).astype(model.dtype).astype(float)
-    )
+    model, theta = ob.model, checked_theta(ob, theta)
     weights, least = ob.sample_weight, float(np.min(l2_diagonal(ob)))
     if (
         weights is not None
@@ -105,7 +94,7 @@ def curvature_floor(ob, theta):
     if normalised(model):
         return -np.inf
     with np.errstate(all="ignore"):
-        passes = Passes(ob, theta)
+        passes = passes_at(ob, theta)
         taken = by_layers(passes)
         if len(model.sizes) == 3:
             taken = np.fmin(taken, by_units(passes))
@@ -115,66 +104,6 @@ def curvature_floor(ob, theta):
             if np.isfinite(floor) and not passes.overflow
             else -np.inf
         )
-
-
-class Passes(Rounding):
-    """The state at theta of any network objective by float64 passes, its errors bounded:
-    `states()`, chunk by chunk.
-
-    `W_norms` holds upper bounds on ``||W_l||_2``.
-    """
-
-    def __init__(self, ob, theta):
-        model, N = ob.model, len(ob.X)
-        self.ob = SimpleNamespace(
-            model=model,
-            X=ob.X,
-            y=ob.y,
-            loss=ob.loss,
-            sample_weight=ob.sample_weight,
-            n_samples=N,
-            divisor=float(N if ob.loss == "cross_entropy" else N * model.sizes[-1]),
-        )
-        self.row_bytes = 8 * 16 * sum(model.sizes)
-        self.step = max(1, CHUNK_BYTES // self.row_bytes)
-        self.arithmetic = Arithmetic(
-            np.dtype(float), {"arch": "numpy", "chunk": self.step, "panel": 0, "groups": 0}, N
-        )
-        layers = layers_of(model, theta)
-        self.names, self.skips = (
-            model.activation,
-            tuple(skips(model, l) for l in range(len(layers))),
-        )
-        self.W = [Operand(W) for W, _ in layers]
-        self.b = [np.zeros(len(W)) if b is None else b for W, b in layers]
-        self.W_norms = [spectral(W) for W, _ in layers]
-        self.overflow, self.kept, self.joint = False, None, False
-        hidden = model.sizes[1:-1]
-        pairs = sum(
-            12 * hidden[k] * m * min(hidden[k], m) for i, m in enumerate(hidden) for k in range(i)
-        )
-        self.by_rows = N * pairs <= JOINT_FLOPS
-        sizes = [j * k * m for j, k, m in zip(model.sizes, model.sizes[1:], model.sizes[2:])]
-        self.by_units = 2 * N * sum(sizes) <= 16 * JOINT_FLOPS and max(sizes) <= 1 << 24
-
-
-def spectral(A):
-    """An upper bound on ``||A||_2``: from the smaller Gram matrix, and ``||A||_1 ||A||_inf``."""
-    G, size = A @ A.T if len(A) < A.shape[1] else A.T @ A, np.abs(A)
-    return float(
-        min(
-            gram_norm(G, max(A.shape)),
-            GROWTH * np.sqrt(size.sum(axis=0).max()) * np.sqrt(size.sum(axis=1).max()),
-        )
-    )
-
-
-def gram_norm(G, rows):
-    """An upper bound on ``||F||_2`` from the computed ``G = F'F``: sums are off by ``gamma(rows)
-    trace`` at most, eigenvalues by less.
-    """
-    m = len(G)
-    return np.sqrt(gram_bound(G) + 8 * (rows + m**1.5) * EPS * np.trace(G) + m * rows * TINY)
 
 
 class Rows:

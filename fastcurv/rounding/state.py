@@ -7,8 +7,8 @@ from .losses import LossRows
 
 
 class State:
-    """What is kept at theta for some rows, each thing with its `Err`: a (below each layer), p, q,
-    eq and d.
+    """What is kept at theta for some rows, each thing with its `Err`: a (below each layer), z, p,
+    q, eq and d.
     """
 
     def __init__(self, rounding, rows):
@@ -21,6 +21,7 @@ class State:
             [None] * L,
             [None] * L,
         )
+        self.z, self.dz = [], []
         self.forward()
         self.backward()
 
@@ -35,6 +36,8 @@ class State:
             size = (np.abs(a) if da is None else np.abs(a) + da.E) @ W.abs.T + np.abs(b)
             local = R.local(size, W.A.shape[1], 1)
             dz = local if da is None else local + da.across(W)
+            self.z.append(z)
+            self.dz.append(dz)
             if l == len(R.W) - 1:
                 break
             phi = Phi(R.names[l], z, dz, R.arithmetic, R.skips[l], local)

@@ -1,0 +1,125 @@
+"""What a network objective knows and proves about itself at theta: the methods that `Objective` and
+`ReferenceObjective` share.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..structure import symmetry
+from ..structure.orbits import Orbit, orbits
+from ..structure.parameters import normalised
+from . import infima, majorants, precise
+from .curvature_floor import curvature_floor
+from .kinks import norm_kinks
+from .passes import checked_theta
+
+Floats = NDArray[np.float64]
+
+
+class NetworkFacts:
+    """Proved statements about the loss near theta; each holds for the exact function of the stored
+    numbers, taken as float64 numbers.
+    """
+
+    model: Any
+    loss: str
+
+    # --- the theorem's numbers
+
+    def third_bound(self, theta: ArrayLike, radius: float) -> float:
+        """A Lipschitz constant of the Hessian on the ball of that radius around theta, or infinity;
+        see `fastcurv.rounding.majorants`.
+        """
+        return majorants.third_bound(self, theta, radius)
+
+    def precise_gradient(self, theta: ArrayLike) -> tuple[Floats, float]:
+        """``(g, error)``: the gradient in float64 from passes in extended precision, and a bound on
+        ``||g - gradient||_2``; see `fastcurv.rounding.precise`.
+        """
+        return precise.gradient(self, theta)
+
+    def precise_value(self, theta: ArrayLike) -> tuple[float, float]:
+        """``(value, error)``: the loss likewise, and a bound on ``|value - loss|``."""
+        return precise.value(self, theta)
+
+    def residual_bounds(self, theta: ArrayLike, radius: float) -> majorants.ResidualBounds | None:
+        """For mse what Kantorovich's theorem needs for the residuals, else None; see
+        `fastcurv.rounding.majorants`.
+        """
+        return majorants.residual_bounds(self, theta, radius)
+
+    # --- infima
+
+    @property
+    def loss_lower_bound(self) -> float:
+        """A number that the loss, l2 included, is nowhere below: 0, or ``-inf`` with negative
+        weights or targets that are no probabilities.
+        """
+        return infima.loss_lower_bound(self)
+
+    def ray_to_infimum(self, theta: ArrayLike) -> Floats | None:
+        """A unit direction (n,) along which the loss falls for ever from theta, to its infimum 0;
+        None where none is proved. See `fastcurv.rounding.infima`.
+        """
+        return infima.ray_to_infimum(self, theta)
+
+    # --- kinks and symmetries
+
+    def kinks(self, theta: ArrayLike, radius: float = 0.0) -> int:
+        """How many pre-activations of relu, leaky_relu and elu units may lie at 0 somewhere on the
+        ball of that radius around theta, at least within rounding of theta's numbers.
+        """
+        theta = checked_theta(self, theta)
+        if normalised(self.model):
+            return norm_kinks(self, theta)
+        eps = float(np.finfo(self.model.dtype).eps)
+        if self.model.dtype == np.float32:  # the engine's products see the kinks that its z have
+            rounding = 4 * eps * max(eps, float(np.linalg.norm(theta)))
+        else:
+            rounding = eps * max(eps, float(np.abs(theta).max(initial=0.0)))
+        return majorants.signs(self, theta, max(radius, rounding)).kinks
+
+    def kink_margin(self, theta: ArrayLike) -> float:
+        """A radius around theta within which no kink lies: infinite for smooth activations, 0 where
+        one may lie at theta.
+        """
+        return majorants.kink_margin(self, theta)
+
+    def orbits(self, theta: ArrayLike, radius: float = 0.0) -> list[Orbit]:
+        """The proved symmetry groups at theta, valid on the ball of that radius around it; see
+        `fastcurv.structure.orbits`.
+        """
+        theta = checked_theta(self, theta)
+        widths = self.model.sizes[1:-1]
+        if normalised(self.model):
+            none = [np.zeros(m, dtype=bool) for m in widths]
+            return orbits(self, theta, none, none)
+        here = majorants.signs(self, theta)
+        off = majorants.signs(self, theta, radius).off if radius > 0 else here.off
+        return orbits(self, theta, off, here.on_kinks)
+
+    def flat_directions(self, theta: ArrayLike) -> Floats:
+        """The tangents of the proved symmetry groups at theta, ``(n, s)``: zero modes of the Hessian
+        at a critical point.
+        """
+        return symmetry.flat_directions(self, theta)
+
+    # --- the rest
+
+    def probes(self, theta: ArrayLike, **options: Any) -> Floats:
+        """Vectors that symmetric saddles cannot hide from; see `fastcurv.structure.symmetry`."""
+        return symmetry.probes(self, theta, **options)
+
+    def saturation(self, theta: ArrayLike) -> dict[str, Any]:
+        """How saturated the units are; see `fastcurv.structure.symmetry`."""
+        return symmetry.saturation(self, theta)
+
+    def curvature_floor(self, theta: ArrayLike) -> float:
+        """A number that no eigenvalue of the Hessian is below, or -inf; see
+        `fastcurv.rounding.curvature_floor`.
+        """
+        return curvature_floor(self, theta)

@@ -1,0 +1,70 @@
+"""Lower bounds of the loss, and rays along which it falls to an infimum that no theta attains.
+
+Where every row with weight is classified strictly and l2 leaves the last layer alone, scaling that
+layer by ``1 + t`` scales all outputs, so that cross entropy with hard labels falls for every t > 0,
+to 0 as t goes to infinity, and its gradient along the way never vanishes: no theta on the ray, and
+none from which such a ray starts, is a critical point.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..structure.parameters import l2_diagonal, layers_of, normalised
+from .passes import checked_theta, passes_at
+
+Floats = NDArray[np.float64]
+
+
+def loss_lower_bound(ob: Any) -> float:
+    """0, or ``-inf`` where negative weights or targets that are no probabilities leave no bound."""
+    weight, y = ob.sample_weight, ob.y
+    if weight is not None and np.min(weight) < 0:
+        return -np.inf
+    if ob.loss == "cross_entropy" and np.min(y) < 0:
+        return -np.inf
+    if ob.loss == "binary_cross_entropy" and (np.min(y) < 0 or np.max(y) > 1):
+        return -np.inf
+    return 0.0
+
+
+def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
+    """The last layer's part of theta, of length 1, where scaling it is proved to lower the loss for
+    ever; else None.
+
+    Proved: hard labels, weights >= 0, no l2 on the last layer, and the logit of every row's class
+    larger than all others (of the right sign, for binary cross entropy) by more than rounding can
+    have done. Not with batch normalisation.
+    """
+    theta = checked_theta(ob, theta)
+    l2 = np.broadcast_to(l2_diagonal(ob), theta.shape)
+    direction = np.zeros_like(theta)
+    for part, value in zip(layers_of(ob.model, direction)[-1], layers_of(ob.model, theta)[-1]):
+        if part is not None:
+            part[...] = value
+    if ob.loss == "mse" or normalised(ob.model) or loss_lower_bound(ob) < 0:
+        return None
+    if (l2[direction != 0] != 0).any():
+        return None
+    passes = passes_at(ob, theta)
+    for s in passes.states():
+        counts = True if ob.sample_weight is None else ob.sample_weight[s.rows] > 0
+        y, z, E = passes.ob.y[s.rows], s.z[-1], s.dz[-1].E
+        if not (_strictly(ob.loss, y, z, E) | ~np.broadcast_to(counts, len(z))).all():
+            return None
+    return direction / np.linalg.norm(direction) if not passes.overflow else None
+
+
+def _strictly(loss: str, y: NDArray[Any], z: Floats, E: Floats) -> NDArray[np.bool_]:
+    """Which rows have hard labels and are classified rightly, rounding included."""
+    if loss == "binary_cross_entropy":
+        hard = (y == 0) | (y == 1)
+        return np.all(hard & np.where(y == 1, z > E, z < -E), axis=1)
+    if y.ndim == 1:
+        y = np.eye(z.shape[1])[y]
+    right, hard = y > 0, (y > 0).sum(axis=1) == 1
+    low = np.where(right, z - E, -np.inf).max(axis=1)
+    return hard & (low > np.where(right, -np.inf, z + E).max(axis=1))

@@ -1,0 +1,41 @@
+"""Kinks under batch normalisation, where z within rounding of 0 are counted from the sizes of what
+they are made of; other networks prove their signs by `fastcurv.rounding.majorants`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..structure.activations import ACTIVATIONS, normalise
+from ..structure.parameters import layers_of, norms_of, skips
+from .arithmetic import KINKED
+
+Floats = NDArray[np.float64]
+
+
+def norm_kinks(ob: Any, theta: Floats) -> int:
+    """How many of what relu, leaky_relu and elu units are given lies within rounding of 0."""
+    model, X = ob.model, np.asarray(ob.X, dtype=float)
+    zs = model.preactivations(theta.astype(model.dtype), X.astype(model.dtype))
+    eps, count, below = float(np.finfo(model.dtype).eps), 0, X
+    smallest = eps * max(eps, float(np.abs(theta).max(initial=0.0)))
+    for layer, name in enumerate(model.activation):
+        W, _ = layers_of(model, theta)[layer]
+        z = np.asarray(zs[layer], dtype=float)
+        reach = np.abs(below) @ (np.abs(W) + smallest).T
+        reach = _norm_reach(below @ W.T, reach, *norms_of(model, theta)[layer])
+        off = 4 * (layer + 1) * (W.shape[1] + 2) * eps * reach + smallest * (reach > 0)
+        count += int((np.abs(z) <= off).sum()) if name in KINKED else 0
+        below = ACTIVATIONS[name][0](z) + (below if skips(model, layer) else 0)
+    return count
+
+
+def _norm_reach(z: Floats, reach: Floats, gamma: Floats, beta: Floats) -> Floats:
+    """Sizes of what ``gamma (z - mean) s + beta`` is made of, `reach` being those of z."""
+    h, s = normalise(z)
+    mean, square = reach.mean(axis=0), np.sqrt((reach**2).mean(axis=0))
+    found = np.abs(gamma) * s * (reach + mean + 2 * np.abs(h) * square) + np.abs(beta)
+    return np.asarray(found)

@@ -1,0 +1,288 @@
+"""Scalar majorants: how fast the Hessian of a network can change on a ball around theta.
+
+One number for each row, layer and order, by the chain rule. Over the ball of radius rho let ``A0 >=
+||a||``, and let A1, A2, A3 bound the operator norms of the first three derivatives of a by theta
+(the a below a layer, the same with Z for its z). With ``w = ||W||_2 + rho``, h a step in theta, x
+the part of its length that lies below the layer and y the part in the layer's own (V, vb), ``x^2 +
+y^2 <= 1``:
+
+    z = a W' + b:   Dz[h]   = W Da[h] + V a + vb        <= w A1 x + v y,          v = sqrt(A0^2 + 1)
+                    D2z[h]  = W D2a[h] + 2 V Da[h]      <= w A2 x^2 + 2 A1 x y
+                    D3z[h]  = W D3a[h] + 3 V D2a[h]     <= w A3 x^3 + 3 A2 x^2 y
+    a = phi(z):     A1 = P1 Z1    A2 = P2 Z1^2 + P1 Z2    A3 = P3 Z1^3 + 3 P2 Z1 Z2 + P1 Z3   [+ the input's]
+    loss:           L = sum over rows of |weight| (c3 Z1^3 + 3 c2 Z1 Z2 + c1 Z3) / divisor
+
+so ``Z1 = hypot(w A1, v)``, ``Z2 = (w A2 + hypot(w A2, 2 A1)) / 2`` (the largest eigenvalue of the
+form in x, y), ``Z3 = w A3 + 2/sqrt(3) A2`` (the largest ``x^2 y`` is ``2 / 3 sqrt(3)``). For
+symmetric multilinear maps of a Hilbert space the values at ``[h, h, h]`` are the operator norm. P1,
+P2, P3 bound the derivatives of phi over ``z +- (error of z + rho Z1)``, unit by unit (`envelopes`);
+c1, c2, c3 those of a row's loss. All from float64 passes whose errors are bounded (`passes`), and
+rounded outward. Weight decay adds nothing. Batch normalisation couples the rows, so nothing is
+known there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..structure.parameters import normalised
+from .arithmetic import bell, norms
+from .envelopes import crosses, envelopes
+from .passes import GROWTH, Passes, checked_theta, passes_at
+from .state import State
+
+Floats = NDArray[np.float64]
+CROSS = 2 / math.sqrt(3)
+
+
+@dataclass(frozen=True)
+class RowBounds:
+    """What one pass over some rows of a state yields on the ball.
+
+    Attributes
+    ----------
+    Z1, Z2, Z3 : ndarray (rows, 1)
+        Bounds on the first three derivatives of the outputs by theta.
+    reach : list of ndarray (rows, width)
+        By hidden layer: how far each z is from its computed value at most, anywhere on the ball.
+    moves : list of ndarray (rows, width)
+        By hidden layer: whether z can move at all.
+    """
+
+    Z1: Floats
+    Z2: Floats
+    Z3: Floats
+    reach: list[Floats]
+    moves: list[NDArray[np.bool_]]
+
+
+def walk(passes: Passes, s: State, rho: float) -> RowBounds:
+    """The recursion at the head of this file for the rows of a state."""
+    ones = np.ones((len(s.a[0]), 1))
+    A1 = A2 = A3 = 0.0 * ones
+    reaches, moves = [], []
+    for l, W in enumerate(passes.W):
+        w, da = passes.W_norms[l] + rho, s.da[l]
+        A0 = norms(np.abs(s.a[l])) + (0.0 if da is None else da.nu) + rho * A1
+        v = np.hypot(A0, ones) if passes.ob.model.bias else A0
+        Z1, Z2 = np.hypot(w * A1, v), 0.5 * (w * A2 + np.hypot(w * A2, 2 * A1))
+        Z3 = w * A3 + CROSS * A2
+        if l == len(passes.W) - 1:
+            break
+        Z1, Z2, Z3 = Z1 * GROWTH, Z2 * GROWTH, Z3 * GROWTH
+        each = np.hypot((W.rows + rho) * A1, v) * GROWTH  # a unit feels its own row of W only
+        reach = s.dz[l].E + rho * each
+        reaches.append(reach)
+        moves.append((each > 0) | (s.dz[l].E > 0))
+        P1, P2, P3 = (
+            np.where(each > 0, P, 0.0).max(axis=1, keepdims=True)
+            for P in envelopes(passes.names[l], s.z[l], reach)
+        )
+        with np.errstate(invalid="ignore"):
+            B = (
+                P1 * Z1,
+                _product(P2, Z1**2) + P1 * Z2,
+                _product(P3, Z1**3) + 3 * _product(P2, Z1 * Z2) + P1 * Z3,
+            )
+        skip = 1.0 if passes.skips[l] else 0.0
+        A1, A2, A3 = (GROWTH * b + skip * a for b, a in zip(B, (A1, A2, A3)))
+    return RowBounds(Z1 * GROWTH, Z2 * GROWTH, Z3 * GROWTH, reaches, moves)
+
+
+def _product(P: Floats, Z: Floats) -> Floats:
+    """P Z, 0 where Z is 0 and P infinite."""
+    return np.where(Z > 0, P * Z, 0.0)
+
+
+def weights_of(ob: Any, s: State) -> Floats:
+    """|weight| of the rows of a state, (rows, 1)."""
+    w = ob.sample_weight
+    return np.ones((len(s.a[0]), 1)) if w is None else np.abs(w[s.rows].astype(float))[:, None]
+
+
+def third_bound(ob: Any, theta: ArrayLike, radius: float) -> float:
+    """A Lipschitz constant of the Hessian on the ball of that radius around theta.
+
+    ``||H(x) - H(y)||_2 <= L ||x - y||`` for all x, y in the ball, for the exact Hessian of the
+    numbers as they stand: `fastcurv.rounding.majorants` has the formulas.
+
+    Parameters
+    ----------
+    ob : Objective
+    theta : array_like (n,)
+    radius : float
+
+    Returns
+    -------
+    float
+        Rounded outward; infinite with batch normalisation, and where a kink of relu, leaky_relu or
+        elu may lie in the ball. Cost: forward and backward in NumPy with bounds on their errors,
+        once for a theta, then O(N sum(widths)).
+
+    Examples
+    --------
+    ``(w2 w1 - 1)^2`` bends at most so fast within 0.1 of (1, 1): its third derivatives are 4 w1 and
+    4 w2.
+
+    >>> from fastcurv.reference import ReferenceModel, ReferenceObjective
+    >>> toy = ReferenceObjective(ReferenceModel([1, 1, 1], "identity", bias=False), [[1.0]], [1.0])
+    >>> 4 * 1.1 * 2**0.5 < third_bound(toy, [1.0, 1.0], 0.1) < 3 * 4 * 1.1 * 2**0.5
+    True
+    """
+    theta = checked_theta(ob, theta)
+    if normalised(ob.model) or not 0 <= radius < np.inf:
+        return np.inf
+    passes, total = passes_at(ob, theta), 0.0
+    with np.errstate(all="ignore"):
+        for s in passes.states():
+            b = walk(passes, s, radius)
+            c1, c2, c3 = loss_bounds(passes, s, b.Z1 * radius)
+            here = c3 * b.Z1**3 + 3 * c2 * b.Z1 * b.Z2 + _product(b.Z3, c1)
+            total += float(np.where(s.loss.f > 0, here, 0.0).sum())
+    found = total * GROWTH
+    return float(found) if np.isfinite(found) and not passes.overflow else np.inf
+
+
+def loss_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats, Floats]:
+    """Bounds (rows, 1) on the first three derivatives of each row's term of the loss by its outputs,
+    weight and divisor included, while the outputs move by at most `move` from their exact values.
+    """
+    f, off = s.loss.f, s.dz[-1].nu + move
+    if passes.ob.loss == "mse":
+        c2, c3 = 2 * f, 0 * f
+    elif passes.ob.loss == "binary_cross_entropy":  # |s''| <= s'
+        near = np.maximum(np.abs(s.z[-1]) - s.dz[-1].E - move, 0.0)
+        c2 = f * bell(near).max(axis=1, keepdims=True) * GROWTH
+        c3 = np.minimum(c2, 0.09623 * f)
+    else:
+        # p (1 - p) changes by the factor exp(sqrt(2) ||dz||) at most, as the odds of a class do; the variance of
+        # unit vectors' entries is below 1/2, their third moment below sqrt(2) variances and below 0.2722
+        T = np.abs(s.loss.h) * GROWTH
+        spread = s.loss.bend * np.exp(np.minimum(math.sqrt(2) * off, 700.0)) * GROWTH
+        c2 = T * np.minimum(0.5, spread + 1e-300)
+        c3 = np.minimum(0.2722 * T, math.sqrt(2) * c2)
+    c1 = norms(np.abs(s.d[-1])) + s.dd[-1].nu + c2 * move
+    return c1 * GROWTH, c2, c3
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What is known of the signs of hidden z on a ball, over the rows that count.
+
+    Attributes
+    ----------
+    kinks : int
+        Pre-activations of kinked units that may lie at a kink somewhere on the ball.
+    off : list of ndarray (width,) of bool
+        By hidden layer: relu units whose z stays below 0 for all rows.
+    on_kinks : list of ndarray (width,) of bool
+        By hidden layer: units of which some z may lie at a kink.
+    """
+
+    kinks: int
+    off: list[NDArray[np.bool_]]
+    on_kinks: list[NDArray[np.bool_]]
+
+
+def signs(ob: Any, theta: ArrayLike, radius: float = 0.0) -> Signs:
+    """`Signs` on the ball of that radius around theta; not with batch normalisation.
+
+    A z that cannot move, as that of a row of zeros in a first layer without bias, is at no kink.
+    """
+    passes = passes_at(ob, checked_theta(ob, theta))
+    widths = ob.model.sizes[1:-1]
+    off = [np.full(m, name == "relu") for m, name in zip(widths, passes.names)]
+    on_kinks, count = [np.zeros(m, dtype=bool) for m in widths], 0
+    with np.errstate(all="ignore"):
+        for s in passes.states():
+            b, counts = walk(passes, s, radius), weights_of(ob, s) != 0
+            for l, name in enumerate(passes.names):
+                near = crosses(name, s.z[l], b.reach[l]) & b.moves[l] & counts
+                count += int(near.sum())
+                on_kinks[l] |= near.any(axis=0)
+                off[l] &= ((s.z[l] + b.reach[l] < 0) | ~counts).all(axis=0)
+    return Signs(count, off, on_kinks)
+
+
+def kink_margin(ob: Any, theta: ArrayLike) -> float:
+    """A radius around theta within which no kink of relu, leaky_relu or elu lies; infinite where
+    there are none, 0 where one may lie at theta.
+
+    At most a few percent below what the majorants can prove. Cost: some 30 walks over the rows.
+    """
+    theta = checked_theta(ob, theta)
+    if not any(crosses(name, np.zeros(1), np.zeros(1))[0] for name in ob.model.activation):
+        return np.inf
+    if normalised(ob.model) or signs(ob, theta, 0.0).kinks:
+        return 0.0
+    low, high = 0.0, 1.0
+    while high < 1e300 and not signs(ob, theta, high).kinks:
+        low, high = high, 16 * high
+    if high >= 1e300:
+        return np.inf
+    while low == 0.0 and high > 1e-300:
+        high /= 16
+        low = high if not signs(ob, theta, high).kinks else 0.0
+        high = 16 * high if low else high
+    while high > 1.02 * low > 0:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if signs(ob, theta, middle).kinks else (middle, high)
+    return low
+
+
+@dataclass(frozen=True)
+class ResidualBounds:
+    """Mean squared error as ``f = ||R||^2``, ``R = sqrt(weight / divisor) (outputs - y)`` stacked
+    over rows.
+
+    Attributes
+    ----------
+    lipschitz : float
+        Of the Jacobian of R by theta on the ball, in the spectral norm.
+    scale : ndarray (N d_out,)
+        ``sqrt(weight / divisor)``, by which rows of the outputs' Jacobian are multiplied, in the
+        order of `Objective.jacobian`.
+    residuals : ndarray (N d_out,)
+        R at theta, in float64.
+    error : float
+        Bound on ``||residuals - R||_2``.
+    """
+
+    lipschitz: float
+    scale: Floats
+    residuals: Floats
+    error: float
+
+
+def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds | None:
+    """What Kantorovich's theorem for ``R = 0`` needs; None unless the loss is mse with weights >= 0.
+
+    The Lipschitz constant is infinite with batch normalisation and where a kink may lie in the
+    ball.
+    """
+    weight = ob.sample_weight
+    if ob.loss != "mse" or weight is not None and np.min(weight) < 0 or normalised(ob.model):
+        return None
+    passes = passes_at(ob, checked_theta(ob, theta))
+    square = error = 0.0
+    scales, residuals = [], []
+    with np.errstate(all="ignore"):
+        for s in passes.states():
+            f = weights_of(ob, s) / passes.ob.divisor
+            b, gap = walk(passes, s, radius), s.z[-1] - passes.ob.y[s.rows]
+            square += float(_product(b.Z2**2, f).sum())
+            error += float((f * (s.dz[-1].nu + 1e-15 * norms(np.abs(gap))) ** 2).sum())
+            scales.append(np.broadcast_to(np.sqrt(f), gap.shape).ravel())
+            residuals.append((np.sqrt(f) * gap).ravel())
+    known = np.isfinite(square) and not passes.overflow and radius < np.inf
+    return ResidualBounds(
+        float(np.sqrt(square) * GROWTH) if known else np.inf,
+        np.concatenate(scales),
+        np.concatenate(residuals),
+        float(np.sqrt(error) * GROWTH) if not passes.overflow else np.inf,
+    )

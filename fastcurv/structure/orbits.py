@@ -1,0 +1,396 @@
+"""Symmetry groups of a network's loss that are exact in the numbers as they stand.
+
+Each is a group of transformations of theta that leave the loss as it is, for every theta or for
+those of a ball; an `Orbit` holds its tangent at theta, how fast that changes, and the finite
+transformations, so that a test can walk. Nothing here is found by a tolerance on a matrix of
+numbers: a null space to rounding proves nothing.
+
+- *shift*: cross entropy does not feel the same vector added to every row of the last layer.
+- *columns*: columns of X that are 0, equal, or constant beside a bias (or a mean that is taken
+  away).
+- *scale*: relu and leaky_relu units scaled up, what they feed scaled down.
+- *linear*: all of ``A W1, W2 A^-1`` around layers without nonlinearity, and moves of their biases.
+- *bias below a mean*: batch normalisation does not feel it.
+- *off*: whatever touches a relu unit that is off for all rows, on the ball where that is proved.
+
+Units that skips join are transformed together or not at all. Where l2 acts on a parameter only
+orthogonal transformations of it remain: rotations around linear layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import expm
+
+from .parameters import l2_diagonal, layers_of, normalised, norms_of, skips
+
+Floats = NDArray[np.float64]
+MAX_BYTES = 1 << 30  # that tangents may take
+EPS = float(np.finfo(float).eps)
+
+
+@dataclass(frozen=True)
+class Orbit:
+    """A proved symmetry group at theta.
+
+    Attributes
+    ----------
+    name : str
+    tangents : ndarray (n, s)
+        Columns ``d/dt_j`` of the orbit at theta; none is 0, some may be dependent.
+    change : float
+        A bound on ``||T(theta + h) - T(theta)||_2 / ||h||``, T the tangents as a function of theta.
+    error : float
+        A bound on ``||tangents - T||_2``, from rounding.
+    move : callable
+        ``move(t)`` for t (s,): theta transformed by the group's element t, with the same loss.
+    """
+
+    name: str
+    tangents: Floats
+    change: float
+    error: float
+    move: Callable[[ArrayLike], Floats]
+
+    def __len__(self) -> int:
+        return self.tangents.shape[1]
+
+
+def orbits(
+    ob: Any,
+    theta: Floats,
+    off: Sequence[NDArray[np.bool_]],
+    on_kinks: Sequence[NDArray[np.bool_]],
+) -> list[Orbit]:
+    """Every proved symmetry group at theta.
+
+    Parameters
+    ----------
+    ob : Objective
+    theta : ndarray (n,), float64
+    off, on_kinks : sequence of ndarray (width,) of bool
+        By hidden layer: relu units proved to be off for all rows, and units with a z that may be at
+        a kink; see `fastcurv.rounding.majorants.signs`.
+
+    Returns
+    -------
+    list of Orbit
+        Those with tangents that are not all 0. `MemoryError` where they take more than 1 GB.
+    """
+    free = np.broadcast_to(l2_diagonal(ob), theta.shape) == 0
+    held, size = [], 0
+    for group in (_shift, _columns, _means, _off, _blocks):
+        for orbit in group(ob, theta, free, off, on_kinks):
+            if len(orbit):
+                size += orbit.tangents.nbytes
+                if size > MAX_BYTES:
+                    raise MemoryError(
+                        "the symmetry directions, dense, take more than "
+                        f"{MAX_BYTES / 1e9:.2g} GB; wanted a smaller network"
+                    )
+                held.append(orbit)
+    return held
+
+
+def _flat(name: str, theta: Floats, columns: Sequence[Floats], error: float = 0.0) -> Orbit:
+    """Translations along fixed columns."""
+    T = np.stack(columns, axis=1) if columns else np.zeros((theta.size, 0))
+    return Orbit(name, T, 0.0, error, lambda t: theta + T @ np.asarray(t, dtype=float))
+
+
+def _blank(model: Any) -> tuple[Floats, Any]:
+    """A zero direction with its views ``[(W, b), ...]``."""
+    t = np.zeros(model.n_params)
+    return t, layers_of(model, t)
+
+
+def _free_layers(model: Any, free: NDArray[np.bool_]) -> list[tuple[bool, bool]]:
+    """For each layer whether its W, and its b, are without l2."""
+    return [(bool(W.all()), b is not None and bool(b.all())) for W, b in layers_of(model, free)]
+
+
+def _shift(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator[Orbit]:
+    """The same vector added to every row of the last layer, the same number to its bias."""
+    if ob.loss != "cross_entropy":
+        return
+    W_free, b_free = _free_layers(ob.model, free)[-1]
+    columns = []
+    for k in range(ob.model.sizes[-2] + int(ob.model.bias)):
+        t, layers = _blank(ob.model)
+        W, b = layers[-1]
+        if W_free if k < W.shape[1] else b_free:
+            (W[:, k] if k < W.shape[1] else b)[...] = 1 / W.shape[0] ** 0.5
+            columns.append(t)
+    yield _flat("shift", theta, columns, EPS * len(columns) ** 0.5)
+
+
+def rows_that_count(ob: Any) -> Floats:
+    """X in float64 without the rows of weight zero, but for statistics over all rows."""
+    X = np.asarray(ob.X, dtype=float)
+    weight = ob.sample_weight
+    return X if weight is None or normalised(ob.model) else X[np.asarray(weight) != 0]
+
+
+def dependencies(X: Floats, constant: bool) -> list[tuple[Floats, float]]:
+    """``(c, c0)`` with ``X c + c0 = 0`` exactly, independent of one another; c0 is 0 unless
+    `constant`.
+
+    Zero columns, equal ones, and with `constant` those of one number. Each as numbers of float64 for
+    which the sum is 0 without rounding.
+
+    Examples
+    --------
+    >>> for c, c0 in dependencies(np.array([[1.0, 2.0, 1.0], [3.0, 2.0, 3.0]]), True):
+    ...     print(c, c0)
+    [0. 1. 0.] -2.0
+    [-1.  0.  1.] 0.0
+    """
+    found, first = [], {}
+    for k, x in enumerate(X.T):
+        c = np.zeros(X.shape[1])
+        c[k] = 1.0
+        if not x.any() or constant and (x == x[0]).all():
+            found.append((c, -float(x[0]) if len(x) else 0.0))
+            continue
+        key = (x + 0.0).tobytes()  # -0 is 0
+        if key in first:
+            c[first[key]] = -1.0
+            found.append((c, 0.0))
+        first.setdefault(key, k)
+    return found
+
+
+def _columns(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator[Orbit]:
+    """Weights of the first layer moved along a dependency of the columns of X."""
+    model = ob.model
+    W_free, b_free = _free_layers(model, free)[0]
+    blind = normalised(model)  # to what is the same for all rows
+    if not W_free:
+        return
+    columns = []
+    for c, c0 in dependencies(rows_that_count(ob), blind or model.bias and b_free):
+        size = math.hypot(float(np.linalg.norm(c)), 0.0 if blind else c0)
+        for row in range(model.sizes[1]):
+            t, layers = _blank(model)
+            W, b = layers[0]
+            W[row] = c / size
+            if c0 and not blind:
+                b[row] = c0 / size
+            columns.append(t)
+    yield _flat("columns", theta, columns, 2 * EPS * len(columns) ** 0.5)
+
+
+def _means(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator[Orbit]:
+    """The bias of a unit whose mean over the rows is taken away."""
+    model = ob.model
+    if not (normalised(model) and model.bias):
+        return
+    columns = []
+    for layer in range(len(model.activation)):
+        if _free_layers(model, free)[layer][1]:
+            for j in range(model.sizes[layer + 1]):
+                t, layers = _blank(model)
+                layers[layer][1][j] = 1.0
+                columns.append(t)
+    yield _flat("bias below a mean", theta, columns)
+
+
+def _off(
+    ob: Any,
+    theta: Floats,
+    free: NDArray[np.bool_],
+    off: Sequence[NDArray[np.bool_]],
+    on_kinks: Sequence[NDArray[np.bool_]],
+) -> Iterator[Orbit]:
+    """Every parameter without l2 that touches a relu unit which stays off for all rows."""
+    model, columns = ob.model, []
+    for layer, units in enumerate(off):
+        for j in np.flatnonzero(units):
+            touched = np.zeros(model.n_params, dtype=bool)
+            layers = layers_of(model, touched)
+            for part in (*layers[layer], *(norms_of(model, touched)[layer] or ())):
+                if part is not None:
+                    part[j] = True
+            if not skips(model, layer):
+                layers[layer + 1][0][:, j] = True
+            for i in np.flatnonzero(touched & free):
+                columns.append(i)
+    T = np.zeros((theta.size, len(columns)))
+    T[columns, np.arange(len(columns))] = 1.0
+    yield Orbit("off", T, 0.0, 0.0, lambda t: theta + T @ np.asarray(t, dtype=float))
+
+
+# --- groups that act by matrices on the outputs of hidden layers
+# ------------------------------------------------------------------------------------------------------------
+
+HOMOGENEOUS = ("relu", "leaky_relu", "identity")
+
+
+def joined(model: Any) -> list[range]:
+    """Runs of hidden layers whose outputs are one stream: a layer and those that add to it over
+    skips.
+
+    A run that starts with a skip is joined to X, which does not transform, and is left out.
+    """
+    runs, start = [], 0
+    n_hidden = len(model.activation)
+    while start < n_hidden:
+        stop = start + 1
+        while stop < n_hidden and skips(model, stop):
+            stop += 1
+        if not skips(model, start):
+            runs.append(range(start, stop))
+        start = stop
+    return runs
+
+
+def _blocks(
+    ob: Any,
+    theta: Floats,
+    free: NDArray[np.bool_],
+    off: Sequence[NDArray[np.bool_]],
+    on_kinks: Sequence[NDArray[np.bool_]],
+) -> Iterator[Orbit]:
+    """Scalings of relu units, the general linear group (or rotations) of linear ones, and moves of
+    linear biases.
+    """
+    model = ob.model
+    for run in joined(model):
+        names = {model.activation[l] for l in run}
+        if not names <= set(HOMOGENEOUS):
+            continue
+        touched = _touched(model, run)
+        width = model.sizes[run[0] + 1]
+        linear = names == {"identity"} and not normalised(model)
+        if free[touched].all():
+            kinks = np.logical_or.reduce([on_kinks[l] for l in run])
+            units = [i for i in range(width) if not kinks[i]]
+            pairs = [(i, j) for i in units for j in (range(width) if linear else (i,))]
+            yield _action(ob, theta, run, pairs, 0, "linear" if linear else "scale")
+        elif linear and _even(ob, run):
+            pairs = [(i, j) for i in range(width) for j in range(i)]
+            yield _action(ob, theta, run, pairs, -1, "rotation")
+        if names == {"identity"} and len(run) == 1:
+            yield from _moved_biases(ob, theta, free, run[0])
+
+
+def _touched(model: Any, run: range) -> NDArray[np.bool_]:
+    """Which parameters an action on the outputs of a run of layers touches."""
+    touched = np.zeros(model.n_params, dtype=bool)
+    for rows, columns in _sides(model, touched, run):
+        for part in rows:
+            part[...] = True
+        columns[...] = True
+    return touched
+
+
+def _sides(model: Any, theta: NDArray[Any], run: range) -> list[tuple[list[Any], Any]]:
+    """For each layer of a run the parts that transform by rows, and the W above by columns."""
+    layers, norms = layers_of(model, theta), norms_of(model, theta)
+    return [
+        ([part for part in norms[l] or layers[l] if part is not None], layers[l + 1][0])
+        for l in run
+    ]
+
+
+def _even(ob: Any, run: range) -> bool:
+    """Whether l2 is the same number within each W and each b that a rotation mixes."""
+    l2 = np.broadcast_to(l2_diagonal(ob), (ob.model.n_params,))
+    return all(
+        part.size == 0 or (part == part.flat[0]).all()
+        for rows, columns in _sides(ob.model, l2, run)
+        for part in (*rows, columns)
+    )
+
+
+def _action(
+    ob: Any, theta: Floats, run: range, pairs: Sequence[tuple[int, int]], mirror: int, name: str
+) -> Orbit:
+    """The group of ``exp(M)`` on the outputs of a run, M spanned by ``E_ij + mirror E_ji``.
+
+    ``||M h||`` is at most ``||t||`` times h for rows and for columns, whose parts lie apart but for
+    a W within the run, which is turned on both sides.
+    """
+    model = ob.model
+    width = model.sizes[run[0] + 1]
+    columns, kept = [], []
+    for i, j in pairs:
+        t = _tangent(model, theta, run, i, j)
+        if mirror:
+            t += mirror * _tangent(model, theta, run, j, i)
+        if t.any():
+            columns.append(t)
+            kept.append((i, j))
+    T = np.stack(columns, axis=1) if columns else np.zeros((theta.size, 0))
+
+    def move(t: ArrayLike) -> Floats:
+        M = np.zeros((width, width))
+        for (i, j), x in zip(kept, np.asarray(t, dtype=float)):
+            M[i, j] += x
+            if mirror:
+                M[j, i] += mirror * x
+        return _moved(model, theta, run, M)
+
+    error = 2 * EPS * float(np.linalg.norm(T)) if mirror or len(run) > 1 else 0.0
+    return Orbit(name, T, 1.0 if len(run) == 1 else 2.0, error, move)
+
+
+def _tangent(model: Any, theta: Floats, run: range, i: int, j: int) -> Floats:
+    """The derivative of the action of ``exp(t E_ij)``: row i gains row j, column j loses column i."""
+    t = np.zeros_like(theta)
+    for (rows, columns), (now, above) in zip(_sides(model, t, run), _sides(model, theta, run)):
+        for part, value in zip(rows, now):
+            part[i] += value[j]
+        columns[:, j] -= above[:, i]
+    return t
+
+
+def _moved(model: Any, theta: Floats, run: range, M: Floats) -> Floats:
+    """Theta after ``exp(M)`` on the outputs of the run, undone by what reads them."""
+    there = theta.copy()
+    A, back = expm(M), expm(-M)
+    for rows, columns in _sides(model, there, run):
+        for part in rows:
+            part[...] = A @ part
+        columns[...] = columns @ back
+    return there
+
+
+def _moved_biases(ob: Any, theta: Floats, free: NDArray[np.bool_], layer: int) -> Iterator[Orbit]:
+    """The bias of a linear unit (beta, where it is normalised), taken back by the bias above or by
+    the mean there.
+    """
+    model = ob.model
+    norms = norms_of(model, theta)
+    above = norms[layer + 1] is not None
+    b = (norms[layer] or layers_of(model, theta)[layer])[1]
+    if b is None or not (above or model.bias):
+        return
+    touched = np.zeros(model.n_params, dtype=bool)
+    (norms_of(model, touched)[layer] or layers_of(model, touched)[layer])[1][...] = True
+    if not above:
+        layers_of(model, touched)[layer + 1][1][...] = True
+    if not free[touched].all():
+        return
+
+    def direction(t: Floats) -> Floats:
+        d = np.zeros_like(theta)
+        (norms_of(model, d)[layer] or layers_of(model, d)[layer])[1][...] = t
+        if not above:
+            layers_of(model, d)[layer + 1][1][...] = -(layers_of(model, theta)[layer + 1][0] @ t)
+        return d
+
+    T = np.stack([direction(e) for e in np.eye(len(b))], axis=1)
+    yield Orbit(
+        "linear bias",
+        T,
+        0.0 if above else 1.0,
+        0.0,
+        lambda t: theta + direction(np.asarray(t, dtype=float)),
+    )

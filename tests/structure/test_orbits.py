@@ -1,0 +1,130 @@
+"""Every symmetry that is claimed, walked along: value and gradient stay what the group says."""
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.structure.orbits import joined
+
+RNG = np.random.default_rng
+
+
+def objective(sizes, activation, loss="mse", X=None, seed=0, l2=0.0, scale=0.7, N=12, **model):
+    rng = RNG(seed)
+    X = rng.standard_normal((N, sizes[0])) if X is None else X
+    net = fc.MLP(sizes, activation=activation, **model)
+    y = (
+        rng.integers(0, sizes[-1], len(X))
+        if loss == "cross_entropy"
+        else rng.random((len(X), sizes[-1]))
+    )
+    return fc.Objective(net, X, y, loss=loss, l2=l2), scale * rng.standard_normal(net.n_params)
+
+
+def special_columns():
+    X = RNG(5).standard_normal((12, 5))
+    X[:, 1], X[:, 2], X[:, 4] = 0.0, -1.7, X[:, 3]
+    return X
+
+
+def off_unit():
+    ob, theta = objective((4, 5, 3), "relu", N=60)
+    W, b = ob.model.unflatten(theta)[0]
+    b[2] = -40.0
+    return ob, theta
+
+
+CASES = {
+    "shift": lambda: objective((4, 5, 3), "tanh", "cross_entropy"),
+    "columns": lambda: objective((5, 4, 3), "tanh", X=special_columns()),
+    "columns, no bias": lambda: objective((5, 4, 3), "tanh", X=special_columns(), bias=False),
+    "columns, batch norm": lambda: objective(
+        (5, 4, 3), "tanh", X=special_columns(), batch_norm=True
+    ),
+    "scale": lambda: objective((4, 5, 3, 2), "relu"),
+    "scale, leaky": lambda: objective((4, 5, 3, 2), "leaky_relu", "binary_cross_entropy"),
+    "scale, skips": lambda: objective((4, 3, 3, 3, 2), "relu", residual=True),
+    "scale, batch norm": lambda: objective((4, 5, 3, 2), "relu", batch_norm=True),
+    "linear": lambda: objective((4, 3, 5, 2), "identity"),
+    "linear, skips": lambda: objective((4, 3, 3, 2), "identity", residual=True),
+    "linear bias": lambda: objective((4, 3, 3, 2), "identity"),
+    "linear bias, batch norm": lambda: objective((4, 3, 3, 2), "identity", batch_norm=True),
+    "bias below a mean": lambda: objective((4, 3, 3, 2), "tanh", batch_norm=True),
+    "rotation": lambda: objective((4, 3, 5, 2), "identity", l2=0.1),
+    "rotation, skips": lambda: objective((4, 3, 3, 2), "identity", residual=True, l2=0.1),
+    "off": off_unit,
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_along_the_orbit(case):
+    """A finite step: the same loss; the gradient stays orthogonal to the tangents there; their
+    difference quotient is the tangent; and they change as slowly as is said.
+    """
+    ob, theta = CASES[case]()
+    here = {orbit.name: orbit for orbit in ob.orbits(theta, 0.31)}
+    assert case.split(",")[0] in here
+    rng, scale = RNG(1), np.linalg.norm(ob.gradient(theta))
+    for name, orbit in here.items():
+        t = rng.standard_normal(len(orbit))
+        there = orbit.move(0.3 * t / np.linalg.norm(t))
+        assert np.linalg.norm(there - theta) > 1e-3
+        assert abs(ob.value(there) - ob.value(theta)) <= 1e-13 * (1 + abs(ob.value(theta))), name
+        for at in (theta, there):
+            T = {o.name: o for o in ob.orbits(at)}[name].tangents
+            g = ob.gradient(at)
+            assert np.abs(g @ T).max() <= 1e-13 * (1 + scale) * np.linalg.norm(T), name
+        assert orbit.move(0 * t) == pytest.approx(theta, abs=1e-15)
+        quotient = (orbit.move(1e-6 * t) - orbit.move(-1e-6 * t)) / 2e-6
+        assert np.linalg.norm(quotient - orbit.tangents @ t) <= 1e-8 * np.linalg.norm(t)
+        h = rng.standard_normal(theta.size)
+        moved = {o.name: o for o in ob.orbits(theta + 0.01 * h)}.get(name)
+        if moved is not None and len(moved) == len(orbit):
+            change = np.linalg.norm(moved.tangents - orbit.tangents, 2)
+            assert change <= (orbit.change * (1 + 1e-9)) * 0.01 * np.linalg.norm(h) + 1e-14
+
+
+def test_the_loss_turns_the_gradient_along_the_orbit():
+    """``move`` is linear in theta for the groups that act by matrices: gradients are carried by the
+    transpose, so norms of transformed parts stay.
+    """
+    ob, theta = CASES["scale"]()
+    orbit = next(o for o in ob.orbits(theta) if o.name == "scale")
+    t = np.zeros(len(orbit))
+    t[0] = np.log(2.0)
+    there = orbit.move(t)
+    g, g_there = ob.model.unflatten(ob.gradient(theta)), ob.model.unflatten(ob.gradient(there))
+    unit = int(np.flatnonzero(orbit.tangents[:, 0])[0]) // 4
+    np.testing.assert_allclose(2 * g_there[0][0][unit], g[0][0][unit], rtol=1e-12)
+    np.testing.assert_allclose(g_there[1][0][:, unit], 2 * g[1][0][:, unit], rtol=1e-12)
+
+
+def test_what_is_no_symmetry():
+    """l2 leaves rotations; zeros on kinks, near-constant columns, activations that bend: nothing."""
+    assert not CASES["scale"]()[0].orbits(np.zeros(CASES["scale"]()[0].n_params))
+    for l2 in (1e-12, 1.0):
+        for case in ("shift", "columns", "scale"):
+            ob, theta = CASES[case]()
+            other = fc.Objective(ob.model, ob.X, ob.y, loss=ob.loss, l2=l2)
+            assert not other.orbits(theta)
+    X = np.ones((20_000, 1)) + 3e-4 * RNG(0).standard_normal((20_000, 1))
+    ob = fc.Objective(fc.MLP([1, 3, 1], dtype="float32"), X, X[:, 0], loss="mse")
+    assert not ob.orbits(ob.model.init(seed=0))
+    for name in ("tanh", "gelu", "softplus", "elu", "silu", "sigmoid"):
+        assert not objective((4, 5, 5, 2), name, residual=True)[0].orbits(
+            objective((4, 5, 5, 2), name)[1]
+        )
+
+
+def test_off_only_where_the_whole_ball_is():
+    ob, theta = off_unit()
+    names = [[o.name for o in ob.orbits(theta, radius)] for radius in (0.0, 1.0, 40.0)]
+    assert "off" in names[0] and "off" in names[1] and "off" not in names[2]
+    T = next(o for o in ob.orbits(theta) if o.name == "off").tangents
+    assert T.shape[1] == 4 + 1 + 3
+
+
+def test_joined_layers():
+    model = fc.MLP([3, 3, 3, 2, 2, 2, 1], activation="relu", residual=True)
+    assert joined(model) == [range(2, 5)]
+    assert joined(fc.MLP([3, 3, 2, 1])) == [range(0, 1), range(1, 2)]

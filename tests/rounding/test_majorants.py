@@ -18,7 +18,7 @@ def objective(sizes, act, loss, N=20, seed=0, scale=1.0, weighted=False, soft=Fa
         y = rng.integers(0, sizes[-1], N)
     else:
         y = rng.uniform(0, 1, (N, sizes[-1]))
-    weight = rng.uniform(-1, 2, N) if weighted else None
+    weight = rng.uniform(0, 2, N) if weighted else None
     theta = scale * net.init(seed=rng)
     return fc.Objective(net, X, y, loss=loss, l2=0.1, sample_weight=weight), theta
 
@@ -42,7 +42,7 @@ def steepest(ob, theta, radius, rng, trials):
 @pytest.mark.parametrize("loss", engine.LOSSES)
 @pytest.mark.parametrize("act", engine.ACTIVATIONS)
 def test_third_bound_lies_above_third_differences(act, loss):
-    """Skips, no bias, weights of either sign, soft targets, from near theta to far away."""
+    """Skips, no bias, weights, soft targets, from near theta to far away."""
     rng = np.random.default_rng([len(act), len(loss)])
     for case in range(4):
         ob, theta = objective(

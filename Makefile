@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 LINT   := $(VENV)-lint/bin
-C_SOURCE = $(filter-out src/engine.c,$(wildcard src/*.[ch] src/kernels/*.[ch] src/kernels/*.inc tests/engine/*.c))
-SOURCE := setup.py pyproject.toml $(wildcard src/*.pyx src/*.pxi src/*.c src/*.h src/kernels/*)
+C_SOURCE = $(wildcard src/*.[ch] src/kernels/*.[ch] src/kernels/*.inc tests/engine/*.c)
+SOURCE := setup.py pyproject.toml $(wildcard fastcurv/_engine/*.p* src/*.c src/*.h src/kernels/*)
 
 .PHONY: demo test lint minimum nightly adversary test-large bench bench-spectrum bench-optimisers wheel examples sanitize neon clean
 
@@ -18,7 +18,7 @@ test: $(VENV)/.test
 lint: $(VENV)-lint/.done
 	$(LINT)/ruff format --check -q .
 	$(LINT)/ruff check -q .
-	$(LINT)/cython-lint --max-line-length 100 src
+	$(LINT)/cython-lint --max-line-length 100 fastcurv/_engine
 	$(LINT)/clang-format --dry-run -Werror $(C_SOURCE)
 	$(LINT)/mypy
 
@@ -120,4 +120,4 @@ $(VENV)-minimum/.done: pyproject.toml $(SOURCE)
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-lint $(VENV)-minimum $(VENV)-wheel build dist src/engine.c fastcurv/*.so *.egg-info fastcurv-demo.html figures
+	rm -rf $(VENV) $(VENV)-lint $(VENV)-minimum $(VENV)-wheel build dist fastcurv/*/*.so *.egg-info fastcurv-demo.html figures

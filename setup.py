@@ -1,21 +1,25 @@
-"""The one extension module and its flags. Everything else is in pyproject.toml."""
+"""The extension modules of the compiled side and their flags. Everything else is in pyproject.toml.
+
+They share C code through cimport: `kernels` alone links the table of kernels, `team` the threads.
+"""
 
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-SOURCES = ["src/engine.pyx", "src/team.c", "src/watch.c", "src/arch.c"] + [
-    f"src/kernels/{name}.c" for name in ("reference", "baseline", "avx2", "avx512", "neon", "blas")
-]
+ISAS = ("reference", "baseline", "avx2", "avx512", "neon", "blas")
+C_SOURCES = {
+    "team": ["src/team.c", "src/watch.c"],
+    "memory": ["src/block.c"],
+    "kernels": ["src/arch.c", *(f"src/kernels/{name}.c" for name in ISAS)],
+}
 HEADERS = [
-    os.path.join(folder, name)
-    for folder in ("src", "src/kernels")
-    for name in sorted(os.listdir(folder))
-    if name.endswith((".h", ".inc", ".pxi"))
+    path.as_posix() for path in sorted(Path("src").rglob("*")) if path.suffix in (".h", ".inc")
 ]
 
 macros = (
@@ -66,17 +70,20 @@ class Build(build_ext):
         super().build_extensions()
 
 
-engine = Extension(
-    "fastcurv._engine",
-    sources=SOURCES,
-    depends=HEADERS,
-    include_dirs=["src"],
-    define_macros=macros,
-    extra_compile_args=compile_args,
-    extra_link_args=link_args,
-)
+modules = [
+    Extension(
+        f"fastcurv._engine.{path.stem}",
+        sources=[path.as_posix(), *C_SOURCES.get(path.stem, ())],
+        depends=HEADERS,
+        include_dirs=["src"],
+        define_macros=macros,
+        extra_compile_args=compile_args,
+        extra_link_args=link_args,
+    )
+    for path in sorted(Path("fastcurv/_engine").glob("*.pyx"))
+]
 
 setup(
-    ext_modules=cythonize([engine], language_level=3, include_path=["src"]),
+    ext_modules=cythonize(modules, language_level=3, build_dir="build/cython"),
     cmdclass={"build_ext": Build},
 )

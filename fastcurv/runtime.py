@@ -79,7 +79,7 @@ def register():
 
         user_api = "fastcurv"
         internal_api = "fastcurv"
-        filename_prefixes = ("_engine",)
+        filename_prefixes = ("team",)  # of the extension modules the one that has the threads
         check_symbols = ("fc_team_limit", "fc_team_get_limit")
 
         def get_num_threads(self):

@@ -35,7 +35,7 @@ def rng(request):
     return generator
 
 
-@pytest.fixture(params=engine.probe_tables())
+@pytest.fixture(params=engine.available_archs())
 def arch(request):
     """Each table of kernels in turn, in force while the test runs."""
     before = engine.set_arch(request.param)

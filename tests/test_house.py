@@ -26,6 +26,7 @@ LEAVES = {
 }
 # Who may know whom: a room, and what it may import beside itself and the leaves.
 ROOMS = {
+    "_engine": set(),
     "structure": set(),
     "rounding": {"structure", "_engine"},
     "krylov": set(),
@@ -136,18 +137,35 @@ def test_kernels_know_no_layer():
     for path in (ROOT / "src" / "kernels").iterdir():
         for name in re.findall(r'#\s*include\s+"([^"]+)"', path.read_text()):
             assert (path.parent / name).is_file(), f"{path.name} includes {name}"
-    for path in (ROOT / "src").glob("*.pxi"):
-        if path.name != "tables.pxi":
+    for path in (PACKAGE / "_engine").glob("*.p[yx]*"):
+        if path.name != "kernels.pxd":
             assert 'cdef extern from "kernels' not in path.read_text(), (
                 f"{path.name} opens a door of its own to the kernels"
             )
 
 
+# The compiled side from the ground up: a module may cimport those before it.
+COMPILED = ["team", "kernels", "memory", "state", "data", "layout", "products", "across"]
+COMPILED += ["batch_norm", "passes", "schedule", "plan", "vectors", "probe"]
+
+
+def test_compiled_modules_lean_on_those_before_them():
+    folder = PACKAGE / "_engine"
+    assert {path.stem for path in folder.glob("*.p[yx][xd]")} == set(COMPILED)
+    for name in COMPILED:
+        for path in folder.glob(f"{name}.p[yx][xd]"):
+            for other in re.findall(r"^from \.(\w+) c?import", path.read_text(), re.M):
+                assert COMPILED.index(other) < COMPILED.index(name), f"{path.name}: {other}"
+    for path in PACKAGE.rglob("*.py"):
+        if path != folder / "__init__.py":
+            assert "_engine import probe" not in path.read_text(), "probe is a door for tests"
+
+
 def sources():
     """Files that people write: no product of a build."""
     for folder, endings in (
-        ("src", ".c .h .inc .pyx .pxi .pxd"),
-        ("fastcurv", ".py .pyi"),
+        ("src", ".c .h .inc"),
+        ("fastcurv", ".py .pyi .pyx .pxd"),
         ("tests", ".py .c"),
         ("benchmarks", ".py"),
         ("examples", ".py"),

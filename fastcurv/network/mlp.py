@@ -355,7 +355,7 @@ class MLP:
                 z += b
             zs.append(z)
             if l < len(self.shapes) - 1:
-                above = _engine.probe_activate(None, self.activation[l], z)[0]
+                above = _engine.activate(self.activation[l], z)
                 a = above + a if self.skips[l] else above
         return zs
 

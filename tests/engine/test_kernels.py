@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from fastcurv import _engine as engine
+from fastcurv._engine import probe
 
 LENGTHS = [*range(1, 18), 31, 33, 47, 48, 49, 63, 64, 65, 127, 129]
 DEPTHS = [
@@ -36,7 +37,7 @@ DEPTHS = [
 ]  # slices of depth are 256 or 128
 DTYPES = [np.float32, np.float64]
 
-every_arch = pytest.mark.parametrize("arch", engine.probe_tables())
+every_arch = pytest.mark.parametrize("arch", engine.available_archs())
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
 every_form = pytest.mark.parametrize("b_form", ["padded", "packed", "plain"])
 
@@ -68,7 +69,7 @@ def test_all_lengths_exactly(arch, dtype, b_form, rng):
     sizes += [(17, 33, k) for k in DEPTHS] + [(13, 190, 20), (150, 70, 300)]
     for m, n, k in sizes:
         A, B = whole(rng, (m, k), dtype), whole(rng, (k, n), dtype)
-        got = engine.probe_product(A, B, arch=arch, b_form=b_form)
+        got = probe.product(A, B, arch=arch, b_form=b_form)
         assert np.array_equal(got, A.astype(float) @ B.astype(float)), (m, n, k)
 
 
@@ -94,11 +95,11 @@ def test_two_terms_and_accumulation(arch, dtype, b_form, rng):
         true = A1.astype(float) @ B1 + A2.astype(float) @ B2
         for threads in (0, 1, 2, 3):
             assert np.array_equal(
-                engine.probe_product(A1, B1, A2, B2, arch=arch, b_form=b_form, threads=threads),
+                probe.product(A1, B1, A2, B2, arch=arch, b_form=b_form, threads=threads),
                 true,
             )
             assert np.array_equal(
-                engine.probe_product(A1, B1, A2, B2, C, arch=arch, b_form=b_form, threads=threads),
+                probe.product(A1, B1, A2, B2, C, arch=arch, b_form=b_form, threads=threads),
                 true + C,
             )
 
@@ -118,7 +119,7 @@ def test_error_bound(arch, dtype, b_form, rng):
         true = np.stack([(A.astype(long) * b).sum(1) for b in B.T.astype(long)], 1)
         gamma = (k + 1) * unit / (1 - (k + 1) * unit)
         for threads in (0, 2):
-            got = engine.probe_product(A, B, arch=arch, b_form=b_form, threads=threads)
+            got = probe.product(A, B, arch=arch, b_form=b_form, threads=threads)
             assert np.all(np.abs(got - true) <= gamma * (np.abs(A) @ np.abs(B)) * (1 + 1e-6))
 
 
@@ -130,11 +131,9 @@ def test_bits_do_not_depend_on_threads(arch, dtype, b_form, rng):
         rng.standard_normal((300, 333)).astype(dtype),
         rng.standard_normal((333, 211)).astype(dtype),
     )
-    one = engine.probe_product(A, B, arch=arch, b_form=b_form, threads=1)
+    one = probe.product(A, B, arch=arch, b_form=b_form, threads=1)
     for threads in (2, 3, 5):
-        assert np.array_equal(
-            engine.probe_product(A, B, arch=arch, b_form=b_form, threads=threads), one
-        )
+        assert np.array_equal(probe.product(A, B, arch=arch, b_form=b_form, threads=threads), one)
 
 
 # --- where operands lie
@@ -174,11 +173,11 @@ def test_any_strides(arch, dtype, rng):
     for a_how, b_how in itertools.product(hows, hows):
         m, n, k = rng.integers(1, 40, 3)
         A, B = whole(rng, (m, k), dtype), whole(rng, (k, n), dtype)
-        got = engine.probe_product(laid(A, a_how), laid(B, b_how), arch=arch, b_form="plain")
+        got = probe.product(laid(A, a_how), laid(B, b_how), arch=arch, b_form="plain")
         assert np.array_equal(got, A @ B), (a_how, b_how, m, n, k)
         for b_form in ("padded", "packed"):
             assert np.array_equal(
-                engine.probe_product(laid(A, a_how), B, arch=arch, b_form=b_form), A @ B
+                probe.product(laid(A, a_how), B, arch=arch, b_form=b_form), A @ B
             ), (a_how, b_form, m, n, k)
 
 
@@ -205,9 +204,7 @@ def test_nothing_outside_c_is_touched(arch, dtype, b_form, rng):
             C[...] = before = whole(rng, (m, n), dtype)
             for threads in (0, 2):
                 C[...] = before
-                engine.probe_product(
-                    A, B, C=C.view(InPlace), arch=arch, b_form=b_form, threads=threads
-                )
+                probe.product(A, B, C=C.view(InPlace), arch=arch, b_form=b_form, threads=threads)
                 assert np.array_equal(C, before + A @ B)
                 assert np.all(buffer[: 60 + shift] == 77) and np.all(
                     buffer[60 + shift + m * n :] == 77
@@ -234,9 +231,9 @@ def test_copy_and_pack(arch, dtype, rng):
             "upside down",
         ):
             there = laid(array, how)
-            copied = engine.probe_copy(arch, there)
+            copied = probe.copy(arch, there)
             assert np.array_equal(copied[:, :cols], array) and not copied[:, cols:].any()
-            panels = engine.probe_copy(arch, there, True)
+            panels = probe.copy(arch, there, True)
             flat = panels.transpose(1, 0, 2).reshape(rows, -1)
             assert np.array_equal(flat[:, :cols], array) and not flat[:, cols:].any()
 
@@ -247,9 +244,9 @@ def test_totals_leave_the_padding_out(arch, dtype, rng):
     """Whole numbers and NaN around them: the sum of c p, and of (e phi'') c c in its three forms, exactly."""
     for rows, cols in itertools.product([1, 3, 13], [*range(1, 18), 31, 33, 64, 65, 130]):
         c, p, q = (whole(rng, (rows, cols), dtype) for _ in range(3))
-        assert engine.probe_total(arch, c, p) == (c * p).sum()
+        assert probe.total(arch, c, p) == (c * p).sum()
         for name, factor in (("identity", 1), ("tanh", -2 * p), ("sigmoid", 1 - 2 * p)):
-            assert engine.probe_total(arch, c, p, q, name) == (factor * q * c * c).sum(), name
+            assert probe.total(arch, c, p, q, name) == (factor * q * c * c).sum(), name
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -265,8 +262,8 @@ def test_blas_of_strides_beyond_32_bits(dtype, rng):
     A = np.frombuffer(area, dtype)[: 3 * apart].reshape(3, apart)[:, :5]
     A[...] = whole(rng, (3, 5), dtype)
     B, C = whole(rng, (5, 7), dtype), whole(rng, (3, 7), dtype)
-    assert np.array_equal(engine.probe_product(A, B, A, B, C, arch="blas"), C + 2 * (A @ B))
-    assert np.array_equal(engine.probe_product(A.T[:3], A, arch="blas"), A.T[:3] @ np.array(A))
+    assert np.array_equal(probe.product(A, B, A, B, C, arch="blas"), C + 2 * (A @ B))
+    assert np.array_equal(probe.product(A.T[:3], A, arch="blas"), A.T[:3] @ np.array(A))
 
 
 # --- what they hold
@@ -288,7 +285,7 @@ def test_nan_and_infinity(arch, dtype, b_form, rng):
             spoilt = A.copy()
             spoilt[i, l] = what
             with np.errstate(invalid="ignore"):
-                got = engine.probe_product(spoilt, B, arch=arch, b_form=b_form)
+                got = probe.product(spoilt, B, arch=arch, b_form=b_form)
                 expected = spoilt @ B
             assert np.array_equal(np.delete(got, i, 0), np.delete(true, i, 0))
             assert (
@@ -298,7 +295,7 @@ def test_nan_and_infinity(arch, dtype, b_form, rng):
         for l, j in ((0, 0), (k - 1, n - 1), (128, 16)):
             spoilt = B.copy()
             spoilt[l, j] = what
-            got = engine.probe_product(A, spoilt, arch=arch, b_form=b_form)
+            got = probe.product(A, spoilt, arch=arch, b_form=b_form)
             assert (
                 np.array_equal(np.delete(got, j, 1), np.delete(true, j, 1))
                 and not np.isfinite(got[A[:, l] != 0, j]).any()
@@ -314,11 +311,10 @@ def test_subnormals_and_extremes(arch, dtype, rng):
     info = np.finfo(dtype)
     A = np.full((9, 1), info.smallest_subnormal * 8, dtype)
     assert np.all(
-        engine.probe_product(A, np.full((1, 17), 0.25, dtype), arch=arch)
-        == info.smallest_subnormal * 2
+        probe.product(A, np.full((1, 17), 0.25, dtype), arch=arch) == info.smallest_subnormal * 2
     )
     A = np.full((9, 2), info.max / 4, dtype)
-    assert np.all(engine.probe_product(A, np.full((2, 17), 2, dtype), arch=arch) == info.max)
+    assert np.all(probe.product(A, np.full((2, 17), 2, dtype), arch=arch) == info.max)
 
 
 # --- reading past the end
@@ -329,6 +325,7 @@ GUARD = """
 import ctypes, mmap, sys
 import numpy as np
 from fastcurv import _engine as engine
+from fastcurv._engine import probe
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 keep = []
@@ -383,14 +380,14 @@ for dtype in (np.float32, np.float64):
         for a_order in "CF":
             for b_order in "CF":
                 a, b, c = guarded(A, a_order), guarded(B, b_order), guarded(C)
-                engine.probe_product(a, b, C=c.view(InPlace), arch={arch!r}, b_form="plain")
+                probe.product(a, b, C=c.view(InPlace), arch={arch!r}, b_form="plain")
                 assert np.array_equal(c, C + A @ B)
                 for form in ("padded", "packed"):
-                    assert np.array_equal(engine.probe_product(a, b, arch={arch!r}, b_form=form), A @ B)
+                    assert np.array_equal(probe.product(a, b, arch={arch!r}, b_form=form), A @ B)
         engine.set_arch({arch!r})
         for order in "CF":
-            assert np.array_equal(engine.probe_copy({arch!r}, guarded(A, order))[:, :k], A)
-            engine.probe_copy({arch!r}, guarded(A, order), True)
+            assert np.array_equal(probe.copy({arch!r}, guarded(A, order))[:, :k], A)
+            probe.copy({arch!r}, guarded(A, order), True)
             across = np.empty((k, m), dtype)
             assert np.array_equal(engine.columns_as_rows(guarded(A, order), across), A.T)
 """
@@ -464,13 +461,13 @@ def test_the_program_without_python(tmp_path, python):
     assert done.returncode == 0, done.stderr
     said = python(f"""
 import ctypes
-from fastcurv import _engine
-tables = ctypes.CDLL(_engine.__file__, ctypes.RTLD_GLOBAL)
+from fastcurv._engine import kernels
+tables = ctypes.CDLL(kernels.__file__, ctypes.RTLD_GLOBAL)
 raise SystemExit(ctypes.CDLL({str(library)!r}).main())
 """).stdout
     assert " 0 failed" in said.splitlines()[-1]
     tables = {line.split()[0] for line in said.splitlines()[:-1]}
-    assert tables == set(engine.probe_tables())
+    assert tables == set(engine.available_archs())
 
 
 # --- the machine's peak

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fastcurv import _engine as engine
+from fastcurv._engine import probe
 
 LENGTHS = [1, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65]  # around every vector width
 ACTIVATIONS = [
@@ -29,7 +30,7 @@ LOSSES = ["mse", "cross_entropy", "binary_cross_entropy"]
 DTYPES = [np.float32, np.float64]
 LD = np.longdouble
 
-every_arch = pytest.mark.parametrize("arch", engine.probe_tables())
+every_arch = pytest.mark.parametrize("arch", engine.available_archs())
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
 
 
@@ -171,9 +172,7 @@ def test_values_are_within_four_ulp(arch, dtype, name):
     """exp, expm1, log1p, tanh and the sigmoid, each as the activation that is made of it."""
     z = sample(dtype, 4000, np.random.default_rng(0))
     with np.errstate(under="ignore"):
-        assert (
-            ulps(engine.probe_activate(arch, name, z[None])[0][0], true_activation(name, z)[0]) <= 4
-        )
+        assert ulps(probe.activate(arch, name, z[None])[0][0], true_activation(name, z)[0]) <= 4
 
 
 @every_arch
@@ -182,7 +181,7 @@ def test_values_are_within_four_ulp(arch, dtype, name):
 def test_values_and_derivatives_are_within_four_eps(arch, dtype, name):
     z = sample(dtype, 4000, np.random.default_rng(1))
     bound = 4 * np.finfo(dtype).eps * np.maximum(1, np.abs(z.astype(LD)))
-    for got, true in zip(engine.probe_activate(arch, name, z[None]), true_activation(name, z)):
+    for got, true in zip(probe.activate(arch, name, z[None]), true_activation(name, z)):
         assert np.all(np.abs(got[0].astype(LD) - true) <= bound)
 
 
@@ -192,7 +191,7 @@ def test_values_and_derivatives_are_within_four_eps(arch, dtype, name):
 def test_saturated_derivatives_keep_relative_accuracy(arch, dtype, name):
     """1 - tanh^2 would be 0 or an ULP of 1 from |z| = 9 on in float32."""
     z = np.random.default_rng(2).uniform(-40, 40, 5000).astype(dtype)
-    got, true = engine.probe_activate(arch, name, z[None])[1][0], true_activation(name, z)[1]
+    got, true = probe.activate(arch, name, z[None])[1][0], true_activation(name, z)[1]
     assert np.all(np.abs(got.astype(LD) - true) <= 8 * np.finfo(dtype).eps * true)
 
 
@@ -201,7 +200,7 @@ def test_saturated_derivatives_keep_relative_accuracy(arch, dtype, name):
 def test_gelu_keeps_relative_accuracy_in_its_tail(arch, dtype):
     """The vector kernels split z^2; the reference rounds z / sqrt(2), which erfc amplifies by z^2."""
     z = np.random.default_rng(3).uniform(-12, -1, 5000).astype(dtype)
-    got, true = engine.probe_activate(arch, "gelu", z[None])[0][0], true_activation("gelu", z)[0]
+    got, true = probe.activate(arch, "gelu", z[None])[0][0], true_activation("gelu", z)[0]
     bound = 12 + z * z if arch == "reference" else 12
     assert np.all(np.abs(got.astype(LD) - true) <= bound * np.finfo(dtype).eps * np.abs(true))
 
@@ -228,7 +227,7 @@ def test_limits_and_kinks(arch, dtype, name):
         [(-1e4, -1e30, -largest, -np.inf), (0.0, -0.0), (1e4, 1e30, largest, np.inf)]
     ):
         z = np.array([points], dtype)
-        for got, want in zip(engine.probe_activate(arch, name, z), LIMITS[name][place]):
+        for got, want in zip(probe.activate(arch, name, z), LIMITS[name][place]):
             np.testing.assert_allclose(
                 got, z if want is None else np.full_like(z, want), rtol=2 * np.finfo(dtype).eps
             )
@@ -238,7 +237,7 @@ def test_limits_and_kinks(arch, dtype, name):
 @every_dtype
 def test_leaky_relu_has_torchs_slope(arch, dtype):
     z = np.array([[-np.inf, -1e30, -2.0, -0.0, 0.0, 2.0, np.inf]], dtype)
-    a, p, q = engine.probe_activate(arch, "leaky_relu", z)
+    a, p, q = probe.activate(arch, "leaky_relu", z)
     np.testing.assert_allclose(a, np.where(z > 0, z, dtype(0.01) * z), rtol=np.finfo(dtype).eps)
     np.testing.assert_array_equal(p, [np.where(z[0] > 0, dtype(1), dtype(0.01))])
     assert np.all(q == 0)
@@ -249,9 +248,9 @@ def test_leaky_relu_has_torchs_slope(arch, dtype):
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_nan_gives_nan_and_stays_in_its_place(arch, dtype, name):
     z = np.linspace(-3, 3, 33, dtype=dtype)
-    clean = engine.probe_activate(arch, name, z[None])
+    clean = probe.activate(arch, name, z[None])
     z[13] = np.nan
-    spoilt = engine.probe_activate(arch, name, z[None])
+    spoilt = probe.activate(arch, name, z[None])
     others = np.arange(33) != 13
     for k, (got, want) in enumerate(zip(spoilt, clean)):
         np.testing.assert_array_equal(got[0, others], want[0, others])
@@ -266,8 +265,8 @@ def test_an_element_does_not_know_its_place(arch, dtype, name):
     """The same bits in any row, column and length."""
     for cols in LENGTHS:
         z = np.random.default_rng(cols).uniform(-8, 8, (5, cols)).astype(dtype)
-        whole = engine.probe_activate(arch, name, z.reshape(1, -1))
-        for got, want in zip(engine.probe_activate(arch, name, z), whole):
+        whole = probe.activate(arch, name, z.reshape(1, -1))
+        for got, want in zip(probe.activate(arch, name, z), whole):
             np.testing.assert_array_equal(got.ravel(), want.ravel())
 
 
@@ -275,7 +274,7 @@ def test_an_element_does_not_know_its_place(arch, dtype, name):
 @every_dtype
 def test_odd_functions_are_odd_in_every_bit(arch, dtype):
     z = sample(dtype, 500, np.random.default_rng(4))
-    a, p, q = engine.probe_activate(arch, "tanh", np.stack([z, -z]))
+    a, p, q = probe.activate(arch, "tanh", np.stack([z, -z]))
     np.testing.assert_array_equal(a[0], -a[1])
     np.testing.assert_array_equal(np.signbit(a[0]), np.signbit(z))
     np.testing.assert_array_equal(p[0], p[1])
@@ -302,7 +301,7 @@ def test_value_and_delta(arch, dtype, kind, soft):
         z, y, weight = loss_case(
             kind, rows, cols, dtype, np.random.default_rng([cols, rows, soft]), soft
         )
-        value, delta, h, s, top = engine.probe_loss(arch, kind, z, y, weight, 7.0)
+        value, delta, h, s, top = probe.loss(arch, kind, z, y, weight, 7.0)
         want, want_delta, _ = true_loss(kind, z, y, weight, 7.0)
         size = (
             np.abs(y).sum(axis=1, keepdims=True) if kind == "cross_entropy" and soft else 1
@@ -331,12 +330,12 @@ def test_rdelta_is_the_hessian_times_rz(arch, dtype, kind, soft):
     for cols in LENGTHS + [10]:
         rng = np.random.default_rng([cols, soft])
         z, y, weight = loss_case(kind, rows, cols, dtype, rng, soft)
-        _, _, h, s, top = engine.probe_loss(arch, kind, z, y, weight, 3.0)
+        _, _, h, s, top = probe.loss(arch, kind, z, y, weight, 3.0)
         H = true_loss(kind, z, y, weight, 3.0)[2]
         rz = rng.standard_normal((rows, cols)).astype(dtype)
         size = np.abs(y).sum(axis=1) if kind == "cross_entropy" and soft else np.ones(rows)
         extra = eps * (8 + np.sqrt(cols)) * (weight * size)[:, None]
-        got = engine.probe_r_loss(arch, kind, h, s, top, rz)
+        got = probe.r_loss(arch, kind, h, s, top, rz)
         assert np.all(
             np.abs(got - np.einsum("rij,rj->ri", H, rz)) <= extra * 3 * (1 + np.abs(rz).max())
         )
@@ -355,13 +354,13 @@ def test_nearly_certain_samples_keep_relative_accuracy(arch, dtype, cols, margin
     z[:, 1] += dtype(margin)
     y = np.ones(6, np.int32)
     for targets in (y, np.eye(cols, dtype=dtype)[y]):
-        value, delta, h, s, top = engine.probe_loss(arch, "cross_entropy", z, targets)
+        value, delta, h, s, top = probe.loss(arch, "cross_entropy", z, targets)
         want, want_delta, H = true_loss("cross_entropy", z, y, np.ones(6), 1.0)
         assert abs(value - want) <= 4 * eps * want
         assert np.all(np.abs(delta - want_delta) <= 8 * eps * np.abs(want_delta))
         rz = rng.standard_normal((6, cols)).astype(dtype)
         u = np.abs(rz - rz[:, 1:2]).astype(LD)
-        got = engine.probe_r_loss(arch, "cross_entropy", h, s, top, rz)
+        got = probe.r_loss(arch, "cross_entropy", h, s, top, rz)
         want = np.einsum("rij,rj->ri", H, rz.astype(LD) - rz[:, 1:2])
         room = np.einsum("rij,rj->ri", np.abs(H), u + np.sum(h * u, axis=1, keepdims=True))
         assert np.all(np.abs(got - want) <= 16 * eps * room)
@@ -377,7 +376,7 @@ def test_binary_cross_entropy_of_large_logits(arch, dtype):
     z = np.array([[30.5, -30.5, 80.25, -80.25, 1e4, -1e4, 1e30, -1e30]], dtype)
     right = (z > 0).astype(dtype)
     e = np.exp(-np.abs(z.astype(LD)))
-    value, delta, h, _, _ = engine.probe_loss(arch, "binary_cross_entropy", z, right)
+    value, delta, h, _, _ = probe.loss(arch, "binary_cross_entropy", z, right)
     assert abs(value - np.log1p(e).sum()) <= 4 * np.finfo(dtype).eps * np.log1p(e).sum()
     np.testing.assert_allclose(
         delta, (-np.sign(z) * e / (1 + e)).astype(dtype), rtol=4 * np.finfo(dtype).eps, atol=0
@@ -385,9 +384,7 @@ def test_binary_cross_entropy_of_large_logits(arch, dtype):
     np.testing.assert_allclose(
         h, (e / (1 + e) ** 2).astype(dtype), rtol=4 * np.finfo(dtype).eps, atol=0
     )
-    value, delta, _, _, _ = engine.probe_loss(
-        arch, "binary_cross_entropy", z[:, :6], 1 - right[:, :6]
-    )
+    value, delta, _, _, _ = probe.loss(arch, "binary_cross_entropy", z[:, :6], 1 - right[:, :6])
     assert abs(value - np.abs(z[:, :6].astype(LD)).sum()) <= 4 * np.finfo(dtype).eps * value
     np.testing.assert_allclose(
         delta, (np.sign(z) / (1 + e)).astype(dtype)[:, :6], rtol=np.finfo(dtype).eps
@@ -399,14 +396,14 @@ def test_binary_cross_entropy_of_large_logits(arch, dtype):
 def test_a_shift_of_all_logits_moves_nothing(arch, dtype):
     """The Hessian of cross entropy kills constants: exactly, because rz is centred."""
     z, y, weight = loss_case("cross_entropy", 9, 10, dtype, np.random.default_rng(5))
-    _, _, h, s, top = engine.probe_loss(arch, "cross_entropy", z, y, weight)
-    assert np.all(engine.probe_r_loss(arch, "cross_entropy", h, s, top, np.full_like(z, 1e6)) == 0)
+    _, _, h, s, top = probe.loss(arch, "cross_entropy", z, y, weight)
+    assert np.all(probe.r_loss(arch, "cross_entropy", h, s, top, np.full_like(z, 1e6)) == 0)
 
 
 @every_arch
 @every_dtype
 def test_ties_and_single_class(arch, dtype):
-    value, delta, h, s, top = engine.probe_loss(
+    value, delta, h, s, top = probe.loss(
         arch, "cross_entropy", np.zeros((2, 4), dtype), np.array([0, 3], np.int32)
     )
     assert value == pytest.approx(2 * np.log(4), rel=float(4 * np.finfo(dtype).eps))
@@ -414,7 +411,7 @@ def test_ties_and_single_class(arch, dtype):
         delta, np.array([[-0.75, 0.25, 0.25, 0.25], [0.25, 0.25, 0.25, -0.75]], dtype)
     )
     np.testing.assert_array_equal(top, [0, 0])
-    value, delta, h, s, top = engine.probe_loss(
+    value, delta, h, s, top = probe.loss(
         arch, "cross_entropy", np.full((3, 1), 5, dtype), np.zeros(3, np.int32)
     )
     assert value == 0 and np.all(delta == 0) and np.all(h == 1)
@@ -425,16 +422,16 @@ def test_ties_and_single_class(arch, dtype):
 @pytest.mark.parametrize("kind", LOSSES)
 def test_nan_spoils_its_row_and_no_other(arch, dtype, kind):
     z, y, weight = loss_case(kind, 20, 10, dtype, np.random.default_rng(6))
-    clean = engine.probe_loss(arch, kind, z, y, weight)[1]
+    clean = probe.loss(arch, kind, z, y, weight)[1]
     for column in (0, 4, 9):
         spoilt = z.copy()
         spoilt[7, column] = np.nan
-        value, delta, h, _, _ = engine.probe_loss(arch, kind, spoilt, y, weight)
+        value, delta, h, _, _ = probe.loss(arch, kind, spoilt, y, weight)
         assert np.isnan(value) and np.isnan(delta[7, column])
         others = np.arange(20) != 7
         np.testing.assert_array_equal(delta[others], clean[others])
     spoilt[7] = np.nan
-    assert np.isnan(engine.probe_loss(arch, kind, spoilt, y, weight)[0])
+    assert np.isnan(probe.loss(arch, kind, spoilt, y, weight)[0])
 
 
 @every_arch
@@ -444,9 +441,9 @@ def test_targets_with_any_stride_between_rows(arch, dtype, kind):
     z, y, weight = loss_case(kind, 7, 5, dtype, np.random.default_rng(7), soft=True)
     wide = np.full((14, 9), np.nan, dtype)
     wide[::2, 2:7] = y
-    want = engine.probe_loss(arch, kind, z, y, weight)
+    want = probe.loss(arch, kind, z, y, weight)
     for view in (wide[::2, 2:7], np.ascontiguousarray(y[::-1])[::-1]):
-        for got, expected in zip(engine.probe_loss(arch, kind, z, view, weight), want):
+        for got, expected in zip(probe.loss(arch, kind, z, view, weight), want):
             np.testing.assert_array_equal(got, expected)
 
 
@@ -472,8 +469,8 @@ def read_at_the_edge(arch, dtype, kind, cols):
     edge[...] = y
     try:
         for got, want in zip(
-            engine.probe_loss(arch, kind, z, edge, weight),
-            engine.probe_loss(arch, kind, z, y, weight),
+            probe.loss(arch, kind, z, edge, weight),
+            probe.loss(arch, kind, z, y, weight),
         ):
             np.testing.assert_array_equal(got, want)
     finally:
@@ -485,7 +482,7 @@ def read_at_the_edge(arch, dtype, kind, cols):
 def test_fisher_rows(arch, dtype):
     for cols in LENGTHS:
         delta, rz = np.random.default_rng(cols).standard_normal((2, 6, cols)).astype(dtype)
-        got = engine.probe_fisher(arch, 2.5, delta, rz)
+        got = probe.fisher(arch, 2.5, delta, rz)
         d, x = delta.astype(LD), rz.astype(LD)
         want = 2.5 * np.sum(d * x, axis=1, keepdims=True) * d
         bound = (

@@ -9,8 +9,9 @@ import pytest
 
 import fastcurv as fc
 from fastcurv import _engine
+from fastcurv._engine import probe
 
-ARCHS = _engine.probe_tables()
+ARCHS = _engine.available_archs()
 DTYPES = ["float32", "float64"]
 
 
@@ -33,7 +34,7 @@ def test_a_product_s_chain_is_a_slice(arch, dtype, k):
     s = _engine.summation(arch, dtype)
     slice_ = s["slice"] or k
     x, eps = chain(k, dtype)
-    total = _engine.probe_product(x[None, :], np.ones((k, 40), dtype), arch=arch)
+    total = probe.product(x[None, :], np.ones((k, 40), dtype), arch=arch)
     parts = -(-k // slice_)
     swallowed = lost(total, k - 1, eps)
     assert np.all(np.abs(swallowed - (-(-k // parts) - 1)) <= 2 * parts), (
@@ -49,7 +50,7 @@ def test_two_terms_share_a_slice_or_do_not(arch, dtype):
     for k in (100, 256, 500, 700):
         x, eps = chain(k, dtype)
         y, ones = np.full(k, 0.4 * eps, dtype), np.ones((k, 40), dtype)
-        total = _engine.probe_product(x[None, :], ones, y[None, :], ones, arch=arch)
+        total = probe.product(x[None, :], ones, y[None, :], ones, arch=arch)
         slice_ = s["slice"] or 2 * k
         parts = -(-k // slice_)
         wanted = 2 * k - 1 if 2 * k <= slice_ else -(-k // parts) - 1
@@ -63,7 +64,7 @@ def test_what_stands_in_c(arch, dtype):
     k = 200
     _, eps = chain(k, dtype)
     x = np.full((1, k), 0.4 * eps, dtype)
-    total = _engine.probe_product(x, np.ones((k, 40), dtype), C=np.ones((1, 40), dtype), arch=arch)
+    total = probe.product(x, np.ones((k, 40), dtype), C=np.ones((1, 40), dtype), arch=arch)
     wanted = k if _engine.summation(arch, dtype)["from_c"] else 0
     assert np.all(np.abs(lost(total, k, eps) - wanted) <= 3)
 

@@ -191,7 +191,7 @@ def test_wide_nets(arch, dtype, problem):
     """Nets too large for the second-level cache are served layer by layer: their own way through
     the engine.
     """
-    tables = engine.probe_tables()
+    tables = engine.available_archs()
     for i, activation in enumerate(ACTIVATIONS):
         case = (
             (129, 131, 131, 257, 33),

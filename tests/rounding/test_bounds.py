@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 
 import fastcurv as fc
 from fastcurv import _engine as engine
+from fastcurv._engine import probe
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.rounding import arithmetic as rounding_local
 from fastcurv.rounding import bounds as rounding
@@ -23,7 +24,7 @@ KINDS = {"hessian": "hessian", "ggn": "ggn", "fisher": "empirical_fisher"}
 ORACLE = float(np.finfo(LD).eps)
 
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
-every_arch = pytest.mark.parametrize("arch", engine.probe_tables())
+every_arch = pytest.mark.parametrize("arch", engine.available_archs())
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def check(ob, theta, v, **options):
 def test_bounds_hold_for_random_nets(dtype, depth, kernels):
     rng = np.random.default_rng([depth, dtype == "float32"])
     for case in range(6):
-        kernels(str(rng.choice(engine.probe_tables())))
+        kernels(str(rng.choice(engine.available_archs())))
         d = int(rng.integers(1, 13))
         hidden = rng.integers(1, 13, depth - 1).tolist() if case % 2 else [d] * (depth - 1)
         act = tuple(rng.choice(list(engine.ACTIVATIONS), depth - 1).tolist())
@@ -397,7 +398,7 @@ def test_activations_are_as_accurate_as_is_taken_for_granted(dtype, name):
     z = np.concatenate(z).astype(dtype)[None]
     with np.errstate(under="ignore"):
         truth = activation(name, z.astype(LD))
-    for arch in engine.probe_tables():
+    for arch in engine.available_archs():
         r = rounding_local.Arithmetic(
             np.dtype(dtype), {"arch": arch, "chunk": 1, "panel": 0, "groups": 0}, 1
         )
@@ -405,7 +406,7 @@ def test_activations_are_as_accurate_as_is_taken_for_granted(dtype, name):
             name, z.astype(float), rounding_local.Err(np.zeros(z.shape)), r, skip=True
         )
         bounds = [np.zeros(z.shape) if d is None else d.E for d in (phi.da, phi.dp, phi.dq)]
-        for got, true, bound in zip(engine.probe_activate(arch, name, z), truth, bounds):
+        for got, true, bound in zip(probe.activate(arch, name, z), truth, bounds):
             assert np.all(np.abs(got - true) <= bound * (1 + ORACLE / np.finfo(dtype).eps))
 
 

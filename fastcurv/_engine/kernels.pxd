@@ -1,4 +1,4 @@
-# What the engine sees of the C side: the kernel table, the threads, the choice of table.
+"""The table of kernels, as src/kernels/kernels.h has it, and the choice of one."""
 from libc.stdint cimport int32_t
 
 cdef extern from "kernels/kernels.h" nogil:
@@ -118,30 +118,8 @@ cdef extern from "kernels/kernels.h" nogil:
         void (*norm_sums)(const fc_norm *, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*norm)(const fc_norm *, Py_ssize_t, Py_ssize_t) noexcept nogil
 
-cdef extern from "team.h" nogil:
-    ctypedef void (*fc_part)(void *, Py_ssize_t, int) noexcept
-    enum: FC_MAX_THREADS
-    void fc_team_run(int, Py_ssize_t, fc_part, void *)
-    int fc_team_off(int)
-    int fc_team_available()
-    int fc_team_workers()
-    void fc_team_limit(int)
-    int fc_team_get_limit()
+cdef enum:
+    BLOCK_ROWS = 64             # rows of a block of a sweep over rows, where they are served wide
 
-cdef extern from "watch.h" nogil:
-    ctypedef int (*fc_check)() noexcept
-    ctypedef struct fc_watch:
-        pass
-    fc_watch fc_watch_begin(fc_check)
-    int fc_watch_end(fc_watch)
-    int fc_watch_off()
-
-cdef extern from "arch.h" nogil:
-    ctypedef void (*fc_gemm_f32)(char *, char *, int *, int *, int *, float *, float *, int *, float *, int *, float *, float *, int *) noexcept
-    ctypedef void (*fc_gemm_f64)(char *, char *, int *, int *, int *, double *, double *, int *, double *, int *, double *, double *, int *) noexcept
-    void fc_arch_init(fc_gemm_f32, fc_gemm_f64)
-    int fc_arch_count()
-    const fc_table *fc_arch_at(int)
-    const fc_table *fc_arch_find(const char *)
-
-cdef enum: BLOCK_ROWS = 64      # rows of a block of the loss's sweep where a chunk is served wide
+cdef const fc_table *table_named(str name) except NULL
+cdef const fc_table *table_chosen() noexcept

@@ -1,5 +1,26 @@
-# scipy's BLAS for the table's BLAS filling, and the choice of table at import.
-from scipy.linalg.cython_blas cimport sgemm, dgemm
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""Which kernels this processor gets: the tables, their order, the one in use, and how they sum.
+
+scipy's BLAS is handed to the table that multiplies by BLAS, so that nothing here links against one.
+"""
+import os
+import time
+
+import numpy as np
+
+from libc.string cimport memset
+from scipy.linalg.cython_blas cimport dgemm, sgemm
+
+from .team cimport FC_MAX_THREADS, fc_team_run
+
+
+cdef extern from "arch.h" nogil:
+    ctypedef void (*fc_gemm_f32)(char *, char *, int *, int *, int *, float *, float *, int *, float *, int *, float *, float *, int *) noexcept
+    ctypedef void (*fc_gemm_f64)(char *, char *, int *, int *, int *, double *, double *, int *, double *, int *, double *, double *, int *) noexcept
+    void fc_arch_init(fc_gemm_f32, fc_gemm_f64)
+    int fc_arch_count()
+    const fc_table *fc_arch_at(int)
+    const fc_table *fc_arch_find(const char *)
 
 fc_arch_init(<fc_gemm_f32>sgemm, <fc_gemm_f64>dgemm)
 
@@ -19,6 +40,10 @@ cdef const fc_table *table_named(str name) except NULL:
 cdef const fc_table *chosen = table_named(os.environ.get("FASTCURV_ARCH") or available_archs()[0])
 
 
+cdef const fc_table *table_chosen() noexcept:
+    return chosen
+
+
 def chosen_arch():
     """Name of the kernel table in use."""
     return chosen.name.decode()
@@ -30,20 +55,6 @@ def set_arch(str name):
     before = chosen_arch()
     chosen = table_named(name)
     return before
-
-
-def default_threads():
-    """FASTCURV_NUM_THREADS if set, else what affinity and cgroup limits allow."""
-    text = os.environ.get("FASTCURV_NUM_THREADS")
-    if not text:
-        return fc_team_available()
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise ValueError(f"FASTCURV_NUM_THREADS is {text!r}; a positive whole number was wanted")
-    return min(number, FC_MAX_THREADS)
 
 
 def summation(arch=None, dtype="float64"):
@@ -103,3 +114,34 @@ def summation(arch=None, dtype="float64"):
     return {"arch": K.name.decode(), "dtype": name, "slice": s.slice, "from_c": bool(s.from_c), "items_of": s.items_of,
             "item_rows": s.item_rows, "block_rows": BLOCK_ROWS, "lanes": s.lanes, "exact_totals": bool(s.exact_totals),
             "panel": s.panel}
+
+
+# --- the machine's peak -------------------------------------------------------------------------------------------------
+
+cdef struct Peak:
+    const fc_table *K
+    long count
+    double flops[FC_MAX_THREADS]
+    char sink[FC_MAX_THREADS][256]
+
+
+cdef void peak_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    cdef Peak *c = <Peak *>context
+    c.flops[part] = c.K.peak(c.count, &c.sink[part][0])
+
+
+def fma_peak(dtype="float32", int threads=1, arch=None, int rounds=20):
+    """Flops per second of multiply-adds on registers alone, the best of `rounds` of a few milliseconds."""
+    cdef const fc_table *K = chosen if arch is None else table_named(arch)
+    cdef Peak c
+    memset(&c, 0, sizeof(c))
+    c.K, c.count = &K[np.dtype(dtype).itemsize == 8], 400000
+    cdef double best = 0, begin, taken
+    cdef int i, r
+    for r in range(rounds):
+        begin = time.perf_counter()
+        with nogil:
+            fc_team_run(threads, threads, peak_part, &c)
+        taken = time.perf_counter() - begin
+        best = max(best, sum([c.flops[i] for i in range(threads)]) / taken)
+    return best

@@ -1,4 +1,62 @@
-# The plan: made (sizes, threads, memory), bound (data, theta), multiplied as often as wanted, freed.
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""The plan: made (sizes, threads, memory), bound (data, theta), multiplied as often as wanted, freed."""
+import threading
+
+import numpy as np
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from .across cimport fill_ones, load_across, outputs_across
+from .data cimport Rows
+from .kernels cimport (
+    BLOCK_ROWS,
+    FC_BINARY_CROSS_ENTROPY,
+    FC_CROSS_ENTROPY,
+    FC_ELU,
+    FC_GELU,
+    FC_IDENTITY,
+    FC_LEAKY_RELU,
+    FC_MSE,
+    FC_RELU,
+    FC_SIGMOID,
+    FC_SILU,
+    FC_SOFTPLUS,
+    FC_TANH,
+    fc_bend_from_delta,
+    fc_slope_from_a,
+    table_chosen,
+)
+from .layout cimport add_norm, bytes_of, choose_chunks, free_norms, lay_out, lay_out_vectors
+from .memory cimport Arena, fc_block_free, padded, pointer, zeroed
+from .passes cimport backward, forward, r_backward, r_forward, r_loss
+from .schedule cimport decay, pack_all, serve
+from .state cimport (
+    BACKWARD,
+    DU_MEANS,
+    FISHER,
+    FORWARD,
+    GGN,
+    HESSIAN,
+    JVP,
+    MOMENTS,
+    NO_STAGE,
+    PRODUCT,
+    QUADRATIC,
+    RDU_MEANS,
+    RZ_MEANS,
+    VJP,
+    Data,
+    Job,
+    Layer,
+    Pass,
+    PlanS,
+    Stage,
+    in_turns,
+    normalised,
+)
+from .team cimport FC_MAX_THREADS, fc_watch, fc_watch_off, unwatch, watch
 
 ACTIVATIONS = {"identity": FC_IDENTITY, "relu": FC_RELU, "leaky_relu": FC_LEAKY_RELU, "tanh": FC_TANH, "sigmoid": FC_SIGMOID,
                "softplus": FC_SOFTPLUS, "silu": FC_SILU, "gelu": FC_GELU, "elu": FC_ELU}
@@ -7,10 +65,6 @@ KINDS = {"hessian": HESSIAN, "ggn": GGN, "fisher": FISHER}
 
 
 cdef enum:
-    MAX_GROUPS = 32             # tall: partial sums kept, whatever the number of threads
-    TALL_WEIGHTS = 1 << 18      # bytes of parameters up to which a net's products are better served tall
-    PANEL_BYTES = 1 << 18       # what a panel's rows may take of the second-level cache
-    SERIAL_FLOPS = 3000000      # below this, waking a thread costs more than it saves
     TALL_BLOCK = 16             # vectors served side by side by a tall plan
 
 
@@ -48,7 +102,7 @@ cdef class Plan:
         cdef Py_ssize_t l
         cdef Layer *y
         self.rows, self.l2, self.lock, self.sizes, self.memory = rows, l2, threading.Lock(), tuple(sizes), memory
-        P.K = &chosen[rows.X.itemsize == 8]
+        P.K = &table_chosen()[rows.X.itemsize == 8]
         P.N, P.n_layers, P.d_out = rows.X.shape[0], len(sizes) - 1, sizes[len(sizes) - 1]
         P.spare = not l2_biases
         P.layer = <Layer *>calloc(P.n_layers, sizeof(Layer))
@@ -75,7 +129,7 @@ cdef class Plan:
             y.derived = (fc_slope_from_a(y.phi) or fc_bend_from_delta(y.phi)) and not y.skip
         P.loss.kind, P.loss.divisor = LOSSES[loss], divisor
         P.data, P.ldx = &rows.D, rows.D.ldx
-        self.choose_chunks(memory)
+        choose_chunks(P, memory)
         self.make_block()
         if P.chunk == P.N and not P.across:
             rows.pad(P.K, P.threads)
@@ -90,137 +144,15 @@ cdef class Plan:
 
     # --- made: how rows are served, and the one block of memory ---------------------------------------------------------
 
-    cdef int choose_chunks(self, Py_ssize_t memory) except -1:
-        """Rows kept at a time, tall or wide, threads or not: a cost model in a few lines.
-
-        Tall pays where both orientations of W and V and a group's sums fit in the second-level cache beside a panel; a wide
-        net's products are large enough to be shared among threads one by one. Below SERIAL_FLOPS one thread does all."""
-        cdef PlanS *P = &self.P
-        cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, count
-        P.chunk = P.N
-        for l in range(P.n_layers):
-            row_bytes += size * (P.layer[l].ldm * 6 + (P.layer[l].ldk if l == 0 else 0))
-        if 12 * P.N * P.n < SERIAL_FLOPS:
-            P.threads = 1
-        if P.n * size <= TALL_WEIGHTS and not normalised(P):
-            P.panel = max(16, min(256, PANEL_BYTES // row_bytes))
-            count = (P.N + P.panel - 1) // P.panel
-            if count > 2:                   # few panels are shared evenly by 2 or 4 threads
-                count = (count + 3) // 4 * 4
-            P.panel = (P.N + count - 1) // count
-            self.choose_across()
-        if memory:
-            self.fit_into(memory)
-        return 0
-
-    cdef int fit_into(self, Py_ssize_t memory) except -1:
-        """The chunk under a bound, by sizes and the bound alone, so that no bit depends on the number of threads.
-
-        Let B(c) be the bytes of a plan for one thread that keeps c rows at a time, and s those of a thread's scratch. All N
-        rows are kept where B(N) fits; else as many as leave room for further threads: the largest c with
-        ``B(c) <= memory - min(63 s, (memory - B(1)) / 4)``. As many threads then serve as fit beside it."""
-        cdef PlanS *P = &self.P
-        cdef int wanted = P.threads
-        cdef Py_ssize_t low, high, middle, least, room, each
-        P.threads = 2
-        each = self.measure()
-        P.threads = 1
-        middle = self.measure()
-        each -= middle
-        if middle > memory:
-            P.chunk = 1
-            least = self.measure()
-            if least > memory:
-                raise ValueError(f"memory={memory} bytes is not enough: {least} are needed to keep the state of one row")
-            room = min((FC_MAX_THREADS - 1) * each, (memory - least) // 4)
-            low, high = 1, P.N - 1          # bytes grow with rows
-            while low < high:
-                middle = (low + high + 1) // 2
-                P.chunk = middle
-                if <Py_ssize_t>self.measure() <= memory - room:
-                    low = middle
-                else:
-                    high = middle - 1
-            P.chunk = low
-        P.threads = wanted
-        while P.threads > 1 and <Py_ssize_t>self.measure() > memory:
-            P.threads -= 1
-        return 0
-
-    cdef int choose_across(self) except -1:
-        """Whether samples lie across, and how many a panel has."""
-        cdef PlanS *P = &self.P
-        cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines
-        lines = lines_across(P)
-        if lines:
-            lines = min(lines, (P.N + line - 1) // line)
-            P.across = P.panel = lines * line
-            P.ldx = P.layer[0].k
-            for l in range(P.n_layers):
-                P.layer[l].ldm, P.layer[l].ldk = P.layer[l].m, P.layer[l].k
-        return 0
-
-    cdef size_t measure(self) except 0:
-        """Bytes of the block for the present chunk. Rows past a chunk's end are padded to whole panels."""
-        cdef Arena arena
-        arena.base, arena.used, arena.overflow = NULL, 0, False
-        self.lay_out(&arena)
-        lay_out_vectors(&self.P, &arena, 1)
-        if arena.overflow:
-            raise MemoryError(f"a plan for {self.P.N} rows and {self.P.n} parameters is larger than memory can be")
-        return arena.used
-
-    cdef void lay_out(self, Arena *A) noexcept nogil:
-        """Hand out the block. In numbers of the real type, R rows in a chunk, D padded widths: n + (n - first layer) for W
-        both ways; R D of a, delta, and of phi' and e phi'' where they are neither constant nor
-        derived from a and delta, by layer; R D_L for the loss;
-        scratch of r (1 or 2 D by layer, 2 max D), r the rows of a chunk where wide, of a panel for each thread where tall."""
-        cdef PlanS *P = &self.P
-        cdef size_t size = P.K.real_bytes, R = P.chunk if not P.across else (P.chunk + P.panel - 1) // P.panel * P.panel
-        cdef Py_ssize_t l, widest = 0, i
-        cdef Py_ssize_t rows = P.across if P.across else min(P.panel, P.chunk) if P.panel else P.chunk
-        cdef Layer *y
-        for l in range(P.n_layers):
-            y = &P.layer[l]
-            widest = max(widest, max(y.ldm, y.ldk if l else 0))
-            if not P.across:
-                y.wt = take(A, y.k * panels(P, y.m), size)
-                y.wn = take(A, y.m * panels(P, y.k), size) if l else NULL
-                y.bias = take(A, y.ldm, size) if y.b >= 0 else NULL
-            y.a = take(A, R * y.ldm, size)
-            y.p = take(A, R * y.ldm, size) if y.has_p and not (y.derived and fc_slope_from_a(y.phi)) else NULL
-            y.q = take(A, R * y.ldm, size) if y.curved and not y.derived else NULL
-            y.delta = take(A, R * y.ldm, size)
-            y.du = y.delta if y.norm == NULL else lay_out_norm(P, y, A)
-        y = &P.layer[P.n_layers - 1]
-        P.loss.delta, P.loss.ldd = y.delta, y.ldm
-        P.loss.h, P.loss.ldh = take(A, R * y.ldm, size), y.ldm
-        P.loss.s = take(A, R, size)
-        P.loss.top = <int32_t *>take(A, R, sizeof(int32_t))
-        P.values = <double *>take(A, R // 8 + 2, sizeof(double))
-        if P.chunk < P.N or P.across:
-            P.x = take(A, R * P.ldx, size)
-        P.ones = take(A, P.across, size)
-        P.bench = <Bench *>take(A, P.threads, sizeof(Bench))
-        for i in range(P.threads):
-            lay_bench(P, A, P.bench + i if A.base != NULL else NULL, rows if P.panel else 0, widest)
-            if A.base != NULL:
-                P.bench[i].gemm = A.base + A.used
-            take(A, P.K.scratch, 1)
-        if not P.panel:                         # its products run on the members' benches
-            lay_bench(P, A, &P.wide if A.base != NULL else NULL, rows, widest)
-        P.groups = min(<Py_ssize_t>MAX_GROUPS, (P.chunk + P.panel - 1) // P.panel) if P.panel else 0
-        P.ldg = (P.n * <Py_ssize_t>size + FC_ALIGN - 1) // FC_ALIGN * FC_ALIGN // <Py_ssize_t>size
-
     cdef int make_block(self) except -1:
         cdef Arena arena
         cdef size_t size
         arena.base, arena.used, arena.overflow = NULL, 0, False
-        self.lay_out(&arena)
+        lay_out(&self.P, &arena)
         size = arena.used
         self.block_ = zeroed(size, self.P.threads, f"no memory for a plan of {size} bytes")
         arena.base, arena.used = self.block_, 0
-        self.lay_out(&arena)
+        lay_out(&self.P, &arena)
         self.nbytes = size
         if self.P.across:
             fill_ones(&self.P)
@@ -430,7 +362,7 @@ cdef class Plan:
             vectors = min(vectors, self.P.block)
         return vectors
 
-    def multiply(self, v, out, str kind="hessian", const char[::1] active=None, bint l2=True):
+    def multiply(self, v, out, str kind="hessian", active=None, bint l2=True):
         """out = (the operator) v for v, out contiguous of the plan's dtype: (n,), or (k, n), a vector a row. out may be v where
         the plan says `in_place`."""
         cdef PlanS *P = &self.P
@@ -441,7 +373,7 @@ cdef class Plan:
         memset(&job, 0, sizeof(job))
         job.stages, job.kind = PRODUCT, KINDS[kind]
         job.v_step = step
-        cdef const char *active_ = NULL if active is None else &active[0]
+        cdef const char *active_ = NULL if active is None else pointer(active)
         with self.lock:
             j = 0
             while j < k:
@@ -452,21 +384,21 @@ cdef class Plan:
                 j += job.vectors
                 PyErr_CheckSignals()
 
-    def quadratic(self, v, str kind="hessian", const char[::1] active=None):
+    def quadratic(self, v, str kind="hessian", active=None):
         """v'(the operator) v without l2, for v (n,) or (k, n): an array (k,)."""
         cdef PlanS *P = &self.P
         cdef Job job
         cdef Py_ssize_t k = 1 if v.ndim == 1 else v.shape[0], j, step = P.n * P.K.real_bytes
         cdef char *v_ = pointer(v)
-        cdef const char *active_ = NULL if active is None else &active[0]
+        cdef const char *active_ = NULL if active is None else pointer(active)
         result = np.zeros(k)
-        cdef double[::1] totals = result
+        cdef double *totals = <double *>pointer(result)
         memset(&job, 0, sizeof(job))
         job.stages, job.kind, job.v_step = QUADRATIC, KINDS[kind], step
         with self.lock:
             j = 0
             while j < k:
-                job.vectors, job.v, job.totals = self.room_for(k - j), v_ + j * step, &totals[j]
+                job.vectors, job.v, job.totals = self.room_for(k - j), v_ + j * step, totals + j
                 with nogil:
                     self.select(active_)
                     self.go(&job, NULL, 0)
@@ -521,3 +453,86 @@ cdef class Plan:
         """How rows are served: chunk, panel (0: wide), groups, threads, kernels."""
         P = &self.P
         return {"chunk": P.chunk, "panel": P.panel, "groups": P.groups, "threads": P.threads, "arch": P.K.name.decode()}
+
+
+# --- rows in chunks: the means of one layer after the other ------------------------------------------------------------------
+
+cdef void gather(Plan plan, Job *job, Stage stage, Py_ssize_t l) noexcept nogil:
+    """One pass over all rows for the means of one layer; what the pass needs of the layers before it is known."""
+    cdef PlanS *P = &plan.P
+    cdef Pass t
+    cdef Py_ssize_t r0 = 0
+    cdef int wanted = 0 if stage == MOMENTS else 2 if stage == RDU_MEANS else 1
+    t.P, t.bench, t.serial, t.kind, t.r0, t.v = P, &P.wide, False, job.kind, 0, 0
+    t.count, t.own, t.out_step = 1, 0, 0
+    P.stage, P.seen = NO_STAGE, 0
+    while r0 < P.N:
+        t.rows = min(P.chunk, P.N - r0)
+        if wanted == 0:
+            plan.load(r0, t.rows)
+        elif plan.at_chunk != r0 or plan.done < wanted:
+            plan.at_rows(r0, wanted == 2, NULL, False)
+        P.stage, P.target = stage, l
+        if stage == MOMENTS:
+            forward(&t)
+        elif stage == DU_MEANS:
+            backward(&t, NULL, False)
+        else:
+            if job.kind != VJP:
+                r_forward(&t, False)
+            if stage == RDU_MEANS:
+                r_loss(&t, job.v + r0 * P.d_out * P.K.real_bytes)
+                r_backward(&t, NULL, False)
+        if stage == MOMENTS or stage == DU_MEANS:
+            plan.at_chunk = -1                 # left half way
+        P.stage = NO_STAGE
+        r0 += P.chunk
+        if fc_watch_off():
+            return
+
+
+cdef void gather_at_theta(Plan plan, bint gradient) noexcept nogil:
+    """Means and variances upwards, then those of du downwards where a gradient is wanted."""
+    cdef PlanS *P = &plan.P
+    cdef Py_ssize_t l
+    cdef Job job
+    if not in_turns(P):
+        return
+    memset(&job, 0, sizeof(job))
+    for l in range(P.n_layers - 1):
+        gather(plan, &job, MOMENTS, l)
+    for l in range(P.n_layers - 2 if gradient else -1, -1, -1):
+        gather(plan, &job, DU_MEANS, l)
+
+
+cdef void gather_along_v(Plan plan, Job *job) noexcept nogil:
+    """Along one vector: those of rz upwards, those of rdu downwards, as far as the job needs them."""
+    cdef PlanS *P = &plan.P
+    cdef Py_ssize_t l
+    if not in_turns(P):
+        return
+    if job.kind != VJP:
+        P.v = job.v
+        pack_all(P, P.v, True, 0)
+        for l in range(P.first, P.n_layers - 1):
+            gather(plan, job, RZ_MEANS, l)
+    if job.stages & PRODUCT and job.kind != JVP:
+        for l in range(P.n_layers - 2, P.first - 1, -1):
+            gather(plan, job, RDU_MEANS, l)
+
+
+def statistics(Plan plan):
+    """[(mean, variance)] of z without b, by hidden layer, at the theta of a plan with batch normalisation; double precision."""
+    cdef PlanS *P = &plan.P
+    cdef Layer *y
+    cdef Py_ssize_t l
+    cdef double *to
+    result = []
+    for l in range(P.n_layers - 1):
+        y = &P.layer[l]
+        moments = np.empty((2, y.m))
+        to = <double *>pointer(moments)
+        memcpy(to, y.norm.moments, y.m * sizeof(double))
+        memcpy(to + y.m, y.norm.moments + y.ldm, y.m * sizeof(double))
+        result.append((moments[0], moments[1]))
+    return result

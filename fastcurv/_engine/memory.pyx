@@ -1,35 +1,25 @@
-# One aligned block of memory, handed out in pieces.
-cdef extern from * nogil:
-    """
-    #include <stdlib.h>
-    #include <string.h>
-    #ifdef _WIN32
-    #include <malloc.h>
-    static void *fc_block(size_t n) { return _aligned_malloc(n, 4096); }
-    static void fc_block_free(void *p) { _aligned_free(p); }
-    #else
-    #include <sys/mman.h>
-    /* Large blocks ask for huge pages: the products walk down columns, and every row of a wide matrix is a page of its own. */
-    static void *fc_block(size_t n) {
-        void *p = NULL;
-        const size_t huge = (size_t)1 << 21;
-        if (posix_memalign(&p, n >= huge ? huge : 4096, n ? n : 1)) return NULL;
-    #ifdef MADV_HUGEPAGE
-        if (n >= huge) madvise(p, n, MADV_HUGEPAGE);
-    #endif
-        return p;
-    }
-    static void fc_block_free(void *p) { free(p); }
-    #endif
-    """
-    void *fc_block(size_t)
-    void fc_block_free(void *)
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""See memory.pxd."""
+import numpy as np
+
+from cpython.buffer cimport PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdint cimport uintptr_t
+from libc.string cimport memset
+
+from .team cimport fc_team_run, fc_watch, unwatch, watch
 
 
-cdef struct Arena:
-    char *base                  # NULL while measuring
-    size_t used
-    bint overflow
+cdef extern from "block.h" nogil:
+    void *new_block "fc_block"(size_t)
+    void drop_block "fc_block_free"(void *)
+
+
+cdef void *fc_block(size_t size) noexcept nogil:
+    return new_block(size)
+
+
+cdef void fc_block_free(void *block) noexcept nogil:
+    drop_block(block)
 
 
 cdef char *take(Arena *arena, size_t count, size_t size) noexcept nogil:
@@ -56,16 +46,6 @@ cdef Py_ssize_t padded(Py_ssize_t cols, int size) noexcept nogil:
 
 
 # --- large memory, by the team: pages are first touched by whoever will use them, and Ctrl-C is heard ------------------------
-
-cdef enum: TOUCH = 1 << 22      # bytes of a part
-
-
-cdef struct Touch:
-    char *base
-    size_t size
-    const fc_table *K           # a copy of X instead of zeros: rows of `cols` numbers at `source`
-    Py_ssize_t rows, cols, rs, cs, ld, step
-    char *source
 
 
 cdef void touch_part(void *context, Py_ssize_t part, int member) noexcept nogil:
@@ -101,3 +81,27 @@ cdef char *zeroed(size_t size, int threads, what) except NULL:
         raise MemoryError(what)
     touch(&t, threads, (size + TOUCH - 1) // TOUCH)
     return t.base
+
+
+# --- arrays -----------------------------------------------------------------------------------------------------------
+
+
+cdef char *pointer(array) except? NULL:
+    """Where an array's numbers begin."""
+    cdef Py_buffer view
+    PyObject_GetBuffer(array, &view, PyBUF_STRIDES)
+    cdef char *start = <char *>view.buf
+    PyBuffer_Release(&view)
+    return start
+
+
+def padded_copy(array, Py_ssize_t extra_rows=0, fill=0):
+    """A padded matrix with the numbers of a 2-D array, `fill` in its padding: (owner, view (rows, cols), leading dimension)."""
+    array = np.atleast_2d(array)
+    cdef Py_ssize_t size = array.itemsize, ld = padded(array.shape[1], size), lines = FC_ALIGN // size
+    owner = np.full((array.shape[0] + extra_rows) * ld + lines, fill, array.dtype)
+    cdef Py_ssize_t shift = (-<Py_ssize_t><uintptr_t>pointer(owner) % FC_ALIGN + FC_ALIGN) % FC_ALIGN // size
+    whole = owner[shift:shift + (array.shape[0] + extra_rows) * ld].reshape(-1, ld)
+    view = whole[:array.shape[0], :array.shape[1]]
+    view[...] = array
+    return whole, view, ld

@@ -1,29 +1,34 @@
-# A door for tests and benchmarks only: every kernel of every table this CPU has, callable from Python.
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""A door for tests and for the benchmark of kernels: every kernel of every table this CPU has, callable from Python."""
+import numpy as np
 
+from libc.stdint cimport int32_t
+from libc.string cimport memset
 
-def probe_tables():
-    """Names of the tables that can be probed."""
-    return available_archs()
+from .kernels cimport (
+    FC_STEP_DOT,
+    FC_STEP_R_ACTIVATE,
+    fc_loss_rows,
+    fc_product,
+    fc_step,
+    fc_table,
+    table_chosen,
+    table_named,
+)
+from .memory cimport pointer
+from .products cimport run
+from .state cimport Bench, Pass, PlanS
+from .team cimport FC_MAX_THREADS
+from .memory import padded_copy
+from .plan import ACTIVATIONS, LOSSES
 
 
 cdef const fc_table *table_of(arch, array) except NULL:
-    cdef const fc_table *K = chosen if arch is None else table_named(arch)
+    cdef const fc_table *K = table_chosen() if arch is None else table_named(arch)
     return &K[array.itemsize == 8]
 
 
-def padded_copy(array, Py_ssize_t extra_rows=0, fill=0):
-    """A padded matrix with the numbers of a 2-D array, `fill` in its padding: (owner, view (rows, cols), leading dimension)."""
-    array = np.atleast_2d(array)
-    cdef Py_ssize_t size = array.itemsize, ld = padded(array.shape[1], size), lines = FC_ALIGN // size
-    owner = np.full((array.shape[0] + extra_rows) * ld + lines, fill, array.dtype)
-    cdef Py_ssize_t shift = (-<Py_ssize_t><uintptr_t>pointer(owner) % FC_ALIGN + FC_ALIGN) % FC_ALIGN // size
-    whole = owner[shift:shift + (array.shape[0] + extra_rows) * ld].reshape(-1, ld)
-    view = whole[:array.shape[0], :array.shape[1]]
-    view[...] = array
-    return whole, view, ld
-
-
-def probe_product(A, B, A2=None, B2=None, C=None, arch=None, str b_form="padded", int threads=0,
+def product(A, B, A2=None, B2=None, C=None, arch=None, str b_form="padded", int threads=0,
                   int repeat=1):
     """[C +] A B [+ A2 B2] by a table's product. A may have any strides; B is brought to `b_form`: "padded", "packed", "plain".
     threads: 0 in one item, else in items over the team. repeat: so often, for a stopwatch."""
@@ -73,7 +78,7 @@ def probe_product(A, B, A2=None, B2=None, C=None, arch=None, str b_form="padded"
     return out
 
 
-def probe_activate(arch, str name, z):
+def activate(arch, str name, z):
     """(phi(z), phi'(z), phi''(z)) of a 2-D array; phi'' is zeros where the kernel leaves it alone."""
     cdef const fc_table *K = table_of(arch, z)
     zw, zv, ld = padded_copy(z)
@@ -102,7 +107,7 @@ cdef object loss_job(fc_loss_rows *job, str kind, z, y, weight, double divisor):
     return dv, hv, s, top
 
 
-def probe_total(arch, c, p, q=None, activation="identity"):
+def total(arch, c, p, q=None, activation="identity"):
     """The total of a step on c alone, NaN in all paddings: sum of c p; with q, of (e phi'') c c, where p is a and q is kept as
     kernels.h says for the activation."""
     cdef const fc_table *K = table_of(arch, c)
@@ -121,7 +126,7 @@ def probe_total(arch, c, p, q=None, activation="identity"):
     return total
 
 
-def probe_loss(arch, str kind, z, y, weight=None, double divisor=1.0):
+def loss(arch, str kind, z, y, weight=None, double divisor=1.0):
     """(value, delta, h, s, top) of the rows of z; y (rows, cols), or int32 labels (rows,)."""
     cdef const fc_table *K = table_of(arch, z)
     cdef fc_loss_rows job
@@ -131,7 +136,7 @@ def probe_loss(arch, str kind, z, y, weight=None, double divisor=1.0):
     return value, delta.copy(), h.copy(), s, top
 
 
-def probe_r_loss(arch, str kind, h, s, top, rz):
+def r_loss(arch, str kind, h, s, top, rz):
     """rdelta = (d2 loss / dz2) rz from what the loss kept."""
     cdef const fc_table *K = table_of(arch, rz)
     cdef fc_loss_rows job
@@ -143,7 +148,7 @@ def probe_r_loss(arch, str kind, h, s, top, rz):
     return ov.copy()
 
 
-def probe_fisher(arch, double factor, delta, rz):
+def fisher(arch, double factor, delta, rz):
     """factor * <delta, rz> delta by rows."""
     cdef const fc_table *K = table_of(arch, rz)
     dw, dv, ld = padded_copy(delta)
@@ -153,7 +158,7 @@ def probe_fisher(arch, double factor, delta, rz):
     return ov.copy()
 
 
-def probe_copy(arch, array, bint packed=False):
+def copy(arch, array, bint packed=False):
     """A 2-D array of any strides through `copy` (its padded form, padding included) or `pack` (flat)."""
     cdef const fc_table *K = table_of(arch, array)
     cdef Py_ssize_t size = array.itemsize, rows = array.shape[0], cols = array.shape[1], rs, cs, VL = K.vector_bytes // size
@@ -165,50 +170,3 @@ def probe_copy(arch, array, bint packed=False):
     whole, view, ld = padded_copy(np.full((rows, cols), np.nan, array.dtype), 0, np.nan)
     K.copy(rows, cols, pointer(array), rs, cs, pointer(whole), ld)
     return whole
-
-
-# --- the machine's peak -------------------------------------------------------------------------------------------------
-
-cdef struct Peak:
-    const fc_table *K
-    long count
-    double flops[FC_MAX_THREADS]
-    char sink[FC_MAX_THREADS][256]
-
-
-cdef void peak_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    cdef Peak *c = <Peak *>context
-    c.flops[part] = c.K.peak(c.count, &c.sink[part][0])
-
-
-def fma_peak(dtype="float32", int threads=1, arch=None, int rounds=20):
-    """Flops per second of multiply-adds on registers alone, the best of `rounds` of a few milliseconds."""
-    import time
-    cdef const fc_table *K = chosen if arch is None else table_named(arch)
-    cdef Peak c
-    memset(&c, 0, sizeof(c))
-    c.K, c.count = &K[np.dtype(dtype).itemsize == 8], 400000
-    cdef double best = 0, begin, taken
-    cdef int i, r
-    for r in range(rounds):
-        begin = time.perf_counter()
-        with nogil:
-            fc_team_run(threads, threads, peak_part, &c)
-        taken = time.perf_counter() - begin
-        best = max(best, sum([c.flops[i] for i in range(threads)]) / taken)
-    return best
-
-
-def thread_workers():
-    """Workers alive."""
-    return fc_team_workers()
-
-
-def set_thread_limit(int threads):
-    """No product uses more threads than this from now on, in the whole process; 0: no limit."""
-    fc_team_limit(threads)
-
-
-def get_thread_limit():
-    """The limit in force, 0: none."""
-    return fc_team_get_limit()

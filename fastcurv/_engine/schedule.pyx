@@ -1,29 +1,40 @@
-# How a chunk's rows are taken through the passes: tall, a panel at a time by whoever is free; wide, all at once by everybody.
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""How a chunk's rows are taken through the passes.
 
-cdef enum:
-    FORWARD = 1, BACKWARD = 2, PRODUCT = 4, QUADRATIC = 8
+Tall: a panel at a time by whoever is free. Wide: all at once by everybody.
+"""
+from libc.string cimport memcpy, memset
+
+from .kernels cimport FC_MAX_STACK
+from .passes cimport backward, forward, r_backward, r_dots, r_forward, r_loss, top_dot
+from .state cimport (
+    BACKWARD,
+    FISHER,
+    FORWARD,
+    HESSIAN,
+    JVP,
+    PRODUCT,
+    QUADRATIC,
+    VJP,
+    Layer,
+    Pass,
+    lanes,
+)
+from .team cimport fc_team_off, fc_team_run, fc_watch_off
 
 
-cdef struct Job:
-    PlanS *P
-    int stages
-    Kind kind
-    Py_ssize_t rows             # of the chunk
-    Py_ssize_t vectors          # side by side
-    char *v                     # the first vector; v_step bytes to the next
-    Py_ssize_t v_step
-    char *u                     # VJP: (rows, d_out)
-    char *out                   # the first result; out_step bytes to the next
-    Py_ssize_t out_step
-    bint add
-    double l2                   # where not 0, a result begins as l2 v
-    double *totals              # QUADRATIC: one a vector, added to
-
-
-cdef Py_ssize_t panels(PlanS *P, Py_ssize_t cols) noexcept nogil:
-    """Columns of a packed matrix: whole vectors, and whole 64-byte lines."""
-    cdef Py_ssize_t line = FC_ALIGN // P.K.real_bytes
-    return (cols + line - 1) // line * line
+cdef void decay(PlanS *P, double l2, char *x, char *out) noexcept nogil:
+    """out = l2 x, flat vectors, 0 where l2 spares; out may be x."""
+    cdef Py_ssize_t l, size = P.K.real_bytes, end
+    cdef Layer *y
+    if not P.spare:
+        P.K.scale(P.n, l2, x, out)
+        return
+    for l in range(P.n_layers):
+        y = &P.layer[l]
+        P.K.scale(y.m * y.k, l2, x + y.w * size, out + y.w * size)
+        end = P.layer[l + 1].w if l + 1 < P.n_layers else P.n
+        memset(out + (y.w + y.m * y.k) * size, 0, (end - y.w - y.m * y.k) * size)
 
 
 # --- packing theta or v -----------------------------------------------------------------------------------------------------

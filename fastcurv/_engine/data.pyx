@@ -1,20 +1,13 @@
-# The data of an objective, as the plans that share it see it.
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""See data.pxd."""
+from libc.stdint cimport int32_t
 
-cdef char *pointer(array) except? NULL:
-    """Where an array's numbers begin."""
-    cdef Py_buffer view
-    PyObject_GetBuffer(array, &view, PyBUF_STRIDES)
-    cdef char *start = <char *>view.buf
-    PyBuffer_Release(&view)
-    return start
+from .memory cimport TOUCH, Touch, fc_block, fc_block_free, padded, pointer, touch
 
 
 cdef class Rows:
     """The data of an objective as the passes want it. X (N, d) may have any strides, y (N, d_out) rows of any distance,
     labels (N,) int32 and weight (N,) are contiguous; none is copied, but for one padded copy of X made on first use."""
-    cdef readonly object X, y, labels, weight
-    cdef Data D
-
     def __cinit__(self, X, y, labels, weight):
         self.X, self.y, self.labels, self.weight = X, y, labels, weight
         cdef Data *D = &self.D

@@ -1,40 +1,17 @@
-# Samples across: where a tall plan's layers are narrow, a panel keeps its matrices (units, samples), and vectors hold a unit's
-# numbers of some samples. No lane is empty whatever the widths, and W and V are read from flat vectors: nothing is packed. The
-# passes are the same text; what differs is in here, and in `lead`, `set_shape` and `add_...` of passes.pxi.
-#
-# A panel's samples are padded to whole lines with copies of its last one, whose delta and second derivatives of the loss are 0:
-# every sum over samples counts them as nothing.
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""Samples across: where a tall plan's layers are narrow, a panel keeps its matrices (units, samples), and vectors hold a unit's
+numbers of some samples. No lane is empty whatever the widths, and W and V are read from flat vectors: nothing is packed. The
+passes are the same text; what differs is in here, and in `lead`, `set_shape` and `add_...` of products.pxd.
 
-cdef Py_ssize_t forced_lines = -1
+A panel's samples are padded to whole lines with copies of its last one, whose delta and second derivatives of the loss are 0:
+every sum over samples counts them as nothing.
+"""
+from libc.string cimport memcpy, memset
 
-
-def force_across(Py_ssize_t lines):
-    """For tests: plans made from now on have panels of so many lines of 64 bytes a unit, samples across; 0: none has; -1: as is best."""
-    global forced_lines
-    forced_lines = lines
-
-
-cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
-    """Lines of a panel, or 0 where samples had better be rows."""
-    return max(<Py_ssize_t>0, forced_lines)
-
-
-cdef inline Py_ssize_t whole_lines(PlanS *P, Py_ssize_t rows) noexcept nogil:
-    cdef Py_ssize_t line = FC_ALIGN // P.K.real_bytes
-    return (rows + line - 1) // line * line
-
-
-cdef inline void add_flat(PlanS *P, fc_product *job, Py_ssize_t k, char *w, Py_ssize_t rs, Py_ssize_t cs, char *x) noexcept nogil:
-    """One more term: a matrix of k columns of any strides times x (k, samples)."""
-    cdef fc_term *t = &job.term[job.n_terms]
-    job.n_terms += 1
-    t.k, t.a, t.a_rs, t.a_cs = k, w, rs, cs
-    t.b, t.b_rs, t.b_vs, t.b_cs = x, P.across, lanes(P), 0
-
-
-cdef inline char *bias_of(PlanS *P, Layer *y, char *padded, char *flat) noexcept nogil:
-    """b of theta or v: its padded copy, or where it lies."""
-    return NULL if y.b < 0 else flat + y.b * P.K.real_bytes if P.across else padded
+from .kernels cimport BLOCK_ROWS, FC_STEP_DOT, fc_product, fc_step
+from .memory cimport padded
+from .products cimport add_outer, run
+from .state cimport FISHER, VJP, Data, at, loss_at, whole_lines
 
 
 cdef void bias_across(Pass *t, Layer *y, char *d, char *out, bint add) noexcept nogil:

@@ -1,66 +1,53 @@
-# Batch normalisation between a hidden layer's linear part and its activation, with the statistics of all rows.
-#
-#     forward      h = (z - mean z) s     s = 1 / sqrt(var z + eps)      u = gamma h + beta      a = phi(u) [+ the layer's input]
-#     backward     du = e * phi'(u)       dgamma = sum du h              dbeta = sum du
-#                  delta = s gamma D      D = du - mean du - h mean (du h)
-#     R-forward    rh = s (rz - mean rz - h c)     c = mean (rz h)      ru = vgamma h + gamma rh + vbeta     ra = phi' ru [+ skip]
-#     R-backward   rdu = re * phi' + e * phi'' * ru        rdgamma = sum (rdu h + du rh)        rdbeta = sum rdu
-#                  rdelta = s (vgamma - s c gamma) D + s gamma (rdu - mean rdu - rh mean (du h) - h mean (rdu h + du rh))
-#     v'Hv         + sum over units of 2 (vgamma - s c gamma) <du, rh> - s gamma mean (rh rz) <du, h>
-#
-# The mean cancels b, so the passes leave it out: what is derived along it is 0 to the last bit. Every mean wants all rows before
-# a row can go on: a normalised net is served wide, and where `memory=` makes chunks, the means of one layer after the other are
-# gathered first, each by a pass over all rows, while those of the layers before it are already known.
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""Batch normalisation between a hidden layer's linear part and its activation, with the statistics of all rows.
+
+    forward      h = (z - mean z) s     s = 1 / sqrt(var z + eps)      u = gamma h + beta      a = phi(u) [+ the layer's input]
+    backward     du = e * phi'(u)       dgamma = sum du h              dbeta = sum du
+                 delta = s gamma D      D = du - mean du - h mean (du h)
+    R-forward    rh = s (rz - mean rz - h c)     c = mean (rz h)      ru = vgamma h + gamma rh + vbeta     ra = phi' ru [+ skip]
+    R-backward   rdu = re * phi' + e * phi'' * ru        rdgamma = sum (rdu h + du rh)        rdbeta = sum rdu
+                 rdelta = s (vgamma - s c gamma) D + s gamma (rdu - mean rdu - rh mean (du h) - h mean (rdu h + du rh))
+    v'Hv         + sum over units of 2 (vgamma - s c gamma) <du, rh> - s gamma mean (rh rz) <du, h>
+
+The mean cancels b, so the passes leave it out: what is derived along it is 0 to the last bit. Every mean wants all rows before
+a row can go on: a normalised net is served wide, and where `memory=` makes chunks, the means of one layer after the other are
+gathered first, each by a pass over all rows, while those of the layers before it are already known.
+"""
+from libc.math cimport sqrt
+from libc.string cimport memset
+
+from .kernels cimport (
+    BLOCK_ROWS,
+    FC_NORM_CENTRE,
+    FC_NORM_R_CENTRE,
+    FC_NORM_R_SHIFT,
+    FC_NORM_SCALE,
+    FC_NORM_SHIFT,
+    FC_STEP_NONE,
+    fc_norm,
+    fc_norm_kind,
+    fc_step,
+)
+from .products cimport run
+from .state cimport (
+    DU_MEANS,
+    HESSIAN,
+    MOMENTS,
+    RDU_MEANS,
+    RZ_MEANS,
+    Layer,
+    Norm,
+    PlanS,
+    Stage,
+    at,
+    gathers,
+    in_turns,
+)
+from .team cimport fc_team_run
 
 cdef double NORM_EPS = 1e-5
 
 BATCH_NORM_EPS = NORM_EPS
-
-
-cdef inline bint normalised(PlanS *P) noexcept nogil:
-    return P.layer[0].norm != NULL
-
-
-cdef inline bint in_turns(PlanS *P) noexcept nogil:
-    """Whether means are gathered layer by layer before rows go through."""
-    return normalised(P) and P.chunk < P.N
-
-
-cdef inline bint gathers(PlanS *P, Stage stage, Py_ssize_t l) noexcept nogil:
-    """Whether this pass makes these means; else they are known."""
-    return not in_turns(P) or (P.stage == stage and P.target == l)
-
-
-cdef int add_norm(PlanS *P, Layer *y) except -1:
-    """gamma and beta after the layer's W and b."""
-    y.norm = <Norm *>calloc(1, sizeof(Norm))
-    if y.norm == NULL:
-        raise MemoryError("no memory for a plan")
-    y.norm.gamma, y.norm.beta = P.n, P.n + y.m
-    P.n += 2 * y.m
-    return 0
-
-
-cdef void free_norms(PlanS *P) noexcept nogil:
-    cdef Py_ssize_t l
-    if P.layer != NULL:
-        for l in range(P.n_layers):
-            free(P.layer[l].norm)
-
-
-cdef char *lay_out_norm(PlanS *P, Layer *y, Arena *A) noexcept nogil:
-    """h, and du which is returned: (rows, m) each; the vectors; sums by blocks of rows."""
-    cdef Norm *n = y.norm
-    cdef size_t size = P.K.real_bytes
-    n.h = take(A, P.chunk * y.ldm, size)
-    n.mean, n.s, n.scale = take(A, y.ldm, size), take(A, y.ldm, size), take(A, y.ldm, size)
-    n.du_mean, n.du_h, n.zeros = take(A, y.ldm, size), take(A, y.ldm, size), take(A, y.ldm, size)
-    n.rz_mean, n.c, n.r_scale = take(A, y.ldm, size), take(A, y.ldm, size), take(A, y.ldm, size)
-    n.rdu_mean, n.rdu_h = take(A, y.ldm, size), take(A, y.ldm, size)
-    n.here, n.sums = <double *>take(A, 2 * y.ldm, sizeof(double)), <double *>take(A, 2 * y.ldm, sizeof(double))
-    n.moments = <double *>take(A, 2 * y.ldm, sizeof(double))
-    n.parts = <double *>take(A, (P.chunk + BLOCK_ROWS - 1) // BLOCK_ROWS * 2 * y.ldm, sizeof(double))
-    return take(A, P.chunk * y.ldm, size)
 
 
 cdef inline double get(PlanS *P, const char *x, Py_ssize_t j) noexcept nogil:
@@ -372,86 +359,3 @@ cdef Py_ssize_t norm_r_backward(Pass *t, Py_ssize_t l, fc_product *job, char *ou
         sweep.m1, sweep.m2 = n.rdu_mean, n.rdu_h
     run_sweeps(&s)
     return 0
-
-
-# --- rows in chunks: the means of one layer after the other ------------------------------------------------------------------
-
-cdef void gather(Plan plan, Job *job, Stage stage, Py_ssize_t l) noexcept nogil:
-    """One pass over all rows for the means of one layer; what the pass needs of the layers before it is known."""
-    cdef PlanS *P = &plan.P
-    cdef Pass t
-    cdef Py_ssize_t r0 = 0
-    cdef int wanted = 0 if stage == MOMENTS else 2 if stage == RDU_MEANS else 1
-    t.P, t.bench, t.serial, t.kind, t.r0, t.v = P, &P.wide, False, job.kind, 0, 0
-    t.count, t.own, t.out_step = 1, 0, 0
-    P.stage, P.seen = NO_STAGE, 0
-    while r0 < P.N:
-        t.rows = min(P.chunk, P.N - r0)
-        if wanted == 0:
-            plan.load(r0, t.rows)
-        elif plan.at_chunk != r0 or plan.done < wanted:
-            plan.at_rows(r0, wanted == 2, NULL, False)
-        P.stage, P.target = stage, l
-        if stage == MOMENTS:
-            forward(&t)
-        elif stage == DU_MEANS:
-            backward(&t, NULL, False)
-        else:
-            if job.kind != VJP:
-                r_forward(&t, False)
-            if stage == RDU_MEANS:
-                r_loss(&t, job.v + r0 * P.d_out * P.K.real_bytes)
-                r_backward(&t, NULL, False)
-        if stage == MOMENTS or stage == DU_MEANS:
-            plan.at_chunk = -1                 # left half way
-        P.stage = NO_STAGE
-        r0 += P.chunk
-        if fc_watch_off():
-            return
-
-
-cdef void gather_at_theta(Plan plan, bint gradient) noexcept nogil:
-    """Means and variances upwards, then those of du downwards where a gradient is wanted."""
-    cdef PlanS *P = &plan.P
-    cdef Py_ssize_t l
-    cdef Job job
-    if not in_turns(P):
-        return
-    memset(&job, 0, sizeof(job))
-    for l in range(P.n_layers - 1):
-        gather(plan, &job, MOMENTS, l)
-    for l in range(P.n_layers - 2 if gradient else -1, -1, -1):
-        gather(plan, &job, DU_MEANS, l)
-
-
-cdef void gather_along_v(Plan plan, Job *job) noexcept nogil:
-    """Along one vector: those of rz upwards, those of rdu downwards, as far as the job needs them."""
-    cdef PlanS *P = &plan.P
-    cdef Py_ssize_t l
-    if not in_turns(P):
-        return
-    if job.kind != VJP:
-        P.v = job.v
-        pack_all(P, P.v, True, 0)
-        for l in range(P.first, P.n_layers - 1):
-            gather(plan, job, RZ_MEANS, l)
-    if job.stages & PRODUCT and job.kind != JVP:
-        for l in range(P.n_layers - 2, P.first - 1, -1):
-            gather(plan, job, RDU_MEANS, l)
-
-
-def statistics(Plan plan):
-    """[(mean, variance)] of z without b, by hidden layer, at the theta of a plan with batch normalisation; double precision."""
-    cdef PlanS *P = &plan.P
-    cdef Layer *y
-    cdef Py_ssize_t l
-    cdef double[:, ::1] view
-    result = []
-    for l in range(P.n_layers - 1):
-        y = &P.layer[l]
-        moments = np.empty((2, y.m))
-        view = moments
-        memcpy(&view[0, 0], y.norm.moments, y.m * sizeof(double))
-        memcpy(&view[1, 0], y.norm.moments + y.ldm, y.m * sizeof(double))
-        result.append((moments[0], moments[1]))
-    return result

@@ -1,4 +1,18 @@
-# Sweeps over vectors kept as rows, for whoever orthogonalises: the work is cut by sizes alone, sums are in a fixed order.
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""Sweeps over vectors kept as rows, for whoever orthogonalises, and blocks of columns as rows.
+
+The work is cut by sizes alone, sums are in a fixed order.
+"""
+import numpy as np
+
+from libc.stdint cimport uintptr_t
+
+from .kernels cimport fc_table, table_chosen
+from .memory cimport pointer
+from .team cimport fc_team_run, fc_watch, unwatch, watch
+from .memory import padded_copy
+from .plan import ACTIVATIONS
+from .team import default_threads
 
 
 cdef struct Sweep:
@@ -27,7 +41,7 @@ cdef Py_ssize_t set_sweep(Sweep *t, Q, W) except -1:
     if Q.ndim != 2 or W.ndim != 2 or Q.shape[1] != W.shape[1] or Q.dtype != W.dtype or Q.dtype.char not in "fd":
         raise ValueError(f"rows of shape {Q.shape}, {Q.dtype} and {W.shape}, {W.dtype}; wanted (m, n) and (s, n) of one real dtype")
     cdef Py_ssize_t size = Q.itemsize
-    t.K, t.m, t.s, t.n = &chosen[size == 8], Q.shape[0], W.shape[0], Q.shape[1]
+    t.K, t.m, t.s, t.n = &table_chosen()[size == 8], Q.shape[0], W.shape[0], Q.shape[1]
     if (t.n > 1 and (Q.strides[1] != size or W.strides[1] != size)) or Q.strides[0] % size or W.strides[0] % size:
         raise ValueError("rows are not contiguous; wanted a C-ordered array or whole rows of one")
     t.q, t.w = <const char *><uintptr_t>Q.ctypes.data, <char *><uintptr_t>W.ctypes.data
@@ -106,10 +120,22 @@ def columns_as_rows(V, out, int threads=1):
         raise ValueError(f"a block has strides {V.strides} and alignment {V.flags.aligned}; wanted whole numbers of {size} bytes")
     if not V.size:
         return out
-    t.K, t.n, t.k, t.rs, t.cs = &chosen[size == 8], V.shape[0], V.shape[1], V.strides[0] // size, V.strides[1] // size
+    t.K, t.n, t.k, t.rs, t.cs = &table_chosen()[size == 8], V.shape[0], V.shape[1], V.strides[0] // size, V.strides[1] // size
     t.block, t.out = <const char *>pointer(V), pointer(out)
     with nogil:
         before = watch()
         fc_team_run(threads if t.n * t.k > 50000 else 1, (t.n + COLUMN_ROWS - 1) // COLUMN_ROWS, columns_part, &t)
         unwatch(before)
     return out
+
+
+# --- phi alone --------------------------------------------------------------------------------------------------------------
+
+
+def activate(str name, z):
+    """phi(z) of a 2-D array, as the passes make it."""
+    cdef const fc_table *K = &table_chosen()[z.itemsize == 8]
+    cdef Py_ssize_t ld
+    whole, view, ld = padded_copy(z)
+    K.activate(ACTIVATIONS[name], z.shape[0], z.shape[1], pointer(whole), ld, pointer(whole), ld, NULL, 0, NULL, 0)
+    return view.copy()

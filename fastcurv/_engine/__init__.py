@@ -1,0 +1,32 @@
+"""The compiled side: what the Python side may ask of it. `probe` is a door for tests."""
+
+from .batch_norm import BATCH_NORM_EPS
+from .data import Rows
+from .kernels import available_archs, chosen_arch, fma_peak, set_arch, summation
+from .layout import force_across
+from .plan import ACTIVATIONS, LOSSES, Plan, statistics
+from .team import default_threads, get_thread_limit, set_thread_limit, thread_workers
+from .vectors import activate, columns_as_rows, project_rows, subtract_rows
+
+__all__ = [
+    "ACTIVATIONS",
+    "BATCH_NORM_EPS",
+    "LOSSES",
+    "Plan",
+    "Rows",
+    "activate",
+    "available_archs",
+    "chosen_arch",
+    "columns_as_rows",
+    "default_threads",
+    "fma_peak",
+    "force_across",
+    "get_thread_limit",
+    "project_rows",
+    "set_arch",
+    "set_thread_limit",
+    "statistics",
+    "subtract_rows",
+    "summation",
+    "thread_workers",
+]

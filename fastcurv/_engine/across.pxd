@@ -1,0 +1,12 @@
+"""Where samples lie across: what takes the place of the passes' own."""
+from .kernels cimport fc_loss_rows
+from .state cimport Layer, Pass, PlanS
+
+
+cdef void bias_across(Pass *t, Layer *y, char *d, char *out, bint add) noexcept nogil
+cdef double loss_across(Pass *t, fc_loss_rows *here, Layer *y) noexcept nogil
+cdef void r_loss_across(Pass *t, fc_loss_rows *here, Layer *y, char *u) noexcept nogil
+cdef double top_across(Pass *t, Layer *y) noexcept nogil
+cdef void load_across(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil
+cdef void outputs_across(PlanS *P, Py_ssize_t r0, char *out) noexcept nogil
+cdef void fill_ones(PlanS *P) noexcept nogil

@@ -1,0 +1,262 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""See layout.pxd. With an arena that only measures, pointers are NULL."""
+from libc.stdint cimport int32_t
+from libc.stdlib cimport calloc, free
+
+from .kernels cimport BLOCK_ROWS, FC_ALIGN, FC_MAX_STACK, fc_slope_from_a
+from .memory cimport padded, take
+from .state cimport Bench, Norm, normalised, panels
+from .team cimport FC_MAX_THREADS
+
+
+cdef enum:
+    MAX_GROUPS = 32             # tall: partial sums kept, whatever the number of threads
+    TALL_WEIGHTS = 1 << 18      # bytes of parameters up to which a net's products are better served tall
+    PANEL_BYTES = 1 << 18       # what a panel's rows may take of the second-level cache
+    SERIAL_FLOPS = 3000000      # below this, waking a thread costs more than it saves
+
+
+cdef Py_ssize_t forced_lines = -1
+
+
+def force_across(Py_ssize_t lines):
+    """For tests: plans made from now on have panels of so many lines of 64 bytes a unit, samples across; 0: none has; -1: as is best."""
+    global forced_lines
+    forced_lines = lines
+
+
+cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
+    """Lines of a panel, or 0 where samples had better be rows."""
+    return max(<Py_ssize_t>0, forced_lines)
+
+
+cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
+    """Rows kept at a time, tall or wide, threads or not: a cost model in a few lines.
+
+    Tall pays where both orientations of W and V and a group's sums fit in the second-level cache beside a panel; a wide
+    net's products are large enough to be shared among threads one by one. Below SERIAL_FLOPS one thread does all."""
+    cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, count
+    P.chunk = P.N
+    for l in range(P.n_layers):
+        row_bytes += size * (P.layer[l].ldm * 6 + (P.layer[l].ldk if l == 0 else 0))
+    if 12 * P.N * P.n < SERIAL_FLOPS:
+        P.threads = 1
+    if P.n * size <= TALL_WEIGHTS and not normalised(P):
+        P.panel = max(16, min(256, PANEL_BYTES // row_bytes))
+        count = (P.N + P.panel - 1) // P.panel
+        if count > 2:                   # few panels are shared evenly by 2 or 4 threads
+            count = (count + 3) // 4 * 4
+        P.panel = (P.N + count - 1) // count
+        choose_across(P)
+    if memory:
+        fit_into(P, memory)
+    return 0
+
+
+cdef int fit_into(PlanS *P, Py_ssize_t memory) except -1:
+    """The chunk under a bound, by sizes and the bound alone, so that no bit depends on the number of threads.
+
+    Let B(c) be the bytes of a plan for one thread that keeps c rows at a time, and s those of a thread's scratch. All N
+    rows are kept where B(N) fits; else as many as leave room for further threads: the largest c with
+    ``B(c) <= memory - min(63 s, (memory - B(1)) / 4)``. As many threads then serve as fit beside it."""
+    cdef int wanted = P.threads
+    cdef Py_ssize_t low, high, middle, least, room, each
+    P.threads = 2
+    each = measure(P)
+    P.threads = 1
+    middle = measure(P)
+    each -= middle
+    if middle > memory:
+        P.chunk = 1
+        least = measure(P)
+        if least > memory:
+            raise ValueError(f"memory={memory} bytes is not enough: {least} are needed to keep the state of one row")
+        room = min((FC_MAX_THREADS - 1) * each, (memory - least) // 4)
+        low, high = 1, P.N - 1          # bytes grow with rows
+        while low < high:
+            middle = (low + high + 1) // 2
+            P.chunk = middle
+            if <Py_ssize_t>measure(P) <= memory - room:
+                low = middle
+            else:
+                high = middle - 1
+        P.chunk = low
+    P.threads = wanted
+    while P.threads > 1 and <Py_ssize_t>measure(P) > memory:
+        P.threads -= 1
+    return 0
+
+
+cdef int choose_across(PlanS *P) except -1:
+    """Whether samples lie across, and how many a panel has."""
+    cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines
+    lines = lines_across(P)
+    if lines:
+        lines = min(lines, (P.N + line - 1) // line)
+        P.across = P.panel = lines * line
+        P.ldx = P.layer[0].k
+        for l in range(P.n_layers):
+            P.layer[l].ldm, P.layer[l].ldk = P.layer[l].m, P.layer[l].k
+    return 0
+
+
+cdef size_t measure(PlanS *P) except 0:
+    """Bytes of the block for the present chunk. Rows past a chunk's end are padded to whole panels."""
+    cdef Arena arena
+    arena.base, arena.used, arena.overflow = NULL, 0, False
+    lay_out(P, &arena)
+    lay_out_vectors(P, &arena, 1)
+    if arena.overflow:
+        raise MemoryError(f"a plan for {P.N} rows and {P.n} parameters is larger than memory can be")
+    return arena.used
+
+
+cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
+    """Hand out the block. In numbers of the real type, R rows in a chunk, D padded widths: n + (n - first layer) for W
+    both ways; R D of a, delta, and of phi' and e phi'' where they are neither constant nor
+    derived from a and delta, by layer; R D_L for the loss;
+    scratch of r (1 or 2 D by layer, 2 max D), r the rows of a chunk where wide, of a panel for each thread where tall."""
+    cdef size_t size = P.K.real_bytes, R = P.chunk if not P.across else (P.chunk + P.panel - 1) // P.panel * P.panel
+    cdef Py_ssize_t l, widest = 0, i
+    cdef Py_ssize_t rows = P.across if P.across else min(P.panel, P.chunk) if P.panel else P.chunk
+    cdef Layer *y
+    for l in range(P.n_layers):
+        y = &P.layer[l]
+        widest = max(widest, max(y.ldm, y.ldk if l else 0))
+        if not P.across:
+            y.wt = take(A, y.k * panels(P, y.m), size)
+            y.wn = take(A, y.m * panels(P, y.k), size) if l else NULL
+            y.bias = take(A, y.ldm, size) if y.b >= 0 else NULL
+        y.a = take(A, R * y.ldm, size)
+        y.p = take(A, R * y.ldm, size) if y.has_p and not (y.derived and fc_slope_from_a(y.phi)) else NULL
+        y.q = take(A, R * y.ldm, size) if y.curved and not y.derived else NULL
+        y.delta = take(A, R * y.ldm, size)
+        y.du = y.delta if y.norm == NULL else lay_out_norm(P, y, A)
+    y = &P.layer[P.n_layers - 1]
+    P.loss.delta, P.loss.ldd = y.delta, y.ldm
+    P.loss.h, P.loss.ldh = take(A, R * y.ldm, size), y.ldm
+    P.loss.s = take(A, R, size)
+    P.loss.top = <int32_t *>take(A, R, sizeof(int32_t))
+    P.values = <double *>take(A, R // 8 + 2, sizeof(double))
+    if P.chunk < P.N or P.across:
+        P.x = take(A, R * P.ldx, size)
+    P.ones = take(A, P.across, size)
+    P.bench = <Bench *>take(A, P.threads, sizeof(Bench))
+    for i in range(P.threads):
+        lay_bench(P, A, P.bench + i if A.base != NULL else NULL, rows if P.panel else 0, widest)
+        if A.base != NULL:
+            P.bench[i].gemm = A.base + A.used
+        take(A, P.K.scratch, 1)
+    if not P.panel:                         # its products run on the members' benches
+        lay_bench(P, A, &P.wide if A.base != NULL else NULL, rows, widest)
+    P.groups = min(<Py_ssize_t>MAX_GROUPS, (P.chunk + P.panel - 1) // P.panel) if P.panel else 0
+    P.ldg = (P.n * <Py_ssize_t>size + FC_ALIGN - 1) // FC_ALIGN * FC_ALIGN // <Py_ssize_t>size
+
+
+# --- the pieces -------------------------------------------------------------------------------------------------------
+
+
+cdef void lay_bench(PlanS *P, Arena *A, Bench *bench, Py_ssize_t rows, Py_ssize_t widest) noexcept nogil:
+    cdef size_t size = P.K.real_bytes
+    cdef Py_ssize_t l
+    cdef Bench nowhere
+    cdef char **ra = <char **>take(A, P.n_layers, sizeof(char *))
+    cdef char **rz = <char **>take(A, P.n_layers, sizeof(char *))
+    cdef char *one
+    if bench == NULL:
+        bench = &nowhere
+    bench.ra, bench.rz = ra, rz
+    for l in range(P.n_layers):             # where phi does not bend, rz is not needed once ra is there
+        one = take(A, rows * P.layer[l].ldm, size)
+        if rz != NULL:
+            rz[l] = ra[l] = one
+        if P.layer[l].curved or P.layer[l].norm != NULL:
+            one = take(A, rows * P.layer[l].ldm, size)
+            if rz != NULL:
+                ra[l] = one
+    bench.e[0] = take(A, rows * widest, size)
+    bench.e[1] = take(A, rows * widest, size)
+    bench.ldsums = widest
+    if P.across:                            # instead of sums: the outputs' rows, delta and h; see loss_across
+        bench.sums = take(A, 3 * rows * padded(P.d_out, P.K.real_bytes), size)
+    else:
+        bench.sums = take(A, (rows // 16 + 2) * widest, size)
+    bench.totals = <double *>take(A, (rows // 16 + 2) * (widest // 16 + 2) + 64, sizeof(double))
+
+
+cdef void lay_out_sides(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
+    """Scratch for the vectors that a panel takes side by side, for each member of the team."""
+    cdef Py_ssize_t l, widest = 0, i, x
+    cdef size_t start
+    P.side_step = 0
+    if not P.panel or block == 1 or P.across:
+        return
+    for l in range(P.n_layers):
+        widest = max(widest, max(P.layer[l].ldm, P.layer[l].ldk if l else 0))
+    P.sides = <Bench *>take(A, P.threads, sizeof(Bench))
+    for i in range(P.threads):
+        start = A.used
+        lay_bench(P, A, P.sides + i if A.base != NULL else NULL, min(P.panel, P.chunk), widest)
+        P.side_step = A.used - start
+        take(A, (min(block, <Py_ssize_t>FC_MAX_STACK) - 1) * P.side_step, 1)
+        if A.base != NULL:
+            P.sides[i].gemm = P.bench[i].gemm
+
+
+cdef void lay_out_vectors(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
+    """The packed parts of `block` vectors side by side, and where tall the sums of each group for each of them."""
+    cdef size_t size = P.K.real_bytes, start = A.used
+    cdef Py_ssize_t l
+    cdef Layer *y
+    for l in range(P.n_layers):
+        y = &P.layer[l]
+        if P.across:                        # nothing is packed
+            continue
+        y.vt = take(A, y.k * panels(P, y.m), size)
+        y.vn = take(A, y.m * panels(P, y.k), size) if l else NULL
+        y.vb = take(A, y.ldm, size) if y.b >= 0 else NULL
+    P.v_step = A.used - start
+    take(A, (block - 1) * P.v_step, 1)
+    lay_out_sides(P, A, block)
+    P.panel_totals = <double *>take(A, block * (P.chunk // max(<Py_ssize_t>1, P.panel) + 1), sizeof(double))
+    P.groups_out = take(A, P.groups * block * P.ldg, size)
+
+
+cdef size_t bytes_of(PlanS *P, Py_ssize_t block) noexcept nogil:
+    """Of `block` vectors side by side; 0: more than memory can be."""
+    cdef Arena arena
+    arena.base, arena.used, arena.overflow = NULL, 0, False
+    lay_out_vectors(P, &arena, block)
+    return 0 if arena.overflow else arena.used
+
+
+cdef int add_norm(PlanS *P, Layer *y) except -1:
+    """gamma and beta after the layer's W and b."""
+    y.norm = <Norm *>calloc(1, sizeof(Norm))
+    if y.norm == NULL:
+        raise MemoryError("no memory for a plan")
+    y.norm.gamma, y.norm.beta = P.n, P.n + y.m
+    P.n += 2 * y.m
+    return 0
+
+
+cdef void free_norms(PlanS *P) noexcept nogil:
+    cdef Py_ssize_t l
+    if P.layer != NULL:
+        for l in range(P.n_layers):
+            free(P.layer[l].norm)
+
+
+cdef char *lay_out_norm(PlanS *P, Layer *y, Arena *A) noexcept nogil:
+    """h, and du which is returned: (rows, m) each; the vectors; sums by blocks of rows."""
+    cdef Norm *n = y.norm
+    cdef size_t size = P.K.real_bytes
+    n.h = take(A, P.chunk * y.ldm, size)
+    n.mean, n.s, n.scale = take(A, y.ldm, size), take(A, y.ldm, size), take(A, y.ldm, size)
+    n.du_mean, n.du_h, n.zeros = take(A, y.ldm, size), take(A, y.ldm, size), take(A, y.ldm, size)
+    n.rz_mean, n.c, n.r_scale = take(A, y.ldm, size), take(A, y.ldm, size), take(A, y.ldm, size)
+    n.rdu_mean, n.rdu_h = take(A, y.ldm, size), take(A, y.ldm, size)
+    n.here, n.sums = <double *>take(A, 2 * y.ldm, sizeof(double)), <double *>take(A, 2 * y.ldm, sizeof(double))
+    n.moments = <double *>take(A, 2 * y.ldm, sizeof(double))
+    n.parts = <double *>take(A, (P.chunk + BLOCK_ROWS - 1) // BLOCK_ROWS * 2 * y.ldm, sizeof(double))
+    return take(A, P.chunk * y.ldm, size)

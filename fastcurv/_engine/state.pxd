@@ -1,0 +1,191 @@
+"""What a plan holds, and what passes over it are told. Notation as in passes.pyx."""
+from libc.stdint cimport int32_t
+
+from .kernels cimport FC_ALIGN, fc_activation, fc_loss_rows, fc_table
+
+
+cdef struct Norm:               # of a normalised layer; vectors are (m,), means are over all rows. See batch_norm.pxi
+    Py_ssize_t gamma, beta      # where they begin in theta
+    char *h                     # (rows, m) z normalised
+    char *mean                  # of z
+    char *s                     # 1 / sqrt(variance of z + eps)
+    char *scale                 # s gamma
+    char *du_mean               # mean du, mean (du h)
+    char *du_h
+    char *rz_mean               # mean rz, mean (rz h)
+    char *c
+    char *r_scale               # s (vgamma - s c gamma)
+    char *rdu_mean              # mean rdu, mean (rdu h + du rh)
+    char *rdu_h
+    char *zeros
+    double *parts               # (blocks of rows, 2, ldm) sums
+    double *here                # (2, ldm) of the rows at hand
+    double *sums                # (2, ldm) of the rows gathered so far
+    double *moments             # (2, ldm) mean and variance of z
+
+
+cdef struct Layer:
+    Py_ssize_t m, k             # width out, width in
+    Py_ssize_t ldm, ldk         # leading dimensions of matrices that wide
+    Py_ssize_t w, b             # where W and b begin in theta; b < 0: no bias
+    fc_activation phi
+    bint has_p, curved, skip    # phi' is not 1; phi'' is not 0; the layer's input is added to its output
+    bint derived                # e * phi'' (relu: phi') is made from a and delta where it is wanted
+    char *wt                    # W' packed: the operand of a W'
+    char *wn                    # W packed: the operand of delta W
+    char *bias
+    char *vt                    # V likewise, one after the other for each vector of a block
+    char *vn
+    char *vb
+    char *a                     # (rows, m) phi(z), in the last layer z
+    char *p                     # (rows, m) phi'(z), or NULL
+    char *q                     # (rows, m) e * phi''(z), or NULL; between forward and backward phi''(z)
+    char *delta                 # (rows, m) dL/dz
+    char *du                    # (rows, m) dL/d(what phi is given): delta, unless normalised
+    Norm *norm                  # or NULL
+
+
+cdef struct Bench:              # scratch of whoever takes rows through the layers
+    char **ra                   # by layer: (rows, m)
+    char **rz                   # by layer: (rows, m); rdelta takes its place on the way back
+    char *e[2]                  # (rows, widest): re of this layer and of the one above
+    char *sums                  # column sums by blocks of rows
+    Py_ssize_t ldsums
+    double *totals              # one for each item of a product
+    char *gemm                  # the kernels' own
+
+
+cdef enum Kind:
+    HESSIAN, GGN, FISHER, JVP, VJP
+
+
+cdef enum Stage:                # which of a layer's means over rows are being gathered, where rows come in chunks
+    NO_STAGE, MOMENTS, DU_MEANS, RZ_MEANS, RDU_MEANS
+
+
+cdef struct Data:               # of the objective; strides in numbers
+    char *x                     # X padded, or NULL
+    Py_ssize_t ldx
+    char *X                     # X, y, labels and weight as they are
+    Py_ssize_t x_rs, x_cs
+    char *y
+    Py_ssize_t ldy
+    int32_t *labels
+    char *weight
+
+
+cdef struct PlanS:
+    const fc_table *K
+    Py_ssize_t n_layers, n, N, d_out
+    Layer *layer
+    Py_ssize_t chunk            # rows whose state is kept at a time
+    Py_ssize_t panel, groups    # tall: rows of a panel, groups of panels; panel 0: wide
+    Py_ssize_t across           # samples lie across: the leading dimension of every matrix of a panel; 0: they are its rows. See across.pxi
+    char *ones                  # across: so many numbers, all 1
+    int threads
+    bint spare                  # l2 is on the matrices W alone
+    char *theta                 # flat, contiguous; held by the plan
+    Data *data
+    char *x                     # (rows, d_in) of the chunk at hand
+    Py_ssize_t ldx
+    fc_loss_rows loss           # of the chunk at hand: kind, divisor, targets, and what it keeps
+    double *values              # the loss, by blocks of rows
+    Py_ssize_t first            # lowest layer that v moves
+    char *active                # by layer: whether v moves it
+    Py_ssize_t block            # vectors that fit side by side
+    Py_ssize_t v_step           # bytes from one vector's packed parts to the next
+    char *groups_out            # tall: (groups, block, n padded)
+    double *panel_totals        # tall: (panels, block), of quadratic forms
+    Py_ssize_t ldg
+    Bench wide
+    Bench *bench                # tall: by member of the team
+    Bench *sides                # the same for the first of some vectors side by side
+    Py_ssize_t side_step        # bytes from its scratch to the next one's; 0: no room for that
+    Stage stage                 # normalised, in chunks: what is being gathered, in which layer, from how many rows so far
+    Py_ssize_t target, seen
+    char *v                     # flat, of the vector at hand
+
+
+cdef struct Pass:               # some rows of the chunk on their way through the layers
+    PlanS *P
+    Bench *bench
+    Py_ssize_t r0, rows         # rows of the chunk; scratch starts at its own row 0
+    bint serial
+    Py_ssize_t v                # which vector of the block, the first of `count` side by side
+    char *flat                  # across: that vector as it came
+    Kind kind
+    Py_ssize_t count            # more than one: tall, in serial, for products alone; bench is the first vector's
+    Py_ssize_t own, out_step    # then bytes from one vector's scratch to the next, and from one result to the next
+
+
+cdef enum:
+    FORWARD = 1, BACKWARD = 2, PRODUCT = 4, QUADRATIC = 8
+
+
+cdef struct Job:
+    PlanS *P
+    int stages
+    Kind kind
+    Py_ssize_t rows             # of the chunk
+    Py_ssize_t vectors          # side by side
+    char *v                     # the first vector; v_step bytes to the next
+    Py_ssize_t v_step
+    char *u                     # VJP: (rows, d_out)
+    char *out                   # the first result; out_step bytes to the next
+    Py_ssize_t out_step
+    bint add
+    double l2                   # where not 0, a result begins as l2 v
+    double *totals              # QUADRATIC: one a vector, added to
+
+
+cdef inline char *at(PlanS *P, char *base, Py_ssize_t row, Py_ssize_t ld) noexcept nogil:
+    return NULL if base == NULL else base + row * ld * P.K.real_bytes
+
+
+cdef inline Py_ssize_t lanes(PlanS *P) noexcept nogil:
+    return P.K.vector_bytes // P.K.real_bytes
+
+
+cdef inline Py_ssize_t lead(PlanS *P, Py_ssize_t ld) noexcept nogil:
+    """Leading dimension of a matrix of a layer whose rows are ld numbers apart."""
+    return P.across if P.across else ld
+
+
+cdef inline Py_ssize_t whole_lines(PlanS *P, Py_ssize_t rows) noexcept nogil:
+    cdef Py_ssize_t line = FC_ALIGN // P.K.real_bytes
+    return (rows + line - 1) // line * line
+
+
+cdef inline fc_loss_rows loss_at(PlanS *P, Py_ssize_t row) noexcept nogil:
+    """The loss's own arrays from a row of the chunk on."""
+    cdef inline fc_loss_rows here = P.loss
+    here.y = at(P, <char *>here.y, row, here.ldy)
+    here.weight = at(P, <char *>here.weight, row, 1)
+    here.delta = at(P, <char *>here.delta, row, P.layer[P.n_layers - 1].ldm)
+    here.h = at(P, <char *>here.h, row, P.layer[P.n_layers - 1].ldm)
+    here.s = at(P, <char *>here.s, row, 1)
+    if here.labels != NULL:
+        here.labels += row
+    if here.top != NULL:
+        here.top += row
+    return here
+
+
+cdef inline Py_ssize_t panels(PlanS *P, Py_ssize_t cols) noexcept nogil:
+    """Columns of a packed matrix: whole vectors, and whole 64-byte lines."""
+    cdef Py_ssize_t line = FC_ALIGN // P.K.real_bytes
+    return (cols + line - 1) // line * line
+
+
+cdef inline bint normalised(PlanS *P) noexcept nogil:
+    return P.layer[0].norm != NULL
+
+
+cdef inline bint in_turns(PlanS *P) noexcept nogil:
+    """Whether means are gathered layer by layer before rows go through."""
+    return normalised(P) and P.chunk < P.N
+
+
+cdef inline bint gathers(PlanS *P, Stage stage, Py_ssize_t l) noexcept nogil:
+    """Whether this pass makes these means; else they are known."""
+    return not in_turns(P) or (P.stage == stage and P.target == l)

@@ -1,0 +1,20 @@
+"""The process's one team of threads (src/team.h), and the watch for Ctrl-C (src/watch.h)."""
+
+
+cdef extern from "team.h" nogil:
+    ctypedef void (*fc_part)(void *, Py_ssize_t, int) noexcept
+    enum:
+        FC_MAX_THREADS
+
+cdef extern from "watch.h" nogil:
+    ctypedef struct fc_watch:
+        pass
+
+# The parts 0 to `parts` by at most so many threads; whether the job is called off, asked inside a part, and outside of all.
+cdef void fc_team_run(int threads, Py_ssize_t parts, fc_part part, void *context) noexcept nogil
+cdef int fc_team_off(int member) noexcept nogil
+cdef int fc_watch_off() noexcept nogil
+
+# Begin to look for signals, in the main thread; end it, and raise what a handler raised.
+cdef fc_watch watch() noexcept nogil
+cdef int unwatch(fc_watch before) except -1 nogil

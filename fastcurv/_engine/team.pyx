@@ -1,0 +1,113 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+"""Threads, and Ctrl-C in the middle of a pass.
+
+The main thread looks for signals now and then while a pass runs; what a handler raises ends the pass.
+"""
+import os
+import threading
+
+from cpython.exc cimport PyErr_Occurred
+
+
+cdef extern from "team.h" nogil:
+    void run_parts "fc_team_run"(int, Py_ssize_t, fc_part, void *)
+    int is_off "fc_team_off"(int)
+    int fc_team_available()
+    int fc_team_workers()
+    void fc_team_limit(int)
+    int fc_team_get_limit()
+
+cdef extern from "watch.h" nogil:
+    ctypedef int (*fc_check)() noexcept
+    fc_watch begin_watch "fc_watch_begin"(fc_check)
+    int end_watch "fc_watch_end"(fc_watch)
+    int watch_is_off "fc_watch_off"()
+
+cdef extern from "Python.h" nogil:
+    int run_handlers "PyErr_CheckSignals"() noexcept
+    unsigned long PyThread_get_thread_ident()
+
+cdef unsigned long main_thread
+
+
+def _know_main_thread():
+    global main_thread
+    main_thread = threading.main_thread().ident
+
+
+def _is_main_thread_now():
+    global main_thread
+    main_thread = PyThread_get_thread_ident()
+
+
+_know_main_thread()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_is_main_thread_now)
+
+
+cdef int look_for_signals() noexcept nogil:
+    """Run Python's handlers of the signals that came in: not 0 where one raised. The exception waits in the thread."""
+    with gil:
+        return run_handlers()
+
+
+cdef fc_watch watch() noexcept nogil:
+    """Begin to look for signals, in the main thread; no other may run their handlers."""
+    cdef fc_check check = NULL
+    if PyThread_get_thread_ident() == main_thread:
+        check = look_for_signals
+    return begin_watch(check)
+
+
+cdef int unwatch(fc_watch before) except -1 nogil:
+    """End it; raises what a handler raised."""
+    if not end_watch(before):
+        return 0
+    with gil:
+        if PyErr_Occurred() == NULL:
+            raise RuntimeError("a signal handler forked in the middle of a pass, which the child has lost; wanted to run it again there")
+    return -1
+
+
+cdef void fc_team_run(int threads, Py_ssize_t parts, fc_part part, void *context) noexcept nogil:
+    run_parts(threads, parts, part, context)
+
+
+cdef int fc_team_off(int member) noexcept nogil:
+    return is_off(member)
+
+
+cdef int fc_watch_off() noexcept nogil:
+    return watch_is_off()
+
+
+# --- how many -------------------------------------------------------------------------------------------------------------
+
+
+def default_threads():
+    """FASTCURV_NUM_THREADS if set, else what affinity and cgroup limits allow."""
+    text = os.environ.get("FASTCURV_NUM_THREADS")
+    if not text:
+        return fc_team_available()
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"FASTCURV_NUM_THREADS is {text!r}; a positive whole number was wanted")
+    return min(number, FC_MAX_THREADS)
+
+
+def thread_workers():
+    """Workers alive."""
+    return fc_team_workers()
+
+
+def set_thread_limit(int threads):
+    """No product uses more threads than this from now on, in the whole process; 0: no limit."""
+    fc_team_limit(threads)
+
+
+def get_thread_limit():
+    """The limit in force, 0: none."""
+    return fc_team_get_limit()

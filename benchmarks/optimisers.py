@@ -78,7 +78,7 @@ def run(ob, contender, seed, seconds):
         seed=seed,
         max_time=seconds,
         max_iter=FAR,
-        gtol=GTOL,
+        gradient_tol=GTOL,
         verdict=False,
         **options,
     )

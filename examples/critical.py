@@ -68,7 +68,9 @@ def from_narrower(make, width, n_starts, *, seed=0):
     for number in range(n_starts):
         narrow = make(1 + number % width)
         theta = narrow.model.init(seed=np.random.default_rng([seed, number]))
-        theta = fc.minimize(narrow, theta, "newton-cg", max_iter=300, gtol=1e-9, verdict=False).x
+        theta = fc.minimize(
+            narrow, theta, "newton-cg", max_iter=300, gradient_tol=1e-9, verdict=False
+        ).x
         found += judge(ob, add_zero_units(narrow.model, theta, ob.model))
     return found
 

@@ -1,6 +1,7 @@
 """Checks of what a caller passes in: each returns the clean value or raises one sentence."""
 
 import numbers
+import warnings
 
 import numpy as np
 from scipy.sparse import issparse
@@ -28,6 +29,39 @@ def as_rng(seed):
     raise TypeError(
         f"seed is a {type(seed).__name__}; wanted None, an int >= 0 or a numpy.random.Generator"
     )
+
+
+def old_name(old, value, new, new_value):
+    """The value of an argument that has an older name: that one is used, with a FutureWarning.
+
+    Examples
+    --------
+    >>> old_name("gtol", None, "gradient_tol", 1e-6)
+    1e-06
+    """
+    if value is None:
+        return new_value
+    if new_value is not None:
+        raise TypeError(f"{old} is the old name of {new}; wanted one of the two")
+    warnings.warn(f"{old} is called {new} now; the old name will go", FutureWarning, stacklevel=3)
+    return value
+
+
+def refuse_foreign(where, given, names):
+    """A TypeError that names the argument meant, for what other libraries call it.
+
+    Parameters
+    ----------
+    where : str
+        The function.
+    given : iterable of str
+        Names it was given and does not know.
+    names : dict
+        Foreign name: own name.
+    """
+    for name in given:
+        if name in names:
+            raise TypeError(f"{where} has no {name!r}; wanted {names[name]!r}")
 
 
 def check_positive_int(x, name, most=None):

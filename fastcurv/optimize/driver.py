@@ -4,88 +4,74 @@ from __future__ import annotations
 
 import inspect
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from ..checks import check_positive, check_positive_int
+from ..critical.nearness import lower_bound
 from ..files import write_tensors
 from ..progress import bar
-from .line_search import first_length, line_minimum
+from .ending import Ending
+from .line_search import first_length, line_minimum, value_rounding
 from .negative_curvature import lowest_curvature, suspects
-from .verdict import final_verdict
+from .run import Method, Run
+from .verdict import ENDINGS, STATUS, Outcome
 
-#: `OptimizeResult.status`
-STATUS = {
-    "critical": 0,
-    "max_iter": 1,
-    "max_time": 2,
-    "max_products": 3,
-    "callback": 4,
-    "patience": 5,
-    "stalled": 6,
-    "diverged": 7,
-    "interrupted": 8,
-}
 IDLE = 100  # iterations of a second-order method without progress
-_ENDINGS = {
-    "max_iter": "max_iter was reached",
-    "max_time": "max_time was reached",
-    "max_products": "max_products was reached",
-    "callback": "the callback asked to stop",
-    "patience": "the validation loss has not improved for `patience` records",
-    "diverged": "the loss is no longer finite",
-    "interrupted": "interrupted from the keyboard: this is the best point known",
-}
+WALK = 20  # steps of a walk from a kick
+REST = 12  # steps past the default tolerance, or until the gradient is SHARE of it
+SHARE = 1e-4
 
 
-def named_options(options):
+def named_options(options: dict[str, Any]) -> dict[str, str]:
     """Options as text, so that any object can be compared after a trip through a file."""
     return {name: repr(value) for name, value in sorted(options.items())}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked of `minimize`, checked."""
+
+    method: str
+    options: dict[str, Any]
+    gradient_tol: float | None
+    max_iter: int
+    callback: Callable[[OptimizeResult], bool] | None = None
+    patience: int | None = None
+    checkpoint: Any = None
+    checkpoint_every: int | None = None
+    verdict: bool = True
 
 
 class Loop:
     """Iterations until something ends them; then the verdict."""
 
-    def __init__(
-        self,
-        run,
-        method,
-        options,
-        gtol,
-        max_iter,
-        callback,
-        patience,
-        checkpoint,
-        checkpoint_every,
-        verdict,
-    ):
-        self.run, self.name, self.options = run, method, options
+    def __init__(self, run: Run, ask: Request, maker: type[Method]) -> None:
+        self.run, self.ask, self.maker = run, ask, maker
         default = 1e-6 if run.theta.dtype == np.float64 else 1e-3
-        self.gtol = default if gtol is None else check_positive(gtol, "gtol", zero=True)
-        epochs = options.get("batch_size") is not None
-        self.max_iter = (
-            (100 if epochs else 1000)
-            if max_iter is None
-            else check_positive_int(max_iter, "max_iter")
-        )
-        self.callback = _as_callback(callback)
-        self.patience = None if patience is None else check_positive_int(patience, "patience")
-        self.checkpoint, self.verdict = checkpoint, bool(verdict)
-        self.every = (
-            None
-            if checkpoint_every is None
-            else check_positive_int(checkpoint_every, "checkpoint_every")
-        )
-        self.why, self.sentence, self.report, self.snapshot = None, None, None, None
+        self.gradient_tol = default if ask.gradient_tol is None else ask.gradient_tol
+        self.ending = Ending(run, ask.gradient_tol, self._walk)
+        self.method: Method
+        self.why: str | None = None
+        self.sentence: str | None = None
+        self.outcome: Outcome | None = None
+        self.snapshot: tuple[dict[str, np.ndarray], dict[str, Any]] | None = None
+        self.shown: Any = None
         self.saved_at = time.perf_counter()
         self.mark, self.small_gains = [0, np.inf, np.inf], 0
+        self.rest: int | None = None
 
-    def go(self, maker, arrays, facts, progress):
+    def go(
+        self, arrays: dict[str, np.ndarray], facts: dict[str, Any], progress: bool
+    ) -> OptimizeResult:
+        """Run to the end, from the start or from what a checkpoint holds."""
         run = self.run
         if facts:
             run.load(_part(arrays, "run."), facts["run"])
-            self.mark, self.small_gains = facts["loop"]
+            self.mark, self.small_gains, self.gradient_tol, self.rest = facts["loop"]
         spent = run.n_gradients
         run.bind()
         if facts:
@@ -94,27 +80,32 @@ class Loop:
             raise ValueError(
                 f"the objective is not finite at theta0: value {run.f}, gradient norm {run.gnorm}"
             )
-        self.method = maker(run, **self.options)
+        run.f0 = run.f
+        self.method = self.maker(run, **self.ask.options)
         if facts:
             self.method.load(_part(arrays, "method."), facts["method_facts"])
         else:
             run.record()
         try:
-            with bar(
-                None if self.method.curvature else self.max_iter, self.name, progress
-            ) as shown:
+            with (
+                bar(
+                    None if self.method.curvature else self.ask.max_iter, self.ask.method, progress
+                ) as shown,
+                np.errstate(over="ignore", invalid="ignore"),
+            ):
                 shown.update(run.iteration)
                 self.shown = shown
-                getattr(self.method, "drive", self._iterate)(self)
+                self.method.drive(self)
         except KeyboardInterrupt:
             self.why = "interrupted"
         return self._finish()
 
-    def _iterate(self, _):
+    def iterate(self) -> None:
+        """The loop of every method that has none of its own."""
         run = self.run
         while True:
-            self.why = self.ending()
-            if self.why is None and self.critical():
+            self.why = self.end()
+            if self.why is None and self.critical() and not self._goes_on_to_rest():
                 self._snapshot()
                 self.why = self._at_critical_point()
                 if self.why is None:
@@ -126,6 +117,9 @@ class Loop:
             before = run.theta
             self.sentence = self.method.step()
             if self.sentence is not None:
+                if self.critical():
+                    self.sentence, self.rest = None, run.iteration
+                    continue
                 self.why = "stalled"
                 return
             if run.cut and before is run.theta and self.method.curvature:
@@ -133,43 +127,60 @@ class Loop:
                 return
             self.after_step()
 
-    def after_step(self):
+    def after_step(self) -> None:
+        """Count, record, show, ask the callback, save."""
         run = self.run
         run.iteration += 1
         if not run.stale:
             run.record()
             self.shown.note(f"loss {run.f:.6g}  |g| {run.gnorm:.2g}")
         self.shown.update(1)
-        if self.callback is not None and self.callback(self._intermediate()):
+        if self.ask.callback is not None and self.ask.callback(self._intermediate()):
             self.why = "callback"
         self._save_now_and_then()
 
-    def ending(self):
+    def end(self) -> str | None:
+        """Why the run ends here, whatever the gradient; or None."""
         run = self.run
         if self.why is not None:
             return self.why
+        if self._falls_without_end():
+            return "unbounded"
         if not (np.isfinite(run.f) and np.isfinite(run.gnorm)):
             return "diverged"
-        if self.patience is not None and run.since_best >= self.patience:
+        if self.ask.patience is not None and run.since_best >= self.ask.patience:
             return "patience"
         if self._idle_too_long():
             self.sentence = (
                 f"for {IDLE} iterations neither has the loss fallen by 1e-8 of itself nor the "
-                "gradient by half: "
-                "steps have become too short"
+                "gradient by half: steps have become too short"
             )
             return "stalled"
         if not self.critical():
-            if run.iteration >= self.max_iter:
-                return "max_iter"
-            return run.exhausted()
+            return "max_iter" if run.iteration >= self.ask.max_iter else run.exhausted()
         return None
 
-    def critical(self):
+    def critical(self) -> bool:
         """Is the gradient, where it is known, zero?"""
-        return self.run.gnorm <= self.gtol and not self.run.stale
+        return self.run.gnorm <= self.gradient_tol and not self.run.stale
 
-    def _idle_too_long(self):
+    def _falls_without_end(self) -> bool:
+        """Whether the run is far out and far down, where no bound on the value is known."""
+        run = self.run
+        far = 1e30 if run.theta.dtype == np.float64 else 1e8
+        down = run.f < run.f0 and lower_bound(run.ob) == -np.inf
+        return down and bool(np.abs(run.theta).max() > far)
+
+    def _goes_on_to_rest(self) -> bool:
+        """Past a default tolerance, to where Newton's steps contract: the last ones cost little."""
+        run = self.run
+        if self.ask.gradient_tol is not None or not self.method.curvature or not self.ask.verdict:
+            return False
+        if self.rest is None:
+            self.rest = run.iteration + (REST if run.theta.dtype == np.float64 else 0)
+        return run.gnorm > SHARE * self.gradient_tol and run.iteration < self.rest
+
+    def _idle_too_long(self) -> bool:
         """Second-order steps that improve neither loss nor gradient over many iterations are held
         by something.
         """
@@ -181,35 +192,40 @@ class Loop:
             self.mark = [run.iteration, run.f, run.gnorm]
         return run.iteration - since >= IDLE
 
-    def _at_critical_point(self):
-        """Where the gradient is zero: None after a step along negative curvature, else why the run
-        ends here.
-        """
-        run, method = self.run, self.method
-        if run.iteration >= self.max_iter or run.exhausted() or not method.leaves_saddles:
-            return "critical"
-        H = run.ob.hessian(run.theta)
-        starts = suspects(run.ob, run.theta, H)
-        curvature, v, rounding, spent = lowest_curvature(
-            H, len(run.theta), run.theta.dtype, run.rng, starts, 40, run.out_of_budget
-        )
-        run.n_products += spent
-        if curvature < -rounding and self._go_along(v):
-            return None
-        if self.verdict:
-            self._judge(run.theta)
-            v = getattr(self.report, "escape_direction", None)
-            if v is not None and self._go_along(np.asarray(v, dtype=run.theta.dtype)):
-                self.report = None
-                return None
-        return "critical"
+    # where the gradient is zero
 
-    def _go_along(self, v):
+    def _at_critical_point(self) -> str | None:
+        """None after a move to a lower point, else why the run ends here."""
+        run, method = self.run, self.method
+        if run.iteration >= self.ask.max_iter or run.exhausted() or not method.leaves_saddles:
+            return "critical"
+        if not self.ask.verdict or self.ending.left(1.0) > 0:
+            H = run.ob.hessian(run.theta)
+            starts = suspects(run.ob, run.theta, H)
+            curvature, v, rounding, spent = lowest_curvature(
+                H, run.rng, starts, max_products=40, stop=run.out_of_budget
+            )
+            run.n_products += spent
+            if curvature < -rounding and self._go_along(v):
+                return None
+        if not self.ask.verdict:
+            return "critical"
+        outcome = self.ending.judge(run.theta, moves=True)
+        if outcome.go_on:
+            if outcome.kind == "not_critical":
+                self.gradient_tol = min(0.01 * self.gradient_tol, 0.1 * run.gnorm)
+            np.copyto(run.spare, outcome.theta)
+            run.arrive()
+            return None
+        self.outcome = outcome
+        return outcome.stopped
+
+    def _go_along(self, v: np.ndarray) -> bool:
         """Move to the lowest point of a line; False where none is lower by more than rounding."""
         run = self.run
         t, f = line_minimum(run.value, run.theta, v, run.f, first_length(run.theta))
         gain = run.f - f
-        if not gain > 10.0 * run.eps * abs(run.f):
+        if not gain > value_rounding(run.f, run.theta.dtype):
             return False
         self.small_gains = self.small_gains + 1 if gain < 1e-8 * abs(run.f) else 0
         if self.small_gains > 5:  # curvature of the size of rounding, followed without end
@@ -218,56 +234,82 @@ class Loop:
         run.arrive()
         return True
 
+    def _walk(self, start: np.ndarray) -> tuple[np.ndarray, float]:
+        """A few steps of this run's method from another point; the run stays where it is."""
+        run = self.run
+        side = Run(
+            run.ob, start.copy(), 0, curvature=self.maker.curvature,
+            max_time=None if run.max_time is None else max(run.max_time - run.elapsed(), 0.0),
+        )  # fmt: skip
+        side.bind()
+        options = {k: v for k, v in self.ask.options.items() if k != "sample"}
+        method = self.maker(side, **options)
+        best, lowest = side.theta.copy(), side.f
+        for _ in range(WALK if np.isfinite(side.f) else 0):
+            if not side.gnorm > 0 or side.exhausted() or method.step() is not None:
+                break
+            if not np.isfinite(side.f):
+                break
+            if side.f < lowest:
+                best, lowest = side.theta.copy(), side.f
+        run.n_products += side.n_products
+        run.n_gradients += side.n_gradients
+        run.n_values += side.n_values
+        return best, lowest
+
     # checkpoints
 
-    def _snapshot(self):
+    def _snapshot(self) -> None:
         """The state at the start of a step: what is saved where the budget or the keyboard ends
         inside it.
         """
-        if self.checkpoint is None:
+        if self.ask.checkpoint is None:
             return
         run_arrays, run_facts = self.run.state()
         arrays, facts = self.method.state()
         named = {"run." + key: value for key, value in run_arrays.items()}
         named.update({"method." + key: value for key, value in arrays.items()})
-        self.snapshot = named, {
-            "what": "minimize", "method": self.name, "options": named_options(self.options), "run": run_facts,
-            "method_facts": facts, "loop": [self.mark, self.small_gains],
-        }  # fmt: skip
+        self.snapshot = (
+            named,
+            {
+                "what": "minimize",
+                "method": self.ask.method,
+                "options": named_options(self.ask.options),
+                "run": run_facts,
+                "method_facts": facts,
+                "loop": [self.mark, self.small_gains, self.gradient_tol, self.rest],
+            },
+        )
 
-    def _save_now_and_then(self):
-        if self.checkpoint is None:
+    def _save_now_and_then(self) -> None:
+        if self.ask.checkpoint is None:
             return
-        if self.every is not None:
-            due = self.run.iteration % self.every == 0
+        if self.ask.checkpoint_every is not None:
+            due = self.run.iteration % self.ask.checkpoint_every == 0
         else:
             due = time.perf_counter() - self.saved_at > 30.0
         if due and not self.run.cut:
             self._snapshot()
             self._write()
 
-    def _write(self):
+    def _write(self) -> None:
+        assert self.snapshot is not None
         arrays, facts = self.snapshot
         past = {
             "run." + key: values for key, values in self.run.past(facts["run"]["records"]).items()
         }
-        write_tensors(self.checkpoint, {**arrays, **past}, facts)
+        write_tensors(self.ask.checkpoint, {**arrays, **past}, facts)
         self.saved_at = time.perf_counter()
 
     # what is handed out
 
-    def _intermediate(self):
+    def _intermediate(self) -> OptimizeResult:
         run = self.run
         return OptimizeResult(
             x=run.theta.copy(), fun=run.f, jac=run.g.copy(), nit=run.iteration, nhev=run.n_products
         )
 
-    def _judge(self, theta):
-        run = self.run
-        self.report = final_verdict(run.ob, theta, self.gtol)
-        run.n_products += int(getattr(self.report, "n_products", 0) or 0)
-
-    def _choose(self):
+    def _choose(self) -> tuple[np.ndarray, float, float]:
         """The point returned, with its loss and gradient norm."""
         run = self.run
         best_wanted = (
@@ -276,72 +318,108 @@ class Loop:
             or self.why in ("interrupted", "diverged")
         )
         if best_wanted and run.best is not None:
-            same = np.array_equal(run.best, run.theta) and not run.stale
-            if not same:
-                self.report = None
+            if run.stale or not np.array_equal(run.best, run.theta):
+                self.outcome = None
             return run.best, run.best_f, run.best_gnorm
         return run.theta, run.f, run.gnorm
 
-    def _name_a_kink(self):
+    def _name_a_kink(self) -> None:
         """Where a run has stalled: does the gradient jump?
 
         Of a smooth function its change shrinks with the step.
         """
-        run = self.run
-        step = run.g * run.theta.dtype.type(
-            -np.sqrt(run.eps) * max(1.0, float(np.linalg.norm(run.theta))) / run.gnorm
-        )
-        further, close = (float(np.linalg.norm(run.value_and_gradient(run.theta + run.theta.dtype.type(t) * step)[1] - run.g))
-                          for t in (100.0, 1.0))  # fmt: skip
+        run, kind = self.run, self.run.theta.dtype.type
+        length = np.sqrt(run.eps) * max(1.0, float(np.linalg.norm(run.theta)))
+        step = run.g * kind(-length / run.gnorm)
+        jumps = []
+        for t in (100.0, 1.0):
+            g = run.value_and_gradient(run.theta + kind(t) * step)[1]
+            jumps.append(float(np.linalg.norm(g - run.g)))
+        further, close = jumps
         if close > 0.1 * further and close > 1e-3 * run.gnorm:
-            self.sentence += (
-                f"; the gradient jumps by {close / run.gnorm:.2g} of its norm within "
-                f"{np.linalg.norm(step):.1g}: "
-                "a kink, such as ReLU's at 0, holds the run, and its Hessian there says nothing "
-                "of the other side"
+            self.sentence = (
+                f"{self.sentence}; the gradient jumps by {close / run.gnorm:.2g} of its norm "
+                f"within {np.linalg.norm(step):.1g}: a kink, such as ReLU's at 0, holds the run, "
+                "and its Hessian there says nothing of the other side"
             )
 
-    def _finish(self):
+    def _finish(self) -> OptimizeResult:
         run = self.run
-        elapsed = run.elapsed()
-        if self.why == "stalled" and self.method.curvature and run.gnorm > self.gtol:
+        if self.why == "stalled" and self.method.curvature and run.gnorm > self.gradient_tol:
             self._name_a_kink()
-        if self.checkpoint is not None:
+        if self.ask.checkpoint is not None:
             if self.snapshot is None or not (run.cut or self.why in ("interrupted", "critical")):
                 self._snapshot()
             self._write()
         x, fun, gnorm = self._choose()
-        if (
-            self.report is None
-            and gnorm <= self.gtol
-            and self.verdict
-            and self.why != "interrupted"
-        ):
-            self._judge(x)
-        return _result(self, x.copy(), fun, gnorm, elapsed)
+        default = 1e-6 if x.dtype == np.float64 else 1e-3
+        wanted = default if self.ask.gradient_tol is None else self.ask.gradient_tol
+        if self.outcome is None and gnorm <= wanted and self.ask.verdict:
+            self._judge_the_end(x)
+        return self._result(np.array(x), fun, gnorm, wanted)
+
+    def _judge_the_end(self, x: np.ndarray) -> None:
+        if self.why in ("interrupted", "unbounded"):
+            return
+        try:
+            self.outcome = self.ending.judge(x, moves=False)
+        except KeyboardInterrupt:
+            self.why = "interrupted"
+            return
+        if self.why == "critical" or self.outcome.success:
+            self.why, self.sentence = self.outcome.stopped, None
+
+    def _result(self, x: np.ndarray, fun: float, gnorm: float, wanted: float) -> OptimizeResult:
+        run, outcome = self.run, self.outcome
+        kind: str | None = "not_critical"
+        sentence = f"the gradient has norm {gnorm:.3g}, above gradient_tol = {wanted:.3g}"
+        if outcome is not None:
+            x, kind, sentence = np.array(outcome.theta), outcome.kind, outcome.sentence
+        elif gnorm <= wanted:
+            kind, sentence = None, f"the gradient has norm {gnorm:.3g}; no verdict was asked for"
+        ending = self.sentence or ENDINGS.get(self.why or "")
+        message = sentence if ending is None else f"{ending}; {sentence}"
+        known = np.array_equal(x, run.theta) and not run.stale
+        jac = run.g if known else run.value_and_gradient(x)[1]
+        same = outcome is None or known
+        return OptimizeResult(
+            x=x,
+            fun=fun if same else run.value(x),
+            jac=np.array(jac),
+            nit=run.iteration,
+            nfev=run.n_values + run.n_gradients,
+            njev=run.n_gradients,
+            nhev=run.n_products,
+            status=STATUS[self.why or "critical"],
+            stopped=self.why,
+            success=outcome is not None and outcome.success,
+            kind=kind,
+            message=message[0].upper() + message[1:].rstrip(".") + ".",
+            report=None if outcome is None else outcome.report,
+            history={key: np.asarray(values) for key, values in run.history.items()},
+            method=self.ask.method,
+            wall_time=run.elapsed(),
+        )
 
 
-def _part(arrays, prefix):
+def _part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     return {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
 
 
-def _as_callback(callback):
-    """SciPy's convention: a parameter named intermediate_result gets the result, any other the
-    point.
-    """
+def as_callback(callback: Any) -> Callable[[OptimizeResult], bool] | None:
+    """A callback in SciPy's forms as a function of the intermediate result."""
     if callback is None:
         return None
     if not callable(callback):
-        raise TypeError(f"callback must be callable, got {type(callback).__name__}")
+        raise TypeError(f"callback is a {type(callback).__name__}; wanted a function")
     try:
         whole = "intermediate_result" in inspect.signature(callback).parameters
     except (TypeError, ValueError):
         whole = False
-    wrapped = hasattr(
-        callback, "stop_iteration"
-    )  # by scipy.optimize.minimize, which unpacks the result itself
+    # wrapped by scipy.optimize.minimize, which unpacks the result itself
+    wrapped = hasattr(callback, "stop_iteration")
 
-    def call(result):
+    def call(result: OptimizeResult) -> bool:
         try:
             if wrapped:
                 return bool(callback(result))
@@ -350,30 +428,3 @@ def _as_callback(callback):
             return True
 
     return call
-
-
-def _result(loop, x, fun, gnorm, elapsed):
-    """The OptimizeResult of a finished loop."""
-    run, report = loop.run, loop.report
-    kind, success, evidence = (
-        "not_critical",
-        False,
-        f"the gradient has norm {gnorm:.3g}, above gtol = {loop.gtol:.3g}",
-    )
-    if gnorm <= loop.gtol:
-        kind, success, evidence = (
-            None,
-            False,
-            f"the gradient has norm {gnorm:.3g}; no verdict was asked for",
-        )
-        if report is not None:
-            kind, success, evidence = report.kind, report.success, report.evidence
-    ending = loop.sentence or _ENDINGS.get(loop.why)
-    message = evidence if ending is None else f"{ending}; {evidence}"
-    jac = run.g if np.array_equal(x, run.theta) and not run.stale else run.value_and_gradient(x)[1]
-    return OptimizeResult(
-        x=x, fun=fun, jac=np.array(jac), nit=run.iteration, nfev=run.n_values + run.n_gradients, njev=run.n_gradients,
-        nhev=run.n_products, status=STATUS[loop.why], stopped=loop.why, success=success, kind=kind,
-        message=message[0].upper() + message[1:].rstrip(".") + ".", report=getattr(report, "report", None),
-        history={key: np.asarray(values) for key, values in run.history.items()}, method=loop.name, wall_time=elapsed,
-    )  # fmt: skip

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from ..checks import as_rng, check_positive_int, check_symmetric_operator, check_theta, check_vector
-from .line_search import first_length, line_minimum, rounding_of
+from ..checks import as_rng, check_positive_int, check_theta, check_vector
+from ..critical.evidence import Products
+from ..protocols import Differentiable
+from .line_search import first_length, line_minimum, rounding_of, value_rounding
 from .negative_curvature import lowest_curvature, suspects
 
 
-def escape(ob, theta, direction=None, *, max_products=300, seed=0):
+def escape(
+    ob: Any, theta: Any, direction: Any = None, *, max_products: int = 300, seed: Any = 0
+) -> OptimizeResult:
     """Leave a saddle: follow negative curvature to the lowest point of the line, either way along
     it.
 
@@ -34,7 +40,9 @@ def escape(ob, theta, direction=None, *, max_products=300, seed=0):
     Returns
     -------
     OptimizeResult
-        ``x`` and ``fun``, lower than at theta where `success`; else ``x`` is theta and `message`
+        ``x`` and ``fun``, lower than at theta by more than the rounding of the value where
+        `success`, along curvature that a product proves negative, or, along a `direction` of the
+        caller's, further down than the slope alone would lead; else ``x`` is theta and `message`
         says why. ``direction`` (unit), ``step`` (signed length along it), ``curvature`` (v'Hv),
         ``nfev``, ``n_products``.
 
@@ -53,58 +61,66 @@ def escape(ob, theta, direction=None, *, max_products=300, seed=0):
     >>> found.success, round(float(found.fun), 3)
     (True, -0.25)
     """
-    n = ob.n_params
     theta = check_theta(ob, theta, "theta", getattr(ob, "dtype", None))
     max_products = check_positive_int(max_products, "max_products")
-    H = check_symmetric_operator(ob.hessian(theta), "ob.hessian(theta)")
-    f0 = float(ob.value(theta))
-    n_values, n_products = 1, 0
+    H = Products(ob.hessian(theta))
+    f0, way, size, rounding = float(ob.value(theta)), direction, 0.0, 0.0
+    if way is None:
+        curvature, way, rounding, H.count = lowest_curvature(
+            H.native, as_rng(seed), suspects(ob, theta, H.native), max_products=max_products
+        )
+        size = rounding / rounding_of(way, 1.0)
+    v = check_vector(way, H.n, "direction", theta.dtype)
+    if not np.any(v):
+        raise ValueError("direction is zero; wanted a direction to follow")
+    v = v / theta.dtype.type(np.linalg.norm(v))
+    curvature, error, Hv = H.rayleigh(v)
+    H.norm = max(H.norm, size, float(np.linalg.norm(Hv)))
+    negative = curvature < -max(error, rounding if direction is None else H.bound(v))
+    result = OptimizeResult(
+        x=theta.copy(), fun=f0, success=False, step=0.0, direction=v, curvature=curvature, nfev=1
+    )
+    if negative or direction is not None:
+        _follow(ob, theta, v, result, negative)
+    else:
+        result.message = (
+            f"No negative curvature was found with {H.count} products: the lowest Rayleigh "
+            f"quotient is {curvature:.3g}, with rounding of the order of {max(rounding, error):.1g}."
+        )
+    result.n_products = H.count
+    return result
 
-    def value(point):
-        nonlocal n_values
-        n_values += 1
+
+def _follow(
+    ob: Any, theta: np.ndarray, v: np.ndarray, result: OptimizeResult, negative: bool
+) -> None:
+    """Go to the lowest point of the line, if that is an escape: lower by more than rounding, along
+    proved negative curvature or further down than the slope alone leads.
+    """
+
+    def value(point: np.ndarray) -> float:
+        result.nfev += 1
         return float(ob.value(point))
 
-    if direction is None:
-        curvature, v, rounding, n_products = lowest_curvature(
-            H, n, theta.dtype, as_rng(seed), suspects(ob, theta, H), max_products
-        )
-    else:
-        v = check_vector(direction, n, "direction", theta.dtype)
-        norm = float(np.linalg.norm(v))
-        if norm == 0:
-            raise ValueError("direction is zero; wanted a direction to follow")
-        v = v / theta.dtype.type(norm)
-        Hv = np.asarray(H @ v)
-        curvature, n_products = float(v @ Hv), 1
-        rounding = rounding_of(v, float(np.linalg.norm(Hv)))
-    result = OptimizeResult(
-        x=theta.copy(),
-        fun=f0,
-        success=False,
-        step=0.0,
-        direction=v,
-        curvature=curvature,
-        n_products=n_products,
-    )
-    if direction is None and not curvature < -rounding:
+    f0, kind = result.fun, theta.dtype.type
+    t, f = line_minimum(value, theta, v, f0, first_length(theta))
+    gain, explained = f0 - f, 0.0
+    if not negative and isinstance(ob, Differentiable):
+        explained = abs(t * float(np.asarray(ob.gradient(theta), dtype=float) @ v))
+    curved = f"the curvature along it is {result.curvature:.3g}"
+    if gain > value_rounding(f0, theta.dtype) + explained:
+        result.update(x=theta + kind(t) * v, fun=f, step=t, success=True)
         result.message = (
-            f"No negative curvature was found with {n_products} products: the lowest Rayleigh "
-            f"quotient is {curvature:.3g}, "
-            f"with rounding of the order of {rounding:.1g}."
+            f"The loss fell from {f0:.9g} to {f:.9g} over a step of length {abs(t):.3g} along "
+            f"curvature {result.curvature:.3g}."
+        )
+    elif gain > 0 and not negative:
+        result.message = (
+            f"The loss falls by {gain:.3g} on the line, no more than slope and rounding explain; "
+            f"{curved}, not proved negative."
         )
     else:
-        t, f = line_minimum(value, theta, v, f0, first_length(theta))
-        if f < f0:
-            result.update(x=theta + theta.dtype.type(t) * v, fun=f, step=t, success=True)
-            result.message = (
-                f"The loss fell from {f0:.6g} to {f:.6g} over a step of length "
-                f"{abs(t):.3g} along curvature {curvature:.3g}."
-            )
-        else:
-            result.message = (
-                "No lower value was found on the line, in either direction; the "
-                f"curvature along it is {curvature:.3g}."
-            )
-    result.nfev = n_values
-    return result
+        result.message = (
+            "No value lower by more than rounding was found on the line, in either direction; "
+            f"{curved}."
+        )

@@ -40,11 +40,11 @@ class LBFGS(Method):
             else:
                 run.bind()
             loop.after_step()
-            loop.why = "critical" if loop.critical() else loop.ending()
+            loop.why = "critical" if loop.critical() else loop.end()
             if loop.why is not None:
                 raise StopIteration
 
-        loop.why = "critical" if loop.critical() else loop.ending()
+        loop.why = "critical" if loop.critical() else loop.end()
         if loop.why is not None:
             return
         rounding = {

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from ..checks import operator_dtype
+from ..critical.nearness import VALUE_EPS
+
+Value = Callable[[np.ndarray], float]
 
 
 def as_product(op, dtype):
@@ -25,6 +31,11 @@ def rounding_of(v, size):
     Enough to choose a direction, since the line search then decides; proofs are `classify`'s.
     """
     return 8.0 * np.sqrt(len(v)) * float(np.finfo(v.dtype).eps) * size
+
+
+def value_rounding(f: float, dtype: Any) -> float:
+    """What rounding may do to a value: a decrease by less is none."""
+    return VALUE_EPS * float(np.finfo(dtype).eps) * abs(f)
 
 
 def first_length(theta):

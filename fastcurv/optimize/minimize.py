@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from scipy.optimize import OptimizeResult
 
-from ..checks import as_rng, check_choice, check_positive, check_positive_int, check_theta
+from ..checks import (
+    as_rng,
+    check_choice,
+    check_positive,
+    check_positive_int,
+    check_theta,
+    old_name,
+    refuse_foreign,
+)
 from ..files import read_tensors
-from .driver import Loop, named_options
+from .driver import Loop, Request, as_callback, named_options
 from .first_order import SGD, Adam, Momentum, Nesterov, RMSProp
 from .lbfgs import LBFGS
 from .newton import Cubic, DampedNewton, GaussNewton, Newton, SaddleFreeNewton, TrustRegion
 from .newton_cg import NewtonCG
 from .newton_mr import NewtonMR
-from .run import Run
+from .run import Method, Run
 
-METHODS = {
+METHODS: dict[str, type[Method]] = {
     "sgd": SGD,
     "momentum": Momentum,
     "nesterov": Nesterov,
@@ -34,26 +45,44 @@ METHODS = {
 }
 
 
+FOREIGN = {  # what SciPy, scikit-learn and torch call them
+    "maxiter": "max_iter",
+    "n_iter": "max_iter",
+    "epochs": "max_iter",
+    "n_epochs": "max_iter",
+    "tol": "gradient_tol",
+    "xtol": "gradient_tol",
+    "ftol": "gradient_tol",
+    "lr": "learning_rate",
+    "learning_rate_init": "learning_rate",
+    "random_state": "seed",
+    "rng": "seed",
+    "x0": "theta0",
+    "verbose": "progress",
+    "disp": "progress",
+}
+
+
 def minimize(
-    ob,
-    theta0=None,
-    method="trust-region",
+    ob: Any,
+    theta0: Any = None,
+    method: str = "trust-region",
     *,
-    max_iter=None,
-    max_time=None,
-    max_products=None,
-    gtol=None,
-    callback=None,
-    seed=None,
-    progress=False,
-    validation=None,
-    patience=None,
-    checkpoint=None,
-    checkpoint_every=None,
-    resume=None,
-    verdict=True,
-    **options,
-):
+    max_iter: int | None = None,
+    max_time: float | None = None,
+    max_products: int | None = None,
+    gradient_tol: float | None = None,
+    callback: Callable[..., Any] | None = None,
+    seed: Any = None,
+    progress: bool = False,
+    validation: Any = None,
+    patience: int | None = None,
+    checkpoint: Any = None,
+    checkpoint_every: int | None = None,
+    resume: Any = None,
+    verdict: bool = True,
+    **options: Any,
+) -> OptimizeResult:
     """Minimise an objective, and say what kind of point was reached.
 
     Parameters
@@ -65,18 +94,21 @@ def minimize(
     theta0 : ndarray, shape (n,)
         The start; not changed. None where `resume` gives it.
     method : str
-        First order: ``sgd momentum nesterov rmsprop adam`` (formulas in `fastcurv.first_order`).
+        First order: ``sgd momentum nesterov rmsprop adam``, in torch's forms.
         Second order: ``trust-region newton-cg saddle-free-newton cubic gauss-newton``, which leave
         saddles, and ``newton damped-newton newton-mr``, which are drawn to them. ``l-bfgs`` is
         SciPy's.
     max_iter : int, optional
         Steps; epochs where `batch_size` is given. Default 1000, or 100 epochs.
     max_time, max_products : float, int, optional
-        Seconds and Hessian products after which the run ends, inside a step if need be. The verdict
-        is extra: n products up to n = 1024, some hundreds above, and nothing where the gradient is
-        not zero.
-    gtol : float, optional
-        A gradient no longer than this counts as zero. Default 1e-6 in float64, 1e-3 in float32.
+        Seconds and Hessian products after which the run ends, inside a step if need be. The checks
+        at the end keep to `max_time` too; their products are extra. Without it tries and escapes
+        take no longer than the steps did, or a second, and a proof by all eigenvalues (up to n =
+        4096) no longer than that, or half a minute.
+    gradient_tol : float, optional
+        Where to stop: a gradient no longer than this counts as zero. By default at 1e-6 (1e-3 in
+        float32), and on from there, by Newton steps with gradients in extended precision too,
+        until theta is near a critical point in the scale-free sense of `classify`.
     callback : callable, optional
         ``callback(intermediate_result)`` gets an OptimizeResult after each iteration,
         ``callback(xk)`` under any other parameter name the point; True, or raising StopIteration,
@@ -104,7 +136,7 @@ def minimize(
         krylov_dim sample`` and ``radius damping weight max_cg``; for ``trust-region
         saddle-free-newton cubic gauss-newton`` also ``precondition warm_start``, both False:
         scaling by the norms of the Hessian's rows and the last step as a start, which large
-        networks need (`fastcurv.second_order`). `sample` rows, drawn anew for each point, then
+        networks need. `sample` rows, drawn anew for each point, then
         stand for all in the curvature (never in value and gradient).
 
     Returns
@@ -113,14 +145,20 @@ def minimize(
         ``x fun jac nit nfev njev nhev status success message`` as in SciPy, ``nhev`` in products,
         and
 
-        * ``kind`` and ``report``: what `classify` says of x, ``not_critical`` where ||g|| is above `gtol`. `success` is
-          True at a minimum, or at a degenerate point where no negative curvature was found, and
-          nowhere else.
-        * ``history``: dict of arrays ``iteration loss gradient_norm products time`` (and ``validation``).
-        * ``stopped``: why the run ended, one of ``critical max_iter max_time max_products callback patience stalled
-          diverged interrupted``.
+        * ``kind`` and ``report``: what `classify` says of x; ``not_critical`` without a report where
+          ||g|| is above `gradient_tol`.
+        * ``success``: True at a minimum, proved or, where nothing bounds the third derivative,
+          measured, as `message` says; and at a degenerate point whose loss is its lower bound.
+          Nowhere else.
+        * ``history``: dict of arrays ``iteration loss gradient_norm products time`` (and
+          ``validation``).
+        * ``stopped``: why the run ended, one of ``critical max_iter max_time max_products callback
+          patience stalled diverged interrupted``; or ``degenerate`` (no descent found after tries
+          along the zeros of the Hessian), ``infinity`` (the infimum lies there), ``unbounded``.
+          `status` is its number, 0 for ``critical``.
 
-        x is the last point of a second-order method, the best recorded one of a first-order method.
+        x is the last point of a second-order method, the best recorded one of a first-order method,
+        moved by the last Newton steps.
 
     Examples
     --------
@@ -136,6 +174,7 @@ def minimize(
     """
     check_choice(method, list(METHODS), "method")
     maker = METHODS[method]
+    gradient_tol = old_name("gtol", options.pop("gtol", None), "gradient_tol", gradient_tol)
     options = _checked_options(method, maker, options)
     _check_protocol(ob, method, maker)
     kind = np.dtype(getattr(ob, "dtype", None) or np.float64)
@@ -146,30 +185,39 @@ def minimize(
     arrays, facts = ({}, {}) if resume is None else _saved(resume, method, options, ob.n_params)
     start = arrays.get("run.theta", theta0)
     theta = np.array(check_theta(ob, start, "theta0", kind))
-    limits = {
-        "max_time": None if max_time is None else check_positive(max_time, "max_time"),
-        "max_products": None
-        if max_products is None
-        else check_positive_int(max_products, "max_products"),
-    }
-    limits["sample"] = _checked_sample(ob, options.get("sample"))
-    run = Run(ob, theta, as_rng(seed), curvature=maker.curvature, validation=validation, **limits)
-    loop = Loop(
-        run,
-        method,
-        options,
-        gtol,
-        max_iter,
-        callback,
-        patience,
-        checkpoint,
-        checkpoint_every,
-        verdict,
+    run = Run(
+        ob,
+        theta,
+        as_rng(seed),
+        curvature=maker.curvature,
+        validation=validation,
+        max_time=None if max_time is None else check_positive(max_time, "max_time"),
+        max_products=_count(max_products, "max_products"),
+        sample=_checked_sample(ob, options.get("sample")),
     )
-    return loop.go(maker, arrays, facts, progress)
+    usual = 100 if options.get("batch_size") is not None else 1000
+    ask = Request(
+        method=method,
+        options=options,
+        gradient_tol=None
+        if gradient_tol is None
+        else check_positive(gradient_tol, "gradient_tol", zero=True),
+        max_iter=_count(max_iter, "max_iter") or usual,
+        callback=as_callback(callback),
+        patience=_count(patience, "patience"),
+        checkpoint=checkpoint,
+        checkpoint_every=_count(checkpoint_every, "checkpoint_every"),
+        verdict=bool(verdict),
+    )
+    return Loop(run, ask, maker).go(arrays, facts, progress)
 
 
-def _checked_options(method, maker, options):
+def _count(value: int | None, name: str) -> int | None:
+    return None if value is None else check_positive_int(value, name)
+
+
+def _checked_options(method: str, maker: type[Method], options: dict[str, Any]) -> dict[str, Any]:
+    refuse_foreign("minimize", (name for name in options if name not in maker.defaults), FOREIGN)
     for name in options:
         if name not in maker.defaults:
             near = difflib.get_close_matches(name, maker.defaults, 1)
@@ -182,7 +230,7 @@ def _checked_options(method, maker, options):
     return options
 
 
-def _check_protocol(ob, method, maker):
+def _check_protocol(ob: Any, method: str, maker: type[Method]) -> None:
     needed = ["n_params", "value", "gradient"] + ([maker.curvature] if maker.curvature else [])
     missing = [name for name in needed if not hasattr(ob, name)]
     if missing:
@@ -192,7 +240,7 @@ def _check_protocol(ob, method, maker):
         )
 
 
-def _checked_sample(ob, sample):
+def _checked_sample(ob: Any, sample: Any) -> int | None:
     """The number of rows that curvature is taken from; None for all."""
     if sample is None:
         return None
@@ -204,7 +252,9 @@ def _checked_sample(ob, sample):
     return None if sample >= ob.n_samples else sample
 
 
-def _saved(path, method, options, n_params):
+def _saved(
+    path: Any, method: str, options: dict[str, Any], n_params: int
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays and facts of a checkpoint, which must be of this method, these options and this size."""
     arrays, facts = read_tensors(path)
     if facts.get("what") != "minimize":

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..checks import operator_dtype
 from ..krylov.subproblems import KrylovSpace
 from .line_search import as_product, rounding_of
 
 
-def lowest_curvature(
-    op, n, dtype, rng, starts=(), max_products=200, stop=None, space=None, accuracy=0.05
-):
+def lowest_curvature(op, rng, starts=(), *, max_products=200, stop=None, accuracy=0.05):
     """The lowest Ritz pair from a random start and `starts`, stopped as soon as it is clearly
     negative.
 
@@ -36,9 +35,9 @@ def lowest_curvature(
         Negative curvature is taken for real where ``v'Hv < -rounding``.
     n_products : int
     """
+    n, dtype = op.shape[0], operator_dtype(op)
     limit = min(n, max_products)
-    if space is None:
-        space = KrylovSpace(n, dtype, min(n, limit + 2 + len(starts)))
+    space = KrylovSpace(n, dtype, min(n, limit + 2 + len(starts)))
     random = rng.standard_normal(n).astype(dtype)
     kept = [np.asarray(v, dtype=dtype) for v in starts if np.any(v)]
     space.start(as_product(op, dtype), random, kept)

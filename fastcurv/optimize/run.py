@@ -118,6 +118,8 @@ class Run:
             self.history["validation"] = []
         self.best, self.best_score, self.since_best = None, np.inf, 0
         self.best_f = self.best_gnorm = np.inf
+        self.f = self.f0 = self.gnorm = np.inf
+        self.g = np.empty(0, theta.dtype)
         self.cut = self.stale = False
 
     # what things cost
@@ -319,6 +321,10 @@ class Method:
     def step(self):
         """Move the run; None, or the sentence that says why it cannot."""
         raise NotImplementedError
+
+    def drive(self, loop):
+        """Run the loop; a method with a loop of its own puts it here."""
+        loop.iterate()
 
     #: names of the attributes that a checkpoint must hold
     kept_arrays: tuple = ()

@@ -55,7 +55,7 @@ def _run(method, fun, x0, args, jac, hess, hessp, bounds, constraints, callback,
         raise ValueError(f"{method} is for problems without bounds and constraints")
     options = dict(options)
     if "tol" in options:
-        options.setdefault("gtol", options.pop("tol"))
+        options.setdefault("gradient_tol", options.pop("tol"))
     if "maxiter" in options:
         options.setdefault("max_iter", options.pop("maxiter"))
     options.pop("disp", None)

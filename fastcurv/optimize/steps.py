@@ -143,7 +143,7 @@ def newton_step(H, g, damping=0.0, *, k=None, tol=1e-6):
     return lift(shifted(values, linear, damping)).astype(g.dtype, copy=False)
 
 
-def saddle_free_newton_step(H, g, k=None, damping=1e-3):
+def saddle_free_newton_step(H, g, damping=1e-3, *, k=None, tol=1e-3):
     """The saddle-free Newton step ``-(|H| + damping I)^-1 g``: Newton's lengths, downhill in every
     direction.
 
@@ -157,11 +157,13 @@ def saddle_free_newton_step(H, g, k=None, damping=1e-3):
     H : LinearOperator or ndarray, shape (n, n)
         Real symmetric.
     g : ndarray, shape (n,)
-    k : int, optional
-        Krylov dimension, and the number of products. None: dense up to n = 512, above that as many
-        products (at most 400) as a relative residual of 1e-3 takes.
     damping : float
         Above 0 where H may be singular.
+    k : int, optional
+        Krylov dimension, and the number of products. None: dense up to n = 512, above that as many
+        products (at most 400) as `tol` takes.
+    tol : float
+        Wanted residual, relative to ``||g||``, in the Krylov space.
 
     Returns
     -------
@@ -188,5 +190,5 @@ def saddle_free_newton_step(H, g, k=None, damping=1e-3):
             vectors @ (np.sign(values) * absolute(values, space.linear_term(), damping))
         )
 
-    values, linear, lift, _ = _decompose(op, g, k, 1e-3, residual_of)
+    values, linear, lift, _ = _decompose(op, g, k, tol, residual_of)
     return lift(absolute(values, linear, damping)).astype(g.dtype, copy=False)

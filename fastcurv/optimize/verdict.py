@@ -1,4 +1,4 @@
-"""What `minimize` says of the point it ends at: `classify`, and whether that counts as success."""
+"""What `minimize` says of the point it ends at: one outcome, one sentence."""
 
 from __future__ import annotations
 
@@ -7,51 +7,58 @@ from typing import Any
 
 import numpy as np
 
-CURVATURE_TOL = (
-    1e-4  # negative curvature below this share of the spectrum's width is looked for ...
-)
-RISK = (
-    1e-3  # ... and missed with at most this probability, where n is too large for all eigenvalues
-)
-DENSE_BELOW = 1024  # all eigenvalues up to this n: a second; above, Krylov
+#: `OptimizeResult.status` by `OptimizeResult.stopped`
+STATUS = {
+    "critical": 0,
+    "max_iter": 1,
+    "max_time": 2,
+    "max_products": 3,
+    "callback": 4,
+    "patience": 5,
+    "stalled": 6,
+    "diverged": 7,
+    "interrupted": 8,
+    "degenerate": 9,
+    "infinity": 10,
+    "unbounded": 11,
+    "kinks": 12,
+}
+ENDINGS = {
+    "max_iter": "max_iter was reached",
+    "max_time": "max_time was reached",
+    "max_products": "max_products was reached",
+    "callback": "the callback asked to stop",
+    "patience": "the validation loss has not improved for `patience` records",
+    "diverged": "the loss is no longer finite",
+    "interrupted": "interrupted from the keyboard: this is the best point known",
+    "unbounded": "the loss falls without end: it has no minimum this way",
+}
+CURVATURE_TOL = 1e-4  # negative curvature below this share of the spectrum is looked for ...
+RISK = 1e-3  # ... and missed with at most this probability, where n is too large for all of it
 
 
 @dataclass(frozen=True)
-class FinalVerdict:
-    """`kind` and `report` of `classify`, `success`, and the `evidence` in words."""
+class Outcome:
+    """What is claimed of a point where the gradient is zero, or where the run goes on from.
 
-    kind: str
-    success: bool
-    evidence: str
-    report: Any
-    escape_direction: np.ndarray | None
-    n_products: int
-
-
-def final_verdict(ob, theta, gtol, seed=0):
-    """Classify a point whose gradient norm is at most `gtol`.
-
-    Success is a minimum, or a degenerate point without negative curvature; where n is large,
-    "without" means that none below CURVATURE_TOL times the spectrum's width was found, at a risk of
-    RISK.
+    Attributes
+    ----------
+    stopped : str
+        One of `STATUS`.
+    kind : str or None
+        Of the point, as `classify` says it; None where it was not asked.
+    success : bool
+    sentence : str
+    theta : ndarray, shape (n,)
+    report : CriticalPoint or None
+    go_on : bool
+        The loss is lower at theta, or theta is nearer to rest, and the run should go on there.
     """
-    from ..critical.classify import classify
 
-    report = classify(
-        ob, theta, gradient_tol=gtol, curvature_tol=CURVATURE_TOL, failure_probability=RISK,
-        dense_below=DENSE_BELOW, seed=seed,
-    )  # fmt: skip
-    direction = getattr(report, "escape_direction", None)
-    negative = direction is not None or bool(getattr(report, "n_negative", None))
-    success = report.kind == "minimum" or (report.kind == "degenerate" and not negative)
-    evidence = report.reason.rstrip(".")
-    if success and report.kind == "degenerate":
-        evidence += "; no negative curvature was found"
-    return FinalVerdict(
-        report.kind,
-        success,
-        evidence,
-        report,
-        direction,
-        int(getattr(report, "n_products", 0) or 0),
-    )
+    stopped: str
+    kind: str | None
+    success: bool
+    sentence: str
+    theta: np.ndarray
+    report: Any = None
+    go_on: bool = False

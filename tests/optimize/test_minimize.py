@@ -150,7 +150,8 @@ def test_scipy_says_success_on_a_saddle_and_we_do_not():
     assert theirs.success and not theirs.x.any()
     for method in (newton_cg, trust_region, saddle_free_newton):
         ours = scipy.optimize.minimize(fun, np.zeros(2), jac=True, hessp=hessp, method=method)
-        assert ours.success and ours.fun <= 1e-12 and ours.kind in ("minimum", "degenerate")
+        assert ours.fun <= 1e-12 and ours.success == (ours.kind == "minimum")
+        assert ours.success or (ours.stopped == "degenerate" and "no descent" in ours.message)
     stuck = minimize(ob, np.zeros(2), "newton")
     assert not stuck.success and stuck.kind == "saddle"
 

@@ -43,9 +43,9 @@ def test_gauss_newton_ends_on_the_hessian_and_so_takes_fewer_steps(monkeypatch):
     """
     ob, model = blobs(l2=1e-3)
     starts = [model.init(seed=seed) for seed in range(3)]
-    ours = [fc.minimize(ob, start, "gauss-newton", seed=0, gtol=1e-9) for start in starts]
+    ours = [fc.minimize(ob, start, "gauss-newton", seed=0, gradient_tol=1e-9) for start in starts]
     monkeypatch.setattr(GaussNewton, "SLOW", 10**9)
-    plain = [fc.minimize(ob, start, "gauss-newton", seed=0, gtol=1e-9) for start in starts]
+    plain = [fc.minimize(ob, start, "gauss-newton", seed=0, gradient_tol=1e-9) for start in starts]
     assert all(found.success for found in ours)
     assert 2 * sum(found.nit for found in ours) < sum(found.nit for found in plain)
 
@@ -53,12 +53,18 @@ def test_gauss_newton_ends_on_the_hessian_and_so_takes_fewer_steps(monkeypatch):
 def test_gauss_newton_resumes_bit_for_bit_after_it_has_turned_to_the_hessian(tmp_path):
     ob, model = blobs(l2=1e-3)
     path, theta = tmp_path / "run.safetensors", model.init(seed=0)
-    whole = fc.minimize(ob, theta, "gauss-newton", seed=0, gtol=1e-9)
+    whole = fc.minimize(ob, theta, "gauss-newton", seed=0, gradient_tol=1e-9)
     fc.minimize(
-        ob, theta, "gauss-newton", seed=0, gtol=1e-9, max_iter=whole.nit - 2, checkpoint=path
+        ob,
+        theta,
+        "gauss-newton",
+        seed=0,
+        gradient_tol=1e-9,
+        max_iter=whole.nit - 2,
+        checkpoint=path,
     )
     assert read_tensors(path)[1]["method_facts"]["exact"]
-    resumed = fc.minimize(ob, None, "gauss-newton", gtol=1e-9, resume=path)
+    resumed = fc.minimize(ob, None, "gauss-newton", gradient_tol=1e-9, resume=path)
     assert (
         np.array_equal(whole.x, resumed.x)
         and whole.nit == resumed.nit
@@ -176,7 +182,7 @@ def test_scaling_makes_badly_scaled_parameters_cheap():
             np.zeros(n),
             "trust-region",
             seed=0,
-            gtol=1e-5,
+            gradient_tol=1e-5,
             radius=1e6,
             precondition=scaled,
             verdict=False,
@@ -230,6 +236,8 @@ def test_ctrl_c_returns_what_is_known():
     ob, model = blobs()
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
-    found = fc.minimize(ob, model.init(seed=0), "adam", max_iter=10**8, max_time=60, gtol=0.0)
+    found = fc.minimize(
+        ob, model.init(seed=0), "adam", max_iter=10**8, max_time=60, gradient_tol=0.0
+    )
     assert found.stopped == "interrupted" and found.wall_time < 30
     assert found.fun == ob.value(found.x) == found.history["loss"].min() and not found.success

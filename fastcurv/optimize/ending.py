@@ -1,0 +1,204 @@
+"""The end of a run: where the gradient is zero, what may be claimed, and whether a way down is left.
+
+In order: a proved ray to an infimum at infinity; Newton steps with an extended gradient; the verdict
+of `classify`; along proved negative curvature if there is any; and where zeros stay unexplained,
+tries along them. Each round of this may cost what the training has cost so far, `ROUND` seconds at
+least; a matrix of all eigenvalues at the very end `PROOF` seconds at least; and `max_time` holds.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from ..critical.classify import classify
+from ..critical.nearness import gradient_and_error, lower_bound
+from ..protocols import Differentiable, RunsAway, ThirdBound
+from .line_search import first_length, line_minimum, value_rounding
+from .polish import polish
+from .run import Run
+from .tries import Walk, directions, falls_for_ever, flat_space, lower_along, lower_point
+from .verdict import CURVATURE_TOL, RISK, Outcome
+
+ROUND = 1.0  # seconds that checks may always take together, ...
+PROOF = 30.0  # ... and with a last decomposition for a proof
+ALWAYS_DENSE = 1024  # up to this n all eigenvalues cost a second
+DENSE_BELOW = 4097
+EIGEN = 3e-10  # seconds for n^3: one and a half decompositions, as they take on one core
+MOVES = 12  # rounds that end in a lower point
+SMALL = 1e-8  # of the loss: of moves that gain less than this share ...
+FEW = 5  # ... so many are made
+
+
+class Ending:
+    """Judges the points of a run at which its gradient is zero."""
+
+    def __init__(self, run: Run, gradient_tol: float | None, walk: Walk) -> None:
+        self.run, self.gradient_tol, self.walk = run, gradient_tol, walk
+        self.spent = 0.0
+        self.moves = self.small = 0
+        self.started: float | None = None
+
+    # what checks may cost
+
+    def training(self) -> float:
+        """Seconds that went into steps."""
+        running = 0.0 if self.started is None else time.perf_counter() - self.started
+        return self.run.elapsed() - self.spent - running
+
+    def left(self, floor: float) -> float:
+        """Seconds that checks may still take."""
+        running = 0.0 if self.started is None else time.perf_counter() - self.started
+        left = max(self.training(), floor) - self.spent - running
+        if self.run.max_time is not None:
+            left = min(left, self.run.max_time - self.run.elapsed())
+        return left
+
+    def over(self) -> bool:
+        """Whether the tries have had their time."""
+        return self.left(ROUND) <= 0
+
+    def price(self) -> float:
+        """Seconds for a product, at most: what a product or a third of a gradient took."""
+        run = self.run
+        return self.training() / max(1, run.n_products + 3 * run.n_gradients)
+
+    def dense_below(self) -> int | None:
+        """Below which n all eigenvalues are computed; None where there is no time for a verdict."""
+        n, price = self.run.theta.size, self.price()
+        seconds = n * price + EIGEN * n**3
+        always = n <= ALWAYS_DENSE and self.run.max_time is None
+        if always or (n < DENSE_BELOW and seconds <= self.left(PROOF)):
+            return n + 1
+        return min(n, ALWAYS_DENSE) if 600 * price <= self.left(PROOF) else None
+
+    # the rounds
+
+    def judge(self, theta: np.ndarray, moves: bool) -> Outcome:
+        """The outcome at theta; `moves`: it may be a lower point to go on from."""
+        self.started = time.perf_counter()
+        try:
+            return self._judge(theta, moves and self.moves < MOVES and self.left(ROUND) > 0)
+        finally:
+            self.spent += time.perf_counter() - self.started
+            self.started = None
+
+    def _judge(self, theta: np.ndarray, moves: bool) -> Outcome:
+        ob = self.run.ob
+        if isinstance(ob, RunsAway) and ob.ray_to_infimum(theta) is not None:
+            return Outcome("infinity", "not_critical", False, AT_INFINITY, theta)
+        below = self.dense_below()
+        if not isinstance(ob, Differentiable) or below is None:
+            why = (
+                "max_time left no time for a verdict"
+                if below is None
+                else "without a Hessian there is no verdict"
+            )
+            return Outcome("critical" if below else "max_time", None, False, why, theta)
+        polished = polish(ob, theta, below, lambda: self.left(PROOF) <= 0)
+        self.run.n_products += polished.n_products
+        self.run.n_gradients += polished.n_gradients
+        theta = polished.theta
+        report = classify(
+            ob, theta.astype(np.float64), gradient_tol=self.gradient_tol,
+            curvature_tol=CURVATURE_TOL, failure_probability=RISK, dense_below=below,
+        )  # fmt: skip
+        self.run.n_products += int(report.n_products)
+        sentence = report.reason.rstrip(".")
+        if report.kind == "minimum":
+            return self._minimum(theta, report, sentence, moves)
+        if report.kind == "degenerate" and not report.n_negative:
+            return self._degenerate(theta, report, sentence, moves)
+        lower = self._along(theta, report.escape_direction) if moves else None
+        if lower is not None:
+            return lower
+        if report.kind == "not_critical" and self._at_infinity(theta):
+            return Outcome("infinity", report.kind, False, AT_INFINITY_SEEN, theta, report)
+        near = report.kind != "not_critical"
+        further = moves and not near and self.gradient_tol is None and self._can_go_on(theta)
+        self.moves += further
+        return Outcome("critical", report.kind, False, sentence, theta, report, further)
+
+    def _minimum(self, theta: np.ndarray, report: Any, sentence: str, moves: bool) -> Outcome:
+        """A minimum that nothing bounds is tried once more: no side may fall before it rises."""
+        if not isinstance(self.run.ob, ThirdBound):
+            f = self.run.value(theta)
+            flat = np.zeros((theta.size, 0))
+            for v in directions(self.run.ob, theta, flat, np.random.default_rng(0)):
+                found = lower_along(self.run.value, theta, f, v, barrier=True)
+                if found is not None:
+                    return self._lower(found, f, moves, report)
+        return Outcome("critical", "minimum", True, sentence, theta, report)
+
+    def _degenerate(self, theta: np.ndarray, report: Any, sentence: str, moves: bool) -> Outcome:
+        run, f = self.run, self.run.value(theta)
+        c = lower_bound(run.ob)
+        if c > -np.inf and f - c <= value_rounding(max(abs(f), abs(c)), theta.dtype) + 1e-24:
+            sentence += (
+                f"; no point is lower by more than {f - c:.1g}, since no loss is below {c:g}"
+            )
+            return Outcome("critical", "degenerate", True, sentence, theta, report)
+        if moves or not self.over():
+            below = self.dense_below() or 0
+            flat, spent = flat_space(run.ob, theta, below)
+            run.n_products += spent
+            found = lower_point(
+                run.ob, theta, f, flat, np.random.default_rng(0),
+                value=run.value, walk=self.walk, stop=self.over,
+            )  # fmt: skip
+            if found is not None:
+                return self._lower(found, f, moves, report)
+        sentence += "; degenerate: no descent found, neither along the zeros nor a few steps off"
+        return Outcome("degenerate", "degenerate", False, sentence, theta, report)
+
+    def _along(self, theta: np.ndarray, v: np.ndarray | None) -> Outcome | None:
+        """The lowest point along proved negative curvature, or None."""
+        if v is None:
+            return None
+        f = self.run.value(theta)
+        unit = np.asarray(v, dtype=theta.dtype)
+        t, lowest = line_minimum(self.run.value, theta, unit, f, first_length(theta))
+        if not lowest < f - value_rounding(f, theta.dtype):
+            return None
+        found = theta + theta.dtype.type(t) * unit, lowest
+        outcome = self._lower(found, f, True, None)
+        return outcome if outcome.go_on else None
+
+    def _lower(
+        self, found: tuple[np.ndarray, float], f: float, moves: bool, report: Any
+    ) -> Outcome:
+        """Go on from a lower point; without end only as long as it pays."""
+        self.small = self.small + 1 if f - found[1] < SMALL * abs(f) else 0
+        self.moves += 1
+        sentence = f"the loss is lower nearby, {found[1]:.9g} for {f:.9g}: no minimum"
+        on = moves and self.small <= FEW
+        return Outcome("degenerate", "degenerate", False, sentence, found[0], report, on)
+
+    def _can_go_on(self, theta: np.ndarray) -> bool:
+        """Whether the gradient is above its own rounding, so that further steps may lower it."""
+        g, error = gradient_and_error(self.run.ob, theta.astype(np.float64))
+        size = float(np.linalg.norm(g))
+        known = error if np.isfinite(error) else 0.0
+        return bool(theta.dtype == np.float64 and size > 10 * known and size > 0)
+
+    def _at_infinity(self, theta: np.ndarray) -> bool:
+        """Whether the loss is seen to fall for ever, along theta or down the gradient."""
+        run = self.run
+        if self.over():
+            return False
+        f, g = run.value_and_gradient(theta)
+        if not np.any(g):
+            return False
+        return any(falls_for_ever(run.ob, run.value, theta, f, d) for d in (theta, -g))
+
+
+AT_INFINITY = (
+    "the infimum is at infinity: all rows are classified, so that scaling the last layer lowers "
+    "the loss for ever, and no minimum exists; l2 above 0 gives one"
+)
+AT_INFINITY_SEEN = (
+    "the infimum is at infinity, as far as seen: along a ray from here the loss and its gradient "
+    "fall at every doubling of the distance"
+)

@@ -1,0 +1,258 @@
+"""What `minimize` and `escape` may say at the end: success at minima alone, ways down found along
+zeros, losses without a minimum named, and checks that keep to their time.
+"""
+
+import time
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.optimize.ending import PROOF, ROUND
+from fastcurv.testing import FunctionObjective, LinearAutoencoder, QuadraticObjective, compiled
+
+
+def function(n, value, gradient, hessian):
+    return FunctionObjective(n, value, gradient, hessian)
+
+
+DESCENDING = {  # critical at 0, the Hessian positive semidefinite there, and a way down
+    "monkey saddle": function(
+        2,
+        lambda t: t[0] ** 3 - 3 * t[0] * t[1] ** 2,
+        lambda t: [3 * t[0] ** 2 - 3 * t[1] ** 2, -6 * t[0] * t[1]],
+        lambda t: [[6 * t[0], -6 * t[1]], [-6 * t[1], -6 * t[0]]],
+    ),
+    "x^2 - y^4": function(
+        2,
+        lambda t: t[0] ** 2 - t[1] ** 4,
+        lambda t: [2 * t[0], -4 * t[1] ** 3],
+        lambda t: np.diag([2.0, -12 * t[1] ** 2]),
+    ),
+    "x^2 + y^3": function(
+        2,
+        lambda t: t[0] ** 2 + t[1] ** 3,
+        lambda t: [2 * t[0], 3 * t[1] ** 2],
+        lambda t: np.diag([2.0, 6 * t[1]]),
+    ),
+    "a bent valley": function(  # (y - x^2)(y - 3 x^2): no line through 0 goes down
+        2,
+        lambda t: (t[1] - t[0] ** 2) * (t[1] - 3 * t[0] ** 2),
+        lambda t: [12 * t[0] ** 3 - 8 * t[0] * t[1], 2 * t[1] - 4 * t[0] ** 2],
+        lambda t: [[36 * t[0] ** 2 - 8 * t[1], -8 * t[0]], [-8 * t[0], 2.0]],
+    ),
+}
+
+
+@pytest.mark.parametrize("method", ["trust-region", "newton-cg", "saddle-free-newton", "cubic"])
+@pytest.mark.parametrize("name", DESCENDING)
+def test_a_degenerate_point_is_left_where_anything_goes_down(name, method):
+    found = fc.minimize(DESCENDING[name], np.zeros(2), method, seed=0)
+    assert not found.success and found.stopped in ("unbounded", "max_iter", "diverged")
+    assert found.fun < -1.0
+
+
+@pytest.mark.parametrize("start", [1e-13, 1e-8, 1e-4])
+@pytest.mark.parametrize("n", [1, 3, 40])
+def test_the_side_of_a_cube_is_no_minimum(n, start):
+    """Sum of x^3 at x = start: positive definite, a small gradient, and no minimum anywhere."""
+    cube = function(n, lambda t: (t**3).sum(), lambda t: 3 * t**2, lambda t: np.diag(6 * t))
+    found = fc.minimize(cube, np.full(n, start), seed=0)
+    assert not found.success and found.stopped == "unbounded" and "without end" in found.message
+
+
+@pytest.mark.parametrize("method", ["trust-region", "newton-cg", "saddle-free-newton", "cubic"])
+@pytest.mark.parametrize("curvature", [-1e-3, -1.0, -1e6])
+def test_a_quadratic_with_a_negative_eigenvalue_has_no_minimum(curvature, method):
+    ob = QuadraticObjective(np.diag([1.0, curvature]))
+    found = fc.minimize(ob, np.ones(2), method, seed=0)
+    assert not found.success and found.fun < -1e10 and found.stopped in ("unbounded", "max_iter")
+    assert found.stopped == "unbounded" or method in ("newton-cg", "cubic")  # slower far out
+
+
+def test_a_degenerate_minimum_without_a_bound_is_no_success_and_says_why():
+    """x^4 + y^2 is a minimum that no second derivative shows, and nothing else is known of it."""
+    ob = function(
+        2,
+        lambda t: t[0] ** 4 + t[1] ** 2,
+        lambda t: [4 * t[0] ** 3, 2 * t[1]],
+        lambda t: np.diag([12 * t[0] ** 2, 2.0]),
+    )
+    found = fc.minimize(ob, np.ones(2), seed=0)
+    assert not found.success and found.stopped == "degenerate" and found.status == 9
+    assert "no descent found" in found.message and found.fun < 1e-18
+
+
+def test_a_loss_that_is_its_bound_is_a_success():
+    class Bounded:
+        n_params, loss_lower_bound = 2, 0.0
+
+        def value(self, t):
+            return float(t[0] ** 4 + t[1] ** 2)
+
+        def gradient(self, t):
+            return np.array([4 * t[0] ** 3, 2 * t[1]])
+
+        def hessian(self, t):
+            return np.diag([12 * t[0] ** 2, 2.0])
+
+    found = fc.minimize(Bounded(), np.zeros(2), seed=0)
+    assert found.success and found.kind == "degenerate" and "no loss is below 0" in found.message
+
+
+@pytest.mark.parametrize("activation", ["tanh", "identity"])
+def test_the_zero_start_of_a_deep_net_is_left(activation):
+    """Three layers of zeros: value, gradient and Hessian see nothing, the third derivative does."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((30, 4)), rng.standard_normal((30, 2))
+    ob = fc.Objective(fc.MLP([4, 3, 3, 2], activation=activation, bias=False), X, Y, loss="mse")
+    zeros = np.zeros(ob.n_params)
+    assert not np.any(ob.gradient(zeros)) and not np.any(ob.hessian(zeros).to_dense())
+    best = min(fc.minimize(ob, ob.model.init(seed=s), seed=0).fun for s in range(3))
+    found = fc.minimize(ob, zeros, seed=0)
+    assert found.fun < 0.9 * ob.value(zeros) and found.fun <= 2.0 * best
+
+
+@pytest.mark.parametrize("depth", [3, 4])
+@pytest.mark.parametrize("learned", [0, 1, 2])
+def test_the_saddles_of_deep_linear_nets_are_left(depth, learned):
+    """With some directions learned and the others zero in every layer, no second derivative of a
+    net of three layers or more goes down; the minimum is 0.
+    """
+    targets = np.array([2.0, 1.5, 1.0])
+    model = fc.MLP([3] * (depth + 1), activation="identity", bias=False)
+    ob = fc.Objective(model, np.eye(3), np.diag(targets), loss="mse")
+    first, other = np.diag(targets), np.eye(3)
+    first[learned:], other[learned:] = 0.0, 0.0
+    theta = np.concatenate([first.ravel(), *[other.ravel()] * (depth - 1)])
+    assert np.linalg.norm(ob.gradient(theta)) < 1e-14
+    assert np.linalg.eigvalsh(ob.hessian(theta).to_dense())[0] > -1e-12
+    found = fc.minimize(ob, theta, seed=0)
+    assert found.fun < 1e-12 < ob.value(theta)
+
+
+def test_a_run_to_an_infimum_at_infinity_is_no_success():
+    """exp(-x): the gradient is as small as one likes, and there is no minimum."""
+    ob = function(1, lambda t: np.exp(-t[0]), lambda t: -np.exp(-t), lambda t: [[np.exp(-t[0])]])
+    found = fc.minimize(ob, np.ones(1), seed=0)
+    assert not found.success and found.stopped == "infinity" and found.status == 10
+    assert "infimum is at infinity" in found.message
+
+
+def test_separable_classes_without_l2_are_named():
+    class Ray:
+        """A net whose classes are separated, with the direction that lowers its loss for ever."""
+
+        def __init__(self, ob):
+            self.ob, self.n_params, self.dtype = ob, ob.n_params, ob.dtype
+            self.value, self.gradient, self.hessian = ob.value, ob.gradient, ob.hessian
+
+        def ray_to_infimum(self, theta):
+            return theta / np.linalg.norm(theta)
+
+    X = np.random.default_rng(0).standard_normal((40, 2))
+    ob = fc.Objective(fc.MLP([2, 4, 2]), X, (X[:, 0] > 0).astype(int))
+    found = fc.minimize(Ray(ob), ob.model.init(seed=0), seed=0)
+    assert not found.success and found.stopped == "infinity" and found.nit < 200
+    assert "infimum is at infinity" in found.message
+
+
+def overlapping(sizes, l2, N, seed=0, activation="tanh"):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((N, sizes[0]))
+    y = rng.integers(0, sizes[-1], N)
+    return fc.Objective(fc.MLP(sizes, activation=activation), X, y, l2=l2)
+
+
+@pytest.mark.parametrize("method", ["trust-region", "newton-cg", "l-bfgs", "adam"])
+def test_the_last_newton_steps_reach_the_rounding_of_theta(method):
+    """Straight from `minimize` the Newton decrement is that of rounding, whatever the method."""
+    ob = overlapping([4, 5, 3], 1e-2, 50)
+    options = {"learning_rate": 0.05, "max_iter": 5000} if method == "adam" else {}
+    found = fc.minimize(ob, ob.model.init(seed=0), method, seed=0, **options)
+    assert found.success and found.report.certified
+    H, g = ob.hessian(found.x).to_dense(), ob.gradient(found.x)
+    assert np.linalg.norm(np.linalg.solve(H, g)) <= 1e-12 * np.linalg.norm(found.x)
+    assert found.fun == ob.value(found.x) and np.array_equal(found.jac, g)
+
+
+def test_escape_stays_at_certified_minima():
+    """A value lower by less than rounding, or down the slope that is left, is no way out."""
+    stayed = 0
+    for seed in range(12):
+        ob = overlapping([3, 4, 2], 1e-2, 30, seed)
+        loose = fc.minimize(ob, ob.model.init(seed=seed), seed=0, gradient_tol=1e-5)
+        x = loose.x + 1e-7 * np.random.default_rng(seed).standard_normal(ob.n_params)
+        if loose.kind != "minimum":
+            continue
+        for direction in (None, np.ones(ob.n_params), ob.gradient(x)):
+            found = fc.escape(ob, x, direction, seed=seed)
+            assert not found.success and np.array_equal(found.x, x), found.message
+            assert found.fun == ob.value(x)
+        stayed += 1
+    assert stayed >= 8
+
+
+def test_escape_goes_down_by_more_than_rounding_along_proved_curvature():
+    net = LinearAutoencoder([4.0, 2.0, 1.0], 1, seed=0)
+    ob = compiled(net.objective)
+    saddle = net.case({2}).theta
+    found = fc.escape(ob, saddle)
+    H = ob.hessian(saddle)
+    v = found.direction
+    assert found.success and v @ (H @ v) < -H.rounding_bound(v)
+    assert ob.value(saddle) - found.fun > 1e-3
+    # a direction of the caller's along which no second derivative is negative
+    cubic = DESCENDING["x^2 + y^3"]
+    found = fc.escape(cubic, np.zeros(2), np.array([0.0, 1.0]))
+    assert found.success and found.fun < 0 and found.x[1] < 0
+
+
+def test_max_time_holds_checks_included():
+    ob = overlapping([20, 30, 10], 1e-3, 400)
+    theta = ob.model.init(seed=0)
+    for limit in (0.2, 0.6):
+        begun = time.perf_counter()
+        found = fc.minimize(ob, theta, max_time=limit, max_iter=10**6)
+        assert time.perf_counter() - begun <= 1.1 * limit + 0.2
+        assert found.wall_time <= 1.1 * limit + 0.2
+        assert found.success or found.stopped == "max_time"
+
+
+def test_checks_cost_no_more_than_the_training_and_their_floor():
+    """Separable classes without l2 and nothing known of it: rounds of checks do not go on and on."""
+    X = np.random.default_rng(0).standard_normal((200, 10))
+    plain = fc.Objective(fc.MLP([10, 8, 3]), X, np.argmax(X[:, :3], axis=1))
+    begun = time.perf_counter()
+    fc.minimize(plain, plain.model.init(seed=0), verdict=False)
+    training = time.perf_counter() - begun
+    begun = time.perf_counter()
+    found = fc.minimize(plain, plain.model.init(seed=0))
+    assert not found.success
+    assert time.perf_counter() - begun <= 3 * training + 2 * ROUND + 2.0 < PROOF
+
+
+@pytest.mark.parametrize(
+    "name, right",
+    [("maxiter", "max_iter"), ("tol", "gradient_tol"), ("epochs", "max_iter"), ("rng", "seed")],
+)
+def test_names_of_other_libraries_are_answered_by_the_right_one(name, right):
+    with pytest.raises(TypeError, match=f"no '{name}'; wanted '{right}'"):
+        fc.minimize(QuadraticObjective(np.eye(2)), np.ones(2), **{name: 5})
+
+
+def test_the_old_name_of_the_tolerance_works_and_warns():
+    ob = QuadraticObjective(np.eye(2))
+    with pytest.warns(FutureWarning, match="gtol is called gradient_tol"):
+        old = fc.minimize(ob, np.ones(2), "sgd", gtol=0.1)
+    new = fc.minimize(ob, np.ones(2), "sgd", gradient_tol=0.1)
+    assert np.array_equal(old.x, new.x) and old.nit == new.nit
+    with pytest.raises(TypeError, match="old name"):
+        fc.minimize(ob, np.ones(2), gtol=0.1, gradient_tol=0.1)
+
+
+def test_both_steps_take_the_same_arguments_in_the_same_order():
+    H, g = np.diag([2.0, 4.0]), np.array([2.0, 2.0])
+    for step in (fc.newton_step, fc.saddle_free_newton_step):
+        assert np.allclose(step(H, g, 1.0), [-2 / 3, -2 / 5])
+        assert np.allclose(step(H, g, 1.0, k=2, tol=1e-9), [-2 / 3, -2 / 5])

@@ -15,6 +15,7 @@ from .network.objective import Objective
 from .network.saved import load, save
 from .optimize.escape import escape
 from .optimize.minimize import minimize
+from .optimize.sample import sample_critical_points
 from .optimize.schedules import constant, constant_then_decay, inverse_time, power, robbins_monro
 from .optimize.scipy import newton_cg, saddle_free_newton, trust_region
 from .optimize.steps import IndefiniteHessianWarning, newton_step, saddle_free_newton_step
@@ -69,6 +70,7 @@ __all__ = [
     "robbins_monro",
     "saddle_free_newton",
     "saddle_free_newton_step",
+    "sample_critical_points",
     "trust_region",
     "ConvergenceDisplay",
     "LandscapeDisplay",

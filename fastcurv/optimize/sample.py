@@ -1,0 +1,304 @@
+"""Critical points of a network at many losses: saddles and minima, found from both ends."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, overload
+
+import numpy as np
+
+from ..checks import as_rng, check_choice, check_positive, check_positive_int
+from ..critical.classify import classify
+from ..critical.find import find_critical_point
+from ..progress import bar
+from .minimize import minimize
+
+SOURCES = ("narrower", "walk", "descent")
+EPOCHS = (30, 3000)  # full-batch steps of Adam before a walk, drawn evenly in their logarithm
+
+
+@dataclass(frozen=True, eq=False)
+class SampledPoint:
+    """A critical point, how it was found, and the verdict on it.
+
+    Attributes
+    ----------
+    theta : ndarray, shape (n,)
+    loss : float
+    verdict : CriticalPoint
+    source : str
+        ``narrower``, ``walk`` or ``descent``; see `sample_critical_points`.
+    trivial : str or None
+        Why the point says nothing about the surface: ``all weights zero``, or ``constant output``
+        where some layer passes nothing on, so that every row gets the same outputs. None elsewhere.
+    widths : tuple of int or None
+        Hidden widths of the network that came to rest, where units were added to it.
+    """
+
+    theta: np.ndarray = field(repr=False)
+    loss: float
+    verdict: Any
+    source: str
+    trivial: str | None = None
+    widths: tuple[int, ...] | None = None
+
+    @property
+    def kind(self) -> str:
+        return str(self.verdict.kind)
+
+
+class CriticalSample:
+    """What `sample_critical_points` found: a sequence of `SampledPoint`.
+
+    Attributes
+    ----------
+    points : tuple of SampledPoint
+        In the order of their losses, the lowest first.
+    n_tries : int
+        Searches made; those that ended at no critical point gave none.
+    """
+
+    def __init__(self, points: list[SampledPoint], n_tries: int) -> None:
+        self.points = tuple(sorted(points, key=lambda point: point.loss))
+        self.n_tries = n_tries
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __iter__(self) -> Iterator[SampledPoint]:
+        return iter(self.points)
+
+    @overload
+    def __getitem__(self, at: int) -> SampledPoint: ...
+    @overload
+    def __getitem__(self, at: slice) -> tuple[SampledPoint, ...]: ...
+    def __getitem__(self, at: int | slice) -> SampledPoint | tuple[SampledPoint, ...]:
+        return self.points[at]
+
+    @property
+    def trivial(self) -> tuple[SampledPoint, ...]:
+        """The points that are critical because nothing passes through the network."""
+        return tuple(point for point in self.points if point.trivial)
+
+    @property
+    def nontrivial(self) -> tuple[SampledPoint, ...]:
+        """All others."""
+        return tuple(point for point in self.points if not point.trivial)
+
+    def counts(self, trivial: bool = False) -> dict[str, int]:
+        """How many points there are of each kind; the trivial ones, or all others."""
+        points = self.trivial if trivial else self.nontrivial
+        return dict(sorted(Counter(point.kind for point in points).items()))
+
+    def __repr__(self) -> str:
+        def words(counts: dict[str, int]) -> str:
+            return ", ".join(f"{n} {k.replace('_', ' ')}" for k, n in counts.items()) or "none"
+
+        text = f"CriticalSample: {len(self)} points from {self.n_tries} searches"
+        lines = [text, f"  {words(self.counts())}"]
+        if self.trivial:
+            lines.append(f"  and trivial: {words(self.counts(trivial=True))}")
+        return "\n".join(lines)
+
+
+def sample_critical_points(
+    ob: Any,
+    n_tries: int = 30,
+    *,
+    sources: Any = SOURCES,
+    epochs: tuple[int, int] = EPOCHS,
+    max_iter: int = 100,
+    max_time: float | None = None,
+    seed: Any = None,
+    progress: bool = False,
+    **verdict: Any,
+) -> CriticalSample:
+    """Search for critical points of a network from many starts, and classify each.
+
+    Sources take turns:
+
+    * ``narrower``: a network with fewer hidden units is trained until it rests, and the missing
+      units are added with all weights zero (without l2 also by splitting a unit in two): a critical
+      point of the wide network, exactly, at the narrow one's loss [1]_. Where l2 pulls on biases
+      and a unit of input 0 has an output, as a sigmoid has, it is none and gives no point.
+    * ``walk``: Adam for a while, then `find_critical_point`, which saddles attract as minima do.
+      Many walks end where the norm of the gradient is itself stationary; they give no point.
+    * ``descent``: training until it rests.
+
+    No source is a fair sample of all critical points: each has its own taste.
+
+    Parameters
+    ----------
+    ob : Objective
+    n_tries : int
+        Searches; each costs a training run.
+    sources : str or sequence of str
+    epochs : (int, int)
+        Steps of Adam before a walk, drawn evenly between the logarithms of both.
+    max_iter : int
+        Steps of a walk.
+    max_time : float or None
+        Seconds after which no search is begun.
+    seed : None, int or Generator
+    progress : bool
+    **verdict
+        Passed to `classify`.
+
+    Returns
+    -------
+    CriticalSample
+        Points whose verdict is ``not_critical`` are left out; ``trivial`` ones, where nothing
+        passes through the network, are named as such.
+
+    Raises
+    ------
+    ValueError
+        For an unknown source, or "narrower" where units cannot be added: with skip connections,
+        batch normalisation, or no hidden layer.
+
+    See Also
+    --------
+    fastcurv.MinimumRatioDisplay, fastcurv.find_critical_point
+
+    References
+    ----------
+    .. [1] K. Fukumizu and S. Amari, Local minima and plateaus in hierarchical structures of
+       multilayer perceptrons, Neural Networks 13, 2000.
+    .. [2] Y. Dauphin et al., Identifying and attacking the saddle point problem in high-dimensional
+       non-convex optimization, NeurIPS 2014.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> rng = np.random.default_rng(0)
+    >>> X, y = rng.standard_normal((40, 3)), rng.integers(2, size=40)
+    >>> ob = fc.Objective(fc.MLP([3, 4, 2]), X, y, l2=1e-2)
+    >>> sample = fc.sample_critical_points(ob, 4, sources="narrower", seed=0)
+    >>> sorted({point.source for point in sample})
+    ['narrower']
+    """
+    n_tries = check_positive_int(n_tries, "n_tries")
+    names = (sources,) if isinstance(sources, str) else tuple(sources)
+    for name in names:
+        check_choice(name, SOURCES, "sources")
+    if not names:
+        raise ValueError("sources is empty; wanted at least one of " + ", ".join(SOURCES))
+    if "narrower" in names:
+        _check_widening(ob.model)
+    low, high = (check_positive_int(number, "epochs") for number in epochs)
+    end = None if max_time is None else time.perf_counter() + check_positive(max_time, "max_time")
+    streams = as_rng(seed).spawn(n_tries)
+    points: list[SampledPoint] = []
+    tried = 0
+    with bar(n_tries, "sample_critical_points", progress) as shown:
+        for number, rng in enumerate(streams):
+            if end is not None and time.perf_counter() > end:
+                break
+            source, widths = names[number % len(names)], None
+            if source == "narrower":
+                theta, widths = _from_narrower(ob, rng)
+            else:
+                theta = ob.model.init(seed=rng)
+                if source == "walk":
+                    theta = _walked(
+                        ob, theta, int(np.exp(rng.uniform(*np.log([low, high])))), max_iter
+                    )
+                else:
+                    theta = minimize(ob, theta, "newton-cg", max_iter=10 * max_iter, seed=rng).x
+            tried += 1
+            point = classify(ob, theta, **({"seed": rng} | verdict))
+            if point.kind != "not_critical":
+                loss = float(ob.value(theta))
+                found = SampledPoint(theta, loss, point, source, why_trivial(ob, theta), widths)
+                points.append(found)
+            shown.update(1)
+            shown.note(f"{len(points)} points")
+    return CriticalSample(points, tried)
+
+
+def why_trivial(ob: Any, theta: np.ndarray) -> str | None:
+    """Why a critical point owes its rest to the network passing nothing on; None where it does not.
+
+    Parameters
+    ----------
+    ob : Objective
+    theta : ndarray, shape (n,)
+
+    Returns
+    -------
+    str or None
+        ``all weights zero``, ``constant output``, or None.
+    """
+    if not any(layer[0].any() for layer in ob.model.unflatten(theta)):
+        return "all weights zero"
+    known = ob.statistics(theta) if ob.model.batch_norm else None
+    outputs = np.asarray(ob.model.predict(theta, ob.X, known), dtype=np.float64)
+    spread = np.ptp(outputs, axis=0).max()
+    size = np.abs(outputs).max(initial=0.0)
+    inputs = np.ptp(ob.X, axis=0).max(initial=0.0)
+    return "constant output" if inputs > 0 and spread <= 1e-5 * max(size, 1e-5) else None
+
+
+def _walked(ob: Any, theta: np.ndarray, steps: int, max_iter: int) -> np.ndarray:
+    """Trained for a while, then drawn to where the gradient is gone."""
+    options: dict[str, Any] = {"max_iter": steps, "learning_rate": 1e-2, "verdict": False}
+    theta = minimize(ob, theta, "adam", **options).x
+    return np.asarray(find_critical_point(ob, theta, max_iter=max_iter).x)
+
+
+def _check_widening(model: Any) -> None:
+    if len(model.sizes) < 3 or model.residual or model.batch_norm:
+        what = "no hidden layer" if len(model.sizes) < 3 else "skip connections or normalisation"
+        raise ValueError(f"the model has {what}, so units cannot be added; wanted other sources")
+
+
+def _from_narrower(ob: Any, rng: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]]:
+    """A narrower network at rest, widened to ``ob``'s."""
+    wide = ob.model
+    hidden = tuple(int(rng.integers(1, width + 1)) for width in wide.sizes[1:-1])
+    sizes = [wide.sizes[0], *hidden, wide.sizes[-1]]
+    narrow = type(wide)(sizes, activation=wide.activation, bias=wide.bias, dtype=wide.dtype)
+    small = type(ob)(
+        narrow,
+        ob.X,
+        ob.y,
+        loss=ob.loss,
+        l2=ob.l2,
+        sample_weight=ob.sample_weight,
+        n_threads=ob.n_threads,
+        memory=ob.memory,
+        l2_biases=ob.l2_biases,
+    )
+    theta = minimize(small, narrow.init(seed=rng), "newton-cg", max_iter=500, verdict=False).x
+    theta = find_critical_point(small, theta, max_iter=30).x
+    split = not np.any(ob.l2) and bool(rng.integers(2))
+    layers = [list(layer) for layer in narrow.unflatten(np.asarray(theta))]
+    for at, width in enumerate(wide.sizes[1:-1]):
+        while len(layers[at][0]) < width:
+            # a relu of 0 is at its kink: without l2 a unit that is off does as well
+            off = wide.activation[at] in ("relu", "leaky_relu", "elu") and not np.any(ob.l2)
+            _add_unit(layers[at], layers[at + 1], split, -1.0 if off else 0.0, rng)
+    return wide.flatten([tuple(layer) for layer in layers]), hidden
+
+
+def _add_unit(
+    below: list[Any], above: list[Any], split: bool, bias: float, rng: np.random.Generator
+) -> None:
+    """One more unit between two layers: all zero, or a unit's double that takes a share of its
+    outgoing weights. Nothing changes in what the network computes.
+    """
+    W, V = below[0], above[0]
+    if split:
+        unit, share = int(rng.integers(len(W))), rng.uniform(0.2, 0.8)
+        row, column = W[unit : unit + 1], share * V[:, unit : unit + 1]
+        V = V.copy()
+        V[:, unit] *= 1 - share
+        bias = below[1][unit] if len(below) > 1 and below[1] is not None else 0.0
+    else:
+        row, column = np.zeros_like(W[:1]), np.zeros_like(V[:, :1])
+    below[0], above[0] = np.vstack([W, row]), np.hstack([V, column])
+    if len(below) > 1 and below[1] is not None:
+        below[1] = np.append(below[1], np.asarray(bias, dtype=W.dtype))

@@ -1,0 +1,77 @@
+"""Sampled critical points: critical they are, and what is trivial is named so."""
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.optimize.sample import why_trivial
+
+
+@pytest.fixture(scope="module")
+def ob():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 3))
+    y = (X[:, 0] * X[:, 1] > 0).astype(int)
+    return fc.Objective(fc.MLP([3, 4, 2]), X, y, l2=1e-3)
+
+
+@pytest.fixture(scope="module")
+def sample(ob):
+    return fc.sample_critical_points(ob, 9, epochs=(10, 100), seed=1)
+
+
+def test_every_point_is_critical_and_its_verdict_the_librarys(ob, sample):
+    assert 4 <= len(sample) <= sample.n_tries == 9
+    scale = np.linalg.norm(ob.gradient(ob.model.init(seed=0)))
+    for point in sample:
+        assert np.linalg.norm(ob.gradient(point.theta)) <= 1e-4 * scale
+        assert point.loss == ob.value(point.theta)
+        again = fc.classify(ob, point.theta, seed=0)
+        assert point.kind == again.kind != "not_critical"
+    assert {"narrower", "descent"} <= {point.source for point in sample}
+    assert [p.loss for p in sample] == sorted(p.loss for p in sample)
+    assert sum(sample.counts().values()) + len(sample.trivial) == len(sample)
+
+
+def test_a_seed_gives_the_same_points(ob, sample):
+    again = fc.sample_critical_points(ob, 9, epochs=(10, 100), seed=1)
+    assert all(np.array_equal(a.theta, b.theta) for a, b in zip(sample, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("activation", "l2"), [("tanh", 0.0), ("tanh", 1e-2), ("sigmoid", 0.0), ("relu", 0.0)]
+)
+def test_added_units_change_nothing_and_make_saddles(activation, l2):
+    """A narrow net at rest is a critical point of the wide one at the same loss."""
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((60, 2))
+    y = X[:, :1] * X[:, 1:] + 0.3 * rng.standard_normal((60, 1))
+    wide = fc.Objective(fc.MLP([2, 3, 1], activation=activation), X, y, loss="mse", l2=l2)
+    found = fc.sample_critical_points(wide, 6, sources="narrower", seed=0)
+    assert len(found) >= 3
+    narrow = [point for point in found if point.widths[0] < 3 and not point.trivial]
+    assert narrow and all(point.kind in ("saddle", "degenerate", "minimum") for point in narrow)
+
+
+def test_what_passes_nothing_on_is_trivial(ob):
+    n = ob.n_params
+    assert why_trivial(ob, np.zeros(n)) == "all weights zero"
+    (W, b), (V, c) = ob.model.unflatten(ob.model.init(seed=0))
+    assert why_trivial(ob, ob.model.flatten([(W, b), (0 * V, c)])) == "constant output"
+    assert why_trivial(ob, ob.model.flatten([(W, b), (V, c)])) is None
+    zero = fc.Objective(ob.model, ob.X, ob.y, l2=10.0)  # so much decay that only zero is left
+    found = fc.sample_critical_points(zero, 2, sources="descent", seed=0)
+    assert len(found.trivial) == len(found) == 2 and found.counts() == {}
+    assert "and trivial: 2 minimum" in repr(found)
+
+
+def test_time_is_kept_and_mistakes_are_one_sentence(ob):
+    quick = fc.sample_critical_points(ob, 1000, sources="descent", max_time=0.2, seed=0)
+    assert quick.n_tries < 1000
+    deep = fc.Objective(fc.MLP([3, 4, 4, 2], residual=True), ob.X, ob.y)
+    with pytest.raises(ValueError, match="units cannot be added"):
+        fc.sample_critical_points(deep, 3)
+    with pytest.raises(ValueError, match="sources is 'wish'"):
+        fc.sample_critical_points(ob, 3, sources="wish")
+    with pytest.raises(ValueError, match="sources is empty"):
+        fc.sample_critical_points(ob, 3, sources=())

@@ -131,12 +131,10 @@ def eigh_tridiagonal(
     exponent = _exponent(size)
     d, e = np.ldexp(d, -exponent), np.ldexp(e, -exponent)
     first, last = (0, n - 1) if select is None else select
-    for driver in ("auto", "stemr", "stebz", "stev"):
-        if driver == "stev" and select is not None:
-            break
-        part = {} if select is None else {"select": "i", "select_range": (first, last)}
-        if driver == "auto" and select is not None:
-            driver = "stemr"
+    # the order of SciPy, whose choice gives the smaller residuals
+    drivers = ("stemr", "stebz", "stev") if select is None else ("stebz", "stemr")
+    part = {} if select is None else {"select": "i", "select_range": (first, last)}
+    for driver in drivers:
         found = _attempt(
             lambda w=driver, p=part: linalg.eigh_tridiagonal(
                 d, e, lapack_driver=w, check_finite=False, **p

@@ -62,6 +62,19 @@ def norm(w):
     return total**0.5
 
 
+def column_lengths(M):
+    """The 2-norms of the columns of a small matrix, whatever its scale."""
+    largest = float(np.abs(M).max(initial=0.0))
+    if not 0 < largest < np.inf:
+        return np.full(M.shape[1], largest)
+    return largest * np.linalg.norm(M / largest, axis=0)
+
+
+def length(x):
+    """The 2-norm of a few numbers, whatever their scale."""
+    return float(column_lengths(np.reshape(x, (-1, 1)))[0])
+
+
 def orthogonalise(Q, W, passes=2):
     """Take the row space of `Q` out of `W` in place; returns the coefficients taken out, ``(s,
     m)``.
@@ -73,6 +86,17 @@ def orthogonalise(Q, W, passes=2):
             subtract(Q, W, C)
             taken += C
     return taken
+
+
+def bring_near_one(W):
+    """Divide rows whose squares could leave the range by a power of two, in place; a row of NaN or
+    infinity stays.
+    """
+    for w in W:
+        largest = float(np.abs(w).max(initial=0.0))
+        exponent = int(np.frexp(largest)[1]) if np.isfinite(largest) else 0
+        if abs(exponent) > 30:
+            np.ldexp(w, -exponent, out=w)
 
 
 def orthonormalise(W, floor=0.0, against=None):
@@ -130,5 +154,6 @@ def orthonormal_rows(against, n, dtype):
     if np.ndim(V) == 2 and np.shape(V)[1] == 0:
         return None
     rows = check_vectors(V, n, "against", dtype).T.copy()
+    bring_near_one(rows)
     B, _ = orthonormalise(rows)
     return rows[: len(B)]

@@ -18,12 +18,28 @@ fully, twice, at every step.
 import numpy as np
 
 from ..checks import operator_dtype
-from .basis import norm, orthogonalise, orthonormalise, project, rotate, subtract
+from .basis import (
+    bring_near_one,
+    column_lengths,
+    length,
+    norm,
+    orthogonalise,
+    orthonormalise,
+    project,
+    rotate,
+    subtract,
+)
 
 LONGEST_BATCH = 8
 BLOCK_BYTES = 64 << 20
 # products and sweeps are taken to be wrong by this many eps ||A||, where nothing larger shows
 ROUNDING = 4.0
+# products whose numbers lie within 2 to the power of +- this are worked on as they are: their
+# squares, and those of what is n times as large, are in range
+WINDOW = {"float64": 300, "float32": 30}
+NOT_FINITE = (
+    "the operator returned values that are not finite; wanted finite numbers for a finite vector"
+)
 
 
 class Recurrence:
@@ -56,6 +72,7 @@ class Recurrence:
         self.n_products = 0
         self.leak = np.zeros((len(self.against), self.capacity + 1))
         self.scale = self.noise = self.ghosts = 0.0
+        self.exponent = 0  # products are worked on at 2^-exponent of their size; T is not scaled
         self._lost = [0.0, 0.0]
         self._product = getattr(op, "product", None)
 
@@ -87,6 +104,7 @@ class Recurrence:
         What coupled the basis to the block that was next is dropped, and goes into err.
         """
         self.drop_block()
+        bring_near_one(W)
         orthonormalise(W)
         Q = self.rows[: self.m]
         for taken in (self.against, Q):
@@ -114,7 +132,7 @@ class Recurrence:
         self.reorthogonalise()
         m, p = self.m, self.p
         if p:
-            lost = np.linalg.norm(self.coupling(), axis=0)
+            lost = column_lengths(self.coupling())
             self.err[:m] += lost
             self._lock(lost)
             self.T[m:, :] = 0
@@ -133,8 +151,12 @@ class Recurrence:
 
     @property
     def full(self):
-        """Whether the next step has no room."""
-        return self.capacity < self.dimension and self.m + 2 * self.p > self.capacity + 1
+        """Whether the next step has no room; the first block may fill the basis."""
+        return (
+            self.m > 0
+            and self.capacity < self.dimension
+            and self.m + 2 * self.p > self.capacity + 1
+        )
 
     def step(self):
         """Multiply the next block: p products, after which the basis has p more rows and a new next
@@ -145,58 +167,96 @@ class Recurrence:
         else:
             self._step_block()
 
+    @property
+    def unit(self):
+        """What a number of a product as it is worked on stands for."""
+        return 2.0**self.exponent
+
     def apply(self, i, out):
-        """``out = A q_i``, counted; what it has along `against` goes from out to leak."""
+        """``out = A q_i / unit``, counted; what it has along `against` goes from out to leak."""
         v = self.rows[i]
         if self._product is not None:
             self._product(v, out)
         else:
             out[...] = self.op.matvec(v) if hasattr(self.op, "matvec") else self.op @ v
         self.n_products += 1
+        self._bring_into_range(out)
         if len(self.against):
-            self.leak[:, i] = orthogonalise(self.against, out[None], passes=1)[0]
+            self.leak[:, i] = self.unit * orthogonalise(self.against, out[None], passes=1)[0]
+
+    def _bring_into_range(self, W):
+        """Divide products by the unit, which the first that is not zero decides."""
+        if self.scale == 0:
+            self._choose_unit(W)
+        if self.exponent:
+            W *= self.dtype.type(2.0**-self.exponent)
+
+    def _choose_unit(self, W):
+        largest = float(np.abs(W).max(initial=0.0))
+        if not np.isfinite(largest):
+            raise ValueError(NOT_FINITE)
+        window = WINDOW[self.dtype.name]
+        exponent = int(np.frexp(largest)[1]) if largest else 0
+        most = 4 * window - 2 if window < 100 else 1000  # 2^-exponent is a number, too
+        self.exponent = 0 if abs(exponent) <= window else max(-most, min(exponent, most))
 
     def _apply_block(self, m, p):
         """Products with rows ``m .. m+p-1``, together where that takes little memory."""
         W = np.empty((p, self.n), self.dtype)
         if W.nbytes > BLOCK_BYTES or len(self.against):
+            units = []
             for i, w in enumerate(W):
                 self.apply(m + i, w)
+                units.append(self.exponent)
+            for w, exponent in zip(W, units):
+                if exponent != self.exponent:
+                    w *= self.dtype.type(2.0 ** (exponent - self.exponent))
             return W
         V = self.rows[m : m + p].T
         W[...] = np.asarray(
             self.op @ (V if self._product is not None else np.ascontiguousarray(V))
         ).T
         self.n_products += p
+        self._bring_into_range(W)
         return W
 
     def _step_single(self):
         j, low = self.m, self.reach
         w = self.rows[j + 1]
         self.apply(j, w)
-        if low > 0 and self.locked:
-            locked = orthogonalise(self.rows[: min(self.locked, low)], w[None], passes=1)[0]
-            self.T[: len(locked), j] = self.T[j, : len(locked)] = locked
-        local = self.rows[low : j + 1]
-        c = project(local, w[None])[0]
-        beta = float(subtract(local, w[None], c[None])[0]) ** 0.5
-        size = float(np.linalg.norm(c))
-        if not np.isfinite(size + beta):
-            raise ValueError(
-                "the operator returned values that are not finite; wanted finite numbers for a "
-                "finite vector"
-            )
-        gap = self._couple(low, j, c[:-1])
+        c, beta = self._take_out(j, low, w)
+        if not np.isfinite(beta):  # too large for the unit, or not a number
+            self.scale, scale = 0.0, self.scale
+            self.exponent = 0
+            self.apply(j, w)
+            self.scale = scale
+            c, beta = self._take_out(j, low, w)
+        local, size = self.rows[low : j + 1], float(np.linalg.norm(c))
+        if not np.isfinite(self.unit * (size + beta)):
+            raise ValueError(NOT_FINITE)
         if beta <= 0.1 * size or len(local) > 2:
             again = project(local, w[None])[0]
             subtract(local, w[None], again[None])
             beta = norm(w)
             c[-1] += again[-1]
-        self.scale = max(self.scale, float(np.hypot(size, beta)))
-        self.noise = max(self.noise, float(np.linalg.norm(gap)), ROUNDING * self.eps * self.scale)
-        self.T[j, j] = c[-1]
+        gap = self._couple(low, j, self.unit * c[:-1])
+        self.scale = max(self.scale, self.unit * float(np.hypot(size, beta)))
+        self.noise = max(self.noise, length(gap), ROUNDING * self.eps * self.scale)
+        self.T[j, j] = self.unit * c[-1]
         self.err[j] = self.noise
-        self._close_single(j, w, beta)
+        self._close_single(j, w, self.unit * beta)
+
+    def _take_out(self, j, low, w):
+        """Take the rows from `low` on out of `w`, and those that are locked; returns the
+        coefficients and what is left, in units.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            if low > 0 and self.locked:
+                locked = orthogonalise(self.rows[: min(self.locked, low)], w[None], passes=1)[0]
+                self.T[: len(locked), j] = self.T[j, : len(locked)] = self.unit * locked
+            local = self.rows[low : j + 1]
+            c = project(local, w[None])[0]
+            return c, float(subtract(local, w[None], c[None])[0]) ** 0.5
 
     def _couple(self, low, j, c):
         """What the products say of the coupling of row j, less what T says: rounding, or a want of
@@ -211,14 +271,14 @@ class Recurrence:
         if beta <= 30 * self.noise and self.clean:
             self.reorthogonalise()
             orthogonalise(self.rows[: j + 1], w[None])
-            beta = norm(w)
+            beta = self.unit * norm(w)
         self.m, self.p, self.reach = j + 1, 0, j
         if beta <= 3 * self.noise or j + 1 >= self.dimension:
             self.err[j] += beta if j + 1 < self.dimension else 0.0
             self.clean = min(self.clean, self.m)
             self.reorthogonalise()
             return
-        w /= self.dtype.type(beta)
+        w /= self.dtype.type(beta / self.unit)
         self.T[j, j + 1] = self.T[j + 1, j] = beta
         self.p = 1
         self._expect(j, beta)
@@ -288,31 +348,44 @@ class Recurrence:
         m, p = self.m, self.p
         k = m + p
         W = self._apply_block(m, p)
-        sizes = [norm(w) for w in W]
+        sizes = [self.unit * norm(w) for w in W]
         if not np.isfinite(sizes).all():
-            raise ValueError(
-                "the operator returned values that are not finite; wanted finite numbers for a "
-                "finite vector"
-            )
+            raise ValueError(NOT_FINITE)
         self.scale = max(self.scale, *sizes)
-        C = orthogonalise(self.rows[:k], W)
-        gap = np.linalg.norm((C[:, :m] - self.T[m:k, :m])[:, self.locked :], axis=1).max(
-            initial=0.0
-        )
-        self.noise = max(self.noise, float(gap), ROUNDING * self.eps * self.scale)
-        self.T[m:k, m:k] = (C[:, m:] + C[:, m:].T) / 2
+        C = self.unit * orthogonalise(self.rows[:k], W)
+        inner = C[:, m:]
+        seen = [length(row) for row in (C[:, :m] - self.T[m:k, :m])[:, self.locked :]]
+        seen += [length(row) for row in inner - inner.T]  # a want of symmetry, or rounding
+        self.noise = max([self.noise, ROUNDING * self.eps * self.scale, *seen])
+        self.T[m:k, m:k] = (inner + inner.T) / 2
         if self.locked:
             self.T[m:k, : self.locked] = C[:, : self.locked]
             self.T[: self.locked, m:k] = C[:, : self.locked].T
-        B, dropped = orthonormalise(W, floor=3 * self.noise, against=self.rows[:k])
-        r = min(len(B), self.dimension - k)
-        self.err[m:k] = self.noise + dropped
+        floor = 3 * self.noise / self.unit
+        B, dropped = orthonormalise(W, floor=floor, against=self.rows[:k])
+        self.err[m:k] = self.noise + self.unit * dropped
+        r = min(len(B), self.dimension - k, self.capacity + 1 - k)
+        B = self.unit * (self._most_of(B, W, r) if r < len(B) else B)
         self.rows[k : k + r] = W[:r]
-        self.T[k : k + r, m:k] = B[:r]
-        self.T[m:k, k : k + r] = B[:r].T
+        self.T[k : k + r, m:k] = B
+        self.T[m:k, k : k + r] = B.T
         self.m, self.p, self.clean, self.reach = k, r, k + r, m
         self.tridiagonal = False
         self._lost = [self.eps, self.eps]
+
+    def _most_of(self, B, W, r):
+        """Turn the block `W` so that its first r rows carry most of ``B' W``; the rest becomes part
+        of err.
+        """
+        k = self.m + self.p
+        U = np.linalg.svd(B, full_matrices=False)[0][:, :r]
+        kept = U.T @ B
+        lost = self.unit * column_lengths(B - U @ kept)
+        rotate(W[: len(B)], U)
+        self.err[self.m : k] += lost
+        if self.capacity < self.dimension and lost.max(initial=0.0) > 10 * self.noise:
+            self.locked = k
+        return kept
 
     # -- shrinking
     # --------------------------------------------------------------------------------------------------
@@ -342,18 +415,18 @@ class Recurrence:
         self.locked = l if self.locked else 0
         self._lost = [self.eps, self.eps]
 
-    def narrow_block(self, M):
+    def narrow_block(self, M, most=None):
         """Keep of the next block only the directions that the columns of ``M (p, u)`` span, at most
-        u of them.
+        u or `most` of them.
         """
         m, p = self.m, self.p
-        U, size, _ = np.linalg.svd(M, full_matrices=False)
-        U = U[:, size > 1e-3 * size[0]] if size[0] > 0 else U[:, :0]
+        U, size, _ = np.linalg.svd(M / (np.abs(M).max(initial=0.0) or 1.0), full_matrices=False)
+        U = U[:, size > 1e-3 * size[0]][:, :most] if size[0] > 0 else U[:, :0]
         if U.shape[1] >= p:
             return
         B = self.coupling().copy()
         kept = U.T @ B
-        lost = np.linalg.norm(B - U @ kept, axis=0)
+        lost = column_lengths(B - U @ kept)
         self.err[:m] += lost
         self._lock(lost)
         rotate(self.rows[m : m + p], U)

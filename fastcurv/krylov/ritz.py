@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..eigensolver import eigh, eigh_tridiagonal
+from .basis import column_lengths
 
 SMALL = 48  # up to this size the whole decomposition costs no more than a part of it
 
@@ -67,7 +68,7 @@ def ritz_pairs(run, k, which):
         run.scale = max(run.scale, float(np.abs(theta).max()))
     keep = wanted(theta, k, which)
     theta, S = theta[keep], S[:, keep]
-    residuals = np.linalg.norm(run.coupling() @ S, axis=0) if run.p else np.zeros(len(theta))
+    residuals = column_lengths(run.coupling() @ S) if run.p else np.zeros(len(theta))
     return theta, S, residuals
 
 
@@ -86,7 +87,7 @@ def _ends(T, m, k, which):
 
 def bounds(run, S, residuals):
     """Upper bounds of the true residuals: the known ones, the part along deflated vectors, and err."""
-    leak = np.linalg.norm(run.leak[:, : run.m] @ S, axis=0)
+    leak = column_lengths(run.leak[:, : run.m] @ S)
     return np.hypot(residuals, leak) + np.abs(S).T @ run.err[: run.m]
 
 

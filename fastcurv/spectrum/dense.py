@@ -108,7 +108,7 @@ def dense_matrix(op: Any) -> DenseMatrix:
     op = check_symmetric_operator(op)
     n = op.shape[0]
     P, n_products = _products(op, n)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         P = P.astype(np.float64, copy=False)
         gap = P - P.T
     if not (np.isfinite(P).all() and np.isfinite(gap).all()):

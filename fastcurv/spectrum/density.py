@@ -1,11 +1,11 @@
 """The density of all eigenvalues from a few random probes: stochastic Lanczos quadrature."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..checks import as_rng, check_positive_int, check_symmetric_operator, operator_dtype
-from ..krylov.basis import combine, orthonormal_rows
+from ..krylov.basis import column_lengths, combine, orthonormal_rows
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import decompose
 from ..progress import bar
@@ -49,7 +49,8 @@ def spectral_density(
     deflate : bool or int, optional
         Take the outliers that the first probe found, at most this many, out of the others: they are
         then in the density exactly, with weight 1/n each, and their share of the noise, which is
-        most of it where a few eigenvalues stand out, is gone for no product more. Costs memory for
+        most of it where a few eigenvalues stand out, is gone for no product more. Where the others
+        see further copies of an outlier, which the first cannot, the first is left out. Costs memory for
         as many vectors and their orthogonalisation. Default: where n is at most 100 000, so that
         this is cheap, and `against` is None.
     against : Eigenpairs or ndarray, shape (n, s), optional
@@ -96,7 +97,7 @@ def spectral_density(
     deflate = (against is None and op.shape[0] <= DEFLATE_UP_TO) if deflate is None else deflate
     if against is not None:
         known, spent = known_pairs(op, against)
-    quadratures, ghosts = [], 0.0
+    quadratures, ghosts, outliers = [], 0.0, None
     with bar(n_probes * n_steps, "spectral_density", progress) as shown:
         run = None
         for i in range(n_probes):
@@ -105,7 +106,7 @@ def spectral_density(
             run_probe(run, rng, n_steps, shown)
             quadratures.append(quadrature(run))
             ghosts = max(ghosts, run.ghosts)
-            if i == 0 and deflate:
+            if i == 0 and deflate and n_probes > 1:
                 outliers = find_outliers(
                     run, run.n if deflate is True else check_positive_int(deflate, "deflate")
                 )
@@ -114,6 +115,8 @@ def spectral_density(
                     quadratures[0] = quadratures[0].without(outliers.values)
                     spent, run = spent + run.n_products, None
     n_products = spent + (run.n_products if run is not None else 0)
+    if outliers is not None and copies(quadratures[1:], outliers, op.shape[0]):
+        quadratures = quadratures[1:]
     return assemble(quadratures, known, op.shape[0], n_products, ghosts, look)
 
 
@@ -123,6 +126,7 @@ class Known:
 
     values: np.ndarray
     rows: np.ndarray
+    residuals: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def joined(self, other):
         return Known(
@@ -174,6 +178,20 @@ def extend(run, n_steps, shown):
         shown.update()
 
 
+def copies(quadratures, outliers, n):
+    """Whether probes in the complement of the deflated vectors see more eigenvalues at their values.
+
+    The probe that found the vectors cannot: it holds one vector of each eigenspace, and has nothing
+    left of the others. Its quadrature says too little there, so it is left out of the mean.
+    """
+    for value, residual in zip(outliers.values, outliers.residuals):
+        near = 2 * residual + 1e-6 * abs(value)
+        seen = [one.weights[np.abs(one.nodes - value) <= near].sum() for one in quadratures]
+        if np.mean(seen) > 0.25 / n:
+            return True
+    return False
+
+
 @dataclass(frozen=True)
 class Quadrature:
     """Nodes ``(q,)`` and weights, which sum to 1."""
@@ -206,13 +224,13 @@ def find_outliers(run, most):
     theta, S = decompose(run)
     weights = S[0] ** 2
     bulk = float(weights @ np.abs(theta))
-    residuals = np.linalg.norm(run.coupling() @ S, axis=0) if run.p else np.zeros(len(theta))
+    residuals = column_lengths(run.coupling() @ S) if run.p else np.zeros(len(theta))
     good = np.flatnonzero(
         (np.abs(theta) > 2 * bulk) & (residuals <= SETTLED * (np.abs(theta) - bulk))
     )
     good = good[np.argsort(-np.abs(theta[good]))][: min(most, run.dimension - 1)]
     run.reorthogonalise()
-    return Known(theta[good], combine(run.rows[: run.m], S[:, good]))
+    return Known(theta[good], combine(run.rows[: run.m], S[:, good]), residuals[good])
 
 
 def assemble(quadratures, known, n, n_products, ghosts, look, **extra):

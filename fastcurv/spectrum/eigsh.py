@@ -68,8 +68,8 @@ def eigsh(
         ``(max_basis + k + 2) n`` numbers, and another ``8 n`` where blocks are needed. Default: 512
         MB worth, at least ``2 k + 20``, at most 300 and n.
     v0 : ndarray, shape (n,) or (n, j), optional
-        Where to start. Columns that are right already cost one product each. A start from `v0` is
-        trusted: `probe` is then off unless asked for.
+        Where to start. Columns that are right already cost one product each; the first third of
+        what `max_basis` leaves beside k are used. A start from `v0` is trusted: `probe` is then off unless asked for.
     against : ndarray, shape (n, s), or Eigenpairs, optional
         The operator is restricted to the complement of these vectors; `residuals` are those of the
         operator itself.

@@ -12,7 +12,7 @@ def widened(m):
     """What a standard error from m samples is multiplied by, for two of them to cover 95%:
     Student's t over the normal.
     """
-    return float(stdtrit(m - 1, 0.975) / 1.959964)
+    return float(stdtrit(m - 1, 0.975) / 1.959964) if m > 1 else float("nan")
 
 
 def number(x):
@@ -360,7 +360,9 @@ class SpectralDensity:
 
     def _over_probes(self, per_probe, method):
         n = len(per_probe)
-        stderr = float(widened(n) * per_probe.std(ddof=1) / n**0.5) if n > 1 else np.nan
+        unit = float(np.abs(per_probe).max(initial=0.0)) or 1.0
+        scatter = unit * float((per_probe / unit).std(ddof=1)) if n > 1 else np.nan
+        stderr = widened(n) * scatter / n**0.5
         return Estimate(float(per_probe.mean()), stderr, self.n_products, method=method)
 
     def plot(self, ax=None, *, band=2.0, **line):

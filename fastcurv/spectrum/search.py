@@ -42,7 +42,7 @@ class Search:
                     self._grow()
             except KeyboardInterrupt:
                 self.interrupted = True
-            if self.run.m == 0:
+            if self.run.m == 0:  # before the first product there is nothing to give back
                 raise KeyboardInterrupt
             return self._result()
 
@@ -52,7 +52,7 @@ class Search:
     def _start(self, start):
         run = self.run
         if start is not None:
-            if run.insert(start[: run.capacity]) == 0:
+            if run.insert(start[: min(self._widest(), self.max_products)]) == 0:
                 raise ValueError(
                     "v0 is zero, or lies in the span of against; wanted a start with a part "
                     "outside it"
@@ -100,8 +100,20 @@ class Search:
             self._restart()
         return run.m < run.dimension
 
+    def _widest(self):
+        """The largest block that restarts can keep whole next to the k wanted vectors."""
+        run = self.run
+        if run.capacity >= run.dimension:
+            return run.dimension
+        return max(1, (run.capacity + 1 - self.k) // 3)
+
     def _restart(self):
         run = self.run
+        widest = self._widest()
+        if run.p > widest:
+            theta, S, residuals = ritz_pairs(run, self.k, self.which)
+            run.narrow_block(run.coupling() @ S, widest)
+            self.block = min(self.block, widest)
         theta, S = decompose(run)
         room = run.capacity + 1 - 3 * max(run.p, self.block)
         keep = kept_at_restart(theta, self.k, self.which, max(room, 1))

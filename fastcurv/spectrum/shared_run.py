@@ -13,7 +13,7 @@ from ..checks import (
     check_vector,
     operator_dtype,
 )
-from ..krylov.basis import combine
+from ..krylov.basis import column_lengths, combine
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import bounds, decompose, ritz_pairs
 from ..progress import bar
@@ -288,7 +288,7 @@ class Krylov:
         before = self.n_products
         run = self.probe(0, 1 if n_steps is None else check_positive_int(n_steps, "n_steps"))
         theta, S = decompose(run)
-        residuals = np.linalg.norm(run.coupling() @ S, axis=0) if run.p else np.zeros(len(theta))
+        residuals = column_lengths(run.coupling() @ S) if run.p else np.zeros(len(theta))
         limits = bounds(run, S, residuals)
         run.reorthogonalise()
         low, high = combine(run.rows[: run.m], S[:, [0, -1]])

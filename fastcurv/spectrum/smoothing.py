@@ -68,7 +68,7 @@ def smear(nodes, weights, *, axis="linear", width=None, grid=None, n_grid=1024, 
     low, high = x[weights > 0].min(), x[weights > 0].max()
     if width is None:
         width = 0.05 if axis == "log" else 0.01 * (high - low)
-        width = width or max(1e-3 * abs(high), 1e-3)
+        width = width or 1e-3 * abs(high) or 1e-3
     if grid is None:
         n_grid = max(n_grid, min(1 << 16, int(2 * (high - low + 2 * REACH * width) / width)))
         at = np.linspace(low - REACH * width, high + REACH * width, n_grid)
@@ -78,8 +78,11 @@ def smear(nodes, weights, *, axis="linear", width=None, grid=None, n_grid=1024, 
         at = to_coordinate(grid, axis, linear_below)
     per_probe = np.array([_gaussians(at, xi[w > 0], w[w > 0], width) for xi, w in zip(x, weights)])
     n_probes = len(per_probe)
+    unit = float(per_probe.max(initial=0.0)) or 1.0
     stderr = (
-        per_probe.std(axis=0, ddof=1) / n_probes**0.5 if n_probes > 1 else np.full(len(at), np.nan)
+        unit * ((per_probe / unit).std(axis=0, ddof=1) / n_probes**0.5)
+        if n_probes > 1
+        else np.full(len(at), np.nan)
     )
     return {
         "grid": grid,

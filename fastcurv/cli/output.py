@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import sys
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 import fastcurv as fc
 
-from .report import evidence
+from .report import evidence, plain
 
 
 class Output:
@@ -60,23 +60,6 @@ def silence() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
-
-
-def plain(x: Any) -> Any:
-    """``x`` as what JSON can hold: arrays as lists, what is not finite as null."""
-    if isinstance(x, dict):
-        return {str(key): plain(value) for key, value in x.items()}
-    if is_dataclass(x) and not isinstance(x, type):
-        return {f.name: plain(getattr(x, f.name)) for f in fields(x)}
-    if isinstance(x, (list, tuple)):
-        return [plain(value) for value in x]
-    if isinstance(x, (np.ndarray, np.generic)):
-        return plain(x.tolist())
-    if isinstance(x, float):
-        return x if np.isfinite(x) else None
-    if x is None or isinstance(x, (bool, int, str)):
-        return x
-    return str(x)
 
 
 def extremes(hessian: Any, k: int, seed: Any, progress: bool = False) -> Any:

@@ -1,27 +1,157 @@
-"""The report on one trained network: training, verdict, spectrum."""
+"""The report on one trained network: training, verdict, spectrum, landscape, layers, cost."""
 
 from __future__ import annotations
 
+import time
 from argparse import Namespace
 from typing import Any
 
+import numpy as np
+
 import fastcurv as fc
 
-from .. import plots
-from .output import describe, extremes, state
+from ..plots.landscape import LandscapeDisplay
+from ..spectrum.picture import BAND, within
+from .output import describe, extremes, standing
 from .recipe import SavedRun
 from .report import Report
+
+DENSE_BELOW = 1500  # all eigenvalues are computed up to this size: seconds
 
 
 def run_page(objective: Any, saved: SavedRun, data: Any, point: Any, args: Namespace) -> Report:
     """The page of `fastcurv report`, not yet written."""
+    began = time.perf_counter()
     hessian = objective.hessian(saved.theta)
-    pairs = extremes(hessian, 5, args.seed, args.progress)
-    density = fc.spectral_density(hessian, n_probes=args.probes, n_steps=args.steps, seed=args.seed)
     page = Report(f"Curvature of a network trained on {data.name}")
-    page.text(describe(objective, data)).text(state(objective, saved.theta, data))
+    page.text(describe(objective, data) + ".")
+    facts = standing(objective, saved.theta, data)
+    names = {"value": "loss", "gradient_norm": "gradient norm", "train_accuracy": "accuracy"}
+    rows = [[names.get(name, name.replace("_", " ")), value] for name, value in facts.items()]
+    page.table(["at the end", "value"], rows)
+    _training(page, saved)
     page.section("Verdict").verdict(point)
-    page.section("Spectrum").figure(
-        plots.density(density), f"Density of the Hessian's {objective.n_params} eigenvalues."
+    spent = _spectrum(page, hessian, point, args)
+    _landscape(page, objective, saved.theta, args.seed)
+    _layers(page, objective, hessian, saved.theta, args.seed)
+    page.section("Cost")
+    rows = [["verdict", point.n_products, round(point.wall_time, 2)], *spent]
+    total = round(time.perf_counter() - began + point.wall_time, 2)
+    page.table(["what", "products with the Hessian", "seconds"], [*rows, ["this page", "", total]])
+    known = {**fc.show_versions("dict"), **fc.show_config("dict")}
+    page.text("; ".join(f"{name} {known[name]}" for name in known if name != "available") + ".")
+    return page
+
+
+def _training(page: Report, saved: SavedRun) -> None:
+    history = saved.history
+    if not history or not len(history["loss"]):
+        return
+    lines = {"loss": [], "gradient_norm": []}
+    begin = 0
+    for name, count in saved.phases or (("training", len(history["loss"])),):
+        part = slice(max(0, begin - 1), begin + count)
+        for what in lines:
+            seconds, values = history["time"][part], history[what][part]
+            lines[what].append({"name": name, "x": seconds, "y": values})
+        begin += count
+    page.section("Training")
+    for what, label in (("loss", "loss"), ("gradient_norm", "gradient norm")):
+        positive = all(np.all(np.asarray(line["y"]) > 0) for line in lines[what])
+        view = {"lines": lines[what], "x": "linear", "y": "log" if positive else "linear"}
+        page.chart(
+            [{**view, "xlabel": "seconds", "ylabel": label}],
+            f"The {label} on the way, at every record.",
+        )
+
+
+def _spectrum(page: Report, hessian: Any, point: Any, args: Namespace) -> list[list[Any]]:
+    n, start = hessian.shape[0], time.perf_counter()
+    density = fc.spectral_density(hessian, n_probes=args.probes, n_steps=args.steps, seed=args.seed)
+    between = time.perf_counter()
+    dense = n <= DENSE_BELOW
+    pairs = extremes(hessian, 5, args.seed, args.progress)
+    ticks = fc.eigvalsh(hessian) if dense else pairs.values
+    proved = point.kind == "minimum" and point.certified
+    low = max(0.0, float(point.lambda_min_bounds[0])) if proved else -np.inf
+    views = []
+    for axis, other in (("log", "logarithmic axis"), ("linear", "linear axis")):
+        d = within(density.regrid(axis=axis), low)
+        every = max(1, len(d.grid) // 800)
+        x, y, band = d.grid[::every], d.density[::every], BAND * d.stderr[::every]
+        line = {"name": "density", "x": x, "y": y, "low": np.maximum(y - band, 0), "high": y + band}
+        views.append(
+            {
+                "name": other,
+                "lines": [line if np.isfinite(band).all() else {k: line[k] for k in "xy"}],
+                "x": "asinh" if axis == "log" else "linear",
+                "y": "log",
+                "width": d.linear_below,
+                "xlabel": "eigenvalue",
+                "ylabel": "density per decade" if axis == "log" else "density",
+                "ticks": ticks,
+                "floor": 0.1 / n / d.width,
+            }
+        )
+        views[-1]["lines"][0].setdefault("name", "density")
+    marked = f"all {n} eigenvalues" if dense else f"the {len(ticks)} outermost eigenvalues"
+    page.section("Spectrum").chart(
+        views,
+        f"Density of the Hessian's {n} eigenvalues by stochastic Lanczos quadrature; the band is "
+        f"{BAND:g} standard errors of {density.n_probes} probes; marks on the axis: {marked}."
+        + (" All are proved positive: nothing lies at or below 0." if low > 0 else ""),
     )
-    return page.table(["eigenvalue", "residual"], zip(pairs.values, pairs.residuals))
+    page.table(["eigenvalue", "residual"], zip(pairs.values, pairs.residuals))
+    end = time.perf_counter()
+    exact = n if dense else 0
+    return [
+        ["density", density.n_products, round(between - start, 2)],
+        ["eigenvalues", pairs.n_products + exact, round(end - between, 2)],
+    ]
+
+
+def _landscape(page: Report, objective: Any, theta: np.ndarray, seed: int) -> None:
+    page.section("Landscape")
+    fine = {"n_grid": 61}
+    scaled = LandscapeDisplay.slice(objective, theta, directions="random", seed=seed, **fine)
+    page.chart(
+        [_slice_view([scaled], "steps, as long as each unit's weights")],
+        "The loss along a random direction, scaled unit by unit to the weights. One random "
+        "direction of many hardly ever shows a way out.",
+    )
+    plane = LandscapeDisplay.slice(
+        objective, theta, directions="eigenvectors", n_dims=2, n_grid=3, seed=seed
+    )
+    lines = [
+        LandscapeDisplay.slice(objective, theta, directions=d, **fine) for d in plane.directions
+    ]
+    for line, name in zip(lines, plane.names):
+        line.names = (name,)
+    page.chart(
+        [_slice_view(lines, "distance")],
+        "The loss along the eigenvectors of the lowest and the highest eigenvalue.",
+    )
+
+
+def _slice_view(slices: list[Any], xlabel: str) -> dict[str, Any]:
+    lines = [{"name": s.names[0], "x": s.steps, "y": s.losses} for s in slices]
+    view = {"lines": lines, "x": "linear", "y": "linear"}
+    return {**view, "xlabel": xlabel, "ylabel": "loss"}
+
+
+def _layers(page: Report, objective: Any, hessian: Any, theta: np.ndarray, seed: int) -> None:
+    rows = []
+    parts = zip(objective.model.unflatten(theta), objective.model.unflatten(hessian.gradient))
+    for number, (weights, gradient) in enumerate(parts):
+        block = hessian.restrict(layers=[number])
+        ends = fc.eigsh(block, k=min(2, block.shape[0]), which="BE", tol=1e-4, seed=seed).values
+        shape = " x ".join(map(str, weights[0].shape))
+        rows.append([number + 1, shape, _norm(weights), _norm(gradient), ends[0], ends[-1]])
+    page.section("Layer by layer")
+    header = ["layer", "weights", "norm", "gradient norm", "lowest", "highest eigenvalue"]
+    page.table(header, rows)
+    page.text("The eigenvalues are those of the layer's own block of the Hessian.")
+
+
+def _norm(parts: Any) -> float:
+    return float(np.sqrt(sum(np.sum(np.square(part)) for part in parts if part is not None)))

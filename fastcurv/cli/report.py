@@ -2,12 +2,16 @@
 
 import html
 import io
+import json
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..files import write_atomically
 
+_SCRIPT = Path(__file__).with_name("chart.js")
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -22,14 +26,14 @@ _PAGE = """<!doctype html>
 <h1>{title}</h1>
 {body}
 </main>
-</body>
+{script}</body>
 </html>
 """
 _STYLE = """
 :root { --ink: #1d1f23; --soft: #5c6470; --rule: #dcdfe4; --page: #fcfcfb; --card: #f3f4f5; --accent: #0072b2; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e4e6ea; --soft: #9aa3af; --rule: #353a42; --page: #15171a; --card: #1e2126; --accent: #56b4e9; }
-  figure svg, figure img { filter: invert(0.92) hue-rotate(180deg); }
+  figure:not(.chart) svg, figure img { filter: invert(0.92) hue-rotate(180deg); }
 }
 body { margin: 0; background: var(--page); color: var(--ink);
        font: 17px/1.55 Charter, "Bitstream Charter", Cambria, Georgia, serif; }
@@ -44,13 +48,39 @@ table { border-collapse: collapse; width: 100%; margin: 1rem 0; font-variant-num
 th { text-align: left; color: var(--soft); font-weight: 600; }
 th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
 td.number, th.number { text-align: right; }
+td.number { white-space: nowrap; }
 figure { margin: 1.4rem 0; }
 figure svg, figure img { display: block; width: 100%; height: auto; }
 figcaption { color: var(--soft); font-size: .88rem; margin-top: .4rem; }
 .verdict { border-left: 4px solid var(--accent); background: var(--card); padding: .7rem 1rem;
            border-radius: 0 6px 6px 0; margin: 1rem 0; }
 .verdict b { font-size: 1.1rem; }
-@media print { main { max-width: none; } h2, figure { break-inside: avoid; } }
+.chart svg { touch-action: none; cursor: grab; max-width: 100%; display: block; filter: none; }
+.chart text { font: 11px ui-monospace, Menlo, Consolas, monospace; fill: var(--soft); }
+.chart .name { fill: var(--ink); }
+.chart .grid { stroke: var(--rule); stroke-width: 1; }
+.chart .zero { stroke: var(--soft); stroke-width: 1; }
+.chart .frame { fill: none; stroke: var(--rule); }
+.chart .line { fill: none; stroke-width: 1.6; }
+.chart .band { opacity: .22; stroke: none; }
+.chart .tick { stroke: var(--ink); stroke-width: 1; }
+.chart .tick.below { stroke: var(--c3); stroke-width: 1.5; }
+.chart .line.c0, .key.c0 { stroke: var(--accent); color: var(--accent); }
+.chart .line.c1, .key.c1 { stroke: var(--c1); color: var(--c1); }
+.chart .line.c2, .key.c2 { stroke: var(--c2); color: var(--c2); }
+.chart .line.c3, .key.c3 { stroke: var(--c3); color: var(--c3); }
+.chart .dot.c0, .chart .band.c0 { fill: var(--accent); }
+.chart .dot.c1, .chart .band.c1 { fill: var(--c1); }
+.chart .dot.c2, .chart .band.c2 { fill: var(--c2); }
+:root { --c1: #b87400; --c2: #009e73; --c3: #d55e00; }
+.bar { display: flex; flex-wrap: wrap; gap: .3rem; margin: .3rem 0; }
+.bar button { font: .8rem ui-monospace, Menlo, Consolas, monospace; padding: .35rem .55rem; border-radius: 5px;
+              border: 1px solid var(--rule); background: var(--card); color: var(--ink); min-width: 2.4rem; }
+.bar button:hover { border-color: var(--accent); }
+.key { font-weight: 700; }
+@media (max-width: 480px) { main { padding: 1.5rem .9rem 3rem; } h1 { font-size: 1.5rem; }
+  body { font-size: 16px; } table { font-size: .76rem; } }
+@media print { .bar { display: none; } main { max-width: none; } h2, figure { break-inside: avoid; } }
 """
 
 
@@ -74,6 +104,7 @@ class Report:
     def __init__(self, title):
         self.title = str(title)
         self._parts = []
+        self._charts = False
 
     def __repr__(self):
         return f"<Report {self.title!r}, {len(self._parts)} parts>"
@@ -117,6 +148,31 @@ class Report:
         picture = _img(Path(path).read_bytes(), caption)
         return self._add(f"<figure>{picture}<figcaption>{_escape(caption)}</figcaption></figure>")
 
+    def chart(self, views, caption):
+        """Lines to pan and zoom on both axes.
+
+        Parameters
+        ----------
+        views : list of dict
+            One or two ways to look at it, by turns. ``lines``: a list of ``{"name", "x", "y"}``,
+            with ``low`` and ``high`` for a band and ``dots`` for markers; ``x`` and ``y``: the
+            scales, "linear", "log" or "asinh" (then ``width``, linear below it); ``xlabel``,
+            ``ylabel``, ``name``; ``ticks``: values marked on the x axis; ``floor``: where the y
+            axis ends below.
+        caption : str
+        """
+        data = {"label": caption, "views": [{"width": 1.0} | plain(view) for view in views]}
+        text = json.dumps(data, allow_nan=False).replace("</", "<\\/")
+        keys = "".join(
+            f'<span class="key c{i}">\u2014 {_escape(line["name"])}</span> '
+            for i, line in enumerate(views[0]["lines"])
+        )
+        self._charts = True
+        return self._add(
+            f'<figure class="chart"><script type="application/json">{text}</script>'
+            f"<figcaption>{keys}<br>{_escape(caption)}</figcaption></figure>"
+        )
+
     def verdict(self, point):
         """What `fastcurv.classify` said, and the evidence it rests on."""
         kind = point.kind.replace("_", " ")
@@ -133,7 +189,8 @@ class Report:
     def to_html(self):
         """The page as one string."""
         body = "\n".join(self._parts)
-        return _PAGE.format(title=_escape(self.title), style=_STYLE, body=body)
+        script = f"<script>\n{_SCRIPT.read_text()}</script>\n" if self._charts else ""
+        return _PAGE.format(title=_escape(self.title), style=_STYLE, body=body, script=script)
 
     def write(self, path):
         """Write the page; a reader sees the old file or the whole new one, never a part.
@@ -170,11 +227,31 @@ def evidence(point):
             "negative eigenvalues, between",
             None if point.n_negative is not None else point.n_negative_bounds,
         ),
+        ("radius of the claim", getattr(point, "radius", None)),
+        ("Kantorovich's h (a proof needs < 1/2)", getattr(point, "kantorovich", None)),
+        ("distance to the nearest critical point", getattr(point, "distance", None)),
         ("products with the Hessian", point.n_products),
         ("seconds", point.wall_time),
     )
     rows += [[name, _plain(value)] for name, value in counts if value is not None]
     return [row for row in rows if row[1] is not None]
+
+
+def plain(x: Any) -> Any:
+    """``x`` as what JSON can hold: arrays as lists, what is not finite as null."""
+    if isinstance(x, dict):
+        return {str(key): plain(value) for key, value in x.items()}
+    if is_dataclass(x) and not isinstance(x, type):
+        return {f.name: plain(getattr(x, f.name)) for f in fields(x)}
+    if isinstance(x, (list, tuple)):
+        return [plain(value) for value in x]
+    if isinstance(x, (np.ndarray, np.generic)):
+        return plain(x.tolist())
+    if isinstance(x, float):
+        return x if np.isfinite(x) else None
+    if x is None or isinstance(x, (bool, int, str)):
+        return x
+    return str(x)
 
 
 def _svg(figure, number):

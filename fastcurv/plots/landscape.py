@@ -81,7 +81,7 @@ class LandscapeDisplay(Display):
         ax: Any = None,
         **look: Any,
     ) -> LandscapeDisplay:
-        """Evaluate the loss on the slice and draw it.
+        """Evaluate the loss on the slice and draw it; `slice` does the same and draws nothing.
 
         Parameters
         ----------
@@ -107,6 +107,22 @@ class LandscapeDisplay(Display):
         -------
         LandscapeDisplay
         """
+        options = {"n_dims": n_dims, "radius": radius, "n_grid": n_grid, "seed": seed}
+        return cls.slice(objective, theta, directions=directions, **options).plot(ax, **look)
+
+    @classmethod
+    def slice(
+        cls,
+        objective: Any,
+        theta: Any,
+        *,
+        directions: Any = "random",
+        n_dims: int = 1,
+        radius: float = 1.0,
+        n_grid: int = 41,
+        seed: Any = None,
+    ) -> LandscapeDisplay:
+        """`from_objective` without a picture: needs no matplotlib."""
         n_grid = check_positive_int(n_grid, "n_grid")
         if n_dims not in (1, 2):
             raise ValueError(f"n_dims is {n_dims!r}; wanted 1 or 2")
@@ -126,8 +142,7 @@ class LandscapeDisplay(Display):
                     for t in steps
                 ]
             )
-        display = cls(steps, losses, along, names, taylor=taylor)
-        return display.plot(ax, **look)
+        return cls(steps, losses, along, names, taylor=taylor)
 
     def plot(
         self, ax: Any = None, *, label: str = "loss", levels: int = 20, log: bool = False

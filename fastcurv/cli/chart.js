@@ -1,0 +1,195 @@
+/* Charts of a report: lines with bands and ticks, to pan and zoom on both axes. Nothing is loaded. */
+"use strict";
+(function () {
+  const NS = "http://www.w3.org/2000/svg";
+  const el = (name, attributes, parent, text) => {
+    const e = document.createElementNS(NS, name);
+    for (const key in attributes) e.setAttribute(key, attributes[key]);
+    if (text !== undefined) e.textContent = text;
+    if (parent) parent.appendChild(e);
+    return e;
+  };
+  /* A scale maps a value to a coordinate in which the axis is even, and back. */
+  const SCALES = {
+    linear: () => ({ to: (x) => x, from: (u) => u }),
+    log: () => ({ to: (x) => Math.log10(Math.max(x, 1e-300)), from: (u) => Math.pow(10, u) }),
+    asinh: (w) => ({
+      to: (x) => Math.asinh(x / w) / Math.LN10,
+      from: (u) => Math.sinh(u * Math.LN10) * w,
+    }),
+  };
+  const short = (x) => {
+    if (x === 0) return "0";
+    const size = Math.abs(x);
+    if (size >= 1e5 || size < 1e-3) return x.toExponential().replace("e+", "e").replace(/\.0+e/, "e");
+    return String(+x.toPrecision(6));
+  };
+  const evenTicks = (low, high, n) => {
+    const raw = (high - low) / n;
+    const unit = Math.pow(10, Math.floor(Math.log10(raw)));
+    const step = [1, 2, 5, 10].find((k) => k * unit >= raw) * unit;
+    const ticks = [];
+    for (let k = Math.ceil(low / step); k * step <= high * (1 + 1e-12) + 1e-300 && ticks.length < 40; k++)
+      ticks.push(k * step);
+    return ticks;
+  };
+  const ticksOf = (kind, scale, low, high, n) => {
+    if (kind === "linear") return evenTicks(low, high, n).map((x) => [x, short(x)]);
+    const powers = [];
+    for (let k = -40; k <= 40; k++) powers.push(Math.pow(10, k));
+    const wanted = kind === "log" ? powers : [...powers.map((x) => -x), 0, ...powers];
+    let inside = wanted.filter((x) => scale.to(x) >= low && scale.to(x) <= high);
+    if (kind === "asinh") inside = inside.filter((x) => x === 0 || Math.abs(scale.to(x)) > 0.3);
+    if (inside.length < 2) return evenTicks(low, high, n).map((u) => [scale.from(u), short(+scale.from(u).toPrecision(3))]);
+    const every = Math.ceil(inside.length / n);
+    return inside.filter((_, i) => i % every === 0).map((x) => [x, short(x)]);
+  };
+
+  function chart(box) {
+    const data = JSON.parse(box.querySelector("script").textContent);
+    const svg = el("svg", { role: "img", tabindex: "0" });
+    svg.setAttribute("aria-label", data.label);
+    box.insertBefore(svg, box.firstChild);
+    const bar = document.createElement("div");
+    bar.className = "bar";
+    box.insertBefore(bar, svg.nextSibling);
+    const clip = "clip" + Math.random().toString(36).slice(2);
+    let which = 0, view, scales, size;
+
+    const whole = () => {
+      const v = data.views[which];
+      scales = { x: SCALES[v.x](v.width), y: SCALES[v.y](1) };
+      const xs = [], ys = [];
+      for (const line of v.lines) {
+        for (const x of line.x) xs.push(scales.x.to(x));
+        for (const y of line.y) if (y !== null && (v.y !== "log" || y > 0)) ys.push(scales.y.to(y));
+      }
+      let [x0, x1] = [Math.min(...xs), Math.max(...xs)], [y0, y1] = [Math.min(...ys), Math.max(...ys)];
+      if (v.floor !== undefined && v.floor !== null) y0 = Math.max(y0, scales.y.to(v.floor));
+      if (x0 === x1) { x0 -= 0.5; x1 += 0.5; }
+      if (y0 === y1) { y0 -= 0.5; y1 += 0.5; }
+      const mx = 0.02 * (x1 - x0), my = 0.05 * (y1 - y0);
+      return { x0: x0 - mx, x1: x1 + mx, y0: y0 - my, y1: y1 + my };
+    };
+    const px = (u) => size.l + ((u - view.x0) / (view.x1 - view.x0)) * size.w;
+    const py = (w) => size.t + size.h - ((w - view.y0) / (view.y1 - view.y0)) * size.h;
+
+    function draw() {
+      const v = data.views[which], W = Math.max(280, box.clientWidth), H = Math.max(240, Math.min(420, 0.62 * W));
+      size = { l: 56, t: 24, w: W - 66, h: H - 66 };
+      svg.setAttribute("viewBox", `0 0 ${W} ${H}`);
+      svg.setAttribute("width", W);
+      svg.setAttribute("height", H);
+      svg.replaceChildren();
+      const frame = { x: size.l, y: size.t, width: size.w, height: size.h };
+      el("rect", frame, el("clipPath", { id: clip }, el("defs", {}, svg)));
+      for (const [x, text] of ticksOf(v.x, scales.x, view.x0, view.x1, W / 80)) {
+        const at = px(scales.x.to(x));
+        el("line", { x1: at, x2: at, y1: size.t, y2: size.t + size.h, class: x === 0 ? "zero" : "grid" }, svg);
+        el("text", { x: at, y: size.t + size.h + 16, "text-anchor": "middle" }, svg, text);
+      }
+      for (const [y, text] of ticksOf(v.y, scales.y, view.y0, view.y1, H / 50)) {
+        const at = py(scales.y.to(y));
+        el("line", { x1: size.l, x2: size.l + size.w, y1: at, y2: at, class: "grid" }, svg);
+        el("text", { x: size.l - 6, y: at + 4, "text-anchor": "end" }, svg, text);
+      }
+      el("rect", { ...frame, class: "frame" }, svg);
+      el("text", { x: size.l + size.w / 2, y: H - 4, "text-anchor": "middle", class: "name" }, svg, v.xlabel);
+      el("text", { x: size.l, y: size.t - 8, class: "name" }, svg, v.ylabel);
+      const inner = el("g", { "clip-path": `url(#${clip})` }, svg);
+      const low = view.y0 - 2 * (view.y1 - view.y0);
+      const point = (x, y) => {
+        const w = y === null || (v.y === "log" && !(y > 0)) ? low : Math.max(low, scales.y.to(y));
+        return `${px(scales.x.to(x)).toFixed(2)},${py(w).toFixed(2)}`;
+      };
+      v.lines.forEach((line, i) => {
+        if (line.low) {
+          const up = line.x.map((x, k) => point(x, line.high[k]));
+          const down = line.x.map((x, k) => point(x, line.low[k])).reverse();
+          el("polygon", { points: up.concat(down).join(" "), class: `band c${i}` }, inner);
+        }
+        el("polyline", { points: line.x.map((x, k) => point(x, line.y[k])).join(" "), class: `line c${i}` }, inner);
+        if (line.dots)
+          line.x.forEach((x, k) => {
+            const [cx, cy] = point(x, line.y[k]).split(",");
+            el("circle", { cx, cy, r: 2.5, class: `dot c${i}` }, inner);
+          });
+      });
+      for (const x of v.ticks || []) {
+        const at = px(scales.x.to(x));
+        el("line", { x1: at, x2: at, y1: size.t + size.h - 12, y2: size.t + size.h, class: x < 0 ? "tick below" : "tick" }, inner);
+      }
+      box.dataset.view = [view.x0, view.x1, view.y0, view.y1].map((x) => x.toPrecision(6)).join(" ");
+      box.dataset.ready = "yes";
+    }
+    /* Zoom by a factor about a point given as shares of the frame; 1 leaves an axis alone. */
+    function zoom(fx, fy, ax = 0.5, ay = 0.5) {
+      const cx = view.x0 + ax * (view.x1 - view.x0), cy = view.y0 + ay * (view.y1 - view.y0);
+      view = {
+        x0: cx + (view.x0 - cx) * fx, x1: cx + (view.x1 - cx) * fx,
+        y0: cy + (view.y0 - cy) * fy, y1: cy + (view.y1 - cy) * fy,
+      };
+      draw();
+    }
+    function pan(dx, dy) {
+      const x = dx * (view.x1 - view.x0), y = dy * (view.y1 - view.y0);
+      view = { x0: view.x0 + x, x1: view.x1 + x, y0: view.y0 + y, y1: view.y1 + y };
+      draw();
+    }
+    const reset = () => { view = whole(); draw(); };
+    const button = (text, title, act) => {
+      const b = document.createElement("button");
+      b.type = "button";
+      b.textContent = text;
+      b.title = b.ariaLabel = title;
+      b.addEventListener("click", act);
+      bar.appendChild(b);
+      return b;
+    };
+    button("x +", "zoom in along x", () => zoom(0.6, 1));
+    button("x \u2212", "zoom out along x", () => zoom(1 / 0.6, 1));
+    button("y +", "zoom in along y", () => zoom(1, 0.6));
+    button("y \u2212", "zoom out along y", () => zoom(1, 1 / 0.6));
+    button("\u2190", "left", () => pan(-0.2, 0));
+    button("\u2192", "right", () => pan(0.2, 0));
+    button("\u2191", "up", () => pan(0, 0.2));
+    button("\u2193", "down", () => pan(0, -0.2));
+    button("reset", "show all", reset);
+    if (data.views.length > 1) {
+      const toggle = button(data.views[1].name, "other axis", () => {
+        which = 1 - which;
+        toggle.textContent = data.views[1 - which].name;
+        reset();
+      });
+    }
+    svg.addEventListener("wheel", (event) => {
+      event.preventDefault();
+      const r = svg.getBoundingClientRect(), f = event.deltaY > 0 ? 1.2 : 1 / 1.2;
+      const ax = (event.clientX - r.left - size.l) / size.w, ay = 1 - (event.clientY - r.top - size.t) / size.h;
+      zoom(event.shiftKey ? 1 : f, event.ctrlKey || event.shiftKey ? f : 1, ax, ay);
+    }, { passive: false });
+    let held = null;
+    svg.addEventListener("pointerdown", (event) => {
+      held = [event.clientX, event.clientY];
+      svg.setPointerCapture(event.pointerId);
+    });
+    svg.addEventListener("pointermove", (event) => {
+      if (!held) return;
+      const [x, y] = held;
+      held = [event.clientX, event.clientY];
+      pan((x - event.clientX) / size.w, (event.clientY - y) / size.h);
+    });
+    for (const end of ["pointerup", "pointercancel"]) svg.addEventListener(end, () => { held = null; });
+    svg.addEventListener("dblclick", reset);
+    svg.addEventListener("keydown", (event) => {
+      const keys = { ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1] };
+      if (event.key === "+" || event.key === "-") zoom(...(event.key === "+" ? [0.8, 0.8] : [1.25, 1.25]));
+      else if (keys[event.key]) pan(...keys[event.key]);
+      else return;
+      event.preventDefault();
+    });
+    reset();
+    window.addEventListener("resize", draw);
+  }
+  document.querySelectorAll(".chart").forEach(chart);
+})();

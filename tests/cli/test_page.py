@@ -1,0 +1,142 @@
+"""The report on a saved run: what its charts hold, and that they work in a browser."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.cli.parser import main
+from fastcurv.cli.recipe import load_run
+from fastcurv.cli.report import Report
+
+pytest.importorskip("sklearn")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A run at a proved minimum, and the page on it."""
+    folder = tmp_path_factory.mktemp("page")
+    common = ["--quiet", "--out"]
+    arguments = ["iris", "--hidden", "4", "--l2", "1e-2", "--epochs", "5"]
+    assert main(["train", *arguments, *common, str(folder / "n.npz")]) == 0
+    page = folder / "page.html"
+    few = ["--probes", "3", "--steps", "20"]
+    assert main(["report", str(folder / "n.npz"), "--certified", *few, *common, str(page)]) == 0
+    return folder / "n.npz", page
+
+
+def charts(page):
+    found = re.findall(r'<script type="application/json">(.*?)</script>', page.read_text())
+    return [json.loads(text) for text in found]
+
+
+def test_the_page_holds_training_spectrum_slices_layers_and_cost(made):
+    run, page = made
+    text = page.read_text()
+    heads = re.findall(r"<h2>(.*?)</h2>", text)
+    wanted = ["Training", "Verdict", "Spectrum", "Landscape", "Layer by layer", "Cost"]
+    assert heads == wanted and len(charts(page)) == 5
+    assert not re.search(r"(src|href)=[\"']?https?:", text)
+    saved = load_run(run)
+    losses = [y for line in charts(page)[0]["views"][0]["lines"] for y in line["y"]]
+    assert losses[0] == saved.history["loss"][0] and losses[-1] == saved.history["loss"][-1]
+
+
+def test_no_density_lies_below_0_at_a_proved_minimum_and_all_eigenvalues_are_marked(made):
+    run, page = made
+    recipe, theta = load_run(run)
+    exact = fc.eigvalsh(recipe.objective().hessian(theta))
+    assert exact[0] > 0
+    for view in charts(page)[2]["views"]:
+        assert np.allclose(view["ticks"], exact, rtol=1e-6)
+        assert min(view["lines"][0]["x"]) > 0
+
+
+def test_slices_hold_the_loss(made):
+    run, page = made
+    recipe, theta = load_run(run)
+    ob = recipe.objective()
+    for chart in charts(page)[3:]:
+        for line in chart["views"][0]["lines"]:
+            at = line["x"].index(0.0)
+            assert line["y"][at] == pytest.approx(ob.value(theta), rel=1e-12)
+            assert min(line["y"]) >= line["y"][at] * (1 - 1e-12)  # it is a minimum
+
+
+def test_text_in_a_chart_cannot_end_its_script():
+    lines = [{"name": "</script><b>", "x": [0.0, 1.0], "y": [1.0, np.nan]}]
+    view = {"lines": lines, "x": "linear", "y": "linear", "xlabel": "x", "ylabel": "</script>"}
+    text = Report("r").chart([view], "a caption").to_html()
+    assert text.count("</script>") == 2
+
+
+CLICKS = """
+<script>
+const faults = [];
+window.addEventListener("error", (event) => faults.push(event.message));
+window.addEventListener("load", () => {
+  const seen = [...document.querySelectorAll(".chart")].map((box) => {
+    const first = box.dataset.view, views = {};
+    for (const button of box.querySelectorAll("button")) {
+      if (button.title !== "show all") button.click();
+      views[button.title] = box.dataset.view;
+      if (button.title !== "other axis") box.querySelector("[title='show all']").click();
+    }
+    const svg = box.querySelector("svg"), r = svg.getBoundingClientRect();
+    const at = { clientX: r.left + r.width / 2, clientY: r.top + r.height / 2, cancelable: true };
+    const before = box.dataset.view;
+    svg.dispatchEvent(new WheelEvent("wheel", { ...at, deltaY: -100, ctrlKey: true }));
+    views.wheel = box.dataset.view;
+    svg.dispatchEvent(new MouseEvent("dblclick"));
+    return { first, before, after: box.dataset.view, views, ready: box.dataset.ready,
+             lines: box.querySelectorAll("polyline").length, wide: r.width };
+  });
+  const page = document.documentElement;
+  const result = { seen, faults, wide: page.scrollWidth, room: window.innerWidth };
+  const pre = top.document.createElement("pre");
+  pre.id = "result";
+  pre.textContent = JSON.stringify(result);
+  top.document.body.appendChild(pre);
+});
+</script>
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.parametrize("width", [390, 1200])
+def test_controls_work_in_a_browser_without_an_error(made, width, tmp_path):
+    """Every button changes the window of its chart and 'reset' brings it back, at both widths."""
+    page = tmp_path / "page.html"
+    inner = html.escape(made[1].read_text().replace("<head>", "<head>" + CLICKS), quote=True)
+    frame = f'<iframe width="{width}" height="900" style="border:0" srcdoc="{inner}"></iframe>'
+    page.write_text(f"<!doctype html><body>{frame}</body>")  # a window is never as narrow as 390
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,1000"]
+    run = subprocess.run(
+        [*command, "--virtual-time-budget=3000", "--dump-dom", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "CONSOLE" not in run.stderr
+    result = json.loads(html.unescape(re.search(r'id="result">(.*?)</pre>', run.stdout)[1]))
+    assert result["faults"] == [] and result["wide"] <= result["room"] == width
+    assert len(result["seen"]) == 5
+    for chart in result["seen"]:
+        assert chart["ready"] == "yes" and chart["lines"] >= 1 and chart["wide"] <= width
+        resets = chart["views"].pop("show all")
+        assert resets == chart["first"]
+        for name, view in chart["views"].items():
+            numbers, whole = (np.array(v.split(), dtype=float) for v in (view, chart["first"]))
+            moved = numbers != whole
+            if " x" in name or name in ("left", "right"):
+                assert moved[:2].all() and not moved[2:].any()
+            elif " y" in name or name in ("up", "down"):
+                assert moved[2:].all() and not moved[:2].any()
+        assert chart["views"]["wheel"] != chart["before"] == chart["after"]

@@ -36,6 +36,8 @@ except PackageNotFoundError:  # a checkout, built in place
 # By room: network, structure, spectrum, critical, optimize, plots, runtime.
 __all__ = [
     "MLP",
+    "MLPClassifier",
+    "MLPRegressor",
     "Objective",
     "from_jax",
     "from_keras",
@@ -84,6 +86,8 @@ __all__ = [
 _LATER = {
     "ConvergenceDisplay": "plots",
     "LandscapeDisplay": "plots",
+    "MLPClassifier": "estimators",
+    "MLPRegressor": "estimators",
     "MinimumRatioDisplay": "plots",
     "SpectrumDisplay": "plots",
     "plots": "",

@@ -1,0 +1,328 @@
+"""What the two estimators share: parameters, the objective that scikit-learn's `loss_` is, the fit
+by any solver, and the attributes afterwards.
+"""
+
+from __future__ import annotations
+
+import numbers
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from ..checks import check_choice, check_positive, check_positive_int
+from ..network.convert import SKLEARN
+from ..network.mlp import MLP
+from ..network.objective import Objective
+from ..optimize.escape import escape
+from ..optimize.minimize import METHODS, minimize
+from .look import Look, judge, look
+
+STOCHASTIC = ("sgd", "momentum", "nesterov", "rmsprop", "adam")
+SOLVERS = ("auto", "lbfgs", *METHODS)
+DEEP = 1e-2  # curvature this far below zero, relative to the largest, is worth leaving
+LAST_STEPS = 25  # trust-region steps of "auto" where L-BFGS stalled
+ROUNDS = 4  # saddles that "auto" leaves at most
+
+
+class BaseMLP(BaseEstimator):
+    """Parameters, fit and attributes of both estimators; see `MLPClassifier`."""
+
+    _stratify = False
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: Any = "relu",
+        *,
+        solver: str = "auto",
+        alpha: float = 1e-4,
+        batch_size: Any = "auto",
+        learning_rate_init: float | None = None,
+        max_iter: int = 200,
+        tol: float = 1e-4,
+        random_state: Any = None,
+        warm_start: bool = False,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        max_time: float | None = None,
+        n_threads: int | None = None,
+        memory: int | None = None,
+        verdict: Any = "quick",
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.max_time = max_time
+        self.n_threads = n_threads
+        self.memory = memory
+        self.verdict = verdict
+
+    # --- what the two differ in
+
+    def _targets(self, y: Any, reset: bool) -> tuple[np.ndarray, str, int]:
+        """Targets as the objective wants them, its loss, and the number of outputs."""
+        raise NotImplementedError
+
+    def _start(self, model: MLP, theta: np.ndarray, y: np.ndarray, weight: Any) -> None:
+        """Change the random start in place, where the targets suggest a better one."""
+
+    # --- the objective
+
+    def _check_parameters(self) -> None:
+        check_choice(self.solver, SOLVERS, "solver")
+        check_positive(self.alpha, "alpha", zero=True)
+        check_positive_int(self.max_iter, "max_iter")
+        check_positive(self.tol, "tol", zero=True)
+        check_positive_int(self.n_iter_no_change, "n_iter_no_change")
+        if self.verdict not in (True, False, "quick"):
+            raise ValueError(f"verdict is {self.verdict!r}; wanted 'quick', True or False")
+        if self.batch_size != "auto":
+            check_positive_int(self.batch_size, "batch_size")
+        if self.early_stopping and not 0 < self.validation_fraction < 1:
+            raise ValueError(
+                f"validation_fraction is {self.validation_fraction}; wanted a number between 0 "
+                "and 1"
+            )
+
+    def _model(self, k: int, m: int, dtype: Any) -> MLP:
+        sizes = self.hidden_layer_sizes
+        hidden = [sizes] if isinstance(sizes, numbers.Integral) else list(sizes)
+        given = self.activation
+        names = [given] * len(hidden) if isinstance(given, str) else list(given)
+        return MLP([k, *hidden, m], [SKLEARN.get(name, name) for name in names], dtype=dtype)
+
+    def _objective(self, model: MLP, X: Any, y: Any, loss: str, weight: Any) -> Objective:
+        """``loss_`` divided by `_scale`: alpha over the sum of weights, biases spared."""
+        total = float(len(X)) if weight is None else float(weight.sum())
+        self._scale = {"mse": 0.5, "binary_cross_entropy": model.sizes[-1]}.get(loss, 1.0)
+        return Objective(
+            model,
+            X,
+            y,
+            loss,
+            l2=self.alpha / (total * self._scale),
+            sample_weight=None if weight is None else weight * (len(X) / total),
+            n_threads=self.n_threads,
+            memory=self.memory,
+            l2_biases=False,
+        )
+
+    def _data(self, X: Any, y: Any, weight: Any, reset: bool) -> tuple[Any, Any, str, Any, int]:
+        """Checked rows and targets of those rows that have weight."""
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            dtype=(np.float64, np.float32),
+            multi_output=True,
+            y_numeric=not self._stratify,
+            reset=reset,
+        )
+        y, loss, m = self._targets(y, reset)
+        if weight is not None:
+            weight = _check_sample_weight(weight, X, dtype=X.dtype, ensure_non_negative=True)
+            kept = weight > 0
+            if not kept.any():
+                raise ValueError("sample_weight is zero everywhere; wanted some rows that count")
+            X, y, weight = X[kept], y[kept], weight[kept]
+        return X, y, loss, weight, m
+
+    # --- the fit
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        """Fit to the rows of X.
+
+        Parameters
+        ----------
+        X : array_like (N, k)
+        y : array_like (N,) or (N, m)
+        sample_weight : array_like (N,), optional
+            A weight of 2 is the same as the row twice, 0 the same as no row.
+
+        Returns
+        -------
+        self
+        """
+        self._check_parameters()
+        X, y, loss, weight, m = self._data(X, y, sample_weight, True)
+        rng = check_random_state(self.random_state)
+        model = self._model(X.shape[1], m, X.dtype)
+        held = None
+        if self.early_stopping:
+            parts = self._split(X, y, weight, rng)
+            (X, y, weight), held = (
+                parts[0],
+                self._objective(model, *parts[1][:2], loss, parts[1][2]),
+            )
+        ob = self._objective(model, X, y, loss, weight)
+        theta = self._first_theta(model, y, weight, rng)
+        self._run(ob, theta, held, int(rng.randint(1 << 31)))
+        if self.n_iter_ >= self.max_iter and self.stopped_ == "max_iter":
+            warnings.warn(
+                f"{self.solver} ended at max_iter={self.max_iter} with a gradient of "
+                f"{self._size:.2g}, above tol={self.tol:g}; more iterations or scaled features "
+                "would help",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def _split(self, X: Any, y: Any, weight: Any, rng: Any) -> list[tuple[Any, Any, Any]]:
+        """Rows to train on, and rows held out."""
+        labels = y if self._stratify and y.ndim == 1 else None
+        rows = train_test_split(
+            np.arange(len(X)),
+            test_size=self.validation_fraction,
+            random_state=rng,
+            stratify=labels,
+        )
+        return [(X[r], y[r], None if weight is None else weight[r]) for r in rows]
+
+    def _first_theta(self, model: MLP, y: Any, weight: Any, rng: Any) -> np.ndarray:
+        seed = int(rng.randint(1 << 31))
+        if self.warm_start and getattr(self, "model_", None) == model:
+            return self.theta_.copy()
+        theta = model.init(seed=seed)
+        self._start(model, theta, y, weight)
+        return theta
+
+    def _run(self, ob: Objective, theta: np.ndarray, held: Any, seed: int) -> None:
+        """Minimise by the solver, and keep what came of it."""
+        solver = "l-bfgs" if self.solver in ("auto", "lbfgs") else self.solver
+        options: dict[str, Any] = {"max_time": self.max_time, "validation": held, "seed": seed}
+        if held is not None:
+            options["patience"] = self.n_iter_no_change
+        if solver in STOCHASTIC:
+            size = 200 if self.batch_size == "auto" else self.batch_size
+            options.update(batch_size=min(size, len(ob.X)))
+            options.setdefault("patience", self.n_iter_no_change)
+            if self.learning_rate_init is not None:
+                options["learning_rate"] = self.learning_rate_init
+        runs = [self._minimize(ob, theta, solver, self.max_iter, options)]
+        seen = None
+        if self.solver == "auto" and held is None:
+            seen = self._go_on(ob, runs, options)
+        self._keep(ob, runs)
+        if seen is not None and self.verdict == "quick":
+            self.curvature_ = seen
+        else:
+            self.curvature_ = judge(ob, self.theta_, self._scale, self.tol, self.verdict)
+
+    def _go_on(self, ob: Objective, runs: list[Any], options: dict[str, Any]) -> Look | None:
+        """After L-BFGS: trust-region steps where it stalled, a way down from a saddle; more runs
+        are added to `runs`, and the last look is returned.
+        """
+        for _ in range(ROUNDS):
+            left = self.max_iter - sum(run.nit for run in runs)
+            if left > 0 and runs[-1].stopped == "stalled":
+                steps = min(left, LAST_STEPS)
+                runs.append(self._minimize(ob, runs[-1].x, "trust-region", steps, options))
+                left -= runs[-1].nit
+            seen, down = look(ob, runs[-1].x, self._scale, self.tol)
+            deep = seen.kind == "saddle" and seen.lambda_min < -DEEP * abs(seen.lambda_max)
+            if left <= 0 or not deep or down is None:
+                return seen
+            lower = escape(ob, runs[-1].x, down)
+            if not lower.fun < runs[-1].fun:
+                return seen
+            runs.append(self._minimize(ob, lower.x, "l-bfgs", left, options))
+        return None
+
+    def _minimize(self, ob: Any, theta: Any, solver: str, max_iter: int, options: Any) -> Any:
+        """One run, ended where no entry of the gradient of ``loss_`` is above tol."""
+        small = self.tol / self._scale
+
+        def enough(intermediate_result: Any) -> bool:
+            g = getattr(intermediate_result, "jac", None)
+            return g is not None and bool(np.abs(g).max() <= small)
+
+        stops = None if solver in STOCHASTIC else enough
+        return minimize(
+            ob, theta, solver, max_iter=max_iter, gtol=0, callback=stops, verdict=False, **options
+        )
+
+    def _keep(self, ob: Objective, runs: list[Any]) -> None:
+        """The attributes of a fitted estimator."""
+        last = runs[-1]
+        self.model_, self.theta_ = ob.model, np.asarray(last.x)
+        self.loss_ = float(last.fun) * self._scale
+        curves = [np.asarray(run.history["loss"], dtype=float) for run in runs]
+        self.loss_curve_ = (self._scale * np.concatenate(curves)).tolist()
+        self.best_loss_ = min(self.loss_curve_)
+        self.n_iter_ = max(1, sum(int(run.nit) for run in runs))
+        self.stopped_ = str(last.stopped)
+        if "validation" in last.history:
+            held = np.concatenate([run.history["validation"] for run in runs])
+            self.validation_loss_curve_ = (self._scale * held).tolist()
+        self._size = self._scale * float(np.abs(ob.gradient(self.theta_)).max())
+        self._describe()
+
+    def _describe(self) -> None:
+        """Weights as scikit-learn names them: kernels ``(in, out)``."""
+        layers = self.model_.unflatten(self.theta_)
+        self.coefs_ = [W.T for W, _ in layers]
+        self.intercepts_ = [b for _, b in layers]
+        self.n_layers_, self.n_outputs_ = len(self.model_.sizes), self.model_.sizes[-1]
+
+    def _epoch(self, X: Any, y: Any, first: bool) -> Any:
+        """One epoch from the theta at hand, or from a new one."""
+        if first:
+            validate_data(self, X, skip_check_array=True)
+        X, y, loss, _, m = self._data(X, y, None, False)
+        if not first and m != self.model_.sizes[-1]:
+            raise ValueError(f"y has {m} outputs; wanted {self.model_.sizes[-1]}")
+        rng = check_random_state(self.random_state)
+        model = self._model(X.shape[1], m, X.dtype) if first else self.model_
+        ob = self._objective(model, X, y, loss, None)
+        theta = self._first_theta(model, y, None, rng) if first else self.theta_.copy()
+        past = ([], 0) if first else (self.loss_curve_, self.n_iter_)
+        size = 200 if self.batch_size == "auto" else self.batch_size
+        options = {"batch_size": min(size, len(X)), "seed": int(rng.randint(1 << 31)) + past[1]}
+        if self.learning_rate_init is not None:
+            options["learning_rate"] = self.learning_rate_init
+        run = self._minimize(ob, theta, "sgd", 1, options)
+        self._keep(ob, [run])
+        self.loss_curve_, self.n_iter_ = past[0] + self.loss_curve_, past[1] + 1
+        self.best_loss_, self.curvature_ = min(self.loss_curve_), None
+        return self
+
+    def _outputs(self, X: Any) -> np.ndarray:
+        """Outputs of the network before any softmax."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
+        return self.model_.predict(self.theta_, X)
+
+    def objective(self, X: Any, y: Any, sample_weight: Any = None) -> Objective:
+        """The objective that `fit` minimises, on these rows: for `classify`, `eigsh` and the rest.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in `fit`.
+
+        Returns
+        -------
+        Objective
+            ``loss_`` is its value at ``theta_`` times 1/2 for a regressor, times the number of
+            labels for a multilabel classifier.
+        """
+        check_is_fitted(self)
+        X, y, loss, weight, _ = self._data(X, y, sample_weight, False)
+        return self._objective(self.model_, X, y, loss, weight)

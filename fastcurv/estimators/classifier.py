@@ -1,0 +1,184 @@
+"""A classifier in scikit-learn's manner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.special import expit, log_softmax, softmax
+from sklearn.base import ClassifierMixin
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+
+from .base import BaseMLP
+
+PARAMETERS = """
+    Parameters
+    ----------
+    hidden_layer_sizes : sequence of int
+        Widths of the hidden layers.
+    activation : str or sequence of str
+        ``relu tanh logistic identity``, or any of `fastcurv.MLP`; one for each hidden layer where
+        several are given.
+    solver : str
+        ``auto``: L-BFGS until no entry of the gradient is above `tol`; a look at the curvature there;
+        and where it stalled or a way down was found, trust-region steps with exact Hessian
+        products. It draws no random number. Or any method of `fastcurv.minimize` by name:
+        ``trust-region newton-cg gauss-newton cubic saddle-free-newton lbfgs``, and by mini-batches
+        ``sgd momentum nesterov rmsprop adam``.
+    alpha : float
+        ``alpha / 2`` times the squares of the weights, biases spared, over the number of rows: as in
+        scikit-learn.
+    batch_size : int or "auto"
+        For solvers by mini-batches; "auto" is min(200, N).
+    learning_rate_init : float, optional
+        For solvers by mini-batches; each has a default of its own.
+    max_iter : int
+        Iterations; epochs for mini-batches.
+    tol : float
+        Largest entry of the gradient of ``loss_`` that counts as zero.
+    random_state : int, RandomState or None
+        Of the start, of rows held out and of mini-batches.
+    warm_start : bool
+        Start where the last fit ended.
+    early_stopping : bool
+        Hold out `validation_fraction` of the rows, keep the best point there, and end after
+        `n_iter_no_change` iterations without a better one.
+    validation_fraction : float
+    n_iter_no_change : int
+    max_time : float, optional
+        Seconds.
+    n_threads, memory : int, optional
+        As for `fastcurv.Objective`.
+    verdict : {"quick", True, False}
+        What `curvature_` holds: a look at both ends of the spectrum for at most 40 products; what
+        `fastcurv.classify` says, which can cost more than the fit; None.
+
+    Attributes
+    ----------
+    loss_, best_loss_ : float
+        The objective at the end, and the lowest seen.
+    loss_curve_ : list of float
+    n_iter_ : int
+    stopped_ : str
+        Why the run ended; ``callback`` where the gradient came within tol.
+    curvature_ : Look or CriticalPoint
+        ``kind``, ``lambda_min``, ``lambda_max`` and ``reason`` at the end.
+    model_, theta_ : MLP, ndarray
+        The network and its parameters, for everything else in this library.
+    coefs_, intercepts_ : list of ndarray
+        As in scikit-learn, kernels ``(in, out)``.
+    validation_loss_curve_ : list of float
+        With early stopping.
+    n_features_in_, feature_names_in_, n_layers_, n_outputs_
+"""
+
+
+class MLPClassifier(ClassifierMixin, BaseMLP):
+    __doc__ = f"""A multilayer perceptron classifier, fitted by exact second-order information.
+
+    Cross entropy over the classes; for two classes, and for each label of a multilabel target, the
+    logistic loss: scikit-learn's ``MLPClassifier`` with another solver. Labels may be of any type.
+{PARAMETERS}    classes_ : ndarray
+
+    Examples
+    --------
+    >>> import fastcurv as fc
+    >>> from sklearn.datasets import load_wine
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> X, y = load_wine(return_X_y=True)
+    >>> net = make_pipeline(StandardScaler(), fc.MLPClassifier((10,), alpha=1.0, random_state=0))
+    >>> net.fit(X, y).score(X, y)
+    1.0
+    """
+
+    _stratify = True
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def _targets(self, y: Any, reset: bool) -> tuple[np.ndarray, str, int]:
+        check_classification_targets(y)
+        if y.ndim == 2 and type_of_target(y) == "multilabel-indicator":
+            if reset:
+                self.classes_, self._multilabel = np.arange(y.shape[1]), True
+            elif not self._multilabel or y.shape[1] != len(self.classes_):
+                raise ValueError(f"y has {y.shape[1]} labels; wanted {len(self.classes_)}")
+            return np.asarray(y, dtype=float), "binary_cross_entropy", y.shape[1]
+        from sklearn.utils.validation import column_or_1d
+
+        y = column_or_1d(y, warn=True)
+        if reset:
+            self.classes_, self._multilabel = np.unique(y), False
+        known = len(self.classes_)
+        codes = np.minimum(np.searchsorted(self.classes_, y), known - 1)
+        if not (self.classes_[codes] == y).all():
+            raise ValueError(f"y holds labels that are none of classes_, {self.classes_.tolist()}")
+        if known <= 2:
+            return codes.astype(float), "binary_cross_entropy", 1
+        return codes.astype(np.int32), "cross_entropy", known
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable class of each row; for multilabel targets a matrix of 0 and 1."""
+        outputs = self._outputs(X)
+        if self._multilabel:
+            return (outputs > 0).astype(int)
+        if outputs.shape[1] == 1:
+            return self.classes_[
+                np.minimum((outputs[:, 0] > 0).astype(int), len(self.classes_) - 1)
+            ]
+        return self.classes_[outputs.argmax(axis=1)]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probabilities ``(N, classes)``, in the order of `classes_`."""
+        outputs = self._outputs(X)
+        if self._multilabel:  # a probability is below 1, though it may round to it
+            return np.minimum(expit(outputs), np.nextafter(outputs.dtype.type(1), 0))
+        if outputs.shape[1] == 1:
+            both = np.concatenate([expit(-outputs), expit(outputs)], axis=1)
+            return both if len(self.classes_) > 1 else 0 * outputs + 1
+        return softmax(outputs, axis=1)
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Logarithms of `predict_proba`, to full accuracy where that is nearly 1; -inf where it is
+        0.
+        """
+        z, p = self._outputs(X), self.predict_proba(X)
+        if self._multilabel:
+            logs = -np.logaddexp(0, -z)
+        elif p.shape[1] == 1:
+            logs = 0 * z
+        elif z.shape[1] == 1:
+            logs = np.concatenate([-np.logaddexp(0, z), -np.logaddexp(0, -z)], axis=1)
+        else:
+            logs = log_softmax(z, axis=1)
+        return np.where(p > 0, logs, -np.inf)
+
+    @available_if(lambda self: self.solver == "sgd")
+    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> MLPClassifier:
+        """One epoch of ``solver="sgd"`` over these rows, from where the last one ended.
+
+        Parameters
+        ----------
+        X, y
+            As in `fit`.
+        classes : array_like, optional
+            Every class there is: needed at the first call, unless y holds them all.
+
+        Returns
+        -------
+        self
+        """
+        self._check_parameters()
+        first = not hasattr(self, "theta_")
+        if first:
+            self.classes_, self._multilabel = np.unique(y if classes is None else classes), False
+        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            raise ValueError(
+                f"classes is {np.unique(classes).tolist()}; wanted those of the first call, "
+                f"{self.classes_.tolist()}"
+            )
+        return self._epoch(X, y, first)

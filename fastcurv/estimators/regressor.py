@@ -1,0 +1,59 @@
+"""A regressor in scikit-learn's manner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import RegressorMixin
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import column_or_1d
+
+from ..network.mlp import MLP
+from .base import BaseMLP
+from .classifier import PARAMETERS
+
+
+class MLPRegressor(RegressorMixin, BaseMLP):
+    __doc__ = f"""A multilayer perceptron regressor, fitted by exact second-order information.
+
+    Half the mean squared error, of one output or several: scikit-learn's ``MLPRegressor`` with
+    another solver. The last biases start at the mean of y.
+{PARAMETERS}
+    Examples
+    --------
+    >>> import fastcurv as fc
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.preprocessing import scale
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> net = fc.MLPRegressor((5,), "tanh", alpha=100.0, random_state=0).fit(scale(X), y)
+    >>> bool(net.score(scale(X), y) > 0.5)
+    True
+    """
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def _targets(self, y: Any, reset: bool) -> tuple[np.ndarray, str, int]:
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        if reset:
+            self._flat = y.ndim == 1
+        return y, "mse", 1 if y.ndim == 1 else y.shape[1]
+
+    def _start(self, model: MLP, theta: np.ndarray, y: np.ndarray, weight: Any) -> None:
+        y = y.reshape(len(y), -1).astype(float)
+        model.unflatten(theta)[-1][1][:] = np.average(y, axis=0, weights=weight)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Outputs ``(N,)``, or ``(N, m)`` where y had m columns."""
+        outputs = self._outputs(X)
+        return outputs[:, 0] if self._flat else outputs
+
+    @available_if(lambda self: self.solver == "sgd")
+    def partial_fit(self, X: Any, y: Any) -> MLPRegressor:
+        """One epoch of ``solver="sgd"`` over these rows, from where the last one ended."""
+        self._check_parameters()
+        return self._epoch(X, y, not hasattr(self, "theta_"))

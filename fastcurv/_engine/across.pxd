@@ -1,9 +1,9 @@
 """Where samples lie across: what takes the place of the passes' own."""
 from .kernels cimport fc_loss_rows
-from .state cimport Layer, Pass, PlanS
+from .state cimport Layer, Matrix, Pass, PlanS
 
 
-cdef void bias_across(Pass *t, Layer *y, char *d, char *out, bint add) noexcept nogil
+cdef void bias_across(Pass *t, Layer *y, Matrix d, char *out, bint add) noexcept nogil
 cdef double loss_across(Pass *t, fc_loss_rows *here, Layer *y) noexcept nogil
 cdef void r_loss_across(Pass *t, fc_loss_rows *here, Layer *y, char *u) noexcept nogil
 cdef double top_across(Pass *t, Layer *y) noexcept nogil

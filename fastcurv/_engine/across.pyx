@@ -1,4 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: freethreading_compatible=True
 """Samples across: where a tall plan's layers are narrow, a panel keeps its matrices (units, samples), and vectors hold a unit's
 numbers of some samples. No lane is empty whatever the widths, and W and V are read from flat vectors: nothing is packed. The
 passes are the same text; what differs is in here, and in `lead`, `set_shape` and `add_...` of products.pxd.
@@ -10,18 +11,20 @@ from libc.string cimport memcpy, memset
 
 from .kernels cimport BLOCK_ROWS, FC_STEP_DOT, fc_product, fc_step
 from .memory cimport padded
-from .products cimport add_outer, run
+from .products cimport add_outer, run, start_sum
 from .state cimport FISHER, VJP, Data, at, loss_at, whole_lines
 
 
-cdef void bias_across(Pass *t, Layer *y, char *d, char *out, bint add) noexcept nogil:
+cdef void bias_across(Pass *t, Layer *y, Matrix d, char *out, bint add) noexcept nogil:
     """The b part of out = [it +] sums over samples of d (units, samples): d times ones."""
     cdef fc_product job
+    cdef Matrix ones
     if y.b < 0:
         return
-    memset(&job, 0, sizeof(job))
-    job.m, job.n, job.exact, job.accumulate = y.m, 1, True, add
-    add_outer(t, &job, d, 0, t.P.ones, 0)
+    start_sum(y, &job, add)
+    job.n = 1
+    ones.at, ones.ld = t.P.ones, 0
+    add_outer(t, &job, d, ones)
     job.c, job.ldc = out + y.b * t.P.K.real_bytes, 1
     run(t, &job)
 
@@ -31,7 +34,7 @@ cdef double loss_across(Pass *t, fc_loss_rows *here, Layer *y) noexcept nogil:
     cdef PlanS *P = t.P
     cdef fc_loss_rows job = here[0]
     cdef Py_ssize_t ld = padded(y.m, P.K.real_bytes), room = t.rows * ld * P.K.real_bytes
-    cdef char *z = t.bench.sums
+    cdef char *z = t.scratch.sums
     cdef double value
     job.delta, job.ldd, job.h, job.ldh = z + room, ld, z + 2 * room, ld
     P.K.copy(t.rows, y.m, at(P, y.a, t.r0, y.ldm), 1, P.across, z, ld)
@@ -44,7 +47,7 @@ cdef double loss_across(Pass *t, fc_loss_rows *here, Layer *y) noexcept nogil:
 cdef void r_loss_across(Pass *t, fc_loss_rows *here, Layer *y, char *u) noexcept nogil:
     """rdelta of a panel in rz's place; u: of a VJP, (rows, d_out) of the chunk."""
     cdef PlanS *P = t.P
-    cdef char *rz = t.bench.rz[P.n_layers - 1]
+    cdef char *rz = t.scratch.rz[P.n_layers - 1]
     if t.kind == FISHER:
         P.K.r_fisher_across(<double>P.N, t.rows, y.m, here.delta, P.across, rz, P.across, rz, P.across)
     elif t.kind == VJP:
@@ -59,15 +62,15 @@ cdef double top_across(Pass *t, Layer *y) noexcept nogil:
     cdef PlanS *P = t.P
     cdef Py_ssize_t first = 0, size = P.K.real_bytes
     cdef fc_loss_rows here = loss_at(P, t.r0)
-    cdef char *rz = t.bench.rz[P.n_layers - 1]
+    cdef char *rz = t.scratch.rz[P.n_layers - 1]
     cdef fc_step step
     cdef double total = 0, part = 0
-    memcpy(t.bench.e[0], rz, y.m * P.across * size)
+    memcpy(t.scratch.e[0], rz, y.m * P.across * size)
     r_loss_across(t, &here, y, NULL)
     memset(&step, 0, sizeof(step))
     step.kind, step.total, step.ldp = FC_STEP_DOT, &part, P.across
     while first < t.rows:
-        step.p = t.bench.e[0] + first * size
+        step.p = t.scratch.e[0] + first * size
         P.K.step(&step, y.m, min(<Py_ssize_t>BLOCK_ROWS, t.rows - first), rz + first * size, P.across)
         total += part
         first += BLOCK_ROWS

@@ -1,4 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: freethreading_compatible=True
 """Batch normalisation between a hidden layer's linear part and its activation, with the statistics of all rows.
 
     forward      h = (z - mean z) s     s = 1 / sqrt(var z + eps)      u = gamma h + beta      a = phi(u) [+ the layer's input]
@@ -278,7 +279,7 @@ cdef void add_ru(Pass *t, Py_ssize_t l, NormSweeps *s, char *out) noexcept nogil
     cdef PlanS *P = t.P
     cdef Norm *n = P.layer[l].norm
     cdef fc_norm *sweep = add_sweep(s, FC_NORM_R_SHIFT, out)
-    sweep.k, sweep.k1, sweep.r, sweep.m1 = of_v(P, l, n.gamma), of_theta(P, n.gamma), t.bench.rz[l], of_v(P, l, n.beta)
+    sweep.k, sweep.k1, sweep.r, sweep.m1 = of_v(P, l, n.gamma), of_theta(P, n.gamma), t.scratch.rz[l], of_v(P, l, n.beta)
 
 
 cdef Py_ssize_t norm_r_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept nogil:
@@ -288,8 +289,8 @@ cdef Py_ssize_t norm_r_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept 
     cdef Norm *n = y.norm
     cdef NormSweeps s = norm_sweeps(t, y)
     cdef fc_norm *sweep
-    cdef char *rz = t.bench.rz[l]
-    s.step, s.c = job.step, t.bench.e[0] if job.step.total != NULL else t.bench.ra[l]      # a total wants ru to outlive ra
+    cdef char *rz = t.scratch.rz[l]
+    s.step, s.c = job.step, t.scratch.e[0] if job.step.total != NULL else t.scratch.ra[l]      # a total wants ru to outlive ra
     s.step.u = NULL
     memset(&job.step, 0, sizeof(job.step))
     run(t, job)
@@ -311,7 +312,7 @@ cdef double norm_curvature(Pass *t, Py_ssize_t l) noexcept nogil:
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
     cdef Norm *n = y.norm
-    cdef char *rh = t.bench.rz[l]
+    cdef char *rh = t.scratch.rz[l]
     cdef double total = 0, s, c, dot
     cdef Py_ssize_t j
     take_sums(t, y, rh, rh, NULL, NULL, NULL)
@@ -335,8 +336,8 @@ cdef Py_ssize_t norm_r_backward(Pass *t, Py_ssize_t l, fc_product *job, char *ou
     cdef bint full = t.kind == HESSIAN, gathering = gathers(P, RDU_MEANS, l)
     cdef NormSweeps s = norm_sweeps(t, y)
     cdef fc_norm *sweep
-    cdef char *rh = t.bench.rz[l]
-    cdef char *rdu = t.bench.ra[l]
+    cdef char *rh = t.scratch.rz[l]
+    cdef char *rdu = t.scratch.ra[l]
     if full and y.curved:
         add_ru(t, l, &s, rdu)
         run_sweeps(&s)

@@ -1,4 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: freethreading_compatible=True
 """Which kernels this processor gets: the tables, their order, the one in use, and how they sum.
 
 scipy's BLAS is handed to the table that multiplies by BLAS, so that nothing here links against one.

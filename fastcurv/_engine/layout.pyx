@@ -1,11 +1,12 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: freethreading_compatible=True
 """See layout.pxd. With an arena that only measures, pointers are NULL."""
 from libc.stdint cimport int32_t
 from libc.stdlib cimport calloc, free
 
 from .kernels cimport BLOCK_ROWS, FC_ALIGN, FC_MAX_STACK, fc_slope_from_a
 from .memory cimport padded, take
-from .state cimport Bench, Norm, normalised, panels
+from .state cimport Scratch, Norm, normalised, panels
 from .team cimport FC_MAX_THREADS
 
 
@@ -124,9 +125,9 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
         y = &P.layer[l]
         widest = max(widest, max(y.ldm, y.ldk if l else 0))
         if not P.across:
-            y.wt = take(A, y.k * panels(P, y.m), size)
-            y.wn = take(A, y.m * panels(P, y.k), size) if l else NULL
-            y.bias = take(A, y.ldm, size) if y.b >= 0 else NULL
+            y.W.onward = take(A, y.k * panels(P, y.m), size)
+            y.W.back = take(A, y.m * panels(P, y.k), size) if l else NULL
+            y.W.b = take(A, y.ldm, size) if y.b >= 0 else NULL
         y.a = take(A, R * y.ldm, size)
         y.p = take(A, R * y.ldm, size) if y.has_p and not (y.derived and fc_slope_from_a(y.phi)) else NULL
         y.q = take(A, R * y.ldm, size) if y.curved and not y.derived else NULL
@@ -141,14 +142,14 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
     if P.chunk < P.N or P.across:
         P.x = take(A, R * P.ldx, size)
     P.ones = take(A, P.across, size)
-    P.bench = <Bench *>take(A, P.threads, sizeof(Bench))
+    P.members = <Scratch *>take(A, P.threads, sizeof(Scratch))
     for i in range(P.threads):
-        lay_bench(P, A, P.bench + i if A.base != NULL else NULL, rows if P.panel else 0, widest)
+        lay_scratch(P, A, P.members + i if A.base != NULL else NULL, rows if P.panel else 0, widest)
         if A.base != NULL:
-            P.bench[i].gemm = A.base + A.used
+            P.members[i].gemm = A.base + A.used
         take(A, P.K.scratch, 1)
-    if not P.panel:                         # its products run on the members' benches
-        lay_bench(P, A, &P.wide if A.base != NULL else NULL, rows, widest)
+    if not P.panel:                         # its products run on the members' scratch
+        lay_scratch(P, A, &P.wide if A.base != NULL else NULL, rows, widest)
     P.groups = min(<Py_ssize_t>MAX_GROUPS, (P.chunk + P.panel - 1) // P.panel) if P.panel else 0
     P.ldg = (P.n * <Py_ssize_t>size + FC_ALIGN - 1) // FC_ALIGN * FC_ALIGN // <Py_ssize_t>size
 
@@ -156,16 +157,16 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
 # --- the pieces -------------------------------------------------------------------------------------------------------
 
 
-cdef void lay_bench(PlanS *P, Arena *A, Bench *bench, Py_ssize_t rows, Py_ssize_t widest) noexcept nogil:
+cdef void lay_scratch(PlanS *P, Arena *A, Scratch *scratch, Py_ssize_t rows, Py_ssize_t widest) noexcept nogil:
     cdef size_t size = P.K.real_bytes
     cdef Py_ssize_t l
-    cdef Bench nowhere
+    cdef Scratch nowhere
     cdef char **ra = <char **>take(A, P.n_layers, sizeof(char *))
     cdef char **rz = <char **>take(A, P.n_layers, sizeof(char *))
     cdef char *one
-    if bench == NULL:
-        bench = &nowhere
-    bench.ra, bench.rz = ra, rz
+    if scratch == NULL:
+        scratch = &nowhere
+    scratch.ra, scratch.rz = ra, rz
     for l in range(P.n_layers):             # where phi does not bend, rz is not needed once ra is there
         one = take(A, rows * P.layer[l].ldm, size)
         if rz != NULL:
@@ -174,14 +175,14 @@ cdef void lay_bench(PlanS *P, Arena *A, Bench *bench, Py_ssize_t rows, Py_ssize_
             one = take(A, rows * P.layer[l].ldm, size)
             if rz != NULL:
                 ra[l] = one
-    bench.e[0] = take(A, rows * widest, size)
-    bench.e[1] = take(A, rows * widest, size)
-    bench.ldsums = widest
+    scratch.e[0] = take(A, rows * widest, size)
+    scratch.e[1] = take(A, rows * widest, size)
+    scratch.ldsums = widest
     if P.across:                            # instead of sums: the outputs' rows, delta and h; see loss_across
-        bench.sums = take(A, 3 * rows * padded(P.d_out, P.K.real_bytes), size)
+        scratch.sums = take(A, 3 * rows * padded(P.d_out, P.K.real_bytes), size)
     else:
-        bench.sums = take(A, (rows // 16 + 2) * widest, size)
-    bench.totals = <double *>take(A, (rows // 16 + 2) * (widest // 16 + 2) + 64, sizeof(double))
+        scratch.sums = take(A, (rows // 16 + 2) * widest, size)
+    scratch.totals = <double *>take(A, (rows // 16 + 2) * (widest // 16 + 2) + 64, sizeof(double))
 
 
 cdef void lay_out_sides(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
@@ -193,14 +194,14 @@ cdef void lay_out_sides(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
         return
     for l in range(P.n_layers):
         widest = max(widest, max(P.layer[l].ldm, P.layer[l].ldk if l else 0))
-    P.sides = <Bench *>take(A, P.threads, sizeof(Bench))
+    P.sides = <Scratch *>take(A, P.threads, sizeof(Scratch))
     for i in range(P.threads):
         start = A.used
-        lay_bench(P, A, P.sides + i if A.base != NULL else NULL, min(P.panel, P.chunk), widest)
+        lay_scratch(P, A, P.sides + i if A.base != NULL else NULL, min(P.panel, P.chunk), widest)
         P.side_step = A.used - start
         take(A, (min(block, <Py_ssize_t>FC_MAX_STACK) - 1) * P.side_step, 1)
         if A.base != NULL:
-            P.sides[i].gemm = P.bench[i].gemm
+            P.sides[i].gemm = P.members[i].gemm
 
 
 cdef void lay_out_vectors(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
@@ -212,9 +213,9 @@ cdef void lay_out_vectors(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
         y = &P.layer[l]
         if P.across:                        # nothing is packed
             continue
-        y.vt = take(A, y.k * panels(P, y.m), size)
-        y.vn = take(A, y.m * panels(P, y.k), size) if l else NULL
-        y.vb = take(A, y.ldm, size) if y.b >= 0 else NULL
+        y.V.onward = take(A, y.k * panels(P, y.m), size)
+        y.V.back = take(A, y.m * panels(P, y.k), size) if l else NULL
+        y.V.b = take(A, y.ldm, size) if y.b >= 0 else NULL
     P.v_step = A.used - start
     take(A, (block - 1) * P.v_step, 1)
     lay_out_sides(P, A, block)

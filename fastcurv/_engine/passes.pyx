@@ -1,4 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: freethreading_compatible=True
 """The passes of Pearlmutter's R-operator over a table of kernels.
 
     forward      z = a W' + b                     a = phi(z)             [+ the layer's input, if residual]
@@ -22,10 +23,15 @@ E. No result depends on the number of threads: items and groups are cut by sizes
 from libc.string cimport memset
 
 from .across cimport bias_across, loss_across, r_loss_across, top_across
-from .batch_norm cimport norm_backward, norm_curvature, norm_forward, norm_r_backward, norm_r_forward
+from .batch_norm cimport (
+    norm_backward,
+    norm_curvature,
+    norm_forward,
+    norm_r_backward,
+    norm_r_forward,
+)
 from .kernels cimport (
     BLOCK_ROWS,
-    FC_IDENTITY,
     FC_STEP_ACTIVATE,
     FC_STEP_BACKWARD,
     FC_STEP_DOT,
@@ -39,44 +45,68 @@ from .kernels cimport (
 from .products cimport (
     Blocks,
     add_back,
-    add_bends,
     add_onward,
     add_outer,
     bias_of,
+    into,
+    into_w,
+    put_bends,
+    put_d,
+    put_p,
+    put_q,
+    put_r,
+    put_skip,
+    put_sums,
     rows_of,
     run,
     run_blocks,
     run_stack,
-    set_shape,
+    start,
+    start_sum,
     total_of,
 )
-from .state cimport FISHER, HESSIAN, VJP, Layer, PlanS, at, lead, loss_at
+from .state cimport (
+    FISHER,
+    HESSIAN,
+    VJP,
+    Layer,
+    Matrix,
+    PlanS,
+    V_of,
+    Weights,
+    at,
+    input_of,
+    kept,
+    loss_at,
+    nothing,
+    own,
+)
 
 
-# --- at theta -------------------------------------------------------------------------------------------------------------
+# --- at theta ----------------------------------------------------------------------------------------
 
 cdef void forward(Pass *t) noexcept nogil:
     """z = a W' + b;  a = phi(z) [+ the layer's input]; phi' and phi'' are kept."""
     cdef PlanS *P = t.P
-    cdef Py_ssize_t l, ldx = P.ldx
-    cdef char *below = at(P, P.x, t.r0, P.ldx)
+    cdef Py_ssize_t l
     cdef Layer *y
+    cdef Matrix below, a, p
     cdef fc_product job
     cdef Blocks blocks
     for l in range(P.n_layers):
         y = &P.layer[l]
-        memset(&job, 0, sizeof(job))
-        set_shape(t, &job, y.m)
-        add_onward(P, &job, y, below, ldx, y.wt, P.theta)
-        job.step.kind, job.step.phi, job.step.u = FC_STEP_ACTIVATE, y.phi, bias_of(P, y, y.bias, P.theta)
-        job.step.d, job.step.ldd = at(P, y.a, t.r0, y.ldm), lead(P, y.ldm)
-        job.step.p, job.step.ldp = at(P, y.p, t.r0, y.ldm), lead(P, y.ldm)
-        job.step.q, job.step.ldq = at(P, y.q, t.r0, y.ldm), lead(P, y.ldm)
-        job.step.skip, job.step.ldskip = below if y.skip else NULL, lead(P, ldx)
-        job.c, job.ldc = job.step.p if y.p != NULL else job.step.d, lead(P, y.ldm)
+        below, a, p = input_of(t, l), kept(t, y, y.a), kept(t, y, y.p)
+        start(t, &job, y.m)
+        add_onward(t, &job, y, below, y.W)
+        into(&job, p if y.p != NULL else a)
+        job.step.kind, job.step.phi = FC_STEP_ACTIVATE, y.phi
+        job.step.u = bias_of(P, y, y.W)
+        put_d(&job.step, a)
+        put_p(&job.step, p)
+        put_q(&job.step, kept(t, y, y.q))
+        put_skip(&job.step, below if y.skip else nothing())
         if (run(t, &job) if y.norm == NULL else norm_forward(t, l, &job)) < 0:
             return
-        below, ldx = at(P, y.a, t.r0, y.ldm), y.ldm
     run_blocks(t, loss_block, &blocks)
 
 
@@ -99,29 +129,38 @@ cdef void delta_block(void *context, Py_ssize_t part, int member) noexcept nogil
     cdef Layer *y = &t.P.layer[t.P.n_layers - 1]
     cdef Py_ssize_t first, rows, block
     rows_of(t, part, &first, &rows, &block)
-    column_sums(t, block if part >= 0 else 0, rows, y, at(t.P, y.delta, t.r0 + first, y.ldm), 0)
+    column_sums(t, part, rows, y, at(t.P, y.delta, t.r0 + first, y.ldm), 0)
 
 
-cdef void column_sums(Pass *t, Py_ssize_t block, Py_ssize_t rows, Layer *y, char *d, Py_ssize_t shift) noexcept nogil:
-    """Row `block` of the pass's sums, `shift` bytes on: the column sums of d (rows, m)."""
+cdef void column_sums(
+    Pass *t, Py_ssize_t part, Py_ssize_t rows, Layer *y, char *d, Py_ssize_t shift
+) noexcept nogil:
+    """The part's row of the pass's sums, `shift` bytes on: the column sums of d (rows, m)."""
     cdef fc_step step
     if t.P.across:                          # see bias_across
         return
     memset(&step, 0, sizeof(step))
     step.kind, step.d, step.ldd = FC_STEP_R_BACKWARD, d, y.ldm
-    step.sums = t.bench.sums + shift + block * t.bench.ldsums * t.P.K.real_bytes
+    step.sums = at(t.P, t.scratch.sums, max(<Py_ssize_t>0, part), t.scratch.ldsums) + shift
     t.P.K.step(&step, rows, y.m, d, y.ldm)
 
 
-cdef void put_bias(Pass *t, Layer *y, char *d, Py_ssize_t blocks, char *out, bint add) noexcept nogil:
+cdef void put_bias(
+    Pass *t, Layer *y, Matrix d, Py_ssize_t blocks, char *out, bint add
+) noexcept nogil:
     """The b part of each out = [it +] the sum over blocks of d's rows."""
     cdef PlanS *P = t.P
     cdef Py_ssize_t x
     if P.across:
         bias_across(t, y, d, out, add)
         return
-    for x in range(t.count if y.b >= 0 else 0):
-        P.K.add_parts(y.m, blocks, t.bench.sums + x * t.own, t.bench.ldsums, add, out + x * t.out_step + y.b * P.K.real_bytes)
+    if y.b < 0:
+        return
+    out += y.b * P.K.real_bytes
+    for x in range(t.count):
+        P.K.add_parts(
+            y.m, blocks, t.scratch.sums + x * t.own, t.scratch.ldsums, add, out + x * t.out_step
+        )
 
 
 cdef inline Py_ssize_t loss_blocks(Pass *t) noexcept nogil:
@@ -129,88 +168,90 @@ cdef inline Py_ssize_t loss_blocks(Pass *t) noexcept nogil:
 
 
 cdef void backward(Pass *t, char *out, bint add) noexcept nogil:
-    """dW = delta' a_below;  db = sum of delta's rows;  e_below = delta W [+ e];  delta = e * phi';  e * phi'' is kept.
-    out NULL: delta and e * phi'' only."""
+    """dW = delta' a_below;  db = sum of delta's rows;  e_below = delta W [+ e];
+    delta = e * phi';  e * phi'' is kept.  out NULL: delta and e * phi'' only."""
     cdef PlanS *P = t.P
     cdef Py_ssize_t l, blocks = loss_blocks(t)
-    cdef int size = P.K.real_bytes
     cdef Layer *x
     cdef Layer *y
+    cdef Matrix delta
     cdef fc_product job
     cdef Blocks sweep
     if out != NULL:
         run_blocks(t, delta_block, &sweep)
     for l in range(P.n_layers - 1, -1, -1):
         y = &P.layer[l]
-        x = &P.layer[l - 1] if l else NULL
+        delta = kept(t, y, y.delta)
         if out != NULL:
-            put_bias(t, y, at(P, y.delta, t.r0, y.ldm), blocks, out, add)
-            memset(&job, 0, sizeof(job))
-            job.m, job.n, job.exact, job.accumulate = y.m, y.k, True, add
-            add_outer(t, &job, at(P, y.delta, t.r0, y.ldm), y.ldm, at(P, x.a if l else P.x, t.r0, y.ldk), y.ldk)
-            job.c, job.ldc = out + y.w * size, y.k
+            put_bias(t, y, delta, blocks, out, add)
+            start_sum(y, &job, add)
+            add_outer(t, &job, delta, input_of(t, l))
+            into_w(t, &job, y, out)
             run(t, &job)
         if l == 0:
             break
-        memset(&job, 0, sizeof(job))
-        set_shape(t, &job, y.k)
-        add_back(P, &job, y, at(P, y.delta, t.r0, y.ldm), y.wn, P.theta)
-        job.c, job.ldc = t.bench.e[l & 1], lead(P, x.ldm)
+        x = &P.layer[l - 1]
+        start(t, &job, y.k)
+        add_back(t, &job, y, delta, y.W)
+        into(&job, own(t, x, t.scratch.e[l & 1]))
         job.step.kind = FC_STEP_BACKWARD
-        job.step.d, job.step.ldd = at(P, x.du, t.r0, x.ldm), lead(P, x.ldm)
-        add_bends(P, &job.step, x, t.r0, not x.derived)
-        job.step.skip, job.step.ldskip = t.bench.e[(l + 1) & 1] if y.skip else NULL, lead(P, y.ldm)
-        job.step.sums, job.step.ldsums = NULL if P.across else t.bench.sums, t.bench.ldsums
-        blocks = run(t, &job) if x.norm == NULL else norm_backward(t, l - 1, &job, out, add)
+        put_d(&job.step, kept(t, x, x.du))
+        put_bends(t, &job.step, x, not x.derived)
+        put_skip(&job.step, own(t, y, t.scratch.e[(l + 1) & 1]) if y.skip else nothing())
+        put_sums(t, &job.step)
+        if x.norm == NULL:
+            blocks = run(t, &job)
+        else:
+            blocks = norm_backward(t, l - 1, &job, out, add)
         if blocks < 0:
             return
 
 
-# --- along v ---------------------------------------------------------------------------------------------------------------
+# --- along v ------------------------------------------------------------------------------------------
 
 cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
-    """rz = ra W' + a V' + vb;  ra = phi' * rz [+ the input's ra].  Returns <e * phi'' * rz, rz> where it is wanted."""
+    """rz = ra W' + a V' + vb;  ra = phi' * rz [+ the input's ra].
+    Returns <e * phi'' * rz, rz> where it is wanted."""
     cdef PlanS *P = t.P
-    cdef Py_ssize_t l, ldx = P.ldx, size = P.K.real_bytes
-    cdef char *below = at(P, P.x, t.r0, P.ldx)
-    cdef char *r_below = NULL
+    cdef Py_ssize_t l, size = P.K.real_bytes
     cdef Layer *y
+    cdef Weights V
+    cdef Matrix r_below = nothing()
     cdef fc_stack stack
     cdef fc_product *job = &stack.job
     cdef double curvature = 0
-    for l in range(P.n_layers):
+    for l in range(P.first, P.n_layers):
         y = &P.layer[l]
-        if l >= P.first:
-            memset(&stack, 0, sizeof(stack))
-            set_shape(t, job, y.m)
-            if r_below != NULL:
-                stack.a[job.n_terms] = t.own // size
-                add_onward(P, job, y, r_below, ldx, y.wt, P.theta)
-            if P.active[l]:
-                stack.b[job.n_terms] = P.v_step // size
-                add_onward(P, job, y, below, ldx, y.vt + t.v * P.v_step, t.flat)
-            job.step.kind = FC_STEP_R_ACTIVATE
-            job.step.u = bias_of(P, y, y.vb + t.v * P.v_step, t.flat) if P.active[l] else NULL
-            stack.u, stack.c = P.v_step // size, t.own // size
-            job.step.d, job.step.ldd = t.bench.ra[l], lead(P, y.ldm)
-            add_bends(P, &job.step, y, t.r0, quadratic)
-            job.step.skip, job.step.ldskip = r_below if y.skip else NULL, lead(P, ldx)
-            job.c, job.ldc = t.bench.rz[l], lead(P, y.ldm)
-            if quadratic and y.curved:
-                job.step.total = t.bench.totals
-            if (run_stack(t, &stack) if y.norm == NULL else norm_r_forward(t, l, job)) < 0:
-                return curvature
-            if quadratic and y.curved:
-                curvature += total_of(P, t, job)
-            if quadratic and y.norm != NULL:
-                curvature += norm_curvature(t, l)
-            r_below = t.bench.ra[l]
-        below, ldx = at(P, y.a, t.r0, y.ldm), y.ldm
+        V = V_of(t, y)
+        memset(&stack, 0, sizeof(stack))
+        start(t, job, y.m)
+        if r_below.at != NULL:
+            stack.a[job.n_terms] = t.own // size
+            add_onward(t, job, y, r_below, y.W)
+        if P.active[l]:
+            stack.b[job.n_terms] = P.v_step // size
+            add_onward(t, job, y, input_of(t, l), V)
+        into(job, own(t, y, t.scratch.rz[l]))
+        job.step.kind = FC_STEP_R_ACTIVATE
+        job.step.u = bias_of(P, y, V) if P.active[l] else NULL
+        stack.u, stack.c = P.v_step // size, t.own // size
+        put_d(&job.step, own(t, y, t.scratch.ra[l]))
+        put_bends(t, &job.step, y, quadratic)
+        put_skip(&job.step, r_below if y.skip else nothing())
+        if quadratic and y.curved:
+            job.step.total = t.scratch.totals
+        if (run_stack(t, &stack) if y.norm == NULL else norm_r_forward(t, l, job)) < 0:
+            return curvature
+        if quadratic and y.curved:
+            curvature += total_of(P, t, job)
+        if quadratic and y.norm != NULL:
+            curvature += norm_curvature(t, l)
+        r_below = own(t, y, t.scratch.ra[l])
     return curvature
 
 
 cdef void r_loss_block(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """rdelta = (d2 loss / dz2) rz, in rz's place; or what stands there instead for the other operators."""
+    """rdelta = (d2 loss / dz2) rz, in rz's place; or what the other operators have there."""
     cdef Blocks *c = <Blocks *>context
     cdef Pass *t = c.t
     cdef PlanS *P = t.P
@@ -223,14 +264,14 @@ cdef void r_loss_block(void *context, Py_ssize_t part, int member) noexcept nogi
         r_loss_across(t, &here, y, c.out)
         return
     for x in range(t.count):
-        rz = at(P, t.bench.rz[P.n_layers - 1], first, ld) + x * t.own
+        rz = at(P, t.scratch.rz[P.n_layers - 1], first, ld) + x * t.own
         if t.kind == FISHER:
             P.K.r_fisher(<double>P.N, rows, y.m, here.delta, here.ldd, rz, ld, rz, ld)
         elif t.kind == VJP:
-            P.K.copy(rows, y.m, c.out + (t.r0 + first) * y.m * P.K.real_bytes, y.m, 1, rz, ld)
+            P.K.copy(rows, y.m, at(P, c.out, t.r0 + first, y.m), y.m, 1, rz, ld)
         else:
             P.K.r_loss(&here, rows, y.m, rz, ld, rz, ld)
-        column_sums(t, block if part >= 0 else 0, rows, y, rz, x * t.own)
+        column_sums(t, part, rows, y, rz, x * t.own)
 
 
 cdef void r_loss(Pass *t, char *u) noexcept nogil:
@@ -241,47 +282,55 @@ cdef void r_loss(Pass *t, char *u) noexcept nogil:
 
 cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
     """rdW = rdelta' a_below + delta' ra_below;  rdb = sum of rdelta's rows;
-    re_below = rdelta W + delta V [+ re];  rdelta = re * phi' + (e * phi'') * rz.   Not for the Hessian: the first terms only."""
+    re_below = rdelta W + delta V [+ re];  rdelta = re * phi' + (e * phi'') * rz.
+    Not for the Hessian: the first terms only."""
     cdef PlanS *P = t.P
     cdef Py_ssize_t l, blocks = loss_blocks(t)
     cdef bint full = t.kind == HESSIAN
     cdef int size = P.K.real_bytes
     cdef Layer *x
     cdef Layer *y
+    cdef Matrix delta, rdelta
     cdef fc_stack stack
     cdef fc_product *job = &stack.job
     for l in range(P.n_layers - 1, P.first - 1, -1):
         y = &P.layer[l]
-        x = &P.layer[l - 1] if l else NULL
+        delta, rdelta = kept(t, y, y.delta), own(t, y, t.scratch.rz[l])
         if P.active[l] and out != NULL:
-            put_bias(t, y, t.bench.rz[l], blocks, out, add)
+            put_bias(t, y, rdelta, blocks, out, add)
             memset(&stack, 0, sizeof(stack))
-            job.m, job.n, job.exact, job.accumulate = y.m, y.k, True, add
+            start_sum(y, job, add)
             stack.a[0] = t.own // size
-            add_outer(t, job, t.bench.rz[l], y.ldm, at(P, x.a if l else P.x, t.r0, y.ldk), y.ldk)
+            add_outer(t, job, rdelta, input_of(t, l))
             if full and l > P.first:
                 stack.b[1] = t.own // size
-                add_outer(t, job, at(P, y.delta, t.r0, y.ldm), y.ldm, t.bench.ra[l - 1], y.ldk)
-            job.c, job.ldc, stack.c = out + y.w * size, y.k, t.out_step // size
+                add_outer(t, job, delta, own(t, &P.layer[l - 1], t.scratch.ra[l - 1]))
+            into_w(t, job, y, out)
+            stack.c = t.out_step // size
             run_stack(t, &stack)
         if l == P.first:
             break
+        x = &P.layer[l - 1]
         memset(&stack, 0, sizeof(stack))
-        set_shape(t, job, y.k)
+        start(t, job, y.k)
         stack.a[0] = t.own // size
-        add_back(P, job, y, t.bench.rz[l], y.wn, P.theta)
+        add_back(t, job, y, rdelta, y.W)
         if full and P.active[l]:
             stack.b[1] = P.v_step // size
-            add_back(P, job, y, at(P, y.delta, t.r0, y.ldm), y.vn + t.v * P.v_step, t.flat)
-        job.c, job.ldc, stack.c = t.bench.e[l & 1], lead(P, x.ldm), t.own // size
+            add_back(t, job, y, delta, V_of(t, y))
+        into(job, own(t, x, t.scratch.e[l & 1]))
+        stack.c = t.own // size
         job.step.kind = FC_STEP_R_BACKWARD
-        job.step.d, job.step.ldd = t.bench.rz[l - 1], lead(P, x.ldm)
-        add_bends(P, &job.step, x, t.r0, full)
+        put_d(&job.step, own(t, x, t.scratch.rz[l - 1]))
+        put_bends(t, &job.step, x, full)
         if full and x.curved:
-            job.step.r, job.step.ldr = t.bench.rz[l - 1], lead(P, x.ldm)
-        job.step.skip, job.step.ldskip = t.bench.e[(l + 1) & 1] if y.skip else NULL, lead(P, y.ldm)
-        job.step.sums, job.step.ldsums = NULL if P.across else t.bench.sums, t.bench.ldsums
-        blocks = run_stack(t, &stack) if x.norm == NULL else norm_r_backward(t, l - 1, job, out, add)
+            put_r(&job.step, own(t, x, t.scratch.rz[l - 1]))
+        put_skip(&job.step, own(t, y, t.scratch.e[(l + 1) & 1]) if y.skip else nothing())
+        put_sums(t, &job.step)
+        if x.norm == NULL:
+            blocks = run_stack(t, &stack)
+        else:
+            blocks = norm_r_backward(t, l - 1, job, out, add)
         if blocks < 0:
             return
 
@@ -297,12 +346,11 @@ cdef double r_dots(Pass *t) noexcept nogil:
         y = &P.layer[l]
         if not P.active[l]:
             continue
-        memset(&job, 0, sizeof(job))
-        set_shape(t, &job, y.m)
-        add_onward(P, &job, y, t.bench.ra[l - 1], y.ldk, y.vt + t.v * P.v_step, t.flat)
-        job.c, job.ldc = t.bench.e[0], lead(P, y.ldm)
-        job.step.kind, job.step.total = FC_STEP_DOT, t.bench.totals
-        job.step.p, job.step.ldp = at(P, y.delta, t.r0, y.ldm), lead(P, y.ldm)
+        start(t, &job, y.m)
+        add_onward(t, &job, y, own(t, &P.layer[l - 1], t.scratch.ra[l - 1]), V_of(t, y))
+        into(&job, own(t, y, t.scratch.e[0]))
+        job.step.kind, job.step.total = FC_STEP_DOT, t.scratch.totals
+        put_p(&job.step, kept(t, y, y.delta))
         run(t, &job)
         total += 2 * total_of(P, t, &job)
     return total
@@ -312,21 +360,20 @@ cdef double top_dot(Pass *t) noexcept nogil:
     """<rz, (d2 loss / dz2) rz> of the last layer, in blocks of rows as the loss. rz is spent."""
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
-    cdef Py_ssize_t first
+    cdef Py_ssize_t first = 0, rows
+    cdef char *rz = t.scratch.rz[P.n_layers - 1]
     cdef fc_step step
     cdef double total = 0, part = 0
-    cdef Blocks blocks
     if P.across:
         return top_across(t, y)
-    P.K.copy(t.rows, y.m, t.bench.rz[P.n_layers - 1], y.ldm, 1, t.bench.e[0], y.ldm)
-    blocks.out = NULL
-    run_blocks(t, r_loss_block, &blocks)
+    P.K.copy(t.rows, y.m, rz, y.ldm, 1, t.scratch.e[0], y.ldm)
+    r_loss(t, NULL)
     memset(&step, 0, sizeof(step))
     step.kind, step.total, step.ldp = FC_STEP_DOT, &part, y.ldm
-    first = 0
     while first < t.rows:
-        step.p = at(P, t.bench.e[0], first, y.ldm)
-        P.K.step(&step, min(<Py_ssize_t>BLOCK_ROWS, t.rows - first), y.m, at(P, t.bench.rz[P.n_layers - 1], first, y.ldm), y.ldm)
+        rows = min(<Py_ssize_t>BLOCK_ROWS, t.rows - first)
+        step.p = at(P, t.scratch.e[0], first, y.ldm)
+        P.K.step(&step, rows, y.m, at(P, rz, first, y.ldm), y.ldm)
         total += part
         first += BLOCK_ROWS
     return total

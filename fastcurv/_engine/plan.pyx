@@ -1,4 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: freethreading_compatible=True
 """The plan: made (sizes, threads, memory), bound (data, theta), multiplied as often as wanted, freed."""
 import threading
 
@@ -31,7 +32,7 @@ from .kernels cimport (
 from .layout cimport add_norm, bytes_of, choose_chunks, free_norms, lay_out, lay_out_vectors
 from .memory cimport Arena, fc_block_free, padded, pointer, zeroed
 from .passes cimport backward, forward, r_backward, r_forward, r_loss
-from .schedule cimport decay, pack_all, serve
+from .schedule cimport decay, serve, take_theta, take_vector
 from .state cimport (
     BACKWARD,
     DU_MEANS,
@@ -54,6 +55,7 @@ from .state cimport (
     PlanS,
     Stage,
     in_turns,
+    new_pass,
     normalised,
 )
 from .team cimport FC_MAX_THREADS, fc_watch, fc_watch_off, unwatch, watch
@@ -191,10 +193,10 @@ cdef class Plan:
 
     def bind(self, theta, bint gradient=True):
         """Take theta (n,), contiguous, of the plan's dtype, as its own from now on: forward, and backward unless not wanted."""
-        self.P.theta = pointer(theta)
+        cdef char *start = pointer(theta)
         self.theta, self.gradient, self.at_chunk, self.done = theta, None, -1, 0
         with nogil:
-            pack_all(&self.P, self.P.theta, False, 0)
+            take_theta(&self.P, start)
         try:
             self.walk(gradient)
         except BaseException:                    # interrupted: nothing here belongs to theta
@@ -332,13 +334,11 @@ cdef class Plan:
         cdef Py_ssize_t r0, j
         cdef bint by_rows = job.kind == JVP
         job.P = P
-        if job.kind != VJP and P.panel:
+        job.out, job.out_step, job.add = out, out_step, job.l2 != 0
+        if job.kind != VJP and (P.panel or job.vectors == 1):     # else one by one, see serve_wide
             for j in range(job.vectors):
-                pack_all(P, job.v + j * job.v_step, True, j)
-                if job.l2 != 0:
-                    decay(P, job.l2, job.v + j * job.v_step, out + j * out_step)
+                take_vector(job, j, j)
         gather_along_v(self, job)
-        job.out_step, job.add = out_step, job.l2 != 0
         r0 = 0
         while r0 < P.N:
             if self.at_chunk != r0 or self.done < 2:
@@ -460,11 +460,9 @@ cdef class Plan:
 cdef void gather(Plan plan, Job *job, Stage stage, Py_ssize_t l) noexcept nogil:
     """One pass over all rows for the means of one layer; what the pass needs of the layers before it is known."""
     cdef PlanS *P = &plan.P
-    cdef Pass t
+    cdef Pass t = new_pass(P, &P.wide, False, job.kind)
     cdef Py_ssize_t r0 = 0
     cdef int wanted = 0 if stage == MOMENTS else 2 if stage == RDU_MEANS else 1
-    t.P, t.bench, t.serial, t.kind, t.r0, t.v = P, &P.wide, False, job.kind, 0, 0
-    t.count, t.own, t.out_step = 1, 0, 0
     P.stage, P.seen = NO_STAGE, 0
     while r0 < P.N:
         t.rows = min(P.chunk, P.N - r0)
@@ -512,8 +510,6 @@ cdef void gather_along_v(Plan plan, Job *job) noexcept nogil:
     if not in_turns(P):
         return
     if job.kind != VJP:
-        P.v = job.v
-        pack_all(P, P.v, True, 0)
         for l in range(P.first, P.n_layers - 1):
             gather(plan, job, RZ_MEANS, l)
     if job.stages & PRODUCT and job.kind != JVP:

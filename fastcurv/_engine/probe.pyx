@@ -1,4 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: freethreading_compatible=True
 """A door for tests and for the benchmark of kernels: every kernel of every table this CPU has, callable from Python."""
 import numpy as np
 
@@ -17,7 +18,7 @@ from .kernels cimport (
 )
 from .memory cimport pointer
 from .products cimport run
-from .state cimport Bench, Pass, PlanS
+from .state cimport HESSIAN, Pass, PlanS, Scratch, new_pass
 from .team cimport FC_MAX_THREADS
 from .memory import padded_copy
 from .plan import ACTIVATIONS, LOSSES
@@ -35,7 +36,7 @@ def product(A, B, A2=None, B2=None, C=None, arch=None, str b_form="padded", int 
     cdef const fc_table *K = table_of(arch, A)
     cdef Py_ssize_t size = A.itemsize, VL = K.vector_bytes // size, i, j
     cdef fc_product job
-    cdef Bench bench[FC_MAX_THREADS]
+    cdef Scratch members[FC_MAX_THREADS]
     cdef PlanS P
     cdef Pass t
     memset(&job, 0, sizeof(job))
@@ -65,13 +66,13 @@ def product(A, B, A2=None, B2=None, C=None, arch=None, str b_form="padded", int 
     out = np.empty((job.m, job.n), A.dtype) if C is None else C.copy()
     job.c, job.ldc, job.exact, job.accumulate = pointer(out), job.n, True, C is not None
     memset(&P, 0, sizeof(P))
-    P.K, P.threads, P.bench = K, max(1, threads), bench
+    P.K, P.threads, P.members = K, max(1, threads), members
     scratch = padded_copy(np.zeros((max(1, threads), K.scratch // size + 64), A.dtype))[0]
     cdef char *scratch_ = pointer(scratch)
     cdef Py_ssize_t step_ = scratch.shape[1] * size
     for i in range(max(1, threads)):
-        bench[i].gemm = scratch_ + i * step_
-    t.P, t.bench, t.serial = &P, bench, threads == 0
+        members[i].gemm = scratch_ + i * step_
+    t = new_pass(&P, members, threads == 0, HESSIAN)
     with nogil:
         for i in range(repeat):
             run(&t, &job)

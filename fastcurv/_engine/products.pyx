@@ -1,11 +1,12 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: freethreading_compatible=True
 """See products.pxd.
 
 Tall, a few vectors of a block go side by side: the passes take them through a panel together, so that what theta decides is
 read once for all of them, and narrow products fill their tiles. The same bits as one after the other.
 """
 from .kernels cimport BLOCK_ROWS, fc_table
-from .state cimport Bench
+from .state cimport Scratch
 from .team cimport fc_team_run
 
 
@@ -16,12 +17,12 @@ cdef struct Items:
     fc_product *job
     int round
     Py_ssize_t row_items, col_items
-    Bench *bench                # by member
+    Scratch *members
 
 
 cdef void run_item(void *context, Py_ssize_t item, int member) noexcept nogil:
     cdef Items *c = <Items *>context
-    c.K.product(c.job, c.round, item // c.col_items, item % c.col_items, c.bench[member].gemm)
+    c.K.product(c.job, c.round, item // c.col_items, item % c.col_items, c.members[member].gemm)
 
 
 cdef Py_ssize_t run(Pass *t, fc_product *job) noexcept nogil:
@@ -32,10 +33,10 @@ cdef Py_ssize_t run(Pass *t, fc_product *job) noexcept nogil:
     if t.serial:
         job.row_block, job.col_block = job.m, job.n
         for round in range(rounds):
-            P.K.product(job, round, 0, 0, t.bench.gemm)
+            P.K.product(job, round, 0, 0, t.scratch.gemm)
         return 1
     P.K.block(job)
-    items.K, items.job, items.bench = P.K, job, P.bench
+    items.K, items.job, items.members = P.K, job, P.members
     items.row_items = (job.m + job.row_block - 1) // job.row_block
     items.col_items = (job.n + job.col_block - 1) // job.col_block
     for round in range(rounds):
@@ -49,7 +50,7 @@ cdef double total_of(PlanS *P, Pass *t, fc_product *job) noexcept nogil:
     cdef double total = 0
     cdef Py_ssize_t i, items = ((job.m + job.row_block - 1) // job.row_block) * ((job.n + job.col_block - 1) // job.col_block)
     for i in range(items):
-        total += t.bench.totals[i]
+        total += t.scratch.totals[i]
     return total
 
 
@@ -84,7 +85,7 @@ cdef Py_ssize_t run_stack(Pass *t, fc_stack *stack) noexcept nogil:
         return run(t, job)
     stack.count, stack.own = t.count, t.own // size
     job.row_block, job.col_block = job.m, job.n
-    if P.K.stack(stack, t.bench.gemm):
+    if P.K.stack(stack, t.scratch.gemm):
         return 1
     for x in range(t.count):
         run(t, job)

@@ -2,8 +2,10 @@
 from .state cimport Job, PlanS
 
 
-# Both orientations of every W (of every V that moves, into the place of vector v), and the biases.
-cdef void pack_all(PlanS *P, char *theta, bint is_v, Py_ssize_t v) noexcept nogil
+# Be at theta: both orientations of every W, and the biases.
+cdef void take_theta(PlanS *P, char *theta) noexcept nogil
+# Take vector j of a job into a place for packed vectors; its result begins as l2 v.
+cdef void take_vector(Job *job, Py_ssize_t j, Py_ssize_t place) noexcept nogil
 cdef void serve(Job *job) noexcept nogil
 # out = l2 x, flat vectors, 0 where l2 spares; out may be x.
 cdef void decay(PlanS *P, double l2, char *x, char *out) noexcept nogil

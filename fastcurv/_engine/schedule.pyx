@@ -1,4 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: freethreading_compatible=True
 """How a chunk's rows are taken through the passes.
 
 Tall: a panel at a time by whoever is free. Wide: all at once by everybody.
@@ -18,7 +19,10 @@ from .state cimport (
     VJP,
     Layer,
     Pass,
+    Weights,
     lanes,
+    moved,
+    new_pass,
 )
 from .team cimport fc_team_off, fc_team_run, fc_watch_off
 
@@ -44,8 +48,8 @@ cdef enum: PACK_ROWS = 64       # rows of a packed matrix that one part of the j
 
 cdef struct Packing:
     PlanS *P
-    char *theta
-    bint is_v
+    char *source                # flat
+    bint is_v                   # into V, of the vector v of a block
     Py_ssize_t v
 
 
@@ -53,39 +57,61 @@ cdef void pack_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     """Some rows of W' or of W, found by counting parts off layer by layer."""
     cdef Packing *c = <Packing *>context
     cdef PlanS *P = c.P
-    cdef Py_ssize_t l, parts, shift = c.v * P.v_step
-    cdef char *source
+    cdef Py_ssize_t l, parts, size = P.K.real_bytes, first, last
+    cdef char *w
     cdef Layer *y
+    cdef Weights to
     for l in range(P.n_layers):
         y = &P.layer[l]
         if c.is_v and not P.active[l]:
             continue
-        source = c.theta + y.w * P.K.real_bytes
-        parts = (y.k + PACK_ROWS - 1) // PACK_ROWS
+        w = c.source + y.w * size
+        to = moved(y.V, c.v * P.v_step, c.source) if c.is_v else y.W
+        first, parts = part * PACK_ROWS, (y.k + PACK_ROWS - 1) // PACK_ROWS
         if part < parts:
+            last = min(y.k, first + PACK_ROWS)
             if part == 0 and y.b >= 0:
-                P.K.copy(1, y.m, c.theta + y.b * P.K.real_bytes, y.m, 1, y.vb + shift if c.is_v else y.bias, y.ldm)
-            P.K.pack(y.k, y.m, source, 1, y.k, part * PACK_ROWS, min(y.k, (part + 1) * PACK_ROWS), y.vt + shift if c.is_v else y.wt)
+                P.K.copy(1, y.m, c.source + y.b * size, y.m, 1, to.b, y.ldm)
+            P.K.pack(y.k, y.m, w, 1, y.k, first, last, to.onward)
             return
         part -= parts
-        parts = (y.m + PACK_ROWS - 1) // PACK_ROWS if l else 0
+        first, parts = part * PACK_ROWS, (y.m + PACK_ROWS - 1) // PACK_ROWS if l else 0
         if part < parts:
-            P.K.pack(y.m, y.k, source, y.k, 1, part * PACK_ROWS, min(y.m, (part + 1) * PACK_ROWS), y.vn + shift if c.is_v else y.wn)
+            last = min(y.m, first + PACK_ROWS)
+            P.K.pack(y.m, y.k, w, y.k, 1, first, last, to.back)
             return
         part -= parts
 
 
-cdef void pack_all(PlanS *P, char *theta, bint is_v, Py_ssize_t v) noexcept nogil:
-    """Both orientations of every W (of every V that moves), and the biases."""
+cdef void pack(PlanS *P, char *source, bint is_v, Py_ssize_t v) noexcept nogil:
+    """Both orientations of every matrix, and the biases; where samples lie across, nothing."""
     cdef Packing c
     cdef Py_ssize_t l, parts = 0
     if P.across:
         return
-    c.P, c.theta, c.is_v, c.v = P, theta, is_v, v
+    c.P, c.source, c.is_v, c.v = P, source, is_v, v
     for l in range(P.n_layers):
         if not is_v or P.active[l]:
-            parts += (P.layer[l].k + PACK_ROWS - 1) // PACK_ROWS + ((P.layer[l].m + PACK_ROWS - 1) // PACK_ROWS if l else 0)
+            parts += (P.layer[l].k + PACK_ROWS - 1) // PACK_ROWS
+            parts += (P.layer[l].m + PACK_ROWS - 1) // PACK_ROWS if l else 0
     fc_team_run(P.threads if P.n > 30000 else 1, parts, pack_part, &c)
+
+
+cdef void take_theta(PlanS *P, char *theta) noexcept nogil:
+    cdef Py_ssize_t l
+    P.theta = theta
+    for l in range(P.n_layers):
+        P.layer[l].W.flat = theta
+    pack(P, theta, False, 0)
+
+
+cdef void take_vector(Job *job, Py_ssize_t j, Py_ssize_t place) noexcept nogil:
+    """Pack vector j of a job; then its result begins as l2 v, for which v's place will do."""
+    cdef PlanS *P = job.P
+    P.v = job.v + j * job.v_step
+    pack(P, P.v, True, place)
+    if job.l2 != 0:
+        decay(P, job.l2, P.v, job.out + j * job.out_step)
 
 
 # --- one pass, one vector ---------------------------------------------------------------------------------------------------
@@ -96,10 +122,10 @@ cdef void put_rows(Pass *t, Job *job) noexcept nogil:
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef Py_ssize_t i, size = P.K.real_bytes
     if P.across:
-        P.K.columns(y.m, t.rows, t.bench.rz[P.n_layers - 1], P.across, 1, 0, y.m, job.out + t.r0 * y.m * size, y.m)
+        P.K.columns(y.m, t.rows, t.scratch.rz[P.n_layers - 1], P.across, 1, 0, y.m, job.out + t.r0 * y.m * size, y.m)
         return
     for i in range(t.rows):
-        memcpy(job.out + (t.r0 + i) * y.m * size, t.bench.rz[P.n_layers - 1] + i * y.ldm * size, y.m * size)
+        memcpy(job.out + (t.r0 + i) * y.m * size, t.scratch.rz[P.n_layers - 1] + i * y.ldm * size, y.m * size)
 
 
 cdef void take_product(Pass *t, Job *job, char *out, bint add) noexcept nogil:
@@ -145,10 +171,9 @@ cdef void serve_group(void *context, Py_ssize_t item, int member) noexcept nogil
     cdef Py_ssize_t n_panels = (job.rows + P.panel - 1) // P.panel
     cdef Py_ssize_t groups = min(P.groups, n_panels), panel, j
     cdef Py_ssize_t begin = n_panels * group // groups, end = n_panels * (group + 1) // groups
-    cdef Pass t
+    cdef Pass t = new_pass(P, &P.members[member], True, job.kind)
     cdef char *out
     cdef bint add
-    t.P, t.bench, t.serial, t.kind, t.count, t.own, t.out_step = P, &P.bench[member], True, job.kind, 1, 0, 0
     for panel in range(begin, end):
         if fc_team_off(member):
             return
@@ -181,7 +206,7 @@ cdef void take_side(Pass *t, Job *job, int member, Py_ssize_t first, Py_ssize_t 
             take_product(t, job, out + (j - first) * out_step, add)
         return
     t.v, t.count, t.own, t.out_step = first, last - first, P.side_step, out_step
-    t.bench = &P.sides[member] if t.count > 1 else &P.bench[member]
+    t.scratch = &P.sides[member] if t.count > 1 else &P.members[member]
     take_product(t, job, out, add)
 
 
@@ -194,8 +219,7 @@ cdef void serve_side(void *context, Py_ssize_t item, int member) noexcept nogil:
     cdef Py_ssize_t begin, end, step
     cdef char *out
     cdef bint alone, add
-    cdef Pass t
-    t.P, t.bench, t.serial, t.kind, t.count, t.own, t.out_step = P, &P.bench[member], True, job.kind, 1, 0, 0
+    cdef Pass t = new_pass(P, &P.members[member], True, job.kind)
     for group in range(groups):
         begin, end, add = n_panels * group // groups, n_panels * (group + 1) // groups, group > 0 or job.add
         # vector kernels add a whole panel's sum to C, as add_parts would; BLAS and plain loops may start from C
@@ -250,9 +274,8 @@ cdef void serve_tall(Job *job) noexcept nogil:
 cdef void serve_wide(Job *job) noexcept nogil:
     cdef PlanS *P = job.P
     cdef Py_ssize_t j
-    cdef Pass t
-    t.P, t.bench, t.serial, t.kind, t.r0, t.rows, t.v = P, &P.wide, False, job.kind, 0, job.rows, 0
-    t.count, t.own, t.out_step = 1, 0, 0
+    cdef Pass t = new_pass(P, &P.wide, False, job.kind)
+    t.rows = job.rows
     if job.stages & FORWARD:
         forward(&t)
     if job.stages & BACKWARD:
@@ -261,11 +284,8 @@ cdef void serve_wide(Job *job) noexcept nogil:
         for j in range(job.vectors):
             if fc_watch_off():
                 return
-            if job.kind != VJP:
-                P.v = job.v + j * job.v_step
-                pack_all(P, P.v, True, 0)
-                if job.l2 != 0:                  # now v may be where the result goes
-                    decay(P, job.l2, P.v, job.out + j * job.out_step)
+            if job.kind != VJP and job.vectors > 1:
+                take_vector(job, j, 0)
             if job.stages & PRODUCT:
                 take_product(&t, job, job.out + j * job.out_step, job.add)
             else:

@@ -4,7 +4,19 @@ from libc.stdint cimport int32_t
 from .kernels cimport FC_ALIGN, fc_activation, fc_loss_rows, fc_table
 
 
-cdef struct Norm:               # of a normalised layer; vectors are (m,), means are over all rows. See batch_norm.pxi
+cdef struct Matrix:             # rows of numbers, each ld of them after the one before; at NULL: there is none
+    char *at
+    Py_ssize_t ld
+
+
+cdef struct Weights:            # W and b of a layer, or V and vb
+    char *onward                # W' packed: the operand of a W'
+    char *back                  # W packed: the operand of delta W
+    char *b                     # padded, or NULL
+    char *flat                  # the vector that they are parts of
+
+
+cdef struct Norm:               # of a normalised layer; vectors are (m,), means are over all rows. See batch_norm.pyx
     Py_ssize_t gamma, beta      # where they begin in theta
     char *h                     # (rows, m) z normalised
     char *mean                  # of z
@@ -31,12 +43,8 @@ cdef struct Layer:
     fc_activation phi
     bint has_p, curved, skip    # phi' is not 1; phi'' is not 0; the layer's input is added to its output
     bint derived                # e * phi'' (relu: phi') is made from a and delta where it is wanted
-    char *wt                    # W' packed: the operand of a W'
-    char *wn                    # W packed: the operand of delta W
-    char *bias
-    char *vt                    # V likewise, one after the other for each vector of a block
-    char *vn
-    char *vb
+    Weights W
+    Weights V                   # of the first vector of a block; the others' come after it, each v_step bytes on
     char *a                     # (rows, m) phi(z), in the last layer z
     char *p                     # (rows, m) phi'(z), or NULL
     char *q                     # (rows, m) e * phi''(z), or NULL; between forward and backward phi''(z)
@@ -45,7 +53,7 @@ cdef struct Layer:
     Norm *norm                  # or NULL
 
 
-cdef struct Bench:              # scratch of whoever takes rows through the layers
+cdef struct Scratch:            # of whoever takes rows through the layers
     char **ra                   # by layer: (rows, m)
     char **rz                   # by layer: (rows, m); rdelta takes its place on the way back
     char *e[2]                  # (rows, widest): re of this layer and of the one above
@@ -80,7 +88,7 @@ cdef struct PlanS:
     Layer *layer
     Py_ssize_t chunk            # rows whose state is kept at a time
     Py_ssize_t panel, groups    # tall: rows of a panel, groups of panels; panel 0: wide
-    Py_ssize_t across           # samples lie across: the leading dimension of every matrix of a panel; 0: they are its rows. See across.pxi
+    Py_ssize_t across           # samples lie across: the leading dimension of every matrix of a panel; 0: they are its rows
     char *ones                  # across: so many numbers, all 1
     int threads
     bint spare                  # l2 is on the matrices W alone
@@ -97,9 +105,9 @@ cdef struct PlanS:
     char *groups_out            # tall: (groups, block, n padded)
     double *panel_totals        # tall: (panels, block), of quadratic forms
     Py_ssize_t ldg
-    Bench wide
-    Bench *bench                # tall: by member of the team
-    Bench *sides                # the same for the first of some vectors side by side
+    Scratch wide
+    Scratch *members            # tall: by member of the team
+    Scratch *sides               # the same for the first of some vectors side by side
     Py_ssize_t side_step        # bytes from its scratch to the next one's; 0: no room for that
     Stage stage                 # normalised, in chunks: what is being gathered, in which layer, from how many rows so far
     Py_ssize_t target, seen
@@ -108,13 +116,13 @@ cdef struct PlanS:
 
 cdef struct Pass:               # some rows of the chunk on their way through the layers
     PlanS *P
-    Bench *bench
+    Scratch *scratch
     Py_ssize_t r0, rows         # rows of the chunk; scratch starts at its own row 0
     bint serial
     Py_ssize_t v                # which vector of the block, the first of `count` side by side
     char *flat                  # across: that vector as it came
     Kind kind
-    Py_ssize_t count            # more than one: tall, in serial, for products alone; bench is the first vector's
+    Py_ssize_t count            # more than one: tall, in serial, for products alone; scratch is the first vector's
     Py_ssize_t own, out_step    # then bytes from one vector's scratch to the next, and from one result to the next
 
 
@@ -151,6 +159,65 @@ cdef inline Py_ssize_t lead(PlanS *P, Py_ssize_t ld) noexcept nogil:
     return P.across if P.across else ld
 
 
+# --- the matrices of a pass: (rows, m) of a layer -------------------------------------------------
+
+cdef inline Matrix kept(Pass *t, Layer *y, char *whole) noexcept nogil:
+    """Of the state at theta, which has the chunk's rows: those of the pass."""
+    cdef Matrix found
+    found.at, found.ld = at(t.P, whole, t.r0, y.ldm), lead(t.P, y.ldm)
+    return found
+
+
+cdef inline Matrix own(Pass *t, Layer *y, char *scratch) noexcept nogil:
+    """Of the pass's scratch, which has its rows alone."""
+    cdef Matrix found
+    found.at, found.ld = scratch, lead(t.P, y.ldm)
+    return found
+
+
+cdef inline Matrix input_of(Pass *t, Py_ssize_t l) noexcept nogil:
+    """What layer l is given: a of the layer below, or X."""
+    cdef Matrix found
+    if l:
+        return kept(t, &t.P.layer[l - 1], t.P.layer[l - 1].a)
+    found.at, found.ld = at(t.P, t.P.x, t.r0, t.P.ldx), lead(t.P, t.P.ldx)
+    return found
+
+
+cdef inline Matrix nothing() noexcept nogil:
+    cdef Matrix found
+    found.at, found.ld = NULL, 0
+    return found
+
+
+cdef inline Weights moved(Weights V, Py_ssize_t bytes_on, char *flat) noexcept nogil:
+    """The parts of another vector of a block."""
+    if V.onward != NULL:
+        V.onward += bytes_on
+    if V.back != NULL:
+        V.back += bytes_on
+    if V.b != NULL:
+        V.b += bytes_on
+    V.flat = flat
+    return V
+
+
+cdef inline Weights V_of(Pass *t, Layer *y) noexcept nogil:
+    """V and vb of the vector at hand."""
+    return moved(y.V, t.v * t.P.v_step, t.flat)
+
+
+cdef inline Pass new_pass(PlanS *P, Scratch *scratch, bint serial, Kind kind) noexcept nogil:
+    """For one vector, from the chunk's first row on; rows are the caller's to say."""
+    cdef Pass t
+    t.P, t.scratch, t.serial, t.kind = P, scratch, serial, kind
+    t.r0 = t.rows = t.v = t.own = t.out_step = 0
+    t.count, t.flat = 1, NULL
+    return t
+
+
+# --- sizes ------------------------------------------------------------------------------------------
+
 cdef inline Py_ssize_t whole_lines(PlanS *P, Py_ssize_t rows) noexcept nogil:
     cdef Py_ssize_t line = FC_ALIGN // P.K.real_bytes
     return (rows + line - 1) // line * line
@@ -158,7 +225,7 @@ cdef inline Py_ssize_t whole_lines(PlanS *P, Py_ssize_t rows) noexcept nogil:
 
 cdef inline fc_loss_rows loss_at(PlanS *P, Py_ssize_t row) noexcept nogil:
     """The loss's own arrays from a row of the chunk on."""
-    cdef inline fc_loss_rows here = P.loss
+    cdef fc_loss_rows here = P.loss
     here.y = at(P, <char *>here.y, row, here.ldy)
     here.weight = at(P, <char *>here.weight, row, 1)
     here.delta = at(P, <char *>here.delta, row, P.layer[P.n_layers - 1].ldm)

@@ -1,4 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: freethreading_compatible=True
 """Threads, and Ctrl-C in the middle of a pass.
 
 The main thread looks for signals now and then while a pass runs; what a handler raises ends the pass.

@@ -1,4 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: freethreading_compatible=True
 """Sweeps over vectors kept as rows, for whoever orthogonalises, and blocks of columns as rows.
 
 The work is cut by sizes alone, sums are in a fixed order.

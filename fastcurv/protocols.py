@@ -150,3 +150,34 @@ class HoldsMatrix(Protocol):
     """An operator that is a matrix, and no more than that."""
 
     A: Any
+
+
+@runtime_checkable
+class HeldByKinks(Protocol):
+    """A loss as a smooth function of theta and of slopes at kinks, with the bounds of a proof."""
+
+    n_params: int
+    n_theta: int
+    n_slopes: int
+    n_collapsed: int
+
+    def hessian(self, point: np.ndarray) -> np.ndarray: ...
+
+    def hessian_error(self, point: np.ndarray) -> float: ...
+
+    def precise_gradient(self, point: np.ndarray) -> tuple[np.ndarray, float]: ...
+
+    def third_bound(self, point: np.ndarray, radius: float) -> float: ...
+
+    def margins(self, point: np.ndarray, radius: float) -> Any: ...
+
+
+@runtime_checkable
+class OnKinks(Protocol):
+    """An objective whose kinks can be rounded off, or replaced by slopes at an active set."""
+
+    def leaks(self) -> list[float]: ...
+
+    def smoothed(self, width: float) -> Any: ...
+
+    def held(self, gates: list[np.ndarray], collapsed: list[np.ndarray]) -> Any: ...

@@ -20,7 +20,7 @@ from .negative_curvature import lowest_curvature, suspects
 from .run import Method, Run
 from .verdict import ENDINGS, STATUS, Outcome
 
-IDLE = 100  # iterations of a second-order method without progress
+IDLE = 50  # iterations of a second-order method without progress
 WALK = 20  # steps of a walk from a kick
 REST = 12  # steps past the default tolerance, or until the gradient is SHARE of it
 SHARE = 1e-4
@@ -346,7 +346,11 @@ class Loop:
     def _finish(self) -> OptimizeResult:
         run = self.run
         if self.why == "stalled" and self.method.curvature and run.gnorm > self.gradient_tol:
-            self._name_a_kink()
+            held = self.ending.held(run.theta) if self.ask.verdict else None
+            if held is None:
+                self._name_a_kink()
+            else:
+                self.outcome, self.why, self.sentence = held, held.stopped, None
         if self.ask.checkpoint is not None:
             if self.snapshot is None or not (run.cut or self.why in ("interrupted", "critical")):
                 self._snapshot()

@@ -16,6 +16,7 @@ import numpy as np
 from ..critical.classify import classify
 from ..critical.nearness import gradient_and_error, lower_bound
 from ..protocols import Differentiable, RunsAway, ThirdBound
+from .kinks import find_held
 from .line_search import first_length, line_minimum, value_rounding
 from .polish import polish
 from .run import Run
@@ -73,6 +74,27 @@ class Ending:
         if always or (n < DENSE_BELOW and seconds <= self.left(PROOF)):
             return n + 1
         return min(n, ALWAYS_DENSE) if 600 * price <= self.left(PROOF) else None
+
+    # held by kinks
+
+    def held(self, theta: np.ndarray) -> Outcome | None:
+        """The outcome where kinks hold a run that has stalled; None where none do."""
+        self.started = time.perf_counter()
+        try:
+            found = find_held(self.run.ob, theta, lambda: self.left(PROOF) <= 0)
+        finally:
+            self.spent += time.perf_counter() - self.started
+            self.started = None
+        if found is None or theta.dtype != np.float64:
+            return None
+        f = self.run.value(theta)
+        if not self.run.value(found.theta) <= f + value_rounding(f, theta.dtype):
+            return None
+        proof = found.verdict
+        if not proof.n_kinks + proof.n_collapsed:
+            return self.judge(found.theta, moves=False)
+        stopped = "critical" if proof.certified else "kinks"
+        return Outcome(stopped, proof.kind, proof.certified, proof.reason, found.theta, proof)
 
     # the rounds
 

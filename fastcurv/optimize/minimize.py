@@ -154,8 +154,12 @@ def minimize(
           ``validation``).
         * ``stopped``: why the run ended, one of ``critical max_iter max_time max_products callback
           patience stalled diverged interrupted``; or ``degenerate`` (no descent found after tries
-          along the zeros of the Hessian), ``infinity`` (the infimum lies there), ``unbounded``.
-          `status` is its number, 0 for ``critical``.
+          along the zeros of the Hessian), ``infinity`` (the infimum lies there), ``unbounded``,
+          ``kinks`` (of relu units hold it, without a proof). `status` is its number, 0 for
+          ``critical``.
+
+        Where kinks of relu units hold a run, theta moves to the point on them; the gradient of the
+        loss is not small there, and `report` says how many kinks hold it and what is proved.
 
         x is the last point of a second-order method, the best recorded one of a first-order method,
         moved by the last Newton steps.

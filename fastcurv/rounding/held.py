@@ -1,0 +1,440 @@
+"""Networks of relu and leaky_relu units held by kinks, as smooth functions: slopes for phi'(0).
+
+At a minimum some pre-activations lie at 0. With the signs of all others fixed and a slope s in place
+of phi' for each of these, ``a = s z``, the loss is a smooth function Phi(theta, s), a polynomial net
+under a smooth loss, and
+
+    dPhi/dtheta = the gradient with these slopes,     dPhi/ds = e z,     e = dL/da,
+
+so where no e is 0 the critical points of Phi are the points with z = 0 on the active set at which
+slopes make the gradient vanish: the KKT points. At one the Hessian of Phi is ``[[H, J'E], [EJ, 0]]``,
+J the gradients of the active z, which has as many negative eigenvalues as there are slopes exactly
+where J has full rank and H is positive definite on its null space. With slopes strictly inside
+``(phi'(0-), phi'(0+))`` and e > 0 that makes a strict local minimum of the loss: off the active set
+along J every kink bends upward, along its null space H does.
+
+`third_bound` is the recursion of `fastcurv.rounding.majorants` with slopes as parameters:
+
+    a = s z:    A1 = s Z1 + |z|     A2 = s Z2 + 2 Z1     A3 = s Z3 + 3 Z2
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..structure.parameters import l2_diagonal, normalised
+
+Floats = NDArray[np.float64]
+Arrays = list[NDArray[Any]]
+EPS = float(np.finfo(np.float64).eps)
+LONG = float(np.finfo(np.longdouble).eps)
+STEP = 1e-150  # of a complex step: its square is far below every rounding
+UP = 1 + 1e-9  # more than the rounding of the scalar recursions below
+CROSS = 2 / 3**0.5
+LEAK = {"relu": 0.0, "leaky_relu": 0.01}
+
+
+class Rows:
+    """The data, the shapes and the loss of a network objective, in NumPy."""
+
+    def __init__(self, ob: Any) -> None:
+        model = ob.model
+        self.sizes, self.bias = tuple(model.sizes), bool(model.bias)
+        self.leaks = [LEAK[name] for name in model.activation]
+        self.loss, self.X = ob.loss, np.asarray(ob.X, dtype=float)
+        y, d = np.asarray(ob.y), self.sizes[-1]
+        if ob.loss == "cross_entropy" and y.ndim == 1:
+            y = np.eye(d)[y.astype(int)]
+        self.y = y.reshape(len(self.X), d).astype(float)
+        weight = ob.sample_weight
+        self.weight = np.ones(len(self.X)) if weight is None else np.asarray(weight, dtype=float)
+        self.divisor = float(len(self.X) * (1 if ob.loss == "cross_entropy" else d))
+        self.l2 = np.broadcast_to(np.asarray(l2_diagonal(ob), dtype=float), (model.n_params,))
+
+    def layers(self, theta: NDArray[Any]) -> list[tuple[NDArray[Any], Any]]:
+        """``[(W, b), ...]``, b None without biases; theta may be many, ``(..., n)``."""
+        found, at, many = [], 0, theta.shape[:-1]
+        for k, m in zip(self.sizes, self.sizes[1:]):
+            W = theta[..., at : at + m * k].reshape(*many, m, k)
+            at += m * k
+            found.append((W, theta[..., at : at + m] if self.bias else None))
+            at += m * self.bias
+        return found
+
+    def linear(self, layer: tuple[NDArray[Any], Any], a: NDArray[Any]) -> NDArray[Any]:
+        """``a W' + b``."""
+        z = a @ np.swapaxes(layer[0], -1, -2)
+        return z if layer[1] is None else z + layer[1][..., None, :]
+
+    def terms(self, f: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The loss and its derivative by the outputs, both divided and weighted, (N, d)."""
+        scale = (self.weight / self.divisor)[:, None]
+        y = self.y
+        if self.loss == "mse":
+            return scale * (f - y) ** 2, scale * 2 * (f - y)
+        if self.loss == "binary_cross_entropy":
+            right = f.real > 0
+            e = np.exp(np.where(right, -f, f))
+            share = np.where(right, 1, e) / (1 + e)
+            return scale * (np.log1p(e) + np.where(right, f, 0) - y * f), scale * (share - y)
+        shifted = f - f.real.max(axis=-1, keepdims=True)
+        e = np.exp(shifted)
+        total, mass = e.sum(axis=-1, keepdims=True), y.sum(axis=-1, keepdims=True)
+        return scale * y * (np.log(total) - shifted), scale * (mass * e / total - y)
+
+    def backward(
+        self, layers: list[tuple[NDArray[Any], Any]], below: Arrays, slopes: Arrays, d: NDArray[Any]
+    ) -> tuple[NDArray[Any], Arrays]:
+        """The gradient of the data's part by theta; and e of every hidden layer."""
+        grads: Arrays = []
+        es: Arrays = []
+        for l in reversed(range(len(layers))):
+            if self.bias:
+                grads.append(d.sum(axis=-2))
+            dW = np.swapaxes(d, -1, -2) @ below[l]
+            grads.append(dW.reshape(*dW.shape[:-2], -1))
+            if l:
+                es.append(d @ layers[l][0])
+                d = es[-1] * slopes[l - 1]
+        return np.concatenate(grads[::-1], axis=-1), es[::-1]
+
+
+def supported(ob: Any) -> bool:
+    """Whether an objective is a plain stack of layers whose hidden units are relu or leaky_relu."""
+    model = ob.model
+    plain = not normalised(model) and not getattr(model, "residual", False)
+    return plain and len(model.activation) > 0 and all(n in LEAK for n in model.activation)
+
+
+class Smoothed:
+    """The objective with every kink rounded off over a width: ``leak z + (1 - leak) w softplus(z /
+    w)``.
+
+    Has ``n_params, value, gradient, value_and_gradient, hessian`` (a matrix), in plain NumPy, for
+    small networks.
+    """
+
+    def __init__(self, ob: Any, width: float) -> None:
+        self.rows, self.width, self.n_params = Rows(ob), float(width), int(ob.n_params)
+
+    def _passes(self, theta: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays]:
+        r = self.rows
+        layers, a, below, slopes = r.layers(theta), r.X, [], []
+        for l, layer in enumerate(layers):
+            below.append(a)
+            z = r.linear(layer, a)
+            if l < len(r.leaks):
+                t, leak = z / self.width, r.leaks[l]
+                right = t.real > 0
+                e = np.exp(np.where(right, -t, t))
+                slopes.append(leak + (1 - leak) * np.where(right, 1, e) / (1 + e))
+                soft = np.log1p(e) + np.where(right, t, 0)
+                a = leak * z + (1 - leak) * self.width * soft
+        value, d = r.terms(z)
+        g, _ = r.backward(layers, below, slopes, d)
+        decay = 0.5 * (r.l2 * theta**2).sum(axis=-1)
+        return value.sum(axis=(-1, -2)) + decay, g + r.l2 * theta, slopes
+
+    def value_and_gradient(self, theta: Floats) -> tuple[float, Floats]:
+        value, g, _ = self._passes(np.asarray(theta, dtype=float))
+        return float(value), g
+
+    def value(self, theta: Floats) -> float:
+        return self.value_and_gradient(theta)[0]
+
+    def gradient(self, theta: Floats) -> Floats:
+        return self.value_and_gradient(theta)[1]
+
+    def hessian(self, theta: Floats) -> Floats:
+        size = len(self.rows.X) * max(self.rows.sizes)
+        H = by_complex_steps(lambda t: self._passes(t)[1], np.asarray(theta, dtype=float), size)
+        return 0.5 * (H + H.T)
+
+    def slopes(self, theta: Floats) -> Arrays:
+        """Of every hidden layer, (N, width): between the two sides' where a kink is near."""
+        return self._passes(np.asarray(theta, dtype=float))[2]
+
+
+def by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats:
+    """The Jacobian of an analytic gradient, exact to rounding; `size` numbers make one pass."""
+    n = point.size
+    J, many = np.empty((n, n)), max(1, 2**19 // size)
+    for first in range(0, n, many):
+        some = np.arange(first, min(n, first + many))
+        moved = np.tile(point.astype(complex), (len(some), 1))
+        moved[np.arange(len(some)), some] += 1j * STEP
+        J[:, some] = gradient(moved).imag.T / STEP
+    return J
+
+
+@dataclass(frozen=True)
+class Margins:
+    """By how much the hypotheses of the module's statement hold on a ball; all above 0: they do.
+
+    Attributes
+    ----------
+    signs : float
+        Least ``|z| - reach`` of the z that are not active.
+    slopes : float
+        Least distance of a slope from the two sides', the radius taken off.
+    upward : float
+        Least e of the active set, what it can change taken off.
+    collapsed : float
+        By how much l2 exceeds what opening a collapsed unit can gain; infinite without one.
+    """
+
+    signs: float
+    slopes: float
+    upward: float
+    collapsed: float
+
+
+class Held:
+    """Phi of the module's head: an objective in (theta, slopes), smooth where signs hold.
+
+    Parameters
+    ----------
+    ob : Objective
+        `supported`.
+    gates : list of ndarray (N, width)
+        phi' of every hidden unit and row, NaN where the kink is active.
+    collapsed : list of ndarray (width,) of bool
+        Hidden units whose weights, in and out, are 0 at the point. Their gates must be the leak.
+    """
+
+    def __init__(self, ob: Any, gates: Arrays, collapsed: Arrays) -> None:
+        self.collapsed = collapsed
+        self.n_collapsed = int(sum(c.sum() for c in collapsed))
+        self.rows, self.gates = Rows(ob), [np.array(g, dtype=float) for g in gates]
+        self.active = [np.isnan(g) for g in self.gates]
+        self.n_theta, self.n_slopes = int(ob.n_params), int(sum(a.sum() for a in self.active))
+        self.n_params = self.n_theta + self.n_slopes
+
+    def _gates(self, slopes: NDArray[Any]) -> Arrays:
+        found, at = [], 0
+        for gate, active in zip(self.gates, self.active):
+            gate = gate.astype(slopes.dtype)
+            count = int(active.sum())
+            gate = np.broadcast_to(gate, (*slopes.shape[:-1], *gate.shape)).copy()
+            gate[..., active] = slopes[..., at : at + count]
+            found.append(gate)
+            at += count
+        return found
+
+    def forward(self, point: NDArray[Any]) -> tuple[Any, Arrays, Arrays, Arrays]:
+        """Layers, gates, activations below every layer, and z."""
+        layers = self.rows.layers(point[..., : self.n_theta])
+        gates = self._gates(point[..., self.n_theta :])
+        a, below, zs = self.rows.X.astype(point.dtype), [], []
+        for l, layer in enumerate(layers):
+            below.append(a)
+            zs.append(self.rows.linear(layer, a))
+            if l < len(gates):
+                a = gates[l] * zs[l]
+        return layers, gates, below, zs
+
+    def passes(self, point: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays, Arrays]:
+        """Value, gradient over (theta, slopes), z of every layer, e of every hidden one."""
+        layers, gates, below, zs = self.forward(point)
+        terms, d = self.rows.terms(zs[-1])
+        g, es = self.rows.backward(layers, below, gates, d)
+        theta, l2 = point[..., : self.n_theta], self.rows.l2
+        bent = [(e * z)[..., active] for e, z, active in zip(es, zs, self.active)]
+        value = terms.sum(axis=(-1, -2)) + 0.5 * (l2 * theta**2).sum(axis=-1)
+        return value, np.concatenate([g + l2 * theta, *bent], axis=-1), zs, es
+
+    def value(self, point: Floats) -> float:
+        return float(self.passes(np.asarray(point, dtype=float))[0])
+
+    def gradient(self, point: Floats) -> Floats:
+        return self.passes(np.asarray(point, dtype=float))[1]
+
+    def hessian(self, point: Floats) -> Floats:
+        """(n + m, n + m), symmetrised."""
+        size = len(self.rows.X) * max(self.rows.sizes)
+        H = by_complex_steps(lambda p: self.passes(p)[1], np.asarray(point, dtype=float), size)
+        return 0.5 * (H + H.T)
+
+    # bounds
+
+    def precise_gradient(self, point: Floats) -> tuple[Floats, float]:
+        """The gradient in long double, as float64, and a bound on the norm of its error.
+
+        The bound runs beside it: every sum of k products is off by at most ``(k + 4) eps`` of the
+        sum of their sizes, and what came before is carried along in absolute values.
+        """
+        long = np.asarray(point).astype(np.longdouble)
+        layers, gates, below, zs = self.forward(long)
+        _, g, _, es = self.passes(long)
+        E: Arrays = [np.zeros(self.rows.X.shape)]
+        Ez: Arrays = []
+        for l, (W, b) in enumerate(layers):
+            off = _product_error(below[l], E[l], W.T) + (0 if b is None else LONG * abs(b))
+            Ez.append(_double(off))
+            if l < len(gates):
+                E.append(_double(abs(gates[l]) * Ez[l] + 2 * LONG * abs(below[l + 1])))
+        d, off = self._delta_error(zs[-1], Ez[-1])
+        parts: Arrays = []
+        bent: Arrays = []
+        for l in reversed(range(len(layers))):
+            parts.append(_product_error(d.T, off.T, below[l], E[l]).ravel())
+            parts.append((off + (len(d) + 4) * LONG * abs(d)).sum(axis=0))
+            if l:
+                e_off = _product_error(d, off, layers[l][0])
+                z, active = zs[l - 1], self.active[l - 1]
+                both = e_off * (abs(z) + Ez[l - 1]) + abs(es[l - 1]) * Ez[l - 1]
+                bent.append((both + 2 * LONG * abs(es[l - 1] * z))[active])
+                d, off = es[l - 1] * gates[l - 1], e_off * abs(gates[l - 1])
+                off = off + 2 * LONG * abs(d)
+        decay = 3 * LONG * abs(self.rows.l2 * long[: self.n_theta])
+        parts.append(np.asarray(decay))
+        stored = float(EPS * np.linalg.norm(_double(g)))
+        error = float(np.sqrt(sum(float((_double(p) ** 2).sum()) for p in (*parts, *bent))))
+        error += float(np.linalg.norm(_double(decay)))
+        return _double(g), 2.0 * error * UP + stored
+
+    def _delta_error(self, f: NDArray[Any], off: Floats) -> tuple[NDArray[Any], Floats]:
+        """The loss's derivative by the outputs and a bound on its error by entries."""
+        _, d = self.rows.terms(f)
+        scale = (abs(self.rows.weight) / self.rows.divisor)[:, None]
+        y, size = abs(self.rows.y), np.sqrt((off**2).sum(axis=1, keepdims=True))
+        if self.rows.loss == "mse":
+            return d, _double(2 * scale * off + 8 * LONG * (2 * scale * (abs(f) + y)))
+        mass = np.maximum(y.sum(axis=1, keepdims=True), 1.0)
+        spread = 8 * (f.shape[1] + 4 + 2 * abs(f).max(axis=1, keepdims=True)) * LONG
+        return d, _double(scale * mass * (size + spread) + 8 * LONG * scale * y)
+
+    def walk(self, point: Floats, radius: float) -> dict[str, Any]:
+        """The scalar recursions on a ball: Z1, Z2, Z3 of the outputs (N,), each hidden layer's Z1,
+        and the gates' and weights' sizes.
+        """
+        layers, gates, below, zs = self.forward(np.asarray(point, dtype=float))
+        N = len(self.rows.X)
+        A1, A2, A3 = np.zeros(N), np.zeros(N), np.zeros(N)
+        reach, sizes, weights, inputs, moves = [], [], [], [], []
+        for l, (W, _) in enumerate(layers):
+            w = float(np.linalg.norm(W)) * UP + radius
+            A0 = np.linalg.norm(below[l], axis=1) * UP + radius * A1
+            v = np.sqrt(A0**2 + (1.0 if self.rows.bias else 0.0))
+            Z1, Z2 = np.hypot(w * A1, v) * UP, 0.5 * (w * A2 + np.hypot(w * A2, 2 * A1)) * UP
+            Z3 = (w * A3 + CROSS * A2) * UP
+            weights.append(w)
+            inputs.append(v)
+            moves.append(A1)
+            if l == len(gates):
+                break
+            held = self.active[l].any(axis=1)
+            gate = np.abs(gates[l]).max(axis=1) + np.where(held, radius, 0.0)
+            bent = np.where(self.active[l], np.abs(zs[l]), 0.0).max(axis=1) + radius * Z1
+            reach.append(Z1)
+            sizes.append(gate)
+            A1 = (gate * Z1 + np.where(held, bent, 0.0)) * UP
+            A2, A3 = (gate * Z2 + 2 * held * Z1) * UP, (gate * Z3 + 3 * held * Z2) * UP
+        found = {"Z1": Z1, "Z2": Z2, "Z3": Z3, "reach": reach, "gates": sizes, "weights": weights}
+        found.update(A0=inputs, A1=moves)
+        return {**found, **self._loss_bounds(zs[-1], Z1 * radius), "zs": zs}
+
+    def _loss_bounds(self, f: Floats, move: Floats) -> dict[str, Floats]:
+        """Bounds on the first three derivatives of each row's loss by its outputs."""
+        scale = np.abs(self.rows.weight) / self.rows.divisor
+        mass = np.abs(self.rows.y).sum(axis=1)
+        _, d = self.rows.terms(f)
+        c2, c3 = {
+            "mse": (2.0 * scale, 0.0 * scale),
+            "binary_cross_entropy": (0.25 * scale, 0.09623 * scale),
+            "cross_entropy": (0.5 * mass * scale, 0.28 * mass * scale),
+        }[self.rows.loss]
+        c1 = np.linalg.norm(d, axis=1) * UP + c2 * move + 64 * EPS * scale * (1 + mass)
+        return {"c1": c1, "c2": c2, "c3": c3}
+
+    def third_bound(self, point: Floats, radius: float) -> float:
+        """A Lipschitz constant of the Hessian of Phi on the ball; signs are `margins`' matter."""
+        b = self.walk(point, radius)
+        rows = b["c3"] * b["Z1"] ** 3 + 3 * b["c2"] * b["Z1"] * b["Z2"] + b["c1"] * b["Z3"]
+        return float(rows.sum()) * UP
+
+    def hessian_error(self, point: Floats) -> float:
+        """A bound on what rounding does to `hessian`, in norm: as many eps as a term has roundings,
+        times the norm of all terms in absolute values, which the majorants bound.
+        """
+        b = self.walk(point, 0.0)
+        size = float((b["c2"] * b["Z1"] ** 2 + b["c1"] * b["Z2"]).sum()) + float(self.rows.l2.max())
+        depth = 8 * (sum(self.rows.sizes) + len(self.rows.X) + 32 * len(self.rows.sizes))
+        return depth * EPS * size * UP * self.n_params**0.5
+
+    def margins(self, point: Floats, radius: float) -> Margins:
+        """Whether signs, slopes and e > 0 hold everywhere on the ball around (theta, s)."""
+        b = self.walk(point, radius)
+        signs, slopes, upward, opening = np.inf, np.inf, np.inf, np.inf
+        d0, d1 = b["c1"], b["c2"] * b["Z1"]
+        es = self.passes(np.asarray(point, dtype=float))[3]
+        at = np.asarray(point[self.n_theta :], dtype=float)
+        for l in reversed(range(len(self.gates))):
+            if self.collapsed[l].any():
+                change = radius * float((d1 * b["A0"][l] + d0 * b["A1"][l]).sum())
+                opening = min(opening, self._opening(point, l) - change)
+            w = b["weights"][l + 1]
+            e0, e1 = w * d0, (w * d1 + d0) * UP
+            rounding = 1e4 * EPS * (1 + e0)
+            active, z = self.active[l], np.abs(b["zs"][l])
+            off = radius * b["reach"][l] + 1e4 * EPS * b["reach"][l] * b["weights"][l]
+            free = ~active & ~self.collapsed[l]
+            signs = min(signs, float(np.where(free, z - off[:, None], np.inf).min()))
+            e = np.where(active, es[l] - (radius * e1 + rounding)[:, None], np.inf)
+            upward = min(upward, float(e.min()))
+            held = active.any(axis=1)
+            d0, d1 = b["gates"][l] * e0, (b["gates"][l] * e1 + held * e0) * UP
+        if at.size:
+            low = np.concatenate(
+                [np.full(int(a.sum()), leak) for a, leak in zip(self.active, self.rows.leaks)]
+            )
+            slopes = float(np.minimum(at - low, 1 - at).min()) - radius
+        return Margins(signs, slopes, upward, opening)
+
+    def _opening(self, point: Floats, l: int) -> float:
+        """By how much l2 exceeds what a unit opened in hidden layer l can gain, to second order.
+
+        A unit with weights u in (a bias included) and v out, both small, adds ``v'sum d relu(u x)``,
+        d = dL/dz of the layer above: at most ``|u| |v| M`` with M the largest norm of the sum over
+        unit u. As ``relu(t) = (t + |t|) / 2``, and by Cauchy-Schwarz,
+        ``M <= |sum d x'| / 2 + sqrt(sum |d| lambda_max(sum |d| x x')) / 2``; where the layer above
+        has one unit, for each sign of v with the rows in the second term that gain from it.
+        """
+        layers, gates, below, zs = self.forward(np.asarray(point, dtype=float))
+        d = self.rows.terms(zs[-1])[1]
+        for k in reversed(range(l + 1, len(gates))):
+            d = (d @ layers[k + 1][0]) * gates[k]
+        x = below[l]
+        if self.rows.bias:
+            x = np.column_stack([x, np.ones(len(x))])
+        sides = [np.linalg.norm(d, axis=1)]
+        if d.shape[1] == 1:
+            sides = [np.maximum(d[:, 0], 0.0), np.maximum(-d[:, 0], 0.0)]
+        linear, leak, M = float(np.linalg.norm(d.T @ x, 2)), self.rows.leaks[l], 0.0
+        for side in sides:
+            spread = float(np.linalg.norm(x * np.sqrt(side)[:, None], 2)) ** 2
+            gain = 0.5 * (linear + (float(side.sum()) * spread) ** 0.5)
+            if d.shape[1] == 1:
+                gain = min(gain, 0.5 * (float(np.linalg.norm(side @ x)) + 2 * gain - linear))
+            M = max(M, leak * linear + (1 - leak) * gain)
+        rounding = 1e-13 * float(np.linalg.norm(d) * np.linalg.norm(x) + 1)
+        return float(self.rows.l2.min()) - M * (1 + 1e-9) - rounding
+
+
+def _double(x: NDArray[Any]) -> Floats:
+    return np.asarray(x, dtype=np.float64)
+
+
+def _product_error(
+    a: NDArray[Any], a_off: NDArray[Any], B: NDArray[Any], B_off: NDArray[Any] | None = None
+) -> Floats:
+    """By entries, what ``a @ B`` in long double is off by, a and B carrying errors of their own."""
+    sizes, other = _double(abs(a)), _double(abs(B))
+    found = (a.shape[1] + 4) * LONG * (sizes @ other) + _double(a_off) @ other
+    if B_off is not None:
+        found = found + (sizes + _double(a_off)) @ _double(B_off)
+    return np.asarray(found)

@@ -1,0 +1,180 @@
+"""Minima on kinks: found straight from `minimize`, proved, and true against exact arithmetic and
+the loss itself.
+"""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.critical.held import prove_held
+
+LOSSES = {"mse": 1, "binary_cross_entropy": 1, "cross_entropy": 3}
+
+
+def relu_net(seed, sizes=(3, 5, 1), loss="mse", l2=3e-3, N=30, activation="relu", bias=True):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((N, sizes[0]))
+    if loss == "mse":
+        y = np.sin(2 * X[:, :1]) * np.ones((1, sizes[-1]))
+    elif loss == "cross_entropy":
+        y = rng.integers(0, sizes[-1], N)
+    else:
+        y = (X[:, 0] * X[:, 1] > 0).astype(float)
+    model = fc.MLP(list(sizes), activation=activation, bias=bias)
+    return fc.Objective(model, X, y, loss=loss, l2=l2)
+
+
+def gates_at(ob, theta, active=0):
+    """phi' at theta, the `active` smallest z of the first layer taken for kinks."""
+    zs = ob.model.preactivations(theta, ob.X)[:-1]
+    leaks = ob.leaks()
+    gates = [np.where(z > 0, 1.0, leak) for z, leak in zip(zs, leaks)]
+    for i in np.argsort(np.abs(zs[0]), axis=None)[:active]:
+        gates[0].flat[i] = np.nan
+    return gates, [np.zeros(z.shape[1], dtype=bool) for z in zs]
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_with_all_signs_fixed_phi_is_the_loss(loss, activation):
+    ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss, activation=activation)
+    theta = ob.model.init(seed=1) + 0.1
+    phi = ob.held(*gates_at(ob, theta))
+    assert phi.n_slopes == 0
+    assert phi.value(theta) == pytest.approx(ob.value(theta), rel=1e-13)
+    assert np.allclose(phi.gradient(theta), ob.gradient(theta), rtol=1e-11, atol=1e-14)
+    assert np.allclose(phi.hessian(theta), ob.hessian(theta).to_dense(), rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_slopes_are_parameters(loss):
+    """Gradient and Hessian of Phi in (theta, slopes) against central differences."""
+    ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss)
+    theta = ob.model.init(seed=1) + 0.1
+    gates, collapsed = gates_at(ob, theta, active=4)
+    phi = ob.held(gates, collapsed)
+    point = np.concatenate([theta, [0.2, 0.4, 0.6, 0.8]])
+    g, H, t = phi.gradient(point), phi.hessian(point), 1e-5
+    for i in range(0, phi.n_params, 5):
+        e = t * (np.arange(phi.n_params) == i)
+        slope = (phi.value(point + e) - phi.value(point - e)) / (2 * t)
+        bend = (phi.gradient(point + e) - phi.gradient(point - e)) / (2 * t)
+        assert abs(slope - g[i]) <= 1e-8 * (1 + np.linalg.norm(g))
+        assert np.linalg.norm(bend - H[:, i]) <= 1e-7 * (1 + np.linalg.norm(H))
+
+
+def exact_gradient(ob, gates, theta, slopes):
+    """The gradient of Phi for mse and one hidden layer in rational numbers."""
+    F, (d, m, _) = Fraction, ob.model.sizes
+    X, y = np.asarray(ob.X), np.asarray(ob.y).reshape(-1)
+    p = [F(float(x)) for x in theta]
+    W = [[p[i * d + j] for j in range(d)] for i in range(m)]
+    b, v, c = p[m * d : m * d + m], p[m * d + m : m * d + 2 * m], p[-1]
+    G, s = [[None] * m for _ in X], iter([F(float(x)) for x in slopes])
+    for n in range(len(X)):
+        for i in range(m):
+            G[n][i] = next(s) if np.isnan(gates[0][n, i]) else F(float(gates[0][n, i]))
+    g, bent = [F(float(ob.l2)) * x for x in p], []
+    for n, row in enumerate(X):
+        x = [F(float(r)) for r in row]
+        z = [sum(W[i][j] * x[j] for j in range(d)) + b[i] for i in range(m)]
+        out = sum(v[i] * G[n][i] * z[i] for i in range(m)) + c
+        delta = 2 * (out - F(float(y[n]))) / len(X)
+        g[-1] += delta
+        for i in range(m):
+            g[m * d + m + i] += delta * G[n][i] * z[i]
+            e = delta * v[i]
+            g[m * d + i] += e * G[n][i]
+            for j in range(d):
+                g[i * d + j] += e * G[n][i] * x[j]
+            if np.isnan(gates[0][n, i]):
+                bent.append(e * z[i])
+    return g + bent
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_error_of_the_gradient_is_within_its_bound(seed):
+    """Against rational arithmetic, which makes no error at all."""
+    ob = relu_net(seed, (3, 4, 1), N=8)
+    theta = ob.model.init(seed=seed) + 0.1
+    gates, collapsed = gates_at(ob, theta, active=3)
+    slopes = np.array([0.3, 0.5, 0.9])
+    g, bound = ob.held(gates, collapsed).precise_gradient(np.concatenate([theta, slopes]))
+    exact = exact_gradient(ob, gates, theta, slopes)
+    off = np.array([float(Fraction(float(a)) - b) for a, b in zip(g, exact)])
+    assert np.linalg.norm(off) <= bound <= 1e-12 * np.linalg.norm(g)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_third_bound_lies_above_third_differences(loss):
+    ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss)
+    theta = ob.model.init(seed=1) + 0.1
+    phi = ob.held(*gates_at(ob, theta, active=4))
+    point, rng = np.concatenate([theta, [0.2, 0.4, 0.6, 0.8]]), np.random.default_rng(0)
+    for radius in (1e-3, 1e-1):
+        L, H = phi.third_bound(point, radius), phi.hessian(point)
+        for _ in range(10):
+            d = rng.standard_normal(phi.n_params)
+            d *= radius / np.linalg.norm(d)
+            assert np.linalg.norm(phi.hessian(point + d) - H, 2) <= L * radius
+
+
+@pytest.mark.parametrize(
+    "sizes, loss, l2",
+    [((3, 6, 1), "mse", 1e-3), ((3, 5, 3), "cross_entropy", 1e-2), ((3, 4, 4, 1), "mse", 1e-3)],
+)
+def test_most_relu_nets_end_at_proved_minima_on_kinks(sizes, loss, l2):
+    """And they are: no point near one has a lower loss, on the kinks or off them."""
+    certified = 0
+    for seed in range(4):
+        ob = relu_net(seed, sizes, loss, l2, N=40)
+        found = fc.minimize(ob, ob.model.init(seed=seed), seed=0)
+        assert found.success == bool(found.report is not None and found.report.certified)
+        if not found.success:
+            assert found.stopped in ("kinks", "stalled") and "kink" in found.message
+            continue
+        certified += 1
+        kinks = found.report.n_kinks
+        assert kinks == 0 or f"held by {kinks} kink" in found.message
+        z = np.concatenate([z.ravel() for z in ob.model.preactivations(found.x, ob.X)[:-1]])
+        assert (np.abs(z) < 1e-9).sum() >= kinks
+        rng = np.random.default_rng(seed)
+        for size in (1e-6, 1e-5, 1e-4, 1e-3):
+            for _ in range(100):
+                d = rng.standard_normal(ob.n_params)
+                there = ob.value(found.x + size * d / np.linalg.norm(d))
+                assert there >= found.fun - 1e-14 * abs(found.fun)
+    assert certified >= 2
+
+
+def test_a_net_whose_signal_is_weaker_than_its_decay_collapses_and_is_proved():
+    """y = 0.01 x, l2 = 0.1: every unit's weights decay to 0, and l2 exceeds what opening gains."""
+    X = np.linspace(-1, 1, 20)[:, None]
+    ob = fc.Objective(fc.MLP([1, 3, 1], activation="relu"), X, 0.01 * X[:, 0], loss="mse", l2=0.1)
+    theta = np.zeros(ob.n_params)
+    gates = [np.zeros((20, 3))]
+    phi = ob.held(gates, [np.ones(3, dtype=bool)])
+    proof = prove_held(phi, theta)
+    assert proof.certified and proof.n_collapsed == 3 and "collapsed" in proof.reason
+    weak = fc.Objective(ob.model, X, X[:, 0], loss="mse", l2=0.1)  # here a unit does open
+    proof = prove_held(weak.held(gates, [np.ones(3, dtype=bool)]), theta)
+    assert not proof.certified and "may open" in proof.reason
+    assert fc.minimize(weak, weak.model.init(seed=0), seed=0).fun < weak.value(theta)
+
+
+def test_a_point_on_kinks_that_is_no_minimum_is_not_proved():
+    """A kink that bends downward, a slope outside, and a gradient that does not vanish."""
+    ob = relu_net(0, (3, 6, 1), l2=1e-3, N=40)
+    theta = ob.model.init(seed=0)
+    gates, collapsed = gates_at(ob, theta, active=3)
+    for slopes in ([0.5, 0.5, 0.5], [2.0, 0.5, 0.5]):
+        proof = prove_held(ob.held(gates, collapsed), np.concatenate([theta, slopes]))
+        assert not proof.certified and proof.missing and "no minimum is proved" in proof.reason
+
+
+def test_networks_without_such_kinks_offer_none():
+    for model in (fc.MLP([3, 4, 1]), fc.MLP([3, 3, 1], activation="relu", residual=True)):
+        ob = fc.Objective(model, np.ones((2, 3)), np.ones(2), loss="mse")
+        assert ob.smoothed(0.1) is None and ob.held([], []) is None

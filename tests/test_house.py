@@ -112,8 +112,6 @@ def test_every_import_is_downward(name):
 
 
 KNOWN_CIRCLES = {
-    "rounding.batch_norm",
-    "rounding.bounds",
     "spectrum.eigsh",
     "spectrum.mixed_precision",
 }

@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import _engine
 from ..checks import as_numpy, check_choice, check_positive, check_positive_int
+from ..rounding.bounds import rounding_at
 from ..rounding.facts import NetworkFacts
 from ..structure.parameters import l2_diagonal
 from .arguments import as_vector, check_bool, check_memory, check_targets, check_weight
@@ -194,10 +195,8 @@ class Objective(NetworkFacts):
         float32 is held against a float64 pass, so the bound is close to what the error is; in
         float64 it is what the error can be at worst. Cost: about 10 gradients in NumPy.
         """
-        from ..rounding.bounds import Rounding
-
         measured = self.dtype == np.float32
-        return Rounding(self, theta, measured=measured).gradient(
+        return rounding_at(self, theta, measured=measured).gradient(
             self.gradient(theta) if measured else None
         )
 

@@ -7,6 +7,7 @@ import weakref
 import numpy as np
 
 from ..checks import as_numpy
+from ..rounding.bounds import dense_bounds, rounding_at
 from .arguments import (
     as_block,
     as_vector,
@@ -198,18 +199,14 @@ class Curvature(Quadratic):
         """Bounds ``(n,)`` on the rounding of ``H e_j`` for every unit vector: of what a dense
         matrix of products is off by.
 
-        They hold for any order of the products. Cost: one pass in NumPy for each unit of the
-        network.
+        They hold for any order of the products. Cost: some gradients' arithmetic in NumPy; with
+        batch normalisation a pass for each parameter.
         """
-        from ..rounding.bounds import Rounding
-
-        return Rounding(self.objective, self.theta, self.layout).columns(self.kind)
+        return dense_bounds(self.objective, self.theta, self.layout, self.kind)
 
     def _bounds(self):
         if self._rounding is None:
-            from ..rounding.bounds import Rounding
-
-            self._rounding = Rounding(
+            self._rounding = rounding_at(
                 self.objective, self.theta, self.layout, self.dtype == np.float32
             )
         return self._rounding

@@ -2,6 +2,7 @@
 curvature.
 """
 
-from .bounds import Rounding, gradient_bound, product_bound
+from .bounds import gradient_bound, product_bound, rounding_at
+from .rowwise import Rounding
 
-__all__ = ["Rounding", "gradient_bound", "product_bound"]
+__all__ = ["Rounding", "gradient_bound", "product_bound", "rounding_at"]

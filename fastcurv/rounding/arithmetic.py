@@ -10,6 +10,7 @@ import math
 import numpy as np
 from scipy.special import expit, ndtr
 
+from .. import _engine
 from ..eigensolver import eigh
 
 # roundings that phi, phi', phi'' and the terms of a loss row are worth: 10 were measured at most
@@ -146,10 +147,8 @@ class Err:
 class Arithmetic:
     """Roundings of a dtype by a choice of kernels: how long their chains of additions are.
 
-    Own kernels sum over at most `slice` numbers, of both terms together, then over the slices; a
-    rounding of each product is counted for instruction sets without a fused multiply-add. BLAS may
-    sum in any order. The reference adds one number after the other. "numpy" is the arithmetic of
-    these bounds' own passes.
+    The kernels tell how they cut their sums: see `fastcurv._engine.summation`. "numpy" is the
+    arithmetic of these bounds' own passes, whose products are BLAS's: in any order.
 
     Parameters
     ----------
@@ -164,14 +163,14 @@ class Arithmetic:
         info = np.finfo(dtype)
         self.u, self.eta = float(info.eps) / 2, float(info.smallest_subnormal)
         self.tiny, self.max = float(info.tiny), float(info.max)
-        self.kernels, self.slice = layout["arch"], 1024 // np.dtype(dtype).itemsize
+        self.kernels, self.own = layout["arch"], layout["arch"] == "numpy"
+        self.sums = _engine.summation("blas" if self.own else self.kernels, np.dtype(dtype).name)
         self.N, self.chunk, self.panel, self.groups = (
             N,
             min(layout["chunk"], N),
             layout["panel"],
             layout["groups"],
         )
-        self.own = self.kernels == "numpy"
         self.elementary = self.u * (4 if self.own else 1) * ELEMENTARY
 
     def gamma(self, k):
@@ -179,12 +178,15 @@ class Arithmetic:
         return k * self.u / (1 - k * self.u) if k * self.u < 0.5 else np.inf
 
     def depth(self, k, terms):
-        """Roundings on the way of a number through a sum of `terms` products of inner dimension k."""
-        if self.kernels == "reference":
+        """Roundings on the way of a number through a sum of `terms` products of inner dimension k,
+        one more for a number that the sum is added to.
+        """
+        if self.own:  # a product each, and their sum
+            return k + terms + 2
+        most = self.sums["slice"]
+        if not most:
             return terms * k + 1
-        if self.kernels in ("blas", "numpy"):
-            return k + terms + 2 * self.own
-        return min(terms * k, self.slice) + terms * -(-k // self.slice) + 1
+        return min(terms * k, most) + terms * -(-k // most) + 1
 
     def _partial_sums(self):
         """Additions of partial sums over rows: panels of a group, groups, chunks, and l2's part."""
@@ -197,18 +199,22 @@ class Arithmetic:
 
     def over_rows(self, terms):
         """Of the weights' parts of gradient and product, ``rdelta' a + delta' ra``."""
-        if self.kernels == "reference":  # a panel's sum goes on where the last one ended
+        if self.sums["from_c"] and not self.own:  # a sum goes on where the last one ended
             return terms * self.N + self._partial_sums() + 1
-        return self.depth(min(self.panel or self.chunk, self.chunk), terms) + self._partial_sums()
+        return self.depth(self.panel or self.chunk, terms) + self._partial_sums()
 
     def over_columns(self):
-        """Of the biases' parts: rows are summed by blocks of at most 128; in a panel, and with
-        BLAS, all at once.
+        """Of the biases' parts: rows of a panel are one chain, or one product; where served wide,
+        those of an item (hidden layers) or of a block (the last).
         """
-        rows = min(self.panel or self.chunk, self.chunk)
-        if not (self.panel or self.kernels in ("blas", "numpy")):
-            rows = min(rows, 128) + -(-rows // 32)
-        return rows + self._partial_sums()
+        rows, s = self.panel or self.chunk, self.sums
+        if s["from_c"]:
+            return self.N + self._partial_sums() + 1
+        if not self.panel and not self.own:
+            item = min(rows, s["item_rows"] or rows)
+            items = -(-rows // s["items_of"]) if s["items_of"] else 1
+            rows = max(item + items, s["block_rows"] + -(-rows // s["block_rows"]))
+        return rows + self._partial_sums() + 1
 
 
 # --- activations

@@ -10,11 +10,12 @@ unit whose errors reach its standard deviation (``sqrt(eps)`` included) has no b
 
 import numpy as np
 
-from ..structure.activations import BATCH_NORM_EPS
+from .._engine import BATCH_NORM_EPS
 from ..structure.parameters import l2_diagonal
 from .arithmetic import Arithmetic, Err, Operand, Phi, gram_bound, norm
-from .bounds import Rounding, Sums
 from .losses import LossRows
+from .rowwise import Rounding
+from .sums import Sums
 
 
 class Num:
@@ -184,9 +185,10 @@ class NormRounding(Rounding):
         r = self.arithmetic = Arithmetic(
             np.dtype(float) if measured else ob.dtype, layout, ob.n_samples
         )
-        blocks, chunks = -(-ob.n_samples // 64), -(-ob.n_samples // r.chunk)
+        rows, chunks = r.sums["block_rows"], -(-ob.n_samples // r.chunk)
+        blocks = -(-ob.n_samples // rows)
         r.rows_gamma = (
-            ((ob.n_samples if measured else 64 + blocks) + 4 * chunks + 16)
+            ((ob.n_samples if measured else rows + blocks) + 4 * chunks + 16)
             * np.finfo(float).eps
             / 2
         )

@@ -1,5 +1,7 @@
 """Errors of the loss rows: delta = dL/dz, and rdelta = (d2L/dz2) rz."""
 
+import math
+
 import numpy as np
 from scipy.special import expit
 
@@ -176,3 +178,30 @@ class LossRows:
             moved * (norms(d) + self.dd.nu) + along * self.dd.nu,
         )
         return rd, error + Err(3 * r.u * (np.abs(rd) + moved * d) + r.eta)
+
+    def r_norms(self):
+        """(B, C) (rows, 1): ``||rdelta|| <= (B + C) ||rz||``, and it is off by ``C ||rz|| + (B + C)
+        ||drz||`` at most.
+        """
+        r = self.arithmetic
+        if self.loss != "cross_entropy":
+            B = np.abs(self.h).max(axis=1, keepdims=True)
+            return B, self.dh.E.max(axis=1, keepdims=True) + 2 * r.u * B + r.eta
+        m, first = self.p.shape[1], np.arange(self.p.shape[1]) == self.p.argmax(axis=1)[:, None]
+        root = math.sqrt(2.0)  # |rz_j - rz_k| <= sqrt(2) ||rz||
+        size = np.where(first, 0.0, root) + np.where(self.tie, root, 0.0)
+        others = root * np.where(first, 0.0, self.p).sum(axis=1, keepdims=True)
+        own = self._r_entropy(size, np.where(first, others, root + others), 0.0)
+        s = np.abs(self.h) + self.dh
+        normal = self.p > 1024 * r.tiny
+        spread = np.where(normal, self.dp / np.where(normal, self.p, 1), 0)
+        spread = 1 + spread.max(axis=1, keepdims=True)
+        B = s * (self.bend * spread**2 + 4096 * m * r.tiny)
+        return B, norms(own) * (1 + r.gamma(m + 8)) + r.gamma(m + 8) * B
+
+    def fisher_norms(self):
+        """The same for ``rdelta = N <delta, rz> delta``."""
+        r, d = self.arithmetic, norms(np.abs(self.d))
+        whole = d + self.dd.nu
+        rounding = r.gamma(self.d.shape[1] + 6)
+        return r.N * d * d, r.N * (self.dd.nu * (whole + d) + rounding * whole**2)

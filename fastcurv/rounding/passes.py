@@ -11,7 +11,7 @@ import numpy as np
 from ..checks import check_vector
 from ..structure.parameters import layers_of, skips
 from .arithmetic import Arithmetic, Operand, gram_bound
-from .bounds import CHUNK_BYTES, JOINT_FLOPS, Rounding
+from .rowwise import CHUNK_BYTES, JOINT_FLOPS, Rounding
 
 EPS, TINY = np.finfo(float).eps, np.finfo(float).tiny
 # for the rounding of bounds themselves: products of few numbers, sums of squares of at most 1e5

@@ -14,8 +14,9 @@ from fastcurv import _engine as engine
 from fastcurv._engine import probe
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.rounding import arithmetic as rounding_local
-from fastcurv.rounding import bounds as rounding
-from fastcurv.rounding.bounds import Rounding, gradient_bound, product_bound
+from fastcurv.rounding import rowwise as rounding
+from fastcurv.rounding.bounds import gradient_bound, product_bound
+from fastcurv.rounding.rowwise import Rounding
 
 from .longdouble import LD, Truth, activation, size
 
@@ -334,14 +335,14 @@ def test_a_bound_smaller_than_what_it_bounds():
 @every_dtype
 @pytest.mark.parametrize("kind", KINDS)
 def test_column_bounds(dtype, kind):
-    """Every column of the dense matrix, by one pass for each unit."""
+    """Every column of the dense matrix."""
     ob, theta, v = problem([4, 5, 5, 3], "silu", "cross_entropy", dtype, l2=0.1, residual=True)
     H, truth = getattr(ob, KINDS[kind])(theta), Truth(ob, theta)
     bounds, found = H.column_bounds(), []
     for j, e in enumerate(np.eye(ob.n_params, dtype=dtype)):
         found.append(float(size(H @ e - truth.product(e, kind))))
         assert found[-1] <= bounds[j] * (1 + ORACLE / np.finfo(dtype).eps)
-    assert np.linalg.norm(bounds) <= 1e4 * np.linalg.norm(found)
+    assert np.linalg.norm(bounds) <= 3e4 * np.linalg.norm(found)
     assert np.array_equal(
         H.restrict(layers=1).column_bounds(), bounds[H.restrict(layers=1).indices]
     )

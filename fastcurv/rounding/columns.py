@@ -1,0 +1,252 @@
+"""Bounds on the errors of every column of a dense matrix of products, without a product for each.
+
+The column of the weight from unit k to unit i of layer l is what two impulses do, in every row n:
+
+    forward    rz_l = a_nk e_i                 as a step in the bias of i does, a_nk times
+    backward   e_k in re at the input of l     delta_ni times: the term ``delta V`` of the R-backward pass
+
+Passes, products and their rounding are linear in v or bounded by sums of sizes, so the errors of the
+two add up at most. For each impulse of each unit two numbers a row go through the passes: a bound on
+the norm of rz, ra, re or rdelta, and one on the norm of its error, by
+
+    ||x W'|| <= ||W||_2 ||x||,      rounding of x W' <= gamma || |W| ||_2 ||x||
+
+and so on, the row-wise part (`Err.nu`, `Chain`) of what is done for one vector in `rowwise`; the
+first step away from the unit takes the norm of its column (row) of W. Sums over rows add norms:
+
+    sum over n of |a_nk| error_n  +  |da_nk| size_n  +  |delta_ni| error'_n  +  |ddelta_ni| size'_n
+
+which are products of matrices (units, rows) (rows, inputs). Layers are independent parts of a
+column: their bounds are added as squares. Cost: O(N L^2 sum(widths)), and L^2 such products.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..checks import check_choice
+from ..structure.parameters import l2_diagonal
+from .arithmetic import norms, spectral_bound
+from .rowwise import KINDS, Rounding
+from .state import State
+
+Floats = NDArray[np.float64]
+
+
+class Sized(NamedTuple):
+    """Bounds on the norm of something and on the norm of its error, for (rows, units)."""
+
+    size: Floats
+    error: Floats
+
+    def __add__(self, other: Sized) -> Sized:  # type: ignore[override]
+        return Sized(self.size + other.size, self.error + other.error)
+
+    def times(self, x: Floats, dx: Floats) -> Sized:
+        """By something of size x with an error of dx."""
+        return Sized(self.size * x, self.error * x + (self.size + self.error) * dx)
+
+    def rounded(self, u: float) -> Sized:
+        """After operations that round by u together."""
+        return Sized(self.size, self.error + u * (self.size + self.error))
+
+
+class Capped:
+    """What layers do together: ``||x_m|| <= sum over i of ||K_im|| fresh_i`` (`arithmetic.Chain`)."""
+
+    def __init__(self, kappa: dict[tuple[int, int], Floats] | None) -> None:
+        self.kappa, self.fresh = kappa, dict[int, Sized]()
+
+    def cap(self, m: int, x: Sized, fresh: Sized) -> Sized:
+        """X at layer m, held below what the chain allows; fresh: what came in at m."""
+        if self.kappa is None:
+            return x
+        total = fresh
+        for i, f in self.fresh.items():
+            k = self.kappa[min(i, m), max(i, m)]
+            total = total + Sized(k * f.size, k * f.error)
+        self.fresh[m] = fresh
+        return Sized(np.minimum(x.size, total.size), np.minimum(x.error, total.error))
+
+
+class Columns:
+    """The bounds for one kind of curvature at the theta of a `Rounding`, gathered over its rows."""
+
+    def __init__(self, R: Rounding, kind: str) -> None:
+        self.R, self.kind, self.full = R, kind, kind == "hessian"
+        self.r, self.L = R.arithmetic, len(R.W)
+        self.abs_norms = [spectral_bound(W.abs) for W in R.W]
+        self.gammas = [self.r.gamma(self.r.depth(max(W.A.shape), 2) + 2) for W in R.W]
+        # [l][j]: what layer j's parts of the columns of layer l are off by, (2, units, inputs + 1)
+        self.off = [np.zeros((2 * self.L, *W.A.shape)) for W in R.W]
+        self.off_b = [np.zeros((2 * self.L, len(W.A))) for W in R.W]
+        for s in R.states():
+            self.add_rows(s)
+
+    def add_rows(self, s: State) -> None:
+        """What the rows of a state contribute."""
+        sizes = self.sizes(s)
+        for l in range(self.L):
+            a, da = np.abs(s.a[l]), 0.0 if s.da[l] is None else s.da[l].E
+            a = a + da + self.r.tiny / self.r.u * (a > 0)
+            for j, part in enumerate(self.forward(s, sizes, l)):
+                self.off[l][j] += part.error.T @ a
+                if s.da[l] is not None:
+                    self.off[l][j] += part.size.T @ s.da[l].E
+                self.off_b[l][j] += part.error.sum(axis=0)
+            if l > 0 and self.full:
+                d, dd = np.abs(s.d[l]), s.dd[l].E
+                for j, part in enumerate(self.backward(s, sizes, l)):
+                    self.off[l][j] += (d + dd).T @ part.error + dd.T @ part.size
+
+    def sizes(self, s: State) -> dict[str, list[Sized]]:
+        """Norms of the rows of a, delta; largest phi' and e phi'' of each hidden layer; errors."""
+        zero = np.zeros((len(s.a[0]), 1))
+        one = zero + 1.0
+
+        def top(x: Floats | None, dx: object, other: Floats) -> Sized:
+            if x is None:
+                return Sized(other, zero)
+            return Sized(np.abs(x).max(axis=1, keepdims=True), dx.E.max(axis=1, keepdims=True))  # type: ignore[attr-defined]
+
+        return {
+            "a": [
+                Sized(norms(np.abs(a)), zero if da is None else da.nu) for a, da in zip(s.a, s.da)
+            ],
+            "d": [Sized(norms(np.abs(d)), dd.nu) for d, dd in zip(s.d, s.dd)],
+            "p": [top(phi.p, phi.dp, one) for phi in s.phi],
+            "q": [top(eq, deq, zero) for eq, deq in zip(s.eq[:-1], s.deq[:-1])],
+        }
+
+    @staticmethod
+    def units(x: Floats | None, dx: object, like: Floats, default: float) -> Sized:
+        """|phi'| or |e phi''| of every unit, (rows, units)."""
+        if x is None:
+            return Sized(np.full_like(like, default), np.zeros_like(like))
+        return Sized(np.abs(x), dx.E)  # type: ignore[attr-defined]
+
+    def through(self, x: Sized, l: int, each: Floats | None) -> tuple[Sized, Floats]:
+        """X times W of layer l, one way or the other, and what rounding adds; `each`: norms of the
+        units' own rows of it.
+        """
+        W, W_abs = (self.R.W[l].norm, self.abs_norms[l]) if each is None else (each, each)
+        rounding = self.gammas[l] * W_abs * (x.size + x.error)
+        return Sized(W * x.size, W * x.error + rounding), rounding
+
+    def forward(self, s: State, sizes: dict[str, list[Sized]], l: int) -> list[Sized]:
+        """By part (weights of all layers, then biases): what a step in each bias of layer l does."""
+        R, u, last = self.R, self.r.u, self.L - 1
+        like = np.zeros(s.d[l].shape)
+        z, local = Sized(like + 1.0, like + self.gammas[l]), like + self.gammas[l]  # rz of the unit
+        rz: list[Sized | None] = [None] * self.L
+        ra: list[Sized | None] = [None] * self.L  # below each layer
+        chain = Capped(s.kappa)
+        for m in range(l, last):
+            rz[m], below = z, ra[m]
+            p = self.units(s.phi[m].p, s.phi[m].dp, like, 1.0) if m == l else sizes["p"][m]
+            a = z.times(*p).rounded(u)
+            fresh = p.size * local + (z.size + z.error) * p.error + u * (a.size + a.error)
+            if R.skips[m] and below is not None:
+                a = (a + below).rounded(u)
+                fresh = fresh + u * (a.size + a.error)
+            a = chain.cap(m + 1, a, Sized(a.size if m == l else 0 * a.size, fresh))
+            ra[m + 1] = a
+            z, local = self.through(a, m + 1, R.W[m + 1].cols if m == l else None)
+        return self.down(s, sizes, self.loss(s, z), None, last, rz, ra, l)
+
+    def backward(self, s: State, sizes: dict[str, list[Sized]], l: int) -> list[Sized]:
+        """Likewise, what an impulse in re at each input of layer l does."""
+        like = np.zeros(s.a[l].shape)
+        e = Sized(like + 1.0, like + self.gammas[l])
+        own = self.units(s.phi[l - 1].p, s.phi[l - 1].dp, like, 1.0)
+        rd = e.times(*own).rounded(self.r.u)
+        nothing: list[Sized | None] = [None] * self.L
+        return self.down(s, sizes, rd, e, l - 1, nothing, nothing, l - 1)
+
+    def loss(self, s: State, z: Sized) -> Sized:
+        """Rdelta of the last layer."""
+        if self.kind == "fisher":
+            factor, off = s.loss.fisher_norms()
+        else:
+            factor, off = s.loss.r_norms()
+        return z.times(factor, off)
+
+    def down(
+        self,
+        s: State,
+        sizes: dict[str, list[Sized]],
+        rd: Sized,
+        re: Sized | None,
+        top: int,
+        rz: list[Sized | None],
+        ra: list[Sized | None],
+        unit: int,
+    ) -> list[Sized]:
+        """The R-backward pass from rdelta of layer `top` on; `unit`: the layer whose units these are."""
+        R, u = self.R, self.r.u
+        weights, biases = (self.r.gamma(self.r.over_rows(2)), self.r.gamma(self.r.over_columns()))
+        parts = [Sized(np.zeros_like(rd.size), np.zeros_like(rd.size))] * (2 * self.L)
+        chain, new = Capped(s.kappa), rd  # new: of rdelta, what is not phi' times re
+        for m in range(top, -1, -1):
+            parts[m] = rd.times(*sizes["a"][m]).rounded(weights)
+            below = ra[m]
+            if self.full and below is not None:
+                parts[m] = parts[m] + below.times(*sizes["d"][m]).rounded(weights)
+            parts[self.L + m] = rd.rounded(biases)
+            if m == 0:
+                break
+            single = (
+                re is not None and m == top
+            )  # rdelta of one unit alone: of the backward impulse
+            each = R.W[m].rows if single else None
+            lower, rounding = self.through(rd, m, each)
+            W = R.W[m].norm if each is None else each
+            fresh = Sized(W * new.size, W * new.error + rounding)
+            if R.skips[m]:
+                assert re is not None
+                lower = (lower + re).rounded(u)
+                fresh = Sized(fresh.size, fresh.error + u * (lower.size + lower.error))
+                fresh = fresh + re if single else fresh
+            re = chain.cap(m, lower, fresh)
+            p = sizes["p"][m - 1]
+            rd = re.times(*p).rounded(u)
+            new = Sized(0 * rd.size, (re.size + re.error) * p.error + u * (rd.size + rd.error))
+            moved = rz[m - 1]
+            if self.full and moved is not None:
+                bend = sizes["q"][m - 1]
+                if m - 1 == unit:
+                    bend = self.units(s.eq[m - 1], s.deq[m - 1], moved.size, 0.0)
+                more = moved.times(*bend)
+                rd = (rd + more).rounded(2 * u)
+                new = new + Sized(more.size, more.error + 2 * u * (rd.size + rd.error))
+        return parts
+
+
+def column_bounds(R: Rounding, kind: str = "hessian") -> Floats:
+    """Bounds ``(n,)`` on ``||computed(A e_j) - A e_j||`` for every unit vector: what a dense matrix
+    of products may be off by.
+
+    They hold for any order of the products. Cost: some gradients' arithmetic, in NumPy.
+
+    Parameters
+    ----------
+    R : Rounding
+        At theta, without batch normalisation.
+    kind : {"hessian", "ggn", "fisher"}
+    """
+    check_choice(kind, KINDS, "kind")
+    r, found = R.arithmetic, []
+    with np.errstate(all="ignore"):
+        known = Columns(R, kind)
+        for off, off_b in zip(known.off, known.off_b):
+            found.append(np.sqrt((off**2).sum(axis=0)).ravel())
+            if R.ob.model.bias:
+                found.append(np.sqrt((off_b**2).sum(axis=0)))
+        l2 = l2_diagonal(R.ob) if kind != "fisher" else 0.0
+        bounds = R.slack * (np.concatenate(found) + r.gamma(r.over_rows(2) + 3) * l2 + r.tiny / r.u)
+    if R.overflow:
+        return np.full_like(bounds, np.inf)
+    return np.where(np.isfinite(bounds), bounds, np.inf)

@@ -1,0 +1,73 @@
+"""Bounds on the errors of sums over rows, ``dW = delta' a`` and ``rdW = rdelta' a + delta' ra``."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .arithmetic import norm, norms
+
+
+class Sums:
+    """Bounds on the errors of one layer's ``x'y`` summed over rows, and of the sum of x's rows: see
+    the head of `fastcurv.rounding.bounds`.
+
+    `value` and `b_value` are the sums themselves.
+    """
+
+    def __init__(self, shape, spectral_a, spectral_d):
+        self.B, self.b, self.value, self.b_value = (
+            np.zeros(shape),
+            np.zeros(shape[0]),
+            np.zeros(shape),
+            np.zeros(shape[0]),
+        )
+        self.local = self.b_local = self.b_rows = 0.0
+        self.spectral_a, self.spectral_d = spectral_a, spectral_d
+        self.terms = {}
+
+    def add(self, tag, x, dx, y, dy, gamma):
+        """Some rows of a term; dy None: y is exact."""
+        X, Y = np.abs(x) + dx.E, np.abs(y) if dy is None else np.abs(y) + dy.E
+        self.B += (gamma * X + dx.E).T @ Y
+        nx, ny = norms(np.abs(x)), norms(np.abs(y))
+        nu = np.zeros_like(ny) if dy is None else dy.nu
+        if dy is not None:
+            self.B += np.abs(x).T @ dy.E
+        self.value += x.T @ y
+        self.local += gamma * float(((nx + dx.nu) * (ny + nu)).sum())
+        parts = [
+            (dx.nu * ny).sum(),
+            (dx.nu**2).sum(),
+            (dx.nu * nu).sum(),
+            (nx * nu).sum(),
+            (nu**2).sum(),
+        ]
+        self.terms[tag] = self.terms.get(tag, np.zeros(5)) + parts
+
+    def add_rows(self, x, dx, gamma):
+        """Some rows of the bias's part."""
+        self.b += (gamma * (np.abs(x) + dx.E) + dx.E).sum(axis=0)
+        self.b_value += x.sum(axis=0)
+        self.b_local += gamma * float((norms(np.abs(x)) + dx.nu).sum())
+        self.b_rows += float(dx.nu.sum())
+
+    def bounds(self, eta):
+        """(of the weights' part, of the bias's part)."""
+        rows = self.local
+        for tag, (x_rows, x_square, cross, y_rows, y_square) in self.terms.items():
+            rows += cross + (
+                min(x_rows, math.sqrt(x_square) * self.spectral_a)
+                if tag == "a" and x_square > 1e-280
+                else x_rows
+            )
+            rows += (
+                min(y_rows, math.sqrt(y_square) * self.spectral_d)
+                if tag == "ra" and y_square > 1e-280
+                else y_rows
+            )
+        return (
+            min(norm(self.B), rows) + eta * math.sqrt(self.B.size) * (rows > 0),
+            min(norm(self.b), self.b_local + self.b_rows),
+        )

@@ -14,7 +14,7 @@ from ..structure.orbits import Orbit, orbits
 from ..structure.parameters import normalised
 from . import held, infima, majorants, precise
 from .curvature_floor import curvature_floor
-from .kinks import norm_kinks
+from .kinks import norm_kinks, norm_off
 from .passes import checked_theta
 
 Floats = NDArray[np.float64]
@@ -94,10 +94,9 @@ class NetworkFacts:
         `fastcurv.structure.orbits`.
         """
         theta = checked_theta(self, theta)
-        widths = self.model.sizes[1:-1]
         if normalised(self.model):
-            none = [np.zeros(m, dtype=bool) for m in widths]
-            return orbits(self, theta, none, none)
+            off = norm_off(self, theta, radius)
+            return orbits(self, theta, off, [np.zeros_like(units) for units in off])
         here = majorants.signs(self, theta)
         off = majorants.signs(self, theta, radius).off if radius > 0 else here.off
         return orbits(self, theta, off, here.on_kinks)

@@ -1,4 +1,4 @@
-"""Kinks under batch normalisation, where z within rounding of 0 are counted from the sizes of what
+"""Kinks and signs under batch normalisation, where z within rounding of 0 are counted from the sizes of what
 they are made of; other networks prove their signs by `fastcurv.rounding.majorants`.
 """
 
@@ -31,6 +31,20 @@ def norm_kinks(ob: Any, theta: Floats) -> int:
         count += int((np.abs(z) <= off).sum()) if name in KINKED else 0
         below = ACTIVATIONS[name][0](z) + (below if skips(model, layer) else 0)
     return count
+
+
+def norm_off(ob: Any, theta: Floats, radius: float) -> list[NDArray[np.bool_]]:
+    """By hidden layer the relu units proved to be off for all rows on the ball of that radius: of N
+    numbers with mean 0 and mean square 1 none is larger than ``sqrt(N)``, so ``gamma h + beta`` stays
+    below 0 where ``|gamma| sqrt(N) + beta`` does.
+    """
+    most = float(np.sqrt(len(ob.X))) * (1 + 1e-12)
+    return [
+        (np.abs(gamma) + radius) * most + beta + radius < -1e-12 * np.abs(beta)
+        if name == "relu"
+        else np.zeros(len(gamma), dtype=bool)
+        for name, (gamma, beta) in zip(ob.model.activation, norms_of(ob.model, theta))
+    ]
 
 
 def _norm_reach(z: Floats, reach: Floats, gamma: Floats, beta: Floats) -> Floats:

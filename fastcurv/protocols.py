@@ -125,6 +125,13 @@ class SumOfSquares(Protocol):
 
 
 @runtime_checkable
+class HasJacobian(Protocol):
+    """The Jacobian of a network's outputs, ``(N d_out, n)``, as an operator."""
+
+    def jacobian(self, theta: np.ndarray) -> Any: ...
+
+
+@runtime_checkable
 class BoundsProducts(Protocol):
     """An operator with a bound on the rounding of its product with v."""
 

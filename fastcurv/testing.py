@@ -108,9 +108,14 @@ class QuadraticObjective:
         check_vector(theta, self.n_params, "theta")
         return self.H
 
+    def third_bound(self, theta, radius):
+        """How fast H can change on a ball: not at all."""
+        return 0.0
+
 
 class FunctionObjective:
-    """A function of a few variables by its value, gradient and Hessian matrix.
+    """A function of a few variables by its value, gradient and Hessian matrix; with
+    ``third_bound(theta, radius)``, a Lipschitz constant of H on a ball, verdicts can be certified.
 
     Examples
     --------
@@ -120,9 +125,10 @@ class FunctionObjective:
     array([ 2., -2.])
     """
 
-    def __init__(self, n_params, value, gradient, hessian):
+    def __init__(self, n_params, value, gradient, hessian, third_bound=None):
         self.n_params = check_positive_int(n_params, "n_params")
         self._value, self._gradient, self._hessian = value, gradient, hessian
+        self._third_bound = third_bound
 
     def value(self, theta):
         return float(self._value(check_vector(theta, self.n_params, "theta", float)))
@@ -138,6 +144,10 @@ class FunctionObjective:
     def hessian(self, theta):
         theta = check_vector(theta, self.n_params, "theta", float)
         return check_symmetric_operator(np.asarray(self._hessian(theta), dtype=float))
+
+    def third_bound(self, theta, radius):
+        """A Lipschitz constant of the Hessian around theta; infinity where none was given."""
+        return np.inf if self._third_bound is None else float(self._third_bound(theta, radius))
 
 
 @dataclass(frozen=True)
@@ -334,8 +344,8 @@ def zoo():
 
 
 def _functions():
-    def function(name, kind, counts, value, gradient, hessian, n=2):
-        ob = FunctionObjective(n, value, gradient, hessian)
+    def function(name, kind, counts, value, gradient, hessian, third=lambda t, r: 0.0, n=2):
+        ob = FunctionObjective(n, value, gradient, hessian, third)
         return Case(name, ob, np.zeros(n), kind, *counts, 0.0)
 
     yield function(
@@ -353,6 +363,7 @@ def _functions():
         lambda t: t[0] ** 3 - 3 * t[0] * t[1] ** 2,
         lambda t: [3 * t[0] ** 2 - 3 * t[1] ** 2, -6 * t[0] * t[1]],
         lambda t: [[6 * t[0], -6 * t[1]], [-6 * t[1], -6 * t[0]]],
+        lambda t, r: 6.0,
     )
     yield function(
         "x^2 - y^4",
@@ -361,6 +372,7 @@ def _functions():
         lambda t: t[0] ** 2 - t[1] ** 4,
         lambda t: [2 * t[0], -4 * t[1] ** 3],
         lambda t: np.diag([2.0, -12 * t[1] ** 2]),
+        lambda t, r: 24 * (abs(t[1]) + r),
     )
     yield function(
         "x^2 + y^3",
@@ -369,6 +381,7 @@ def _functions():
         lambda t: t[0] ** 2 + t[1] ** 3,
         lambda t: [2 * t[0], 3 * t[1] ** 2],
         lambda t: np.diag([2.0, 6 * t[1]]),
+        lambda t, r: 6.0,
     )
     yield function(
         "-x^2 - 3 y^2",

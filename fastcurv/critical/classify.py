@@ -1,33 +1,38 @@
 """What kind of point theta is: a verdict that never says more than has been shown."""
 
-import numbers
+from __future__ import annotations
+
 import time
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from ..checks import check_theta
 from ..progress import bar
-from ..spectrum.results import number
-from .dense import DenseHessian, settle
-from .evidence import Products, hessian_products, relative_gradient
-from .request import _Question
+from ..spectrum.shared_run import Krylov
+from . import dense, iterative
+from .decide import Findings, Outcome, decide
+from .evidence import Evidence, Products, hessian_products
+from .knowledge import saturation
+from .nearest import Coordinates, walk
+from .request import Request, make_request
 from .result import CriticalPoint
-from .wording import FAR, gradient_words, is_plateau, kink_words, not_critical_sentence
+from .wording import reason, where_newton_leads, which_call_gets_there
 
 
 def classify(
-    ob,
-    theta,
+    ob: Any,
+    theta: Any,
     *,
-    gradient_tol=None,
-    curvature_tol=1e-4,
-    failure_probability=None,
-    max_products=None,
-    dense_below=4096,
-    krylov=None,
-    seed=0,
-    progress=False,
-):
+    gradient_tol: float | None = None,
+    curvature_tol: float = 1e-4,
+    failure_probability: float | None = None,
+    max_products: int | None = None,
+    dense_below: float = 4096,
+    krylov: Krylov | None = None,
+    seed: Any = 0,
+    progress: bool = False,
+) -> CriticalPoint:
     """The kind of a point, with its evidence: minimum, maximum, saddle, degenerate, not_critical or
     undecided.
 
@@ -35,16 +40,18 @@ def classify(
     ----------
     ob : object
         Anything with ``n_params``, ``gradient(theta)`` and ``hessian(theta)``. Used where offered:
-        ``rounding_bound(theta)``, ``flat_directions(theta)``, ``probes(theta)``,
-        ``saturation(theta)``, ``kinks(theta)``, ``curvature_floor(theta)``, and
-        ``rounding_bound(v)``, ``astype(dtype)``, ``gradient`` of the operator.
+        ``value(theta)``, ``third_bound(theta, radius)``, ``precise_gradient(theta)``,
+        ``rounding_bound(theta)``, ``loss_lower_bound``, ``orbits(theta, radius)``,
+        ``kinks(theta)``, ``ray_to_infimum(theta)``, ``residual_bounds(theta, radius)``,
+        ``curvature_floor(theta)``, ``probes(theta)``, ``saturation(theta)``, and
+        ``rounding_bound(v)``, ``column_bounds()``, ``astype(dtype)``, ``gradient`` of the operator;
+        see `fastcurv.protocols`.
     theta : array_like, shape (n,)
     gradient_tol : float, optional
-        What ``||g||`` is held against. By default a point is called critical where g is within 10
-        times its own rounding bound, or where ``||D g|| <= 1e-5 ||D H D|| ||theta / D||`` with D a
-        diagonal that balances the rows of H: Newton's step in the stiffest direction would move
-        theta by 1e-5 of its size. Neither the scale of the loss nor that of any input changes this.
-        The field `gradient_tol` is then the norm at which this g would fail.
+        What ``||g||`` is held against. By default theta is near a critical point where Newton's
+        step promises to change the loss by no more than 1e-8 of what it has above its bound, or
+        than its rounding: ``g'|H|^-1 g / 2 <= max(1e-8 (f - c), rounding of f)``. The field
+        `gradient_tol` is then the norm at which this g would fail.
     curvature_tol : float
         At large n, curvature above ``-curvature_tol (lambda_max - lambda_min)`` counts as not
         negative. At small n it only tells what "flat" means where a plateau is named.
@@ -69,28 +76,51 @@ def classify(
     -------
     CriticalPoint
 
+    Raises
+    ------
+    ValueError
+        Where theta, the gradient or a product is not finite, or an option makes no sense.
+    TypeError
+        Where `ob` or an option is of the wrong kind.
+
+    See Also
+    --------
+    minimize, find_critical_point, escape, inertia
+
     Notes
     -----
-    Small n: the inertia off the verified symmetry directions, decided at a bound on the rounding of
-    products and eigensolver; where zeros remain, again in balanced coordinates, which change no
-    inertia (Sylvester) but sharpen the bound. Signs of weak eigenvalues must last to the critical
-    point that theta stands for, else they count as zeros. ``minimum`` or ``maximum``: all
-    eigenvalues but those explained by symmetry proved of one sign. ``degenerate``: zeros left that
-    nothing explains.
+    *Certified* is a theorem, Newton and Kantorovich's [1]_: with ``||H^-1|| <= beta``,
+    ``||H^-1 g|| <= eta`` and a Lipschitz constant L of H on the ball of radius ``2 eta``,
+    ``h = beta L eta < 1/2`` proves that exactly one critical point lies within ``radius`` of theta,
+    in the slice across proved symmetries, and that every eigenvalue keeps its sign on the way. All
+    three numbers are bounds: eigenvalues with the error of products and eigensolver, g in more than
+    float64 where the objective offers it, L by majorants. Other proofs: of the residuals of an mse
+    net that they vanish nearby, a global minimum; of a saddle, two fixed vectors whose curvatures
+    keep opposite signs on a ball larger than Newton's step; at large n, a floor under the
+    curvature. Where a bound is missing nothing is certified: signs of curvature are then measured
+    again at several lengths of Newton's step, both ways, and those that do not last count as
+    zeros. An operator or gradient without a bound of its own is taken to be off by at most
+    ``64 eps ||H|| ||v||`` or ``64 eps |H| |theta|``.
 
-    Large n: a Rayleigh quotient below minus its rounding bound proves a negative eigenvalue, one
-    above a positive; both make a saddle. That there is none is proved only where the objective
-    offers a floor under its curvature; with `failure_probability` it is given at that risk, by the
-    bound of [1]_ for Lanczos from a random start.
+    *Invariance*. Whether theta is near a critical point, and the inertia, do not change where the
+    loss is multiplied by a number, where parameters are multiplied by numbers of their own, or
+    where inputs are (and the first layer undone); for an H that is not definite and n above 1500
+    parameters are taken in their own units. ``h`` is unchanged by a multiple of the loss and by
+    rotations of theta; other units may decide whether ``h < 1/2``, never what is claimed.
 
-    An operator without a rounding bound of its own is taken to be off by at most ``64 eps ||H||
-    ||v||``.
+    Small n: one eigendecomposition across the symmetries, and another in balanced coordinates
+    where zeros remain or (up to n = 1500) where H is not definite. Large n: a Rayleigh quotient
+    below minus its rounding bound proves a negative eigenvalue, one above a positive. That there is
+    none is proved only where the objective offers a floor under its curvature; with
+    `failure_probability` it is given at that risk, by the bound of [2]_ for Lanczos from a random
+    start, which speaks of H at theta alone. The page "how to read a verdict" has each claim.
 
     References
     ----------
-    .. [1] J. Kuczynski and H. Wozniakowski, Estimating the largest eigenvalue by the power and Lanczos algorithms
+    .. [1] J. M. Ortega and W. C. Rheinboldt, Iterative Solution of Nonlinear Equations in Several Variables, 1970, 12.6.
+    .. [2] J. Kuczynski and H. Wozniakowski, Estimating the largest eigenvalue by the power and Lanczos algorithms
        with a random start, SIAM J. Matrix Anal. Appl. 13, 1992.
-    .. [2] C. G. Frye et al., Critical point-finding methods reveal gradient-flat regions of deep network losses,
+    .. [3] C. G. Frye et al., Critical point-finding methods reveal gradient-flat regions of deep network losses,
        Neural Computation 33, 2021.
 
     Examples
@@ -103,197 +133,106 @@ def classify(
     array([0.707, 0.707])
     """
     started = time.perf_counter()
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        if not isinstance(dense_below, numbers.Real) or np.isnan(dense_below):
-            raise TypeError(f"dense_below is {dense_below!r}; wanted a number of parameters")
-        ask = _Question(
-            ob,
-            _point(ob, theta),
-            gradient_tol,
-            curvature_tol,
-            failure_probability,
-            max_products,
-            seed,
-            krylov,
-        )
-        with bar(None, "classify", progress) as ask.shown:
-            return _classify(ask, dense_below, started)
+    ask = make_request(
+        ob,
+        theta,
+        gradient_tol=gradient_tol,
+        curvature_tol=curvature_tol,
+        failure_probability=failure_probability,
+        max_products=max_products,
+        dense_below=dense_below,
+        seed=seed,
+        krylov=krylov,
+    )
+    with np.errstate(all="ignore"), bar(None, "classify", progress) as shown:
+        return _judge(ask, shown, started)
 
 
-def _point(ob, theta):
-    missing = [name for name in ("n_params", "gradient", "hessian") if not hasattr(ob, name)]
-    if missing:
-        raise TypeError(
-            f"ob is a {type(ob).__name__} without {', '.join(missing)}; wanted an objective such "
-            "as fastcurv.Objective"
-        )
-    theta = check_theta(ob, theta, "theta", np.float64)
-    if getattr(ob, "dtype", None) == np.float32:
-        theta = theta.astype(np.float32).astype(np.float64)  # where the objective really is
-    return theta.copy()
-
-
-def _classify(ask, dense_below, started):
-    n, run = ask.theta.size, ask.krylov
+def _judge(ask: Request, shown: Any, started: float) -> CriticalPoint:
+    run = ask.krylov
     H = hessian_products(ask.ob, ask.theta) if run is None else Products(run.op, np.float64)
-    H.shown = ask.shown
-    small = n < dense_below and (ask.max_products is None or ask.max_products >= n)
-    if small:
-        facts = _dense(ask, H)
-    else:
-        from .iterative import krylov
-
-        facts = krylov(ask, H)
-    return CriticalPoint(
-        **facts,
-        curvature_tol=ask.curvature_tol,
-        method="dense" if small else "krylov",
-        n_params=n,
+    H.shown = shown
+    found, evidence, coordinates = (dense if ask.dense else iterative).examine(ask, H)
+    outcome = decide(found)
+    point = _result(ask, found, outcome, evidence)
+    extra: dict[str, Any] = {}
+    if outcome.because in ("far", "plateau") and ask.seek:
+        extra = _nearest(ask, H, evidence, coordinates, shown)
+        extra["reason"] = point.reason[:-1] + extra.pop("words") + "."
+    return replace(
+        point,
         n_products=H.count + H.shared,
-        seed=ask.seed,
         wall_time=time.perf_counter() - started,
         shared=None if run is None else run.name,
         n_new=None if run is None else H.count,
+        **extra,
     )
 
 
-def _dense(ask, H):
-    g = ask.gradient(H)
-    ask.shown.note("all columns")
-    full = DenseHessian(H)
-    ask.shown.note("all eigenvalues")
-    critical = ask.hold(full.d, full.live, full.balanced_norm)
-    T = np.zeros((H.n, 0))
-    if hasattr(ask.ob, "flat_directions"):
-        T = np.asarray(ask.ob.flat_directions(ask.theta), dtype=float)
-    Q = full.symmetries(T, ask.g_norm if critical else 0.0)
-    plain = full.signs(Q, balanced=False)
-    best = plain
-    if plain.count(0):
-        balanced = full.signs(Q, balanced=True)
-        best = balanced if balanced.count(0) < plain.count(0) else plain
-    ask.shown.note("do signs last?")
-    best.prove(H)
-    found = best.count(-1), best.count(1)
-    if critical:
-        relative = relative_gradient(g, ask.theta, best.c, full.live, best.norm)
-        spent = [0]
-        rounding, stiffness = ask.uncertainty(full.norm)
-        settle(
-            ask.ob,
-            ask.theta,
-            g,
-            best,
-            relative=relative,
-            rounding=rounding,
-            stiffness=stiffness,
-            counter=spent,
-        )
-        H.count += spent[0]
-    direction, curvature = _escape(H, plain, best)
-    (low, low_bounds), (high, high_bounds) = full.extremes(plain, Q)
-    n_symmetry, n_zero = Q.shape[1], best.count(0) + Q.shape[1]
-    facts = {
-        "gradient_norm": ask.g_norm,
-        "gradient_tol": ask.tol,
-        "gradient_flat_ratio": None,
-        "gradient_residual": None,
-        "lambda_min": low,
-        "lambda_max": high,
-        "lambda_min_bounds": low_bounds,
-        "lambda_max_bounds": high_bounds,
-        "n_positive": best.count(1),
-        "n_negative": best.count(-1),
-        "n_zero": n_zero,
-        "n_symmetry": n_symmetry,
-        "n_negative_bounds": (best.count(-1), best.count(-1) + best.count(0)),
-        "escape_direction": direction,
-        "escape_curvature": curvature,
-        "n_kinks": ask.n_kinks,
-    }
-    if ask.g_norm > 0 and full.norm > 0:
-        facts["gradient_flat_ratio"] = float(np.linalg.norm(full.A @ g) / (full.norm * ask.g_norm))
-        far = full.norm * ask.relative / FAR
-        facts["gradient_residual"] = full.outside_range(
-            plain, g, max(ask.curvature_tol * full.norm, far)
-        )
-    elif ask.g_norm > 0:
-        facts["gradient_residual"] = 1.0
-    kind = _kind_of_inertia(critical, facts)
-    facts["plateau"] = kind == "not_critical" and is_plateau(ask, facts)
-    kind = ask.across_kinks(kind, direction)
-    certified = kind in ("minimum", "maximum", "saddle") and not ask.n_kinks
-    unsettled = sum(found) - best.count(-1) - best.count(1)
-    reason = _dense_sentence(ask, kind, facts, best, unsettled)
-    return dict(facts, kind=kind, certified=certified, failure_probability=0.0, reason=reason)
-
-
-def _kind_of_inertia(critical, facts):
-    if not critical:
-        return "not_critical"
-    if facts["n_negative"] and facts["n_positive"]:
-        return "saddle"
-    if facts["n_zero"] > facts["n_symmetry"] or not facts["n_negative"] + facts["n_positive"]:
-        return "degenerate"
-    return "minimum" if facts["n_positive"] else "maximum"
-
-
-def _escape(H, plain, best):
-    """The unit vector of most negative curvature, if a product proves it negative."""
-    for signs in (plain, best):
-        if signs.count(-1):
-            i = int(np.flatnonzero(signs.signs == -1)[0])
-            v = signs.c * signs.vectors[:, i]
-            v /= np.linalg.norm(v)
-            quotient, error, _ = H.rayleigh(v)
-            if quotient < -error:
-                return v, quotient
-    return None, None
-
-
-def _dense_sentence(ask, kind, facts, best, unsettled):
-    n, n_symmetry = ask.theta.size, facts["n_symmetry"]
-    unexplained = facts["n_zero"] - n_symmetry
-    if kind == "not_critical":
-        return not_critical_sentence(ask, facts)
-    explained = (
-        f" up to {n_symmetry} symmetry direction{'s' * (n_symmetry > 1)}" if n_symmetry else ""
+def _nearest(
+    ask: Request, H: Products, evidence: Evidence, coordinates: Coordinates, shown: Any
+) -> dict[str, Any]:
+    """Where Newton's steps lead, and the verdict there; else which call gets there."""
+    H.note("where does Newton's step lead?")
+    left = np.inf if ask.max_products is None else ask.max_products - H.count
+    went = walk(ask.ob, ask.theta, evidence.gradient, coordinates, left)
+    H.tell(went.n_products)
+    plateau = evidence.on_plateau
+    if went.theta is None:
+        return {"words": which_call_gets_there(plateau)}
+    if getattr(ask.ob, "dtype", None) == np.float32:
+        went = replace(went, theta=went.theta.astype(np.float32).astype(np.float64))
+    distance = float(np.linalg.norm(went.theta - ask.theta))
+    left = np.inf if ask.max_products is None else ask.max_products - H.count
+    if left < 20:
+        return {"words": which_call_gets_there(plateau)}
+    there = replace(
+        ask,
+        theta=went.theta,
+        gradient_tol=None,
+        krylov=None,
+        seek=False,
+        max_products=None if ask.max_products is None else int(left),
     )
-    if kind in ("minimum", "maximum"):
-        sign = "positive" if kind == "minimum" else "negative"
-        weakest = np.abs(best.values[best.signs != 0]).min()
-        where = "" if (best.c == 1).all() else " in balanced coordinates"
-        text = (
-            f"{kind.capitalize()}{explained}: {gradient_words(ask)}, and all "
-            f"{'other ' if n_symmetry else ''}{n - n_symmetry} "
-            f"eigenvalues are proved {sign}, the weakest of size {number(weakest)} with an error "
-            f"below {number(best.error)}{where}"
-        )
-    elif kind == "undecided":
-        text = (
-            f"Undecided: {gradient_words(ask)}, and {facts['n_negative']} negative and "
-            f"{facts['n_positive']} positive "
-            "eigenvalues are proved, but on this side of the kinks only"
-        )
-    elif kind == "saddle":
-        text = (
-            f"Saddle: {gradient_words(ask)}, and curvature of both signs is proved, with "
-            f"{facts['n_negative']} "
-            f"negative and {facts['n_positive']} positive of {n} eigenvalues from "
-            f"{number(facts['lambda_min'])} to "
-            f"{number(facts['lambda_max'])}"
-        )
-    else:
-        text = (
-            f"Degenerate: {gradient_words(ask)}, and of {n} eigenvalues {facts['n_zero']} are "
-            "zero within the error "
-            f"{number(best.error)}, of which symmetry explains {n_symmetry}"
-        )
-        if unexplained and unsettled:
-            text += (
-                f"; {unsettled} of them do not keep their sign up to the critical point that "
-                "theta stands for"
-            )
-        if facts["n_negative"]:
-            text += f"; {facts['n_negative']} are proved negative, so it is no minimum"
-    return text + kink_words(ask) + "."
+    at = _judge(there, shown, time.perf_counter())
+    H.count += at.n_products
+    if at.kind == "not_critical":
+        return {"words": which_call_gets_there(plateau)}
+    words = where_newton_leads(distance, went.n_steps, at)
+    return {"words": words, "nearest": went.theta, "distance": distance, "at_nearest": at}
+
+
+def _result(ask: Request, found: Findings, outcome: Outcome, evidence: Evidence) -> CriticalPoint:
+    state = saturation(ask.ob, ask.theta) if outcome.because == "plateau" else None
+    theorem = evidence.zero if outcome.because == "interpolation" else evidence.theorem
+    return CriticalPoint(
+        kind=outcome.kind,
+        certified=outcome.certified,
+        failure_probability=outcome.failure_probability,
+        reason=reason(ask, found, outcome, evidence, state),
+        gradient_norm=evidence.near.gradient_norm,
+        gradient_tol=evidence.near.gradient_tol,
+        gradient_flat_ratio=evidence.flat_ratio,
+        gradient_residual=evidence.residual,
+        plateau=outcome.because == "plateau",
+        lambda_min=evidence.low,
+        lambda_max=evidence.high,
+        lambda_min_bounds=evidence.low_bounds,
+        lambda_max_bounds=evidence.high_bounds,
+        n_positive=found.n_positive,
+        n_negative=found.n_negative,
+        n_zero=found.n_zero,
+        n_symmetry=found.n_symmetry,
+        n_negative_bounds=evidence.n_negative_bounds,
+        escape_direction=evidence.escape_direction,
+        escape_curvature=evidence.escape_curvature,
+        n_kinks=found.n_kinks,
+        curvature_tol=ask.curvature_tol,
+        method="dense" if ask.dense else "krylov",
+        n_params=ask.n,
+        n_products=0,
+        seed=ask.seed,
+        wall_time=0.0,
+        radius=outcome.radius if outcome.certified else None,
+        kantorovich=None if theorem is None else theorem.h,
+    )

@@ -1,6 +1,9 @@
-"""The numbers a verdict rests on: products counted, rounding bounded, scales taken out, risks
-computed.
-"""
+"""The numbers a verdict rests on: products counted, rounding bounded, scales taken out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +51,11 @@ class Products:
         )
         self.norm = max(self.norm, *seen, 0.0)
         return out
+
+    def note(self, text):
+        """Show what is being done."""
+        if self.shown is not None:
+            self.shown.note(text)
 
     def tell(self, k):
         """Count k products, and show them."""
@@ -206,56 +214,6 @@ def parameter_length(theta, d, live=None):
     return float(np.sqrt(((theta[live] / d[live]) ** 2).sum() + 1 / d[live].max() ** 2))
 
 
-class _Change:
-    """``H(there) - H``, products counted in H."""
-
-    def __init__(self, H, there):
-        self.H, self.there, self.shape = H, there, (H.n, H.n)
-
-    def __matmul__(self, v):
-        self.H.tell(1)
-        return self.there(v) - self.H(v)
-
-
-def positive_there(ask, H, softest, newton, share, left):
-    """Whether a positive definite H keeps `share` of its softest curvature up to the critical point
-    that theta stands for.
-
-    That point lies Newton's step away; what the step at hand leaves of g, or the rounding of g
-    where that is more, moves it along the softest curvature. The norm of the change of H on the way
-    is taken by power steps, so every direction counts.
-
-    Parameters
-    ----------
-    ask : object
-        With ``ob, theta, g, g_norm, uncertainty``.
-    H : Products
-    softest : float
-        A curvature that hardly any lies below.
-    newton : ndarray (n,) or None
-        Approximately ``-H^-1 g``.
-    share : float
-    left : int
-        Products that may be spent: up to 25, and none to no avail.
-    """
-    if ask.g_norm == 0:
-        return True
-    steps = min(12, (left - 1) // 2)
-    if not softest > 0 or steps < 3:
-        return False
-    newton = np.zeros(H.n) if newton is None else newton
-    rest = ask.g + H(newton)
-    size, rounding = float(np.linalg.norm(rest)), ask.uncertainty(H.norm)[0]
-    if 0 < size < rounding:
-        rest = rest * (rounding / size)
-    there = ask.theta + newton - rest / softest
-    if not np.isfinite(there).all():
-        return False
-    return (
-        spectral_norm(_Change(H, hessian_products(ask.ob, there)), steps) <= (1 - share) * softest
-    )
-
-
 def relative_gradient(g, theta, d, live, norm):
     """``||D g|| / (||D H D|| ||theta / d||)``: free of the scale of the loss and of every single
     parameter.
@@ -279,3 +237,90 @@ def independent(T, rtol=1e-7):
         return T
     U, s, _ = np.linalg.svd(T, full_matrices=False)
     return U[:, s > rtol * s[0]]
+
+
+def annihilated(AQ, Q, tol):
+    """Orthonormal basis of the part of the span of Q, orthonormal, that A maps to at most `tol` of
+    its length.
+    """
+    if not Q.shape[1]:
+        return Q
+    _, s, Vt = np.linalg.svd(AQ, full_matrices=False)
+    return Q @ Vt[s <= tol].T
+
+
+# A Newton step of more than this many lengths of theta leads out of every model of the loss: H is
+# flat there.
+FAR = 1e6
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What was measured and proved at a point, beside what decides: for the words and the result.
+
+    Attributes
+    ----------
+    near : Nearness
+    gradient : ndarray, shape (n,)
+    flat_ratio, residual : float or None
+        ``||Hg|| / (||H|| ||g||)``, and the share of g outside the range of H.
+    low, high : float
+        The ends of the spectrum, each with ``(below, above)``.
+    escape_direction, escape_curvature
+    weakest, weakest_error : float
+        The smallest ``|lambda|`` across the symmetries, and what it may be off by.
+    balanced : bool
+        Whether that is in balanced coordinates.
+    bounded : bool
+        Whether the third derivative has a bound at theta at all.
+    theorem, zero : Contraction or None
+        Kantorovich's theorem for the gradient, and for the residuals.
+    distance : float
+        The length of Newton's step, infinity where it is not known.
+    n_negative_bounds : (int, int)
+    n_unsettled : int
+        Signs that are proved at theta and do not last.
+    flat_beside_step : bool
+        Whether the step that g asks for leads out of every model of the loss.
+    goal : int
+        Lanczos steps that the risk asked for would take.
+    n_products : int
+        Spent so far.
+    weak : (quotients, vectors) or None
+        At large n: the directions whose curvature must last.
+    """
+
+    near: Any
+    gradient: np.ndarray
+    flat_ratio: float | None
+    residual: float | None
+    low: float
+    low_bounds: tuple[float, float]
+    high: float
+    high_bounds: tuple[float, float]
+    escape_direction: np.ndarray | None = None
+    escape_curvature: float | None = None
+    weakest: float = 0.0
+    weakest_error: float = 0.0
+    balanced: bool = False
+    bounded: bool = False
+    theorem: Any = None
+    zero: Any = None
+    distance: float = np.inf
+    n_negative_bounds: tuple[int, int] = (0, 0)
+    n_unsettled: int = 0
+    flat_beside_step: bool = False
+    goal: int = 0
+    n_products: int = 0
+    weak: Any = None
+
+    @property
+    def on_plateau(self) -> bool:
+        """Gradient mostly outside the range of H, and H flat along it: beside its norm, or beside
+        any step within reach.
+        """
+        return (
+            self.residual is not None
+            and self.residual >= 0.9
+            and (self.flat_ratio is None or self.flat_ratio <= 0.25 or self.flat_beside_step)
+        )

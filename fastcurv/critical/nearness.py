@@ -17,7 +17,14 @@ import numpy as np
 
 from ..eigensolver import eigh
 from ..protocols import BoundedBelow, BoundsGradient, Precise, Valued
-from .evidence import dense, equilibrate, even_rows, hessian_products
+from ..spectrum.dense import dense_matrix
+from .evidence import (
+    equilibrate,
+    even_rows,
+    gradient_at,
+    gradient_bound,
+    hessian_products,
+)
 
 SHARE = 1e-8  # of the loss above its bound: what Newton's step may still promise
 VALUE_EPS = 64.0  # f is taken to be off by this many eps |f| ...
@@ -103,25 +110,26 @@ def nearness(
     if gradient_tol is not None:
         return held(float(np.linalg.norm(g)), 0.0, 0.0, gradient_tol)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        noise = np.zeros(theta.size)
+        M = None
         if matrix is None:
-            matrix, noise = dense(hessian_products(ob, theta))
+            M = dense_matrix(hessian_products(ob, theta).op)
+            matrix = M.A
         if eigen is None:
-            eigen = decompose(matrix)
+            eigen = decompose(matrix, None, M.error() if M else 0.0)
             if not eigen.settled:
-                eigen = decompose(matrix, even_rows(matrix, equilibrate(matrix, noise)[0]))
+                d = even_rows(matrix, equilibrate(matrix, M.bounds if M else 0 * theta)[0])
+                eigen = decompose(matrix, d, M.error(d) if M else 0.0)
         reach = np.abs(matrix) @ np.abs(theta)
         decrement = newton_decrement(g, off, reach, eigen)
         threshold = value_threshold(ob, theta, float(np.abs(theta) @ reach))
     return held(float(np.linalg.norm(g)), decrement, threshold, None)
 
 
-def decompose(A: np.ndarray, d: np.ndarray | None = None) -> Eigen:
-    """All eigenpairs of ``D A D`` for a symmetric matrix, with LAPACK's backward error."""
+def decompose(A: np.ndarray, d: np.ndarray | None = None, off: float = 0.0) -> Eigen:
+    """All eigenpairs of ``D A D`` for a symmetric matrix that is itself off by `off` in norm."""
     d = np.ones(len(A)) if d is None else d
-    values, vectors, _ = eigh(d[:, None] * A * d)
-    size = float(np.abs(values).max(initial=0.0))
-    return Eigen(values, vectors, 2 * max(len(A), 8) * np.finfo(float).eps * size, d)
+    found = eigh(d[:, None] * A * d)
+    return Eigen(found.values, found.vectors, found.error + off, d)
 
 
 def held(
@@ -151,6 +159,22 @@ def gradient_and_error(ob: Any, theta: np.ndarray) -> tuple[np.ndarray, float]:
     if isinstance(ob, BoundsGradient):
         return g, float(ob.rounding_bound(theta))
     return g, np.nan
+
+
+def best_gradient(ob: Any, theta: np.ndarray, H: Any) -> tuple[np.ndarray, float]:
+    """`gradient_and_error`, from the operator in float64 where the objective is a float32 one and
+    offers no more.
+    """
+    if isinstance(ob, Precise):
+        g, error = gradient_and_error(ob, theta)
+    else:
+        g, bound = gradient_at(ob, theta, H), gradient_bound(ob, theta, H)
+        error = np.nan if bound is None else bound
+    if not np.isfinite(g).all():
+        raise ValueError(
+            "the gradient at theta holds NaN or infinity; wanted a theta where the loss is finite"
+        )
+    return g, error
 
 
 def _rounded(g: np.ndarray) -> float:

@@ -1,120 +1,101 @@
-"""What was asked of `classify`, checked once."""
+"""What was asked of `classify`, checked once and then fixed."""
+
+from __future__ import annotations
+
+import numbers
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from ..checks import check_positive, check_positive_int
-from .evidence import (
-    GRADIENT_ROUNDING,
-    PRODUCT_EPS,
-    RELATIVE_GRADIENT,
-    gradient_at,
-    gradient_bound,
-    parameter_length,
-    relative_gradient,
-)
+from ..checks import check_positive, check_positive_int, check_theta
+from ..protocols import Differentiable
+from ..spectrum.shared_run import Krylov
 
 
-class _Question:
-    """The arguments of `classify`, checked, and what the objective says of itself."""
+@dataclass(frozen=True, eq=False)
+class Request:
+    """The arguments of `classify`; ``seek``: whether to walk to what lies near."""
 
-    def __init__(
-        self,
+    ob: Any
+    theta: np.ndarray
+    gradient_tol: float | None
+    curvature_tol: float
+    failure_probability: float | None
+    max_products: int | None
+    dense_below: float
+    seed: Any
+    krylov: Krylov | None
+    seek: bool = True
+
+    @property
+    def n(self) -> int:
+        return self.theta.size
+
+    @property
+    def dense(self) -> bool:
+        """Whether the whole spectrum is computed."""
+        return self.n < self.dense_below and (
+            self.max_products is None or self.max_products >= self.n
+        )
+
+
+def make_request(
+    ob: Any,
+    theta: Any,
+    *,
+    gradient_tol: float | None,
+    curvature_tol: float,
+    failure_probability: float | None,
+    max_products: int | None,
+    dense_below: float,
+    seed: Any,
+    krylov: Any,
+    seek: bool = True,
+) -> Request:
+    """Check everything that can be checked before the first product."""
+    if isinstance(dense_below, bool) or not isinstance(dense_below, numbers.Real):
+        raise TypeError(f"dense_below is {dense_below!r}; wanted a number of parameters")
+    if np.isnan(dense_below):
+        raise TypeError(f"dense_below is {dense_below!r}; wanted a number of parameters")
+    theta = _point(ob, theta)
+    if gradient_tol is not None:
+        gradient_tol = check_positive(gradient_tol, "gradient_tol", zero=True)
+    if failure_probability is not None:
+        failure_probability = check_positive(failure_probability, "failure_probability")
+        if failure_probability >= 1:
+            raise ValueError(
+                f"failure_probability is {failure_probability}; wanted a number between 0 and 1"
+            )
+    return Request(
         ob,
         theta,
         gradient_tol,
-        curvature_tol,
+        check_positive(curvature_tol, "curvature_tol"),
         failure_probability,
-        max_products,
+        None if max_products is None else check_positive_int(max_products, "max_products"),
+        float(dense_below),
         seed,
-        krylov,
-    ):
-        self.ob, self.theta, self.seed = ob, theta, seed
-        self.gradient_tol = (
-            None
-            if gradient_tol is None
-            else check_positive(gradient_tol, "gradient_tol", zero=True)
+        None if krylov is None else check_run(krylov, theta),
+        seek,
+    )
+
+
+def _point(ob: Any, theta: Any) -> np.ndarray:
+    if not isinstance(ob, Differentiable):
+        missing = [name for name in ("n_params", "gradient", "hessian") if not hasattr(ob, name)]
+        raise TypeError(
+            f"ob is a {type(ob).__name__} without {', '.join(missing)}; wanted an objective such "
+            "as fastcurv.Objective"
         )
-        self.curvature_tol = check_positive(curvature_tol, "curvature_tol")
-        self.max_products = (
-            None if max_products is None else check_positive_int(max_products, "max_products")
-        )
-        self.failure_probability = None
-        if failure_probability is not None:
-            self.failure_probability = check_positive(failure_probability, "failure_probability")
-            if self.failure_probability >= 1:
-                raise ValueError(
-                    f"failure_probability is {failure_probability}; wanted a number between 0 and 1"
-                )
-        self.krylov = None if krylov is None else check_run(krylov, theta)
-        self.n_kinks = int(ob.kinks(theta)) if hasattr(ob, "kinks") else 0
-
-    def gradient(self, H):
-        """The gradient and its bound, both kept."""
-        self.g = gradient_at(self.ob, self.theta, H)
-        if not np.isfinite(self.g).all():
-            raise ValueError(
-                "the gradient at theta holds NaN or infinity; wanted a theta where the loss is "
-                "finite"
-            )
-        self.g_norm = float(np.linalg.norm(self.g))
-        self.g_bound = gradient_bound(self.ob, self.theta, H)
-        self.eps = H.eps
-        return self.g
-
-    def across_kinks(self, kind, direction):
-        """At a kink H tells of one side: no sign of all eigenvalues holds, and a saddle only where
-        the loss does fall.
-        """
-        if not self.n_kinks or kind not in ("minimum", "maximum", "saddle"):
-            return kind
-        if kind != "saddle" or direction is None:
-            return "undecided"
-        here, length = (
-            self.ob.value(self.theta),
-            parameter_length(self.theta, np.ones(self.theta.size)),
-        )
-        falls = (
-            self.ob.value(self.theta + way * length * direction) < here - 1e-14 * abs(here)
-            for size in (1e-2, 1e-3, 1e-4, 1e-5)
-            for way in (size, -size)
-        )
-        return "saddle" if any(falls) else "undecided"
-
-    def uncertainty(self, norm):
-        """A bound on the rounding of the gradient, and ``||H|| / ||theta||``."""
-        length = parameter_length(self.theta, np.ones(self.theta.size))
-        rounding = PRODUCT_EPS * self.eps * norm * length if self.g_bound is None else self.g_bound
-        return rounding, norm / length
-
-    def hold(self, d, live, norm):
-        """Hold the gradient against its tolerance; `d`, `live`, `norm` describe the balanced
-        Hessian.
-        """
-        self.relative = relative_gradient(self.g, self.theta, d, live, norm)
-        if self.g_bound is not None:
-            self.at_rounding = self.g_norm <= GRADIENT_ROUNDING * self.g_bound
-        else:
-            self.at_rounding = self.relative <= GRADIENT_ROUNDING * PRODUCT_EPS * self.eps
-        if self.gradient_tol is not None:
-            self.tol = self.gradient_tol
-        elif self.g_norm == 0:
-            self.tol = RELATIVE_GRADIENT * norm * parameter_length(self.theta, d, live) / d.max()
-        else:
-            self.tol = (
-                self.g_norm * RELATIVE_GRADIENT / self.relative if self.relative > 0 else np.inf
-            )
-        if self.gradient_tol is None and self.g_bound is not None:
-            self.tol = max(self.tol, GRADIENT_ROUNDING * self.g_bound)
-        elif self.gradient_tol is None and self.at_rounding:
-            self.tol = max(self.tol, self.g_norm)
-        self.critical = self.g_norm <= self.tol
-        return self.critical
+    theta = check_theta(ob, theta, "theta", np.float64)
+    if getattr(ob, "dtype", None) == np.float32:
+        theta = theta.astype(np.float32).astype(np.float64)  # where the objective really is
+    return theta.copy()
 
 
-def check_run(run, theta):
+def check_run(run: Any, theta: np.ndarray) -> Krylov:
     """`run` as a `Krylov` on the Hessian at theta."""
-    from ..spectrum.shared_run import Krylov
-
     if not isinstance(run, Krylov):
         raise TypeError(
             f"krylov is a {type(run).__name__}; wanted a fastcurv.Krylov on the Hessian at theta"

@@ -16,13 +16,29 @@ class CriticalPoint:
     kind : str
         ``minimum``, ``maximum``, ``saddle``, ``degenerate``, ``not_critical`` or ``undecided``.
     certified : bool
-        Whether the kind is proved up to rounding.
+        Whether it is a theorem: a true critical point of this kind lies within `radius` of theta,
+        with the inertia given here; or, for a saddle, no point within `radius` is a minimum or a
+        maximum.
     failure_probability : float
-        The probability of being wrong where the kind rests on random probes; 0 where it does not.
+        0 where certified; where the kind rests on random probes the probability that these missed
+        curvature of the other sign; NaN otherwise.
     reason : str
-        One sentence.
+        One sentence: what was proved, or what was measured and which hypothesis is missing.
+    radius : float or None
+        Of the claim; None where nothing is certified.
+    kantorovich : float or None
+        ``h = beta L eta`` of the theorem, which needs ``h < 1/2``; infinite where a bound is
+        missing, None where it was not tried.
+    nearest : ndarray, shape (n,), or None
+        Where at most ten Newton steps from a `not_critical` theta lead, if they contract.
+    distance : float or None
+        ``||nearest - theta||``.
+    at_nearest : CriticalPoint or None
+        The verdict there.
     gradient_norm, gradient_tol : float
-        ``||g||`` and what it was held against.
+        ``||g||``, and the norm at which this g would fail: where Newton's step would change the
+        loss by more than 1e-8 of what it has above its bound, and by more than rounding; or what
+        the caller said.
     gradient_flat_ratio : float or None
         ``||Hg|| / (||H|| ||g||)``; None where g or H is 0.
     gradient_residual : float or None
@@ -36,12 +52,11 @@ class CriticalPoint:
     lambda_min_bounds, lambda_max_bounds : tuple of float
         ``(low, high)`` with an eigenvalue between them, from the residual and the rounding bound.
     n_positive, n_negative, n_zero : int or None
-        Inertia, decided at the error bound; None at large n. Zeros are those within the error, and
-        those whose sign does not last over the distance to the critical point.
+        Inertia; None at large n. Zeros are those within the error, and those whose sign does not
+        last over the distance to the critical point.
     n_symmetry : int or None
-        Zero modes that symmetries of the objective explain, each verified by a product; None where
-        they were not looked for: at large n where there is no minimum to explain them for, or too
-        many to be tried.
+        Zero modes that proved symmetries of the objective explain; None where they were not looked
+        for: at large n where there is no minimum to explain them for, or too many to be tried.
     index, minimum_ratio : float or None
         ``n_negative / n`` and ``n_positive / n``.
     n_negative_bounds : tuple of int
@@ -97,22 +112,27 @@ class CriticalPoint:
     wall_time: float
     shared: "str | None" = None
     n_new: "int | None" = None
+    radius: "float | None" = None
+    kantorovich: "float | None" = None
+    nearest: "np.ndarray | None" = None
+    distance: "float | None" = None
+    at_nearest: "CriticalPoint | None" = None
 
     @property
-    def index(self):
+    def index(self) -> "float | None":
         """``n_negative / n``, None where the inertia is not known."""
         return None if self.n_negative is None else self.n_negative / self.n_params
 
     @property
-    def minimum_ratio(self):
+    def minimum_ratio(self) -> "float | None":
         """``n_positive / n``, None where the inertia is not known."""
         return None if self.n_positive is None else self.n_positive / self.n_params
 
-    def summary(self):
+    def summary(self) -> str:
         """The verdict and its evidence in a few lines."""
         return repr(self)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         how = "certified" if self.certified else "not certified"
         if self.failure_probability > 0:
             how = f"wrong with probability at most {number(self.failure_probability)}"
@@ -132,6 +152,15 @@ class CriticalPoint:
             rows.append(
                 f"  escape      v'Hv = {number(self.escape_curvature)} along escape_direction"
             )
+        if self.radius is not None:
+            h = "" if self.kantorovich is None else f", h = {number(self.kantorovich)}"
+            rows.append(f"  proof       within {number(self.radius)} of theta{h}")
+        if self.at_nearest is not None and self.distance is not None:
+            sure = "certified " if self.at_nearest.certified else ""
+            rows.append(
+                f"  nearest     a {sure}{self.at_nearest.kind} at a distance of "
+                f"{number(self.distance)}, by Newton's steps"
+            )
         if self.n_kinks:
             rows.append(f"  kinks       {self.n_kinks} pre-activations within rounding of one")
         rows.append(
@@ -140,14 +169,14 @@ class CriticalPoint:
         )
         return "\n".join(rows)
 
-    def _end(self, which):
+    def _end(self, which: str) -> str:
         low, high = getattr(self, f"lambda_{which}_bounds")
         return (
             f"lambda_{which} = {number(getattr(self, f'lambda_{which}'))} +- "
             f"{0.5 * (high - low):.1e}"
         )
 
-    def _inertia(self):
+    def _inertia(self) -> str:
         if self.n_negative is None:
             low, high = self.n_negative_bounds
             return f"between {low} and {high} of {self.n_params} eigenvalues negative"

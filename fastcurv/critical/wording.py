@@ -1,56 +1,309 @@
-"""The sentences of a verdict."""
+"""The sentence of a verdict, made from its outcome and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
 
 from ..spectrum.results import number
+from .decide import Findings, Outcome
+from .evidence import Evidence
+from .request import Request
 
-# A Newton step of more than this many lengths of theta leads out of every model of the loss: H is
-# flat there.
-FAR = 1e6
-
-
-def is_plateau(ask, facts):
-    """Gradient mostly outside the range of H, and H flat along it: beside its norm, or beside any
-    step within reach.
-    """
-    residual, flat = facts["gradient_residual"], facts["gradient_flat_ratio"]
-    return (
-        residual is not None
-        and residual >= 0.9
-        and (flat is None or flat <= 0.25 or ask.relative >= FAR)
-    )
+RISK = 0.01  # the failure probability that is suggested where none was asked
+MISSING = {
+    "inverse": "an eigenvalue may be 0 within its error",
+    "step": "the length of Newton's step is not known",
+    "third": "no bound on the third derivative holds around theta",
+    "h": "the bound on the third derivative is too large for Newton's step, h = {h} where the "
+    "theorem needs less than 1/2",
+    "orbit": "the orbits of the symmetries are too small to be told apart here",
+}
 
 
-def gradient_words(ask):
-    if ask.g_norm == 0:
-        return "the gradient is exactly 0"
-    return f"||g|| = {number(ask.g_norm)} is within its tolerance {number(ask.tol)}"
-
-
-def not_critical_sentence(ask, facts):
-    text = f"Not critical: ||g|| = {number(ask.g_norm)} is above its tolerance {number(ask.tol)}"
-    if not facts["plateau"]:
-        return text + kink_words(ask) + "."
-    text += (
-        f"; a plateau, since H is flat along g and a share {number(facts['gradient_residual'])} "
-        "of g lies outside "
-        f"the range of H"
-    )
-    if hasattr(ask.ob, "saturation"):
-        state = ask.ob.saturation(ask.theta)
+def reason(
+    ask: Request, found: Findings, outcome: Outcome, ev: Evidence, saturated: Any = None
+) -> str:
+    """One sentence."""
+    words = {
+        "infinity": _infinity,
+        "far": _far,
+        "plateau": _far,
+        "interpolation": _interpolation,
+        "theorem": _theorem,
+        "two signs": _two_signs,
+        "floor": _floor,
+        "kinks": _kinks,
+        "flat": _flat,
+        "zeros": _zeros,
+        "not lasting": _not_lasting,
+        "measured": _measured,
+        "loose": _loose,
+        "risk": _risk,
+        "no risk asked": _undecided,
+        "risk too large": _undecided,
+        "nothing": _undecided,
+    }[outcome.because]
+    text = words(ask, found, outcome, ev)
+    if outcome.because == "plateau" and saturated is not None:
         text += (
-            f", with {100 * state['saturated']:.0f}% of the unit outputs saturated, "
-            f"{state['dead_units']} of "
-            f"{state['n_units']} units dead on every sample and {100 * state['certain']:.0f}% of "
-            "the samples nearly certain"
+            f", with {100 * saturated['saturated']:.0f}% of the unit outputs saturated, "
+            f"{saturated['dead_units']} of {saturated['n_units']} units dead on every sample and "
+            f"{100 * saturated['certain']:.0f}% of the samples nearly certain"
         )
-    return text + kink_words(ask) + "."
+    return f"{text}{_kinks_here(found)}."
 
 
-def kink_words(ask):
-    if not ask.n_kinks:
-        return ""
-    one = ask.n_kinks == 1
+def _s(count: int) -> str:
+    return "s" * (count != 1)
+
+
+def _up_to(found: Findings) -> str:
+    s = found.n_symmetry or 0
+    return f" up to {s} symmetry direction{_s(s)}" if s else ""
+
+
+def _near(ev: Evidence) -> str:
+    near = ev.near
+    if near.gradient_norm == 0:
+        return "the gradient is exactly 0"
     return (
-        f"; {ask.n_kinks} pre-activation{'' if one else 's'} {'lies' if one else 'lie'} within "
-        "rounding of a kink, "
+        f"||g|| = {number(near.gradient_norm)} is within its tolerance {number(near.gradient_tol)}"
+    )
+
+
+def _kinks_here(found: Findings) -> str:
+    if not found.n_kinks:
+        return ""
+    k = found.n_kinks
+    return (
+        f"; {k} pre-activation{_s(k)} {'lies' if k == 1 else 'lie'} within rounding of a kink, "
         "where H is one-sided, so nothing is certified"
+    )
+
+
+def _infinity(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+    return (
+        "Not critical: the infimum is at infinity, since every sample is classified rightly and "
+        "without l2 larger weights in the last layer lower the loss for ever; gradient and "
+        "curvature vanish together and no minimum exists along the way; l2 > 0 would give it one"
+    )
+
+
+def _far(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+    near = ev.near
+    norm, tol = number(near.gradient_norm), number(near.gradient_tol)
+    text = f"Not critical: ||g|| = {norm} is above its tolerance {tol}"
+    if ask.gradient_tol is None and near.decrement < float("inf"):
+        text += (
+            f", since Newton's step promises to change the loss by {number(near.decrement)}, where "
+            f"{number(near.threshold)} would count as nothing"
+        )
+    if outcome.because == "plateau":
+        text += (
+            "; a plateau, since H is flat along g and a share "
+            f"{number(ev.residual or 0.0)} of g lies outside the range of H"
+        )
+    return text
+
+
+def _theorem(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+    n, s = ask.n, found.n_symmetry or 0
+    where = " in balanced coordinates" if ev.balanced else ""
+    text = f"{outcome.kind.capitalize()}{_up_to(found)}: a critical point is proved to lie within "
+    text += f"{number(outcome.radius or 0.0)} of theta, "
+    if outcome.kind == "saddle":
+        text += (
+            f"with {found.n_negative} negative and {found.n_positive} positive eigenvalues, "
+            f"from {number(ev.low)} to {number(ev.high)}"
+        )
+    else:
+        sign = "positive" if outcome.kind == "minimum" else "negative"
+        text += f"with all {'other ' if s else ''}{n - s} eigenvalues {sign}"
+    return text + (
+        f", the weakest of size {number(ev.weakest)} with an error below "
+        f"{number(ev.weakest_error)}{where} (Newton and Kantorovich's theorem, h = "
+        f"{number(ev.theorem.h)} < 1/2)"
+    )
+
+
+def _interpolation(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+    return (
+        f"Minimum: a point where all {found.n_positive} residuals are 0 is proved to lie within "
+        f"{number(outcome.radius or 0.0)} of theta, a global minimum of loss 0 (Kantorovich's "
+        f"theorem for the residuals, h = {number(ev.zero.h)} < 1/2); the {found.n_zero} zero "
+        "eigenvalues belong to the other points of loss 0 around it"
+    )
+
+
+def _two_signs(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+    count = (
+        f"; at theta {found.n_negative} negative and {found.n_positive} positive of {ask.n} "
+        f"eigenvalues are proved, from {number(ev.low)} to {number(ev.high)}"
+        if found.dense
+        else f"; at least {ev.n_negative_bounds[0]} eigenvalue{_s(ev.n_negative_bounds[0])} at "
+        f"theta {'is' if ev.n_negative_bounds[0] == 1 else 'are'} negative, and the extreme Ritz "
+        f"values are {number(ev.low)} along escape_direction and {number(ev.high)}"
+    )
+    return (
+        f"Saddle: {_near(ev)}, and curvature of both signs is proved along two fixed vectors at "
+        f"every point within {number(outcome.radius or 0.0)} of theta, more than the "
+        f"{number(found.distance)} of Newton's step, so no minimum or maximum lies there{count}"
+    )
+
+
+def _floor(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+    l2 = np.max(getattr(ask.ob, "l2", 0.0))
+    floor = f"{number(found.floor)}, a floor that the objective proves"
+    if l2 > 0:
+        floor += f": l2 = {number(float(l2))} less what the residuals can take away"
+    if outcome.certified:
+        return (
+            f"Minimum: a critical point is proved to lie within {number(outcome.radius or 0.0)} of "
+            f"theta (Newton and Kantorovich's theorem, h = {number(ev.theorem.h)} < 1/2), and no "
+            f"eigenvalue at theta lies below {floor}"
+        )
+    return (
+        f"Undecided: {_near(ev)}, and no eigenvalue at theta lies below {floor}; but that this lasts on the way "
+        f"to the critical point that theta stands for is not proved, since {_hypothesis(ev)}; "
+        "reduce the gradient first"
+    )
+
+
+def _hypothesis(ev: Evidence) -> str:
+    if not ev.bounded:
+        return "no bound on the third derivative is offered, or holds here"
+    if ev.theorem is None:
+        return "two fixed vectors keep both signs only on a ball smaller than Newton's step"
+    return MISSING[ev.theorem.missing].format(h=number(ev.theorem.h))
+
+
+def _kinks(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+    if outcome.kind == "saddle":
+        return (
+            f"Saddle: {_near(ev)}, curvature from {number(ev.low)} to {number(ev.high)} is proved "
+            "on this side of the kinks, and the loss was seen to fall along escape_direction"
+        )
+    counts = (
+        f"{found.n_negative} negative and {found.n_positive} positive eigenvalues are proved"
+        if found.dense
+        else f"curvature from {number(ev.low)} to {number(ev.high)} is seen"
+    )
+    return f"Undecided: {_near(ev)}, and {counts}, but on this side of the kinks only"
+
+
+def _flat(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+    return f"Degenerate: {_near(ev)}, and H is zero as far as it was looked at"
+
+
+def _zeros(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+    text = (
+        f"Degenerate: {_near(ev)}, and of {ask.n} eigenvalues {found.n_zero} are zero within the "
+        f"error {number(ev.weakest_error)}, of which symmetry explains {found.n_symmetry}"
+    )
+    return text + _one_sided(found)
+
+
+def _not_lasting(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+    if not found.dense:
+        return (
+            f"Undecided: {_near(ev)}, but curvature seen at theta, from {number(ev.low)} to "
+            f"{number(ev.high)}, does not keep its sign and size up to the critical point that "
+            "theta stands for; reduce the gradient first"
+        )
+    text = (
+        f"Degenerate: {_near(ev)}, and of {ask.n} eigenvalues {found.n_zero} count as zero, of "
+        f"which symmetry explains {found.n_symmetry}; {ev.n_unsettled} of them do not keep their "
+        "sign up to the critical point that theta stands for"
+    )
+    return text + _one_sided(found)
+
+
+def _one_sided(found: Findings) -> str:
+    if found.n_negative:
+        return f"; {found.n_negative} are proved negative, so theta is no minimum"
+    return ""
+
+
+def _measured(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+    text = f"{outcome.kind.capitalize()}{_up_to(found)}: {_near(ev)}, and "
+    if outcome.kind == "saddle":
+        counts = (
+            f"{found.n_negative} negative and {found.n_positive} positive of {ask.n} eigenvalues"
+            if found.dense
+            else "curvature of both signs"
+        )
+        text += f"{counts} from {number(ev.low)} to {number(ev.high)} are proved at theta"
+    else:
+        sign = "positive" if outcome.kind == "minimum" else "negative"
+        s = found.n_symmetry or 0
+        text += (
+            f"all {'other ' if s else ''}{ask.n - s} eigenvalues at theta are proved {sign}, the "
+            f"weakest of size {number(ev.weakest)} with an error below {number(ev.weakest_error)}"
+        )
+    return text + (
+        ", and were measured to last over several lengths of Newton's step; not certified, since "
+        f"{_hypothesis(ev)}"
+    )
+
+
+def _risk(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+    side, sign = ("below", "-") if outcome.kind == "minimum" else ("above", "")
+    s = found.n_symmetry or 0
+    return (
+        f"{outcome.kind.capitalize()}{_up_to(found)}, at a risk of {number(found.risk)}: "
+        f"{_near(ev)}, and but for that risk no {'other ' if s else ''}eigenvalue at theta lies "
+        f"{side} {sign}{number(ask.curvature_tol)} of the spectrum's width, the extreme Ritz "
+        f"values being {number(ev.low)} and {number(ev.high)}, which were measured to last over "
+        "several lengths of Newton's step; smaller curvature of the other sign, and zeros, are "
+        "not excluded"
+    )
+
+
+def _loose(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+    return (
+        f"Degenerate: {_near(ev)}, an eigenvalue is zero within {number(ev.weakest_error)} and no "
+        f"symmetry known here explains it; none lies below -{number(ask.curvature_tol)} of the "
+        f"spectrum's width, but for a risk of {number(found.risk)}"
+    )
+
+
+def _undecided(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+    eps = number(ask.curvature_tol)
+    text = (
+        f"Undecided: {_near(ev)}, and {ev.n_products} products found Ritz values from "
+        f"{number(ev.low)} to {number(ev.high)} only, of one sign"
+    )
+    if ask.failure_probability is None:
+        return text + (
+            ", which proves nothing about the rest; with "
+            f"failure_probability={max(found.risk, RISK):.2g} this would be an answer down to "
+            f"{eps} of the spectrum's width"
+        )
+    return text + (
+        f", at a risk of {number(found.risk)} of having missed curvature beyond {eps} of the "
+        f"spectrum's width, where {number(ask.failure_probability)} was wanted: that takes "
+        f"{ev.goal} Lanczos steps"
+    )
+
+
+def where_newton_leads(distance: float, steps: int, at: Any) -> str:
+    """What is added to `not_critical` where Newton's steps contract."""
+    sure = "certified " if at.certified else ""
+    name = at.kind.replace("_", " ")
+    article = "an" if name[0] in "aeiou" and not sure else "a"
+    return (
+        f"; {steps} Newton step{_s(steps)} contract and lead over a distance of "
+        f"{number(distance)} to {article} {sure}{name}: nearest, at_nearest"
+    )
+
+
+def which_call_gets_there(plateau: bool) -> str:
+    """What is added to `not_critical` where they do not."""
+    if plateau:
+        return "; Newton's steps lead nowhere from here: fastcurv.minimize from another start"
+    return (
+        "; Newton's steps do not contract from here: fastcurv.minimize(ob, theta) goes down, "
+        "fastcurv.find_critical_point(ob, theta) to the nearest critical point of any kind"
     )

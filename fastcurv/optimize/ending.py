@@ -139,8 +139,16 @@ class Ending:
         if report.kind == "not_critical" and self._at_infinity(theta):
             return Outcome("infinity", report.kind, False, AT_INFINITY_SEEN, theta, report)
         near = report.kind != "not_critical"
+        if moves and not near and self.gradient_tol is None and not report.n_negative:
+            f = self.run.value(theta)  # steps end here, Newton's model does not: the side of a cube
+            found = self._tries(theta, f)
+            if found is not None:
+                return self._lower(found, f, moves, report)
         further = moves and not near and self.gradient_tol is None and self._can_go_on(theta)
         self.moves += further
+        if not near and not further and report.at_nearest is None and not report.n_negative:
+            sentence += "; degenerate: no descent found, and Newton's steps end at no point near"
+            return Outcome("degenerate", report.kind, False, sentence, theta, report)
         return Outcome("critical", report.kind, False, sentence, theta, report, further)
 
     def _minimum(self, theta: np.ndarray, report: Any, sentence: str, moves: bool) -> Outcome:
@@ -163,17 +171,20 @@ class Ending:
             )
             return Outcome("critical", "degenerate", True, sentence, theta, report)
         if moves or not self.over():
-            below = self.dense_below() or 0
-            flat, spent = flat_space(run.ob, theta, below)
-            run.n_products += spent
-            found = lower_point(
-                run.ob, theta, f, flat, np.random.default_rng(0),
-                value=run.value, walk=self.walk, stop=self.over,
-            )  # fmt: skip
+            found = self._tries(theta, f)
             if found is not None:
                 return self._lower(found, f, moves, report)
         sentence += "; degenerate: no descent found, neither along the zeros nor a few steps off"
         return Outcome("degenerate", "degenerate", False, sentence, theta, report)
+
+    def _tries(self, theta: np.ndarray, f: float) -> tuple[np.ndarray, float] | None:
+        """A lower point along the zeros of H or a few steps off, if one is found."""
+        flat, spent = flat_space(self.run.ob, theta, self.dense_below() or 0)
+        self.run.n_products += spent
+        return lower_point(
+            self.run.ob, theta, f, flat, np.random.default_rng(0),
+            value=self.run.value, walk=self.walk, stop=self.over,
+        )  # fmt: skip
 
     def _along(self, theta: np.ndarray, v: np.ndarray | None) -> Outcome | None:
         """The lowest point along proved negative curvature, or None."""

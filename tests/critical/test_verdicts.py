@@ -195,10 +195,14 @@ def test_kinks_take_the_certificate():
     X = np.array([[1.0], [-1.0], [2.0], [0.5]])
     model = ReferenceModel([1, 1, 1], "relu")
     ob = compiled(ReferenceObjective(model, X, np.array([1.0, 0.0, 3.0, 0.0]), l2=0.1))
-    clear = classify(ob, np.zeros(4) + [0.0, -1.0, 0.0, 0.0], gradient_tol=10.0)
-    at = classify(ob, np.array([1.0, -1.0, 0.0, 0.0]), gradient_tol=10.0)
-    assert at.n_kinks == 1 and not at.certified and "kink" in at.reason
-    assert clear.n_kinks == 0 and clear.certified
+    rest = np.array([0.0, 0.0, 0.0, 1.0 / 1.05])  # the mean, shrunk; every z is 0
+    assert np.linalg.norm(ob.gradient(rest)) <= 1e-15
+    at = classify(ob, rest)
+    assert at.n_kinks == 4 and not at.certified and "kink" in at.reason
+    away = compiled(ReferenceObjective(model, X, 3 + X[:, 0], l2=1e-3))
+    found = fc.find_critical_point(away, np.array([1.0, 3.0, 1.0, 0.0]))
+    clear = classify(away, found.x)
+    assert clear.n_kinks == 0 and clear.certified and clear.kind == "minimum"
 
 
 @pytest.mark.parametrize("dense_below", [0, 4096])
@@ -240,7 +244,7 @@ def test_the_gradient_norm_is_held_against_what_the_caller_says():
 def test_the_report_says_what_it_cost():
     H = PrescribedSpectrum(np.linspace(-1, 1, 40))
     report = classify(QuadraticObjective(H), np.zeros(40))
-    assert report.n_products == H.n_products - 1  # the gradient of a quadratic took one
+    assert report.n_products == H.n_products - 2  # gradient and value took one each
     assert report.wall_time > 0 and report.seed == 0
     text = report.summary()
     for word in ("saddle", "certified", "20 positive, 20 negative", "escape", "products"):

@@ -109,7 +109,7 @@ def test_a_budget_is_kept_and_named():
             QuadraticObjective(H), np.zeros(3000), max_products=budget, failure_probability=0.01
         )
         assert report.kind == "undecided" and report.n_products <= budget
-        assert report.n_products == H.n_products - 1  # the gradient took one
+        assert report.n_products == H.n_products - 2  # gradient and value took one each
     assert "Lanczos steps" in report.reason
     assert (
         classify(QuadraticObjective(np.diag([-1.0, 1.0])), np.zeros(2), max_products=1).kind

@@ -110,19 +110,20 @@ def test_close_to_the_origin_symmetry_explains_nothing():
         )
 
 
-def test_quadratics_are_critical_where_the_step_left_is_small():
+def test_quadratics_are_critical_where_rounding_hides_the_step():
     ob = FunctionObjective(
         2,
-        lambda t: t[0] ** 2 - t[1] ** 2,
+        lambda t: 1 + t[0] ** 2 - t[1] ** 2,
         lambda t: [2 * t[0], -2 * t[1]],
         lambda t: np.diag([2.0, -2.0]),
+        lambda t, r: 0.0,
     )
-    assert classify(ob, [1e-6, 1e-6]).kind == "saddle"
-    assert classify(ob, [1e-2, 1e-2]).kind == "not_critical"
+    assert classify(ob, [1e-8, 1e-8]).kind == "saddle"
+    assert classify(ob, [1e-6, 1e-6]).kind == "not_critical"
     bowl = FunctionObjective(
         1, lambda t: (t[0] - 5) ** 2, lambda t: [2 * (t[0] - 5)], lambda t: np.diag([2.0])
     )
-    assert (
-        classify(bowl, [5 + 1e-6]).kind == "minimum"
-        and classify(bowl, [5.01]).kind == "not_critical"
-    )
+    assert classify(bowl, [5 * (1 + 2e-16)]).kind == "minimum"
+    far = classify(bowl, [5.01])
+    assert far.kind == "not_critical" and far.at_nearest.kind == "minimum"
+    assert abs(far.nearest[0] - 5) <= 1e-14 and abs(far.distance - 0.01) <= 1e-12

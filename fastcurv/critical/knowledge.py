@@ -1,0 +1,97 @@
+"""What an objective proves about itself, with the honest answer for one that does not say.
+
+Infinity means "not known" wherever a bound is asked for, and so does NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..protocols import (
+    Floored,
+    Kinked,
+    Orbits,
+    Probed,
+    RunsAway,
+    Saturating,
+    SumOfSquares,
+    Symmetric,
+    ThirdBound,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Tangents:
+    """Tangents ``(n, k)`` of the orbits of proved symmetry groups at theta: ``change`` bounds how
+    fast they turn as theta moves, ``error`` what they are off by.
+    """
+
+    columns: np.ndarray
+    change: float
+    error: float
+
+
+def third_bound(ob: Any, theta: np.ndarray, radius: float) -> float:
+    """A Lipschitz constant of H on the ball; infinity where none is known."""
+    if not isinstance(ob, ThirdBound):
+        return np.inf
+    L = float(ob.third_bound(theta, radius))
+    return L if 0 <= L < np.inf else np.inf
+
+
+def tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> Tangents:
+    """Those of the symmetries that are proved on the ball."""
+    n = theta.size
+    if isinstance(ob, Orbits):
+        held = ob.orbits(theta, radius)
+        if not held:
+            return Tangents(np.zeros((n, 0)), 0.0, 0.0)
+        return Tangents(
+            np.hstack([np.asarray(o.tangents, dtype=float) for o in held]),
+            float(np.linalg.norm([o.change for o in held])),
+            float(np.linalg.norm([o.error for o in held])),
+        )
+    if isinstance(ob, Symmetric):
+        return Tangents(np.asarray(ob.flat_directions(theta), dtype=float), np.inf, np.inf)
+    return Tangents(np.zeros((n, 0)), 0.0, 0.0)
+
+
+def offers_symmetries(ob: Any) -> bool:
+    """Whether the objective says anything about its symmetries."""
+    return isinstance(ob, (Orbits, Symmetric))
+
+
+def kinks(ob: Any, theta: np.ndarray) -> int:
+    """Pre-activations within rounding of a kink."""
+    return int(ob.kinks(theta)) if isinstance(ob, Kinked) else 0
+
+
+def curvature_floor(ob: Any, theta: np.ndarray) -> float:
+    """A number that no eigenvalue at theta is below, -inf where none is known."""
+    if not isinstance(ob, Floored) or not np.max(getattr(ob, "l2", 1)) > 0:
+        return -np.inf
+    floor = float(ob.curvature_floor(theta))
+    return floor if floor == floor and floor < np.inf else -np.inf
+
+
+def runs_to_infinity(ob: Any, theta: np.ndarray) -> bool:
+    """Whether the loss is proved to fall for ever from here, to an infimum that is not attained."""
+    return isinstance(ob, RunsAway) and ob.ray_to_infimum(theta) is not None
+
+
+def residual_bounds(ob: Any, theta: np.ndarray, radius: float) -> Any:
+    """What is known of the residuals of a sum of squares, or None."""
+    return ob.residual_bounds(theta, radius) if isinstance(ob, SumOfSquares) else None
+
+
+def probes(ob: Any, theta: np.ndarray) -> np.ndarray:
+    """Vectors that reach curvature which the gradient cannot see."""
+    return np.asarray(ob.probes(theta)) if isinstance(ob, Probed) else np.zeros((theta.size, 0))
+
+
+def saturation(ob: Any, theta: np.ndarray) -> Any:
+    """How saturated the units are, or None."""
+    return ob.saturation(theta) if isinstance(ob, Saturating) else None

@@ -1,0 +1,114 @@
+"""Where Newton's method leads from a point that is not critical: at most ten full steps, for as
+long as they contract.
+
+The steps are solved by MINRES in coordinates where ``|H|`` at the start is I, where all eigenpairs
+of that are at hand: a few products each. They contract where every step at least halves the
+gradient in those coordinates, which no rescaling of parameters changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..krylov.minres import minres
+from ..protocols import Castable
+from .evidence import Products, hessian_products
+from .nearness import gradient_and_error
+from .theorem import EPS, Slice
+
+Floats = NDArray[np.float64]
+
+STEPS = 10
+HALF = 0.5  # the gradient's norm after a step over that before
+ENOUGH = 1e-12  # of the gradient at the start: further steps show rounding
+SOLVED = 1e-9  # relative residual of a step
+MOST_PRODUCTS = 200  # for one step
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """Where Newton's steps arrived, None where they do not contract; what that took."""
+
+    theta: Floats | None
+    n_steps: int
+    n_products: int
+
+
+class Coordinates:
+    """``S`` with ``S S' = |H|^-1`` on a slice, weak curvature counted as its error; I without."""
+
+    def __init__(self, cut: Slice | None = None) -> None:
+        self.cut = cut
+        if cut is not None:
+            least = max(cut.error, 1e-10 * cut.norm, np.finfo(float).tiny)
+            self.weights = 1 / np.sqrt(np.maximum(np.abs(cut.values), least))
+
+    def out(self, y: Floats) -> Floats:
+        """``S y``."""
+        if self.cut is None:
+            return y
+        return np.asarray(self.cut.c * (self.cut.vectors @ (self.weights * y)))
+
+    def back(self, v: Floats) -> Floats:
+        """``S' v``."""
+        if self.cut is None:
+            return v
+        return np.asarray(self.weights * (self.cut.vectors.T @ (self.cut.c * v)))
+
+
+def walk(
+    ob: Any,
+    theta: Floats,
+    g: Floats,
+    within: Coordinates,
+    most_products: float = np.inf,
+) -> Walk:
+    """Newton's steps from theta.
+
+    Parameters
+    ----------
+    ob : object
+    theta, g : ndarray, shape (n,)
+    within : Coordinates
+    most_products : float
+        The budget.
+    """
+    if getattr(ob, "dtype", None) == np.float32 and isinstance(ob, Castable):
+        ob = ob.astype(np.float64)
+    here, spent = theta, 0
+    first = size = _norm(within.back(g))
+    if not 0 < size < np.inf:
+        return Walk(None, 0, 0)
+    for k in range(STEPS):
+        room = int(min(MOST_PRODUCTS, most_products - spent))
+        if room < 1:
+            return Walk(None, k, spent)
+        H = hessian_products(ob, here)
+        p = _solve(H, g, within, room)
+        spent += H.count
+        there = here + p
+        if not np.isfinite(there).all():
+            return Walk(None, k, spent)
+        g = gradient_and_error(ob, there)[0]
+        now = _norm(within.back(g))
+        if size <= ENOUGH * first * 1e3 and not now <= HALF * size:
+            return Walk(here if now >= size else there, k + 1, spent)  # at rounding
+        if not now <= HALF * size:
+            return Walk(None, k, spent)
+        here, size = there, now
+        if now <= ENOUGH * first or float(np.linalg.norm(p)) <= EPS * float(np.linalg.norm(here)):
+            return Walk(here, k + 1, spent)
+    return Walk(here, STEPS, spent)
+
+
+def _norm(y: Floats) -> float:
+    return float(np.linalg.norm(y)) if np.isfinite(y).all() else np.inf
+
+
+def _solve(H: Products, g: Floats, within: Coordinates, room: int) -> Floats:
+    b = -within.back(g)
+    return within.out(minres(lambda y: within.back(H(within.out(y))), b, room, SOLVED))

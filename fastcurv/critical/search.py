@@ -1,0 +1,262 @@
+"""Lanczos runs in the service of a verdict: a budget, and the most telling vectors of either sign."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse.linalg import LinearOperator
+
+from ..checks import as_rng, operator_dtype
+from ..krylov.basis import combine
+from ..krylov.lanczos import Recurrence
+from ..krylov.ritz import decompose
+from .evidence import Products
+from .request import Request
+
+Floats = NDArray[np.float64]
+
+# The Lanczos basis is kept whole, since a restart would void the bound on the risk; past this size
+# it is not made.
+MAX_BASIS_BYTES = 4 << 30
+ASYMMETRY = 8.0  # what one look at random vectors may understate the norm of H - H' by
+
+
+class Balanced(LinearOperator):
+    """``D H D``."""
+
+    def __init__(self, op: Any, d: Floats) -> None:
+        super().__init__(operator_dtype(op), op.shape)
+        self.op, self.d = op, d.astype(self.dtype)
+
+    def _matvec(self, v: Floats) -> Floats:
+        return np.asarray(self.d * (self.op @ (self.d * v.reshape(-1))))
+
+    def _adjoint(self) -> Balanced:
+        return self
+
+
+class End:
+    """One end of the spectrum: a unit vector, its quotient, what that may be off by, and the
+    residual.
+    """
+
+    def __init__(self, vector: Floats, quotient: float, error: float, residual: float) -> None:
+        self.vector, self.quotient = vector, quotient
+        self.error, self.residual = error, residual
+
+    @property
+    def enclosure(self) -> tuple[float, float]:
+        """An eigenvalue lies between."""
+        off = self.residual + self.error
+        return self.quotient - off, self.quotient + off
+
+
+class Search:
+    """What is left of the budget, and the most telling vectors of either sign so far."""
+
+    def __init__(self, ask: Request, H: Products) -> None:
+        self.ask, self.H = ask, H
+        self.rng = as_rng(ask.seed)
+        self.made_by = (
+            H if H.native is H.op else Products(H.native)
+        )  # whose rounding is in the bases
+        self.budget = np.inf if ask.max_products is None else ask.max_products
+        self.candidates: list[tuple[float, Floats]] = []  # Ritz value over the norm, vector
+        self.n_negative, self.n_positive = 0, 0
+        self.only: End | None = None  # the one quotient that a very small budget allows
+        self.symmetry: Floats | None = None  # orthonormal columns of proved symmetries
+        self.asymmetry = 0.0  # of the products, as seen
+
+    def left(self, reserve: int = 9) -> float:
+        """Products that may still be spent, some kept for the proofs at the end."""
+        return max(0, self.budget - self.H.count - reserve)
+
+    @property
+    def one_sided(self) -> bool:
+        """Whether curvature of both signs has not been seen yet."""
+        return not (self.n_negative and self.n_positive)
+
+    def run(
+        self,
+        op: Any,
+        start: Any,
+        steps: float,
+        *,
+        d: Floats | None = None,
+        stop: Callable[[Any], bool] = lambda run: False,
+        against: Any = None,
+    ) -> Any:
+        """Lanczos from `start` (p, n), or a random vector for None, at most `steps` block steps;
+        keeps its ends.
+        """
+        block = 1 if start is None else len(start)
+        steps = int(min(steps, self.left() // block))
+        size = self.H.n * operator_dtype(op).itemsize
+        rows = int(min(max(2, MAX_BASIS_BYTES // size - 1), (steps + 1) * block, self.H.n))
+        run = Recurrence(op, rows, against=against)
+        if steps < 1 or not (
+            run.insert_random(self.rng) if start is None else run.insert(start.copy())
+        ):
+            return None
+        while (
+            run.p
+            and run.m < run.dimension
+            and run.m + run.p <= rows
+            and run.n_products < steps * block
+        ):
+            run.step()
+            self.H.tell(block)
+            if run.m % 20 == 0 and stop(run):
+                break
+        return self.take(run, d)
+
+    def take(self, run: Any, d: Floats | None = None) -> Any:
+        """Note what a finished run says."""
+        run.reorthogonalise()
+        if d is None:
+            self.H.norm = self.made_by.norm = max(self.H.norm, run.scale)
+        self.keep(run, d)
+        return run
+
+    def shared(
+        self,
+        held: int,
+        grow: Callable[[int], Any],
+        steps: float,
+        stop: Callable[[Any], bool] = lambda run: False,
+    ) -> Any:
+        """As `run`, by a run of the caller's `Krylov`: `held` products of it are there, ``grow(k)``
+        takes it to k.
+        """
+        steps = int(min(max(steps, held), held + self.left()))
+        if steps < 1:
+            return None
+        run = None
+        try:
+            while run is None or (run.p and run.m < steps and not stop(run)):
+                before = 0 if run is None else run.m
+                run = grow(max(held, min(before + 20, steps)))
+                self.H.tell(run.m - max(before, held))
+        except MemoryError:  # the bound that the caller has set: on with what there is
+            if run is None:
+                return None
+        self.H.shared += held
+        return self.take(run)
+
+    def from_random(self, steps: float, stop: Callable[[Any], bool]) -> Any:
+        """The run that the risk rests on, off the symmetry directions; the caller's own where there
+        is one.
+        """
+        given = self.ask.krylov
+        if given is not None:
+            return self.shared(given.steps_from(), lambda k: given.probe(0, k), steps, stop)
+        Q = self.symmetry
+        against = (
+            np.ascontiguousarray(Q.T, self.H.native_dtype) if Q is not None and Q.shape[1] else None
+        )
+        return self.run(self.H.native, None, steps, stop=stop, against=against)
+
+    def from_gradient(self, g: Floats, steps: float, stop: Callable[[Any], bool]) -> Any:
+        """The Krylov space of the gradient; the caller's own where there is one."""
+        given = self.ask.krylov
+        if given is not None:
+            held = getattr(given.op, "gradient", None)
+            g = np.array(g if held is None or np.shape(held) != g.shape else held, given.dtype)
+            if g.any():
+                start = g
+                return self.shared(
+                    given.steps_from(start), lambda k: given.start_from(start, k), steps, stop
+                )
+        unit = (g / np.linalg.norm(g))[None].astype(self.H.native_dtype)
+        return self.run(self.H.native, unit, steps, stop=stop)
+
+    def keep(self, run: Any, d: Floats | None) -> None:
+        """Remember the end vectors of a run, and what its Ritz values say of the inertia (Cauchy
+        interlacing).
+        """
+        values, S = decompose(run)
+        ends = combine(run.rows[: run.m], S[:, [0, -1]])
+        for value, v in zip(values[[0, -1]], ends):
+            if d is not None and value > 0:  # in other coordinates only the sign means something
+                continue
+            v = v.astype(float)
+            self.candidates.append(
+                (value / max(run.scale, np.finfo(float).tiny), v if d is None else d * v)
+            )
+        if d is None:
+            slack = max(
+                self.made_by.bound(u) for u in ends
+            )  # of two vectors, taken for that of any
+            error = float(np.linalg.norm(run.err[: run.m])) + 2 * run.m**0.5 * slack
+            error += self.asymmetry
+            self.n_negative = max(self.n_negative, int((values < -error).sum()))
+            self.n_positive = max(self.n_positive, int((values > error).sum()))
+
+    def weigh(self, v: Floats) -> End:
+        """The `End` of a unit vector: one product."""
+        quotient, error, Hv = self.H.rayleigh(v)
+        residual = float(np.linalg.norm(Hv - quotient * v))
+        return End(v, quotient, error + self.asymmetry, residual)
+
+    def prove(self, which: int) -> End:
+        """`weigh` for the best candidate of one end."""
+        if self.only is not None:
+            return self.only
+        Q = self.symmetry
+        values = sorted(self.candidates, key=lambda c: which * c[0], reverse=True)
+        if Q is not None and Q.shape[1]:
+            values = [
+                c for c in values if np.linalg.norm(Q.T @ c[1]) <= 0.9 * np.linalg.norm(c[1])
+            ] or values
+        tried = [
+            self.weigh(v / np.linalg.norm(v))
+            for _, v in values[:1] + [c for c in values[1:2] if which * c[0] > 0]
+        ]
+        return max(tried, key=lambda end: which * end.quotient)
+
+    def first_look(self) -> None:
+        """With a budget too small for more: one product with a random vector, and the norm it
+        shows.
+        """
+        v = self.rng.standard_normal(self.H.n)
+        end = self.weigh(v / np.linalg.norm(v))
+        if self.left() < 2:
+            self.only = end
+        self.candidates.append((0.0, v))
+
+    def balance(self, probes: int = 3, rounds: int = 2) -> tuple[Floats, NDArray[np.bool_]]:
+        """A diagonal d that balances the rows of ``d H d``, and which rows count.
+
+        The mean square of ``H v`` over random signs v estimates the squared norm of every row. What
+        the first products lack of symmetry is noted.
+        """
+        H, n, d = self.H, self.H.n, np.ones(self.H.n)
+        live = np.ones(n, dtype=bool)
+        for step in range(rounds):
+            V = self.rng.choice([-1.0, 1.0], size=(n, probes))
+            Y = d[:, None] * H(d[:, None] * V)
+            if step == 0:
+                gap = float(np.abs(V.T @ Y - Y.T @ V).max())
+                noise = float(np.sqrt(n)) * max(H.bound(v) for v in V.T)
+                noise += 4 * n * np.finfo(float).eps * float(np.abs(Y).max(initial=0.0))
+                self.asymmetry = ASYMMETRY * gap if gap > 2 * noise else 0.0
+            rows = np.sqrt((Y**2).mean(axis=1))
+            live &= rows > 64 * H.eps * rows.max(initial=0.0) / n**0.5
+            if not live.any():
+                return np.ones(n), np.ones(n, bool)
+            d[live] /= np.sqrt(rows[live])
+            d[~live] = np.exp(np.log(d[live]).mean())
+        return d, live
+
+
+def both_signs(run: Any) -> bool:
+    """Whether a run may stop: its lowest Ritz value is surely negative and known to a half, and
+    positive ones exist.
+    """
+    values, S = decompose(run)
+    residual = float(np.linalg.norm(run.coupling() @ S[:, 0])) if run.p else 0.0
+    error = 10 * run.err[: run.m].max()
+    return bool(values[0] < -error and residual <= 0.5 * abs(values[0]) and values[-1] > error)

@@ -1,0 +1,196 @@
+"""The Hessian as a matrix across proved symmetries: eigenpairs with proved errors, and the theorem
+on top of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import qr
+from scipy.linalg.lapack import dormqr
+
+from ..eigensolver import eigh
+from ..spectrum.dense import DenseMatrix
+from .evidence import annihilated, equilibrate, even_rows, independent, spectral_norm
+from .knowledge import Tangents, tangents, third_bound
+from .nearness import GRADIENT_EPS, Eigen
+from .theorem import (
+    EPS,
+    Contraction,
+    Slice,
+    kantorovich,
+    newton_in_slice,
+    orbit_stays_whole,
+)
+
+Floats = NDArray[np.float64]
+ZERO_MODE = 1e-4  # of the norm of H: the curvature that a direction of symmetry may have near g = 0
+BALANCED_BELOW = 1500  # up to this n an indefinite H is looked at in balanced coordinates too
+
+
+class DenseHessian:
+    """The Hessian as a matrix, in theta's own coordinates and in balanced ones."""
+
+    def __init__(self, M: DenseMatrix) -> None:
+        self.M, self.A, self.n = M, M.A, len(M.A)
+        self.norm = spectral_norm(self.A)
+        d, self.live = equilibrate(self.A, M.bounds)
+        d = even_rows(self.A, d)
+        d[~self.live] = np.exp(np.log(d[self.live]).mean()) if self.live.any() else 1.0
+        self.d = d / d.max()
+
+    def cut(self, T: Floats, c: Floats | None = None) -> Slice:
+        """Eigenpairs of ``C A C`` across the span of the columns of T, given in theta's
+        coordinates; C = I by default.
+        """
+        scaled = c is not None
+        c = np.ones(self.n) if c is None else c
+        matrix = c[:, None] * self.A * c if scaled else self.A
+        span = independent(T / c[:, None] if scaled else T)
+        if span.shape[1]:  # beside a point that all of a symmetry leaves fixed, H bends its orbits
+            span = annihilated(matrix @ span, span, ZERO_MODE * spectral_norm(matrix))
+        off = _Off(span) if span.shape[1] else None
+        found = eigh(matrix if off is None else off.block(matrix))
+        vectors = found.vectors if off is None else off.back(found.vectors)
+        error = found.error + self.M.error(c if scaled else None)
+        if off is not None:  # what rounding does to the projection
+            error += 8 * self.n * EPS * spectral_norm(matrix)
+        return Slice(found.values, vectors, error, c, span)
+
+    def extremes(self, plain: Slice) -> tuple[Any, Any]:
+        """``(lambda, (low, high))`` of both ends of the spectrum, what was taken out included."""
+        values, error = plain.values, plain.error
+        if plain.span.shape[1]:
+            product = self.A @ plain.span
+            values = np.concatenate([values, np.linalg.eigvalsh(plain.span.T @ product)])
+            error += float(np.linalg.norm(product))
+        low, high = float(values.min()), float(values.max())
+        return (low, (low - error, low + error)), (high, (high - error, high + error))
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """The Hessian across proved symmetries: in theta's coordinates, and where signs are sharper."""
+
+    plain: Slice
+    best: Slice
+    held: Tangents
+
+    @property
+    def n_symmetry(self) -> int:
+        return int(self.best.span.shape[1])
+
+
+def look(full: DenseHessian, held: Tangents) -> View:
+    """Eigenpairs across the symmetries; where zeros remain, or n is small and H not definite, in
+    balanced coordinates too, which change no inertia (Sylvester) but sharpen the bound.
+    """
+    plain = full.cut(held.columns)
+    if _settled(plain) or full.n > BALANCED_BELOW and plain.weakest > 0:
+        return View(plain, plain, held)
+    balanced = full.cut(held.columns, full.d)
+    same = balanced.span.shape[1] == plain.span.shape[1]
+    return View(plain, balanced if same else plain, held)
+
+
+def _settled(cut: Slice) -> bool:
+    return bool((cut.values > cut.error).all() or (cut.values < -cut.error).all())
+
+
+def as_eigen(cut: Slice) -> Eigen:
+    """A slice as the rule of nearness takes it."""
+    return Eigen(cut.values, cut.vectors, cut.error, cut.c)
+
+
+def signs_of(cut: Slice) -> NDArray[np.int_]:
+    """-1, 0 or 1 for every eigenvalue, 0 within the error."""
+    return np.where(np.abs(cut.values) > cut.error, np.sign(cut.values), 0).astype(int)
+
+
+def prove_ends(H: Any, cut: Slice, signs: NDArray[np.int_]) -> None:
+    """Where the error of the whole matrix leaves an end of the spectrum open, try its own vector by
+    a product.
+    """
+    for i, sign in ((0, -1), (-1, 1)):
+        if cut.values.size and signs[i] == 0 and sign * cut.values[i] > 0:
+            v = cut.c * cut.vectors[:, i]
+            quotient, error, _ = H.rayleigh(v / np.linalg.norm(v))
+            if sign * quotient > error:
+                signs[i] = sign
+
+
+def theorem_at(
+    ob: Any, theta: Floats, full: DenseHessian, view: View, gradient: tuple[Floats, float]
+) -> tuple[Contraction, float]:
+    """Kantorovich's theorem in the slice across the symmetries, and the length of Newton's step in
+    theta's coordinates. The radius of the claim is in theta's coordinates too.
+    """
+    g, off = gradient
+    reach = GRADIENT_EPS * EPS * (np.abs(full.A) @ np.abs(theta)) if np.isnan(off) else None
+    tried = None
+    for cut in (view.plain, view.best):
+        if tried is not None and (cut is view.plain or tried[0].holds):
+            break
+        top = float(cut.c.max())
+        scaled = None if cut is view.plain else cut.c
+        beta, eta, x = newton_in_slice(
+            full.A,
+            full.M.error(scaled),
+            cut,
+            g,
+            off * top if reach is None else float(np.linalg.norm(cut.c * reach)),
+        )
+        found = kantorovich(beta, eta, lambda r, t=top: t**3 * third_bound(ob, theta, t * r))
+        if found.holds and cut.span.shape[1]:
+            found = _across_orbits(ob, theta, cut, found)
+        found = replace(found, radius=found.radius * top)
+        if tried is None or found.holds:
+            tried = found, float(np.linalg.norm(x))
+    assert tried is not None
+    return tried
+
+
+def _across_orbits(ob: Any, theta: Floats, cut: Slice, found: Contraction) -> Contraction:
+    """The theorem, if the orbits' tangents stay independent on the ball."""
+    top, bottom = float(cut.c.max()), float(cut.c.min())
+    near = tangents(ob, theta, top * 2 * found.eta)
+    whole = near.columns.shape[1] > 0 and orbit_stays_whole(
+        cut.span,
+        near.columns / cut.c[:, None],
+        near.change * top / bottom,
+        near.error / bottom,
+        found.radius,
+    )
+    return found if whole else replace(found, holds=False, radius=np.inf, missing="orbit")
+
+
+class _Off:
+    """The complement of the span of some columns, by their Householder reflections: ``O(n^2 s)``,
+    not ``O(n^3)``.
+    """
+
+    def __init__(self, span: Floats) -> None:
+        (raw, self.tau), _ = qr(span, mode="raw")
+        self.raw = np.asfortranarray(raw)
+
+    def _apply(self, side: str, trans: str, M: Floats) -> Floats:
+        size = int(dormqr(side, trans, self.raw, self.tau, M, -1)[1][0])
+        out, _, info = dormqr(side, trans, self.raw, self.tau, M, size)
+        if info:
+            raise ArithmeticError(f"LAPACK's ormqr returned {info}; wanted 0")
+        return np.asarray(out)
+
+    def block(self, M: Floats) -> Floats:
+        """``Z' M Z`` for an orthonormal basis Z of the complement."""
+        s = len(self.tau)
+        turned = self._apply("R", "N", self._apply("L", "T", np.asfortranarray(M)))[s:, s:]
+        return np.asarray((turned + turned.T) / 2)
+
+    def back(self, V: Floats) -> Floats:
+        """``Z V``."""
+        return self._apply(
+            "L", "N", np.asfortranarray(np.vstack([np.zeros((len(self.tau), V.shape[1])), V]))
+        )

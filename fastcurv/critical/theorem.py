@@ -1,0 +1,232 @@
+"""The theorem a certified verdict is: Newton's and Kantorovich's, as pure numerics.
+
+At theta let ``||H^-1|| <= beta``, ``||H^-1 g|| <= eta``, and let H be Lipschitz with constant L on
+the ball of radius ``2 eta``. If ``h = beta L eta < 1/2``, there is exactly one critical point within
+``r = 2 eta / (1 + sqrt(1 - 2 h))``, and since ``L r < 1/beta``, every eigenvalue of H keeps its sign
+on the way there (Weyl) [1]_ [2]_.
+
+Nothing here knows an objective: L comes as a function of the radius, everything else as arrays with
+bounds on their errors.
+
+References
+----------
+.. [1] L. V. Kantorovich, Functional analysis and applied mathematics, Uspekhi Mat. Nauk 3, 1948.
+.. [2] J. M. Ortega and W. C. Rheinboldt, Iterative Solution of Nonlinear Equations in Several
+   Variables, 1970, 12.6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+EPS = float(np.finfo(float).eps)
+UP = 1 + 64 * EPS  # more than a few roundings can take off
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """Kantorovich's theorem with its numbers.
+
+    Attributes
+    ----------
+    holds : bool
+    radius : float
+        Of the claim; infinity where the theorem does not hold.
+    h, beta, eta, third : float
+    missing : str
+        The hypothesis that fails: "", ``"inverse"``, ``"step"``, ``"third"``, ``"h"`` or
+        ``"orbit"``.
+    """
+
+    holds: bool
+    radius: float
+    h: float
+    beta: float
+    eta: float
+    third: float
+    missing: str = ""
+
+
+def kantorovich(beta: float, eta: float, third: Callable[[float], float]) -> Contraction:
+    """The theorem for given beta and eta; ``third(radius)`` is a Lipschitz constant of H on that
+    ball.
+
+    Examples
+    --------
+    >>> kantorovich(1.0, 0.1, lambda r: 2.0).holds, kantorovich(1.0, 0.3, lambda r: 2.0).missing
+    (True, 'h')
+    """
+
+    def no(missing: str, L: float = np.inf, h: float = np.inf) -> Contraction:
+        return Contraction(False, np.inf, h, beta, eta, L, missing)
+
+    if not 0 < beta < np.inf:
+        return no("inverse")
+    if not 0 <= eta < np.inf:
+        return no("step")
+    L = float(third(2 * eta * UP))
+    if not 0 <= L < np.inf:
+        return no("third", L)
+    h = beta * eta * L * UP
+    if not h < 0.5:
+        return no("h", L, h)
+    return Contraction(True, 2 * eta / (1 + (1 - 2 * h) ** 0.5) * UP, h, beta, eta, L)
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """The Hessian on the complement of a span: eigenpairs of ``Z' C A C Z``, C = diag(c), for an
+    orthonormal basis Z.
+
+    Attributes
+    ----------
+    values : ndarray, shape (m,)
+        Ascending.
+    vectors : ndarray, shape (n, m)
+        In scaled coordinates: the direction in theta is ``c * u``.
+    error : float
+        No computed eigenvalue is further from its true one, the error of A included.
+    c : ndarray, shape (n,)
+    span : ndarray, shape (n, s)
+        Orthonormal, in scaled coordinates: what was taken out.
+    """
+
+    values: Floats
+    vectors: Floats
+    error: float
+    c: Floats
+    span: Floats
+
+    @property
+    def weakest(self) -> float:
+        """A lower bound on the size of every eigenvalue, negative where there is none."""
+        return float(np.abs(self.values).min(initial=np.inf)) - self.error
+
+    @property
+    def norm(self) -> float:
+        return float(np.abs(self.values).max(initial=0.0))
+
+    def off_span(self, x: Floats) -> Floats:
+        return x - self.span @ (self.span.T @ x)
+
+
+def newton_in_slice(
+    A: Floats, A_error: float, cut: Slice, g: Floats, g_error: float
+) -> tuple[float, float, Floats]:
+    """``(beta, eta, x)`` for the restriction of the objective to theta + the slice.
+
+    Parameters
+    ----------
+    A : ndarray, shape (n, n)
+        The Hessian.
+    A_error : float
+        Bound on the norm of the error of ``C A C``.
+    cut : Slice
+    g : ndarray, shape (n,)
+    g_error : float
+        Bound on the norm of the error of ``C g``.
+
+    Returns
+    -------
+    beta, eta : float
+        In scaled coordinates; infinite where an eigenvalue may be 0.
+    x : ndarray, shape (n,)
+        Newton's step, in theta's coordinates.
+    """
+    n = len(A)
+    if not cut.values.size:
+        return 1.0, 0.0, np.zeros(n)
+    scaled = cut.off_span(cut.c * g)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        weights = np.where(cut.values != 0, 1 / cut.values, 0.0)
+        x = -(cut.vectors @ (weights * (cut.vectors.T @ scaled)))
+        residual = cut.off_span(cut.c * (g + A @ (cut.c * x)))
+        size, length = float(np.linalg.norm(scaled)), float(np.linalg.norm(x))
+        rounding = (2 * n + 16) * EPS * (cut.norm * length + size)
+        off = float(np.linalg.norm(residual)) + g_error + A_error * length + rounding
+        if not cut.weakest > 0:
+            return np.inf, np.inf, cut.c * x
+        up = UP * (1 + 8 * n * EPS)  # the basis of the slice is orthonormal to rounding only
+        beta = up / cut.weakest
+        return beta, (length + beta * off) * up, cut.c * x
+
+
+def two_signs(negative: float, positive: float, third: Callable[[float], float]) -> float:
+    """A radius within which two fixed unit vectors keep curvatures of opposite sign, so that no
+    point there is a minimum or a maximum; 0 where there is none.
+
+    Parameters
+    ----------
+    negative, positive : float
+        ``u'Hu + error`` and ``v'Hv - error`` at theta.
+    third : callable
+
+    Examples
+    --------
+    >>> round(two_signs(-1.0, 2.0, lambda r: 4.0), 6)
+    0.25
+    """
+    margin = min(-negative, positive)
+    if not 0 < margin < np.inf:
+        return 0.0
+    L = float(third(0.0))
+    if not 0 <= L < np.inf:
+        return 0.0
+    radius = margin / (L * UP) if L > 0 else np.inf
+    if L == 0 and third(np.inf) != 0:
+        radius = 1.0
+    for _ in range(200):
+        L = float(third(radius))
+        if L == 0 or (np.isfinite(L) and L * radius < margin * UP):
+            return radius / UP if radius < np.inf else np.inf
+        radius *= max(0.05, min(0.7, 0.9 * margin / (L * radius))) if np.isfinite(L) else 0.5
+    return 0.0
+
+
+def orbit_stays_whole(
+    span: Floats, tangents: Floats, change: float, error: float, radius: float
+) -> bool:
+    """Whether the tangents span all of `span` (n, s), orthonormal, everywhere within `radius`: a
+    point of the slice where the restricted gradient vanishes is then critical, with s zeros along
+    its orbit.
+    """
+    if not span.shape[1]:
+        return True
+    M = span.T @ tangents
+    smallest = float(np.linalg.svd(M, compute_uv=False)[-1]) if M.size else 0.0
+    rounding = (len(span) + sum(M.shape)) * EPS * float(np.linalg.norm(tangents))
+    moved = change * radius if change > 0 else 0.0
+    return bool(smallest > (moved + error + rounding) * UP)
+
+
+def zero_of_residuals(
+    J: Floats, J_error: float, residuals: Floats, off: float, third: Callable[[float], float]
+) -> Contraction:
+    """The theorem for m equations ``R = 0`` in n >= m unknowns: a zero lies within the radius.
+
+    With J of full row rank, ``beta = 1 / sigma_min(J)``, ``eta = beta ||R||``, and L a Lipschitz
+    constant of J on the ball; Newton's steps stay in the row space of J at theta, where the theorem
+    is that for square equations.
+
+    Parameters
+    ----------
+    J : ndarray, shape (m, n)
+    J_error : float
+        Bound on the norm of its error.
+    residuals : ndarray, shape (m,)
+    off : float
+        Bound on the norm of their error.
+    third : callable
+    """
+    m, n = J.shape
+    if m > n:
+        return Contraction(False, np.inf, np.inf, np.inf, np.inf, np.inf, "inverse")
+    values = np.linalg.svd(J, compute_uv=False)
+    smallest = float(values[-1]) - J_error - (m + n) * EPS * float(values[0])
+    beta = UP / smallest if smallest > 0 else np.inf
+    return kantorovich(beta, beta * (float(np.linalg.norm(residuals)) + off) * UP, third)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..checks import as_numpy
 from ..rounding.bounds import dense_bounds, rounding_at
+from ..rounding.jacobian import jacobian_bounds
 from .arguments import (
     as_block,
     as_vector,
@@ -346,6 +347,16 @@ class Jacobian(Operator):
         out = np.empty(self.shape[1], self.dtype)
         self._plan.jacobian(as_vector(u.reshape(-1), self.shape[0], self.dtype), out, True)
         return out
+
+    def row_bounds(self):
+        """Bounds ``(N d_out,)`` on what rounding does to ``J.T @ e_i``, each row of the matrix as it
+        is had by such products. Infinite with batch normalisation.
+
+        Cost: some gradients' arithmetic in NumPy.
+        """
+        if self.objective.model.batch_norm:
+            return np.full(self.shape[0], np.inf)
+        return jacobian_bounds(rounding_at(self.objective, self.theta, self._plan.layout))
 
     def _transpose(self):
         return Transposed(self)

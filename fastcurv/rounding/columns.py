@@ -75,7 +75,7 @@ class Capped:
 class Columns:
     """The bounds for one kind of curvature at the theta of a `Rounding`, gathered over its rows."""
 
-    def __init__(self, R: Rounding, kind: str) -> None:
+    def __init__(self, R: Rounding, kind: str, gather: bool = True) -> None:
         self.R, self.kind, self.full = R, kind, kind == "hessian"
         self.r, self.L = R.arithmetic, len(R.W)
         self.abs_norms = [spectral_bound(W.abs) for W in R.W]
@@ -83,7 +83,7 @@ class Columns:
         # [l][j]: what layer j's parts of the columns of layer l are off by, (2, units, inputs + 1)
         self.off = [np.zeros((2 * self.L, *W.A.shape)) for W in R.W]
         self.off_b = [np.zeros((2 * self.L, len(W.A))) for W in R.W]
-        for s in R.states():
+        for s in R.states() if gather else ():
             self.add_rows(s)
 
     def add_rows(self, s: State) -> None:

@@ -135,6 +135,49 @@ def test_columns_of_wide_nets(dtype):
         assert bounds.max() < 1e10 * np.finfo(dtype).eps
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_of_the_jacobian(dtype):
+    """``J' e_i`` by a backward pass in long double."""
+    rng = np.random.default_rng(4)
+    for sizes, act in (([4, 6, 6, 2], "gelu"), ([300, 5, 2], "relu"), ([3, 2], ())):
+        model = fc.MLP(sizes, activation=act, residual=True, dtype=dtype)
+        X = rng.standard_normal((5, sizes[0]))
+        ob = fc.Objective(model, X, rng.random((5, 2)), loss="mse", sample_weight=rng.random(5))
+        theta = model.init(seed=3)
+        J, truth = ob.jacobian(theta), Truth(ob, theta)
+        bounds, L = J.row_bounds(), len(truth.layers)
+        assert bounds.shape == (10,)
+        for i in range(10):
+            u = np.zeros(10, dtype)
+            u[i] = 1
+            d, e, parts = u.reshape(5, 2).astype(LD), None, [None] * L
+            for l in range(L - 1, -1, -1):
+                parts[l] = (d.T @ truth.a[l], d.sum(axis=0))
+                if l:
+                    e = d @ truth.layers[l][0] + (e if truth.skips[l] else 0)
+                    d = e * truth.p[l - 1]
+            error = float(size(J.T @ u - truth.join(parts)))
+            assert error <= bounds[i] * (1 + ORACLE / np.finfo(dtype).eps)
+        assert bounds.max() < 1e6 * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_eigenvalues_of_float32_lie_within_the_bound(seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(20):
+        sizes = rng.integers(1, 4, int(rng.integers(2, 5))).tolist()
+        act = str(rng.choice(list(engine.ACTIVATIONS)))
+        model = fc.MLP(sizes, activation=act, bias=bool(rng.random() < 0.5), dtype="float32")
+        X = rng.standard_normal((5, sizes[0]))
+        loss = str(rng.choice(list(engine.LOSSES)))
+        ob = fc.Objective(model, X, rng.random((5, sizes[-1])), loss=loss)
+        theta = model.init(seed=rng)
+        theta[rng.random(theta.size) < rng.choice([0, 0.5])] = 0
+        exact = ob.astype("float64").hessian(theta.astype(float)).to_dense()
+        error = np.abs(fc.eigvalsh(ob.hessian(theta)) - np.linalg.eigvalsh(exact)).max()
+        assert error <= fc.inertia(ob.hessian(theta)).bound
+
+
 def test_constants_are_shared():
     """What a proof and a kernel both rest on is one number."""
     from fastcurv.structure import activations

@@ -1,35 +1,119 @@
-"""Files written whole or not at all, and tensors read back with every claim of the file checked."""
+"""Files written whole or not at all, and tensors read back with every claim of the file checked.
+
+A reader of untrusted bytes here calls nothing that a file names, reads no byte twice, and answers
+whatever is wrong with one ValueError.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import tempfile
+import platform
+import secrets
+import shutil
+import stat
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
 
-def write_atomically(path, data):
-    """Write bytes to a temporary file beside ``path`` and rename it into place."""
-    path = Path(path).expanduser().absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
+@contextlib.contextmanager
+def whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A file to write to, which takes the place of `path` in one step at the end: at any moment
+    there is the old file or the new one, and nothing else once writing has ended or failed.
+
+    Where the system can, the new file has no name until it is complete, so that a process killed
+    while it writes leaves nothing behind; what one killed in the few microseconds between its name
+    and its place has left is removed by the next save. Through a symbolic link its target is replaced. An old file's
+    permissions stay; a new file has what the umask gives.
+    """
+    path = os.path.realpath(os.fspath(path))
+    folder, name = os.path.split(path)
+    mark = f".{name[:100]}.{_HOST}-"
+    _sweep(folder, mark)
+    temporary = os.path.join(folder, f"{mark}{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o666 & ~_umask())
+        handle, named = _open_new(folder, temporary)
+        with os.fdopen(handle, "w+b") as out:
+            yield out
+            out.flush()
+            with contextlib.suppress(FileNotFoundError, *_NO_CHMOD):
+                os.chmod(out.fileno(), stat.S_IMODE(os.stat(path).st_mode))
+            os.fsync(out.fileno())
+            if not named:
+                _give_name(out, temporary)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
         raise
+
+
+_NO_CHMOD = () if os.chmod in os.supports_fd else (TypeError, NotImplementedError)
+_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def _sweep(folder: str, mark: str) -> None:
+    """Remove what processes of this machine left that are no more."""
+    if os.name != "posix":  # elsewhere a signal 0 is no question
+        return
+    with contextlib.suppress(OSError):
+        for left in os.listdir(folder):
+            pid = left[len(mark) :].partition("-")[0]
+            if not left.startswith(mark) or not left.endswith(".part") or not pid.isdigit():
+                continue
+            try:
+                os.kill(int(pid), 0)
+            except ProcessLookupError:
+                os.unlink(os.path.join(folder, left))
+            except (OSError, OverflowError):
+                continue
+
+
+def _open_new(folder: str, temporary: str) -> tuple[int, bool]:
+    """A new file in a folder, and whether it has a name; its permissions are those of the umask."""
+    nameless = getattr(os, "O_TMPFILE", 0)
+    if nameless and os.path.isdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # a file system that knows no such file
+            return os.open(folder, os.O_RDWR | nameless, 0o666), False
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    return os.open(temporary, flags, 0o666), True
+
+
+def _give_name(out: IO[bytes], temporary: str) -> None:
+    """Give a nameless file a name, by a copy where the system will not."""
+    own = os.open("/proc/self/fd", os.O_RDONLY)  # relative to it, os.link follows the link there
+    try:
+        os.link(str(out.fileno()), temporary, src_dir_fd=own, follow_symlinks=True)
+    except OSError:
+        out.seek(0)
+        mode = stat.S_IMODE(os.fstat(out.fileno()).st_mode)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with os.fdopen(os.open(temporary, flags, mode), "wb") as copy:
+            shutil.copyfileobj(out, copy)
+            copy.flush()
+            os.fsync(copy.fileno())
+    finally:
+        os.close(own)
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
+    """Write bytes as a file, whole or not at all; folders are made where they are missing.
+
+    Returns
+    -------
+    Path
+        Absolute.
+    """
+    path = Path(path).expanduser().absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as out:
+        out.write(data)
     return path
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 _CODES = {
@@ -40,10 +124,11 @@ _CODES = {
 }  # fmt: skip
 _NAMES = {np.dtype(code): name for name, code in _CODES.items()}
 _FACTS = "fastcurv"
-_HEADER_LIMIT = 100_000_000  # bytes; the reference reader refuses more too
+_HEADER_LIMIT = 1 << 22  # bytes: what JSON of that size becomes in memory stays below 300 MB
+_MOST_AXES = 32  # of NumPy 1
 
 
-def _little_endian(name, array):
+def _little_endian(name: str, array: Any) -> tuple[np.ndarray, str]:
     """`array` in C order with a dtype the format knows, and that dtype's name."""
     array = np.asarray(array)
     array = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
@@ -54,17 +139,26 @@ def _little_endian(name, array):
     return array, _NAMES[array.dtype]
 
 
-def write_tensors(path, arrays, facts=None):
+def write_tensors(
+    path: str | os.PathLike[str], arrays: Mapping[str, Any], facts: Any = None
+) -> None:
     """Write named arrays and facts; `path` holds the old file or the new one, never a part.
 
     Parameters
     ----------
     path : str or path-like
-        Replaced in one step (`os.replace`) after the whole file has reached the disk.
+        Replaced in one step after the whole file has reached the disk; see `whole`.
     arrays : dict of str to ndarray
         Real, integer or boolean arrays of any shape.
     facts : dict, optional
         Anything JSON can hold.
+
+    Raises
+    ------
+    TypeError
+        For arrays or facts that the format cannot hold.
+    ValueError
+        Where names, shapes and facts together take more than 4 MiB.
 
     Examples
     --------
@@ -75,8 +169,8 @@ def write_tensors(path, arrays, facts=None):
     >>> read_tensors(path)
     ({'theta': array([0., 1., 2.])}, {'step': 7})
     """
-    path = os.fspath(path)
-    header, offset, ready = {}, 0, []
+    header: dict[str, Any] = {}
+    offset, ready = 0, []
     if facts is not None:
         header["__metadata__"] = {_FACTS: json.dumps(facts)}
     for name in sorted(arrays, key=lambda key: (-np.asarray(arrays[key]).dtype.itemsize, key)):
@@ -87,63 +181,69 @@ def write_tensors(path, arrays, facts=None):
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    folder = os.path.dirname(os.path.abspath(path))
-    handle, temporary = tempfile.mkstemp(
-        prefix=os.path.basename(path) + ".", suffix=".part", dir=folder
-    )
+    if len(text) > _HEADER_LIMIT:
+        raise ValueError(
+            f"the header of {path} would take {len(text)} bytes; wanted at most {_HEADER_LIMIT}"
+        )
+    with whole(path) as out:
+        out.write(len(text).to_bytes(8, "little"))
+        out.write(text)
+        for array in ready:
+            out.write(array.reshape(-1).view(np.uint8) if array.size else b"")
+
+
+def _json(text: Any) -> Any:
+    """What a JSON text says; None where it is none, or nested past any sense."""
     try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(len(text).to_bytes(8, "little"))
-            out.write(text)
-            for array in ready:
-                out.write(array.tobytes())
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
+        return json.loads(text)
+    except (ValueError, RecursionError, MemoryError):
+        return None
 
 
-def _read_header(path, raw, size):
+def _read_header(path: str, raw: IO[bytes], size: int) -> tuple[dict[str, Any], int]:
     """The JSON header of an open file of `size` bytes, and where the data starts."""
     length = int.from_bytes(raw.read(8), "little")
     if size < 8 or length > min(_HEADER_LIMIT, size - 8):
         raise ValueError(f"{path} is not a safetensors file: its header does not fit in it")
-    try:
-        header = json.loads(raw.read(length))
-    except ValueError:
-        header = None
+    header = _json(raw.read(length))
     if not isinstance(header, dict):
         raise ValueError(f"{path} is not a safetensors file: its header is not a JSON object")
     return header, 8 + length
 
 
-def _entry(path, name, entry, room):
-    """dtype, shape and place of one array, checked against `room` bytes of data."""
-    try:
-        dtype = np.dtype(_CODES[entry["dtype"]])
-        shape = tuple(int(extent) for extent in entry["shape"])
-        begin, end = (int(place) for place in entry["data_offsets"])
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(
-            f"{path} describes the array {name!r} in a way that cannot be read"
-        ) from None
-    count = 1
+def _integers(x: Any, most: int) -> tuple[int, ...] | None:
+    """A list of at most `most` ints >= 0, none of them past 2^63."""
+    if not isinstance(x, list) or len(x) > most:
+        return None
+    if not all(type(i) is int and 0 <= i < 1 << 63 for i in x):
+        return None
+    return tuple(x)
+
+
+def _entry(path: str, name: str, entry: Any) -> tuple[np.dtype[Any], tuple[int, ...], int, int]:
+    """dtype, shape and place of one array, as far as the entry alone can be checked."""
+    called = repr(name if len(name) < 60 else name[:57] + "...")
+    known = entry if isinstance(entry, dict) else {}
+    code = known.get("dtype")
+    shape = _integers(known.get("shape"), _MOST_AXES)
+    place = _integers(known.get("data_offsets"), 2)
+    if not isinstance(code, str) or code not in _CODES or shape is None or len(place or ()) != 2:
+        raise ValueError(f"{path} describes the array {called} in a way that cannot be read")
+    dtype, count = np.dtype(_CODES[code]), 1
     for extent in shape:
         count *= extent
-    if (
-        min(shape, default=0) < 0
-        or not 0 <= begin <= end <= room
-        or end - begin != count * dtype.itemsize
-    ):
-        raise ValueError(f"{path} says that the array {name!r} lies where it cannot lie")
-    return dtype, shape, begin, end - begin
+    begin, end = place  # type: ignore[misc]
+    if end - begin != count * dtype.itemsize:
+        raise ValueError(f"{path} says that the array {called} lies where it cannot lie")
+    return dtype, shape, begin, end
 
 
-def read_tensors(path):
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays and facts of a file written by `write_tensors`, or of any safetensors file.
+
+    Parameters
+    ----------
+    path : str or path-like
 
     Returns
     -------
@@ -156,21 +256,51 @@ def read_tensors(path):
     ------
     ValueError
         Where the file is cut short or not of this format: nothing in it is trusted before it is
-        checked.
+        checked. Arrays must fill the file one after the other, so memory is that of the file and
+        of a header of at most 4 MiB.
+    OSError
+        Where there is no such file.
     """
     path = os.fspath(path)
-    size = os.path.getsize(path)
-    arrays = {}
     with open(path, "rb") as raw:
+        size = os.fstat(raw.fileno()).st_size
         header, start = _read_header(path, raw, size)
-        metadata = header.pop("__metadata__", None) or {}
-        for name, entry in header.items():
-            dtype, shape, begin, length = _entry(path, name, entry, size - start)
-            raw.seek(start + begin)
-            array = np.frombuffer(raw.read(length), dtype=dtype).reshape(shape)
-            arrays[name] = array.astype(dtype.newbyteorder("="))
+        metadata = header.pop("__metadata__", None)
+        entries = [(name, *_entry(path, name, entry)) for name, entry in header.items()]
+        entries.sort(key=lambda entry: entry[3:])
+        at = 0
+        for name, _, _, begin, end in entries:
+            if begin != at:
+                raise ValueError(
+                    f"{path} says that arrays overlap or leave holes, at {name[:60]!r}"
+                )
+            at = end
+        if at != size - start:
+            raise ValueError(f"{path} holds {size - start} bytes of arrays; wanted {at}")
+        arrays = {name: _array(path, raw, *rest[:2]) for name, *rest in entries}
+    return arrays, _facts(path, metadata)
+
+
+def _array(path: str, raw: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+    """The next array of an open file."""
+    boolean = dtype == np.bool_
     try:
-        facts = json.loads(metadata[_FACTS]) if _FACTS in metadata else {}
-    except (TypeError, ValueError):
-        raise ValueError(f"{path} holds facts that cannot be read") from None
-    return arrays, facts
+        array = np.empty(shape, np.uint8 if boolean else dtype)
+    except (ValueError, MemoryError):  # of more bytes than there are, or than memory has
+        raise ValueError(f"{path} holds an array of shape {shape}, which memory cannot") from None
+    if array.size and raw.readinto(array.reshape(-1).view(np.uint8)) != array.nbytes:  # type: ignore[attr-defined]
+        raise ValueError(f"{path} was cut short while it was read")
+    if boolean:
+        return array != 0
+    return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _facts(path: str, metadata: Any) -> dict[str, Any]:
+    """What `write_tensors` was given as facts."""
+    if not isinstance(metadata, dict) or _FACTS not in metadata:
+        return {}
+    text = metadata[_FACTS]
+    facts = _json(text) if isinstance(text, str) else None
+    if not isinstance(facts, dict):
+        raise ValueError(f"{path} holds facts that cannot be read")
+    return facts

@@ -255,7 +255,14 @@ class BaseMLP(BaseEstimator):
 
         stops = None if solver in STOCHASTIC else enough
         return minimize(
-            ob, theta, solver, max_iter=max_iter, gtol=0, callback=stops, verdict=False, **options
+            ob,
+            theta,
+            solver,
+            max_iter=max_iter,
+            gradient_tol=0,
+            callback=stops,
+            verdict=False,
+            **options,
         )
 
     def _keep(self, ob: Objective, runs: list[Any]) -> None:

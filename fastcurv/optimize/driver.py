@@ -17,6 +17,7 @@ from ..progress import bar
 from .ending import Ending
 from .line_search import first_length, line_minimum, value_rounding
 from .negative_curvature import lowest_curvature, suspects
+from .resume import alike, check_method, damaged
 from .run import Method, Run
 from .verdict import ENDINGS, STATUS, Outcome
 
@@ -70,7 +71,10 @@ class Loop:
         """Run to the end, from the start or from what a checkpoint holds."""
         run = self.run
         if facts:
-            run.load(_part(arrays, "run."), facts["run"])
+            fresh = [self.mark, self.small_gains, self.gradient_tol, self.rest]
+            if not alike(fresh, facts.get("loop")):
+                raise damaged("it holds no facts of the loop")
+            run.load(_part(arrays, "run."), facts.get("run"))
             self.mark, self.small_gains, self.gradient_tol, self.rest = facts["loop"]
         spent = run.n_gradients
         run.bind()
@@ -83,7 +87,9 @@ class Loop:
         run.f0 = run.f
         self.method = self.maker(run, **self.ask.options)
         if facts:
-            self.method.load(_part(arrays, "method."), facts["method_facts"])
+            of_method = _part(arrays, "method."), facts.get("method_facts")
+            check_method(*of_method, self.method, run.theta.size)
+            self.method.load(*of_method)
         else:
             run.record()
         try:

@@ -263,14 +263,23 @@ def _saved(
     arrays, facts = read_tensors(path)
     if facts.get("what") != "minimize":
         raise ValueError(f"{path} is not a checkpoint of minimize")
-    if facts["method"] != method:
-        raise ValueError(f"{path} was saved by method={facts['method']!r}, not {method!r}")
-    if facts["options"] != named_options(options):
+    if facts.get("method") != method:
         raise ValueError(
-            f"{path} was saved with options {facts['options']}, not {named_options(options)}"
+            f"{path} was saved by method={_short(facts.get('method'))}, not {method!r}"
         )
-    if arrays["run.theta"].shape != (n_params,):
+    if facts.get("options") != named_options(options):
         raise ValueError(
-            f"{path} holds {arrays['run.theta'].size} parameters; the objective has {n_params}"
+            f"{path} was saved with options {_short(facts.get('options'))}, not "
+            f"{named_options(options)}"
         )
+    theta = arrays.get("run.theta")
+    if theta is None or theta.shape != (n_params,):
+        held = 0 if theta is None else theta.size
+        raise ValueError(f"{path} holds {held} parameters; the objective has {n_params}")
     return arrays, facts
+
+
+def _short(x: Any) -> str:
+    """What a file says, cut to a length that can be read."""
+    text = repr(x)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -12,6 +12,7 @@ import time
 import numpy as np
 
 from ..vectors import norm
+from .resume import check_run, generator, plain
 
 
 def reduction_ratio(old, new, predicted, eps):
@@ -247,7 +248,7 @@ class Run:
             arrays["rows"] = self.rows
         facts = {key: getattr(self, key) for key in self._COUNTS}
         facts["elapsed"], facts["records"] = self.elapsed(), len(self.history["loss"])
-        facts["rng"] = _plain(self.rng.bit_generator.state)
+        facts["rng"] = plain(self.rng.bit_generator.state)
         return arrays, facts
 
     def past(self, records):
@@ -258,7 +259,8 @@ class Run:
         }
 
     def load(self, arrays, facts):
-        """Continue where `state` and `past` were taken."""
+        """Continue where `state` and `past` were taken; ValueError where they were not."""
+        check_run(arrays, facts, self)
         np.copyto(self.theta, arrays["theta"])
         self.best, self.rows = arrays.get("best"), arrays.get("rows")
         for key in self.history:
@@ -269,27 +271,7 @@ class Run:
         for key in self._COUNTS:
             setattr(self, key, facts[key])
         self.spent, self.started = facts["elapsed"], time.perf_counter()
-        name = facts["rng"]["bit_generator"]
-        if self.rng.bit_generator.state["bit_generator"] != name:
-            self.rng = np.random.Generator(getattr(np.random, name)())
-        self.rng.bit_generator.state = _restored(facts["rng"])
-
-
-def _plain(state):
-    """The state of a bit generator as JSON can hold it."""
-    if isinstance(state, dict):
-        return {key: _plain(value) for key, value in state.items()}
-    if isinstance(state, np.ndarray):
-        return {"array": state.tolist(), "dtype": state.dtype.str}
-    return int(state) if isinstance(state, np.integer) else state
-
-
-def _restored(state):
-    if isinstance(state, dict) and "array" in state:
-        return np.array(state["array"], dtype=state["dtype"])
-    if isinstance(state, dict):
-        return {key: _restored(value) for key, value in state.items()}
-    return state
+        self.rng = generator(facts.get("rng"))
 
 
 class Method:

@@ -1,0 +1,158 @@
+"""A checkpoint is taken back only where every number in it could have been saved: what a file says
+is compared with what a fresh run would save, and nothing is called by a name in it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+KNOWN = {
+    kind.__name__: kind
+    for kind in (
+        np.random.PCG64,
+        np.random.PCG64DXSM,
+        np.random.MT19937,
+        np.random.Philox,
+        np.random.SFC64,
+    )
+}
+AT_MOST = {"pos": 624, "buffer_pos": 4, "has_uint32": 1, "uinteger": (1 << 32) - 1}
+COUNTS = ("n_values", "n_gradients", "n_products", "iteration", "since_best", "records")
+
+
+def damaged(what: str) -> ValueError:
+    """The error for a checkpoint that no run has saved."""
+    return ValueError(f"the checkpoint to resume is damaged: {what}")
+
+
+def is_number(x: Any) -> bool:
+    """Whether x is a float, NaN and infinity included, or an int that is no larger than one."""
+    return type(x) is float or (type(x) is int and abs(x) < 1 << 62)
+
+
+def is_count(x: Any) -> bool:
+    """Whether x is an int that a counter can have reached."""
+    return type(x) is int and 0 <= x < 1 << 62
+
+
+def alike(example: Any, x: Any) -> bool:
+    """Whether x is of the kind of an example: numbers for numbers, lists of as many; where the
+    example is None, a number or None. No NaN.
+    """
+    if isinstance(example, bool):
+        return isinstance(x, bool)
+    if isinstance(example, (list, tuple)):
+        return (
+            isinstance(x, (list, tuple))
+            and len(x) == len(example)
+            and all(alike(e, v) for e, v in zip(example, x))
+        )
+    if isinstance(example, int):
+        return is_count(x)
+    if example is None and x is None:
+        return True
+    return is_count(x) or (type(x) is float and not math.isnan(x))
+
+
+def plain(state: Any) -> Any:
+    """The state of a bit generator as JSON can hold it."""
+    if isinstance(state, dict):
+        return {key: plain(value) for key, value in state.items()}
+    if isinstance(state, np.ndarray):
+        return {"array": state.tolist(), "dtype": state.dtype.str}
+    return int(state) if isinstance(state, np.integer) else state
+
+
+def generator(saved: Any) -> np.random.Generator:
+    """The generator whose state a checkpoint holds: of a known kind, every number in its range."""
+    name = saved.get("bit_generator") if isinstance(saved, dict) else None
+    if not isinstance(name, str) or name not in KNOWN:
+        raise damaged(f"{str(name)[:40]!r} is no bit generator of NumPy")
+    made = KNOWN[name]()
+    try:
+        made.state = _state(made.state, saved, "")
+    except (TypeError, ValueError, KeyError, OverflowError, IndexError, AttributeError) as error:
+        raise damaged(f"its {name} has no such state") from error
+    return np.random.Generator(made)
+
+
+def _state(example: Any, saved: Any, name: str) -> Any:
+    """A saved state of the structure of an example, or ValueError."""
+    if isinstance(example, dict):
+        if not isinstance(saved, dict) or set(saved) != set(example):
+            raise ValueError(name)
+        return {key: _state(example[key], saved[key], key) for key in example}
+    if isinstance(example, np.ndarray):
+        if not isinstance(saved, dict) or saved.get("dtype") != example.dtype.str:
+            raise ValueError(name)
+        numbers = saved.get("array")
+        top = int(np.iinfo(example.dtype).max)
+        if not isinstance(numbers, list) or len(numbers) != example.size:
+            raise ValueError(name)
+        if not all(type(x) is int and 0 <= x <= top for x in numbers):
+            raise ValueError(name)
+        return np.array(numbers, dtype=example.dtype)
+    if isinstance(example, str):
+        return example
+    if type(saved) is not int or not 0 <= saved <= AT_MOST.get(name, (1 << 128) - 1):
+        raise ValueError(name)
+    return saved
+
+
+def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
+    """Raise where arrays or facts are none that `Run.state` and `Run.past` can have made."""
+    n, dtype = run.theta.size, run.theta.dtype
+    if not isinstance(facts, dict):
+        raise damaged("it holds no facts of a run")
+    for name in COUNTS:
+        if not is_count(facts.get(name)):
+            raise damaged(f"{name} is no count")
+    for name in ("best_score", "best_f", "best_gnorm"):
+        if not is_number(facts.get(name)):
+            raise damaged(f"{name} is no number")
+    elapsed = facts.get("elapsed")
+    if not is_number(elapsed) or not 0 <= elapsed < 1e15:
+        raise damaged("the time elapsed is none")
+    for name in ("theta", "best"):
+        array = arrays.get(name)
+        if array is None and name == "best":
+            continue
+        if array is None or array.shape != (n,) or array.dtype != dtype:
+            raise damaged(f"{name} is no vector of {n} numbers of {dtype}")
+        if not np.isfinite(array).all():
+            raise damaged(f"{name} holds NaN or infinity")
+    rows, count = arrays.get("rows"), getattr(run.ob, "n_samples", 0)
+    if rows is not None and (
+        rows.ndim != 1
+        or rows.dtype.kind not in "iu"
+        or not 0 < rows.size <= count
+        or rows.min() < 0
+        or rows.max() >= count
+    ):
+        raise damaged("its rows are none of the data's")
+    for key in run.history:
+        values = arrays.get("history." + key)
+        if values is None or values.shape != (facts["records"],) or values.dtype != np.float64:
+            raise damaged(f"its history of {key} is no list of {facts['records']} numbers")
+        if key in ("iteration", "products") and not (abs(values) < 1e15).all():
+            raise damaged(f"its history of {key} holds no counts")
+
+
+def check_method(arrays: dict[str, np.ndarray], facts: Any, method: Any, n: int) -> None:
+    """Raise where arrays or facts are none that the method's `state` can have made."""
+    _, fresh = method.state()
+    if not isinstance(facts, dict) or set(facts) != set(fresh):
+        raise damaged("it holds no facts of this method")
+    for name, example in fresh.items():
+        if not alike(example, facts[name]):
+            raise damaged(f"the method's {name} is {str(facts[name])[:40]!r}")
+        if is_number(facts[name]) and facts[name] < 0:
+            raise damaged(f"the method's {name} is negative")
+    for name, array in arrays.items():
+        if array.shape != (n,) or array.dtype.kind != "f":
+            raise damaged(f"the method's {name[:40]!r} is no vector of {n} numbers")
+        if not np.isfinite(array).all():
+            raise damaged(f"the method's {name[:40]!r} holds NaN or infinity")

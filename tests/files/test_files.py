@@ -1,0 +1,384 @@
+"""Files are old or new, never torn, whoever ends the writer; and no bytes make a reader do anything
+but read or refuse.
+"""
+
+import json
+import os
+import random
+import signal
+import stat
+import threading
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.files import read_tensors, whole, write_atomically, write_tensors
+
+posix = pytest.mark.skipif(os.name != "posix", reason="permissions and links of POSIX")
+ARRAYS = {
+    "a": np.arange(12.0).reshape(3, 4),
+    "b": np.array(3, np.int16),
+    "c": np.zeros((0, 4), np.float32),
+    "d": np.array([True, False]),
+    "e": np.arange(4, dtype=">i4"),
+}
+
+
+def test_there_and_back(tmp_path):
+    path = tmp_path / "x"
+    write_tensors(path, ARRAYS, {"n": [1, None, "two"], "inf": float("inf")})
+    arrays, facts = read_tensors(path)
+    assert facts == {"n": [1, None, "two"], "inf": float("inf")} and set(arrays) == set(ARRAYS)
+    for name, a in ARRAYS.items():
+        found = arrays[name]
+        assert np.array_equal(found, a) and found.shape == a.shape and found.flags.writeable
+        assert found.dtype == a.dtype.newbyteorder("=")
+    for bad in ({"a": np.zeros(2, complex)}, {"a": np.array(["x"])}, {"a": np.zeros(2, object)}):
+        with pytest.raises(TypeError, match="cannot hold"):
+            write_tensors(path, bad)
+    with pytest.raises(ValueError, match="header"):
+        write_tensors(path, {}, {"long": "x" * (5 << 20)})
+    assert list(tmp_path.iterdir()) == [path] and set(read_tensors(path)[0]) == set(ARRAYS)
+
+
+# --- writing
+
+
+def test_failures_leave_the_old_file_and_no_litter(tmp_path):
+    path = tmp_path / "x"
+    write_atomically(path, b"old")
+    for error in (KeyboardInterrupt, ValueError, MemoryError, SystemExit):
+        with pytest.raises(error), whole(path) as out:
+            out.write(b"new, in part")
+            raise error
+        assert [p.name for p in tmp_path.iterdir()] == ["x"] and path.read_bytes() == b"old"
+    with pytest.raises(OSError):
+        write_atomically(tmp_path, b"over a folder")
+    with pytest.raises(OSError):
+        write_tensors(tmp_path / "missing" / "x", {})
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_every_step_of_a_save_may_fail(tmp_path, monkeypatch):
+    """Each system call of a save fails in turn, with and without nameless files."""
+    path = tmp_path / "x"
+    for nameless in (True, False):
+        if not nameless:
+            monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+        for name in ("fsync", "replace", "chmod", "link"):
+            write_atomically(path, b"old")
+
+            def fails(*args, **options):
+                raise KeyboardInterrupt
+
+            with monkeypatch.context() as patch:
+                patch.setattr(os, name, fails)
+                if name == "link" and (not nameless or not hasattr(os, "O_TMPFILE")):
+                    write_atomically(path, b"old")
+                else:
+                    with pytest.raises(KeyboardInterrupt):
+                        write_atomically(path, b"new")
+            assert path.read_bytes() == b"old"
+            assert [p.name for p in tmp_path.iterdir()] == ["x"]
+        write_atomically(path, b"new")
+        assert path.read_bytes() == b"new" and [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+@posix
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_permissions_follow_the_umask(tmp_path, mask):
+    """Of every kind of file: models, runs and checkpoints, reports."""
+    before = os.umask(mask)
+    try:
+        model = fc.MLP([2, 1])
+        fc.save(tmp_path / "model", model, model.init(seed=0))
+        ob = fc.Objective(model, np.eye(2), [0.0, 1.0], "mse", l2=0.1)
+        fc.minimize(ob, model.init(seed=0), checkpoint=tmp_path / "checkpoint", max_iter=2)
+        write_atomically(tmp_path / "page", b"page")
+        assert len(list(tmp_path.iterdir())) == 3
+        for path in tmp_path.iterdir():
+            assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask, path
+    finally:
+        os.umask(before)
+    (tmp_path / "page").chmod(0o640)
+    write_atomically(tmp_path / "page", b"again")
+    assert stat.S_IMODE((tmp_path / "page").stat().st_mode) == 0o640
+
+
+@posix
+def test_a_symbolic_link_stays_one(tmp_path):
+    (tmp_path / "there").mkdir()
+    target, link = tmp_path / "there" / "x", tmp_path / "link"
+    link.symlink_to(target)
+    for content in (b"first", b"second"):  # dangling, then not
+        write_atomically(link, content)
+        assert link.is_symlink() and target.read_bytes() == content
+    model = fc.MLP([2, 1])
+    fc.save(link, model, model.init(seed=0))
+    assert link.is_symlink() and fc.load(target)[0] == model
+    assert [p.name for p in target.parent.iterdir()] == ["x"]
+
+
+def test_writers_side_by_side(tmp_path):
+    """Eight threads write one file: at every moment it is one of theirs, whole."""
+    path, done = tmp_path / "x", []
+    write_tensors(path, {"a": np.full(1000, 0.0)})
+
+    def write(i):
+        for _ in range(10):
+            write_tensors(path, {"a": np.full(1000, float(i))})
+        done.append(i)
+
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    while len(done) < 8:
+        assert len(np.unique(read_tensors(path)[0]["a"])) == 1
+    for thread in threads:
+        thread.join()
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def killed_while_saving(tmp_path, times):
+    """SIGKILL at random moments of a save: the file is whole, and after one more save alone."""
+    path, moments, left = tmp_path / "x", random.Random(3), 0
+    write_tensors(path, {"a": np.zeros(200_000)}, {"k": 0})
+    for _ in range(times):
+        reading, writing = os.pipe()
+        worker = os.fork()
+        if not worker:
+            try:
+                os.write(writing, b"ready")
+                for k in range(1, 1 << 30):
+                    write_tensors(path, {"a": np.full(200_000, float(k))}, {"k": k})
+            finally:
+                os._exit(1)
+        assert os.read(reading, 5) == b"ready"
+        time.sleep(0.03 * moments.random())
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
+        os.close(reading)
+        os.close(writing)
+        arrays, facts = read_tensors(path)
+        assert (arrays["a"] == facts["k"]).all()
+        left += len(list(tmp_path.iterdir())) - 1
+        write_tensors(path, {"a": np.zeros(200_000)}, {"k": 0})
+        assert [p.name for p in tmp_path.iterdir()] == ["x"]
+    assert left <= 1 + times // 20, "between a name and its place lie microseconds of milliseconds"
+
+
+@posix
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="needs files without a name")
+def test_killed_while_saving(tmp_path):
+    killed_while_saving(tmp_path, 20)
+
+
+@posix
+@pytest.mark.nightly
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="needs files without a name")
+def test_killed_while_saving_often(tmp_path):
+    killed_while_saving(tmp_path, 200)
+
+
+# --- reading
+
+
+def safetensors(header, data=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def entry(shape, begin, end, dtype="F64"):
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+BAD = {
+    "empty": b"",
+    "short": b"1234567",
+    "header past the end": (1000).to_bytes(8, "little") + b"{}",
+    "header of 2^63": (1 << 63).to_bytes(8, "little") + b"{}",
+    "no JSON": safetensors(b"{]"),
+    "not UTF-8": safetensors(b'{"\xff": 1}'),
+    "a list": safetensors([]),
+    "deep": safetensors(b"[" * 100_000 + b"]" * 100_000),
+    "deep objects": safetensors(b'{"a":' * 100_000 + b"1" + b"}" * 100_000),
+    "a long number": safetensors(b'{"a": ' + b"9" * 10_000 + b"}"),
+    "an entry of null": safetensors({"a": None}),
+    "an entry of numbers": safetensors({"a": [1, 2]}),
+    "no dtype": safetensors({"a": {"shape": [], "data_offsets": [0, 0]}}),
+    "unknown dtype": safetensors({"a": entry([1], 0, 8, "object")}, bytes(8)),
+    "a dtype that is a list": safetensors({"a": entry([1], 0, 8, ["F64"])}, bytes(8)),
+    "negative": safetensors({"a": entry([-1], 0, 8)}, bytes(8)),
+    "infinite": safetensors(
+        b'{"a":{"dtype":"F64","shape":[1e999],"data_offsets":[0,8]}}', bytes(8)
+    ),
+    "fractions": safetensors({"a": entry([1.0], 0, 8)}, bytes(8)),
+    "truth": safetensors({"a": entry([True], 0, 8)}, bytes(8)),
+    "huge": safetensors({"a": entry([1 << 62], 0, 8)}, bytes(8)),
+    "huge and empty": safetensors({"a": entry([1 << 62, 1 << 62, 0], 0, 0)}),
+    "many axes": safetensors({"a": entry([1] * 100, 0, 8)}, bytes(8)),
+    "places swapped": safetensors({"a": entry([1], 8, 0)}, bytes(8)),
+    "three places": safetensors({"a": {**entry([1], 0, 8), "data_offsets": [0, 8, 8]}}, bytes(8)),
+    "overlap": safetensors({"a": entry([1], 0, 8), "b": entry([1], 0, 8)}, bytes(8)),
+    "a hole": safetensors({"a": entry([1], 8, 16)}, bytes(16)),
+    "cut": safetensors({"a": entry([2], 0, 16)}, bytes(15)),
+    "more": safetensors({"a": entry([1], 0, 8)}, bytes(9)),
+    "facts that are a number": safetensors({"__metadata__": {"fastcurv": 3}}),
+    "facts that are no object": safetensors({"__metadata__": {"fastcurv": "[]"}}),
+    "facts that are deep": safetensors({"__metadata__": {"fastcurv": "[" * 100_000}}),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bytes_that_are_refused(name, tmp_path):
+    """One sentence that names the file, from every reader of the format."""
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(BAD[name])
+    for reader in (read_tensors, fc.load):
+        with pytest.raises(ValueError) as caught:
+            reader(path)
+        text = str(caught.value)
+        assert str(path) in text and "\n" not in text and len(text) < 300 + len(str(path))
+
+
+def test_memory_is_that_of_the_file(tmp_path):
+    """A megabyte of header that names one place many times, or nests, costs no gigabyte."""
+    path = tmp_path / "x"
+    data = bytes(1 << 20)
+    many = {f"{i}": entry([1 << 17], 0, 1 << 20) for i in range(10_000)}
+    for content in (safetensors(many, data), safetensors(b"[" + b"[]," * 300_000 + b"[]]")):
+        path.write_bytes(content)
+        tracemalloc.start()
+        with pytest.raises(ValueError):
+            read_tensors(path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 100e6
+
+
+def examples(folder):
+    """A file of each kind that is read back, and its reader."""
+    model = fc.MLP([2, 3, 1])
+    theta = model.init(seed=0)
+    fc.save(folder / "model", model, theta)
+    yield (folder / "model").read_bytes(), fc.load
+    ob = fc.Objective(model, np.eye(2), [0.0, 1.0], "mse", l2=0.1)
+    for method, options in (("trust-region", {}), ("adam", {"batch_size": 1})):
+        path = folder / method
+        fc.minimize(
+            ob, theta, method, checkpoint=path, max_iter=3, seed=1, verdict=False, **options
+        )
+
+        def resume(path, method=method, options=options):
+            fc.minimize(ob, None, method, resume=path, max_iter=4, verdict=False, **options)
+
+        yield path.read_bytes(), resume
+
+
+TOKENS = [b"null", b"-1", b"1e999", b"[]", b"{}", b'"F64"', b'"PCG64"', b'"test"', b"true"]
+TOKENS += [b"NaN", b"18446744073709551616", b'"__class__"', b"0.5", b'""', b"1e-320"]
+
+
+def mutated(content, dice):
+    """Bytes changed, cut, repeated, swapped; half of the time inside the header, by JSON words."""
+    content = bytearray(content)
+    for _ in range(1 + dice.randrange(3)):
+        end = 8 + int.from_bytes(content[:8], "little") if dice.random() < 0.7 else len(content)
+        end = max(9, min(end, len(content)))
+        at = dice.randrange(8 if dice.random() < 0.9 else 0, end)
+        kind = dice.randrange(6)
+        if kind == 0:
+            content[at] ^= 1 << dice.randrange(8)
+        elif kind == 1:
+            content[at] = dice.choice(b'0123456789"[]{},:-.eE\\\xff\x00')
+        elif kind == 2:
+            del content[at : at + dice.randrange(1, 20)]
+        elif kind == 3:
+            content[at:at] = content[at : at + dice.randrange(1, 40)]
+        elif kind == 4:  # one JSON value for another
+            stop = at
+            while stop < end and content[stop] not in b",:]}":
+                stop += 1
+            begin = at
+            while begin > 8 and content[begin - 1] not in b",:[{":
+                begin -= 1
+            content[begin:stop] = dice.choice(TOKENS)
+        else:
+            content[at : at + 4] = dice.randbytes(4)
+        if dice.random() < 0.8 and len(content) > 8:  # let the length fit again
+            text = bytes(content[8:])
+            closing = text.rfind(b"}}") + 2
+            if closing > 1:
+                content[:8] = closing.to_bytes(8, "little")
+    return bytes(content)
+
+
+def fuzz(folder, times, seed):
+    """Readers of mutated files read or say ValueError; nothing else comes out."""
+    dice, known = random.Random(seed), list(examples(folder))
+    path, refused = folder / "mutant", 0
+    shared = "/dev/shm" if os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK) else None
+    if shared:
+        path = type(path)(shared) / f"fastcurv-mutant-{os.getpid()}"
+    try:
+        for i in range(times):
+            content, reader = known[0] if i % 10 else known[1 + i // 10 % (len(known) - 1)]
+            path.write_bytes(mutated(content, dice))
+            try:
+                reader(path)
+            except ValueError as error:
+                assert "\n" not in str(error) and len(str(error)) < 600, error
+                refused += 1
+    finally:
+        path.unlink(missing_ok=True)
+    return refused
+
+
+def test_mutated_files(tmp_path):
+    with np.errstate(all="ignore"):
+        assert fuzz(tmp_path, 20_000, 0) > 5_000
+
+
+@pytest.mark.nightly
+def test_a_million_mutated_files(tmp_path):
+    with np.errstate(all="ignore"):
+        assert fuzz(tmp_path, 1_000_000, 1) > 250_000
+
+
+@pytest.mark.parametrize("name", ["test", "seed", "__class__", "Generator", "RandomState", "", 3])
+def test_a_checkpoint_calls_nothing(name, tmp_path, monkeypatch):
+    """Only known bit generators are made on a file's word."""
+    model = fc.MLP([2, 3, 1])
+    ob = fc.Objective(model, np.eye(2), [0.0, 1.0], "mse")
+    path, theta = tmp_path / "x", model.init(seed=0)
+    fc.minimize(ob, theta, "sgd", checkpoint=path, max_iter=3, seed=1, batch_size=1)
+    arrays, facts = read_tensors(path)
+    facts["run"]["rng"]["bit_generator"] = name
+    write_tensors(path, arrays, facts)
+    called = []
+    monkeypatch.setattr(np.random, "test", lambda: called.append(1), raising=False)
+    with pytest.raises(ValueError, match="bit generator"):
+        fc.minimize(ob, None, "sgd", resume=path, max_iter=4, batch_size=1)
+    assert not called
+
+
+@pytest.mark.parametrize("kind", ["PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"])
+def test_every_known_bit_generator_resumes(kind, tmp_path):
+    model = fc.MLP([2, 3, 1])
+    ob = fc.Objective(model, np.eye(2), [0.0, 1.0], "mse")
+    path, theta = tmp_path / "x", model.init(seed=0)
+
+    def run(max_iter, **options):
+        seed = np.random.Generator(getattr(np.random, kind)(5))
+        return fc.minimize(
+            ob, theta, "sgd", max_iter=max_iter, seed=seed, batch_size=1, verdict=False, **options
+        )
+
+    run(3, checkpoint=path)
+    resumed = fc.minimize(
+        ob, None, "sgd", resume=path, max_iter=6, batch_size=1, seed=0, verdict=False
+    )
+    assert np.array_equal(resumed.x, run(6).x)

@@ -35,6 +35,14 @@ def rng(request):
     return generator
 
 
+@pytest.fixture
+def samples_as_rows():
+    """Plans made while the test runs keep samples as rows, however narrow the net."""
+    engine.force_across(0)
+    yield
+    engine.force_across(-1)
+
+
 @pytest.fixture(params=engine.available_archs())
 def arch(request):
     """Each table of kernels in turn, in force while the test runs."""

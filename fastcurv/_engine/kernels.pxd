@@ -11,7 +11,15 @@ cdef extern from "kernels/kernels.h" nogil:
         FC_MSE, FC_CROSS_ENTROPY, FC_BINARY_CROSS_ENTROPY
     ctypedef enum fc_step_kind:
         FC_STEP_NONE, FC_STEP_ACTIVATE, FC_STEP_R_ACTIVATE, FC_STEP_BACKWARD, FC_STEP_R_BACKWARD, FC_STEP_DOT
+    enum: FC_MAX_RANK
+    ctypedef struct fc_made:
+        int rank
+        const void *w
+        Py_ssize_t w_ts, w_is
+        const void *b
+        Py_ssize_t ldb
     ctypedef struct fc_step:
+        fc_made made
         fc_step_kind kind
         fc_activation phi
         const void *u
@@ -38,6 +46,9 @@ cdef extern from "kernels/kernels.h" nogil:
         Py_ssize_t a_rs, a_cs
         const void *b
         Py_ssize_t b_rs, b_vs, b_cs
+    ctypedef struct fc_ahead:
+        const void *at
+        Py_ssize_t bytes
     ctypedef struct fc_product:
         Py_ssize_t m, n
         int n_terms
@@ -46,6 +57,7 @@ cdef extern from "kernels/kernels.h" nogil:
         Py_ssize_t ldc
         int exact, accumulate
         fc_step step
+        fc_ahead ahead[3]
         Py_ssize_t row_block, col_block
     enum: FC_MAX_STACK
     ctypedef struct fc_stack:

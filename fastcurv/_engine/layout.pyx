@@ -15,6 +15,9 @@ cdef enum:
     TALL_WEIGHTS = 1 << 18      # bytes of parameters up to which a net's products are better served tall
     PANEL_BYTES = 1 << 18       # what a panel's rows may take of the second-level cache
     SERIAL_FLOPS = 3000000      # below this, waking a thread costs more than it saves
+    ACROSS_WEIGHTS = 1 << 20    # bytes of parameters up to which samples may lie across: nothing is packed, W and V are read as they are
+    ACROSS_WIDTH = 2048         # bytes of a sample's widest layer: both terms of a product are then one chain of sums
+    ACROSS_BYTES = 600000       # what a panel across may take of the second-level cache
 
 
 cdef Py_ssize_t forced_lines = -1
@@ -26,9 +29,41 @@ def force_across(Py_ssize_t lines):
     forced_lines = lines
 
 
+cdef double emptiness(PlanS *P) noexcept nogil:
+    """The multiply-adds of a product with samples as rows, empty lanes included, over those that count."""
+    cdef Py_ssize_t l, lanes = P.K.vector_bytes // P.K.real_bytes, k, m, wide_k, wide_m
+    cdef double counted = 0, done = 0
+    for l in range(P.n_layers):
+        k, m = P.layer[l].k, P.layer[l].m
+        wide_k, wide_m = (k + lanes - 1) // lanes * lanes, (m + lanes - 1) // lanes * lanes
+        counted += m * k * (6 if l else 2)
+        done += (k * wide_m + m * wide_k) if l == 0 else 2 * k * wide_m + 4 * m * wide_k
+    return done / counted
+
+
 cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
-    """Lines of a panel, or 0 where samples had better be rows."""
-    return max(<Py_ssize_t>0, forced_lines)
+    """Lines of a panel, or 0 where samples had better be rows.
+
+    Across pays where padding to whole vectors costs more than a few per cent. A panel is as long as its state, scratch and the
+    next panel's state leave room for in the second-level cache, but not so short that joining the lanes of sums over samples is
+    felt; few panels are shared evenly by 2 or 4 threads."""
+    cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line, units = 0, count, long_
+    if forced_lines >= 0:
+        return forced_lines
+    if P.K.vector_bytes == P.K.real_bytes or P.n * P.K.real_bytes > ACROSS_WEIGHTS or emptiness(P) < 1.04:
+        return 0
+    for l in range(P.n_layers):
+        units += P.layer[l].m
+        if max(P.layer[l].m, P.layer[l].k) > ACROSS_WIDTH // P.K.real_bytes:
+            return 0
+    long_ = max(<Py_ssize_t>9, min(<Py_ssize_t>21, ACROSS_BYTES // (6 * FC_ALIGN * units)))
+    count = (lines + long_ - 1) // long_
+    if count > 2:
+        count = (count + 3) // 4 * 4
+    elif lines > 4:
+        count = 2
+    lines = (lines + count - 1) // count
+    return lines + (lines % 8 == 0)
 
 
 cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
@@ -48,7 +83,8 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
         if count > 2:                   # few panels are shared evenly by 2 or 4 threads
             count = (count + 3) // 4 * 4
         P.panel = (P.N + count - 1) // count
-        choose_across(P)
+    if not normalised(P):
+        choose_across(P, memory)
     if memory:
         fit_into(P, memory)
     return 0
@@ -88,16 +124,25 @@ cdef int fit_into(PlanS *P, Py_ssize_t memory) except -1:
     return 0
 
 
-cdef int choose_across(PlanS *P) except -1:
-    """Whether samples lie across, and how many a panel has."""
+cdef int choose_across(PlanS *P, Py_ssize_t memory) except -1:
+    """Whether samples lie across, and how many a panel has. Under a bound that it passes they are rows, whose least is less."""
     cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines
     lines = lines_across(P)
+    cdef Py_ssize_t panel = P.panel, ldx = P.ldx, most
+    cdef int threads = P.threads
     if lines:
         lines = min(lines, (P.N + line - 1) // line)
         P.across = P.panel = lines * line
         P.ldx = P.layer[0].k
         for l in range(P.n_layers):
             P.layer[l].ldm, P.layer[l].ldk = P.layer[l].m, P.layer[l].k
+        P.threads = 1
+        most = measure(P) if memory and forced_lines < 0 else 0
+        P.threads = threads
+        if most > memory:
+            P.across, P.panel, P.ldx = 0, panel, ldx
+            for l in range(P.n_layers):
+                P.layer[l].ldm, P.layer[l].ldk = padded(P.layer[l].m, P.K.real_bytes), padded(P.layer[l].k, P.K.real_bytes)
     return 0
 
 

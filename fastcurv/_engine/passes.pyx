@@ -47,6 +47,7 @@ from .products cimport (
     add_back,
     add_onward,
     add_outer,
+    ask,
     bias_of,
     into,
     into_w,
@@ -57,6 +58,8 @@ from .products cimport (
     put_r,
     put_skip,
     put_sums,
+    remake,
+    remakes,
     rows_of,
     run,
     run_blocks,
@@ -238,6 +241,8 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
         put_d(&job.step, own(t, y, t.scratch.ra[l]))
         put_bends(t, &job.step, y, quadratic)
         put_skip(&job.step, r_below if y.skip else nothing())
+        ask(t, job, y.p, y.m)
+        ask(t, job, P.x if l == 0 else NULL, y.k)
         if quadratic and y.curved:
             job.step.total = t.scratch.totals
         if (run_stack(t, &stack) if y.norm == NULL else norm_r_forward(t, l, job)) < 0:
@@ -307,6 +312,7 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
                 add_outer(t, job, delta, own(t, &P.layer[l - 1], t.scratch.ra[l - 1]))
             into_w(t, job, y, out)
             stack.c = t.out_step // size
+            ask(t, job, y.a, y.m)
             run_stack(t, &stack)
         if l == P.first:
             break
@@ -323,6 +329,11 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
         job.step.kind = FC_STEP_R_BACKWARD
         put_d(&job.step, own(t, x, t.scratch.rz[l - 1]))
         put_bends(t, &job.step, x, full)
+        if full and remakes(P, l - 1):
+            remake(t, &job.step, y)
+        elif full:
+            ask(t, job, x.delta, x.m)
+            ask(t, job, x.q, x.m)
         if full and x.curved:
             put_r(&job.step, own(t, x, t.scratch.rz[l - 1]))
         put_skip(&job.step, own(t, y, t.scratch.e[(l + 1) & 1]) if y.skip else nothing())

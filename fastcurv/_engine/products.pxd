@@ -1,7 +1,7 @@
 """Products of a pass, and sweeps over its rows: written down, and run by one thread or all."""
 from libc.string cimport memset
 
-from .kernels cimport FC_IDENTITY, fc_product, fc_stack, fc_step, fc_term
+from .kernels cimport FC_IDENTITY, FC_MAX_RANK, fc_product, fc_stack, fc_step, fc_term
 from .state cimport Layer, Matrix, Pass, PlanS, Weights, at, kept, lanes, lead, whole_lines
 from .team cimport fc_part
 
@@ -132,6 +132,33 @@ cdef inline void put_bends(Pass *t, fc_step *step, Layer *y, bint second) noexce
     if second and y.curved:
         put_q(step, kept(t, y, y.du if y.derived else y.q))
         step.a, step.lda = at(t.P, y.a, t.r0, y.ldm), lead(t.P, y.ldm)
+
+
+# --- where samples lie across -----------------------------------------------------------------------
+
+cdef inline void ask(Pass *t, fc_product *job, char *whole, Py_ssize_t units) noexcept nogil:
+    """While this product runs, fetch the next panel's part of a matrix that is kept."""
+    cdef int i = 0
+    if not t.more or whole == NULL:
+        return
+    while job.ahead[i].bytes:
+        i += 1
+    job.ahead[i].at = at(t.P, whole, t.r0 + t.P.panel, units)
+    job.ahead[i].bytes = t.P.panel * units * t.P.K.real_bytes
+
+
+cdef inline bint remakes(PlanS *P, Py_ssize_t l) noexcept nogil:
+    """Whether products make delta of layer l anew: phi'' alone needs it, and few units are above."""
+    cdef Layer *y = &P.layer[l]
+    return P.across and l == 0 and y.curved and y.derived and P.layer[1].m <= FC_MAX_RANK
+
+
+cdef inline void remake(Pass *t, fc_step *step, Layer *y) noexcept nogil:
+    """delta below layer y from y's: W' delta * phi'."""
+    cdef Matrix delta = kept(t, y, y.delta)
+    step.q = NULL
+    step.made.rank, step.made.b, step.made.ldb = y.m, delta.at, delta.ld
+    step.made.w, step.made.w_ts, step.made.w_is = y.W.flat + y.w * t.P.K.real_bytes, y.k, 1
 
 
 # --- run --------------------------------------------------------------------------------------------

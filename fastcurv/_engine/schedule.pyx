@@ -179,6 +179,7 @@ cdef void serve_group(void *context, Py_ssize_t item, int member) noexcept nogil
             return
         t.r0 = panel * P.panel
         t.rows = min(P.panel, job.rows - t.r0)
+        t.more = P.across and panel + 1 < end and last - first < 2
         if job.stages & FORWARD:
             forward(&t)
         add = panel > begin or (groups == 1 and job.add)

@@ -121,6 +121,7 @@ cdef struct Pass:               # some rows of the chunk on their way through th
     bint serial
     Py_ssize_t v                # which vector of the block, the first of `count` side by side
     char *flat                  # across: that vector as it came
+    bint more                   # across: another panel follows
     Kind kind
     Py_ssize_t count            # more than one: tall, in serial, for products alone; scratch is the first vector's
     Py_ssize_t own, out_step    # then bytes from one vector's scratch to the next, and from one result to the next
@@ -212,7 +213,7 @@ cdef inline Pass new_pass(PlanS *P, Scratch *scratch, bint serial, Kind kind) no
     cdef Pass t
     t.P, t.scratch, t.serial, t.kind = P, scratch, serial, kind
     t.r0 = t.rows = t.v = t.own = t.out_step = 0
-    t.count, t.flat = 1, NULL
+    t.count, t.flat, t.more = 1, NULL, False
     return t
 
 

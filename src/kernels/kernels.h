@@ -62,7 +62,17 @@ static inline int fc_bend_from_delta(fc_activation phi) { return phi == FC_TANH 
  * Where phi'' follows from a = phi(z), e phi'' need not be kept. In the steps but FC_STEP_ACTIVATE, `phi` says what q holds:
  *   tanh     q is delta = e phi', and e phi'' = -2 a delta          sigmoid   q is delta, and e phi'' = (1 - 2 a) delta
  *   relu, leaky_relu   p is a itself, whose sign gives phi'          all else   p is phi', q is e phi''
- * phi' is kept as it was computed: 1 - a a would lose it where a unit is saturated. */
+ * phi' is kept as it was computed: 1 - a a would lose it where a unit is saturated.
+ *
+ * In FC_STEP_R_BACKWARD with phi tanh or sigmoid, delta may be made anew instead of read, where it is cheaper than loading it:
+ * q[i, j] = p[i, j] * sum over t < rank of w[t * w_ts + i * w_is] * b[t * ldb + j], and q is NULL. */
+enum { FC_MAX_RANK = 4 };
+typedef struct {
+    int rank;
+    const void *w;  ptrdiff_t w_ts, w_is;
+    const void *b;  ptrdiff_t ldb;
+} fc_made;
+
 typedef enum {
     FC_STEP_NONE, FC_STEP_ACTIVATE, FC_STEP_R_ACTIVATE, FC_STEP_BACKWARD, FC_STEP_R_BACKWARD, FC_STEP_DOT
 } fc_step_kind;
@@ -76,6 +86,7 @@ typedef struct {
     void *p;  ptrdiff_t ldp;
     void *q;  ptrdiff_t ldq;
     const void *a;  ptrdiff_t lda;
+    fc_made made;
     const void *r;  ptrdiff_t ldr;
     const void *skip;  ptrdiff_t ldskip;
     void *sums;  ptrdiff_t ldsums;
@@ -93,7 +104,9 @@ typedef struct {
     const void *b;  ptrdiff_t b_rs, b_vs, b_cs;
 } fc_term;
 
-enum { FC_MAX_TERMS = 2 };
+enum { FC_MAX_TERMS = 2, FC_MAX_AHEAD = 3 };
+
+typedef struct { const void *at; ptrdiff_t bytes; } fc_ahead;
 
 /* C (m, n) = [C +] sum over terms of A B, then the step. The output is computed in items of row_block x col_block. */
 typedef struct {
@@ -104,6 +117,7 @@ typedef struct {
     int exact;                               /* C is not padded: nothing outside its m x n is touched; only FC_STEP_NONE */
     int accumulate;
     fc_step step;
+    fc_ahead ahead[FC_MAX_AHEAD];            /* memory that will be read soon, for kernels that can ask for it */
     ptrdiff_t row_block, col_block;          /* filled by `block`; m and n where one call does all of it */
 } fc_product;
 

@@ -69,6 +69,7 @@ def test_what_stands_in_c(arch, dtype):
     assert np.all(np.abs(lost(total, k, eps) - wanted) <= 3)
 
 
+@pytest.mark.usefixtures("samples_as_rows")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize("rows", [129, 500])

@@ -57,6 +57,7 @@ def operators(ob, theta):
     }
 
 
+@pytest.mark.usefixtures("samples_as_rows")
 @every_net
 @every_dtype
 def test_columns_are_single_products(arch, net, dtype, rng, problem):

@@ -186,6 +186,7 @@ def test_every_length(arch, dtype, problem):
         )
 
 
+@pytest.mark.usefixtures("samples_as_rows")
 @every_dtype
 def test_wide_nets(arch, dtype, problem):
     """Nets too large for the second-level cache are served layer by layer: their own way through

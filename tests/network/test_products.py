@@ -95,6 +95,7 @@ def test_symmetric_and_linear(arch, net, dtype, drawn):
         assert norm(both - (2 * Hu - 3 * Hv)) <= slack * (2 * norm(Hu) + 3 * norm(Hv))
 
 
+@pytest.mark.usefixtures("samples_as_rows")
 @every_dtype
 @every_net
 def test_same_bits(arch, net, dtype, drawn):

@@ -7,13 +7,22 @@ these. Their Hessian products are complex steps of the gradient, exact to roundi
 the engine and the ground of `fastcurv.testing`.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.linalg import LinearOperator
 
 from .checks import as_rng, check_choice, check_vector
 from .rounding.facts import NetworkFacts
 from .structure.activations import _STEP, ACTIVATIONS, _sigmoid, _softplus, normalise
 from .structure.parameters import l2_diagonal
+
+Floats = NDArray[np.float64]
+
 
 LOSSES = ("mse", "cross_entropy", "binary_cross_entropy")
 
@@ -36,7 +45,14 @@ class ReferenceModel:
 
     dtype = np.dtype(np.float64)
 
-    def __init__(self, sizes, activation="tanh", bias=True, residual=False, batch_norm=False):
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        activation: str | Sequence[str] = "tanh",
+        bias: bool = True,
+        residual: bool = False,
+        batch_norm: bool = False,
+    ) -> None:
         self.sizes = tuple(int(s) for s in sizes)
         n_hidden = len(self.sizes) - 2
         names = (activation,) * n_hidden if isinstance(activation, str) else tuple(activation)
@@ -53,7 +69,7 @@ class ReferenceModel:
         self.n_params = sum(m * k + m * self.bias for k, m in zip(self.sizes, self.sizes[1:]))
         self.n_params += 2 * sum(self.sizes[1:-1]) * self.batch_norm
 
-    def unflatten(self, theta):
+    def unflatten(self, theta: NDArray[Any]) -> list[Any]:
         """``[(W, b), ...]``, views of `theta`; b is None without biases; with `batch_norm` ``(W, b,
         gamma, beta)`` but for the last.
         """
@@ -63,20 +79,20 @@ class ReferenceModel:
             at += m * k
             b = theta[at : at + m] if self.bias else None
             at += m * self.bias
-            norm = ()
+            norm: tuple[Any, ...] = ()
             if self.batch_norm and layer < len(self.activation):
                 norm = (theta[at : at + m], theta[at + m : at + 2 * m])
                 at += 2 * m
             layers.append((W, b, *norm))
         return layers
 
-    def flatten(self, layers):
+    def flatten(self, layers: Any) -> NDArray[Any]:
         """The flat vector of ``[(W, b), ...]``: the inverse of `unflatten`."""
         return np.concatenate(
             [np.ravel(part) for pair in layers for part in pair if part is not None]
         )
 
-    def init(self, seed=None):
+    def init(self, seed: int | np.random.Generator | None = None) -> Floats:
         """Normal weights of variance 1/fan-in, zero biases, gamma 1 and beta 0."""
         rng = as_rng(seed)
         norms = [(np.ones(m), np.zeros(m)) if self.batch_norm else () for m in self.sizes[1:-1]] + [
@@ -89,11 +105,13 @@ class ReferenceModel:
             ]
         )
 
-    def skips(self, layer):
+    def skips(self, layer: int) -> bool:
         """Whether hidden layer `layer` adds its input to its output."""
         return self.residual and self.sizes[layer] == self.sizes[layer + 1]
 
-    def forward(self, theta, X):
+    def forward(
+        self, theta: NDArray[Any], X: Floats
+    ) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
         """What every layer's activation is given, ``z`` or ``gamma h + beta``, and activations
         ``a`` below every layer.
         """
@@ -108,22 +126,29 @@ class ReferenceModel:
                 a = phi(zs[-1]) + (a if self.skips(layer) else 0)
         return zs, below
 
-    def preactivations(self, theta, X):
+    def preactivations(self, theta: NDArray[Any], X: Floats) -> list[NDArray[Any]]:
         return self.forward(theta, X)[0]
 
-    def predict(self, theta, X):
+    def predict(self, theta: NDArray[Any], X: Floats) -> NDArray[Any]:
         return self.forward(theta, X)[0][-1]
 
-    def backward(self, theta, zs, below, delta):
+    def backward(
+        self,
+        theta: NDArray[Any],
+        zs: list[NDArray[Any]],
+        below: list[NDArray[Any]],
+        delta: NDArray[Any],
+    ) -> NDArray[Any]:
         """The gradient over theta of ``sum(delta * outputs)`` with `delta` held."""
         layers, grads = self.unflatten(theta), []
-        skip, e = 0, delta  # e = dL/da of the layer at hand, from the second turn on
+        skip: Any = 0
+        e = delta  # e = dL/da of the layer at hand, from the second turn on
         for layer in reversed(range(len(layers))):
             if layer < len(self.activation):
                 phi_prime = ACTIVATIONS[self.activation[layer]][1]
                 skip = e if self.skips(layer) else 0
                 delta = e * phi_prime(zs[layer])
-            norm = ()
+            norm: tuple[Any, ...] = ()
             if len(layers[layer]) == 4:
                 h, s = normalise(below[layer] @ layers[layer][0].T)
                 norm = ((delta * h).sum(axis=0), delta.sum(axis=0))
@@ -163,15 +188,25 @@ class ReferenceObjective(NetworkFacts):
 
     dtype = np.dtype(np.float64)
 
-    def __init__(self, model, X, y, loss="mse", *, l2=0.0, l2_biases=True, sample_weight=None):
+    def __init__(
+        self,
+        model: ReferenceModel,
+        X: ArrayLike,
+        y: ArrayLike,
+        loss: str = "mse",
+        *,
+        l2: float = 0.0,
+        l2_biases: bool = True,
+        sample_weight: ArrayLike | None = None,
+    ) -> None:
         self.model, self.loss, self.l2 = model, check_choice(loss, LOSSES, "loss"), float(l2)
         self.l2_biases = l2_biases
         self.X = np.asarray(X, dtype=float)
-        y = np.asarray(y)
+        targets = np.asarray(y)
         N, d_out = len(self.X), model.sizes[-1]
-        if loss == "cross_entropy" and y.ndim == 1:
-            y = np.eye(d_out)[y.astype(int)]
-        self.y = y.reshape(N, -1).astype(float)
+        if loss == "cross_entropy" and targets.ndim == 1:
+            targets = np.eye(d_out)[targets.astype(int)]
+        self.y = targets.reshape(N, -1).astype(float)
         if self.X.shape != (N, model.sizes[0]) or self.y.shape != (N, d_out):
             raise ValueError(
                 f"X has shape {self.X.shape} and y {self.y.shape}; wanted ({N}, {model.sizes[0]}) "
@@ -182,13 +217,13 @@ class ReferenceObjective(NetworkFacts):
         )
         self.n_params, self.n_samples = model.n_params, N
 
-    def _scale(self):
+    def _scale(self) -> Floats:
         """What each sample's term is multiplied by, shape (N, 1)."""
         N, d_out = self.y.shape
         w = np.ones(N) if self.sample_weight is None else self.sample_weight
-        return (w / (N if self.loss == "cross_entropy" else N * d_out))[:, None]
+        return np.asarray((w / (N if self.loss == "cross_entropy" else N * d_out))[:, None])
 
-    def _terms(self, f):
+    def _terms(self, f: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Loss terms and their derivative over the outputs `f`, both (N, d_out)."""
         y = self.y
         if self.loss == "mse":
@@ -201,7 +236,7 @@ class ReferenceObjective(NetworkFacts):
         mass = y.sum(axis=1, keepdims=True)
         return y * (np.log(total) - shifted), mass * e / total - y
 
-    def value_and_gradient(self, theta):
+    def value_and_gradient(self, theta: ArrayLike) -> tuple[Any, NDArray[Any]]:
         theta = np.asarray(theta)
         zs, below = self.model.forward(theta, self.X)
         terms, delta = self._terms(zs[-1])
@@ -209,36 +244,38 @@ class ReferenceObjective(NetworkFacts):
         value = (self._scale() * terms).sum() + 0.5 * (theta @ (l2 * theta))
         return value, self.model.backward(theta, zs, below, self._scale() * delta) + l2 * theta
 
-    def value(self, theta):
+    def value(self, theta: ArrayLike) -> float:
         return float(self.value_and_gradient(check_vector(theta, self.n_params, "theta", float))[0])
 
-    def gradient(self, theta):
+    def gradient(self, theta: ArrayLike) -> Floats:
         return self.value_and_gradient(check_vector(theta, self.n_params, "theta", float))[1]
 
-    def hessian(self, theta):
+    def hessian(self, theta: ArrayLike) -> ReferenceHessian:
         return ReferenceHessian(self, check_vector(theta, self.n_params, "theta", float).copy())
 
 
 class ReferenceHessian(LinearOperator):
     """``H v = Im gradient(theta + i h v) / h``; no difference is taken, so nothing cancels."""
 
-    def __init__(self, objective, theta):
-        super().__init__(np.dtype(float), (theta.size, theta.size))
+    def __init__(self, objective: ReferenceObjective, theta: Floats) -> None:
+        super().__init__(np.dtype(float), (theta.size, theta.size))  # type: ignore[call-arg]
         self.objective, self.theta, self.n_products = objective, theta, 0
         self.value, self.gradient = objective.value_and_gradient(theta)
 
-    def _matvec(self, v):
+    def _matvec(self, v: Floats) -> Floats:
         v = np.asarray(v, dtype=float).reshape(-1)
         size = np.abs(v).max(initial=0.0)
         self.n_products += 1
         if not 0 < size < np.inf:
             return 0 * v
         step = _STEP / size
-        return self.objective.value_and_gradient(self.theta + 1j * step * v)[1].imag / step
+        return np.asarray(
+            self.objective.value_and_gradient(self.theta + 1j * step * v)[1].imag / step
+        )
 
-    def _adjoint(self):
+    def _adjoint(self) -> ReferenceHessian:
         return self
 
-    def quadratic(self, V):
+    def quadratic(self, V: Floats) -> Any:
         """``v'Hv`` for v (n,) or every column of V (n, k)."""
         return (V * (self @ V)).sum(axis=0)

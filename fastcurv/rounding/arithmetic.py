@@ -5,13 +5,20 @@ All arrays here are float64, (rows, m), bounds are elementwise and >= 0. `Err` c
 errors through the passes.
 """
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 from scipy.special import expit, ndtr
 
 from .. import _engine
 from ..eigensolver import eigh
+
+Floats = NDArray[np.float64]
+
 
 # roundings that phi, phi', phi'' and the terms of a loss row are worth: 10 were measured at most
 ELEMENTARY = 16.0
@@ -20,9 +27,9 @@ ELEMENTARY = 16.0
 FLOOR = 4096.0
 
 
-def norms(E):
+def norms(E: Floats) -> Floats:
     """Norms of the rows of E >= 0, (rows, 1), safe from underflow and overflow of the squares."""
-    found = np.sqrt(np.einsum("ij,ij->i", E, E))[:, None]
+    found: Floats = np.sqrt(np.einsum("ij,ij->i", E, E))[:, None]
     odd = ~((found > 1e-140) & (found < np.inf))[:, 0]
     if odd.any():
         scale = E[odd].max(axis=1, initial=0.0)[:, None]
@@ -31,12 +38,12 @@ def norms(E):
     return found
 
 
-def norm(x):
+def norm(x: ArrayLike) -> float:
     """Euclidean norm of all of x, safe from underflow."""
     return float(norms(np.abs(np.ravel(x))[None, :])[0, 0])
 
 
-def spectral_bound(A):
+def spectral_bound(A: Floats) -> float:
     """An upper bound on ``||A||_2``, from the smaller Gram matrix; exact to rounding up to 256 rows
     or columns.
 
@@ -49,7 +56,7 @@ def spectral_bound(A):
     return size * math.sqrt(gram_bound(A @ A.T if A.shape[0] <= A.shape[1] else A.T @ A))
 
 
-def gram_bound(G):
+def gram_bound(G: Floats) -> float:
     """An upper bound on the largest eigenvalue of a positive semidefinite G."""
     size = float(np.abs(G).max(initial=0.0))
     if not 0 < size < np.inf:
@@ -67,7 +74,7 @@ def gram_bound(G):
     return size * slack * math.exp(scale + power * math.log(float(np.linalg.norm(G))))
 
 
-def stack_norms(K):
+def stack_norms(K: Floats) -> Floats:
     """Upper bounds ``(rows, 1)`` on the spectral norms of a stack of matrices (rows, m, k);
     ``min(m, k)^(1/32)`` times at most.
     """
@@ -83,7 +90,7 @@ def stack_norms(K):
         log, power = log + power * np.log(frobenius), power / 2
         if squaring < 3:
             G = (G / frobenius) @ (G / frobenius)
-    return (size * np.exp(0.5 * log))[:, :, 0] * (1 + 1e-10)
+    return np.asarray((size * np.exp(0.5 * log))[:, :, 0] * (1 + 1e-10))
 
 
 class Chain:
@@ -95,10 +102,11 @@ class Chain:
     is known.
     """
 
-    def __init__(self, kappa):
-        self.kappa, self.fresh = kappa, {}
+    def __init__(self, kappa: dict[tuple[int, int], Floats] | None) -> None:
+        self.kappa = kappa
+        self.fresh: dict[int, Any] = {}
 
-    def cap(self, m, error, fresh):
+    def cap(self, m: int, error: Err, fresh: Floats | float) -> Err:
         """`error` at layer m, its norms held below what the chain allows."""
         if self.kappa is None:
             return error
@@ -112,7 +120,7 @@ class Chain:
 class Operand:
     """A matrix A (m, k) that errors pass through: ``x A'`` is `across`, ``x A`` is `back`."""
 
-    def __init__(self, A):
+    def __init__(self, A: Floats) -> None:
         self.A, self.abs, self.norm = A, np.abs(A), spectral_bound(A)
         self.rows, self.cols = norms(self.abs)[:, 0], norms(self.abs.T)[:, 0]
 
@@ -123,23 +131,23 @@ class Err:
     The smaller one counts.
     """
 
-    def __init__(self, E, nu=None):
+    def __init__(self, E: Floats, nu: Floats | None = None) -> None:
         rows = norms(E)
         self.nu = rows if nu is None else np.minimum(rows, nu)
         self.E = E if nu is None else np.minimum(E, self.nu)
 
-    def __add__(self, other):
+    def __add__(self, other: Err) -> Err:
         return Err(self.E + other.E, self.nu + other.nu)
 
-    def times(self, x):
+    def times(self, x: Floats) -> Err:
         """Of the error times x elementwise, x >= 0."""
         return Err(self.E * x, self.nu * x.max(axis=1, keepdims=True))
 
-    def across(self, A):
+    def across(self, A: Operand) -> Err:
         """Of (the error) A'."""
         return Err(np.minimum(self.E @ A.abs.T, self.nu * A.rows), self.nu * A.norm)
 
-    def back(self, A):
+    def back(self, A: Operand) -> Err:
         """Of (the error) A."""
         return Err(np.minimum(self.E @ A.abs, self.nu * A.cols), self.nu * A.norm)
 
@@ -159,36 +167,41 @@ class Arithmetic:
         Rows in all.
     """
 
-    def __init__(self, dtype, layout, N):
+    def __init__(self, dtype: DTypeLike, layout: dict[str, Any], N: int) -> None:
         info = np.finfo(dtype)
         self.u, self.eta = float(info.eps) / 2, float(info.smallest_subnormal)
         self.tiny, self.max = float(info.tiny), float(info.max)
         self.kernels, self.own = layout["arch"], layout["arch"] == "numpy"
-        self.sums = _engine.summation("blas" if self.own else self.kernels, np.dtype(dtype).name)
+        self.sums: dict[str, Any] = _engine.summation(
+            "blas" if self.own else self.kernels, np.dtype(dtype).name
+        )
         self.N, self.chunk, self.panel, self.groups = (
             N,
-            min(layout["chunk"], N),
-            layout["panel"],
-            layout["groups"],
+            min(int(layout["chunk"]), N),
+            int(layout["panel"]),
+            int(layout["groups"]),
         )
         self.elementary = self.u * (4 if self.own else 1) * ELEMENTARY
+        self.rows_gamma = self.mean_gamma = (
+            np.inf
+        )  # of means over all rows: set where there are any
 
-    def gamma(self, k):
+    def gamma(self, k: float) -> float:
         """``k u / (1 - k u)``: k roundings in a row, in any order."""
         return k * self.u / (1 - k * self.u) if k * self.u < 0.5 else np.inf
 
-    def depth(self, k, terms):
+    def depth(self, k: int, terms: int) -> int:
         """Roundings on the way of a number through a sum of `terms` products of inner dimension k,
         one more for a number that the sum is added to.
         """
         if self.own:  # a product each, and their sum
             return k + terms + 2
-        most = self.sums["slice"]
+        most = int(self.sums["slice"])
         if not most:
             return terms * k + 1
         return min(terms * k, most) + terms * -(-k // most) + 1
 
-    def _partial_sums(self):
+    def _partial_sums(self) -> int:
         """Additions of partial sums over rows: panels of a group, groups, chunks, and l2's part."""
         chunks = -(-self.N // self.chunk)
         if not self.panel:
@@ -197,13 +210,13 @@ class Arithmetic:
         groups = max(1, min(self.groups, panels))
         return chunks + 1 + groups + -(-panels // groups)
 
-    def over_rows(self, terms):
+    def over_rows(self, terms: int) -> int:
         """Of the weights' parts of gradient and product, ``rdelta' a + delta' ra``."""
         if self.sums["from_c"] and not self.own:  # a sum goes on where the last one ended
             return terms * self.N + self._partial_sums() + 1
         return self.depth(self.panel or self.chunk, terms) + self._partial_sums()
 
-    def over_columns(self):
+    def over_columns(self) -> int:
         """Of the biases' parts: rows of a panel are one chain, or one product; where served wide,
         those of an item (hidden layers) or of a block (the last).
         """
@@ -211,9 +224,10 @@ class Arithmetic:
         if s["from_c"]:
             return self.N + self._partial_sums() + 1
         if not self.panel and not self.own:
-            item = min(rows, s["item_rows"] or rows)
-            items = -(-rows // s["items_of"]) if s["items_of"] else 1
-            rows = max(item + items, s["block_rows"] + -(-rows // s["block_rows"]))
+            item = min(rows, int(s["item_rows"]) or rows)
+            items = -(-rows // int(s["items_of"])) if s["items_of"] else 1
+            blocks = int(s["block_rows"]) - (-rows // int(s["block_rows"]))
+            rows = max(item + items, blocks)
         return rows + self._partial_sums() + 1
 
 
@@ -243,7 +257,23 @@ class Phi:
         right to u only, however small it is.
     """
 
-    def __init__(self, name, z, dz, arithmetic, skip=False, local=None):
+    a: Floats
+    p: Any
+    q: Any
+    da: Err
+    dp: Any
+    dq: Any
+    fresh: Floats
+
+    def __init__(
+        self,
+        name: str,
+        z: Floats,
+        dz: Err,
+        arithmetic: Arithmetic,
+        skip: bool = False,
+        local: Err | None = None,
+    ) -> None:
         u, t = arithmetic.u, dz.E
         first = t if local is None else local.E
         self.name, self.derived = (
@@ -273,21 +303,19 @@ class Phi:
             "numpy",
         )  # exp(-z z / 2) as it stands
         c = arithmetic.elementary * (1 + z * z if plain else 1)
-        local = (c * sizes[0] + floor) * ((z != 0) | (self.a != 0))
-        self.da = dz.times(slope + 0.5 * t * S2) + Err(local)
+        here: Any = (c * sizes[0] + floor) * ((z != 0) | (self.a != 0))
+        self.da = dz.times(slope + 0.5 * t * S2) + Err(here)
         self.fresh = norms(np.abs(self.p) * first) + norms(
-            local + (slope - np.abs(self.p) + 0.5 * t * S2) * t
+            here + (slope - np.abs(self.p) + 0.5 * t * S2) * t
         )
         if self.derived:
-            local = local * (2 * sizes[0] + (name == "sigmoid") + local) + 2 * u * (
-                self.a**2 + self.p
-            )
+            here = here * (2 * sizes[0] + (name == "sigmoid") + here) + 2 * u * (self.a**2 + self.p)
         else:
-            local = c * sizes[1]
-        self.dp = dz.times(bend + 0.5 * t * S3) + Err(local + floor)
+            here = c * sizes[1]
+        self.dp = dz.times(bend + 0.5 * t * S3) + Err(here + floor)
         self.dq = dz.times(S3) + Err(c * sizes[2] + floor + crossing * KINKED.get(name, 0.0))
 
-    def bent(self, d, dd, u):
+    def bent(self, d: Floats, dd: Err, u: float) -> tuple[Floats, Err]:
         """(e phi'', its Err) as made from delta."""
         factor = -2 * self.a if self.name == "tanh" else 1 - 2 * self.a
         eq, da = factor * d, self.da.E
@@ -297,17 +325,17 @@ class Phi:
         )
 
 
-def normal(t):
+def normal(t: Floats) -> Floats:
     return np.exp(-0.5 * t * t) / math.sqrt(2 * math.pi)
 
 
-def bell(t):
+def bell(t: Floats) -> Floats:
     """S (1 - s), s the sigmoid of t >= 0."""
     e = np.exp(-t)
-    return e / (1 + e) ** 2
+    return np.asarray(e / (1 + e) ** 2)
 
 
-def _derivatives(name, z):
+def _derivatives(name: str, z: Floats) -> tuple[Any, Any, Any, Any]:
     """phi, phi', phi'', and the sizes of their terms before they cancel."""
     if name == "identity":
         return z, None, None, None
@@ -345,7 +373,7 @@ def _derivatives(name, z):
     )
 
 
-def _largest(name, z, t):
+def _largest(name: str, z: Floats, t: Floats) -> tuple[Floats, Floats]:
     """Bounds on |phi''| and |phi'''| over z +- t: majorants that fall with |z|, taken where the
     interval is nearest to 0.
     """

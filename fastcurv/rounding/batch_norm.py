@@ -8,76 +8,25 @@ by at most the root mean square of the errors of z; everything else is products,
 unit whose errors reach its standard deviation (``sqrt(eps)`` included) has no bound.
 """
 
-import numpy as np
+from __future__ import annotations
 
-from .._engine import BATCH_NORM_EPS
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from ..structure.parameters import l2_diagonal
 from .arithmetic import Arithmetic, Err, Operand, Phi, gram_bound, norm
 from .losses import LossRows
+from .numbers import Num
 from .rowwise import Rounding
 from .sums import Sums
 
-
-class Num:
-    """An array A with a bound E on the error of each entry, in an `Arithmetic` r."""
-
-    def __init__(self, A, E, r):
-        self.A, self.E, self.r = A, E, r
-
-    def __mul__(self, other):
-        E = np.abs(self.A) * other.E + self.E * (np.abs(other.A) + other.E)
-        return self._rounded(self.A * other.A, E + self.r.eta)
-
-    def __add__(self, other):
-        return self._rounded(self.A + other.A, self.E + other.E)
-
-    def __sub__(self, other):
-        return self._rounded(self.A - other.A, self.E + other.E)
-
-    def _rounded(self, A, E):
-        return Num(A, E + self.r.u * (np.abs(A) + E), self.r)
-
-    def sum(self):
-        """Over the rows, in double precision, and then of the dtype."""
-        E, A = self.E.sum(axis=0), self.A.sum(axis=0)
-        return self._rounded(A, E + self.r.rows_gamma * (np.abs(self.A).sum(axis=0) + E))
-
-    def mean(self):
-        total = self.sum()
-        return self._rounded(total.A / len(self.A), total.E / len(self.A))
-
-    def normalised(self):
-        """(h, s): ``h = (z - mean) s``, s = 1 / sqrt(variance + eps) of the columns, of infinite E
-        where errors reach the deviation.
-
-        The mean is taken in double precision, then corrected by the mean of what is left: it is
-        right to its last digits.
-        """
-        mean = self.A.mean(axis=0)
-        off = (self.A - mean).mean(axis=0)
-        spread, centre = np.abs(self.A - mean).mean(axis=0), self.A - (mean + off)
-        E = self.E.mean(axis=0) + self.r.rows_gamma * (
-            spread + self.r.rows_gamma * np.abs(self.A).mean(axis=0)
-        )
-        mean = self._rounded(mean + off, E + self.r.mean_gamma * np.abs(mean))
-        size = np.sqrt((centre**2).mean(axis=0) + BATCH_NORM_EPS)
-        low = (
-            size
-            - np.sqrt((self.E**2).mean(axis=0))
-            - self.r.rows_gamma * (size + self.r.rows_gamma * np.abs(self.A).mean(axis=0))
-        )
-        s = self._rounded(
-            1 / size, np.where(low > 0, 1 / np.where(low > 0, low, 1) - 1 / size, np.inf)
-        )
-        return (self - mean) * s, s
-
-    @property
-    def err(self):
-        return Err(self.E)
+Floats = NDArray[np.float64]
 
 
-def _spectral(gram):
-    return np.sqrt(gram_bound(gram)) if gram.max() > 1e-280 else np.inf
+def _spectral(gram: Floats) -> float:
+    return float(np.sqrt(gram_bound(gram))) if gram.max() > 1e-280 else np.inf
 
 
 class NormState:
@@ -85,7 +34,20 @@ class NormState:
     means, e phi''.
     """
 
-    def __init__(self, R):
+    da: list[Any]
+    h: list[Num]
+    s: list[Num]
+    phi: list[Phi]
+    d: list[Any]
+    dd: list[Any]
+    eq: list[Any]
+    deq: list[Any]
+    du: list[Any]
+    du_mean: list[Any]
+    du_h: list[Any]
+    scale: list[Any]
+
+    def __init__(self, R: NormRounding) -> None:
         self.R, L = R, len(R.W)
         self.a, self.da = [R.ob.X.astype(float)], [None]
         self.h, self.s, self.phi = [], [], []
@@ -99,7 +61,7 @@ class NormState:
         self.forward()
         self.backward()
 
-    def forward(self):
+    def forward(self) -> None:
         """H = (z - mean) s;  u = gamma h + beta;  a = phi(u) [+ the layer's input]."""
         R = self.R
         for l, W in enumerate(R.W):
@@ -113,7 +75,7 @@ class NormState:
             dz = dz if da is None else dz + da.across(W)
             if last:
                 break
-            z, gamma, beta = Num(z, dz.E, R.arithmetic), *R.norms[l]
+            z, (gamma, beta) = Num(z, dz.E, R.arithmetic), R.norms[l]
             h, s = z.normalised()
             u = h * gamma + beta
             phi = Phi(R.names[l], u.A, u.err, R.arithmetic, R.skips[l])
@@ -137,7 +99,7 @@ class NormState:
             R.arithmetic,
         )
 
-    def backward(self):
+    def backward(self) -> None:
         """e_below = delta W [+ e];  du = e phi';  delta = s gamma (du - mean du - h mean (du h))."""
         R, e, de = self.R, None, None
         self.d[-1], self.dd[-1] = self.loss.d, self.loss.dd
@@ -151,12 +113,12 @@ class NormState:
                 below = below + e
                 error, _ = R.sum_rounded(below, error, de)
             e, de, phi = below, error, self.phi[x]
-            du, ddu, _ = R.times(e, de, phi.p, phi.dp)
+            values, ddu, _ = R.times(e, de, phi.p, phi.dp)
             if phi.derived:
-                self.eq[x], self.deq[x] = phi.bent(du, ddu, R.arithmetic.u)
+                self.eq[x], self.deq[x] = phi.bent(values, ddu, R.arithmetic.u)
             elif phi.q is not None:
                 self.eq[x], self.deq[x], _ = R.times(e, de, phi.q, phi.dq)
-            self.du[x] = du = Num(du, ddu.E, R.arithmetic)
+            self.du[x] = du = Num(values, ddu.E, R.arithmetic)
             self.du_mean[x], self.du_h[x], self.scale[x] = (
                 du.mean(),
                 (du * self.h[x]).mean(),
@@ -173,7 +135,13 @@ class NormRounding(Rounding):
     `columns` costs as many passes as there are parameters.
     """
 
-    def __init__(self, ob, theta, layout=None, measured=False):
+    def __init__(
+        self,
+        ob: Any,
+        theta: ArrayLike,
+        layout: dict[str, Any] | None = None,
+        measured: bool = False,
+    ) -> None:
         model = ob.model
         self.ob, self.theta, self.measured = ob, np.array(model.check_theta(theta)), measured
         if measured:
@@ -194,30 +162,31 @@ class NormRounding(Rounding):
         )
         r.mean_gamma = (4 * chunks + 4) * np.finfo(float).eps / 2
         self.names, self.skips = model.activation, tuple(model.skips) + (False,)
-        layers = [
+        layers: list[tuple[Any, ...]] = [
             tuple(None if part is None else part.astype(float) for part in layer)
             for layer in model.unflatten(self.theta)
         ]
         self.W = [Operand(layer[0]) for layer in layers]
         self.b = np.zeros(len(layers[-1][0])) if layers[-1][1] is None else layers[-1][1]
         self.norms = [tuple(Num(part, 0 * part, r) for part in layer[2:]) for layer in layers]
-        self.overflow, self.known = False, None
+        self.overflow = False
+        self.known: NormState | None = None
+        self.spectral: list[tuple[float, float]] = []
 
     @property
-    def state(self):
+    def state(self) -> NormState:
         if self.known is None:
             self.known = NormState(self)
-            self.grams = [
-                tuple(_spectral(x.T @ x) for x in pair) for pair in zip(self.known.a, self.known.d)
-            ]
+            pairs = zip(self.known.a, self.known.d)
+            self.spectral = [(_spectral(a.T @ a), _spectral(d.T @ d)) for a, d in pairs]
         return self.known
 
-    def gradient(self, computed=None):
+    def gradient(self, computed: Floats | None = None) -> float:
         """A bound on ``||computed gradient - gradient||``."""
         with np.errstate(all="ignore"):
             s, parts, (weights, biases) = self.state, [], self.gammas(1)
             for l, W in enumerate(self.W):
-                sums = Sums(W.A.shape, *self.grams[l])
+                sums = Sums(W.A.shape, *self.spectral[l])
                 sums.add("a", s.d[l], s.dd[l], s.a[l], s.da[l], weights)
                 if l == len(self.W) - 1:
                     sums.add_rows(s.d[l], s.dd[l], biases)
@@ -227,23 +196,23 @@ class NormRounding(Rounding):
                 parts, 1, l2_diagonal(self.ob) * self.theta.astype(float), computed
             )
 
-    def product(self, v, kind="hessian", computed=None):
+    def product(self, v: ArrayLike, kind: str = "hessian", computed: Floats | None = None) -> float:
         """A bound on ``||computed(A v) - A v||`` for v (n,)."""
-        v = self.checked(v, kind)
-        if v is None:
+        known = self.checked(v, kind)
+        if known is None:
             return np.inf
         with np.errstate(all="ignore"):
             state, at_theta = self.state, self.overflow
             bound = self.total_of(
-                self.r_pass(state, self.direction(v), kind),
+                self.norm_pass(state, self.direction(known), kind),
                 2,
-                l2_diagonal(self.ob) * v.astype(float),
+                l2_diagonal(self.ob) * known.astype(float),
                 computed,
             )
             self.overflow = at_theta
             return bound
 
-    def columns(self, kind="hessian"):
+    def columns(self, kind: str = "hessian") -> Floats:
         """Bounds ``(n,)`` on ``||computed(A e_j) - A e_j||`` for every unit vector.
 
         Cost: one pass for each.
@@ -256,7 +225,7 @@ class NormRounding(Rounding):
         self.measured = measured
         return bounds
 
-    def direction(self, v):
+    def direction(self, v: Floats) -> list[Any]:
         """``[(V, vb, vgamma, vbeta)]`` of v (n,): V and the last layer's vb None where they are 0,
         b of others left out.
         """
@@ -267,7 +236,9 @@ class NormRounding(Rounding):
             layers.append((Operand(V.astype(float)) if V.any() else None, vb, *gamma_beta))
         return layers
 
-    def total_of(self, parts, terms, l2_part, computed):
+    def total_of(
+        self, parts: list[Any], terms: int, l2_part: Floats, computed: Floats | None
+    ) -> float:
         """The Euclidean norm over all parts; measured: how far our result lies from the computed
         one as well.
         """
@@ -291,12 +262,14 @@ class NormRounding(Rounding):
     # --- R-forward, loss, R-backward
     # ----------------------------------------------------------------------------------------
 
-    def r_forward(self, s, layers):
+    def norm_forward(self, s: NormState, layers: list[Any]) -> tuple[Any, Any, Any]:
         """Rh = s (rz - mean rz - h c);  ru = vgamma h + gamma rh + vbeta;  ra = phi' ru [+ ra]: the
         last layer's (rz, Err), and by layer ra with its Err and (rh, ru, s (vgamma - s c gamma)),
         None where nothing moves.
         """
-        r, ra, moved = self.arithmetic, [(None, None)], []
+        r = self.arithmetic
+        ra: list[Any] = [(None, None)]
+        moved: list[Any] = []
         for l, (W, (V, vb, *norm_v)) in enumerate(zip(self.W, layers)):
             a, da, (below, dbelow) = s.a[l], s.da[l], ra[l]
             still = V is None and vb is None and below is None
@@ -326,9 +299,9 @@ class NormRounding(Rounding):
                 ra.append((None, None))
                 moved.append(None)
                 continue
-            z, h, gamma, (vgamma, vbeta) = Num(z, dz.E, r), s.h[l], self.norms[l][0], norm_v
-            c = (z * h).mean()
-            rh = (z - z.mean() - h * c) * s.s[l]
+            moves, h, gamma, (vgamma, vbeta) = Num(z, dz.E, r), s.h[l], self.norms[l][0], norm_v
+            c = (moves * h).mean()
+            rh = (moves - moves.mean() - h * c) * s.s[l]
             ru = h * vgamma + rh * gamma + vbeta
             moved.append((rh, ru, (vgamma - s.s[l] * c * gamma) * s.s[l]))
             above, error, _ = self.times(ru.A, ru.err, s.phi[l].p, s.phi[l].dp)
@@ -336,25 +309,27 @@ class NormRounding(Rounding):
                 above = above + below
                 error, _ = self.sum_rounded(above, error, dbelow)
             ra.append((above, error))
+        raise AssertionError("the last layer returns")
 
-    def r_pass(self, s, layers, kind):
+    def norm_pass(self, s: NormState, layers: list[Any], kind: str) -> list[Any]:
         """``[(Sums, (rdgamma, rdbeta))]`` by layer."""
         full, (weights, biases) = kind == "hessian", self.gammas(2)
-        (z, dz), ra, moved = self.r_forward(s, layers)
-        parts = [(Sums(W.A.shape, *pair), ()) for W, pair in zip(self.W, self.grams)]
+        (z, dz), ra, moved = self.norm_forward(s, layers)
+        parts: list[Any] = [(Sums(W.A.shape, *pair), ()) for W, pair in zip(self.W, self.spectral)]
         if z is None:
             return parts
         rd, drd = s.loss.r_loss(z, dz)
-        re = dre = None
+        re: Any = None
+        dre: Any = None
         for l in range(len(self.W) - 1, -1, -1):
             W, V = self.W[l], layers[l][0]
             parts[l][0].add("a", rd, drd, s.a[l], s.da[l], weights)
             if l == len(self.W) - 1:
                 parts[l][0].add_rows(rd, drd, biases)
             if full and ra[l][0] is not None:
-                parts[l][0].add("ra", s.d[l], s.dd[l], *ra[l], weights)
+                parts[l][0].add("ra", s.d[l], s.dd[l], ra[l][0], ra[l][1], weights)
             if l == 0:
-                return parts
+                break
             below, size, error = rd @ W.A, (np.abs(rd) + drd.E) @ W.abs, drd.back(W)
             if full and V is not None:
                 below, size = below + s.d[l] @ V.A, size + (np.abs(s.d[l]) + s.dd[l].E) @ V.abs
@@ -366,12 +341,15 @@ class NormRounding(Rounding):
             re, dre = below, error
             rdelta, norms = self.r_normalised(s, l - 1, re, dre, moved[l - 1] if full else None)
             parts[l - 1], rd, drd = (parts[l - 1][0], norms), rdelta.A, rdelta.err
+        return parts
 
-    def r_normalised(self, s, x, re, dre, moved):
+    def r_normalised(
+        self, s: NormState, x: int, re: Floats, dre: Err, moved: Any
+    ) -> tuple[Num, tuple[Num, Num]]:
         """Rdelta of hidden layer x, and its (rdgamma, rdbeta); moved None: rdu's own terms only."""
         r, h = self.arithmetic, s.h[x]
-        rdu, drdu, _ = self.times(re, dre, s.phi[x].p, s.phi[x].dp)
-        rdu = Num(rdu, drdu.E, r)
+        values, off, _ = self.times(re, dre, s.phi[x].p, s.phi[x].dp)
+        rdu = Num(values, off.E, r)
         if moved is None:
             rdu_h = rdu * h
             return (rdu - rdu.mean() - h * rdu_h.mean()) * s.scale[x], (rdu_h.sum(), rdu.sum())

@@ -87,7 +87,7 @@ def dense_bounds(
     return R.columns(kind) if isinstance(R, NormRounding) else column_bounds(R, kind)
 
 
-def product_bound(ob, theta, v, kind="hessian"):
+def product_bound(ob: Any, theta: ArrayLike, v: ArrayLike, kind: str = "hessian") -> float:
     """A bound on ``||computed(A v) - A v||_2`` for the engine's products, A the Hessian, the GGN or
     the empirical Fisher.
 
@@ -119,7 +119,7 @@ def product_bound(ob, theta, v, kind="hessian"):
     return rounding_at(ob, theta).product(v, kind)
 
 
-def gradient_bound(ob, theta):
+def gradient_bound(ob: Any, theta: ArrayLike) -> float:
     """A bound on ``||computed gradient - gradient||_2`` at theta.
 
     Cost: about 10 gradients' arithmetic, in NumPy.

@@ -35,18 +35,28 @@ l2 outweighs the residuals: at weights near 0, and in fits that l2 has yet to pu
 often a long way off, which is why `classify` asks whether curvature lasts up to there.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from ..eigensolver import eigh
 from ..structure.parameters import l2_diagonal, normalised
 from .arithmetic import norms, stack_norms
-from .passes import EPS, GROWTH, TINY, checked_theta, gram_norm, passes_at, spectral
+from .passes import EPS, GROWTH, TINY, Passes, checked_theta, gram_norm, passes_at, spectral
+from .state import State
+
+Floats = NDArray[np.float64]
+Reaches = dict[tuple[int, int], Floats]
+
 
 WIDE = 1024  # inputs of a layer past which Frobenius norms stand for spectral ones
 BLOCK = 256  # largest block of a hidden unit whose eigenvalues are computed
 
 
-def curvature_floor(ob, theta):
+def curvature_floor(ob: Any, theta: ArrayLike) -> float:
     """A number that no eigenvalue of the Hessian lies below, or ``-inf`` where none is known
     cheaply.
 
@@ -111,15 +121,15 @@ class Rows:
     bound on its error's norm.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.gram, self.square, self.count = np.zeros((1, 1)), 0.0, 0
 
-    def add(self, F, error):
+    def add(self, F: Floats, error: Floats) -> None:
         F = norms(np.abs(F)) if F.shape[1] > WIDE else F
         self.gram, self.count = self.gram + F.T @ F, self.count + len(F)
         self.square += float((error**2).sum())
 
-    def bound(self):
+    def bound(self) -> float:
         return gram_norm(self.gram, self.count) + np.sqrt(self.square) if self.count else 0.0
 
 
@@ -128,10 +138,12 @@ class Units:
     below.
     """
 
-    def __init__(self):
-        self.C, self.off, self.count = 0.0, 0.0, 0
+    def __init__(self) -> None:
+        self.C: Any = 0.0
+        self.off: Any = 0.0
+        self.count = 0
 
-    def add(self, s, l, F, error):
+    def add(self, s: State, l: int, F: Floats, error: Floats) -> None:
         d, phi, p, dp = s.d[l], s.phi[l - 1], 1.0 + 0 * s.a[l], 0.0
         if phi.p is not None:
             p, dp = phi.p, phi.dp.E
@@ -143,12 +155,12 @@ class Units:
             rounding + dd * (slope + dp) * (f + error) + d * (dp * (f + error) + slope * error)
         ).sum(axis=0)
 
-    def bound(self):
+    def bound(self) -> float:
         found = [spectral(self.C[:, j]) for j in range(self.C.shape[1])]
         return GROWTH * float(np.max(found + self.off + self.count * TINY))
 
 
-def by_layers(passes):
+def by_layers(passes: Passes) -> float:
     """``lambda_max(S)``: at least the largest eigenvalue of -R."""
     L = len(passes.W)
     B = {(l, k): (Rows(), Rows()) for l in range(L) for k in range(l)}
@@ -171,7 +183,7 @@ def by_layers(passes):
     return GROWTH * _largest(S) if np.isfinite(S).all() else np.inf
 
 
-def reaches(passes, s):
+def reaches(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
     """``{(l, k): c}`` and ``{(l, k): c_z}`` of the head of this file for the rows of a state, each
     (rows, 1).
 
@@ -189,7 +201,7 @@ def reaches(passes, s):
         for f in s.phi
     ]
     slope = [q.max(axis=1, keepdims=True) + dq for q, dq in p]
-    down = [
+    down: list[Any] = [
         None if eq is None else np.sqrt(np.maximum(0, deq.E - eq)) for eq, deq in zip(s.eq, s.deq)
     ]
     for k in hidden:
@@ -218,7 +230,7 @@ def reaches(passes, s):
     return c, c_z
 
 
-def _diagonal(passes, s, k):
+def _diagonal(passes: Passes, s: State, k: int) -> Floats:
     """``diag(phi')`` of layer k for each row."""
     m, p = len(passes.W[k].A), s.phi[k].p
     return (
@@ -226,13 +238,13 @@ def _diagonal(passes, s, k):
     )
 
 
-def _inputs(passes, s, k, c):
+def _inputs(passes: Passes, s: State, k: int, c: Floats) -> tuple[Floats, Floats]:
     """``c [a 1]`` for the inputs of layer k, and bounds on its rows' errors."""
     error = 0.0 * c if s.da[k] is None else c * s.da[k].nu
     return (np.hstack([c * s.a[k], c]) if passes.ob.model.bias else c * s.a[k]), error
 
 
-def _add_pair(D, A, passes, s, l, k, c):
+def _add_pair(D: Rows, A: Rows, passes: Passes, s: State, l: int, k: int, c: Floats) -> None:
     """These rows' parts of ``delta_l / w`` and ``w c [a 1]``, a row's w as good as can be."""
     d, dd = s.d[l], s.dd[l].nu
     F, error = _inputs(passes, s, k, c)
@@ -243,12 +255,14 @@ def _add_pair(D, A, passes, s, l, k, c):
         A.add(w * F, w * error)
 
 
-def by_units(passes):
+def by_units(passes: Passes) -> float:
     """The same for one hidden layer, from the block of each hidden unit."""
     X = np.asarray(passes.ob.X, dtype=float)
     X1 = np.hstack([X, np.ones((len(X), 1))]) if passes.ob.model.bias else X
     x = norms(np.abs(X1))
-    slopes, bends, deltas, of_C, of_M = [], [], [], 0.0, 0.0
+    slopes, bends, deltas = [], [], []
+    of_C: Any = 0.0
+    of_M: Any = 0.0
     for s in passes.states():
         phi, here, d = s.phi[0], x[s.rows], norms(np.abs(s.d[1]))
         p, dp = (np.ones_like(s.d[0]), 0.0) if phi.p is None else (phi.p, phi.dp.E)
@@ -263,13 +277,13 @@ def by_units(passes):
     return GROWTH * float(np.max(taken + of_C + of_M))
 
 
-def _largest(S):
+def _largest(S: Floats) -> float:
     """An upper bound on the largest eigenvalue of a symmetric matrix."""
     values, _, errors = eigh(S)
     return float(values[-1] + errors[-1])
 
 
-def _of_unit(delta, slope, bend, X1, x):
+def _of_unit(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> float:
     """At least the largest eigenvalue of ``-[[0, C], [C', M]]`` for one hidden unit: from M's
     negative part where the block is large.
     """
@@ -281,6 +295,6 @@ def _of_unit(delta, slope, bend, X1, x):
         return np.inf
     if m + k <= BLOCK:
         block = np.block([[np.zeros((m, m)), C], [C.T, X1.T @ (bend[:, None] * X1)]])
-        return slack + _largest(-block)
+        return float(slack + _largest(-block))
     most = np.maximum(-bend, 0) @ x**2
-    return slack + 0.5 * most + np.hypot(0.5 * most, spectral(C))
+    return float(slack + 0.5 * most + np.hypot(0.5 * most, spectral(C)))

@@ -73,15 +73,15 @@ class NetworkFacts:
         """How many pre-activations of relu, leaky_relu and elu units may lie at 0 somewhere on the
         ball of that radius around theta, at least within rounding of theta's numbers.
         """
-        theta = checked_theta(self, theta)
+        at = checked_theta(self, theta)
         if normalised(self.model):
-            return norm_kinks(self, theta)
+            return norm_kinks(self, at)
         eps = float(np.finfo(self.model.dtype).eps)
         if self.model.dtype == np.float32:  # the engine's products see the kinks that its z have
-            rounding = 4 * eps * max(eps, float(np.linalg.norm(theta)))
+            rounding = 4 * eps * max(eps, float(np.linalg.norm(at)))
         else:
-            rounding = eps * max(eps, float(np.abs(theta).max(initial=0.0)))
-        return majorants.signs(self, theta, max(radius, rounding)).kinks
+            rounding = eps * max(eps, float(np.abs(at).max(initial=0.0)))
+        return majorants.signs(self, at, max(radius, rounding)).kinks
 
     def kink_margin(self, theta: ArrayLike) -> float:
         """A radius around theta within which no kink lies: infinite for smooth activations, 0 where
@@ -93,13 +93,13 @@ class NetworkFacts:
         """The proved symmetry groups at theta, valid on the ball of that radius around it; see
         `fastcurv.structure.orbits`.
         """
-        theta = checked_theta(self, theta)
+        at = checked_theta(self, theta)
         if normalised(self.model):
-            off = norm_off(self, theta, radius)
-            return orbits(self, theta, off, [np.zeros_like(units) for units in off])
-        here = majorants.signs(self, theta)
-        off = majorants.signs(self, theta, radius).off if radius > 0 else here.off
-        return orbits(self, theta, off, here.on_kinks)
+            off = norm_off(self, at, radius)
+            return orbits(self, at, off, [np.zeros_like(units) for units in off])
+        here = majorants.signs(self, at)
+        off = majorants.signs(self, at, radius).off if radius > 0 else here.off
+        return orbits(self, at, off, here.on_kinks)
 
     def flat_directions(self, theta: ArrayLike) -> Floats:
         """The tangents of the proved symmetry groups at theta, ``(n, s)``: zero modes of the Hessian

@@ -39,17 +39,17 @@ def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
     larger than all others (of the right sign, for binary cross entropy) by more than rounding can
     have done. Not with batch normalisation.
     """
-    theta = checked_theta(ob, theta)
-    l2 = np.broadcast_to(l2_diagonal(ob), theta.shape)
-    direction = np.zeros_like(theta)
-    for part, value in zip(layers_of(ob.model, direction)[-1], layers_of(ob.model, theta)[-1]):
+    at = checked_theta(ob, theta)
+    l2 = np.broadcast_to(l2_diagonal(ob), at.shape)
+    direction = np.zeros_like(at)
+    for part, value in zip(layers_of(ob.model, direction)[-1], layers_of(ob.model, at)[-1]):
         if part is not None:
             part[...] = value
     if ob.loss == "mse" or normalised(ob.model) or loss_lower_bound(ob) < 0:
         return None
     if (l2[direction != 0] != 0).any():
         return None
-    passes = passes_at(ob, theta)
+    passes = passes_at(ob, at)
     for s in passes.states():
         counts = True if ob.sample_weight is None else ob.sample_weight[s.rows] > 0
         y, z, E = passes.ob.y[s.rows], s.z[-1], s.dz[-1].E
@@ -62,9 +62,9 @@ def _strictly(loss: str, y: NDArray[Any], z: Floats, E: Floats) -> NDArray[np.bo
     """Which rows have hard labels and are classified rightly, rounding included."""
     if loss == "binary_cross_entropy":
         hard = (y == 0) | (y == 1)
-        return np.all(hard & np.where(y == 1, z > E, z < -E), axis=1)
+        return np.asarray(np.all(hard & np.where(y == 1, z > E, z < -E), axis=1))
     if y.ndim == 1:
         y = np.eye(z.shape[1])[y]
     right, hard = y > 0, (y > 0).sum(axis=1) == 1
     low = np.where(right, z - E, -np.inf).max(axis=1)
-    return hard & (low > np.where(right, -np.inf, z + E).max(axis=1))
+    return np.asarray(hard & (low > np.where(right, -np.inf, z + E).max(axis=1)))

@@ -26,7 +26,7 @@ def norm_kinks(ob: Any, theta: Floats) -> int:
         W, _ = layers_of(model, theta)[layer]
         z = np.asarray(zs[layer], dtype=float)
         reach = np.abs(below) @ (np.abs(W) + smallest).T
-        reach = _norm_reach(below @ W.T, reach, *norms_of(model, theta)[layer])
+        reach = _norm_reach(below @ W.T, reach, *_norms(model, theta, layer))
         off = 4 * (layer + 1) * (W.shape[1] + 2) * eps * reach + smallest * (reach > 0)
         count += int((np.abs(z) <= off).sum()) if name in KINKED else 0
         below = ACTIVATIONS[name][0](z) + (below if skips(model, layer) else 0)
@@ -43,8 +43,16 @@ def norm_off(ob: Any, theta: Floats, radius: float) -> list[NDArray[np.bool_]]:
         (np.abs(gamma) + radius) * most + beta + radius < -1e-12 * np.abs(beta)
         if name == "relu"
         else np.zeros(len(gamma), dtype=bool)
-        for name, (gamma, beta) in zip(ob.model.activation, norms_of(ob.model, theta))
+        for layer, name in enumerate(ob.model.activation)
+        for gamma, beta in (_norms(ob.model, theta, layer),)
     ]
+
+
+def _norms(model: Any, theta: Floats, layer: int) -> tuple[Floats, Floats]:
+    """Gamma and beta of a normalised layer."""
+    found = norms_of(model, theta)[layer]
+    assert found is not None
+    return found
 
 
 def _norm_reach(z: Floats, reach: Floats, gamma: Floats, beta: Floats) -> Floats:

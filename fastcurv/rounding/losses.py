@@ -1,11 +1,17 @@
 """Errors of the loss rows: delta = dL/dz, and rdelta = (d2L/dz2) rz."""
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit
 
-from .arithmetic import ELEMENTARY, FLOOR, Err, bell, norms
+from .arithmetic import ELEMENTARY, FLOOR, Arithmetic, Err, bell, norms
+
+Floats = NDArray[np.float64]
 
 
 class LossRows:
@@ -22,7 +28,22 @@ class LossRows:
     arithmetic : Arithmetic
     """
 
-    def __init__(self, loss, z, dz, y, weight, divisor, arithmetic):
+    d: Floats
+    dd: Err
+    h: Floats
+    dh: Any
+    p: Floats
+
+    def __init__(
+        self,
+        loss: str,
+        z: Floats,
+        dz: Err,
+        y: NDArray[Any],
+        weight: Floats | None,
+        divisor: float,
+        arithmetic: Arithmetic,
+    ) -> None:
         self.loss, self.arithmetic = loss, arithmetic
         self.f = np.full((len(z), 1), 1.0) if weight is None else weight.astype(float)[:, None]
         self.f = np.abs(self.f) / divisor  # signs are put back below
@@ -36,7 +57,7 @@ class LossRows:
         }[loss](z, dz, y)
         self.d, self.h = sign * self.d, sign * self.h
 
-    def _squares(self, z, dz, y):
+    def _squares(self, z: Floats, dz: Err, y: NDArray[Any]) -> None:
         """Delta = 2 f (z - y), h = 2 f."""
         u, gap = self.arithmetic.u, z - y
         self.d, self.h = 2 * self.f * gap, np.broadcast_to(2 * self.f, z.shape)
@@ -46,7 +67,7 @@ class LossRows:
         self.dd = dz.times(2 * self.f) + Err(rounding)
         self.dh = Err(self.h * (self.uf + u))
 
-    def _binary(self, z, dz, y):
+    def _binary(self, z: Floats, dz: Err, y: NDArray[Any]) -> None:
         """Delta = f (s - y), taken as f ((1 - y) - small) above 0; h = f s (1 - s), |h'| <= h."""
         r, t = self.arithmetic, np.abs(z)
         small, d = expit(-t), bell(t)
@@ -61,7 +82,7 @@ class LossRows:
             curve + Err(self.f * local * d + floor),
         )
 
-    def _entropy(self, z, dz, y):
+    def _entropy(self, z: Floats, dz: Err, y: NDArray[Any]) -> None:
         """delta_j = f (T p_j - y_j), at the largest logit minus the sum of the others; p is kept
         with its error `dp`.
 
@@ -115,14 +136,14 @@ class LossRows:
         )
         self.dd = Err(scaled * moved, scaled * np.minimum(grown, 0.5) * dz.nu) + rounded
 
-    def _centred(self, E):
+    def _centred(self, E: Floats) -> Floats:
         """Errors of the differences to the top: 0 there; against the worst candidate where there is
         no top.
         """
         centre = np.where(np.where(self.tie, self.near, self.top), E, 0).max(axis=1, keepdims=True)
         return np.where(self.top, 0, E + centre)
 
-    def r_loss(self, rz, drz):
+    def r_loss(self, rz: Floats, drz: Err) -> tuple[Floats, Err]:
         """(rdelta, its Err)."""
         if self.loss != "cross_entropy":
             rd = self.h * rz
@@ -148,20 +169,20 @@ class LossRows:
         carried = (np.abs(self.h) + self.dh) * (self.bend * spread**2 + 4096 * m * r.tiny) * drz.nu
         return self.h * self.p * w, Err(E, norms(own) + carried + r.gamma(m + 8) * norms(E))
 
-    def _r_entropy(self, size, w, E):
+    def _r_entropy(self, size: Floats, w: Floats, E: Floats | float) -> Floats:
         """Errors of ``s p (u - <p, u>)``, u = rz - rz_top being off by E and by its own rounding."""
         r, m = self.arithmetic, w.shape[1]
         s, P = np.abs(self.h) + self.dh, self.p + self.dp
         E = np.where(self.top, 0, E + r.u * (size + E))
         sums = np.where(self.top, 0, P * E + self.dp * size + r.gamma(m + 1) * P * (size + E))
         sums = sums.sum(axis=1, keepdims=True) + m * r.eta
-        return (
+        return np.asarray(
             s * P * (E + sums + 4 * r.u * (np.abs(w) + E + sums))
             + (s * self.dp + self.dh * self.p) * np.abs(w)
             + r.eta
         )
 
-    def fisher(self, rz, drz):
+    def fisher(self, rz: Floats, drz: Err) -> tuple[Floats, Err]:
         """(rdelta, its Err) of ``rdelta = N <delta, rz> delta``."""
         r, d, size = self.arithmetic, np.abs(self.d), np.abs(rz)
         along = (self.d * rz).sum(axis=1, keepdims=True)
@@ -179,7 +200,7 @@ class LossRows:
         )
         return rd, error + Err(3 * r.u * (np.abs(rd) + moved * d) + r.eta)
 
-    def r_norms(self):
+    def r_norms(self) -> tuple[Floats, Floats]:
         """(B, C) (rows, 1): ``||rdelta|| <= (B + C) ||rz||``, and it is off by ``C ||rz|| + (B + C)
         ||drz||`` at most.
         """
@@ -199,7 +220,7 @@ class LossRows:
         B = s * (self.bend * spread**2 + 4096 * m * r.tiny)
         return B, norms(own) * (1 + r.gamma(m + 8)) + r.gamma(m + 8) * B
 
-    def fisher_norms(self):
+    def fisher_norms(self) -> tuple[Floats, Floats]:
         """The same for ``rdelta = N <delta, rz> delta``."""
         r, d = self.arithmetic, norms(np.abs(self.d))
         whole = d + self.dd.nu

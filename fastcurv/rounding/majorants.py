@@ -134,10 +134,10 @@ def third_bound(ob: Any, theta: ArrayLike, radius: float) -> float:
     >>> 4 * 1.1 * 2**0.5 < third_bound(toy, [1.0, 1.0], 0.1) < 3 * 4 * 1.1 * 2**0.5
     True
     """
-    theta = checked_theta(ob, theta)
+    at = checked_theta(ob, theta)
     if normalised(ob.model) or not 0 <= radius < np.inf:
         return np.inf
-    passes, total = passes_at(ob, theta), 0.0
+    passes, total = passes_at(ob, at), 0.0
     with np.errstate(all="ignore"):
         for s in passes.states():
             b = walk(passes, s, radius)

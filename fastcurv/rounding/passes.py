@@ -3,32 +3,39 @@ error of every number, for all that asks what is true at theta: floors, majorant
 are off.
 """
 
+from __future__ import annotations
+
 import weakref
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from ..checks import check_vector
 from ..structure.parameters import layers_of, skips
 from .arithmetic import Arithmetic, Operand, gram_bound
 from .rowwise import CHUNK_BYTES, JOINT_FLOPS, Rounding
 
+Floats = NDArray[np.float64]
+
+
 EPS, TINY = np.finfo(float).eps, np.finfo(float).tiny
 # for the rounding of bounds themselves: products of few numbers, sums of squares of at most 1e5
 GROWTH = 1 + 1e-9
 
 
-def checked_theta(ob, theta):
+def checked_theta(ob: Any, theta: ArrayLike) -> Floats:
     """Theta in float64, as the model's dtype holds it."""
     model = ob.model
-    theta = check_vector(theta, model.n_params, "theta", np.float64)
-    return theta.astype(model.dtype).astype(float)
+    checked = check_vector(theta, model.n_params, "theta", np.float64)
+    return np.asarray(checked.astype(model.dtype), dtype=float)
 
 
 _last = None  # (a weak reference to an objective, theta, its passes)
 
 
-def passes_at(ob, theta):
+def passes_at(ob: Any, theta: Floats) -> Passes:
     """`Passes` of ob at theta (n,) in float64; those made last serve again."""
     global _last
     if _last is not None:
@@ -48,7 +55,7 @@ class Passes(Rounding):
     `W_norms` holds upper bounds on ``||W_l||_2``.
     """
 
-    def __init__(self, ob, theta):
+    def __init__(self, ob: Any, theta: Floats) -> None:
         model, N = ob.model, len(ob.X)
         self.ob = SimpleNamespace(
             model=model,
@@ -82,7 +89,7 @@ class Passes(Rounding):
         self.by_units = 2 * N * sum(sizes) <= 16 * JOINT_FLOPS and max(sizes, default=0) <= 1 << 24
 
 
-def spectral(A):
+def spectral(A: Floats) -> float:
     """An upper bound on ``||A||_2``: from the smaller Gram matrix, and ``||A||_1 ||A||_inf``."""
     G, size = A @ A.T if len(A) < A.shape[1] else A.T @ A, np.abs(A)
     return float(
@@ -93,9 +100,10 @@ def spectral(A):
     )
 
 
-def gram_norm(G, rows):
+def gram_norm(G: Floats, rows: int) -> float:
     """An upper bound on ``||F||_2`` from the computed ``G = F'F``: sums are off by ``gamma(rows)
     trace`` at most, eigenvalues by less.
     """
     m = len(G)
-    return np.sqrt(gram_bound(G) + 8 * (rows + m**1.5) * EPS * np.trace(G) + m * rows * TINY)
+    slack = 8 * (rows + m**1.5) * EPS * np.trace(G) + m * rows * TINY
+    return float(np.sqrt(gram_bound(G) + slack))

@@ -5,8 +5,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from ..checks import check_choice
 from ..structure.parameters import l2_diagonal
@@ -14,13 +17,16 @@ from .arithmetic import Arithmetic, Chain, Err, Operand, gram_bound, norm
 from .state import State
 from .sums import Sums
 
+Floats = NDArray[np.float64]
+
+
 KINDS = ("hessian", "ggn", "fisher")
 CHUNK_BYTES = 1 << 25  # of the state of the rows at hand
 KEPT_BYTES = 1 << 27  # up to which the state of all rows is kept from one vector to the next
 JOINT_FLOPS = 1 << 30  # up to which products of layers are made for every row
 
 
-def _gram(x, alone):
+def _gram(x: Floats, alone: bool) -> Floats:
     """``x'x``; the smaller ``x x'`` will do where these are all rows."""
     return x @ x.T if alone and len(x) < x.shape[1] else x.T @ x
 
@@ -39,7 +45,17 @@ class Rounding:
         result to compare with.
     """
 
-    def __init__(self, ob, theta, layout=None, measured=False):
+    kept: list[State] | None
+    grams: list[tuple[float, float]] | None
+    b: Any
+
+    def __init__(
+        self,
+        ob: Any,
+        theta: ArrayLike,
+        layout: dict[str, Any] | None = None,
+        measured: bool = False,
+    ) -> None:
         self.ob, self.theta, self.measured = ob, np.array(ob.model.check_theta(theta)), measured
         self.row_bytes = 8 * 16 * sum(ob.model.sizes)
         self.step = max(1, CHUNK_BYTES // self.row_bytes)
@@ -68,7 +84,7 @@ class Rounding:
     # --- one step
     # -------------------------------------------------------------------------------------------------------
 
-    def local(self, size, k, terms):
+    def local(self, size: Floats, k: int, terms: int) -> Err:
         """Err of a sum of `terms` products of inner dimension k, `size` the same sum of absolute
         values.
         """
@@ -77,7 +93,7 @@ class Rounding:
         depth = self.arithmetic.depth(k, terms) + 1
         return Err(self.arithmetic.gamma(depth) * size + (size > 0) * (depth * self.arithmetic.eta))
 
-    def sum_rounded(self, total, error, other):
+    def sum_rounded(self, total: Floats, error: Err, other: Err | None) -> tuple[Err, Floats]:
         """(Err of a sum of two inexact matrices, rounded, the rounding's norms); other None: that
         one is exact.
         """
@@ -85,10 +101,13 @@ class Rounding:
         rounding = Err(self.arithmetic.u * (np.abs(total) + error.E))
         return error + rounding, rounding.nu
 
-    def times(self, x, dx, p, dp):
+    def times(
+        self, x: Floats, dx: Err, p: Floats | None, dp: Err | None
+    ) -> tuple[Floats, Err, Any]:
         """(x * p, its Err, norms of what is not p times x's error); p None: 1."""
         if p is None:
             return x, dx, 0.0
+        assert dp is not None
         product, other = x * p, dp.times(np.abs(x) + dx.E)
         error, size = dx.times(np.abs(p)) + other, np.abs(product)
         rounding = Err(self.arithmetic.u * (size + error.E) + self.arithmetic.eta * (size > 0))
@@ -97,13 +116,13 @@ class Rounding:
     # --- all rows
     # -------------------------------------------------------------------------------------------------------
 
-    def states(self):
+    def states(self) -> Iterator[State]:
         """The state of all rows, chunk by chunk."""
         if self.kept is not None:
             yield from self.kept
             return
         N = self.ob.n_samples
-        keep = [] if N * self.row_bytes <= KEPT_BYTES else None
+        keep: list[State] | None = [] if N * self.row_bytes <= KEPT_BYTES else None
         for first in range(0, N, self.step):
             state = State(self, slice(first, min(N, first + self.step)))
             if keep is not None:
@@ -111,12 +130,13 @@ class Rounding:
             yield state
         self.kept = keep
 
-    def new_sums(self):
+    def new_sums(self) -> list[Sums]:
         """`Sums` for each layer; the spectral norms of a and delta over all rows are found on first
         use.
         """
         if self.grams is None:
-            grams, alone = None, self.ob.n_samples <= self.step
+            grams: Any = None
+            alone = self.ob.n_samples <= self.step
             for state in self.states():
                 here = [_gram(x, alone) for pair in zip(state.a, state.d) for x in pair]
                 grams = here if grams is None else [G + H for G, H in zip(grams, here)]
@@ -124,17 +144,19 @@ class Rounding:
             self.grams = list(zip(norms[::2], norms[1::2]))
         return [Sums(W.A.shape, *pair) for W, pair in zip(self.W, self.grams)]
 
-    def gammas(self, terms):
+    def gammas(self, terms: int) -> tuple[float, float]:
         """Of the sums over rows: (for weights, for biases)."""
         r = self.arithmetic
         return r.gamma(r.over_rows(terms)), r.gamma(r.over_columns())
 
     @property
-    def slack(self):
+    def slack(self) -> float:
         """Room for second order and for our own rounding."""
         return 1 + 1e-6 + 256 * len(self.W) * self.arithmetic.u
 
-    def total(self, sums, terms, l2_part, computed):
+    def total(
+        self, sums: list[Sums], terms: int, l2_part: Floats, computed: Floats | None
+    ) -> float:
         """The Euclidean norm over the layers' bounds; measured: how far our result lies from the
         computed one as well.
         """
@@ -155,7 +177,7 @@ class Rounding:
             bound += norm(np.asarray(computed, float) - (np.concatenate(ours) + l2_part))
         return float(bound) if np.isfinite(bound) else np.inf
 
-    def gradient(self, computed=None):
+    def gradient(self, computed: Floats | None = None) -> float:
         """A bound on ``||computed gradient - gradient||``."""
         with np.errstate(all="ignore"):
             sums, (weights, biases) = self.new_sums(), self.gammas(1)
@@ -165,34 +187,34 @@ class Rounding:
                     s.add_rows(state.d[l], state.dd[l], biases)
             return self.total(sums, 1, l2_diagonal(self.ob) * self.theta.astype(float), computed)
 
-    def checked(self, v, kind):
+    def checked(self, v: ArrayLike, kind: str) -> Floats | None:
         """V (n,) in the model's dtype; None where it is not finite, and nothing is bounded."""
         check_choice(kind, KINDS, "kind")
-        v = np.asarray(v, self.ob.dtype)
-        if v.shape != self.theta.shape:
-            raise ValueError(f"v has shape {v.shape}; wanted {self.theta.shape}")
-        return v if np.isfinite(v).all() else None
+        known: Floats = np.asarray(v, self.ob.dtype)
+        if known.shape != self.theta.shape:
+            raise ValueError(f"v has shape {known.shape}; wanted {self.theta.shape}")
+        return known if np.isfinite(known).all() else None
 
-    def product(self, v, kind="hessian", computed=None):
+    def product(self, v: ArrayLike, kind: str = "hessian", computed: Floats | None = None) -> float:
         """A bound on ``||computed(A v) - A v||`` for v (n,)."""
-        v = self.checked(v, kind)
-        if v is None:
+        known = self.checked(v, kind)
+        if known is None:
             return np.inf
         with np.errstate(all="ignore"):
-            sums, direction = self.new_sums(), self.direction(v)
+            sums, direction = self.new_sums(), self.direction(known)
             at_theta = self.overflow
             for state in self.states():
                 self.r_pass(state, direction, kind, sums)
             bound = self.total(
                 sums,
                 2,
-                (l2_diagonal(self.ob) if kind != "fisher" else 0.0) * v.astype(float),
+                (l2_diagonal(self.ob) if kind != "fisher" else 0.0) * known.astype(float),
                 computed,
             )
             self.overflow = at_theta
             return bound
 
-    def direction(self, v):
+    def direction(self, v: Floats) -> list[Any]:
         """``[(V, vb)]`` of v (n,), None for parts that are 0."""
         layers, start = [], 0
         for m, k in self.ob.model.shapes:
@@ -205,18 +227,21 @@ class Rounding:
     # --- R-forward, loss, R-backward
     # ----------------------------------------------------------------------------------------
 
-    def r_forward(self, s, layers):
+    def r_forward(self, s: State, layers: list[Any]) -> tuple[list[Any], list[Any]]:
         """Rz = ra W' + a V' + vb;  ra = phi' * rz [+ the input's ra]:  (ra, rz) with their Errs, by
         layer; None: 0.
         """
-        ra, rz, chain = [(None, None)], [], Chain(s.kappa)
+        ra: list[Any] = [(None, None)]
+        rz: list[Any] = []
+        chain = Chain(s.kappa)
         for l, (W, (V, vb)) in enumerate(zip(self.W, layers)):
             (a, da), (r, dr) = (s.a[l], s.da[l]), ra[l]
             if V is None and vb is None and r is None:
                 rz.append((None, None))
                 ra.append((None, None))
                 continue
-            z, size, moved = np.zeros((len(a), len(W.A))), 0.0, None
+            z, moved = np.zeros((len(a), len(W.A))), None
+            size: Any = 0.0
             if vb is not None:
                 z, size = z + vb, size + np.abs(np.broadcast_to(vb, z.shape))
             if V is not None:
@@ -242,7 +267,7 @@ class Rounding:
                 ra.append((above, chain.cap(l + 1, error, fresh)))
         return ra, rz
 
-    def r_pass(self, s, layers, kind, sums):
+    def r_pass(self, s: State, layers: list[Any], kind: str, sums: list[Sums]) -> None:
         """RdW = rdelta' a + delta' ra;  re_below = rdelta W + delta V [+ re];  rdelta = re * phi' +
         e * phi'' * rz.
         """
@@ -251,13 +276,17 @@ class Rounding:
         if rz[-1][0] is None:  # v = 0
             return
         rd, drd = s.loss.fisher(*rz[-1]) if kind == "fisher" else s.loss.r_loss(*rz[-1])
-        re, dre, chain, new = None, None, Chain(s.kappa), 0.0
+        re: Any = None
+        dre: Any = None
+        chain = Chain(s.kappa)
+        new: Any = 0.0
         for l in range(len(self.W) - 1, -1, -1):
             W, V = self.W[l], layers[l][0]
             sums[l].add("a", rd, drd, s.a[l], s.da[l], weights)
             sums[l].add_rows(rd, drd, biases)
             if full and ra[l][0] is not None:
-                sums[l].add("ra", s.d[l], s.dd[l], *ra[l], weights)
+                moved, off = ra[l]
+                sums[l].add("ra", s.d[l], s.dd[l], moved, off, weights)
             if l == 0:
                 return
             below, size, error = rd @ W.A, (np.abs(rd) + drd.E) @ W.abs, drd.back(W)

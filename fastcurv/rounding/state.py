@@ -1,9 +1,16 @@
 """The state at theta with its errors: forward and backward of `fastcurv.rounding`."""
 
-import numpy as np
+from __future__ import annotations
 
-from .arithmetic import Chain, Phi, stack_norms
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arithmetic import Chain, Err, Phi, stack_norms
 from .losses import LossRows
+
+Floats = NDArray[np.float64]
 
 
 class State:
@@ -11,7 +18,18 @@ class State:
     q, eq and d.
     """
 
-    def __init__(self, rounding, rows):
+    a: list[Floats]
+    da: list[Any]  # Err; None below the first layer
+    z: list[Floats]
+    dz: list[Err]
+    phi: list[Phi]
+    d: list[Any]
+    dd: list[Any]
+    eq: list[Any]  # None where phi'' is 0
+    deq: list[Any]
+    kappa: dict[tuple[int, int], Floats] | None
+
+    def __init__(self, rounding: Any, rows: slice) -> None:
         self.R, self.rows, L = rounding, rows, len(rounding.W)
         self.a, self.da = [rounding.ob.X[rows].astype(float)], [None]
         self.phi, self.d, self.dd, self.eq, self.deq = (
@@ -25,10 +43,11 @@ class State:
         self.forward()
         self.backward()
 
-    def forward(self):
+    def forward(self) -> None:
         """Z = a W' + b;  a = phi(z) [+ the layer's input]."""
         R = self.R
-        self.kappa, products = ({} if R.joint else None), {}
+        products: dict[int, Floats] = {}
+        self.kappa = {} if R.joint else None
         chain = Chain(self.kappa)
         for l, (W, b) in enumerate(zip(R.W, R.b)):
             a, da = self.a[l], self.da[l]
@@ -62,18 +81,19 @@ class State:
             R.arithmetic,
         )
 
-    def join(self, products, l):
+    def join(self, products: dict[int, Floats], l: int) -> None:
         """Layer l, ``D W [+ I]`` for each row, joins the products of those below it; their norms
         are noted.
         """
         W, p = self.R.W[l].A, self.phi[l].p
+        assert self.kappa is not None
         for i, K in products.items():
             above = W @ K if p is None else p[:, :, None] * (W @ K)
             products[i] = above + K if self.R.skips[l] else above
             self.kappa[i, l + 1] = stack_norms(products[i])
         products[l + 1] = np.eye(len(W))[None]
 
-    def backward(self):
+    def backward(self) -> None:
         """e_below = delta W [+ e];  delta = e * phi';  e * phi''."""
         R, L = self.R, len(self.R.W)
         chain, new = Chain(self.kappa), 0.0

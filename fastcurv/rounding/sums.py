@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .arithmetic import norm, norms
+from .arithmetic import Err, norm, norms
+
+Floats = NDArray[np.float64]
 
 
 class Sums:
@@ -16,7 +19,7 @@ class Sums:
     `value` and `b_value` are the sums themselves.
     """
 
-    def __init__(self, shape, spectral_a, spectral_d):
+    def __init__(self, shape: tuple[int, int], spectral_a: float, spectral_d: float) -> None:
         self.B, self.b, self.value, self.b_value = (
             np.zeros(shape),
             np.zeros(shape[0]),
@@ -25,9 +28,9 @@ class Sums:
         )
         self.local = self.b_local = self.b_rows = 0.0
         self.spectral_a, self.spectral_d = spectral_a, spectral_d
-        self.terms = {}
+        self.terms: dict[str, Floats] = {}
 
-    def add(self, tag, x, dx, y, dy, gamma):
+    def add(self, tag: str, x: Floats, dx: Err, y: Floats, dy: Err | None, gamma: float) -> None:
         """Some rows of a term; dy None: y is exact."""
         X, Y = np.abs(x) + dx.E, np.abs(y) if dy is None else np.abs(y) + dy.E
         self.B += (gamma * X + dx.E).T @ Y
@@ -46,14 +49,14 @@ class Sums:
         ]
         self.terms[tag] = self.terms.get(tag, np.zeros(5)) + parts
 
-    def add_rows(self, x, dx, gamma):
+    def add_rows(self, x: Floats, dx: Err, gamma: float) -> None:
         """Some rows of the bias's part."""
         self.b += (gamma * (np.abs(x) + dx.E) + dx.E).sum(axis=0)
         self.b_value += x.sum(axis=0)
         self.b_local += gamma * float((norms(np.abs(x)) + dx.nu).sum())
         self.b_rows += float(dx.nu.sum())
 
-    def bounds(self, eta):
+    def bounds(self, eta: float) -> tuple[float, float]:
         """(of the weights' part, of the bias's part)."""
         rows = self.local
         for tag, (x_rows, x_square, cross, y_rows, y_square) in self.terms.items():

@@ -1,6 +1,12 @@
 """The activations with their first two derivatives, and batch normalisation of rows, in NumPy."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import erf
 
 _STEP = 1e-100
@@ -9,28 +15,28 @@ _SQRT2 = np.sqrt(2.0)
 BATCH_NORM_EPS = 1e-5
 
 
-def _sigmoid(z):
+def _sigmoid(z: NDArray[Any]) -> NDArray[Any]:
     e = np.exp(-np.where(z.real >= 0, z, -z))
     return np.where(z.real >= 0, 1 / (1 + e), e / (1 + e))
 
 
-def _softplus(z):
+def _softplus(z: NDArray[Any]) -> NDArray[Any]:
     return np.where(z.real > 0, z, 0) + np.log1p(np.exp(np.where(z.real > 0, -z, z)))
 
 
-def _normal_cdf(z):
+def _normal_cdf(z: NDArray[Any]) -> NDArray[Any]:
     """Phi(z); the imaginary part of a complex step by its derivative, since SciPy's complex erf
     loses tiny ones.
     """
-    value = 0.5 * (1 + erf(z.real / _SQRT2))
-    return value + 1j * z.imag * _normal_pdf(z.real) if np.iscomplexobj(z) else value
+    value: NDArray[Any] = 0.5 * (1 + erf(z.real / _SQRT2))
+    return np.asarray(value + 1j * z.imag * _normal_pdf(z.real) if np.iscomplexobj(z) else value)
 
 
-def _normal_pdf(z):
-    return np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)
+def _normal_pdf(z: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray(np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi))
 
 
-def normalise(z):
+def normalise(z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """``h = (z - mean) s`` and ``s = 1 / sqrt(variance + eps)``, mean and biased variance over the
     rows.
     """
@@ -40,7 +46,7 @@ def normalise(z):
 
 
 # name: (phi, phi'); each formula is analytic, and at a kink the left derivative holds
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "identity": (lambda z: z, lambda z: np.ones_like(z)),
     "relu": (lambda z: np.where(z.real > 0, z, 0), lambda z: np.where(z.real > 0, 1.0, 0.0)),
     "leaky_relu": (

@@ -59,7 +59,7 @@ class Orbit:
     move: Callable[[ArrayLike], Floats]
 
     def __len__(self) -> int:
-        return self.tangents.shape[1]
+        return int(self.tangents.shape[1])
 
 
 def orbits(
@@ -151,7 +151,8 @@ def dependencies(X: Floats, constant: bool) -> list[tuple[Floats, float]]:
     [0. 1. 0.] -2.0
     [-1.  0.  1.] 0.0
     """
-    found, first = [], {}
+    found: list[tuple[Floats, float]] = []
+    first: dict[bytes, int] = {}
     for k, x in enumerate(X.T):
         c = np.zeros(X.shape[1])
         c[k] = 1.0

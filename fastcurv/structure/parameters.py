@@ -2,25 +2,33 @@
 joins.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 
-def normalised(model):
+def normalised(model: Any) -> bool:
     """Whether hidden layers are batch-normalised."""
     return bool(getattr(model, "batch_norm", False)) and len(model.sizes) > 2
 
 
-def layers_of(model, theta):
+def layers_of(model: Any, theta: NDArray[Any]) -> list[tuple[NDArray[Any], Any]]:
     """``[(W, b), ...]``, views of a flat vector of any dtype; b is None without biases."""
     return [(W, b) for W, b, _ in _parts_of(model, theta)]
 
 
-def norms_of(model, theta):
+def norms_of(model: Any, theta: NDArray[Any]) -> list[tuple[NDArray[Any], NDArray[Any]] | None]:
     """``[(gamma, beta), ...]``, views likewise, None for layers that are not normalised."""
     return [norm for _, _, norm in _parts_of(model, theta)]
 
 
-def _parts_of(model, theta):
+def _parts_of(
+    model: Any, theta: NDArray[Any]
+) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None, tuple[NDArray[Any], NDArray[Any]] | None]]:
     at = 0
     for layer, (k, m) in enumerate(zip(model.sizes, model.sizes[1:])):
         W = theta[at : at + m * k].reshape(m, k)
@@ -34,7 +42,7 @@ def _parts_of(model, theta):
         yield W, b, norm
 
 
-def skips(model, layer):
+def skips(model: Any, layer: int) -> bool:
     """Whether hidden layer `layer` adds its input to its output."""
     n_hidden = len(model.sizes) - 2
     return (
@@ -44,12 +52,12 @@ def skips(model, layer):
     )
 
 
-def in_skip(model, layer):
+def in_skip(model: Any, layer: int) -> bool:
     """Whether the outputs of hidden layer `layer` are tied to others by a skip."""
     return skips(model, layer) or skips(model, layer + 1)
 
 
-def l2_diagonal(ob):
+def l2_diagonal(ob: Any) -> float | NDArray[np.float64]:
     """What l2 adds to the diagonal of an objective's Hessian: a number, or ``(n,)`` where only the
     matrices W bear it.
     """

@@ -4,13 +4,18 @@ The loss is the same at all of them; permutations and sign flips are orthogonal 
 spectrum too. Hidden layers count from 0.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from ..checks import check_positive, check_vector
 from .parameters import in_skip, layers_of, norms_of
 
 
-def _hidden(model, layer):
+def _hidden(model: Any, layer: int) -> int:
     if isinstance(layer, bool) or not isinstance(layer, (int, np.integer)):
         raise TypeError(f"layer is {layer!r}; wanted the number of a hidden layer, an int")
     n_hidden = len(model.sizes) - 2
@@ -24,13 +29,13 @@ def _hidden(model, layer):
     return int(layer)
 
 
-def _copy(model, theta):
+def _copy(model: Any, theta: ArrayLike) -> tuple[NDArray[Any], list[Any]]:
     theta = np.array(theta, dtype=model.dtype)
     check_vector(theta, model.n_params, "theta")
     return theta, layers_of(model, theta)
 
 
-def permute_hidden(model, theta, layer, order):
+def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -> NDArray[Any]:
     """Another theta with the same function: the units of hidden layer `layer` in the order `order`.
 
     Examples
@@ -54,7 +59,7 @@ def permute_hidden(model, theta, layer, order):
     return theta
 
 
-def flip_tanh(model, theta, layer, units):
+def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDArray[Any]:
     """Another theta with the same function: the signs of `units` turned, incoming and outgoing.
 
     Examples
@@ -72,7 +77,9 @@ def flip_tanh(model, theta, layer, units):
     return _scaled(model, theta, layer, units, -1.0)
 
 
-def rescale_relu(model, theta, layer, units, factor):
+def rescale_relu(
+    model: Any, theta: ArrayLike, layer: int, units: ArrayLike, factor: float
+) -> NDArray[Any]:
     """Another theta with the same function: incoming weights of `units` times `factor` > 0,
     outgoing ones divided by it.
 
@@ -93,7 +100,9 @@ def rescale_relu(model, theta, layer, units, factor):
     return _scaled(model, theta, layer, units, check_positive(factor, "factor"))
 
 
-def _scaled(model, theta, layer, units, factor):
+def _scaled(
+    model: Any, theta: ArrayLike, layer: int, units: ArrayLike, factor: float
+) -> NDArray[Any]:
     width = model.sizes[layer + 1]
     units = np.unique(np.atleast_1d(np.asarray(units, dtype=int)))
     if units.size and not (units[0] >= 0 and units[-1] < width):

@@ -5,14 +5,22 @@ Every function reads a network objective: `ob.model` (`sizes`, `activation`, `bi
 0.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from ..checks import as_rng, check_vector
 from .activations import ACTIVATIONS
 from .parameters import layers_of, normalised, norms_of, skips
 
+Floats = NDArray[np.float64]
 
-def flat_directions(ob, theta):
+
+def flat_directions(ob: Any, theta: ArrayLike) -> Floats:
     """Directions along which the loss is constant by a proved symmetry: zero modes of the Hessian at
     every critical point.
 
@@ -41,11 +49,11 @@ def flat_directions(ob, theta):
     return np.hstack(columns) if columns else np.zeros((ob.model.n_params, 0))
 
 
-def _theta(ob, theta):
-    return check_vector(theta, ob.model.n_params, "theta", np.float64)
+def _theta(ob: Any, theta: ArrayLike) -> Floats:
+    return np.asarray(check_vector(theta, ob.model.n_params, "theta", np.float64))
 
 
-def _rows(ob):
+def _rows(ob: Any) -> Floats:
     """The rows that count, in float64: those of weight zero decide nothing, but for statistics."""
     X = np.asarray(ob.X, dtype=float)
     return (
@@ -55,7 +63,7 @@ def _rows(ob):
     )
 
 
-def _forward(ob, theta):
+def _forward(ob: Any, theta: Floats) -> tuple[list[Floats], list[Floats]]:
     """Pre-activations of every layer and inputs of every layer, float64."""
     model, X = ob.model, _rows(ob)
     zs = [
@@ -68,13 +76,19 @@ def _forward(ob, theta):
     return zs, below
 
 
-def _blank(model):
+def _blank(model: Any) -> tuple[Floats, list[Any]]:
     """A zero direction with its views ``[(W, b), ...]``."""
     t = np.zeros(model.n_params)
     return t, layers_of(model, t)
 
 
-def probes(ob, theta, *, max_columns=None, seed=0):
+def probes(
+    ob: Any,
+    theta: ArrayLike,
+    *,
+    max_columns: int | None = None,
+    seed: int | np.random.Generator | None = 0,
+) -> Floats:
     """Vectors that reach negative curvature which the gradient and its Krylov space cannot see.
 
     For two identical hidden units: their incoming weights pulled apart, and their outgoing ones.
@@ -99,7 +113,8 @@ def probes(ob, theta, *, max_columns=None, seed=0):
     theta, rng, model = _theta(ob, theta), as_rng(seed), ob.model
     if max_columns is None:
         max_columns = min(64, max(4, (1 << 26) // theta.size))
-    now, norms, columns = layers_of(model, theta), norms_of(model, theta), []
+    now, norms = layers_of(model, theta), norms_of(model, theta)
+    columns: list[Floats] = []
     for layer in range(len(model.activation)):
         for plus, minus in _special_units(now, norms, layer):
             for incoming in (True, False):
@@ -108,7 +123,7 @@ def probes(ob, theta, *, max_columns=None, seed=0):
     return np.stack(columns, axis=1) if columns else np.zeros((theta.size, 0))
 
 
-def _special_units(now, norms, layer):
+def _special_units(now: list[Any], norms: list[Any], layer: int) -> Iterator[tuple[Any, Any]]:
     """``(j, None)`` for units with zero weights on one side, ``(i, j)`` for neighbours among
     identical ones.
     """
@@ -127,7 +142,9 @@ def _special_units(now, norms, layer):
             yield i, j
 
 
-def _apart(model, layer, plus, minus, incoming, rng):
+def _apart(
+    model: Any, layer: int, plus: int, minus: int | None, incoming: bool, rng: np.random.Generator
+) -> Floats:
     t, layers = _blank(model)
     (W, b), (W_out, _) = layers[layer], layers[layer + 1]
     part = rng.standard_normal(W.shape[1] if incoming else W_out.shape[0])
@@ -143,7 +160,7 @@ def _apart(model, layer, plus, minus, incoming, rng):
     return t / np.linalg.norm(t)
 
 
-def saturation(ob, theta):
+def saturation(ob: Any, theta: ArrayLike) -> dict[str, Any]:
     """How much of the network hardly reacts, and how many samples are nearly certain.
 
     Returns
@@ -177,7 +194,7 @@ def saturation(ob, theta):
     }
 
 
-def _certain(loss, f):
+def _certain(loss: str, f: Floats) -> float:
     if loss == "cross_entropy":
         p = np.exp(f - f.max(axis=1, keepdims=True))
         return float((p.max(axis=1) >= 0.999 * p.sum(axis=1)).mean())

@@ -20,6 +20,8 @@ from ..krylov.subproblems import trust_region
 from ..protocols import OnKinks
 from .run import reduction_ratio
 
+LARGEST = 600  # parameters: all eigenpairs at every step
+DEAREST = 5e7  # numbers in the passes of one Hessian: a second
 WIDTHS = [0.03 * 0.25**i for i in range(9)]
 STEPS = 40  # of descent at each width
 UPDATES = 12  # of the active set
@@ -50,15 +52,16 @@ def find_held(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> KinkPoint
     stop : callable
         True ends the search.
     """
-    if not isinstance(ob, OnKinks) or ob.smoothed(1.0) is None:
+    first = ob.smoothed(1.0) if isinstance(ob, OnKinks) else None
+    if first is None or first.n_params > LARGEST or first.cost > DEAREST:
         return None
     here, best = np.asarray(theta, dtype=float), None
     for i, width in enumerate(WIDTHS):
         if stop():
             break
         smooth = ob.smoothed(width)
-        here = _descend(smooth, here)
-        if i < 2:
+        here = _descend(smooth, here, stop)
+        if i < 2 or stop():
             continue
         found = _newton(ob, here, smooth.slopes(here))
         if found is not None and (best is None or found.verdict.certified):
@@ -68,7 +71,7 @@ def find_held(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> KinkPoint
     return best
 
 
-def _descend(smooth: Any, theta: np.ndarray) -> np.ndarray:
+def _descend(smooth: Any, theta: np.ndarray, stop: Callable[[], bool]) -> np.ndarray:
     """Trust-region steps from all eigenpairs: for the small networks this module is for."""
     f, g = smooth.value_and_gradient(theta)
     radius, fresh = 0.1 * max(1.0, float(np.linalg.norm(theta))), True
@@ -88,7 +91,7 @@ def _descend(smooth: Any, theta: np.ndarray) -> np.ndarray:
         fresh = ratio > 1e-4
         if fresh:
             theta, f, g = there, f_there, g_there
-        if np.linalg.norm(g) <= REST or length <= 1e-15 * np.linalg.norm(theta):
+        if stop() or np.linalg.norm(g) <= REST or length <= 1e-15 * np.linalg.norm(theta):
             break
     return theta
 

@@ -120,6 +120,7 @@ class Smoothed:
 
     def __init__(self, ob: Any, width: float) -> None:
         self.rows, self.width, self.n_params = Rows(ob), float(width), int(ob.n_params)
+        self.cost = self.n_params * len(self.rows.X) * sum(self.rows.sizes)  # of a Hessian
 
     def _passes(self, theta: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays]:
         r = self.rows

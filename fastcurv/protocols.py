@@ -188,3 +188,33 @@ class OnKinks(Protocol):
     def smoothed(self, width: float) -> Any: ...
 
     def held(self, gates: list[np.ndarray], collapsed: list[np.ndarray]) -> Any: ...
+
+
+@runtime_checkable
+class Batched(Protocol):
+    """An objective over rows, and that of some of them."""
+
+    n_samples: int
+
+    def batch(self, rows: np.ndarray) -> Any: ...
+
+
+@runtime_checkable
+class ValueWithGradient(Protocol):
+    """Both for less than the two apart."""
+
+    def value_and_gradient(self, theta: np.ndarray) -> tuple[float, np.ndarray]: ...
+
+
+@runtime_checkable
+class Multiplies(Protocol):
+    """An operator whose product goes into memory that is there already."""
+
+    def product(self, v: np.ndarray, out: np.ndarray) -> Any: ...
+
+
+@runtime_checkable
+class Dense(Protocol):
+    """An operator that can be written down."""
+
+    def to_dense(self) -> np.ndarray: ...

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +11,8 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 
 from ..critical.nearness import lower_bound
-from ..files import write_tensors
 from ..progress import bar
+from .checkpoints import Saver, part
 from .ending import Ending
 from .line_search import first_length, line_minimum, value_rounding
 from .negative_curvature import lowest_curvature, suspects
@@ -25,11 +24,6 @@ IDLE = 50  # iterations of a second-order method without progress
 WALK = 20  # steps of a walk from a kick
 REST = 12  # steps past the default tolerance, or until the gradient is SHARE of it
 SHARE = 1e-4
-
-
-def named_options(options: dict[str, Any]) -> dict[str, str]:
-    """Options as text, so that any object can be compared after a trip through a file."""
-    return {name: repr(value) for name, value in sorted(options.items())}
 
 
 @dataclass(frozen=True)
@@ -59,9 +53,8 @@ class Loop:
         self.why: str | None = None
         self.sentence: str | None = None
         self.outcome: Outcome | None = None
-        self.snapshot: tuple[dict[str, np.ndarray], dict[str, Any]] | None = None
+        self.saver = Saver(ask.checkpoint, ask.checkpoint_every)
         self.shown: Any = None
-        self.saved_at = time.perf_counter()
         self.mark, self.small_gains = [0, np.inf, np.inf], 0
         self.rest: int | None = None
 
@@ -71,10 +64,9 @@ class Loop:
         """Run to the end, from the start or from what a checkpoint holds."""
         run = self.run
         if facts:
-            fresh = [self.mark, self.small_gains, self.gradient_tol, self.rest]
-            if not alike(fresh, facts.get("loop")):
+            if not alike(self.facts(), facts.get("loop")):
                 raise damaged("it holds no facts of the loop")
-            run.load(_part(arrays, "run."), facts.get("run"))
+            run.load(part(arrays, "run."), facts.get("run"))
             self.mark, self.small_gains, self.gradient_tol, self.rest = facts["loop"]
         spent = run.n_gradients
         run.bind()
@@ -87,7 +79,7 @@ class Loop:
         run.f0 = run.f
         self.method = self.maker(run, **self.ask.options)
         if facts:
-            of_method = _part(arrays, "method."), facts.get("method_facts")
+            of_method = part(arrays, "method."), facts.get("method_facts")
             check_method(*of_method, self.method, run.theta.size)
             self.method.load(*of_method)
         else:
@@ -112,14 +104,14 @@ class Loop:
         while True:
             self.why = self.end()
             if self.why is None and self.critical() and not self._goes_on_to_rest():
-                self._snapshot()
+                self.saver.take(self)
                 self.why = self._at_critical_point()
                 if self.why is None:
                     self.after_step()
                     continue
             if self.why is not None:
                 return
-            self._snapshot()
+            self.saver.take(self)
             before = run.theta
             self.sentence = self.method.step()
             if self.sentence is not None:
@@ -143,7 +135,7 @@ class Loop:
         self.shown.update(1)
         if self.ask.callback is not None and self.ask.callback(self._intermediate()):
             self.why = "callback"
-        self._save_now_and_then()
+        self.saver.now_and_then(self)
 
     def end(self) -> str | None:
         """Why the run ends here, whatever the gradient; or None."""
@@ -176,6 +168,10 @@ class Loop:
         far = 1e30 if run.theta.dtype == np.float64 else 1e8
         down = run.f < run.f0 and lower_bound(run.ob) == -np.inf
         return down and bool(np.abs(run.theta).max() > far)
+
+    def facts(self) -> list[Any]:
+        """What a resumed loop needs beside the run's and the method's state."""
+        return [self.mark, self.small_gains, self.gradient_tol, self.rest]
 
     def _goes_on_to_rest(self) -> bool:
         """Past a default tolerance, to where Newton's steps contract: the last ones cost little."""
@@ -263,50 +259,6 @@ class Loop:
         run.n_values += side.n_values
         return best, lowest
 
-    # checkpoints
-
-    def _snapshot(self) -> None:
-        """The state at the start of a step: what is saved where the budget or the keyboard ends
-        inside it.
-        """
-        if self.ask.checkpoint is None:
-            return
-        run_arrays, run_facts = self.run.state()
-        arrays, facts = self.method.state()
-        named = {"run." + key: value for key, value in run_arrays.items()}
-        named.update({"method." + key: value for key, value in arrays.items()})
-        self.snapshot = (
-            named,
-            {
-                "what": "minimize",
-                "method": self.ask.method,
-                "options": named_options(self.ask.options),
-                "run": run_facts,
-                "method_facts": facts,
-                "loop": [self.mark, self.small_gains, self.gradient_tol, self.rest],
-            },
-        )
-
-    def _save_now_and_then(self) -> None:
-        if self.ask.checkpoint is None:
-            return
-        if self.ask.checkpoint_every is not None:
-            due = self.run.iteration % self.ask.checkpoint_every == 0
-        else:
-            due = time.perf_counter() - self.saved_at > 30.0
-        if due and not self.run.cut:
-            self._snapshot()
-            self._write()
-
-    def _write(self) -> None:
-        assert self.snapshot is not None
-        arrays, facts = self.snapshot
-        past = {
-            "run." + key: values for key, values in self.run.past(facts["run"]["records"]).items()
-        }
-        write_tensors(self.ask.checkpoint, {**arrays, **past}, facts)
-        self.saved_at = time.perf_counter()
-
     # what is handed out
 
     def _intermediate(self) -> OptimizeResult:
@@ -357,10 +309,7 @@ class Loop:
                 self._name_a_kink()
             else:
                 self.outcome, self.why, self.sentence = held, held.stopped, None
-        if self.ask.checkpoint is not None:
-            if self.snapshot is None or not (run.cut or self.why in ("interrupted", "critical")):
-                self._snapshot()
-            self._write()
+        self.saver.at_the_end(self)
         x, fun, gnorm = self._choose()
         default = 1e-6 if x.dtype == np.float64 else 1e-3
         wanted = default if self.ask.gradient_tol is None else self.ask.gradient_tol
@@ -410,10 +359,6 @@ class Loop:
             method=self.ask.method,
             wall_time=run.elapsed(),
         )
-
-
-def _part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)}
 
 
 def as_callback(callback: Any) -> Callable[[OptimizeResult], bool] | None:

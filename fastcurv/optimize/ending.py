@@ -15,7 +15,7 @@ import numpy as np
 
 from ..critical.classify import classify
 from ..critical.nearness import gradient_and_error, lower_bound
-from ..protocols import Differentiable, RunsAway, ThirdBound
+from ..protocols import Differentiable, RunsAway
 from .kinks import find_held
 from .line_search import first_length, line_minimum, value_rounding
 from .polish import polish
@@ -153,7 +153,7 @@ class Ending:
 
     def _minimum(self, theta: np.ndarray, report: Any, sentence: str, moves: bool) -> Outcome:
         """A minimum that nothing bounds is tried once more: no side may fall before it rises."""
-        if not isinstance(self.run.ob, ThirdBound):
+        if not report.certified:
             f = self.run.value(theta)
             flat = np.zeros((theta.size, 0))
             for v in directions(self.run.ob, theta, flat, np.random.default_rng(0)):

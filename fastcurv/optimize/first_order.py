@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..protocols import Batched
 from .run import Method
 from .schedules import as_schedule
 
@@ -80,7 +81,7 @@ class _FirstOrder(Method):
                 f"batch_size must be None or a whole number of rows of at least 1, got {size!r}"
             )
         ob = self.run.ob
-        if not (hasattr(ob, "batch") and hasattr(ob, "n_samples")):
+        if not isinstance(ob, Batched):
             raise ValueError(
                 "batch_size needs an objective with batch(rows) and n_samples; this one has no rows"
             )

@@ -18,8 +18,9 @@ from ..checks import (
     old_name,
     refuse_foreign,
 )
-from ..files import read_tensors
-from .driver import Loop, Request, as_callback, named_options
+from ..protocols import Batched
+from .checkpoints import saved
+from .driver import Loop, Request, as_callback
 from .first_order import SGD, Adam, Momentum, Nesterov, RMSProp
 from .lbfgs import LBFGS
 from .newton import Cubic, DampedNewton, GaussNewton, Newton, SaddleFreeNewton, TrustRegion
@@ -186,7 +187,7 @@ def minimize(
         raise ValueError(
             "theta0 is None and there is no checkpoint to resume; wanted a start of shape (n,)"
         )
-    arrays, facts = ({}, {}) if resume is None else _saved(resume, method, options, ob.n_params)
+    arrays, facts = ({}, {}) if resume is None else saved(resume, method, options, ob.n_params)
     start = arrays.get("run.theta", theta0)
     theta = np.array(check_theta(ob, start, "theta0", kind))
     run = Run(
@@ -249,37 +250,8 @@ def _checked_sample(ob: Any, sample: Any) -> int | None:
     if sample is None:
         return None
     sample = check_positive_int(sample, "sample")
-    if not (hasattr(ob, "batch") and hasattr(ob, "n_samples")):
+    if not isinstance(ob, Batched):
         raise ValueError(
             "sample needs an objective with batch(rows) and n_samples; this one has no rows"
         )
     return None if sample >= ob.n_samples else sample
-
-
-def _saved(
-    path: Any, method: str, options: dict[str, Any], n_params: int
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays and facts of a checkpoint, which must be of this method, these options and this size."""
-    arrays, facts = read_tensors(path)
-    if facts.get("what") != "minimize":
-        raise ValueError(f"{path} is not a checkpoint of minimize")
-    if facts.get("method") != method:
-        raise ValueError(
-            f"{path} was saved by method={_short(facts.get('method'))}, not {method!r}"
-        )
-    if facts.get("options") != named_options(options):
-        raise ValueError(
-            f"{path} was saved with options {_short(facts.get('options'))}, not "
-            f"{named_options(options)}"
-        )
-    theta = arrays.get("run.theta")
-    if theta is None or theta.shape != (n_params,):
-        held = 0 if theta is None else theta.size
-        raise ValueError(f"{path} holds {held} parameters; the objective has {n_params}")
-    return arrays, facts
-
-
-def _short(x: Any) -> str:
-    """What a file says, cut to a length that can be read."""
-    text = repr(x)
-    return text if len(text) <= 80 else text[:77] + "..."

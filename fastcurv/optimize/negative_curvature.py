@@ -6,6 +6,7 @@ import numpy as np
 
 from ..checks import operator_dtype
 from ..krylov.subproblems import KrylovSpace
+from ..protocols import Differentiable, Probed
 from .line_search import as_product, rounding_of
 
 
@@ -63,10 +64,10 @@ def suspects(ob, theta, H):
     probes.
     """
     g = getattr(H, "gradient", None)
-    if g is None and hasattr(ob, "gradient"):
+    if g is None and isinstance(ob, Differentiable):
         g = ob.gradient(theta)
     starts = [] if g is None else [np.asarray(g)]
-    if hasattr(ob, "probes"):
+    if isinstance(ob, Probed):
         probes = np.asarray(ob.probes(theta))
         starts.extend(probes[:, j] for j in range(min(probes.shape[1], 4)))
     return starts

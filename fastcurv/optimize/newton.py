@@ -21,6 +21,7 @@ import numpy as np
 
 from ..checks import check_positive, check_positive_int
 from ..krylov.subproblems import KrylovSpace, absolute, cubic, shifted, trust_region
+from ..protocols import Differentiable
 from ..vectors import norm
 from .run import Method, Worth, reduction_ratio
 from .steps import DENSE_BELOW
@@ -299,7 +300,7 @@ class GaussNewton(_Damped):
     def step(self):
         run, f, gnorm = self.run, self.run.f, self.run.gnorm
         sentence = super().step()
-        if sentence is None and not run.cut and hasattr(run.ob, "hessian"):
+        if sentence is None and not run.cut and isinstance(run.ob, Differentiable):
             fallen = f - run.f
             small = self.ratio > 0.75 and fallen < 1e-3 * abs(f) and run.gnorm > 0.5 * gnorm
             self.slow = self.slow + 1 if small else 0

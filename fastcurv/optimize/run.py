@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 
+from ..protocols import ValueWithGradient
 from ..vectors import norm
 from .resume import check_run, generator, plain
 
@@ -152,7 +153,7 @@ class Run:
         """Value and gradient, of the full objective or of `ob`."""
         self.n_gradients += 1
         ob = ob or self.ob
-        if hasattr(ob, "value_and_gradient"):
+        if isinstance(ob, ValueWithGradient):
             f, g = ob.value_and_gradient(theta)
         else:
             f, g = ob.value(theta), ob.gradient(theta)

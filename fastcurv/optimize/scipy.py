@@ -4,7 +4,10 @@ method=fc.newton_cg)``.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from scipy.optimize import OptimizeResult
 from scipy.sparse.linalg import LinearOperator
 
 from .minimize import minimize
@@ -15,7 +18,9 @@ class _FunctionObjective:
 
     dtype = np.dtype(np.float64)
 
-    def __init__(self, fun, args, jac, hess, hessp, n):
+    def __init__(
+        self, fun: Any, args: tuple[Any, ...], *, jac: Any, hess: Any, hessp: Any, n_params: int
+    ) -> None:
         if not callable(jac):
             raise ValueError(
                 "the gradient is missing; wanted jac=True with fun returning (value, gradient), "
@@ -24,66 +29,58 @@ class _FunctionObjective:
         if not (callable(hess) or callable(hessp)):
             raise ValueError("the curvature is missing; wanted hessp(x, p), or a callable hess(x)")
         self.fun, self.args, self.jac, self.hess, self.hessp = fun, args, jac, hess, hessp
-        self.n_params = n
+        self.n_params = n_params
 
-    def value(self, theta):
+    def value(self, theta: np.ndarray) -> float:
         return float(np.squeeze(self.fun(theta, *self.args)))
 
-    def gradient(self, theta):
+    def gradient(self, theta: np.ndarray) -> np.ndarray:
         return np.asarray(self.jac(theta, *self.args), dtype=np.float64)
 
-    def value_and_gradient(self, theta):
+    def value_and_gradient(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
         return self.value(theta), self.gradient(theta)
 
-    def hessian(self, theta):
+    def hessian(self, theta: np.ndarray) -> LinearOperator:
         n, theta = self.n_params, theta.copy()
         if callable(self.hessp):
 
-            def matvec(v):
+            def matvec(v: np.ndarray) -> np.ndarray:
                 return np.asarray(self.hessp(theta, np.ravel(v), *self.args), dtype=np.float64)
         else:
             H = self.hess(theta, *self.args)
 
-            def matvec(v):
+            def matvec(v: np.ndarray) -> np.ndarray:
                 return np.asarray(H @ np.ravel(v), dtype=np.float64)
 
         return LinearOperator((n, n), matvec=matvec, rmatvec=matvec, dtype=np.float64)
 
 
-def _run(method, fun, x0, args, jac, hess, hessp, bounds, constraints, callback, options):
+def _run(method: str, fun: Any, x0: Any, given: dict[str, Any]) -> OptimizeResult:
+    """`minimize` on SciPy's callables; `given` holds what else SciPy passes."""
+    problem = {name: given.pop(name, None) for name in ("args", "jac", "hess", "hessp")}
+    bounds, constraints = given.pop("bounds", None), given.pop("constraints", None)
     if bounds is not None or (constraints is not None and len(constraints)):
         raise ValueError(f"{method} is for problems without bounds and constraints")
-    options = dict(options)
-    if "tol" in options:
-        options.setdefault("gradient_tol", options.pop("tol"))
-    if "maxiter" in options:
-        options.setdefault("max_iter", options.pop("maxiter"))
-    options.pop("disp", None)
+    for theirs, ours in (("tol", "gradient_tol"), ("maxiter", "max_iter")):
+        if theirs in given:
+            given.setdefault(ours, given.pop(theirs))
+    given.pop("disp", None)
     x0 = np.atleast_1d(np.asarray(x0, dtype=np.float64)).ravel()
-    args = args if isinstance(args, tuple) else (args,)
-    ob = _FunctionObjective(fun, args, jac, hess, hessp, len(x0))
-    return minimize(ob, x0, method, callback=callback, **options)
+    args = problem.pop("args")
+    args = () if args is None else args if isinstance(args, tuple) else (args,)
+    ob = _FunctionObjective(fun, args, n_params=len(x0), **problem)
+    return minimize(ob, x0, method, **given)
 
 
-def newton_cg(
-    fun,
-    x0,
-    args=(),
-    jac=None,
-    hess=None,
-    hessp=None,
-    bounds=None,
-    constraints=(),
-    callback=None,
-    **options,
-):
+def newton_cg(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
     """`minimize`'s ``newton-cg`` in the form that ``scipy.optimize.minimize(method=...)`` calls.
 
     Parameters
     ----------
-    fun, x0, args, jac, hess, hessp, callback
-        As SciPy gives them; a gradient, and `hess` or `hessp`, are needed.
-    **options
+    fun, x0
+        As SciPy gives them.
+    **given
+        SciPy's ``args jac hess hessp callback``; a gradient, and `hess` or `hessp`, are needed.
         ``tol`` is the gradient norm that counts as zero, ``maxiter`` the number of steps; the
         others are those of `fastcurv.minimize`.
 
@@ -101,23 +98,10 @@ def newton_cg(
     >>> found.kind, round(found.fun, 12)
     ('minimum', 0.0)
     """
-    return _run(
-        "newton-cg", fun, x0, args, jac, hess, hessp, bounds, constraints, callback, options
-    )
+    return _run("newton-cg", fun, x0, given)
 
 
-def trust_region(
-    fun,
-    x0,
-    args=(),
-    jac=None,
-    hess=None,
-    hessp=None,
-    bounds=None,
-    constraints=(),
-    callback=None,
-    **options,
-):
+def trust_region(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
     """`minimize`'s ``trust-region`` for ``scipy.optimize.minimize(method=...)``; parameters as for
     `newton_cg`.
 
@@ -128,23 +112,10 @@ def trust_region(
     >>> found.kind, found.x.round(6)
     ('minimum', array([1., 1.]))
     """
-    return _run(
-        "trust-region", fun, x0, args, jac, hess, hessp, bounds, constraints, callback, options
-    )
+    return _run("trust-region", fun, x0, given)
 
 
-def saddle_free_newton(
-    fun,
-    x0,
-    args=(),
-    jac=None,
-    hess=None,
-    hessp=None,
-    bounds=None,
-    constraints=(),
-    callback=None,
-    **options,
-):
+def saddle_free_newton(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
     """`minimize`'s ``saddle-free-newton`` for ``scipy.optimize.minimize(method=...)``; parameters
     as for `newton_cg`.
 
@@ -155,16 +126,4 @@ def saddle_free_newton(
     >>> found.kind, found.x.round(6)
     ('minimum', array([1., 1.]))
     """
-    return _run(
-        "saddle-free-newton",
-        fun,
-        x0,
-        args,
-        jac,
-        hess,
-        hessp,
-        bounds,
-        constraints,
-        callback,
-        options,
-    )
+    return _run("saddle-free-newton", fun, x0, given)

@@ -15,6 +15,7 @@ from ..checks import (
 )
 from ..eigensolver import eigh
 from ..krylov.subproblems import KrylovSpace, absolute, shifted
+from ..protocols import Dense
 from .line_search import as_product
 
 DENSE_BELOW = 512  # n products and n^3 flops are then a matter of milliseconds
@@ -35,7 +36,7 @@ class IndefiniteHessianWarning(UserWarning):
 
 
 def _dense(op, n):
-    if hasattr(op, "to_dense"):
+    if isinstance(op, Dense):
         return np.asarray(op.to_dense(), dtype=np.float64)
     return np.asarray(op @ np.eye(n, dtype=operator_dtype(op)), dtype=np.float64)
 

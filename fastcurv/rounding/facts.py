@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..structure import symmetry
 from ..structure.orbits import Orbit, orbits
 from ..structure.parameters import normalised
-from . import held, infima, majorants, precise
+from . import gated, held, infima, majorants, precise
 from .curvature_floor import curvature_floor
 from .kinks import norm_kinks, norm_off
 from .passes import checked_theta
@@ -107,11 +107,11 @@ class NetworkFacts:
         """
         return symmetry.flat_directions(self, theta)
 
-    def smoothed(self, width: float) -> held.Smoothed | None:
+    def smoothed(self, width: float) -> gated.Smoothed | None:
         """The objective with its kinks rounded off over a width; None unless all hidden units are
-        relu or leaky_relu in a plain stack. See `fastcurv.rounding.held`.
+        relu or leaky_relu in a plain stack. See `fastcurv.rounding.gated`.
         """
-        return held.Smoothed(self, width) if held.supported(self) else None
+        return gated.Smoothed(self, width) if gated.supported(self) else None
 
     def held(
         self, gates: list[NDArray[Any]], collapsed: list[NDArray[np.bool_]]
@@ -119,11 +119,11 @@ class NetworkFacts:
         """The loss as a smooth function of theta and of slopes at active kinks, those with a NaN for
         their gate; None as above. See `fastcurv.rounding.held`.
         """
-        return held.Held(self, gates, collapsed) if held.supported(self) else None
+        return held.Held(self, gates, collapsed) if gated.supported(self) else None
 
     def leaks(self) -> list[float]:
         """The slopes below 0 of every hidden layer of relu or leaky_relu units."""
-        return held.Rows(self).leaks
+        return gated.Rows(self).leaks
 
     # --- the rest
 

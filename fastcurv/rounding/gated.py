@@ -1,0 +1,154 @@
+"""Networks of relu and leaky_relu units in plain NumPy: passes that take complex and many thetas at
+once, and the objective with its kinks rounded off.
+
+For small networks: a Hessian is a complex step of the gradient for every parameter, exact to
+rounding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..structure.parameters import l2_diagonal, normalised
+
+Floats = NDArray[np.float64]
+Arrays = list[NDArray[Any]]
+STEP = 1e-150  # of a complex step: its square is far below every rounding
+LEAK = {"relu": 0.0, "leaky_relu": 0.01}
+
+
+class Rows:
+    """The data, the shapes and the loss of a network objective, in NumPy."""
+
+    def __init__(self, ob: Any) -> None:
+        model = ob.model
+        self.sizes, self.bias = tuple(model.sizes), bool(model.bias)
+        self.leaks = [LEAK[name] for name in model.activation]
+        self.loss, self.X = ob.loss, np.asarray(ob.X, dtype=float)
+        y, d = np.asarray(ob.y), self.sizes[-1]
+        if ob.loss == "cross_entropy" and y.ndim == 1:
+            y = np.eye(d)[y.astype(int)]
+        self.y = y.reshape(len(self.X), d).astype(float)
+        weight = ob.sample_weight
+        self.weight = np.ones(len(self.X)) if weight is None else np.asarray(weight, dtype=float)
+        self.divisor = float(len(self.X) * (1 if ob.loss == "cross_entropy" else d))
+        self.l2 = np.broadcast_to(np.asarray(l2_diagonal(ob), dtype=float), (model.n_params,))
+
+    def layers(self, theta: NDArray[Any]) -> list[tuple[NDArray[Any], Any]]:
+        """``[(W, b), ...]``, b None without biases; theta may be many, ``(..., n)``."""
+        found, at, many = [], 0, theta.shape[:-1]
+        for k, m in zip(self.sizes, self.sizes[1:]):
+            W = theta[..., at : at + m * k].reshape(*many, m, k)
+            at += m * k
+            found.append((W, theta[..., at : at + m] if self.bias else None))
+            at += m * self.bias
+        return found
+
+    def linear(self, layer: tuple[NDArray[Any], Any], a: NDArray[Any]) -> NDArray[Any]:
+        """``a W' + b``."""
+        z = a @ np.swapaxes(layer[0], -1, -2)
+        return z if layer[1] is None else z + layer[1][..., None, :]
+
+    def terms(self, f: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The loss and its derivative by the outputs, both divided and weighted, (N, d)."""
+        scale = (self.weight / self.divisor)[:, None]
+        y = self.y
+        if self.loss == "mse":
+            return scale * (f - y) ** 2, scale * 2 * (f - y)
+        if self.loss == "binary_cross_entropy":
+            right = f.real > 0
+            e = np.exp(np.where(right, -f, f))
+            share = np.where(right, 1, e) / (1 + e)
+            return scale * (np.log1p(e) + np.where(right, f, 0) - y * f), scale * (share - y)
+        shifted = f - f.real.max(axis=-1, keepdims=True)
+        e = np.exp(shifted)
+        total, mass = e.sum(axis=-1, keepdims=True), y.sum(axis=-1, keepdims=True)
+        return scale * y * (np.log(total) - shifted), scale * (mass * e / total - y)
+
+    def backward(
+        self, layers: list[tuple[NDArray[Any], Any]], below: Arrays, slopes: Arrays, d: NDArray[Any]
+    ) -> tuple[NDArray[Any], Arrays]:
+        """The gradient of the data's part by theta; and e of every hidden layer."""
+        grads: Arrays = []
+        es: Arrays = []
+        for l in reversed(range(len(layers))):
+            if self.bias:
+                grads.append(d.sum(axis=-2))
+            dW = np.swapaxes(d, -1, -2) @ below[l]
+            grads.append(dW.reshape(*dW.shape[:-2], -1))
+            if l:
+                es.append(d @ layers[l][0])
+                d = es[-1] * slopes[l - 1]
+        return np.concatenate(grads[::-1], axis=-1), es[::-1]
+
+
+def supported(ob: Any) -> bool:
+    """Whether an objective is a plain stack of layers whose hidden units are relu or leaky_relu."""
+    model = ob.model
+    plain = not normalised(model) and not getattr(model, "residual", False)
+    return plain and len(model.activation) > 0 and all(n in LEAK for n in model.activation)
+
+
+class Smoothed:
+    """The objective with every kink rounded off over a width: ``leak z + (1 - leak) w softplus(z /
+    w)``.
+
+    Has ``n_params, value, gradient, value_and_gradient, hessian`` (a matrix), in plain NumPy, for
+    small networks.
+    """
+
+    def __init__(self, ob: Any, width: float) -> None:
+        self.rows, self.width, self.n_params = Rows(ob), float(width), int(ob.n_params)
+        self.cost = self.n_params * len(self.rows.X) * sum(self.rows.sizes)  # of a Hessian
+
+    def _passes(self, theta: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays]:
+        r = self.rows
+        layers, a, below, slopes = r.layers(theta), r.X, [], []
+        for l, layer in enumerate(layers):
+            below.append(a)
+            z = r.linear(layer, a)
+            if l < len(r.leaks):
+                t, leak = z / self.width, r.leaks[l]
+                right = t.real > 0
+                e = np.exp(np.where(right, -t, t))
+                slopes.append(leak + (1 - leak) * np.where(right, 1, e) / (1 + e))
+                soft = np.log1p(e) + np.where(right, t, 0)
+                a = leak * z + (1 - leak) * self.width * soft
+        value, d = r.terms(z)
+        g, _ = r.backward(layers, below, slopes, d)
+        decay = 0.5 * (r.l2 * theta**2).sum(axis=-1)
+        return value.sum(axis=(-1, -2)) + decay, g + r.l2 * theta, slopes
+
+    def value_and_gradient(self, theta: Floats) -> tuple[float, Floats]:
+        value, g, _ = self._passes(np.asarray(theta, dtype=float))
+        return float(value), g
+
+    def value(self, theta: Floats) -> float:
+        return self.value_and_gradient(theta)[0]
+
+    def gradient(self, theta: Floats) -> Floats:
+        return self.value_and_gradient(theta)[1]
+
+    def hessian(self, theta: Floats) -> Floats:
+        size = len(self.rows.X) * max(self.rows.sizes)
+        H = by_complex_steps(lambda t: self._passes(t)[1], np.asarray(theta, dtype=float), size)
+        return 0.5 * (H + H.T)
+
+    def slopes(self, theta: Floats) -> Arrays:
+        """Of every hidden layer, (N, width): between the two sides' where a kink is near."""
+        return self._passes(np.asarray(theta, dtype=float))[2]
+
+
+def by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats:
+    """The Jacobian of an analytic gradient, exact to rounding; `size` numbers make one pass."""
+    n = point.size
+    J, many = np.empty((n, n)), max(1, 2**19 // size)
+    for first in range(0, n, many):
+        some = np.arange(first, min(n, first + many))
+        moved = np.tile(point.astype(complex), (len(some), 1))
+        moved[np.arange(len(some)), some] += 1j * STEP
+        J[:, some] = gradient(moved).imag.T / STEP
+    return J

@@ -1,0 +1,171 @@
+"""The linear autoencoder, whose critical points are all known; the lecture's toy; the engine's twin of
+a reference network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..checks import as_rng, check_positive_int
+from ..reference import ReferenceModel, ReferenceObjective
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A point whose verdict is known: what `classify` must answer, None where a count is not known
+    in closed form.
+    """
+
+    name: str
+    objective: object
+    theta: np.ndarray
+    kind: str
+    n_positive: int | None = None
+    n_negative: int | None = None
+    n_zero: int | None = None
+    value: float | None = None
+
+
+class LinearAutoencoder:
+    """The linear autoencoder n-p-n on data with covariance eigenvalues `spectrum`: every critical
+    point in closed form.
+
+    For every index set I with ``|I| = k <= p`` there is a critical point ``W2 W1 = U_I U_I'``; only
+    ``I = {1..p}`` is a minimum [1]_.
+
+    Parameters
+    ----------
+    spectrum : array_like, shape (n,)
+        Distinct and positive, descending.
+    p : int
+        Width of the hidden layer.
+    n_samples : int, optional
+        At least n; the data is constructed so that its covariance is exact to rounding.
+    seed : None, int or numpy.random.Generator
+        For the eigenvectors and the data.
+
+    Attributes
+    ----------
+    objective : ReferenceObjective
+        On `X` with targets `X`, mse, no bias. ``compiled(objective)`` is the engine's.
+    X : ndarray, shape (n_samples, n)
+
+    References
+    ----------
+    .. [1] P. Baldi and K. Hornik, Neural networks and principal component analysis, Neural Networks 2, 1989.
+
+    Examples
+    --------
+    >>> net = LinearAutoencoder([3.0, 2.0, 1.0], 1, seed=0)
+    >>> [(case.name, case.kind, case.n_negative) for case in net.cases()][:2]
+    [('3-1-3 autoencoder, I = {}', 'saddle', 3), ('3-1-3 autoencoder, I = {1}', 'minimum', 0)]
+    """
+
+    def __init__(self, spectrum, p, *, n_samples=None, seed=0):
+        self.spectrum = np.asarray(spectrum, dtype=float)
+        n = self.spectrum.size
+        if not (np.diff(self.spectrum) < 0).all() or not self.spectrum[-1] > 0:
+            raise ValueError(
+                f"spectrum is {self.spectrum}; wanted distinct positive numbers, descending"
+            )
+        self.p = check_positive_int(p, "p")
+        N = n if n_samples is None else check_positive_int(n_samples, "n_samples")
+        rng = as_rng(seed)
+        self.U = np.linalg.qr(rng.standard_normal((n, n)))[0]
+        Q = np.linalg.qr(rng.standard_normal((N, n)))[0]
+        self.X = (Q * np.sqrt(N * self.spectrum)) @ self.U.T
+        self.objective = ReferenceObjective(
+            ReferenceModel([n, p, n], "identity", bias=False), self.X, self.X
+        )
+
+    def critical_point(self, indices, seed=None):
+        """Theta with ``W2 W1 = U_I U_I'``, I counted from 1; with a seed, moved along the symmetry
+        ``W2 A^-1, A W1``.
+        """
+        indices = sorted(int(i) - 1 for i in indices)
+        k, n = len(indices), self.spectrum.size
+        if (
+            len(set(indices)) != k
+            or k > self.p
+            or indices
+            and not (indices[0] >= 0 and indices[-1] < n)
+        ):
+            raise ValueError(
+                f"indices are {indices}; wanted at most {self.p} different numbers from 1 to {n}"
+            )
+        W1 = np.zeros((self.p, n))
+        W1[:k] = self.U[:, indices].T
+        W2 = W1.T.copy()
+        if seed is not None:
+            rng = as_rng(seed)
+            A = np.eye(self.p) + 0.3 * rng.standard_normal((self.p, self.p))
+            W1, W2 = A @ W1, W2 @ np.linalg.inv(A)
+        return np.concatenate([W1.ravel(), W2.ravel()])
+
+    def case(self, indices, seed=None, objective=None):
+        """The `Case` of an index set: verdict, loss and inertia in closed form."""
+        n, p, inside = self.spectrum.size, self.p, set(indices)
+        k = len(inside)
+        outside = [j for j in range(1, n + 1) if j not in inside]
+        n_negative = sum(j < i for i in inside for j in outside) + (p - k) * (n - k)
+        n_zero = k * k + 2 * k * (p - k)
+        name = f"{n}-{p}-{n} autoencoder, I = {{{', '.join(map(str, sorted(inside)))}}}"
+        return Case(
+            name,
+            self.objective if objective is None else objective,
+            self.critical_point(indices, seed),
+            "saddle" if n_negative else "minimum",
+            2 * n * p - n_negative - n_zero,
+            n_negative,
+            n_zero,
+            float(self.spectrum[[j - 1 for j in outside]].sum() / n),
+        )
+
+    def cases(self, seed=None, limit=None):
+        """Every index set, or `limit` of them drawn at random together with the empty and the
+        minimal one.
+        """
+        n = self.spectrum.size
+        sets = [s for k in range(min(self.p, n) + 1) for s in combinations(range(1, n + 1), k)]
+        if limit is not None and limit < len(sets):
+            best = tuple(range(1, self.p + 1))
+            drawn = as_rng(seed).permutation(len(sets))[:limit]
+            sets = [(), best] + [sets[i] for i in sorted(drawn) if sets[i] not in ((), best)]
+        return [self.case(s, seed) for s in sets]
+
+
+def compiled(ob):
+    """The engine's `Objective` of a `ReferenceObjective`: same model, data, loss, weights and l2."""
+    from ..network.mlp import MLP
+    from ..network.objective import Objective
+
+    m = ob.model
+    model = MLP(
+        m.sizes,
+        activation=m.activation or "identity",
+        bias=m.bias,
+        residual=m.residual,
+        batch_norm=m.batch_norm,
+    )
+    return Objective(
+        model,
+        ob.X,
+        ob.y,
+        loss=ob.loss,
+        l2=ob.l2,
+        l2_biases=ob.l2_biases,
+        sample_weight=ob.sample_weight,
+    )
+
+
+def lecture_toy():
+    """``(1 - w2 w1)^2``: a 1-1-1 linear network without bias on x = 1, y = 1; H(0) = [[0, -2], [-2,
+    0]].
+    """
+    return ReferenceObjective(ReferenceModel([1, 1, 1], "identity", bias=False), [[1.0]], [1.0])

@@ -1,0 +1,146 @@
+"""Operators of prescribed spectrum, and objectives from a matrix or from functions."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse.linalg import LinearOperator
+
+from ..checks import as_rng, check_positive_int, check_symmetric_operator, check_vector
+
+Floats = NDArray[np.float64]
+
+
+class PrescribedSpectrum(LinearOperator):
+    """A symmetric operator with the eigenvalues that it is given, in a random basis.
+
+    ``P diag(values) P'`` with P a product of Householder reflections: a product costs ``O(n
+    n_reflections)``, so n = 1e5 is cheap. `eigenvector(i)` is exact to rounding.
+
+    Parameters
+    ----------
+    values : array_like, shape (n,)
+    n_reflections : int
+        0 leaves the operator diagonal.
+    seed : None, int or numpy.random.Generator
+    dtype : dtype
+
+    Examples
+    --------
+    >>> H = PrescribedSpectrum([-1.0, 2.0, 5.0], seed=0)
+    >>> np.linalg.eigvalsh(H @ np.eye(3)).round(12)
+    array([-1.,  2.,  5.])
+    """
+
+    def __init__(self, values, n_reflections=3, *, seed=0, dtype=np.float64):
+        self.values = np.asarray(values, dtype=dtype)
+        n = self.values.size
+        super().__init__(np.dtype(dtype), (n, n))
+        mirrors = as_rng(seed).standard_normal((n_reflections, n))
+        self.mirrors = (mirrors / np.linalg.norm(mirrors, axis=1, keepdims=True)).astype(dtype)
+        self.n_products = 0
+
+    def _reflect(self, V, order):
+        for i in order:
+            u = self.mirrors[i]
+            V = V - np.multiply.outer(2 * u, u @ V)
+        return V
+
+    def _apply(self, V):
+        steps = range(len(self.mirrors))
+        inner = self._reflect(V, reversed(steps))
+        return self._reflect(self.values.reshape(-1, *[1] * (V.ndim - 1)) * inner, steps)
+
+    def _matvec(self, v):
+        self.n_products += 1
+        return self._apply(v.reshape(-1))
+
+    def _matmat(self, V):
+        self.n_products += V.shape[1]
+        return self._apply(V)
+
+    def _adjoint(self):
+        return self
+
+    def eigenvector(self, i):
+        """The unit eigenvector of ``values[i]``."""
+        e = np.zeros(self.shape[0], dtype=self.dtype)
+        e[i] = 1
+        return self._reflect(e, range(len(self.mirrors)))
+
+
+class QuadraticObjective:
+    """``offset + (theta - center)' H (theta - center) / 2`` for any symmetric operator or matrix H.
+
+    Examples
+    --------
+    >>> ob = QuadraticObjective(np.diag([1.0, -1.0]))
+    >>> ob.value([2.0, 0.0]), ob.gradient([2.0, 1.0])
+    (2.0, array([ 2., -1.]))
+    """
+
+    def __init__(self, H, center=None, offset=0.0):
+        self.H = check_symmetric_operator(H)
+        self.n_params = self.H.shape[0]
+        self.center = (
+            np.zeros(self.n_params)
+            if center is None
+            else check_vector(center, self.n_params, "center")
+        )
+        self.offset = float(offset)
+
+    def value_and_gradient(self, theta):
+        d = check_vector(theta, self.n_params, "theta", float) - self.center
+        g = self.H @ d
+        return self.offset + 0.5 * float(d @ g), g
+
+    def value(self, theta):
+        return self.value_and_gradient(theta)[0]
+
+    def gradient(self, theta):
+        return self.value_and_gradient(theta)[1]
+
+    def hessian(self, theta):
+        check_vector(theta, self.n_params, "theta")
+        return self.H
+
+    def third_bound(self, theta, radius):
+        """How fast H can change on a ball: not at all."""
+        return 0.0
+
+
+class FunctionObjective:
+    """A function of a few variables by its value, gradient and Hessian matrix; with
+    ``third_bound(theta, radius)``, a Lipschitz constant of H on a ball, verdicts can be certified.
+
+    Examples
+    --------
+    >>> ob = FunctionObjective(2, lambda t: t[0]**2 - t[1]**2, lambda t: np.array([2*t[0], -2*t[1]]),
+    ...                        lambda t: np.diag([2.0, -2.0]))
+    >>> ob.gradient([1.0, 1.0])
+    array([ 2., -2.])
+    """
+
+    def __init__(self, n_params, value, gradient, hessian, third_bound=None):
+        self.n_params = check_positive_int(n_params, "n_params")
+        self._value, self._gradient, self._hessian = value, gradient, hessian
+        self._third_bound = third_bound
+
+    def value(self, theta):
+        return float(self._value(check_vector(theta, self.n_params, "theta", float)))
+
+    def gradient(self, theta):
+        return np.asarray(
+            self._gradient(check_vector(theta, self.n_params, "theta", float)), dtype=float
+        )
+
+    def value_and_gradient(self, theta):
+        return self.value(theta), self.gradient(theta)
+
+    def hessian(self, theta):
+        theta = check_vector(theta, self.n_params, "theta", float)
+        return check_symmetric_operator(np.asarray(self._hessian(theta), dtype=float))
+
+    def third_bound(self, theta, radius):
+        """A Lipschitz constant of the Hessian around theta; infinity where none was given."""
+        return np.inf if self._third_bound is None else float(self._third_bound(theta, radius))

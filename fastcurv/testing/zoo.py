@@ -1,0 +1,217 @@
+"""The collection of critical points, plateaus and near misses that `classify` is held to."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from ..checks import as_rng
+from ..reference import ReferenceModel, ReferenceObjective
+from .autoencoder import Case, LinearAutoencoder, lecture_toy
+from .operators import FunctionObjective, PrescribedSpectrum, QuadraticObjective
+
+Floats = NDArray[np.float64]
+
+
+def axis_saddles(count, seed=0):
+    """`count` quadratics with random curvatures along the axes, at least one of each sign, as a
+    list of `Case`.
+
+    The smallest negative curvature is down to 1e-6 of the largest positive one.
+    """
+    rng = as_rng(seed)
+    cases = []
+    for i in range(count):
+        n = int(rng.integers(2, 31))
+        n_negative = int(rng.integers(1, n))
+        size = 10.0 ** rng.uniform(-6, 0, n)
+        values = np.where(np.arange(n) < n_negative, -size, size)
+        values[-1] = 1.0
+        rng.shuffle(values)
+        scale = 10.0 ** rng.uniform(-6, 6)
+        center = rng.standard_normal(n)
+        ob = QuadraticObjective(
+            PrescribedSpectrum(scale * values, 0), center, offset=rng.standard_normal()
+        )
+        cases.append(Case(f"axis saddle {i}", ob, center, "saddle", n - n_negative, n_negative, 0))
+    return cases
+
+
+def zoo():
+    """The critical points, plateaus and near misses that `classify` is tested on, as a list of
+    `Case`.
+
+    Cost: a second or two, since some of the points are found to rounding by Newton's method.
+    """
+    cases = list(_functions())
+    cases += LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, seed=1).cases(seed=1)
+    cases += LinearAutoencoder([4.0, 1.0, 0.3, 0.1], 1, n_samples=9, seed=2).cases()
+    cases += LinearAutoencoder([8.0, 6.0, 5.0, 3.0, 2.0, 0.5], 3, seed=3).cases(seed=3, limit=8)
+    cases += [*_convex(), *_dead_relu(), *_xor(), *_embedded_units()]
+    return cases
+
+
+def _functions():
+    def function(name, kind, counts, *functions):
+        """`functions`: value, gradient, Hessian and, where it is not 0, a bound on its change."""
+        bound = functions[3:] or (lambda t, r: 0.0,)
+        ob = FunctionObjective(2, *functions[:3], *bound)
+        return Case(name, ob, np.zeros(2), kind, *counts, 0.0)
+
+    yield function(
+        "x^2 - y^2",
+        "saddle",
+        (1, 1, 0),
+        lambda t: t[0] ** 2 - t[1] ** 2,
+        lambda t: [2 * t[0], -2 * t[1]],
+        lambda t: np.diag([2.0, -2.0]),
+    )
+    yield function(
+        "monkey saddle",
+        "degenerate",
+        (0, 0, 2),
+        lambda t: t[0] ** 3 - 3 * t[0] * t[1] ** 2,
+        lambda t: [3 * t[0] ** 2 - 3 * t[1] ** 2, -6 * t[0] * t[1]],
+        lambda t: [[6 * t[0], -6 * t[1]], [-6 * t[1], -6 * t[0]]],
+        lambda t, r: 6.0,
+    )
+    yield function(
+        "x^2 - y^4",
+        "degenerate",
+        (1, 0, 1),
+        lambda t: t[0] ** 2 - t[1] ** 4,
+        lambda t: [2 * t[0], -4 * t[1] ** 3],
+        lambda t: np.diag([2.0, -12 * t[1] ** 2]),
+        lambda t, r: 24 * (abs(t[1]) + r),
+    )
+    yield function(
+        "x^2 + y^3",
+        "degenerate",
+        (1, 0, 1),
+        lambda t: t[0] ** 2 + t[1] ** 3,
+        lambda t: [2 * t[0], 3 * t[1] ** 2],
+        lambda t: np.diag([2.0, 6 * t[1]]),
+        lambda t, r: 6.0,
+    )
+    yield function(
+        "-x^2 - 3 y^2",
+        "maximum",
+        (0, 2, 0),
+        lambda t: -(t[0] ** 2) - 3 * t[1] ** 2,
+        lambda t: [-2 * t[0], -6 * t[1]],
+        lambda t: np.diag([-2.0, -6.0]),
+    )
+    yield function(
+        "zero",
+        "degenerate",
+        (0, 0, 2),
+        lambda t: 0.0,
+        lambda t: np.zeros(2),
+        lambda t: np.zeros((2, 2)),
+    )
+    toy = lecture_toy()
+    yield Case("toy at the origin", toy, np.zeros(2), "saddle", 1, 1, 0, 1.0)
+    yield Case("toy in the valley", toy, np.array([2.0, 0.5]), "minimum", 1, 0, 1, 0.0)
+
+
+def polish(ob, theta, steps=30):
+    """Newton's method with a pseudo-inverse from near a critical point of a small objective, down
+    to rounding.
+    """
+    best = np.array(theta, dtype=float)
+    g = ob.gradient(best)
+    for _ in range(steps):
+        H = np.asarray(ob.hessian(best) @ np.eye(best.size))
+        new = best - np.linalg.lstsq(H, g, rcond=1e-10)[0]
+        g_new = ob.gradient(new)
+        if not np.linalg.norm(g_new) < np.linalg.norm(g):
+            break
+        best, g = new, g_new
+    return best
+
+
+def _found(ob, theta0):
+    """The critical point that BFGS and then Newton's method reach."""
+    near = minimize(
+        ob.value_and_gradient,
+        theta0,
+        jac=True,
+        method="BFGS",
+        options={"gtol": 1e-9, "maxiter": 2000},
+    )
+    return polish(ob, near.x)
+
+
+def _convex():
+    rng = np.random.default_rng(4)
+    X = rng.standard_normal((30, 4))
+    ridge = ReferenceObjective(
+        ReferenceModel([4, 1], ()), X, X @ rng.standard_normal(4) + 1, l2=0.1
+    )
+    yield Case("ridge", ridge, polish(ridge, np.zeros(5)), "minimum", 5, 0, 0)
+    logistic = ReferenceObjective(
+        ReferenceModel([4, 1], ()), X, (X[:, 0] > 0).astype(float), "binary_cross_entropy", l2=0.01
+    )
+    yield Case("regularised logistic", logistic, polish(logistic, np.zeros(5)), "minimum", 5, 0, 0)
+    softmax = ReferenceObjective(
+        ReferenceModel([4, 3], ()), X, rng.integers(0, 3, 30), "cross_entropy"
+    )
+    yield Case("softmax regression", softmax, _found(softmax, np.zeros(15)), "minimum", 10, 0, 5)
+
+
+def _dead_relu():
+    rng = np.random.default_rng(5)
+    X = rng.random((12, 2))
+    model = ReferenceModel([2, 3, 1], "relu")
+    y = rng.standard_normal(12)
+    dead = model.flatten(
+        [(-np.ones((3, 2)), -np.ones(3)), (rng.standard_normal((1, 3)), np.array([2.0]))]
+    )
+    yield Case(
+        "dead ReLU units off their best bias", ReferenceObjective(model, X, y), dead, "not_critical"
+    )
+    hinge = ReferenceObjective(model, X, np.zeros(12), "binary_cross_entropy")
+    far = model.flatten([(-np.ones((3, 2)), -np.ones(3)), (np.ones((1, 3)), np.array([40.0]))])
+    yield Case("dead ReLU units on a slope", hinge, far, "not_critical")
+    best = dead.copy()
+    best[-1] = y.mean()
+    yield Case(
+        "dead ReLU units at their best bias",
+        ReferenceObjective(model, X, y),
+        best,
+        "minimum",
+        1,
+        0,
+        12,
+    )
+
+
+def _xor():
+    X, y = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]]), np.array([0.0, 1, 1, 0])
+    ob = ReferenceObjective(ReferenceModel([2, 2, 1], "tanh"), X, y)
+    origin = np.zeros(9)
+    origin[-1] = 0.5
+    yield Case("XOR at the origin", ob, origin, "degenerate", 1, 0, 8, 0.25)
+    strong = ReferenceObjective(ReferenceModel([2, 2, 1], "tanh"), X, y, l2=1e-3)
+    theta = _found(strong, np.array([1.0, 1, 1, 1, 1, -1, 1, -1, 0]))
+    yield Case("XOR solved, with l2", strong, theta, "minimum", 9, 0, 0)
+
+
+def _embedded_units():
+    """A stuck one-unit tanh net in a two-unit one: a unit of zeros, and the unit split in two
+    (Fukumizu, Amari 2000).
+    """
+    rng = np.random.default_rng(6)
+    X = rng.standard_normal((20, 2))
+    y = np.tanh(X @ [1.0, 0.5]) - 0.7 * np.tanh(X @ [-0.3, 2.0])
+    small = ReferenceObjective(ReferenceModel([2, 1, 1], "tanh", bias=False), X, y)
+    w, v = np.split(_found(small, np.array([0.5, 0.5, 1.0])), [2])
+    wide = ReferenceObjective(ReferenceModel([2, 2, 1], "tanh", bias=False), X, y)
+    zero = np.concatenate([w, np.zeros(2), v, [0.0]])
+    yield Case("a unit of zeros added", wide, zero, "saddle")
+    for share in (-0.5, 0.5):
+        split = np.concatenate([w, w, share * v, (1 - share) * v])
+        eigenvalues = np.linalg.eigvalsh(wide.hessian(split) @ np.eye(6))
+        if eigenvalues[0] < -1e-3 * eigenvalues[-1]:
+            yield Case(f"a unit split with shares {share} and {1 - share}", wide, split, "saddle")

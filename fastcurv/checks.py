@@ -31,7 +31,20 @@ def as_rng(seed):
     )
 
 
-def old_name(old, value, new, new_value):
+def either_seed(seed, rng):
+    """A generator from `seed` or `rng`, two names of one argument.
+
+    Examples
+    --------
+    >>> bool(either_seed(0, None).integers(10) == either_seed(None, 0).integers(10))
+    True
+    """
+    if seed is not None and rng is not None:
+        raise TypeError("seed and rng are both given; wanted one of the two: they mean the same")
+    return as_rng(rng if seed is None else seed)
+
+
+def old_name(old, value, new, new_value, depth=3):
     """The value of an argument that has an older name: that one is used, with a FutureWarning.
 
     Examples
@@ -43,7 +56,9 @@ def old_name(old, value, new, new_value):
         return new_value
     if new_value is not None:
         raise TypeError(f"{old} is the old name of {new}; wanted one of the two")
-    warnings.warn(f"{old} is called {new} now; the old name will go", FutureWarning, stacklevel=3)
+    warnings.warn(
+        f"{old} is called {new} now; the old name will go", FutureWarning, stacklevel=depth
+    )
     return value
 
 
@@ -62,6 +77,13 @@ def refuse_foreign(where, given, names):
     for name in given:
         if name in names:
             raise TypeError(f"{where} has no {name!r}; wanted {names[name]!r}")
+
+
+def refuse_unknown(where, given, names):
+    """`refuse_foreign`, and a TypeError for any other name."""
+    refuse_foreign(where, given, names)
+    for name in given:
+        raise TypeError(f"{where} has no argument {name!r}; wanted one that its docstring lists")
 
 
 def check_positive_int(x, name, most=None):

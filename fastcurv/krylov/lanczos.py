@@ -168,6 +168,11 @@ class Recurrence:
             self._step_block()
 
     @property
+    def asymmetry(self):
+        """What the products were seen to lack of symmetry, where that is more than rounding."""
+        return self.noise if self.noise > 16 * ROUNDING * self.eps * self.scale else 0.0
+
+    @property
     def unit(self):
         """What a number of a product as it is worked on stands for."""
         return 2.0**self.exponent

@@ -4,14 +4,22 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..checks import as_rng, check_positive_int, check_symmetric_operator, operator_dtype
+from ..checks import (
+    check_positive_int,
+    check_symmetric_operator,
+    either_seed,
+    operator_dtype,
+    refuse_unknown,
+)
 from ..krylov.basis import column_lengths, combine, orthonormal_rows
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import decompose
 from ..progress import bar
-from .results import Eigenpairs, SpectralDensity
+from .density_result import SpectralDensity
+from .results import Eigenpairs
 from .smoothing import check_look, smear
 
+FOREIGN = {"n_samples": "n_probes", "maxiter": "n_steps", "num_samples": "n_probes"}
 DEFLATE_UP_TO = 100_000
 # an outlier is deflated once its residual is below this share of its distance from the bulk
 SETTLED = 0.05
@@ -23,6 +31,7 @@ def spectral_density(
     n_steps=80,
     *,
     seed=None,
+    rng=None,
     deflate=None,
     against=None,
     axis="linear",
@@ -31,6 +40,7 @@ def spectral_density(
     n_grid=1024,
     linear_below=None,
     progress=False,
+    **foreign,
 ):
     """The density of the eigenvalues of a symmetric operator, with a standard error.
 
@@ -46,6 +56,8 @@ def spectral_density(
         Costs ``n_probes * n_steps`` products, fewer where a Krylov space ends early, and memory for
         n_steps + 1 vectors, whose full orthogonality leaves no room for ghosts.
     seed : None, int or numpy.random.Generator
+    rng
+        Another name of `seed`, as SciPy has it.
     deflate : bool or int, optional
         Take the outliers that the first probe found, at most this many, out of the others: they are
         then in the density exactly, with weight 1/n each, and their share of the noise, which is
@@ -87,13 +99,14 @@ def spectral_density(
     >>> abs(d.integral() - 1) < 1e-6
     True
     """
+    refuse_unknown("spectral_density", foreign, FOREIGN)
     op = check_symmetric_operator(op)
     n_probes, n_steps = (
         check_positive_int(n_probes, "n_probes"),
         check_positive_int(n_steps, "n_steps"),
     )
     look = check_look(axis, width, grid, n_grid, linear_below)
-    rng, known, spent = as_rng(seed), None, 0
+    rng, known, spent = either_seed(seed, rng), None, 0
     deflate = (against is None and op.shape[0] <= DEFLATE_UP_TO) if deflate is None else deflate
     if against is not None:
         known, spent = known_pairs(op, against)

@@ -2,30 +2,24 @@
 error.
 """
 
-import numpy as np
-
 from ..checks import (
-    as_rng,
     check_choice,
-    check_positive,
     check_positive_int,
     check_symmetric_operator,
-    check_vectors,
-    operator_dtype,
+    either_seed,
+    refuse_unknown,
 )
-from ..krylov.basis import orthonormal_rows
-from ..krylov.lanczos import Recurrence
-from ..progress import bar
-from .search import Search
+from .mixed_precision import mixed_pairs
+from .search import Asked, extreme_pairs
 
-MAX_BASIS_BYTES = 512 << 20
-DEFAULT_TOL = {"float64": 1e-8, "float32": 2e-5}
+FOREIGN = {"maxiter": "max_products", "ncv": "max_basis", "M": "a standard eigenproblem"}
+FOREIGN |= {"sigma": "which='SA'", "return_eigenvectors": "the values of the result"}
 
 
 def eigsh(
     op,
     k=6,
-    which="LA",
+    which="LM",
     *,
     tol=None,
     relative="scale",
@@ -36,7 +30,9 @@ def eigsh(
     precision=None,
     probe=None,
     seed=None,
+    rng=None,
     progress=False,
+    **foreign,
 ):
     """The k extreme eigenpairs of a symmetric operator, each with a bound on its error.
 
@@ -51,8 +47,8 @@ def eigsh(
     k : int
         How many, 1 <= k <= n.
     which : str
-        ``"LA"`` largest algebraic, ``"SA"`` smallest algebraic, ``"LM"`` largest magnitude,
-        ``"BE"`` k//2 from the low end and the rest from the high end.
+        ``"LM"`` largest magnitude, the default as in SciPy; ``"LA"`` largest algebraic, ``"SA"``
+        smallest algebraic, ``"BE"`` k//2 from the low end and the rest from the high end.
     tol : float, optional
         Wanted residual ``||H u - lam u||``, relative to the largest ``|lam|`` seen. Default 1e-8 in
         float64 and 2e-5 in float32; not taken below ``16 eps``. The error of an eigenvalue is at
@@ -83,16 +79,19 @@ def eigsh(
         known to be simple, ``probe=False`` saves that: from the same start the search then takes no
         more products than ARPACK's, which restarts in a smaller basis.
     seed : None, int or numpy.random.Generator
+    rng
+        Another name of `seed`, as SciPy has it.
     progress : bool
 
     Returns
     -------
     Eigenpairs
         ``values (k,)`` ascending, ``vectors (n, k)``, ``residuals (k,)``, ``converged (k,)``,
-        ``n_products``. Some eigenvalue lies within ``residuals[i]`` of ``values[i]``; multiplicity
+        ``n_products``; unpacks as in SciPy, ``w, V = eigsh(H)``. Some eigenvalue lies within ``residuals[i]`` of ``values[i]``; multiplicity
         is looked for and not certified. Fewer than k where the budget or Ctrl-C ended the run
         before k products. Residuals are those of the products as computed: for an enclosure add the
-        operator's own rounding bound.
+        operator's own rounding bound. Asymmetry that the products show is in them, and named in
+        `asymmetry`: the operator must be symmetric for more than that to be said.
 
     Raises
     ------
@@ -113,75 +112,25 @@ def eigsh(
     >>> np.allclose(pairs.values, [-3, 5]) and bool(pairs.converged.all())
     True
     """
+    refuse_unknown("eigsh", foreign, FOREIGN)
     op = check_symmetric_operator(op)
-    n, dtype = op.shape[0], operator_dtype(op)
-    check_choice(which, ("LA", "SA", "LM", "BE"), "which")
-    check_choice(relative, ("scale", "value"), "relative")
-    k = check_positive_int(k, "k")
+    n, k = op.shape[0], check_positive_int(k, "k")
     if k > n:
         raise ValueError(f"k is {k} and the operator has n = {n}; wanted k <= n")
+    asked = Asked(
+        k,
+        check_choice(which, ("LA", "SA", "LM", "BE"), "which"),
+        tol=tol,
+        relative=check_choice(relative, ("scale", "value"), "relative"),
+        max_products=max(1000, 20 * n)
+        if max_products is None
+        else check_positive_int(max_products, "max_products"),
+        max_basis=max_basis,
+        probe=v0 is None if probe is None else bool(probe),
+        progress=bool(progress),
+    )
+    run = extreme_pairs
     if precision is not None:
         check_choice(precision, ("mixed",), "precision")
-        from .mixed_precision import eigsh_mixed
-
-        return eigsh_mixed(
-            op,
-            k,
-            which,
-            tol=tol,
-            relative=relative,
-            max_products=max_products,
-            max_basis=max_basis,
-            v0=v0,
-            against=against,
-            probe=probe,
-            seed=seed,
-            progress=progress,
-        )
-    deflated = orthonormal_rows(against, n, dtype)
-    if k > n - (0 if deflated is None else len(deflated)):
-        raise ValueError(
-            f"k is {k} and the complement of against has dimension {n - len(deflated)}; wanted k "
-            "no larger"
-        )
-    max_products = (
-        max(1000, 20 * n)
-        if max_products is None
-        else check_positive_int(max_products, "max_products")
-    )
-    tol = resolve_tol(tol, dtype)
-    loose = (
-        0.1 if relative == "scale" else 0.03
-    )  # its square, times the largest |lam|, becomes part of every residual
-    run = Recurrence(
-        op,
-        resolve_max_basis(max_basis, k, n, dtype),
-        against=deflated,
-        contamination=min(max(loose * tol**0.5, float(np.finfo(dtype).eps) ** 0.5), 0.03 * loose),
-    )
-    start = None if v0 is None else check_vectors(v0, n, "v0", dtype).T.copy()
-    with bar(None, "eigsh", progress) as shown:
-        probe = v0 is None if probe is None else bool(probe)
-        search = Search(run, k, which, tol, relative, max_products, as_rng(seed), probe, shown)
-        return search.solve(start)
-
-
-def resolve_tol(tol, dtype):
-    """The tolerance that is worked to: the default where None, never below 16 eps."""
-    eps = float(np.finfo(dtype).eps)
-    return max(
-        DEFAULT_TOL[dtype.name] if tol is None else check_positive(tol, "tol", zero=True), 16 * eps
-    )
-
-
-def resolve_max_basis(max_basis, k, n, dtype):
-    """How many vectors may be kept."""
-    if max_basis is None:
-        return min(n, max(2 * k + 20, min(300, MAX_BASIS_BYTES // (n * dtype.itemsize))))
-    max_basis = check_positive_int(max_basis, "max_basis")
-    if max_basis < min(n, k + 3):
-        raise ValueError(
-            f"max_basis is {max_basis} with k = {k}; wanted at least k + 3 = {k + 3}, or n where "
-            "that is less"
-        )
-    return min(n, max_basis)
+        run = mixed_pairs
+    return run(op, asked, either_seed(seed, rng), v0, against)

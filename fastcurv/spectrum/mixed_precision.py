@@ -15,11 +15,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..checks import check_positive_int
 from ..eigensolver import eigh
-from ..krylov.basis import norm, orthogonalise, orthonormalise, project, rotate
+from ..krylov.basis import norm, orthogonalise, orthonormal_rows, orthonormalise, project, rotate
 from ..krylov.minres import minres
 from ..krylov.ritz import wanted
+from .search import extreme_pairs, resolve_tol
 
 LOW_TOL = 2e-5
 ROUNDS = 16
@@ -27,58 +27,27 @@ INNER_TOL = 1e-3
 FIRST_STEPS, MOST_STEPS = 40, 160  # of MINRES: doubled after a round that gained less than a digit
 
 
-def eigsh_mixed(
-    op, k, which, *, tol, relative, max_products, max_basis, v0, against, probe, seed, progress
-):
-    """`eigsh` with ``precision="mixed"``; arguments and result as there."""
-    from ..krylov.basis import orthonormal_rows
-    from .eigsh import eigsh, resolve_tol
-
+def mixed_pairs(op, asked, rng, v0=None, against=None):
+    """`eigsh` with ``precision="mixed"``, its arguments checked."""
     if not hasattr(op, "astype"):
         raise TypeError(
             f"op is a {type(op).__name__} without astype(dtype); wanted one for precision='mixed'"
         )
     high, low = op.astype("float64"), op.astype("float32")
-    n = op.shape[0]
-    max_products = (
-        max(1000, 20 * n)
-        if max_products is None
-        else check_positive_int(max_products, "max_products")
-    )
-    tol = resolve_tol(tol, np.dtype(np.float64))
-    found = eigsh(
-        low,
-        k,
-        which,
-        tol=max(tol, LOW_TOL),
-        relative=relative,
-        max_products=max_products,
-        seed=seed,
-        max_basis=max_basis,
-        v0=v0,
-        against=against,
-        probe=probe,
-        progress=progress,
-    )
+    n, k = op.shape[0], asked.k
+    tol = resolve_tol(asked.tol, np.dtype(np.float64))
+    found = extreme_pairs(low, replace(asked, tol=max(tol, LOW_TOL)), rng, v0, against)
     against = orthonormal_rows(against, n, np.dtype(np.float64))
-    refiner = _Refiner(high, low, which, len(found), found.vectors.T.astype(np.float64), against)
+    rows = found.vectors.T.astype(np.float64)
+    refiner = _Refiner(high, low, asked.which, rows, against)
     refiner.n_low = found.n_products
-    values, rows, residuals, targets = refiner.run(tol, relative, max_products)
+    values, rows, residuals, targets = refiner.run(tol, asked.relative, asked.max_products)
     spent = refiner.n_low + refiner.n_high
-    if (residuals > targets).any() and spent + 2 * k <= max_products and not found.interrupted:
-        rest = eigsh(
-            high,
-            k,
-            which,
-            tol=tol,
-            relative=relative,
-            max_products=max_products - spent,
-            seed=seed,
-            max_basis=max_basis,
-            v0=rows.T,
-            against=None if against is None else against.T,
-            progress=progress,
-        )
+    left = asked.max_products - spent
+    if (residuals > targets).any() and 2 * k <= left and not found.interrupted:
+        further = replace(asked, tol=tol, max_products=left, probe=False)
+        deflated = None if against is None else against.T
+        rest = extreme_pairs(high, further, rng, rows.T, deflated)
         return replace(
             rest, n_products=spent + rest.n_products, n_low=refiner.n_low, probed=found.probed
         )
@@ -89,7 +58,7 @@ def eigsh_mixed(
         residuals=residuals,
         converged=residuals <= targets,
         tol=tol,
-        n_products=refiner.n_low + refiner.n_high,
+        n_products=spent,
         n_low=refiner.n_low,
         scale=refiner.scale,
     )
@@ -98,8 +67,8 @@ def eigsh_mixed(
 class _Refiner:
     """Rayleigh-Ritz in float64 on rows Y with their products W, and corrections from float32."""
 
-    def __init__(self, high, low, which, k, Y, against):
-        self.high, self.low, self.which, self.k = high, low, which, k
+    def __init__(self, high, low, which, Y, against):
+        self.high, self.low, self.which, self.k = high, low, which, len(Y)
         self.against = np.zeros((0, Y.shape[1])) if against is None else against
         self.n_low = self.n_high = 0
         self.scale = 0.0

@@ -1,28 +1,43 @@
 """What the algorithms return: frozen, with every number next to its error and its price."""
 
-from dataclasses import dataclass, field, replace
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from html import escape
 
 import numpy as np
 from scipy.special import stdtrit
 
-from .smoothing import smear, to_coordinate
 
-
-def widened(m):
+def widened(m: int) -> float:
     """What a standard error from m samples is multiplied by, for two of them to cover 95%:
     Student's t over the normal.
     """
     return float(stdtrit(m - 1, 0.975) / 1.959964) if m > 1 else float("nan")
 
 
-def number(x):
+def number(x: float) -> str:
     """Four significant digits, for a repr."""
     return f"{float(x):.4g}"
+
+
+def html_table(title: str, head: list[str], rows: list[list[str]]) -> str:
+    """A small table for a notebook; every cell is escaped."""
+
+    def line(cells: list[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(c)}</{tag}>" for c in cells) + "</tr>"
+
+    body = "".join(line(row, "td") for row in rows)
+    top = f"<thead>{line(head, 'th')}</thead>" if head else ""
+    return f"<table><caption>{escape(title)}</caption>{top}<tbody>{body}</tbody></table>"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Eigenpairs:
     """Eigenpairs of a symmetric operator, ascending, each with the residual that bounds its error.
+
+    Unpacks as SciPy's: ``w, V = fc.eigsh(H)``.
 
     Attributes
     ----------
@@ -53,6 +68,9 @@ class Eigenpairs:
         The name of the `Krylov` run whose products these are, where they are not this result's own.
     n_new : int or None
         How many of them were made for this result; None: all.
+    asymmetry : float
+        How far the products were seen to be from those of a symmetric operator, ``|<u, Hv> - <Hu,
+        v>|`` for unit vectors u, v of the basis; 0 where that was rounding. It is in `residuals`.
     """
 
     values: np.ndarray
@@ -65,19 +83,37 @@ class Eigenpairs:
     n_low: int = 0
     probed: bool = False
     interrupted: bool = False
-    shared: "str | None" = None
-    n_new: "int | None" = None
+    shared: str | None = None
+    n_new: int | None = None
+    asymmetry: float = 0.0
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.values)
 
-    def __repr__(self):
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter((self.values, self.vectors))
+
+    def _title(self) -> str:
         head = (
             f"Eigenpairs: {len(self)} of n = {self.vectors.shape[0]}, {int(self.converged.sum())} "
             "converged to "
             f"{number(self.tol)} * {number(self.scale)}, {self.n_products} products"
         )
-        head += ", interrupted" if self.interrupted else ""
+        if self.asymmetry:
+            head += f", asymmetry {self.asymmetry:.1e} seen"
+        return head + (", interrupted" if self.interrupted else "")
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [f"{v:.8g}", f"{r:.1e}", "yes" if c else "no"]
+            for v, r, c in zip(self.values, self.residuals, self.converged)
+        ]
+        if len(rows) > 24:
+            rows[12:-12] = [["...", "...", f"{len(rows) - 24} more"]]
+        return html_table(self._title(), ["eigenvalue", "residual", "converged"], rows)
+
+    def __repr__(self) -> str:
+        head = self._title()
         rows = [
             f"  {v: .8g}  +- {r:.1e}{'' if c else '   not converged'}"
             for v, r, c in zip(self.values, self.residuals, self.converged)
@@ -105,16 +141,16 @@ class Estimate:
         What made it.
     """
 
-    estimate: "float | np.ndarray"
-    stderr: "float | np.ndarray"
+    estimate: float | np.ndarray
+    stderr: float | np.ndarray
     n_products: int
     n_quadratic: int = 0
     method: str = ""
 
-    def __float__(self):
+    def __float__(self) -> float:
         return float(self.estimate)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         if np.ndim(self.estimate) == 0:
             text = f"{float(self.estimate):.8g} +- {float(self.stderr):.2g}"
         else:
@@ -123,6 +159,9 @@ class Estimate:
             )
         method = f", {self.method}" if self.method else ""
         return f"Estimate({text}, {self.n_products} products{method})"
+
+    def _repr_html_(self) -> str:
+        return f"<code>{escape(repr(self))}</code>"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -154,258 +193,27 @@ class Inertia:
     n_products: int = 0
     errors: np.ndarray = field(default=None, compare=False)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[int]:
         return iter((self.n_positive, self.n_negative, self.n_zero))
 
     @property
-    def index(self):
+    def index(self) -> float:
         """The number of negative eigenvalues over n."""
         return self.n_negative / max(1, sum(self))
 
     @property
-    def minimum_ratio(self):
+    def minimum_ratio(self) -> float:
         """The number of positive eigenvalues over n."""
         return self.n_positive / max(1, sum(self))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (
             f"Inertia(n_positive={self.n_positive}, n_negative={self.n_negative}, "
             f"n_zero={self.n_zero}, "
             f"decided at {self.bound:.1e})"
         )
 
-
-@dataclass(frozen=True, repr=False, eq=False)
-class Extremes:
-    """What an unrestarted Lanczos run from a random start knows of both ends of a spectrum.
-
-    Attributes
-    ----------
-    lambda_min, lambda_max : float
-        The outermost Ritz values: the true ends lie no further in, up to `error`.
-    residual_min, residual_max : float
-        An eigenvalue lies within this of each.
-    lowest, highest : ndarray, shape (n,)
-        Their unit vectors.
-    n_negative, n_positive : int
-        At least so many eigenvalues have that sign (Cauchy interlacing).
-    error : float
-        What rounding in vectors and algebra may have done to a Ritz value; the products' own comes
-        on top.
-    risk : float
-        The probability, over the random start, that some eigenvalue lies below
-        ``lambda_min - curvature_tol * (lambda_max - lambda_min)``; at most 1.648 sqrt(n)
-        exp(-(2k-1) sqrt(tol)) after k products, and 0 for a Krylov space that filled the whole
-        space.
-    curvature_tol : float
-    n_products, n_new, shared
-        As in `Eigenpairs`.
-    """
-
-    lambda_min: float
-    lambda_max: float
-    residual_min: float
-    residual_max: float
-    lowest: np.ndarray
-    highest: np.ndarray
-    n_negative: int
-    n_positive: int
-    error: float
-    risk: float
-    curvature_tol: float
-    n_products: int
-    n_new: "int | None" = None
-    shared: "str | None" = None
-
-    def __repr__(self):
-        return (
-            f"Extremes: lambda_min {number(self.lambda_min)} +- {self.residual_min:.1e}, "
-            "lambda_max "
-            f"{number(self.lambda_max)} +- {self.residual_max:.1e}, at least {self.n_negative} "
-            "negative and "
-            f"{self.n_positive} positive, risk {self.risk:.2g} at {self.curvature_tol:g}, "
-            f"{self.n_products} products"
-        )
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class SpectralDensity:
-    """Density of eigenvalues by stochastic Lanczos quadrature.
-
-    Attributes
-    ----------
-    grid : ndarray, shape (p,)
-        Eigenvalues at which the density is given.
-    density, stderr : ndarray, shape (p,)
-        Mean over the probes and its standard error; per unit of `coordinate`, with integral 1 over
-        it.
-    nodes, weights : ndarray, shape (n_probes, q)
-        The quadrature of each probe; each row of weights sums to 1. Rows that ended early are
-        padded with weight 0.
-    n_products : int
-    n : int
-        Size of the operator.
-    width : float
-        Standard deviation of the Gaussian put on each node, in units of `coordinate`.
-    axis : str
-        ``"linear"``: the coordinate is the eigenvalue. ``"log"``: it is ``asinh(lam / linear_below)
-        / log(10)``, decades of ``|lam|`` on either side of zero, linear below `linear_below`.
-    linear_below : float
-    n_deflated : int
-        Eigenvalues that are in the density exactly, as nodes of weight 1/n common to all probes.
-    ghosts : float
-        The largest ``|<q_i, q_j>|``, i != j, among Lanczos vectors measured: ghosts need this to be
-        near 1.
-    shared : str or None
-        The name of the `Krylov` run whose products these are.
-    n_new : int or None
-        How many of them were made for this result; None: all.
-    """
-
-    grid: np.ndarray
-    density: np.ndarray
-    nodes: np.ndarray
-    weights: np.ndarray
-    stderr: np.ndarray
-    n_products: int
-    n: int = 0
-    width: float = 0.0
-    axis: str = "linear"
-    linear_below: float = 0.0
-    n_deflated: int = 0
-    ghosts: float = 0.0
-    shared: "str | None" = None
-    n_new: "int | None" = None
-
-    @property
-    def n_probes(self):
-        return self.nodes.shape[0]
-
-    @property
-    def coordinate(self):
-        """What the density is per unit of: the grid itself, or its decades; see `axis`."""
-        return to_coordinate(self.grid, self.axis, self.linear_below)
-
-    def integral(self):
-        """The integral of the density over `coordinate` by the trapezoidal rule."""
-        return float(np.trapezoid(self.density, self.coordinate))
-
-    def moment(self, power=1):
-        """Mean of ``lam ** power`` over the spectrum, ``trace(H ** power) / n``, as an `Estimate`."""
-        return self._over_probes((self.weights * self.nodes**power).sum(axis=1), f"moment {power}")
-
-    def mass(self, low=-np.inf, high=0.0):
-        """The fraction of eigenvalues in ``low < lam < high``, as an `Estimate`.
-
-        A node next to an end stands for eigenvalues on both sides of it, so half of the weight of
-        the two nodes astride each end is uncertain; that is added to the standard error over the
-        probes.
-        """
-        per_probe, unsure = np.zeros(self.n_probes), np.zeros(self.n_probes)
-        for i, (x, w) in enumerate(zip(self.nodes, self.weights)):
-            per_probe[i] = w[(x > low) & (x < high)].sum()
-            unsure[i] = sum(astride(x, w, end) for end in (low, high))
-        estimate = self._over_probes(per_probe, "mass")
-        stderr = np.hypot(np.nan_to_num(estimate.stderr), unsure.mean() / 2)
-        return replace(estimate, stderr=float(stderr))
-
-    def wasserstein(self, values):
-        """Wasserstein-1 distance from the quadrature to the eigenvalues `values`, each of equal
-        weight.
-        """
-        from scipy.stats import wasserstein_distance
-
-        return float(wasserstein_distance(self.nodes.ravel(), values, self.weights.ravel()))
-
-    def regrid(self, *, axis=None, width=None, grid=None, n_grid=1024, linear_below=None):
-        """The same quadrature on another grid, axis or width, for no product; arguments as in
-        `spectral_density`.
-        """
-        from .smoothing import check_look
-
-        look = check_look(self.axis if axis is None else axis, width, grid, n_grid, linear_below)
-        return replace(self, **smear(self.nodes, self.weights, **look))
-
-    def merge(self, other):
-        """The density from the probes of both, which must be of one operator; on the grid of this
-        one's making.
-        """
-        if not isinstance(other, SpectralDensity) or other.n != self.n:
-            raise ValueError(
-                "other is not a SpectralDensity of an operator of the same size; wanted one to "
-                "merge with"
-            )
-        q = max(self.nodes.shape[1], other.nodes.shape[1])
-        nodes, weights = [
-            np.vstack(
-                [
-                    np.pad(getattr(d, name), ((0, 0), (0, q - d.nodes.shape[1])), mode)
-                    for d in (self, other)
-                ]
-            )
-            for name, mode in (("nodes", "edge"), ("weights", "constant"))
-        ]
-        spread = smear(
-            nodes, weights, axis=self.axis, width=self.width, linear_below=self.linear_below
-        )
-        return replace(
-            self,
-            nodes=nodes,
-            weights=weights,
-            n_products=self.n_products + other.n_products,
-            n_deflated=min(self.n_deflated, other.n_deflated),
-            ghosts=max(self.ghosts, other.ghosts),
-            **spread,
-        )
-
-    def _over_probes(self, per_probe, method):
-        n = len(per_probe)
-        unit = float(np.abs(per_probe).max(initial=0.0)) or 1.0
-        scatter = unit * float((per_probe / unit).std(ddof=1)) if n > 1 else np.nan
-        stderr = widened(n) * scatter / n**0.5
-        return Estimate(float(per_probe.mean()), stderr, self.n_products, method=method)
-
-    def plot(self, ax=None, *, band=2.0, **line):
-        """Draw the density with a band of `band` standard errors, named in its legend; needs
-        matplotlib. `fastcurv.SpectrumDisplay` draws eigenvalues beside it.
-
-        Where `ax` is None a new figure is made that belongs to no window and no global state, so
-        this works without a display and in threads; ``.figure.savefig(path)`` of the result writes
-        it.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-        """
-        from .picture import draw_density
-
-        if ax is None:
-            from matplotlib.figure import Figure
-
-            ax = Figure(figsize=(6.4, 4.0), layout="constrained").add_subplot()
-        return draw_density(self, ax, band=band, **line)
-
-    def __repr__(self):
-        used = self.nodes[self.weights > 0]
-        return (
-            f"SpectralDensity: n = {self.n}, {self.n_probes} probes, {self.nodes.shape[1]} nodes "
-            "each on "
-            f"[{number(used.min())}, {number(used.max())}], width {number(self.width)} "
-            f"({self.axis} axis), "
-            f"{self.n_deflated} deflated, {self.n_products} products"
-        )
-
-
-def astride(nodes, weights, end):
-    """Weight of the nearest node on each side of `end`, which may belong to eigenvalues on the
-    other side.
-    """
-    if not np.isfinite(end):
-        return 0.0
-    used = weights > 0
-    below, above = used & (nodes < end), used & (nodes >= end)
-    if not below.any() or not above.any():
-        return 0.0
-    left = np.flatnonzero(below)[np.argmax(nodes[below])]
-    right = np.flatnonzero(above)[np.argmin(nodes[above])]
-    return 0.5 * (weights[left] + weights[right])
+    def _repr_html_(self) -> str:
+        counts = [str(self.n_positive), str(self.n_negative), str(self.n_zero)]
+        title = f"Inertia, decided at {self.bound:.1e}"
+        return html_table(title, ["positive", "negative", "zero"], [counts])

@@ -2,11 +2,18 @@
 missed copies.
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+
 import numpy as np
 
+from ..checks import check_positive, check_positive_int, check_vectors, operator_dtype
 from ..interrupts import deferred_interrupts
-from ..krylov.basis import combine
+from ..krylov.basis import combine, orthonormal_rows
+from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import bounds, decompose, kept_at_restart, ritz_pairs, sides
+from ..progress import bar
 from .results import Eigenpairs
 
 PROBE_SHARE = (
@@ -15,14 +22,78 @@ PROBE_SHARE = (
 LARGEST_BLOCK = 8
 
 
+MAX_BASIS_BYTES = 512 << 20
+DEFAULT_TOL = {"float64": 1e-8, "float32": 2e-5}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is wanted of a search; the fields are arguments of `eigsh`."""
+
+    k: int
+    which: str
+    tol: float | None
+    relative: str
+    max_products: int
+    max_basis: int | None
+    probe: bool
+    progress: bool = False
+
+
+def resolve_tol(tol, dtype):
+    """The tolerance that is worked to: the default where None, never below 16 eps."""
+    eps = float(np.finfo(dtype).eps)
+    return max(
+        DEFAULT_TOL[dtype.name] if tol is None else check_positive(tol, "tol", zero=True), 16 * eps
+    )
+
+
+def resolve_max_basis(max_basis, k, n, dtype):
+    """How many vectors may be kept."""
+    if max_basis is None:
+        return min(n, max(2 * k + 20, min(300, MAX_BASIS_BYTES // (n * dtype.itemsize))))
+    max_basis = check_positive_int(max_basis, "max_basis")
+    if max_basis < min(n, k + 3):
+        raise ValueError(
+            f"max_basis is {max_basis} with k = {k}; wanted at least k + 3 = {k + 3}, or n where "
+            "that is less"
+        )
+    return min(n, max_basis)
+
+
+def extreme_pairs(op, asked, rng, v0=None, against=None):
+    """`eigsh` in the operator's own precision, its arguments checked."""
+    n, dtype, k = op.shape[0], operator_dtype(op), asked.k
+    deflated = orthonormal_rows(against, n, dtype)
+    if k > n - (0 if deflated is None else len(deflated)):
+        raise ValueError(
+            f"k is {k} and the complement of against has dimension {n - len(deflated)}; wanted k "
+            "no larger"
+        )
+    tol = resolve_tol(asked.tol, dtype)
+    # its square, times the largest |lam|, becomes part of every residual
+    loose = 0.1 if asked.relative == "scale" else 0.03
+    run = Recurrence(
+        op,
+        resolve_max_basis(asked.max_basis, k, n, dtype),
+        against=deflated,
+        contamination=min(max(loose * tol**0.5, float(np.finfo(dtype).eps) ** 0.5), 0.03 * loose),
+    )
+    start = None if v0 is None else check_vectors(v0, n, "v0", dtype).T.copy()
+    with bar(None, "eigsh", asked.progress) as shown:
+        return Search(run, asked, tol, rng, shown).solve(start)
+
+
 class Search:
     """From a start to k converged pairs: grow, look, restart, probe; stops at a budget or at
     Ctrl-C.
     """
 
-    def __init__(self, run, k, which, tol, relative, max_products, rng, probe, shown):
-        self.run, self.k, self.which, self.tol, self.relative = run, k, which, tol, relative
-        self.max_products, self.rng, self.probe, self.shown = max_products, rng, probe, shown
+    def __init__(self, run, asked, tol, rng, shown):
+        self.run, self.tol, self.rng, self.shown = run, tol, rng, shown
+        self.k, self.which, self.relative = asked.k, asked.which, asked.relative
+        self.max_products, self.probe = asked.max_products, asked.probe
+        self.stop = lambda: False
         self.block, self.next_look, self.last = 1, 0, None
         self.settled = (
             None  # the pairs that a probe is testing, as (theta, bounds) of the first k rows
@@ -286,4 +357,5 @@ class Search:
             tol=self.tol,
             probed=self.probed or run.m >= run.dimension,
             interrupted=self.interrupted,
+            asymmetry=run.asymmetry,
         )

@@ -7,32 +7,29 @@ import numpy as np
 from ..checks import (
     as_rng,
     check_choice,
-    check_positive,
     check_positive_int,
     check_symmetric_operator,
-    check_vector,
     operator_dtype,
 )
-from ..krylov.basis import column_lengths, combine
+from ..krylov.basis import combine
 from ..krylov.lanczos import Recurrence
-from ..krylov.ritz import bounds, decompose, ritz_pairs
+from ..krylov.ritz import bounds, ritz_pairs
 from ..progress import bar
 from .density import assemble, extend, quadrature
-from .eigsh import resolve_tol
-from .results import Eigenpairs, Extremes
+from .results import Eigenpairs
+from .search import resolve_tol
 from .smoothing import check_look
 
 MAX_BYTES = 4 << 30
 
 
 class Krylov:
-    """Lanczos runs on one operator, kept: eigenpairs, density, steps and bounds from the same
-    products.
+    """Lanczos runs on one operator, kept: eigenpairs, densities and verdicts from the same products.
 
     The first run starts from a random direction, each as likely as any other: what bounds on the
     risk of missing an eigenvalue rest on, and what vectors of signs, which an eigenvector of few
     entries can escape, do not offer. Further random starts are made when a density asks for more
-    probes, and others from the vectors that steps ask for. Runs are never restarted, so each can be
+    probes, and others from vectors that are given. Runs are never restarted, so each can be
     extended, and each keeps its basis: memory is one vector of length n for every product.
 
     Parameters
@@ -123,8 +120,8 @@ class Krylov:
         self.probe(0, check_positive_int(n_steps, "n_steps"))
         return self
 
-    def eigsh(self, k=6, which="LA", *, tol=None, max_products=None, progress=False):
-        """The k extreme eigenpairs from the first probe, which is extended until they are
+    def eigsh(self, k=6, which="LM", *, tol=None, max_products=None, progress=False):
+        """The k wanted eigenpairs from the first probe, which is extended until they are
         converged.
 
         Parameters
@@ -172,6 +169,7 @@ class Krylov:
             scale=run.scale,
             shared=self.name,
             n_new=self.n_products - before,
+            asymmetry=run.asymmetry,
         )
 
     def spectral_density(
@@ -212,46 +210,6 @@ class Krylov:
             n_new=self.n_products - before,
         )
 
-    def step(self, g=None, *, damping=1e-3, kind="saddle-free", n_steps=50):
-        """A step to add to theta from the Krylov space of g, which is kept for other dampings and
-        kinds.
-
-        Parameters
-        ----------
-        g : ndarray, shape (n,), optional
-            The gradient; default ``op.gradient``.
-        damping : float
-            Added to the Ritz values, or to their absolute values, in units of eigenvalues.
-        kind : str
-            ``"saddle-free"``: ``-(|H| + damping)^-1 g`` in the space. ``"newton"``: ``-(H +
-            damping)^-1 g``.
-        n_steps : int
-            Products with this g, fewer where its Krylov space ends early.
-
-        Returns
-        -------
-        ndarray, shape (n,)
-        """
-        check_choice(kind, ("saddle-free", "newton"), "kind")
-        damping = check_positive(damping, "damping", zero=True)
-        if g is None:
-            g = getattr(self.op, "gradient", None)
-            if g is None:
-                raise ValueError(
-                    "g is None and the operator has no gradient; wanted g of shape (n,)"
-                )
-        g = check_vector(g, self.n, "g")
-        length = float(np.linalg.norm(g.astype(np.float64)))
-        if length == 0:
-            return np.zeros(self.n, self.dtype)
-        run = self.start_from(g, check_positive_int(n_steps, "n_steps"))
-        theta, S = decompose(run)
-        curvature = (np.abs(theta) if kind == "saddle-free" else theta) + damping
-        sure = np.abs(curvature) > run.m * run.noise
-        y = S[:, sure] @ (S[0, sure] / curvature[sure])
-        run.reorthogonalise()
-        return combine(run.rows[: run.m], -length * y[:, None])[0]
-
     def start_from(self, g, n_steps):
         """The run that starts from g, made or found, with at least n_steps."""
         for start, run in self._others:
@@ -264,53 +222,3 @@ class Krylov:
             self._others.append((g.copy(), run))
         self._grow(run, n_steps)
         return run
-
-    def extremes(self, curvature_tol=1e-4, n_steps=None):
-        """Both ends of the spectrum as far as the first probe has seen them, for a verdict.
-
-        Parameters
-        ----------
-        curvature_tol : float
-            The eps of the risk: see `Extremes`.
-        n_steps : int, optional
-            Take the first probe to at least this many products before.
-
-        Returns
-        -------
-        Extremes
-
-        References
-        ----------
-        .. [1] J. Kuczynski and H. Wozniakowski, Estimating the largest eigenvalue by the power and Lanczos algorithms
-           with a random start, SIAM J. Matrix Anal. Appl. 13 (1992).
-        """
-        eps = check_positive(curvature_tol, "curvature_tol")
-        before = self.n_products
-        run = self.probe(0, 1 if n_steps is None else check_positive_int(n_steps, "n_steps"))
-        theta, S = decompose(run)
-        residuals = column_lengths(run.coupling() @ S) if run.p else np.zeros(len(theta))
-        limits = bounds(run, S, residuals)
-        run.reorthogonalise()
-        low, high = combine(run.rows[: run.m], S[:, [0, -1]])
-        error = float(np.linalg.norm(run.err[: run.m]))
-        risk = (
-            min(1.0, 1.648 * self.n**0.5 * float(np.exp(-(2 * run.m - 1) * eps**0.5)))
-            if run.p
-            else 0.0
-        )
-        return Extremes(
-            lambda_min=float(theta[0]),
-            lambda_max=float(theta[-1]),
-            residual_min=float(limits[0]),
-            residual_max=float(limits[-1]),
-            lowest=low,
-            highest=high,
-            error=error,
-            n_negative=int((theta < -error).sum()),
-            n_positive=int((theta > error).sum()),
-            risk=risk,
-            curvature_tol=eps,
-            n_products=run.m,
-            n_new=self.n_products - before,
-            shared=self.name,
-        )

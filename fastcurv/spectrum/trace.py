@@ -5,11 +5,13 @@ standard errors.
 import numpy as np
 
 from ..checks import (
-    as_rng,
     check_choice,
     check_positive_int,
     check_symmetric_operator,
+    either_seed,
+    old_name,
     operator_dtype,
+    refuse_unknown,
 )
 from ..krylov.basis import combine, project, subtract
 from ..krylov.lanczos import NOT_FINITE
@@ -17,6 +19,7 @@ from ..progress import bar
 from .density import random_signs
 from .results import Estimate, widened
 
+FOREIGN = {"maxiter": "n_probes", "num_samples": "n_probes", "tol": "n_probes"}
 BLOCK = 16
 # leave-one-out estimates share all samples but one: their scatter shows this much too small an
 # error
@@ -26,23 +29,36 @@ LEFT_OUT = 1.75
 SKEWED = 13.0
 
 
-def trace(op, n_samples=60, method="auto", seed=None, *, progress=False):
-    """The trace of a symmetric operator, estimated from `n_samples` products.
+def trace(
+    op,
+    n_probes=None,
+    method="auto",
+    seed=None,
+    *,
+    rng=None,
+    progress=False,
+    n_samples=None,
+    **foreign,
+):
+    """The trace of a symmetric operator, estimated from `n_probes` products.
 
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
         Real symmetric. ``op.quadratic(V)`` is used for ``v'Hv`` where it exists, at half the price
         of a product.
-    n_samples : int
-        Applications of the operator, products and quadratic forms alike.
+    n_probes : int
+        Applications of the operator, products and quadratic forms alike; default 60. Its old name,
+        n_samples, still works.
     method : str
         ``"hutchinson"``: the mean of ``v'Hv`` over random signs v. ``"hutch++"``: exact on the
-        range of ``n_samples / 3`` products, Hutchinson on the rest; far better where few
+        range of ``n_probes / 3`` products, Hutchinson on the rest; far better where few
         eigenvalues dominate. ``"xtrace"``: the same idea with every sample in every role, best of
-        all, at the cost of n_samples vectors in memory. ``"auto"``: Hutchinson where
+        all, at the cost of n_probes vectors in memory. ``"auto"``: Hutchinson where
         ``op.quadratic`` exists, else XTrace. From n samples on it is exact: n products.
     seed : None, int or numpy.random.Generator
+    rng
+        Another name of `seed`, as SciPy has it.
     progress : bool
 
     Returns
@@ -65,15 +81,11 @@ def trace(op, n_samples=60, method="auto", seed=None, *, progress=False):
     Examples
     --------
     >>> import numpy as np
-    >>> t = trace(np.diag(np.arange(50.0)), n_samples=50)
+    >>> t = trace(np.diag(np.arange(50.0)), n_probes=50)
     >>> float(t), t.stderr, t.n_products
     (1225.0, 0.0, 50)
     """
-    op, m, rng = (
-        check_symmetric_operator(op),
-        check_positive_int(n_samples, "n_samples"),
-        as_rng(seed),
-    )
+    op, m, rng = _asked(op, n_probes, seed, rng, n_samples, foreign)
     check_choice(method, ("auto", "hutchinson", "hutch++", "xtrace"), "method")
     apply = _Counted(op)
     if m >= apply.n and method == "auto":
@@ -88,19 +100,31 @@ def trace(op, n_samples=60, method="auto", seed=None, *, progress=False):
         return apply.estimate(*_Sketch(apply, rng, m).trace(), method)
 
 
-def diagonal(op, n_samples=60, method="auto", seed=None, *, progress=False):
-    """The diagonal of a symmetric operator, estimated from `n_samples` products.
+def diagonal(
+    op,
+    n_probes=None,
+    method="auto",
+    seed=None,
+    *,
+    rng=None,
+    progress=False,
+    n_samples=None,
+    **foreign,
+):
+    """The diagonal of a symmetric operator, estimated from `n_probes` products.
 
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
-    n_samples : int
-        Products.
+    n_probes : int
+        Products; default 60. Its old name, n_samples, still works.
     method : str
         ``"hutchinson"``: the mean of ``v * Hv`` over random signs v. ``"xdiag"``: exact on the
         range of half of the products, leave-one-out on the rest. ``"auto"``: ``"xdiag"`` from 8
         samples on. From n samples on it is exact: n products.
     seed : None, int or numpy.random.Generator
+    rng
+        Another name of `seed`, as SciPy has it.
     progress : bool
 
     Returns
@@ -120,14 +144,10 @@ def diagonal(op, n_samples=60, method="auto", seed=None, *, progress=False):
     Examples
     --------
     >>> import numpy as np
-    >>> diagonal(np.diag([1.0, 2.0, 3.0]), n_samples=3).estimate
+    >>> diagonal(np.diag([1.0, 2.0, 3.0]), n_probes=3).estimate
     array([1., 2., 3.])
     """
-    op, m, rng = (
-        check_symmetric_operator(op),
-        check_positive_int(n_samples, "n_samples"),
-        as_rng(seed),
-    )
+    op, m, rng = _asked(op, n_probes, seed, rng, n_samples, foreign)
     check_choice(method, ("auto", "hutchinson", "xdiag"), "method")
     apply = _Counted(op)
     if m >= apply.n and method == "auto":
@@ -145,19 +165,31 @@ def diagonal(op, n_samples=60, method="auto", seed=None, *, progress=False):
         return apply.estimate(*_from_sums(total, squares, m), method)
 
 
-def frobenius_norm(op, n_samples=60, method="auto", seed=None, *, progress=False):
+def frobenius_norm(
+    op,
+    n_probes=None,
+    method="auto",
+    seed=None,
+    *,
+    rng=None,
+    progress=False,
+    n_samples=None,
+    **foreign,
+):
     """The Frobenius norm of a symmetric operator, the root of the sum of its squared eigenvalues.
 
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
-    n_samples : int
-        Products.
+    n_probes : int
+        Products; default 60. Its old name, n_samples, still works.
     method : str
         ``"hutchinson"``: from the mean of ``||Hv||^2`` over random signs v. ``"hutch++"``: exact on
         the range of a third of the products. ``"auto"``: ``"hutch++"`` from 8 samples on. From n
         samples on it is exact: n products.
     seed : None, int or numpy.random.Generator
+    rng
+        Another name of `seed`, as SciPy has it.
     progress : bool
 
     Returns
@@ -174,14 +206,10 @@ def frobenius_norm(op, n_samples=60, method="auto", seed=None, *, progress=False
     Examples
     --------
     >>> import numpy as np
-    >>> float(frobenius_norm(np.diag([3.0, 4.0]), n_samples=2))
+    >>> float(frobenius_norm(np.diag([3.0, 4.0]), n_probes=2))
     5.0
     """
-    op, m, rng = (
-        check_symmetric_operator(op),
-        check_positive_int(n_samples, "n_samples"),
-        as_rng(seed),
-    )
+    op, m, rng = _asked(op, n_probes, seed, rng, n_samples, foreign)
     check_choice(method, ("auto", "hutchinson", "hutch++"), "method")
     apply = _Counted(op)
     with bar(m, "frobenius_norm", progress) as apply.shown:
@@ -213,6 +241,14 @@ def frobenius_norm(op, n_samples=60, method="auto", seed=None, *, progress=False
     # the root of what lies 2 errors below is further from the norm than the slope there says
     least = max(norm**2 - 2 * error, 0.0) ** 0.5
     return apply.estimate(norm, error / (norm + least) if error > 0 else 0.0, method)
+
+
+def _asked(op, n_probes, seed, rng, n_samples, foreign):
+    """The operator, the number of probes and the generator, checked; old and foreign names told."""
+    refuse_unknown("the estimate", foreign, FOREIGN)
+    n_probes = old_name("n_samples", n_samples, "n_probes", n_probes, depth=4)
+    m = check_positive_int(60 if n_probes is None else n_probes, "n_probes")
+    return check_symmetric_operator(op), m, either_seed(seed, rng)
 
 
 class _Counted:
@@ -344,7 +380,7 @@ class _Sketch:
         half = m // 2
         if half < 2:
             raise ValueError(
-                f"n_samples is {m}; wanted at least 4 for a leave-one-out method, or "
+                f"n_probes is {m}; wanted at least 4 for a leave-one-out method, or "
                 "method='hutchinson'"
             )
         self.n, half = apply.n, min(half, apply.n)
@@ -427,7 +463,7 @@ def _hutch_pp(apply, rng, m):
     third = m // 3
     if third < 1 or m - 2 * third < 2:
         raise ValueError(
-            f"n_samples is {m}; wanted at least 4 for method='hutch++', or method='hutchinson'"
+            f"n_probes is {m}; wanted at least 4 for method='hutch++', or method='hutchinson'"
         )
     Q = apply.range(rng, third)
     known = float(sum(apply.forms(Q[i : i + BLOCK]).sum() for i in range(0, len(Q), BLOCK)))

@@ -88,12 +88,12 @@ def test_a_saddle_that_a_run_has_seen_costs_next_to_nothing(rng):
     )
 
 
-def test_a_step_and_the_verdict_share_the_space_of_the_gradient(rng):
+def test_a_run_and_the_verdict_share_the_space_of_the_gradient(rng):
     ob, theta = soft_net(rng)
     theta = theta + 0.1 * rng.standard_normal(theta.size)
     H = ob.hessian(theta)
     run = fc.Krylov(H, seed=0)
-    run.step(n_steps=50)
+    run.start_from(H.gradient, 50)
     before = H.n_products
     report = classify(ob, theta, dense_below=0, krylov=run)
     alone = classify(ob, theta, dense_below=0)

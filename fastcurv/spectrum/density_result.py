@@ -1,0 +1,223 @@
+"""The result of `spectral_density`: a quadrature per probe, and what can be asked of it for no
+product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from ..checks import check_array
+from .results import Estimate, number, widened
+from .smoothing import check_look, smear, to_coordinate
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class SpectralDensity:
+    """Density of eigenvalues by stochastic Lanczos quadrature.
+
+    Attributes
+    ----------
+    grid : ndarray, shape (p,)
+        Eigenvalues at which the density is given.
+    density, stderr : ndarray, shape (p,)
+        Mean over the probes and its standard error; per unit of `coordinate`, with integral 1 over
+        it.
+    nodes, weights : ndarray, shape (n_probes, q)
+        The quadrature of each probe; each row of weights sums to 1. Rows that ended early are
+        padded with weight 0.
+    n_products : int
+    n : int
+        Size of the operator.
+    width : float
+        Standard deviation of the Gaussian put on each node, in units of `coordinate`.
+    axis : str
+        ``"linear"``: the coordinate is the eigenvalue. ``"log"``: it is ``asinh(lam / linear_below)
+        / log(10)``, decades of ``|lam|`` on either side of zero, linear below `linear_below`.
+    linear_below : float
+    n_deflated : int
+        Eigenvalues that are in the density exactly, as nodes of weight 1/n common to all probes.
+    ghosts : float
+        The largest ``|<q_i, q_j>|``, i != j, among Lanczos vectors measured: ghosts need this to be
+        near 1.
+    shared : str or None
+        The name of the `Krylov` run whose products these are.
+    n_new : int or None
+        How many of them were made for this result; None: all.
+    """
+
+    grid: np.ndarray
+    density: np.ndarray
+    nodes: np.ndarray
+    weights: np.ndarray
+    stderr: np.ndarray
+    n_products: int
+    n: int = 0
+    width: float = 0.0
+    axis: str = "linear"
+    linear_below: float = 0.0
+    n_deflated: int = 0
+    ghosts: float = 0.0
+    shared: str | None = None
+    n_new: int | None = None
+
+    @property
+    def n_probes(self) -> int:
+        return self.nodes.shape[0]
+
+    @property
+    def coordinate(self) -> np.ndarray:
+        """What the density is per unit of: the grid itself, or its decades; see `axis`."""
+        return to_coordinate(self.grid, self.axis, self.linear_below)
+
+    def integral(self) -> float:
+        """The integral of the density over `coordinate` by the trapezoidal rule."""
+        return float(np.diff(self.coordinate) @ (self.density[1:] + self.density[:-1])) / 2
+
+    def moment(self, power: int = 1) -> Estimate:
+        """Mean of ``lam ** power`` over the spectrum, ``trace(H ** power) / n``, as an `Estimate`."""
+        return self._over_probes((self.weights * self.nodes**power).sum(axis=1), f"moment {power}")
+
+    def mass(self, low: float = -np.inf, high: float = 0.0) -> Estimate:
+        """The fraction of eigenvalues in ``low < lam < high``, as an `Estimate`.
+
+        A node next to an end stands for eigenvalues on both sides of it, so half of the weight of
+        the two nodes astride each end is uncertain; that is added to the standard error over the
+        probes.
+        """
+        per_probe, unsure = np.zeros(self.n_probes), np.zeros(self.n_probes)
+        for i, (x, w) in enumerate(zip(self.nodes, self.weights)):
+            per_probe[i] = w[(x > low) & (x < high)].sum()
+            unsure[i] = sum(astride(x, w, end) for end in (low, high))
+        estimate = self._over_probes(per_probe, "mass")
+        stderr = np.hypot(np.nan_to_num(estimate.stderr), unsure.mean() / 2)
+        return replace(estimate, stderr=float(stderr))
+
+    def wasserstein(self, other: Any) -> float:
+        """Wasserstein-1 distance to another density, or to eigenvalues ``(m,)`` of equal weight.
+
+        The area between the two distributions of eigenvalues, in their unit; both are taken at
+        their quadratures, the mean over the probes, so grids and widths do not matter.
+
+        Examples
+        --------
+        >>> import fastcurv as fc
+        >>> d = fc.spectral_density(np.diag([1.0, 2.0, 3.0]), n_probes=2, n_steps=3, seed=0)
+        >>> moved = fc.spectral_density(np.diag([2.0, 3.0, 4.0]), n_probes=2, n_steps=3, seed=0)
+        >>> round(d.wasserstein(moved), 6), d.wasserstein(d)
+        (1.0, 0.0)
+        """
+        from scipy.stats import wasserstein_distance
+
+        if isinstance(other, SpectralDensity):
+            values, weights = other.nodes.ravel(), other.weights.ravel()
+        else:
+            values, weights = np.ravel(check_array(other, "other", np.float64)), None
+        return float(
+            wasserstein_distance(self.nodes.ravel(), values, self.weights.ravel(), weights)
+        )
+
+    def regrid(
+        self,
+        *,
+        axis: str | None = None,
+        width: float | None = None,
+        grid: Any = None,
+        n_grid: int = 1024,
+        linear_below: float | None = None,
+    ) -> SpectralDensity:
+        """The same quadrature on another grid, axis or width, for no product; arguments as in
+        `spectral_density`.
+        """
+        look = check_look(self.axis if axis is None else axis, width, grid, n_grid, linear_below)
+        return replace(self, **smear(self.nodes, self.weights, **look))
+
+    def merge(self, other: SpectralDensity) -> SpectralDensity:
+        """The density from the probes of both, which must be of one operator; on the grid of this
+        one's making.
+        """
+        if not isinstance(other, SpectralDensity) or other.n != self.n:
+            raise ValueError(
+                "other is not a SpectralDensity of an operator of the same size; wanted one to "
+                "merge with"
+            )
+        q = max(self.nodes.shape[1], other.nodes.shape[1])
+        nodes, weights = [
+            np.vstack(
+                [
+                    np.pad(getattr(d, name), ((0, 0), (0, q - d.nodes.shape[1])), mode)
+                    for d in (self, other)
+                ]
+            )
+            for name, mode in (("nodes", "edge"), ("weights", "constant"))
+        ]
+        spread = smear(
+            nodes, weights, axis=self.axis, width=self.width, linear_below=self.linear_below
+        )
+        return replace(
+            self,
+            nodes=nodes,
+            weights=weights,
+            n_products=self.n_products + other.n_products,
+            n_deflated=min(self.n_deflated, other.n_deflated),
+            ghosts=max(self.ghosts, other.ghosts),
+            **spread,
+        )
+
+    def _over_probes(self, per_probe: np.ndarray, method: str) -> Estimate:
+        n = len(per_probe)
+        unit = float(np.abs(per_probe).max(initial=0.0)) or 1.0
+        scatter = unit * float((per_probe / unit).std(ddof=1)) if n > 1 else np.nan
+        stderr = widened(n) * scatter / n**0.5
+        return Estimate(float(per_probe.mean()), stderr, self.n_products, method=method)
+
+    def plot(self, ax: Any = None, *, band: float = 2.0, **line: Any) -> Any:
+        """Draw the density with a band of `band` standard errors, named in its legend; needs
+        matplotlib. `fastcurv.SpectrumDisplay` draws eigenvalues beside it.
+
+        Where `ax` is None a new figure is made that belongs to no window and no global state, so
+        this works without a display and in threads; ``.figure.savefig(path)`` of the result writes
+        it.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+        """
+        from .picture import draw_density
+
+        if ax is None:
+            from matplotlib.figure import Figure
+
+            ax = Figure(figsize=(6.4, 4.0), layout="constrained").add_subplot()
+        return draw_density(self, ax, band=band, **line)
+
+    def _repr_html_(self) -> str:
+        return f"<code>{escape(repr(self))}</code>"
+
+    def __repr__(self) -> str:
+        used = self.nodes[self.weights > 0]
+        return (
+            f"SpectralDensity: n = {self.n}, {self.n_probes} probes, {self.nodes.shape[1]} nodes "
+            "each on "
+            f"[{number(used.min())}, {number(used.max())}], width {number(self.width)} "
+            f"({self.axis} axis), "
+            f"{self.n_deflated} deflated, {self.n_products} products"
+        )
+
+
+def astride(nodes: np.ndarray, weights: np.ndarray, end: float) -> float:
+    """Weight of the nearest node on each side of `end`, which may belong to eigenvalues on the
+    other side.
+    """
+    if not np.isfinite(end):
+        return 0.0
+    used = weights > 0
+    below, above = used & (nodes < end), used & (nodes >= end)
+    if not below.any() or not above.any():
+        return 0.0
+    left = np.flatnonzero(below)[np.argmax(nodes[below])]
+    right = np.flatnonzero(above)[np.argmin(nodes[above])]
+    return 0.5 * (weights[left] + weights[right])

@@ -2,8 +2,11 @@
 sentence that says what was given and what was wanted.
 """
 
+from __future__ import annotations
+
 import numbers
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +17,7 @@ from ..checks import as_numpy, check_array, check_choice, check_positive_int
 ACTIVATIONS = tuple(_engine.ACTIVATIONS)
 
 
-def check_sizes(sizes):
+def check_sizes(sizes: Any) -> tuple[int, ...]:
     if isinstance(sizes, (str, bytes)) or not hasattr(sizes, "__iter__"):
         raise TypeError(f"sizes is {sizes!r}; wanted a sequence of widths such as [64, 32, 10]")
     sizes = list(sizes)
@@ -30,7 +33,7 @@ def check_sizes(sizes):
     return tuple(int(width) for width in sizes)
 
 
-def check_activation(activation, n_hidden):
+def check_activation(activation: Any, n_hidden: int) -> tuple[str, ...]:
     if isinstance(activation, str):
         activation = (activation,) * max(n_hidden, 1)
         names = activation[:n_hidden]
@@ -51,13 +54,13 @@ def check_activation(activation, n_hidden):
     return tuple(names)
 
 
-def check_bool(x, name):
+def check_bool(x: Any, name: str) -> bool:
     if not isinstance(x, (bool, np.bool_)):
         raise TypeError(f"{name} is {x!r}; wanted True or False")
     return bool(x)
 
 
-def check_dtype(dtype):
+def check_dtype(dtype: Any) -> np.dtype[Any]:
     try:
         found = np.dtype(dtype)
     except TypeError:
@@ -67,7 +70,7 @@ def check_dtype(dtype):
     return np.dtype(found.type)
 
 
-def check_targets(y, N, model, loss):
+def check_targets(y: Any, N: int, model: Any, loss: str) -> np.ndarray:
     """Targets as the engine wants them: (N, d_out) of the model's dtype, or int32 classes (N,)."""
     d = model.sizes[-1]
     array = as_numpy(y, "y")
@@ -106,7 +109,7 @@ def check_targets(y, N, model, loss):
     )
 
 
-def check_weight(weight, N, dtype):
+def check_weight(weight: Any, N: int, dtype: Any) -> np.ndarray | None:
     if weight is None:
         return None
     weight = check_array(weight, "sample_weight", dtype)
@@ -117,20 +120,20 @@ def check_weight(weight, N, dtype):
     return np.require(weight, weight.dtype.newbyteorder("="), ["C", "A"])
 
 
-def check_memory(memory):
+def check_memory(memory: Any) -> int:
     """Bytes: an int, or a float such as 2e9 that is one."""
     whole = isinstance(memory, float) and memory.is_integer()
     return check_positive_int(int(memory) if whole else memory, "memory", sys.maxsize)
 
 
-def _as_real(v, dtype, name):
+def _as_real(v: Any, dtype: Any, name: str) -> np.ndarray:
     v = as_numpy(v, name)
     if v.dtype.kind not in "fiub":
         raise TypeError(f"{name} has dtype {v.dtype}; wanted real numbers")
     return v
 
 
-def as_vector(v, n, dtype, name="v"):
+def as_vector(v: Any, n: int, dtype: Any, name: str = "v") -> np.ndarray:
     """V as a contiguous (n,) of the dtype. NaN and infinity pass: a product propagates them."""
     v = _as_real(v, dtype, name)
     if v.shape != (n,):
@@ -138,7 +141,7 @@ def as_vector(v, n, dtype, name="v"):
     return np.require(v, dtype, ["C", "A"])
 
 
-def as_block(V, n, dtype, threads=1, name="V"):
+def as_block(V: Any, n: int, dtype: Any, threads: int = 1, name: str = "V") -> np.ndarray:
     """The columns of V (n, k) as the contiguous rows of a (k, n): V's own memory where that is how
     it lies, else new memory.
     """
@@ -155,7 +158,7 @@ def as_block(V, n, dtype, threads=1, name="V"):
     return np.require(V.T, dtype, ["C", "A"])
 
 
-def check_out(out, shape, dtype):
+def check_out(out: Any, shape: tuple[int, ...], dtype: Any) -> None:
     if (
         not isinstance(out, np.ndarray)
         or out.shape != shape
@@ -168,7 +171,7 @@ def check_out(out, shape, dtype):
         )
 
 
-def layer_indices(model, layers):
+def layer_indices(model: Any, layers: Any) -> np.ndarray:
     layers = np.atleast_1d(np.asarray(layers))
     count = len(model.shapes)
     if layers.dtype.kind not in "iu" or layers.ndim != 1 or not len(layers):
@@ -182,7 +185,7 @@ def layer_indices(model, layers):
     return np.concatenate([np.arange(model.starts[l], model.starts[l + 1]) for l in layers])
 
 
-def check_indices(indices, n):
+def check_indices(indices: Any, n: int) -> np.ndarray:
     indices = np.asarray(indices)
     if indices.dtype.kind not in "iu" or indices.ndim != 1 or not len(indices):
         raise TypeError(
@@ -197,7 +200,7 @@ def check_indices(indices, n):
     return indices.astype(np.intp)
 
 
-def like(x, result):
+def like(x: Any, result: np.ndarray) -> Any:
     """The result as what x is: a tensor of torch for a tensor, which shares its memory."""
     if type(x) is not np.ndarray and type(x).__module__.split(".")[0] == "torch":
         import torch

@@ -21,6 +21,12 @@ class Operator(LinearOperator):
     `fastcurv.checks.as_numpy` takes.
     """
 
+    shape: tuple[int, int]
+    _matvec: Any
+    _rmatvec: Any
+    _transpose: Any
+    product: Any
+
     def _checked(self, x: Any, n: int, name: str, ndims: tuple[int, ...]) -> np.ndarray:
         """X as an array with n rows and one of these numbers of dimensions."""
         v = as_numpy(x, name)

@@ -1,7 +1,10 @@
 """The network: sizes, activations, and how its parameters lie in one flat vector."""
 
+from __future__ import annotations
+
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 
@@ -76,8 +79,14 @@ class MLP:
     """
 
     def __init__(
-        self, sizes, activation="tanh", bias=True, residual=False, dtype="float64", batch_norm=False
-    ):
+        self,
+        sizes: Any,
+        activation: Any = "tanh",
+        bias: bool = True,
+        residual: bool = False,
+        dtype: Any = "float64",
+        batch_norm: bool = False,
+    ) -> None:
         self.sizes = check_sizes(sizes)
         self.activation = check_activation(activation, len(self.sizes) - 2)
         self.bias, self.residual = check_bool(bias, "bias"), check_bool(residual, "residual")
@@ -95,7 +104,7 @@ class MLP:
                 f"sizes {self.sizes} make {self.n_params} parameters, more than memory can hold"
             )
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         hidden = self.activation[0] if len(set(self.activation)) == 1 else list(self.activation)
         return (
             f"MLP({list(self.sizes)}, activation={hidden!r}, bias={self.bias}, "
@@ -103,29 +112,29 @@ class MLP:
             f"dtype={self.dtype.name!r}{', batch_norm=True' if self.batch_norm else ''})"
         )
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, MLP) and repr(self) == repr(other)
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(repr(self))
 
     @property
-    def skips(self):
+    def skips(self) -> tuple[bool, ...]:
         """For each hidden layer, whether its input is added to its output."""
         return tuple(self.residual and m == k for m, k in self.shapes[:-1])
 
-    def normalised(self, layer):
+    def normalised(self, layer: int) -> bool:
         """Whether a layer has gamma and beta: every hidden one, with batch normalisation."""
         return self.batch_norm and layer < len(self.shapes) - 1
 
-    def parts(self, layer):
+    def parts(self, layer: int) -> tuple[tuple[int, ...], ...]:
         """Shapes of a layer's parameters, in their order: W; b unless the model has none; gamma and
         beta.
         """
         m, k = self.shapes[layer]
         return ((m, k),) + ((m,),) * (self.bias + 2 * self.normalised(layer))
 
-    def init(self, seed=None, scheme="auto"):
+    def init(self, seed: Any = None, scheme: str = "auto") -> np.ndarray:
         """Random parameters: normal weights of variance ``gain / fan``, zero biases, gamma 1 and
         beta 0.
 
@@ -162,7 +171,7 @@ class MLP:
             )
         return self.flatten(layers)
 
-    def unflatten(self, theta):
+    def unflatten(self, theta: Any) -> list[tuple[Any, ...]]:
         """``[(W, b), ...]`` as views into theta, no copy; ``b`` is None without bias.
 
         With batch normalisation hidden layers are ``(W, b, gamma, beta)``, the last one is ``(W,
@@ -186,7 +195,7 @@ class MLP:
             layers.append(tuple(views))
         return layers
 
-    def flatten(self, layers):
+    def flatten(self, layers: Any) -> np.ndarray:
         """The flat vector of ``[(W, b), ...]``, or of ``[(W, b, gamma, beta), ..., (W, b)]``: the
         inverse of `unflatten`.
         """
@@ -235,7 +244,7 @@ class MLP:
                 parts.append(part.ravel())
         return np.concatenate(parts)
 
-    def predict(self, theta, X, statistics=None):
+    def predict(self, theta: Any, X: Any, statistics: Any = None) -> np.ndarray:
         """The outputs ``(N, sizes[-1])`` before any softmax or sigmoid (logits).
 
         With batch normalisation `statistics` is what `statistics` returns for the training rows,
@@ -266,7 +275,7 @@ class MLP:
         plan.outputs(out)
         return out
 
-    def statistics(self, ob, theta):
+    def statistics(self, ob: Any, theta: Any) -> list[Any]:
         """Mean and biased variance of z over the rows of an objective, for each hidden layer: what
         `predict` needs.
 
@@ -301,7 +310,7 @@ class MLP:
             )
         return ob.statistics(theta)
 
-    def _folded(self, theta, statistics):
+    def _folded(self, theta: Any, statistics: Any) -> tuple[MLP, np.ndarray]:
         """The same function as a plain network and its theta: with the statistics known a
         normalised layer is linear.
         """
@@ -319,7 +328,7 @@ class MLP:
             layers.append((W, b))
         return plain, plain.flatten(layers)
 
-    def _check_statistics(self, statistics):
+    def _check_statistics(self, statistics: Any) -> list[np.ndarray]:
         widths = self.sizes[1:-1]
         if not self.batch_norm:
             raise ValueError(
@@ -337,7 +346,7 @@ class MLP:
             raise ValueError("statistics holds a negative variance; wanted variances >= 0")
         return statistics
 
-    def preactivations(self, theta, X):
+    def preactivations(self, theta: Any, X: Any) -> list[np.ndarray]:
         """``[z_1, ..., z_L]``, each ``(N, width)``: what each layer's activation is given; the last
         one is the output.
 
@@ -359,13 +368,13 @@ class MLP:
                 a = above + a if self.skips[l] else above
         return zs
 
-    def check_theta(self, theta):
+    def check_theta(self, theta: Any) -> np.ndarray:
         """Theta, flat or as a list of (W, b), as a finite vector of the model's length and dtype."""
         if as_layers(theta):
             return self.flatten(theta)
         return check_vector(theta, self.n_params, "theta", self.dtype)
 
-    def check_rows(self, X, name="X"):
+    def check_rows(self, X: Any, name: str = "X") -> np.ndarray:
         """X as a finite matrix (N, sizes[0]) of the model's dtype, N >= 1, with strides that are
         whole numbers.
         """

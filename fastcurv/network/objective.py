@@ -1,8 +1,11 @@
 """The loss of a network on data, as a function of theta, with its derivatives."""
 
+from __future__ import annotations
+
 import os
 import threading
 import weakref
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +20,12 @@ from .operators import Curvature, Jacobian
 
 LOSSES = tuple(_engine.LOSSES)
 HANDED_OUT = 1 << 20  # bytes of a gradient from which it is handed out and not copied
-_living = weakref.WeakSet()  # objectives and plans, whose locks a fork may leave held by nobody
+_living: weakref.WeakSet[Any] = (
+    weakref.WeakSet()
+)  # objectives and plans, whose locks a fork may leave held by nobody
 
 
-def _after_fork():
+def _after_fork() -> None:
     for one in list(_living):
         one.after_fork()
 
@@ -92,17 +97,17 @@ class Objective(NetworkFacts):
 
     def __init__(
         self,
-        model,
-        X,
-        y,
-        loss="cross_entropy",
-        l2=0.0,
-        sample_weight=None,
-        n_threads=None,
-        memory=None,
+        model: Any,
+        X: Any,
+        y: Any,
+        loss: str = "cross_entropy",
+        l2: float = 0.0,
+        sample_weight: Any = None,
+        n_threads: int | None = None,
+        memory: Any = None,
         *,
-        l2_biases=True,
-    ):
+        l2_biases: bool = True,
+    ) -> None:
         if not isinstance(model, MLP):
             raise TypeError(f"model is a {type(model).__name__}; wanted a fastcurv.MLP")
         self.model, self.loss = model, check_choice(loss, LOSSES, "loss")
@@ -119,7 +124,7 @@ class Objective(NetworkFacts):
         self.memory = memory if memory is None else check_memory(memory)
         self._start()
 
-    def _start(self):
+    def _start(self) -> None:
         labels = self.y if self.y.dtype == np.int32 else None
         self._rows = _engine.Rows(
             self.X, None if labels is not None else self.y, labels, self.sample_weight
@@ -127,7 +132,7 @@ class Objective(NetworkFacts):
         self._plan, self._spare, self._lock = None, [], threading.RLock()
         _living.add(self)
 
-    def after_fork(self):
+    def after_fork(self) -> None:
         """In a child of `os.fork`: a lock that another thread held is nobody's now, nor is what
         that thread was making.
         """
@@ -136,18 +141,18 @@ class Objective(NetworkFacts):
         else:
             self._lock.release()
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {
             name: value
             for name, value in self.__dict__.items()
             if name not in ("_rows", "_plan", "_theta", "_spare", "_lock")
         }
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         self.__dict__.update(state)
         self._start()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         spared = "" if self.l2_biases else ", l2_biases=False"
         return f"Objective({self.model!r}, N={self.n_samples}, loss={self.loss!r}, l2={self.l2:g}{spared})"
 
@@ -160,7 +165,7 @@ class Objective(NetworkFacts):
     )
 
     @property
-    def divisor(self):
+    def divisor(self) -> float:
         """What the sum over samples is divided by: N, or N d_out for the losses that are means over
         entries.
         """
@@ -169,7 +174,7 @@ class Objective(NetworkFacts):
     # --- plans: made, bound, handed out, taken back
     # ---------------------------------------------------------------------
 
-    def _new_plan(self):
+    def _new_plan(self) -> Any:
         threads = self.n_threads or _engine.default_threads()
         m = self.model
         plan = _engine.Plan(
@@ -189,7 +194,7 @@ class Objective(NetworkFacts):
         _living.add(plan)
         return plan
 
-    def rounding_bound(self, theta):
+    def rounding_bound(self, theta: Any) -> float:
         """A bound on ``||computed(gradient) - gradient||`` at theta; see `fastcurv.rounding`.
 
         float32 is held against a float64 pass, so the bound is close to what the error is; in
@@ -200,18 +205,18 @@ class Objective(NetworkFacts):
             self.gradient(theta) if measured else None
         )
 
-    def _lend_plan(self):
+    def _lend_plan(self) -> Any:
         """A plan for an operator to own: a spare one where an operator has gone."""
         try:
             return self._spare.pop()
         except IndexError:
             return self._new_plan()
 
-    def _take_back(self, plan):
+    def _take_back(self, plan: Any) -> None:
         if not self._spare:
             self._spare.append(plan)
 
-    def _bound(self, theta, gradient):
+    def _bound(self, theta: Any, gradient: bool) -> Any:
         """The objective's own plan at theta, with the gradient where it is wanted."""
         theta = self.model.check_theta(theta)
         if self._plan is None:
@@ -228,19 +233,19 @@ class Objective(NetworkFacts):
     # --- the function and its derivatives
     # -------------------------------------------------------------------------------
 
-    def value(self, theta):
+    def value(self, theta: Any) -> float:
         """The loss at theta, a float. Cost: one forward pass, and none at the theta seen last."""
         with self._lock:
             return self._bound(theta, False).value
 
-    def gradient(self, theta):
+    def gradient(self, theta: Any) -> np.ndarray:
         """The gradient ``(n,)`` at theta.
 
         Cost: forward and backward; only backward after `value` at the same theta.
         """
         return self.value_and_gradient(theta)[1]
 
-    def value_and_gradient(self, theta):
+    def value_and_gradient(self, theta: Any) -> tuple[float, np.ndarray]:
         """Both, as SciPy's ``jac=True`` wants them."""
         with self._lock:
             plan = self._bound(theta, True)
@@ -250,7 +255,7 @@ class Objective(NetworkFacts):
             plan.forget_gradient()
             return plan.value, gradient
 
-    def hessp(self, theta, v):
+    def hessp(self, theta: Any, v: Any) -> np.ndarray:
         """The Hessian at theta times v.
 
         Keeps the state of the last theta, so SciPy's ``hessp=`` fits as it is.
@@ -266,7 +271,7 @@ class Objective(NetworkFacts):
     # --- operators
     # ------------------------------------------------------------------------------------------------------
 
-    def hessian(self, theta):
+    def hessian(self, theta: Any) -> Curvature:
         """The Hessian at theta as a `LinearOperator` that owns its state: nothing done here later
         changes it.
 
@@ -275,13 +280,13 @@ class Objective(NetworkFacts):
         """
         return Curvature(self, theta, "hessian")
 
-    def ggn(self, theta):
+    def ggn(self, theta: Any) -> Curvature:
         """The generalised Gauss-Newton matrix ``(1/N) sum J' (d2 loss/dz2) J + l2 I``, positive
         semidefinite.
         """
         return Curvature(self, theta, "ggn")
 
-    def empirical_fisher(self, theta):
+    def empirical_fisher(self, theta: Any) -> Curvature:
         """``(1/N) sum g_n g_n'``, g_n the gradient of sample n's loss; without l2.
 
         A ValueError with batch normalisation: its statistics tie the samples together, so no sample
@@ -295,11 +300,11 @@ class Objective(NetworkFacts):
             )
         return Curvature(self, theta, "fisher")
 
-    def jacobian(self, theta):
+    def jacobian(self, theta: Any) -> Jacobian:
         """The Jacobian of the outputs, ``(N d_out, n)``, as a `LinearOperator`."""
         return Jacobian(self, theta)
 
-    def batch(self, rows):
+    def batch(self, rows: Any) -> Objective:
         """The objective on some rows: a slice, indices or a mask.
 
         Divides by its own number of rows.
@@ -326,19 +331,19 @@ class Objective(NetworkFacts):
         other._start()
         return other
 
-    def taylor(self, theta):
+    def taylor(self, theta: Any) -> Any:
         """The quadratic model ``d -> L + g'd + d'Hd/2`` around theta; its error falls as
         ``||d||^3``.
         """
         H = self.hessian(theta)
 
-        def model(d):
+        def model(d: Any) -> float:
             d = as_vector(d, self.n_params, self.dtype)
             return H.value + float(H.gradient @ d) + 0.5 * H.quadratic(d)
 
         return model
 
-    def statistics(self, theta):
+    def statistics(self, theta: Any) -> list[Any]:
         """Mean and variance of each hidden layer's z over all rows; see `MLP.statistics`."""
         if not self.model.batch_norm:
             raise ValueError(
@@ -356,7 +361,7 @@ class Objective(NetworkFacts):
                 for (mean, variance), b in zip(_engine.statistics(plan), biases)
             ]
 
-    def astype(self, dtype):
+    def astype(self, dtype: Any) -> Any:
         """The same objective in another precision."""
         m = self.model
         return Objective(

@@ -2,7 +2,10 @@
 Jacobian of the outputs.
 """
 
+from __future__ import annotations
+
 import weakref
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +29,7 @@ DENSE_BLOCK = 64  # columns of the identity that to_dense multiplies at a time
 class Quadratic(Symmetric):
     """A curvature or a block of one: symmetric, with the quadratic form by half a product."""
 
-    def quadratic(self, v):
+    def quadratic(self, v: Any) -> Any:
         """``v' H v`` for v ``(n,)``, a float, or for the columns of V ``(n, k)``, an array: half
         the price of ``H @ v``.
         """
@@ -43,7 +46,7 @@ class Quadratic(Symmetric):
             total = total + self._decayed(wide)
         return total if block else float(total[0])
 
-    def _decayed(self, Vt):
+    def _decayed(self, Vt: np.ndarray) -> np.ndarray:
         """What l2 adds to the quadratic forms of the rows of Vt."""
         l2 = self.objective.l2_diagonal
         if np.ndim(l2):
@@ -81,7 +84,7 @@ class Curvature(Quadratic):
     2
     """
 
-    def __init__(self, objective, theta, kind):
+    def __init__(self, objective: Any, theta: Any, kind: str) -> None:
         self.objective, self.kind = objective, kind
         theta = np.array(objective.model.check_theta(theta), order="C")
         self._plan = objective._lend_plan()
@@ -94,14 +97,14 @@ class Curvature(Quadratic):
         n = objective.n_params
         super().__init__(objective.dtype, (n, n))
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return _make, (
             type(self),
             (self.objective, np.array(self.theta), self.kind),
             self.n_products,
         )
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: Any) -> Any:
         from copy import deepcopy
 
         make, args = self.__reduce__()
@@ -115,7 +118,7 @@ class Curvature(Quadratic):
     # --- products
     # -------------------------------------------------------------------------------------------------------
 
-    def product(self, v, out=None):
+    def product(self, v: Any, out: np.ndarray | None = None) -> np.ndarray:
         """``H v`` for v ``(n,)`` into `out`, which is returned: the door for inner loops, it
         allocates nothing.
 
@@ -140,10 +143,10 @@ class Curvature(Quadratic):
         self.n_products += 1
         return out
 
-    def _multiply(self, v, out):
+    def _multiply(self, v: Any, out: np.ndarray | None) -> None:
         self._plan.multiply(v, out, self.kind, None, self.kind != "fisher")
 
-    def _matmat(self, V):
+    def _matmat(self, V: Any) -> np.ndarray:
         """Columns of V (n, k) are taken side by side in one pass over the data."""
         Vt = as_block(V, self.shape[0], self.dtype, self.layout["threads"])
         out = Vt if self._plan.in_place and not np.may_share_memory(Vt, V) else np.empty_like(Vt)
@@ -151,24 +154,24 @@ class Curvature(Quadratic):
         self.n_products += len(Vt)
         return out.T
 
-    def __matmul__(self, v):
+    def __matmul__(self, v: Any) -> Any:
         """``H @ v``, short of SciPy's general path where v is what the engine wants."""
         if type(v) is np.ndarray and v.ndim == 1 and v.dtype == self.dtype:
             return self.product(v)
         return super().__matmul__(v)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         n, ob = self.shape[0], self.objective
         return (
             f"<{n}x{n} {NAMES[self.kind]} of {ob.loss} over {ob.n_samples} samples, "
             f"n={n}, dtype={self.dtype.name}>"
         )
 
-    def _quadratic(self, Vt):
+    def _quadratic(self, Vt: np.ndarray) -> np.ndarray:
         self.n_products += len(Vt)
         return self._plan.quadratic(Vt, self.kind, None)
 
-    def to_dense(self):
+    def to_dense(self) -> np.ndarray:
         """The whole matrix ``(n, n)``, symmetric to the last bit. Cost: n products, n^2 numbers."""
         n = self.shape[0]
         dense = np.empty((n, n), self.dtype)
@@ -181,7 +184,7 @@ class Curvature(Quadratic):
         dense *= 0.5
         return dense
 
-    def rounding_bound(self, v):
+    def rounding_bound(self, v: Any) -> float:
         """A bound on ``||computed(H v) - H v||`` for v ``(n,)``, from rounding in the passes; see
         `fastcurv.rounding`.
 
@@ -196,7 +199,7 @@ class Curvature(Quadratic):
             self._multiply(v, computed)
         return self._bounds().product(v, self.kind, computed)
 
-    def column_bounds(self):
+    def column_bounds(self) -> np.ndarray:
         """Bounds ``(n,)`` on the rounding of ``H e_j`` for every unit vector: of what a dense
         matrix of products is off by.
 
@@ -205,7 +208,7 @@ class Curvature(Quadratic):
         """
         return dense_bounds(self.objective, self.theta, self.layout, self.kind)
 
-    def _bounds(self):
+    def _bounds(self) -> Any:
         if self._rounding is None:
             self._rounding = rounding_at(
                 self.objective, self.theta, self.layout, self.dtype == np.float32
@@ -215,7 +218,7 @@ class Curvature(Quadratic):
     # --- other views
     # ----------------------------------------------------------------------------------------------------
 
-    def restrict(self, layers=None, indices=None):
+    def restrict(self, layers: Any = None, indices: Any = None) -> Block:
         """The principal block of some layers, or of some parameters, without the work that it does
         not need.
 
@@ -240,7 +243,7 @@ class Curvature(Quadratic):
             else check_indices(indices, self.shape[0]),
         )
 
-    def astype(self, dtype):
+    def astype(self, dtype: Any) -> Any:
         """The same operator at the same theta in another precision."""
         if check_dtype(dtype) == self.dtype:
             return self
@@ -253,7 +256,7 @@ class Block(Quadratic):
     Shares its state and counts on its bill.
     """
 
-    def __init__(self, whole, indices):
+    def __init__(self, whole: Any, indices: Any) -> None:
         self.whole, self.indices = whole, indices
         model, starts = whole.objective.model, whole.objective.model.starts
         self._active = np.zeros(len(model.shapes), np.int8)
@@ -262,10 +265,10 @@ class Block(Quadratic):
         self.value, self.gradient = whole.value, whole.gradient[indices]
         super().__init__(whole.dtype, (len(indices), len(indices)))
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return Block, (self.whole, self.indices)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         n = self.shape[0]
         return f"<{n}x{n} block of {self.whole!r}>"
 
@@ -274,19 +277,19 @@ class Block(Quadratic):
         lambda self: self.whole.n_products, doc="Of the whole operator, this block's included."
     )
 
-    def _embed(self, Vt):
+    def _embed(self, Vt: np.ndarray) -> np.ndarray:
         full = np.zeros((len(Vt), self.whole.shape[0]), self.dtype)
         full[:, self.indices] = Vt
         return full
 
-    def _rows(self, Vt):
+    def _rows(self, Vt: np.ndarray) -> np.ndarray:
         full = self._embed(Vt)
         out = np.empty_like(full)
         self.whole._plan.multiply(full, out, self.kind, self._active, self.kind != "fisher")
         self.whole.n_products += len(Vt)
         return out[:, self.indices]
 
-    def product(self, v, out=None):
+    def product(self, v: Any, out: np.ndarray | None = None) -> np.ndarray:
         """The block times v, into `out` if given."""
         result = self._rows(as_vector(v, self.shape[0], self.dtype)[None])[0]
         if out is None:
@@ -295,14 +298,14 @@ class Block(Quadratic):
         out[...] = result
         return out
 
-    def _matmat(self, V):
+    def _matmat(self, V: Any) -> np.ndarray:
         return self._rows(as_block(V, self.shape[0], self.dtype, self.layout["threads"])).T
 
-    def _quadratic(self, Vt):
+    def _quadratic(self, Vt: np.ndarray) -> np.ndarray:
         self.whole.n_products += len(Vt)
         return self.whole._plan.quadratic(self._embed(Vt), self.kind, self._active)
 
-    def rounding_bound(self, v):
+    def rounding_bound(self, v: Any) -> float:
         """A bound on the error of the block's product with v ``(n,)``: that of the whole
         operator's.
         """
@@ -310,11 +313,11 @@ class Block(Quadratic):
             self._embed(as_vector(v, self.shape[0], self.dtype)[None])[0]
         )
 
-    def column_bounds(self):
+    def column_bounds(self) -> np.ndarray:
         """Bounds on the errors of the block's columns, those of the whole operator's."""
         return self.whole.column_bounds()[self.indices]
 
-    def to_dense(self):
+    def to_dense(self) -> np.ndarray:
         """The block as a matrix."""
         return self._rows(np.eye(self.shape[0], dtype=self.dtype))
 
@@ -325,7 +328,7 @@ class Jacobian(Operator):
     ``J.T`` and ``J.H`` are its transpose.
     """
 
-    def __init__(self, objective, theta):
+    def __init__(self, objective: Any, theta: Any) -> None:
         self.objective = objective
         self.theta = np.array(objective.model.check_theta(theta), order="C")
         self._plan = objective._lend_plan()
@@ -335,20 +338,20 @@ class Jacobian(Operator):
             objective.dtype, (objective.n_samples * objective.model.sizes[-1], objective.n_params)
         )
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return Jacobian, (self.objective, self.theta)
 
-    def _matvec(self, v):
+    def _matvec(self, v: Any) -> np.ndarray:
         out = np.empty(self.shape[0], self.dtype)
         self._plan.jacobian(as_vector(v.reshape(-1), self.shape[1], self.dtype), out)
         return out
 
-    def _rmatvec(self, u):
+    def _rmatvec(self, u: Any) -> np.ndarray:
         out = np.empty(self.shape[1], self.dtype)
         self._plan.jacobian(as_vector(u.reshape(-1), self.shape[0], self.dtype), out, True)
         return out
 
-    def row_bounds(self):
+    def row_bounds(self) -> Any:
         """Bounds ``(N d_out,)`` on what rounding does to ``J.T @ e_i``, each row of the matrix as it
         is had by such products. Infinite with batch normalisation.
 
@@ -358,17 +361,17 @@ class Jacobian(Operator):
             return np.full(self.shape[0], np.inf)
         return jacobian_bounds(rounding_at(self.objective, self.theta, self._plan.layout))
 
-    def _transpose(self):
+    def _transpose(self) -> Any:
         return Transposed(self)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         m, n = self.shape
         return (
             f"<{m}x{n} Jacobian over {self.objective.n_samples} samples, dtype={self.dtype.name}>"
         )
 
 
-def _make(kind, args, n_products):
+def _make(kind: Any, args: Any, n_products: int) -> Any:
     """Unpickle: bind anew, and remember what was spent."""
     operator = kind(*args)
     operator.n_products = n_products

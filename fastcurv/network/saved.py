@@ -57,7 +57,7 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
     """
     if not isinstance(model, MLP):
         raise TypeError(f"model is a {type(model).__name__}; wanted a fastcurv.MLP")
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for names, layer in zip(_names(model), model.unflatten(theta)):
         arrays.update(zip(names, (part for part in layer if part is not None)))
     facts = {

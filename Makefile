@@ -6,7 +6,7 @@ LINT   := $(VENV)-lint/bin
 C_SOURCE = $(wildcard src/*.[ch] src/kernels/*.[ch] src/kernels/*.inc tests/engine/*.c)
 SOURCE := setup.py pyproject.toml $(wildcard fastcurv/_engine/*.p* src/*.c src/*.h src/kernels/*)
 
-.PHONY: demo test lint minimum nightly adversary test-large bench bench-spectrum bench-optimisers wheel examples sanitize neon clean
+.PHONY: demo test lint minimum nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels docs examples sanitize neon clean
 
 demo: $(VENV)/.demo
 	$(PY) -m fastcurv demo
@@ -51,15 +51,18 @@ bench-optimisers: $(VENV)/.demo
 examples: $(VENV)/.demo
 	$(PY) examples/gallery.py
 
-# A wheel, installed where nothing else is, with the tests run against it from outside the checkout's package.
-wheel: $(VENV)/.python
-	rm -rf dist $(VENV)-wheel
-	$(PY) -m pip install -q build
-	$(PY) -m build -q --outdir dist .
-	$(PYTHON) -m venv $(VENV)-wheel
-	$(VENV)-wheel/bin/python -m pip install -q "$$(ls dist/*.whl)[test]"
-	cd tests && ../$(VENV)-wheel/bin/python -m pytest -q -p no:cacheprovider .
-	@ls dist
+# A wheel for each Python that is here: built twice, the same bytes, stripped, tested in an environment of its own.
+wheels wheel:
+	$(PYTHON) packaging/wheels.py
+
+# The site, built offline from docstrings, pages and examples into docs/_build/html.
+docs: $(VENV)/.docs
+	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+$(VENV)/.docs: $(VENV)/.demo
+	$(PY) -m pip install -q --no-build-isolation -e ".[docs]"
+	touch $@
 
 # The kernels under AddressSanitizer and UndefinedBehaviorSanitizer, built aside.
 sanitize: $(VENV)/.test

@@ -4,6 +4,7 @@ They share C code through cimport: `kernels` alone links the table of kernels, `
 """
 
 import os
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -60,6 +61,9 @@ class Build(build_ext):
                     return [name for part in parts for name in part]
 
             self.compiler.compile = compile
+        elif shutil.which("clang-cl"):  # cl itself knows no vector extensions
+            self.compiler.initialize()
+            self.compiler.cc = shutil.which("clang-cl")
         for_wheel = "bdist_wheel" in self.distribution.command_obj
         if for_wheel and sys.platform != "win32" and not os.environ.get("FASTCURV_SANITIZE"):
             for extension in self.extensions:

@@ -1,0 +1,147 @@
+"""Build the wheel for each Python at hand, twice; compare, inspect, install and test: `make wheels`.
+
+python packaging/wheels.py [--python python3.12 ...] [--out dist] [--tests tests/network ...]
+
+Each wheel must be the same bytes when the same commit is built in another folder, below 1.5 MB,
+stripped, free of the folder's name, and its tests must pass in an environment that holds it and
+nothing of the checkout. Interpreters that are not here are named as not built.
+"""
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+WANTED = ("3.11", "3.12", "3.13", "3.14", "3.14t")
+LIMIT = 1_500_000  # bytes
+OLDEST_GLIBC = (2, 28)
+
+
+def main():
+    args = parse()
+    pythons, missing = {}, []
+    for version in WANTED:
+        path = next((p for p in args.python if version_of(p) == version), None)
+        path = path or (find(version) if not args.python else None)
+        pythons.update({version: path} if path else {})
+        missing += [] if path else [version]
+    out = Path(args.out).resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    for version, python in pythons.items():
+        with tempfile.TemporaryDirectory() as folder:
+            wheel = built_twice(Path(folder), python)
+            inspect(wheel, Path(folder))
+            kept = out / wheel.name
+            shutil.copy(wheel, kept)
+            words = tested(Path(folder), python, kept, args.tests)
+        print(
+            f"{version}: {kept.name}, {kept.stat().st_size} bytes, same twice; {words}", flush=True
+        )
+    if missing:
+        print(f"not built, no such Python here: {', '.join(missing)}")
+    return 0 if pythons else 1
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--python", nargs="+", default=[], help="interpreters (default: found)")
+    parser.add_argument("--out", default="dist", help="(default %(default)s)")
+    parser.add_argument("--tests", nargs="+", default=["tests"], help="(default %(default)s)")
+    return parser.parse_args()
+
+
+def version_of(python):
+    code = "import sys, sysconfig as s; print('%d.%d' % sys.version_info[:2] + 't' * bool(s.get_config_var('Py_GIL_DISABLED')))"
+    run = subprocess.run([python, "-c", code], capture_output=True, text=True)
+    return run.stdout.strip() if run.returncode == 0 else None
+
+
+def find(version):
+    """An interpreter on the path, or one of pyenv's, that works."""
+    candidates = [shutil.which(f"python{version}")]
+    candidates += sorted(
+        (Path.home() / ".pyenv/versions").glob(f"{version.rstrip('t')}*/bin/python")
+    )
+    return next((str(p) for p in candidates if p and version_of(str(p)) == version), None)
+
+
+def run(*command, **options):
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, **options
+    )
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, command))}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
+    return done.stdout
+
+
+def built_twice(folder, python):
+    """The wheel of HEAD, built in two folders of different names, which must give the same bytes."""
+    tools = folder / "tools"
+    run(python, "-m", "venv", tools)
+    pip = (tools / "bin/python", "-m", "pip", "--disable-pip-version-check")
+    run(*pip, "install", "-q", "setuptools>=77", "cython>=3.1", "numpy", "scipy")
+    epoch = run("git", "log", "-1", "--format=%ct", cwd=ROOT).strip()
+    wheels = []
+    for name in ("first", "a-second-of-another-name"):
+        source = folder / name
+        source.mkdir()
+        archive = folder / f"{name}.tar"
+        run("git", "archive", "-o", archive, "HEAD", cwd=ROOT)
+        run("tar", "xf", archive, "-C", source)
+        place = folder / f"wheel-{name}"
+        options = ("wheel", "-q", "--no-deps", "--no-build-isolation", "-w", place, ".")
+        run(*pip, *options, cwd=source, env={**os.environ, "SOURCE_DATE_EPOCH": epoch})
+        wheels += place.glob("*.whl")
+    sums = [hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in wheels]
+    if len(set(sums)) != 1 or len(sums) != 2:
+        sys.exit(f"two builds of one commit differ: {sums}")
+    return wheels[0]
+
+
+def inspect(wheel, folder):
+    """Size, symbols, folders' names, the C library asked for."""
+    size = wheel.stat().st_size
+    if size >= LIMIT:
+        sys.exit(f"{wheel.name} has {size} bytes; the limit is {LIMIT}")
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            data = archive.read(name)
+            if str(folder).encode() in data or str(ROOT).encode() in data:
+                sys.exit(f"{name} names the folder it was built in")
+            if not name.endswith(".so") or sys.platform != "linux":
+                continue
+            path = folder / "inspected.so"
+            path.write_bytes(data)
+            sections = run("readelf", "-WS", path)
+            if re.search(r"\.(symtab|debug_info)\b", sections):
+                sys.exit(f"{name} is not stripped")
+            asked = re.findall(r"GLIBC_(\d+)\.(\d+)", run("readelf", "-WV", path))
+            newest = max((tuple(map(int, version)) for version in asked), default=(0, 0))
+            if newest > OLDEST_GLIBC:
+                sys.exit(f"{name} asks for glibc {newest}; manylinux_2_28 has {OLDEST_GLIBC}")
+
+
+def tested(folder, python, wheel, tests):
+    """Install where nothing else is, and run the tests from outside the checkout."""
+    fresh, outside = folder / "fresh", folder / "outside"
+    run(python, "-m", "venv", fresh)
+    here = fresh / "bin/python"
+    run(here, "-m", "pip", "--disable-pip-version-check", "install", "-q", f"{wheel}[test]")
+    with tempfile.TemporaryDirectory() as source:
+        run("git", "archive", "-o", f"{source}/all.tar", "HEAD", cwd=ROOT)
+        outside.mkdir()
+        run("tar", "xf", f"{source}/all.tar", "-C", outside)
+        shutil.rmtree(outside / "fastcurv")
+    said = run(here, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, cwd=outside)
+    return said.strip().splitlines()[-1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,7 +6,7 @@ LINT   := $(VENV)-lint/bin
 C_SOURCE = $(wildcard src/*.[ch] src/kernels/*.[ch] src/kernels/*.inc tests/engine/*.c)
 SOURCE := setup.py pyproject.toml $(wildcard fastcurv/_engine/*.p* src/*.c src/*.h src/kernels/*)
 
-.PHONY: demo test lint minimum nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels docs examples sanitize neon clean
+.PHONY: demo test lint minimum nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels docs examples sanitize neon windows clean
 
 demo: $(VENV)/.demo
 	$(PY) -m fastcurv demo
@@ -77,6 +77,17 @@ neon:
 	aarch64-linux-gnu-gcc -std=gnu11 -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast -Isrc/kernels -static -o build/neon-selftest \
 	  tests/engine/selftest.c src/kernels/neon.c src/kernels/baseline.c src/kernels/reference.c -lm
 	qemu-aarch64 build/neon-selftest
+
+# The C side for Windows, cross-compiled with mingw-w64 and run under wine: threads, and every kernel table. Needs
+# gcc-mingw-w64-x86-64 and wine. GCC aligns no stack for AVX on Windows, so the assembler takes unaligned moves.
+MINGW = x86_64-w64-mingw32-gcc -std=gnu11 -O2 -fno-math-errno -fno-trapping-math -ffp-contract=fast -Wa,-muse-unaligned-vector-move \
+  -D_WIN32_WINNT=0x0A00 -Isrc -Isrc/kernels -static
+windows:
+	mkdir -p build
+	$(MINGW) -o build/teamtest.exe tests/engine/teamtest.c src/team.c src/watch.c
+	$(MINGW) -o build/selftest.exe tests/engine/selftest.c $(addprefix src/kernels/,avx2.c avx512.c neon.c baseline.c reference.c)
+	WINEDEBUG=-all wine build/teamtest.exe
+	WINEDEBUG=-all wine build/selftest.exe
 
 # What the build needs lies in the environment itself: one NumPy and one SciPy instead of two of each.
 $(VENV)/.python:

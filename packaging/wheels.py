@@ -101,8 +101,18 @@ def built_twice(folder, python):
         wheels += place.glob("*.whl")
     sums = [hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in wheels]
     if len(set(sums)) != 1 or len(sums) != 2:
-        sys.exit(f"two builds of one commit differ: {sums}")
+        sys.exit(f"two builds of one commit differ in: {', '.join(differing(wheels))}")
     return wheels[0]
+
+
+def differing(wheels):
+    """Members that are not the same in all wheels."""
+    contents = []
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            contents.append({name: archive.read(name) for name in archive.namelist()})
+    names = sorted(set().union(*contents))
+    return [name for name in names if len({part.get(name) for part in contents}) > 1] or ["dates"]
 
 
 def inspect(wheel, folder):

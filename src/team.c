@@ -12,7 +12,7 @@ static void alone(ptrdiff_t parts, fc_part part, void *context) {
     }
 }
 
-#if defined(_WIN32) || !(defined(__GNUC__) || defined(__clang__))     /* one thread: correct, and enough to start with */
+#if !(defined(__GNUC__) || defined(__clang__))     /* one thread: correct, and enough to start with */
 static int limit;
 void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
     (void)threads;
@@ -26,13 +26,10 @@ void fc_team_limit(int threads) { limit = threads; }
 int fc_team_get_limit(void) { return limit; }
 
 #else
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <time.h>
-#include <unistd.h>
+
+#include "threads.h"
 
 #if defined(__x86_64__)
 #define relax() __builtin_ia32_pause()
@@ -103,7 +100,11 @@ static void wait_for_job(unsigned seen) {
 
 /* Worker number k is member k of every job that has so many. `inside` goes up before `open` is read, so that a caller that has
  * closed the job and sees no one inside knows that no one will come. */
+#ifdef _WIN32
+static DWORD WINAPI worker(void *start) {
+#else
 static void *worker(void *start) {
+#endif
     const int number = (int)(size_t)start;
     unsigned seen = team.born[number];
     for (;;) {
@@ -117,16 +118,20 @@ static void *worker(void *start) {
             pthread_mutex_unlock(&team.sleep);
         }
     }
-    return NULL;
+    return 0;
 }
 
 /* Sleep until the last worker has left, but no longer than to the next look at the watch. */
 static void sleep_a_while(void) {
+#ifdef _WIN32
+    SleepConditionVariableSRW(&team.done, &team.sleep, FC_CHECK_NS / 1000000, 0);
+#else
     struct timespec until;
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_nsec += FC_CHECK_NS;
     if (until.tv_nsec >= 1000000000L) until.tv_sec++, until.tv_nsec -= 1000000000L;
     pthread_cond_timedwait(&team.done, &team.sleep, &until);
+#endif
 }
 
 /* The caller waits for the last worker to leave. */
@@ -157,6 +162,7 @@ static void wait_for_workers(void) {
 /* --- fork: the child has no workers, and locks that nobody holds ----------------------------------------------------------
  * A signal handler may fork in the middle of this thread's own job, which the child then drops: it has lost what was with
  * the workers. */
+#ifndef _WIN32
 static void before_fork(void) {
     if (!holds) pthread_mutex_lock(&team.busy);
     pthread_mutex_lock(&team.sleep);
@@ -197,6 +203,18 @@ static void hire(int wanted) {
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
+#else
+/* No forks on Windows, and no signals that a thread could be given. */
+static void hire(int wanted) {
+    while (team.workers < wanted) {
+        team.born[team.workers + 1] = atomic_load(&team.job);
+        HANDLE id = CreateThread(NULL, 0, worker, (void *)(size_t)(team.workers + 1), 0, NULL);
+        if (!id) break;
+        CloseHandle(id);
+        team.workers++;
+    }
+}
+#endif
 
 void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
     if (fc_watch_off()) return;
@@ -258,7 +276,12 @@ int fc_team_available(void) {
     cpu_set_t set;
     if (!sched_getaffinity(0, sizeof set, &set)) n = CPU_COUNT(&set);
 #endif
+#ifdef _WIN32
+    DWORD_PTR mine, all;
+    if (GetProcessAffinityMask(GetCurrentProcess(), &mine, &all)) n = __builtin_popcountll(mine);
+#else
     if (n <= 0) n = (int)sysconf(_SC_NPROCESSORS_ONLN);
+#endif
     const int quota = cgroup_cpus();
     if (quota && quota < n) n = quota;
     return n < 1 ? 1 : n > FC_MAX_THREADS ? FC_MAX_THREADS : n;

@@ -4,6 +4,10 @@
 #include "watch.h"
 #include <stddef.h>
 #include <time.h>
+#ifdef _WIN32
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+#endif
 
 #ifdef _MSC_VER
 #define THREAD_LOCAL __declspec(thread)
@@ -13,13 +17,16 @@
 static THREAD_LOCAL fc_watch watch;
 
 long long fc_now_ns(void) {
-    struct timespec t;
 #ifdef _WIN32
-    timespec_get(&t, TIME_UTC);
+    LARGE_INTEGER now, second;
+    QueryPerformanceCounter(&now);
+    QueryPerformanceFrequency(&second);
+    return (long long)((double)now.QuadPart * 1e9 / (double)second.QuadPart);
 #else
+    struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
-#endif
     return t.tv_sec * 1000000000LL + t.tv_nsec;
+#endif
 }
 
 fc_watch fc_watch_begin(fc_check check) {

@@ -83,7 +83,7 @@ def _read(stack: Stack, module: Any, name: str, seen: dict[int, str]) -> None:
 
 
 def from_torch(module: Any, activation: Any = None) -> Model:
-    """Model and theta of a ``torch.nn.Sequential``, or of a state dict.
+    """Model and theta of a torch Sequential, or of a state dict.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def _from_state(state: Mapping[str, Any], activation: Any) -> Model:
 
 
 def to_torch(model: MLP, theta: Any) -> Any:
-    """A ``torch.nn.Sequential`` that computes what the model does at theta.
+    """A torch Sequential that computes what the model does at theta.
 
     Parameters
     ----------

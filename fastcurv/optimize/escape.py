@@ -20,7 +20,7 @@ def escape(
     """Leave a saddle: follow negative curvature to the lowest point of the line, either way along
     it.
 
-    Near a saddle the loss falls along an eigenvector of a negative eigenvalue lam, but 1/|lam| is
+    Near a saddle the loss falls along an eigenvector of a negative eigenvalue lam, but ``1/|lam|`` is
     the length of a Newton step, not of the best one [1]_: the step is found by a line search over
     both signs.
 

@@ -12,6 +12,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef _WIN32                                /* every block here is an aligned one */
+#include <malloc.h>
+#define aligned_alloc(alignment, size) _aligned_malloc(size, alignment)
+#define malloc(size) _aligned_malloc(size, 16)
+#define calloc(count, size) memset(malloc((count) * (size)), 0, (count) * (size))
+#define free(block) _aligned_free(block)
+#endif
 
 /* The BLAS table over loops of our own, its dimensions cut to 5: as those beyond 32 bits are. */
 #define FC_BLAS_MOST 5

@@ -1,0 +1,38 @@
+"""Draw docs/speed.png from the first table of docs/speed.md: `python benchmarks/speed_picture.py`."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from fastcurv import plots
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+def main():
+    text = (DOCS / "speed.md").read_text().split("\n\n")
+    table = next(part for part in text if "torch / fastcurv" in part)
+    rows = [re.split(r"\s*\|\s*", line.strip("| ")) for line in table.splitlines()[2:]]
+    names = [", ".join([*row[0].split(", ")[:3], row[1]]) for row in rows]
+    ratios = np.array([[float(row[2]), float(row[3])] for row in rows])
+    figure = plots.new_figure((9.0, 4.8))
+    ax = figure.add_subplot()
+    at = np.arange(len(rows))
+    for k, (name, color) in enumerate((("torch", plots.ORANGE), ("JAX", plots.BLUE))):
+        ax.barh(at + 0.2 - 0.4 * k, ratios[:, k], 0.38, color=color, label=name)
+        for y, x in zip(at, ratios[:, k]):
+            ax.text(x * 1.02, y + 0.2 - 0.4 * k, f"{x:.3g}", va="center", fontsize=7)
+    ax.axvline(1, color=plots.GREY, lw=1)
+    ax.set_xscale("log")
+    ax.set_xlim(0.9, 50)
+    ax.set_xticks([1, 2, 5, 10, 20], labels=["1", "2", "5", "10", "20"])
+    ax.set_yticks(at, labels=names, fontsize=8)
+    ax.invert_yaxis()
+    ax.set_xlabel("time of one Hessian-vector product, fastcurv = 1")
+    ax.legend(frameon=False, loc="lower right")
+    figure.savefig(DOCS / "speed.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()

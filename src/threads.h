@@ -1,0 +1,33 @@
+/* What the team asks of a system's threads, by POSIX's names: POSIX itself, or the same on Windows. */
+#ifndef FC_THREADS_H
+#define FC_THREADS_H
+#ifndef _WIN32
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <time.h>
+#include <unistd.h>
+
+#else
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+
+typedef SRWLOCK fc_mutex;
+typedef CONDITION_VARIABLE fc_cond;
+typedef INIT_ONCE fc_once;
+#define pthread_mutex_t fc_mutex
+#define pthread_cond_t fc_cond
+#define pthread_once_t fc_once
+#define PTHREAD_MUTEX_INITIALIZER SRWLOCK_INIT
+#define PTHREAD_COND_INITIALIZER CONDITION_VARIABLE_INIT
+#define PTHREAD_ONCE_INIT INIT_ONCE_STATIC_INIT
+#define pthread_mutex_init(lock, how) InitializeSRWLock(lock)
+#define pthread_mutex_lock(lock) AcquireSRWLockExclusive(lock)
+#define pthread_mutex_unlock(lock) ReleaseSRWLockExclusive(lock)
+#define pthread_mutex_trylock(lock) (!TryAcquireSRWLockExclusive(lock))
+#define pthread_cond_init(cond, how) InitializeConditionVariable(cond)
+#define pthread_cond_signal(cond) WakeConditionVariable(cond)
+#define pthread_cond_broadcast(cond) WakeAllConditionVariable(cond)
+#define pthread_cond_wait(cond, lock) SleepConditionVariableSRW(cond, lock, INFINITE, 0)
+#endif
+#endif

@@ -1,0 +1,44 @@
+"""Every block of code on the site and in the README runs, in the order of its page."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+WRITTEN = sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "gallery.md")
+PAGES = [ROOT / "README.md", *WRITTEN]
+
+
+def blocks(page):
+    return re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def test_there_are_pages():
+    assert {"quickstart", "mathematics", "cost", "limits"} <= {page.stem for page in PAGES}
+    assert sum(len(blocks(page)) for page in PAGES) >= 12
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_code_on_the_page_runs(page, tmp_path):
+    """Blocks of a page share their names; one that says what it needs is left out without it."""
+    code = []
+    for block in blocks(page):
+        needed = re.findall(r"^# needs: (\w+)$", block, re.MULTILINE)
+        if all(importlib.util.find_spec(name) for name in needed):
+            code.append(block)
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    installed = not (ROOT / "fastcurv").exists()
+    run = subprocess.run(
+        [sys.executable, "-W", "error::FutureWarning", "-c", "\n".join(code)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=dict(os.environ) if installed else {**os.environ, "PYTHONPATH": path},
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr

@@ -100,7 +100,9 @@ class NormState:
         )
 
     def backward(self) -> None:
-        """e_below = delta W [+ e];  du = e phi';  delta = s gamma (du - mean du - h mean (du h))."""
+        """e_below = delta W [+ e];  du = e phi';  delta = s gamma (du - mean du - h mean (du
+        h)).
+        """
         R, e, de = self.R, None, None
         self.d[-1], self.dd[-1] = self.loss.d, self.loss.dd
         for l in range(len(R.W) - 1, 0, -1):

@@ -13,7 +13,7 @@ and `LossRows` know what phi, its derivatives and the loss rows promise.
 
 Local errors, with the operands' own errors d: for ``z = a W' + b``
 
-    |local| <= gamma ((|a| + |da|) |W|' + |b|)                           entry by entry, one more matrix product
+    |local| <= gamma ((|a| + |da|) |W|' + |b|)               entry by entry, one more matrix product
 
 and likewise for ``rz = ra W' + a V' + vb``, ``e = delta W``, ``re = rdelta W + delta V``; for
 elementwise steps u times the terms.
@@ -22,8 +22,8 @@ Carried errors. An error x (a row) goes on in three ways at once, and after each
 counts:
 
     |(x W')_j| <= min( (|x| |W|')_j, ||x|| ||w_j|| )                     entry by entry (`Err.E`)
-    ||x W'||   <= ||W||_2 ||x||                                          row by row, one layer (`Err.nu`)
-    ||dx_m||   <= sum over i <= m of ||A_m ... A_(i+1)||_2 ||fresh_i||   row by row, all layers (`Chain`)
+    ||x W'||   <= ||W||_2 ||x||                                     by rows, one layer (`Err.nu`)
+    ||dx_m||  <= sum over i <= m of ||A_m ... A_(i+1)||_2 ||fresh_i||  by rows, all layers (`Chain`)
 
 The first does not depend on how units are scaled. The second does not grow with depth as ``|| |W|
 ||_2``, about ``sqrt(width) ||W||_2``, does. In the third, ``A_l = diag(phi'(z_l)) W_l [+ I]`` for
@@ -37,7 +37,7 @@ matrices is off by ``|dx| (|y| + |dy|) + |x| |dy|``.
 Sums over rows, ``dW = delta' a`` and ``rdW = rdelta' a + delta' ra``. For each term x'y the smaller
 of
 
-    || gamma |x|'|y| + |dx|'|y| + |x|'|dy| ||_F                          entry by entry, one Frobenius norm for the layer
+    || gamma |x|'|y| + |dx|'|y| + |x|'|dy| ||_F     entry by entry, one Frobenius norm for the layer
     gamma sum ||x_n|| ||y_n||  +  min( sum ||dx_n|| ||y_n||, ||dx||_F ||y||_2 )  +  the same with x
     and y exchanged
 
@@ -56,7 +56,8 @@ result, hundreds to millions of times more sharply than anything known beforehan
 
 References
 ----------
-.. [1] N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., SIAM, 2002, ch. 2 and 3 (eqs. 2.4, 2.8, 3.5, 3.13).
+.. [1] N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., SIAM, 2002, ch. 2 and
+   3 (eqs. 2.4, 2.8, 3.5, 3.13).
 """
 
 from __future__ import annotations
@@ -101,8 +102,8 @@ def product_bound(ob: Any, theta: ArrayLike, v: ArrayLike, kind: str = "hessian"
     -------
     float
         Infinite where overflow cannot be ruled out. Cost: the time of 50 to 300 of the engine's
-        products, since it is in NumPy; `rounding_at` serves more vectors at one theta for that of 15
-        to 50 each.
+        products, since it is in NumPy; `rounding_at` serves more vectors at one theta for that of
+        15 to 50 each.
 
     Examples
     --------

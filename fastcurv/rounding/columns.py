@@ -3,11 +3,11 @@
 The column of the weight from unit k to unit i of layer l is what two impulses do, in every row n:
 
     forward    rz_l = a_nk e_i                 as a step in the bias of i does, a_nk times
-    backward   e_k in re at the input of l     delta_ni times: the term ``delta V`` of the R-backward pass
+    backward  e_k in re at the input of l  delta_ni times: ``delta V`` of the R-backward pass
 
-Passes, products and their rounding are linear in v or bounded by sums of sizes, so the errors of the
-two add up at most. For each impulse of each unit two numbers a row go through the passes: a bound on
-the norm of rz, ra, re or rdelta, and one on the norm of its error, by
+Passes, products and their rounding are linear in v or bounded by sums of sizes, so the errors of
+the two add up at most. For each impulse of each unit two numbers a row go through the passes: a
+bound on the norm of rz, ra, re or rdelta, and one on the norm of its error, by
 
     ||x W'|| <= ||W||_2 ||x||,      rounding of x W' <= gamma || |W| ||_2 ||x||
 
@@ -55,7 +55,9 @@ class Sized(NamedTuple):
 
 
 class Capped:
-    """What layers do together: ``||x_m|| <= sum over i of ||K_im|| fresh_i`` (`arithmetic.Chain`)."""
+    """What layers do together: ``||x_m|| <= sum over i of ||K_im|| fresh_i``
+    (`arithmetic.Chain`).
+    """
 
     def __init__(self, kappa: dict[tuple[int, int], Floats] | None) -> None:
         self.kappa, self.fresh = kappa, dict[int, Sized]()
@@ -137,7 +139,9 @@ class Columns:
         return Sized(W * x.size, W * x.error + rounding), rounding
 
     def forward(self, s: State, sizes: dict[str, list[Sized]], l: int) -> list[Sized]:
-        """By part (weights of all layers, then biases): what a step in each bias of layer l does."""
+        """By part (weights of all layers, then biases): what a step in each bias of layer l
+        does.
+        """
         R, u, last = self.R, self.r.u, self.L - 1
         like = np.zeros(s.d[l].shape)
         z, local = Sized(like + 1.0, like + self.gammas[l]), like + self.gammas[l]  # rz of the unit
@@ -185,7 +189,9 @@ class Columns:
         ra: list[Sized | None],
         unit: int,
     ) -> list[Sized]:
-        """The R-backward pass from rdelta of layer `top` on; `unit`: the layer whose units these are."""
+        """The R-backward pass from rdelta of layer `top` on; `unit`: the layer whose units these
+        are.
+        """
         R, u = self.R, self.r.u
         weights, biases = (self.r.gamma(self.r.over_rows(2)), self.r.gamma(self.r.over_columns()))
         parts = [Sized(np.zeros_like(rd.size), np.zeros_like(rd.size))] * (2 * self.L)

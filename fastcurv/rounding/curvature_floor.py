@@ -12,7 +12,8 @@ diag(phi')`` (``D W + I`` over a skip). Let c (rows,) bound their norms, c_z tho
 ``diag(sqrt(max(0, -e_l phi''_l))) W_l K`` (without ``W_l K`` for k = l). Then, for any positive w
 (rows,), with spectral norms over all rows,
 
-    |<delta_l, ra_(l-1) V_l'>|       <=  sum over k of B_lk x_l x_k,     B_lk = ||delta_l / w||  ||w c [a_(k-1) 1]||
+    |<delta_l, ra_(l-1) V_l'>|       <=  sum over k of B_lk x_l x_k
+    B_lk = ||delta_l / w||  ||w c [a_(k-1) 1]||
     <e_l phi''_l, rz_l * rz_l>       >=  -(sum over k of u_lk x_k)^2,    u_lk = ||c_z [a_(k-1) 1]||
 
 ``w^2 = ||delta_l|| / (c ||[a 1]||)``, row by row, makes B at most ``sum of ||delta_l|| c ||[a
@@ -71,11 +72,11 @@ def curvature_floor(ob: Any, theta: ArrayLike) -> float:
     Returns
     -------
     float
-        At most l2, 0 where l2 spares biases. ``-inf`` with batch normalisation, negative sample weights or negative soft
-        targets. Cost: forward and backward with bounds on their errors (some 10 gradients'
-        arithmetic, in NumPy), then, for L layers, ``L (L - 1)`` Gram matrices of layer inputs; in
-        small networks a matrix for each row and pair of hidden layers too; with one hidden layer
-        one more product ``(d_out, N) (N, d_in)`` for each hidden unit.
+        At most l2, 0 where l2 spares biases. ``-inf`` with batch normalisation, negative sample
+        weights or negative soft targets. Cost: forward and backward with bounds on their errors
+        (some 10 gradients' arithmetic, in NumPy), then, for L layers, ``L (L - 1)`` Gram matrices
+        of layer inputs; in small networks a matrix for each row and pair of hidden layers too; with
+        one hidden layer one more product ``(d_out, N) (N, d_in)`` for each hidden unit.
 
     Examples
     --------

@@ -16,8 +16,8 @@ from .arithmetic import KINKED, bell, normal
 Floats = NDArray[np.float64]
 GROW = 1 + 1e-12  # for the rounding of the few operations here
 
-# Of tanh with a = tanh z: phi'' = -2 a (1 - a^2), largest at a^2 = 1/3; phi''' = (1 - a^2)(6 a^2 - 2), with a second
-# top of 2/3 at a^2 = 2/3
+# Of tanh with a = tanh z: phi'' = -2 a (1 - a^2), largest at a^2 = 1/3; phi''' = (1 - a^2)(6 a^2 -
+# 2), with a second top of 2/3 at a^2 = 2/3
 _TANH2_AT, _TANH2 = math.atanh(math.sqrt(1 / 3)), 4 / (3 * math.sqrt(3))
 _TANH3_AT = math.atanh(math.sqrt(2 / 3))
 

@@ -102,8 +102,8 @@ class NetworkFacts:
         return orbits(self, at, off, here.on_kinks)
 
     def flat_directions(self, theta: ArrayLike) -> Floats:
-        """The tangents of the proved symmetry groups at theta, ``(n, s)``: zero modes of the Hessian
-        at a critical point.
+        """The tangents of the proved symmetry groups at theta, ``(n, s)``: zero modes of the
+        Hessian at a critical point.
         """
         return symmetry.flat_directions(self, theta)
 
@@ -116,8 +116,8 @@ class NetworkFacts:
     def held(
         self, gates: list[NDArray[Any]], collapsed: list[NDArray[np.bool_]]
     ) -> held.Held | None:
-        """The loss as a smooth function of theta and of slopes at active kinks, those with a NaN for
-        their gate; None as above. See `fastcurv.rounding.held`.
+        """The loss as a smooth function of theta and of slopes at active kinks, those with a NaN
+        for their gate; None as above. See `fastcurv.rounding.held`.
         """
         return held.Held(self, gates, collapsed) if gated.supported(self) else None
 

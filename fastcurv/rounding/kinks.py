@@ -1,5 +1,5 @@
-"""Kinks and signs under batch normalisation, where z within rounding of 0 are counted from the sizes of what
-they are made of; other networks prove their signs by `fastcurv.rounding.majorants`.
+"""Kinks and signs under batch normalisation, where z within rounding of 0 are counted from the
+sizes of what they are made of; other networks prove their signs by `fastcurv.rounding.majorants`.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def norm_kinks(ob: Any, theta: Floats) -> int:
 
 def norm_off(ob: Any, theta: Floats, radius: float) -> list[NDArray[np.bool_]]:
     """By hidden layer the relu units proved to be off for all rows on the ball of that radius: of N
-    numbers with mean 0 and mean square 1 none is larger than ``sqrt(N)``, so ``gamma h + beta`` stays
-    below 0 where ``|gamma| sqrt(N) + beta`` does.
+    numbers with mean 0 and mean square 1 none is larger than ``sqrt(N)``, so ``gamma h + beta``
+    stays below 0 where ``|gamma| sqrt(N) + beta`` does.
     """
     most = float(np.sqrt(len(ob.X))) * (1 + 1e-12)
     return [

@@ -170,7 +170,9 @@ class LossRows:
         return self.h * self.p * w, Err(E, norms(own) + carried + r.gamma(m + 8) * norms(E))
 
     def _r_entropy(self, size: Floats, w: Floats, E: Floats | float) -> Floats:
-        """Errors of ``s p (u - <p, u>)``, u = rz - rz_top being off by E and by its own rounding."""
+        """Errors of ``s p (u - <p, u>)``, u = rz - rz_top being off by E and by its own
+        rounding.
+        """
         r, m = self.arithmetic, w.shape[1]
         s, P = np.abs(self.h) + self.dh, self.p + self.dp
         E = np.where(self.top, 0, E + r.u * (size + E))

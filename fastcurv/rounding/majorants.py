@@ -9,7 +9,8 @@ y^2 <= 1``:
     z = a W' + b:   Dz[h]   = W Da[h] + V a + vb        <= w A1 x + v y,          v = sqrt(A0^2 + 1)
                     D2z[h]  = W D2a[h] + 2 V Da[h]      <= w A2 x^2 + 2 A1 x y
                     D3z[h]  = W D3a[h] + 3 V D2a[h]     <= w A3 x^3 + 3 A2 x^2 y
-    a = phi(z):     A1 = P1 Z1    A2 = P2 Z1^2 + P1 Z2    A3 = P3 Z1^3 + 3 P2 Z1 Z2 + P1 Z3   [+ the input's]
+    a = phi(z):     A1 = P1 Z1,   A2 = P2 Z1^2 + P1 Z2,
+                    A3 = P3 Z1^3 + 3 P2 Z1 Z2 + P1 Z3            [each + the input's, over a skip]
     loss:           L = sum over rows of |weight| (c3 Z1^3 + 3 c2 Z1 Z2 + c1 Z3) / divisor
 
 so ``Z1 = hypot(w A1, v)``, ``Z2 = (w A2 + hypot(w A2, 2 A1)) / 2`` (the largest eigenvalue of the
@@ -149,8 +150,9 @@ def third_bound(ob: Any, theta: ArrayLike, radius: float) -> float:
 
 
 def loss_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats, Floats]:
-    """Bounds (rows, 1) on the first three derivatives of each row's term of the loss by its outputs,
-    weight and divisor included, while the outputs move by at most `move` from their exact values.
+    """Bounds (rows, 1) on the first three derivatives of each row's term of the loss by its
+    outputs, weight and divisor included, while the outputs move by at most `move` from their exact
+    values.
     """
     f, off = s.loss.f, s.dz[-1].nu + move
     if passes.ob.loss == "mse":
@@ -160,8 +162,9 @@ def loss_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats,
         c2 = f * bell(near).max(axis=1, keepdims=True) * GROWTH
         c3 = np.minimum(c2, 0.09623 * f)
     else:
-        # p (1 - p) changes by the factor exp(sqrt(2) ||dz||) at most, as the odds of a class do; the variance of
-        # unit vectors' entries is below 1/2, their third moment below sqrt(2) variances and below 0.2722
+        # p (1 - p) changes by the factor exp(sqrt(2) ||dz||) at most, as the odds of a class do;
+        # the variance of unit vectors' entries is below 1/2, their third moment below sqrt(2)
+        # variances and below 0.2722
         T = np.abs(s.loss.h) * GROWTH
         spread = s.loss.bend * np.exp(np.minimum(math.sqrt(2) * off, 700.0)) * GROWTH
         c2 = T * np.minimum(0.5, spread + 1e-300)
@@ -260,7 +263,8 @@ class ResidualBounds:
 
 
 def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds | None:
-    """What Kantorovich's theorem for ``R = 0`` needs; None unless the loss is mse with weights >= 0.
+    """What Kantorovich's theorem for ``R = 0`` needs; None unless the loss is mse with weights >=
+    0.
 
     The Lipschitz constant is infinite with batch normalisation and where a kink may lie in the
     ball.

@@ -1,4 +1,6 @@
-"""Arrays of numbers with a bound on the error of each, through arithmetic and batch normalisation."""
+"""Arrays of numbers with a bound on the error of each, through arithmetic and batch
+normalisation.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@ that bounds on norms, row by row and wide as they are, are still some 1e-25:
     z = a W' + b        dz     = ||W|| da + tau |a| |W| + unit (...)
     a = phi(z)          da     = sup|phi'| dz + unit (...)              [+ the input's]
     e = delta W         de     = ||W|| ddelta + tau |delta| |W|         [+ e's]
-    delta = e * phi'    ddelta = sup|phi'| de + ||e|| dp                dp = sup|phi''| dz, 1 where z may lie at a kink
+    delta = e * phi'    ddelta = sup|phi'| de + ||e|| dp
+                        dp     = sup|phi''| dz, 1 where z may lie at a kink
     dW = sum delta' a   ddW    = sum over rows of ddelta (||a|| + da) + ||delta|| da  +  tau ...
 
 each d a bound on the norm of a row's error, tau that of a product (`extended.tau`).
@@ -315,8 +316,8 @@ def _at(ob: Any, theta: ArrayLike) -> Precise | None:
 
 
 def gradient(ob: Any, theta: ArrayLike) -> tuple[Floats, float]:
-    """``(g, error)``: the gradient at theta (n,) in float64, rounded from some 100 bits, and a bound
-    on ``||g - gradient||_2``.
+    """``(g, error)``: the gradient at theta (n,) in float64, rounded from some 100 bits, and a
+    bound on ``||g - gradient||_2``.
 
     Of the exact function of the stored numbers: a float32 model's are taken as float64 numbers. The
     bound is infinite where something overflows. With batch normalisation g is the float64 engine's,

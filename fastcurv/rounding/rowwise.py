@@ -82,7 +82,7 @@ class Rounding:
         self.joint = ob.n_samples * sum(pairs) <= JOINT_FLOPS
 
     # --- one step
-    # -------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def local(self, size: Floats, k: int, terms: int) -> Err:
         """Err of a sum of `terms` products of inner dimension k, `size` the same sum of absolute
@@ -114,7 +114,7 @@ class Rounding:
         return product, error + rounding, other.nu + rounding.nu
 
     # --- all rows
-    # -------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def states(self) -> Iterator[State]:
         """The state of all rows, chunk by chunk."""

@@ -141,8 +141,8 @@ def dependencies(X: Floats, constant: bool) -> list[tuple[Floats, float]]:
     """``(c, c0)`` with ``X c + c0 = 0`` exactly, independent of one another; c0 is 0 unless
     `constant`.
 
-    Zero columns, equal ones, and with `constant` those of one number. Each as numbers of float64 for
-    which the sum is 0 without rounding.
+    Zero columns, equal ones, and with `constant` those of one number. Each as numbers of float64
+    for which the sum is 0 without rounding.
 
     Examples
     --------
@@ -228,7 +228,7 @@ def _off(
 
 
 # --- groups that act by matrices on the outputs of hidden layers
-# ------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 HOMOGENEOUS = ("relu", "leaky_relu", "identity")
 
@@ -343,7 +343,9 @@ def _action(
 
 
 def _tangent(model: Any, theta: Floats, run: range, i: int, j: int) -> Floats:
-    """The derivative of the action of ``exp(t E_ij)``: row i gains row j, column j loses column i."""
+    """The derivative of the action of ``exp(t E_ij)``: row i gains row j, column j loses column
+    i.
+    """
     t = np.zeros_like(theta)
     for (rows, columns), (now, above) in zip(_sides(model, t, run), _sides(model, theta, run)):
         for part, value in zip(rows, now):

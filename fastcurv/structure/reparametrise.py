@@ -88,7 +88,8 @@ def rescale_relu(
     Examples
     --------
     >>> from fastcurv.reference import ReferenceModel
-    >>> rescale_relu(ReferenceModel([1, 2, 1], "relu", bias=False), [1.0, 2.0, 3.0, 4.0], 0, [0], 2.0)
+    >>> model = ReferenceModel([1, 2, 1], "relu", bias=False)
+    >>> rescale_relu(model, [1.0, 2.0, 3.0, 4.0], 0, [0], 2.0)
     array([2. , 2. , 1.5, 4. ])
     """
     layer = _hidden(model, layer)

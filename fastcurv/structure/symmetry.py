@@ -21,8 +21,8 @@ Floats = NDArray[np.float64]
 
 
 def flat_directions(ob: Any, theta: ArrayLike) -> Floats:
-    """Directions along which the loss is constant by a proved symmetry: zero modes of the Hessian at
-    every critical point.
+    """Directions along which the loss is constant by a proved symmetry: zero modes of the Hessian
+    at every critical point.
 
     The tangents of `fastcurv.structure.orbits` at theta, side by side.
 

@@ -1,4 +1,6 @@
-"""The passes once more, in long double: an oracle for the rounding of float64 as well as float32."""
+"""The passes once more, in long double: an oracle for the rounding of float64 as well as
+float32.
+"""
 
 import numpy as np
 

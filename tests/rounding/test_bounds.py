@@ -97,7 +97,7 @@ def check(ob, theta, v, **options):
 
 
 # --- random nets
-# ------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @every_dtype
@@ -295,7 +295,9 @@ def test_near_a_critical_point_all_cancels(dtype, loss):
 
 
 def test_directions_that_cancel():
-    """H v for v in the kernel of softmax's common shift: the exact product is 0 but for what bends."""
+    """H v for v in the kernel of softmax's common shift: the exact product is 0 but for what
+    bends.
+    """
     ob, theta, v = problem([4, 6, 3], "tanh", "cross_entropy")
     shift = np.zeros(ob.n_params)
     shift[-3:] = 1
@@ -304,7 +306,7 @@ def test_directions_that_cancel():
 
 
 # --- of use
-# -----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("act", engine.ACTIVATIONS)
@@ -390,7 +392,7 @@ def test_edges():
 
 
 # --- parts
-# ------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @every_dtype

@@ -103,7 +103,9 @@ def test_every_column_of_random_nets(seed, kernels):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_columns_where_a_bias_sees_nothing(dtype):
-    """At zero activations a step in a weight moves nothing forward: its column is ``delta V`` alone."""
+    """At zero activations a step in a weight moves nothing forward: its column is ``delta V``
+    alone.
+    """
     model = fc.MLP([2, 3, 1], activation="relu", dtype=dtype, bias=False)
     theta = np.array([0, 0, 0, 0, 0, 0, 0.3, -0.7, 0.2], dtype)
     theta[:6] = [0.5, 0.5, -0.4, 0.1, -1, -1]

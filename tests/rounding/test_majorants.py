@@ -1,4 +1,6 @@
-"""The majorants hold: the Hessian changes no faster, kinks lie no nearer, the residuals bend no more."""
+"""The majorants hold: the Hessian changes no faster, kinks lie no nearer, the residuals bend no
+more.
+"""
 
 import numpy as np
 import pytest
@@ -24,7 +26,9 @@ def objective(sizes, act, loss, N=20, seed=0, scale=1.0, weighted=False, soft=Fa
 
 
 def steepest(ob, theta, radius, rng, trials):
-    """The largest ||(H(a) - H(b)) v|| / ||a - b|| seen on the ball, v a top singular vector or h."""
+    """The largest ||(H(a) - H(b)) v|| / ||a - b|| seen on the ball, v a top singular vector or
+    h.
+    """
     most = 0.0
     for _ in range(trials):
         h = rng.standard_normal(theta.size)

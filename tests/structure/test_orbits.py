@@ -100,7 +100,9 @@ def test_the_loss_turns_the_gradient_along_the_orbit():
 
 
 def test_what_is_no_symmetry():
-    """l2 leaves rotations; zeros on kinks, near-constant columns, activations that bend: nothing."""
+    """l2 leaves rotations; zeros on kinks, near-constant columns, activations that bend:
+    nothing.
+    """
     assert not CASES["scale"]()[0].orbits(np.zeros(CASES["scale"]()[0].n_params))
     for l2 in (1e-12, 1.0):
         for case in ("shift", "columns", "scale"):

@@ -138,6 +138,15 @@ class Ending:
             return lower
         if report.kind == "not_critical" and self._at_infinity(theta):
             return Outcome("infinity", report.kind, False, AT_INFINITY_SEEN, theta, report)
+        nearest = report.at_nearest
+        if nearest is not None and nearest.kind == "minimum" and nearest.certified:
+            there, f = report.nearest.astype(theta.dtype), self.run.value(theta)
+            if theta.dtype == np.float64 and self.run.value(there) <= f + value_rounding(
+                f, there.dtype
+            ):
+                return Outcome(
+                    "critical", "minimum", True, nearest.reason.rstrip("."), there, nearest
+                )
         near = report.kind != "not_critical"
         if moves and not near and self.gradient_tol is None and not report.n_negative:
             f = self.run.value(theta)  # steps end here, Newton's model does not: the side of a cube
@@ -160,6 +169,10 @@ class Ending:
                 found = lower_along(self.run.value, theta, f, v, barrier=True)
                 if found is not None:
                     return self._lower(found, f, moves, report)
+            proof_is_near = moves and self.gradient_tol is None and theta.size < DENSE_BELOW
+            if proof_is_near and self._can_go_on(theta):  # nearer to rest the theorem may hold
+                self.moves += 1
+                return Outcome("critical", "not_critical", False, sentence, theta, report, True)
         return Outcome("critical", "minimum", True, sentence, theta, report)
 
     def _degenerate(self, theta: np.ndarray, report: Any, sentence: str, moves: bool) -> Outcome:

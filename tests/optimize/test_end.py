@@ -256,3 +256,16 @@ def test_both_steps_take_the_same_arguments_in_the_same_order():
     for step in (fc.newton_step, fc.saddle_free_newton_step):
         assert np.allclose(step(H, g, 1.0), [-2 / 3, -2 / 5])
         assert np.allclose(step(H, g, 1.0, k=2, tol=1e-9), [-2 / 3, -2 / 5])
+
+
+def test_a_weak_minimum_is_proved_too():
+    """Curvature down to 3e-7: the default tolerance of the gradient is far from Newton's region."""
+    rng = np.random.default_rng(6)
+    d = int(rng.integers(2, 9))
+    rng.integers(2, 10, rng.integers(1, 3))
+    X = rng.standard_normal((60, d))
+    y = np.sin(2 * X[:, :1]) * np.ones((1, 2))
+    ob = fc.Objective(fc.MLP([d, 6, 4, 2], activation="sigmoid"), X, y, loss="mse", l2=4.5e-4)
+    found = fc.minimize(ob, ob.model.init(seed=6), seed=0)
+    assert found.success and found.report.certified and found.report.kantorovich < 0.5
+    assert np.linalg.norm(found.jac) < 1e-9

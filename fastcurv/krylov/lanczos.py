@@ -53,18 +53,24 @@ class Recurrence:
         Rows kept at most; memory is ``(max_basis + 1) n`` numbers, and another p n for blocks of p.
     against : ndarray, shape (s, n), optional
         Orthonormal rows; the operator is then ``(I - P) A (I - P)``, P the projection on them.
+    rows : ndarray, shape (at least max_basis + 1, n), optional
+        Memory for the basis; `reserve` is then not for this run.
     contamination : float, optional
         How far orthogonality may be lost within a batch before it is restored; default
         ``sqrt(eps)``.
     """
 
-    def __init__(self, op, max_basis, *, against=None, contamination=None):
+    def __init__(self, op, max_basis, *, against=None, contamination=None, rows=None):
         self.op, self.n, self.dtype = op, op.shape[0], operator_dtype(op)
         self.eps = float(np.finfo(self.dtype).eps)
         self.against = np.zeros((0, self.n), self.dtype) if against is None else against
         self.dimension = self.n - len(self.against)
         self.capacity = min(max_basis, self.dimension)
-        self.rows = np.empty((self.capacity + 1, self.n), self.dtype)
+        self.rows = (
+            np.empty((self.capacity + 1, self.n), self.dtype)
+            if rows is None
+            else rows[: self.capacity + 1]
+        )
         self.T = np.zeros((self.capacity + 1, self.capacity + 1))
         self.err = np.zeros(self.capacity + 1)
         self.contamination = self.eps**0.5 if contamination is None else contamination

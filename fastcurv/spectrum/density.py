@@ -12,6 +12,7 @@ from ..checks import (
     refuse_unknown,
 )
 from ..krylov.basis import column_lengths, combine, orthonormal_rows
+from ..krylov.held import held_rows
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import decompose
 from ..progress import bar
@@ -111,11 +112,15 @@ def spectral_density(
     if against is not None:
         known, spent = known_pairs(op, against)
     quadratures, ghosts, outliers = [], 0.0, None
-    with bar(n_probes * n_steps, "spectral_density", progress) as shown:
+    shape = (min(n_steps, op.shape[0]) + 1, op.shape[0])
+    with (
+        bar(n_probes * n_steps, "spectral_density", progress) as shown,
+        held_rows(op, shape, operator_dtype(op)) as rows,
+    ):
         run = None
         for i in range(n_probes):
             if run is None:
-                run = new_run(op, n_steps, known)
+                run = new_run(op, n_steps, known, rows)
             run_probe(run, rng, n_steps, shown)
             quadratures.append(quadrature(run))
             ghosts = max(ghosts, run.ghosts)
@@ -162,13 +167,13 @@ def known_pairs(op, against):
     return Known(values, combine(run.rows[: run.m], S)), run.n_products
 
 
-def new_run(op, n_steps, known):
-    """A recurrence with room for n_steps."""
+def new_run(op, n_steps, known, rows):
+    """A recurrence with room for n_steps in `rows`."""
     if known is not None and len(known.values) >= op.shape[0]:
         raise ValueError(
             f"{len(known.values)} eigenpairs are deflated of n = {op.shape[0]}; wanted fewer than n"
         )
-    return Recurrence(op, n_steps, against=None if known is None else known.rows)
+    return Recurrence(op, n_steps, against=None if known is None else known.rows, rows=rows)
 
 
 def random_signs(rng, p, n, dtype):

@@ -11,6 +11,7 @@ import numpy as np
 from ..checks import check_positive, check_positive_int, check_vectors, operator_dtype
 from ..interrupts import deferred_interrupts
 from ..krylov.basis import combine, orthonormal_rows
+from ..krylov.held import held_rows
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import bounds, decompose, kept_at_restart, ritz_pairs, sides
 from ..progress import bar
@@ -73,14 +74,12 @@ def extreme_pairs(op, asked, rng, v0=None, against=None):
     tol = resolve_tol(asked.tol, dtype)
     # its square, times the largest |lam|, becomes part of every residual
     loose = 0.1 if asked.relative == "scale" else 0.03
-    run = Recurrence(
-        op,
-        resolve_max_basis(asked.max_basis, k, n, dtype),
-        against=deflated,
-        contamination=min(max(loose * tol**0.5, float(np.finfo(dtype).eps) ** 0.5), 0.03 * loose),
-    )
     start = None if v0 is None else check_vectors(v0, n, "v0", dtype).T.copy()
-    with bar(None, "eigsh", asked.progress) as shown:
+    most = min(resolve_max_basis(asked.max_basis, k, n, dtype), n)
+    eps = float(np.finfo(dtype).eps)
+    contamination = min(max(loose * tol**0.5, eps**0.5), 0.03 * loose)
+    with bar(None, "eigsh", asked.progress) as shown, held_rows(op, (most + 1, n), dtype) as rows:
+        run = Recurrence(op, most, against=deflated, contamination=contamination, rows=rows)
         return Search(run, asked, tol, rng, shown).solve(start)
 
 

@@ -139,6 +139,13 @@ class BoundsProducts(Protocol):
 
 
 @runtime_checkable
+class QuadraticForms(Protocol):
+    """An operator with a cheaper ``v'Hv`` than by a product."""
+
+    def quadratic(self, V: np.ndarray) -> Any: ...
+
+
+@runtime_checkable
 class BoundsColumns(Protocol):
     """An operator with bounds on the rounding of its columns, ``(n,)``."""
 

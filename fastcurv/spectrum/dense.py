@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..checks import MatrixOperator, check_symmetric_operator, operator_dtype
 from ..eigensolver import Eigensystem, eigh
 from ..eigensolver import eigvalsh as every_eigenvalue
+from ..protocols import BoundsColumns, BoundsProducts
 from .results import Inertia
 
 Floats = NDArray[np.float64]
@@ -153,9 +154,9 @@ def _column_bounds(op: Any, P: Floats) -> Floats:
     n, dtype = len(P), operator_dtype(op)
     if isinstance(op, MatrixOperator):
         return np.zeros(n)
-    if hasattr(op, "column_bounds"):
+    if isinstance(op, BoundsColumns):
         bounds = np.asarray(op.column_bounds(), dtype=np.float64)
-    elif hasattr(op, "rounding_bound"):
+    elif isinstance(op, BoundsProducts):
         bounds = np.array([float(op.rounding_bound(e)) for e in np.eye(n, dtype=dtype)])
     else:
         # at least ||P||, for any scale: the 2-norm is at most the geometric mean of these two

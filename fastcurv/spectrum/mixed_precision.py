@@ -19,6 +19,7 @@ from ..eigensolver import eigh
 from ..krylov.basis import norm, orthogonalise, orthonormal_rows, orthonormalise, project, rotate
 from ..krylov.minres import minres
 from ..krylov.ritz import wanted
+from ..protocols import Castable
 from .search import extreme_pairs, resolve_tol
 
 LOW_TOL = 2e-5
@@ -29,7 +30,7 @@ FIRST_STEPS, MOST_STEPS = 40, 160  # of MINRES: doubled after a round that gaine
 
 def mixed_pairs(op, asked, rng, v0=None, against=None):
     """`eigsh` with ``precision="mixed"``, its arguments checked."""
-    if not hasattr(op, "astype"):
+    if not isinstance(op, Castable):
         raise TypeError(
             f"op is a {type(op).__name__} without astype(dtype); wanted one for precision='mixed'"
         )

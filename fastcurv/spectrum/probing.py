@@ -1,0 +1,180 @@
+"""Products and quadratic forms with random signs, counted and kept in range, and what their mean is
+worth.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..checks import operator_dtype
+from ..krylov.basis import orthonormalise, project, subtract
+from ..krylov.lanczos import NOT_FINITE
+from ..protocols import QuadraticForms
+from .density import random_signs
+from .results import Estimate, widened
+
+BLOCK = 16
+# how far Student's interval falls short for squares of Gaussians, what ``v'Hv`` is where one
+# eigenvalue dominates: it must be ``1 + SKEWED / m`` times as wide, to be right 19 times in 20
+SKEWED = 13.0
+
+
+class Counted:
+    """The operator on rows of vectors, with its applications counted."""
+
+    def __init__(self, op):
+        self.op, self.n, self.dtype = op, op.shape[0], operator_dtype(op)
+        self.has_quadratic = isinstance(op, QuadraticForms)
+        self.n_products = self.n_quadratic = 0
+        self.shown = self.exponent = None
+
+    def estimate(self, value, stderr, method):
+        unit = 2.0 ** (self.exponent or 0)
+        value, stderr = unit * value, unit * stderr
+        if not np.isfinite(value).all():
+            raise ValueError(
+                f"the estimate by method={method!r} is beyond float64; wanted an operator scaled "
+                "down"
+            )
+        if np.ndim(value) == 0:
+            value, stderr = float(value), float(stderr)
+        return Estimate(value, stderr, self.n_products, self.n_quadratic, method)
+
+    def _told(self, k):
+        self.n_products += k
+        if self.shown is not None:
+            self.shown.update(k)
+
+    def products(self, V):
+        """Rows ``H v`` for rows v."""
+        if not len(V):
+            return np.zeros((0, self.n), self.dtype)
+        self._told(len(V))
+        Y = (
+            self.op @ np.ascontiguousarray(V.T)
+            if len(V) > 1
+            else np.reshape(self.op @ V[0], (-1, 1))
+        )
+        return self._in_range(np.ascontiguousarray(np.asarray(Y).T))
+
+    def forms(self, V):
+        """``v'Hv`` for rows v, in float64."""
+        if not self.has_quadratic:
+            return row_dots(V, self.products(V))
+        self._told(len(V))
+        self.n_quadratic += len(V)
+        return self._in_range(
+            np.atleast_1d(
+                np.asarray(self.op.quadratic(np.ascontiguousarray(V.T)), dtype=np.float64)
+            )
+        )
+
+    def _in_range(self, Y):
+        """Finite numbers of the operator over the unit, a power of two that the first of them that
+        are not zero decide; so that squares and sums stay in range.
+        """
+        if self.exponent is None:
+            largest = float(np.abs(Y).max(initial=0.0))
+            if np.isfinite(largest) and largest > 0:
+                exponent = int(np.frexp(largest)[1])
+                small, large = (30, 120) if Y.dtype == np.float32 else (300, 1000)
+                self.exponent = (
+                    0 if abs(exponent) <= small else int(np.clip(exponent, -large, large))
+                )
+        if self.exponent:
+            Y = Y * Y.dtype.type(2.0**-self.exponent)
+        if not np.isfinite(Y).all():
+            raise ValueError(NOT_FINITE)
+        return Y
+
+    def probes(self, rng, m):
+        """M rows of random signs, a block at a time."""
+        for start in range(0, m, BLOCK):
+            yield random_signs(rng, min(BLOCK, m - start), self.n, self.dtype)
+
+    def hutchinson(self, rng, m):
+        """The mean of ``v'Hv`` and its standard error.
+
+        Its variance is twice the sum of those of the entries ``v_i (Hv)_i``. Where products are
+        made, that shows scatter that few samples of the sum can miss.
+        """
+        if self.has_quadratic or m < 2:
+            return mean_of(np.concatenate([self.forms(V) for V in self.probes(rng, m)]))
+        samples, total, squares = [], np.zeros(self.n), np.zeros(self.n)
+        for V in self.probes(rng, m):
+            entries = V.astype(np.float64) * self.products(V)
+            samples.append(entries.sum(axis=1))
+            if not len(samples) > 1:
+                first = entries[0]
+            total += (entries - first).sum(axis=0)
+            squares += ((entries - first) ** 2).sum(axis=0)
+        mean, stderr = mean_of(np.concatenate(samples))
+        variance = max(2 * float((squares - total**2 / m).sum()) / (m - 1), 0.0)
+        return mean, max(stderr, widened(m) * (variance / m) ** 0.5)
+
+    def unit_rows(self):
+        for start in range(0, self.n, BLOCK):
+            E = np.zeros((min(BLOCK, self.n - start), self.n), self.dtype)
+            E[np.arange(len(E)), start + np.arange(len(E))] = 1
+            yield E
+
+    def exact_diagonal(self):
+        return np.concatenate(
+            [
+                [y[start + i] for i, y in enumerate(self.products(E))]
+                for start, E in zip(range(0, self.n, BLOCK), self.unit_rows())
+            ]
+        ).astype(np.float64)
+
+    def range(self, rng, m):
+        """Orthonormal rows that span the products with m random vectors."""
+        Q = np.concatenate([self.products(V) for V in self.probes(rng, m)])
+        B, _ = orthonormalise(Q)
+        return Q[: len(B)]
+
+
+def outside(Q, V):
+    """Rows of `V` less their part in the row space of `Q`, in place."""
+    if len(Q):
+        subtract(Q, V, project(Q, V))
+    return V
+
+
+def row_dots(A, B):
+    return np.array(
+        [
+            float(np.dot(a.astype(np.float64, copy=False), b.astype(np.float64, copy=False)))
+            for a, b in zip(A, B)
+        ]
+    )
+
+
+def squares_of(Y):
+    return row_dots(Y, Y)
+
+
+def mean_of(samples):
+    """The mean of independent samples ``v'Hv`` and its widened standard error; NaN from one sample.
+
+    Student's interval, wider where few samples carry the sum: their skewness says so, as far as it
+    can be seen, since a few samples look harmless just where they missed the large ones.
+    """
+    samples = np.asarray(samples, dtype=np.float64)
+    m = len(samples)
+    if m < 2:
+        return float(samples.mean()), np.nan
+    largest = float(np.abs(samples).max()) or 1.0
+    apart = samples / largest - float((samples / largest).mean())
+    variance = float((apart**2).mean())
+    skewness = abs(float((apart**3).mean())) / variance**1.5 if variance > 0 else 0.0
+    share = min(0.3 + 0.7 * skewness / min(1.2, m**0.5 / 2), 1.25)
+    stderr = largest * (variance / (m - 1)) ** 0.5 * widened(m) * (1 + SKEWED / m * share)
+    return float(samples.mean()), stderr
+
+
+def from_sums(total, squares, m):
+    mean = total / m
+    if m == 1:
+        return mean, np.full_like(mean, np.nan)
+    variance = np.maximum(squares / m - mean**2, 0) * m / (m - 1)
+    return mean, widened(m) * np.sqrt(variance / m)

@@ -1,0 +1,104 @@
+"""A sketch of an operator whose every vector serves in every role: what XTrace and XDiag are made of."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..krylov.basis import combine, project
+from .probing import BLOCK, row_dots
+from .results import widened
+
+# leave-one-out estimates share all samples but one: their scatter shows this much too small an
+# error
+LEFT_OUT = 1.75
+
+
+class Sketch:
+    """Products with random signs, the range they span, and products with that: what XTrace and
+    XDiag are made of.
+
+    With ``Y = H O``, ``Y = Q R`` and ``s_i`` the unit vector along column i of ``R^-T``, the range
+    without column i is ``Q (I - s_i s_i')``: every sample can be the test vector of the range of
+    all the others.
+    """
+
+    def __init__(self, apply, rng, m):
+        half = m // 2
+        if half < 2:
+            raise ValueError(
+                f"n_probes is {m}; wanted at least 4 for a leave-one-out method, or "
+                "method='hutchinson'"
+            )
+        self.n, half = apply.n, min(half, apply.n)
+        self.O = np.concatenate(list(apply.probes(rng, half)))
+        self.Y = np.concatenate(
+            [apply.products(self.O[i : i + BLOCK]) for i in range(0, half, BLOCK)]
+        )
+        Q, R = np.linalg.qr(self.Y.T.astype(np.float64))
+        self.Q, self.R = np.ascontiguousarray(Q.T), R
+        self.Z = np.concatenate(
+            [
+                apply.products(self.Q[i : i + BLOCK].astype(apply.dtype))
+                for i in range(0, half, BLOCK)
+            ]
+        )
+        self.S = leave_one_out(R)
+
+    def traces(self):
+        """One estimate of the trace for each sample left out."""
+        m, S, R = len(self.O), self.S, self.R
+        H = project(self.Q, self.Z.astype(np.float64))
+        H = (H + H.T) / 2
+        W = project(self.Q, self.O.astype(np.float64)).T
+        left_out = np.einsum("ij,ij->j", S, H @ S)
+        inside = np.trace(H) - left_out
+        P = W - S * np.einsum("ij,ij->j", S, W)
+        forms = (
+            row_dots(self.O, self.Y)
+            - 2 * np.einsum("ij,ij->j", P, R)
+            + np.einsum("ij,ij->j", P, H @ P)
+        )
+        lengths = self.n - (P**2).sum(axis=0)
+        rank = min(m, self.n) - 1
+        small = lengths <= 1e-12 * self.n
+        rest = np.where(small, 0.0, forms * (self.n - rank) / np.where(small, 1.0, lengths))
+        return inside + rest, left_out
+
+    def trace(self):
+        """The mean over the samples left out, and its standard error.
+
+        Where the sketch has as many vectors as there are large eigenvalues, all samples can be
+        wrong together: each leaves out a direction s_i that no other vector has, and its test vector
+        can have next to nothing along it. What lies along s_i is known, so that is added.
+        """
+        samples, left_out = self.traces()
+        mean, scatter = float(samples.mean()), float(samples.std(ddof=1)) / len(samples) ** 0.5
+        return mean, float(
+            np.hypot(LEFT_OUT * widened(len(samples)) * scatter, np.abs(left_out).mean())
+        )
+
+    def diagonals(self):
+        """The mean and standard error of the diagonals, one for each sample left out."""
+        m, S = len(self.O), self.S
+        whole = (self.Q * self.Z).sum(axis=0)
+        total, squares, left_out = np.zeros((3, self.n))
+        along = np.einsum("ij,ij->j", S, self.R)
+        for start in range(0, m, BLOCK):
+            cut = slice(start, start + BLOCK)
+            QS, ZS = combine(self.Q, S[:, cut]), combine(self.Z.astype(np.float64), S[:, cut])
+            samples = whole - QS * ZS + self.O[cut] * QS * along[cut, None]
+            left_out += np.abs(QS * ZS).sum(axis=0)
+            total += samples.sum(axis=0)
+            squares += ((samples - whole) ** 2).sum(axis=0)
+        mean = total / m
+        variance = np.maximum(squares / m - (mean - whole) ** 2, 0) * m / max(1, m - 1)
+        return mean, np.hypot(LEFT_OUT * widened(m) * np.sqrt(variance / m), left_out / m)
+
+
+def leave_one_out(R):
+    """Unit columns ``s_i`` along ``R^-T e_i``; a singular R is shifted by its rounding."""
+    m, scale = len(R), np.abs(np.diag(R)).max(initial=0.0)
+    floor = np.finfo(float).eps * m * scale
+    safe = R + np.diag(np.where(np.abs(np.diag(R)) <= floor, floor or 1.0, 0.0))
+    S = np.linalg.solve(safe.T, np.eye(m))
+    return S / np.linalg.norm(S, axis=0)

@@ -194,7 +194,10 @@ def _nearest(
         seek=False,
         max_products=None if ask.max_products is None else int(left),
     )
-    at = _judge(there, shown, time.perf_counter())
+    try:
+        at = _judge(there, shown, time.perf_counter())
+    except (ValueError, ArithmeticError):  # the objective has no derivatives there
+        return {"words": which_call_gets_there(plateau)}
     H.count += at.n_products
     if at.kind == "not_critical":
         return {"words": which_call_gets_there(plateau)}

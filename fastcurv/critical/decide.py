@@ -21,6 +21,8 @@ class Findings:
     ----------
     near : bool
         theta stands for a critical point (`nearness`).
+    strict : bool
+        And stands for it in float64, whatever the objective's own precision.
     to_infinity : bool
         The loss is proved to fall for ever from here to an infimum that is not attained.
     plateau : bool
@@ -57,6 +59,7 @@ class Findings:
     """
 
     near: bool = True
+    strict: bool = True
     to_infinity: bool = False
     plateau: bool = False
     flat: bool = False
@@ -143,6 +146,8 @@ def _proved(f: Findings) -> Outcome | None:
     """What is certified. A proof of minima that lie on kinks belongs here, with findings of its
     own.
     """
+    if not f.strict:
+        return None
     if f.interpolates:
         return Outcome("minimum", True, "interpolation", f.zero_radius, 0.0)
     if f.theorem and f.dense and f.unexplained == 0:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..protocols import HasJacobian
-from ..spectrum.dense import dense_matrix
+from ..spectrum.dense import dense_matrix, safe_norm
 from .decide import Findings
 from .evidence import FAR, Evidence, Products
 from .kinks import falls_across
@@ -42,6 +42,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
     M = dense_matrix(H.op)
     H.tell(M.n_products)
     full = DenseHessian(M)
+    H.asymmetry = safe_norm(M.asymmetry)
     H.norm = max(H.norm, 1.01 * full.norm)  # what the error of a product is taken from
     H.note("all eigenvalues")
     view = look(full, tangents(ob, theta))
@@ -164,8 +165,9 @@ def _interpolation(
     if here is None or len(here.residuals) > theta.size or (here.scale == 0).any():
         return None
     H.note("do the residuals vanish?")
-    J = _jacobian(ob, theta, H) * here.scale[:, None]
-    off = GRADIENT_EPS * EPS * sum(ob.model.sizes) * float(np.linalg.norm(J))
+    J, rows = _jacobian(ob, theta, H)
+    J = J * here.scale[:, None]
+    off = float(np.linalg.norm(rows * here.scale) + 4 * EPS * np.linalg.norm(J))
     return zero_of_residuals(
         J,
         off,
@@ -175,11 +177,12 @@ def _interpolation(
     )
 
 
-def _jacobian(ob: Any, theta: Floats, H: Products) -> Floats:
+def _jacobian(ob: Any, theta: Floats, H: Products) -> tuple[Floats, Floats]:
+    """The Jacobian of the outputs as a matrix, and bounds on the errors of its rows."""
     double = ob.astype(np.float64) if getattr(ob, "dtype", None) == np.float32 else ob
     J = double.jacobian(theta)
     H.tell(J.shape[0])
-    return np.asarray((J.T @ np.eye(J.shape[0])).T, dtype=float)
+    return np.asarray((J.T @ np.eye(J.shape[0])).T, dtype=float), J.row_bounds()
 
 
 def _findings(
@@ -199,6 +202,7 @@ def _findings(
         counts = m, 0, n - m
     return Findings(
         near=near.near,
+        strict=near.strict,
         to_infinity=runs_to_infinity(ask.ob, ask.theta),
         flat=bool((view.best.values == 0).all()) and not s,
         n_positive=counts[0],

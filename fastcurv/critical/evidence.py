@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import check_symmetric_operator, operator_dtype
+from ..spectrum.dense import safe_norm
 
 # A product of an operator that offers no bound of its own is taken to be off by at most this many
 # eps ||H|| ||v||.
@@ -37,19 +38,19 @@ class Products:
         self.shared = 0  # products relied on that others had made
         self.norm = 0.0
         self.shown = None  # a progress bar
+        self.asymmetry = 0.0  # of the products, as seen: they are wrong by as much at least
 
     def __call__(self, V):
         """``H V`` for (n,) or (n, k), in float64."""
         V = np.asarray(V, dtype=self.dtype)
         self.tell(1 if V.ndim == 1 else V.shape[1])
         out = np.asarray(self.op @ V, dtype=float)
-        sizes = np.linalg.norm(np.asarray(V, dtype=float), axis=0)
-        seen = (
-            np.linalg.norm(out, axis=0)[sizes > 0] / sizes[sizes > 0]
-            if V.ndim == 2
-            else ([np.linalg.norm(out) / sizes] if sizes > 0 else [])
-        )
-        self.norm = max(self.norm, *seen, 0.0)
+        largest = float(np.abs(out).max(initial=0.0))
+        if 0 < largest < np.inf:  # squares of what is very large or small leave the range
+            sizes = np.linalg.norm(np.asarray(V, dtype=float), axis=0)
+            lengths = np.linalg.norm(out / largest, axis=0)
+            ratios = np.divide(lengths, sizes, out=np.zeros_like(lengths), where=sizes > 0)
+            self.norm = max(self.norm, largest * float(ratios.max(initial=0.0)))
         return out
 
     def note(self, text):
@@ -80,8 +81,9 @@ class Products:
         v = np.asarray(v, dtype=self.dtype).astype(float)
         Hv = self(v)
         size = float(v @ v)
-        slack = 2 * self.n * np.finfo(float).eps * np.linalg.norm(v) * np.linalg.norm(Hv)
-        return float(v @ Hv) / size, (self.bound(v) * size**0.5 + slack) / size, Hv
+        slack = 2 * self.n * np.finfo(float).eps * np.linalg.norm(v) * safe_norm(Hv)
+        error = (self.bound(v) * size**0.5 + slack) / size + self.asymmetry
+        return float(v @ Hv) / size, error, Hv
 
 
 def hessian_products(ob, theta, best=True):

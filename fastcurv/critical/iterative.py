@@ -27,7 +27,7 @@ from .knowledge import (
 )
 from .lasting import lasting_along_step, lasts_along
 from .nearest import Coordinates
-from .nearness import GRADIENT_EPS, Nearness, best_gradient, held, value_threshold
+from .nearness import GRADIENT_EPS, Nearness, best_gradient, nearness_by
 from .request import Request
 from .risk import lanczos_risk, lanczos_steps
 from .search import Balanced, End, Search, both_signs
@@ -138,8 +138,8 @@ def _near(ask: Request, H: Products, gradient: tuple[Floats, float], slope: Slop
     off = GRADIENT_EPS * EPS * H.norm * length if np.isnan(off) else off
     share = max(0.0, 1 - off / size) if size > off else 0.0
     decrement = slope.decrement * share**2 if share > 0 else 0.0
-    threshold = value_threshold(ask.ob, ask.theta, H.norm * length**2)
-    return held(size, decrement, threshold, ask.gradient_tol)
+    reach = H.norm * length**2
+    return nearness_by(ask.ob, ask.theta, size, decrement, reach, ask.gradient_tol)
 
 
 def _probe(ask: Request, search: Search) -> None:
@@ -192,7 +192,7 @@ def _look(
     H.note(f"{steps} Lanczos steps")
     main = search.from_random(steps, both_signs)
     risk = 1.0 if main is None else lanczos_risk(n, main.m, eps) if main.p else 0.0
-    if search.asymmetry >= 0.1 * ask.curvature_tol * H.norm:
+    if H.asymmetry >= 0.1 * ask.curvature_tol * H.norm:
         risk = 1.0
     if deep:
         _search_further(search, main, goal, scales)
@@ -201,6 +201,7 @@ def _look(
     positive = high.quotient > high.error
     found = Findings(
         near=near.near,
+        strict=near.strict,
         to_infinity=runs_to_infinity(ask.ob, ask.theta),
         flat=H.norm == 0,
         n_symmetry=None if Q is None else Q.shape[1],
@@ -305,7 +306,7 @@ def _prove(
 
 def _error(ev: Evidence, search: Search) -> float:
     """What the quotients of both ends may be off by."""
-    return max(search.H.bound(v) for v in ev.weak[1][:, :2].T) * UP + search.asymmetry
+    return max(search.H.bound(v) for v in ev.weak[1][:, :2].T) * UP + search.H.asymmetry
 
 
 def _newton(search: Search, slope: Slope, gradient: tuple[Floats, float]) -> tuple[Floats, float]:
@@ -344,7 +345,7 @@ def _lasting(
     H, (g, off) = search.H, gradient
     off = GRADIENT_EPS * EPS * H.norm * float(np.linalg.norm(ask.theta)) if off != off else off
     quotients, U = ev.weak
-    known = np.abs(quotients) > max(_zero(H), search.asymmetry)
+    known = np.abs(quotients) > max(_zero(H), H.asymmetry)
     quotients, U = quotients[known], U[:, known]
     H.note("do signs last?")
     keep, spent = lasting_along_step(ask.ob, ask.theta, slope.step, U, quotients)

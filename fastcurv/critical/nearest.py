@@ -24,6 +24,8 @@ Floats = NDArray[np.float64]
 
 STEPS = 10
 HALF = 0.5  # the gradient's norm after a step over that before
+SLOW = 3  # steps from which on they must gain a digit each: linear convergence is no Newton's
+TENTH = 0.1
 ENOUGH = 1e-12  # of the gradient at the start: further steps show rounding
 SOLVED = 1e-9  # relative residual of a step
 MOST_PRODUCTS = 200  # for one step
@@ -97,10 +99,13 @@ def walk(
         now = _norm(within.back(g))
         if size <= ENOUGH * first * 1e3 and not now <= HALF * size:
             return Walk(here if now >= size else there, k + 1, spent)  # at rounding
-        if not now <= HALF * size:
+        tiny = float(np.linalg.norm(p)) <= 8 * EPS * float(np.linalg.norm(here))
+        if tiny and k:
+            return Walk(here if now >= size else there, k + 1, spent)
+        if not now <= (HALF if k < SLOW else TENTH) * size:
             return Walk(None, k, spent)
         here, size = there, now
-        if now <= ENOUGH * first or float(np.linalg.norm(p)) <= EPS * float(np.linalg.norm(here)):
+        if now <= ENOUGH * first:
             return Walk(here, k + 1, spent)
     return Walk(here, STEPS, spent)
 

@@ -10,7 +10,7 @@ that of any other is taken where the rows of H are balanced.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from .evidence import (
 SHARE = 1e-8  # of the loss above its bound: what Newton's step may still promise
 VALUE_EPS = 64.0  # f is taken to be off by this many eps |f| ...
 STORED_EPS = 8.0  # ... and by what moving every parameter by this many eps of its size does
+EPS = float(np.finfo(float).eps)
 GRADIENT_EPS = 64.0  # a gradient without a bound is taken to be off by this many eps |H| |theta|
 
 
@@ -64,6 +65,9 @@ class Nearness:
     gradient_tol : float
         The norm at which this g would fail; the caller's where one was given, and then that alone
         decides.
+    strict : bool
+        Whether theta is near also by the rounding of float64, where the objective's own precision
+        is less: what is certified needs it.
     """
 
     near: bool
@@ -71,6 +75,7 @@ class Nearness:
     threshold: float
     gradient_norm: float
     gradient_tol: float
+    strict: bool = True
 
 
 def nearness(
@@ -121,8 +126,26 @@ def nearness(
                 eigen = decompose(matrix, d, M.error(d) if M else 0.0)
         reach = np.abs(matrix) @ np.abs(theta)
         decrement = newton_decrement(g, off, reach, eigen)
-        threshold = value_threshold(ob, theta, float(np.abs(theta) @ reach))
-    return held(float(np.linalg.norm(g)), decrement, threshold, None)
+        size = float(np.abs(theta) @ reach)
+        return nearness_by(ob, theta, float(np.linalg.norm(g)), decrement, size)
+
+
+def nearness_by(
+    ob: Any,
+    theta: np.ndarray,
+    gradient_norm: float,
+    decrement: float,
+    reach: float,
+    gradient_tol: float | None = None,
+) -> Nearness:
+    """The rule for a decrement that is known; `reach` is ``|theta|' |H| |theta|``, or as much."""
+    f = float(ob.value(theta)) if isinstance(ob, Valued) else 0.0
+    found = held(
+        gradient_norm, decrement, value_threshold(f, lower_bound(ob), reach, _eps(ob)), gradient_tol
+    )
+    if gradient_tol is not None or not found.near:
+        return found
+    return replace(found, strict=decrement <= value_threshold(f, lower_bound(ob), reach, EPS))
 
 
 def decompose(A: np.ndarray, d: np.ndarray | None = None, off: float = 0.0) -> Eigen:
@@ -139,9 +162,9 @@ def held(
     if gradient_tol is not None:
         near = gradient_norm <= gradient_tol < np.inf
         return Nearness(near, decrement, threshold, gradient_norm, float(gradient_tol))
-    if not 0 <= threshold < np.inf:
-        threshold = 0.0
-    near = bool(decrement <= threshold)
+    known = 0 <= threshold < np.inf
+    threshold = threshold if known else 0.0
+    near = bool(known and decrement <= threshold)
     share = threshold / decrement if 0 < decrement < np.inf else np.nan
     tol = gradient_norm * share**0.5 if share >= 0 else (gradient_norm if near else 0.0)
     return Nearness(near, decrement, threshold, gradient_norm, float(tol))
@@ -210,13 +233,15 @@ def newton_decrement(g: np.ndarray, off: float, reach: np.ndarray, eigen: Eigen)
     return total if total == total else np.inf
 
 
-def value_threshold(ob: Any, theta: np.ndarray, reach: float) -> float:
-    """``max(1e-8 (f - c), rounding of f)``; `reach` is ``|theta|' |H| |theta|``, or as much."""
-    if not isinstance(ob, Valued):
-        return 0.5 * (STORED_EPS * _eps(ob)) ** 2 * reach
-    f = float(ob.value(theta))
-    rounding = VALUE_EPS * _eps(ob) * abs(f) + 0.5 * (STORED_EPS * _eps(ob)) ** 2 * reach
-    share = SHARE * (f - lower_bound(ob))
+def value_threshold(f: float, c: float, reach: float, eps: float = EPS) -> float:
+    """``max(1e-8 (f - c), rounding of f)``; `reach` is ``|theta|' |H| |theta|``, or as much; NaN
+    where the value is not finite.
+    """
+    if not np.isfinite(f):
+        return np.nan
+    stored = 0.5 * (STORED_EPS * eps) ** 2 * reach
+    rounding = VALUE_EPS * eps * abs(f) + (stored if stored < np.inf else 0.0)
+    share = SHARE * (f - c)
     best = max(share if share < np.inf else 0.0, rounding)
     return best if best < np.inf else 0.0
 

@@ -13,6 +13,7 @@ from ..checks import as_rng, operator_dtype
 from ..krylov.basis import combine
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import decompose
+from ..spectrum.dense import safe_norm
 from .evidence import Products
 from .request import Request
 
@@ -68,7 +69,6 @@ class Search:
         self.n_negative, self.n_positive = 0, 0
         self.only: End | None = None  # the one quotient that a very small budget allows
         self.symmetry: Floats | None = None  # orthonormal columns of proved symmetries
-        self.asymmetry = 0.0  # of the products, as seen
 
     def left(self, reserve: int = 9) -> float:
         """Products that may still be spent, some kept for the proofs at the end."""
@@ -191,15 +191,14 @@ class Search:
                 self.made_by.bound(u) for u in ends
             )  # of two vectors, taken for that of any
             error = float(np.linalg.norm(run.err[: run.m])) + 2 * run.m**0.5 * slack
-            error += self.asymmetry
+            error += self.H.asymmetry
             self.n_negative = max(self.n_negative, int((values < -error).sum()))
             self.n_positive = max(self.n_positive, int((values > error).sum()))
 
     def weigh(self, v: Floats) -> End:
         """The `End` of a unit vector: one product."""
         quotient, error, Hv = self.H.rayleigh(v)
-        residual = float(np.linalg.norm(Hv - quotient * v))
-        return End(v, quotient, error + self.asymmetry, residual)
+        return End(v, quotient, error, safe_norm(Hv - quotient * v))
 
     def prove(self, which: int) -> End:
         """`weigh` for the best candidate of one end."""
@@ -242,7 +241,7 @@ class Search:
                 gap = float(np.abs(V.T @ Y - Y.T @ V).max())
                 noise = float(np.sqrt(n)) * max(H.bound(v) for v in V.T)
                 noise += 4 * n * np.finfo(float).eps * float(np.abs(Y).max(initial=0.0))
-                self.asymmetry = ASYMMETRY * gap if gap > 2 * noise else 0.0
+                H.asymmetry = ASYMMETRY * gap if gap > 2 * noise else 0.0
             rows = np.sqrt((Y**2).mean(axis=1))
             live &= rows > 64 * H.eps * rows.max(initial=0.0) / n**0.5
             if not live.any():

@@ -94,6 +94,8 @@ def _infinity(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> 
 def _far(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
     near = ev.near
     norm, tol = number(near.gradient_norm), number(near.gradient_tol)
+    if near.gradient_norm <= near.gradient_tol:
+        return "Not critical: the value at theta is not finite"
     text = f"Not critical: ||g|| = {norm} is above its tolerance {tol}"
     if ask.gradient_tol is None and near.decrement < float("inf"):
         text += (
@@ -172,6 +174,8 @@ def _floor(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str
 
 
 def _hypothesis(ev: Evidence) -> str:
+    if not ev.near.strict:
+        return "in float32 theta comes no nearer to a critical point than the rounding of the loss"
     if not ev.bounded:
         return "no bound on the third derivative is offered, or holds here"
     if ev.theorem is None:
@@ -273,8 +277,11 @@ def _undecided(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) ->
     eps = number(ask.curvature_tol)
     text = (
         f"Undecided: {_near(ev)}, and {ev.n_products} products found Ritz values from "
-        f"{number(ev.low)} to {number(ev.high)} only, of one sign"
+        f"{number(ev.low)} to {number(ev.high)} only, "
     )
+    if outcome.because == "nothing":
+        return text + "whose signs are within what the products may be off by"
+    text += "of one sign"
     if ask.failure_probability is None:
         return text + (
             ", which proves nothing about the rest; with "
@@ -292,9 +299,10 @@ def where_newton_leads(distance: float, steps: int, at: Any) -> str:
     """What is added to `not_critical` where Newton's steps contract."""
     sure = "certified " if at.certified else ""
     name = at.kind.replace("_", " ")
+    verb = "contracts" if steps == 1 else "contract"
     article = "an" if name[0] in "aeiou" and not sure else "a"
     return (
-        f"; {steps} Newton step{_s(steps)} contract and lead over a distance of "
+        f"; {steps} Newton step{_s(steps)} {verb} and lead{'s' * (steps == 1)} over a distance of "
         f"{number(distance)} to {article} {sure}{name}: nearest, at_nearest"
     )
 

@@ -49,6 +49,8 @@ def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
         return None
     if (l2[direction != 0] != 0).any():
         return None
+    if ob.sample_weight is not None and not np.any(ob.sample_weight):
+        return None  # the loss is 0 everywhere
     passes = passes_at(ob, at)
     for s in passes.states():
         counts = True if ob.sample_weight is None else ob.sample_weight[s.rows] > 0

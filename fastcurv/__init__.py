@@ -4,6 +4,7 @@ steps.
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 
 from .critical.classify import classify
 from .critical.find import find_critical_point
@@ -93,6 +94,9 @@ _LATER = {
     "plots": "",
     "testing": "",
 }
+
+if find_spec("sklearn") is None:  # `from fastcurv import *` works without the extra
+    __all__ = [name for name in __all__ if _LATER.get(name) != "estimators"]
 
 _register()
 

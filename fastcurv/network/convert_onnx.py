@@ -33,6 +33,9 @@ class Graph:
         from onnx import numpy_helper
 
         graph = proto.graph
+        for t in graph.initializer:
+            if t.data_location == t.EXTERNAL or t.external_data:
+                raise ValueError("the model keeps weights in a file of its own; wanted its path")
         self.constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
         self.nodes: list[Any] = []
         for node in graph.node:
@@ -257,7 +260,20 @@ def from_onnx(source: Any) -> Model:
     >>> theta.tolist()
     [1.0, 1.0, 0.0]
     """
-    graph, stack = Graph(_load(source)), Stack()
+    proto = _load(source)
+    try:
+        return _follow(Graph(proto), Stack())
+    except ValueError:
+        raise
+    except Exception as error:  # of a graph whose nodes lack inputs, or tensors their data
+        text = f"{type(error).__name__}: {error}".split("\n")[0][:160]
+        raise ValueError(
+            f"the ONNX model is damaged ({text}); wanted a stack of {WANTED}"
+        ) from None
+
+
+def _follow(graph: Graph, stack: Stack) -> Model:
+    """Every node from the input on, in order."""
     at, done = graph.input, 0
     while True:
         readers = graph.readers(at)

@@ -72,6 +72,9 @@ class Objective(NetworkFacts):
 
     Notes
     -----
+    NaN and infinity: X, y, sample_weight, l2 and theta must be finite, and so must every number of a
+    masked array, or it is a `ValueError`. A vector may hold anything, and its product shows it.
+
     The state kept at theta is ``a``, ``phi'``, ``e phi''`` and ``delta`` of every layer and W
     packed both ways: of the order of ``6 N sum(widths) + 2 n`` numbers with the scratch of a
     product; `Curvature.nbytes` is exact. A net of at most 256 KiB of parameters takes a block up to

@@ -306,3 +306,20 @@ def test_held_out_rows_keep_a_regressor_from_fitting_noise():
     net = make_pipeline(StandardScaler(), fc.MLPRegressor(early_stopping=True, random_state=0))
     folds = KFold(5, shuffle=True, random_state=0)
     assert cross_val_score(net, X, y, cv=folds).mean() > 0.46
+
+
+def test_without_scikit_learn(python):
+    """Everything else works, and the estimators say what they need."""
+    python("""
+import sys
+sys.modules["sklearn"] = None
+from fastcurv import *
+import fastcurv
+assert "MLP" in globals() and "MLPClassifier" not in globals()
+try:
+    fastcurv.MLPClassifier
+except ImportError as error:
+    assert "fastcurv[sklearn]" in str(error), error
+else:
+    raise SystemExit("imported")
+""")

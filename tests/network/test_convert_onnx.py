@@ -126,6 +126,30 @@ def test_what_is_no_model(tmp_path):
         fc.from_onnx(3)
 
 
+def test_damaged_models():
+    """Mutated models are read, or refused with one sentence."""
+    import random
+
+    dice, refused = random.Random(0), 0
+    contents = [
+        model_of([FIRST, *HIDDEN[name], *LAST], ARRAYS).SerializeToString() for name in HIDDEN
+    ]
+    for i in range(600):
+        content = bytearray(contents[i % len(contents)])
+        for _ in range(1 + dice.randrange(4)):
+            at = dice.randrange(len(content))
+            if dice.random() < 0.3:
+                del content[at : at + dice.randrange(1, 9)]
+            else:
+                content[at] = dice.randrange(256)
+        try:
+            fc.from_onnx(bytes(content))
+        except ValueError as error:
+            assert "\n" not in str(error) and len(str(error)) < 700
+            refused += 1
+    assert refused > 100
+
+
 def test_torch_writes(tmp_path):
     """Every layer that from_torch knows, as torch itself exports it."""
     torch = pytest.importorskip("torch")

@@ -1,14 +1,21 @@
 """Checks of what a caller passes in: each returns the clean value or raises one sentence."""
 
+from __future__ import annotations
+
 import numbers
 import warnings
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
+Array = NDArray[Any]
 
-def as_rng(seed):
+
+def as_rng(seed: Any) -> np.random.Generator:
     """A `numpy.random.Generator` from None, an int, or a Generator, which is passed through.
 
     Examples
@@ -31,7 +38,7 @@ def as_rng(seed):
     )
 
 
-def either_seed(seed, rng):
+def either_seed(seed: Any, rng: Any) -> np.random.Generator:
     """A generator from `seed` or `rng`, two names of one argument.
 
     Examples
@@ -44,7 +51,7 @@ def either_seed(seed, rng):
     return as_rng(rng if seed is None else seed)
 
 
-def old_name(old, value, new, new_value, depth=3):
+def old_name(old: str, value: Any, new: str, new_value: Any, depth: int = 3) -> Any:
     """The value of an argument that has an older name: that one is used, with a FutureWarning.
 
     Examples
@@ -62,7 +69,7 @@ def old_name(old, value, new, new_value, depth=3):
     return value
 
 
-def refuse_foreign(where, given, names):
+def refuse_foreign(where: str, given: Iterable[str], names: dict[str, str]) -> None:
     """A TypeError that names the argument meant, for what other libraries call it.
 
     Parameters
@@ -79,35 +86,36 @@ def refuse_foreign(where, given, names):
             raise TypeError(f"{where} has no {name!r}; wanted {names[name]!r}")
 
 
-def refuse_unknown(where, given, names):
+def refuse_unknown(where: str, given: Iterable[str], names: dict[str, str]) -> None:
     """`refuse_foreign`, and a TypeError for any other name."""
     refuse_foreign(where, given, names)
     for name in given:
         raise TypeError(f"{where} has no argument {name!r}; wanted one that its docstring lists")
 
 
-def check_positive_int(x, name, most=None):
+def check_positive_int(x: Any, name: str, most: int | None = None) -> int:
     """`x` as an int >= 1, and at most `most` where that is given."""
     wanted = "an int >= 1" if most is None else f"an int >= 1 and <= {most}"
     if isinstance(x, bool) or not isinstance(x, numbers.Integral):
         raise TypeError(f"{name} is {x!r}; wanted {wanted}")
-    if x < 1 or (most is not None and x > most):
+    number = int(x)
+    if number < 1 or (most is not None and number > most):
         raise ValueError(f"{name} is {x}; wanted {wanted}")
-    return int(x)
+    return number
 
 
-def check_positive(x, name, *, zero=False):
+def check_positive(x: Any, name: str, *, zero: bool = False) -> float:
     """`x` as a finite float > 0, or >= 0 where `zero` is True."""
     wanted = "a finite number >= 0" if zero else "a finite number > 0"
     if isinstance(x, bool) or not isinstance(x, numbers.Real):
         raise TypeError(f"{name} is {x!r}; wanted {wanted}")
-    x = float(x)
-    if not np.isfinite(x) or x < 0 or (x == 0 and not zero):
-        raise ValueError(f"{name} is {x}; wanted {wanted}")
-    return x
+    number = float(x)
+    if not np.isfinite(number) or number < 0 or (number == 0 and not zero):
+        raise ValueError(f"{name} is {number}; wanted {wanted}")
+    return number
 
 
-def check_choice(x, choices, name):
+def check_choice(x: Any, choices: Iterable[str], name: str) -> str:
     """`x`, which must be one of the strings `choices`."""
     if not isinstance(x, str):
         raise TypeError(f"{name} is a {type(x).__name__}; wanted one of {', '.join(choices)}")
@@ -116,7 +124,7 @@ def check_choice(x, choices, name):
     return x
 
 
-def all_finite(a):
+def all_finite(a: Array) -> bool:
     """Whether no number is NaN or infinite; for a long vector by its square, which tells unless
     that overflows. Not by BLAS, whose threads go on spinning after a product of long vectors and
     take the processors from whatever comes next.
@@ -128,7 +136,7 @@ def all_finite(a):
     return bool(np.isfinite(a).all())
 
 
-def as_numpy(x, name):
+def as_numpy(x: Any, name: str) -> Array:
     """What a caller holds, as an ndarray: without a copy from arrays of other libraries that lie
     in this machine's memory.
 
@@ -159,7 +167,7 @@ def as_numpy(x, name):
     if type(x) is np.ndarray:
         return x
     if isinstance(x, np.ma.MaskedArray):
-        hidden = int(np.ma.count_masked(x))
+        hidden = int(np.sum(x.mask))
         if hidden:
             raise ValueError(
                 f"{name} is masked in {hidden} of {x.size} places; wanted numbers everywhere: fill "
@@ -183,7 +191,7 @@ def as_numpy(x, name):
         raise _not_an_array(x, name, error) from None
 
 
-def _not_an_array(x, name, error):
+def _not_an_array(x: Any, name: str, error: Exception) -> TypeError | ValueError:
     """The error for what would not become an ndarray."""
     place = str(getattr(x, "device", "cpu"))
     if not place.lower().startswith(("cpu", "<cpu", "tfrt_cpu", "/job")):
@@ -195,7 +203,7 @@ def _not_an_array(x, name, error):
     return TypeError(f"{name} has dtype {dtype} ({text}); wanted real numbers")
 
 
-def check_array(x, name, dtype=None):
+def check_array(x: Any, name: str, dtype: Any = None) -> Array:
     """`x` as an array of finite real floats; float32 and float64 stay as they are unless `dtype`
     says otherwise.
     """
@@ -211,78 +219,82 @@ def check_array(x, name, dtype=None):
     return a
 
 
-def check_vector(v, n, name, dtype=None):
+def check_vector(v: Any, n: int, name: str, dtype: Any = None) -> Array:
     """`v` as a finite real array of shape ``(n,)``, in `dtype` or its own."""
-    v = check_array(v, name, dtype)
-    if v.shape != (n,):
-        raise ValueError(f"{name} has shape {v.shape}; wanted ({n},)")
-    return v
+    checked = check_array(v, name, dtype)
+    if checked.shape != (n,):
+        raise ValueError(f"{name} has shape {checked.shape}; wanted ({n},)")
+    return checked
 
 
-def as_layers(theta):
+def as_layers(theta: Any) -> bool:
     """Whether theta is a list of layers, ``[(W, b), ...]``, and not a list of numbers."""
     return isinstance(theta, (list, tuple)) and any(isinstance(x, (list, tuple)) for x in theta)
 
 
-def check_theta(ob, theta, name="theta", dtype=None):
+def check_theta(ob: Any, theta: Any, name: str = "theta", dtype: Any = None) -> Array:
     """`theta` as a vector of an objective's length; a list of (W, b) where it has a model."""
-    model = getattr(ob, "model", None)
+    model: Any = getattr(ob, "model", None)
     if as_layers(theta) and hasattr(model, "flatten"):
         theta = model.flatten(theta)
     return check_vector(theta, ob.n_params, name, dtype)
 
 
-def check_vectors(V, n, name, dtype=None):
+def check_vectors(V: Any, n: int, name: str, dtype: Any = None) -> Array:
     """`V` as a finite real array of shape ``(n, k)``, k >= 1; one vector ``(n,)`` counts as k = 1."""
-    V = check_array(V, name, dtype)
-    if V.ndim == 1:
-        V = V[:, None]
-    if V.ndim != 2 or V.shape[0] != n or V.shape[1] < 1:
-        raise ValueError(f"{name} has shape {np.shape(V)}; wanted ({n},) or ({n}, k) with k >= 1")
-    return V
+    block = check_array(V, name, dtype)
+    if block.ndim == 1:
+        block = block[:, None]
+    if block.ndim != 2 or block.shape[0] != n or block.shape[1] < 1:
+        raise ValueError(f"{name} has shape {block.shape}; wanted ({n},) or ({n}, k) with k >= 1")
+    return block
 
 
 class MatrixOperator(LinearOperator):
     """A symmetric matrix, dense or sparse, with the extras that operators here may have."""
 
-    def __init__(self, A):
-        super().__init__(A.dtype, A.shape)
-        self.A = A
+    def __init__(self, A: Any) -> None:
+        super().__init__(A.dtype, A.shape)  # type: ignore[call-arg]
+        self.A: Any = A
         self.n_products = 0
 
-    def _matvec(self, v):
+    def _matvec(self, v: Array) -> Any:
         self.n_products += 1
         return self.A @ v.reshape(-1)
 
-    def _matmat(self, V):
+    def _matmat(self, V: Array) -> Any:
         self.n_products += V.shape[1]
         return self.A @ V
 
-    def _adjoint(self):
+    def _adjoint(self) -> MatrixOperator:
         return self
 
-    def product(self, v, out=None):
+    def product(self, v: Array, out: Array | None = None) -> Any:
         self.n_products += 1
         if out is None:
             return self.A @ v
         out[...] = self.A @ v
         return out
 
-    def to_dense(self):
-        return self.A.toarray() if issparse(self.A) else self.A.copy()
+    def to_dense(self) -> Any:
+        return self.A.toarray() if _sparse(self.A) else self.A.copy()
 
-    def astype(self, dtype):
+    def astype(self, dtype: Any) -> MatrixOperator:
         return MatrixOperator(self.A.astype(dtype))
 
 
-def _check_matrix(A, name):
+def _sparse(A: Any) -> bool:
+    return bool(issparse(A))
+
+
+def _check_matrix(A: Any, name: str) -> MatrixOperator:
     if A.ndim != 2 or A.shape[0] != A.shape[1] or A.shape[0] < 1:
         raise ValueError(f"{name} has shape {A.shape}; wanted a square matrix (n, n) with n >= 1")
     if A.dtype.kind not in "fiub":
         raise TypeError(f"{name} has dtype {A.dtype}; wanted real numbers")
     if A.dtype not in (np.float32, np.float64):
         A = A.astype(np.float64)
-    entries = A.data if issparse(A) else A
+    entries = A.data if _sparse(A) else A
     if not np.isfinite(entries).all():
         raise ValueError(f"{name} holds NaN or infinity; wanted finite numbers")
     size = abs(A).max() if entries.size else 0.0
@@ -295,7 +307,7 @@ def _check_matrix(A, name):
     return MatrixOperator(A)
 
 
-def check_symmetric_operator(op, name="op"):
+def check_symmetric_operator(op: Any, name: str = "op") -> Any:
     """`op` as a square real `scipy.sparse.linalg.LinearOperator`.
 
     Parameters
@@ -325,7 +337,7 @@ def check_symmetric_operator(op, name="op"):
     return op
 
 
-def operator_dtype(op):
+def operator_dtype(op: Any) -> np.dtype[Any]:
     """float32 where the operator says float32, float64 in every other case."""
     dtype = getattr(op, "dtype", None)
     return (

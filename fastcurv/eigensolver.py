@@ -17,7 +17,10 @@ that their own rounding, which is added, is that of short sums (Higham 2002, sec
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +76,7 @@ def eigh(A: Floats) -> Eigensystem:
     S, exponent = _scaled(A)
     best = None
     for driver in DRIVERS:
-        found = _attempt(lambda d=driver: linalg.eigh(S.copy().T, driver=d, **QUICK))
+        found = _attempt(partial(linalg.eigh, S.copy().T, driver=driver, **QUICK))
         if found is None:
             continue
         values, V = (np.asarray(x, dtype=np.float64) for x in found)
@@ -103,7 +106,7 @@ def eigvalsh(A: Floats) -> Floats:
     n, trace, squares = len(S), float(np.trace(S)), float(np.vdot(S, S))
     for driver in DRIVERS:
         values = _attempt(
-            lambda d=driver: linalg.eigh(S.copy().T, eigvals_only=True, driver=d, **QUICK)
+            partial(linalg.eigh, S.copy().T, eigvals_only=True, driver=driver, **QUICK)
         )
         if values is None:
             continue
@@ -133,13 +136,11 @@ def eigh_tridiagonal(
     first, last = (0, n - 1) if select is None else select
     # the order of SciPy, whose choice gives the smaller residuals
     drivers = ("stemr", "stebz", "stev") if select is None else ("stebz", "stemr")
-    part = {} if select is None else {"select": "i", "select_range": (first, last)}
+    part: dict[str, Any] = {"check_finite": False}
+    if select is not None:
+        part |= {"select": "i", "select_range": (first, last)}
     for driver in drivers:
-        found = _attempt(
-            lambda w=driver, p=part: linalg.eigh_tridiagonal(
-                d, e, lapack_driver=w, check_finite=False, **p
-            )
-        )
+        found = _attempt(partial(linalg.eigh_tridiagonal, d, e, lapack_driver=driver, **part))
         if found is not None and _plausible(d, e, *found):
             return _back(found[0], exponent), found[1]
     T = np.diag(d)
@@ -149,7 +150,7 @@ def eigh_tridiagonal(
     return _back(whole.values[first : last + 1], exponent), whole.vectors[:, first : last + 1]
 
 
-QUICK = {"overwrite_a": True, "check_finite": False}
+QUICK: dict[str, Any] = {"overwrite_a": True, "check_finite": False}
 
 
 def _plausible(d: Floats, e: Floats, values: Floats, V: Floats) -> bool:
@@ -164,7 +165,7 @@ def _plausible(d: Floats, e: Floats, values: Floats, V: Floats) -> bool:
     )
 
 
-def _attempt(solve):
+def _attempt(solve: Callable[[], Any]) -> Any:
     """What a driver returns, or None where it failed or returned what is not finite."""
     try:
         found = solve()
@@ -232,7 +233,7 @@ def _proved(A: Floats, values: Floats, V: Floats) -> Floats:
         return np.zeros(0)
     depth = min(SLICE, n) + -(-n // SLICE) + 4
     gamma = depth * UNIT / (1 - depth * UNIT)
-    E = EL = R = 0.0
+    E, EL, R = 0.0, 0.0, 0.0
     for start in range(0, n, COLUMNS):
         cut = slice(start, min(start + COLUMNS, n))
         part = _sliced(V.T, V[:, cut])
@@ -248,9 +249,11 @@ def _proved(A: Floats, values: Floats, V: Floats) -> Floats:
     if not E < 0.5:
         return np.full(n, np.inf)
     EL = EL**0.5 + gamma * absolute * spread
-    R = R**0.5 + gamma * (min(_norm_bound(A) * length, np.linalg.norm(A) * absolute) + spread)
+    size = min(_norm_bound(A) * length, float(np.linalg.norm(A)) * absolute)
+    R = R**0.5 + gamma * (size + spread)
     F = (EL + (1 + E) ** 0.5 * R) * 1.01 + TINY
-    return (F + E * np.abs(values)) / (1 - E) * 1.01
+    bounds: Floats = (F + E * np.abs(values)) / (1 - E) * 1.01
+    return bounds
 
 
 def _sliced(A: Floats, B: Floats) -> Floats:
@@ -267,4 +270,4 @@ def _norm_bound(A: Floats) -> float:
     """At least the 2-norm of ``|A|``."""
     size = np.abs(A)
     rows, columns = float(size.sum(axis=1).max()), float(size.sum(axis=0).max())
-    return 1.01 * min(float(np.linalg.norm(A)), (rows * columns) ** 0.5)
+    return 1.01 * min(float(np.linalg.norm(A)), math.sqrt(rows * columns))

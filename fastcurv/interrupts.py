@@ -2,11 +2,13 @@
 
 import signal
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
-def deferred_interrupts():
+def deferred_interrupts() -> Iterator[Callable[[], bool]]:
     """Within it the first Ctrl-C sets a flag, and a second one raises `KeyboardInterrupt` at once.
 
     Yields
@@ -15,9 +17,9 @@ def deferred_interrupts():
         ``stop()``: whether Ctrl-C was pressed. Always False outside the main thread and where the
         program has a handler of its own, which keeps its say.
     """
-    pressed = []
+    pressed: list[bool] = []
 
-    def handler(signum, frame):
+    def handler(signum: int, frame: Any) -> None:
         if pressed:
             raise KeyboardInterrupt
         pressed.append(True)

@@ -1,33 +1,39 @@
 """A progress bar that is there when asked for and costs nothing when not."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 class _Silent:
     """Takes the calls of a bar and shows nothing."""
 
-    def update(self, n=1):
+    def update(self, n: int = 1) -> None:
         pass
 
-    def note(self, text):
+    def note(self, text: str) -> None:
         pass
 
 
 class _Shown:
     """A tqdm bar behind the two calls that the algorithms make."""
 
-    def __init__(self, shown):
+    def __init__(self, shown: Any) -> None:
         self._shown = shown
 
-    def update(self, n=1):
+    def update(self, n: int = 1) -> None:
         self._shown.update(n)
 
-    def note(self, text):
+    def note(self, text: str) -> None:
         self._shown.set_postfix_str(text, refresh=False)
 
 
 @contextmanager
-def bar(total=None, desc="", enabled=False):
+def bar(
+    total: int | None = None, desc: str = "", enabled: bool = False
+) -> Iterator[_Silent | _Shown]:
     """A bar over `total` units of work, as a context manager.
 
     Parameters

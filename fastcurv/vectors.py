@@ -7,7 +7,10 @@ on the number of threads. `dot` and `norm` are those of one long vector: BLAS wo
 its own, which go on spinning beside the engine's next product.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from ._engine import project_rows, subtract_rows
 
@@ -16,13 +19,13 @@ __all__ = ["dot", "norm", "project_rows", "subtract_rows"]
 SHORT = 8192  # numbers that BLAS multiplies on one thread, and faster than a call of ours
 
 
-def dot(x, y):
+def dot(x: NDArray[Any], y: NDArray[Any]) -> float:
     """``<x, y>``, for two vectors of one dtype; long ones summed in float64."""
     if len(x) < SHORT or not (x.dtype == y.dtype and x.flags.c_contiguous and y.flags.c_contiguous):
         return float(np.dot(x, y))
     return float(project_rows(x[None], y[None])[0, 0])
 
 
-def norm(x):
+def norm(x: NDArray[Any]) -> float:
     """``||x||``."""
     return float(np.linalg.norm(x)) if len(x) < SHORT else float(np.sqrt(dot(x, x)))

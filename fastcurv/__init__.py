@@ -5,29 +5,44 @@ steps.
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
-from .critical.classify import classify
-from .critical.find import find_critical_point
-from .network.convert import from_jax, from_keras, from_sklearn
-from .network.convert_onnx import from_onnx
-from .network.convert_torch import from_torch, to_torch
-from .network.mlp import MLP
-from .network.objective import Objective
-from .network.saved import load, save
-from .optimize.escape import escape
-from .optimize.minimize import minimize
-from .optimize.sample import sample_critical_points
-from .optimize.schedules import constant, constant_then_decay, inverse_time, power, robbins_monro
-from .optimize.scipy import newton_cg, saddle_free_newton, trust_region
-from .optimize.steps import IndefiniteHessianWarning, newton_step, saddle_free_newton_step
 from .runtime import register as _register
 from .runtime import show_config, show_versions
-from .spectrum.dense import eigvalsh, inertia
-from .spectrum.density import spectral_density
-from .spectrum.eigsh import eigsh
-from .spectrum.shared_run import Krylov
-from .spectrum.trace import diagonal, frobenius_norm, trace
-from .structure.reparametrise import flip_tanh, permute_hidden, rescale_relu
+
+if TYPE_CHECKING:
+    from .critical.classify import classify
+    from .critical.find import find_critical_point
+    from .estimators.classifier import MLPClassifier
+    from .estimators.regressor import MLPRegressor
+    from .network.convert import from_jax, from_keras, from_sklearn
+    from .network.convert_onnx import from_onnx
+    from .network.convert_torch import from_torch, to_torch
+    from .network.mlp import MLP
+    from .network.objective import Objective
+    from .network.saved import load, save
+    from .optimize.escape import escape
+    from .optimize.minimize import minimize
+    from .optimize.sample import sample_critical_points
+    from .optimize.schedules import (
+        constant,
+        constant_then_decay,
+        inverse_time,
+        power,
+        robbins_monro,
+    )
+    from .optimize.scipy import newton_cg, saddle_free_newton, trust_region
+    from .optimize.steps import IndefiniteHessianWarning, newton_step, saddle_free_newton_step
+    from .plots.convergence import ConvergenceDisplay
+    from .plots.landscape import LandscapeDisplay
+    from .plots.minimum_ratio import MinimumRatioDisplay
+    from .plots.spectrum import SpectrumDisplay
+    from .spectrum.dense import eigvalsh, inertia
+    from .spectrum.density import spectral_density
+    from .spectrum.eigsh import eigsh
+    from .spectrum.shared_run import Krylov
+    from .spectrum.trace import diagonal, frobenius_norm, trace
+    from .structure.reparametrise import flip_tanh, permute_hidden, rescale_relu
 
 try:
     __version__ = version("fastcurv")
@@ -83,29 +98,78 @@ __all__ = [
     "show_versions",
 ]
 
-# Made when first asked for: the room, by name.
-_LATER = {
-    "ConvergenceDisplay": "plots",
-    "LandscapeDisplay": "plots",
-    "MLPClassifier": "estimators",
-    "MLPRegressor": "estimators",
-    "MinimumRatioDisplay": "plots",
-    "SpectrumDisplay": "plots",
-    "plots": "",
-    "testing": "",
+# Imported when first asked for: a name, and the module it is at home in.
+_HOMES = {
+    "ConvergenceDisplay": "plots.convergence",
+    "IndefiniteHessianWarning": "optimize.steps",
+    "Krylov": "spectrum.shared_run",
+    "LandscapeDisplay": "plots.landscape",
+    "MLP": "network.mlp",
+    "MLPClassifier": "estimators.classifier",
+    "MLPRegressor": "estimators.regressor",
+    "MinimumRatioDisplay": "plots.minimum_ratio",
+    "Objective": "network.objective",
+    "SpectrumDisplay": "plots.spectrum",
+    "classify": "critical.classify",
+    "constant": "optimize.schedules",
+    "constant_then_decay": "optimize.schedules",
+    "diagonal": "spectrum.trace",
+    "eigsh": "spectrum.eigsh",
+    "eigvalsh": "spectrum.dense",
+    "escape": "optimize.escape",
+    "find_critical_point": "critical.find",
+    "flip_tanh": "structure.reparametrise",
+    "frobenius_norm": "spectrum.trace",
+    "from_jax": "network.convert",
+    "from_keras": "network.convert",
+    "from_onnx": "network.convert_onnx",
+    "from_sklearn": "network.convert",
+    "from_torch": "network.convert_torch",
+    "inertia": "spectrum.dense",
+    "inverse_time": "optimize.schedules",
+    "load": "network.saved",
+    "minimize": "optimize.minimize",
+    "newton_cg": "optimize.scipy",
+    "newton_step": "optimize.steps",
+    "permute_hidden": "structure.reparametrise",
+    "power": "optimize.schedules",
+    "rescale_relu": "structure.reparametrise",
+    "robbins_monro": "optimize.schedules",
+    "saddle_free_newton": "optimize.scipy",
+    "saddle_free_newton_step": "optimize.steps",
+    "sample_critical_points": "optimize.sample",
+    "save": "network.saved",
+    "spectral_density": "spectrum.density",
+    "to_torch": "network.convert_torch",
+    "trace": "spectrum.trace",
+    "trust_region": "optimize.scipy",
 }
+_ROOMS = (
+    "critical",
+    "estimators",
+    "krylov",
+    "network",
+    "optimize",
+    "plots",
+    "rounding",
+    "spectrum",
+    "structure",
+    "testing",
+)
 
 if find_spec("sklearn") is None:  # `from fastcurv import *` works without the extra
-    __all__ = [name for name in __all__ if _LATER.get(name) != "estimators"]
+    __all__ = [name for name in __all__ if not _HOMES.get(name, "").startswith("estimators")]
 
 _register()
 
 
-def __getattr__(name: str) -> object:
-    if name not in _LATER:
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f".{name}", __name__)
+    if name not in _HOMES:
         raise AttributeError(f"module 'fastcurv' has no attribute {name!r}")
-    module = import_module(f".{_LATER[name] or name}", __name__)
-    return getattr(module, name) if _LATER[name] else module
+    value = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    return value
 
 
 def __dir__() -> list[str]:

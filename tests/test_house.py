@@ -210,6 +210,30 @@ assert not heavy, heavy
 """)
 
 
+def test_import_takes_at_most_100_ms(python):
+    """Beyond NumPy and SciPy's sparse.linalg; the shortest of a few, as the machine has other work."""
+    python("""
+import subprocess, sys
+code = (
+    "import time, numpy, scipy.sparse.linalg; start = time.perf_counter(); import fastcurv; "
+    "print(time.perf_counter() - start); import sys; assert 'scipy.optimize' not in sys.modules"
+)
+def once():
+    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+times = []
+while min(times, default=1.0) > 0.1:
+    times.append(once())
+    assert len(times) <= 8, times
+""")
+
+
+def test_every_public_name_is_at_home_where_the_table_says():
+    for name in fastcurv.__all__:
+        assert getattr(fastcurv, name).__name__.split(".")[-1] == name
+    with pytest.raises(AttributeError, match="no attribute 'wish'"):
+        _ = fastcurv.wish
+
+
 @pytest.mark.parametrize("name", sorted(IMPORTS))
 def test_examples_in_docstrings(name):
     """Every example of every docstring runs and prints what it says."""

@@ -154,7 +154,7 @@ def _proved(f: Findings) -> Outcome | None:
         kind = _one_kind(f)
         if kind is not None:
             return Outcome(kind, True, "theorem", f.radius, 0.0)
-    if f.theorem and not f.dense and f.floor > 0:
+    if f.theorem and not f.dense and f.floor > 0 and not f.negative:
         return Outcome("minimum", True, "floor", f.radius, 0.0)
     if f.negative and f.positive and f.two_signs > f.distance:
         return Outcome("saddle", True, "two signs", f.two_signs, 0.0)

@@ -163,11 +163,11 @@ def spectral_norm(A, steps=12):
     v = np.random.default_rng(0).standard_normal(A.shape[0])
     norm = 0.0
     for _ in range(steps):
-        size = np.linalg.norm(v)
+        size = safe_norm(v)
         if not 0 < size < np.inf:
             break
         v = A @ (v / size)
-        norm = max(norm, float(np.linalg.norm(v)))
+        norm = max(norm, safe_norm(v))
     return norm
 
 

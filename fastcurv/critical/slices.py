@@ -13,7 +13,7 @@ from scipy.linalg import qr
 from scipy.linalg.lapack import dormqr
 
 from ..eigensolver import eigh
-from ..spectrum.dense import DenseMatrix
+from ..spectrum.dense import DenseMatrix, safe_norm
 from .evidence import annihilated, equilibrate, even_rows, independent, spectral_norm
 from .knowledge import Tangents, tangents, third_bound
 from .nearness import GRADIENT_EPS, Eigen
@@ -141,14 +141,14 @@ def theorem_at(
             full.M.error(scaled),
             cut,
             g,
-            off * top if reach is None else float(np.linalg.norm(cut.c * reach)),
+            off * top if reach is None else safe_norm(cut.c * reach),
         )
         found = kantorovich(beta, eta, lambda r, t=top: t**3 * third_bound(ob, theta, t * r))
         if found.holds and cut.span.shape[1]:
             found = _across_orbits(ob, theta, cut, found)
         found = replace(found, radius=found.radius * top)
         if tried is None or found.holds:
-            tried = found, float(np.linalg.norm(x))
+            tried = found, safe_norm(x)
     assert tried is not None
     return tried
 

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..spectrum.dense import safe_norm
+
 Floats = NDArray[np.float64]
 EPS = float(np.finfo(float).eps)
 UP = 1 + 64 * EPS  # more than a few roundings can take off
@@ -146,9 +148,9 @@ def newton_in_slice(
         weights = np.where(cut.values != 0, 1 / cut.values, 0.0)
         x = -(cut.vectors @ (weights * (cut.vectors.T @ scaled)))
         residual = cut.off_span(cut.c * (g + A @ (cut.c * x)))
-        size, length = float(np.linalg.norm(scaled)), float(np.linalg.norm(x))
+        size, length = safe_norm(scaled), safe_norm(x)
         rounding = (2 * n + 16) * EPS * (cut.norm * length + size)
-        off = float(np.linalg.norm(residual)) + g_error + A_error * length + rounding
+        off = safe_norm(residual) + g_error + A_error * length + rounding
         if not cut.weakest > 0:
             return np.inf, np.inf, cut.c * x
         up = UP * (1 + 8 * n * EPS)  # the basis of the slice is orthonormal to rounding only
@@ -172,7 +174,7 @@ def two_signs(negative: float, positive: float, third: Callable[[float], float])
     0.25
     """
     margin = min(-negative, positive)
-    if not 0 < margin < np.inf:
+    if not (negative < 0 < positive and margin < np.inf):
         return 0.0
     L = float(third(0.0))
     if not 0 <= L < np.inf:
@@ -197,8 +199,10 @@ def orbit_stays_whole(
     """
     if not span.shape[1]:
         return True
+    if tangents.shape[1] < span.shape[1]:
+        return False
     M = span.T @ tangents
-    smallest = float(np.linalg.svd(M, compute_uv=False)[-1]) if M.size else 0.0
+    smallest = float(np.linalg.svd(M, compute_uv=False)[-1])
     rounding = (len(span) + sum(M.shape)) * EPS * float(np.linalg.norm(tangents))
     moved = change * radius if change > 0 else 0.0
     return bool(smallest > (moved + error + rounding) * UP)

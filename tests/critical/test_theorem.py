@@ -1,0 +1,133 @@
+"""Kantorovich's theorem against functions whose critical points are known in closed form."""
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.critical.theorem import (
+    kantorovich,
+    orbit_stays_whole,
+    two_signs,
+    zero_of_residuals,
+)
+from fastcurv.testing import FunctionObjective
+
+
+def cubic(a, scale=1.0):
+    """``scale (x^3/3 - a^2 x)``: a minimum at a, a maximum at -a; L = 2 scale."""
+    return FunctionObjective(
+        1,
+        lambda t: scale * (t[0] ** 3 / 3 - a * a * t[0]),
+        lambda t: [scale * (t[0] - a) * (t[0] + a)],
+        lambda t: [[2 * scale * t[0]]],
+        lambda t, r: 2 * scale,
+    )
+
+
+@pytest.mark.parametrize("x", np.linspace(0.4, 3, 27))
+def test_the_radius_reaches_the_critical_point_and_h_is_sharp(x):
+    """For this cubic the theorem is exact: it holds where Newton's sequence is that of its bound."""
+    g, H = x * x - 1, 2 * x
+    found = kantorovich(1 / H, abs(g / H), lambda r: 2.0)
+    assert found.h == pytest.approx(2 * abs(g) / H**2, rel=1e-12)
+    if found.holds:
+        assert abs(x - 1) <= found.radius
+        assert found.radius * 2.0 < H, "curvature keeps its sign on the ball"
+        if x > 1:
+            assert abs(x - 1) == pytest.approx(found.radius, rel=1e-9)
+    else:
+        assert found.h >= 0.5 and found.missing == "h" and found.radius == np.inf
+
+
+@pytest.mark.parametrize(
+    "numbers, missing",
+    [
+        ((np.inf, 1.0, 1.0), "inverse"),
+        ((np.nan, 1.0, 1.0), "inverse"),
+        ((1.0, np.inf, 1.0), "step"),
+        ((1.0, np.nan, 1.0), "step"),
+        ((1.0, 1e-3, np.inf), "third"),
+        ((1.0, 1e-3, np.nan), "third"),
+        ((1.0, 0.5, 1.0), "h"),
+    ],
+)
+def test_what_is_not_known_proves_nothing(numbers, missing):
+    beta, eta, L = numbers
+    found = kantorovich(beta, eta, lambda r: L)
+    assert not found.holds and found.missing == missing and found.radius == np.inf
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-8, 1.0, 1e8, 1e200])
+def test_certified_beside_a_simple_point_at_every_scale_of_the_loss(scale):
+    for a in (1e-3, 1.0, 1e3):
+        ob = cubic(a, scale)
+        for sign, kind in ((1, "minimum"), (-1, "maximum")):
+            said = fc.classify(ob, [sign * a])
+            assert said.kind == kind and said.certified, said
+            assert said.radius <= 1e-12 * a and said.kantorovich < 1e-12
+            near = fc.classify(ob, [sign * a * (1 + 1e-3)])
+            assert near.kind == "not_critical" and near.at_nearest.certified
+            assert abs(near.nearest[0] - sign * a) <= 1e-12 * a
+            assert near.distance == pytest.approx(1e-3 * a, rel=1e-6)
+            assert near.at_nearest.kind == kind
+
+
+@pytest.mark.parametrize("gap", 10.0 ** -np.arange(1, 16.0))
+def test_two_points_that_merge_are_told_apart_or_not_certified(gap):
+    """A minimum and a maximum 2 gap apart: what is certified is the point at hand, and its radius
+    does not reach the other.
+    """
+    ob = cubic(gap)
+    for x in (gap, gap * (1 + 1e-9), 0.0, 0.5 * gap):
+        said = fc.classify(ob, [x], gradient_tol=1.0)
+        if said.certified:
+            assert said.kind == "minimum" and x > 0.6 * gap and said.radius < gap
+        else:
+            assert said.radius is None
+    assert fc.classify(ob, [gap]).certified
+
+
+def test_two_signs_hold_on_their_ball():
+    assert two_signs(-2.0, 1.0, lambda r: 4.0) == pytest.approx(0.25)
+    growing = two_signs(-1.0, 1.0, lambda r: 1 + r)
+    assert 0.3 < growing < 0.6181, "r (1 + r) = 1 at 0.618"
+    late = two_signs(-1.0, 1.0, lambda r: 0.0 if r == 0 else 10 * r)
+    assert 0.05 < late < 0.3163
+    assert two_signs(-1.0, 1.0, lambda r: 0.0) == np.inf
+    for negative, positive in ((0.0, 1.0), (-1.0, 0.0), (1.0, 1.0), (np.nan, 1.0), (-1.0, np.nan)):
+        assert two_signs(negative, positive, lambda r: 1.0) == 0
+    assert two_signs(-1.0, 1.0, lambda r: np.inf) == 0
+
+
+def test_orbits_must_stay_independent():
+    span = np.eye(5)[:, :2]
+    T = np.eye(5)[:, [0, 1, 1]] * [1.0, 0.1, 0.0]
+    assert orbit_stays_whole(span, T, change=1.0, error=0.0, radius=0.09)
+    assert not orbit_stays_whole(span, T, change=1.0, error=0.0, radius=0.11)
+    assert not orbit_stays_whole(span, T, change=np.inf, error=0.0, radius=1e-9)
+    assert not orbit_stays_whole(span, T[:, :1], change=0.0, error=0.0, radius=0.0)
+
+
+def test_a_zero_of_residuals_lies_within_the_radius():
+    """``R(x, y) = x^2 + y^2 - 1``: a circle of zeros; J = 2 (x, y), L = 2."""
+    for x in (0.8, 0.95, 1.0, 1.1, 1.4):
+        J, R = np.array([[2 * x, 0.0]]), np.array([x * x - 1])
+        found = zero_of_residuals(J, 0.0, R, 0.0, lambda r: 2.0)
+        assert found.holds == (2 * abs(R[0]) / (4 * x * x) < 0.5)
+        assert not found.holds or abs(x - 1) <= found.radius
+    tall = zero_of_residuals(np.ones((3, 2)), 0.0, np.zeros(3), 0.0, lambda r: 0.0)
+    assert not tall.holds
+
+
+def test_an_interpolating_net_is_a_proved_global_minimum():
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((4, 2)), rng.standard_normal(4)
+    ob = fc.Objective(fc.MLP([2, 6, 1], activation="tanh"), X, y, loss="mse")
+    theta = ob.model.init(seed=1)
+    for _ in range(60):  # Gauss and Newton's steps of least norm
+        J = ob.jacobian(theta).T @ np.eye(4)
+        theta = theta - np.linalg.lstsq(J.T, ob.model.predict(theta, X)[:, 0] - y, rcond=None)[0]
+    said = fc.classify(ob, theta)
+    assert said.kind == "minimum" and said.certified and "residuals" in said.reason, said
+    assert (said.n_positive, said.n_negative, said.n_zero) == (4, 0, ob.n_params - 4)
+    assert said.radius < 1e-12

@@ -15,9 +15,10 @@ cdef enum:
     TALL_WEIGHTS = 1 << 18      # bytes of parameters up to which a net's products are better served tall
     PANEL_BYTES = 1 << 18       # what a panel's rows may take of the second-level cache
     SERIAL_FLOPS = 3000000      # below this, waking a thread costs more than it saves
+    SERIAL_ACROSS = 300000      # the same where samples lie across: a product is one job, and nothing is packed before it
     ACROSS_WEIGHTS = 1 << 20    # bytes of parameters up to which samples may lie across: nothing is packed, W and V are read as they are
-    ACROSS_WIDTH = 2048         # bytes of a sample's widest layer: both terms of a product are then one chain of sums
-    ACROSS_BYTES = 600000       # what a panel across may take of the second-level cache
+    ACROSS_WIDTH = 2048         # bytes of a sample's widest layer
+    ACROSS_BYTES = 450000       # what a panel across may take of the second-level cache
 
 
 cdef Py_ssize_t forced_lines = -1
@@ -50,7 +51,7 @@ cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
     cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line, units = 0, count, long_
     if forced_lines >= 0:
         return forced_lines
-    if P.K.vector_bytes == P.K.real_bytes or P.n * P.K.real_bytes > ACROSS_WEIGHTS or emptiness(P) < 1.04:
+    if P.K.vector_bytes == P.K.real_bytes or P.n * P.K.real_bytes > ACROSS_WEIGHTS or emptiness(P) < 1.03:
         return 0
     for l in range(P.n_layers):
         units += P.layer[l].m
@@ -75,8 +76,6 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
     P.chunk = P.N
     for l in range(P.n_layers):
         row_bytes += size * (P.layer[l].ldm * 6 + (P.layer[l].ldk if l == 0 else 0))
-    if 12 * P.N * P.n < SERIAL_FLOPS:
-        P.threads = 1
     if P.n * size <= TALL_WEIGHTS and not normalised(P):
         P.panel = max(16, min(256, PANEL_BYTES // row_bytes))
         count = (P.N + P.panel - 1) // P.panel
@@ -85,6 +84,8 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
         P.panel = (P.N + count - 1) // count
     if not normalised(P):
         choose_across(P, memory)
+    if 12 * P.N * P.n < (SERIAL_ACROSS if P.across else SERIAL_FLOPS):
+        P.threads = 1
     if memory:
         fit_into(P, memory)
     return 0

@@ -106,6 +106,22 @@ def test_two_terms_and_accumulation(arch, dtype, b_form, rng):
 
 @every_arch
 @every_dtype
+def test_depth_that_lies_together(arch, dtype, rng):
+    """A's rows and B's columns contiguous, as where samples lie across: the vectors run along the
+    depth, whatever is left over at its end; one term and two, onto C and not, in items and not.
+    """
+    for m, n, k in zip(LENGTHS, LENGTHS[5:] + LENGTHS[:5], LENGTHS[11:] + LENGTHS[:11]):
+        A1, A2, C = whole(rng, (m, k), dtype), whole(rng, (m, 33), dtype), whole(rng, (m, n), dtype)
+        B1, B2 = whole(rng, (n, k), dtype).T, whole(rng, (n, 33), dtype).T
+        one, true = A1 @ B1, A1 @ B1 + A2 @ B2
+        for threads in (0, 2):
+            options = {"arch": arch, "b_form": "plain", "threads": threads}
+            assert np.array_equal(probe.product(A1, B1, **options), one), (m, n, k)
+            assert np.array_equal(probe.product(A1, B1, A2, B2, C, **options), true + C)
+
+
+@every_arch
+@every_dtype
 @every_form
 def test_error_bound(arch, dtype, b_form, rng):
     """|error| <= gamma(k) |A| |B| for any order of summation, k roundings of products and k of sums

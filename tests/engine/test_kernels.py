@@ -425,7 +425,7 @@ for dtype in ("float32", "float64"):
                            ([9, 15, 10], 33, "cross_entropy"), ([129, 259, 131, 31], 9, "mse")):
         model = fc.MLP(sizes, "tanh", dtype=dtype)
         X = guarded(rng.standard_normal((N, sizes[0])).astype(dtype), "CF"[N % 2])
-        y = rng.standard_normal((N, sizes[-1])).astype(dtype)
+        y = (rng.random if loss == "binary_cross_entropy" else rng.standard_normal)((N, sizes[-1])).astype(dtype)
         if loss == "cross_entropy":
             y = rng.integers(sizes[-1], size=N).astype(np.int32)
         y, w = guarded(y), guarded(rng.random(N).astype(dtype))

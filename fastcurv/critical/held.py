@@ -80,7 +80,9 @@ def prove_held(phi: HeldByKinks, point: np.ndarray) -> HeldMinimum:
     """
     m, collapsed = phi.n_slopes, phi.n_collapsed
 
-    def answer(missing: str, radius: float = np.inf, h: float = np.inf, weakest: float = 0.0):
+    def answer(
+        missing: str, radius: float = np.inf, h: float = np.inf, weakest: float = 0.0
+    ) -> HeldMinimum:
         return HeldMinimum(not missing, m, collapsed, radius, h, weakest, missing)
 
     K = phi.hessian(point)

@@ -15,6 +15,8 @@ References
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..vectors import dot, norm
@@ -23,13 +25,22 @@ from ..vectors import dot, norm
 class Workspace:
     """The vectors of CG, allocated once for a run."""
 
-    def __init__(self, n, dtype):
+    def __init__(self, n: int, dtype: Any) -> None:
         self.y, self.r, self.p, self.Hp, self.scratch = (np.empty(n, dtype) for _ in range(5))
 
 
 def capped_cg(
-    multiply, g, eps, tolerance, work, *, bound=0.0, max_iter=None, stop=None, worth=None
-):
+    multiply: Any,
+    g: np.ndarray,
+    eps: float,
+    tolerance: float,
+    work: Any,
+    *,
+    bound: float = 0.0,
+    max_iter: Any = None,
+    stop: Any = None,
+    worth: Any = None,
+) -> tuple[np.ndarray, float | None, float]:
     """CG on ``(H + 2 eps I) d = -g`` that ends with a solution or with negative curvature.
 
     Parameters
@@ -99,7 +110,7 @@ def capped_cg(
     return y, None, bound
 
 
-def _too_slow(j, fallen, bound, eps):
+def _too_slow(j: int, fallen: float, bound: float, eps: float) -> bool:
     """Is the residual above what j iterations guarantee when H + 2 eps >= eps?
 
     Then somewhere it is not.
@@ -112,7 +123,9 @@ def _too_slow(j, fallen, bound, eps):
     return fallen > 0 and np.log(fallen) > log_guarantee
 
 
-def _slow_direction(multiply, g, eps, j, work):
+def _slow_direction(
+    multiply: Any, g: np.ndarray, eps: float, j: int, work: Any
+) -> tuple[Any, float | None]:
     """The difference of two iterates along which curvature is lowest; CG is run again for it, j
     products more.
     """

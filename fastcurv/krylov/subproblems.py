@@ -7,6 +7,8 @@ kept, a problem with another radius, damping or weight is solved again for no pr
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..eigensolver import eigh, eigh_tridiagonal
@@ -36,7 +38,7 @@ class KrylovSpace:
         rows are allocated as they are needed and kept for the next `start`.
     """
 
-    def __init__(self, n, dtype, max_dim):
+    def __init__(self, n: int, dtype: Any, max_dim: int) -> None:
         self.n, self.dtype = int(n), np.dtype(dtype)
         self.max_dim = int(min(max_dim, n))
         self.rows = np.empty((min(self.max_dim, 16), self.n), self.dtype)
@@ -47,7 +49,7 @@ class KrylovSpace:
         self.gamma = 0.0
         self._ritz_at = -1
 
-    def start(self, multiply, first, others=()):
+    def start(self, multiply: Any, first: np.ndarray, others: Any = ()) -> None:
         """Empty the space and give it its start vectors; `first` leads, those that add nothing are
         left out.
 
@@ -64,11 +66,11 @@ class KrylovSpace:
         self._lacking, self._follow = None, False
 
     @property
-    def exhausted(self):
+    def exhausted(self) -> bool:
         """No direction is left to multiply, or there is no room for what comes of it."""
         return self.p == 0 or self.m + self.p >= self.max_dim < self.n
 
-    def _reserve(self, count):
+    def _reserve(self, count: int) -> None:
         if count <= len(self.rows):
             return
         size = min(self.max_dim, max(count, 2 * len(self.rows)))
@@ -79,7 +81,7 @@ class KrylovSpace:
         couplings[:held, :held] = self.couplings[:held, :held]
         self.rows, self.couplings = rows, couplings
 
-    def _orthogonalise(self, w, coefficients):
+    def _orthogonalise(self, w: np.ndarray, coefficients: np.ndarray) -> float:
         """Take Q out of `w` in place, twice if the first time took most of it; add what was taken."""
         held = self.m + self.p
         basis = self.rows[:held]
@@ -94,7 +96,7 @@ class KrylovSpace:
                 break
         return after
 
-    def _append(self, w, reference, coefficients):
+    def _append(self, w: np.ndarray, reference: float, coefficients: np.ndarray) -> float:
         """Take Q out of `w` in place; what is left, if more than the rounding of `reference`,
         becomes pending.
 
@@ -111,7 +113,7 @@ class KrylovSpace:
         self.p += 1
         return left
 
-    def extend(self):
+    def extend(self) -> None:
         """Multiply a pending row: the start vectors first, then where the last solution lacks most.
 
         One product.
@@ -138,7 +140,7 @@ class KrylovSpace:
             self.couplings[held, m] = self.couplings[m, held] = left
         self.m, self.p = m + 1, self.p - 1
 
-    def _choose_next(self):
+    def _choose_next(self) -> None:
         """Put first, of the pending rows, what the last solution lacks; then the chain that began
         there; else the heaviest.
         """
@@ -154,7 +156,7 @@ class KrylovSpace:
             )
         self._lacking = None
 
-    def _reflect(self, lacking):
+    def _reflect(self, lacking: np.ndarray) -> None:
         """A Householder reflection of the pending rows that turns ``lacking' rows`` into a multiple
         of the first.
         """
@@ -168,7 +170,7 @@ class KrylovSpace:
         block -= np.multiply.outer(u, u @ block)
         self.couplings[:m, pending] = block.T
 
-    def _bring_forward(self, chosen):
+    def _bring_forward(self, chosen: int) -> None:
         m = self.m
         if chosen == m:
             return
@@ -178,7 +180,7 @@ class KrylovSpace:
         for axis_view in (self.couplings, self.couplings.T):
             axis_view[[m, chosen]] = axis_view[[chosen, m]]
 
-    def ritz(self):
+    def ritz(self) -> tuple[np.ndarray, np.ndarray]:
         """Eigenvalues (ascending) and eigenvectors of T; kept until the space grows."""
         if self._ritz_at != self.m:
             m = self.m
@@ -190,11 +192,11 @@ class KrylovSpace:
             self._ritz_at = m
         return self._ritz
 
-    def linear_term(self):
+    def linear_term(self) -> np.ndarray:
         """``U' Q g``: the gradient in the eigenvectors of T. g is gamma times the first row."""
         return self.gamma * self.ritz()[1][0]
 
-    def residual(self, y):
+    def residual(self, y: np.ndarray) -> float:
         """``||E y||``: what ``H Q' y`` has outside of the space; `y` in the basis Q.
 
         Steers `extend`.
@@ -204,14 +206,14 @@ class KrylovSpace:
             self._lacking = lacking
         return float(np.linalg.norm(lacking))
 
-    def combine(self, y, out=None):
+    def combine(self, y: np.ndarray, out: Any = None) -> np.ndarray:
         """``Q' y``, a vector of length n."""
         out = np.empty(self.n, self.dtype) if out is None else out
         out[:] = 0.0
         subtract_rows(self.rows[: self.m], out[None], -np.asarray(y, np.float64)[None])
         return out
 
-    def lowest(self):
+    def lowest(self) -> tuple[float, float, np.ndarray]:
         """The lowest Ritz value, its residual and its coefficients."""
         values, vectors = self.ritz()
         u = vectors[:, 0]
@@ -219,7 +221,7 @@ class KrylovSpace:
         return float(values[0]), float(np.linalg.norm(lacking)), u
 
 
-def least_residual(space, damping=0.0):
+def least_residual(space: Any, damping: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """Y of least norm that minimises ``||H Q' y + g||^2 + damping^2 ||y||^2``, and the residual.
 
     The residual is in the rows of the space, multiplied and pending. One singular value
@@ -235,7 +237,7 @@ def least_residual(space, damping=0.0):
     return y, residual
 
 
-def _secular(base, linear, mu, high, wanted):
+def _secular(base: np.ndarray, linear: np.ndarray, mu: float, high: float, wanted: Any) -> float:
     """The root of ``1/||y(mu)|| - 1/wanted(mu)`` in (0, high], y(mu) = -linear/(base + mu), base >=
     0.
 
@@ -263,7 +265,7 @@ def _secular(base, linear, mu, high, wanted):
     return mu
 
 
-def _edge(values, linear):
+def _edge(values: np.ndarray, linear: np.ndarray) -> tuple[float, np.ndarray, float, Any]:
     """The least admissible multiplier, the curvatures it leaves, and the length it allows at most.
 
     Where g has a part along the lowest eigenvector the length has no bound; where it has none, the
@@ -280,18 +282,18 @@ def _edge(values, linear):
     return edge, base, _length(y), y
 
 
-def _length(y):
+def _length(y: np.ndarray) -> float:
     """``||y||`` without squares that overflow or vanish."""
     largest = float(np.max(np.abs(y), initial=0.0))
     return largest * float(np.linalg.norm(y / largest)) if 0 < largest < np.inf else largest
 
 
-def _leg(hypotenuse, other):
+def _leg(hypotenuse: float, other: Any) -> float:
     """``sqrt(hypotenuse^2 - other^2)`` without squares that overflow."""
     return float(np.sqrt(hypotenuse - other) * np.sqrt(hypotenuse + other))
 
 
-def shifted(values, linear, shift):
+def shifted(values: np.ndarray, linear: np.ndarray, shift: float) -> np.ndarray:
     """``-(T + shift)^+ linear``: directions whose curvature is within rounding of 0 are left alone."""
     denominators = values + shift
     floor = len(values) * np.finfo(float).eps * np.max(np.abs(denominators), initial=0.0)
@@ -299,12 +301,12 @@ def shifted(values, linear, shift):
     return np.where(safe, -linear / np.where(safe, denominators, 1.0), 0.0)
 
 
-def absolute(values, linear, damping):
+def absolute(values: np.ndarray, linear: np.ndarray, damping: float) -> np.ndarray:
     """``-(|T| + damping)^-1 linear``: Newton lengths, but downhill along every eigenvector."""
     return shifted(np.abs(values), linear, damping)
 
 
-def trust_region(values, linear, radius):
+def trust_region(values: np.ndarray, linear: np.ndarray, radius: float) -> tuple[np.ndarray, float]:
     """Minimise ``linear'y + y' diag(values) y / 2`` over ``||y|| <= radius``, the hard case
     included.
 
@@ -325,7 +327,7 @@ def trust_region(values, linear, radius):
     return -linear / (base + mu), edge + mu
 
 
-def cubic(values, linear, weight):
+def cubic(values: np.ndarray, linear: np.ndarray, weight: float) -> tuple[np.ndarray, float]:
     """Minimise ``linear'y + y' diag(values) y / 2 + weight ||y||^3 / 3``.
 
     Returns y and the multiplier ``lam = weight ||y||``; the hard case as in `trust_region`.

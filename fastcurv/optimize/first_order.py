@@ -16,6 +16,8 @@ given, is cut to it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..protocols import Batched
@@ -33,7 +35,7 @@ _COMMON = {
 }
 
 
-def _fraction(value, name):
+def _fraction(value: Any, name: str) -> float:
     if not (isinstance(value, (int, float, np.floating)) and 0 <= value < 1):
         raise ValueError(f"{name} must be a number in [0, 1), got {value!r}")
     return float(value)
@@ -43,9 +45,9 @@ class _FirstOrder(Method):
     """The loop over updates; a subclass gives `update(g, rate)`, which moves `run.theta` in place."""
 
     default_rate = 0.1
-    buffers: tuple = ()
+    buffers: tuple[str, ...] = ()
 
-    def prepare(self):
+    def prepare(self) -> None:
         rate = self.default_rate if self.learning_rate is None else self.learning_rate
         if callable(rate):
             self.rate = rate
@@ -72,7 +74,7 @@ class _FirstOrder(Method):
             setattr(self, name, np.zeros_like(self.run.theta))
         self._prepare_batches()
 
-    def _prepare_batches(self):
+    def _prepare_batches(self) -> None:
         size = self.batch_size
         if size is None:
             return
@@ -91,10 +93,10 @@ class _FirstOrder(Method):
     kept_facts = ("t",)
 
     @property
-    def kept_arrays(self):
+    def kept_arrays(self) -> Any:
         return self.buffers
 
-    def step(self):
+    def step(self) -> str | None:
         if self.batch_size is None:
             self._apply(self.run.g)
         else:
@@ -108,7 +110,7 @@ class _FirstOrder(Method):
         else:
             self.run.stale = True  # an epoch whose end nobody asked to see
 
-    def _epoch(self):
+    def _epoch(self) -> None:
         """Every row once, in a new order; the last batch may be smaller and steps as far as the
         others.
         """
@@ -120,7 +122,7 @@ class _FirstOrder(Method):
             if run.out_of_budget():
                 break
 
-    def _apply(self, g):
+    def _apply(self, g: np.ndarray) -> None:
         self.t += 1
         if self.clip is not None:
             norm = float(np.linalg.norm(g))
@@ -128,7 +130,7 @@ class _FirstOrder(Method):
                 g = g * g.dtype.type(self.clip / norm)
         self.update(g, self.run.theta.dtype.type(self.rate(self.t)))
 
-    def _descend(self, rate, direction):
+    def _descend(self, rate: Any, direction: np.ndarray) -> None:
         np.multiply(direction, rate, out=self.scratch)
         self.run.theta -= self.scratch
 
@@ -138,7 +140,7 @@ class SGD(_FirstOrder):
 
     defaults = _COMMON
 
-    def update(self, g, rate):
+    def update(self, g: np.ndarray, rate: Any) -> None:
         self._descend(rate, g)
 
 
@@ -148,11 +150,11 @@ class Momentum(_FirstOrder):
     defaults = {**_COMMON, "momentum": 0.9}
     buffers = ("velocity",)
 
-    def prepare(self):
+    def prepare(self) -> None:
         super().prepare()
         self.momentum = _fraction(self.momentum, "momentum")
 
-    def update(self, g, rate):
+    def update(self, g: np.ndarray, rate: Any) -> None:
         self.velocity *= g.dtype.type(self.momentum)
         self.velocity += g
         self._descend(rate, self.velocity)
@@ -161,7 +163,7 @@ class Momentum(_FirstOrder):
 class Nesterov(Momentum):
     """v = mu v + g; theta -= a (g + mu v)."""
 
-    def update(self, g, rate):
+    def update(self, g: np.ndarray, rate: Any) -> None:
         mu = g.dtype.type(self.momentum)
         self.velocity *= mu
         self.velocity += g
@@ -177,18 +179,18 @@ class RMSProp(_FirstOrder):
     default_rate = 1e-3
     buffers = ("squares",)
 
-    def prepare(self):
+    def prepare(self) -> None:
         super().prepare()
         self.rho = _fraction(self.rho, "rho")
 
-    def _average_squares(self, g, keep):
+    def _average_squares(self, g: np.ndarray, keep: float) -> None:
         kind = g.dtype.type
         np.multiply(g, g, out=self.scratch)
         self.scratch *= kind(1.0 - keep)
         self.squares *= kind(keep)
         self.squares += self.scratch
 
-    def _descend_scaled(self, rate, direction, correction):
+    def _descend_scaled(self, rate: Any, direction: np.ndarray, correction: float) -> None:
         kind = direction.dtype.type
         np.multiply(self.squares, kind(correction), out=self.scratch)
         np.sqrt(self.scratch, out=self.scratch)
@@ -197,7 +199,7 @@ class RMSProp(_FirstOrder):
         self.scratch *= rate
         self.run.theta -= self.scratch
 
-    def update(self, g, rate):
+    def update(self, g: np.ndarray, rate: Any) -> None:
         self._average_squares(g, self.rho)
         self._descend_scaled(rate, g, 1.0)
 
@@ -208,11 +210,11 @@ class Adam(RMSProp):
     defaults = {**_COMMON, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
     buffers = ("average", "squares")
 
-    def prepare(self):
+    def prepare(self) -> None:
         _FirstOrder.prepare(self)
         self.beta1, self.beta2 = _fraction(self.beta1, "beta1"), _fraction(self.beta2, "beta2")
 
-    def update(self, g, rate):
+    def update(self, g: np.ndarray, rate: Any) -> None:
         kind = g.dtype.type
         np.multiply(g, kind(1.0 - self.beta1), out=self.scratch)
         self.average *= kind(self.beta1)

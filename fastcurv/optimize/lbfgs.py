@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.optimize import minimize as scipy_minimize
 
@@ -17,21 +19,21 @@ class LBFGS(Method):
 
     defaults = {"memory": 20}
 
-    def prepare(self):
+    def prepare(self) -> None:
         self.memory = check_positive_int(self.memory, "memory")
 
-    def drive(self, loop):
+    def drive(self, loop: Any) -> None:
         """Run SciPy's loop; after each of its iterations ours has its say."""
         run = self.run
         seen = {}
 
-        def fun(x):
+        def fun(x: Any) -> Any:
             theta = x.astype(run.theta.dtype)
             f, g = run.value_and_gradient(theta)
             seen["theta"], seen["f"], seen["g"] = theta, f, np.array(g)
             return f, seen["g"].astype(np.float64)
 
-        def after(intermediate_result):
+        def after(intermediate_result: Any) -> None:
             theta = intermediate_result.x.astype(run.theta.dtype)
             np.copyto(run.theta, theta)
             if np.array_equal(seen["theta"], theta):

@@ -13,19 +13,19 @@ from ..critical.nearness import VALUE_EPS
 Value = Callable[[np.ndarray], float]
 
 
-def as_product(op, dtype):
+def as_product(op: Any, dtype: Any) -> Any:
     """`multiply(v, out)` for an operator with or without `product`."""
     product = getattr(op, "product", None)
     if product is not None and operator_dtype(op) == dtype:
         return product
 
-    def multiply(v, out):
+    def multiply(v: np.ndarray, out: Any) -> None:
         out[:] = op @ v
 
     return multiply
 
 
-def rounding_of(v, size):
+def rounding_of(v: np.ndarray, size: float) -> float:
     """What rounding does to v'Hv in practice: ``8 sqrt(n) eps ||H||``, `size` standing for ||H||.
 
     Enough to choose a direction, since the line search then decides; proofs are `classify`'s.
@@ -38,14 +38,21 @@ def value_rounding(f: float, dtype: Any) -> float:
     return VALUE_EPS * float(np.finfo(dtype).eps) * abs(f)
 
 
-def first_length(theta):
+def first_length(theta: np.ndarray) -> float:
     """Where a line search without any scale of its own begins: a hundredth of theta's length, of 1
     at least.
     """
     return 0.01 * max(1.0, float(np.linalg.norm(theta)))
 
 
-def line_minimum(value, theta, direction, f0, start, refinements=12):
+def line_minimum(
+    value: Any,
+    theta: np.ndarray,
+    direction: np.ndarray,
+    f0: float,
+    start: float,
+    refinements: int = 12,
+) -> tuple[float, float]:
     """The lowest point found along ``theta + t direction``, t of both signs.
 
     Each side is searched by doubling from `start` (by quarters towards 0 where that is too long),
@@ -69,13 +76,13 @@ def line_minimum(value, theta, direction, f0, start, refinements=12):
     return sign * t, lowest
 
 
-def _along(value, theta, direction, f0, start):
+def _along(value: Any, theta: np.ndarray, direction: np.ndarray, f0: float, start: float) -> Any:
     """Walk along `direction` (sign included): three (t, f) around the lowest value, None where
     nothing is lower; and f.
     """
     trial = np.empty_like(theta)
 
-    def f(t):
+    def f(t: float) -> Any:
         np.multiply(direction, theta.dtype.type(t), out=trial)
         np.add(trial, theta, out=trial)
         found = value(trial)
@@ -101,7 +108,9 @@ def _along(value, theta, direction, f0, start):
     return (before, (t, ft), further), f
 
 
-def _refined(f, low, best, high, evaluations):
+def _refined(
+    f: Callable[[float], float], low: Any, best: Any, high: Any, evaluations: int
+) -> tuple[float, float]:
     """The lowest of three points (t, f), the middle one lowest, after steps to parabolas' minima
     and golden sections.
     """

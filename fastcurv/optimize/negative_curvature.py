@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..checks import operator_dtype
@@ -10,7 +12,15 @@ from ..protocols import Differentiable, Probed
 from .line_search import as_product, rounding_of
 
 
-def lowest_curvature(op, rng, starts=(), *, max_products=200, stop=None, accuracy=0.05):
+def lowest_curvature(
+    op: Any,
+    rng: Any,
+    starts: Any = (),
+    *,
+    max_products: int = 200,
+    stop: Any = None,
+    accuracy: float = 0.05,
+) -> tuple[float, np.ndarray, float, int]:
     """The lowest Ritz pair from a random start and `starts`, stopped as soon as it is clearly
     negative.
 
@@ -59,7 +69,7 @@ def lowest_curvature(op, rng, starts=(), *, max_products=200, stop=None, accurac
                 return curvature, v, rounding, space.m
 
 
-def suspects(ob, theta, H):
+def suspects(ob: Any, theta: np.ndarray, H: Any) -> list[np.ndarray]:
     """Start vectors in which negative curvature may show early: the gradient and the objective's
     probes.
     """

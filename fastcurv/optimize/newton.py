@@ -17,6 +17,8 @@ the space at hand: a change of radius, damping or weight costs no product.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..checks import check_positive, check_positive_int
@@ -36,7 +38,7 @@ class _InSpace(Method):
     leaves_saddles = True
     defaults = {"forcing": 0.1, "krylov_dim": None, "thrift": 0.5, "sample": None}
 
-    def prepare(self):
+    def prepare(self) -> None:
         run = self.run
         check_positive(self.forcing, "forcing")
         check_positive(self.thrift, "thrift", zero=True)
@@ -49,22 +51,22 @@ class _InSpace(Method):
         self.space = KrylovSpace(n, run.theta.dtype, self.limit + 2)
         self.vector = np.empty_like(run.theta)
 
-    def subproblem(self, values, linear):
+    def subproblem(self, values: np.ndarray, linear: np.ndarray) -> None:
         """Y in the eigenvectors of T; what H's share of the residual is measured on; whether a
         bound was met.
         """
         raise NotImplementedError
 
-    def adapt(self, ratio, length, bounded):
+    def adapt(self, ratio: float, length: float, bounded: bool) -> None:
         """Move the radius, damping or weight by what a trial step has shown."""
 
-    def tolerance(self):
+    def tolerance(self) -> float:
         return min(self.forcing, np.sqrt(self.run.gnorm)) * self.space.gamma
 
-    def accepted(self):
+    def accepted(self) -> None:
         """Told that the step in `vector` is taken."""
 
-    def solve(self):
+    def solve(self) -> Any:
         """The step in the space, grown as far as its residual asks; and the reduction that the
         model promises.
         """
@@ -93,10 +95,10 @@ class _InSpace(Method):
         space.combine(vectors @ y, out=self.vector)
         return y, gain, bounded
 
-    def open_space(self):
+    def open_space(self) -> None:
         self.space.start(self.run.operator.product, self.run.g)
 
-    def step(self):
+    def step(self) -> str | None:
         run = self.run
         self.open_space()
         for _ in range(100):
@@ -136,14 +138,14 @@ class _Scaled(_InSpace):
     defaults = {**_InSpace.defaults, "precondition": False, "warm_start": False}
     kept_arrays = ("last", "row_squares")
 
-    def prepare(self):
+    def prepare(self) -> None:
         super().prepare()
         for name in ("precondition", "warm_start"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
         self.last = self.row_squares = self.scale = None
 
-    def open_space(self):
+    def open_space(self) -> None:
         run = self.run
         if self.precondition:
             self._measure_rows()
@@ -155,7 +157,7 @@ class _Scaled(_InSpace):
                 self._scaled_product, run.g * self.scale, [v / self.scale for v in others]
             )
 
-    def _measure_rows(self):
+    def _measure_rows(self) -> None:
         run = self.run
         first = self.row_squares is None
         if first:
@@ -171,18 +173,18 @@ class _Scaled(_InSpace):
         self.scale = ((self.row_squares / mean + 1e-6) ** -0.25).astype(run.theta.dtype)
         self.scaled = np.empty_like(run.theta)
 
-    def _scaled_product(self, v, out):
+    def _scaled_product(self, v: np.ndarray, out: Any) -> None:
         np.multiply(v, self.scale, out=self.scaled)
         self.run.operator.product(self.scaled, out)
         out *= self.scale
 
-    def solve(self):
+    def solve(self) -> Any:
         found = super().solve()
         if self.scale is not None:
             self.vector *= self.scale
         return found
 
-    def accepted(self):
+    def accepted(self) -> None:
         if self.warm_start:
             self.last = self.vector.copy()
 
@@ -195,18 +197,20 @@ class TrustRegion(_Scaled):
     defaults = {**_Scaled.defaults, "radius": None}
     kept_facts = ("radius",)
 
-    def prepare(self):
+    def prepare(self) -> None:
         super().prepare()
         if self.radius is None:
             self.radius = 0.1 * max(1.0, float(np.linalg.norm(self.run.theta)))
         else:
             self.radius = check_positive(self.radius, "radius")
 
-    def subproblem(self, values, linear):
+    def subproblem(
+        self, values: np.ndarray, linear: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, bool]:
         y, multiplier = trust_region(values, linear, self.radius)
         return y, y, multiplier > 0
 
-    def adapt(self, ratio, length, bounded):
+    def adapt(self, ratio: float, length: float, bounded: bool) -> None:
         if ratio < 0.25:
             self.radius = 0.25 * length
         elif ratio > 0.75 and bounded:
@@ -219,15 +223,17 @@ class Cubic(_Scaled):
     defaults = {**_Scaled.defaults, "weight": 1.0}
     kept_facts = ("weight",)
 
-    def prepare(self):
+    def prepare(self) -> None:
         super().prepare()
         self.weight = check_positive(self.weight, "weight")
 
-    def subproblem(self, values, linear):
+    def subproblem(
+        self, values: np.ndarray, linear: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, bool]:
         y, _ = cubic(values, linear, self.weight)
         return y, y, False
 
-    def adapt(self, ratio, length, bounded):
+    def adapt(self, ratio: float, length: float, bounded: bool) -> None:
         if ratio < 0.1:
             self.weight *= 3.0
         elif ratio > 0.9:
@@ -242,18 +248,18 @@ class _Damped(_Scaled):
     defaults = {**_Scaled.defaults, "damping": None}
     kept_facts = ("damping",)
 
-    def prepare(self):
+    def prepare(self) -> None:
         super().prepare()
         if self.damping is not None:
             self.damping = check_positive(self.damping, "damping")
 
-    def damp(self, values):
+    def damp(self, values: np.ndarray) -> float:
         if self.damping is None:
             self.damping = 0.1 * float(np.max(np.abs(values))) or 1.0
         self.size = float(np.max(np.abs(values)))
         return self.damping
 
-    def adapt(self, ratio, length, bounded):
+    def adapt(self, ratio: float, length: float, bounded: bool) -> None:
         if ratio < 0.25:
             self.damping *= 4.0
         elif ratio > 0.75:
@@ -265,7 +271,9 @@ class SaddleFreeNewton(_Damped):
     2014).
     """
 
-    def subproblem(self, values, linear):
+    def subproblem(
+        self, values: np.ndarray, linear: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, bool]:
         y = absolute(values, linear, self.damp(values))
         return y, np.sign(values) * y, False
 
@@ -284,20 +292,20 @@ class GaussNewton(_Damped):
     kept_facts = ("damping", "exact", "slow")
     SLOW = 3
 
-    def prepare(self):
+    def prepare(self) -> None:
         super().prepare()
         self.exact, self.slow, self.ratio = False, 0, 0.0
 
-    def load(self, arrays, facts):
+    def load(self, arrays: Any, facts: Any) -> None:
         super().load(arrays, facts)
         if self.exact:
             self._turn_to("hessian")
 
-    def adapt(self, ratio, length, bounded):
+    def adapt(self, ratio: float, length: float, bounded: bool) -> None:
         super().adapt(ratio, length, bounded)
         self.ratio = ratio
 
-    def step(self):
+    def step(self) -> str | None:
         run, f, gnorm = self.run, self.run.f, self.run.gnorm
         sentence = super().step()
         if sentence is None and not run.cut and isinstance(run.ob, Differentiable):
@@ -310,14 +318,16 @@ class GaussNewton(_Damped):
                 self._turn_to("ggn")
         return sentence
 
-    def _turn_to(self, curvature):
+    def _turn_to(self, curvature: str) -> None:
         """Take the curvature from another matrix from here on."""
         run = self.run
         self.exact, run.curvature, spent = curvature == "hessian", curvature, run.n_gradients
         run.bind()
         run.n_gradients = spent  # the gradient at this point is known and counted
 
-    def subproblem(self, values, linear):
+    def subproblem(
+        self, values: np.ndarray, linear: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, bool]:
         if self.exact:
             y = absolute(values, linear, self.damp(values))
             return y, np.sign(values) * y, False
@@ -333,19 +343,21 @@ class Newton(_InSpace):
     leaves_saddles = False
     defaults = {**_InSpace.defaults, "thrift": 0.0, "damping": 0.0}
 
-    def prepare(self):
+    def prepare(self) -> None:
         super().prepare()
         self.damping = check_positive(self.damping, "damping", zero=True)
 
-    def tolerance(self):
+    def tolerance(self) -> float:
         exact = len(self.run.theta) <= DENSE_BELOW
         return 1e-12 * self.run.gnorm if exact else super().tolerance()
 
-    def subproblem(self, values, linear):
+    def subproblem(
+        self, values: np.ndarray, linear: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, bool]:
         y = shifted(values, linear, self.damping)
         return y, y, False
 
-    def step(self):
+    def step(self) -> str | None:
         run = self.run
         self.open_space()
         y, _, _ = self.solve()

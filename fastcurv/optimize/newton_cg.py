@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..checks import check_positive, check_positive_int
@@ -23,7 +25,7 @@ class NewtonCG(Method):
     defaults = {"forcing": 0.5, "thrift": 0.5, "weight": None, "max_cg": None, "sample": None}
     kept_facts = ("weight", "bound", "reach")
 
-    def prepare(self):
+    def prepare(self) -> None:
         check_positive(self.forcing, "forcing")
         check_positive(self.thrift, "thrift", zero=True)
         if self.weight is not None:
@@ -34,7 +36,7 @@ class NewtonCG(Method):
         self.reach = None
         self.work = Workspace(len(self.run.theta), self.run.theta.dtype)
 
-    def step(self):
+    def step(self) -> str | None:
         run = self.run
         if self.weight is None:
             self._first_weight()
@@ -48,14 +50,14 @@ class NewtonCG(Method):
             return self._follow(d)
         return self._descend(d)
 
-    def _first_weight(self):
+    def _first_weight(self) -> None:
         """The shift of the first step is a hundredth of the curvature along the gradient."""
         run = self.run
         run.operator.product(run.g, self.work.Hp)
         self.bound = norm(self.work.Hp) / run.gnorm
         self.weight = max((0.01 * self.bound) ** 2, 1e-12) / run.gnorm
 
-    def _descend(self, d):
+    def _descend(self, d: np.ndarray) -> Any:
         """Backtrack from the full step until the loss has fallen by a fraction of what the slope
         promises.
         """
@@ -71,7 +73,7 @@ class NewtonCG(Method):
         run.arrive()
         return None
 
-    def _backtrack(self, d):
+    def _backtrack(self, d: np.ndarray) -> float | None:
         """The fraction of d that lowers the loss enough, left in `run.spare`; None where none does."""
         run, slope = self.run, dot(self.run.g, d)
         noise = 10.0 * run.eps * abs(run.f)
@@ -84,7 +86,7 @@ class NewtonCG(Method):
             t = min(max(fitted, 0.1 * t), 0.5 * t)
         return None
 
-    def _follow(self, d):
+    def _follow(self, d: np.ndarray) -> str | None:
         """Along negative curvature the best length is not Newton's: search for it, downhill side
         and other side.
         """
@@ -100,7 +102,7 @@ class NewtonCG(Method):
         run.arrive()
         return None
 
-    def _downhill(self):
+    def _downhill(self) -> str | None:
         """Where the model misleads, at a kink for instance: a step along the gradient, as short as
         it takes.
         """

@@ -20,7 +20,7 @@ class NewtonMR(_InSpace):
 
     leaves_saddles = False
 
-    def step(self):
+    def step(self) -> str | None:
         run, space = self.run, self.space
         self.open_space()
         grow(space, min(self.forcing, np.sqrt(run.gnorm)), self.limit, run.out_of_budget)

@@ -8,6 +8,7 @@ marked as cut short.
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from ..vectors import norm
 from .resume import check_run, generator, plain
 
 
-def reduction_ratio(old, new, predicted, eps):
+def reduction_ratio(old: float, new: float, predicted: float, eps: float) -> float:
     """(old - new)/predicted, drawn to 1 where both are within the rounding of the values
     themselves.
 
@@ -39,11 +40,11 @@ class Worth:
     all, a new step from a new point is the better use of the next one. 0 never ends a solve.
     """
 
-    def __init__(self, thrift, overhead=3.0):
+    def __init__(self, thrift: float, overhead: float = 3.0) -> None:
         self.thrift, self.overhead = thrift, overhead
         self.m, self.gain, self.look_at = 0, 0.0, 2
 
-    def spent(self, m, gain):
+    def spent(self, m: int, gain: float) -> bool:
         """True after `m` products with a reduction of `gain` where going on is not worth it; judges
         every eighth more.
         """
@@ -58,11 +59,11 @@ class Worth:
 class CountedOperator:
     """A symmetric operator that charges its products to a run."""
 
-    def __init__(self, operator, run):
+    def __init__(self, operator: Any, run: Any) -> None:
         self.operator, self.run = operator, run
         self._product = getattr(operator, "product", None)
 
-    def product(self, v, out):
+    def product(self, v: np.ndarray, out: Any) -> Any:
         """Write H v into `out`; one product."""
         self.run.n_products += 1
         if self._product is not None:
@@ -71,7 +72,7 @@ class CountedOperator:
             out[:] = self.operator @ v
         return out
 
-    def release(self):
+    def release(self) -> None:
         """Let go of the operator, so that its state can be used again for the next one."""
         self.operator = self._product = None
 
@@ -94,31 +95,34 @@ class Run:
 
     def __init__(
         self,
-        ob,
-        theta,
-        seed,
+        ob: Any,
+        theta: np.ndarray,
+        seed: Any,
         *,
-        curvature=None,
-        sample=None,
-        validation=None,
-        max_time=None,
-        max_products=None,
-    ):
+        curvature: str | None = None,
+        sample: Any = None,
+        validation: Any = None,
+        max_time: Any = None,
+        max_products: int | None = None,
+    ) -> None:
         self.ob, self.rng, self.validation = ob, np.random.default_rng(seed), validation
         self.max_time, self.max_products = max_time, max_products
-        self.curvature, self.operator = curvature, None
-        self.sample, self.rows = sample, None
+        self.curvature = curvature
+        self.operator: Any = None
+        self.sample = sample
+        self.rows: Any = None
         self.theta = theta
         self.spare = np.empty_like(theta)
         self.eps = float(np.finfo(theta.dtype).eps)
         self.n_values = self.n_gradients = self.n_products = self.iteration = 0
         self.spent, self.started = 0.0, time.perf_counter()
-        self.history = {
+        self.history: dict[str, list[Any]] = {
             key: [] for key in ("iteration", "loss", "gradient_norm", "products", "time")
         }
         if validation is not None:
             self.history["validation"] = []
-        self.best, self.best_score, self.since_best = None, np.inf, 0
+        self.best: Any = None
+        self.best_score, self.since_best = np.inf, 0
         self.best_f = self.best_gnorm = np.inf
         self.f = self.f0 = self.gnorm = np.inf
         self.g = np.empty(0, theta.dtype)
@@ -126,11 +130,11 @@ class Run:
 
     # what things cost
 
-    def elapsed(self):
+    def elapsed(self) -> float:
         """Seconds since the start, those before a resumed checkpoint included."""
         return self.spent + time.perf_counter() - self.started
 
-    def exhausted(self):
+    def exhausted(self) -> str | None:
         """``max_time``, ``max_products`` or None: the budget that has ended."""
         if self.max_products is not None and self.n_products >= self.max_products:
             return "max_products"
@@ -138,18 +142,18 @@ class Run:
             return "max_time"
         return None
 
-    def out_of_budget(self):
+    def out_of_budget(self) -> bool:
         """For the inner loops of a step: has a budget ended? Remembers it in `cut`."""
         if not self.cut and self.exhausted() is not None:
             self.cut = True
         return self.cut
 
-    def value(self, theta):
+    def value(self, theta: np.ndarray) -> float:
         """The objective at `theta`."""
         self.n_values += 1
         return float(self.ob.value(theta))
 
-    def value_and_gradient(self, theta, ob=None):
+    def value_and_gradient(self, theta: np.ndarray, ob: Any = None) -> tuple[float, np.ndarray]:
         """Value and gradient, of the full objective or of `ob`."""
         self.n_gradients += 1
         ob = ob or self.ob
@@ -159,7 +163,7 @@ class Run:
             f, g = ob.value(theta), ob.gradient(theta)
         return float(f), np.asarray(g, dtype=self.theta.dtype)
 
-    def step_price(self):
+    def step_price(self) -> float:
         """What trying and taking a step costs, in products: values and gradients are of all rows,
         products of a sample.
         """
@@ -167,7 +171,7 @@ class Run:
 
     # where it is
 
-    def bind(self):
+    def bind(self) -> None:
         """Value, gradient and, for methods that use one, the operator at `theta`."""
         if self.operator is not None:
             self.operator.release()
@@ -185,7 +189,7 @@ class Run:
         self.gnorm = norm(self.g)
         self.stale = False
 
-    def _curved(self):
+    def _curved(self) -> Any:
         """The objective whose curvature is used: all of it, or a random sample of its rows."""
         if self.sample is None:
             return self.ob
@@ -193,13 +197,13 @@ class Run:
             self.rows = np.sort(self.rng.choice(self.ob.n_samples, self.sample, replace=False))
         return self.ob.batch(self.rows)
 
-    def arrive(self):
+    def arrive(self) -> None:
         """Make `spare` the current point; the old one becomes the spare."""
         self.theta, self.spare = self.spare, self.theta
         self.rows = None
         self.bind()
 
-    def try_step(self, step, scale=1.0):
+    def try_step(self, step: np.ndarray, scale: float = 1.0) -> float:
         """The objective at ``theta + scale * step``, which is left in `spare`."""
         np.multiply(step, self.theta.dtype.type(scale), out=self.spare)
         self.spare += self.theta
@@ -207,7 +211,7 @@ class Run:
 
     # what it has seen
 
-    def record(self):
+    def record(self) -> None:
         """Write down the current point; keep it if it is the best."""
         entry = {
             "iteration": self.iteration,
@@ -240,7 +244,7 @@ class Run:
         "since_best",
     )
 
-    def state(self):
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Everything a resumed run needs but the history: arrays, and facts that JSON can hold."""
         arrays = {"theta": self.theta.copy()}
         if self.best is not None:
@@ -252,14 +256,14 @@ class Run:
         facts["rng"] = plain(self.rng.bit_generator.state)
         return arrays, facts
 
-    def past(self, records):
+    def past(self, records: int) -> dict[str, np.ndarray]:
         """The history up to a number of records, as arrays."""
         return {
             "history." + key: np.asarray(values[:records], dtype=np.float64)
             for key, values in self.history.items()
         }
 
-    def load(self, arrays, facts):
+    def load(self, arrays: Any, facts: Any) -> None:
         """Continue where `state` and `past` were taken; ValueError where they were not."""
         check_run(arrays, facts, self)
         np.copyto(self.theta, arrays["theta"])
@@ -288,32 +292,36 @@ class Method:
         Where the gradient vanishes and H has negative curvature, the run follows it and goes on.
     """
 
-    defaults: dict = {}
-    curvature = None
+    defaults: dict[str, Any] = {}
+    curvature: str | None = None
     leaves_saddles = False
 
-    def __init__(self, run, **options):
+    def __init__(self, run: Any, **options: Any) -> None:
         self.run = run
         for name, value in {**self.defaults, **options}.items():
             setattr(self, name, value)
         self.prepare()
 
-    def prepare(self):
+    def __getattr__(self, name: str) -> Any:
+        """Options are attributes of their names, set at the start; any other is an error."""
+        raise AttributeError(f"{type(self).__name__} has no {name!r}")
+
+    def prepare(self) -> None:
         """Check the options, make the buffers."""
 
-    def step(self):
+    def step(self) -> str | None:
         """Move the run; None, or the sentence that says why it cannot."""
         raise NotImplementedError
 
-    def drive(self, loop):
+    def drive(self, loop: Any) -> None:
         """Run the loop; a method with a loop of its own puts it here."""
         loop.iterate()
 
     #: names of the attributes that a checkpoint must hold
-    kept_arrays: tuple = ()
-    kept_facts: tuple = ()
+    kept_arrays: tuple[str, ...] = ()
+    kept_facts: tuple[str, ...] = ()
 
-    def state(self):
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         arrays = {
             name: np.array(getattr(self, name))
             for name in self.kept_arrays
@@ -321,7 +329,7 @@ class Method:
         }
         return arrays, {name: getattr(self, name) for name in self.kept_facts}
 
-    def load(self, arrays, facts):
+    def load(self, arrays: Any, facts: Any) -> None:
         for name in self.kept_arrays:
             setattr(self, name, arrays.get(name))
         for name in self.kept_facts:

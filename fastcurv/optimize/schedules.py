@@ -11,11 +11,12 @@ converges:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 
-def _positive(value, name):
+def _positive(value: Any, name: str) -> float:
     """`value` as a finite float above 0."""
     try:
         number = float(value)
@@ -47,7 +48,7 @@ class Schedule:
     delta: float = 0.0
     hold: int = 0
 
-    def __call__(self, t):
+    def __call__(self, t: float) -> float:
         """The learning rate of update number `t`, counted from 1."""
         if self.name == "constant":
             return self.alpha
@@ -58,14 +59,14 @@ class Schedule:
         return self.alpha if t <= self.hold else self.alpha * (self.hold / t) ** self.delta
 
     @property
-    def exponent(self):
+    def exponent(self) -> Any:
         """P in ``alpha_t ~ c * t**-p`` as t grows."""
         if self.name == "constant":
             return 0.0
         return 1.0 if self.name == "inverse_time" else self.delta
 
     @property
-    def formula(self):
+    def formula(self) -> Any:
         """The schedule as text."""
         a, d = f"{self.alpha:g}", f"{self.delta:g}"
         return {
@@ -76,7 +77,7 @@ class Schedule:
         }[self.name]
 
 
-def constant(alpha):
+def constant(alpha: float) -> Any:
     """The same learning rate for ever: ``alpha``.
 
     Examples
@@ -88,7 +89,7 @@ def constant(alpha):
     return Schedule("constant", _positive(alpha, "alpha"))
 
 
-def inverse_time(alpha, delta):
+def inverse_time(alpha: float, delta: float) -> Any:
     """``alpha / (1 + delta * t)``.
 
     Examples
@@ -100,7 +101,7 @@ def inverse_time(alpha, delta):
     return Schedule("inverse_time", _positive(alpha, "alpha"), _positive(delta, "delta"))
 
 
-def power(alpha, delta):
+def power(alpha: float, delta: float) -> Any:
     """``alpha / t**delta``; the lecture's range is 0.5 < delta <= 1.
 
     Examples
@@ -112,7 +113,7 @@ def power(alpha, delta):
     return Schedule("power", _positive(alpha, "alpha"), _positive(delta, "delta"))
 
 
-def constant_then_decay(alpha, hold, delta=1.0):
+def constant_then_decay(alpha: float, hold: int, delta: float = 1.0) -> Any:
     """``alpha`` for the first `hold` updates, then ``alpha * (hold / t)**delta``.
 
     Examples
@@ -143,7 +144,9 @@ _BY_NAME = {
 }
 
 
-def as_schedule(schedule, alpha, delta=None, hold=None):
+def as_schedule(
+    schedule: Any, alpha: float, delta: float | None = None, hold: int | None = None
+) -> Any:
     """A schedule from its name, or the schedule itself.
 
     Parameters
@@ -187,11 +190,11 @@ class RobbinsMonro:
     exponent: float
     reason: str
 
-    def __bool__(self):
+    def __bool__(self) -> Any:
         return bool(self.satisfied)
 
 
-def _fitted_exponent(schedule):
+def _fitted_exponent(schedule: Any) -> Any:
     """P from the rates at t = 10**6 and 10**8; NaN where they are not finite and positive."""
     early, late = float(schedule(10**6)), float(schedule(10**8))
     if not (0 < early < np.inf and 0 < late < np.inf):
@@ -199,7 +202,7 @@ def _fitted_exponent(schedule):
     return float(np.log(early / late) / np.log(100.0))
 
 
-def robbins_monro(schedule):
+def robbins_monro(schedule: Any) -> Any:
     """Does a schedule meet sum alpha_t = inf and sum alpha_t**2 < inf, and why?
 
     Parameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -35,13 +36,13 @@ class IndefiniteHessianWarning(UserWarning):
     """
 
 
-def _dense(op, n):
+def _dense(op: Any, n: int) -> np.ndarray:
     if isinstance(op, Dense):
         return np.asarray(op.to_dense(), dtype=np.float64)
     return np.asarray(op @ np.eye(n, dtype=operator_dtype(op)), dtype=np.float64)
 
 
-def _decompose(op, g, k, wanted, residual_of):
+def _decompose(op: Any, g: np.ndarray, k: int | None, wanted: float, residual_of: Any) -> Any:
     """Eigenvalues, the gradient in their vectors, a map from coordinates to (n,), and the relative
     residual.
 
@@ -70,14 +71,16 @@ def _decompose(op, g, k, wanted, residual_of):
     return space.ritz()[0], space.linear_term(), lambda y: space.combine(vectors @ y), residual
 
 
-def _inputs(H, g, damping, k):
+def _inputs(H: Any, g: np.ndarray, damping: float, k: int | None) -> Any:
     op = check_symmetric_operator(H, "H")
     g = check_vector(g, op.shape[0], "g")
     damping = check_positive(damping, "damping", zero=True)
     return op, g, damping, k if k is None else check_positive_int(k, "k")
 
 
-def newton_step(H, g, damping=0.0, *, k=None, tol=1e-6):
+def newton_step(
+    H: Any, g: np.ndarray, damping: float = 0.0, *, k: int | None = None, tol: Any = 1e-6
+) -> np.ndarray:
     """The Newton step ``-(H + damping I)^-1 g``, to be added to theta.
 
     Newton's method goes to the nearest critical point of the quadratic model, uphill where H has
@@ -120,7 +123,7 @@ def newton_step(H, g, damping=0.0, *, k=None, tol=1e-6):
     if not np.any(g):
         return np.zeros_like(g)
 
-    def residual_of(space):
+    def residual_of(space: Any) -> Any:
         values, vectors = space.ritz()
         return space.residual(vectors @ shifted(values, space.linear_term(), damping))
 
@@ -144,7 +147,9 @@ def newton_step(H, g, damping=0.0, *, k=None, tol=1e-6):
     return lift(shifted(values, linear, damping)).astype(g.dtype, copy=False)
 
 
-def saddle_free_newton_step(H, g, damping=1e-3, *, k=None, tol=1e-3):
+def saddle_free_newton_step(
+    H: Any, g: np.ndarray, damping: float = 1e-3, *, k: int | None = None, tol: Any = 1e-3
+) -> np.ndarray:
     """The saddle-free Newton step ``-(|H| + damping I)^-1 g``: Newton's lengths, downhill in every
     direction.
 
@@ -185,7 +190,7 @@ def saddle_free_newton_step(H, g, damping=1e-3, *, k=None, tol=1e-3):
     if not np.any(g):
         return np.zeros_like(g)
 
-    def residual_of(space):
+    def residual_of(space: Any) -> Any:
         values, vectors = space.ritz()
         return space.residual(
             vectors @ (np.sign(values) * absolute(values, space.linear_term(), damping))

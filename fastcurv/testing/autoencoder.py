@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,7 @@ class LinearAutoencoder:
     [('3-1-3 autoencoder, I = {}', 'saddle', 3), ('3-1-3 autoencoder, I = {1}', 'minimum', 0)]
     """
 
-    def __init__(self, spectrum, p, *, n_samples=None, seed=0):
+    def __init__(self, spectrum: Any, p: int, *, n_samples: Any = None, seed: Any = 0) -> None:
         self.spectrum = np.asarray(spectrum, dtype=float)
         n = self.spectrum.size
         if not (np.diff(self.spectrum) < 0).all() or not self.spectrum[-1] > 0:
@@ -84,7 +85,7 @@ class LinearAutoencoder:
             ReferenceModel([n, p, n], "identity", bias=False), self.X, self.X
         )
 
-    def critical_point(self, indices, seed=None):
+    def critical_point(self, indices: Any, seed: Any = None) -> np.ndarray:
         """Theta with ``W2 W1 = U_I U_I'``, I counted from 1; with a seed, moved along the symmetry
         ``W2 A^-1, A W1``.
         """
@@ -108,7 +109,7 @@ class LinearAutoencoder:
             W1, W2 = A @ W1, W2 @ np.linalg.inv(A)
         return np.concatenate([W1.ravel(), W2.ravel()])
 
-    def case(self, indices, seed=None, objective=None):
+    def case(self, indices: Any, seed: Any = None, objective: Any = None) -> Case:
         """The `Case` of an index set: verdict, loss and inertia in closed form."""
         n, p, inside = self.spectrum.size, self.p, set(indices)
         k = len(inside)
@@ -127,7 +128,7 @@ class LinearAutoencoder:
             float(self.spectrum[[j - 1 for j in outside]].sum() / n),
         )
 
-    def cases(self, seed=None, limit=None):
+    def cases(self, seed: Any = None, limit: int | None = None) -> list[Case]:
         """Every index set, or `limit` of them drawn at random together with the empty and the
         minimal one.
         """
@@ -140,7 +141,7 @@ class LinearAutoencoder:
         return [self.case(s, seed) for s in sets]
 
 
-def compiled(ob):
+def compiled(ob: Any) -> Any:
     """The engine's `Objective` of a `ReferenceObjective`: same model, data, loss, weights and l2."""
     from ..network.mlp import MLP
     from ..network.objective import Objective
@@ -164,7 +165,7 @@ def compiled(ob):
     )
 
 
-def lecture_toy():
+def lecture_toy() -> ReferenceObjective:
     """``(1 - w2 w1)^2``: a 1-1-1 linear network without bias on x = 1, y = 1; H(0) = [[0, -2], [-2,
     0]].
     """

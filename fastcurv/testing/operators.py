@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
@@ -32,7 +35,9 @@ class PrescribedSpectrum(LinearOperator):
     array([-1.,  2.,  5.])
     """
 
-    def __init__(self, values, n_reflections=3, *, seed=0, dtype=np.float64):
+    def __init__(
+        self, values: np.ndarray, n_reflections: int = 3, *, seed: Any = 0, dtype: Any = np.float64
+    ) -> None:
         self.values = np.asarray(values, dtype=dtype)
         n = self.values.size
         super().__init__(np.dtype(dtype), (n, n))
@@ -40,29 +45,29 @@ class PrescribedSpectrum(LinearOperator):
         self.mirrors = (mirrors / np.linalg.norm(mirrors, axis=1, keepdims=True)).astype(dtype)
         self.n_products = 0
 
-    def _reflect(self, V, order):
+    def _reflect(self, V: np.ndarray, order: Iterable[int]) -> Any:
         for i in order:
             u = self.mirrors[i]
             V = V - np.multiply.outer(2 * u, u @ V)
         return V
 
-    def _apply(self, V):
+    def _apply(self, V: np.ndarray) -> Any:
         steps = range(len(self.mirrors))
         inner = self._reflect(V, reversed(steps))
         return self._reflect(self.values.reshape(-1, *[1] * (V.ndim - 1)) * inner, steps)
 
-    def _matvec(self, v):
+    def _matvec(self, v: np.ndarray) -> Any:
         self.n_products += 1
         return self._apply(v.reshape(-1))
 
-    def _matmat(self, V):
+    def _matmat(self, V: np.ndarray) -> Any:
         self.n_products += V.shape[1]
         return self._apply(V)
 
-    def _adjoint(self):
+    def _adjoint(self) -> Any:
         return self
 
-    def eigenvector(self, i):
+    def eigenvector(self, i: int) -> np.ndarray:
         """The unit eigenvector of ``values[i]``."""
         e = np.zeros(self.shape[0], dtype=self.dtype)
         e[i] = 1
@@ -79,7 +84,7 @@ class QuadraticObjective:
     (2.0, array([ 2., -1.]))
     """
 
-    def __init__(self, H, center=None, offset=0.0):
+    def __init__(self, H: Any, center: Any = None, offset: float = 0.0) -> None:
         self.H = check_symmetric_operator(H)
         self.n_params = self.H.shape[0]
         self.center = (
@@ -89,22 +94,22 @@ class QuadraticObjective:
         )
         self.offset = float(offset)
 
-    def value_and_gradient(self, theta):
+    def value_and_gradient(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
         d = check_vector(theta, self.n_params, "theta", float) - self.center
         g = self.H @ d
         return self.offset + 0.5 * float(d @ g), g
 
-    def value(self, theta):
+    def value(self, theta: np.ndarray) -> float:
         return self.value_and_gradient(theta)[0]
 
-    def gradient(self, theta):
+    def gradient(self, theta: np.ndarray) -> np.ndarray:
         return self.value_and_gradient(theta)[1]
 
-    def hessian(self, theta):
+    def hessian(self, theta: np.ndarray) -> Any:
         check_vector(theta, self.n_params, "theta")
         return self.H
 
-    def third_bound(self, theta, radius):
+    def third_bound(self, theta: np.ndarray, radius: float) -> float:
         """How fast H can change on a ball: not at all."""
         return 0.0
 
@@ -121,26 +126,28 @@ class FunctionObjective:
     array([ 2., -2.])
     """
 
-    def __init__(self, n_params, value, gradient, hessian, third_bound=None):
+    def __init__(
+        self, n_params: int, value: Any, gradient: Any, hessian: Any, third_bound: Any = None
+    ) -> None:
         self.n_params = check_positive_int(n_params, "n_params")
         self._value, self._gradient, self._hessian = value, gradient, hessian
         self._third_bound = third_bound
 
-    def value(self, theta):
+    def value(self, theta: np.ndarray) -> float:
         return float(self._value(check_vector(theta, self.n_params, "theta", float)))
 
-    def gradient(self, theta):
+    def gradient(self, theta: np.ndarray) -> np.ndarray:
         return np.asarray(
             self._gradient(check_vector(theta, self.n_params, "theta", float)), dtype=float
         )
 
-    def value_and_gradient(self, theta):
+    def value_and_gradient(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
         return self.value(theta), self.gradient(theta)
 
-    def hessian(self, theta):
+    def hessian(self, theta: np.ndarray) -> Any:
         theta = check_vector(theta, self.n_params, "theta", float)
         return check_symmetric_operator(np.asarray(self._hessian(theta), dtype=float))
 
-    def third_bound(self, theta, radius):
+    def third_bound(self, theta: np.ndarray, radius: float) -> float:
         """A Lipschitz constant of the Hessian around theta; infinity where none was given."""
         return np.inf if self._third_bound is None else float(self._third_bound(theta, radius))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
@@ -14,7 +17,7 @@ from .operators import FunctionObjective, PrescribedSpectrum, QuadraticObjective
 Floats = NDArray[np.float64]
 
 
-def axis_saddles(count, seed=0):
+def axis_saddles(count: int, seed: Any = 0) -> list[Case]:
     """`count` quadratics with random curvatures along the axes, at least one of each sign, as a
     list of `Case`.
 
@@ -38,7 +41,7 @@ def axis_saddles(count, seed=0):
     return cases
 
 
-def zoo():
+def zoo() -> list[Case]:
     """The critical points, plateaus and near misses that `classify` is tested on, as a list of
     `Case`.
 
@@ -52,8 +55,8 @@ def zoo():
     return cases
 
 
-def _functions():
-    def function(name, kind, counts, *functions):
+def _functions() -> Iterator[Any]:
+    def function(name: str, kind: Any, counts: Any, *functions: Any) -> Any:
         """`functions`: value, gradient, Hessian and, where it is not 0, a bound on its change."""
         bound = functions[3:] or (lambda t, r: 0.0,)
         ob = FunctionObjective(2, *functions[:3], *bound)
@@ -115,7 +118,7 @@ def _functions():
     yield Case("toy in the valley", toy, np.array([2.0, 0.5]), "minimum", 1, 0, 1, 0.0)
 
 
-def polish(ob, theta, steps=30):
+def polish(ob: Any, theta: np.ndarray, steps: int = 30) -> np.ndarray:
     """Newton's method with a pseudo-inverse from near a critical point of a small objective, down
     to rounding.
     """
@@ -131,7 +134,7 @@ def polish(ob, theta, steps=30):
     return best
 
 
-def _found(ob, theta0):
+def _found(ob: Any, theta0: Any) -> Any:
     """The critical point that BFGS and then Newton's method reach."""
     near = minimize(
         ob.value_and_gradient,
@@ -143,7 +146,7 @@ def _found(ob, theta0):
     return polish(ob, near.x)
 
 
-def _convex():
+def _convex() -> Iterator[Any]:
     rng = np.random.default_rng(4)
     X = rng.standard_normal((30, 4))
     ridge = ReferenceObjective(
@@ -160,7 +163,7 @@ def _convex():
     yield Case("softmax regression", softmax, _found(softmax, np.zeros(15)), "minimum", 10, 0, 5)
 
 
-def _dead_relu():
+def _dead_relu() -> Iterator[Any]:
     rng = np.random.default_rng(5)
     X = rng.random((12, 2))
     model = ReferenceModel([2, 3, 1], "relu")
@@ -187,7 +190,7 @@ def _dead_relu():
     )
 
 
-def _xor():
+def _xor() -> Iterator[Any]:
     X, y = np.array([[-1.0, -1], [-1, 1], [1, -1], [1, 1]]), np.array([0.0, 1, 1, 0])
     ob = ReferenceObjective(ReferenceModel([2, 2, 1], "tanh"), X, y)
     origin = np.zeros(9)
@@ -198,7 +201,7 @@ def _xor():
     yield Case("XOR solved, with l2", strong, theta, "minimum", 9, 0, 0)
 
 
-def _embedded_units():
+def _embedded_units() -> Iterator[Any]:
     """A stuck one-unit tanh net in a two-unit one: a unit of zeros, and the unit split in two
     (Fukumizu, Amari 2000).
     """

@@ -41,26 +41,19 @@ def main(scale="normal", out="pictures"):
     }
     epochs = len(stopped.history["loss"]) - 1
 
+    watched = fc.minimize(ob, start, "adam", validation=held_out, **options)
+    history = watched.history
     ax = plots.new_axes()
-    plots.curve(
-        to_the_end.history["iteration"], to_the_end.history["loss"], ax, label="training loss"
-    )
-    plots.curve(
-        stopped.history["iteration"],
-        stopped.history["validation"],
-        ax,
-        label="validation loss, until stopped",
-    )
+    plots.curve(history["iteration"], history["loss"], ax, label="training loss")
+    plots.curve(history["iteration"], history["validation"], ax, label="validation loss")
     best = int(np.argmin(stopped.history["validation"]))
-    ax.axvline(
-        stopped.history["iteration"][best],
-        color=plots.GREY,
-        ls=":",
-        label="the theta that is returned",
-    )
+    at = stopped.history["iteration"][best], stopped.history["validation"][best]
+    ax.axvline(stopped.history["iteration"][-1], color=plots.GREY, ls="--", label="stopped here")
+    ax.plot(*at, "o", color=plots.RED, ms=8, label="the theta that is returned")
     ax.set_yscale("log")
     ax.set_xlabel("epoch")
     ax.set_ylabel("loss")
+    ax.set_title("The training loss falls on; the validation loss turns")
     ax.legend(frameon=False)
     return Outcome(
         f"Stopped after {epochs} of {options['max_iter']} epochs, the network has a validation "

@@ -40,27 +40,21 @@ def main(scale="normal", out="pictures"):
 
     ax = plots.new_axes(figsize=(7.2, 4.6))
     ends = {}
-    for method, color in zip(METHODS, plots.CYCLE):
-        ends[method] = []
-        for number, theta in enumerate(starts):
-            result = fc.minimize(ob, theta, method, max_iter=200, seed=0)
-            ends[method].append((result.fun - best) / best)
-            excess = np.maximum((np.array(result.history["loss"]) - best) / best, 1e-16)
-            ax.semilogy(excess, color=color, lw=1, alpha=0.6, label=method if number == 0 else None)
-            if not result.success:
-                ax.plot(
-                    result.nit,
-                    excess[-1],
-                    plots.MARKERS["saddle"][0],
-                    color=color,
-                    ms=6,
-                    mec="white",
-                    zorder=3,
-                )
-    ax.set_xlabel("step")
-    ax.set_ylabel("loss above the global minimum, relative")
-    ax.set_title("From beside a saddle; a cross: the run ends on it")
-    ax.legend(frameon=False)
+    spread = np.linspace(-0.3, 0.3, len(starts))
+    for place, method in enumerate(METHODS):
+        runs = [fc.minimize(ob, theta, method, max_iter=200, seed=0) for theta in starts]
+        ends[method] = [(run.fun - best) / best for run in runs]
+        gaps = np.maximum(ends[method], 1e-16)
+        for stuck, color, marker in ((True, plots.RED, "X"), (False, plots.GREEN, "o")):
+            mine = (gaps > 1e-3) == stuck
+            ax.semilogy(place + spread[mine], gaps[mine], marker, color=color, ms=5, mec="white")
+    ax.axhline(1e-3, color=plots.GREY, lw=0.8, ls=":")
+    ax.plot([], [], "X", color=plots.RED, label="ends on a saddle")
+    ax.plot([], [], "o", color=plots.GREEN, label="reaches the global minimum")
+    ax.set_xticks(range(len(METHODS)), labels=METHODS, rotation=25, ha="right")
+    ax.set_ylabel("final loss above the global minimum, relative")
+    ax.set_title(f"{len(starts)} starts beside a saddle, where each method ends")
+    ax.legend(frameon=False, loc="center left")
     drawn = {method: int(np.sum(np.array(gaps) > 1e-3)) for method, gaps in ends.items()}
     reached = {method: int(np.sum(np.abs(gaps) <= 1e-8)) for method, gaps in ends.items()}
     words = ", ".join(f"{method} {count}" for method, count in reached.items() if count)

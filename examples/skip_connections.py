@@ -1,4 +1,4 @@
-"""L11. Skip connections and batch normalisation smooth the surface.
+"""L11. Skip connections and batch normalisation let gradients and training through deep networks.
 
 Deep networks, plain, with `residual=True` and with `batch_norm=True`, at their start and after the
 same training: the spectra side by side, the loss reached, and how far down along -g the quadratic

@@ -3,7 +3,8 @@ its lbfgs ends at, the look at the curvature included.
 
 For each problem scikit-learn's solver="lbfgs" is fitted as it comes, and its loss_ read. Ours is
 given as many iterations as it needs until its loss_ is no higher, and the time of such a fit
-counts. Each time is the best of `--repeat` fits. Both start from weights of their own, of the same seed.
+counts. Each time is the best of `--repeat` fits. Both start from weights of their own, of the same
+seed.
 
     python benchmarks/estimators.py
 """

@@ -28,8 +28,8 @@ def whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
     Where the system can, the new file has no name until it is complete, so that a process killed
     while it writes leaves nothing behind; what one killed in the few microseconds between its name
-    and its place has left is removed by the next save. Through a symbolic link its target is replaced. An old file's
-    permissions stay; a new file has what the umask gives.
+    and its place has left is removed by the next save. Through a symbolic link its target is
+    replaced. An old file's permissions stay; a new file has what the umask gives.
     """
     path = os.path.realpath(os.fspath(path))
     folder, name = os.path.split(path)

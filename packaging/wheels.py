@@ -1,4 +1,5 @@
-"""Build the wheel for each Python at hand, twice; compare, inspect, install and test: `make wheels`.
+"""Build the wheel for each Python at hand, twice; compare, inspect, install and test: `make
+wheels`.
 
 python packaging/wheels.py [--python python3.12 ...] [--out dist] [--tests tests/network ...]
 
@@ -58,7 +59,10 @@ def parse():
 
 
 def version_of(python):
-    code = "import sys, sysconfig as s; print('%d.%d' % sys.version_info[:2] + 't' * bool(s.get_config_var('Py_GIL_DISABLED')))"
+    code = (
+        "import sys, sysconfig as s; print('%d.%d' % sys.version_info[:2] + 't' * "
+        "bool(s.get_config_var('Py_GIL_DISABLED')))"
+    )
     run = subprocess.run([python, "-c", code], capture_output=True, text=True)
     return run.stdout.strip() if run.returncode == 0 else None
 

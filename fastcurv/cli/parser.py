@@ -37,7 +37,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="fastcurv",
         description="Exact curvature of multilayer perceptrons: spectra, verdicts, the way down "
         "from saddles.",
-        epilog=f"'fastcurv COMMAND --help' explains a command. Begin with: fastcurv demo. {_EPILOG}.",
+        epilog="'fastcurv COMMAND --help' explains a command. Begin with: fastcurv demo. "
+        f"{_EPILOG}.",
     )
     _version(parser)
     group = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -100,7 +100,8 @@ def nearness(
     gradient : (ndarray, float), optional
         g and a bound on its error, as `gradient_and_error` returns them.
     eigen : Eigen, optional
-        Balanced unless H is definite. Where it is not given, ``O(n^3)``, twice if H is not definite.
+        Balanced unless H is definite. Where it is not given, ``O(n^3)``, twice if H is not
+        definite.
     gradient_tol : float, optional
         Replaces the rule: near is ``||g|| <= gradient_tol``.
 

@@ -1,4 +1,5 @@
-"""Newton-MR: steps of least residual, and the line search on the gradient's norm that goes with them.
+"""Newton-MR: steps of least residual, and the line search on the gradient's norm that goes with
+them.
 
 The step is the p of least norm that minimises ``||H p + g||^2 + (damping ||H||)^2 ||p||^2``: from
 all eigenpairs where n is small, else in a Krylov space from g, where it is what MINRES-QLP computes
@@ -74,7 +75,8 @@ def krylov_steps(space: KrylovSpace, dampings: tuple[float, ...] = DAMPINGS) -> 
 
 
 def grow(space: KrylovSpace, tolerance: float, limit: int, stop: Callable[[], bool]) -> None:
-    """Grow a Krylov space of g until the least residual is ``tolerance ||g||``, or nothing lowers it.
+    """Grow a Krylov space of g until the least residual is ``tolerance ||g||``, or nothing lowers
+    it.
 
     That nothing does is seen where the last residual r has ``||H r|| <= tolerance ||H|| ||r||``: it
     lies in the rows multiplied since, so H r is known.

@@ -1,9 +1,9 @@
 """The theorem a certified verdict is: Newton's and Kantorovich's, as pure numerics.
 
 At theta let ``||H^-1|| <= beta``, ``||H^-1 g|| <= eta``, and let H be Lipschitz with constant L on
-the ball of radius ``2 eta``. If ``h = beta L eta < 1/2``, there is exactly one critical point within
-``r = 2 eta / (1 + sqrt(1 - 2 h))``, and since ``L r < 1/beta``, every eigenvalue of H keeps its sign
-on the way there (Weyl) [1]_ [2]_.
+the ball of radius ``2 eta``. If ``h = beta L eta < 1/2``, there is exactly one critical point
+within ``r = 2 eta / (1 + sqrt(1 - 2 h))``, and since ``L r < 1/beta``, every eigenvalue of H keeps
+its sign on the way there (Weyl) [1]_ [2]_.
 
 Nothing here knows an objective: L comes as a function of the radius, everything else as arrays with
 bounds on their errors.

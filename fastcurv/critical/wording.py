@@ -167,7 +167,8 @@ def _floor(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str
             f"eigenvalue at theta lies below {floor}"
         )
     return (
-        f"Undecided: {_near(ev)}, and no eigenvalue at theta lies below {floor}; but that this lasts on the way "
+        f"Undecided: {_near(ev)}, and no eigenvalue at theta lies below {floor}; but that this "
+        "lasts on the way "
         f"to the critical point that theta stands for is not proved, since {_hypothesis(ev)}; "
         "reduce the gradient first"
     )

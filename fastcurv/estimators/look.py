@@ -61,8 +61,8 @@ class Look:
 
 
 def look(ob: Any, theta: np.ndarray, scale: float, tol: float) -> tuple[Look, np.ndarray | None]:
-    """Both ends of the spectrum of an objective's Hessian, and the lowest Ritz vector; `scale` takes
-    values to those of ``loss_``.
+    """Both ends of the spectrum of an objective's Hessian, and the lowest Ritz vector; `scale`
+    takes values to those of ``loss_``.
     """
     H = ob.hessian(theta)
     n = H.shape[0]

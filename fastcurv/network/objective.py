@@ -72,8 +72,8 @@ class Objective(NetworkFacts):
 
     Notes
     -----
-    NaN and infinity: X, y, sample_weight, l2 and theta must be finite, and so must every number of a
-    masked array, or it is a `ValueError`. A vector may hold anything, and its product shows it.
+    NaN and infinity: X, y, sample_weight, l2 and theta must be finite, and so must every number of
+    a masked array, or it is a `ValueError`. A vector may hold anything, and its product shows it.
 
     The state kept at theta is ``a``, ``phi'``, ``e phi''`` and ``delta`` of every layer and W
     packed both ways: of the order of ``6 N sum(widths) + 2 n`` numbers with the scratch of a
@@ -157,7 +157,10 @@ class Objective(NetworkFacts):
 
     def __repr__(self) -> str:
         spared = "" if self.l2_biases else ", l2_biases=False"
-        return f"Objective({self.model!r}, N={self.n_samples}, loss={self.loss!r}, l2={self.l2:g}{spared})"
+        return (
+            f"Objective({self.model!r}, N={self.n_samples}, loss={self.loss!r}, "
+            f"l2={self.l2:g}{spared})"
+        )
 
     n_params = property(lambda self: self.model.n_params, doc="Length of theta.")
     n_samples = property(lambda self: len(self.X), doc="Rows of X.")

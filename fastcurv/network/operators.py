@@ -352,8 +352,8 @@ class Jacobian(Operator):
         return out
 
     def row_bounds(self) -> Any:
-        """Bounds ``(N d_out,)`` on what rounding does to ``J.T @ e_i``, each row of the matrix as it
-        is had by such products. Infinite with batch normalisation.
+        """Bounds ``(N d_out,)`` on what rounding does to ``J.T @ e_i``, each row of the matrix as
+        it is had by such products. Infinite with batch normalisation.
 
         Cost: some gradients' arithmetic in NumPy.
         """

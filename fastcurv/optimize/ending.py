@@ -1,9 +1,11 @@
-"""The end of a run: where the gradient is zero, what may be claimed, and whether a way down is left.
+"""The end of a run: where the gradient is zero, what may be claimed, and whether a way down is
+left.
 
-In order: a proved ray to an infimum at infinity; Newton steps with an extended gradient; the verdict
-of `classify`; along proved negative curvature if there is any; and where zeros stay unexplained,
-tries along them. Each round of this may cost what the training has cost so far, `ROUND` seconds at
-least; a matrix of all eigenvalues at the very end `PROOF` seconds at least; and `max_time` holds.
+In order: a proved ray to an infimum at infinity; Newton steps with an extended gradient; the
+verdict of `classify`; along proved negative curvature if there is any; and where zeros stay
+unexplained, tries along them. Each round of this may cost what the training has cost so far,
+`ROUND` seconds at least; a matrix of all eigenvalues at the very end `PROOF` seconds at least; and
+`max_time` holds.
 """
 
 from __future__ import annotations

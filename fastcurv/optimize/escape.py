@@ -20,9 +20,9 @@ def escape(
     """Leave a saddle: follow negative curvature to the lowest point of the line, either way along
     it.
 
-    Near a saddle the loss falls along an eigenvector of a negative eigenvalue lam, but ``1/|lam|`` is
-    the length of a Newton step, not of the best one [1]_: the step is found by a line search over
-    both signs.
+    Near a saddle the loss falls along an eigenvector of a negative eigenvalue lam, but ``1/|lam|``
+    is the length of a Newton step, not of the best one [1]_: the step is found by a line search
+    over both signs.
 
     Parameters
     ----------
@@ -85,7 +85,8 @@ def escape(
     else:
         result.message = (
             f"No negative curvature was found with {H.count} products: the lowest Rayleigh "
-            f"quotient is {curvature:.3g}, with rounding of the order of {max(rounding, error):.1g}."
+            f"quotient is {curvature:.3g}, with rounding of the order of "
+            f"{max(rounding, error):.1g}."
         )
     result.n_products = H.count
     return result

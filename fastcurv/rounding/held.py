@@ -1,17 +1,17 @@
 """Networks of relu and leaky_relu units held by kinks, as smooth functions: slopes for phi'(0).
 
-At a minimum some pre-activations lie at 0. With the signs of all others fixed and a slope s in place
-of phi' for each of these, ``a = s z``, the loss is a smooth function Phi(theta, s), a polynomial net
-under a smooth loss, and
+At a minimum some pre-activations lie at 0. With the signs of all others fixed and a slope s in
+place of phi' for each of these, ``a = s z``, the loss is a smooth function Phi(theta, s), a
+polynomial net under a smooth loss, and
 
     dPhi/dtheta = the gradient with these slopes,     dPhi/ds = e z,     e = dL/da,
 
 so where no e is 0 the critical points of Phi are the points with z = 0 on the active set at which
-slopes make the gradient vanish: the KKT points. At one the Hessian of Phi is ``[[H, J'E], [EJ, 0]]``,
-J the gradients of the active z, which has as many negative eigenvalues as there are slopes exactly
-where J has full rank and H is positive definite on its null space. With slopes strictly inside
-``(phi'(0-), phi'(0+))`` and e > 0 that makes a strict local minimum of the loss: off the active set
-along J every kink bends upward, along its null space H does.
+slopes make the gradient vanish: the KKT points. At one the Hessian of Phi is ``[[H, J'E], [EJ,
+0]]``, J the gradients of the active z, which has as many negative eigenvalues as there are slopes
+exactly where J has full rank and H is positive definite on its null space. With slopes strictly
+inside ``(phi'(0-), phi'(0+))`` and e > 0 that makes a strict local minimum of the loss: off the
+active set along J every kink bends upward, along its null space H does.
 
 `third_bound` is the recursion of `fastcurv.rounding.majorants` with slopes as parameters:
 
@@ -261,11 +261,11 @@ class Held:
     def _opening(self, point: Floats, l: int) -> float:
         """By how much l2 exceeds what a unit opened in hidden layer l can gain, to second order.
 
-        A unit with weights u in (a bias included) and v out, both small, adds ``v'sum d relu(u x)``,
-        d = dL/dz of the layer above: at most ``|u| |v| M`` with M the largest norm of the sum over
-        unit u. As ``relu(t) = (t + |t|) / 2``, and by Cauchy-Schwarz,
-        ``M <= |sum d x'| / 2 + sqrt(sum |d| lambda_max(sum |d| x x')) / 2``; where the layer above
-        has one unit, for each sign of v with the rows in the second term that gain from it.
+        A unit with weights u in (a bias included) and v out, both small, adds ``v'sum d relu(u
+        x)``, d = dL/dz of the layer above: at most ``|u| |v| M`` with M the largest norm of the sum
+        over unit u. As ``relu(t) = (t + |t|) / 2``, and by Cauchy-Schwarz, ``M <= |sum d x'| / 2 +
+        sqrt(sum |d| lambda_max(sum |d| x x')) / 2``; where the layer above has one unit, for each
+        sign of v with the rows in the second term that gain from it.
         """
         layers, gates, below, zs = self.forward(np.asarray(point, dtype=float))
         d = self.rows.terms(zs[-1])[1]

@@ -63,9 +63,9 @@ def spectral_density(
         Take the outliers that the first probe found, at most this many, out of the others: they are
         then in the density exactly, with weight 1/n each, and their share of the noise, which is
         most of it where a few eigenvalues stand out, is gone for no product more. Where the others
-        see further copies of an outlier, which the first cannot, the first is left out. Costs memory for
-        as many vectors and their orthogonalisation. Default: where n is at most 100 000, so that
-        this is cheap, and `against` is None.
+        see further copies of an outlier, which the first cannot, the first is left out. Costs
+        memory for as many vectors and their orthogonalisation. Default: where n is at most 100 000,
+        so that this is cheap, and `against` is None.
     against : Eigenpairs or ndarray, shape (n, s), optional
         Known eigenpairs, deflated likewise; of vectors without values, the values cost s products.
     axis : str
@@ -197,7 +197,8 @@ def extend(run, n_steps, shown):
 
 
 def copies(quadratures, outliers, n):
-    """Whether probes in the complement of the deflated vectors see more eigenvalues at their values.
+    """Whether probes in the complement of the deflated vectors see more eigenvalues at their
+    values.
 
     The probe that found the vectors cannot: it holds one vector of each eigenspace, and has nothing
     left of the others. Its quadrature says too little there, so it is left out of the mean.

@@ -65,7 +65,8 @@ def eigsh(
         MB worth, at least ``2 k + 20``, at most 300 and n.
     v0 : ndarray, shape (n,) or (n, j), optional
         Where to start. Columns that are right already cost one product each; the first third of
-        what `max_basis` leaves beside k are used. A start from `v0` is trusted: `probe` is then off unless asked for.
+        what `max_basis` leaves beside k are used. A start from `v0` is trusted: `probe` is then off
+        unless asked for.
     against : ndarray, shape (n, s), or Eigenpairs, optional
         The operator is restricted to the complement of these vectors; `residuals` are those of the
         operator itself.
@@ -87,11 +88,12 @@ def eigsh(
     -------
     Eigenpairs
         ``values (k,)`` ascending, ``vectors (n, k)``, ``residuals (k,)``, ``converged (k,)``,
-        ``n_products``; unpacks as in SciPy, ``w, V = eigsh(H)``. Some eigenvalue lies within ``residuals[i]`` of ``values[i]``; multiplicity
-        is looked for and not certified. Fewer than k where the budget or Ctrl-C ended the run
-        before k products. Residuals are those of the products as computed: for an enclosure add the
-        operator's own rounding bound. Asymmetry that the products show is in them, and named in
-        `asymmetry`: the operator must be symmetric for more than that to be said.
+        ``n_products``; unpacks as in SciPy, ``w, V = eigsh(H)``. Some eigenvalue lies within
+        ``residuals[i]`` of ``values[i]``; multiplicity is looked for and not certified. Fewer than
+        k where the budget or Ctrl-C ended the run before k products. Residuals are those of the
+        products as computed: for an enclosure add the operator's own rounding bound. Asymmetry that
+        the products show is in them, and named in `asymmetry`: the operator must be symmetric for
+        more than that to be said.
 
     Raises
     ------

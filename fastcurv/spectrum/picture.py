@@ -70,7 +70,8 @@ def draw_density(
 
 
 def within(density: Any, low: float = -np.inf, high: float = np.inf) -> Any:
-    """The density folded back at bounds that are proved: none of it lies beyond, none of it is lost.
+    """The density folded back at bounds that are proved: none of it lies beyond, none of it is
+    lost.
 
     A Gaussian on a node next to the bound reaches over it, where no eigenvalue is; what lies
     beyond is reflected, so the integral stays what it was.

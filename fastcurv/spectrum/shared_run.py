@@ -24,7 +24,8 @@ MAX_BYTES = 4 << 30
 
 
 class Krylov:
-    """Lanczos runs on one operator, kept: eigenpairs, densities and verdicts from the same products.
+    """Lanczos runs on one operator, kept: eigenpairs, densities and verdicts from the same
+    products.
 
     The first run starts from a random direction, each as likely as any other: what bounds on the
     risk of missing an eigenvalue rest on, and what vectors of signs, which an eigenvector of few

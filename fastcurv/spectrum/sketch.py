@@ -1,4 +1,6 @@
-"""A sketch of an operator whose every vector serves in every role: what XTrace and XDiag are made of."""
+"""A sketch of an operator whose every vector serves in every role: what XTrace and XDiag are made
+of.
+"""
 
 from __future__ import annotations
 
@@ -68,8 +70,8 @@ class Sketch:
         """The mean over the samples left out, and its standard error.
 
         Where the sketch has as many vectors as there are large eigenvalues, all samples can be
-        wrong together: each leaves out a direction s_i that no other vector has, and its test vector
-        can have next to nothing along it. What lies along s_i is known, so that is added.
+        wrong together: each leaves out a direction s_i that no other vector has, and its test
+        vector can have next to nothing along it. What lies along s_i is known, so that is added.
         """
         samples, left_out = self.traces()
         mean, scatter = float(samples.mean()), float(samples.std(ddof=1)) / len(samples) ** 0.5

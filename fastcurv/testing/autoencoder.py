@@ -1,5 +1,5 @@
-"""The linear autoencoder, whose critical points are all known; the lecture's toy; the engine's twin of
-a reference network.
+"""The linear autoencoder, whose critical points are all known; the lecture's toy; the engine's twin
+of a reference network.
 """
 
 from __future__ import annotations

@@ -59,7 +59,9 @@ def a_weak_eigenvalue_is_not_overlooked(draw):
 
 
 def asymmetry_takes_certainty_away(draw):
-    """A matrix that is not symmetric is no Hessian: nothing that its asymmetry could turn is certified."""
+    """A matrix that is not symmetric is no Hessian: nothing that its asymmetry could turn is
+    certified.
+    """
     n = int(draw.integers(2, 12))
     A = draw.standard_normal((n, n))
     A = (A + A.T) / 2 + n * np.eye(n) * (draw.random() < 0.5)

@@ -1,4 +1,6 @@
-"""Objectives and operators whose truth is known, drawn to mislead: each generator takes a Generator."""
+"""Objectives and operators whose truth is known, drawn to mislead: each generator takes a
+Generator.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +26,9 @@ class Truth:
 
 
 def powers(draw):
-    """A sum of powers of rotated, shifted coordinates: degenerate of every order, on the point or beside it."""
+    """A sum of powers of rotated, shifted coordinates: degenerate of every order, on the point or
+    beside it.
+    """
     n = int(draw.integers(1, 7))
     orders = draw.choice([2, 2, 2, 3, 4, 5, 6], size=n)
     signs = np.where(draw.random(n) < 0.75, 1.0, -1.0)

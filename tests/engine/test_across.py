@@ -73,7 +73,9 @@ def everything(net, dtype, memory=None, n_threads=2):
 @pytest.mark.parametrize("net", NETS, ids=lambda net: "-".join(map(str, net[0])))
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_both_layouts_agree(arch, net, dtype, lines):
-    """Everything that passes over rows make, for panels of one line, of a few, and larger than the data."""
+    """Everything that passes over rows make, for panels of one line, of a few, and larger than the
+    data.
+    """
     lines(0)
     expected, _ = everything(net, dtype)
     for count in (1, 3, 25):

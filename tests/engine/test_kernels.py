@@ -257,7 +257,9 @@ def test_copy_and_pack(arch, dtype, rng):
 @every_arch
 @every_dtype
 def test_totals_leave_the_padding_out(arch, dtype, rng):
-    """Whole numbers and NaN around them: the sum of c p, and of (e phi'') c c in its three forms, exactly."""
+    """Whole numbers and NaN around them: the sum of c p, and of (e phi'') c c in its three forms,
+    exactly.
+    """
     for rows, cols in itertools.product([1, 3, 13], [*range(1, 18), 31, 33, 64, 65, 130]):
         c, p, q = (whole(rng, (rows, cols), dtype) for _ in range(3))
         assert probe.total(arch, c, p) == (c * p).sum()

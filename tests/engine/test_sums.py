@@ -1,7 +1,8 @@
 """The kernels add as they say they do: `_engine.summation` is what the proofs count roundings with.
 
-A 1 in a chain of additions swallows every later number below half a unit in its last place; numbers that are summed in another
-chain first are not lost. So the loss tells how many numbers shared a chain with the 1.
+A 1 in a chain of additions swallows every later number below half a unit in its last place; numbers
+that are summed in another chain first are not lost. So the loss tells how many numbers shared a
+chain with the 1.
 """
 
 import numpy as np
@@ -16,7 +17,9 @@ DTYPES = ["float32", "float64"]
 
 
 def lost(total, count, eps):
-    """How many of `count` numbers of size 0.4 eps a sum with one 1 did not see; eps the distance from 1 to the next."""
+    """How many of `count` numbers of size 0.4 eps a sum with one 1 did not see; eps the distance
+    from 1 to the next.
+    """
     return count - (np.float64(total) - 1) / (0.4 * eps)
 
 

@@ -383,7 +383,9 @@ assert np.array_equal(before[0], after[0]) and before[1] == after[1] and np.arra
 
 
 def test_a_handler_may_use_the_engine_and_fork(python):
-    """A signal handler runs in the middle of a pass, which goes on after it to the same bits; in its child it cannot."""
+    """A signal handler runs in the middle of a pass, which goes on after it to the same bits; in
+    its child it cannot.
+    """
     python(
         NET
         + """

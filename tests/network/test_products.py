@@ -239,7 +239,9 @@ def test_a_bound_is_refused_or_kept(drawn):
     "sizes, N", [([129, 131, 131, 257, 33], 300), ([33, 31, 17, 7], 700), ([20, 100, 2], 900)]
 )
 def test_a_bound_cuts_rows_alike_for_any_number_of_threads(sizes, N, rng, problem):
-    """The chunk depends on sizes and memory alone: same bits for any number of threads, and what one thread may have, 64 may."""
+    """The chunk depends on sizes and memory alone: same bits for any number of threads, and what
+    one thread may have, 64 may.
+    """
     p = problem(rng, sizes, "tanh", "mse", N)
     least, free = least_memory(p), p.ob.hessian(p.theta).nbytes
     V = rng.standard_normal((p.n, 3))
@@ -263,7 +265,9 @@ def test_a_bound_cuts_rows_alike_for_any_number_of_threads(sizes, N, rng, proble
 
 
 def test_a_bound_leaves_room_for_threads(rng, problem):
-    """Where rows are cut, memory is kept free for more than one thread, unless the bound is near the least."""
+    """Where rows are cut, memory is kept free for more than one thread, unless the bound is near
+    the least.
+    """
     p = problem(rng, [33, 31, 17, 7], "tanh", "mse", 3000)
     H = again(p, memory=p.ob.hessian(p.theta).nbytes // 2, n_threads=8).hessian(p.theta)
     assert 1 < H.layout["chunk"] < 3000 and H.layout["threads"] > 1

@@ -1,4 +1,6 @@
-"""Random networks as hypothesis draws them: sizes around the kernels' widths, every activation and loss."""
+"""Random networks as hypothesis draws them: sizes around the kernels' widths, every activation and
+loss.
+"""
 
 import os
 from dataclasses import dataclass

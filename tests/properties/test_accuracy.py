@@ -38,7 +38,9 @@ def exact(net):
     np.finfo(np.longdouble).nmant <= 52, reason="long double is no longer than double"
 )
 def test_error_ratios():
-    """Below thirty units for every network and every table of kernels; the worst is near what it was measured to be."""
+    """Below thirty units for every network and every table of kernels; the worst is near what it
+    was measured to be.
+    """
     before, worst = engine.chosen_arch(), 0.0
     try:
         for index in range(COUNT):

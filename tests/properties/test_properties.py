@@ -1,4 +1,7 @@
-"""What holds for every network: identities of products, not numbers. FASTCURV_EXAMPLES sets how many are tried."""
+"""What holds for every network: identities of products, not numbers.
+
+FASTCURV_EXAMPLES sets how many are tried.
+"""
 
 import numpy as np
 from hypothesis import given

@@ -1,8 +1,10 @@
-"""Units of rounding of a Hessian product: a running error analysis in NumPy, one unit for each operation.
+"""Units of rounding of a Hessian product: a running error analysis in NumPy, one unit for each
+operation.
 
-Every number is followed by what rounding can have done to it, in multiples of eps: a sum of products
-gives the sum of their absolute values once, however long it is, so an implementation that adds well
-stays within a few of these units. It shares nothing with the bounds that the package proves.
+Every number is followed by what rounding can have done to it, in multiples of eps: a sum of
+products gives the sum of their absolute values once, however long it is, so an implementation that
+adds well stays within a few of these units. It shares nothing with the bounds that the package
+proves.
 """
 
 import numpy as np

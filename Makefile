@@ -6,7 +6,7 @@ LINT   := $(VENV)-lint/bin
 C_SOURCE = $(wildcard src/*.[ch] src/kernels/*.[ch] src/kernels/*.inc tests/engine/*.c)
 SOURCE := setup.py pyproject.toml $(wildcard fastcurv/_engine/*.p* src/*.c src/*.h src/kernels/*)
 
-.PHONY: demo test lint minimum nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels docs examples sanitize neon windows clean
+.PHONY: demo test lint minimum nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels docs examples sanitize valgrind neon windows clean
 
 demo: $(VENV)/.demo
 	$(PY) -m fastcurv demo
@@ -20,6 +20,7 @@ lint: $(VENV)-lint/.done
 	$(LINT)/ruff check -q .
 	$(LINT)/cython-lint --max-line-length 100 fastcurv/_engine
 	$(LINT)/clang-format --dry-run -Werror $(C_SOURCE)
+	for file in src/*.c src/kernels/*.c; do $(CC) -std=gnu11 -pthread -fsyntax-only -Wall -Wextra -Wconversion -Werror -Isrc $$file || exit 1; done
 	$(LINT)/mypy
 
 # The suite under the oldest NumPy and SciPy that pyproject.toml promises.
@@ -64,12 +65,25 @@ $(VENV)/.docs: $(VENV)/.demo
 	$(PY) -m pip install -q --no-build-isolation -e ".[docs]"
 	touch $@
 
-# The kernels under AddressSanitizer and UndefinedBehaviorSanitizer, built aside.
+# The engine under AddressSanitizer and UndefinedBehaviorSanitizer, every table, built aside; then the team of threads alone under
+# ThreadSanitizer: 100 000 jobs from 8 callers. The tests run where no other build can be imported.
+SANITIZED := build/sanitize
+CALLERS := tests/engine/callerstest.c src/team.c src/watch.c
 sanitize: $(VENV)/.test
-	FASTCURV_SANITIZE=address,undefined $(PY) setup.py -q build_ext --build-lib build/sanitize --build-temp build/sanitize-temp --force
-	cp -r fastcurv/. build/sanitize/fastcurv/
-	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
-	  PYTHONPATH=build/sanitize $(PY) -m pytest -q -p no:cacheprovider tests/network/test_exact.py tests/engine
+	FASTCURV_SANITIZE=address,undefined $(PY) setup.py -q build --build-lib $(SANITIZED) --build-temp $(SANITIZED)-temp
+	cd $(SANITIZED) && ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	  LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+	  $(abspath $(PY)) -m pytest -q -p no:cacheprovider -c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) \
+	  -k "not ctrl_c and not out_of_memory" $(CURDIR)/tests/engine $(CURDIR)/tests/network/test_exact.py $(CURDIR)/tests/network/test_blocks.py
+	$(CC) -std=gnu11 -O1 -g -fsanitize=thread -pthread -Isrc -o build/callerstest $(CALLERS)
+	build/callerstest 8 12500
+
+# The kernels' own test under valgrind, which has no AVX-512: baseline, AVX2, reference and BLAS. Some ten minutes.
+valgrind:
+	mkdir -p build
+	$(CC) -std=gnu11 -O1 -g -fno-math-errno -fno-trapping-math -ffp-contract=fast -Isrc/kernels -o build/valgrind-selftest \
+	  tests/engine/selftest.c $(addprefix src/kernels/,avx2.c avx512.c baseline.c reference.c) -lm
+	valgrind --quiet --error-exitcode=9 build/valgrind-selftest
 
 # The NEON kernels, cross-compiled and run under emulation: needs gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and qemu-user.
 neon:

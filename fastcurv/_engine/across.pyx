@@ -1,11 +1,12 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 # cython: freethreading_compatible=True
-"""Samples across: where a tall plan's layers are narrow, a panel keeps its matrices (units, samples), and vectors hold a unit's
-numbers of some samples. No lane is empty whatever the widths, and W and V are read from flat vectors: nothing is packed. The
-passes are the same text; what differs is in here, and in `lead`, `set_shape` and `add_...` of products.pxd.
+"""Samples across: where a tall plan's layers are narrow, a panel keeps its matrices (units,
+samples), and vectors hold a unit's numbers of some samples. No lane is empty whatever the widths,
+and W and V are read from flat vectors: nothing is packed. The passes are the same text; what
+differs is in here, and in `lead` of state.pxd, `start` and `add_...` of products.pxd.
 
-A panel's samples are padded to whole lines with copies of its last one, whose delta and second derivatives of the loss are 0:
-every sum over samples counts them as nothing.
+A panel's samples are padded to whole lines with copies of its last one, whose delta and second
+derivatives of the loss are 0: every sum over samples counts them as nothing.
 """
 from libc.string cimport memcpy, memset
 
@@ -49,7 +50,9 @@ cdef void r_loss_across(Pass *t, fc_loss_rows *here, Layer *y, char *u) noexcept
     cdef PlanS *P = t.P
     cdef char *rz = t.scratch.rz[P.n_layers - 1]
     if t.kind == FISHER:
-        P.K.r_fisher_across(<double>P.N, t.rows, y.m, here.delta, P.across, rz, P.across, rz, P.across)
+        P.K.r_fisher_across(
+            <double>P.N, t.rows, y.m, here.delta, P.across, rz, P.across, rz, P.across
+        )
     elif t.kind == VJP:
         P.K.copy(y.m, t.rows, u + t.r0 * y.m * P.K.real_bytes, 1, y.m, rz, P.across)
     else:
@@ -71,7 +74,9 @@ cdef double top_across(Pass *t, Layer *y) noexcept nogil:
     step.kind, step.total, step.ldp = FC_STEP_DOT, &part, P.across
     while first < t.rows:
         step.p = t.scratch.e[0] + first * size
-        P.K.step(&step, y.m, min(<Py_ssize_t>BLOCK_ROWS, t.rows - first), rz + first * size, P.across)
+        P.K.step(
+            &step, y.m, min(<Py_ssize_t>BLOCK_ROWS, t.rows - first), rz + first * size, P.across
+        )
         total += part
         first += BLOCK_ROWS
     return total
@@ -99,7 +104,10 @@ cdef void outputs_across(PlanS *P, Py_ssize_t r0, char *out) noexcept nogil:
     cdef Py_ssize_t first = 0, rows = min(P.chunk, P.N - r0), size = P.K.real_bytes
     cdef Layer *y = &P.layer[P.n_layers - 1]
     while first < rows:
-        P.K.columns(y.m, min(P.panel, rows - first), at(P, y.a, first, y.ldm), P.across, 1, 0, y.m, out + (r0 + first) * y.m * size, y.m)
+        P.K.columns(
+            y.m, min(P.panel, rows - first), at(P, y.a, first, y.ldm), P.across, 1, 0, y.m,
+            out + (r0 + first) * y.m * size, y.m
+        )
         first += P.panel
 
 

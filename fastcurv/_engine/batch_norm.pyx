@@ -1,18 +1,24 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 # cython: freethreading_compatible=True
-"""Batch normalisation between a hidden layer's linear part and its activation, with the statistics of all rows.
+"""Batch normalisation between a hidden layer's linear part and its activation, with the statistics
+of all rows.
 
-    forward      h = (z - mean z) s     s = 1 / sqrt(var z + eps)      u = gamma h + beta      a = phi(u) [+ the layer's input]
-    backward     du = e * phi'(u)       dgamma = sum du h              dbeta = sum du
-                 delta = s gamma D      D = du - mean du - h mean (du h)
-    R-forward    rh = s (rz - mean rz - h c)     c = mean (rz h)      ru = vgamma h + gamma rh + vbeta     ra = phi' ru [+ skip]
-    R-backward   rdu = re * phi' + e * phi'' * ru        rdgamma = sum (rdu h + du rh)        rdbeta = sum rdu
-                 rdelta = s (vgamma - s c gamma) D + s gamma (rdu - mean rdu - rh mean (du h) - h mean (rdu h + du rh))
+    forward      h = (z - mean z) s         s = 1 / sqrt(var z + eps)
+                 u = gamma h + beta         a = phi(u) [+ the layer's input]
+    backward     du = e * phi'(u)           dgamma = sum du h      dbeta = sum du
+                 delta = s gamma D          D = du - mean du - h mean (du h)
+    R-forward    rh = s (rz - mean rz - h c)                       c = mean (rz h)
+                 ru = vgamma h + gamma rh + vbeta                  ra = phi' ru [+ skip]
+    R-backward   rdu = re * phi' + e * phi'' * ru
+                 rdgamma = sum (rdu h + du rh)                     rdbeta = sum rdu
+                 rdelta = s (vgamma - s c gamma) D
+                        + s gamma (rdu - mean rdu - rh mean (du h) - h mean (rdu h + du rh))
     v'Hv         + sum over units of 2 (vgamma - s c gamma) <du, rh> - s gamma mean (rh rz) <du, h>
 
-The mean cancels b, so the passes leave it out: what is derived along it is 0 to the last bit. Every mean wants all rows before
-a row can go on: a normalised net is served wide, and where `memory=` makes chunks, the means of one layer after the other are
-gathered first, each by a pass over all rows, while those of the layers before it are already known.
+The mean cancels b, so the passes leave it out: what is derived along it is 0 to the last bit. Every
+mean wants all rows before a row can go on: a normalised net is served wide, and where `memory=`
+makes chunks, the means of one layer after the other are gathered first, each by a pass over all
+rows, while those of the layers before it are already known.
 """
 from libc.math cimport sqrt
 from libc.string cimport memset
@@ -70,7 +76,7 @@ cdef inline char *of_v(PlanS *P, Py_ssize_t l, Py_ssize_t start) noexcept nogil:
     return P.v + start * P.K.real_bytes if P.active[l] else P.layer[l].norm.zeros
 
 
-# --- sums and sweeps over the pass's rows, in blocks over the team ----------------------------------------------------------
+# --- sums and sweeps over the pass's rows, in blocks over the team --------------------------------
 
 cdef struct NormSweeps:
     Pass *t
@@ -112,12 +118,18 @@ cdef void sums_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     P.K.norm_sums(&job, min(<Py_ssize_t>BLOCK_ROWS, s.t.rows - part * BLOCK_ROWS), s.y.m)
 
 
-cdef void take_sums(Pass *t, Layer *y, const char *x, const char *h, const char *other, const char *r, const double *mean) noexcept nogil:
-    """norm.here = (sum of x, sum of x h [+ other r]) over the rows of the pass, blocks added in order."""
+cdef void take_sums(
+    Pass *t, Layer *y, const char *x, const char *h, const char *other, const char *r,
+    const double *mean
+) noexcept nogil:
+    """norm.here = (sum of x, sum of x h [+ other r]) over the rows of the pass, blocks added in
+    order.
+    """
     cdef Norm *n = y.norm
     cdef NormSweeps s = norm_sweeps(t, y)
     cdef Py_ssize_t blocks = (t.rows + BLOCK_ROWS - 1) // BLOCK_ROWS, i, j
-    s.job[0].x, s.job[0].h, s.job[0].y, s.job[0].r, s.job[0].mean, s.job[0].ld = x, h, other, r, mean, y.ldm
+    s.job[0].x, s.job[0].h, s.job[0].y, s.job[0].r, s.job[0].mean = x, h, other, r, mean
+    s.job[0].ld = y.ldm
     fc_team_run(t.P.threads, blocks, sums_part, &s)
     memset(n.here, 0, 2 * y.ldm * sizeof(double))
     for i in range(blocks):
@@ -129,7 +141,8 @@ cdef void take_sums(Pass *t, Layer *y, const char *x, const char *h, const char 
 cdef void sweep_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef NormSweeps *s = <NormSweeps *>context
     cdef PlanS *P = s.t.P
-    cdef Py_ssize_t first = part * BLOCK_ROWS, rows = min(<Py_ssize_t>BLOCK_ROWS, s.t.rows - part * BLOCK_ROWS)
+    cdef Py_ssize_t first = part * BLOCK_ROWS
+    cdef Py_ssize_t rows = min(<Py_ssize_t>BLOCK_ROWS, s.t.rows - part * BLOCK_ROWS)
     cdef fc_norm job
     cdef fc_step step = s.step
     cdef int i
@@ -137,8 +150,10 @@ cdef void sweep_part(void *context, Py_ssize_t part, int member) noexcept nogil:
         job = shifted(P, &s.job[i], first)
         P.K.norm(&job, rows, s.y.m)
     if step.kind != FC_STEP_NONE:
-        step.d, step.p = at(P, <char *>step.d, first, step.ldd), at(P, <char *>step.p, first, step.ldp)
-        step.q, step.a = at(P, <char *>step.q, first, step.ldq), at(P, <char *>step.a, first, step.lda)
+        step.d = at(P, <char *>step.d, first, step.ldd)
+        step.p = at(P, <char *>step.p, first, step.ldp)
+        step.q = at(P, <char *>step.q, first, step.ldq)
+        step.a = at(P, <char *>step.a, first, step.lda)
         step.skip = at(P, <char *>step.skip, first, step.ldskip)
         if step.total != NULL:
             step.total += part
@@ -149,7 +164,7 @@ cdef void run_sweeps(NormSweeps *s) noexcept nogil:
     fc_team_run(s.t.P.threads, (s.t.rows + BLOCK_ROWS - 1) // BLOCK_ROWS, sweep_part, s)
 
 
-# --- means over all rows ----------------------------------------------------------------------------------------------------
+# --- means over all rows --------------------------------------------------------------------------
 
 cdef bint seen_all(Pass *t) noexcept nogil:
     """Count the pass's rows: True with the last of them."""
@@ -162,8 +177,8 @@ cdef bint seen_all(Pass *t) noexcept nogil:
 
 
 cdef bint gather_moments(Pass *t, Layer *y) noexcept nogil:
-    """Mean and variance of z: the rows at hand about their own mean, then merged with those before (Chan, Golub and LeVeque 1979).
-    True where the pass may go on."""
+    """Mean and variance of z: the rows at hand about their own mean, then merged with those before
+    (Chan, Golub and LeVeque 1979). True where the pass may go on."""
     cdef PlanS *P = t.P
     cdef Norm *n = y.norm
     cdef Py_ssize_t j, before = P.seen
@@ -175,10 +190,13 @@ cdef bint gather_moments(Pass *t, Layer *y) noexcept nogil:
         n.sums[j] = n.here[j] / rows
     take_sums(t, y, n.h, NULL, NULL, NULL, n.sums)
     for j in range(y.m):
-        mean, square = n.sums[j] + n.here[j] / rows, n.here[y.ldm + j] - n.here[j] * (n.here[j] / rows)
+        mean = n.sums[j] + n.here[j] / rows
+        square = n.here[y.ldm + j] - n.here[j] * (n.here[j] / rows)
         gap = mean - means[j] if before else 0
         means[j] = means[j] + gap * (rows / total) if before else mean
-        squares[j] = (squares[j] if before else 0) + square + gap * gap * (<double>before * rows / total)
+        squares[j] = (squares[j] if before else 0) + square + gap * gap * (
+            <double>before * rows / total
+        )
     if not seen_all(t):
         return False
     for j in range(y.m):
@@ -191,7 +209,7 @@ cdef bint gather_moments(Pass *t, Layer *y) noexcept nogil:
 
 
 cdef bint gather_means(Pass *t, Py_ssize_t l, Stage stage) noexcept nogil:
-    """Two means of a layer from the sums at hand and those before. True where the pass may go on."""
+    """Two means of a layer from the sums at hand and those before. True: the pass may go on."""
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
     cdef Norm *n = y.norm
@@ -213,7 +231,10 @@ cdef bint gather_means(Pass *t, Py_ssize_t l, Stage stage) noexcept nogil:
             s = get(P, n.s, j)
             put(P, n.rz_mean, j, first)
             put(P, n.c, j, second)
-            put(P, n.r_scale, j, s * (get(P, of_v(P, l, n.gamma), j) - s * second * get(P, of_theta(P, n.gamma), j)))
+            put(
+                P, n.r_scale, j,
+                s * (get(P, of_v(P, l, n.gamma), j) - s * second * get(P, of_theta(P, n.gamma), j))
+            )
     return not in_turns(P)
 
 
@@ -229,7 +250,7 @@ cdef void put_sums(Pass *t, Layer *y, char *out, bint add) noexcept nogil:
         put(P, beta, j, n.here[j] + (get(P, beta, j) if add else 0))
 
 
-# --- the passes of a normalised layer: its product, and what takes the place of the step. -1: the pass ends here -----------
+# --- the passes of a normalised layer -------------------------------------------------------------
 
 cdef Py_ssize_t norm_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept nogil:
     """h = (z - mean) s;  u = gamma h + beta;  a = phi(u) [+ the layer's input]."""
@@ -253,8 +274,12 @@ cdef Py_ssize_t norm_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept no
     return 0
 
 
-cdef Py_ssize_t norm_backward(Pass *t, Py_ssize_t l, fc_product *job, char *out, bint add) noexcept nogil:
-    """du = e phi';  dgamma = sum du h;  dbeta = sum du;  delta = s gamma (du - mean du - h mean (du h))."""
+cdef Py_ssize_t norm_backward(
+    Pass *t, Py_ssize_t l, fc_product *job, char *out, bint add
+) noexcept nogil:
+    """du = e phi';  dgamma = sum du h;  dbeta = sum du;
+    delta = s gamma (du - mean du - h mean (du h)).
+    """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
     cdef Norm *n = y.norm
@@ -279,7 +304,8 @@ cdef void add_ru(Pass *t, Py_ssize_t l, NormSweeps *s, char *out) noexcept nogil
     cdef PlanS *P = t.P
     cdef Norm *n = P.layer[l].norm
     cdef fc_norm *sweep = add_sweep(s, FC_NORM_R_SHIFT, out)
-    sweep.k, sweep.k1, sweep.r, sweep.m1 = of_v(P, l, n.gamma), of_theta(P, n.gamma), t.scratch.rz[l], of_v(P, l, n.beta)
+    sweep.k, sweep.k1, sweep.r = of_v(P, l, n.gamma), of_theta(P, n.gamma), t.scratch.rz[l]
+    sweep.m1 = of_v(P, l, n.beta)
 
 
 cdef Py_ssize_t norm_r_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept nogil:
@@ -290,7 +316,8 @@ cdef Py_ssize_t norm_r_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept 
     cdef NormSweeps s = norm_sweeps(t, y)
     cdef fc_norm *sweep
     cdef char *rz = t.scratch.rz[l]
-    s.step, s.c = job.step, t.scratch.e[0] if job.step.total != NULL else t.scratch.ra[l]      # a total wants ru to outlive ra
+    # a total wants ru to outlive ra
+    s.step, s.c = job.step, t.scratch.e[0] if job.step.total != NULL else t.scratch.ra[l]
     s.step.u = NULL
     memset(&job.step, 0, sizeof(job.step))
     run(t, job)
@@ -307,8 +334,10 @@ cdef Py_ssize_t norm_r_forward(Pass *t, Py_ssize_t l, fc_product *job) noexcept 
 
 
 cdef double norm_curvature(Pass *t, Py_ssize_t l) noexcept nogil:
-    """sum over units of 2 (vgamma - s c gamma) <du, rh> - s gamma mean (rh rz) <du, h>, the part of the rows at hand:
-    <rh, rz> = <rh, rh> / s + c <rh, h> and, over all rows, mean (rh h) = s c (1 - mean (h h)) = s c (eps s s)."""
+    """sum over units of 2 (vgamma - s c gamma) <du, rh> - s gamma mean (rh rz) <du, h>, the part of
+    the rows at hand: <rh, rz> = <rh, rh> / s + c <rh, h> and, over all rows,
+    mean (rh h) = s c (1 - mean (h h)) = s c (eps s s).
+    """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
     cdef Norm *n = y.norm
@@ -326,10 +355,12 @@ cdef double norm_curvature(Pass *t, Py_ssize_t l) noexcept nogil:
     return total
 
 
-cdef Py_ssize_t norm_r_backward(Pass *t, Py_ssize_t l, fc_product *job, char *out, bint add) noexcept nogil:
+cdef Py_ssize_t norm_r_backward(
+    Pass *t, Py_ssize_t l, fc_product *job, char *out, bint add
+) noexcept nogil:
     """rdu = re phi' + (e phi'') ru;  rdgamma = sum (rdu h + du rh);  rdbeta = sum rdu;
-    rdelta = s (vgamma - s c gamma) D + s gamma (rdu - mean rdu - rh mean (du h) - h mean (rdu h + du rh)), in rh's place.
-    Not for the Hessian: rdu's own terms only."""
+    rdelta as at the head of this file, in rh's place. Not for the Hessian: rdu's own terms only.
+    """
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[l]
     cdef Norm *n = y.norm

@@ -1,14 +1,16 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 # cython: freethreading_compatible=True
 """See data.pxd."""
+cimport cython
 from libc.stdint cimport int32_t
 
 from .memory cimport TOUCH, Touch, fc_block, fc_block_free, padded, pointer, touch
 
 
 cdef class Rows:
-    """The data of an objective as the passes want it. X (N, d) may have any strides, y (N, d_out) rows of any distance,
-    labels (N,) int32 and weight (N,) are contiguous; none is copied, but for one padded copy of X made on first use."""
+    """The data of an objective as the passes want it. X (N, d) may have any strides, y (N, d_out)
+    rows of any distance, labels (N,) int32 and weight (N,) are contiguous; none is copied, but for
+    one padded copy of X made on first use."""
     def __cinit__(self, X, y, labels, weight):
         self.X, self.y, self.labels, self.weight = X, y, labels, weight
         cdef Data *D = &self.D
@@ -35,10 +37,13 @@ cdef class Rows:
         t.step = max(1, TOUCH // (D.ldx * K.real_bytes))
         t.base = <char *>fc_block(t.rows * D.ldx * K.real_bytes)
         if t.base == NULL:
-            raise MemoryError(f"no memory for a padded copy of X ({t.rows} rows of {D.ldx * K.real_bytes} bytes)")
+            raise MemoryError(
+                f"no memory for a padded copy of X ({t.rows} rows of {D.ldx * K.real_bytes} bytes)"
+            )
         touch(&t, threads, (t.rows + t.step - 1) // t.step)
-        if D.x == NULL:
-            D.x = t.base
-        else:                            # another thread was first
-            fc_block_free(t.base)
+        with cython.critical_section(self):
+            if D.x == NULL:
+                D.x = t.base
+                t.base = NULL
+        fc_block_free(t.base)            # another thread was first
         return 0

@@ -4,13 +4,15 @@ from libc.stdint cimport int32_t
 cdef extern from "kernels/kernels.h" nogil:
     enum: FC_ALIGN
     ctypedef enum fc_activation:
-        FC_IDENTITY, FC_RELU, FC_LEAKY_RELU, FC_TANH, FC_SIGMOID, FC_SOFTPLUS, FC_SILU, FC_GELU, FC_ELU
+        FC_IDENTITY, FC_RELU, FC_LEAKY_RELU, FC_TANH, FC_SIGMOID
+        FC_SOFTPLUS, FC_SILU, FC_GELU, FC_ELU
     bint fc_slope_from_a(fc_activation)
     bint fc_bend_from_delta(fc_activation)
     ctypedef enum fc_loss:
         FC_MSE, FC_CROSS_ENTROPY, FC_BINARY_CROSS_ENTROPY
     ctypedef enum fc_step_kind:
-        FC_STEP_NONE, FC_STEP_ACTIVATE, FC_STEP_R_ACTIVATE, FC_STEP_BACKWARD, FC_STEP_R_BACKWARD, FC_STEP_DOT
+        FC_STEP_NONE, FC_STEP_ACTIVATE, FC_STEP_R_ACTIVATE
+        FC_STEP_BACKWARD, FC_STEP_R_BACKWARD, FC_STEP_DOT
     enum: FC_MAX_RANK
     ctypedef struct fc_made:
         int rank
@@ -111,20 +113,53 @@ cdef extern from "kernels/kernels.h" nogil:
         int (*rounds)(const fc_product *) noexcept nogil
         void (*product)(const fc_product *, int, Py_ssize_t, Py_ssize_t, void *) noexcept nogil
         int (*stack)(const fc_stack *, void *) noexcept nogil
-        void (*columns)(Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
+        void (*columns)(
+            Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+            void *, Py_ssize_t
+        ) noexcept nogil
         size_t scratch
-        void (*activate)(fc_activation, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t, void *, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
-        double (*loss)(const fc_loss_rows *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t) noexcept nogil
-        void (*r_loss)(const fc_loss_rows *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
-        void (*r_fisher)(double, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
-        void (*r_loss_across)(const fc_loss_rows *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
-        void (*r_fisher_across)(double, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
-        void (*copy)(Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
-        void (*pack)(Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, void *) noexcept nogil
+        void (*activate)(
+            fc_activation, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t,
+            void *, Py_ssize_t, void *, Py_ssize_t
+        ) noexcept nogil
+        double (*loss)(
+            const fc_loss_rows *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t
+        ) noexcept nogil
+        void (*r_loss)(
+            const fc_loss_rows *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *,
+            Py_ssize_t
+        ) noexcept nogil
+        void (*r_fisher)(
+            double, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, const void *, Py_ssize_t,
+            void *, Py_ssize_t
+        ) noexcept nogil
+        void (*r_loss_across)(
+            const fc_loss_rows *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *,
+            Py_ssize_t
+        ) noexcept nogil
+        void (*r_fisher_across)(
+            double, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, const void *, Py_ssize_t,
+            void *, Py_ssize_t
+        ) noexcept nogil
+        void (*copy)(
+            Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, void *, Py_ssize_t
+        ) noexcept nogil
+        void (*pack)(
+            Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+            void *
+        ) noexcept nogil
         void (*step)(const fc_step *, Py_ssize_t, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
-        void (*add_parts)(Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, int, void *) noexcept nogil
-        void (*dots)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, const void *, Py_ssize_t, double *, Py_ssize_t) noexcept nogil
-        void (*take)(Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t, const double *, Py_ssize_t, double *) noexcept nogil
+        void (*add_parts)(
+            Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, int, void *
+        ) noexcept nogil
+        void (*dots)(
+            Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, const void *, Py_ssize_t,
+            double *, Py_ssize_t
+        ) noexcept nogil
+        void (*take)(
+            Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t,
+            const double *, Py_ssize_t, double *
+        ) noexcept nogil
         void (*scale)(Py_ssize_t, double, const void *, void *) noexcept nogil
         double (*peak)(long, void *) noexcept nogil
         void (*norm_sums)(const fc_norm *, Py_ssize_t, Py_ssize_t) noexcept nogil

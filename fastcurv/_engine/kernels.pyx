@@ -16,8 +16,14 @@ from .team cimport FC_MAX_THREADS, fc_team_run
 
 
 cdef extern from "arch.h" nogil:
-    ctypedef void (*fc_gemm_f32)(char *, char *, int *, int *, int *, float *, float *, int *, float *, int *, float *, float *, int *) noexcept
-    ctypedef void (*fc_gemm_f64)(char *, char *, int *, int *, int *, double *, double *, int *, double *, int *, double *, double *, int *) noexcept
+    ctypedef void (*fc_gemm_f32)(
+        char *, char *, int *, int *, int *, float *, float *, int *, float *, int *, float *,
+        float *, int *
+    ) noexcept
+    ctypedef void (*fc_gemm_f64)(
+        char *, char *, int *, int *, int *, double *, double *, int *, double *, int *, double *,
+        double *, int *
+    ) noexcept
     void fc_arch_init(fc_gemm_f32, fc_gemm_f64)
     int fc_arch_count()
     const fc_table *fc_arch_at(int)
@@ -34,7 +40,9 @@ def available_archs():
 cdef const fc_table *table_named(str name) except NULL:
     cdef const fc_table *table = fc_arch_find(name.encode())
     if table == NULL:
-        raise ValueError(f"FASTCURV_ARCH is {name!r}; this CPU can run one of: {', '.join(available_archs())}")
+        raise ValueError(
+            f"FASTCURV_ARCH is {name!r}; this CPU can run one of: {', '.join(available_archs())}"
+        )
     return table
 
 
@@ -51,7 +59,9 @@ def chosen_arch():
 
 
 def set_arch(str name):
-    """Use another table for plans made from now on; returns the name of the one before. For tests and benchmarks."""
+    """Use another table for plans made from now on; returns the name of the one before. For tests
+    and benchmarks.
+    """
     global chosen
     before = chosen_arch()
     chosen = table_named(name)
@@ -59,7 +69,8 @@ def set_arch(str name):
 
 
 def summation(arch=None, dtype="float64"):
-    """How the kernels cut their sums: what a count of roundings rests on, and all that it may share with them.
+    """How the kernels cut their sums: what a count of roundings rests on, and all that it may share
+    with them.
 
     Parameters
     ----------
@@ -70,37 +81,43 @@ def summation(arch=None, dtype="float64"):
     Returns
     -------
     dict
-        A chain of L numbers takes each of them through at most L roundings, its own product's included (with a fused
-        multiply-add or without); what goes on from a number that is there already, through L + 1 of that number's terms. Then:
+        A chain of L numbers takes each of them through at most L roundings, its own product's
+        included (with a fused multiply-add or without); what goes on from a number that is there
+        already, through L + 1 of that number's terms. Then:
 
         slice
-            Products that one chain of a matrix product holds; both terms of a product share it. A term of depth k is cut
-            evenly into ``ceil(k / slice)`` slices, and a term that still fits goes into the chain of the one before it. Each
-            chain is summed by itself and added to the others in order: one rounding for each. So a product of terms of
-            depths k_1, k_2 passes its numbers through at most ``min(k_1 + k_2, slice) + sum of ceil(k_i / slice)``
-            roundings, and one more where it is added to what stands in C. 0: one chain of any length in any order, then
-            ``k_1 + k_2 + 1``.
+            Products that one chain of a matrix product holds; both terms of a product share it. A
+            term of depth k is cut evenly into ``ceil(k / slice)`` slices, and a term that still
+            fits goes into the chain of the one before it. Each chain is summed by itself and added
+            to the others in order: one rounding for each. So a product of terms of depths k_1, k_2
+            passes its numbers through at most ``min(k_1 + k_2, slice) + sum of ceil(k_i / slice)``
+            roundings, and one more where it is added to what stands in C. 0: one chain of any
+            length in any order, then ``k_1 + k_2 + 1``.
         from_c
-            Whether the chain of an accumulating product (sums over panels and chunks of rows) may go on from what stands
-            in C, so that it is as long as all rows together; else C is added to the chain's own sum.
+            Whether the chain of an accumulating product (sums over panels and chunks of rows) may
+            go on from what stands in C, so that it is as long as all rows together; else C is added
+            to the chain's own sum.
         items_of, item_rows
-            Where rows are served wide, a product's m rows come in ``ceil(m / items_of)`` items or fewer, each of item_rows
-            or fewer: the column sums of a bias are one chain down an item, then the items' sums in order. 0: one item. A
-            panel of rows (tall) is always one item.
+            Where rows are served wide, a product's m rows come in ``ceil(m / items_of)`` items or
+            fewer, each of item_rows or fewer: the column sums of a bias are one chain down an item,
+            then the items' sums in order. 0: one item. A panel of rows (tall) is always one item.
         block_rows
-            Rows of a block of the loss's sweep where served wide: the last layer's column sums, the loss's values, the top
-            term of quadratic forms, and all sums of batch normalisation are made by blocks, then over the blocks in order.
-            Batch normalisation's are in float64, as are the loss's values past a row.
+            Rows of a block of the loss's sweep where served wide: the last layer's column sums, the
+            loss's values, the top term of quadratic forms, and all sums of batch normalisation are
+            made by blocks, then over the blocks in order. Batch normalisation's are in float64, as
+            are the loss's values past a row.
         lanes
-            Sums along a row of cols numbers (loss rows, their derivatives, the empirical Fisher) are `lanes` chains of
-            ``ceil(cols / lanes)`` numbers, joined in ``log2(lanes)`` roundings. A step's total over rows x cols numbers
-            likewise, with chains of ``rows * ceil(cols / lanes)`` and float64 from there on; rows are at most a panel's
-            where tall, an item's or a block's where wide (BLAS: all of them).
+            Sums along a row of cols numbers (loss rows, their derivatives, the empirical Fisher)
+            are `lanes` chains of ``ceil(cols / lanes)`` numbers, joined in ``log2(lanes)``
+            roundings. A step's total over rows x cols numbers likewise, with chains of ``rows *
+            ceil(cols / lanes)`` and float64 from there on; rows are at most a panel's where tall,
+            an item's or a block's where wide (BLAS: all of them).
         exact_totals
             Whether such sums, and totals, are in float64 whatever the dtype.
         panel
-            Numbers of an inner product (projections, norms of rows) summed in the dtype itself, as `lanes` chains of
-            ``ceil(panel / lanes)``; panels are added in float64. 0: all of it in float64.
+            Numbers of an inner product (projections, norms of rows) summed in the dtype itself, as
+            `lanes` chains of ``ceil(panel / lanes)``; panels are added in float64. 0: all of it in
+            float64.
 
     Examples
     --------
@@ -112,12 +129,21 @@ def summation(arch=None, dtype="float64"):
     if name not in ("float32", "float64"):
         raise ValueError(f"dtype is {name}; wanted float32 or float64")
     cdef const fc_sums *s = &K[name == "float64"].sums
-    return {"arch": K.name.decode(), "dtype": name, "slice": s.slice, "from_c": bool(s.from_c), "items_of": s.items_of,
-            "item_rows": s.item_rows, "block_rows": BLOCK_ROWS, "lanes": s.lanes, "exact_totals": bool(s.exact_totals),
-            "panel": s.panel}
+    return {
+        "arch": K.name.decode(),
+        "dtype": name,
+        "slice": s.slice,
+        "from_c": bool(s.from_c),
+        "items_of": s.items_of,
+        "item_rows": s.item_rows,
+        "block_rows": BLOCK_ROWS,
+        "lanes": s.lanes,
+        "exact_totals": bool(s.exact_totals),
+        "panel": s.panel,
+    }
 
 
-# --- the machine's peak -------------------------------------------------------------------------------------------------
+# --- the machine's peak ---------------------------------------------------------------------------
 
 cdef struct Peak:
     const fc_table *K
@@ -132,14 +158,16 @@ cdef void peak_part(void *context, Py_ssize_t part, int member) noexcept nogil:
 
 
 def fma_peak(dtype="float32", int threads=1, arch=None, int rounds=20):
-    """Flops per second of multiply-adds on registers alone, the best of `rounds` of a few milliseconds."""
+    """Flops per second of multiply-adds on registers alone, the best of `rounds` of a few
+    milliseconds.
+    """
     cdef const fc_table *K = chosen if arch is None else table_named(arch)
     cdef Peak c
     memset(&c, 0, sizeof(c))
     c.K, c.count = &K[np.dtype(dtype).itemsize == 8], 400000
     cdef double best = 0, begin, taken
-    cdef int i, r
-    for r in range(rounds):
+    cdef int i, _round
+    for _round in range(rounds):
         begin = time.perf_counter()
         with nogil:
             fc_team_run(threads, threads, peak_part, &c)

@@ -5,7 +5,8 @@ from .state cimport Layer, PlanS
 
 # Rows kept at a time, tall or wide, threads or not, under a bound of bytes (0: none).
 cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1
-# Hand out the block; the packed parts of `block` vectors side by side, and what they need; bytes of that, 0: too many.
+# Hand out the block; the packed parts of `block` vectors side by side, and what they need; bytes of
+# that, 0: too many.
 cdef void lay_out(PlanS *P, Arena *A) noexcept nogil
 cdef void lay_out_vectors(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil
 cdef size_t bytes_of(PlanS *P, Py_ssize_t block) noexcept nogil

@@ -12,7 +12,8 @@ from .team cimport FC_MAX_THREADS
 
 cdef enum:
     MAX_GROUPS = 32             # tall: partial sums kept, whatever the number of threads
-    TALL_WEIGHTS = 1 << 18      # bytes of parameters up to which a net's products are better served tall
+    # bytes of parameters up to which a net's products are better served tall
+    TALL_WEIGHTS = 1 << 18
     PANEL_BYTES = 1 << 18       # what a panel's rows may take of the second-level cache
     SERIAL_FLOPS = 3000000      # below this, waking a thread costs more than it saves
     SERIAL_ACROSS = 300000      # the same where samples lie across: a product is one job, and nothing is packed before it
@@ -25,7 +26,9 @@ cdef Py_ssize_t forced_lines = -1
 
 
 def force_across(Py_ssize_t lines):
-    """For tests: plans made from now on have panels of so many lines of 64 bytes a unit, samples across; 0: none has; -1: as is best."""
+    """For tests: plans made from now on have panels of so many lines of 64 bytes a unit, samples
+    across; 0: none has; -1: as is best.
+    """
     global forced_lines
     forced_lines = lines
 
@@ -70,8 +73,9 @@ cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
 cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
     """Rows kept at a time, tall or wide, threads or not: a cost model in a few lines.
 
-    Tall pays where both orientations of W and V and a group's sums fit in the second-level cache beside a panel; a wide
-    net's products are large enough to be shared among threads one by one. Below SERIAL_FLOPS one thread does all."""
+    Tall pays where both orientations of W and V and a group's sums fit in the second-level cache
+    beside a panel; a wide net's products are large enough to be shared among threads one by one.
+    Below SERIAL_FLOPS one thread does all."""
     cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, count
     P.chunk = P.N
     for l in range(P.n_layers):
@@ -92,11 +96,13 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
 
 
 cdef int fit_into(PlanS *P, Py_ssize_t memory) except -1:
-    """The chunk under a bound, by sizes and the bound alone, so that no bit depends on the number of threads.
+    """The chunk under a bound, by sizes and the bound alone, so that no bit depends on the number
+    of threads.
 
-    Let B(c) be the bytes of a plan for one thread that keeps c rows at a time, and s those of a thread's scratch. All N
-    rows are kept where B(N) fits; else as many as leave room for further threads: the largest c with
-    ``B(c) <= memory - min(63 s, (memory - B(1)) / 4)``. As many threads then serve as fit beside it."""
+    Let B(c) be the bytes of a plan for one thread that keeps c rows at a time, and s those of a
+    thread's scratch. All N rows are kept where B(N) fits; else as many as leave room for further
+    threads: the largest c with ``B(c) <= memory - min(63 s, (memory - B(1)) / 4)``. As many threads
+    then serve as fit beside it."""
     cdef int wanted = P.threads
     cdef Py_ssize_t low, high, middle, least, room, each
     P.threads = 2
@@ -108,7 +114,10 @@ cdef int fit_into(PlanS *P, Py_ssize_t memory) except -1:
         P.chunk = 1
         least = measure(P)
         if least > memory:
-            raise ValueError(f"memory={memory} bytes is not enough: {least} are needed to keep the state of one row")
+            raise ValueError(
+                f"memory={memory} bytes is not enough: {least} are "
+                "needed to keep the state of one row"
+            )
         room = min((FC_MAX_THREADS - 1) * each, (memory - least) // 4)
         low, high = 1, P.N - 1          # bytes grow with rows
         while low < high:
@@ -148,22 +157,25 @@ cdef int choose_across(PlanS *P, Py_ssize_t memory) except -1:
 
 
 cdef size_t measure(PlanS *P) except 0:
-    """Bytes of the block for the present chunk. Rows past a chunk's end are padded to whole panels."""
+    """Bytes of the block for the present chunk, its rows padded to whole panels."""
     cdef Arena arena
     arena.base, arena.used, arena.overflow = NULL, 0, False
     lay_out(P, &arena)
     lay_out_vectors(P, &arena, 1)
     if arena.overflow:
-        raise MemoryError(f"a plan for {P.N} rows and {P.n} parameters is larger than memory can be")
+        raise MemoryError(
+            f"a plan for {P.N} rows and {P.n} parameters is larger than memory can be"
+        )
     return arena.used
 
 
 cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
-    """Hand out the block. In numbers of the real type, R rows in a chunk, D padded widths: n + (n - first layer) for W
-    both ways; R D of a, delta, and of phi' and e phi'' where they are neither constant nor
-    derived from a and delta, by layer; R D_L for the loss;
-    scratch of r (1 or 2 D by layer, 2 max D), r the rows of a chunk where wide, of a panel for each thread where tall."""
-    cdef size_t size = P.K.real_bytes, R = P.chunk if not P.across else (P.chunk + P.panel - 1) // P.panel * P.panel
+    """Hand out the block. In numbers of the real type, R rows in a chunk, D padded widths: n + (n -
+    first layer) for W both ways; R D of a, delta, and of phi' and e phi'' where they are neither
+    constant nor derived from a and delta, by layer; R D_L for the loss; scratch of r (1 or 2 D by
+    layer, 2 max D), r the rows of a chunk where wide, of a panel for each thread where tall."""
+    cdef size_t size = P.K.real_bytes
+    cdef size_t R = P.chunk if not P.across else (P.chunk + P.panel - 1) // P.panel * P.panel
     cdef Py_ssize_t l, widest = 0, i
     cdef Py_ssize_t rows = P.across if P.across else min(P.panel, P.chunk) if P.panel else P.chunk
     cdef Layer *y
@@ -175,7 +187,9 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
             y.W.back = take(A, y.m * panels(P, y.k), size) if l else NULL
             y.W.b = take(A, y.ldm, size) if y.b >= 0 else NULL
         y.a = take(A, R * y.ldm, size)
-        y.p = take(A, R * y.ldm, size) if y.has_p and not (y.derived and fc_slope_from_a(y.phi)) else NULL
+        y.p = take(A, R * y.ldm, size) if y.has_p and not (
+            y.derived and fc_slope_from_a(y.phi)
+        ) else NULL
         y.q = take(A, R * y.ldm, size) if y.curved and not y.derived else NULL
         y.delta = take(A, R * y.ldm, size)
         y.du = y.delta if y.norm == NULL else lay_out_norm(P, y, A)
@@ -200,10 +214,12 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
     P.ldg = (P.n * <Py_ssize_t>size + FC_ALIGN - 1) // FC_ALIGN * FC_ALIGN // <Py_ssize_t>size
 
 
-# --- the pieces -------------------------------------------------------------------------------------------------------
+# --- the pieces -----------------------------------------------------------------------------------
 
 
-cdef void lay_scratch(PlanS *P, Arena *A, Scratch *scratch, Py_ssize_t rows, Py_ssize_t widest) noexcept nogil:
+cdef void lay_scratch(
+    PlanS *P, Arena *A, Scratch *scratch, Py_ssize_t rows, Py_ssize_t widest
+) noexcept nogil:
     cdef size_t size = P.K.real_bytes
     cdef Py_ssize_t l
     cdef Scratch nowhere
@@ -213,7 +229,8 @@ cdef void lay_scratch(PlanS *P, Arena *A, Scratch *scratch, Py_ssize_t rows, Py_
     if scratch == NULL:
         scratch = &nowhere
     scratch.ra, scratch.rz = ra, rz
-    for l in range(P.n_layers):             # where phi does not bend, rz is not needed once ra is there
+    # where phi does not bend, rz is not needed once ra is there
+    for l in range(P.n_layers):
         one = take(A, rows * P.layer[l].ldm, size)
         if rz != NULL:
             rz[l] = ra[l] = one
@@ -224,7 +241,8 @@ cdef void lay_scratch(PlanS *P, Arena *A, Scratch *scratch, Py_ssize_t rows, Py_
     scratch.e[0] = take(A, rows * widest, size)
     scratch.e[1] = take(A, rows * widest, size)
     scratch.ldsums = widest
-    if P.across:                            # instead of sums: the outputs' rows, delta and h; see loss_across
+    # instead of sums: the outputs' rows, delta and h; see loss_across
+    if P.across:
         scratch.sums = take(A, 3 * rows * padded(P.d_out, P.K.real_bytes), size)
     else:
         scratch.sums = take(A, (rows // 16 + 2) * widest, size)
@@ -233,7 +251,7 @@ cdef void lay_scratch(PlanS *P, Arena *A, Scratch *scratch, Py_ssize_t rows, Py_
 
 cdef void lay_out_sides(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
     """Scratch for the vectors that a panel takes side by side, for each member of the team."""
-    cdef Py_ssize_t l, widest = 0, i, x
+    cdef Py_ssize_t l, widest = 0, i
     cdef size_t start
     P.side_step = 0
     if not P.panel or block == 1 or P.across:
@@ -251,7 +269,9 @@ cdef void lay_out_sides(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
 
 
 cdef void lay_out_vectors(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
-    """The packed parts of `block` vectors side by side, and where tall the sums of each group for each of them."""
+    """The packed parts of `block` vectors side by side, and where tall the sums of each group for
+    each of them.
+    """
     cdef size_t size = P.K.real_bytes, start = A.used
     cdef Py_ssize_t l
     cdef Layer *y
@@ -265,7 +285,9 @@ cdef void lay_out_vectors(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
     P.v_step = A.used - start
     take(A, (block - 1) * P.v_step, 1)
     lay_out_sides(P, A, block)
-    P.panel_totals = <double *>take(A, block * (P.chunk // max(<Py_ssize_t>1, P.panel) + 1), sizeof(double))
+    P.panel_totals = <double *>take(
+        A, block * (P.chunk // max(<Py_ssize_t>1, P.panel) + 1), sizeof(double)
+    )
     P.groups_out = take(A, P.groups * block * P.ldg, size)
 
 
@@ -303,7 +325,10 @@ cdef char *lay_out_norm(PlanS *P, Layer *y, Arena *A) noexcept nogil:
     n.du_mean, n.du_h, n.zeros = take(A, y.ldm, size), take(A, y.ldm, size), take(A, y.ldm, size)
     n.rz_mean, n.c, n.r_scale = take(A, y.ldm, size), take(A, y.ldm, size), take(A, y.ldm, size)
     n.rdu_mean, n.rdu_h = take(A, y.ldm, size), take(A, y.ldm, size)
-    n.here, n.sums = <double *>take(A, 2 * y.ldm, sizeof(double)), <double *>take(A, 2 * y.ldm, sizeof(double))
+    n.here = <double *>take(A, 2 * y.ldm, sizeof(double))
+    n.sums = <double *>take(A, 2 * y.ldm, sizeof(double))
     n.moments = <double *>take(A, 2 * y.ldm, sizeof(double))
-    n.parts = <double *>take(A, (P.chunk + BLOCK_ROWS - 1) // BLOCK_ROWS * 2 * y.ldm, sizeof(double))
+    n.parts = <double *>take(
+        A, (P.chunk + BLOCK_ROWS - 1) // BLOCK_ROWS * 2 * y.ldm, sizeof(double)
+    )
     return take(A, P.chunk * y.ldm, size)

@@ -1,4 +1,6 @@
-"""Memory of plans: one block handed out in pieces, large blocks, and where an array's numbers begin."""
+"""Memory of plans: one block handed out in pieces, large blocks, and where an array's numbers
+begin.
+"""
 from .kernels cimport FC_ALIGN, fc_table
 
 
@@ -14,7 +16,6 @@ cdef struct Touch:
     const fc_table *K           # a copy of X instead of zeros: rows of `cols` numbers at `source`
     Py_ssize_t rows, cols, rs, cs, ld, step
     char *source
-
 
 
 # `count` things of `size` bytes, 64-byte aligned; an overflow of the count is remembered.

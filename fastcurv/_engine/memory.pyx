@@ -38,15 +38,15 @@ cdef char *take(Arena *arena, size_t count, size_t size) noexcept nogil:
 
 
 cdef Py_ssize_t padded(Py_ssize_t cols, int size) noexcept nogil:
-    """Leading dimension of a padded matrix: whole 64-byte lines, and for long rows never a multiple of 512 bytes, since
-    rows at such distances share a few sets of the caches."""
+    """Leading dimension of a padded matrix: whole 64-byte lines, and for long rows never a multiple
+    of 512 bytes, since rows at such distances share a few sets of the caches."""
     cdef Py_ssize_t lines = (cols * size + FC_ALIGN - 1) // FC_ALIGN
     if lines >= 8:
         lines += (10 - lines % 8) % 8 if lines % 8 == 0 or lines % 8 == 1 else 0
     return lines * FC_ALIGN // size
 
 
-# --- large memory, by the team: pages are first touched by whoever will use them, and Ctrl-C is heard ------------------------
+# --- large memory, by the team: touched first by whoever will use it, and Ctrl-C is heard ---------
 
 
 cdef void touch_part(void *context, Py_ssize_t part, int member) noexcept nogil:
@@ -55,8 +55,11 @@ cdef void touch_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     if t.K == NULL:
         memset(t.base + part * TOUCH, 0, min(<size_t>TOUCH, t.size - part * <size_t>TOUCH))
     else:
-        t.K.copy(min(t.step, t.rows - first), t.cols, t.source + first * t.rs * t.K.real_bytes, t.rs, t.cs,
-                 t.base + first * t.ld * t.K.real_bytes, t.ld)
+        t.K.copy(
+            min(t.step, t.rows - first), t.cols,
+            t.source + first * t.rs * t.K.real_bytes, t.rs, t.cs,
+            t.base + first * t.ld * t.K.real_bytes, t.ld
+        )
 
 
 cdef int touch(Touch *t, int threads, Py_ssize_t parts) except -1:
@@ -67,7 +70,7 @@ cdef int touch(Touch *t, int threads, Py_ssize_t parts) except -1:
             before = watch()
             fc_team_run(threads, parts, touch_part, t)
             unwatch(before)
-    except:
+    except BaseException:
         fc_block_free(t.base)
         raise
     return 0
@@ -84,7 +87,7 @@ cdef char *zeroed(size_t size, int threads, what) except NULL:
     return t.base
 
 
-# --- arrays -----------------------------------------------------------------------------------------------------------
+# --- arrays ---------------------------------------------------------------------------------------
 
 
 cdef char *pointer(array) except? NULL:
@@ -97,11 +100,16 @@ cdef char *pointer(array) except? NULL:
 
 
 def padded_copy(array, Py_ssize_t extra_rows=0, fill=0):
-    """A padded matrix with the numbers of a 2-D array, `fill` in its padding: (owner, view (rows, cols), leading dimension)."""
+    """A padded matrix with the numbers of a 2-D array, `fill` in its padding: (owner, view (rows,
+    cols), leading dimension).
+    """
     array = np.atleast_2d(array)
-    cdef Py_ssize_t size = array.itemsize, ld = padded(array.shape[1], size), lines = FC_ALIGN // size
+    cdef Py_ssize_t size = array.itemsize, ld = padded(array.shape[1], size)
+    cdef Py_ssize_t lines = FC_ALIGN // size
     owner = np.full((array.shape[0] + extra_rows) * ld + lines, fill, array.dtype)
-    cdef Py_ssize_t shift = (-<Py_ssize_t><uintptr_t>pointer(owner) % FC_ALIGN + FC_ALIGN) % FC_ALIGN // size
+    cdef Py_ssize_t shift = (
+        -<Py_ssize_t><uintptr_t>pointer(owner) % FC_ALIGN + FC_ALIGN
+    ) % FC_ALIGN // size
     whole = owner[shift:shift + (array.shape[0] + extra_rows) * ld].reshape(-1, ld)
     view = whole[:array.shape[0], :array.shape[1]]
     view[...] = array

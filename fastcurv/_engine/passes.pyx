@@ -2,23 +2,33 @@
 # cython: freethreading_compatible=True
 """The passes of Pearlmutter's R-operator over a table of kernels.
 
-    forward      z = a W' + b                     a = phi(z)             [+ the layer's input, if residual]
-    backward     e_below = delta W  [+ e]         delta = e * phi'(z)    dW = delta' a_below     db = sum of delta's rows
-    R-forward    rz = ra W' + a V' + vb           ra = phi'(z) * rz      [+ the input's ra]
+    forward      z = a W' + b               a = phi(z)             [+ the layer's input]
+    backward     e_below = delta W  [+ e]   delta = e * phi'(z)
+                 dW = delta' a_below        db = sum of delta's rows
+    R-forward    rz = ra W' + a V' + vb     ra = phi'(z) * rz      [+ the input's ra]
     loss         rdelta = (d2 loss / dz2) rz      in the last layer
     R-backward   rdW = rdelta' a + delta' ra      rdb = sum of rdelta's rows
-                 re_below = rdelta W + delta V [+ re]      rdelta = re * phi'(z) + e * phi''(z) * rz
+                 re_below = rdelta W + delta V  [+ re]
+                 rdelta = re * phi'(z) + e * phi''(z) * rz
+
+What is in brackets holds where a layer is residual.
 
 Design notes
 
-A. One text for both dtypes: the passes move byte pointers and never look at a number; the table of the dtype does.
-B. A plan owns one block of memory, laid out once. `lay_out` walks it twice: to measure it, and to hand out the pieces.
-C. Rows come in chunks (what `memory=` lets us keep the state of), and a chunk is served in one of two ways. Tall: panels of
-   rows small enough for the second-level cache, each taken through all layers by one thread, sums kept per group of panels.
-   Wide: the whole chunk layer by layer, every product cut into items over all threads.
-D. Fixed at theta and kept: W packed both ways, a, phi', e * phi'', delta, and what the loss needs. Fixed at v: V packed both
-   ways. Everything else is scratch.
-E. No result depends on the number of threads: items and groups are cut by sizes alone, sums are added in a fixed order.
+A. One text for both dtypes: the passes move byte pointers and never look at a number; the table of
+   the dtype does.
+B. A plan owns one block of memory, laid out once. `lay_out` walks it twice: to measure it, and to
+   hand out the pieces.
+C. Rows come in chunks (what `memory=` lets us keep the state of), and a chunk is served in one of
+   two ways. Tall: panels of rows small enough for the second-level cache, each taken through all
+   layers by one thread, sums kept per group of panels. Wide: the whole chunk layer by layer, every
+   product cut into items over all threads.
+D. Fixed at theta and kept: W packed both ways, a, phi', e * phi'', delta, and what the loss needs.
+   Fixed at v: V packed both ways. Everything else is scratch.
+E. No result depends on the number of threads: items and groups are cut by sizes alone, sums are
+   added in a fixed order.
+
+Notation: `y` is the layer at hand, `x` the one below it.
 """
 from libc.string cimport memset
 
@@ -86,7 +96,7 @@ from .state cimport (
 )
 
 
-# --- at theta ----------------------------------------------------------------------------------------
+# --- at theta -------------------------------------------------------------------------------------
 
 cdef void forward(Pass *t) noexcept nogil:
     """z = a W' + b;  a = phi(z) [+ the layer's input]; phi' and phi'' are kept."""
@@ -210,11 +220,13 @@ cdef void backward(Pass *t, char *out, bint add) noexcept nogil:
             return
 
 
-# --- along v ------------------------------------------------------------------------------------------
+# --- along v --------------------------------------------------------------------------------------
 
 cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
     """rz = ra W' + a V' + vb;  ra = phi' * rz [+ the input's ra].
-    Returns <e * phi'' * rz, rz> where it is wanted."""
+
+    Returns <e * phi'' * rz, rz> where it is wanted.
+    """
     cdef PlanS *P = t.P
     cdef Py_ssize_t l, size = P.K.real_bytes
     cdef Layer *y

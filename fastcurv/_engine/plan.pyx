@@ -1,6 +1,8 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 # cython: freethreading_compatible=True
-"""The plan: made (sizes, threads, memory), bound (data, theta), multiplied as often as wanted, freed."""
+"""The plan: made (sizes, threads, memory), bound (data, theta), multiplied as often as wanted,
+freed.
+"""
 import threading
 
 import numpy as np
@@ -60,9 +62,21 @@ from .state cimport (
 )
 from .team cimport FC_MAX_THREADS, fc_watch, fc_watch_off, unwatch, watch
 
-ACTIVATIONS = {"identity": FC_IDENTITY, "relu": FC_RELU, "leaky_relu": FC_LEAKY_RELU, "tanh": FC_TANH, "sigmoid": FC_SIGMOID,
-               "softplus": FC_SOFTPLUS, "silu": FC_SILU, "gelu": FC_GELU, "elu": FC_ELU}
-LOSSES = {"mse": FC_MSE, "cross_entropy": FC_CROSS_ENTROPY, "binary_cross_entropy": FC_BINARY_CROSS_ENTROPY}
+ACTIVATIONS = {
+    "identity": FC_IDENTITY,
+    "relu": FC_RELU,
+    "leaky_relu": FC_LEAKY_RELU,
+    "tanh": FC_TANH,
+    "sigmoid": FC_SIGMOID,
+    "softplus": FC_SOFTPLUS,
+    "silu": FC_SILU,
+    "gelu": FC_GELU,
+    "elu": FC_ELU,
+}
+LOSSES = {
+    "mse": FC_MSE, "cross_entropy": FC_CROSS_ENTROPY,
+    "binary_cross_entropy": FC_BINARY_CROSS_ENTROPY
+}
 KINDS = {"hessian": HESSIAN, "ggn": GGN, "fisher": FISHER}
 
 
@@ -98,12 +112,15 @@ cdef class Plan:
     cdef readonly object sizes
     cdef Py_ssize_t memory
 
-    def __cinit__(self, sizes, activations, skips, bint bias, Rows rows, str loss, double divisor, double l2, int threads,
-                  Py_ssize_t memory=0, bint batch_norm=False, bint l2_biases=True):
+    def __cinit__(
+        self, sizes, activations, skips, bint bias, Rows rows, str loss, double divisor, double l2,
+        int threads, Py_ssize_t memory=0, bint batch_norm=False, bint l2_biases=True
+    ):
         cdef PlanS *P = &self.P
         cdef Py_ssize_t l
         cdef Layer *y
-        self.rows, self.l2, self.lock, self.sizes, self.memory = rows, l2, threading.Lock(), tuple(sizes), memory
+        self.rows, self.l2, self.lock, self.sizes = rows, l2, threading.Lock(), tuple(sizes)
+        self.memory = memory
         P.K = &table_chosen()[rows.X.itemsize == 8]
         P.N, P.n_layers, P.d_out = rows.X.shape[0], len(sizes) - 1, sizes[len(sizes) - 1]
         P.spare = not l2_biases
@@ -144,7 +161,7 @@ cdef class Plan:
         free(self.P.layer)
         free(self.P.active)
 
-    # --- made: how rows are served, and the one block of memory ---------------------------------------------------------
+    # --- made: how rows are served, and the one block of memory -----------------------------------
 
     cdef int make_block(self) except -1:
         cdef Arena arena
@@ -161,11 +178,14 @@ cdef class Plan:
         return self.reserve(1)
 
     cdef int reserve(self, Py_ssize_t block) except -1:
-        """Room for `block` vectors side by side, as far as `memory` goes; what the room is for is in P.block."""
+        """Room for `block` vectors side by side, as far as `memory` goes; what the room is for is
+        in P.block.
+        """
         cdef PlanS *P = &self.P
         cdef size_t size
         cdef char *base
-        while self.memory and block > 1 and <Py_ssize_t>bytes_of(P, block) > self.memory - self.nbytes + self.reserved_bytes:
+        cdef Py_ssize_t room = self.memory - self.nbytes + self.reserved_bytes
+        while self.memory and block > 1 and <Py_ssize_t>bytes_of(P, block) > room:
             block -= 1
         if block <= P.block:
             self.lay_out_vectors_at(self.vector_block, P.block)
@@ -189,10 +209,12 @@ cdef class Plan:
         if base != NULL:
             lay_out_vectors(&self.P, &arena, block)
 
-    # --- bound ------------------------------------------------------------------------------------------------------------
+    # --- bound ------------------------------------------------------------------------------------
 
     def bind(self, theta, bint gradient=True):
-        """Take theta (n,), contiguous, of the plan's dtype, as its own from now on: forward, and backward unless not wanted."""
+        """Take theta (n,), contiguous, of the plan's dtype, as its own from now on: forward, and
+        backward unless not wanted.
+        """
         cdef char *start = pointer(theta)
         self.theta, self.gradient, self.at_chunk, self.done = theta, None, -1, 0
         with nogil:
@@ -220,7 +242,9 @@ cdef class Plan:
         self.theta = None
 
     def forget_gradient(self):
-        """The gradient has been handed out: if it is wanted again at this theta, it is made again. The state stays."""
+        """The gradient has been handed out: if it is wanted again at this theta, it is made again.
+        The state stays.
+        """
         self.gradient = None
 
     cdef int walk(self, bint gradient) except -1:
@@ -273,27 +297,34 @@ cdef class Plan:
 
     cdef double values(self, Py_ssize_t r0) noexcept nogil:
         """The part of the loss that the chunk at hand has, its blocks added in order."""
-        cdef Py_ssize_t block = self.P.panel or BLOCK_ROWS, rows = min(self.P.chunk, self.P.N - r0), i
+        cdef Py_ssize_t block = self.P.panel or BLOCK_ROWS, rows = min(self.P.chunk, self.P.N - r0)
+        cdef Py_ssize_t i
         cdef double value = 0
         for i in range((rows + block - 1) // block):
             value += self.P.values[i]
         return value
 
     cdef void at_rows(self, Py_ssize_t r0, bint back, char *out, bint add) noexcept nogil:
-        """Bring the chunk that begins at row r0 to life as far as wanted: forward; backward; the gradient into out."""
+        """Bring the chunk that begins at row r0 to life as far as wanted: forward; backward; the
+        gradient into out.
+        """
         cdef PlanS *P = &self.P
         cdef Job job
         cdef bint fresh = self.at_chunk != r0 or self.done == 0
         memset(&job, 0, sizeof(job))
         job.P, job.rows, job.out, job.add = P, min(P.chunk, P.N - r0), out, add
-        job.stages = (FORWARD if fresh else 0) | (BACKWARD if back and (out != NULL or self.done < 2 or fresh) else 0)
+        job.stages = (FORWARD if fresh else 0) | (
+            BACKWARD if back and (out != NULL or self.done < 2 or fresh) else 0
+        )
         if fresh:
             self.load(r0, job.rows)
         serve(&job)
         self.at_chunk, self.done = r0, 2 if back else 1
 
     cdef void load(self, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
-        """Point at the chunk's rows of data; X is padded into the plan's own memory where the whole is not."""
+        """Point at the chunk's rows of data; X is padded into the plan's own memory where the whole
+        is not.
+        """
         cdef PlanS *P = &self.P
         cdef int size = P.K.real_bytes
         cdef Data *D = P.data
@@ -312,7 +343,7 @@ cdef class Plan:
         if D.weight != NULL:
             P.loss.weight = D.weight + r0 * size
 
-    # --- multiplied ---------------------------------------------------------------------------------------------------------
+    # --- multiplied -------------------------------------------------------------------------------
 
     cdef void select(self, const char *active) noexcept nogil:
         """Which layers v moves; NULL: all."""
@@ -329,7 +360,9 @@ cdef class Plan:
         return self.end(before)
 
     cdef void all_chunks(self, Job *job, char *out, Py_ssize_t out_step) noexcept nogil:
-        """The job over all chunks. out: by parameters (sums over rows), or by rows (JVP), out_step bytes a vector."""
+        """The job over all chunks. out: by parameters (sums over rows), or by rows (JVP), out_step
+        bytes a vector.
+        """
         cdef PlanS *P = &self.P
         cdef Py_ssize_t r0, j
         cdef bint by_rows = job.kind == JVP
@@ -353,7 +386,9 @@ cdef class Plan:
                 return
 
     cdef Py_ssize_t room_for(self, Py_ssize_t vectors) except -1:
-        """How many of them are taken at once: side by side where tall, in one pass over chunks, else one by one."""
+        """How many of them are taken at once: side by side where tall, in one pass over chunks,
+        else one by one.
+        """
         if in_turns(&self.P) or (not self.P.panel and self.P.chunk == self.P.N):
             return 1
         vectors = min(vectors, <Py_ssize_t>TALL_BLOCK)
@@ -363,8 +398,8 @@ cdef class Plan:
         return vectors
 
     def multiply(self, v, out, str kind="hessian", active=None, bint l2=True):
-        """out = (the operator) v for v, out contiguous of the plan's dtype: (n,), or (k, n), a vector a row. out may be v where
-        the plan says `in_place`."""
+        """out = (the operator) v for v, out contiguous of the plan's dtype: (n,), or (k, n), a
+        vector a row. out may be v where the plan says `in_place`."""
         cdef PlanS *P = &self.P
         cdef Job job
         cdef Py_ssize_t k = 1 if v.ndim == 1 else v.shape[0], j, step = P.n * P.K.real_bytes
@@ -377,7 +412,8 @@ cdef class Plan:
         with self.lock:
             j = 0
             while j < k:
-                job.vectors, job.v, job.l2 = self.room_for(k - j), v_ + j * step, self.l2 if l2 else 0
+                job.vectors, job.v = self.room_for(k - j), v_ + j * step
+                job.l2 = self.l2 if l2 else 0
                 with nogil:
                     self.select(active_)
                     self.go(&job, out_ + j * step, step)
@@ -407,7 +443,9 @@ cdef class Plan:
         return result
 
     def jacobian(self, v, out, bint transpose=False):
-        """out (N, d_out) = J v for v (n,); transposed: out (n,) = J' u for u (N, d_out). All contiguous."""
+        """out (N, d_out) = J v for v (n,); transposed: out (n,) = J' u for u (N, d_out). All
+        contiguous.
+        """
         cdef Job job
         cdef char *out_ = pointer(out)
         memset(&job, 0, sizeof(job))
@@ -437,7 +475,9 @@ cdef class Plan:
             self.end(before)
 
     def after_fork(self):
-        """In a child: nobody is left to release the lock, and what its holder was making is half made."""
+        """In a child: nobody is left to release the lock, and what its holder was making is half
+        made.
+        """
         if self.lock.locked():
             self.lock, self.at_chunk, self.done = threading.Lock(), -1, 0
 
@@ -452,13 +492,18 @@ cdef class Plan:
     def layout(self):
         """How rows are served: chunk, panel (0: wide), groups, threads, kernels."""
         P = &self.P
-        return {"chunk": P.chunk, "panel": P.panel, "groups": P.groups, "threads": P.threads, "arch": P.K.name.decode()}
+        return {
+            "chunk": P.chunk, "panel": P.panel, "groups": P.groups, "threads": P.threads,
+            "arch": P.K.name.decode()
+        }
 
 
-# --- rows in chunks: the means of one layer after the other ------------------------------------------------------------------
+# --- rows in chunks: the means of one layer after the other ---------------------------------------
 
 cdef void gather(Plan plan, Job *job, Stage stage, Py_ssize_t l) noexcept nogil:
-    """One pass over all rows for the means of one layer; what the pass needs of the layers before it is known."""
+    """One pass over all rows for the means of one layer; what the pass needs of the layers before
+    it is known.
+    """
     cdef PlanS *P = &plan.P
     cdef Pass t = new_pass(P, &P.wide, False, job.kind)
     cdef Py_ssize_t r0 = 0
@@ -504,7 +549,7 @@ cdef void gather_at_theta(Plan plan, bint gradient) noexcept nogil:
 
 
 cdef void gather_along_v(Plan plan, Job *job) noexcept nogil:
-    """Along one vector: those of rz upwards, those of rdu downwards, as far as the job needs them."""
+    """Along one vector: those of rz upwards, of rdu downwards, as far as the job needs them."""
     cdef PlanS *P = &plan.P
     cdef Py_ssize_t l
     if not in_turns(P):
@@ -518,7 +563,9 @@ cdef void gather_along_v(Plan plan, Job *job) noexcept nogil:
 
 
 def statistics(Plan plan):
-    """[(mean, variance)] of z without b, by hidden layer, at the theta of a plan with batch normalisation; double precision."""
+    """[(mean, variance)] of z without b, by hidden layer, at the theta of a plan with batch
+    normalisation; double precision.
+    """
     cdef PlanS *P = &plan.P
     cdef Layer *y
     cdef Py_ssize_t l

@@ -1,6 +1,8 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 # cython: freethreading_compatible=True
-"""A door for tests and for the benchmark of kernels: every kernel of every table this CPU has, callable from Python."""
+"""A door for tests and for the benchmark of kernels: every kernel of every table this CPU has,
+callable from Python.
+"""
 import numpy as np
 
 from libc.stdint cimport int32_t
@@ -31,13 +33,15 @@ cdef const fc_table *table_of(arch, array) except NULL:
 
 def product(A, B, A2=None, B2=None, C=None, arch=None, str b_form="padded", int threads=0,
                   int repeat=1):
-    """[C +] A B [+ A2 B2] by a table's product. A may have any strides; B is brought to `b_form`: "padded", "packed", "plain".
-    threads: 0 in one item, else in items over the team. repeat: so often, for a stopwatch."""
+    """[C +] A B [+ A2 B2] by a table's product. A may have any strides; B is brought to `b_form`:
+    "padded", "packed", "plain". threads: 0 in one item, else in items over the team. repeat: so
+    often, for a stopwatch."""
     cdef const fc_table *K = table_of(arch, A)
-    cdef Py_ssize_t size = A.itemsize, VL = K.vector_bytes // size, i, j
+    cdef Py_ssize_t size = A.itemsize, VL = K.vector_bytes // size, i
     cdef fc_product job
     cdef Scratch members[FC_MAX_THREADS]
     cdef PlanS P
+    cdef int _turn
     cdef Pass t
     memset(&job, 0, sizeof(job))
     job.m, job.n = A.shape[0], B.shape[1]
@@ -47,19 +51,24 @@ def product(A, B, A2=None, B2=None, C=None, arch=None, str b_form="padded", int 
             continue
         job.term[job.n_terms].k = a.shape[1]
         job.term[job.n_terms].a = pointer(a)
-        job.term[job.n_terms].a_rs, job.term[job.n_terms].a_cs = a.strides[0] // size, a.strides[1] // size
+        job.term[job.n_terms].a_rs = a.strides[0] // size
+        job.term[job.n_terms].a_cs = a.strides[1] // size
         if b_form == "plain":
             job.term[job.n_terms].b = pointer(b)
-            job.term[job.n_terms].b_rs, job.term[job.n_terms].b_cs = b.strides[0] // size, b.strides[1] // size
+            job.term[job.n_terms].b_rs = b.strides[0] // size
+            job.term[job.n_terms].b_cs = b.strides[1] // size
         elif b_form == "padded":
-            whole, view, ld = padded_copy(b)
+            whole, _view, ld = padded_copy(b)
             keep.append(whole)
             job.term[job.n_terms].b = pointer(whole)
             job.term[job.n_terms].b_rs, job.term[job.n_terms].b_vs = ld, VL
         else:
             whole = padded_copy(np.zeros((1, a.shape[1] * (b.shape[1] + 64)), b.dtype))[0]
             keep.append(whole)
-            K.pack(b.shape[0], b.shape[1], pointer(b), b.strides[0] // size, b.strides[1] // size, 0, b.shape[0], pointer(whole))
+            K.pack(
+                b.shape[0], b.shape[1], pointer(b), b.strides[0] // size, b.strides[1] // size, 0,
+                b.shape[0], pointer(whole)
+            )
             job.term[job.n_terms].b = pointer(whole)
             job.term[job.n_terms].b_rs, job.term[job.n_terms].b_vs = VL, VL * a.shape[1]
         job.n_terms += 1
@@ -74,19 +83,22 @@ def product(A, B, A2=None, B2=None, C=None, arch=None, str b_form="padded", int 
         members[i].gemm = scratch_ + i * step_
     t = new_pass(&P, members, threads == 0, HESSIAN)
     with nogil:
-        for i in range(repeat):
+        for _turn in range(repeat):
             run(&t, &job)
     return out
 
 
 def activate(arch, str name, z):
-    """(phi(z), phi'(z), phi''(z)) of a 2-D array; phi'' is zeros where the kernel leaves it alone."""
+    """(phi(z), phi'(z), phi''(z)) of a 2-D array; phi'' is 0 where the kernel leaves it alone."""
     cdef const fc_table *K = table_of(arch, z)
-    zw, zv, ld = padded_copy(z)
+    zw, _zv, ld = padded_copy(z)
     aw, av, _ = padded_copy(np.zeros_like(z))
     pw, pv, _ = padded_copy(np.zeros_like(z))
     qw, qv, _ = padded_copy(np.zeros_like(z))
-    K.activate(ACTIVATIONS[name], z.shape[0], z.shape[1], pointer(zw), ld, pointer(aw), ld, pointer(pw), ld, pointer(qw), ld)
+    K.activate(
+        ACTIVATIONS[name], z.shape[0], z.shape[1], pointer(zw), ld, pointer(aw), ld, pointer(pw),
+        ld, pointer(qw), ld
+    )
     return av.copy(), pv.copy(), qv.copy()
 
 
@@ -109,20 +121,21 @@ cdef object loss_job(fc_loss_rows *job, str kind, z, y, weight, double divisor):
 
 
 def total(arch, c, p, q=None, activation="identity"):
-    """The total of a step on c alone, NaN in all paddings: sum of c p; with q, of (e phi'') c c, where p is a and q is kept as
-    kernels.h says for the activation."""
+    """The total of a step on c alone, NaN in all paddings: sum of c p; with q, of (e phi'') c c,
+    where p is a and q is kept as kernels.h says for the activation."""
     cdef const fc_table *K = table_of(arch, c)
     cdef fc_step step
     cdef double total = 0
     memset(&step, 0, sizeof(step))
-    cw, cv, ld = padded_copy(c, 0, np.nan)
-    pw, pv, _ = padded_copy(p, 0, np.nan)
+    cw, _cv, ld = padded_copy(c, 0, np.nan)
+    pw, _pv, _ = padded_copy(p, 0, np.nan)
     step.kind, step.phi, step.total = FC_STEP_DOT, ACTIVATIONS[activation], &total
     step.p, step.ldp, step.a, step.lda = pointer(pw), ld, pointer(pw), ld
     if q is not None:
-        qw, qv, _ = padded_copy(q, 0, np.nan)
-        dw, dv, _ = padded_copy(c)
-        step.kind, step.q, step.ldq, step.d, step.ldd = FC_STEP_R_ACTIVATE, pointer(qw), ld, pointer(dw), ld
+        qw, _qv, _ = padded_copy(q, 0, np.nan)
+        dw, _dv, _ = padded_copy(c)
+        step.kind, step.q, step.ldq, step.d = FC_STEP_R_ACTIVATE, pointer(qw), ld, pointer(dw)
+        step.ldd = ld
     K.step(&step, c.shape[0], c.shape[1], pointer(cw), ld)
     return total
 
@@ -132,7 +145,7 @@ def loss(arch, str kind, z, y, weight=None, double divisor=1.0):
     cdef const fc_table *K = table_of(arch, z)
     cdef fc_loss_rows job
     delta, h, s, top = loss_job(&job, kind, z, y, weight, divisor)
-    zw, zv, ld = padded_copy(z)
+    zw, _zv, ld = padded_copy(z)
     value = K.loss(&job, z.shape[0], z.shape[1], pointer(zw), ld)
     return value, delta.copy(), h.copy(), s, top
 
@@ -141,9 +154,9 @@ def r_loss(arch, str kind, h, s, top, rz):
     """rdelta = (d2 loss / dz2) rz from what the loss kept."""
     cdef const fc_table *K = table_of(arch, rz)
     cdef fc_loss_rows job
-    dv, hv, sv, tv = loss_job(&job, kind, rz, None, None, 1.0)
+    _dv, hv, sv, tv = loss_job(&job, kind, rz, None, None, 1.0)
     hv[...], sv[...], tv[...] = h, s, top
-    rw, rv, ld = padded_copy(rz)
+    rw, _rv, ld = padded_copy(rz)
     ow, ov, _ = padded_copy(np.zeros_like(rz))
     K.r_loss(&job, rz.shape[0], rz.shape[1], pointer(rw), ld, pointer(ow), ld)
     return ov.copy()
@@ -152,22 +165,25 @@ def r_loss(arch, str kind, h, s, top, rz):
 def fisher(arch, double factor, delta, rz):
     """factor * <delta, rz> delta by rows."""
     cdef const fc_table *K = table_of(arch, rz)
-    dw, dv, ld = padded_copy(delta)
-    rw, rv, _ = padded_copy(rz)
+    dw, _dv, ld = padded_copy(delta)
+    rw, _rv, _ = padded_copy(rz)
     ow, ov, _ = padded_copy(np.zeros_like(rz))
     K.r_fisher(factor, rz.shape[0], rz.shape[1], pointer(dw), ld, pointer(rw), ld, pointer(ow), ld)
     return ov.copy()
 
 
 def copy(arch, array, bint packed=False):
-    """A 2-D array of any strides through `copy` (its padded form, padding included) or `pack` (flat)."""
+    """A 2-D array of any strides through `copy` (its padded form, padding included) or `pack`
+    (flat).
+    """
     cdef const fc_table *K = table_of(arch, array)
-    cdef Py_ssize_t size = array.itemsize, rows = array.shape[0], cols = array.shape[1], rs, cs, VL = K.vector_bytes // size
+    cdef Py_ssize_t size = array.itemsize, rows = array.shape[0], cols = array.shape[1], rs, cs
+    cdef Py_ssize_t VL = K.vector_bytes // size
     rs, cs = array.strides[0] // size, array.strides[1] // size
     if packed:
         out = np.full((cols + VL - 1) // VL * VL * rows, np.nan, array.dtype)
         K.pack(rows, cols, pointer(array), rs, cs, 0, rows, pointer(out))
         return out.reshape(-1, rows, VL)
-    whole, view, ld = padded_copy(np.full((rows, cols), np.nan, array.dtype), 0, np.nan)
+    whole, _view, ld = padded_copy(np.full((rows, cols), np.nan, array.dtype), 0, np.nan)
     K.copy(rows, cols, pointer(array), rs, cs, pointer(whole), ld)
     return whole

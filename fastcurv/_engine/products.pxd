@@ -11,7 +11,7 @@ cdef struct Blocks:
     char *out
 
 
-# --- a product: its shape, its terms, what it writes ------------------------------------------------
+# --- a product: its shape, its terms, what it writes ----------------------------------------------
 
 cdef inline void start(Pass *t, fc_product *job, Py_ssize_t units) noexcept nogil:
     """Of a number for each row and unit."""
@@ -89,7 +89,7 @@ cdef inline void add_outer(Pass *p, fc_product *job, Matrix d, Matrix a) noexcep
         t.b, t.b_rs, t.b_vs, t.b_cs = a.at, a.ld, lanes(P), 0
 
 
-# --- its step: the matrices that kernels.h names ----------------------------------------------------
+# --- its step: the matrices that kernels.h names --------------------------------------------------
 
 cdef inline char *bias_of(PlanS *P, Layer *y, Weights W) noexcept nogil:
     """b padded, or where it lies."""
@@ -161,7 +161,7 @@ cdef inline void remake(Pass *t, fc_step *step, Layer *y) noexcept nogil:
     step.made.w, step.made.w_ts, step.made.w_is = y.W.flat + y.w * t.P.K.real_bytes, y.k, 1
 
 
-# --- run --------------------------------------------------------------------------------------------
+# --- run ------------------------------------------------------------------------------------------
 
 # The product and its step. Returns how many blocks of rows it was cut into: the rows of `sums`.
 cdef Py_ssize_t run(Pass *t, fc_product *job) noexcept nogil

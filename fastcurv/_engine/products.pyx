@@ -2,15 +2,16 @@
 # cython: freethreading_compatible=True
 """See products.pxd.
 
-Tall, a few vectors of a block go side by side: the passes take them through a panel together, so that what theta decides is
-read once for all of them, and narrow products fill their tiles. The same bits as one after the other.
+Tall, a few vectors of a block go side by side: the passes take them through a panel together, so
+that what theta decides is read once for all of them, and narrow products fill their tiles. The same
+bits as one after the other.
 """
 from .kernels cimport BLOCK_ROWS, fc_table
 from .state cimport Scratch
 from .team cimport fc_team_run
 
 
-# --- running a product, a sweep: alone or over the team -----------------------------------------------------------------
+# --- running a product, a sweep: alone or over the team -------------------------------------------
 
 cdef struct Items:
     const fc_table *K
@@ -26,7 +27,9 @@ cdef void run_item(void *context, Py_ssize_t item, int member) noexcept nogil:
 
 
 cdef Py_ssize_t run(Pass *t, fc_product *job) noexcept nogil:
-    """The product and its step. Returns how many blocks of rows it was cut into: the rows of `sums`."""
+    """The product and its step. Returns how many blocks of rows it was cut into: the rows of
+    `sums`.
+    """
     cdef PlanS *P = t.P
     cdef Items items
     cdef int round, rounds = P.K.rounds(job)
@@ -41,21 +44,27 @@ cdef Py_ssize_t run(Pass *t, fc_product *job) noexcept nogil:
     items.col_items = (job.n + job.col_block - 1) // job.col_block
     for round in range(rounds):
         items.round = round
-        fc_team_run(P.threads if job.m * job.n * job.term[0].k > 100000 else 1, items.row_items * items.col_items, run_item, &items)
+        fc_team_run(
+            P.threads if job.m * job.n * job.term[0].k > 100000 else 1,
+            items.row_items * items.col_items, run_item, &items
+        )
     return items.row_items
 
 
 cdef double total_of(PlanS *P, Pass *t, fc_product *job) noexcept nogil:
     """The sum of the items' totals, in order."""
     cdef double total = 0
-    cdef Py_ssize_t i, items = ((job.m + job.row_block - 1) // job.row_block) * ((job.n + job.col_block - 1) // job.col_block)
+    cdef Py_ssize_t i
+    cdef Py_ssize_t items = (
+        (job.m + job.row_block - 1) // job.row_block
+    ) * ((job.n + job.col_block - 1) // job.col_block)
     for i in range(items):
         total += t.scratch.totals[i]
     return total
 
 
 cdef void run_blocks(Pass *t, fc_part part, Blocks *blocks) noexcept nogil:
-    """A sweep over the pass's rows: all at once for a panel, in blocks over the team for a chunk."""
+    """A sweep over the pass's rows: all at once for a panel, in blocks for a chunk."""
     blocks.t = t
     if t.serial:
         part(blocks, -1, 0)
@@ -63,7 +72,9 @@ cdef void run_blocks(Pass *t, fc_part part, Blocks *blocks) noexcept nogil:
         fc_team_run(t.P.threads, (t.rows + BLOCK_ROWS - 1) // BLOCK_ROWS, part, blocks)
 
 
-cdef void rows_of(Pass *t, Py_ssize_t part, Py_ssize_t *first, Py_ssize_t *rows, Py_ssize_t *block) noexcept nogil:
+cdef void rows_of(
+    Pass *t, Py_ssize_t part, Py_ssize_t *first, Py_ssize_t *rows, Py_ssize_t *block
+) noexcept nogil:
     """Rows of a block, counted within the pass, and its number among the chunk's."""
     if part < 0:
         first[0], rows[0] = 0, t.rows
@@ -75,10 +86,10 @@ cdef void rows_of(Pass *t, Py_ssize_t part, Py_ssize_t *first, Py_ssize_t *rows,
 
 
 cdef Py_ssize_t run_stack(Pass *t, fc_stack *stack) noexcept nogil:
-    """The products of the pass's vectors and their steps: by the table's own way where it has one, else one after the other.
-    Returns as `run` does."""
+    """The products of the pass's vectors and their steps: by the table's own way where it has one,
+    else one after the other. Returns as `run` does."""
     cdef PlanS *P = t.P
-    cdef Py_ssize_t x, size = P.K.real_bytes
+    cdef Py_ssize_t _x, size = P.K.real_bytes
     cdef fc_product *job = &stack.job
     cdef int i
     if t.count == 1:
@@ -87,13 +98,15 @@ cdef Py_ssize_t run_stack(Pass *t, fc_stack *stack) noexcept nogil:
     job.row_block, job.col_block = job.m, job.n
     if P.K.stack(stack, t.scratch.gemm):
         return 1
-    for x in range(t.count):
+    for _x in range(t.count):
         run(t, job)
         for i in range(job.n_terms):
             job.term[i].a = <char *>job.term[i].a + stack.a[i] * size
             job.term[i].b = <char *>job.term[i].b + stack.b[i] * size
         job.c = <char *>job.c + stack.c * size
         job.step.u = at(P, <char *>job.step.u, 1, stack.u)
-        job.step.d, job.step.r = at(P, <char *>job.step.d, 1, stack.own), at(P, <char *>job.step.r, 1, stack.own)
-        job.step.skip, job.step.sums = at(P, <char *>job.step.skip, 1, stack.own), at(P, <char *>job.step.sums, 1, stack.own)
+        job.step.d = at(P, <char *>job.step.d, 1, stack.own)
+        job.step.r = at(P, <char *>job.step.r, 1, stack.own)
+        job.step.skip = at(P, <char *>job.step.skip, 1, stack.own)
+        job.step.sums = at(P, <char *>job.step.sums, 1, stack.own)
     return 1

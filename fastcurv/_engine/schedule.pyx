@@ -41,7 +41,7 @@ cdef void decay(PlanS *P, double l2, char *x, char *out) noexcept nogil:
         memset(out + (y.w + y.m * y.k) * size, 0, (end - y.w - y.m * y.k) * size)
 
 
-# --- packing theta or v -----------------------------------------------------------------------------------------------------
+# --- packing theta or v ---------------------------------------------------------------------------
 
 cdef enum: PACK_ROWS = 64       # rows of a packed matrix that one part of the job fills
 
@@ -114,7 +114,7 @@ cdef void take_vector(Job *job, Py_ssize_t j, Py_ssize_t place) noexcept nogil:
         decay(P, job.l2, P.v, job.out + j * job.out_step)
 
 
-# --- one pass, one vector ---------------------------------------------------------------------------------------------------
+# --- one pass, one vector -------------------------------------------------------------------------
 
 cdef void put_rows(Pass *t, Job *job) noexcept nogil:
     """The last layer's rz into out (rows, d_out)."""
@@ -122,10 +122,16 @@ cdef void put_rows(Pass *t, Job *job) noexcept nogil:
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef Py_ssize_t i, size = P.K.real_bytes
     if P.across:
-        P.K.columns(y.m, t.rows, t.scratch.rz[P.n_layers - 1], P.across, 1, 0, y.m, job.out + t.r0 * y.m * size, y.m)
+        P.K.columns(
+            y.m, t.rows, t.scratch.rz[P.n_layers - 1], P.across, 1, 0, y.m,
+            job.out + t.r0 * y.m * size, y.m
+        )
         return
     for i in range(t.rows):
-        memcpy(job.out + (t.r0 + i) * y.m * size, t.scratch.rz[P.n_layers - 1] + i * y.ldm * size, y.m * size)
+        memcpy(
+            job.out + (t.r0 + i) * y.m * size, t.scratch.rz[P.n_layers - 1] + i * y.ldm * size,
+            y.m * size
+        )
 
 
 cdef void take_product(Pass *t, Job *job, char *out, bint add) noexcept nogil:
@@ -139,14 +145,16 @@ cdef void take_product(Pass *t, Job *job, char *out, bint add) noexcept nogil:
 
 
 cdef double take_quadratic(Pass *t, Job *job) noexcept nogil:
-    """v'Hv = <rz, loss'' rz> + sum of 2 <delta, ra V'> + sum of <e phi'' rz, rz>; the GGN has the first term only."""
+    """v'Hv = <rz, loss'' rz> + sum of 2 <delta, ra V'> + sum of <e phi'' rz, rz>; the GGN has the
+    first term only.
+    """
     cdef double total = r_forward(t, job.kind == HESSIAN)
     if job.kind == HESSIAN:
         total += r_dots(t)
     return total + top_dot(t)
 
 
-# --- tall -------------------------------------------------------------------------------------------------------------------
+# --- tall -----------------------------------------------------------------------------------------
 
 cdef inline Py_ssize_t side_by_side(Job *job) noexcept nogil:
     """How many vectors a panel takes at once."""
@@ -167,7 +175,8 @@ cdef void serve_group(void *context, Py_ssize_t item, int member) noexcept nogil
     cdef Job *job = <Job *>context
     cdef PlanS *P = job.P
     cdef Py_ssize_t side = side_by_side(job), stacks = stacks_of(job), group = item // stacks
-    cdef Py_ssize_t first = item % stacks * side, last = min(first + side, max(<Py_ssize_t>1, job.vectors))
+    cdef Py_ssize_t first = item % stacks * side
+    cdef Py_ssize_t last = min(first + side, max(<Py_ssize_t>1, job.vectors))
     cdef Py_ssize_t n_panels = (job.rows + P.panel - 1) // P.panel
     cdef Py_ssize_t groups = min(P.groups, n_panels), panel, j
     cdef Py_ssize_t begin = n_panels * group // groups, end = n_panels * (group + 1) // groups
@@ -196,8 +205,10 @@ cdef void serve_group(void *context, Py_ssize_t item, int member) noexcept nogil
                 P.panel_totals[panel * P.block + j] = take_quadratic(&t, job)
 
 
-cdef void take_side(Pass *t, Job *job, int member, Py_ssize_t first, Py_ssize_t last, char *out, Py_ssize_t out_step,
-                    bint add) noexcept nogil:
+cdef void take_side(
+    Pass *t, Job *job, int member, Py_ssize_t first, Py_ssize_t last, char *out,
+    Py_ssize_t out_step, bint add
+) noexcept nogil:
     """The products of a few vectors with a panel's rows, out: of the first of them."""
     cdef PlanS *P = t.P
     cdef Py_ssize_t j
@@ -212,18 +223,24 @@ cdef void take_side(Pass *t, Job *job, int member, Py_ssize_t first, Py_ssize_t 
 
 
 cdef void serve_side(void *context, Py_ssize_t item, int member) noexcept nogil:
-    """All panels for a few of the vectors: what a group sums up is added to the result as soon as it is there."""
+    """All panels for a few of the vectors: what a group sums up is added to the result as soon as
+    it is there.
+    """
     cdef Job *job = <Job *>context
     cdef PlanS *P = job.P
-    cdef Py_ssize_t n_panels = (job.rows + P.panel - 1) // P.panel, groups = min(P.groups, n_panels), group, panel, j
-    cdef Py_ssize_t first = item * side_by_side(job), last = min(first + side_by_side(job), job.vectors)
+    cdef Py_ssize_t n_panels = (job.rows + P.panel - 1) // P.panel, groups = min(P.groups, n_panels)
+    cdef Py_ssize_t group, panel, j
+    cdef Py_ssize_t first = item * side_by_side(job)
+    cdef Py_ssize_t last = min(first + side_by_side(job), job.vectors)
     cdef Py_ssize_t begin, end, step
     cdef char *out
     cdef bint alone, add
     cdef Pass t = new_pass(P, &P.members[member], True, job.kind)
     for group in range(groups):
-        begin, end, add = n_panels * group // groups, n_panels * (group + 1) // groups, group > 0 or job.add
-        # vector kernels add a whole panel's sum to C, as add_parts would; BLAS and plain loops may start from C
+        begin, end = n_panels * group // groups, n_panels * (group + 1) // groups
+        add = group > 0 or job.add
+        # vector kernels add a whole panel's sum to C, as add_parts would; BLAS and plain loops may
+        # start from C
         alone = groups == 1 or (end - begin == 1 and lanes(P) > 1)
         out = group_out(job, 1 if alone else groups, 0, first)
         step = job.out_step if alone else P.ldg * P.K.real_bytes
@@ -250,7 +267,10 @@ cdef void add_groups(void *context, Py_ssize_t j, int member) noexcept nogil:
     cdef Job *job = <Job *>context
     cdef PlanS *P = job.P
     cdef Py_ssize_t groups = min(P.groups, (job.rows + P.panel - 1) // P.panel)
-    P.K.add_parts(P.n, groups, group_out(job, groups, 0, j), P.block * P.ldg, job.add, job.out + j * job.out_step)
+    P.K.add_parts(
+        P.n, groups, group_out(job, groups, 0, j), P.block * P.ldg, job.add,
+        job.out + j * job.out_step
+    )
 
 
 cdef void serve_tall(Job *job) noexcept nogil:
@@ -259,7 +279,8 @@ cdef void serve_tall(Job *job) noexcept nogil:
     cdef Py_ssize_t groups = min(P.groups, n_panels)
     cdef Py_ssize_t sides = stacks_of(job)
     if job.stages == PRODUCT and job.kind <= FISHER and sides % P.threads == 0:
-        fc_team_run(P.threads, sides, serve_side, job)          # no sums of groups to keep, and everyone has the same to do
+        # no sums of groups to keep, and everyone has the same to do
+        fc_team_run(P.threads, sides, serve_side, job)
         return
     fc_team_run(P.threads, groups * sides, serve_group, job)
     if job.stages & QUADRATIC:
@@ -270,7 +291,7 @@ cdef void serve_tall(Job *job) noexcept nogil:
         fc_team_run(P.threads, max(<Py_ssize_t>1, job.vectors), add_groups, job)
 
 
-# --- wide -------------------------------------------------------------------------------------------------------------------
+# --- wide -----------------------------------------------------------------------------------------
 
 cdef void serve_wide(Job *job) noexcept nogil:
     cdef PlanS *P = job.P

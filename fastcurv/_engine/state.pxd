@@ -4,7 +4,8 @@ from libc.stdint cimport int32_t
 from .kernels cimport FC_ALIGN, fc_activation, fc_loss_rows, fc_table
 
 
-cdef struct Matrix:             # rows of numbers, each ld of them after the one before; at NULL: there is none
+# rows of numbers, each ld of them after the one before; at NULL: there is none
+cdef struct Matrix:
     char *at
     Py_ssize_t ld
 
@@ -16,7 +17,8 @@ cdef struct Weights:            # W and b of a layer, or V and vb
     char *flat                  # the vector that they are parts of
 
 
-cdef struct Norm:               # of a normalised layer; vectors are (m,), means are over all rows. See batch_norm.pyx
+# of a normalised layer; vectors are (m,), means are over all rows. See batch_norm.pyx
+cdef struct Norm:
     Py_ssize_t gamma, beta      # where they begin in theta
     char *h                     # (rows, m) z normalised
     char *mean                  # of z
@@ -41,13 +43,16 @@ cdef struct Layer:
     Py_ssize_t ldm, ldk         # leading dimensions of matrices that wide
     Py_ssize_t w, b             # where W and b begin in theta; b < 0: no bias
     fc_activation phi
-    bint has_p, curved, skip    # phi' is not 1; phi'' is not 0; the layer's input is added to its output
+    # phi' is not 1; phi'' is not 0; the layer's input is added to its output
+    bint has_p, curved, skip
     bint derived                # e * phi'' (relu: phi') is made from a and delta where it is wanted
     Weights W
-    Weights V                   # of the first vector of a block; the others' come after it, each v_step bytes on
+    # of the first vector of a block; the others' come after it, each v_step bytes on
+    Weights V
     char *a                     # (rows, m) phi(z), in the last layer z
     char *p                     # (rows, m) phi'(z), or NULL
-    char *q                     # (rows, m) e * phi''(z), or NULL; between forward and backward phi''(z)
+    # (rows, m) e * phi''(z), or NULL; between forward and backward phi''(z)
+    char *q
     char *delta                 # (rows, m) dL/dz
     char *du                    # (rows, m) dL/d(what phi is given): delta, unless normalised
     Norm *norm                  # or NULL
@@ -67,7 +72,8 @@ cdef enum Kind:
     HESSIAN, GGN, FISHER, JVP, VJP
 
 
-cdef enum Stage:                # which of a layer's means over rows are being gathered, where rows come in chunks
+# which of a layer's means over rows are being gathered, where rows come in chunks
+cdef enum Stage:
     NO_STAGE, MOMENTS, DU_MEANS, RZ_MEANS, RDU_MEANS
 
 
@@ -88,7 +94,8 @@ cdef struct PlanS:
     Layer *layer
     Py_ssize_t chunk            # rows whose state is kept at a time
     Py_ssize_t panel, groups    # tall: rows of a panel, groups of panels; panel 0: wide
-    Py_ssize_t across           # samples lie across: the leading dimension of every matrix of a panel; 0: they are its rows
+    # samples lie across: the leading dimension of every matrix of a panel; 0: they are its rows
+    Py_ssize_t across
     char *ones                  # across: so many numbers, all 1
     int threads
     bint spare                  # l2 is on the matrices W alone
@@ -109,7 +116,8 @@ cdef struct PlanS:
     Scratch *members            # tall: by member of the team
     Scratch *sides               # the same for the first of some vectors side by side
     Py_ssize_t side_step        # bytes from its scratch to the next one's; 0: no room for that
-    Stage stage                 # normalised, in chunks: what is being gathered, in which layer, from how many rows so far
+    # normalised, in chunks: what is being gathered, in which layer, from how many rows so far
+    Stage stage
     Py_ssize_t target, seen
     char *v                     # flat, of the vector at hand
 
@@ -123,8 +131,10 @@ cdef struct Pass:               # some rows of the chunk on their way through th
     char *flat                  # across: that vector as it came
     bint more                   # across: another panel follows
     Kind kind
-    Py_ssize_t count            # more than one: tall, in serial, for products alone; scratch is the first vector's
-    Py_ssize_t own, out_step    # then bytes from one vector's scratch to the next, and from one result to the next
+    # more than one: tall, in serial, for products alone; scratch is the first vector's
+    Py_ssize_t count
+    # then bytes from one vector's scratch to the next, and from one result to the next
+    Py_ssize_t own, out_step
 
 
 cdef enum:
@@ -217,7 +227,7 @@ cdef inline Pass new_pass(PlanS *P, Scratch *scratch, bint serial, Kind kind) no
     return t
 
 
-# --- sizes ------------------------------------------------------------------------------------------
+# --- sizes ----------------------------------------------------------------------------------------
 
 cdef inline Py_ssize_t whole_lines(PlanS *P, Py_ssize_t rows) noexcept nogil:
     cdef Py_ssize_t line = FC_ALIGN // P.K.real_bytes

@@ -10,7 +10,8 @@ cdef extern from "watch.h" nogil:
     ctypedef struct fc_watch:
         pass
 
-# The parts 0 to `parts` by at most so many threads; whether the job is called off, asked inside a part, and outside of all.
+# The parts 0 to `parts` by at most so many threads; whether the job is called off, asked inside a
+# part, and outside of all.
 cdef void fc_team_run(int threads, Py_ssize_t parts, fc_part part, void *context) noexcept nogil
 cdef int fc_team_off(int member) noexcept nogil
 cdef int fc_watch_off() noexcept nogil

@@ -2,7 +2,8 @@
 # cython: freethreading_compatible=True
 """Threads, and Ctrl-C in the middle of a pass.
 
-The main thread looks for signals now and then while a pass runs; what a handler raises ends the pass.
+The main thread looks for signals now and then while a pass runs; what a handler raises ends the
+pass.
 """
 import os
 import threading
@@ -47,7 +48,9 @@ if hasattr(os, "register_at_fork"):
 
 
 cdef int look_for_signals() noexcept nogil:
-    """Run Python's handlers of the signals that came in: not 0 where one raised. The exception waits in the thread."""
+    """Run Python's handlers of the signals that came in: not 0 where one raised. The exception
+    waits in the thread.
+    """
     with gil:
         return run_handlers()
 
@@ -66,7 +69,10 @@ cdef int unwatch(fc_watch before) except -1 nogil:
         return 0
     with gil:
         if PyErr_Occurred() == NULL:
-            raise RuntimeError("a signal handler forked in the middle of a pass, which the child has lost; wanted to run it again there")
+            raise RuntimeError(
+                "a signal handler forked in the middle of a pass, which its child has lost; "
+                "wanted to run it again there"
+            )
     return -1
 
 
@@ -82,7 +88,7 @@ cdef int fc_watch_off() noexcept nogil:
     return watch_is_off()
 
 
-# --- how many -------------------------------------------------------------------------------------------------------------
+# --- how many -------------------------------------------------------------------------------------
 
 
 def default_threads():

@@ -28,22 +28,34 @@ cdef struct Sweep:
 cdef void dots_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef Sweep *t = <Sweep *>context
     cdef Py_ssize_t a = part * t.width, shift = a * t.K.real_bytes
-    t.K.dots(t.m, t.s, min(t.width, t.n - a), t.q + shift, t.ldq, t.w + shift, t.ldw, t.out + part * t.m * t.s, t.m)
+    t.K.dots(
+        t.m, t.s, min(t.width, t.n - a), t.q + shift, t.ldq, t.w + shift, t.ldw,
+        t.out + part * t.m * t.s, t.m
+    )
 
 
 cdef void take_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef Sweep *t = <Sweep *>context
     cdef Py_ssize_t a = part * t.width, shift = a * t.K.real_bytes
-    t.K.take(t.m, t.s, min(t.width, t.n - a), t.q + shift, t.ldq, t.w + shift, t.ldw, t.c, t.m, t.out + part * t.s)
+    t.K.take(
+        t.m, t.s, min(t.width, t.n - a), t.q + shift, t.ldq, t.w + shift, t.ldw, t.c, t.m,
+        t.out + part * t.s
+    )
 
 
 cdef Py_ssize_t set_sweep(Sweep *t, Q, W) except -1:
     """Fill in sizes and pointers; returns the number of parts."""
-    if Q.ndim != 2 or W.ndim != 2 or Q.shape[1] != W.shape[1] or Q.dtype != W.dtype or Q.dtype.char not in "fd":
-        raise ValueError(f"rows of shape {Q.shape}, {Q.dtype} and {W.shape}, {W.dtype}; wanted (m, n) and (s, n) of one real dtype")
+    fits = Q.ndim == W.ndim == 2 and Q.shape[1] == W.shape[1]
+    if not fits or Q.dtype != W.dtype or Q.dtype.char not in "fd":
+        raise ValueError(
+            f"rows of shape {Q.shape}, {Q.dtype} and {W.shape}, {W.dtype}; "
+            "wanted (m, n) and (s, n) of one real dtype"
+        )
     cdef Py_ssize_t size = Q.itemsize
     t.K, t.m, t.s, t.n = &table_chosen()[size == 8], Q.shape[0], W.shape[0], Q.shape[1]
-    if (t.n > 1 and (Q.strides[1] != size or W.strides[1] != size)) or Q.strides[0] % size or W.strides[0] % size:
+    if (
+        t.n > 1 and (Q.strides[1] != size or W.strides[1] != size)
+    ) or Q.strides[0] % size or W.strides[0] % size:
         raise ValueError("rows are not contiguous; wanted a C-ordered array or whole rows of one")
     t.q, t.w = <const char *><uintptr_t>Q.ctypes.data, <char *><uintptr_t>W.ctypes.data
     t.ldq, t.ldw = Q.strides[0] // size, W.strides[0] // size
@@ -56,7 +68,9 @@ cdef int sweep_threads(Sweep *t) except -1:
 
 
 def project_rows(Q, W):
-    """``W Q'`` (s, m) in float64, for rows Q (m, n) and W (s, n) of one dtype; each long sum is made of short ones."""
+    """``W Q'`` (s, m) in float64, for rows Q (m, n) and W (s, n) of one dtype; each long sum is
+    made of short ones.
+    """
     cdef Sweep t
     cdef fc_watch before
     cdef Py_ssize_t parts = set_sweep(&t, Q, W)
@@ -72,7 +86,7 @@ def project_rows(Q, W):
 
 
 def subtract_rows(Q, W, C):
-    """``W -= C Q`` in place, for C (s, m); returns the squared norms of the new rows, in float64."""
+    """``W -= C Q`` in place, for C (s, m); returns the new rows' squared norms, in float64."""
     cdef Sweep t
     cdef fc_watch before
     cdef Py_ssize_t parts = set_sweep(&t, Q, W)
@@ -93,7 +107,7 @@ def subtract_rows(Q, W, C):
     return np.array([float(np.einsum("i,i->", w, w, dtype=np.float64)) for w in W])
 
 
-# --- a block's columns as rows ----------------------------------------------------------------------------------------------
+# --- a block's columns as rows --------------------------------------------------------------------
 
 cdef enum: COLUMN_ROWS = 2048   # of a block, for one part of the job
 
@@ -107,30 +121,47 @@ cdef struct Columns:
 
 cdef void columns_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef Columns *t = <Columns *>context
-    t.K.columns(t.n, t.k, t.block, t.rs, t.cs, part * COLUMN_ROWS, min(t.n, (part + 1) * COLUMN_ROWS), t.out, t.n)
+    t.K.columns(
+        t.n, t.k, t.block, t.rs, t.cs, part * COLUMN_ROWS, min(t.n, (part + 1) * COLUMN_ROWS),
+        t.out, t.n
+    )
 
 
 def columns_as_rows(V, out, int threads=1):
-    """out (k, n) = V' for V (n, k) of the same dtype with whole numbers between its own; out is contiguous. One pass over V."""
+    """out (k, n) = V' for V (n, k) of the same dtype with whole numbers between its own; out is
+    contiguous. One pass over V.
+    """
     cdef Columns t
     cdef fc_watch before
     cdef Py_ssize_t size = V.itemsize
-    if V.ndim != 2 or out.shape != (V.shape[1], V.shape[0]) or V.dtype != out.dtype or V.dtype.char not in "fd" or not out.flags.c_contiguous:
-        raise ValueError(f"blocks are {V.dtype} {V.shape} and {out.dtype} {out.shape}; wanted (n, k) and a contiguous (k, n) of one real dtype")
+    if V.ndim != 2 or out.shape != (
+        V.shape[1], V.shape[0]
+    ) or V.dtype != out.dtype or V.dtype.char not in "fd" or not out.flags.c_contiguous:
+        raise ValueError(
+            f"blocks are {V.dtype} {V.shape} and {out.dtype} {out.shape}; "
+            "wanted (n, k) and a contiguous (k, n) of one real dtype"
+        )
     if not V.flags.aligned or V.strides[0] % size or V.strides[1] % size:
-        raise ValueError(f"a block has strides {V.strides} and alignment {V.flags.aligned}; wanted whole numbers of {size} bytes")
+        raise ValueError(
+            f"a block has strides {V.strides} and alignment {V.flags.aligned}; "
+            f"wanted whole numbers of {size} bytes"
+        )
     if not V.size:
         return out
-    t.K, t.n, t.k, t.rs, t.cs = &table_chosen()[size == 8], V.shape[0], V.shape[1], V.strides[0] // size, V.strides[1] // size
+    t.K, t.n, t.k, t.rs = &table_chosen()[size == 8], V.shape[0], V.shape[1], V.strides[0] // size
+    t.cs = V.strides[1] // size
     t.block, t.out = <const char *>pointer(V), pointer(out)
     with nogil:
         before = watch()
-        fc_team_run(threads if t.n * t.k > 50000 else 1, (t.n + COLUMN_ROWS - 1) // COLUMN_ROWS, columns_part, &t)
+        fc_team_run(
+            threads if t.n * t.k > 50000 else 1, (t.n + COLUMN_ROWS - 1) // COLUMN_ROWS,
+            columns_part, &t
+        )
         unwatch(before)
     return out
 
 
-# --- phi alone --------------------------------------------------------------------------------------------------------------
+# --- phi alone ------------------------------------------------------------------------------------
 
 
 def activate(str name, z):
@@ -138,5 +169,8 @@ def activate(str name, z):
     cdef const fc_table *K = &table_chosen()[z.itemsize == 8]
     cdef Py_ssize_t ld
     whole, view, ld = padded_copy(z)
-    K.activate(ACTIVATIONS[name], z.shape[0], z.shape[1], pointer(whole), ld, pointer(whole), ld, NULL, 0, NULL, 0)
+    K.activate(
+        ACTIVATIONS[name], z.shape[0], z.shape[1], pointer(whole), ld, pointer(whole), ld, NULL, 0,
+        NULL, 0
+    )
     return view.copy()

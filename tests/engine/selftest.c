@@ -141,7 +141,7 @@ static Matrix set_b(const fc_table *K, fc_term *t, Matrix B, int form) {
 
 /* C = [C +] A1 B1 [+ A2 B2] on whole numbers: exact in any order. */
 static void test_product(const fc_table *K, int wide, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, int form, int exact, int transposed) {
-    const int terms = 1 + (m + n + k) % 2, add = (m + k) % 2;
+    const int terms = 1 + (int)((m + n + k) % 2), add = (int)((m + k) % 2);
     Matrix A[2], B[2], held[2], C = matrix(m, n, wide, !exact, whole), true_ = twin(C);
     fc_product job = {.m = m, .n = n, .n_terms = terms, .c = C.x, .ldc = C.ld, .exact = exact, .accumulate = add};
     snprintf(what, sizeof what, "%s f%d product %dx%dx%d terms %d form %d exact %d add %d A' %d", K->name, wide ? 64 : 32, (int)m, (int)n,
@@ -439,7 +439,7 @@ static void test_blas(const fc_table *references) {
     for (int wide = 0; wide < 2; wide++)
         for (ptrdiff_t m = 1; m < 12; m++)
             for (ptrdiff_t n = 1; n < 12; n++)
-                for (int form = 0; form < 4; form++) test_product(&blas[wide], wide, m, n, (3 * m + 5 * n) % 13 + 1, form, (m + n) % 2, (m + form) % 2);
+                for (int form = 0; form < 4; form++) test_product(&blas[wide], wide, m, n, (3 * m + 5 * n) % 13 + 1, form, (int)((m + n) % 2), (int)((m + form) % 2));
     printf("%-9s %6d passed, %d failed\n", "blas", passed - so_far, failed - before);
 }
 

@@ -430,6 +430,8 @@ for dtype in ("float32", "float64"):
         y = (rng.random if loss == "binary_cross_entropy" else rng.standard_normal)((N, sizes[-1])).astype(dtype)
         if loss == "cross_entropy":
             y = rng.integers(sizes[-1], size=N).astype(np.int32)
+        elif loss == "binary_cross_entropy":
+            y = rng.random((N, sizes[-1])).astype(dtype)
         y, w = guarded(y), guarded(rng.random(N).astype(dtype))
         theta, v = guarded(model.init(seed=0)), guarded(rng.standard_normal(model.n_params).astype(dtype))
         out = guarded(np.zeros(model.n_params, dtype))

@@ -7,6 +7,7 @@ What could hang or kill the process runs in one of its own, with a time limit.
 import os
 import platform
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,6 +102,34 @@ def test_many_threads(sizes, N, rng, problem):
         + [on_the_objective(True), on_the_objective(False)]
     )
     assert H.n_products == spent + 4 * 5 * 2
+
+
+def test_eight_threads_of_a_thousand_products(rng, problem):
+    """On one operator, and each on its own: what a Python without its lock would run side by side."""
+    p = problem(rng, [5, 9, 3], "tanh", "mse", 40, n_threads=2)
+    V = rng.standard_normal((8, p.n))
+    shared = p.ob.hessian(p.theta)
+    alone = [shared.product(v) for v in V]
+
+    def job(j, H):
+        def run():
+            mine = p.ob.hessian(p.theta) if H is None else H
+            out = np.empty(p.n)
+            for _ in range(1000):
+                assert np.array_equal(mine.product(V[j], out=out), alone[j])
+
+        return run
+
+    for H in (shared, None):
+        run_all([job(j, H) for j in range(8)])
+
+
+def test_every_module_says_that_it_needs_no_lock():
+    sources = list(Path(engine.__file__).parent.glob("*.pyx"))
+    if not sources:
+        pytest.skip("installed without its sources")
+    for path in sources:
+        assert "# cython: freethreading_compatible=True\n" in path.read_text(), path.name
 
 
 def test_the_interpreter_lock_is_dropped(python):

@@ -16,8 +16,11 @@ cdef enum:
     TALL_WEIGHTS = 1 << 18
     PANEL_BYTES = 1 << 18       # what a panel's rows may take of the second-level cache
     SERIAL_FLOPS = 3000000      # below this, waking a thread costs more than it saves
-    SERIAL_ACROSS = 300000      # the same where samples lie across: a product is one job, and nothing is packed before it
-    ACROSS_WEIGHTS = 1 << 20    # bytes of parameters up to which samples may lie across: nothing is packed, W and V are read as they are
+    # the same where samples lie across: a product is one job, and nothing is packed before it
+    SERIAL_ACROSS = 300000
+    # bytes of parameters up to which samples may lie across: nothing is packed, W and V are read as
+    # they are
+    ACROSS_WEIGHTS = 1 << 20
     ACROSS_WIDTH = 2048         # bytes of a sample's widest layer
     ACROSS_BYTES = 450000       # what a panel across may take of the second-level cache
 
@@ -34,7 +37,9 @@ def force_across(Py_ssize_t lines):
 
 
 cdef double emptiness(PlanS *P) noexcept nogil:
-    """The multiply-adds of a product with samples as rows, empty lanes included, over those that count."""
+    """The multiply-adds of a product with samples as rows, empty lanes included, over those that
+    count.
+    """
     cdef Py_ssize_t l, lanes = P.K.vector_bytes // P.K.real_bytes, k, m, wide_k, wide_m
     cdef double counted = 0, done = 0
     for l in range(P.n_layers):
@@ -48,10 +53,12 @@ cdef double emptiness(PlanS *P) noexcept nogil:
 cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
     """Lines of a panel, or 0 where samples had better be rows.
 
-    Across pays where padding to whole vectors costs more than a few per cent. A panel is as long as its state, scratch and the
-    next panel's state leave room for in the second-level cache, but not so short that joining the lanes of sums over samples is
-    felt; few panels are shared evenly by 2 or 4 threads."""
-    cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line, units = 0, count, long_
+    Across pays where padding to whole vectors costs more than a few per cent. A panel is as long as
+    its state, scratch and the next panel's state leave room for in the second-level cache, but not
+    so short that joining the lanes of sums over samples is felt; few panels are shared evenly by 2
+    or 4 threads."""
+    cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line
+    cdef Py_ssize_t units = 0, count, long_
     if forced_lines >= 0:
         return forced_lines
     if P.K.vector_bytes == P.K.real_bytes or P.n * P.K.real_bytes > ACROSS_WEIGHTS or emptiness(P) < 1.03:
@@ -135,7 +142,9 @@ cdef int fit_into(PlanS *P, Py_ssize_t memory) except -1:
 
 
 cdef int choose_across(PlanS *P, Py_ssize_t memory) except -1:
-    """Whether samples lie across, and how many a panel has. Under a bound that it passes they are rows, whose least is less."""
+    """Whether samples lie across, and how many a panel has. Under a bound that it passes they are
+    rows, whose least is less.
+    """
     cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines
     lines = lines_across(P)
     cdef Py_ssize_t panel = P.panel, ldx = P.ldx, most
@@ -152,7 +161,8 @@ cdef int choose_across(PlanS *P, Py_ssize_t memory) except -1:
         if most > memory:
             P.across, P.panel, P.ldx = 0, panel, ldx
             for l in range(P.n_layers):
-                P.layer[l].ldm, P.layer[l].ldk = padded(P.layer[l].m, P.K.real_bytes), padded(P.layer[l].k, P.K.real_bytes)
+                P.layer[l].ldm = padded(P.layer[l].m, P.K.real_bytes)
+                P.layer[l].ldk = padded(P.layer[l].k, P.K.real_bytes)
     return 0
 
 

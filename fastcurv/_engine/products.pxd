@@ -134,7 +134,7 @@ cdef inline void put_bends(Pass *t, fc_step *step, Layer *y, bint second) noexce
         step.a, step.lda = at(t.P, y.a, t.r0, y.ldm), lead(t.P, y.ldm)
 
 
-# --- where samples lie across -----------------------------------------------------------------------
+# --- where samples lie across ---------------------------------------------------------------------
 
 cdef inline void ask(Pass *t, fc_product *job, char *whole, Py_ssize_t units) noexcept nogil:
     """While this product runs, fetch the next panel's part of a matrix that is kept."""
@@ -148,7 +148,7 @@ cdef inline void ask(Pass *t, fc_product *job, char *whole, Py_ssize_t units) no
 
 
 cdef inline bint remakes(PlanS *P, Py_ssize_t l) noexcept nogil:
-    """Whether products make delta of layer l anew: phi'' alone needs it, and few units are above."""
+    """Whether products make delta of layer l anew: phi'' alone needs it, few units are above."""
     cdef Layer *y = &P.layer[l]
     return P.across and l == 0 and y.curved and y.derived and P.layer[1].m <= FC_MAX_RANK
 

@@ -61,7 +61,9 @@ cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
     cdef Py_ssize_t units = 0, count, long_
     if forced_lines >= 0:
         return forced_lines
-    if P.K.vector_bytes == P.K.real_bytes or P.n * P.K.real_bytes > ACROSS_WEIGHTS or emptiness(P) < 1.03:
+    if P.K.vector_bytes == P.K.real_bytes or P.n * P.K.real_bytes > ACROSS_WEIGHTS:
+        return 0
+    if emptiness(P) < 1.03:
         return 0
     for l in range(P.n_layers):
         units += P.layer[l].m

@@ -67,7 +67,7 @@ class Build(build_ext):
         for_wheel = "bdist_wheel" in self.distribution.command_obj
         if for_wheel and sys.platform != "win32" and not os.environ.get("FASTCURV_SANITIZE"):
             for extension in self.extensions:
-                extension.extra_compile_args += ["-g0", f"-ffile-prefix-map={os.getcwd()}=."]
+                extension.extra_compile_args += ["-g0", f"-ffile-prefix-map={Path.cwd()}=."]
                 extension.extra_link_args.append(
                     "-Wl,-x" if sys.platform == "darwin" else "-Wl,--strip-all"
                 )

@@ -1,6 +1,6 @@
 """One cached Hessian-vector product, side by side with torch and JAX, all measured in one run.
 
-    python benchmarks/hvp.py                          # 7 workloads x 2 dtypes, with the peers that are installed
+    python benchmarks/hvp.py                          # 7 workloads x 2 dtypes, the peers installed
     python benchmarks/hvp.py --quick --no-peers       # fastcurv alone, in a minute
     python benchmarks/hvp.py --workload mnist --dtype float32 --json mnist.json
 
@@ -16,6 +16,7 @@ import platform
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import tables
@@ -44,7 +45,7 @@ def main(argv=None):
         for child in children.values():
             child.close()
     if args.json:
-        with open(args.json, "w") as file:
+        with Path(args.json).open("w") as file:
             json.dump({"machine": facts, "records": records}, file, indent=1)
 
 
@@ -162,7 +163,7 @@ def machine(args, child):
 
 def cpu_name():
     try:
-        with open("/proc/cpuinfo") as file:
+        with Path("/proc/cpuinfo").open() as file:
             return next(
                 line.split(":")[1].strip() for line in file if line.startswith("model name")
             )

@@ -74,7 +74,8 @@ def main(argv=None):
         peak = fc._engine.fma_peak(dtype, 1)
         print(f"\n{dtype}: FMA peak of one thread {peak / 1e9:.1f} GF/s\n")
         print(
-            f"{'rows x inner x columns':<24}{'ours':>8}{'two terms':>11}{'OpenBLAS':>10}{'ours/OpenBLAS':>15}"
+            f"{'rows x inner x columns':<24}{'ours':>8}{'two terms':>11}{'OpenBLAS':>10}"
+            f"{'ours/OpenBLAS':>15}"
         )
         for rows, inner, columns in [(n, n, n) for n in args.sizes] + list(
             () if args.square else SHAPES
@@ -115,7 +116,8 @@ def print_row(rows, inner, columns, dtype, peak, args):
     floor = 2 * rows * inner * columns / peak
     shape = f"{rows} x {inner} x {columns}"
     print(
-        f"{shape:<24}{floor / ours:>8.0%}{2 * floor / two:>11.0%}{floor / blas:>10.0%}{blas / ours:>15.2f}",
+        f"{shape:<24}{floor / ours:>8.0%}{2 * floor / two:>11.0%}{floor / blas:>10.0%}"
+        f"{blas / ours:>15.2f}",
         flush=True,
     )
 

@@ -1,9 +1,9 @@
 """Optimisers side by side at equal wall time: second order against Adam tuned over a grid, on real
 data.
 
-    python benchmarks/optimisers.py                    # digits: 8 s a run, 10 seeds, the grid first; at most 16 minutes
-    python benchmarks/optimisers.py patches            # a deep autoencoder of image patches: 60 s a run, 8 minutes
-    python benchmarks/optimisers.py --quick            # either one in a minute, to see that it works
+    python benchmarks/optimisers.py          # digits: 8 s a run, 10 seeds; at most 16 minutes
+    python benchmarks/optimisers.py patches  # autoencoder of image patches: 60 s a run, 8 minutes
+    python benchmarks/optimisers.py --quick  # either one in a minute, to see that it works
 
 digits: 64-32-16-10, tanh, cross entropy, l2 1e-4, all 1797 samples, float64. Adam's learning rate
 and batch size are searched over a grid at the full budget on seeds of their own, the best pair is
@@ -18,6 +18,7 @@ import itertools
 import json
 import os
 import time
+from pathlib import Path
 
 # The engine has threads of its own, and two pools that spin slow each other down: SciPy's L-BFGS
 # ran 8 times slower.
@@ -283,7 +284,7 @@ def main(argv=None):
     result = on_digits(args) if args.what == "digits" else on_patches(args)
     print(f"\n{time.time() - began:.0f} s in all, {os.cpu_count()} processors.")
     if args.json:
-        with open(args.json, "w") as file:
+        with Path(args.json).open("w") as file:
             json.dump(result, file)
 
 

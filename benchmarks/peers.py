@@ -3,9 +3,10 @@
 Run as a script, this file is such a process: it reads one JSON request per line and answers with
 one.
 
-    {"do": "build", "workload": "mnist", "dtype": "float32", "threads": 2}   -> {"calls": [...], "answer": [...]}
-    {"do": "time", "call": "product", "repeat": 20}                           -> {"seconds": 0.0041}
-    {"do": "peak"}                                                            -> {"flops": 2.3e11}
+    {"do": "build", "workload": "mnist", "dtype": "float32", "threads": 2}
+                                             -> {"calls": [...], "answer": [...]}
+    {"do": "time", "call": "product", "repeat": 20}  -> {"seconds": 0.0041}
+    {"do": "peak"}                                   -> {"flops": 2.3e11}
 
 Peers are given the form that suits them best: lists of tensors instead of one flat vector, nothing
 copied or flattened inside what is timed. Gradients alternate between two points, so that no cache
@@ -129,7 +130,9 @@ class Torch(Contender):
 
 
 class Jax(Contender):
-    """What both JAX contenders share: the loss, compiled gradients, arrays as lists of ``(W, b)``."""
+    """What both JAX contenders share: the loss, compiled gradients, arrays as lists of ``(W,
+    b)``.
+    """
 
     def build(self, workload, dtype, threads):
         import jax
@@ -225,7 +228,9 @@ class Worker:
 
 
 def fingerprint(product):
-    """A few numbers that tell two products apart: the norm and random combinations of the entries."""
+    """A few numbers that tell two products apart: the norm and random combinations of the
+    entries.
+    """
     u = np.random.default_rng(1).standard_normal((3, product.size)) / np.sqrt(product.size)
     return [float(np.linalg.norm(product)), *map(float, u @ product.astype(np.float64))]
 

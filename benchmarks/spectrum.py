@@ -1,7 +1,7 @@
 """The user's job on a spectrum, in one run: both ends, then the density, in float32, side by side
 with peers.
 
-    python benchmarks/spectrum.py                     # digits, mnist N 128 and N 1024, with the peers that are installed
+    python benchmarks/spectrum.py                     # digits, mnist N 128 and N 1024, all peers
     python benchmarks/spectrum.py --workload digits --rounds 1 --no-peers
 
 The job: the 5 most negative and the 5 most positive eigenpairs, each residual at most 1e-3 of its
@@ -24,6 +24,7 @@ import select
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from hvp import cpu_name
 from peers import Child, Unavailable, thread_variables
@@ -45,14 +46,16 @@ class TooSlow(Exception):
 
 
 class SpectrumChild(Child):
-    """A contender of spectrum_peers.py in a process of its own, with a time limit on every answer."""
+    """A contender of spectrum_peers.py in a process of its own, with a time limit on every
+    answer.
+    """
 
     def __init__(self, name, threads, limit=None):
         self.name, self.threads, self.limit = name, threads, limit
         self.start()
 
     def start(self):
-        script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "spectrum_peers.py")
+        script = str(Path(__file__).absolute().parent / "spectrum_peers.py")
         self.process = subprocess.Popen(
             [sys.executable, script, self.name, str(self.threads)],
             stdin=subprocess.PIPE,
@@ -67,7 +70,9 @@ class SpectrumChild(Child):
         return self.ask(do="build", workload=workload)
 
     def ask(self, **request):
-        """As `Child.ask`, but past the limit the process is ended, made anew and `TooSlow` raised."""
+        """As `Child.ask`, but past the limit the process is ended, made anew and `TooSlow`
+        raised.
+        """
         if self.limit is None:
             return super().ask(**request)
         try:
@@ -102,7 +107,7 @@ def main(argv=None):
     records = [measure(name, args) for name in args.workload]
     bounds(records)
     if args.json:
-        with open(args.json, "w") as file:
+        with Path(args.json).open("w") as file:
             json.dump(records, file, indent=1)
 
 
@@ -238,7 +243,9 @@ def off(job, answer, truth, probes):
 
 
 def ahead(best):
-    """How many times faster than the fastest peer whose answer agrees, for both halves of the job."""
+    """How many times faster than the fastest peer whose answer agrees, for both halves of the
+    job.
+    """
     result = {}
     for job in BOUNDS:
         peers = [

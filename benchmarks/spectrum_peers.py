@@ -2,9 +2,9 @@
 
 Run as a script, this file is such a process: one JSON request per line in, one answer per line out.
 
-    {"do": "build", "workload": "digits"}           -> {"n": 2778}
-    {"do": "eigenpairs", "k": 5, "tol": 1e-3}        -> {"seconds": 0.05, "values": [...], "products": 93}
-    {"do": "density", "probes": 5, "steps": 60}      -> {"seconds": 0.1, "moments": [m1, m2], "products": 300}
+    {"do": "build", "workload": "digits"}       -> {"n": 2778}
+    {"do": "eigenpairs", "k": 5, "tol": 1e-3} -> {"seconds": 0.05, "values": [...], "products": 93}
+    {"do": "density", "probes": 5, "steps": 60} -> {"seconds": 0.1, "moments": [], "products": 300}
 
 What is timed starts with the operator built, bound to theta and warm, and ends with values and
 vectors in memory. Peers get their operator in its fastest form; ARPACK gets both ends in one call,

@@ -1,4 +1,6 @@
-"""Draw docs/speed.png from the first table of docs/speed.md: `python benchmarks/speed_picture.py`."""
+"""Draw docs/speed.png from the first table of docs/speed.md: `python
+benchmarks/speed_picture.py`.
+"""
 
 import re
 from pathlib import Path

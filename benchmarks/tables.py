@@ -18,7 +18,8 @@ def print_record(record, first):
     if first:
         names = "".join(f"{name:>15}" for name in TIMES)
         print(
-            f"{'workload':<14}{'dtype':<9}{names}{'best peer/ours':>16}{'of FMA peak':>13}{'peak GF/s':>11}"
+            f"{'workload':<14}{'dtype':<9}{names}{'best peer/ours':>16}{'of FMA peak':>13}"
+            f"{'peak GF/s':>11}"
         )
     times = "".join(milliseconds(record["seconds"].get(name, {}).get("product")) for name in TIMES)
     print(

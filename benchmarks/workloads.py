@@ -42,7 +42,9 @@ class Workload:
         return 2 * self.n_samples * (first * layers[0] + other * sum(layers[1:]))
 
     def problem(self, dtype, seed=0):
-        """``X, y, layers, directions``: data, ``[(W, b), ...]`` and a direction of the same shape."""
+        """``X, y, layers, directions``: data, ``[(W, b), ...]`` and a direction of the same
+        shape.
+        """
         rng = np.random.default_rng(seed)
         X = rng.standard_normal((self.n_samples, self.sizes[0])).astype(dtype)
         if self.loss == "cross_entropy":

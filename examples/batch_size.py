@@ -29,9 +29,11 @@ def main(scale="normal", out="pictures"):
         hessian = batch.hessian(theta)
         seconds = pick(scale, 0.02, 0.3, 1.0)
         times["gradient"].append(
-            best(lambda k: batch.value_and_gradient(points[k % 2]), seconds) / size
+            best(lambda k, batch=batch: batch.value_and_gradient(points[k % 2]), seconds) / size
         )
-        times["Hessian product"].append(best(lambda k: hessian @ v, seconds) / size)
+        times["Hessian product"].append(
+            best(lambda k, hessian=hessian: hessian @ v, seconds) / size
+        )
 
     ax = plots.new_axes()
     for name, per_sample in times.items():

@@ -36,7 +36,9 @@ def full_times():
 
 @dataclass(frozen=True)
 class Outcome:
-    """One sentence with the figures that support or contradict the claim, the figures, the picture."""
+    """One sentence with the figures that support or contradict the claim, the figures, the
+    picture.
+    """
 
     sentence: str
     picture: Path

@@ -26,7 +26,7 @@ def main(scale="normal", out="pictures"):
         kinds.append(fc.classify(ob, theta).kind)
         losses.append(ob.value(theta))
         predictions.append(model.predict(theta, grid)[:, 0] > 0)
-        plots.decision_regions(lambda P: model.predict(theta, P)[:, 0], X, y, ax)
+        plots.decision_regions(lambda P, theta=theta: model.predict(theta, P)[:, 0], X, y, ax)
         ax.set_title(f"{losses[-1]:.4f}  {kinds[-1]}", fontsize=7)
     apart = [np.mean(a != b) for i, a in enumerate(predictions) for b in predictions[:i]]
     distinct = len(np.unique(np.round(losses, 6)))

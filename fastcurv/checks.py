@@ -241,7 +241,9 @@ def check_theta(ob: Any, theta: Any, name: str = "theta", dtype: Any = None) -> 
 
 
 def check_vectors(V: Any, n: int, name: str, dtype: Any = None) -> Array:
-    """`V` as a finite real array of shape ``(n, k)``, k >= 1; one vector ``(n,)`` counts as k = 1."""
+    """`V` as a finite real array of shape ``(n, k)``, k >= 1; one vector ``(n,)`` counts as k =
+    1.
+    """
     block = check_array(V, name, dtype)
     if block.ndim == 1:
         block = block[:, None]

@@ -63,6 +63,7 @@ def _show(mode, facts):
         raise ValueError(f"mode is {mode!r}; wanted 'print' or 'dict'")
     for name, value in facts.items():
         print(f"{name:>10}: {value}")
+    return None
 
 
 def register():

@@ -86,7 +86,9 @@ def run(*command, **options):
 
 
 def built_twice(folder, python):
-    """The wheel of HEAD, built in two folders of different names, which must give the same bytes."""
+    """The wheel of HEAD, built in two folders of different names, which must give the same
+    bytes.
+    """
     tools = folder / "tools"
     run(python, "-m", "venv", tools)
     pip = (tools / "bin/python", "-m", "pip", "--disable-pip-version-check")

@@ -211,7 +211,9 @@ assert not heavy, heavy
 
 
 def test_import_takes_at_most_100_ms(python):
-    """Beyond NumPy and SciPy's sparse.linalg; the shortest of a few, as the machine has other work."""
+    """Beyond NumPy and SciPy's sparse.linalg; the shortest of a few, as the machine has other
+    work.
+    """
     python("""
 import subprocess, sys
 code = (
@@ -219,7 +221,8 @@ code = (
     "print(time.perf_counter() - start); import sys; assert 'scipy.optimize' not in sys.modules"
 )
 def once():
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    return float(done.stdout)
 times = []
 while min(times, default=1.0) > 0.1:
     times.append(once())

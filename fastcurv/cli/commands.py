@@ -193,7 +193,8 @@ def bench(args: Namespace, out: Output) -> int:
         out.say(f"{name:>10}: {value}")
     out.say()
     out.say(
-        f"{'dtype':<9}{'gradient ms':>13}{'product ms':>12}{'product/gradient':>18}{'of FMA peak':>13}"
+        f"{'dtype':<9}{'gradient ms':>13}{'product ms':>12}{'product/gradient':>18}"
+        f"{'of FMA peak':>13}"
     )
     rows = [bench_row(args, dtype) for dtype in args.dtype]
     for row in rows:

@@ -168,7 +168,7 @@ def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _from_csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             lines = [row for row in csv.reader(file) if row]
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}") from None

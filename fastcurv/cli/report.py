@@ -30,20 +30,26 @@ _PAGE = """<!doctype html>
 </html>
 """
 _STYLE = """
-:root { --ink: #1d1f23; --soft: #5c6470; --rule: #dcdfe4; --page: #fcfcfb; --card: #f3f4f5; --accent: #0072b2; }
+:root { --ink: #1d1f23; --soft: #5c6470; --rule: #dcdfe4;
+        --page: #fcfcfb; --card: #f3f4f5; --accent: #0072b2; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e6ea; --soft: #9aa3af; --rule: #353a42; --page: #15171a; --card: #1e2126; --accent: #56b4e9; }
+  :root { --ink: #e4e6ea; --soft: #9aa3af; --rule: #353a42;
+          --page: #15171a; --card: #1e2126; --accent: #56b4e9; }
   figure:not(.chart) svg, figure img { filter: invert(0.92) hue-rotate(180deg); }
 }
 body { margin: 0; background: var(--page); color: var(--ink);
        font: 17px/1.55 Charter, "Bitstream Charter", Cambria, Georgia, serif; }
 main { max-width: 46rem; margin: 0 auto; padding: 3rem 1.25rem 5rem; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .6rem; letter-spacing: -.01em; }
-h2 { font-size: 1.3rem; margin: 2.6rem 0 .4rem; padding-top: 1.1rem; border-top: 1px solid var(--rule); }
+h2 { font-size: 1.3rem; margin: 2.6rem 0 .4rem; padding-top: 1.1rem;
+     border-top: 1px solid var(--rule); }
 p { margin: .7rem 0; }
-code, pre, table { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: .82rem; }
-pre { background: var(--card); padding: .8rem 1rem; border-radius: 6px; overflow-x: auto; line-height: 1.4; }
-table { border-collapse: collapse; width: 100%; margin: 1rem 0; font-variant-numeric: tabular-nums; }
+code, pre, table { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
+                   font-size: .82rem; }
+pre { background: var(--card); padding: .8rem 1rem; border-radius: 6px; overflow-x: auto;
+      line-height: 1.4; }
+table { border-collapse: collapse; width: 100%; margin: 1rem 0;
+        font-variant-numeric: tabular-nums; }
 .wide { overflow-x: auto; }
 th { text-align: left; color: var(--soft); font-weight: 600; }
 th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
@@ -74,18 +80,20 @@ figcaption { color: var(--soft); font-size: .88rem; margin-top: .4rem; }
 .chart .dot.c2, .chart .band.c2 { fill: var(--c2); }
 :root { --c1: #b87400; --c2: #009e73; --c3: #d55e00; }
 .bar { display: flex; flex-wrap: wrap; gap: .3rem; margin: .3rem 0; }
-.bar button { font: .8rem ui-monospace, Menlo, Consolas, monospace; padding: .35rem .55rem; border-radius: 5px;
-              border: 1px solid var(--rule); background: var(--card); color: var(--ink); min-width: 2.4rem; }
+.bar button { font: .8rem ui-monospace, Menlo, Consolas, monospace; padding: .35rem .55rem;
+              border-radius: 5px; border: 1px solid var(--rule); background: var(--card);
+              color: var(--ink); min-width: 2.4rem; }
 .bar button:hover { border-color: var(--accent); }
 .key { font-weight: 700; }
 @media (max-width: 480px) { main { padding: 1.5rem .9rem 3rem; } h1 { font-size: 1.5rem; }
   body { font-size: 16px; } table { font-size: .76rem; } }
-@media print { .bar { display: none; } main { max-width: none; } h2, figure { break-inside: avoid; } }
+@media print { .bar { display: none; } main { max-width: none; }
+  h2, figure { break-inside: avoid; } }
 """
 
 
 class Report:
-    """Collect text, tables, pictures and verdicts, then write them as one HTML file.
+    r"""Collect text, tables, pictures and verdicts, then write them as one HTML file.
 
     Parameters
     ----------
@@ -97,7 +105,7 @@ class Report:
     >>> page = Report("Two numbers")
     >>> page.section("Sizes").table(["name", "value"], [["n", 12], ["loss", 0.25]])
     <Report 'Two numbers', 2 parts>
-    >>> "<td class=\\"number\\">0.25</td>" in page.to_html()
+    >>> "<td class=\"number\">0.25</td>" in page.to_html()
     True
     """
 
@@ -138,7 +146,9 @@ class Report:
         )
 
     def figure(self, figure, caption, *, vector=True):
-        """A Matplotlib figure, inline as SVG, or as PNG where ``vector`` is False (large images)."""
+        """A Matplotlib figure, inline as SVG, or as PNG where ``vector`` is False (large
+        images).
+        """
         figure = getattr(figure, "figure", figure)  # an Axes stands for its figure
         picture = _svg(figure, len(self._parts)) if vector else _png(figure, caption)
         return self._add(f"<figure>{picture}<figcaption>{_escape(caption)}</figcaption></figure>")

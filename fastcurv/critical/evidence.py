@@ -159,7 +159,9 @@ def matrix_error(bounds, d):
 
 
 def spectral_norm(A, steps=12):
-    """An estimate of ``||A||_2`` of a symmetric matrix from below, by power steps on a fixed start."""
+    """An estimate of ``||A||_2`` of a symmetric matrix from below, by power steps on a fixed
+    start.
+    """
     v = np.random.default_rng(0).standard_normal(A.shape[0])
     norm = 0.0
     for _ in range(steps):

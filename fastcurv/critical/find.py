@@ -78,7 +78,8 @@ def find_critical_point(
 
     References
     ----------
-    .. [1] F. Roosta, Y. Liu, P. Xu and M. W. Mahoney, Newton-MR: inexact Newton method with minimum residual
+    .. [1] F. Roosta, Y. Liu, P. Xu and M. W. Mahoney, Newton-MR: inexact Newton method with minimum
+           residual
        sub-problem solver, EURO J. Comput. Optim. 10, 2022.
     .. [2] S.-C. T. Choi, C. C. Paige and M. A. Saunders, MINRES-QLP, SIAM J. Sci. Comput. 33, 2011.
 
@@ -349,7 +350,7 @@ def _descend(walk: _Walk) -> None:
             return
         scale = start**2
 
-        def half_square(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        def half_square(theta: np.ndarray, scale: float = scale) -> tuple[float, np.ndarray]:
             g, products = walk.gradient(theta), walk.hessian(theta)
             walk.n_products += 1
             if products is None or not np.isfinite(g).all():

@@ -287,7 +287,10 @@ def _prove(
 ) -> tuple[Findings, Evidence]:
     """What can be proved near a critical point, and where it cannot, what lasts."""
     ob, theta = ask.ob, ask.theta
-    third = lambda r: third_bound(ob, theta, r)
+
+    def third(r: float) -> float:
+        return third_bound(ob, theta, r)
+
     step, off = _newton(search, slope, gradient)
     distance = float(np.linalg.norm(step)) if off <= 0.5 else np.inf
     found = replace(found, distance=distance)

@@ -1,4 +1,6 @@
-"""Lanczos runs in the service of a verdict: a budget, and the most telling vectors of either sign."""
+"""Lanczos runs in the service of a verdict: a budget, and the most telling vectors of either
+sign.
+"""
 
 from __future__ import annotations
 

@@ -21,14 +21,14 @@ PARAMETERS = """
         ``relu tanh logistic identity``, or any of `fastcurv.MLP`; one for each hidden layer where
         several are given.
     solver : str
-        ``auto``: L-BFGS until no entry of the gradient is above `tol`; a look at the curvature there;
-        and where it stalled or a way down was found, trust-region steps with exact Hessian
-        products. It draws no random number. Or any method of `fastcurv.minimize` by name:
+        ``auto``: L-BFGS until no entry of the gradient is above `tol`; a look at the curvature
+        there; and where it stalled or a way down was found, trust-region steps with exact
+        Hessian products. It draws no random number. Or any method of `fastcurv.minimize` by name:
         ``trust-region newton-cg gauss-newton cubic saddle-free-newton lbfgs``, and by mini-batches
         ``sgd momentum nesterov rmsprop adam``.
     alpha : float
-        ``alpha / 2`` times the squares of the weights, biases spared, over the number of rows: as in
-        scikit-learn.
+        ``alpha / 2`` times the squares of the weights, biases spared, over the number of rows: as
+        in scikit-learn.
     batch_size : int or "auto"
         For solvers by mini-batches; "auto" is min(200, N).
     learning_rate_init : float, optional

@@ -26,7 +26,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     >>> from sklearn.datasets import load_diabetes
     >>> from sklearn.preprocessing import scale
     >>> X, y = load_diabetes(return_X_y=True)
-    >>> net = fc.MLPRegressor((5,), "tanh", alpha=100.0, max_iter=2000, random_state=0).fit(scale(X), y)
+    >>> net = fc.MLPRegressor((5,), "tanh", alpha=100.0, max_iter=2000, random_state=0)
+    >>> net = net.fit(scale(X), y)
     >>> bool(net.score(scale(X), y) > 0.5)
     True
     """

@@ -29,7 +29,9 @@ def project(Q, W):
 
 
 def subtract(Q, W, C):
-    """``W -= C Q`` in place; returns the squared norms of the new rows, which are in cache anyway."""
+    """``W -= C Q`` in place; returns the squared norms of the new rows, which are in cache
+    anyway.
+    """
     return subtract_rows(Q, W, C)
 
 

@@ -9,7 +9,8 @@ saddles).
 
 References
 ----------
-.. [1] C. W. Royer, M. O'Neill, S. J. Wright, A Newton-CG algorithm with complexity guarantees for smooth
+.. [1] C. W. Royer, M. O'Neill, S. J. Wright, A Newton-CG algorithm with complexity guarantees for
+       smooth
    unconstrained optimization, Mathematical Programming 180 (2020), algorithms 1 and 3.
 """
 
@@ -111,7 +112,7 @@ def capped_cg(
 
 
 def _too_slow(j: int, fallen: float, bound: float, eps: float) -> bool:
-    """Is the residual above what j iterations guarantee when H + 2 eps >= eps?
+    """Whether the residual is above what j iterations guarantee when H + 2 eps >= eps.
 
     Then somewhere it is not.
     """

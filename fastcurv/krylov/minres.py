@@ -14,7 +14,8 @@ def minres(multiply, b, steps, tol):
 
     References
     ----------
-    .. [1] C. Paige and M. Saunders, Solution of sparse indefinite systems of linear equations, SIAM J. Numer. Anal. 12
+    .. [1] C. Paige and M. Saunders, Solution of sparse indefinite systems of linear equations, SIAM
+           J. Numer. Anal. 12
        (1975).
     """
     dtype = b.dtype.type

@@ -86,7 +86,9 @@ def _ends(T, m, k, which):
 
 
 def bounds(run, S, residuals):
-    """Upper bounds of the true residuals: the known ones, the part along deflated vectors, and err."""
+    """Upper bounds of the true residuals: the known ones, the part along deflated vectors, and
+    err.
+    """
     leak = column_lengths(run.leak[:, : run.m] @ S)
     return np.hypot(residuals, leak) + np.abs(S).T @ run.err[: run.m]
 

@@ -82,7 +82,9 @@ class KrylovSpace:
         self.rows, self.couplings = rows, couplings
 
     def _orthogonalise(self, w: np.ndarray, coefficients: np.ndarray) -> float:
-        """Take Q out of `w` in place, twice if the first time took most of it; add what was taken."""
+        """Take Q out of `w` in place, twice if the first time took most of it; add what was
+        taken.
+        """
         held = self.m + self.p
         basis = self.rows[:held]
         before = norm(w)
@@ -294,7 +296,9 @@ def _leg(hypotenuse: float, other: Any) -> float:
 
 
 def shifted(values: np.ndarray, linear: np.ndarray, shift: float) -> np.ndarray:
-    """``-(T + shift)^+ linear``: directions whose curvature is within rounding of 0 are left alone."""
+    """``-(T + shift)^+ linear``: directions whose curvature is within rounding of 0 are left
+    alone.
+    """
     denominators = values + shift
     floor = len(values) * np.finfo(float).eps * np.max(np.abs(denominators), initial=0.0)
     safe = np.abs(denominators) > floor

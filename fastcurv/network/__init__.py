@@ -1,1 +1,3 @@
-"""Networks: the model, its objective over data, and the operators of its second-order information."""
+"""Networks: the model, its objective over data, and the operators of its second-order
+information.
+"""

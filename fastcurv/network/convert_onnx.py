@@ -212,7 +212,7 @@ def _load(source: Any) -> Any:
         ) from None
     except Exception:
         raise ValueError("source holds bytes that are no ONNX model") from None
-    if not os.path.isfile(path):
+    if not os.path.isfile(path):  # noqa: PTH113  a name may be bytes
         raise ValueError(f"{path} is not a file; wanted an ONNX model")
     try:
         return onnx.load(path)

@@ -152,7 +152,8 @@ class MLP:
         References
         ----------
         .. [1] He et al., Delving Deep into Rectifiers, ICCV 2015.
-        .. [2] Glorot and Bengio, Understanding the difficulty of training deep feedforward neural networks, AISTATS 2010.
+        .. [2] Glorot and Bengio, Understanding the difficulty of training deep feedforward neural
+               networks, AISTATS 2010.
         .. [3] LeCun et al., Efficient BackProp, 1998.
         """
         check_choice(scheme, SCHEMES, "scheme")
@@ -369,7 +370,9 @@ class MLP:
         return zs
 
     def check_theta(self, theta: Any) -> np.ndarray:
-        """Theta, flat or as a list of (W, b), as a finite vector of the model's length and dtype."""
+        """Theta, flat or as a list of (W, b), as a finite vector of the model's length and
+        dtype.
+        """
         if as_layers(theta):
             return self.flatten(theta)
         return check_vector(theta, self.n_params, "theta", self.dtype)

@@ -275,7 +275,7 @@ class Objective(NetworkFacts):
         return out
 
     # --- operators
-    # ------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def hessian(self, theta: Any) -> Curvature:
         """The Hessian at theta as a `LinearOperator` that owns its state: nothing done here later

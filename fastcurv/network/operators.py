@@ -116,7 +116,7 @@ class Curvature(Quadratic):
     )
 
     # --- products
-    # -------------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def product(self, v: Any, out: np.ndarray | None = None) -> np.ndarray:
         """``H v`` for v ``(n,)`` into `out`, which is returned: the door for inner loops, it
@@ -216,7 +216,7 @@ class Curvature(Quadratic):
         return self._rounding
 
     # --- other views
-    # ----------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def restrict(self, layers: Any = None, indices: Any = None) -> Block:
         """The principal block of some layers, or of some parameters, without the work that it does

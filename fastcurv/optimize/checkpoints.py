@@ -84,7 +84,9 @@ def part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
 def saved(
     path: Any, method: str, options: dict[str, Any], n_params: int
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays and facts of a checkpoint, which must be of this method, these options and this size."""
+    """Arrays and facts of a checkpoint, which must be of this method, these options and this
+    size.
+    """
     arrays, facts = read_tensors(path)
     if facts.get("what") != "minimize":
         raise ValueError(f"{path} is not a checkpoint of minimize")

@@ -159,7 +159,7 @@ class Loop:
         return None
 
     def critical(self) -> bool:
-        """Is the gradient, where it is known, zero?"""
+        """Whether the gradient, where it is known, is zero."""
         return self.run.gnorm <= self.gradient_tol and not self.run.stale
 
     def _falls_without_end(self) -> bool:
@@ -282,7 +282,7 @@ class Loop:
         return run.theta, run.f, run.gnorm
 
     def _name_a_kink(self) -> None:
-        """Where a run has stalled: does the gradient jump?
+        """Find out, where a run has stalled, whether the gradient jumps.
 
         Of a smooth function its change shrinks with the step.
         """

@@ -48,7 +48,8 @@ def escape(
 
     References
     ----------
-    .. [1] G. Alain, N. Le Roux, P.-A. Manzagol, Negative eigenvalues of the Hessian in deep neural networks, 2019.
+    .. [1] G. Alain, N. Le Roux, P.-A. Manzagol, Negative eigenvalues of the Hessian in deep neural
+           networks, 2019.
 
     Examples
     --------

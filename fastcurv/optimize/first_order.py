@@ -42,7 +42,9 @@ def _fraction(value: Any, name: str) -> float:
 
 
 class _FirstOrder(Method):
-    """The loop over updates; a subclass gives `update(g, rate)`, which moves `run.theta` in place."""
+    """The loop over updates; a subclass gives `update(g, rate)`, which moves `run.theta` in
+    place.
+    """
 
     default_rate = 0.1
     buffers: tuple[str, ...] = ()

@@ -146,8 +146,8 @@ def minimize(
         ``x fun jac nit nfev njev nhev status success message`` as in SciPy, ``nhev`` in products,
         and
 
-        * ``kind`` and ``report``: what `classify` says of x; ``not_critical`` without a report where
-          ||g|| is above `gradient_tol`.
+        * ``kind`` and ``report``: what `classify` says of x; ``not_critical`` without a report
+          where ||g|| is above `gradient_tol`.
         * ``success``: True at a minimum, proved or, where nothing bounds the third derivative,
           measured, as `message` says; and at a degenerate point whose loss is its lower bound.
           Nowhere else.
@@ -168,7 +168,7 @@ def minimize(
     Examples
     --------
     >>> import numpy as np, fastcurv as fc
-    >>> class Valley:                                   # a saddle at 0, minima at (0, -1) and (0, 1)
+    >>> class Valley:  # a saddle at 0, minima at (0, -1) and (0, 1)
     ...     n_params = 2
     ...     def value(self, t): return t[0] ** 2 + (t[1] ** 2 - 1) ** 2
     ...     def gradient(self, t): return np.array([2 * t[0], 4 * t[1] * (t[1] ** 2 - 1)])

@@ -3,12 +3,12 @@ problem they solve.
 
 With Q the basis of a Krylov space from g, T = Q H Q' and c = Q g, a step is ``s = Q' y`` with
 
-    newton                (T + damping) y = -c                          taken as it is
-    newton-mr             min ||(T; E) y + c||                          line search on the gradient's norm
-    saddle-free-newton    (|T| + damping) y = -c                        damping from the ratio of reductions
-    gauss-newton          (T + damping) y = -c, T from the GGN          the same: Levenberg-Marquardt; at the end from H
-    trust-region          min c'y + y'Ty/2, ||y|| <= radius             radius from the ratio
-    cubic                 min c'y + y'Ty/2 + weight ||y||^3/3           weight from the ratio
+    newton                (T + damping) y = -c                  taken as it is
+    newton-mr             min ||(T; E) y + c||                  line search on the gradient's norm
+    saddle-free-newton    (|T| + damping) y = -c                damping from the ratio of reductions
+    gauss-newton          (T + damping) y = -c, T of the GGN    the same; at the end T of H
+    trust-region          min c'y + y'Ty/2, ||y|| <= radius     radius from the ratio
+    cubic                 min c'y + y'Ty/2 + weight ||y||^3/3   weight from the ratio
 
 The space grows until the residual of the step is below ``min(forcing, sqrt(||g||)) ||g||``, or the
 next product is not worth its price (`Worth`). After a refused step the problem is solved again in
@@ -132,7 +132,8 @@ class _Scaled(_InSpace):
 
     References
     ----------
-    .. [1] Z. Yao et al., AdaHessian: an adaptive second order optimizer for machine learning, AAAI 2021.
+    .. [1] Z. Yao et al., AdaHessian: an adaptive second order optimizer for machine learning, AAAI
+           2021.
     """
 
     defaults = {**_InSpace.defaults, "precondition": False, "warm_start": False}

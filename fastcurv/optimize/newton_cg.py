@@ -44,7 +44,8 @@ class NewtonCG(Method):
         tolerance = min(self.forcing, np.sqrt(run.gnorm))
         d, curvature, self.bound = capped_cg(
             run.operator.product, run.g, eps, tolerance, self.work,
-            bound=self.bound, max_iter=self.max_cg, stop=run.out_of_budget, worth=Worth(self.thrift, run.step_price()),
+            bound=self.bound, max_iter=self.max_cg, stop=run.out_of_budget,
+            worth=Worth(self.thrift, run.step_price()),
         )  # fmt: skip
         if curvature is not None:
             return self._follow(d)
@@ -74,7 +75,9 @@ class NewtonCG(Method):
         return None
 
     def _backtrack(self, d: np.ndarray) -> float | None:
-        """The fraction of d that lowers the loss enough, left in `run.spare`; None where none does."""
+        """The fraction of d that lowers the loss enough, left in `run.spare`; None where none
+        does.
+        """
         run, slope = self.run, dot(self.run.g, d)
         noise = 10.0 * run.eps * abs(run.f)
         t = 1.0

@@ -203,7 +203,7 @@ def _fitted_exponent(schedule: Any) -> Any:
 
 
 def robbins_monro(schedule: Any) -> Any:
-    """Does a schedule meet sum alpha_t = inf and sum alpha_t**2 < inf, and why?
+    """Whether a schedule meets sum alpha_t = inf and sum alpha_t**2 < inf, and why.
 
     Parameters
     ----------
@@ -218,15 +218,17 @@ def robbins_monro(schedule: Any) -> Any:
 
     References
     ----------
-    .. [1] H. Robbins and S. Monro, A stochastic approximation method, Ann. Math. Statist. 22 (1951).
+    .. [1] H. Robbins and S. Monro, A stochastic approximation method, Ann. Math. Statist. 22
+           (1951).
 
     Examples
     --------
     >>> from fastcurv import constant, power, robbins_monro
     >>> robbins_monro(power(0.1, 0.75)).satisfied
     True
-    >>> print(robbins_monro(constant(0.1)).reason)
-    0.1 falls like t^-0: the sum diverges (0 <= 1), but the squares do not sum (0 <= 1/2), so the noise never dies out.
+    >>> print(robbins_monro(constant(0.1)).reason)  # doctest: +NORMALIZE_WHITESPACE
+    0.1 falls like t^-0: the sum diverges (0 <= 1), but the squares do not sum (0 <= 1/2), so
+    the noise never dies out.
     """
     if not callable(schedule):
         raise TypeError(

@@ -92,7 +92,8 @@ def newton_cg(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
     Examples
     --------
     >>> import numpy as np, scipy.optimize, fastcurv as fc
-    >>> f = lambda x: (x[0] ** 2 + (x[1] ** 2 - 1) ** 2, np.array([2 * x[0], 4 * x[1] * (x[1] ** 2 - 1)]))
+    >>> value = lambda x: x[0] ** 2 + (x[1] ** 2 - 1) ** 2
+    >>> f = lambda x: (value(x), np.array([2 * x[0], 4 * x[1] * (x[1] ** 2 - 1)]))
     >>> hessp = lambda x, p: np.array([2 * p[0], (12 * x[1] ** 2 - 4) * p[1]])
     >>> found = scipy.optimize.minimize(f, [0.0, 0.0], jac=True, hessp=hessp, method=fc.newton_cg)
     >>> found.kind, round(found.fun, 12)
@@ -108,7 +109,8 @@ def trust_region(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
     Examples
     --------
     >>> import scipy.optimize as so, fastcurv as fc
-    >>> found = so.minimize(so.rosen, [-1.2, 1.0], jac=so.rosen_der, hess=so.rosen_hess, method=fc.trust_region)
+    >>> found = so.minimize(so.rosen, [-1.2, 1.0], jac=so.rosen_der, hess=so.rosen_hess,
+    ...                     method=fc.trust_region)
     >>> found.kind, found.x.round(6)
     ('minimum', array([1., 1.]))
     """
@@ -122,7 +124,8 @@ def saddle_free_newton(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
     Examples
     --------
     >>> import scipy.optimize as so, fastcurv as fc
-    >>> found = so.minimize(so.rosen, [-1.2, 1.0], jac=so.rosen_der, hess=so.rosen_hess, method=fc.saddle_free_newton)
+    >>> found = so.minimize(so.rosen, [-1.2, 1.0], jac=so.rosen_der, hess=so.rosen_hess,
+    ...                     method=fc.saddle_free_newton)
     >>> found.kind, found.x.round(6)
     ('minimum', array([1., 1.]))
     """

@@ -232,7 +232,7 @@ class NormRounding(Rounding):
         b of others left out.
         """
         layers, r = [], self.arithmetic
-        for l, (V, b, *norm_) in enumerate(self.ob.model.unflatten(v)):
+        for V, b, *norm_ in self.ob.model.unflatten(v):
             vb = b.astype(float) if b is not None and not norm_ and b.any() else None
             gamma_beta = tuple(Num(part.astype(float), np.zeros(len(part)), r) for part in norm_)
             layers.append((Operand(V.astype(float)) if V.any() else None, vb, *gamma_beta))

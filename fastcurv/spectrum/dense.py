@@ -127,7 +127,9 @@ def dense_matrix(op: Any) -> DenseMatrix:
 
 
 def to_dense(op: Any) -> tuple[NDArray[Any], int]:
-    """The products of an operator with every unit vector ``(n, n)`` as they come, and their number."""
+    """The products of an operator with every unit vector ``(n, n)`` as they come, and their
+    number.
+    """
     op = check_symmetric_operator(op)
     return _products(op, op.shape[0])
 

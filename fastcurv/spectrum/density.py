@@ -90,8 +90,10 @@ def spectral_density(
 
     References
     ----------
-    .. [1] L. Lin, Y. Saad and C. Yang, Approximating spectral densities of large matrices, SIAM Review 58 (2016).
-    .. [2] G. Golub and G. Meurant, Matrices, Moments and Quadrature with Applications, Princeton, 2010.
+    .. [1] L. Lin, Y. Saad and C. Yang, Approximating spectral densities of large matrices, SIAM
+           Review 58 (2016).
+    .. [2] G. Golub and G. Meurant, Matrices, Moments and Quadrature with Applications, Princeton,
+           2010.
 
     Examples
     --------

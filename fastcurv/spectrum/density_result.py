@@ -78,7 +78,9 @@ class SpectralDensity:
         return float(np.diff(self.coordinate) @ (self.density[1:] + self.density[:-1])) / 2
 
     def moment(self, power: int = 1) -> Estimate:
-        """Mean of ``lam ** power`` over the spectrum, ``trace(H ** power) / n``, as an `Estimate`."""
+        """Mean of ``lam ** power`` over the spectrum, ``trace(H ** power) / n``, as an
+        `Estimate`.
+        """
         return self._over_probes((self.weights * self.nodes**power).sum(axis=1), f"moment {power}")
 
     def mass(self, low: float = -np.inf, high: float = 0.0) -> Estimate:

@@ -1,4 +1,6 @@
-"""The one picture of a spectral density: what the line is, what the band is, where the axis ends."""
+"""The one picture of a spectral density: what the line is, what the band is, where the axis
+ends.
+"""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ class Krylov:
 
     def start_from(self, g, n_steps):
         """The run that starts from g, made or found, with at least n_steps."""
-        for start, run in self._others:
+        for start, run in self._others:  # noqa: B007  used where the loop is left
             if np.array_equal(start, g):
                 break
         else:

@@ -59,7 +59,8 @@ class LinearAutoencoder:
 
     References
     ----------
-    .. [1] P. Baldi and K. Hornik, Neural networks and principal component analysis, Neural Networks 2, 1989.
+    .. [1] P. Baldi and K. Hornik, Neural networks and principal component analysis, Neural Networks
+           2, 1989.
 
     Examples
     --------
@@ -142,7 +143,9 @@ class LinearAutoencoder:
 
 
 def compiled(ob: Any) -> Any:
-    """The engine's `Objective` of a `ReferenceObjective`: same model, data, loss, weights and l2."""
+    """The engine's `Objective` of a `ReferenceObjective`: same model, data, loss, weights and
+    l2.
+    """
     from ..network.mlp import MLP
     from ..network.objective import Objective
 

@@ -120,7 +120,8 @@ class FunctionObjective:
 
     Examples
     --------
-    >>> ob = FunctionObjective(2, lambda t: t[0]**2 - t[1]**2, lambda t: np.array([2*t[0], -2*t[1]]),
+    >>> ob = FunctionObjective(2, lambda t: t[0]**2 - t[1]**2,
+    ...                        lambda t: np.array([2*t[0], -2*t[1]]),
     ...                        lambda t: np.diag([2.0, -2.0]))
     >>> ob.gradient([1.0, 1.0])
     array([ 2., -2.])

@@ -1,4 +1,6 @@
-"""What may never be said: one statement for each claim of the library, held against a known truth."""
+"""What may never be said: one statement for each claim of the library, held against a known
+truth.
+"""
 
 import warnings
 
@@ -81,7 +83,9 @@ def asymmetry_takes_certainty_away(draw):
 
 
 def minimize_succeeds_at_no_degenerate_saddle(draw):
-    """From the point itself or from beside it, success is not said where lower points lie at hand."""
+    """From the point itself or from beside it, success is not said where lower points lie at
+    hand.
+    """
     truth = (truths.bounded_saddle, truths.powers)[int(draw.integers(2))](draw)
     start = truth.theta + (draw.random() < 0.5) * 1e-3 * draw.standard_normal(len(truth.theta))
     with warnings.catch_warnings():

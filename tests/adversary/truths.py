@@ -209,7 +209,9 @@ TRUTHS = (
 
 
 def spectrum(draw, scaled=True):
-    """A symmetric operator by its eigenvalues: clusters, copies, one weak or dominant among them."""
+    """A symmetric operator by its eigenvalues: clusters, copies, one weak or dominant among
+    them.
+    """
     n = int(draw.integers(2, 60))
     shape = str(draw.choice(["normal", "weak", "dominant", "copies", "geometric"]))
     values = draw.standard_normal(n)

@@ -27,7 +27,9 @@ def test_every_critical_point_of_the_zoo_is_near_and_nothing_else_is(case):
 
 @pytest.mark.parametrize("scale", [1e-100, 1e-8, 1.0, 1e8, 1e100])
 def test_the_step_may_promise_a_share_of_the_loss_above_its_bound(scale):
-    """(f - c) 1e-8 is the line, at every scale of the loss, and the tolerance says where it lies."""
+    """(f - c) 1e-8 is the line, at every scale of the loss, and the tolerance says where it
+    lies.
+    """
     for distance, near in ((1e-4, True), (1.4e-4, True), (1.5e-4, False), (1e-2, False)):
         ob = bowl(0.0, scale, scale, 0.0)
         found = nearness(ob, np.array([distance]))

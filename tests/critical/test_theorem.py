@@ -26,7 +26,9 @@ def cubic(a, scale=1.0):
 
 @pytest.mark.parametrize("x", np.linspace(0.4, 3, 27))
 def test_the_radius_reaches_the_critical_point_and_h_is_sharp(x):
-    """For this cubic the theorem is exact: it holds where Newton's sequence is that of its bound."""
+    """For this cubic the theorem is exact: it holds where Newton's sequence is that of its
+    bound.
+    """
     g, H = x * x - 1, 2 * x
     found = kantorovich(1 / H, abs(g / H), lambda r: 2.0)
     assert found.h == pytest.approx(2 * abs(g) / H**2, rel=1e-12)

@@ -1,4 +1,6 @@
-"""Critical points of every kind are reached, down to the rounding of the gradient; failures say so."""
+"""Critical points of every kind are reached, down to the rounding of the gradient; failures say
+so.
+"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,6 @@
-"""Verdicts from products alone: proofs one-sided, absence at a stated risk, never a false minimum."""
+"""Verdicts from products alone: proofs one-sided, absence at a stated risk, never a false
+minimum.
+"""
 
 import numpy as np
 import pytest

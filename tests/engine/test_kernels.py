@@ -48,7 +48,7 @@ def whole(rng, shape, dtype):
 
 
 # --- values
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @every_arch
@@ -77,7 +77,9 @@ def test_all_lengths_exactly(arch, dtype, b_form, rng):
 @every_dtype
 @every_form
 def test_two_terms_and_accumulation(arch, dtype, b_form, rng):
-    """C + A1 B1 + A2 B2, the depths unequal, in one item and in items over the team: the same bits."""
+    """C + A1 B1 + A2 B2, the depths unequal, in one item and in items over the team: the same
+    bits.
+    """
     for m, n, k1, k2 in [
         (1, 1, 1, 1),
         (5, 17, 3, 258),
@@ -153,7 +155,7 @@ def test_bits_do_not_depend_on_threads(arch, dtype, b_form, rng):
 
 
 # --- where operands lie
-# -----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def laid(array, how):
@@ -285,7 +287,7 @@ def test_blas_of_strides_beyond_32_bits(dtype, rng):
 
 
 # --- what they hold
-# -----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @every_arch
@@ -336,7 +338,7 @@ def test_subnormals_and_extremes(arch, dtype, rng):
 
 
 # --- reading past the end
-# -------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 GUARD = """
@@ -355,7 +357,8 @@ def guarded(array, order="C", shift=0):
     start = ctypes.addressof(ctypes.c_char.from_buffer(area))
     assert libc.mprotect(start + whole, page, 0) == 0
     keep.append(area)
-    place = np.frombuffer(area, array.dtype, array.size, whole - array.nbytes - shift * array.itemsize)
+    first = whole - array.nbytes - shift * array.itemsize
+    place = np.frombuffer(area, array.dtype, array.size, first)
     there = place.reshape(array.shape, order=order)
     there[...] = array
     return there
@@ -423,17 +426,20 @@ def test_passes_stay_inside(arch, python):
 import fastcurv as fc
 engine.set_arch({arch!r})
 for dtype in ("float32", "float64"):
-    for sizes, N, loss in (([3, 5, 2], 7, "cross_entropy"), ([17, 33, 9, 5], 65, "mse"), ([1, 1, 1], 1, "binary_cross_entropy"),
+    for sizes, N, loss in (([3, 5, 2], 7, "cross_entropy"), ([17, 33, 9, 5], 65, "mse"),
+                           ([1, 1, 1], 1, "binary_cross_entropy"),
                            ([9, 15, 10], 33, "cross_entropy"), ([129, 259, 131, 31], 9, "mse")):
         model = fc.MLP(sizes, "tanh", dtype=dtype)
         X = guarded(rng.standard_normal((N, sizes[0])).astype(dtype), "CF"[N % 2])
-        y = (rng.random if loss == "binary_cross_entropy" else rng.standard_normal)((N, sizes[-1])).astype(dtype)
+        draw = rng.random if loss == "binary_cross_entropy" else rng.standard_normal
+        y = draw((N, sizes[-1])).astype(dtype)
         if loss == "cross_entropy":
             y = rng.integers(sizes[-1], size=N).astype(np.int32)
         elif loss == "binary_cross_entropy":
             y = rng.random((N, sizes[-1])).astype(dtype)
         y, w = guarded(y), guarded(rng.random(N).astype(dtype))
-        theta, v = guarded(model.init(seed=0)), guarded(rng.standard_normal(model.n_params).astype(dtype))
+        theta = guarded(model.init(seed=0))
+        v = guarded(rng.standard_normal(model.n_params).astype(dtype))
         out = guarded(np.zeros(model.n_params, dtype))
         Vt = guarded(np.stack([v, v, v]))
         for memory in (None, 1):
@@ -446,14 +452,15 @@ for dtype in ("float32", "float64"):
             H, J = ob.hessian(theta), ob.jacobian(theta)
             H.product(v, out=out)
             assert np.isfinite(out).all() and np.array_equal((H @ Vt.T)[:, 2], out)
-            H.quadratic(v), ob.ggn(theta).product(v, out=out), ob.empirical_fisher(theta).product(v, out=out)
+            H.quadratic(v), ob.ggn(theta).product(v, out=out)
+            ob.empirical_fisher(theta).product(v, out=out)
             J.T @ guarded(J @ v), ob.value_and_gradient(theta), model.predict(theta, X)
 """
     )
 
 
 # --- without Python
-# -------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 HERE = Path(__file__).resolve().parent
@@ -491,7 +498,7 @@ raise SystemExit(ctypes.CDLL({str(library)!r}).main())
 
 
 # --- the machine's peak
-# ---------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @every_arch

@@ -162,7 +162,7 @@ def loss_case(kind, rows, cols, dtype, rng, soft=False, spread=3.0):
 
 
 # --- activations
-# ------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @every_arch
@@ -198,7 +198,9 @@ def test_saturated_derivatives_keep_relative_accuracy(arch, dtype, name):
 @every_arch
 @every_dtype
 def test_gelu_keeps_relative_accuracy_in_its_tail(arch, dtype):
-    """The vector kernels split z^2; the reference rounds z / sqrt(2), which erfc amplifies by z^2."""
+    """The vector kernels split z^2; the reference rounds z / sqrt(2), which erfc amplifies by
+    z^2.
+    """
     z = np.random.default_rng(3).uniform(-12, -1, 5000).astype(dtype)
     got, true = probe.activate(arch, "gelu", z[None])[0][0], true_activation("gelu", z)[0]
     bound = 12 + z * z if arch == "reference" else 12
@@ -282,7 +284,7 @@ def test_odd_functions_are_odd_in_every_bit(arch, dtype):
 
 
 # --- losses
-# -----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @every_arch

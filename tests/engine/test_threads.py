@@ -23,7 +23,8 @@ from fastcurv import _engine as engine
 def drawn(sizes, N, threads=2, seed=0, dtype="float64", **options):
     rng = np.random.default_rng(seed)
     model = fc.MLP(sizes, "tanh", dtype=dtype)
-    ob = fc.Objective(model, rng.standard_normal((N, sizes[0])), rng.standard_normal((N, sizes[-1])), "mse", n_threads=threads, **options)
+    X, y = rng.standard_normal((N, sizes[0])), rng.standard_normal((N, sizes[-1]))
+    ob = fc.Objective(model, X, y, "mse", n_threads=threads, **options)
     return ob, model.init(seed=1), rng.standard_normal(model.n_params).astype(dtype)
 
 TALL, WIDE = ([33, 31, 17, 7], 700), ([129, 131, 131, 257, 33], 65)
@@ -105,7 +106,9 @@ def test_many_threads(sizes, N, rng, problem):
 
 
 def test_eight_threads_of_a_thousand_products(rng, problem):
-    """On one operator, and each on its own: what a Python without its lock would run side by side."""
+    """On one operator, and each on its own: what a Python without its lock would run side by
+    side.
+    """
     p = problem(rng, [5, 9, 3], "tanh", "mse", 40, n_threads=2)
     V = rng.standard_normal((8, p.n))
     shared = p.ob.hessian(p.theta)
@@ -187,9 +190,10 @@ assert engine.thread_workers() < 64
 def test_threadpoolctl(rng, problem):
     """It sees the engine's team, and limits it for a while; the bits stay."""
     threadpoolctl = pytest.importorskip("threadpoolctl")
-    ours = lambda: [
-        pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "fastcurv"
-    ]
+
+    def ours():
+        return [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "fastcurv"]
+
     p = problem(rng, [33, 31, 17, 7], "tanh", "mse", 700, n_threads=2)
     H = p.ob.hessian(p.theta)
     product, before = H @ p.theta, ours()
@@ -201,7 +205,7 @@ def test_threadpoolctl(rng, problem):
 
 
 # --- fork
-# ---------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 FORK = (
@@ -405,7 +409,8 @@ for call in {CALLS}:
     slowest[call] = interrupted(again, 0.13)
 assert max(slowest.values()) <= 0.2, slowest
 after = H @ v, ob.value(theta), J @ v
-assert np.array_equal(before[0], after[0]) and before[1] == after[1] and np.array_equal(before[2], after[2])
+assert np.array_equal(before[0], after[0]) and before[1] == after[1]
+assert np.array_equal(before[2], after[2])
 """,
         timeout=120,
     )
@@ -485,7 +490,9 @@ assert seen == 3
     ],
 )
 def test_exit_with_live_workers(end, python):
-    """The interpreter ends at once and in order, workers awake or asleep, products running or not."""
+    """The interpreter ends at once and in order, workers awake or asleep, products running or
+    not.
+    """
     done = python(
         NET + "ob, theta, v = drawn(*WIDE)\nH = ob.hessian(theta)\nH @ v\nassert "
         "engine.thread_workers() == 1\n" + end,
@@ -502,7 +509,8 @@ IMPORTS = """
 import os, sys
 import numpy, scipy.linalg.cython_blas, scipy.optimize, scipy.sparse.linalg, scipy.special
 def imported_with(value):
-    # what `import fastcurv` comes to with FASTCURV_ARCH set so, in a child of a process that has only NumPy and SciPy
+    # what `import fastcurv` comes to with FASTCURV_ARCH set so, in a child of a process that has
+    # only NumPy and SciPy
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -535,7 +543,8 @@ for name in names:
 assert imported_with("") == names[0]
 for name in ("sse9", {foreign!r}, "AVX 2; rm"):
     said = imported_with(name)
-    assert said.startswith("ValueError") and repr(name) in said and all(known in said for known in names), said
+    assert said.startswith("ValueError") and repr(name) in said, said
+    assert all(known in said for known in names), said
 """
     )
     done = python("import fastcurv", environment={"FASTCURV_ARCH": "sse9"}, check=False)
@@ -584,8 +593,10 @@ def test_floating_point_environment(python):
 import ctypes, ctypes.util, threading
 import numpy as np
 libm = ctypes.CDLL(ctypes.util.find_library("m"))
-state = lambda: (libm.fegetround(), np.geterr(), 5e-324 * 1.0, 0.1 + 0.2, float(np.float64(5e-324) * 1),
-                 float(np.float32(1e-45) * np.float32(1)), (np.full(64, 5e-324) * 1).sum(), (np.full(64, 1e-45, "f4") * np.float32(1)).sum())
+state = lambda: (libm.fegetround(), np.geterr(), 5e-324 * 1.0, 0.1 + 0.2,
+                 float(np.float64(5e-324) * 1), float(np.float32(1e-45) * np.float32(1)),
+                 (np.full(64, 5e-324) * 1).sum(),
+                 (np.full(64, 1e-45, "f4") * np.float32(1)).sum())
 before = state()
 assert before[2] == 5e-324 and before[6] > 0 and before[7] > 0
 import fastcurv as fc
@@ -594,7 +605,8 @@ rng = np.random.default_rng(0)
 for dtype in ("float32", "float64"):
     for sizes in ([33, 31, 17, 7], [129, 131, 131, 257, 33]):
         model = fc.MLP(sizes, "gelu", dtype=dtype)
-        ob = fc.Objective(model, rng.standard_normal((300, sizes[0])), rng.integers(sizes[-1], size=300), n_threads=2)
+        X, y = rng.standard_normal((300, sizes[0])), rng.integers(sizes[-1], size=300)
+        ob = fc.Objective(model, X, y, n_threads=2)
         theta = model.init(seed=0)
         H = ob.hessian(theta)
         H @ theta, H.quadratic(theta), ob.ggn(theta) @ theta

@@ -10,6 +10,7 @@ import stat
 import threading
 import time
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -320,7 +321,7 @@ def fuzz(folder, times, seed):
     """Readers of mutated files read or say ValueError; nothing else comes out."""
     dice, known = random.Random(seed), list(examples(folder))
     path, refused = folder / "mutant", 0
-    shared = "/dev/shm" if os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK) else None
+    shared = "/dev/shm" if Path("/dev/shm").is_dir() and os.access("/dev/shm", os.W_OK) else None
     if shared:
         path = type(path)(shared) / f"fastcurv-mutant-{os.getpid()}"
     try:

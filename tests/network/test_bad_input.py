@@ -50,7 +50,7 @@ def refused(call, kind, *words):
 
 
 # --- the model
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_methods_of_the_model(call, kind, words):
 
 
 # --- the objective
-# --------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -256,8 +256,8 @@ BAD_THETAS = [
 def test_theta(name):
     ob = Objective(MODEL, X, LABELS)
     for theta, kind, words in BAD_THETAS:
-        refused(lambda: getattr(ob, name)(theta), kind, *words)
-        refused(lambda: ob.hessp(theta, THETA), kind, *words)
+        refused(lambda: getattr(ob, name)(theta), kind, *words)  # noqa: B023
+        refused(lambda: ob.hessp(theta, THETA), kind, *words)  # noqa: B023
         assert getattr(ob, name)(THETA) is not None
 
 
@@ -281,10 +281,10 @@ def test_vectors():
         ob.hessian(THETA).restrict(layers=[0, 1]),
     ):
         for v, kind, words in BAD_VECTORS:
-            refused(lambda: H.product(v), kind, *words)
-            refused(lambda: H.quadratic(v), kind, *words)
-            refused(lambda: ob.hessp(THETA, v), kind, *words)
-            refused(lambda: ob.taylor(THETA)(v), kind, *words)
+            refused(lambda: H.product(v), kind, *words)  # noqa: B023
+            refused(lambda: H.quadratic(v), kind, *words)  # noqa: B023
+            refused(lambda: ob.hessp(THETA, v), kind, *words)  # noqa: B023
+            refused(lambda: ob.taylor(THETA)(v), kind, *words)  # noqa: B023
         for V in (
             THETA[None],
             np.zeros((n + 1, 2)),
@@ -294,14 +294,14 @@ def test_vectors():
             with pytest.raises((ValueError, TypeError)):
                 H @ V
             refused(
-                lambda: H.quadratic(V),
+                lambda: H.quadratic(V),  # noqa: B023
                 TypeError if V.dtype.kind in "cU" else ValueError,
                 "V" if V.ndim == 2 else "v",
             )
         with pytest.raises((ValueError, TypeError)):
             H @ (THETA + 0j)
         assert np.isnan(H.product(spoilt(THETA, NAN))).any() and np.isfinite(H.product(THETA)).all()
-        refused(lambda: H.quadratic(np.zeros((n, 2, 2))), ValueError, f"({n}, 2, 2)")
+        refused(lambda: H.quadratic(np.zeros((n, 2, 2))), ValueError, f"({n}, 2, 2)")  # noqa: B023
 
 
 def test_out():
@@ -318,9 +318,9 @@ def test_out():
         [0.0] * n,
         3,
     ):
-        refused(lambda: H.product(THETA, out=out), ValueError, "out", f"({n},)")
+        refused(lambda: H.product(THETA, out=out), ValueError, "out", f"({n},)")  # noqa: B023
         refused(
-            lambda: H.restrict(indices=np.arange(n)).product(THETA, out=out),
+            lambda: H.restrict(indices=np.arange(n)).product(THETA, out=out),  # noqa: B023
             ValueError,
             "out",
             f"({n},)",
@@ -391,5 +391,5 @@ def test_show():
     import fastcurv as fc
 
     for show in (fc.show_config, fc.show_versions):
-        refused(lambda: show("html"), ValueError, "'html'", "dict")
+        refused(lambda: show("html"), ValueError, "'html'", "dict")  # noqa: B023
         assert show("dict")

@@ -64,7 +64,10 @@ class Problem:
         y = y if loss == "cross_entropy" else y.astype(dtype)
         weight = rng.uniform(0.25, 2, N).astype(dtype)
         weight = weight if weights else None
-        noise = lambda *shape: 0.3 * rng.standard_normal(shape)
+
+        def noise(*shape):
+            return 0.3 * rng.standard_normal(shape)
+
         self.theta = self.model.flatten(
             [
                 (
@@ -93,7 +96,10 @@ def truth(p):
     """All the engine computes, in float64: name -> (value, what its error is measured against)."""
     ref, theta, V, u = p.ref, *(np.asarray(x, np.float64) for x in (p.theta, p.V, p.u))
     zs, below = ref.model.forward(theta, ref.X)
-    back = lambda delta: ref.model.backward(theta, zs, below, delta)
+
+    def back(delta):
+        return ref.model.backward(theta, zs, below, delta)
+
     value, gradient = ref.value_and_gradient(theta)
     HV, GV, JV = [], [], []
     for v in V.T:

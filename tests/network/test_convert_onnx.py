@@ -75,7 +75,9 @@ def test_activations(name):
 
 
 def test_folded_arithmetic(tmp_path):
-    """Scaled and shifted features, before, between and after; weights from constants, transposed."""
+    """Scaled and shifted features, before, between and after; weights from constants,
+    transposed.
+    """
     arrays = {**ARRAYS, "s": RNG.uniform(0.5, 2, 4), "t": RNG.standard_normal(6)}
     nodes = [
         ("Sub", ["x", "s"], ["x1"], {}),

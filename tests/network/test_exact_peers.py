@@ -115,7 +115,7 @@ def test_jax_jvp_of_grad():
             names = tuple(ACTIVATIONS[i::3])
             ob, theta, v = drawn(names, loss)
 
-            def mean_loss(t):
+            def mean_loss(t, ob=ob, names=names):
                 a, start = jnp.asarray(ob.X), 0
                 for l, (k, m) in enumerate(zip(SIZES, SIZES[1:])):
                     W, b = (

@@ -3,9 +3,9 @@ good manners with inputs.
 """
 
 import copy
-import os
 import pickle
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,7 +75,7 @@ def again(p, **options):
 
 
 # --- algebra
-# ------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @every_dtype
@@ -182,7 +182,7 @@ def test_rounding_bounds_hold_where_units_saturate(activation, shift, dtype, rng
 
 
 # --- memory
-# -------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def least_memory(p):
@@ -293,7 +293,7 @@ def test_products_allocate_nothing(drawn):
 
 
 @pytest.mark.skipif(
-    not os.path.exists("/proc/self/statm"), reason="the system does not say what a process holds"
+    not Path("/proc/self/statm").exists(), reason="the system does not say what a process holds"
 )
 def test_memory_is_what_it_says(python):
     """What the process grows by when an operator is made is its nbytes and the padded copy of X, to
@@ -367,7 +367,9 @@ def self_check(block, true, size, rng):
 
 
 def test_restricted_products_do_less(drawn):
-    """The last layer alone: nothing below it is moved, so NaN that would come from there does not."""
+    """The last layer alone: nothing below it is moved, so NaN that would come from there does
+    not.
+    """
     p = drawn("tall")
     H = p.ob.hessian(p.theta)
     block = H.restrict(layers=[2])
@@ -497,7 +499,7 @@ def test_data_is_referenced(rng):
 
 
 # --- counts
-# -------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_products_are_counted(drawn):

@@ -220,7 +220,9 @@ def test_max_time_holds_checks_included():
 
 
 def test_checks_cost_no_more_than_the_training_and_their_floor():
-    """Separable classes without l2 and nothing known of it: rounds of checks do not go on and on."""
+    """Separable classes without l2 and nothing known of it: rounds of checks do not go on and
+    on.
+    """
     X = np.random.default_rng(0).standard_normal((200, 10))
     plain = fc.Objective(fc.MLP([10, 8, 3]), X, np.argmax(X[:, :3], axis=1))
     begun = time.perf_counter()

@@ -32,7 +32,9 @@ def rosenbrock(n=6):
 
 
 class LeastSquares:
-    """(1/2N) ||X theta - y||^2 + l2/2 ||theta||^2 with rows, batches and a GGN that is its Hessian."""
+    """(1/2N) ||X theta - y||^2 + l2/2 ||theta||^2 with rows, batches and a GGN that is its
+    Hessian.
+    """
 
     dtype = np.dtype(np.float64)
 
@@ -89,7 +91,7 @@ def test_cures_reach_the_global_minimum_of_an_autoencoder_from_beside_a_saddle(a
     """20 of 20 starts end at the closed-form loss, to 1e-8 relative."""
     truth = autoencoder.case({1, 2, 3, 4}).value
     reached = 0
-    for case, start in near_critical_points(autoencoder):
+    for _, start in near_critical_points(autoencoder):
         found = minimize(autoencoder.objective, start, method, seed=0)
         assert found.success and found.kind in ("minimum", "degenerate"), found.message
         reached += abs(found.fun - truth) <= 1e-8 * truth
@@ -375,7 +377,9 @@ def test_the_start_is_never_changed():
 
 @pytest.mark.parametrize("method", CURES)
 def test_a_kink_ends_a_run_without_success(method):
-    """|x - 1/3| + (x - y)^2: no gradient is small near the minimum, and steps only become shorter."""
+    """|x - 1/3| + (x - y)^2: no gradient is small near the minimum, and steps only become
+    shorter.
+    """
 
     def gradient(t):
         return np.array([np.sign(t[0] - 1 / 3) + 2 * (t[0] - t[1]), 2 * (t[1] - t[0])])

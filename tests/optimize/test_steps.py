@@ -30,7 +30,9 @@ def symmetric(n, rng, dtype=np.float64):
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("n_others", [0, 1, 2])
 def test_a_krylov_space_is_orthonormal_and_projects_exactly(n_others, dtype):
-    """Q Q' = I, T = Q H Q', and H Q'y - Q'Ty is what `residual` says, at every dimension up to n."""
+    """Q Q' = I, T = Q H Q', and H Q'y - Q'Ty is what `residual` says, at every dimension up to
+    n.
+    """
     rng = np.random.default_rng(1)
     n, slack = 31, 3e3 * np.finfo(dtype).eps
     A = symmetric(n, rng, dtype)
@@ -97,7 +99,9 @@ def test_a_krylov_space_ends_where_the_gradient_sees_no_more():
 
 
 def problems(count=400):
-    """Random small problems: signs, zero parts of the gradient, tiny parts, radii over six decades."""
+    """Random small problems: signs, zero parts of the gradient, tiny parts, radii over six
+    decades.
+    """
     rng = np.random.default_rng(7)
     for _ in range(count):
         m = int(rng.integers(1, 9))
@@ -255,7 +259,7 @@ def test_escape_at_a_minimum_says_so_and_stays():
 def test_line_minimum_finds_a_minimum_far_beyond_and_far_below_its_first_length():
     for scale in (1e-5, 1.0, 1e5):
         t, f = line_minimum(
-            lambda x: float((x[0] / scale - 1) ** 2),
+            lambda x, scale=scale: float((x[0] / scale - 1) ** 2),
             np.zeros(1),
             np.ones(1),
             1.0,

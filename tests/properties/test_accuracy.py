@@ -1,4 +1,6 @@
-"""Backward-error ratios of products, LAPACK's way: error over eps times units, on random networks."""
+"""Backward-error ratios of products, LAPACK's way: error over eps times units, on random
+networks.
+"""
 
 import os
 
@@ -27,7 +29,9 @@ def draw_net(index):
 
 
 def exact(net):
-    """``H v`` by the complex step of the gradient, exact to rounding; in long double but for gelu."""
+    """``H v`` by the complex step of the gradient, exact to rounding; in long double but for
+    gelu.
+    """
     gelu = "gelu" in np.ravel(net.model.activation)
     kind, step = (np.complex128, 1e-30) if gelu else (np.clongdouble, np.longdouble(1e-100))
     long = net.theta.astype(kind) + kind(1j) * step * net.v.astype(kind)

@@ -30,7 +30,7 @@ class Quadratic(Prescribed):
 
 
 # -- density
-# ------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -48,7 +48,9 @@ def test_density_integrates_to_one(name, dtype, rng):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_no_ghosts(dtype, rng):
-    """Without reorthogonalisation the node at the outlier is doubled many times over in 120 steps."""
+    """Without reorthogonalisation the node at the outlier is doubled many times over in 120
+    steps.
+    """
     spectrum = np.r_[100.0, np.linspace(-1, 1, 400)]
     d = spectral_density(Prescribed(spectrum, seed=0, dtype=dtype), 4, 120, seed=0, deflate=False)
     for nodes in d.nodes:
@@ -137,7 +139,9 @@ def test_mass_and_moments_cover(rng):
 
 
 def test_stderr_band_covers(rng):
-    """The smoothed true density lies in the band of two standard errors at about 95% of the grid."""
+    """The smoothed true density lies in the band of two standard errors at about 95% of the
+    grid.
+    """
     spectrum = rng.standard_normal(400)
     op = Prescribed(spectrum, seed=0)
     grid = np.linspace(-2, 2, 41)
@@ -197,7 +201,7 @@ def test_plot_draws_the_density(rng):
 
 
 # -- estimates
-# ----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 DOMINATED = {
@@ -376,7 +380,7 @@ def test_estimates_of_degenerate_operators(name, dtype, rng):
 
 
 # -- dense
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -415,7 +419,7 @@ def test_inertia_of_a_matrix(rng):
 
 
 # -- shared runs
-# --------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

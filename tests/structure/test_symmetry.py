@@ -84,7 +84,7 @@ def test_dead_relu_units():
     W1, b1 = ob.model.unflatten(theta)[0]
     W1[2], b1[2] = 0.1, -100.0
     T = flat_directions(ob, theta)
-    dead = [t for t in T.T if not ob.value(theta + 0.3 * t / np.linalg.norm(t)) != ob.value(theta)]
+    dead = [t for t in T.T if ob.value(theta + 0.3 * t / np.linalg.norm(t)) == ob.value(theta)]
     dead = np.linalg.matrix_rank(np.stack(dead, axis=1))
     assert dead == 4 + 1 + 3  # row, bias, outgoing column
     assert saturation(ob, theta)["dead_units"] == 1

@@ -20,6 +20,7 @@ from .evidence import (
     hessian_products,
     parameter_length,
 )
+from .nearness import nearness
 from .newton_mr import DENSE_BELOW, Steps, dense_steps, grow, krylov_steps, lower_gradient
 
 KRYLOV_STEPS = 120  # above DENSE_BELOW, the Krylov space of the gradient has at most this dimension
@@ -203,6 +204,14 @@ class _Walk:
         self.excursions -= far
         return bool(far)
 
+    def near(self) -> bool:
+        """Whether `classify` would call this near a critical point; by the gradient alone where
+        the caller said how small, and where n is too large for all eigenvalues.
+        """
+        if self.fixed_tol is not None or self.norm == 0 or self.theta.size > DENSE_BELOW:
+            return True
+        return nearness(self.ob, self.theta).near
+
     def budget_left(self) -> bool:
         return self.nit < self.max_iter and self.n_products < self.max_products
 
@@ -256,10 +265,12 @@ def _newton(walk: _Walk) -> None:
             if walk.vague(norm) and _excursion(walk):
                 paying = True
                 continue
-            return walk.stop(0, f"||g|| = {walk.norm:.3g} is within {walk.tol:.3g}")
+            if walk.near():
+                return walk.stop(0, f"||g|| = {walk.norm:.3g} is within {walk.tol:.3g}")
         if not walk.budget_left():
+            left = "" if not done else ", where Newton's step still promises a lower loss"
             return walk.stop(
-                1, f"the budget ended at ||g|| = {walk.norm:.3g}, wanted {walk.tol:.3g}"
+                1, f"the budget ended at ||g|| = {walk.norm:.3g}, wanted {walk.tol:.3g}{left}"
             )
         if flat <= FLAT and np.isfinite(norm):
             return walk.stop(3, _plateau(walk.norm, flat))

@@ -13,6 +13,7 @@ from .request import Request
 
 RISK = 0.01  # the failure probability that is suggested where none was asked
 MISSING = {
+    "": "no theorem was tried",
     "inverse": "an eigenvalue may be 0 within its error",
     "step": "the length of Newton's step is not known",
     "third": "no bound on the third derivative holds around theta",

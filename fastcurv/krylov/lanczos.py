@@ -18,6 +18,7 @@ fully, twice, at every step.
 import numpy as np
 
 from ..checks import operator_dtype
+from ..eigensolver import eigh
 from .basis import (
     bring_near_one,
     column_lengths,
@@ -329,9 +330,8 @@ class Recurrence:
         """Triangular correction within a batch; returns the largest impurity that was found."""
         gram = project(P, P)
         gram = (gram + gram.T) / 2
-        L = np.linalg.cholesky(gram + 0.0)
-        rotate_rows = np.linalg.inv(L)
-        if np.abs(rotate_rows - np.eye(len(L))).max() > 8 * self.eps:
+        rotate_rows = _whitening(gram)
+        if np.abs(rotate_rows - np.eye(len(gram))).max() > 8 * self.eps:
             rotate(P, rotate_rows.T)
         inside = np.abs(gram - np.diag(np.diag(gram))).max()
         lost = np.hypot(np.linalg.norm(C, axis=1), inside)
@@ -347,8 +347,8 @@ class Recurrence:
             )
         if self.p:
             end = self.m
-            self.T[end, :end] *= L[-1, -1]
-            self.T[:end, end] *= L[-1, -1]
+            self.T[end, :end] /= rotate_rows[-1, -1]
+            self.T[:end, end] /= rotate_rows[-1, -1]
         self.err[first : first + len(P)] += lost**2 * self.scale
         self.err[max(first - 1, 0) : first - 1 + len(P)] += (
             lost**2 * self.scale if first else lost[1:] ** 2 * self.scale
@@ -447,3 +447,13 @@ class Recurrence:
         self.T[m : m + r, :m] = kept
         self.T[:m, m : m + r] = kept.T
         self.clean = m + r
+
+
+def _whitening(gram):
+    """R with ``R gram R' = I``, triangular; where rows depend on each other, what comes nearest."""
+    try:
+        return np.linalg.inv(np.linalg.cholesky(gram))
+    except np.linalg.LinAlgError:
+        found = eigh(gram)
+        floor = len(gram) * np.finfo(float).eps * max(float(found.values[-1]), 0.0)
+        return (found.vectors / np.sqrt(np.maximum(found.values, floor))) @ found.vectors.T

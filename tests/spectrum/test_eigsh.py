@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse.linalg as sla
 
-from fastcurv.krylov.lanczos import Recurrence
+from fastcurv.krylov.lanczos import Recurrence, _whitening
 from fastcurv.spectrum.eigsh import eigsh
 
 from .spectra import EPS, SPECTRA, Prescribed, picked, true_residuals
@@ -518,3 +518,17 @@ def test_every_combination_ends_in_an_answer_whose_residuals_hold(part, rng):
         assert pairs.n_products <= how.get("max_products", np.inf)
         if "max_products" not in how:
             assert len(pairs) == k and (pairs.converged.all() or "against" in how)
+
+
+def test_a_batch_of_dependent_rows_is_whitened_as_far_as_it_goes(rng):
+    """Rounding can leave a Gram matrix that is not definite: an answer, and no LinAlgError."""
+    rows = rng.standard_normal((3, 5))
+    rows[2] = rows[1]
+    gram = rows @ rows.T
+    gram[2, 2] -= 1e-15
+    R = _whitening(gram)
+    held = R @ gram @ R.T
+    assert np.isfinite(R).all() and np.linalg.norm(held, 2) <= 1 + 1e-6
+    whole = np.eye(3) + 0.1 * gram / np.linalg.norm(gram)
+    R = _whitening(whole)
+    assert np.abs(R @ whole @ R.T - np.eye(3)).max() <= 1e-14

@@ -66,7 +66,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
             zero = _interpolation(ask, H, view, signs)
             if not (zero and zero.holds):
                 signs = _settled(ask, H, full, view, signs, gradient)
-    found = _findings(ask, near, view, signs, ends, theorem, zero)
+    found = _findings(ask, near, view, signs, ends, theorem=theorem, zero=zero)
     if near.near:
         found = replace(found, distance=distance)
         if found.negative and found.positive and not found.theorem:
@@ -145,7 +145,9 @@ def _settled(
 
     cut = view.best
     vectors = cut.c[:, None] * cut.vectors
-    kept, spent = settle(ask.ob, ask.theta, signs, cut.values, vectors, _slopes(cut, g), slack)
+    kept, spent = settle(
+        ask.ob, ask.theta, signs, cut.values, vectors, slopes=_slopes(cut, g), slack=slack
+    )
     H.tell(spent)
     return kept
 
@@ -191,6 +193,7 @@ def _findings(
     view: View,
     signs: NDArray[np.int_],
     ends: Ends,
+    *,
     theorem: Contraction | None,
     zero: Contraction | None,
 ) -> Findings:

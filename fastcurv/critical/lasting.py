@@ -80,6 +80,7 @@ def settle(
     signs: NDArray[np.int_],
     values: Floats,
     vectors: Floats,
+    *,
     slopes: Floats,
     slack: Callable[[Floats], float],
 ) -> tuple[NDArray[np.int_], int]:

@@ -140,7 +140,7 @@ class Search:
         try:
             while run is None or (run.p and run.m < steps and not stop(run)):
                 before = 0 if run is None else run.m
-                run = grow(max(held, min(before + 20, steps)))
+                run = grow(held if run is None and held else min(before + 20, steps))
                 self.H.tell(run.m - max(before, held))
         except MemoryError:  # the bound that the caller has set: on with what there is
             if run is None:

@@ -26,7 +26,7 @@ PREDICT_MEMORY = 1 << 26  # bytes of state while predicting
 
 
 class MLP:
-    """A multilayer perceptron ``sizes[0] -> ... -> sizes[-1]``; the last layer is linear.
+    """A multilayer perceptron of the given widths; the last layer is linear.
 
     Parameters
     ----------

@@ -12,20 +12,19 @@ demo: $(VENV)/.demo
 	$(PY) -m fastcurv demo
 
 test: $(VENV)/.test
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q -n auto
 
 # Format, lint, types and docstrings, as `.ci/run` and the pre-commit hooks have them.
 lint: $(VENV)-lint/.done
 	$(LINT)/ruff format --check -q .
 	$(LINT)/ruff check -q .
 	$(LINT)/cython-lint --max-line-length 100 fastcurv/_engine
-	$(LINT)/clang-format --dry-run -Werror $(C_SOURCE)
 	for file in src/*.c src/kernels/*.c; do $(CC) -std=gnu11 -pthread -fsyntax-only -Wall -Wextra -Wconversion -Werror -Isrc $$file || exit 1; done
 	$(LINT)/mypy
 
 # The suite under the oldest NumPy and SciPy that pyproject.toml promises.
 minimum: $(VENV)-minimum/.done
-	$(VENV)-minimum/bin/python -m pytest -q
+	$(VENV)-minimum/bin/python -m pytest -q -n auto
 
 # What takes minutes to hours: more of everything that `make test` samples.
 nightly: $(VENV)/.test

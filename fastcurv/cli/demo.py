@@ -173,7 +173,8 @@ def find_saddle(recipe, objective, data, seed, progress):
     theta = fc.minimize(
         small, theta, "adam", max_iter=40, batch_size=64, seed=seed, progress=progress
     ).x
-    theta = fc.minimize(small, theta, SECOND, max_iter=500, progress=progress, verdict=False).x
+    rest = {"max_iter": 500, "gradient_tol": 1e-11, "progress": progress, "verdict": False}
+    theta = fc.minimize(small, theta, SECOND, **rest).x
     *below, (W, b), (W_out, b_out) = small.model.unflatten(theta)
     missing = recipe.hidden[-1] - NARROW
     W, b = np.pad(W, ((0, missing), (0, 0))), np.pad(b, (0, missing))

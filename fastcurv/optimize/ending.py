@@ -17,7 +17,7 @@ import numpy as np
 
 from ..critical.classify import classify
 from ..critical.nearness import gradient_and_error, lower_bound
-from ..protocols import Differentiable, RunsAway
+from ..protocols import Differentiable, RunsAway, ThirdBound
 from .kinks import find_held
 from .line_search import first_length, line_minimum, value_rounding
 from .polish import polish
@@ -171,7 +171,8 @@ class Ending:
                 found = lower_along(self.run.value, theta, f, v, barrier=True)
                 if found is not None:
                     return self._lower(found, f, moves, report)
-            proof_is_near = moves and self.gradient_tol is None and theta.size < DENSE_BELOW
+            provable = self.gradient_tol is None and isinstance(self.run.ob, ThirdBound)
+            proof_is_near = moves and provable and theta.size < DENSE_BELOW
             if proof_is_near and self._can_go_on(theta):  # nearer to rest the theorem may hold
                 self.moves += 1
                 return Outcome("critical", "not_critical", False, sentence, theta, report, True)

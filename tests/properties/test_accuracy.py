@@ -51,7 +51,7 @@ def test_error_ratios():
             net = draw_net(index)
             truth = exact(net)
             unit = np.finfo(net.theta.dtype).eps * units(net.reference(), net.theta, net.v)
-            for arch in engine.probe_tables():
+            for arch in engine.available_archs():
                 engine.set_arch(arch)
                 error = np.linalg.norm((net.objective().hessian(net.theta) @ net.v) - truth)
                 ratio = float(error) / unit if unit else float(error)

@@ -18,7 +18,7 @@ test: $(VENV)/.test
 lint: $(VENV)-lint/.done
 	$(LINT)/ruff format --check -q .
 	$(LINT)/ruff check -q .
-	$(LINT)/cython-lint --max-line-length 100 fastcurv/_engine
+	PATH="$(CURDIR)/$(LINT):$$PATH" $(LINT)/cython-lint --max-line-length 100 fastcurv/_engine
 	for file in src/*.c src/kernels/*.c; do $(CC) -std=gnu11 -pthread -fsyntax-only -Wall -Wextra -Wconversion -Werror -Isrc $$file || exit 1; done
 	$(LINT)/mypy
 

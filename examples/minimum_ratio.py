@@ -109,7 +109,7 @@ def fit_exponent(loss, share, n_resamples=400, seed=0):
 def rank_correlation(a, b):
     from scipy.stats import spearmanr
 
-    return float(spearmanr(a, b).statistic)
+    return float(spearmanr(a, b)[0])
 
 
 if __name__ == "__main__":

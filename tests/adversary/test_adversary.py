@@ -5,7 +5,6 @@ import pytest
 from .statements import STATEMENTS, run
 
 
-@pytest.mark.nightly
 @pytest.mark.parametrize("statement", STATEMENTS, ids=lambda s: s.__name__)
 def test_is_never_said(statement):
     """Each statement holds on twenty-five cases, and they do not all end alike where they can end

@@ -199,6 +199,7 @@ def _look(
     low, high = search.prove(-1), search.prove(1)
     negative = low.quotient < -low.error
     positive = high.quotient > high.error
+    weak_end = (low if not negative else high) if negative != positive else None
     found = Findings(
         near=near.near,
         strict=near.strict,
@@ -210,7 +211,7 @@ def _look(
         floor=floor,
         risk=risk,
         risk_asked=ask.failure_probability,
-        loose=deep and not negative and _unexplained_zero(search, low),
+        loose=deep and weak_end is not None and _unexplained_zero(search, weak_end),
         n_kinks=kinks(ask.ob, ask.theta),
     )
     bounds = (

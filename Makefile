@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 LINT   := $(VENV)-lint/bin
-C_SOURCE = $(wildcard src/*.[ch] src/kernels/*.[ch] src/kernels/*.inc tests/engine/*.c)
 SOURCE := setup.py pyproject.toml $(wildcard fastcurv/_engine/*.p* src/*.c src/*.h src/kernels/*)
 
 .PHONY: demo test lint minimum nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels docs examples sanitize valgrind neon windows clean

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..protocols import HasJacobian
-from ..spectrum.dense import dense_matrix, safe_norm
+from ..spectrum.dense import safe_norm
 from .decide import Findings
 from .evidence import FAR, Evidence, Products
 from .kinks import falls_across
@@ -39,8 +39,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
     ob, theta = ask.ob, ask.theta
     gradient = best_gradient(ob, theta, H)
     H.note("all columns")
-    M = dense_matrix(H.op)
-    H.tell(M.n_products)
+    M = H.matrix()
     full = DenseHessian(M)
     H.asymmetry = safe_norm(M.asymmetry)
     H.norm = max(H.norm, 1.01 * full.norm)  # what the error of a product is taken from

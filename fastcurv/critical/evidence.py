@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..checks import check_symmetric_operator, operator_dtype
-from ..spectrum.dense import safe_norm
+from ..spectrum.dense import PRODUCT_EPS, dense_matrix, safe_norm
 
-# A product of an operator that offers no bound of its own is taken to be off by at most this many
-# eps ||H|| ||v||.
-PRODUCT_EPS = 64.0
 # A gradient that lies within this many times its own rounding bound is zero as far as anyone can
 # tell.
 GRADIENT_ROUNDING = 10.0
@@ -64,6 +61,12 @@ class Products:
         if self.shown is not None:
             self.shown.update(k)
 
+    def matrix(self):
+        """The Hessian as a `DenseMatrix`; its products are counted."""
+        M = dense_matrix(self.op)
+        self.tell(M.n_products)
+        return M
+
     def bound(self, v):
         """A bound on ``||computed(H v) - H v||``: the operator's own, or `PRODUCT_EPS` eps times
         the norm seen so far.
@@ -108,54 +111,6 @@ def gradient_bound(ob, theta, H):
     """
     owner = getattr(H.op, "objective", ob)
     return float(owner.rounding_bound(theta)) if hasattr(owner, "rounding_bound") else None
-
-
-def dense(H, block=256):
-    """H as a symmetric matrix, by products in blocks, with what is known about its rounding.
-
-    Returns
-    -------
-    A : ndarray, shape (n, n)
-    bounds : ndarray, shape (n,)
-        For each column a bound on the norm of its error: the operator's `column_bounds()` or
-        `rounding_bound(e_j)`, else `PRODUCT_EPS` eps ``||H||``. Of an entry and its mirror image
-        the one from the better column is kept.
-    """
-    n = H.n
-    A = np.empty((n, n))
-    for start in range(0, n, block):
-        stop = min(n, start + block)
-        E = np.zeros((n, stop - start), dtype=H.dtype)
-        E[np.arange(start, stop), np.arange(stop - start)] = 1
-        A[:, start:stop] = H(E)
-    if not np.isfinite(A).all():
-        raise ValueError(
-            "products with the Hessian hold NaN or infinity; wanted a theta where the loss is "
-            "twice differentiable"
-        )
-    if hasattr(H.op, "column_bounds"):
-        bounds = np.asarray(H.op.column_bounds(), dtype=float)
-    elif hasattr(H.op, "rounding_bound"):
-        bounds = np.array([H.bound(e) for e in np.eye(n, dtype=H.dtype)])
-    else:
-        H.norm = max(H.norm, spectral_norm(A))
-        bounds = np.full(n, PRODUCT_EPS * H.eps * H.norm)
-    A = np.where(bounds[None, :] <= bounds[:, None], A, A.T)
-    A += A.T
-    A *= 0.5
-    return A, bounds
-
-
-def matrix_error(bounds, d):
-    """A bound on ``||D E D||_F`` for the error E of `dense`, D = diag(d).
-
-    The part of a column that was kept lies in rows whose own bound is not smaller, so each column
-    is weighed with the largest d among those rows only; the mirrored part doubles the squares.
-    """
-    order = np.argsort(bounds)
-    suffix = np.maximum.accumulate(d[order][::-1])[::-1]
-    reach = suffix[np.searchsorted(bounds[order], bounds, side="left")]
-    return float(np.sqrt(2.0) * np.linalg.norm(bounds * d * reach))
 
 
 def spectral_norm(A, steps=12):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from ..critical.evidence import dense, hessian_products
+from ..critical.evidence import hessian_products
 from ..critical.nearness import gradient_and_error
 from ..krylov.subproblems import KrylovSpace, shifted
 from .line_search import value_rounding
@@ -90,7 +90,7 @@ def _factor(ob: Any, theta: np.ndarray) -> tuple[Solve | None, Callable[[], int]
     The shift by rounding lets directions of symmetry pass, along which the gradient is 0.
     """
     H = hessian_products(ob, theta.astype(np.float64))
-    A, _ = dense(H)
+    A = H.matrix().A
     size = float(np.abs(A).sum(axis=1).max(initial=0.0))
 
     def spent() -> int:

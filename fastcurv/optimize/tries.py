@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..critical.evidence import dense, hessian_products
+from ..critical.evidence import hessian_products
 from ..eigensolver import eigh
 from ..protocols import Probed
 from .line_search import Value, line_minimum, value_rounding
@@ -36,7 +36,7 @@ def flat_space(ob: Any, theta: np.ndarray, dense_below: int) -> tuple[np.ndarray
     if theta.size >= dense_below:
         return np.zeros((theta.size, 0)), 0
     H = hessian_products(ob, theta.astype(np.float64))
-    values, vectors = eigh(dense(H)[0])[:2]
+    values, vectors = eigh(H.matrix().A)[:2]
     size = float(np.abs(values).max(initial=0.0))
     order = np.argsort(np.abs(values))
     return vectors[:, order[np.abs(values[order]) <= FLAT * size]], H.count

@@ -7,9 +7,9 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.critical.classify import classify
-from fastcurv.critical.evidence import Products, dense, matrix_error
 from fastcurv.reference import LOSSES, ReferenceModel, ReferenceObjective
 from fastcurv.rounding.curvature_floor import curvature_floor, gram_norm, spectral
+from fastcurv.spectrum.dense import dense_matrix, matrix_error
 from fastcurv.structure.activations import ACTIVATIONS
 from fastcurv.testing import compiled
 
@@ -50,7 +50,8 @@ def objective(
 def lowest(ob, theta, kind="hessian"):
     """The least eigenvalue of the Hessian in float64, and a bound on its error."""
     H = getattr(ob.astype("float64"), kind)(theta.astype(float))
-    A, bounds = dense(Products(H))
+    M = dense_matrix(H)
+    A, bounds = M.A, M.bounds
     return np.linalg.eigvalsh(A)[0], matrix_error(bounds, np.ones(len(A))) + 16 * len(A) * np.finfo(
         float
     ).eps * np.linalg.norm(A)

@@ -6,6 +6,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from fastcurv.optimize.minimize import METHODS
 
 from ..checks import check_choice
 from .datasets import absolute
+from .models import is_model, open_model
 from .output import (
     Output,
     check_out,
@@ -96,7 +98,7 @@ def train(args: Namespace, out: Output) -> int:
         out.say(f"  {args.polish:<13} {state(objective, theta, data)}")
         out.say(f"  {last.message}")
     counts = tuple((n, len(r.history["loss"])) for n, r in zip(phases, results))
-    path = save_run(args.out, recipe, theta, joined(results), counts)
+    path = save_run(args.out, recipe, objective.model, theta, joined(results), counts)
     out.say(f"saved {path}")
     last = results[-1] if results else None
     out.fact(**standing(objective, theta, data), out=path)
@@ -243,16 +245,24 @@ def info(args: Namespace, out: Output) -> int:
 
 
 def open_run(args: Namespace) -> tuple[Any, Any, SavedRun]:
-    """The data, the objective and the parameters of a saved run."""
-    instead = {name: getattr(args, name) for name in ("data", "loss", "l2", "target")}
-    saved = load_run(args.theta, **instead)
-    data = saved.recipe.dataset()
-    if saved.recipe.digest not in ("", data.digest):
+    """The data, the objective and the parameters of a saved run, or of another's network."""
+    path = Path(args.theta).expanduser()
+    if path.is_file() and is_model(path):
+        data, objective, theta = open_model(path, args)
+        return data, objective, SavedRun(None, theta)
+    if args.activation is not None:
+        raise ValueError(f"--activation is given with {path}, which says its own")
+    instead = {name: getattr(args, name) for name in ("data", "loss", "l2", "target", "dtype")}
+    saved = load_run(path, **instead)
+    recipe = saved.recipe
+    assert recipe is not None
+    data = recipe.dataset()
+    if recipe.digest not in ("", data.digest):
         raise ValueError(
-            f"{saved.recipe.data} holds other numbers than {args.theta} was trained on; "
+            f"{recipe.data} holds other numbers than {args.theta} was trained on; "
             "give --data to use it all the same"
         )
-    objective = saved.recipe.objective(data, args.threads)
+    objective = recipe.objective(data, args.threads)
     if saved.theta.shape != (objective.n_params,):
         raise ValueError(
             f"{args.theta} holds {saved.theta.size} parameters, a net for {data.name} has "

@@ -62,6 +62,7 @@ def load_dataset(
     test_fraction: float = 0.2,
     raw: bool = False,
     seed: int = 0,
+    n_outputs: int | None = None,
 ) -> Dataset:
     """One of `NAMES`, or a file; features are standardised.
 
@@ -80,6 +81,9 @@ def load_dataset(
         Whether features and targets stay as they are.
     seed : int
         Decides which samples are held out.
+    n_outputs : int or None
+        The width of the last layer of a model that is there already: whole numbers are its classes
+        as they stand. None: the width that the targets ask for.
 
     Returns
     -------
@@ -103,7 +107,7 @@ def load_dataset(
         raise ValueError(f"test_fraction is {test_fraction!r}; wanted at least 0 and less than 1")
     X, y = _read(source, target)
     digest = hashlib.sha256(X.tobytes() + str(y.shape).encode() + y.tobytes()).hexdigest()[:16]
-    loss, y, n_outputs = _targets(source, y, loss)
+    loss, y, n_outputs = _targets(source, y, loss, n_outputs)
     rng = np.random.default_rng(seed)
     rows, held_out = _split(None if loss == "mse" else y.reshape(-1), len(X), test_fraction, rng)
     if not raw:
@@ -227,35 +231,63 @@ def _number(cell: str) -> float:
         return float("nan")
 
 
-def _targets(source: Any, y: np.ndarray, loss: str | None) -> tuple[str, np.ndarray, int]:
-    """Loss, targets as it takes them, width of the last layer."""
+def _targets(
+    source: Any, y: np.ndarray, loss: str | None, given: int | None
+) -> tuple[str, np.ndarray, int]:
+    """Loss, targets as it takes them, width of the last layer: the given one, if any."""
     whole = y.ndim == 1 and y.dtype.kind != "f"
     if loss is None:
-        loss = "cross_entropy" if whole else "mse"
+        loss = _suitable(y, given) if whole else "mse"
     if loss not in LOSSES:
         raise ValueError(f"loss is {loss!r}; wanted one of {', '.join(LOSSES)}")
     if loss == "mse":
         if y.dtype.kind in "US":
             raise ValueError(f"{source}: y holds words; wanted numbers for mse")
-        y = y.astype(np.float64).reshape(len(y), -1)
-        return loss, y, y.shape[1]
+        y, width = y.astype(np.float64).reshape(len(y), -1), None
+    else:
+        y, width = _classes(source, y, loss, given)
+    width = y.shape[1] if width is None else width
+    if given is not None and width != given:
+        raise ValueError(f"{source}: {loss} takes {width} outputs, and the model has {given}")
+    return loss, y, width
+
+
+def _suitable(y: np.ndarray, given: int | None) -> str:
+    """The loss for whole numbers and words: a model of one output tells two classes apart, or
+    gives numbers.
+    """
+    if given != 1:
+        return "cross_entropy"
+    return "binary_cross_entropy" if y.dtype.kind in "US" or np.unique(y).size == 2 else "mse"
+
+
+def _classes(source: Any, y: np.ndarray, loss: str, given: int | None) -> tuple[np.ndarray, int]:
+    """Classes as the loss takes them, and how many outputs it wants for them."""
     if y.ndim == 2:
         raise ValueError(f"{source}: y has shape {y.shape}; wanted one class a sample for {loss}")
     if y.dtype.kind == "f" and (y != np.round(y)).any():
         raise ValueError(f"{source}: y holds numbers that are not whole; wanted classes for {loss}")
-    labels, y = np.unique(y, return_inverse=True)
+    labels, ranks = np.unique(y, return_inverse=True)
     if labels.size < 2:
         raise ValueError(f"{source}: y holds a single class; wanted at least two")
-    if loss == "cross_entropy":
-        if labels.size > max(2, len(y) // 2):
+    if loss == "binary_cross_entropy":
+        if labels.size != 2:
+            raise ValueError(f"{source}: y holds {labels.size} classes; wanted two for {loss}")
+        return ranks.astype(np.float64).reshape(-1, 1), 1
+    if given is not None and labels.size <= given and y.dtype.kind not in "US":
+        if labels[0] >= 0 and labels[-1] < given:
+            return y.astype(np.int64), given
+        if labels.size < given:
             raise ValueError(
-                f"{source}: y holds {labels.size} different whole numbers in {len(y)} samples; "
-                "wanted classes, or --loss mse"
+                f"{source}: y holds classes from {labels[0]} to {labels[-1]}; wanted 0 to "
+                f"{given - 1} for the model's {given} outputs"
             )
-        return loss, y, int(labels.size)
-    if labels.size != 2:
-        raise ValueError(f"{source}: y holds {labels.size} classes; wanted two for {loss}")
-    return loss, y.astype(np.float64).reshape(-1, 1), 1
+    if labels.size > max(2, len(y) // 2):
+        raise ValueError(
+            f"{source}: y holds {labels.size} different whole numbers in {len(y)} samples; "
+            "wanted classes, or --loss mse"
+        )
+    return ranks, int(labels.size)
 
 
 def _split(

@@ -12,6 +12,7 @@ import fastcurv as fc
 
 from . import commands
 from .datasets import LOSSES, WHAT
+from .models import WHAT as MODELS
 from .output import Output, silence
 
 DTYPES = ("float32", "float64")
@@ -216,9 +217,18 @@ def _bench(add: Any) -> None:
 
 
 def _saved(p: argparse.ArgumentParser) -> None:
-    p.add_argument("theta", help="what 'fastcurv train' saved")
-    p.add_argument("--data", default=None, help=f"other data than it was trained on: {WHAT}")
+    p.add_argument("theta", metavar="model", help=MODELS)
+    p.add_argument(
+        "--data",
+        default=None,
+        help=f"{WHAT}; what 'fastcurv train' wrote names its own, a model of another program takes "
+        "them as they stand",
+    )
     _data_options(p)
+    p.add_argument(
+        "--activation", default=None, help="of the hidden layers, where a state dict is given"
+    )
+    p.add_argument("--dtype", choices=DTYPES, default=None, help="other precision than its own")
     p.add_argument("--l2", type=_real(0), default=None, help="other weight decay than recorded")
 
 

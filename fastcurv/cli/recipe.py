@@ -15,6 +15,7 @@ import numpy as np
 from ..files import read_tensors, write_atomically, write_tensors
 from ..network.mlp import MLP
 from ..network.objective import Objective
+from ..network.saved import RUN, assembled, contents
 from .arrays import BROKEN, read_npz
 from .datasets import Dataset, load_dataset
 
@@ -76,10 +77,11 @@ class SavedRun:
     """What `load_run` reads: the recipe, ``theta (n,)``, and how training went.
 
     ``history`` holds arrays of equal length, ``loss gradient_norm time``, empty where nothing was
-    recorded; ``phases`` the methods and how many of these records each made.
+    recorded; ``phases`` the methods and how many of these records each made. A network that
+    `models` read has no recipe.
     """
 
-    recipe: Recipe
+    recipe: Recipe | None
     theta: np.ndarray
     history: dict[str, np.ndarray] = field(default_factory=dict)
     phases: tuple[tuple[str, int], ...] = ()
@@ -97,21 +99,28 @@ def check_format(path: str | Path) -> None:
 def save_run(
     path: str | Path,
     recipe: Recipe,
+    model: MLP,
     theta: np.ndarray,
     history: dict[str, np.ndarray] | None = None,
     phases: tuple[tuple[str, int], ...] = (),
 ) -> Path:
-    """Write parameters and recipe, the whole file or none of it. Returns the path."""
+    """Write parameters and recipe, the whole file or none of it. Returns the path.
+
+    As .safetensors the file holds what `fastcurv.save` writes, and the recipe besides:
+    `fastcurv.load` reads the network from it.
+    """
     check_format(path)
-    facts = asdict(recipe)
-    arrays = {"theta": theta, **{f"history.{k}": v for k, v in (history or {}).items()}}
+    records = {f"history.{name}": values for name, values in (history or {}).items()}
     if Path(path).suffix.lower() == ".safetensors":
         path = Path(path).expanduser().absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(path, arrays, {"what": "run", "recipe": facts, "phases": phases})
+        arrays, facts = contents(model, theta)
+        facts[RUN] = {"recipe": asdict(recipe), "phases": phases}
+        write_tensors(path, arrays | records, facts)
         return path
     file = io.BytesIO()
-    np.savez(file, **arrays, recipe=json.dumps(facts), phases=json.dumps(phases))
+    words = {"recipe": json.dumps(asdict(recipe)), "phases": json.dumps(phases)}
+    np.savez(file, theta=theta, **records, **words)
     return write_atomically(path, file.getvalue())
 
 
@@ -158,7 +167,8 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
 def _read(path: Path) -> tuple[dict[str, np.ndarray], Any, Any]:
     if path.suffix.lower() == ".safetensors":
         arrays, facts = read_tensors(path)
-        return arrays, facts["recipe"], facts.get("phases", ())
+        arrays["theta"] = assembled(path, arrays, facts)[1]
+        return arrays, facts[RUN]["recipe"], facts[RUN]["phases"]
     arrays = read_npz(path)
     return arrays, json.loads(str(arrays["recipe"])), json.loads(str(arrays.get("phases", "[]")))
 

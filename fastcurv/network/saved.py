@@ -5,6 +5,7 @@ file checked when it is read, and nothing in it ever run.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from .mlp import MLP
 FORMAT = "fastcurv.MLP 1"
 KEYS = {"format", "sizes", "activation", "bias", "residual", "dtype", "batch_norm"}
 PARTS = ("weight", "bias", "gamma", "beta")
+RUN = (
+    "run"  # in the header of what 'fastcurv train' wrote; its records are arrays "history.loss" ...
+)
 
 
 def _names(model: MLP) -> list[list[str]]:
@@ -57,10 +61,15 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
     """
     if not isinstance(model, MLP):
         raise TypeError(f"model is a {type(model).__name__}; wanted a fastcurv.MLP")
+    write_tensors(path, *contents(model, theta))
+
+
+def contents(model: MLP, theta: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arrays by name, and the facts of the header, of a file that `load` reads."""
     arrays: dict[str, Any] = {}
     for names, layer in zip(_names(model), model.unflatten(theta)):
         arrays.update(zip(names, (part for part in layer if part is not None)))
-    facts = {
+    return arrays, {
         "format": FORMAT,
         "sizes": list(model.sizes),
         "activation": list(model.activation),
@@ -69,7 +78,6 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
         "dtype": model.dtype.name,
         "batch_norm": model.batch_norm,
     }
-    write_tensors(path, arrays, facts)
 
 
 def _architecture(path: Any, facts: Any) -> MLP:
@@ -78,9 +86,9 @@ def _architecture(path: Any, facts: Any) -> MLP:
         raise ValueError(
             f"{path} does not hold a model in its header; wanted a file written by fastcurv.save"
         )
-    if set(facts) != KEYS:
-        odd = sorted(map(str, set(facts) ^ KEYS))[0]
-        raise ValueError(f"{path} has a header that lacks or adds {odd!r}")
+    odd = sorted(map(str, set(facts) - {RUN} ^ KEYS))
+    if odd:
+        raise ValueError(f"{path} has a header that lacks or adds {odd[0]!r}")
     try:
         if not isinstance(facts["sizes"], list) or not isinstance(facts["activation"], list):
             raise TypeError("its sizes and activations are no lists")
@@ -92,11 +100,12 @@ def _architecture(path: Any, facts: Any) -> MLP:
 
 
 def load(path: str | os.PathLike[str]) -> Model:
-    """The model and theta of a file written by `save`.
+    """The model and theta of a file written by `save`, or by ``fastcurv train``.
 
     Parameters
     ----------
     path : path-like
+        A .safetensors file.
 
     Returns
     -------
@@ -117,8 +126,25 @@ def load(path: str | os.PathLike[str]) -> Model:
     ValueError: ...__init__.py is not a safetensors file: its header does not fit in it
     """
     path = os.fspath(path)
+    _refuse_archive(path)
     arrays, facts = read_tensors(path)
+    return assembled(path, arrays, facts)
+
+
+def _refuse_archive(path: str) -> None:
+    with Path(path).open("rb") as raw:
+        if raw.read(4) == b"PK\x03\x04":
+            raise ValueError(
+                f"{path} is a zip archive, as .npz and .pt files are; wanted a .safetensors file: "
+                "'fastcurv train --out net.safetensors' writes one"
+            )
+
+
+def assembled(path: Any, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> Model:
+    """The model and theta of what `contents` gave; the records of a run are left out."""
     model = _architecture(path, facts)
+    if RUN in facts:
+        arrays = {name: a for name, a in arrays.items() if not name.startswith("history.")}
     names = _names(model)
     if set(arrays) != {name for layer in names for name in layer}:
         wanted = sum(map(len, names))

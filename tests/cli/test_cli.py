@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
+import fastcurv as fc  # noqa: E402
 from fastcurv.cli.parser import build_parser, main  # noqa: E402
 from fastcurv.cli.recipe import Recipe, load_run, save_run  # noqa: E402
 
@@ -90,8 +91,6 @@ def test_spectrum_prints_the_dense_extremes(trained, capsys, tmp_path):
 
 
 def test_classify_gives_the_verdict_of_the_library(trained, capsys):
-    import fastcurv as fc
-
     assert main(["classify", str(trained)]) == 0
     recipe, theta = load_run(trained)
     point = fc.classify(recipe.objective(), theta, seed=0)
@@ -206,8 +205,9 @@ def test_a_saved_run_comes_back_as_it_was(tmp_path):
     recipe = Recipe(
         "wine", hidden=(5, 4), activation="gelu", residual=True, dtype="float32", l2=0.5, seed=3
     )
-    theta = np.random.default_rng(0).standard_normal(17).astype("float32")
-    path = save_run(tmp_path / "run.npz", recipe, theta)
+    model = fc.MLP([13, 5, 4, 3], "gelu", residual=True, dtype="float32")
+    theta = model.init(seed=0)
+    path = save_run(tmp_path / "run.npz", recipe, model, theta)
     again, back = load_run(path)
     assert again == recipe and back.dtype == theta.dtype and np.array_equal(back, theta)
     assert load_run(path, data="iris").recipe.data == "iris"

@@ -91,9 +91,10 @@ def test_what_is_not_finite_is_null_in_json():
 @pytest.mark.parametrize("kind", [".npz", ".safetensors"])
 def test_a_run_comes_back_from_either_format(kind, tmp_path):
     recipe = Recipe("wine", hidden=(5, 4), activation="gelu", l2=0.5, loss="cross_entropy", seed=3)
-    theta = np.random.default_rng(0).standard_normal(17).astype("float32")
+    model = fc.MLP([13, 5, 4, 3], "gelu", dtype="float32")
+    theta = model.init(seed=0)
     history = {"loss": np.arange(3.0), "gradient_norm": np.ones(3), "time": np.arange(3.0)}
-    path = save_run(tmp_path / f"run{kind}", recipe, theta, history, (("adam", 3),))
+    path = save_run(tmp_path / f"run{kind}", recipe, model, theta, history, (("adam", 3),))
     saved = load_run(path)
     assert saved.recipe == recipe and saved.phases == (("adam", 3),)
     assert saved.theta.dtype == theta.dtype and np.array_equal(saved.theta, theta)
@@ -101,6 +102,15 @@ def test_a_run_comes_back_from_either_format(kind, tmp_path):
         k: v.tolist() for k, v in history.items()
     }
     assert load_run(path, data="iris", l2=None).recipe.data == "iris"
+
+
+def test_load_reads_what_train_wrote_or_says_how(trained, tmp_path):
+    model, theta = fc.load(trained)
+    recipe, same = load_run(trained)
+    assert model == recipe.objective().model and np.array_equal(theta, same)
+    np.savez(tmp_path / "run.npz", theta=theta)
+    with pytest.raises(ValueError, match="train --out net.safetensors"):
+        fc.load(tmp_path / "run.npz")
 
 
 def test_a_run_needs_no_more_than_its_file_from_anywhere(points, tmp_path, monkeypatch, capsys):
@@ -221,7 +231,8 @@ def test_status_1_where_it_stopped_short_or_is_not_certified(points, tmp_path, c
 
 def test_a_zip_that_is_none_and_a_thousand_broken_files_are_one_sentence(trained, tmp_path):
     recipe, theta = load_run(trained)
-    whole = save_run(tmp_path / "whole.npz", recipe, theta).read_bytes()
+    model = fc.load(trained)[0]
+    whole = save_run(tmp_path / "whole.npz", recipe, model, theta).read_bytes()
     tensors = trained.read_bytes()
     rng = np.random.default_rng(0)
     for number in range(1000):

@@ -1,0 +1,124 @@
+"""A trained network that another program wrote, and the data that the user names for it."""
+
+from __future__ import annotations
+
+import re
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..files import read_tensors
+from ..network.convert_onnx import from_onnx
+from ..network.convert_torch import from_torch
+from ..network.mlp import MLP
+from ..network.objective import Objective
+from ..network.saved import load
+from .datasets import Dataset, load_dataset
+
+TORCH = (".pt", ".pth")
+WHAT = "what 'fastcurv train' or fc.save wrote, a .onnx model, or a state dict (.pt, .safetensors)"
+Opened = tuple[Dataset, Objective, np.ndarray]
+
+
+def is_model(path: Path) -> bool:
+    """Whether a file holds a network alone, and not a run that 'fastcurv train' saved."""
+    kind = path.suffix.lower()
+    if kind != ".safetensors":
+        return kind in (".onnx", *TORCH)
+    return "run" not in read_tensors(path)[1]
+
+
+def open_model(path: Path, args: Namespace) -> Opened:
+    """The data as they stand, the objective of a network over all of them, and its theta.
+
+    Raises
+    ------
+    ValueError
+        Where no data are named, or they do not fit the network, or the file holds none.
+    ImportError
+        Without torch for a state dict, or onnx for its models.
+    """
+    if args.data is None:
+        raise ValueError(f"{path} names no data; give those it was trained on with --data")
+    model, theta = read_model(path, args.activation)
+    if args.dtype is not None:
+        model, theta = _cast(model, args.dtype), theta.astype(args.dtype)
+    names = {"loss": args.loss, "target": args.target, "raw": True, "test_fraction": 0.0}
+    data = load_dataset(args.data, **names, n_outputs=model.sizes[-1])
+    if data.X.shape[1] != model.sizes[0]:
+        raise ValueError(
+            f"{args.data} has {data.X.shape[1]} features, and {path} takes {model.sizes[0]}"
+        )
+    l2 = 0.0 if args.l2 is None else args.l2
+    ob = Objective(model, data.X, data.y, loss=data.loss, l2=l2, n_threads=args.threads)
+    return data, ob, theta
+
+
+def read_model(path: Path, activation: str | None = None) -> tuple[MLP, np.ndarray]:
+    """Model and theta of a file, by the way its name ends."""
+    kind = path.suffix.lower()
+    if kind in TORCH:
+        return _from_state(path, _torch_state(path), activation)
+    if kind == ".safetensors":
+        arrays, facts = read_tensors(path)
+        if not facts:
+            return _from_state(path, _in_order(path, arrays), activation)
+    if activation is not None:
+        raise ValueError(f"--activation is given with {path}, which says its own")
+    return from_onnx(path) if kind == ".onnx" else load(path)
+
+
+def _cast(model: MLP, dtype: str) -> MLP:
+    names = ("sizes", "activation", "bias", "residual", "batch_norm")
+    return MLP(**{name: getattr(model, name) for name in names}, dtype=dtype)
+
+
+def _from_state(path: Path, state: Any, activation: str | None) -> tuple[MLP, np.ndarray]:
+    if activation is None and len(state) > 2:
+        raise ValueError(f"{path} does not say what lies between its layers; give --activation")
+    try:
+        return from_torch(state, activation="identity" if activation is None else activation)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _torch_state(path: Path) -> Any:
+    """The state dict in a file of torch.save: tensors alone are read, nothing in it is run."""
+    try:
+        import torch
+    except ImportError:
+        raise ImportError(
+            f"{path} is a file of torch: pip install torch, or write its state dict with "
+            "safetensors.torch.save_file"
+        ) from None
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle's, zipfile's and torch's own
+        reason = " ".join(str(error).split()).split(". ")[0][:120] or type(error).__name__
+        raise ValueError(
+            f"{path} is no state dict; wanted torch.save(net.state_dict(), path): {reason}"
+        ) from None
+    for name in ("state_dict", "model_state_dict", "model"):
+        if isinstance(held, dict) and isinstance(held.get(name), dict):
+            held = held[name]
+    if not isinstance(held, dict) or not all(hasattr(t, "detach") for t in held.values()):
+        raise ValueError(f"{path} holds no state dict; wanted torch.save(net.state_dict(), path)")
+    return held
+
+
+def _in_order(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays by the number in their names, weights before biases: a safetensors file sorts them
+    by its own rule.
+    """
+    layers = sorted({name.rpartition(".")[0] for name in arrays})
+    numbers = {layer: [int(digits) for digits in re.findall(r"\d+", layer)] for layer in layers}
+    if len({re.sub(r"\d+", "#", layer) for layer in layers}) > 1:
+        shown = ", ".join(layers[:4])
+        raise ValueError(
+            f"{path} has layers called {shown}, which says no order; wanted numbers in their "
+            "names, a .pt state dict, or fc.save"
+        )
+    place = {name: (numbers[name.rpartition(".")[0]], name.endswith("bias")) for name in arrays}
+    return {name: arrays[name] for name in sorted(arrays, key=lambda name: place[name])}

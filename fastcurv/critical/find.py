@@ -122,7 +122,7 @@ class _Walk:
         self.ob, self.theta, self.callback = ob, theta, callback
         self.fixed_tol, self.max_iter, self.max_products = fixed_tol, max_iter, max_products
         self.nit = self.nfev = self.n_products = 0
-        self.excursions = EXCURSIONS
+        self.excursions, self.asked = EXCURSIONS, np.inf
         self.tol, self.status, self.message = 0.0, 1, ""
         self.shown: Any = None
         self.g = self.gradient(theta)
@@ -204,12 +204,16 @@ class _Walk:
         self.excursions -= far
         return bool(far)
 
-    def near(self) -> bool:
+    def near(self, share: float = 0.5) -> bool:
         """Whether `classify` would call this near a critical point; by the gradient alone where
-        the caller said how small, and where n is too large for all eigenvalues.
+        the caller said how small, and where n is too large for all eigenvalues. Costs n products,
+        so after a no it is asked again only once ``||g||`` is below `share` of what it was then.
         """
         if self.fixed_tol is not None or self.norm == 0 or self.theta.size > DENSE_BELOW:
             return True
+        if not self.norm < share * self.asked:
+            return False
+        self.asked = self.norm
         return nearness(self.ob, self.theta).near
 
     def budget_left(self) -> bool:
@@ -278,9 +282,11 @@ def _newton(walk: _Walk) -> None:
             continue
         before = walk.norm
         if not _search(walk, steps, uphill):
-            if done:
+            if done and paying:
                 paying = False
                 continue
+            if done and walk.near(1.0):
+                return walk.stop(0, f"||g|| = {walk.norm:.3g} is within {walk.tol:.3g}")
             return walk.stop(
                 2,
                 f"no step lowered ||g|| = {walk.norm:.3g}; theta is where it was before that line "

@@ -183,7 +183,7 @@ def not_a_number_is_refused(draw):
     """An operator that answers NaN gives an error of ours and no number."""
     n = int(draw.integers(2, 30))
     bad = np.full((n, n), np.nan) if draw.random() < 0.5 else np.diag(np.r_[np.inf, np.ones(n - 1)])
-    H = LinearOperator((n, n), bad.dot, rmatvec=bad.dot, matmat=bad.dot)
+    H = LinearOperator((n, n), bad.dot, rmatvec=bad.dot, matmat=bad.dot, dtype=float)
     calls = (fc.trace, fc.diagonal, fc.frobenius_norm, fc.inertia, fc.eigvalsh, fc.eigsh)
     call = calls[int(draw.integers(len(calls)))]
     with warnings.catch_warnings():

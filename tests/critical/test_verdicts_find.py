@@ -5,9 +5,11 @@ so.
 import numpy as np
 import pytest
 
-from fastcurv.critical import newton_mr
+import fastcurv as fc
+from fastcurv.critical import find, newton_mr
 from fastcurv.critical.classify import classify
 from fastcurv.critical.find import find_critical_point
+from fastcurv.critical.nearness import held
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.testing import (
     FunctionObjective,
@@ -210,3 +212,19 @@ def test_an_excursion_that_leaves_the_finite_numbers_is_given_up():
             result = find_critical_point(ob, [0.85], method, max_iter=60)
             assert not result.success and np.isfinite(result.x).all()
             assert result.gradient_norm <= ob.gradient([0.85])[0]
+
+
+def test_where_no_step_helps_and_nothing_is_near_the_search_ends(monkeypatch):
+    """The gradient is below its tolerance, Newton's model still promises a lower loss, and no step
+    lowers ``||g||``: that is an answer, not a reason to look again. A no is not asked for twice.
+    """
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((13, 4))
+    ob = fc.Objective(fc.MLP([4, 5, 1], "gelu"), X, 2e5 + rng.standard_normal(13), loss="mse")
+    asked = []
+    monkeypatch.setattr(
+        find, "nearness", lambda ob, theta: asked.append(1) or held(1.0, 2.0, 1.0, None)
+    )
+    result = find_critical_point(ob, ob.model.init(seed=1), max_iter=50)
+    assert not result.success and result.status in (1, 2)
+    assert asked and len(asked) <= 1 + np.log2(result.history.max() / result.history.min())

@@ -186,6 +186,8 @@ def as_numpy(x: Any, name: str) -> Array:
         a = np.asarray(x)
         if a.dtype == object and hasattr(x, "to_numpy"):  # a frame whose columns may miss numbers
             a = x.to_numpy(dtype=float, na_value=np.nan)
+        if a.dtype == object and any(isinstance(part, (list, tuple)) for part in a.flat):
+            raise ValueError("ragged")  # which NumPy says itself from 1.24 on
         return a
     except (TypeError, ValueError, RuntimeError, BufferError, AttributeError) as error:
         raise _not_an_array(x, name, error) from None

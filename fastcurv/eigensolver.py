@@ -26,10 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
+from .interrupts import heard
+
 DRIVERS = ("evd", "evr", "ev")
 UNIT = np.finfo(np.float64).eps / 2
 TINY = 1e-290  # more than all that underflow can do to a matrix whose largest entry is near 1
 SLICE, COLUMNS = 128, 512  # of the inner dimension; columns checked together
+LONG = 400  # below it an eigensystem takes milliseconds
 CREDIBLE = 1e-6  # a driver whose proved error is above this share of ||A|| has failed
 
 Floats = NDArray[np.float64]
@@ -76,7 +79,7 @@ def eigh(A: Floats) -> Eigensystem:
     S, exponent = _scaled(A)
     best = None
     for driver in DRIVERS:
-        found = _attempt(partial(linalg.eigh, S.copy().T, driver=driver, **QUICK))
+        found = _attempt(partial(_lapack, S, driver))
         if found is None:
             continue
         values, V = (np.asarray(x, dtype=np.float64) for x in found)
@@ -105,9 +108,7 @@ def eigvalsh(A: Floats) -> Floats:
     S, exponent = _scaled(A)
     n, trace, squares = len(S), float(np.trace(S)), float(np.vdot(S, S))
     for driver in DRIVERS:
-        values = _attempt(
-            partial(linalg.eigh, S.copy().T, eigvals_only=True, driver=driver, **QUICK)
-        )
+        values = _attempt(partial(_lapack, S, driver, only=True))
         if values is None:
             continue
         off = abs(float(values.sum()) - trace) + abs(float(values @ values) - squares)
@@ -148,6 +149,17 @@ def eigh_tridiagonal(
         T += np.diag(e, 1) + np.diag(e, -1)
     whole = eigh(T)
     return _back(whole.values[first : last + 1], exponent), whole.vectors[:, first : last + 1]
+
+
+def _lapack(S: Floats, driver: str, only: bool = False) -> Any:
+    """One driver's answer. Divide and conquer comes by way of NumPy, which lets other threads run
+    meanwhile: so Ctrl-C is heard.
+    """
+    if driver == "evd":
+        call = partial(np.linalg.eigvalsh if only else np.linalg.eigh, S)
+        found: Any = heard(call) if len(S) >= LONG else call()
+        return found if only else tuple(found)
+    return linalg.eigh(S.copy().T, eigvals_only=only, driver=driver, **QUICK)
 
 
 QUICK: dict[str, Any] = {"overwrite_a": True, "check_finite": False}

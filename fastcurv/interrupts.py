@@ -1,37 +1,95 @@
-"""Ctrl-C that waits for the end of a product, so that what is known can be returned."""
+"""Ctrl-C that is heard within a product and waits for the end of what lies between two, so that
+what is known can be returned.
+"""
 
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in the middle of a product, which has changed nothing but its own output."""
+
+
+class Interrupts:
+    """What `deferred_interrupts` yields: `stop()` says whether Ctrl-C was pressed; ``with stop:``
+    around a product lets Ctrl-C end it, as `Interrupted`.
+    """
+
+    def __init__(self) -> None:
+        self.pressed = self.inside = False
+
+    def __call__(self) -> bool:
+        return self.pressed
+
+    def handle(self, signum: int, frame: Any) -> None:
+        """Take the signal: raise inside a product and at a second press, else remember."""
+        if self.pressed or self.inside:
+            self.pressed = True
+            raise KeyboardInterrupt
+        self.pressed = True
+
+    def __enter__(self) -> None:
+        self.inside = True
+        if self.pressed:
+            self.inside = False
+            raise Interrupted
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
+        self.inside = False
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            raise Interrupted from error
+
+
+def heard(call: Callable[[], Result]) -> Result:
+    """``call()``, of something long that drops the interpreter's lock and looks for no signals, so
+    that Ctrl-C is answered at once: what was begun goes on in a thread that nobody waits for.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return call()
+    found: list[Result] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(call())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.1)  # with a limit: without one Windows hears no signal
+    if failed:
+        raise failed[0]
+    return found[0]
 
 
 @contextmanager
-def deferred_interrupts() -> Iterator[Callable[[], bool]]:
-    """Within it the first Ctrl-C sets a flag, and a second one raises `KeyboardInterrupt` at once.
+def deferred_interrupts() -> Iterator[Interrupts]:
+    """Within it the first Ctrl-C sets a flag, or ends the product at hand; a second one raises
+    `KeyboardInterrupt` at once.
 
     Yields
     ------
-    callable
-        ``stop()``: whether Ctrl-C was pressed. Always False outside the main thread and where the
-        program has a handler of its own, which keeps its say.
+    Interrupts
+        Never pressed outside the main thread and where the program has a handler of its own, which
+        keeps its say; what that raises inside a product comes out as `Interrupted` too where it is
+        a `KeyboardInterrupt`.
     """
-    pressed: list[bool] = []
-
-    def handler(signum: int, frame: Any) -> None:
-        if pressed:
-            raise KeyboardInterrupt
-        pressed.append(True)
-
+    stop = Interrupts()
     ours = (
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     )
     if ours:
-        signal.signal(signal.SIGINT, handler)
+        signal.signal(signal.SIGINT, stop.handle)
     try:
-        yield lambda: bool(pressed)
+        yield stop
     finally:
         if ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)

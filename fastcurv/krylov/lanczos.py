@@ -15,6 +15,8 @@ is of second order, the square of what was found, and is added to err. Blocks ar
 fully, twice, at every step.
 """
 
+from contextlib import nullcontext
+
 import numpy as np
 
 from ..checks import operator_dtype
@@ -82,6 +84,7 @@ class Recurrence:
         self.exponent = 0  # products are worked on at 2^-exponent of their size; T is not scaled
         self._lost = [0.0, 0.0]
         self._product = getattr(op, "product", None)
+        self.around = nullcontext()  # a context of every product: where Ctrl-C may end it
 
     def reserve(self, max_basis):
         """Room for up to `max_basis` rows; what is there stays."""
@@ -187,10 +190,11 @@ class Recurrence:
     def apply(self, i, out):
         """``out = A q_i / unit``, counted; what it has along `against` goes from out to leak."""
         v = self.rows[i]
-        if self._product is not None:
-            self._product(v, out)
-        else:
-            out[...] = self.op.matvec(v) if hasattr(self.op, "matvec") else self.op @ v
+        with self.around:
+            if self._product is not None:
+                self._product(v, out)
+            else:
+                out[...] = self.op.matvec(v) if hasattr(self.op, "matvec") else self.op @ v
         self.n_products += 1
         self._bring_into_range(out)
         if len(self.against):
@@ -225,9 +229,10 @@ class Recurrence:
                     w *= self.dtype.type(2.0 ** (exponent - self.exponent))
             return W
         V = self.rows[m : m + p].T
-        W[...] = np.asarray(
-            self.op @ (V if self._product is not None else np.ascontiguousarray(V))
-        ).T
+        with self.around:
+            W[...] = np.asarray(
+                self.op @ (V if self._product is not None else np.ascontiguousarray(V))
+            ).T
         self.n_products += p
         self._bring_into_range(W)
         return W
@@ -240,8 +245,10 @@ class Recurrence:
         if not np.isfinite(beta):  # too large for the unit, or not a number
             self.scale, scale = 0.0, self.scale
             self.exponent = 0
-            self.apply(j, w)
-            self.scale = scale
+            try:
+                self.apply(j, w)
+            finally:
+                self.scale = scale
             c, beta = self._take_out(j, low, w)
         local, size = self.rows[low : j + 1], float(np.linalg.norm(c))
         if not np.isfinite(self.unit * (size + beta)):

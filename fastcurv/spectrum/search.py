@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..checks import check_positive, check_positive_int, check_vectors, operator_dtype
-from ..interrupts import deferred_interrupts
+from ..interrupts import Interrupted, deferred_interrupts
 from ..krylov.basis import combine, orthonormal_rows
 from ..krylov.held import held_rows
 from ..krylov.lanczos import Recurrence
@@ -98,11 +98,12 @@ class Search:
             None  # the pairs that a probe is testing, as (theta, bounds) of the first k rows
         )
         self.probe_until, self.probed, self.interrupted = 0, False, False
+        self.measured = None  # (theta, bounds) of the pairs, the next block, being measured again
 
     def solve(self, start=None):
         """Run to the end and return Eigenpairs."""
         with deferred_interrupts() as stop:
-            self.stop = stop
+            self.stop = self.run.around = stop
             try:
                 self._start(start)
                 self._grow()
@@ -110,9 +111,9 @@ class Search:
                     if not self._confirm():
                         break
                     self._grow()
-            except KeyboardInterrupt:
+            except Interrupted:  # from within a product: all that was there before it is as it was
                 self.interrupted = True
-            if self.run.m == 0:  # before the first product there is nothing to give back
+            if self.run.m == 0 and self.measured is None:  # before the first product: nothing
                 raise KeyboardInterrupt
             return self._result()
 
@@ -310,8 +311,9 @@ class Search:
     def _final(self):
         """Values, vectors as rows, and bounds of the residuals, from what is in the basis now."""
         run = self.run
-        if self.settled is not None:
-            theta, limits = self.settled
+        known = self.settled or self.measured
+        if known is not None:
+            theta, limits = known
             return theta, run.rows[: len(theta)].copy(), limits
         run.reorthogonalise()
         theta, S, residuals = ritz_pairs(run, self.k, self.which)
@@ -333,8 +335,10 @@ class Search:
             return False
         self.settled = None
         run.reset()
-        run.insert(rows)
+        if run.insert(rows) == len(theta):
+            self.measured = theta, limits + 8 * run.eps * run.scale  # insert rounds them once more
         run.step()
+        self.measured = None
         self.shown.update(run.m)
         theta, S, residuals = ritz_pairs(run, self.k, self.which)
         if run.p == 0 or (bounds(run, S, residuals) <= self._targets(theta)).all():

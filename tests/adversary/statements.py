@@ -213,7 +213,7 @@ def bounds_hold(draw):
     names = [activation] * (len(sizes) - 2)
     ref = ReferenceObjective(ReferenceModel(sizes, names), X, y, "mse")
     step = np.longdouble(1e-100)
-    long = theta.astype(np.clongdouble) + 1j * step * v
+    long = theta.astype(np.clongdouble) + 1j * step * v.astype(np.longdouble)
     exact = ref.value_and_gradient(long)[1].imag / step
     error = float(np.linalg.norm((H @ v) - exact))
     bound = H.rounding_bound(v)

@@ -522,9 +522,9 @@ def exact(p, v=None):
     theta = p.theta.astype(np.longdouble)
     if v is None:
         return p.ref.value_and_gradient(theta)[1]
-    return p.ref.value_and_gradient(theta + np.clongdouble(1j * STEP) * v)[1].imag / np.longdouble(
-        STEP
-    )
+    return p.ref.value_and_gradient(theta + 1j * STEP * v.astype(np.longdouble))[
+        1
+    ].imag / np.longdouble(STEP)
 
 
 @every_dtype

@@ -302,9 +302,9 @@ def test_nearly_certain_batch(arch, dtype, rng, problem):
     v = rng.standard_normal(p.n).astype(dtype)
     long = theta.astype(np.clongdouble)
     value, gradient = p.ref.value_and_gradient(long)
-    product = p.ref.value_and_gradient(long + 1j * np.longdouble(STEP) * v)[1].imag / np.longdouble(
-        STEP
-    )
+    product = p.ref.value_and_gradient(long + 1j * np.longdouble(STEP) * v.astype(np.longdouble))[
+        1
+    ].imag / np.longdouble(STEP)
     slack = {"float32": 3e-4, "float64": 1e-9}[dtype]  # the oracle forms p - y: 1e-19 over 1e-9
     assert value.real < 1e-6
     assert abs(ob.value(theta) - value.real) <= slack * value.real

@@ -159,10 +159,8 @@ def _lapack(S: Floats, driver: str, only: bool = False) -> Any:
         call = partial(np.linalg.eigvalsh if only else np.linalg.eigh, S)
         found: Any = heard(call) if len(S) >= LONG else call()
         return found if only else tuple(found)
-    return linalg.eigh(S.copy().T, eigvals_only=only, driver=driver, **QUICK)
-
-
-QUICK: dict[str, Any] = {"overwrite_a": True, "check_finite": False}
+    options: dict[str, Any] = {"eigvals_only": only, "driver": driver}
+    return linalg.eigh(S.copy().T, overwrite_a=True, check_finite=False, **options)
 
 
 def _plausible(d: Floats, e: Floats, values: Floats, V: Floats) -> bool:

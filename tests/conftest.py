@@ -3,6 +3,7 @@ its oracle.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import zlib
@@ -18,6 +19,9 @@ import pytest
 from fastcurv import MLP, Objective
 from fastcurv import _engine as engine
 from fastcurv.reference import ReferenceModel, ReferenceObjective
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for what a shell runs behind itself
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _first_draws = {}
 

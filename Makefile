@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 LINT   := $(VENV)-lint/bin
+C_FILES := $(wildcard src/*.[ch] src/kernels/* tests/engine/*.c tests/engine/*.inc)
 SOURCE := setup.py pyproject.toml $(wildcard fastcurv/_engine/*.p* src/*.c src/*.h src/kernels/*)
 
 .PHONY: demo test lint minimum nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels docs examples sanitize valgrind neon windows clean
@@ -19,6 +20,7 @@ lint: $(VENV)-lint/.done
 	$(LINT)/ruff check -q .
 	PATH="$(CURDIR)/$(LINT):$$PATH" $(LINT)/cython-lint --max-line-length 100 fastcurv/_engine
 	for file in src/*.c src/kernels/*.c; do $(CC) -std=gnu11 -pthread -fsyntax-only -Wall -Wextra -Wconversion -Werror -Isrc $$file || exit 1; done
+	$(LINT)/clang-format --dry-run --Werror $(C_FILES)
 	$(LINT)/mypy
 
 # The suite under the oldest NumPy and SciPy that pyproject.toml promises.

@@ -1,6 +1,7 @@
 """Two builds of the engine side by side: the same rows in turns, each in a process of its own.
 
     python benchmarks/builds.py /path/to/other/checkout [--seconds 100] [--dtypes float32]
+        [--workload digits wide] [--operations gradient]
 
 Prints the ratio of the median times, other over this one, for each workload and operation, and the
 geometric mean of all: above 1, this one is faster.
@@ -75,6 +76,8 @@ def main():
     parser.add_argument("--serve")
     parser.add_argument("--seconds", type=float, default=100)
     parser.add_argument("--dtypes", nargs="+", default=["float32", "float64"])
+    parser.add_argument("--workload", nargs="+", help="all that take less than 100 ms a product")
+    parser.add_argument("--operations", nargs="+", default=OPERATIONS)
     args = parser.parse_args()
     if args.serve:
         serve(args.serve)
@@ -85,9 +88,8 @@ def main():
     rows = [
         (name, dtype, operation)
         for dtype in args.dtypes
-        for name in WORKLOADS
-        if name not in SKIPPED
-        for operation in OPERATIONS
+        for name in args.workload or [name for name in WORKLOADS if name not in SKIPPED]
+        for operation in args.operations
     ]
     builds, each = [Build(args.other), Build(here)], args.seconds / len(rows)
     logs = []

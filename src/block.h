@@ -3,6 +3,6 @@
 #define FC_BLOCK_H
 #include <stddef.h>
 
-void *fc_block(size_t bytes);         /* NULL: there is no memory */
+void *fc_block(size_t bytes); /* NULL: there is no memory */
 void fc_block_free(void *block);
 #endif

@@ -12,7 +12,8 @@ static void alone(ptrdiff_t parts, fc_part part, void *context) {
     }
 }
 
-#if !(defined(__GNUC__) || defined(__clang__))     /* one thread: correct, and enough to start with */
+/* one thread: correct, and enough to start with */
+#if !(defined(__GNUC__) || defined(__clang__))
 static int limit;
 void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
     (void)threads;
@@ -39,35 +40,45 @@ int fc_team_get_limit(void) { return limit; }
 #define relax() ((void)0)
 #endif
 
-enum { SPIN_NS = 50000 };             /* how long a worker or a waiting caller spins before it sleeps */
+enum { SPIN_NS = 50000 }; /* how long a worker or a waiting caller spins before it sleeps */
 
 /* Everything that changes, and who changes it. */
 static struct {
-    pthread_mutex_t busy;             /* held by the caller whose job runs, and across fork */
-    pthread_mutex_t sleep;            /* guards the two conditions */
+    pthread_mutex_t busy;  /* held by the caller whose job runs, and across fork */
+    pthread_mutex_t sleep; /* guards the two conditions */
     pthread_cond_t wake, done;
-    int workers;                      /* alive, numbers 1 to `workers`; changed under `busy` */
-    unsigned born[FC_MAX_THREADS];    /* the job counter when a worker was made */
-    atomic_uint job;                  /* counts jobs: a change wakes the workers */
-    atomic_int open;                  /* members that the job has; a worker with a number below may still join */
-    atomic_int inside;                /* workers that have joined and not left */
-    atomic_int off;                   /* the caller has called the job off */
-    struct { _Alignas(64) _Atomic ptrdiff_t next; ptrdiff_t end; } share[FC_MAX_THREADS];    /* each member's parts: the next, the last */
-    int threads;                      /* the job: written before `job` changes */
+    int workers;                   /* alive, numbers 1 to `workers`; changed under `busy` */
+    unsigned born[FC_MAX_THREADS]; /* the job counter when a worker was made */
+    atomic_uint job;               /* counts jobs: a change wakes the workers */
+    /* members that the job has; a worker with a number below may still join */
+    atomic_int open;
+    atomic_int inside; /* workers that have joined and not left */
+    atomic_int off;    /* the caller has called the job off */
+    /* each member's parts: the next, the last */
+    struct {
+        _Alignas(64) _Atomic ptrdiff_t next;
+        ptrdiff_t end;
+    } share[FC_MAX_THREADS];
+    int threads; /* the job: written before `job` changes */
     fc_part part;
     void *context;
-    atomic_int sleepers;              /* workers asleep */
+    atomic_int sleepers; /* workers asleep */
     atomic_int caller_sleeps;
     atomic_int limit;
-} team = {.busy = PTHREAD_MUTEX_INITIALIZER, .sleep = PTHREAD_MUTEX_INITIALIZER,
-          .wake = PTHREAD_COND_INITIALIZER, .done = PTHREAD_COND_INITIALIZER};
+} team = {.busy = PTHREAD_MUTEX_INITIALIZER,
+          .sleep = PTHREAD_MUTEX_INITIALIZER,
+          .wake = PTHREAD_COND_INITIALIZER,
+          .done = PTHREAD_COND_INITIALIZER};
 
-static _Thread_local int holds;       /* this thread is the caller of the job that runs: it holds `busy` */
+/* this thread is the caller of the job that runs: it holds `busy` */
+static _Thread_local int holds;
 
-int fc_team_off(int member) { return member ? atomic_load_explicit(&team.off, memory_order_relaxed) : fc_watch_off(); }
+int fc_team_off(int member) {
+    return member ? atomic_load_explicit(&team.off, memory_order_relaxed) : fc_watch_off();
+}
 
-/* Take parts until none is left: one's own share first, since who had these rows in the last job has them in its caches still;
- * then what others have left. */
+/* Take parts until none is left: one's own share first, since who had these rows in the last job
+ * has them in its caches still; then what others have left. */
 static void work(int member) {
     const int threads = team.threads;
     for (int k = 0; k < threads; k++) {
@@ -98,8 +109,9 @@ static void wait_for_job(unsigned seen) {
     }
 }
 
-/* Worker number k is member k of every job that has so many. `inside` goes up before `open` is read, so that a caller that has
- * closed the job and sees no one inside knows that no one will come. */
+/* Worker number k is member k of every job that has so many. `inside` goes up before `open` is
+ * read, so that a caller that has closed the job and sees no one inside knows that no one will
+ * come. */
 #ifdef _WIN32
 static DWORD WINAPI worker(void *start) {
 #else
@@ -159,9 +171,10 @@ static void wait_for_workers(void) {
     }
 }
 
-/* --- fork: the child has no workers, and locks that nobody holds ----------------------------------------------------------
- * A signal handler may fork in the middle of this thread's own job, which the child then drops: it has lost what was with
- * the workers. */
+/* --- fork: the child has no workers, and locks that nobody holds
+ * ---------------------------------------------------------- A signal handler may fork in the
+ * middle of this thread's own job, which the child then drops: it has lost what was with the
+ * workers. */
 #ifndef _WIN32
 static void before_fork(void) {
     if (!holds) pthread_mutex_lock(&team.busy);
@@ -188,7 +201,8 @@ static void after_fork_child(void) {
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static void at_first_use(void) { pthread_atfork(before_fork, after_fork_parent, after_fork_child); }
 
-/* Make workers until there are `wanted`; a system that refuses leaves fewer. Signals stay with the caller's threads. */
+/* Make workers until there are `wanted`; a system that refuses leaves fewer. Signals stay with the
+ * caller's threads. */
 static void hire(int wanted) {
     pthread_once(&once, at_first_use);
     sigset_t all, old;
@@ -250,14 +264,15 @@ void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
     pthread_mutex_unlock(&team.busy);
 }
 
-/* --- how many -------------------------------------------------------------------------------------------------------------- */
+/* --- how many --------------------------------------------------------------------------------- */
 
-/* A quota of a cgroup in whole CPUs, rounded up; 0: none. Version 2 in `cpu.max`, version 1 in two files. */
+/* A quota of a cgroup in whole CPUs, rounded up; 0: none. Version 2 in `cpu.max`, version 1 in two
+ * files. */
 static int cgroup_cpus(void) {
     double quota = -1, period = 100000;
     FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
     if (f) {
-        if (fscanf(f, "%lf %lf", &quota, &period) < 1) quota = -1;         /* "max": no limit */
+        if (fscanf(f, "%lf %lf", &quota, &period) < 1) quota = -1; /* "max": no limit */
         fclose(f);
     } else if ((f = fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "r"))) {
         if (fscanf(f, "%lf", &quota) < 1) quota = -1;

@@ -1,4 +1,5 @@
-/* What the team asks of a system's threads, by POSIX's names: POSIX itself, or the same on Windows. */
+/* What the team asks of a system's threads, by POSIX's names: POSIX itself, or the same on
+ * Windows. */
 #ifndef FC_THREADS_H
 #define FC_THREADS_H
 #ifndef _WIN32

@@ -44,7 +44,8 @@ int fc_watch_end(fc_watch before) {
 int fc_watch_off(void) {
     if (watch.check && !watch.off && fc_now_ns() > watch.due) {
         const int off = watch.check();
-        watch.off |= off;                        /* the check itself may have had watches of its own, and have called this one off */
+        /* the check itself may have had watches of its own, and have called this one off */
+        watch.off |= off;
         watch.due = fc_now_ns() + FC_CHECK_NS;
     }
     return watch.off;

@@ -1,25 +1,26 @@
 /* Ctrl-C: whoever waits for a long computation looks up now and then and may call it off.
  *
- * A watch belongs to a thread: the caller's, which alone may run Python's signal handlers. While one is on, the team asks it
- * between parts (and whoever runs a long part, inside it) whether to go on; it asks `check` every CHECK_NS at most. Once called
- * off, every job of this thread returns at once, with nothing right in what it was to fill, until the watch ends. */
+ * A watch belongs to a thread: the caller's, which alone may run Python's signal handlers. While
+ * one is on, the team asks it between parts (and whoever runs a long part, inside it) whether to go
+ * on; it asks `check` every CHECK_NS at most. Once called off, every job of this thread returns at
+ * once, with nothing right in what it was to fill, until the watch ends. */
 #ifndef FC_WATCH_H
 #define FC_WATCH_H
 
-typedef int (*fc_check)(void);        /* not 0: call it off */
+typedef int (*fc_check)(void); /* not 0: call it off */
 
 typedef struct {
-    fc_check check;                   /* NULL: nobody asks */
-    int off;                          /* called off */
-    long long due;                    /* when to ask again, in nanoseconds */
+    fc_check check; /* NULL: nobody asks */
+    int off;        /* called off */
+    long long due;  /* when to ask again, in nanoseconds */
 } fc_watch;
 
 enum { FC_CHECK_NS = 60000000 };
 
-fc_watch fc_watch_begin(fc_check check);        /* returns what was on before, for */
-int fc_watch_end(fc_watch before);              /* which returns whether this one was called off */
-int fc_watch_off(void);                         /* is it called off? Asks if it is time to */
-int fc_watch_on(void);                          /* does anybody ask? */
+fc_watch fc_watch_begin(fc_check check); /* returns what was on before, for */
+int fc_watch_end(fc_watch before);       /* which returns whether this one was called off */
+int fc_watch_off(void);                  /* is it called off? Asks if it is time to */
+int fc_watch_on(void);                   /* does anybody ask? */
 void fc_watch_call_off(void);
 long long fc_now_ns(void);
 #endif

@@ -1,4 +1,5 @@
-/* What every CPU of the target has (SSE2 on x86-64): vectors of 128 bits, no assumption about a fused multiply-add. */
+/* What every CPU of the target has (SSE2 on x86-64): vectors of 128 bits, no assumption about a
+ * fused multiply-add. */
 #include "kernels.h"
 #include <math.h>
 #include <string.h>

@@ -1,5 +1,6 @@
-/* Matrix products by BLAS, everything else from the table it is laid over. engine.pyx hands in scipy's sgemm and dgemm, so
- * nothing here links against a BLAS. A "packed" B has one lane: it is B transposed, which BLAS reads as it is. */
+/* Matrix products by BLAS, everything else from the table it is laid over. engine.pyx hands in
+ * scipy's sgemm and dgemm, so nothing here links against a BLAS. A "packed" B has one lane: it is B
+ * transposed, which BLAS reads as it is. */
 #include "kernels.h"
 #include "blas.h"
 #include <limits.h>
@@ -19,7 +20,8 @@ static fc_gemm_f64 gemm_f64;
 #undef REAL
 #undef NAME
 
-void fc_blas_over(const fc_table *under, const fc_table *reference, fc_gemm_f32 sgemm, fc_gemm_f64 dgemm, fc_table *blas) {
+void fc_blas_over(const fc_table *under, const fc_table *reference, fc_gemm_f32 sgemm,
+                  fc_gemm_f64 dgemm, fc_table *blas) {
     gemm_f32 = sgemm;
     gemm_f64 = dgemm;
     loops = reference;

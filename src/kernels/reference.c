@@ -1,4 +1,5 @@
-/* The reference: every slot as plain C loops with libm. Works with every compiler; the oracle for all other tables. */
+/* The reference: every slot as plain C loops with libm. Works with every compiler; the oracle for
+ * all other tables. */
 #include "kernels.h"
 #include <math.h>
 #include <string.h>

@@ -1,8 +1,11 @@
-/* The team of threads alone, for the thread sanitizer: callers at once, jobs of every size, some called off.
+/* The team of threads alone, for the thread sanitizer: callers at once, jobs of every size, some
+ * called off.
  *
- *     cc -std=gnu11 -O1 -g -fsanitize=thread -pthread -Isrc tests/engine/callerstest.c src/team.c src/watch.c && ./a.out 8 12500
+ *     cc -std=gnu11 -O1 -g -fsanitize=thread -pthread -Isrc \
+ *         tests/engine/callerstest.c src/team.c src/watch.c && ./a.out 8 12500
  *
- * Arguments: callers, jobs of each. Prints how many there were; the exit status says whether all sums were right. */
+ * Arguments: callers, jobs of each. Prints how many there were; the exit status says whether all
+ * sums were right. */
 #include "team.h"
 #include "watch.h"
 #include <pthread.h>
@@ -12,7 +15,7 @@
 
 enum { MOST = 97 };
 typedef struct {
-    long cell[MOST];                  /* by part: each is one thread's at a time */
+    long cell[MOST]; /* by part: each is one thread's at a time */
     int members;
     atomic_int wrong;
 } Sums;
@@ -56,7 +59,7 @@ int main(int count, char **argument) {
     for (int i = 0; i < callers; i++) pthread_create(&threads[i], NULL, caller, (void *)(size_t)i);
     for (int i = 0; i < callers; i++) pthread_join(threads[i], NULL);
     free(threads);
-    printf("%ld jobs of %d callers, %d workers: %s\n", atomic_load(&done), callers, fc_team_workers(),
-           atomic_load(&wrong) ? "WRONG" : "right");
+    printf("%ld jobs of %d callers, %d workers: %s\n", atomic_load(&done), callers,
+           fc_team_workers(), atomic_load(&wrong) ? "WRONG" : "right");
     return atomic_load(&wrong);
 }

@@ -1,4 +1,5 @@
-/* The team alone, without Python: every part runs once, on more than one thread, from several callers. Ends with 0. */
+/* The team alone, without Python: every part runs once, on more than one thread, from several
+ * callers. Ends with 0. */
 #include "team.h"
 #include "watch.h"
 #include <stdatomic.h>
@@ -29,7 +30,9 @@ int main(void) {
     const fc_watch before = fc_watch_begin(stop);
     fc_watch_call_off();
     fc_team_run(4, PARTS, part, NULL);
-    if (!fc_watch_end(before) || runs[PARTS - 1] != JOBS + 1) return puts("a job that was called off ran"), 1;
-    printf("team: %d jobs of %d parts on 4 threads, %d of them by workers\n", JOBS, PARTS, members[1] + members[2] + members[3]);
+    if (!fc_watch_end(before) || runs[PARTS - 1] != JOBS + 1)
+        return puts("a job that was called off ran"), 1;
+    printf("team: %d jobs of %d parts on 4 threads, %d of them by workers\n", JOBS, PARTS,
+           members[1] + members[2] + members[3]);
     return 0;
 }

@@ -138,8 +138,8 @@ def test_kernels_know_no_layer():
 
 
 # The compiled side from the ground up: a module may cimport those before it.
-COMPILED = ["team", "kernels", "memory", "state", "data", "layout", "products", "across"]
-COMPILED += ["batch_norm", "passes", "schedule", "plan", "vectors", "probe"]
+COMPILED = ["team", "kernels", "memory", "state", "data", "layout", "l2", "products", "across"]
+COMPILED += ["batch_norm", "passes", "r_passes", "schedule", "chunks", "plan", "vectors", "probe"]
 
 
 def test_compiled_modules_lean_on_those_before_them():
@@ -159,7 +159,7 @@ def sources():
     for folder, endings in (
         ("src", ".c .h .inc"),
         ("fastcurv", ".py .pyi .pyx .pxd"),
-        ("tests", ".py .c"),
+        ("tests", ".py .c .inc"),
         ("benchmarks", ".py"),
         ("examples", ".py"),
     ):
@@ -169,12 +169,16 @@ def sources():
                 yield path
 
 
+SHORT = (".c", ".h", ".inc", ".pyx", ".pxd")  # of these, none has more than 400 lines
+
+
 def test_files_stay_short():
-    """Past 720 lines a file is split."""
+    """Past 720 lines a file is split, past 400 on the compiled side."""
     texts = {path.relative_to(ROOT).as_posix(): path.read_text() for path in sources()}
     lengths = {name: len(text.splitlines()) for name, text in texts.items()}
     assert len(lengths) > 50
-    assert {name: length for name, length in lengths.items() if length > 720} == {}
+    most = {name: 400 if name.endswith(SHORT) else 720 for name in lengths}
+    assert {name: n for name, n in lengths.items() if n > most[name]} == {}
 
 
 def test_no_flags_that_break_others():

@@ -1,14 +1,22 @@
-"""The passes over some rows of a chunk: forward, backward, and along v."""
-from .state cimport Pass
+"""The passes at theta over some rows of a chunk, and the sums over rows that all passes make."""
+from .kernels cimport BLOCK_ROWS
+from .state cimport Layer, Matrix, Pass
 
 
 cdef void forward(Pass *t) noexcept nogil
 # dW, db into out, or delta and e * phi'' only where it is NULL.
 cdef void backward(Pass *t, char *out, bint add) noexcept nogil
-# Returns <e * phi'' * rz, rz> where it is wanted.
-cdef double r_forward(Pass *t, bint quadratic) noexcept nogil
-cdef void r_loss(Pass *t, char *u) noexcept nogil
-cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil
-# After R-forward: sum over layers of 2 <delta, ra_below V'>; <rz, loss'' rz> of the last layer.
-cdef double r_dots(Pass *t) noexcept nogil
-cdef double top_dot(Pass *t) noexcept nogil
+
+# The part's row of the pass's sums, `shift` bytes on: the column sums of d (rows, m).
+cdef void column_sums(
+    Pass *t, Py_ssize_t part, Py_ssize_t rows, Layer *y, char *d, Py_ssize_t shift
+) noexcept nogil
+# The b part of each out = [it +] the sum over blocks of d's rows.
+cdef void put_bias(
+    Pass *t, Layer *y, Matrix d, Py_ssize_t blocks, char *out, bint add
+) noexcept nogil
+
+
+cdef inline Py_ssize_t loss_blocks(Pass *t) noexcept nogil:
+    """How many blocks of rows the loss is made in."""
+    return 1 if t.serial else (t.rows + BLOCK_ROWS - 1) // BLOCK_ROWS

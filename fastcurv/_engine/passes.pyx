@@ -32,24 +32,14 @@ Notation: `y` is the layer at hand, `x` the one below it.
 """
 from libc.string cimport memset
 
-from .across cimport bias_across, loss_across, r_loss_across, top_across
-from .batch_norm cimport (
-    norm_backward,
-    norm_curvature,
-    norm_forward,
-    norm_r_backward,
-    norm_r_forward,
-)
+from .across cimport bias_across, loss_across
+from .batch_norm cimport norm_backward, norm_forward
 from .kernels cimport (
-    BLOCK_ROWS,
     FC_STEP_ACTIVATE,
     FC_STEP_BACKWARD,
-    FC_STEP_DOT,
-    FC_STEP_R_ACTIVATE,
     FC_STEP_R_BACKWARD,
     fc_loss_rows,
     fc_product,
-    fc_stack,
     fc_step,
 )
 from .products cimport (
@@ -57,7 +47,6 @@ from .products cimport (
     add_back,
     add_onward,
     add_outer,
-    ask,
     bias_of,
     into,
     into_w,
@@ -65,38 +54,16 @@ from .products cimport (
     put_d,
     put_p,
     put_q,
-    put_r,
     put_skip,
     put_sums,
-    remake,
-    remakes,
     rows_of,
     run,
     run_blocks,
-    run_stack,
     start,
     start_sum,
-    total_of,
 )
-from .state cimport (
-    FISHER,
-    HESSIAN,
-    VJP,
-    Layer,
-    Matrix,
-    PlanS,
-    V_of,
-    Weights,
-    at,
-    input_of,
-    kept,
-    loss_at,
-    nothing,
-    own,
-)
+from .state cimport Layer, Matrix, PlanS, at, input_of, kept, loss_at, nothing, own
 
-
-# --- at theta -------------------------------------------------------------------------------------
 
 cdef void forward(Pass *t) noexcept nogil:
     """z = a W' + b;  a = phi(z) [+ the layer's input]; phi' and phi'' are kept."""
@@ -176,10 +143,6 @@ cdef void put_bias(
         )
 
 
-cdef inline Py_ssize_t loss_blocks(Pass *t) noexcept nogil:
-    return 1 if t.serial else (t.rows + BLOCK_ROWS - 1) // BLOCK_ROWS
-
-
 cdef void backward(Pass *t, char *out, bint add) noexcept nogil:
     """dW = delta' a_below;  db = sum of delta's rows;  e_below = delta W [+ e];
     delta = e * phi';  e * phi'' is kept.  out NULL: delta and e * phi'' only."""
@@ -218,185 +181,3 @@ cdef void backward(Pass *t, char *out, bint add) noexcept nogil:
             blocks = norm_backward(t, l - 1, &job, out, add)
         if blocks < 0:
             return
-
-
-# --- along v --------------------------------------------------------------------------------------
-
-cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
-    """rz = ra W' + a V' + vb;  ra = phi' * rz [+ the input's ra].
-
-    Returns <e * phi'' * rz, rz> where it is wanted.
-    """
-    cdef PlanS *P = t.P
-    cdef Py_ssize_t l, size = P.K.real_bytes
-    cdef Layer *y
-    cdef Weights V
-    cdef Matrix r_below = nothing()
-    cdef fc_stack stack
-    cdef fc_product *job = &stack.job
-    cdef double curvature = 0
-    for l in range(P.first, P.n_layers):
-        y = &P.layer[l]
-        V = V_of(t, y)
-        memset(&stack, 0, sizeof(stack))
-        start(t, job, y.m)
-        if r_below.at != NULL:
-            stack.a[job.n_terms] = t.own // size
-            add_onward(t, job, y, r_below, y.W)
-        if P.active[l]:
-            stack.b[job.n_terms] = P.v_step // size
-            add_onward(t, job, y, input_of(t, l), V)
-        into(job, own(t, y, t.scratch.rz[l]))
-        job.step.kind = FC_STEP_R_ACTIVATE
-        job.step.u = bias_of(P, y, V) if P.active[l] else NULL
-        stack.u, stack.c = P.v_step // size, t.own // size
-        put_d(&job.step, own(t, y, t.scratch.ra[l]))
-        put_bends(t, &job.step, y, quadratic)
-        put_skip(&job.step, r_below if y.skip else nothing())
-        ask(t, job, y.p, y.m)
-        ask(t, job, P.x if l == 0 else NULL, y.k)
-        if quadratic and y.curved:
-            job.step.total = t.scratch.totals
-        if (run_stack(t, &stack) if y.norm == NULL else norm_r_forward(t, l, job)) < 0:
-            return curvature
-        if quadratic and y.curved:
-            curvature += total_of(P, t, job)
-        if quadratic and y.norm != NULL:
-            curvature += norm_curvature(t, l)
-        r_below = own(t, y, t.scratch.ra[l])
-    return curvature
-
-
-cdef void r_loss_block(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """rdelta = (d2 loss / dz2) rz, in rz's place; or what the other operators have there."""
-    cdef Blocks *c = <Blocks *>context
-    cdef Pass *t = c.t
-    cdef PlanS *P = t.P
-    cdef Layer *y = &P.layer[P.n_layers - 1]
-    cdef Py_ssize_t first, rows, block, x, ld = y.ldm
-    rows_of(t, part, &first, &rows, &block)
-    cdef fc_loss_rows here = loss_at(P, t.r0 + first)
-    cdef char *rz
-    if P.across:
-        r_loss_across(t, &here, y, c.out)
-        return
-    for x in range(t.count):
-        rz = at(P, t.scratch.rz[P.n_layers - 1], first, ld) + x * t.own
-        if t.kind == FISHER:
-            P.K.r_fisher(<double>P.N, rows, y.m, here.delta, here.ldd, rz, ld, rz, ld)
-        elif t.kind == VJP:
-            P.K.copy(rows, y.m, at(P, c.out, t.r0 + first, y.m), y.m, 1, rz, ld)
-        else:
-            P.K.r_loss(&here, rows, y.m, rz, ld, rz, ld)
-        column_sums(t, part, rows, y, rz, x * t.own)
-
-
-cdef void r_loss(Pass *t, char *u) noexcept nogil:
-    cdef Blocks blocks
-    blocks.out = u
-    run_blocks(t, r_loss_block, &blocks)
-
-
-cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
-    """rdW = rdelta' a_below + delta' ra_below;  rdb = sum of rdelta's rows;
-    re_below = rdelta W + delta V [+ re];  rdelta = re * phi' + (e * phi'') * rz.
-    Not for the Hessian: the first terms only."""
-    cdef PlanS *P = t.P
-    cdef Py_ssize_t l, blocks = loss_blocks(t)
-    cdef bint full = t.kind == HESSIAN
-    cdef int size = P.K.real_bytes
-    cdef Layer *x
-    cdef Layer *y
-    cdef Matrix delta, rdelta
-    cdef fc_stack stack
-    cdef fc_product *job = &stack.job
-    for l in range(P.n_layers - 1, P.first - 1, -1):
-        y = &P.layer[l]
-        delta, rdelta = kept(t, y, y.delta), own(t, y, t.scratch.rz[l])
-        if P.active[l] and out != NULL:
-            put_bias(t, y, rdelta, blocks, out, add)
-            memset(&stack, 0, sizeof(stack))
-            start_sum(y, job, add)
-            stack.a[0] = t.own // size
-            add_outer(t, job, rdelta, input_of(t, l))
-            if full and l > P.first:
-                stack.b[1] = t.own // size
-                add_outer(t, job, delta, own(t, &P.layer[l - 1], t.scratch.ra[l - 1]))
-            into_w(t, job, y, out)
-            stack.c = t.out_step // size
-            ask(t, job, y.a, y.m)
-            run_stack(t, &stack)
-        if l == P.first:
-            break
-        x = &P.layer[l - 1]
-        memset(&stack, 0, sizeof(stack))
-        start(t, job, y.k)
-        stack.a[0] = t.own // size
-        add_back(t, job, y, rdelta, y.W)
-        if full and P.active[l]:
-            stack.b[1] = P.v_step // size
-            add_back(t, job, y, delta, V_of(t, y))
-        into(job, own(t, x, t.scratch.e[l & 1]))
-        stack.c = t.own // size
-        job.step.kind = FC_STEP_R_BACKWARD
-        put_d(&job.step, own(t, x, t.scratch.rz[l - 1]))
-        put_bends(t, &job.step, x, full)
-        if full and remakes(P, l - 1):
-            remake(t, &job.step, y)
-        elif full:
-            ask(t, job, x.delta, x.m)
-            ask(t, job, x.q, x.m)
-        if full and x.curved:
-            put_r(&job.step, own(t, x, t.scratch.rz[l - 1]))
-        put_skip(&job.step, own(t, y, t.scratch.e[(l + 1) & 1]) if y.skip else nothing())
-        put_sums(t, &job.step)
-        if x.norm == NULL:
-            blocks = run_stack(t, &stack)
-        else:
-            blocks = norm_r_backward(t, l - 1, job, out, add)
-        if blocks < 0:
-            return
-
-
-cdef double r_dots(Pass *t) noexcept nogil:
-    """sum over layers of 2 <delta, ra_below V'>, after R-forward."""
-    cdef PlanS *P = t.P
-    cdef double total = 0
-    cdef Py_ssize_t l
-    cdef Layer *y
-    cdef fc_product job
-    for l in range(P.first + 1, P.n_layers):
-        y = &P.layer[l]
-        if not P.active[l]:
-            continue
-        start(t, &job, y.m)
-        add_onward(t, &job, y, own(t, &P.layer[l - 1], t.scratch.ra[l - 1]), V_of(t, y))
-        into(&job, own(t, y, t.scratch.e[0]))
-        job.step.kind, job.step.total = FC_STEP_DOT, t.scratch.totals
-        put_p(&job.step, kept(t, y, y.delta))
-        run(t, &job)
-        total += 2 * total_of(P, t, &job)
-    return total
-
-
-cdef double top_dot(Pass *t) noexcept nogil:
-    """<rz, (d2 loss / dz2) rz> of the last layer, in blocks of rows as the loss. rz is spent."""
-    cdef PlanS *P = t.P
-    cdef Layer *y = &P.layer[P.n_layers - 1]
-    cdef Py_ssize_t first = 0, rows
-    cdef char *rz = t.scratch.rz[P.n_layers - 1]
-    cdef fc_step step
-    cdef double total = 0, part = 0
-    if P.across:
-        return top_across(t, y)
-    P.K.copy(t.rows, y.m, rz, y.ldm, 1, t.scratch.e[0], y.ldm)
-    r_loss(t, NULL)
-    memset(&step, 0, sizeof(step))
-    step.kind, step.total, step.ldp = FC_STEP_DOT, &part, y.ldm
-    while first < t.rows:
-        rows = min(<Py_ssize_t>BLOCK_ROWS, t.rows - first)
-        step.p = at(P, t.scratch.e[0], first, y.ldm)
-        P.K.step(&step, rows, y.m, at(P, rz, first, y.ldm), y.ldm)
-        total += part
-        first += BLOCK_ROWS
-    return total

@@ -11,10 +11,10 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from .across cimport fill_ones, load_across, outputs_across
+from .across cimport fill_ones
+from .chunks cimport along_v, at_theta, outputs_of, select
 from .data cimport Rows
 from .kernels cimport (
-    BLOCK_ROWS,
     FC_BINARY_CROSS_ENTROPY,
     FC_CROSS_ENTROPY,
     FC_ELU,
@@ -31,33 +31,23 @@ from .kernels cimport (
     fc_slope_from_a,
     table_chosen,
 )
+from .l2 cimport decay, decayed
 from .layout cimport add_norm, bytes_of, choose_chunks, free_norms, lay_out, lay_out_vectors
 from .memory cimport Arena, fc_block_free, padded, pointer, zeroed
-from .passes cimport backward, forward, r_backward, r_forward, r_loss
-from .schedule cimport decay, serve, take_theta, take_vector
+from .schedule cimport take_theta
 from .state cimport (
-    BACKWARD,
-    DU_MEANS,
     FISHER,
-    FORWARD,
     GGN,
     HESSIAN,
     JVP,
-    MOMENTS,
     NO_STAGE,
     PRODUCT,
     QUADRATIC,
-    RDU_MEANS,
-    RZ_MEANS,
     VJP,
-    Data,
     Job,
     Layer,
-    Pass,
     PlanS,
-    Stage,
     in_turns,
-    new_pass,
     normalised,
 )
 from .team cimport FC_MAX_THREADS, fc_watch, fc_watch_off, unwatch, watch
@@ -105,9 +95,6 @@ cdef class Plan:
     cdef readonly double value, l2
     cdef readonly object gradient
     cdef readonly Py_ssize_t nbytes
-    cdef Py_ssize_t at_chunk     # the chunk whose state is kept, -1: none
-    cdef bint loaded             # across: P.x holds X
-    cdef int done                # of that chunk: 0 nothing, 1 forward, 2 backward
     cdef Py_ssize_t reserved_bytes
     cdef readonly object sizes
     cdef Py_ssize_t memory
@@ -152,7 +139,7 @@ cdef class Plan:
         self.make_block()
         if P.chunk == P.N and not P.across:
             rows.pad(P.K, P.threads)
-        self.at_chunk = -1
+        self.P.at_chunk = -1
 
     def __dealloc__(self):
         fc_block_free(self.block_)
@@ -216,7 +203,7 @@ cdef class Plan:
         backward unless not wanted.
         """
         cdef char *start = pointer(theta)
-        self.theta, self.gradient, self.at_chunk, self.done = theta, None, -1, 0
+        self.theta, self.gradient, self.P.at_chunk, self.P.done = theta, None, -1, 0
         with nogil:
             take_theta(&self.P, start)
         try:
@@ -228,13 +215,13 @@ cdef class Plan:
     def finish(self):
         """The gradient, after a bind without it."""
         if self.gradient is None:
-            if self.done == 2:                   # what backward needs is spent
-                self.at_chunk = -1
+            if self.P.done == 2:                   # what backward needs is spent
+                self.P.at_chunk = -1
             self.walk(True)
 
     def prepare(self):
         """What products need, after a bind without the gradient."""
-        if self.done < 2:
+        if self.P.done < 2:
             self.finish()
 
     def unbind(self):
@@ -250,140 +237,38 @@ cdef class Plan:
     cdef int walk(self, bint gradient) except -1:
         """All chunks forward, and backward into a new gradient."""
         cdef PlanS *P = &self.P
-        cdef Py_ssize_t r0
-        cdef double value = 0
         cdef char *out = NULL
         cdef bint add = self.l2 != 0
+        cdef double value
+        cdef fc_watch before
         g = None
         if gradient:
             g = np.empty(P.n, self.theta.dtype)
             out = pointer(g)
             if add:
                 decay(P, self.l2, P.theta, out)
-        cdef fc_watch before
         with nogil:
             before = watch()
-            gather_at_theta(self, gradient)
-            r0 = 0
-            while r0 < P.N and not fc_watch_off():
-                self.at_rows(r0, gradient, out, add)
-                value += self.values(r0)
-                add = True
-                r0 += P.chunk
+            value = at_theta(P, gradient, out, add)
             self.end(before)
-        self.value = value
         if self.l2 != 0:
-            self.value += 0.5 * self.l2 * self.decayed()
-        self.gradient = g
+            value += 0.5 * self.l2 * decayed(P, P.theta)
+        self.value, self.gradient = value, g
         return 0
 
     cdef int end(self, fc_watch before) except -1 nogil:
         """Of the watch over a pass: what was called off has left nothing to build on."""
         if fc_watch_off():
-            self.at_chunk, self.done, self.P.stage = -1, 0, NO_STAGE
+            self.P.at_chunk, self.P.done, self.P.stage = -1, 0, NO_STAGE
         return unwatch(before)
-
-    cdef double decayed(self) noexcept:
-        """``||theta||^2``, of the matrices W alone where l2 spares the rest."""
-        cdef PlanS *P = &self.P
-        cdef Py_ssize_t l, n
-        cdef char *W
-        cdef double square = 0
-        for l in range(P.n_layers if P.spare else 1):
-            n = P.layer[l].m * P.layer[l].k if P.spare else P.n
-            W = P.theta + P.layer[l].w * P.K.real_bytes
-            P.K.dots(1, 1, n, W, n, W, n, &square, 1)
-        return square
-
-    cdef double values(self, Py_ssize_t r0) noexcept nogil:
-        """The part of the loss that the chunk at hand has, its blocks added in order."""
-        cdef Py_ssize_t block = self.P.panel or BLOCK_ROWS, rows = min(self.P.chunk, self.P.N - r0)
-        cdef Py_ssize_t i
-        cdef double value = 0
-        for i in range((rows + block - 1) // block):
-            value += self.P.values[i]
-        return value
-
-    cdef void at_rows(self, Py_ssize_t r0, bint back, char *out, bint add) noexcept nogil:
-        """Bring the chunk that begins at row r0 to life as far as wanted: forward; backward; the
-        gradient into out.
-        """
-        cdef PlanS *P = &self.P
-        cdef Job job
-        cdef bint fresh = self.at_chunk != r0 or self.done == 0
-        memset(&job, 0, sizeof(job))
-        job.P, job.rows, job.out, job.add = P, min(P.chunk, P.N - r0), out, add
-        job.stages = (FORWARD if fresh else 0) | (
-            BACKWARD if back and (out != NULL or self.done < 2 or fresh) else 0
-        )
-        if fresh:
-            self.load(r0, job.rows)
-        serve(&job)
-        self.at_chunk, self.done = r0, 2 if back else 1
-
-    cdef void load(self, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
-        """Point at the chunk's rows of data; X is padded into the plan's own memory where the whole
-        is not.
-        """
-        cdef PlanS *P = &self.P
-        cdef int size = P.K.real_bytes
-        cdef Data *D = P.data
-        if P.across:
-            if P.chunk < P.N or not self.loaded:
-                load_across(P, r0, rows)
-                self.loaded = True
-        elif P.chunk == P.N:
-            P.x = D.x
-        else:
-            P.K.copy(rows, P.layer[0].k, D.X + r0 * D.x_rs * size, D.x_rs, D.x_cs, P.x, P.ldx)
-        if D.y != NULL:
-            P.loss.y, P.loss.ldy = D.y + r0 * D.ldy * size, D.ldy
-        if D.labels != NULL:
-            P.loss.labels = D.labels + r0
-        if D.weight != NULL:
-            P.loss.weight = D.weight + r0 * size
 
     # --- multiplied -------------------------------------------------------------------------------
 
-    cdef void select(self, const char *active) noexcept nogil:
-        """Which layers v moves; NULL: all."""
-        cdef Py_ssize_t l
-        self.P.first = self.P.n_layers
-        for l in range(self.P.n_layers - 1, -1, -1):
-            self.P.active[l] = active[l] if active != NULL else 1
-            if self.P.active[l]:
-                self.P.first = l
-
     cdef int go(self, Job *job, char *out, Py_ssize_t out_step) except -1 nogil:
         cdef fc_watch before = watch()
-        self.all_chunks(job, out, out_step)
+        job.P = &self.P
+        along_v(job, out, out_step)
         return self.end(before)
-
-    cdef void all_chunks(self, Job *job, char *out, Py_ssize_t out_step) noexcept nogil:
-        """The job over all chunks. out: by parameters (sums over rows), or by rows (JVP), out_step
-        bytes a vector.
-        """
-        cdef PlanS *P = &self.P
-        cdef Py_ssize_t r0, j
-        cdef bint by_rows = job.kind == JVP
-        job.P = P
-        job.out, job.out_step, job.add = out, out_step, job.l2 != 0
-        if job.kind != VJP and (P.panel or job.vectors == 1):     # else one by one, see serve_wide
-            for j in range(job.vectors):
-                take_vector(job, j, j)
-        gather_along_v(self, job)
-        r0 = 0
-        while r0 < P.N:
-            if self.at_chunk != r0 or self.done < 2:
-                self.at_rows(r0, True, NULL, False)
-            job.rows = min(P.chunk, P.N - r0)
-            job.out = out + (r0 * P.d_out * P.K.real_bytes if by_rows else 0)
-            job.u = job.v + r0 * P.d_out * P.K.real_bytes
-            serve(job)
-            job.add, job.l2 = True, 0
-            r0 += P.chunk
-            if fc_watch_off():
-                return
 
     cdef Py_ssize_t room_for(self, Py_ssize_t vectors) except -1:
         """How many of them are taken at once: side by side where tall, in one pass over chunks,
@@ -415,7 +300,7 @@ cdef class Plan:
                 job.vectors, job.v = self.room_for(k - j), v_ + j * step
                 job.l2 = self.l2 if l2 else 0
                 with nogil:
-                    self.select(active_)
+                    select(P, active_)
                     self.go(&job, out_ + j * step, step)
                 j += job.vectors
                 PyErr_CheckSignals()
@@ -436,7 +321,7 @@ cdef class Plan:
             while j < k:
                 job.vectors, job.v, job.totals = self.room_for(k - j), v_ + j * step, totals + j
                 with nogil:
-                    self.select(active_)
+                    select(P, active_)
                     self.go(&job, NULL, 0)
                 j += job.vectors
                 PyErr_CheckSignals()
@@ -451,27 +336,16 @@ cdef class Plan:
         memset(&job, 0, sizeof(job))
         job.stages, job.kind, job.vectors, job.v = PRODUCT, VJP if transpose else JVP, 1, pointer(v)
         with self.lock, nogil:
-            self.select(NULL)
+            select(&self.P, NULL)
             self.go(&job, out_, 0)
 
     def outputs(self, out):
         """The net's outputs at theta into out (N, d_out), contiguous."""
-        cdef PlanS *P = &self.P
-        cdef Layer *y = &P.layer[P.n_layers - 1]
-        cdef Py_ssize_t r0, i, size = P.K.real_bytes
-        cdef char *o = pointer(out)
+        cdef char *start = pointer(out)
         cdef fc_watch before
         with self.lock, nogil:
             before = watch()
-            r0 = 0
-            while r0 < P.N and not fc_watch_off():
-                if self.at_chunk != r0 or self.done < 1:
-                    self.at_rows(r0, False, NULL, False)
-                if P.across:
-                    outputs_across(P, r0, o)
-                for i in range(min(P.chunk, P.N - r0) if not P.across else 0):
-                    memcpy(o + (r0 + i) * y.m * size, y.a + i * y.ldm * size, y.m * size)
-                r0 += P.chunk
+            outputs_of(&self.P, start)
             self.end(before)
 
     def after_fork(self):
@@ -479,7 +353,7 @@ cdef class Plan:
         made.
         """
         if self.lock.locked():
-            self.lock, self.at_chunk, self.done = threading.Lock(), -1, 0
+            self.lock, self.P.at_chunk, self.P.done = threading.Lock(), -1, 0
 
     @property
     def in_place(self):
@@ -496,70 +370,6 @@ cdef class Plan:
             "chunk": P.chunk, "panel": P.panel, "groups": P.groups, "threads": P.threads,
             "arch": P.K.name.decode()
         }
-
-
-# --- rows in chunks: the means of one layer after the other ---------------------------------------
-
-cdef void gather(Plan plan, Job *job, Stage stage, Py_ssize_t l) noexcept nogil:
-    """One pass over all rows for the means of one layer; what the pass needs of the layers before
-    it is known.
-    """
-    cdef PlanS *P = &plan.P
-    cdef Pass t = new_pass(P, &P.wide, False, job.kind)
-    cdef Py_ssize_t r0 = 0
-    cdef int wanted = 0 if stage == MOMENTS else 2 if stage == RDU_MEANS else 1
-    P.stage, P.seen = NO_STAGE, 0
-    while r0 < P.N:
-        t.rows = min(P.chunk, P.N - r0)
-        if wanted == 0:
-            plan.load(r0, t.rows)
-        elif plan.at_chunk != r0 or plan.done < wanted:
-            plan.at_rows(r0, wanted == 2, NULL, False)
-        P.stage, P.target = stage, l
-        if stage == MOMENTS:
-            forward(&t)
-        elif stage == DU_MEANS:
-            backward(&t, NULL, False)
-        else:
-            if job.kind != VJP:
-                r_forward(&t, False)
-            if stage == RDU_MEANS:
-                r_loss(&t, job.v + r0 * P.d_out * P.K.real_bytes)
-                r_backward(&t, NULL, False)
-        if stage == MOMENTS or stage == DU_MEANS:
-            plan.at_chunk = -1                 # left half way
-        P.stage = NO_STAGE
-        r0 += P.chunk
-        if fc_watch_off():
-            return
-
-
-cdef void gather_at_theta(Plan plan, bint gradient) noexcept nogil:
-    """Means and variances upwards, then those of du downwards where a gradient is wanted."""
-    cdef PlanS *P = &plan.P
-    cdef Py_ssize_t l
-    cdef Job job
-    if not in_turns(P):
-        return
-    memset(&job, 0, sizeof(job))
-    for l in range(P.n_layers - 1):
-        gather(plan, &job, MOMENTS, l)
-    for l in range(P.n_layers - 2 if gradient else -1, -1, -1):
-        gather(plan, &job, DU_MEANS, l)
-
-
-cdef void gather_along_v(Plan plan, Job *job) noexcept nogil:
-    """Along one vector: those of rz upwards, of rdu downwards, as far as the job needs them."""
-    cdef PlanS *P = &plan.P
-    cdef Py_ssize_t l
-    if not in_turns(P):
-        return
-    if job.kind != VJP:
-        for l in range(P.first, P.n_layers - 1):
-            gather(plan, job, RZ_MEANS, l)
-    if job.stages & PRODUCT and job.kind != JVP:
-        for l in range(P.n_layers - 2, P.first - 1, -1):
-            gather(plan, job, RDU_MEANS, l)
 
 
 def statistics(Plan plan):

@@ -7,5 +7,3 @@ cdef void take_theta(PlanS *P, char *theta) noexcept nogil
 # Take vector j of a job into a place for packed vectors; its result begins as l2 v.
 cdef void take_vector(Job *job, Py_ssize_t j, Py_ssize_t place) noexcept nogil
 cdef void serve(Job *job) noexcept nogil
-# out = l2 x, flat vectors, 0 where l2 spares; out may be x.
-cdef void decay(PlanS *P, double l2, char *x, char *out) noexcept nogil

@@ -4,10 +4,12 @@
 
 Tall: a panel at a time by whoever is free. Wide: all at once by everybody.
 """
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from .kernels cimport FC_MAX_STACK
-from .passes cimport backward, forward, r_backward, r_dots, r_forward, r_loss, top_dot
+from .l2 cimport decay
+from .passes cimport backward, forward
+from .r_passes cimport r_backward, r_dots, r_forward, r_loss, top_dot
 from .state cimport (
     BACKWARD,
     FISHER,
@@ -25,20 +27,6 @@ from .state cimport (
     new_pass,
 )
 from .team cimport fc_team_off, fc_team_run, fc_watch_off
-
-
-cdef void decay(PlanS *P, double l2, char *x, char *out) noexcept nogil:
-    """out = l2 x, flat vectors, 0 where l2 spares; out may be x."""
-    cdef Py_ssize_t l, size = P.K.real_bytes, end
-    cdef Layer *y
-    if not P.spare:
-        P.K.scale(P.n, l2, x, out)
-        return
-    for l in range(P.n_layers):
-        y = &P.layer[l]
-        P.K.scale(y.m * y.k, l2, x + y.w * size, out + y.w * size)
-        end = P.layer[l + 1].w if l + 1 < P.n_layers else P.n
-        memset(out + (y.w + y.m * y.k) * size, 0, (end - y.w - y.m * y.k) * size)
 
 
 # --- packing theta or v ---------------------------------------------------------------------------

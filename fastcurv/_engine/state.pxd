@@ -120,6 +120,9 @@ cdef struct PlanS:
     Stage stage
     Py_ssize_t target, seen
     char *v                     # flat, of the vector at hand
+    Py_ssize_t at_chunk         # first row of the chunk whose state is kept, -1: none
+    int done                    # of that chunk: 0 nothing, 1 forward, 2 backward
+    bint loaded                 # across: x holds X
 
 
 cdef struct Pass:               # some rows of the chunk on their way through the layers

@@ -1,0 +1,207 @@
+# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: freethreading_compatible=True
+"""See chunks.pxd."""
+from libc.string cimport memcpy, memset
+
+from .across cimport load_across, outputs_across
+from .kernels cimport BLOCK_ROWS
+from .passes cimport backward, forward
+from .r_passes cimport r_backward, r_forward, r_loss
+from .schedule cimport serve, take_vector
+from .state cimport (
+    BACKWARD,
+    DU_MEANS,
+    FORWARD,
+    JVP,
+    MOMENTS,
+    NO_STAGE,
+    PRODUCT,
+    RDU_MEANS,
+    RZ_MEANS,
+    VJP,
+    Data,
+    Layer,
+    Pass,
+    Stage,
+    in_turns,
+    new_pass,
+)
+from .team cimport fc_watch_off
+
+
+# --- at theta -------------------------------------------------------------------------------------
+
+cdef void load(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
+    """Point at the chunk's rows of data; X is padded into the plan's own memory where the whole
+    is not.
+    """
+    cdef int size = P.K.real_bytes
+    cdef Data *D = P.data
+    if P.across:
+        if P.chunk < P.N or not P.loaded:
+            load_across(P, r0, rows)
+            P.loaded = True
+    elif P.chunk == P.N:
+        P.x = D.x
+    else:
+        P.K.copy(rows, P.layer[0].k, D.X + r0 * D.x_rs * size, D.x_rs, D.x_cs, P.x, P.ldx)
+    if D.y != NULL:
+        P.loss.y, P.loss.ldy = D.y + r0 * D.ldy * size, D.ldy
+    if D.labels != NULL:
+        P.loss.labels = D.labels + r0
+    if D.weight != NULL:
+        P.loss.weight = D.weight + r0 * size
+
+
+cdef void at_rows(PlanS *P, Py_ssize_t r0, bint back, char *out, bint add) noexcept nogil:
+    """Bring the chunk that begins at row r0 to life as far as wanted: forward; backward; the
+    gradient into out.
+    """
+    cdef Job job
+    cdef bint fresh = P.at_chunk != r0 or P.done == 0
+    memset(&job, 0, sizeof(job))
+    job.P, job.rows, job.out, job.add = P, min(P.chunk, P.N - r0), out, add
+    job.stages = (FORWARD if fresh else 0) | (
+        BACKWARD if back and (out != NULL or P.done < 2 or fresh) else 0
+    )
+    if fresh:
+        load(P, r0, job.rows)
+    serve(&job)
+    P.at_chunk, P.done = r0, 2 if back else 1
+
+
+cdef double values(PlanS *P, Py_ssize_t r0) noexcept nogil:
+    """The part of the loss that the chunk at hand has, its blocks added in order."""
+    cdef Py_ssize_t block = P.panel or BLOCK_ROWS, rows = min(P.chunk, P.N - r0)
+    cdef Py_ssize_t i
+    cdef double value = 0
+    for i in range((rows + block - 1) // block):
+        value += P.values[i]
+    return value
+
+
+cdef double at_theta(PlanS *P, bint gradient, char *out, bint add) noexcept nogil:
+    """All chunks forward, and backward into out where the gradient is wanted; returns the loss."""
+    cdef Py_ssize_t r0 = 0
+    cdef double value = 0
+    gather_at_theta(P, gradient)
+    while r0 < P.N and not fc_watch_off():
+        at_rows(P, r0, gradient, out, add)
+        value += values(P, r0)
+        add = True
+        r0 += P.chunk
+    return value
+
+
+cdef void outputs_of(PlanS *P, char *out) noexcept nogil:
+    """The net's outputs at theta into out (N, d_out)."""
+    cdef Layer *y = &P.layer[P.n_layers - 1]
+    cdef Py_ssize_t r0 = 0, i, size = P.K.real_bytes
+    while r0 < P.N and not fc_watch_off():
+        if P.at_chunk != r0 or P.done < 1:
+            at_rows(P, r0, False, NULL, False)
+        if P.across:
+            outputs_across(P, r0, out)
+        for i in range(min(P.chunk, P.N - r0) if not P.across else 0):
+            memcpy(out + (r0 + i) * y.m * size, y.a + i * y.ldm * size, y.m * size)
+        r0 += P.chunk
+
+
+# --- along v --------------------------------------------------------------------------------------
+
+cdef void select(PlanS *P, const char *active) noexcept nogil:
+    """Which layers v moves; NULL: all."""
+    cdef Py_ssize_t l
+    P.first = P.n_layers
+    for l in range(P.n_layers - 1, -1, -1):
+        P.active[l] = active[l] if active != NULL else 1
+        if P.active[l]:
+            P.first = l
+
+
+cdef void along_v(Job *job, char *out, Py_ssize_t out_step) noexcept nogil:
+    """The job over all chunks. out: by parameters (sums over rows), or by rows (JVP), out_step
+    bytes a vector.
+    """
+    cdef PlanS *P = job.P
+    cdef Py_ssize_t r0, j
+    cdef bint by_rows = job.kind == JVP
+    job.out, job.out_step, job.add = out, out_step, job.l2 != 0
+    if job.kind != VJP and (P.panel or job.vectors == 1):     # else one by one, see serve_wide
+        for j in range(job.vectors):
+            take_vector(job, j, j)
+    gather_along_v(job)
+    r0 = 0
+    while r0 < P.N:
+        if P.at_chunk != r0 or P.done < 2:
+            at_rows(P, r0, True, NULL, False)
+        job.rows = min(P.chunk, P.N - r0)
+        job.out = out + (r0 * P.d_out * P.K.real_bytes if by_rows else 0)
+        job.u = job.v + r0 * P.d_out * P.K.real_bytes
+        serve(job)
+        job.add, job.l2 = True, 0
+        r0 += P.chunk
+        if fc_watch_off():
+            return
+
+
+# --- the means of one layer after the other -------------------------------------------------------
+
+cdef void gather(PlanS *P, Job *job, Stage stage, Py_ssize_t l) noexcept nogil:
+    """One pass over all rows for the means of one layer; what the pass needs of the layers before
+    it is known.
+    """
+    cdef Pass t = new_pass(P, &P.wide, False, job.kind)
+    cdef Py_ssize_t r0 = 0
+    cdef int wanted = 0 if stage == MOMENTS else 2 if stage == RDU_MEANS else 1
+    P.stage, P.seen = NO_STAGE, 0
+    while r0 < P.N:
+        t.rows = min(P.chunk, P.N - r0)
+        if wanted == 0:
+            load(P, r0, t.rows)
+        elif P.at_chunk != r0 or P.done < wanted:
+            at_rows(P, r0, wanted == 2, NULL, False)
+        P.stage, P.target = stage, l
+        if stage == MOMENTS:
+            forward(&t)
+        elif stage == DU_MEANS:
+            backward(&t, NULL, False)
+        else:
+            if job.kind != VJP:
+                r_forward(&t, False)
+            if stage == RDU_MEANS:
+                r_loss(&t, job.v + r0 * P.d_out * P.K.real_bytes)
+                r_backward(&t, NULL, False)
+        if stage == MOMENTS or stage == DU_MEANS:
+            P.at_chunk = -1                 # left half way
+        P.stage = NO_STAGE
+        r0 += P.chunk
+        if fc_watch_off():
+            return
+
+
+cdef void gather_at_theta(PlanS *P, bint gradient) noexcept nogil:
+    """Means and variances upwards, then those of du downwards where a gradient is wanted."""
+    cdef Py_ssize_t l
+    cdef Job job
+    if not in_turns(P):
+        return
+    memset(&job, 0, sizeof(job))
+    for l in range(P.n_layers - 1):
+        gather(P, &job, MOMENTS, l)
+    for l in range(P.n_layers - 2 if gradient else -1, -1, -1):
+        gather(P, &job, DU_MEANS, l)
+
+
+cdef void gather_along_v(Job *job) noexcept nogil:
+    """Along one vector: those of rz upwards, of rdu downwards, as far as the job needs them."""
+    cdef PlanS *P = job.P
+    cdef Py_ssize_t l
+    if not in_turns(P):
+        return
+    if job.kind != VJP:
+        for l in range(P.first, P.n_layers - 1):
+            gather(P, job, RZ_MEANS, l)
+    if job.stages & PRODUCT and job.kind != JVP:
+        for l in range(P.n_layers - 2, P.first - 1, -1):
+            gather(P, job, RDU_MEANS, l)

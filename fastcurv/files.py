@@ -277,7 +277,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
             at = end
         if at != size - start:
             raise ValueError(f"{path} holds {size - start} bytes of arrays; wanted {at}")
-        arrays = {name: _array(path, raw, *rest[:2]) for name, *rest in entries}
+        arrays = {name: _array(path, raw, kind, shape) for name, kind, shape, _, _ in entries}
     return arrays, _facts(path, metadata)
 
 
@@ -291,7 +291,8 @@ def _array(path: str, raw: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ..
     if array.size and raw.readinto(array.reshape(-1).view(np.uint8)) != array.nbytes:  # type: ignore[attr-defined]
         raise ValueError(f"{path} was cut short while it was read")
     if boolean:
-        return array != 0
+        truth: np.ndarray = array != 0
+        return truth
     return array.astype(dtype.newbyteorder("="), copy=False)
 
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
+
+
+class Bar(Protocol):
+    """What algorithms tell of their progress."""
+
+    def update(self, n: int = 1) -> None: ...
+
+    def note(self, text: str) -> None: ...
 
 
 class _Silent:
@@ -31,9 +39,7 @@ class _Shown:
 
 
 @contextmanager
-def bar(
-    total: int | None = None, desc: str = "", enabled: bool = False
-) -> Iterator[_Silent | _Shown]:
+def bar(total: int | None = None, desc: str = "", enabled: bool = False) -> Iterator[Bar]:
     """A bar over `total` units of work, as a context manager.
 
     Parameters

@@ -7,9 +7,26 @@ from outside stands here, and not at the places of use. Vectors are ``(n,)`` arr
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]  # real, of a model's or an operator's precision
+Floats: TypeAlias = NDArray[np.float64]
+Indices: TypeAlias = NDArray[np.intp]
+Seed: TypeAlias = "int | np.integer[Any] | np.random.Generator | None"
+
+
+class Operator(Protocol):
+    """A square matrix that is known by its products: an array, a sparse matrix, a
+    `LinearOperator`.
+    """
+
+    @property
+    def shape(self) -> tuple[Any, ...]: ...
+
+    def __matmul__(self, x: Any, /) -> Any: ...
 
 
 @runtime_checkable

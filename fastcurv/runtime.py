@@ -2,6 +2,7 @@
 
 import platform
 import sys
+from typing import Any, Literal, overload
 
 import numpy as np
 import scipy
@@ -9,7 +10,15 @@ import scipy
 from . import _engine
 
 
-def show_config(mode="print"):
+@overload
+def show_config(mode: Literal["print"] = "print") -> None: ...
+
+
+@overload
+def show_config(mode: Literal["dict"]) -> dict[str, Any]: ...
+
+
+def show_config(mode: str = "print") -> dict[str, Any] | None:
     """Print the kernels chosen for this CPU, those it could run, and the threads; ``mode="dict"``
     returns them.
 
@@ -33,7 +42,15 @@ def show_config(mode="print"):
     )
 
 
-def show_versions(mode="print"):
+@overload
+def show_versions(mode: Literal["print"] = "print") -> None: ...
+
+
+@overload
+def show_versions(mode: Literal["dict"]) -> dict[str, str]: ...
+
+
+def show_versions(mode: str = "print") -> dict[str, str] | None:
     """Print the versions of everything a result depends on; ``mode="dict"`` returns them.
 
     Examples
@@ -56,7 +73,7 @@ def show_versions(mode="print"):
     )
 
 
-def _show(mode, facts):
+def _show(mode: str, facts: dict[str, Any]) -> dict[str, Any] | None:
     if mode == "dict":
         return facts
     if mode != "print":
@@ -66,7 +83,7 @@ def _show(mode, facts):
     return None
 
 
-def register():
+def register() -> bool:
     """Tell threadpoolctl about the engine, where it is installed. Called at import."""
     try:
         import threadpoolctl
@@ -75,7 +92,7 @@ def register():
     if not hasattr(threadpoolctl, "register"):  # before 3.3
         return False
 
-    class FastcurvController(threadpoolctl.LibController):
+    class FastcurvController(threadpoolctl.LibController):  # type: ignore[misc]
         """The engine's team of threads, one for the process."""
 
         user_api = "fastcurv"
@@ -83,7 +100,7 @@ def register():
         filename_prefixes = ("team",)  # of the extension modules the one that has the threads
         check_symbols = ("fc_team_limit", "fc_team_get_limit")
 
-        def get_num_threads(self):
+        def get_num_threads(self) -> int:
             """The limit in force, or what would be used by default; it is remembered, so that
             putting it back lifts a limit.
             """
@@ -91,7 +108,7 @@ def register():
             self.unlimited = not limit
             return limit or _engine.default_threads()
 
-        def set_num_threads(self, num_threads):
+        def set_num_threads(self, num_threads: int) -> None:
             lifted = (
                 getattr(self, "unlimited", False)
                 and num_threads == _engine.default_threads()
@@ -99,7 +116,7 @@ def register():
             )
             _engine.set_thread_limit(0 if lifted else num_threads)
 
-        def get_version(self):
+        def get_version(self) -> str:
             from . import __version__
 
             return __version__

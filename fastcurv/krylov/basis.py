@@ -8,41 +8,45 @@ once per vector. Products within a panel are in the dtype of the basis; sums ove
 float64, which keeps the error of a long float32 inner product near that of one panel.
 """
 
+import math
+from typing import Any
+
 import numpy as np
 
 from ..checks import check_vectors
+from ..protocols import Array, Floats
 from ..vectors import project_rows, subtract_rows
 
 PANEL_BYTES = 5 << 20
 LONG_PANEL = 65536
 
 
-def panels(rows, n, itemsize):
+def panels(rows: int, n: int, itemsize: int) -> list[slice]:
     """Slices that cut `n` columns into panels of about `PANEL_BYTES` for `rows` vectors."""
     width = min(max(PANEL_BYTES // (max(1, rows) * itemsize), 4096), LONG_PANEL)
     return [slice(a, min(a + width, n)) for a in range(0, n, width)]
 
 
-def project(Q, W):
+def project(Q: Array, W: Array) -> Floats:
     """The coefficients ``C (s, m) = W Q'`` in float64, for `Q (m, n)` and `W (s, n)`."""
     return project_rows(Q, W)
 
 
-def subtract(Q, W, C):
+def subtract(Q: Array, W: Array, C: Array) -> Floats:
     """``W -= C Q`` in place; returns the squared norms of the new rows, which are in cache
     anyway.
     """
     return subtract_rows(Q, W, C)
 
 
-def rotate(Q, S):
+def rotate(Q: Array, S: Array) -> None:
     """``Q[:l] = S' Q`` in place, for orthonormal ``S (m, l)``, l <= m; scratch is one panel."""
     S = np.ascontiguousarray(S.T, dtype=Q.dtype)
     for cut in panels(2 * len(Q), Q.shape[1], Q.itemsize):
         Q[: len(S), cut] = S @ Q[:, cut]
 
 
-def combine(Q, S):
+def combine(Q: Array, S: Array) -> Array:
     """``S' Q (l, n)`` as a new array, for ``S (m, l)``."""
     S = np.ascontiguousarray(S.T, dtype=Q.dtype)
     Y = np.empty((len(S), Q.shape[1]), Q.dtype)
@@ -51,7 +55,7 @@ def combine(Q, S):
     return Y
 
 
-def norm(w):
+def norm(w: Array) -> float:
     """The 2-norm of a row, safe against overflow and underflow of the squares in float32."""
     total = 0.0
     for cut in panels(1, len(w), w.itemsize):
@@ -61,23 +65,24 @@ def norm(w):
         if largest == 0 or not np.isfinite(largest):
             return largest
         return largest * float(np.linalg.norm(np.divide(w, largest, dtype=np.float64)))
-    return total**0.5
+    return math.sqrt(total)
 
 
-def column_lengths(M):
+def column_lengths(M: Floats) -> Floats:
     """The 2-norms of the columns of a small matrix, whatever its scale."""
     largest = float(np.abs(M).max(initial=0.0))
     if not 0 < largest < np.inf:
         return np.full(M.shape[1], largest)
-    return largest * np.linalg.norm(M / largest, axis=0)
+    lengths: Floats = largest * np.linalg.norm(M / largest, axis=0)
+    return lengths
 
 
-def length(x):
+def length(x: Floats) -> float:
     """The 2-norm of a few numbers, whatever their scale."""
     return float(column_lengths(np.reshape(x, (-1, 1)))[0])
 
 
-def orthogonalise(Q, W, passes=2):
+def orthogonalise(Q: Array, W: Array, passes: int = 2) -> Floats:
     """Take the row space of `Q` out of `W` in place; returns the coefficients taken out, ``(s,
     m)``.
     """
@@ -90,7 +95,7 @@ def orthogonalise(Q, W, passes=2):
     return taken
 
 
-def bring_near_one(W):
+def bring_near_one(W: Array) -> None:
     """Divide rows whose squares could leave the range by a power of two, in place; a row of NaN or
     infinity stays.
     """
@@ -101,7 +106,9 @@ def bring_near_one(W):
             np.ldexp(w, -exponent, out=w)
 
 
-def orthonormalise(W, floor=0.0, against=None):
+def orthonormalise(
+    W: Array, floor: float = 0.0, against: Array | None = None
+) -> tuple[Floats, Floats]:
     """Make the rows of `W (s, n)` orthonormal in place, one after the other, dropping what has
     length `floor` or less.
 
@@ -147,7 +154,7 @@ def orthonormalise(W, floor=0.0, against=None):
     return B[:r], dropped
 
 
-def orthonormal_rows(against, n, dtype):
+def orthonormal_rows(against: Any, n: int, dtype: np.dtype[Any]) -> Array | None:
     """`against` as orthonormal rows, dependent ones dropped; None where there is nothing."""
     if against is None:
         return None

@@ -15,12 +15,14 @@ is of second order, the square of what was found, and is added to err. Blocks ar
 fully, twice, at every step.
 """
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 
 from ..checks import operator_dtype
 from ..eigensolver import eigh
+from ..protocols import Array, Floats
 from .basis import (
     bring_near_one,
     column_lengths,
@@ -63,7 +65,23 @@ class Recurrence:
         ``sqrt(eps)``.
     """
 
-    def __init__(self, op, max_basis, *, against=None, contamination=None, rows=None):
+    n: int
+    m: int
+    p: int
+    clean: int
+    reach: int
+    locked: int
+    tridiagonal: bool
+
+    def __init__(
+        self,
+        op: Any,
+        max_basis: int,
+        *,
+        against: Array | None = None,
+        contamination: float | None = None,
+        rows: Array | None = None,
+    ) -> None:
         self.op, self.n, self.dtype = op, op.shape[0], operator_dtype(op)
         self.eps = float(np.finfo(self.dtype).eps)
         self.against = np.zeros((0, self.n), self.dtype) if against is None else against
@@ -84,9 +102,11 @@ class Recurrence:
         self.exponent = 0  # products are worked on at 2^-exponent of their size; T is not scaled
         self._lost = [0.0, 0.0]
         self._product = getattr(op, "product", None)
-        self.around = nullcontext()  # a context of every product: where Ctrl-C may end it
+        self.around: AbstractContextManager[None] = (
+            nullcontext()
+        )  # a context of every product: where Ctrl-C may end it
 
-    def reserve(self, max_basis):
+    def reserve(self, max_basis: int) -> None:
         """Room for up to `max_basis` rows; what is there stays."""
         capacity = min(max_basis, self.dimension)
         more = capacity - self.capacity
@@ -100,14 +120,14 @@ class Recurrence:
     # -- starting
     # ----------------------------------------------------------------------------------------------
 
-    def reset(self):
+    def reset(self) -> None:
         """Forget the basis; keep the count, the scale and the noise."""
         self.m = self.p = self.clean = self.reach = self.locked = 0
         self.tridiagonal = True
         self.T[...] = 0
         self.err[...] = 0
 
-    def insert(self, W):
+    def insert(self, W: Array) -> int:
         """Make the rows `W (p, n)`, overwritten, the next block; returns how many independent ones
         there were.
 
@@ -129,7 +149,7 @@ class Recurrence:
         self._lost = [self.eps, self.eps]
         return p
 
-    def insert_random(self, rng, p=1):
+    def insert_random(self, rng: np.random.Generator, p: int = 1) -> int:
         """Make p random vectors the next block."""
         p = max(1, min(p, self.dimension - self.m, self.capacity + 1 - self.m))
         for _ in range(5):
@@ -137,7 +157,7 @@ class Recurrence:
                 return self.p
         return 0
 
-    def drop_block(self):
+    def drop_block(self) -> None:
         """Forget the next block; its coupling to the basis becomes part of err."""
         self.reorthogonalise()
         m, p = self.m, self.p
@@ -149,7 +169,7 @@ class Recurrence:
             self.T[:, m:] = 0
         self.p = 0
 
-    def _lock(self, lost):
+    def _lock(self, lost: Floats) -> None:
         """Where more than rounding was dropped, later vectors still couple to the basis so far:
         keep measuring it.
         """
@@ -160,7 +180,7 @@ class Recurrence:
     # ----------------------------------------------------------------------------------------------
 
     @property
-    def full(self):
+    def full(self) -> bool:
         """Whether the next step has no room; the first block may fill the basis."""
         return (
             self.m > 0
@@ -168,7 +188,7 @@ class Recurrence:
             and self.m + 2 * self.p > self.capacity + 1
         )
 
-    def step(self):
+    def step(self) -> None:
         """Multiply the next block: p products, after which the basis has p more rows and a new next
         block.
         """
@@ -178,16 +198,16 @@ class Recurrence:
             self._step_block()
 
     @property
-    def asymmetry(self):
+    def asymmetry(self) -> float:
         """What the products were seen to lack of symmetry, where that is more than rounding."""
         return self.noise if self.noise > 16 * ROUNDING * self.eps * self.scale else 0.0
 
     @property
-    def unit(self):
+    def unit(self) -> float:
         """What a number of a product as it is worked on stands for."""
         return 2.0**self.exponent
 
-    def apply(self, i, out):
+    def apply(self, i: int, out: Array) -> None:
         """``out = A q_i / unit``, counted; what it has along `against` goes from out to leak."""
         v = self.rows[i]
         with self.around:
@@ -200,14 +220,14 @@ class Recurrence:
         if len(self.against):
             self.leak[:, i] = self.unit * orthogonalise(self.against, out[None], passes=1)[0]
 
-    def _bring_into_range(self, W):
+    def _bring_into_range(self, W: Array) -> None:
         """Divide products by the unit, which the first that is not zero decides."""
         if self.scale == 0:
             self._choose_unit(W)
         if self.exponent:
             W *= self.dtype.type(2.0**-self.exponent)
 
-    def _choose_unit(self, W):
+    def _choose_unit(self, W: Array) -> None:
         largest = float(np.abs(W).max(initial=0.0))
         if not np.isfinite(largest):
             raise ValueError(NOT_FINITE)
@@ -216,7 +236,7 @@ class Recurrence:
         most = 4 * window - 2 if window < 100 else 1000  # 2^-exponent is a number, too
         self.exponent = 0 if abs(exponent) <= window else max(-most, min(exponent, most))
 
-    def _apply_block(self, m, p):
+    def _apply_block(self, m: int, p: int) -> Array:
         """Products with rows ``m .. m+p-1``, together where that takes little memory."""
         W = np.empty((p, self.n), self.dtype)
         if W.nbytes > BLOCK_BYTES or len(self.against):
@@ -237,7 +257,7 @@ class Recurrence:
         self._bring_into_range(W)
         return W
 
-    def _step_single(self):
+    def _step_single(self) -> None:
         j, low = self.m, self.reach
         w = self.rows[j + 1]
         self.apply(j, w)
@@ -265,7 +285,7 @@ class Recurrence:
         self.err[j] = self.noise
         self._close_single(j, w, self.unit * beta)
 
-    def _take_out(self, j, low, w):
+    def _take_out(self, j: int, low: int, w: Array) -> tuple[Floats, float]:
         """Take the rows from `low` on out of `w`, and those that are locked; returns the
         coefficients and what is left, in units.
         """
@@ -277,7 +297,7 @@ class Recurrence:
             c = project(local, w[None])[0]
             return c, float(subtract(local, w[None], c[None])[0]) ** 0.5
 
-    def _couple(self, low, j, c):
+    def _couple(self, low: int, j: int, c: Floats) -> Floats:
         """What the products say of the coupling of row j, less what T says: rounding, or a want of
         symmetry.
         """
@@ -285,7 +305,7 @@ class Recurrence:
             self.T[:j, j] = self.T[j, :j] = c
         return c - self.T[low:j, j]
 
-    def _close_single(self, j, w, beta):
+    def _close_single(self, j: int, w: Array, beta: float) -> None:
         """Make `w` the next row, or end the recurrence where nothing but rounding is left of it."""
         if beta <= 30 * self.noise and self.clean:
             self.reorthogonalise()
@@ -304,7 +324,7 @@ class Recurrence:
         if self._lost[1] > self.contamination or j + 2 - self.clean >= LONGEST_BATCH or j < 2:
             self.reorthogonalise()
 
-    def _expect(self, j, beta):
+    def _expect(self, j: int, beta: float) -> None:
         """Bound the loss of orthogonality of row j+1, and restore it now if the next step could
         pass the limit.
         """
@@ -316,7 +336,7 @@ class Recurrence:
         if following * reach / beta > self.contamination:
             self._lost[1] = np.inf
 
-    def reorthogonalise(self):
+    def reorthogonalise(self) -> None:
         """Restore the orthogonality of the rows after `clean`, the next block included."""
         end = self.m + self.p
         if self.clean < end:
@@ -333,7 +353,7 @@ class Recurrence:
             self.clean = end
         self._lost = [self.eps, self.eps]
 
-    def _orthonormalise_batch(self, P, C):
+    def _orthonormalise_batch(self, P: Array, C: Floats) -> float:
         """Triangular correction within a batch; returns the largest impurity that was found."""
         gram = project(P, P)
         gram = (gram + gram.T) / 2
@@ -362,7 +382,7 @@ class Recurrence:
         )
         return float(lost.max(initial=0.0))
 
-    def _step_block(self):
+    def _step_block(self) -> None:
         m, p = self.m, self.p
         k = m + p
         W = self._apply_block(m, p)
@@ -391,7 +411,7 @@ class Recurrence:
         self.tridiagonal = False
         self._lost = [self.eps, self.eps]
 
-    def _most_of(self, B, W, r):
+    def _most_of(self, B: Floats, W: Array, r: int) -> Floats:
         """Turn the block `W` so that its first r rows carry most of ``B' W``; the rest becomes part
         of err.
         """
@@ -408,11 +428,11 @@ class Recurrence:
     # -- shrinking
     # ----------------------------------------------------------------------------------------------
 
-    def coupling(self):
+    def coupling(self) -> Floats:
         """``B (p, m)``, what the products of the basis have along the next block."""
         return self.T[self.m : self.m + self.p, : self.m]
 
-    def restart(self, theta, S, *, keep_block=True):
+    def restart(self, theta: Floats, S: Floats, *, keep_block: bool = True) -> None:
         """Replace the basis by the Ritz vectors ``S (m, l)`` with values `theta`, and keep the next
         block.
         """
@@ -433,7 +453,7 @@ class Recurrence:
         self.locked = l if self.locked else 0
         self._lost = [self.eps, self.eps]
 
-    def narrow_block(self, M, most=None):
+    def narrow_block(self, M: Floats, most: int | None = None) -> None:
         """Keep of the next block only the directions that the columns of ``M (p, u)`` span, at most
         u or `most` of them.
         """
@@ -456,7 +476,7 @@ class Recurrence:
         self.clean = m + r
 
 
-def _whitening(gram):
+def _whitening(gram: Floats) -> Floats:
     """R with ``R gram R' = I``, triangular; where rows depend on each other, what comes nearest."""
     try:
         return np.linalg.inv(np.linalg.cholesky(gram))

@@ -1,11 +1,14 @@
 """MINRES for several shifted right sides at once."""
 
+from collections.abc import Callable
+
 import numpy as np
 
+from ..protocols import Array
 from .basis import norm
 
 
-def minres(multiply, b, steps, tol):
+def minres(multiply: Callable[[Array], Array], b: Array, steps: int, tol: float) -> Array:
     """Roughly solve ``A x = b`` for symmetric A: until the residual is below ``tol ||b||``, at most
     `steps` products.
 

@@ -3,12 +3,14 @@
 import numpy as np
 
 from ..eigensolver import eigh, eigh_tridiagonal
+from ..protocols import Floats, Indices
 from .basis import column_lengths
+from .lanczos import Recurrence
 
 SMALL = 48  # up to this size the whole decomposition costs no more than a part of it
 
 
-def wanted(theta, k, which):
+def wanted(theta: Floats, k: int, which: str) -> Indices:
     """Indices of the k wanted among ascending `theta`, ascending."""
     m = len(theta)
     if k >= m:
@@ -18,11 +20,11 @@ def wanted(theta, k, which):
     if which == "SA":
         return np.arange(k)
     if which == "BE":
-        return np.r_[0 : k // 2, m - (k - k // 2) : m]
+        return np.concatenate([np.arange(k // 2), np.arange(m - (k - k // 2), m)])
     return np.sort(np.argsort(np.abs(theta), kind="stable")[m - k :])
 
 
-def sides(theta, k, which):
+def sides(theta: Floats, k: int, which: str) -> list[Floats]:
     """The wanted values ``theta (k,)`` as lists, one an end, each with its innermost value first,
     and distances outwards.
     """
@@ -40,7 +42,7 @@ def sides(theta, k, which):
     return [np.abs(theta) - np.abs(theta).min()]
 
 
-def decompose(run):
+def decompose(run: Recurrence) -> tuple[Floats, Floats]:
     """All Ritz values ``(m,)`` of a recurrence and their coordinates ``S (m, m)``."""
     T = run.T[: run.m, : run.m]
     if run.tridiagonal and run.m > 1:
@@ -48,7 +50,7 @@ def decompose(run):
     return eigh(T)[:2]
 
 
-def ritz_pairs(run, k, which):
+def ritz_pairs(run: Recurrence, k: int, which: str) -> tuple[Floats, Floats, Floats]:
     """The k wanted Ritz values of a recurrence, their coordinates, and the norm of their known
     residuals.
 
@@ -72,7 +74,7 @@ def ritz_pairs(run, k, which):
     return theta, S, residuals
 
 
-def _ends(T, m, k, which):
+def _ends(T: Floats, m: int, k: int, which: str) -> tuple[Floats, Floats]:
     """The extreme eigenpairs of a tridiagonal matrix that can be among the k wanted ones, and one
     of the other end.
     """
@@ -85,15 +87,16 @@ def _ends(T, m, k, which):
     return np.concatenate([p[0] for p in parts]), np.hstack([p[1] for p in parts])
 
 
-def bounds(run, S, residuals):
+def bounds(run: Recurrence, S: Floats, residuals: Floats) -> Floats:
     """Upper bounds of the true residuals: the known ones, the part along deflated vectors, and
     err.
     """
     leak = column_lengths(run.leak[:, : run.m] @ S)
-    return np.hypot(residuals, leak) + np.abs(S).T @ run.err[: run.m]
+    limits: Floats = np.hypot(residuals, leak) + np.abs(S).T @ run.err[: run.m]
+    return limits
 
 
-def kept_at_restart(theta, k, which, room):
+def kept_at_restart(theta: Floats, k: int, which: str, room: int) -> Indices:
     """Indices of the Ritz vectors that a thick restart keeps: the wanted and those next to them, at
     most `room`.
     """

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..eigensolver import eigh, eigh_tridiagonal
+from ..protocols import Array, Floats
 from ..vectors import norm, project_rows, subtract_rows
 
 
@@ -196,7 +197,8 @@ class KrylovSpace:
 
     def linear_term(self) -> np.ndarray:
         """``U' Q g``: the gradient in the eigenvectors of T. g is gamma times the first row."""
-        return self.gamma * self.ritz()[1][0]
+        linear: Floats = self.gamma * self.ritz()[1][0]
+        return linear
 
     def residual(self, y: np.ndarray) -> float:
         """``||E y||``: what ``H Q' y`` has outside of the space; `y` in the basis Q.
@@ -208,7 +210,7 @@ class KrylovSpace:
             self._lacking = lacking
         return float(np.linalg.norm(lacking))
 
-    def combine(self, y: np.ndarray, out: Any = None) -> np.ndarray:
+    def combine(self, y: np.ndarray, out: Array | None = None) -> np.ndarray:
         """``Q' y``, a vector of length n."""
         out = np.empty(self.n, self.dtype) if out is None else out
         out[:] = 0.0

@@ -64,10 +64,11 @@ def check_dtype(dtype: Any) -> np.dtype[Any]:
     try:
         found = np.dtype(dtype)
     except TypeError:
-        found = None
-    if found not in (np.float32, np.float64):
-        raise ValueError(f"dtype is {dtype!r}; wanted 'float64' or 'float32'")
-    return np.dtype(found.type)
+        found = np.dtype(object)
+    for kind in (np.dtype(np.float32), np.dtype(np.float64)):
+        if found == kind:
+            return kind
+    raise ValueError(f"dtype is {dtype!r}; wanted 'float64' or 'float32'")
 
 
 def check_targets(y: Any, N: int, model: Any, loss: str) -> np.ndarray:
@@ -112,12 +113,12 @@ def check_targets(y: Any, N: int, model: Any, loss: str) -> np.ndarray:
 def check_weight(weight: Any, N: int, dtype: Any) -> np.ndarray | None:
     if weight is None:
         return None
-    weight = check_array(weight, "sample_weight", dtype)
-    if weight.shape != (N,):
-        raise ValueError(f"sample_weight has shape {weight.shape}; wanted ({N},)")
-    if weight.min() < 0:
-        raise ValueError(f"sample_weight holds {weight.min():g}; wanted numbers >= 0")
-    return np.require(weight, weight.dtype.newbyteorder("="), ["C", "A"])
+    w = check_array(weight, "sample_weight", dtype)
+    if w.shape != (N,):
+        raise ValueError(f"sample_weight has shape {w.shape}; wanted ({N},)")
+    if w.min() < 0:
+        raise ValueError(f"sample_weight holds {w.min():g}; wanted numbers >= 0")
+    return np.require(w, w.dtype.newbyteorder("="), ["C", "A"])
 
 
 def check_memory(memory: Any) -> int:
@@ -127,10 +128,10 @@ def check_memory(memory: Any) -> int:
 
 
 def _as_real(v: Any, dtype: Any, name: str) -> np.ndarray:
-    v = as_numpy(v, name)
-    if v.dtype.kind not in "fiub":
-        raise TypeError(f"{name} has dtype {v.dtype}; wanted real numbers")
-    return v
+    real = as_numpy(v, name)
+    if real.dtype.kind not in "fiub":
+        raise TypeError(f"{name} has dtype {real.dtype}; wanted real numbers")
+    return real
 
 
 def as_vector(v: Any, n: int, dtype: Any, name: str = "v") -> np.ndarray:
@@ -186,18 +187,18 @@ def layer_indices(model: Any, layers: Any) -> np.ndarray:
 
 
 def check_indices(indices: Any, n: int) -> np.ndarray:
-    indices = np.asarray(indices)
-    if indices.dtype.kind not in "iu" or indices.ndim != 1 or not len(indices):
+    found = np.asarray(indices)
+    if found.dtype.kind not in "iu" or found.ndim != 1 or not len(found):
         raise TypeError(
-            f"indices is an array of shape {indices.shape} and dtype {indices.dtype}; wanted a "
+            f"indices is an array of shape {found.shape} and dtype {found.dtype}; wanted a "
             "vector of ints"
         )
-    if indices.min() < 0 or indices.max() >= n or len(np.unique(indices)) != len(indices):
+    if found.min() < 0 or found.max() >= n or len(np.unique(found)) != len(found):
         raise ValueError(
-            f"indices run from {indices.min()} to {indices.max()}; wanted distinct ints from 0 to "
+            f"indices run from {found.min()} to {found.max()}; wanted distinct ints from 0 to "
             f"{n - 1}"
         )
-    return indices.astype(np.intp)
+    return found.astype(np.intp)
 
 
 def like(x: Any, result: np.ndarray) -> Any:

@@ -136,7 +136,9 @@ def _step(graph: Graph, stack: Stack, node: Any) -> None:
         if held[1] is None or attributes.get("transA", 0) or (len(held) > 2 and held[2] is None):
             raise foreign(f"{name} of two tensors", WANTED)
         W = held[1] if attributes.get("transB", 0) else held[1].T
-        b = np.broadcast_to(held[2].reshape(-1), len(W)) if len(held) > 2 else None
+        b = None
+        if len(held) > 2 and held[2] is not None:
+            b = np.broadcast_to(held[2].reshape(-1), len(W))
         alpha, beta = attributes.get("alpha", 1.0), attributes.get("beta", 1.0)
         W = W if alpha == 1 else np.asarray(alpha, W.dtype) * W
         stack.linear(W, b if b is None or beta == 1 else np.asarray(beta, b.dtype) * b, name)
@@ -147,9 +149,10 @@ def _step(graph: Graph, stack: Stack, node: Any) -> None:
     elif kind in ("Add", "Sub", "Mul", "Div"):
         _arithmetic(stack, node, held, name)
     elif kind == "BatchNormalization":
-        if attributes.get("training_mode", 0) or any(x is None for x in held[1:5]):
+        known = [x for x in held[1:5] if x is not None]
+        if attributes.get("training_mode", 0) or len(known) < 4:
             raise foreign(f"{name} while training", WANTED)
-        gamma, beta, mean, variance = (x.astype(np.float64) for x in held[1:5])
+        gamma, beta, mean, variance = (x.astype(np.float64) for x in known)
         scale = gamma / np.sqrt(variance + attributes.get("epsilon", 1e-5))
         _affine(stack, scale, beta - scale * mean, name, held[1])
     elif kind == "Scaler":

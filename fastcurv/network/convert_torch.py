@@ -29,7 +29,8 @@ PASSED = ("Flatten", "Dropout", "AlphaDropout", "Dropout1d")
 def _numbers(tensor: Any) -> np.ndarray:
     """A parameter as an array, whatever device holds it."""
     tensor = tensor.detach().cpu()
-    return tensor.float().numpy() if tensor.element_size() < 4 else tensor.numpy()
+    numbers: np.ndarray = (tensor.float() if tensor.element_size() < 4 else tensor).numpy()
+    return numbers
 
 
 def _flat(module: Any, name: str) -> list[tuple[str, Any]]:

@@ -4,6 +4,8 @@ not fit, and shifts by a multiple of the identity.
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
 from ..checks import as_numpy, check_array
+from ..protocols import Array
 from .arguments import as_block, as_vector, check_out, like
 
 
@@ -21,11 +24,16 @@ class Operator(LinearOperator):
     `fastcurv.checks.as_numpy` takes.
     """
 
-    shape: tuple[int, int]
-    _matvec: Any
-    _rmatvec: Any
-    _transpose: Any
-    product: Any
+    def __init__(self, dtype: np.dtype[Any], shape: tuple[int, int]) -> None:
+        super().__init__(dtype, shape)  # type: ignore[call-arg]
+
+    @abstractmethod
+    def _matvec(self, v: Array) -> Array:
+        """The product with v ``(n,)``."""
+
+    @abstractmethod
+    def _transpose(self) -> Operator:
+        """The transpose, as an operator of this kind."""
 
     def _checked(self, x: Any, n: int, name: str, ndims: tuple[int, ...]) -> np.ndarray:
         """X as an array with n rows and one of these numbers of dimensions."""
@@ -37,9 +45,9 @@ class Operator(LinearOperator):
             raise ValueError(f"{name} has shape {v.shape}; wanted {wanted}")
         return v
 
-    def _columns(self, x: Any, n: int, apply: Any, matrix: Any) -> Any:
-        v = self._checked(x, n, "v", (1, 2))
-        return like(x, apply(v) if v.ndim == 1 else matrix(v))
+    def _product(self, x: Any) -> Any:
+        v = self._checked(x, self.shape[1], "v", (1, 2))
+        return like(x, self._matvec(v) if v.ndim == 1 else self._matmat(v))
 
     def matvec(self, x: Any) -> Any:
         """The product with a vector ``(n,)`` or ``(n, 1)``, in the shape it came in."""
@@ -62,14 +70,15 @@ class Operator(LinearOperator):
 
     def dot(self, x: Any) -> Any:
         """The product with a vector, with the columns of a matrix, or with another operator."""
+        scalar: Any = x
         if isinstance(x, LinearOperator) or (np.isscalar(x) and not isinstance(x, (str, bytes))):
-            return super().dot(x)
-        return self._columns(x, self.shape[1], self._matvec, self._matmat)
+            return super().dot(scalar)
+        return self._product(x)
 
     def __matmul__(self, v: Any) -> Any:
         if isinstance(v, LinearOperator):
             return self.dot(v)
-        return self._columns(v, self.shape[1], self._matvec, self._matmat)
+        return self._product(v)
 
     def _matmat(self, V: np.ndarray) -> np.ndarray:
         out = np.empty((self.shape[0], V.shape[1]), self.dtype)
@@ -77,7 +86,7 @@ class Operator(LinearOperator):
             out[:, j] = self._matvec(V[:, j])
         return out
 
-    def _adjoint(self) -> LinearOperator:
+    def _adjoint(self) -> Operator:
         return self._transpose()
 
 
@@ -86,7 +95,11 @@ class Symmetric(Operator):
     beside the product.
     """
 
-    def _matvec(self, v: np.ndarray) -> np.ndarray:
+    @abstractmethod
+    def product(self, v: Any, out: Array | None = None) -> Array:
+        """The product with v ``(n,)``, into `out` if given."""
+
+    def _matvec(self, v: Array) -> Array:
         return self.product(v)
 
     def _transpose(self) -> Symmetric:
@@ -113,10 +126,11 @@ class Symmetric(Operator):
         mu = _multiple_of_identity(other, self.shape)
         if mu is not None:
             return self.shift(mu)
+        matrix: Any = other
         if isinstance(other, np.ndarray) or issparse(other):
             from scipy.sparse.linalg import aslinearoperator
 
-            other = aslinearoperator(other)
+            return super().__add__(aslinearoperator(matrix))
         return super().__add__(other)
 
     __radd__ = __add__
@@ -130,9 +144,10 @@ def _multiple_of_identity(other: Any, shape: tuple[int, int]) -> float | None:
     """Mu where other is mu times the identity of this shape and shows it at once."""
     if getattr(other, "shape", None) != shape:
         return None
+    sparse: Any = other
     if issparse(other):
-        d = other.diagonal()
-        same = len(d) == other.nnz and d.size and (d == d[0]).all() and d.dtype.kind in "fiub"
+        d = sparse.diagonal()
+        same = len(d) == sparse.nnz and d.size and (d == d[0]).all() and d.dtype.kind in "fiub"
         return float(d[0]) if same else None
     if type(other).__name__ == "IdentityOperator":
         return 1.0
@@ -142,7 +157,24 @@ def _multiple_of_identity(other: Any, shape: tuple[int, int]) -> float | None:
     return None
 
 
-class Shifted(Symmetric):
+class OfWhole:
+    """What is counted and laid out by another operator, `whole`."""
+
+    whole: Any
+
+    @property
+    def n_products(self) -> int:
+        """Of the whole operator, those made here included."""
+        return int(self.whole.n_products)
+
+    @property
+    def layout(self) -> Mapping[str, Any]:
+        """Of the whole operator."""
+        layout: Mapping[str, Any] = self.whole.layout
+        return layout
+
+
+class Shifted(OfWhole, Symmetric):
     """``H + mu I``: the products of H, and mu times the vector.
 
     Made by ``H.shift(mu)`` and ``H + mu * identity(n)``. Counts on the bill of H.
@@ -172,10 +204,7 @@ class Shifted(Symmetric):
     def __repr__(self) -> str:
         return f"<{self.mu:g} I + {repr(self.whole)[1:]}"
 
-    n_products = property(lambda self: self.whole.n_products, doc="Of H.")
-    layout = property(lambda self: self.whole.layout, doc="Of H.")
-
-    def product(self, v: Any, out: np.ndarray | None = None) -> np.ndarray:
+    def product(self, v: Any, out: Array | None = None) -> Array:
         """``H v + mu v``, into `out` if given."""
         v = as_vector(v, self.shape[0], self.dtype)
         if out is None:
@@ -187,7 +216,7 @@ class Shifted(Symmetric):
         return out
 
     def _matmat(self, V: np.ndarray) -> np.ndarray:
-        out = self.whole._matmat(V)
+        out: Array = self.whole._matmat(V)
         out += self.dtype.type(self.mu) * as_block(V, self.shape[0], self.dtype).T
         return out
 
@@ -198,7 +227,7 @@ class Shifted(Symmetric):
 
     def to_dense(self) -> np.ndarray:
         """The matrix ``(n, n)``."""
-        dense = self.whole.to_dense()
+        dense: Array = self.whole.to_dense()
         dense[np.diag_indices(len(dense))] += self.dtype.type(self.mu)
         return dense
 
@@ -207,7 +236,7 @@ class Shifted(Symmetric):
         roundings of ``+ mu v``.
         """
         v = as_vector(v, self.shape[0], self.dtype)
-        of_h, u = self.whole.rounding_bound(v), 0.5 * float(np.finfo(self.dtype).eps)
+        of_h, u = float(self.whole.rounding_bound(v)), 0.5 * float(np.finfo(self.dtype).eps)
         size = float(np.linalg.norm(self.whole.product(v).astype(float)))
         moved = abs(self.mu) * float(np.linalg.norm(v.astype(float)))
         return (1 + 8 * u) * (of_h + u * (size + of_h + 3 * moved))
@@ -220,12 +249,14 @@ class Shifted(Symmetric):
 class Transposed(Operator):
     """The transpose of an operator that has ``_rmatvec``."""
 
-    def __init__(self, whole: Operator) -> None:
+    def __init__(self, whole: Any) -> None:
         self.whole = whole
         super().__init__(whole.dtype, whole.shape[::-1])
 
     def _matvec(self, u: np.ndarray) -> np.ndarray:
-        return self.whole._rmatvec(u)
+        product: Array = self.whole._rmatvec(u)
+        return product
 
     def _transpose(self) -> Operator:
-        return self.whole
+        whole: Operator = self.whole
+        return whole

@@ -210,10 +210,8 @@ class MLP:
             )
         parts = []
         for l, layer in enumerate(layers):
-            shapes, names = (
-                list(self.parts(l)),
-                ("W", "b", "gamma", "beta")[: 4 if self.normalised(l) else 2],
-            )
+            shapes: list[tuple[int, ...] | None] = list(self.parts(l))
+            names = ("W", "b", "gamma", "beta")[: 4 if self.normalised(l) else 2]
             if not self.bias:
                 shapes.insert(1, None)
             if not isinstance(layer, (tuple, list)):
@@ -309,7 +307,8 @@ class MLP:
                 "the model has no batch normalisation, so it has no statistics; wanted "
                 "batch_norm=True"
             )
-        return ob.statistics(theta)
+        statistics: list[Any] = ob.statistics(theta)
+        return statistics
 
     def _folded(self, theta: Any, statistics: Any) -> tuple[MLP, np.ndarray]:
         """The same function as a plain network and its theta: with the statistics known a
@@ -335,17 +334,17 @@ class MLP:
             raise ValueError(
                 "statistics were given to a model without batch normalisation; wanted None"
             )
-        statistics = list(statistics)
-        if [np.shape(pair) for pair in statistics] != [(2, m) for m in widths]:
+        pairs = list(statistics)
+        shapes = [np.shape(pair) for pair in pairs]
+        if shapes != [(2, m) for m in widths]:
             raise ValueError(
-                f"statistics has {len(statistics)} entries of shapes "
-                f"{[np.shape(pair) for pair in statistics]}; "
+                f"statistics has {len(pairs)} entries of shapes {shapes}; "
                 f"wanted (mean, variance) for each hidden layer, of widths {widths}"
             )
-        statistics = [check_array(pair, "statistics", np.float64) for pair in statistics]
-        if any(variance.min() < 0 for _, variance in statistics):
+        moments = [check_array(pair, "statistics", np.float64) for pair in pairs]
+        if any(variance.min() < 0 for _, variance in moments):
             raise ValueError("statistics holds a negative variance; wanted variances >= 0")
-        return statistics
+        return moments
 
     def preactivations(self, theta: Any, X: Any) -> list[np.ndarray]:
         """``[z_1, ..., z_L]``, each ``(N, width)``: what each layer's activation is given; the last
@@ -381,13 +380,14 @@ class MLP:
         """X as a finite matrix (N, sizes[0]) of the model's dtype, N >= 1, with strides that are
         whole numbers.
         """
-        X = check_array(X, name, self.dtype)
-        if X.ndim != 2 or X.shape[1] != self.sizes[0] or not len(X):
-            raise ValueError(f"{name} has shape {X.shape}; wanted (N, {self.sizes[0]}) with N >= 1")
+        rows = check_array(X, name, self.dtype)
+        if rows.ndim != 2 or rows.shape[1] != self.sizes[0] or not len(rows):
+            wanted = f"(N, {self.sizes[0]}) with N >= 1"
+            raise ValueError(f"{name} has shape {rows.shape}; wanted {wanted}")
         if (
-            any(stride % X.itemsize for stride in X.strides)
-            or not X.flags.aligned
-            or not X.dtype.isnative
+            any(stride % rows.itemsize for stride in rows.strides)
+            or not rows.flags.aligned
+            or not rows.dtype.isnative
         ):
-            X = np.array(X, X.dtype.newbyteorder("="))
-        return X
+            rows = np.array(rows, rows.dtype.newbyteorder("="))
+        return rows

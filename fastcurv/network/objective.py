@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -98,9 +99,11 @@ class Objective(NetworkFacts):
     True
     """
 
+    model: MLP
+
     def __init__(
         self,
-        model: Any,
+        model: MLP,
         X: Any,
         y: Any,
         loss: str = "cross_entropy",
@@ -132,7 +135,9 @@ class Objective(NetworkFacts):
         self._rows = _engine.Rows(
             self.X, None if labels is not None else self.y, labels, self.sample_weight
         )
-        self._plan, self._spare, self._lock = None, [], threading.RLock()
+        self._plan: _engine.Plan | None = None
+        self._spare: list[_engine.Plan] = []
+        self._lock = threading.RLock()
         _living.add(self)
 
     def after_fork(self) -> None:
@@ -162,13 +167,25 @@ class Objective(NetworkFacts):
             f"l2={self.l2:g}{spared})"
         )
 
-    n_params = property(lambda self: self.model.n_params, doc="Length of theta.")
-    n_samples = property(lambda self: len(self.X), doc="Rows of X.")
-    dtype = property(lambda self: self.model.dtype, doc="Of theta and of all results.")
-    l2_diagonal = property(
-        l2_diagonal,
-        doc="What l2 adds to the Hessian's diagonal: a float, or (n,) if biases are spared.",
-    )
+    @property
+    def n_params(self) -> int:
+        """Length of theta."""
+        return self.model.n_params
+
+    @property
+    def n_samples(self) -> int:
+        """Rows of X."""
+        return len(self.X)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of theta and of all results."""
+        return self.model.dtype
+
+    @property
+    def l2_diagonal(self) -> Any:
+        """What l2 adds to the Hessian's diagonal: a float, or (n,) if biases are spared."""
+        return l2_diagonal(self)
 
     @property
     def divisor(self) -> float:
@@ -180,7 +197,7 @@ class Objective(NetworkFacts):
     # --- plans: made, bound, handed out, taken back
     # ---------------------------------------------------------------------
 
-    def _new_plan(self) -> Any:
+    def _new_plan(self) -> _engine.Plan:
         threads = self.n_threads or _engine.default_threads()
         m = self.model
         plan = _engine.Plan(
@@ -211,18 +228,18 @@ class Objective(NetworkFacts):
             self.gradient(theta) if measured else None
         )
 
-    def _lend_plan(self) -> Any:
+    def _lend_plan(self) -> _engine.Plan:
         """A plan for an operator to own: a spare one where an operator has gone."""
         try:
             return self._spare.pop()
         except IndexError:
             return self._new_plan()
 
-    def _take_back(self, plan: Any) -> None:
+    def _take_back(self, plan: _engine.Plan) -> None:
         if not self._spare:
             self._spare.append(plan)
 
-    def _bound(self, theta: Any, gradient: bool) -> Any:
+    def _bound(self, theta: Any, gradient: bool) -> _engine.Plan:
         """The objective's own plan at theta, with the gradient where it is wanted."""
         theta = self.model.check_theta(theta)
         if self._plan is None:
@@ -256,6 +273,7 @@ class Objective(NetworkFacts):
         with self._lock:
             plan = self._bound(theta, True)
             gradient = plan.gradient
+            assert gradient is not None  # it was asked for
             if gradient.nbytes < HANDED_OUT:
                 return plan.value, gradient.copy()
             plan.forget_gradient()
@@ -337,7 +355,7 @@ class Objective(NetworkFacts):
         other._start()
         return other
 
-    def taylor(self, theta: Any) -> Any:
+    def taylor(self, theta: Any) -> Callable[[Any], float]:
         """The quadratic model ``d -> L + g'd + d'Hd/2`` around theta; its error falls as
         ``||d||^3``.
         """
@@ -345,7 +363,7 @@ class Objective(NetworkFacts):
 
         def model(d: Any) -> float:
             d = as_vector(d, self.n_params, self.dtype)
-            return H.value + float(H.gradient @ d) + 0.5 * H.quadratic(d)
+            return float(H.value + H.gradient @ d + 0.5 * H.quadratic(d))
 
         return model
 
@@ -367,7 +385,7 @@ class Objective(NetworkFacts):
                 for (mean, variance), b in zip(_engine.statistics(plan), biases)
             ]
 
-    def astype(self, dtype: Any) -> Any:
+    def astype(self, dtype: Any) -> Objective:
         """The same objective in another precision."""
         m = self.model
         return Objective(

@@ -5,13 +5,17 @@ Jacobian of the outputs.
 from __future__ import annotations
 
 import weakref
+from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ..checks import as_numpy
+from ..protocols import Array, Floats, Indices
 from ..rounding.bounds import dense_bounds, rounding_at
 from ..rounding.jacobian import jacobian_bounds
+from ..rounding.rowwise import Rounding
 from .arguments import (
     as_block,
     as_vector,
@@ -20,7 +24,7 @@ from .arguments import (
     check_out,
     layer_indices,
 )
-from .linear import Operator, Symmetric, Transposed
+from .linear import OfWhole, Operator, Symmetric, Transposed
 
 NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
 DENSE_BLOCK = 64  # columns of the identity that to_dense multiplies at a time
@@ -28,6 +32,18 @@ DENSE_BLOCK = 64  # columns of the identity that to_dense multiplies at a time
 
 class Quadratic(Symmetric):
     """A curvature or a block of one: symmetric, with the quadratic form by half a product."""
+
+    objective: Any  # an Objective, which is above this module
+    kind: str
+
+    @property
+    @abstractmethod
+    def layout(self) -> Mapping[str, Any]:
+        """How rows are served: chunks, panels, threads, kernels."""
+
+    @abstractmethod
+    def _quadratic(self, Vt: Array) -> Floats:
+        """The forms of the rows of Vt without l2, as float64 ``(k,)``."""
 
     def quadratic(self, v: Any) -> Any:
         """``v' H v`` for v ``(n,)``, a float, or for the columns of V ``(n, k)``, an array: half
@@ -51,8 +67,8 @@ class Quadratic(Symmetric):
         l2 = self.objective.l2_diagonal
         if np.ndim(l2):
             l2 = l2[getattr(self, "indices", slice(None))]
-            return np.einsum("ij,ij->i", l2 * Vt, Vt)
-        return l2 * np.einsum("ij,ij->i", Vt, Vt)
+        decayed: Floats = np.einsum("ij,ij->i", l2 * Vt, Vt)
+        return decayed
 
 
 class Curvature(Quadratic):
@@ -93,7 +109,8 @@ class Curvature(Quadratic):
         self.theta, self.value, self.gradient = theta, self._plan.value, self._plan.gradient
         for array in (self.theta, self.gradient):
             array.flags.writeable = False
-        self.n_products, self._rounding = 0, None
+        self.n_products = 0
+        self._rounding: Rounding | None = None
         n = objective.n_params
         super().__init__(objective.dtype, (n, n))
 
@@ -110,10 +127,16 @@ class Curvature(Quadratic):
         make, args = self.__reduce__()
         return make(args[0], (deepcopy(self.objective, memo),) + args[1][1:], args[2])
 
-    nbytes = property(lambda self: self._plan.nbytes, doc="Bytes of state and scratch.")
-    layout = property(
-        lambda self: self._plan.layout, doc="How rows are served: chunks, panels, threads, kernels."
-    )
+    @property
+    def nbytes(self) -> int:
+        """Bytes of state and scratch."""
+        return int(self._plan.nbytes)
+
+    @property
+    def layout(self) -> Mapping[str, Any]:
+        """How rows are served: chunks, panels, threads, kernels."""
+        layout: Mapping[str, Any] = self._plan.layout
+        return layout
 
     # --- products
     # ----------------------------------------------------------------------------------------------
@@ -169,7 +192,8 @@ class Curvature(Quadratic):
 
     def _quadratic(self, Vt: np.ndarray) -> np.ndarray:
         self.n_products += len(Vt)
-        return self._plan.quadratic(Vt, self.kind, None)
+        forms: Floats = self._plan.quadratic(Vt, self.kind, None)
+        return forms
 
     def to_dense(self) -> np.ndarray:
         """The whole matrix ``(n, n)``, symmetric to the last bit. Cost: n products, n^2 numbers."""
@@ -208,7 +232,7 @@ class Curvature(Quadratic):
         """
         return dense_bounds(self.objective, self.theta, self.layout, self.kind)
 
-    def _bounds(self) -> Any:
+    def _bounds(self) -> Rounding:
         if self._rounding is None:
             self._rounding = rounding_at(
                 self.objective, self.theta, self.layout, self.dtype == np.float32
@@ -250,13 +274,13 @@ class Curvature(Quadratic):
         return Curvature(self.objective.astype(dtype), self.theta, self.kind)
 
 
-class Block(Quadratic):
+class Block(OfWhole, Quadratic):
     """A principal block of a `Curvature`: rows and columns ``indices``.
 
     Shares its state and counts on its bill.
     """
 
-    def __init__(self, whole: Any, indices: Any) -> None:
+    def __init__(self, whole: Curvature, indices: Indices) -> None:
         self.whole, self.indices = whole, indices
         model, starts = whole.objective.model, whole.objective.model.starts
         self._active = np.zeros(len(model.shapes), np.int8)
@@ -272,13 +296,8 @@ class Block(Quadratic):
         n = self.shape[0]
         return f"<{n}x{n} block of {self.whole!r}>"
 
-    layout = property(lambda self: self.whole.layout, doc="Of the whole operator.")
-    n_products = property(
-        lambda self: self.whole.n_products, doc="Of the whole operator, this block's included."
-    )
-
     def _embed(self, Vt: np.ndarray) -> np.ndarray:
-        full = np.zeros((len(Vt), self.whole.shape[0]), self.dtype)
+        full: Array = np.zeros((len(Vt), self.whole.shape[0]), self.dtype)
         full[:, self.indices] = Vt
         return full
 
@@ -287,11 +306,12 @@ class Block(Quadratic):
         out = np.empty_like(full)
         self.whole._plan.multiply(full, out, self.kind, self._active, self.kind != "fisher")
         self.whole.n_products += len(Vt)
-        return out[:, self.indices]
+        rows: Array = out[:, self.indices]
+        return rows
 
     def product(self, v: Any, out: np.ndarray | None = None) -> np.ndarray:
         """The block times v, into `out` if given."""
-        result = self._rows(as_vector(v, self.shape[0], self.dtype)[None])[0]
+        result: Array = self._rows(as_vector(v, self.shape[0], self.dtype)[None])[0]
         if out is None:
             return result
         check_out(out, self.shape[:1], self.dtype)
@@ -299,23 +319,25 @@ class Block(Quadratic):
         return out
 
     def _matmat(self, V: Any) -> np.ndarray:
-        return self._rows(as_block(V, self.shape[0], self.dtype, self.layout["threads"])).T
+        block = as_block(V, self.shape[0], self.dtype, self.layout["threads"])
+        return self._rows(block).T
 
     def _quadratic(self, Vt: np.ndarray) -> np.ndarray:
         self.whole.n_products += len(Vt)
-        return self.whole._plan.quadratic(self._embed(Vt), self.kind, self._active)
+        forms: Floats = self.whole._plan.quadratic(self._embed(Vt), self.kind, self._active)
+        return forms
 
     def rounding_bound(self, v: Any) -> float:
         """A bound on the error of the block's product with v ``(n,)``: that of the whole
         operator's.
         """
-        return self.whole.rounding_bound(
-            self._embed(as_vector(v, self.shape[0], self.dtype)[None])[0]
-        )
+        full = self._embed(as_vector(v, self.shape[0], self.dtype)[None])[0]
+        return float(self.whole.rounding_bound(full))
 
     def column_bounds(self) -> np.ndarray:
         """Bounds on the errors of the block's columns, those of the whole operator's."""
-        return self.whole.column_bounds()[self.indices]
+        bounds: Floats = self.whole.column_bounds()[self.indices]
+        return bounds
 
     def to_dense(self) -> np.ndarray:
         """The block as a matrix."""

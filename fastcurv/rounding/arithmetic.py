@@ -8,6 +8,7 @@ errors through the passes.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -167,14 +168,12 @@ class Arithmetic:
         Rows in all.
     """
 
-    def __init__(self, dtype: DTypeLike, layout: dict[str, Any], N: int) -> None:
+    def __init__(self, dtype: DTypeLike, layout: Mapping[str, Any], N: int) -> None:
         info = np.finfo(dtype)
         self.u, self.eta = float(info.eps) / 2, float(info.smallest_subnormal)
         self.tiny, self.max = float(info.tiny), float(info.max)
         self.kernels, self.own = layout["arch"], layout["arch"] == "numpy"
-        self.sums: dict[str, Any] = _engine.summation(
-            "blas" if self.own else self.kernels, np.dtype(dtype).name
-        )
+        self.sums = _engine.summation("blas" if self.own else self.kernels, np.dtype(dtype).name)
         self.N, self.chunk, self.panel, self.groups = (
             N,
             min(int(layout["chunk"]), N),

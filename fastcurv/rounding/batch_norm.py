@@ -10,6 +10,7 @@ unit whose errors reach its standard deviation (``sqrt(eps)`` included) has no b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -141,7 +142,7 @@ class NormRounding(Rounding):
         self,
         ob: Any,
         theta: ArrayLike,
-        layout: dict[str, Any] | None = None,
+        layout: Mapping[str, Any] | None = None,
         measured: bool = False,
     ) -> None:
         model = ob.model

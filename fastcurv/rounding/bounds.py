@@ -62,6 +62,7 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ from .rowwise import Rounding
 
 
 def rounding_at(
-    ob: Any, theta: ArrayLike, layout: dict[str, Any] | None = None, measured: bool = False
+    ob: Any, theta: ArrayLike, layout: Mapping[str, Any] | None = None, measured: bool = False
 ) -> Rounding:
     """The bounds at one theta, with or without batch normalisation; see `Rounding`."""
     kind = NormRounding if ob.model.batch_norm else Rounding
@@ -81,7 +82,7 @@ def rounding_at(
 
 
 def dense_bounds(
-    ob: Any, theta: ArrayLike, layout: dict[str, Any] | None = None, kind: str = "hessian"
+    ob: Any, theta: ArrayLike, layout: Mapping[str, Any] | None = None, kind: str = "hessian"
 ) -> NDArray[np.float64]:
     """Bounds ``(n,)`` on ``||computed(A e_j) - A e_j||`` for every unit vector."""
     R = rounding_at(ob, theta, layout)

@@ -49,8 +49,10 @@ class Rows:
 
     def linear(self, layer: tuple[NDArray[Any], Any], a: NDArray[Any]) -> NDArray[Any]:
         """``a W' + b``."""
-        z = a @ np.swapaxes(layer[0], -1, -2)
-        return z if layer[1] is None else z + layer[1][..., None, :]
+        z: NDArray[Any] = a @ np.swapaxes(layer[0], -1, -2)
+        if layer[1] is not None:
+            z = z + layer[1][..., None, :]
+        return z
 
     def terms(self, f: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """The loss and its derivative by the outputs, both divided and weighted, (N, d)."""

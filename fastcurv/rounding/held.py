@@ -20,6 +20,7 @@ active set along J every kink bends upward, along its null space H does.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,7 +172,7 @@ class Held:
         spread = 8 * (f.shape[1] + 4 + 2 * abs(f).max(axis=1, keepdims=True)) * LONG
         return d, _double(scale * mass * (size + spread) + 8 * LONG * scale * y)
 
-    def walk(self, point: Floats, radius: float) -> dict[str, Any]:
+    def walk(self, point: Floats, radius: float) -> dict[str, Floats]:
         """The scalar recursions on a ball: Z1, Z2, Z3 of the outputs (N,), each hidden layer's Z1,
         and the gates' and weights' sizes.
         """
@@ -227,7 +228,7 @@ class Held:
         b = self.walk(point, 0.0)
         size = float((b["c2"] * b["Z1"] ** 2 + b["c1"] * b["Z2"]).sum()) + float(self.rows.l2.max())
         depth = 8 * (sum(self.rows.sizes) + len(self.rows.X) + 32 * len(self.rows.sizes))
-        return depth * EPS * size * UP * self.n_params**0.5
+        return float(depth * EPS * size * UP * math.sqrt(self.n_params))
 
     def margins(self, point: Floats, radius: float) -> Margins:
         """Whether signs, slopes and e > 0 hold everywhere on the ball around (theta, s)."""

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ class Rounding:
         self,
         ob: Any,
         theta: ArrayLike,
-        layout: dict[str, Any] | None = None,
+        layout: Mapping[str, Any] | None = None,
         measured: bool = False,
     ) -> None:
         self.ob, self.theta, self.measured = ob, np.array(ob.model.check_theta(theta)), measured

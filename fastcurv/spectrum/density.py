@@ -1,8 +1,12 @@
 """The density of all eigenvalues from a few random probes: stochastic Lanczos quadrature."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..checks import (
     check_positive_int,
@@ -15,10 +19,11 @@ from ..krylov.basis import column_lengths, combine, orthonormal_rows
 from ..krylov.held import held_rows
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import decompose
-from ..progress import bar
+from ..progress import Bar, bar
+from ..protocols import Array, Floats, Operator, Seed
 from .density_result import SpectralDensity
 from .results import Eigenpairs
-from .smoothing import check_look, smear
+from .smoothing import Look, check_look, smear
 
 FOREIGN = {"n_samples": "n_probes", "maxiter": "n_steps", "num_samples": "n_probes"}
 DEFLATE_UP_TO = 100_000
@@ -27,22 +32,22 @@ SETTLED = 0.05
 
 
 def spectral_density(
-    op,
-    n_probes=10,
-    n_steps=80,
+    op: Operator,
+    n_probes: int = 10,
+    n_steps: int = 80,
     *,
-    seed=None,
-    rng=None,
-    deflate=None,
-    against=None,
-    axis="linear",
-    width=None,
-    grid=None,
-    n_grid=1024,
-    linear_below=None,
-    progress=False,
-    **foreign,
-):
+    seed: Seed = None,
+    rng: Seed = None,
+    deflate: bool | int | None = None,
+    against: ArrayLike | Eigenpairs | None = None,
+    axis: str = "linear",
+    width: float | None = None,
+    grid: ArrayLike | None = None,
+    n_grid: int = 1024,
+    linear_below: float | None = None,
+    progress: bool = False,
+    **foreign: Any,
+) -> SpectralDensity:
     """The density of the eigenvalues of a symmetric operator, with a standard error.
 
     Each probe is a random vector of signs; n_steps of Lanczos from it give a Gauss quadrature,
@@ -144,17 +149,17 @@ def spectral_density(
 class Known:
     """Eigenvalues that are deflated, and their vectors as orthonormal rows."""
 
-    values: np.ndarray
-    rows: np.ndarray
-    residuals: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    values: Floats
+    rows: Array
+    residuals: Floats = field(default_factory=lambda: np.zeros(0))
 
-    def joined(self, other):
+    def joined(self, other: Known) -> Known:
         return Known(
             np.concatenate([self.values, other.values]), np.concatenate([self.rows, other.rows])
         )
 
 
-def known_pairs(op, against):
+def known_pairs(op: Any, against: Any) -> tuple[Known | None, int]:
     """`against` as `Known`, and the products that its values cost."""
     n, dtype = op.shape[0], operator_dtype(op)
     if isinstance(against, Eigenpairs):
@@ -169,7 +174,7 @@ def known_pairs(op, against):
     return Known(values, combine(run.rows[: run.m], S)), run.n_products
 
 
-def new_run(op, n_steps, known, rows):
+def new_run(op: Any, n_steps: int, known: Known | None, rows: Array) -> Recurrence:
     """A recurrence with room for n_steps in `rows`."""
     if known is not None and len(known.values) >= op.shape[0]:
         raise ValueError(
@@ -178,12 +183,12 @@ def new_run(op, n_steps, known, rows):
     return Recurrence(op, n_steps, against=None if known is None else known.rows, rows=rows)
 
 
-def random_signs(rng, p, n, dtype):
+def random_signs(rng: np.random.Generator, p: int, n: int, dtype: np.dtype[Any]) -> Array:
     """Rows of random signs."""
     return (2 * rng.integers(0, 2, size=(p, n), dtype=np.int8) - 1).astype(dtype)
 
 
-def run_probe(run, rng, n_steps, shown):
+def run_probe(run: Recurrence, rng: np.random.Generator, n_steps: int, shown: Bar) -> None:
     """Fill `run` with n_steps of Lanczos from a vector of random signs."""
     run.reset()
     while run.insert(random_signs(rng, 1, run.n, run.dtype)) == 0:
@@ -191,14 +196,14 @@ def run_probe(run, rng, n_steps, shown):
     extend(run, n_steps, shown)
 
 
-def extend(run, n_steps, shown):
+def extend(run: Recurrence, n_steps: int, shown: Bar) -> None:
     """Go on to n_steps, or to where the Krylov space ends."""
     while run.p and run.m < min(n_steps, run.dimension):
         run.step()
         shown.update()
 
 
-def copies(quadratures, outliers, n):
+def copies(quadratures: list[Quadrature], outliers: Known, n: int) -> bool:
     """Whether probes in the complement of the deflated vectors see more eigenvalues at their
     values.
 
@@ -217,10 +222,10 @@ def copies(quadratures, outliers, n):
 class Quadrature:
     """Nodes ``(q,)`` and weights, which sum to 1."""
 
-    nodes: np.ndarray
-    weights: np.ndarray
+    nodes: Floats
+    weights: Floats
 
-    def without(self, values):
+    def without(self, values: Floats) -> Quadrature:
         """The rest after one node for each of `values`, the nearest, has been taken out; the
         weights sum to 1 again.
         """
@@ -233,14 +238,14 @@ class Quadrature:
         return Quadrature(self.nodes[keep], self.weights[keep] / self.weights[keep].sum())
 
 
-def quadrature(run):
+def quadrature(run: Recurrence) -> Quadrature:
     """The Gauss quadrature of a recurrence from one vector."""
     theta, S = decompose(run)
     weights = S[0] ** 2
     return Quadrature(theta, weights / weights.sum())
 
 
-def find_outliers(run, most):
+def find_outliers(run: Recurrence, most: int) -> Known:
     """Ritz pairs of a finished probe that stand out of the bulk and are settled, as `Known`."""
     theta, S = decompose(run)
     weights = S[0] ** 2
@@ -254,7 +259,15 @@ def find_outliers(run, most):
     return Known(theta[good], combine(run.rows[: run.m], S[:, good]), residuals[good])
 
 
-def assemble(quadratures, known, n, n_products, ghosts, look, **extra):
+def assemble(
+    quadratures: list[Quadrature],
+    known: Known | None,
+    n: int,
+    n_products: int,
+    ghosts: float,
+    look: Look,
+    **extra: Any,
+) -> SpectralDensity:
     """A `SpectralDensity` from the probes' quadratures and the deflated eigenvalues."""
     exact = np.zeros(0) if known is None else known.values
     q = max(len(one.nodes) for one in quadratures)

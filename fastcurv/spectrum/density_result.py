@@ -66,7 +66,7 @@ class SpectralDensity:
 
     @property
     def n_probes(self) -> int:
-        return self.nodes.shape[0]
+        return len(self.nodes)
 
     @property
     def coordinate(self) -> np.ndarray:
@@ -147,15 +147,9 @@ class SpectralDensity:
                 "merge with"
             )
         q = max(self.nodes.shape[1], other.nodes.shape[1])
-        nodes, weights = [
-            np.vstack(
-                [
-                    np.pad(getattr(d, name), ((0, 0), (0, q - d.nodes.shape[1])), mode)
-                    for d in (self, other)
-                ]
-            )
-            for name, mode in (("nodes", "edge"), ("weights", "constant"))
-        ]
+        beside = [((0, 0), (0, q - d.nodes.shape[1])) for d in (self, other)]
+        nodes = np.vstack([np.pad(d.nodes, b, "edge") for d, b in zip((self, other), beside)])
+        weights = np.vstack([np.pad(d.weights, b) for d, b in zip((self, other), beside)])
         spread = smear(
             nodes, weights, axis=self.axis, width=self.width, linear_below=self.linear_below
         )
@@ -222,4 +216,4 @@ def astride(nodes: np.ndarray, weights: np.ndarray, end: float) -> float:
         return 0.0
     left = np.flatnonzero(below)[np.argmax(nodes[below])]
     right = np.flatnonzero(above)[np.argmin(nodes[above])]
-    return 0.5 * (weights[left] + weights[right])
+    return 0.5 * float(weights[left] + weights[right])

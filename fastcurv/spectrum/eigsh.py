@@ -2,6 +2,10 @@
 error.
 """
 
+from typing import Any
+
+from numpy.typing import ArrayLike
+
 from ..checks import (
     check_choice,
     check_positive_int,
@@ -9,7 +13,9 @@ from ..checks import (
     either_seed,
     refuse_unknown,
 )
+from ..protocols import Operator, Seed
 from .mixed_precision import mixed_pairs
+from .results import Eigenpairs
 from .search import Asked, extreme_pairs
 
 FOREIGN = {"maxiter": "max_products", "ncv": "max_basis", "M": "a standard eigenproblem"}
@@ -17,23 +23,23 @@ FOREIGN |= {"sigma": "which='SA'", "return_eigenvectors": "the values of the res
 
 
 def eigsh(
-    op,
-    k=6,
-    which="LM",
+    op: Operator,
+    k: int = 6,
+    which: str = "LM",
     *,
-    tol=None,
-    relative="scale",
-    max_products=None,
-    max_basis=None,
-    v0=None,
-    against=None,
-    precision=None,
-    probe=None,
-    seed=None,
-    rng=None,
-    progress=False,
-    **foreign,
-):
+    tol: float | None = None,
+    relative: str = "scale",
+    max_products: int | None = None,
+    max_basis: int | None = None,
+    v0: ArrayLike | None = None,
+    against: ArrayLike | Eigenpairs | None = None,
+    precision: str | None = None,
+    probe: bool | None = None,
+    seed: Seed = None,
+    rng: Seed = None,
+    progress: bool = False,
+    **foreign: Any,
+) -> Eigenpairs:
     """The k extreme eigenpairs of a symmetric operator, each with a bound on its error.
 
     Thick-restart Lanczos with full reorthogonalisation. One vector at a time; where a second random

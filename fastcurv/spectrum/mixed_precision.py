@@ -11,7 +11,10 @@ gained. Where that stalls, at values closer than float32 can tell apart, float64
 from what is there.
 """
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -19,8 +22,9 @@ from ..eigensolver import eigh
 from ..krylov.basis import norm, orthogonalise, orthonormal_rows, orthonormalise, project, rotate
 from ..krylov.minres import minres
 from ..krylov.ritz import wanted
-from ..protocols import Castable
-from .search import extreme_pairs, resolve_tol
+from ..protocols import Array, Castable, Floats
+from .results import Eigenpairs
+from .search import Asked, extreme_pairs, resolve_tol
 
 LOW_TOL = 2e-5
 ROUNDS = 16
@@ -28,14 +32,16 @@ INNER_TOL = 1e-3
 FIRST_STEPS, MOST_STEPS = 40, 160  # of MINRES: doubled after a round that gained less than a digit
 
 
-def mixed_pairs(op, asked, rng, v0=None, against=None):
+def mixed_pairs(
+    op: Any, asked: Asked, rng: np.random.Generator, v0: Any = None, against: Any = None
+) -> Eigenpairs:
     """`eigsh` with ``precision="mixed"``, its arguments checked."""
     if not isinstance(op, Castable):
         raise TypeError(
             f"op is a {type(op).__name__} without astype(dtype); wanted one for precision='mixed'"
         )
     high, low = op.astype("float64"), op.astype("float32")
-    n, k = op.shape[0], asked.k
+    n, k = high.shape[0], asked.k
     tol = resolve_tol(asked.tol, np.dtype(np.float64))
     found = extreme_pairs(low, replace(asked, tol=max(tol, LOW_TOL)), rng, v0, against)
     against = orthonormal_rows(against, n, np.dtype(np.float64))
@@ -68,7 +74,7 @@ def mixed_pairs(op, asked, rng, v0=None, against=None):
 class _Refiner:
     """Rayleigh-Ritz in float64 on rows Y with their products W, and corrections from float32."""
 
-    def __init__(self, high, low, which, Y, against):
+    def __init__(self, high: Any, low: Any, which: str, Y: Floats, against: Floats | None) -> None:
         self.high, self.low, self.which, self.k = high, low, which, len(Y)
         self.against = np.zeros((0, Y.shape[1])) if against is None else against
         self.n_low = self.n_high = 0
@@ -76,7 +82,7 @@ class _Refiner:
         self.Y = self._clean(Y, Y[:0])
         self.W = self._products(self.Y)
 
-    def _clean(self, V, Y):
+    def _clean(self, V: Floats, Y: Floats) -> Floats:
         """Orthonormal rows from V, orthogonal to Y and to what is deflated."""
         orthonormalise(V)
         for rows in (self.against, Y):
@@ -84,13 +90,15 @@ class _Refiner:
         B, _ = orthonormalise(V, floor=1e-10, against=Y)
         return V[: len(B)]
 
-    def _products(self, V):
+    def _products(self, V: Floats) -> Floats:
         self.n_high += len(V)
         W = np.array([np.asarray(self.high @ v, dtype=np.float64) for v in V]).reshape(V.shape)
         self.scale = max([self.scale, *(norm(w) for w in W)])
         return W
 
-    def run(self, tol, relative, max_products):
+    def run(
+        self, tol: float, relative: str, max_products: int
+    ) -> tuple[Floats, Floats, Floats, Floats]:
         """Rounds of correction until all is within the tolerance or a round gains nothing."""
         best, most = np.inf, FIRST_STEPS
         for _ in range(ROUNDS):
@@ -112,7 +120,7 @@ class _Refiner:
             self.Y, self.W = np.vstack([self.Y, V]), np.vstack([self.W, self._products(V)])
         return theta, self.Y[: self.k], residuals, targets
 
-    def _rayleigh_ritz(self):
+    def _rayleigh_ritz(self) -> tuple[Floats, Floats, Floats]:
         """The k wanted pairs in the span of Y, their residual vectors and norms.
 
         Y becomes Ritz vectors, the wanted ones first; up to k + 8 of those next to them stay as
@@ -132,14 +140,14 @@ class _Refiner:
         rounding = 4 * np.finfo(float).eps * self.scale
         return theta, R, np.array([norm(r) for r in R]) + rounding
 
-    def _correction(self, theta, r, steps):
+    def _correction(self, theta: float, r: Floats, steps: int) -> Floats:
         """The Jacobi-Davidson correction, roughly, from float32 products."""
         Y = np.vstack([self.Y, self.against]).astype(np.float32)
         length = norm(r)
         b = (r / -length).astype(np.float32)
         orthogonalise(Y, b[None])
 
-        def multiply(v):
+        def multiply(v: Array) -> Array:
             self.n_low += 1
             v = v.reshape(-1).astype(np.float32)
             orthogonalise(Y, v[None], passes=1)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..protocols import Floats
 from .smoothing import from_coordinate, to_coordinate
 
 BAND = 2.0  # standard errors on either side
@@ -56,8 +57,8 @@ def draw_density(
         high = np.maximum(height + band * density.stderr, floor)
         name = f"$\\pm${band:g} standard errors of {density.n_probes} probes"
         named = any(patch.get_label() == name for patch in ax.collections)
-        name = None if named else name
-        ax.fill_between(grid, low, high, color=color, alpha=0.25, lw=0, label=name)
+        shown = None if named else name
+        ax.fill_between(grid, low, high, color=color, alpha=0.25, lw=0, label=shown)
     ax.axvline(0, color="#6E6E6E", lw=0.8, ls=":")
     if density.axis == "log":
         ax.set_xscale("symlog", linthresh=density.linear_below)
@@ -88,15 +89,14 @@ def within(density: Any, low: float = -np.inf, high: float = np.inf) -> Any:
     -------
     SpectralDensity
     """
-    ends = [to_coordinate(end, density.axis, density.linear_below) for end in (low, high)]
-    ends = [float(end) if np.isfinite(end) else end for end in ends]
+    ends = [float(to_coordinate(x, density.axis, density.linear_below)) for x in (low, high)]
     x = density.coordinate
     if not (x[0] < ends[0] or x[-1] > ends[1]):
         return density
     at = np.linspace(max(x[0], ends[0]), min(x[-1], ends[1]), len(x))
 
-    def folded(height: np.ndarray) -> np.ndarray:
-        total = np.interp(at, x, height)
+    def folded(height: Floats) -> Floats:
+        total: Floats = np.interp(at, x, height)
         for end in ends:
             if np.isfinite(end):
                 total = total + np.interp(2 * end - at, x, height, left=0.0, right=0.0)

@@ -4,12 +4,16 @@ worth.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 
 from ..checks import operator_dtype
 from ..krylov.basis import orthonormalise, project, subtract
 from ..krylov.lanczos import NOT_FINITE
-from ..protocols import QuadraticForms
+from ..progress import Bar
+from ..protocols import Array, Floats, QuadraticForms
 from .density import random_signs
 from .results import Estimate, widened
 
@@ -22,13 +26,15 @@ SKEWED = 13.0
 class Counted:
     """The operator on rows of vectors, with its applications counted."""
 
-    def __init__(self, op):
-        self.op, self.n, self.dtype = op, op.shape[0], operator_dtype(op)
+    def __init__(self, op: Any) -> None:
+        self.op, self.dtype = op, operator_dtype(op)
+        self.n: int = op.shape[0]
         self.has_quadratic = isinstance(op, QuadraticForms)
         self.n_products = self.n_quadratic = 0
-        self.shown = self.exponent = None
+        self.shown: Bar | None = None
+        self.exponent: int | None = None
 
-    def estimate(self, value, stderr, method):
+    def estimate(self, value: Any, stderr: Any, method: str) -> Estimate:
         unit = 2.0 ** (self.exponent or 0)
         value, stderr = unit * value, unit * stderr
         if not np.isfinite(value).all():
@@ -40,12 +46,12 @@ class Counted:
             value, stderr = float(value), float(stderr)
         return Estimate(value, stderr, self.n_products, self.n_quadratic, method)
 
-    def _told(self, k):
+    def _told(self, k: int) -> None:
         self.n_products += k
         if self.shown is not None:
             self.shown.update(k)
 
-    def products(self, V):
+    def products(self, V: Array) -> Array:
         """Rows ``H v`` for rows v."""
         if not len(V):
             return np.zeros((0, self.n), self.dtype)
@@ -57,7 +63,7 @@ class Counted:
         )
         return self._in_range(np.ascontiguousarray(np.asarray(Y).T))
 
-    def forms(self, V):
+    def forms(self, V: Array) -> Floats:
         """``v'Hv`` for rows v, in float64."""
         if not self.has_quadratic:
             return row_dots(V, self.products(V))
@@ -69,7 +75,7 @@ class Counted:
             )
         )
 
-    def _in_range(self, Y):
+    def _in_range(self, Y: Array) -> Array:
         """Finite numbers of the operator over the unit, a power of two that the first of them that
         are not zero decide; so that squares and sums stay in range.
         """
@@ -87,12 +93,12 @@ class Counted:
             raise ValueError(NOT_FINITE)
         return Y
 
-    def probes(self, rng, m):
+    def probes(self, rng: np.random.Generator, m: int) -> Iterator[Array]:
         """M rows of random signs, a block at a time."""
         for start in range(0, m, BLOCK):
             yield random_signs(rng, min(BLOCK, m - start), self.n, self.dtype)
 
-    def hutchinson(self, rng, m):
+    def hutchinson(self, rng: np.random.Generator, m: int) -> tuple[float, float]:
         """The mean of ``v'Hv`` and its standard error.
 
         Its variance is twice the sum of those of the entries ``v_i (Hv)_i``. Where products are
@@ -112,13 +118,13 @@ class Counted:
         variance = max(2 * float((squares - total**2 / m).sum()) / (m - 1), 0.0)
         return mean, max(stderr, widened(m) * (variance / m) ** 0.5)
 
-    def unit_rows(self):
+    def unit_rows(self) -> Iterator[Array]:
         for start in range(0, self.n, BLOCK):
             E = np.zeros((min(BLOCK, self.n - start), self.n), self.dtype)
             E[np.arange(len(E)), start + np.arange(len(E))] = 1
             yield E
 
-    def exact_diagonal(self):
+    def exact_diagonal(self) -> Floats:
         return np.concatenate(
             [
                 [y[start + i] for i, y in enumerate(self.products(E))]
@@ -126,21 +132,21 @@ class Counted:
             ]
         ).astype(np.float64)
 
-    def range(self, rng, m):
+    def range(self, rng: np.random.Generator, m: int) -> Array:
         """Orthonormal rows that span the products with m random vectors."""
         Q = np.concatenate([self.products(V) for V in self.probes(rng, m)])
         B, _ = orthonormalise(Q)
         return Q[: len(B)]
 
 
-def outside(Q, V):
+def outside(Q: Array, V: Array) -> Array:
     """Rows of `V` less their part in the row space of `Q`, in place."""
     if len(Q):
         subtract(Q, V, project(Q, V))
     return V
 
 
-def row_dots(A, B):
+def row_dots(A: Array, B: Array) -> Floats:
     return np.array(
         [
             float(np.dot(a.astype(np.float64, copy=False), b.astype(np.float64, copy=False)))
@@ -149,11 +155,11 @@ def row_dots(A, B):
     )
 
 
-def squares_of(Y):
+def squares_of(Y: Array) -> Floats:
     return row_dots(Y, Y)
 
 
-def mean_of(samples):
+def mean_of(samples: Floats) -> tuple[float, float]:
     """The mean of independent samples ``v'Hv`` and its widened standard error; NaN from one sample.
 
     Student's interval, wider where few samples carry the sum: their skewness says so, as far as it
@@ -172,7 +178,7 @@ def mean_of(samples):
     return float(samples.mean()), stderr
 
 
-def from_sums(total, squares, m):
+def from_sums(total: Floats, squares: Floats, m: int) -> tuple[Floats, Floats]:
     mean = total / m
     if m == 1:
         return mean, np.full_like(mean, np.nan)

@@ -9,6 +9,8 @@ from html import escape
 import numpy as np
 from scipy.special import stdtrit
 
+from ..protocols import Array, Floats
+
 
 def widened(m: int) -> float:
     """What a standard error from m samples is multiplied by, for two of them to cover 95%:
@@ -73,10 +75,10 @@ class Eigenpairs:
         v>|`` for unit vectors u, v of the basis; 0 where that was rounding. It is in `residuals`.
     """
 
-    values: np.ndarray
-    vectors: np.ndarray
-    residuals: np.ndarray
-    converged: np.ndarray
+    values: Array
+    vectors: Array
+    residuals: Array
+    converged: Array
     n_products: int
     scale: float = 0.0
     tol: float = 0.0
@@ -90,7 +92,7 @@ class Eigenpairs:
     def __len__(self) -> int:
         return len(self.values)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[Array]:
         return iter((self.values, self.vectors))
 
     def _title(self) -> str:
@@ -141,8 +143,8 @@ class Estimate:
         What made it.
     """
 
-    estimate: float | np.ndarray
-    stderr: float | np.ndarray
+    estimate: float | Array
+    stderr: float | Array
     n_products: int
     n_quadratic: int = 0
     method: str = ""
@@ -154,9 +156,8 @@ class Estimate:
         if np.ndim(self.estimate) == 0:
             text = f"{float(self.estimate):.8g} +- {float(self.stderr):.2g}"
         else:
-            text = (
-                f"shape {np.shape(self.estimate)}, stderr {number(np.mean(self.stderr))} on average"
-            )
+            stderr = number(float(np.mean(self.stderr)))
+            text = f"shape {np.shape(self.estimate)}, stderr {stderr} on average"
         method = f", {self.method}" if self.method else ""
         return f"Estimate({text}, {self.n_products} products{method})"
 
@@ -189,9 +190,9 @@ class Inertia:
     n_negative: int
     n_zero: int
     bound: float
-    values: np.ndarray = field(default=None, compare=False)
+    values: Floats = field(default_factory=lambda: np.zeros(0), compare=False)
     n_products: int = 0
-    errors: np.ndarray = field(default=None, compare=False)
+    errors: Floats = field(default_factory=lambda: np.zeros(0), compare=False)
 
     def __iter__(self) -> Iterator[int]:
         return iter((self.n_positive, self.n_negative, self.n_zero))

@@ -4,7 +4,9 @@ missed copies.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,8 @@ from ..krylov.basis import combine, orthonormal_rows
 from ..krylov.held import held_rows
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import bounds, decompose, kept_at_restart, ritz_pairs, sides
-from ..progress import bar
+from ..progress import Bar, bar
+from ..protocols import Array, Floats
 from .results import Eigenpairs
 
 PROBE_SHARE = (
@@ -41,7 +44,7 @@ class Asked:
     progress: bool = False
 
 
-def resolve_tol(tol, dtype):
+def resolve_tol(tol: float | None, dtype: np.dtype[Any]) -> float:
     """The tolerance that is worked to: the default where None, never below 16 eps."""
     eps = float(np.finfo(dtype).eps)
     return max(
@@ -49,7 +52,7 @@ def resolve_tol(tol, dtype):
     )
 
 
-def resolve_max_basis(max_basis, k, n, dtype):
+def resolve_max_basis(max_basis: int | None, k: int, n: int, dtype: np.dtype[Any]) -> int:
     """How many vectors may be kept."""
     if max_basis is None:
         return min(n, max(2 * k + 20, min(300, MAX_BASIS_BYTES // (n * dtype.itemsize))))
@@ -62,14 +65,16 @@ def resolve_max_basis(max_basis, k, n, dtype):
     return min(n, max_basis)
 
 
-def extreme_pairs(op, asked, rng, v0=None, against=None):
+def extreme_pairs(
+    op: Any, asked: Asked, rng: np.random.Generator, v0: Any = None, against: Any = None
+) -> Eigenpairs:
     """`eigsh` in the operator's own precision, its arguments checked."""
     n, dtype, k = op.shape[0], operator_dtype(op), asked.k
     deflated = orthonormal_rows(against, n, dtype)
-    if k > n - (0 if deflated is None else len(deflated)):
+    left = n if deflated is None else n - len(deflated)
+    if k > left:
         raise ValueError(
-            f"k is {k} and the complement of against has dimension {n - len(deflated)}; wanted k "
-            "no larger"
+            f"k is {k} and the complement of against has dimension {left}; wanted k no larger"
         )
     tol = resolve_tol(asked.tol, dtype)
     # its square, times the largest |lam|, becomes part of every residual
@@ -88,19 +93,22 @@ class Search:
     Ctrl-C.
     """
 
-    def __init__(self, run, asked, tol, rng, shown):
+    def __init__(
+        self, run: Recurrence, asked: Asked, tol: float, rng: np.random.Generator, shown: Bar
+    ) -> None:
         self.run, self.tol, self.rng, self.shown = run, tol, rng, shown
         self.k, self.which, self.relative = asked.k, asked.which, asked.relative
         self.max_products, self.probe = asked.max_products, asked.probe
-        self.stop = lambda: False
-        self.block, self.next_look, self.last = 1, 0, None
-        self.settled = (
-            None  # the pairs that a probe is testing, as (theta, bounds) of the first k rows
-        )
+        self.stop: Callable[[], bool] = lambda: False
+        self.block, self.next_look = 1, 0
+        self.last: tuple[int, float] | None = None
+        # the pairs that a probe is testing, as (theta, bounds) of the first k rows
+        self.settled: tuple[Floats, Floats] | None = None
         self.probe_until, self.probed, self.interrupted = 0, False, False
-        self.measured = None  # (theta, bounds) of the pairs, the next block, being measured again
+        # (theta, bounds) of the pairs, the next block, being measured again
+        self.measured: tuple[Floats, Floats] | None = None
 
-    def solve(self, start=None):
+    def solve(self, start: Array | None = None) -> Eigenpairs:
         """Run to the end and return Eigenpairs."""
         with deferred_interrupts() as stop:
             self.stop = self.run.around = stop
@@ -120,7 +128,7 @@ class Search:
     # -- the loop
     # ----------------------------------------------------------------------------------------------
 
-    def _start(self, start):
+    def _start(self, start: Array | None) -> None:
         run = self.run
         if start is not None:
             if run.insert(start[: min(self._widest(), self.max_products)]) == 0:
@@ -131,10 +139,10 @@ class Search:
         else:
             run.insert_random(self.rng)
 
-    def _spent(self):
+    def _spent(self) -> bool:
         return self.run.n_products + max(1, self.run.p) > self.max_products
 
-    def _grow(self):
+    def _grow(self) -> None:
         """Until the wanted pairs are converged, the budget is spent or the space is exhausted."""
         run = self.run
         while True:
@@ -162,7 +170,7 @@ class Search:
             if run.p and run.m >= self.next_look and self._look():
                 return
 
-    def _make_room(self):
+    def _make_room(self) -> bool:
         """Room for a fresh start next to the basis; False where even a restart gives none."""
         run = self.run
         if run.m + 2 * self.block > run.capacity + 1 and run.capacity < run.dimension:
@@ -171,14 +179,14 @@ class Search:
             self._restart()
         return run.m < run.dimension
 
-    def _widest(self):
+    def _widest(self) -> int:
         """The largest block that restarts can keep whole next to the k wanted vectors."""
         run = self.run
         if run.capacity >= run.dimension:
             return run.dimension
         return max(1, (run.capacity + 1 - self.k) // 3)
 
-    def _restart(self):
+    def _restart(self) -> None:
         run = self.run
         widest = self._widest()
         if run.p > widest:
@@ -191,7 +199,7 @@ class Search:
         run.restart(theta[keep], S[:, keep])
         self.next_look, self.last = run.m + 1, None
 
-    def _look(self):
+    def _look(self) -> bool:
         """Compare the wanted Ritz pairs with the tolerance; True where all is done."""
         run = self.run
         if run.m < min(self.k, run.dimension):
@@ -200,7 +208,7 @@ class Search:
         theta, S, residuals = ritz_pairs(run, self.k, self.which)
         target = max(self.tol * run.scale, 2 * run.noise)
         if self.settled is not None:
-            return self._look_probe(theta, target)
+            return self._look_probe(theta, self.settled[0], target)
         excess = self._excess(theta, S, residuals)
         worst = float(excess.max())
         self.shown.note(f"{int((excess <= 1).sum())} of {self.k} converged")
@@ -215,7 +223,7 @@ class Search:
         self._begin_probe(theta, S, steps)
         return False
 
-    def _targets(self, theta):
+    def _targets(self, theta: Floats) -> Floats:
         """What each residual may be: the tolerance, but no less than twice the rounding seen."""
         run = self.run
         size = (
@@ -223,20 +231,21 @@ class Search:
             if self.relative == "scale"
             else np.maximum(np.abs(theta), run.eps ** (2 / 3) * run.scale)
         )
-        return self.tol * np.broadcast_to(size, theta.shape)
+        targets: Floats = self.tol * np.broadcast_to(size, theta.shape)
+        return targets
 
-    def _excess(self, theta, S, residuals):
+    def _excess(self, theta: Floats, S: Floats, residuals: Floats) -> Floats:
         """Residuals over what they may be; what more products cannot mend counts for at most half
         of that.
         """
         run = self.run
         targets = np.maximum(self._targets(theta), 2 * run.noise)
         allowed = targets - np.minimum(bounds(run, S, residuals) - residuals, targets / 2)
-        return np.divide(
-            residuals, allowed, out=np.where(residuals > 0, np.inf, 0.0), where=allowed > 0
-        )
+        excess: Floats = np.where(residuals > 0, np.inf, 0.0)
+        np.divide(residuals, allowed, out=excess, where=allowed > 0)
+        return excess
 
-    def _schedule(self, excess):
+    def _schedule(self, excess: float) -> None:
         """Look again when the residuals, falling as they did, are due; at most an eighth of the
         basis from now, near the end a 24th: what is spent past convergence is spent for nothing.
         """
@@ -251,7 +260,7 @@ class Search:
     # -- probes for missed copies
     # -------------------------------------------------------------------------------------
 
-    def _probe_steps(self, theta, target):
+    def _probe_steps(self, theta: Floats, target: float) -> int:
         """How many steps from a random start would show a copy of a wanted value, were there one;
         0: no need.
 
@@ -278,7 +287,7 @@ class Search:
         room = min(run.capacity + 1 - 2 * self.block, run.dimension) - len(theta)
         return max(0, int(min(np.ceil(steps), cap, room)))
 
-    def _begin_probe(self, theta, S, steps):
+    def _begin_probe(self, theta: Floats, S: Floats, steps: int) -> None:
         """Set the converged pairs aside as the basis and start again in their complement."""
         run = self.run
         _, _, residuals = ritz_pairs(run, self.k, self.which)
@@ -289,12 +298,12 @@ class Search:
         self.probe_until = run.m + steps * self.block
         self.next_look = run.m + max(2, steps // 3) * self.block
 
-    def _look_probe(self, theta, target):
+    def _look_probe(self, theta: Floats, before: Floats, target: float) -> bool:
         """True where the probe ended without a change; back to the search, in larger blocks, where
         it found one.
         """
         run = self.run
-        if np.abs(theta - self.settled[0]).max() > target:
+        if np.abs(theta - before).max() > target:
             self.settled, self.last = None, None
             self.block = min(2 * self.block, LARGEST_BLOCK, max(1, (run.capacity - self.k) // 3))
             self.next_look = run.m + 2
@@ -308,7 +317,7 @@ class Search:
     # -- the end
     # ----------------------------------------------------------------------------------------------
 
-    def _final(self):
+    def _final(self) -> tuple[Floats, Array, Floats]:
         """Values, vectors as rows, and bounds of the residuals, from what is in the basis now."""
         run = self.run
         known = self.settled or self.measured
@@ -319,7 +328,7 @@ class Search:
         theta, S, residuals = ritz_pairs(run, self.k, self.which)
         return theta, combine(run.rows[: run.m], S), bounds(run, S, residuals)
 
-    def _confirm(self):
+    def _confirm(self) -> bool:
         """Measure the residuals by products where their bounds are too coarse; True where the
         search must go on.
         """
@@ -347,7 +356,7 @@ class Search:
         self.probe, self.next_look, self.last = False, run.m + 1, None
         return True
 
-    def _result(self):
+    def _result(self) -> Eigenpairs:
         run = self.run
         theta, rows, limits = self._final()
         return Eigenpairs(

@@ -2,7 +2,10 @@
 twice.
 """
 
+from __future__ import annotations
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..checks import (
     as_rng,
@@ -14,8 +17,10 @@ from ..checks import (
 from ..krylov.basis import combine
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import bounds, ritz_pairs
-from ..progress import bar
+from ..progress import Bar, bar
+from ..protocols import Array, Operator, Seed
 from .density import assemble, extend, quadrature
+from .density_result import SpectralDensity
 from .results import Eigenpairs
 from .search import resolve_tol
 from .smoothing import check_look
@@ -58,13 +63,17 @@ class Krylov:
     'demo'
     """
 
-    def __init__(self, op, name="krylov", *, seed=0, max_bytes=MAX_BYTES):
+    def __init__(
+        self, op: Operator, name: str = "krylov", *, seed: Seed = 0, max_bytes: int = MAX_BYTES
+    ) -> None:
         self.op, self.name, self.rng = check_symmetric_operator(op), str(name), as_rng(seed)
-        self.n, self.dtype = self.op.shape[0], operator_dtype(self.op)
+        self.n: int = self.op.shape[0]
+        self.dtype = operator_dtype(self.op)
         self.max_bytes = check_positive_int(max_bytes, "max_bytes")
-        self._probes, self._others = [], []
+        self._probes: list[Recurrence] = []
+        self._others: list[tuple[Array, Recurrence]] = []
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         steps = [run.m for run in self._probes]
         return (
             f"Krylov({self.name!r}, n = {self.n}, probes of {steps} steps, {self.n_products} "
@@ -72,13 +81,13 @@ class Krylov:
         )
 
     @property
-    def n_products(self):
+    def n_products(self) -> int:
         return sum(run.n_products for run in self._runs())
 
-    def _runs(self):
+    def _runs(self) -> list[Recurrence]:
         return self._probes + [run for _, run in self._others]
 
-    def _reserve(self, run, steps):
+    def _reserve(self, run: Recurrence | None, steps: int) -> None:
         """Room for `steps` products in a run, or MemoryError."""
         steps = min(steps, self.n)
         if run is not None and run.capacity >= steps:
@@ -94,7 +103,7 @@ class Krylov:
         if run is not None:
             run.reserve(steps)
 
-    def probe(self, i=0, n_steps=1, shown=None):
+    def probe(self, i: int = 0, n_steps: int = 1, shown: Bar | None = None) -> Recurrence:
         """Random probe `i`, extended to at least `n_steps` products; returns its recurrence."""
         while len(self._probes) <= i:
             self._reserve(None, n_steps)
@@ -104,24 +113,32 @@ class Krylov:
         self._grow(self._probes[i], n_steps, shown)
         return self._probes[i]
 
-    def _grow(self, run, n_steps, shown=None):
+    def _grow(self, run: Recurrence, n_steps: int, shown: Bar | None = None) -> None:
         if run.p and run.m < n_steps:
             self._reserve(run, n_steps)
             with bar() as silent:
                 extend(run, n_steps, shown or silent)
 
-    def steps_from(self, g=None):
+    def steps_from(self, g: Array | None = None) -> int:
         """How many products there are from the first random start, or from `g`."""
         if g is None:
             return self._probes[0].m if self._probes else 0
         return next((run.m for start, run in self._others if np.array_equal(start, g)), 0)
 
-    def extend(self, n_steps):
+    def extend(self, n_steps: int) -> Krylov:
         """Take the first probe to at least `n_steps` products; returns self."""
         self.probe(0, check_positive_int(n_steps, "n_steps"))
         return self
 
-    def eigsh(self, k=6, which="LM", *, tol=None, max_products=None, progress=False):
+    def eigsh(
+        self,
+        k: int = 6,
+        which: str = "LM",
+        *,
+        tol: float | None = None,
+        max_products: int | None = None,
+        progress: bool = False,
+    ) -> Eigenpairs:
         """The k wanted eigenpairs from the first probe, which is extended until they are
         converged.
 
@@ -175,16 +192,16 @@ class Krylov:
 
     def spectral_density(
         self,
-        n_probes=1,
-        n_steps=None,
+        n_probes: int = 1,
+        n_steps: int | None = None,
         *,
-        axis="linear",
-        width=None,
-        grid=None,
-        n_grid=1024,
-        linear_below=None,
-        progress=False,
-    ):
+        axis: str = "linear",
+        width: float | None = None,
+        grid: ArrayLike | None = None,
+        n_grid: int = 1024,
+        linear_below: float | None = None,
+        progress: bool = False,
+    ) -> SpectralDensity:
         """The density from the first `n_probes` random probes, each taken to at least `n_steps`
         products.
 
@@ -211,7 +228,7 @@ class Krylov:
             n_new=self.n_products - before,
         )
 
-    def start_from(self, g, n_steps):
+    def start_from(self, g: Array, n_steps: int) -> Recurrence:
         """The run that starts from g, made or found, with at least n_steps."""
         for start, run in self._others:  # noqa: B007  used where the loop is left
             if np.array_equal(start, g):

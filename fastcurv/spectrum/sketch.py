@@ -7,7 +7,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..krylov.basis import combine, project
-from .probing import BLOCK, row_dots
+from ..protocols import Floats
+from .probing import BLOCK, Counted, row_dots
 from .results import widened
 
 # leave-one-out estimates share all samples but one: their scatter shows this much too small an
@@ -24,7 +25,7 @@ class Sketch:
     all the others.
     """
 
-    def __init__(self, apply, rng, m):
+    def __init__(self, apply: Counted, rng: np.random.Generator, m: int) -> None:
         half = m // 2
         if half < 2:
             raise ValueError(
@@ -46,7 +47,7 @@ class Sketch:
         )
         self.S = leave_one_out(R)
 
-    def traces(self):
+    def traces(self) -> tuple[Floats, Floats]:
         """One estimate of the trace for each sample left out."""
         m, S, R = len(self.O), self.S, self.R
         H = project(self.Q, self.Z.astype(np.float64))
@@ -66,7 +67,7 @@ class Sketch:
         rest = np.where(small, 0.0, forms * (self.n - rank) / np.where(small, 1.0, lengths))
         return inside + rest, left_out
 
-    def trace(self):
+    def trace(self) -> tuple[float, float]:
         """The mean over the samples left out, and its standard error.
 
         Where the sketch has as many vectors as there are large eigenvalues, all samples can be
@@ -79,7 +80,7 @@ class Sketch:
             np.hypot(LEFT_OUT * widened(len(samples)) * scatter, np.abs(left_out).mean())
         )
 
-    def diagonals(self):
+    def diagonals(self) -> tuple[Floats, Floats]:
         """The mean and standard error of the diagonals, one for each sample left out."""
         m, S = len(self.O), self.S
         whole = (self.Q * self.Z).sum(axis=0)
@@ -97,10 +98,11 @@ class Sketch:
         return mean, np.hypot(LEFT_OUT * widened(m) * np.sqrt(variance / m), left_out / m)
 
 
-def leave_one_out(R):
+def leave_one_out(R: Floats) -> Floats:
     """Unit columns ``s_i`` along ``R^-T e_i``; a singular R is shifted by its rounding."""
     m, scale = len(R), np.abs(np.diag(R)).max(initial=0.0)
     floor = np.finfo(float).eps * m * scale
     safe = R + np.diag(np.where(np.abs(np.diag(R)) <= floor, floor or 1.0, 0.0))
-    S = np.linalg.solve(safe.T, np.eye(m))
-    return S / np.linalg.norm(S, axis=0)
+    S: Floats = np.linalg.solve(safe.T, np.eye(m))
+    S /= np.linalg.norm(S, axis=0)
+    return S

@@ -2,12 +2,39 @@
 logarithmic axis.
 """
 
+from typing import TypedDict
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..checks import check_array, check_choice, check_positive, check_positive_int
+from ..protocols import Floats
 
 
-def check_look(axis, width, grid, n_grid, linear_below):
+class Look(TypedDict):
+    """How a density is to be drawn: the keyword arguments of `smear`, checked."""
+
+    axis: str
+    grid: Floats | None
+    n_grid: int
+    width: float | None
+    linear_below: float | None
+
+
+class Smeared(TypedDict):
+    """What `smear` makes: the fields of `SpectralDensity` that say how it is drawn."""
+
+    grid: Floats
+    density: Floats
+    stderr: Floats
+    width: float
+    axis: str
+    linear_below: float
+
+
+def check_look(
+    axis: str, width: float | None, grid: ArrayLike | None, n_grid: int, linear_below: float | None
+) -> Look:
     """The keyword arguments of `smear`, checked."""
     check_choice(axis, ("linear", "log"), "axis")
     if grid is not None:
@@ -31,7 +58,7 @@ def check_look(axis, width, grid, n_grid, linear_below):
 REACH = 6.0
 
 
-def to_coordinate(lam, axis, linear_below):
+def to_coordinate(lam: ArrayLike, axis: str, linear_below: float) -> Floats:
     """Eigenvalues to the coordinate that a density is per unit of: decades of ``|lam|``, signed, on
     the log axis.
     """
@@ -39,13 +66,22 @@ def to_coordinate(lam, axis, linear_below):
     return lam if axis == "linear" else np.arcsinh(lam / linear_below) / np.log(10)
 
 
-def from_coordinate(x, axis, linear_below):
+def from_coordinate(x: ArrayLike, axis: str, linear_below: float) -> Floats:
     """The inverse of `to_coordinate`."""
     x = np.asarray(x, dtype=float)
     return x if axis == "linear" else np.sinh(x * np.log(10)) * linear_below
 
 
-def smear(nodes, weights, *, axis="linear", width=None, grid=None, n_grid=1024, linear_below=None):
+def smear(
+    nodes: Floats,
+    weights: Floats,
+    *,
+    axis: str = "linear",
+    width: float | None = None,
+    grid: Floats | None = None,
+    n_grid: int = 1024,
+    linear_below: float | None = None,
+) -> Smeared:
     """A density with integral 1 and its standard error over the probes.
 
     Parameters
@@ -68,7 +104,7 @@ def smear(nodes, weights, *, axis="linear", width=None, grid=None, n_grid=1024, 
     low, high = x[weights > 0].min(), x[weights > 0].max()
     if width is None:
         width = 0.05 if axis == "log" else 0.01 * (high - low)
-        width = width or 1e-3 * abs(high) or 1e-3
+        width = float(width or 1e-3 * abs(high) or 1e-3)
     if grid is None:
         n_grid = max(n_grid, min(1 << 16, int(2 * (high - low + 2 * REACH * width) / width)))
         at = np.linspace(low - REACH * width, high + REACH * width, n_grid)
@@ -94,9 +130,10 @@ def smear(nodes, weights, *, axis="linear", width=None, grid=None, n_grid=1024, 
     }
 
 
-def _gaussians(at, x, w, width):
+def _gaussians(at: Floats, x: Floats, w: Floats, width: float) -> Floats:
     """The sum of Gaussians of weights `w` at `x`, evaluated at `at`."""
     total = np.zeros(len(at))
     for xi, wi in zip(x, w):
         total += wi * np.exp(-0.5 * ((at - xi) / width) ** 2)
-    return total / (width * (2 * np.pi) ** 0.5)
+    total /= width * (2 * np.pi) ** 0.5
+    return total

@@ -2,6 +2,8 @@
 standard errors.
 """
 
+from typing import Any
+
 import numpy as np
 
 from ..checks import (
@@ -13,23 +15,25 @@ from ..checks import (
     refuse_unknown,
 )
 from ..progress import bar
+from ..protocols import Operator, Seed
 from .probing import BLOCK, Counted, from_sums, mean_of, outside, squares_of
+from .results import Estimate
 from .sketch import Sketch
 
 FOREIGN = {"maxiter": "n_probes", "num_samples": "n_probes", "tol": "n_probes"}
 
 
 def trace(
-    op,
-    n_probes=None,
-    method="auto",
-    seed=None,
+    op: Operator,
+    n_probes: int | None = None,
+    method: str = "auto",
+    seed: Seed = None,
     *,
-    rng=None,
-    progress=False,
-    n_samples=None,
-    **foreign,
-):
+    rng: Seed = None,
+    progress: bool = False,
+    n_samples: int | None = None,
+    **foreign: Any,
+) -> Estimate:
     """The trace of a symmetric operator, estimated from `n_probes` products.
 
     Parameters
@@ -91,16 +95,16 @@ def trace(
 
 
 def diagonal(
-    op,
-    n_probes=None,
-    method="auto",
-    seed=None,
+    op: Operator,
+    n_probes: int | None = None,
+    method: str = "auto",
+    seed: Seed = None,
     *,
-    rng=None,
-    progress=False,
-    n_samples=None,
-    **foreign,
-):
+    rng: Seed = None,
+    progress: bool = False,
+    n_samples: int | None = None,
+    **foreign: Any,
+) -> Estimate:
     """The diagonal of a symmetric operator, estimated from `n_probes` products.
 
     Parameters
@@ -156,16 +160,16 @@ def diagonal(
 
 
 def frobenius_norm(
-    op,
-    n_probes=None,
-    method="auto",
-    seed=None,
+    op: Operator,
+    n_probes: int | None = None,
+    method: str = "auto",
+    seed: Seed = None,
     *,
-    rng=None,
-    progress=False,
-    n_samples=None,
-    **foreign,
-):
+    rng: Seed = None,
+    progress: bool = False,
+    n_samples: int | None = None,
+    **foreign: Any,
+) -> Estimate:
     """The Frobenius norm of a symmetric operator, the root of the sum of its squared eigenvalues.
 
     Parameters
@@ -233,7 +237,14 @@ def frobenius_norm(
     return apply.estimate(norm, error / (norm + least) if error > 0 else 0.0, method)
 
 
-def _asked(op, n_probes, seed, rng, n_samples, foreign):
+def _asked(
+    op: Operator,
+    n_probes: int | None,
+    seed: Seed,
+    rng: Seed,
+    n_samples: int | None,
+    foreign: dict[str, Any],
+) -> tuple[Any, int, np.random.Generator]:
     """The operator, the number of probes and the generator, checked; old and foreign names told."""
     refuse_unknown("the estimate", foreign, FOREIGN)
     n_probes = old_name("n_samples", n_samples, "n_probes", n_probes, depth=4)
@@ -241,7 +252,7 @@ def _asked(op, n_probes, seed, rng, n_samples, foreign):
     return check_symmetric_operator(op), m, either_seed(seed, rng)
 
 
-def _hutch_pp(apply, rng, m):
+def _hutch_pp(apply: Counted, rng: np.random.Generator, m: int) -> Estimate:
     """Exact on the range of m/3 products, Hutchinson outside it."""
     third = m // 3
     if third < 1 or m - 2 * third < 2:

@@ -6,12 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 
 from ..checks import as_rng, check_positive_int, check_symmetric_operator, check_vector
-
-Floats = NDArray[np.float64]
+from ..protocols import Array
 
 
 class PrescribedSpectrum(LinearOperator):
@@ -40,18 +38,18 @@ class PrescribedSpectrum(LinearOperator):
     ) -> None:
         self.values = np.asarray(values, dtype=dtype)
         n = self.values.size
-        super().__init__(np.dtype(dtype), (n, n))
+        super().__init__(np.dtype(dtype), (n, n))  # type: ignore[call-arg]
         mirrors = as_rng(seed).standard_normal((n_reflections, n))
         self.mirrors = (mirrors / np.linalg.norm(mirrors, axis=1, keepdims=True)).astype(dtype)
         self.n_products = 0
 
-    def _reflect(self, V: np.ndarray, order: Iterable[int]) -> Any:
+    def _reflect(self, V: np.ndarray, order: Iterable[int]) -> Array:
         for i in order:
             u = self.mirrors[i]
             V = V - np.multiply.outer(2 * u, u @ V)
         return V
 
-    def _apply(self, V: np.ndarray) -> Any:
+    def _apply(self, V: Array) -> Array:
         steps = range(len(self.mirrors))
         inner = self._reflect(V, reversed(steps))
         return self._reflect(self.values.reshape(-1, *[1] * (V.ndim - 1)) * inner, steps)

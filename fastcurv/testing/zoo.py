@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -55,11 +55,14 @@ def zoo() -> list[Case]:
     return cases
 
 
-def _functions() -> Iterator[Any]:
-    def function(name: str, kind: Any, counts: Any, *functions: Any) -> Any:
+def _functions() -> Iterator[Case]:
+    def function(
+        name: str, kind: str, counts: tuple[int, int, int], *functions: Callable[..., Any]
+    ) -> Case:
         """`functions`: value, gradient, Hessian and, where it is not 0, a bound on its change."""
-        bound = functions[3:] or (lambda t, r: 0.0,)
-        ob = FunctionObjective(2, *functions[:3], *bound)
+        value, gradient, hessian = functions[:3]
+        bound = functions[3] if functions[3:] else lambda t, r: 0.0
+        ob = FunctionObjective(2, value, gradient, hessian, bound)
         return Case(name, ob, np.zeros(2), kind, *counts, 0.0)
 
     yield function(

@@ -1,0 +1,3 @@
+from typing import Final
+
+BATCH_NORM_EPS: Final[float]

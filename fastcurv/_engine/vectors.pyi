@@ -1,0 +1,17 @@
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .plan import ACTIVATIONS as ACTIVATIONS
+
+def project_rows(
+    Q: NDArray[np.floating[Any]], W: NDArray[np.floating[Any]]
+) -> NDArray[np.float64]: ...
+def subtract_rows(
+    Q: NDArray[np.floating[Any]], W: NDArray[np.floating[Any]], C: NDArray[Any]
+) -> NDArray[np.float64]: ...
+def columns_as_rows(
+    V: NDArray[np.floating[Any]], out: NDArray[Any], threads: int = 1
+) -> NDArray[Any]: ...
+def activate(name: str, z: NDArray[np.floating[Any]]) -> NDArray[Any]: ...

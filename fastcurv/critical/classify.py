@@ -159,9 +159,14 @@ def _judge(ask: Request, shown: Any, started: float) -> CriticalPoint:
     outcome = decide(found)
     point = _result(ask, found, outcome, evidence)
     extra: dict[str, Any] = {}
-    if outcome.because in ("far", "plateau") and ask.seek:
-        extra = _nearest(ask, H, evidence, coordinates, shown)
-        extra["reason"] = point.reason[:-1] + extra.pop("words") + "."
+    if ask.seek and outcome.because in ("far", "plateau"):
+        led = _nearest(ask, H, evidence, coordinates, shown)
+        words = which_call_gets_there(evidence.on_plateau) if led is None else led.pop("words")
+        extra = {"reason": f"{point.reason[:-1]}{words}.", **(led or {})}
+    elif ask.seek and not outcome.certified and _too_long(evidence):
+        led = _nearest(ask, H, evidence, coordinates, shown)
+        if led is not None and led["at_nearest"].certified:
+            extra = {"reason": f"{point.reason[:-1]}{led.pop('words')}.", **led}
     return replace(
         point,
         n_products=H.count + H.shared,
@@ -172,23 +177,27 @@ def _judge(ask: Request, shown: Any, started: float) -> CriticalPoint:
     )
 
 
+def _too_long(evidence: Evidence) -> bool:
+    """Whether the theorem lacks nothing but a shorter Newton step."""
+    return evidence.theorem is not None and evidence.theorem.missing == "h"
+
+
 def _nearest(
     ask: Request, H: Products, evidence: Evidence, coordinates: Coordinates, shown: Any
-) -> dict[str, Any]:
-    """Where Newton's steps lead, and the verdict there; else which call gets there."""
+) -> dict[str, Any] | None:
+    """Where Newton's steps lead, the verdict there and words for it; None where they lead to no
+    critical point.
+    """
     H.note("where does Newton's step lead?")
     left = np.inf if ask.max_products is None else ask.max_products - H.count
     went = walk(ask.ob, ask.theta, evidence.gradient, coordinates, left)
     H.tell(went.n_products)
-    plateau = evidence.on_plateau
-    if went.theta is None:
-        return {"words": which_call_gets_there(plateau)}
+    left = np.inf if ask.max_products is None else ask.max_products - H.count
+    if went.theta is None or left < 20:
+        return None
     if getattr(ask.ob, "dtype", None) == np.float32:
         went = replace(went, theta=went.theta.astype(np.float32).astype(np.float64))
     distance = float(np.linalg.norm(went.theta - ask.theta))
-    left = np.inf if ask.max_products is None else ask.max_products - H.count
-    if left < 20:
-        return {"words": which_call_gets_there(plateau)}
     there = replace(
         ask,
         theta=went.theta,
@@ -200,10 +209,10 @@ def _nearest(
     try:
         at = _judge(there, shown, time.perf_counter())
     except (ValueError, ArithmeticError):  # the objective has no derivatives there
-        return {"words": which_call_gets_there(plateau)}
+        return None
     H.count += at.n_products
     if at.kind == "not_critical":
-        return {"words": which_call_gets_there(plateau)}
+        return None
     words = where_newton_leads(distance, went.n_steps, at)
     return {"words": words, "nearest": went.theta, "distance": distance, "at_nearest": at}
 
@@ -211,6 +220,7 @@ def _nearest(
 def _result(ask: Request, found: Findings, outcome: Outcome, evidence: Evidence) -> CriticalPoint:
     state = saturation(ask.ob, ask.theta) if outcome.because == "plateau" else None
     theorem = evidence.zero if outcome.because == "interpolation" else evidence.theorem
+    known = theorem is not None and theorem.h < np.inf and outcome.because != "two signs"
     return CriticalPoint(
         kind=outcome.kind,
         certified=outcome.certified,
@@ -240,5 +250,5 @@ def _result(ask: Request, found: Findings, outcome: Outcome, evidence: Evidence)
         seed=ask.seed,
         wall_time=0.0,
         radius=outcome.radius if outcome.certified else None,
-        kantorovich=None if theorem is None else theorem.h,
+        kantorovich=theorem.h if known else None,
     )

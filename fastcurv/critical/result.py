@@ -27,10 +27,12 @@ class CriticalPoint:
     radius : float or None
         Of the claim; None where nothing is certified.
     kantorovich : float or None
-        ``h = beta L eta`` of the theorem, which needs ``h < 1/2``; infinite where a bound is
-        missing, None where it was not tried.
+        ``h = beta L eta`` of the theorem, which needs ``h < 1/2``; None where it was not tried, a
+        bound is missing, or a saddle rests on two vectors.
     nearest : ndarray, shape (n,), or None
-        Where at most ten Newton steps from a `not_critical` theta lead, if they contract.
+        Where at most ten Newton steps from a `not_critical` theta lead, if they contract; from a
+        theta near a critical point that is too far from it for the theorem, if they lead to a
+        certified one.
     distance : float or None
         ``||nearest - theta||``.
     at_nearest : CriticalPoint or None
@@ -154,7 +156,8 @@ class CriticalPoint:
             )
         if self.radius is not None:
             h = "" if self.kantorovich is None else f", h = {number(self.kantorovich)}"
-            rows.append(f"  proof       within {number(self.radius)} of theta{h}")
+            where = f"within {number(self.radius)} of" if self.radius > 1e-100 else "at"
+            rows.append(f"  proof       {where} theta{h}")
         if self.at_nearest is not None and self.distance is not None:
             sure = "certified " if self.at_nearest.certified else ""
             rows.append(

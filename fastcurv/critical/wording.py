@@ -10,6 +10,7 @@ from ..spectrum.results import number
 from .decide import Findings, Outcome
 from .evidence import Evidence
 from .request import Request
+from .theorem import EPS
 
 RISK = 0.01  # the failure probability that is suggested where none was asked
 MISSING = {
@@ -84,6 +85,17 @@ def _kinks_here(found: Findings) -> str:
     )
 
 
+def _place(ask: Request, radius: float) -> str:
+    """Where the claim's critical point lies, in words."""
+    length = float(np.linalg.norm(ask.theta))
+    if radius == 0:
+        return "at theta exactly"
+    if radius < 1e-100 * max(length, 1.0):
+        return "at theta, nearer than any number here can tell"
+    last = " (its last digits)" if radius <= EPS * length else ""
+    return f"within {number(radius)} of theta{last}"
+
+
 def _infinity(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
     return (
         "Not critical: the infimum is at infinity, since every sample is classified rightly and "
@@ -114,8 +126,8 @@ def _far(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
 def _theorem(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
     n, s = ask.n, found.n_symmetry or 0
     where = " in balanced coordinates" if ev.balanced else ""
-    text = f"{outcome.kind.capitalize()}{_up_to(found)}: a critical point is proved to lie within "
-    text += f"{number(outcome.radius or 0.0)} of theta, "
+    text = f"{outcome.kind.capitalize()}{_up_to(found)}: a critical point is proved to lie "
+    text += f"{_place(ask, outcome.radius or 0.0)}, "
     if outcome.kind == "saddle":
         text += (
             f"with {found.n_negative} negative and {found.n_positive} positive eigenvalues, "
@@ -133,8 +145,8 @@ def _theorem(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> s
 
 def _interpolation(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
     return (
-        f"Minimum: a point where all {found.n_positive} residuals are 0 is proved to lie within "
-        f"{number(outcome.radius or 0.0)} of theta, a global minimum of loss 0 (Kantorovich's "
+        f"Minimum: a point where all {found.n_positive} residuals are 0 is proved to lie "
+        f"{_place(ask, outcome.radius or 0.0)}, a global minimum of loss 0 (Kantorovich's "
         f"theorem for the residuals, h = {number(ev.zero.h)} < 1/2); the {found.n_zero} zero "
         "eigenvalues belong to the other points of loss 0 around it"
     )
@@ -163,8 +175,8 @@ def _floor(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str
         floor += f": l2 = {number(float(l2))} less what the residuals can take away"
     if outcome.certified:
         return (
-            f"Minimum: a critical point is proved to lie within {number(outcome.radius or 0.0)} of "
-            f"theta (Newton and Kantorovich's theorem, h = {number(ev.theorem.h)} < 1/2), and no "
+            f"Minimum: a critical point is proved to lie {_place(ask, outcome.radius or 0.0)} "
+            f"(Newton and Kantorovich's theorem, h = {number(ev.theorem.h)} < 1/2), and no "
             f"eigenvalue at theta lies below {floor}"
         )
     return (

@@ -131,6 +131,10 @@ class Ending:
         )  # fmt: skip
         self.run.n_products += int(report.n_products)
         sentence = report.reason.rstrip(".")
+        if report.kind != "not_critical" and not report.n_negative:
+            there = self._nearest(theta, report)
+            if there is not None:
+                return there
         if report.kind == "minimum":
             return self._minimum(theta, report, sentence, moves)
         if report.kind == "degenerate" and not report.n_negative:
@@ -140,15 +144,9 @@ class Ending:
             return lower
         if report.kind == "not_critical" and self._at_infinity(theta):
             return Outcome("infinity", report.kind, False, AT_INFINITY_SEEN, theta, report)
-        nearest = report.at_nearest
-        if nearest is not None and nearest.kind == "minimum" and nearest.certified:
-            there, f = report.nearest.astype(theta.dtype), self.run.value(theta)
-            if theta.dtype == np.float64 and self.run.value(there) <= f + value_rounding(
-                f, there.dtype
-            ):
-                return Outcome(
-                    "critical", "minimum", True, nearest.reason.rstrip("."), there, nearest
-                )
+        there = self._nearest(theta, report)
+        if there is not None:
+            return there
         near = report.kind != "not_critical"
         if moves and not near and self.gradient_tol is None and not report.n_negative:
             f = self.run.value(theta)  # steps end here, Newton's model does not: the side of a cube
@@ -161,6 +159,16 @@ class Ending:
             sentence += "; degenerate: no descent found, and Newton's steps end at no point near"
             return Outcome("degenerate", report.kind, False, sentence, theta, report)
         return Outcome("critical", report.kind, False, sentence, theta, report, further)
+
+    def _nearest(self, theta: np.ndarray, report: Any) -> Outcome | None:
+        """The certified minimum to which Newton's steps were seen to lead, if it is no higher."""
+        at = report.at_nearest
+        if theta.dtype != np.float64 or at is None or at.kind != "minimum" or not at.certified:
+            return None
+        f = self.run.value(theta)
+        if not self.run.value(report.nearest) <= f + value_rounding(f, theta.dtype):
+            return None
+        return Outcome("critical", "minimum", True, at.reason.rstrip("."), report.nearest, at)
 
     def _minimum(self, theta: np.ndarray, report: Any, sentence: str, moves: bool) -> Outcome:
         """A minimum that nothing bounds is tried once more: no side may fall before it rises."""

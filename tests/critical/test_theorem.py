@@ -89,6 +89,47 @@ def test_two_points_that_merge_are_told_apart_or_not_certified(gap):
     assert fc.classify(ob, [gap]).certified
 
 
+def test_too_far_for_the_theorem_and_near_enough_for_newton():
+    """Near by the rule and h >= 1/2: the verdict says where Newton's steps lead, if what lies there
+    is certified; there h < 1/2, and the distance is the true one.
+    """
+    ob = cubic(1.0)
+    for x, holds in ((1.9, True), (0.71, True), (0.7, False), (0.6, False)):
+        said = fc.classify(ob, [x], gradient_tol=100.0)
+        assert said.certified == holds == (said.kantorovich < 0.5), said
+        if not holds:
+            assert said.at_nearest.certified and said.at_nearest.kantorovich < 0.5
+            assert abs(said.nearest[0] - 1) <= 1e-12 and said.distance == pytest.approx(1 - x)
+            assert "nearest" in said.reason
+    rng = np.random.default_rng(0)
+    net = fc.Objective(
+        fc.MLP([2, 4, 1]),
+        rng.standard_normal((30, 2)),
+        rng.standard_normal(30),
+        loss="mse",
+        l2=1e-3,
+    )
+    rest = fc.minimize(net, net.model.init(seed=0)).x
+    for size in (1e-9, 1e-7, 1e-5, 1e-3):
+        said = fc.classify(net, rest + size * rng.standard_normal(len(rest)), gradient_tol=1.0)
+        where = 0.0 if said.certified else said.distance
+        assert said.certified or (said.at_nearest.certified and where is not None)
+
+
+def test_two_signs_leave_h_unsaid():
+    """A saddle that rests on two vectors names no h, which would not be that of a proof."""
+    ob = FunctionObjective(
+        3,
+        lambda t: t[0] ** 2 - t[1] ** 2 + t[2] ** 4,
+        lambda t: [2 * t[0], -2 * t[1], 4 * t[2] ** 3],
+        lambda t: np.diag([2, -2, 12 * t[2] ** 2]),
+        lambda t, r: 24 * (abs(t[2]) + r),
+    )
+    said = fc.classify(ob, np.zeros(3))
+    assert said.kind == "saddle" and said.certified and said.n_zero == 1
+    assert said.kantorovich is None and "h = " not in repr(said)
+
+
 def test_two_signs_hold_on_their_ball():
     assert two_signs(-2.0, 1.0, lambda r: 4.0) == pytest.approx(0.25)
     growing = two_signs(-1.0, 1.0, lambda r: 1 + r)

@@ -242,3 +242,36 @@ class Dense(Protocol):
     """An operator that can be written down."""
 
     def to_dense(self) -> np.ndarray: ...
+
+
+class Reduction(Protocol):
+    """A smaller symmetric operator R ``(m, m)`` that stands for H ``(n, n)``: ``H = E R E' + rest
+    (I - E E')``, E ``(n, m)`` with orthonormal columns.
+
+    `embed` takes coordinates ``(m,)``, or rows of them, to parameter space, `project` is its
+    transpose; ``outside(i, j)`` are rows i to j of an orthonormal basis of the complement, of
+    dimension `n_rest`; ``defect(x)`` is ``||H E x - E R x||`` as computed.
+    """
+
+    shape: tuple[int, int]
+    n: int
+    rest: float
+    n_rest: int
+    space: str
+
+    def product(self, v: np.ndarray, out: np.ndarray | None = None) -> Any: ...
+
+    def embed(self, x: np.ndarray) -> np.ndarray: ...
+
+    def project(self, v: np.ndarray) -> np.ndarray: ...
+
+    def outside(self, start: int, stop: int) -> np.ndarray: ...
+
+    def defect(self, x: np.ndarray) -> float: ...
+
+
+@runtime_checkable
+class Reducible(Protocol):
+    """An operator that may have a `Reduction`, or None where it is not worth while."""
+
+    def reduced(self, space: str | None = None) -> Any: ...

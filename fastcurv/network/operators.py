@@ -25,6 +25,7 @@ from .arguments import (
     layer_indices,
 )
 from .linear import OfWhole, Operator, Symmetric, Transposed
+from .sample_space import SampleSpace, in_sample_space
 
 NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
 DENSE_BLOCK = 64  # columns of the identity that to_dense multiplies at a time
@@ -266,6 +267,17 @@ class Curvature(Quadratic):
             if layers is not None
             else check_indices(indices, self.shape[0]),
         )
+
+    def reduced(self, space: str | None = None) -> SampleSpace | None:
+        """The operator in orthonormal coordinates of what its products can reach, where Krylov
+        methods are faster there; else None. See `fastcurv.network.sample_space`.
+
+        Parameters
+        ----------
+        space : {"samples", "parameters"}, optional
+            Whether to; by default a cost model decides by sizes alone.
+        """
+        return in_sample_space(self, space)
 
     def astype(self, dtype: Any) -> Any:
         """The same operator at the same theta in another precision."""

@@ -13,8 +13,9 @@ from ..checks import (
     either_seed,
     refuse_unknown,
 )
-from ..protocols import Operator, Seed
+from ..protocols import Castable, Operator, Seed
 from .mixed_precision import mixed_pairs
+from .reduced import reduced_pairs, reduction
 from .results import Eigenpairs
 from .search import Asked, extreme_pairs
 
@@ -35,6 +36,7 @@ def eigsh(
     against: ArrayLike | Eigenpairs | None = None,
     precision: str | None = None,
     probe: bool | None = None,
+    space: str | None = None,
     seed: Seed = None,
     rng: Seed = None,
     progress: bool = False,
@@ -85,6 +87,11 @@ def eigsh(
         clusters and outliers, not every pair. Default: unless `v0` is given. Where the spectrum is
         known to be simple, ``probe=False`` saves that: from the same start the search then takes no
         more products than ARPACK's, which restarts in a smaller basis.
+    space : str, optional
+        ``"samples"`` or ``"parameters"``: where the vectors lie. A Hessian over fewer rows than it
+        has units is a smaller operator in the space of what its products can reach, exactly; by
+        default it is used where the cost model says that it is faster, see
+        `fastcurv.network.sample_space`. `vectors` are then made when they are first asked for.
     seed : None, int or numpy.random.Generator
     rng
         Another name of `seed`, as SciPy has it.
@@ -141,4 +148,11 @@ def eigsh(
     if precision is not None:
         check_choice(precision, ("mixed",), "precision")
         run = mixed_pairs
-    return run(op, asked, either_seed(seed, rng), v0, against)
+    generator = either_seed(seed, rng)
+    wide = op.astype("float64") if precision is not None and isinstance(op, Castable) else op
+    small = reduction(wide, space)
+    if small is not None:
+        pairs = reduced_pairs(run, small, asked, generator, v0, against)
+        if pairs is not None:
+            return pairs
+    return run(op, asked, generator, v0, against)

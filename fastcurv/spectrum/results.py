@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
+from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
@@ -73,6 +75,9 @@ class Eigenpairs:
     asymmetry : float
         How far the products were seen to be from those of a symmetric operator, ``|<u, Hv> - <Hu,
         v>|`` for unit vectors u, v of the basis; 0 where that was rounding. It is in `residuals`.
+    space : str
+        Where the vectors of the search lay: ``"parameters"``, or ``"samples"``, see
+        `fastcurv.network.sample_space`.
     """
 
     values: Array
@@ -88,6 +93,7 @@ class Eigenpairs:
     shared: str | None = None
     n_new: int | None = None
     asymmetry: float = 0.0
+    space: str = "parameters"
 
     def __len__(self) -> int:
         return len(self.values)
@@ -95,14 +101,25 @@ class Eigenpairs:
     def __iter__(self) -> Iterator[Array]:
         return iter((self.values, self.vectors))
 
+    @property
+    def n(self) -> int:
+        """Length of a vector."""
+        return int(self.vectors.shape[0])
+
+    def vector(self, i: int) -> np.ndarray:
+        """The i-th vector ``(n,)``; of pairs found in a smaller space without making the others."""
+        return self.vectors[:, i]
+
     def _title(self) -> str:
         head = (
-            f"Eigenpairs: {len(self)} of n = {self.vectors.shape[0]}, {int(self.converged.sum())} "
+            f"Eigenpairs: {len(self)} of n = {self.n}, {int(self.converged.sum())} "
             "converged to "
             f"{number(self.tol)} * {number(self.scale)}, {self.n_products} products"
         )
         if self.asymmetry:
             head += f", asymmetry {self.asymmetry:.1e} seen"
+        if self.space != "parameters":
+            head += f", in the space of {self.space}"
         return head + (", interrupted" if self.interrupted else "")
 
     def _repr_html_(self) -> str:
@@ -123,6 +140,47 @@ class Eigenpairs:
         if len(rows) > 24:
             rows[12:-12] = [f"  ... {len(rows) - 24} more"]
         return "\n".join([head, *rows])
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class ReducedEigenpairs(Eigenpairs):
+    """`Eigenpairs` found in a smaller space: `vectors` are made when they are first asked for, all
+    ``(n, k)`` of them, and `vector` makes one alone.
+
+    Attributes
+    ----------
+    coordinates : ndarray, shape (k, m)
+        Of the vectors, as rows; of no meaning where `outside` is not -1.
+    outside : ndarray, shape (k,)
+        -1, or the number of a vector of the complement's basis.
+    reduction : Reduction
+        The operator of the search; it holds the one that was asked about.
+    """
+
+    coordinates: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    outside: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    reduction: Any = None
+
+    def __post_init__(self) -> None:
+        if self.__dict__["vectors"] is None:  # then the property below is what is found
+            object.__delattr__(self, "vectors")
+
+    @cached_property  # type: ignore[misc]
+    def vectors(self) -> np.ndarray:
+        """The vectors as columns ``(n, k)``."""
+        rows = np.empty((len(self), self.n), self.coordinates.dtype)
+        for i, row in enumerate(rows):
+            row[...] = self.vector(i)
+        return rows.T
+
+    @property
+    def n(self) -> int:
+        return int(self.reduction.n)
+
+    def vector(self, i: int) -> np.ndarray:
+        if self.outside[i] >= 0:
+            return np.asarray(self.reduction.outside(self.outside[i], self.outside[i] + 1)[0])
+        return np.asarray(self.reduction.embed(self.coordinates[i]))
 
 
 @dataclass(frozen=True, repr=False, eq=False)

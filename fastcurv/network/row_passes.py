@@ -1,0 +1,139 @@
+"""The passes of a network over all rows at once, in NumPy: the state that theta decides, and the
+loss rows. For operators in coordinates of their own, whose layers are not multiplied as matrices.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..rounding.arithmetic import _derivatives
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+
+
+class LossCurve:
+    """``delta = dL/dz`` of the last layer, and ``rdelta = (d2L/dz2) rz``.
+
+    In float64 whatever the model's dtype. Cross entropy keeps its relative accuracy at nearly
+    certain rows: everything is relative to the largest logit, whose own entry is minus the sum of
+    the others.
+
+    Parameters
+    ----------
+    ob : Objective
+        Its loss, targets, weights and divisor.
+    z : ndarray (N, d_out)
+    """
+
+    def __init__(self, ob: Any, z: Array) -> None:
+        z, y = z.astype(np.float64), ob.y
+        self.loss, self.dtype = ob.loss, ob.dtype
+        weight = np.ones(len(z)) if ob.sample_weight is None else ob.sample_weight.astype(float)
+        self.f, self.n_samples = (weight / ob.divisor)[:, None], len(z)
+        self.sums, self.top = None, np.zeros(len(z), int)
+        if ob.loss == "cross_entropy":
+            self.delta = self._entropy(z, y)
+        elif ob.loss == "mse":
+            self.delta, self.h = 2 * self.f * (z - y), 2 * self.f
+        else:
+            small, above = np.exp(-np.abs(z)), z > 0
+            small = small / (1 + small)
+            rest = np.where(above, 1 - y.astype(float), -y.astype(float))
+            self.delta = self.f * (rest - np.where(above, small, -small))
+            self.h = self.f * small * (1 - small)
+
+    def _entropy(self, z: Floats, y: Array) -> Floats:
+        """delta_j = f (T p_j - y_j), at the largest logit minus the sum of the others."""
+        m = z.shape[1]
+        y = (y[:, None] == np.arange(m)).astype(float) if y.ndim == 1 else y.astype(float)
+        self.top = z.argmax(axis=1)
+        first = np.arange(m) == self.top[:, None]
+        e = np.where(first, 0.0, np.exp(z - z.max(axis=1, keepdims=True)))
+        S = e.sum(axis=1, keepdims=True)
+        self.p, T = e / (1 + S), y.sum(axis=1, keepdims=True)  # 0 at the largest
+        self.p_top, self.h = 1 / (1 + S), self.f * T
+        others = np.where(first, 0.0, y).sum(axis=1, keepdims=True)
+        return np.asarray(self.f * np.where(first, others - T * (S / (1 + S)), T * self.p - y))
+
+    def curve(self, rz: Array) -> Array:
+        """Rdelta = (d2L/dz2) rz, in the model's dtype."""
+        if self.loss != "cross_entropy":
+            return np.asarray(self.h * rz, dtype=self.dtype)
+        rows = np.arange(len(rz))
+        U = rz.astype(np.float64) - rz[rows, self.top].astype(np.float64)[:, None]
+        mean = (self.p * U).sum(axis=1, keepdims=True)
+        out = self.p * (U - mean)
+        out[rows, self.top] = (-self.p_top * mean)[:, 0]
+        return np.asarray(self.h * out, dtype=self.dtype)
+
+    def fisher(self, rz: Array) -> Array:
+        """``rdelta = N <delta, rz> delta``."""
+        along = (self.delta * rz).sum(axis=1, keepdims=True)
+        return np.asarray(self.n_samples * along * self.delta, dtype=self.dtype)
+
+
+class RowState:
+    """What theta alone decides, for every row: a below each layer, phi' and e phi'' of each hidden
+    one, delta of each.
+
+    Parameters
+    ----------
+    ob : Objective
+        Of a model without batch normalisation.
+    theta : ndarray (n,)
+        Its matrices W are views into it.
+    """
+
+    def __init__(self, ob: Any, theta: Array) -> None:
+        model = ob.model
+        self.dtype, self.skips = model.dtype, model.skips
+        self.W, self.b = zip(*model.unflatten(theta))
+        self.a, self.p, bends = [self._inputs(ob)], [], []
+        for l, name in enumerate(model.activation[: len(self.W) - 1]):
+            z = self._linear(l)
+            a, p, q, _ = _derivatives(name, z.astype(np.float64))
+            above = np.asarray(a, dtype=self.dtype)
+            self.a.append(above + self.a[l] if self.skips[l] else above)
+            self.p.append(None if p is None else np.asarray(p, dtype=self.dtype))
+            bends.append(q)
+        self.loss = LossCurve(ob, self._linear(len(self.W) - 1))
+        self._backward(bends)
+
+    def astype(self, dtype: Any) -> RowState:
+        """The same numbers in another precision."""
+        other = object.__new__(RowState)
+        other.__dict__.update(self.__dict__)
+        other.dtype = np.dtype(dtype)
+        for name in ("W", "a", "p", "eq", "delta"):
+            held = getattr(self, name)
+            setattr(other, name, [None if x is None else x.astype(dtype) for x in held])
+        other.loss = copy(self.loss)
+        other.loss.dtype = other.dtype
+        return other
+
+    def _inputs(self, ob: Any) -> Any:
+        return ob.X
+
+    def _linear(self, l: int) -> Array:
+        z = np.asarray(self.a[l] @ self.W[l].T)
+        return z if self.b[l] is None else z + self.b[l]
+
+    def _backward(self, bends: list[Any]) -> None:
+        """e_below = delta W [+ e];  delta = e * phi';  e * phi''."""
+        L = len(self.W)
+        self.delta: list[Any] = [None] * L
+        self.eq: list[Any] = [None] * (L - 1)
+        self.delta[-1] = np.asarray(self.loss.delta, dtype=self.dtype)
+        e = None
+        for l in range(L - 1, 0, -1):
+            below = self.delta[l] @ self.W[l]
+            if l < L - 1 and self.skips[l]:
+                below += e
+            e, p, q = below, self.p[l - 1], bends[l - 1]
+            self.delta[l - 1] = e if p is None else e * p
+            self.eq[l - 1] = None if q is None else np.asarray(e * q, dtype=self.dtype)

@@ -1,0 +1,369 @@
+"""Krylov in sample space: the Hessian and the GGN in orthonormal coordinates of what their products
+can reach, a smaller symmetric operator where rows are fewer than units.
+
+Notation of the passes: a (N, in) goes into a layer, ``z = a W' + b`` (N, out), ``delta = dL/dz``;
+V, vb are the layer's part of a vector, and r before a name is its derivative along it.
+
+*The range.* A layer's part of every product ``H v`` is ``rdW = rdelta' a + delta' ra``: a sum of N
+matrices of rank one from the left rows of a, and N from rows of delta. So it lies in the space of
+``P' a + delta' Q``, P (N, out) and Q (N, in). H is symmetric: what is orthogonal to that space it
+maps to 0 (plus l2), so nothing is lost by never leaving it. In the first layer ra is 0, and for the
+GGN and the Fisher the second term is missing everywhere: there the space is that of ``P' a``.
+
+*Coordinates.* Householder's QR gives orthogonal Q_a (in, in) and Q_d (out, out) whose first r =
+min(N, in) and s = min(N, out) columns hold all rows of a and of delta:
+
+    a = [L, 0] Q_a',   delta = [D, 0] Q_d',   L (N, r), D (N, s) lower triangular
+
+In ``M = V Q_a`` the space is an L: all rows of the first r columns, and of the others only what
+lies along Q_d1, the first s columns of Q_d. The coordinates are these two blocks,
+
+    C1 = V Q_a1  (out, r)      C2 = Q_d1' V Q_a2  (s, in - r)      V = [C1, Q_d1 C2] Q_a'
+
+``out r + s (in - r)`` numbers, an isometry onto a space that holds the range. No rank is decided:
+rows of a or delta that are equal, or zero, only make some of these numbers useless, and everything
+stays exact to rounding. b keeps its own numbers, so that l2 may spare it.
+
+*Products.* With ``Q_a = I - Y T Y'`` (Y (in, r)) the passes need, in place of the products with V,
+
+    a V'    = L C1'                                       2 N r out
+    delta V = [delta C1, D C2] Q_a'                       2 N r out + 2 N s (in - r) + 4 N r in
+    [G, F]  = ra Q_a                                      4 N r in
+    C1      = rdelta' L + delta' G,    C2 = D' F          4 N r out + 2 N s (in - r)
+
+about ``N^2 (8 out + 12 in)`` flops in all, where V as a matrix takes ``8 N in out``. Products with
+W stay: ``4 N in out``. A layer is rotated where that is less work (`rotates`), and left as it is
+where not, so the operator may be mixed.
+
+*What is left out* has dimension ``(out - s) (in - r)`` in each rotated layer; there H is l2.
+
+*Which space.* `worthwhile` compares what a product and its share of a Krylov method's work on
+vectors cost in both spaces; `Curvature.reduced` asks it, and whoever takes an operator of products
+asks that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..checks import check_choice
+from .arguments import as_vector, check_dtype, check_out
+from .linear import Symmetric
+from .row_passes import RowState
+from .sample_layers import Rotated, Whole
+
+Array = NDArray[Any]
+
+# The cost model, in flops at the speed of the engine's matrix products:
+VECTOR = 100.0  # a Krylov method's sweeps, for each number of a vector and each product
+BLAS = 1.25  # products of NumPy's BLAS against the engine's
+LAYER = 4e6  # what a layer's calls cost in Python
+TRIES = 8  # random vectors that both spaces multiply, for `column_bounds`
+UNDERSTATED = 8.0  # what their mean may understate the Frobenius norm by, at a risk of 1e-6
+
+
+def rotates(m: int, k: int, N: int, pairs: bool) -> bool:
+    """Whether a layer ``(out, in) = (m, k)`` takes less work in coordinates, for N rows."""
+    if k <= N or (pairs and m <= N):
+        return False
+    return layer_cost(m, k, N, pairs, True) < layer_cost(m, k, N, pairs, False)
+
+
+def layer_size(m: int, k: int, N: int, pairs: bool, rotated: bool) -> int:
+    """How many numbers stand for V."""
+    r = min(k, N)
+    return m * r + (min(m, N) * (k - r) if pairs else 0) if rotated else m * k
+
+
+def layer_cost(m: int, k: int, N: int, pairs: bool, rotated: bool) -> float:
+    """What a product with V costs in its layer, in flops; without the products with W."""
+    r, s, size = min(k, N), min(m, N), layer_size(m, k, N, pairs, rotated)
+    if not rotated:
+        return (8.0 if pairs else 4.0) * N * m * k + VECTOR * size
+    flops = 4.0 * N * r * m
+    if pairs:
+        flops += 4.0 * N * r * m + 8.0 * N * r * k + 4.0 * N * s * (k - r)
+    return flops + VECTOR * size
+
+
+def worthwhile(model: Any, N: int, kind: str) -> bool:
+    """Whether Krylov methods are faster in sample space, by the cost model."""
+    there = here = 0.0
+    for l, (m, k) in enumerate(model.shapes):
+        pairs = kind == "hessian" and l > 0
+        both = 4.0 * N * m * k if l else 0.0  # products with W, in either space
+        there += both + layer_cost(m, k, N, pairs, False)
+        rotated = rotates(m, k, N, pairs)
+        here += BLAS * (both + layer_cost(m, k, N, pairs, rotated)) + LAYER
+    return here < there
+
+
+_held: WeakKeyDictionary[Any, tuple[RowState, list[Any]]] = WeakKeyDictionary()
+
+
+def _parts(whole: Any, rotate: Any) -> tuple[RowState, list[Any]]:
+    """State and layers; those that the cost model makes are kept as long as the operator lives."""
+    if rotate is None and whole in _held:
+        return _held[whole]
+    ob = whole.objective
+    state, layers, N = RowState(ob, whole.theta), [], ob.n_samples
+    for l, (m, k) in enumerate(ob.model.shapes):
+        pairs = whole.kind == "hessian" and l > 0
+        parts = state.a[l], state.delta[l], ob.model.bias
+        rotated = rotates(m, k, N, pairs) if rotate is None else rotate[l]
+        layers.append(Rotated(*parts, pairs) if rotated else Whole(*parts))
+    if rotate is None:
+        _held[whole] = state, layers
+    return state, layers
+
+
+class SampleSpace(Symmetric):
+    """A `Curvature` in orthonormal coordinates of the space that its products reach.
+
+    Made by ``H.reduced("samples")``; `eigsh` and its kin make it for themselves where it is
+    worth while. An ordinary symmetric operator, of `shape` (m, m), m <= n: its eigenvalues are
+    those of H but for `n_rest` copies of `rest`, and `embed` takes its eigenvectors to H's.
+
+    Attributes
+    ----------
+    whole : Curvature
+        The operator in parameter space.
+    n : int
+        Length of its vectors.
+    rest : float
+        The eigenvalue of H on the complement: l2, 0 for the Fisher.
+    n_rest : int
+        Its dimension, ``n - m``.
+    space : str
+        ``"samples"``.
+    n_products : int
+        Of this operator; those of `whole` are not counted here.
+
+    Notes
+    -----
+    Products are made with NumPy's BLAS, on its threads; `n_threads` of the objective has no say.
+    The state takes about ``(6 N + 3 min(N, width)) width`` numbers for each layer; W is read from
+    theta and not copied.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> rng = np.random.default_rng(0)
+    >>> model = fc.MLP([30, 25, 20, 3])
+    >>> ob = fc.Objective(model, rng.standard_normal((4, 30)), rng.integers(3, size=4))
+    >>> H = ob.hessian(model.init(seed=0))
+    >>> R = H.reduced("samples")
+    >>> R.shape, R.n_rest
+    ((372, 372), 986)
+    >>> x = rng.standard_normal(R.shape[0])
+    >>> bool(np.allclose(R.embed(R @ x), H @ R.embed(x)))
+    True
+    """
+
+    space = "samples"
+
+    def __init__(self, whole: Any, rotate: Any = None) -> None:
+        self.whole, self.n = whole, whole.shape[0]
+        self._hessian, self.n_products = whole.kind == "hessian", 0
+        self.state, self.layers = _parts(whole, rotate)
+        self._set_up(whole.dtype)
+
+    def _set_up(self, dtype: Any) -> None:
+        ends = np.cumsum([0] + [layer.size for layer in self.layers])
+        self.cuts = [slice(int(a), int(b)) for a, b in zip(ends, ends[1:])]
+        self.n_rest = sum(layer.rest for layer in self.layers)
+        ob = self.whole.objective
+        self.rest = float(ob.l2) if self.whole.kind != "fisher" else 0.0
+        super().__init__(dtype, (int(ends[-1]), int(ends[-1])))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SampleSpace, (self.whole, [type(layer) is Rotated for layer in self.layers])
+
+    def __repr__(self) -> str:
+        m = self.shape[0]
+        return f"<{m}x{m} sample space of {self.whole!r}>"
+
+    layout = property(lambda self: self.whole.layout, doc="Of the operator in parameter space.")
+
+    # --- products
+
+    def product(self, v: Any, out: Array | None = None) -> Array:
+        """The operator times v ``(m,)``, into `out` if given."""
+        x = as_vector(v, self.shape[0], self.dtype)
+        if out is None:
+            out = np.empty(self.shape[0], self.dtype)
+        else:
+            check_out(out, self.shape[:1], self.dtype)
+            x = x.copy() if np.may_share_memory(x, out) else x
+        self._passes(x, out)
+        self._decay(x, out)
+        self.n_products += 1
+        return out
+
+    def _passes(self, x: Array, out: Array) -> None:
+        """R-forward and R-backward; each layer's part of `out` is written once."""
+        s, L = self.state, len(self.layers)
+        ras: list[Any] = [None] * L
+        rzs: list[Any] = [None] * L
+        for l, layer in enumerate(self.layers):
+            rz = layer.forward(x[self.cuts[l]])
+            if l:
+                rz += ras[l] @ s.W[l].T
+            rzs[l] = rz
+            if l < L - 1:
+                ra = rz if s.p[l] is None else s.p[l] * rz
+                ras[l + 1] = ra + ras[l] if s.skips[l] and l else ra
+        fisher = self.whole.kind == "fisher"
+        rdelta = s.loss.fisher(rzs[-1]) if fisher else s.loss.curve(rzs[-1])
+        re = None
+        for l in range(L - 1, -1, -1):
+            self.layers[l].gradient(rdelta, ras[l] if self._hessian else None, out[self.cuts[l]])
+            if l == 0:
+                break
+            below = rdelta @ s.W[l]
+            if self._hessian:
+                below += self.layers[l].back(x[self.cuts[l]])
+            if l < L - 1 and s.skips[l]:
+                below += re
+            re, p, eq = below, s.p[l - 1], s.eq[l - 1]
+            rdelta = re if p is None else re * p
+            if self._hessian and eq is not None:
+                rdelta = rdelta + eq * rzs[l - 1]
+
+    def _decay(self, x: Array, out: Array) -> None:
+        """Add what l2 does."""
+        if not self.rest:
+            return
+        l2 = self.dtype.type(self.rest)
+        if self.whole.objective.l2_biases:
+            out += l2 * x
+            return
+        for cut, layer in zip(self.cuts, self.layers):
+            end = cut.start + layer.weights
+            out[cut.start : end] += l2 * x[cut.start : end]
+
+    # --- to and from parameter space
+
+    def embed(self, x: Any) -> Array:
+        """The vector ``(n,)`` of parameter space for coordinates ``(m,)``, or rows ``(k, n)`` for
+        rows ``(k, m)``: an isometry.
+        """
+        x = np.asarray(x, dtype=self.dtype)
+        rows = x.reshape(-1, self.shape[0])
+        out = np.empty((len(rows), self.n), self.dtype)
+        for row, target in zip(rows, out):
+            for layer, cut, (V, vb) in zip(self.layers, self.cuts, self._views(target)):
+                layer.embed(row[cut], V, vb)
+        return out[0] if x.ndim == 1 else out
+
+    def project(self, v: Any) -> Array:
+        """The transpose of `embed`: the coordinates of what of v ``(n,)`` lies in the space, or
+        rows ``(k, m)`` for rows ``(k, n)``.
+        """
+        v = np.asarray(v, dtype=self.dtype)
+        rows = np.ascontiguousarray(v.reshape(-1, self.n))
+        out = np.empty((len(rows), self.shape[0]), self.dtype)
+        for row, target in zip(rows, out):
+            for layer, cut, (V, vb) in zip(self.layers, self.cuts, self._views(row)):
+                layer.project(V, vb, target[cut])
+        return out[0] if v.ndim == 1 else out
+
+    def _views(self, row: Array) -> list[tuple[Array, Array | None]]:
+        """V and vb of each layer, views into a vector that may hold anything."""
+        views, model = [], self.whole.objective.model
+        for (m, k), start in zip(model.shapes, model.starts):
+            end = start + m * k
+            vb = row[end : end + m] if model.bias else None
+            views.append((row[start:end].reshape(m, k), vb))
+        return views
+
+    def outside(self, start: int, stop: int) -> Array:
+        """Rows ``start .. stop - 1`` of an orthonormal basis ``(n_rest, n)`` of the complement:
+        there H is `rest`.
+        """
+        out = np.zeros((stop - start, self.n), self.dtype)
+        first = 0
+        for l, layer in enumerate(self.layers):
+            for j in range(max(start, first), min(stop, first + layer.rest)):
+                x, y = layer.outside(j - first)
+                np.multiply(x[:, None], y, out=self._views(out[j - start])[l][0])
+            first += layer.rest
+        return out
+
+    # --- what is known of the error
+
+    def defect(self, x: Any) -> float:
+        """``||H E x - E R x||`` as computed, E `embed`: what both spaces' arithmetic differs by, at
+        the price of a product in parameter space.
+        """
+        there = self.whole.product(self.embed(x))
+        there -= self.embed(self.product(np.asarray(x, dtype=self.dtype)))
+        return float(np.linalg.norm(there.astype(np.float64, copy=False)))
+
+    def rounding_bound(self, v: Any) -> float:
+        """A bound on ``||computed(R v) - E' H E v||``: that of the product in parameter space, and
+        how far this one is seen to be from it.
+        """
+        x = as_vector(v, self.shape[0], self.dtype)
+        return self.defect(x) + float(self.whole.rounding_bound(self.embed(x)))
+
+    def column_bounds(self) -> Array:
+        """Numbers ``(m,)`` whose root sum of squares bounds the Frobenius norm of the error of this
+        operator's matrix.
+
+        That of the columns in parameter space, proved, and the difference between both spaces'
+        matrices, whose Frobenius norm is that of the difference on a random vector in the mean:
+        measured on 8 vectors and multiplied by 8, which is too small at a risk below 1e-6.
+        """
+        rng, m = np.random.default_rng(0), self.shape[0]
+        squares = [self.defect(rng.standard_normal(m)) ** 2 for _ in range(TRIES)]
+        seen = UNDERSTATED * float(np.mean(squares)) ** 0.5
+        proved = float(np.linalg.norm(self.whole.column_bounds()))
+        return np.full(m, (seen + proved) / m**0.5)
+
+    def astype(self, dtype: Any) -> Any:
+        """The same coordinates in a lower precision; a float64 operator's alone."""
+        dtype = check_dtype(dtype)
+        if dtype == self.dtype:
+            return self
+        if dtype == np.float64:
+            raise ValueError(
+                "astype was asked for float64 of a float32 operator in sample space; wanted "
+                "H.astype('float64').reduced('samples'): its coordinates are others"
+            )
+        return _Lowered(self, dtype)
+
+
+class _Lowered(SampleSpace):
+    """A `SampleSpace` with its numbers cast."""
+
+    def __init__(self, high: SampleSpace, dtype: Any) -> None:
+        self.whole, self.n, self._hessian = high.whole, high.n, high._hessian
+        self.n_products, self.layers = 0, [layer.astype(dtype) for layer in high.layers]
+        self.state = high.state.astype(dtype)
+        self._high = high
+        self._set_up(dtype)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Lowered, (self._high, self.dtype)
+
+
+def in_sample_space(H: Any, space: str | None) -> SampleSpace | None:
+    """`Curvature.reduced`."""
+    if space is not None:
+        check_choice(space, ("samples", "parameters"), "space")
+    model = H.objective.model
+    if model.batch_norm and space == "samples":
+        raise ValueError(
+            "space is 'samples' for a model with batch normalisation, which ties rows together; "
+            "wanted 'parameters'"
+        )
+    if space == "parameters" or model.batch_norm:
+        return None
+    if space is None and not worthwhile(model, H.objective.n_samples, H.kind):
+        return None
+    return SampleSpace(H)

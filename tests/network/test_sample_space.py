@@ -1,0 +1,284 @@
+"""The operator in sample space against matrices of the one in parameter space, entry by entry, and
+the eigenpairs that are found there.
+"""
+
+import pickle
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.network.sample_layers import Reflectors
+from fastcurv.network.sample_space import SampleSpace, layer_size, rotates, worthwhile
+
+ACTIVATIONS = "identity relu leaky_relu tanh sigmoid softplus silu gelu elu"
+LOSSES = ("mse", "cross_entropy", "binary_cross_entropy")
+KINDS = ("hessian", "ggn", "empirical_fisher")
+EVERY = [True] * 3
+EXACT = 1e-12  # relative: what the issue of exactness allows, hundreds of roundings
+
+
+def objective(rng, sizes, N, activation="tanh", loss="mse", dtype="float64", **options):
+    model = fc.MLP(sizes, activation, options.pop("bias", True), options.pop("residual", False))
+    if dtype == "float32":
+        model = fc.MLP(sizes, activation, model.bias, model.residual, dtype)
+    X, d = rng.standard_normal((N, sizes[0])), sizes[-1]
+    if options.pop("copies", False):
+        X[: N // 2] = X[0]
+    targets = {
+        "mse": rng.standard_normal((N, d)),
+        "cross_entropy": rng.integers(d, size=N),
+        "binary_cross_entropy": rng.random((N, d)),
+    }
+    ob = fc.Objective(model, X, targets[loss], loss, **options)
+    return ob, rng.standard_normal(model.n_params).astype(dtype) / 2
+
+
+def check(H, rotate=None, tol=EXACT):
+    """Coordinates and complement are an orthonormal basis in which H is R and `rest`."""
+    R, A = SampleSpace(H, rotate), H.to_dense().astype(float)
+    m, n = R.shape[0], H.shape[0]
+    E, outside = R.embed(np.eye(m)).T.astype(float), R.outside(0, R.n_rest).T.astype(float)
+    Q = np.hstack([E, outside])
+    assert Q.shape == (n, n)
+    assert np.abs(Q.T @ Q - np.eye(n)).max() <= tol
+    assert np.abs(R.project(np.eye(n)).astype(float) - E).max() <= tol
+    B = np.zeros((n, n))
+    B[:m, :m] = np.column_stack([R.product(x) for x in np.eye(m)])
+    B[range(m, n), range(m, n)] = R.rest
+    scale = np.linalg.norm(A)
+    assert np.abs(Q @ B @ Q.T - A).max() <= tol * scale
+    values = np.linalg.eigvalsh(B) - np.linalg.eigvalsh(A)
+    assert np.abs(values).max() <= tol * scale
+    return R
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS.split(" "))
+@pytest.mark.parametrize("loss", LOSSES)
+def test_is_the_hessian_in_other_coordinates(activation, loss, rng):
+    """Every activation and loss, each with options drawn in turn; rows fewer than units, one row,
+    and more rows than units.
+    """
+    for N in (1, 4, 9):
+        for bias, residual in ((True, False), (False, True)):
+            ob, theta = objective(
+                rng,
+                [7, 6, 6, 3],
+                N,
+                activation,
+                loss,
+                bias=bias,
+                residual=residual,
+                copies=N == 4,
+                l2=0.1,
+                l2_biases=N != 4,
+                sample_weight=rng.random(N) if N > 1 else None,
+            )
+            for name in KINDS:
+                kind = "hessian" if name == "empirical_fisher" and residual else name
+                check(getattr(ob, kind)(theta), EVERY)
+
+
+@pytest.mark.parametrize("rotate", [None, [True, False, True], [False, True, False], [False] * 3])
+def test_layers_may_be_mixed(rotate, rng):
+    ob, theta = objective(rng, [9, 12, 10, 3], 3, "gelu", "cross_entropy", l2=0.01)
+    R = check(ob.hessian(theta), rotate)
+    if rotate == [False] * 3:
+        assert R.n_rest == 0
+
+
+def test_against_another_oracle(problem, rng):
+    """Complex steps of a NumPy gradient share no line with these passes."""
+    p = problem(rng, [12, 10, 9, 2], "silu", "cross_entropy", N=3, soft=True, weights=True, l2=0.1)
+    R = SampleSpace(p.ob.hessian(p.theta), EVERY)
+    H, x = p.ref.hessian(p.theta), rng.standard_normal(R.shape[0])
+    gap = np.linalg.norm(H @ R.embed(x) - R.embed(R @ x))
+    assert gap <= EXACT * np.linalg.norm(R @ x)
+
+
+def test_dead_units_and_errors_that_are_zero(rng):
+    """Units that no row switches on, rows that fit exactly, rows of weight zero."""
+    ob, theta = objective(rng, [10, 12, 11, 2], 4, "relu")
+    W, b = ob.model.unflatten(theta)[0]
+    b[:] = -100.0
+    check(ob.hessian(theta), EVERY)
+    b[::2] = 1.0
+    fitted = fc.Objective(ob.model, ob.X, ob.model.predict(theta, ob.X), "mse")
+    check(fitted.hessian(theta), EVERY)
+    weight = np.array([0.0, 1.0, 0.0, 2.0])
+    check(fc.Objective(ob.model, ob.X, ob.y, "mse", sample_weight=weight).hessian(theta), EVERY)
+    zeros = np.zeros_like(theta)
+    check(ob.hessian(zeros), EVERY)
+
+
+def test_nearly_certain_rows_keep_their_accuracy(rng):
+    """Logits far apart: the curvature is tiny, and right relative to itself."""
+    ob, theta = objective(rng, [7, 6, 6, 3], 4, "tanh", "cross_entropy")
+    W, b = ob.model.unflatten(theta)[-1]
+    b[:] = [40.0, 0.0, 0.0]
+    sure = fc.Objective(ob.model, ob.X, np.zeros(4, int))
+    H = sure.hessian(theta)
+    assert 0 < np.abs(H.to_dense()).max() < 1e-12
+    check(H, EVERY)
+
+
+def test_float32(rng):
+    """Exact to float32's rounding, a few hundred of it."""
+    ob, theta = objective(rng, [12, 11, 9, 3], 4, "tanh", "cross_entropy", "float32", l2=0.01)
+    R = check(ob.hessian(theta), EVERY, tol=400 * np.finfo(np.float32).eps)
+    assert R.dtype == np.float32 and R.embed(np.ones(R.shape[0])).dtype == np.float32
+
+
+def test_lowered_shares_its_coordinates(rng):
+    """The same vector means the same in both precisions, so mixed precision can use both."""
+    ob, theta = objective(rng, [12, 11, 9, 3], 4, "tanh", "cross_entropy", l2=0.01)
+    R = SampleSpace(ob.hessian(theta))
+    low, x = R.astype("float32"), rng.standard_normal(R.shape[0])
+    eps = np.finfo(np.float32).eps
+    assert np.linalg.norm(low @ x - R @ x) <= 50 * eps * np.linalg.norm(R @ x)
+    assert np.linalg.norm(low.embed(x) - R.embed(x)) <= 50 * eps * np.linalg.norm(x)
+    with pytest.raises(ValueError, match=r"wanted H.astype\('float64'\).reduced"):
+        low.astype("float64")
+
+
+@pytest.mark.parametrize("N, k", [(3, 7), (7, 3), (4, 4), (1, 5), (5, 1)])
+def test_reflectors(N, k, rng):
+    """Q is orthogonal and holds the rows of A whatever their rank."""
+    for A in (
+        rng.standard_normal((N, k)),
+        np.ones((N, k)),
+        np.zeros((N, k)),
+        np.eye(N, k),
+        rng.standard_normal((N, 1)) * rng.standard_normal(k),
+    ):
+        Q = Reflectors(A)
+        full = Q.right(np.eye(k))
+        assert np.abs(full @ full.T - np.eye(k)).max() <= 1e-14
+        assert np.abs(Q.right_transposed(np.eye(k)) - full.T).max() <= 1e-14
+        assert np.abs(Q.thin() - full[:, : Q.r]).max() <= 1e-14
+        assert np.abs(Q.L @ full[:, : Q.r].T - A).max() <= 1e-14 * max(1, np.abs(A).max() * k)
+
+
+@pytest.fixture
+def wide(rng):
+    ob, theta = objective(rng, [12, 11, 9, 3], 4, "tanh", "cross_entropy", l2=0.01)
+    H = ob.hessian(theta)
+    return H, fc.eigvalsh(H)
+
+
+@pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
+@pytest.mark.parametrize("k", [9, 200, 281])
+def test_eigenpairs(wide, which, k):
+    """Values to rounding, residuals that hold in parameter space, copies of l2 in their places."""
+    H, truth = wide
+    pairs = fc.eigsh(H, k, which, space="samples", tol=1e-12, seed=0)
+    by = truth if which != "LM" else truth[np.argsort(np.abs(truth), kind="stable")]
+    expected = {"LA": truth[-k:], "SA": truth[:k], "LM": np.sort(by[-k:])}
+    expected["BE"] = np.concatenate([truth[: k // 2], truth[len(truth) - (k - k // 2) :]])
+    scale = np.abs(truth).max()
+    assert pairs.space == "samples" and pairs.converged.all() and len(pairs) == k
+    assert np.abs(pairs.values - expected[which]).max() <= EXACT * scale
+    V = pairs.vectors
+    assert np.abs(V.T @ V - np.eye(k)).max() <= 1e-11
+    rounding = 1e-14 * scale  # of H @ V and the subtraction here
+    assert (np.linalg.norm(H @ V - V * pairs.values, axis=0) <= pairs.residuals + rounding).all()
+
+
+def test_vectors_are_made_one_at_a_time(wide):
+    H, _ = wide
+    pairs = fc.eigsh(H, 5, "LA", space="samples", seed=0)
+    one = pairs.vector(3)
+    assert "vectors" not in vars(pairs) and pairs.n == H.shape[0]
+    assert "in the space of samples" in repr(pairs)
+    w, V = pairs
+    assert np.array_equal(V[:, 3], one) and "vectors" in vars(pairs)
+
+
+def test_both_spaces_agree(wide, rng):
+    H, _ = wide
+    there = fc.eigsh(H, 4, "BE", space="samples", seed=0)
+    here = fc.eigsh(H, 4, "BE", space="parameters", seed=0)
+    assert (there.space, here.space) == ("samples", "parameters")
+    assert np.abs(there.values - here.values).max() <= 1e-13
+    again = fc.eigsh(H, 4, "BE", space="samples", v0=here.vectors, seed=0)
+    assert again.n_products < here.n_products
+    assert np.abs(again.values - here.values).max() <= 1e-13
+    mixed = fc.eigsh(H, 4, "BE", space="samples", precision="mixed", seed=0)
+    assert mixed.n_low > 0 and mixed.converged.all()
+    assert np.abs(mixed.values - here.values).max() <= 1e-13
+
+
+def test_deflation_in_and_out_of_the_space(wide, rng):
+    """Vectors that lie in the space are taken out there; for others the search stays outside."""
+    H, truth = wide
+    first = fc.eigsh(H, 3, "LA", space="samples", tol=1e-13, seed=0)
+    rest = fc.eigsh(H, 3, "LA", space="samples", against=first, seed=0)
+    assert rest.space == "samples"
+    assert np.abs(rest.values - truth[-6:-3]).max() <= 1e-12
+    outside = rng.standard_normal((H.shape[0], 1))
+    other = fc.eigsh(H, 3, "LA", space="samples", against=outside, seed=0)
+    assert other.space == "parameters"
+
+
+def test_smallest_of_a_ggn_are_those_of_the_complement(rng):
+    ob, theta = objective(rng, [12, 11, 9, 3], 4, "tanh", "cross_entropy", l2=0.25)
+    pairs = fc.eigsh(ob.ggn(theta), 6, "SA", space="samples", seed=0)
+    assert np.abs(pairs.values - 0.25).max() <= 1e-14 and pairs.converged.all()
+    V = pairs.vectors
+    assert np.abs(V.T @ V - np.eye(6)).max() <= 1e-13
+    assert np.abs(ob.ggn(theta) @ V - 0.25 * V).max() <= 1e-14
+
+
+def test_rounding_bounds_hold(wide, rng):
+    """The product's own, and the matrix's: against the dense matrix of the other space."""
+    H, truth = wide
+    R = SampleSpace(H, EVERY)
+    x = rng.standard_normal(R.shape[0])
+    gap = np.linalg.norm(R @ x - R.project(H @ R.embed(x)))
+    assert gap <= R.rounding_bound(x) <= 1e-8
+    E = R.embed(np.eye(R.shape[0])).T
+    error = np.linalg.norm(R @ np.eye(R.shape[0]) - E.T @ H.to_dense() @ E)
+    assert error <= np.linalg.norm(R.column_bounds()) <= 1e-6
+
+
+def test_who_decides(rng):
+    """The cost model, by sizes; a caller's word; a refusal where there is no such space."""
+    big = fc.MLP([1024, 2048, 2048, 1000])
+    assert worthwhile(big, 64, "hessian") and worthwhile(big, 256, "hessian")
+    assert not worthwhile(big, 4096, "hessian")
+    assert not worthwhile(fc.MLP([2, 16, 16, 1]), 4, "hessian")
+    assert rotates(2048, 2048, 64, True) and not rotates(2048, 2048, 2000, True)
+    assert not rotates(10, 2048, 64, True) and rotates(10, 2048, 64, False)
+    assert layer_size(20, 30, 4, True, True) == 20 * 4 + 4 * 26
+    ob, theta = objective(rng, [12, 11, 9, 3], 4)
+    H = ob.hessian(theta)
+    assert H.reduced() is None and H.reduced("parameters") is None
+    assert fc.eigsh(H, 2, seed=0).space == "parameters"
+    with pytest.raises(ValueError, match="wanted one of samples, parameters"):
+        fc.eigsh(H, 2, space="rows")
+    with pytest.raises(ValueError, match="has no such form"):
+        fc.eigsh(np.eye(3), 2, space="samples")
+    normed = fc.Objective(fc.MLP([3, 4, 1], batch_norm=True), np.eye(3), np.ones(3), "mse")
+    with pytest.raises(ValueError, match="batch normalisation"):
+        normed.hessian(normed.model.init(seed=0)).reduced("samples")
+
+
+def test_pickles(wide):
+    H, _ = wide
+    R = SampleSpace(H, [True, False, True])
+    again = pickle.loads(pickle.dumps(R))
+    x = np.ones(R.shape[0])
+    assert again.shape == R.shape and np.array_equal(again @ x, R @ x)
+    pairs = pickle.loads(pickle.dumps(fc.eigsh(H, 2, space="samples", seed=0)))
+    assert pairs.vector(0).shape == (H.shape[0],)
+
+
+def test_at_the_size_where_it_is_chosen(rng):
+    """By itself, and the same values as in parameter space."""
+    ob, theta = objective(rng, [400, 500, 400, 10], 8, "gelu", "cross_entropy")
+    H = ob.hessian(theta)
+    there = fc.eigsh(H, 3, "BE", seed=0)
+    here = fc.eigsh(H, 3, "BE", space="parameters", seed=0)
+    assert there.space == "samples" and there.reduction.shape[0] < H.shape[0] / 20
+    scale = np.abs(here.values).max()
+    assert np.abs(there.values - here.values).max() <= EXACT * scale

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..protocols import HasJacobian
 from ..spectrum.dense import safe_norm
+from . import definite
 from .decide import Findings
 from .evidence import FAR, Evidence, Products
 from .kinks import falls_across
@@ -43,8 +44,12 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
     full = DenseHessian(M)
     H.asymmetry = safe_norm(M.asymmetry)
     H.norm = max(H.norm, 1.01 * full.norm)  # what the error of a product is taken from
+    held = tangents(ob, theta)
+    quick = None if held.columns.shape[1] else definite.examine(ask, H, full, gradient)
+    if quick is not None:
+        return (*quick, Coordinates())
     H.note("all eigenvalues")
-    view = look(full, tangents(ob, theta))
+    view = look(full, held)
     near = _near(ask, full, view, gradient)
     signs = signs_of(view.best)
     prove_ends(H, view.best, signs)

@@ -1,0 +1,197 @@
+"""Minima of many parameters proved by Cholesky factors, where all eigenpairs would cost ten times
+as much.
+
+A Cholesky factorisation that runs to its end proves its matrix positive definite up to a known
+shift [1]_: with R the computed factor of B, ``R'R = B + E`` with ``|E| <= gamma(n + 1) |R'| |R|``,
+so ``||E|| <= gamma / (1 - gamma) trace(B)`` in any order of summation. Done for ``A - s I``, s a
+little below the least eigenvalue that inverse iteration found, it bounds ``||A^-1||``; the factor
+of A gives Newton's step, and the two are all that the theorem asks for. Where anything here falls
+short of a proof the answer is None, and all eigenpairs are computed as ever.
+
+References
+----------
+.. [1] S. M. Rump, Verification of positive definiteness, BIT Numerical Mathematics 46, 2006.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.sparse.linalg import LinearOperator
+
+from ..checks import check_symmetric_operator
+from ..interrupts import heard
+from ..krylov.lanczos import Recurrence
+from ..krylov.ritz import decompose
+from ..spectrum.dense import safe_norm
+from ..spectrum.eigsh import eigsh
+from .decide import Findings
+from .evidence import FAR, Evidence, Products
+from .knowledge import kinks, runs_to_infinity, third_bound
+from .nearness import GRADIENT_EPS, nearness_by
+from .request import Request
+from .slices import DenseHessian
+from .theorem import EPS, UP, kantorovich
+
+Floats = NDArray[np.float64]
+
+FROM = 768  # below this n all eigenpairs take a fraction of a second, and say more
+SHARES = (0.999, 0.9, 0.5)  # of the least Ritz value, tried in turn as a floor
+GRADIENT_STEPS = 60  # of the Krylov space that tells how much of g the curvature explains
+UNIT = EPS / 2
+MOST_SOLVES = 200
+TINY = float(np.finfo(np.float64).tiny)
+
+
+@dataclass(frozen=True, eq=False)
+class Definite:
+    """A matrix proved positive definite.
+
+    Attributes
+    ----------
+    solve : callable
+        ``A^-1 b`` by its Cholesky factor.
+    floor : float
+        No eigenvalue of the true Hessian, the error of A included, is below it.
+    weakest : float
+        The least Ritz value, an upper bound on the least eigenvalue but for rounding.
+    """
+
+    solve: Callable[[Floats], Floats]
+    floor: float
+    weakest: float
+
+
+def definite(full: DenseHessian) -> Definite | None:
+    """The proof, or None where A is not definite by more than its error."""
+    A = full.A
+    if not 0 < full.norm < np.inf or not (np.diagonal(A) > 0).all():
+        return None
+    solve = _factor(A)
+    if solve is None:
+        return None
+    inverse = LinearOperator(A.shape, solve, dtype=np.float64)
+    found = eigsh(inverse, 1, "LA", tol=1e-4, max_products=MOST_SOLVES, seed=0)
+    v = found.vectors[:, 0]
+    weakest = float(v @ (A @ v)) / float(v @ v)
+    for share in SHARES:
+        floor = _floor(A, share * weakest) - full.M.error()
+        if floor > 0:
+            return Definite(solve, floor, weakest)
+    return None
+
+
+def _factor(A: Floats) -> Callable[[Floats], Floats] | None:
+    """``A^-1`` by Cholesky, None where the factorisation breaks off."""
+    try:
+        factor = heard(lambda: cho_factor(A, lower=True, check_finite=False))
+    except LinAlgError:
+        return None
+    if not np.isfinite(factor[0]).all():
+        return None
+    return lambda b: np.asarray(cho_solve(factor, b, check_finite=False))
+
+
+def _floor(A: Floats, shift: float) -> float:
+    """A lower bound on the eigenvalues of A near `shift`; 0 where the factorisation of ``A - shift
+    I`` breaks off.
+    """
+    n = len(A)
+    B = A.copy()
+    B[np.diag_indices(n)] -= shift
+    diagonal = np.diagonal(B)
+    if not shift > 0 or not (diagonal > 0).all():
+        return 0.0
+    gamma = (n + 1) * UNIT / (1 - (n + 1) * UNIT)
+    off = gamma / (1 - gamma) * float(diagonal.sum()) + UNIT * float(np.abs(A).max())
+    if _factor(B) is None:
+        return 0.0
+    return shift - (off + 4 * n * n * TINY) * UP
+
+
+def examine(
+    ask: Request, H: Products, full: DenseHessian, gradient: tuple[Floats, float]
+) -> tuple[Findings, Evidence] | None:
+    """What `decide` and the words need where a minimum is proved, else None.
+
+    For an objective of which no symmetry is known at theta: its zeros would leave no Hessian
+    definite.
+    """
+    (g, off), theta = gradient, ask.theta
+    H.note("a Cholesky factor")
+    known = definite(full) if full.n >= FROM else None
+    if known is None:
+        return None
+    size = np.abs(full.A)
+    reach = size @ np.abs(theta)
+    off = GRADIENT_EPS * EPS * safe_norm(reach) if np.isnan(off) else off
+    x = -known.solve(g)
+    rest = max(0.0, 1 - off / safe_norm(g)) if g.any() else 0.0  # of g, beyond its rounding
+    decrement = 0.5 * rest**2 * max(0.0, -float(g @ x))
+    near = nearness_by(
+        ask.ob, theta, safe_norm(g), decrement, float(np.abs(theta) @ reach), ask.gradient_tol
+    )
+    if not (near.near and near.strict):
+        return None
+    x -= known.solve(g + full.A @ x)
+    length = safe_norm(x)
+    absolute = float(size.sum(axis=1).max())  # at least the 2-norm of |A|
+    rounding = (full.n + 8) * EPS * (absolute * length + safe_norm(g))
+    left = safe_norm(g + full.A @ x) + off + full.M.error() * length + rounding
+    beta = UP / known.floor
+    theorem = kantorovich(
+        beta, (length + beta * left) * UP, lambda r: third_bound(ask.ob, theta, r)
+    )
+    if not theorem.holds:
+        return None
+    found = Findings(
+        to_infinity=runs_to_infinity(ask.ob, theta),
+        n_positive=full.n,
+        n_negative=0,
+        n_zero=0,
+        n_symmetry=0,
+        positive=True,
+        theorem=True,
+        radius=theorem.radius,
+        distance=length,
+        n_kinks=kinks(ask.ob, theta),
+    )
+    return found, _evidence(ask, full, known, g, near=near, theorem=theorem, distance=length)
+
+
+def _evidence(
+    ask: Request, full: DenseHessian, known: Definite, g: Floats, **proved: Any
+) -> Evidence:
+    """Both ends of the spectrum, and how much of g the curvature explains."""
+    A, error = check_symmetric_operator(full.A), full.M.error()
+    top = eigsh(A, 1, "LA", tol=1e-8, seed=0)
+    high, off = float(top.values[0]), float(top.residuals[0]) + error
+    size, flat, residual = safe_norm(g), None, None
+    if size > 0:
+        run = Recurrence(A, GRADIENT_STEPS)
+        run.insert(g[None] / size)
+        while run.p and run.m < min(GRADIENT_STEPS, full.n):
+            run.step()
+        values, S = decompose(run)
+        length = float(np.linalg.norm(ask.theta) ** 2 + 1) ** 0.5
+        seen = np.abs(values) > max(error, ask.curvature_tol * high, size / (FAR * length))
+        flat = safe_norm(full.A @ (g / size)) / high
+        residual = max(0.0, 1 - float((S[0, seen] ** 2).sum())) ** 0.5
+    return Evidence(
+        gradient=g,
+        flat_ratio=flat,
+        residual=residual,
+        low=known.weakest,
+        low_bounds=(known.floor, known.weakest + error),
+        high=high,
+        high_bounds=(high - off, high + off),
+        weakest=known.weakest,
+        weakest_error=known.weakest - known.floor,
+        bounded=True,
+        **proved,
+    )

@@ -1,0 +1,97 @@
+"""Minima proved by Cholesky factors: the floor lies below every eigenvalue, and the verdict is that
+of all eigenpairs.
+"""
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.critical import definite
+from fastcurv.critical.slices import DenseHessian
+from fastcurv.spectrum.dense import DenseMatrix
+from fastcurv.testing import FunctionObjective, QuadraticObjective
+
+
+def hessian(values, rng, off=0.0):
+    """A matrix with these eigenvalues to rounding, and columns known to `off`."""
+    n = len(values)
+    Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    A = (Q * values) @ Q.T
+    A = (A + A.T) / 2
+    return DenseHessian(DenseMatrix(A, np.full(n, off), np.zeros(n), n))
+
+
+@pytest.mark.parametrize("n", [1, 2, 17, 130])
+@pytest.mark.parametrize("weakest", 10.0 ** np.arange(-1, -17.0, -2))
+@pytest.mark.parametrize("scale", [1e-100, 1.0, 1e100])
+def test_the_floor_is_below_every_eigenvalue(n, weakest, scale, rng):
+    """The oracle is LAPACK's eigenvalues, right to ``n eps ||A||``; a weak one that rounding may
+    have made negative is not proved positive.
+    """
+    values = np.r_[weakest, rng.uniform(0.1, 1.0, n - 1)] * scale
+    full = hessian(values, rng)
+    known, least = definite.definite(full), np.linalg.eigvalsh(full.A)[0]
+    slack = 4 * n * np.finfo(float).eps * values.max()
+    if known is not None:
+        assert 0 < known.floor <= least + slack and known.floor <= known.weakest
+        assert known.weakest >= least - slack
+        b = rng.standard_normal(n)
+        assert np.linalg.norm(full.A @ known.solve(b) - b) <= 1e-6 * np.linalg.norm(b) / weakest
+    if weakest >= 1e-10:
+        assert known is not None and known.floor >= 0.4 * weakest * scale
+
+
+def test_what_is_not_definite_by_more_than_its_error_is_not_proved(rng):
+    values = np.r_[1e-3, rng.uniform(0.1, 1.0, 40)]
+    assert definite.definite(hessian(values, rng)) is not None
+    assert definite.definite(hessian(values, rng, off=1e-3)) is None
+    values[0] = -1e-9
+    assert definite.definite(hessian(values, rng)) is None
+    assert definite.definite(hessian(0 * values, rng)) is None
+
+
+def cases(rng):
+    X = rng.standard_normal((40, 3))
+    for activation, loss in (("tanh", "mse"), ("softplus", "binary_cross_entropy")):
+        ob = fc.Objective(fc.MLP([3, 4, 1], activation), X, (X[:, 0] > 0) * 1.0, loss=loss, l2=0.01)
+        rest = fc.minimize(ob, ob.model.init(seed=0)).x
+        yield ob, rest
+        yield ob, rest + 1e-7 * rng.standard_normal(len(rest))
+        yield ob, rest + 1e-2 * rng.standard_normal(len(rest))
+    yield QuadraticObjective(hessian(np.linspace(1e-6, 1, 30), rng).A, np.ones(30)), np.ones(30)
+    yield QuadraticObjective(np.diag(np.linspace(-1, 1, 30)), np.ones(30)), np.ones(30)
+    quartic = FunctionObjective(
+        2, lambda t: t[0] ** 4 + t[1] ** 2, lambda t: [4 * t[0] ** 3, 2 * t[1]],
+        lambda t: np.diag([12 * t[0] ** 2, 2]), lambda t, r: 24 * (abs(t[0]) + r),
+    )  # fmt: skip
+    for x in (0.0, 1e-8, 1e-3):
+        yield quartic, np.array([x, 0.0])
+
+
+def test_the_verdict_is_that_of_all_eigenpairs(monkeypatch, rng):
+    """Kind, certificate, counts and the ends of the spectrum agree; both proofs' numbers too."""
+    certified = 0
+    for ob, theta in cases(rng):
+        monkeypatch.setattr(definite, "FROM", 1)
+        quick = fc.classify(ob, theta)
+        monkeypatch.setattr(definite, "FROM", np.inf)
+        full = fc.classify(ob, theta)
+        for name in (
+            "kind",
+            "certified",
+            "n_positive",
+            "n_negative",
+            "n_zero",
+            "n_negative_bounds",
+        ):
+            assert getattr(quick, name) == getattr(full, name), name
+        assert quick.lambda_min == pytest.approx(full.lambda_min, rel=1e-3, abs=1e-15)
+        assert quick.lambda_max == pytest.approx(full.lambda_max, rel=1e-6)
+        low, high = quick.lambda_min_bounds
+        assert low <= full.lambda_min_bounds[1] and full.lambda_min_bounds[0] <= high
+        if quick.certified:
+            certified += 1
+            assert quick.radius == pytest.approx(full.radius, rel=0.5, abs=1e-15)
+            assert quick.kantorovich == pytest.approx(full.kantorovich, rel=0.5, abs=1e-9)
+            assert full.gradient_residual == pytest.approx(quick.gradient_residual, abs=0.05)
+    assert certified >= 4

@@ -110,11 +110,13 @@ def classify(
 
     Small n: one eigendecomposition across the symmetries, and another in balanced coordinates
     where zeros remain or (up to n = 1500) where H is not definite; from n = 768 on a minimum
-    without symmetries is proved by two Cholesky factors instead, a tenth of the price. Large n: a Rayleigh quotient
-    below minus its rounding bound proves a negative eigenvalue, one above a positive. That there is
-    none is proved only where the objective offers a floor under its curvature; with
-    `failure_probability` it is given at that risk, by the bound of [2]_ for Lanczos from a random
-    start, which speaks of H at theta alone. The page "how to read a verdict" has each claim.
+    without symmetries is proved by two Cholesky factors instead, a tenth of the price.
+
+    Large n: a Rayleigh quotient below minus its rounding bound proves a negative eigenvalue, one
+    above a positive. That there is none is proved only where the objective offers a floor under its
+    curvature; with `failure_probability` it is given at that risk, by the bound of [2]_ for Lanczos
+    from a random start, which speaks of H at theta alone. The page "how to read a verdict" has each
+    claim.
 
     References
     ----------

@@ -12,7 +12,7 @@ from ..protocols import HasJacobian
 from ..spectrum.dense import safe_norm
 from . import definite
 from .decide import Findings
-from .evidence import FAR, Evidence, Products
+from .evidence import FAR, Evidence, Products, hessian_products
 from .kinks import falls_across
 from .knowledge import kinks, residual_bounds, runs_to_infinity, tangents, third_bound
 from .lasting import settle
@@ -90,6 +90,15 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
         distance=found.distance,
     )
     return replace(found, plateau=plateau), evidence, Coordinates(view.best)
+
+
+def nearness_at(ob: Any, theta: Floats) -> Nearness:
+    """The rule of nearness by the numbers that `examine` takes for it; costs n products."""
+    with np.errstate(all="ignore"):
+        H = hessian_products(ob, theta)
+        gradient, full = best_gradient(ob, theta, H), DenseHessian(H.matrix())
+        eigen = as_eigen(look(full, tangents(ob, theta)).best)
+        return nearness(ob, theta, full.A, gradient=gradient, eigen=eigen)
 
 
 def _near(ask: Request, full: DenseHessian, view: View, gradient: Any) -> Nearness:

@@ -11,6 +11,8 @@ from scipy.optimize import OptimizeResult, minimize
 from ..checks import check_choice, check_positive, check_positive_int, check_theta
 from ..krylov.subproblems import KrylovSpace
 from ..progress import bar
+from ..spectrum.dense import safe_norm
+from .dense import nearness_at
 from .evidence import (
     GRADIENT_ROUNDING,
     PRODUCT_EPS,
@@ -20,7 +22,6 @@ from .evidence import (
     hessian_products,
     parameter_length,
 )
-from .nearness import nearness
 from .newton_mr import DENSE_BELOW, Steps, dense_steps, grow, krylov_steps, lower_gradient
 
 KRYLOV_STEPS = 120  # above DENSE_BELOW, the Krylov space of the gradient has at most this dimension
@@ -135,7 +136,7 @@ class _Walk:
 
     @property
     def norm(self) -> float:
-        return float(np.linalg.norm(self.g))
+        return safe_norm(self.g)
 
     def gradient(self, theta: np.ndarray) -> np.ndarray:
         """The gradient; NaN where theta or the objective has left the finite numbers."""
@@ -214,7 +215,7 @@ class _Walk:
         if not self.norm < share * self.asked:
             return False
         self.asked = self.norm
-        return nearness(self.ob, self.theta).near
+        return nearness_at(self.ob, self.theta).near
 
     def budget_left(self) -> bool:
         return self.nit < self.max_iter and self.n_products < self.max_products

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..krylov.basis import combine
 from ..krylov.minres import minres
 from ..krylov.ritz import decompose
+from ..spectrum.dense import safe_norm
 from .decide import Findings
 from .evidence import FAR, Evidence, Products, annihilated, independent
 from .kinks import falls_across
@@ -100,7 +101,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
 
 def _along_gradient(ask: Request, search: Search, gradient: tuple[Floats, float]) -> Slope:
     g = gradient[0]
-    size, none = float(np.linalg.norm(g)), np.zeros(ask.n)
+    size, none = safe_norm(g), np.zeros(ask.n)
     if size == 0:
         return Slope(None, None, none, 0.0, 0.0)
 
@@ -134,7 +135,7 @@ def _solve(run: Any, size: float) -> tuple[Floats, float]:
 
 def _near(ask: Request, H: Products, gradient: tuple[Floats, float], slope: Slope) -> Nearness:
     g, off = gradient
-    size, length = float(np.linalg.norm(g)), float(np.linalg.norm(ask.theta))
+    size, length = safe_norm(g), float(np.linalg.norm(ask.theta))
     off = GRADIENT_EPS * EPS * H.norm * length if np.isnan(off) else off
     share = max(0.0, 1 - off / size) if size > off else 0.0
     decrement = slope.decrement * share**2 if share > 0 else 0.0

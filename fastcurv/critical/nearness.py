@@ -17,7 +17,7 @@ import numpy as np
 
 from ..eigensolver import eigh
 from ..protocols import BoundedBelow, BoundsGradient, Precise, Valued
-from ..spectrum.dense import dense_matrix
+from ..spectrum.dense import dense_matrix, safe_norm
 from .evidence import (
     equilibrate,
     even_rows,
@@ -30,6 +30,7 @@ SHARE = 1e-8  # of the loss above its bound: what Newton's step may still promis
 VALUE_EPS = 64.0  # f is taken to be off by this many eps |f| ...
 STORED_EPS = 8.0  # ... and by what moving every parameter by this many eps of its size does
 EPS = float(np.finfo(float).eps)
+TINY = float(np.finfo(float).tiny)
 GRADIENT_EPS = 64.0  # a gradient without a bound is taken to be off by this many eps |H| |theta|
 
 
@@ -114,7 +115,7 @@ def nearness(
     theta = np.asarray(theta, dtype=float)
     g, off = gradient_and_error(ob, theta) if gradient is None else gradient
     if gradient_tol is not None:
-        return held(float(np.linalg.norm(g)), 0.0, 0.0, gradient_tol)
+        return held(safe_norm(g), 0.0, 0.0, gradient_tol)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         M = None
         if matrix is None:
@@ -128,7 +129,7 @@ def nearness(
         reach = np.abs(matrix) @ np.abs(theta)
         decrement = newton_decrement(g, off, reach, eigen)
         size = float(np.abs(theta) @ reach)
-        return nearness_by(ob, theta, float(np.linalg.norm(g)), decrement, size)
+        return nearness_by(ob, theta, safe_norm(g), decrement, size)
 
 
 def nearness_by(
@@ -236,14 +237,14 @@ def newton_decrement(g: np.ndarray, off: float, reach: np.ndarray, eigen: Eigen)
 
 def value_threshold(f: float, c: float, reach: float, eps: float = EPS) -> float:
     """``max(1e-8 (f - c), rounding of f)``; `reach` is ``|theta|' |H| |theta|``, or as much; NaN
-    where the value is not finite.
+    where the value is not finite. No change of the value below what a number can hold counts.
     """
     if not np.isfinite(f):
         return np.nan
     stored = 0.5 * (STORED_EPS * eps) ** 2 * reach
     rounding = VALUE_EPS * eps * abs(f) + (stored if stored < np.inf else 0.0)
     share = SHARE * (f - c)
-    best = max(share if share < np.inf else 0.0, rounding)
+    best = max(share if share < np.inf else 0.0, rounding, TINY)
     return best if best < np.inf else 0.0
 
 

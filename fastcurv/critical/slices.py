@@ -37,10 +37,15 @@ class DenseHessian:
     def __init__(self, M: DenseMatrix) -> None:
         self.M, self.A, self.n = M, M.A, len(M.A)
         self.norm = spectral_norm(self.A)
-        d, self.live = equilibrate(self.A, M.bounds)
-        d = even_rows(self.A, d)
-        d[~self.live] = np.exp(np.log(d[self.live]).mean()) if self.live.any() else 1.0
-        self.d = d / d.max()
+        d, live = equilibrate(self.A, M.bounds)
+        for _ in range(4):
+            d = even_rows(self.A, d)
+            d[~live] = np.exp(np.log(d[live]).mean()) if live.any() else 1.0
+            loud = live & (M.bounds * d**2 > _row_norm(self.A, d, live))
+            if not loud.any():  # no row is blown up until its own error is as large as the others
+                break
+            live &= ~loud
+        self.live, self.d = live, d / d.max()
 
     def cut(self, T: Floats, c: Floats | None = None) -> Slice:
         """Eigenpairs of ``C A C`` across the span of the columns of T, given in theta's
@@ -71,6 +76,12 @@ class DenseHessian:
         return (low, (low - error, low + error)), (high, (high - error, high + error))
 
 
+def _row_norm(A: Floats, d: Floats, live: NDArray[np.bool_]) -> float:
+    """The norm that the rows of ``D A D`` have in the middle, of those that count."""
+    inner = A[np.ix_(live, live)] if not live.all() else A
+    return float(np.median(np.linalg.norm(d[live][:, None] * inner * d[live], axis=1)))
+
+
 @dataclass(frozen=True, eq=False)
 class View:
     """The Hessian across proved symmetries: in theta's coordinates, and where signs are sharper."""
@@ -93,7 +104,8 @@ def look(full: DenseHessian, held: Tangents) -> View:
         return View(plain, plain, held)
     balanced = full.cut(held.columns, full.d)
     same = balanced.span.shape[1] == plain.span.shape[1]
-    return View(plain, balanced if same else plain, held)
+    sharper = np.count_nonzero(signs_of(balanced)) >= np.count_nonzero(signs_of(plain))
+    return View(plain, balanced if same and sharper else plain, held)
 
 
 def _settled(cut: Slice) -> bool:

@@ -154,8 +154,8 @@ def _interpolation(ask: Request, found: Findings, outcome: Outcome, ev: Evidence
 
 def _two_signs(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
     count = (
-        f"; at theta {found.n_negative} negative and {found.n_positive} positive of {ask.n} "
-        f"eigenvalues are proved, from {number(ev.low)} to {number(ev.high)}"
+        f"; at theta at least {found.n_negative} negative and {found.n_positive} positive of "
+        f"{ask.n} eigenvalues are proved, from {number(ev.low)} to {number(ev.high)}"
         if found.dense
         else f"; at least {ev.n_negative_bounds[0]} eigenvalue{_s(ev.n_negative_bounds[0])} at "
         f"theta {'is' if ev.n_negative_bounds[0] == 1 else 'are'} negative, and the extreme Ritz "

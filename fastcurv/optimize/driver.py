@@ -325,7 +325,8 @@ class Loop:
         except KeyboardInterrupt:
             self.why = "interrupted"
             return
-        if self.why == "critical" or self.outcome.success:
+        explained = self.why == "stalled" and self.outcome.stopped != "critical"
+        if self.why == "critical" or self.outcome.success or explained:
             self.why, self.sentence = self.outcome.stopped, None
 
     def _result(self, x: np.ndarray, fun: float, gnorm: float, wanted: float) -> OptimizeResult:

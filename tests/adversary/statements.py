@@ -11,13 +11,14 @@ import fastcurv as fc
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.testing import QuadraticObjective
 
-from . import truths
+from . import networks, truths
 
 EPS = np.finfo(float).eps
+TRUTHS = (*truths.TRUTHS, networks.convex, networks.split_unit)
 
 
 def pick(draw):
-    return truths.TRUTHS[int(draw.integers(len(truths.TRUTHS)))](draw)
+    return TRUTHS[int(draw.integers(len(TRUTHS)))](draw)
 
 
 def classify_names_no_false_kind(draw):
@@ -235,6 +236,8 @@ STATEMENTS = (
     density_is_a_density,
     not_a_number_is_refused,
     bounds_hold,
+    networks.certified_points_are_there,
+    networks.success_has_nothing_lower_beside_it,
 )
 
 

@@ -7,8 +7,8 @@ from .statements import STATEMENTS, run
 
 @pytest.mark.parametrize("statement", STATEMENTS, ids=lambda s: s.__name__)
 def test_is_never_said(statement):
-    """Each statement holds on twenty-five cases, and they do not all end alike where they can end
+    """Each statement holds on twenty cases, and they do not all end alike where they can end
     otherwise.
     """
-    for seed in range(25):
+    for seed in range(20):
         run(statement, seed)

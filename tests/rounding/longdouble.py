@@ -78,7 +78,7 @@ class Truth:
                 self.e[l - 1], self.d[l - 1] = e, e * self.p[l - 1]
             self.gradient = (
                 self.join([(d.T @ a, d.sum(axis=0)) for d, a in zip(self.d, self.a)])
-                + LD(ob.l2) * self.theta
+                + np.asarray(ob.l2_diagonal).astype(LD) * self.theta
             )
 
     def split(self, v):
@@ -154,7 +154,8 @@ class Truth:
                     rd = re * self.p[l - 1] + (
                         self.e[l - 1] * self.q[l - 1] * rz[l - 1] if full else 0
                     )
-            return self.join(parts) + (LD(self.ob.l2) * v if kind != "fisher" else 0)
+            l2 = np.asarray(self.ob.l2_diagonal).astype(LD)
+            return self.join(parts) + (l2 * v if kind != "fisher" else 0)
 
 
 def size(x):

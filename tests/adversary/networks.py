@@ -1,0 +1,199 @@
+"""Networks drawn to mislead, points of theirs whose truth is known or can be found in long double,
+and what may never be said there.
+"""
+
+import warnings
+
+import numpy as np
+
+import fastcurv as fc
+
+from ..rounding.longdouble import LD
+from ..rounding.longdouble import Truth as InLongDouble
+from .truths import Truth
+
+SMOOTH = ["tanh", "sigmoid", "softplus", "silu", "gelu", "identity"]
+LOSSES = ["mse", "cross_entropy", "binary_cross_entropy"]
+
+
+def data(draw, N, d):
+    """Rows with copies, constant, zero and nearly equal columns, and columns of any size."""
+    X = draw.standard_normal((N, d))
+    trick = str(draw.choice(["none", "copies", "constant", "zero", "close", "scaled", "offset"]))
+    j = int(draw.integers(d))
+    if trick == "copies":
+        X[N // 2 :] = X[: N - N // 2]
+    elif trick == "constant":
+        X[:, j] = draw.choice([1.0, -3.0, 1e-3])
+    elif trick == "zero":
+        X[:, j] = 0.0
+    elif trick == "close":
+        X[:, j] = X[:, 0] + 10.0 ** draw.uniform(-9, -1) * draw.standard_normal(N)
+    elif trick == "scaled":
+        X = X * 10.0 ** draw.uniform(-3, 3, d)
+    elif trick == "offset":
+        X[:, j] += 10.0 ** draw.uniform(0, 4)
+    return X, trick
+
+
+def targets(draw, X, c, loss):
+    if loss == "mse":
+        scale = 10.0 ** draw.uniform(-3, 3)
+        return scale * (X @ draw.standard_normal((X.shape[1], c)) + draw.standard_normal(c))
+    if loss == "cross_entropy":
+        labels = draw.integers(c, size=len(X))
+        return labels if draw.random() < 0.7 else draw.dirichlet(np.ones(c), len(X))
+    y = draw.random((len(X), c))
+    return (y > 0.5) * 1.0 if draw.random() < 0.7 else y
+
+
+def network(draw, hidden=(0, 3), activations=SMOOTH):
+    """A small objective of any kind."""
+    N, d = int(draw.integers(3, 40)), int(draw.integers(1, 5))
+    loss = str(draw.choice(LOSSES))
+    c = int(draw.integers(2 if loss == "cross_entropy" else 1, 4))
+    sizes = [d, *(int(draw.integers(1, 6)) for _ in range(int(draw.integers(*hidden)))), c]
+    names = [str(draw.choice(activations)) for _ in sizes[1:-1]]
+    dtype = "float32" if draw.random() < 0.15 else "float64"
+    X, trick = data(draw, N, d)
+    l2 = float(draw.choice([0.0, 10.0 ** draw.uniform(-6, 1), 10.0 ** draw.uniform(-3, -1)]))
+    weight = draw.choice([0.0, 1.0, 3.0], N) if draw.random() < 0.2 else None
+    model = fc.MLP(sizes, names, bias=bool(draw.random() < 0.8), dtype=dtype)
+    ob = fc.Objective(
+        model,
+        X,
+        targets(draw, X, c, loss),
+        loss=loss,
+        l2=l2,
+        sample_weight=weight,
+        n_threads=int(draw.integers(1, 3)),
+        l2_biases=bool(draw.random() < 0.8),
+    )
+    return ob, f"{sizes} {names} {loss} l2 {l2:.1e} {trick} {dtype} weights {weight is not None}"
+
+
+def brought_to_rest(draw, ob):
+    """Where some search from a random start ended, or beside that."""
+    theta = ob.model.init(seed=int(draw.integers(2**31))).astype(float)
+    theta = theta * 10.0 ** draw.uniform(-1, 1)
+    way = str(draw.choice(["minimize", "find", "find", "start", "zero"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if way == "minimize":
+            theta = fc.minimize(ob, theta, max_iter=300, max_time=1.0, seed=0).x
+        elif way == "find":
+            theta = fc.find_critical_point(ob, theta, max_iter=60).x
+        elif way == "zero":
+            theta = 0 * theta
+    theta = np.asarray(theta, dtype=float)
+    if draw.random() < 0.3:
+        theta = theta * (1 + 10.0 ** draw.uniform(-12, -4) * draw.standard_normal(len(theta)))
+    return theta.astype(ob.dtype).astype(float), way
+
+
+def hessian(truth):
+    """The matrix of a `longdouble.Truth`, in long double."""
+    n = len(truth.theta)
+    H = np.stack([truth.product(e) for e in np.eye(n)], axis=1)
+    return (H + H.T) / 2
+
+
+def critical_point(ob, theta, n_symmetry):
+    """``(x, slack)``: by Newton's steps in long double from theta, and how far x itself may be from
+    the critical point; along the weakest n_symmetry directions no step is taken.
+    """
+    x = theta.astype(LD)
+    values, V = np.linalg.eigh(hessian(InLongDouble(ob, x)).astype(float))
+    kept = np.argsort(np.abs(values))[n_symmetry:]
+    values, V = values[kept].astype(LD), V[:, kept].astype(LD)
+    for _ in range(12):
+        step = V @ ((V.T @ InLongDouble(ob, x).gradient) / values)
+        x = x - step
+    truth, sizes = InLongDouble(ob, x), np.abs(values)
+    terms = sum(np.linalg.norm(np.abs(d).T @ np.abs(a)) for d, a in zip(truth.d, truth.a))
+    size = sizes.max() * np.linalg.norm(theta) + terms
+    rounding = 64 * np.finfo(LD).eps * size / sizes.min()
+    return x, 4 * float(np.linalg.norm(step)) + float(rounding)
+
+
+def certified_points_are_there(draw):
+    """Of what `classify` certifies, the critical point lies within the radius and has the inertia:
+    both from passes in long double, nothing of which the verdict has used.
+    """
+    ob, name = network(draw)
+    theta, way = brought_to_rest(draw, ob)
+    said = fc.classify(ob, theta)
+    words = f"{name} by {way}: {said.reason}"
+    if not said.certified:
+        return said.kind
+    if "residuals" in said.reason:
+        assert said.kind == "minimum" and ob.astype("float64").value(theta) <= 1e-6, words
+        return "interpolates"
+    if "two fixed vectors" in said.reason:
+        values = np.linalg.eigvalsh(hessian(InLongDouble(ob, theta)).astype(float))
+        assert said.kind == "saddle" and values[0] < 0 < values[-1], words
+        assert said.n_negative + said.n_positive > 0, words
+        return "two signs"
+    x, slack = critical_point(ob, theta, said.n_symmetry)
+    distance = float(np.linalg.norm(x - theta))
+    assert distance <= said.radius * (1 + 1e-6) + slack, f"{distance} beyond {words}"
+    values = np.linalg.eigvalsh(hessian(InLongDouble(ob, x)).astype(float))
+    off = 1e-13 * np.abs(values).max()
+    assert (values < -off).sum() <= said.n_negative, words
+    assert (values > off).sum() <= said.n_positive, words
+    assert said.n_zero == said.n_symmetry, words
+    return f"certified {said.kind}"
+
+
+def success_has_nothing_lower_beside_it(draw):
+    """Where `minimize` says success there is no negative curvature worth the name and nothing lower
+    a little way off.
+    """
+    ob, name = network(draw, activations=[*SMOOTH, "relu", "elu"])
+    theta = ob.model.init(seed=int(draw.integers(2**31))) * (draw.random() < 0.8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = fc.minimize(ob, theta, max_iter=200, max_time=1.0, seed=0)
+    if not result.success:
+        return "no success"
+    ref, x = ob.astype("float64"), np.asarray(result.x, dtype=float)
+    words, f = f"{name}: {result.message}", ref.value(x)
+    rounding = (1e-5 if ob.dtype == np.float32 else 1e-11) * abs(f) + 1e-20
+    room = 1e-7 * abs(f) + rounding
+    for size in (1e-2, 1e-3, 1e-4, 1e-5):
+        for _ in range(6):
+            step = size * draw.standard_normal(len(x))
+            lower = min(ref.value(x + way * step) for way in (1, -1))
+            assert lower >= f - room or size > 1e-4, f"{lower} < {f}: {words}"
+    return "certified" if result.report is not None and result.report.certified else "success"
+
+
+def convex(draw):
+    """A regression with l2: strictly convex, so that a minimum is all that can be there."""
+    ob, name = network(draw, hidden=(0, 1))
+    if ob.l2 == 0 or not ob.l2_biases:
+        ob = fc.Objective(ob.model, ob.X, ob.y, loss=ob.loss, l2=10.0 ** draw.uniform(-8, 2))
+    theta, way = brought_to_rest(draw, ob)
+    kinds = frozenset({"minimum", "not_critical"})
+    return Truth(f"convex {name} by {way}", ob, theta, kinds, kinds | {"undecided", "degenerate"})
+
+
+def split_unit(draw):
+    """A net of which one unit stands twice, sharing its weights above: a line of points of the same
+    loss runs through theta, so no minimum there is its only one nearby.
+    """
+    d, m, N = int(draw.integers(1, 4)), int(draw.integers(1, 4)), int(draw.integers(8, 40))
+    name = str(draw.choice(["tanh", "sigmoid", "softplus", "gelu"]))
+    X, y = draw.standard_normal((N, d)), draw.standard_normal(N)
+    small = fc.Objective(fc.MLP([d, m, 1], name), X, y, loss="mse", l2=0.0)
+    theta = fc.find_critical_point(small, small.model.init(seed=int(draw.integers(2**31)))).x
+    (W, b), (V, c) = small.model.unflatten(theta)
+    share = draw.uniform(-0.5, 1.5)
+    W2, b2 = np.vstack([W, W[:1]]), np.append(b, b[0])
+    V2 = np.column_stack([V, (1 - share) * V[:, :1]])
+    V2[:, 0] *= share
+    model = fc.MLP([d, m + 1, 1], name)
+    ob = fc.Objective(model, X, y, loss="mse")
+    theta = np.concatenate([W2.ravel(), b2, V2.ravel(), np.ravel(c)])
+    allowed = frozenset({"saddle", "degenerate", "undecided", "not_critical"})
+    return Truth(f"unit twice in {model.sizes}", ob, theta, allowed - {"degenerate"}, allowed)

@@ -101,7 +101,7 @@ class Symmetric(Protocol):
 class Orbits(Protocol):
     """Proved symmetry groups: tangents, how fast they turn, and their finite action."""
 
-    def orbits(self, theta: np.ndarray) -> Any: ...
+    def orbits(self, theta: np.ndarray, radius: float) -> Any: ...
 
 
 @runtime_checkable

@@ -19,6 +19,7 @@ LEAVES = {
     "eigensolver",
     "files",
     "interrupts",
+    "outcome",
     "progress",
     "protocols",
     "runtime",

@@ -196,14 +196,15 @@ def _nearest(
     went = walk(ask.ob, ask.theta, evidence.gradient, coordinates, left)
     H.tell(went.n_products)
     left = np.inf if ask.max_products is None else ask.max_products - H.count
-    if went.theta is None or left < 20:
+    end = went.theta
+    if end is None or left < 20:
         return None
     if getattr(ask.ob, "dtype", None) == np.float32:
-        went = replace(went, theta=went.theta.astype(np.float32).astype(np.float64))
-    distance = float(np.linalg.norm(went.theta - ask.theta))
+        end = end.astype(np.float32).astype(np.float64)
+    distance = float(np.linalg.norm(end - ask.theta))
     there = replace(
         ask,
-        theta=went.theta,
+        theta=end,
         gradient_tol=None,
         krylov=None,
         seek=False,
@@ -217,7 +218,7 @@ def _nearest(
     if at.kind == "not_critical":
         return None
     words = where_newton_leads(distance, went.n_steps, at)
-    return {"words": words, "nearest": went.theta, "distance": distance, "at_nearest": at}
+    return {"words": words, "nearest": end, "distance": distance, "at_nearest": at}
 
 
 def _result(ask: Request, found: Findings, outcome: Outcome, evidence: Evidence) -> CriticalPoint:

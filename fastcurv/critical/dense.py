@@ -251,7 +251,7 @@ def _evidence(
             flat_ratio = float(np.linalg.norm(full.A @ unit) / full.norm)
             cut = max(view.plain.error, ask.curvature_tol * full.norm, reached)
             seen = view.plain.vectors[:, np.abs(view.plain.values) > cut]
-            residual = float(max(0.0, 1 - np.linalg.norm(seen.T @ unit) ** 2) ** 0.5)
+            residual = max(0.0, 1 - float(np.linalg.norm(seen.T @ unit)) ** 2) ** 0.5
     return Evidence(
         near=near,
         gradient=g,

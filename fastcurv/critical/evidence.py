@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..checks import check_symmetric_operator, operator_dtype
-from ..spectrum.dense import PRODUCT_EPS, dense_matrix, safe_norm
+from ..progress import Bar
+from ..protocols import Array, Floats
+from ..spectrum.dense import PRODUCT_EPS, DenseMatrix, dense_matrix, safe_norm
 
 # A gradient that lies within this many times its own rounding bound is zero as far as anyone can
 # tell.
@@ -23,21 +26,21 @@ class Products:
     on their rounding.
     """
 
-    def __init__(self, op, dtype=None):
+    def __init__(self, op: Any, dtype: Any = None) -> None:
         self.op = self.native = check_symmetric_operator(op, "H")
         self.native_dtype = operator_dtype(self.op)
         if dtype is not None and operator_dtype(self.op) != dtype and hasattr(self.op, "astype"):
             self.op = self.op.astype(dtype)
-        self.n = self.op.shape[0]
+        self.n: int = self.op.shape[0]
         self.dtype = operator_dtype(self.op)
         self.eps = float(np.finfo(self.dtype).eps)
         self.count = 0
         self.shared = 0  # products relied on that others had made
         self.norm = 0.0
-        self.shown = None  # a progress bar
+        self.shown: Bar | None = None
         self.asymmetry = 0.0  # of the products, as seen: they are wrong by as much at least
 
-    def __call__(self, V):
+    def __call__(self, V: Array) -> Floats:
         """``H V`` for (n,) or (n, k), in float64."""
         V = np.asarray(V, dtype=self.dtype)
         self.tell(1 if V.ndim == 1 else V.shape[1])
@@ -50,24 +53,24 @@ class Products:
             self.norm = max(self.norm, largest * float(ratios.max(initial=0.0)))
         return out
 
-    def note(self, text):
+    def note(self, text: str) -> None:
         """Show what is being done."""
         if self.shown is not None:
             self.shown.note(text)
 
-    def tell(self, k):
+    def tell(self, k: int) -> None:
         """Count k products, and show them."""
         self.count += k
         if self.shown is not None:
             self.shown.update(k)
 
-    def matrix(self):
+    def matrix(self) -> DenseMatrix:
         """The Hessian as a `DenseMatrix`; its products are counted."""
         M = dense_matrix(self.op)
         self.tell(M.n_products)
         return M
 
-    def bound(self, v):
+    def bound(self, v: Array) -> float:
         """A bound on ``||computed(H v) - H v||``: the operator's own, or `PRODUCT_EPS` eps times
         the norm seen so far.
         """
@@ -75,7 +78,7 @@ class Products:
             return float(self.op.rounding_bound(np.ascontiguousarray(v, dtype=self.dtype)))
         return PRODUCT_EPS * self.eps * self.norm * float(np.linalg.norm(v))
 
-    def rayleigh(self, v):
+    def rayleigh(self, v: Array) -> tuple[float, float, Floats]:
         """``v'Hv / v'v`` with a bound on its error, by one product.
 
         The dot product, in float64, is off by at most ``n eps ||v|| ||Hv||`` in any order of
@@ -89,14 +92,14 @@ class Products:
         return float(v @ Hv) / size, error, Hv
 
 
-def hessian_products(ob, theta, best=True):
+def hessian_products(ob: Any, theta: Array, best: bool = True) -> Products:
     """The Hessian at theta as `Products`; `best` asks for float64 where the operator offers
     `astype`.
     """
     return Products(ob.hessian(theta), np.float64 if best else None)
 
 
-def gradient_at(ob, theta, H):
+def gradient_at(ob: Any, theta: Array, H: Products) -> Floats:
     """The gradient in float64 arithmetic where the operator holds it, else the objective's own."""
     held = getattr(H.op, "gradient", None)
     held = held() if callable(held) else held
@@ -105,7 +108,7 @@ def gradient_at(ob, theta, H):
     return np.array(held, dtype=float)
 
 
-def gradient_bound(ob, theta, H):
+def gradient_bound(ob: Any, theta: Array, H: Products) -> float | None:
     """A bound on the rounding of the gradient of `gradient_at`, or None where the objective offers
     none.
     """
@@ -113,11 +116,11 @@ def gradient_bound(ob, theta, H):
     return float(owner.rounding_bound(theta)) if hasattr(owner, "rounding_bound") else None
 
 
-def spectral_norm(A, steps=12):
+def spectral_norm(A: Floats, steps: int = 12) -> float:
     """An estimate of ``||A||_2`` of a symmetric matrix from below, by power steps on a fixed
     start.
     """
-    v = np.random.default_rng(0).standard_normal(A.shape[0])
+    v: Floats = np.random.default_rng(0).standard_normal((A.shape[0],))
     norm = 0.0
     for _ in range(steps):
         size = safe_norm(v)
@@ -128,7 +131,7 @@ def spectral_norm(A, steps=12):
     return norm
 
 
-def equilibrate(A, noise):
+def equilibrate(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     """Positive d such that the rows of ``d A d`` have a largest entry near 1 (Ruiz 2001), and which
     rows count.
 
@@ -149,7 +152,7 @@ def equilibrate(A, noise):
     return d, live
 
 
-def even_rows(A, d):
+def even_rows(A: Floats, d: Floats) -> Floats:
     """From `d` on to the one scaling for which all rows of ``d A d`` have the same norm: the units
     of parameters change nothing.
     """
@@ -162,7 +165,7 @@ def even_rows(A, d):
     return d * np.sqrt(f)
 
 
-def parameter_length(theta, d, live=None):
+def parameter_length(theta: Array, d: Floats, live: NDArray[np.bool_] | None = None) -> float:
     """The size of theta in the scaled parameters ``theta / d``, at least that of a unit step in the
     softest of them.
 
@@ -173,7 +176,9 @@ def parameter_length(theta, d, live=None):
     return float(np.sqrt(((theta[live] / d[live]) ** 2).sum() + 1 / d[live].max() ** 2))
 
 
-def relative_gradient(g, theta, d, live, norm):
+def relative_gradient(
+    g: Floats, theta: Array, d: Floats, live: NDArray[np.bool_], norm: float
+) -> float:
     """``||D g|| / (||D H D|| ||theta / d||)``: free of the scale of the loss and of every single
     parameter.
 
@@ -186,7 +191,7 @@ def relative_gradient(g, theta, d, live, norm):
     return size / (norm * parameter_length(theta, d, live)) if norm > 0 else np.inf
 
 
-def independent(T, rtol=1e-7):
+def independent(T: Floats, rtol: float = 1e-7) -> Floats:
     """Orthonormal columns that span T's; directions that hardly stand out are left out, so the
     count is never too high.
     """
@@ -198,14 +203,15 @@ def independent(T, rtol=1e-7):
     return U[:, s > rtol * s[0]]
 
 
-def annihilated(AQ, Q, tol):
+def annihilated(AQ: Floats, Q: Floats, tol: float) -> Floats:
     """Orthonormal basis of the part of the span of Q, orthonormal, that A maps to at most `tol` of
     its length.
     """
     if not Q.shape[1]:
         return Q
     _, s, Vt = np.linalg.svd(AQ, full_matrices=False)
-    return Q @ Vt[s <= tol].T
+    kept: Floats = Q @ Vt[s <= tol].T
+    return kept
 
 
 # A Newton step of more than this many lengths of theta leads out of every model of the loss: H is

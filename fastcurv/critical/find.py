@@ -6,16 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.optimize import OptimizeResult, minimize
+from scipy.optimize import OptimizeResult
+from scipy.optimize import minimize as scipy_minimize
 
 from ..checks import check_choice, check_positive, check_positive_int, check_theta
 from ..krylov.subproblems import KrylovSpace
+from ..outcome import outcome
 from ..progress import bar
-from ..spectrum.dense import safe_norm
+from ..spectrum.dense import PRODUCT_EPS, safe_norm
 from .dense import nearness_at
 from .evidence import (
     GRADIENT_ROUNDING,
-    PRODUCT_EPS,
     RELATIVE_GRADIENT,
     Products,
     gradient_bound,
@@ -232,7 +233,7 @@ class _Walk:
         self.status, self.message = status, message
 
     def result(self) -> OptimizeResult:
-        return OptimizeResult(
+        return outcome(
             x=self.theta,
             fun=float(self.ob.value(self.theta)),
             jac=self.g,
@@ -380,7 +381,7 @@ def _descend(walk: _Walk) -> None:
         if start <= walk.tol:
             return
         steps = min(100, max(1, walk.max_iter // 2 - walk.nit))
-        found = minimize(
+        found: Any = scipy_minimize(
             half_square,
             walk.theta,
             jac=True,

@@ -165,7 +165,7 @@ def _symmetries(ask: Request, search: Search, g_norm: float) -> Floats | None:
     if not search.one_sided or not offers_symmetries(ask.ob):
         return None
     try:
-        T = tangents(ask.ob, ask.theta).columns
+        T: Floats = tangents(ask.ob, ask.theta).columns
     except MemoryError:
         return None
     sizes = np.linalg.norm(T, axis=0)

@@ -88,10 +88,10 @@ def _point(ob: Any, theta: Any) -> np.ndarray:
             f"ob is a {type(ob).__name__} without {', '.join(missing)}; wanted an objective such "
             "as fastcurv.Objective"
         )
-    theta = check_theta(ob, theta, "theta", np.float64)
+    point = check_theta(ob, theta, "theta", np.float64)
     if getattr(ob, "dtype", None) == np.float32:
-        theta = theta.astype(np.float32).astype(np.float64)  # where the objective really is
-    return theta.copy()
+        point = point.astype(np.float32).astype(np.float64)  # where the objective really is
+    return point.copy()
 
 
 def check_run(run: Any, theta: np.ndarray) -> Krylov:

@@ -150,7 +150,7 @@ class CriticalPoint:
             f"  curvature   {self._end('min')}  to  {self._end('max')}",
             f"  inertia     {self._inertia()}",
         ]
-        if self.escape_direction is not None:
+        if self.escape_direction is not None and self.escape_curvature is not None:
             rows.append(
                 f"  escape      v'Hv = {number(self.escape_curvature)} along escape_direction"
             )
@@ -187,5 +187,5 @@ class CriticalPoint:
         return (
             f"{self.n_positive} positive, {self.n_negative} negative, {self.n_zero} "
             f"zero{explained}; "
-            f"minimum ratio {number(self.minimum_ratio)}"
+            f"minimum ratio {number(self.minimum_ratio or 0.0)}"
         )

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def lanczos_risk(n, k, eps):
+def lanczos_risk(n: int, k: int, eps: float) -> float:
     """The chance that k Lanczos steps from a random start miss an end of the spectrum by more than
     eps of its width.
 
@@ -20,7 +20,7 @@ def lanczos_risk(n, k, eps):
     )
 
 
-def lanczos_steps(n, eps, risk):
+def lanczos_steps(n: int, eps: float, risk: float) -> int:
     """The fewest steps for which `lanczos_risk` is at most `risk`.
 
     Examples

@@ -31,7 +31,7 @@ class Balanced(LinearOperator):
     """``D H D``."""
 
     def __init__(self, op: Any, d: Floats) -> None:
-        super().__init__(operator_dtype(op), op.shape)
+        super().__init__(operator_dtype(op), op.shape)  # type: ignore[call-arg]
         self.op, self.d = op, d.astype(self.dtype)
 
     def _matvec(self, v: Floats) -> Floats:

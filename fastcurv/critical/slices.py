@@ -5,6 +5,7 @@ on top of them.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -155,7 +156,7 @@ def theorem_at(
             g,
             off * top if reach is None else safe_norm(cut.c * reach),
         )
-        found = kantorovich(beta, eta, lambda r, t=top: t**3 * third_bound(ob, theta, t * r))
+        found = kantorovich(beta, eta, partial(_third, ob, theta, top))
         if found.holds and cut.span.shape[1]:
             found = _across_orbits(ob, theta, cut, found)
         found = replace(found, radius=found.radius * top)
@@ -163,6 +164,11 @@ def theorem_at(
             tried = found, safe_norm(x)
     assert tried is not None
     return tried
+
+
+def _third(ob: Any, theta: Floats, t: float, radius: float) -> float:
+    """The third derivative's bound in coordinates in which theta's are at most t times as long."""
+    return t**3 * third_bound(ob, theta, t * radius)
 
 
 def _across_orbits(ob: Any, theta: Floats, cut: Slice, found: Contraction) -> Contraction:

@@ -100,12 +100,12 @@ def train(args: Namespace, out: Output) -> int:
     counts = tuple((n, len(r.history["loss"])) for n, r in zip(phases, results))
     path = save_run(args.out, recipe, objective.model, theta, joined(results), counts)
     out.say(f"saved {path}")
-    last = results[-1] if results else None
+    end = results[-1] if results else None
     out.fact(**standing(objective, theta, data), out=path)
-    if last is not None:
-        out.fact(success=bool(last.success), kind=last.kind, message=last.message)
+    if end is not None:
+        out.fact(success=bool(end.success), kind=end.kind, message=end.message)
     asked = args.polish != "none"
-    return 0 if not asked or last.success else 1
+    return 0 if not asked or (end is not None and end.success) else 1
 
 
 def joined(results: list[Any]) -> dict[str, np.ndarray]:

@@ -1,31 +1,43 @@
 """The whole job, end to end, on real data: what ``fastcurv demo`` runs."""
 
+from __future__ import annotations
+
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from os import PathLike
+from typing import Any
 
 import numpy as np
+from scipy.optimize import OptimizeResult
 
 import fastcurv as fc
 
 from .. import plots
+from ..critical.result import CriticalPoint
+from ..protocols import Array
+from ..spectrum.density_result import SpectralDensity
+from .datasets import Dataset
 from .output import describe, extremes, say, state, verdict_lines
 from .recipe import Recipe
 from .report import Report
+
+Say = Callable[[str], None]
 
 SECOND = "newton-cg"  # the method that goes to the critical point
 NARROW = 4  # units in the last hidden layer of the narrower network
 
 
 def run(
-    out="fastcurv-demo.html",
+    out: str | PathLike[str] = "fastcurv-demo.html",
     *,
-    picture=None,
-    seed=0,
-    n_threads=None,
-    quick=False,
-    progress=True,
-    say=say,
-):
+    picture: str | PathLike[str] | None = None,
+    seed: int = 0,
+    n_threads: int | None = None,
+    quick: bool = False,
+    progress: bool = True,
+    say: Say = say,
+) -> dict[str, Any]:
     """Train on digits, look at the curvature on the way, judge the end, leave a saddle.
 
     Parameters
@@ -108,13 +120,15 @@ def run(
     }
 
 
-def train(objective, data, seed, quick, progress, say):
+def train(
+    objective: fc.Objective, data: Dataset, seed: int, quick: bool, progress: bool, say: Say
+) -> tuple[dict[str, Array], OptimizeResult]:
     """Adam on mini-batches, then a second-order method until the gradient is gone; three moments of
     it.
     """
     theta = objective.model.init(seed=seed)
     moments = {"start": theta}
-    options = {"batch_size": 64, "seed": seed, "progress": progress}
+    options: Any = {"batch_size": 64, "seed": seed, "progress": progress}
     say(f"training: adam on mini-batches, then {SECOND} until the gradient is gone")
     say(f"  start      {state(objective, theta, data)}")
     theta = fc.minimize(objective, theta, "adam", max_iter=2, **options).x
@@ -129,7 +143,15 @@ def train(objective, data, seed, quick, progress, say):
     return moments, result
 
 
-def spectra(page, objective, moments, seed, quick, progress, say):
+def spectra(
+    page: Report,
+    objective: fc.Objective,
+    moments: dict[str, Array],
+    seed: int,
+    quick: bool,
+    progress: bool,
+    say: Say,
+) -> dict[str, SpectralDensity]:
     """Density and extreme eigenvalues at each moment, as one picture and one table."""
     figure = plots.new_figure((9.0, 3.2))
     rows, densities = [], {}
@@ -164,7 +186,9 @@ def spectra(page, objective, moments, seed, quick, progress, say):
     return densities
 
 
-def find_saddle(recipe, objective, data, seed, progress):
+def find_saddle(
+    recipe: Recipe, objective: fc.Objective, data: Dataset, seed: int, progress: bool
+) -> Array:
     """A critical point of the full network: a narrower one at rest, with zero units where it has
     none.
     """
@@ -173,7 +197,7 @@ def find_saddle(recipe, objective, data, seed, progress):
     theta = fc.minimize(
         small, theta, "adam", max_iter=40, batch_size=64, seed=seed, progress=progress
     ).x
-    rest = {"max_iter": 500, "gradient_tol": 1e-11, "progress": progress, "verdict": False}
+    rest: Any = {"max_iter": 500, "gradient_tol": 1e-11, "progress": progress, "verdict": False}
     theta = fc.minimize(small, theta, SECOND, **rest).x
     *below, (W, b), (W_out, b_out) = small.model.unflatten(theta)
     missing = recipe.hidden[-1] - NARROW
@@ -181,7 +205,14 @@ def find_saddle(recipe, objective, data, seed, progress):
     return objective.model.flatten([*below, (W, b), (np.pad(W_out, ((0, 0), (0, missing))), b_out)])
 
 
-def leave(page, objective, theta, point, progress, say):
+def leave(
+    page: Report,
+    objective: fc.Objective,
+    theta: Array,
+    point: CriticalPoint,
+    progress: bool,
+    say: Say,
+) -> OptimizeResult | None:
     """Show the verdict on a saddle, follow its escape direction, and show that the loss falls."""
     for line in verdict_lines(point):
         say(line)
@@ -206,14 +237,14 @@ def leave(page, objective, theta, point, progress, say):
     return escaped
 
 
-def along(objective, theta, step, ax=None):
+def along(objective: fc.Objective, theta: Array, step: Array, ax: Any = None) -> Any:
     """Picture: loss and Taylor polynomial on the line through a critical point along a step."""
     ax = plots.new_axes(ax, figsize=(6.4, 3.6))
-    length = np.linalg.norm(step)
+    length = float(np.linalg.norm(step))
     direction = step / length
     t = np.linspace(-0.5 * length, 1.5 * length, 101)
     quadratic = objective.taylor(theta)
-    options = {"log": False, "xlabel": "distance along the direction", "ylabel": "loss"}
+    options: Any = {"log": False, "xlabel": "distance along the direction", "ylabel": "loss"}
     losses = [objective.value(theta + s * direction) for s in t]
     plots.curve(t, losses, ax, label="loss", **options)
     plots.curve(
@@ -226,7 +257,9 @@ def along(objective, theta, step, ax=None):
     return ax
 
 
-def summary(densities, objective, theta, step):
+def summary(
+    densities: dict[str, SpectralDensity], objective: fc.Objective, theta: Array, step: Array
+) -> Any:
     """Both pictures side by side: the spectrum at three moments, the way down from the saddle."""
     figure = plots.new_figure((11.0, 3.8))
     left, right = figure.subplots(1, 2)
@@ -237,5 +270,5 @@ def summary(densities, objective, theta, step):
     return figure
 
 
-def _listed(values):
+def _listed(values: Array) -> str:
     return " ".join(f"{x:.3g}" for x in values)

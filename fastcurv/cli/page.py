@@ -47,7 +47,7 @@ def _training(page: Report, saved: SavedRun) -> None:
     history = saved.history
     if not history or not len(history["loss"]):
         return
-    lines = {"loss": [], "gradient_norm": []}
+    lines: dict[str, list[dict[str, Any]]] = {"loss": [], "gradient_norm": []}
     begin = 0
     for name, count in saved.phases or (("training", len(history["loss"])),):
         part = slice(max(0, begin - 1), begin + count)

@@ -119,8 +119,8 @@ def save_run(
         write_tensors(path, arrays | records, facts)
         return path
     file = io.BytesIO()
-    words = {"recipe": json.dumps(asdict(recipe)), "phases": json.dumps(phases)}
-    np.savez(file, theta=theta, **records, **words)
+    words: Any = {"recipe": json.dumps(asdict(recipe)), "phases": json.dumps(phases)}
+    np.savez(file, **({"theta": theta} | records | words))
     return write_atomically(path, file.getvalue())
 
 
@@ -175,7 +175,11 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], Any, Any]:
 
 def _checked(facts: Any, instead: dict[str, Any]) -> Recipe:
     """A recipe whose every field is of its kind, whatever the file says."""
-    kinds = {"hidden": (list, tuple), "l2": (int, float), "held_out": (int, float)}
+    kinds: dict[str, tuple[type, ...]] = {
+        "hidden": (list, tuple),
+        "l2": (int, float),
+        "held_out": (int, float),
+    }
     kinds |= dict.fromkeys(("residual", "batch_norm", "raw"), (bool,)) | {"seed": (int,)}
     known = {f.name: f for f in fields(Recipe)}
     for name, value in facts.items():

@@ -1,14 +1,19 @@
 """A report as one HTML file that needs nothing else: pictures inline, light and dark, printable."""
 
+from __future__ import annotations
+
 import html
 import io
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..critical.result import CriticalPoint
 from ..files import write_atomically
 
 _SCRIPT = Path(__file__).with_name("chart.js")
@@ -109,43 +114,43 @@ class Report:
     True
     """
 
-    def __init__(self, title):
+    def __init__(self, title: str) -> None:
         self.title = str(title)
-        self._parts = []
+        self._parts: list[str] = []
         self._charts = False
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<Report {self.title!r}, {len(self._parts)} parts>"
 
-    def section(self, heading):
+    def section(self, heading: str) -> Report:
         """Begin a section."""
         return self._add(f"<h2>{_escape(heading)}</h2>")
 
-    def text(self, sentence):
+    def text(self, sentence: str) -> Report:
         """A paragraph of plain text."""
         return self._add(f"<p>{_escape(sentence)}</p>")
 
-    def code(self, text):
+    def code(self, text: str) -> Report:
         """Lines kept as they are."""
         return self._add(f"<pre>{_escape(text)}</pre>")
 
-    def table(self, header, rows):
+    def table(self, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> Report:
         """A table; numbers are set to the right, with at most six digits."""
-        rows = [list(row) for row in rows]
-        numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(header))]
+        cells = [list(row) for row in rows]
+        numeric = [all(_is_number(row[i]) for row in cells) for i in range(len(header))]
         head = "".join(_cell("th", name, right) for name, right in zip(header, numeric))
         body = "".join(
             "<tr>"
             + "".join(_cell("td", cell, right) for cell, right in zip(row, numeric))
             + "</tr>\n"
-            for row in rows
+            for row in cells
         )
         return self._add(
             "<div "
             f'class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>'
         )
 
-    def figure(self, figure, caption, *, vector=True):
+    def figure(self, figure: Any, caption: str, *, vector: bool = True) -> Report:
         """A Matplotlib figure, inline as SVG, or as PNG where ``vector`` is False (large
         images).
         """
@@ -153,12 +158,12 @@ class Report:
         picture = _svg(figure, len(self._parts)) if vector else _png(figure, caption)
         return self._add(f"<figure>{picture}<figcaption>{_escape(caption)}</figcaption></figure>")
 
-    def image(self, path, caption):
+    def image(self, path: str | PathLike[str], caption: str) -> Report:
         """A PNG file, inline."""
         picture = _img(Path(path).read_bytes(), caption)
         return self._add(f"<figure>{picture}<figcaption>{_escape(caption)}</figcaption></figure>")
 
-    def chart(self, views, caption):
+    def chart(self, views: Sequence[dict[str, Any]], caption: str) -> Report:
         """Lines to pan and zoom on both axes.
 
         Parameters
@@ -183,7 +188,7 @@ class Report:
             f"<figcaption>{keys}<br>{_escape(caption)}</figcaption></figure>"
         )
 
-    def verdict(self, point):
+    def verdict(self, point: CriticalPoint) -> Report:
         """What `fastcurv.classify` said, and the evidence it rests on."""
         kind = point.kind.replace("_", " ")
         proof = "proved up to rounding" if point.certified else "not proved"
@@ -196,13 +201,13 @@ class Report:
         )
         return self.table(["evidence", "value"], evidence(point))
 
-    def to_html(self):
+    def to_html(self) -> str:
         """The page as one string."""
         body = "\n".join(self._parts)
         script = f"<script>\n{_SCRIPT.read_text()}</script>\n" if self._charts else ""
         return _PAGE.format(title=_escape(self.title), style=_STYLE, body=body, script=script)
 
-    def write(self, path):
+    def write(self, path: str | PathLike[str]) -> Path:
         """Write the page; a reader sees the old file or the whole new one, never a part.
 
         Returns
@@ -212,14 +217,14 @@ class Report:
         """
         return write_atomically(path, self.to_html().encode())
 
-    def _add(self, part):
+    def _add(self, part: str) -> Report:
         self._parts.append(part)
         return self
 
 
-def evidence(point):
+def evidence(point: CriticalPoint) -> list[list[Any]]:
     """The facts of a verdict as ``[[name, value], ...]``, those that are not known left out."""
-    rows = [
+    rows: list[list[Any]] = [
         [
             "gradient norm",
             f"{_number(point.gradient_norm)} (tolerance {_number(point.gradient_tol)})",
@@ -264,7 +269,7 @@ def plain(x: Any) -> Any:
     return str(x)
 
 
-def _svg(figure, number):
+def _svg(figure: Any, number: int) -> str:
     """The picture as SVG; the number keeps its inner names apart from those of the page's other
     pictures.
     """
@@ -277,41 +282,41 @@ def _svg(figure, number):
     return text[text.index("<svg") :]
 
 
-def _png(figure, caption):
+def _png(figure: Any, caption: str) -> str:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=160)
     return _img(file.getvalue(), caption)
 
 
-def _img(data, caption):
+def _img(data: bytes, caption: str) -> str:
     import base64
 
     text = base64.b64encode(data).decode()
     return f'<img alt="{html.escape(caption, quote=True)}" src="data:image/png;base64,{text}">'
 
 
-def _enclosed(value, bounds):
+def _enclosed(value: float | None, bounds: tuple[float, float]) -> str | None:
     """``value in [low, high]``, or None where no eigenvalue was looked for."""
     if value is None or not np.isfinite(value):
         return None
     return f"{_number(value)} in [{_number(bounds[0])}, {_number(bounds[1])}]"
 
 
-def _is_number(x):
+def _is_number(x: Any) -> bool:
     return isinstance(x, (int, float, np.integer, np.floating)) and not isinstance(x, bool)
 
 
-def _number(x):
+def _number(x: float) -> str:
     return f"{x:.6g}"
 
 
-def _plain(x):
+def _plain(x: Any) -> str:
     if isinstance(x, tuple):
         return " and ".join(map(_plain, x))
     return _number(x) if _is_number(x) else str(x)
 
 
-def _cell(tag, value, right):
+def _cell(tag: str, value: Any, right: bool) -> str:
     text = _plain(value)
     return (
         f'<{tag} class="number">{_escape(text)}</{tag}>'
@@ -320,5 +325,5 @@ def _cell(tag, value, right):
     )
 
 
-def _escape(text):
+def _escape(text: Any) -> str:
     return html.escape(str(text), quote=False)

@@ -221,7 +221,7 @@ class BaseMLP(BaseEstimator):
             seen = self._go_on(ob, runs, options)
         self._keep(ob, runs)
         if seen is not None and self.verdict == "quick":
-            self.curvature_ = seen
+            self.curvature_: Look | None = seen
         else:
             self.curvature_ = judge(ob, self.theta_, self._scale, self.tol, self.verdict)
 
@@ -288,7 +288,7 @@ class BaseMLP(BaseEstimator):
         self.intercepts_ = [b for _, b in layers]
         self.n_layers_, self.n_outputs_ = len(self.model_.sizes), self.model_.sizes[-1]
 
-    def _epoch(self, X: Any, y: Any, first: bool) -> Any:
+    def _epoch(self, X: Any, y: Any, first: bool) -> None:
         """One epoch from the theta at hand, or from a new one."""
         if first:
             validate_data(self, X, skip_check_array=True)
@@ -308,7 +308,6 @@ class BaseMLP(BaseEstimator):
         self._keep(ob, [run])
         self.loss_curve_, self.n_iter_ = past[0] + self.loss_curve_, past[1] + 1
         self.best_loss_, self.curvature_ = min(self.loss_curve_), None
-        return self
 
     def _outputs(self, X: Any) -> np.ndarray:
         """Outputs of the network before any softmax."""

@@ -127,20 +127,21 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         if self._multilabel:
             return (outputs > 0).astype(int)
         if outputs.shape[1] == 1:
-            return self.classes_[
-                np.minimum((outputs[:, 0] > 0).astype(int), len(self.classes_) - 1)
-            ]
-        return self.classes_[outputs.argmax(axis=1)]
+            codes = np.minimum((outputs[:, 0] > 0).astype(int), len(self.classes_) - 1)
+        else:
+            codes = outputs.argmax(axis=1)
+        return np.asarray(self.classes_[codes])
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities ``(N, classes)``, in the order of `classes_`."""
         outputs = self._outputs(X)
         if self._multilabel:  # a probability is below 1, though it may round to it
-            return np.minimum(expit(outputs), np.nextafter(outputs.dtype.type(1), 0))
+            least = np.nextafter(outputs.dtype.type(1), 0)
+            return np.asarray(np.minimum(expit(outputs), least))
         if outputs.shape[1] == 1:
             both = np.concatenate([expit(-outputs), expit(outputs)], axis=1)
-            return both if len(self.classes_) > 1 else 0 * outputs + 1
-        return softmax(outputs, axis=1)
+            return both if len(self.classes_) > 1 else np.ones_like(outputs)
+        return np.asarray(softmax(outputs, axis=1))
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Logarithms of `predict_proba`, to full accuracy where that is nearly 1; -inf where it is
@@ -181,4 +182,5 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                 f"classes is {np.unique(classes).tolist()}; wanted those of the first call, "
                 f"{self.classes_.tolist()}"
             )
-        return self._epoch(X, y, first)
+        self._epoch(X, y, first)
+        return self

@@ -57,4 +57,5 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def partial_fit(self, X: Any, y: Any) -> MLPRegressor:
         """One epoch of ``solver="sgd"`` over these rows, from where the last one ended."""
         self._check_parameters()
-        return self._epoch(X, y, not hasattr(self, "theta_"))
+        self._epoch(X, y, not hasattr(self, "theta_"))
+        return self

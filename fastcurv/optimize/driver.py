@@ -11,6 +11,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 
 from ..critical.nearness import lower_bound
+from ..outcome import outcome as as_result
 from ..progress import bar
 from .checkpoints import Saver, part
 from .ending import Ending
@@ -263,7 +264,7 @@ class Loop:
 
     def _intermediate(self) -> OptimizeResult:
         run = self.run
-        return OptimizeResult(
+        return as_result(
             x=run.theta.copy(), fun=run.f, jac=run.g.copy(), nit=run.iteration, nhev=run.n_products
         )
 
@@ -342,7 +343,7 @@ class Loop:
         known = np.array_equal(x, run.theta) and not run.stale
         jac = run.g if known else run.value_and_gradient(x)[1]
         same = outcome is None or known
-        return OptimizeResult(
+        return as_result(
             x=x,
             fun=fun if same else run.value(x),
             jac=np.array(jac),

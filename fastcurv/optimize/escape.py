@@ -9,6 +9,7 @@ from scipy.optimize import OptimizeResult
 
 from ..checks import as_rng, check_positive_int, check_theta, check_vector
 from ..critical.evidence import Products
+from ..outcome import outcome
 from ..protocols import Differentiable
 from .line_search import first_length, line_minimum, rounding_of, value_rounding
 from .negative_curvature import lowest_curvature, suspects
@@ -78,7 +79,7 @@ def escape(
     curvature, error, Hv = H.rayleigh(v)
     H.norm = max(H.norm, size, float(np.linalg.norm(Hv)))
     negative = curvature < -max(error, rounding if direction is None else H.bound(v))
-    result = OptimizeResult(
+    result: Any = outcome(
         x=theta.copy(), fun=f0, success=False, step=0.0, direction=v, curvature=curvature, nfev=1
     )
     if negative or direction is not None:
@@ -90,12 +91,11 @@ def escape(
             f"{max(rounding, error):.1g}."
         )
     result.n_products = H.count
-    return result
+    found: OptimizeResult = result
+    return found
 
 
-def _follow(
-    ob: Any, theta: np.ndarray, v: np.ndarray, result: OptimizeResult, negative: bool
-) -> None:
+def _follow(ob: Any, theta: np.ndarray, v: np.ndarray, result: Any, negative: bool) -> None:
     """Go to the lowest point of the line, if that is an escape: lower by more than rounding, along
     proved negative curvature or further down than the slope alone leads.
     """

@@ -16,6 +16,7 @@ given, is cut to it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,9 @@ class _FirstOrder(Method):
     place.
     """
 
+    batch_size: int | None
+    rate: Callable[[int], float]
+
     default_rate = 0.1
     buffers: tuple[str, ...] = ()
 
@@ -58,7 +62,7 @@ class _FirstOrder(Method):
                 raise ValueError(
                     f"learning_rate must be a finite number above 0 or a schedule, got {rate!r}"
                 )
-            self.rate = as_schedule(self.schedule, rate, self.delta, self.hold)
+            self.rate = as_schedule(self.schedule, float(rate), self.delta, self.hold)
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip must be None or a gradient norm above 0, got {self.clip!r}")
         if (
@@ -70,7 +74,7 @@ class _FirstOrder(Method):
                 "record_every must be a whole number of iterations of at least 1, got "
                 f"{self.record_every!r}"
             )
-        self.t = 0
+        self.t, self.kept_arrays = 0, self.buffers
         self.scratch = np.empty_like(self.run.theta)
         for name in self.buffers:
             setattr(self, name, np.zeros_like(self.run.theta))
@@ -94,15 +98,11 @@ class _FirstOrder(Method):
 
     kept_facts = ("t",)
 
-    @property
-    def kept_arrays(self) -> Any:
-        return self.buffers
-
     def step(self) -> str | None:
         if self.batch_size is None:
             self._apply(self.run.g)
         else:
-            self._epoch()
+            self._epoch(self.batch_size)
         if (
             self.batch_size is None
             or self.run.cut
@@ -111,12 +111,13 @@ class _FirstOrder(Method):
             self.run.bind()
         else:
             self.run.stale = True  # an epoch whose end nobody asked to see
+        return None
 
-    def _epoch(self) -> None:
+    def _epoch(self, size: int) -> None:
         """Every row once, in a new order; the last batch may be smaller and steps as far as the
         others.
         """
-        run, size = self.run, self.batch_size
+        run = self.run
         order = run.rng.permutation(run.ob.n_samples)
         for begin in range(0, len(order), size):
             _, g = run.value_and_gradient(run.theta, run.ob.batch(order[begin : begin + size]))
@@ -149,8 +150,11 @@ class SGD(_FirstOrder):
 class Momentum(_FirstOrder):
     """v = mu v + g; theta -= a v."""
 
+    momentum: float
+    velocity: np.ndarray
+
     defaults = {**_COMMON, "momentum": 0.9}
-    buffers = ("velocity",)
+    buffers: tuple[str, ...] = ("velocity",)
 
     def prepare(self) -> None:
         super().prepare()
@@ -177,9 +181,12 @@ class Nesterov(Momentum):
 class RMSProp(_FirstOrder):
     """s = rho s + (1 - rho) g^2; theta -= a g / (sqrt(s) + eps)."""
 
+    rho: float
+    squares: np.ndarray
+
     defaults = {**_COMMON, "rho": 0.99, "eps": 1e-8}
     default_rate = 1e-3
-    buffers = ("squares",)
+    buffers: tuple[str, ...] = ("squares",)
 
     def prepare(self) -> None:
         super().prepare()
@@ -208,6 +215,10 @@ class RMSProp(_FirstOrder):
 
 class Adam(RMSProp):
     """Kingma and Ba 2015; see the module's table."""
+
+    average: np.ndarray
+    beta1: float
+    beta2: float
 
     defaults = {**_COMMON, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
     buffers = ("average", "squares")

@@ -17,6 +17,8 @@ class LBFGS(Method):
     Its state stays inside SciPy: a resumed run starts it afresh.
     """
 
+    memory: int
+
     defaults = {"memory": 20}
 
     def prepare(self) -> None:
@@ -25,7 +27,7 @@ class LBFGS(Method):
     def drive(self, loop: Any) -> None:
         """Run SciPy's loop; after each of its iterations ours has its say."""
         run = self.run
-        seen = {}
+        seen: dict[str, Any] = {}
 
         def fun(x: Any) -> Any:
             theta = x.astype(run.theta.dtype)
@@ -49,14 +51,14 @@ class LBFGS(Method):
         loop.why = "critical" if loop.critical() else loop.end()
         if loop.why is not None:
             return
-        rounding = {
+        rounding: Any = {
             "ftol": 0.0,
             "gtol": 0.0,
             "maxiter": 2**31 - 1,
             "maxfun": 2**31 - 1,
             "maxcor": self.memory,
         }
-        found = scipy_minimize(
+        found: Any = scipy_minimize(
             fun,
             run.theta.astype(np.float64),
             jac=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,9 @@ from ..checks import operator_dtype
 from ..critical.nearness import VALUE_EPS
 
 Value = Callable[[np.ndarray], float]
+
+
+Point = tuple[float, float]  # t, and the value there
 
 
 def as_product(op: Any, dtype: Any) -> Any:
@@ -30,7 +34,7 @@ def rounding_of(v: np.ndarray, size: float) -> float:
 
     Enough to choose a direction, since the line search then decides; proofs are `classify`'s.
     """
-    return 8.0 * np.sqrt(len(v)) * float(np.finfo(v.dtype).eps) * size
+    return 8.0 * math.sqrt(len(v)) * float(np.finfo(v.dtype).eps) * size
 
 
 def value_rounding(f: float, dtype: Any) -> float:
@@ -72,7 +76,8 @@ def line_minimum(
     if not sides:
         return 0.0, f0
     _, sign, bracket, f = min(sides, key=lambda side: side[0])
-    t, lowest = _refined(f, *bracket, refinements)
+    low, best, high = bracket
+    t, lowest = _refined(f, low, best, high, refinements)
     return sign * t, lowest
 
 
@@ -109,7 +114,7 @@ def _along(value: Any, theta: np.ndarray, direction: np.ndarray, f0: float, star
 
 
 def _refined(
-    f: Callable[[float], float], low: Any, best: Any, high: Any, evaluations: int
+    f: Callable[[float], float], low: Point, best: Point, high: Point, evaluations: int
 ) -> tuple[float, float]:
     """The lowest of three points (t, f), the middle one lowest, after steps to parabolas' minima
     and golden sections.

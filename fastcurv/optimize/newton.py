@@ -51,7 +51,9 @@ class _InSpace(Method):
         self.space = KrylovSpace(n, run.theta.dtype, self.limit + 2)
         self.vector = np.empty_like(run.theta)
 
-    def subproblem(self, values: np.ndarray, linear: np.ndarray) -> None:
+    def subproblem(
+        self, values: np.ndarray, linear: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, bool]:
         """Y in the eigenvectors of T; what H's share of the residual is measured on; whether a
         bound was met.
         """
@@ -61,12 +63,12 @@ class _InSpace(Method):
         """Move the radius, damping or weight by what a trial step has shown."""
 
     def tolerance(self) -> float:
-        return min(self.forcing, np.sqrt(self.run.gnorm)) * self.space.gamma
+        return float(min(self.forcing, np.sqrt(self.run.gnorm)) * self.space.gamma)
 
     def accepted(self) -> None:
         """Told that the step in `vector` is taken."""
 
-    def solve(self) -> Any:
+    def solve(self) -> tuple[np.ndarray, float, bool]:
         """The step in the space, grown as far as its residual asks; and the reduction that the
         model promises.
         """
@@ -144,40 +146,42 @@ class _Scaled(_InSpace):
         for name in ("precondition", "warm_start"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
-        self.last = self.row_squares = self.scale = None
+        self.last: np.ndarray | None = None
+        self.row_squares: np.ndarray | None = None
+        self.scale: np.ndarray | None = None
 
     def open_space(self) -> None:
         run = self.run
         if self.precondition:
             self._measure_rows()
         others = [self.last] if self.warm_start and self.last is not None else []
-        if self.scale is None:
+        scale = self.scale
+        if scale is None:
             self.space.start(run.operator.product, run.g, others)
         else:
-            self.space.start(
-                self._scaled_product, run.g * self.scale, [v / self.scale for v in others]
-            )
+            self.space.start(self._scaled_product, run.g * scale, [v / scale for v in others])
 
     def _measure_rows(self) -> None:
         run = self.run
         first = self.row_squares is None
-        if first:
-            self.row_squares = np.zeros(len(run.theta))
+        squares = np.zeros(len(run.theta)) if self.row_squares is None else self.row_squares
         Hv = np.empty_like(run.theta)
         for i in range(4 if first else 1):
             v = (2 * run.rng.integers(0, 2, len(run.theta)) - 1).astype(run.theta.dtype)
             run.operator.product(v, Hv)
-            self.row_squares += ((1.0 / (i + 1)) if first else 0.05) * (
-                np.square(Hv, dtype=np.float64) - self.row_squares
+            squares += ((1.0 / (i + 1)) if first else 0.05) * (
+                np.square(Hv, dtype=np.float64) - squares
             )
-        mean = float(self.row_squares.mean()) or 1.0
-        self.scale = ((self.row_squares / mean + 1e-6) ** -0.25).astype(run.theta.dtype)
+        self.row_squares = squares
+        mean = float(squares.mean()) or 1.0
+        self.scale = ((squares / mean + 1e-6) ** -0.25).astype(run.theta.dtype)
         self.scaled = np.empty_like(run.theta)
 
     def _scaled_product(self, v: np.ndarray, out: Any) -> None:
-        np.multiply(v, self.scale, out=self.scaled)
+        scale: Any = self.scale  # there where this is the operator
+        np.multiply(v, scale, out=self.scaled)
         self.run.operator.product(self.scaled, out)
-        out *= self.scale
+        out *= scale
 
     def solve(self) -> Any:
         found = super().solve()
@@ -194,6 +198,8 @@ class TrustRegion(_Scaled):
     """GLTR: the trust-region problem of the quadratic model, solved in the Krylov space, the hard
     case included.
     """
+
+    radius: float
 
     defaults = {**_Scaled.defaults, "radius": None}
     kept_facts = ("radius",)
@@ -221,6 +227,8 @@ class TrustRegion(_Scaled):
 class Cubic(_Scaled):
     """Adaptive cubic regularisation (Cartis, Gould and Toint 2011)."""
 
+    weight: float
+
     defaults = {**_Scaled.defaults, "weight": 1.0}
     kept_facts = ("weight",)
 
@@ -246,8 +254,10 @@ class _Damped(_Scaled):
     word.
     """
 
+    damping: float | None
+
     defaults = {**_Scaled.defaults, "damping": None}
-    kept_facts = ("damping",)
+    kept_facts: tuple[str, ...] = ("damping",)
 
     def prepare(self) -> None:
         super().prepare()
@@ -261,10 +271,11 @@ class _Damped(_Scaled):
         return self.damping
 
     def adapt(self, ratio: float, length: float, bounded: bool) -> None:
+        damping = self.damping or 0.0
         if ratio < 0.25:
-            self.damping *= 4.0
+            self.damping = 4.0 * damping
         elif ratio > 0.75:
-            self.damping = max(self.damping / 3.0, 1e-12 * self.size)
+            self.damping = max(damping / 3.0, 1e-12 * self.size)
 
 
 class SaddleFreeNewton(_Damped):
@@ -340,6 +351,8 @@ class Newton(_InSpace):
     """(H + damping) s = -g, the whole step, whatever it does: drawn to the nearest critical point
     of any kind.
     """
+
+    damping: float
 
     leaves_saddles = False
     defaults = {**_InSpace.defaults, "thrift": 0.0, "damping": 0.0}

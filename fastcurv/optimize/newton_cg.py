@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..checks import check_positive, check_positive_int
@@ -19,6 +17,9 @@ class NewtonCG(Method):
     The shift is ``eps = sqrt(weight ||g||)``, so that steps become Newton's as the gradient
     vanishes; `weight` falls after full steps and rises after shortened ones.
     """
+
+    weight: float | None
+    reach: float | None
 
     curvature = "hessian"
     leaves_saddles = True
@@ -38,27 +39,25 @@ class NewtonCG(Method):
 
     def step(self) -> str | None:
         run = self.run
-        if self.weight is None:
-            self._first_weight()
-        eps = np.sqrt(self.weight * run.gnorm)
+        weight = self._first_weight() if self.weight is None else self.weight
+        eps = np.sqrt(weight * run.gnorm)
         tolerance = min(self.forcing, np.sqrt(run.gnorm))
         d, curvature, self.bound = capped_cg(
             run.operator.product, run.g, eps, tolerance, self.work,
             bound=self.bound, max_iter=self.max_cg, stop=run.out_of_budget,
             worth=Worth(self.thrift, run.step_price()),
         )  # fmt: skip
-        if curvature is not None:
-            return self._follow(d)
-        return self._descend(d)
+        return self._descend(d, weight) if curvature is None else self._follow(d)
 
-    def _first_weight(self) -> None:
+    def _first_weight(self) -> float:
         """The shift of the first step is a hundredth of the curvature along the gradient."""
         run = self.run
         run.operator.product(run.g, self.work.Hp)
         self.bound = norm(self.work.Hp) / run.gnorm
-        self.weight = max((0.01 * self.bound) ** 2, 1e-12) / run.gnorm
+        self.weight = weight = float(max((0.01 * self.bound) ** 2, 1e-12) / run.gnorm)
+        return weight
 
-    def _descend(self, d: np.ndarray) -> Any:
+    def _descend(self, d: np.ndarray, weight: float) -> str | None:
         """Backtrack from the full step until the loss has fallen by a fraction of what the slope
         promises.
         """
@@ -67,9 +66,7 @@ class NewtonCG(Method):
         if t is None:
             return self._downhill()
         self.weight = (
-            self.weight * 4.0
-            if t < 1.0
-            else max(self.weight * 0.25, 1e-14 * max(self.bound, 1e-6) ** 2)
+            weight * 4.0 if t < 1.0 else max(weight * 0.25, 1e-14 * max(self.bound, 1e-6) ** 2)
         )
         run.arrive()
         return None

@@ -113,7 +113,7 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
     for name in ("best_score", "best_f", "best_gnorm"):
         if not is_number(facts.get(name)):
             raise damaged(f"{name} is no number")
-    elapsed = facts.get("elapsed")
+    elapsed: Any = facts.get("elapsed")
     if not is_number(elapsed) or not 0 <= elapsed < 1e15:
         raise damaged("the time elapsed is none")
     for name in ("theta", "best"):

@@ -55,8 +55,8 @@ class Schedule:
         if self.name == "inverse_time":
             return self.alpha / (1.0 + self.delta * t)
         if self.name == "power":
-            return self.alpha / t**self.delta
-        return self.alpha if t <= self.hold else self.alpha * (self.hold / t) ** self.delta
+            return self.alpha / float(t**self.delta)
+        return self.alpha if t <= self.hold else self.alpha * float((self.hold / t) ** self.delta)
 
     @property
     def exponent(self) -> Any:

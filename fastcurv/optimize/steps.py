@@ -144,7 +144,8 @@ def newton_step(
             RuntimeWarning,
             stacklevel=2,
         )
-    return lift(shifted(values, linear, damping)).astype(g.dtype, copy=False)
+    step: np.ndarray = lift(shifted(values, linear, damping)).astype(g.dtype, copy=False)
+    return step
 
 
 def saddle_free_newton_step(
@@ -198,4 +199,5 @@ def saddle_free_newton_step(
         )
 
     values, linear, lift, _ = _decompose(op, g, k, tol, residual_of)
-    return lift(absolute(values, linear, damping)).astype(g.dtype, copy=False)
+    step: np.ndarray = lift(absolute(values, linear, damping)).astype(g.dtype, copy=False)
+    return step

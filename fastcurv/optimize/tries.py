@@ -48,8 +48,8 @@ def directions(
     """Unit vectors to try: random ones of the flat space, its weakest, the objective's probes."""
     n, k = flat.shape
     for _ in range(KICKS):
-        v = flat @ rng.standard_normal(k) if k else rng.standard_normal(n)
-        yield v / np.linalg.norm(v)
+        v = np.asarray(flat @ rng.standard_normal(k) if k else rng.standard_normal(n))
+        yield np.asarray(v / np.linalg.norm(v))
     for j in range(min(k, KICKS)):
         yield flat[:, j]
     if isinstance(ob, Probed):

@@ -1,11 +1,26 @@
 """Curves of something against steps, time or size."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .style import CYCLE, _with_legend, new_axes
 
 
-def curve(x, y, ax=None, *, label=None, color=None, xlabel=None, ylabel=None, log=True):
+def curve(
+    x: ArrayLike,
+    y: ArrayLike,
+    ax: Any = None,
+    *,
+    label: str | None = None,
+    color: Any = None,
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+    log: bool = True,
+) -> Any:
     """A training curve: ``y`` against ``x``, on a logarithmic axis where ``y`` is positive.
 
     Parameters

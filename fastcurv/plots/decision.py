@@ -1,11 +1,25 @@
 """Decision regions in a plane of two inputs."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
+from ..protocols import Array
 from .style import CYCLE, new_axes
 
 
-def decision_regions(predict, X, y, ax=None, *, n=121, title=None):
+def decision_regions(
+    predict: Callable[[Array], Any],
+    X: Array,
+    y: Array,
+    ax: Any = None,
+    *,
+    n: int = 121,
+    title: str | None = None,
+) -> Any:
     """The regions a classifier of two features decides for, and the samples on them.
 
     Parameters

@@ -221,8 +221,8 @@ def _directions(
             raise ValueError("the gradient at theta is 0; wanted other directions")
         return -gradient[None] / length, ("the negative gradient",)
     if wanted == "random":
-        rows = [filter_normalised(objective, theta, rng) for _ in range(n_dims)]
-        return np.array(rows), ("a random direction", "another random direction")[:n_dims]
+        rows = np.array([filter_normalised(objective, theta, rng) for _ in range(n_dims)])
+        return rows, ("a random direction", "another random direction")[:n_dims]
     pairs = eigsh(objective.hessian(theta), k=n_dims, which=("SA", "BE")[n_dims - 1], seed=rng)
     values = [f"{value:.3g}" for value in pairs.values]
     rows = pairs.vectors.T.astype(np.float64)
@@ -248,7 +248,8 @@ def filter_normalised(objective: Any, theta: np.ndarray, rng: np.random.Generato
     direction = rng.standard_normal(theta.size)
     model = getattr(objective, "model", None)
     if model is None:
-        return direction * (np.linalg.norm(theta) or 1.0) / np.linalg.norm(direction)
+        length = float(np.linalg.norm(theta)) or 1.0
+        return direction * (length / float(np.linalg.norm(direction)))
     layers = []
     for here, there in zip(model.unflatten(theta), model.unflatten(direction)):
         W, D = here[0], there[0]

@@ -1,5 +1,9 @@
 """Colours, axes and legends that all pictures share."""
 
+from __future__ import annotations
+
+from typing import Any
+
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW, GREY = (
     "#0072B2",
     "#E69F00",
@@ -21,7 +25,7 @@ MARKERS = {
 }
 
 
-def new_axes(ax=None, *, figsize=(6.4, 4.0), **subplot):
+def new_axes(ax: Any = None, *, figsize: tuple[float, float] = (6.4, 4.0), **subplot: Any) -> Any:
     """``ax`` itself, or the only Axes of a new figure that belongs to no window.
 
     Parameters
@@ -41,7 +45,7 @@ def new_axes(ax=None, *, figsize=(6.4, 4.0), **subplot):
     return new_figure(figsize).add_subplot(**subplot)
 
 
-def new_figure(figsize=(6.4, 4.0)):
+def new_figure(figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
     """A figure made without pyplot: nothing global, no window, safe in threads and without a
     display.
     """
@@ -52,14 +56,14 @@ def new_figure(figsize=(6.4, 4.0)):
     return Figure(figsize=figsize, layout="constrained")
 
 
-def mark(ax, x, y, kind, label=None):
+def mark(ax: Any, x: float, y: float, kind: str, label: str | None = None) -> Any:
     """Put a critical point on a picture, with the marker and colour of its kind."""
     marker, color = MARKERS[kind]
     ax.plot([x], [y], marker, color=color, mec="white", ms=9, ls="none", label=label, zorder=5)
     return _with_legend(ax, label)
 
 
-def _with_legend(ax, label):
+def _with_legend(ax: Any, label: str | None) -> Any:
     if label is not None:
         ax.legend(frameon=False)
     return ax

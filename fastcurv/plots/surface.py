@@ -1,11 +1,28 @@
 """A loss over one plane of parameters."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .style import new_axes
 
 
-def surface(function, xlim, ylim, ax=None, *, n=81, levels=24, log=False, xlabel="x", ylabel="y"):
+def surface(
+    function: Callable[[float, float], float],
+    xlim: tuple[float, float],
+    ylim: tuple[float, float],
+    ax: Any = None,
+    *,
+    n: int = 81,
+    levels: int = 24,
+    log: bool = False,
+    xlabel: str = "x",
+    ylabel: str = "y",
+) -> Any:
     """Level lines of a function of two numbers.
 
     Parameters
@@ -25,7 +42,7 @@ def surface(function, xlim, ylim, ax=None, *, n=81, levels=24, log=False, xlabel
     matplotlib Axes
     """
     ax = new_axes(ax, figsize=(5.6, 4.6))
-    x, y = np.linspace(*xlim, n), np.linspace(*ylim, n)
+    x, y = np.linspace(xlim[0], xlim[1], n), np.linspace(ylim[0], ylim[1], n)
     z = np.array([[function(a, b) for a in x] for b in y], dtype=float)
     if log:
         z = np.log10(np.maximum(z, z.max() * 1e-12))
@@ -38,7 +55,15 @@ def surface(function, xlim, ylim, ax=None, *, n=81, levels=24, log=False, xlabel
     return ax
 
 
-def plane(objective, theta, first, second, radius=1.0, ax=None, **options):
+def plane(
+    objective: Any,
+    theta: ArrayLike,
+    first: ArrayLike,
+    second: ArrayLike,
+    radius: float | tuple[float, float] = 1.0,
+    ax: Any = None,
+    **options: Any,
+) -> Any:
     """The loss on the plane through ``theta`` along two directions; costs one forward pass per grid
     point.
 
@@ -63,11 +88,11 @@ def plane(objective, theta, first, second, radius=1.0, ax=None, **options):
     w = w - u * (u @ w)
     w = w / np.linalg.norm(w)
     rx, ry = np.broadcast_to(radius, 2)
-    options = {
+    looks: dict[str, Any] = {
         "n": 41,
         "xlabel": "along the first direction",
         "ylabel": "along the second",
     } | options
     return surface(
-        lambda a, b: objective.value(theta + a * u + b * w), (-rx, rx), (-ry, ry), ax, **options
+        lambda a, b: objective.value(theta + a * u + b * w), (-rx, rx), (-ry, ry), ax, **looks
     )

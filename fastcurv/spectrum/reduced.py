@@ -101,7 +101,7 @@ def _completed(found: Eigenpairs, small: Any, asked: Any, rng: Any) -> ReducedEi
     kept = found.converged[mine[order]] & (defect <= found.tol * scale)
     return ReducedEigenpairs(
         values=values[order],
-        vectors=None,  # type: ignore[arg-type]  made when they are asked for
+        vectors=None,  # type: ignore[arg-type]  # made when they are asked for
         residuals=residuals,
         converged=is_rest | kept,
         n_products=found.n_products + 1,

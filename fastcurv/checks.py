@@ -38,6 +38,19 @@ def as_rng(seed: Any) -> np.random.Generator:
     )
 
 
+def spawned(rng: np.random.Generator, n: int) -> list[np.random.Generator]:
+    """n generators that are independent of each other and of `rng`.
+
+    Examples
+    --------
+    >>> len({rng.integers(1 << 40) for rng in spawned(as_rng(0), 3)})
+    3
+    """
+    bits: Any = rng.bit_generator
+    seeds = bits._seed_seq.spawn(n)  # NumPy names it from 1.25 on
+    return [np.random.Generator(type(bits)(seed)) for seed in seeds]
+
+
 def either_seed(seed: Any, rng: Any) -> np.random.Generator:
     """A generator from `seed` or `rng`, two names of one argument.
 

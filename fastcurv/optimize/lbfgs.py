@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,10 @@ from scipy.optimize import minimize as scipy_minimize
 
 from ..checks import check_positive_int
 from .run import Method
+
+
+class _Enough(Exception):
+    """Ends SciPy's loop; its own sign for that is newer than the oldest SciPy promised."""
 
 
 class LBFGS(Method):
@@ -35,8 +40,8 @@ class LBFGS(Method):
             seen["theta"], seen["f"], seen["g"] = theta, f, np.array(g)
             return f, seen["g"].astype(np.float64)
 
-        def after(intermediate_result: Any) -> None:
-            theta = intermediate_result.x.astype(run.theta.dtype)
+        def after(xk: Any) -> None:
+            theta = xk.astype(run.theta.dtype)
             np.copyto(run.theta, theta)
             if np.array_equal(seen["theta"], theta):
                 run.f, run.g = seen["f"], seen["g"]
@@ -46,7 +51,7 @@ class LBFGS(Method):
             loop.after_step()
             loop.why = "critical" if loop.critical() else loop.end()
             if loop.why is not None:
-                raise StopIteration
+                raise _Enough
 
         loop.why = "critical" if loop.critical() else loop.end()
         if loop.why is not None:
@@ -58,13 +63,13 @@ class LBFGS(Method):
             "maxfun": 2**31 - 1,
             "maxcor": self.memory,
         }
-        found: Any = scipy_minimize(
-            fun,
-            run.theta.astype(np.float64),
-            jac=True,
-            method="L-BFGS-B",
-            callback=after,
-            options=rounding,
-        )
-        if loop.why is None:
+        with contextlib.suppress(_Enough):
+            found: Any = scipy_minimize(
+                fun,
+                run.theta.astype(np.float64),
+                jac=True,
+                method="L-BFGS-B",
+                callback=after,
+                options=rounding,
+            )
             loop.why, loop.sentence = "stalled", f"SciPy's L-BFGS-B ended: {found.message}"

@@ -10,7 +10,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from ..checks import as_rng, check_choice, check_positive, check_positive_int
+from ..checks import as_rng, check_choice, check_positive, check_positive_int, spawned
 from ..critical.classify import classify
 from ..critical.find import find_critical_point
 from ..progress import bar
@@ -190,7 +190,7 @@ def sample_critical_points(
         _check_widening(ob.model)
     low, high = (check_positive_int(number, "epochs") for number in epochs)
     end = None if max_time is None else time.perf_counter() + check_positive(max_time, "max_time")
-    streams = as_rng(seed).spawn(n_tries)
+    streams = spawned(as_rng(seed), n_tries)
     points: list[SampledPoint] = []
     tried = 0
     with bar(n_tries, "sample_critical_points", progress) as shown:

@@ -39,7 +39,7 @@ def as_rng(seed: Any) -> np.random.Generator:
 
 
 def spawned(rng: np.random.Generator, n: int) -> list[np.random.Generator]:
-    """n generators that are independent of each other and of `rng`.
+    """N generators that are independent of each other and of `rng`.
 
     Examples
     --------

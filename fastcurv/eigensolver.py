@@ -156,7 +156,8 @@ def _lapack(S: Floats, driver: str, only: bool = False) -> Any:
     threads run meanwhile, so that Ctrl-C is heard; that of a number too, which SciPy 1.9 refuses.
     """
     if driver == "evd" and (len(S) >= LONG or len(S) == 1):
-        found: Any = heard(partial(np.linalg.eigvalsh if only else np.linalg.eigh, S))
+        call = partial(np.linalg.eigvalsh if only else np.linalg.eigh, S)
+        found: Any = heard(call) if len(S) >= LONG else call()
         return found if only else tuple(found)
     options: dict[str, Any] = {"eigvals_only": only, "driver": driver}
     return linalg.eigh(S.copy().T, overwrite_a=True, check_finite=False, **options)

@@ -82,7 +82,7 @@ def test_a_degenerate_minimum_without_a_bound_is_no_success_and_says_why():
     assert not found.success and found.fun < 1e-18
     if found.stopped == "degenerate":
         assert "no descent found" in found.message and found.status == 9
-    else:  # the last bits of an eigendecomposition decide whether the run rests before its steps end
+    else:  # LAPACK's last bits decide whether the run rests before its steps end
         assert found.stopped == "stalled" and "rounding" in found.message
 
 

@@ -27,7 +27,7 @@ macros = (
     [("FC_NO_VECTORS", "1")] if os.environ.get("FASTCURV_NO_VECTORS") else []
 )  # as if the compiler had no vectors
 if sys.platform == "win32":
-    compile_args, link_args = ["/O2", "/std:c11"], []
+    compile_args, link_args, counters = ["/O2", "/std:c11"], [], []
 else:
     # No -ffast-math and no -march: instruction sets are chosen by target regions in the sources, at
     # import time.
@@ -44,6 +44,8 @@ else:
         flags = [f"-fsanitize={os.environ['FASTCURV_SANITIZE']}", "-fno-omit-frame-pointer", "-g"]
         compile_args += flags
         link_args += flags
+    # counters in the C, not in what Cython makes
+    counters = ["--coverage", "-O1"] if os.environ.get("FASTCURV_COVERAGE") else []
 
 
 class Build(build_ext):
@@ -81,8 +83,8 @@ modules = [
         depends=HEADERS,
         include_dirs=["src"],
         define_macros=macros,
-        extra_compile_args=compile_args,
-        extra_link_args=link_args,
+        extra_compile_args=compile_args + counters * (path.stem in C_SOURCES),
+        extra_link_args=link_args + counters * (path.stem in C_SOURCES),
     )
     for path in sorted(Path("fastcurv/_engine").glob("*.pyx"))
 ]

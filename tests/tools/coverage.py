@@ -1,0 +1,114 @@
+"""How much of the C and of the Python the suite runs: lines by gcov, branches by coverage.py.
+
+    python -m tests.tools.coverage [--more] [arguments of pytest ...]
+
+In a copy of the checkout, `build/coverage`, whose C is compiled with counters. What subprocesses
+run is counted. `--more` adds to what earlier runs counted. The exit status is 1 where C has less
+than 97% of its lines or Python less than 97% of its branches, or where a test fails.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+
+from .mutants import ROOT, copy_checkout
+
+FOLDER = ROOT / "build" / "coverage"
+WANTED = 97.0
+CONFIG = """
+[run]
+branch = True
+source_pkgs = fastcurv
+parallel = True
+patch = subprocess
+sigterm = True
+disable_warnings = module-not-measured, no-data-collected, module-not-imported
+data_file = {folder}/.coverage
+[report]
+skip_empty = True
+exclude_also =
+    if TYPE_CHECKING:
+    ^\\s*\\.\\.\\.$
+    : \\.\\.\\.$
+    @overload
+"""
+
+
+def build(more: bool) -> None:
+    copy_checkout(FOLDER)
+    if not more:
+        for old in [*FOLDER.rglob("*.gcda"), *FOLDER.glob(".coverage*")]:
+            old.unlink()
+    (FOLDER / "coveragerc").write_text(CONFIG.format(folder=FOLDER))
+    environment = os.environ | {"FASTCURV_COVERAGE": "1"}
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+    subprocess.run(command, cwd=FOLDER, env=environment, check=True)
+
+
+def measure(arguments: list[str]) -> bool:
+    """Run the suite; whether it passed."""
+    rc = str(FOLDER / "coveragerc")
+    command = [sys.executable, "-m", "coverage", "run", f"--rcfile={rc}", "-m", "pytest", "-q"]
+    environment = os.environ | {"COVERAGE_RCFILE": rc}
+    return not subprocess.run([*command, *arguments], cwd=FOLDER, env=environment).returncode
+
+
+def lines_of_c() -> tuple[int, int, dict[str, list[int]]]:
+    """Lines with code, lines that ran, and those that did not, by file; a line of a text that is
+    compiled for several instruction sets counts once.
+    """
+    counts: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    for data in sorted((FOLDER / "build").rglob("*.gcda")):
+        if "src" not in data.relative_to(FOLDER).parts:
+            continue
+        said = subprocess.run(
+            ["gcov", "--json-format", "--stdout", str(data)],
+            cwd=FOLDER,
+            capture_output=True,
+            check=True,
+        ).stdout
+        for line in said.splitlines():
+            for file in json.loads(line)["files"]:
+                if file["file"].startswith("src/"):
+                    for place in file["lines"]:
+                        counts[file["file"]][place["line_number"]] += place["count"]
+    missed = {f: sorted(n for n, c in at.items() if not c) for f, at in sorted(counts.items())}
+    every = sum(len(at) for at in counts.values())
+    return every, every - sum(map(len, missed.values())), missed
+
+
+def branches_of_python() -> tuple[int, int]:
+    """Branches, and those that were taken; prints the table of files that miss some."""
+    tool = [sys.executable, "-m", "coverage"]
+    rc = f"--rcfile={FOLDER / 'coveragerc'}"
+    subprocess.run([*tool, "combine", "-q", "--append", rc], cwd=FOLDER, check=False)
+    subprocess.run([*tool, "report", rc, "--show-missing", "--skip-covered"], cwd=FOLDER)
+    subprocess.run([*tool, "json", "-q", rc, "-o", "coverage.json"], cwd=FOLDER, check=True)
+    totals = json.loads((FOLDER / "coverage.json").read_text())["totals"]
+    return totals["num_branches"], totals["covered_branches"]
+
+
+def main() -> int:
+    arguments = sys.argv[1:]
+    more = "--more" in arguments
+    build(more)
+    passed = measure([word for word in arguments if word != "--more"])
+    branches, taken = branches_of_python()
+    lines, ran, missed = lines_of_c()
+    for file, numbers in missed.items():
+        if numbers:
+            print(f"{file}: not run: {', '.join(map(str, numbers))}")
+    c, python = 100 * ran / lines, 100 * taken / branches
+    print(
+        f"C: {ran} of {lines} lines, {c:.1f}%; Python: {taken} of {branches} branches, "
+        f"{python:.1f}%"
+    )
+    return not (passed and c >= WANTED and python >= WANTED)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,146 @@
+"""Sixty scripted mutants of kernels and passes: each must be noticed by the tests that guard it.
+
+    python -m tests.tools.mutants [--only N,N,...] [--folder build/mutants]
+
+A mutant of a kernel is compiled into the program without Python (the AVX2 and reference tables at
+-O1) and lives where that still says "0 failed"; one of a pass is compiled into a copy of the
+checkout, and lives where the network's own tests pass. Prints one line each, and the count; the
+exit status is 1 where one lives. Needs gcc or clang on x86-64.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from .mutants_table import KERNELS, PASSES
+
+ROOT = Path(__file__).resolve().parents[2]
+FLAGS = ["-std=gnu11", "-O1", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+TABLES = ("avx2", "avx512", "baseline", "reference")
+TESTS = ["tests/network/test_exact.py", "tests/network/test_blocks.py"]
+TESTS += ["tests/network/test_products.py", "tests/network/test_batch_norm.py"]
+
+
+def mutated(text: str, old: str, new: str) -> str:
+    """`text` with the only place of `old`, whatever its line breaks, replaced."""
+    pattern = r"\s*".join(re.escape(word) for word in old.split())
+    found = list(re.finditer(pattern, text))
+    if len(found) != 1:
+        raise SystemExit(f"{len(found)} places hold {old!r}; wanted one")
+    return text[: found[0].start()] + new + text[found[0].end() :]
+
+
+def run(command: list[str], cwd: Path, seconds: float = 300) -> tuple[bool, str]:
+    """Whether a command succeeded, in time."""
+    try:
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return False, "it hangs"
+    return done.returncode == 0, (done.stdout + done.stderr)[-300:]
+
+
+class Kernels:
+    """The program without Python, of which one object is compiled anew for each mutant."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.compiler = folder / "kernels", os.environ.get("CC", "cc").split()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.copytree(ROOT / "src" / "kernels", self.folder / "src")
+        self.compile("selftest", ROOT / "tests" / "engine" / "selftest.c")
+        for name in TABLES:
+            self.compile(name, self.folder / "src" / f"{name}.c")
+        good, said = self.verdict({})
+        if not good:
+            raise SystemExit(f"the program fails without a mutant: {said}")
+
+    def compile(self, name: str, source: Path, target: str | None = None) -> bool:
+        options = [*FLAGS, "-Isrc", "-c", "-o", f"{target or name}.o", str(source)]
+        return run([*self.compiler, *options], self.folder)[0]
+
+    def verdict(self, instead: dict[str, str]) -> tuple[bool, str]:
+        objects = [f"{instead.get(name, name)}.o" for name in ("selftest", *TABLES)]
+        linked, said = run([*self.compiler, "-o", "program", *objects, "-lm"], self.folder)
+        return run(["./program"], self.folder, 120) if linked else (False, said)
+
+    def lives(self, file: str, old: str, new: str) -> tuple[bool, str]:
+        path = self.folder / "src" / file
+        before = path.read_text()
+        path.write_text(mutated(before, old, new))
+        try:
+            table = "reference" if file.startswith("reference") else "avx2"
+            if not self.compile(table, self.folder / "src" / f"{table}.c", "mutant"):
+                return False, "it does not compile"
+            return self.verdict({table: "mutant"})
+        finally:
+            path.write_text(before)
+
+
+class Passes:
+    """A copy of the checkout, built in place, of which one module is built anew."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "checkout"
+        copy_checkout(self.folder)
+        self.build()
+
+    def build(self) -> bool:
+        command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+        return run(command, self.folder, 900)[0]
+
+    def lives(self, file: str, old: str, new: str) -> tuple[bool, str]:
+        path = self.folder / file
+        before = path.read_text()
+        path.write_text(mutated(before, old, new))
+        try:
+            if not self.build():
+                return False, "it does not compile"
+            pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *TESTS]
+            return run(pytest, self.folder, 900)
+        finally:
+            path.write_text(before)
+            later = time.time() + 2  # what was built of the mutant is older than what it came from
+            os.utime(path, (later, later))
+
+
+def copy_checkout(folder: Path) -> None:
+    """What the repository holds, into `folder`; what is there and newer stays."""
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in listed.stdout.splitlines():
+        source, target = ROOT / name, folder / name
+        if source.is_file() and (
+            not target.exists() or target.stat().st_mtime < source.stat().st_mtime
+        ):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", help="their numbers, with commas between them")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "mutants")
+    asked = parser.parse_args()
+    every = [*KERNELS, *PASSES]
+    chosen = range(len(every)) if not asked.only else [int(n) for n in asked.only.split(",")]
+    maker = functools.cache(lambda kind: kind(asked.folder))
+    living = []
+    for number in chosen:
+        file, old, new = every[number]
+        lives, _ = maker(Kernels if number < len(KERNELS) else Passes).lives(file, old, new)
+        living += [number] if lives else []
+        print(f"{number:3d} {'LIVES' if lives else 'killed'} {file}: {old}  ->  {new}", flush=True)
+    print(f"{len(chosen) - len(living)} of {len(chosen)} killed")
+    return bool(living)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,158 @@
+"""The mutants: file, what stands there (once), what shall stand there instead."""
+
+KERNELS = [
+    # products
+    (
+        "gemm.inc",
+        "return n / parts * i + (n % parts < i ? n % parts : i);",
+        "return n / parts * i;",
+    ),
+    ("gemm.inc", "*done += k;", "*done += k + (k > 8);"),
+    ("gemm.inc", "job->accumulate || round > 0", "job->accumulate"),
+    ("gemm.inc", "s[q].b_vs = s[q].k * VL", "s[q].b_vs = VL"),
+    ("gemm.inc", "if (job->exact && cols < nv * VL)", "if (0)"),
+    ("gemm.inc", "if (step && !deep)", "if (0)"),
+    ("gemm.inc", "if (step && deep)", "if (step && deep && q)"),
+    ("gemm.inc", "else s[q].b += j / VL * s[q].b_vs;", "else s[q].b += j / VL * VL;"),
+    ("gemm.inc", "(const REAL *)t->a + *done * t->a_cs", "(const REAL *)t->a + *done * t->a_rs"),
+    (
+        "gemm.inc",
+        "const ptrdiff_t i0 = row_item * job->row_block, j0 =",
+        "const ptrdiff_t i0 = row_item * (job->row_block - 1), j0 =",
+    ),
+    # stacks
+    ("stack.inc", "s[t].a += x * st->a[t];", "s[t].a += x * st->b[t];"),
+    ("stack.inc", "s[t].b += x * st->b[t] + v * s[t].b_vs;", "s[t].b += x * st->b[t];"),
+    ("stack.inc", "if (s->skip) s->skip = (const REAL *)s->skip + x * st->own;", ""),
+    ("stack.inc", "if (s->sums) s->sums = (REAL *)s->sums + x * st->own;", ""),
+    ("stack.inc", "of[q] = a + q * next_a;", "of[q] = a;"),
+    ("stack.inc", "if (term < job->n_terms) return 0;", ""),
+    # short and narrow ones
+    (
+        "inner.inc",
+        "for (ptrdiff_t i = 0; i < n; i++) u.x[i] = x[i];",
+        "for (ptrdiff_t i = 0; i < n - 1; i++) u.x[i] = x[i];",
+    ),
+    (
+        "inner.inc",
+        "if (add) v += *(NAME(four) *)(c + q);",
+        "if (!add) v += *(NAME(four) *)(c + q);",
+    ),
+    (
+        "inner.inc",
+        "c[q] = add ? c[q] + sums[r * nr + q] : sums[r * nr + q];",
+        "c[q] = sums[r * nr + q];",
+    ),
+    ("inner.inc", "acc[r * nr + q] += al[r] * bl;", "acc[r * nr + q] -= al[r] * bl;"),
+    # vectors as rows
+    (
+        "rows.inc",
+        "rest += (double)q[i * ldq + y] * w[r * ldw + y];",
+        "rest -= (double)q[i * ldq + y] * w[r * ldw + y];",
+    ),
+    (
+        "rows.inc",
+        "w[r * ldw + x] -= (REAL)c[r * ldc + i] * q[i * ldq + x];",
+        "w[r * ldw + x] += (REAL)c[r * ldc + i] * q[i * ldq + x];",
+    ),
+    ("rows.inc", "if (i + nq == m)", "if (i == 0)"),
+    ("rows.inc", "(nq = m - i >= 4 ? 4 : 1, 0)", "(nq = m - i >= 3 ? 4 : 1, 0)"),
+    # copies and sums
+    ("sweeps.inc", "y[j] = j < cols ? x[j] : (REAL)0;", "if (j < cols) y[j] = x[j];"),
+    (
+        "sweeps.inc",
+        "out[i * o_rs + j] = j < cols ? in[i * rs + j * cs] : (REAL)0;",
+        "if (j < cols) out[i * o_rs + j] = in[i * rs + j * cs];",
+    ),
+    ("sweeps.inc", "if (i < rows) store(out + i * ldo, x[i]);", "store(out + i * ldo, x[i]);"),
+    ("sweeps.inc", "VEC sum = add ? load(y + i) : (VEC){0};", "VEC sum = (VEC){0};"),
+    ("sweeps.inc", "REAL sum = add ? y[i] : 0;", "REAL sum = 0;"),
+    (
+        "sweeps.inc",
+        "((REAL *)out)[i] = (REAL)alpha * ((const REAL *)x)[i];",
+        "((REAL *)out)[i] = ((const REAL *)x)[i];",
+    ),
+    ("sweeps.inc", "(REAL *)out + j * rows, VL);", "(REAL *)out + j * (i1 - i0), VL);"),
+    # activations
+    ("activations.inc", "*q = -2 * *a * *p;", "*q = 2 * *a * *p;"),
+    (
+        "activations.inc",
+        "*a = blend(z > 0, w, e * w); *p = (e * w) * w;",
+        "*a = blend(z > 0, w, e * w); *p = e * w;",
+    ),
+    ("activations.inc", "*a = vmax(z, splat(0)) + vlog1p_unit(e);", "*a = vmax(z, splat(0)) + e;"),
+    ("activations.inc", "*p = s + both * d;", "*p = s - both * d;"),
+    ("activations.inc", "*q = n * (2 - both * both);", "*q = n * (1 - both * both);"),
+    ("activations.inc", "& ~(z > 0));", "& ~(z >= 0));"),
+    ("activations.inc", "*p = blend(z > 0, splat(1), *a);", "*p = blend(z >= 0, splat(1), *a);"),
+    (
+        "activations.inc",
+        "blend(z <= 0, splat((REAL)0.01), z)",
+        "blend(z < 0, splat((REAL)0.01), z)",
+    ),
+    # losses
+    ("losses.inc", "if (!soft) delta[label] -= factor;", "if (!soft) delta[label] += factor;"),
+    ("losses.inc", "if (soft || label == b->top[r]) delta[b->top[r]] = b->at_top[r];", ""),
+    (
+        "losses.inc",
+        "blend(viota() < (REAL)left, v, splat(fill))",
+        "blend(viota() <= (REAL)left, v, splat(fill))",
+    ),
+    (
+        "losses.inc",
+        "blend(above, rest - small, small - t)",
+        "blend(above, rest + small, small - t)",
+    ),
+    ("losses.inc", "*h = splat(2);", "*h = splat(1);"),
+    ("losses.inc", "((load(rz + j) - centre) - mean)", "(load(rz + j) - centre)"),
+    ("losses.inc", "REAL along = (REAL)factor * hsum(g);", "REAL along = hsum(g);"),
+    (
+        "losses.inc",
+        "g += keep(load(d + j) * load(x + j), cols - j, 0);",
+        "g += load(d + j) * load(x + j);",
+    ),
+]
+
+PASSES = [
+    (
+        "fastcurv/_engine/passes.pyx",
+        "put_skip(&job.step, below if y.skip else nothing())",
+        "put_skip(&job.step, nothing())",
+    ),
+    (
+        "fastcurv/_engine/passes.pyx",
+        "put_skip(&job.step, own(t, y, t.scratch.e[(l + 1) & 1]) if y.skip else nothing())",
+        "put_skip(&job.step, nothing())",
+    ),
+    ("fastcurv/_engine/passes.pyx", "for x in range(t.count):", "for x in range(1):"),
+    ("fastcurv/_engine/passes.pyx", "start_sum(y, &job, add)", "start_sum(y, &job, False)"),
+    ("fastcurv/_engine/r_passes.pyx", "start_sum(y, job, add)", "start_sum(y, job, False)"),
+    (
+        "fastcurv/_engine/r_passes.pyx",
+        "total += 2 * total_of(P, t, &job)",
+        "total += total_of(P, t, &job)",
+    ),
+    (
+        "fastcurv/_engine/schedule.pyx",
+        "add = panel > begin or (groups == 1 and job.add)",
+        "add = panel > begin",
+    ),
+    ("fastcurv/_engine/schedule.pyx", "add = group > 0 or job.add", "add = group > 0"),
+    (
+        "fastcurv/_engine/schedule.pyx",
+        "job.totals[j] += take_quadratic(&t, job)",
+        "job.totals[j] = take_quadratic(&t, job)",
+    ),
+    ("fastcurv/_engine/schedule.pyx", "if part == 0 and y.b >= 0:", "if part == 1 and y.b >= 0:"),
+    ("fastcurv/_engine/schedule.pyx", "if job.kind == HESSIAN:", "if job.kind != HESSIAN:"),
+    (
+        "fastcurv/_engine/schedule.pyx",
+        "P.n, groups, group_out(job, groups, 0, j)",
+        "P.n, groups - 1, group_out(job, groups, 0, j)",
+    ),
+    (
+        "fastcurv/_engine/l2.pyx",
+        "memset(out + (r.first + r.taken) * size, 0, r.spared * size)",
+        "pass",
+    ),
+]

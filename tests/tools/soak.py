@@ -1,0 +1,202 @@
+"""Random calls of the public API from two threads for as long as asked: nothing fails that should
+not, nothing is not finite, one answer stays the same, memory does not grow.
+
+    python -m tests.tools.soak [seconds, default 3600] [seed]
+"""
+
+from __future__ import annotations
+
+import collections
+import random
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+import fastcurv as fc
+
+LOSSES = ("mse", "cross_entropy", "binary_cross_entropy")
+ACTIVATIONS = "identity relu leaky_relu tanh sigmoid softplus silu gelu elu".split()  # noqa: SIM905
+
+
+class Scene:
+    """A random problem, and what may be asked of it."""
+
+    def __init__(self, dice: random.Random) -> None:
+        draw = np.random.default_rng(dice.getrandbits(40))
+        self.dice, self.draw = dice, draw
+        sizes = [dice.choice((1, 2, 3, 7, 8, 9, 17, 33)) for _ in range(dice.randint(2, 4))]
+        loss = dice.choice(LOSSES)
+        self.model = fc.MLP(
+            sizes,
+            [dice.choice(ACTIVATIONS) for _ in sizes[2:]] or "tanh",
+            bias=dice.random() < 0.8,
+            residual=dice.random() < 0.3,
+            batch_norm=len(sizes) > 2 and dice.random() < 0.2,
+            dtype=dice.choice(("float32", "float64")),
+        )
+        N = dice.choice((1, 2, 5, 17, 64, 300))
+        X = draw.standard_normal((N, sizes[0]))
+        y = {
+            "mse": lambda: draw.standard_normal((N, sizes[-1])),
+            "cross_entropy": lambda: draw.integers(sizes[-1], size=N),
+            "binary_cross_entropy": lambda: draw.integers(2, size=(N, sizes[-1])).astype(float),
+        }[loss]()
+        weight = draw.uniform(0.1, 2, N) if dice.random() < 0.3 else None
+        self.ob = fc.Objective(
+            self.model,
+            X,
+            y,
+            loss,
+            l2=dice.choice((0.0, 1e-3, 0.1)),
+            sample_weight=weight,
+            n_threads=dice.choice((1, 2)),
+        )
+        self.theta = self.model.init(seed=dice.getrandbits(30))
+        self.n, self.N = self.model.n_params, N
+        self.H = self.ob.hessian(self.theta)
+        self.v = draw.standard_normal(self.n).astype(self.model.dtype)
+        self.first = self.H @ self.v
+
+    def product(self) -> object:
+        again = self.H @ self.v
+        assert np.array_equal(again, self.first), "a product changed its bits"
+        return again
+
+    def block(self) -> object:
+        V = self.draw.standard_normal((self.n, self.dice.randint(1, 6))).astype(self.model.dtype)
+        return self.H @ V, self.H.quadratic(V)
+
+    def other_operators(self) -> object:
+        J = self.ob.jacobian(self.theta)
+        G = self.ob.ggn(self.theta)
+        F = G if self.model.batch_norm else self.ob.empirical_fisher(self.theta)
+        return J @ self.v, J.T @ (J @ self.v), G @ self.v, F @ self.v
+
+    def values(self) -> object:
+        theta = self.theta + self.dice.choice((0.0, 0.1, 3.0)) * self.v
+        return (*self.ob.value_and_gradient(theta), self.ob.hessp(theta, self.v))
+
+    def parts(self) -> object:
+        layers = [self.dice.randrange(len(self.model.sizes) - 1)]
+        block = self.H.restrict(layers=layers)
+        rows = self.draw.permutation(self.N)[: self.dice.randint(1, self.N)]
+        return block @ np.ones(block.shape[1]), self.ob.batch(rows).gradient(self.theta)
+
+    def in_chunks(self) -> object:
+        ob = self.ob.batch(slice(None))
+        ob.memory = int(self.dice.uniform(0.3, 2) * self.H.nbytes) + 1
+        return ob.hessian(self.theta) @ self.v
+
+    def spectrum(self) -> object:
+        k, seed = self.dice.randint(1, min(4, self.n)), self.dice.getrandbits(20)
+        which = self.dice.choice(("LM", "LA", "SA", "BE"))
+        pairs = fc.eigsh(self.H, k=k, which=which, seed=seed, max_products=200)
+        return pairs.values, pairs.residuals, fc.trace(self.H, n_samples=4, seed=seed).estimate
+
+    def density(self) -> object:
+        found = fc.spectral_density(self.H, n_probes=2, n_steps=10, seed=1)
+        return found.density
+
+    def dense(self) -> object:
+        return (fc.eigvalsh(self.H), fc.inertia(self.H).bound) if self.n < 300 else None
+
+    def verdict(self) -> object:
+        return fc.classify(self.ob, self.theta, max_products=100, seed=0).gradient_norm
+
+    def descent(self) -> object:
+        method = self.dice.choice(("adam", "l-bfgs", "trust-region", "newton-cg", "sgd"))
+        found = fc.minimize(
+            self.ob, self.theta, method, max_iter=5, max_time=2, seed=0, verdict=False
+        )
+        return found.x, found.fun
+
+    def file(self) -> object:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "x"
+            fc.save(path, self.model, self.theta)
+            model, theta = fc.load(path)
+        assert model == self.model and np.array_equal(theta, self.theta)
+        return theta
+
+    def nonsense(self) -> object:
+        bad = self.dice.choice((self.v[:-1], None, "v", self.v[None, None], self.v + 1j, object()))
+        call = self.dice.choice((self.H.product, self.ob.value, self.H.quadratic))
+        try:
+            call(bad)
+        except (ValueError, TypeError) as error:
+            assert "\n" not in str(error)
+            return None
+        raise AssertionError(f"{call} took {bad!r}")
+
+
+CALLS = [Scene.product] * 6 + [Scene.block, Scene.other_operators, Scene.values, Scene.parts]
+CALLS += [Scene.in_chunks, Scene.spectrum, Scene.density, Scene.dense, Scene.verdict]
+CALLS += [Scene.descent, Scene.file, Scene.nonsense]
+
+
+def finite(found: object) -> bool:
+    parts = found if isinstance(found, tuple) else (found,)
+    return all(part is None or bool(np.isfinite(part).all()) for part in parts)
+
+
+def resident() -> float:
+    """MB the process holds; 0 where the system does not say."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * 4096 / 1e6 if statm.exists() else 0.0
+
+
+def soak(seconds: float, seed: int) -> int:
+    end, counts = time.monotonic() + seconds, collections.Counter()
+    failures: list[str] = []
+
+    def work(member: int) -> None:
+        dice, scenes = random.Random(f"{seed} {member}"), []
+        while time.monotonic() < end and not failures:
+            state = dice.getstate()
+            name = "a new scene"
+            try:
+                if len(scenes) < 4 or dice.random() < 0.05:
+                    scenes = [*scenes[-4:], Scene(dice)]
+                scene, call = dice.choice(scenes), dice.choice(CALLS)
+                name = call.__name__
+                found = call(scene)
+            except ValueError as error:
+                if "memory" not in str(error) or "needed" not in str(error):  # too little for a row
+                    failures.append(f"{name} {state[1][-1]}\n{traceback.format_exc()}")
+                continue
+            except BaseException:
+                failures.append(f"{name} {state[1][-1]}\n{traceback.format_exc()}")
+                continue
+            counts[name] += 1
+            wild = name in ("values", "descent")  # a step away, the loss may overflow
+            if not wild and not finite(found):
+                failures.append(f"{name} gave what is not finite: {scene.ob!r} {found}")
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    shown: list[float] = []
+    while any(thread.is_alive() for thread in threads):
+        time.sleep(min(60.0, max(0.1, seconds / 10)))
+        shown.append(resident())
+    print(f"{sum(counts.values())} calls in {seconds:.0f} s: {dict(counts.most_common())}")
+    print("MB held over time:", [round(mb) for mb in shown])
+    for failure in failures:
+        print(failure)
+    late = shown[len(shown) // 3 :] or [0.0]
+    grows = late[-1] > 1.2 * late[0] + 50
+    if grows:
+        print("memory grows")
+    return bool(failures) or grows
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    words = sys.argv[1:]
+    raise SystemExit(soak(float(words[0]) if words else 3600.0, int(words[1]) if words[1:] else 0))

@@ -6,7 +6,7 @@ LINT   := $(VENV)-lint/bin
 C_FILES := $(wildcard src/*.[ch] src/kernels/* tests/engine/*.c tests/engine/*.inc)
 SOURCE := setup.py pyproject.toml $(wildcard fastcurv/_engine/*.p* src/*.c src/*.h src/kernels/*)
 
-.PHONY: demo test lint minimum nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels docs examples sanitize valgrind neon windows clean
+.PHONY: demo test lint minimum nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels docs examples sanitize tables coverage mutants soak valgrind neon windows clean
 
 demo: $(VENV)/.demo
 	$(PY) -m fastcurv demo
@@ -27,9 +27,11 @@ lint: $(VENV)-lint/.done
 minimum: $(VENV)-minimum/.done
 	$(VENV)-minimum/bin/python -m pytest -q -n auto
 
-# What takes minutes to hours: more of everything that `make test` samples.
+# What takes minutes to hours: more of everything that `make test` samples, and the suite in every other way.
 nightly: $(VENV)/.test
 	$(PY) -m pytest -q -m "nightly or large"
+	FASTCURV_EXAMPLES=10000 $(PY) -m pytest -q -n auto tests/properties
+	$(MAKE) tables sanitize
 
 # A hundred thousand objectives with known truth against every claim; the failures and the counts are printed.
 adversary: $(VENV)/.test
@@ -65,18 +67,49 @@ $(VENV)/.docs: $(VENV)/.demo
 	$(PY) -m pip install -q --no-build-isolation -e ".[docs]"
 	touch $@
 
-# The engine under AddressSanitizer and UndefinedBehaviorSanitizer, every table, built aside; then the team of threads alone under
-# ThreadSanitizer: 100 000 jobs from 8 callers. The tests run where no other build can be imported.
+# The suite under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the checkout whose engine is built with
+# them, once for each table of kernels; then the team of threads alone under ThreadSanitizer: 100 000 jobs from 8 callers.
+# Left out: what preloads a library of its own (out_of_memory), stands at a time limit (ctrl_c, interrupt, import_takes,
+# eight_threads, hunt), measures memory that the sanitizer multiplies (drift, memory_is, is_what_it_says), maps address space
+# by the terabyte (strides_beyond), ends the process on purpose (guard, killed) or has no compiled side (house, docs, cli).
+# TESTS="tests/engine" runs a part, TABLES="avx2" some tables.
 SANITIZED := build/sanitize
 CALLERS := tests/engine/callerstest.c src/team.c src/watch.c
+TABLES = $$($(PY) -c "from fastcurv import _engine; print(*_engine.available_archs())")
+UNSANITIZED := out_of_memory ctrl_c interrupt import_takes eight_threads hunt drift memory_is is_what_it_says strides_beyond \
+  guard stay_inside killed house exits forks fork spawn
+EXCEPT := $(shell echo $(UNSANITIZED) | sed 's/^/not /; s/ / and not /g')
+TESTS ?= tests/engine tests/network tests/properties tests/rounding tests/structure tests/spectrum tests/critical tests/optimize \
+  tests/reliability tests/estimators tests/files
 sanitize: $(VENV)/.test
-	FASTCURV_SANITIZE=address,undefined $(PY) setup.py -q build --build-lib $(SANITIZED) --build-temp $(SANITIZED)-temp
-	cd $(SANITIZED) && ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	git ls-files -z | xargs -0 cp -pu --parents -t $(SANITIZED) 2>/dev/null || { mkdir -p $(SANITIZED); git ls-files -z | xargs -0 cp -pu --parents -t $(SANITIZED); }
+	cd $(SANITIZED) && FASTCURV_SANITIZE=address,undefined $(abspath $(PY)) setup.py -q build_ext --inplace
+	for table in $(TABLES); do (cd $(SANITIZED) && FASTCURV_ARCH=$$table \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	  LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
-	  $(abspath $(PY)) -m pytest -q -p no:cacheprovider -c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) \
-	  -k "not ctrl_c and not out_of_memory" $(CURDIR)/tests/engine $(CURDIR)/tests/network/test_exact.py $(CURDIR)/tests/network/test_blocks.py
+	  $(abspath $(PY)) -m pytest -q -p no:cacheprovider -k "$(EXCEPT)" $(TESTS)) || exit 1; done
 	$(CC) -std=gnu11 -O1 -g -fsanitize=thread -pthread -Isrc -o build/callerstest $(CALLERS)
 	build/callerstest 8 12500
+
+# The suite under every table of kernels that this CPU can run.
+tables: $(VENV)/.test
+	for table in $(TABLES); do echo "$$table:"; FASTCURV_ARCH=$$table $(PY) -m pytest -q -n auto || exit 1; done
+
+# Lines of C by gcov, branches of Python by coverage.py, what subprocesses run included: at least 97% of both.
+coverage: $(VENV)/.test
+	$(PY) -m pip install -q "coverage>=7.10"
+	$(PY) -m tests.tools.coverage -n auto
+
+# Sixty scripted mutants of kernels and passes, all killed; then drawn ones of the Python layer, 85% killed.
+MUTANTS ?= 100
+mutants: $(VENV)/.test
+	$(PY) -m tests.tools.mutants
+	$(PY) -m tests.tools.mutate --count $(MUTANTS)
+
+# Random calls of the public API from two threads, for an hour or as many seconds as SECONDS says.
+SECONDS ?= 3600
+soak: $(VENV)/.test
+	$(PY) -m tests.tools.soak $(SECONDS)
 
 # The kernels' own test under valgrind, which has no AVX-512: baseline, AVX2, reference and BLAS. Some ten minutes.
 valgrind:

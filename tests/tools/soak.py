@@ -97,7 +97,7 @@ class Scene:
         k, seed = self.dice.randint(1, min(4, self.n)), self.dice.getrandbits(20)
         which = self.dice.choice(("LM", "LA", "SA", "BE"))
         pairs = fc.eigsh(self.H, k=k, which=which, seed=seed, max_products=200)
-        return pairs.values, pairs.residuals, fc.trace(self.H, n_samples=4, seed=seed).estimate
+        return pairs.values, pairs.residuals, fc.trace(self.H, n_probes=4, seed=seed).estimate
 
     def density(self) -> object:
         found = fc.spectral_density(self.H, n_probes=2, n_steps=10, seed=1)

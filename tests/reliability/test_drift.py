@@ -1,0 +1,75 @@
+"""Memory after a hundred thousand products, ten thousand plans and ten thousand eigsh, and the
+bytes that are documented.
+"""
+
+from pathlib import Path
+
+import pytest
+
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="the system does not say what a process holds"
+)
+
+START = """
+import gc
+import numpy as np, fastcurv as fc
+
+def resident():
+    gc.collect()
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+def drift(call, times):
+    # what the process grows by, after the first tenth, in bytes
+    for _ in range(times // 10):
+        call()
+    before = resident()
+    for _ in range(times - times // 10):
+        call()
+    return resident() - before
+
+rng = np.random.default_rng(0)
+model = fc.MLP([5, 9, 3], "tanh")
+X, y = rng.standard_normal((40, 5)), rng.standard_normal((40, 3))
+ob, theta = fc.Objective(model, X, y, "mse", l2=0.1, n_threads=2), model.init(seed=0)
+v = rng.standard_normal(model.n_params)
+H = ob.hessian(theta)
+"""
+CALLS = {
+    "products": ("lambda: H @ v", 100_000),
+    "plans": ("lambda: fc.Objective(model, X, y, 'mse', n_threads=2).hessian(theta) @ v", 10_000),
+    "eigsh": ("lambda: fc.eigsh(H, 2, seed=0)", 10_000),
+}
+
+
+@needs_proc
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("share", [50, pytest.param(1, marks=pytest.mark.nightly)])
+def test_drift(name, share, python):
+    """At most 1 MiB; a fiftieth of the calls in the normal run."""
+    call, times = CALLS[name]
+    code = START + f"grown = drift({call}, {times // share})\nassert grown <= 1 << 20, grown\n"
+    python(code, timeout=900)
+
+
+@needs_proc
+@pytest.mark.nightly
+def test_peak_memory_is_what_is_documented(python):
+    """Of an operator and its first product: nbytes and the padded copy of X, to 5%."""
+    python("""
+import numpy as np, fastcurv as fc
+def peak():
+    lines = open("/proc/self/status").read().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+rng = np.random.default_rng(0)
+model = fc.MLP([100, 600, 600, 10], "softplus")
+X, y = rng.standard_normal((20000, 100)), rng.standard_normal((20000, 10))
+theta = model.init(seed=0)
+fc.Objective(model, X[:50], y[:50], "mse").hessian(theta) @ theta
+ob = fc.Objective(model, X, y, "mse")
+open("/proc/self/clear_refs", "w").write("5")
+before = peak()
+H = ob.hessian(theta)
+H @ theta
+grown, said = peak() - before, H.nbytes + X.nbytes
+assert abs(grown - said) <= 0.05 * said, (grown, said)
+""")

@@ -1,0 +1,183 @@
+"""NaN and infinity: the table in docs/limits.md, a test a row."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.sparse.linalg import LinearOperator
+
+import fastcurv as fc
+from fastcurv.testing import FunctionObjective
+
+MODEL = fc.MLP([2, 3, 1])
+X, Y = np.eye(2), np.array([0.0, 1.0])
+OB = fc.Objective(MODEL, X, Y, "mse")
+THETA = MODEL.init(seed=0)
+N = MODEL.n_params
+BAD = pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+
+
+def spoilt(array, bad):
+    array = np.array(array, float)
+    array.flat[1] = bad
+    return array
+
+
+class Spoils(LinearOperator):
+    """Symmetric but for one number of each product."""
+
+    def __init__(self, bad):
+        super().__init__(float, (30, 30))
+        self.bad = bad
+
+    def _matvec(self, v):
+        out = np.arange(30.0) * np.ravel(v)
+        out[3] = self.bad
+        return out
+
+
+TAKERS = {
+    "X": lambda bad: fc.Objective(MODEL, spoilt(X, bad), Y, "mse"),
+    "y": lambda bad: fc.Objective(MODEL, X, spoilt(Y, bad), "mse"),
+    "sample_weight": lambda bad: fc.Objective(
+        MODEL, X, Y, "mse", sample_weight=spoilt(np.ones(2), bad)
+    ),
+    "l2": lambda bad: fc.Objective(MODEL, X, Y, "mse", l2=bad),
+    "theta": lambda bad: OB.value(spoilt(THETA, bad)),
+    "theta of a verdict": lambda bad: fc.classify(OB, spoilt(THETA, bad)),
+    "theta0": lambda bad: fc.minimize(OB, spoilt(THETA, bad)),
+    "theta0 of a search": lambda bad: fc.find_critical_point(OB, spoilt(THETA, bad)),
+    "theta of a model": lambda bad: MODEL.predict(spoilt(THETA, bad), X),
+    "v0": lambda bad: fc.eigsh(np.eye(3), 1, v0=spoilt(np.ones(3), bad)),
+    "against": lambda bad: fc.eigsh(np.eye(3), 1, against=spoilt(np.ones((3, 1)), bad)),
+    "direction": lambda bad: fc.escape(OB, THETA, direction=spoilt(THETA, bad)),
+    "g": lambda bad: fc.newton_step(np.eye(3), spoilt(np.ones(3), bad)),
+    "g of another step": lambda bad: fc.saddle_free_newton_step(np.eye(3), spoilt(np.ones(3), bad)),
+}
+
+
+@BAD
+@pytest.mark.parametrize("name", TAKERS)
+def test_what_is_given_is_refused_by_name(name, bad):
+    with pytest.raises(ValueError) as caught:
+        TAKERS[name](bad)
+    assert name.split(" ")[0] in str(caught.value) and "\n" not in str(caught.value)
+
+
+NUMBERS = {
+    "tol": lambda bad: fc.eigsh(np.eye(3), 1, tol=bad),
+    "damping": lambda bad: fc.newton_step(np.eye(3), np.ones(3), damping=bad),
+    "curvature_tol": lambda bad: fc.classify(OB, THETA, curvature_tol=bad),
+    "gradient_tol": lambda bad: fc.classify(OB, THETA, gradient_tol=bad),
+    "learning_rate": lambda bad: fc.minimize(OB, THETA, "sgd", learning_rate=bad),
+    "max_time": lambda bad: fc.minimize(OB, THETA, max_time=bad),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_are_refused_by_name(name):
+    with pytest.raises(ValueError, match=name):
+        NUMBERS[name](np.nan)
+
+
+@BAD
+def test_it_comes_out_of_a_product_in_its_column_alone(bad):
+    H, v = OB.hessian(THETA), spoilt(THETA, bad)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not np.isfinite(H @ v).any() and not np.isfinite(H.quadratic(v))
+        assert not np.isfinite(OB.jacobian(THETA) @ v).any()
+        assert not np.isfinite(OB.taylor(THETA)(v))
+        both = H @ np.stack([THETA, v, THETA], 1)
+    assert np.array_equal(both[:, 0], H @ THETA) and np.array_equal(both[:, 2], H @ THETA)
+    assert not np.isfinite(both[:, 1]).any()
+    assert H.rounding_bound(v) == np.inf
+
+
+ASKERS = {
+    "eigsh": fc.eigsh,
+    "eigvalsh": fc.eigvalsh,
+    "inertia": fc.inertia,
+    "spectral_density": fc.spectral_density,
+    "trace": fc.trace,
+    "diagonal": fc.diagonal,
+    "frobenius_norm": fc.frobenius_norm,
+    "newton_step": lambda op: fc.newton_step(op, np.ones(30)),
+    "saddle_free_newton_step": lambda op: fc.saddle_free_newton_step(op, np.ones(30)),
+}
+
+
+@BAD
+@pytest.mark.parametrize("name", ASKERS)
+def test_what_an_operator_returns_is_refused(name, bad):
+    for op in (Spoils(bad), spoilt(np.eye(30), bad)):
+        with pytest.raises(ValueError, match="finite"):
+            ASKERS[name](op)
+
+
+@pytest.mark.parametrize("part", ["value", "gradient", "hessian"])
+def test_what_an_objective_returns_is_refused(part):
+    parts = {
+        "value": lambda t: 1.0,
+        "gradient": lambda t: np.zeros(2),
+        "hessian": lambda t: np.eye(2),
+    }
+    parts[part] = {
+        "value": lambda t: np.nan,
+        "gradient": lambda t: np.full(2, np.nan),
+        "hessian": lambda t: np.full((2, 2), np.nan),
+    }[part]
+    ob = FunctionObjective(2, parts["value"], parts["gradient"], parts["hessian"])
+    with pytest.raises(ValueError, match="finite"):
+        (fc.minimize if part == "value" else fc.classify)(ob, np.zeros(2))
+
+
+def test_masked_entries_are_refused():
+    masked = np.ma.array(X, mask=[[False, True], [False, False]])
+    with pytest.raises(ValueError, match="X"):
+        fc.Objective(MODEL, masked, Y, "mse")
+    unmasked = fc.Objective(MODEL, np.ma.array(X, mask=False), Y, "mse")
+    assert unmasked.value(THETA) == OB.value(THETA)
+
+
+def test_a_loss_that_overflows():
+    """IEEE arithmetic below, a refusal above."""
+    far = THETA * 1e200
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert OB.value(far) == np.inf
+        assert not np.isfinite(OB.gradient(far)).all()
+        assert not np.isfinite(OB.hessian(far) @ THETA).all()
+    for call in (fc.classify, fc.minimize, fc.find_critical_point):
+        with pytest.raises(ValueError, match="finite"):
+            call(OB, far)
+
+
+def test_a_trial_step_into_an_overflow_is_not_taken():
+    """exp(-t) + exp(t^2), which is infinite from t = 27 on: the iterates stay where it is not."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        ob = FunctionObjective(
+            1,
+            lambda t: float(np.exp(-t[0]) + np.exp(t[0] ** 2)),
+            lambda t: np.array([-np.exp(-t[0]) + 2 * t[0] * np.exp(t[0] ** 2)]),
+            lambda t: np.array([[np.exp(-t[0]) + (2 + 4 * t[0] ** 2) * np.exp(t[0] ** 2)]]),
+        )
+        for method in ("trust-region", "newton-cg", "l-bfgs", "saddle-free-newton"):
+            found = fc.minimize(ob, np.array([-9.0]), method, max_iter=200)
+            assert np.isfinite(found.fun) and np.isfinite(found.x).all()
+            assert np.isfinite(found.history["loss"]).all(), method
+
+
+@BAD
+def test_no_file_holds_it(tmp_path, bad):
+    with pytest.raises(ValueError, match="theta"):
+        fc.save(tmp_path / "x", MODEL, spoilt(THETA, bad))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_table_is_this_long():
+    """A new row brings a test."""
+    page = Path(__file__).resolve().parents[2] / "docs" / "limits.md"
+    rows = page.read_text().split("## NaN and infinity")[1].split("|---|---|")[1]
+    assert rows.strip().count("\n") + 1 == 9

@@ -1,0 +1,81 @@
+"""What the library is built from and by, and what it never does with a file."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import fastcurv
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(fastcurv.__file__).parent
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.y*ml"))
+BUILD = ROOT / "packaging" / "build-requirements.txt"
+from_a_checkout = pytest.mark.skipif(not WORKFLOWS, reason="installed without its workflows")
+
+FORBIDDEN = {"eval", "exec", "compile", "__import__"}
+MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "subprocess", "ctypes"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_nothing_is_executed(path):
+    """No eval, no exec, no pickle, no other program; arrays are never loaded with objects."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Name):
+                assert node.func.id not in FORBIDDEN, (node.lineno, node.func.id)
+            for word in node.keywords:
+                if word.arg == "allow_pickle":
+                    assert ast.unparse(word.value) == "False", node.lineno
+                if word.arg == "weights_only":
+                    assert ast.unparse(word.value) == "True", node.lineno
+        elif isinstance(node, ast.Import):
+            assert not {a.name.split(".")[0] for a in node.names} & MODULES, node.lineno
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            assert node.module.split(".")[0] not in MODULES, node.lineno
+
+
+@from_a_checkout
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_workflows_may_only_read_and_pin_what_they_use(path):
+    text = path.read_text()
+    before_jobs = text.split("\njobs:")[0]
+    assert re.search(r"^permissions:\n  contents: read$", before_jobs, re.M)
+    assert "write-all" not in text and "pull_request_target" not in text
+    assert set(re.findall(r"(\S+): write", text)) <= {"id-token", "attestations"}
+    used = re.findall(r"uses:\s*(\S+)", text)
+    assert used
+    for action in used:
+        assert re.fullmatch(r"[\w.-]+/[\w./-]+@[0-9a-f]{40}", action), action
+    for install in re.findall(r"pip install (.*)", text):
+        assert "--require-hashes" in install, install
+    for step in re.split(r"(?m)^      - ", text):
+        if "actions/checkout@" in step:
+            assert "persist-credentials: false" in step
+
+
+@from_a_checkout
+@pytest.mark.parametrize("name", ["build-requirements.txt", "release-requirements.txt"])
+def test_every_requirement_of_a_release_has_hashes(name):
+    lines = (ROOT / "packaging" / name).read_text().replace("\\\n", " ").splitlines()
+    pins = [line for line in lines if line.strip() and not line.strip().startswith("#")]
+    assert pins
+    for line in pins:
+        assert re.match(r"[\w.-]+==[\w.]+[ ;]", line), line
+        assert re.findall(r"--hash=sha256:[0-9a-f]{64}", line), line
+
+
+@from_a_checkout
+def test_the_pins_are_what_the_build_asks_for():
+    """The same projects as [build-system] requires; and releases build with nothing else."""
+    project = (ROOT / "pyproject.toml").read_text()
+    requires = re.search(r"^requires = \[(.*)\]", project, re.M)[1]
+    asked = {re.match(r"[\w-]+", word)[0] for word in re.findall(r'"([^"]+)"', requires)}
+    pinned = set(re.findall(r"^([\w.-]+)==", BUILD.read_text(), re.M))
+    assert asked <= pinned
+    assert "--require-hashes -r {project}/packaging/build-requirements.txt" in project
+    assert "--no-isolation" in project

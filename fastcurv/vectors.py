@@ -2,9 +2,10 @@
 network.
 
 `project_rows(Q, W)` gives ``W Q'`` in float64, `subtract_rows(Q, W, C)` makes ``W -= C Q`` in place
-and gives the squared norms of the new rows. Both read the basis once, and their bits do not depend
-on the number of threads. `dot` and `norm` are those of one long vector: BLAS would wake threads of
-its own, which go on spinning beside the engine's next product.
+and gives the squared norms of the new rows; `combine_rows(Q, S, Y)` makes ``Y = S' Q``, also where
+Y are the first rows of Q. Each reads the basis once, and its bits do not depend on the number of
+threads. `dot` and `norm` are those of one long vector: BLAS would wake threads of its own, which go
+on spinning beside the engine's next product.
 """
 
 from typing import Any
@@ -12,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._engine import project_rows, subtract_rows
+from ._engine import combine_rows, project_rows, subtract_rows
 
-__all__ = ["dot", "norm", "project_rows", "subtract_rows"]
+__all__ = ["combine_rows", "dot", "norm", "project_rows", "subtract_rows"]
 
 SHORT = 8192  # numbers that BLAS multiplies on one thread, and faster than a call of ours
 

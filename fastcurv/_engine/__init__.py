@@ -6,7 +6,7 @@ from .kernels import available_archs, chosen_arch, fma_peak, set_arch, summation
 from .layout import force_across
 from .plan import ACTIVATIONS, LOSSES, Plan, statistics
 from .team import default_threads, get_thread_limit, set_thread_limit, thread_workers
-from .vectors import activate, columns_as_rows, project_rows, subtract_rows
+from .vectors import activate, columns_as_rows, combine_rows, project_rows, subtract_rows
 
 __all__ = [
     "ACTIVATIONS",
@@ -22,6 +22,7 @@ __all__ = [
     "fma_peak",
     "force_across",
     "get_thread_limit",
+    "combine_rows",
     "project_rows",
     "set_arch",
     "set_thread_limit",

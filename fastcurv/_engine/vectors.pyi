@@ -11,6 +11,9 @@ def project_rows(
 def subtract_rows(
     Q: NDArray[np.floating[Any]], W: NDArray[np.floating[Any]], C: NDArray[Any]
 ) -> NDArray[np.float64]: ...
+def combine_rows(
+    Q: NDArray[np.floating[Any]], S: NDArray[Any], Y: NDArray[np.floating[Any]]
+) -> NDArray[Any]: ...
 def columns_as_rows(
     V: NDArray[np.floating[Any]], out: NDArray[Any], threads: int = 1
 ) -> NDArray[Any]: ...

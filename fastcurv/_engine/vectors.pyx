@@ -7,6 +7,7 @@ The work is cut by sizes alone, sums are in a fixed order.
 import numpy as np
 
 from libc.stdint cimport uintptr_t
+from libc.string cimport memcpy, memset
 
 from .kernels cimport fc_table, table_chosen
 from .memory cimport pointer
@@ -105,6 +106,62 @@ def subtract_rows(Q, W, C):
             unwatch(before)
         return squares.sum(axis=0)
     return np.array([float(np.einsum("i,i->", w, w, dtype=np.float64)) for w in W])
+
+
+cdef enum: TURN_COLUMNS = 2048   # of all rows at once
+
+
+cdef struct Turn:
+    const fc_table *K
+    Py_ssize_t m, s, n, ldq, ldy
+    const char *q
+    char *y
+    char *scratch            # (s, TURN_COLUMNS) of each member
+    const double *c
+    double *squares          # which `take` adds up as it goes
+
+
+cdef void turn_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    cdef Turn *t = <Turn *>context
+    cdef Py_ssize_t a = part * TURN_COLUMNS, size = t.K.real_bytes, line = TURN_COLUMNS * size, r
+    cdef Py_ssize_t width = min(<Py_ssize_t>TURN_COLUMNS, t.n - a)
+    cdef char *w = t.scratch + member * t.s * line
+    memset(w, 0, t.s * line)
+    t.K.take(
+        t.m, t.s, width, t.q + a * size, t.ldq, w, TURN_COLUMNS, t.c, t.m, t.squares + member * t.s
+    )
+    for r in range(t.s):
+        memcpy(t.y + (r * t.ldy + a) * size, w + r * line, width * size)
+
+
+def combine_rows(Q, S, Y):
+    """``Y = S' Q`` for rows Q (m, n), S (m, s) and Y (s, n) of Q's dtype, which may be the first rows
+    of Q.
+    """
+    cdef Sweep both
+    cdef Turn t
+    cdef fc_watch before
+    if S.shape != (Q.shape[0], Y.shape[0]):
+        raise ValueError(f"coefficients of shape {S.shape}; wanted {(Q.shape[0], Y.shape[0])}")
+    if not Y.flags.writeable:
+        raise ValueError("the rows to write are read-only; wanted writeable ones")
+    if not (Y.size and Q.size):
+        Y[...] = 0
+        return Y
+    set_sweep(&both, Q, Y)
+    cdef int threads = sweep_threads(&both)
+    C = np.ascontiguousarray(-np.asarray(S, np.float64).T)
+    scratch = np.empty((threads, Y.shape[0], TURN_COLUMNS), Q.dtype)
+    squares = np.zeros((threads, Y.shape[0]))
+    t.K, t.m, t.s, t.n = both.K, both.m, both.s, both.n
+    t.q, t.ldq, t.y, t.ldy = both.q, both.ldq, both.w, both.ldw
+    t.scratch, t.c = <char *>pointer(scratch), <const double *><uintptr_t>C.ctypes.data
+    t.squares = <double *><uintptr_t>squares.ctypes.data
+    with nogil:
+        before = watch()
+        fc_team_run(threads, (t.n + TURN_COLUMNS - 1) // TURN_COLUMNS, turn_part, &t)
+        unwatch(before)
+    return Y
 
 
 # --- a block's columns as rows --------------------------------------------------------------------

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..checks import check_vectors
 from ..protocols import Array, Floats
-from ..vectors import project_rows, subtract_rows
+from ..vectors import combine_rows, project_rows, subtract_rows
 
 PANEL_BYTES = 5 << 20
 LONG_PANEL = 65536
@@ -40,19 +40,13 @@ def subtract(Q: Array, W: Array, C: Array) -> Floats:
 
 
 def rotate(Q: Array, S: Array) -> None:
-    """``Q[:l] = S' Q`` in place, for orthonormal ``S (m, l)``, l <= m; scratch is one panel."""
-    S = np.ascontiguousarray(S.T, dtype=Q.dtype)
-    for cut in panels(2 * len(Q), Q.shape[1], Q.itemsize):
-        Q[: len(S), cut] = S @ Q[:, cut]
+    """``Q[:l] = S' Q`` in place, for orthonormal ``S (m, l)``, l <= m."""
+    combine_rows(Q, S, Q[: S.shape[1]])
 
 
 def combine(Q: Array, S: Array) -> Array:
     """``S' Q (l, n)`` as a new array, for ``S (m, l)``."""
-    S = np.ascontiguousarray(S.T, dtype=Q.dtype)
-    Y = np.empty((len(S), Q.shape[1]), Q.dtype)
-    for cut in panels(2 * len(Q), Q.shape[1], Q.itemsize):
-        Y[:, cut] = S @ Q[:, cut]
-    return Y
+    return combine_rows(Q, S, np.empty((S.shape[1], Q.shape[1]), Q.dtype))
 
 
 def norm(w: Array) -> float:

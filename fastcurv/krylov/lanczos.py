@@ -8,11 +8,11 @@ State: the basis ``Q``, rows ``0 .. m-1``, whose products have been made; the ne
 and everything else (Ritz values, residuals, restarts, quadratures) is algebra on T, B and err.
 
 Orthogonality. A step of the single-vector recurrence subtracts only the neighbours; what it leaves
-along the older vectors starts at rounding level and grows by a known factor at most per step (Simon
-1984). Steps are gathered into batches for as long as that bound stays under `contamination`; then
-the whole batch is orthogonalised against all older vectors in two sweeps. The neglected effect on T
-is of second order, the square of what was found, and is added to err. Blocks are orthogonalised
-fully, twice, at every step.
+along the older vectors starts at rounding level and grows from step to step in a way that T
+foretells (Simon 1984). Steps are gathered into batches for as long as that estimate stays under
+`contamination`; then the whole batch is orthogonalised against all older vectors in two sweeps. The
+neglected effect on T is of second order, the square of what was found, and is added to err. Blocks
+are orthogonalised fully, twice, at every step.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -35,7 +35,7 @@ from .basis import (
     subtract,
 )
 
-LONGEST_BATCH = 8
+LONGEST_BATCH = 16
 BLOCK_BYTES = 64 << 20
 # products and sweeps are taken to be wrong by this many eps ||A||, where nothing larger shows
 ROUNDING = 4.0
@@ -100,7 +100,6 @@ class Recurrence:
         self.leak = np.zeros((len(self.against), self.capacity + 1))
         self.scale = self.noise = self.ghosts = 0.0
         self.exponent = 0  # products are worked on at 2^-exponent of their size; T is not scaled
-        self._lost = [0.0, 0.0]
         self._product = getattr(op, "product", None)
         self.around: AbstractContextManager[None] = (
             nullcontext()
@@ -146,7 +145,7 @@ class Recurrence:
         self.rows[self.m : self.m + p] = W[:p]
         self.p, self.clean, self.reach = p, self.m + p, self.m
         self.tridiagonal = self.tridiagonal and p <= 1
-        self._lost = [self.eps, self.eps]
+        self._forget_loss()
         return p
 
     def insert_random(self, rng: np.random.Generator, p: int = 1) -> int:
@@ -283,7 +282,7 @@ class Recurrence:
         self.noise = max(self.noise, length(gap), ROUNDING * self.eps * self.scale)
         self.T[j, j] = self.unit * c[-1]
         self.err[j] = self.noise
-        self._close_single(j, w, self.unit * beta)
+        self._close_single(j, low, w, self.unit * beta)
 
     def _take_out(self, j: int, low: int, w: Array) -> tuple[Floats, float]:
         """Take the rows from `low` on out of `w`, and those that are locked; returns the
@@ -305,7 +304,7 @@ class Recurrence:
             self.T[:j, j] = self.T[j, :j] = c
         return c - self.T[low:j, j]
 
-    def _close_single(self, j: int, w: Array, beta: float) -> None:
+    def _close_single(self, j: int, low: int, w: Array, beta: float) -> None:
         """Make `w` the next row, or end the recurrence where nothing but rounding is left of it."""
         if beta <= 30 * self.noise and self.clean:
             self.reorthogonalise()
@@ -320,21 +319,40 @@ class Recurrence:
         w /= self.dtype.type(beta / self.unit)
         self.T[j, j + 1] = self.T[j + 1, j] = beta
         self.p = 1
-        self._expect(j, beta)
-        if self._lost[1] > self.contamination or j + 2 - self.clean >= LONGEST_BATCH or j < 2:
+        self._expect(j, low, beta)
+        if self._lost > self.contamination or j + 2 - self.clean >= LONGEST_BATCH or j < 2:
             self.reorthogonalise()
 
-    def _expect(self, j: int, beta: float) -> None:
-        """Bound the loss of orthogonality of row j+1, and restore it now if the next step could
+    def _forget_loss(self) -> None:
+        """Rows are orthonormal to rounding from here on."""
+        self._lost = 0.0
+        self._along: tuple[Floats, Floats] | None = None
+
+    def _expect(self, j: int, low: int, beta: float) -> None:
+        """Estimate the loss of orthogonality of row j+1, and restore it now if the next step could
         pass the limit.
+
+        What rows j-1 and j have along those before them goes through the recurrence as the vectors
+        do (Simon 1984), with what rounding adds at each step. It decides when to look, no more:
+        what has been lost is then measured.
         """
-        before, now = self._lost
-        reach = self.scale + abs(self.T[j, j])
-        back = self.T[j - 1, j] if j else 0.0
-        following = (reach * now + back * before + self.noise) / beta
-        self._lost = [now, following]
-        if following * reach / beta > self.contamination:
-            self._lost[1] = np.inf
+        T = self.T[: j + 1, : j + 1]
+        before, now = self._along or self._along_clean(j)
+        back = T[j - 1, j] if j else 0.0
+        spread = self.noise / (beta * (j + 1) ** 0.5)
+        following = (T @ now - T[j, j] * now - back * before) / beta
+        following += np.copysign(spread, following)
+        following[low:] = spread
+        lost, most = float(np.linalg.norm(following)), (self.scale + abs(T[j, j])) / beta
+        growth = min(lost / self._lost, most) if self._lost else most
+        self._lost = np.inf if lost * growth > self.contamination else lost
+        self._along = np.append(now, 0.0), np.append(following, 1.0)
+
+    def _along_clean(self, j: int) -> tuple[Floats, Floats]:
+        """What rows j-1 and j have along rows up to j where all are orthonormal to rounding."""
+        before, now = np.full((2, j + 1), self.eps / (j + 1) ** 0.5)
+        now[j] = before[j - 1] = 1.0
+        return before, now
 
     def reorthogonalise(self) -> None:
         """Restore the orthogonality of the rows after `clean`, the next block included."""
@@ -351,7 +369,7 @@ class Recurrence:
                 if found <= 0.05:
                     break
             self.clean = end
-        self._lost = [self.eps, self.eps]
+        self._forget_loss()
 
     def _orthonormalise_batch(self, P: Array, C: Floats) -> float:
         """Triangular correction within a batch; returns the largest impurity that was found."""
@@ -409,7 +427,7 @@ class Recurrence:
         self.T[m:k, k : k + r] = B.T
         self.m, self.p, self.clean, self.reach = k, r, k + r, m
         self.tridiagonal = False
-        self._lost = [self.eps, self.eps]
+        self._forget_loss()
 
     def _most_of(self, B: Floats, W: Array, r: int) -> Floats:
         """Turn the block `W` so that its first r rows carry most of ``B' W``; the rest becomes part
@@ -451,7 +469,7 @@ class Recurrence:
         self.T[:l, l : l + p] = B.T
         self.m, self.clean, self.reach, self.tridiagonal = l, l + p, 0, False
         self.locked = l if self.locked else 0
-        self._lost = [self.eps, self.eps]
+        self._forget_loss()
 
     def narrow_block(self, M: Floats, most: int | None = None) -> None:
         """Keep of the next block only the directions that the columns of ``M (p, u)`` span, at most

@@ -317,16 +317,21 @@ class Search:
     # -- the end
     # ----------------------------------------------------------------------------------------------
 
-    def _final(self) -> tuple[Floats, Array, Floats]:
-        """Values, vectors as rows, and bounds of the residuals, from what is in the basis now."""
-        run = self.run
+    def _known(self) -> tuple[Floats, Floats]:
+        """Values and bounds of the residuals, from what is in the basis now."""
         known = self.settled or self.measured
         if known is not None:
-            theta, limits = known
-            return theta, run.rows[: len(theta)].copy(), limits
-        run.reorthogonalise()
-        theta, S, residuals = ritz_pairs(run, self.k, self.which)
-        return theta, combine(run.rows[: run.m], S), bounds(run, S, residuals)
+            return known
+        self.run.reorthogonalise()
+        theta, S, residuals = ritz_pairs(self.run, self.k, self.which)
+        return theta, bounds(self.run, S, residuals)
+
+    def _vectors(self) -> Array:
+        """The vectors of `_known`, as rows."""
+        run = self.run
+        if self.settled or self.measured:
+            return run.rows[: self.k].copy()
+        return combine(run.rows[: run.m], ritz_pairs(run, self.k, self.which)[1])
 
     def _confirm(self) -> bool:
         """Measure the residuals by products where their bounds are too coarse; True where the
@@ -335,14 +340,14 @@ class Search:
         run = self.run
         if self.interrupted or run.n_products + self.k > self.max_products:
             return False
-        theta, rows, limits = self._final()
+        theta, limits = self._known()
         if self.settled is None:
             values, S, known = ritz_pairs(run, self.k, self.which)
             if (self._excess(values, S, known) > 1).any():
                 return False
         if (limits <= self._targets(theta)).all():
             return False
-        self.settled = None
+        rows, self.settled = self._vectors(), None
         run.reset()
         if run.insert(rows) == len(theta):
             self.measured = theta, limits + 8 * run.eps * run.scale  # insert rounds them once more
@@ -358,10 +363,10 @@ class Search:
 
     def _result(self) -> Eigenpairs:
         run = self.run
-        theta, rows, limits = self._final()
+        theta, limits = self._known()
         return Eigenpairs(
             values=theta,
-            vectors=rows.T,
+            vectors=self._vectors().T,
             residuals=limits,
             converged=limits <= self._targets(theta),
             n_products=run.n_products,

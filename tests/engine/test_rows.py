@@ -35,6 +35,24 @@ def test_rows_against_float64(arch, n, dtype, rng):
         )
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n", LENGTHS)
+def test_combined_rows_against_float64(arch, n, dtype, rng):
+    """Into new rows and into the first of the old ones, which the rest of them outlive."""
+    gamma = 40 * np.finfo(dtype).eps
+    for m, s in [(1, 1), (3, 2), (5, 5), (9, 4), (17, 8), (4, 0)]:
+        whole = rng.standard_normal((m, n + 5)).astype(dtype)
+        before, Q, S = whole.copy(), whole[:, 2 : n + 2], rng.standard_normal((m, s))
+        wide = Q.astype(float)
+        Y = engine.combine_rows(Q, S, np.full((s, n), np.nan, dtype))
+        assert (np.abs(Y - S.T @ wide) <= gamma * np.abs(S.T) @ np.abs(wide)).all()
+        assert np.array_equal(whole, before)
+        engine.combine_rows(Q, S, Q[:s])
+        assert np.array_equal(Q[:s], Y) and np.array_equal(whole[s:], before[s:])
+        assert np.array_equal(whole[:, :2], before[:, :2])
+        assert np.array_equal(whole[:, n + 2 :], before[:, n + 2 :])
+
+
 def test_rows_do_not_depend_on_threads(rng, monkeypatch):
     Q, W = rng.standard_normal((20, 60_001)), rng.standard_normal((4, 60_001))
     results = []
@@ -42,7 +60,8 @@ def test_rows_do_not_depend_on_threads(rng, monkeypatch):
         monkeypatch.setenv("FASTCURV_NUM_THREADS", threads)
         C, left = engine.project_rows(Q, W), W.copy()
         squares = engine.subtract_rows(Q, left, C)
-        results.append((C.tobytes(), left.tobytes(), squares.tobytes()))
+        made = engine.combine_rows(Q, C.T, np.empty_like(W))
+        results.append((C.tobytes(), left.tobytes(), squares.tobytes(), made.tobytes()))
     assert len(set(results)) == 1
 
 
@@ -58,6 +77,9 @@ def test_no_rows_and_bad_rows(rng):
         lambda: engine.project_rows(W, W.astype("float32")),
         lambda: engine.project_rows(W[:, ::2], W[:, ::2]),
         lambda: engine.project_rows(W[0], W),
+        lambda: engine.combine_rows(W, np.ones((2, 3)), W.copy()),
+        lambda: engine.combine_rows(W, np.ones((2, 2)), W[:, :40]),
+        lambda: engine.combine_rows(W, np.ones((2, 2)), read_only),
         lambda: engine.subtract_rows(W, W.copy(), np.zeros((2, 3))),
         lambda: engine.subtract_rows(W, read_only, np.zeros((2, 2))),
     ):

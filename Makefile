@@ -15,13 +15,15 @@ test: $(VENV)/.test
 	$(PY) -m pytest -q -n auto
 
 # Format, lint, types and docstrings, as `.ci/run` and the pre-commit hooks have them.
-lint: $(VENV)-lint/.done
+lint: $(VENV)-lint/.built
 	$(LINT)/ruff format --check -q .
 	$(LINT)/ruff check -q .
 	PATH="$(CURDIR)/$(LINT):$$PATH" $(LINT)/cython-lint --max-line-length 100 fastcurv/_engine
 	for file in src/*.c src/kernels/*.c; do $(CC) -std=gnu11 -pthread -fsyntax-only -Wall -Wextra -Wconversion -Werror -Isrc $$file || exit 1; done
 	$(LINT)/clang-format --dry-run --Werror $(C_FILES)
 	$(LINT)/mypy
+	$(LINT)/mypy tests/typing/user_script.py
+	$(LINT)/python -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist tests/typing/stubtest.txt fastcurv._engine
 
 # The suite under the oldest NumPy and SciPy that pyproject.toml promises.
 minimum: $(VENV)-minimum/.done
@@ -168,8 +170,13 @@ $(VENV)/.peers: $(VENV)/.bench
 $(VENV)-lint/.done: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-lint
 	$(LINT)/python -m pip install -q --upgrade pip
-	$(LINT)/python -m pip install -q numpy scipy $$($(LINT)/python -c "import tomllib; \
+	$(LINT)/python -m pip install -q numpy scipy "setuptools>=77" "cython>=3.1" $$($(LINT)/python -c "import tomllib; \
 	  print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['lint'])")
+	touch $@
+
+# Stubs are held against the compiled modules, in place as `make test` has them.
+$(VENV)-lint/.built: $(VENV)-lint/.done $(SOURCE)
+	$(LINT)/python setup.py -q build_ext --inplace
 	touch $@
 
 # setuptools is new, as the build needs it; what runs is old.

@@ -10,6 +10,7 @@ converges:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +78,7 @@ class Schedule:
         }[self.name]
 
 
-def constant(alpha: float) -> Any:
+def constant(alpha: float) -> Schedule:
     """The same learning rate for ever: ``alpha``.
 
     Examples
@@ -89,7 +90,7 @@ def constant(alpha: float) -> Any:
     return Schedule("constant", _positive(alpha, "alpha"))
 
 
-def inverse_time(alpha: float, delta: float) -> Any:
+def inverse_time(alpha: float, delta: float) -> Schedule:
     """``alpha / (1 + delta * t)``.
 
     Examples
@@ -101,7 +102,7 @@ def inverse_time(alpha: float, delta: float) -> Any:
     return Schedule("inverse_time", _positive(alpha, "alpha"), _positive(delta, "delta"))
 
 
-def power(alpha: float, delta: float) -> Any:
+def power(alpha: float, delta: float) -> Schedule:
     """``alpha / t**delta``; the lecture's range is 0.5 < delta <= 1.
 
     Examples
@@ -113,7 +114,7 @@ def power(alpha: float, delta: float) -> Any:
     return Schedule("power", _positive(alpha, "alpha"), _positive(delta, "delta"))
 
 
-def constant_then_decay(alpha: float, hold: int, delta: float = 1.0) -> Any:
+def constant_then_decay(alpha: float, hold: int, delta: float = 1.0) -> Schedule:
     """``alpha`` for the first `hold` updates, then ``alpha * (hold / t)**delta``.
 
     Examples
@@ -146,7 +147,7 @@ _BY_NAME = {
 
 def as_schedule(
     schedule: Any, alpha: float, delta: float | None = None, hold: int | None = None
-) -> Any:
+) -> Callable[[int], float]:
     """A schedule from its name, or the schedule itself.
 
     Parameters
@@ -158,7 +159,8 @@ def as_schedule(
         ``power`` and 1 for ``constant_then_decay``; hold 1000.
     """
     if callable(schedule):
-        return schedule
+        rate: Callable[[int], float] = schedule
+        return rate
     if not isinstance(schedule, str):
         raise TypeError(
             f"schedule must be a name or a callable t -> rate, got {type(schedule).__name__}"
@@ -194,7 +196,7 @@ class RobbinsMonro:
         return bool(self.satisfied)
 
 
-def _fitted_exponent(schedule: Any) -> Any:
+def _fitted_exponent(schedule: Callable[[int], float]) -> float:
     """P from the rates at t = 10**6 and 10**8; NaN where they are not finite and positive."""
     early, late = float(schedule(10**6)), float(schedule(10**8))
     if not (0 < early < np.inf and 0 < late < np.inf):
@@ -202,7 +204,7 @@ def _fitted_exponent(schedule: Any) -> Any:
     return float(np.log(early / late) / np.log(100.0))
 
 
-def robbins_monro(schedule: Any) -> Any:
+def robbins_monro(schedule: Schedule | Callable[[int], float]) -> RobbinsMonro:
     """Whether a schedule meets sum alpha_t = inf and sum alpha_t**2 < inf, and why.
 
     Parameters

@@ -1,0 +1,177 @@
+"""Every public name as a script uses it that its author checks with ``mypy --strict``: what is
+wrong there is wrong in our annotations. `test_user_script` runs it, and `make lint` checks it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse.linalg import LinearOperator
+
+import fastcurv as fc
+
+Floats = npt.NDArray[np.float64]
+
+
+def a_problem() -> tuple[fc.Objective, Floats]:
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((40, 3)), rng.integers(0, 2, 40)
+    model = fc.MLP([3, 4, 2], activation="tanh", bias=True, dtype="float64")
+    objective = fc.Objective(model, X, y, loss="cross_entropy", l2=1e-2, n_threads=1)
+    theta: Floats = model.init(seed=0, scheme="auto")
+    layers = model.unflatten(theta)
+    assert np.array_equal(model.flatten(layers), theta)
+    logits: Floats = model.predict(theta, X)
+    assert logits.shape == (40, 2) and model.n_params == objective.n_params
+    return objective, theta
+
+
+def products(objective: fc.Objective, theta: Floats) -> LinearOperator[Any]:
+    value: float = objective.value(theta)
+    gradient: Floats = objective.gradient(theta)
+    f, g = objective.value_and_gradient(theta)
+    assert f == value and np.array_equal(g, gradient)
+    H = objective.hessian(theta)
+    v = np.ones(H.shape[0])
+    out = np.empty_like(v)
+    H.product(v, out)
+    assert np.allclose(H @ v, out) and np.allclose(objective.hessp(theta, v), out)
+    dense: Floats = H.to_dense()
+    form: float = H.quadratic(v)
+    assert np.isclose(v @ dense @ v, form)
+    spent: int = H.n_products
+    bound: float = H.rounding_bound(v)
+    assert spent and bound and H.layout["threads"] and H.nbytes
+    block = H.restrict(layers=[0])
+    others = [objective.ggn(theta), objective.empirical_fisher(theta), block, H.shift(1.0)]
+    assert all(A.shape[0] <= len(theta) for A in others) and objective.jacobian(theta).shape
+    small = objective.batch(np.arange(10))
+    assert small.n_samples == 10 and objective.taylor(theta)(np.zeros(len(theta))) == value
+    return H
+
+
+def spectrum(H: LinearOperator[Any]) -> None:
+    pairs = fc.eigsh(H, k=3, which="LM", tol=1e-6, seed=0)
+    w, V = fc.eigsh(np.diag([1.0, 2.0, 5.0]), 2, "LA")
+    least: float = float(pairs.residuals.max())
+    assert w.shape == (2,) and V.shape == (3, 2) and pairs.converged.all() and least < 1
+    values: Floats = fc.eigvalsh(H)
+    n_positive, n_negative, n_zero = fc.inertia(H)
+    assert n_positive + n_negative + n_zero == len(values)
+    density = fc.spectral_density(H, n_probes=2, n_steps=10, seed=np.random.default_rng(0))
+    peak: float = float(density.density.max())
+    estimate = fc.trace(H, n_probes=60, seed=0)
+    total: float = float(estimate)
+    diagonal = fc.diagonal(H, n_probes=60, seed=0).estimate
+    size = float(fc.frobenius_norm(H, n_probes=60, seed=0))
+    assert peak > 0 and np.isclose(total, values.sum()) and np.isclose(np.sum(diagonal), total)
+    assert size > 0
+    run = fc.Krylov(H, "shared", seed=0)
+    assert run.eigsh(1, "LA").shared == "shared" and run.n_products > 0
+
+
+def verdicts(objective: fc.Objective, theta: Floats) -> Floats:
+    found = fc.minimize(objective, theta, "trust-region", max_iter=200, seed=0)
+    x: Floats = found.x
+    report = fc.classify(objective, x, seed=0)
+    words: str = report.reason
+    proved: bool = report.certified
+    assert report.kind == "minimum" and proved and words and report.gradient_norm >= 0
+    walked = fc.find_critical_point(objective, theta, max_iter=5)
+    assert np.isfinite(walked.fun)
+    toy = fc.Objective(fc.MLP([1, 1, 1], "identity", bias=False), [[1.0]], [1.0], loss="mse")
+    down = fc.escape(toy, np.zeros(2))
+    assert bool(down.success)
+    return x
+
+
+def steps(objective: fc.Objective, theta: Floats, x: Floats) -> None:
+    H, g = objective.hessian(theta), objective.gradient(theta)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", fc.IndefiniteHessianWarning)
+        newton: Floats = fc.newton_step(H, g, damping=1e-2)
+    saddle_free: Floats = fc.saddle_free_newton_step(H, g, damping=1e-2)
+    assert newton.shape == saddle_free.shape == g.shape
+    rates = [fc.constant(0.1), fc.inverse_time(0.1, 0.5), fc.power(0.1, 0.7)]
+    rates.append(fc.constant_then_decay(0.1, hold=5))
+    assert all(rate(1) > 0 for rate in rates) and fc.robbins_monro(rates[0]) is not None
+    trained = fc.minimize(
+        objective, theta, "sgd", learning_rate=fc.power(0.1, 0.7), batch_size=8, max_iter=2, seed=0
+    )
+    assert len(trained.history["loss"]) > 1
+    from scipy.optimize import minimize
+
+    doors: list[Any] = [fc.newton_cg, fc.trust_region, fc.saddle_free_newton]
+    for method in doors:
+        found = minimize(
+            objective.value, x, jac=objective.gradient, hessp=objective.hessp, method=method
+        )
+        assert np.isfinite(found.fun)
+
+
+def symmetries(objective: fc.Objective, theta: Floats) -> None:
+    model = objective.model
+    swapped = fc.permute_hidden(model, theta, 0, [1, 0, 2, 3])
+    flipped = fc.flip_tanh(model, theta, 0, [0])
+    assert np.isclose(objective.value(swapped), objective.value(flipped))
+    relu = fc.MLP([3, 4, 2], activation="relu")
+    assert fc.rescale_relu(relu, relu.init(seed=0), 0, 1, 2.0).shape == (relu.n_params,)
+
+
+def files(model: fc.MLP, theta: Floats, folder: Path) -> None:
+    fc.save(folder / "net.safetensors", model, theta)
+    again, theta_again = fc.load(folder / "net.safetensors")
+    assert again == model and np.array_equal(theta_again, theta)
+    layers = model.unflatten(theta)
+    same, _ = fc.from_keras([a for W, b in layers for a in (W.T, b)], activation="tanh")
+    also, _ = fc.from_jax([(W.T, b) for W, b in layers], activation="tanh")
+    assert same.sizes == also.sizes == model.sizes
+
+
+def converters(model: fc.MLP, theta: Floats, onnx_file: Path) -> None:
+    """Where torch and onnx are installed."""
+    module = fc.to_torch(model, theta)
+    for back, parameters in (fc.from_torch(module), fc.from_onnx(onnx_file)):
+        assert back.n_params == len(parameters)
+
+
+def estimators(X: Floats, y: npt.NDArray[np.int64]) -> None:
+    classifier = fc.MLPClassifier((4,), max_iter=20, random_state=0).fit(X, y)
+    regressor = fc.MLPRegressor((4,), max_iter=20, random_state=0).fit(X, X[:, 0])
+    labels = classifier.predict(X)
+    assert labels.shape == y.shape and regressor.predict(X).shape == (len(X),)
+    model, theta = fc.from_sklearn(classifier)
+    assert model.n_params == len(theta)
+
+
+def pictures(objective: fc.Objective, x: Floats) -> None:
+    H = objective.hessian(x)
+    fc.SpectrumDisplay.from_operator(H, k=2, n_probes=2, n_steps=5, seed=0).plot()
+    fc.LandscapeDisplay.from_objective(objective, x, n_grid=3, seed=0).plot()
+    fc.ConvergenceDisplay.from_results({"run": fc.minimize(objective, x, max_iter=2)}).plot()
+    sample = fc.sample_critical_points(objective, 2, max_iter=10, seed=0)
+    fc.MinimumRatioDisplay.from_points(sample).plot()
+
+
+def main() -> None:
+    objective, theta = a_problem()
+    spectrum(products(objective, theta))
+    x = verdicts(objective, theta)
+    steps(objective, theta, x)
+    symmetries(objective, theta)
+    with TemporaryDirectory() as folder:
+        files(objective.model, x, Path(folder))
+    warnings.simplefilter("ignore")  # of estimators that stop early
+    estimators(objective.X, objective.y)
+    pictures(objective, x)
+    kernels: str = fc.show_config("dict")["kernels"]
+    assert kernels and fc.show_versions("dict")["numpy"] and fc.__version__
+
+
+if __name__ == "__main__":
+    main()

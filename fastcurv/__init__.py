@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .network.mlp import MLP
     from .network.objective import Objective
     from .network.saved import load, save
+    from .network.streaming import StreamedObjective
     from .optimize.escape import escape
     from .optimize.minimize import minimize
     from .optimize.sample import sample_critical_points
@@ -55,6 +56,7 @@ __all__ = [
     "MLPClassifier",
     "MLPRegressor",
     "Objective",
+    "StreamedObjective",
     "from_jax",
     "from_keras",
     "from_onnx",
@@ -110,6 +112,7 @@ _HOMES = {
     "MinimumRatioDisplay": "plots.minimum_ratio",
     "Objective": "network.objective",
     "SpectrumDisplay": "plots.spectrum",
+    "StreamedObjective": "network.streaming",
     "classify": "critical.classify",
     "constant": "optimize.schedules",
     "constant_then_decay": "optimize.schedules",
@@ -146,6 +149,7 @@ _HOMES = {
 }
 _ROOMS = (
     "critical",
+    "distributed",
     "estimators",
     "krylov",
     "network",

@@ -138,13 +138,14 @@ def check_choice(x: Any, choices: Iterable[str], name: str) -> str:
 
 
 def all_finite(a: Array) -> bool:
-    """Whether no number is NaN or infinite; for a long vector by its square, which tells unless
-    that overflows. Not by BLAS, whose threads go on spinning after a product of long vectors and
+    """Whether no number is NaN or infinite; for many numbers by their squares, which tell unless
+    those overflow. Not by BLAS, whose threads go on spinning after a product of long vectors and
     take the processors from whatever comes next.
     """
-    if a.ndim == 1 and a.size > 4096 and a.dtype.kind == "f" and a.flags.c_contiguous:
+    if a.size > 4096 and a.dtype.kind == "f" and a.flags.c_contiguous:
+        flat = a.reshape(-1)
         with np.errstate(over="ignore", invalid="ignore"):
-            if np.isfinite(np.einsum("i,i->", a, a)):
+            if np.isfinite(np.einsum("i,i->", flat, flat)):
                 return True
     return bool(np.isfinite(a).all())
 

@@ -7,6 +7,7 @@ from outside stands here, and not at the places of use. Vectors are ``(n,)`` arr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -221,6 +222,15 @@ class Batched(Protocol):
     n_samples: int
 
     def batch(self, rows: np.ndarray) -> Any: ...
+
+
+@runtime_checkable
+class Epochs(Protocol):
+    """Its rows, each once and in random order, as objectives of so many: for those that are read
+    block by block.
+    """
+
+    def batches(self, size: int, rng: np.random.Generator) -> Iterator[Any]: ...
 
 
 @runtime_checkable

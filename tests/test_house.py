@@ -35,6 +35,7 @@ ROOMS = {
     "critical": {"krylov", "spectrum"},
     "optimize": {"krylov", "spectrum", "critical"},
     "network": {"structure", "rounding", "_engine"},
+    "distributed": {"network", "_engine"},
     "reference": {"structure", "rounding"},
     "testing": {"reference", "network"},
     "plots": {"spectrum", "critical"},

@@ -12,8 +12,11 @@ cdef class Rows:
     rows of any distance, labels (N,) int32 and weight (N,) are contiguous; none is copied, but for
     one padded copy of X made on first use."""
     def __cinit__(self, X, y, labels, weight):
-        self.X, self.y, self.labels, self.weight = X, y, labels, weight
+        self.point_at(X, y, labels, weight)
+
+    cdef int point_at(self, X, y, labels, weight) except -1:
         cdef Data *D = &self.D
+        self.X, self.y, self.labels, self.weight = X, y, labels, weight
         D.ldx = padded(X.shape[1], X.itemsize)
         D.X, D.x_rs, D.x_cs = pointer(X), X.strides[0] // X.itemsize, X.strides[1] // X.itemsize
         if y is not None:
@@ -32,18 +35,38 @@ cdef class Rows:
         cdef Touch t
         if D.x != NULL:
             return 0
-        t.K, t.rows, t.cols, t.ld, t.size = K, self.X.shape[0], self.X.shape[1], D.ldx, 0
-        t.source, t.rs, t.cs = D.X, D.x_rs, D.x_cs
-        t.step = max(1, TOUCH // (D.ldx * K.real_bytes))
-        t.base = <char *>fc_block(t.rows * D.ldx * K.real_bytes)
+        t.base = <char *>fc_block(self.X.shape[0] * D.ldx * K.real_bytes)
         if t.base == NULL:
             raise MemoryError(
-                f"no memory for a padded copy of X ({t.rows} rows of {D.ldx * K.real_bytes} bytes)"
+                f"no memory for a padded copy of X ({self.X.shape[0]} rows of "
+                f"{D.ldx * K.real_bytes} bytes)"
             )
-        touch(&t, threads, (t.rows + t.step - 1) // t.step)
+        self.fill(&t, K, threads)
         with cython.critical_section(self):
             if D.x == NULL:
                 D.x = t.base
                 t.base = NULL
         fc_block_free(t.base)            # another thread was first
+        return 0
+
+    cdef int fill(self, Touch *t, const fc_table *K, int threads) except -1:
+        """Copy X into its padded form at t.base."""
+        cdef Data *D = &self.D
+        t.K, t.rows, t.cols, t.ld, t.size = K, self.X.shape[0], self.X.shape[1], D.ldx, 0
+        t.source, t.rs, t.cs = D.X, D.x_rs, D.x_cs
+        t.step = max(1, TOUCH // (D.ldx * K.real_bytes))
+        return touch(t, threads, (t.rows + t.step - 1) // t.step)
+
+    cdef int renew(self, X, y, labels, weight, const fc_table *K, int threads) except -1:
+        """Other data of the same kinds and shapes; a padded copy is filled anew where it stands."""
+        cdef Touch t
+        for old, new in ((self.X, X), (self.y, y), (self.labels, labels), (self.weight, weight)):
+            if (old is None) != (new is None) or old is not None and (
+                old.shape != new.shape or old.dtype != new.dtype
+            ):
+                raise ValueError("other rows are not of the shapes and kinds of those at hand")
+        self.point_at(X, y, labels, weight)
+        if self.D.x != NULL:
+            t.base = <char *>self.D.x
+            self.fill(&t, K, threads)
         return 0

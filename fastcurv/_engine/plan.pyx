@@ -228,6 +228,15 @@ cdef class Plan:
         """Forget theta: its memory is about to change."""
         self.theta = None
 
+    def renew(self, X, y, labels, weight):
+        """Other rows of the same shapes and kinds in place of those at hand; theta is forgotten.
+        The Rows must be this plan's alone.
+        """
+        with self.lock:
+            self.theta, self.gradient, self.at_chunk, self.done = None, None, -1, 0
+            self.loaded = False
+            self.rows.renew(X, y, labels, weight, self.P.K, self.P.threads)
+
     def forget_gradient(self):
         """The gradient has been handed out: if it is wanted again at this theta, it is made again.
         The state stays.

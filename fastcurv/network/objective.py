@@ -114,29 +114,39 @@ class Objective(NetworkFacts):
         *,
         l2_biases: bool = True,
     ) -> None:
+        self._settings(model, loss, l2, l2_biases, n_threads, memory)
+        self.X = model.check_rows(X)
+        self.y = check_targets(y, len(self.X), model, loss)
+        self.sample_weight = check_weight(sample_weight, len(self.X), model.dtype)
+        self._start()
+
+    def _settings(
+        self, model: Any, loss: str, l2: float, l2_biases: bool, n_threads: Any, memory: Any
+    ) -> None:
+        """Everything but the rows."""
         if not isinstance(model, MLP):
             raise TypeError(f"model is a {type(model).__name__}; wanted a fastcurv.MLP")
         self.model, self.loss = model, check_choice(loss, LOSSES, "loss")
         self.l2 = check_positive(l2, "l2", zero=True)
         self.l2_biases = check_bool(l2_biases, "l2_biases")
-        self.X = model.check_rows(X)
-        self.y = check_targets(y, len(self.X), model, loss)
-        self.sample_weight = check_weight(sample_weight, len(self.X), model.dtype)
         self.n_threads = (
             n_threads
             if n_threads is None
             else check_positive_int(n_threads, "n_threads", 2**31 - 1)
         )
         self.memory = memory if memory is None else check_memory(memory)
-        self._start()
 
     def _start(self) -> None:
         labels = self.y if self.y.dtype == np.int32 else None
         self._rows = _engine.Rows(
             self.X, None if labels is not None else self.y, labels, self.sample_weight
         )
-        self._plan: _engine.Plan | None = None
-        self._spare: list[_engine.Plan] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        """What belongs to this process."""
+        self._plan: Any = None
+        self._spare: list[Any] = []
         self._lock = threading.RLock()
         _living.add(self)
 

@@ -16,12 +16,12 @@ given, is cut to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from ..protocols import Batched
+from ..protocols import Batched, Epochs
 from .run import Method
 from .schedules import as_schedule
 
@@ -118,12 +118,21 @@ class _FirstOrder(Method):
         others.
         """
         run = self.run
-        order = run.rng.permutation(run.ob.n_samples)
-        for begin in range(0, len(order), size):
-            _, g = run.value_and_gradient(run.theta, run.ob.batch(order[begin : begin + size]))
+        for batch in self._batches(size):
+            _, g = run.value_and_gradient(run.theta, batch)
             self._apply(g)
             if run.out_of_budget():
                 break
+
+    def _batches(self, size: int) -> Iterator[Any]:
+        """An epoch's batches, in the objective's own order where rows are not at hand."""
+        ob, rng = self.run.ob, self.run.rng
+        if isinstance(ob, Epochs):
+            yield from ob.batches(size, rng)
+            return
+        order = rng.permutation(ob.n_samples)
+        for begin in range(0, len(order), size):
+            yield ob.batch(order[begin : begin + size])
 
     def _apply(self, g: np.ndarray) -> None:
         self.t += 1

@@ -40,24 +40,43 @@ def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
     have done. Not with batch normalisation.
     """
     at = checked_theta(ob, theta)
-    l2 = np.broadcast_to(l2_diagonal(ob), at.shape)
+    direction = last_layer(ob, at)
+    if loss_lower_bound(ob) < 0 or decayed(ob, direction):
+        return None
+    if ob.sample_weight is not None and not np.any(ob.sample_weight):
+        return None  # the loss is 0 everywhere
+    return direction if classified(ob, at) else None
+
+
+def last_layer(ob: Any, at: Floats) -> Floats:
+    """The last layer's part of theta (n,), of length 1; NaN where it is 0."""
     direction = np.zeros_like(at)
     for part, value in zip(layers_of(ob.model, direction)[-1], layers_of(ob.model, at)[-1]):
         if part is not None:
             part[...] = value
-    if ob.loss == "mse" or normalised(ob.model) or loss_lower_bound(ob) < 0:
-        return None
-    if (l2[direction != 0] != 0).any():
-        return None
-    if ob.sample_weight is not None and not np.any(ob.sample_weight):
-        return None  # the loss is 0 everywhere
+    with np.errstate(invalid="ignore"):
+        return np.asarray(direction / np.linalg.norm(direction))
+
+
+def decayed(ob: Any, direction: Floats) -> bool:
+    """Whether l2 acts along a direction (n,)."""
+    l2 = np.broadcast_to(l2_diagonal(ob), direction.shape)
+    return bool((l2[direction != 0] != 0).any())
+
+
+def classified(ob: Any, at: Floats) -> bool:
+    """Whether the logit of every row's class that counts is proved to be the largest, at theta (n,)
+    of float64; False for mse and with batch normalisation.
+    """
+    if ob.loss == "mse" or normalised(ob.model):
+        return False
     passes = passes_at(ob, at)
     for s in passes.states():
         counts = True if ob.sample_weight is None else ob.sample_weight[s.rows] > 0
         y, z, E = passes.ob.y[s.rows], s.z[-1], s.dz[-1].E
         if not (_strictly(ob.loss, y, z, E) | ~np.broadcast_to(counts, len(z))).all():
-            return None
-    return direction / np.linalg.norm(direction) if not passes.overflow else None
+            return False
+    return not passes.overflow
 
 
 def _strictly(loss: str, y: NDArray[Any], z: Floats, E: Floats) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..checks import check_vector
-from ..structure.parameters import layers_of, skips
+from ..structure.parameters import divisor_of, layers_of, skips
 from .arithmetic import Arithmetic, Operand, gram_bound
 from .rowwise import CHUNK_BYTES, JOINT_FLOPS, Rounding
 
@@ -64,7 +64,7 @@ class Passes(Rounding):
             loss=ob.loss,
             sample_weight=ob.sample_weight,
             n_samples=N,
-            divisor=float(N if ob.loss == "cross_entropy" else N * model.sizes[-1]),
+            divisor=divisor_of(ob),
         )
         self.row_bytes = 8 * 16 * sum(model.sizes)
         self.step = max(1, CHUNK_BYTES // self.row_bytes)

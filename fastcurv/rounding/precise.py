@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..structure.parameters import l2_diagonal, layers_of, normalised, skips
+from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, skips
 from . import extended as x
 from .arithmetic import norms
 from .bounds import gradient_bound
@@ -144,8 +144,8 @@ class Precise:
         N = len(ob.X)
         for start in range(0, N, ROWS):
             self.add_rows(slice(start, min(N, start + ROWS)))
-        divisor = float(N if ob.loss == "cross_entropy" else N * model.sizes[-1])
-        self.finish(theta, x.pair(divisor))
+        self.part = self.divided(x.pair(divisor_of(ob)))
+        self.g, self.g_error, self.value, self.value_error = finished(ob, theta, self.part)
 
     def add_rows(self, rows: slice) -> None:
         """Forward, loss and backward for some rows, and their parts of the sums."""
@@ -231,27 +231,70 @@ class Precise:
         self.sums.value_error += float(sizes.sum()) + UNIT * float(np.abs(value.hi))
         return Bounded(x.times(d, w[:, None]), np.abs(w)[:, None] * d_error)
 
-    def finish(self, theta: Floats, divisor: Pair) -> None:
-        """Divisor and l2."""
+    def divided(self, divisor: Pair) -> Part:
+        """What these rows add to gradient and value, before l2."""
         sums, bias = self.sums, self.model.bias
         kept = [i for i in range(len(sums.parts)) if bias or i % 2 == 0]
         flat = Pair(
             np.concatenate([sums.parts[i].hi.ravel() for i in kept]),
             np.concatenate([sums.parts[i].lo.ravel() for i in kept]),
         )
-        l2 = np.broadcast_to(l2_diagonal(self.ob), theta.shape)
-        decay = x.two_product(l2.astype(float), theta)
-        g = x.add(x.div(flat, divisor), decay)
         bound = float(np.linalg.norm([sums.errors[i] for i in kept])) / float(divisor.hi)
-        sizes = np.linalg.norm(flat.hi) / float(divisor.hi) + np.linalg.norm(decay.hi)
-        bound += 4 * UNIT * float(sizes) + SMALL * theta.size
-        self.g, self.g_error = g.hi, _finite(SLACK * (bound + float(np.linalg.norm(g.lo))))
-        squares = x.column_sums(x.scaled(x.times(decay, theta), 0.5))
-        value = x.add(x.div(sums.value, divisor), squares)
-        bound = sums.value_error / float(divisor.hi) + 128 * UNIT * float(np.abs(squares.hi))
-        bound += 4 * UNIT * float(np.abs(value.hi)) + SMALL * theta.size
-        self.value = float(value.hi)
-        self.value_error = _finite(SLACK * (bound + abs(float(value.lo))))
+        bound += 2 * UNIT * float(np.linalg.norm(flat.hi)) / float(divisor.hi) + SMALL * len(
+            flat.hi
+        )
+        value = x.div(sums.value, divisor)
+        off = sums.value_error / float(divisor.hi) + 2 * UNIT * abs(float(value.hi)) + SMALL
+        return Part(x.div(flat, divisor), bound, value, off)
+
+
+@dataclass
+class Part:
+    """What some rows add to gradient (n,) and value, divisor included, with bounds on the errors;
+    parts add up.
+    """
+
+    g: Pair
+    g_error: float
+    value: Pair
+    value_error: float
+
+    def __add__(self, other: Part) -> Part:
+        g, value = x.add(self.g, other.g), x.add(self.value, other.value)
+        sizes = [float(np.linalg.norm(p.hi)) for p in (self.g, other.g, g)]
+        off = 2 * UNIT * sum(abs(float(p.hi)) for p in (self.value, other.value, value))
+        return Part(
+            g,
+            self.g_error + other.g_error + 2 * UNIT * sum(sizes) + SMALL * len(g.hi),
+            value,
+            self.value_error + other.value_error + off + SMALL,
+        )
+
+
+def part(ob: Any, theta: ArrayLike) -> Part:
+    """The `Part` of an objective's rows; not with batch normalisation."""
+    found = _at(ob, theta)
+    assert found is not None
+    return found.part
+
+
+def finished(ob: Any, theta: Floats, rows: Part) -> tuple[Floats, float, float, float]:
+    """``(gradient, bound, value, bound)`` in float64 from the part of all rows and l2."""
+    l2 = np.broadcast_to(l2_diagonal(ob), theta.shape)
+    decay = x.two_product(l2.astype(float), theta)
+    g = x.add(rows.g, decay)
+    sizes = np.linalg.norm(rows.g.hi) + np.linalg.norm(decay.hi)
+    bound = rows.g_error + 4 * UNIT * float(sizes) + SMALL * theta.size
+    squares = x.column_sums(x.scaled(x.times(decay, theta), 0.5))
+    value = x.add(rows.value, squares)
+    off = rows.value_error + 128 * UNIT * float(np.abs(squares.hi))
+    off += 4 * UNIT * float(np.abs(value.hi)) + SMALL * theta.size
+    return (
+        g.hi,
+        _finite(SLACK * (bound + float(np.linalg.norm(g.lo)))),
+        float(value.hi),
+        _finite(SLACK * (off + abs(float(value.lo)))),
+    )
 
 
 def _finite(bound: float) -> float:

@@ -68,3 +68,13 @@ def l2_diagonal(ob: Any) -> float | NDArray[np.float64]:
     for W, _ in layers_of(ob.model, diagonal):
         W[...] = l2
     return diagonal
+
+
+def divisor_of(ob: Any) -> float:
+    """What an objective's sum over rows is divided by: what it says, else the number of rows, times
+    that of outputs for losses that are means over entries.
+    """
+    known = getattr(ob, "divisor", None)
+    if known is not None:
+        return float(known)
+    return float(len(ob.X) * (1 if ob.loss == "cross_entropy" else ob.model.sizes[-1]))

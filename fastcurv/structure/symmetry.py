@@ -178,24 +178,49 @@ def saturation(ob: Any, theta: ArrayLike) -> dict[str, Any]:
     >>> saturation(ob, [20.0, 1.0])["saturated"]
     1.0
     """
-    theta, model = _theta(ob, theta), ob.model
-    zs, _ = _forward(ob, theta)
+    return saturation_of(ob.model, *saturation_counts(ob, theta))
+
+
+def saturation_counts(
+    ob: Any, theta: ArrayLike
+) -> tuple[NDArray[np.int64], NDArray[np.int64], list[NDArray[np.bool_]]]:
+    """What `saturation` is made of: by hidden layer how many pairs hardly react; how many samples
+    (outputs) are nearly certain, and of how many; by hidden layer which units react to none.
+    """
+    zs, _ = _forward(ob, _theta(ob, theta))
     off = [
         np.abs(ACTIVATIONS[name][1](z)) <= 0.01 * (0.25 if name == "sigmoid" else 1.0)
-        for name, z in zip(model.activation, zs)
+        for name, z in zip(ob.model.activation, zs)
     ]
-    count = sum(o.size for o in off)
+    certain = _certain(ob.loss, zs[-1])
+    return (
+        np.array([o.sum() for o in off], dtype=np.int64),
+        np.array([certain.sum(), certain.size, len(certain)], dtype=np.int64),
+        [o.all(axis=0) for o in off],
+    )
+
+
+def saturation_of(
+    model: Any,
+    counts: NDArray[np.int64],
+    certain: NDArray[np.int64],
+    dead: list[NDArray[np.bool_]],
+) -> dict[str, Any]:
+    """`saturation` from what `saturation_counts` found, over any number of rows."""
+    widths, rows = np.array(model.sizes[1:-1], dtype=np.int64), int(certain[2])
+    pairs = rows * int(widths.sum())
     return {
-        "layers": [float(o.mean()) for o in off],
-        "saturated": float(sum(o.sum() for o in off) / count) if count else 0.0,
-        "dead_units": int(sum(o.all(axis=0).sum() for o in off)),
-        "n_units": int(sum(model.sizes[1:-1])),
-        "certain": _certain(ob.loss, zs[-1]),
+        "layers": [float(n / (rows * m)) for n, m in zip(counts, widths)],
+        "saturated": float(counts.sum() / pairs) if pairs else 0.0,
+        "dead_units": int(sum(d.sum() for d in dead)),
+        "n_units": int(widths.sum()),
+        "certain": float(certain[0] / certain[1]),
     }
 
 
-def _certain(loss: str, f: Floats) -> float:
+def _certain(loss: str, f: Floats) -> NDArray[np.bool_]:
+    """Of each sample, or output, whether it has a probability within 1e-3 of 0 or 1."""
     if loss == "cross_entropy":
         p = np.exp(f - f.max(axis=1, keepdims=True))
-        return float((p.max(axis=1) >= 0.999 * p.sum(axis=1)).mean())
-    return float((np.abs(f) >= np.log(999)).mean()) if loss == "binary_cross_entropy" else 0.0
+        return np.asarray(p.max(axis=1) >= 0.999 * p.sum(axis=1))
+    return np.abs(f) >= (np.log(999) if loss == "binary_cross_entropy" else np.inf)

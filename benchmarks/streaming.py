@@ -1,0 +1,79 @@
+"""Rows that are read block by block against the same rows in memory: time and peak of one run.
+
+    python benchmarks/streaming.py [--rows 400000] [--memory 32e6]
+
+The file lies in the disk's cache, since it has just been written. Contenders: `Objective` with all
+state kept; `Objective` with the same bound on its state, which makes the state again for each
+product as a pass over blocks does; `StreamedObjective`.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+import fastcurv as fc
+
+
+def best(action, repeat):
+    times = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def write(path, N, d, rng):
+    X = np.lib.format.open_memmap(path, "w+", shape=(N, d))
+    for start in range(0, N, 10_000):
+        X[start : start + 10_000] = rng.standard_normal((min(10_000, N - start), d))
+    X.flush()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--sizes", default="64,64,32,10")
+    parser.add_argument("--memory", type=float, default=16e6)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--folder", default=None, help="where the file is written")
+    args = parser.parse_args()
+    sizes, rng = [int(m) for m in args.sizes.split(",")], np.random.default_rng(0)
+    model = fc.MLP(sizes)
+    theta, v = model.init(seed=0), rng.standard_normal(model.n_params)
+    V, y = rng.standard_normal((model.n_params, 8)), rng.integers(sizes[-1], size=args.rows)
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        path = Path(folder) / "X.npy"
+        write(path, args.rows, sizes[0], rng)
+        X, memory = np.load(path), int(args.memory)
+        contenders = {
+            "in memory": fc.Objective(model, X, y),
+            "in memory, bounded": fc.Objective(model, X, y, memory=memory),
+            "streamed": fc.StreamedObjective(model, path, y, memory=memory),
+        }
+        data = X.nbytes / 1e6
+        print(f"{sizes}, {args.rows} rows, {data:.0f} MB, bound {memory / 1e6:.0f} MB")
+        print(f"blocks of {contenders['streamed'].block_rows} rows")
+        print(f"{'seconds':22}{'gradient':>10}{'product':>10}{'8 products':>12}")
+        found = {}
+        for name, ob in contenders.items():
+            H, step = ob.hessian(theta), [0.0]
+            H @ v
+
+            def gradient(ob=ob, step=step):
+                step[0] += 1e-9
+                ob.gradient(theta + step[0])
+
+            actions = gradient, lambda H=H: H @ v, lambda H=H: H @ V
+            found[name] = [best(action, args.repeat) for action in actions]
+            print(f"{name:22}{found[name][0]:10.3f}{found[name][1]:10.3f}{found[name][2]:12.3f}")
+        for name in ("in memory", "in memory, bounded"):
+            ratios = [a / b for a, b in zip(found["streamed"], found[name])]
+            print(f"{'streamed / ' + name:32}" + "".join(f"{r:8.2f}" for r in ratios))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,417 @@
+"""An objective whose rows lie on several machines, as workers of Dask hold them.
+
+Rows are sharded: every shard is loaded by a task on a worker and stays there with its state at
+theta. What an algorithm asks for is a sum over shards, so theta goes out once for a point, vectors
+go out in blocks, and sums come back by a tree of fixed shape: the same bits for any number of
+workers, and after the loss of some. A task that was lost with its worker runs again on another, a
+shard that was lost is loaded again there.
+
+What a product costs, for K shards on W workers, n parameters, k vectors at a time, s bytes a
+number: about ``8 N sum(in out) k`` multiply-adds over all workers, 6 of the 8 where the state at
+theta is still there; ``W n k s`` bytes out and ``(W + K / 8) n k 8`` bytes back at most;
+``K + K / 7`` tasks. `benchmarks/distributed.py` measures the parts and extrapolates them.
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from . import _engine
+from .checks import as_numpy
+from .network.arguments import check_targets, check_weight
+from .network.mlp import MLP
+from .network.shards import FAN, Frame, Shard, Sharded, total
+from .network.sources import as_source
+
+SENT = 1 << 12  # bytes of an array from which it goes out by itself, once
+KEEP = 2  # points whose state a shard keeps
+__all__ = ["Objective"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a worker gets the rows of a shard.
+
+    Attributes
+    ----------
+    number : int
+        Of the shard.
+    source : callable, str or Path
+        None where the rows come from another task.
+    y, sample_weight, columns
+        Names of columns of a Parquet file.
+    stored : dtype
+        In which numbers are taken before they are cast to that of the model.
+    """
+
+    number: int
+    source: Any
+    y: Any
+    sample_weight: Any
+    columns: Any
+    stored: Any
+
+    def rows(self, model: MLP, loss: str, given: Any = None) -> tuple[Any, Any, Any]:
+        """X, y and sample_weight as the engine wants them."""
+        try:
+            raw = given if self.source is None else self._read()
+            if not isinstance(raw, (tuple, list)) or not 2 <= len(raw) <= 3:
+                raise TypeError(
+                    f"it is a {type(raw).__name__}; wanted (X, y) or (X, y, sample_weight)"
+                )
+            names = ("X", "y", "sample_weight")
+            parts = [None if a is None else as_numpy(a, name) for a, name in zip(raw, names)]
+            if self.stored != model.dtype:
+                parts = [
+                    a if a is None or a.dtype.kind in "iu" else a.astype(self.stored) for a in parts
+                ]
+            X = model.check_rows(parts[0])
+            weight = parts[2] if len(parts) == 3 else None
+            return (
+                X,
+                check_targets(parts[1], len(X), model, loss),
+                check_weight(weight, len(X), model.dtype),
+            )
+        except (ValueError, TypeError, OSError) as error:
+            raise type(error)(f"in shard {self.number}: {error}") from None
+
+    def _read(self) -> Any:
+        if callable(self.source):
+            return self.source()
+        path = Path(self.source)
+        if path.suffix == ".npz":
+            with np.load(path) as held:
+                return tuple(held[n] for n in ("X", "y", "sample_weight") if n in held)
+        source = as_source(path, self.y, self.sample_weight, self.columns)
+        if source.n_rows == 0:
+            raise ValueError(f"the file {path.name} has no rows; wanted at least one")
+        return next(source.blocks(source.n_rows))
+
+
+class Placed(Shard):
+    """A shard on a worker. Sent elsewhere, it is loaded there; its rows are not."""
+
+    recipe: Recipe
+
+    def __reduce__(self) -> Any:
+        if self.recipe.source is None:
+            return object.__reduce_ex__(self, 2)
+        return _loaded, (self.recipe, self.frame, self.first)
+
+    def __sizeof__(self) -> int:
+        state = 6 * len(self.X) * sum(self.model.sizes) * self.model.dtype.itemsize
+        return int(2 * self.X.nbytes + self.y.nbytes + self.frame.keep * state)
+
+
+# --- tasks
+# --------------------------------------------------------------------------------------------------
+
+
+def _loaded(recipe: Recipe, frame: Frame, first: int, given: Any = None) -> Placed:
+    shard = Placed(frame, *recipe.rows(frame.model, frame.loss, given), first)
+    shard.recipe = recipe
+    return shard
+
+
+def _in_frame(shard: Placed, frame: Frame, first: int) -> Placed:
+    """The same rows as part of another whole, or in another precision."""
+    arrays = [shard.X, shard.y, shard.sample_weight]
+    if frame.model.dtype != shard.dtype:
+        arrays = [
+            a if a is None or a.dtype == np.int32 else a.astype(frame.model.dtype) for a in arrays
+        ]
+    other = Placed(frame, *arrays, first)
+    other.recipe = shard.recipe
+    return other
+
+
+def _some(shard: Placed, rows: np.ndarray, frame: Frame, first: int) -> Placed:
+    """Some rows of a shard."""
+    parts = (shard.X, shard.y, shard.sample_weight)
+    other = Placed(frame, *(None if a is None else a[rows] for a in parts), first)
+    other.recipe = replace(shard.recipe, source=None)
+    return other
+
+
+def _rows(shard: Placed) -> tuple[int, str]:
+    return shard.n_samples, _engine.chosen_arch()
+
+
+def _echo(x: Any) -> Any:
+    return x
+
+
+def _ask(shard: Placed, part: Callable[..., Any], *arguments: Any) -> Any:
+    return part(shard, *arguments)
+
+
+# --- the objective
+# --------------------------------------------------------------------------------------------------
+
+
+class Objective(Sharded):
+    """`fastcurv.Objective` over shards of rows that workers of Dask hold.
+
+    Parameters
+    ----------
+    model : MLP
+        Without batch normalisation.
+    shards : sequence
+        One for each shard: a function without arguments that returns ``(X, y)`` or ``(X, y,
+        sample_weight)``; a path, as workers see it, of an ``.npz`` file with those names or of a
+        Parquet file; or a future or delayed value of such a tuple. At least as many as there are
+        threads of workers, of about the same size.
+    loss, l2, l2_biases
+        As for `fastcurv.Objective`.
+    client : distributed.Client, str, optional
+        A client, or the address of a scheduler. Default: the client of this program where it has
+        one, else workers on this machine.
+    n_threads : int, optional
+        Of each task. Default: 1, since workers run as many tasks as they have threads.
+    y, sample_weight, columns : optional
+        Names of columns of Parquet files; see `fastcurv.StreamedObjective`.
+
+    Attributes
+    ----------
+    client : distributed.Client
+    n_shards, n_samples : int
+    kernels : tuple of str
+        The tables of kernels of the workers: more than one, and bits depend on where a task runs.
+
+    Raises
+    ------
+    ImportError
+        Without the extra ``dask``.
+    TypeError, ValueError
+        For shards that hold arrays (rows are loaded by workers and not sent there), and for what
+        `fastcurv.Objective` refuses, with the number of the shard.
+
+    Notes
+    -----
+    Results are those of `fastcurv.Objective` on all rows to about 1e-13, and bit for bit the same
+    for any number of workers and threads. The loss of a worker costs the time to load its shards
+    again. `close` ends what was started here.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> def shard(number):
+    ...     rng = np.random.default_rng(number)
+    ...     return rng.standard_normal((100, 4)), rng.integers(3, size=100)
+    >>> from functools import partial
+    >>> from dask.distributed import Client  # doctest: +SKIP
+    >>> ob = fc.distributed.Objective(
+    ...     fc.MLP([4, 8, 3]), [partial(shard, i) for i in range(8)], client=Client()
+    ... )  # doctest: +SKIP
+    >>> fc.eigsh(ob.hessian(ob.model.init(seed=0)), k=2).values  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        shards: Sequence[Any],
+        loss: str = "cross_entropy",
+        l2: float = 0.0,
+        *,
+        client: Any = None,
+        n_threads: int | None = 1,
+        l2_biases: bool = True,
+        y: Any = None,
+        sample_weight: Any = None,
+        columns: Any = None,
+    ) -> None:
+        self._settings(model, loss, l2, l2_biases, n_threads, None)
+        sources = _check_shards(shards)
+        self.client, self._own = _client(client)
+        if self._own:
+            weakref.finalize(self, self.client.close)
+        recipes = [
+            Recipe(i, None if _is_task(s) else s, y, sample_weight, columns, model.dtype)
+            for i, s in enumerate(sources)
+        ]
+        given = [s if _is_task(s) else None for s in sources]
+        frame = Frame(model, loss, 1, self.n_threads, KEEP)
+        self._place(recipes, given, frame)
+
+    def _place(self, recipes: list[Recipe], given: list[Any], frame: Frame) -> None:
+        """Load every shard, neighbours side by side; then, when all rows are counted, tell each
+        what the whole is.
+        """
+        submit, homes = self.client.submit, self._homes(len(recipes))
+        loaded = [
+            submit(_loaded, r, frame, 0, g, pure=False, workers=home, allow_other_workers=True)
+            if home
+            else submit(_loaded, r, frame, 0, g, pure=False)
+            for r, g, home in zip(recipes, given, homes)
+        ]
+        known = self.client.gather(self.client.map(_rows, loaded, pure=False))
+        self.kernels = tuple(sorted({arch for _, arch in known}))
+        if len(self.kernels) > 1:
+            warnings.warn(
+                f"workers have different kernels ({', '.join(self.kernels)}), so bits depend on "
+                "where a task runs; set FASTCURV_ARCH to one of them for all",
+                UserWarning,
+                stacklevel=4,
+            )
+        self._over(loaded, [n for n, _ in known], frame, _in_frame)
+
+    def _over(
+        self, shards: list[Any], sizes: list[int], frame: Frame, make: Any, *each: list[Any]
+    ) -> None:
+        """Be the objective over these, made anew as parts of one whole."""
+        self._n_samples, self.n_shards = sum(sizes), len(sizes)
+        frame = replace(frame, n_samples=self._n_samples)
+        firsts = np.cumsum([0, *sizes[:-1]]).tolist()
+        frames = [frame] * len(sizes)
+        self.frame, self._sizes = frame, sizes
+        self._shards = self.client.map(make, shards, *each, frames, firsts, pure=False)
+        self._sent: list[tuple[Any, Any]] = []
+        self._start()
+
+    def _homes(self, count: int) -> list[Any]:
+        """A worker for each shard: neighbours together, as many as it has threads for."""
+        threads = sorted(self.client.nthreads().items())
+        places = [address for address, n in threads for _ in range(n)]
+        return [places[i * len(places) // count] if places else None for i in range(count)]
+
+    def __repr__(self) -> str:
+        return f"distributed.{super().__repr__()[:-1]}, shards={self.n_shards})"
+
+    def __getstate__(self) -> Any:
+        raise TypeError(
+            "a distributed.Objective lives with its client and cannot be copied or saved; wanted "
+            "its model and theta: fastcurv.save"
+        )
+
+    def __enter__(self) -> Objective:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: Any, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the shards, and end the workers where they were started here."""
+        self._shards, self._sent = [], []
+        if self._own:
+            self.client.close()
+            cluster = getattr(self.client, "cluster", None)
+            if cluster is not None:
+                cluster.close()
+
+    # --- sums
+
+    def _fold(self, part: Any, arguments: tuple[Any, ...]) -> Any:
+        """The sum over shards, by a tree of tasks, of ``part(shard, *arguments)``."""
+        sent = [[self._send(a)] * self.n_shards for a in arguments]
+        parts = [part] * self.n_shards
+        level = self.client.map(_ask, self._shards, parts, *sent, pure=False)
+        while len(level) > 1:
+            groups = [level[i : i + FAN] for i in range(0, len(level), FAN)]
+            level = self.client.map(total, groups, pure=False)
+        found = level[0].result()
+        return _owned(found)
+
+    def _send(self, x: Any) -> Any:
+        """A task that holds a long array, the one of last time where it is the same; anything else
+        as it is. A task's arguments outlive the workers, which data that were scattered do not.
+        """
+        if not isinstance(x, np.ndarray) or x.nbytes < SENT:
+            return x
+        for known, future in self._sent:
+            if known is x:
+                return future
+        import dask
+
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
+            future = self.client.submit(_echo, x, pure=False)
+        if not x.flags.writeable:  # a point, which is asked about again
+            self._sent = [(x, future), *self._sent[:1]]
+        return future
+
+    # --- other objectives of the same rows
+
+    def _in_dtype(self, model: MLP) -> Objective:
+        other = self._like(model)
+        other._over(self._shards, self._sizes, replace(self.frame, model=model), _in_frame)
+        return other
+
+    def _like(self, model: MLP) -> Objective:
+        other = object.__new__(Objective)
+        state = {k: v for k, v in self.__dict__.items() if k not in ("_shards", "_sent")}
+        other.__dict__.update(state)
+        other.model, other._own = model, False
+        return other
+
+    def batch(self, rows: Any) -> Objective:
+        """The objective on some rows: a slice, indices or a mask. They stay where they are."""
+        numbers = self._numbers(rows)
+        shard = np.searchsorted(np.cumsum(self._sizes), numbers, side="right")
+        firsts = np.cumsum([0, *self._sizes])
+        touched = np.unique(shard).tolist()
+        picked = [numbers[shard == i] - firsts[i] for i in touched]
+        other = self._like(self.model)
+        other._over(
+            [self._shards[i] for i in touched],
+            [len(p) for p in picked],
+            self.frame,
+            _some,
+            picked,
+        )
+        return other
+
+
+def _owned(found: Any) -> Any:
+    """A result whose arrays are the caller's: one that came in a message may be read-only, one of
+    this process another task's.
+    """
+    if isinstance(found, tuple):
+        return tuple(_owned(x) for x in found)
+    return found.copy() if isinstance(found, np.ndarray) else found
+
+
+def _is_task(x: Any) -> bool:
+    """Whether a shard is a future or a delayed value."""
+    return hasattr(x, "key") and (hasattr(x, "client") or hasattr(x, "dask"))
+
+
+def _check_shards(shards: Any) -> list[Any]:
+    if isinstance(shards, (str, bytes, Path)) or not hasattr(shards, "__iter__"):
+        raise TypeError(f"shards is a {type(shards).__name__}; wanted a sequence of shards")
+    found = list(shards)
+    if not found:
+        raise ValueError("shards is empty; wanted at least one")
+    for i, one in enumerate(found):
+        if not (_is_task(one) or callable(one) or isinstance(one, (str, Path))):
+            raise TypeError(
+                f"shard {i} is a {type(one).__name__}; wanted a function that loads it on a "
+                "worker, a path or a future"
+            )
+    return found
+
+
+def _client(client: Any) -> tuple[Any, bool]:
+    """(the client, whether it was started here)."""
+    try:
+        from distributed import Client, default_client
+    except ImportError:
+        raise ImportError(
+            "fastcurv.distributed needs dask; wanted: pip install 'fastcurv[dask]'"
+        ) from None
+    if client is not None and not isinstance(client, str):
+        return client, False
+    if isinstance(client, str):
+        return Client(client), True
+    try:
+        return default_client(), False
+    except ValueError:
+        return Client(), True

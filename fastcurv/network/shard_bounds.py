@@ -1,0 +1,92 @@
+"""What rounding does to sums over shards: the bounds of the shards, made where those are, and what
+adding their parts rounds.
+
+Entry by entry a tree of additions is off by at most ``gamma(D) sum |x_s|``, D the additions that a
+number passes through (Higham 2002, 4.2), so in norm by ``gamma(D) sum ||x_s||``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..rounding.bounds import dense_bounds, rounding_at
+
+ROOM = 1 + 1e-9  # for the rounding of norms and of sums of bounds
+
+
+@dataclass(frozen=True)
+class SumBound:
+    """A bound on the error of a part, and the part's computed norm; both add up."""
+
+    error: float
+    size: float
+
+    def __add__(self, other: SumBound) -> SumBound:
+        return SumBound(self.error + other.error, self.size + other.size)
+
+
+def sum_rounding(found: SumBound, deep: int, decay: np.ndarray, dtype: Any) -> float:
+    """A bound on the error of ``sum of parts + decay``, each number through `deep` additions.
+
+    Sums are made in float64, l2 v among them (decay; three roundings), and rounded to the dtype.
+    """
+    u, last = (0.5 * float(np.finfo(t).eps) for t in (np.float64, dtype))
+    size, moved = found.size * ROOM, float(np.linalg.norm(decay)) * ROOM
+    bound = found.error + deep * u / (1 - deep * u) * size
+    if moved:
+        bound += u * (size + bound) + 4 * u * moved
+    if last > u:
+        bound += last * (size + bound + moved)
+    room = ROOM + 4 * last + len(decay) * 2 * u
+    return float(bound * room) if np.isfinite(bound) else np.inf
+
+
+def _rounding(shard: Any, theta: np.ndarray) -> Any:
+    """The bounds of the shard's own engine at theta, made once for a point."""
+    with shard._lock:
+        known = shard.bounds
+        if known is None or not np.array_equal(known.theta, theta):
+            layout = shard._bound(theta, False).layout
+            known = rounding_at(shard, theta, layout, shard.dtype == np.float32)
+            shard.bounds = known
+        return known
+
+
+def gradient_bound_part(shard: Any, theta: np.ndarray) -> SumBound:
+    """Of the rows' part of the gradient."""
+    with shard._lock:
+        bounds, plan = _rounding(shard, theta), shard._bound(theta, True)
+        g = plan.gradient
+        error = bounds.gradient(g if bounds.measured else None)
+    return SumBound(float(error), _norm(g))
+
+
+def product_bound_part(shard: Any, theta: np.ndarray, v: np.ndarray, kind: str) -> SumBound:
+    """Of the rows' part of the product with v."""
+    with shard._lock:
+        bounds, computed = _rounding(shard, theta), np.empty_like(v)
+        shard._bound(theta, False).multiply(v, computed, kind, None, False)
+        error = bounds.product(v, kind, computed if bounds.measured else None)
+    scale = _scale(shard, kind)
+    return SumBound(float(error) * scale, _norm(computed) * scale)
+
+
+def column_parts(shard: Any, theta: np.ndarray, kind: str) -> np.ndarray:
+    """Bounds (n,) on the errors of the rows' part of products with unit vectors."""
+    with shard._lock:
+        layout = shard._bound(theta, False).layout
+    return dense_bounds(shard, theta, layout, kind) * _scale(shard, kind)
+
+
+def _scale(shard: Any, kind: str) -> float:
+    """What the Fisher of the shard's own rows is multiplied by; rounded twice, see `sum_rounding`'s
+    caller.
+    """
+    return float(shard.fisher_scale) * (1 + 1e-12) if kind == "fisher" else 1.0
+
+
+def _norm(x: np.ndarray) -> float:
+    return float(np.linalg.norm(x.astype(np.float64, copy=False)))

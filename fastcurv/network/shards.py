@@ -1,0 +1,543 @@
+"""An objective whose rows lie in shards: blocks of a file that pass by, or parts on other machines.
+
+Every quantity that an algorithm asks for is a sum over rows, so it is one over shards:
+
+    f(theta) = sum over shards of f_s(theta)  +  l2/2 ||theta||^2,     f_s = sum of rows / divisor
+
+with the divisor of all rows. A `Shard` is an `Objective` of its rows with that divisor and without
+l2, and what is asked of it is a function ``part(shard, *arguments)`` that can be sent to where the
+shard is. `Sharded` needs one thing of its kinds, ``_fold(part, arguments)``: the sum of the parts.
+`SumPlan` has the face of the engine's plan and is such sums, so operators know no difference.
+
+The sum is a tree of fixed shape: the parts of `FAN` neighbours are added from the left, then those
+sums by `FAN`, and so on. Its shape depends on the number of shards alone, so neither the number of
+workers nor the order in which they finish changes a bit; and no number passes through more than
+`additions` roundings, which the bounds here count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import _engine
+from ..checks import as_numpy
+from ..structure.parameters import l2_diagonal
+from .arguments import as_vector, check_dtype
+from .mlp import MLP
+from .objective import Objective
+from .operators import Curvature, Jacobian
+from .shard_bounds import (
+    SumBound,
+    column_parts,
+    gradient_bound_part,
+    product_bound_part,
+    sum_rounding,
+)
+from .shard_facts import ShardedFacts
+
+FAN = 8  # parts that are added before their sum goes up the tree
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the shards of an objective have in common.
+
+    Attributes
+    ----------
+    model : MLP
+    loss : str
+    n_samples : int
+        Of all shards.
+    n_threads : int or None
+    keep : int
+        Points whose state a shard keeps.
+    """
+
+    model: MLP
+    loss: str
+    n_samples: int
+    n_threads: int | None = None
+    keep: int = 1
+
+
+class Shard(Objective):
+    """Some rows of an objective: what they add to its sums, without l2.
+
+    Parameters
+    ----------
+    frame : Frame
+    X, y, sample_weight : ndarray
+        As `Objective` keeps them: checked, and in the model's dtype.
+    first : int
+        The number of the first row among all.
+    """
+
+    def __init__(self, frame: Frame, X: Any, y: Any, sample_weight: Any, first: int = 0) -> None:
+        self.frame, self.first = frame, first
+        self.model, self.loss, self.n_threads = frame.model, frame.loss, frame.n_threads
+        self.l2, self.l2_biases, self.memory = 0.0, True, None
+        self.X, self.y, self.sample_weight = X, y, sample_weight
+        self._start()
+
+    def _start(self) -> None:
+        super()._start()
+        self._plans: list[Any] = []
+        self.bounds: Any = None  # of rounding, at the theta asked about last
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        return {name: x for name, x in state.items() if name not in ("_plans", "bounds")}
+
+    @property
+    def divisor(self) -> float:
+        """What the sum over all samples is divided by."""
+        entries = 1 if self.loss == "cross_entropy" else self.model.sizes[-1]
+        return float(self.frame.n_samples * entries)
+
+    @property
+    def fisher_scale(self) -> float:
+        """Samples of the whole over its own: the engine's ``N sum delta delta'`` has its own N."""
+        return self.frame.n_samples / self.n_samples
+
+    @property
+    def first_output(self) -> int:
+        """The number of its first output among those of all rows."""
+        return self.first * int(self.model.sizes[-1])
+
+    def renewed(self, X: Any, y: Any, sample_weight: Any, first: int) -> Shard:
+        """The shard of other rows, as many, in the memory of this one, which is of no use then."""
+        other = Shard(self.frame, X, y, sample_weight, first)
+        labels = y if y.dtype == np.int32 else None
+        for plan in self._plans:
+            plan.renew(X, None if labels is not None else y, labels, sample_weight)
+        other._plans, self._plans = self._plans, []
+        return other
+
+    def _bound(self, theta: Any, gradient: bool) -> Any:
+        """A plan of its own at theta: that of the last few points which is there, or was longest
+        not asked for.
+        """
+        plans = self._plans
+        for i, plan in enumerate(plans):
+            if plan.theta is not None and np.array_equal(plan.theta, theta):
+                plans.insert(0, plans.pop(i))
+                break
+        else:
+            plan = plans.pop() if len(plans) >= self.frame.keep else self._new_plan()
+            plans.insert(0, plan)
+            plan.bind(theta, gradient)
+        if gradient:
+            plan.finish()
+        return plans[0]
+
+
+# --- sums of parts
+# --------------------------------------------------------------------------------------------------
+
+
+def merge(a: Any, b: Any, own: bool = False) -> Any:
+    """``a + b`` for numbers, arrays, what has a sum, and tuples of those; own: into arrays of a.
+
+    Arrays of float32 are added in float64, and rounded at the end.
+    """
+    if isinstance(a, tuple):
+        return tuple(merge(x, y, own) for x, y in zip(a, b))
+    if isinstance(a, np.ndarray) and a.dtype.kind == "f":
+        if own and a.dtype == np.float64:
+            return np.add(a, b, out=a)
+        return np.add(a, b, dtype=np.float64)
+    return a + b
+
+
+def total(parts: list[Any]) -> Any:
+    """The parts of neighbours added from the left; none is changed."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = merge(parts[0], parts[1])
+    for part in parts[2:]:
+        whole = merge(whole, part, True)
+    return whole
+
+
+class Tree:
+    """The sum of parts that come one by one, in the same order as a tree of `total` has.
+
+    Examples
+    --------
+    >>> tree = Tree()
+    >>> for part in range(100):
+    ...     tree.push(part)
+    >>> tree.total()
+    4950
+    """
+
+    def __init__(self) -> None:
+        self.levels: list[list[Any]] = []  # (sum, how many)
+
+    def push(self, part: Any, level: int = 0) -> None:
+        """Add a part, whose arrays are the tree's from now on."""
+        if level == len(self.levels):
+            self.levels.append([None, 0])
+        here = self.levels[level]
+        here[0], here[1] = part if not here[1] else merge(here[0], part, True), here[1] + 1
+        if here[1] == FAN:
+            whole, here[0], here[1] = here[0], None, 0
+            self.push(whole, level + 1)
+
+    def total(self) -> Any:
+        """The sum of all parts."""
+        whole = None
+        for part, count in self.levels:
+            if count:
+                whole = part if whole is None else merge(part, whole, True)
+        return whole
+
+
+def additions(shards: int) -> int:
+    """How many roundings a number passes through at most on its way up the tree."""
+    deep = 0
+    while shards > 1:
+        deep, shards = deep + min(FAN, shards) - 1, -(-shards // FAN)
+    return deep
+
+
+# --- parts: what is asked of a shard
+# --------------------------------------------------------------------------------------------------
+
+
+def value_part(shard: Shard, theta: np.ndarray) -> float:
+    """The rows' part of the value."""
+    with shard._lock:
+        return float(shard._bound(theta, False).value)
+
+
+def gradient_part(shard: Shard, theta: np.ndarray) -> tuple[float, np.ndarray]:
+    """The rows' part of the value and of the gradient."""
+    with shard._lock:
+        plan = shard._bound(theta, True)
+        gradient = plan.gradient
+        plan.forget_gradient()
+        return float(plan.value), gradient
+
+
+def product_part(
+    shard: Shard, theta: np.ndarray, Vt: np.ndarray, kind: str, active: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows' part of products with the rows of Vt (k, n), and their norms (k,)."""
+    out = np.empty_like(Vt) if active is None else np.zeros_like(Vt)  # other layers stay
+    with shard._lock:
+        shard._bound(theta, False).multiply(Vt, out, kind, active, False)
+    if kind == "fisher":
+        out *= shard.dtype.type(shard.fisher_scale)
+    return out, np.sqrt(np.einsum("ij,ij->i", out, out, dtype=np.float64))
+
+
+def quadratic_part(
+    shard: Shard, theta: np.ndarray, Vt: np.ndarray, kind: str, active: Any
+) -> np.ndarray:
+    """The rows' part of quadratic forms of the rows of Vt."""
+    with shard._lock:
+        found = shard._bound(theta, False).quadratic(Vt, kind, active)
+    return np.asarray(found * (shard.fisher_scale if kind == "fisher" else 1.0))
+
+
+def jvp_part(shard: Shard, theta: np.ndarray, v: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """[(number of the first output, the rows' outputs along v)]."""
+    out = np.empty(shard.n_samples * shard.model.sizes[-1], shard.dtype)
+    with shard._lock:
+        shard._bound(theta, False).jacobian(v, out)
+    return [(shard.first_output, out)]
+
+
+def vjp_part(shard: Shard, theta: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """The rows' part of ``J' u`` for u over the outputs of all rows."""
+    first, out = shard.first_output, np.empty(shard.n_params, shard.dtype)
+    mine = np.ascontiguousarray(u[first : first + shard.n_samples * shard.model.sizes[-1]])
+    with shard._lock:
+        shard._bound(theta, False).jacobian(mine, out, True)
+    return out
+
+
+# --- the whole
+# --------------------------------------------------------------------------------------------------
+
+
+class SumPlan:
+    """The plan of an objective in shards: bound and multiplied like the engine's, by sums.
+
+    A point costs nothing until something is asked there; value and gradient are known after the
+    first time. `sizes` are the sums over shards of the norms of what was added up last, (k,).
+    """
+
+    in_place = False
+
+    def __init__(self, ob: Sharded) -> None:
+        self.ob = ob
+        self.theta: Any = None
+        self.unbind()
+
+    def unbind(self) -> None:
+        """Forget theta and what is known there."""
+        self.theta = self._value = self._gradient = self.sizes = None
+
+    def bind(self, theta: np.ndarray, gradient: bool = True) -> None:
+        """Be at theta (n,), which is copied."""
+        self.unbind()
+        self.theta = np.array(theta, order="C")
+        self.theta.flags.writeable = False
+
+    def finish(self) -> None:
+        """Value and gradient, by one pass over the shards."""
+        if self._gradient is None:
+            value, gradient = self.ob._fold(gradient_part, (self.theta,))
+            self._value = self._with_decay(value)
+            self._gradient = self._decayed(gradient, self.theta).astype(self.ob.dtype, copy=False)
+
+    def prepare(self) -> None:
+        """Nothing: products need no more than theta."""
+
+    def forget_gradient(self) -> None:
+        """The gradient has been handed out."""
+        self._gradient = None
+
+    @property
+    def value(self) -> float:
+        """The loss at theta."""
+        if self._value is None:
+            self._value = self._with_decay(self.ob._fold(value_part, (self.theta,)))
+        return float(self._value)
+
+    @property
+    def gradient(self) -> np.ndarray:
+        """The gradient at theta, (n,)."""
+        self.finish()
+        return np.asarray(self._gradient)
+
+    def _decayed(self, whole: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Whole + l2 v, in float64."""
+        l2 = self.ob.l2_diagonal
+        return whole + np.multiply(l2, v, dtype=np.float64) if np.any(l2) else whole
+
+    def _with_decay(self, value: float) -> float:
+        wide = self.theta.astype(np.float64)
+        return value + 0.5 * float(np.sum(self.ob.l2_diagonal * wide * wide))
+
+    def multiply(
+        self,
+        v: np.ndarray,
+        out: np.ndarray,
+        kind: str = "hessian",
+        active: Any = None,
+        l2: bool = True,
+    ) -> None:
+        """Out = (the operator) v for v (n,), or the rows of (k, n)."""
+        Vt = np.atleast_2d(v)
+        whole, self.sizes = self.ob._fold(product_part, (self.theta, Vt, kind, active))
+        if l2:
+            whole = self._decayed(whole, Vt)
+        out[...] = whole.reshape(out.shape)
+
+    def quadratic(self, v: np.ndarray, kind: str = "hessian", active: Any = None) -> np.ndarray:
+        """v'(the operator) v without l2, for (n,) or the rows of (k, n): an array (k,)."""
+        return np.asarray(
+            self.ob._fold(quadratic_part, (self.theta, np.atleast_2d(v), kind, active))
+        )
+
+    def jacobian(self, v: np.ndarray, out: np.ndarray, transpose: bool = False) -> None:
+        """``out (N d_out,) = J v``, or ``out (n,) = J' u``."""
+        if transpose:
+            out[...] = self.ob._fold(vjp_part, (self.theta, v))
+            return
+        for first, part in self.ob._fold(jvp_part, (self.theta, v)):
+            out[first : first + len(part)] = part
+
+    @property
+    def nbytes(self) -> int:
+        """Of what this side keeps."""
+        return 3 * int(self.theta.nbytes)
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """How rows are served."""
+        return {
+            "shards": self.ob.n_shards,
+            "threads": self.ob.n_threads or _engine.default_threads(),
+            "arch": _engine.chosen_arch(),
+        }
+
+    def after_fork(self) -> None:
+        """Nothing here is held by another thread."""
+
+
+class Sharded(ShardedFacts, Objective):
+    """An objective whose rows lie in shards; its kinds say where.
+
+    A kind calls `_settings`, sets `_n_samples` and `n_shards`, and has ``_fold(part, arguments)``:
+    the sum, by a tree, of ``part(shard, *arguments)``, and ``_in_dtype(model)``: itself for a model
+    of the other precision. Batch normalisation ties all rows together and is refused.
+    """
+
+    n_shards: int
+    _n_samples: int
+    _fold: Callable[..., Any]
+    _in_dtype: Callable[[MLP], Any]
+
+    n_samples = property(lambda self: self._n_samples, doc="Rows of all shards.")
+
+    def _settings(
+        self, model: Any, loss: str, l2: float, l2_biases: bool, n_threads: Any, memory: Any
+    ) -> None:
+        super()._settings(model, loss, l2, l2_biases, n_threads, memory)
+        if model.batch_norm:
+            raise ValueError(
+                f"{type(self).__name__} was given a model with batch normalisation, whose "
+                "statistics tie all rows together; wanted one without, or an Objective"
+            )
+
+    def _start(self) -> None:
+        self._rows, self._known = None, {}
+        self._begin()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        state.pop("_known", None)
+        return state
+
+    def _new_plan(self) -> SumPlan:
+        return SumPlan(self)
+
+    def rounding_bound(self, theta: Any) -> float:
+        """A bound on ``||computed(gradient) - gradient||`` at theta: those of the shards, and what
+        adding them up rounds.
+        """
+        theta = np.array(self.model.check_theta(theta), order="C")
+        found = self._fold(gradient_bound_part, (theta,))
+        return self._summed(found, theta)
+
+    def _summed(self, found: SumBound, v: np.ndarray, kind: str = "hessian") -> float:
+        fisher = kind == "fisher"
+        decay = np.zeros(1) if fisher else l2_diagonal(self) * v.astype(np.float64)
+        return sum_rounding(found, additions(self.n_shards) + 2 * fisher, decay, self.dtype)
+
+    def hessian(self, theta: Any) -> ShardedCurvature:
+        """The Hessian at theta as a `LinearOperator`; see `Objective.hessian`."""
+        return ShardedCurvature(self, theta, "hessian")
+
+    def ggn(self, theta: Any) -> ShardedCurvature:
+        """The generalised Gauss-Newton matrix; see `Objective.ggn`."""
+        return ShardedCurvature(self, theta, "ggn")
+
+    def empirical_fisher(self, theta: Any) -> ShardedCurvature:
+        """``(1/N) sum g_n g_n'``; see `Objective.empirical_fisher`."""
+        return ShardedCurvature(self, theta, "fisher")
+
+    def jacobian(self, theta: Any) -> ShardedJacobian:
+        """The Jacobian of the outputs, ``(N d_out, n)``."""
+        return ShardedJacobian(self, theta)
+
+    def _numbers(self, rows: Any) -> np.ndarray:
+        """Which rows a slice, indices or a mask mean."""
+        if not isinstance(rows, slice):
+            rows = as_numpy(rows, "rows")
+            if rows.ndim != 1 or rows.dtype.kind not in "iub":
+                raise TypeError(
+                    f"rows is an array of shape {rows.shape} and dtype {rows.dtype}; wanted a "
+                    "slice, indices or a mask"
+                )
+        try:
+            numbers = np.arange(self._n_samples)[rows]
+        except IndexError as error:
+            raise ValueError(f"rows do not fit the {self._n_samples} samples: {error}") from None
+        if not len(numbers):
+            raise ValueError("rows selects no sample; wanted at least one")
+        return numbers
+
+    def astype(self, dtype: Any) -> Any:
+        """The same objective in another precision; its numbers stay those that this one has."""
+        m, dtype = self.model, check_dtype(dtype)
+        if dtype == self.dtype:
+            return self
+        return self._in_dtype(MLP(m.sizes, m.activation, m.bias, m.residual, dtype, m.batch_norm))
+
+
+class ShardedCurvature(Curvature):
+    """A curvature of an objective in shards: each product is one sum over them.
+
+    Value and gradient are found when they are first asked for.
+    """
+
+    def __init__(self, objective: Any, theta: Any, kind: str) -> None:
+        self.objective, self.kind = objective, kind
+        self._plan = objective._new_plan()
+        self._plan.bind(objective.model.check_theta(theta))
+        self.theta, self.n_products, self._rounding = self._plan.theta, 0, None
+        self._mass: np.ndarray | None = None
+        n = objective.n_params
+        super(Curvature, self).__init__(objective.dtype, (n, n))
+
+    @property
+    def value(self) -> float:  # type: ignore[no-redef]
+        """Of the objective at theta."""
+        return float(self._plan.value)
+
+    @property
+    def gradient(self) -> np.ndarray:  # type: ignore[no-redef]
+        """Of the objective at theta, (n,)."""
+        gradient = self._plan.gradient
+        gradient.flags.writeable = False
+        return gradient
+
+    def _multiply(self, v: Any, out: np.ndarray | None) -> None:
+        super()._multiply(v, out)
+        self._note_columns(np.atleast_2d(v))
+
+    def _note_columns(self, Vt: np.ndarray) -> None:
+        """Of unit vectors, how much their products summed up, for `column_bounds`."""
+        if len(Vt) > 1 and np.count_nonzero(Vt) == len(Vt):
+            at = np.argmax(Vt, axis=1)
+            if (Vt[np.arange(len(Vt)), at] == 1).all():
+                if self._mass is None:
+                    self._mass = np.full(self.shape[0], np.nan)
+                self._mass[at] = self._plan.sizes
+
+    def rounding_bound(self, v: Any) -> float:
+        """A bound on ``||computed(H v) - H v||`` for v ``(n,)``: those of the shards, each found
+        where it is, and what adding them up rounds.
+        """
+        v = as_vector(v, self.shape[0], self.dtype)
+        found = self.objective._fold(product_bound_part, (self.theta, v, self.kind))
+        return float(self.objective._summed(found, v, self.kind))
+
+    def column_bounds(self) -> np.ndarray:
+        """Bounds ``(n,)`` on the rounding of ``H e_j`` for every unit vector."""
+        ob, n = self.objective, self.shape[0]
+        if self._mass is None or np.isnan(self._mass).any():
+            self.to_dense()
+        bounds = ob._fold(column_parts, (self.theta, self.kind))
+        decay = np.broadcast_to(l2_diagonal(ob) if self.kind != "fisher" else 0.0, (n,))
+        deep = additions(ob.n_shards) + 2 * (self.kind == "fisher")
+        found = zip(bounds, np.asarray(self._mass), decay)
+        return np.array(
+            [sum_rounding(SumBound(b, m), deep, np.array([d]), self.dtype) for b, m, d in found]
+        )
+
+    def astype(self, dtype: Any) -> Any:
+        """The same operator at the same theta in another precision."""
+        if check_dtype(dtype) == self.dtype:
+            return self
+        return ShardedCurvature(self.objective.astype(dtype), self.theta, self.kind)
+
+
+class ShardedJacobian(Jacobian):
+    """The Jacobian of an objective in shards."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ShardedJacobian, (self.objective, self.theta)
+
+    def row_bounds(self) -> np.ndarray:
+        """Infinite: no bound is made for rows that lie elsewhere."""
+        return np.full(self.shape[0], np.inf)

@@ -1,0 +1,306 @@
+"""Rows that need not fit memory, and how they are read: some at a time, in one order, again and
+again.
+
+A source has ``n_rows`` (None until all were counted), ``blocks(size)``: an iterator of raw ``(X, y,
+sample_weight)`` of `size` rows, the last one shorter, and ``take(rows)``: some rows, given by
+sorted numbers.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..checks import as_numpy
+
+Block = tuple[Any, Any, Any]  # X, y, sample_weight or None
+PARQUET = (".parquet", ".pq")
+
+
+def as_source(X: Any, y: Any, weight: Any, columns: Any = None) -> Arrays | Parquet | Blocks:
+    """What a caller calls X, as a source; see `StreamedObjective` for what it may be."""
+    if isinstance(X, (str, Path)):
+        X = Path(X)
+        if X.suffix == ".npy":
+            X = np.load(X, mmap_mode="r")
+        elif X.suffix not in PARQUET:
+            raise ValueError(f"X is the file {X.name!r}; wanted .npy or .parquet")
+    if isinstance(y, (str, Path)) and str(y).endswith(".npy"):
+        y = np.load(y, mmap_mode="r")
+    if isinstance(X, Path) or type(X).__name__ == "ParquetFile":
+        return Parquet(X, y, weight, columns)
+    if columns is not None:
+        raise TypeError("columns is given and X is no Parquet file; wanted both or neither")
+    if _is_blocks(X):
+        return Blocks(X, y, weight)
+    if not (hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "__getitem__")):
+        X = as_numpy(X, "X")
+    return Arrays(X, y, weight)
+
+
+def _is_blocks(X: Any) -> bool:
+    """Whether X yields blocks of rows, and is not itself a matrix."""
+    if callable(X) and not hasattr(X, "shape"):
+        return True
+    if hasattr(X, "shape") or hasattr(X, "__array__") or not hasattr(X, "__iter__"):
+        return False
+    if isinstance(X, (list, tuple)):
+        first = X[0] if X else None
+        return isinstance(first, tuple) or len(getattr(first, "shape", ())) == 2
+    return True
+
+
+class Arrays:
+    """Rows of arrays, or of whatever has ``shape``, ``dtype`` and slices: memory-mapped files,
+    datasets of HDF5 and zarr.
+    """
+
+    def __init__(self, X: Any, y: Any, weight: Any, rows: Any = None) -> None:
+        if y is None:
+            raise ValueError("y is None; wanted the targets of the rows of X")
+        self.X, self.y, self.weight, self.rows = X, _sliced(y, "y"), _sliced(weight, "w"), rows
+        if len(X.shape) != 2:
+            raise ValueError(f"X has shape {tuple(X.shape)}; wanted (N, columns)")
+        self.whole = int(X.shape[0])
+        for name, part in (("y", self.y), ("sample_weight", self.weight)):
+            if part is not None and part.shape[0] != self.whole:
+                raise ValueError(
+                    f"{name} has {part.shape[0]} rows; wanted {self.whole}, one for each row of X"
+                )
+        self.n_rows = self.whole if rows is None else len(rows)
+
+    def blocks(self, size: int) -> Iterator[Block]:
+        """Blocks of `size` rows."""
+        for start in range(0, self.n_rows, size):
+            if self.X.shape[0] != self.whole:
+                raise ValueError(
+                    f"X has {self.X.shape[0]} rows now and had {self.whole}; wanted the same rows "
+                    "in every pass"
+                )
+            yield self.block(start, min(start + size, self.n_rows))
+
+    def block(self, start: int, stop: int) -> Block:
+        """Rows from start to stop."""
+        if self.rows is not None:
+            return self._gather(self.rows[start:stop])
+        return tuple(  # type: ignore[return-value]
+            None if a is None else a[start:stop] for a in (self.X, self.y, self.weight)
+        )
+
+    def take(self, rows: np.ndarray) -> Block:
+        """Some rows, by sorted numbers without repetition."""
+        return self._gather(rows if self.rows is None else self.rows[rows])
+
+    def _gather(self, rows: np.ndarray) -> Block:
+        order = np.argsort(rows, kind="stable")  # datasets want rising numbers
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        parts = (_rows_of(a, rows[order]) for a in (self.X, self.y, self.weight))
+        return tuple(None if a is None else a[back] for a in parts)  # type: ignore[return-value]
+
+    def release(self, X: Any) -> None:
+        """The pages of a block of a memory-mapped file may leave this process."""
+        release(X)
+
+
+def _sliced(x: Any, name: str) -> Any:
+    """What has a shape as it is, else an array."""
+    if x is None or (hasattr(x, "shape") and hasattr(x, "__getitem__") and len(x.shape)):
+        return np.asarray(x) if hasattr(x, "iloc") else x
+    return as_numpy(x, name)
+
+
+def _rows_of(a: Any, rows: np.ndarray) -> Any:
+    if a is None:
+        return None
+    return a.oindex[rows] if hasattr(a, "oindex") else a[rows]
+
+
+def release(X: Any) -> None:
+    """Let the pages of rows of a memory-mapped file leave this process; they stay in the system's
+    cache.
+    """
+    owner = X
+    while isinstance(owner, np.ndarray):
+        if getattr(owner, "mode", "c") == "c" and isinstance(owner, np.memmap):
+            return  # copy on write: its pages are the only place of what was written
+        owner = owner.base
+    if not (isinstance(owner, mmap.mmap) and hasattr(owner, "madvise") and X.flags.c_contiguous):
+        return
+    base = np.frombuffer(owner, np.uint8).__array_interface__["data"][0]
+    start = X.__array_interface__["data"][0] - base
+    # the page that the next rows share stays: to fault on it would bring its neighbours back
+    first, last = (at - at % mmap.PAGESIZE for at in (start, start + X.nbytes))
+    if last > first:
+        owner.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+class Parquet:
+    """Rows of a Parquet file: columns of numbers, one or more of which are the targets."""
+
+    def __init__(self, file: Any, y: Any, weight: Any, columns: Any) -> None:
+        try:
+            from pyarrow import parquet
+        except ImportError:
+            raise ImportError(
+                "a Parquet file needs pyarrow; wanted: pip install 'fastcurv[parquet]'"
+            ) from None
+        self.open: Callable[[], Any] = lambda: parquet.ParquetFile(file)
+        self.file = file
+        opened = self.open() if isinstance(file, Path) else file
+        names = list(opened.schema_arrow.names)
+        self.n_rows = int(opened.metadata.num_rows)
+        if y is None:
+            raise ValueError(f"y is None; wanted the name of its column, one of {names}")
+        self.y = y if isinstance(y, str) else list(y)
+        targets = [self.y] if isinstance(self.y, str) else self.y
+        self.weight = weight
+        if weight is not None and not isinstance(weight, str):
+            raise TypeError(
+                f"sample_weight is a {type(weight).__name__}; wanted the name of a column of the "
+                "Parquet file"
+            )
+        taken = {*targets, weight}
+        self.columns = [n for n in names if n not in taken] if columns is None else list(columns)
+        wanted = [*self.columns, *targets, *([weight] if weight else [])]
+        missing = [name for name in wanted if name not in names]
+        if missing:
+            raise ValueError(f"the Parquet file has no columns {missing}; wanted some of {names}")
+        self.wanted = list(dict.fromkeys(wanted))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: x for name, x in self.__dict__.items() if name != "open"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from pyarrow import parquet
+
+        self.__dict__.update(state)
+        self.open = lambda: parquet.ParquetFile(self.file)
+
+    def blocks(self, size: int) -> Iterator[Block]:
+        """Blocks of `size` rows."""
+        opened = self.open() if isinstance(self.file, Path) else self.file
+        parts = opened.iter_batches(batch_size=size, columns=self.wanted)
+        yield from regrouped((self._block(part) for part in parts), size)
+
+    def _block(self, part: Any) -> Block:
+        def column(name: str) -> Any:
+            return part.column(name).to_numpy(zero_copy_only=False)
+
+        X = np.column_stack([column(name) for name in self.columns])
+        one = isinstance(self.y, str)
+        y = column(self.y) if one else np.column_stack([column(name) for name in self.y])
+        return X, y, None if self.weight is None else column(self.weight)
+
+    def take(self, rows: np.ndarray) -> Block:
+        """Some rows, by a pass over the file up to the last of them."""
+        return _picked(self.blocks(1 << 16), rows)
+
+
+class Blocks:
+    """Rows from something that yields them block by block, and does so again when asked again."""
+
+    def __init__(self, blocks: Any, y: Any, weight: Any) -> None:
+        if not callable(blocks) and iter(blocks) is blocks:
+            raise TypeError(
+                f"X is a {type(blocks).__name__}, whose rows can be read once only; wanted what "
+                "can be read again: a list of blocks, an object with __iter__, or a function that "
+                "returns a new iterator"
+            )
+        self.given, self.y, self.weight = blocks, _sliced(y, "y"), _sliced(weight, "w")
+        self.n_rows: int | None = None
+
+    def blocks(self, size: int) -> Iterator[Block]:
+        """Blocks of `size` rows."""
+        yield from regrouped(self._given(), size)
+
+    def _given(self) -> Iterator[Block]:
+        start, again = 0, self.given() if callable(self.given) else self.given
+        for item in again:
+            parts = item if isinstance(item, (tuple, list)) else (item,)
+            if not 1 <= len(parts) <= 3:
+                raise ValueError(
+                    f"a block has {len(parts)} parts; wanted X, (X, y) or (X, y, sample_weight)"
+                )
+            X = as_numpy(parts[0], "X")
+            stop = start + len(X)
+            y = self._part(parts, 1, "y", self.y, start, stop)
+            yield X, y, self._part(parts, 2, "sample_weight", self.weight, start, stop)
+            start = stop
+
+    @staticmethod
+    def _part(parts: Sequence[Any], at: int, name: str, whole: Any, start: int, stop: int) -> Any:
+        if len(parts) > at:
+            if whole is not None:
+                raise ValueError(f"{name} is given and blocks hold it too; wanted one of the two")
+            part = as_numpy(parts[at], name)
+            if len(part) != stop - start:
+                raise ValueError(
+                    f"a block has {stop - start} rows of X and {len(part)} of {name}; wanted as "
+                    "many"
+                )
+            return part
+        if whole is None and name == "y":
+            raise ValueError("blocks hold X alone and y is None; wanted (X, y) blocks, or y")
+        if whole is not None and whole.shape[0] < stop:
+            raise ValueError(f"{name} has {whole.shape[0]} rows; wanted one for each row of X")
+        return None if whole is None else whole[start:stop]
+
+    def take(self, rows: np.ndarray) -> Block:
+        """Some rows, by a pass over the blocks up to the last of them."""
+        return _picked(self.blocks(1 << 16), rows)
+
+
+def regrouped(blocks: Iterable[Block], size: int) -> Iterator[Block]:
+    """The same rows in blocks of `size`, whatever blocks they come in."""
+    held: list[Block] = []
+    count = 0
+    for block in blocks:
+        start, n = 0, len(block[0])
+        while start < n:
+            stop = min(n, start + size - count)
+            held.append(_cut(block, start, stop))
+            count, start = count + stop - start, stop
+            if count == size:
+                yield _joined(held)
+                held, count = [], 0
+    if held:
+        yield _joined(held)
+
+
+def _cut(block: Block, start: int, stop: int) -> Block:
+    if start == 0 and stop == len(block[0]):
+        return block
+    return tuple(None if a is None else a[start:stop] for a in block)  # type: ignore[return-value]
+
+
+def _joined(blocks: list[Block]) -> Block:
+    if len(blocks) == 1:
+        return blocks[0]
+    try:
+        return tuple(  # type: ignore[return-value]
+            None if parts[0] is None else np.concatenate(parts) for parts in zip(*blocks)
+        )
+    except (ValueError, TypeError):
+        shapes = sorted({np.shape(block[0])[1:] for block in blocks})
+        raise ValueError(
+            f"blocks do not fit together: their rows have shapes {shapes}; wanted one width"
+        ) from None
+
+
+def _picked(blocks: Iterable[Block], rows: np.ndarray) -> Block:
+    """Rows by sorted numbers from blocks that pass by."""
+    found, start = [], 0
+    for block in blocks:
+        stop = start + len(block[0])
+        here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)] - start
+        if len(here):
+            found.append(tuple(None if a is None else np.asarray(a)[here] for a in block))
+        start = stop
+        if len(rows) and stop > rows[-1]:
+            break
+    return _joined(found)  # type: ignore[arg-type]

@@ -1,0 +1,355 @@
+"""An objective over more rows than memory holds: every sum is a pass over blocks of rows that are
+read while others are multiplied.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from ..checks import as_numpy, check_positive_int
+from .arguments import check_targets, check_weight
+from .mlp import MLP
+from .objective import Objective
+from .shards import Frame, Shard, Sharded, Tree
+from .sources import Arrays, Block, as_source, release
+
+MEMORY = 1 << 28  # bytes, where nothing is said
+SMALLEST = 16  # rows of a block
+CHECKED = tuple[Any, Any, Any, Any]  # X, y, sample_weight as the engine wants them; X as it came
+
+
+class StreamedObjective(Sharded):
+    """`Objective` over rows that are read block by block, in bounded memory: the same sums, to
+    rounding, for everything that takes an objective.
+
+    Parameters
+    ----------
+    model : MLP
+        Without batch normalisation.
+    X : array, dataset, path or iterable of blocks
+        A memory-mapped array or the path of an ``.npy`` file; a dataset of HDF5 or zarr, or
+        anything else with ``shape``, ``dtype`` and slices; the path of a Parquet file (extra
+        ``parquet``); or an iterable of blocks ``X``, ``(X, y)`` or ``(X, y, sample_weight)``, which
+        must begin anew each time: a list, an object with ``__iter__``, or a function that returns
+        an iterator.
+    y : array, dataset, path or name of a column
+        As for `Objective`; of a Parquet file the name of a column, or of several. None where blocks
+        hold it.
+    loss, l2, n_threads, l2_biases
+        As for `Objective`.
+    sample_weight : array, dataset or name of a column, optional
+    memory : int, optional
+        Bytes for blocks and state together; vectors and results come on top. Default: 256 MiB.
+    block_rows : int, optional
+        Rows of a block, in place of what `memory` has room for. It decides the order of summation,
+        so results for two sizes agree to rounding only.
+    columns : sequence of str, optional
+        Of a Parquet file: the columns of X in order. Default: all that are not y or weights.
+
+    Attributes
+    ----------
+    n_passes : int
+        Passes over all rows so far.
+    n_rows_read : int
+    block_rows : int
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an iterator that can be read once only; for what `Objective` refuses, in whichever block
+        it is found, with the numbers of its rows; where a pass has another number of rows.
+
+    Notes
+    -----
+    A gradient is one pass. So is a product with any number of vectors at a time, which makes the
+    state at theta again, about 8 matrix products a layer in place of 6; algorithms that take
+    vectors in blocks read less. One thread reads and checks the next block meanwhile. Where the
+    number of rows is not known beforehand, the first pass counts them.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> rng = np.random.default_rng(0)
+    >>> X, y = rng.standard_normal((1000, 4)), rng.integers(3, size=1000)
+    >>> model = fc.MLP([4, 8, 3])
+    >>> ob = fc.StreamedObjective(model, X, y, block_rows=100)
+    >>> theta = model.init(seed=0)
+    >>> bool(np.isclose(ob.value(theta), fc.Objective(model, X, y).value(theta), rtol=1e-14))
+    True
+    >>> H = ob.hessian(theta)
+    >>> w, V = fc.eigsh(H, k=2)
+    >>> ob
+    StreamedObjective(MLP([4, 8, 3]), N=1000, loss='cross_entropy', l2=0, block_rows=100)
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        X: Any,
+        y: Any = None,
+        loss: str = "cross_entropy",
+        l2: float = 0.0,
+        sample_weight: Any = None,
+        n_threads: int | None = None,
+        memory: Any = None,
+        *,
+        l2_biases: bool = True,
+        block_rows: int | None = None,
+        columns: Any = None,
+    ) -> None:
+        self._settings(model, loss, l2, l2_biases, n_threads, memory)
+        self.source: Any = as_source(X, y, sample_weight, columns)
+        self.X, self.y, self.sample_weight = X, y, sample_weight
+        self._prepare(block_rows)
+
+    def _prepare(self, block_rows: int | None) -> None:
+        self.stored = self.model.dtype  # in which numbers are taken before they are cast
+        self.n_passes = self.n_rows_read = 0
+        self._start()
+        if block_rows is not None:
+            self.block_rows = check_positive_int(block_rows, "block_rows")
+        else:
+            self.block_rows = self._room()
+        if self.source.n_rows is None:
+            self._count()
+        self._n_samples = int(self.source.n_rows)
+        if not self._n_samples:
+            raise ValueError("X has no rows; wanted at least one")
+        self.n_shards = -(-self._n_samples // self.block_rows)
+
+    def _start(self) -> None:
+        super()._start()
+        self._shards: dict[int, Shard] = {}  # by number of rows: the block's, and the last one's
+        self._reading = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        return {name: x for name, x in state.items() if name not in ("_shards", "_reading")}
+
+    def after_fork(self) -> None:
+        """In a child of `os.fork`: nobody else reads."""
+        super().after_fork()
+        self._reading, self._shards = threading.RLock(), {}
+
+    def __repr__(self) -> str:
+        text = super().__repr__().removeprefix("Objective")
+        return f"StreamedObjective{text[:-1]}, block_rows={self.block_rows})"
+
+    # --- blocks
+
+    def _room(self) -> int:
+        """How many rows there is memory for: the state of a block with its copy of X, and the block
+        that is read meanwhile.
+        """
+        fixed, state, read = self._prices()
+        known = self.source.n_rows
+        rows = int((self._budget - fixed) / (state + read))
+        if known is not None and known <= rows:
+            return known
+        while rows > SMALLEST:
+            last = rows if known is None else known % rows  # has a state of its own
+            if fixed * (1 + (last > 0)) + rows * (state + read) + last * state <= self._budget:
+                break
+            rows = int(0.98 * rows)
+        return max(SMALLEST, rows)
+
+    @property
+    def _budget(self) -> int:
+        return (MEMORY if self.memory is None else int(self.memory)) * 9 // 10  # heap, threads
+
+    def _prices(self) -> tuple[float, float, float]:
+        """Bytes that a block takes whatever its rows; for each row, of its state with the padded
+        copy of X; and of X and y as they are read, twice.
+        """
+        model, size = self.model, self.model.dtype.itemsize
+        plans = []
+        for n in (512, 1024):
+            X, y = (
+                np.zeros((n, width), model.dtype) for width in model.sizes[:: len(model.shapes)]
+            )
+            plan = Shard(Frame(model, self.loss, n, self.n_threads), X, y, None)._new_plan()
+            plans.append(plan.nbytes)
+        state = max(0.0, (plans[1] - plans[0]) / 512)
+        read = 2 * (model.sizes[0] + model.sizes[-1]) * max(size, 8)
+        copy = (model.sizes[0] + 8) * size
+        return max(0.0, plans[0] - 512 * state), state + copy, read
+
+    def _checked(self, block: Block, start: int) -> CHECKED:
+        """A raw block as the engine wants it, or an error that says which rows."""
+        try:
+            raw, y, weight = block
+            X = as_numpy(raw, "X")
+            y, weight = as_numpy(y, "y"), None if weight is None else as_numpy(weight, "weight")
+            if self.stored != self.model.dtype:
+                X, y, weight = (self._stored(a) for a in (X, y, weight))
+            X = self.model.check_rows(X)
+            y = check_targets(y, len(X), self.model, self.loss)
+            return X, y, check_weight(weight, len(X), self.model.dtype), raw
+        except (ValueError, TypeError) as error:
+            stop = start + len(block[0])
+            raise type(error)(f"in rows {start} to {stop - 1}: {error}") from None
+
+    def _stored(self, a: Any) -> Any:
+        return a if a is None or a.dtype.kind in "iu" else a.astype(self.stored)
+
+    def _blocks(self) -> Iterator[tuple[int, CHECKED]]:
+        """One pass: the number of the first row and the block, the next one being read."""
+        raw, size = self.source.blocks(self.block_rows), 0
+
+        def read() -> tuple[int, CHECKED] | None:
+            nonlocal size
+            block = next(raw, None)
+            if block is None:
+                return None
+            start, size = size, size + len(block[0])
+            return start, self._checked(block, start)
+
+        with ThreadPoolExecutor(1, "fastcurv-reader") as reader:
+            coming = reader.submit(read)
+            while (found := coming.result()) is not None:
+                coming = reader.submit(read)
+                yield found
+        self.n_passes += 1
+        self.n_rows_read += size
+        known = self.source.n_rows
+        if known is not None and size != known:
+            raise ValueError(
+                f"X gave {size} rows in this pass and has {known}; wanted the same rows in every "
+                "pass"
+            )
+
+    def _count(self) -> None:
+        self.source.n_rows = sum(len(block[0]) for _, block in self._blocks())
+
+    def _shard(self, start: int, block: CHECKED) -> Shard:
+        """The shard of a block, in the memory of the last one of as many rows."""
+        X, y, weight, _ = block
+        known = self._shards.get(len(X))
+        if known is None:
+            frame = Frame(self.model, self.loss, self._n_samples, self.n_threads)
+            shard = Shard(frame, X, y, weight, start)
+        else:
+            shard = known.renewed(X, y, weight, start)
+        self._shards[len(X)] = shard
+        return shard
+
+    def _fold(self, part: Any, arguments: tuple[Any, ...]) -> Any:
+        """The sum over blocks, in order, of ``part(shard, *arguments)``: one pass."""
+        tree = Tree()
+        with self._reading:
+            blocks = self._blocks()
+            try:
+                for start, block in blocks:
+                    tree.push(part(self._shard(start, block), *arguments))
+                    release(block[3])
+            finally:
+                blocks.close()
+        return tree.total()
+
+    # --- other objectives of the same rows
+
+    def _in_dtype(self, model: MLP) -> StreamedObjective:
+        other = object.__new__(StreamedObjective)
+        other.__dict__.update(self.__getstate__())
+        other.model, other.n_passes, other.n_rows_read = model, 0, 0
+        other._start()
+        return other
+
+    def batch(self, rows: Any) -> Any:
+        """The objective on some rows: a slice, indices or a mask.
+
+        In memory where they fit `memory`, else read again for each pass, where X has slices.
+        """
+        rows = self._numbers(rows)
+        if isinstance(self.source, Arrays) and len(rows) > self._room():
+            known = self.source.rows
+            return self._over(
+                Arrays(
+                    self.source.X,
+                    self.source.y,
+                    self.source.weight,
+                    rows if known is None else known[rows],
+                )
+            )
+        each, back = np.unique(rows, return_inverse=True)
+        block = self.source.take(each)
+        self.n_rows_read += len(each)
+        return self._in_memory(tuple(None if a is None else a[back] for a in block))
+
+    def _over(self, source: Any) -> StreamedObjective:
+        other = object.__new__(StreamedObjective)
+        other.__dict__.update(self.__getstate__())
+        other.source = source
+        stored = self.stored
+        other._prepare(self.block_rows)
+        other.stored = stored
+        return other
+
+    def _in_memory(self, block: Any) -> Objective:
+        X, y, weight, _ = self._checked(block, 0)
+        return Objective(
+            self.model,
+            X,
+            y,
+            self.loss,
+            self.l2,
+            weight,
+            self.n_threads,
+            l2_biases=self.l2_biases,
+        )
+
+    def batches(self, size: int, rng: np.random.Generator) -> Iterator[Objective]:
+        """Every row once, in batches of `size` in memory, the last one smaller: for an epoch.
+
+        Blocks come in random order where X has slices, in their own order elsewhere, and rows in
+        random order within two blocks; the same `rng` gives the same batches. Reads every block
+        once.
+        """
+        held: Any = None
+        for block in self._mixed(rng):
+            held = block if held is None else _stack(held, block)
+            order, start = rng.permutation(len(held[0])), 0
+            last = len(held[0]) - self.block_rows // 2  # half a block waits for the next
+            while start + size <= last:
+                yield self._in_memory(_pick(held, order[start : start + size]))
+                start += size
+            held = _pick(held, order[start:])
+        if held is not None:
+            for start in range(0, len(held[0]), size):
+                yield self._in_memory(_pick(held, slice(start, start + size)))
+
+    def _mixed(self, rng: np.random.Generator) -> Iterator[Block]:
+        """Raw blocks of one pass, in random order where that costs nothing."""
+        size = self.block_rows
+        if isinstance(self.source, Arrays):
+            order = rng.permutation(self.n_shards)
+            raw = (
+                self.source.block(int(i) * size, min((int(i) + 1) * size, self._n_samples))
+                for i in order
+            )
+        else:
+            raw = self.source.blocks(size)
+        read = 0
+        with ThreadPoolExecutor(1, "fastcurv-reader") as reader:
+            coming = reader.submit(next, raw, None)
+            while (block := coming.result()) is not None:
+                coming = reader.submit(next, raw, None)
+                read += len(block[0])
+                yield block
+        self.n_passes += 1
+        self.n_rows_read += read
+
+
+def _pick(block: Block, rows: Any) -> Block:
+    return tuple(None if a is None else a[rows] for a in block)  # type: ignore[return-value]
+
+
+def _stack(a: Block, b: Block) -> Block:
+    return tuple(  # type: ignore[return-value]
+        None if x is None else np.concatenate([x, y]) for x, y in zip(a, b)
+    )

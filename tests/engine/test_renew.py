@@ -1,0 +1,52 @@
+"""A plan that is given other rows in place of its own is the plan of those rows."""
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv import _engine
+
+
+def plan_of(model, X, y, w):
+    labels = y if y.dtype == np.int32 else None
+    rows = _engine.Rows(X, None if labels is not None else y, labels, w)
+    return _engine.Plan(
+        model.sizes, model.activation, model.skips, True, rows, "cross_entropy", 50.0, 0.0, 2
+    )
+
+
+def draw(rng, model, N, labels):
+    X = rng.standard_normal((N, model.sizes[0]))
+    y = rng.integers(3, size=N).astype(np.int32) if labels else rng.random((N, 3))
+    return X, y, rng.random(N)
+
+
+@pytest.mark.parametrize("labels", [True, False])
+@pytest.mark.parametrize("sizes", [[3, 5, 3], [40, 90, 70, 3]])  # across, and wide
+def test_other_rows_in_the_same_memory(rng, sizes, labels):
+    model = fc.MLP(sizes)
+    theta, v = model.init(seed=0), rng.standard_normal(model.n_params)
+    first, second = (draw(rng, model, 50, labels) for _ in range(2))
+    reused, fresh = plan_of(model, *first), plan_of(model, *second)
+    out = np.empty((2, model.n_params))
+    reused.bind(theta)
+    reused.multiply(v, out[0])
+    X, y, w = second
+    strided = np.asfortranarray(X)
+    for other in (X, strided):
+        reused.renew(other, None if labels else y, y if labels else None, w)
+        assert reused.theta is None
+        for plan, to in zip((reused, fresh), out):
+            plan.bind(theta)
+            plan.multiply(v, to)
+        assert np.array_equal(*out) and np.array_equal(reused.gradient, fresh.gradient)
+        assert reused.value == fresh.value
+
+
+def test_rows_of_another_shape_are_refused(rng):
+    model = fc.MLP([3, 5, 3])
+    X, y, w = draw(rng, model, 50, True)
+    plan = plan_of(model, X, y, w)
+    for bad in ((X[1:], None, y[1:], w[1:]), (X, None, y, None), (X, y, None, w)):
+        with pytest.raises(ValueError, match="not of the shapes and kinds"):
+            plan.renew(*bad)

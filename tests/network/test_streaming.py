@@ -1,0 +1,461 @@
+"""Objectives whose rows are read block by block: the same sums, clear errors, bounded memory."""
+
+import itertools
+import pickle
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from scipy.sparse.linalg import eigsh as arpack
+
+import fastcurv as fc
+from fastcurv.network.shard_facts import witnesses
+from fastcurv.network.shards import FAN, Tree, additions, total
+from fastcurv.network.sources import regrouped
+from fastcurv.structure.orbits import dependencies
+
+N, SIZES = 137, [5, 7, 4, 3]
+CASES = [
+    ("cross_entropy", "tanh", 1e-2, True),
+    ("mse", "softplus", 1e-2, False),
+    ("binary_cross_entropy", "relu", 0.0, True),
+]
+
+
+def draw(rng, loss="cross_entropy", dtype="float64", activation="tanh", N=N, **options):
+    model = fc.MLP(SIZES, activation, dtype=dtype)
+    X = rng.standard_normal((N, SIZES[0])).astype(dtype)
+    y = rng.integers(3, size=N) if loss == "cross_entropy" else rng.random((N, 3))
+    return model, X, y, dict(loss=loss, **options)
+
+
+def both(rng, block_rows=20, weights=True, **options):
+    """(in memory, in blocks, theta) of the same numbers."""
+    model, X, y, options = draw(rng, **options)
+    if weights:
+        options["sample_weight"] = rng.random(len(X))
+    whole = fc.Objective(model, X, y, **options)
+    return (
+        whole,
+        fc.StreamedObjective(model, X, y, block_rows=block_rows, **options),
+        model.init(seed=rng),
+    )
+
+
+@pytest.mark.parametrize("loss, activation, l2, l2_biases", CASES)
+@pytest.mark.parametrize("dtype, tol", [("float64", 1e-13), ("float32", 2e-6)])
+def test_everything_is_that_of_the_rows_in_memory(rng, loss, activation, l2, l2_biases, dtype, tol):
+    a, b, theta = both(
+        rng, loss=loss, activation=activation, l2=l2, l2_biases=l2_biases, dtype=dtype
+    )
+    n = a.n_params
+    V = rng.standard_normal((n, 5)).astype(dtype)
+
+    def same(x, y):
+        assert np.shape(x) == np.shape(y) and np.asarray(x).dtype == np.asarray(y).dtype
+        assert np.abs(x - y).max() <= tol * (1 + np.abs(x).max())
+
+    same(a.value(theta), b.value(theta))
+    same(a.gradient(theta), b.gradient(theta))
+    same(a.hessp(theta, V[:, 0]), b.hessp(theta, V[:, 0]))
+    for kind in ("hessian", "ggn", "empirical_fisher"):
+        A, B = getattr(a, kind)(theta), getattr(b, kind)(theta)
+        same(A @ V, B @ V)
+        same(A @ V[:, 1], B @ V[:, 1])
+        same(A.quadratic(V), B.quadratic(V))
+        same(A.to_dense(), B.to_dense())
+        some = rng.permutation(n)[:9]
+        same(A.restrict(indices=some).to_dense(), B.restrict(indices=some).to_dense())
+        same(A.restrict(layers=[1]) @ V[: 7 * 4 + 4], B.restrict(layers=[1]) @ V[: 7 * 4 + 4])
+        same(A.shift(0.5) @ V, B.shift(0.5) @ V)
+    J, K = a.jacobian(theta), b.jacobian(theta)
+    u = rng.standard_normal(J.shape[0]).astype(dtype)
+    same(J @ V[:, 0], K @ V[:, 0])
+    same(J.T @ u, K.T @ u)
+    rows = rng.permutation(N)[:31]
+    same(a.batch(rows).gradient(theta), b.batch(rows).gradient(theta))
+    mask = np.arange(N) % 3 == 1
+    same(a.batch(mask).value(theta), b.batch(mask).value(theta))
+    if dtype == "float32":  # of the numbers of float32, not of those that were read
+        wide = a.astype("float64").gradient(theta), b.astype("float64").gradient(theta)
+        assert np.abs(wide[0] - wide[1]).max() <= 1e-14
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("loss, activation, l2, l2_biases", CASES)
+def test_bounds_hold_the_errors(rng, loss, activation, l2, l2_biases, dtype):
+    """Against products in higher precision; and no bound is loose beyond use."""
+    _, b, theta = both(
+        rng, loss=loss, activation=activation, l2=l2, l2_biases=l2_biases, dtype=dtype
+    )
+    exact, slack = b.batch(slice(None)), 0.0
+    if dtype == "float32":
+        exact = fc.Objective(
+            fc.MLP(SIZES, activation),
+            exact.X,
+            exact.y,
+            loss,
+            l2,
+            exact.sample_weight,
+            l2_biases=l2_biases,
+        )
+    else:
+        slack = 1e-14  # the whole in memory is rounded too
+    g, error = b.precise_gradient(theta)
+    assert np.linalg.norm(b.gradient(theta) - g) <= b.rounding_bound(theta) + error
+    assert b.rounding_bound(theta) <= (1e-3 if dtype == "float32" else 1e-11)
+    v = rng.standard_normal(b.n_params).astype(dtype)
+    for kind in ("hessian", "ggn", "empirical_fisher"):
+        A, B = getattr(exact, kind)(theta), getattr(b, kind)(theta)
+        gap = np.linalg.norm((A @ v.astype(exact.dtype)) - (B @ v))
+        assert gap <= B.rounding_bound(v) + slack * (1 + np.linalg.norm(v))
+        columns = np.linalg.norm(A.to_dense() - B.to_dense(), axis=0)
+        assert (columns <= np.sqrt(2) * B.column_bounds().max() + slack).all()
+
+
+@pytest.mark.parametrize("loss, activation, l2, l2_biases", CASES)
+def test_what_is_proved_is_what_the_rows_in_memory_prove(rng, loss, activation, l2, l2_biases):
+    a, b, theta = both(rng, loss=loss, activation=activation, l2=l2, l2_biases=l2_biases)
+    (g, ga), (h, hb) = a.precise_gradient(theta), b.precise_gradient(theta)
+    assert np.linalg.norm(g - h) <= min(ga + hb, 1e-15) and hb <= 1.001 * ga + 1e-17
+    (f, fa), (k, kb) = a.precise_value(theta), b.precise_value(theta)
+    assert abs(f - k) <= fa + kb <= 1e-15
+    assert b.third_bound(theta, 1e-6) == pytest.approx(a.third_bound(theta, 1e-6), rel=1e-6)
+    assert b.loss_lower_bound == a.loss_lower_bound == 0
+    for radius in (0.0, 0.05):
+        assert a.kinks(theta, radius) == b.kinks(theta, radius)
+    assert b.kink_margin(theta) == pytest.approx(a.kink_margin(theta), rel=0.05)
+    assert b.curvature_floor(theta) <= np.linalg.eigvalsh(a.hessian(theta).to_dense())[0] + 1e-12
+    assert a.saturation(theta) == b.saturation(theta)
+    assert np.array_equal(a.flat_directions(theta), b.flat_directions(theta))
+    assert b.residual_bounds(theta, 0.1) is None and b.smoothed(0.1) is None
+
+
+def test_units_that_are_off_in_one_block_only(rng):
+    """A symmetry must hold for all rows: one that is off in a block and on in another is none."""
+    model = fc.MLP([2, 3, 1], "relu")
+    X = np.vstack([np.full((10, 2), 1.0), np.full((10, 2), -1.0)]) + 0.1 * rng.random((20, 2))
+    theta = model.flatten([(-np.ones((3, 2)), np.array([0.0, 0.0, -9.0])), (np.ones((1, 3)), [0])])
+    a = fc.Objective(model, X, rng.random(20), "mse")
+    b = fc.StreamedObjective(model, X, rng.random(20), "mse", block_rows=10)
+    for ob in (a, b):
+        assert [(o.name, len(o)) for o in ob.orbits(theta)][0] == ("off", 4)
+
+
+def test_rays_to_infinity_need_every_block(rng):
+    model = fc.MLP([2, 3, 2], bias=False)
+    theta = model.init(seed=rng)
+    X = rng.standard_normal((40, 2))
+    y = model.predict(theta, X).argmax(axis=1)
+    b = fc.StreamedObjective(model, X, y, block_rows=16)
+    assert np.allclose(b.ray_to_infimum(theta), fc.Objective(model, X, y).ray_to_infimum(theta))
+    y[-1] = 1 - y[-1]
+    assert fc.StreamedObjective(model, X, y, block_rows=16).ray_to_infimum(theta) is None
+
+
+def test_witnesses_show_what_all_rows_show(rng):
+    for _ in range(50):
+        base = rng.integers(-1, 2, size=(30, 3)).astype(float)
+        X = base[:, rng.integers(3, size=6)]
+        X[:, 1] *= rng.integers(2)
+        X[:, 2] = -0.0 if rng.integers(2) else 7.0
+        found = witnesses(X[:17]) + witnesses(X[17:])
+        for constant in (False, True):
+            want, have = dependencies(X, constant), dependencies(found.X, constant)
+            assert len(want) == len(have)
+            assert all(np.array_equal(w, h) and c == d for (w, c), (h, d) in zip(want, have))
+
+
+@pytest.mark.parametrize("l2, certified", [(1e-2, True)])
+def test_a_minimum_is_certified(rng, l2, certified):
+    a, b, theta = both(rng, l2=l2, weights=False, block_rows=40)
+    run = fc.minimize(b, theta, "newton-cg", max_iter=60, seed=0)
+    assert run.success
+    found, known = fc.classify(b, run.x), fc.classify(a, run.x)
+    assert (found.kind, found.certified) == (known.kind, known.certified) == ("minimum", certified)
+    assert found.radius == pytest.approx(known.radius, rel=1)
+
+
+def test_algorithms_do_not_notice(rng):
+    a, b, theta = both(rng, l2=1e-3)
+    H, K = a.hessian(theta), b.hessian(theta)
+    want = arpack(H.to_dense(), k=3, which="LA")[0]
+    assert np.abs(np.sort(fc.eigsh(K, k=3, which="LA", seed=0).values) - want).max() <= 1e-9
+    assert fc.trace(K, seed=0).estimate == pytest.approx(fc.trace(H, seed=0).estimate, rel=1e-10)
+    density = [fc.spectral_density(op, seed=0, n_probes=2, n_steps=20) for op in (H, K)]
+    assert np.abs(density[0].nodes - density[1].nodes).max() <= 1e-8
+    assert fc.classify(b, theta).kind == fc.classify(a, theta).kind
+    assert tuple(fc.inertia(K)) == tuple(fc.inertia(H))
+
+
+# --- sums
+
+
+def test_the_tree_is_one_of_totals(rng):
+    """What comes one by one is added as groups of neighbours are, to the last bit."""
+    for count in (1, 2, FAN - 1, FAN, FAN + 1, FAN**2, FAN**2 + FAN + 3, 300):
+        parts = list(rng.standard_normal((count, 3)) * 10.0 ** rng.integers(-8, 8, (count, 1)))
+        tree = Tree()
+        for part in parts:
+            tree.push((part.copy(), 1))
+        level = [(part, 1) for part in parts]
+        while len(level) > 1:
+            level = [total(level[i : i + FAN]) for i in range(0, len(level), FAN)]
+        found, number = tree.total()
+        assert np.array_equal(found, level[0][0]) and number == count
+        exact = sum(Fraction(float(part[0])) for part in parts)
+        size = sum(abs(Fraction(float(part[0]))) for part in parts)
+        assert abs(Fraction(float(found[0])) - exact) <= additions(count) * size / 2**53 * 2
+
+
+def test_threads_change_no_bit(rng):
+    model, X, y, options = draw(rng, N=400)
+    V = rng.standard_normal((model.n_params, 6))
+    theta = model.init(seed=0)
+    found = [
+        fc.StreamedObjective(model, X, y, block_rows=64, n_threads=t, **options).hessian(theta) @ V
+        for t in (1, 2, 3)
+    ]
+    assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
+
+
+def test_a_pass_is_a_gradient_or_any_number_of_vectors(rng):
+    _, b, theta = both(rng)
+    n = b.n_params
+    for action, passes in (
+        (lambda: b.value_and_gradient(theta), 1),
+        (lambda: b.hessian(theta), 0),
+        (lambda: b.hessian(theta) @ np.ones((n, 40)), 1),
+        (lambda: b.hessian(theta).gradient, 1),
+    ):
+        before = b.n_passes
+        action()
+        assert b.n_passes - before == passes
+    assert b.n_rows_read == b.n_passes * N
+
+
+def test_blocks_of_every_size_agree(rng):
+    model, X, y, options = draw(rng)
+    theta = model.init(seed=0)
+    want = fc.Objective(model, X, y, **options).gradient(theta)
+    for rows in (1, 2, 16, 17, N - 1, N, 10 * N):
+        ob = fc.StreamedObjective(model, X, y, block_rows=rows, **options)
+        assert np.abs(ob.gradient(theta) - want).max() <= 1e-15 and ob.n_shards == -(-N // rows)
+
+
+# --- where rows come from
+
+
+def sources(folder, X, y, w):
+    """Every kind of source of the same rows: (name, X, y, weights, options)."""
+    np.save(folder / "X.npy", X)
+    np.save(folder / "y.npy", y)
+
+    def blocks():
+        yield X[:50], y[:50], w[:50]
+        yield X[50:51], y[50:51], w[50:51]
+        yield X[51:], y[51:], w[51:]
+
+    class Again:
+        def __iter__(self):
+            return iter([(X[:9], y[:9]), (X[9:], y[9:])])
+
+    yield "memory-mapped", np.load(folder / "X.npy", mmap_mode="r"), y, w, {}
+    yield "paths", folder / "X.npy", str(folder / "y.npy"), w, {}
+    yield "function", blocks, None, None, {}
+    yield "list of pairs", list(blocks()), None, None, {}
+    yield "list of blocks", [X[:70], X[70:]], y, w, {}
+    yield "iterable", Again(), None, w, {}
+    yield "strided", np.asfortranarray(X)[::1], y, w, {}
+    yield "list of rows", X.tolist(), y.tolist(), w.tolist(), {}
+
+
+def check_source(rng, X, y, w, source, rows, weight, options, shuffled=False):
+    model = fc.MLP(SIZES)
+    theta, V = model.init(seed=0), rng.standard_normal((model.n_params, 2))
+    want = fc.Objective(model, X, y, sample_weight=w)
+    ob = fc.StreamedObjective(model, source, rows, sample_weight=weight, block_rows=32, **options)
+    same = fc.StreamedObjective(model, X, y, sample_weight=w, block_rows=32)
+    assert ob.n_samples == N and np.array_equal(ob.gradient(theta), same.gradient(theta))
+    assert np.abs(ob.hessian(theta) @ V - want.hessian(theta) @ V).max() <= 1e-13
+    some = np.array([100, 3, 3, 50, 136])
+    assert np.array_equal(ob.batch(some).gradient(theta), want.batch(some).gradient(theta))
+    seen = np.concatenate([b.X for b in ob.batches(10, np.random.default_rng(0))])
+    assert np.array_equal(np.unique(seen, axis=0), np.unique(X, axis=0)) and len(seen) == N
+    assert not np.array_equal(seen, X)
+    again = np.concatenate([b.X for b in ob.batches(10, np.random.default_rng(0))])
+    assert np.array_equal(seen, again)
+
+
+def rows_of(rng):
+    return rng.standard_normal((N, 5)), rng.integers(3, size=N), rng.random(N)
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_sources(rng, tmp_path, number):
+    X, y, w = rows_of(rng)
+    name, *given, options = next(itertools.islice(sources(tmp_path, X, y, w), number, None))
+    check_source(rng, X, y, w, *given, options)
+    if name == "paths":
+        ob = fc.StreamedObjective(fc.MLP(SIZES), *given[:2], block_rows=32)
+        assert pickle.loads(pickle.dumps(ob)).value(np.zeros(ob.n_params)) == ob.value(
+            np.zeros(ob.n_params)
+        )
+
+
+def test_hdf5(rng, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    X, y, w = rows_of(rng)
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        parts = [file.create_dataset(name, data=a) for name, a in zip("Xyw", (X, y, w))]
+        check_source(rng, X, y, w, *parts, {})
+
+
+def test_zarr(rng, tmp_path):
+    zarr = pytest.importorskip("zarr")
+    X, y, w = rows_of(rng)
+    parts = [zarr.array(a, chunks=10) for a in (X, y, w)]
+    check_source(rng, X, y, w, *parts, {})
+
+
+def test_parquet(rng, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    X, y, w = rows_of(rng)
+    names = [f"x{i}" for i in range(5)]
+    table = pyarrow.table(dict(zip([*names, "kind", "weight"], [*X.T, y, w])))
+    path = tmp_path / "data.parquet"
+    parquet.write_table(table, path, row_group_size=50)
+    check_source(rng, X, y, w, path, "kind", "weight", {})
+    check_source(rng, X, y, w, str(path), "kind", "weight", {"columns": names})
+    with pytest.raises(ValueError, match=r"no columns \['x9'\]; wanted some of"):
+        fc.StreamedObjective(fc.MLP(SIZES), path, "kind", columns=["x9"])
+    with pytest.raises(ValueError, match="y is None; wanted the name of its column"):
+        fc.StreamedObjective(fc.MLP(SIZES), path)
+
+
+def test_regrouping_keeps_rows_in_order(rng):
+    X = np.arange(100.0)[:, None]
+    cuts = np.sort(rng.integers(0, 101, size=12))
+    blocks = [(part, part, None) for part in np.split(X, cuts)]
+    for size in (1, 7, 30, 100, 200):
+        found = list(regrouped(blocks, size))
+        assert [len(b[0]) for b in found[:-1]] == [size] * (len(found) - 1)
+        assert np.array_equal(np.concatenate([b[0] for b in found]), X)
+
+
+def test_minibatches_are_reproducible_and_descend(rng):
+    model, X, y, options = draw(rng, N=300)
+    ob = fc.StreamedObjective(model, X, y, block_rows=64, **options)
+    theta = model.init(seed=0)
+    runs = [
+        fc.minimize(ob, theta, "adam", batch_size=20, max_iter=3, seed=s, learning_rate=1e-2)
+        for s in (1, 1, 2)
+    ]
+    assert np.array_equal(runs[0].x, runs[1].x) and not np.array_equal(runs[0].x, runs[2].x)
+    assert runs[0].fun < ob.value(theta)
+
+
+# --- what does not fit
+
+
+def refused(error, words, *args, **options):
+    with pytest.raises(error, match=words):
+        fc.StreamedObjective(fc.MLP(SIZES), *args, **options).value(
+            np.zeros(fc.MLP(SIZES).n_params)
+        )
+
+
+def test_errors_say_which_rows(rng):
+    X, y, _ = rows_of(rng)
+    bad, labels = X.copy(), y.copy()
+    bad[101, 2], labels[120] = np.nan, 3
+    refused(ValueError, "in rows 96 to 127: X holds NaN or infinity", bad, y, block_rows=32)
+    refused(ValueError, "rows 96 to 127: y holds labels from 0 to 3", X, labels, block_rows=32)
+    refused(ValueError, r"rows 0 to 31: X has shape \(32, 4\); wanted", X[:, 1:], y, block_rows=32)
+    refused(TypeError, "rows 0 to 31: y has dtype float64; wanted int", X, y + 0.0, block_rows=32)
+    refused(TypeError, "generator, whose rows can be read once only", (x for x in [X]), y)
+    refused(ValueError, "y has 5 rows; wanted 137", X, y[:5])
+    refused(ValueError, "blocks hold X alone and y is None", [X, X])
+    refused(ValueError, "one width", [(X, y), (X[:, 1:], y)], block_rows=200)
+    refused(ValueError, "X has no rows", lambda: iter([]))
+    refused(ValueError, "y is None; wanted the targets", X)
+    refused(ValueError, "4 parts", [(X, y, y, y)])
+    refused(ValueError, "136 of y", [(X, y[1:])])
+    refused(ValueError, "is the file 'x.txt'", "x.txt", y)
+    refused(ValueError, "block_rows is 0", X, y, block_rows=0)
+    normed = fc.MLP(SIZES, batch_norm=True)
+    with pytest.raises(ValueError, match="batch normalisation, whose statistics tie all rows"):
+        fc.StreamedObjective(normed, X, y)
+
+
+def test_rows_that_come_and_go(rng):
+    X, y, _ = rows_of(rng)
+    number = itertools.count()
+
+    def blocks():
+        yield X, y
+        if next(number) == 2:
+            yield X, y
+
+    ob = fc.StreamedObjective(fc.MLP(SIZES), blocks, block_rows=32)
+    ob.value(np.zeros(ob.n_params))
+    with pytest.raises(ValueError, match="X gave 274 rows in this pass and has 137"):
+        ob.gradient(np.zeros(ob.n_params))
+
+
+def test_an_error_leaves_the_objective_usable(rng):
+    X, y, _ = rows_of(rng)
+    X[100] = np.inf
+    ob = fc.StreamedObjective(fc.MLP(SIZES), X, y, block_rows=32)
+    theta = ob.model.init(seed=0)
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        ob.value(theta)
+    X[100] = 0.0
+    assert ob.value(theta) == pytest.approx(fc.Objective(ob.model, X, y).value(theta), rel=1e-14)
+
+
+def test_ten_times_the_memory(python):
+    """Data of ten times the bound: the process grows by no more than that, pages of the file
+    included.
+    """
+    python("""
+import os, re, sys, tempfile
+import numpy as np
+import fastcurv as fc
+
+def grown():
+    with open("/proc/self/status") as file:
+        return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", file.read())[1])
+
+if not os.path.exists("/proc/self/clear_refs"):
+    sys.exit()
+memory, d = 16_000_000, 100
+N = 10 * memory // (8 * d)
+with tempfile.TemporaryDirectory() as folder:
+    X = np.lib.format.open_memmap(folder + "/X.npy", "w+", shape=(N, d))
+    rng = np.random.default_rng(0)
+    for start in range(0, N, 5000):
+        X[start:start + 5000] = rng.standard_normal((min(5000, N - start), d))
+    X.flush()
+    del X
+    y = rng.integers(3, size=N)
+    model = fc.MLP([d, 20, 3])
+    theta, v = model.init(seed=0), np.ones((d * 20 + 83, 3))
+    np.save(folder + "/few.npy", np.ones((500, d)))
+    few = fc.StreamedObjective(model, folder + "/few.npy", y[:500], block_rows=100)
+    few.hessian(theta) @ v                       # what the process needs at all
+    few.gradient(theta)
+    del few
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    before = grown()
+    ob = fc.StreamedObjective(model, folder + "/X.npy", y, memory=memory)
+    ob.hessian(theta) @ v
+    ob.gradient(theta)
+    assert ob.n_passes == 2 and ob.n_rows_read == 2 * N
+    assert ob.n_shards > 10
+    more = grown() - before
+    assert more <= memory, (more, ob.block_rows)
+""")

@@ -1,0 +1,207 @@
+"""Objectives over shards that workers of Dask hold: in this process, and by workers that die."""
+
+import os
+import signal
+import threading
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+
+dask = pytest.importorskip("distributed")
+SIZES, SHARDS = [5, 7, 4, 3], 11
+
+
+def rows(number, dtype="float64", N=30, weights=True):
+    rng = np.random.default_rng(number)
+    X, y = rng.standard_normal((N + number, 5)), rng.integers(3, size=N + number)
+    return (X.astype(dtype), y, rng.random(N + number)) if weights else (X, y)
+
+
+def whole(shards=SHARDS, **options):
+    parts = [rows(i, **options) for i in range(shards)]
+    return [np.concatenate(p) for p in zip(*parts)]
+
+
+@pytest.fixture(scope="module")
+def client():
+    with dask.Client(
+        processes=False, n_workers=2, threads_per_worker=1, dashboard_address=None
+    ) as c:
+        yield c
+
+
+def both(client, dtype="float64", weights=True, **options):
+    model = fc.MLP(SIZES, dtype=dtype)
+    X, y, *w = whole(weights=weights)
+    b = fc.distributed.Objective(
+        model, [partial(rows, i, weights=weights) for i in range(SHARDS)], client=client, **options
+    )
+    a = fc.Objective(model, X, y, sample_weight=w[0] if w else None, **options)
+    return a, b, model.init(seed=0)
+
+
+@pytest.mark.parametrize("dtype, tol", [("float64", 1e-13), ("float32", 2e-6)])
+def test_everything_is_that_of_the_rows_in_one_place(client, rng, dtype, tol):
+    a, b, theta = both(client, dtype, l2=1e-2)
+    V = rng.standard_normal((a.n_params, 4)).astype(dtype)
+
+    def same(x, y):
+        assert np.shape(x) == np.shape(y) and np.asarray(x).dtype == np.asarray(y).dtype
+        assert np.abs(x - y).max() <= tol * (1 + np.abs(x).max())
+
+    assert b.n_samples == a.n_samples and b.n_shards == SHARDS
+    same(a.value(theta), b.value(theta))
+    same(a.gradient(theta), b.gradient(theta))
+    for kind in ("hessian", "ggn", "empirical_fisher"):
+        A, B = getattr(a, kind)(theta), getattr(b, kind)(theta)
+        same(A @ V, B @ V)
+        same(A.quadratic(V), B.quadratic(V))
+        same(A.restrict(layers=[1]).to_dense(), B.restrict(layers=[1]).to_dense())
+    J, K = a.jacobian(theta), b.jacobian(theta)
+    u = rng.standard_normal(J.shape[0]).astype(dtype)
+    same(J @ V[:, 0], K @ V[:, 0])
+    same(J.T @ u, K.T @ u)
+    some = rng.permutation(a.n_samples)[:50]
+    same(a.batch(some).gradient(theta), b.batch(some).gradient(theta))
+    if dtype == "float32":
+        wide = a.astype("float64").gradient(theta), b.astype("float64").gradient(theta)
+        assert np.abs(wide[0] - wide[1]).max() <= 1e-14
+
+
+def test_bits_are_those_of_blocks_that_are_read_here(client):
+    """Shards of one size and blocks of that size are the same tree."""
+    parts = [rows(100, N=0, weights=False) for _ in range(1)]
+    X, y = np.concatenate([parts[0][0]] * 9), np.concatenate([parts[0][1]] * 9)
+    model = fc.MLP(SIZES)
+    a = fc.StreamedObjective(model, X, y, block_rows=100, n_threads=1)
+    b = fc.distributed.Objective(model, [partial(rows, 100, N=0, weights=False)] * 9, client=client)
+    theta, v = model.init(seed=0), np.ones(model.n_params)
+    assert np.array_equal(a.gradient(theta), b.gradient(theta))
+    assert np.array_equal(a.hessian(theta) @ v, b.hessian(theta) @ v)
+
+
+def test_algorithms_do_not_notice(client):
+    a, b, theta = both(client, weights=False, l2=1e-2)
+    H, K = a.hessian(theta), b.hessian(theta)
+    assert np.abs(fc.eigsh(H, k=2, seed=0).values - fc.eigsh(K, k=2, seed=0).values).max() <= 1e-9
+    density = [fc.spectral_density(op, seed=0, n_probes=2, n_steps=10).nodes for op in (H, K)]
+    assert np.abs(density[0] - density[1]).max() <= 1e-9
+    run = fc.minimize(a, theta, "newton-cg", max_iter=60, seed=0)
+    assert run.success
+    found, known = fc.classify(b, run.x), fc.classify(a, run.x)
+    assert (found.kind, found.certified) == (known.kind, known.certified) == ("minimum", True)
+    down = fc.minimize(b, theta, "newton-cg", max_iter=2, seed=0)
+    assert down.fun < b.value(theta)
+    epochs = [fc.minimize(ob, theta, "adam", batch_size=150, max_iter=1, seed=0).x for ob in (a, b)]
+    assert np.abs(epochs[0] - epochs[1]).max() <= 1e-12
+
+
+def test_bounds_hold(client, rng):
+    a, b, theta = both(client, "float32", l2=1e-3)
+    v = rng.standard_normal(a.n_params).astype("float32")
+    exact = a.astype("float64")
+    g, error = b.precise_gradient(theta)
+    assert np.linalg.norm(g - exact.gradient(theta)) <= 1e-14 + error
+    assert np.linalg.norm(g - b.gradient(theta)) <= b.rounding_bound(theta) + error <= 1e-4
+    H = b.hessian(theta)
+    gap = np.linalg.norm(exact.hessian(theta) @ v.astype(float) - H @ v)
+    assert gap <= H.rounding_bound(v) <= 1e-4
+    gap = np.linalg.norm(exact.hessian(theta).to_dense() - H.to_dense(), axis=0)
+    assert (gap <= np.sqrt(2) * H.column_bounds().max()).all()
+
+
+def test_paths_and_futures(client, tmp_path):
+    X, y, w = whole(2)
+    np.savez(tmp_path / "0.npz", X=X[:30], y=y[:30], sample_weight=w[:30])
+    given = client.submit(lambda: (X[30:], y[30:], w[30:]), pure=False)
+    model = fc.MLP(SIZES)
+    ob = fc.distributed.Objective(model, [str(tmp_path / "0.npz"), given], client=client)
+    theta = model.init(seed=0)
+    want = fc.Objective(model, X, y, sample_weight=w).value(theta)
+    assert ob.value(theta) == pytest.approx(want, rel=1e-13)
+
+
+def test_what_does_not_fit(client):
+    model = fc.MLP(SIZES)
+    make = partial(fc.distributed.Objective, model, client=client)
+    X, y = rows(0, weights=False)
+    for error, words, shards in (
+        (TypeError, "shard 0 is a tuple; wanted a function that loads", [(X, y)]),
+        (ValueError, "shards is empty", []),
+        (TypeError, "shards is a str; wanted a sequence", "rows.npz"),
+        (ValueError, "in shard 1: X holds NaN", [partial(rows, 0), lambda: (X * np.nan, y)]),
+        (ValueError, "in shard 1: y holds labels", [partial(rows, 0), lambda: (X, y + 1)]),
+        (TypeError, "in shard 0: it is a ndarray; wanted", [lambda: X]),
+        (OSError, "in shard 0: ", ["nowhere.npz"]),
+    ):
+        with pytest.raises(error, match=words):
+            make(shards)
+    with pytest.raises(ValueError, match="batch normalisation"):
+        fc.distributed.Objective(fc.MLP(SIZES, batch_norm=True), [partial(rows, 0)], client=client)
+    with pytest.raises(TypeError, match="lives with its client"):
+        import pickle
+
+        pickle.dumps(make([partial(rows, 0)]))
+
+
+def test_theta_goes_out_once(client, monkeypatch):
+    """One task for a point, however many products there are."""
+    a, b, _ = both(client)
+    model = fc.MLP([5, 200, 3])
+    ob = fc.distributed.Objective(model, [partial(rows, i) for i in range(3)], client=client)
+    H, sent = ob.hessian(model.init(seed=0)), []
+    submit = client.submit
+    monkeypatch.setattr(
+        client, "submit", lambda f, *a, **k: (sent.append(f.__name__), submit(f, *a, **k))[1]
+    )
+    for _ in range(3):
+        H @ np.ones(model.n_params)
+    assert sent.count("_echo") == 4
+
+
+@pytest.mark.nightly
+def test_workers_that_are_killed_change_no_bit():
+    """SIGKILL in mid-run, twice: tasks run again, shards are loaded again, no step is lost."""
+    model = fc.MLP(SIZES)
+    theta, V = model.init(seed=0), np.random.default_rng(0).standard_normal((93, 3))[:89]
+    found = []
+    for n_workers, kill in ((1, False), (2, False), (3, True)):
+        with (
+            dask.LocalCluster(
+                n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=None
+            ) as cluster,
+            dask.Client(cluster) as client,
+        ):
+            ob = fc.distributed.Objective(
+                model, [partial(rows, i) for i in range(16)], l2=1e-3, client=client
+            )
+            stop = threading.Event()
+
+            def killer(client=client, stop=stop):
+                for _ in range(2):
+                    if stop.wait(1.0):
+                        return
+                    pids = client.run(os.getpid)
+                    os.kill(next(iter(pids.values())), signal.SIGKILL)
+
+            thread = threading.Thread(target=killer)
+            if kill:
+                thread.start()
+            until, H = time.monotonic() + (4.0 if kill else 0.0), ob.hessian(theta)
+            while True:
+                products = H @ V
+                if time.monotonic() >= until:
+                    break
+                assert np.array_equal(products, found[0][0])
+            run = fc.minimize(ob, theta, "newton-cg", max_iter=3, seed=0)
+            stop.set()
+            if kill:
+                thread.join()
+            found.append((products, run.x, run.nit))
+    for products, x, nit in found[1:]:
+        assert np.array_equal(products, found[0][0]) and np.array_equal(x, found[0][1])
+        assert nit == found[0][2]

@@ -90,7 +90,7 @@ class Recipe:
         if path.suffix == ".npz":
             with np.load(path) as held:
                 return tuple(held[n] for n in ("X", "y", "sample_weight") if n in held)
-        source = as_source(path, self.y, self.sample_weight, self.columns)
+        source: Any = as_source(path, self.y, self.sample_weight, self.columns)
         if source.n_rows == 0:
             raise ValueError(f"the file {path.name} has no rows; wanted at least one")
         return next(source.blocks(source.n_rows))
@@ -116,27 +116,27 @@ class Placed(Shard):
 
 
 def _loaded(recipe: Recipe, frame: Frame, first: int, given: Any = None) -> Placed:
-    shard = Placed(frame, *recipe.rows(frame.model, frame.loss, given), first)
+    X, y, weight = recipe.rows(frame.model, frame.loss, given)
+    shard = Placed(frame, X, y, weight, first)
     shard.recipe = recipe
     return shard
 
 
 def _in_frame(shard: Placed, frame: Frame, first: int) -> Placed:
     """The same rows as part of another whole, or in another precision."""
-    arrays = [shard.X, shard.y, shard.sample_weight]
-    if frame.model.dtype != shard.dtype:
-        arrays = [
-            a if a is None or a.dtype == np.int32 else a.astype(frame.model.dtype) for a in arrays
-        ]
-    other = Placed(frame, *arrays, first)
+
+    def cast(a: Any) -> Any:
+        return a if a is None or a.dtype == np.int32 else a.astype(frame.model.dtype, copy=False)
+
+    other = Placed(frame, cast(shard.X), cast(shard.y), cast(shard.sample_weight), first)
     other.recipe = shard.recipe
     return other
 
 
 def _some(shard: Placed, rows: np.ndarray, frame: Frame, first: int) -> Placed:
     """Some rows of a shard."""
-    parts = (shard.X, shard.y, shard.sample_weight)
-    other = Placed(frame, *(None if a is None else a[rows] for a in parts), first)
+    weight = None if shard.sample_weight is None else shard.sample_weight[rows]
+    other = Placed(frame, shard.X[rows], shard.y[rows], weight, first)
     other.recipe = replace(shard.recipe, source=None)
     return other
 

@@ -143,6 +143,8 @@ class ShardedFacts(NetworkFacts):
     arguments)``.
     """
 
+    l2: float
+    l2_biases: bool
     _fold: Callable[..., Any]
     _known: dict[str, Any]  # the last answer to each question, with its theta
 

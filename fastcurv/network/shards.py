@@ -101,7 +101,7 @@ class Shard(Objective):
     @property
     def fisher_scale(self) -> float:
         """Samples of the whole over its own: the engine's ``N sum delta delta'`` has its own N."""
-        return self.frame.n_samples / self.n_samples
+        return float(self.frame.n_samples / self.n_samples)
 
     @property
     def first_output(self) -> int:
@@ -278,7 +278,9 @@ class SumPlan:
     def __init__(self, ob: Sharded) -> None:
         self.ob = ob
         self.theta: Any = None
-        self.unbind()
+        self.sizes: Any = None
+        self._value: Any = None
+        self._gradient: Any = None
 
     def unbind(self) -> None:
         """Forget theta and what is known there."""
@@ -449,7 +451,7 @@ class Sharded(ShardedFacts, Objective):
                     "slice, indices or a mask"
                 )
         try:
-            numbers = np.arange(self._n_samples)[rows]
+            numbers: np.ndarray = np.arange(self._n_samples)[rows]
         except IndexError as error:
             raise ValueError(f"rows do not fit the {self._n_samples} samples: {error}") from None
         if not len(numbers):
@@ -477,17 +479,17 @@ class ShardedCurvature(Curvature):
         self.theta, self.n_products, self._rounding = self._plan.theta, 0, None
         self._mass: np.ndarray | None = None
         n = objective.n_params
-        super(Curvature, self).__init__(objective.dtype, (n, n))
+        super(Curvature, self).__init__(objective.dtype, (n, n))  # type: ignore[call-arg]
 
     @property
-    def value(self) -> float:  # type: ignore[no-redef]
+    def value(self) -> float:
         """Of the objective at theta."""
         return float(self._plan.value)
 
     @property
-    def gradient(self) -> np.ndarray:  # type: ignore[no-redef]
+    def gradient(self) -> np.ndarray:
         """Of the objective at theta, (n,)."""
-        gradient = self._plan.gradient
+        gradient: np.ndarray = self._plan.gradient
         gradient.flags.writeable = False
         return gradient
 

@@ -192,8 +192,12 @@ class Parquet:
             return part.column(name).to_numpy(zero_copy_only=False)
 
         X = np.column_stack([column(name) for name in self.columns])
-        one = isinstance(self.y, str)
-        y = column(self.y) if one else np.column_stack([column(name) for name in self.y])
+        targets = self.y
+        y = (
+            column(targets)
+            if isinstance(targets, str)
+            else np.column_stack([column(name) for name in targets])
+        )
         return X, y, None if self.weight is None else column(self.weight)
 
     def take(self, rows: np.ndarray) -> Block:

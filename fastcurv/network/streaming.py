@@ -5,7 +5,7 @@ read while others are multiplied.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -83,8 +83,8 @@ class StreamedObjective(Sharded):
     True
     >>> H = ob.hessian(theta)
     >>> w, V = fc.eigsh(H, k=2)
-    >>> ob
-    StreamedObjective(MLP([4, 8, 3]), N=1000, loss='cross_entropy', l2=0, block_rows=100)
+    >>> ob.block_rows, ob.n_shards
+    (100, 10)
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class StreamedObjective(Sharded):
         known = self.source.n_rows
         rows = int((self._budget - fixed) / (state + read))
         if known is not None and known <= rows:
-            return known
+            return int(known)
         while rows > SMALLEST:
             last = rows if known is None else known % rows  # has a state of its own
             if fixed * (1 + (last > 0)) + rows * (state + read) + last * state <= self._budget:
@@ -197,7 +197,7 @@ class StreamedObjective(Sharded):
     def _stored(self, a: Any) -> Any:
         return a if a is None or a.dtype.kind in "iu" else a.astype(self.stored)
 
-    def _blocks(self) -> Iterator[tuple[int, CHECKED]]:
+    def _blocks(self) -> Generator[tuple[int, CHECKED], None, None]:
         """One pass: the number of the first row and the block, the next one being read."""
         raw, size = self.source.blocks(self.block_rows), 0
 

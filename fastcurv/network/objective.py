@@ -138,7 +138,7 @@ class Objective(NetworkFacts):
 
     def _start(self) -> None:
         labels = self.y if self.y.dtype == np.int32 else None
-        self._rows = _engine.Rows(
+        self._rows: Any = _engine.Rows(
             self.X, None if labels is not None else self.y, labels, self.sample_weight
         )
         self._begin()
@@ -207,7 +207,7 @@ class Objective(NetworkFacts):
     # --- plans: made, bound, handed out, taken back
     # ---------------------------------------------------------------------
 
-    def _new_plan(self) -> _engine.Plan:
+    def _new_plan(self) -> Any:  # of the engine, or with its face
         threads = self.n_threads or _engine.default_threads()
         m = self.model
         plan = _engine.Plan(
@@ -238,18 +238,18 @@ class Objective(NetworkFacts):
             self.gradient(theta) if measured else None
         )
 
-    def _lend_plan(self) -> _engine.Plan:
+    def _lend_plan(self) -> Any:
         """A plan for an operator to own: a spare one where an operator has gone."""
         try:
             return self._spare.pop()
         except IndexError:
             return self._new_plan()
 
-    def _take_back(self, plan: _engine.Plan) -> None:
+    def _take_back(self, plan: Any) -> None:
         if not self._spare:
             self._spare.append(plan)
 
-    def _bound(self, theta: Any, gradient: bool) -> _engine.Plan:
+    def _bound(self, theta: Any, gradient: bool) -> Any:
         """The objective's own plan at theta, with the gradient where it is wanted."""
         theta = self.model.check_theta(theta)
         if self._plan is None:

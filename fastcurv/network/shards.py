@@ -479,7 +479,7 @@ class ShardedCurvature(Curvature):
         self.theta, self.n_products, self._rounding = self._plan.theta, 0, None
         self._mass: np.ndarray | None = None
         n = objective.n_params
-        super(Curvature, self).__init__(objective.dtype, (n, n))  # type: ignore[call-arg]
+        super(Curvature, self).__init__(objective.dtype, (n, n))
 
     @property
     def value(self) -> float:

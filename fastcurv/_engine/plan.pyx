@@ -233,8 +233,8 @@ cdef class Plan:
         The Rows must be this plan's alone.
         """
         with self.lock:
-            self.theta, self.gradient, self.at_chunk, self.done = None, None, -1, 0
-            self.loaded = False
+            self.theta, self.gradient = None, None
+            self.P.at_chunk, self.P.done, self.P.loaded = -1, 0, False
             self.rows.renew(X, y, labels, weight, self.P.K, self.P.threads)
 
     def forget_gradient(self):

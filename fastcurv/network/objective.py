@@ -269,7 +269,7 @@ class Objective(NetworkFacts):
     def value(self, theta: Any) -> float:
         """The loss at theta, a float. Cost: one forward pass, and none at the theta seen last."""
         with self._lock:
-            return self._bound(theta, False).value
+            return float(self._bound(theta, False).value)
 
     def gradient(self, theta: Any) -> np.ndarray:
         """The gradient ``(n,)`` at theta.

@@ -165,6 +165,28 @@ def even_rows(A: Floats, d: Floats) -> Floats:
     return d * np.sqrt(f)
 
 
+def balance(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """Positive d for which the rows of ``d A d`` have the same norm, of those rows that count, and
+    which do; the others get the geometric mean.
+
+    Rows that hold nothing above their `noise` (n,) do not count, nor those that would be blown up
+    until it is as large as the rest.
+    """
+    d, live = equilibrate(A, noise)
+    for _ in range(4):
+        if not live.any():
+            return np.ones(len(A)), live
+        inner = A[np.ix_(live, live)] if not live.all() else A
+        d[live] = even_rows(inner, d[live])
+        d[~live] = np.exp(np.log(d[live]).mean())
+        rows = np.linalg.norm(d[live][:, None] * inner * d[live], axis=1)
+        loud = live & (noise * d**2 > np.median(rows))
+        if not loud.any():
+            break
+        live &= ~loud
+    return d, live
+
+
 def parameter_length(theta: Array, d: Floats, live: NDArray[np.bool_] | None = None) -> float:
     """The size of theta in the scaled parameters ``theta / d``, at least that of a unit step in the
     softest of them.

@@ -19,8 +19,7 @@ from ..eigensolver import eigh
 from ..protocols import BoundedBelow, BoundsGradient, Precise, Valued
 from ..spectrum.dense import dense_matrix, safe_norm
 from .evidence import (
-    equilibrate,
-    even_rows,
+    balance,
     gradient_at,
     gradient_bound,
     hessian_products,
@@ -124,7 +123,7 @@ def nearness(
         if eigen is None:
             eigen = decompose(matrix, None, M.error() if M else 0.0)
             if not eigen.settled:
-                d = even_rows(matrix, equilibrate(matrix, M.bounds if M else 0 * theta)[0])
+                d = balance(matrix, M.bounds if M else 0 * theta)[0]
                 eigen = decompose(matrix, d, M.error(d) if M else 0.0)
         reach = np.abs(matrix) @ np.abs(theta)
         decrement = newton_decrement(g, off, reach, eigen)

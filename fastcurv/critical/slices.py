@@ -15,7 +15,7 @@ from scipy.linalg.lapack import dormqr
 
 from ..eigensolver import eigh
 from ..spectrum.dense import DenseMatrix, safe_norm
-from .evidence import annihilated, equilibrate, even_rows, independent, spectral_norm
+from .evidence import annihilated, balance, independent, spectral_norm
 from .knowledge import Tangents, tangents, third_bound
 from .nearness import GRADIENT_EPS, Eigen
 from .theorem import (
@@ -38,15 +38,8 @@ class DenseHessian:
     def __init__(self, M: DenseMatrix) -> None:
         self.M, self.A, self.n = M, M.A, len(M.A)
         self.norm = spectral_norm(self.A)
-        d, live = equilibrate(self.A, M.bounds)
-        for _ in range(4):
-            d = even_rows(self.A, d)
-            d[~live] = np.exp(np.log(d[live]).mean()) if live.any() else 1.0
-            loud = live & (M.bounds * d**2 > _row_norm(self.A, d, live))
-            if not loud.any():  # no row is blown up until its own error is as large as the others
-                break
-            live &= ~loud
-        self.live, self.d = live, d / d.max()
+        d, self.live = balance(self.A, M.bounds)
+        self.d = d / d.max()
 
     def cut(self, T: Floats, c: Floats | None = None) -> Slice:
         """Eigenpairs of ``C A C`` across the span of the columns of T, given in theta's
@@ -75,12 +68,6 @@ class DenseHessian:
             error += float(np.linalg.norm(product))
         low, high = float(values.min()), float(values.max())
         return (low, (low - error, low + error)), (high, (high - error, high + error))
-
-
-def _row_norm(A: Floats, d: Floats, live: NDArray[np.bool_]) -> float:
-    """The norm that the rows of ``D A D`` have in the middle, of those that count."""
-    inner = A[np.ix_(live, live)] if not live.all() else A
-    return float(np.median(np.linalg.norm(d[live][:, None] * inner * d[live], axis=1)))
 
 
 @dataclass(frozen=True, eq=False)

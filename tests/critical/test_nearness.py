@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fastcurv.critical.evidence import balance
 from fastcurv.critical.nearness import held, nearness
 from fastcurv.testing import FunctionObjective, QuadraticObjective, zoo
 
@@ -74,3 +75,25 @@ def test_what_is_not_known_is_no_tolerance():
     assert not held(1.0, np.nan, 1.0, None).near and not held(1.0, np.inf, 1.0, None).near
     assert not held(1e-3, 0.0, 0.0, np.inf).near
     assert held(1e-3, np.inf, 0.0, 1e-2).near, "the caller's tolerance decides alone"
+
+
+def test_balanced_rows_are_those_of_any_units_and_leave_out_what_noise_would_drown(rng):
+    """Units change the scales by themselves; rows below their noise, or that would be blown up to
+    it, count as dead, however small they are.
+    """
+    A = rng.standard_normal((6, 6))
+    A, noise, units = A + A.T, np.full(6, 1e-12), 10.0 ** rng.uniform(-4, 4, 6)
+    d, live = balance(A, noise)
+    e, _ = balance(units[:, None] * A * units, noise * units * units.max())
+    assert live.all() and np.ptp(np.log(e * units / d)) <= 0.1
+    for small in (0.0, 1e-158, 1e-300, 1e-13):
+        B = A.copy()
+        B[0] *= small
+        B[1:, 0] *= small
+        d, live = balance(B, noise)
+        assert np.isfinite(d).all() and (d > 0).all() and live[1:].all() and not live[0]
+    B = A.copy()
+    B[0], B[1:, 0] = 1e-30, 0.0
+    B[0, 1] = B[1, 0] = 1e-11  # coupled to one row, and nothing of its own above its noise
+    assert not balance(B, noise)[1][0]
+    assert not balance(0 * A, noise)[1].any()

@@ -1,0 +1,29 @@
+"""Claims about chance hold as often as promised: exact binomial tests; a sample of them in every
+run, all of them in `make nightly`.
+"""
+
+import pytest
+from scipy.stats import binom
+
+from .frequencies import SPECTRA, claims
+
+ALARM = 1e-6  # the chance of a false alarm, for each claim
+
+
+def test_a_sample_of_the_claims_holds_as_often_as_promised():
+    """Few samples and few probes, on spectra that one or few eigenvalues carry."""
+    few = [c for c in claims((6,), (6,)) if not c[0].startswith("moment 2")]
+    told = {"dominant", "copies"}
+    chosen = [c for c in few if not set(SPECTRA) & set(c[0].split()) or told & set(c[0].split())]
+    for name, (claim, arguments) in chosen:
+        held, promised = claim(*arguments, 20)
+        assert held >= binom.ppf(ALARM, 20, promised), f"{name}: {held} of 20"
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("claim", claims((6, 10, 20, 60)), ids=lambda c: c[0])
+def test_every_claim_holds_as_often_as_promised(claim):
+    """400 runs tell 0.95 from 0.91."""
+    function, arguments = claim[1]
+    held, promised = function(*arguments, 400)
+    assert held >= binom.ppf(ALARM, 400, promised), f"{claim[0]}: {held} of 400"

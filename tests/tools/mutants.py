@@ -3,9 +3,9 @@
     python -m tests.tools.mutants [--only N,N,...] [--folder build/mutants]
 
 A mutant of a kernel is compiled into the program without Python (the AVX2 and reference tables at
--O1) and lives where that still says "0 failed"; one of a pass is compiled into a copy of the
-checkout, and lives where the network's own tests pass. Prints one line each, and the count; the
-exit status is 1 where one lives. Needs gcc or clang on x86-64.
+-O1). Where that still says "0 failed", and for mutants of passes, the extension is built with it in
+a copy of the checkout, and it lives where the tests of products pass. Prints one line each, and the
+count; the exit status is 1 where one lives. Needs gcc or clang on x86-64.
 """
 
 from __future__ import annotations
@@ -135,7 +135,10 @@ def main() -> int:
     living = []
     for number in chosen:
         file, old, new = every[number]
-        lives, _ = maker(Kernels if number < len(KERNELS) else Passes).lives(file, old, new)
+        lives = number >= len(KERNELS) or maker(Kernels).lives(file, old, new)[0]
+        if lives:
+            place = file if number >= len(KERNELS) else f"src/kernels/{file}"
+            lives, _ = maker(Passes).lives(place, old, new)
         living += [number] if lives else []
         print(f"{number:3d} {'LIVES' if lives else 'killed'} {file}: {old}  ->  {new}", flush=True)
     print(f"{len(chosen) - len(living)} of {len(chosen)} killed")

@@ -4,16 +4,13 @@ Measured bounds are in ULPs of the result or in eps max(1, |z|); each is asserte
 promised.
 """
 
-import ctypes
-import mmap
-
 import numpy as np
 import pytest
 
-from fastcurv import _engine as engine
 from fastcurv._engine import probe
 
-LENGTHS = [1, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65]  # around every vector width
+from .math_cases import LD, LENGTHS, every_arch, every_dtype
+
 ACTIVATIONS = [
     "identity",
     "relu",
@@ -26,12 +23,6 @@ ACTIVATIONS = [
     "elu",
 ]
 STRAIGHT = ("identity", "relu", "leaky_relu")
-LOSSES = ["mse", "cross_entropy", "binary_cross_entropy"]
-DTYPES = [np.float32, np.float64]
-LD = np.longdouble
-
-every_arch = pytest.mark.parametrize("arch", engine.available_archs())
-every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
 
 
 # --- what is true, in long double
@@ -92,35 +83,6 @@ def true_activation(name, z):
     )
 
 
-def true_loss(kind, z, y, weight, divisor):
-    """(value, delta, dense Hessians (rows, cols, cols)) in long double."""
-    z, weight = z.astype(LD), weight.astype(LD)[:, None]
-    if kind == "cross_entropy" and y.ndim == 1:
-        y = np.eye(z.shape[1])[y]
-    y = y.astype(LD)
-    if kind == "mse":
-        terms, delta, diagonal = (z - y) ** 2, 2 * (z - y), np.full_like(z, 2)
-    elif kind == "binary_cross_entropy":
-        e = np.exp(-np.abs(z))
-        s = np.where(z > 0, 1 / (1 + e), e / (1 + e))
-        terms = np.where(z > 0, z * (1 - y), -z * y) + np.log1p(e)
-        delta, diagonal = np.where(z > 0, (1 - y) - e / (1 + e), s - y), e / (1 + e) ** 2
-    else:
-        u = z - z.max(axis=1, keepdims=True)
-        top = np.arange(z.shape[1]) == z.argmax(axis=1)[:, None]
-        S = np.where(top, 0, np.exp(u)).sum(axis=1, keepdims=True)
-        p, T = np.exp(u) / (1 + S), y.sum(axis=1, keepdims=True)
-        terms = -y * u + T * np.log1p(S) / z.shape[1]
-        rest = np.where(top, 0, y).sum(axis=1, keepdims=True)
-        delta = np.where(top, rest - T * (S / (1 + S)), T * p - y)
-        hessians = (T * weight / divisor)[:, :, None] * (
-            p[:, :, None] * np.eye(z.shape[1]) - p[:, :, None] * p[:, None, :]
-        )
-        return (weight * terms).sum() / divisor, weight * delta / divisor, hessians
-    hessians = (weight * diagonal / divisor)[:, :, None] * np.eye(z.shape[1])
-    return (weight * terms).sum() / divisor, weight * delta / divisor, hessians
-
-
 def ulps(got, true):
     """Error in units of the last place of the true result, subnormals included."""
     spacing = np.spacing(np.abs(true).astype(got.dtype))
@@ -142,23 +104,6 @@ def sample(dtype, n, rng):
         [0.0, -0.0, info.tiny, -info.tiny, info.smallest_subnormal, -info.smallest_subnormal], dtype
     )
     return np.concatenate([wide, *near, zeros])
-
-
-def loss_case(kind, rows, cols, dtype, rng, soft=False, spread=3.0):
-    """z, y, weight as one meets them; soft cross entropy targets are any real numbers."""
-    z = (spread * rng.standard_normal((rows, cols))).astype(dtype)
-    weight = rng.uniform(0.5, 2, rows).astype(dtype)
-    if kind == "cross_entropy" and not soft:
-        y = rng.integers(0, cols, rows).astype(np.int32)
-    elif kind == "binary_cross_entropy":
-        y = (
-            rng.uniform(0, 1, (rows, cols)).astype(dtype)
-            if soft
-            else rng.integers(0, 2, (rows, cols)).astype(dtype)
-        )
-    else:
-        y = rng.standard_normal((rows, cols)).astype(dtype)
-    return z, y, weight
 
 
 # --- activations
@@ -281,217 +226,3 @@ def test_odd_functions_are_odd_in_every_bit(arch, dtype):
     np.testing.assert_array_equal(np.signbit(a[0]), np.signbit(z))
     np.testing.assert_array_equal(p[0], p[1])
     np.testing.assert_array_equal(q[0], -q[1])
-
-
-# --- losses
-# --------------------------------------------------------------------------------------------------
-
-
-@every_arch
-@every_dtype
-@pytest.mark.parametrize("kind", LOSSES)
-@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
-def test_value_and_delta(arch, dtype, kind, soft):
-    eps = float(np.finfo(dtype).eps)
-    for cols, rows in [(n, 3) for n in LENGTHS] + [
-        (10, 1),
-        (10, 16),
-        (10, 19),
-        (70, 19),
-        (1000, 3),
-    ]:
-        z, y, weight = loss_case(
-            kind, rows, cols, dtype, np.random.default_rng([cols, rows, soft]), soft
-        )
-        value, delta, h, s, top = probe.loss(arch, kind, z, y, weight, 7.0)
-        want, want_delta, _ = true_loss(kind, z, y, weight, 7.0)
-        size = (
-            np.abs(y).sum(axis=1, keepdims=True) if kind == "cross_entropy" and soft else 1
-        )  # T may have cancelled
-        summed = 4 + np.sqrt(cols)  # rounding of a sum of cols terms
-        scale = np.sum(weight[:, None] * (size + 1) * (np.abs(z).max() + 8) ** 2) * (
-            cols if kind != "cross_entropy" else 1
-        )
-        assert abs(value - want) <= eps * summed * scale / 7
-        assert np.all(
-            np.abs(delta - want_delta)
-            <= eps * summed * weight[:, None] * (4 * size + np.abs(z)) / 7
-        )
-        if kind == "cross_entropy":
-            np.testing.assert_array_equal(top, z.argmax(axis=1))
-            T = y.astype(LD).sum(axis=1) if soft else np.ones(rows)
-            assert np.all(np.abs(s - weight * T / 7) <= eps * summed * weight * np.ravel(size) / 7)
-
-
-@every_arch
-@every_dtype
-@pytest.mark.parametrize("kind", LOSSES)
-@pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
-def test_rdelta_is_the_hessian_times_rz(arch, dtype, kind, soft):
-    eps, rows = float(np.finfo(dtype).eps), 5
-    for cols in LENGTHS + [10]:
-        rng = np.random.default_rng([cols, soft])
-        z, y, weight = loss_case(kind, rows, cols, dtype, rng, soft)
-        _, _, h, s, top = probe.loss(arch, kind, z, y, weight, 3.0)
-        H = true_loss(kind, z, y, weight, 3.0)[2]
-        rz = rng.standard_normal((rows, cols)).astype(dtype)
-        size = np.abs(y).sum(axis=1) if kind == "cross_entropy" and soft else np.ones(rows)
-        extra = eps * (8 + np.sqrt(cols)) * (weight * size)[:, None]
-        got = probe.r_loss(arch, kind, h, s, top, rz)
-        assert np.all(
-            np.abs(got - np.einsum("rij,rj->ri", H, rz)) <= extra * 3 * (1 + np.abs(rz).max())
-        )
-
-
-@every_arch
-@every_dtype
-@pytest.mark.parametrize("cols", [2, 10, 33])
-@pytest.mark.parametrize("margin", [3, 10.6, 30.2, 60.7, 80])
-def test_nearly_certain_samples_keep_relative_accuracy(arch, dtype, cols, margin):
-    """Where p of the true class is 1 in every bit, the loss and its derivatives still are right to
-    some ULP.
-    """
-    rng, eps = np.random.default_rng(cols), np.finfo(dtype).eps
-    z = (0.3 * rng.standard_normal((6, cols))).astype(dtype)
-    z[:, 1] += dtype(margin)
-    y = np.ones(6, np.int32)
-    for targets in (y, np.eye(cols, dtype=dtype)[y]):
-        value, delta, h, s, top = probe.loss(arch, "cross_entropy", z, targets)
-        want, want_delta, H = true_loss("cross_entropy", z, y, np.ones(6), 1.0)
-        assert abs(value - want) <= 4 * eps * want
-        assert np.all(np.abs(delta - want_delta) <= 8 * eps * np.abs(want_delta))
-        rz = rng.standard_normal((6, cols)).astype(dtype)
-        u = np.abs(rz - rz[:, 1:2]).astype(LD)
-        got = probe.r_loss(arch, "cross_entropy", h, s, top, rz)
-        want = np.einsum("rij,rj->ri", H, rz.astype(LD) - rz[:, 1:2])
-        room = np.einsum("rij,rj->ri", np.abs(H), u + np.sum(h * u, axis=1, keepdims=True))
-        assert np.all(np.abs(got - want) <= 16 * eps * room)
-        assert np.all(got[:, 1] != 0)
-
-
-@every_arch
-@every_dtype
-def test_binary_cross_entropy_of_large_logits(arch, dtype):
-    """log(1 + exp(-|z|)) where the target agrees, |z| where it does not; no cancelling against the
-    target.
-    """
-    z = np.array([[30.5, -30.5, 80.25, -80.25, 1e4, -1e4, 1e30, -1e30]], dtype)
-    right = (z > 0).astype(dtype)
-    e = np.exp(-np.abs(z.astype(LD)))
-    value, delta, h, _, _ = probe.loss(arch, "binary_cross_entropy", z, right)
-    assert abs(value - np.log1p(e).sum()) <= 4 * np.finfo(dtype).eps * np.log1p(e).sum()
-    np.testing.assert_allclose(
-        delta, (-np.sign(z) * e / (1 + e)).astype(dtype), rtol=4 * np.finfo(dtype).eps, atol=0
-    )
-    np.testing.assert_allclose(
-        h, (e / (1 + e) ** 2).astype(dtype), rtol=4 * np.finfo(dtype).eps, atol=0
-    )
-    value, delta, _, _, _ = probe.loss(arch, "binary_cross_entropy", z[:, :6], 1 - right[:, :6])
-    assert abs(value - np.abs(z[:, :6].astype(LD)).sum()) <= 4 * np.finfo(dtype).eps * value
-    np.testing.assert_allclose(
-        delta, (np.sign(z) / (1 + e)).astype(dtype)[:, :6], rtol=np.finfo(dtype).eps
-    )
-
-
-@every_arch
-@every_dtype
-def test_a_shift_of_all_logits_moves_nothing(arch, dtype):
-    """The Hessian of cross entropy kills constants: exactly, because rz is centred."""
-    z, y, weight = loss_case("cross_entropy", 9, 10, dtype, np.random.default_rng(5))
-    _, _, h, s, top = probe.loss(arch, "cross_entropy", z, y, weight)
-    assert np.all(probe.r_loss(arch, "cross_entropy", h, s, top, np.full_like(z, 1e6)) == 0)
-
-
-@every_arch
-@every_dtype
-def test_ties_and_single_class(arch, dtype):
-    value, delta, h, s, top = probe.loss(
-        arch, "cross_entropy", np.zeros((2, 4), dtype), np.array([0, 3], np.int32)
-    )
-    assert value == pytest.approx(2 * np.log(4), rel=float(4 * np.finfo(dtype).eps))
-    np.testing.assert_array_equal(
-        delta, np.array([[-0.75, 0.25, 0.25, 0.25], [0.25, 0.25, 0.25, -0.75]], dtype)
-    )
-    np.testing.assert_array_equal(top, [0, 0])
-    value, delta, h, s, top = probe.loss(
-        arch, "cross_entropy", np.full((3, 1), 5, dtype), np.zeros(3, np.int32)
-    )
-    assert value == 0 and np.all(delta == 0) and np.all(h == 1)
-
-
-@every_arch
-@every_dtype
-@pytest.mark.parametrize("kind", LOSSES)
-def test_nan_spoils_its_row_and_no_other(arch, dtype, kind):
-    z, y, weight = loss_case(kind, 20, 10, dtype, np.random.default_rng(6))
-    clean = probe.loss(arch, kind, z, y, weight)[1]
-    for column in (0, 4, 9):
-        spoilt = z.copy()
-        spoilt[7, column] = np.nan
-        value, delta, h, _, _ = probe.loss(arch, kind, spoilt, y, weight)
-        assert np.isnan(value) and np.isnan(delta[7, column])
-        others = np.arange(20) != 7
-        np.testing.assert_array_equal(delta[others], clean[others])
-    spoilt[7] = np.nan
-    assert np.isnan(probe.loss(arch, kind, spoilt, y, weight)[0])
-
-
-@every_arch
-@every_dtype
-@pytest.mark.parametrize("kind", LOSSES)
-def test_targets_with_any_stride_between_rows(arch, dtype, kind):
-    z, y, weight = loss_case(kind, 7, 5, dtype, np.random.default_rng(7), soft=True)
-    wide = np.full((14, 9), np.nan, dtype)
-    wide[::2, 2:7] = y
-    want = probe.loss(arch, kind, z, y, weight)
-    for view in (wide[::2, 2:7], np.ascontiguousarray(y[::-1])[::-1]):
-        for got, expected in zip(probe.loss(arch, kind, z, view, weight), want):
-            np.testing.assert_array_equal(got, expected)
-
-
-@every_arch
-@every_dtype
-@pytest.mark.parametrize("kind", LOSSES)
-def test_targets_are_read_inside_their_bounds(arch, dtype, kind):
-    """The targets end where a protected page begins: a read past the end would be a fault."""
-    for cols in LENGTHS:
-        read_at_the_edge(arch, dtype, kind, cols)
-
-
-def read_at_the_edge(arch, dtype, kind, cols):
-    rows, page = 3, mmap.PAGESIZE
-    z, y, weight = loss_case(kind, rows, cols, dtype, np.random.default_rng(8), soft=True)
-    pages = mmap.mmap(-1, (y.nbytes // page + 2) * page)
-    start = np.frombuffer(pages, np.uint8).ctypes.data
-    guard = (y.nbytes // page + 1) * page
-    protect = ctypes.CDLL(None).mprotect
-    protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    assert protect(start + guard, page, 0) == 0
-    edge = np.frombuffer(pages, dtype, y.size, guard - y.nbytes).reshape(y.shape)
-    edge[...] = y
-    try:
-        for got, want in zip(
-            probe.loss(arch, kind, z, edge, weight),
-            probe.loss(arch, kind, z, y, weight),
-        ):
-            np.testing.assert_array_equal(got, want)
-    finally:
-        assert protect(start + guard, page, 3) == 0
-
-
-@every_arch
-@every_dtype
-def test_fisher_rows(arch, dtype):
-    for cols in LENGTHS:
-        delta, rz = np.random.default_rng(cols).standard_normal((2, 6, cols)).astype(dtype)
-        got = probe.fisher(arch, 2.5, delta, rz)
-        d, x = delta.astype(LD), rz.astype(LD)
-        want = 2.5 * np.sum(d * x, axis=1, keepdims=True) * d
-        bound = (
-            (4 + cols)
-            * np.finfo(dtype).eps
-            * 2.5
-            * np.sum(np.abs(d * x), axis=1, keepdims=True)
-            * np.abs(d)
-        )
-        assert np.all(np.abs(got - want) <= bound)

@@ -6,6 +6,7 @@ import numpy as np
 
 from fastcurv.testing import PrescribedSpectrum
 
+DTYPES = ["float64", "float32"]
 EPS = {"float64": float(np.finfo("float64").eps), "float32": float(np.finfo("float32").eps)}
 
 

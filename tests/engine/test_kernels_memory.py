@@ -1,0 +1,161 @@
+"""What kernels and passes touch: nothing beside their arrays, tested at the edge of pages that may
+not be touched.
+"""
+
+import numpy as np
+
+from fastcurv._engine import probe
+
+from .kernel_cases import every_arch, every_dtype, every_form, whole
+
+
+class InPlace(np.ndarray):
+    """An array whose copy is itself, so that the probe writes where it lies."""
+
+    def copy(self, order="C"):
+        return self
+
+
+@every_arch
+@every_dtype
+@every_form
+def test_nothing_outside_c_is_touched(arch, dtype, b_form, rng):
+    """C exact, no padding: what stands before and after it is left alone, and ragged edges do not
+    run into the next row.
+    """
+    for m, n in [(1, 1), (3, 5), (7, 17), (13, 31), (6, 33), (9, 63), (12, 65), (5, 129), (33, 47)]:
+        k = 20
+        A, B = whole(rng, (m, k), dtype), whole(rng, (k, n), dtype)
+        for shift in (0, 1, 3):
+            buffer = np.full(64 + m * n + 64, 77, dtype)
+            C = buffer[60 + shift : 60 + shift + m * n].reshape(m, n)
+            C[...] = before = whole(rng, (m, n), dtype)
+            for threads in (0, 2):
+                C[...] = before
+                probe.product(A, B, C=C.view(InPlace), arch=arch, b_form=b_form, threads=threads)
+                assert np.array_equal(C, before + A @ B)
+                assert np.all(buffer[: 60 + shift] == 77) and np.all(
+                    buffer[60 + shift + m * n :] == 77
+                )
+
+
+# --- reading past the end
+# --------------------------------------------------------------------------------------------------
+
+
+GUARD = """
+import ctypes, mmap, sys
+import numpy as np
+from fastcurv import _engine as engine
+from fastcurv._engine import probe
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+keep = []
+def guarded(array, order="C", shift=0):
+    # the same numbers, the last of them `shift` numbers before a page that may not be read
+    page = mmap.PAGESIZE
+    whole = -(-(array.nbytes + shift * array.itemsize) // page) * page
+    area = mmap.mmap(-1, whole + page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(area))
+    assert libc.mprotect(start + whole, page, 0) == 0
+    keep.append(area)
+    first = whole - array.nbytes - shift * array.itemsize
+    place = np.frombuffer(area, array.dtype, array.size, first)
+    there = place.reshape(array.shape, order=order)
+    there[...] = array
+    return there
+rng = np.random.default_rng(0)
+whole = lambda m, n, dtype: rng.integers(-9, 10, (m, n)).astype(dtype)
+"""
+
+
+def test_the_guard_guards(python):
+    """Reading one number past a guarded array ends the process: else the tests below would show
+    nothing.
+    """
+    done = python(
+        GUARD
+        + """
+there = guarded(np.ones((3, 5)))
+np.lib.stride_tricks.as_strided(there, (16,), (8,))[15]
+""",
+        check=False,
+    )
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+
+
+@every_arch
+def test_products_stay_inside(arch, python):
+    """A, a plain B and C end at a protected page; every shape of tile and edge reads up to it and
+    no further.
+    """
+    python(
+        GUARD
+        + f"""
+class InPlace(np.ndarray):
+    def copy(self, order="C"):
+        return self
+lengths = [1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 47, 49, 64, 65]
+for dtype in (np.float32, np.float64):
+    for i, m in enumerate(lengths):
+        n, k = lengths[(5 * i + 3) % 16], lengths[(7 * i + 2) % 16]
+        A, B, C = whole(m, k, dtype), whole(k, n, dtype), whole(m, n, dtype)
+        for a_order in "CF":
+            for b_order in "CF":
+                a, b, c = guarded(A, a_order), guarded(B, b_order), guarded(C)
+                probe.product(a, b, C=c.view(InPlace), arch={arch!r}, b_form="plain")
+                assert np.array_equal(c, C + A @ B)
+                for form in ("padded", "packed"):
+                    assert np.array_equal(probe.product(a, b, arch={arch!r}, b_form=form), A @ B)
+        engine.set_arch({arch!r})
+        for order in "CF":
+            assert np.array_equal(probe.copy({arch!r}, guarded(A, order))[:, :k], A)
+            probe.copy({arch!r}, guarded(A, order), True)
+            across = np.empty((k, m), dtype)
+            assert np.array_equal(engine.columns_as_rows(guarded(A, order), across), A.T)
+"""
+    )
+
+
+@every_arch
+def test_passes_stay_inside(arch, python):
+    """Data, theta, v and out that end at a protected page, through every operator, tall and wide,
+    whole and in chunks.
+    """
+    python(
+        GUARD
+        + f"""
+import fastcurv as fc
+engine.set_arch({arch!r})
+for dtype in ("float32", "float64"):
+    for sizes, N, loss in (([3, 5, 2], 7, "cross_entropy"), ([17, 33, 9, 5], 65, "mse"),
+                           ([1, 1, 1], 1, "binary_cross_entropy"),
+                           ([9, 15, 10], 33, "cross_entropy"), ([129, 259, 131, 31], 9, "mse")):
+        model = fc.MLP(sizes, "tanh", dtype=dtype)
+        X = guarded(rng.standard_normal((N, sizes[0])).astype(dtype), "CF"[N % 2])
+        draw = rng.random if loss == "binary_cross_entropy" else rng.standard_normal
+        y = draw((N, sizes[-1])).astype(dtype)
+        if loss == "cross_entropy":
+            y = rng.integers(sizes[-1], size=N).astype(np.int32)
+        elif loss == "binary_cross_entropy":
+            y = rng.random((N, sizes[-1])).astype(dtype)
+        y, w = guarded(y), guarded(rng.random(N).astype(dtype))
+        theta = guarded(model.init(seed=0))
+        v = guarded(rng.standard_normal(model.n_params).astype(dtype))
+        out = guarded(np.zeros(model.n_params, dtype))
+        Vt = guarded(np.stack([v, v, v]))
+        for memory in (None, 1):
+            ob = fc.Objective(model, X, y, loss, sample_weight=w, memory=memory)
+            if memory:
+                try:
+                    ob.hessian(theta)
+                except ValueError as error:
+                    ob.memory = int(str(error).split(":")[1].split()[0]) * 5 // 4
+            H, J = ob.hessian(theta), ob.jacobian(theta)
+            H.product(v, out=out)
+            assert np.isfinite(out).all() and np.array_equal((H @ Vt.T)[:, 2], out)
+            H.quadratic(v), ob.ggn(theta).product(v, out=out)
+            ob.empirical_fisher(theta).product(v, out=out)
+            J.T @ guarded(J @ v), ob.value_and_gradient(theta), model.predict(theta, X)
+"""
+    )

@@ -1,0 +1,19 @@
+"""What the tests of products are given."""
+
+import numpy as np
+import pytest
+
+from .product_cases import NETS
+
+
+@pytest.fixture
+def drawn(rng, problem):
+    """A net of NETS with a vector v and a block V: everything a product needs."""
+
+    def draw(net, dtype="float64", **options):
+        p = problem(rng, **{"weights": True, "l2": 0.01, **NETS[net], **options}, dtype=dtype)
+        p.V = rng.standard_normal((p.n, 5)).astype(dtype)
+        p.v, p.u = np.ascontiguousarray(p.V[:, 0]), np.ascontiguousarray(p.V[:, 1])
+        return p
+
+    return draw

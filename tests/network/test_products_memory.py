@@ -1,0 +1,193 @@
+"""What products take of memory: chunks under a bound, none in the loop, what nbytes says."""
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .product_cases import again, everything
+
+# --- memory
+# --------------------------------------------------------------------------------------------------
+
+
+def least_memory(p):
+    """What the state of one row takes, by the refusal of less."""
+    with pytest.raises(
+        ValueError, match=r"memory=1 bytes is not enough: \d+ are needed"
+    ) as refusal:
+        again(p, memory=1).hessian(p.theta)
+    return int(str(refusal.value).split(":")[1].split()[0])
+
+
+@pytest.mark.parametrize("net", ["tall", "wide"])
+def test_chunks(arch, net, drawn):
+    """Under a memory bound rows go in chunks, a ragged last one included: the bound is kept, the
+    sums agree to 1e-12.
+    """
+    p = drawn(net, N={"tall": 333, "wide": 21}[net])
+    whole = everything(p.ob, p.theta, p.V)
+    free = p.ob.hessian(p.theta)
+    least, seen = least_memory(p), set()
+    for memory in (
+        least,
+        (9 * least + free.nbytes) // 10,
+        (least + free.nbytes) // 2,
+        4 * free.nbytes,
+    ):
+        ob = again(p, memory=memory)
+        for name, value in everything(ob, p.theta, p.V).items():
+            gap = np.linalg.norm(np.subtract(value, whole[name]))
+            assert gap <= 1e-12 * np.linalg.norm(whole[name]), f"{name} with memory={memory}"
+        H = ob.hessian(p.theta)
+        H @ np.tile(p.V, 5)
+        assert H.nbytes <= memory
+        seen.add(H.layout["chunk"])
+    assert 1 in seen and len(p.X) in seen and any(len(p.X) % chunk for chunk in seen)
+
+
+def test_a_bound_is_refused_or_kept(drawn):
+    """Whatever the bound, the operator is within it; and a larger one never keeps fewer rows."""
+    p = drawn("tall", N=57)
+    full, rows = p.ob.hessian(p.theta).nbytes, 0
+    for memory in np.linspace(full / 20, full, 23).astype(int):
+        try:
+            H = again(p, memory=int(memory)).hessian(p.theta)
+        except ValueError:
+            assert rows == 0
+            continue
+        assert H.nbytes <= memory and H.layout["chunk"] >= rows
+        rows = H.layout["chunk"]
+    assert rows > 1
+
+
+@pytest.mark.parametrize(
+    "sizes, N", [([129, 131, 131, 257, 33], 300), ([33, 31, 17, 7], 700), ([20, 100, 2], 900)]
+)
+def test_a_bound_cuts_rows_alike_for_any_number_of_threads(sizes, N, rng, problem):
+    """The chunk depends on sizes and memory alone: same bits for any number of threads, and what
+    one thread may have, 64 may.
+    """
+    p = problem(rng, sizes, "tanh", "mse", N)
+    least, free = least_memory(p), p.ob.hessian(p.theta).nbytes
+    V = rng.standard_normal((p.n, 3))
+    for memory in (least, least + (free - least) // 5, (least + free) // 2, free - 1, free):
+        seen = set()
+        for threads in (1, 2, 3, 4, 8, 64):
+            ob = again(p, memory=memory, n_threads=threads)
+            H = ob.hessian(p.theta)
+            products = H @ V
+            assert H.nbytes <= memory and H.layout["threads"] <= threads
+            seen.add(
+                (
+                    H.layout["chunk"],
+                    products.tobytes(),
+                    H.quadratic(V).tobytes(),
+                    ob.gradient(p.theta).tobytes(),
+                    ob.value(p.theta),
+                )
+            )
+        assert len(seen) == 1, (memory, [s[0] for s in seen])
+
+
+def test_a_bound_leaves_room_for_threads(rng, problem):
+    """Where rows are cut, memory is kept free for more than one thread, unless the bound is near
+    the least.
+    """
+    p = problem(rng, [33, 31, 17, 7], "tanh", "mse", 3000)
+    H = again(p, memory=p.ob.hessian(p.theta).nbytes // 2, n_threads=8).hessian(p.theta)
+    assert 1 < H.layout["chunk"] < 3000 and H.layout["threads"] > 1
+
+
+def test_products_allocate_nothing(drawn):
+    """With out= given; and without it, only the result."""
+    p = drawn("wide")
+    H, out = p.ob.hessian(p.theta), np.empty(p.n)
+    H.product(p.v, out=out)
+    tracemalloc.start()
+    try:
+        for call, most in (
+            (lambda: H.product(p.v, out=out), 2000),
+            (lambda: H @ p.v, 2000 + out.nbytes),
+        ):
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            call()
+            assert tracemalloc.get_traced_memory()[1] - before <= most
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="the system does not say what a process holds"
+)
+def test_memory_is_what_it_says(python):
+    """What the process grows by when an operator is made is its nbytes and the padded copy of X, to
+    10%; its end gives it back.
+    """
+    python("""
+import numpy as np, fastcurv as fc
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+rng = np.random.default_rng(0)
+model = fc.MLP([100, 300, 300, 10], "softplus")
+X, y = rng.standard_normal((4000, 100)), rng.standard_normal((4000, 10))
+theta = model.init(seed=0)
+fc.Objective(model, X[:50], y[:50], "mse").hessian(theta) @ theta
+ob = fc.Objective(model, X, y, "mse")
+before = resident()
+H = ob.hessian(theta)
+H @ theta
+grown, said = resident() - before, H.nbytes + X.nbytes
+assert abs(grown - said) <= 0.1 * said, (grown, said)
+del H, ob
+assert resident() - before <= 0.1 * said, (resident() - before, said)
+""")
+
+
+# --- blocks of the matrix
+# -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("memory", [None, "chunks"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_restrict(arch, bias, memory, rng, problem):
+    """A principal block, by layers or by indices, is the dense matrix's."""
+    p = problem(rng, [4, 6, 6, 3], "tanh", "cross_entropy", 40, l2=0.1, bias=bias, residual=True)
+    ob = (
+        p.ob
+        if memory is None
+        else again(p, memory=(least_memory(p) + p.ob.hessian(p.theta).nbytes) // 2)
+    )
+    assert (ob.hessian(p.theta).layout["chunk"] < 40) == (memory is not None)
+    starts = np.cumsum(
+        [0] + [W.size + (b.size if bias else 0) for W, b in p.model.unflatten(p.theta)]
+    )
+    for H in (ob.hessian(p.theta), ob.ggn(p.theta), ob.empirical_fisher(p.theta)):
+        dense = H.to_dense()
+        size = np.linalg.norm(dense)
+        for layers in ([0], [1], [2], 2, [0, 2], [2, 0], [0, 1, 2]):
+            places = np.concatenate(
+                [np.arange(starts[l], starts[l + 1]) for l in np.atleast_1d(layers)]
+            )
+            self_check(H.restrict(layers=layers), dense[np.ix_(places, places)], size, rng)
+        for places in (np.array([0]), rng.permutation(p.n)[:17], np.arange(p.n)[::-1]):
+            self_check(H.restrict(indices=places), dense[np.ix_(places, places)], size, rng)
+
+
+def self_check(block, true, size, rng):
+    V = rng.standard_normal((len(true), 3))
+    v = V[:, 0].copy()
+    assert block.shape == true.shape
+    for got, expected in (
+        (block.to_dense(), true),
+        (block @ v, true @ v),
+        (block @ V, true @ V),
+        (block.product(v, np.empty(len(v))), true @ v),
+        (block.T @ v, true @ v),
+    ):
+        assert np.linalg.norm(got - expected) <= 1e-13 * size * max(1, np.linalg.norm(V))
+    forms = (V * (true @ V)).sum(0)
+    assert np.all(abs(block.quadratic(V) - forms) <= 1e-13 * size * (V * V).sum(0))
+    assert abs(block.quadratic(v) - forms[0]) <= 1e-13 * size * (v @ v)

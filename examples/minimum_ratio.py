@@ -39,35 +39,8 @@ def main(scale="normal", out="pictures"):
     lowest = loss <= np.quantile(loss, 0.25)
     exponent, low, high = fit_exponent(loss, counts["negative"] / ob.n_params)
 
-    figure = plots.new_figure((10.0, 3.8))
-    left, right = figure.subplots(1, 2)
-    left.plot(loss, ratio, "o", ms=4, color=plots.BLUE, label="positive / all: the minimum ratio")
-    left.plot(
-        loss, counts["negative"] / ob.n_params, "v", ms=4, color=plots.RED, label="negative / all"
-    )
-    left.plot(
-        loss,
-        counts["zero"] / ob.n_params,
-        "s",
-        ms=3,
-        color=plots.GREY,
-        label="zero within the error / all",
-    )
-    left.set_ylim(-0.02, 1.02)
-    left.set_xlabel("training loss")
-    left.set_ylabel("share of the eigenvalues")
-    left.set_title(f"{len(found)} trained networks, n = {ob.n_params}")
-    left.legend(frameon=False)
-    excess = loss - loss.min()
     share = counts["negative"] / ob.n_params
-    some = (share > 0) & (excess > 0)
-    right.loglog(excess[some], share[some], "v", ms=4, color=plots.RED)
-    right.set_xlabel("training loss above the lowest")
-    right.set_ylabel("negative / all")
-    right.set_title(
-        f"Fitted exponent {exponent:.2f} [{low:.2f}, {high:.2f}]; random matrices say 1.5",
-        fontsize=10,
-    )
+    figure = picture(loss, counts, ob.n_params, (exponent, low, high))
     return Outcome(
         f"Over {len(found)} trained networks ({kinds(found)}) the minimum ratio "
         f"runs from {ratio.min():.2f} to {ratio.max():.2f}, {ratio[lowest].mean():.2f} on average "
@@ -88,6 +61,46 @@ def main(scale="normal", out="pictures"):
             "exponent": (exponent, low, high),
         },
     )
+
+
+def picture(loss, counts, n, fitted):
+    """Shares of the eigenvalues against the loss, and the index against the excess loss."""
+    exponent, low, high = fitted
+    figure = plots.new_figure((10.0, 3.8))
+    left, right = figure.subplots(1, 2)
+    left.plot(
+        loss,
+        counts["positive"] / n,
+        "o",
+        ms=4,
+        color=plots.BLUE,
+        label="positive / all: the minimum ratio",
+    )
+    left.plot(loss, counts["negative"] / n, "v", ms=4, color=plots.RED, label="negative / all")
+    left.plot(
+        loss,
+        counts["zero"] / n,
+        "s",
+        ms=3,
+        color=plots.GREY,
+        label="zero within the error / all",
+    )
+    left.set_ylim(-0.02, 1.02)
+    left.set_xlabel("training loss")
+    left.set_ylabel("share of the eigenvalues")
+    left.set_title(f"{len(loss)} trained networks, n = {n}")
+    left.legend(frameon=False)
+    excess = loss - loss.min()
+    share = counts["negative"] / n
+    some = (share > 0) & (excess > 0)
+    right.loglog(excess[some], share[some], "v", ms=4, color=plots.RED)
+    right.set_xlabel("training loss above the lowest")
+    right.set_ylabel("negative / all")
+    right.set_title(
+        f"Fitted exponent {exponent:.2f} [{low:.2f}, {high:.2f}]; random matrices say 1.5",
+        fontsize=10,
+    )
+    return figure
 
 
 def fit_exponent(loss, share, n_resamples=400, seed=0):

@@ -34,23 +34,7 @@ def main(scale="normal", out="pictures"):
     left.set_ylim(-0.03, 1.03)
     left.set_xlabel("number of parameters n")
     left.set_ylabel("saddles among the critical points")
-    seen = set()
-    for size, found in rows:
-        for point in found:
-            marker, color = plots.MARKERS[point.verdict.kind]
-            label = None if point.verdict.kind in seen else point.verdict.kind
-            seen.add(point.verdict.kind)
-            right.plot(
-                size,
-                point.loss,
-                marker,
-                color=color,
-                ms=6,
-                alpha=0.6,
-                mec="white",
-                ls="none",
-                label=label,
-            )
+    draw_losses(rows, right)
     right.set_title("Minima lie low")
     for ax in (left, right):
         ax.set_xscale("log")
@@ -76,6 +60,27 @@ def main(scale="normal", out="pictures"):
             "minimum_loss": float(np.mean(minima)) if minima else None,
         },
     )
+
+
+def draw_losses(rows, ax):
+    """Every critical point at its loss, by kind."""
+    seen = set()
+    for size, found in rows:
+        for point in found:
+            marker, color = plots.MARKERS[point.verdict.kind]
+            label = None if point.verdict.kind in seen else point.verdict.kind
+            seen.add(point.verdict.kind)
+            ax.plot(
+                size,
+                point.loss,
+                marker,
+                color=color,
+                ms=6,
+                alpha=0.6,
+                mec="white",
+                ls="none",
+                label=label,
+            )
 
 
 if __name__ == "__main__":

@@ -171,16 +171,45 @@ def sources():
                 yield path
 
 
-SHORT = (".c", ".h", ".inc", ".pyx", ".pxd")  # of these, none has more than 400 lines
-
-
 def test_files_stay_short():
-    """Past 720 lines a file is split, past 400 on the compiled side."""
+    """Past 400 lines a file is split."""
     texts = {path.relative_to(ROOT).as_posix(): path.read_text() for path in sources()}
     lengths = {name: len(text.splitlines()) for name, text in texts.items()}
     assert len(lengths) > 50
-    most = {name: 400 if name.endswith(SHORT) else 720 for name in lengths}
-    assert {name: n for name, n in lengths.items() if n > most[name]} == {}
+    assert {name: n for name, n in lengths.items() if n > 400} == {}
+
+
+def functions():
+    """Every function of every Python file, with the name to find it by."""
+    for path in sources():
+        if path.suffix == ".py":
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                    yield f"{path.relative_to(ROOT).as_posix()}: {node.name}", node
+
+
+def test_functions_stay_short():
+    """Past 60 lines a function is split; its head counts, its docstring does not."""
+    lengths = {}
+    for name, node in functions():
+        said = node.body[0].end_lineno - node.body[0].lineno + 1 if ast.get_docstring(node) else 0
+        lengths[name] = node.end_lineno - node.lineno + 1 - said
+    assert len(lengths) > 1000
+    assert {name: n for name, n in lengths.items() if n > 60} == {}
+
+
+# Positional arguments that users give: the names and their order are a promise.
+PROMISED = {"fastcurv/network/objective.py: __init__": 8}
+
+
+def test_few_arguments_go_by_position():
+    """At most six in the package, self not counted."""
+    counts = {}
+    for name, node in functions():
+        given = [a.arg for a in (*node.args.posonlyargs, *node.args.args)]
+        counts[name] = len(given) - (given[:1] in (["self"], ["cls"]))
+    most = {name: PROMISED.get(name, 6) for name in counts if name.startswith("fastcurv/")}
+    assert {name: counts[name] for name in most if counts[name] > most[name]} == {}
 
 
 def test_no_flags_that_break_others():

@@ -26,6 +26,15 @@ Say = Callable[[str], None]
 
 SECOND = "newton-cg"  # the method that goes to the critical point
 NARROW = 4  # units in the last hidden layer of the narrower network
+LOOKED_AT = (
+    "A network with {n} parameters was trained on scikit-learn's handwritten digits, and its exact "
+    "Hessian was looked at on the way."
+)
+NARROWER = (
+    f"A network with only {NARROW} units in its last hidden layer was trained until its gradient "
+    "was gone. With the missing units added, all their weights zero, it computes the same, and its "
+    "gradient is still zero: a critical point of the full network's loss."
+)
 
 
 def run(
@@ -72,17 +81,13 @@ def run(
     say(describe(objective, data))
 
     moments, result = train(objective, data, seed, quick, progress, say)
-    page.text(
-        f"A network with {objective.n_params} parameters was trained on scikit-learn's "
-        "handwritten digits, and its "
-        f"exact Hessian was looked at on the way. {describe(objective, data)}."
-    )
+    page.text(LOOKED_AT.format(n=objective.n_params) + f" {describe(objective, data)}.")
     page.section("Training").table(
         ["moment", "state"], [[k, state(objective, t, data)] for k, t in moments.items()]
     )
 
     say("\nThe Hessian's spectrum on the way")
-    densities = spectra(page, objective, moments, seed, quick, progress, say)
+    densities = spectra(page, objective, moments, say, seed=seed, quick=quick, progress=progress)
 
     say("\nWhere training stopped")
     point = fc.classify(objective, result.x, seed=seed)
@@ -93,13 +98,7 @@ def run(
     say("\nA saddle, and the way down from it")
     theta = find_saddle(recipe, objective, data, seed, progress)
     saddle = fc.classify(objective, theta, dense_below=0, seed=seed)
-    page.section("A saddle, and the way down").text(
-        f"A network with only {NARROW} units in its last hidden layer was trained until its "
-        "gradient was gone. With the "
-        "missing units added, all their weights zero, it computes the same, and its gradient is "
-        "still zero: a critical "
-        "point of the full network's loss."
-    )
+    page.section("A saddle, and the way down").text(NARROWER)
     escaped = leave(page, objective, theta, saddle, progress, say)
     if picture is not None and escaped is not None:
         summary(densities, objective, theta, escaped.x - theta).savefig(picture, dpi=150)
@@ -147,10 +146,11 @@ def spectra(
     page: Report,
     objective: fc.Objective,
     moments: dict[str, Array],
+    say: Say,
+    *,
     seed: int,
     quick: bool,
     progress: bool,
-    say: Say,
 ) -> dict[str, SpectralDensity]:
     """Density and extreme eigenvalues at each moment, as one picture and one table."""
     figure = plots.new_figure((9.0, 3.2))

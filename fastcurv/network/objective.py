@@ -16,8 +16,9 @@ from ..rounding.bounds import rounding_at
 from ..rounding.facts import NetworkFacts
 from ..structure.parameters import l2_diagonal
 from .arguments import as_vector, check_bool, check_memory, check_targets, check_weight
+from .jacobian import Jacobian
 from .mlp import MLP
-from .operators import Curvature, Jacobian
+from .operators import Curvature
 
 LOSSES = tuple(_engine.LOSSES)
 HANDED_OUT = 1 << 20  # bytes of a gradient from which it is handed out and not copied
@@ -205,7 +206,6 @@ class Objective(NetworkFacts):
         return float(self.n_samples * (1 if self.loss == "cross_entropy" else self.model.sizes[-1]))
 
     # --- plans: made, bound, handed out, taken back
-    # ---------------------------------------------------------------------
 
     def _new_plan(self) -> Any:  # of the engine, or with its face
         threads = self.n_threads or _engine.default_threads()
@@ -264,7 +264,6 @@ class Objective(NetworkFacts):
         return self._plan
 
     # --- the function and its derivatives
-    # -------------------------------------------------------------------------------
 
     def value(self, theta: Any) -> float:
         """The loss at theta, a float. Cost: one forward pass, and none at the theta seen last."""
@@ -303,7 +302,6 @@ class Objective(NetworkFacts):
         return out
 
     # --- operators
-    # ----------------------------------------------------------------------------------------------
 
     def hessian(self, theta: Any) -> Curvature:
         """The Hessian at theta as a `LinearOperator` that owns its state: nothing done here later

@@ -1,6 +1,4 @@
-"""Curvature as linear operators: the Hessian, the GGN, the Fisher, their principal blocks; the
-Jacobian of the outputs.
-"""
+"""Curvature as linear operators: the Hessian, the GGN, the Fisher, and their principal blocks."""
 
 from __future__ import annotations
 
@@ -14,7 +12,6 @@ import numpy as np
 from ..checks import as_numpy
 from ..protocols import Array, Floats, Indices
 from ..rounding.bounds import dense_bounds, rounding_at
-from ..rounding.jacobian import jacobian_bounds
 from ..rounding.rowwise import Rounding
 from .arguments import (
     as_block,
@@ -24,7 +21,7 @@ from .arguments import (
     check_out,
     layer_indices,
 )
-from .linear import OfWhole, Operator, Symmetric, Transposed
+from .linear import OfWhole, Symmetric
 from .sample_space import SampleSpace, in_sample_space
 
 NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
@@ -354,55 +351,6 @@ class Block(OfWhole, Quadratic):
     def to_dense(self) -> np.ndarray:
         """The block as a matrix."""
         return self._rows(np.eye(self.shape[0], dtype=self.dtype))
-
-
-class Jacobian(Operator):
-    """The Jacobian ``(N d_out, n)`` of the outputs, row-major over (sample, output).
-
-    ``J.T`` and ``J.H`` are its transpose.
-    """
-
-    def __init__(self, objective: Any, theta: Any) -> None:
-        self.objective = objective
-        self.theta = np.array(objective.model.check_theta(theta), order="C")
-        self._plan = objective._lend_plan()
-        self._plan.bind(self.theta)
-        weakref.finalize(self, objective._take_back, self._plan)
-        super().__init__(
-            objective.dtype, (objective.n_samples * objective.model.sizes[-1], objective.n_params)
-        )
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Jacobian, (self.objective, self.theta)
-
-    def _matvec(self, v: Any) -> np.ndarray:
-        out = np.empty(self.shape[0], self.dtype)
-        self._plan.jacobian(as_vector(v.reshape(-1), self.shape[1], self.dtype), out)
-        return out
-
-    def _rmatvec(self, u: Any) -> np.ndarray:
-        out = np.empty(self.shape[1], self.dtype)
-        self._plan.jacobian(as_vector(u.reshape(-1), self.shape[0], self.dtype), out, True)
-        return out
-
-    def row_bounds(self) -> Any:
-        """Bounds ``(N d_out,)`` on what rounding does to ``J.T @ e_i``, each row of the matrix as
-        it is had by such products. Infinite with batch normalisation.
-
-        Cost: some gradients' arithmetic in NumPy.
-        """
-        if self.objective.model.batch_norm:
-            return np.full(self.shape[0], np.inf)
-        return jacobian_bounds(rounding_at(self.objective, self.theta, self._plan.layout))
-
-    def _transpose(self) -> Any:
-        return Transposed(self)
-
-    def __repr__(self) -> str:
-        m, n = self.shape
-        return (
-            f"<{m}x{n} Jacobian over {self.objective.n_samples} samples, dtype={self.dtype.name}>"
-        )
 
 
 def _make(kind: Any, args: Any, n_products: int) -> Any:

@@ -95,9 +95,9 @@ class NormState:
             z,
             dz,
             np.asarray(y, None if y.dtype.kind == "i" else float),
-            weight,
-            R.ob.divisor,
-            R.arithmetic,
+            weight=weight,
+            divisor=R.ob.divisor,
+            arithmetic=R.arithmetic,
         )
 
     def backward(self) -> None:

@@ -159,7 +159,7 @@ class Columns:
             a = chain.cap(m + 1, a, Sized(a.size if m == l else 0 * a.size, fresh))
             ra[m + 1] = a
             z, local = self.through(a, m + 1, R.W[m + 1].cols if m == l else None)
-        return self.down(s, sizes, self.loss(s, z), None, last, rz, ra, l)
+        return self.down(s, sizes, self.loss(s, z), None, last, rz=rz, ra=ra, unit=l)
 
     def backward(self, s: State, sizes: dict[str, list[Sized]], l: int) -> list[Sized]:
         """Likewise, what an impulse in re at each input of layer l does."""
@@ -168,7 +168,7 @@ class Columns:
         own = self.units(s.phi[l - 1].p, s.phi[l - 1].dp, like, 1.0)
         rd = e.times(*own).rounded(self.r.u)
         nothing: list[Sized | None] = [None] * self.L
-        return self.down(s, sizes, rd, e, l - 1, nothing, nothing, l - 1)
+        return self.down(s, sizes, rd, e, l - 1, rz=nothing, ra=nothing, unit=l - 1)
 
     def loss(self, s: State, z: Sized) -> Sized:
         """Rdelta of the last layer."""
@@ -185,6 +185,7 @@ class Columns:
         rd: Sized,
         re: Sized | None,
         top: int,
+        *,
         rz: list[Sized | None],
         ra: list[Sized | None],
         unit: int,

@@ -172,7 +172,7 @@ def by_layers(passes: Passes) -> float:
         for l, k in C:
             C[l, k].add(s, l, *_inputs(passes, s, k, np.ones_like(c[l, k])))
         for (l, k), (D, A) in B.items():
-            _add_pair(D, A, passes, s, l, k, c[l, k])
+            _add_pair(D, A, passes, s, (l, k), c[l, k])
         for at in c_z:
             U[at].add(*_inputs(passes, s, at[1], c_z[at]))
     S = np.zeros((L, L))
@@ -245,8 +245,9 @@ def _inputs(passes: Passes, s: State, k: int, c: Floats) -> tuple[Floats, Floats
     return (np.hstack([c * s.a[k], c]) if passes.ob.model.bias else c * s.a[k]), error
 
 
-def _add_pair(D: Rows, A: Rows, passes: Passes, s: State, l: int, k: int, c: Floats) -> None:
+def _add_pair(D: Rows, A: Rows, passes: Passes, s: State, at: tuple[int, int], c: Floats) -> None:
     """These rows' parts of ``delta_l / w`` and ``w c [a 1]``, a row's w as good as can be."""
+    l, k = at
     d, dd = s.d[l], s.dd[l].nu
     F, error = _inputs(passes, s, k, c)
     near, far = norms(np.abs(d)) + dd, norms(np.abs(F)) + error

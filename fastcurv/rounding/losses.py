@@ -40,6 +40,7 @@ class LossRows:
         z: Floats,
         dz: Err,
         y: NDArray[Any],
+        *,
         weight: Floats | None,
         divisor: float,
         arithmetic: Arithmetic,

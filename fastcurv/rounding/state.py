@@ -76,9 +76,9 @@ class State:
             z,
             dz,
             np.asarray(R.ob.y[self.rows], None if R.ob.y.dtype.kind == "i" else float),
-            None if weight is None else weight[self.rows],
-            R.ob.divisor,
-            R.arithmetic,
+            weight=None if weight is None else weight[self.rows],
+            divisor=R.ob.divisor,
+            arithmetic=R.arithmetic,
         )
 
     def join(self, products: dict[int, Floats], l: int) -> None:

@@ -47,7 +47,7 @@ def zoo() -> list[Case]:
 
     Cost: a second or two, since some of the points are found to rounding by Newton's method.
     """
-    cases = list(_functions())
+    cases = [*_functions(), *_toys()]
     cases += LinearAutoencoder([5.0, 4.0, 3.0, 2.0, 1.0], 2, seed=1).cases(seed=1)
     cases += LinearAutoencoder([4.0, 1.0, 0.3, 0.1], 1, n_samples=9, seed=2).cases()
     cases += LinearAutoencoder([8.0, 6.0, 5.0, 3.0, 2.0, 0.5], 3, seed=3).cases(seed=3, limit=8)
@@ -55,17 +55,18 @@ def zoo() -> list[Case]:
     return cases
 
 
-def _functions() -> Iterator[Case]:
-    def function(
-        name: str, kind: str, counts: tuple[int, int, int], *functions: Callable[..., Any]
-    ) -> Case:
-        """`functions`: value, gradient, Hessian and, where it is not 0, a bound on its change."""
-        value, gradient, hessian = functions[:3]
-        bound = functions[3] if functions[3:] else lambda t, r: 0.0
-        ob = FunctionObjective(2, value, gradient, hessian, bound)
-        return Case(name, ob, np.zeros(2), kind, *counts, 0.0)
+def _case(
+    name: str, kind: str, counts: tuple[int, int, int], *functions: Callable[..., Any]
+) -> Case:
+    """`functions`: value, gradient, Hessian and, where it is not 0, a bound on its change."""
+    value, gradient, hessian = functions[:3]
+    bound = functions[3] if functions[3:] else lambda t, r: 0.0
+    ob = FunctionObjective(2, value, gradient, hessian, bound)
+    return Case(name, ob, np.zeros(2), kind, *counts, 0.0)
 
-    yield function(
+
+def _functions() -> Iterator[Case]:
+    yield _case(
         "x^2 - y^2",
         "saddle",
         (1, 1, 0),
@@ -73,7 +74,7 @@ def _functions() -> Iterator[Case]:
         lambda t: [2 * t[0], -2 * t[1]],
         lambda t: np.diag([2.0, -2.0]),
     )
-    yield function(
+    yield _case(
         "monkey saddle",
         "degenerate",
         (0, 0, 2),
@@ -82,7 +83,7 @@ def _functions() -> Iterator[Case]:
         lambda t: [[6 * t[0], -6 * t[1]], [-6 * t[1], -6 * t[0]]],
         lambda t, r: 6.0,
     )
-    yield function(
+    yield _case(
         "x^2 - y^4",
         "degenerate",
         (1, 0, 1),
@@ -91,7 +92,7 @@ def _functions() -> Iterator[Case]:
         lambda t: np.diag([2.0, -12 * t[1] ** 2]),
         lambda t, r: 24 * (abs(t[1]) + r),
     )
-    yield function(
+    yield _case(
         "x^2 + y^3",
         "degenerate",
         (1, 0, 1),
@@ -100,7 +101,7 @@ def _functions() -> Iterator[Case]:
         lambda t: np.diag([2.0, 6 * t[1]]),
         lambda t, r: 6.0,
     )
-    yield function(
+    yield _case(
         "-x^2 - 3 y^2",
         "maximum",
         (0, 2, 0),
@@ -108,7 +109,7 @@ def _functions() -> Iterator[Case]:
         lambda t: [-2 * t[0], -6 * t[1]],
         lambda t: np.diag([-2.0, -6.0]),
     )
-    yield function(
+    yield _case(
         "zero",
         "degenerate",
         (0, 0, 2),
@@ -116,6 +117,9 @@ def _functions() -> Iterator[Case]:
         lambda t: np.zeros(2),
         lambda t: np.zeros((2, 2)),
     )
+
+
+def _toys() -> Iterator[Case]:
     toy = lecture_toy()
     yield Case("toy at the origin", toy, np.zeros(2), "saddle", 1, 1, 0, 1.0)
     yield Case("toy in the valley", toy, np.array([2.0, 0.5]), "minimum", 1, 0, 1, 0.0)

@@ -16,10 +16,27 @@ SECOND = {"tanh": 0.77, "sigmoid": 0.0963, "softplus": 0.25, "silu": 0.5, "gelu"
 THIRD = {"tanh": 2.0, "sigmoid": 0.125, "softplus": 0.1, "silu": 1.0, "gelu": 1.0, "elu": 1.0}
 
 
+def _loss(ref, z, ez, rz, erz):
+    """What a sample's term gives at most: delta, its units, rdelta, its units."""
+    cross = ref.loss == "cross_entropy"
+    share = np.abs(ref._scale()) * np.ones((len(z), 1))
+    curve = 2.0 if ref.loss == "mse" else 1.0
+    if ref.loss == "mse":
+        delta = share * 2 * (np.abs(z) + np.abs(np.asarray(ref.y, float).reshape(len(z), -1)))
+    else:
+        delta = share * np.ones_like(z)
+    ed = share * curve * ez + delta
+    rows = rz.sum(axis=1, keepdims=True) if cross else 0
+    long = erz.sum(axis=1, keepdims=True) if cross else 0
+    rd = share * curve * (rz + rows)
+    erd = share * curve * (erz + long + (rz + rows) * (1 + ez))
+    return delta, ed, rd, erd
+
+
 def units(ref, theta, v):
     """The norm of the units of ``H v`` of a `ReferenceObjective`, as a float."""
     theta, v = np.asarray(theta, float), np.asarray(v, float)
-    X, cross = np.abs(np.asarray(ref.X, float)), ref.loss == "cross_entropy"
+    X = np.abs(np.asarray(ref.X, float))
     zs, _ = ref.model.forward(theta, np.asarray(ref.X, float))
     layers = [[np.abs(p) for p in layer] for layer in ref.model.unflatten(theta)]
     moved = [[np.abs(p) for p in layer] for layer in ref.model.unflatten(v)]
@@ -45,20 +62,7 @@ def units(ref, theta, v):
         era.append(d1[l] * erz[l] + (d2[l] + d1[l]) * rz[l] * (1 + ez[l]) + ra[-1])
         era[-1] += era[l] if skip else 0
 
-    # The loss, whose derivatives are at most these for a sample's term.
-    share = np.abs(ref._scale()) * np.ones((len(X), 1))
-    curve = 2.0 if ref.loss == "mse" else 1.0
-    if ref.loss == "mse":
-        delta = (
-            share * 2 * (np.abs(zs[last]) + np.abs(np.asarray(ref.y, float).reshape(len(X), -1)))
-        )
-    else:
-        delta = share * np.ones_like(zs[last])
-    ed = share * curve * ez[last] + delta
-    rows = rz[last].sum(axis=1, keepdims=True) if cross else 0
-    long = erz[last].sum(axis=1, keepdims=True) if cross else 0
-    rd = share * curve * (rz[last] + rows)
-    erd = share * curve * (erz[last] + long + (rz[last] + rows) * (1 + ez[last]))
+    delta, ed, rd, erd = _loss(ref, zs[last], ez[last], rz[last], erz[last])
 
     # Backward, and the units of every part of the result.
     total, e_skip = 0.0, None

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fastcurv.krylov.lanczos import Recurrence, _whitening
+from fastcurv.krylov.lanczos import Recurrence
+from fastcurv.krylov.state import _whitening
 
 from .spectra import DTYPES, EPS, SPECTRA, Prescribed
 

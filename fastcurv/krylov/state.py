@@ -1,0 +1,254 @@
+"""The state of a Lanczos run: a basis kept orthonormal to rounding, the next block, the operator
+in that basis; how it starts, is made orthogonal again, and shrinks. `lanczos` says what they mean
+and makes it grow.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from ..checks import operator_dtype
+from ..eigensolver import eigh
+from ..protocols import Array, Floats
+from .basis import (
+    bring_near_one,
+    column_lengths,
+    orthogonalise,
+    orthonormalise,
+    project,
+    rotate,
+    subtract,
+)
+
+# products and sweeps are taken to be wrong by this many eps ||A||, where nothing larger shows
+ROUNDING = 4.0
+
+
+class State:
+    """What `Recurrence` knows; its parameters are said there."""
+
+    n: int
+    m: int
+    p: int
+    clean: int
+    reach: int
+    locked: int
+    tridiagonal: bool
+
+    def __init__(
+        self,
+        op: Any,
+        max_basis: int,
+        *,
+        against: Array | None = None,
+        contamination: float | None = None,
+        rows: Array | None = None,
+    ) -> None:
+        self.op, self.n, self.dtype = op, op.shape[0], operator_dtype(op)
+        self.eps = float(np.finfo(self.dtype).eps)
+        self.against = np.zeros((0, self.n), self.dtype) if against is None else against
+        self.dimension = self.n - len(self.against)
+        self.capacity = min(max_basis, self.dimension)
+        self.rows = (
+            np.empty((self.capacity + 1, self.n), self.dtype)
+            if rows is None
+            else rows[: self.capacity + 1]
+        )
+        self.T = np.zeros((self.capacity + 1, self.capacity + 1))
+        self.err = np.zeros(self.capacity + 1)
+        self.contamination = self.eps**0.5 if contamination is None else contamination
+        self.reset()
+        self.n_products = 0
+        self.leak = np.zeros((len(self.against), self.capacity + 1))
+        self.scale = self.noise = self.ghosts = 0.0
+        self.exponent = 0  # products are worked on at 2^-exponent of their size; T is not scaled
+        self._product = getattr(op, "product", None)
+        self.around: AbstractContextManager[None] = (
+            nullcontext()
+        )  # a context of every product: where Ctrl-C may end it
+
+    def reserve(self, max_basis: int) -> None:
+        """Room for up to `max_basis` rows; what is there stays."""
+        capacity = min(max_basis, self.dimension)
+        more = capacity - self.capacity
+        if more > 0:
+            self.rows.resize((capacity + 1, self.n), refcheck=False)
+            self.T = np.pad(self.T, ((0, more), (0, more)))
+            self.err = np.pad(self.err, (0, more))
+            self.leak = np.pad(self.leak, ((0, 0), (0, more)))
+            self.capacity = capacity
+
+    def reset(self) -> None:
+        """Forget the basis; keep the count, the scale and the noise."""
+        self.m = self.p = self.clean = self.reach = self.locked = 0
+        self.tridiagonal = True
+        self.T[...] = 0
+        self.err[...] = 0
+
+    def insert(self, W: Array) -> int:
+        """Make the rows `W (p, n)`, overwritten, the next block; returns how many independent ones
+        there were.
+
+        What coupled the basis to the block that was next is dropped, and goes into err.
+        """
+        self.drop_block()
+        bring_near_one(W)
+        orthonormalise(W)
+        Q = self.rows[: self.m]
+        for taken in (self.against, Q):
+            orthogonalise(taken, W)
+        B, _ = orthonormalise(W, floor=100 * self.eps, against=Q)
+        if len(self.against):
+            orthogonalise(self.against, W[: len(B)], passes=1)
+        p = min(len(B), self.capacity + 1 - self.m, self.dimension - self.m)
+        self.rows[self.m : self.m + p] = W[:p]
+        self.p, self.clean, self.reach = p, self.m + p, self.m
+        self.tridiagonal = self.tridiagonal and p <= 1
+        self._forget_loss()
+        return p
+
+    def insert_random(self, rng: np.random.Generator, p: int = 1) -> int:
+        """Make p random vectors the next block."""
+        p = max(1, min(p, self.dimension - self.m, self.capacity + 1 - self.m))
+        for _ in range(5):
+            if self.insert(rng.standard_normal((p, self.n), dtype=self.dtype)):
+                return self.p
+        return 0
+
+    def drop_block(self) -> None:
+        """Forget the next block; its coupling to the basis becomes part of err."""
+        self.reorthogonalise()
+        m, p = self.m, self.p
+        if p:
+            lost = column_lengths(self.coupling())
+            self.err[:m] += lost
+            self._lock(lost)
+            self.T[m:, :] = 0
+            self.T[:, m:] = 0
+        self.p = 0
+
+    def _lock(self, lost: Floats) -> None:
+        """Where more than rounding was dropped, later vectors still couple to the basis so far:
+        keep measuring it.
+        """
+        if lost.max(initial=0.0) > 10 * self.noise:
+            self.locked = self.m
+
+    def _forget_loss(self) -> None:
+        """Rows are orthonormal to rounding from here on."""
+        self._lost = 0.0
+        self._along: tuple[Floats, Floats] | None = None
+
+    def reorthogonalise(self) -> None:
+        """Restore the orthogonality of the rows after `clean`, the next block included."""
+        end = self.m + self.p
+        if self.clean < end:
+            Q, P = self.rows[: self.clean], self.rows[self.clean : end]
+            for _ in range(3):
+                # what the three-term recurrence leaves along deflated vectors grows from step to
+                # step as any other loss
+                orthogonalise(self.against, P, passes=1)
+                C = project(Q, P)
+                subtract(Q, P, C)
+                found = self._orthonormalise_batch(P, C)
+                if found <= 0.05:
+                    break
+            self.clean = end
+        self._forget_loss()
+
+    def _orthonormalise_batch(self, P: Array, C: Floats) -> float:
+        """Triangular correction within a batch; returns the largest impurity that was found."""
+        gram = project(P, P)
+        gram = (gram + gram.T) / 2
+        rotate_rows = _whitening(gram)
+        if np.abs(rotate_rows - np.eye(len(gram))).max() > 8 * self.eps:
+            rotate(P, rotate_rows.T)
+        inside = np.abs(gram - np.diag(np.diag(gram))).max()
+        lost = np.hypot(np.linalg.norm(C, axis=1), inside)
+        self.ghosts = max(self.ghosts, float(np.abs(C).max(initial=0.0)), float(inside))
+        first = self.clean
+        if first and self.T[first, first - 1] and len(lost):
+            # the first row came from clean ones: what it has along them the products put there,
+            # against symmetry
+            wrong = float(np.linalg.norm(C[0])) * abs(self.T[first, first - 1])
+            self.noise = max(self.noise, wrong)
+            self.err[first - 1 : first + len(P)] = np.maximum(
+                self.err[first - 1 : first + len(P)], wrong
+            )
+        if self.p:
+            end = self.m
+            self.T[end, :end] /= rotate_rows[-1, -1]
+            self.T[:end, end] /= rotate_rows[-1, -1]
+        self.err[first : first + len(P)] += lost**2 * self.scale
+        self.err[max(first - 1, 0) : first - 1 + len(P)] += (
+            lost**2 * self.scale if first else lost[1:] ** 2 * self.scale
+        )
+        return float(lost.max(initial=0.0))
+
+    def coupling(self) -> Floats:
+        """``B (p, m)``, what the products of the basis have along the next block."""
+        return self.T[self.m : self.m + self.p, : self.m]
+
+    def restart(self, theta: Floats, S: Floats, *, keep_block: bool = True) -> None:
+        """Replace the basis by the Ritz vectors ``S (m, l)`` with values `theta`, and keep the next
+        block.
+        """
+        if not keep_block:
+            self.drop_block()
+        self.reorthogonalise()
+        m, p, l = self.m, self.p, S.shape[1]
+        B = self.coupling() @ S
+        rotate(self.rows[:m], S)
+        self.rows[l : l + p] = self.rows[m : m + p]
+        self.err[:l] = np.abs(S).T @ self.err[:m] + self.eps * self.scale
+        self.leak[:, :l] = self.leak[:, :m] @ S
+        self.T[...] = 0
+        self.T[range(l), range(l)] = theta
+        self.T[l : l + p, :l] = B
+        self.T[:l, l : l + p] = B.T
+        self.m, self.clean, self.reach, self.tridiagonal = l, l + p, 0, False
+        self.locked = l if self.locked else 0
+        self._forget_loss()
+
+    def narrow_block(self, M: Floats, most: int | None = None) -> None:
+        """Keep of the next block only the directions that the columns of ``M (p, u)`` span, at most
+        u or `most` of them.
+        """
+        m, p = self.m, self.p
+        U, size, _ = np.linalg.svd(M / (np.abs(M).max(initial=0.0) or 1.0), full_matrices=False)
+        U = U[:, size > 1e-3 * size[0]][:, :most] if size[0] > 0 else U[:, :0]
+        if U.shape[1] >= p:
+            return
+        B = self.coupling().copy()
+        kept = U.T @ B
+        lost = column_lengths(B - U @ kept)
+        self.err[:m] += lost
+        self._lock(lost)
+        rotate(self.rows[m : m + p], U)
+        self.T[m:, :] = 0
+        self.T[:, m:] = 0
+        self.p = r = U.shape[1]
+        self.T[m : m + r, :m] = kept
+        self.T[:m, m : m + r] = kept.T
+        self.clean = m + r
+
+    @property
+    def asymmetry(self) -> float:
+        """What the products were seen to lack of symmetry, where that is more than rounding."""
+        return self.noise if self.noise > 16 * ROUNDING * self.eps * self.scale else 0.0
+
+    @property
+    def unit(self) -> float:
+        """What a number of a product as it is worked on stands for."""
+        return 2.0**self.exponent
+
+
+def _whitening(gram: Floats) -> Floats:
+    """R with ``R gram R' = I``, triangular; where rows depend on each other, what comes nearest."""
+    try:
+        return np.linalg.inv(np.linalg.cholesky(gram))
+    except np.linalg.LinAlgError:
+        found = eigh(gram)
+        floor = len(gram) * np.finfo(float).eps * max(float(found.values[-1]), 0.0)
+        return (found.vectors / np.sqrt(np.maximum(found.values, floor))) @ found.vectors.T

@@ -27,9 +27,10 @@ from .. import _engine
 from ..checks import as_numpy
 from ..structure.parameters import l2_diagonal
 from .arguments import as_vector, check_dtype
+from .jacobian import Jacobian
 from .mlp import MLP
 from .objective import Objective
-from .operators import Curvature, Jacobian
+from .operators import Curvature
 from .shard_bounds import (
     SumBound,
     column_parts,

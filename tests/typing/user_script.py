@@ -114,6 +114,12 @@ def steps(objective: fc.Objective, theta: Floats, x: Floats) -> None:
         assert np.isfinite(found.fun)
 
 
+def streams(objective: fc.Objective, theta: Floats) -> None:
+    streamed = fc.StreamedObjective(objective.model, objective.X, objective.y, block_rows=16)
+    value: float = streamed.value(theta)
+    assert np.isfinite(value) and streamed.block_rows == 16 and streamed.hessian(theta).shape
+
+
 def symmetries(objective: fc.Objective, theta: Floats) -> None:
     model = objective.model
     swapped = fc.permute_hidden(model, theta, 0, [1, 0, 2, 3])
@@ -164,6 +170,7 @@ def main() -> None:
     x = verdicts(objective, theta)
     steps(objective, theta, x)
     symmetries(objective, theta)
+    streams(objective, theta)
     with TemporaryDirectory() as folder:
         files(objective.model, x, Path(folder))
     warnings.simplefilter("ignore")  # of estimators that stop early

@@ -9,7 +9,7 @@ shard that was lost is loaded again there.
 What a product costs, for K shards on W workers, n parameters, k vectors at a time, s bytes a
 number: about ``8 N sum(in out) k`` multiply-adds over all workers, 6 of the 8 where the state at
 theta is still there; ``W n k s`` bytes out and ``(W + K / 8) n k 8`` bytes back at most;
-``K + K / 7`` tasks. `benchmarks/distributed.py` measures the parts and extrapolates them.
+``K + K / 7`` tasks. `benchmarks/workers.py` measures the parts and extrapolates them.
 """
 
 from __future__ import annotations

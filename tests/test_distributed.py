@@ -179,14 +179,15 @@ def test_workers_that_are_killed_change_no_bit():
             ob = fc.distributed.Objective(
                 model, [partial(rows, i) for i in range(16)], l2=1e-3, client=client
             )
-            stop = threading.Event()
+            stop, killed = threading.Event(), []
 
-            def killer(client=client, stop=stop):
+            def killer(client=client, stop=stop, killed=killed):
                 for _ in range(2):
                     if stop.wait(1.0):
                         return
                     pids = client.run(os.getpid)
-                    os.kill(next(iter(pids.values())), signal.SIGKILL)
+                    killed.append(next(iter(pids.values())))
+                    os.kill(killed[-1], signal.SIGKILL)
 
             thread = threading.Thread(target=killer)
             if kill:
@@ -201,6 +202,7 @@ def test_workers_that_are_killed_change_no_bit():
             stop.set()
             if kill:
                 thread.join()
+                assert len(set(killed)) == 2
             found.append((products, run.x, run.nit))
     for products, x, nit in found[1:]:
         assert np.array_equal(products, found[0][0]) and np.array_equal(x, found[0][1])

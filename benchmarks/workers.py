@@ -1,0 +1,138 @@
+"""Workers of Dask on this machine: how much faster are two than one, what a product is made of, and
+what that makes of 64.
+
+    python benchmarks/workers.py [--rows 16000] [--vectors 16] [--shards 16]
+
+Measured: a product with 1 worker and with 2, one thread each (the same bits are asserted); the time
+of a task that does nothing, by itself and among many; the time to bring an array to a worker. The
+cost model, for K shards on W workers, n parameters, k vectors:
+
+    out       n k s bytes by the scheduler to one worker, then from worker to worker, each that has
+              them sending them on: ceil(log2 W) rounds
+    leaves    the workers' own shards one after the other: the slowest counts
+    sums      by eights up the tree: a sum waits for its parts, and brings n k 8 bytes of each that
+              lies elsewhere, one after the other
+    tasks     the scheduler hands out one after the other
+
+What it says of 1 and 2 workers stands beside what was measured, so that the rest can be judged.
+"""
+
+import argparse
+import math
+import time
+from functools import partial
+
+import numpy as np
+
+import fastcurv as fc
+from fastcurv.network.shards import FAN
+
+
+def shard(rows, sizes, number):
+    rng = np.random.default_rng(number)
+    return rng.standard_normal((rows, sizes[0])), rng.integers(sizes[-1], size=rows)
+
+
+def nothing(x=None, *more):
+    return 0
+
+
+def seconds(action, repeat):
+    times = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def product(n_workers, args, sizes):
+    """(seconds of a product, its bits, what the parts cost) with so many workers."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=n_workers, threads_per_worker=1, dashboard_address=None, memory_limit=0
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        model = fc.MLP(sizes)
+        make = partial(shard, args.rows // args.shards, sizes)
+        ob = fc.distributed.Objective(
+            model, [partial(make, i) for i in range(args.shards)], client=client
+        )
+        theta = model.init(seed=0)
+        V = np.random.default_rng(0).standard_normal((model.n_params, args.vectors))
+        H = ob.hessian(theta)
+        found = H @ V  # states are made
+        took = seconds(lambda: H @ V, args.repeat)
+        small = seconds(lambda: client.submit(nothing, pure=False).result(), 30)
+        many = seconds(lambda: client.gather(client.map(nothing, range(200), pure=False)), 3)
+        block = np.ones(4_000_000)
+        sent = seconds(lambda: client.submit(nothing, block, pure=False).result(), 5)
+        return took, found, (small, (many - small) / 200, max(sent - small, 1e-9) / block.nbytes)
+
+
+def simulate(W, K, leaf, nbytes, latency, task, byte):
+    """Seconds of one product by the model at the head of this file."""
+    move = latency + nbytes * byte
+    ready = [task * (i + 1) + move * (1 + math.ceil(math.log2(W))) for i in range(K)]
+    free = [0.0] * W
+    level = []
+    for i in range(K):
+        w = i * W // K
+        free[w] = max(free[w], ready[i]) + leaf
+        level.append((free[w], w))
+    while len(level) > 1:
+        above = []
+        for i in range(0, len(level), FAN):
+            group = level[i : i + FAN]
+            home = group[0][1]
+            done = max(free[home], max(t for t, _ in group)) + task
+            done += sum(move for _, w in group if w != home)
+            free[home] = done
+            above.append((done, home))
+        level = above
+    return level[0][0] + move
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", type=int, default=16_000)
+    parser.add_argument("--sizes", default="64,128,128,10")
+    parser.add_argument("--vectors", type=int, default=16)
+    parser.add_argument("--shards", type=int, default=16)
+    parser.add_argument("--repeat", type=int, default=5)
+    args = parser.parse_args()
+    sizes = [int(m) for m in args.sizes.split(",")]
+    one, first, (latency, task, byte) = product(1, args, sizes)
+    two, second, _ = product(2, args, sizes)
+    assert np.array_equal(first, second), "two workers gave other bits than one"
+    n = fc.MLP(sizes).n_params
+    nbytes, flops = 8 * n * args.vectors, 12 * args.rows * args.vectors * n
+    print(f"{sizes}, n = {n}, {args.rows} rows in {args.shards} shards, {args.vectors} vectors")
+    print(f"1 worker of 1 thread   {one:7.3f} s   {flops / one / 1e9:6.1f} GF/s")
+    print(f"2 workers of 1 thread  {two:7.3f} s   efficiency {one / two / 2:.0%}, the same bits")
+    print(
+        f"a task alone {1e3 * latency:.2f} ms, among many {1e3 * task:.2f} ms; "
+        f"{1e-6 / byte:.0f} MB/s; a block of vectors is {nbytes / 1e6:.1f} MB"
+    )
+    leaf = (one - simulate(1, args.shards, 0.0, nbytes, latency, task, byte)) / args.shards
+    print(f"a shard's product {leaf:.4f} s, {flops / args.shards / 1e9:.2f} GF")
+    print("\nby the model   as many shards as here     8 shards a worker        bytes moved")
+    print("workers         seconds   efficiency     seconds   efficiency     a product, MB")
+    for W in (1, 2, 4, 8, 16, 32, 64):
+        K = max(args.shards, W)
+        strong = simulate(W, K, leaf * args.shards / K, nbytes, latency, task, byte)
+        base = simulate(1, args.shards, leaf, nbytes, latency, task, byte)
+        weak = simulate(W, 8 * W, leaf, nbytes, latency, task, byte)
+        ideal = simulate(1, 8, leaf, nbytes, latency, task, byte)
+        moved = (W + max(0, W - 1) + 1) * nbytes / 1e6
+        print(
+            f"{W:7d}   {strong:13.3f}   {base / strong / W:10.0%}   {weak:9.3f}   "
+            f"{ideal / weak:10.0%}   {moved:15.1f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

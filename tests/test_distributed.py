@@ -1,5 +1,6 @@
 """Objectives over shards that workers of Dask hold: in this process, and by workers that die."""
 
+import json
 import os
 import signal
 import threading
@@ -161,6 +162,32 @@ def test_theta_goes_out_once(client, monkeypatch):
     for _ in range(3):
         H @ np.ones(model.n_params)
     assert sent.count("_echo") == 4
+
+
+def test_the_shell_takes_workers(client, tmp_path, capsys, monkeypatch):
+    """Train, spectrum and classify say the same with --dask as without."""
+    from fastcurv.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    X, y = whole(weights=False)
+    np.savez("data.npz", X=X, y=y)
+    run = ["run.npz", "--quiet", "--json"]
+    train = ["train", "data.npz", "--hidden", "4", "--l2", "1e-2", "--out", *run]
+    said = []
+    for more in ([], ["--dask", "local"]):
+        for command in (
+            [*train, "--epochs", "2", "--batch-size", "999", "--polish", "none"],
+            ["classify", *run],
+            ["spectrum", *run, "-k", "1", "--probes", "1", "--steps", "5"],
+        ):
+            assert main([*command, *more]) == 0
+            said.append(json.loads(capsys.readouterr().out))
+    for here, there in zip(said[:3], said[3:]):
+        assert here.get("kind") == there.get("kind")
+        for name in ("loss", "eigenvalues", "lambda_max"):
+            if name in here and isinstance(here[name], (float, list)):
+                assert np.allclose(here[name], there[name], rtol=1e-6), name
+    assert said[4]["certified"] == said[1]["certified"]
 
 
 @pytest.mark.nightly

@@ -40,7 +40,16 @@ ROOMS = {
     "testing": {"reference", "network"},
     "plots": {"spectrum", "critical"},
     "estimators": {"network", "optimize", "spectrum", "critical", "plots", "fastcurv"},
-    "cli": {"fastcurv", "network", "plots", "spectrum", "critical", "optimize", "testing"},
+    "cli": {
+        "fastcurv",
+        "distributed",
+        "network",
+        "plots",
+        "spectrum",
+        "critical",
+        "optimize",
+        "testing",
+    },
 }
 ENGINE_ALONE = {"runtime", "vectors"}  # of the leaves: threads and kernels, sweeps over vectors
 NEEDS = {"network.convert_onnx": "onnx", "network.convert_torch": "torch"}  # for examples

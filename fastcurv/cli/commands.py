@@ -15,6 +15,7 @@ import fastcurv as fc
 from fastcurv.optimize.minimize import METHODS
 
 from ..checks import check_choice
+from .cluster import on_cluster
 from .datasets import absolute
 from .models import is_model, open_model
 from .output import (
@@ -76,6 +77,8 @@ def train(args: Namespace, out: Output) -> int:
     data = recipe.dataset()
     recipe = replace(recipe, data=absolute(args.data), loss=data.loss, digest=data.digest)
     objective = recipe.objective(data, args.threads)
+    if args.dask:
+        objective = on_cluster(args.dask, objective, recipe.dataset)
     theta = objective.model.init(seed=args.seed)
     out.say(describe(objective, data))
     out.say(f"  start         {state(objective, theta, data)}")
@@ -268,6 +271,9 @@ def open_run(args: Namespace) -> tuple[Any, Any, SavedRun]:
             f"{args.theta} holds {saved.theta.size} parameters, a net for {data.name} has "
             f"{objective.n_params}: give the data it was trained on"
         )
+    if getattr(args, "dask", None):
+        there = replace(recipe, data=absolute(recipe.data))
+        objective = on_cluster(args.dask, objective, there.dataset)
     return data, objective, saved
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from ..network.convert_torch import from_torch
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.saved import load
-from .datasets import Dataset, load_dataset
+from .cluster import on_cluster
+from .datasets import Dataset, absolute, load_dataset
 
 TORCH = (".pt", ".pth")
 WHAT = "what 'fastcurv train' or fc.save wrote, a .onnx model, or a state dict (.pt, .safetensors)"
@@ -45,14 +47,24 @@ def open_model(path: Path, args: Namespace) -> Opened:
     model, theta = read_model(path, args.activation)
     if args.dtype is not None:
         model, theta = _cast(model, args.dtype), theta.astype(args.dtype)
-    names = {"loss": args.loss, "target": args.target, "raw": True, "test_fraction": 0.0}
-    data = load_dataset(args.data, **names, n_outputs=model.sizes[-1])
+    read = partial(
+        load_dataset,
+        absolute(args.data),
+        loss=args.loss,
+        target=args.target,
+        raw=True,
+        test_fraction=0.0,
+        n_outputs=model.sizes[-1],
+    )
+    data = read()
     if data.X.shape[1] != model.sizes[0]:
         raise ValueError(
             f"{args.data} has {data.X.shape[1]} features, and {path} takes {model.sizes[0]}"
         )
     l2 = 0.0 if args.l2 is None else args.l2
     ob = Objective(model, data.X, data.y, loss=data.loss, l2=l2, n_threads=args.threads)
+    if getattr(args, "dask", None):
+        ob = on_cluster(args.dask, ob, read)
     return data, ob, theta
 
 

@@ -158,6 +158,7 @@ def _train(add: Any) -> None:
         default="theta.npz",
         help="file to write, .npz or .safetensors (default %(default)s)",
     )
+    _dask(p)
     _common(p)
 
 
@@ -173,6 +174,7 @@ def _spectrum(add: Any) -> None:
     )
     _density_options(p)
     p.add_argument("--figure", help="write the density as a picture there (.png, .svg, .pdf)")
+    _dask(p)
     _common(p)
 
 
@@ -184,6 +186,7 @@ def _classify(add: Any) -> None:
     )
     _saved(p)
     _verdict_options(p)
+    _dask(p)
     _common(p)
 
 
@@ -279,6 +282,16 @@ def _threads(p: argparse.ArgumentParser) -> None:
         type=_whole(1, MAX_THREADS),
         default=None,
         help="(default: every processor it may use)",
+    )
+
+
+def _dask(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        default=None,
+        help="of a scheduler whose workers hold the rows and see the data under the same path; "
+        "'local' starts workers here",
     )
 
 

@@ -56,8 +56,8 @@ class Rows:
 
     def terms(self, f: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """The loss and its derivative by the outputs, both divided and weighted, (N, d)."""
-        scale = (self.weight / self.divisor)[:, None]
-        y = self.y
+        real = f.real.dtype.type  # long double where the passes are: 1/N is no float64
+        scale, y = (self.weight.astype(real) / real(self.divisor))[:, None], self.y
         if self.loss == "mse":
             return scale * (f - y) ** 2, scale * 2 * (f - y)
         if self.loss == "binary_cross_entropy":

@@ -9,6 +9,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.critical.held import prove_held
+from fastcurv.optimize.kinks import find_held
 
 LOSSES = {"mse": 1, "binary_cross_entropy": 1, "cross_entropy": 3}
 
@@ -105,6 +106,45 @@ def test_the_error_of_the_gradient_is_within_its_bound(seed):
     exact = exact_gradient(ob, gates, theta, slopes)
     off = np.array([float(Fraction(float(a)) - b) for a, b in zip(g, exact)])
     assert np.linalg.norm(off) <= bound <= 1e-12 * np.linalg.norm(g)
+
+
+def at_rest(seed, **options):
+    """A relu net, the objective with slopes at a minimum on its kinks, and (theta, slopes)."""
+    ob = relu_net(seed, (2, 3, 1), l2=1e-2, **options)
+    found = find_held(ob, fc.minimize(ob, ob.model.init(seed=seed), verdict=False).x, lambda: False)
+    zs = ob.model.preactivations(found.theta, ob.X)[:-1]
+    gates = [np.where(np.abs(z) < 1e-9, np.nan, z > 0) for z in zs]
+    phi = ob.held(gates, [np.zeros(3, dtype=bool)])
+    assert phi.n_slopes == len(found.slopes)
+    return ob, gates, phi, np.concatenate([found.theta, found.slopes])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_error_of_the_gradient_is_within_its_bound_where_it_vanishes(seed):
+    """Where the gradient is all error; 27 rows, whose inverse float64 does not hold."""
+    ob, gates, phi, point = at_rest(seed, N=27)
+    g, bound = phi.precise_gradient(point)
+    exact = exact_gradient(ob, gates, point[: ob.n_params], point[ob.n_params :])
+    off = np.array([float(Fraction(float(a)) - b) for a, b in zip(g, exact)])
+    assert np.linalg.norm(off) <= bound <= 1e-15 and np.linalg.norm(g) <= 1e-13
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("size", [0.1, 1.0, 10.0])
+def test_the_error_of_the_hessian_is_within_its_bound(loss, size, rng):
+    """Against complex steps in long double, whose own rounding is 2000 times smaller."""
+    ob = relu_net(0, (3, 5, 4, LOSSES[loss]), loss, N=27)
+    theta = size * ob.model.init(seed=1) + 0.1
+    phi = ob.held(*gates_at(ob, theta, active=4))
+    point = np.concatenate([theta, rng.uniform(0.1, 0.9, 4)])
+    H, step = phi.hessian(point), np.longdouble(1e-150)
+    exact = np.empty(H.shape, np.longdouble)
+    for i, e in enumerate(np.eye(len(point))):
+        there = point.astype(np.clongdouble) + 1j * step * e
+        exact[:, i] = phi.passes(there)[1].imag / step
+    off = float(np.linalg.norm(H - 0.5 * (exact + exact.T)))
+    bound = phi.hessian_error(point)
+    assert 0 < off <= bound <= 1e-7 * np.linalg.norm(H)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -77,6 +77,15 @@ class ThirdBound(Protocol):
 
 
 @runtime_checkable
+class ThirdBoundInUnits(Protocol):
+    """The same for ``C H C`` by x on the ball ``theta + C x``, ``||x|| <= radius``, C =
+    diag(units).
+    """
+
+    def third_bound_in(self, theta: np.ndarray, radius: float, units: np.ndarray) -> float: ...
+
+
+@runtime_checkable
 class BoundedBelow(Protocol):
     """A number that the value is nowhere below."""
 

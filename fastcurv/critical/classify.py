@@ -106,7 +106,8 @@ def classify(
     loss is multiplied by a number, where parameters are multiplied by numbers of their own, or
     where inputs are (and the first layer undone); for an H that is not definite and n above 1500
     parameters are taken in their own units. ``h`` is unchanged by a multiple of the loss and by
-    rotations of theta; other units may decide whether ``h < 1/2``, never what is claimed.
+    rotations of theta; up to n = 1500 the theorem is tried in balanced units too, which follow any
+    others, so that units may decide whether ``h < 1/2`` only where both come near it.
 
     Small n: one eigendecomposition across the symmetries, and another in balanced coordinates
     where zeros remain or (up to n = 1500) where H is not definite; from n = 768 on a minimum

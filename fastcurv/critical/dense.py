@@ -19,7 +19,16 @@ from .lasting import settle
 from .nearest import Coordinates
 from .nearness import GRADIENT_EPS, Nearness, best_gradient, nearness
 from .request import Request
-from .slices import DenseHessian, View, as_eigen, look, prove_ends, signs_of, theorem_at
+from .slices import (
+    DenseHessian,
+    View,
+    as_eigen,
+    in_other_units,
+    look,
+    prove_ends,
+    signs_of,
+    theorem_at,
+)
 from .theorem import EPS, Contraction, two_signs, zero_of_residuals
 
 Floats = NDArray[np.float64]
@@ -64,6 +73,10 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
             signs = signs_of(view.best)
             prove_ends(H, view.best, signs)
             n_found = int((signs != 0).sum())
+            theorem, distance = theorem_at(ob, theta, full, view, gradient)
+        other = in_other_units(full, view) if theorem.missing == "h" else None
+        if other is not None and theorem_at(ob, theta, full, other, gradient)[0].holds:
+            view, signs = other, signs_of(other.best)
             theorem, distance = theorem_at(ob, theta, full, view, gradient)
         if not theorem.holds:
             distance = _distance(full, view, signs, gradient)

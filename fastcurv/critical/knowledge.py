@@ -20,6 +20,7 @@ from ..protocols import (
     SumOfSquares,
     Symmetric,
     ThirdBound,
+    ThirdBoundInUnits,
 )
 
 
@@ -40,6 +41,15 @@ def third_bound(ob: Any, theta: np.ndarray, radius: float) -> float:
         return np.inf
     L = float(ob.third_bound(theta, radius))
     return L if 0 <= L < np.inf else np.inf
+
+
+def third_bound_in(ob: Any, theta: np.ndarray, radius: float, units: np.ndarray) -> float:
+    """A Lipschitz constant of ``C H C`` by x where ``||x|| <= radius`` in ``theta + C x``."""
+    if isinstance(ob, ThirdBoundInUnits):
+        L = float(ob.third_bound_in(theta, radius, units))
+        return L if 0 <= L < np.inf else np.inf
+    top = float(units.max())
+    return top**3 * third_bound(ob, theta, top * radius)
 
 
 def tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> Tangents:

@@ -16,7 +16,7 @@ from scipy.linalg.lapack import dormqr
 from ..eigensolver import eigh
 from ..spectrum.dense import DenseMatrix, safe_norm
 from .evidence import annihilated, balance, independent, spectral_norm
-from .knowledge import Tangents, tangents, third_bound
+from .knowledge import Tangents, tangents, third_bound, third_bound_in
 from .nearness import GRADIENT_EPS, Eigen
 from .theorem import (
     EPS,
@@ -143,7 +143,7 @@ def theorem_at(
             g,
             off * top if reach is None else safe_norm(cut.c * reach),
         )
-        found = kantorovich(beta, eta, partial(_third, ob, theta, top))
+        found = kantorovich(beta, eta, partial(_third, ob, theta, scaled))
         if found.holds and cut.span.shape[1]:
             found = _across_orbits(ob, theta, cut, found)
         found = replace(found, radius=found.radius * top)
@@ -153,9 +153,22 @@ def theorem_at(
     return tried
 
 
-def _third(ob: Any, theta: Floats, t: float, radius: float) -> float:
-    """The third derivative's bound in coordinates in which theta's are at most t times as long."""
-    return t**3 * third_bound(ob, theta, t * radius)
+def _third(ob: Any, theta: Floats, units: Floats | None, radius: float) -> float:
+    """A Lipschitz constant of the Hessian in these units."""
+    if units is None:
+        return third_bound(ob, theta, radius)
+    return third_bound_in(ob, theta, radius, units)
+
+
+def in_other_units(full: DenseHessian, view: View) -> View | None:
+    """The view of a definite H in balanced coordinates too, where the theorem may hold though it
+    does not in theta's own; None where that was looked at, or n is large.
+    """
+    if view.best is not view.plain or full.n > BALANCED_BELOW:
+        return None
+    balanced = full.cut(view.held.columns, full.d)
+    same = balanced.span.shape[1] == view.plain.span.shape[1]
+    return View(view.plain, balanced, view.held) if same else None
 
 
 def _across_orbits(ob: Any, theta: Floats, cut: Slice, found: Contraction) -> Contraction:

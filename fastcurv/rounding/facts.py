@@ -36,6 +36,12 @@ class NetworkFacts:
         """
         return majorants.third_bound(self, theta, radius)
 
+    def third_bound_in(self, theta: ArrayLike, radius: float, units: ArrayLike) -> float:
+        """The same in other units: the ball is ``theta + C x``, ``||x|| <= radius``, C =
+        diag(units), and the constant that of ``C H C`` by x.
+        """
+        return majorants.third_bound(self, theta, radius, units)
+
     def precise_gradient(self, theta: ArrayLike) -> tuple[Floats, float]:
         """``(g, error)``: the gradient in float64 from passes in extended precision, and a bound on
         ``||g - gradient||_2``; see `fastcurv.rounding.precise`.

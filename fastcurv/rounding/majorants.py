@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..structure.parameters import normalised
+from ..structure.parameters import layers_of, normalised
 from .arithmetic import bell, norms
 from .envelopes import crosses, envelopes
 from .passes import GROWTH, Passes, checked_theta, passes_at
@@ -39,6 +39,7 @@ from .state import State
 
 Floats = NDArray[np.float64]
 CROSS = 2 / math.sqrt(3)
+Units = list[tuple[Floats, Any]]  # a unit for every number of W and b, layer by layer
 
 
 @dataclass(frozen=True)
@@ -62,21 +63,35 @@ class RowBounds:
     moves: list[NDArray[np.bool_]]
 
 
-def walk(passes: Passes, s: State, rho: float) -> RowBounds:
-    """The recursion at the head of this file for the rows of a state."""
-    ones = np.ones((len(s.a[0]), 1))
-    A1 = A2 = A3 = 0.0 * ones
+def walk(passes: Passes, s: State, rho: float, units: Units | None = None) -> RowBounds:
+    """The recursion at the head of this file for the rows of a state.
+
+    With units C the steps are ``C h`` with ``|h| <= 1``: then ``|V| <= m = max C`` of the layer,
+    and of ``V a + vb`` unit i sees ``v_i = sqrt(sum_j (C_ij a_j)^2 + c_i^2)`` at most.
+    """
+    A1 = A2 = A3 = np.zeros((len(s.a[0]), 1))
     reaches, moves = [], []
     for l, W in enumerate(passes.W):
-        w, da = passes.W_norms[l] + rho, s.da[l]
-        A0 = norms(np.abs(s.a[l])) + (0.0 if da is None else da.nu) + rho * A1
-        v = np.hypot(A0, ones) if passes.ob.model.bias else A0
-        Z1, Z2 = np.hypot(w * A1, v), 0.5 * (w * A2 + np.hypot(w * A2, 2 * A1))
-        Z3 = w * A3 + CROSS * A2
+        C = None if units is None else units[l][0]
+        m = 1.0 if C is None else float(C.max())
+        w, da = passes.W_norms[l] + rho * m, s.da[l]
+        off = (0.0 if da is None else da.nu) + rho * A1
+        if C is None:
+            A0 = norms(np.abs(s.a[l])) + off
+            v = np.hypot(A0, 1.0) if passes.ob.model.bias else A0
+            most, row = v, rho
+        else:
+            assert units is not None
+            row = rho * C.max(axis=1)
+            v = np.sqrt(s.a[l] ** 2 @ (C**2).T) + C.max(axis=1) * off
+            v = v if units[l][1] is None else np.hypot(v, units[l][1])
+            most = v.max(axis=1, keepdims=True)
+        Z1, Z2 = np.hypot(w * A1, most), 0.5 * (w * A2 + np.hypot(w * A2, 2 * m * A1))
+        Z3 = w * A3 + CROSS * m * A2
         if l == len(passes.W) - 1:
             break
         Z1, Z2, Z3 = Z1 * GROWTH, Z2 * GROWTH, Z3 * GROWTH
-        each = np.hypot((W.rows + rho) * A1, v) * GROWTH  # a unit feels its own row of W only
+        each = np.hypot((W.rows + row) * A1, v) * GROWTH  # a unit feels its own row of W only
         reach = s.dz[l].E + rho * each
         reaches.append(reach)
         moves.append((each > 0) | (s.dz[l].E > 0))
@@ -106,7 +121,7 @@ def weights_of(ob: Any, s: State) -> Floats:
     return np.ones((len(s.a[0]), 1)) if w is None else np.abs(w[s.rows].astype(float))[:, None]
 
 
-def third_bound(ob: Any, theta: ArrayLike, radius: float) -> float:
+def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | None = None) -> float:
     """A Lipschitz constant of the Hessian on the ball of that radius around theta.
 
     ``||H(x) - H(y)||_2 <= L ||x - y||`` for all x, y in the ball, for the exact Hessian of the
@@ -117,6 +132,9 @@ def third_bound(ob: Any, theta: ArrayLike, radius: float) -> float:
     ob : Objective
     theta : array_like (n,)
     radius : float
+    units : array_like (n,), optional
+        Positive, of every parameter: the ball is ``theta + C x``, ``||x|| <= radius``, C =
+        diag(units), and L the constant of ``C H C`` by x.
 
     Returns
     -------
@@ -139,9 +157,10 @@ def third_bound(ob: Any, theta: ArrayLike, radius: float) -> float:
     if normalised(ob.model) or not 0 <= radius < np.inf:
         return np.inf
     passes, total = passes_at(ob, at), 0.0
+    parts = None if units is None else layers_of(ob.model, np.asarray(units, dtype=float))
     with np.errstate(all="ignore"):
         for s in passes.states():
-            b = walk(passes, s, radius)
+            b = walk(passes, s, radius, parts)
             c1, c2, c3 = loss_bounds(passes, s, b.Z1 * radius)
             here = c3 * b.Z1**3 + 3 * c2 * b.Z1 * b.Z2 + _product(b.Z3, c1)
             total += float(np.where(s.loss.f > 0, here, 0.0).sum())

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 
+import fastcurv as fc
 from fastcurv.critical.classify import classify
 from fastcurv.critical.evidence import equilibrate, hessian_products
 from fastcurv.reference import ReferenceObjective
@@ -158,3 +159,25 @@ def test_balancing_takes_out_any_diagonal():
     assert np.abs(np.log2(d2 * D / d1)).max() <= 1.5
     sizes = np.abs(d2[:, None] * (D[:, None] * A * D) * d2).max(axis=1)
     assert sizes.min() > 0.2 and sizes.max() < 5
+
+
+@pytest.mark.parametrize("power", [-3.0, 5.0])
+def test_units_of_inputs_take_no_certificate_away(power):
+    """Columns multiplied and first weights divided, each by a number of its own: the minimum stays
+    certified, in coordinates that follow.
+    """
+    rng = np.random.default_rng(3)
+    X, y = rng.standard_normal((40, 3)), rng.standard_normal(40)
+    ob = fc.Objective(fc.MLP([3, 2, 1]), X, y, loss="mse")
+    found = [fc.minimize(ob, ob.model.init(seed=s), seed=0) for s in range(6)]
+    sure = [r.x for r in found if r.success and r.report.kantorovich < 1e-6]
+    assert sure
+    for theta in sure:
+        for _ in range(3):
+            scale = 10.0 ** (power * rng.random(3))
+            other = fc.Objective(ob.model, X * scale, y, loss="mse")
+            there = theta.copy()
+            there[:6] /= np.tile(scale, 2)
+            said = fc.classify(other, there)  # scaling rounds: a step away at most
+            said = said if said.certified else said.at_nearest
+            assert said is not None and said.kind == "minimum" and said.certified, said

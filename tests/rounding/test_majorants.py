@@ -25,18 +25,18 @@ def objective(sizes, act, loss, N=20, seed=0, scale=1.0, weighted=False, soft=Fa
     return fc.Objective(net, X, y, loss=loss, l2=0.1, sample_weight=weight), theta
 
 
-def steepest(ob, theta, radius, rng, trials):
+def steepest(ob, theta, radius, rng, trials, c=1.0):
     """The largest ||(H(a) - H(b)) v|| / ||a - b|| seen on the ball, v a top singular vector or
-    h.
+    h; in units c.
     """
     most = 0.0
     for _ in range(trials):
         h = rng.standard_normal(theta.size)
         h *= radius / np.linalg.norm(h)
-        H = [ob.hessian(theta + s * h) for s in (1.0, -1.0)]
+        H = [ob.hessian(theta + s * c * h) for s in (1.0, -1.0)]
         v = h / radius
         for _ in range(3):
-            d = H[0] @ v - H[1] @ v
+            d = c * (H[0] @ (c * v) - H[1] @ (c * v))
             grown = float(np.linalg.norm(d))
             most = max(most, grown / (2 * radius))
             v = d / grown if grown > 0 else v
@@ -66,6 +66,40 @@ def test_third_bound_lies_above_third_differences(act, loss):
             if ob.kinks(theta, radius):
                 assert np.inf == L
         assert ob.third_bound(theta, 0.0) <= ob.third_bound(theta, 1e-3)
+
+
+@pytest.mark.parametrize("loss", engine.LOSSES)
+@pytest.mark.parametrize("act", engine.ACTIVATIONS)
+def test_third_bound_in_other_units(act, loss):
+    """Units of each parameter from 1e-3 to 1e3; units of 1 change nothing, a common one scales."""
+    rng = np.random.default_rng([len(act), len(loss), 1])
+    for case in range(3):
+        sizes = [[4, 5, 3], [3, 3, 3, 2], [3, 4, 4, 1]][case]
+        options = {"bias": case != 2, "residual": case == 1, "weighted": case == 1}
+        ob, theta = objective(sizes, act, loss, seed=[case, len(act)], **options)
+        ones, units = np.ones(theta.size), 10.0 ** rng.uniform(-3, 0, theta.size)
+        for radius in (1e-3, 0.1, 1.0):
+            L = ob.third_bound_in(theta, radius, units)
+            assert steepest(ob, theta, radius, rng, 6, units) <= L * (1 + 1e-9) + 1e-10 / radius
+            plain = ob.third_bound(theta, radius)
+            assert ob.third_bound_in(theta, radius, ones) == pytest.approx(plain, rel=1e-8)
+            assert plain * (1 + 1e-8) >= L
+            big = ob.third_bound_in(theta, radius / 1e3, 1e3 * ones)
+            assert big == pytest.approx(1e9 * plain, rel=1e-6)
+
+
+def test_units_that_undo_the_scales_of_inputs_undo_their_bound():
+    """Columns multiplied, first weights divided: in units that follow, L is what it was."""
+    rng = np.random.default_rng(0)
+    ob, theta = objective([4, 5, 3], "tanh", "mse")
+    scale = 10.0 ** rng.uniform(-3, 3, 4)
+    other = fc.Objective(ob.model, ob.X * scale, ob.y, loss="mse")
+    there, units = theta.copy(), np.ones(theta.size)
+    there[:20] /= np.tile(scale, 5)
+    units[:20] /= np.tile(scale, 5)
+    L = other.third_bound_in(there, 0.1, units)
+    assert pytest.approx(ob.third_bound(theta, 0.1), rel=1e-6) == L
+    assert steepest(other, there, 0.1, rng, 6, units) <= L
 
 
 @pytest.mark.parametrize("act", ["tanh", "gelu", "relu"])

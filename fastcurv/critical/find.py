@@ -140,9 +140,11 @@ class _Walk:
         return safe_norm(self.g)
 
     def gradient(self, theta: np.ndarray) -> np.ndarray:
-        """The gradient; NaN where theta or the objective has left the finite numbers."""
+        """The gradient; NaN where theta, in the objective's precision, has left the finite
+        numbers.
+        """
         self.nfev += 1
-        if not np.isfinite(theta).all():
+        if not np.isfinite(theta.astype(getattr(self.ob, "dtype", float))).all():
             return np.full(theta.size, np.nan)
         return np.array(self.ob.gradient(theta), dtype=float)
 

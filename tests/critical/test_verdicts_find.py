@@ -228,3 +228,11 @@ def test_where_no_step_helps_and_nothing_is_near_the_search_ends(monkeypatch):
     result = find_critical_point(ob, ob.model.init(seed=1), max_iter=50)
     assert not result.success and result.status in (1, 2)
     assert asked and len(asked) <= 1 + np.log2(result.history.max() / result.history.min())
+
+
+def test_a_step_beyond_float32_is_no_error():
+    """Newton's step where curvature is 1e-30 leads beyond what the objective's precision holds."""
+    X = np.array([[1e-15], [2e-15]])
+    ob = fc.Objective(fc.MLP([1, 1], dtype="float32", bias=False), X, [1e25, 1e25], loss="mse")
+    result = find_critical_point(ob, [1.0])
+    assert np.isfinite(result.x).all() and not result.success

@@ -18,22 +18,26 @@ from fastcurv.cli.report import Report
 
 HERE = Path(__file__).parent
 ORDER = (
-    "toy_surface",
+    "saddles_against_size",
+    "plateaus",
     "taylor_error",
     "eigenvalues_tell",
+    "toy_surface",
     "escape_step",
     "minimum_ratio",
-    "saddles_against_size",
     "wider_net",
-    "plateaus",
-    "newton_steps",
+    "hidden_way_out",
     "gradients_by_depth",
     "skip_connections",
+    "covariate_shift",
     "permutations",
     "many_starts",
     "learning_rates",
     "early_stopping",
     "batch_size",
+    "newton_parabola",
+    "hessian_cost",
+    "newton_steps",
 )
 
 
@@ -43,8 +47,8 @@ def main():
     page = Report("The lectures, seen")
     page.text(
         "Each claim about the surface that training moves on, run on real networks, with a "
-        "picture and a number."
-    )
+        "picture and a number, in the order of the lectures, L1 to L18."
+    ).contents()
     failed, spent = [], {}
     for name in args.only or ORDER:
         start = time.perf_counter()

@@ -1,86 +1,102 @@
-"""L1. In high dimension a point of zero gradient is almost surely a saddle, hardly ever a poor
-minimum.
+"""L1. The more parameters, the more of the critical points that a search meets are saddles.
 
-Networks from a handful of parameters to dozens, trained for a while from many starts; from there
-walks on the gradient's norm, which saddles attract as minima do. Each critical point they reach is
-classified: the share of saddles grows with n, and what minima there are lie at low loss.
+A student network learns what a teacher of ten units computes. Walks on the gradient's norm, which
+saddles attract as minima do, start from networks trained for a while; what they reach is judged.
+Points that are critical because nothing passes through the network are trivial: they are counted
+apart and left out of the share. At every size the lowest point is a minimum.
 """
 
 import numpy as np
-from common import Outcome, command_line, digits, pick, save
-from critical import from_walks
+from common import Outcome, command_line, pick, save
 
 import fastcurv as fc
 from fastcurv import plots
 
+SHOWN = ("minimum", "saddle", "degenerate", "undecided")
+
 
 def main(scale="normal", out="pictures"):
-    X, y = digits(pick(scale, 60, 150, 400), n_features=4)
-    y = (y % 2).astype(float)
-    rows = []
-    for width in pick(scale, (1, 4), (1, 2, 3, 5, 8, 12), (1, 2, 3, 5, 8, 12, 20, 30)):
-        model = fc.MLP([4, width, 1], activation="tanh")
-        ob = fc.Objective(model, X, y, loss="binary_cross_entropy", l2=1e-4)
-        found = from_walks(ob, pick(scale, 8, 40, 200))
-        rows.append((model.n_params, found))
+    X = np.random.default_rng(0).standard_normal((200, 3))
+    teacher = fc.MLP([3, 10, 2])
+    y = teacher.predict(5 * teacher.init(seed=1), X)
+    y = (y - y.mean(axis=0)) / y.std(axis=0)
+    samples = {}
+    for width in pick(scale, (1, 3), (1, 2, 3, 4), (1, 2, 3, 4, 5, 6)):
+        ob = fc.Objective(fc.MLP([3, width, 2]), X, y, loss="mse", l2=1e-4)
+        samples[ob.n_params] = fc.sample_critical_points(
+            ob,
+            pick(scale, 10, 40, 400),
+            sources="walk",
+            epochs=(50, 2000),
+            max_iter=200,
+            seed=0,
+        )
 
-    figure = plots.new_figure((10.0, 3.8))
+    figure = plots.new_figure((10.0, 4.0))
     left, right = figure.subplots(1, 2)
-    n = [n for n, _ in rows]
-    shares = [np.mean([p.verdict.kind == "saddle" for p in found]) for _, found in rows]
-    errors = [np.sqrt(s * (1 - s) / len(found)) for s, (_, found) in zip(shares, rows)]
-    left.errorbar(n, shares, errors, fmt="o-", color=plots.ORANGE)
-    left.set_title("The share of saddles grows with n")
-    left.set_ylim(-0.03, 1.03)
-    left.set_xlabel("number of parameters n")
-    left.set_ylabel("saddles among the critical points")
-    draw_losses(rows, right)
-    right.set_title("Minima lie low")
-    for ax in (left, right):
-        ax.set_xscale("log")
-        ax.set_xticks(n, labels=n)
-        ax.minorticks_off()
-    right.set_xlabel("number of parameters n")
-    right.set_ylabel("loss")
+    bars(left, samples)
+    shown = set()
+    for place, sample in enumerate(samples.values()):
+        for kind in SHOWN:
+            losses = [point.loss for point in sample.nontrivial if point.kind == kind]
+            marker, color = plots.MARKERS[kind]
+            spread = place + 0.16 * (np.arange(len(losses)) % 5 - 2) / 2
+            label = kind if losses and kind not in shown else None
+            shown |= {kind} if losses else set()
+            right.plot(spread, losses, marker, color=color, mec="white", ms=7, label=label)
+    right.set_xticks(range(len(samples)), labels=samples)
+    right.set_title("At every size the lowest points are minima")
+    right.set_xlabel("parameters n")
+    right.set_ylabel("loss, trivial points left out")
+    right.set_yscale("log")
+    right.set_yticks([0.02, 0.05, 0.1, 0.2, 0.5], labels=["0.02", "0.05", "0.1", "0.2", "0.5"])
+    right.minorticks_off()
     right.legend(frameon=False)
-    everything = [point for _, found in rows for point in found]
-    saddle_loss = np.mean([p.loss for p in everything if p.verdict.kind == "saddle"])
-    minima = [p.loss for p in everything if p.verdict.kind == "minimum"]
-    words = f"{np.mean(minima):.3f} at the {len(minima)} minima" if minima else "no minimum was met"
+    shares = [share(sample) for sample in samples.values()]
+    n = list(samples)
+    trivial = sum(len(sample.trivial) for sample in samples.values())
     return Outcome(
-        f"Of the critical points found, {shares[0]:.0%} are saddles at n = {n[0]} and "
-        f"{shares[-1]:.0%} at n = {n[-1]}; "
-        f"the mean loss is {saddle_loss:.3f} at the saddles and {words}.",
+        f"Of the critical points that pass something on, {shares[0]:.0%} are saddles at n = {n[0]} "
+        f"and {shares[-1]:.0%} at n = {n[-1]}; {trivial} trivial points are counted apart.",
         save(figure, __file__, out),
         {
             "n": n,
             "shares": shares,
-            "found": [len(found) for _, found in rows],
-            "saddle_loss": saddle_loss,
-            "minimum_loss": float(np.mean(minima)) if minima else None,
+            "found": [len(sample.nontrivial) for sample in samples.values()],
+            "trivial": trivial,
+            "losses": [
+                {kind: [p.loss for p in s.nontrivial if p.kind == kind] for kind in SHOWN}
+                for s in samples.values()
+            ],
         },
     )
 
 
-def draw_losses(rows, ax):
-    """Every critical point at its loss, by kind."""
-    seen = set()
-    for size, found in rows:
-        for point in found:
-            marker, color = plots.MARKERS[point.verdict.kind]
-            label = None if point.verdict.kind in seen else point.verdict.kind
-            seen.add(point.verdict.kind)
-            ax.plot(
-                size,
-                point.loss,
-                marker,
-                color=color,
-                ms=6,
-                alpha=0.6,
-                mec="white",
-                ls="none",
-                label=label,
-            )
+def share(sample):
+    """Saddles among the points that are not trivial."""
+    return sample.counts().get("saddle", 0) / max(1, len(sample.nontrivial))
+
+
+def bars(ax, samples):
+    """For each n the kinds in percent of the points that are not trivial; the counts above."""
+    below = np.zeros(len(samples))
+    for kind in SHOWN:
+        counts = np.array([sample.counts().get(kind, 0) for sample in samples.values()])
+        heights = 100 * counts / [max(1, len(sample.nontrivial)) for sample in samples.values()]
+        if counts.any():
+            color = plots.MARKERS[kind][1]
+            ax.bar(range(len(samples)), heights, bottom=below, color=color, label=kind, width=0.7)
+        below += heights
+    for place, sample in enumerate(samples.values()):
+        words = f"{len(sample.nontrivial)} points\n+ {len(sample.trivial)} trivial"
+        ax.text(place, 102, words, ha="center", va="bottom", fontsize=8)
+    ax.set_xticks(range(len(samples)), labels=samples)
+    ax.set_ylim(0, 135)
+    ax.set_yticks(range(0, 101, 25))
+    ax.set_title("The share of saddles grows with n")
+    ax.set_xlabel("parameters n")
+    ax.set_ylabel("% of the points that are not trivial")
+    ax.legend(frameon=False, ncols=3, loc="upper center")
 
 
 if __name__ == "__main__":

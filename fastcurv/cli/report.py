@@ -16,6 +16,7 @@ import numpy as np
 from ..critical.result import CriticalPoint
 from ..files import write_atomically
 
+_CONTENTS = "<!-- contents -->"
 _SCRIPT = Path(__file__).with_name("chart.js")
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -90,6 +91,7 @@ figcaption { color: var(--soft); font-size: .88rem; margin-top: .4rem; }
               color: var(--ink); min-width: 2.4rem; }
 .bar button:hover { border-color: var(--accent); }
 .key { font-weight: 700; }
+nav ul { list-style: none; padding: 0; } nav li { margin: .3rem 0; } nav a { color: var(--accent); }
 @media (max-width: 480px) { main { padding: 1.5rem .9rem 3rem; } h1 { font-size: 1.5rem; }
   body { font-size: 16px; } table { font-size: .76rem; } }
 @media print { .bar { display: none; } main { max-width: none; }
@@ -118,13 +120,19 @@ class Report:
         self.title = str(title)
         self._parts: list[str] = []
         self._charts = False
+        self._headings: list[str] = []
 
     def __repr__(self) -> str:
         return f"<Report {self.title!r}, {len(self._parts)} parts>"
 
     def section(self, heading: str) -> Report:
         """Begin a section."""
-        return self._add(f"<h2>{_escape(heading)}</h2>")
+        self._headings.append(_escape(heading))
+        return self._add(f'<h2 id="s{len(self._headings)}">{self._headings[-1]}</h2>')
+
+    def contents(self):
+        """A list of all sections, each a link to its place."""
+        return self._add(_CONTENTS)
 
     def text(self, sentence: str) -> Report:
         """A paragraph of plain text."""
@@ -203,7 +211,9 @@ class Report:
 
     def to_html(self) -> str:
         """The page as one string."""
-        body = "\n".join(self._parts)
+        links = (f'<li><a href="#s{n}">{h}</a></li>' for n, h in enumerate(self._headings, 1))
+        contents = f"<nav><ul>{''.join(links)}</ul></nav>"
+        body = "\n".join(contents if part is _CONTENTS else part for part in self._parts)
         script = f"<script>\n{_SCRIPT.read_text()}</script>\n" if self._charts else ""
         return _PAGE.format(title=_escape(self.title), style=_STYLE, body=body, script=script)
 

@@ -1,0 +1,68 @@
+"""L11. Covariate shift inside the network: what a layer receives moves while those below it learn;
+batch normalisation holds it still.
+
+The same deep relu network trained with and without `batch_norm=True`. After every epoch the inputs
+of the fifth layer's units are looked at over all samples: in the plain network their means wander
+and their spread grows sixfold; with normalisation both stay.
+"""
+
+import numpy as np
+from common import Outcome, command_line, digits, pick, save
+
+import fastcurv as fc
+from fastcurv import plots
+
+
+def main(scale="normal", out="pictures"):
+    X, y = digits(pick(scale, 300, 1000, 1797))
+    epochs = pick(scale, 6, 25, 60)
+    sizes = [64] + [24] * 6 + [10]
+    figure = plots.new_figure((10.0, 4.0))
+    facts = {}
+    panels = figure.subplots(1, 2, sharey=True)
+    for ax, (name, normal) in zip(panels, {"plain": False, "batch norm": True}.items()):
+        model = fc.MLP(sizes, activation="relu", batch_norm=normal)
+        ob = fc.Objective(model, X, y, loss="cross_entropy")
+        theta, seen = model.init(seed=0), []
+        for epoch in range(epochs):
+            z = inputs(ob, theta)
+            seen.append((z.mean(axis=0), z.std(axis=0)))
+            theta = fc.minimize(
+                ob, theta, "sgd", max_iter=1, batch_size=64, seed=epoch, verdict=False
+            ).x
+        mean, spread = np.moveaxis(seen, 1, 0)  # (epochs, units) each
+        for unit, color in zip(range(3), plots.CYCLE):
+            low, high = mean[:, unit] - spread[:, unit], mean[:, unit] + spread[:, unit]
+            ax.fill_between(range(epochs), low, high, color=color, alpha=0.2, lw=0)
+            ax.plot(mean[:, unit], color=color, lw=2, label=f"unit {unit + 1}")
+        facts[name] = {
+            "shift": float(np.mean(np.abs(mean[-1] - mean[0]))),
+            "spread": (float(np.mean(spread[0])), float(np.mean(spread[-1]))),
+        }
+        ax.set_title(f"{name}: what the fifth layer's units receive")
+        ax.set_xlabel("epoch")
+        ax.legend(frameon=False)
+    panels[0].set_ylabel("mean and standard deviation over the samples")
+    words = "; ".join(
+        f"{name}: the means moved by {f['shift']:.2f}, the spread went from "
+        f"{f['spread'][0]:.2f} to {f['spread'][1]:.2f}"
+        for name, f in facts.items()
+    )
+    return Outcome(f"Over {epochs} epochs, {words}.", save(figure, __file__, out), facts)
+
+
+def inputs(ob, theta, layer=4):
+    """What the units of a hidden layer receive, before their relu: (N, width)."""
+    model, a = ob.model, ob.X
+    for l, parts in enumerate(model.unflatten(theta)):
+        z = a @ parts[0].T + parts[1]
+        if len(parts) > 2:
+            z = (z - z.mean(axis=0)) / np.sqrt(z.var(axis=0) + 1e-5) * parts[2] + parts[3]
+        if l == layer:
+            return z
+        a = np.maximum(z, 0.0)
+    raise ValueError(f"the network has no hidden layer {layer}")
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -1,0 +1,61 @@
+"""L18. The whole Hessian costs about n products with it; one product stays cheap as n grows.
+
+Networks that read digits, of growing width: the time of one product H v, and of the whole matrix,
+which is n columns. That is why methods for large networks use products alone.
+"""
+
+import time
+
+import numpy as np
+from common import Outcome, command_line, digits, pick, save
+
+import fastcurv as fc
+from fastcurv import plots
+
+
+def main(scale="normal", out="pictures"):
+    X, y = digits(pick(scale, 200, 1000, 1797))
+    n, whole, product = [], [], []
+    for width in pick(scale, (2, 8), (2, 4, 8, 16, 28), (2, 4, 8, 16, 32, 64)):
+        model = fc.MLP([64, width, 10])
+        ob = fc.Objective(model, X, y, loss="cross_entropy")
+        hessian = ob.hessian(model.init(seed=0))
+        v = np.ones(ob.n_params)
+        n.append(ob.n_params)
+        whole.append(timed(hessian.to_dense, 2))
+        product.append(timed(lambda H=hessian, v=v: H @ v, 20))
+
+    ratios = np.array(whole) / product
+    ax = plots.new_axes()
+    ax.loglog(n, whole, "o-", color=plots.RED, lw=2, ms=7, label="the whole Hessian")
+    ax.loglog(n, product, "o-", color=plots.BLUE, lw=2, ms=7, label="one product H v")
+    ax.vlines(n, product, whole, color=plots.GREY, lw=1, ls=":")
+    for size, low, high, ratio in zip(n, product, whole, ratios):
+        ax.text(size, np.sqrt(low * high), f"{ratio:.0f} x ", color=plots.GREY, ha="right")
+    ax.set_xticks(n, labels=n)
+    ax.set_xlim(n[0] / 1.6, n[-1] * 1.2)
+    ax.minorticks_off()
+    ax.set_xlabel("parameters n")
+    ax.set_ylabel("seconds")
+    ax.set_title("The whole Hessian costs about n products")
+    ax.legend(frameon=False)
+    return Outcome(
+        f"The whole Hessian took {ratios[0]:.0f} times as long as one product at n = {n[0]} and "
+        f"{ratios[-1]:.0f} times at n = {n[-1]}, where a product took {1e3 * product[-1]:.2g} ms.",
+        save(ax, __file__, out),
+        {"n": n, "whole": whole, "product": product, "ratios": ratios},
+    )
+
+
+def timed(call, repeats):
+    """The shortest time of several calls."""
+    best = np.inf
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -1,0 +1,77 @@
+"""L9. A slice along random directions hides the way out of a saddle.
+
+A network that reads digits rests on a saddle with few ways down. Along random directions through it
+the loss rises on both sides, as it would at a minimum; along the eigenvector of the lowest
+eigenvalue it falls. The share of random directions that show the way is counted.
+"""
+
+import numpy as np
+from common import Outcome, command_line, digits, pick, save
+
+import fastcurv as fc
+from fastcurv import plots
+
+
+def main(scale="normal", out="pictures"):
+    X, y = digits(pick(scale, 150, 400, 1000), n_features=8)
+    ob, theta = saddle(X, y, pick(scale, 3, 4, 6))
+    verdict = fc.classify(ob, theta)
+    hessian = ob.hessian(theta)
+    rng = np.random.default_rng(0)
+    V = rng.standard_normal((ob.n_params, pick(scale, 1000, 10000, 100000)))
+    curvatures = hessian.quadratic(V) / np.sum(V * V, axis=0)
+    falling = float(np.mean(curvatures < 0))
+
+    reach = 1.5
+    steps = np.linspace(-reach, reach, pick(scale, 21, 61, 121))
+    figure = plots.new_figure((10.0, 4.0))
+    slices, counts = figure.subplots(1, 2)
+    for k in range(12):
+        v = V[:, k] / np.linalg.norm(V[:, k])
+        losses = [ob.value(theta + t * v) for t in steps]
+        slices.plot(steps, losses, color=plots.GREY, lw=1, label=None if k else "12 random")
+    way = verdict.escape_direction
+    down = [ob.value(theta + t * way) for t in steps]
+    slices.plot(steps, down, color=plots.RED, lw=2.5, label="the lowest eigenvector")
+    loss = ob.value(theta)
+    plots.mark(slices, 0.0, loss, verdict.kind, "saddle")
+    slices.set_title("Random slices look like a minimum")
+    slices.set_xlabel("distance from the saddle")
+    slices.set_ylabel("loss")
+    slices.legend(frameon=False)
+    counts.hist(curvatures, bins=60, color=plots.GREY)
+    counts.axvline(0, color="black", lw=1, ls=":")
+    counts.axvline(verdict.lambda_min, color=plots.RED, lw=2.5, label="the lowest eigenvector")
+    counts.legend(frameon=False, loc="upper right")
+    counts.set_title(f"{np.sum(curvatures < 0)} of {V.shape[1]} random directions lead down")
+    counts.set_xlabel("curvature along the direction, v'Hv")
+    counts.set_ylabel("directions")
+    return Outcome(
+        f"At a saddle with {verdict.n_negative} negative of {ob.n_params} eigenvalues, "
+        f"{np.sum(curvatures < 0)} of {V.shape[1]} random directions have negative "
+        f"curvature; along the lowest eigenvector the loss falls from {loss:.4f} to "
+        f"{min(down):.4f}.",
+        save(figure, __file__, out),
+        {
+            "kind": verdict.kind,
+            "negative": verdict.n_negative,
+            "falling": falling,
+            "loss": loss,
+            "lowest": min(down),
+        },
+    )
+
+
+def saddle(X, y, width):
+    """Of the saddles that narrower networks at rest make in a wider one, that with the fewest ways
+    down.
+    """
+    model = fc.MLP([X.shape[1], width, 10])
+    ob = fc.Objective(model, X, y, loss="cross_entropy", l2=1e-3)
+    sample = fc.sample_critical_points(ob, 8, sources="narrower", seed=0)
+    saddles = [point for point in sample.nontrivial if point.kind == "saddle"]
+    return ob, min(saddles, key=lambda point: point.verdict.n_negative).theta
+
+
+if __name__ == "__main__":
+    command_line(main)

@@ -1,0 +1,71 @@
+"""L18. In one variable Newton's step goes to the vertex of a parabola: down where it is convex, up
+where it is concave.
+
+One weight of a network is free, L(w) its loss. The parabola that shares value, slope and curvature
+with it at a point has its vertex one Newton step away. Where the curve bends down, that vertex is
+its top. The saddle-free step, the same with |curvature|, goes down from both.
+"""
+
+import warnings
+
+import numpy as np
+from common import Outcome, command_line, pick, save
+
+import fastcurv as fc
+from fastcurv import plots
+
+
+def main(scale="normal", out="pictures"):
+    # y = tanh(w x) at one sample: flat, steep and flat again
+    model = fc.MLP([1, 1, 1], bias=False)
+    ob = fc.Objective(model, [[1.0]], [[0.8]], loss="mse")
+
+    def restricted(w):
+        return np.array([w, 1.0])
+
+    figure = plots.new_figure((10.0, 4.0))
+    w = np.linspace(-3.2, 3.2, pick(scale, 61, 241, 481))
+    losses = [ob.value(restricted(x)) for x in w]
+    facts = {}
+    points = {"Convex: the vertex lies below": 0.4, "Concave: the vertex lies above": -1.1}
+    for ax, (title, at) in zip(figure.subplots(1, 2, sharey=True), points.items()):
+        theta = restricted(at)
+        slope = ob.gradient(theta)[:1]
+        H = ob.hessian(theta).restrict(indices=[0])
+        value, curvature = ob.value(theta), float(H.to_dense()[0, 0])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", fc.IndefiniteHessianWarning)
+            newton = at + float(fc.newton_step(H, slope)[0])
+        free = at + float(fc.saddle_free_newton_step(H, slope, damping=0.0)[0])
+        ax.plot(w, losses, color=plots.BLUE, lw=2.5, label="loss L(w)")
+        parabola = value + slope[0] * (w - at) + 0.5 * curvature * (w - at) ** 2
+        ax.plot(w, parabola, color=plots.ORANGE, ls="--", label="its parabola at the dot")
+        ax.plot(at, value, "o", color="black", ms=9)
+        vertex = value - 0.5 * slope[0] ** 2 / curvature
+        ax.plot(newton, vertex, "X", color=plots.RED, ms=11, label="vertex: Newton's step")
+        name = "the same as Newton's" if np.isclose(free, newton) else "down"
+        ax.plot(free, ob.value(restricted(free)), "v", color=plots.GREEN, ms=10,
+                label=f"saddle-free step: {name}")  # fmt: skip
+        ax.set_title(title)
+        ax.set_xlabel("w")
+        ax.set_ylabel("loss")
+        ax.set_ylim(-0.3, 5.4)
+        ax.legend(frameon=False, fontsize=8, loc="upper center", ncols=2)
+        facts[at] = {
+            "curvature": curvature,
+            "newton": float(ob.value(restricted(newton)) - value),
+            "free": float(ob.value(restricted(free)) - value),
+        }
+    convex, concave = facts.values()
+    return Outcome(
+        f"Where the curvature is {convex['curvature']:.2f}, Newton's step changes the loss by "
+        f"{convex['newton']:.3f}; where it is {concave['curvature']:.2f}, by "
+        f"{concave['newton']:+.3f}: uphill. The saddle-free step there changes it by "
+        f"{concave['free']:.3f}.",
+        save(figure, __file__, out),
+        {"convex": convex, "concave": concave},
+    )
+
+
+if __name__ == "__main__":
+    command_line(main)

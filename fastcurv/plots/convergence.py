@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .display import Display
+from .fitted import last_step
 from .style import CYCLE
 
 X_NAMES = {
@@ -105,6 +106,36 @@ class ConvergenceDisplay(Display):
         }
         label = Y_NAMES[y] + (f" above {above:.4g}" if above else "")
         return cls(curves, xlabel=X_NAMES[x], ylabel=label, ends=ends).plot(ax, **look)
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, *, ax: Any = None, name: str | None = None, **look: Any
+    ) -> ConvergenceDisplay:
+        """The loss curve of a fitted estimator, and the validation loss where it stopped early.
+
+        Parameters
+        ----------
+        estimator : MLPClassifier or MLPRegressor
+            This library's, fitted, or a pipeline that ends in one.
+        ax : matplotlib Axes or None
+        name : str or None
+            In the legend; None: the estimator's class and solver.
+        **look
+            Passed to ``plot``.
+
+        Returns
+        -------
+        ConvergenceDisplay
+        """
+        estimator, _ = last_step(estimator)
+        name = f"{type(estimator).__name__}, {estimator.solver}" if name is None else name
+        found = {name: estimator.loss_curve_}
+        if hasattr(estimator, "validation_loss_curve_"):
+            found[f"{name}: validation"] = estimator.validation_loss_curve_
+        kind = getattr(estimator.curvature_, "kind", None)
+        ends = {} if kind is None else {name: kind.replace("_", " ")}
+        curves = {label: (range(len(values)), values) for label, values in found.items()}
+        return cls(curves, ends=ends).plot(ax, **look)
 
     def plot(self, ax: Any = None, *, log: bool = True) -> ConvergenceDisplay:
         """Draw it.

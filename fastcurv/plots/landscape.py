@@ -9,6 +9,7 @@ import numpy as np
 from ..checks import as_rng, check_choice, check_positive_int, check_vector
 from ..spectrum.eigsh import eigsh
 from .display import Display
+from .fitted import objective_of
 from .style import CYCLE, GREY
 
 NAMES = ("random", "eigenvectors", "gradient")
@@ -109,6 +110,36 @@ class LandscapeDisplay(Display):
         """
         options = {"n_dims": n_dims, "radius": radius, "n_grid": n_grid, "seed": seed}
         return cls.slice(objective, theta, directions=directions, **options).plot(ax, **look)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        ax: Any = None,
+        **options: Any,
+    ) -> LandscapeDisplay:
+        """`from_objective` for what a fitted estimator minimises, around its parameters.
+
+        Parameters
+        ----------
+        estimator : MLPClassifier or MLPRegressor
+            This library's, fitted, or a pipeline that ends in one.
+        X, y, sample_weight
+            The rows to look at, as in ``fit``.
+        ax : matplotlib Axes or None
+        **options
+            Passed to `from_objective`.
+
+        Returns
+        -------
+        LandscapeDisplay
+        """
+        objective, theta = objective_of(estimator, X, y, sample_weight)
+        return cls.from_objective(objective, theta, ax=ax, **options)
 
     @classmethod
     def slice(

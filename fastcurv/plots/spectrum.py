@@ -11,6 +11,7 @@ from ..spectrum.density import spectral_density
 from ..spectrum.eigsh import eigsh
 from ..spectrum.picture import draw_density, within
 from .display import Display
+from .fitted import objective_of
 from .style import BLUE, GREY, RED, new_axes
 
 DENSE_BELOW = 1000  # a matrix of this size is decomposed within a second
@@ -100,6 +101,45 @@ class SpectrumDisplay(Display):
     ) -> SpectrumDisplay:
         """`from_operator` for the Hessian of ``objective`` at ``theta``."""
         return cls.from_operator(objective.hessian(theta), ax=ax, **options)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        ax: Any = None,
+        **options: Any,
+    ) -> SpectrumDisplay:
+        """`from_operator` for the Hessian of what a fitted estimator minimises.
+
+        Parameters
+        ----------
+        estimator : MLPClassifier or MLPRegressor
+            This library's, fitted, or a pipeline that ends in one.
+        X, y, sample_weight
+            The rows to look at, as in ``fit``.
+        ax : matplotlib Axes or None
+        **options
+            Passed to `from_operator`.
+
+        Returns
+        -------
+        SpectrumDisplay
+
+        Examples
+        --------
+        >>> import numpy as np, fastcurv as fc
+        >>> X = np.random.default_rng(0).standard_normal((40, 2))
+        >>> est = fc.MLPRegressor((3,), random_state=0).fit(X, np.sin(X[:, 0]))
+        >>> shown = fc.SpectrumDisplay.from_estimator(est, X, np.sin(X[:, 0]), k=1, n_steps=10)
+        >>> shown.density.n == est.model_.n_params
+        True
+        """
+        objective, theta = objective_of(estimator, X, y, sample_weight)
+        return cls.from_objective(objective, theta, ax=ax, **options)
 
     def _drawn(self, ax: Any, look: dict[str, Any]) -> SpectrumDisplay:
         self.plot(ax, **look)

@@ -161,3 +161,53 @@ def test_pyplot_shows_what_it_made_and_nothing_is_imported_for_it():
         "shown.plot(); assert plt.get_fignums() == [1] and shown.figure_ is plt.gcf()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """An estimator at the end of a pipeline, its rows, and what it was given."""
+    pytest.importorskip("sklearn")
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    X = np.random.default_rng(0).normal(5.0, 3.0, (60, 3))
+    y = np.where(X.sum(axis=1) > 15, "high", "low")
+    pipeline = make_pipeline(StandardScaler(), fc.MLPClassifier((4,), alpha=0.1, random_state=0))
+    return pipeline.fit(X, y), X, y
+
+
+def test_displays_from_an_estimator_look_at_what_it_minimised(fitted):
+    pipeline, X, y = fitted
+    est, inner = pipeline[-1], pipeline[:-1].transform(X)
+    ob = est.objective(inner, y)
+    assert ob.value(est.theta_) == pytest.approx(est.loss_, rel=1e-12)
+    exact = fc.eigvalsh(ob.hessian(est.theta_))
+    for estimator, rows in ((pipeline, X), (est, inner)):
+        shown = fc.SpectrumDisplay.from_estimator(estimator, rows, y, k=1, n_steps=10, seed=0)
+        assert np.allclose(shown.eigenvalues, exact[[0, -1]], atol=1e-8)
+        slices = fc.LandscapeDisplay.from_estimator(estimator, rows, y, n_grid=5, seed=0)
+        assert slices.losses[2] == ob.value(est.theta_)
+    ax = shown.figure_.add_subplot()
+    shown = fc.ConvergenceDisplay.from_estimator(pipeline, ax=ax)
+    (name, (x, losses)), *rest = shown.curves.items()
+    assert shown.ax_ is ax and not rest and name == "MLPClassifier, auto"
+    assert losses.tolist() == est.loss_curve_ and x[-1] == len(losses) - 1
+
+
+def test_a_validation_curve_is_shown_where_there_is_one(fitted):
+    _, X, y = fitted
+    est = fc.MLPClassifier((4,), solver="adam", early_stopping=True, max_iter=5, random_state=0)
+    shown = fc.ConvergenceDisplay.from_estimator(est.fit(X, y), name="mine")
+    assert list(shown.curves) == ["mine", "mine: validation"]
+
+
+def test_what_is_no_fitted_estimator_of_ours_is_refused(fitted):
+    from sklearn.neural_network import MLPClassifier
+
+    _, X, y = fitted
+    with pytest.raises(ValueError, match="not fitted"):
+        fc.SpectrumDisplay.from_estimator(fc.MLPClassifier((2,)), X, y)
+    with pytest.raises(TypeError, match="from_sklearn"):
+        fc.LandscapeDisplay.from_estimator(MLPClassifier(), X, y)
+    with pytest.raises(TypeError, match="ndarray"):
+        fc.ConvergenceDisplay.from_estimator(X)

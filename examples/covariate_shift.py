@@ -15,7 +15,7 @@ from fastcurv import plots
 
 def main(scale="normal", out="pictures"):
     X, y = digits(pick(scale, 300, 1000, 1797))
-    epochs = pick(scale, 6, 25, 60)
+    epochs = pick(scale, 15, 25, 60)
     sizes = [64] + [24] * 6 + [10]
     figure = plots.new_figure((10.0, 4.0))
     facts = {}

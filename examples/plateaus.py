@@ -19,7 +19,7 @@ METHODS = ("sgd", "momentum", "nesterov", "rmsprop", "adam")
 
 
 def main(scale="normal", out="pictures"):
-    X, y = digits(pick(scale, 600, 1000, 1797), n_features=16)
+    X, y = digits(pick(scale, 1000, 1000, 1797), n_features=16)
     epochs = pick(scale, 60, 80, 200)
     deep = fc.Objective(fc.MLP([16, 24, 24, 10]), X, y, loss="cross_entropy")
     shallow = fc.Objective(fc.MLP([16, 24, 10]), X, y, loss="cross_entropy")

@@ -40,6 +40,9 @@
     const wanted = kind === "log" ? powers : [...powers.map((x) => -x), 0, ...powers];
     let inside = wanted.filter((x) => scale.to(x) >= low && scale.to(x) <= high);
     if (kind === "asinh") inside = inside.filter((x) => x === 0 || Math.abs(scale.to(x)) > 0.3);
+    for (const steps of [[1, 2, 5], [1, 1.5, 2, 3, 4, 5, 7]])
+      if (kind === "log" && inside.length < 3)
+        inside = powers.flatMap((p) => steps.map((k) => k * p)).filter((x) => scale.to(x) >= low && scale.to(x) <= high);
     if (inside.length < 2) return evenTicks(low, high, n).map((u) => [scale.from(u), short(+scale.from(u).toPrecision(3))]);
     const every = Math.ceil(inside.length / n);
     return inside.filter((_, i) => i % every === 0).map((x) => [x, short(x)]);

@@ -6,7 +6,7 @@ LINT   := $(VENV)-lint/bin
 C_FILES := $(wildcard src/*.[ch] src/kernels/* tests/engine/*.c tests/engine/*.inc)
 SOURCE := setup.py pyproject.toml $(wildcard fastcurv/_engine/*.p* src/*.c src/*.h src/kernels/*)
 
-.PHONY: demo test lint minimum nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels docs examples sanitize tables coverage mutants soak valgrind neon windows clean
+.PHONY: demo test lint minimum nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels release-check clang docs examples sanitize tables coverage mutants soak valgrind neon windows clean
 
 demo: $(VENV)/.demo
 	$(PY) -m fastcurv demo
@@ -59,6 +59,23 @@ examples: $(VENV)/.demo
 # A wheel for each Python that is here: built twice, the same bytes, stripped, tested in an environment of its own.
 wheels wheel:
 	$(PYTHON) packaging/wheels.py
+
+# What releases are made by: the workflow against GitHub's schema, YAML, and the wheels that cibuildwheel would build.
+release-check: $(VENV)-release/.done
+	$(VENV)-release/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)-release/bin/yamllint -d "{extends: default, rules: {line-length: {max: 130}, document-start: disable, truthy: disable, comments: disable}}" .github packaging
+	for platform in linux macos windows; do $(VENV)-release/bin/python -m cibuildwheel --print-build-identifiers --platform $$platform || exit 1; done
+
+$(VENV)-release/.done:
+	$(PYTHON) -m venv $(VENV)-release
+	$(VENV)-release/bin/python -m pip install -q cibuildwheel==4.3.3 yamllint check-jsonschema
+	touch $@
+
+# The suite by the compiler that macOS has, built aside and run where no other build can be imported: needs clang.
+CLANGED := build/clang
+clang: $(VENV)/.test
+	CC=clang $(PY) setup.py -q build --build-lib $(CLANGED) --build-temp $(CLANGED)-temp
+	cd $(CLANGED) && $(abspath $(PY)) -m pytest -q -n auto -p no:cacheprovider -c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) $(CURDIR)/tests
 
 # The site, built offline from docstrings, pages and examples into docs/_build/html.
 docs: $(VENV)/.docs
@@ -188,4 +205,4 @@ $(VENV)-minimum/.done: pyproject.toml $(SOURCE)
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-lint $(VENV)-minimum $(VENV)-wheel build dist fastcurv/*/*.so *.egg-info fastcurv-demo.html figures
+	rm -rf $(VENV) $(VENV)-lint $(VENV)-minimum $(VENV)-release $(VENV)-wheel build dist fastcurv/*/*.so *.egg-info fastcurv-demo.html figures

@@ -68,7 +68,8 @@ release-check: $(VENV)-release/.done
 
 $(VENV)-release/.done:
 	$(PYTHON) -m venv $(VENV)-release
-	$(VENV)-release/bin/python -m pip install -q cibuildwheel==4.3.3 yamllint check-jsonschema
+	$(VENV)-release/bin/python -m pip install -q --require-hashes -r packaging/release-requirements.txt
+	$(VENV)-release/bin/python -m pip install -q yamllint check-jsonschema
 	touch $@
 
 # The suite by the compiler that macOS has, built aside and run where no other build can be imported: needs clang.

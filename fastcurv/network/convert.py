@@ -159,10 +159,8 @@ class Stack:
 def stacked(layers: Sequence[tuple[Any, Any]], activation: Any, names: Sequence[str]) -> Model:
     """Model and theta from ``(W, b)`` and the activations between them, given by the caller."""
     stack, hidden = Stack(), len(layers) - 1
-    phis = [activation] * hidden if isinstance(activation, str) else list(activation)
-    if len(phis) != hidden:
-        raise ValueError(f"activation has {len(phis)} names; wanted one, or {hidden}")
     MLP([1] * (hidden + 2), activation)  # says what is no activation
+    phis = [activation] * hidden if isinstance(activation, str) else list(activation)
     for l, ((W, b), name) in enumerate(zip(layers, names)):
         stack.linear(W, b, name)
         if l < hidden:

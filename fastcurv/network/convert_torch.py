@@ -78,9 +78,21 @@ def _read(stack: Stack, module: Any, name: str, seen: dict[int, str]) -> None:
         stack.close(name)
     elif kind in PASSED:
         if kind != "Flatten" and module.training and module.p > 0:
-            raise foreign(f"{name} while training: call module.eval() first; it")
+            raise ValueError(
+                f"{name} is in training mode, where it draws at random; wanted module.eval() first"
+            )
     else:
-        raise foreign(name)
+        raise foreign(f"{name}{_own(module)}")
+
+
+def _own(module: Any) -> str:
+    """A hint for a module with a forward of its own: what it computes cannot be read."""
+    if type(module).__module__.startswith("torch.") or not hasattr(module, "state_dict"):
+        return ""
+    return (
+        ", a class with a forward of its own (where that is a stack, give its state_dict() and its "
+        "activation),"
+    )
 
 
 def from_torch(module: Any, activation: Any = None) -> Model:

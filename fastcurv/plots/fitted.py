@@ -6,7 +6,10 @@ from typing import Any
 
 
 def last_step(estimator: Any, X: Any = None) -> tuple[Any, Any]:
-    """A fitted estimator, or that at the end of a pipeline, and X as it receives it."""
+    """A fitted estimator, that at the end of a pipeline or the best of a search, and X as it
+    receives it.
+    """
+    estimator = getattr(estimator, "best_estimator_", estimator)
     if hasattr(estimator, "steps"):
         before, estimator = estimator[:-1], estimator[-1]
         X = before.transform(X) if X is not None and len(before.steps) else X

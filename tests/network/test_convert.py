@@ -324,3 +324,19 @@ def test_from_sklearn_refuses():
     for est in (LinearRegression(), make_pipeline(neural.MLPRegressor()), "est"):
         with pytest.raises(TypeError, match="wanted an MLPClassifier"):
             fc.from_sklearn(est)
+
+
+def test_what_is_no_stack_says_what_to_do():
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = torch.nn.Linear(3, 2)
+
+    with pytest.raises(ValueError, match="state_dict"):
+        fc.from_torch(Own())
+    net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Dropout(0.5))
+    with pytest.raises(ValueError, match="training mode.*eval"):
+        fc.from_torch(net)
+    state = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1)).state_dict()
+    with pytest.raises(TypeError, match="activation is a Tanh; wanted a name"):
+        fc.from_torch(state, activation=torch.nn.Tanh())

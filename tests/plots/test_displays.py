@@ -182,7 +182,10 @@ def test_displays_from_an_estimator_look_at_what_it_minimised(fitted):
     ob = est.objective(inner, y)
     assert ob.value(est.theta_) == pytest.approx(est.loss_, rel=1e-12)
     exact = fc.eigvalsh(ob.hessian(est.theta_))
-    for estimator, rows in ((pipeline, X), (est, inner)):
+    from types import SimpleNamespace
+
+    search = SimpleNamespace(best_estimator_=pipeline)
+    for estimator, rows in ((pipeline, X), (est, inner), (search, X)):
         shown = fc.SpectrumDisplay.from_estimator(estimator, rows, y, k=1, n_steps=10, seed=0)
         assert np.allclose(shown.eigenvalues, exact[[0, -1]], atol=1e-8)
         slices = fc.LandscapeDisplay.from_estimator(estimator, rows, y, n_grid=5, seed=0)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..spectrum.results import number
+from ..spectrum.results import html_table, number
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -171,6 +171,11 @@ class CriticalPoint:
             f"{self.wall_time:.2f} s, {self.method}"
         )
         return "\n".join(rows)
+
+    def _repr_html_(self) -> str:
+        title, reason, *rows = repr(self).splitlines()
+        cells = [[row[2:14].strip(), row[14:]] for row in rows]
+        return html_table(f"{title}. {reason.strip()}", ["evidence", ""], cells)
 
     def _end(self, which: str) -> str:
         low, high = getattr(self, f"lambda_{which}_bounds")

@@ -83,8 +83,9 @@ def check_targets(y: Any, N: int, model: Any, loss: str) -> np.ndarray:
         if array.shape != (N,):
             raise ValueError(f"y has {len(array)} labels; wanted {N}, one for each row of X")
         if array.min() < 0 or array.max() >= d:
+            one = "; one output takes loss='binary_cross_entropy' or 'mse'" if d == 1 else ""
             raise ValueError(
-                f"y holds labels from {array.min()} to {array.max()}; wanted 0 to {d - 1}"
+                f"y holds labels from {array.min()} to {array.max()}; wanted 0 to {d - 1}{one}"
             )
         return np.ascontiguousarray(array, np.int32)
     array = check_array(array, "y", model.dtype)

@@ -101,6 +101,10 @@ class Eigenpairs:
     def __iter__(self) -> Iterator[Array]:
         return iter((self.values, self.vectors))
 
+    def __getitem__(self, at: int) -> Array:
+        """``pairs[0]`` is the values and ``pairs[1]`` the vectors, as in SciPy's answer."""
+        return (self.values, self.vectors)[at]
+
     @property
     def n(self) -> int:
         """Length of a vector."""

@@ -75,10 +75,19 @@ def test_results_have_a_picture_of_themselves_in_a_notebook():
         fc.inertia(A),
         fc.trace(A),
         fc.spectral_density(A, 2, 3, seed=0),
+        fc.classify(fc.testing.lecture_toy(), np.zeros(2)),
     ):
         text = "".join(ElementTree.fromstring(result._repr_html_()).itertext())
         assert any(c.isdigit() for c in text)
     assert "-7" in fc.eigsh(A, 2, seed=0)._repr_html_()
+
+
+def test_eigenpairs_are_read_as_scipys_answer_is():
+    pairs = fc.eigsh(A, 2, seed=0)
+    values, vectors = pairs
+    assert pairs[0] is values is pairs.values and pairs[1] is vectors is pairs.vectors
+    with pytest.raises(IndexError):
+        pairs[2]
 
 
 def test_asymmetry_that_lanczos_sees_is_in_the_residuals_and_named(rng):

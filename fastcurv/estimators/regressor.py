@@ -57,5 +57,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def partial_fit(self, X: Any, y: Any) -> MLPRegressor:
         """One epoch of ``solver="sgd"`` over these rows, from where the last one ended."""
         self._check_parameters()
-        self._epoch(X, y, not hasattr(self, "theta_"))
+        first = not hasattr(self, "theta_")
+        if first:
+            self._flat = np.ndim(y) < 2 or np.shape(y)[1] == 1
+        self._epoch(X, y, first)
         return self

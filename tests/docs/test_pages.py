@@ -1,6 +1,7 @@
 """Every block of code on the site and in the README runs, in the order of its page."""
 
 import importlib.util
+import inspect
 import os
 import re
 import subprocess
@@ -8,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import fastcurv as fc
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "gallery.md")
@@ -21,6 +24,23 @@ def blocks(page):
 def test_there_are_pages():
     assert {"quickstart", "mathematics", "cost", "limits"} <= {page.stem for page in PAGES}
     assert sum(len(blocks(page)) for page in PAGES) >= 12
+
+
+def test_every_public_method_has_an_example():
+    """In its own docstring, or on the page of methods."""
+    from fastcurv.network.operators import Curvature
+
+    told = (ROOT / "docs/methods.md").read_text()
+    classes = [getattr(fc, name) for name in fc.__all__] + [Curvature]
+    missing = []
+    for thing in filter(inspect.isclass, classes):
+        for name, method in vars(thing).items():
+            method = getattr(method, "__func__", method)
+            if name.startswith("_") or not inspect.isfunction(method) or name == "after_fork":
+                continue  # after_fork is for os.register_at_fork
+            if ">>>" not in (inspect.getdoc(method) or "") and f".{name}(" not in told:
+                missing.append(f"{thing.__name__}.{name}")
+    assert not missing
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -210,6 +210,8 @@ def test_partial_fit_and_warm_start():
     assert not hasattr(fc.MLPClassifier(), "partial_fit")
     reg = fc.MLPRegressor((5,), "tanh", solver="sgd", learning_rate_init=0.01, random_state=0)
     first = reg.partial_fit(X, X[:, 0]).loss_
+    assert reg.predict(X).shape == (len(X),)  # though there was no fit
+    assert fc.MLPRegressor(solver="sgd").partial_fit(X, X).predict(X).shape == X.shape
     for _ in range(30):
         reg.partial_fit(X, X[:, 0])
     assert reg.loss_ < first and reg.n_iter_ == 31

@@ -11,7 +11,7 @@ import fastcurv as fc
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.testing import QuadraticObjective
 
-from . import networks, truths
+from . import conditions, networks, truths
 
 EPS = np.finfo(float).eps
 TRUTHS = (*truths.TRUTHS, networks.convex, networks.split_unit)
@@ -238,6 +238,10 @@ STATEMENTS = (
     bounds_hold,
     networks.certified_points_are_there,
     networks.success_has_nothing_lower_beside_it,
+    conditions.large_n_of_a_network_is_as_honest,
+    conditions.batch_normalisation_is_never_certified,
+    conditions.threads_change_no_bit_of_a_verdict,
+    conditions.the_unit_of_the_loss_changes_no_verdict,
 )
 
 

@@ -7,8 +7,8 @@ from .statements import STATEMENTS, run
 
 @pytest.mark.parametrize("statement", STATEMENTS, ids=lambda s: s.__name__)
 def test_is_never_said(statement):
-    """Each statement holds on twenty cases, and they do not all end alike where they can end
+    """Each statement holds on fifteen cases, and they do not all end alike where they can end
     otherwise.
     """
-    for seed in range(20):
+    for seed in range(15):
         run(statement, seed)

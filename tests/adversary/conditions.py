@@ -1,0 +1,93 @@
+"""What a verdict on a network must not depend on, and what it may not say without proof: large n,
+batch normalisation, threads, the unit of the loss.
+"""
+
+import warnings
+
+import numpy as np
+
+import fastcurv as fc
+
+from .networks import SMOOTH, InLongDouble, brought_to_rest, critical_point, hessian, network
+
+
+def large_n_of_a_network_is_as_honest(draw):
+    """Through Krylov: a minimum at a risk has no curvature below its tolerance, a saddle both
+    signs, a certified minimum its point within the radius; counts lie within their bounds.
+    """
+    ob, name = network(draw, activations=[*SMOOTH, "relu"] if draw.random() < 0.3 else SMOOTH)
+    theta, way = brought_to_rest(draw, ob)
+    said = fc.classify(
+        ob, theta, dense_below=1, failure_probability=1e-6, seed=int(draw.integers(1000))
+    )
+    words = f"{name} by {way}: {said.kind}, certified {said.certified}: {said.reason}"
+    if said.kind in ("not_critical", "undecided", "degenerate"):
+        assert not said.certified, words
+        return said.kind
+    values = np.linalg.eigvalsh(hessian(InLongDouble(ob, theta)).astype(float))
+    off = 1e-12 * np.abs(values).max()
+    room = said.curvature_tol * (values[-1] - values[0]) * 1.01 + off
+    assert said.kind != "minimum" or values[0] >= -room, words
+    assert said.kind != "maximum" or values[-1] <= room, words
+    assert said.kind != "saddle" or values[0] < 0 < values[-1], words
+    low, high = said.n_negative_bounds
+    assert (values < -off).sum() <= high and (values < off).sum() >= low, words
+    if not said.certified or said.kind != "minimum":
+        return f"{said.kind}, certified {said.certified}"
+    x, slack = critical_point(ob, theta, 0)
+    assert float(np.linalg.norm(x - theta)) <= said.radius * 1.01 + slack, words
+    return "certified minimum"
+
+
+def batch_normalisation_is_never_certified(draw):
+    """Nothing is; and success has no curvature below zero worth the name."""
+    N, d = int(draw.integers(5, 40)), int(draw.integers(1, 4))
+    name = str(draw.choice(["tanh", "relu", "gelu"]))
+    model = fc.MLP([d, int(draw.integers(1, 5)), 1], name, batch_norm=True)
+    l2 = float(draw.choice([0.0, 1e-2]))
+    X, y = draw.standard_normal((N, d)), draw.standard_normal(N)
+    ob = fc.Objective(model, X, y, loss="mse", l2=l2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = fc.minimize(
+            ob, model.init(seed=int(draw.integers(1000))), max_iter=100, max_time=1.0, seed=0
+        )
+    said = fc.classify(ob, result.x)
+    assert not said.certified, said.reason
+    if result.success:
+        values = np.linalg.eigvalsh(ob.hessian(result.x).to_dense())
+        assert values[0] >= -1e-6 * values[-1], result.message
+    return f"{said.kind}, success {result.success}"
+
+
+def threads_change_no_bit_of_a_verdict(draw):
+    ob, name = network(draw)
+    theta, _ = brought_to_rest(draw, ob)
+    options = {"loss": ob.loss, "l2": ob.l2, "l2_biases": ob.l2_biases}
+    other = fc.Objective(
+        ob.model, ob.X, ob.y, sample_weight=ob.sample_weight, n_threads=3 - ob.n_threads, **options
+    )
+    one, two = fc.classify(ob, theta), fc.classify(other, theta)
+    assert (one.kind, one.certified, one.reason) == (two.kind, two.certified, two.reason), name
+    assert (one.radius, one.lambda_min, one.lambda_max) == (
+        two.radius,
+        two.lambda_min,
+        two.lambda_max,
+    ), name
+    return one.kind
+
+
+def the_unit_of_the_loss_changes_no_verdict(draw):
+    """All sample weights times a power of two, without l2: the same kind, certified or not."""
+    ob, name = network(draw)
+    X, y, weight = ob.X, ob.y, ob.sample_weight
+    weight = np.ones(len(X)) if weight is None else weight
+    power = 100 if ob.dtype == np.float64 else 10
+    unit = 2.0 ** int(draw.integers(-power, power))
+    one = fc.Objective(ob.model, X, y, loss=ob.loss, sample_weight=weight)
+    two = fc.Objective(ob.model, X, y, loss=ob.loss, sample_weight=weight * unit)
+    theta, _ = brought_to_rest(draw, one)
+    first, second = fc.classify(one, theta), fc.classify(two, theta)
+    words = f"{name} times {unit:.0e}: {first.reason} || {second.reason}"
+    assert (first.kind, first.certified) == (second.kind, second.certified), words
+    return first.kind

@@ -6,12 +6,20 @@ from .kernels import available_archs, chosen_arch, fma_peak, set_arch, summation
 from .layout import force_across
 from .plan import ACTIVATIONS, LOSSES, Plan, statistics
 from .team import default_threads, get_thread_limit, set_thread_limit, thread_workers
-from .vectors import activate, columns_as_rows, combine_rows, project_rows, subtract_rows
+from .vectors import (
+    Multiplier,
+    activate,
+    columns_as_rows,
+    combine_rows,
+    project_rows,
+    subtract_rows,
+)
 
 __all__ = [
     "ACTIVATIONS",
     "BATCH_NORM_EPS",
     "LOSSES",
+    "Multiplier",
     "Plan",
     "Rows",
     "activate",

@@ -18,3 +18,13 @@ def columns_as_rows(
     V: NDArray[np.floating[Any]], out: NDArray[Any], threads: int = 1
 ) -> NDArray[Any]: ...
 def activate(name: str, z: NDArray[np.floating[Any]]) -> NDArray[Any]: ...
+
+class Multiplier:
+    def __init__(self, dtype: Any, threads: int) -> None: ...
+    def __call__(
+        self,
+        out: NDArray[Any],
+        A: NDArray[np.floating[Any]],
+        B: NDArray[np.floating[Any]],
+        add: bool = False,
+    ) -> NDArray[Any]: ...

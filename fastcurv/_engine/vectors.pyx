@@ -1,6 +1,7 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 # cython: freethreading_compatible=True
-"""Sweeps over vectors kept as rows, for whoever orthogonalises, and blocks of columns as rows.
+"""Sweeps over vectors kept as rows, for whoever orthogonalises, blocks of columns as rows, and
+products of matrices as they lie.
 
 The work is cut by sizes alone, sums are in a fixed order.
 """
@@ -9,7 +10,7 @@ import numpy as np
 from libc.stdint cimport uintptr_t
 from libc.string cimport memcpy, memset
 
-from .kernels cimport fc_table, table_chosen
+from .kernels cimport fc_product, fc_table, table_chosen
 from .memory cimport pointer
 from .team cimport fc_team_run, fc_watch, unwatch, watch
 from .memory import padded_copy
@@ -231,3 +232,88 @@ def activate(str name, z):
         NULL, 0
     )
     return view.copy()
+
+
+# --- products of matrices as they lie -------------------------------------------------------------
+
+cdef struct Items:
+    const fc_table *K
+    fc_product *job
+    int round
+    Py_ssize_t col_items, scratch_bytes
+    char *scratch
+
+
+cdef void product_part(void *context, Py_ssize_t item, int member) noexcept nogil:
+    cdef Items *c = <Items *>context
+    c.K.product(
+        c.job, c.round, item // c.col_items, item % c.col_items,
+        c.scratch + member * c.scratch_bytes
+    )
+
+
+cdef class Multiplier:
+    """``out = [out +] A B`` for 2-D arrays of one dtype and any strides, on at most so many threads
+    of the team, with scratch that is kept: one caller at a time. The same bits for any number of
+    threads.
+
+    A is read as it lies and B is packed: B should be the smaller one.
+    """
+    cdef const fc_table *K
+    cdef Items items
+    cdef int threads
+    cdef object owner
+
+    def __init__(self, dtype, int threads):
+        cdef Py_ssize_t size = np.dtype(dtype).itemsize
+        self.K, self.threads = &table_chosen()[size == 8], max(1, threads)
+        lines = np.zeros((self.threads, self.K.scratch // size + 64), dtype)
+        self.owner = padded_copy(lines)[0]
+        self.items.scratch = pointer(self.owner)
+        self.items.scratch_bytes = self.owner.shape[1] * size
+
+    def __call__(self, out, A, B, bint add=False):
+        cdef Py_ssize_t size = out.itemsize
+        cdef fc_product job
+        cdef fc_watch before
+        cdef int round, rounds
+        if (
+            out.shape != (A.shape[0], B.shape[1]) or A.shape[1] != B.shape[0]
+            or not A.dtype == B.dtype == out.dtype or size != self.K.real_bytes
+        ):
+            raise ValueError(
+                f"a product of {A.dtype} {A.shape} and {B.dtype} {B.shape} into {out.dtype} "
+                f"{out.shape}; wanted shapes that fit and one dtype"
+            )
+        if out.shape[1] > 1 and out.strides[1] != size:
+            if out.strides[0] != size:
+                raise ValueError("out has no unit stride; wanted rows or columns that lie whole")
+            return self(out.T, B.T, A.T, add).T
+        if not out.size:
+            return out
+        if not A.shape[1]:
+            if not add:
+                out[...] = 0
+            return out
+        memset(&job, 0, sizeof(job))
+        job.m, job.n, job.n_terms, job.exact, job.accumulate = A.shape[0], B.shape[1], 1, True, add
+        job.c, job.ldc = pointer(out), out.strides[0] // size
+        job.term[0].k, job.term[0].a = A.shape[1], pointer(A)
+        job.term[0].a_rs, job.term[0].a_cs = A.strides[0] // size, A.strides[1] // size
+        job.term[0].b = pointer(B)
+        job.term[0].b_rs, job.term[0].b_cs = B.strides[0] // size, B.strides[1] // size
+        with nogil:
+            self.K.block(&job)
+            self.items.K, self.items.job = self.K, &job
+            self.items.col_items = (job.n + job.col_block - 1) // job.col_block
+            rounds = self.K.rounds(&job)
+            before = watch()
+            for round in range(rounds):
+                self.items.round = round
+                fc_team_run(
+                    self.threads if job.m * job.n * job.term[0].k > 100000 else 1,
+                    (job.m + job.row_block - 1) // job.row_block * self.items.col_items,
+                    product_part, &self.items
+                )
+            unwatch(before)
+        return out

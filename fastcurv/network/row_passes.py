@@ -93,13 +93,13 @@ class RowState:
         model = ob.model
         self.dtype, self.skips = model.dtype, model.skips
         self.W, self.b = zip(*model.unflatten(theta))
-        self.a, self.p, bends = [self._inputs(ob)], [], []
+        self.a, self.p, bends = [ob.X], [], []
         for l, name in enumerate(model.activation[: len(self.W) - 1]):
             z = self._linear(l)
             a, p, q, _ = _derivatives(name, z.astype(np.float64))
             above = np.asarray(a, dtype=self.dtype)
-            self.a.append(above + self.a[l] if self.skips[l] else above)
-            self.p.append(None if p is None else np.asarray(p, dtype=self.dtype))
+            self.a.append(self._held(above + self.a[l] if self.skips[l] else above))
+            self.p.append(None if p is None else self._held(p))
             bends.append(q)
         self.loss = LossCurve(ob, self._linear(len(self.W) - 1))
         self._backward(bends)
@@ -116,8 +116,9 @@ class RowState:
         other.loss.dtype = other.dtype
         return other
 
-    def _inputs(self, ob: Any) -> Any:
-        return ob.X
+    def _held(self, x: Array) -> Array:
+        """In the model's dtype, a unit's numbers side by side."""
+        return np.asarray(x, dtype=self.dtype, order="F")
 
     def _linear(self, l: int) -> Array:
         z = np.asarray(self.a[l] @ self.W[l].T)
@@ -128,12 +129,12 @@ class RowState:
         L = len(self.W)
         self.delta: list[Any] = [None] * L
         self.eq: list[Any] = [None] * (L - 1)
-        self.delta[-1] = np.asarray(self.loss.delta, dtype=self.dtype)
+        self.delta[-1] = self._held(self.loss.delta)
         e = None
         for l in range(L - 1, 0, -1):
             below = self.delta[l] @ self.W[l]
             if l < L - 1 and self.skips[l]:
                 below += e
             e, p, q = below, self.p[l - 1], bends[l - 1]
-            self.delta[l - 1] = e if p is None else e * p
-            self.eq[l - 1] = None if q is None else np.asarray(e * q, dtype=self.dtype)
+            self.delta[l - 1] = self._held(e if p is None else e * p)
+            self.eq[l - 1] = None if q is None else self._held(e * q)

@@ -5,6 +5,10 @@ A layer offers four things, each in coordinates x of its own: ``forward(x) = a V
 the isometry ``embed(x) = (V, vb)`` with its transpose ``project``. `Whole` takes V as it is;
 `Rotated` keeps only the part of V that products can reach, in orthonormal coordinates. The
 mathematics is at the head of `fastcurv.network.sample_space`.
+
+Matrices with a row for each sample lie in memory column by column, the numbers of one unit side by
+side, so that the engine's products read W and V as they lie and pack the smaller factor; `rows`
+makes one. `M` is a `Multiplier`: ``M(out, A, B, add)`` is ``out = [out +] A B``.
 """
 
 from __future__ import annotations
@@ -18,6 +22,13 @@ from scipy.linalg import qr, solve_triangular
 Array = NDArray[Any]
 
 ROWS = 512  # of V that `embed` and `project` turn at a time: what they need beside V itself
+
+
+def rows(M: Any, A: Array, B: Array) -> Array:
+    """``A B`` (N, w) with a row for each sample, as such matrices lie here."""
+    out: Array = np.empty((B.shape[1], A.shape[0]), A.dtype).T
+    M(out, A, B)
+    return out
 
 
 def _blocks(m: int) -> list[slice]:
@@ -46,14 +57,22 @@ class Reflectors:
         self.Y = np.ascontiguousarray(Y, dtype=dtype)
         YT = solve_triangular(inverse, Y.T, trans="T", check_finite=False).T
         self.YT = np.ascontiguousarray(YT, dtype=dtype)
+        self.minus_YT, self.minus_Y = -self.YT, -self.Y
         self.L = np.ascontiguousarray(R[: self.r].T, dtype=dtype)
 
     def astype(self, dtype: Any) -> Reflectors:
         """The same numbers in another precision."""
         other = object.__new__(Reflectors)
         other.r = self.r
-        other.Y, other.YT, other.L = (x.astype(dtype) for x in (self.Y, self.YT, self.L))
+        for name in ("Y", "YT", "minus_Y", "minus_YT", "L"):
+            setattr(other, name, getattr(self, name).astype(dtype))
         return other
+
+    def turn(self, M: Any, A: Array) -> Array:
+        """``A Q`` (N, k) for a matrix with a row for each sample."""
+        out = A.copy("K")
+        M(out, rows(M, A, self.YT), self.minus_Y.T, True)
+        return out
 
     def right(self, M: Array) -> Array:
         """``M Q`` for rows M (m, k)."""
@@ -88,22 +107,24 @@ class Whole:
         V = x[: self.weights].reshape(self.out, self.width)
         return V, x[self.weights :] if self.bias else None
 
-    def forward(self, x: Array) -> Array:
+    def forward(self, M: Any, x: Array) -> Array:
         """``a V' + vb`` (N, out)."""
         V, vb = self._split(x)
-        rz = np.asarray(self.a @ V.T)
-        return rz if vb is None else rz + vb
+        rz = rows(M, self.a, V.T)
+        if vb is not None:
+            rz += vb
+        return rz
 
-    def back(self, x: Array) -> Array:
-        """``delta V`` (N, in)."""
-        return np.asarray(self.delta @ self._split(x)[0])
+    def back(self, M: Any, x: Array, out: Array) -> None:
+        """Add ``delta V`` to `out` (N, in)."""
+        M(out, self.delta, self._split(x)[0], True)
 
-    def gradient(self, rdelta: Array, ra: Array | None, out: Array) -> None:
+    def gradient(self, M: Any, rdelta: Array, ra: Array | None, out: Array) -> None:
         """``rdelta' a + delta' ra`` and the sum of rdelta's rows, into `out`."""
         V, vb = self._split(out)
-        np.matmul(rdelta.T, self.a, out=V)
+        M(V, rdelta.T, self.a)
         if ra is not None:
-            V += self.delta.T @ ra
+            M(V, self.delta.T, ra, True)
         if vb is not None:
             rdelta.sum(axis=0, out=vb)
 
@@ -159,31 +180,34 @@ class Rotated:
             x[self.weights :] if self.bias else None,
         )
 
-    def forward(self, x: Array) -> Array:
+    def forward(self, M: Any, x: Array) -> Array:
         """``a V' + vb = L C1' + vb``."""
         C1, _, vb = self._split(x)
-        rz = np.asarray(self.inputs.L @ C1.T)
-        return rz if vb is None else rz + vb
+        rz = rows(M, self.inputs.L, C1.T)
+        if vb is not None:
+            rz += vb
+        return rz
 
-    def back(self, x: Array) -> Array:
-        """``delta V = [delta C1, D C2] Q_a'``."""
+    def back(self, M: Any, x: Array, out: Array) -> None:
+        """Add ``delta V = [delta C1, D C2] Q_a'`` to `out`."""
         assert self.errors is not None
         C1, C2, _ = self._split(x)
-        Z = np.empty((len(self.delta), self.width), self.delta.dtype)
-        np.matmul(self.delta, C1, out=Z[:, : self.r])
-        np.matmul(self.errors.L, C2, out=Z[:, self.r :])
-        return self.inputs.right_transposed(Z)
+        Z: Array = np.empty((self.width, len(self.delta)), self.delta.dtype).T
+        M(Z[:, : self.r], self.delta, C1)
+        M(Z[:, self.r :], self.errors.L, C2)
+        out += Z
+        M(out, rows(M, Z, self.inputs.Y), self.inputs.minus_YT.T, True)
 
-    def gradient(self, rdelta: Array, ra: Array | None, out: Array) -> None:
+    def gradient(self, M: Any, rdelta: Array, ra: Array | None, out: Array) -> None:
         """``[G, F] = ra Q_a;  C1 = rdelta' L + delta' G;  C2 = D' F;  vb = sum of rdelta's rows``,
         into `out`.
         """
         C1, C2, vb = self._split(out)
-        np.matmul(rdelta.T, self.inputs.L, out=C1)
+        M(C1, rdelta.T, self.inputs.L)
         if self.errors is not None and ra is not None:
-            turned = self.inputs.right(ra)
-            C1 += self.delta.T @ turned[:, : self.r]
-            np.matmul(self.errors.L.T, turned[:, self.r :], out=C2)
+            turned = self.inputs.turn(M, ra)
+            M(C1, self.delta.T, turned[:, : self.r], True)
+            M(C2, self.errors.L.T, turned[:, self.r :])
         if vb is not None:
             rdelta.sum(axis=0, out=vb)
 

@@ -44,23 +44,25 @@ asks that.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import _engine
 from ..checks import check_choice
 from .arguments import as_vector, check_dtype, check_out
 from .linear import Symmetric
 from .row_passes import RowState
-from .sample_layers import Rotated, Whole
+from .sample_layers import Rotated, Whole, rows
 
 Array = NDArray[Any]
 
 # The cost model, in flops at the speed of the engine's matrix products:
 VECTOR = 100.0  # a Krylov method's sweeps, for each number of a vector and each product
-BLAS = 1.25  # products of NumPy's BLAS against the engine's
+PACKING = 1.25  # matrices as they lie, against the engine's own products
 LAYER = 4e6  # what a layer's calls cost in Python
 TRIES = 8  # random vectors that both spaces multiply, for `column_bounds`
 UNDERSTATED = 8.0  # what their mean may understate the Frobenius norm by, at a risk of 1e-6
@@ -98,8 +100,15 @@ def worthwhile(model: Any, N: int, kind: str) -> bool:
         both = 4.0 * N * m * k if l else 0.0  # products with W, in either space
         there += both + layer_cost(m, k, N, pairs, False)
         rotated = rotates(m, k, N, pairs)
-        here += BLAS * (both + layer_cost(m, k, N, pairs, rotated)) + LAYER
+        here += PACKING * (both + layer_cost(m, k, N, pairs, rotated)) + LAYER
     return here < there
+
+
+class Work:
+    """Scratch of the products, for one thread at a time."""
+
+    def __init__(self, dtype: Any, threads: int) -> None:
+        self.multiplier, self.lock = _engine.Multiplier(dtype, threads), threading.Lock()
 
 
 _held: WeakKeyDictionary[Any, tuple[RowState, list[Any]]] = WeakKeyDictionary()
@@ -145,9 +154,9 @@ class SampleSpace(Symmetric):
 
     Notes
     -----
-    Products are made with NumPy's BLAS, on its threads; `n_threads` of the objective has no say.
-    The state takes about ``(6 N + 3 min(N, width)) width`` numbers for each layer; W is read from
-    theta and not copied.
+    Products are the engine's, with the objective's `n_threads`, whose number changes no bit; the
+    state, and the bases, are made with NumPy's and SciPy's BLAS. The state takes about
+    ``(6 N + 3 min(N, width)) width`` numbers for each layer; W is read from theta and not copied.
 
     Examples
     --------
@@ -178,6 +187,7 @@ class SampleSpace(Symmetric):
         self.n_rest = sum(layer.rest for layer in self.layers)
         ob = self.whole.objective
         self.rest = float(ob.l2) if self.whole.kind != "fisher" else 0.0
+        self.work = Work(dtype, ob.n_threads or _engine.default_threads())
         super().__init__(dtype, (int(ends[-1]), int(ends[-1])))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -199,34 +209,36 @@ class SampleSpace(Symmetric):
         else:
             check_out(out, self.shape[:1], self.dtype)
             x = x.copy() if np.may_share_memory(x, out) else x
-        self._passes(x, out)
+        with self.work.lock:
+            self._passes(self.work.multiplier, x, out)
         self._decay(x, out)
         self.n_products += 1
         return out
 
-    def _passes(self, x: Array, out: Array) -> None:
+    def _passes(self, M: Any, x: Array, out: Array) -> None:
         """R-forward and R-backward; each layer's part of `out` is written once."""
         s, L = self.state, len(self.layers)
         ras: list[Any] = [None] * L
         rzs: list[Any] = [None] * L
         for l, layer in enumerate(self.layers):
-            rz = layer.forward(x[self.cuts[l]])
+            rz = layer.forward(M, x[self.cuts[l]])
             if l:
-                rz += ras[l] @ s.W[l].T
+                M(rz, ras[l], s.W[l].T, True)
             rzs[l] = rz
             if l < L - 1:
                 ra = rz if s.p[l] is None else s.p[l] * rz
                 ras[l + 1] = ra + ras[l] if s.skips[l] and l else ra
         fisher = self.whole.kind == "fisher"
-        rdelta = s.loss.fisher(rzs[-1]) if fisher else s.loss.curve(rzs[-1])
+        rdelta = np.asfortranarray(s.loss.fisher(rzs[-1]) if fisher else s.loss.curve(rzs[-1]))
         re = None
         for l in range(L - 1, -1, -1):
-            self.layers[l].gradient(rdelta, ras[l] if self._hessian else None, out[self.cuts[l]])
+            cut = self.cuts[l]
+            self.layers[l].gradient(M, rdelta, ras[l] if self._hessian else None, out[cut])
             if l == 0:
                 break
-            below = rdelta @ s.W[l]
+            below = rows(M, rdelta, s.W[l])
             if self._hessian:
-                below += self.layers[l].back(x[self.cuts[l]])
+                self.layers[l].back(M, x[cut], below)
             if l < L - 1 and s.skips[l]:
                 below += re
             re, p, eq = below, s.p[l - 1], s.eq[l - 1]

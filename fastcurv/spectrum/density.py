@@ -22,6 +22,7 @@ from ..krylov.ritz import decompose
 from ..progress import Bar, bar
 from ..protocols import Array, Floats, Operator, Seed
 from .density_result import SpectralDensity
+from .reduced import reduction
 from .results import Eigenpairs
 from .smoothing import Look, check_look, smear
 
@@ -45,6 +46,7 @@ def spectral_density(
     grid: ArrayLike | None = None,
     n_grid: int = 1024,
     linear_below: float | None = None,
+    space: str | None = None,
     progress: bool = False,
     **foreign: Any,
 ) -> SpectralDensity:
@@ -85,6 +87,8 @@ def spectral_density(
         to 1.
     linear_below : float, optional
         Default 1e-4 of the largest ``|node|``.
+    space : str, optional
+        ``"samples"`` or ``"parameters"``, as in `eigsh`; with `against` the latter.
     progress : bool
 
     Returns
@@ -114,6 +118,8 @@ def spectral_density(
         check_positive_int(n_steps, "n_steps"),
     )
     look = check_look(axis, width, grid, n_grid, linear_below)
+    n, small = op.shape[0], reduction(op, space if against is None else "parameters")
+    op = op if small is None else small
     rng, known, spent = either_seed(seed, rng), None, 0
     deflate = (against is None and op.shape[0] <= DEFLATE_UP_TO) if deflate is None else deflate
     if against is not None:
@@ -142,7 +148,18 @@ def spectral_density(
     n_products = spent + (run.n_products if run is not None else 0)
     if outliers is not None and copies(quadratures[1:], outliers, op.shape[0]):
         quadratures = quadratures[1:]
-    return assemble(quadratures, known, op.shape[0], n_products, ghosts, look)
+    if small is None:
+        return assemble(quadratures, known, n, n_products, ghosts, look)
+    rest = [with_rest(one, small, 0 if known is None else len(known.values)) for one in quadratures]
+    return assemble(rest, known, n, n_products, ghosts, look, space=small.space)
+
+
+def with_rest(one: Quadrature, small: Any, deflated: int) -> Quadrature:
+    """A quadrature of the smaller operator's spectrum, but for what is deflated, completed by the
+    copies of `rest`.
+    """
+    share = small.n_rest / max(1, small.n - deflated)
+    return Quadrature(np.append(one.nodes, small.rest), np.append((1 - share) * one.weights, share))
 
 
 @dataclass(frozen=True)

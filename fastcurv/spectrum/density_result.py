@@ -47,6 +47,8 @@ class SpectralDensity:
         The name of the `Krylov` run whose products these are.
     n_new : int or None
         How many of them were made for this result; None: all.
+    space : str
+        As in `Eigenpairs`.
     """
 
     grid: np.ndarray
@@ -63,6 +65,7 @@ class SpectralDensity:
     ghosts: float = 0.0
     shared: str | None = None
     n_new: int | None = None
+    space: str = "parameters"
 
     @property
     def n_probes(self) -> int:

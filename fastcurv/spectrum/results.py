@@ -203,6 +203,8 @@ class Estimate:
         How many of these were quadratic forms, at about half the price of a product.
     method : str
         What made it.
+    space : str
+        As in `Eigenpairs`.
     """
 
     estimate: float | Array
@@ -210,6 +212,7 @@ class Estimate:
     n_products: int
     n_quadratic: int = 0
     method: str = ""
+    space: str = "parameters"
 
     def __float__(self) -> float:
         return float(self.estimate)
@@ -246,6 +249,9 @@ class Inertia:
     n_products : int
     errors : ndarray, shape (n,)
         What each of them can be off by.
+    space : str
+        As in `Eigenpairs`. In that of samples `values` and `errors` are those of its coordinates:
+        the others, known exactly, are in the counts alone.
     """
 
     n_positive: int
@@ -255,6 +261,7 @@ class Inertia:
     values: Floats = field(default_factory=lambda: np.zeros(0), compare=False)
     n_products: int = 0
     errors: Floats = field(default_factory=lambda: np.zeros(0), compare=False)
+    space: str = "parameters"
 
     def __iter__(self) -> Iterator[int]:
         return iter((self.n_positive, self.n_negative, self.n_zero))

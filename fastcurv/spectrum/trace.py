@@ -2,6 +2,7 @@
 standard errors.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..checks import (
 from ..progress import bar
 from ..protocols import Operator, Seed
 from .probing import BLOCK, Counted, from_sums, mean_of, outside, squares_of
+from .reduced import reduction
 from .results import Estimate
 from .sketch import Sketch
 
@@ -32,6 +34,7 @@ def trace(
     rng: Seed = None,
     progress: bool = False,
     n_samples: int | None = None,
+    space: str | None = None,
     **foreign: Any,
 ) -> Estimate:
     """The trace of a symmetric operator, estimated from `n_probes` products.
@@ -54,6 +57,8 @@ def trace(
     rng
         Another name of `seed`, as SciPy has it.
     progress : bool
+    space : str, optional
+        ``"samples"`` or ``"parameters"``, as in `eigsh`.
 
     Returns
     -------
@@ -81,6 +86,16 @@ def trace(
     """
     op, m, rng = _asked(op, n_probes, seed, rng, n_samples, foreign)
     check_choice(method, ("auto", "hutchinson", "hutch++", "xtrace"), "method")
+    small = reduction(op, space)
+    if small is None:
+        return _trace(op, m, method, rng, progress)
+    found = _trace(small, m, method, rng, progress)
+    total = found.estimate + small.rest * small.n_rest
+    return replace(found, estimate=total, space=small.space)
+
+
+def _trace(op: Any, m: int, method: str, rng: np.random.Generator, progress: bool) -> Estimate:
+    """`trace`, its arguments checked."""
     apply = Counted(op)
     if m >= apply.n and method == "auto":
         return apply.estimate(apply.exact_diagonal().sum(), 0.0, "exact")
@@ -168,6 +183,7 @@ def frobenius_norm(
     rng: Seed = None,
     progress: bool = False,
     n_samples: int | None = None,
+    space: str | None = None,
     **foreign: Any,
 ) -> Estimate:
     """The Frobenius norm of a symmetric operator, the root of the sum of its squared eigenvalues.
@@ -185,6 +201,8 @@ def frobenius_norm(
     rng
         Another name of `seed`, as SciPy has it.
     progress : bool
+    space : str, optional
+        ``"samples"`` or ``"parameters"``, as in `eigsh`.
 
     Returns
     -------
@@ -205,6 +223,20 @@ def frobenius_norm(
     """
     op, m, rng = _asked(op, n_probes, seed, rng, n_samples, foreign)
     check_choice(method, ("auto", "hutchinson", "hutch++"), "method")
+    small = reduction(op, space)
+    if small is None:
+        return _frobenius_norm(op, m, method, rng, progress)
+    found = _frobenius_norm(small, m, method, rng, progress)
+    inner = float(found.estimate)
+    norm = float(np.hypot(inner, small.n_rest**0.5 * small.rest))
+    share = inner / norm if norm else 1.0
+    return replace(found, estimate=norm, stderr=share * found.stderr, space=small.space)
+
+
+def _frobenius_norm(
+    op: Any, m: int, method: str, rng: np.random.Generator, progress: bool
+) -> Estimate:
+    """`frobenius_norm`, its arguments checked."""
     apply = Counted(op)
     with bar(m, "frobenius_norm", progress) as apply.shown:
         if m >= apply.n and method == "auto":

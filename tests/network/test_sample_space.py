@@ -282,3 +282,60 @@ def test_at_the_size_where_it_is_chosen(rng):
     assert there.space == "samples" and there.reduction.shape[0] < H.shape[0] / 20
     scale = np.abs(here.values).max()
     assert np.abs(there.values - here.values).max() <= EXACT * scale
+
+
+def test_other_questions_are_completed(wide):
+    """Trace, norm, density, every eigenvalue and inertia count the copies outside the space."""
+    H, truth = wide
+    n, scale = len(truth), np.abs(truth).max()
+    R = SampleSpace(H)
+    exact = fc.trace(H, R.shape[0], space="samples", seed=0)
+    assert exact.space == "samples" and exact.stderr == 0
+    assert abs(float(exact) - truth.sum()) <= EXACT * n * scale
+    norm = fc.frobenius_norm(H, R.shape[0], space="samples", seed=0)
+    assert abs(float(norm) - np.linalg.norm(truth)) <= EXACT * n * scale
+    few = fc.trace(H, 60, space="samples", seed=0)
+    assert abs(float(few) - truth.sum()) <= 4 * few.stderr
+    every = fc.eigvalsh(H, space="samples")
+    assert every.shape == (n,) and np.abs(every - truth).max() <= EXACT * scale
+    here, there = fc.inertia(H), fc.inertia(H, space="samples")
+    assert tuple(there) == tuple(here) and there.space == "samples"
+    assert len(there.values) == R.shape[0] and there.bound <= 1e-9
+
+
+def test_zeros_outside_the_space_are_zeros(rng):
+    """Without l2 at least n - m eigenvalues are zero, and counted so."""
+    ob, theta = objective(rng, [12, 11, 9, 3], 3, "tanh", "cross_entropy")
+    H = ob.hessian(theta)
+    found = fc.inertia(H, space="samples")
+    R = H.reduced("samples")
+    assert sum(found) == H.shape[0] and found.n_zero >= H.shape[0] - R.shape[0] > 100
+    assert tuple(found) == tuple(fc.inertia(H))
+
+
+@pytest.mark.parametrize("deflate", [True, False])
+def test_density_has_the_copies_in_it(wide, deflate):
+    """Its moments are those of the whole spectrum, within their errors, and zero noise is put where
+    the copies are.
+    """
+    H, truth = wide
+    d = fc.spectral_density(H, 6, 60, space="samples", deflate=deflate, seed=0)
+    assert d.space == "samples" and d.n == len(truth)
+    assert np.abs(d.weights.sum(axis=1) - 1).max() <= 1e-12
+    for power in (1, 2):
+        moment = d.moment(power)
+        assert abs(float(moment) - (truth**power).mean()) <= 4 * moment.stderr + 1e-10
+    copies = d.weights[np.abs(d.nodes - 0.01) <= 1e-12].sum() / len(d.weights)
+    assert copies >= H.reduced("samples").n_rest / len(truth) - 1e-12
+
+
+def test_same_bits_for_any_number_of_threads(rng):
+    X, y = rng.standard_normal((8, 200)), rng.integers(10, size=8)
+    model = fc.MLP([200, 300, 250, 10], "gelu")
+    theta, bits = model.init(seed=0), set()
+    for n_threads in (1, 2, 3):
+        H = fc.Objective(model, X, y, n_threads=n_threads).hessian(theta)
+        R = SampleSpace(H, EVERY)
+        x = np.random.default_rng(5).standard_normal(R.shape[0])
+        bits.add((R @ x).tobytes())
+    assert len(bits) == 1

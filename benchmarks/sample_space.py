@@ -1,0 +1,154 @@
+"""Ten extreme eigenpairs in sample space and in parameter space, side by side.
+
+    python benchmarks/sample_space.py                  # wide, N 64 and N 256, float64
+    python benchmarks/sample_space.py --rows 256 --dtype float32
+    python benchmarks/sample_space.py --memory         # 50 million parameters: the peak of memory
+
+Each contender has a process of its own; rounds are interleaved and the best counts. Both search for
+5 eigenpairs of each end to the same tolerance, from their own random starts; their values must
+agree. What the state and the coordinates take to make is in the time.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from hvp import cpu_name
+from peers import thread_variables
+from workloads import WORKLOADS, Workload, flat
+
+BOUNDS = {64: 2.2, 256: 1.5}  # times faster than in parameter space
+PAIRS = 10
+PEAK = 4.0  # GiB
+HUGE = Workload("huge", (5000, 5000, 4990, 10), 64, "tanh", "cross_entropy")  # 50 million
+
+
+def serve(space, rows, dtype, threads, huge):
+    """A contender: answers every line it reads with a measurement."""
+    import fastcurv as fc
+
+    base = HUGE if huge else WORKLOADS["wide"]
+    workload = Workload(base.name, base.sizes, rows, base.activation, base.loss)
+    X, y, layers, _ = workload.problem(dtype)
+    theta = flat(layers)
+    del layers
+    model = fc.MLP(workload.sizes, activation=workload.activation, dtype=dtype)
+    ob = fc.Objective(model, X, y, loss=workload.loss, n_threads=threads)
+    for line in sys.stdin:
+        H = ob.hessian(theta)
+        start = time.perf_counter()
+        pairs = fc.eigsh(H, PAIRS, "BE", space=space, seed=int(line))
+        seconds = time.perf_counter() - start
+        answer = {
+            "seconds": seconds,
+            "products": pairs.n_products,
+            "values": pairs.values.tolist(),
+            "converged": bool(pairs.converged.all()),
+            "space": pairs.space,
+            "n": pairs.n,
+            "m": pairs.n if pairs.space == "parameters" else pairs.reduction.shape[0],
+        }
+        if huge:
+            v = pairs.vector(PAIRS - 1)
+            residual = H.product(v)
+            residual -= pairs.values[-1] * v
+            answer["residual"] = float(np.linalg.norm(residual)) / float(np.abs(pairs.values).max())
+            answer["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(json.dumps(answer), flush=True)
+        del pairs, H
+
+
+class Child:
+    """A contender in a process of its own."""
+
+    def __init__(self, space, args, rows, huge=False):
+        command = [sys.executable, str(Path(__file__).absolute()), "--serve", space or "auto"]
+        command += ["--rows", str(rows), "--dtype", args.dtype, "--threads", str(args.threads)]
+        self.process = subprocess.Popen(
+            command + ["--memory"] * huge,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=dict(os.environ, **thread_variables(args.threads)),
+        )
+
+    def ask(self, seed):
+        self.process.stdin.write(f"{seed}\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def compare(rows, args):
+    """Both spaces, interleaved; returns how many times faster sample space is."""
+    children = {space: Child(space, args, rows) for space in ("samples", "parameters")}
+    best = {}
+    for seed in range(args.rounds):
+        for space, child in children.items():
+            answer = child.ask(seed)
+            if space not in best or answer["seconds"] < best[space]["seconds"]:
+                best[space] = answer
+    for child in children.values():
+        child.close()
+    there, here = best["samples"], best["parameters"]
+    gap = max(abs(a - b) for a, b in zip(there["values"], here["values"], strict=True))
+    print(f"\nwide, N {rows}: n {here['n']}, {there['m']} coordinates")
+    for space, answer in best.items():
+        print(
+            f"  {space:10} {answer['seconds']:8.2f} s  {answer['products']:4} products, "
+            f"{1e3 * answer['seconds'] / answer['products']:.0f} ms each, "
+            f"{'all' if answer['converged'] else 'not all'} converged"
+        )
+    print(f"  values agree to {gap / max(map(abs, here['values'])):.1e} of the largest")
+    return here["seconds"] / there["seconds"]
+
+
+def peak(args):
+    """Ten eigenpairs of 50 million parameters, and what they took."""
+    child = Child(None, args, HUGE.n_samples, huge=True)
+    answer = child.ask(0)
+    child.close()
+    print(
+        f"\n{HUGE}, {args.dtype}: n {answer['n']}, {answer['m']} coordinates, space "
+        f"{answer['space']}\n  {answer['seconds']:.1f} s, {answer['products']} products, "
+        f"residual of one vector, in parameter space: {answer['residual']:.1e} of the largest "
+        f"value\n{'met   ' if answer['peak'] < PEAK else 'missed'}  peak {answer['peak']:.2f} GiB "
+        f"of {PEAK:g}"
+    )
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--dtype", choices=("float32", "float64"), default="float64")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--memory", action="store_true", help="50 million parameters, N 64")
+    parser.add_argument("--serve", choices=("samples", "parameters", "auto"), help="internal")
+    args = parser.parse_args(argv)
+    if args.serve:
+        space = None if args.serve == "auto" else args.serve
+        serve(space, args.rows[0], args.dtype, args.threads, args.memory)
+        return
+    print(f"{cpu_name()}, {args.threads} threads, {time.strftime('%Y-%m-%d %H:%M')}")
+    if args.memory:
+        peak(args)
+        return
+    for rows in args.rows:
+        ratio, bound = compare(rows, args), BOUNDS.get(rows)
+        word = "" if bound is None else "met   " if ratio >= bound else "missed"
+        wanted = "" if bound is None else f" (at least {bound})"
+        print(f"{word}  {ratio:.2f}x faster in sample space{wanted}")
+
+
+if __name__ == "__main__":
+    main()

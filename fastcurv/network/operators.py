@@ -21,8 +21,9 @@ from .arguments import (
     check_out,
     layer_indices,
 )
+from .coordinates import InCoordinates
 from .linear import OfWhole, Symmetric
-from .sample_space import SampleSpace, in_sample_space
+from .reductions import reduced
 
 NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
 DENSE_BLOCK = 64  # columns of the identity that to_dense multiplies at a time
@@ -265,16 +266,17 @@ class Curvature(Quadratic):
             else check_indices(indices, self.shape[0]),
         )
 
-    def reduced(self, space: str | None = None) -> SampleSpace | None:
+    def reduced(self, space: str | None = None) -> InCoordinates | None:
         """The operator in orthonormal coordinates of what its products can reach, where Krylov
-        methods are faster there; else None. See `fastcurv.network.sample_space`.
+        methods are faster there; else None.
 
         Parameters
         ----------
-        space : {"samples", "parameters"}, optional
-            Whether to; by default a cost model decides by sizes alone.
+        space : {"samples", "inputs", "parameters"}, optional
+            `fastcurv.network.sample_space`, `fastcurv.network.input_space`, or None whatever the
+            sizes; by default a cost model decides.
         """
-        return in_sample_space(self, space)
+        return reduced(self, space)
 
     def astype(self, dtype: Any) -> Any:
         """The same operator at the same theta in another precision."""

@@ -52,9 +52,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _engine
-from ..checks import check_choice
 from .arguments import as_vector, check_dtype, check_out
-from .linear import Symmetric
+from .coordinates import InCoordinates
 from .row_passes import RowState
 from .sample_layers import Rotated, Whole, rows
 
@@ -64,8 +63,6 @@ Array = NDArray[Any]
 VECTOR = 100.0  # a Krylov method's sweeps, for each number of a vector and each product
 PACKING = 1.25  # matrices as they lie, against the engine's own products
 LAYER = 4e6  # what a layer's calls cost in Python
-TRIES = 8  # random vectors that both spaces multiply, for `column_bounds`
-UNDERSTATED = 8.0  # what their mean may understate the Frobenius norm by, at a risk of 1e-6
 
 
 def rotates(m: int, k: int, N: int, pairs: bool) -> bool:
@@ -130,7 +127,7 @@ def _parts(whole: Any, rotate: Any) -> tuple[RowState, list[Any]]:
     return state, layers
 
 
-class SampleSpace(Symmetric):
+class SampleSpace(InCoordinates):
     """A `Curvature` in orthonormal coordinates of the space that its products reach.
 
     Made by ``H.reduced("samples")``; `eigsh` and its kin make it for themselves where it is
@@ -193,12 +190,6 @@ class SampleSpace(Symmetric):
     def __reduce__(self) -> tuple[Any, ...]:
         return SampleSpace, (self.whole, [type(layer) is Rotated for layer in self.layers])
 
-    def __repr__(self) -> str:
-        m = self.shape[0]
-        return f"<{m}x{m} sample space of {self.whole!r}>"
-
-    layout = property(lambda self: self.whole.layout, doc="Of the operator in parameter space.")
-
     # --- products
 
     def product(self, v: Any, out: Array | None = None) -> Array:
@@ -260,29 +251,13 @@ class SampleSpace(Symmetric):
 
     # --- to and from parameter space
 
-    def embed(self, x: Any) -> Array:
-        """The vector ``(n,)`` of parameter space for coordinates ``(m,)``, or rows ``(k, n)`` for
-        rows ``(k, m)``: an isometry.
-        """
-        x = np.asarray(x, dtype=self.dtype)
-        rows = x.reshape(-1, self.shape[0])
-        out = np.empty((len(rows), self.n), self.dtype)
-        for row, target in zip(rows, out):
-            for layer, cut, (V, vb) in zip(self.layers, self.cuts, self._views(target)):
-                layer.embed(row[cut], V, vb)
-        return out[0] if x.ndim == 1 else out
+    def _embed(self, x: Array, out: Array) -> None:
+        for layer, cut, (V, vb) in zip(self.layers, self.cuts, self._views(out)):
+            layer.embed(x[cut], V, vb)
 
-    def project(self, v: Any) -> Array:
-        """The transpose of `embed`: the coordinates of what of v ``(n,)`` lies in the space, or
-        rows ``(k, m)`` for rows ``(k, n)``.
-        """
-        v = np.asarray(v, dtype=self.dtype)
-        rows = np.ascontiguousarray(v.reshape(-1, self.n))
-        out = np.empty((len(rows), self.shape[0]), self.dtype)
-        for row, target in zip(rows, out):
-            for layer, cut, (V, vb) in zip(self.layers, self.cuts, self._views(row)):
-                layer.project(V, vb, target[cut])
-        return out[0] if v.ndim == 1 else out
+    def _project(self, v: Array, out: Array) -> None:
+        for layer, cut, (V, vb) in zip(self.layers, self.cuts, self._views(v)):
+            layer.project(V, vb, out[cut])
 
     def _views(self, row: Array) -> list[tuple[Array, Array | None]]:
         """V and vb of each layer, views into a vector that may hold anything."""
@@ -305,37 +280,6 @@ class SampleSpace(Symmetric):
                 np.multiply(x[:, None], y, out=self._views(out[j - start])[l][0])
             first += layer.rest
         return out
-
-    # --- what is known of the error
-
-    def defect(self, x: Any) -> float:
-        """``||H E x - E R x||`` as computed, E `embed`: what both spaces' arithmetic differs by, at
-        the price of a product in parameter space.
-        """
-        there = self.whole.product(self.embed(x))
-        there -= self.embed(self.product(np.asarray(x, dtype=self.dtype)))
-        return float(np.linalg.norm(there.astype(np.float64, copy=False)))
-
-    def rounding_bound(self, v: Any) -> float:
-        """A bound on ``||computed(R v) - E' H E v||``: that of the product in parameter space, and
-        how far this one is seen to be from it.
-        """
-        x = as_vector(v, self.shape[0], self.dtype)
-        return self.defect(x) + float(self.whole.rounding_bound(self.embed(x)))
-
-    def column_bounds(self) -> Array:
-        """Numbers ``(m,)`` whose root sum of squares bounds the Frobenius norm of the error of this
-        operator's matrix.
-
-        That of the columns in parameter space, proved, and the difference between both spaces'
-        matrices, whose Frobenius norm is that of the difference on a random vector in the mean:
-        measured on 8 vectors and multiplied by 8, which is too small at a risk below 1e-6.
-        """
-        rng, m = np.random.default_rng(0), self.shape[0]
-        squares = [self.defect(rng.standard_normal(m)) ** 2 for _ in range(TRIES)]
-        seen = UNDERSTATED * float(np.mean(squares)) ** 0.5
-        proved = float(np.linalg.norm(self.whole.column_bounds()))
-        return np.full(m, (seen + proved) / m**0.5)
 
     def astype(self, dtype: Any) -> Any:
         """The same coordinates in a lower precision; a float64 operator's alone."""
@@ -362,20 +306,3 @@ class _Lowered(SampleSpace):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Lowered, (self._high, self.dtype)
-
-
-def in_sample_space(H: Any, space: str | None) -> SampleSpace | None:
-    """`Curvature.reduced`."""
-    if space is not None:
-        check_choice(space, ("samples", "parameters"), "space")
-    model = H.objective.model
-    if model.batch_norm and space == "samples":
-        raise ValueError(
-            "space is 'samples' for a model with batch normalisation, which ties rows together; "
-            "wanted 'parameters'"
-        )
-    if space == "parameters" or model.batch_norm:
-        return None
-    if space is None and not worthwhile(model, H.objective.n_samples, H.kind):
-        return None
-    return SampleSpace(H)

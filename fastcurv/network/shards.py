@@ -534,6 +534,11 @@ class ShardedCurvature(Curvature):
             return self
         return ShardedCurvature(self.objective.astype(dtype), self.theta, self.kind)
 
+    def reduced(self, space: str | None = None) -> None:
+        """None: smaller spaces need the rows at hand."""
+        if space not in (None, "parameters"):
+            raise ValueError(f"space is {space!r} for rows in shards; wanted 'parameters'")
+
 
 class ShardedJacobian(Jacobian):
     """The Jacobian of an objective in shards."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 
 from ..checks import as_numpy
 
@@ -31,6 +32,8 @@ def as_source(X: Any, y: Any, weight: Any, columns: Any = None) -> Arrays | Parq
             raise ValueError(f"X is the file {X.name!r}; wanted .npy or .parquet")
     if isinstance(y, (str, Path)) and str(y).endswith(".npy"):
         y = np.load(y, mmap_mode="r")
+    if issparse(X):
+        X = SparseRows(X)
     if isinstance(X, Path) or type(X).__name__ == "ParquetFile":
         return Parquet(X, y, weight, columns)
     if columns is not None:
@@ -52,6 +55,17 @@ def _is_blocks(X: Any) -> bool:
         first = X[0] if X else None
         return isinstance(first, tuple) or len(getattr(first, "shape", ())) == 2
     return True
+
+
+class SparseRows:
+    """Rows of a sparse matrix, dense as they are asked for."""
+
+    def __init__(self, X: Any) -> None:
+        self.rows = X.tocsr()
+        self.shape, self.dtype = X.shape, X.dtype
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return np.asarray(self.rows[rows].toarray())
 
 
 class Arrays:

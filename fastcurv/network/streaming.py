@@ -32,7 +32,8 @@ class StreamedObjective(Sharded):
     model : MLP
         Without batch normalisation.
     X : array, dataset, path or iterable of blocks
-        A memory-mapped array or the path of an ``.npy`` file; a dataset of HDF5 or zarr, or
+        A memory-mapped array or the path of an ``.npy`` file; a sparse matrix of SciPy, of which a
+        block at a time is made dense; a dataset of HDF5 or zarr, or
         anything else with ``shape``, ``dtype`` and slices; the path of a Parquet file (extra
         ``parquet``); or an iterable of blocks ``X``, ``(X, y)`` or ``(X, y, sample_weight)``, which
         must begin anew each time: a list, an object with ``__iter__``, or a function that returns

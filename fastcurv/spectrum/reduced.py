@@ -18,7 +18,7 @@ from ..krylov.ritz import wanted
 from ..protocols import Reducible
 from .results import Eigenpairs, ReducedEigenpairs
 
-SPACES = ("samples", "parameters")
+SPACES = ("samples", "inputs", "parameters")
 INSIDE = 64  # what of a vector may lie outside the space, in eps of its length
 
 
@@ -28,7 +28,7 @@ def reduction(op: Any, space: str | None) -> Any:
     Parameters
     ----------
     op : LinearOperator
-    space : {"samples", "parameters"}, optional
+    space : {"samples", "inputs", "parameters"}, optional
         Whether to look for one; by default where the operator says that it is worth while.
     """
     if space is not None:

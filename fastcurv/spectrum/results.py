@@ -76,8 +76,8 @@ class Eigenpairs:
         How far the products were seen to be from those of a symmetric operator, ``|<u, Hv> - <Hu,
         v>|`` for unit vectors u, v of the basis; 0 where that was rounding. It is in `residuals`.
     space : str
-        Where the vectors of the search lay: ``"parameters"``, or ``"samples"``, see
-        `fastcurv.network.sample_space`.
+        Where the vectors of the search lay: ``"parameters"``, ``"samples"`` or ``"inputs"``; see
+        `fastcurv.network.sample_space` and `fastcurv.network.input_space`.
     """
 
     values: Array
@@ -250,7 +250,7 @@ class Inertia:
     errors : ndarray, shape (n,)
         What each of them can be off by.
     space : str
-        As in `Eigenpairs`. In that of samples `values` and `errors` are those of its coordinates:
+        As in `Eigenpairs`. In a smaller one `values` and `errors` are those of its coordinates:
         the others, known exactly, are in the counts alone.
     """
 

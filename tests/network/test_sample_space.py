@@ -254,7 +254,7 @@ def test_who_decides(rng):
     H = ob.hessian(theta)
     assert H.reduced() is None and H.reduced("parameters") is None
     assert fc.eigsh(H, 2, seed=0).space == "parameters"
-    with pytest.raises(ValueError, match="wanted one of samples, parameters"):
+    with pytest.raises(ValueError, match="wanted one of samples, inputs, parameters"):
         fc.eigsh(H, 2, space="rows")
     with pytest.raises(ValueError, match="has no such form"):
         fc.eigsh(np.eye(3), 2, space="samples")

@@ -1,0 +1,116 @@
+"""The first layer turned to the row space of X, and sparse rows, against dense matrices."""
+
+import pickle
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+import fastcurv as fc
+from fastcurv.network.input_space import InputSpace, shrinks
+
+KINDS = ("hessian", "ggn", "empirical_fisher")
+EXACT = 1e-12
+
+
+def table(rng, N, kind):
+    """Rows with columns that are constant, sums of others, zero, or none of these."""
+    X = rng.standard_normal((N, 4))
+    return {
+        "constant": np.hstack([X, np.full((N, 2), 3.0)]),
+        "dependent": np.hstack([X, X[:, :2] + 1.0, 2 * X[:, :1]]),
+        "zero": np.zeros((N, 3)),
+        "full": X,
+    }[kind]
+
+
+@pytest.mark.parametrize("data", ["constant", "dependent", "zero", "full"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_is_the_same_operator_in_other_coordinates(data, kind, rng):
+    """Coordinates and complement are an orthonormal basis in which it is R and l2."""
+    for N in (1, 3, 30):
+        for bias, l2_biases, norm in ((1, 1, 0), (1, 0, 0), (0, 1, 0), (1, 1, 1), (0, 0, 1)):
+            if norm and (kind == "empirical_fisher" or N == 1):
+                continue
+            X = table(rng, N, data)
+            sizes = [X.shape[1], 4, 3]
+            model = fc.MLP(sizes, bias=bool(bias), batch_norm=bool(norm))
+            y = rng.integers(3, size=N)
+            ob = fc.Objective(model, X, y, l2=0.1, l2_biases=bool(l2_biases))
+            H = getattr(ob, kind)(rng.standard_normal(model.n_params))
+            R, A = H.reduced("inputs"), H.to_dense()
+            m, n = R.shape[0], len(A)
+            E = R.embed(np.eye(m)).T
+            Q = np.hstack([E, R.outside(0, R.n_rest).T])
+            assert Q.shape == (n, n) and np.abs(Q.T @ Q - np.eye(n)).max() <= EXACT
+            assert np.abs(R.project(np.eye(n)) - E).max() <= EXACT
+            B = np.zeros((n, n))
+            B[:m, :m] = np.column_stack([R.product(x) for x in np.eye(m)])
+            B[range(m, n), range(m, n)] = R.rest
+            assert np.abs(Q @ B @ Q.T - A).max() <= EXACT * np.linalg.norm(A)
+
+
+def test_what_falls_away(rng):
+    """As many coordinates as the rank of [X, 1], or of X where the biases are spared."""
+    X, y = table(rng, 30, "dependent"), rng.integers(3, size=30)
+    model = fc.MLP([7, 5, 3])
+    theta = model.init(seed=0)
+    joint = fc.Objective(model, X, y, l2=0.1).hessian(theta).reduced("inputs")
+    spared = fc.Objective(model, X, y, l2=0.1, l2_biases=False).hessian(theta).reduced("inputs")
+    assert joint.n_rest == 5 * 3  # X has rank 5, with the column of ones still 5 of 8
+    assert spared.n_rest == 5 * 2
+
+
+def test_eigenpairs_and_who_decides(rng):
+    """Chosen where many columns are for nothing, and right; a skip is refused in a sentence."""
+    X = np.hstack([rng.standard_normal((40, 6)), np.ones((40, 60))])
+    ob = fc.Objective(fc.MLP([66, 8, 3]), X, rng.integers(3, size=40), l2=0.01)
+    H = ob.hessian(ob.model.init(seed=0))
+    pairs = fc.eigsh(H, 9, "BE", tol=1e-12, space="inputs", seed=0)
+    assert pairs.space == "inputs" and pairs.converged.all()
+    truth = fc.eigvalsh(H)
+    assert np.abs(pairs.values - np.r_[truth[:4], truth[-5:]]).max() <= EXACT
+    V = pairs.vectors
+    assert (np.linalg.norm(H @ V - V * pairs.values, axis=0) <= pairs.residuals + 1e-14).all()
+    assert np.abs(fc.eigvalsh(H, space="inputs") - truth).max() <= EXACT
+    assert tuple(fc.inertia(H, space="inputs")) == tuple(fc.inertia(H))
+    assert H.reduced() is None and not shrinks(ob)  # too small to be worth while
+    large = fc.Objective(fc.MLP([306, 40, 3]), np.hstack([X] * 5)[:, :306], ob.y)
+    assert shrinks(large) and large.hessian(large.model.init(seed=0)).reduced().space == "inputs"
+    again = pickle.loads(pickle.dumps(InputSpace(H)))
+    assert again.shape == InputSpace(H).shape
+    skip = fc.Objective(fc.MLP([4, 4, 1], residual=True), X[:, :4], X[:, 0], "mse")
+    assert skip.hessian(skip.model.init(seed=0)).reduced() is None
+    with pytest.raises(ValueError, match="first layer has a skip"):
+        skip.hessian(skip.model.init(seed=0)).reduced("inputs")
+
+
+def test_float32(rng):
+    X = table(rng, 30, "dependent").astype(np.float32)
+    ob = fc.Objective(fc.MLP([7, 5, 3], dtype="float32"), X, rng.integers(3, size=30), l2=0.1)
+    H = ob.hessian(ob.model.init(seed=0))
+    R = H.reduced("inputs")
+    x = rng.standard_normal(R.shape[0]).astype(np.float32)
+    assert R.defect(x) <= 100 * np.finfo(np.float32).eps * np.linalg.norm(R @ x)
+
+
+@pytest.mark.parametrize("form", ["csr", "csc", "coo"])
+def test_sparse_rows_are_taken_block_by_block(form, rng):
+    """The same numbers as of dense rows; no more of them dense at once than a block."""
+    X = sparse.random(200, 60, density=0.05, random_state=0, format=form)
+    y = rng.integers(3, size=200)
+    model = fc.MLP([60, 7, 3])
+    theta, v = model.init(seed=0), rng.standard_normal(model.n_params)
+    ob = fc.StreamedObjective(model, X, y, l2=0.01, block_rows=32)
+    dense = fc.Objective(model, X.toarray(), y, l2=0.01)
+    assert abs(ob.value(theta) - dense.value(theta)) <= 1e-14
+    assert np.abs(ob.gradient(theta) - dense.gradient(theta)).max() <= 1e-14
+    gap = ob.hessian(theta) @ v - dense.hessian(theta) @ v
+    assert np.abs(gap).max() <= 1e-13
+    assert fc.eigsh(ob.hessian(theta), 2, seed=0).space == "parameters"
+    with pytest.raises(ValueError, match="rows in shards"):
+        fc.eigsh(ob.hessian(theta), 2, space="samples")
+    rows = np.array([3, 150, 7])
+    assert abs(ob.batch(rows).value(theta) - dense.batch(rows).value(theta)) <= 1e-14
+    with pytest.raises(TypeError, match="StreamedObjective"):
+        fc.Objective(model, X, y)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.sparse import issparse
 
 from .. import _engine
 from ..checks import as_numpy, check_choice, check_positive, check_positive_int
@@ -117,11 +116,6 @@ class Objective(NetworkFacts):
         l2_biases: bool = True,
     ) -> None:
         self._settings(model, loss, l2, l2_biases, n_threads, memory)
-        if issparse(X):
-            raise TypeError(
-                "X is a sparse matrix; wanted a dense array, X.toarray(), or "
-                "StreamedObjective(model, X, y), which takes blocks of its rows"
-            )
         self.X = model.check_rows(X)
         self.y = check_targets(y, len(self.X), model, loss)
         self.sample_weight = check_weight(sample_weight, len(self.X), model.dtype)

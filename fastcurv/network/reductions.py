@@ -33,3 +33,9 @@ def reduced(H: Any, space: str | None) -> InCoordinates | None:
     if not ob.model.batch_norm and worthwhile(ob.model, ob.n_samples, H.kind):
         return SampleSpace(H)
     return InputSpace(H) if shrinks(ob) else None
+
+
+def not_in_shards(H: Any, space: str | None = None) -> None:
+    """`Curvature.reduced` of rows in shards: None, since smaller spaces need the rows at hand."""
+    if space not in (None, "parameters"):
+        raise ValueError(f"space is {space!r} for rows in shards; wanted 'parameters'")

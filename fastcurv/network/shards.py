@@ -31,6 +31,7 @@ from .jacobian import Jacobian
 from .mlp import MLP
 from .objective import Objective
 from .operators import Curvature
+from .reductions import not_in_shards
 from .shard_bounds import (
     SumBound,
     column_parts,
@@ -534,10 +535,7 @@ class ShardedCurvature(Curvature):
             return self
         return ShardedCurvature(self.objective.astype(dtype), self.theta, self.kind)
 
-    def reduced(self, space: str | None = None) -> None:
-        """None: smaller spaces need the rows at hand."""
-        if space not in (None, "parameters"):
-            raise ValueError(f"space is {space!r} for rows in shards; wanted 'parameters'")
+    reduced = not_in_shards
 
 
 class ShardedJacobian(Jacobian):

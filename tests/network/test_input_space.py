@@ -112,5 +112,3 @@ def test_sparse_rows_are_taken_block_by_block(form, rng):
         fc.eigsh(ob.hessian(theta), 2, space="samples")
     rows = np.array([3, 150, 7])
     assert abs(ob.batch(rows).value(theta) - dense.batch(rows).value(theta)) <= 1e-14
-    with pytest.raises(TypeError, match="StreamedObjective"):
-        fc.Objective(model, X, y)

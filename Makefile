@@ -24,6 +24,7 @@ lint: $(VENV)-lint/.built
 	$(LINT)/mypy
 	$(LINT)/mypy tests/typing/user_script.py
 	$(LINT)/python -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist tests/typing/stubtest.txt fastcurv._engine
+	$(LINT)/python -m tests.docs.docstrings
 
 # The suite under the oldest NumPy and SciPy that pyproject.toml promises.
 minimum: $(VENV)-minimum/.done

@@ -25,6 +25,20 @@ def show_config(mode: str = "print") -> dict[str, Any] | None:
     ``FASTCURV_ARCH`` forces another table of kernels, ``FASTCURV_NUM_THREADS`` another number of
     threads.
 
+    Parameters
+    ----------
+    mode : {"print", "dict"}
+        Whether to print or to return them.
+
+    Returns
+    -------
+    dict or None
+        Facts by name, with ``mode="dict"``.
+
+    See Also
+    --------
+    show_versions : of libraries.
+
     Examples
     --------
     >>> import fastcurv as fc
@@ -52,6 +66,20 @@ def show_versions(mode: Literal["dict"]) -> dict[str, str]: ...
 
 def show_versions(mode: str = "print") -> dict[str, str] | None:
     """Print the versions of everything a result depends on; ``mode="dict"`` returns them.
+
+    Parameters
+    ----------
+    mode : {"print", "dict"}
+        Whether to print or to return them.
+
+    Returns
+    -------
+    dict or None
+        Facts by name, with ``mode="dict"``.
+
+    See Also
+    --------
+    show_config : kernels and threads.
 
     Examples
     --------

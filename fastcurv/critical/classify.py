@@ -47,6 +47,7 @@ def classify(
         ``rounding_bound(v)``, ``column_bounds()``, ``astype(dtype)``, ``gradient`` of the operator;
         see `fastcurv.protocols`.
     theta : array_like, shape (n,)
+        The point.
     gradient_tol : float, optional
         What ``||g||`` is held against. By default theta is near a critical point where Newton's
         step promises to change the loss by no more than 1e-8 of what it has above its bound, or
@@ -69,12 +70,14 @@ def classify(
         steps get them for nothing. The result names it in `shared` and says in `n_new` what it did
         cost.
     seed : None, int or numpy.random.Generator
+        Of the random choices; the same number, the same bits.
     progress : bool
         Show a bar of products, and what is being done.
 
     Returns
     -------
     CriticalPoint
+        The kind, the sentence that says why, and every number it rests on.
 
     Raises
     ------

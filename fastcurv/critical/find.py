@@ -51,6 +51,7 @@ def find_critical_point(
     ob : object
         Anything with ``n_params``, ``value(theta)``, ``gradient(theta)`` and ``hessian(theta)``.
     theta0 : array_like, shape (n,)
+        Where the walk begins.
     method : {"newton-mr", "gradient-norm"}
         ``newton-mr``: the step is the least-squares solution of least norm of ``H p = -g``, with
         weak curvature damped as far as that serves, and a line search on ``||g||^2`` [1]_; where
@@ -69,6 +70,7 @@ def find_critical_point(
     callback : callable, optional
         Called with theta after each step.
     progress : bool
+        Whether to show a bar.
 
     Returns
     -------
@@ -78,6 +80,12 @@ def find_critical_point(
         norm is itself stationary: a plateau), ``message``, ``nit``, ``nfev`` (gradients),
         ``n_products``, ``history`` of ``||g||``. A line search that fails leaves theta where it
         was. `x` is never worse than `theta0` in ``||g||``.
+
+    See Also
+    --------
+    classify : what kind of point it is.
+    minimize : minima alone.
+    sample_critical_points : many of them.
 
     References
     ----------

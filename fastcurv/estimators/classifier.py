@@ -45,7 +45,9 @@ PARAMETERS = """
         Hold out `validation_fraction` of the rows, keep the best point there, and end after
         `n_iter_no_change` iterations without a better one.
     validation_fraction : float
+        Of the rows, held out where `early_stopping` is on.
     n_iter_no_change : int
+        Epochs without an improvement by `tol` after which a run ends.
     max_time : float, optional
         Seconds.
     n_threads, memory : int, optional
@@ -80,6 +82,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     Cross entropy over the classes; for two classes, and for each label of a multilabel target, the
     logistic loss: scikit-learn's ``MLPClassifier`` with another solver. Labels may be of any type.
 {PARAMETERS}    classes_ : ndarray
+
+    See Also
+    --------
+    MLPRegressor : for numbers.
+    Objective : the loss that is minimised.
 
     Examples
     --------

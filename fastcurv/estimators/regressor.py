@@ -20,6 +20,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     Half the mean squared error, of one output or several: scikit-learn's ``MLPRegressor`` with
     another solver. The last biases start at the mean of y.
 {PARAMETERS}
+    See Also
+    --------
+    MLPClassifier : for classes.
+    Objective : the loss that is minimised.
+
     Examples
     --------
     >>> import fastcurv as fc

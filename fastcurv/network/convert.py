@@ -199,12 +199,18 @@ def from_keras(weights: Any, activation: Any = "relu") -> Model:
     Returns
     -------
     model : MLP
+        The network, in the dtype of the weights.
     theta : ndarray (n,)
+        Its parameters.
 
     Raises
     ------
     ValueError
         For arrays that are no stack of kernels and biases.
+
+    See Also
+    --------
+    from_torch, from_jax, from_sklearn, from_onnx : from other libraries.
 
     Examples
     --------
@@ -252,7 +258,13 @@ def from_jax(params: Any, activation: Any = "relu") -> Model:
     Returns
     -------
     model : MLP
+        The network, in the dtype of the weights.
     theta : ndarray (n,)
+        Its parameters.
+
+    See Also
+    --------
+    from_torch, from_keras, from_sklearn, from_onnx : from other libraries.
 
     Examples
     --------
@@ -283,6 +295,7 @@ def from_sklearn(est: Any) -> Model:
     Returns
     -------
     model : MLP
+        The network, without the last activation.
     theta : ndarray (n,)
         ``model.predict(theta, X)`` is what comes before its softmax or logistic function.
 
@@ -292,6 +305,10 @@ def from_sklearn(est: Any) -> Model:
         Where it is not fitted.
     TypeError
         For other estimators.
+
+    See Also
+    --------
+    MLPClassifier, MLPRegressor : the same estimators on this engine.
 
     Examples
     --------

@@ -240,6 +240,7 @@ def from_onnx(source: Any) -> Model:
     model : MLP
         In the dtype of the weights.
     theta : ndarray (n,)
+        Its parameters.
 
     Raises
     ------
@@ -248,6 +249,10 @@ def from_onnx(source: Any) -> Model:
         ONNX model.
     ImportError
         Without the onnx package.
+
+    See Also
+    --------
+    from_torch, from_keras, from_jax, from_sklearn : from other libraries.
 
     Examples
     --------

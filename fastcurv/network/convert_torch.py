@@ -124,6 +124,11 @@ def from_torch(module: Any, activation: Any = None) -> Model:
     TypeError
         For what is no module and no state dict.
 
+    See Also
+    --------
+    to_torch : the way back.
+    from_keras, from_jax, from_sklearn, from_onnx : from other libraries.
+
     Examples
     --------
     >>> import fastcurv as fc
@@ -178,12 +183,18 @@ def to_torch(model: MLP, theta: Any) -> Any:
     model : MLP
         Without skips.
     theta : array_like (n,)
+        The parameters.
 
     Returns
     -------
     torch.nn.Sequential
         In the model's dtype, with its own copy of theta; its ``parameters()`` lie as theta does.
         With batch normalisation it is in training mode.
+
+    See Also
+    --------
+    from_torch : the way back.
+    save : to a file.
 
     Examples
     --------

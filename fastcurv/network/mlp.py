@@ -59,6 +59,10 @@ class MLP:
     ValueError, TypeError
         For sizes below 1, unknown activations, other dtypes.
 
+    See Also
+    --------
+    Objective : the loss of such a network on data.
+
     Notes
     -----
     With batch normalisation every output depends on every row, and b changes nothing: its
@@ -141,6 +145,7 @@ class MLP:
         Parameters
         ----------
         seed : None, int or numpy.random.Generator
+            Of the random choices; the same number, the same bits.
         scheme : {"auto", "he", "xavier", "lecun"}
             He [1]_: 2 / in; Xavier (Glorot) [2]_: 2 / (in + out); LeCun [3]_: 1 / in. ``auto``: He
             for a layer that feeds a relu-like activation, Xavier for the rest.
@@ -148,6 +153,7 @@ class MLP:
         Returns
         -------
         theta : ndarray (n_params,)
+            Flat, as `unflatten` reads it.
 
         References
         ----------
@@ -283,6 +289,7 @@ class MLP:
         ob : Objective
             Of this model, on the training rows.
         theta : array_like (n_params,)
+            The point.
 
         Returns
         -------

@@ -43,6 +43,7 @@ class Objective(NetworkFacts):
     Parameters
     ----------
     model : MLP
+        The network.
     X : array_like (N, sizes[0])
         Referenced, not copied, where it has the model's dtype; the engine keeps one padded copy of
         its own.
@@ -71,6 +72,11 @@ class Objective(NetworkFacts):
     ------
     ValueError, TypeError
         For shapes that do not fit, NaN or infinity, labels out of range, unknown names.
+
+    See Also
+    --------
+    minimize, classify, find_critical_point : what is asked of it.
+    StreamedObjective : rows that do not fit in memory.
 
     Notes
     -----

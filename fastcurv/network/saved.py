@@ -40,8 +40,13 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
         Replaced in one step once the new file has reached the disk. Through a symbolic link its
         target is replaced.
     model : MLP
+        The network that theta is for.
     theta : array_like (n,)
         Or a list of (W, b).
+
+    See Also
+    --------
+    load : the way back.
 
     Notes
     -----
@@ -110,13 +115,19 @@ def load(path: str | os.PathLike[str]) -> Model:
     Returns
     -------
     model : MLP
+        The network of the file.
     theta : ndarray (n,)
+        As it was saved.
 
     Raises
     ------
     ValueError
         Where the file is cut short, or any claim of its header is not so: names, shapes, dtypes,
         numbers that are not finite. Memory is that of the file.
+
+    See Also
+    --------
+    save : what writes such files.
 
     Examples
     --------

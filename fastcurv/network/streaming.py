@@ -41,11 +41,16 @@ class StreamedObjective(Sharded):
     y : array, dataset, path or name of a column
         As for `Objective`; of a Parquet file the name of a column, or of several. None where blocks
         hold it.
-    loss, l2, n_threads, l2_biases
+    loss, l2 : str, float
         As for `Objective`.
     sample_weight : array, dataset or name of a column, optional
+        At least 0, one for each row.
+    n_threads : int, optional
+        As for `Objective`.
     memory : int, optional
         Bytes for blocks and state together; vectors and results come on top. Default: 256 MiB.
+    l2_biases : bool
+        As for `Objective`.
     block_rows : int, optional
         Rows of a block, in place of what `memory` has room for. It decides the order of summation,
         so results for two sizes agree to rounding only.
@@ -64,6 +69,10 @@ class StreamedObjective(Sharded):
     TypeError, ValueError
         For an iterator that can be read once only; for what `Objective` refuses, in whichever block
         it is found, with the numbers of its rows; where a pass has another number of rows.
+
+    See Also
+    --------
+    Objective : rows that are in memory.
 
     Notes
     -----
@@ -310,6 +319,11 @@ class StreamedObjective(Sharded):
         Blocks come in random order where X has slices, in their own order elsewhere, and rows in
         random order within two blocks; the same `rng` gives the same batches. Reads every block
         once.
+
+        Yields
+        ------
+        Objective
+            On the rows of a batch.
         """
         held: Any = None
         for block in self._mixed(rng):

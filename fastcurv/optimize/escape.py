@@ -37,6 +37,7 @@ def escape(
     max_products : int
         For the search of a direction.
     seed : None, int or Generator
+        Of the random choices; the same number, the same bits.
 
     Returns
     -------
@@ -46,6 +47,11 @@ def escape(
         caller's, further down than the slope alone would lead; else ``x`` is theta and `message`
         says why. ``direction`` (unit), ``step`` (signed length along it), ``curvature`` (v'Hv),
         ``nfev``, ``n_products``.
+
+    See Also
+    --------
+    classify : finds directions to escape along.
+    minimize : goes on from there.
 
     References
     ----------

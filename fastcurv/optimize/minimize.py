@@ -124,8 +124,9 @@ def minimize(
     patience : int, optional
         End the run after so many records without a lower `validation` (without it: loss).
     checkpoint : path, optional
-        Where the run is saved, at the end and every `checkpoint_every` iterations (default: at most
-        twice a minute).
+        Where the run is saved, at the end and on the way.
+    checkpoint_every : int, optional
+        Iterations between saves; default: as many as make two a minute at most.
     resume : path, optional
         Continue a saved run of the same method and options, bit for bit as if it had not been
         stopped.
@@ -164,6 +165,12 @@ def minimize(
 
         x is the last point of a second-order method, the best recorded one of a first-order method,
         moved by the last Newton steps.
+
+    See Also
+    --------
+    find_critical_point : critical points of any kind.
+    classify : the verdict that ends a run.
+    newton_cg, trust_region, saddle_free_newton : the same inside SciPy's minimize.
 
     Examples
     --------

@@ -47,6 +47,7 @@ class SampledPoint:
 
     @property
     def kind(self) -> str:
+        """What `classify` says it is."""
         return str(self.verdict.kind)
 
 
@@ -133,9 +134,11 @@ def sample_critical_points(
     Parameters
     ----------
     ob : Objective
+        The objective.
     n_tries : int
         Searches; each costs a training run.
     sources : str or sequence of str
+        Where searches begin: some of ``fastcurv.optimize.sample.SOURCES``, by turns.
     epochs : (int, int)
         Steps of Adam before a walk, drawn evenly between the logarithms of both.
     max_iter : int
@@ -143,7 +146,9 @@ def sample_critical_points(
     max_time : float or None
         Seconds after which no search is begun.
     seed : None, int or Generator
+        Of the random choices; the same number, the same bits.
     progress : bool
+        Whether to show a bar.
     **verdict
         Passed to `classify`.
 

@@ -81,6 +81,21 @@ class Schedule:
 def constant(alpha: float) -> Schedule:
     """The same learning rate for ever: ``alpha``.
 
+    Parameters
+    ----------
+    alpha : float
+        Of every update.
+
+    Returns
+    -------
+    Schedule
+        Called with the number of the update, from 1 on.
+
+    See Also
+    --------
+    robbins_monro : whether it falls as it should.
+    minimize : takes it as ``learning_rate``.
+
     Examples
     --------
     >>> from fastcurv import constant
@@ -92,6 +107,23 @@ def constant(alpha: float) -> Schedule:
 
 def inverse_time(alpha: float, delta: float) -> Schedule:
     """``alpha / (1 + delta * t)``.
+
+    Parameters
+    ----------
+    alpha : float
+        At the start.
+    delta : float
+        How fast it falls.
+
+    Returns
+    -------
+    Schedule
+        Called with the number of the update, from 1 on.
+
+    See Also
+    --------
+    robbins_monro : whether it falls as it should.
+    minimize : takes it as ``learning_rate``.
 
     Examples
     --------
@@ -105,6 +137,23 @@ def inverse_time(alpha: float, delta: float) -> Schedule:
 def power(alpha: float, delta: float) -> Schedule:
     """``alpha / t**delta``; the lecture's range is 0.5 < delta <= 1.
 
+    Parameters
+    ----------
+    alpha : float
+        Of the first update.
+    delta : float
+        The exponent.
+
+    Returns
+    -------
+    Schedule
+        Called with the number of the update, from 1 on.
+
+    See Also
+    --------
+    robbins_monro : whether it falls as it should.
+    minimize : takes it as ``learning_rate``.
+
     Examples
     --------
     >>> from fastcurv import power
@@ -116,6 +165,25 @@ def power(alpha: float, delta: float) -> Schedule:
 
 def constant_then_decay(alpha: float, hold: int, delta: float = 1.0) -> Schedule:
     """``alpha`` for the first `hold` updates, then ``alpha * (hold / t)**delta``.
+
+    Parameters
+    ----------
+    alpha : float
+        Of the first `hold` updates.
+    hold : int
+        At least 1.
+    delta : float
+        The exponent of the fall after that.
+
+    Returns
+    -------
+    Schedule
+        Called with the number of the update, from 1 on.
+
+    See Also
+    --------
+    robbins_monro : whether it falls as it should.
+    minimize : takes it as ``learning_rate``.
 
     Examples
     --------
@@ -217,6 +285,10 @@ def robbins_monro(schedule: Schedule | Callable[[int], float]) -> RobbinsMonro:
     -------
     RobbinsMonro
         True in a condition where `satisfied`.
+
+    See Also
+    --------
+    constant, inverse_time, power, constant_then_decay : schedules with a formula.
 
     References
     ----------

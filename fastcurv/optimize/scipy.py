@@ -77,7 +77,7 @@ def newton_cg(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
 
     Parameters
     ----------
-    fun, x0
+    fun, x0 : callable, array_like
         As SciPy gives them.
     **given
         SciPy's ``args jac hess hessp callback``; a gradient, and `hess` or `hessp`, are needed.
@@ -88,6 +88,10 @@ def newton_cg(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
     -------
     OptimizeResult
         `success` is never True on a saddle or a maximum.
+
+    See Also
+    --------
+    minimize : the same without SciPy, on objectives of networks.
 
     Examples
     --------
@@ -106,6 +110,20 @@ def trust_region(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
     """`minimize`'s ``trust-region`` for ``scipy.optimize.minimize(method=...)``; parameters as for
     `newton_cg`.
 
+    Parameters
+    ----------
+    fun, x0, **given : callable, array_like and keyword arguments
+        As SciPy passes them; see `newton_cg`.
+
+    Returns
+    -------
+    scipy.optimize.OptimizeResult
+        That of `fastcurv.minimize`.
+
+    See Also
+    --------
+    minimize : the same without SciPy, on objectives of networks.
+
     Examples
     --------
     >>> import scipy.optimize as so, fastcurv as fc
@@ -120,6 +138,20 @@ def trust_region(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
 def saddle_free_newton(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
     """`minimize`'s ``saddle-free-newton`` for ``scipy.optimize.minimize(method=...)``; parameters
     as for `newton_cg`.
+
+    Parameters
+    ----------
+    fun, x0, **given : callable, array_like and keyword arguments
+        As SciPy passes them; see `newton_cg`.
+
+    Returns
+    -------
+    scipy.optimize.OptimizeResult
+        That of `fastcurv.minimize`.
+
+    See Also
+    --------
+    minimize : the same without SciPy, on objectives of networks.
 
     Examples
     --------

@@ -25,6 +25,10 @@ DENSE_BELOW = 512  # n products and n^3 flops are then a matter of milliseconds
 class IndefiniteHessianWarning(UserWarning):
     """A Newton step was taken where the Hessian has negative curvature.
 
+    See Also
+    --------
+    newton_step : what warns.
+
     Examples
     --------
     >>> import warnings, numpy as np, fastcurv as fc
@@ -93,6 +97,7 @@ def newton_step(
         Real symmetric. Up to n = 512 (and `k` None) it is made dense: n products and an
         eigendecomposition. Beyond, products with a Krylov space from g: at most 400, or `k`.
     g : ndarray, shape (n,)
+        The gradient.
     damping : float
         Added to every eigenvalue.
     k : int, optional
@@ -111,6 +116,10 @@ def newton_step(
         ``H + damping I`` has negative curvature (seen in the Krylov space, where that is used).
     RuntimeWarning
         The Krylov space ended before `tol` was met.
+
+    See Also
+    --------
+    saddle_free_newton_step : downhill in every direction.
 
     Examples
     --------
@@ -164,6 +173,7 @@ def saddle_free_newton_step(
     H : LinearOperator or ndarray, shape (n, n)
         Real symmetric.
     g : ndarray, shape (n,)
+        The gradient.
     damping : float
         Above 0 where H may be singular.
     k : int, optional
@@ -175,6 +185,11 @@ def saddle_free_newton_step(
     Returns
     -------
     ndarray, shape (n,)
+        To be added to theta.
+
+    See Also
+    --------
+    newton_step : drawn to critical points of any kind.
 
     References
     ----------

@@ -27,6 +27,7 @@ class ConvergenceDisplay(Display):
     curves : dict of str to (x, y)
         A name and two arrays of equal length each.
     xlabel, ylabel : str
+        Of the axes.
     ends : dict of str to str
         What kind of point each run ended at, said in the legend.
 
@@ -34,6 +35,10 @@ class ConvergenceDisplay(Display):
     ----------
     ax_, figure_
         After ``plot``.
+
+    See Also
+    --------
+    minimize : whose ``history`` it draws.
 
     Examples
     --------
@@ -78,11 +83,13 @@ class ConvergenceDisplay(Display):
         Parameters
         ----------
         results : dict of str to OptimizeResult, or one OptimizeResult
+            What `minimize` returned, by the names in the legend.
         x : {"time", "iteration", "products"}
         y : {"loss", "gradient_norm", "validation"}
         above : float
             Subtracted from y: the lowest loss known, say.
         ax : matplotlib Axes or None
+            Where to draw; None: a new figure.
         **look
             Passed to ``plot``.
 
@@ -143,6 +150,7 @@ class ConvergenceDisplay(Display):
         Parameters
         ----------
         ax : matplotlib Axes or None
+            Where to draw; None: a new figure.
         log : bool
             Whether the vertical axis is logarithmic, where all values are positive.
 

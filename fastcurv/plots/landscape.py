@@ -25,6 +25,7 @@ class LandscapeDisplay(Display):
     losses : (m,) or (m, m) array
         ``losses[i, j]`` at ``theta + steps[j] * directions[0] + steps[i] * directions[1]``.
     directions : (1, n) or (2, n) array
+        Rows, of any length.
     names : tuple of str
         What the directions are.
     taylor : (m,) array or None
@@ -34,6 +35,10 @@ class LandscapeDisplay(Display):
     ----------
     ax_, figure_
         After ``plot``.
+
+    See Also
+    --------
+    classify : what the point is.
 
     Notes
     -----
@@ -89,6 +94,7 @@ class LandscapeDisplay(Display):
         objective : has ``value(theta)``
             For "eigenvectors" also ``hessian(theta)``. Costs ``n_grid ** n_dims`` values.
         theta : (n,) array
+            The point.
         directions : {"random", "eigenvectors", "gradient"}, or array of shape (n,) or (2, n)
             "random": normal numbers, scaled unit by unit to the length of the unit's weights, none
             in the biases [1]_. "eigenvectors": of the lowest eigenvalue, and for a plane the
@@ -100,7 +106,9 @@ class LandscapeDisplay(Display):
         n_grid : int
             Points along each direction.
         seed : None, int or Generator
+            Of the random choices; the same number, the same bits.
         ax : matplotlib Axes or None
+            Where to draw; None: a new figure.
         **look
             Passed to ``plot``.
 
@@ -183,6 +191,7 @@ class LandscapeDisplay(Display):
         Parameters
         ----------
         ax : matplotlib Axes or None
+            Where to draw; None: a new figure.
         label : str
             Of the line, in one dimension.
         levels : int

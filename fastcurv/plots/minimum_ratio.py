@@ -22,6 +22,7 @@ class MinimumRatioDisplay(Display):
     Parameters
     ----------
     losses, ratios : (k,) arrays
+        Of the points, in one order.
     kinds : sequence of str
         A `fastcurv.classify` kind each; decides marker and colour.
     trivial : (k,) array of bool or None
@@ -32,6 +33,10 @@ class MinimumRatioDisplay(Display):
     ----------
     ax_, figure_
         After ``plot``.
+
+    See Also
+    --------
+    sample_critical_points : finds the points.
 
     Examples
     --------
@@ -76,6 +81,7 @@ class MinimumRatioDisplay(Display):
             whose inertia is not known are left out.
         quantity : {"minimum_ratio", "index"}
         ax : matplotlib Axes or None
+            Where to draw; None: a new figure.
         **look
             Passed to ``plot``.
 
@@ -99,6 +105,7 @@ class MinimumRatioDisplay(Display):
         Parameters
         ----------
         ax : matplotlib Axes or None
+            Where to draw; None: a new figure.
         label : str or None
             Put before each kind in the legend.
 

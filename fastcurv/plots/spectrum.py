@@ -79,9 +79,10 @@ class SpectrumDisplay(Display):
             Costs ``n_probes * n_steps`` products, and those of `fastcurv.eigsh` where k > 0.
         k : int
             Eigenvalues at each end; 0: none.
-        n_probes, n_steps, axis, seed
+        n_probes, n_steps, axis, seed : int, int, str, int
             As in `fastcurv.spectral_density`.
         ax : matplotlib Axes or None
+            Where to draw; None: a new figure.
         **look
             Passed to ``plot``.
 
@@ -159,6 +160,7 @@ class SpectrumDisplay(Display):
         Parameters
         ----------
         ax : matplotlib Axes or None
+            Where to draw; None: a new figure.
         band : float
             Standard errors on either side of the line.
         scale : {"log", "linear"}
@@ -166,6 +168,7 @@ class SpectrumDisplay(Display):
         label : str or None
             Of the line, in the legend.
         color : colour
+            Of the density.
 
         Returns
         -------

@@ -257,6 +257,11 @@ def inertia(op: Any, *, space: str | None = None) -> Inertia:
     numpy.linalg.LinAlgError
         Where all of LAPACK's drivers failed.
 
+    See Also
+    --------
+    eigvalsh : the eigenvalues alone.
+    classify : what the signs say of a point.
+
     Examples
     --------
     >>> import numpy as np

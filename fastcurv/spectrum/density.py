@@ -64,7 +64,8 @@ def spectral_density(
         Costs ``n_probes * n_steps`` products, fewer where a Krylov space ends early, and memory for
         n_steps + 1 vectors, whose full orthogonality leaves no room for ghosts.
     seed : None, int or numpy.random.Generator
-    rng
+        Of the random choices; the same number, the same bits.
+    rng : None, int or numpy.random.Generator
         Another name of `seed`, as SciPy has it.
     deflate : bool or int, optional
         Take the outliers that the first probe found, at most this many, out of the others: they are
@@ -85,17 +86,26 @@ def spectral_density(
         Eigenvalues at which the density is wanted. By default `n_grid` points or more, spaced to
         resolve the width and reaching 6 widths past the last nodes, so that the density integrates
         to 1.
+    n_grid : int
+        Points of the default grid, at least.
     linear_below : float, optional
         Default 1e-4 of the largest ``|node|``.
     space : str, optional
         ``"samples"`` or ``"parameters"``, as in `eigsh`; with `against` the latter.
     progress : bool
+        Whether to show a bar.
 
     Returns
     -------
     SpectralDensity
         ``grid, density, stderr, nodes, weights``; other grids of it cost nothing:
         `SpectralDensity.regrid`.
+
+    See Also
+    --------
+    eigsh : a few eigenvalues, each with a bound.
+    Krylov : densities that share products with eigenpairs.
+    SpectrumDisplay : the picture.
 
     References
     ----------

@@ -69,6 +69,7 @@ class SpectralDensity:
 
     @property
     def n_probes(self) -> int:
+        """How many random vectors it rests on."""
         return len(self.nodes)
 
     @property
@@ -184,6 +185,7 @@ class SpectralDensity:
         Returns
         -------
         matplotlib.axes.Axes
+            Where it was drawn.
         """
         from .picture import draw_density
 

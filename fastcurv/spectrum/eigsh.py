@@ -95,9 +95,11 @@ def eigsh(
         `fastcurv.network.input_space`. By default they are used where that is faster by a model of
         the cost; `vectors` are then made when they are first asked for.
     seed : None, int or numpy.random.Generator
-    rng
+        Of the random choices; the same number, the same bits.
+    rng : None, int or numpy.random.Generator
         Another name of `seed`, as SciPy has it.
     progress : bool
+        Whether to show a bar.
 
     Returns
     -------
@@ -114,6 +116,12 @@ def eigsh(
     ------
     ValueError, TypeError
         Where an argument is not as above, or the operator returns NaN or infinity.
+
+    See Also
+    --------
+    eigvalsh, inertia : all of them, for small n.
+    spectral_density : how all of them are spread, for large n.
+    Krylov : eigenpairs that share products.
 
     References
     ----------

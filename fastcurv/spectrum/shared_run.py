@@ -45,6 +45,7 @@ class Krylov:
     name : str
         Results carry it in ``shared``: those with the same name rest on the same products.
     seed : None, int or numpy.random.Generator
+        Of the random choices; the same number, the same bits.
     max_bytes : int
         What all bases together may take; past it a method raises `MemoryError` and leaves the runs
         as they are.
@@ -53,6 +54,10 @@ class Krylov:
     ----------
     n_products : int
         Products made so far, by all runs.
+
+    See Also
+    --------
+    eigsh, spectral_density : from products of their own.
 
     Examples
     --------
@@ -82,6 +87,7 @@ class Krylov:
 
     @property
     def n_products(self) -> int:
+        """Products made so far, by all runs."""
         return sum(run.n_products for run in self._runs())
 
     def _runs(self) -> list[Recurrence]:
@@ -144,12 +150,13 @@ class Krylov:
 
         Parameters
         ----------
-        k, which, tol
+        k, which, tol : int, str, float
             As in `fastcurv.eigsh`. Copies of multiple eigenvalues are not looked for: one start
             shows one of each.
         max_products : int, optional
             New products at most; default: as many as memory holds.
         progress : bool
+            Whether to show a bar.
 
         Returns
         -------

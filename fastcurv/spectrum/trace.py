@@ -54,9 +54,11 @@ def trace(
         all, at the cost of n_probes vectors in memory. ``"auto"``: Hutchinson where
         ``op.quadratic`` exists, else XTrace. From n samples on it is exact: n products.
     seed : None, int or numpy.random.Generator
-    rng
+        Of the random choices; the same number, the same bits.
+    rng : None, int or numpy.random.Generator
         Another name of `seed`, as SciPy has it.
     progress : bool
+        Whether to show a bar.
     space : str, optional
         ``"samples"`` or ``"parameters"``, as in `eigsh`.
 
@@ -71,6 +73,11 @@ def trace(
     ------
     ValueError
         Where the operator returns NaN or infinity.
+
+    See Also
+    --------
+    diagonal, frobenius_norm : likewise.
+    spectral_density : more of the spectrum from as many products.
 
     References
     ----------
@@ -125,6 +132,7 @@ def diagonal(
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
+        Real symmetric.
     n_probes : int
         Products; default 60. Its old name, n_samples, still works.
     method : str
@@ -132,9 +140,11 @@ def diagonal(
         range of half of the products, leave-one-out on the rest. ``"auto"``: ``"xdiag"`` from 8
         samples on. From n samples on it is exact: n products.
     seed : None, int or numpy.random.Generator
-    rng
+        Of the random choices; the same number, the same bits.
+    rng : None, int or numpy.random.Generator
         Another name of `seed`, as SciPy has it.
     progress : bool
+        Whether to show a bar.
 
     Returns
     -------
@@ -145,6 +155,11 @@ def diagonal(
     ------
     ValueError
         Where the operator returns NaN or infinity.
+
+    See Also
+    --------
+    trace, frobenius_norm : likewise.
+    spectral_density : more of the spectrum from as many products.
 
     References
     ----------
@@ -191,6 +206,7 @@ def frobenius_norm(
     Parameters
     ----------
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
+        Real symmetric.
     n_probes : int
         Products; default 60. Its old name, n_samples, still works.
     method : str
@@ -198,9 +214,11 @@ def frobenius_norm(
         the range of a third of the products. ``"auto"``: ``"hutch++"`` from 8 samples on. From n
         samples on it is exact: n products.
     seed : None, int or numpy.random.Generator
-    rng
+        Of the random choices; the same number, the same bits.
+    rng : None, int or numpy.random.Generator
         Another name of `seed`, as SciPy has it.
     progress : bool
+        Whether to show a bar.
     space : str, optional
         ``"samples"`` or ``"parameters"``, as in `eigsh`.
 
@@ -214,6 +232,11 @@ def frobenius_norm(
     ------
     ValueError
         Where the operator returns NaN or infinity.
+
+    See Also
+    --------
+    trace, diagonal : likewise.
+    spectral_density : more of the spectrum from as many products.
 
     Examples
     --------

@@ -38,6 +38,26 @@ def _copy(model: Any, theta: ArrayLike) -> tuple[NDArray[Any], list[Any]]:
 def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -> NDArray[Any]:
     """Another theta with the same function: the units of hidden layer `layer` in the order `order`.
 
+    Parameters
+    ----------
+    model : MLP
+        The network.
+    theta : array_like (n,)
+        Its parameters.
+    layer : int
+        The number of a hidden layer, 0 the first.
+    order : array_like of int
+        A permutation of the layer's units.
+
+    Returns
+    -------
+    ndarray (n,)
+        Another theta; the one given stays.
+
+    See Also
+    --------
+    flip_tanh, rescale_relu : other symmetries.
+
     Examples
     --------
     >>> from fastcurv.reference import ReferenceModel
@@ -62,6 +82,26 @@ def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -
 def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDArray[Any]:
     """Another theta with the same function: the signs of `units` turned, incoming and outgoing.
 
+    Parameters
+    ----------
+    model : MLP
+        The network.
+    theta : array_like (n,)
+        Its parameters.
+    layer : int
+        The number of a hidden layer, 0 the first.
+    units : array_like of int
+        The units whose sign is turned.
+
+    Returns
+    -------
+    ndarray (n,)
+        Another theta; the one given stays.
+
+    See Also
+    --------
+    permute_hidden, rescale_relu : other symmetries.
+
     Examples
     --------
     >>> from fastcurv.reference import ReferenceModel
@@ -84,6 +124,28 @@ def rescale_relu(
     outgoing ones divided by it.
 
     Of a normalised layer gamma and beta are scaled.
+
+    Parameters
+    ----------
+    model : MLP
+        The network.
+    theta : array_like (n,)
+        Its parameters.
+    layer : int
+        The number of a hidden layer, 0 the first.
+    units : array_like of int
+        The units that are scaled.
+    factor : float
+        Above 0.
+
+    Returns
+    -------
+    ndarray (n,)
+        Another theta; the one given stays.
+
+    See Also
+    --------
+    permute_hidden, flip_tanh : other symmetries.
 
     Examples
     --------

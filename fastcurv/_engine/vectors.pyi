@@ -2,6 +2,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import disjoint_base
 
 from .plan import ACTIVATIONS as ACTIVATIONS
 
@@ -19,6 +20,7 @@ def columns_as_rows(
 ) -> NDArray[Any]: ...
 def activate(name: str, z: NDArray[np.floating[Any]]) -> NDArray[Any]: ...
 
+@disjoint_base
 class Multiplier:
     def __init__(self, dtype: Any, threads: int) -> None: ...
     def __call__(

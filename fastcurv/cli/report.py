@@ -130,7 +130,7 @@ class Report:
         self._headings.append(_escape(heading))
         return self._add(f'<h2 id="s{len(self._headings)}">{self._headings[-1]}</h2>')
 
-    def contents(self):
+    def contents(self) -> Report:
         """A list of all sections, each a link to its place."""
         return self._add(_CONTENTS)
 

@@ -125,6 +125,7 @@ class ConvergenceDisplay(Display):
         estimator : MLPClassifier or MLPRegressor
             This library's, fitted, or a pipeline that ends in one.
         ax : matplotlib Axes or None
+            Where to draw; None: a new figure.
         name : str or None
             In the legend; None: the estimator's class and solver.
         **look

@@ -136,9 +136,10 @@ class LandscapeDisplay(Display):
         ----------
         estimator : MLPClassifier or MLPRegressor
             This library's, fitted, or a pipeline that ends in one.
-        X, y, sample_weight
+        X, y, sample_weight : array_like
             The rows to look at, as in ``fit``.
         ax : matplotlib Axes or None
+            Where to draw; None: a new figure.
         **options
             Passed to `from_objective`.
 

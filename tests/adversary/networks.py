@@ -110,7 +110,7 @@ def critical_point(ob, theta, n_symmetry):
         step = V @ ((V.T @ InLongDouble(ob, x).gradient) / values)
         x = x - step
     truth, sizes = InLongDouble(ob, x), np.abs(values)
-    terms = sum(np.linalg.norm(np.abs(d).T @ np.abs(a)) for d, a in zip(truth.d, truth.a))
+    terms = sum(np.linalg.norm(np.abs(d).T @ (1 + np.abs(a))) for d, a in zip(truth.d, truth.a))
     size = sizes.max() * np.linalg.norm(theta) + terms
     rounding = 64 * np.finfo(LD).eps * size / sizes.min()
     return x, 4 * float(np.linalg.norm(step)) + float(rounding)

@@ -11,7 +11,6 @@ derivatives of the loss are 0: every sum over samples counts them as nothing.
 from libc.string cimport memcpy, memset
 
 from .kernels cimport BLOCK_ROWS, FC_STEP_DOT, fc_product, fc_step
-from .memory cimport padded
 from .products cimport add_outer, run, start_sum
 from .state cimport FISHER, VJP, Data, at, loss_at, whole_lines
 
@@ -31,18 +30,10 @@ cdef void bias_across(Pass *t, Layer *y, Matrix d, char *out, bint add) noexcept
 
 
 cdef double loss_across(Pass *t, fc_loss_rows *here, Layer *y) noexcept nogil:
-    """The loss of a panel, its derivatives brought across."""
+    """The loss of a panel."""
     cdef PlanS *P = t.P
-    cdef fc_loss_rows job = here[0]
-    cdef Py_ssize_t ld = padded(y.m, P.K.real_bytes), room = t.rows * ld * P.K.real_bytes
-    cdef char *z = t.scratch.sums
-    cdef double value
-    job.delta, job.ldd, job.h, job.ldh = z + room, ld, z + 2 * room, ld
-    P.K.copy(t.rows, y.m, at(P, y.a, t.r0, y.ldm), 1, P.across, z, ld)
-    value = P.K.loss(&job, t.rows, y.m, z, ld)
-    P.K.copy(y.m, t.rows, job.delta, 1, ld, here.delta, P.across)
-    P.K.copy(y.m, t.rows, job.h, 1, ld, here.h, P.across)
-    return value
+    here.ldd = here.ldh = P.across
+    return P.K.loss_across(here, t.rows, y.m, at(P, y.a, t.r0, y.ldm), P.across)
 
 
 cdef void r_loss_across(Pass *t, fc_loss_rows *here, Layer *y, char *u) noexcept nogil:

@@ -133,6 +133,9 @@ cdef extern from "kernels/kernels.h" nogil:
             double, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, const void *, Py_ssize_t,
             void *, Py_ssize_t
         ) noexcept nogil
+        double (*loss_across)(
+            const fc_loss_rows *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t
+        ) noexcept nogil
         void (*r_loss_across)(
             const fc_loss_rows *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *,
             Py_ssize_t

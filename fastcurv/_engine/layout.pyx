@@ -253,11 +253,7 @@ cdef void lay_scratch(
     scratch.e[0] = take(A, rows * widest, size)
     scratch.e[1] = take(A, rows * widest, size)
     scratch.ldsums = widest
-    # instead of sums: the outputs' rows, delta and h; see loss_across
-    if P.across:
-        scratch.sums = take(A, 3 * rows * padded(P.d_out, P.K.real_bytes), size)
-    else:
-        scratch.sums = take(A, (rows // 16 + 2) * widest, size)
+    scratch.sums = NULL if P.across else take(A, (rows // 16 + 2) * widest, size)
     scratch.totals = <double *>take(A, (rows // 16 + 2) * (widest // 16 + 2) + 64, sizeof(double))
 
 

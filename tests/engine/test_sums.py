@@ -10,7 +10,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv import _engine
-from fastcurv._engine import probe
+from fastcurv._engine import layout, probe
 
 ARCHS = _engine.available_archs()
 DTYPES = ["float32", "float64"]
@@ -117,6 +117,44 @@ def test_inner_products_of_rows(arch, dtype):
         _engine.set_arch(before)
     wanted = s["panel"] / s["lanes"] if s["panel"] else (0 if dtype == "float32" else n)
     assert abs(lost(total, n - 1, eps) - wanted) <= 8
+
+
+@pytest.fixture
+def panels_across():
+    """Samples lie across, one panel of 96 lines."""
+    layout.force_across(96)
+    yield
+    layout.force_across(-1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("arch", [a for a in ARCHS if a != "blas"])
+def test_totals_of_quadratic_forms_across(arch, dtype, panels_across):
+    """Softplus bends by 1/4 at 0, where all z are; the weight above is so small, and the residual
+    so large, that the units' curvature is all there is to see. Without a hidden layer the loss's
+    own curvature is, in blocks of samples.
+    """
+    N, units = 256, 3
+    eps = float(np.finfo(dtype).eps)
+    x = np.full((N, 1), np.sqrt(0.4 * eps), dtype)
+    x[0] = 1
+    s = _engine.summation(arch, dtype)
+    scale = np.array(2.0**60, dtype)
+    before = _engine.set_arch(arch)
+    try:
+        deep = fc.MLP([1, units, 1], activation="softplus", bias=False, dtype=dtype)
+        theta = np.array([0] * units + [1 / scale] * units, dtype)
+        ob = fc.Objective(deep, x, np.full((N, 1), -scale, dtype))
+        v = np.array([1] * units + [0] * units, dtype)
+        total = ob.hessian(theta).quadratic(v[:, None])[0] * 2 * N
+        flat = fc.Objective(fc.MLP([1, 1], bias=False, dtype=dtype), x, np.zeros((N, 1), dtype))
+        top = flat.hessian(np.zeros(1, dtype)).quadratic(np.ones((1, 1), dtype))[0] * N / 2
+    finally:
+        _engine.set_arch(before)
+    for found, rows, cols in ((total, units, N), (top, 1, s["block_rows"])):
+        swallowed = rows * (N - 1) - (found - rows) / (0.4 * eps)
+        shared = 0 if s["exact_totals"] else rows * (-(-cols // s["lanes"]) - 1)
+        assert abs(swallowed - shared) <= 0.01 * shared + 2, (found, rows)
 
 
 def test_what_is_asked_for_is_named():

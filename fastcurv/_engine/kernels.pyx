@@ -112,8 +112,8 @@ def summation(arch=None, dtype="float64"):
             roundings. A step's total over rows x cols numbers likewise, with chains of ``rows *
             ceil(cols / lanes)`` and float64 from there on; rows are at most a panel's where tall,
             an item's or a block's where wide (BLAS: all of them). Where a tall plan keeps samples
-            across, a total's rows are the layer's units and its cols the panel's samples, or a
-            block's of the top term; column sums of biases are `lanes` chains too.
+            across, a total's rows are the layer's units and its cols the panel's samples at
+            most, of the top term a block's; column sums of biases are `lanes` chains too.
         exact_totals
             Whether such sums, and totals, are in float64 whatever the dtype.
         panel

@@ -121,40 +121,58 @@ def test_inner_products_of_rows(arch, dtype):
 
 @pytest.fixture
 def panels_across():
-    """Samples lie across, one panel of 96 lines."""
-    layout.force_across(96)
+    """Samples lie across, one panel of 128 lines."""
+    layout.force_across(128)
     yield
     layout.force_across(-1)
+
+
+def top_form(x):
+    """<rz, loss'' rz> of a linear net of one number, half of it over all samples: sum of x^2."""
+    ob = fc.Objective(fc.MLP([1, 1], bias=False, dtype=x.dtype), x, np.zeros_like(x), "mse")
+    H = ob.hessian(np.zeros(1, x.dtype))
+    return H.quadratic(np.ones(1, x.dtype)) * len(x) / 2
+
+
+def curvature_form(x, units):
+    """<e phi'' rz, rz> where softplus bends by 1/4, at 0: `units` times the sum of x^2. The weight
+    above is so small, and the residual so large, that it is all of the quadratic form.
+    """
+    scale, zero, one = (np.full(units, s, x.dtype) for s in (2.0**60, 0.0, 1.0))
+    net = fc.MLP([1, units, 1], activation="softplus", bias=False, dtype=x.dtype)
+    ob = fc.Objective(net, x, np.full_like(x, -scale[0]), "mse")
+    H = ob.hessian(np.concatenate([zero, 1 / scale]))
+    return H.quadratic(np.concatenate([one, zero])) * len(x) * 2
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("arch", [a for a in ARCHS if a != "blas"])
 def test_totals_of_quadratic_forms_across(arch, dtype, panels_across):
-    """Softplus bends by 1/4 at 0, where all z are; the weight above is so small, and the residual
-    so large, that the units' curvature is all there is to see. Without a hidden layer the loss's
-    own curvature is, in blocks of samples.
+    """A layer's units are a total's rows, the panel's samples its cols, at most: a product's own
+    panels cut its chains shorter. Of the top term a block's samples are. Float64 has nothing wider
+    to join chains in: half a unit in the last place of the total is lost for each.
     """
-    N, units = 256, 3
-    eps = float(np.finfo(dtype).eps)
-    x = np.full((N, 1), np.sqrt(0.4 * eps), dtype)
-    x[0] = 1
-    s = _engine.summation(arch, dtype)
-    scale = np.array(2.0**60, dtype)
+    N, units = 1024, 3
+    s, eps = _engine.summation(arch, dtype), float(np.finfo(dtype).eps)
+    alone = np.zeros((N, 1), dtype)
+    alone[0] = 1
+    x = np.where(alone == 1, alone, np.array(np.sqrt(0.4 * eps), dtype))
     before = _engine.set_arch(arch)
     try:
-        deep = fc.MLP([1, units, 1], activation="softplus", bias=False, dtype=dtype)
-        theta = np.array([0] * units + [1 / scale] * units, dtype)
-        ob = fc.Objective(deep, x, np.full((N, 1), -scale, dtype))
-        v = np.array([1] * units + [0] * units, dtype)
-        total = ob.hessian(theta).quadratic(v[:, None])[0] * 2 * N
-        flat = fc.Objective(fc.MLP([1, 1], bias=False, dtype=dtype), x, np.zeros((N, 1), dtype))
-        top = flat.hessian(np.zeros(1, dtype)).quadratic(np.ones((1, 1), dtype))[0] * N / 2
+        totals = [
+            (curvature_form(x, units) - curvature_form(alone, units), units, N),
+            (top_form(x) - top_form(alone), 1, s["block_rows"]),
+        ]
     finally:
         _engine.set_arch(before)
-    for found, rows, cols in ((total, units, N), (top, 1, s["block_rows"])):
-        swallowed = rows * (N - 1) - (found - rows) / (0.4 * eps)
-        shared = 0 if s["exact_totals"] else rows * (-(-cols // s["lanes"]) - 1)
-        assert abs(swallowed - shared) <= 0.01 * shared + 2, (found, rows)
+    joins = 0 if dtype == "float32" else N // 16
+    for seen, rows, cols in totals:
+        swallowed = rows * (N - 1) - seen / (0.4 * eps)
+        wide = s["exact_totals"] and dtype == "float32"
+        shared = 0 if wide else rows * (-(-cols // s["lanes"]) - 1)
+        assert swallowed <= shared + 6 * rows + joins, (swallowed, shared)
+        if rows == 1:
+            assert swallowed >= shared - 6 - joins, (swallowed, shared)
 
 
 def test_what_is_asked_for_is_named():

@@ -65,7 +65,8 @@ def serve(space, args):
         if huge:
             v = pairs.vector(PAIRS - 1)
             residual = H.product(v)
-            residual -= pairs.values[-1] * v
+            v *= pairs.values[-1]
+            residual -= v
             answer["residual"] = float(np.linalg.norm(residual)) / float(np.abs(pairs.values).max())
             answer["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(json.dumps(answer), flush=True)

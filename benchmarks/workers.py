@@ -1,7 +1,7 @@
 """Workers of Dask on this machine: how much faster are two than one, what a product is made of, and
 what that makes of 64.
 
-    python benchmarks/workers.py [--rows 16000] [--vectors 16] [--shards 16]
+    python benchmarks/workers.py [--rows 8000] [--vectors 16] [--shards 16]
 
 Measured: a product with 1 worker and with 2, one thread each (the same bits are asserted); the time
 of a task that does nothing, by itself and among many; the time to bring an array to a worker. The
@@ -68,7 +68,7 @@ def product(n_workers, args, sizes):
         took = seconds(lambda: H @ V, args.repeat)
         small = seconds(lambda: client.submit(nothing, pure=False).result(), 30)
         many = seconds(lambda: client.gather(client.map(nothing, range(200), pure=False)), 3)
-        block = np.ones(4_000_000)
+        block = np.ones(1_200_000)  # below what Dask warns of
         sent = seconds(lambda: client.submit(nothing, block, pure=False).result(), 5)
         return took, found, (small, (many - small) / 200, max(sent - small, 1e-9) / block.nbytes)
 
@@ -98,11 +98,11 @@ def simulate(W, K, leaf, nbytes, latency, task, byte):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rows", type=int, default=16_000)
+    parser.add_argument("--rows", type=int, default=8_000)
     parser.add_argument("--sizes", default="64,128,128,10")
     parser.add_argument("--vectors", type=int, default=16)
     parser.add_argument("--shards", type=int, default=16)
-    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--repeat", type=int, default=3)
     args = parser.parse_args()
     sizes = [int(m) for m in args.sizes.split(",")]
     one, first, (latency, task, byte) = product(1, args, sizes)

@@ -68,6 +68,11 @@ class Objective(NetworkFacts):
         False: l2 is on the matrices W alone and spares b, and gamma and beta of batch
         normalisation. scikit-learn's ``alpha`` is that, with ``l2 = alpha / N``.
 
+    See Also
+    --------
+    fastcurv.StreamedObjective : rows that do not fit memory.
+    fastcurv.distributed.Objective : rows on several machines.
+
     Raises
     ------
     ValueError, TypeError

@@ -90,6 +90,10 @@ def third_part(shard: Any, theta: Floats, radius: float) -> float:
     return majorants.third_bound(shard, theta, radius)
 
 
+def third_part_in(shard: Any, theta: Floats, radius: float, units: Floats) -> float:
+    return shard.third_bound_in(theta, radius, units)
+
+
 def precise_part(shard: Any, theta: Floats) -> precise.Part:
     return precise.part(shard, theta)
 
@@ -160,6 +164,12 @@ class ShardedFacts(NetworkFacts):
         the sum of those of the shards.
         """
         found = self._fold(third_part, (checked_theta(self, theta), float(radius)))
+        return float(found) * GROWTH
+
+    def third_bound_in(self, theta: ArrayLike, radius: float, units: ArrayLike) -> float:
+        """The same in other units of the parameters."""
+        wide = np.array(units, dtype=float)
+        found = self._fold(third_part_in, (checked_theta(self, theta), float(radius), wide))
         return float(found) * GROWTH
 
     def _precise(self, theta: ArrayLike) -> tuple[Floats, float, float, float]:

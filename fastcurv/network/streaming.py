@@ -114,7 +114,6 @@ class StreamedObjective(Sharded):
     ) -> None:
         self._settings(model, loss, l2, l2_biases, n_threads, memory)
         self.source: Any = as_source(X, y, sample_weight, columns)
-        self.X, self.y, self.sample_weight = X, y, sample_weight
         self._prepare(block_rows)
 
     def _prepare(self, block_rows: int | None) -> None:

@@ -9,9 +9,10 @@ import pytest
 from scipy.sparse.linalg import eigsh as arpack
 
 import fastcurv as fc
-from fastcurv.network.shard_facts import witnesses
+from fastcurv.network.shard_facts import ShardedFacts, witnesses
 from fastcurv.network.shards import FAN, Tree, additions, total
 from fastcurv.network.sources import regrouped
+from fastcurv.rounding.facts import NetworkFacts
 from fastcurv.structure.orbits import dependencies
 
 N, SIZES = 137, [5, 7, 4, 3]
@@ -121,6 +122,10 @@ def test_what_is_proved_is_what_the_rows_in_memory_prove(rng, loss, activation, 
     (f, fa), (k, kb) = a.precise_value(theta), b.precise_value(theta)
     assert abs(f - k) <= fa + kb <= 1e-15
     assert b.third_bound(theta, 1e-6) == pytest.approx(a.third_bound(theta, 1e-6), rel=1e-6)
+    units = 10.0 ** rng.uniform(-1, 1, b.n_params)
+    assert b.third_bound_in(theta, 1e-6, units) == pytest.approx(
+        a.third_bound_in(theta, 1e-6, units), rel=1e-6
+    )
     assert b.loss_lower_bound == a.loss_lower_bound == 0
     for radius in (0.0, 0.05):
         assert a.kinks(theta, radius) == b.kinks(theta, radius)
@@ -129,6 +134,13 @@ def test_what_is_proved_is_what_the_rows_in_memory_prove(rng, loss, activation, 
     assert a.saturation(theta) == b.saturation(theta)
     assert np.array_equal(a.flat_directions(theta), b.flat_directions(theta))
     assert b.residual_bounds(theta, 0.1) is None and b.smoothed(0.1) is None
+
+
+def test_every_fact_is_one_of_all_rows():
+    """What a network knows of itself must be said anew for shards, but for what asks no row."""
+    without_rows = {"flat_directions", "probes"}
+    known = {name for name in vars(NetworkFacts) if not name.startswith("_")}
+    assert known - set(vars(ShardedFacts)) == without_rows
 
 
 def test_units_that_are_off_in_one_block_only(rng):

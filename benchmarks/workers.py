@@ -25,7 +25,7 @@ from functools import partial
 import numpy as np
 
 import fastcurv as fc
-from fastcurv.network.shards import FAN
+from fastcurv.network.sums import FAN
 
 
 def shard(rows, sizes, number):

@@ -28,8 +28,9 @@ from . import _engine
 from .checks import as_numpy
 from .network.arguments import check_targets, check_weight
 from .network.mlp import MLP
-from .network.shards import FAN, Frame, Shard, Sharded, total
+from .network.shards import Frame, Shard, Sharded
 from .network.sources import as_source
+from .network.sums import FAN, total
 
 SENT = 1 << 12  # bytes of an array from which it goes out by itself, once
 KEEP = 2  # points whose state a shard keeps

@@ -185,8 +185,6 @@ LONG = {
     "fastcurv/critical/find.py": 410,
     "fastcurv/distributed.py": 420,
     "fastcurv/network/objective.py": 420,
-    "fastcurv/network/shards.py": 550,
-    "tests/network/test_streaming.py": 470,
 }
 
 

@@ -122,6 +122,19 @@ def check_weight(weight: Any, N: int, dtype: Any) -> np.ndarray | None:
     return np.require(w, w.dtype.newbyteorder("="), ["C", "A"])
 
 
+def check_selection(rows: Any) -> Any:
+    """Rows as a slice, or as an array of indices or a mask."""
+    if isinstance(rows, slice):
+        return rows
+    rows = as_numpy(rows, "rows")
+    if rows.ndim != 1 or rows.dtype.kind not in "iub":
+        raise TypeError(
+            f"rows is an array of shape {rows.shape} and dtype {rows.dtype}; wanted a slice, "
+            "indices or a mask"
+        )
+    return rows
+
+
 def check_memory(memory: Any) -> int:
     """Bytes: an int, or a float such as 2e9 that is one."""
     whole = isinstance(memory, float) and memory.is_integer()

@@ -11,11 +11,18 @@ from typing import Any
 import numpy as np
 
 from .. import _engine
-from ..checks import as_numpy, check_choice, check_positive, check_positive_int
+from ..checks import check_choice, check_positive, check_positive_int
 from ..rounding.bounds import rounding_at
 from ..rounding.facts import NetworkFacts
 from ..structure.parameters import l2_diagonal
-from .arguments import as_vector, check_bool, check_memory, check_targets, check_weight
+from .arguments import (
+    as_vector,
+    check_bool,
+    check_memory,
+    check_selection,
+    check_targets,
+    check_weight,
+)
 from .jacobian import Jacobian
 from .mlp import MLP
 from .operators import Curvature
@@ -67,11 +74,6 @@ class Objective(NetworkFacts):
     l2_biases : bool
         False: l2 is on the matrices W alone and spares b, and gamma and beta of batch
         normalisation. scikit-learn's ``alpha`` is that, with ``l2 = alpha / N``.
-
-    See Also
-    --------
-    fastcurv.StreamedObjective : rows that do not fit memory.
-    fastcurv.distributed.Objective : rows on several machines.
 
     Raises
     ------
@@ -352,13 +354,7 @@ class Objective(NetworkFacts):
 
         Divides by its own number of rows.
         """
-        if not isinstance(rows, slice):
-            rows = as_numpy(rows, "rows")
-            if rows.ndim != 1 or rows.dtype.kind not in "iub":
-                raise TypeError(
-                    f"rows is an array of shape {rows.shape} and dtype {rows.dtype}; wanted a "
-                    "slice, indices or a mask"
-                )
+        rows = check_selection(rows)
         try:
             X, y = self.X[rows], self.y[rows]
         except IndexError as error:

@@ -91,7 +91,7 @@ def third_part(shard: Any, theta: Floats, radius: float) -> float:
 
 
 def third_part_in(shard: Any, theta: Floats, radius: float, units: Floats) -> float:
-    return shard.third_bound_in(theta, radius, units)
+    return float(shard.third_bound_in(theta, radius, units))
 
 
 def precise_part(shard: Any, theta: Floats) -> precise.Part:

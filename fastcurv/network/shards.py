@@ -24,24 +24,22 @@ from typing import Any
 import numpy as np
 
 from .. import _engine
-from ..checks import as_numpy
 from ..structure.parameters import l2_diagonal
-from .arguments import as_vector, check_dtype
-from .jacobian import Jacobian
+from .arguments import check_dtype, check_selection
 from .mlp import MLP
 from .objective import Objective
-from .operators import Curvature
-from .reductions import not_in_shards
-from .shard_bounds import (
-    SumBound,
-    column_parts,
-    gradient_bound_part,
-    product_bound_part,
-    sum_rounding,
-)
+from .shard_bounds import SumBound, gradient_bound_part, sum_rounding
 from .shard_facts import ShardedFacts
-
-FAN = 8  # parts that are added before their sum goes up the tree
+from .shard_operators import ShardedCurvature, ShardedJacobian
+from .shard_parts import (
+    gradient_part,
+    jvp_part,
+    product_part,
+    quadratic_part,
+    value_part,
+    vjp_part,
+)
+from .sums import additions
 
 
 @dataclass(frozen=True)
@@ -135,133 +133,6 @@ class Shard(Objective):
         if gradient:
             plan.finish()
         return plans[0]
-
-
-# --- sums of parts
-# --------------------------------------------------------------------------------------------------
-
-
-def merge(a: Any, b: Any, own: bool = False) -> Any:
-    """``a + b`` for numbers, arrays, what has a sum, and tuples of those; own: into arrays of a.
-
-    Arrays of float32 are added in float64, and rounded at the end.
-    """
-    if isinstance(a, tuple):
-        return tuple(merge(x, y, own) for x, y in zip(a, b))
-    if isinstance(a, np.ndarray) and a.dtype.kind == "f":
-        if own and a.dtype == np.float64:
-            return np.add(a, b, out=a)
-        return np.add(a, b, dtype=np.float64)
-    return a + b
-
-
-def total(parts: list[Any]) -> Any:
-    """The parts of neighbours added from the left; none is changed."""
-    if len(parts) == 1:
-        return parts[0]
-    whole = merge(parts[0], parts[1])
-    for part in parts[2:]:
-        whole = merge(whole, part, True)
-    return whole
-
-
-class Tree:
-    """The sum of parts that come one by one, in the same order as a tree of `total` has.
-
-    Examples
-    --------
-    >>> tree = Tree()
-    >>> for part in range(100):
-    ...     tree.push(part)
-    >>> tree.total()
-    4950
-    """
-
-    def __init__(self) -> None:
-        self.levels: list[list[Any]] = []  # (sum, how many)
-
-    def push(self, part: Any, level: int = 0) -> None:
-        """Add a part, whose arrays are the tree's from now on."""
-        if level == len(self.levels):
-            self.levels.append([None, 0])
-        here = self.levels[level]
-        here[0], here[1] = part if not here[1] else merge(here[0], part, True), here[1] + 1
-        if here[1] == FAN:
-            whole, here[0], here[1] = here[0], None, 0
-            self.push(whole, level + 1)
-
-    def total(self) -> Any:
-        """The sum of all parts."""
-        whole = None
-        for part, count in self.levels:
-            if count:
-                whole = part if whole is None else merge(part, whole, True)
-        return whole
-
-
-def additions(shards: int) -> int:
-    """How many roundings a number passes through at most on its way up the tree."""
-    deep = 0
-    while shards > 1:
-        deep, shards = deep + min(FAN, shards) - 1, -(-shards // FAN)
-    return deep
-
-
-# --- parts: what is asked of a shard
-# --------------------------------------------------------------------------------------------------
-
-
-def value_part(shard: Shard, theta: np.ndarray) -> float:
-    """The rows' part of the value."""
-    with shard._lock:
-        return float(shard._bound(theta, False).value)
-
-
-def gradient_part(shard: Shard, theta: np.ndarray) -> tuple[float, np.ndarray]:
-    """The rows' part of the value and of the gradient."""
-    with shard._lock:
-        plan = shard._bound(theta, True)
-        gradient = plan.gradient
-        plan.forget_gradient()
-        return float(plan.value), gradient
-
-
-def product_part(
-    shard: Shard, theta: np.ndarray, Vt: np.ndarray, kind: str, active: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    """The rows' part of products with the rows of Vt (k, n), and their norms (k,)."""
-    out = np.empty_like(Vt) if active is None else np.zeros_like(Vt)  # other layers stay
-    with shard._lock:
-        shard._bound(theta, False).multiply(Vt, out, kind, active, False)
-    if kind == "fisher":
-        out *= shard.dtype.type(shard.fisher_scale)
-    return out, np.sqrt(np.einsum("ij,ij->i", out, out, dtype=np.float64))
-
-
-def quadratic_part(
-    shard: Shard, theta: np.ndarray, Vt: np.ndarray, kind: str, active: Any
-) -> np.ndarray:
-    """The rows' part of quadratic forms of the rows of Vt."""
-    with shard._lock:
-        found = shard._bound(theta, False).quadratic(Vt, kind, active)
-    return np.asarray(found * (shard.fisher_scale if kind == "fisher" else 1.0))
-
-
-def jvp_part(shard: Shard, theta: np.ndarray, v: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """[(number of the first output, the rows' outputs along v)]."""
-    out = np.empty(shard.n_samples * shard.model.sizes[-1], shard.dtype)
-    with shard._lock:
-        shard._bound(theta, False).jacobian(v, out)
-    return [(shard.first_output, out)]
-
-
-def vjp_part(shard: Shard, theta: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """The rows' part of ``J' u`` for u over the outputs of all rows."""
-    first, out = shard.first_output, np.empty(shard.n_params, shard.dtype)
-    mine = np.ascontiguousarray(u[first : first + shard.n_samples * shard.model.sizes[-1]])
-    with shard._lock:
-        shard._bound(theta, False).jacobian(mine, out, True)
-    return out
 
 
 # --- the whole
@@ -445,15 +316,8 @@ class Sharded(ShardedFacts, Objective):
 
     def _numbers(self, rows: Any) -> np.ndarray:
         """Which rows a slice, indices or a mask mean."""
-        if not isinstance(rows, slice):
-            rows = as_numpy(rows, "rows")
-            if rows.ndim != 1 or rows.dtype.kind not in "iub":
-                raise TypeError(
-                    f"rows is an array of shape {rows.shape} and dtype {rows.dtype}; wanted a "
-                    "slice, indices or a mask"
-                )
         try:
-            numbers: np.ndarray = np.arange(self._n_samples)[rows]
+            numbers: np.ndarray = np.arange(self._n_samples)[check_selection(rows)]
         except IndexError as error:
             raise ValueError(f"rows do not fit the {self._n_samples} samples: {error}") from None
         if not len(numbers):
@@ -466,84 +330,3 @@ class Sharded(ShardedFacts, Objective):
         if dtype == self.dtype:
             return self
         return self._in_dtype(MLP(m.sizes, m.activation, m.bias, m.residual, dtype, m.batch_norm))
-
-
-class ShardedCurvature(Curvature):
-    """A curvature of an objective in shards: each product is one sum over them.
-
-    Value and gradient are found when they are first asked for.
-    """
-
-    def __init__(self, objective: Any, theta: Any, kind: str) -> None:
-        self.objective, self.kind = objective, kind
-        self._plan = objective._new_plan()
-        self._plan.bind(objective.model.check_theta(theta))
-        self.theta, self.n_products, self._rounding = self._plan.theta, 0, None
-        self._mass: np.ndarray | None = None
-        n = objective.n_params
-        super(Curvature, self).__init__(objective.dtype, (n, n))
-
-    @property
-    def value(self) -> float:
-        """Of the objective at theta."""
-        return float(self._plan.value)
-
-    @property
-    def gradient(self) -> np.ndarray:
-        """Of the objective at theta, (n,)."""
-        gradient: np.ndarray = self._plan.gradient
-        gradient.flags.writeable = False
-        return gradient
-
-    def _multiply(self, v: Any, out: np.ndarray | None) -> None:
-        super()._multiply(v, out)
-        self._note_columns(np.atleast_2d(v))
-
-    def _note_columns(self, Vt: np.ndarray) -> None:
-        """Of unit vectors, how much their products summed up, for `column_bounds`."""
-        if len(Vt) > 1 and np.count_nonzero(Vt) == len(Vt):
-            at = np.argmax(Vt, axis=1)
-            if (Vt[np.arange(len(Vt)), at] == 1).all():
-                if self._mass is None:
-                    self._mass = np.full(self.shape[0], np.nan)
-                self._mass[at] = self._plan.sizes
-
-    def rounding_bound(self, v: Any) -> float:
-        """A bound on ``||computed(H v) - H v||`` for v ``(n,)``: those of the shards, each found
-        where it is, and what adding them up rounds.
-        """
-        v = as_vector(v, self.shape[0], self.dtype)
-        found = self.objective._fold(product_bound_part, (self.theta, v, self.kind))
-        return float(self.objective._summed(found, v, self.kind))
-
-    def column_bounds(self) -> np.ndarray:
-        """Bounds ``(n,)`` on the rounding of ``H e_j`` for every unit vector."""
-        ob, n = self.objective, self.shape[0]
-        if self._mass is None or np.isnan(self._mass).any():
-            self.to_dense()
-        bounds = ob._fold(column_parts, (self.theta, self.kind))
-        decay = np.broadcast_to(l2_diagonal(ob) if self.kind != "fisher" else 0.0, (n,))
-        deep = additions(ob.n_shards) + 2 * (self.kind == "fisher")
-        found = zip(bounds, np.asarray(self._mass), decay)
-        return np.array(
-            [sum_rounding(SumBound(b, m), deep, np.array([d]), self.dtype) for b, m, d in found]
-        )
-
-    def astype(self, dtype: Any) -> Any:
-        """The same operator at the same theta in another precision."""
-        if check_dtype(dtype) == self.dtype:
-            return self
-        return ShardedCurvature(self.objective.astype(dtype), self.theta, self.kind)
-
-    reduced = not_in_shards
-
-
-class ShardedJacobian(Jacobian):
-    """The Jacobian of an objective in shards."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return ShardedJacobian, (self.objective, self.theta)
-
-    def row_bounds(self) -> np.ndarray:
-        """Infinite: no bound is made for rows that lie elsewhere."""
-        return np.full(self.shape[0], np.inf)

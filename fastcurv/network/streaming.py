@@ -15,8 +15,9 @@ from ..checks import as_numpy, check_positive_int
 from .arguments import check_targets, check_weight
 from .mlp import MLP
 from .objective import Objective
-from .shards import Frame, Shard, Sharded, Tree
+from .shards import Frame, Shard, Sharded
 from .sources import Arrays, Block, as_source, release
+from .sums import Tree
 
 MEMORY = 1 << 28  # bytes, where nothing is said
 SMALLEST = 16  # rows of a block

@@ -1,7 +1,5 @@
 """Objectives whose rows are read block by block: the same sums, clear errors, bounded memory."""
 
-import itertools
-import pickle
 from fractions import Fraction
 
 import numpy as np
@@ -10,8 +8,7 @@ from scipy.sparse.linalg import eigsh as arpack
 
 import fastcurv as fc
 from fastcurv.network.shard_facts import ShardedFacts, witnesses
-from fastcurv.network.shards import FAN, Tree, additions, total
-from fastcurv.network.sources import regrouped
+from fastcurv.network.sums import FAN, Tree, additions, total
 from fastcurv.rounding.facts import NetworkFacts
 from fastcurv.structure.orbits import dependencies
 
@@ -255,108 +252,6 @@ def test_blocks_of_every_size_agree(rng):
         assert np.abs(ob.gradient(theta) - want).max() <= 1e-15 and ob.n_shards == -(-N // rows)
 
 
-# --- where rows come from
-
-
-def sources(folder, X, y, w):
-    """Every kind of source of the same rows: (name, X, y, weights, options)."""
-    np.save(folder / "X.npy", X)
-    np.save(folder / "y.npy", y)
-
-    def blocks():
-        yield X[:50], y[:50], w[:50]
-        yield X[50:51], y[50:51], w[50:51]
-        yield X[51:], y[51:], w[51:]
-
-    class Again:
-        def __iter__(self):
-            return iter([(X[:9], y[:9]), (X[9:], y[9:])])
-
-    yield "memory-mapped", np.load(folder / "X.npy", mmap_mode="r"), y, w, {}
-    yield "paths", folder / "X.npy", str(folder / "y.npy"), w, {}
-    yield "function", blocks, None, None, {}
-    yield "list of pairs", list(blocks()), None, None, {}
-    yield "list of blocks", [X[:70], X[70:]], y, w, {}
-    yield "iterable", Again(), None, w, {}
-    yield "strided", np.asfortranarray(X)[::1], y, w, {}
-    yield "list of rows", X.tolist(), y.tolist(), w.tolist(), {}
-
-
-def check_source(rng, X, y, w, source, rows, weight, options, shuffled=False):
-    model = fc.MLP(SIZES)
-    theta, V = model.init(seed=0), rng.standard_normal((model.n_params, 2))
-    want = fc.Objective(model, X, y, sample_weight=w)
-    ob = fc.StreamedObjective(model, source, rows, sample_weight=weight, block_rows=32, **options)
-    same = fc.StreamedObjective(model, X, y, sample_weight=w, block_rows=32)
-    assert ob.n_samples == N and np.array_equal(ob.gradient(theta), same.gradient(theta))
-    assert np.abs(ob.hessian(theta) @ V - want.hessian(theta) @ V).max() <= 1e-13
-    some = np.array([100, 3, 3, 50, 136])
-    assert np.array_equal(ob.batch(some).gradient(theta), want.batch(some).gradient(theta))
-    seen = np.concatenate([b.X for b in ob.batches(10, np.random.default_rng(0))])
-    assert np.array_equal(np.unique(seen, axis=0), np.unique(X, axis=0)) and len(seen) == N
-    assert not np.array_equal(seen, X)
-    again = np.concatenate([b.X for b in ob.batches(10, np.random.default_rng(0))])
-    assert np.array_equal(seen, again)
-
-
-def rows_of(rng):
-    return rng.standard_normal((N, 5)), rng.integers(3, size=N), rng.random(N)
-
-
-@pytest.mark.parametrize("number", range(8))
-def test_sources(rng, tmp_path, number):
-    X, y, w = rows_of(rng)
-    name, *given, options = next(itertools.islice(sources(tmp_path, X, y, w), number, None))
-    check_source(rng, X, y, w, *given, options)
-    if name == "paths":
-        ob = fc.StreamedObjective(fc.MLP(SIZES), *given[:2], block_rows=32)
-        assert pickle.loads(pickle.dumps(ob)).value(np.zeros(ob.n_params)) == ob.value(
-            np.zeros(ob.n_params)
-        )
-
-
-def test_hdf5(rng, tmp_path):
-    h5py = pytest.importorskip("h5py")
-    X, y, w = rows_of(rng)
-    with h5py.File(tmp_path / "data.h5", "w") as file:
-        parts = [file.create_dataset(name, data=a) for name, a in zip("Xyw", (X, y, w))]
-        check_source(rng, X, y, w, *parts, {})
-
-
-def test_zarr(rng, tmp_path):
-    zarr = pytest.importorskip("zarr")
-    X, y, w = rows_of(rng)
-    parts = [zarr.array(a, chunks=10) for a in (X, y, w)]
-    check_source(rng, X, y, w, *parts, {})
-
-
-def test_parquet(rng, tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
-    X, y, w = rows_of(rng)
-    names = [f"x{i}" for i in range(5)]
-    table = pyarrow.table(dict(zip([*names, "kind", "weight"], [*X.T, y, w])))
-    path = tmp_path / "data.parquet"
-    parquet.write_table(table, path, row_group_size=50)
-    check_source(rng, X, y, w, path, "kind", "weight", {})
-    check_source(rng, X, y, w, str(path), "kind", "weight", {"columns": names})
-    with pytest.raises(ValueError, match=r"no columns \['x9'\]; wanted some of"):
-        fc.StreamedObjective(fc.MLP(SIZES), path, "kind", columns=["x9"])
-    with pytest.raises(ValueError, match="y is None; wanted the name of its column"):
-        fc.StreamedObjective(fc.MLP(SIZES), path)
-
-
-def test_regrouping_keeps_rows_in_order(rng):
-    X = np.arange(100.0)[:, None]
-    cuts = np.sort(rng.integers(0, 101, size=12))
-    blocks = [(part, part, None) for part in np.split(X, cuts)]
-    for size in (1, 7, 30, 100, 200):
-        found = list(regrouped(blocks, size))
-        assert [len(b[0]) for b in found[:-1]] == [size] * (len(found) - 1)
-        assert np.array_equal(np.concatenate([b[0] for b in found]), X)
-
-
 def test_minibatches_are_reproducible_and_descend(rng):
     model, X, y, options = draw(rng, N=300)
     ob = fc.StreamedObjective(model, X, y, block_rows=64, **options)
@@ -367,65 +262,6 @@ def test_minibatches_are_reproducible_and_descend(rng):
     ]
     assert np.array_equal(runs[0].x, runs[1].x) and not np.array_equal(runs[0].x, runs[2].x)
     assert runs[0].fun < ob.value(theta)
-
-
-# --- what does not fit
-
-
-def refused(error, words, *args, **options):
-    with pytest.raises(error, match=words):
-        fc.StreamedObjective(fc.MLP(SIZES), *args, **options).value(
-            np.zeros(fc.MLP(SIZES).n_params)
-        )
-
-
-def test_errors_say_which_rows(rng):
-    X, y, _ = rows_of(rng)
-    bad, labels = X.copy(), y.copy()
-    bad[101, 2], labels[120] = np.nan, 3
-    refused(ValueError, "in rows 96 to 127: X holds NaN or infinity", bad, y, block_rows=32)
-    refused(ValueError, "rows 96 to 127: y holds labels from 0 to 3", X, labels, block_rows=32)
-    refused(ValueError, r"rows 0 to 31: X has shape \(32, 4\); wanted", X[:, 1:], y, block_rows=32)
-    refused(TypeError, "rows 0 to 31: y has dtype float64; wanted int", X, y + 0.0, block_rows=32)
-    refused(TypeError, "generator, whose rows can be read once only", (x for x in [X]), y)
-    refused(ValueError, "y has 5 rows; wanted 137", X, y[:5])
-    refused(ValueError, "blocks hold X alone and y is None", [X, X])
-    refused(ValueError, "one width", [(X, y), (X[:, 1:], y)], block_rows=200)
-    refused(ValueError, "X has no rows", lambda: iter([]))
-    refused(ValueError, "y is None; wanted the targets", X)
-    refused(ValueError, "4 parts", [(X, y, y, y)])
-    refused(ValueError, "136 of y", [(X, y[1:])])
-    refused(ValueError, "is the file 'x.txt'", "x.txt", y)
-    refused(ValueError, "block_rows is 0", X, y, block_rows=0)
-    normed = fc.MLP(SIZES, batch_norm=True)
-    with pytest.raises(ValueError, match="batch normalisation, whose statistics tie all rows"):
-        fc.StreamedObjective(normed, X, y)
-
-
-def test_rows_that_come_and_go(rng):
-    X, y, _ = rows_of(rng)
-    number = itertools.count()
-
-    def blocks():
-        yield X, y
-        if next(number) == 2:
-            yield X, y
-
-    ob = fc.StreamedObjective(fc.MLP(SIZES), blocks, block_rows=32)
-    ob.value(np.zeros(ob.n_params))
-    with pytest.raises(ValueError, match="X gave 274 rows in this pass and has 137"):
-        ob.gradient(np.zeros(ob.n_params))
-
-
-def test_an_error_leaves_the_objective_usable(rng):
-    X, y, _ = rows_of(rng)
-    X[100] = np.inf
-    ob = fc.StreamedObjective(fc.MLP(SIZES), X, y, block_rows=32)
-    theta = ob.model.init(seed=0)
-    with pytest.raises(ValueError, match="NaN or infinity"):
-        ob.value(theta)
-    X[100] = 0.0
-    assert ob.value(theta) == pytest.approx(fc.Objective(ob.model, X, y).value(theta), rel=1e-14)
 
 
 def test_ten_times_the_memory(python):

@@ -359,10 +359,10 @@ cdef class Plan:
 
     def after_fork(self):
         """In a child: nobody is left to release the lock, and what its holder was making is half
-        made.
-        """
-        if self.lock.locked():
-            self.lock, self.P.at_chunk, self.P.done = threading.Lock(), -1, 0
+        made. `locked()` would miss a holder that has only just been let in."""
+        if not self.lock.acquire(blocking=False):
+            self.P.at_chunk, self.P.done = -1, 0
+        self.lock = threading.Lock()
 
     @property
     def in_place(self):

@@ -136,8 +136,8 @@ cdef void turn_part(void *context, Py_ssize_t part, int member) noexcept nogil:
 
 
 def combine_rows(Q, S, Y):
-    """``Y = S' Q`` for rows Q (m, n), S (m, s) and Y (s, n) of Q's dtype, which may be the first rows
-    of Q.
+    """``Y = S' Q`` for rows Q (m, n), S (m, s) and Y (s, n) of Q's dtype, which may be Q's first
+    rows.
     """
     cdef Sweep both
     cdef Turn t

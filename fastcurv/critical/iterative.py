@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..krylov.basis import combine
 from ..krylov.minres import minres
+from ..krylov.risk import lanczos_risk, lanczos_steps
 from ..krylov.ritz import decompose
 from ..spectrum.dense import safe_norm
 from .decide import Findings
@@ -30,7 +31,6 @@ from .lasting import lasting_along_step, lasts_along
 from .nearest import Coordinates
 from .nearness import GRADIENT_EPS, Nearness, best_gradient, nearness_by
 from .request import Request
-from .risk import lanczos_risk, lanczos_steps
 from .search import Balanced, End, Search, both_signs
 from .slices import ZERO_MODE
 from .theorem import EPS, UP, Contraction, kantorovich, two_signs

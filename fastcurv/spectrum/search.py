@@ -15,14 +15,15 @@ from ..interrupts import Interrupted, deferred_interrupts
 from ..krylov.basis import combine, orthonormal_rows
 from ..krylov.held import held_rows
 from ..krylov.lanczos import Recurrence
+from ..krylov.risk import lanczos_steps
 from ..krylov.ritz import bounds, decompose, kept_at_restart, ritz_pairs, sides
 from ..progress import Bar, bar
 from ..protocols import Array, Floats
 from .results import Eigenpairs
 
-PROBE_SHARE = (
-    12  # a probe for missed copies spends at most one product for this many spent before it
-)
+# a probe for missed copies spends at most one product for so many spent before it
+PROBE_SHARE = 12
+PROBE_RISK = 0.05
 LARGEST_BLOCK = 8
 
 
@@ -265,8 +266,8 @@ class Search:
         0: no need.
 
         A copy matters where it would push out the innermost wanted value. The number is that of
-        Kuczynski and Wozniakowski's bound for a risk of 5%, and at most a share of what was spent;
-        none where that share could not show a copy of even the outermost value.
+        Kuczynski and Wozniakowski's bound for a risk of `PROBE_RISK`, and at most a share of what
+        was spent; none where that share could not show a copy of even the outermost value.
         """
         run = self.run
         if not self.probe or run.m >= run.dimension:
@@ -278,14 +279,13 @@ class Search:
             return 0
         spread = max(np.ptp(theta), np.abs(theta).max())
         least, steps = (
-            0.5 * (1 + np.log(33 * run.n**0.5) / (gap / spread) ** 0.5)
-            for gap in (gaps.max(), gaps.min())
+            lanczos_steps(run.n, gap / spread, PROBE_RISK) for gap in (gaps.max(), gaps.min())
         )
         cap = max(4, run.n_products // (PROBE_SHARE * self.block))
         if least > 2 * cap:
             return 0
         room = min(run.capacity + 1 - 2 * self.block, run.dimension) - len(theta)
-        return max(0, int(min(np.ceil(steps), cap, room)))
+        return max(0, min(steps, cap, room))
 
     def _begin_probe(self, theta: Floats, S: Floats, steps: int) -> None:
         """Set the converged pairs aside as the basis and start again in their complement."""

@@ -7,7 +7,7 @@ import pytest
 from scipy.sparse.linalg import LinearOperator
 
 from fastcurv.critical.classify import classify
-from fastcurv.critical.risk import lanczos_risk, lanczos_steps
+from fastcurv.krylov.risk import lanczos_risk, lanczos_steps
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.testing import (
     LinearAutoencoder,

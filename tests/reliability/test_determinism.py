@@ -7,7 +7,7 @@ import pytest
 
 import fastcurv as fc
 
-NETS = {"tall": ([5, 9, 9, 3], 700), "wide": ([33, 65, 47, 7], 260), "across": ([4, 10, 1], 900)}
+NETS = {"tall": ([5, 9, 9, 3], 700), "wide": ([33, 65, 47, 7], 260), "across": ([4, 10, 1], 3000)}
 
 
 def in_chunks(ob, theta):

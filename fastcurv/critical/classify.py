@@ -127,11 +127,9 @@ def classify(
     .. [1] J. M. Ortega and W. C. Rheinboldt, Iterative Solution of Nonlinear Equations in Several
            Variables, 1970, 12.6.
     .. [2] J. Kuczynski and H. Wozniakowski, Estimating the largest eigenvalue by the power and
-           Lanczos algorithms
-       with a random start, SIAM J. Matrix Anal. Appl. 13, 1992.
+           Lanczos algorithms with a random start, SIAM J. Matrix Anal. Appl. 13, 1992.
     .. [3] C. G. Frye et al., Critical point-finding methods reveal gradient-flat regions of deep
-           network losses,
-       Neural Computation 33, 2021.
+           network losses, Neural Computation 33, 2021.
 
     Examples
     --------

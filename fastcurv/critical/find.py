@@ -90,8 +90,7 @@ def find_critical_point(
     References
     ----------
     .. [1] F. Roosta, Y. Liu, P. Xu and M. W. Mahoney, Newton-MR: inexact Newton method with minimum
-           residual
-       sub-problem solver, EURO J. Comput. Optim. 10, 2022.
+           residual sub-problem solver, EURO J. Comput. Optim. 10, 2022.
     .. [2] S.-C. T. Choi, C. C. Paige and M. A. Saunders, MINRES-QLP, SIAM J. Sci. Comput. 33, 2011.
 
     Examples

@@ -12,7 +12,7 @@ References
 ----------
 .. [1] L. V. Kantorovich, Functional analysis and applied mathematics, Uspekhi Mat. Nauk 3, 1948.
 .. [2] J. M. Ortega and W. C. Rheinboldt, Iterative Solution of Nonlinear Equations in Several
-   Variables, 1970, 12.6.
+       Variables, 1970, 12.6.
 """
 
 from __future__ import annotations

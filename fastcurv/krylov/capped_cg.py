@@ -10,8 +10,7 @@ saddles).
 References
 ----------
 .. [1] C. W. Royer, M. O'Neill, S. J. Wright, A Newton-CG algorithm with complexity guarantees for
-       smooth
-   unconstrained optimization, Mathematical Programming 180 (2020), algorithms 1 and 3.
+       smooth unconstrained optimization, Mathematical Programming 180 (2020), algorithms 1 and 3.
 """
 
 from __future__ import annotations

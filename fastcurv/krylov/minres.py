@@ -18,8 +18,7 @@ def minres(multiply: Callable[[Array], Array], b: Array, steps: int, tol: float)
     References
     ----------
     .. [1] C. Paige and M. Saunders, Solution of sparse indefinite systems of linear equations, SIAM
-           J. Numer. Anal. 12
-       (1975).
+           J. Numer. Anal. 12 (1975).
     """
     dtype = b.dtype.type
     beta = left = norm(b)

@@ -15,8 +15,7 @@ class NewtonMR(_InSpace):
     References
     ----------
     .. [1] F. Roosta, Y. Liu, P. Xu, M. W. Mahoney, Newton-MR: inexact Newton method with minimum
-           residual
-       sub-problem solver, EURO J. Comput. Optim. 10 (2022).
+           residual sub-problem solver, EURO J. Comput. Optim. 10 (2022).
     """
 
     leaves_saddles = False

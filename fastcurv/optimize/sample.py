@@ -171,9 +171,9 @@ def sample_critical_points(
     References
     ----------
     .. [1] K. Fukumizu and S. Amari, Local minima and plateaus in hierarchical structures of
-       multilayer perceptrons, Neural Networks 13, 2000.
+           multilayer perceptrons, Neural Networks 13, 2000.
     .. [2] Y. Dauphin et al., Identifying and attacking the saddle point problem in high-dimensional
-       non-convex optimization, NeurIPS 2014.
+           non-convex optimization, NeurIPS 2014.
 
     Examples
     --------

@@ -194,8 +194,7 @@ def saddle_free_newton_step(
     References
     ----------
     .. [1] Y. Dauphin et al., Identifying and attacking the saddle point problem in high-dimensional
-           non-convex
-       optimization, NeurIPS 2014.
+           non-convex optimization, NeurIPS 2014.
 
     Examples
     --------

@@ -48,7 +48,7 @@ class LandscapeDisplay(Display):
     References
     ----------
     .. [1] Li, Xu, Taylor, Studer and Goldstein, Visualizing the Loss Landscape of Neural Nets,
-       NeurIPS 2018: directions scaled unit by unit.
+           NeurIPS 2018: directions scaled unit by unit.
 
     Examples
     --------

@@ -57,7 +57,7 @@ result, hundreds to millions of times more sharply than anything known beforehan
 References
 ----------
 .. [1] N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., SIAM, 2002, ch. 2 and
-   3 (eqs. 2.4, 2.8, 3.5, 3.13).
+       3 (eqs. 2.4, 2.8, 3.5, 3.13).
 """
 
 from __future__ import annotations

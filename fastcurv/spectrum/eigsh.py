@@ -126,7 +126,7 @@ def eigsh(
     References
     ----------
     .. [1] K. Wu and H. Simon, Thick-restart Lanczos method for large symmetric eigenvalue problems,
-       SIAM J. Matrix Anal. Appl. 22 (2000).
+           SIAM J. Matrix Anal. Appl. 22 (2000).
     .. [2] H. Simon, The Lanczos algorithm with partial reorthogonalization, Math. Comp. 42 (1984).
     .. [3] B. N. Parlett, The Symmetric Eigenvalue Problem, SIAM, 1998, ch. 13.
 

@@ -23,6 +23,11 @@ HEADERS = [
     path.as_posix() for path in sorted(Path("src").rglob("*")) if path.suffix in (".h", ".inc")
 ]
 
+# Compiled for size, since no product waits for them: what is called once a plan, and the tables for
+# processors without AVX2.
+SMALL = dict.fromkeys(("probe", "vectors", "data", "memory", "layout"), "-Os")
+SMALL |= dict.fromkeys(("baseline", "reference"), "-O2")
+
 macros = (
     [("FC_NO_VECTORS", "1")] if os.environ.get("FASTCURV_NO_VECTORS") else []
 )  # as if the compiler had no vectors
@@ -58,8 +63,13 @@ class Build(build_ext):
             one_by_one = self.compiler.compile
 
             def compile(sources, **options):
+                def sized(source):
+                    level = SMALL.get(Path(source).stem)
+                    more = [*(options.get("extra_postargs") or []), *([level] if level else [])]
+                    return {**options, "extra_postargs": more}
+
                 with ThreadPoolExecutor(os.cpu_count()) as pool:
-                    parts = pool.map(lambda source: one_by_one([source], **options), sources)
+                    parts = pool.map(lambda source: one_by_one([source], **sized(source)), sources)
                     return [name for part in parts for name in part]
 
             self.compiler.compile = compile

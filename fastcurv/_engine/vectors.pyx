@@ -113,34 +113,30 @@ cdef enum: TURN_COLUMNS = 2048   # of all rows at once
 
 
 cdef struct Turn:
-    const fc_table *K
-    Py_ssize_t m, s, n, ldq, ldy
-    const char *q
-    char *y
+    Sweep sweep              # w is written, not changed
     char *scratch            # (s, TURN_COLUMNS) of each member
-    const double *c
-    double *squares          # which `take` adds up as it goes
 
 
 cdef void turn_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    cdef Turn *t = <Turn *>context
+    cdef Turn *turn = <Turn *>context
+    cdef Sweep *t = &turn.sweep
     cdef Py_ssize_t a = part * TURN_COLUMNS, size = t.K.real_bytes, line = TURN_COLUMNS * size, r
     cdef Py_ssize_t width = min(<Py_ssize_t>TURN_COLUMNS, t.n - a)
-    cdef char *w = t.scratch + member * t.s * line
-    memset(w, 0, t.s * line)
+    cdef char *rows = turn.scratch + member * t.s * line
+    memset(rows, 0, t.s * line)
     t.K.take(
-        t.m, t.s, width, t.q + a * size, t.ldq, w, TURN_COLUMNS, t.c, t.m, t.squares + member * t.s
+        t.m, t.s, width, t.q + a * size, t.ldq, rows, TURN_COLUMNS, t.c, t.m, t.out + member * t.s
     )
     for r in range(t.s):
-        memcpy(t.y + (r * t.ldy + a) * size, w + r * line, width * size)
+        memcpy(t.w + (r * t.ldw + a) * size, rows + r * line, width * size)
 
 
 def combine_rows(Q, S, Y):
     """``Y = S' Q`` for rows Q (m, n), S (m, s) and Y (s, n) of Q's dtype, which may be Q's first
     rows.
     """
-    cdef Sweep both
-    cdef Turn t
+    cdef Turn turn
+    cdef Sweep *t = &turn.sweep
     cdef fc_watch before
     if S.shape != (Q.shape[0], Y.shape[0]):
         raise ValueError(f"coefficients of shape {S.shape}; wanted {(Q.shape[0], Y.shape[0])}")
@@ -149,18 +145,16 @@ def combine_rows(Q, S, Y):
     if not (Y.size and Q.size):
         Y[...] = 0
         return Y
-    set_sweep(&both, Q, Y)
-    cdef int threads = sweep_threads(&both)
+    set_sweep(t, Q, Y)
+    cdef int threads = sweep_threads(t)
     C = np.ascontiguousarray(-np.asarray(S, np.float64).T)
     scratch = np.empty((threads, Y.shape[0], TURN_COLUMNS), Q.dtype)
     squares = np.zeros((threads, Y.shape[0]))
-    t.K, t.m, t.s, t.n = both.K, both.m, both.s, both.n
-    t.q, t.ldq, t.y, t.ldy = both.q, both.ldq, both.w, both.ldw
-    t.scratch, t.c = <char *>pointer(scratch), <const double *><uintptr_t>C.ctypes.data
-    t.squares = <double *><uintptr_t>squares.ctypes.data
+    turn.scratch, t.c = <char *>pointer(scratch), <const double *><uintptr_t>C.ctypes.data
+    t.out = <double *><uintptr_t>squares.ctypes.data
     with nogil:
         before = watch()
-        fc_team_run(threads, (t.n + TURN_COLUMNS - 1) // TURN_COLUMNS, turn_part, &t)
+        fc_team_run(threads, (t.n + TURN_COLUMNS - 1) // TURN_COLUMNS, turn_part, &turn)
         unwatch(before)
     return Y
 

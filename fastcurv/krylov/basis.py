@@ -15,16 +15,7 @@ import numpy as np
 
 from ..checks import check_vectors
 from ..protocols import Array, Floats
-from ..vectors import combine_rows, project_rows, subtract_rows
-
-PANEL_BYTES = 5 << 20
-LONG_PANEL = 65536
-
-
-def panels(rows: int, n: int, itemsize: int) -> list[slice]:
-    """Slices that cut `n` columns into panels of about `PANEL_BYTES` for `rows` vectors."""
-    width = min(max(PANEL_BYTES // (max(1, rows) * itemsize), 4096), LONG_PANEL)
-    return [slice(a, min(a + width, n)) for a in range(0, n, width)]
+from ..vectors import combine_rows, dot, project_rows, subtract_rows
 
 
 def project(Q: Array, W: Array) -> Floats:
@@ -51,9 +42,7 @@ def combine(Q: Array, S: Array) -> Array:
 
 def norm(w: Array) -> float:
     """The 2-norm of a row, safe against overflow and underflow of the squares in float32."""
-    total = 0.0
-    for cut in panels(1, len(w), w.itemsize):
-        total += float(w[cut] @ w[cut])
+    total = dot(w, w)
     if not 1e-30 < total < 1e30:
         largest = float(np.abs(w).max())
         if largest == 0 or not np.isfinite(largest):

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 LINT   := $(VENV)-lint/bin
-C_FILES := $(wildcard src/*.[ch] src/kernels/* tests/engine/*.c tests/engine/*.inc)
+C_FILES := $(wildcard src/*.[ch] src/kernels/* tests/engine/*.c tests/engine/*.inc tests/reliability/*.c)
 SOURCE := setup.py pyproject.toml $(wildcard fastcurv/_engine/*.p* src/*.c src/*.h src/kernels/*)
 
 .PHONY: demo test lint minimum nightly adversary test-large bench bench-spectrum bench-optimisers wheel wheels release-check clang docs examples sanitize tables coverage mutants soak valgrind neon windows clean

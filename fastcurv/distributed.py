@@ -16,146 +16,22 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from . import _engine
-from .checks import as_numpy
-from .network.arguments import check_targets, check_weight
 from .network.mlp import MLP
-from .network.shards import Frame, Shard, Sharded
-from .network.sources import as_source
+from .network.placed import Recipe, ask, echo, in_frame, load_shard, rows_and_kernels, some_rows
+from .network.shards import Frame, Sharded
 from .network.sums import FAN, total
 
 SENT = 1 << 12  # bytes of an array from which it goes out by itself, once
 KEEP = 2  # points whose state a shard keeps
 __all__ = ["Objective"]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a worker gets the rows of a shard.
-
-    Attributes
-    ----------
-    number : int
-        Of the shard.
-    source : callable, str or Path
-        None where the rows come from another task.
-    y, sample_weight, columns
-        Names of columns of a Parquet file.
-    stored : dtype
-        In which numbers are taken before they are cast to that of the model.
-    """
-
-    number: int
-    source: Any
-    y: Any
-    sample_weight: Any
-    columns: Any
-    stored: Any
-
-    def rows(self, model: MLP, loss: str, given: Any = None) -> tuple[Any, Any, Any]:
-        """X, y and sample_weight as the engine wants them."""
-        try:
-            raw = given if self.source is None else self._read()
-            if not isinstance(raw, (tuple, list)) or not 2 <= len(raw) <= 3:
-                raise TypeError(
-                    f"it is a {type(raw).__name__}; wanted (X, y) or (X, y, sample_weight)"
-                )
-            names = ("X", "y", "sample_weight")
-            parts = [None if a is None else as_numpy(a, name) for a, name in zip(raw, names)]
-            if self.stored != model.dtype:
-                parts = [
-                    a if a is None or a.dtype.kind in "iu" else a.astype(self.stored) for a in parts
-                ]
-            X = model.check_rows(parts[0])
-            weight = parts[2] if len(parts) == 3 else None
-            return (
-                X,
-                check_targets(parts[1], len(X), model, loss),
-                check_weight(weight, len(X), model.dtype),
-            )
-        except (ValueError, TypeError, OSError) as error:
-            raise type(error)(f"in shard {self.number}: {error}") from None
-
-    def _read(self) -> Any:
-        if callable(self.source):
-            return self.source()
-        path = Path(self.source)
-        if path.suffix == ".npz":
-            with np.load(path) as held:
-                return tuple(held[n] for n in ("X", "y", "sample_weight") if n in held)
-        source: Any = as_source(path, self.y, self.sample_weight, self.columns)
-        if source.n_rows == 0:
-            raise ValueError(f"the file {path.name} has no rows; wanted at least one")
-        return next(source.blocks(source.n_rows))
-
-
-class Placed(Shard):
-    """A shard on a worker. Sent elsewhere, it is loaded there; its rows are not."""
-
-    recipe: Recipe
-
-    def __reduce__(self) -> Any:
-        if self.recipe.source is None:
-            return object.__reduce_ex__(self, 2)
-        return _loaded, (self.recipe, self.frame, self.first)
-
-    def __sizeof__(self) -> int:
-        state = 6 * len(self.X) * sum(self.model.sizes) * self.model.dtype.itemsize
-        return int(2 * self.X.nbytes + self.y.nbytes + self.frame.keep * state)
-
-
-# --- tasks
-# --------------------------------------------------------------------------------------------------
-
-
-def _loaded(recipe: Recipe, frame: Frame, first: int, given: Any = None) -> Placed:
-    X, y, weight = recipe.rows(frame.model, frame.loss, given)
-    shard = Placed(frame, X, y, weight, first)
-    shard.recipe = recipe
-    return shard
-
-
-def _in_frame(shard: Placed, frame: Frame, first: int) -> Placed:
-    """The same rows as part of another whole, or in another precision."""
-
-    def cast(a: Any) -> Any:
-        return a if a is None or a.dtype == np.int32 else a.astype(frame.model.dtype, copy=False)
-
-    other = Placed(frame, cast(shard.X), cast(shard.y), cast(shard.sample_weight), first)
-    other.recipe = shard.recipe
-    return other
-
-
-def _some(shard: Placed, rows: np.ndarray, frame: Frame, first: int) -> Placed:
-    """Some rows of a shard."""
-    weight = None if shard.sample_weight is None else shard.sample_weight[rows]
-    other = Placed(frame, shard.X[rows], shard.y[rows], weight, first)
-    other.recipe = replace(shard.recipe, source=None)
-    return other
-
-
-def _rows(shard: Placed) -> tuple[int, str]:
-    return shard.n_samples, _engine.chosen_arch()
-
-
-def _echo(x: Any) -> Any:
-    return x
-
-
-def _ask(shard: Placed, part: Callable[..., Any], *arguments: Any) -> Any:
-    return part(shard, *arguments)
-
-
-# --- the objective
-# --------------------------------------------------------------------------------------------------
 
 
 class Objective(Sharded):
@@ -248,12 +124,12 @@ class Objective(Sharded):
         """
         submit, homes = self.client.submit, self._homes(len(recipes))
         loaded = [
-            submit(_loaded, r, frame, 0, g, pure=False, workers=home, allow_other_workers=True)
+            submit(load_shard, r, frame, 0, g, pure=False, workers=home, allow_other_workers=True)
             if home
-            else submit(_loaded, r, frame, 0, g, pure=False)
+            else submit(load_shard, r, frame, 0, g, pure=False)
             for r, g, home in zip(recipes, given, homes)
         ]
-        known = self.client.gather(self.client.map(_rows, loaded, pure=False))
+        known = self.client.gather(self.client.map(rows_and_kernels, loaded, pure=False))
         self.kernels = tuple(sorted({arch for _, arch in known}))
         if len(self.kernels) > 1:
             warnings.warn(
@@ -262,7 +138,7 @@ class Objective(Sharded):
                 UserWarning,
                 stacklevel=4,
             )
-        self._over(loaded, [n for n, _ in known], frame, _in_frame)
+        self._over(loaded, [n for n, _ in known], frame, in_frame)
 
     def _over(
         self, shards: list[Any], sizes: list[int], frame: Frame, make: Any, *each: list[Any]
@@ -315,7 +191,7 @@ class Objective(Sharded):
         """The sum over shards, by a tree of tasks, of ``part(shard, *arguments)``."""
         sent = [[self._send(a)] * self.n_shards for a in arguments]
         parts = [part] * self.n_shards
-        level = self.client.map(_ask, self._shards, parts, *sent, pure=False)
+        level = self.client.map(ask, self._shards, parts, *sent, pure=False)
         while len(level) > 1:
             groups = [level[i : i + FAN] for i in range(0, len(level), FAN)]
             level = self.client.map(total, groups, pure=False)
@@ -334,7 +210,7 @@ class Objective(Sharded):
         import dask
 
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
-            future = self.client.submit(_echo, x, pure=False)
+            future = self.client.submit(echo, x, pure=False)
         if not x.flags.writeable:  # a point, which is asked about again
             self._sent = [(x, future), *self._sent[:1]]
         return future
@@ -343,7 +219,7 @@ class Objective(Sharded):
 
     def _in_dtype(self, model: MLP) -> Objective:
         other = self._like(model)
-        other._over(self._shards, self._sizes, replace(self.frame, model=model), _in_frame)
+        other._over(self._shards, self._sizes, replace(self.frame, model=model), in_frame)
         return other
 
     def _like(self, model: MLP) -> Objective:
@@ -365,7 +241,7 @@ class Objective(Sharded):
             [self._shards[i] for i in touched],
             [len(p) for p in picked],
             self.frame,
-            _some,
+            some_rows,
             picked,
         )
         return other

@@ -161,7 +161,7 @@ def test_theta_goes_out_once(client, monkeypatch):
     )
     for _ in range(3):
         H @ np.ones(model.n_params)
-    assert sent.count("_echo") == 4
+    assert sent.count("echo") == 4
 
 
 def test_the_shell_takes_workers(client, tmp_path, capsys, monkeypatch):

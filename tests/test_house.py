@@ -182,8 +182,6 @@ def sources():
 
 # Not split yet, and no longer than this.
 LONG = {
-    "fastcurv/critical/find.py": 410,
-    "fastcurv/distributed.py": 420,
     "fastcurv/network/objective.py": 420,
 }
 

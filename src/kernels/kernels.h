@@ -285,9 +285,9 @@ typedef struct fc_table {
     void (*r_fisher)(double factor, ptrdiff_t rows, ptrdiff_t cols, const void *delta,
                      ptrdiff_t ldd, const void *rz, ptrdiff_t ldrz, void *rdelta, ptrdiff_t ldr);
 
-    /* The same where samples lie across (across.inc): z, rz, rdelta, delta and h are (cols, rows), a
-     * column for each sample; delta, h, s and top are all there. What lies past the last sample, up
-     * to whole lines of 64 bytes, becomes 0 in h, delta and rdelta. */
+    /* The same where samples lie across (across.inc): z, rz, rdelta, delta and h are (cols,
+     * rows), a column for each sample; delta, h, s and top are all there. What lies past the
+     * last sample, up to whole lines of 64 bytes, becomes 0 in h, delta and rdelta. */
     double (*loss_across)(const fc_loss_rows *job, ptrdiff_t rows, ptrdiff_t cols, const void *z,
                           ptrdiff_t ldz);
     void (*r_loss_across)(const fc_loss_rows *job, ptrdiff_t rows, ptrdiff_t cols, const void *rz,

@@ -1,5 +1,5 @@
-/* Preloaded: the k-th allocation of at least `least` bytes since fc_arm fails, and large blocks that
- * live are counted. */
+/* Preloaded: the k-th allocation of at least `least` bytes since fc_arm fails, and large blocks
+ * that live are counted. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <malloc.h>
@@ -37,7 +37,9 @@ static void uncounted(void *p) {
 }
 
 void *malloc(size_t n) { return fails(n) ? NULL : counted(__libc_malloc(n)); }
-void *calloc(size_t n, size_t size) { return fails(n * size) ? NULL : counted(__libc_calloc(n, size)); }
+void *calloc(size_t n, size_t size) {
+    return fails(n * size) ? NULL : counted(__libc_calloc(n, size));
+}
 void *realloc(void *p, size_t n) {
     if (n && fails(n)) return NULL;
     uncounted(p);

@@ -154,8 +154,8 @@ class Report:
             for row in cells
         )
         return self._add(
-            "<div "
-            f'class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>'
+            f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n'
+            f"<tbody>\n{body}</tbody></table></div>"
         )
 
     def figure(self, figure: Any, caption: str, *, vector: bool = True) -> Report:

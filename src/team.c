@@ -93,12 +93,19 @@ static void work(int member) {
     }
 }
 
+/* Whether SPIN_NS have passed since the first time it was asked. */
+static int spun_long(long long *since) {
+    const long long now = fc_now_ns();
+    if (!*since) *since = now;
+    return now - *since > SPIN_NS;
+}
+
 /* Wait until the job counter leaves `seen`: spin, then sleep. */
 static void wait_for_job(unsigned seen) {
-    const long long until = fc_now_ns() + SPIN_NS;
+    long long since = 0;
     for (unsigned n = 0; atomic_load(&team.job) == seen; n++) {
         relax();
-        if (n % 64 == 63 && fc_now_ns() > until) {
+        if (n % 64 == 63 && spun_long(&since)) {
             pthread_mutex_lock(&team.sleep);
             atomic_fetch_add(&team.sleepers, 1);
             while (atomic_load(&team.job) == seen) pthread_cond_wait(&team.wake, &team.sleep);
@@ -148,10 +155,10 @@ static void sleep_a_while(void) {
 
 /* The caller waits for the last worker to leave. */
 static void wait_for_workers(void) {
-    const long long until = fc_now_ns() + SPIN_NS;
+    long long since = 0;
     for (unsigned n = 0; atomic_load(&team.inside) != 0; n++) {
         relax();
-        if (n % 64 == 63 && fc_now_ns() > until) {
+        if (n % 64 == 63 && spun_long(&since)) {
             pthread_mutex_lock(&team.sleep);
             atomic_store(&team.caller_sleeps, 1);
             while (atomic_load(&team.inside) != 0) {

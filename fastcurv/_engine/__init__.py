@@ -2,9 +2,17 @@
 
 from .batch_norm import BATCH_NORM_EPS
 from .data import Rows
-from .kernels import available_archs, chosen_arch, fma_peak, set_arch, summation
+from .kernels import (
+    ACTIVATIONS,
+    LOSSES,
+    available_archs,
+    chosen_arch,
+    fma_peak,
+    set_arch,
+    summation,
+)
 from .layout import force_across
-from .plan import ACTIVATIONS, LOSSES, Plan, statistics
+from .plan import Plan, statistics
 from .team import default_threads, get_thread_limit, set_thread_limit, thread_workers
 from .vectors import (
     Multiplier,

@@ -1,6 +1,9 @@
-from typing import TypedDict, type_check_only
+from typing import Final, TypedDict, type_check_only
 
 from numpy.typing import DTypeLike
+
+ACTIVATIONS: Final[dict[str, int]]
+LOSSES: Final[dict[str, int]]
 
 @type_check_only
 class Summation(TypedDict):

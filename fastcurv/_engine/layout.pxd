@@ -12,4 +12,5 @@ cdef void lay_out_vectors(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil
 cdef size_t bytes_of(PlanS *P, Py_ssize_t block) noexcept nogil
 # gamma and beta after the layer's W and b; freed again.
 cdef int add_norm(PlanS *P, Layer *y) except -1
+cdef object moments_of(Layer *y)
 cdef void free_norms(PlanS *P) noexcept nogil

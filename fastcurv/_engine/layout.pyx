@@ -1,11 +1,14 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 # cython: freethreading_compatible=True
 """See layout.pxd. With an arena that only measures, pointers are NULL."""
+import numpy as np
+
 from libc.stdint cimport int32_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
 
 from .kernels cimport BLOCK_ROWS, FC_ALIGN, FC_MAX_STACK, fc_slope_from_a
-from .memory cimport padded, take
+from .memory cimport padded, pointer, take
 from .state cimport Scratch, Norm, normalised, panels
 from .team cimport FC_MAX_THREADS
 
@@ -56,9 +59,10 @@ cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
     Across pays where padding to whole vectors costs more than a few per cent. A panel is as long as
     its state, scratch and the next panel's state leave room for in the second-level cache, but not
     so short that joining the lanes of sums over samples is felt; few panels are shared evenly by 2
-    or 4 threads."""
+    or 4 threads. What one thread does anyway is one panel."""
     cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_
+    cdef bint alone = 12 * P.N * P.n < SERIAL_ACROSS
     if forced_lines >= 0:
         return forced_lines
     if P.K.vector_bytes == P.K.real_bytes or P.n * P.K.real_bytes > ACROSS_WEIGHTS:
@@ -69,11 +73,12 @@ cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
         units += P.layer[l].m
         if max(P.layer[l].m, P.layer[l].k) > ACROSS_WIDTH // P.K.real_bytes:
             return 0
-    long_ = max(<Py_ssize_t>9, min(<Py_ssize_t>21, ACROSS_BYTES // (6 * FC_ALIGN * units)))
+    long_ = ACROSS_BYTES // (6 * FC_ALIGN * units)
+    long_ = max(<Py_ssize_t>9, long_ if alone else min(<Py_ssize_t>21, long_))
     count = (lines + long_ - 1) // long_
     if count > 2:
         count = (count + 3) // 4 * 4
-    elif lines > 4:
+    elif lines > 4 and not alone:
         count = 2
     lines = (lines + count - 1) // count
     return lines + (lines % 8 == 0)
@@ -322,6 +327,15 @@ cdef void free_norms(PlanS *P) noexcept nogil:
     if P.layer != NULL:
         for l in range(P.n_layers):
             free(P.layer[l].norm)
+
+
+cdef object moments_of(Layer *y):
+    """(mean, variance) of a layer's z without b, as two arrays."""
+    moments = np.empty((2, y.m))
+    cdef double *to = <double *>pointer(moments)
+    memcpy(to, y.norm.moments, y.m * sizeof(double))
+    memcpy(to + y.m, y.norm.moments + y.ldm, y.m * sizeof(double))
+    return moments[0], moments[1]
 
 
 cdef char *lay_out_norm(PlanS *P, Layer *y, Arena *A) noexcept nogil:

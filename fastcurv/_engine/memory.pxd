@@ -32,3 +32,5 @@ cdef enum:
 cdef int touch(Touch *t, int threads, Py_ssize_t parts) except -1
 
 cdef char *pointer(array) except? NULL
+# The same of a contiguous, aligned vector (n,) of this dtype; NULL where it is none.
+cdef char *ready(array, Py_ssize_t n, dtype, bint written) except? NULL

@@ -9,6 +9,8 @@ from libc.string cimport memset
 
 from .team cimport fc_team_run, fc_watch, unwatch, watch
 
+ndarray = np.ndarray
+
 
 cdef extern from "block.h" nogil:
     void *new_block "fc_block"(size_t)
@@ -95,6 +97,24 @@ cdef char *pointer(array) except? NULL:
     cdef Py_buffer view
     PyObject_GetBuffer(array, &view, PyBUF_STRIDES)
     cdef char *start = <char *>view.buf
+    PyBuffer_Release(&view)
+    return start
+
+
+cdef char *ready(array, Py_ssize_t n, dtype, bint written) except? NULL:
+    """Where the numbers of a vector (n,) begin, if it is a contiguous, aligned array of this very
+    dtype that may be written where it must; else NULL.
+    """
+    cdef Py_buffer view
+    cdef char *start = NULL
+    if type(array) is not ndarray or array.dtype is not dtype:
+        return NULL
+    PyObject_GetBuffer(array, &view, PyBUF_STRIDES)     # its format would cost a microsecond
+    if (
+        view.ndim == 1 and view.shape[0] == n and (view.strides[0] == view.itemsize or n == 1)
+        and <uintptr_t>view.buf % view.itemsize == 0 and not (written and view.readonly)
+    ):
+        start = <char *>view.buf
     PyBuffer_Release(&view)
     return start
 

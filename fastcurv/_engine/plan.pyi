@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
 from .data import Rows
+from .kernels import ACTIVATIONS as ACTIVATIONS
+from .kernels import LOSSES as LOSSES
 
-ACTIVATIONS: Final[dict[str, int]]
-LOSSES: Final[dict[str, int]]
 KINDS: Final[dict[str, int]]
 
 @type_check_only
@@ -76,6 +76,13 @@ class Plan:
         active: NDArray[np.int8] | None = None,
         l2: bool = True,
     ) -> None: ...
+    def product(
+        self,
+        v: Any,
+        out: Any = None,
+        kind: str = "hessian",
+        l2: bool = True,
+    ) -> NDArray[Any] | None: ...
     def quadratic(
         self,
         v: NDArray[np.floating[Any]],

@@ -9,31 +9,30 @@ import numpy as np
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from .across cimport fill_ones
 from .chunks cimport along_v, at_theta, outputs_of, select
 from .data cimport Rows
 from .kernels cimport (
-    FC_BINARY_CROSS_ENTROPY,
-    FC_CROSS_ENTROPY,
-    FC_ELU,
-    FC_GELU,
     FC_IDENTITY,
     FC_LEAKY_RELU,
-    FC_MSE,
     FC_RELU,
-    FC_SIGMOID,
-    FC_SILU,
-    FC_SOFTPLUS,
-    FC_TANH,
     fc_bend_from_delta,
     fc_slope_from_a,
     table_chosen,
 )
 from .l2 cimport decay, decayed
-from .layout cimport add_norm, bytes_of, choose_chunks, free_norms, lay_out, lay_out_vectors
-from .memory cimport Arena, fc_block_free, padded, pointer, zeroed
+from .layout cimport (
+    add_norm,
+    bytes_of,
+    choose_chunks,
+    free_norms,
+    lay_out,
+    lay_out_vectors,
+    moments_of,
+)
+from .memory cimport Arena, fc_block_free, padded, pointer, ready, zeroed
 from .schedule cimport take_theta
 from .state cimport (
     FISHER,
@@ -52,21 +51,9 @@ from .state cimport (
 )
 from .team cimport FC_MAX_THREADS, fc_watch, fc_watch_off, unwatch, watch
 
-ACTIVATIONS = {
-    "identity": FC_IDENTITY,
-    "relu": FC_RELU,
-    "leaky_relu": FC_LEAKY_RELU,
-    "tanh": FC_TANH,
-    "sigmoid": FC_SIGMOID,
-    "softplus": FC_SOFTPLUS,
-    "silu": FC_SILU,
-    "gelu": FC_GELU,
-    "elu": FC_ELU,
-}
-LOSSES = {
-    "mse": FC_MSE, "cross_entropy": FC_CROSS_ENTROPY,
-    "binary_cross_entropy": FC_BINARY_CROSS_ENTROPY
-}
+from .kernels import ACTIVATIONS, LOSSES
+
+empty = np.empty
 KINDS = {"hessian": HESSIAN, "ggn": GGN, "fisher": FISHER}
 
 
@@ -97,6 +84,7 @@ cdef class Plan:
     cdef readonly Py_ssize_t nbytes
     cdef Py_ssize_t reserved_bytes
     cdef readonly object sizes
+    cdef object dtype
     cdef Py_ssize_t memory
 
     def __cinit__(
@@ -107,7 +95,7 @@ cdef class Plan:
         cdef Py_ssize_t l
         cdef Layer *y
         self.rows, self.l2, self.lock, self.sizes = rows, l2, threading.Lock(), tuple(sizes)
-        self.memory = memory
+        self.memory, self.dtype = memory, rows.X.dtype
         P.K = &table_chosen()[rows.X.itemsize == 8]
         P.N, P.n_layers, P.d_out = rows.X.shape[0], len(sizes) - 1, sizes[len(sizes) - 1]
         P.spare = not l2_biases
@@ -291,49 +279,63 @@ cdef class Plan:
             vectors = min(vectors, self.P.block)
         return vectors
 
+    cdef int along(self, Job *job, Py_ssize_t k, char *out, active) except -1:
+        """The job along its k vectors, a vector a row, as many at a time as there is room for."""
+        cdef PlanS *P = &self.P
+        cdef Job part
+        cdef Py_ssize_t j = 0, step = P.n * P.K.real_bytes
+        cdef const char *active_ = NULL if active is None else pointer(active)
+        job.v_step = step
+        with self.lock:
+            while j < k:
+                part = job[0]
+                part.vectors, part.v = self.room_for(k - j), job.v + j * step
+                part.totals = NULL if job.totals == NULL else job.totals + j
+                with nogil:
+                    select(P, active_)
+                    self.go(&part, NULL if out == NULL else out + j * step, step)
+                j += part.vectors
+                PyErr_CheckSignals()
+        return 0
+
     def multiply(self, v, out, str kind="hessian", active=None, bint l2=True):
         """out = (the operator) v for v, out contiguous of the plan's dtype: (n,), or (k, n), a
         vector a row. out may be v where the plan says `in_place`."""
+        cdef Job job
+        memset(&job, 0, sizeof(job))
+        job.stages, job.kind, job.v = PRODUCT, KINDS[kind], pointer(v)
+        job.l2 = self.l2 if l2 else 0
+        self.along(&job, 1 if v.ndim == 1 else v.shape[0], pointer(out), active)
+
+    def product(self, v, out=None, str kind="hessian", bint l2=True):
+        """(The operator) v into `out` or a new array, which is returned; None, and nothing done,
+        where v or out is not as the engine takes them or they share memory.
+        """
         cdef PlanS *P = &self.P
         cdef Job job
-        cdef Py_ssize_t k = 1 if v.ndim == 1 else v.shape[0], j, step = P.n * P.K.real_bytes
-        cdef char *v_ = pointer(v)
-        cdef char *out_ = pointer(out)
+        cdef char *v_ = ready(v, P.n, self.dtype, False)
+        if v_ == NULL:
+            return None
+        if out is None:
+            out = empty(P.n, self.dtype)
+        cdef char *out_ = ready(out, P.n, self.dtype, True)
+        if out_ == NULL or (v_ < out_ + P.n * P.K.real_bytes and out_ < v_ + P.n * P.K.real_bytes):
+            return None
         memset(&job, 0, sizeof(job))
-        job.stages, job.kind = PRODUCT, KINDS[kind]
-        job.v_step = step
-        cdef const char *active_ = NULL if active is None else pointer(active)
-        with self.lock:
-            j = 0
-            while j < k:
-                job.vectors, job.v = self.room_for(k - j), v_ + j * step
-                job.l2 = self.l2 if l2 else 0
-                with nogil:
-                    select(P, active_)
-                    self.go(&job, out_ + j * step, step)
-                j += job.vectors
-                PyErr_CheckSignals()
+        job.stages, job.kind, job.v = PRODUCT, KINDS[kind], v_
+        job.l2 = self.l2 if l2 else 0
+        self.along(&job, 1, out_, None)
+        return out
 
     def quadratic(self, v, str kind="hessian", active=None):
         """v'(the operator) v without l2, for v (n,) or (k, n): an array (k,)."""
-        cdef PlanS *P = &self.P
         cdef Job job
-        cdef Py_ssize_t k = 1 if v.ndim == 1 else v.shape[0], j, step = P.n * P.K.real_bytes
-        cdef char *v_ = pointer(v)
-        cdef const char *active_ = NULL if active is None else pointer(active)
+        cdef Py_ssize_t k = 1 if v.ndim == 1 else v.shape[0]
         result = np.zeros(k)
-        cdef double *totals = <double *>pointer(result)
         memset(&job, 0, sizeof(job))
-        job.stages, job.kind, job.v_step = QUADRATIC, KINDS[kind], step
-        with self.lock:
-            j = 0
-            while j < k:
-                job.vectors, job.v, job.totals = self.room_for(k - j), v_ + j * step, totals + j
-                with nogil:
-                    select(P, active_)
-                    self.go(&job, NULL, 0)
-                j += job.vectors
-                PyErr_CheckSignals()
+        job.stages, job.kind, job.v = QUADRATIC, KINDS[kind], pointer(v)
+        job.totals = <double *>pointer(result)
+        self.along(&job, k, NULL, active)
         return result
 
     def jacobian(self, v, out, bint transpose=False):
@@ -385,16 +387,4 @@ def statistics(Plan plan):
     """[(mean, variance)] of z without b, by hidden layer, at the theta of a plan with batch
     normalisation; double precision.
     """
-    cdef PlanS *P = &plan.P
-    cdef Layer *y
-    cdef Py_ssize_t l
-    cdef double *to
-    result = []
-    for l in range(P.n_layers - 1):
-        y = &P.layer[l]
-        moments = np.empty((2, y.m))
-        to = <double *>pointer(moments)
-        memcpy(to, y.norm.moments, y.m * sizeof(double))
-        memcpy(to + y.m, y.norm.moments + y.ldm, y.m * sizeof(double))
-        result.append((moments[0], moments[1]))
-    return result
+    return [moments_of(&plan.P.layer[l]) for l in range(plan.P.n_layers - 1)]

@@ -3,8 +3,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .plan import ACTIVATIONS as ACTIVATIONS
-from .plan import LOSSES as LOSSES
+from .kernels import ACTIVATIONS as ACTIVATIONS
+from .kernels import LOSSES as LOSSES
 
 def product(
     A: NDArray[Any],

@@ -23,7 +23,7 @@ from .products cimport run
 from .state cimport HESSIAN, Pass, PlanS, Scratch, new_pass
 from .team cimport FC_MAX_THREADS
 from .memory import padded_copy
-from .plan import ACTIVATIONS, LOSSES
+from .kernels import ACTIVATIONS, LOSSES
 
 
 cdef const fc_table *table_of(arch, array) except NULL:

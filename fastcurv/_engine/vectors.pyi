@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
-from .plan import ACTIVATIONS as ACTIVATIONS
+from .kernels import ACTIVATIONS as ACTIVATIONS
 
 def project_rows(
     Q: NDArray[np.floating[Any]], W: NDArray[np.floating[Any]]

@@ -14,7 +14,7 @@ from .kernels cimport fc_product, fc_table, table_chosen
 from .memory cimport pointer
 from .team cimport fc_team_run, fc_watch, unwatch, watch
 from .memory import padded_copy
-from .plan import ACTIVATIONS
+from .kernels import ACTIVATIONS
 from .team import default_threads
 
 

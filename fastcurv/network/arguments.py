@@ -173,7 +173,8 @@ def as_block(V: Any, n: int, dtype: Any, threads: int = 1, name: str = "V") -> n
     return np.require(V.T, dtype, ["C", "A"])
 
 
-def check_out(out: Any, shape: tuple[int, ...], dtype: Any) -> None:
+def check_out(out: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Refuse an `out` that no result can be written into; it comes back."""
     if (
         not isinstance(out, np.ndarray)
         or out.shape != shape
@@ -184,6 +185,7 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: Any) -> None:
             f"out is {getattr(out, 'dtype', type(out).__name__)} of shape {np.shape(out)}; "
             f"wanted a writeable contiguous aligned {dtype} array of shape {shape}"
         )
+    return out
 
 
 def layer_indices(model: Any, layers: Any) -> np.ndarray:

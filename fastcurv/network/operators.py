@@ -146,24 +146,14 @@ class Curvature(Quadratic):
 
         v and out are used as they are where they have the operator's dtype and are contiguous.
         """
-        n = self.shape[0]
-        if not (
-            type(v) is np.ndarray
-            and v.dtype == self.dtype
-            and v.shape == (n,)
-            and v.flags.c_contiguous
-            and v.flags.aligned
-        ):
+        done: Array | None = self._plan.product(v, out, self.kind, self.kind != "fisher")
+        if done is None:
+            n = self.shape[0]
             v = as_vector(v, n, self.dtype)
-        if out is None:
-            out = np.empty(n, self.dtype)
-        else:
-            check_out(out, (n,), self.dtype)
-            if np.may_share_memory(v, out):
-                v = v.copy()
-        self._multiply(v, out)
+            done = check_out(out, (n,), self.dtype) if out is not None else np.empty(n, self.dtype)
+            self._multiply(v.copy() if np.may_share_memory(v, done) else v, done)
         self.n_products += 1
-        return out
+        return done
 
     def _multiply(self, v: Any, out: np.ndarray | None) -> None:
         self._plan.multiply(v, out, self.kind, None, self.kind != "fisher")
@@ -178,9 +168,11 @@ class Curvature(Quadratic):
 
     def __matmul__(self, v: Any) -> Any:
         """``H @ v``, short of SciPy's general path where v is what the engine wants."""
-        if type(v) is np.ndarray and v.ndim == 1 and v.dtype == self.dtype:
-            return self.product(v)
-        return super().__matmul__(v)
+        done = self._plan.product(v, None, self.kind, self.kind != "fisher")
+        if done is None:
+            return super().__matmul__(v)
+        self.n_products += 1
+        return done
 
     def __repr__(self) -> str:
         n, ob = self.shape[0], self.objective

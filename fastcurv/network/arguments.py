@@ -13,6 +13,7 @@ import numpy as np
 from .. import _engine
 from .._engine import columns_as_rows
 from ..checks import as_numpy, check_array, check_choice, check_positive_int
+from ..protocols import Array
 
 ACTIVATIONS = tuple(_engine.ACTIVATIONS)
 

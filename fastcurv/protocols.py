@@ -200,13 +200,17 @@ class HeldByKinks(Protocol):
     n_params: int
     n_theta: int
     n_slopes: int
+    n_kinks: int
     n_collapsed: int
+    n_copies: int
+
+    def in_units(self, units: np.ndarray) -> Any: ...
 
     def hessian(self, point: np.ndarray) -> np.ndarray: ...
 
     def hessian_error(self, point: np.ndarray) -> float: ...
 
-    def precise_gradient(self, point: np.ndarray) -> tuple[np.ndarray, float]: ...
+    def precise_gradient(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
 
     def third_bound(self, point: np.ndarray, radius: float) -> float: ...
 
@@ -221,7 +225,18 @@ class OnKinks(Protocol):
 
     def smoothed(self, width: float) -> Any: ...
 
-    def held(self, gates: list[np.ndarray], collapsed: list[np.ndarray]) -> Any: ...
+    def felt(self, gates: list[np.ndarray]) -> list[np.ndarray]: ...
+
+    def copies(
+        self, theta: np.ndarray, gates: list[np.ndarray], collapsed: list[np.ndarray]
+    ) -> list[np.ndarray]: ...
+
+    def held(
+        self,
+        gates: list[np.ndarray],
+        collapsed: list[np.ndarray],
+        parents: list[np.ndarray] | None = None,
+    ) -> Any: ...
 
 
 @runtime_checkable

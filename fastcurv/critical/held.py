@@ -16,6 +16,8 @@ from ..eigensolver import eigh
 from ..protocols import HeldByKinks
 
 EPS = float(np.finfo(np.float64).eps)
+SHARES = (1e-1, 1e-2, 1e-3, 1.0)  # of the largest curvature: how long columns of slopes are made
+EASY = 1e-3  # h below which no other units are tried
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,10 @@ class HeldMinimum:
         Active ones: pre-activations that are 0 there.
     n_collapsed : int
         Units whose weights are all 0 there.
+    n_copies : int
+        Units that are copies of others: the minimum is one of a family of the same loss.
     radius : float
-        Of the ball around (theta, slopes) that holds the true point, its only one there.
+        Of the ball around theta that holds the true point, with the slopes its only one there.
     kantorovich : float
         h of the theorem, below 1/2 where it holds.
     weakest : float
@@ -42,6 +46,7 @@ class HeldMinimum:
     certified: bool
     n_kinks: int
     n_collapsed: int
+    n_copies: int
     radius: float
     kantorovich: float
     weakest: float
@@ -55,57 +60,112 @@ class HeldMinimum:
     @property
     def reason(self) -> str:
         """One sentence."""
-        kinks = f"{self.n_kinks} kink{'s' * (self.n_kinks != 1)}"
+        kinks = _count(self.n_kinks, "kink")
         if not self.certified:
             return f"Held by {kinks}, but no minimum is proved: {self.missing}"
-        collapsed = ""
+        more = []
         if self.n_collapsed:
-            many = self.n_collapsed > 1
-            collapsed = f", with {self.n_collapsed} unit{'s' * many} collapsed to 0"
+            more.append(f"{_count(self.n_collapsed, 'unit')} collapsed to 0")
+        if self.n_copies:
+            more.append(f"{_count(self.n_copies, 'unit')} a copy of another")
+        which = f", with {' and '.join(more)}" if more else ""
+        strict = (
+            "a local minimum of a family with the same loss"
+            if self.n_copies
+            else ("a strict local minimum")
+        )
         return (
-            f"Minimum held by {kinks}{collapsed}: a strict local minimum is proved within "
-            f"{self.radius:.2g} of theta, where {self.n_kinks} pre-activations are 0 with slopes "
-            f"strictly between the sides', every kink bends upward and the curvature along them "
-            f"is positive (h = {self.kantorovich:.1e})"
+            f"Minimum held by {kinks}{which}: {strict} is proved within {self.radius:.2g} of "
+            f"theta, where {self.n_kinks} pre-activations are 0 with slopes strictly between the "
+            "sides', every kink bends upward and the curvature along them is positive "
+            f"(h = {self.kantorovich:.1e})"
         )
 
 
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
+
+
 def prove_held(phi: HeldByKinks, point: np.ndarray) -> HeldMinimum:
-    """Check every hypothesis at (theta, slopes).
+    """Check every hypothesis at (theta, slopes), in units of the slopes in which the theorem holds
+    best.
 
     Parameters
     ----------
     phi : HeldByKinks
     point : ndarray, shape (n + m,)
     """
-    m, collapsed = phi.n_slopes, phi.n_collapsed
-
-    def answer(
-        missing: str, radius: float = np.inf, h: float = np.inf, weakest: float = 0.0
-    ) -> HeldMinimum:
-        return HeldMinimum(not missing, m, collapsed, radius, h, weakest, missing)
-
     K = phi.hessian(point)
-    if not np.isfinite(K).all():
-        return answer("the curvature is not finite")
+    g, g_errors = phi.precise_gradient(point)
+    if not (np.isfinite(K).all() and np.isfinite(g_errors).all()):
+        return _answer(phi, "the curvature is not finite")
+    best = None
+    for units in _units(K, phi.n_theta):
+        found = _prove_in(phi.in_units(units), point, K, g, g_errors, units)
+        if best is None or (found.certified, -found.kantorovich) > (
+            best.certified, -best.kantorovich
+        ):  # fmt: skip
+            best = found
+        if best.kantorovich < EASY:
+            break
+    assert best is not None
+    return best
+
+
+def _units(K: np.ndarray, n: int) -> list[np.ndarray]:
+    """Units of the slopes: such that each has its column of K as long as curvature is large, or a
+    share of that.
+    """
+    m = len(K) - n
+    if not m:
+        return [np.ones(0)]
+    sizes = np.linalg.norm(K[:n, n:], axis=0)
+    if not (sizes > 0).all():
+        return [np.ones(m)]
+    top = float(np.linalg.norm(K[:n, :n], 2))
+    return [share * top / sizes for share in SHARES] + [np.ones(m)]
+
+
+def _answer(
+    phi: HeldByKinks,
+    missing: str,
+    radius: float = np.inf,
+    h: float = np.inf,
+    weakest: float = 0.0,
+) -> HeldMinimum:
+    counts = phi.n_kinks, phi.n_collapsed, phi.n_copies
+    return HeldMinimum(not missing, *counts, radius, h, weakest, missing)
+
+
+def _prove_in(
+    phi: HeldByKinks,
+    point: np.ndarray,
+    K: np.ndarray,
+    g: np.ndarray,
+    g_errors: np.ndarray,
+    units: np.ndarray,
+) -> HeldMinimum:
+    """Every hypothesis in these units of the slopes."""
+    c = np.concatenate([np.ones(phi.n_theta), units])
+    K, g, g_error = c[:, None] * K * c, c * g, float(np.linalg.norm(c * g_errors))
     values, vectors, errors = eigh(K)
-    error = float(errors.max(initial=0.0)) + phi.hessian_error(point)
+    off = phi.hessian_error(point)
+    error = float(errors.max(initial=0.0)) + off
     weakest = float(np.abs(values).min(initial=np.inf))
     if not weakest > error:
-        return answer("the curvature along the kinks may be 0", weakest=weakest)
-    if int((values < 0).sum()) != m:
-        return answer("the curvature along the kinks is not positive", weakest=weakest)
+        return _answer(phi, "the curvature along the kinks may be 0", weakest=weakest)
+    if int((values < 0).sum()) != phi.n_slopes:
+        return _answer(phi, "the curvature along the kinks is not positive", weakest=weakest)
     beta = (1 + 4 * EPS) / (weakest - error)
-    g, g_error = phi.precise_gradient(point)
     x = vectors @ ((vectors.T @ g) / values)
     size = float(np.linalg.norm(x))
     rounding = 4 * len(K) * EPS * (float(np.abs(values).max()) * size + float(np.linalg.norm(g)))
-    left = float(np.linalg.norm(K @ x - g)) + rounding + phi.hessian_error(point) * size
+    left = float(np.linalg.norm(K @ x - g)) + rounding + off * size
     eta = (size + beta * (left + g_error)) * (1 + 1e-9)
     L = phi.third_bound(point, 2 * eta)
     h = beta * L * eta * (1 + 1e-9)
     if not h < 0.5:
-        return answer(f"Newton's step is too long, h = {h:.2g}", h=h, weakest=weakest)
+        return _answer(phi, f"Newton's step is too long, h = {h:.2g}", h=h, weakest=weakest)
     radius = 2 * eta / (1 + (1 - 2 * h) ** 0.5) * (1 + 1e-9)
     margins = phi.margins(point, radius)
     for hypothesis, missing in (
@@ -113,7 +173,8 @@ def prove_held(phi: HeldByKinks, point: np.ndarray) -> HeldMinimum:
         (margins.slopes, "a slope may leave its interval"),
         (margins.upward, "a kink may bend downward"),
         (margins.collapsed, "a collapsed unit may open"),
+        (margins.copies, "a copy of a unit may go its own way"),
     ):
         if not hypothesis > 0:
-            return answer(missing, radius, h, weakest)
-    return answer("", radius, h, weakest)
+            return _answer(phi, missing, radius, h, weakest)
+    return _answer(phi, "", radius, h, weakest)

@@ -239,7 +239,7 @@ class ShardedFacts(NetworkFacts):
     def smoothed(self, width: float) -> None:
         """None: kinks are not rounded off where rows lie in shards."""
 
-    def held(self, gates: Any, collapsed: Any) -> None:
+    def held(self, gates: Any, collapsed: Any, parents: Any = None) -> None:
         """None: minima on kinks are not proved where rows lie in shards."""
 
     def leaks(self) -> list[float]:

@@ -22,6 +22,7 @@ from .run import Method, Run
 from .verdict import ENDINGS, STATUS, Outcome
 
 IDLE = 50  # iterations of a second-order method without progress
+CRAWL = 100  # iterations that gain less than a hundredth of the loss
 WALK = 20  # steps of a walk from a kick
 REST = 12  # steps past the default tolerance, or until the gradient is SHARE of it
 SHARE = 1e-4
@@ -282,8 +283,8 @@ class Loop:
             return run.best, run.best_f, run.best_gnorm
         return run.theta, run.f, run.gnorm
 
-    def _name_a_kink(self) -> None:
-        """Find out, where a run has stalled, whether the gradient jumps.
+    def _jump(self) -> str | None:
+        """What is said where the gradient jumps beside the last point; None where it does not.
 
         Of a smooth function its change shrinks with the step.
         """
@@ -295,21 +296,31 @@ class Loop:
             g = run.value_and_gradient(run.theta + kind(t) * step)[1]
             jumps.append(float(np.linalg.norm(g - run.g)))
         further, close = jumps
-        if close > 0.1 * further and close > 1e-3 * run.gnorm:
-            self.sentence = (
-                f"{self.sentence}; the gradient jumps by {close / run.gnorm:.2g} of its norm "
-                f"within {np.linalg.norm(step):.1g}: a kink, such as ReLU's at 0, holds the run, "
-                "and its Hessian there says nothing of the other side"
-            )
+        if not (close > 0.1 * further and close > 1e-3 * run.gnorm):
+            return None
+        return (
+            f"the gradient jumps by {close / run.gnorm:.2g} of its norm within "
+            f"{np.linalg.norm(step):.1g}: a kink, such as ReLU's at 0, holds the run, and its "
+            "Hessian there says nothing of the other side"
+        )
+
+    def _held_by_kinks(self) -> None:
+        """Where kinks hold a run that did not come to rest: the point on them, or their name."""
+        stalled, held = self.why == "stalled", None
+        losses = self.run.history["loss"][-CRAWL:]
+        crawls = len(losses) == CRAWL and losses[0] - losses[-1] < 0.01 * abs(losses[0])
+        if self.ask.verdict and (stalled or crawls):
+            held = self.ending.held(self.run.theta, patient=stalled)
+        if held is not None and (stalled or held.success):
+            self.outcome, self.why, self.sentence = held, held.stopped, None
+        elif stalled:
+            jump = self._jump()
+            self.sentence = f"{self.sentence}; {jump}" if jump else self.sentence
 
     def _finish(self) -> OptimizeResult:
-        run = self.run
-        if self.why == "stalled" and self.method.curvature and run.gnorm > self.gradient_tol:
-            held = self.ending.held(run.theta) if self.ask.verdict else None
-            if held is None:
-                self._name_a_kink()
-            else:
-                self.outcome, self.why, self.sentence = held, held.stopped, None
+        at_rest = self.run.gnorm <= self.gradient_tol
+        if self.why in ("stalled", "max_iter") and self.method.curvature and not at_rest:
+            self._held_by_kinks()
         self.saver.at_the_end(self)
         x, fun, gnorm = self._choose()
         default = 1e-6 if x.dtype == np.float64 else 1e-3

@@ -79,22 +79,27 @@ class Ending:
 
     # held by kinks
 
-    def held(self, theta: np.ndarray) -> Outcome | None:
-        """The outcome where kinks hold a run that has stalled; None where none do."""
+    def held(self, theta: np.ndarray, patient: bool) -> Outcome | None:
+        """The outcome where kinks hold a run; None where none do. `patient`: it has stalled, so
+        that a proof is all that is left to look for.
+        """
         self.started = time.perf_counter()
         try:
-            found = find_held(self.run.ob, theta, lambda: self.left(PROOF) <= 0)
+            return self._held(theta, PROOF if patient else ROUND)
         finally:
             self.spent += time.perf_counter() - self.started
             self.started = None
-        if found is None or theta.dtype != np.float64:
+
+    def _held(self, theta: np.ndarray, floor: float = PROOF) -> Outcome | None:
+        if theta.dtype != np.float64:
             return None
+        found = find_held(self.run.ob, theta, lambda: self.left(floor) <= 0)
         f = self.run.value(theta)
-        if not self.run.value(found.theta) <= f + value_rounding(f, theta.dtype):
+        if found is None or not self.run.value(found.theta) <= f + value_rounding(f, theta.dtype):
             return None
         proof = found.verdict
-        if not proof.n_kinks + proof.n_collapsed:
-            return self.judge(found.theta, moves=False)
+        if not proof.n_kinks + proof.n_collapsed + proof.n_copies:
+            return self._judge(found.theta, False, on_kinks=False)
         stopped = "critical" if proof.certified else "kinks"
         return Outcome(stopped, proof.kind, proof.certified, proof.reason, found.theta, proof)
 
@@ -109,7 +114,7 @@ class Ending:
             self.spent += time.perf_counter() - self.started
             self.started = None
 
-    def _judge(self, theta: np.ndarray, moves: bool) -> Outcome:
+    def _judge(self, theta: np.ndarray, moves: bool, on_kinks: bool = True) -> Outcome:
         ob = self.run.ob
         if isinstance(ob, RunsAway) and ob.ray_to_infimum(theta) is not None:
             return Outcome("infinity", "not_critical", False, AT_INFINITY, theta)
@@ -135,6 +140,10 @@ class Ending:
             there = self._nearest(theta, report)
             if there is not None:
                 return there
+        if on_kinks and report.kind == "undecided" and report.n_kinks:
+            held = self._held(theta)
+            if held is not None:
+                return held
         if report.kind == "minimum":
             return self._minimum(theta, report, sentence, moves)
         if report.kind == "degenerate" and not report.n_negative:

@@ -9,7 +9,7 @@ leaving the active set as signs and slopes ask, and the proof.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,16 +18,19 @@ from ..critical.held import HeldMinimum, prove_held
 from ..eigensolver import eigh
 from ..krylov.subproblems import trust_region
 from ..protocols import OnKinks
+from .line_search import value_rounding
 from .run import reduction_ratio
 
 LARGEST = 600  # parameters: all eigenpairs at every step
 DEAREST = 5e7  # numbers in the passes of one Hessian: a second
 WIDTHS = [0.03 * 0.25**i for i in range(9)]
-STEPS = 40  # of descent at each width
+STEPS = 200  # of descent at each width
 UPDATES = 12  # of the active set
 NEWTON = 12
 REST = 1e-9  # of the gradient
 EPS = float(np.finfo(np.float64).eps)
+IDLE = 1e-13  # of a pre-activation without an effect: on no side
+NEAR = 1e-7  # of a layer's pre-activations: taken for 0 where a run ends
 BETWEEN = 1e-3  # a slope nearer to a side's has left the kink
 
 
@@ -55,9 +58,12 @@ def find_held(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> KinkPoint
     first = ob.smoothed(1.0) if isinstance(ob, OnKinks) else None
     if first is None or first.n_params > LARGEST or first.cost > DEAREST:
         return None
-    here, best = np.asarray(theta, dtype=float), None
+    here = np.asarray(theta, dtype=float)
+    best = _newton(ob, here, _slopes_near(ob, here))
+    if best is not None and not (best.verdict.certified and _no_higher(ob, best.theta, here)):
+        best = None
     for i, width in enumerate(WIDTHS):
-        if stop():
+        if stop() or best is not None and best.verdict.certified:
             break
         smooth = ob.smoothed(width)
         here = _descend(smooth, here, stop)
@@ -66,9 +72,22 @@ def find_held(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> KinkPoint
         found = _newton(ob, here, smooth.slopes(here))
         if found is not None and (best is None or found.verdict.certified):
             best = found
-        if best is not None and best.verdict.certified:
-            break
     return best
+
+
+def _no_higher(ob: Any, there: np.ndarray, here: np.ndarray) -> bool:
+    f = float(ob.value(here))
+    return float(ob.value(there)) <= f + value_rounding(f, here.dtype)
+
+
+def _slopes_near(ob: Any, theta: np.ndarray) -> list[np.ndarray]:
+    """Slopes at theta, half way between the sides' where a pre-activation is nearly 0."""
+    zs, size = ob.model.preactivations(theta, ob.X)[:-1], 1e-3 * float(np.abs(theta).max())
+    found = []
+    for z, leak in zip(zs, ob.leaks()):
+        near = np.abs(z) <= NEAR * max(float(np.abs(z).max()), size)
+        found.append(np.where(near, 0.5 * (1 + leak), np.where(z > 0, 1.0, leak)))
+    return found
 
 
 def _descend(smooth: Any, theta: np.ndarray, stop: Callable[[], bool]) -> np.ndarray:
@@ -99,28 +118,48 @@ def _descend(smooth: Any, theta: np.ndarray, stop: Callable[[], bool]) -> np.nda
 def _newton(ob: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> KinkPoint | None:
     """Newton in (theta, slopes) from an estimate, the active set updated in between."""
     leaks = ob.leaks()
-    gates, starts = [], []
-    collapsed = []
+    gates, collapsed = [], []
     for s, leak in zip(slopes, leaks):
         between = (s > leak + BETWEEN) & (s < 1 - BETWEEN)
         gone = between.all(axis=0)
         gate = np.where(between & ~gone, np.nan, np.where(s > 0.5 * (1 + leak), 1.0, leak))
-        gate[:, gone] = leak
         gates.append(gate)
         collapsed.append(gone)
-        starts.append(s[np.isnan(gate)])
-    point = np.concatenate([theta, *starts])
     for _ in range(UPDATES):
-        phi = ob.held(gates, collapsed)
-        solved = _solve(phi, point)
+        collapsed = _tidy(ob, gates, collapsed)
+        parents = ob.copies(theta, gates, collapsed)
+        phi = ob.held(gates, collapsed, parents)
+        first = phi.copies.merged(theta)
+        at_kinks = [s[:, k] for s, k in zip(slopes, phi.copies.keep)]
+        start = [s[active] for s, active in zip(at_kinks, phi.active)]
+        solved = _solve(phi, np.concatenate([first, *start]))
         if solved is None:
             return None
-        changed = _update(phi, gates, solved, leaks)
-        if changed is None:
-            n = phi.n_theta
-            return KinkPoint(solved[:n], solved[n:], prove_held(phi, solved))
-        gates, point = changed
+        theta = phi.copies.split(solved[: phi.n_theta], theta)
+        gates, collapsed = phi.copies.columns(phi.gates), phi.copies.columns(phi.collapsed)
+        slopes = phi.copies.columns(phi.by_layer(solved[phi.n_theta :]))
+        zs = phi.copies.columns(phi.passes(solved)[2][:-1])
+        changed = _update(ob, gates, slopes, zs, collapsed)
+        again = ob.copies(theta, gates, collapsed)
+        if not changed and all(np.array_equal(p, q) for p, q in zip(again, parents)):
+            verdict = prove_held(phi, solved)
+            rounding = 16 * EPS * float(np.linalg.norm(theta)) * (phi.n_copies > 0)
+            verdict = replace(verdict, radius=verdict.radius + rounding)
+            return KinkPoint(theta, solved[phi.n_theta :], verdict)
     return None
+
+
+def _tidy(ob: Any, gates: list[np.ndarray], collapsed: list[np.ndarray]) -> list[np.ndarray]:
+    """Units that have collapsed: those known, and relu units off for all rows, whose weights decay
+    to 0. Kinks without an effect get a gate of their own side.
+    """
+    found, leaks = [], ob.leaks()
+    for gate, gone, leak in zip(gates, collapsed, leaks):
+        found.append(gone | ((gate == leak).all(axis=0) & (leak == 0)))
+        gate[:, found[-1]] = leak
+    for gate, leak, felt in zip(gates, leaks, ob.felt(gates)):
+        gate[~felt & np.isnan(gate)] = leak
+    return found
 
 
 def _solve(phi: Any, point: np.ndarray) -> np.ndarray | None:
@@ -141,23 +180,21 @@ def _solve(phi: Any, point: np.ndarray) -> np.ndarray | None:
 
 
 def _update(
-    phi: Any, gates: list[np.ndarray], point: np.ndarray, leaks: list[float]
-) -> tuple[list[np.ndarray], np.ndarray] | None:
-    """The next active set and start: slopes outside leave, signs that have changed enter; None
-    where nothing changes.
-    """
-    zs = phi.passes(point)[2]
-    theta, slopes = point[: phi.n_theta], point[phi.n_theta :]
-    found, starts, at, changed = [], [], 0, False
-    for gate, leak, z, gone in zip(gates, leaks, zs, phi.collapsed):
-        active = np.isnan(gate)
-        s = np.full(gate.shape, np.nan)
-        s[active] = slopes[at : at + int(active.sum())]
-        at += int(active.sum())
+    ob: Any,
+    gates: list[np.ndarray],
+    slopes: list[np.ndarray],
+    zs: list[np.ndarray],
+    collapsed: list[np.ndarray],
+) -> bool:
+    """Let slopes outside leave the active set and changed signs enter; whether any did."""
+    changed, leaks = False, ob.leaks()
+    for l, felt in enumerate(ob.felt(gates)):
+        gate, leak, z, s = gates[l], leaks[l], zs[l], slopes[l]
+        active, side = np.isnan(gate), np.where(z > 0, 1.0, leak)
         above, beneath = active & (s >= 1), active & (s <= leak)
-        crossed = ~active & ~gone & ((z > 0) != (gate > 0.5 * (1 + leak)))
-        changed |= bool(above.any() or beneath.any() or crossed.any())
-        new = np.where(above, 1.0, np.where(beneath, leak, np.where(crossed, np.nan, gate)))
-        found.append(new)
-        starts.append(np.where(crossed, 0.5 * (1 + leak), s)[np.isnan(new)])
-    return (found, np.concatenate([theta, *starts])) if changed else None
+        crossed = ~active & ~collapsed[l] & (gate != side)
+        enter, idle = crossed & felt, crossed & ~felt & (np.abs(z) > IDLE)
+        changed |= bool((above | beneath | enter | idle).any())
+        gate[above], gate[beneath], gate[enter], gate[idle] = 1.0, leak, np.nan, side[idle]
+        s[enter] = 0.5 * (1 + leak)
+    return changed

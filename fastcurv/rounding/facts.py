@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..structure import symmetry
 from ..structure.orbits import Orbit, orbits
 from ..structure.parameters import normalised
-from . import gated, held, infima, majorants, precise
+from . import copies, gated, held, infima, majorants, precise
 from .curvature_floor import curvature_floor
 from .kinks import norm_kinks, norm_off
 from .passes import checked_theta
@@ -120,12 +120,27 @@ class NetworkFacts:
         return gated.Smoothed(self, width) if gated.supported(self) else None
 
     def held(
-        self, gates: list[NDArray[Any]], collapsed: list[NDArray[np.bool_]]
+        self,
+        gates: list[NDArray[Any]],
+        collapsed: list[NDArray[np.bool_]],
+        parents: list[NDArray[np.intp]] | None = None,
     ) -> held.Held | None:
         """The loss as a smooth function of theta and of slopes at active kinks, those with a NaN
         for their gate; None as above. See `fastcurv.rounding.held`.
         """
-        return held.Held(self, gates, collapsed) if gated.supported(self) else None
+        return held.Held(self, gates, collapsed, parents) if gated.supported(self) else None
+
+    def felt(self, gates: list[NDArray[Any]]) -> list[NDArray[np.bool_]]:
+        """Where a unit has an effect on its row, not all above it being off there."""
+        return held.felt(gates)
+
+    def copies(
+        self, theta: Floats, gates: list[NDArray[Any]], collapsed: list[NDArray[np.bool_]]
+    ) -> list[NDArray[np.intp]]:
+        """For every hidden unit of relu or leaky_relu the one it is a copy of, itself where it is
+        none; see `fastcurv.rounding.copies`.
+        """
+        return copies.find_copies(gated.Rows(self), theta, gates, collapsed)
 
     def leaks(self) -> list[float]:
         """The slopes below 0 of every hidden layer of relu or leaky_relu units."""

@@ -7,6 +7,7 @@ rounding.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,20 @@ class Rows:
         self.weight = np.ones(len(self.X)) if weight is None else np.asarray(weight, dtype=float)
         self.divisor = float(len(self.X) * (1 if ob.loss == "cross_entropy" else d))
         self.l2 = np.broadcast_to(np.asarray(l2_diagonal(ob), dtype=float), (model.n_params,))
+
+    def without(self, units: list[NDArray[np.bool_]]) -> Rows:
+        """The same of the net without some of its hidden units."""
+        ends = [np.zeros(n, dtype=bool) for n in (self.sizes[0], self.sizes[-1])]
+        gone = [ends[0], *units, ends[1]]
+        wanted = []
+        for below, above in zip(gone, gone[1:]):
+            wanted.append(~(above[:, None] | below[None, :]).ravel())
+            if self.bias:
+                wanted.append(~above)
+        found = copy.copy(self)
+        found.sizes = tuple(int((~g).sum()) for g in gone)
+        found.l2 = self.l2[np.concatenate(wanted)]
+        return found
 
     def layers(self, theta: NDArray[Any]) -> list[tuple[NDArray[Any], Any]]:
         """``[(W, b), ...]``, b None without biases; theta may be many, ``(..., n)``."""

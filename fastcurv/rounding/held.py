@@ -13,13 +13,18 @@ exactly where J has full rank and H is positive definite on its null space. With
 inside ``(phi'(0-), phi'(0+))`` and e > 0 that makes a strict local minimum of the loss: off the
 active set along J every kink bends upward, along its null space H does.
 
+Units that are copies of others are one unit here (`fastcurv.rounding.copies`): theta is that of
+the net without them. A z above which all is off in its row has no effect, and its sign no matter.
+Slopes have units of their own, ``s = unit t``: a proof in t is sharper, and proves the same.
+
 `third_bound` is the recursion of `fastcurv.rounding.majorants` with slopes as parameters:
 
-    a = s z:    A1 = s Z1 + |z|     A2 = s Z2 + 2 Z1     A3 = s Z3 + 3 Z2
+    a = s z:    A1 = s Z1 + |z| u     A2 = s Z2 + 2 u Z1     A3 = s Z3 + 3 u Z2     u the unit of s
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .copies import Copies, Units
 from .gated import Arrays, Floats, Rows, by_complex_steps
 
 EPS = float(np.finfo(np.float64).eps)
@@ -49,12 +55,15 @@ class Margins:
         Least e of the active set, what it can change taken off.
     collapsed : float
         By how much l2 exceeds what opening a collapsed unit can gain; infinite without one.
+    copies : float
+        By how much l2 exceeds what a copy can gain by leaving its family; infinite without one.
     """
 
     signs: float
     slopes: float
     upward: float
     collapsed: float
+    copies: float
 
 
 class Held:
@@ -68,15 +77,30 @@ class Held:
         phi' of every hidden unit and row, NaN where the kink is active.
     collapsed : list of ndarray (width,) of bool
         Hidden units whose weights, in and out, are 0 at the point. Their gates must be the leak.
+    parents : list of ndarray (width,) of int, optional
+        From `find_copies`: theta is then that of the net without copies, and so is all below.
     """
 
-    def __init__(self, ob: Any, gates: Arrays, collapsed: Arrays) -> None:
-        self.collapsed = collapsed
-        self.n_collapsed = int(sum(c.sum() for c in collapsed))
-        self.rows, self.gates = Rows(ob), [np.array(g, dtype=float) for g in gates]
+    def __init__(self, ob: Any, gates: Arrays, collapsed: Arrays, parents: Units | None = None):
+        rows = Rows(ob)
+        self.copies = Copies(rows, parents or [np.arange(n) for n in rows.sizes[1:-1]])
+        keep, self.rows = self.copies.keep, self.copies.rows
+        self.collapsed = [c[k] for c, k in zip(collapsed, keep)]
+        self.n_collapsed = int(sum(c.sum() for c in self.collapsed))
+        self.n_copies = self.copies.n_copies
+        self.gates = [np.array(g[:, k], dtype=float) for g, k in zip(gates, keep)]
         self.active = [np.isnan(g) for g in self.gates]
-        self.n_theta, self.n_slopes = int(ob.n_params), int(sum(a.sum() for a in self.active))
+        self.felt = felt(self.gates)
+        self.n_theta, self.n_slopes = len(self.rows.l2), int(sum(a.sum() for a in self.active))
         self.n_params = self.n_theta + self.n_slopes
+        self.n_kinks = int(sum(a.sum() for a in self.copies.columns(self.active)))
+        self.units = np.ones(self.n_slopes)
+
+    def in_units(self, units: Floats) -> Held:
+        """The same with other units for the slopes: what bounds are taken in."""
+        found = copy.copy(self)
+        found.units = units
+        return found
 
     def _gates(self, slopes: NDArray[Any]) -> Arrays:
         found, at = [], 0
@@ -87,6 +111,16 @@ class Held:
             gate[..., active] = slopes[..., at : at + count]
             found.append(gate)
             at += count
+        return found
+
+    def by_layer(self, of_slopes: Floats) -> Arrays:
+        """Numbers of the active kinks as ``(N, width)`` of every layer, NaN where none is."""
+        found, at = [], 0
+        for active in self.active:
+            column = np.full(active.shape, np.nan)
+            column[active] = of_slopes[at : at + int(active.sum())]
+            at += int(active.sum())
+            found.append(column)
         return found
 
     def forward(self, point: NDArray[Any]) -> tuple[Any, Arrays, Arrays, Arrays]:
@@ -125,10 +159,10 @@ class Held:
 
     # bounds
 
-    def precise_gradient(self, point: Floats) -> tuple[Floats, float]:
-        """The gradient in long double, as float64, and a bound on the norm of its error.
+    def precise_gradient(self, point: Floats) -> tuple[Floats, Floats]:
+        """The gradient in long double, as float64, and bounds on the errors of its entries.
 
-        The bound runs beside it: every sum of k products is off by at most ``(k + 4) eps`` of the
+        The bounds run beside it: every sum of k products is off by at most ``(k + 4) eps`` of the
         sum of their sizes, and what came before is carried along in absolute values.
         """
         long = np.asarray(point).astype(np.longdouble)
@@ -145,8 +179,9 @@ class Held:
         parts: Arrays = []
         bent: Arrays = []
         for l in reversed(range(len(layers))):
+            if self.rows.bias:
+                parts.append((off + (len(d) + 4) * LONG * abs(d)).sum(axis=0))
             parts.append(_product_error(d.T, off.T, below[l], E[l]).ravel())
-            parts.append((off + (len(d) + 4) * LONG * abs(d)).sum(axis=0))
             if l:
                 e_off = _product_error(d, off, layers[l][0])
                 z, active = zs[l - 1], self.active[l - 1]
@@ -154,12 +189,10 @@ class Held:
                 bent.append((both + 2 * LONG * abs(es[l - 1] * z))[active])
                 d, off = es[l - 1] * gates[l - 1], e_off * abs(gates[l - 1])
                 off = off + 2 * LONG * abs(d)
-        decay = 3 * LONG * abs(self.rows.l2 * long[: self.n_theta])
-        parts.append(np.asarray(decay))
-        stored = float(EPS * np.linalg.norm(_double(g)))
-        error = float(np.sqrt(sum(float((_double(p) ** 2).sum()) for p in (*parts, *bent))))
-        error += float(np.linalg.norm(_double(decay)))
-        return _double(g), 2.0 * error * UP + stored
+        error = _double(np.concatenate(parts[::-1]))
+        error += _double(4 * LONG * (abs(self.rows.l2 * long[: self.n_theta]) + error))
+        found = _double(g)
+        return found, 2.0 * UP * np.concatenate([error, *bent[::-1]]) + EPS * abs(found)
 
     def _delta_error(self, f: NDArray[Any], off: Floats) -> tuple[NDArray[Any], Floats]:
         """The loss's derivative by the outputs and a bound on its error by entries."""
@@ -173,13 +206,14 @@ class Held:
         return d, _double(scale * mass * (size + spread) + 8 * LONG * scale * y)
 
     def walk(self, point: Floats, radius: float) -> dict[str, Floats]:
-        """The scalar recursions on a ball: Z1, Z2, Z3 of the outputs (N,), each hidden layer's Z1,
-        and the gates' and weights' sizes.
+        """The scalar recursions on a ball in (theta, t): Z1, Z2, Z3 of the outputs (N,), each
+        hidden layer's Z1, and the gates' and weights' sizes.
         """
         layers, gates, below, zs = self.forward(np.asarray(point, dtype=float))
         N = len(self.rows.X)
         A1, A2, A3 = np.zeros(N), np.zeros(N), np.zeros(N)
         reach, sizes, weights, inputs, moves = [], [], [], [], []
+        units = [np.nan_to_num(u).max(axis=1) for u in self.by_layer(self.units)]
         for l, (W, _) in enumerate(layers):
             w = float(np.linalg.norm(W)) * UP + radius
             A0 = np.linalg.norm(below[l], axis=1) * UP + radius * A1
@@ -191,15 +225,15 @@ class Held:
             moves.append(A1)
             if l == len(gates):
                 break
-            held = self.active[l].any(axis=1)
-            gate = np.abs(gates[l]).max(axis=1) + np.where(held, radius, 0.0)
+            held = units[l]
+            gate = np.where(self.felt[l], np.abs(gates[l]), 1.0).max(axis=1) + radius * held
             bent = np.where(self.active[l], np.abs(zs[l]), 0.0).max(axis=1) + radius * Z1
             reach.append(Z1)
             sizes.append(gate)
-            A1 = (gate * Z1 + np.where(held, bent, 0.0)) * UP
+            A1 = (gate * Z1 + held * bent) * UP
             A2, A3 = (gate * Z2 + 2 * held * Z1) * UP, (gate * Z3 + 3 * held * Z2) * UP
         found = {"Z1": Z1, "Z2": Z2, "Z3": Z3, "reach": reach, "gates": sizes, "weights": weights}
-        found.update(A0=inputs, A1=moves)
+        found.update(A0=inputs, A1=moves, units=units)
         return {**found, **self._loss_bounds(zs[-1], Z1 * radius), "zs": zs}
 
     def _loss_bounds(self, f: Floats, move: Floats) -> dict[str, Floats]:
@@ -231,33 +265,57 @@ class Held:
         return float(depth * EPS * size * UP * math.sqrt(self.n_params))
 
     def margins(self, point: Floats, radius: float) -> Margins:
-        """Whether signs, slopes and e > 0 hold everywhere on the ball around (theta, s)."""
+        """Whether signs, slopes and e > 0 hold everywhere on the ball around (theta, t)."""
         b = self.walk(point, radius)
-        signs, slopes, upward, opening = np.inf, np.inf, np.inf, np.inf
+        signs = slopes = upward = opening = leaving = np.inf
         d0, d1 = b["c1"], b["c2"] * b["Z1"]
-        es = self.passes(np.asarray(point, dtype=float))[3]
+        _, _, zs, es = self.passes(np.asarray(point, dtype=float))
         at = np.asarray(point[self.n_theta :], dtype=float)
         for l in reversed(range(len(self.gates))):
+            active, z, held = self.active[l], np.abs(zs[l]), b["units"][l]
+            change = d1 * b["A0"][l] + d0 * b["A1"][l]
             if self.collapsed[l].any():
-                change = radius * float((d1 * b["A0"][l] + d0 * b["A1"][l]).sum())
-                opening = min(opening, self._opening(point, l) - change)
+                opening = min(opening, self._opening(point, l) - radius * float(change.sum()))
+            if self.n_copies and self.copies.families(l).any():
+                turned = (1 + b["gates"][l]) * change + held * d0 * b["A0"][l]
+                leaving = min(leaving, self._leaving(point, l) - radius * float(turned.sum()))
             w = b["weights"][l + 1]
             e0, e1 = w * d0, (w * d1 + d0) * UP
             rounding = 1e4 * EPS * (1 + e0)
-            active, z = self.active[l], np.abs(b["zs"][l])
             off = radius * b["reach"][l] + 1e4 * EPS * b["reach"][l] * b["weights"][l]
-            free = ~active & ~self.collapsed[l]
+            free = ~active & ~self.collapsed[l] & self.felt[l]
             signs = min(signs, float(np.where(free, z - off[:, None], np.inf).min()))
             e = np.where(active, es[l] - (radius * e1 + rounding)[:, None], np.inf)
             upward = min(upward, float(e.min()))
-            held = active.any(axis=1)
             d0, d1 = b["gates"][l] * e0, (b["gates"][l] * e1 + held * e0) * UP
         if at.size:
             low = np.concatenate(
                 [np.full(int(a.sum()), leak) for a, leak in zip(self.active, self.rows.leaks)]
             )
-            slopes = float(np.minimum(at - low, 1 - at).min()) - radius
-        return Margins(signs, slopes, upward, opening)
+            slopes = float((np.minimum(at - low, 1 - at) - radius * self.units).min())
+        return Margins(signs, slopes, upward, opening, leaving)
+
+    def _leaving(self, point: Floats, l: int) -> float:
+        """By how much l2 exceeds the second singular value of the families' Q in hidden layer l,
+        what a copy can gain across its orbit.
+        """
+        layers, gates, below, zs = self.forward(np.asarray(point, dtype=float))
+        d = self.rows.terms(zs[-1])[1]
+        for k in reversed(range(l + 1, len(gates))):
+            d = (d @ layers[k + 1][0]) * gates[k]
+        x = below[l]
+        if self.rows.bias:
+            x = np.column_stack([x, np.ones(len(x))])
+        least = float(self.rows.l2.min())
+        if float(self.rows.l2.max()) != least:
+            return -np.inf  # the decay of a bias is not that of a weight
+        rounding = 1e-13 * float(np.linalg.norm(d) * np.linalg.norm(x) + 1)
+        gains = [
+            float(np.linalg.svd((d * gates[l][:, i : i + 1]).T @ x, compute_uv=False)[1])
+            for i in np.flatnonzero(self.copies.families(l))
+            if min(d.shape[1], x.shape[1]) > 1
+        ]
+        return least - max(gains, default=0.0) * (1 + 1e-9) - rounding
 
     def _opening(self, point: Floats, l: int) -> float:
         """By how much l2 exceeds what a unit opened in hidden layer l can gain, to second order.
@@ -266,7 +324,8 @@ class Held:
         x)``, d = dL/dz of the layer above: at most ``|u| |v| M`` with M the largest norm of the sum
         over unit u. As ``relu(t) = (t + |t|) / 2``, and by Cauchy-Schwarz, ``M <= |sum d x'| / 2 +
         sqrt(sum |d| lambda_max(sum |d| x x')) / 2``; where the layer above has one unit, for each
-        sign of v with the rows in the second term that gain from it.
+        sign of v with the rows in the second term that gain from it. Where x are nearly multiples
+        of one vector, as above a layer that has collapsed, u has two sides alone.
         """
         layers, gates, below, zs = self.forward(np.asarray(point, dtype=float))
         d = self.rows.terms(zs[-1])[1]
@@ -285,8 +344,19 @@ class Held:
             if d.shape[1] == 1:
                 gain = min(gain, 0.5 * (float(np.linalg.norm(side @ x)) + 2 * gain - linear))
             M = max(M, leak * linear + (1 - leak) * gain)
+        M = min(M, _along_one_line(d, x, leak))
         rounding = 1e-13 * float(np.linalg.norm(d) * np.linalg.norm(x) + 1)
         return float(self.rows.l2.min()) - M * (1 + 1e-9) - rounding
+
+
+def _along_one_line(d: Floats, x: Floats, leak: float) -> float:
+    """A bound on ``|sum d relu(u x)|`` over unit u, sharp where x are multiples of one vector."""
+    e = np.linalg.svd(x, full_matrices=False)[2][0]
+    t = x @ e
+    sides = [np.where(way > 0, way, leak * way) @ d for way in (t, -t)]
+    rest = np.linalg.norm(x - np.outer(t, e), axis=1)
+    off = float(np.linalg.norm(d, axis=1) @ rest) * (1 + 1e-12)
+    return max(float(np.linalg.norm(side)) for side in sides) + off
 
 
 def _double(x: NDArray[Any]) -> Floats:
@@ -302,3 +372,13 @@ def _product_error(
     if B_off is not None:
         found = found + (sizes + _double(a_off)) @ _double(B_off)
     return np.asarray(found)
+
+
+def felt(gates: Arrays) -> list[NDArray[np.bool_]]:
+    """Where a kink has an effect: not all units above are off in its row. NaN is a slope."""
+    found: list[NDArray[np.bool_]] = []
+    here = np.ones(len(gates[0]), dtype=bool)
+    for gate in reversed(gates):
+        found.append(np.repeat(here[:, None], gate.shape[1], axis=1))
+        here = here & (gate != 0).any(axis=1)
+    return found[::-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
 Array = NDArray[Any]
+SLAB = 1 << 20  # numbers of a matrix that are looked at without a look at Ctrl-C
 
 
 def as_rng(seed: Any) -> np.random.Generator:
@@ -305,6 +306,12 @@ def _sparse(A: Any) -> bool:
     return bool(issparse(A))
 
 
+def slabs(m: int, n: int) -> Iterator[slice]:
+    """Rows of a matrix (m, n), some megabytes at a time."""
+    step = max(1, SLAB // max(1, n))
+    return (slice(start, min(start + step, m)) for start in range(0, m, step))
+
+
 def _check_matrix(A: Any, name: str) -> MatrixOperator:
     if A.ndim != 2 or A.shape[0] != A.shape[1] or A.shape[0] < 1:
         raise ValueError(f"{name} has shape {A.shape}; wanted a square matrix (n, n) with n >= 1")
@@ -312,11 +319,16 @@ def _check_matrix(A: Any, name: str) -> MatrixOperator:
         raise TypeError(f"{name} has dtype {A.dtype}; wanted real numbers")
     if A.dtype not in (np.float32, np.float64):
         A = A.astype(np.float64)
-    entries = A.data if _sparse(A) else A
-    if not np.isfinite(entries).all():
-        raise ValueError(f"{name} holds NaN or infinity; wanted finite numbers")
-    size = abs(A).max() if entries.size else 0.0
-    gap = abs(A - A.T).max() if entries.size else 0.0
+    if _sparse(A):
+        parts = [(A, A.T)] if A.nnz else []
+    else:
+        parts = [(A[rows], A[:, rows].T) for rows in slabs(len(A), A.shape[1])]
+    size = gap = 0.0
+    for part, mirrored in parts:  # in slabs: between them Ctrl-C is heard
+        if not np.isfinite(part.data if _sparse(A) else part).all():
+            raise ValueError(f"{name} holds NaN or infinity; wanted finite numbers")
+        with np.errstate(over="ignore", invalid="ignore"):
+            size, gap = max(size, abs(part).max()), np.fmax(gap, abs(part - mirrored).max())
     if not gap <= 100 * np.finfo(A.dtype).eps * A.shape[0] ** 0.5 * size:
         raise ValueError(
             f"{name} is not symmetric: entries differ from their mirror images by up to {gap:.2g}; "

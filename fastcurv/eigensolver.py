@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
+from .checks import slabs
 from .interrupts import heard
 
 DRIVERS = ("evd", "evr", "ev")
@@ -208,12 +209,13 @@ def _scaled(A: Floats) -> tuple[Floats, int]:
     if A.ndim != 2 or A.shape[0] != A.shape[1]:
         raise ValueError(f"the matrix has shape {A.shape}; wanted a square one (n, n)")
     A = A.astype(np.float64, copy=False)
-    size = float(np.abs(A).max(initial=0.0))
+    cuts = list(slabs(len(A), len(A)))
+    size = max([float(np.abs(A[cut]).max(initial=0.0)) for cut in cuts], default=0.0)
     _check_finite(size, "the matrix")
     exponent = _exponent(size)
-    S = np.ldexp(A, -exponent)
-    S += S.T.copy()
-    S *= 0.5
+    S = np.empty(A.shape)
+    for cut in cuts:
+        S[cut] = (np.ldexp(A[cut], -exponent) + np.ldexp(A[:, cut].T, -exponent)) * 0.5
     return S, exponent
 
 

@@ -15,10 +15,15 @@ import shutil
 import stat
 import zlib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
+from .interrupts import heard
+
+PIECE = 16 << 20  # bytes written or read without a look at Ctrl-C
 
 
 @contextlib.contextmanager
@@ -43,7 +48,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             out.flush()
             with contextlib.suppress(FileNotFoundError, *_NO_CHMOD):
                 os.chmod(out.fileno(), stat.S_IMODE(os.stat(path).st_mode))
-            os.fsync(out.fileno())
+            _to_disk(out)
             if not named:
                 _give_name(out, temporary)
         os.replace(temporary, path)
@@ -51,6 +56,15 @@ def whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _to_disk(out: IO[bytes]) -> None:
+    """Wait until the disk has all of it; a long wait hears Ctrl-C."""
+    sync = partial(os.fsync, out.fileno())
+    if out.tell() > PIECE:
+        heard(sync)
+    else:
+        sync()
 
 
 _NO_CHMOD = () if os.chmod in os.supports_fd else (TypeError, NotImplementedError)
@@ -96,7 +110,7 @@ def _give_name(out: IO[bytes], temporary: str) -> None:
         with os.fdopen(os.open(temporary, flags, mode), "wb") as copy:
             shutil.copyfileobj(out, copy)
             copy.flush()
-            os.fsync(copy.fileno())
+            _to_disk(copy)
     finally:
         os.close(own)
 
@@ -189,7 +203,14 @@ def write_tensors(
         out.write(len(text).to_bytes(8, "little"))
         out.write(text)
         for array in ready:
-            out.write(array.reshape(-1).view(np.uint8) if array.size else b"")
+            for piece in _pieces(array):
+                out.write(piece)
+
+
+def _pieces(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Its bytes in parts, between which Ctrl-C is heard."""
+    data = array.reshape(-1).view(np.uint8) if array.size else np.empty(0, np.uint8)
+    return (data[at : at + PIECE] for at in range(0, len(data), PIECE))
 
 
 def _json(text: Any) -> Any:
@@ -288,7 +309,7 @@ def _array(path: str, raw: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ..
         array = np.empty(shape, np.uint8 if boolean else dtype)
     except (ValueError, MemoryError):  # of more bytes than there are, or than memory has
         raise ValueError(f"{path} holds an array of shape {shape}, which memory cannot") from None
-    if array.size and raw.readinto(array.reshape(-1).view(np.uint8)) != array.nbytes:  # type: ignore[attr-defined]
+    if any(raw.readinto(piece) != len(piece) for piece in _pieces(array)):  # type: ignore[attr-defined]
         raise ValueError(f"{path} was cut short while it was read")
     if boolean:
         truth: np.ndarray = array != 0

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg import LinAlgError, cho_solve
 from scipy.sparse.linalg import LinearOperator
 
 from ..checks import check_symmetric_operator
@@ -89,12 +90,12 @@ def definite(full: DenseHessian) -> Definite | None:
 def _factor(A: Floats) -> Callable[[Floats], Floats] | None:
     """``A^-1`` by Cholesky, None where the factorisation breaks off."""
     try:
-        factor = heard(lambda: cho_factor(A, lower=True, check_finite=False))
+        factor = heard(partial(np.linalg.cholesky, A))  # SciPy's would hold Python's lock
     except LinAlgError:
         return None
-    if not np.isfinite(factor[0]).all():
+    if not np.isfinite(factor).all():
         return None
-    return lambda b: np.asarray(cho_solve(factor, b, check_finite=False))
+    return lambda b: np.asarray(cho_solve((factor, True), b, check_finite=False))
 
 
 def _floor(A: Floats, shift: float) -> float:

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg import LinAlgError, cho_solve
 
 from ..critical.evidence import hessian_products
 from ..critical.nearness import gradient_and_error
+from ..interrupts import heard
 from ..krylov.subproblems import KrylovSpace, shifted
 from .line_search import value_rounding
 
@@ -101,10 +103,10 @@ def _factor(ob: Any, theta: np.ndarray) -> tuple[Solve | None, Callable[[], int]
         return None, spent
     A[np.diag_indices(H.n)] += 16 * H.n**0.5 * np.finfo(float).eps * size
     try:
-        factor = cho_factor(A, overwrite_a=True, check_finite=False)
+        factor = heard(partial(np.linalg.cholesky, A))  # SciPy's would hold Python's lock
     except LinAlgError:
         return None, spent
-    return lambda g: -cho_solve(factor, g, check_finite=False), spent
+    return lambda g: -cho_solve((factor, True), g, check_finite=False), spent
 
 
 def _krylov(ob: Any, theta: np.ndarray) -> tuple[Solve, Callable[[], int]]:

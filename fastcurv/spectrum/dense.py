@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import MatrixOperator, check_symmetric_operator, operator_dtype
+from ..checks import MatrixOperator, check_symmetric_operator, operator_dtype, slabs
 from ..eigensolver import Eigensystem, eigh
 from ..eigensolver import eigvalsh as every_eigenvalue
 from ..protocols import BoundsColumns, BoundsProducts, Reducible
@@ -112,19 +112,26 @@ def dense_matrix(op: Any) -> DenseMatrix:
     P, n_products = _products(op, n)
     with np.errstate(over="ignore", invalid="ignore"):
         P = P.astype(np.float64, copy=False)
-        gap = P - P.T
-    if not (np.isfinite(P).all() and np.isfinite(gap).all()):
+        asymmetry = np.concatenate([_lengths(P[s] - P[:, s].T) for s in slabs(n, n)])
+    if not np.isfinite(asymmetry).all():
         raise ValueError(
             "products with the operator hold NaN or infinity, or overflow when they are "
             "symmetrised; wanted finite numbers for a finite vector"
         )
-    largest = float(np.abs(gap).max(initial=0.0))
-    asymmetry = largest * np.linalg.norm(gap / (largest or 1.0), axis=0)
     bounds = _column_bounds(op, P)
-    A = np.where(bounds[None, :] <= bounds[:, None], P, P.T)
-    A *= 0.5
-    A += A.T.copy()
+    A = np.empty_like(P)
+    for s in slabs(n, n):  # of each pair the one that is known better, or their mean
+        here, there, own = P[s], P[:, s].T, bounds[s, None]
+        A[s] = np.where(bounds < own, here, np.where(own < bounds, there, here / 2 + there / 2))
     return DenseMatrix(A, bounds, asymmetry, n_products)
+
+
+def _lengths(rows: Floats) -> Floats:
+    """Their 2-norms, which do not overflow on the way."""
+    largest = np.abs(rows).max(axis=1, initial=0.0)
+    scaled = rows / np.where(largest > 0, largest, 1.0)[:, None]
+    lengths: Floats = largest * np.linalg.norm(scaled, axis=1)
+    return lengths
 
 
 def to_dense(op: Any) -> tuple[NDArray[Any], int]:

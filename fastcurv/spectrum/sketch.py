@@ -4,10 +4,13 @@ of.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
+from ..interrupts import heard
 from ..krylov.basis import combine, project
-from ..protocols import Floats
+from ..protocols import Array, Floats
 from .probing import BLOCK, Counted, row_dots
 from .results import widened
 
@@ -37,18 +40,20 @@ class Sketch:
         self.Y = np.concatenate(
             [apply.products(self.O[i : i + BLOCK]) for i in range(0, half, BLOCK)]
         )
-        Q, R = np.linalg.qr(self.Y.T.astype(np.float64))
-        self.Q, self.R = np.ascontiguousarray(Q.T), R
+        self.Q, self.R = heard(partial(_orthonormal, self.Y))
         self.Z = np.concatenate(
             [
                 apply.products(self.Q[i : i + BLOCK].astype(apply.dtype))
                 for i in range(0, half, BLOCK)
             ]
         )
-        self.S = leave_one_out(R)
+        self.S = leave_one_out(self.R)
 
     def traces(self) -> tuple[Floats, Floats]:
         """One estimate of the trace for each sample left out."""
+        return heard(self._traces)
+
+    def _traces(self) -> tuple[Floats, Floats]:
         m, S, R = len(self.O), self.S, self.R
         H = project(self.Q, self.Z.astype(np.float64))
         H = (H + H.T) / 2
@@ -82,6 +87,9 @@ class Sketch:
 
     def diagonals(self) -> tuple[Floats, Floats]:
         """The mean and standard error of the diagonals, one for each sample left out."""
+        return heard(self._diagonals)
+
+    def _diagonals(self) -> tuple[Floats, Floats]:
         m, S = len(self.O), self.S
         whole = (self.Q * self.Z).sum(axis=0)
         total, squares, left_out = np.zeros((3, self.n))
@@ -96,6 +104,12 @@ class Sketch:
         mean = total / m
         variance = np.maximum(squares / m - (mean - whole) ** 2, 0) * m / max(1, m - 1)
         return mean, np.hypot(LEFT_OUT * widened(m) * np.sqrt(variance / m), left_out / m)
+
+
+def _orthonormal(Y: Array) -> tuple[Floats, Floats]:
+    """``Y' = Q R``, Q as rows."""
+    Q, R = np.linalg.qr(Y.T.astype(np.float64))
+    return np.ascontiguousarray(Q.T), R
 
 
 def leave_one_out(R: Floats) -> Floats:

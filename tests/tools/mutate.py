@@ -1,28 +1,34 @@
-"""Mutants of the Python layer, drawn at random: how many the tests of their room notice.
+"""Mutants of the Python layer, drawn at random: how many the tests notice.
 
     python -m tests.tools.mutate [--count 100] [--seed 0] [--room spectrum] [--folder build/mutate]
 
 Each mutant changes one comparison, sign, operator, number, `and` or `or`, `not`, True or False, in
-code and not in what is said of it. The tests of its room run against a copy of the checkout until
-the first fails; those of the rooms built on it follow where none does. Mutants that live are
-printed with their line. The exit status is 1 where fewer than 85% are killed.
+code and not in what is said of it. In a copy of the checkout, the tests that run its line, as
+`make coverage` found them, run until the first fails or `--seconds` of processor time are spent;
+without such data it is those of its room. A mutant counts as living where no test failed within
+that time, and a test that fails without a mutant counts for nothing. Mutants that live are printed
+with their line. The exit status is 1 where fewer than 85% are killed.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import math
+import os
 import random
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+from . import forked
+from .covering import Covering
 from .mutants import ROOT, copy_checkout
 
 WANTED = 85.0
-SECONDS = 240.0  # for the tests of one room: a mutant that takes longer hangs
 # The tests of a room, quick ones first, and a few of those who use it.
 TESTS = {
     "structure": ["structure", "network/test_batch_norm.py", "critical/test_verdicts.py"],
@@ -118,30 +124,88 @@ def room_of(path: Path) -> str:
     return parts[0] if len(parts) > 1 else path.stem
 
 
-def applied(text: str, number: int) -> tuple[str, int, str, str]:
-    """The mutated text, the line, and the code before and after."""
+class Change(NamedTuple):
+    """A mutated text, where it differs, and the code before and after."""
+
+    text: str
+    lines: range
+    function: range  # the lines of the function around it; empty at the module's level
+    before: str
+    after: str
+
+
+def applied(text: str, number: int) -> Change:
+    """The text with one of its mutations."""
     tree = ast.parse(text)
     node, field, _, new = list(mutations(tree))[number]
+    lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    around = [
+        range(f.body[0].lineno, (f.end_lineno or f.lineno) + 1)
+        for f in ast.walk(tree)
+        if isinstance(f, ast.FunctionDef) and f.lineno <= node.lineno <= (f.end_lineno or 0)
+    ]
+    if isinstance(node, (ast.If, ast.While)):
+        lines = range(node.lineno, (node.test.end_lineno or node.lineno) + 1)
     before = ast.unparse(node).split("\n")[0]
     setattr(node, field, new)
     ast.fix_missing_locations(tree)
-    return ast.unparse(tree), node.lineno, before, ast.unparse(node).split("\n")[0]
+    after = ast.unparse(node).split("\n")[0]
+    return Change(ast.unparse(tree), lines, min(around, key=len, default=range(0)), before, after)
 
 
-def noticed(folder: Path, tests: list[str]) -> bool:
-    """Whether a test fails, or they take too long."""
-    for name in tests:
-        if not (folder / "tests" / name).exists():
-            continue
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-        command += ["-k", "not killed and not threads_of", f"tests/{name}"]
-        try:
-            done = subprocess.run(command, cwd=folder, capture_output=True, timeout=SECONDS)
-        except subprocess.TimeoutExpired:
-            return True
-        if done.returncode:
-            return True
-    return False
+class Noticing:
+    """Runs tests on a mutated copy; knows which fail without a mutant."""
+
+    def __init__(self, folder: Path, covering: Covering | None, seconds: float) -> None:
+        self.folder, self.covering, self.seconds = folder, covering, seconds
+        self.alone: dict[str, bool] = {}  # whether a test passes without a mutant
+
+    def tests_of(self, path: Path, lines: range, function: range) -> list[str]:
+        """Those that run the line; else its function, its file; else its room's."""
+        found: list[str] = []
+        if self.covering is not None:
+            found = self.covering.tests(str(path.relative_to(ROOT)), lines, function)
+            found = [test for test in found if (self.folder / test.split("::")[0]).exists()]
+        if not found:
+            names = [f"tests/{name}" for name in TESTS[room_of(path)]]
+            found = [name for name in names if (self.folder / name).exists()]
+        return found
+
+    def killer(self, target: Path, changed: str, tests: list[str]) -> str | None:
+        """The first test that fails with the changed text and not without it, or why none could
+        run to its end.
+        """
+        text, stat = target.read_text(), target.stat()
+        left = list(tests)
+        while left:
+            target.write_text(changed)
+            try:
+                failed = forked.first_failure(self.folder, left, self.seconds)
+            finally:
+                target.write_text(text)
+                os.utime(target, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+            if not failed or failed in (forked.IMPORT, forked.HANGS):
+                return failed
+            if failed not in self.alone:
+                again = forked.first_failure(self.folder, [failed], self.seconds)
+                self.alone[failed] = again is None
+            if self.alone[failed]:
+                return failed
+            print(f"  {failed} fails without a mutant", flush=True)
+            whole = failed.split("[")[0]
+            left = [test for test in left if test not in (whole, whole.split("::")[0])]
+        return None
+
+
+def interval(killed: int, count: int) -> tuple[float, float]:
+    """Wilson's 95% interval of the share, in percent."""
+    if not count:
+        return 0.0, 100.0
+    z, share = 1.96, killed / count
+    middle = share + z * z / (2 * count)
+    width = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    scale = 100 / (1 + z * z / count)
+    return scale * (middle - width), scale * (middle + width)
 
 
 def main() -> int:
@@ -150,30 +214,33 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--room", choices=sorted(TESTS))
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "mutate")
+    parser.add_argument("--covered", type=Path, default=ROOT / "build" / "coverage" / ".coverage")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--first", type=int, default=0, help="how many of the drawn are passed by")
     asked = parser.parse_args()
     copy_checkout(asked.folder)
     build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     subprocess.run(build, cwd=asked.folder, check=True)
-    chosen, killed = drawn(asked.count, asked.seed, asked.room), 0
+    covering = Covering(asked.covered) if asked.covered.exists() else None
+    noticing = Noticing(asked.folder, covering, asked.seconds)
+    chosen, killed = drawn(asked.count, asked.seed, asked.room)[asked.first :], 0
     for done, (path, number) in enumerate(chosen, 1):
+        begin = time.time()
+        change = applied(path.read_text(), number)
+        tests = noticing.tests_of(path, change.lines, change.function)
         target = asked.folder / path.relative_to(ROOT)
-        text, begin = path.read_text(), time.time()
-        changed, line, before, after = applied(text, number)
-        target.write_text(changed)
-        try:
-            dies = noticed(asked.folder, TESTS[room_of(path)])
-        finally:
-            target.write_text(text)
-        killed += dies
-        where = f"{path.relative_to(ROOT)}:{line}"
-        said = "killed" if dies else "LIVES "
+        killer = noticing.killer(target, change.text, tests)
+        killed += killer is not None
+        where = f"{path.relative_to(ROOT)}:{change.lines.start}"
+        said = "LIVES " if killer is None else "killed"
         print(
-            f"{said} {time.time() - begin:4.0f} s {where}: {before[:60]}  ->  {after[:60]}  "
-            f"[{killed}/{done}]",
+            f"{said} {time.time() - begin:4.0f} s {where}: {change.before[:60]}  ->  "
+            f"{change.after[:60]}  [{killed}/{done}] {killer or ''}",
             flush=True,
         )
+    low, high = interval(killed, len(chosen))
     share = 100 * killed / max(1, len(chosen))
-    print(f"{killed} of {len(chosen)} killed, {share:.0f}%")
+    print(f"{killed} of {len(chosen)} killed, {share:.0f}% (95% interval {low:.0f} to {high:.0f})")
     return share < WANTED
 
 

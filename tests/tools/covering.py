@@ -1,0 +1,53 @@
+"""Which tests run which lines, from what `make coverage` counted with contexts."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from pathlib import Path
+
+MOST = 80
+UNFIT = ("ctrl_c", "interrupt", "killed", "threads_of", "exits", "forks", "drift", "takes")
+
+
+class Covering:
+    """The data of coverage.py, with a test function as the context of each line."""
+
+    def __init__(self, data: Path) -> None:
+        self.base = sqlite3.connect(f"file:{data}?mode=ro", uri=True)
+        self.files = dict(self.base.execute("select path, id from file"))
+        self.names = dict(self.base.execute("select id, context from context where context != ''"))
+        counts = "select context_id, count(*) from arc group by context_id"
+        self.sizes = Counter(dict(self.base.execute(counts)))
+
+    def tests(self, path: str, lines: range, function: range) -> list[str]:
+        """Tests that run one of the lines, as pytest names them: those of its own room first, those
+        that run the least first. Where none does: those that run the function, then the file.
+        """
+        ids = [number for name, number in self.files.items() if name.endswith("/" + path)]
+        for part in (lines, function, range(1, 10**6)):
+            found = {context for number in ids for context in self._contexts(number, part)}
+            named = [c for c in found if not any(word in self.names[c] for word in UNFIT)]
+            if named:
+                break
+        else:
+            return []
+        room = "tests." + path.split("/")[1].removesuffix(".py") + "."
+        named.sort(key=lambda c: (not self.names[c].startswith(room), self.sizes[c], self.names[c]))
+        return [self._node(self.names[c]) for c in named[:MOST]]
+
+    def _contexts(self, file: int, part: range) -> list[int]:
+        """Of lines that were run; those of the module's own level have none."""
+        if not part:
+            return []
+        asked = (
+            "select distinct context_id from arc where file_id = ? and "
+            "(abs(tono) between ? and ? or abs(fromno) between ? and ?)"
+        )
+        ends = (part.start, part.stop - 1)
+        return [c for (c,) in self.base.execute(asked, (file, *ends, *ends)) if c in self.names]
+
+    @staticmethod
+    def _node(context: str) -> str:
+        module, _, test = context.rpartition(".")
+        return f"{module.replace('.', '/')}.py::{test}"

@@ -52,6 +52,7 @@ class Loop:
         self.gradient_tol = default if ask.gradient_tol is None else ask.gradient_tol
         self.ending = Ending(run, ask.gradient_tol, self._walk)
         self.method: Method
+        self.bottomless = lower_bound(run.ob) == -np.inf
         self.why: str | None = None
         self.sentence: str | None = None
         self.outcome: Outcome | None = None
@@ -168,7 +169,7 @@ class Loop:
         """Whether the run is far out and far down, where no bound on the value is known."""
         run = self.run
         far = 1e30 if run.theta.dtype == np.float64 else 1e8
-        down = run.f < run.f0 and lower_bound(run.ob) == -np.inf
+        down = run.f < run.f0 and self.bottomless
         return down and bool(np.abs(run.theta).max() > far)
 
     def facts(self) -> list[Any]:

@@ -1,75 +1,116 @@
-"""L-BFGS: SciPy's, under the budgets, the records and the verdict of `minimize`."""
+"""L-BFGS: inverse curvature from the last steps and the changes of the gradient along them.
+
+With rows S of steps s_i and Y of changes y_i, oldest first, R the upper triangle of ``S Y'``, D its
+diagonal and c = s'y / y'y of the newest pair, the inverse Hessian's estimate times g is
+
+    u = R^-1 S g      w = R^-T (D u + c Y (Y' u - g))      c g + S' w - c Y' u
+
+(Byrd, Nocedal and Schnabel, Representations of quasi-Newton matrices, 1994, theorem 2.2). The pairs
+are read twice an iteration: once for their products with g and the newest y, once for the step.
+"""
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize as scipy_minimize
+from scipy.linalg import get_lapack_funcs
 
 from ..checks import check_positive_int
+from ..vectors import combine_rows, dot, norm, project_rows
 from .run import Method
+from .wolfe import Trial, descend_along
 
+FLAT = 1e-10  # of ||s|| ||y||: an s'y below it tells nothing of curvature
 
-class _Enough(Exception):
-    """Ends SciPy's loop; its own sign for that is newer than the oldest SciPy promised."""
+(trtrs,) = get_lapack_funcs(("trtrs",), dtype=np.float64)
 
 
 class LBFGS(Method):
-    """SciPy's ``L-BFGS-B`` with `memory` pairs.
-
-    Its state stays inside SciPy: a resumed run starts it afresh.
-    """
+    """Steps from at most `memory` pairs, and a line search to the strong Wolfe conditions."""
 
     memory: int
 
     defaults = {"memory": 20}
 
     def prepare(self) -> None:
-        self.memory = check_positive_int(self.memory, "memory")
+        n, dtype = len(self.run.theta), self.run.theta.dtype
+        m = check_positive_int(self.memory, "memory")
+        self.pairs = np.zeros((2 * m, n), dtype)  # s_0, y_0, s_1, y_1, ...
+        self.cross, self.inner = np.zeros((m, m)), np.zeros((m, m))  # s_i'y_j and y_i'y_j
+        self.products = np.zeros(2 * m)  # of the pairs with g
+        self.order = np.arange(0)  # rows in use, oldest first
+        self.newest = np.empty((2, n), dtype)  # y and g, to be multiplied at once
 
-    def drive(self, loop: Any) -> None:
-        """Run SciPy's loop; after each of its iterations ours has its say."""
+    def step(self) -> str | None:
         run = self.run
-        seen: dict[str, Any] = {}
+        while True:
+            d = self._direction()
+            slope = dot(run.g, d)
+            first = 1.0 if self.order.size else min(1.0, 1.0 / run.gnorm)
+            found = descend_along(run, d, slope, first) if slope < 0 else None
+            if found is not None:
+                self._move(found)
+                return None
+            if run.cut:
+                return None
+            if not self.order.size:
+                return "the line search found no lower value along the gradient"
+            self.order = self.order[:0]  # pairs that mislead, at a kink for instance
 
-        def fun(x: Any) -> Any:
-            theta = x.astype(run.theta.dtype)
-            f, g = run.value_and_gradient(theta)
-            seen["theta"], seen["f"], seen["g"] = theta, f, np.array(g)
-            return f, seen["g"].astype(np.float64)
+    def _direction(self) -> np.ndarray:
+        """Minus the inverse curvature times the gradient."""
+        g, order = self.run.g, self.order
+        if not order.size:
+            return np.negative(g)
+        at, last = (order[:, None], order), order[-1]
+        R, of_pairs = self.cross[at], self.products.reshape(-1, 2)[order]
+        c = R[-1, -1] / self.inner[last, last]
+        u = trtrs(R, of_pairs[:, 0])[0]
+        right = np.diagonal(R) * u + c * (self.inner[at] @ u - of_pairs[:, 1])
+        weights = np.empty((order.size, 2))
+        weights[order, 0] = -trtrs(R, right, trans=1)[0]
+        weights[order, 1] = c * u
+        d = np.empty((1, len(g)), g.dtype)
+        combine_rows(self.pairs[: weights.size], weights.reshape(-1, 1), d)
+        d[0] -= g.dtype.type(c) * g
+        return d[0]
 
-        def after(xk: Any) -> None:
-            theta = xk.astype(run.theta.dtype)
-            np.copyto(run.theta, theta)
-            if np.array_equal(seen["theta"], theta):
-                run.f, run.g = seen["f"], seen["g"]
-                run.gnorm = float(np.linalg.norm(run.g))
-            else:
-                run.bind()
-            loop.after_step()
-            loop.why = "critical" if loop.critical() else loop.end()
-            if loop.why is not None:
-                raise _Enough
+    def _move(self, found: Trial) -> None:
+        """To the point in `run.spare`, with the pair that leads there if it tells of curvature."""
+        run, (y, g) = self.run, self.newest
+        np.subtract(found.g, run.g, out=y)
+        np.copyto(g, found.g)
+        s = run.spare - run.theta
+        run.theta, run.spare = run.spare, run.theta
+        run.f, run.g, run.gnorm = found.f, found.g, norm(g)
+        self._remember(s, y)
 
-        loop.why = "critical" if loop.critical() else loop.end()
-        if loop.why is not None:
+    def _remember(self, s: np.ndarray, y: np.ndarray) -> None:
+        """Make the pair the newest, and multiply all with the gradient at hand."""
+        order, curved = self.order, dot(s, y) > FLAT * norm(s) * norm(y)
+        if curved:
+            full = order.size == len(self.inner)
+            row = order[0] if full else order.size
+            self.order = np.append(order[1:] if full else order, row)
+            self.pairs[2 * row], self.pairs[2 * row + 1] = s, y
+        k = self.order.size
+        if not k:
             return
-        rounding: Any = {
-            "ftol": 0.0,
-            "gtol": 0.0,
-            "maxiter": 2**31 - 1,
-            "maxfun": 2**31 - 1,
-            "maxcor": self.memory,
-        }
-        with contextlib.suppress(_Enough):
-            found: Any = scipy_minimize(
-                fun,
-                run.theta.astype(np.float64),
-                jac=True,
-                method="L-BFGS-B",
-                callback=after,
-                options=rounding,
-            )
-            loop.why, loop.sentence = "stalled", f"SciPy's L-BFGS-B ended: {found.message}"
+        of_y, of_g = project_rows(self.pairs[: 2 * k], self.newest)
+        self.products[: 2 * k] = of_g
+        if curved:
+            self.cross[:k, row] = of_y[0::2]
+            self.inner[:k, row] = self.inner[row, :k] = of_y[1::2]
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        rows = [(i, 2 * row) for i, row in enumerate(self.order)]
+        steps = {f"s{i}": self.pairs[at].copy() for i, at in rows}
+        return steps | {f"y{i}": self.pairs[at + 1].copy() for i, at in rows}, {}
+
+    def load(self, arrays: Any, facts: Any) -> None:
+        self.newest[1] = self.run.g
+        for i in range(len(self.inner)):
+            if f"s{i}" in arrays and f"y{i}" in arrays:
+                self.newest[0] = arrays[f"y{i}"]
+                self._remember(arrays[f"s{i}"], self.newest[0])

@@ -1,0 +1,82 @@
+"""L-BFGS: its step against the recursion it stands for, its line search, its resumption."""
+
+import numpy as np
+import pytest
+from numpy.linalg import norm
+from scipy.optimize import rosen, rosen_der, rosen_hess
+
+import fastcurv as fc
+from fastcurv.optimize.lbfgs import LBFGS
+from fastcurv.optimize.run import Run
+from fastcurv.optimize.wolfe import ARMIJO, CURVATURE, descend_along
+from fastcurv.testing import FunctionObjective
+
+
+def rosenbrock(n=10):
+    return FunctionObjective(n, rosen, rosen_der, rosen_hess)
+
+
+def by_recursion(pairs, g):
+    """The inverse BFGS matrix of the pairs, oldest first, made one update at a time, times g."""
+    s, y = pairs[-1]
+    H = (s @ y) / (y @ y) * np.eye(len(g))
+    for s, y in pairs:
+        left = np.eye(len(g)) - np.outer(s, y) / (s @ y)
+        H = left @ H @ left.T + np.outer(s, s) / (s @ y)
+    return H @ g
+
+
+@pytest.mark.parametrize("memory", [1, 3, 20])
+def test_a_step_is_that_of_the_recursion(memory):
+    """The compact form and the updates one by one are the same matrix, ring buffer or not."""
+    run = Run(rosenbrock(), np.linspace(-1.0, 1.5, 10), 0)
+    run.bind()
+    method, pairs = LBFGS(run, memory=memory), []
+    for _ in range(12):
+        theta, g = run.theta.copy(), run.g.copy()
+        assert method.step() is None
+        pairs = [*pairs, (run.theta - theta, run.g - g)][-memory:]
+        expected = by_recursion(pairs, run.g)
+        assert norm(-method._direction() - expected) <= 1e-9 * norm(expected)
+
+
+@pytest.mark.parametrize("first", [1e-6, 0.01, 1.0, 1e4])
+def test_the_line_search_ends_where_the_strong_wolfe_conditions_hold(first):
+    run = Run(rosenbrock(), np.linspace(-1.0, 1.5, 10), 0)
+    run.bind()
+    d = -run.g / run.gnorm
+    slope = float(run.g @ d)
+    found = descend_along(run, d, slope, first)
+    assert np.array_equal(run.spare, run.theta + found.t * d)
+    assert found.f == rosen(run.spare) and np.array_equal(found.g, rosen_der(run.spare))
+    assert found.f <= run.f + ARMIJO * found.t * slope
+    assert abs(found.g @ d) <= CURVATURE * abs(slope)
+
+
+def test_a_value_that_is_not_finite_shortens_the_step():
+    """log x is undefined below 0: a step beyond it comes back."""
+
+    def value(x):
+        return float(x[0] - np.log(x[0])) if x[0] > 0 else np.nan
+
+    ob = FunctionObjective(1, value, lambda x: 1 - 1 / x, lambda x: np.diag(x**-2))
+    found = fc.minimize(ob, np.array([1e-3]), "l-bfgs", verdict=False)
+    assert abs(found.x[0] - 1) <= 1e-6
+
+
+def test_a_resumed_run_goes_on_with_its_pairs(tmp_path):
+    """Ten iterations and ten more are twenty, as far as rounding of one more projection goes."""
+    start, path = np.linspace(-1.0, 1.5, 10), tmp_path / "run"
+    whole = fc.minimize(rosenbrock(), start, "l-bfgs", max_iter=14, verdict=False)
+    fc.minimize(rosenbrock(), start, "l-bfgs", max_iter=10, checkpoint=path, verdict=False)
+    rest = fc.minimize(rosenbrock(), None, "l-bfgs", max_iter=14, resume=path, verdict=False)
+    assert rest.nit == whole.nit == 14
+    assert norm(rest.x - whole.x) <= 1e-8 * norm(whole.x)
+
+
+def test_float32_stays_float32():
+    X = np.random.default_rng(0).standard_normal((50, 3))
+    model = fc.MLP([3, 4, 1], "tanh", dtype="float32")
+    ob = fc.Objective(model, X, X[:, :1], l2=0.1)
+    found = fc.minimize(ob, model.init(seed=0), "l-bfgs", verdict=False)
+    assert found.x.dtype == np.float32 and norm(ob.gradient(found.x)) <= 1e-3

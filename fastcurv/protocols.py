@@ -8,7 +8,7 @@ from outside stands here, and not at the places of use. Vectors are ``(n,)`` arr
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -309,3 +309,45 @@ class Reducible(Protocol):
     """An operator that may have a `Reduction`, or None where it is not worth while."""
 
     def reduced(self, space: str | None = None) -> Any: ...
+
+
+class Enclosed(NamedTuple):
+    """``E'HE`` by products, as they come, and what it may be off by: each column of `products` at
+    most by `bounds` in norm; and with that taken away, the eigenvalues of H are those of this
+    matrix and copies of `rest`, each to within `error`.
+    """
+
+    products: NDArray[np.float64]
+    bounds: NDArray[np.float64]
+    error: float
+
+
+@runtime_checkable
+class ProvedReach(Protocol):
+    """What the products of H ``(n, n)`` reach, m of n dimensions, with a proof: ``H = E (E'HE) E' +
+    rest (I - E E')`` to within a bound, E ``(n, m)`` orthonormal to within a bound.
+
+    ``embed(x)`` is ``E x``, ``project(rows)`` is ``E'`` times rows ``(b, n)``; ``outside(seed)`` a
+    unit vector out of reach.
+    """
+
+    n: int
+    m: int
+    rest: float
+    n_rest: int
+    space: str
+
+    def matrix(self) -> Enclosed: ...
+
+    def embed(self, x: np.ndarray) -> np.ndarray: ...
+
+    def project(self, rows: np.ndarray) -> np.ndarray: ...
+
+    def outside(self, seed: int = 0) -> np.ndarray: ...
+
+
+@runtime_checkable
+class Reaching(Protocol):
+    """An operator that may prove what its products reach, at most `most` dimensions; else None."""
+
+    def reach(self, most: int) -> Any: ...

@@ -63,7 +63,8 @@ def classify(
         The most products to spend; by default what the question takes. Below n, a small problem is
         treated like a large one; above, the few that settle weak signs are not held back.
     dense_below : int
-        Below this n the whole spectrum is computed: n products and ``O(n^3)`` work.
+        Below this n the whole spectrum is computed: n products and ``O(n^3)`` work; and above where
+        products reach fewer dimensions than that.
     krylov : Krylov, optional
         A run on the Hessian at theta, `fastcurv.Krylov`: its operator is used, at large n its
         products count as the verdict's own and new ones go into it, so that eigenpairs, density and
@@ -116,7 +117,10 @@ def classify(
     where zeros remain or (up to n = 1500) where H is not definite; from n = 768 on a minimum
     without symmetries is proved by two Cholesky factors instead, a tenth of the price.
 
-    Large n: a Rayleigh quotient below minus its rounding bound proves a negative eigenvalue, one
+    Large n: where rows are fewer than units, and reach fewer than `dense_below` dimensions, every
+    eigenvalue is known all the same, l2 on what they do not reach; that is proved, and the theorem
+    holds as at small n. An mse net that interpolates is tried up to 2^26 numbers in its Jacobian.
+    Else a Rayleigh quotient below minus its rounding bound proves a negative eigenvalue, one
     above a positive. That there is none is proved only where the objective offers a floor under its
     curvature; with `failure_probability` it is given at that risk, by the bound of [2]_ for Lanczos
     from a random start, which speaks of H at theta alone. The page "how to read a verdict" has each
@@ -226,6 +230,7 @@ def _nearest(
 def _result(ask: Request, found: Findings, outcome: Outcome, evidence: Evidence) -> CriticalPoint:
     state = saturation(ask.ob, ask.theta) if outcome.because == "plateau" else None
     theorem = evidence.zero if outcome.because == "interpolation" else evidence.theorem
+    inside = evidence.reach if found.dense else None
     known = theorem is not None and theorem.h < np.inf and outcome.because != "two signs"
     return CriticalPoint(
         kind=outcome.kind,
@@ -257,4 +262,6 @@ def _result(ask: Request, found: Findings, outcome: Outcome, evidence: Evidence)
         wall_time=0.0,
         radius=outcome.radius if outcome.certified else None,
         kantorovich=theorem.h if known else None,
+        n_reached=None if inside is None else inside.m,
+        rest=None if inside is None else inside.rest,
     )

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..protocols import HasJacobian
 from ..spectrum.dense import safe_norm
 from . import definite
 from .decide import Findings
@@ -18,6 +17,7 @@ from .knowledge import kinks, residual_bounds, runs_to_infinity, tangents, third
 from .lasting import settle
 from .nearest import Coordinates
 from .nearness import GRADIENT_EPS, Nearness, best_gradient, nearness
+from .reached import interpolation
 from .request import Request
 from .slices import (
     DenseHessian,
@@ -29,7 +29,7 @@ from .slices import (
     signs_of,
     theorem_at,
 )
-from .theorem import EPS, Contraction, two_signs, zero_of_residuals
+from .theorem import EPS, Contraction, two_signs
 
 Floats = NDArray[np.float64]
 
@@ -181,36 +181,10 @@ def _settled(
 def _interpolation(
     ask: Request, H: Products, view: View, signs: NDArray[np.int_]
 ) -> Contraction | None:
-    """The theorem for the residuals of a loss that is nothing but a sum of squares, where zeros are
-    left to explain.
-    """
-    ob, theta = ask.ob, ask.theta
+    """The theorem for the residuals, where zeros are left to explain."""
     if (signs == -1).any() or not (signs == 0).any() and not view.n_symmetry:
         return None
-    if np.max(getattr(ob, "l2", 0.0)) > 0:
-        return None
-    here = residual_bounds(ob, theta, 0.0) if isinstance(ob, HasJacobian) else None
-    if here is None or len(here.residuals) > theta.size or (here.scale == 0).any():
-        return None
-    H.note("do the residuals vanish?")
-    J, rows = _jacobian(ob, theta, H)
-    J = J * here.scale[:, None]
-    off = float(np.linalg.norm(rows * here.scale) + 4 * EPS * np.linalg.norm(J))
-    return zero_of_residuals(
-        J,
-        off,
-        here.residuals,
-        here.error,
-        lambda r: float(residual_bounds(ob, theta, r).lipschitz),
-    )
-
-
-def _jacobian(ob: Any, theta: Floats, H: Products) -> tuple[Floats, Floats]:
-    """The Jacobian of the outputs as a matrix, and bounds on the errors of its rows."""
-    double = ob.astype(np.float64) if getattr(ob, "dtype", None) == np.float32 else ob
-    J = double.jacobian(theta)
-    H.tell(J.shape[0])
-    return np.asarray((J.T @ np.eye(J.shape[0])).T, dtype=float), J.row_bounds()
+    return interpolation(ask, H)
 
 
 def _findings(

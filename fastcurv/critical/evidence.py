@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..checks import check_symmetric_operator, operator_dtype
 from ..progress import Bar
-from ..protocols import Array, Floats
+from ..protocols import Array, Floats, ProvedReach
 from ..spectrum.dense import PRODUCT_EPS, DenseMatrix, dense_matrix, safe_norm
 
 # A gradient that lies within this many times its own rounding bound is zero as far as anyone can
@@ -275,6 +275,8 @@ class Evidence:
         Spent so far.
     weak : (quotients, vectors) or None
         At large n: the directions whose curvature must last.
+    reach : ProvedReach or None
+        At large n: what the rows reach, where every eigenvalue is known by it.
     """
 
     near: Any
@@ -300,6 +302,7 @@ class Evidence:
     goal: int = 0
     n_products: int = 0
     weak: Any = None
+    reach: ProvedReach | None = None
 
     @property
     def on_plateau(self) -> bool:

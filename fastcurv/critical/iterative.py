@@ -4,7 +4,7 @@ side by risk.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from .knowledge import (
     kinks,
     offers_symmetries,
     probes,
+    residual_bounds,
     runs_to_infinity,
     tangents,
     third_bound,
@@ -30,16 +31,16 @@ from .knowledge import (
 from .lasting import lasting_along_step, lasts_along
 from .nearest import Coordinates
 from .nearness import GRADIENT_EPS, Nearness, best_gradient, nearness_by
+from .reached import Reached, interpolation, reached
 from .request import Request
 from .search import Balanced, End, Search, both_signs
-from .slices import ZERO_MODE
+from .slices import ZERO_MODE, across_orbits
+from .slope import Slope, along_gradient
 from .theorem import EPS, UP, Contraction, kantorovich, two_signs
 
 Floats = NDArray[np.float64]
 
 RISK = 0.01  # how hard negative curvature is looked for where no failure probability was asked
-GRADIENT_STEPS = 40  # Krylov space of the gradient: its range, and Newton's step ...
-MORE_STEPS = 160  # ... where the decrement takes as many to settle
 BALANCED_STEPS = 128  # search in balanced coordinates, where parameters have very different scales
 SHORT_STEPS = 64  # where only the ends of the spectrum are wanted
 SOLVE_STEPS = 400  # for Newton's step, where a proof needs its residual small
@@ -47,20 +48,8 @@ MAX_PROBES = 16
 ZERO = 1e-10  # an eigenvalue this small beside the norm, residual included, is called zero
 COUPLING = 0.01  # of curvature_tol ||H||: what H may do to a symmetry direction that is taken out
 MAX_SYMMETRY = 1024  # symmetry directions, each a product, that are taken out; more are not
+TINY = float(np.finfo(float).tiny)
 WEAK = 3  # Ritz vectors along which curvature is measured to last
-
-
-@dataclass(frozen=True, eq=False)
-class Slope:
-    """What the Krylov space of the gradient says: ``||Hg||/||g||``, the share of g outside H's
-    range, Newton's step and its residual over ``||g||``, and the decrement.
-    """
-
-    flat: float | None
-    residual: float | None
-    step: Floats
-    left: float
-    decrement: float
 
 
 def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]:
@@ -73,16 +62,17 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
         d, live = search.balance()
     else:
         search.first_look()
-    slope = _along_gradient(ask, search, gradient)
+    slope = along_gradient(ask, search, gradient)
     near = _near(ask, H, gradient, slope)
     floor = curvature_floor(ob, theta) if near.near else -np.inf
+    known = None
     if near.near:
-        _probe(ask, search)
-        if not floor > 0:
-            search.symmetry = _symmetries(ask, search, near.gradient_norm)
-    found, evidence = _look(ask, search, near, floor, (d, live))
+        known = _all_known(ask, search, floor)
+        if known is None:
+            _probe(ask, search)
+    found, evidence = _look(ask, search, near, floor, (d, live), known=known)
     if near.near:
-        found, evidence = _prove(ask, search, found, evidence, slope, gradient)
+        found, evidence = _prove(ask, search, found, evidence, (slope, gradient), known=known)
         if found.n_kinks:
             found = replace(found, falls=falls_across(ob, theta, evidence.escape_direction))
     length = float(np.linalg.norm(theta) ** 2 + 1) ** 0.5
@@ -99,38 +89,20 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
     return replace(found, plateau=plateau), evidence, Coordinates()
 
 
-def _along_gradient(ask: Request, search: Search, gradient: tuple[Floats, float]) -> Slope:
-    g = gradient[0]
-    size, none = safe_norm(g), np.zeros(ask.n)
-    if size == 0:
-        return Slope(None, None, none, 0.0, 0.0)
-
-    def settled(run: Any) -> bool:
-        return bool(run.m >= GRADIENT_STEPS and _solve(run, size)[1] <= 0.1)
-
-    most = min(MORE_STEPS, search.left() // 4)
-    run = search.from_gradient(g, most, settled)
-    if run is None or run.scale == 0:
-        return Slope(None, 1.0 if run is not None else None, none, 1.0, np.inf)
-    values, S = decompose(run)
-    length = float(np.linalg.norm(ask.theta) ** 2 + 1) ** 0.5
-    cut = max(run.scale * ask.curvature_tol, size / (FAR * length))
-    y, left = _solve(run, size)
-    step = combine(run.rows[: run.m], y[:, None])[0].astype(float)
-    inside = float((S[0, np.abs(values) > cut] ** 2).sum())
-    sizes = np.maximum(np.abs(values), GRADIENT_EPS * search.H.eps * run.scale)
-    decrement = 0.5 * float(((size * S[0]) / sizes * (size * S[0])).sum())
-    flat = float(np.linalg.norm(run.T[: run.m + run.p, 0]))
-    return Slope(flat, float(max(0.0, 1 - inside) ** 0.5), step, left, decrement)
-
-
-def _solve(run: Any, size: float) -> tuple[Floats, float]:
-    """Newton's step in the basis of a run from g: of least residual, and that over ``||g||``."""
-    T = run.T[: run.m + run.p, : run.m]
-    right = np.zeros(len(T))
-    right[0] = -1.0
-    y = np.linalg.lstsq(T, right, rcond=1e-12)[0]
-    return size * y, float(np.linalg.norm(T @ y - right))
+def _all_known(ask: Request, search: Search, floor: float) -> Reached | None:
+    """Every eigenvalue, where the rows reach few dimensions; the symmetries first, since too many
+    of them leave zeros unexplained.
+    """
+    if floor > 0:
+        return None
+    search.symmetry = _symmetries(ask, search)
+    if search.symmetry is None and offers_symmetries(ask.ob):
+        return None
+    known = reached(ask, search.H, search.left(), search.symmetry)
+    if known is not None:
+        for value, v in known.ends():
+            search.candidates.append((value / max(search.H.norm, TINY), v))
+    return known
 
 
 def _near(ask: Request, H: Products, gradient: tuple[Floats, float], slope: Slope) -> Nearness:
@@ -155,7 +127,7 @@ def _probe(ask: Request, search: Search) -> None:
         search.run(search.H.native, P[:, start : start + 8].T.astype(search.H.native_dtype), 3)
 
 
-def _symmetries(ask: Request, search: Search, g_norm: float) -> Floats | None:
+def _symmetries(ask: Request, search: Search) -> Floats | None:
     """Orthonormal columns of directions of proved symmetries; None where there are too many.
 
     What of their span H does not map to `COUPLING` of what counts as negative curvature is left in:
@@ -181,17 +153,25 @@ def _symmetries(ask: Request, search: Search, g_norm: float) -> Floats | None:
 
 
 def _look(
-    ask: Request, search: Search, near: Nearness, floor: float, scales: tuple[Any, Any]
+    ask: Request,
+    search: Search,
+    near: Nearness,
+    floor: float,
+    scales: tuple[Any, Any],
+    *,
+    known: Reached | None,
 ) -> tuple[Findings, Evidence]:
     """The ends of the spectrum, and the risk of having missed what lies beyond them."""
     H, n, Q = search.H, search.H.n, search.symmetry
     deflated = ask.krylov is None and Q is not None and Q.shape[1] > 0
     eps = ask.curvature_tol * (1 - 2 * COUPLING * deflated)
     goal = lanczos_steps(n, eps, ask.failure_probability or RISK)
-    deep = near.near and not floor > 0
+    deep = near.near and not floor > 0 and known is None
     steps = goal if deep else min(goal, SHORT_STEPS)
-    H.note(f"{steps} Lanczos steps")
-    main = search.from_random(steps, both_signs)
+    main = None
+    if known is None:
+        H.note(f"{steps} Lanczos steps")
+        main = search.from_random(steps, both_signs)
     risk = 1.0 if main is None else lanczos_risk(n, main.m, eps) if main.p else 0.0
     if H.asymmetry >= 0.1 * ask.curvature_tol * H.norm:
         risk = 1.0
@@ -206,7 +186,7 @@ def _look(
         strict=near.strict,
         to_infinity=runs_to_infinity(ask.ob, ask.theta),
         flat=H.norm == 0,
-        n_symmetry=None if Q is None else Q.shape[1],
+        n_symmetry=None if Q is None else Q.shape[1] if known is None else known.n_symmetry(Q),
         negative=negative,
         positive=positive,
         floor=floor,
@@ -215,15 +195,28 @@ def _look(
         loose=deep and weak_end is not None and _unexplained_zero(search, weak_end),
         n_kinks=kinks(ask.ob, ask.theta),
     )
+    if known is not None:
+        found = known.counted(found)
+    evidence = _seen(search, found, (low, high), known)
+    return found, replace(evidence, near=near, goal=goal, weak=_weak(main, low, high, known))
+
+
+def _seen(
+    search: Search, found: Findings, ends: tuple[End, End], known: Reached | None
+) -> Evidence:
+    """Both ends of the spectrum, and what is known of the inertia."""
+    (low, high), floor, low_bounds = ends, found.floor, ends[0].enclosure
     bounds = (
-        max(search.n_negative, int(negative)),
-        n - max(search.n_positive, int(positive)),
+        max(search.n_negative, int(found.negative)),
+        search.H.n - max(search.n_positive, int(found.positive)),
     )
-    low_bounds = low.enclosure
     if floor > 0:
         bounds, low_bounds = (0, 0), (max(floor, low_bounds[0]), low_bounds[1])
-    evidence = Evidence(
-        near=near,
+    if known is not None:
+        negative = known.counts["n_negative"]
+        bounds = negative, negative + known.counts["n_zero"]
+    return Evidence(
+        near=None,
         gradient=np.zeros(0),
         flat_ratio=None,
         residual=None,
@@ -231,28 +224,29 @@ def _look(
         low_bounds=low_bounds,
         high=high.quotient,
         high_bounds=high.enclosure,
-        escape_direction=low.vector if negative else None,
-        escape_curvature=low.quotient if negative else None,
-        weakest_error=abs(low.quotient) + _zero(H),
+        escape_direction=low.vector if found.negative else None,
+        escape_curvature=low.quotient if found.negative else None,
+        weakest=0.0 if known is None else known.smallest,
+        weakest_error=abs(low.quotient) + _zero(search.H) if known is None else known.error,
+        reach=None if known is None else known.space,
         n_negative_bounds=bounds,
-        goal=goal,
     )
-    if near.near:
-        weak = _weak_vectors(main, low, high)
-        evidence = replace(evidence, weak=weak)
-    return found, evidence
 
 
-def _weak_vectors(main: Any, low: End, high: End) -> tuple[Floats, Floats]:
+def _weak(main: Any, low: End, high: End, known: Reached | None) -> tuple[Floats, Floats]:
     """Quotients and Ritz vectors of the weakest curvature found, and of both ends."""
     quotients, vectors = [low.quotient, high.quotient], [low.vector, high.vector]
-    if main is not None and main.m > WEAK:
-        values, S = decompose(main)
-        chosen = np.argsort(np.abs(values))[:WEAK]
-        for value, v in zip(values[chosen], combine(main.rows[: main.m], S[:, chosen])):
-            quotients.append(float(value))
-            vectors.append(v.astype(float))
-    return np.array(quotients), np.stack(vectors, axis=1)
+    if known is not None:
+        values, found = known.chosen(WEAK)
+        rows = found.T
+    elif main is not None and main.m > WEAK:
+        ritz, S = decompose(main)
+        chosen = np.argsort(np.abs(ritz))[:WEAK]
+        values, rows = ritz[chosen], combine(main.rows[: main.m], S[:, chosen])
+    else:
+        values, rows = np.zeros(0), np.zeros((0, len(low.vector)))
+    columns = np.stack([*vectors, *rows.astype(float)], axis=1)
+    return np.append(quotients, values), columns
 
 
 def _search_further(search: Search, main: Any, goal: int, scales: tuple[Any, Any]) -> None:
@@ -272,7 +266,7 @@ def _search_further(search: Search, main: Any, goal: int, scales: tuple[Any, Any
         )
         H.tell(pairs.n_products)
         search.candidates.append(
-            (pairs.values[0] / max(H.norm, np.finfo(float).tiny), pairs.vectors[:, 0].astype(float))
+            (pairs.values[0] / max(H.norm, TINY), pairs.vectors[:, 0].astype(float))
         )
     if d[live].max() > 32 * d[live].min():
         steps = min(goal, BALANCED_STEPS)
@@ -284,28 +278,45 @@ def _prove(
     search: Search,
     found: Findings,
     ev: Evidence,
-    slope: Slope,
-    gradient: tuple[Floats, float],
+    at_theta: tuple[Slope, tuple[Floats, float]],
+    *,
+    known: Reached | None,
 ) -> tuple[Findings, Evidence]:
     """What can be proved near a critical point, and where it cannot, what lasts."""
-    ob, theta = ask.ob, ask.theta
+    ob, theta, (slope, gradient) = ask.ob, ask.theta, at_theta
 
     def third(r: float) -> float:
         return third_bound(ob, theta, r)
 
-    step, off = _newton(search, slope, gradient)
+    weakest = found.floor if known is None else known.weakest
+    if known is not None and weakest > 0:
+        step, off = known.step(search.H, gradient[0]), 0.0
+        slope = replace(slope, step=step)
+    else:
+        step, off = _newton(search, slope, gradient)
     distance = float(np.linalg.norm(step)) if off <= 0.5 else np.inf
     found = replace(found, distance=distance)
     ev = replace(ev, distance=distance)
-    if found.floor > 0:
-        theorem = _by_floor(search, found.floor, step, gradient, third)
+    if weakest > 0:
+        theorem = _by_floor(search, weakest, step, gradient, third, known)
+        if known is not None and theorem.holds and known.span.shape[1]:
+            theorem = across_orbits(ob, theta, known.slice, theorem)
         ev = replace(ev, theorem=theorem)
         found = replace(found, theorem=theorem.holds, radius=theorem.radius)
-    elif found.negative and found.positive:
+    if not found.theorem and found.negative and found.positive:
         bound = two_signs(ev.low + _error(ev, search), ev.high - _error(ev, search), third)
         found = replace(found, two_signs=bound)
-    if not found.floor > 0 and not found.two_signs > distance:
-        found = replace(found, lasting=_lasting(ask, search, ev, slope, gradient))
+    zero = None if found.negative or found.theorem else interpolation(ask, search.H)
+    if zero is not None and zero.holds:
+        m = len(residual_bounds(ob, theta, 0.0).residuals)
+        found = replace(found, interpolates=True, zero_radius=zero.radius)
+        found = replace(found, n_positive=m, n_negative=0, n_zero=ask.n - m)
+        return found, replace(ev, zero=zero, n_negative_bounds=(0, 0))
+    if not found.theorem and not found.floor > 0 and not found.two_signs > distance:
+        lasting = _lasting(ask, search, ev, slope, gradient)
+        found = replace(found, lasting=lasting)
+        if not lasting:
+            found = replace(found, n_positive=None, n_negative=None, n_zero=None)
     return found, ev
 
 
@@ -327,11 +338,18 @@ def _newton(search: Search, slope: Slope, gradient: tuple[Floats, float]) -> tup
 
 
 def _by_floor(
-    search: Search, floor: float, step: Floats, gradient: tuple[Floats, float], third: Any
+    search: Search,
+    floor: float,
+    step: Floats,
+    gradient: tuple[Floats, float],
+    third: Any,
+    known: Reached | None,
 ) -> Contraction:
-    """The theorem with a floor under the curvature for ``1 / beta``."""
+    """The theorem with a floor under the size of all curvature for ``1 / beta``."""
     H, (g, off), beta = search.H, gradient, UP / floor
     rest = H(step) + g
+    if known is not None:
+        rest, beta = known.across(rest), beta * (1 + 8 * H.n * EPS)
     off = (
         GRADIENT_EPS * EPS * H.norm * float(np.linalg.norm(search.ask.theta)) if off != off else off
     )

@@ -74,6 +74,11 @@ class CriticalPoint:
         lambda_min)``.
     method : str
         ``dense`` or ``krylov``.
+    n_reached : int or None
+        Where n is large and the rows reach few dimensions, how many: every eigenvalue is then
+        known, and the inertia holds.
+    rest : float or None
+        The eigenvalue in the other ``n - n_reached`` dimensions: l2.
     n_params, n_products : int
         `n_products` are all that the verdict rests on.
     seed : object
@@ -116,6 +121,8 @@ class CriticalPoint:
     n_new: "int | None" = None
     radius: "float | None" = None
     kantorovich: "float | None" = None
+    n_reached: "int | None" = None
+    rest: "float | None" = None
     nearest: "np.ndarray | None" = None
     distance: "float | None" = None
     at_nearest: "CriticalPoint | None" = None
@@ -150,6 +157,11 @@ class CriticalPoint:
             f"  curvature   {self._end('min')}  to  {self._end('max')}",
             f"  inertia     {self._inertia()}",
         ]
+        if self.n_reached is not None and self.rest is not None:
+            rows.append(
+                f"  reached     {self.n_reached} of {self.n_params} dimensions; in the others "
+                f"every eigenvalue is {number(self.rest)}"
+            )
         if self.escape_direction is not None and self.escape_curvature is not None:
             rows.append(
                 f"  escape      v'Hv = {number(self.escape_curvature)} along escape_direction"

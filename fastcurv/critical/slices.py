@@ -145,7 +145,7 @@ def theorem_at(
         )
         found = kantorovich(beta, eta, partial(_third, ob, theta, scaled))
         if found.holds and cut.span.shape[1]:
-            found = _across_orbits(ob, theta, cut, found)
+            found = across_orbits(ob, theta, cut, found)
         found = replace(found, radius=found.radius * top)
         if tried is None or found.holds:
             tried = found, safe_norm(x)
@@ -171,7 +171,7 @@ def in_other_units(full: DenseHessian, view: View) -> View | None:
     return View(view.plain, balanced, view.held) if same else None
 
 
-def _across_orbits(ob: Any, theta: Floats, cut: Slice, found: Contraction) -> Contraction:
+def across_orbits(ob: Any, theta: Floats, cut: Slice, found: Contraction) -> Contraction:
     """The theorem, if the orbits' tangents stay independent on the ball."""
     top, bottom = float(cut.c.max()), float(cut.c.min())
     near = tangents(ob, theta, top * 2 * found.eta)

@@ -54,7 +54,19 @@ def reason(
             f"{saturated['dead_units']} of {saturated['n_units']} units dead on every sample and "
             f"{100 * saturated['certain']:.0f}% of the samples nearly certain"
         )
-    return f"{text}{_kinks_here(found)}."
+    return f"{text}{_outside(found, ev)}{_kinks_here(found)}."
+
+
+def _outside(found: Findings, ev: Evidence) -> str:
+    """How most eigenvalues are known at large n."""
+    space = ev.reach
+    if space is None or not found.dense or found.interpolates:
+        return ""
+    value = f"l2 = {number(space.rest)}" if space.rest else "0"
+    return (
+        f"; {space.n_rest} of the eigenvalues are {value}, along directions that no row reaches, "
+        f"and the others those of a matrix of {space.m} dimensions"
+    )
 
 
 def _s(count: int) -> str:
@@ -218,7 +230,7 @@ def _flat(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
 def _zeros(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
     text = (
         f"Degenerate: {_near(ev)}, and of {ask.n} eigenvalues {found.n_zero} are zero within the "
-        f"error {number(ev.weakest_error)}, of which symmetry explains {found.n_symmetry}"
+        f"error {number(ev.weakest_error)}, of which symmetry explains {found.n_symmetry or 0}"
     )
     return text + _one_sided(found)
 
@@ -232,8 +244,8 @@ def _not_lasting(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) 
         )
     text = (
         f"Degenerate: {_near(ev)}, and of {ask.n} eigenvalues {found.n_zero} count as zero, of "
-        f"which symmetry explains {found.n_symmetry}; {ev.n_unsettled} of them do not keep their "
-        "sign up to the critical point that theta stands for"
+        f"which symmetry explains {found.n_symmetry or 0}; {ev.n_unsettled} of them do not keep "
+        "their sign up to the critical point that theta stands for"
     )
     return text + _one_sided(found)
 

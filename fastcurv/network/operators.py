@@ -23,6 +23,7 @@ from .arguments import (
 )
 from .coordinates import InCoordinates
 from .linear import OfWhole, Symmetric
+from .reach import Reach, reach
 from .reductions import reduced
 
 NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
@@ -269,6 +270,12 @@ class Curvature(Quadratic):
             sizes; by default a cost model decides.
         """
         return reduced(self, space)
+
+    def reach(self, most: int) -> Reach | None:
+        """The space that the products of a float64 Hessian reach, with the proof of what lies
+        outside, where it has at most `most` dimensions; else None. See `fastcurv.network.reach`.
+        """
+        return reach(self, most)
 
     def astype(self, dtype: Any) -> Any:
         """The same operator at the same theta in another precision."""

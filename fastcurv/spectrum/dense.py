@@ -110,17 +110,32 @@ def dense_matrix(op: Any) -> DenseMatrix:
     op = check_symmetric_operator(op)
     n = op.shape[0]
     P, n_products = _products(op, n)
+    P = P.astype(np.float64, copy=False)
+    asymmetry = _asymmetry(P)
+    return _symmetric(P, _column_bounds(op, P), asymmetry, n_products)
+
+
+def symmetric_part(P: Floats, bounds: Floats, n_products: int) -> DenseMatrix:
+    """The `DenseMatrix` of products ``(n, n)`` whose columns are off by `bounds` at most."""
+    return _symmetric(P, bounds, _asymmetry(P), n_products)
+
+
+def _asymmetry(P: Floats) -> Floats:
+    """The norms of the columns of ``P - P'``, which must be finite."""
+    n = len(P)
     with np.errstate(over="ignore", invalid="ignore"):
-        P = P.astype(np.float64, copy=False)
-        asymmetry = np.concatenate([_lengths(P[s] - P[:, s].T) for s in slabs(n, n)])
-    if not np.isfinite(asymmetry).all():
+        found = np.concatenate([_lengths(P[s] - P[:, s].T) for s in slabs(n, n)])
+    if not np.isfinite(found).all():
         raise ValueError(
             "products with the operator hold NaN or infinity, or overflow when they are "
             "symmetrised; wanted finite numbers for a finite vector"
         )
-    bounds = _column_bounds(op, P)
+    return found
+
+
+def _symmetric(P: Floats, bounds: Floats, asymmetry: Floats, n_products: int) -> DenseMatrix:
     A = np.empty_like(P)
-    for s in slabs(n, n):  # of each pair the one that is known better, or their mean
+    for s in slabs(len(P), len(P)):  # of each pair the one that is known better, or their mean
         here, there, own = P[s], P[:, s].T, bounds[s, None]
         A[s] = np.where(bounds < own, here, np.where(own < bounds, there, here / 2 + there / 2))
     return DenseMatrix(A, bounds, asymmetry, n_products)

@@ -1,0 +1,198 @@
+"""Every eigenvalue at large n, where the products of H reach few dimensions and prove it: rows are
+fewer than units.
+
+What lies outside is known, `rest` with its multiplicity, and what lies inside is a matrix that is
+small enough. So the inertia is known as at small n, and Kantorovich's theorem holds with ``1 /
+beta`` the smallest of all sizes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..protocols import Floats, HasJacobian, ProvedReach, Reaching
+from ..spectrum.dense import LARGEST_DENSE, safe_norm, symmetric_part
+from .decide import Findings
+from .evidence import Products, spectral_norm
+from .knowledge import residual_bounds
+from .request import Request
+from .slices import DenseHessian
+from .theorem import EPS, Contraction, Slice, zero_of_residuals
+
+SPARE = 40  # products that the proofs beside the matrix may take
+INSIDE = 1e-9  # what of a unit vector of symmetry may lie out of reach
+LARGEST_JACOBIAN = 1 << 26  # numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Reached:
+    """All eigenvalues of H across a span of symmetries: `values` inside, each with ``E vectors``,
+    and `rest` outside.
+
+    Attributes
+    ----------
+    space : ProvedReach
+    values, vectors : ndarray, shape (m - s,), (m, m - s)
+    error : float
+        No eigenvalue is further from its true one.
+    span : ndarray, shape (n, s)
+        Orthonormal: proved symmetries, taken out.
+    """
+
+    space: ProvedReach
+    values: Floats
+    vectors: Floats
+    error: float
+    span: Floats
+
+    @property
+    def signs(self) -> NDArray[np.int_]:
+        """-1, 0 or 1 for every eigenvalue inside, 0 within the error."""
+        return np.where(np.abs(self.values) > self.error, np.sign(self.values), 0).astype(int)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The inertia of H."""
+        signs, rest, n = self.signs, self.space.rest, self.space.n_rest
+        positive = int((signs == 1).sum()) + n * (rest > self.error)
+        negative = int((signs == -1).sum())
+        zero = self.space.n - positive - negative
+        return {"n_positive": positive, "n_negative": negative, "n_zero": zero}
+
+    def counted(self, found: Findings) -> Findings:
+        """With the inertia."""
+        n = self.counts
+        return replace(
+            found,
+            n_positive=n["n_positive"],
+            n_negative=n["n_negative"],
+            n_zero=n["n_zero"],
+        )
+
+    def n_symmetry(self, Q: Floats) -> int:
+        """How many zeros the symmetries Q (n, s) explain."""
+        return int((self.span if self.space.rest else Q).shape[1])
+
+    @property
+    def slice(self) -> Slice:
+        """What is left across the symmetries, without its eigenpairs."""
+        n = self.space.n
+        return Slice(np.zeros(0), np.zeros((n, 0)), self.error, np.ones(n), self.span)
+
+    def across(self, v: Floats) -> Floats:
+        """What of v lies across the symmetries."""
+        return np.asarray(v - self.span @ (self.span.T @ v))
+
+    @property
+    def smallest(self) -> float:
+        """The smallest size of an eigenvalue, as computed."""
+        return float(min(np.abs(self.values).min(initial=np.inf), abs(self.space.rest)))
+
+    @property
+    def weakest(self) -> float:
+        """A lower bound on the size of every eigenvalue, negative where there is none."""
+        return self.smallest - self.error
+
+    def solve(self, g: Floats) -> Floats:
+        """``H^-1 g``."""
+        inner = self.space.project(g[None])[0]
+        y = self.vectors @ ((self.vectors.T @ inner) / self.values)
+        return np.asarray((g - self.space.embed(inner)) / self.space.rest + self.space.embed(y))
+
+    def step(self, H: Products, g: Floats) -> Floats:
+        """Newton's step across the symmetries, refined once."""
+        x = self.across(-self.solve(self.across(g)))
+        return self.across(x - self.solve(self.across(g + H(x))))
+
+    def chosen(self, k: int) -> tuple[Floats, Floats]:
+        """The k weakest eigenvalues inside that are known to be none of them 0, and their
+        vectors as columns.
+        """
+        order = np.argsort(np.abs(self.values))
+        order = order[self.signs[order] != 0][:k]
+        return self.values[order], self._columns(order)
+
+    def ends(self) -> list[tuple[float, Floats]]:
+        """Both extreme eigenvalues, with vectors: of H, what lies outside included."""
+        found = [(float(self.values[i]), self._columns([i])[:, 0]) for i in (0, -1)]
+        if not self.values[0] <= self.space.rest <= self.values[-1]:
+            found.append((self.space.rest, self.space.outside()))
+        return found
+
+    def _columns(self, which: Any) -> Floats:
+        return _columns(self.space, self.vectors[:, which])
+
+
+def reached(ask: Request, H: Products, left: float, Q: Floats | None) -> Reached | None:
+    """All eigenvalues, where the operator says that its products reach fewer than `dense_below`
+    dimensions, and the budget allows as many. Symmetries Q (n, s) are taken out where they lie in
+    reach.
+    """
+    most = int(min(ask.dense_below, left - SPARE, LARGEST_DENSE))
+    if most < 1 or not isinstance(H.op, Reaching):
+        return None
+    space = H.op.reach(most)
+    if space is None:
+        return None
+    H.note(f"all columns in {space.m} dimensions that the rows reach")
+    found = space.matrix()
+    H.tell(space.m)
+    if not found.error < np.inf:
+        return None
+    M = symmetric_part(found.products, found.bounds, space.m)
+    H.asymmetry = max(H.asymmetry, safe_norm(M.asymmetry))
+    H.norm = max(H.norm, 1.01 * spectral_norm(M.A))
+    H.note("all eigenvalues")
+    inner = (
+        np.zeros((space.m, 0))
+        if Q is None or not Q.shape[1]
+        else space.project(np.ascontiguousarray(Q.T)).T
+    )
+    if (np.linalg.norm(inner, axis=0) < 1 - INSIDE).any():
+        inner = inner[:, :0]
+    cut = DenseHessian(M).cut(inner)
+    span = _columns(space, cut.span)
+    return Reached(space, cut.values, cut.vectors, cut.error + found.error, span)
+
+
+def _columns(space: ProvedReach, Y: Floats) -> Floats:
+    """``E Y``."""
+    rows = [space.embed(y) for y in Y.T]
+    return np.stack(rows, axis=1) if rows else np.zeros((space.n, 0))
+
+
+def interpolation(ask: Request, H: Products) -> Contraction | None:
+    """The theorem for the residuals of a loss that is nothing but a sum of squares, with fewer
+    residuals than parameters.
+    """
+    ob, theta = ask.ob, ask.theta
+    if np.max(getattr(ob, "l2", 0.0)) > 0:
+        return None
+    here = residual_bounds(ob, theta, 0.0) if isinstance(ob, HasJacobian) else None
+    if here is None or len(here.residuals) > theta.size or (here.scale == 0).any():
+        return None
+    if len(here.residuals) * theta.size > LARGEST_JACOBIAN:
+        return None
+    H.note("do the residuals vanish?")
+    J, rows = _jacobian(ob, theta, H)
+    J = J * here.scale[:, None]
+    off = float(np.linalg.norm(rows * here.scale) + 4 * EPS * np.linalg.norm(J))
+    return zero_of_residuals(
+        J,
+        off,
+        here.residuals,
+        here.error,
+        lambda r: float(residual_bounds(ob, theta, r).lipschitz),
+    )
+
+
+def _jacobian(ob: Any, theta: Floats, H: Products) -> tuple[Floats, Floats]:
+    """The Jacobian of the outputs as a matrix, and bounds on the errors of its rows."""
+    double = ob.astype(np.float64) if getattr(ob, "dtype", None) == np.float32 else ob
+    J = double.jacobian(theta)
+    H.tell(J.shape[0])
+    return np.asarray((J.T @ np.eye(J.shape[0])).T, dtype=float), J.row_bounds()

@@ -1,0 +1,317 @@
+"""What the rows reach: the Hessian as a small matrix, and a proof of what it is off by.
+
+The space of `fastcurv.network.sample_space`, for a verdict instead of for products. With
+orthonormal Q1 (in, r) and U (out, s) that hold the rows of a and of delta, Q2 the rest beside Q1,
+a layer's part of everything the Hessian makes lies in
+
+    V = C1 Q1' + U C2 Q2'        C1 (out, r), C2 (s, in - r); in the first layer no C2
+
+beside l2. Ranks r and s are decided by singular values here: what is cut off, and all rounding,
+is in the bound. Bases and rows are numbers as they lie in memory, E (n, m) the map made of them
+exactly. Let ``H = H0 + l2 D``, D = I but for biases that l2 spares.
+
+*Is the map an isometry?* ``E'E = I + F``; F follows from the Gram matrices of Q1, [Q1 Q2] and U as
+computed, with their own rounding: ``f >= ||F||``. With ``E = Qo C``, Qo orthonormal, ``||C - I|| <=
+f``, so ``Qo'HQo`` and ``E'HE`` differ by ``(2 f + f^2) ||Qo'HQo||``.
+
+*What lies outside?* For v there, V Q1 = 0 and U'V = 0, so ``a V' = rho V'`` and ``delta V = sigma
+V``, with rho and sigma what the bases leave of the rows, errors of a and delta included: rounding.
+By the passes, row by row, each step bounded by norms,
+
+    rz <= ||W|| ra + rho       ra <= max |phi'| rz [+ ra]       rdelta_L <= ||loss''|| rz
+    re <= ||W|| rdelta + sigma [+ re]        rdelta <= max |phi'| re + max |e phi''| rz
+    ||H0 v|| <= leak = root of the sum over layers of (sum over rows of
+                       rdelta sqrt(a^2 + 1) + delta ra)^2
+
+and H differs from ``Qo (Qo'HQo) Qo' + l2 (I - Qo Qo')`` by at most ``2 leak`` in norm.
+
+*What are the products off by?* The engine multiplies columns of E in parameter space. `columns`
+bounds ``||computed(H e_j) - H e_j||`` by quantities that are sums of sizes, so for any x the bound
+is ``sum |x_j| bound_j``: rounding in one pass is shared out among the e_j in proportion to what
+each contributes. Rounding of ``Q1, Q2, U`` times the product, and of ``u q'``, is added.
+
+Weyl's theorem takes the sum of all these to the eigenvalues.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..protocols import Enclosed
+from ..rounding.rowwise import Rounding
+
+Floats = NDArray[np.float64]
+
+U = float(np.finfo(np.float64).eps) / 2
+UP = 1 + 1e-6  # more than rounding of the bounds themselves
+BLOCK = 64  # columns multiplied at a time
+CUT = 4.0  # singular values below this many max(shape) eps of the largest are not kept
+TRIED = 2  # times `most`: a number of coordinates from which ranks are not looked for
+MOST_BYTES = 1 << 28  # of one layer's bases
+
+
+def _gamma(k: float) -> float:
+    """``k u / (1 - k u)`` [1]_: a sum of k products in any order."""
+    return k * U / (1 - k * U)
+
+
+def _basis(A: Floats, whole: bool) -> tuple[Floats, Floats]:
+    """Orthonormal columns that hold the rows of A (N, k) to rounding, and, with `whole`, the rest
+    beside them.
+    """
+    _, sizes, right = np.linalg.svd(A, full_matrices=whole)
+    r = 0
+    if sizes.size and sizes[0] > 0:
+        r = int((sizes > CUT * max(A.shape) * 2 * U * sizes[0]).sum())
+    columns = np.ascontiguousarray(right.T)
+    return np.ascontiguousarray(columns[:, :r]), np.ascontiguousarray(columns[:, r:])
+
+
+def _defect(Q: Floats) -> float:
+    """A bound on ``||Q'Q - I||``."""
+    if not Q.shape[1]:
+        return 0.0
+    G = Q.T @ Q
+    sizes = np.sqrt(np.diagonal(G))
+    G[np.diag_indices(len(G))] -= 1
+    return float(np.linalg.norm(G) + _gamma(len(Q) + 2) * float(sizes @ sizes) * UP) * UP
+
+
+def _left(A: Floats, error: Floats, Q: Floats) -> Floats:
+    """Bounds (N,) on the norms of what Q leaves of the rows of A, each off by `error` (N, 1)."""
+    sizes = np.linalg.norm(A, axis=1) + error[:, 0]
+    rest = np.linalg.norm(A - (A @ Q) @ Q.T, axis=1) if Q.shape[1] else np.linalg.norm(A, axis=1)
+    turned = _gamma(len(Q) + Q.shape[1] + 4) * (1 + Q.shape[1]) * sizes
+    return np.asarray((rest + turned + 2 * error[:, 0]) * UP)
+
+
+class LayerReach:
+    """One layer's bases, its part of E, and what they leave of the rows."""
+
+    def __init__(self, shape: tuple[int, int], bias: bool, rows: Any, pairs: bool) -> None:
+        (self.out, self.width), self.bias, self.pairs = shape, bias, pairs
+        a, da, d, dd = rows
+        self.Q1, self.Q2 = _basis(a, pairs)
+        self.U = _basis(d, False)[0] if pairs else np.zeros((self.out, 0))
+        self.r, self.s = self.Q1.shape[1], self.U.shape[1]
+        self.first = self.out * self.r
+        self.weights = self.first + self.s * (self.width - self.r) * pairs
+        self.whole = self.weights >= self.out * self.width
+        if self.whole:
+            self.weights = self.out * self.width
+            self.rho = self.sigma = np.zeros(len(a))
+            self.defect = self.turning = 0.0
+        else:
+            self.rho = _left(a, da, self.Q1)
+            self.sigma = _left(d, dd, self.U)
+            inner = _defect(np.hstack([self.Q1, self.Q2]) if pairs else self.Q1)
+            outer = _defect(self.U)
+            self.defect = inner + outer + inner * outer
+            k, s = float(self.width), float(self.s)
+            self.turning = UP * (_gamma(k + 1) * k**0.5 + _gamma(self.out + 1) * (s * 2) ** 0.5)
+        self.size = self.weights + self.out * bias
+
+    def embed(self, j: int, V: Floats, vb: Floats | None) -> None:
+        """Column j of E, into V and vb that are 0."""
+        if j >= self.weights:
+            assert vb is not None
+            vb[j - self.weights] = 1.0
+        elif self.whole:
+            V.reshape(-1)[j] = 1.0
+        elif j < self.first:
+            V[j // self.r] = self.Q1[:, j % self.r]
+        else:
+            i, k = divmod(j - self.first, self.width - self.r)
+            np.multiply(self.U[:, i, None], self.Q2[:, k], out=V)
+
+    def project(self, V: Floats, vb: Floats | None, out: Floats) -> None:
+        """E' times rows ``V (b, out, in)`` and ``vb``, into `out` (b, size)."""
+        b = len(V)
+        if self.whole:
+            out[:, : self.weights] = V.reshape(b, -1)
+        else:
+            flat = V.reshape(-1, self.width)
+            out[:, : self.first] = (flat @ self.Q1).reshape(b, -1)
+            if self.weights > self.first:
+                turned = (flat @ self.Q2).reshape(b, self.out, -1)
+                out[:, self.first : self.weights] = (self.U.T @ turned).reshape(b, -1)
+        if vb is not None:
+            out[:, self.weights :] = vb
+
+    def back(self, x: Floats, V: Floats, vb: Floats | None) -> None:
+        """E times coordinates x, into V and vb."""
+        if self.whole:
+            V[...] = x[: self.weights].reshape(V.shape)
+        else:
+            np.matmul(x[: self.first].reshape(self.out, self.r), self.Q1.T, out=V)
+            if self.weights > self.first:
+                C2 = x[self.first : self.weights].reshape(self.s, -1)
+                V += (self.U @ C2) @ self.Q2.T
+        if vb is not None:
+            vb[...] = x[self.weights :]
+
+
+def estimate(model: Any, N: int) -> int:
+    """How many coordinates there are where all rows are independent."""
+    total = 0
+    for l, (m, k) in enumerate(model.shapes):
+        r, s = min(N, k), min(N, m) if l else 0
+        total += min(m * k, m * r + s * (k - r)) + m * model.bias
+    return total
+
+
+class Reach:
+    """The space that a Hessian's products reach: a `ProvedReach`.
+
+    Parameters
+    ----------
+    H : Curvature
+        A Hessian in float64 of a model without batch normalisation.
+    """
+
+    space = "samples"
+
+    def __init__(self, H: Any) -> None:
+        self.whole, self.n = H, H.shape[0]
+        ob = H.objective
+        self.R = Rounding(ob, H.theta, measured=True)
+        states = list(self.R.states())
+        a, da, d, dd = [], [], [], []
+        for l in range(len(ob.model.shapes)):
+            a.append(np.concatenate([s.a[l] for s in states]))
+            d.append(np.concatenate([s.d[l] for s in states]))
+            zero = np.zeros((len(a[l]), 1))
+            da.append(zero if l == 0 else np.concatenate([s.da[l].nu for s in states]))
+            dd.append(np.concatenate([s.dd[l].nu for s in states]))
+        self.layers = [
+            LayerReach(shape, ob.model.bias, (a[l], da[l], d[l], dd[l]), l > 0)
+            for l, shape in enumerate(ob.model.shapes)
+        ]
+        self.cuts = np.cumsum([0] + [layer.size for layer in self.layers])
+        self.m = int(self.cuts[-1])
+        self.n_rest, self.rest = self.n - self.m, float(ob.l2)
+        self.leak = self._leak(states)
+
+    def _leak(self, states: Any) -> float:
+        """A bound on ``||H0 v||`` over unit vectors v outside."""
+        R, L = self.R, len(self.layers)
+        totals, start = np.zeros(L), 0
+        for s in states:
+            rows = slice(start, start + len(s.a[0]))
+            start = rows.stop
+            rho = [layer.rho[rows, None] for layer in self.layers]
+            sigma = [layer.sigma[rows, None] for layer in self.layers]
+            one = np.ones_like(rho[0])
+            ra, rz = [0 * one], []
+            for l in range(L):
+                rz.append(R.W[l].norm * ra[l] + rho[l])
+                if l < L - 1:
+                    p = s.phi[l].p
+                    top = one if p is None else _top(p, s.phi[l].dp)
+                    ra.append(top * rz[l] + (ra[l] if R.skips[l] else 0))
+            rd, re = sum(s.loss.r_norms()) * rz[-1], 0 * one
+            for l in range(L - 1, -1, -1):
+                size = [
+                    np.linalg.norm(x, axis=1)[:, None] + (0 if dx is None else dx.nu)
+                    for x, dx in ((s.a[l], s.da[l]), (s.d[l], s.dd[l]))
+                ]
+                totals[l] += float((rd * np.sqrt(size[0] ** 2 + 1) + size[1] * ra[l]).sum())
+                if l == 0:
+                    break
+                re = R.W[l].norm * rd + sigma[l] + (re if R.skips[l] else 0)
+                p = s.phi[l - 1].p
+                rd = re * (one if p is None else _top(p, s.phi[l - 1].dp))
+                if s.eq[l - 1] is not None:
+                    rd = rd + _top(s.eq[l - 1], s.deq[l - 1]) * rz[l - 1]
+        if R.overflow:
+            return np.inf
+        return float(np.linalg.norm(totals)) * UP * R.slack
+
+    # --- the map
+
+    def _views(self, rows: Floats) -> list[tuple[Floats, Floats | None]]:
+        """V and vb of each layer, views into rows (b, n)."""
+        model, views = self.whole.objective.model, []
+        for (m, k), start in zip(model.shapes, model.starts):
+            end = start + m * k
+            vb = rows[:, end : end + m] if model.bias else None
+            views.append((rows[:, start:end].reshape(len(rows), m, k), vb))
+        return views
+
+    def embed(self, x: Floats) -> Floats:
+        """``E x``."""
+        out = np.empty((1, self.n))
+        for layer, (V, vb), a, b in zip(
+            self.layers, self._views(out), self.cuts, self.cuts[1:], strict=False
+        ):
+            layer.back(x[a:b], V[0], None if vb is None else vb[0])
+        return np.asarray(out[0])
+
+    def project(self, rows: Floats) -> Floats:
+        """``E'`` times rows (b, n), as rows (b, m)."""
+        out = np.empty((len(rows), self.m))
+        for layer, (V, vb), a, b in zip(
+            self.layers, self._views(rows), self.cuts, self.cuts[1:], strict=False
+        ):
+            layer.project(V, vb, out[:, a:b])
+        return out
+
+    def _unit_columns(self, start: int, stop: int) -> Floats:
+        rows = np.zeros((stop - start, self.n))
+        views = self._views(rows)
+        for i, j in enumerate(range(start, stop)):
+            l = int(np.searchsorted(self.cuts, j, side="right")) - 1
+            V, vb = views[l]
+            self.layers[l].embed(j - int(self.cuts[l]), V[i], None if vb is None else vb[i])
+        return rows
+
+    # --- the matrix
+
+    def matrix(self) -> Enclosed:
+        """``E'HE`` by m products, with bounds."""
+        P, bounds = np.empty((self.m, self.m)), np.empty(self.m)
+        each = np.asarray(self.whole.column_bounds(), dtype=np.float64)
+        turning = max(layer.turning for layer in self.layers)
+        f = max(layer.defect for layer in self.layers)
+        for start in range(0, self.m, BLOCK):
+            rows = self._unit_columns(start, min(start + BLOCK, self.m))
+            part = slice(start, start + len(rows))
+            products = np.ascontiguousarray((self.whole @ rows.T).T)
+            P[:, part] = self.project(products).T
+            bounds[part] = (np.abs(rows) @ each) * UP * (1 + f)
+            bounds[part] += turning * np.linalg.norm(products, axis=1) * (1 + f)
+        if not (f < 0.1 and np.isfinite(P).all()):
+            return Enclosed(P, bounds, np.inf)
+        size = float(np.linalg.norm(P)) + float(np.linalg.norm(bounds)) + self.rest + self.leak
+        size *= 2 * UP  # >= ||H||
+        bounds += 4 * U * size  # u q' is rounded
+        return Enclosed(P, bounds, ((2 * f + f * f) * size + 2 * self.leak) * UP)
+
+    def outside(self, seed: int = 0) -> Floats:
+        """A unit vector (n,) out of reach, to rounding."""
+        v = np.random.default_rng(seed).standard_normal((1, self.n))
+        for _ in range(3):
+            v -= self.embed(self.project(v)[0])
+            v /= np.linalg.norm(v)
+        return np.asarray(v[0])
+
+
+def _top(x: Floats, dx: Any) -> Floats:
+    """The largest of each row, its error included."""
+    return np.asarray(np.abs(x).max(axis=1, keepdims=True) + dx.E.max(axis=1, keepdims=True))
+
+
+def reach(H: Any, most: int) -> Reach | None:
+    """`Curvature.reach`."""
+    ob = H.objective
+    if H.kind != "hessian" or H.dtype != np.float64 or ob.model.batch_norm:
+        return None
+    if estimate(ob.model, ob.n_samples) > TRIED * most:
+        return None
+    if 8 * max(k * k for _, k in ob.model.shapes[1:] or ob.model.shapes) > MOST_BYTES:
+        return None
+    found = Reach(H)
+    return found if found.m <= most and found.n_rest > 0 and found.leak < np.inf else None

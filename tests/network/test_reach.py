@@ -1,0 +1,130 @@
+"""What the rows reach, and the proof of what lies outside: every inequality of the proof held
+against long double, and the eigenvalues against the dense matrix.
+"""
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.network.reach import Reach, estimate
+
+from ..rounding.longdouble import LD, Truth
+
+ACTIVATIONS = "identity relu leaky_relu tanh sigmoid softplus silu gelu elu"
+LOSSES = ("mse", "cross_entropy", "binary_cross_entropy")
+
+
+def objective(rng, activation, loss, N, sizes=(9, 7, 7, 3), **options):
+    model = fc.MLP(sizes, activation, options.pop("bias", True), options.pop("residual", False))
+    X, d = rng.standard_normal((N, sizes[0])), sizes[-1]
+    if options.pop("copies", False):
+        X[1:], X[:, 2] = X[0], 0.0
+    targets = {
+        "mse": rng.standard_normal((N, d)),
+        "cross_entropy": rng.integers(d, size=N),
+        "binary_cross_entropy": rng.random((N, d)),
+    }
+    ob = fc.Objective(model, X, targets[loss], loss, **options)
+    return ob, rng.standard_normal(model.n_params) / 2
+
+
+def exact_map(R):
+    """The columns of E in long double, from the bases as they lie."""
+    columns = np.zeros((R.n, R.m), LD)
+    starts = R.whole.objective.model.starts
+    for layer, start, j in zip(R.layers, starts, R.cuts, strict=False):
+        k, out = layer.width, layer.out
+        if layer.whole:
+            columns[range(start, start + out * k), range(j, j + out * k)] = 1
+        else:
+            Q1, Q2, U = (x.astype(LD) for x in (layer.Q1, layer.Q2, layer.U))
+            columns[start : start + out * k, j : j + layer.first] = np.kron(np.eye(out), Q1)
+            if layer.weights > layer.first:
+                columns[start : start + out * k, j + layer.first : j + layer.weights] = np.kron(
+                    U, Q2
+                )
+        if layer.bias:
+            end = start + out * k
+            columns[range(end, end + out), range(j + layer.weights, j + layer.size)] = 1
+    return columns
+
+
+def largest(A):
+    """``||A||``, in long double, from below: power steps from float64's singular vector."""
+    v = np.linalg.svd((A / (np.abs(A).max() or 1)).astype(float))[2][0].astype(LD)
+    for _ in range(4):
+        w = A.T @ (A @ v)
+        v = w / (np.sqrt((w * w).sum()) or 1)
+    return float(np.sqrt(((A @ v) ** 2).sum()))
+
+
+def check(ob, theta):
+    R = Reach(ob.hessian(theta))
+    E, n = exact_map(R), R.n
+    truth = Truth(ob, theta)
+    H = np.column_stack([truth.product(e) for e in np.eye(n)])
+    H = (H + H.T) / 2
+    F = E.T @ E - np.eye(R.m)
+    assert largest(F) <= max(layer.defect for layer in R.layers) + 1e-18
+    # outside: an exact complement, by Gram and Schmidt twice in long double
+    Z = np.linalg.svd(E.astype(float))[0][:, R.m :].astype(LD)
+    for _ in range(3):
+        Z = Z - E @ (E.T @ Z)
+    Z /= np.sqrt((Z * Z).sum(axis=0))
+    assert Z.shape[1] == R.n_rest
+    H0 = H - np.diag(np.broadcast_to(np.asarray(ob.l2_diagonal).astype(LD), n))
+    assert largest(H0 @ Z) <= R.leak + 1e-18
+    found = R.matrix()
+    off = found.products - E.T @ (H @ E)
+    assert (np.sqrt((off * off).sum(axis=0)) <= found.bounds).all()
+    # all together: no eigenvalue is further from its own than the sum
+    values = np.linalg.eigvalsh((found.products + found.products.T) / 2)
+    both = np.sort(np.append(values, np.full(R.n_rest, R.rest)))
+    dense = np.linalg.eigvalsh(H.astype(float))
+    slack = 20 * n * np.finfo(float).eps * np.abs(dense).max()
+    gap = np.abs(both - dense).max()
+    assert gap <= np.linalg.norm(found.bounds) + found.error + slack
+    assert gap <= 1e-12 * np.abs(dense).max()  # and it is as exact as that
+    v = R.outside()
+    assert np.linalg.norm(R.project(v[None])) <= 1e-13
+    assert np.linalg.norm(H0.astype(float) @ v) <= 2 * R.leak + slack
+    return R
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS.split(" "))
+def test_every_inequality_of_the_proof(activation, rng):
+    for i, (loss, N) in enumerate(zip(LOSSES, (1, 2, 3), strict=True)):
+        options = {"residual": i == 1, "bias": i != 2, "l2": 0.01 * i, "l2_biases": i != 1}
+        R = check(*objective(rng, activation, loss, N, **options))
+        assert R.n_rest > 0
+
+
+def test_ranks_are_seen(rng):
+    """Rows that are equal, or of weight zero, and columns that are zero, reach less."""
+    for activation in ("tanh", "relu"):
+        one = check(*objective(rng, activation, "cross_entropy", 1, l2=0.1))
+        four = check(*objective(rng, activation, "cross_entropy", 4, l2=0.1, copies=True))
+        assert four.layers[0].r == one.layers[0].r == 1
+        assert four.m < estimate(four.whole.objective.model, 4)
+    weight = np.array([0.0, 1.0, 0.0])
+    ob, theta = objective(rng, "gelu", "mse", 3, sample_weight=weight, l2=0.1)
+    assert check(ob, theta).layers[1].s == 1
+    zeros = np.zeros_like(theta)
+    check(ob, zeros)
+
+
+def test_more_rows_than_units_and_wider_nets(rng):
+    R = check(*objective(rng, "tanh", "mse", 12, (20, 6, 2), l2=0.1))
+    assert R.layers[1].whole and not R.layers[0].whole
+    check(*objective(rng, "silu", "cross_entropy", 2, (6, 14, 5, 4), l2=0.1))
+
+
+def test_who_is_asked(rng):
+    """None for what has no such proof, and where too many dimensions are reached."""
+    ob, theta = objective(rng, "tanh", "mse", 2)
+    H = ob.hessian(theta)
+    assert H.reach(200).m <= 200 and H.reach(20) is None
+    assert ob.ggn(theta).reach(200) is None
+    assert ob.astype("float32").hessian(theta.astype("float32")).reach(200) is None
+    norm = fc.Objective(fc.MLP((9, 7, 3), batch_norm=True), ob.X, ob.y, "mse")
+    assert norm.hessian(norm.model.init(seed=0)).reach(200) is None

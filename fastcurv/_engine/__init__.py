@@ -19,6 +19,7 @@ from .vectors import (
     activate,
     columns_as_rows,
     combine_rows,
+    copy_finite,
     project_rows,
     subtract_rows,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "activate",
     "available_archs",
     "chosen_arch",
+    "copy_finite",
     "columns_as_rows",
     "default_threads",
     "fma_peak",

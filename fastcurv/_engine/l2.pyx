@@ -5,7 +5,9 @@ spares: one run of all, or a layer's W and then its biases.
 """
 from libc.string cimport memset
 
+from .kernels cimport fc_table
 from .state cimport Layer
+from .team cimport fc_team_run
 
 
 cdef struct Run:
@@ -27,20 +29,59 @@ cdef inline Run run_of(PlanS *P, Py_ssize_t l, char *x) noexcept nogil:
     return found
 
 
+cdef enum:
+    PART = 1 << 16              # numbers of a run, at least, for one part of the job
+    MOST_PARTS = 64
+
+
+cdef struct Parts:
+    const fc_table *K
+    Run run
+    Py_ssize_t step             # numbers of a part
+    double l2
+    char *out                   # of the run; NULL: squares are wanted
+    double squares[MOST_PARTS]
+
+
+cdef void take_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    cdef Parts *t = <Parts *>context
+    cdef Py_ssize_t first = part * t.step, count = min(t.step, t.run.taken - first)
+    cdef Py_ssize_t shift = first * t.K.real_bytes
+    cdef char *x = t.run.at + shift
+    if t.out != NULL:
+        t.K.scale(count, t.l2, x, t.out + shift)
+    else:
+        t.K.dots(1, 1, count, x, count, x, count, t.squares + part, 1)
+
+
+cdef Py_ssize_t take(PlanS *P, Parts *t) noexcept nogil:
+    """All parts of a run by the team; returns how many there are, whatever the threads."""
+    cdef Py_ssize_t taken = t.run.taken
+    t.K, t.step = P.K, max(<Py_ssize_t>PART, (taken + MOST_PARTS - 1) // MOST_PARTS)
+    cdef Py_ssize_t count = (taken + t.step - 1) // t.step
+    fc_team_run(P.threads, count, take_part, t)
+    return count
+
+
 cdef void decay(PlanS *P, double l2, char *x, char *out) noexcept nogil:
     cdef Py_ssize_t l, size = P.K.real_bytes
-    cdef Run r
+    cdef Parts t
+    t.l2 = l2
     for l in range(runs(P)):
-        r = run_of(P, l, x)
-        P.K.scale(r.taken, l2, r.at, out + r.first * size)
-        memset(out + (r.first + r.taken) * size, 0, r.spared * size)
+        t.run = run_of(P, l, x)
+        t.out = out + t.run.first * size
+        take(P, &t)
+        memset(t.out + t.run.taken * size, 0, t.run.spared * size)
 
 
 cdef double decayed(PlanS *P, char *x) noexcept nogil:
-    cdef Py_ssize_t l
+    cdef Py_ssize_t l, part
     cdef double square = 0
-    cdef Run r
+    cdef Parts t
+    t.out = NULL
     for l in range(runs(P)):
-        r = run_of(P, l, x)
-        P.K.dots(1, 1, r.taken, r.at, r.taken, r.at, r.taken, &square, 1)
+        t.run = run_of(P, l, x)
+        memset(t.squares, 0, sizeof(t.squares))
+        for part in range(take(P, &t)):
+            square += t.squares[part]
     return square

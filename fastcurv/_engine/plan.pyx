@@ -242,10 +242,10 @@ cdef class Plan:
         if gradient:
             g = np.empty(P.n, self.theta.dtype)
             out = pointer(g)
-            if add:
-                decay(P, self.l2, P.theta, out)
         with nogil:
             before = watch()
+            if gradient and add:
+                decay(P, self.l2, P.theta, out)
             value = at_theta(P, gradient, out, add)
             self.end(before)
         if self.l2 != 0:

@@ -7,11 +7,12 @@ The work is cut by sizes alone, sums are in a fixed order.
 """
 import numpy as np
 
+from libc.math cimport isfinite
 from libc.stdint cimport uintptr_t
 from libc.string cimport memcpy, memset
 
 from .kernels cimport fc_product, fc_table, table_chosen
-from .memory cimport pointer
+from .memory cimport pointer, ready
 from .team cimport fc_team_run, fc_watch, unwatch, watch
 from .memory import padded_copy
 from .kernels import ACTIVATIONS
@@ -157,6 +158,49 @@ def combine_rows(Q, S, Y):
         fc_team_run(threads, (t.n + TURN_COLUMNS - 1) // TURN_COLUMNS, turn_part, &turn)
         unwatch(before)
     return Y
+
+
+# --- theta taken over ------------------------------------------------------------------------------
+
+cdef enum: COPY_NUMBERS = 1 << 16    # of a vector, for one part of the job
+
+
+cdef struct Copying:
+    const fc_table *K
+    Py_ssize_t n
+    char *source
+    char *out
+    double *squares
+
+
+cdef void copy_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    cdef Copying *t = <Copying *>context
+    cdef Py_ssize_t a = part * COPY_NUMBERS, size = t.K.real_bytes
+    cdef Py_ssize_t count = min(<Py_ssize_t>COPY_NUMBERS, t.n - a)
+    cdef char *copied = t.out + a * size
+    memcpy(copied, t.source + a * size, count * size)
+    t.K.dots(1, 1, count, copied, count, copied, count, t.squares + part, 1)
+
+
+def copy_finite(source, out, int threads=1):
+    """``out[:] = source`` for vectors as the engine takes them, of one dtype and length. Whether it
+    was done and all is finite by its squares; if not, nobody knows what out holds.
+    """
+    cdef Copying t
+    cdef fc_watch before
+    t.K, t.n = &table_chosen()[out.itemsize == 8], out.shape[0]
+    t.source = ready(source, t.n, out.dtype, False)
+    t.out = ready(out, t.n, out.dtype, True)
+    if t.source == NULL or t.out == NULL:
+        return False
+    cdef Py_ssize_t parts = (t.n + COPY_NUMBERS - 1) // COPY_NUMBERS
+    squares = np.zeros(parts)
+    t.squares = <double *>pointer(squares)
+    with nogil:
+        before = watch()
+        fc_team_run(threads, parts, copy_part, &t)
+        unwatch(before)
+    return bool(isfinite(squares.sum()))
 
 
 # --- a block's columns as rows --------------------------------------------------------------------

@@ -189,6 +189,16 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     return out
 
 
+def take_theta(objective: Any, theta: Any, out: Array) -> Array:
+    """Theta, checked, into `out` (n,), which is returned; in one pass by the engine's threads where
+    it is a vector as they take it.
+    """
+    threads = objective.n_threads or _engine.default_threads()
+    if not _engine.copy_finite(theta, out, threads):
+        np.copyto(out, objective.model.check_theta(theta))
+    return out
+
+
 def layer_indices(model: Any, layers: Any) -> np.ndarray:
     layers = np.atleast_1d(np.asarray(layers))
     count = len(model.shapes)

@@ -22,6 +22,7 @@ from .arguments import (
     check_selection,
     check_targets,
     check_weight,
+    take_theta,
 )
 from .jacobian import Jacobian
 from .mlp import MLP
@@ -264,13 +265,14 @@ class Objective(NetworkFacts):
 
     def _bound(self, theta: Any, gradient: bool) -> Any:
         """The objective's own plan at theta, with the gradient where it is wanted."""
-        theta = self.model.check_theta(theta)
+        if type(theta) is not np.ndarray or theta.dtype != self.dtype or theta.ndim != 1:
+            theta = self.model.check_theta(theta)
         if self._plan is None:
             self._plan, self._theta = self._new_plan(), np.empty(self.n_params, self.dtype)
         at = self._plan.theta
         if at is None or not (np.array_equal(at[:64], theta[:64]) and np.array_equal(at, theta)):
             self._plan.unbind()
-            np.copyto(self._theta, theta)
+            take_theta(self, theta, self._theta)
             self._plan.bind(self._theta, gradient)
         elif gradient:
             self._plan.finish()

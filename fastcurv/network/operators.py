@@ -20,6 +20,7 @@ from .arguments import (
     check_indices,
     check_out,
     layer_indices,
+    take_theta,
 )
 from .coordinates import InCoordinates
 from .linear import OfWhole, Symmetric
@@ -102,7 +103,7 @@ class Curvature(Quadratic):
 
     def __init__(self, objective: Any, theta: Any, kind: str) -> None:
         self.objective, self.kind = objective, kind
-        theta = np.array(objective.model.check_theta(theta), order="C")
+        theta = take_theta(objective, theta, np.empty(objective.n_params, objective.dtype))
         self._plan = objective._lend_plan()
         self._plan.bind(theta)
         weakref.finalize(self, objective._take_back, self._plan)

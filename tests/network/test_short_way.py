@@ -120,3 +120,52 @@ def test_a_net_served_by_one_thread_is_right_whatever_its_rows(dtype, n_rows):
     wanted = reference.hessian(theta.astype(float)) @ v.astype(float)
     scale = np.abs(wanted).max()
     assert np.abs(H @ v - wanted).max() < 200 * np.finfo(dtype).eps * scale
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("at", [0, 65535, 65536, 65537, 150_000])
+@pytest.mark.parametrize("what", [np.nan, np.inf, -np.inf])
+def test_a_long_theta_with_one_number_that_is_none_is_refused(dtype, at, what):
+    model = fc.MLP([300, 500, 1], dtype=dtype)
+    ob = fc.Objective(model, np.ones((2, 300)), [0.0, 1.0], loss="mse", n_threads=2)
+    theta = model.init(seed=0)
+    value = ob.value(theta)
+    theta[at] = what
+    for call in (ob.value, ob.gradient, ob.hessian, ob.ggn):
+        with pytest.raises(ValueError, match="theta"):
+            call(theta)
+    assert ob.value(model.init(seed=0)) == value
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_theta_whose_squares_overflow_is_taken_and_stays_the_callers(dtype):
+    model = fc.MLP([2, 1], bias=False, dtype=dtype)
+    ob = fc.Objective(model, [[1.0, -1.0]], [0.0], loss="mse")
+    large = np.sqrt(np.finfo(dtype).max) * 4
+    theta = np.array([large, large], dtype)
+    H = ob.hessian(theta)
+    assert ob.value(theta) == 0
+    theta[:] = 0
+    assert (H.theta == large).all()
+
+
+@pytest.mark.parametrize("spared", [True, False])
+def test_l2_of_a_long_theta_by_parts(spared):
+    model = fc.MLP([300, 700, 3])
+    X, y = np.zeros((2, 300)), np.zeros((2, 3))
+    rng = np.random.default_rng(0)
+    theta, v = rng.standard_normal((2, model.n_params))
+    results = []
+    for threads in (1, 2, 7):
+        ob, plain = (
+            fc.Objective(model, X, y, "mse", l2=l2, n_threads=threads, l2_biases=not spared)
+            for l2 in (0.3, 0.0)
+        )
+        (value, gradient), H = ob.value_and_gradient(theta), ob.hessian(theta)
+        results.append((value, gradient.tobytes(), (H @ v).tobytes()))
+        taken = np.broadcast_to(np.asarray(ob.l2_diagonal), theta.shape)
+        bare_value, bare_gradient = plain.value_and_gradient(theta)
+        assert value == pytest.approx(bare_value + 0.5 * np.sum(taken * theta**2), rel=1e-13)
+        assert np.allclose(gradient, bare_gradient + taken * theta, rtol=1e-13, atol=1e-13)
+        assert np.allclose(H @ v, plain.hessian(theta) @ v + taken * v, rtol=1e-13, atol=1e-12)
+    assert results[0] == results[1] == results[2]

@@ -69,6 +69,15 @@ def heard(call: Callable[[], Result]) -> Result:
     return found[0]
 
 
+def unbroken(found: Result) -> Result:
+    """What an algorithm inside another one found; `KeyboardInterrupt` where Ctrl-C ended it, so
+    that the outer one does not go on.
+    """
+    if getattr(found, "interrupted", False):
+        raise KeyboardInterrupt
+    return found
+
+
 @contextmanager
 def deferred_interrupts() -> Iterator[Interrupts]:
     """Within it the first Ctrl-C sets a flag, or ends the product at hand; a second one raises

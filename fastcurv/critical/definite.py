@@ -26,7 +26,7 @@ from scipy.linalg import LinAlgError, cho_solve
 from scipy.sparse.linalg import LinearOperator
 
 from ..checks import check_symmetric_operator
-from ..interrupts import heard
+from ..interrupts import heard, unbroken
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import decompose
 from ..spectrum.dense import safe_norm
@@ -77,7 +77,7 @@ def definite(full: DenseHessian) -> Definite | None:
     if solve is None:
         return None
     inverse = LinearOperator(A.shape, solve, dtype=np.float64)
-    found = eigsh(inverse, 1, "LA", tol=1e-4, max_products=MOST_SOLVES, seed=0)
+    found = unbroken(eigsh(inverse, 1, "LA", tol=1e-4, max_products=MOST_SOLVES, seed=0))
     v = found.vectors[:, 0]
     weakest = float(v @ (A @ v)) / float(v @ v)
     for share in SHARES:
@@ -170,7 +170,7 @@ def _evidence(
 ) -> Evidence:
     """Both ends of the spectrum, and how much of g the curvature explains."""
     A, error = check_symmetric_operator(full.A), full.M.error()
-    top = eigsh(A, 1, "LA", tol=1e-8, seed=0)
+    top = unbroken(eigsh(A, 1, "LA", tol=1e-8, seed=0))
     high, off = float(top.values[0]), float(top.residuals[0]) + error
     size, flat, residual = safe_norm(g), None, None
     if size > 0:

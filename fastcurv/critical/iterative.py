@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..interrupts import unbroken
 from ..krylov.basis import combine
 from ..krylov.minres import minres
 from ..krylov.risk import lanczos_risk, lanczos_steps
@@ -261,8 +262,10 @@ def _search_further(search: Search, main: Any, goal: int, scales: tuple[Any, Any
 
         lowest = min(search.candidates, key=lambda c: c[0])[1].astype(H.native_dtype)
         room = int(min(search.left(), goal - main.m))
-        pairs = eigsh(
-            H.native, 1, "SA", tol=1e-6, max_products=max(2, room), v0=lowest, seed=search.rng
+        pairs = unbroken(
+            eigsh(
+                H.native, 1, "SA", tol=1e-6, max_products=max(2, room), v0=lowest, seed=search.rng
+            )
         )
         H.tell(pairs.n_products)
         search.candidates.append(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..critical.classify import classify
+from ..interrupts import unbroken
 from ..spectrum.eigsh import eigsh
 
 PRODUCTS = 40  # of a look
@@ -71,7 +72,9 @@ def look(ob: Any, theta: np.ndarray, scale: float, tol: float) -> tuple[Look, np
         values = scale * np.linalg.eigvalsh(H.to_dense().astype(float))
         low, high, errors, vector = float(values[0]), float(values[-1]), (0.0, 0.0), None
     else:
-        found = eigsh(H, 2, which="BE", tol=1e-2, max_products=min(PRODUCTS, n), seed=START)
+        found = unbroken(
+            eigsh(H, 2, which="BE", tol=1e-2, max_products=min(PRODUCTS, n), seed=START)
+        )
         low, high = scale * float(found.values[0]), scale * float(found.values[-1])
         errors = scale * float(found.residuals[0]), scale * float(found.residuals[-1])
         vector = np.ascontiguousarray(found.vectors[:, 0])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import weakref
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from ..checks import as_numpy
+from ..checks import as_numpy, slabs
 from ..protocols import Array, Floats, Indices
 from ..rounding.bounds import dense_bounds, rounding_at
 from ..rounding.rowwise import Rounding
@@ -29,6 +29,7 @@ from .reductions import reduced
 
 NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
 DENSE_BLOCK = 64  # columns of the identity that to_dense multiplies at a time
+EMBEDDED = 64 << 20  # bytes of a block's vectors at the whole operator's length
 
 
 class Quadratic(Symmetric):
@@ -197,8 +198,10 @@ class Curvature(Quadratic):
             rows[np.arange(len(rows)), np.arange(start, start + len(rows))] = 1
             self._multiply(rows, dense[start : start + len(rows)])
         self.n_products += n
-        dense += dense.T.copy()
-        dense *= 0.5
+        for cut in slabs(n, n):
+            right = slice(cut.start, n)
+            mean = (dense[cut, right] + dense[right, cut].T) * dense.dtype.type(0.5)
+            dense[cut, right], dense[right, cut] = mean, mean.T
         return dense
 
     def rounding_bound(self, v: Any) -> float:
@@ -312,12 +315,20 @@ class Block(OfWhole, Quadratic):
         full[:, self.indices] = Vt
         return full
 
+    def _parts(self, Vt: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Rows as rows of the whole operator's length, some at a time."""
+        step = max(8, EMBEDDED // (self.whole.shape[0] * self.dtype.itemsize) // 8 * 8)
+        for start in range(0, len(Vt), step):
+            cut = slice(start, start + step)
+            yield cut, self._embed(Vt[cut])
+
     def _rows(self, Vt: np.ndarray) -> np.ndarray:
-        full = self._embed(Vt)
-        out = np.empty_like(full)
-        self.whole._plan.multiply(full, out, self.kind, self._active, self.kind != "fisher")
+        rows: Array = np.empty(Vt.shape, self.dtype)
+        for cut, full in self._parts(Vt):
+            out = np.empty_like(full)
+            self.whole._plan.multiply(full, out, self.kind, self._active, self.kind != "fisher")
+            rows[cut] = out[:, self.indices]
         self.whole.n_products += len(Vt)
-        rows: Array = out[:, self.indices]
         return rows
 
     def product(self, v: Any, out: np.ndarray | None = None) -> np.ndarray:
@@ -335,7 +346,9 @@ class Block(OfWhole, Quadratic):
 
     def _quadratic(self, Vt: np.ndarray) -> np.ndarray:
         self.whole.n_products += len(Vt)
-        forms: Floats = self.whole._plan.quadratic(self._embed(Vt), self.kind, self._active)
+        forms: Floats = np.empty(len(Vt))
+        for cut, full in self._parts(Vt):
+            forms[cut] = self.whole._plan.quadratic(full, self.kind, self._active)
         return forms
 
     def rounding_bound(self, v: Any) -> float:

@@ -15,6 +15,7 @@ from ..critical.classify import classify
 from ..critical.find import find_critical_point
 from ..progress import bar
 from .minimize import minimize
+from .verdict import STATUS
 
 SOURCES = ("narrower", "walk", "descent")
 EPOCHS = (30, 3000)  # full-batch steps of Adam before a walk, drawn evenly in their logarithm
@@ -156,7 +157,7 @@ def sample_critical_points(
     -------
     CriticalSample
         Points whose verdict is ``not_critical`` are left out; ``trivial`` ones, where nothing
-        passes through the network, are named as such.
+        passes through the network, are named as such. After Ctrl-C, the points found before it.
 
     Raises
     ------
@@ -198,29 +199,33 @@ def sample_critical_points(
     streams = spawned(as_rng(seed), n_tries)
     points: list[SampledPoint] = []
     tried = 0
-    with bar(n_tries, "sample_critical_points", progress) as shown:
-        for number, rng in enumerate(streams):
-            if end is not None and time.perf_counter() > end:
-                break
-            source, widths = names[number % len(names)], None
-            if source == "narrower":
-                theta, widths = _from_narrower(ob, rng)
-            else:
-                theta = ob.model.init(seed=rng)
-                if source == "walk":
-                    theta = _walked(
-                        ob, theta, int(np.exp(rng.uniform(*np.log([low, high])))), max_iter
-                    )
+    try:
+        with bar(n_tries, "sample_critical_points", progress) as shown:
+            for number, rng in enumerate(streams):
+                if end is not None and time.perf_counter() > end:
+                    break
+                source, widths = names[number % len(names)], None
+                if source == "narrower":
+                    theta, widths = _from_narrower(ob, rng)
                 else:
-                    theta = minimize(ob, theta, "newton-cg", max_iter=10 * max_iter, seed=rng).x
-            tried += 1
-            point = classify(ob, theta, **({"seed": rng} | verdict))
-            if point.kind != "not_critical":
-                loss = float(ob.value(theta))
-                found = SampledPoint(theta, loss, point, source, why_trivial(ob, theta), widths)
-                points.append(found)
-            shown.update(1)
-            shown.note(f"{len(points)} points")
+                    theta = ob.model.init(seed=rng)
+                    if source == "walk":
+                        theta = _walked(
+                            ob, theta, int(np.exp(rng.uniform(*np.log([low, high])))), max_iter
+                        )
+                    else:
+                        theta = _lowered(ob, theta, "newton-cg", max_iter=10 * max_iter, seed=rng)
+                tried += 1
+                point = classify(ob, theta, **({"seed": rng} | verdict))
+                if point.kind != "not_critical":
+                    loss = float(ob.value(theta))
+                    found = SampledPoint(theta, loss, point, source, why_trivial(ob, theta), widths)
+                    points.append(found)
+                shown.update(1)
+                shown.note(f"{len(points)} points")
+    except KeyboardInterrupt:  # what was found is returned
+        if not points:
+            raise
     return CriticalSample(points, tried)
 
 
@@ -247,10 +252,18 @@ def why_trivial(ob: Any, theta: np.ndarray) -> str | None:
     return "constant output" if inputs > 0 and spread <= 1e-5 * max(size, 1e-5) else None
 
 
+def _lowered(ob: Any, theta: np.ndarray, method: str, **options: Any) -> np.ndarray:
+    """Where `minimize` leads; Ctrl-C ends the sampling with it."""
+    found = minimize(ob, theta, method, **options)
+    if found.status == STATUS["interrupted"]:
+        raise KeyboardInterrupt
+    return np.asarray(found.x)
+
+
 def _walked(ob: Any, theta: np.ndarray, steps: int, max_iter: int) -> np.ndarray:
     """Trained for a while, then drawn to where the gradient is gone."""
     options: dict[str, Any] = {"max_iter": steps, "learning_rate": 1e-2, "verdict": False}
-    theta = minimize(ob, theta, "adam", **options).x
+    theta = _lowered(ob, theta, "adam", **options)
     return np.asarray(find_critical_point(ob, theta, max_iter=max_iter).x)
 
 
@@ -277,7 +290,7 @@ def _from_narrower(ob: Any, rng: np.random.Generator) -> tuple[np.ndarray, tuple
         memory=ob.memory,
         l2_biases=ob.l2_biases,
     )
-    theta = minimize(small, narrow.init(seed=rng), "newton-cg", max_iter=500, verdict=False).x
+    theta = _lowered(small, narrow.init(seed=rng), "newton-cg", max_iter=500, verdict=False)
     theta = find_critical_point(small, theta, max_iter=30).x
     split = not np.any(ob.l2) and bool(rng.integers(2))
     layers = [list(layer) for layer in narrow.unflatten(np.asarray(theta))]

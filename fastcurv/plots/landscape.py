@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import as_rng, check_choice, check_positive_int, check_vector
+from ..interrupts import unbroken
 from ..spectrum.eigsh import eigsh
 from .display import Display
 from .fitted import objective_of
@@ -264,7 +265,8 @@ def _directions(
     if wanted == "random":
         rows = np.array([filter_normalised(objective, theta, rng) for _ in range(n_dims)])
         return rows, ("a random direction", "another random direction")[:n_dims]
-    pairs = eigsh(objective.hessian(theta), k=n_dims, which=("SA", "BE")[n_dims - 1], seed=rng)
+    H = objective.hessian(theta)
+    pairs = unbroken(eigsh(H, k=n_dims, which=("SA", "BE")[n_dims - 1], seed=rng))
     values = [f"{value:.3g}" for value in pairs.values]
     rows = pairs.vectors.T.astype(np.float64)
     rows = rows * np.where(rows.sum(axis=1) < 0, -1.0, 1.0)[:, None]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..interrupts import unbroken
 from ..spectrum.dense import eigvalsh
 from ..spectrum.density import spectral_density
 from ..spectrum.eigsh import eigsh
@@ -208,7 +209,7 @@ def extremes(op: Any, k: int, n: int, seed: Any) -> np.ndarray:
     if n <= DENSE_BELOW:
         values = eigvalsh(op)
         return np.concatenate([values[:k], values[n - k :]])
-    return np.asarray(eigsh(op, k=2 * k, which="BE", seed=seed).values)
+    return np.asarray(unbroken(eigsh(op, k=2 * k, which="BE", seed=seed)).values)
 
 
 def density(

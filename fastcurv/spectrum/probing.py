@@ -134,7 +134,9 @@ class Counted:
 
     def range(self, rng: np.random.Generator, m: int) -> Array:
         """Orthonormal rows that span the products with m random vectors."""
-        Q = np.concatenate([self.products(V) for V in self.probes(rng, m)])
+        Q = np.empty((m, self.n), self.dtype)
+        for start, V in zip(range(0, m, BLOCK), self.probes(rng, m)):
+            Q[start : start + BLOCK] = self.products(V)
         B, _ = orthonormalise(Q)
         return Q[: len(B)]
 

@@ -36,17 +36,15 @@ class Sketch:
                 "method='hutchinson'"
             )
         self.n, half = apply.n, min(half, apply.n)
-        self.O = np.concatenate(list(apply.probes(rng, half)))
-        self.Y = np.concatenate(
-            [apply.products(self.O[i : i + BLOCK]) for i in range(0, half, BLOCK)]
-        )
+        cuts = [slice(i, min(i + BLOCK, half)) for i in range(0, half, BLOCK)]
+        self.O, self.Y, self.Z = np.empty((3, half, self.n), apply.dtype)
+        for cut, signs in zip(cuts, apply.probes(rng, half)):
+            self.O[cut] = signs
+        for cut in cuts:
+            self.Y[cut] = apply.products(self.O[cut])
         self.Q, self.R = heard(partial(_orthonormal, self.Y))
-        self.Z = np.concatenate(
-            [
-                apply.products(self.Q[i : i + BLOCK].astype(apply.dtype))
-                for i in range(0, half, BLOCK)
-            ]
-        )
+        for cut in cuts:
+            self.Z[cut] = apply.products(self.Q[cut].astype(apply.dtype))
         self.S = leave_one_out(self.R)
 
     def traces(self) -> tuple[Floats, Floats]:

@@ -168,3 +168,27 @@ def test_columns_as_rows(arch, dtype, rng):
     ):
         with pytest.raises(ValueError, match="wanted"):
             engine.columns_as_rows(bad, out)
+
+
+def test_principal_blocks_are_made_a_few_vectors_at_a_time(problem, rng, monkeypatch):
+    """Their vectors lie in memory at the whole operator's length, a few of them at once: the same
+    bits.
+    """
+    from fastcurv.network import operators
+
+    p = problem(rng, **NETS["narrow"])
+    H = p.ob.hessian(p.theta)
+    block = H.restrict(layers=[1])
+    V = rng.standard_normal((block.shape[0], 21))
+    whole, dense, forms = block @ V, block.to_dense(), block.quadratic(V)
+    monkeypatch.setattr(operators, "EMBEDDED", 1)
+    longest, embed = [], operators.Block._embed
+    monkeypatch.setattr(
+        operators.Block, "_embed", lambda self, Vt: longest.append(len(Vt)) or embed(self, Vt)
+    )
+    assert np.array_equal(block @ V, whole)
+    assert np.array_equal(block.to_dense(), dense)
+    assert np.array_equal(block.quadratic(V), forms)
+    assert max(longest) == 8
+    rows = block.indices
+    assert np.abs(dense - H.to_dense()[np.ix_(rows, rows)]).max() <= 1e-12 * np.abs(dense).max()

@@ -261,11 +261,9 @@ def _search_further(search: Search, main: Any, goal: int, scales: tuple[Any, Any
         from ..spectrum.eigsh import eigsh
 
         lowest = min(search.candidates, key=lambda c: c[0])[1].astype(H.native_dtype)
-        room = int(min(search.left(), goal - main.m))
+        most = max(2, int(min(search.left(), goal - main.m)))
         pairs = unbroken(
-            eigsh(
-                H.native, 1, "SA", tol=1e-6, max_products=max(2, room), v0=lowest, seed=search.rng
-            )
+            eigsh(H.native, 1, "SA", tol=1e-6, max_products=most, v0=lowest, seed=search.rng)
         )
         H.tell(pairs.n_products)
         search.candidates.append(

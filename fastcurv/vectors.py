@@ -8,6 +8,7 @@ threads. `dot` and `norm` are those of one long vector: BLAS would wake threads 
 on spinning beside the engine's next product.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -28,5 +29,11 @@ def dot(x: NDArray[Any], y: NDArray[Any]) -> float:
 
 
 def norm(x: NDArray[Any]) -> float:
-    """``||x||``."""
-    return float(np.linalg.norm(x)) if len(x) < SHORT else float(np.sqrt(dot(x, x)))
+    """``||x||``, safe against overflow and underflow of the squares."""
+    total = dot(x, x)
+    if not 1e-30 < total < 1e30:
+        largest = float(np.abs(x).max(initial=0.0))
+        if largest == 0 or not np.isfinite(largest):
+            return largest
+        return largest * float(np.linalg.norm(np.divide(x, largest, dtype=np.float64)))
+    return math.sqrt(total)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..eigensolver import eigh
-from ..krylov.subproblems import KrylovSpace, least_residual
+from ..krylov.space import KrylovSpace, least_residual
 
 DENSE_BELOW = 400  # below this n the steps come from all eigenpairs
 DAMPINGS = (0.0, 1e-7, 1e-4, 1e-2, 0.1, 1.0)  # shares of ||H||: curvature below them is damped

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from ..krylov.subproblems import KrylovSpace
+from ..krylov.space import KrylovSpace
 from ..outcome import outcome
 from ..spectrum.dense import PRODUCT_EPS, safe_norm
 from .dense import nearness_at

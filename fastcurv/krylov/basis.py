@@ -8,14 +8,13 @@ once per vector. Products within a panel are in the dtype of the basis; sums ove
 float64, which keeps the error of a long float32 inner product near that of one panel.
 """
 
-import math
 from typing import Any
 
 import numpy as np
 
 from ..checks import check_vectors
 from ..protocols import Array, Floats
-from ..vectors import combine_rows, dot, project_rows, subtract_rows
+from ..vectors import combine_rows, norm, project_rows, subtract_rows
 
 
 def project(Q: Array, W: Array) -> Floats:
@@ -38,17 +37,6 @@ def rotate(Q: Array, S: Array) -> None:
 def combine(Q: Array, S: Array) -> Array:
     """``S' Q (l, n)`` as a new array, for ``S (m, l)``."""
     return combine_rows(Q, S, np.empty((S.shape[1], Q.shape[1]), Q.dtype))
-
-
-def norm(w: Array) -> float:
-    """The 2-norm of a row, safe against overflow and underflow of the squares in float32."""
-    total = dot(w, w)
-    if not 1e-30 < total < 1e30:
-        largest = float(np.abs(w).max())
-        if largest == 0 or not np.isfinite(largest):
-            return largest
-        return largest * float(np.linalg.norm(np.divide(w, largest, dtype=np.float64)))
-    return math.sqrt(total)
 
 
 def column_lengths(M: Floats) -> Floats:

@@ -18,16 +18,8 @@ are orthogonalised fully, twice, at every step.
 import numpy as np
 
 from ..protocols import Array, Floats
-from .basis import (
-    column_lengths,
-    length,
-    norm,
-    orthogonalise,
-    orthonormalise,
-    project,
-    rotate,
-    subtract,
-)
+from ..vectors import norm
+from .basis import column_lengths, length, orthogonalise, orthonormalise, project, rotate, subtract
 from .state import ROUNDING, State
 
 LONGEST_BATCH = 16

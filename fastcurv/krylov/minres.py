@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..protocols import Array
-from .basis import norm
+from ..vectors import norm
 
 
 def minres(multiply: Callable[[Array], Array], b: Array, steps: int, tol: float) -> Array:

@@ -1,8 +1,7 @@
-"""A Krylov space that grows one product at a time, and the small problems solved in it.
+"""The small problems of Newton-type steps, in the eigenvectors of a projected Hessian: trust
+regions, cubic regularisation, shifts and absolute values.
 
-Every Newton-type step of this library is a step ``s = Q y`` in the space spanned by the gradient g
-and its products with H; the methods differ only in the small problem that picks y. With the basis
-kept, a problem with another radius, damping or weight is solved again for no product at all.
+Each takes the eigenvalues of T and the gradient in its eigenvectors, and gives y in that basis.
 """
 
 from __future__ import annotations
@@ -11,234 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..eigensolver import eigh, eigh_tridiagonal
-from ..protocols import Array, Floats
-from ..vectors import norm, project_rows, subtract_rows
-
-
-class KrylovSpace:
-    """Orthonormal rows Q, with the exact projection ``T = Q H Q'`` of those already multiplied.
-
-    Rows ``[0, m)`` have been multiplied; the ``p`` rows after them are pending: they are what the
-    products so far have that Q's first m rows lack, so
-
-        H Q' y = Q[:m]' T y + Q[m:m+p]' (E y)         E = T[m:m+p, :m]
-
-    and ``||E y||`` is the exact residual of any solution in the space. With one start vector this
-    is Lanczos with full reorthogonalisation; with more, the space is expanded by the residual of
-    the last solution.
-
-    Parameters
-    ----------
-    n : int
-        Length of the vectors.
-    dtype : dtype
-        Of the basis; T is kept in float64.
-    max_dim : int
-        The space never holds more rows than this, so memory is at most ``max_dim * n`` numbers;
-        rows are allocated as they are needed and kept for the next `start`.
-    """
-
-    def __init__(self, n: int, dtype: Any, max_dim: int) -> None:
-        self.n, self.dtype = int(n), np.dtype(dtype)
-        self.max_dim = int(min(max_dim, n))
-        self.rows = np.empty((min(self.max_dim, 16), self.n), self.dtype)
-        self.couplings = np.zeros((len(self.rows),) * 2)
-        self.product = np.empty(self.n, self.dtype)
-        self._scratch = np.empty(self.n, self.dtype)
-        self.m = self.p = 0
-        self.gamma = 0.0
-        self._ritz_at = -1
-
-    def start(self, multiply: Any, first: np.ndarray, others: Any = ()) -> None:
-        """Empty the space and give it its start vectors; `first` leads, those that add nothing are
-        left out.
-
-        `multiply(v, out)` writes H v; `gamma` becomes ``||first||``.
-        """
-        self.multiply = multiply
-        self.m = self.p = 0
-        self._ritz_at = -1
-        self.gamma = norm(first)
-        for vector in (first, *others):
-            np.copyto(self.product, vector, casting="same_kind")
-            self._append(self.product, norm(vector), np.zeros(self.p))
-        self._n_starts, self._chain = self.p, self.p == 1
-        self._lacking, self._follow = None, False
-
-    @property
-    def exhausted(self) -> bool:
-        """No direction is left to multiply, or there is no room for what comes of it."""
-        return self.p == 0 or self.m + self.p >= self.max_dim < self.n
-
-    def _reserve(self, count: int) -> None:
-        if count <= len(self.rows):
-            return
-        size = min(self.max_dim, max(count, 2 * len(self.rows)))
-        rows = np.empty((size, self.n), self.dtype)
-        held = self.m + self.p
-        rows[:held] = self.rows[:held]
-        couplings = np.zeros((size, size))
-        couplings[:held, :held] = self.couplings[:held, :held]
-        self.rows, self.couplings = rows, couplings
-
-    def _orthogonalise(self, w: np.ndarray, coefficients: np.ndarray) -> float:
-        """Take Q out of `w` in place, twice if the first time took most of it; add what was
-        taken.
-        """
-        held = self.m + self.p
-        basis = self.rows[:held]
-        before = norm(w)
-        after = before
-        for _ in range(3):
-            taken = project_rows(basis, w[None])
-            square = subtract_rows(basis, w[None], taken)
-            coefficients[:held] += taken[0]
-            after, before = float(np.sqrt(square[0])), after
-            if after > 0.7 * before:
-                break
-        return after
-
-    def _append(self, w: np.ndarray, reference: float, coefficients: np.ndarray) -> float:
-        """Take Q out of `w` in place; what is left, if more than the rounding of `reference`,
-        becomes pending.
-
-        Returns the norm of what was left, 0.0 where that was rounding or there is no room.
-        """
-        held = self.m + self.p
-        left = self._orthogonalise(w, coefficients)
-        if held >= self.max_dim or not left > 10 * np.finfo(self.dtype).eps * reference:
-            return 0.0
-        self._reserve(held + 1)
-        np.multiply(w, self.dtype.type(1.0 / left), out=self.rows[held])
-        self.couplings[held, :] = 0.0
-        self.couplings[:, held] = 0.0
-        self.p += 1
-        return left
-
-    def extend(self) -> None:
-        """Multiply a pending row: the start vectors first, then where the last solution lacks most.
-
-        One product.
-        """
-        m = self.m
-        if m >= self._n_starts and self.p > 1:
-            self._choose_next()
-        w = self.product
-        self.multiply(self.rows[m], w)
-        coefficients = np.zeros(m + self.p)
-        size = norm(w)
-        if self.p == 1 and m:
-            beta = self.couplings[m, m - 1]
-            np.multiply(self.rows[m - 1], self.dtype.type(beta), out=self._scratch)
-            w -= self._scratch
-            coefficients[m - 1] = beta
-        held = m + self.p
-        left = self._append(w, size, coefficients)
-        if self._chain:
-            coefficients[: max(m - 1, 0)] = 0.0  # rounding: T is tridiagonal
-        self.couplings[:held, m] = coefficients
-        self.couplings[m, :held] = coefficients
-        if left > 0:
-            self.couplings[held, m] = self.couplings[m, held] = left
-        self.m, self.p = m + 1, self.p - 1
-
-    def _choose_next(self) -> None:
-        """Put first, of the pending rows, what the last solution lacks; then the chain that began
-        there; else the heaviest.
-        """
-        m, pending = self.m, slice(self.m, self.m + self.p)
-        if self._lacking is not None and np.any(self._lacking):
-            self._reflect(self._lacking)
-            self._follow = True
-        elif self._follow:
-            self._bring_forward(m + self.p - 1)
-        else:
-            self._bring_forward(
-                m + int(np.argmax(np.linalg.norm(self.couplings[pending, :m], axis=1)))
-            )
-        self._lacking = None
-
-    def _reflect(self, lacking: np.ndarray) -> None:
-        """A Householder reflection of the pending rows that turns ``lacking' rows`` into a multiple
-        of the first.
-        """
-        m, pending = self.m, slice(self.m, self.m + self.p)
-        u = lacking / np.linalg.norm(lacking)
-        u[0] += np.copysign(1.0, u[0])
-        u *= np.sqrt(2.0) / np.linalg.norm(u)
-        rows = self.rows[pending]
-        rows -= np.multiply.outer(u, u @ rows).astype(self.dtype, copy=False)
-        block = self.couplings[pending, :m]
-        block -= np.multiply.outer(u, u @ block)
-        self.couplings[:m, pending] = block.T
-
-    def _bring_forward(self, chosen: int) -> None:
-        m = self.m
-        if chosen == m:
-            return
-        self._scratch[:] = self.rows[m]
-        self.rows[m] = self.rows[chosen]
-        self.rows[chosen] = self._scratch
-        for axis_view in (self.couplings, self.couplings.T):
-            axis_view[[m, chosen]] = axis_view[[chosen, m]]
-
-    def ritz(self) -> tuple[np.ndarray, np.ndarray]:
-        """Eigenvalues (ascending) and eigenvectors of T; kept until the space grows."""
-        if self._ritz_at != self.m:
-            m = self.m
-            block = self.couplings[:m, :m]
-            if self._chain and m > 2:
-                self._ritz = eigh_tridiagonal(np.diag(block).copy(), np.diag(block, -1).copy())
-            else:
-                self._ritz = eigh(block)[:2]
-            self._ritz_at = m
-        return self._ritz
-
-    def linear_term(self) -> np.ndarray:
-        """``U' Q g``: the gradient in the eigenvectors of T. g is gamma times the first row."""
-        linear: Floats = self.gamma * self.ritz()[1][0]
-        return linear
-
-    def residual(self, y: np.ndarray) -> float:
-        """``||E y||``: what ``H Q' y`` has outside of the space; `y` in the basis Q.
-
-        Steers `extend`.
-        """
-        lacking = self.couplings[self.m : self.m + self.p, : self.m] @ y
-        if self.p > 1:
-            self._lacking = lacking
-        return float(np.linalg.norm(lacking))
-
-    def combine(self, y: np.ndarray, out: Array | None = None) -> np.ndarray:
-        """``Q' y``, a vector of length n."""
-        out = np.empty(self.n, self.dtype) if out is None else out
-        out[:] = 0.0
-        subtract_rows(self.rows[: self.m], out[None], -np.asarray(y, np.float64)[None])
-        return out
-
-    def lowest(self) -> tuple[float, float, np.ndarray]:
-        """The lowest Ritz value, its residual and its coefficients."""
-        values, vectors = self.ritz()
-        u = vectors[:, 0]
-        lacking = self.couplings[self.m : self.m + self.p, : self.m] @ u
-        return float(values[0]), float(np.linalg.norm(lacking)), u
-
-
-def least_residual(space: Any, damping: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Y of least norm that minimises ``||H Q' y + g||^2 + damping^2 ||y||^2``, and the residual.
-
-    The residual is in the rows of the space, multiplied and pending. One singular value
-    decomposition of the projected matrix; no product.
-    """
-    tall = space.couplings[: space.m + space.p, : space.m]
-    W, s, Vt = np.linalg.svd(tall, full_matrices=False)
-    sure = s > 1e-12 * s[0]
-    weights = np.where(sure, s, 0.0) / np.where(sure, s**2 + damping**2, 1.0)
-    y = -(Vt.T @ (space.gamma * W[0] * weights))
-    residual = tall @ y
-    residual[0] += space.gamma
-    return y, residual
+from .basis import length
 
 
 def _secular(base: np.ndarray, linear: np.ndarray, mu: float, high: float, wanted: Any) -> float:
@@ -254,17 +26,17 @@ def _secular(base: np.ndarray, linear: np.ndarray, mu: float, high: float, wante
             mu = float(np.sqrt(low) * np.sqrt(high)) if low > 0 else max(high * shrink, 5e-324)
             shrink = shrink**2 if low == 0 else shrink
         y = linear / (base + mu)
-        length = _length(y)
+        size = length(y)
         target, slope = wanted(mu)
-        gap = 1.0 / length - 1.0 / target
+        gap = 1.0 / size - 1.0 / target
         if gap < 0:
             low = mu
         else:
             high = mu
         if abs(gap) * target <= 1e-14 or high - low <= 1e-15 * high:
             break
-        u = y / length  # lengths far from 1 have squares and cubes that no float holds
-        rise = float(np.sum(u * u / (base + mu))) / length + slope / target / target
+        u = y / size  # lengths far from 1 have squares and cubes that no float holds
+        rise = float(np.sum(u * u / (base + mu))) / size + slope / target / target
         mu -= gap / rise if rise > 0 else 0.0
     return mu
 
@@ -283,13 +55,7 @@ def _edge(values: np.ndarray, linear: np.ndarray) -> tuple[float, np.ndarray, fl
     if np.any(np.abs(linear[bare]) > 1e-30 * np.linalg.norm(linear)):
         return edge, base, np.inf, None
     y = np.where(bare, 0.0, -linear / np.where(bare, 1.0, base))
-    return edge, base, _length(y), y
-
-
-def _length(y: np.ndarray) -> float:
-    """``||y||`` without squares that overflow or vanish."""
-    largest = float(np.max(np.abs(y), initial=0.0))
-    return largest * float(np.linalg.norm(y / largest)) if 0 < largest < np.inf else largest
+    return edge, base, length(y), y
 
 
 def _leg(hypotenuse: float, other: Any) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import operator_dtype
-from ..krylov.subproblems import KrylovSpace
+from ..krylov.space import KrylovSpace
 from ..protocols import Differentiable, Probed
 from .line_search import as_product, rounding_of
 

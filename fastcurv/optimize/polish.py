@@ -19,7 +19,8 @@ from scipy.linalg import LinAlgError, cho_solve
 from ..critical.evidence import hessian_products
 from ..critical.nearness import gradient_and_error
 from ..interrupts import heard
-from ..krylov.subproblems import KrylovSpace, shifted
+from ..krylov.space import KrylovSpace
+from ..krylov.subproblems import shifted
 from .line_search import value_rounding
 
 STEPS = 20

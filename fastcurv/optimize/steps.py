@@ -15,7 +15,8 @@ from ..checks import (
     operator_dtype,
 )
 from ..eigensolver import eigh
-from ..krylov.subproblems import KrylovSpace, absolute, shifted
+from ..krylov.space import KrylovSpace
+from ..krylov.subproblems import absolute, shifted
 from ..protocols import Dense
 from .line_search import as_product
 

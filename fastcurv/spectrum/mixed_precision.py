@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from ..eigensolver import eigh
-from ..krylov.basis import norm, orthogonalise, orthonormal_rows, orthonormalise, project, rotate
+from ..krylov.basis import orthogonalise, orthonormal_rows, orthonormalise, project, rotate
 from ..krylov.minres import minres
 from ..krylov.ritz import wanted
 from ..protocols import Array, Castable, Floats
+from ..vectors import norm
 from .results import Eigenpairs
 from .search import Asked, extreme_pairs, resolve_tol
 

@@ -14,16 +14,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.linalg import get_lapack_funcs
+from scipy.linalg.lapack import dtrtrs
 
 from ..checks import check_positive_int
+from ..protocols import Array
 from ..vectors import combine_rows, dot, norm, project_rows
 from .run import Method
 from .wolfe import Trial, descend_along
 
 FLAT = 1e-10  # of ||s|| ||y||: an s'y below it tells nothing of curvature
-
-(trtrs,) = get_lapack_funcs(("trtrs",), dtype=np.float64)
 
 
 class LBFGS(Method):
@@ -62,23 +61,26 @@ class LBFGS(Method):
         """Minus the inverse curvature times the gradient."""
         g, order = self.run.g, self.order
         if not order.size:
-            return np.negative(g)
+            down: Array = -g
+            return down
         at, last = (order[:, None], order), order[-1]
         R, of_pairs = self.cross[at], self.products.reshape(-1, 2)[order]
         c = R[-1, -1] / self.inner[last, last]
-        u = trtrs(R, of_pairs[:, 0])[0]
+        u = dtrtrs(R, of_pairs[:, 0])[0]
         right = np.diagonal(R) * u + c * (self.inner[at] @ u - of_pairs[:, 1])
         weights = np.empty((order.size, 2))
-        weights[order, 0] = -trtrs(R, right, trans=1)[0]
+        weights[order, 0] = -dtrtrs(R, right, trans=1)[0]
         weights[order, 1] = c * u
-        d = np.empty((1, len(g)), g.dtype)
+        d: Array = np.empty((1, len(g)), g.dtype)
         combine_rows(self.pairs[: weights.size], weights.reshape(-1, 1), d)
-        d[0] -= g.dtype.type(c) * g
-        return d[0]
+        step: Array = d[0]
+        step -= g.dtype.type(c) * g
+        return step
 
     def _move(self, found: Trial) -> None:
         """To the point in `run.spare`, with the pair that leads there if it tells of curvature."""
         run, (y, g) = self.run, self.newest
+        assert found.g is not None  # where a search ends it has looked at the slope
         np.subtract(found.g, run.g, out=y)
         np.copyto(g, found.g)
         s = run.spare - run.theta

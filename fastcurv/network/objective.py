@@ -6,9 +6,11 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 
 from .. import _engine
 from ..checks import check_choice, check_positive, check_positive_int
@@ -54,7 +56,8 @@ class Objective(NetworkFacts):
         The network.
     X : array_like (N, sizes[0])
         Referenced, not copied, where it has the model's dtype; the engine keeps one padded copy of
-        its own.
+        its own. A sparse matrix of SciPy is never made dense as a whole: it makes a
+        `fastcurv.network.sparse.SparseObjective`.
     y : array_like
         ``(N, d_out)``; ``(N,)`` where ``d_out`` is 1; for ``cross_entropy`` integer classes
         ``(N,)`` or soft targets; for ``binary_cross_entropy`` from 0 to 1.
@@ -115,6 +118,11 @@ class Objective(NetworkFacts):
     """
 
     model: MLP
+
+    def __new__(cls, model: Any = None, X: Any = None, *rest: Any, **options: Any) -> Any:
+        if cls is Objective and issparse(X):  # a kind of its own, which is above this module
+            return object.__new__(import_module(".sparse", __package__).SparseObjective)
+        return object.__new__(cls)
 
     def __init__(
         self,

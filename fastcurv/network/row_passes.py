@@ -40,8 +40,11 @@ class LossCurve:
             self.delta = self._entropy(z, y)
         elif ob.loss == "mse":
             self.delta, self.h = 2 * self.f * (z - y), 2 * self.f
+            self.value = float((self.f * (z - y) ** 2).sum())
         else:
             small, above = np.exp(-np.abs(z)), z > 0
+            sure = np.where(above, (1 - y.astype(float)) * z, -y.astype(float) * z)
+            self.value = float((self.f * (sure + np.log1p(small))).sum())
             small = small / (1 + small)
             rest = np.where(above, 1 - y.astype(float), -y.astype(float))
             self.delta = self.f * (rest - np.where(above, small, -small))
@@ -57,6 +60,8 @@ class LossCurve:
         S = e.sum(axis=1, keepdims=True)
         self.p, T = e / (1 + S), y.sum(axis=1, keepdims=True)  # 0 at the largest
         self.p_top, self.h = 1 / (1 + S), self.f * T
+        rest = y * (z.max(axis=1, keepdims=True) - z)
+        self.value = float((self.f * (rest.sum(axis=1, keepdims=True) + T * np.log1p(S))).sum())
         others = np.where(first, 0.0, y).sum(axis=1, keepdims=True)
         return np.asarray(self.f * np.where(first, others - T * (S / (1 + S)), T * self.p - y))
 

@@ -70,7 +70,7 @@ def product_bound_part(shard: Any, theta: np.ndarray, v: np.ndarray, kind: str) 
         bounds, computed = _rounding(shard, theta), np.empty_like(v)
         shard._bound(theta, False).multiply(v, computed, kind, None, False)
         error = bounds.product(v, kind, computed if bounds.measured else None)
-    scale = _scale(shard, kind)
+    scale = fisher_scale(shard, kind)
     return SumBound(float(error) * scale, _norm(computed) * scale)
 
 
@@ -78,10 +78,10 @@ def column_parts(shard: Any, theta: np.ndarray, kind: str) -> np.ndarray:
     """Bounds (n,) on the errors of the rows' part of products with unit vectors."""
     with shard._lock:
         layout = shard._bound(theta, False).layout
-    return dense_bounds(shard, theta, layout, kind) * _scale(shard, kind)
+    return dense_bounds(shard, theta, layout, kind) * fisher_scale(shard, kind)
 
 
-def _scale(shard: Any, kind: str) -> float:
+def fisher_scale(shard: Any, kind: str) -> float:
     """What the Fisher of the shard's own rows is multiplied by; rounded twice, see `sum_rounding`'s
     caller.
     """

@@ -68,13 +68,19 @@ class ShardedCurvature(Curvature):
         ob, n = self.objective, self.shape[0]
         if self._mass is None or np.isnan(self._mass).any():
             self.to_dense()
-        bounds = ob._fold(column_parts, (self.theta, self.kind))
+        bounds = self._errors_of_columns()
         decay = np.broadcast_to(l2_diagonal(ob) if self.kind != "fisher" else 0.0, (n,))
         deep = additions(ob.n_shards) + 2 * (self.kind == "fisher")
         found = zip(bounds, np.asarray(self._mass), decay)
         return np.array(
             [sum_rounding(SumBound(b, m), deep, np.array([d]), self.dtype) for b, m, d in found]
         )
+
+    def _errors_of_columns(self) -> np.ndarray:
+        return np.asarray(self.objective._fold(column_parts, (self.theta, self.kind)))
+
+    def reach(self, most: int) -> None:
+        """None: what proves it needs all rows at hand."""
 
     def astype(self, dtype: Any) -> Any:
         """The same operator at the same theta in another precision."""

@@ -163,7 +163,8 @@ class Arithmetic:
     ----------
     dtype : numpy.dtype
     layout : dict
-        `Curvature.layout`: rows of a chunk and of a panel (0: wide), groups of panels, kernels.
+        `Curvature.layout`: rows of a chunk and of a panel (0: wide), groups of panels, kernels;
+        "rows" where these are some of as many, whose sums are made together.
     N : int
         Rows in all.
     """
@@ -176,7 +177,7 @@ class Arithmetic:
         self.sums = _engine.summation("blas" if self.own else self.kernels, np.dtype(dtype).name)
         self.N, self.chunk, self.panel, self.groups = (
             N,
-            min(int(layout["chunk"]), N),
+            min(int(layout["chunk"]), max(N, int(layout.get("rows", 0)))),
             int(layout["panel"]),
             int(layout["groups"]),
         )

@@ -1,0 +1,201 @@
+"""The passes of a network whose rows X are sparse: `row_passes`, with the first layer's two
+products, ``X V'`` and ``X' delta``, made on the numbers that are there.
+
+X is kept by rows and, for the transposed product, by columns, so that both read along their sums:
+a number of the result is one sum in a fixed order. Everything above the first layer is dense, a row
+for each sample, in NumPy and the engine's products.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from .. import _engine
+from .row_passes import RowState
+from .sample_layers import rows
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+
+
+class SparseRows:
+    """X (N, in) by rows and by columns.
+
+    Parameters
+    ----------
+    X : csr_matrix
+        Finite, without repeated entries, in the model's dtype.
+    """
+
+    def __init__(self, X: Any) -> None:
+        self.X, self.columns = X, X.T.tocsr()
+        self.shape, self.dtype = X.shape, X.dtype
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __matmul__(self, B: Array) -> Array:
+        """``X B`` for B (in, k)."""
+        return np.asarray(self.X @ np.ascontiguousarray(B))
+
+    def transposed(self, D: Array) -> Array:
+        """``X' D`` for D (N, k)."""
+        return np.asarray(self.columns @ np.ascontiguousarray(D))
+
+
+def as_rows(X: Any, dtype: Any) -> SparseRows:
+    """A sparse matrix of SciPy as `SparseRows`, or an error that says what is wrong."""
+    if X.dtype.kind not in "fiub":
+        raise TypeError(f"X has dtype {X.dtype}; wanted real numbers")
+    with np.errstate(over="ignore"):
+        held = csr_matrix(X, dtype=dtype, copy=True)
+    held.sum_duplicates()
+    held.eliminate_zeros()
+    if not np.isfinite(held.data).all():
+        raise ValueError("X holds NaN or infinity; wanted finite numbers")
+    return SparseRows(held)
+
+
+class SparsePlan:
+    """The face of the engine's plan over sparse rows, without l2: bound to one theta.
+
+    Parameters
+    ----------
+    ob : SparseShard
+    theta : ndarray (n,)
+    """
+
+    def __init__(self, ob: Any, theta: Array) -> None:
+        self.ob, self.model = ob, ob.model
+        self.theta = np.array(theta, order="C")
+        self.state = RowState(ob, self.theta)
+        self.M = _engine.Multiplier(self.model.dtype, ob.n_threads or _engine.default_threads())
+        self._gradient: Array | None = None
+
+    # --- value and gradient
+
+    @property
+    def value(self) -> float:
+        """The rows' part of the loss."""
+        return self.state.loss.value
+
+    @property
+    def gradient(self) -> Array:
+        """The rows' part of the gradient, (n,)."""
+        if self._gradient is None:
+            self._gradient = np.empty(self.model.n_params, self.model.dtype)
+            for l, (dW, db) in enumerate(self._views(self._gradient)):
+                self._sums(l, self.state.delta[l], None, dW, db)
+        return self._gradient
+
+    def forget_gradient(self) -> None:
+        """It has been handed out."""
+        self._gradient = None
+
+    def _views(self, v: Array) -> list[tuple[Array, Array | None]]:
+        views, model = [], self.model
+        for (m, k), start in zip(model.shapes, model.starts):
+            end = start + m * k
+            vb = v[end : end + m] if model.bias else None
+            views.append((v[start:end].reshape(m, k), vb))
+        return views
+
+    def _sums(self, l: int, rdelta: Array, ra: Array | None, W: Array, b: Any) -> None:
+        """``rdelta' a + delta' ra`` and the sum of rdelta's rows, into W and b."""
+        if l == 0:
+            W[...] = self.state.a[0].transposed(rdelta).T
+        else:
+            self.M(W, rdelta.T, self.state.a[l])
+            if ra is not None:
+                self.M(W, self.state.delta[l].T, ra, True)
+        if b is not None:
+            rdelta.sum(axis=0, out=b)
+
+    # --- products
+
+    def _forward(self, layers: list[Any]) -> tuple[list[Any], list[Array]]:
+        """Rz = ra W' + a V' + vb;  ra = phi' * rz [+ the input's]."""
+        s, L = self.state, len(layers)
+        ras: list[Any] = [None] * L
+        rzs: list[Array] = []
+        for l, (V, vb) in enumerate(layers):
+            rz = np.asfortranarray(s.a[0] @ V.T) if l == 0 else rows(self.M, s.a[l], V.T)
+            if vb is not None:
+                rz += vb
+            if l:
+                self.M(rz, ras[l], s.W[l].T, True)
+            rzs.append(rz)
+            if l < L - 1:
+                ra = rz if s.p[l] is None else s.p[l] * rz
+                ras[l + 1] = ra + ras[l] if s.skips[l] and l else ra
+        return ras, rzs
+
+    def _product(self, v: Array, out: Array, kind: str, active: Any) -> None:
+        s, layers, full = self.state, self._views(v), kind == "hessian"
+        ras, rzs = self._forward(layers)
+        curve = s.loss.fisher if kind == "fisher" else s.loss.curve
+        self._backward(np.asfortranarray(curve(rzs[-1])), out, (ras, rzs, layers), full, active)
+
+    def _backward(self, rdelta: Array, out: Array, along: Any, full: bool, active: Any) -> None:
+        """R-backward from rdelta of the last layer; without `full` the plain backward of it."""
+        s, views, re = self.state, self._views(out), None
+        ras, rzs, layers = along
+        for l in range(len(views) - 1, -1, -1):
+            if active is None or active[l]:
+                self._sums(l, rdelta, ras[l] if full else None, *views[l])
+            if l == 0:
+                break
+            below = rows(self.M, rdelta, s.W[l])
+            if full:
+                self.M(below, s.delta[l], layers[l][0], True)
+            if re is not None and s.skips[l]:
+                below += re
+            re, p, eq = below, s.p[l - 1], s.eq[l - 1]
+            rdelta = re if p is None else re * p
+            if full and eq is not None:
+                rdelta = rdelta + eq * rzs[l - 1]
+
+    def multiply(
+        self, Vt: Array, out: Array, kind: str, active: Any = None, l2: bool = False
+    ) -> None:
+        """Out = (the operator without l2) v for the rows of Vt (k, n), or v (n,)."""
+        for v, row in zip(np.atleast_2d(Vt), np.atleast_2d(out)):
+            self._product(v, row, kind, active)
+
+    def quadratic(self, Vt: Array, kind: str, active: Any = None) -> Floats:
+        """``v'(the operator)v`` for the rows of Vt, (k,): R-forward alone."""
+        s, found = self.state, []
+        for v in np.atleast_2d(Vt):
+            layers = self._views(v)
+            ras, rzs = self._forward(layers)
+            curve = s.loss.fisher if kind == "fisher" else s.loss.curve
+            total = _dot(rzs[-1], curve(rzs[-1]))
+            if kind == "hessian":
+                for l in range(1, len(layers)):
+                    total += 2 * _dot(s.delta[l], rows(self.M, ras[l], layers[l][0].T))
+                    if s.eq[l - 1] is not None:
+                        total += _dot(s.eq[l - 1] * rzs[l - 1], rzs[l - 1])
+            found.append(total)
+        return np.array(found)
+
+    def jacobian(self, v: Array, out: Array, transpose: bool = False) -> None:
+        """``out (N d_out,) = J v``, or ``out (n,) = J' u``."""
+        if not transpose:
+            out[...] = self._forward(self._views(v))[1][-1].ravel()
+            return
+        u = np.asfortranarray(v.reshape(len(self.ob.X), -1))
+        none: list[Any] = [None] * len(self.model.shapes)
+        self._backward(u, out, (none, none, none), False, None)
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """How sums are made: in NumPy, over all rows at once."""
+        return {"arch": "numpy", "chunk": len(self.ob.X), "panel": 0, "groups": 0}
+
+
+def _dot(x: Array, y: Array) -> float:
+    return float(np.einsum("ij,ij->", x, y, dtype=np.float64))

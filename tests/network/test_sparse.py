@@ -1,0 +1,206 @@
+"""A sparse X against the same rows dense: every quantity, every kind of network."""
+
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+import fastcurv as fc
+from fastcurv.network.sparse import SparseObjective
+
+from ..rounding.longdouble import Truth
+
+ACTIVATIONS = "identity relu leaky_relu tanh sigmoid softplus silu gelu elu"
+LOSSES = ("mse", "cross_entropy", "binary_cross_entropy")
+KINDS = ("hessian", "ggn", "empirical_fisher")
+
+
+def pair(rng, activation="tanh", loss="mse", N=23, sizes=(17, 9, 9, 3), dtype="float64", **options):
+    model = fc.MLP(
+        sizes, activation, options.pop("bias", True), options.pop("residual", False), dtype
+    )
+    X = sp.random(N, sizes[0], 0.2, format="csr", random_state=np.random.default_rng(3))
+    X.data[:] = rng.standard_normal(X.nnz)
+    d = sizes[-1]
+    y = {
+        "mse": rng.standard_normal((N, d)),
+        "cross_entropy": rng.integers(d, size=N),
+        "binary_cross_entropy": rng.random((N, d)),
+    }[loss]
+    theta = (rng.standard_normal(model.n_params) / 2).astype(dtype)
+    kind = options.pop("kind", sp.csr_array)
+    return (
+        fc.Objective(model, kind(X), y, loss, **options),
+        fc.Objective(model, X.toarray(), y, loss, **options),
+        theta,
+    )
+
+
+def close(a, b, tol=1e-12):
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    assert np.linalg.norm(a - b) <= tol * np.linalg.norm(b)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS.split(" "))
+@pytest.mark.parametrize("loss", LOSSES)
+def test_everything_is_that_of_the_dense_rows(activation, loss, rng):
+    N = {"mse": 23, "cross_entropy": 1, "binary_cross_entropy": 40}[loss]
+    ob, dense, theta = pair(
+        rng,
+        activation,
+        loss,
+        N,
+        bias=loss != "mse",
+        residual=loss == "binary_cross_entropy",
+        l2=0.1,
+        l2_biases=loss == "mse",
+        sample_weight=rng.random(N),
+    )
+    assert isinstance(ob, fc.Objective) and isinstance(ob, SparseObjective)
+    close(ob.value(theta), dense.value(theta))
+    close(ob.gradient(theta), dense.gradient(theta))
+    v, V = rng.standard_normal(theta.size), rng.standard_normal((theta.size, 3))
+    close(ob.hessp(theta, v), dense.hessp(theta, v))
+    for kind in KINDS:
+        A, B = getattr(ob, kind)(theta), getattr(dense, kind)(theta)
+        close(A @ v, B @ v)
+        close(A @ V, B @ V)
+        close(A.quadratic(V), B.quadratic(V), 1e-11)
+        close(A.to_dense(), B.to_dense())
+        block, same = A.restrict(layers=[0, 2]), B.restrict(layers=[0, 2])
+        close(block.to_dense(), same.to_dense())
+        assert A.reduced() is None and A.reach(1000) is None
+    J, K = ob.jacobian(theta), dense.jacobian(theta)
+    close(J @ v, K @ v)
+    u = rng.standard_normal(J.shape[0])
+    close(J.T @ u, K.T @ u)
+    close(ob.batch([0]).gradient(theta), dense.batch([0]).gradient(theta))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
+def test_bounds_hold_against_long_double(activation, loss, rng):
+    """Of gradient, product and every column; they are within a few powers of ten of the error."""
+    ob, dense, theta = pair(rng, activation, loss, l2=0.1, memory=1 << 16)
+    assert ob.n_shards > 1  # blocks of rows for the bounds
+    truth, H = Truth(dense, theta), ob.hessian(theta)
+    error = np.linalg.norm((ob.gradient(theta) - truth.gradient).astype(float))
+    assert error <= ob.rounding_bound(theta) <= 1e-9
+    v = rng.standard_normal(theta.size)
+    error = np.linalg.norm((H @ v - truth.product(v)).astype(float))
+    assert error <= H.rounding_bound(v) <= 1e-9 * np.linalg.norm(v)
+    errors = np.linalg.norm(
+        np.column_stack([(H @ e - truth.product(e)).astype(float) for e in np.eye(theta.size)]),
+        axis=0,
+    )
+    bounds = H.column_bounds()
+    assert (errors <= bounds).all() and bounds.max() <= 1e-9
+
+
+def test_float32(rng):
+    ob, dense, theta = pair(rng, "tanh", "cross_entropy", dtype="float32", l2=0.01)
+    H, v = ob.hessian(theta), rng.standard_normal(theta.size).astype("float32")
+    assert H.dtype == np.float32 and ob.X.dtype == np.float32
+    close(H @ v, dense.hessian(theta) @ v, 1e-5)
+    exact = dense.astype("float64")
+    wide = exact.hessian(theta.astype(float)) @ v.astype(float)
+    assert np.linalg.norm(H @ v - wide) <= H.rounding_bound(v) <= 1e-4 * np.linalg.norm(wide)
+    g = exact.gradient(theta.astype(float))
+    assert np.linalg.norm(ob.gradient(theta) - g) <= ob.rounding_bound(theta)
+    close(ob.astype("float64").gradient(theta.astype(float)), g)
+
+
+def test_facts_and_verdicts(rng):
+    """What is proved of the rows is proved of them dense; the same verdicts follow."""
+    ob, dense, _ = pair(rng, "tanh", "mse", 23, (17, 4, 1), l2=0.05)
+    theta = fc.minimize(ob, ob.model.init(seed=0), "newton-cg", max_iter=200).x
+    for name in ("third_bound", "curvature_floor", "kinks"):
+        at = (theta, 1e-3) if name == "third_bound" else (theta,)
+        close(getattr(ob, name)(*at), getattr(dense, name)(*at), 1e-8)
+    close(ob.precise_gradient(theta)[0], dense.precise_gradient(theta)[0], 1e-6)
+    mine, theirs = fc.classify(ob, theta), fc.classify(dense, theta)
+    assert mine.certified and (mine.kind, mine.n_positive) == (theirs.kind, theirs.n_positive)
+    w = fc.eigsh(ob.hessian(theta), 3).values
+    close(w, fc.eigsh(dense.hessian(theta), 3).values, 1e-8)
+
+
+def test_batches_and_descent(rng):
+    ob, dense, theta = pair(rng, "relu", "cross_entropy", 40)
+    picked = rng.permutation(40)[:11]
+    close(ob.batch(picked).gradient(theta), dense.batch(picked).gradient(theta))
+    mask = np.arange(40) < 7
+    close(ob.batch(mask).value(theta), dense.batch(slice(0, 7)).value(theta))
+    sizes = [b.n_samples for b in ob.batches(16, np.random.default_rng(0))]
+    assert sizes == [16, 16, 8]
+    start = ob.model.init(seed=0)
+    found = fc.minimize(ob, start, "adam", max_iter=3, batch_size=8, seed=0)
+    assert found.fun < ob.value(start)
+    with pytest.raises(ValueError, match="rows selects no sample"):
+        ob.batch(slice(0, 0))
+
+
+@pytest.mark.parametrize("kind", [sp.csr_matrix, sp.csr_array, sp.csc_matrix, sp.coo_matrix])
+def test_formats_duplicates_and_empty_columns(kind, rng):
+    ob, dense, theta = pair(rng, kind=kind)
+    close(ob.gradient(theta), dense.gradient(theta))
+    twice = sp.coo_matrix(([1.0, 2.0, 0.0], ([0, 0, 1], [4, 4, 2])), shape=(2, 17))
+    y = np.zeros((2, 3))
+    small = fc.Objective(ob.model, twice, y, "mse")
+    close(small.gradient(theta), fc.Objective(ob.model, twice.toarray(), y, "mse").gradient(theta))
+    assert small.X.nnz == 1
+    empty = fc.Objective(ob.model, sp.csr_matrix((2, 17)), y, "mse")
+    close(empty.value(theta), fc.Objective(ob.model, np.zeros((2, 17)), y, "mse").value(theta))
+
+
+def test_what_is_refused(rng):
+    ob, _, theta = pair(rng)
+    X, y = ob.X, ob.y
+    with pytest.raises(ValueError, match=r"X has shape \(23, 17\); wanted \(N, 5\)"):
+        fc.Objective(fc.MLP((5, 3)), X, y, "mse")
+    bad = X.copy()
+    bad.data[0] = np.nan
+    with pytest.raises(ValueError, match="X holds NaN or infinity"):
+        fc.Objective(ob.model, bad, y, "mse")
+    with pytest.raises(TypeError, match="X has dtype complex128; wanted real numbers"):
+        fc.Objective(ob.model, X.astype(complex), y, "mse")
+    with pytest.raises(ValueError, match="batch normalisation"):
+        fc.Objective(fc.MLP((17, 9, 3), batch_norm=True), X, y, "mse")
+    with pytest.raises(TypeError, match="X is a sparse matrix; wanted a dense array"):
+        ob.model.predict(theta, X)
+    with pytest.raises(ValueError, match="space is 'samples' for rows in shards"):
+        fc.eigsh(ob.hessian(theta), 2, space="samples")
+
+
+def test_pickles_and_threads(rng):
+    ob, _, theta = pair(rng, "gelu", "cross_entropy", l2=0.1)
+    again = pickle.loads(pickle.dumps(ob))
+    v = rng.standard_normal(theta.size)
+    H = ob.hessian(theta)
+    assert (again.hessian(theta) @ v == H @ v).all()
+    assert (pickle.loads(pickle.dumps(H)) @ v == H @ v).all()
+    one, two = (fc.Objective(ob.model, ob.X, ob.y, n_threads=k).hessian(theta) @ v for k in (1, 2))
+    assert (one == two).all()
+    assert "nnz=" in repr(ob)
+
+
+def test_memory_of_a_large_matrix():
+    """20 000 x 50 000 numbers would be 8 GB: a gradient and a product take the numbers there are,
+    a few vectors, and a few numbers for each row and unit.
+    """
+    rng = np.random.default_rng(0)
+    N, k, width = 20_000, 50_000, 8
+    X = sp.csr_matrix(
+        (rng.standard_normal(N * 50), rng.integers(k, size=N * 50), np.arange(0, N * 50 + 1, 50)),
+        shape=(N, k),
+    )
+    model = fc.MLP([k, width, 2])
+    theta = model.init(seed=0)
+    tracemalloc.start()
+    ob = fc.Objective(model, X, rng.integers(2, size=N))
+    ob.gradient(theta)
+    ob.hessian(theta) @ theta
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= 10 * X.data.nbytes + 20 * theta.nbytes + 40 * 8 * N * width

@@ -242,6 +242,10 @@ class ShardedFacts(NetworkFacts):
     def held(self, gates: Any, collapsed: Any, parents: Any = None) -> None:
         """None: minima on kinks are not proved where rows lie in shards."""
 
+    def copies(self, theta: Floats, gates: Any, collapsed: Any) -> list[NDArray[np.intp]]:
+        """Every unit its own: that one is another's copy is not claimed of rows in shards."""
+        return [np.arange(width) for width in self.model.sizes[1:-1]]
+
     def leaks(self) -> list[float]:
         """The slopes below 0 of every hidden layer of relu or leaky_relu units."""
         return [gated.LEAK[name] for name in self.model.activation]

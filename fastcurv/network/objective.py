@@ -55,9 +55,8 @@ class Objective(NetworkFacts):
     model : MLP
         The network.
     X : array_like (N, sizes[0])
-        Referenced, not copied, where it has the model's dtype; the engine keeps one padded copy of
-        its own. A sparse matrix of SciPy is never made dense as a whole: it makes a
-        `fastcurv.network.sparse.SparseObjective`.
+        Referenced, not copied, where it has the model's dtype; the engine keeps one padded copy.
+        A sparse matrix makes a `fastcurv.network.sparse.SparseObjective`, which has no dense one.
     y : array_like
         ``(N, d_out)``; ``(N,)`` where ``d_out`` is 1; for ``cross_entropy`` integer classes
         ``(N,)`` or soft targets; for ``binary_cross_entropy`` from 0 to 1.
@@ -152,11 +151,9 @@ class Objective(NetworkFacts):
         self.model, self.loss = model, check_choice(loss, LOSSES, "loss")
         self.l2 = check_positive(l2, "l2", zero=True)
         self.l2_biases = check_bool(l2_biases, "l2_biases")
-        self.n_threads = (
-            n_threads
-            if n_threads is None
-            else check_positive_int(n_threads, "n_threads", 2**31 - 1)
-        )
+        if n_threads is not None:
+            n_threads = check_positive_int(n_threads, "n_threads", 2**31 - 1)
+        self.n_threads: int | None = n_threads
         self.memory = memory if memory is None else check_memory(memory)
 
     def _start(self) -> None:
@@ -350,8 +347,7 @@ class Objective(NetworkFacts):
         if self.model.batch_norm:
             raise ValueError(
                 "empirical_fisher was asked of a model with batch normalisation; wanted one "
-                "without, since "
-                "statistics over all rows leave no sample a gradient of its own"
+                "without, since statistics over all rows leave no sample a gradient of its own"
             )
         return Curvature(self, theta, "fisher")
 
@@ -395,10 +391,8 @@ class Objective(NetworkFacts):
     def statistics(self, theta: Any) -> list[Any]:
         """Mean and variance of each hidden layer's z over all rows; see `MLP.statistics`."""
         if not self.model.batch_norm:
-            raise ValueError(
-                "statistics were asked of a model without batch normalisation; wanted "
-                "batch_norm=True"
-            )
+            text = "statistics were asked of a model without batch normalisation"
+            raise ValueError(f"{text}; wanted batch_norm=True")
         with self._lock:
             plan = self._bound(theta, False)
             biases = [

@@ -39,7 +39,7 @@ ROOMS = {
     "reference": {"structure", "rounding"},
     "testing": {"reference", "network"},
     "plots": {"spectrum", "critical"},
-    "estimators": {"network", "optimize", "spectrum", "critical", "plots", "fastcurv"},
+    "estimators": {"krylov", "network", "optimize", "critical", "plots", "fastcurv"},
     "cli": {
         "fastcurv",
         "distributed",

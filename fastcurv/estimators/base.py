@@ -17,17 +17,19 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from ..checks import check_choice, check_positive, check_positive_int
 from ..network.convert import SKLEARN
-from ..network.mlp import MLP
+from ..network.mlp import MLP, RELU_LIKE
 from ..network.objective import Objective
 from ..optimize.escape import escape
 from ..optimize.minimize import METHODS, minimize
-from .look import Look, judge, look
+from .look import PRODUCTS, Look, judge, look
 
 STOCHASTIC = ("sgd", "momentum", "nesterov", "rmsprop", "adam")
 SOLVERS = ("auto", "lbfgs", *METHODS)
 DEEP = 1e-2  # curvature this far below zero, relative to the largest, is worth leaving
 LAST_STEPS = 25  # trust-region steps of "auto" where L-BFGS stalled
+SHARE = 4  # gradients of the fit for one product of the look
 ROUNDS = 4  # saddles that "auto" leaves at most
+ONE_THREAD = 1_500_000  # flops of a gradient
 
 
 class BaseMLP(BaseEstimator):
@@ -119,10 +121,15 @@ class BaseMLP(BaseEstimator):
             loss,
             l2=self.alpha / (total * self._scale),
             sample_weight=None if weight is None else weight * (len(X) / total),
-            n_threads=self.n_threads,
+            n_threads=self._threads(model, len(X)),
             memory=self.memory,
             l2_biases=False,
         )
+
+    def _threads(self, model: MLP, rows: int) -> int | None:
+        """One thread where a gradient is done before another has woken."""
+        small = 6 * rows * model.n_params < ONE_THREAD
+        return 1 if small and self.n_threads is None else self.n_threads
 
     def _data(self, X: Any, y: Any, weight: Any, reset: bool) -> tuple[Any, Any, str, Any, int]:
         """Checked rows and targets of those rows that have weight."""
@@ -199,7 +206,9 @@ class BaseMLP(BaseEstimator):
         seed = int(rng.randint(1 << 31))
         if self.warm_start and getattr(self, "model_", None) == model:
             return self.theta_.copy()
-        theta = model.init(seed=seed)
+        # half of He's variance scores better where a fit goes to its end (benchmarks/estimators.py)
+        scheme = "lecun" if set(RELU_LIKE) & set(model.activation) else "xavier"
+        theta = model.init(seed=seed, scheme=scheme)
         self._start(model, theta, y, weight)
         return theta
 
@@ -223,7 +232,9 @@ class BaseMLP(BaseEstimator):
         if seen is not None and self.verdict == "quick":
             self.curvature_: Look | None = seen
         else:
-            self.curvature_ = judge(ob, self.theta_, self._scale, self.tol, self.verdict)
+            spent = sum(run.nfev for run in runs) if solver not in STOCHASTIC else 8 * PRODUCTS
+            asked = self._scale, self.tol, self.verdict, spent // SHARE
+            self.curvature_ = judge(ob, self.theta_, *asked)
 
     def _go_on(self, ob: Objective, runs: list[Any], options: dict[str, Any]) -> Look | None:
         """After L-BFGS: trust-region steps where it stalled, a way down from a saddle; more runs
@@ -235,7 +246,8 @@ class BaseMLP(BaseEstimator):
                 steps = min(left, LAST_STEPS)
                 runs.append(self._minimize(ob, runs[-1].x, "trust-region", steps, options))
                 left -= runs[-1].nit
-            seen, down = look(ob, runs[-1].x, self._scale, self.tol)
+            spent = sum(run.nfev for run in runs)
+            seen, down = look(ob, runs[-1].x, self._scale, self.tol, spent // SHARE)
             deep = seen.kind == "saddle" and seen.lambda_min < -DEEP * abs(seen.lambda_max)
             if left <= 0 or not deep or down is None:
                 return seen

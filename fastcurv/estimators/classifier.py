@@ -53,8 +53,9 @@ PARAMETERS = """
     n_threads, memory : int, optional
         As for `fastcurv.Objective`.
     verdict : {"quick", True, False}
-        What `curvature_` holds: a look at both ends of the spectrum for at most 40 products; what
-        `fastcurv.classify` says, which can cost more than the fit; None.
+        What `curvature_` holds: a look at both ends of the spectrum, for a quarter as many products
+        as the fit took gradients, 40 at most; what `fastcurv.classify` says, which can cost more
+        than the fit; None.
 
     Attributes
     ----------

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.sparse.linalg import LinearOperator
 
 from ..critical.classify import classify
-from ..interrupts import unbroken
-from ..spectrum.eigsh import eigsh
+from ..krylov.basis import combine
+from ..krylov.lanczos import Recurrence
+from ..krylov.ritz import bounds, ritz_pairs
 
-PRODUCTS = 40  # of a look
+PRODUCTS = 40  # of a look at most,
+FEWEST = 6  # and at least
+CLOSE = 1e-2  # of the largest curvature: a residual below it resolves an end
 START = 7  # the seed of its start vector: a fit of the same data says the same
 
 
@@ -33,6 +37,8 @@ class Look:
         Ritz values; `residuals` says how near an eigenvalue is to each.
     residuals : tuple of float
     n_products : int
+        What the look cost: at most a quarter of the gradients that the fit took, 6 at least and 40
+        at most.
     """
 
     kind: str
@@ -48,12 +54,20 @@ class Look:
         return self.lambda_min + self.residuals[0] < 0
 
     @property
+    def resolved(self) -> bool:
+        """Whether both ends were found to a hundredth of the larger one."""
+        size = max(abs(self.lambda_min), abs(self.lambda_max))
+        return max(self.residuals) <= CLOSE * size
+
+    @property
     def reason(self) -> str:
         """The same in one sentence."""
         ends = (
             f"curvature from {self.lambda_min:.3g} (+- {self.residuals[0]:.1g}) to "
             f"{self.lambda_max:.3g} by {self.n_products} products"
         )
+        if not self.resolved:
+            ends += ", too few to say how much lower it goes (verdict=True asks on)"
         if self.kind == "not_critical":
             return f"The gradient, up to {self.gradient_norm:.3g}, is above tol; {ends}."
         if self.kind == "saddle":
@@ -61,30 +75,51 @@ class Look:
         return f"The gradient is within tol, and no way down was found: {ends}."
 
 
-def look(ob: Any, theta: np.ndarray, scale: float, tol: float) -> tuple[Look, np.ndarray | None]:
-    """Both ends of the spectrum of an objective's Hessian, and the lowest Ritz vector; `scale`
-    takes values to those of ``loss_``.
+def look(
+    ob: Any, theta: np.ndarray, scale: float, tol: float, products: int = PRODUCTS
+) -> tuple[Look, np.ndarray | None]:
+    """Both ends of the spectrum of an objective's Hessian as far as so many products see them, and
+    the lowest Ritz vector; `scale` takes values to those of ``loss_``.
     """
-    H = ob.hessian(theta)
-    n = H.shape[0]
-    size = scale * float(np.abs(H.gradient).max())
+    n = len(theta)
+    size = scale * float(np.abs(ob.gradient(theta)).max())
     if n < 3:
-        values = scale * np.linalg.eigvalsh(H.to_dense().astype(float))
+        values = scale * np.linalg.eigvalsh(ob.hessian(theta).to_dense().astype(float))
         low, high, errors, vector = float(values[0]), float(values[-1]), (0.0, 0.0), None
+        spent = n
     else:
-        found = unbroken(
-            eigsh(H, 2, which="BE", tol=1e-2, max_products=min(PRODUCTS, n), seed=START)
-        )
-        low, high = scale * float(found.values[0]), scale * float(found.values[-1])
-        errors = scale * float(found.residuals[0]), scale * float(found.residuals[-1])
-        vector = np.ascontiguousarray(found.vectors[:, 0])
+        most = min(max(products, FEWEST), PRODUCTS, n)
+        values, residuals, vector, spent = ends(ob, theta, most)
+        low, high = scale * float(values[0]), scale * float(values[-1])
+        errors = scale * float(residuals[0]), scale * float(residuals[-1])
     near = size <= tol
     kind = "not_critical" if not near else "saddle" if low + errors[0] < 0 else "undecided"
-    return Look(kind, size, low, high, errors, H.n_products), vector
+    return Look(kind, size, low, high, errors, spent), vector
 
 
-def judge(ob: Any, theta: np.ndarray, scale: float, tol: float, verdict: Any) -> Any:
+def ends(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any, np.ndarray, int]:
+    """The lowest and the highest Ritz value of Lanczos from a random vector, their residuals, the
+    lowest vector, and the products spent: at most so many, fewer where both ends are resolved.
+    """
+    n = len(theta)
+    # the state that the fit ended with: an operator's own would take longer than its products
+    H = LinearOperator((n, n), matvec=lambda v: ob.hessp(theta, v), dtype=theta.dtype)
+    run = Recurrence(H, most)
+    run.insert_random(np.random.default_rng(START))
+    while True:
+        run.step()
+        ended = not run.p or run.m >= most
+        if ended or run.m % FEWEST == 0:
+            values, S, residuals = ritz_pairs(run, 2, "BE")
+            if ended or residuals.max() <= CLOSE * np.abs(values).max():
+                break
+    run.reorthogonalise()
+    vector = combine(run.rows[: run.m], S[:, :1])[0]
+    return values, bounds(run, S, residuals), vector, run.n_products
+
+
+def judge(ob: Any, theta: np.ndarray, scale: float, tol: float, verdict: Any, products: int) -> Any:
     """What `curvature_` holds: a `Look`, a `CriticalPoint`, or None."""
     if verdict is False:
         return None
-    return classify(ob, theta) if verdict is True else look(ob, theta, scale, tol)[0]
+    return classify(ob, theta) if verdict is True else look(ob, theta, scale, tol, products)[0]

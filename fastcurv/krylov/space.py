@@ -15,7 +15,7 @@ import numpy as np
 from ..eigensolver import eigh, eigh_tridiagonal
 from ..protocols import Array, Floats
 from ..vectors import norm
-from .basis import project, subtract
+from .basis import bring_near_one, project, subtract
 
 
 class KrylovSpace:
@@ -64,7 +64,8 @@ class KrylovSpace:
         self.gamma = norm(first)
         for vector in (first, *others):
             np.copyto(self.product, vector, casting="same_kind")
-            self._append(self.product, norm(vector), np.zeros(self.p))
+            bring_near_one(self.product[None])
+            self._append(self.product, norm(self.product), np.zeros(self.p))
         self._n_starts, self._chain = self.p, self.p == 1
         self._lacking, self._follow = None, False
 
@@ -109,7 +110,9 @@ class KrylovSpace:
         """
         held = self.m + self.p
         left = self._orthogonalise(w, coefficients)
-        if held >= self.max_dim or not left > 10 * np.finfo(self.dtype).eps * reference:
+        kind = np.finfo(self.dtype)
+        rounding = max(10 * kind.eps * reference, kind.tiny / kind.eps)  # or what underflow left
+        if held >= self.max_dim or not left > rounding:
             return 0.0
         self._reserve(held + 1)
         np.multiply(w, self.dtype.type(1.0 / left), out=self.rows[held])

@@ -324,3 +324,17 @@ def test_subproblems_of_any_size_are_solved(size):
     largest = abs(y).max()
     assert multiplier >= 1.0
     assert np.isclose(multiplier / size / largest, np.linalg.norm(y / largest), rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("start", [1.0, "tiny"])
+def test_the_lowest_curvature_of_what_underflows_is_a_number(dtype, start):
+    """Where every sample is as good as certain, products are of the smallest numbers there are:
+    their reciprocals are infinite.
+    """
+    tiny = float(np.finfo(dtype).smallest_subnormal)
+    H = np.diag(np.array([64.0, 9.0, 1.0, 0.0, -1.0]) * tiny).astype(dtype)
+    begin = np.full(5, tiny * 50 if start == "tiny" else start, dtype)
+    curvature, v, rounding, _ = lowest_curvature(H, np.random.default_rng(0), [begin])
+    assert abs(curvature) <= 64 * tiny and rounding >= 0
+    assert abs(np.linalg.norm(v) - 1) <= 1e-5

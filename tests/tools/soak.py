@@ -57,11 +57,15 @@ class Scene:
             sample_weight=weight,
             n_threads=dice.choice((1, 2)),
         )
-        self.theta = self.model.init(seed=dice.getrandbits(30))
+        self.seed = dice.getrandbits(30)
+        self.theta = self.model.init(seed=self.seed)
         self.n, self.N = self.model.n_params, N
         self.H = self.ob.hessian(self.theta)
         self.v = draw.standard_normal(self.n).astype(self.model.dtype)
         self.first = self.H @ self.v
+
+    def __repr__(self) -> str:
+        return f"{self.ob!r} with seed {self.seed}, N = {self.N}, l2 = {self.ob.l2}"
 
     def product(self) -> object:
         again = self.H @ self.v
@@ -158,8 +162,7 @@ def soak(seconds: float, seed: int) -> int:
     def work(member: int) -> None:
         dice, scenes = random.Random(f"{seed} {member}"), []
         while time.monotonic() < end and not failures:
-            state = dice.getstate()
-            name = "a new scene"
+            name, scene = "a new scene", None
             try:
                 if len(scenes) < 4 or dice.random() < 0.05:
                     scenes = [*scenes[-4:], Scene(dice)]
@@ -168,16 +171,17 @@ def soak(seconds: float, seed: int) -> int:
                 found = call(scene)
             except ValueError as error:
                 if "memory" not in str(error) or "needed" not in str(error):  # too little for a row
-                    failures.append(f"{name} {state[1][-1]}\n{traceback.format_exc()}")
+                    failures.append(f"{name} of {scene!r}\n{traceback.format_exc()}")
                 continue
             except BaseException:
-                failures.append(f"{name} {state[1][-1]}\n{traceback.format_exc()}")
+                failures.append(f"{name} of {scene!r}\n{traceback.format_exc()}")
                 continue
             counts[name] += 1
             wild = name in ("values", "descent")  # a step away, the loss may overflow
             if not wild and not finite(found):
                 failures.append(f"{name} gave what is not finite: {scene.ob!r} {found}")
 
+    begin = time.monotonic()
     threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
     for thread in threads:
         thread.start()
@@ -185,7 +189,8 @@ def soak(seconds: float, seed: int) -> int:
     while any(thread.is_alive() for thread in threads):
         time.sleep(min(60.0, max(0.1, seconds / 10)))
         shown.append(resident())
-    print(f"{sum(counts.values())} calls in {seconds:.0f} s: {dict(counts.most_common())}")
+    taken = time.monotonic() - begin
+    print(f"{sum(counts.values())} calls in {taken:.0f} s: {dict(counts.most_common())}")
     print("MB held over time:", [round(mb) for mb in shown])
     for failure in failures:
         print(failure)

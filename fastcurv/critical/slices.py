@@ -5,7 +5,7 @@ on top of them.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -38,8 +38,12 @@ class DenseHessian:
     def __init__(self, M: DenseMatrix) -> None:
         self.M, self.A, self.n = M, M.A, len(M.A)
         self.norm = spectral_norm(self.A)
-        d, self.live = balance(self.A, M.bounds)
-        self.d = d / d.max()
+
+    @cached_property
+    def d(self) -> Floats:
+        """Balanced units of the parameters."""
+        d = balance(self.A, self.M.bounds)[0]
+        return np.asarray(d / d.max())
 
     def cut(self, T: Floats, c: Floats | None = None) -> Slice:
         """Eigenpairs of ``C A C`` across the span of the columns of T, given in theta's

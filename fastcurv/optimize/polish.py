@@ -25,9 +25,11 @@ from .line_search import value_rounding
 
 STEPS = 20
 FACTORS = 3  # Hessians that are built and factorised
+KRYLOV_FROM = 768  # parameters: products are dear enough to be tried before all columns of H
 KRYLOV_STEPS = 400
 
 Solve = Callable[[np.ndarray], np.ndarray | None]
+Make = Callable[[Any, np.ndarray], tuple[Solve | None, Callable[[], int]]]
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def polish(ob: Any, theta: np.ndarray, dense_below: int, stop: Callable[[], bool
         Not changed; the result has its dtype.
     dense_below : int
         Below this n steps come from a Cholesky factor, ``n`` products and ``n^3 / 3`` work for each
-        of at most three; from there on from a Krylov space.
+        of at most three; from there on, and before that where n is large, from a Krylov space.
     stop : callable
         True ends it.
     """
@@ -61,17 +63,19 @@ def polish(ob: Any, theta: np.ndarray, dense_below: int, stop: Callable[[], bool
     g = gradient_and_error(ob, here.astype(np.float64))[0]
     ceiling = float(ob.value(here))
     ceiling += value_rounding(ceiling, theta.dtype)
-    for _ in range(FACTORS):
+    makes: list[Make] = [_krylov] if here.size >= KRYLOV_FROM else []
+    makes += [_factor if here.size < dense_below else _krylov] * FACTORS
+    for make in makes:
         if stop() or not np.any(g):
             break
-        make = _factor if here.size < dense_below else _krylov
         solve, spent = make(ob, here)
         n_products += spent()
         kept, close = 0, False
         while n_steps < STEPS and solve is not None and not stop():
             p = solve(g)
             n_products += spent()
-            if p is None or not np.linalg.norm(p) <= 0.1 * max(1.0, float(np.linalg.norm(here))):
+            length = float(np.linalg.norm(here))
+            if p is None or not np.linalg.norm(p) <= 0.1 * max(1.0, length):
                 break
             trial = (here + p).astype(theta.dtype)
             g_trial = gradient_and_error(ob, trial.astype(np.float64))[0]
@@ -81,8 +85,8 @@ def polish(ob: Any, theta: np.ndarray, dense_below: int, stop: Callable[[], bool
             if not float(ob.value(trial)) <= ceiling:
                 break
             here, g, n_steps, kept = trial, g_trial, n_steps + 1, kept + 1
-            close = bool(np.linalg.norm(p) <= 1e-10 * np.linalg.norm(here))
-        if close or not kept:
+            close = bool(np.linalg.norm(p) <= 1e-10 * length)
+        if close or not kept and make is _factor:
             break
     return Polished(here, n_steps, n_products, n_gradients)
 

@@ -4,9 +4,10 @@
 
 A product on T threads takes
 
-    runs * wake * T / 2  +  work * max(ceil(items / T) / items, share / min(T, CHANNELS))
+    runs * wake * t / 2  +  work * max(ceil(items / t) / items, share / min(t, CHANNELS))
 
-with `runs` the jobs that the team is given (served wide: one for each product and sweep; tall: one
+with t the members that the engine gives the job (no more than it has parts, nor than pay), `runs`
+the jobs that the team is given (served wide: one for each product and sweep; tall: one
 or two), `items` the parts that a job is cut into whatever the number of threads, `work` the time of
 one thread, measured; `share` the part of it in which a thread would wait for memory that all cores
 share, and `wake` the seconds that a job takes to start at two threads. Each further thread is
@@ -42,13 +43,18 @@ def timed(call, seconds=0.15):
     return sorted(times)[len(times) // 2]
 
 
-def one(name, threads):
-    """A product of a workload on some threads: (seconds, layout)."""
+def operator(name, threads):
+    """The Hessian of a workload on some threads, and a vector."""
     w = WORKLOADS[name]
     X, y, layers, directions = w.problem("float32")
     model = fc.MLP(w.sizes, w.activation, dtype="float32")
     H = fc.Objective(model, X, y, w.loss, n_threads=threads).hessian(flat(layers))
-    v = flat(directions)
+    return H, flat(directions)
+
+
+def one(name, threads):
+    """A product of a workload on some threads: (seconds, layout)."""
+    H, v = operator(name, threads)
     out = np.empty_like(v)
     return timed(lambda: H.product(v, out=out)), H.layout
 
@@ -68,6 +74,7 @@ def model(work, runs, items, wake, share, threads):
     """Seconds of a product on so many threads."""
     if threads == 1:
         return work
+    threads = min(threads, items)
     spread = max(math.ceil(items / threads) / items, share / min(threads, CHANNELS))
     return runs * wake * threads / 2 + work * spread
 
@@ -85,7 +92,8 @@ def main():
     for name in NAMES:
         (alone, layout), (two, _) = one(name, 1), one(name, 2)
         runs, items = jobs(name, layout)
-        found = [model(alone, runs, items, args.wake, args.share, t) for t in args.threads]
+        given = [operator(name, t)[0].layout["threads"] for t in args.threads]
+        found = [model(alone, runs, items, args.wake, args.share, t) for t in given]
         line = f"{name:11}"
         for i, seconds in enumerate(found):
             slower = i and seconds > 1.01 * found[i - 1]

@@ -4,6 +4,7 @@
 import numpy as np
 
 from libc.stdint cimport int32_t
+from libc.math cimport sqrt
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
@@ -21,6 +22,8 @@ cdef enum:
     SERIAL_FLOPS = 3000000      # below this, waking a thread costs more than it saves
     # the same where samples lie across: a product is one job, and nothing is packed before it
     SERIAL_ACROSS = 300000
+    WAKE_FLOPS = 75000          # what a core does while one more is woken and waited for
+    FEW_THREADS = 8             # as many are given whatever the work is
     # bytes of parameters up to which samples may lie across: nothing is packed, W and V are read as
     # they are
     ACROSS_WEIGHTS = 1 << 20
@@ -89,8 +92,10 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
 
     Tall pays where both orientations of W and V and a group's sums fit in the second-level cache
     beside a panel; a wide net's products are large enough to be shared among threads one by one.
-    Below SERIAL_FLOPS one thread does all."""
+    Below SERIAL_FLOPS one thread does all. Above, T threads take work / T + jobs wake T, which is
+    least at T = sqrt(work / (jobs wake)): more are not used."""
     cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, count
+    cdef int most
     P.chunk = P.N
     for l in range(P.n_layers):
         row_bytes += size * (P.layer[l].ldm * 6 + (P.layer[l].ldk if l == 0 else 0))
@@ -104,6 +109,8 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
         choose_across(P, memory)
     if 12 * P.N * P.n < (SERIAL_ACROSS if P.across else SERIAL_FLOPS):
         P.threads = 1
+    most = <int>sqrt(12.0 * P.N * P.n / (WAKE_FLOPS * (2 if P.panel else 3 * P.n_layers + 2)))
+    P.threads = min(P.threads, max(<int>FEW_THREADS, most))
     if memory:
         fit_into(P, memory)
     return 0

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fastcurv as fc
 from fastcurv import _engine as engine
 
 from .programs import NET
@@ -268,7 +269,8 @@ def test_threads_variable(python, monkeypatch, rng, problem):
     for text, number in (("1", 1), ("3", 3), (" 2 ", 2), ("999", 64)):
         monkeypatch.setenv("FASTCURV_NUM_THREADS", text)
         again = p.ob.batch(slice(None))
-        assert engine.default_threads() == number == again.hessian(p.theta).layout["threads"]
+        assert engine.default_threads() == number
+        assert again.hessian(p.theta).layout["threads"] == min(number, 9)  # no more pay
     for text in ("0", "-1", "two", "1.5"):
         monkeypatch.setenv("FASTCURV_NUM_THREADS", text)
         with pytest.raises(ValueError, match="FASTCURV_NUM_THREADS.*positive whole number"):
@@ -337,3 +339,18 @@ def test_subnormals_are_not_flushed(arch, problem, rng):
     tiny = H @ np.ldexp(v, -1050)
     assert 0 < abs(tiny).max() < np.finfo(float).tiny
     assert np.linalg.norm(np.ldexp(tiny, 1050) - H @ v) <= 1e-4 * np.linalg.norm(H @ v)
+
+
+@pytest.mark.parametrize("asked", [1, 2, 8, 64])
+def test_no_more_threads_are_used_than_pay_and_eight_always_where_two_do(asked):
+    rng = np.random.default_rng(0)
+    used = []
+    for sizes, rows in (((1, 3, 1), 20), ((64, 32, 16, 10), 1797), ((784, 512, 512, 10), 1024)):
+        ob = fc.Objective(
+            fc.MLP(sizes), rng.standard_normal((rows, sizes[0])), np.zeros((rows, sizes[-1])),
+            loss="mse", n_threads=asked,
+        )  # fmt: skip
+        used.append(ob.hessian(ob.model.init(seed=0)).layout["threads"])
+    assert used[0] == 1
+    assert min(asked, 8) <= used[1] <= min(asked, 24)  # 60 million operations, a millisecond
+    assert used[2] == asked

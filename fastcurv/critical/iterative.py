@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..interrupts import unbroken
-from ..krylov.basis import combine
 from ..krylov.minres import minres
 from ..krylov.risk import lanczos_risk, lanczos_steps
 from ..krylov.ritz import decompose
@@ -199,7 +198,9 @@ def _look(
     if known is not None:
         found = known.counted(found)
     evidence = _seen(search, found, (low, high), known)
-    return found, replace(evidence, near=near, goal=goal, weak=_weak(main, low, high, known))
+    return found, replace(
+        evidence, near=near, goal=goal, weak=_weak(search, main, (low, high), known)
+    )
 
 
 def _seen(
@@ -234,20 +235,21 @@ def _seen(
     )
 
 
-def _weak(main: Any, low: End, high: End, known: Reached | None) -> tuple[Floats, Floats]:
+def _weak(
+    search: Search, main: Any, ends: tuple[End, End], known: Reached | None
+) -> tuple[Floats, Floats]:
     """Quotients and Ritz vectors of the weakest curvature found, and of both ends."""
-    quotients, vectors = [low.quotient, high.quotient], [low.vector, high.vector]
     if known is not None:
         values, found = known.chosen(WEAK)
         rows = found.T
     elif main is not None and main.m > WEAK:
         ritz, S = decompose(main)
         chosen = np.argsort(np.abs(ritz))[:WEAK]
-        values, rows = ritz[chosen], combine(main.rows[: main.m], S[:, chosen])
+        values, rows = ritz[chosen], search.vectors(main, S[:, chosen])
     else:
-        values, rows = np.zeros(0), np.zeros((0, len(low.vector)))
-    columns = np.stack([*vectors, *rows.astype(float)], axis=1)
-    return np.append(quotients, values), columns
+        values, rows = np.zeros(0), np.zeros((0, search.H.n))
+    columns = np.stack([*(end.vector for end in ends), *rows.astype(float)], axis=1)
+    return np.append([end.quotient for end in ends], values), columns
 
 
 def _search_further(search: Search, main: Any, goal: int, scales: tuple[Any, Any]) -> None:

@@ -16,7 +16,8 @@ from ..krylov.basis import combine
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import decompose
 from ..spectrum.dense import safe_norm
-from .evidence import Products
+from ..spectrum.reduced import reduction
+from .evidence import Products, independent
 from .request import Request
 
 Floats = NDArray[np.float64]
@@ -71,6 +72,8 @@ class Search:
         self.n_negative, self.n_positive = 0, 0
         self.only: End | None = None  # the one quotient that a very small budget allows
         self.symmetry: Floats | None = None  # orthonormal columns of proved symmetries
+        given = ask.krylov  # where random starts run: a smaller space, if that is worth while
+        self.small: Any = reduction(H.native, None) if given is None else given.small
 
     def left(self, reserve: int = 9) -> float:
         """Products that may still be spent, some kept for the proofs at the end."""
@@ -96,8 +99,9 @@ class Search:
         """
         block = 1 if start is None else len(start)
         steps = int(min(steps, self.left() // block))
-        size = self.H.n * operator_dtype(op).itemsize
-        rows = int(min(max(2, MAX_BASIS_BYTES // size - 1), (steps + 1) * block, self.H.n))
+        n = op.shape[0]
+        size = n * operator_dtype(op).itemsize
+        rows = int(min(max(2, MAX_BASIS_BYTES // size - 1), (steps + 1) * block, n))
         run = Recurrence(op, rows, against=against)
         if steps < 1 or not (
             run.insert_random(self.rng) if start is None else run.insert(start.copy())
@@ -122,6 +126,15 @@ class Search:
             self.H.norm = self.made_by.norm = max(self.H.norm, run.scale)
         self.keep(run, d)
         return run
+
+    def vectors(self, run: Any, S: Floats) -> Floats:
+        """Rows ``(k, n)`` of parameter space for columns S in the basis of a run."""
+        found = combine(run.rows[: run.m], S)
+        return np.asarray(self.small.embed(found) if self._inside(run) else found)
+
+    def _inside(self, run: Any) -> bool:
+        """Whether a run is one of the smaller space."""
+        return self.small is not None and run.op is self.small
 
     def shared(
         self,
@@ -155,11 +168,13 @@ class Search:
         given = self.ask.krylov
         if given is not None:
             return self.shared(given.steps_from(), lambda k: given.probe(0, k), steps, stop)
-        Q = self.symmetry
-        against = (
-            np.ascontiguousarray(Q.T, self.H.native_dtype) if Q is not None and Q.shape[1] else None
-        )
-        return self.run(self.H.native, None, steps, stop=stop, against=against)
+        Q, against = self.symmetry, None
+        if Q is not None and Q.shape[1]:
+            if self.small is not None:  # what of a zero mode lies inside is one
+                Q = independent(self.small.project(np.ascontiguousarray(Q.T)).T.astype(float))
+            against = np.ascontiguousarray(Q.T, self.H.native_dtype)
+        op = self.H.native if self.small is None else self.small
+        return self.run(op, None, steps, stop=stop, against=against)
 
     def from_gradient(self, g: Floats, steps: float, stop: Callable[[Any], bool]) -> Any:
         """The Krylov space of the gradient; the caller's own where there is one."""
@@ -180,7 +195,8 @@ class Search:
         interlacing).
         """
         values, S = decompose(run)
-        ends = combine(run.rows[: run.m], S[:, [0, -1]])
+        inner = combine(run.rows[: run.m], S[:, [0, -1]])
+        ends = self.small.embed(inner) if self._inside(run) else inner
         for value, v in zip(values[[0, -1]], ends):
             if d is not None and value > 0:  # in other coordinates only the sign means something
                 continue
@@ -189,9 +205,8 @@ class Search:
                 (value / max(run.scale, np.finfo(float).tiny), v if d is None else d * v)
             )
         if d is None:
-            slack = max(
-                self.made_by.bound(u) for u in ends
-            )  # of two vectors, taken for that of any
+            bound = self.small.rounding_bound if self._inside(run) else self.made_by.bound
+            slack = max(bound(u) for u in inner)  # of two vectors, taken for that of any
             error = float(np.linalg.norm(run.err[: run.m])) + 2 * run.m**0.5 * slack
             error += self.H.asymmetry
             self.n_negative = max(self.n_negative, int((values < -error).sum()))

@@ -79,21 +79,21 @@ def reduced_pairs(
     if m - s < 1:
         return None
     found = search(small, replace(asked, k=min(asked.k, m - s)), rng, v0, against)
-    return _completed(found, small, asked, rng)
+    return completed(found, small, asked.k, asked.which, rng)
 
 
-def _completed(found: Eigenpairs, small: Any, asked: Any, rng: Any) -> ReducedEigenpairs:
+def completed(found: Eigenpairs, small: Any, k: int, which: str, rng: Any) -> ReducedEigenpairs:
     """The wanted among the pairs found and the copies of `rest`, with residuals in op's space."""
     X = np.ascontiguousarray(found.vectors.T)
     signs = rng.choice([-1.0, 1.0], size=len(X)).astype(X.dtype)
     defect = small.defect(signs @ X) if len(X) else 0.0
-    copies = min(asked.k, small.n_rest)
+    copies = min(k, small.n_rest)
     values = np.concatenate([found.values, np.full(copies, small.rest)])
     source = np.concatenate([np.full(len(X), -1), np.arange(copies)])
     mine = np.concatenate([np.arange(len(X)), np.zeros(copies, int)])
     order = np.argsort(values, kind="stable")
-    if asked.k < len(found.values) + copies:
-        order = order[wanted(values[order], asked.k, asked.which)]
+    if k < len(found.values) + copies:
+        order = order[wanted(values[order], k, which)]
     is_rest = source[order] >= 0
     scale = max(found.scale, abs(small.rest) if is_rest.any() else 0.0)
     eps = float(np.finfo(X.dtype).eps)

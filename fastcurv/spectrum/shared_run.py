@@ -4,6 +4,9 @@ twice.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -19,8 +22,9 @@ from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import bounds, ritz_pairs
 from ..progress import Bar, bar
 from ..protocols import Array, Operator, Seed
-from .density import assemble, extend, quadrature
+from .density import assemble, extend, quadrature, with_rest
 from .density_result import SpectralDensity
+from .reduced import completed, reduction
 from .results import Eigenpairs
 from .search import resolve_tol
 from .smoothing import check_look
@@ -49,9 +53,14 @@ class Krylov:
     max_bytes : int
         What all bases together may take; past it a method raises `MemoryError` and leaves the runs
         as they are.
+    space : str, optional
+        ``"samples"``, ``"inputs"`` or ``"parameters"``, as in `eigsh`: where the random probes run;
+        by default where a cost model says that it is worth while. Results are those of `op`.
 
     Attributes
     ----------
+    small : Reduction or None
+        The smaller operator that the probes run on.
     n_products : int
         Products made so far, by all runs.
 
@@ -69,11 +78,18 @@ class Krylov:
     """
 
     def __init__(
-        self, op: Operator, name: str = "krylov", *, seed: Seed = 0, max_bytes: int = MAX_BYTES
+        self,
+        op: Operator,
+        name: str = "krylov",
+        *,
+        seed: Seed = 0,
+        max_bytes: int = MAX_BYTES,
+        space: str | None = None,
     ) -> None:
         self.op, self.name, self.rng = check_symmetric_operator(op), str(name), as_rng(seed)
         self.n: int = self.op.shape[0]
         self.dtype = operator_dtype(self.op)
+        self.small: Any = reduction(self.op, space)
         self.max_bytes = check_positive_int(max_bytes, "max_bytes")
         self._probes: list[Recurrence] = []
         self._others: list[tuple[Array, Recurrence]] = []
@@ -93,15 +109,21 @@ class Krylov:
     def _runs(self) -> list[Recurrence]:
         return self._probes + [run for _, run in self._others]
 
-    def _reserve(self, run: Recurrence | None, steps: int) -> None:
+    @property
+    def _inner(self) -> Any:
+        """What the random probes run on."""
+        return self.op if self.small is None else self.small
+
+    def _reserve(self, op: Any, run: Recurrence | None, steps: int) -> None:
         """Room for `steps` products in a run, or MemoryError."""
-        steps = min(steps, self.n)
+        n = op.shape[0]
+        steps = min(steps, n)
         if run is not None and run.capacity >= steps:
             return
         held = sum(one.rows.nbytes for one in self._runs() if one is not run)
-        if held + (steps + 1) * self.n * self.dtype.itemsize > self.max_bytes:
+        if held + (steps + 1) * n * self.dtype.itemsize > self.max_bytes:
             raise MemoryError(
-                f"a basis of {steps} vectors of length {self.n} next to the {held / 1e9:.2g} GB "
+                f"a basis of {steps} vectors of length {n} next to the {held / 1e9:.2g} GB "
                 "held takes "
                 f"the runs past max_bytes = {self.max_bytes / 1e9:.2g} GB; wanted fewer steps, or "
                 "more memory"
@@ -110,10 +132,12 @@ class Krylov:
             run.reserve(steps)
 
     def probe(self, i: int = 0, n_steps: int = 1, shown: Bar | None = None) -> Recurrence:
-        """Random probe `i`, extended to at least `n_steps` products; returns its recurrence."""
+        """Random probe `i`, extended to at least `n_steps` products; returns its recurrence, in the
+        coordinates of `small` where there is one.
+        """
         while len(self._probes) <= i:
-            self._reserve(None, n_steps)
-            run = Recurrence(self.op, min(n_steps, self.n))
+            self._reserve(self._inner, None, n_steps)
+            run = Recurrence(self._inner, min(n_steps, self._inner.shape[0]))
             run.insert_random(self.rng)
             self._probes.append(run)
         self._grow(self._probes[i], n_steps, shown)
@@ -121,7 +145,7 @@ class Krylov:
 
     def _grow(self, run: Recurrence, n_steps: int, shown: Bar | None = None) -> None:
         if run.p and run.m < n_steps:
-            self._reserve(run, n_steps)
+            self._reserve(run.op, run, n_steps)
             with bar() as silent:
                 extend(run, n_steps, shown or silent)
 
@@ -170,6 +194,7 @@ class Krylov:
         tol = resolve_tol(tol, self.dtype)
         before = self.n_products
         limit = self.n if max_products is None else check_positive_int(max_products, "max_products")
+        wanted, k = k, min(k, self._inner.shape[0])
         run = self.probe(0, min(k, limit))
         limit += run.m - (self.n_products - before)
         with bar(None, f"{self.name}: eigsh", progress) as shown:
@@ -184,7 +209,7 @@ class Krylov:
                 except MemoryError:
                     break
         run.reorthogonalise()
-        return Eigenpairs(
+        found = Eigenpairs(
             values=theta,
             vectors=combine(run.rows[: run.m], S).T,
             residuals=limits,
@@ -196,6 +221,10 @@ class Krylov:
             n_new=self.n_products - before,
             asymmetry=run.asymmetry,
         )
+        if self.small is None:
+            return found
+        whole = completed(found, self.small, wanted, which, np.random.default_rng(0))
+        return replace(whole, n_products=run.m, shared=found.shared, n_new=found.n_new)
 
     def spectral_density(
         self,
@@ -224,8 +253,13 @@ class Krylov:
         before = self.n_products
         with bar(n_probes * n_steps, f"{self.name}: density", progress) as shown:
             runs = [self.probe(i, n_steps, shown) for i in range(n_probes)]
+        found = [quadrature(run) for run in runs]
+        extra = {}
+        if self.small is not None:
+            found = [with_rest(one, self.small, 0) for one in found]
+            extra["space"] = self.small.space
         return assemble(
-            [quadrature(run) for run in runs],
+            found,
             None,
             self.n,
             sum(run.m for run in runs),
@@ -233,6 +267,7 @@ class Krylov:
             look,
             shared=self.name,
             n_new=self.n_products - before,
+            **extra,
         )
 
     def start_from(self, g: Array, n_steps: int) -> Recurrence:
@@ -241,7 +276,7 @@ class Krylov:
             if np.array_equal(start, g):
                 break
         else:
-            self._reserve(None, n_steps)
+            self._reserve(self.op, None, n_steps)
             run = Recurrence(self.op, min(n_steps, self.n))
             run.insert((g / np.abs(g).max()).astype(self.dtype)[None])
             self._others.append((g.copy(), run))

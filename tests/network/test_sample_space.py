@@ -339,3 +339,46 @@ def test_same_bits_for_any_number_of_threads(rng):
         x = np.random.default_rng(5).standard_normal(R.shape[0])
         bits.add((R @ x).tobytes())
     assert len(bits) == 1
+
+
+def test_krylov_serves_the_whole_operator(rng):
+    """A run in sample space says of H what a run in parameter space says."""
+    ob, theta = objective(rng, [30, 40, 30, 3], 2, loss="cross_entropy", l2=0.01)
+    H = ob.hessian(theta)
+    A = H.to_dense()
+    exact = np.linalg.eigvalsh(A)
+    run = fc.Krylov(H, "few rows", space="samples")
+    assert run.n == H.shape[0] > run.small.shape[0] == run.probe(0).n
+    for which, wanted in (("LA", exact[-3:]), ("SA", exact[:3])):
+        pairs = run.eigsh(3, which)
+        assert np.allclose(pairs.values, wanted, rtol=0, atol=1e-7 * exact[-1])
+        left = np.linalg.norm(A @ pairs.vectors - pairs.vectors * pairs.values, axis=0)
+        assert (left <= pairs.residuals + 1e-12 * exact[-1]).all()
+        assert pairs.space == "samples" and pairs.shared == "few rows"
+    density = run.spectral_density(3)
+    assert density.n == H.shape[0] and abs(density.integral() - 1) < 1e-6
+    share = run.small.n_rest / H.shape[0]
+    at_rest = np.isclose(density.nodes, 0.01, rtol=0, atol=1e-9)
+    assert (density.weights * at_rest).sum(axis=1).min() >= share - 1e-9
+    here = fc.Krylov(H, space="parameters")
+    assert here.small is None and np.allclose(here.eigsh(2, "LA").values, exact[-2:])
+    g = H.gradient
+    assert run.start_from(g, 5).n == H.shape[0]
+
+
+def test_the_searches_of_classify_run_in_sample_space(rng, monkeypatch):
+    """The same verdict at a risk, from shorter vectors; a negative eigenvalue is found in them."""
+    ob, _ = objective(rng, [30, 40, 30, 3], 2, l2=0.01)
+    theta = fc.minimize(ob, ob.model.init(seed=0), "newton-cg", max_iter=200).x
+    H = ob.hessian(theta)
+    asked = {"dense_below": 0, "failure_probability": 0.01}
+    runs = [fc.Krylov(H, name, space=name) for name in ("parameters", "samples")]
+    points = [fc.classify(ob, theta, krylov=run, **asked) for run in runs]
+    assert points[0].kind == points[1].kind == "minimum"
+    assert np.isclose(points[0].lambda_max, points[1].lambda_max)
+    monkeypatch.setattr("fastcurv.network.reductions.worthwhile", lambda *given: True)
+    assert fc.classify(ob, theta, **asked).kind == "minimum"
+    X, y = rng.standard_normal((2, 30)), np.array([[1.0], [-1.0]])
+    toy = fc.Objective(fc.MLP([30, 20, 1], "tanh"), X, y, "mse", l2=1e-3)
+    saddle = fc.classify(toy, np.zeros(toy.n_params), dense_below=0)
+    assert saddle.kind == "saddle" and saddle.certified

@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..interrupts import unbroken
 from ..krylov.minres import minres
 from ..krylov.risk import lanczos_risk, lanczos_steps
 from ..krylov.ritz import decompose
+from ..protocols import Floats
 from ..spectrum.dense import safe_norm
 from .decide import Findings
 from .evidence import FAR, Evidence, Products, annihilated, independent
@@ -37,8 +37,6 @@ from .search import Balanced, End, Search, both_signs
 from .slices import ZERO_MODE, across_orbits
 from .slope import Slope, along_gradient
 from .theorem import EPS, UP, Contraction, kantorovich, two_signs
-
-Floats = NDArray[np.float64]
 
 RISK = 0.01  # how hard negative curvature is looked for where no failure probability was asked
 BALANCED_STEPS = 128  # search in balanced coordinates, where parameters have very different scales

@@ -16,6 +16,15 @@ from ..checks import as_numpy, check_array, check_choice, check_positive_int
 from ..protocols import Array
 
 ACTIVATIONS = tuple(_engine.ACTIVATIONS)
+FOREIGN = {  # what torch and scikit-learn call the settings of an objective
+    "weight_decay": "l2",
+    "alpha": "l2",
+    "criterion": "loss",
+    "weights": "sample_weight",
+    "sample_weights": "sample_weight",
+    "n_jobs": "n_threads",
+    "num_threads": "n_threads",
+}
 
 
 def check_sizes(sizes: Any) -> tuple[int, ...]:

@@ -289,8 +289,12 @@ def from_sklearn(est: Any) -> Model:
 
     Parameters
     ----------
-    est : MLPClassifier or MLPRegressor
-        scikit-learn's, fitted; or one of this library's.
+    est : MLPClassifier, MLPRegressor or Pipeline
+        scikit-learn's, fitted; or one of this library's. Of a pipeline that ends with one, scalers
+        and PCA before it become part of the first layer: the model takes the rows that the pipeline
+        takes. Its W and spectrum are then those in unscaled features, where ``l2`` is not what the
+        fit called alpha; ``from_sklearn(pipe[-1])`` with ``X = pipe[:-1].transform(X)`` is the net
+        in the coordinates that it was fitted in.
 
     Returns
     -------
@@ -302,7 +306,7 @@ def from_sklearn(est: Any) -> Model:
     Raises
     ------
     ValueError
-        Where it is not fitted.
+        Where it is not fitted, or a step of a pipeline is no scaler.
     TypeError
         For other estimators.
 
@@ -320,10 +324,15 @@ def from_sklearn(est: Any) -> Model:
     >>> bool(np.allclose(model.predict(theta, X)[:, 0], est.predict(X)))
     True
     """
+    from .scaling import Affine, affine_steps
+
+    steps = getattr(est, "steps", None)
+    first: Affine | None = affine_steps(steps[:-1]) if steps else None
+    est = steps[-1][1] if steps else est
     if not hasattr(est, "get_params") or not hasattr(type(est), "partial_fit"):
         raise TypeError(
             f"est is a {type(est).__name__}; wanted an MLPClassifier or MLPRegressor of "
-            "scikit-learn, not the pipeline around it"
+            "scikit-learn, or a pipeline that ends with one"
         )
     if not hasattr(est, "coefs_"):
         raise ValueError(f"est is a {type(est).__name__} with no coefs_; wanted a fitted MLP")
@@ -334,4 +343,6 @@ def from_sklearn(est: Any) -> Model:
     if getattr(est, "out_activation_", "identity") not in ("identity", "logistic", "softmax"):
         raise foreign(f"the output activation {est.out_activation_!r}")
     layers = [(W.T, b) for W, b in zip(est.coefs_, est.intercepts_)]
+    if first is not None:
+        layers[0] = first.before(*layers[0])
     return stacked(layers, phi, [f"coefs_[{l}]" for l in range(len(layers))])

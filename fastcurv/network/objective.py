@@ -13,11 +13,12 @@ import numpy as np
 from scipy.sparse import issparse
 
 from .. import _engine
-from ..checks import check_choice, check_positive, check_positive_int
+from ..checks import check_choice, check_positive, check_positive_int, refuse_foreign
 from ..rounding.bounds import rounding_at
 from ..rounding.facts import NetworkFacts
 from ..structure.parameters import l2_diagonal
 from .arguments import (
+    FOREIGN,
     as_vector,
     check_bool,
     check_memory,
@@ -119,6 +120,7 @@ class Objective(NetworkFacts):
     model: MLP
 
     def __new__(cls, model: Any = None, X: Any = None, *rest: Any, **options: Any) -> Any:
+        refuse_foreign(cls.__name__, options, FOREIGN)
         if cls is Objective and issparse(X):  # a kind of its own, which is above this module
             return object.__new__(import_module(".sparse", __package__).SparseObjective)
         return object.__new__(cls)
@@ -219,9 +221,7 @@ class Objective(NetworkFacts):
 
     @property
     def divisor(self) -> float:
-        """What the sum over samples is divided by: N, or N d_out for the losses that are means over
-        entries.
-        """
+        """What divides the sum over samples: N, or N d_out where a loss is a mean over entries."""
         return float(self.n_samples * (1 if self.loss == "cross_entropy" else self.model.sizes[-1]))
 
     # --- plans: made, bound, handed out, taken back

@@ -321,7 +321,9 @@ def test_from_sklearn_refuses():
 
     with pytest.raises(ValueError, match="fitted"):
         fc.from_sklearn(neural.MLPRegressor())
-    for est in (LinearRegression(), make_pipeline(neural.MLPRegressor()), "est"):
+    with pytest.raises(ValueError, match="fitted"):
+        fc.from_sklearn(make_pipeline(neural.MLPRegressor()))
+    for est in (LinearRegression(), make_pipeline(LinearRegression()), "est"):
         with pytest.raises(TypeError, match="wanted an MLPClassifier"):
             fc.from_sklearn(est)
 

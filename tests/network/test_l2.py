@@ -139,3 +139,14 @@ def test_scikit_learn_alpha(rng):
     theta = model.flatten([(W.T, b) for W, b in zip(net.coefs_, net.intercepts_)])
     ob = fc.Objective(model, X, y, "mse", l2=2 * 0.7 / 60, l2_biases=False)
     assert ob.value(theta) / 2 == pytest.approx(net.loss_, rel=1e-12)
+
+
+@pytest.mark.parametrize(("foreign", "own"), [("weight_decay", "l2"), ("criterion", "loss")])
+def test_names_of_other_libraries_are_answered(foreign, own):
+    model = fc.MLP([2, 1])
+    for make in (fc.Objective, fc.StreamedObjective):
+        with pytest.raises(TypeError, match=f"has no '{foreign}'; wanted '{own}'"):
+            make(model, np.ones((3, 2)), np.ones(3), **{foreign: 0.1})
+    ob = fc.Objective(model, np.ones((3, 2)), np.ones(3), "mse")
+    with pytest.raises(TypeError, match="has no 'weight_decay'; wanted 'l2 of the objective'"):
+        fc.minimize(ob, model.init(seed=0), weight_decay=0.1)

@@ -1,0 +1,67 @@
+"""From scikit-learn's pipelines: scalers before the net become part of its first layer."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+
+neural = pytest.importorskip("sklearn.neural_network")
+from sklearn import decomposition, preprocessing  # noqa: E402
+from sklearn.pipeline import make_pipeline  # noqa: E402
+
+X = np.random.default_rng(7).standard_normal((17, 4))
+SCALERS = [
+    ("StandardScaler", {}),
+    ("StandardScaler", {"with_mean": False}),
+    ("StandardScaler", {"with_std": False}),
+    ("MinMaxScaler", {"feature_range": (-2, 3)}),
+    ("MaxAbsScaler", {}),
+    ("RobustScaler", {}),
+    ("RobustScaler", {"with_centering": False, "with_scaling": False}),
+    ("PCA", {"n_components": 3}),
+    ("PCA", {"n_components": 2, "whiten": True}),
+]
+
+
+def pipeline_of(*before):
+    """A fitted pipeline, and rows far from 0 and of unlike scales."""
+    rows = 5 + 10.0 ** np.arange(X.shape[1]) * X
+    est = neural.MLPRegressor(hidden_layer_sizes=(5,), solver="lbfgs", max_iter=20, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return make_pipeline(*before, est).fit(rows, X[:, 0]), rows
+
+
+@pytest.mark.parametrize(("name", "options"), SCALERS)
+def test_from_a_pipeline_takes_the_rows_that_it_takes(name, options):
+    """A scaler becomes part of the first layer; its own transform is the oracle."""
+    make = getattr(preprocessing, name, None) or getattr(decomposition, name)
+    pipe, rows = pipeline_of(make(**options))
+    model, theta = fc.from_sklearn(pipe)
+    assert model.sizes[0] == rows.shape[1]
+    assert np.allclose(model.predict(theta, rows)[:, 0], pipe.predict(rows), rtol=1e-9, atol=1e-9)
+
+
+def test_from_a_pipeline_of_several_steps():
+    pipe, rows = pipeline_of(
+        preprocessing.MinMaxScaler(),
+        "passthrough",
+        decomposition.PCA(3),
+        preprocessing.StandardScaler(),
+    )
+    model, theta = fc.from_sklearn(pipe)
+    assert np.allclose(model.predict(theta, rows)[:, 0], pipe.predict(rows), rtol=1e-9, atol=1e-9)
+
+
+def test_from_a_pipeline_names_the_step_that_is_no_scaler():
+    pipe, _ = pipeline_of(preprocessing.PolynomialFeatures(2))
+    with pytest.raises(ValueError, match=r"'polynomialfeatures'.*transform\(X\)"):
+        fc.from_sklearn(pipe)
+    pipe, _ = pipeline_of(preprocessing.MinMaxScaler(clip=True))
+    with pytest.raises(ValueError, match="clip=True"):
+        fc.from_sklearn(pipe)
+    pipe.steps[0] = ("scaler", preprocessing.MinMaxScaler())
+    with pytest.raises(ValueError, match="'scaler' of the pipeline is not fitted"):
+        fc.from_sklearn(pipe)

@@ -20,15 +20,8 @@ Floats = NDArray[np.float64]
 
 
 def loss_lower_bound(ob: Any) -> float:
-    """0, or ``-inf`` where negative weights or targets that are no probabilities leave no bound."""
-    weight, y = ob.sample_weight, ob.y
-    if weight is not None and np.min(weight) < 0:
-        return -np.inf
-    if ob.loss == "cross_entropy" and np.min(y) < 0:
-        return -np.inf
-    if ob.loss == "binary_cross_entropy" and (np.min(y) < 0 or np.max(y) > 1):
-        return -np.inf
-    return 0.0
+    """0, or ``-inf`` where soft targets that are no probabilities leave no bound."""
+    return -np.inf if ob.loss == "cross_entropy" and np.min(ob.y) < 0 else 0.0
 
 
 def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:

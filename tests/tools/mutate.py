@@ -216,6 +216,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "mutate")
     parser.add_argument("--covered", type=Path, default=ROOT / "build" / "coverage" / ".coverage")
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no more after them")
     parser.add_argument("--first", type=int, default=0, help="how many of the drawn are passed by")
     asked = parser.parse_args()
     copy_checkout(asked.folder)
@@ -224,6 +225,7 @@ def main() -> int:
     covering = Covering(asked.covered) if asked.covered.exists() else None
     noticing = Noticing(asked.folder, covering, asked.seconds)
     chosen, killed = drawn(asked.count, asked.seed, asked.room)[asked.first :], 0
+    done, end = 0, time.monotonic() + 60 * asked.minutes
     for done, (path, number) in enumerate(chosen, 1):
         begin = time.time()
         change = applied(path.read_text(), number)
@@ -238,9 +240,11 @@ def main() -> int:
             f"{change.after[:60]}  [{killed}/{done}] {killer or ''}",
             flush=True,
         )
-    low, high = interval(killed, len(chosen))
-    share = 100 * killed / max(1, len(chosen))
-    print(f"{killed} of {len(chosen)} killed, {share:.0f}% (95% interval {low:.0f} to {high:.0f})")
+        if time.monotonic() > end:
+            break
+    low, high = interval(killed, done)
+    share = 100 * killed / max(1, done)
+    print(f"{killed} of {done} killed, {share:.0f}% (95% interval {low:.0f} to {high:.0f})")
     return share < WANTED
 
 

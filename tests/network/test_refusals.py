@@ -1,0 +1,182 @@
+"""What cannot be read, converted or multiplied is refused in one sentence; and the rare ways in."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy import sparse
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
+
+import fastcurv as fc
+from fastcurv.checks import all_finite, as_numpy, check_symmetric_operator
+from fastcurv.network.convert import Stack
+from fastcurv.network.sources import Arrays, as_source
+from fastcurv.rounding.infima import loss_lower_bound, ray_to_infimum
+
+X, Y = np.arange(24.0).reshape(12, 2), np.zeros((12, 1))
+EYE, ONE = np.eye(2), np.ones((1, 2))
+
+
+def refused(call, kind, words):
+    with pytest.raises(kind, match=words) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+# --- weights in
+
+
+def stack(*steps):
+    """A stack of layers, each step a method and its arguments."""
+    made = Stack()
+    for name, *arguments in steps:
+        getattr(made, name)(*arguments)
+    return made
+
+
+LINEAR = ("linear", EYE, np.zeros(2), "first")
+STACKS = {
+    "scaled input": ([("affine", np.ones(3), np.zeros(3), "scale"), LINEAR], "3 are scaled"),
+    "scaled output": ([LINEAR, ("affine", np.ones(3), np.zeros(3), "s")], "s has 3 features"),
+    "norm first": ([("norm", np.ones(2), np.zeros(2), 1e-5, "n")], "n that does not follow"),
+    "norm eps": ([LINEAR, ("norm", np.ones(2), np.zeros(2), 1e-3, "n")], "eps=0.001"),
+    "norm size": ([LINEAR, ("norm", np.ones(3), np.zeros(3), 1e-5, "n")], "3 features; wanted 2"),
+    "softmax first": ([("close", "softmax")], "softmax that does not follow"),
+    "axes": ([("linear", np.ones((2, 2, 2)), None, "cube")], "wanted 2 axes"),
+}
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_layers_that_are_no_stack(name):
+    steps, words = STACKS[name]
+    refused(lambda: stack(*steps), ValueError, words)
+
+
+def test_keras_by_its_layers_or_their_weights():
+    weights = [np.ones((3, 2)), np.zeros(2), np.ones((2, 1)), np.zeros(1)]
+    net = SimpleNamespace(get_weights=lambda: weights)
+    model, theta = fc.from_keras(net, activation="tanh")
+    again, same = fc.from_keras(tuple(weights), activation="tanh")
+    assert model == again and np.array_equal(theta, same)
+    refused(lambda: fc.from_keras({"a": 1}, activation="tanh"), TypeError, "get_weights")
+
+
+@pytest.mark.parametrize(
+    "field, value, words",
+    [("activation", "swish", "activation 'swish'"), ("out_activation_", "relu", "output")],
+)
+def test_estimators_of_another_kind(field, value, words):
+    class Odd:
+        activation, out_activation_ = "tanh", "identity"
+        coefs_, intercepts_ = [np.ones((2, 3)), np.ones((3, 1))], [np.zeros(3), np.zeros(1)]
+
+        def get_params(self):
+            return {}
+
+        def partial_fit(self, X, y):
+            return self
+
+    assert list(fc.from_sklearn(Odd())[0].sizes) == [2, 3, 1]
+    odd = Odd()
+    setattr(odd, field, value)
+    refused(lambda: fc.from_sklearn(odd), ValueError, words)
+
+
+# --- rows
+
+
+SOURCES = {
+    "columns": (lambda: as_source(X, Y, None, columns=["a"]), TypeError, "no Parquet file"),
+    "axes": (lambda: Arrays(np.zeros(12), Y, None), ValueError, r"wanted \(N, columns\)"),
+    "y twice": (lambda: list(as_source([(X, Y)], Y, None).blocks(9)), ValueError, "one of the two"),
+    "y short": (lambda: list(as_source([X], Y[:5], None).blocks(9)), ValueError, "y has 5 rows"),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_sources_that_do_not_fit(name):
+    refused(*SOURCES[name])
+
+
+def test_rows_that_change_between_two_passes():
+    class Growing:
+        shape, dtype = (12, 2), X.dtype
+
+        def __getitem__(self, rows):
+            return X[rows]
+
+    growing = Growing()
+    source = Arrays(growing, Y, None)
+    assert sum(len(block[0]) for block in source.blocks(5)) == 12
+    growing.shape = (13, 2)
+    refused(lambda: list(source.blocks(5)), ValueError, "13 rows now and had 12")
+
+
+def test_some_rows_of_arrays_and_of_blocks():
+    rows = np.array([1, 7, 8])
+    for source in (as_source(X, Y, None), as_source([(X[:4], Y[:4]), (X[4:], Y[4:])], None, None)):
+        assert np.array_equal(source.take(rows)[0], X[rows])
+    some = Arrays(X, Y, None, rows=np.array([2, 4, 9]))
+    assert np.array_equal(some.block(1, 3)[0], X[[4, 9]])
+    assert np.array_equal(some.take(np.array([0, 2]))[0], X[[2, 9]])
+
+
+# --- operators
+
+
+def problem(**options):
+    model = fc.MLP([2, 3, 1])
+    return fc.Objective(model, X / 10, Y, "mse", **options), model.init(seed=0)
+
+
+def test_products_with_what_is_no_vector():
+    ob, theta = problem()
+    H = ob.hessian(theta)
+    refused(lambda: H.matvec(np.ones((13, 2))), ValueError, r"wanted \(13,\) or \(13, 1\)")
+    assert H.matvec(np.ones((13, 1))).shape == (13, 1)
+
+
+def test_products_of_operators_and_numbers():
+    ob, theta = problem()
+    H, v = ob.hessian(theta), np.arange(13.0)
+    want = H @ (H @ v)
+    assert np.abs((H @ H) @ v - want).max() <= 1e-12 * np.abs(want).max()
+    assert np.abs(H.dot(H) @ v - want).max() <= 1e-12 * np.abs(want).max()
+    assert np.allclose(H.dot(2.0) @ v, 2 * (H @ v), rtol=1e-13)
+    unit = aslinearoperator(sparse.identity(13)) * 0.5
+    shifted = H + 2.0 * sparse.identity(13).tocsr()
+    assert np.allclose(shifted @ v, H @ v + 2 * v, rtol=1e-12)
+    assert np.allclose((H + unit) @ v, H @ v + v / 2, rtol=1e-12)
+
+
+def test_operators_that_cannot_be_symmetric():
+    wide = LinearOperator((2, 3), matvec=lambda v: v[:2], dtype=float)
+    refused(lambda: check_symmetric_operator(wide), ValueError, r"\(2, 3\)")
+    turning = LinearOperator((2, 2), matvec=lambda v: v, dtype=complex)
+    refused(lambda: check_symmetric_operator(turning), TypeError, "complex")
+    late = np.eye(2000)
+    late[-1, -1] = np.nan
+    refused(lambda: check_symmetric_operator(late), ValueError, "NaN or infinity")
+    late[-1, -1], late[-1, 0] = 1.0, 0.5
+    refused(lambda: check_symmetric_operator(late), ValueError, "differ .* by up to 0.5")
+
+
+def test_numbers_whose_squares_are_not_finite():
+    large = np.full(5000, 1e200)
+    assert all_finite(large)
+    large[77] = np.inf
+    assert not all_finite(large)
+    refused(lambda: as_numpy([[1.0], [1.0, 2.0]], "x"), ValueError, "x")
+
+
+# --- lower bounds of a loss
+
+
+def test_targets_that_are_no_probabilities_leave_no_bound():
+    ob = fc.Objective(fc.MLP([2, 3, 2]), X, np.tile([2.0, -1.0], (12, 1)), "cross_entropy")
+    assert loss_lower_bound(ob) == -np.inf
+    assert ray_to_infimum(ob, ob.model.init(seed=0)) is None
+    halves = fc.Objective(fc.MLP([2, 3, 1]), X, Y + 0.5, "binary_cross_entropy")
+    assert loss_lower_bound(halves) == 0
+    idle = fc.Objective(fc.MLP([2, 3, 2]), X, np.arange(12) % 2, sample_weight=np.zeros(12))
+    assert ray_to_infimum(idle, idle.model.init(seed=0)) is None

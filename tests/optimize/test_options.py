@@ -1,0 +1,136 @@
+"""Options that make no sense are refused before the first step; and paths that few runs take."""
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.krylov.capped_cg import Workspace, capped_cg
+from fastcurv.optimize.polish import _krylov
+from fastcurv.optimize.schedules import as_schedule
+from fastcurv.testing import FunctionObjective, QuadraticObjective
+
+OB = fc.Objective(fc.MLP([2, 3, 1]), np.eye(2), [0.0, 1.0], "mse")
+THETA = OB.model.init(seed=0)
+BAD = {
+    "clip": ("adam", {"clip": -1.0}, ValueError, "clip"),
+    "record_every": ("adam", {"record_every": 1.5}, ValueError, "record_every"),
+    "record_every True": ("adam", {"record_every": True}, ValueError, "record_every"),
+    "batch_size": ("adam", {"batch_size": 0}, ValueError, "batch_size"),
+    "batch_size True": ("adam", {"batch_size": True}, ValueError, "batch_size"),
+    "weight": ("newton-cg", {"weight": -1.0}, ValueError, "weight"),
+    "max_cg": ("newton-cg", {"max_cg": 0}, ValueError, "max_cg"),
+    "krylov_dim": ("trust-region", {"krylov_dim": 0}, ValueError, "krylov_dim"),
+    "precondition": ("trust-region", {"precondition": 1}, TypeError, "precondition"),
+    "damping": ("saddle-free-newton", {"damping": -1.0}, ValueError, "damping"),
+    "schedule": ("adam", {"schedule": 3}, TypeError, "a name or a callable"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_refused_before_the_first_step(name):
+    method, options, kind, words = BAD[name]
+    with pytest.raises(kind, match=words) as error:
+        fc.minimize(OB, THETA, method, **options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "method, options",
+    [
+        ("newton-cg", {"weight": 1e-3, "max_cg": 5}),
+        ("trust-region", {"krylov_dim": 4}),
+        ("saddle-free-newton", {"damping": 0.1}),
+        ("adam", {"clip": 1e-3}),
+        ("adam", {"clip": 1e3}),
+        ("adam", {"schedule": lambda t: 0.01 / (1 + t)}),
+    ],
+)
+def test_options_that_few_give(method, options):
+    found = fc.minimize(OB, THETA, method, max_iter=20, verdict=False, seed=0, **options)
+    assert found.fun < OB.value(THETA)
+
+
+def test_clipped_steps_are_shorter():
+    """One step of plain descent moves by at most the rate times the bound."""
+    step = {"max_iter": 1, "learning_rate": 0.1, "verdict": False}
+    whole = fc.minimize(OB, THETA, "sgd", **step).x - THETA
+    short = fc.minimize(OB, THETA, "sgd", clip=0.01, **step).x - THETA
+    assert np.linalg.norm(whole) > 0.01 * 0.1
+    assert abs(np.linalg.norm(short) - 0.01 * 0.1) <= 1e-12
+    assert abs(short @ whole - np.linalg.norm(short) * np.linalg.norm(whole)) <= 1e-15
+
+
+def test_schedules_that_the_conditions_cannot_be_known_of():
+    found = fc.robbins_monro(lambda t: -1.0)
+    assert found.satisfied is None and np.isnan(found.exponent)
+    rate = as_schedule(lambda t: 7.0, 0.1)
+    assert rate(3) == 7.0
+
+
+# --- conjugate gradients that end early
+
+
+def product(H):
+    def multiply(v, out):
+        out[:] = H @ v
+
+    return multiply
+
+
+def test_capped_cg_ends_when_it_is_told_to():
+    rng = np.random.default_rng(0)
+    H, g = np.diag(np.linspace(1, 100, 40)), rng.standard_normal(40)
+    calls = []
+    d, curvature, bound = capped_cg(
+        product(H), g, 1e-3, 1e-10, Workspace(40, np.dtype(float)),
+        stop=lambda: calls.append(1) or len(calls) == 3,
+    )  # fmt: skip
+    assert len(calls) == 3 and curvature is None and d @ g < 0 and bound <= 100 * (1 + 1e-12)
+
+
+def test_capped_cg_shows_curvature_that_only_its_slowness_tells():
+    """Below every quadratic form that CG itself looks at, its residual still falls too slowly: the
+    difference of two iterates then has the curvature, which is checked by a product.
+    """
+    n, eps = 60, 1e-2
+    values = np.concatenate([[-30 * eps], np.geomspace(1e-3, 1.0, n - 1)])
+    rng = np.random.default_rng(3)
+    Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    H = (Q * values) @ Q.T
+    seen = 0
+    for share in (1e-3, 1e-6, 1e-9, 1e-12):
+        g = Q @ np.concatenate([[share], rng.standard_normal(n - 1)])
+        work = Workspace(n, np.dtype(float))
+        d, curvature, _ = capped_cg(product(H), g, eps, 1e-14, work, max_iter=400)
+        if curvature is not None:
+            seen += 1
+            true = float(d @ (H @ d)) / float(d @ d)
+            assert true <= -eps and abs(true - curvature) <= 1e-8 * np.linalg.norm(H, 2)
+    assert seen == 4
+
+
+# --- Newton's last steps where n is large
+
+
+@pytest.mark.parametrize("least, found", [(0.5, True), (-0.5, False)])
+def test_polish_in_a_krylov_space(least, found):
+    values = np.concatenate([[least], np.linspace(1, 2, 59)])
+    ob = QuadraticObjective(np.diag(values))
+    solve, spent = _krylov(ob, np.ones(60))
+    step = solve(values.copy())
+    assert spent() > 0 and spent() == 0
+    assert (step is not None) == found
+    if found:
+        assert np.abs(step + 1).max() <= 1e-2
+
+
+def test_a_loss_that_leaves_the_numbers_ends_a_run():
+    steep = FunctionObjective(
+        2,
+        lambda x: float(np.exp(x @ x) - x[0] ** 2),
+        lambda x: 2 * x * np.exp(x @ x) - 2 * x * np.array([1.0, 0.0]),
+        lambda x: np.diag(2 * np.exp(x @ x) * np.ones(2)) - np.diag([2.0, 0.0]),
+    )
+    with np.errstate(all="ignore"):
+        found = fc.minimize(steep, np.array([3.0, 2.0]), "newton", max_iter=50, verdict=False)
+    assert np.isfinite(found.fun)

@@ -1,0 +1,89 @@
+"""Files that are no saved runs, places that cannot be written, and what the page can hold."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+
+import fastcurv as fc  # noqa: E402
+from fastcurv.cli.output import check_out  # noqa: E402
+from fastcurv.cli.recipe import load_run  # noqa: E402
+from fastcurv.cli.report import _enclosed, plain  # noqa: E402
+from fastcurv.estimators.look import Look  # noqa: E402
+from fastcurv.reference import ReferenceModel, ReferenceObjective  # noqa: E402
+
+RECIPES = {
+    "matrix": ({}, np.eye(3), "no vector"),
+    "words": ({}, np.array(["a"]), "no vector"),
+    "name": ({"colour": 1}, np.ones(3), "'colour', which is nothing known"),
+    "kind": ({"seed": "zero"}, np.ones(3), "seed is 'zero'"),
+    "width": ({"hidden": [0]}, np.ones(3), r"hidden is \[0\]"),
+    "half": ({"hidden": [1.5]}, np.ones(3), r"hidden is \[1.5\]"),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_runs_that_nobody_saved(name, tmp_path):
+    recipe, theta, words = RECIPES[name]
+    np.savez(tmp_path / "run.npz", theta=theta, recipe=json.dumps(recipe))
+    with pytest.raises(ValueError, match=words) as error:
+        load_run(tmp_path / "run.npz")
+    assert "\n" not in str(error.value) and "fastcurv train" in str(error.value)
+
+
+def test_places_that_take_no_file(tmp_path):
+    check_out(None)
+    check_out(tmp_path / "new" / "file")
+    for place, words in [(tmp_path, "a folder"), (f"{tmp_path}/x/", "a folder"), ("/dev/null", "")]:
+        with pytest.raises(ValueError, match=words or "no ordinary file"):
+            check_out(place)
+
+
+def test_what_json_can_hold():
+    look = Look("saddle", 1e-3, -2.0, 1.0, (1e-3, 1e-3), 30)
+    told = plain({"look": look, "at": (np.float64(np.nan), np.arange(2)), "type": complex(1)})
+    assert told["look"]["kind"] == "saddle" and told["at"] == [None, [0, 1]]
+    assert told["type"] == "(1+0j)"
+    json.dumps(told)
+    assert _enclosed(None, (0, 1)) is None and _enclosed(np.nan, (0, 1)) is None
+    assert _enclosed(0.5, (0, 1)) == "0.5 in [0, 1]"
+
+
+@pytest.mark.parametrize(
+    "kind, words", [("saddle", "there is a way down"), ("not_critical", "is above tol")]
+)
+def test_a_look_in_one_sentence(kind, words):
+    seen = Look(kind, 1e-3, -2.0, 1.0, (1e-3, 1e-3), 30)
+    assert words in seen.reason and seen.negative and seen.resolved
+    rough = Look(kind, 1e-3, -2.0, 1.0, (0.5, 1e-3), 3)
+    assert "too few" in rough.reason and not rough.resolved
+
+
+def test_reference_networks_that_fit_nothing():
+    with pytest.raises(ValueError, match="at least two widths"):
+        ReferenceModel([3])
+    with pytest.raises(ValueError, match="at least two widths"):
+        ReferenceModel([3, 2, 1], ["tanh", "tanh"])
+    with pytest.raises(ValueError, match=r"wanted \(4, 3\)"):
+        ReferenceObjective(ReferenceModel([3, 1]), np.zeros((4, 2)), np.zeros(4), "mse")
+
+
+def test_statistics_and_biases_that_a_model_lacks():
+    model = fc.MLP([2, 3, 1], bias=False)
+    with pytest.raises(ValueError, match="the model has no biases"):
+        model.flatten([(np.zeros((3, 2)), np.zeros(3)), (np.zeros((1, 3)), None)])
+    ob = fc.Objective(model, np.eye(2), [0.0, 1.0], "mse")
+    with pytest.raises(ValueError, match="no batch normalisation"):
+        model.statistics(ob, model.init(seed=0))
+
+
+def test_versions_are_printed_or_returned(capsys):
+    assert fc.show_versions() is None and fc.show_config() is None
+    printed = capsys.readouterr().out
+    for facts in (fc.show_versions("dict"), fc.show_config("dict")):
+        for name, value in facts.items():
+            assert f"{name}: {value}" in printed
+    with pytest.raises(ValueError, match="wanted 'print' or 'dict'"):
+        fc.show_versions("json")

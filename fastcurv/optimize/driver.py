@@ -99,6 +99,7 @@ class Loop:
                 self.method.drive(self)
         except KeyboardInterrupt:
             self.why = "interrupted"
+            run.settle()
         return self._finish()
 
     def iterate(self) -> None:

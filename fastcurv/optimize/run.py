@@ -123,6 +123,7 @@ class Run:
         if validation is not None:
             self.history["validation"] = []
         self.best: Any = None
+        self.pending: tuple[int, dict[str, Any], float] | None = None  # a record being made
         self.best_score, self.since_best = np.inf, 0
         self.best_f = self.best_gnorm = np.inf
         self.f = self.f0 = self.gnorm = np.inf
@@ -225,8 +226,18 @@ class Run:
         score = self.f
         if self.validation is not None:
             score = entry["validation"] = float(self.validation.value(self.theta))
+        self.pending = len(self.history["loss"]), entry, score
+        self.settle()
+
+    def settle(self) -> None:
+        """Write down what `record` found; once more where Ctrl-C fell into it, so that the best
+        point and its loss are of one record.
+        """
+        if self.pending is None:
+            return
+        count, entry, score = self.pending
         for key, value in entry.items():
-            self.history[key].append(value)
+            self.history[key][count:] = [value]
         if score < self.best_score:
             self.best = np.array(self.theta) if self.best is None else self.best
             np.copyto(self.best, self.theta)
@@ -234,6 +245,7 @@ class Run:
             self.best_f, self.best_gnorm = self.f, self.gnorm
         else:
             self.since_best += 1
+        self.pending = None
 
     _COUNTS = (
         "n_values",

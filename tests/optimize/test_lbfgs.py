@@ -80,3 +80,35 @@ def test_float32_stays_float32():
     ob = fc.Objective(model, X, X[:, :1], l2=0.1)
     found = fc.minimize(ob, model.init(seed=0), "l-bfgs", verdict=False)
     assert found.x.dtype == np.float32 and norm(ob.gradient(found.x)) <= 1e-3
+
+
+@pytest.mark.parametrize("at", range(1, 9))
+def test_ctrl_c_inside_a_record_leaves_one_point(at):
+    """Wherever it falls, the best point, its loss and the history are of one record."""
+
+    class Broken(dict):
+        """Raises once, at the so manieth list that is asked for after the start."""
+
+        left = None
+
+        def __getitem__(self, key):
+            if self.left is not None:
+                self.left -= 1
+                if self.left == 0:
+                    self.left = None
+                    raise KeyboardInterrupt
+            return super().__getitem__(key)
+
+    ob = rosenbrock()
+    run = Run(ob, np.linspace(-1.0, 1.5, 10), 0)
+    run.history = Broken(run.history)
+    run.bind()
+    run.record()
+    assert LBFGS(run).step() is None
+    run.history.left = at
+    with pytest.raises(KeyboardInterrupt):
+        run.record()
+        run.record()
+    run.settle()
+    assert run.best_f == ob.value(run.best) == min(run.history["loss"])
+    assert len({len(column) for column in run.history.values()}) == 1

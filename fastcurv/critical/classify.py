@@ -13,8 +13,10 @@ from ..spectrum.shared_run import Krylov
 from . import dense, iterative
 from .decide import Findings, Outcome, decide
 from .evidence import Evidence, Products, hessian_products
+from .held import HeldMinimum
 from .knowledge import saturation
 from .nearest import Coordinates, walk
+from .on_kinks import held_at
 from .request import Request, make_request
 from .result import CriticalPoint
 from .wording import reason, where_newton_leads, which_call_gets_there
@@ -168,7 +170,10 @@ def _judge(ask: Request, shown: Any, started: float) -> CriticalPoint:
     outcome = decide(found)
     point = _result(ask, found, outcome, evidence)
     extra: dict[str, Any] = {}
-    if ask.seek and outcome.because in ("far", "plateau"):
+    held = held_at(ask.ob, ask.theta) if found.n_kinks and not outcome.certified else None
+    if held is not None:
+        extra = _held(held)
+    elif ask.seek and outcome.because in ("far", "plateau"):
         led = _nearest(ask, H, evidence, coordinates, shown)
         words = which_call_gets_there(evidence.on_plateau) if led is None else led.pop("words")
         extra = {"reason": f"{point.reason[:-1]}{words}.", **(led or {})}
@@ -184,6 +189,24 @@ def _judge(ask: Request, shown: Any, started: float) -> CriticalPoint:
         n_new=None if run is None else H.count,
         **extra,
     )
+
+
+def _held(proof: HeldMinimum) -> dict[str, Any]:
+    """What the proof of a minimum on kinks changes in a verdict: of one-sided curvature nothing is
+    claimed.
+    """
+    return {
+        "kind": "minimum",
+        "certified": True,
+        "failure_probability": 0.0,
+        "reason": f"{proof.reason}.",
+        "plateau": False,
+        "radius": proof.radius,
+        "kantorovich": proof.kantorovich,
+        "n_held": proof.n_kinks,
+        "escape_direction": None,
+        "escape_curvature": None,
+    } | dict.fromkeys(("n_positive", "n_negative", "n_zero", "n_symmetry"))
 
 
 def _too_long(evidence: Evidence) -> bool:

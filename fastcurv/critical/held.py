@@ -68,17 +68,20 @@ class HeldMinimum:
             more.append(f"{_count(self.n_collapsed, 'unit')} collapsed to 0")
         if self.n_copies:
             more.append(f"{_count(self.n_copies, 'unit')} a copy of another")
-        which = f", with {' and '.join(more)}" if more else ""
-        strict = (
-            "a local minimum of a family with the same loss"
-            if self.n_copies
-            else ("a strict local minimum")
+        which = ", with ".join(
+            [f"held by {kinks}"] * bool(self.n_kinks) + [" and ".join(more)] * bool(more)
         )
+        which = f" {'' if self.n_kinks else 'with '}{which}" if which else ""
+        strict = "of a family with the same loss" if self.n_copies else "and a strict one"
+        where = (
+            f", where {_count(self.n_kinks, 'pre-activation')} "
+            f"{'is' if self.n_kinks == 1 else 'are'} 0 with slopes strictly between the sides', "
+            "every kink bends upward and the curvature along them is positive"
+        )
+        grown = "; the loss rises as a collapsed unit's weights grow" if self.n_collapsed else ""
         return (
-            f"Minimum held by {kinks}{which}: {strict} is proved within {self.radius:.2g} of "
-            f"theta, where {self.n_kinks} pre-activations are 0 with slopes strictly between the "
-            "sides', every kink bends upward and the curvature along them is positive "
-            f"(h = {self.kantorovich:.1e})"
+            f"Minimum{which}: a local minimum, {strict}, is proved within {self.radius:.2g} of "
+            f"theta{where if self.n_kinks else ''}{grown} (h = {self.kantorovich:.1e})"
         )
 
 

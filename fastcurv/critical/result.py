@@ -79,6 +79,9 @@ class CriticalPoint:
         known, and the inertia holds.
     rest : float or None
         The eigenvalue in the other ``n - n_reached`` dimensions: l2.
+    n_held : int or None
+        Kinks that hold a minimum of a piecewise smooth loss, in which no gradient is 0; None
+        elsewhere. The inertia is then None, since H is one-sided there.
     n_params, n_products : int
         `n_products` are all that the verdict rests on.
     seed : object
@@ -123,6 +126,7 @@ class CriticalPoint:
     kantorovich: "float | None" = None
     n_reached: "int | None" = None
     rest: "float | None" = None
+    n_held: "int | None" = None
     nearest: "np.ndarray | None" = None
     distance: "float | None" = None
     at_nearest: "CriticalPoint | None" = None
@@ -197,6 +201,8 @@ class CriticalPoint:
         )
 
     def _inertia(self) -> str:
+        if self.n_held is not None:
+            return "none on kinks, where H is one-sided; along them every curvature is positive"
         if self.n_negative is None:
             low, high = self.n_negative_bounds
             return f"between {low} and {high} of {self.n_params} eigenvalues negative"

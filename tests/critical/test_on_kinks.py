@@ -1,0 +1,69 @@
+"""What one call proves on kinks, every other says: minima of relu nets with l2, held by kinks."""
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+
+
+def relu_net(seed, loss="mse", sizes=(2, 5, 1), activation="relu", l2=3e-3):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((60, sizes[0]))
+    target = np.sin(2 * X.sum(axis=1)) + 0.1 * rng.standard_normal(60)
+    y = target if loss == "mse" else (target > 0).astype(int)
+    return fc.Objective(fc.MLP(list(sizes), activation=activation), X, y, loss=loss, l2=l2)
+
+
+def held(seed, **options):
+    ob = relu_net(seed, **options)
+    found = fc.minimize(ob, ob.model.init(seed=seed), max_time=20)
+    return ob, found
+
+
+@pytest.mark.parametrize("loss", ["mse", "binary_cross_entropy"])
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+def test_classify_says_of_the_end_of_minimize_what_minimize_says(loss, activation):
+    n_held = 0
+    for seed in range(4):
+        ob, found = held(seed, loss=loss, activation=activation)
+        verdict = fc.classify(ob, found.x)
+        assert verdict.certified == (found.success and found.kind == "minimum")
+        if verdict.n_held is None:
+            continue
+        n_held += 1
+        assert verdict.kind == "minimum" and 0 < verdict.radius < 1e-6
+        assert verdict.n_negative is None and verdict.escape_direction is None
+        assert "one-sided" in repr(verdict)
+        moved = found.x + 1e-4 * np.random.default_rng(seed).standard_normal(found.x.size)
+        away = fc.classify(ob, moved)
+        assert not away.certified and away.n_held is None
+    assert n_held  # else this shows nothing
+
+
+def test_a_held_minimum_lies_no_higher_than_what_is_around_it():
+    rng = np.random.default_rng(0)
+    ob, found = held(1)
+    verdict = fc.classify(ob, found.x)
+    assert verdict.n_held
+    for size in 10.0 ** -np.arange(2.0, 7.0):
+        for _ in range(100):
+            step = rng.standard_normal(found.x.size)
+            step *= size / np.linalg.norm(step)
+            assert ob.value(found.x + step) >= found.fun * (1 - 1e-13)
+
+
+def test_a_kink_point_that_is_no_minimum_is_not_certified():
+    """The first layer shrunk: its pre-activations of 0 stay, and nothing else is at rest."""
+    ob, found = held(1)
+    theta = found.x.copy()
+    (W, b), *_ = ob.model.unflatten(theta)
+    first = W.size + b.size
+    theta[:first] *= 0.5  # kinks of the first layer stay where they are
+    verdict = fc.classify(ob, theta)
+    assert verdict.n_kinks and not verdict.certified and verdict.n_held is None
+
+
+def test_single_precision_claims_nothing_on_kinks():
+    ob, found = held(1)
+    single = ob.astype("float32")
+    assert not fc.classify(single, found.x.astype("float32")).certified

@@ -163,6 +163,7 @@ class Ending:
             if found is not None:
                 return self._lower(found, f, moves, report)
         further = moves and not near and self.gradient_tol is None and self._can_go_on(theta)
+        further = further and not self._flattens(theta, report)
         self.moves += further
         if not near and not further and report.at_nearest is None and not report.n_negative:
             sentence += "; degenerate: no descent found, and Newton's steps end at no point near"
@@ -248,6 +249,16 @@ class Ending:
         size = float(np.linalg.norm(g))
         known = error if np.isfinite(error) else 0.0
         return bool(theta.dtype == np.float64 and size > 10 * known and size > 0)
+
+    def _flattens(self, theta: np.ndarray, report: Any) -> bool:
+        """Whether curvature goes with the gradient, as in the valley of x^4, and the loss has
+        nothing left to fall but what its size at the start rounds away: steps would follow one
+        another without end, as far as the last bits let them.
+        """
+        run = self.run
+        left = run.gnorm * float(np.linalg.norm(theta) ** 2 + 1) ** 0.5
+        nothing = float(np.finfo(theta.dtype).eps) * max(abs(run.f0), abs(run.f))
+        return bool(report.plateau or report.n_zero) and left <= nothing
 
     def _at_infinity(self, theta: np.ndarray) -> bool:
         """Whether the loss is seen to fall for ever, along theta or down the gradient."""

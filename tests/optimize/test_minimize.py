@@ -358,3 +358,41 @@ def test_a_run_that_stalls_for_another_reason_is_not_said_to_be_at_a_kink():
     ob = FunctionObjective(2, lambda t: t @ t, lambda t: -2 * t, lambda t: 2 * np.eye(2))
     found = minimize(ob, np.ones(2), "trust-region", seed=0, max_iter=5000)
     assert found.stopped == "stalled" and "kink" not in found.message
+
+
+class Valley:
+    """x^power + y^2, turned, the last bits of H at random."""
+
+    n_params = 2
+
+    def __init__(self, power, turn, rng):
+        self.power, self.turn, self.rng = power, turn, rng
+
+    def value(self, t):
+        x, y = self.turn @ t
+        return float(x**self.power + y**2)
+
+    def gradient(self, t):
+        x, y = self.turn @ t
+        return self.turn.T @ np.array([self.power * x ** (self.power - 1), 2 * y])
+
+    def hessian(self, t):
+        x = (self.turn @ t)[0]
+        H = np.diag([self.power * (self.power - 1) * x ** (self.power - 2), 2.0])
+        noise = self.rng.uniform(-1, 1, (2, 2)) * np.finfo(float).eps
+        return self.turn.T @ H @ self.turn * (1 + noise + noise.T)
+
+
+@pytest.mark.parametrize("method", ["trust-region", "cubic", "newton-cg", "saddle-free-newton"])
+@pytest.mark.parametrize("power", [4, 6])
+@pytest.mark.parametrize("turned", [False, True])
+def test_last_bits_do_not_decide_how_a_run_ends(method, power, turned):
+    ends = set()
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        turn = np.linalg.qr(rng.standard_normal((2, 2)))[0] if turned else np.eye(2)
+        start = turn.T @ np.ones(2) * (1 + 1e-15 * rng.uniform(-1, 1, 2))
+        found = minimize(Valley(power, turn, rng), start, method, seed=0)
+        assert found.fun < 1e-6 and not found.success
+        ends.add((found.stopped, found.kind))
+    assert len(ends) == 1 and ends.pop()[0] == "degenerate"

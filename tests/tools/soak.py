@@ -108,7 +108,11 @@ class Scene:
         return found.density
 
     def dense(self) -> object:
-        return (fc.eigvalsh(self.H), fc.inertia(self.H).bound) if self.n < 300 else None
+        if self.n >= 300:
+            return None
+        bound = fc.inertia(self.H).bound  # infinite where a variance lies within its rounding
+        assert bound >= 0 and (np.isfinite(bound) or self.model.batch_norm)
+        return fc.eigvalsh(self.H)
 
     def verdict(self) -> object:
         return fc.classify(self.ob, self.theta, max_products=100, seed=0).gradient_norm

@@ -70,13 +70,8 @@ def ends(python, times):
         assert done.stderr == "" and done.stdout == ""
 
 
-@posix
-def test_thirty_exits_with_live_workers(python):
-    """As children of one process that has imported everything: an exit of each is what counts."""
-    python(
-        PROGRAM
-        + """
-for i in range(30):
+EXITS = """
+for i in range({times}):
     pid = os.fork()
     if not pid:
         H @ v
@@ -84,14 +79,21 @@ for i in range(30):
             threading.Thread(target=lambda: [H @ v for _ in range(99)], daemon=True).start()
         raise SystemExit(0)                      # in order: finalisers, modules torn down
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, i
-""",
-        timeout=120,
-    )
+"""
 
 
+@posix
+def test_thirty_exits_with_live_workers(python):
+    """As children of one process that has imported everything: an exit of each is what counts."""
+    python(PROGRAM + EXITS.format(times=30), timeout=120)
+
+
+@posix
 @pytest.mark.nightly
 def test_a_thousand_exits(python):
-    ends(python, 1000)
+    """And fifty of processes of their own."""
+    python(PROGRAM + EXITS.format(times=1000), timeout=1200)
+    ends(python, 50)
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])

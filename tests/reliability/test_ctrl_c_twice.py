@@ -1,0 +1,103 @@
+"""Ctrl-C between products, inside them, twice, and in other threads."""
+
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.interrupts import Interrupted, deferred_interrupts, heard, unbroken
+from fastcurv.testing import PrescribedSpectrum
+
+
+@pytest.fixture(autouse=True)
+def python_handles_ctrl_c():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def press():
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_the_first_waits_and_the_second_does_not():
+    with pytest.raises(KeyboardInterrupt) as error, deferred_interrupts() as stop:
+        assert not stop()
+        press()
+        assert stop()
+        press()
+    assert not isinstance(error.value, Interrupted)
+
+
+def test_within_a_product_it_does_not_wait():
+    with pytest.raises(Interrupted), deferred_interrupts() as stop, stop:
+        press()
+    with pytest.raises(Interrupted), deferred_interrupts() as stop:
+        press()
+        with stop:
+            raise AssertionError("a product was begun after Ctrl-C")
+
+
+def test_what_takes_long_says_what_it_found_or_why_not():
+    assert heard(lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        heard(lambda: 1 // 0)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(heard(threading.get_ident)))
+    thread.start()
+    thread.join()
+    assert found == [thread.ident], "another thread hears no signal, so it waits itself"
+
+
+class Pressing(PrescribedSpectrum):
+    """An operator in whose nth product, or after it, Ctrl-C is pressed."""
+
+    at, inside = 1, True
+
+    def _press(self):
+        self.count = getattr(self, "count", 0) + 1
+        if self.count == self.at:
+            press()
+
+    def _matvec(self, v):
+        if self.inside:
+            self._press()
+        return super()._matvec(v)
+
+
+def test_eigsh_before_its_first_product_knows_nothing():
+    op = Pressing(np.arange(50.0))
+    with pytest.raises(KeyboardInterrupt):
+        fc.eigsh(op, 3, seed=0)
+
+
+@pytest.mark.parametrize("at", [5, 9, 17])
+def test_eigsh_later_says_what_it_knows(at):
+    op = Pressing(np.geomspace(1, 1e4, 300))
+    op.at = at
+    found = fc.eigsh(op, 3, seed=0)
+    assert found.interrupted and "interrupted" in repr(found)
+    assert found.n_products < at + 1
+    for value, bound in zip(found.values, found.residuals):
+        assert np.abs(np.geomspace(1, 1e4, 300) - value).min() <= bound * (1 + 1e-9)
+    with pytest.raises(KeyboardInterrupt):
+        unbroken(found)
+
+
+def test_eigsh_between_two_products(monkeypatch):
+    from fastcurv.spectrum.search import Search
+
+    look, seen = Search._look, []
+
+    def pressing(self):
+        if self.run.m >= 3 and not seen:
+            press()
+            seen.append(self.run.m)
+        return look(self)
+
+    monkeypatch.setattr(Search, "_look", pressing)
+    found = fc.eigsh(PrescribedSpectrum(np.geomspace(1, 1e4, 300)), 3, seed=0)
+    assert found.interrupted and len(found.values) == 3 and len(seen) == 1

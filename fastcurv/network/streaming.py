@@ -208,11 +208,16 @@ class StreamedObjective(Sharded):
         return a if a is None or a.dtype.kind in "iu" else a.astype(self.stored)
 
     def _blocks(self) -> Generator[tuple[int, CHECKED], None, None]:
-        """One pass: the number of the first row and the block, the next one being read."""
+        """One pass: the number of the first row and the block, the next one being read.
+
+        Who reads also lets go of what is done with: two threads that change the table of pages
+        wait for each other.
+        """
         raw, size = self.source.blocks(self.block_rows), 0
 
-        def read() -> tuple[int, CHECKED] | None:
+        def read(done: Any) -> tuple[int, CHECKED] | None:
             nonlocal size
+            release(done)
             block = next(raw, None)
             if block is None:
                 return None
@@ -220,10 +225,12 @@ class StreamedObjective(Sharded):
             return start, self._checked(block, start)
 
         with ThreadPoolExecutor(1, "fastcurv-reader") as reader:
-            coming = reader.submit(read)
+            coming, done = reader.submit(read, None), None
             while (found := coming.result()) is not None:
-                coming = reader.submit(read)
+                coming = reader.submit(read, done)
                 yield found
+                done = found[1][3]
+            release(done)
         self.n_passes += 1
         self.n_rows_read += size
         known = self.source.n_rows
@@ -256,7 +263,6 @@ class StreamedObjective(Sharded):
             try:
                 for start, block in blocks:
                     tree.push(part(self._shard(start, block), *arguments))
-                    release(block[3])
             finally:
                 blocks.close()
         return tree.total()

@@ -143,7 +143,7 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
 
 def check_method(arrays: dict[str, np.ndarray], facts: Any, method: Any, n: int) -> None:
     """Raise where arrays or facts are none that the method's `state` can have made."""
-    _, fresh = method.state()
+    kept, fresh = method.state()
     if not isinstance(facts, dict) or set(facts) != set(fresh):
         raise damaged("it holds no facts of this method")
     for name, example in fresh.items():
@@ -151,6 +151,9 @@ def check_method(arrays: dict[str, np.ndarray], facts: Any, method: Any, n: int)
             raise damaged(f"the method's {name} is {str(facts[name])[:40]!r}")
         if is_number(facts[name]) and facts[name] < 0:
             raise damaged(f"the method's {name} is negative")
+    for name in kept:
+        if name not in arrays:
+            raise damaged(f"the method's {name!r} is missing")
     for name, array in arrays.items():
         if array.shape != (n,) or array.dtype.kind != "f":
             raise damaged(f"the method's {name[:40]!r} is no vector of {n} numbers")

@@ -49,6 +49,7 @@ BAD = {
     "negative": ("trust-region", put("method_facts", "radius", -1.0), "radius is negative"),
     "no facts": ("trust-region", put("facts", "method_facts", {}), "no facts of this method"),
     "average": ("adam", put("arrays", "method.average", np.zeros(2)), "average' is no vector"),
+    "missing": ("adam", lambda arrays, _: arrays.pop("method.squares"), "'squares' is missing"),
     "infinite": ("adam", put("arrays", "method.squares", np.full(13, np.inf)), "holds NaN"),
 }
 

@@ -94,7 +94,10 @@ def trust_region(values: np.ndarray, linear: np.ndarray, radius: float) -> tuple
         y = -linear / values
         if np.linalg.norm(y) <= radius:
             return y, 0.0
-    high = float(np.linalg.norm(linear)) / radius
+    size = float(np.linalg.norm(linear))
+    high = size / radius if size < 1e300 * radius else np.inf
+    if high == np.inf:  # so short that curvature is nothing to it
+        return -linear * (radius / size), high
     mu = _secular(base, linear, 0.5 * high, high, lambda _: (radius, 0.0))
     return -linear / (base + mu), edge + mu
 

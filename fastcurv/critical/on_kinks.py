@@ -80,7 +80,7 @@ def newton_on_kinks(ob: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> Kin
         parents = ob.copies(theta, gates, collapsed)
         phi = ob.held(gates, collapsed, parents)
         first = phi.copies.merged(theta)
-        at_kinks = [s[:, k] for s, k in zip(slopes, phi.copies.keep)]
+        at_kinks = [s[phi.rows.first][:, k] for s, k in zip(slopes, phi.copies.keep)]
         start = [s[active] for s, active in zip(at_kinks, phi.active)]
         solved = _solve(phi, np.concatenate([first, *start]))
         if solved is None:

@@ -128,9 +128,10 @@ class Copies:
         return self._turned(self.rows.layers(merged), turns, True)
 
     def columns(self, of_kept: Arrays) -> Arrays:
-        """Columns of the kept units for every unit of the whole net."""
+        """Columns of the kept units for every unit of the whole net, and of its rows all."""
         found = []
         for column, parent, keep in zip(of_kept, self.parents, self.keep):
             place = np.cumsum(keep) - 1
-            found.append(column[..., place[parent]].copy())
+            whole = column[..., place[parent]]
+            found.append(whole[self.rows.inverse] if column.ndim == 2 else whole)
         return found

@@ -22,9 +22,18 @@ LEAK = {"relu": 0.0, "leaky_relu": 0.01}
 
 
 class Rows:
-    """The data, the shapes and the loss of a network objective, in NumPy."""
+    """The data, the shapes and the loss of a network objective, in NumPy.
 
-    def __init__(self, ob: Any) -> None:
+    Parameters
+    ----------
+    ob : Objective
+    merge : bool
+        Rows with equal inputs become one, with the sum of their weights and the mean of their
+        targets: the loss but for a constant. `first` are the rows that stay, `inverse` says which
+        of them each row has become.
+    """
+
+    def __init__(self, ob: Any, merge: bool = False) -> None:
         model = ob.model
         self.sizes, self.bias = tuple(model.sizes), bool(model.bias)
         self.leaks = [LEAK[name] for name in model.activation]
@@ -35,8 +44,26 @@ class Rows:
         self.y = y.reshape(len(self.X), d).astype(float)
         weight = ob.sample_weight
         self.weight = np.ones(len(self.X)) if weight is None else np.asarray(weight, dtype=float)
-        self.divisor = float(len(self.X) * (1 if ob.loss == "cross_entropy" else d))
+        self.first = self.inverse = np.arange(len(self.X))
+        self.long_y, self.long_weight = self.y, self.weight
+        N = len(self.X)
+        if merge:
+            self._merge_rows()
+        self.divisor = float(N * (1 if ob.loss == "cross_entropy" else d))
         self.l2 = np.broadcast_to(np.asarray(l2_diagonal(ob), dtype=float), (model.n_params,))
+
+    def _merge_rows(self) -> None:
+        _, first, inverse = np.unique(self.X, axis=0, return_index=True, return_inverse=True)
+        if len(first) == len(self.X):
+            return
+        self.first, self.inverse = first, np.asarray(inverse).reshape(-1)
+        weight, y = np.zeros(len(first), np.longdouble), np.zeros((len(first), self.y.shape[1]))
+        np.add.at(weight, self.inverse, self.weight.astype(np.longdouble))
+        y = y.astype(np.longdouble)
+        np.add.at(y, self.inverse, self.weight[:, None] * self.y.astype(np.longdouble))
+        self.X, self.long_weight = self.X[first], weight
+        self.long_y = y / np.where(weight > 0, weight, 1)[:, None]
+        self.y, self.weight = self.long_y.astype(float), weight.astype(float)
 
     def without(self, units: list[NDArray[np.bool_]]) -> Rows:
         """The same of the net without some of its hidden units."""
@@ -72,7 +99,8 @@ class Rows:
     def terms(self, f: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """The loss and its derivative by the outputs, both divided and weighted, (N, d)."""
         real = f.real.dtype.type  # long double where the passes are: 1/N is no float64
-        scale, y = (self.weight.astype(real) / real(self.divisor))[:, None], self.y
+        scale = (self.long_weight.astype(real) / real(self.divisor))[:, None]
+        y = self.long_y.astype(real)
         if self.loss == "mse":
             return scale * (f - y) ** 2, scale * 2 * (f - y)
         if self.loss == "binary_cross_entropy":

@@ -13,6 +13,7 @@ exactly where J has full rank and H is positive definite on its null space. With
 inside ``(phi'(0-), phi'(0+))`` and e > 0 that makes a strict local minimum of the loss: off the
 active set along J every kink bends upward, along its null space H does.
 
+Rows with equal inputs have equal z, and are one row here: what bends upward is their sum.
 Units that are copies of others are one unit here (`fastcurv.rounding.copies`): theta is that of
 the net without them. A z above which all is off in its row has no effect, and its sign no matter.
 Slopes have units of their own, ``s = unit t``: a proof in t is sharper, and proves the same.
@@ -82,13 +83,13 @@ class Held:
     """
 
     def __init__(self, ob: Any, gates: Arrays, collapsed: Arrays, parents: Units | None = None):
-        rows = Rows(ob)
+        rows = Rows(ob, merge=True)
         self.copies = Copies(rows, parents or [np.arange(n) for n in rows.sizes[1:-1]])
         keep, self.rows = self.copies.keep, self.copies.rows
         self.collapsed = [c[k] for c, k in zip(collapsed, keep)]
         self.n_collapsed = int(sum(c.sum() for c in self.collapsed))
         self.n_copies = self.copies.n_copies
-        self.gates = [np.array(g[:, k], dtype=float) for g, k in zip(gates, keep)]
+        self.gates = [np.array(g[rows.first][:, k], dtype=float) for g, k in zip(gates, keep)]
         self.active = [np.isnan(g) for g in self.gates]
         self.felt = felt(self.gates)
         self.n_theta, self.n_slopes = len(self.rows.l2), int(sum(a.sum() for a in self.active))
@@ -198,12 +199,13 @@ class Held:
         """The loss's derivative by the outputs and a bound on its error by entries."""
         _, d = self.rows.terms(f)
         scale = (abs(self.rows.weight) / self.rows.divisor)[:, None]
+        count = 8 + 4 * int(np.bincount(self.rows.inverse).max())  # roundings of a row's target
         y, size = abs(self.rows.y), np.sqrt((off**2).sum(axis=1, keepdims=True))
         if self.rows.loss == "mse":
-            return d, _double(2 * scale * off + 8 * LONG * (2 * scale * (abs(f) + y)))
+            return d, _double(2 * scale * off + count * LONG * (2 * scale * (abs(f) + y)))
         mass = np.maximum(y.sum(axis=1, keepdims=True), 1.0)
         spread = 8 * (f.shape[1] + 4 + 2 * abs(f).max(axis=1, keepdims=True)) * LONG
-        return d, _double(scale * mass * (size + spread) + 8 * LONG * scale * y)
+        return d, _double(scale * mass * (size + spread) + count * LONG * scale * y)
 
     def walk(self, point: Floats, radius: float) -> dict[str, Floats]:
         """The scalar recursions on a ball in (theta, t): Z1, Z2, Z3 of the outputs (N,), each

@@ -293,3 +293,28 @@ def test_networks_without_such_kinks_offer_none():
     for model in (fc.MLP([3, 4, 1]), fc.MLP([3, 3, 1], activation="relu", residual=True)):
         ob = fc.Objective(model, np.ones((2, 3)), np.ones(2), loss="mse")
         assert ob.smoothed(0.1) is None and ob.held([], []) is None
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_rows_that_are_equal_bend_together(loss):
+    """Repeated rows with other targets: their kinks are one, whose e is the sum of theirs."""
+    certified = 0
+    for seed in range(3):
+        ob = relu_net(seed, (3, 4, LOSSES[loss]), loss, 3e-3, N=30)
+        rng, X = np.random.default_rng(seed), np.asarray(ob.X)
+        y = np.asarray(ob.y).copy()
+        again = y[:15] + 0.3 if loss == "mse" else rng.permutation(y)[:15]
+        ob = fc.Objective(
+            ob.model, np.vstack([X, X[:15]]), np.concatenate([y, again]), loss=loss, l2=3e-3
+        )
+        phi = ob.held(*gates_at(ob, ob.model.init(seed=1)))
+        g = ob.gradient(ob.model.init(seed=1))
+        assert len(phi.rows.X) == 30 and np.allclose(phi.gradient(ob.model.init(seed=1)), g)
+        found = fc.minimize(ob, ob.model.init(seed=seed), seed=0)
+        certified += found.success
+        for size in (1e-7, 1e-6, 1e-5, 1e-4) if found.success else ():
+            for _ in range(100):
+                d = rng.standard_normal(ob.n_params)
+                there = ob.value(found.x + size * d / np.linalg.norm(d))
+                assert there >= found.fun - 1e-14 * abs(found.fun)
+    assert certified >= 2

@@ -12,6 +12,8 @@ from common import Outcome, command_line, digits, pick, save
 import fastcurv as fc
 from fastcurv import plots
 
+MOVES = {"plain": "wanders", "batch norm": "stays"}
+
 
 def main(scale="normal", out="pictures"):
     X, y = digits(pick(scale, 300, 1000, 1797))
@@ -39,7 +41,7 @@ def main(scale="normal", out="pictures"):
             "shift": float(np.mean(np.abs(mean[-1] - mean[0]))),
             "spread": (float(np.mean(spread[0])), float(np.mean(spread[-1]))),
         }
-        ax.set_title(f"{name}: what the fifth layer's units receive")
+        ax.set_title(f"{name}: what the fifth layer receives {MOVES[name]}")
         ax.set_xlabel("epoch")
         ax.legend(frameon=False)
     panels[0].set_ylabel("mean and standard deviation over the samples")

@@ -12,6 +12,11 @@ from common import Outcome, command_line, digits, pick, save
 import fastcurv as fc
 from fastcurv import plots
 
+HEADINGS = {
+    "tanh": "tanh: level from Xavier's start",
+    "sigmoid": "sigmoid: vanishes from any",
+    "relu": "relu: level from He's start",
+}
 INITS = ("xavier", "he", "lecun", "half of xavier", "twice he")
 
 
@@ -32,7 +37,7 @@ def main(scale="normal", out="pictures"):
             column[0].plot(layers, gradients, "o-", ms=3, color=color, label=init)
             column[1].plot(*np.transpose(curvatures), "o-", ms=3, color=color, label=init)
             spans[activation, init] = gradients[-2] / gradients[0]
-        column[0].set_title(activation)
+        column[0].set_title(HEADINGS[activation])
         column[1].set_xlabel("layer")
     for ax, label in zip(
         axes[:, 0], ("gradient over the biases", "largest |eigenvalue| of the block")

@@ -23,6 +23,7 @@ def main(scale="normal", out="pictures"):
     outputs = [model.predict(run.x, grid)[:, 0] for run in runs]
     columns = min(4, len(runs))
     figure = plots.new_figure((2.7 * columns, 3.0 * (len(runs) // columns)))
+    figure.suptitle("One network, one set of data, several starts: several solutions")
     for run, ax in zip(runs, np.ravel(figure.subplots(len(runs) // columns, columns))):
         plots.decision_regions(lambda P, run=run: model.predict(run.x, P)[:, 0], X, y, ax)
         ax.set_title(f"loss {run.fun:.4f}, {run.kind}", fontsize=10)

@@ -88,7 +88,7 @@ def picture(loss, counts, n, fitted):
     left.set_ylim(-0.02, 1.02)
     left.set_xlabel("training loss")
     left.set_ylabel("share of the eigenvalues")
-    left.set_title(f"{len(loss)} trained networks, n = {n}")
+    left.set_title(f"The higher the loss, the more ways down ({len(loss)} nets)")
     left.legend(frameon=False)
     excess = loss - loss.min()
     share = counts["negative"] / n

@@ -45,7 +45,7 @@ def main(scale="normal", out="pictures"):
     left.set_yscale("log")
     left.set_xlabel("from theta (0) to its copy (1)")
     left.set_ylabel("loss")
-    left.set_title("On the straight line between copies")
+    left.set_title("Between copies of one minimum the loss rises")
     rank = np.arange(1, spectrum.size + 1)
     right.semilogy(rank, np.abs(spectrum), color=plots.SKY, lw=6, label="theta")
     other = np.abs(np.linalg.eigvalsh(ob.hessian(copies[0]).to_dense()))

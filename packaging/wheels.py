@@ -27,6 +27,9 @@ LIMIT = 1_500_000  # bytes
 def main():
     args = parse()
     pythons, missing = {}, []
+    deaf = [p for p in args.python if version_of(p) not in WANTED]
+    if deaf:
+        sys.exit(f"{', '.join(deaf)}: does not run here as one of {', '.join(WANTED)}")
     for version in WANTED:
         path = next((p for p in args.python if version_of(p) == version), None)
         path = path or (find(version) if not args.python else None)
@@ -64,6 +67,8 @@ def version_of(python):
         "import sys, sysconfig as s; print('%d.%d' % sys.version_info[:2] + 't' * "
         "bool(s.get_config_var('Py_GIL_DISABLED')))"
     )
+    if not shutil.which(python):
+        return None
     run = subprocess.run([python, "-c", code], capture_output=True, text=True)
     return run.stdout.strip() if run.returncode == 0 else None
 

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import issparse
 
 from .. import _engine
-from ..checks import check_choice, check_positive, check_positive_int, refuse_foreign
+from ..checks import check_positive, check_positive_int, refuse_foreign
 from ..rounding.bounds import rounding_at
 from ..rounding.facts import NetworkFacts
 from ..structure.parameters import l2_diagonal
@@ -21,6 +21,7 @@ from .arguments import (
     FOREIGN,
     as_vector,
     check_bool,
+    check_loss,
     check_memory,
     check_selection,
     check_targets,
@@ -150,7 +151,7 @@ class Objective(NetworkFacts):
         """Everything but the rows."""
         if not isinstance(model, MLP):
             raise TypeError(f"model is a {type(model).__name__}; wanted a fastcurv.MLP")
-        self.model, self.loss = model, check_choice(loss, LOSSES, "loss")
+        self.model, self.loss = model, check_loss(loss, LOSSES)
         self.l2 = check_positive(l2, "l2", zero=True)
         self.l2_biases = check_bool(l2_biases, "l2_biases")
         if n_threads is not None:
@@ -173,9 +174,7 @@ class Objective(NetworkFacts):
         _living.add(self)
 
     def after_fork(self) -> None:
-        """In a child of `os.fork`: a lock that another thread held is nobody's now, nor is what
-        that thread was making.
-        """
+        """In a child of `os.fork`: another thread's lock and unfinished plan are nobody's now."""
         if not self._lock.acquire(blocking=False):
             self._lock, self._plan = threading.RLock(), None
         else:

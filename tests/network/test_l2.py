@@ -150,3 +150,11 @@ def test_names_of_other_libraries_are_answered(foreign, own):
     ob = fc.Objective(model, np.ones((3, 2)), np.ones(3), "mse")
     with pytest.raises(TypeError, match="has no 'weight_decay'; wanted 'l2 of the objective'"):
         fc.minimize(ob, model.init(seed=0), weight_decay=0.1)
+
+
+@pytest.mark.parametrize(("foreign", "own"), [("MSELoss", "mse"), ("bce", "binary_cross_entropy")])
+def test_losses_of_other_libraries_are_answered(foreign, own):
+    module = type(foreign, (), {})()
+    for loss in (foreign, module):
+        with pytest.raises(ValueError, match=f"loss is {foreign}; wanted '{own}'"):
+            fc.Objective(fc.MLP([2, 1]), np.ones((3, 2)), np.ones(3), loss)

@@ -88,9 +88,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
 
 
 def _all_known(ask: Request, search: Search, floor: float) -> Reached | None:
-    """Every eigenvalue, where the rows reach few dimensions; the symmetries first, since too many
-    of them leave zeros unexplained.
-    """
+    """Every eigenvalue, where rows reach few dimensions and symmetries are not too many."""
     if floor > 0:
         return None
     search.symmetry = _symmetries(ask, search)
@@ -314,7 +312,8 @@ def _prove(
         found = replace(found, n_positive=m, n_negative=0, n_zero=ask.n - m)
         return found, replace(ev, zero=zero, n_negative_bounds=(0, 0))
     if not found.theorem and not found.floor > 0 and not found.two_signs > distance:
-        lasting = _lasting(ask, search, ev, slope, gradient)
+        lasting = known is None or known.credible(search.H.norm)
+        lasting = lasting and _lasting(ask, search, ev, slope, gradient)
         found = replace(found, lasting=lasting)
         if not lasting:
             found = replace(found, n_positive=None, n_negative=None, n_zero=None)

@@ -24,6 +24,7 @@ from .slices import DenseHessian
 from .theorem import EPS, Contraction, Slice, zero_of_residuals
 
 SPARE = 40  # products that the proofs beside the matrix may take
+CREDIBLE = 1e-8
 INSIDE = 1e-9  # what of a unit vector of symmetry may lie out of reach
 LARGEST_JACOBIAN = 1 << 26  # numbers
 
@@ -96,6 +97,13 @@ class Reached:
     def weakest(self) -> float:
         """A lower bound on the size of every eigenvalue, negative where there is none."""
         return self.smallest - self.error
+
+    def credible(self, norm: float) -> bool:
+        """Whether no sign rests on curvature so weak, beside the norm, that measuring whether it
+        lasts would tell nothing.
+        """
+        sizes = np.abs(self.values[self.signs != 0])
+        return bool(sizes.min(initial=np.inf) > CREDIBLE * norm)
 
     def solve(self, g: Floats) -> Floats:
         """``H^-1 g``."""

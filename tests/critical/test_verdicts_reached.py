@@ -122,3 +122,16 @@ def test_a_class_that_no_row_has_leaves_no_minimum(rng):
     theta = fc.minimize(ob, ob.model.init(seed=0), "newton-cg", max_iter=400).x
     point = fc.classify(ob, theta, dense_below=500)
     assert point.kind != "minimum" and not point.certified
+
+
+def test_signs_of_very_weak_curvature_are_no_verdict(rng):
+    """Proved at theta, beyond what can be seen to last: nothing is said of the point."""
+    X, y = rng.standard_normal((1, 13)), np.array([[1.0]])
+    model = fc.MLP((13, 8, 1), "elu")
+    ob = fc.Objective(model, X, y, "binary_cross_entropy", l2=0.1)
+    theta = fc.minimize(ob, model.init(seed=0), "newton-cg", max_iter=60).x
+    dense = fc.classify(ob, theta)
+    point = fc.classify(ob, theta, dense_below=100)
+    if not point.certified and dense.kind == "degenerate":
+        assert point.kind in ("degenerate", "undecided", "not_critical")
+    assert not (point.certified and not dense.certified and dense.kind == "degenerate")

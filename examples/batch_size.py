@@ -39,6 +39,7 @@ def main(scale="normal", out="pictures"):
     for name, per_sample in times.items():
         plots.curve(sizes, 1e6 * np.array(per_sample), ax, label=name)
     ax.set_xscale("log", base=2)
+    ax.set_title("A sample costs less the larger its batch, down to a floor")
     ax.set_xlabel("batch size")
     ax.set_ylabel("microseconds per sample")
     gain = {name: per_sample[0] / min(per_sample) for name, per_sample in times.items()}

@@ -90,7 +90,7 @@ def check_bool(x: Any, name: str) -> bool:
 def check_dtype(dtype: Any) -> np.dtype[Any]:
     try:
         found = np.dtype(dtype)
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):  # the last of NumPy's parser, of ",f8"
         found = np.dtype(object)
     for kind in (np.dtype(np.float32), np.dtype(np.float64)):
         if found == kind:

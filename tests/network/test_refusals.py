@@ -23,6 +23,15 @@ def refused(call, kind, words):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("dtype", [",f8", "float6", "f8,", "(2", 1.5, object, "<U3", None])
+def test_dtypes_that_are_none(dtype):
+    """Whatever NumPy says of them, its parser's SyntaxError included."""
+    if dtype is None:
+        assert fc.MLP([2, 1], dtype=dtype).dtype == np.float64
+    else:
+        refused(lambda: fc.MLP([2, 1], dtype=dtype), ValueError, "wanted 'float64' or 'float32'")
+
+
 # --- weights in
 
 

@@ -23,10 +23,9 @@ HEADERS = [
     path.as_posix() for path in sorted(Path("src").rglob("*")) if path.suffix in (".h", ".inc")
 ]
 
-# Compiled for size, since no product waits for them: what is called once a plan, and the tables for
-# processors without AVX2.
-SMALL = dict.fromkeys(("probe", "vectors", "data", "memory", "layout"), "-Os")
-SMALL |= dict.fromkeys(("baseline", "reference"), "-O2")
+# Compiled for size, since no product waits for them: what is called once a plan or a product, and
+# the tables for processors without AVX2.
+SMALL = {"probe", "vectors", "data", "memory", "layout", "plan", "baseline", "reference"}
 
 macros = (
     [("FC_NO_VECTORS", "1")] if os.environ.get("FASTCURV_NO_VECTORS") else []
@@ -64,8 +63,8 @@ class Build(build_ext):
 
             def compile(sources, **options):
                 def sized(source):
-                    level = SMALL.get(Path(source).stem)
-                    more = [*(options.get("extra_postargs") or []), *([level] if level else [])]
+                    more = list(options.get("extra_postargs") or [])
+                    more += ["-Os"] if Path(source).stem in SMALL else []
                     return {**options, "extra_postargs": more}
 
                 with ThreadPoolExecutor(os.cpu_count()) as pool:

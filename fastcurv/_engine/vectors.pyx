@@ -193,14 +193,17 @@ def copy_finite(source, out, int threads=1):
     t.out = ready(out, t.n, out.dtype, True)
     if t.source == NULL or t.out == NULL:
         return False
-    cdef Py_ssize_t parts = (t.n + COPY_NUMBERS - 1) // COPY_NUMBERS
+    cdef Py_ssize_t part, parts = (t.n + COPY_NUMBERS - 1) // COPY_NUMBERS
     squares = np.zeros(parts)
     t.squares = <double *>pointer(squares)
     with nogil:
         before = watch()
         fc_team_run(threads, parts, copy_part, &t)
         unwatch(before)
-    return bool(isfinite(squares.sum()))
+    for part in range(parts):
+        if not isfinite(t.squares[part]):
+            return False
+    return True
 
 
 # --- a block's columns as rows --------------------------------------------------------------------

@@ -160,7 +160,7 @@ def combine_rows(Q, S, Y):
     return Y
 
 
-# --- theta taken over ------------------------------------------------------------------------------
+# --- theta taken over -----------------------------------------------------------------------------
 
 cdef enum: COPY_NUMBERS = 1 << 16    # of a vector, for one part of the job
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import numbers
 import sys
+from inspect import Signature, signature
 from typing import Any
 
 import numpy as np
@@ -198,6 +199,14 @@ def as_block(V: Any, n: int, dtype: Any, threads: int = 1, name: str = "V") -> n
     ):
         return columns_as_rows(V, np.empty(V.shape[::-1], dtype), threads)
     return np.require(V.T, dtype, ["C", "A"])
+
+
+class InitSignature:
+    """As `__signature__` of a class with a `__new__` of its own: what its `__init__` takes."""
+
+    def __get__(self, instance: Any, owner: type) -> Signature:
+        whole = signature(owner.__init__)  # type: ignore[misc]
+        return whole.replace(parameters=list(whole.parameters.values())[1:])
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: Any) -> Array:

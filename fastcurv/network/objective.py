@@ -19,6 +19,7 @@ from ..rounding.facts import NetworkFacts
 from ..structure.parameters import l2_diagonal
 from .arguments import (
     FOREIGN,
+    InitSignature,
     as_vector,
     check_bool,
     check_loss,
@@ -119,6 +120,7 @@ class Objective(NetworkFacts):
     """
 
     model: MLP
+    __signature__ = InitSignature()
 
     def __new__(cls, model: Any = None, X: Any = None, *rest: Any, **options: Any) -> Any:
         refuse_foreign(cls.__name__, options, FOREIGN)

@@ -378,9 +378,7 @@ class Objective(NetworkFacts):
         return other
 
     def taylor(self, theta: Any) -> Callable[[Any], float]:
-        """The quadratic model ``d -> L + g'd + d'Hd/2`` around theta; its error falls as
-        ``||d||^3``.
-        """
+        """The model ``d -> L + g'd + d'Hd/2`` around theta; its error falls as ``||d||^3``."""
         H = self.hessian(theta)
 
         def model(d: Any) -> float:

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from fastcurv import MLP, Objective, StreamedObjective
+from fastcurv import MLP, Objective
 
 N, SIZES = 12, [4, 5, 3]
 MODEL = MLP(SIZES)
@@ -393,12 +393,3 @@ def test_show():
     for show in (fc.show_config, fc.show_versions):
         refused(lambda: show("html"), ValueError, "'html'", "dict")  # noqa: B023
         assert show("dict")
-
-
-def test_the_signature_of_an_objective_is_what_it_takes():
-    from inspect import signature
-
-    wanted = ["model", "X", "y", "loss", "l2", "sample_weight", "n_threads", "memory", "l2_biases"]
-    assert list(signature(Objective).parameters) == wanted
-    streamed = list(signature(StreamedObjective).parameters)
-    assert streamed[: len(wanted)] == wanted and "block_rows" in streamed

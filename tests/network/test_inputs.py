@@ -3,11 +3,12 @@ read-only maps, overlap, NaN.
 """
 
 import warnings
+from inspect import signature
 
 import numpy as np
 import pytest
 
-from fastcurv import MLP, Objective
+from fastcurv import MLP, Objective, StreamedObjective
 
 NETS = {
     "tiny": {"sizes": [3, 5, 2], "activation": "tanh", "loss": "mse", "N": 9},
@@ -245,3 +246,10 @@ def test_scales_far_from_one(arch, dtype, drawn):
         scale = np.array(2.0, dtype) ** power
         product = (H @ (scale * p.v)) / scale
         assert np.linalg.norm(product - true) <= 4 * np.finfo(dtype).eps * np.linalg.norm(true)
+
+
+def test_the_signature_of_an_objective_is_what_it_takes():
+    wanted = ["model", "X", "y", "loss", "l2", "sample_weight", "n_threads", "memory", "l2_biases"]
+    assert list(signature(Objective).parameters) == wanted
+    streamed = list(signature(StreamedObjective).parameters)
+    assert streamed[: len(wanted)] == wanted and "block_rows" in streamed

@@ -180,8 +180,10 @@ def test_a_bound_that_is_not_finite_is_no_tolerance(method, bound, monkeypatch):
     ob, theta = tiny_net()
     monkeypatch.setattr(type(ob), "rounding_bound", lambda self, theta: bound)
     result = find_critical_point(ob, theta, method)
-    assert result.success and 0 < result.gradient_tol < 1e-9
-    assert np.linalg.norm(ob.gradient(result.x)) <= result.gradient_tol
+    assert 0 < result.gradient_tol < 1e-9
+    small = bool(np.linalg.norm(ob.gradient(result.x)) <= result.gradient_tol)
+    assert result.success == small
+    assert small or method == "gradient-norm"  # whose descent may end in a valley of ||g||
 
 
 def test_a_matrix_without_eigenvalues_is_no_tolerance(monkeypatch):

@@ -219,6 +219,8 @@ class Search:
 
     def prove(self, which: int) -> End:
         """`weigh` for the best candidate of one end."""
+        if self.only is None and not self.candidates:
+            self.first_look()  # every eigenvalue is known, and no vector of them
         if self.only is not None:
             return self.only
         Q = self.symmetry

@@ -12,3 +12,15 @@ def test_is_never_said(statement):
     """
     for seed in range(15):
         run(statement, seed)
+
+
+@pytest.mark.parametrize(
+    "name, seed",
+    [
+        ("large_n_of_a_network_is_as_honest", 90114),  # all eigenvalues known, no vector of them
+        ("success_has_nothing_lower_beside_it", 50319),  # at the rounding of single precision
+    ],
+)
+def test_cases_that_were_broken_once(name, seed):
+    (statement,) = (one for one in STATEMENTS if one.__name__ == name)
+    run(statement, seed)

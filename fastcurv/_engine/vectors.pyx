@@ -182,12 +182,14 @@ cdef void copy_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     t.K.dots(1, 1, count, copied, count, copied, count, t.squares + part, 1)
 
 
-def copy_finite(source, out, int threads=1):
+def copy_finite(source, out, threads=None):
     """``out[:] = source`` for vectors as the engine takes them, of one dtype and length. Whether it
-    was done and all is finite by its squares; if not, nobody knows what out holds.
+    was done and all is finite by its squares; if not, nobody knows what out holds. On so many
+    threads, or the default's; a short vector on one, for which nobody asks the system how many.
     """
     cdef Copying t
     cdef fc_watch before
+    cdef int members = 1
     t.K, t.n = &table_chosen()[out.itemsize == 8], out.shape[0]
     t.source = ready(source, t.n, out.dtype, False)
     t.out = ready(out, t.n, out.dtype, True)
@@ -196,9 +198,11 @@ def copy_finite(source, out, int threads=1):
     cdef Py_ssize_t part, parts = (t.n + COPY_NUMBERS - 1) // COPY_NUMBERS
     squares = np.zeros(parts)
     t.squares = <double *>pointer(squares)
+    if parts > 1:
+        members = threads or default_threads()
     with nogil:
         before = watch()
-        fc_team_run(threads, parts, copy_part, &t)
+        fc_team_run(members, parts, copy_part, &t)
         unwatch(before)
     for part in range(parts):
         if not isfinite(t.squares[part]):

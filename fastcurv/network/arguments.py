@@ -228,8 +228,7 @@ def take_theta(objective: Any, theta: Any, out: Array) -> Array:
     """Theta, checked, into `out` (n,), which is returned; in one pass by the engine's threads where
     it is a vector as they take it.
     """
-    threads = objective.n_threads or _engine.default_threads()
-    if not _engine.copy_finite(theta, out, threads):
+    if not _engine.copy_finite(theta, out, objective.n_threads):
         np.copyto(out, objective.model.check_theta(theta))
     return out
 

@@ -220,7 +220,7 @@ class Search:
     def prove(self, which: int) -> End:
         """`weigh` for the best candidate of one end."""
         if self.only is None and not self.candidates:
-            self.first_look()  # every eigenvalue is known, and no vector of them
+            self.first_look()  # symmetries fill the space: no run has begun
         if self.only is not None:
             return self.only
         Q = self.symmetry
@@ -236,8 +236,8 @@ class Search:
         return max(tried, key=lambda end: which * end.quotient)
 
     def first_look(self) -> None:
-        """With a budget too small for more: one product with a random vector, and the norm it
-        shows.
+        """With a budget too small for more, or no direction left to search: one product with a
+        random vector, and the norm it shows.
         """
         v = self.rng.standard_normal(self.H.n)
         end = self.weigh(v / np.linalg.norm(v))

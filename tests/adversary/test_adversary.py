@@ -17,7 +17,7 @@ def test_is_never_said(statement):
 @pytest.mark.parametrize(
     "name, seed",
     [
-        ("large_n_of_a_network_is_as_honest", 90114),  # all eigenvalues known, no vector of them
+        ("large_n_of_a_network_is_as_honest", 90114),  # symmetries fill the space
         ("success_has_nothing_lower_beside_it", 50319),  # at the rounding of single precision
     ],
 )

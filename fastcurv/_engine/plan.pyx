@@ -298,21 +298,26 @@ cdef class Plan:
                 PyErr_CheckSignals()
         return 0
 
+    cdef int times(
+        self, char *v, Py_ssize_t k, char *out, str kind, active, bint l2
+    ) except -1:
+        """out = (the operator) v for k vectors, a vector a row."""
+        cdef Job job
+        memset(&job, 0, sizeof(job))
+        job.stages, job.kind, job.v, job.l2 = PRODUCT, KINDS[kind], v, self.l2 if l2 else 0
+        return self.along(&job, k, out, active)
+
     def multiply(self, v, out, str kind="hessian", active=None, bint l2=True):
         """out = (the operator) v for v, out contiguous of the plan's dtype: (n,), or (k, n), a
         vector a row. out may be v where the plan says `in_place`."""
-        cdef Job job
-        memset(&job, 0, sizeof(job))
-        job.stages, job.kind, job.v = PRODUCT, KINDS[kind], pointer(v)
-        job.l2 = self.l2 if l2 else 0
-        self.along(&job, 1 if v.ndim == 1 else v.shape[0], pointer(out), active)
+        cdef Py_ssize_t k = 1 if v.ndim == 1 else v.shape[0]
+        self.times(pointer(v), k, pointer(out), kind, active, l2)
 
     def product(self, v, out=None, str kind="hessian", bint l2=True):
         """(The operator) v into `out` or a new array, which is returned; None, and nothing done,
         where v or out is not as the engine takes them or they share memory.
         """
         cdef PlanS *P = &self.P
-        cdef Job job
         cdef char *v_ = ready(v, P.n, self.dtype, False)
         if v_ == NULL:
             return None
@@ -321,10 +326,7 @@ cdef class Plan:
         cdef char *out_ = ready(out, P.n, self.dtype, True)
         if out_ == NULL or (v_ < out_ + P.n * P.K.real_bytes and out_ < v_ + P.n * P.K.real_bytes):
             return None
-        memset(&job, 0, sizeof(job))
-        job.stages, job.kind, job.v = PRODUCT, KINDS[kind], v_
-        job.l2 = self.l2 if l2 else 0
-        self.along(&job, 1, out_, None)
+        self.times(v_, 1, out_, kind, None, l2)
         return out
 
     def quadratic(self, v, str kind="hessian", active=None):

@@ -30,21 +30,17 @@ class KinkPoint:
     verdict: HeldMinimum
 
 
-def can_be_held(ob: Any) -> Any:
-    """The objective with its kinks rounded off, where it is one small enough to be held by kinks;
-    else None.
-    """
+def can_be_held(ob: Any) -> bool:
+    """Whether an objective has kinks that can be rounded off, and is small enough for the proof."""
     first = ob.smoothed(1.0) if isinstance(ob, OnKinks) else None
-    if first is None or first.n_params > LARGEST or first.cost > DEAREST:
-        return None
-    return first
+    return first is not None and first.n_params <= LARGEST and first.cost <= DEAREST
 
 
 def held_at(ob: Any, theta: np.ndarray) -> HeldMinimum | None:
     """The proof that a minimum on kinks lies where theta is, its radius around theta; None where
     there is no proof.
     """
-    if getattr(ob, "dtype", np.float64) != np.float64 or can_be_held(ob) is None:
+    if getattr(ob, "dtype", np.float64) != np.float64 or not can_be_held(ob):
         return None
     found = newton_on_kinks(ob, theta, slopes_near(ob, theta))
     if found is None or not found.verdict.certified:

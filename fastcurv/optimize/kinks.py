@@ -37,7 +37,7 @@ def find_held(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> KinkPoint
     stop : callable
         True ends the search.
     """
-    if can_be_held(ob) is None:
+    if not can_be_held(ob):
         return None
     here = np.asarray(theta, dtype=float)
     best = newton_on_kinks(ob, here, slopes_near(ob, here))

@@ -208,9 +208,13 @@ class Run:
 
     def try_step(self, step: np.ndarray, scale: float = 1.0) -> float:
         """The objective at ``theta + scale * step``, which is left in `spare`."""
+        return self.value(self.place(step, scale))
+
+    def place(self, step: np.ndarray, scale: float) -> np.ndarray:
+        """`spare`, made ``theta + scale * step``."""
         np.multiply(step, self.theta.dtype.type(scale), out=self.spare)
         self.spare += self.theta
-        return self.value(self.spare)
+        return self.spare
 
     # what it has seen
 

@@ -62,15 +62,12 @@ def descend_along(run: Run, d: np.ndarray, slope: float, first: float) -> Trial 
                 break
     if low.g is None or not low.f < run.f:
         return None
-    np.multiply(d, d.dtype.type(low.t), out=run.spare)
-    run.spare += run.theta
+    run.place(d, low.t)
     return low
 
 
 def _look(run: Run, d: np.ndarray, t: float) -> Trial:
-    np.multiply(d, d.dtype.type(t), out=run.spare)
-    run.spare += run.theta
-    f, g = run.value_and_gradient(run.spare)
+    f, g = run.value_and_gradient(run.place(d, t))
     if not math.isfinite(f):
         return Trial(t, math.inf, math.nan, None)
     return Trial(t, f, dot(g, d), g)

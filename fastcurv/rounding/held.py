@@ -297,9 +297,9 @@ class Held:
             slopes = float((np.minimum(at - low, 1 - at) - radius * self.units).min())
         return Margins(signs, slopes, upward, opening, leaving)
 
-    def _leaving(self, point: Floats, l: int) -> float:
-        """By how much l2 exceeds the second singular value of the families' Q in hidden layer l,
-        what a copy can gain across its orbit.
+    def _around(self, point: Floats, l: int) -> tuple[Floats, Floats, Floats]:
+        """By rows: dL/dz of the layer above hidden layer l, the slopes of l, and what comes into l
+        (a 1 for a bias included).
         """
         layers, gates, below, zs = self.forward(np.asarray(point, dtype=float))
         d = self.rows.terms(zs[-1])[1]
@@ -308,12 +308,19 @@ class Held:
         x = below[l]
         if self.rows.bias:
             x = np.column_stack([x, np.ones(len(x))])
+        return d, gates[l], x
+
+    def _leaving(self, point: Floats, l: int) -> float:
+        """By how much l2 exceeds the second singular value of the families' Q in hidden layer l,
+        what a copy can gain across its orbit.
+        """
+        d, gates, x = self._around(point, l)
         least = float(self.rows.l2.min())
         if float(self.rows.l2.max()) != least:
             return -np.inf  # the decay of a bias is not that of a weight
         rounding = 1e-13 * float(np.linalg.norm(d) * np.linalg.norm(x) + 1)
         gains = [
-            float(np.linalg.svd((d * gates[l][:, i : i + 1]).T @ x, compute_uv=False)[1])
+            float(np.linalg.svd((d * gates[:, i : i + 1]).T @ x, compute_uv=False)[1])
             for i in np.flatnonzero(self.copies.families(l))
             if min(d.shape[1], x.shape[1]) > 1
         ]
@@ -329,13 +336,7 @@ class Held:
         sign of v with the rows in the second term that gain from it. Where x are nearly multiples
         of one vector, as above a layer that has collapsed, u has two sides alone.
         """
-        layers, gates, below, zs = self.forward(np.asarray(point, dtype=float))
-        d = self.rows.terms(zs[-1])[1]
-        for k in reversed(range(l + 1, len(gates))):
-            d = (d @ layers[k + 1][0]) * gates[k]
-        x = below[l]
-        if self.rows.bias:
-            x = np.column_stack([x, np.ones(len(x))])
+        d, _, x = self._around(point, l)
         sides = [np.linalg.norm(d, axis=1)]
         if d.shape[1] == 1:
             sides = [np.maximum(d[:, 0], 0.0), np.maximum(-d[:, 0], 0.0)]

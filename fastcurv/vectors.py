@@ -9,14 +9,17 @@ on spinning beside the engine's next product.
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._engine import combine_rows, project_rows, subtract_rows
+from ._engine import combine_rows, default_threads, project_rows, subtract_rows
 
-__all__ = ["combine_rows", "dot", "norm", "project_rows", "subtract_rows"]
+__all__ = ["column_slices", "combine_rows", "dot", "norm", "project_rows", "subtract_rows"]
+
+PANEL = 2048  # columns that combine_rows treats at once
 
 SHORT = 8192  # numbers that BLAS multiplies on one thread, and faster than a call of ours
 
@@ -26,6 +29,14 @@ def dot(x: NDArray[Any], y: NDArray[Any]) -> float:
     if len(x) < SHORT or not (x.dtype == y.dtype and x.flags.c_contiguous and y.flags.c_contiguous):
         return float(np.dot(x, y))
     return float(project_rows(x[None], y[None])[0, 0])
+
+
+def column_slices(n: int) -> Iterator[slice]:
+    """Slices of n columns that `combine_rows` treats to the same bits as all at once, each with
+    enough work for every thread.
+    """
+    width = PANEL * 4 * max(2, default_threads())
+    return (slice(a, min(a + width, n)) for a in range(0, n, width))
 
 
 def norm(x: NDArray[Any]) -> float:

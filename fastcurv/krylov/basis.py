@@ -8,13 +8,14 @@ once per vector. Products within a panel are in the dtype of the basis; sums ove
 float64, which keeps the error of a long float32 inner product near that of one panel.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..checks import check_vectors
-from ..protocols import Array, Floats
-from ..vectors import combine_rows, norm, project_rows, subtract_rows
+from ..protocols import Array, Floats, Indices
+from ..vectors import column_slices, combine_rows, norm, project_rows, subtract_rows
 
 
 def project(Q: Array, W: Array) -> Floats:
@@ -32,6 +33,19 @@ def subtract(Q: Array, W: Array, C: Array) -> Floats:
 def rotate(Q: Array, S: Array) -> None:
     """``Q[:l] = S' Q`` in place, for orthonormal ``S (m, l)``, l <= m."""
     combine_rows(Q, S, Q[: S.shape[1]])
+
+
+def rotate_unless(stop: Callable[[], bool], Q: Array, S: Array, least: Indices) -> bool:
+    """`rotate`, looking at `stop` now and then: once it says so only the columns `least` of S are
+    of interest and become the first rows. Whether it never did.
+    """
+    whole = True
+    for columns in column_slices(Q.shape[1]):
+        if whole and stop():
+            whole, S = False, S[:, least]
+            Q[: len(least), : columns.start] = Q[least, : columns.start]
+        rotate(Q[:, columns], S)
+    return whole
 
 
 def combine(Q: Array, S: Array) -> Array:

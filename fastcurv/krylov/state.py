@@ -3,6 +3,7 @@ in that basis; how it starts, is made orthogonal again, and shrinks. `lanczos` s
 and makes it grow.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from ..checks import operator_dtype
 from ..eigensolver import eigh
-from ..protocols import Array, Floats
+from ..protocols import Array, Floats, Indices
 from .basis import (
     bring_near_one,
     column_lengths,
@@ -18,6 +19,7 @@ from .basis import (
     orthonormalise,
     project,
     rotate,
+    rotate_unless,
     subtract,
 )
 
@@ -190,16 +192,26 @@ class State:
         """``B (p, m)``, what the products of the basis have along the next block."""
         return self.T[self.m : self.m + self.p, : self.m]
 
-    def restart(self, theta: Floats, S: Floats, *, keep_block: bool = True) -> None:
+    def restart(
+        self,
+        theta: Floats,
+        S: Floats,
+        *,
+        keep_block: bool = True,
+        stop: Callable[[], bool] = lambda: False,
+        least: Indices | None = None,
+    ) -> None:
         """Replace the basis by the Ritz vectors ``S (m, l)`` with values `theta`, and keep the next
-        block.
+        block. Where `stop` says so before it is done, only those with the indices `least` stay.
         """
         if not keep_block:
             self.drop_block()
         self.reorthogonalise()
+        least = np.arange(S.shape[1]) if least is None else least
+        if not rotate_unless(stop, self.rows[: self.m], S, least):
+            theta, S = theta[least], S[:, least]
         m, p, l = self.m, self.p, S.shape[1]
         B = self.coupling() @ S
-        rotate(self.rows[:m], S)
         self.rows[l : l + p] = self.rows[m : m + p]
         self.err[:l] = np.abs(S).T @ self.err[:m] + self.eps * self.scale
         self.leak[:, :l] = self.leak[:, :m] @ S

@@ -16,7 +16,7 @@ from ..krylov.basis import combine, orthonormal_rows
 from ..krylov.held import held_rows
 from ..krylov.lanczos import Recurrence
 from ..krylov.risk import lanczos_steps
-from ..krylov.ritz import bounds, decompose, kept_at_restart, ritz_pairs, sides
+from ..krylov.ritz import bounds, decompose, kept_at_restart, ritz_pairs, sides, wanted
 from ..progress import Bar, bar
 from ..protocols import Array, Floats
 from .results import Eigenpairs
@@ -197,7 +197,8 @@ class Search:
         theta, S = decompose(run)
         room = run.capacity + 1 - 3 * max(run.p, self.block)
         keep = kept_at_restart(theta, self.k, self.which, max(room, 1))
-        run.restart(theta[keep], S[:, keep])
+        least = wanted(theta[keep], self.k, self.which)  # all that Ctrl-C waits for
+        run.restart(theta[keep], S[:, keep], stop=self.stop, least=least)
         self.next_look, self.last = run.m + 1, None
 
     def _look(self) -> bool:

@@ -92,3 +92,49 @@ assert max(slowest.values()) <= 0.2, slowest
 """,
         timeout=120,
     )
+
+
+def test_ctrl_c_within_a_restart_is_answered_within_200_ms(python):
+    """Where the basis takes 512 MB its rotation is cut short, and the pairs that come back are as
+    good as said: the best of two, where a whole restart takes 400 ms.
+    """
+    python(
+        """
+import os, signal, threading, time
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
+import fastcurv as fc
+from fastcurv.spectrum.search import Search
+
+d = np.cumsum(np.random.default_rng(0).uniform(0.5, 1, 223_000))
+d /= d[-1]
+op = LinearOperator((len(d), len(d)), matvec=lambda v: d * v.ravel(), dtype=float)
+pressed, restart = [], Search._restart
+
+def press():
+    pressed.append(time.perf_counter())
+    os.kill(os.getpid(), signal.SIGINT)
+
+def then_pressed(search):
+    begin = time.perf_counter()
+    if whole:
+        threading.Timer(0.08, press).start()
+    restart(search)
+    whole.append(time.perf_counter() - begin)
+
+Search._restart = then_pressed
+late, whole = [], []
+for k in (10, 4):
+    whole.clear()
+    found = fc.eigsh(op, k, "BE", seed=0)
+    late.append(time.perf_counter() - pressed[-1])
+    late[-1] *= min(1, 0.4 / whole[0])           # what a restart takes here, beside other work
+    assert found.interrupted and len(found) == k and found.n_products > 250
+    R = d[:, None] * found.vectors - found.vectors * found.values
+    assert (np.linalg.norm(R, axis=0) <= found.residuals * (1 + 1e-6)).all()
+    if late[-1] <= 0.2:
+        break
+assert min(late) <= 0.2, late
+""",
+        timeout=120,
+    )

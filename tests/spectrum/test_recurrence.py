@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.sparse.linalg import LinearOperator
 
 from fastcurv.krylov.lanczos import Recurrence
 from fastcurv.krylov.state import _whitening
@@ -47,6 +48,35 @@ def test_block_recurrence_identity(rng):
     F = np.array([op @ q for q in Q[: run.m]]) - run.T[: run.m + run.p, : run.m].T @ Q
     assert (np.linalg.norm(F, axis=1) <= run.err[: run.m] + 1e-13).all()
     assert np.abs(Q @ Q.T - np.eye(len(Q))).max() <= 1e-13
+
+
+@pytest.mark.parametrize("heard", [0, 1, 2])
+def test_a_restart_cut_short_keeps_the_least_to_the_same_bits(heard, rng):
+    """Asked to stop before a slice of columns it keeps of the Ritz vectors only those named, as a
+    restart that nobody stops makes them, with their coupling to the next block.
+    """
+    d = rng.uniform(-1, 1, 40_000)  # three slices on two threads
+    op = LinearOperator((len(d), len(d)), matvec=lambda v: d * v.ravel(), dtype=float)
+
+    def restarted(stop):
+        run = Recurrence(op, 30)
+        run.insert(np.random.default_rng(1).standard_normal((1, len(d))))
+        while run.m < 20:
+            run.step()
+        theta, S = np.linalg.eigh(run.T[: run.m, : run.m])
+        run.restart(theta[-9:], S[:, -9:], stop=stop, least=np.array([1, 6, 8]))
+        return run
+
+    answers = iter([False] * heard + [True] * 9)
+    whole, cut = restarted(lambda: False), restarted(lambda: next(answers))
+    assert (whole.m, whole.p, cut.m, cut.p) == (9, 1, 3, 1)
+    assert np.array_equal(cut.rows[:4], whole.rows[[1, 6, 8, 9]])
+    assert np.array_equal(cut.T[:4, :4], whole.T[np.ix_([1, 6, 8, 9], [1, 6, 8, 9])])
+    assert np.allclose(cut.err[:3], whole.err[[1, 6, 8]], rtol=1e-12, atol=0)
+    cut.step()
+    Q = cut.rows[: cut.m + cut.p]
+    F = Q[: cut.m] * d - cut.T[: cut.m + cut.p, : cut.m].T @ Q
+    assert (np.linalg.norm(F, axis=1) <= cut.err[: cut.m] + 1e-13).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

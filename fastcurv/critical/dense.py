@@ -90,7 +90,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
             bound = two_signs(ends.negative, ends.positive, lambda r: third_bound(ob, theta, r))
             found = replace(found, two_signs=bound)
         if found.n_kinks:
-            found = replace(found, falls=falls_across(ob, theta, ends.direction))
+            found = replace(found, falls=falls_across(ob, theta, ends.direction, gradient[0]))
     evidence = _evidence(ask, full, view, near, gradient, ends)
     plateau = not near.near and evidence.on_plateau
     counts = signs if not found.interpolates else np.zeros(0, dtype=int)

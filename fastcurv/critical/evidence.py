@@ -16,6 +16,8 @@ from ..spectrum.dense import PRODUCT_EPS, DenseMatrix, dense_matrix, safe_norm
 # A gradient that lies within this many times its own rounding bound is zero as far as anyone can
 # tell.
 GRADIENT_ROUNDING = 10.0
+# Curvature this small beside the norm of H, and not proved to last, counts as zero.
+ZERO = 1e-10
 # A gradient this small, relative to the norm of H and the size of theta (see `relative_gradient`),
 # is called critical.
 RELATIVE_GRADIENT = 1e-5
@@ -52,6 +54,11 @@ class Products:
             ratios = np.divide(lengths, sizes, out=np.zeros_like(lengths), where=sizes > 0)
             self.norm = max(self.norm, largest * float(ratios.max(initial=0.0)))
         return out
+
+    @property
+    def zero(self) -> float:
+        """Curvature no larger than this counts as zero where nothing proves that its sign lasts."""
+        return max(ZERO, 100 * self.eps) * self.norm
 
     def note(self, text: str) -> None:
         """Show what is being done."""

@@ -43,10 +43,8 @@ BALANCED_STEPS = 128  # search in balanced coordinates, where parameters have ve
 SHORT_STEPS = 64  # where only the ends of the spectrum are wanted
 SOLVE_STEPS = 400  # for Newton's step, where a proof needs its residual small
 MAX_PROBES = 16
-ZERO = 1e-10  # an eigenvalue this small beside the norm, residual included, is called zero
 COUPLING = 0.01  # of curvature_tol ||H||: what H may do to a symmetry direction that is taken out
 MAX_SYMMETRY = 1024  # symmetry directions, each a product, that are taken out; more are not
-TINY = float(np.finfo(float).tiny)
 WEAK = 3  # Ritz vectors along which curvature is measured to last
 
 
@@ -72,7 +70,8 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
     if near.near:
         found, evidence = _prove(ask, search, found, evidence, (slope, gradient), known=known)
         if found.n_kinks:
-            found = replace(found, falls=falls_across(ob, theta, evidence.escape_direction))
+            falls = falls_across(ob, theta, evidence.escape_direction, gradient[0])
+            found = replace(found, falls=falls)
     length = float(np.linalg.norm(theta) ** 2 + 1) ** 0.5
     evidence = replace(
         evidence,
@@ -96,8 +95,7 @@ def _all_known(ask: Request, search: Search, floor: float) -> Reached | None:
         return None
     known = reached(ask, search.H, search.left(), search.symmetry)
     if known is not None:
-        for value, v in known.ends():
-            search.candidates.append((value / max(search.H.norm, TINY), v))
+        search.candidates += known.ends()
     return known
 
 
@@ -188,7 +186,7 @@ def _look(
         floor=floor,
         risk=risk,
         risk_asked=ask.failure_probability,
-        loose=deep and weak_end is not None and _unexplained_zero(search, weak_end),
+        loose=deep and weak_end is not None and search.loose(weak_end),
         n_kinks=kinks(ask.ob, ask.theta),
     )
     if known is not None:
@@ -225,7 +223,7 @@ def _seen(
         escape_direction=low.vector if found.negative else None,
         escape_curvature=low.quotient if found.negative else None,
         weakest=0.0 if known is None else known.smallest,
-        weakest_error=abs(low.quotient) + _zero(search.H) if known is None else known.error,
+        weakest_error=abs(low.quotient) + search.H.zero if known is None else known.error,
         reach=None if known is None else known.space,
         n_negative_bounds=bounds,
     )
@@ -264,9 +262,7 @@ def _search_further(search: Search, main: Any, goal: int, scales: tuple[Any, Any
             eigsh(H.native, 1, "SA", tol=1e-6, max_products=most, v0=lowest, seed=search.rng)
         )
         H.tell(pairs.n_products)
-        search.candidates.append(
-            (pairs.values[0] / max(H.norm, TINY), pairs.vectors[:, 0].astype(float))
-        )
+        search.candidates.append((float(pairs.values[0]), pairs.vectors[:, 0].astype(float)))
     if d[live].max() > 32 * d[live].min():
         steps = min(goal, BALANCED_STEPS)
         search.run(Balanced(H.native, d), None, steps, d=d, stop=both_signs)
@@ -312,12 +308,24 @@ def _prove(
         found = replace(found, n_positive=m, n_negative=0, n_zero=ask.n - m)
         return found, replace(ev, zero=zero, n_negative_bounds=(0, 0))
     if not found.theorem and not found.floor > 0 and not found.two_signs > distance:
+        found = _strong_enough(search, found, ev) if known is None else found
         lasting = known is None or known.credible(search.H.norm)
         lasting = lasting and _lasting(ask, search, ev, slope, gradient)
         found = replace(found, lasting=lasting)
         if not lasting:
             found = replace(found, n_positive=None, n_negative=None, n_zero=None)
     return found, ev
+
+
+def _strong_enough(search: Search, found: Findings, ev: Evidence) -> Findings:
+    """Where no proof says that signs last, an end too weak for that to be measured counts as zero,
+    whatever its sign at theta.
+    """
+    negative = found.negative and -ev.low > search.H.zero
+    positive = found.positive and ev.high > search.H.zero
+    dropped = [found.negative != negative, found.positive != positive]
+    loose = any(not search.of_symmetry(v) for v in ev.weak[1][:, :2].T[dropped])
+    return replace(found, negative=negative, positive=positive, loose=found.loose or loose)
 
 
 def _error(ev: Evidence, search: Search) -> float:
@@ -368,7 +376,7 @@ def _lasting(
     H, (g, off) = search.H, gradient
     off = GRADIENT_EPS * EPS * H.norm * float(np.linalg.norm(ask.theta)) if off != off else off
     quotients, U = ev.weak
-    known = np.abs(quotients) > max(_zero(H), H.asymmetry)
+    known = np.abs(quotients) > max(H.zero, H.asymmetry)
     quotients, U = quotients[known], U[:, known]
     H.note("do signs last?")
     keep, spent = lasting_along_step(ask.ob, ask.theta, slope.step, U, quotients)
@@ -382,18 +390,3 @@ def _lasting(
         if not lasts:
             return False
     return True
-
-
-def _zero(H: Products) -> float:
-    """Below this an eigenvalue is called zero."""
-    return max(ZERO, 100 * H.eps) * H.norm
-
-
-def _unexplained_zero(search: Search, low: End) -> bool:
-    """Whether the lowest Ritz pair shows an eigenvalue that is zero to rounding, and not by a
-    symmetry of the objective.
-    """
-    H, Q = search.H, search.symmetry
-    if abs(low.quotient) + low.residual > max(2 * low.error, _zero(H)):
-        return False
-    return Q is None or float(np.linalg.norm(low.vector - Q @ (Q.T @ low.vector))) > 1e-4

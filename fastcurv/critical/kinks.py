@@ -12,19 +12,29 @@ from typing import Any
 import numpy as np
 
 from ..protocols import Valued
+from .nearness import value_rounding
 
-SIZES = (1e-2, 1e-3, 1e-4, 1e-5)  # of theta's length
-FALL = 1e-14  # of the loss: more than its rounding
+SIZES = (1e-5, 1e-4, 1e-3, 1e-2)  # of theta's length
 
 
-def falls_across(ob: Any, theta: np.ndarray, direction: np.ndarray | None) -> bool:
-    """Whether the loss was seen to fall along a direction, either way, at some length."""
+def falls_across(
+    ob: Any, theta: np.ndarray, direction: np.ndarray | None, gradient: np.ndarray
+) -> bool:
+    """Whether the loss was seen to fall along a unit vector, one way or the other, before it rises:
+    by more than its rounding, and by more than the slope on this side of the kinks explains.
+    """
     if direction is None or not isinstance(ob, Valued):
         return False
     here = float(ob.value(theta))
     length = float(np.linalg.norm(theta) ** 2 + 1) ** 0.5
-    return any(
-        ob.value(theta + way * length * direction) < here - FALL * abs(here)
-        for size in SIZES
-        for way in (size, -size)
-    )
+    noise = value_rounding(here, getattr(ob, "dtype", np.float64))
+    slope = abs(float(gradient @ direction))
+    for way in (1.0, -1.0):
+        for size in SIZES:
+            t = size * length
+            rise = float(ob.value(theta + way * t * direction)) - here
+            if rise < -noise - slope * t:
+                return True
+            if rise > noise:
+                break
+    return False

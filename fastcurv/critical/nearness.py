@@ -247,6 +247,11 @@ def value_threshold(f: float, c: float, reach: float, eps: float = EPS) -> float
     return best if best < np.inf else 0.0
 
 
+def value_rounding(f: float, dtype: Any) -> float:
+    """What rounding may do to a value: a decrease by less is none."""
+    return VALUE_EPS * float(np.finfo(dtype).eps) * abs(f)
+
+
 def lower_bound(ob: Any) -> float:
     """A number that the value is nowhere below, -inf where none is known."""
     if not isinstance(ob, BoundedBelow):

@@ -126,9 +126,10 @@ class Reached:
 
     def ends(self) -> list[tuple[float, Floats]]:
         """Both extreme eigenvalues, with vectors: of H, what lies outside included."""
-        found = [(float(self.values[i]), self._columns([i])[:, 0]) for i in (0, -1)]
-        if not self.values[0] <= self.space.rest <= self.values[-1]:
-            found.append((self.space.rest, self.space.outside()))
+        inside, rest = self.values, self.space.rest
+        found = [(float(inside[i]), self._columns([i])[:, 0]) for i in (0, -1) if inside.size]
+        if self.space.n_rest and not (inside.size and inside[0] <= rest <= inside[-1]):
+            found.append((rest, self.space.outside()))
         return found
 
     def _columns(self, which: Any) -> Floats:

@@ -17,7 +17,7 @@ from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import decompose
 from ..spectrum.dense import safe_norm
 from ..spectrum.reduced import reduction
-from .evidence import Products, independent
+from .evidence import ZERO, Products, independent
 from .request import Request
 
 Floats = NDArray[np.float64]
@@ -68,8 +68,9 @@ class Search:
             H if H.native is H.op else Products(H.native)
         )  # whose rounding is in the bases
         self.budget = np.inf if ask.max_products is None else ask.max_products
-        self.candidates: list[tuple[float, Floats]] = []  # Ritz value over the norm, vector
+        self.candidates: list[tuple[float, Floats]] = []  # Rayleigh quotient, vector
         self.n_negative, self.n_positive = 0, 0
+        self.seen: set[int] = set()  # signs of curvature that is more than counts as zero
         self.only: End | None = None  # the one quotient that a very small budget allows
         self.symmetry: Floats | None = None  # orthonormal columns of proved symmetries
         given = ask.krylov  # where random starts run: a smaller space, if that is worth while
@@ -82,7 +83,7 @@ class Search:
     @property
     def one_sided(self) -> bool:
         """Whether curvature of both signs has not been seen yet."""
-        return not (self.n_negative and self.n_positive)
+        return len(self.seen) < 2
 
     def run(
         self,
@@ -200,10 +201,8 @@ class Search:
         for value, v in zip(values[[0, -1]], ends):
             if d is not None and value > 0:  # in other coordinates only the sign means something
                 continue
-            v = v.astype(float)
-            self.candidates.append(
-                (value / max(run.scale, np.finfo(float).tiny), v if d is None else d * v)
-            )
+            u = v.astype(float) if d is None else d * v
+            self.candidates.append((float(value) / float(u @ u), u))
         if d is None:
             bound = self.small.rounding_bound if self._inside(run) else self.made_by.bound
             slack = max(bound(u) for u in inner)  # of two vectors, taken for that of any
@@ -211,6 +210,8 @@ class Search:
             error += self.H.asymmetry
             self.n_negative = max(self.n_negative, int((values < -error).sum()))
             self.n_positive = max(self.n_positive, int((values > error).sum()))
+            strong = values[np.abs(values) > max(error, self.H.zero)]
+            self.seen |= {int(sign) for sign in np.sign(strong)}
 
     def weigh(self, v: Floats) -> End:
         """The `End` of a unit vector: one product."""
@@ -234,6 +235,18 @@ class Search:
             for _, v in values[:1] + [c for c in values[1:2] if which * c[0] > 0]
         ]
         return max(tried, key=lambda end: which * end.quotient)
+
+    def of_symmetry(self, v: Floats) -> bool:
+        """Whether a unit vector lies in the span of the symmetries that were taken out."""
+        Q = self.symmetry
+        return Q is not None and float(np.linalg.norm(v - Q @ (Q.T @ v))) <= 1e-4
+
+    def loose(self, end: End) -> bool:
+        """Whether an eigenvalue is shown to be zero to rounding, and not by a symmetry of the
+        objective.
+        """
+        small = abs(end.quotient) + end.residual <= max(2 * end.error, self.H.zero)
+        return small and not self.of_symmetry(end.vector)
 
     def first_look(self) -> None:
         """With a budget too small for more, or no direction left to search: one product with a
@@ -271,10 +284,10 @@ class Search:
 
 
 def both_signs(run: Any) -> bool:
-    """Whether a run may stop: its lowest Ritz value is surely negative and known to a half, and
-    positive ones exist.
+    """Whether a run may stop: its lowest Ritz value is surely negative, by more than counts as
+    zero, and known to a half, and positive ones exist.
     """
     values, S = decompose(run)
     residual = float(np.linalg.norm(run.coupling() @ S[:, 0])) if run.p else 0.0
-    error = 10 * run.err[: run.m].max()
+    error = max(10 * run.err[: run.m].max(), ZERO * run.scale)
     return bool(values[0] < -error and residual <= 0.5 * abs(values[0]) and values[-1] > error)

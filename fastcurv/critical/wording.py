@@ -307,7 +307,7 @@ def _undecided(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) ->
     )
     if outcome.because == "nothing":
         return text + "whose signs are within what the products may be off by"
-    text += "of one sign"
+    text += "of one sign" + ", what counts as zero aside" * (ev.low * ev.high < 0)
     if ask.failure_probability is None:
         return text + (
             ", which proves nothing about the rest; with "

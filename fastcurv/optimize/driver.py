@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from ..critical.nearness import lower_bound
+from ..critical.nearness import lower_bound, value_rounding
 from ..outcome import outcome as as_result
 from ..progress import bar
 from .checkpoints import Saver, part
 from .ending import Ending
-from .line_search import first_length, line_minimum, value_rounding
+from .line_search import first_length, line_minimum
 from .negative_curvature import lowest_curvature, suspects
 from .resume import alike, check_method, damaged
 from .run import Method, Run

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from ..critical.classify import classify
-from ..critical.nearness import gradient_and_error, lower_bound
+from ..critical.nearness import gradient_and_error, lower_bound, value_rounding
 from ..protocols import Differentiable, RunsAway, ThirdBound
 from .kinks import find_held
-from .line_search import first_length, line_minimum, value_rounding
+from .line_search import first_length, line_minimum
 from .polish import polish
 from .run import Run
 from .tries import Walk, directions, falls_for_ever, flat_space, lower_along, lower_point

@@ -9,9 +9,10 @@ from scipy.optimize import OptimizeResult
 
 from ..checks import as_rng, check_positive_int, check_theta, check_vector
 from ..critical.evidence import Products
+from ..critical.nearness import value_rounding
 from ..outcome import outcome
 from ..protocols import Differentiable
-from .line_search import first_length, line_minimum, rounding_of, value_rounding
+from .line_search import first_length, line_minimum, rounding_of
 from .negative_curvature import lowest_curvature, suspects
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from ..critical.nearness import value_rounding
 from ..critical.on_kinks import KinkPoint, can_be_held, newton_on_kinks, slopes_near
 from ..eigensolver import eigh
 from ..krylov.subproblems import trust_region
-from .line_search import value_rounding
 from .run import reduction_ratio
 
 WIDTHS = [0.03 * 0.25**i for i in range(9)]

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from ..checks import operator_dtype
-from ..critical.nearness import VALUE_EPS
 
 Value = Callable[[np.ndarray], float]
 
@@ -35,11 +34,6 @@ def rounding_of(v: np.ndarray, size: float) -> float:
     Enough to choose a direction, since the line search then decides; proofs are `classify`'s.
     """
     return 8.0 * math.sqrt(len(v)) * float(np.finfo(v.dtype).eps) * size
-
-
-def value_rounding(f: float, dtype: Any) -> float:
-    """What rounding may do to a value: a decrease by less is none."""
-    return VALUE_EPS * float(np.finfo(dtype).eps) * abs(f)
 
 
 def first_length(theta: np.ndarray) -> float:

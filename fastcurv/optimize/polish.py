@@ -17,11 +17,10 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_solve
 
 from ..critical.evidence import hessian_products
-from ..critical.nearness import gradient_and_error
+from ..critical.nearness import gradient_and_error, value_rounding
 from ..interrupts import heard
 from ..krylov.space import KrylovSpace
 from ..krylov.subproblems import shifted
-from .line_search import value_rounding
 
 STEPS = 20
 FACTORS = 3  # Hessians that are built and factorised

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from ..critical.evidence import hessian_products
+from ..critical.nearness import value_rounding
 from ..eigensolver import eigh
 from ..protocols import Probed
-from .line_search import Value, line_minimum, value_rounding
+from .line_search import Value, line_minimum
 
 FLAT = 1e-5  # of the largest curvature: below it a direction counts as flat
 LENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0)  # of kicks, times the length of theta, 1 at least

@@ -8,7 +8,17 @@ import numpy as np
 
 import fastcurv as fc
 
-from .networks import SMOOTH, InLongDouble, brought_to_rest, critical_point, hessian, network
+from .networks import (
+    LOSSES,
+    SMOOTH,
+    InLongDouble,
+    brought_to_rest,
+    critical_point,
+    data,
+    hessian,
+    network,
+    targets,
+)
 
 
 def large_n_of_a_network_is_as_honest(draw):
@@ -37,6 +47,40 @@ def large_n_of_a_network_is_as_honest(draw):
     x, slack = critical_point(ob, theta, 0)
     assert float(np.linalg.norm(x - theta)) <= said.radius * 1.01 + slack, words
     return "certified minimum"
+
+
+def few_rows(draw):
+    """Fewer rows than units, biases spared by l2 or no l2 at all: most eigenvalues are l2 or 0."""
+    N, d = int(draw.integers(1, 8)), int(draw.integers(1, 14))
+    loss = str(draw.choice(LOSSES))
+    c = int(draw.integers(2 if loss == "cross_entropy" else 1, 4))
+    sizes = [d, *(int(draw.integers(1, 9)) for _ in range(int(draw.integers(1, 4)))), c]
+    names = [str(draw.choice([*SMOOTH, "elu"])) for _ in sizes[1:-1]]
+    X, trick = data(draw, N, d)
+    l2 = float(draw.choice([0.0, 10.0 ** draw.uniform(-6, 0)]))
+    model = fc.MLP(sizes, names, residual=bool(draw.random() < 0.2))
+    y, spared = targets(draw, X, c, loss), bool(draw.random() < 0.5)
+    ob = fc.Objective(model, X, y, loss=loss, l2=l2, l2_biases=not spared)
+    return ob, f"{sizes} {names} {loss} l2 {l2:.1e} spared {spared} {trick} N {N}"
+
+
+def what_large_n_measures_is_worth_the_name(draw):
+    """No saddle rests on curvature that only rounding or an unfinished search could explain, and
+    both ends of the spectrum are those of H.
+    """
+    ob, name = few_rows(draw)
+    theta, way = brought_to_rest(draw, ob)
+    said = fc.classify(ob, theta, dense_below=1, failure_probability=1e-6)
+    words = f"{name} by {way}: {said.reason}"
+    if said.kind not in ("minimum", "maximum", "saddle"):
+        return said.kind
+    values = np.linalg.eigvalsh(hessian(InLongDouble(ob, theta)).astype(float))
+    size = np.abs(values).max()
+    assert said.lambda_max >= values[-1] - 0.1 * size, words
+    assert said.lambda_min <= values[0] + 0.1 * size, words
+    if said.kind == "saddle" and not said.certified:
+        assert said.lambda_min < -1e-11 * size and said.lambda_max > 1e-11 * size, words
+    return f"{said.kind}, certified {said.certified}"
 
 
 def batch_normalisation_is_never_certified(draw):

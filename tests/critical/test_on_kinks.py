@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.critical.kinks import falls_across
 
 
 def relu_net(seed, loss="mse", sizes=(2, 5, 1), activation="relu", l2=3e-3):
@@ -67,3 +68,30 @@ def test_single_precision_claims_nothing_on_kinks():
     ob, found = held(1)
     single = ob.astype("float32")
     assert not fc.classify(single, found.x.astype("float32")).certified
+
+
+class Line:
+    """A loss along one parameter, in single precision."""
+
+    dtype = np.float32
+
+    def __init__(self, loss):
+        self.loss = loss
+
+    def value(self, theta):
+        return float(np.float32(self.loss(np.float32(theta[0]))))
+
+
+@pytest.mark.parametrize(
+    "loss, falls",
+    [
+        (lambda t: 1 - abs(t), True),
+        (lambda t: 1 + abs(t), False),
+        (lambda t: 1 + 1e-3 * t, False),  # no further than the slope leads
+        (lambda t: 1 - 1e-7 * np.sign(t), False),  # the last digit of the loss
+        (lambda t: 1 + abs(t) - 300 * t * t, False),  # beyond a barrier
+    ],
+)
+def test_a_loss_falls_across_a_kink_by_more_than_slope_and_rounding(loss, falls):
+    slope = np.array([1e-3])
+    assert falls_across(Line(loss), np.zeros(1), np.ones(1), slope) == falls

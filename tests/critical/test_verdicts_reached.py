@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.critical.reached import Reached
 
 SIZES, N = (24, 18, 16, 3), 3
 
@@ -135,3 +136,24 @@ def test_signs_of_very_weak_curvature_are_no_verdict(rng):
     if not point.certified and dense.kind == "degenerate":
         assert point.kind in ("degenerate", "undecided", "not_critical")
     assert not (point.certified and not dense.certified and dense.kind == "degenerate")
+
+
+class Plane:
+    """A space that symmetries fill: two of three dimensions in reach, curvature 0.1 beside it."""
+
+    n, m, n_rest, rest = 3, 2, 1, 0.1
+
+    def embed(self, x):
+        return np.append(x, 0.0)
+
+    def outside(self, seed=0):
+        return np.array([0.0, 0.0, 1.0])
+
+
+def test_the_ends_of_a_space_that_symmetries_fill():
+    """Nothing is left inside: the only curvature is the one outside."""
+    none = np.zeros((2, 0))
+    known = Reached(Plane(), np.zeros(0), none, 1e-12, np.eye(3)[:, :2])
+    ((value, v),) = known.ends()
+    assert value == 0.1 and v.tolist() == [0, 0, 1]
+    assert known.weakest == 0.1 - 1e-12 and known.chosen(3)[1].shape == (3, 0)

@@ -18,7 +18,7 @@ from fastcurv import plots
 def main(scale="normal", out="pictures"):
     n, p = pick(scale, (4, 2), (6, 3), (10, 4))
     rng = np.random.default_rng(0)
-    spectrum = np.linspace(3.0, 0.5, n)
+    spectrum = np.geomspace(3.0, 0.5, n)
     U = np.linalg.qr(rng.standard_normal((n, n)))[0]
     X = (
         np.sqrt(n) * (np.linalg.qr(rng.standard_normal((n, n)))[0] * np.sqrt(spectrum)) @ U.T
@@ -46,10 +46,13 @@ def main(scale="normal", out="pictures"):
         )
     ax.set_xlabel("negative eigenvalues")
     ax.set_ylabel("loss")
-    ax.set_title(f"Every critical point of a {n}-{p}-{n} linear autoencoder")
-    ax.legend(frameon=False)
     right = int(np.sum(negative == expected))
     minima = int(np.sum(kinds == "minimum"))
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.set_title(
+        f"{minima} of {len(rows)} critical points is a minimum; higher ones have more ways down"
+    )
+    ax.legend(frameon=False, title=f"{n}-{p}-{n} linear autoencoder")
     return Outcome(
         f"Of the {len(rows)} critical points of a {n}-{p}-{n} linear autoencoder {minima} is a "
         "minimum and "

@@ -57,8 +57,9 @@ def main(scale="normal", out="pictures"):
     right.hist(np.log10(ratio), bins=30, color=plots.BLUE)
     right.axvline(0, color=plots.RED, ls="--", label="best step = 1/|lambda|")
     right.legend(frameon=False)
-    right.set_title(f"{len(best)} negative directions at {len(saddles)} saddles")
-    right.set_xlabel("log10 of best step over 1/|lambda|")
+    shorter = int(np.sum(ratio < 1))
+    right.set_title(f"It is shorter along {shorter} of {len(best)} directions")
+    right.set_xlabel(f"log10 of best step over 1/|lambda|, at {len(saddles)} saddles")
     right.set_ylabel("directions")
     spread = np.quantile(ratio, [0.1, 0.5, 0.9])
     return Outcome(

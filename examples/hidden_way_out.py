@@ -29,7 +29,9 @@ def main(scale="normal", out="pictures"):
     for k in range(12):
         v = V[:, k] / np.linalg.norm(V[:, k])
         losses = [ob.value(theta + t * v) for t in steps]
-        slices.plot(steps, losses, color=plots.GREY, lw=1, label=None if k else "12 random")
+        slices.plot(
+            steps, losses, color=plots.GREY, lw=1, label=None if k else "12 random directions"
+        )
     way = verdict.escape_direction
     down = [ob.value(theta + t * way) for t in steps]
     slices.plot(steps, down, color=plots.RED, lw=2.5, label="the lowest eigenvector")

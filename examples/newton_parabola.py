@@ -27,7 +27,7 @@ def main(scale="normal", out="pictures"):
     w = np.linspace(-3.2, 3.2, pick(scale, 61, 241, 481))
     losses = [ob.value(restricted(x)) for x in w]
     facts = {}
-    points = {"Convex: the vertex lies below": 0.4, "Concave: the vertex lies above": -1.1}
+    points = {"Convex: Newton's step goes down": 0.4, "Concave: Newton's step goes up": -1.1}
     for ax, (title, at) in zip(figure.subplots(1, 2, sharey=True), points.items()):
         theta = restricted(at)
         slope = ob.gradient(theta)[:1]
@@ -39,23 +39,24 @@ def main(scale="normal", out="pictures"):
         free = at + float(fc.saddle_free_newton_step(H, slope, damping=0.0)[0])
         ax.plot(w, losses, color=plots.BLUE, lw=2.5, label="loss L(w)")
         parabola = value + slope[0] * (w - at) + 0.5 * curvature * (w - at) ** 2
-        ax.plot(w, parabola, color=plots.ORANGE, ls="--", label="its parabola at the dot")
-        ax.plot(at, value, "o", color="black", ms=9)
+        ax.plot(w, parabola, color=plots.ORANGE, ls="--", label="its parabola there")
+        ax.plot(at, value, "o", color="black", ms=9, ls="none", label="here")
         vertex = value - 0.5 * slope[0] ** 2 / curvature
-        ax.plot(newton, vertex, "X", color=plots.RED, ms=11, label="vertex: Newton's step")
-        name = "the same as Newton's" if np.isclose(free, newton) else "down"
-        ax.plot(free, ob.value(restricted(free)), "v", color=plots.GREEN, ms=10,
-                label=f"saddle-free step: {name}")  # fmt: skip
+        ax.plot(newton, vertex, "X", color=plots.RED, ms=13, label="Newton's step: to the vertex")
+        ax.plot(
+            free, ob.value(restricted(free)), "v", color=plots.GREEN, ms=9, label="saddle-free step"
+        )
         ax.set_title(title)
         ax.set_xlabel("w")
         ax.set_ylabel("loss")
         ax.set_ylim(-0.3, 5.4)
-        ax.legend(frameon=False, fontsize=8, loc="upper center", ncols=2)
         facts[at] = {
             "curvature": curvature,
             "newton": float(ob.value(restricted(newton)) - value),
             "free": float(ob.value(restricted(free)) - value),
         }
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=5, fontsize=9)
     convex, concave = facts.values()
     return Outcome(
         f"Where the curvature is {convex['curvature']:.2f}, Newton's step changes the loss by "

@@ -47,13 +47,15 @@ def main(scale="normal", out="pictures"):
         gaps = np.maximum(ends[method], 1e-16)
         for stuck, color, marker in ((True, plots.RED, "X"), (False, plots.GREEN, "o")):
             mine = (gaps > 1e-3) == stuck
-            ax.semilogy(place + spread[mine], gaps[mine], marker, color=color, ms=5, mec="white")
+            ax.semilogy(
+                place + spread[mine], gaps[mine], marker, color=color, ms=6, mew=0, alpha=0.7
+            )
     ax.axhline(1e-3, color=plots.GREY, lw=0.8, ls=":")
     ax.plot([], [], "X", color=plots.RED, label="ends on a saddle")
     ax.plot([], [], "o", color=plots.GREEN, label="reaches the global minimum")
     ax.set_xticks(range(len(METHODS)), labels=METHODS, rotation=25, ha="right")
-    ax.set_ylabel("final loss above the global minimum, relative")
-    ax.set_title(f"{len(starts)} starts beside a saddle, where each method ends")
+    ax.set_ylabel(f"final loss above the global minimum ({len(starts)} starts)")
+    ax.set_title("Newton's step is drawn to saddles; the methods on the right leave them")
     ax.legend(frameon=False, loc="center left")
     drawn = {method: int(np.sum(np.array(gaps) > 1e-3)) for method, gaps in ends.items()}
     reached = {method: int(np.sum(np.abs(gaps) <= 1e-8)) for method, gaps in ends.items()}

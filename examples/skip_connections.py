@@ -49,14 +49,14 @@ def main(scale="normal", out="pictures"):
             "trusted fall": trusted,
         }
     spectra.set_xscale("symlog", linthresh=1.0)
-    spectra.set_title("Spectrum at the start")
+    spectra.set_title("At the start: more curved than plain")
     spectra.set_xlabel("eigenvalue")
     spectra.set_ylabel("density")
-    bars.set_title("Loss that the quadratic picture foretells")
+    bars.set_title("Skip: nearer to its quadratic picture")
     bars.set_ylabel("% of the loss taken off before it errs")
     bars.set_xticks(range(3), labels=["plain", "skip", "batch norm"])
     bars.set_ylim(0, 1.2 * 100 * max(f["trusted fall"] for f in facts.values()))
-    training.set_title("The same training, by SGD")
+    training.set_title("The same SGD gets further with either")
     training.set_xlabel("epoch")
     training.set_ylabel("lowest training loss so far")
     training.legend(frameon=False)

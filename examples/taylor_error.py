@@ -43,12 +43,13 @@ def main(scale="normal", out="pictures"):
             slope(distances[usable], second[usable]),
             slope(distances[usable], first[usable]),
         )
-        plots.curve(distances, second, ax, label=f"{name}: L + g'd + d'Hd/2", color=color)
-        ax.plot(distances, first, color=color, ls="--", label=f"{name}: L + g'd")
+        with_it, without_it = (f"falls as ||d||^{power:.2f}" for power in slopes[name])
+        plots.curve(distances, second, ax, label=f"{name}, with d'Hd/2: {with_it}", color=color)
+        ax.plot(distances, first, color=color, ls="--", label=f"{name}, without: {without_it}")
     ax.set_xscale("log")
     ax.set_xlabel("distance ||d||")
-    ax.set_ylabel("error of the expansion")
-    ax.set_title("Slope 3 with the Hessian, 2 without")
+    ax.set_ylabel("error of L + g'd + d'Hd/2, or of L + g'd")
+    ax.set_title("With the Hessian the error falls as the cube, without it as the square")
     ax.legend(frameon=False)
     with_hessian = [pair[0] for pair in slopes.values()]
     without = [pair[1] for pair in slopes.values()]

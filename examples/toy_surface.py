@@ -34,10 +34,10 @@ def main(scale="normal", out="pictures"):
         label = "valleys: w1 w2 = 1" if sign > 0 else None
         ax.plot(sign * w, sign / w, color=plots.SKY, lw=2, label=label)
     ax.annotate("", way.x, origin, arrowprops={"arrowstyle": "->", "color": "white", "lw": 2})
-    plots.mark(ax, 0, 0, saddle.kind, f"{saddle.kind}, eigenvalues -2 and 2")
-    plots.mark(ax, *way.x, "not_critical", f"after escape, loss {way.fun:.1e}")
+    plots.mark(ax, 0, 0, saddle.kind, f"{saddle.kind}, loss 1, eigenvalues -2 and 2")
+    plots.mark(ax, *way.x, "not_critical", f"after one step of escape, loss {way.fun:.1e}")
     ax.legend(loc="lower right", fontsize=8)
-    ax.set_title("L = (1 - w1 w2)^2")
+    ax.set_title("A saddle at 0 and two valleys: L = (1 - w1 w2)^2")
     eigenvalues = np.linalg.eigvalsh(hessian)
     direction = np.abs(saddle.escape_direction)
     return Outcome(

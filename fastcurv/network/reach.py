@@ -220,7 +220,7 @@ class Reach:
                 ]
                 totals[l] += float((rd * np.sqrt(size[0] ** 2 + 1) + size[1] * ra[l]).sum())
                 if l == 0:
-                    break
+                    continue
                 re = R.W[l].norm * rd + sigma[l] + (re if R.skips[l] else 0)
                 p = s.phi[l - 1].p
                 rd = re * (one if p is None else _top(p, s.phi[l - 1].dp))

@@ -226,7 +226,7 @@ class SampleSpace(InCoordinates):
             cut = self.cuts[l]
             self.layers[l].gradient(M, rdelta, ras[l] if self._hessian else None, out[cut])
             if l == 0:
-                break
+                continue
             below = rows(M, rdelta, s.W[l])
             if self._hessian:
                 self.layers[l].back(M, x[cut], below)

@@ -148,7 +148,7 @@ class SparsePlan:
             if active is None or active[l]:
                 self._sums(l, rdelta, ras[l] if full else None, *views[l])
             if l == 0:
-                break
+                continue
             below = rows(self.M, rdelta, s.W[l])
             if full:
                 self.M(below, s.delta[l], layers[l][0], True)

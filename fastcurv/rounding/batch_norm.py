@@ -75,7 +75,7 @@ class NormState:
             dz = R.local(size + (np.abs(R.b) if last else 0), W.A.shape[1], 1)
             dz = dz if da is None else dz + da.across(W)
             if last:
-                break
+                continue
             z, (gamma, beta) = Num(z, dz.E, R.arithmetic), R.norms[l]
             h, s = z.normalised()
             u = h * gamma + beta
@@ -273,6 +273,7 @@ class NormRounding(Rounding):
         r = self.arithmetic
         ra: list[Any] = [(None, None)]
         moved: list[Any] = []
+        end: tuple[Any, Any] = (None, None)
         for l, (W, (V, vb, *norm_v)) in enumerate(zip(self.W, layers)):
             a, da, (below, dbelow) = s.a[l], s.da[l], ra[l]
             still = V is None and vb is None and below is None
@@ -296,8 +297,9 @@ class NormRounding(Rounding):
                     dz + dbelow.across(W),
                 )
             dz = dz if still else dz + self.local(size, W.A.shape[1], 2)
-            if not norm_v:
-                return (None, None) if still else (z, dz), ra, moved
+            if not norm_v:  # the last layer
+                end = (None, None) if still else (z, dz)
+                continue
             if still and not any(part.A.any() for part in norm_v):
                 ra.append((None, None))
                 moved.append(None)
@@ -312,7 +314,7 @@ class NormRounding(Rounding):
                 above = above + below
                 error, _ = self.sum_rounded(above, error, dbelow)
             ra.append((above, error))
-        raise AssertionError("the last layer returns")
+        return end, ra, moved
 
     def norm_pass(self, s: NormState, layers: list[Any], kind: str) -> list[Any]:
         """``[(Sums, (rdgamma, rdbeta))]`` by layer."""
@@ -332,7 +334,7 @@ class NormRounding(Rounding):
             if full and ra[l][0] is not None:
                 parts[l][0].add("ra", s.d[l], s.dd[l], ra[l][0], ra[l][1], weights)
             if l == 0:
-                break
+                continue
             below, size, error = rd @ W.A, (np.abs(rd) + drd.E) @ W.abs, drd.back(W)
             if full and V is not None:
                 below, size = below + s.d[l] @ V.A, size + (np.abs(s.d[l]) + s.dd[l].E) @ V.abs

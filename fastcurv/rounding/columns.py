@@ -204,7 +204,7 @@ class Columns:
                 parts[m] = parts[m] + below.times(*sizes["d"][m]).rounded(weights)
             parts[self.L + m] = rd.rounded(biases)
             if m == 0:
-                break
+                continue
             single = (
                 re is not None and m == top
             )  # rdelta of one unit alone: of the backward impulse

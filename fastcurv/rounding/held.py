@@ -226,7 +226,7 @@ class Held:
             inputs.append(v)
             moves.append(A1)
             if l == len(gates):
-                break
+                continue
             held = units[l]
             gate = np.where(self.felt[l], np.abs(gates[l]), 1.0).max(axis=1) + radius * held
             bent = np.where(self.active[l], np.abs(zs[l]), 0.0).max(axis=1) + radius * Z1

@@ -35,7 +35,7 @@ def jacobian_bounds(R: Rounding) -> Floats:
                 square += d.times(*sizes["a"][l]).rounded(sums).error ** 2
                 square += d.rounded(sums).error ** 2
                 if l == 0:
-                    break
+                    continue
                 e, _ = known.through(d, l, None)
                 if R.skips[l] and skip is not None:
                     e = (e + skip).rounded(u)

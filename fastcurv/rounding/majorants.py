@@ -89,7 +89,7 @@ def walk(passes: Passes, s: State, rho: float, units: Units | None = None) -> Ro
         Z1, Z2 = np.hypot(w * A1, most), 0.5 * (w * A2 + np.hypot(w * A2, 2 * m * A1))
         Z3 = w * A3 + CROSS * m * A2
         if l == len(passes.W) - 1:
-            break
+            continue
         Z1, Z2, Z3 = Z1 * GROWTH, Z2 * GROWTH, Z3 * GROWTH
         each = np.hypot((W.rows + row) * A1, v) * GROWTH  # a unit feels its own row of W only
         reach = s.dz[l].E + rho * each

@@ -166,7 +166,7 @@ class Precise:
         for l in range(n_hidden, -1, -1):
             self.add_layer(l, d, a[l])
             if l == 0:
-                break
+                continue
             below, error = self.down[l].times(d)
             if l < n_hidden and skips(model, l):
                 assert e is not None

@@ -288,7 +288,7 @@ class Rounding:
                 moved, off = ra[l]
                 sums[l].add("ra", s.d[l], s.dd[l], moved, off, weights)
             if l == 0:
-                return
+                continue
             below, size, error = rd @ W.A, (np.abs(rd) + drd.E) @ W.abs, drd.back(W)
             fresh = error.nu if re is None else W.norm * new
             if full and V is not None:

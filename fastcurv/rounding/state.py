@@ -58,7 +58,7 @@ class State:
             self.z.append(z)
             self.dz.append(dz)
             if l == len(R.W) - 1:
-                break
+                continue
             phi = Phi(R.names[l], z, dz, R.arithmetic, R.skips[l], local)
             self.phi.append(phi)
             above, error, fresh = phi.a, phi.da, phi.fresh

@@ -55,6 +55,14 @@ def test_targets_of_a_csv_file(file):
     assert file(0, text="".join(f"{i},{'ab'[i % 2]}\n" for i in range(12))).n_outputs == 2
 
 
+def test_classes_that_a_model_counts_from_another_number(file):
+    """As many as it has outputs, but not from 0: they are ranked; fewer could be any."""
+    ranked = file(np.arange(12) % 3 + 1, n_outputs=3)
+    assert ranked.n_outputs == 3 and set(np.unique(ranked.y)) == {0, 1, 2}
+    with pytest.raises(ValueError, match="classes from 2 to 3; wanted 0 to 2"):
+        file(np.arange(12) % 2 + 2, n_outputs=3)
+
+
 def test_columns_of_whole_numbers(file):
     """One column of them is classes; two are numbers."""
     one = file((np.arange(12) % 2)[:, None])

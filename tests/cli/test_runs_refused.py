@@ -1,6 +1,7 @@
 """Files that are no saved runs, places that cannot be written, and what the page can hold."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,11 +9,14 @@ import pytest
 pytest.importorskip("sklearn")
 
 import fastcurv as fc  # noqa: E402
+from fastcurv.cli.arrays import read_npz  # noqa: E402
 from fastcurv.cli.output import check_out  # noqa: E402
+from fastcurv.cli.parser import main  # noqa: E402
 from fastcurv.cli.recipe import load_run  # noqa: E402
-from fastcurv.cli.report import _enclosed, plain  # noqa: E402
+from fastcurv.cli.report import Report, _enclosed, plain  # noqa: E402
 from fastcurv.estimators.look import Look  # noqa: E402
 from fastcurv.reference import ReferenceModel, ReferenceObjective  # noqa: E402
+from fastcurv.testing import QuadraticObjective  # noqa: E402
 
 RECIPES = {
     "matrix": ({}, np.eye(3), "no vector"),
@@ -87,3 +91,46 @@ def test_versions_are_printed_or_returned(capsys):
             assert f"{name}: {value}" in printed
     with pytest.raises(ValueError, match="wanted 'print' or 'dict'"):
         fc.show_versions("json")
+
+
+def test_archives_that_cannot_be_read(tmp_path):
+    """What unpacks to more than a gigabyte and 64 times its size is known by its directory."""
+    with pytest.raises(ValueError, match="is not a file"):
+        read_npz(tmp_path)
+    np.savez(tmp_path / "bomb.npz", x=np.zeros(10))
+    raw = bytearray((tmp_path / "bomb.npz").read_bytes())
+    at = raw.index(b"PK\x01\x02") + 24  # the size in the directory at its end
+    raw[at : at + 4] = (0xF0000000).to_bytes(4, "little")
+    (tmp_path / "bomb.npz").write_bytes(raw)
+    with pytest.raises(ValueError, match=f"unpack to {0xF0000000} bytes"):
+        read_npz(tmp_path / "bomb.npz")
+
+
+def test_no_epochs_and_no_polish_save_the_start(tmp_path, capsys):
+    path = tmp_path / "start.npz"
+    words = ["train", "iris", "--hidden", "4", "--epochs", "0", "--polish", "none", "--quiet"]
+    assert main([*words, "--seed", "3", "--out", str(path)]) == 0
+    recipe, theta = load_run(path)
+    model = recipe.objective().model
+    assert np.array_equal(theta, model.init(seed=3))
+    with np.load(path) as saved:
+        assert not any(name.startswith("history") for name in saved.files)
+    assert main(["classify", str(path), "--activation", "tanh"]) == 2
+    assert "which says its own" in capsys.readouterr().err
+
+
+def test_a_risk_is_said_on_the_page():
+    bowl = QuadraticObjective(np.diag([1.0, 2.0]))
+    point = fc.classify(bowl, np.zeros(2), seed=0)
+    doubted = replace(point, certified=False, failure_probability=0.004)
+    assert "wrong with a probability of at most 0.004" in Report("r").verdict(doubted).to_html()
+    assert "not proved" in Report("r").verdict(replace(doubted, failure_probability=0.0)).to_html()
+
+
+def test_a_point_without_a_way_down_is_not_left():
+    from fastcurv.cli.demo import leave
+
+    bowl = QuadraticObjective(np.diag([1.0, 2.0]))
+    point, page, said = fc.classify(bowl, np.zeros(2), seed=0), Report("r"), []
+    assert leave(page, bowl, np.zeros(2), point, False, said.append) is None
+    assert page.to_html().count('class="verdict"') == 1 and any("minimum" in s for s in said)

@@ -1,0 +1,143 @@
+"""The parts of the proofs alone: each hypothesis of the theorem on kinks fails in turn, and what
+two fixed vectors, orbits and slices without dimensions prove.
+"""
+
+import numpy as np
+import pytest
+
+from fastcurv.critical.held import prove_held
+from fastcurv.critical.theorem import Slice, newton_in_slice, orbit_stays_whole, two_signs
+from fastcurv.rounding.held import Margins
+
+WIDE = dict.fromkeys(("signs", "slopes", "upward", "collapsed", "copies"), 1.0)
+
+
+class Quadratic:
+    """``(theta_0^2 + 2 theta_1^2) / 2 + t (theta_0 - at)``: one kink at theta_0 = at, slope t."""
+
+    n_theta, n_slopes, n_params, n_kinks, n_collapsed, n_copies = 2, 1, 3, 1, 0, 0
+
+    def __init__(self, curvature=(1.0, 2.0), coupling=1.0, third=0.0, off=0.0, margins=WIDE):
+        self.curvature, self.coupling, self.third, self.off = curvature, coupling, third, off
+        self.given, self.units = margins, np.ones(1)
+
+    def in_units(self, units):
+        other = Quadratic(self.curvature, self.coupling, self.third, self.off, self.given)
+        other.units = units
+        return other
+
+    def hessian(self, point):
+        K = np.diag([*self.curvature, 0.0])
+        K[0, 2] = K[2, 0] = self.coupling
+        return K
+
+    def precise_gradient(self, point):
+        return self.hessian(point) @ (point - [0.0, 0.0, 0.5]), np.full(3, 1e-16)
+
+    def hessian_error(self, point):
+        return self.off
+
+    def third_bound(self, point, radius):
+        return self.third
+
+    def margins(self, point, radius):
+        return Margins(**self.given)
+
+
+AT = np.array([0.0, 0.0, 0.5])
+
+
+def test_a_point_on_a_kink_is_proved_within_newtons_step():
+    for far in (0.0, 1e-12, 1e-6, 1e-3):
+        found = prove_held(Quadratic(), AT + far)
+        assert found.certified and found.kind == "minimum" and found.missing == ""
+        assert far <= found.radius <= 6 * far + 1e-13, "it holds the point, in units of the slope"
+        assert found.kantorovich == 0
+        assert found.reason.startswith("Minimum held by 1 kink: a local minimum, and a strict one")
+        assert "1 pre-activation is 0" in found.reason
+
+
+@pytest.mark.parametrize("third, holds", [(1.0, True), (1e3, True), (1e7, False)])
+def test_a_third_derivative_that_is_too_large_proves_nothing(third, holds):
+    found = prove_held(Quadratic(third=third), AT + 1e-6)
+    assert found.certified == holds and (found.kantorovich < 0.5) == holds
+    if not holds:
+        assert found.kind == "undecided" and "Newton's step is too long" in found.missing
+        assert found.reason == f"Held by 1 kink, but no minimum is proved: {found.missing}"
+
+
+@pytest.mark.parametrize(
+    "changed, words",
+    [
+        ({"curvature": (1.0, -2.0)}, "is not positive"),
+        ({"curvature": (1.0, 0.0)}, "may be 0"),
+        ({"curvature": (1.0, 1e-9), "off": 1e-8}, "may be 0"),
+        ({"coupling": 0.0}, "may be 0"),
+        ({"curvature": (np.nan, 1.0)}, "is not finite"),
+        ({"margins": WIDE | {"signs": 0.0}}, "change its sign"),
+        ({"margins": WIDE | {"slopes": -1.0}}, "leave its interval"),
+        ({"margins": WIDE | {"upward": np.nan}}, "bend downward"),
+        ({"margins": WIDE | {"collapsed": 0.0}}, "may open"),
+        ({"margins": WIDE | {"copies": 0.0}}, "go its own way"),
+    ],
+)
+def test_every_hypothesis_counts(changed, words):
+    found = prove_held(Quadratic(**changed), AT)
+    assert not found.certified and words in found.missing
+
+
+def test_units_of_the_slopes_help_where_curvature_is_of_another_size():
+    """In theta's own units 1e-6 of coupling makes ``1 / beta`` tiny; units of the slope mend it."""
+    found = prove_held(Quadratic((1.0, 2.0), 1e-6, third=1.0), AT + [1e-9, 1e-9, 0.0])
+    assert found.certified and found.weakest > 1e-3
+
+
+@pytest.mark.parametrize("L", [1e-3, 1.0, 1e3])
+def test_two_signs_reach_as_far_as_the_bound_grows(L):
+    """``L(r) = L (1 + r)``: the largest radius solves ``L (1 + r) r = margin``."""
+    radius = two_signs(-0.5, 2.0, lambda r: L * (1 + r))
+    sharp = (-1 + (1 + 2 / L) ** 0.5) / 2
+    assert 0.3 * sharp <= radius <= sharp
+    assert two_signs(-2.0, 0.5, lambda r: L * (1 + r)) == radius, "the smaller size counts"
+
+
+def test_two_signs_prove_nothing_where_a_number_is_missing():
+    assert two_signs(0.0, 1.0, lambda r: 1.0) == two_signs(-1.0, 0.0, lambda r: 1.0) == 0
+    assert two_signs(1.0, 2.0, lambda r: 1.0) == two_signs(-np.inf, np.inf, lambda r: 1.0) == 0
+    for L in (np.nan, np.inf, -1.0):
+        assert two_signs(-1.0, 1.0, lambda r, L=L: L) == 0
+    assert two_signs(-1.0, 1.0, lambda r: 0.0) == np.inf
+    assert two_signs(-1.0, 1.0, lambda r: 1.0 if r == 0 else np.inf) == 0
+    grows = two_signs(-1.0, 1.0, lambda r: 0.0 if r <= 0.25 else np.inf)
+    assert 0.1 <= grows <= 0.25, "no third derivative at theta, and none known beyond a quarter"
+
+
+def test_an_orbit_is_whole_as_long_as_its_tangents_cannot_turn_away():
+    span = np.eye(4)[:, :2]
+    tangents = span @ np.diag([1.0, 0.5])
+    assert orbit_stays_whole(span, tangents, 1.0, 0.0, 0.49)
+    assert not orbit_stays_whole(span, tangents, 1.0, 0.0, 0.5)
+    assert not orbit_stays_whole(span, tangents, 0.0, 0.5, 0.0)
+    assert orbit_stays_whole(span, tangents, 0.0, 0.49, np.inf)
+    assert not orbit_stays_whole(span, tangents[:, :1], 0.0, 0.0, 0.0), "fewer than the span"
+    assert orbit_stays_whole(span[:, :0], tangents, 1.0, 1.0, np.inf), "nothing to span"
+
+
+def test_newton_in_a_slice_of_no_dimensions_stays():
+    empty = Slice(np.zeros(0), np.zeros((3, 0)), 0.0, np.ones(3), np.eye(3))
+    beta, eta, x = newton_in_slice(np.zeros((3, 3)), 0.0, empty, np.ones(3), 0.0)
+    assert (beta, eta) == (1.0, 0.0) and not x.any()
+
+
+def test_newton_in_a_slice_bounds_its_step():
+    """Against the step in exact numbers: A = diag(1, 4, 0), the last direction taken out."""
+    A, g = np.diag([1.0, 4.0, 0.0]), np.array([0.5, 2.0, 0.0])
+    cut = Slice(np.array([1.0, 4.0]), np.eye(3)[:, :2], 0.25, np.ones(3), np.eye(3)[:, 2:])
+    beta, eta, x = newton_in_slice(A, 0.125, cut, g, 0.0625)
+    assert np.allclose(x, [-0.5, -0.5, 0.0], rtol=1e-15)
+    length = np.linalg.norm(x)
+    assert beta == pytest.approx(1 / 0.75, rel=1e-12)
+    assert eta == pytest.approx(length + (0.0625 + 0.125 * length) / 0.75, rel=1e-12)
+    assert eta >= length + (0.0625 + 0.125 * length) / 0.75
+    weak = Slice(np.array([0.25, 4.0]), np.eye(3)[:, :2], 0.25, np.ones(3), np.eye(3)[:, 2:])
+    assert newton_in_slice(A, 0.0, weak, g, 0.0)[:2] == (np.inf, np.inf)

@@ -1,0 +1,188 @@
+"""Verdicts and their parts where something is unknown, empty or without end."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.critical.decide import Findings, decide
+from fastcurv.critical.definite import _factor, _floor, definite
+from fastcurv.critical.evidence import annihilated, balance
+from fastcurv.critical.knowledge import tangents
+from fastcurv.critical.lasting import curvatures
+from fastcurv.critical.nearest import Coordinates, walk
+from fastcurv.critical.nearness import best_gradient, gradient_and_error
+from fastcurv.critical.reached import Reached
+from fastcurv.critical.wording import reason
+from fastcurv.testing import FunctionObjective, QuadraticObjective
+
+BOWL = QuadraticObjective(np.diag([1.0, 2.0, 3.0]))
+
+
+def test_parameters_below_which_all_is_dense_are_a_number():
+    for wrong in (np.nan, True, "many"):
+        with pytest.raises(TypeError, match="wanted a number of parameters"):
+            fc.classify(BOWL, np.zeros(3), dense_below=wrong)
+    assert fc.classify(BOWL, np.zeros(3), dense_below=np.inf).kind == "minimum"
+
+
+class Infinite(FunctionObjective):
+    """A value that is finite, a gradient that is not."""
+
+    def __init__(self):
+        super().__init__(2, lambda x: 0.0, lambda x: np.array([np.inf, 0.0]), lambda x: np.eye(2))
+
+
+def test_a_gradient_that_is_not_finite_is_refused():
+    with pytest.raises(ValueError, match="the gradient at theta holds NaN or infinity"):
+        fc.classify(Infinite(), np.zeros(2))
+    with pytest.raises(ValueError, match="the gradient at theta0 holds NaN or infinity"):
+        fc.find_critical_point(Infinite(), np.zeros(2))
+
+
+def test_a_gradient_comes_with_the_best_bound_there_is():
+    g, error = gradient_and_error(BOWL, np.ones(3))
+    assert np.array_equal(g, [1.0, 2.0, 3.0]) and np.isnan(error)
+    said = SimpleNamespace(gradient=BOWL.gradient, rounding_bound=lambda theta: 0.5)
+    assert gradient_and_error(said, np.ones(3))[1] == 0.5
+    vague = SimpleNamespace(
+        gradient=BOWL.gradient, precise_gradient=lambda theta: (np.ones(3), np.inf)
+    )
+    g, error = gradient_and_error(vague, np.ones(3))
+    assert np.array_equal(g, [1.0, 2.0, 3.0]) and np.isnan(error)
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        best_gradient(
+            SimpleNamespace(
+                gradient=lambda theta: np.full(3, np.nan),
+                precise_gradient=lambda theta: (np.ones(3), np.inf),
+            ),
+            np.ones(3),
+            None,
+        )
+
+
+def test_curvature_where_nothing_is_asked_or_theta_ends():
+    assert curvatures(BOWL, np.zeros(3), np.zeros((3, 0))).shape == (0,)
+    assert np.isnan(curvatures(BOWL, np.full(3, np.inf), np.eye(3))).all()
+    assert np.array_equal(curvatures(BOWL, np.ones(3), np.eye(3)), [1.0, 2.0, 3.0])
+
+
+def test_flat_directions_without_a_proof_count_as_symmetries_of_no_known_reach():
+    flat = SimpleNamespace(flat_directions=lambda theta: np.eye(3)[:, :1])
+    found = tangents(flat, np.zeros(3))
+    assert np.array_equal(found.columns, np.eye(3)[:, :1])
+    assert found.change == np.inf and found.error == np.inf
+    assert tangents(BOWL, np.zeros(3)).columns.shape == (3, 0)
+
+
+def test_what_a_matrix_annihilates():
+    A = np.diag([0.0, 1e-9, 1.0, 2.0])
+    Q = np.eye(4)[:, :3]
+    kept = annihilated(A @ Q, Q, 1e-8)
+    assert kept.shape == (4, 2) and np.abs(A @ kept).max() <= 1e-9
+    assert np.allclose(kept.T @ kept, np.eye(2), atol=1e-15)
+    assert annihilated(A @ Q[:, :0], Q[:, :0], 1e-8).shape == (4, 0)
+
+
+def test_balanced_rows_have_one_norm_and_loud_ones_do_not_count(rng):
+    B = rng.standard_normal((6, 6))
+    scale = 10.0 ** np.arange(-3, 3)
+    A = scale[:, None] * (B + B.T) * scale
+    d, live = balance(A, np.zeros(6))
+    rows = np.linalg.norm(d[:, None] * A * d, axis=1)
+    assert live.all() and rows.max() <= 1.1 * rows.min()
+    noise = np.zeros(6)
+    noise[0] = 2 * np.abs(A[0]).max() + 1  # nothing above its noise
+    d, live = balance(A, noise)
+    assert not live[0] and live[1:].all()
+    d, live = balance(A, np.full(6, np.inf))
+    assert not live.any() and (d == 1).all()
+
+
+def test_a_walk_ends_where_a_step_leaves_the_numbers_or_never_settles():
+    steep = FunctionObjective(
+        1, lambda x: float(x[0]), lambda x: np.ones(1), lambda x: np.full((1, 1), 1e-310)
+    )
+    with np.errstate(all="ignore"):
+        assert walk(steep, np.ones(1), np.ones(1), Coordinates()).theta is None
+    quartic = FunctionObjective(
+        1, lambda x: x[0] ** 20, lambda x: 20 * x**19, lambda x: 380 * np.diag(x**18)
+    )
+    slow = walk(quartic, np.ones(1), np.full(1, 20.0), Coordinates())
+    assert slow.theta is None or abs(slow.theta[0]) < 1
+
+
+def test_factors_of_what_is_not_definite():
+    A = np.diag([1.0, 2.0, 4.0])
+    assert np.allclose(_factor(A)(np.ones(3)), [1.0, 0.5, 0.25], rtol=1e-14)
+    assert _factor(np.diag([1.0, -1.0, 1.0])) is None
+    assert 0.5 * (1 - 1e-12) <= _floor(A, 0.5) <= 0.5
+    assert _floor(A, 1.5) == _floor(A, -1.0) == _floor(A, 0.0) == _floor(A, np.nan) == 0
+    full = SimpleNamespace(A=np.diag([1.0, -1.0]), norm=1.0)
+    assert definite(full) is None
+    assert definite(replace_norm(full, np.inf)) is None
+
+
+def replace_norm(full, norm):
+    return SimpleNamespace(A=full.A, norm=norm)
+
+
+def test_a_theorem_beside_zeros_that_nothing_explains_is_no_proof_of_a_kind():
+    """All eigenvalues are explained, and none has a sign."""
+    found = Findings(
+        near=True, theorem=True, radius=1e-9, n_positive=0, n_negative=0, n_zero=2,
+        n_symmetry=2,
+    )  # fmt: skip
+    said = decide(found)
+    assert not said.certified and said.kind == "degenerate"
+
+
+def test_the_ends_of_what_is_reached_take_in_what_lies_outside():
+    space = SimpleNamespace(
+        n=3, n_rest=1, rest=5.0, outside=lambda: np.eye(3)[2], embed=lambda y: y
+    )
+    vectors = np.eye(3)[:, :2]
+    known = Reached(space, np.array([-1.0, 2.0]), vectors, 0.0, np.zeros((3, 0)))
+    values = [value for value, _ in known.ends()]
+    assert values == [-1.0, 2.0, 5.0] and np.array_equal(known.ends()[-1][1], np.eye(3)[2])
+    inside = Reached(replace_rest(space, 0.5), *known_parts(known))
+    assert [value for value, _ in inside.ends()] == [-1.0, 2.0]
+
+
+def replace_rest(space, rest):
+    return SimpleNamespace(**{**vars(space), "rest": rest})
+
+
+def known_parts(known):
+    return known.values, known.vectors, known.error, np.zeros((3, 0))
+
+
+ASK = SimpleNamespace(
+    ob=SimpleNamespace(l2=0.0), theta=np.ones(4), n=4, gradient_tol=None,
+    curvature_tol=1e-4, failure_probability=None,
+)  # fmt: skip
+NEAR = SimpleNamespace(
+    gradient_norm=1e-9, gradient_tol=1e-6, decrement=1e-12, threshold=1e-8, near=True
+)
+EVIDENCE = SimpleNamespace(
+    near=NEAR, low=-1e-9, high=2.0, n_products=40, reach=None, weakest_error=1e-7,
+    n_negative_bounds=(1, 4), theorem=None, n_negative=None,
+)  # fmt: skip
+
+
+def sentence(because, ask=ASK, evidence=EVIDENCE, **findings):
+    outcome = SimpleNamespace(because=because, certified=False, radius=None, kind="undecided")
+    found = replace(Findings(near=True), **findings)
+    return reason(ask, found, outcome, evidence)
+
+
+def test_sentences_for_what_hardly_happens():
+    assert "H is zero as far as it was looked at" in sentence("flat")
+    assert "signs are within what the products may be off by" in sentence("nothing")
+    over = SimpleNamespace(**{**vars(EVIDENCE), "near": SimpleNamespace(
+        **{**vars(NEAR), "gradient_norm": 0.0, "gradient_tol": 0.0})})  # fmt: skip
+    assert sentence("far", evidence=over) == "Not critical: the value at theta is not finite."
+    loose = sentence("loose", risk=1e-3)
+    assert "an eigenvalue is zero within 1e-07" in loose and "risk of 0.001" in loose

@@ -1,9 +1,12 @@
 """Where samples lie across: what takes the place of the passes' own."""
-from .kernels cimport fc_loss_rows
+from .kernels cimport fc_loss_rows, fc_step
 from .state cimport Layer, Matrix, Pass, PlanS
 
 
 cdef void bias_across(Pass *t, Layer *y, Matrix d, char *out, bint add) noexcept nogil
+cdef bint narrow_top(Pass *t) noexcept nogil
+cdef void onward_across(Pass *t, fc_step *step) noexcept nogil
+cdef void back_across(Pass *t, char *out, bint add, bint full) noexcept nogil
 cdef double loss_across(Pass *t, fc_loss_rows *here, Layer *y) noexcept nogil
 cdef void r_loss_across(Pass *t, fc_loss_rows *here, Layer *y, char *u) noexcept nogil
 cdef double top_across(Pass *t, Layer *y) noexcept nogil

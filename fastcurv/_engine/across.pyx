@@ -10,9 +10,17 @@ derivatives of the loss are 0: every sum over samples counts them as nothing.
 """
 from libc.string cimport memcpy, memset
 
-from .kernels cimport BLOCK_ROWS, FC_STEP_DOT, fc_product, fc_step
-from .products cimport add_outer, run, start_sum
-from .state cimport FISHER, VJP, Data, at, loss_at, whole_lines
+from .kernels cimport (
+    BLOCK_ROWS,
+    FC_IDENTITY,
+    FC_MAX_NARROW,
+    FC_STEP_DOT,
+    fc_narrow,
+    fc_product,
+    fc_step,
+)
+from .products cimport add_outer, bias_of, remakes, run, start_sum
+from .state cimport FISHER, VJP, Data, V_of, Weights, at, kept, loss_at, whole_lines
 
 
 cdef void bias_across(Pass *t, Layer *y, Matrix d, char *out, bint add) noexcept nogil:
@@ -27,6 +35,56 @@ cdef void bias_across(Pass *t, Layer *y, Matrix d, char *out, bint add) noexcept
     add_outer(t, &job, d, ones)
     job.c, job.ldc = out + y.b * t.P.K.real_bytes, 1
     run(t, &job)
+
+
+cdef bint narrow_top(Pass *t) noexcept nogil:
+    """Whether the last layer has so few units that its products go with the sweeps of the layer
+    below it.
+    """
+    cdef PlanS *P = t.P
+    cdef Py_ssize_t top = P.n_layers - 1
+    if not P.across or P.first >= top or not (P.active[top] and P.active[top - 1]):
+        return False
+    return (P.layer[top].m <= FC_MAX_NARROW and not P.layer[top].skip
+            and not P.layer[top - 1].skip and P.layer[top - 1].has_p)
+
+
+cdef void onward_across(Pass *t, fc_step *step) noexcept nogil:
+    """The step on the layer below the last gives the last one's rz."""
+    cdef PlanS *P = t.P
+    cdef Layer *y = &P.layer[P.n_layers - 1]
+    cdef Py_ssize_t size = P.K.real_bytes
+    cdef Weights V = V_of(t, y)
+    cdef Matrix a = kept(t, y - 1, (y - 1).a)
+    step.a, step.lda = a.at, a.ld
+    step.next.rank, step.next.units, step.next.w_ts = y.m, y.k, y.k
+    step.next.w, step.next.v = y.W.flat + y.w * size, V.flat + y.w * size
+    step.next.u = bias_of(P, y, V)
+    step.next.out, step.next.ldout = t.scratch.rz[P.n_layers - 1], P.across
+
+
+cdef void back_across(Pass *t, char *out, bint add, bint full) noexcept nogil:
+    """R-backward from the last layer's rdelta to the one below it: rdW, and below rdelta and
+    rdb.
+    """
+    cdef PlanS *P = t.P
+    cdef Layer *y = &P.layer[P.n_layers - 1]
+    cdef Layer *x = y - 1
+    cdef Py_ssize_t size = P.K.real_bytes
+    cdef fc_narrow job
+    memset(&job, 0, sizeof(job))
+    job.phi = x.phi if x.derived else FC_IDENTITY
+    job.rank, job.add, job.w_ts, job.ldt, job.ld = y.m, add, y.k, P.across, P.across
+    job.w = y.W.flat + y.w * size
+    job.v = V_of(t, y).flat + y.w * size if full else NULL
+    job.delta, job.rdelta = kept(t, y, y.delta).at, t.scratch.rz[P.n_layers - 1]
+    job.p, job.a = kept(t, x, x.p).at, kept(t, x, x.a).at
+    if full and x.curved and not remakes(P, P.n_layers - 2):
+        job.q = kept(t, x, x.du if x.derived else x.q).at
+    job.ra, job.r = t.scratch.ra[P.n_layers - 2], t.scratch.rz[P.n_layers - 2]
+    job.out, job.ldout = out + y.w * size, y.k
+    job.bias = out + x.b * size if x.b >= 0 else NULL
+    P.K.narrow(&job, x.m, whole_lines(P, t.rows))
 
 
 cdef double loss_across(Pass *t, fc_loss_rows *here, Layer *y) noexcept nogil:

@@ -20,8 +20,19 @@ cdef extern from "kernels/kernels.h" nogil:
         Py_ssize_t w_ts, w_is
         const void *b
         Py_ssize_t ldb
+    enum: FC_MAX_NARROW
+    ctypedef struct fc_onward:
+        int rank
+        Py_ssize_t units
+        const void *w
+        const void *v
+        Py_ssize_t w_ts
+        const void *u
+        void *out
+        Py_ssize_t ldout
     ctypedef struct fc_step:
         fc_made made
+        fc_onward next
         fc_step_kind kind
         fc_activation phi
         const void *u
@@ -68,6 +79,24 @@ cdef extern from "kernels/kernels.h" nogil:
         Py_ssize_t a[2]
         Py_ssize_t b[2]
         Py_ssize_t c, u, own
+    ctypedef struct fc_narrow:
+        fc_activation phi
+        int rank, add
+        const void *w
+        const void *v
+        Py_ssize_t w_ts
+        const void *delta
+        const void *rdelta
+        Py_ssize_t ldt
+        const void *p
+        const void *a
+        const void *q
+        const void *ra
+        void *r
+        Py_ssize_t ld
+        void *out
+        Py_ssize_t ldout
+        void *bias
     ctypedef struct fc_loss_rows:
         fc_loss kind
         double divisor
@@ -117,6 +146,7 @@ cdef extern from "kernels/kernels.h" nogil:
             Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
             void *, Py_ssize_t
         ) noexcept nogil
+        void (*narrow)(const fc_narrow *, Py_ssize_t, Py_ssize_t) noexcept nogil
         size_t scratch
         void (*activate)(
             fc_activation, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t,

@@ -5,7 +5,7 @@ that needs no R-backward. Their equations stand at the head of passes.pyx.
 """
 from libc.string cimport memset
 
-from .across cimport r_loss_across, top_across
+from .across cimport back_across, narrow_top, onward_across, r_loss_across, top_across
 from .batch_norm cimport norm_curvature, norm_r_backward, norm_r_forward
 from .kernels cimport (
     BLOCK_ROWS,
@@ -74,7 +74,8 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
     cdef fc_stack stack
     cdef fc_product *job = &stack.job
     cdef double curvature = 0
-    for l in range(P.first, P.n_layers):
+    cdef bint narrow = not quadratic and narrow_top(t)
+    for l in range(P.first, P.n_layers - narrow):
         y = &P.layer[l]
         V = V_of(t, y)
         memset(&stack, 0, sizeof(stack))
@@ -96,6 +97,8 @@ cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:
         ask(t, job, P.x if l == 0 else NULL, y.k)
         if quadratic and y.curved:
             job.step.total = t.scratch.totals
+        if narrow and l == P.n_layers - 2:
+            onward_across(t, &job.step)
         if (run_stack(t, &stack) if y.norm == NULL else norm_r_forward(t, l, job)) < 0:
             return curvature
         if quadratic and y.curved:
@@ -142,7 +145,7 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
     Not for the Hessian: the first terms only."""
     cdef PlanS *P = t.P
     cdef Py_ssize_t l, blocks = loss_blocks(t)
-    cdef bint full = t.kind == HESSIAN
+    cdef bint full = t.kind == HESSIAN, narrow = out != NULL and narrow_top(t)
     cdef int size = P.K.real_bytes
     cdef Layer *x
     cdef Layer *y
@@ -152,8 +155,12 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
     for l in range(P.n_layers - 1, P.first - 1, -1):
         y = &P.layer[l]
         delta, rdelta = kept(t, y, y.delta), own(t, y, t.scratch.rz[l])
-        if P.active[l] and out != NULL:
+        if P.active[l] and out != NULL and not (narrow and l == P.n_layers - 2):
             put_bias(t, y, rdelta, blocks, out, add)
+        if narrow and l == P.n_layers - 1:
+            back_across(t, out, add, full)
+            continue
+        if P.active[l] and out != NULL:
             memset(&stack, 0, sizeof(stack))
             start_sum(y, job, add)
             stack.a[0] = t.own // size
@@ -164,6 +171,9 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
             into_w(t, job, y, out)
             stack.c = t.out_step // size
             ask(t, job, y.a, y.m)
+            if narrow and l == P.n_layers - 2 and full and not remakes(P, l):
+                ask(t, job, y.delta, y.m)
+                ask(t, job, y.q, y.m)
             run_stack(t, &stack)
         if l == P.first:
             break

@@ -94,7 +94,11 @@ static inline int fc_bend_from_delta(fc_activation phi) {
  *
  * In FC_STEP_R_BACKWARD with phi tanh or sigmoid, delta may be made anew instead of read, where it
  * is cheaper than loading it: q[i, j] = p[i, j] * sum over t < rank of w[t * w_ts + i * w_is] * b[t
- * * ldb + j], and q is NULL. */
+ * * ldb + j], and q is NULL.
+ *
+ * In FC_STEP_R_ACTIVATE without total and skip, where samples lie across, d may go on at once into
+ * a layer of few units: out[t, j] = u[t] + sum over i < units of w[t, i] d[i, j] + v[t, i] a[i, j]
+ * for t < rank, a the step's own. */
 enum { FC_MAX_RANK = 4 };
 typedef struct {
     int rank;
@@ -103,6 +107,17 @@ typedef struct {
     const void *b;
     ptrdiff_t ldb;
 } fc_made;
+
+enum { FC_MAX_NARROW = 3 };
+typedef struct {
+    int rank; /* 0: no such layer */
+    ptrdiff_t units;
+    const void *w, *v; /* rows w_ts apart */
+    ptrdiff_t w_ts;
+    const void *u; /* or NULL */
+    void *out;
+    ptrdiff_t ldout;
+} fc_onward;
 
 typedef enum {
     FC_STEP_NONE,
@@ -127,6 +142,7 @@ typedef struct {
     const void *a;
     ptrdiff_t lda;
     fc_made made;
+    fc_onward next;
     const void *r;
     ptrdiff_t ldr;
     const void *skip;
@@ -186,6 +202,31 @@ typedef struct {
     ptrdiff_t a[FC_MAX_TERMS], b[FC_MAX_TERMS], c, u;
     ptrdiff_t own; /* d, r, skip, sums */
 } fc_stack;
+
+/* R-backward through a layer of few units, t < rank, where samples lie across, and all that needs
+ * its delta and rdelta (rank, samples):
+ *   re[i, j] = sum over t of w[t, i] rdelta[t, j] + v[t, i] delta[t, j]
+ *   r = re phi' + (e phi'') r          phi' and e phi'' as FC_STEP_R_BACKWARD has them from p, a, q;
+ *                                      q NULL with tanh or sigmoid: delta is made anew;
+ *                                      r may be ra
+ *   out[t, i] = [it +] sum over j of rdelta[t, j] a[i, j] + delta[t, j] ra[i, j]
+ *   bias[i] = [it +] sum over j of r[i, j]
+ * v NULL: first terms only. All matrices (units, samples) have the leading dimension ld and whole
+ * lines of samples; past the last sample delta and rdelta are 0. */
+typedef struct {
+    fc_activation phi;
+    int rank, add;
+    const void *w, *v; /* (rank, units), rows w_ts apart */
+    ptrdiff_t w_ts;
+    const void *delta, *rdelta;
+    ptrdiff_t ldt;
+    const void *p, *a, *q, *ra;
+    void *r;
+    ptrdiff_t ld;
+    void *out; /* not padded */
+    ptrdiff_t ldout;
+    void *bias; /* (units,), or NULL */
+} fc_narrow;
 
 /* What the loss keeps of a row for later: enough for rdelta = (d2 loss/dz2) rz. */
 typedef struct {
@@ -262,6 +303,9 @@ typedef struct fc_table {
     int (*stack)(const fc_stack *stack, void *scratch);
     /* bytes of scratch, 64-byte aligned, that one call of `product` may use */
     size_t scratch;
+
+    /* --- a narrow layer (narrow.inc); units of the layer below it, whole lines of samples --- */
+    void (*narrow)(const fc_narrow *job, ptrdiff_t units, ptrdiff_t samples);
 
     /* --- activations (activations.inc): a = phi(z), p = phi'(z), q = phi''(z) --- z, a, p, q
      * (rows, cols) padded; a, p, q may each be NULL, and one of them may be z itself. q is not

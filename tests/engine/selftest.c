@@ -32,6 +32,7 @@
 
 #include "selftest_matrices.inc" /* numbers, matrices, what is checked of them */
 #include "selftest_products.inc" /* products, their steps, several at once */
+#include "selftest_narrow.inc"   /* a layer of few units, samples across */
 #include "selftest_losses.inc"   /* activations, losses; samples as rows and across */
 #include "selftest_sweeps.inc"   /* copies, sums, rows of a basis, batch normalisation */
 
@@ -129,6 +130,7 @@ static void test_table(const fc_table *tables, const fc_table *references) {
                 test_rows(K, R, wide, 1 + (i + j) % 9, 1 + i % 5,
                           j == 2 ? 2048 * (i % 3) + length(i) : length(i + j));
             test_norm(K, R, wide, length(3 * i + 1), length(i));
+            test_narrow(K, R, wide, length(5 * i + 1), length(i), i % 4 ? length(3 * i) : 150);
             for (int outer = 0; outer < 2; outer++)
                 for (int terms = 1; terms <= 2; terms++)
                     for (int j = 0; j < 4; j++)

@@ -264,7 +264,7 @@ def _search_further(search: Search, main: Any, goal: int, scales: tuple[Any, Any
         H.tell(pairs.n_products)
         search.candidates.append((float(pairs.values[0]), pairs.vectors[:, 0].astype(float)))
     if d[live].max() > 32 * d[live].min():
-        steps = min(goal, BALANCED_STEPS)
+        steps, d = min(goal, BALANCED_STEPS), d / d.max()  # squares of d are numbers in float32
         search.run(Balanced(H.native, d), None, steps, d=d, stop=both_signs)
 
 

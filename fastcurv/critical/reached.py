@@ -145,7 +145,7 @@ def reached(ask: Request, H: Products, left: float, Q: Floats | None) -> Reached
     if most < 1 or not isinstance(H.op, Reaching):
         return None
     space = H.op.reach(most)
-    if space is None:
+    if space is None or not space.m:
         return None
     H.note(f"all columns in {space.m} dimensions that the rows reach")
     found = space.matrix()

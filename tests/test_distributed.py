@@ -234,3 +234,61 @@ def test_workers_that_are_killed_change_no_bit():
     for products, x, nit in found[1:]:
         assert np.array_equal(products, found[0][0]) and np.array_equal(x, found[0][1])
         assert nit == found[0][2]
+
+
+def test_a_client_by_its_address_is_the_objectives_own(client):
+    """It is closed with the objective, the cluster is not."""
+    address = client.scheduler.address
+    model = fc.MLP(SIZES)
+    shards = [partial(rows, i) for i in range(3)]
+    with fc.distributed.Objective(model, shards, client=address) as ob:
+        own = ob.client
+        assert own is not client and own.status == "running"
+        X, y, w = whole(3)
+        there = fc.Objective(model, X, y, sample_weight=w).value(model.init(seed=0))
+        assert ob.value(model.init(seed=0)) == pytest.approx(there, rel=1e-13)
+    assert own.status == "closed" and client.status == "running"
+
+
+def test_workers_with_other_kernels_are_named(client, monkeypatch):
+    def odd(shard):
+        n = len(shard.X)
+        return n, "avx2" if n % 2 else "avx512"
+
+    monkeypatch.setattr(fc.distributed, "rows_and_kernels", odd)
+    with pytest.warns(UserWarning, match=r"different kernels \(avx2, avx512\)"):
+        ob = fc.distributed.Objective(
+            fc.MLP(SIZES), [partial(rows, i) for i in range(3)], client=client
+        )
+    assert ob.kernels == ("avx2", "avx512")
+
+
+def test_rows_precisions_and_columns_of_shards(client):
+    a, b, theta = both(client, l2=1e-2)
+    with pytest.raises(ValueError, match="rows selects no sample"):
+        b.batch(np.zeros(b.n_samples, bool))
+    assert b.astype("float64") is b and b.astype("float32").dtype == np.float32
+    H = b.hessian(theta)
+    assert H.astype("float64") is H
+    single, exact = H.astype("float32"), a.hessian(theta).to_dense()
+    assert single.dtype == np.float32
+    assert np.abs(single.to_dense() - exact).max() <= 1e-5 * np.abs(exact).max()
+    bounds = b.hessian(theta).column_bounds()  # before any product
+    errors = np.linalg.norm(H.to_dense() - exact, axis=0)
+    assert (errors <= 2 * bounds).all() and bounds.max() <= 1e-10 * np.abs(exact).max()
+
+
+def test_a_ray_to_infinity_is_told_by_all_shards(client):
+    """Rows classified rightly, and one that is not."""
+    _, b, theta = both(client, weights=False)
+    assert b.ray_to_infimum(theta) is None
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 5))
+    model = fc.MLP([5, 3])
+    sure = np.concatenate([10 * rng.standard_normal(15), np.zeros(3)])
+    y = model.predict(sure, X).argmax(axis=1)
+    shards = [lambda i=i: (X[20 * i : 20 * i + 20], y[20 * i : 20 * i + 20]) for i in range(2)]
+    ob = fc.distributed.Objective(model, shards, client=client)
+    direction = ob.ray_to_infimum(sure)
+    assert direction is not None and np.linalg.norm(direction) == pytest.approx(1)
+    assert ob.value(sure + 10 * direction) < ob.value(sure)

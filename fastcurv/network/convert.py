@@ -79,7 +79,7 @@ class Stack:
             W, b = self.layers[-1]
             if scale.size not in (1, len(W)):
                 raise ValueError(f"{name} has {scale.size} features; wanted {len(W)}")
-            b = scale * (0 if b is None else b) + shift
+            b = np.broadcast_to(scale * (0 if b is None else b) + shift, len(W))
             self.layers[-1] = np.broadcast_to(scale, len(W))[:, None] * W, b
         elif self.pending is None:
             self.pending = scale, shift

@@ -82,9 +82,9 @@ class Placed(Shard):
 
     recipe: Recipe
 
-    def __reduce__(self) -> Any:
+    def __reduce_ex__(self, protocol: Any) -> Any:
         if self.recipe.source is None:
-            return object.__reduce_ex__(self, 2)
+            return super().__reduce_ex__(protocol)
         return load_shard, (self.recipe, self.frame, self.first)
 
     def __sizeof__(self) -> int:

@@ -111,12 +111,56 @@ def test_folded_arithmetic(tmp_path):
         ([FIRST, ("Tanh", ["z"], ["y"], {})], ["linear layer last"]),
         ([FIRST, ("Softmax", ["z"], ["a"], {}), *LAST], ["MatMul", "after"]),
         ([("Gemm", ["x", "W1"], ["z"], {"transA": 1}), ("Tanh", ["z"], ["y"], {})], ["Gemm"]),
+        ([("Div", ["one", "x"], ["y"], {})], ["Div", "by a tensor"]),
+        (
+            [FIRST, ("BatchNormalization", ["z", *4 * ["b1"]], ["y"], {"training_mode": 1})],
+            ["BatchNormalization", "while training"],
+        ),
+        (
+            [
+                FIRST,
+                ("Softplus", ["z"], ["s"], {}),
+                ("Greater", ["z", "one"], ["g"], {}),  # torch's threshold is 20
+                ("Where", ["g", "z", "s"], ["a"], {}),
+                *LAST,
+            ],
+            ["fork at 'z'"],
+        ),
+        ([("Identity", ["x"], ["x"], {})], ["circle"]),
+        ([("Constant", [], ["c"], {}), FIRST, ("Add", ["z", "c"], ["y"], {})], ["Add"]),
     ],
 )
 def test_foreign_nodes_are_named(nodes, words):
     with pytest.raises(ValueError) as caught:
         fc.from_onnx(model_of(nodes, ARRAYS))
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_constants_as_nodes_and_products_without_a_bias():
+    """A tensor and a number as Constant nodes; Gemm with a scale."""
+    tensor = numpy_helper.from_array(b1, "c")
+    nodes = [
+        ("Constant", [], ["c"], {"value": tensor}),
+        ("Constant", [], ["two"], {"value_float": 2.0}),
+        ("Gemm", ["x", "W1"], ["m"], {"transB": 1, "alpha": 0.5}),
+        ("Add", ["m", "c"], ["z"], {}),
+        ("Tanh", ["z"], ["a"], {}),
+        ("MatMul", ["a", "W2"], ["p"], {}),
+        ("Mul", ["p", "two"], ["y"], {}),
+    ]
+    model, theta = fc.from_onnx(model_of(nodes, ARRAYS))
+    X = np.random.default_rng(1).standard_normal((5, 4))
+    assert np.allclose(
+        model.predict(theta, X), 2 * np.tanh(0.5 * X @ W1.T + b1) @ W2, rtol=1e-12, atol=1e-13
+    )
+
+
+def test_weights_in_a_file_that_is_not_there():
+    proto = model_of([FIRST, *HIDDEN["tanh"], *LAST], ARRAYS)
+    held = proto.graph.initializer[0]
+    held.data_location = held.EXTERNAL
+    with pytest.raises(ValueError, match="weights in a file of its own; wanted its path"):
+        fc.from_onnx(proto)
 
 
 def test_what_is_no_model(tmp_path):

@@ -1,10 +1,13 @@
 """How a worker gets the rows of its shard, without a cluster."""
 
+import pickle
+
 import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.network.placed import Recipe
+from fastcurv.network.placed import Recipe, load_shard
+from fastcurv.network.shards import Frame
 
 MODEL = fc.MLP([2, 3, 1])
 X, Y, W = np.arange(12.0).reshape(6, 2), np.ones(6), np.linspace(0.5, 1, 6)
@@ -59,3 +62,17 @@ def test_a_file_without_rows_is_named(tmp_path):
         recipe(tmp_path / "none.parquet", y="y").rows(MODEL, "mse")
     with pytest.raises(OSError, match="in shard 3"):
         recipe(tmp_path / "missing.npz").rows(MODEL, "mse")
+
+
+def test_a_shard_sent_elsewhere_is_loaded_there(tmp_path):
+    """Its rows travel only where nothing says how to load them."""
+    np.savez(tmp_path / "rows.npz", X=X, y=Y, sample_weight=W)
+    frame, theta = Frame(MODEL, "mse", 6, 1, 4), MODEL.init(seed=0)
+    for source, given in ((tmp_path / "rows.npz", None), (None, (X, Y, W))):
+        placed = load_shard(recipe(source), frame, 0, given)
+        sent = pickle.dumps(placed)
+        assert (X.tobytes() in sent) == (source is None)
+        other = pickle.loads(sent)
+        assert type(other) is type(placed)
+        assert np.array_equal(other.X, X) and np.array_equal(other.sample_weight, W)
+        assert np.array_equal(other.gradient(theta), placed.gradient(theta))

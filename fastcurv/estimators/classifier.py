@@ -175,7 +175,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         X, y
             As in `fit`.
         classes : array_like, optional
-            Every class there is: needed at the first call, unless y holds them all.
+            Every class there is: needed at the first call, unless y holds them all; the columns'
+            numbers where y is a matrix of labels.
 
         Returns
         -------
@@ -184,7 +185,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         self._check_parameters()
         first = not hasattr(self, "theta_")
         if first:
-            self.classes_, self._multilabel = np.unique(y if classes is None else classes), False
+            self._multilabel = type_of_target(y) == "multilabel-indicator"
+            known = np.arange(np.shape(y)[1]) if self._multilabel else y
+            self.classes_ = np.unique(known if classes is None else classes)
         elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
             raise ValueError(
                 f"classes is {np.unique(classes).tolist()}; wanted those of the first call, "

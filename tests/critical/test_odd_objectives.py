@@ -7,7 +7,11 @@ import fastcurv as fc
 from fastcurv.critical.nearest import Coordinates, walk
 from fastcurv.critical.newton_mr import dense_steps, grow, krylov_steps
 from fastcurv.krylov.space import KrylovSpace
-from fastcurv.testing import FunctionObjective, QuadraticObjective
+from fastcurv.reference import ReferenceModel, ReferenceObjective
+from fastcurv.testing import FunctionObjective, LinearAutoencoder, QuadraticObjective
+from fastcurv.testing.zoo import polish
+
+BOWL = QuadraticObjective(np.diag([1.0, 2.0]))
 
 
 def test_steps_from_what_is_no_matrix_of_numbers():
@@ -65,3 +69,31 @@ def test_newtons_walk_ends_where_it_cannot_go_on():
     )  # fmt: skip
     away = walk(root, np.ones(1), np.full(1, 1.5), free)
     assert away.theta is None, "each step crosses to the other side and halves nothing"
+
+
+def test_autoencoders_that_are_none():
+    for spectrum in ([1.0, 1.0], [2.0, 0.0], [1.0, 2.0], [np.nan, 1.0]):
+        with pytest.raises(ValueError, match="distinct positive numbers, descending"):
+            LinearAutoencoder(spectrum, 1)
+    net = LinearAutoencoder([3.0, 2.0, 1.0], 2, seed=0)
+    for wrong in ([1, 1], [1, 2, 3], [0], [4]):
+        with pytest.raises(ValueError, match="at most 2 different numbers from 1 to 3"):
+            net.critical_point(wrong)
+    for indices in ([], [1], [3, 1]):
+        theta = net.critical_point(indices, seed=1)
+        assert np.abs(net.objective.gradient(theta)).max() <= 1e-12
+
+
+def test_newtons_method_takes_no_more_steps_than_it_may():
+    quartic = FunctionObjective(
+        1, lambda x: x[0] ** 4, lambda x: 4 * x**3, lambda x: np.diag(12 * x**2)
+    )
+    assert polish(quartic, np.ones(1), steps=2) == pytest.approx(4 / 9, rel=1e-14)
+    assert np.abs(polish(BOWL, np.ones(2))).max() <= 1e-15
+
+
+def test_products_with_nothing():
+    net = ReferenceObjective(ReferenceModel([2, 3, 1]), np.ones((4, 2)), np.zeros(4), "mse")
+    H = net.hessian(np.linspace(-1, 1, net.n_params))
+    assert not (H @ np.zeros(net.n_params)).any()
+    assert np.isnan(H @ np.full(net.n_params, np.nan)).all()

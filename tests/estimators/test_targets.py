@@ -6,6 +6,7 @@ import pytest
 pytest.importorskip("sklearn")
 
 import fastcurv as fc  # noqa: E402
+from fastcurv.estimators.look import look  # noqa: E402
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((60, 3))
@@ -46,3 +47,27 @@ def test_the_number_of_outputs_stays():
 def test_rows_without_weight_are_no_rows():
     with pytest.raises(ValueError, match="zero"):
         fc.MLPRegressor().fit(X, X[:, 0], sample_weight=np.zeros(60))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_labels_stay_as_many():
+    for classes in (None, [0, 1]):
+        net = fc.MLPClassifier(**SGD, learning_rate_init=0.5)
+        net.partial_fit(X, LABELS, classes=classes)
+        for _ in range(40):
+            net.partial_fit(X, LABELS)
+        assert net.score(X, LABELS) >= 0.8 and np.array_equal(net.classes_, [0, 1])
+    with pytest.raises(ValueError, match="y has 3 labels; wanted 2"):
+        net.partial_fit(X, np.c_[LABELS, LABELS[:, :1]])
+
+
+def test_a_look_at_two_parameters_is_exact():
+    """Least squares of one line: its Hessian is known."""
+    x = np.linspace(-1, 2, 30)
+    ob = fc.Objective(fc.MLP([1, 1]), x[:, None], 3 * x + 1, "mse")
+    seen, vector = look(ob, np.array([3.0, 1.0]), 2.0, 1e-8)
+    exact = 4 * np.linalg.eigvalsh(np.array([[np.mean(x * x), x.mean()], [x.mean(), 1.0]]))
+    assert vector is None and seen.kind == "undecided" and seen.n_products == 2
+    assert np.allclose([seen.lambda_min, seen.lambda_max], exact, rtol=1e-12)
+    assert seen.residuals == (0.0, 0.0) and seen.resolved
+    assert look(ob, np.zeros(2), 2.0, 1e-8)[0].kind == "not_critical"

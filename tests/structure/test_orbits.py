@@ -130,3 +130,26 @@ def test_joined_layers():
     model = fc.MLP([3, 3, 3, 2, 2, 2, 1], activation="relu", residual=True)
     assert joined(model) == [range(2, 5)]
     assert joined(fc.MLP([3, 3, 2, 1])) == [range(0, 1), range(1, 2)]
+
+
+def test_units_that_stay_off_without_biases():
+    """Every weight into and out of such a unit is free; nothing else is."""
+    X = np.abs(RNG(0).standard_normal((12, 3))) + 0.1
+    ob, theta = objective([3, 4, 1], "relu", X=X, bias=False)
+    (W, _), _ = ob.model.unflatten(theta)
+    W[1], W[0] = -1.0, 1.0  # views into theta
+    off = next(o for o in ob.orbits(theta) if o.name == "off")
+    touched = np.zeros(theta.size)
+    (V, _), (U, _) = ob.model.unflatten(touched)
+    stays = (X @ W.T <= 0).all(axis=0)
+    assert stays[1] and not stays[0]
+    V[stays], U[:, stays] = 1.0, 1.0
+    assert np.array_equal(np.flatnonzero(off.tangents.any(axis=1)), np.flatnonzero(touched))
+    assert ob.value(off.move(0.1 * np.ones(len(off)))) == ob.value(theta)
+
+
+def test_directions_beyond_a_bound_on_memory_are_an_error(monkeypatch):
+    ob, theta = objective([3, 4, 2], "relu")
+    monkeypatch.setattr("fastcurv.structure.orbits.MAX_BYTES", 100)
+    with pytest.raises(MemoryError, match="1e-07 GB; wanted a smaller network"):
+        ob.orbits(theta)

@@ -35,6 +35,8 @@ class Findings:
         Curvature of that sign is proved at theta, along one vector.
     lasting : bool
         Signs were measured, or are proved, to last to the critical point that theta stands for.
+    arrives : bool
+        Newton's step was measured, or is proved, to lead nearer to rest.
     theorem : bool
         Kantorovich's hypothesis holds in the slice across the symmetries, so a critical point with
         this inertia lies within `radius`.
@@ -70,6 +72,7 @@ class Findings:
     negative: bool = False
     positive: bool = False
     lasting: bool = True
+    arrives: bool = True
     theorem: bool = False
     radius: float = INF
     interpolates: bool = False
@@ -104,8 +107,8 @@ class Outcome:
     certified : bool
     because : str
         ``infinity``, ``far``, ``plateau``, ``interpolation``, ``theorem``, ``two signs``,
-        ``floor``, ``kinks``, ``flat``, ``zeros``, ``measured``, ``not lasting``, ``loose``,
-        ``risk``, ``no risk asked``, ``risk too large`` or ``nothing``.
+        ``floor``, ``kinks``, ``flat``, ``zeros``, ``measured``, ``not lasting``, ``no rest``,
+        ``loose``, ``risk``, ``no risk asked``, ``risk too large`` or ``nothing``.
     radius : float or None
         Of the claim.
     failure_probability : float
@@ -185,6 +188,8 @@ def _by_inertia(f: Findings) -> Outcome:
         return Outcome("saddle", False, "measured")
     if f.unexplained > 0 or not (f.n_negative or f.n_positive):
         return Outcome("degenerate", False, "zeros" if f.lasting else "not lasting")
+    if not f.arrives:
+        return Outcome("undecided", False, "no rest")
     return Outcome(_one_kind(f) or "degenerate", False, "measured")
 
 
@@ -199,6 +204,8 @@ def _by_risk(f: Findings) -> Outcome:
         return Outcome("saddle", False, "measured")
     if not (f.negative or f.positive):
         return Outcome("undecided", False, "nothing")
+    if not f.arrives:
+        return Outcome("undecided", False, "no rest")
     if f.risk_asked is None:
         return Outcome("undecided", False, "no risk asked")
     if not f.risk <= f.risk_asked:

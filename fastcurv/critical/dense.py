@@ -14,9 +14,9 @@ from .decide import Findings
 from .evidence import FAR, Evidence, Products, hessian_products
 from .kinks import falls_across
 from .knowledge import kinks, residual_bounds, runs_to_infinity, tangents, third_bound
-from .lasting import settle
+from .lasting import SHORTER, gradient_after, settle
 from .nearest import Coordinates
-from .nearness import GRADIENT_EPS, Nearness, best_gradient, nearness
+from .nearness import GRADIENT_EPS, Eigen, Nearness, best_gradient, nearness, newton_decrement
 from .reached import interpolation
 from .request import Request
 from .slices import (
@@ -65,6 +65,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
     ends = _ends(H, view, signs)
     n_found = int((signs != 0).sum())
     theorem = zero = None
+    arrives = True
     if near.near:
         H.note("the theorem")
         theorem, distance = theorem_at(ob, theta, full, view, gradient)
@@ -83,9 +84,10 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
             zero = _interpolation(ask, H, view, signs)
             if not (zero and zero.holds):
                 signs = _settled(ask, H, full, view, signs, gradient)
+                arrives = _arrives(ask, full, view, signs, gradient)
     found = _findings(ask, near, view, signs, ends, theorem=theorem, zero=zero)
     if near.near:
-        found = replace(found, distance=distance)
+        found = replace(found, distance=distance, arrives=arrives)
         if found.negative and found.positive and not found.theorem:
             bound = two_signs(ends.negative, ends.positive, lambda r: third_bound(ob, theta, r))
             found = replace(found, two_signs=bound)
@@ -145,6 +147,28 @@ def _distance(full: DenseHessian, view: View, signs: NDArray[np.int_], gradient:
     weights = np.zeros(len(cut.values))
     weights[known] = 1 / cut.values[known]
     return float(np.linalg.norm(cut.c * (cut.vectors @ (weights * _slopes(cut, gradient[0])))))
+
+
+def _arrives(
+    ask: Request,
+    full: DenseHessian,
+    view: View,
+    signs: NDArray[np.int_],
+    gradient: tuple[Floats, float],
+) -> bool:
+    """Whether Newton's step was measured to lead nearer to rest: where curvature is known, the
+    decrement at its end is at most `SHORTER` of what it is here, rounding aside.
+    """
+    cut, (g, off) = view.best, gradient
+    known = signs != 0
+    eigen = Eigen(cut.values[known], cut.vectors[:, known], cut.error, cut.c)
+    step = -cut.c * (eigen.vectors @ (_slopes(cut, g)[known] / eigen.values))
+    reach = np.abs(full.A) @ np.abs(ask.theta)
+    before = newton_decrement(g, off, reach, eigen)
+    if before == 0:
+        return True
+    there = gradient_after(ask.ob, ask.theta, step)
+    return there is not None and newton_decrement(there, np.nan, reach, eigen) <= SHORTER * before
 
 
 def _slopes(cut: Any, g: Floats) -> Floats:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from ..interrupts import unbroken
-from ..krylov.minres import minres
 from ..krylov.risk import lanczos_risk, lanczos_steps
 from ..krylov.ritz import decompose
 from ..protocols import Floats
@@ -23,25 +22,23 @@ from .knowledge import (
     kinks,
     offers_symmetries,
     probes,
-    residual_bounds,
     runs_to_infinity,
     tangents,
     third_bound,
 )
-from .lasting import lasting_along_step, lasts_along
 from .nearest import Coordinates
 from .nearness import GRADIENT_EPS, Nearness, best_gradient, nearness_by
-from .reached import Reached, interpolation, reached
+from .proofs import prove
+from .reached import Reached, reached
 from .request import Request
 from .search import Balanced, End, Search, both_signs
-from .slices import ZERO_MODE, across_orbits
+from .slices import ZERO_MODE
 from .slope import Slope, along_gradient
-from .theorem import EPS, UP, Contraction, kantorovich, two_signs
+from .theorem import EPS
 
 RISK = 0.01  # how hard negative curvature is looked for where no failure probability was asked
 BALANCED_STEPS = 128  # search in balanced coordinates, where parameters have very different scales
 SHORT_STEPS = 64  # where only the ends of the spectrum are wanted
-SOLVE_STEPS = 400  # for Newton's step, where a proof needs its residual small
 MAX_PROBES = 16
 COUPLING = 0.01  # of curvature_tol ||H||: what H may do to a symmetry direction that is taken out
 MAX_SYMMETRY = 1024  # symmetry directions, each a product, that are taken out; more are not
@@ -68,7 +65,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
             _probe(ask, search)
     found, evidence = _look(ask, search, near, floor, (d, live), known=known)
     if near.near:
-        found, evidence = _prove(ask, search, found, evidence, (slope, gradient), known=known)
+        found, evidence = prove(ask, search, found, evidence, (slope, gradient), known=known)
         if found.n_kinks:
             falls = falls_across(ob, theta, evidence.escape_direction, gradient[0])
             found = replace(found, falls=falls)
@@ -266,127 +263,3 @@ def _search_further(search: Search, main: Any, goal: int, scales: tuple[Any, Any
     if d[live].max() > 32 * d[live].min():
         steps, d = min(goal, BALANCED_STEPS), d / d.max()  # squares of d are numbers in float32
         search.run(Balanced(H.native, d), None, steps, d=d, stop=both_signs)
-
-
-def _prove(
-    ask: Request,
-    search: Search,
-    found: Findings,
-    ev: Evidence,
-    at_theta: tuple[Slope, tuple[Floats, float]],
-    *,
-    known: Reached | None,
-) -> tuple[Findings, Evidence]:
-    """What can be proved near a critical point, and where it cannot, what lasts."""
-    ob, theta, (slope, gradient) = ask.ob, ask.theta, at_theta
-
-    def third(r: float) -> float:
-        return third_bound(ob, theta, r)
-
-    weakest = found.floor if known is None else known.weakest
-    if known is not None and weakest > 0:
-        step, off = known.step(search.H, gradient[0]), 0.0
-        slope = replace(slope, step=step)
-    else:
-        step, off = _newton(search, slope, gradient)
-    distance = float(np.linalg.norm(step)) if off <= 0.5 else np.inf
-    found = replace(found, distance=distance)
-    ev = replace(ev, distance=distance)
-    if weakest > 0:
-        theorem = _by_floor(search, weakest, step, gradient, third, known)
-        if known is not None and theorem.holds and known.span.shape[1]:
-            theorem = across_orbits(ob, theta, known.slice, theorem)
-        ev = replace(ev, theorem=theorem)
-        found = replace(found, theorem=theorem.holds, radius=theorem.radius)
-    if not found.theorem and found.negative and found.positive:
-        bound = two_signs(ev.low + _error(ev, search), ev.high - _error(ev, search), third)
-        found = replace(found, two_signs=bound)
-    zero = None if found.negative or found.theorem else interpolation(ask, search.H)
-    if zero is not None and zero.holds:
-        m = len(residual_bounds(ob, theta, 0.0).residuals)
-        found = replace(found, interpolates=True, zero_radius=zero.radius)
-        found = replace(found, n_positive=m, n_negative=0, n_zero=ask.n - m)
-        return found, replace(ev, zero=zero, n_negative_bounds=(0, 0))
-    if not found.theorem and not found.floor > 0 and not found.two_signs > distance:
-        found = _strong_enough(search, found, ev) if known is None else found
-        lasting = known is None or known.credible(search.H.norm)
-        lasting = lasting and _lasting(ask, search, ev, slope, gradient)
-        found = replace(found, lasting=lasting)
-        if not lasting:
-            found = replace(found, n_positive=None, n_negative=None, n_zero=None)
-    return found, ev
-
-
-def _strong_enough(search: Search, found: Findings, ev: Evidence) -> Findings:
-    """Where no proof says that signs last, an end too weak for that to be measured counts as zero,
-    whatever its sign at theta.
-    """
-    negative = found.negative and -ev.low > search.H.zero
-    positive = found.positive and ev.high > search.H.zero
-    dropped = [found.negative != negative, found.positive != positive]
-    loose = any(not search.of_symmetry(v) for v in ev.weak[1][:, :2].T[dropped])
-    return replace(found, negative=negative, positive=positive, loose=found.loose or loose)
-
-
-def _error(ev: Evidence, search: Search) -> float:
-    """What the quotients of both ends may be off by."""
-    return max(search.H.bound(v) for v in ev.weak[1][:, :2].T) * UP + search.H.asymmetry
-
-
-def _newton(search: Search, slope: Slope, gradient: tuple[Floats, float]) -> tuple[Floats, float]:
-    """Newton's step and its residual over ``||g||``, solved further where that is large."""
-    H, g = search.H, gradient[0]
-    size = float(np.linalg.norm(g))
-    if size == 0 or slope.left <= 1e-3 or search.left() < 20:
-        return slope.step, slope.left
-    room = int(min(SOLVE_STEPS, search.left() // 2))
-    step = size * minres(lambda v: H(v), -g / size, room, 1e-6)
-    left = float(np.linalg.norm(H(step) + g)) / size
-    return (step, left) if left < slope.left else (slope.step, slope.left)
-
-
-def _by_floor(
-    search: Search,
-    floor: float,
-    step: Floats,
-    gradient: tuple[Floats, float],
-    third: Any,
-    known: Reached | None,
-) -> Contraction:
-    """The theorem with a floor under the size of all curvature for ``1 / beta``."""
-    H, (g, off), beta = search.H, gradient, UP / floor
-    rest = H(step) + g
-    if known is not None:
-        rest, beta = known.across(rest), beta * (1 + 8 * H.n * EPS)
-    off = (
-        GRADIENT_EPS * EPS * H.norm * float(np.linalg.norm(search.ask.theta)) if off != off else off
-    )
-    rounding = 4 * EPS * (float(np.linalg.norm(rest)) + float(np.linalg.norm(g)))
-    error = float(np.linalg.norm(rest)) + off + H.bound(step) + rounding
-    eta = (float(np.linalg.norm(step)) + beta * error) * UP
-    return kantorovich(beta, eta, third)
-
-
-def _lasting(
-    ask: Request, search: Search, ev: Evidence, slope: Slope, gradient: tuple[Floats, float]
-) -> bool:
-    """Whether the curvature that the verdict rests on is measured to last, along Newton's step and
-    along its own directions.
-    """
-    H, (g, off) = search.H, gradient
-    off = GRADIENT_EPS * EPS * H.norm * float(np.linalg.norm(ask.theta)) if off != off else off
-    quotients, U = ev.weak
-    known = np.abs(quotients) > max(H.zero, H.asymmetry)
-    quotients, U = quotients[known], U[:, known]
-    H.note("do signs last?")
-    keep, spent = lasting_along_step(ask.ob, ask.theta, slope.step, U, quotients)
-    H.tell(spent)
-    if not keep.all():
-        return False
-    for quotient, u in zip(quotients, U.T):
-        reach = (abs(float(g @ u)) + off) / abs(quotient)
-        lasts, spent = lasts_along(ask.ob, ask.theta, u, float(quotient), reach)
-        H.tell(spent)
-        if not lasts:
-            return False
-    return True

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..protocols import Castable
 from .evidence import hessian_products
+from .nearness import gradient_and_error
 
 Floats = NDArray[np.float64]
 
@@ -24,6 +26,7 @@ KEPT = 2 / 3  # the share of its size that curvature must keep over the step, an
 LENGTHS = (1.0, -1.0, 0.38, -0.38)  # of the step; no period of anything fits all of these
 FAR_LENGTHS = (3.0, -3.0)  # where it must keep its sign
 WEAKEST = 48  # of either sign are looked at along Newton's step
+SHORTER = 0.25  # of the decrement may be left at the end of Newton's step
 IN_ROW = 4  # this many that last, from the weakest on, stand for the rest
 
 
@@ -42,6 +45,19 @@ def _last(now: Floats, before: Floats, length: float) -> NDArray[np.bool_]:
     share = KEPT if abs(length) <= 1 else 0.0
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         return np.asarray(now / before >= share)
+
+
+def gradient_after(ob: Any, theta: Floats, step: Floats) -> Floats | None:
+    """The gradient at ``theta + step``, in float64 where that can be had; None where it is not
+    finite.
+    """
+    if getattr(ob, "dtype", None) == np.float32 and isinstance(ob, Castable):
+        ob = ob.astype(np.float64)
+    try:
+        found = gradient_and_error(ob, theta + step)[0]
+    except (ValueError, ArithmeticError):  # the objective ends here
+        return None
+    return found if np.isfinite(found).all() else None
 
 
 def lasting_along_step(

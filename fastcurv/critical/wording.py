@@ -40,6 +40,7 @@ def reason(
         "flat": _flat,
         "zeros": _zeros,
         "not lasting": _not_lasting,
+        "no rest": _no_rest,
         "measured": _measured,
         "loose": _loose,
         "risk": _risk,
@@ -272,9 +273,25 @@ def _measured(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> 
             f"all {'other ' if s else ''}{ask.n - s} eigenvalues at theta are proved {sign}, the "
             f"weakest of size {number(ev.weakest)} with an error below {number(ev.weakest_error)}"
         )
+    smaller = ", and the gradient to be smaller at its end" * (outcome.kind != "saddle")
     return text + (
-        ", and were measured to last over several lengths of Newton's step; not certified, since "
+        f"; signs were measured to last over several lengths of Newton's step{smaller}; not "
+        "certified, since "
         f"{_hypothesis(ev)}"
+    )
+
+
+def _no_rest(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+    counts = (
+        f"{found.n_negative} negative and {found.n_positive} positive of {ask.n} eigenvalues are "
+        "proved at theta"
+        if found.dense
+        else f"curvature from {number(ev.low)} to {number(ev.high)} was found"
+    )
+    return (
+        f"Undecided: {_near(ev)}, and {counts}, but at the end of Newton's step the gradient was "
+        "measured to be no smaller, so the critical point that theta stands for was not seen; "
+        "reduce the gradient first"
     )
 
 

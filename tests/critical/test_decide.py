@@ -56,6 +56,12 @@ TABLE = [
     ),
     ({"negative": True, "positive": True}, "saddle", False, "measured"),
     ({"negative": True, "positive": True, "lasting": False}, "undecided", False, "not lasting"),
+    # no smaller gradient at the end of Newton's step
+    ({**MIN, "arrives": False}, "undecided", False, "no rest"),
+    ({**SADDLE, "arrives": False}, "saddle", False, "measured"),
+    ({**ZEROS, "arrives": False}, "degenerate", False, "zeros"),
+    ({**MIN, **PROOF, "arrives": False}, "minimum", True, "theorem"),
+    ({**LARGE, **ASKED, "arrives": False}, "undecided", False, "no rest"),
     # kinks
     ({**MIN, "n_kinks": 1}, "undecided", False, "kinks"),
     ({**MAX, "n_kinks": 1}, "undecided", False, "kinks"),
@@ -90,6 +96,7 @@ FLAGS = {
     "negative": (False, True),
     "positive": (False, True),
     "lasting": (True, False),
+    "arrives": (True, False),
     "theorem": (False, True),
     "interpolates": (False, True),
     "two_signs": (0.0, 1e-3, math.nan),
@@ -121,6 +128,8 @@ def test_whatever_is_found_nothing_is_said_beyond_it(inertia):
             assert found.theorem or found.interpolates or found.two_signs > found.distance
         if said.failure_probability > 0:
             assert found.risk <= found.risk_asked and not found.dense and found.lasting
+        if said.kind in ("minimum", "maximum") and not said.certified:
+            assert found.arrives
         if said.kind == "minimum" and said.because != "interpolation":
             assert not found.n_negative and found.unexplained == 0
             assert found.dense or not found.negative

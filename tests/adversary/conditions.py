@@ -83,6 +83,53 @@ def what_large_n_measures_is_worth_the_name(draw):
     return f"{said.kind}, certified {said.certified}"
 
 
+def piecewise_linear(draw):
+    """A regression on a small net of relu or leaky_relu units, without l2 and with much noise: its
+    minima are smooth points between kinks.
+    """
+    N, d, c = int(draw.integers(20, 80)), int(draw.integers(1, 5)), int(draw.integers(1, 4))
+    hidden = [int(draw.integers(1, 4)) for _ in range(1 + (draw.random() < 0.2))]
+    model = fc.MLP(
+        [d, *hidden, c],
+        str(draw.choice(["relu", "leaky_relu"])),
+        dtype=str(draw.choice(["float32", "float32", "float64"])),
+    )
+    X = draw.standard_normal((N, d))
+    y = X @ draw.standard_normal((d, c)) + draw.choice([0.3, 1.0]) * draw.standard_normal((N, c))
+    ob = fc.Objective(model, X, 10.0 ** draw.uniform(-3, 3) * y, loss="mse")
+    return ob, f"{model.sizes} {model.activation[0]} {ob.dtype} N {N}"
+
+
+def beside_a_measured_minimum_nothing_is_lower(draw):
+    """Within a few lengths of Newton's step, and a little way off, by more than twice what that
+    step promises.
+    """
+    ob, name = piecewise_linear(draw)
+    method = str(draw.choice(["l-bfgs", "l-bfgs", "newton-cg"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theta = ob.model.init(seed=int(draw.integers(2**31)))
+        theta = fc.minimize(ob, theta, method, max_iter=300, max_time=1.0, seed=0).x
+    said, exact, x = fc.classify(ob, theta), ob.astype("float64"), np.asarray(theta, dtype=float)
+    if said.kind != "minimum":
+        return said.kind
+    words = f"{name} by {method}: {said.reason}"
+    f, off = exact.precise_value(x)
+    g, H = exact.precise_gradient(x)[0], exact.hessian(x).to_dense()
+    values, V = np.linalg.eigh(H)
+    kept = np.argsort(np.abs(values))[said.n_symmetry :]
+    slopes = V[:, kept].T @ g
+    step = float(np.linalg.norm(slopes / values[kept]))
+    room = float(slopes @ (slopes / values[kept])) + 2 * off + 1e-13 * f  # twice the decrement
+    for size in (3 * step, step, 0.3 * step, 1e-6 * np.linalg.norm(x)):
+        if said.certified and size > said.radius:
+            continue
+        for v in draw.standard_normal((30, len(x))):
+            lower = exact.value(x + size * v / np.linalg.norm(v))
+            assert lower >= f - room, f"{f - lower} lower at {size}, room {room}: {words}"
+    return f"minimum, certified {said.certified}"
+
+
 def batch_normalisation_is_never_certified(draw):
     """Nothing is; and success has no curvature below zero worth the name."""
     N, d = int(draw.integers(5, 40)), int(draw.integers(1, 4))

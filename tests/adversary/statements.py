@@ -243,6 +243,7 @@ STATEMENTS = (
     conditions.threads_change_no_bit_of_a_verdict,
     conditions.the_unit_of_the_loss_changes_no_verdict,
     conditions.what_large_n_measures_is_worth_the_name,
+    conditions.beside_a_measured_minimum_nothing_is_lower,
 )
 
 

@@ -127,3 +127,24 @@ def test_quadratics_are_critical_where_rounding_hides_the_step():
     far = classify(bowl, [5.01])
     assert far.kind == "not_critical" and far.at_nearest.kind == "minimum"
     assert abs(far.nearest[0] - 5) <= 1e-14 and abs(far.distance - 0.01) <= 1e-12
+
+
+def test_a_minimum_is_measured_only_where_newton_leads_to_rest():
+    """``t^2 / 2`` right of 0.005 and a slope of 1 more on its left: H is 1 on both sides, and
+    Newton's step from 0.01 ends where the loss goes on falling, to -1.
+    """
+
+    def line(kink):
+        return FunctionObjective(
+            1,
+            lambda t: float(t[0] ** 2 / 2 + min(0.0, t[0] - kink)),
+            lambda t: t + (t < kink),
+            lambda t: np.eye(1),
+        )
+
+    theta = np.array([0.01])
+    for dense_below in (4096, 1):
+        ask = {"gradient_tol": 0.1, "dense_below": dense_below, "failure_probability": 1e-3}
+        said = classify(line(0.005), theta, **ask)
+        assert said.kind == "undecided" and "no smaller" in said.reason
+        assert classify(line(-3.0), theta, **ask).kind == "minimum"

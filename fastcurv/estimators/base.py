@@ -5,6 +5,7 @@ by any solver, and the attributes afterwards.
 from __future__ import annotations
 
 import numbers
+import time
 import warnings
 from typing import Any
 
@@ -22,11 +23,13 @@ from ..network.objective import Objective
 from ..optimize.escape import escape
 from ..optimize.minimize import METHODS, minimize
 from .look import PRODUCTS, Look, judge, look
+from .scatter import FIRST, Scatter
 
 STOCHASTIC = ("sgd", "momentum", "nesterov", "rmsprop", "adam")
 SOLVERS = ("auto", "lbfgs", *METHODS)
 DEEP = 1e-2  # curvature this far below zero, relative to the largest, is worth leaving
 LAST_STEPS = 25  # trust-region steps of "auto" where L-BFGS stalled
+TOL = 1e-4  # largest entry of the gradient that is zero, where tol is "auto"
 SHARE = 4  # gradients of the fit for one product of the look
 ROUNDS = 4  # saddles that "auto" leaves at most
 ONE_THREAD = 1_500_000  # flops of a gradient
@@ -47,7 +50,7 @@ class BaseMLP(BaseEstimator):
         batch_size: Any = "auto",
         learning_rate_init: float | None = None,
         max_iter: int = 200,
-        tol: float = 1e-4,
+        tol: Any = "auto",
         random_state: Any = None,
         warm_start: bool = False,
         early_stopping: bool = False,
@@ -91,7 +94,10 @@ class BaseMLP(BaseEstimator):
         check_choice(self.solver, SOLVERS, "solver")
         check_positive(self.alpha, "alpha", zero=True)
         check_positive_int(self.max_iter, "max_iter")
-        check_positive(self.tol, "tol", zero=True)
+        if not isinstance(self.tol, str):
+            check_positive(self.tol, "tol", zero=True)
+        elif self.tol != "auto":
+            raise ValueError(f"tol is {self.tol!r}; wanted 'auto' or a number >= 0")
         check_positive_int(self.n_iter_no_change, "n_iter_no_change")
         if self.verdict not in (True, False, "quick"):
             raise ValueError(f"verdict is {self.verdict!r}; wanted 'quick', True or False")
@@ -103,6 +109,10 @@ class BaseMLP(BaseEstimator):
                 "and 1"
             )
 
+    @property
+    def _tol(self) -> float:
+        return TOL if self.tol == "auto" else float(self.tol)
+
     def _model(self, k: int, m: int, dtype: Any) -> MLP:
         sizes = self.hidden_layer_sizes
         hidden = [sizes] if isinstance(sizes, numbers.Integral) else list(sizes)
@@ -112,7 +122,7 @@ class BaseMLP(BaseEstimator):
 
     def _objective(self, model: MLP, X: Any, y: Any, loss: str, weight: Any) -> Objective:
         """``loss_`` divided by `_scale`: alpha over the sum of weights, biases spared."""
-        total = float(len(X)) if weight is None else float(weight.sum())
+        total = self._total = float(len(X)) if weight is None else float(weight.sum())
         self._scale = {"mse": 0.5, "binary_cross_entropy": model.sizes[-1]}.get(loss, 1.0)
         return Objective(
             model,
@@ -184,7 +194,7 @@ class BaseMLP(BaseEstimator):
         if self.n_iter_ >= self.max_iter and self.stopped_ == "max_iter":
             warnings.warn(
                 f"{self.solver} ended at max_iter={self.max_iter} with a gradient of "
-                f"{self._size:.2g}, above tol={self.tol:g}; more iterations or scaled features "
+                f"{self._size:.2g}, above tol={self._tol:g}; more iterations or scaled features "
                 "would help",
                 ConvergenceWarning,
                 stacklevel=2,
@@ -204,8 +214,9 @@ class BaseMLP(BaseEstimator):
 
     def _first_theta(self, model: MLP, y: Any, weight: Any, rng: Any) -> np.ndarray:
         seed = int(rng.randint(1 << 31))
-        if self.warm_start and getattr(self, "model_", None) == model:
-            return self.theta_.copy()
+        self._resumed = self.warm_start and getattr(self, "model_", None) == model
+        if self._resumed:
+            return np.array(self.theta_)
         # half of He's variance scores better where a fit goes to its end (benchmarks/estimators.py)
         scheme = "lecun" if set(RELU_LIKE) & set(model.activation) else "xavier"
         theta = model.init(seed=seed, scheme=scheme)
@@ -215,7 +226,7 @@ class BaseMLP(BaseEstimator):
     def _run(self, ob: Objective, theta: np.ndarray, held: Any, seed: int) -> None:
         """Minimise by the solver, and keep what came of it."""
         solver = "l-bfgs" if self.solver in ("auto", "lbfgs") else self.solver
-        options: dict[str, Any] = {"max_time": self.max_time, "validation": held, "seed": seed}
+        options: dict[str, Any] = {"validation": held, "seed": seed}
         if held is not None:
             options["patience"] = self.n_iter_no_change
         if solver in STOCHASTIC:
@@ -224,7 +235,22 @@ class BaseMLP(BaseEstimator):
             options.setdefault("patience", self.n_iter_no_change)
             if self.learning_rate_init is not None:
                 options["learning_rate"] = self.learning_rate_init
-        runs = [self._minimize(ob, theta, solver, self.max_iter, options)]
+        self._deadline = None if self.max_time is None else time.monotonic() + self.max_time
+        runs: list[Any] = []
+        stop = None
+        if self.solver == self.tol == "auto" and held is None:
+            stop, steps = Scatter(ob, self._total, self._scale), min(FIRST, self.max_iter // SHARE)
+            if steps and not self._resumed:
+                runs = stop.begin(
+                    theta,
+                    self.alpha,
+                    lambda on, at, watch: self._minimize(on, at, solver, steps, options, watch),
+                )
+        left = self.max_iter - sum(run.nit for run in runs)
+        start = runs[-1].x if runs else theta
+        runs.append(self._minimize(ob, start, solver, left, options, stop))
+        if stop is not None and stop.reached:
+            runs[-1].stopped = "scatter"
         seen = None
         if self.solver == "auto" and held is None:
             seen = self._go_on(ob, runs, options)
@@ -233,7 +259,7 @@ class BaseMLP(BaseEstimator):
             self.curvature_: Look | None = seen
         else:
             spent = sum(run.nfev for run in runs) if solver not in STOCHASTIC else 8 * PRODUCTS
-            asked = self._scale, self.tol, self.verdict, spent // SHARE
+            asked = self._scale, self._tol, self.verdict, spent // SHARE
             self.curvature_ = judge(ob, self.theta_, *asked)
 
     def _go_on(self, ob: Objective, runs: list[Any], options: dict[str, Any]) -> Look | None:
@@ -247,7 +273,7 @@ class BaseMLP(BaseEstimator):
                 runs.append(self._minimize(ob, runs[-1].x, "trust-region", steps, options))
                 left -= runs[-1].nit
             spent = sum(run.nfev for run in runs)
-            seen, down = look(ob, runs[-1].x, self._scale, self.tol, spent // SHARE)
+            seen, down = look(ob, runs[-1].x, self._scale, self._tol, spent // SHARE)
             deep = seen.kind == "saddle" and seen.lambda_min < -DEEP * abs(seen.lambda_max)
             if left <= 0 or not deep or down is None:
                 return seen
@@ -257,15 +283,22 @@ class BaseMLP(BaseEstimator):
             runs.append(self._minimize(ob, lower.x, "l-bfgs", left, options))
         return None
 
-    def _minimize(self, ob: Any, theta: Any, solver: str, max_iter: int, options: Any) -> Any:
-        """One run, ended where no entry of the gradient of ``loss_`` is above tol."""
-        small = self.tol / self._scale
+    def _minimize(
+        self, ob: Any, theta: Any, solver: str, max_iter: int, options: Any, watch: Any = None
+    ) -> Any:
+        """One run, ended where no entry of the gradient of ``loss_`` is above tol, or by `watch`,
+        which is shown every point.
+        """
+        small = self._tol / self._scale
 
         def enough(intermediate_result: Any) -> bool:
+            ended = watch is not None and watch(intermediate_result)
             g = getattr(intermediate_result, "jac", None)
-            return g is not None and bool(np.abs(g).max() <= small)
+            return ended or (g is not None and bool(np.abs(g).max() <= small))
 
         stops = None if solver in STOCHASTIC else enough
+        if self._deadline is not None:
+            options = options | {"max_time": max(self._deadline - time.monotonic(), 1e-3)}
         return minimize(
             ob,
             theta,
@@ -312,7 +345,7 @@ class BaseMLP(BaseEstimator):
         ob = self._objective(model, X, y, loss, None)
         theta = self._first_theta(model, y, None, rng) if first else self.theta_.copy()
         past = ([], 0) if first else (self.loss_curve_, self.n_iter_)
-        size = 200 if self.batch_size == "auto" else self.batch_size
+        size, self._deadline = 200 if self.batch_size == "auto" else self.batch_size, None
         options = {"batch_size": min(size, len(X)), "seed": int(rng.randint(1 << 31)) + past[1]}
         if self.learning_rate_init is not None:
             options["learning_rate"] = self.learning_rate_init

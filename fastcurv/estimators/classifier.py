@@ -21,9 +21,9 @@ PARAMETERS = """
         ``relu tanh logistic identity``, or any of `fastcurv.MLP`; one for each hidden layer where
         several are given.
     solver : str
-        ``auto``: L-BFGS until no entry of the gradient is above `tol`; a look at the curvature
-        there; and where it stalled or a way down was found, trust-region steps with exact
-        Hessian products. It draws no random number. Or any method of `fastcurv.minimize` by name:
+        ``auto``: L-BFGS as far as `tol` says; a look at the curvature there; and where it stalled
+        or a way down was found, trust-region steps with exact Hessian products. It draws no random
+        number. Or any method of `fastcurv.minimize` by name:
         ``trust-region newton-cg gauss-newton cubic saddle-free-newton lbfgs``, and by mini-batches
         ``sgd momentum nesterov rmsprop adam``.
     alpha : float
@@ -35,8 +35,12 @@ PARAMETERS = """
         For solvers by mini-batches; each has a default of its own.
     max_iter : int
         Iterations; epochs for mini-batches.
-    tol : float
-        Largest entry of the gradient of ``loss_`` that counts as zero.
+    tol : float or "auto"
+        Largest entry of the gradient of ``loss_`` that counts as zero. "auto" is 1e-4, and where
+        `solver` is "auto" and `alpha` too small to hold the fit, it begins with 15 iterations under
+        a firm penalty and ends where the gradient is within the scatter of the rows
+        (``stopped_`` is "scatter"): what the rows do not tell from noise is not fitted. With a
+        number the fit goes on until the loss that was asked for is at its lowest.
     random_state : int, RandomState or None
         Of the start, of rows held out and of mini-batches.
     warm_start : bool
@@ -64,7 +68,8 @@ PARAMETERS = """
     loss_curve_ : list of float
     n_iter_ : int
     stopped_ : str
-        Why the run ended; ``callback`` where the gradient came within tol.
+        Why the run ended; ``callback`` where the gradient came within tol, ``scatter`` where it
+        came within what the rows' scatter leaves.
     curvature_ : Look or CriticalPoint
         ``kind``, ``lambda_min``, ``lambda_max`` and ``reason`` at the end.
     model_, theta_ : MLP, ndarray

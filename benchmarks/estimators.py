@@ -4,7 +4,7 @@ included, to an objective no higher than where scikit-learn's lbfgs ends; and 5-
 Each contender is a process of its own, both are asked in turn, and the quickest of `--repeat` fits
 counts. scikit-learn's lbfgs is fitted as it comes. "to it" is our fit that ends at the first
 iteration whose loss_ is no higher than its; "as it comes" is our fit by defaults, with the loss_
-over its: above 1 where the penalty holds nothing and the fit ends within the rows' scatter. Both have
+over its: above 1 where the penalty holds nothing and the fit ends within the scatter. Both have
 the same random_state, and starts of their own.
 
     python benchmarks/estimators.py [--only digits] [--seeds 2] [--scores]

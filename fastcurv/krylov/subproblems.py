@@ -90,10 +90,6 @@ def trust_region(values: np.ndarray, linear: np.ndarray, radius: float) -> tuple
         if edge > 0:
             y[0] = _leg(radius, longest)
         return y, edge
-    if edge == 0 and values[0] > 0:
-        y = -linear / values
-        if np.linalg.norm(y) <= radius:
-            return y, 0.0
     size = float(np.linalg.norm(linear))
     high = size / radius if size < 1e300 * radius else np.inf
     if high == np.inf:  # so short that curvature is nothing to it

@@ -1,0 +1,209 @@
+"""Parts of the Krylov methods alone, where something ends: a basis, a budget, the numbers."""
+
+import numpy as np
+import pytest
+from scipy.sparse.linalg import LinearOperator
+
+import fastcurv as fc
+from fastcurv.krylov.capped_cg import Workspace, _slow_direction, _too_slow
+from fastcurv.krylov.lanczos import Recurrence
+from fastcurv.krylov.minres import minres
+from fastcurv.krylov.ritz import ritz_pairs
+from fastcurv.krylov.subproblems import cubic, trust_region
+from fastcurv.progress import bar
+from fastcurv.spectrum import dense
+from fastcurv.spectrum.density import run_probe
+from fastcurv.spectrum.reduced import reduced_pairs
+
+from .spectra import Prescribed
+
+
+def diagonal(d):
+    d = np.asarray(d, float)
+    return LinearOperator((len(d), len(d)), matvec=lambda v: d * np.ravel(v), dtype=float)
+
+
+# --- conjugate gradients that are too slow
+
+
+def conjugate_gradients(H, g, eps, j):
+    """The iterate and residual of CG on ``(H + 2 eps) y = -g`` after j steps."""
+    A = H + 2 * eps * np.eye(len(g))
+    y, r, p = np.zeros_like(g), g.copy(), -g
+    for _ in range(j):
+        step = (r @ r) / (p @ A @ p)
+        y, before = y + step * p, r @ r
+        r = r + step * (A @ p)
+        p = -r + (r @ r) / before * p
+    return y, r
+
+
+@pytest.mark.parametrize("lowest, shows", [(-1.5, True), (0.5, False)])
+def test_a_difference_of_iterates_shows_the_curvature(lowest, shows, rng):
+    """``H + 2 eps`` is positive, so no form of CG is negative; -1.5 eps is found all the same."""
+    eps, n, j = 1e-2, 20, 14
+    Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    H = (Q * np.r_[lowest * eps, np.linspace(1, 2, n - 1)]) @ Q.T
+    H = (H + H.T) / 2
+    g = Q @ np.r_[1e-2, np.ones(n - 1)]
+    work = Workspace(n, np.dtype(float))
+    work.y[:], work.r[:] = conjugate_gradients(H, g, eps, j)
+    last, products = work.y.copy(), []
+
+    def multiply(v, out):
+        products.append(1)
+        np.matmul(H, v, out=out)
+
+    d, curvature = _slow_direction(multiply, g, eps, j, work)
+    if shows:
+        true = (d @ H @ d) / (d @ d)
+        assert true <= -eps and curvature == pytest.approx(true, rel=1e-6) and len(products) < j
+    else:
+        assert curvature is None and np.array_equal(d, last) and len(products) == j
+
+
+def test_slow_is_above_the_guarantee_of_a_positive_matrix():
+    """The bound of [Royer et al. 2020] for kappa = (1 + 2 eps) / eps, evaluated another way."""
+    eps, bound = 0.1, 1.0
+    kappa = (bound + 2 * eps) / eps
+    tau = kappa**0.5 / (kappa**0.5 + 1)
+    for j in (1, 10, 100, 400):
+        guaranteed = 4 * kappa**4 / (1 - tau**0.5) ** 2 * tau**j
+        assert _too_slow(j, guaranteed * (1 + 1e-9), bound, eps)
+        assert not _too_slow(j, guaranteed * (1 - 1e-9), bound, eps)
+    assert not _too_slow(10**9, 0.0, bound, eps)
+
+
+# --- recurrences
+
+
+def test_a_recurrence_refuses_what_is_not_finite():
+    one = LinearOperator((40, 40), matvec=lambda v: np.full(40, 1.7e308 * np.sign(v.sum())))
+    with pytest.raises(ValueError, match="not finite"):  # numbers are, their norm is not
+        fc.eigsh(one, 2, v0=np.ones(40), seed=0)
+    with np.errstate(invalid="ignore"), pytest.raises(ValueError, match="not finite"):
+        fc.eigsh(diagonal(np.full(40, np.nan)), 2, v0=np.eye(40)[:, :2])
+
+
+def test_room_that_is_there_and_vectors_that_are_not(rng):
+    run = Recurrence(diagonal(np.arange(5.0)), 3)
+    rows = run.rows
+    run.reserve(2)
+    assert run.capacity == 3 and run.rows is rows
+    theta, S, residuals = ritz_pairs(run, 2, "LM")
+    assert theta.shape == residuals.shape == (0,) and S.shape == (0, 0)
+    full = Recurrence(diagonal(np.arange(2.0)), 2)
+    full.insert(np.eye(2))
+    full.step()
+    assert (full.m, full.p) == (2, 0) and full.insert_random(rng) == 0
+
+
+def test_probes_of_signs_that_lie_in_what_was_taken_out_are_drawn_again(shown=None):
+    """In two dimensions half of all signs are a multiple of (1, 1)."""
+    against = np.full((1, 2), 0.5**0.5)
+    for seed in range(8):
+        run = Recurrence(diagonal([1.0, 3.0]), 2, against=against)
+        with bar(None, "", False) as shown:
+            run_probe(run, np.random.default_rng(seed), 1, shown)
+        assert run.m == 1 and run.T[0, 0] == pytest.approx(2.0, rel=1e-14)
+        assert np.allclose(np.abs(run.rows[0]), 0.5**0.5, rtol=1e-14)
+
+
+def test_minres_on_nothing_and_on_what_overflows():
+    b = np.array([3.0, 4.0])
+    assert np.array_equal(minres(lambda v: 0 * v, b, 5, 1e-8), b), "the right side itself"
+    with np.errstate(all="ignore"):
+        found = minres(lambda v: np.full(2, np.inf), b, 5, 1e-8)
+    assert np.array_equal(found, b)
+    A = np.diag([2.0, -4.0])
+    assert np.allclose(minres(lambda v: A @ v, b, 5, 1e-12), [1.5, -1.0], rtol=1e-12)
+
+
+# --- small problems
+
+
+def optimal(values, linear, y, multiplier):
+    """Conditions that only a global minimiser meets (More and Sorensen)."""
+    residual = linear + (values + multiplier) * y
+    scale = np.abs(linear).max() + (np.abs(values) + multiplier).max() * np.linalg.norm(y)
+    return np.abs(residual).max() <= 1e-12 * scale and (values + multiplier).min() >= -1e-12 * scale
+
+
+@pytest.mark.parametrize("values", [[-1.0, 2.0, 3.0], [0.0, 1.0, 2.0], [1.0, 2.0, 3.0]])
+@pytest.mark.parametrize("linear", [[0.0, 0.1, 0.1], [0.5, 0.1, 0.0], [0.0, 50.0, 9.0]])
+def test_trust_region_and_cubic_steps_are_global_minimisers(values, linear):
+    values, linear = np.array(values), np.array(linear)
+    for radius in (1e-3, 0.3, 10.0):
+        y, multiplier = trust_region(values, linear, radius)
+        size = np.linalg.norm(y)
+        assert size <= radius * (1 + 1e-12) and optimal(values, linear, y, multiplier)
+        assert multiplier >= 0 and (multiplier == 0 or size == pytest.approx(radius, rel=1e-9))
+    for weight in (1e-2, 1.0, 100.0):
+        y, multiplier = cubic(values, linear, weight)
+        assert optimal(values, linear, y, multiplier)
+        assert multiplier == pytest.approx(weight * np.linalg.norm(y), rel=1e-9, abs=1e-12)
+
+
+def test_a_radius_so_short_that_curvature_is_nothing_to_it():
+    y, multiplier = trust_region(np.array([1.0, 2.0]), np.array([3e10, 4e10]), 1e-300)
+    assert np.allclose(y, [-0.6e-300, -0.8e-300], rtol=1e-12) and multiplier == np.inf
+
+
+def test_a_cubic_of_nothing_stays_or_leaves_along_negative_curvature():
+    y, multiplier = cubic(np.array([1.0, 2.0]), np.zeros(2), 1.0)
+    assert not y.any() and multiplier == 0
+    y, multiplier = cubic(np.array([-1.0, 2.0]), np.zeros(2), 0.5)
+    assert np.allclose(np.abs(y), [2.0, 0.0]) and multiplier == 1.0
+
+
+# --- smaller spaces
+
+
+@pytest.fixture(scope="module")
+def wide():
+    rng = np.random.default_rng(0)
+    ob = fc.Objective(
+        fc.MLP([200, 100, 2]), rng.standard_normal((3, 200)), rng.random((3, 2)), "mse"
+    )
+    return ob.hessian(ob.model.init(seed=0))
+
+
+def test_pairs_in_sample_space_off_known_ones(wide):
+    """Off no columns it is the plain search; off all there is, there is none."""
+    plain = fc.eigsh(wide, 3, "LA", seed=0, space="samples")
+    none = fc.eigsh(wide, 3, "LA", seed=0, space="samples", against=np.zeros((wide.shape[0], 0)))
+    assert np.allclose(none.values, plain.values, rtol=1e-9)
+    small = wide.reduced("samples")
+    E = np.stack([small.embed(e) for e in np.eye(small.shape[0], dtype=small.dtype)])
+    assert reduced_pairs(None, small, None, None, None, E.T) is None
+
+
+def test_a_matrix_too_large_is_written_down_in_the_smaller_space(wide, monkeypatch):
+    small = wide.reduced("samples")
+    exact = np.linalg.eigvalsh(small @ np.eye(small.shape[0]))
+    monkeypatch.setattr(dense, "LARGEST_DENSE", 1000)
+    values = fc.eigvalsh(wide)
+    size = np.abs(exact).max()
+    assert values.shape == (wide.shape[0],)
+    assert np.allclose(values[[0, -1]], exact[[0, -1]], rtol=0, atol=1e-12 * size)
+    assert (np.abs(values) > 1e-12 * size).sum() == (np.abs(exact) > 1e-12 * size).sum()
+    assert dense.dense_reduction(diagonal(np.ones(2000)), None) is None
+    monkeypatch.setattr(dense, "LARGEST_DENSE", 2)
+    assert dense.dense_reduction(wide, None) is None
+
+
+def test_densities_of_other_operators_do_not_merge():
+    one, other = (
+        fc.spectral_density(Prescribed(np.arange(float(n)), seed=0), n_probes=2, n_steps=5, seed=0)
+        for n in (20, 21)
+    )
+    for wrong in (other, None):
+        with pytest.raises(ValueError, match="an operator of the same size"):
+            one.merge(wrong)
+    both = one.merge(one)
+    assert both.n_probes == 4 and np.allclose(both.density, one.density)
+
+
+def test_too_few_probes_for_hutch_pp():
+    with pytest.raises(ValueError, match="at least 4 for method='hutch"):
+        fc.trace(diagonal(np.arange(9.0)), 3, method="hutch++", seed=0)

@@ -148,9 +148,13 @@ cdef inline void ask(Pass *t, fc_product *job, char *whole, Py_ssize_t units) no
 
 
 cdef inline bint remakes(PlanS *P, Py_ssize_t l) noexcept nogil:
-    """Whether products make delta of layer l anew: phi'' alone needs it, few units are above."""
+    """Whether products make delta of layer l anew: phi'' alone needs it, few units are above and no
+    skip, whose part of e is not kept.
+    """
     cdef Layer *y = &P.layer[l]
-    return P.across and l == 0 and y.curved and y.derived and P.layer[1].m <= FC_MAX_RANK
+    cdef Layer *above = &P.layer[1]
+    cdef bint few = above.m <= FC_MAX_RANK and not above.skip
+    return P.across and l == 0 and y.curved and y.derived and few
 
 
 cdef inline void remake(Pass *t, fc_step *step, Layer *y) noexcept nogil:

@@ -244,6 +244,7 @@ STATEMENTS = (
     conditions.the_unit_of_the_loss_changes_no_verdict,
     conditions.what_large_n_measures_is_worth_the_name,
     conditions.beside_a_measured_minimum_nothing_is_lower,
+    networks.products_are_those_of_long_double,
 )
 
 

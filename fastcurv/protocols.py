@@ -284,7 +284,12 @@ class Reduction(Protocol):
 
     `embed` takes coordinates ``(m,)``, or rows of them, to parameter space, `project` is its
     transpose; ``outside(i, j)`` are rows i to j of an orthonormal basis of the complement, of
-    dimension `n_rest`; ``defect(x)`` is ``||H E x - E R x||`` as computed.
+    dimension `n_rest`. ``carried(X, found, rng)`` tells what pairs of R, X their vectors as
+    rows, are worth as pairs of H, and ``inside(V, most)`` are coordinates of rows V, or None
+    where they leave the space by more than `most`. Where `lowest`, no eigenvalue is below `rest`.
+
+    E may also be known by its eigenvectors alone: `embed` is then right for those of R, `project`
+    for those of H, up to length.
     """
 
     shape: tuple[int, int]
@@ -292,6 +297,7 @@ class Reduction(Protocol):
     rest: float
     n_rest: int
     space: str
+    lowest: bool
 
     def product(self, v: np.ndarray, out: np.ndarray | None = None) -> Any: ...
 
@@ -301,7 +307,21 @@ class Reduction(Protocol):
 
     def outside(self, start: int, stop: int) -> np.ndarray: ...
 
-    def defect(self, x: np.ndarray) -> float: ...
+    def carried(self, X: Array, found: Any, rng: Any) -> Carried: ...
+
+    def inside(self, V: Array, most: float) -> Array | None: ...
+
+
+class Carried(NamedTuple):
+    """Pairs of a `Reduction` as pairs of its whole: which of them are `kept`, the others being of
+    the complement to within `zero`; their residuals; whether the vectors are orthogonal only where
+    they are made `together`.
+    """
+
+    kept: NDArray[np.bool_]
+    residuals: NDArray[np.float64]
+    zero: float
+    together: bool
 
 
 @runtime_checkable
@@ -309,6 +329,33 @@ class Reducible(Protocol):
     """An operator that may have a `Reduction`, or None where it is not worth while."""
 
     def reduced(self, space: str | None = None) -> Any: ...
+
+
+@runtime_checkable
+class Written(Protocol):
+    """A `Reduction` that is there as a matrix (m, m) in float64, `norm` its Frobenius norm but for
+    `rest`; `enclosed` makes it again with proved bounds.
+    """
+
+    n: int
+    rest: float
+    n_rest: int
+    space: str
+
+    @property
+    def matrix(self) -> NDArray[np.float64]: ...
+
+    @property
+    def norm(self) -> float: ...
+
+    def enclosed(self) -> Enclosed: ...
+
+
+@runtime_checkable
+class Writable(Protocol):
+    """An operator that may have a `Written` reduction."""
+
+    def written(self) -> Any: ...
 
 
 class Enclosed(NamedTuple):

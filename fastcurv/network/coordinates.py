@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..protocols import Array
+from ..protocols import Array, Carried
 from .arguments import as_vector
 from .linear import Symmetric
 
@@ -22,6 +22,7 @@ class InCoordinates(Symmetric):
 
     whole: Any
     n: int
+    lowest = False
 
     @property
     def layout(self) -> Any:
@@ -71,6 +72,23 @@ class InCoordinates(Symmetric):
         there = self.whole.product(self.embed(x))
         there -= self.embed(self.product(np.asarray(x, dtype=self.dtype)))
         return float(np.linalg.norm(there.astype(np.float64, copy=False)))
+
+    def carried(self, X: Array, found: Any, rng: Any) -> Carried:
+        """What the pairs found here are worth in parameter space: how far a product there is seen
+        to be from one here, on all vectors together, is added to the residuals.
+        """
+        signs = rng.choice([-1.0, 1.0], size=len(X)).astype(X.dtype)
+        defect = self.defect(signs @ X) if len(X) else 0.0
+        return Carried(np.ones(len(X), bool), found.residuals + defect, 0.0, False)
+
+    def inside(self, V: Array, most: float) -> Array | None:
+        """The coordinates of rows V, or None where some leave the space by `most` of their length
+        or more.
+        """
+        found = self.project(V)
+        sizes = [np.linalg.norm(x, axis=1).astype(float) for x in (V, found)]
+        outside = np.sqrt(np.maximum(sizes[0] ** 2 - sizes[1] ** 2, 0.0))
+        return None if (outside > most * sizes[0]).any() else found
 
     def rounding_bound(self, v: Any) -> float:
         """A bound on ``||computed(R v) - E' H E v||``: that of the product in parameter space, and

@@ -24,8 +24,9 @@ from .arguments import (
 )
 from .coordinates import InCoordinates
 from .linear import OfWhole, Symmetric
+from .output_space import OutputSpace
 from .reach import Reach, reach
-from .reductions import reduced
+from .reductions import reduced, written
 
 NAMES = {"hessian": "Hessian", "ggn": "GGN", "fisher": "empirical Fisher"}
 DENSE_BLOCK = 64  # columns of the identity that to_dense multiplies at a time
@@ -263,17 +264,23 @@ class Curvature(Quadratic):
             else check_indices(indices, self.shape[0]),
         )
 
-    def reduced(self, space: str | None = None) -> InCoordinates | None:
-        """The operator in orthonormal coordinates of what its products can reach, where Krylov
+    def reduced(self, space: str | None = None) -> InCoordinates | OutputSpace | None:
+        """A smaller operator with the same eigenvalues but for copies of one number, where Krylov
         methods are faster there; else None.
 
         Parameters
         ----------
-        space : {"samples", "inputs", "parameters"}, optional
-            `fastcurv.network.sample_space`, `fastcurv.network.input_space`, or None whatever the
+        space : {"samples", "outputs", "inputs", "parameters"}, optional
+            `fastcurv.network.sample_space`, `output_space`, `input_space`, or None whatever the
             sizes; by default a cost model decides.
         """
         return reduced(self, space)
+
+    def written(self) -> OutputSpace | None:
+        """The Gram matrix of a GGN or Fisher, where it is smaller: `fastcurv.network.output_space`;
+        else None.
+        """
+        return written(self)
 
     def reach(self, most: int) -> Reach | None:
         """The space that the products of a float64 Hessian reach, with the proof of what lies

@@ -1,20 +1,24 @@
-"""Which smaller operator stands for a curvature: in sample space, in the space of the inputs, or
-none.
+"""Which smaller operator stands for a curvature: in the space of the samples, of the outputs, of
+the inputs, or none.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ..checks import check_choice
 from .coordinates import InCoordinates
 from .input_space import InputSpace, shrinks
-from .sample_space import SampleSpace, worthwhile
+from .output_space import OutputSpace, cost, n_outputs, refusal
+from .sample_space import SampleSpace, prices
 
-SPACES = ("samples", "inputs", "parameters")
+SPACES = ("samples", "outputs", "inputs", "parameters")
+PRODUCTS = 60.0  # that a question is taken to need
 
 
-def reduced(H: Any, space: str | None) -> InCoordinates | None:
+def reduced(H: Any, space: str | None) -> InCoordinates | OutputSpace | None:
     """`Curvature.reduced`."""
     if space is not None:
         check_choice(space, SPACES, "space")
@@ -26,13 +30,36 @@ def reduced(H: Any, space: str | None) -> InCoordinates | None:
         )
     if space == "samples":
         return SampleSpace(H)
+    if space == "outputs":
+        return OutputSpace(H)
     if space == "inputs":
         return InputSpace(H)
     if space == "parameters":
         return None
-    if not ob.model.batch_norm and worthwhile(ob.model, ob.n_samples, H.kind):
-        return SampleSpace(H)
+    found = by_cost(H)
+    if found is not None:
+        return found
     return InputSpace(H) if shrinks(ob) else None
+
+
+def by_cost(H: Any) -> SampleSpace | OutputSpace | None:
+    """The space of the samples or of the outputs where Krylov methods are fastest there."""
+    ob = H.objective
+    if ob.model.batch_norm:
+        return None
+    N = ob.n_samples
+    here, there = (PRODUCTS * price for price in prices(ob.model, N, H.kind))
+    outputs = np.inf
+    if not refusal(H):
+        outputs = cost(ob.model, N, n_outputs(ob, H.kind), PRODUCTS)
+    if outputs < min(here, there):
+        return OutputSpace(H)
+    return SampleSpace(H) if here < there else None
+
+
+def written(H: Any) -> OutputSpace | None:
+    """`Curvature.written`."""
+    return None if refusal(H) else OutputSpace(H)
 
 
 def not_in_shards(H: Any, space: str | None = None) -> None:

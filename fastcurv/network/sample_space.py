@@ -37,9 +37,8 @@ where not, so the operator may be mixed.
 
 *What is left out* has dimension ``(out - s) (in - r)`` in each rotated layer; there H is l2.
 
-*Which space.* `worthwhile` compares what a product and its share of a Krylov method's work on
-vectors cost in both spaces; `Curvature.reduced` asks it, and whoever takes an operator of products
-asks that.
+*Which space.* `prices` tells what a product and its share of a Krylov method's work on vectors cost
+in both spaces; `Curvature.reduced` asks it, and whoever takes an operator of products asks that.
 """
 
 from __future__ import annotations
@@ -89,8 +88,10 @@ def layer_cost(m: int, k: int, N: int, pairs: bool, rotated: bool) -> float:
     return flops + VECTOR * size
 
 
-def worthwhile(model: Any, N: int, kind: str) -> bool:
-    """Whether Krylov methods are faster in sample space, by the cost model."""
+def prices(model: Any, N: int, kind: str) -> tuple[float, float]:
+    """What a product and its share of a Krylov method's work cost in sample space, and in parameter
+    space, in flops.
+    """
     there = here = 0.0
     for l, (m, k) in enumerate(model.shapes):
         pairs = kind == "hessian" and l > 0
@@ -98,7 +99,7 @@ def worthwhile(model: Any, N: int, kind: str) -> bool:
         there += both + layer_cost(m, k, N, pairs, False)
         rotated = rotates(m, k, N, pairs)
         here += PACKING * (both + layer_cost(m, k, N, pairs, rotated)) + LAYER
-    return here < there
+    return here, there
 
 
 class Work:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..checks import MatrixOperator, check_symmetric_operator, operator_dtype, slabs
 from ..eigensolver import Eigensystem, eigh
 from ..eigensolver import eigvalsh as every_eigenvalue
-from ..protocols import BoundsColumns, BoundsProducts, Reducible
+from ..protocols import BoundsColumns, BoundsProducts, Reducible, Writable, Written
 from .reduced import reduction
 from .results import Inertia
 
@@ -197,10 +197,13 @@ def _column_bounds(op: Any, P: Floats) -> Floats:
 
 
 def dense_reduction(op: Any, space: str | None) -> Any:
-    """The smaller operator whose matrix is to be written down, or None: where asked for, and where
-    `op` is too large but that is not.
+    """The smaller operator whose matrix is to be written down, or None: where asked for, where
+    there is a matrix already, and where `op` is too large but that is not.
     """
     if space is None:
+        small = op.written() if isinstance(op, Writable) else None
+        if small is not None:
+            return small
         if op.shape[0] <= LARGEST_DENSE or not isinstance(op, Reducible):
             return None
         small = op.reduced()
@@ -216,7 +219,8 @@ def eigvalsh(op: Any, *, space: str | None = None) -> Floats:
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
         Real symmetric; costs n products, n^2 numbers and about ``4/3 n^3`` flops in float64.
     space : str, optional
-        ``"samples"`` or ``"parameters"``, as in `eigsh`; by default the latter up to n = 30 000.
+        As in `eigsh`; by default ``"outputs"`` where a GGN or Fisher has fewer of these than
+        parameters, else ``"parameters"`` up to n = 30 000.
 
     Returns
     -------
@@ -244,7 +248,8 @@ def eigvalsh(op: Any, *, space: str | None = None) -> Floats:
     small = dense_reduction(check_symmetric_operator(op), space)
     if small is None:
         return every_eigenvalue(dense_matrix(op).A)
-    values = every_eigenvalue(dense_matrix(small).A)
+    A = small.matrix if isinstance(small, Written) else dense_matrix(small).A
+    values = every_eigenvalue(A)
     return np.sort(np.append(values, np.full(small.n_rest, small.rest)))
 
 
@@ -263,9 +268,11 @@ def inertia(op: Any, *, space: str | None = None) -> Inertia:
     op : LinearOperator, ndarray or sparse matrix, shape (n, n)
         Real symmetric, of any scale; costs n products, 2 n^2 numbers and about ``13 n^3`` flops.
     space : str, optional
-        ``"samples"`` or ``"parameters"``, as in `eigsh`; by default the latter up to n = 30 000. In
-        the space of samples the matrix is that of its coordinates, and the eigenvalues outside it
-        are known exactly; part of the bound is then measured, at a risk below 1e-6.
+        As in `eigsh`; by default ``"outputs"`` where a GGN or Fisher has fewer of these than
+        parameters, at no product, else ``"parameters"`` up to n = 30 000. In the space of samples
+        the matrix is that of its coordinates, and the eigenvalues outside it are known exactly;
+        part of the bound is then measured, at a risk below 1e-6. In that of outputs all of it is
+        proved.
 
     Returns
     -------
@@ -292,7 +299,10 @@ def inertia(op: Any, *, space: str | None = None) -> Inertia:
     (2, 1, 1)
     """
     small = dense_reduction(check_symmetric_operator(op), space)
-    matrix = dense_matrix(op if small is None else small)
+    if isinstance(small, Written):
+        matrix = symmetric_part(*small.enclosed()[:2], 0)
+    else:
+        matrix = dense_matrix(op if small is None else small)
     values, _, errors = matrix.eigen()
     n, rest, copies = len(values), 0.0, 0
     if small is not None:

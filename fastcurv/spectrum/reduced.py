@@ -17,8 +17,9 @@ from ..checks import check_choice, check_vectors, operator_dtype
 from ..krylov.ritz import wanted
 from ..protocols import Reducible
 from .results import Eigenpairs, ReducedEigenpairs
+from .search import resolve_tol
 
-SPACES = ("samples", "inputs", "parameters")
+SPACES = ("samples", "outputs", "inputs", "parameters")
 INSIDE = 64  # what of a vector may lie outside the space, in eps of its length
 
 
@@ -28,7 +29,7 @@ def reduction(op: Any, space: str | None) -> Any:
     Parameters
     ----------
     op : LinearOperator
-    space : {"samples", "inputs", "parameters"}, optional
+    space : {"samples", "outputs", "inputs", "parameters"}, optional
         Whether to look for one; by default where the operator says that it is worth while.
     """
     if space is not None:
@@ -48,11 +49,8 @@ def inside(small: Any, V: Any, name: str) -> NDArray[Any] | None:
     """The coordinates of vectors as columns ``(m, s)``, or None where they leave the space."""
     dtype = operator_dtype(small)
     rows = check_vectors(V, small.n, name, dtype).T
-    found = small.project(rows)
-    sizes = [np.linalg.norm(x, axis=1).astype(float) for x in (rows, found)]
-    outside = np.sqrt(np.maximum(sizes[0] ** 2 - sizes[1] ** 2, 0.0))
-    eps = float(np.finfo(dtype).eps)
-    return None if (outside > (INSIDE * eps) ** 0.5 * sizes[0]).any() else found.T
+    found = small.inside(rows, (INSIDE * float(np.finfo(dtype).eps)) ** 0.5)
+    return None if found is None else found.T
 
 
 def reduced_pairs(
@@ -60,8 +58,7 @@ def reduced_pairs(
 ) -> Eigenpairs | None:
     """`eigsh` in the smaller space; None where `against` leaves it.
 
-    Residuals hold in the space of `op`: those found, and how far a product there is seen to be from
-    one here, on all the vectors found together.
+    Residuals hold in the space of `op`: those found, and what `carried` adds to them.
     """
     m, s = small.shape[0], 0
     if against is not None:
@@ -78,41 +75,79 @@ def reduced_pairs(
         v0 = start.T if start.any() else None
     if m - s < 1:
         return None
-    found = search(small, replace(asked, k=min(asked.k, m - s)), rng, v0, against)
-    return completed(found, small, asked.k, asked.which, rng)
+    inner = replace(asked, k=min(asked.k, m - s))
+    if small.lowest:
+        inner = above(inner, asked, small)
+    found = search(small, inner, rng, v0, against) if inner.k else nothing(small)
+    found = replace(found, tol=resolve_tol(asked.tol, operator_dtype(small)))
+    return completed(found, small, asked.k, asked.which, rng, asked.relative)
 
 
-def completed(found: Eigenpairs, small: Any, k: int, which: str, rng: Any) -> ReducedEigenpairs:
+def above(inner: Any, asked: Any, small: Any) -> Any:
+    """What is left to look for where the lowest eigenvalues are the copies of `rest`, to residuals
+    that small eigenvalues need.
+    """
+    dtype = operator_dtype(small)
+    tol = resolve_tol(asked.tol, dtype) * (1e-3 if asked.relative == "value" else 0.25)
+    inner = replace(inner, tol=tol, relative="value")
+    low = {"SA": asked.k, "BE": asked.k // 2}.get(asked.which, 0)
+    if low > small.n_rest:
+        return inner
+    return replace(inner, k=min(asked.k - low, inner.k), which="LA")
+
+
+def nothing(small: Any) -> Eigenpairs:
+    """No pair of the smaller operator."""
+    dtype, none = operator_dtype(small), np.zeros(0)
+    return Eigenpairs(
+        values=none,
+        vectors=np.zeros((small.shape[0], 0), dtype),
+        residuals=none,
+        converged=np.zeros(0, bool),
+        n_products=0,
+        scale=small.norm,
+    )
+
+
+def completed(
+    found: Eigenpairs, small: Any, k: int, which: str, rng: Any, relative: str = "scale"
+) -> ReducedEigenpairs:
     """The wanted among the pairs found and the copies of `rest`, with residuals in op's space."""
     X = np.ascontiguousarray(found.vectors.T)
-    signs = rng.choice([-1.0, 1.0], size=len(X)).astype(X.dtype)
-    defect = small.defect(signs @ X) if len(X) else 0.0
-    copies = min(k, small.n_rest)
-    values = np.concatenate([found.values, np.full(copies, small.rest)])
-    source = np.concatenate([np.full(len(X), -1), np.arange(copies)])
-    mine = np.concatenate([np.arange(len(X)), np.zeros(copies, int)])
+    tol = found.tol
+    kept, limits, zero, together = small.carried(X, found, rng)
+    copies = min(k, small.n_rest + len(X) - int(kept.sum()))
+    scale = max(found.scale, abs(small.rest) if copies else 0.0)
+    zero = max(zero, 16 * float(np.finfo(X.dtype).eps) * scale)
+    size = np.abs(found.values) if relative == "value" else scale
+    if small.lowest:
+        good = limits <= tol * size
+    else:
+        good = found.converged & (limits - found.residuals <= tol * size)
+
+    def both(mine: Any, theirs: Any) -> Any:
+        return np.concatenate([mine[kept], np.full((copies, *mine.shape[1:]), theirs, mine.dtype)])
+
+    values = both(found.values, small.rest)
+    source = np.concatenate([np.full(int(kept.sum()), -1), np.arange(copies)])
     order = np.argsort(values, kind="stable")
-    if k < len(found.values) + copies:
+    if k < len(values):
         order = order[wanted(values[order], k, which)]
-    is_rest = source[order] >= 0
-    scale = max(found.scale, abs(small.rest) if is_rest.any() else 0.0)
-    eps = float(np.finfo(X.dtype).eps)
-    residuals = np.where(is_rest, 16 * eps * scale, found.residuals[mine[order]] + defect)
-    kept = found.converged[mine[order]] & (defect <= found.tol * scale)
     return ReducedEigenpairs(
         values=values[order],
         vectors=None,  # type: ignore[arg-type]  # made when they are asked for
-        residuals=residuals,
-        converged=is_rest | kept,
-        n_products=found.n_products + 1,
+        residuals=both(limits, zero)[order],
+        converged=both(good, not small.lowest or zero <= tol * scale)[order],
+        n_products=found.n_products + bool(len(X)),
         scale=scale,
-        tol=found.tol,
+        tol=tol,
         n_low=found.n_low,
         probed=found.probed,
         interrupted=found.interrupted,
         asymmetry=found.asymmetry,
         space=small.space,
-        coordinates=X[mine[order]],
+        coordinates=both(X, 0.0)[order],
         outside=source[order],
         reduction=small,
+        together=together,
     )

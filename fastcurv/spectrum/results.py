@@ -76,8 +76,8 @@ class Eigenpairs:
         How far the products were seen to be from those of a symmetric operator, ``|<u, Hv> - <Hu,
         v>|`` for unit vectors u, v of the basis; 0 where that was rounding. It is in `residuals`.
     space : str
-        Where the vectors of the search lay: ``"parameters"``, ``"samples"`` or ``"inputs"``; see
-        `fastcurv.network.sample_space` and `fastcurv.network.input_space`.
+        Where the vectors of the search lay: ``"parameters"``, ``"samples"``, ``"outputs"`` or
+        ``"inputs"``; see `sample_space`, `output_space` and `input_space` in `fastcurv.network`.
     """
 
     values: Array
@@ -159,11 +159,15 @@ class ReducedEigenpairs(Eigenpairs):
         -1, or the number of a vector of the complement's basis.
     reduction : Reduction
         The operator of the search; it holds the one that was asked about.
+    together : bool
+        Whether one vector takes all of them, orthogonalised: where some belong to eigenvalues far
+        below the largest, and were found by a Gram matrix.
     """
 
     coordinates: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     outside: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
     reduction: Any = None
+    together: bool = False
 
     def __post_init__(self) -> None:
         if self.__dict__["vectors"] is None:  # then the property below is what is found
@@ -174,7 +178,13 @@ class ReducedEigenpairs(Eigenpairs):
         """The vectors as columns ``(n, k)``."""
         rows = np.empty((len(self), self.n), self.coordinates.dtype)
         for i, row in enumerate(rows):
-            row[...] = self.vector(i)
+            row[...] = self._vector(i)
+        if self.together:  # what is known best comes first and stays as it is
+            first = np.argsort(
+                np.where(self.outside >= 0, 0.0, -np.abs(self.values)), kind="stable"
+            )
+            Q, R = np.linalg.qr(rows[first].T)
+            rows[first] = (Q * np.where(np.diagonal(R) < 0, -1, 1)).T
         return rows.T
 
     @property
@@ -182,6 +192,9 @@ class ReducedEigenpairs(Eigenpairs):
         return int(self.reduction.n)
 
     def vector(self, i: int) -> np.ndarray:
+        return self.vectors[:, i] if self.together else self._vector(i)
+
+    def _vector(self, i: int) -> np.ndarray:
         if self.outside[i] >= 0:
             return np.asarray(self.reduction.outside(self.outside[i], self.outside[i] + 1)[0])
         return np.asarray(self.reduction.embed(self.coordinates[i]))

@@ -54,7 +54,7 @@ class Krylov:
         What all bases together may take; past it a method raises `MemoryError` and leaves the runs
         as they are.
     space : str, optional
-        ``"samples"``, ``"inputs"`` or ``"parameters"``, as in `eigsh`: where the random probes run;
+        As in `eigsh`: where the random probes run;
         by default where a cost model says that it is worth while. Results are those of `op`.
 
     Attributes

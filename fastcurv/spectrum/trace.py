@@ -16,7 +16,7 @@ from ..checks import (
     refuse_unknown,
 )
 from ..progress import bar
-from ..protocols import Operator, Seed
+from ..protocols import Operator, Seed, Written
 from .probing import BLOCK, Counted, from_sums, mean_of, outside, squares_of
 from .reduced import reduction
 from .results import Estimate
@@ -60,7 +60,8 @@ def trace(
     progress : bool
         Whether to show a bar.
     space : str, optional
-        ``"samples"`` or ``"parameters"``, as in `eigsh`.
+        ``"samples"``, ``"outputs"``, ``"inputs"`` or ``"parameters"``, as in `eigsh`. From the
+        Gram matrix of the outputs it is exact, by ``"auto"``, at no product.
 
     Returns
     -------
@@ -96,6 +97,9 @@ def trace(
     small = reduction(op, space)
     if small is None:
         return _trace(op, m, method, rng, progress)
+    if method == "auto" and isinstance(small, Written):
+        known = float(np.trace(small.matrix)) + small.rest * small.n_rest
+        return Estimate(known, 0.0, 0, method="exact", space=small.space)
     found = _trace(small, m, method, rng, progress)
     total = found.estimate + small.rest * small.n_rest
     return replace(found, estimate=total, space=small.space)
@@ -220,7 +224,8 @@ def frobenius_norm(
     progress : bool
         Whether to show a bar.
     space : str, optional
-        ``"samples"`` or ``"parameters"``, as in `eigsh`.
+        ``"samples"``, ``"outputs"``, ``"inputs"`` or ``"parameters"``, as in `eigsh`. From the
+        Gram matrix of the outputs it is exact, by ``"auto"``, at no product.
 
     Returns
     -------
@@ -249,6 +254,9 @@ def frobenius_norm(
     small = reduction(op, space)
     if small is None:
         return _frobenius_norm(op, m, method, rng, progress)
+    if method == "auto" and isinstance(small, Written):
+        known = float(np.hypot(np.linalg.norm(small.matrix), small.n_rest**0.5 * small.rest))
+        return Estimate(known, 0.0, 0, method="exact", space=small.space)
     found = _frobenius_norm(small, m, method, rng, progress)
     inner = float(found.estimate)
     norm = float(np.hypot(inner, small.n_rest**0.5 * small.rest))

@@ -9,13 +9,18 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.network.sample_layers import Reflectors
-from fastcurv.network.sample_space import SampleSpace, layer_size, rotates, worthwhile
+from fastcurv.network.sample_space import SampleSpace, layer_size, prices, rotates
 
 ACTIVATIONS = "identity relu leaky_relu tanh sigmoid softplus silu gelu elu"
 LOSSES = ("mse", "cross_entropy", "binary_cross_entropy")
 KINDS = ("hessian", "ggn", "empirical_fisher")
 EVERY = [True] * 3
 EXACT = 1e-12  # relative: what the issue of exactness allows, hundreds of roundings
+
+
+def worthwhile(*given):
+    here, there = prices(*given)
+    return here < there
 
 
 def objective(rng, sizes, N, activation="tanh", loss="mse", dtype="float64", **options):
@@ -254,7 +259,7 @@ def test_who_decides(rng):
     H = ob.hessian(theta)
     assert H.reduced() is None and H.reduced("parameters") is None
     assert fc.eigsh(H, 2, seed=0).space == "parameters"
-    with pytest.raises(ValueError, match="wanted one of samples, inputs, parameters"):
+    with pytest.raises(ValueError, match="wanted one of samples, outputs, inputs, parameters"):
         fc.eigsh(H, 2, space="rows")
     with pytest.raises(ValueError, match="has no such form"):
         fc.eigsh(np.eye(3), 2, space="samples")
@@ -376,7 +381,7 @@ def test_the_searches_of_classify_run_in_sample_space(rng, monkeypatch):
     points = [fc.classify(ob, theta, krylov=run, **asked) for run in runs]
     assert points[0].kind == points[1].kind == "minimum"
     assert np.isclose(points[0].lambda_max, points[1].lambda_max)
-    monkeypatch.setattr("fastcurv.network.reductions.worthwhile", lambda *given: True)
+    monkeypatch.setattr("fastcurv.network.reductions.prices", lambda *given: (0.0, 1.0))
     assert fc.classify(ob, theta, **asked).kind == "minimum"
     X, y = rng.standard_normal((2, 30)), np.array([[1.0], [-1.0]])
     toy = fc.Objective(fc.MLP([30, 20, 1], "tanh"), X, y, "mse", l2=1e-3)

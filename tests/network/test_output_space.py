@@ -1,0 +1,289 @@
+"""The Gram matrix of what the outputs see against the dense GGN and Fisher, and the eigenpairs that
+are found by it.
+"""
+
+import pickle
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.network.output_space import OutputSpace
+
+ACTIVATIONS = "identity relu leaky_relu tanh sigmoid softplus silu gelu elu"
+LOSSES = ("mse", "cross_entropy", "binary_cross_entropy")
+EVERY_END = ("LM", "LA", "SA", "BE")
+EXACT = 1e-12  # of the norm: hundreds of roundings
+
+
+def objective(rng, sizes, N, activation="tanh", loss="cross_entropy", dtype="float64", **options):
+    model = fc.MLP(
+        sizes,
+        activation,
+        options.pop("bias", True),
+        options.pop("residual", False),
+        dtype,
+    )
+    X, d = rng.standard_normal((N, sizes[0])), sizes[-1]
+    if options.pop("copies", False):
+        X[: N // 2] = X[0]
+    soft = rng.random((N, d))
+    targets = {
+        "mse": rng.standard_normal((N, d)),
+        "cross_entropy": 2 * soft if options.pop("soft", False) else rng.integers(d, size=N),
+        "binary_cross_entropy": soft,
+    }
+    ob = fc.Objective(model, X, targets[loss], loss, **options)
+    return ob, rng.standard_normal(model.n_params).astype(dtype) / 2
+
+
+def every(R):
+    """The whole's eigenvalues, as R says."""
+    return np.sort(np.append(np.linalg.eigvalsh(R.matrix), np.full(R.n_rest, R.rest)))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS.split(" "))
+@pytest.mark.parametrize("loss", LOSSES)
+def test_has_the_eigenvalues_of_the_whole(activation, loss, rng):
+    """Every activation and loss, with options drawn in turn; proved errors hold the difference."""
+    for N in (1, 6):
+        for bias, residual in ((True, False), (False, True)):
+            ob, theta = objective(
+                rng,
+                [7, 6, 6, 3],
+                N,
+                activation,
+                loss,
+                bias=bias,
+                residual=residual,
+                copies=N == 6,
+                soft=residual,
+                l2=0.1 * bias,
+                sample_weight=rng.random(N) * (np.arange(N) != 2) if N > 1 else None,
+            )
+            for G in (ob.ggn(theta), ob.empirical_fisher(theta)):
+                R, truth = G.reduced("outputs"), np.linalg.eigvalsh(G.to_dense())
+                scale = np.abs(truth).max()
+                assert np.abs(every(R) - truth).max() <= EXACT * scale
+                proved = R.enclosed()
+                gap = np.linalg.norm(proved.products - R.matrix)
+                assert gap <= 2 * np.linalg.norm(proved.bounds) <= 1e-9 * scale
+                v = rng.standard_normal(R.n)
+                form = np.sum(R.project(v) ** 2) + R.rest * v @ v  # v'AA'v
+                assert abs(form - v @ (G @ v)) <= EXACT * scale * (v @ v)
+
+
+def exact_gram(ob, theta):
+    """K of a tanh net with cross entropy in extended precision, by loops over rows and columns."""
+    wide = np.longdouble
+    layers = [(W.astype(wide), b.astype(wide)) for W, b in ob.model.unflatten(theta)]
+    a, p = [ob.X.astype(wide)], []
+    for W, b in layers[:-1]:
+        a.append(np.tanh(a[-1] @ W.T + b))
+        p.append(1 - a[-1] ** 2)
+    z = a[-1] @ layers[-1][0].T + layers[-1][1]
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    s = np.sqrt(e / e.sum(axis=1, keepdims=True))
+    columns = []
+    for k in range(z.shape[1] - 1):
+        for n in range(len(z)):
+            t = z[n].argmax()
+            j = k + (k >= t)
+            d = -(s[n] ** 2) * s[n, j] / (1 + s[n, t])
+            d[j] += s[n, j]
+            d[t] = -s[n, t] * s[n, j]
+            d, parts = d / np.sqrt(wide(len(z))), []
+            for l in range(len(layers) - 1, -1, -1):
+                parts.append(np.append(np.outer(d, a[l][n]), d))
+                if l:
+                    d = (d @ layers[l][0]) * p[l - 1][n]
+            columns.append(np.concatenate(parts))
+    A = np.array(columns)
+    return A @ A.T
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).eps > 1e-18, reason="no extended precision here")
+def test_proved_bounds_hold_against_extended_precision(rng):
+    ob, theta = objective(rng, [9, 8, 7, 4], 5)
+    for scale in (1.0, 6.0):  # of the parameters: nearly certain rows at 6
+        R = ob.ggn(scale * theta).reduced("outputs")
+        truth = exact_gram(ob, scale * theta)
+        proved = R.enclosed()
+        assert (np.linalg.norm(proved.products - truth, axis=0) <= proved.bounds).all()
+        assert np.abs(R.matrix - truth).max() <= 1e-14 * np.abs(truth).max()
+        assert np.linalg.norm(proved.bounds) <= 1e-9 * np.linalg.norm(truth)
+
+
+def test_nearly_certain_rows_keep_their_accuracy(rng):
+    """Logits far apart: K is tiny, and right relative to itself."""
+    ob, theta = objective(rng, [7, 6, 6, 3], 4)
+    ob.model.unflatten(theta)[-1][1][:] = [60.0, 0.0, 0.0]
+    G = fc.Objective(ob.model, ob.X, np.zeros(4, int)).ggn(theta)
+    truth = np.linalg.eigvalsh(G.to_dense())
+    assert 0 < truth.max() < 1e-20
+    assert np.abs(every(G.reduced("outputs")) - truth).max() <= EXACT * truth.max()
+
+
+@pytest.fixture
+def wide(rng):
+    ob, theta = objective(rng, [12, 11, 9, 3], 6, l2=0.01)
+    G = ob.ggn(theta)
+    return G, np.linalg.eigvalsh(G.to_dense())
+
+
+@pytest.mark.parametrize(
+    "k, which", [(k, which) for k in (1, 5, 12, 30) for which in EVERY_END] + [(281, "BE")]
+)
+def test_eigenpairs(wide, k, which):
+    """Values to rounding, residuals that hold in parameter space, orthonormal vectors."""
+    G, truth = wide
+    pairs = fc.eigsh(G, k, which, space="outputs", tol=1e-11, seed=0)
+    expected = {"LA": truth[-k:], "SA": truth[:k], "LM": truth[-k:]}
+    expected["BE"] = np.concatenate([truth[: k // 2], truth[len(truth) - (k - k // 2) :]])
+    assert pairs.space == "outputs" and pairs.converged.all() and len(pairs) == k
+    assert np.abs(pairs.values - expected[which]).max() <= EXACT * truth.max()
+    V = pairs.vectors
+    assert np.abs(V.T @ V - np.eye(k)).max() <= 1e-12
+    assert (np.linalg.norm(G @ V - V * pairs.values, axis=0) <= pairs.residuals + 1e-16).all()
+    assert np.array_equal(pairs.vector(k // 2), V[:, k // 2])
+
+
+def test_small_eigenvalues(rng):
+    """Rows that are nearly equal: eigenvalues over ten decades, vectors orthogonal all the same,
+    residuals that say what they are.
+    """
+    ob, theta = objective(rng, [12, 11, 9, 3], 6)
+    X = ob.X[0] + np.logspace(0, -6, 6)[:, None] * ob.X
+    G = fc.Objective(ob.model, X, ob.y).ggn(theta)
+    truth = np.linalg.eigvalsh(G.to_dense())
+    q = G.reduced("outputs").shape[0]
+    for relative in ("scale", "value"):
+        pairs = fc.eigsh(G, q, "LA", space="outputs", relative=relative, seed=0)
+        assert pairs.together and np.abs(pairs.values - truth[-q:]).max() <= EXACT * truth.max()
+        V = pairs.vectors
+        assert np.abs(V.T @ V - np.eye(q)).max() <= 1e-12
+        residuals = np.linalg.norm(G @ V - V * pairs.values, axis=0)
+        assert (residuals <= pairs.residuals + 1e-16).all()
+        if relative == "scale":
+            assert pairs.converged.all()
+        else:  # what is asked of them is below the rounding of the products
+            assert 4 < pairs.converged.sum() < q
+            assert (pairs.residuals <= pairs.tol * np.abs(pairs.values))[pairs.converged].all()
+
+
+def test_rows_that_are_equal_have_zeros(rng):
+    """A Gram matrix of low rank: what it cannot show is of the complement."""
+    ob, theta = objective(rng, [12, 11, 9, 3], 8, copies=True)
+    ob.sample_weight = None
+    G = ob.ggn(theta)
+    pairs = fc.eigsh(G, 16, "LA", space="outputs", seed=0)
+    assert (pairs.outside >= 0).sum() == 6 and pairs.converged.all()
+    V = pairs.vectors
+    assert np.abs(V.T @ V - np.eye(16)).max() <= 1e-12
+    assert (np.linalg.norm(G @ V - V * pairs.values, axis=0) <= pairs.residuals).all()
+
+
+def test_float32(rng):
+    ob, theta = objective(rng, [12, 11, 9, 3], 6, dtype="float32", l2=0.01)
+    G, eps = ob.ggn(theta), np.finfo(np.float32).eps
+    truth = np.linalg.eigvalsh(G.to_dense().astype(float))
+    R = G.reduced("outputs")
+    assert R.dtype == np.float32 and np.abs(every(R) - truth).max() <= 400 * eps * truth.max()
+    pairs = fc.eigsh(G, 8, "LA", space="outputs", seed=0)
+    assert pairs.vectors.dtype == np.float32 and pairs.converged.all()
+    V = pairs.vectors.astype(float)
+    gaps = np.linalg.norm(G.astype("float64") @ V - V * pairs.values, axis=0)
+    assert (gaps <= pairs.residuals + 20 * eps * truth.max()).all()
+    assert np.abs(V.T @ V - np.eye(8)).max() <= 200 * eps
+    high = G.astype("float64").reduced("outputs").enclosed()  # float64 of the stored numbers
+    assert np.array_equal(R.enclosed().products, high.products)
+
+
+def test_starts_deflation_and_mixed_precision(wide, rng):
+    G, truth = wide
+    first = fc.eigsh(G, 3, "LA", space="outputs", tol=1e-13, seed=0)
+    rest = fc.eigsh(G, 3, "LA", space="outputs", against=first, seed=0)
+    assert rest.space == "outputs"
+    assert np.abs(rest.values - truth[-6:-3]).max() <= EXACT * truth.max()
+    for other in (rng.standard_normal((G.shape[0], 1)), first.reduction.outside(0, 1).T):
+        there = fc.eigsh(G, 3, "LA", space="outputs", against=other, seed=0)
+        assert there.space == "parameters"
+    again = fc.eigsh(G, 3, "LA", space="outputs", v0=first.vectors, probe=True, seed=0)
+    assert np.abs(again.values - truth[-3:]).max() <= EXACT * truth.max()
+    mixed = fc.eigsh(G, 3, "LA", space="outputs", precision="mixed", seed=0)
+    assert mixed.n_low > 0 and mixed.converged.all()
+    assert np.abs(mixed.values - truth[-3:]).max() <= EXACT * truth.max()
+
+
+def test_other_questions_are_completed(wide):
+    """Trace, norm, density, every eigenvalue and inertia, all exact and at no product."""
+    G, truth = wide
+    n, scale = len(truth), truth.max()
+    trace = fc.trace(G, space="outputs")
+    norm = fc.frobenius_norm(G, space="outputs")
+    assert (trace.stderr, trace.n_products, trace.space) == (0.0, 0, "outputs")
+    assert abs(float(trace) - truth.sum()) <= EXACT * n * scale
+    assert abs(float(norm) - np.linalg.norm(truth)) <= EXACT * n * scale
+    few = fc.trace(G, 8, "hutchinson", space="outputs", seed=0)
+    assert few.n_products == 8 and abs(float(few) - truth.sum()) <= 5 * few.stderr
+    d = fc.spectral_density(G, space="outputs")
+    assert d.space == "outputs" and d.n_products == 0 and abs(d.integral() - 1) < 1e-6
+    assert abs(float(d.moment(2)) - (truth**2).mean()) <= EXACT * scale**2
+    assert d.moment(2).stderr <= 1e-15 * scale**2 and d.wasserstein(truth) <= EXACT * scale
+    before = G.n_products
+    assert np.abs(fc.eigvalsh(G) - truth).max() <= EXACT * scale and G.n_products == before
+    here, there = fc.inertia(G, space="parameters"), fc.inertia(G)
+    assert tuple(there) == tuple(here) == (n, 0, 0)
+    assert there.space == "outputs" and there.n_products == 0 and there.bound <= 1e-9
+    run = fc.Krylov(G, space="outputs")
+    assert np.abs(run.eigsh(3, "LA").values - truth[-3:]).max() <= 1e-8 * scale
+
+
+def test_zeros_of_a_ggn_are_counted(rng):
+    """Without l2 all but the outputs' eigenvalues are zero, and every other one positive."""
+    ob, theta = objective(rng, [12, 11, 9, 3], 6)
+    found = fc.inertia(ob.ggn(theta))
+    assert tuple(found) == (12, 0, ob.n_params - 12) and found.space == "outputs"
+    assert tuple(fc.inertia(ob.ggn(theta), space="parameters")) == tuple(found)
+
+
+def test_who_decides(rng):
+    """The cost model, a caller's word, and a refusal that says what is wanted."""
+    ob, theta = objective(rng, [60, 300, 300, 5], 20, "gelu", l2=1e-3)
+    G = ob.ggn(theta)
+    assert G.reduced().space == "outputs" and ob.hessian(theta).reduced().space == "samples"
+    there, here = fc.eigsh(G, 4, seed=0), fc.eigsh(G, 4, space="parameters", seed=0)
+    assert there.space == "outputs"
+    assert np.abs(there.values - here.values).max() <= EXACT * here.values.max()
+    few, theta = objective(rng, [4, 3, 2], 50)
+    refused = [
+        (few.ggn(theta), "50 pairs of row and class and n = 23"),
+        (few.hessian(theta), "a Hessian"),
+    ]
+    spared = fc.Objective(few.model, few.X[:3], few.y[:3], l2=0.1, l2_biases=False)
+    refused.append((spared.ggn(theta), "spares biases"))
+    normed = fc.Objective(fc.MLP([30, 4, 1], batch_norm=True), np.eye(30)[:3], np.ones(3), "mse")
+    refused.append((normed.ggn(normed.model.init(seed=0)), "batch normalisation"))
+    for G, why in refused:
+        with pytest.raises(ValueError, match=why):
+            G.reduced("outputs")
+        assert G.written() is None and G.reduced() is None
+    assert spared.empirical_fisher(theta).written() is not None  # it holds no l2
+
+
+def test_same_bits_for_any_number_of_threads(rng):
+    found = []
+    for threads in (1, 2, 3):
+        ob, theta = objective(np.random.default_rng(0), [70, 90, 80, 4], 40, n_threads=threads)
+        R = ob.ggn(theta).reduced("outputs")
+        found.append((R.matrix, R @ np.ones(R.shape[0]), R.embed(np.ones(R.shape[0]))))
+    for other in found[1:]:
+        assert all(np.array_equal(x, y) for x, y in zip(found[0], other))
+
+
+def test_pickles(wide):
+    R = OutputSpace(wide[0])
+    again = pickle.loads(pickle.dumps(R))
+    assert again.shape == R.shape and np.array_equal(again @ np.eye(12), R @ np.eye(12))
+    pairs = pickle.loads(pickle.dumps(fc.eigsh(wide[0], 2, space="outputs", seed=0)))
+    assert pairs.vector(0).shape == (R.n,)

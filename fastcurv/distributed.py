@@ -14,6 +14,7 @@ theta is still there; ``W n k s`` bytes out and ``(W + K / 8) n k 8`` bytes back
 
 from __future__ import annotations
 
+import time
 import warnings
 import weakref
 from collections.abc import Sequence
@@ -29,8 +30,11 @@ from .network.placed import Recipe, ask, echo, in_frame, load_shard, rows_and_ke
 from .network.shards import Frame, Sharded
 from .network.sums import FAN, total
 
+Places = dict[str, int]  # workers' addresses: their threads
+
 SENT = 1 << 12  # bytes of an array from which it goes out by itself, once
 KEEP = 2  # points whose state a shard keeps
+LOOK = 1.0  # seconds from one look at who the workers are to the next
 __all__ = ["Objective"]
 
 
@@ -75,7 +79,8 @@ class Objective(Sharded):
     -----
     Results are those of `fastcurv.Objective` on all rows to about 1e-13, and bit for bit the same
     for any number of workers and threads. The loss of a worker costs the time to load its shards
-    again. `close` ends what was started here.
+    again; one that joins is given its share of them at the next product. `close` ends what was
+    started here.
 
     Examples
     --------
@@ -150,7 +155,9 @@ class Objective(Sharded):
         frames = [frame] * len(sizes)
         self.frame, self._sizes = frame, sizes
         self._shards = self.client.map(make, shards, *each, frames, firsts, pure=False)
+        self._firsts = firsts
         self._sent: list[tuple[Any, Any]] = []
+        self._workers, self._looked = frozenset(self.client.nthreads()), time.monotonic()
         self._start()
 
     def _homes(self, count: int) -> list[Any]:
@@ -185,10 +192,35 @@ class Objective(Sharded):
             if cluster is not None:
                 cluster.close()
 
+    def _settle(self) -> None:
+        """Shards for workers that joined since the last look: each then holds its share, by
+        threads. What moves is loaded again where it goes; the sums' order stays.
+        """
+        if time.monotonic() - self._looked < LOOK:
+            return
+        threads, self._looked = self.client.nthreads(), time.monotonic()
+        joined = set(threads) - self._workers
+        self._workers = frozenset(threads)
+        if not joined:
+            return
+        held = self.client.who_has(self._shards)
+        owners = [next(iter(held.get(shard.key, ())), None) for shard in self._shards]
+        for i, home in moves(owners, threads).items():
+            self._shards[i] = self.client.submit(
+                in_frame,
+                self._shards[i],
+                self.frame,
+                self._firsts[i],
+                pure=False,
+                workers=[home],
+                allow_other_workers=True,
+            )
+
     # --- sums
 
     def _fold(self, part: Any, arguments: tuple[Any, ...]) -> Any:
         """The sum over shards, by a tree of tasks, of ``part(shard, *arguments)``."""
+        self._settle()
         sent = [[self._send(a)] * self.n_shards for a in arguments]
         parts = [part] * self.n_shards
         level = self.client.map(ask, self._shards, parts, *sent, pure=False)
@@ -245,6 +277,33 @@ class Objective(Sharded):
             picked,
         )
         return other
+
+
+def moves(owners: Sequence[str | None], threads: Places) -> dict[int, str]:
+    """Which shards go where, as few as will do for every worker to have its share, in proportion to
+    its threads; those without an owner are left to the scheduler.
+
+    Examples
+    --------
+    >>> moves(["a", "a", "a", "a"], {"a": 1, "b": 1})
+    {0: 'b', 1: 'b'}
+    """
+    held = {name: sum(owner == name for owner in owners) for name in threads}
+    known, whole = sum(held.values()), max(1, sum(threads.values()))
+    quota = {name: known * n // whole for name, n in threads.items()}
+    extra = sorted(threads, key=lambda name: quota[name] - held[name])  # who has more may keep more
+    parted = [name for name in extra if known * threads[name] % whole]
+    for name in parted[: known - sum(quota.values())]:
+        quota[name] += 1
+    found: dict[int, str] = {}
+    for i, owner in enumerate(owners):
+        if owner not in quota:
+            continue
+        if held[owner] > quota[owner]:
+            found[i] = next(name for name in threads if held[name] < quota[name])
+            held[found[i]] += 1
+            held[owner] -= 1
+    return found
 
 
 def _owned(found: Any) -> Any:

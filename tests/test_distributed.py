@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.distributed import moves
 
 dask = pytest.importorskip("distributed")
 SIZES, SHARDS = [5, 7, 4, 3], 11
@@ -234,6 +235,62 @@ def test_workers_that_are_killed_change_no_bit():
     for products, x, nit in found[1:]:
         assert np.array_equal(products, found[0][0]) and np.array_equal(x, found[0][1])
         assert nit == found[0][2]
+
+
+def test_a_worker_that_joins_takes_its_share(monkeypatch):
+    """Shards are loaded on it at the next product, as few as will do, and no bit changes."""
+    monkeypatch.setattr("fastcurv.distributed.LOOK", 0.0)
+    with (
+        dask.LocalCluster(
+            processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None
+        ) as cluster,
+        dask.Client(cluster) as client,
+    ):
+        _, ob, theta = both(client)
+        H = ob.hessian(theta)
+        v = np.linspace(-1, 1, ob.n_params)
+        alone = H @ v
+
+        def loads():
+            held = client.who_has(ob._shards)
+            owners = [where for shard in ob._shards for where in held[shard.key]]
+            return sorted(owners.count(name) for name in client.nthreads())
+
+        assert loads() == [SHARDS]
+        for workers, share in ((2, [5, 6]), (3, [3, 4, 4])):
+            cluster.scale(workers)
+            wait_for(lambda: len(client.nthreads()) == workers)  # noqa: B023
+            assert np.array_equal(H @ v, alone)
+            dask.wait(ob._shards)
+            wait_for(lambda: loads() == share)  # noqa: B023
+            assert np.array_equal(H @ v, alone)
+        batch = ob.batch(slice(0, 100))
+        assert np.isfinite(batch.value(theta))
+
+
+def wait_for(there, seconds=20.0):
+    """Until it is so."""
+    end = time.monotonic() + seconds
+    while not there() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert there()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_as_few_shards_move_as_will_do(seed):
+    """Every worker has its share by threads, to one; nobody gives who has no more than that."""
+    rng = np.random.default_rng(seed)
+    threads = {f"w{i}": int(rng.integers(1, 5)) for i in range(rng.integers(1, 6))}
+    names = [*threads, "gone"]
+    owners = [str(rng.choice(names)) for _ in range(rng.integers(1, 60))]
+    moved = moves(owners, threads)
+    after = [moved.get(i, owner) for i, owner in enumerate(owners)]
+    known = sum(owner != "gone" for owner in owners)
+    for name, n in threads.items():
+        share = known * n / sum(threads.values())
+        assert after.count(name) <= np.ceil(share)
+        if owners.count(name) <= share:
+            assert all(owners[i] != name for i in moved)
 
 
 def test_a_client_by_its_address_is_the_objectives_own(client):

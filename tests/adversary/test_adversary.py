@@ -20,6 +20,7 @@ def test_is_never_said(statement):
         ("large_n_of_a_network_is_as_honest", 90114),  # symmetries fill the space
         ("large_n_of_a_network_is_as_honest", 200551),  # no product leaves 0
         ("large_n_of_a_network_is_as_honest", 201014),  # units of 1e31 beside float32
+        ("large_n_of_a_network_is_as_honest", 201517),  # held by kinks, curved down on one side
         ("success_has_nothing_lower_beside_it", 50319),  # at the rounding of single precision
     ],
 )

@@ -145,10 +145,7 @@ def eigh_tridiagonal(
         found = _attempt(partial(linalg.eigh_tridiagonal, d, e, lapack_driver=driver, **part))
         if found is not None and _plausible(d, e, *found):
             return _back(found[0], exponent), found[1]
-    T = np.diag(d)
-    if n > 1:
-        T += np.diag(e, 1) + np.diag(e, -1)
-    whole = eigh(T)
+    whole = eigh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))
     return _back(whole.values[first : last + 1], exponent), whole.vectors[:, first : last + 1]
 
 

@@ -1,0 +1,72 @@
+"""Displays on axes that are given, without curves, and before they are drawn."""
+
+import numpy as np
+import pytest
+
+matplotlib = pytest.importorskip("matplotlib")
+
+import fastcurv as fc  # noqa: E402
+from fastcurv.plots import spectrum  # noqa: E402
+from fastcurv.plots.display import Display  # noqa: E402
+from fastcurv.plots.style import new_axes  # noqa: E402
+from fastcurv.testing import PrescribedSpectrum  # noqa: E402
+
+
+class Line(Display):
+    def plot(self, ax=None):
+        self.n_drawn = getattr(self, "n_drawn", 0) + 1
+        self._axes(ax).plot([0, 1], [1, 0])
+        return self
+
+
+def test_a_picture_is_drawn_when_it_is_asked_for_and_once():
+    shown = Line()
+    assert shown._repr_png_() == shown._repr_png_() and shown.n_drawn == 1
+    assert shown._repr_png_().startswith(b"\x89PNG")
+    with pytest.raises(NotImplementedError):
+        Display()._repr_png_()
+
+
+def test_as_many_axes_as_panels():
+    shown = Line()
+    assert np.size(shown._axes(None, n=3)) == 3 == len(shown.figure_.axes)
+    two = shown._axes(None, n=2)
+    assert shown._axes(two, n=2) is two and shown.figure_ is two[0].figure
+    with pytest.raises(ValueError, match="ax holds 2 axes; wanted 3"):
+        shown._axes(two, n=3)
+
+
+def test_densities_and_spectra_go_where_they_are_told():
+    H = PrescribedSpectrum(np.linspace(-1.0, 5.0, 30), seed=0)
+    found, ax = fc.spectral_density(H, n_probes=1, n_steps=10, seed=0), new_axes()
+    assert found.plot(ax=ax) is ax and len(ax.lines) == 2  # and that of 0
+    assert not ax.collections, "one probe has no band"
+    assert np.array_equal(ax.lines[0].get_ydata(), found.density)
+
+
+def test_extremes_of_what_is_too_large_to_be_written_down(monkeypatch):
+    H = PrescribedSpectrum(np.linspace(-1.0, 5.0, 60), seed=0)
+    dense = spectrum.extremes(H, 2, 60, 0)
+    monkeypatch.setattr(spectrum, "DENSE_BELOW", 10)
+    assert np.allclose(spectrum.extremes(H, 2, 60, 0), dense, atol=1e-6)
+    assert np.allclose(dense, [-1.0, -1.0 + 6 / 59, 5.0 - 6 / 59, 5.0], atol=1e-12)
+
+
+def test_curves_of_one_run_and_of_none():
+    class Run:
+        history = {"time": [0.0, 1.0], "loss": [2.0, 1.0]}
+        method, message, stopped = "adam", "", "max_iter"
+
+    shown = fc.ConvergenceDisplay.from_results(Run())
+    assert list(shown.curves) == ["adam"] and np.array_equal(shown.curves["adam"][1], [2.0, 1.0])
+    empty = fc.ConvergenceDisplay({"none": ([], []), "one": ([0.0, 1.0], [3.0, 2.0])}).plot()
+    assert [line.get_label() for line in empty.ax_.lines][:2] == ["none", "one"]
+    assert sum(line.get_marker() == "o" for line in empty.ax_.lines) == 1
+
+
+def test_regions_by_outputs_and_surfaces_as_they_are():
+    X = np.random.default_rng(0).standard_normal((20, 2))
+    ax = fc.plots.decision_regions(lambda G: G[:, :1] - 0.5, X, (X[:, 0] > 0.5).astype(int), n=20)
+    assert len(ax.lines) == 2 and ax.collections
+    ax = fc.plots.surface(lambda a, b: a * a - b * b, (-1, 1), (-1, 1), n=11, log=False)
+    assert ax.figure.axes[-1].get_ylabel() == "loss"

@@ -121,6 +121,16 @@ def test_schedules_by_value():
     assert power(1.0, 0.5)(4) == 0.5
     assert [constant_then_decay(0.3, 2, delta=1.0)(t) for t in (1, 2, 4)] == [0.3, 0.3, 0.15]
     assert as_schedule("constant", 0.1)(10**9) == 0.1
+    for name, numbers, same in [
+        ("inverse_time", {}, inverse_time(0.3, 1e-3)),
+        ("inverse_time", {"delta": 0.5}, inverse_time(0.3, 0.5)),
+        ("power", {}, power(0.3, 0.75)),
+        ("power", {"delta": 0.6}, power(0.3, 0.6)),
+        ("constant_then_decay", {}, constant_then_decay(0.3, 1000, 1.0)),
+        ("constant_then_decay", {"hold": 5, "delta": 0.7}, constant_then_decay(0.3, 5, 0.7)),
+    ]:
+        rate = as_schedule(name, 0.3, **numbers)
+        assert all(rate(t) == same(t) for t in (1, 2, 7, 1500))
 
 
 @pytest.mark.parametrize(

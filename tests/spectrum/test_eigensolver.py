@@ -138,3 +138,45 @@ def test_signs_at_every_scale(scale):
     op = LinearOperator((2, 2), matvec=lambda v: product(v.reshape(-1)), dtype=float)
     matrix = dense_matrix(op)
     assert 0 < matrix.error() < 1e-10 * scale and tuple(fc.inertia(op)) == (1, 1, 0)
+
+
+def by_the_formula(A, values, V):
+    """The bound at the head of `eigensolver`, without what it adds for its own rounding."""
+    E, R = V.T @ V - np.eye(len(A)), A @ V - V * values
+    F = np.linalg.norm(E * values) + np.linalg.norm(V, 2) * np.linalg.norm(R)
+    off = np.linalg.norm(E)
+    return (F + off * np.abs(values)) / (1 - off)
+
+
+@pytest.mark.parametrize("n", [1, 5, 40, 300])
+def test_the_proved_error_is_that_of_the_formula_and_little_more(n, rng):
+    A = rng.uniform(-1, 1, (n, n))
+    A = (A + A.T) / 2
+    values, V = np.linalg.eigh(A)
+    for size in (1e-2, 1e-6, 1e-9):
+        off = size / n
+        wrong = V + off * rng.standard_normal((n, n)), values + off * rng.standard_normal(n)
+        known = by_the_formula(A, wrong[1], wrong[0])
+        found = eigensolver._proved(A, wrong[1], wrong[0])
+        assert (known <= found).all() and (found <= 1.15 * known).all()
+
+
+@pytest.mark.parametrize("n", [1, 7, 300])
+def test_what_the_proof_adds_for_its_own_rounding(n):
+    """Where E and R are exactly 0 nothing else is left: gamma of the depth of its sums (Higham
+    2002, section 3.1), times the norms that stand there.
+    """
+    values = np.linspace(0.25, 1.0, n)
+    depth = min(eigensolver.SLICE, n) + -(-n // eigensolver.SLICE) + 4
+    gamma = depth * 2.0**-53 / (1 - depth * 2.0**-53)
+    length = np.linalg.norm(values)
+    E = gamma  # of V = I
+    F = gamma * length + gamma * (min(n**0.5 * values[-1], length) + length)
+    found = eigensolver._proved(np.diag(values), values, np.eye(n))
+    known = F + E * values
+    assert (known <= found).all() and (found <= 1.1 * known).all()
+
+
+def test_vectors_far_from_orthogonal_prove_nothing():
+    assert np.isinf(eigensolver._proved(np.eye(3), np.ones(3), np.full((3, 3), 0.8))).all()
+    assert eigensolver._proved(np.zeros((0, 0)), np.zeros(0), np.zeros((0, 0))).shape == (0,)

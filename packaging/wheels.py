@@ -125,7 +125,7 @@ def built_twice(folder, python):
 
 
 def tagged(tools, wheel, place, epoch):
-    """The wheel under the name of the oldest Linux it is good for, which auditwheel must agree to."""
+    """The wheel under the name of the oldest Linux it is good for; auditwheel must agree."""
     path = f"{tools / 'bin'}{os.pathsep}{os.environ['PATH']}"
     options = ("repair", "--plat", f"{OLDEST}_{os.uname().machine}", "-w", place, wheel)
     env = {**os.environ, "PATH": path, "SOURCE_DATE_EPOCH": epoch}

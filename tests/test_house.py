@@ -15,9 +15,11 @@ import fastcurv
 PACKAGE = Path(fastcurv.__file__).parent
 ROOT = Path(__file__).resolve().parent.parent
 LEAVES = {
+    "answers",
     "checks",
     "eigensolver",
     "files",
+    "foreign",
     "interrupts",
     "outcome",
     "progress",

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..answers import own_names
 from ..progress import bar
 from ..spectrum.shared_run import Krylov
 from . import dense, iterative
@@ -22,6 +23,7 @@ from .result import CriticalPoint
 from .wording import reason, where_newton_leads, which_call_gets_there
 
 
+@own_names("classify")
 def classify(
     ob: Any,
     theta: Any,

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 from scipy.optimize import minimize as scipy_minimize
 
+from ..answers import own_names
 from ..checks import check_choice, check_positive, check_positive_int, check_theta
 from ..progress import bar
 from .newton_mr import Steps, lower_gradient
@@ -19,6 +20,7 @@ EXCURSION = 50  # steps
 FLAT = 1e-10  # ||Hg|| below this share of ||H|| ||g||: the gradient norm is stationary
 
 
+@own_names("find_critical_point")
 def find_critical_point(
     ob: Any,
     theta0: Any,

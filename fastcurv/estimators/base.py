@@ -16,6 +16,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from ..answers import own_names
 from ..checks import check_choice, check_positive, check_positive_int
 from ..network.convert import SKLEARN
 from ..network.mlp import MLP, RELU_LIKE
@@ -40,6 +41,7 @@ class BaseMLP(BaseEstimator):
 
     _stratify = False
 
+    @own_names("estimator")
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),

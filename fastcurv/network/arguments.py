@@ -17,32 +17,6 @@ from ..checks import as_numpy, check_array, check_choice, check_positive_int
 from ..protocols import Array
 
 ACTIVATIONS = tuple(_engine.ACTIVATIONS)
-FOREIGN = {  # what torch and scikit-learn call the settings of an objective
-    "weight_decay": "l2",
-    "alpha": "l2",
-    "criterion": "loss",
-    "weights": "sample_weight",
-    "sample_weights": "sample_weight",
-    "n_jobs": "n_threads",
-    "num_threads": "n_threads",
-}
-OTHER_LOSSES = {  # names of torch, scikit-learn and Keras
-    "CrossEntropyLoss": "cross_entropy",
-    "log_loss": "cross_entropy",
-    "MSELoss": "mse",
-    "squared_error": "mse",
-    "BCEWithLogitsLoss": "binary_cross_entropy",
-    "binary_crossentropy": "binary_cross_entropy",
-    "bce": "binary_cross_entropy",
-}
-
-
-def check_loss(loss: Any, known: tuple[str, ...]) -> str:
-    """A loss by name; what other libraries call it is answered with the name here."""
-    name = loss if isinstance(loss, str) else type(loss).__name__
-    if name in OTHER_LOSSES:
-        raise ValueError(f"loss is {name}; wanted {OTHER_LOSSES[name]!r}")
-    return check_choice(loss, known, "loss")
 
 
 def check_sizes(sizes: Any) -> tuple[int, ...]:

@@ -12,12 +12,13 @@ import numpy as np
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
+from ..answers import Answering
 from ..checks import as_numpy, check_array
 from ..protocols import Array
 from .arguments import as_block, as_vector, check_out, like
 
 
-class Operator(LinearOperator):
+class Operator(LinearOperator, Answering, subject="operator"):
     """A `LinearOperator` of real numbers that says in its own words what does not fit.
 
     Vectors may be arrays, tensors of torch on the CPU, which get a tensor back, or whatever

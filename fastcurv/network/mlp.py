@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import _engine
+from ..answers import Answering, own_names
 from ..checks import (
     as_layers,
     as_numpy,
@@ -25,7 +26,7 @@ SCHEMES = ("auto", "he", "xavier", "lecun")
 PREDICT_MEMORY = 1 << 26  # bytes of state while predicting
 
 
-class MLP:
+class MLP(Answering, subject="model"):
     """A multilayer perceptron of the given widths; the last layer is linear.
 
     Parameters
@@ -82,6 +83,7 @@ class MLP:
     [(3, 2), (1, 3)]
     """
 
+    @own_names("MLP")
     def __init__(
         self,
         sizes: Any,
@@ -138,9 +140,9 @@ class MLP:
         m, k = self.shapes[layer]
         return ((m, k),) + ((m,),) * (self.bias + 2 * self.normalised(layer))
 
+    @own_names("init")
     def init(self, seed: Any = None, scheme: str = "auto") -> np.ndarray:
-        """Random parameters: normal weights of variance ``gain / fan``, zero biases, gamma 1 and
-        beta 0.
+        """Random parameters: normal weights of variance ``gain / fan``, biases and beta 0, gamma 1.
 
         Parameters
         ----------
@@ -169,13 +171,8 @@ class MLP:
             kind = scheme if scheme != "auto" else "he" if phi in RELU_LIKE else "xavier"
             variance = {"he": 2 / k, "xavier": 2 / (k + m), "lecun": 1 / k}[kind]
             norm = (np.ones(m), np.zeros(m)) if self.normalised(l) else ()
-            layers.append(
-                (
-                    rng.standard_normal((m, k)) * math.sqrt(variance),
-                    np.zeros(m) if self.bias else None,
-                    *norm,
-                )
-            )
+            W = rng.standard_normal((m, k)) * math.sqrt(variance)
+            layers.append((W, np.zeros(m) if self.bias else None, *norm))
         return self.flatten(layers)
 
     def unflatten(self, theta: Any) -> list[tuple[Any, ...]]:

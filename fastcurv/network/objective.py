@@ -13,16 +13,15 @@ import numpy as np
 from scipy.sparse import issparse
 
 from .. import _engine
-from ..checks import check_positive, check_positive_int, refuse_foreign
+from ..answers import Answering, door, refuse_foreign, typed
+from ..checks import check_choice, check_positive, check_positive_int
 from ..rounding.bounds import rounding_at
 from ..rounding.facts import NetworkFacts
 from ..structure.parameters import l2_diagonal
 from .arguments import (
-    FOREIGN,
     InitSignature,
     as_vector,
     check_bool,
-    check_loss,
     check_memory,
     check_selection,
     check_targets,
@@ -49,7 +48,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-class Objective(NetworkFacts):
+class Objective(NetworkFacts, Answering, subject="objective"):
     """The mean loss of `model` on the rows of `X`, plus ``l2/2 ||theta||^2``, or ``l2/2`` times the
     squares of the matrices W alone.
 
@@ -123,7 +122,7 @@ class Objective(NetworkFacts):
     __signature__ = InitSignature()
 
     def __new__(cls, model: Any = None, X: Any = None, *rest: Any, **options: Any) -> Any:
-        refuse_foreign(cls.__name__, options, FOREIGN)
+        refuse_foreign("Objective", options)
         if cls is Objective and issparse(X):  # a kind of its own, which is above this module
             return object.__new__(import_module(".sparse", __package__).SparseObjective)
         return object.__new__(cls)
@@ -152,8 +151,8 @@ class Objective(NetworkFacts):
     ) -> None:
         """Everything but the rows."""
         if not isinstance(model, MLP):
-            raise TypeError(f"model is a {type(model).__name__}; wanted a fastcurv.MLP")
-        self.model, self.loss = model, check_loss(loss, LOSSES)
+            raise TypeError(f"model is {typed(model)}; wanted a fastcurv.MLP{door(model)}")
+        self.model, self.loss = model, check_choice(loss, LOSSES, "loss")
         self.l2 = check_positive(l2, "l2", zero=True)
         self.l2_biases = check_bool(l2_biases, "l2_biases")
         if n_threads is not None:

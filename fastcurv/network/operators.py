@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..answers import own_names
 from ..checks import as_numpy, slabs
 from ..protocols import Array, Floats, Indices
 from ..rounding.bounds import dense_bounds, rounding_at
@@ -239,6 +240,7 @@ class Curvature(Quadratic):
     # --- other views
     # ----------------------------------------------------------------------------------------------
 
+    @own_names("restrict")
     def restrict(self, layers: Any = None, indices: Any = None) -> Block:
         """The principal block of some layers, or of some parameters, without the work that it does
         not need.

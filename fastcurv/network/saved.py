@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..answers import door, typed
 from ..files import read_tensors, write_tensors
 from .convert import Model
 from .mlp import MLP
@@ -65,7 +66,7 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
     True
     """
     if not isinstance(model, MLP):
-        raise TypeError(f"model is a {type(model).__name__}; wanted a fastcurv.MLP")
+        raise TypeError(f"model is {typed(model)}; wanted a fastcurv.MLP{door(model)}")
     write_tensors(path, *contents(model, theta))
 
 

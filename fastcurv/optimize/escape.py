@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult
 
+from ..answers import own_names
 from ..checks import as_rng, check_positive_int, check_theta, check_vector
 from ..critical.evidence import Products
 from ..critical.nearness import value_rounding
@@ -16,6 +17,7 @@ from .line_search import first_length, line_minimum, rounding_of
 from .negative_curvature import lowest_curvature, suspects
 
 
+@own_names("escape")
 def escape(
     ob: Any, theta: Any, direction: Any = None, *, max_products: int = 300, seed: Any = 0
 ) -> OptimizeResult:

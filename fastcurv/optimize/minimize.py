@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult
 
+from ..answers import door, refuse_foreign
 from ..checks import (
     as_rng,
     check_choice,
@@ -16,7 +17,6 @@ from ..checks import (
     check_positive_int,
     check_theta,
     old_name,
-    refuse_foreign,
 )
 from ..protocols import Batched
 from .checkpoints import saved
@@ -43,27 +43,6 @@ METHODS: dict[str, type[Method]] = {
     "cubic": Cubic,
     "gauss-newton": GaussNewton,
     "l-bfgs": LBFGS,
-}
-
-
-FOREIGN = {  # what SciPy, scikit-learn and torch call them
-    "maxiter": "max_iter",
-    "n_iter": "max_iter",
-    "epochs": "max_iter",
-    "n_epochs": "max_iter",
-    "tol": "gradient_tol",
-    "xtol": "gradient_tol",
-    "ftol": "gradient_tol",
-    "lr": "learning_rate",
-    "learning_rate_init": "learning_rate",
-    "random_state": "seed",
-    "rng": "seed",
-    "weight_decay": "l2 of the objective",
-    "l2": "l2 of the objective",
-    "alpha": "l2 of the objective",
-    "x0": "theta0",
-    "verbose": "progress",
-    "disp": "progress",
 }
 
 
@@ -232,7 +211,7 @@ def _count(value: int | None, name: str) -> int | None:
 
 
 def _checked_options(method: str, maker: type[Method], options: dict[str, Any]) -> dict[str, Any]:
-    refuse_foreign("minimize", (name for name in options if name not in maker.defaults), FOREIGN)
+    refuse_foreign("minimize", (name for name in options if name not in maker.defaults))
     for name in options:
         if name not in maker.defaults:
             near = difflib.get_close_matches(name, maker.defaults, 1)
@@ -251,7 +230,7 @@ def _check_protocol(ob: Any, method: str, maker: type[Method]) -> None:
     if missing:
         raise TypeError(
             f"{method} needs an objective with {', '.join(needed)}; {type(ob).__name__} lacks "
-            f"{', '.join(missing)}"
+            f"{', '.join(missing)}{door(ob)}"
         )
 
 

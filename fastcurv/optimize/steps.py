@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..answers import own_names
 from ..checks import (
     check_positive,
     check_positive_int,
@@ -83,6 +84,7 @@ def _inputs(H: Any, g: np.ndarray, damping: float, k: int | None) -> Any:
     return op, g, damping, k if k is None else check_positive_int(k, "k")
 
 
+@own_names("newton_step")
 def newton_step(
     H: Any, g: np.ndarray, damping: float = 0.0, *, k: int | None = None, tol: Any = 1e-6
 ) -> np.ndarray:
@@ -158,6 +160,7 @@ def newton_step(
     return step
 
 
+@own_names("saddle_free_newton_step")
 def saddle_free_newton_step(
     H: Any, g: np.ndarray, damping: float = 1e-3, *, k: int | None = None, tol: Any = 1e-3
 ) -> np.ndarray:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..answers import refuse_unknown
 from ..checks import (
     check_positive_int,
     check_symmetric_operator,
     either_seed,
     operator_dtype,
-    refuse_unknown,
 )
 from ..eigensolver import eigvalsh
 from ..krylov.basis import column_lengths, combine, orthonormal_rows
@@ -27,7 +27,6 @@ from .reduced import reduction
 from .results import Eigenpairs
 from .smoothing import Look, check_look, smear
 
-FOREIGN = {"n_samples": "n_probes", "maxiter": "n_steps", "num_samples": "n_probes"}
 DEFLATE_UP_TO = 100_000
 EVERY = 2048  # rows of a matrix that is there, up to which all its eigenvalues are found
 # an outlier is deflated once its residual is below this share of its distance from the bulk
@@ -124,7 +123,7 @@ def spectral_density(
     >>> abs(d.integral() - 1) < 1e-6
     True
     """
-    refuse_unknown("spectral_density", foreign, FOREIGN)
+    refuse_unknown("spectral_density", foreign)
     op = check_symmetric_operator(op)
     n_probes = check_positive_int(n_probes, "n_probes")
     n_steps = check_positive_int(n_steps, "n_steps")

@@ -6,21 +6,18 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
+from ..answers import refuse_unknown
 from ..checks import (
     check_choice,
     check_positive_int,
     check_symmetric_operator,
     either_seed,
-    refuse_unknown,
 )
 from ..protocols import Castable, Operator, Seed
 from .mixed_precision import mixed_pairs
 from .reduced import reduced_pairs, reduction
 from .results import Eigenpairs
 from .search import Asked, extreme_pairs
-
-FOREIGN = {"maxiter": "max_products", "ncv": "max_basis", "M": "a standard eigenproblem"}
-FOREIGN |= {"sigma": "which='SA'", "return_eigenvectors": "the values of the result"}
 
 
 def eigsh(
@@ -139,7 +136,7 @@ def eigsh(
     >>> np.allclose(pairs.values, [-3, 5]) and bool(pairs.converged.all())
     True
     """
-    refuse_unknown("eigsh", foreign, FOREIGN)
+    refuse_unknown("eigsh", foreign)
     op = check_symmetric_operator(op)
     n, k = op.shape[0], check_positive_int(k, "k")
     if k > n:

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from ..answers import refuse_unknown
 from ..checks import (
     check_choice,
     check_positive_int,
     check_symmetric_operator,
     either_seed,
     old_name,
-    refuse_unknown,
 )
 from ..progress import bar
 from ..protocols import Operator, Seed, Written
@@ -21,8 +21,6 @@ from .probing import BLOCK, Counted, from_sums, mean_of, outside, squares_of
 from .reduced import reduction
 from .results import Estimate
 from .sketch import Sketch
-
-FOREIGN = {"maxiter": "n_probes", "num_samples": "n_probes", "tol": "n_probes"}
 
 
 def trace(
@@ -309,7 +307,7 @@ def _asked(
     foreign: dict[str, Any],
 ) -> tuple[Any, int, np.random.Generator]:
     """The operator, the number of probes and the generator, checked; old and foreign names told."""
-    refuse_unknown("the estimate", foreign, FOREIGN)
+    refuse_unknown("estimate", foreign)
     n_probes = old_name("n_samples", n_samples, "n_probes", n_probes, depth=4)
     m = check_positive_int(60 if n_probes is None else n_probes, "n_probes")
     return check_symmetric_operator(op), m, either_seed(seed, rng)

@@ -1,0 +1,259 @@
+"""What other libraries call things, and what they are called here: the one table that errors read.
+
+Each entry answers a name that is not known here: of a function's argument (`ARGUMENTS`), of a
+method, loss, activation or start (`CHOICES`, however it is spelled), of an attribute
+(`ATTRIBUTES`, `FUNCTIONS`), or of a library whose networks come in by a door (`DOORS`).
+"""
+
+from __future__ import annotations
+
+OBJECTIVE_L2 = "l2 of the objective"
+STEPS = dict.fromkeys(
+    ("maxiter", "n_iter", "epochs", "n_epochs", "num_steps", "n_steps", "steps", "iterations"),
+    "max_iter",
+)
+SEEDS = {"random_state": "seed", "key": "seed", "generator": "seed"}
+PROBES = dict.fromkeys(
+    ("num_samples", "num_matvecs", "n_vectors", "n_v", "n_vec", "num_probes", "m", "maxIter"),
+    "n_probes",
+)
+HOW_MANY = ("n_components", "num", "num_eigenthings", "n_eigs", "top_n", "n", "num_eigenvalues")
+TOLERANCES = dict.fromkeys(("tol", "gtol", "eps", "atol", "grad_tol"), "gradient_tol")
+
+ARGUMENTS: dict[str, dict[str, str]] = {
+    "minimize": {
+        **STEPS,
+        **dict.fromkeys(("tol", "xtol", "ftol"), "gradient_tol"),
+        **dict.fromkeys(("lr", "learning_rate_init", "eta", "step_size"), "learning_rate"),
+        **SEEDS,
+        "rng": "seed",
+        **dict.fromkeys(("weight_decay", "l2", "alpha"), OBJECTIVE_L2),
+        **dict.fromkeys(("x0", "params"), "theta0"),
+        **dict.fromkeys(("verbose", "disp", "iprint"), "progress"),
+        "maxcor": "memory of method='l-bfgs'",
+        "history_size": "memory of method='l-bfgs'",
+        "options": "its entries as arguments of minimize",
+        "betas": "beta1 and beta2 of method='adam'",
+        "jac": "an objective, which has its own gradient",
+        "hess": "an objective, which has its own hessian",
+        "hessp": "an objective, which has its own hessian",
+        "fun": "ob",
+        "args": "an objective, which holds its data",
+        "bounds": "no bounds: parameters are free",
+        "constraints": "no constraints: parameters are free",
+        "optimizer": "method",
+        "solver": "method",
+        "initial_trust_radius": "radius",
+        "max_trust_radius": "radius",
+        "batch": "batch_size of 'sgd' and its kin",
+        "batch_size": "batch_size of 'sgd' and its kin",
+        "momentum": "method='momentum'",
+        "nesterov": "method='nesterov'",
+        "shuffle": "seed: every epoch is shuffled",
+        "early_stopping": "validation and patience",
+        "n_iter_no_change": "patience",
+        "validation_data": "validation",
+    },
+    "Objective": {
+        "weight_decay": "l2",
+        "alpha": "l2",
+        "criterion": "loss",
+        "loss_fn": "loss",
+        "weights": "sample_weight",
+        "sample_weights": "sample_weight",
+        "n_jobs": "n_threads",
+        "num_threads": "n_threads",
+        "reduction": "sample_weight: losses are means, as torch's by default",
+        "batch_size": "memory, or ob.batch(rows)",
+    },
+    "MLP": {
+        "hidden_layer_sizes": "sizes, the widths of input, hidden layers and output",
+        "layers": "sizes",
+        "hidden": "sizes, the widths of input, hidden layers and output",
+        "activations": "activation",
+        "nonlinearity": "activation",
+        "batchnorm": "batch_norm",
+        "use_bias": "bias",
+        "dropout": "l2 of the objective: dropout has no exact Hessian",
+        **dict.fromkeys(SEEDS, "seed of model.init"),
+        "seed": "seed of model.init",
+    },
+    "init": {
+        **SEEDS,
+        "rng": "seed",
+        "method": "scheme",
+        "gain": "a multiple of the theta returned",
+    },
+    "eigsh": {
+        "maxiter": "max_products",
+        "max_iter": "max_products",
+        "ncv": "max_basis",
+        "M": "a standard eigenproblem",
+        "sigma": "which='SA'",
+        "return_eigenvectors": "the values of the result",
+        **dict.fromkeys(HOW_MANY, "k"),
+        **SEEDS,
+        "mode": "which",
+        "largest": "which='LA'",
+    },
+    "spectral_density": {
+        **PROBES,
+        "n_samples": "n_probes",
+        **dict.fromkeys(("maxiter", "iter", "max_iter", "k", "degree", "order", "ncv"), "n_steps"),
+        **SEEDS,
+        "sigma": "width",
+        "sigma_squared": "width",
+        "bins": "n_grid",
+        "num_bins": "n_grid",
+    },
+    "estimate": {**PROBES, "maxiter": "n_probes", "tol": "n_probes", "k": "n_probes", **SEEDS},
+    "classify": {
+        **TOLERANCES,
+        "eig_tol": "curvature_tol",
+        "maxiter": "max_products",
+        "max_iter": "max_products",
+        **SEEDS,
+        "rng": "seed",
+        "k": "krylov, a run with as many steps as you like",
+        "alpha": "failure_probability",
+    },
+    "find_critical_point": {**TOLERANCES, **STEPS},
+    "escape": {
+        "lr": "no step: a line search finds it",
+        "learning_rate": "no step: a line search finds it",
+        "step": "no step: a line search finds it",
+        "v": "direction",
+        "d": "direction",
+        **SEEDS,
+    },
+    "newton_step": dict.fromkeys(("l2", "lam", "alpha", "shift", "mu", "eps"), "damping")
+    | {"lr": "a multiple of the step returned", "learning_rate": "a multiple of the step returned"},
+    "restrict": {"layer": "layers=[...]", "rows": "indices", "params": "indices", "idx": "indices"},
+    "estimator": {
+        **dict.fromkeys(("hidden", "hidden_layers", "layers", "sizes"), "hidden_layer_sizes"),
+        **dict.fromkeys(("lr", "learning_rate"), "learning_rate_init"),
+        **dict.fromkeys(("l2", "weight_decay"), "alpha"),
+        **dict.fromkeys(("epochs", "n_epochs", "maxiter"), "max_iter"),
+        **dict.fromkeys(("seed", "rng"), "random_state"),
+        "n_jobs": "n_threads",
+        "momentum": "solver='momentum'",
+        "nesterovs_momentum": "solver='nesterov'",
+        "method": "solver",
+        "optimizer": "solver",
+        "shuffle": "random_state: every epoch is shuffled",
+        "verbose": "loss_curve_, after the fit",
+        "loss": "MLPClassifier or MLPRegressor: each has its loss",
+    },
+}
+ARGUMENTS["saddle_free_newton_step"] = ARGUMENTS["newton_step"] | {"n_components": "k"}
+
+# Spelled without case, hyphens, underscores and blanks. What starts with a quote is a name here.
+_METHODS = {
+    **dict.fromkeys(("lbfgsb", "lbfgs", "bfgs"), "'l-bfgs'"),
+    **dict.fromkeys(("trustncg", "trustkrylov", "trustexact", "trustconstr"), "'trust-region'"),
+    **dict.fromkeys(("tr", "dogleg", "steihaug"), "'trust-region'"),
+    **dict.fromkeys(("cg", "tnc", "truncatednewton", "hessianfree", "hf"), "'newton-cg'"),
+    **dict.fromkeys(("lm", "levenbergmarquardt", "naturalgradient", "kfac"), "'gauss-newton'"),
+    **dict.fromkeys(("sfn", "saddlefree"), "'saddle-free-newton'"),
+    **dict.fromkeys(("arc", "cubicregularization", "cubicnewton"), "'cubic'"),
+    **dict.fromkeys(("adamw", "nadam", "amsgrad", "adamax"), "'adam', with l2 in the objective"),
+    **dict.fromkeys(("gd", "gradientdescent"), "'sgd' without batch_size"),
+    **dict.fromkeys(("neldermead", "powell", "cobyla"), "'trust-region': gradients are exact here"),
+}
+CHOICES: dict[str, dict[str, str]] = {
+    "method": _METHODS,
+    "solver": _METHODS,
+    "loss": {
+        **dict.fromkeys(("crossentropyloss", "logloss", "nll", "nllloss", "ce"), "'cross_entropy'"),
+        **dict.fromkeys(
+            ("categoricalcrossentropy", "sparsecategoricalcrossentropy", "softmax"),
+            "'cross_entropy'",
+        ),
+        **dict.fromkeys(("mseloss", "squarederror", "l2", "meansquarederror"), "'mse'"),
+        **dict.fromkeys(
+            ("bcewithlogitsloss", "bce", "bceloss", "binarycrossentropywithlogits", "logistic"),
+            "'binary_cross_entropy'",
+        ),
+    },
+    "activation": {
+        **dict.fromkeys(("logistic", "expit"), "'sigmoid'"),
+        **dict.fromkeys(("swish",), "'silu'"),
+        **dict.fromkeys(("linear", "none"), "'identity'"),
+        **dict.fromkeys(("lrelu",), "'leaky_relu'"),
+        "softmax": "none on the last layer: outputs are logits",
+        "hardtanh": "'tanh': a bounded one",
+    },
+    "scheme": {
+        **dict.fromkeys(("glorot", "glorotuniform", "glorotnormal", "xavieruniform"), "'xavier'"),
+        "xaviernormal": "'xavier'",
+        **dict.fromkeys(("kaiming", "henormal", "heuniform", "kaiminguniform"), "'he'"),
+        "kaimingnormal": "'he'",
+    },
+    "which": {
+        **dict.fromkeys(("largest", "lr", "la", "top", "max"), "'LA'"),
+        **dict.fromkeys(("smallest", "sr", "lowest", "min"), "'SA'"),
+        "sm": "'SA', or fc.eigvalsh(H): what is near 0 lies inside the spectrum",
+        "magnitude": "'LM'",
+        "both": "'BE'",
+    },
+}
+
+_OPERATOR = {
+    **dict.fromkeys(("toarray", "todense", "numpy", "to_numpy", "dense", "A"), "H.to_dense()"),
+    **dict.fromkeys(("eigenvalues", "eigvals", "eigvalsh"), "fc.eigvalsh(H), or fc.eigsh(H, k)"),
+    **dict.fromkeys(("eigsh", "top_eigenvalues", "eigs", "eig"), "fc.eigsh(H, k)"),
+    "trace": "fc.trace(H)",
+    **dict.fromkeys(("diagonal", "diag"), "fc.diagonal(H)"),
+    **dict.fromkeys(("density", "spectrum"), "fc.spectral_density(H)"),
+    **dict.fromkeys(("hvp", "mv", "matvec_"), "H @ v"),
+    "inertia": "fc.inertia(H)",
+    **dict.fromkeys(("layer", "block"), "H.restrict(layers=[...])"),
+    "n_params": "the objective itself, which is asked at any theta",
+}
+ATTRIBUTES: dict[str, dict[str, str]] = {
+    "operator": _OPERATOR,
+    "objective": {
+        "hvp": "ob.hessp(theta, v)",
+        **dict.fromkeys(("grad", "jac", "backward"), "ob.gradient(theta)"),
+        **dict.fromkeys(("hess", "H"), "ob.hessian(theta)"),
+        **dict.fromkeys(("loss_fn", "fun", "forward", "evaluate", "criterion"), "ob.value(theta)"),
+        **dict.fromkeys(("fit", "train", "minimize", "optimize"), "fc.minimize(ob, theta)"),
+        "classify": "fc.classify(ob, theta)",
+        "gnvp": "ob.ggn(theta) @ v",
+        "fisher": "ob.empirical_fisher(theta)",
+        "predict": "ob.model.predict(theta, X)",
+        **dict.fromkeys(("theta", "params", "parameters"), "a theta of your own: ob.model.init()"),
+    },
+    "model": {
+        **dict.fromkeys(("forward", "__call__", "apply", "transform"), "model.predict(theta, X)"),
+        **dict.fromkeys(
+            ("parameters", "params", "weights", "get_weights", "coefs_"),
+            "model.unflatten(theta): parameters are a vector beside the model",
+        ),
+        "state_dict": "fc.to_torch(model, theta).state_dict()",
+        **dict.fromkeys(("fit", "train", "compile"), "fc.Objective(model, X, y, loss=...)"),
+        **dict.fromkeys(("n_parameters", "num_params", "count_params", "size"), "model.n_params"),
+        "summary": "print(model)",
+        **dict.fromkeys(("initialize", "reset_parameters"), "model.init(seed=0)"),
+    },
+}
+FUNCTIONS = {
+    **dict.fromkeys(("hessian", "Hessian"), "ob.hessian(theta) of ob = fc.Objective(...)"),
+    "hvp": "ob.hessian(theta) @ v of ob = fc.Objective(...)",
+    **dict.fromkeys(("grad", "gradient", "jacobian", "ggn"), "a method of fc.Objective(...)"),
+    **dict.fromkeys(("eigh", "eig", "eigs", "eigvals"), "fc.eigsh or fc.eigvalsh"),
+    **dict.fromkeys(("Linear", "Sequential", "NeuralNetwork", "Net"), "fc.MLP([in, ..., out])"),
+    **dict.fromkeys(("train", "fit", "optimize", "minimise"), "fc.minimize(ob, theta)"),
+    **dict.fromkeys(("plot", "plot_spectrum"), "fc.SpectrumDisplay.from_operator(H)"),
+    "plot_landscape": "fc.LandscapeDisplay.from_objective(ob, theta)",
+    **dict.fromkeys(("lanczos", "Lanczos"), "fc.Krylov(H) or fc.eigsh(H)"),
+    **dict.fromkeys(("density", "spectrum"), "fc.spectral_density(H)"),
+}
+DOORS = {  # of a module's first name: how its networks come in
+    "torch": "fc.from_torch(module) gives model and theta",
+    "keras": "fc.from_keras(network.get_weights(), activation=...) gives model and theta",
+    "tensorflow": "fc.from_keras(network.get_weights(), activation=...) gives model and theta",
+    "sklearn": "fc.from_sklearn(estimator) gives model and theta",
+    "onnx": "fc.from_onnx(network) gives model and theta",
+    "flax": "fc.from_jax(parameters, activation=...) gives model and theta",
+}

@@ -1,0 +1,144 @@
+"""What other libraries call things is answered with the name here, in one sentence."""
+
+import inspect
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv import foreign
+from fastcurv.answers import plain
+from fastcurv.network.arguments import ACTIVATIONS
+from fastcurv.optimize.minimize import METHODS
+from fastcurv.spectrum.trace import trace
+
+
+@pytest.fixture(scope="module")
+def here():
+    rng = np.random.default_rng(0)
+    model = fc.MLP([4, 5, 3])
+    theta = model.init(seed=0)
+    ob = fc.Objective(model, rng.standard_normal((30, 4)), rng.integers(3, size=30))
+    return SimpleNamespace(fc=fc, model=model, theta=theta, ob=ob, H=ob.hessian(theta))
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        ("fc.minimize(ob, theta, 'L-BFGS-B')", "method is 'L-BFGS-B'; wanted 'l-bfgs'"),
+        ("fc.minimize(ob, theta, 'trust-ncg')", "wanted 'trust-region'"),
+        ("fc.minimize(ob, theta, 'Newton-CG')", "wanted 'newton-cg'"),
+        ("fc.minimize(ob, theta, 'SGD')", "wanted 'sgd'"),
+        ("fc.minimize(ob, theta, 'Adam')", "wanted 'adam'"),
+        ("fc.minimize(ob, theta, maxcor=10)", "wanted memory of method='l-bfgs'"),
+        ("fc.minimize(ob, theta, lr=0.1)", "wanted 'learning_rate'"),
+        ("fc.minimize(ob, theta, epochs=3)", "wanted 'max_iter'"),
+        ("fc.minimize(ob, theta, hessp=ob.hessp)", "an objective, which has its own hessian"),
+        ("fc.MLP([4, 3], activations='tanh')", "wanted 'activation'"),
+        ("fc.MLP([4, 5, 3], activation='ReLU')", "wanted 'relu'"),
+        ("fc.MLP([4, 5, 3], activation='swish')", "wanted 'silu'"),
+        ("model.init(random_state=0)", "wanted 'seed'"),
+        ("model.init(scheme='kaiming_normal')", "wanted 'he'"),
+        ("fc.Objective(model, 0, 0, reduction='sum')", "losses are means"),
+        ("fc.Objective(model, 0, 0, 'CrossEntropyLoss')", "wanted 'cross_entropy'"),
+        ("fc.eigsh(H, n_components=3)", "wanted 'k'"),
+        ("fc.eigsh(H, which='SM')", "wanted 'SA', or fc.eigvalsh"),
+        ("fc.eigsh(ob)", "op is an Objective; .*op.hessian"),
+        ("fc.spectral_density(H, k=3)", "wanted 'n_steps'"),
+        ("fc.trace(H, num_matvecs=3)", "wanted 'n_probes'"),
+        ("fc.classify(ob, theta, tol=1e-3)", "wanted 'gradient_tol'"),
+        ("fc.find_critical_point(ob, theta, epochs=3)", "wanted 'max_iter'"),
+        ("fc.newton_step(H, H.gradient, lr=0.1)", "a multiple of the step"),
+        ("fc.newton_step(H, H.gradient, dampin=0.1)", "did you mean 'damping'"),
+        ("fc.escape(ob, theta, lr=0.1)", "a line search finds it"),
+        ("fc.escape(H, theta)", "wanted the objective itself"),
+        ("H.restrict(layer=0)", "wanted layers="),
+        ("H.toarray()", "wanted H.to_dense"),
+        ("H.restrict(layers=[0]).todense()", "wanted H.to_dense"),
+        ("H.shift(0.1).eigvals()", "wanted fc.eigvalsh"),
+        ("ob.grad(theta)", "wanted ob.gradient"),
+        ("model.parameters()", "model.unflatten"),
+        ("fc.hessian(ob, theta)", "wanted ob.hessian"),
+        ("ob.value(dict(a=1).keys())", "theta"),
+    ],
+)
+def test_the_sentence_names_the_right_one(here, call, words):
+    with pytest.raises((TypeError, ValueError, AttributeError), match=words) as raised:
+        eval(call, vars(here).copy())
+    assert "\n" not in str(raised.value)
+
+
+def test_what_torch_holds(here):
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
+    for given in (net, net.parameters(), list(net.parameters()), net.state_dict()):
+        with pytest.raises(TypeError, match="one flat vector: fc.from_torch"):
+            here.ob.value(given)
+    with pytest.raises(TypeError, match="wanted a fastcurv.MLP: fc.from_torch"):
+        fc.Objective(net, here.ob.X, here.ob.y)
+    with pytest.raises(ValueError, match="method is SGD; wanted 'sgd'"):
+        fc.minimize(here.ob, here.theta, torch.optim.SGD)
+    with pytest.raises(TypeError, match="lacks .*fc.from_torch"):
+        fc.minimize(net, here.theta)
+
+
+def test_estimators():
+    pytest.importorskip("sklearn")
+    with pytest.raises(TypeError, match="wanted 'hidden_layer_sizes'"):
+        fc.MLPClassifier(hidden=(3,))
+    with pytest.raises(ValueError, match="solver is 'L-BFGS-B'; wanted 'l-bfgs'"):
+        fc.MLPRegressor(solver="L-BFGS-B").fit([[0.0], [1.0]], [0, 1])
+
+
+FUNCTIONS = {
+    "minimize": fc.minimize,
+    "Objective": fc.Objective.__init__,
+    "MLP": fc.MLP.__init__,
+    "init": fc.MLP.init,
+    "eigsh": fc.eigsh,
+    "spectral_density": fc.spectral_density,
+    "estimate": trace,
+    "classify": fc.classify,
+    "find_critical_point": fc.find_critical_point,
+    "escape": fc.escape,
+    "newton_step": fc.newton_step,
+    "saddle_free_newton_step": fc.saddle_free_newton_step,
+}
+
+
+@pytest.mark.parametrize("where", FUNCTIONS)
+def test_the_table_is_of_foreign_names_and_leads_to_own_ones(where):
+    """No name here is called foreign, and where the answer is one word it is an argument."""
+    parameters = inspect.signature(FUNCTIONS[where]).parameters.values()
+    own = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+    options = set().union(*(maker.defaults for maker in METHODS.values()))
+    wanted = {words for words in foreign.ARGUMENTS[where].values() if words.isidentifier()}
+    allowed = own | options if where == "minimize" else own
+    assert wanted <= allowed, wanted - allowed
+    assert not own & set(foreign.ARGUMENTS[where])
+
+
+@pytest.mark.parametrize("kind", ["operator", "objective", "model"])
+def test_no_attribute_there_is_called_foreign(here, kind):
+    thing = {"operator": here.H, "objective": here.ob, "model": here.model}[kind]
+    names = set(foreign.ATTRIBUTES[kind])
+    assert not names & {name for cls in type(thing).__mro__ for name in vars(cls)}
+    assert not names & set(vars(thing))
+    assert not set(foreign.FUNCTIONS) & set(fc.__all__)
+
+
+def test_choices_lead_to_choices(here):
+    """What starts with a quote is a name that the function takes."""
+    known = {
+        "method": set(METHODS),
+        "loss": {"mse", "cross_entropy", "binary_cross_entropy"},
+        "activation": set(ACTIVATIONS),
+        "scheme": {"auto", "he", "xavier", "lecun"},
+        "which": {"LA", "SA", "LM", "BE"},
+    }
+    for kind, names in known.items():
+        for spelled, answer in foreign.CHOICES[kind].items():
+            assert spelled == plain(spelled) and spelled not in names
+            if answer.startswith("'"):
+                assert answer.split("'")[1] in names, answer

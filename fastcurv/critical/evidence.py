@@ -18,8 +18,7 @@ from ..spectrum.dense import PRODUCT_EPS, DenseMatrix, dense_matrix, safe_norm
 GRADIENT_ROUNDING = 10.0
 # Curvature this small beside the norm of H, and not proved to last, counts as zero.
 ZERO = 1e-10
-# A gradient this small, relative to the norm of H and the size of theta (see `relative_gradient`),
-# is called critical.
+# A gradient this small, relative to the norm of H and the size of theta, is called critical.
 RELATIVE_GRADIENT = 1e-5
 
 
@@ -203,21 +202,6 @@ def parameter_length(theta: Array, d: Floats, live: NDArray[np.bool_] | None = N
     """
     live = np.ones(theta.size, dtype=bool) if live is None or not live.any() else live
     return float(np.sqrt(((theta[live] / d[live]) ** 2).sum() + 1 / d[live].max() ** 2))
-
-
-def relative_gradient(
-    g: Floats, theta: Array, d: Floats, live: NDArray[np.bool_], norm: float
-) -> float:
-    """``||D g|| / (||D H D|| ||theta / d||)``: free of the scale of the loss and of every single
-    parameter.
-
-    The numerator over ``||D H D||`` is the length of a Newton step where curvature is largest, so
-    the ratio says what share of theta has still to be moved there.
-    """
-    size = float(np.linalg.norm(d * g))
-    if size == 0:
-        return 0.0
-    return size / (norm * parameter_length(theta, d, live)) if norm > 0 else np.inf
 
 
 def independent(T: Floats, rtol: float = 1e-7) -> Floats:

@@ -8,7 +8,7 @@ from libc.math cimport sqrt
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
-from .kernels cimport BLOCK_ROWS, FC_ALIGN, FC_MAX_STACK, fc_slope_from_a
+from .kernels cimport BLOCK_ROWS, FC_ALIGN, FC_MAX_NARROW, FC_MAX_STACK, fc_slope_from_a
 from .memory cimport padded, pointer, take
 from .state cimport Scratch, Norm, normalised, panels
 from .team cimport FC_MAX_THREADS
@@ -59,25 +59,31 @@ cdef double emptiness(PlanS *P) noexcept nogil:
 cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
     """Lines of a panel, or 0 where samples had better be rows.
 
-    Across pays where padding to whole vectors costs more than a few per cent. A panel is as long as
-    its state, scratch and the next panel's state leave room for in the second-level cache, but not
-    so short that joining the lanes of sums over samples is felt; few panels are shared evenly by 2
-    or 4 threads. What one thread does anyway is one panel."""
+    Across pays where padding to whole vectors costs more than a few per cent, and for one hidden
+    layer under a narrow last one however wide it is. A panel is as long as its state, scratch and
+    the next panel's state leave room for in the second-level cache, but not so short that joining
+    the lanes of sums over samples is felt; few panels are shared evenly by 2 or 4 threads. What one
+    thread does anyway is one panel."""
     cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line
-    cdef Py_ssize_t units = 0, count, long_
+    cdef Py_ssize_t units = 0, count, long_, least
     cdef bint alone = 12 * P.N * P.n < SERIAL_ACROSS
+    cdef bint narrow = (
+        P.n_layers == 2 and P.layer[1].m <= FC_MAX_NARROW and P.layer[0].has_p
+        and not P.layer[1].skip
+    )
     if forced_lines >= 0:
         return forced_lines
     if P.K.vector_bytes == P.K.real_bytes or P.n * P.K.real_bytes > ACROSS_WEIGHTS:
         return 0
-    if emptiness(P) < 1.03:
+    if emptiness(P) < 1.03 and not narrow:
         return 0
     for l in range(P.n_layers):
         units += P.layer[l].m
-        if max(P.layer[l].m, P.layer[l].k) > ACROSS_WIDTH // P.K.real_bytes:
+        if not narrow and max(P.layer[l].m, P.layer[l].k) > ACROSS_WIDTH // P.K.real_bytes:
             return 0
     long_ = ACROSS_BYTES // (6 * FC_ALIGN * units)
-    long_ = max(<Py_ssize_t>9, long_ if alone else min(<Py_ssize_t>21, long_))
+    least = max(<Py_ssize_t>9, P.K.vector_bytes // P.K.real_bytes + 2)
+    long_ = max(least, long_ if alone else min(<Py_ssize_t>21, long_))
     count = (lines + long_ - 1) // long_
     if count > 2:
         count = (count + 3) // 4 * 4

@@ -206,9 +206,9 @@ def _not_an_array(x: Any, name: str, error: Exception) -> TypeError | ValueError
     return TypeError(f"{name} has dtype {dtype} ({text}); wanted real numbers")
 
 
-def check_array(x: Any, name: str, dtype: Any = None) -> Array:
+def check_array(x: Any, name: str, dtype: Any = None, finite: bool = True) -> Array:
     """`x` as an array of finite real floats; float32 and float64 stay as they are unless `dtype`
-    says otherwise.
+    says otherwise. Without `finite` who calls has to look at that.
     """
     a = as_numpy(x, name)
     if a.dtype.kind not in "fiub":
@@ -218,6 +218,11 @@ def check_array(x: Any, name: str, dtype: Any = None) -> Array:
         dtype = a.dtype if a.dtype in (np.float32, np.float64) else np.float64
     with np.errstate(over="ignore"):  # what overflows is refused below
         a = a.astype(dtype, copy=False)
+    return check_finite(a, name) if finite else a
+
+
+def check_finite(a: Array, name: str) -> Array:
+    """`a` if all its numbers are finite."""
     if not all_finite(a):
         raise ValueError(f"{name} holds NaN or infinity; wanted finite numbers")
     return a

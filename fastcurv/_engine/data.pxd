@@ -11,5 +11,5 @@ cdef class Rows:
     cdef int pad(self, const fc_table *K, int threads) except -1
     cdef int fill(self, Touch *t, const fc_table *K, int threads) except -1
     cdef int point_at(self, X, y, labels, weight) except -1
-    # Other data of the same kinds and shapes.
+    # Other data of the same kinds and shapes; whether X was copied and is seen to be finite.
     cdef int renew(self, X, y, labels, weight, const fc_table *K, int threads) except -1

@@ -2,9 +2,16 @@
 # cython: freethreading_compatible=True
 """See data.pxd."""
 cimport cython
+from libc.math cimport isfinite
 from libc.stdint cimport int32_t
+from libc.string cimport memset
 
-from .memory cimport TOUCH, Touch, fc_block, fc_block_free, padded, pointer, touch
+import numpy as np
+
+from .memory cimport Touch, fc_block, fc_block_free, padded, pointer, touch
+
+
+cdef enum: PART = 1 << 17       # bytes of a part of the copy of X
 
 
 cdef class Rows:
@@ -35,6 +42,7 @@ cdef class Rows:
         cdef Touch t
         if D.x != NULL:
             return 0
+        memset(&t, 0, sizeof(t))
         t.base = <char *>fc_block(self.X.shape[0] * D.ldx * K.real_bytes)
         if t.base == NULL:
             raise MemoryError(
@@ -50,23 +58,34 @@ cdef class Rows:
         return 0
 
     cdef int fill(self, Touch *t, const fc_table *K, int threads) except -1:
-        """Copy X into its padded form at t.base."""
+        """Copy X into its padded form at t.base, which is freed where a signal ends that."""
         cdef Data *D = &self.D
         t.K, t.rows, t.cols, t.ld, t.size = K, self.X.shape[0], self.X.shape[1], D.ldx, 0
         t.source, t.rs, t.cs = D.X, D.x_rs, D.x_cs
-        t.step = max(1, TOUCH // (D.ldx * K.real_bytes))
+        t.step = max(1, PART // (D.ldx * K.real_bytes))
         return touch(t, threads, (t.rows + t.step - 1) // t.step)
 
     cdef int renew(self, X, y, labels, weight, const fc_table *K, int threads) except -1:
-        """Other data of the same kinds and shapes; a padded copy is filled anew where it stands."""
+        """Other data of the same kinds and shapes; a padded copy is filled anew where it stands.
+        Whether X was copied and is seen to be finite, by its squares.
+        """
         cdef Touch t
+        cdef Py_ssize_t part
         for old, new in ((self.X, X), (self.y, y), (self.labels, labels), (self.weight, weight)):
             if (old is None) != (new is None) or old is not None and (
                 old.shape != new.shape or old.dtype != new.dtype
             ):
                 raise ValueError("other rows are not of the shapes and kinds of those at hand")
         self.point_at(X, y, labels, weight)
-        if self.D.x != NULL:
-            t.base = <char *>self.D.x
-            self.fill(&t, K, threads)
-        return 0
+        if self.D.x == NULL:
+            return 0
+        memset(&t, 0, sizeof(t))
+        squares = np.zeros(X.shape[0] // max(1, PART // (self.D.ldx * K.real_bytes)) + 1)
+        t.base, t.squares = <char *>self.D.x, <double *>pointer(squares)
+        self.D.x = NULL                  # until it is whole again
+        self.fill(&t, K, threads)
+        self.D.x = t.base
+        for part in range((t.rows + t.step - 1) // t.step):
+            if not isfinite(t.squares[part]):
+                return 0
+        return 1

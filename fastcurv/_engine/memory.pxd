@@ -16,6 +16,7 @@ cdef struct Touch:
     const fc_table *K           # a copy of X instead of zeros: rows of `cols` numbers at `source`
     Py_ssize_t rows, cols, rs, cs, ld, step
     char *source
+    double *squares             # of each part's numbers in the copy, where they are wanted
 
 
 # `count` things of `size` bytes, 64-byte aligned; an overflow of the count is remembered.

@@ -53,15 +53,19 @@ cdef Py_ssize_t padded(Py_ssize_t cols, int size) noexcept nogil:
 
 cdef void touch_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef Touch *t = <Touch *>context
-    cdef Py_ssize_t first = part * t.step
+    cdef Py_ssize_t first = part * t.step, count
+    cdef char *copied
     if t.K == NULL:
         memset(t.base + part * TOUCH, 0, min(<size_t>TOUCH, t.size - part * <size_t>TOUCH))
     else:
+        copied = t.base + first * t.ld * t.K.real_bytes
+        count = min(t.step, t.rows - first)
         t.K.copy(
-            min(t.step, t.rows - first), t.cols,
-            t.source + first * t.rs * t.K.real_bytes, t.rs, t.cs,
-            t.base + first * t.ld * t.K.real_bytes, t.ld
+            count, t.cols, t.source + first * t.rs * t.K.real_bytes, t.rs, t.cs, copied, t.ld
         )
+        if t.squares != NULL:
+            count *= t.ld
+            t.K.dots(1, 1, count, copied, count, copied, count, t.squares + part, 1)
 
 
 cdef int touch(Touch *t, int threads, Py_ssize_t parts) except -1:

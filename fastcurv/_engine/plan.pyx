@@ -218,12 +218,13 @@ cdef class Plan:
 
     def renew(self, X, y, labels, weight):
         """Other rows of the same shapes and kinds in place of those at hand; theta is forgotten.
-        The Rows must be this plan's alone.
+        The Rows must be this plan's alone. Whether X was copied and is seen to be finite: if not,
+        who gave it has to look.
         """
         with self.lock:
             self.theta, self.gradient = None, None
             self.P.at_chunk, self.P.done, self.P.loaded = -1, 0, False
-            self.rows.renew(X, y, labels, weight, self.P.K, self.P.threads)
+            return bool(self.rows.renew(X, y, labels, weight, self.P.K, self.P.threads))
 
     def forget_gradient(self):
         """The gradient has been handed out: if it is wanted again at this theta, it is made again.

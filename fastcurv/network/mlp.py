@@ -380,11 +380,11 @@ class MLP(Answering, subject="model"):
             return self.flatten(theta)
         return check_vector(theta, self.n_params, "theta", self.dtype)
 
-    def check_rows(self, X: Any, name: str = "X") -> np.ndarray:
+    def check_rows(self, X: Any, name: str = "X", finite: bool = True) -> np.ndarray:
         """X as a finite matrix (N, sizes[0]) of the model's dtype, N >= 1, with strides that are
         whole numbers.
         """
-        rows = check_array(X, name, self.dtype)
+        rows = check_array(X, name, self.dtype, finite)
         if rows.ndim != 2 or rows.shape[1] != self.sizes[0] or not len(rows):
             wanted = f"(N, {self.sizes[0]}) with N >= 1"
             raise ValueError(f"{name} has shape {rows.shape}; wanted {wanted}")

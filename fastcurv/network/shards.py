@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from .. import _engine
+from ..checks import check_finite
 from ..structure.parameters import l2_diagonal
 from .arguments import check_dtype, check_selection
 from .mlp import MLP
@@ -86,6 +87,7 @@ class Shard(Objective):
     def _start(self) -> None:
         super()._start()
         self._plans: list[Any] = []
+        self.seen = False  # that X is finite, while it was copied
         self.bounds: Any = None  # of rounding, at the theta asked about last
 
     def __getstate__(self) -> dict[str, Any]:
@@ -108,12 +110,17 @@ class Shard(Objective):
         """The number of its first output among those of all rows."""
         return self.first * int(self.model.sizes[-1])
 
-    def renewed(self, X: Any, y: Any, sample_weight: Any, first: int) -> Shard:
-        """The shard of other rows, as many, in the memory of this one, which is of no use then."""
+    def renewed(self, X: Any, y: Any, sample_weight: Any, first: int, finite: bool) -> Shard:
+        """The shard of other rows, as many, in the memory of this one, which is of no use then.
+
+        Where X is not known to be finite, that is seen while it is copied, if it is: `seen`.
+        """
         other = Shard(self.frame, X, y, sample_weight, first)
         labels = y if y.dtype == np.int32 else None
         for plan in self._plans:
-            plan.renew(X, None if labels is not None else y, labels, sample_weight)
+            other.seen = plan.renew(X, None if labels is not None else y, labels, sample_weight)
+        if not (finite or other.seen):
+            check_finite(X, "X")
         other._plans, self._plans = self._plans, []
         return other
 

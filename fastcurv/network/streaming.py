@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import as_numpy, check_positive_int
+from ..checks import as_numpy, check_finite, check_positive_int
 from .arguments import check_targets, check_weight
 from .mlp import MLP
 from .objective import Objective
@@ -136,6 +136,7 @@ class StreamedObjective(Sharded):
         super()._start()
         self._shards: dict[int, Shard] = {}  # by number of rows: the block's, and the last one's
         self._reading = threading.RLock()
+        self._copied = True  # that copies of X show whether it is finite, as far as is known
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
@@ -189,25 +190,26 @@ class StreamedObjective(Sharded):
         copy = (model.sizes[0] + 8) * size
         return max(0.0, plans[0] - 512 * state), state + copy, read
 
-    def _checked(self, block: Block, start: int) -> CHECKED:
-        """A raw block as the engine wants it, or an error that says which rows."""
+    def _checked(self, block: Block, start: int, finite: bool = True) -> CHECKED:
+        """A raw block as the engine wants it, or an error that says which rows; whether X is
+        finite may be left to who copies it.
+        """
         try:
             raw, y, weight = block
             X = as_numpy(raw, "X")
             y, weight = as_numpy(y, "y"), None if weight is None else as_numpy(weight, "weight")
             if self.stored != self.model.dtype:
                 X, y, weight = (self._stored(a) for a in (X, y, weight))
-            X = self.model.check_rows(X)
+            X = self.model.check_rows(X, finite=finite)
             y = check_targets(y, len(X), self.model, self.loss)
             return X, y, check_weight(weight, len(X), self.model.dtype), raw
         except (ValueError, TypeError) as error:
-            stop = start + len(block[0])
-            raise type(error)(f"in rows {start} to {stop - 1}: {error}") from None
+            raise _located(error, start, len(block[0])) from None
 
     def _stored(self, a: Any) -> Any:
         return a if a is None or a.dtype.kind in "iu" else a.astype(self.stored)
 
-    def _blocks(self) -> Generator[tuple[int, CHECKED], None, None]:
+    def _blocks(self, finite: bool = True) -> Generator[tuple[int, CHECKED], None, None]:
         """One pass: the number of the first row and the block, the next one being read.
 
         Who reads also lets go of what is done with: two threads that change the table of pages
@@ -222,7 +224,7 @@ class StreamedObjective(Sharded):
             if block is None:
                 return None
             start, size = size, size + len(block[0])
-            return start, self._checked(block, start)
+            return start, self._checked(block, start, finite)
 
         with ThreadPoolExecutor(1, "fastcurv-reader") as reader:
             coming, done = reader.submit(read, None), None
@@ -243,15 +245,19 @@ class StreamedObjective(Sharded):
     def _count(self) -> None:
         self.source.n_rows = sum(len(block[0]) for _, block in self._blocks())
 
-    def _shard(self, start: int, block: CHECKED) -> Shard:
+    def _shard(self, start: int, block: CHECKED, finite: bool) -> Shard:
         """The shard of a block, in the memory of the last one of as many rows."""
         X, y, weight, _ = block
         known = self._shards.get(len(X))
-        if known is None:
-            frame = Frame(self.model, self.loss, self._n_samples, self.n_threads)
-            shard = Shard(frame, X, y, weight, start)
-        else:
-            shard = known.renewed(X, y, weight, start)
+        try:
+            if known is not None:
+                shard = known.renewed(X, y, weight, start, finite)
+                self._copied = shard.seen
+            else:
+                frame = Frame(self.model, self.loss, self._n_samples, self.n_threads)
+                shard = Shard(frame, check_finite(X, "X"), y, weight, start)
+        except ValueError as error:
+            raise _located(error, start, len(X)) from None
         self._shards[len(X)] = shard
         return shard
 
@@ -259,10 +265,11 @@ class StreamedObjective(Sharded):
         """The sum over blocks, in order, of ``part(shard, *arguments)``: one pass."""
         tree = Tree()
         with self._reading:
-            blocks = self._blocks()
+            finite = not self._copied
+            blocks = self._blocks(finite)
             try:
                 for start, block in blocks:
-                    tree.push(part(self._shard(start, block), *arguments))
+                    tree.push(part(self._shard(start, block, finite), *arguments))
             finally:
                 blocks.close()
         return tree.total()
@@ -364,6 +371,11 @@ class StreamedObjective(Sharded):
                 yield block
         self.n_passes += 1
         self.n_rows_read += read
+
+
+def _located(error: Exception, start: int, size: int) -> Exception:
+    """The error with the rows that it came from."""
+    return type(error)(f"in rows {start} to {start + size - 1}: {error}")
 
 
 def _pick(block: Block, rows: Any) -> Block:

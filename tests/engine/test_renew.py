@@ -50,3 +50,26 @@ def test_rows_of_another_shape_are_refused(rng):
     for bad in ((X[1:], None, y[1:], w[1:]), (X, None, y, None), (X, y, None, w)):
         with pytest.raises(ValueError, match="not of the shapes and kinds"):
             plan.renew(*bad)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("width", [3, 40, 129])
+def test_a_copy_shows_whether_rows_are_finite(rng, width, dtype):
+    """By squares: what is not finite is always seen, and numbers whose squares overflow are not
+    vouched for; nor is anything where no copy was made.
+    """
+    sizes = [width, 400 if width > 100 else 60, 400 if width > 100 else 50, 3]
+    model = fc.MLP(sizes, dtype=dtype)
+    N = 3000
+    X, y, w = rng.standard_normal((N, width)), rng.integers(3, size=N), np.ones(N)
+    X, y, w = X.astype(dtype), y.astype(np.int32), w.astype(dtype)
+    plan = plan_of(model, X, y, w)
+    plan.bind(model.init(seed=0))
+    copied = plan.renew(X, None, y, w)
+    for at in ((0, 0), (N // 2, width - 1), (N - 1, 1)):
+        for bad in (np.nan, np.inf, -np.inf, 0.9 * np.finfo(dtype).max):
+            other = X.copy()
+            other[at] = bad
+            assert plan.renew(other, None, y, w) is False
+            assert plan.renew(X, None, y, w) is copied
+    assert copied or plan.layout["panel"]  # then X is read as it lies

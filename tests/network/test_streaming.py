@@ -307,3 +307,28 @@ with tempfile.TemporaryDirectory() as folder:
     more = grown() - before
     assert more <= memory, (more, ob.block_rows)
 """)
+
+
+@pytest.mark.parametrize("sizes", [[3, 5, 2], [40, 90, 70, 2]])  # with and without a copy of X
+def test_what_is_not_finite_is_found_in_any_pass(rng, sizes):
+    """Rows that change between passes are looked at again, and named by their numbers; sizes whose
+    squares overflow are no error.
+    """
+    X, y = rng.standard_normal((400, sizes[0])), rng.integers(2, size=400)
+    model = fc.MLP(sizes)
+    ob = fc.StreamedObjective(model, X, y, block_rows=64)
+    theta = model.init(seed=0)
+    first = ob.gradient(theta)
+    for bad in (np.nan, np.inf):
+        for row, name in ((0, "0 to 63"), (200, "192 to 255"), (399, "384 to 399")):
+            kept, X[row, 1] = X[row, 1], bad
+            with pytest.raises(ValueError, match=f"in rows {name}: X holds NaN or infinity"):
+                ob.gradient(theta + 1e-3)
+            X[row, 1] = kept
+    X[:, 0] *= 1e-200
+    X[100, 0] = 1e200
+    assert np.isfinite(ob.value(theta))
+    X[100, 1] = np.nan
+    with pytest.raises(ValueError, match="in rows 64 to 127"):
+        ob.value(theta + 1e-3)
+    assert np.isfinite(first).all()

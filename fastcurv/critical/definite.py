@@ -95,7 +95,8 @@ def _factor(A: Floats) -> Callable[[Floats], Floats] | None:
         return None
     if not np.isfinite(factor).all():
         return None
-    return lambda b: np.asarray(cho_solve((factor, True), b, check_finite=False))
+    upper = factor.T  # as LAPACK lays it out: nothing is copied in a solve
+    return lambda b: np.asarray(cho_solve((upper, False), b, check_finite=False))
 
 
 def _floor(A: Floats, shift: float) -> float:
@@ -109,7 +110,8 @@ def _floor(A: Floats, shift: float) -> float:
     if not shift > 0 or not (diagonal > 0).all():
         return 0.0
     gamma = (n + 1) * UNIT / (1 - (n + 1) * UNIT)
-    off = gamma / (1 - gamma) * float(diagonal.sum()) + UNIT * float(np.abs(A).max())
+    largest = float(np.diagonal(A).max())  # what the shift rounds
+    off = gamma / (1 - gamma) * float(diagonal.sum()) + UNIT * largest
     if _factor(B) is None:
         return 0.0
     return shift - (off + 4 * n * n * TINY) * UP

@@ -13,6 +13,7 @@ from ..answers import own_names
 from ..checks import as_numpy, slabs
 from ..protocols import Array, Floats, Indices
 from ..rounding.bounds import dense_bounds, rounding_at
+from ..rounding.layered import Layered, layered
 from ..rounding.rowwise import Rounding
 from .arguments import (
     as_block,
@@ -229,6 +230,13 @@ class Curvature(Quadratic):
         batch normalisation a pass for each parameter.
         """
         return dense_bounds(self.objective, self.theta, self.layout, self.kind)
+
+    def assembled(self) -> Layered | None:
+        """The matrix of a float64 Hessian or GGN and bounds on its error, made layer by layer at a
+        fraction of the price of n products; None where it is not. See `fastcurv.rounding.layered`.
+        """
+        wide = self.dtype == np.float64
+        return layered(self.objective, self.theta, self.kind) if wide else None
 
     def _bounds(self) -> Rounding:
         if self._rounding is None:

@@ -79,6 +79,9 @@ class ShardedCurvature(Curvature):
     def _errors_of_columns(self) -> np.ndarray:
         return np.asarray(self.objective._fold(column_parts, (self.theta, self.kind)))
 
+    def assembled(self) -> None:
+        """None: rows are not at hand."""
+
     def reach(self, most: int) -> None:
         """None: what proves it needs all rows at hand."""
 

@@ -110,7 +110,8 @@ def _factor(ob: Any, theta: np.ndarray) -> tuple[Solve | None, Callable[[], int]
         factor = heard(partial(np.linalg.cholesky, A))  # SciPy's would hold Python's lock
     except LinAlgError:
         return None, spent
-    return lambda g: -cho_solve((factor, True), g, check_finite=False), spent
+    upper = factor.T  # as LAPACK lays it out
+    return lambda g: -cho_solve((upper, False), g, check_finite=False), spent
 
 
 def _krylov(ob: Any, theta: np.ndarray) -> tuple[Solve, Callable[[], int]]:

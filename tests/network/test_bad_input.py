@@ -154,7 +154,7 @@ def test_methods_of_the_model(call, kind, words):
         ({"y": None}, (TypeError, ValueError), ["y"]),
         ({"y": Y[:, :2]}, ValueError, [f"({N}, 2)", f"({N}, 3)"]),
         ({"y": spoilt(Y, NAN)}, ValueError, ["y", "NaN"]),
-        ({"y": np.uint64(2) ** 63 + LABELS.astype(np.uint64)}, ValueError, ["labels", "0 to 2"]),
+        ({"y": np.uint64(2**63) + LABELS.astype(np.uint64)}, ValueError, ["labels", "0 to 2"]),
         ({"y": Y, "loss": "mse", "X": X[:-1]}, ValueError, [f"({N}, 3)", f"({N - 1}, 3)"]),
         ({"y": Y[:, 0], "loss": "mse"}, ValueError, [f"({N},)", f"({N}, 3)"]),
         ({"y": Y + 1j, "loss": "mse"}, TypeError, ["y", "complex128"]),

@@ -225,6 +225,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no more after them")
     parser.add_argument("--first", type=int, default=0, help="how many of the drawn are passed by")
     asked = parser.parse_args()
+    asked.folder = asked.folder.resolve()
     copy_checkout(asked.folder)
     build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     subprocess.run(build, cwd=asked.folder, check=True)

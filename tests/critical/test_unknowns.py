@@ -15,7 +15,7 @@ from fastcurv.critical.lasting import curvatures
 from fastcurv.critical.nearest import Coordinates, walk
 from fastcurv.critical.nearness import best_gradient, gradient_and_error
 from fastcurv.critical.reached import Reached
-from fastcurv.critical.wording import reason
+from fastcurv.critical.wording import _place, reason
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 
 BOWL = QuadraticObjective(np.diag([1.0, 2.0, 3.0]))
@@ -186,3 +186,13 @@ def test_sentences_for_what_hardly_happens():
     assert sentence("far", evidence=over) == "Not critical: the value at theta is not finite."
     loose = sentence("loose", risk=1e-3)
     assert "an eigenvalue is zero within 1e-07" in loose and "risk of 0.001" in loose
+
+
+def test_where_the_claims_point_lies_in_words():
+    words = {
+        0.0: "at theta exactly",
+        1e-120: "at theta, nearer than any number here can tell",
+        1e-16: "within 1e-16 of theta (its last digits)",
+        1e-9: "within 1e-09 of theta",
+    }
+    assert {radius: _place(ASK, radius) for radius in words} == words

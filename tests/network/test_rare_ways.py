@@ -161,3 +161,22 @@ def test_names_in_a_state_dict_that_are_no_layer():
 
 def test_no_rows_have_no_witnesses():
     assert witnesses(np.zeros((0, 3))).X.shape == (0, 3)
+
+
+def test_a_vector_and_rows_of_them_in_output_space():
+    """`embed` and `project` take either, and undo each other along eigenvectors."""
+    rng = np.random.default_rng(2)
+    ob = fc.Objective(fc.MLP([20, 12, 2]), rng.standard_normal((3, 20)), rng.random((3, 2)), "mse")
+    G = ob.ggn(ob.model.init(seed=0))
+    small = G.reduced("outputs")
+    q, n = small.shape[0], G.shape[0]
+    values, U = np.linalg.eigh(small @ np.eye(q))
+    V = small.embed(U.T)
+    assert V.shape == (q, n) and np.allclose(V @ V.T, np.eye(q), atol=1e-12)
+    one = small.embed(U[:, -1])
+    assert one.shape == (n,) and np.array_equal(one, V[-1])
+    assert np.allclose(G @ one, values[-1] * one, atol=1e-12 * values[-1])
+    back = small.project(one)
+    assert back.shape == (q,) and small.project(V).shape == (q, q)
+    assert np.array_equal(small.project(V)[-1], back)
+    assert abs(back @ U[:, -1]) == pytest.approx(np.linalg.norm(back), rel=1e-12)

@@ -146,7 +146,18 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return np.asarray(self.classes_[codes])
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probabilities ``(N, classes)``, in the order of `classes_`."""
+        """Probabilities ``(N, classes)``, in the order of `classes_`.
+
+        Examples
+        --------
+        >>> import fastcurv as fc
+        >>> net = fc.MLPClassifier((3,), alpha=0.1, random_state=0).fit([[-1.0], [1.0]], ["a", "b"])
+        >>> net.predict([[-2.0], [2.0]]).tolist()
+        ['a', 'b']
+        >>> p = net.predict_proba([[-2.0], [2.0]])
+        >>> p.shape, bool((p[0, 0] > 0.5) & (p[1, 1] > 0.5))
+        ((2, 2), True)
+        """
         outputs = self._outputs(X)
         if self._multilabel:  # a probability is below 1, though it may round to it
             least = np.nextafter(outputs.dtype.type(1), 0)

@@ -101,8 +101,10 @@ class Curvature(Quadratic):
     >>> H.to_dense()
     array([[ 0., -2.],
            [-2.,  0.]])
+    >>> H @ [1.0, 1.0], H.quadratic([1.0, 1.0]), H.restrict(indices=[0]).shape
+    (array([-2., -2.]), -4.0, (1, 1))
     >>> H.n_products
-    2
+    4
     """
 
     def __init__(self, objective: Any, theta: Any, kind: str) -> None:

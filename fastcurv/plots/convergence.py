@@ -96,6 +96,15 @@ class ConvergenceDisplay(Display):
         Returns
         -------
         ConvergenceDisplay
+
+        Examples
+        --------
+        >>> import fastcurv as fc
+        >>> toy = fc.testing.lecture_toy()
+        >>> runs = {m: fc.minimize(toy, [0.5, 0.4], m) for m in ("newton-cg", "trust-region")}
+        >>> shown = fc.ConvergenceDisplay.from_results(runs, x="iteration")
+        >>> shown.ax_.get_xlabel()
+        'iterations'
         """
         for name, value, known in (("x", x, X_NAMES), ("y", y, Y_NAMES)):
             if value not in known:

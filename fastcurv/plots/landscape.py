@@ -163,7 +163,16 @@ class LandscapeDisplay(Display):
         n_grid: int = 41,
         seed: Any = None,
     ) -> LandscapeDisplay:
-        """`from_objective` without a picture: needs no matplotlib."""
+        """`from_objective` without a picture: needs no matplotlib.
+
+        Examples
+        --------
+        >>> import numpy as np, fastcurv as fc
+        >>> toy = fc.testing.lecture_toy()
+        >>> way = fc.LandscapeDisplay.slice(toy, [0.0, 0.0], directions=[[1.0, 1.0]], n_grid=3)
+        >>> np.round(way.losses, 2)
+        array([0., 1., 0.])
+        """
         n_grid = check_positive_int(n_grid, "n_grid")
         if n_dims not in (1, 2):
             raise ValueError(f"n_dims is {n_dims!r}; wanted 1 or 2")

@@ -90,6 +90,14 @@ class SpectrumDisplay(Display):
         Returns
         -------
         SpectrumDisplay
+
+        Examples
+        --------
+        >>> import numpy as np, fastcurv as fc
+        >>> H = np.diag([-1.0, 0.0, 1.0, 5.0])
+        >>> shown = fc.SpectrumDisplay.from_operator(H, k=1, n_probes=2, n_steps=4, seed=0)
+        >>> np.round(shown.eigenvalues, 6)
+        array([-1.,  5.])
         """
         density = spectral_density(op, n_probes=n_probes, n_steps=n_steps, axis=axis, seed=seed)
         values = None

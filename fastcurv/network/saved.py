@@ -27,7 +27,7 @@ def _names(model: MLP) -> list[list[str]]:
     """By layer: the names of its parameters in the file."""
     names = []
     for l in range(len(model.shapes)):
-        parts = list(PARTS[: 4 if model.normalised(l) else 2])
+        parts = PARTS if model.normalised(l) else PARTS[:2]
         names.append([f"layers.{l}.{part}" for part in parts if part != "bias" or model.bias])
     return names
 

@@ -5,6 +5,7 @@ import pytest
 from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
+from fastcurv.krylov.basis import bring_near_one
 from fastcurv.krylov.capped_cg import Workspace, _slow_direction, _too_slow
 from fastcurv.krylov.lanczos import Recurrence
 from fastcurv.krylov.minres import minres
@@ -108,6 +109,20 @@ def test_probes_of_signs_that_lie_in_what_was_taken_out_are_drawn_again(shown=No
             run_probe(run, np.random.default_rng(seed), 1, shown)
         assert run.m == 1 and run.T[0, 0] == pytest.approx(2.0, rel=1e-14)
         assert np.allclose(np.abs(run.rows[0]), 0.5**0.5, rtol=1e-14)
+
+
+def test_rows_whose_squares_would_leave_the_range_are_brought_near_one(rng):
+    """By a power of two, which rounds nothing; others, and what is no number, stay."""
+    for dtype, large in (("float64", 1e200), ("float32", 1e30)):
+        rows = rng.standard_normal((5, 7)).astype(dtype)
+        W = rows * np.array([[1.0], [large], [1 / large], [np.nan], [1e8]], dtype)
+        before = W.copy()
+        bring_near_one(W)
+        sizes = np.abs(W).max(axis=1)
+        assert ((sizes[[1, 2]] >= 0.5) & (sizes[[1, 2]] <= 1)).all()
+        assert np.array_equal(W[[0, 4]], before[[0, 4]]) and np.isnan(W[3]).all()
+        share = before[1] / W[1]
+        assert (share == share[0]).all() and np.frexp(share[0])[0] == 0.5
 
 
 def test_minres_on_nothing_and_on_what_overflows():

@@ -56,7 +56,8 @@ Floats = NDArray[np.float64]
 
 MOST = 8192  # rows of K: 512 MiB in float64
 BLOCK = 512  # rows of D multiplied at a time
-NOTHING = 64.0  # eigenvalues of K below this many q eps ||K|| are those of the complement
+NOTHING = {4: 16.0, 8: 256.0}  # eigenvalues of K below so many eps ||K|| are zeros, by itemsize ...
+MANY = 16.0  # ... times the root of q over this
 APART = 0.01  # of ||K||: vectors of smaller eigenvalues are orthogonalised
 # The cost model, in flops at the speed of the engine's matrix products:
 ENTRY = 30.0  # a number of K read from memory
@@ -125,6 +126,8 @@ class _Made:
 
     def solve(self, y: Floats, shift: float) -> Floats:
         """``(K + shift) x = y``."""
+        if not shift > 0:  # K is 0
+            return 0 * y
         if self.root is None:
             K = self.K.astype(np.float64)
             K[np.diag_indices(len(K))] += shift
@@ -326,7 +329,8 @@ class OutputSpace(Symmetric):
 
     def _nothing(self) -> float:
         """Eigenvalues of K up to this are zeros."""
-        return NOTHING * self.shape[0] * float(np.finfo(self.whole.dtype).eps) * self.norm
+        many, dtype = max(1.0, (self.shape[0] / MANY) ** 0.5), self.whole.dtype
+        return float(NOTHING[dtype.itemsize] * many * np.finfo(dtype).eps * self.norm)
 
     def carried(self, X: Array, found: Any, rng: Any) -> Carried:
         """What K's pairs are worth as pairs of the whole; see the head of this module."""

@@ -15,7 +15,7 @@ from ..checks import (
 )
 from ..protocols import Castable, Operator, Seed
 from .mixed_precision import mixed_pairs
-from .reduced import reduced_pairs, reduction
+from .reduced import reduced_pairs, reduction, settled
 from .results import Eigenpairs
 from .search import Asked, extreme_pairs
 
@@ -162,6 +162,6 @@ def eigsh(
     small = reduction(wide, space)
     if small is not None:
         pairs = reduced_pairs(run, small, asked, generator, v0, against)
-        if pairs is not None:
+        if pairs is not None and (space or settled(pairs)):
             return pairs
     return run(op, asked, generator, v0, against)

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checks import check_choice, check_vectors, operator_dtype
+from ..eigensolver import eigh
 from ..krylov.ritz import wanted
-from ..protocols import Reducible
+from ..protocols import Reducible, Written
 from .results import Eigenpairs, ReducedEigenpairs
 from .search import resolve_tol
 
 SPACES = ("samples", "outputs", "inputs", "parameters")
+DIRECT = 400  # rows of a matrix up to which all of it is decomposed
 INSIDE = 64  # what of a vector may lie outside the space, in eps of its length
 
 
@@ -55,7 +57,7 @@ def inside(small: Any, V: Any, name: str) -> NDArray[Any] | None:
 
 def reduced_pairs(
     search: Any, small: Any, asked: Any, rng: Any, v0: Any, against: Any
-) -> Eigenpairs | None:
+) -> ReducedEigenpairs | None:
     """`eigsh` in the smaller space; None where `against` leaves it.
 
     Residuals hold in the space of `op`: those found, and what `carried` adds to them.
@@ -78,7 +80,12 @@ def reduced_pairs(
     inner = replace(asked, k=min(asked.k, m - s))
     if small.lowest:
         inner = above(inner, asked, small)
-    found = search(small, inner, rng, v0, against) if inner.k else nothing(small)
+    if not inner.k:
+        found = nothing(small)
+    elif against is None and isinstance(small, Written) and few(small, inner.k):
+        found = directly(small, inner)
+    else:
+        found = search(small, inner, rng, v0, against)
     found = replace(found, tol=resolve_tol(asked.tol, operator_dtype(small)))
     return completed(found, small, asked.k, asked.which, rng, asked.relative)
 
@@ -94,6 +101,37 @@ def above(inner: Any, asked: Any, small: Any) -> Any:
     if low > small.n_rest:
         return inner
     return replace(inner, k=min(asked.k - low, inner.k), which="LA")
+
+
+def settled(pairs: ReducedEigenpairs) -> bool:
+    """Whether nothing would be found better in parameter space: vectors of small eigenvalues are,
+    that a Gram matrix showed.
+    """
+    return bool(not pairs.reduction.lowest or pairs.interrupted or pairs.converged.all())
+
+
+def few(small: Any, k: int) -> bool:
+    """Whether a matrix that is there is decomposed sooner than searched."""
+    return bool(small.shape[0] <= max(DIRECT, 8 * k))
+
+
+def directly(small: Any, asked: Any) -> Eigenpairs:
+    """The pairs of a small matrix that is there, copies of multiple eigenvalues and all."""
+    A = small.matrix
+    values, vectors = eigh(A)[:2]
+    at = wanted(values, asked.k, asked.which)
+    values, V = values[at], vectors[:, at].astype(operator_dtype(small))
+    scale, eps = float(np.abs(values).max()), float(np.finfo(V.dtype).eps)
+    residuals = np.linalg.norm(A @ V - V * values, axis=0) + eps * scale
+    return Eigenpairs(
+        values=values,
+        vectors=V,
+        residuals=residuals,
+        converged=np.ones(len(values), bool),
+        n_products=0,
+        scale=max(scale, abs(float(small.rest))),
+        probed=True,
+    )
 
 
 def nothing(small: Any) -> Eigenpairs:

@@ -131,12 +131,17 @@ def wide(rng):
     return G, np.linalg.eigvalsh(G.to_dense())
 
 
-@pytest.mark.parametrize(
-    "k, which", [(k, which) for k in (1, 5, 12, 30) for which in EVERY_END] + [(281, "BE")]
-)
-def test_eigenpairs(wide, k, which):
-    """Values to rounding, residuals that hold in parameter space, orthonormal vectors."""
+CASES = [(k, end, directly) for k in (1, 12, 30) for end in EVERY_END for directly in (True, False)]
+
+
+@pytest.mark.parametrize("k, which, directly", [*CASES, (281, "BE", True)])
+def test_eigenpairs(wide, k, which, directly, monkeypatch):
+    """Values to rounding, residuals that hold in parameter space, orthonormal vectors; whether K is
+    decomposed or searched.
+    """
     G, truth = wide
+    if not directly:
+        monkeypatch.setattr("fastcurv.spectrum.reduced.few", lambda *given: False)
     pairs = fc.eigsh(G, k, which, space="outputs", tol=1e-11, seed=0)
     expected = {"LA": truth[-k:], "SA": truth[:k], "LM": truth[-k:]}
     expected["BE"] = np.concatenate([truth[: k // 2], truth[len(truth) - (k - k // 2) :]])
@@ -148,10 +153,13 @@ def test_eigenpairs(wide, k, which):
     assert np.array_equal(pairs.vector(k // 2), V[:, k // 2])
 
 
-def test_small_eigenvalues(rng):
+@pytest.mark.parametrize("directly", [True, False])
+def test_small_eigenvalues(rng, directly, monkeypatch):
     """Rows that are nearly equal: eigenvalues over ten decades, vectors orthogonal all the same,
     residuals that say what they are.
     """
+    if not directly:
+        monkeypatch.setattr("fastcurv.spectrum.reduced.few", lambda *given: False)
     ob, theta = objective(rng, [12, 11, 9, 3], 6)
     X = ob.X[0] + np.logspace(0, -6, 6)[:, None] * ob.X
     G = fc.Objective(ob.model, X, ob.y).ggn(theta)
@@ -168,7 +176,46 @@ def test_small_eigenvalues(rng):
             assert pairs.converged.all()
         else:  # what is asked of them is below the rounding of the products
             assert 4 < pairs.converged.sum() < q
-            assert (pairs.residuals <= pairs.tol * np.abs(pairs.values))[pairs.converged].all()
+            told = pairs.converged & (pairs.outside < 0)  # others are zeros to rounding
+            assert (pairs.residuals <= pairs.tol * np.abs(pairs.values))[told].all()
+
+
+def test_copies_of_multiple_eigenvalues_are_all_there(rng):
+    """One layer and mse: K is ``(a a' + 1)`` times the identity of the classes."""
+    ob, theta = objective(rng, [20, 5], 4, loss="mse")
+    G = ob.ggn(theta)
+    pairs = fc.eigsh(G, 15, "LA", space="outputs", seed=0)
+    truth = np.linalg.eigvalsh(G.to_dense())[-15:]
+    assert pairs.probed and pairs.n_products == 1
+    assert np.abs(pairs.values - truth).max() <= EXACT * truth.max()
+    assert np.abs(pairs.values.reshape(3, 5) - truth[::5, None]).max() <= EXACT * truth.max()
+
+
+def test_nothing_at_all(rng):
+    """Weights that are all zero: K is 0, and any orthonormal vectors will do."""
+    ob, theta = objective(rng, [9, 8, 3], 4, l2=0.5, sample_weight=np.zeros(4))
+    G = ob.ggn(theta)
+    for which in EVERY_END:
+        pairs = fc.eigsh(G, 11, which, space="outputs", seed=0)
+        V = pairs.vectors
+        assert (pairs.values == 0.5).all() and pairs.converged.all()
+        assert np.abs(V.T @ V - np.eye(11)).max() <= 1e-12
+    assert tuple(fc.inertia(G)) == (ob.n_params, 0, 0)
+
+
+def test_what_a_gram_matrix_cannot_show_is_searched_elsewhere(rng, monkeypatch):
+    """In float32 vectors of small eigenvalues are off by more than was asked: by itself `eigsh`
+    then goes to parameter space, and says so.
+    """
+    monkeypatch.setattr("fastcurv.network.reductions.cost", lambda *given: 0.0)
+    ob, theta = objective(rng, [10, 9, 12], 6, dtype="float32")
+    X = ob.X[0] + np.logspace(0, -3, 6)[:, None] * ob.X
+    G = fc.Objective(ob.model, X, ob.y).ggn(theta)
+    forced = fc.eigsh(G, 40, "LA", space="outputs", seed=0)
+    assert not forced.converged.all()
+    assert fc.eigsh(G, 2, "LA", seed=0).space == "outputs"
+    own = fc.eigsh(G, 40, "LA", seed=0)
+    assert own.space == "parameters" and own.converged.all()
 
 
 def test_rows_that_are_equal_have_zeros(rng):
@@ -199,8 +246,9 @@ def test_float32(rng):
     assert np.array_equal(R.enclosed().products, high.products)
 
 
-def test_starts_deflation_and_mixed_precision(wide, rng):
+def test_starts_deflation_and_mixed_precision(wide, rng, monkeypatch):
     G, truth = wide
+    monkeypatch.setattr("fastcurv.spectrum.reduced.few", lambda *given: False)
     first = fc.eigsh(G, 3, "LA", space="outputs", tol=1e-13, seed=0)
     rest = fc.eigsh(G, 3, "LA", space="outputs", against=first, seed=0)
     assert rest.space == "outputs"

@@ -13,7 +13,14 @@ from . import definite
 from .decide import Findings
 from .evidence import FAR, Evidence, Products, hessian_products
 from .kinks import falls_across
-from .knowledge import kinks, residual_bounds, runs_to_infinity, tangents, third_bound
+from .knowledge import (
+    is_bounded,
+    kinks,
+    residual_bounds,
+    runs_to_infinity,
+    tangents,
+    third_bound,
+)
 from .lasting import SHORTER, gradient_after, settle
 from .nearest import Coordinates
 from .nearness import GRADIENT_EPS, Eigen, Nearness, best_gradient, nearness, newton_decrement
@@ -62,7 +69,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
     near = _near(ask, full, view, gradient)
     signs = signs_of(view.best)
     prove_ends(H, view.best, signs)
-    ends = _ends(H, view, signs)
+    ends = _ends(H, full, view, signs)
     n_found = int((signs != 0).sum())
     theorem = zero = None
     arrives = True
@@ -103,6 +110,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
         theorem=theorem,
         zero=zero,
         distance=found.distance,
+        bounded=is_bounded(ob, theta, theorem),
     )
     return replace(found, plateau=plateau), evidence, Coordinates(view.best)
 
@@ -127,15 +135,18 @@ def _near(ask: Request, full: DenseHessian, view: View, gradient: Any) -> Nearne
     )
 
 
-def _ends(H: Products, view: View, signs: NDArray[np.int_]) -> Ends:
-    """The vectors of most curvature of either sign, if a product proves it."""
+def _ends(H: Products, full: DenseHessian, view: View, signs: NDArray[np.int_]) -> Ends:
+    """The vectors of most curvature of either sign, if the matrix proves it, or else a product."""
+    known_by = full.M.error() + 4 * full.n * EPS * float(np.linalg.norm(full.A))
     found: dict[int, Any] = {-1: (None, None, 0.0), 1: (None, None, 0.0)}
     for cut, known in ((view.plain, signs_of(view.plain)), (view.best, signs)):
         for sign, i in ((-1, 0), (1, -1)):
             if known.size and known[i] == sign and found[sign][0] is None:
                 v = cut.c * cut.vectors[:, i]
                 v = v / np.linalg.norm(v)
-                quotient, error, _ = H.rayleigh(v)
+                quotient, error = float(v @ (full.A @ v)), known_by
+                if not sign * quotient > error:
+                    quotient, error, _ = H.rayleigh(v)
                 if sign * quotient > error:
                     found[sign] = v, quotient, quotient - sign * error
     return Ends(found[-1][0], found[-1][1], found[-1][2], found[1][2])
@@ -277,6 +288,5 @@ def _evidence(
         weakest=float(np.abs(view.best.values).min(initial=np.inf)),
         weakest_error=view.best.error,
         balanced=view.best is not view.plain,
-        bounded=third_bound(ask.ob, ask.theta, 0.0) < np.inf,
         flat_beside_step=full.norm <= reached,
     )

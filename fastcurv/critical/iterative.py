@@ -19,12 +19,12 @@ from .evidence import FAR, Evidence, Products, annihilated, independent
 from .kinks import falls_across
 from .knowledge import (
     curvature_floor,
+    is_bounded,
     kinks,
     offers_symmetries,
     probes,
     runs_to_infinity,
     tangents,
-    third_bound,
 )
 from .nearest import Coordinates
 from .nearness import GRADIENT_EPS, Nearness, best_gradient, nearness_by
@@ -76,7 +76,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
         flat_ratio=None if slope.flat is None or H.norm == 0 else slope.flat / H.norm,
         residual=slope.residual,
         flat_beside_step=H.norm <= near.gradient_norm / (FAR * length),
-        bounded=third_bound(ob, theta, 0.0) < np.inf,
+        bounded=is_bounded(ob, theta, evidence.theorem),
         n_products=H.count,
     )
     plateau = not near.near and evidence.on_plateau

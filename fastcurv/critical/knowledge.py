@@ -43,6 +43,13 @@ def third_bound(ob: Any, theta: np.ndarray, radius: float) -> float:
     return L if 0 <= L < np.inf else np.inf
 
 
+def is_bounded(ob: Any, theta: np.ndarray, tried: Any) -> bool:
+    """Whether the third derivative has a bound at theta; `tried`: a `Contraction` that may show
+    it.
+    """
+    return tried is not None and tried.third < np.inf or third_bound(ob, theta, 0.0) < np.inf
+
+
 def third_bound_in(ob: Any, theta: np.ndarray, radius: float, units: np.ndarray) -> float:
     """A Lipschitz constant of ``C H C`` by x where ``||x|| <= radius`` in ``theta + C x``."""
     if isinstance(ob, ThirdBoundInUnits):

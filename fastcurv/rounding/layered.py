@@ -30,7 +30,6 @@ a sum of products of norms, in any units of the parameters (`Layered.error`), an
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -44,18 +43,15 @@ from .row_curvature import UNIT, Known, Slab, gamma_of, inputs_of, of_loss
 from .state import State
 
 Floats = NDArray[np.float64]
-FROM = 512  # parameters: below, n products take milliseconds
 BYTES = 1 << 25  # of the largest matrix of rows that is made
 DEEPEST, SHALLOWEST = 1024, 64  # rows of one matrix product
 TINY = 1e-300  # more than underflow takes off an entry
 
 
-def _lengths(A: Floats, units: Any) -> Floats:
+def _lengths(A: Floats, units: tuple[Floats, Any]) -> Floats:
     """Norms of rows of inputs, in the units of the parameters: those of the unit they count most
     for.
     """
-    if units is None:
-        return norms(A)[:, 0]
     C, c = units
     square = A[:, : C.shape[1]] ** 2 @ (C**2).T
     if c is not None:
@@ -82,13 +78,13 @@ def step_of(model: Any) -> int:
 
 
 def layered(ob: Any, theta: Floats, kind: str) -> Layered | None:
-    """`Layered` at theta (n,); None where products are as good: of small n, of layers so wide that
-    few rows would make a matrix, and where something overflows.
+    """`Layered` at theta (n,); None where products are as good, for layers so wide that few rows
+    would make a large matrix, and where something overflows.
     """
     model = ob.model
-    if kind == "fisher" or normalised(model) or model.n_params < FROM:
+    if kind == "fisher" or normalised(model) or not isinstance(ob.X, np.ndarray):
         return None
-    if step_of(model) < SHALLOWEST or not isinstance(ob.X, np.ndarray):
+    if step_of(model) < SHALLOWEST:
         return None
     found = Layered(ob, passes_at(ob, checked_theta(ob, theta)), kind)
     return found if found.finite else None
@@ -117,6 +113,7 @@ class Layered:
         self.A = np.zeros((n, n))
         sides: dict[Any, Floats] = {}
         self.terms: dict[tuple[int, int], list[Any]] = {}
+        self.plain: dict[tuple[int, int], float] = {}  # bounds on the errors of blocks
         self.sums: dict[Any, Floats] = {}
         self.moved: dict[Any, Floats] = {}
         with np.errstate(all="ignore"):
@@ -198,6 +195,11 @@ class Layered:
             units = (d + dd).T @ (size[l] * dk + wide * k) + dd.T @ (size[l] * k)
             _sum(sides, (m, l), units[:, None] + each)
         self.terms.setdefault((l, m), []).append((S.off, S.size, dx, x))
+        wide = off[l] + gamma * size[l]
+        here = size[m] * (size[l] * S.off + wide * S.size) + size[l] * off[m] * S.size
+        self.plain[l, m] = self.plain.get((l, m), 0.0) + float(
+            (here + size[l] * dx + wide * x).sum()
+        )
 
     def _finish(self, sides: dict[Any, Floats]) -> None:
         """The other half of A, l2, and the bounds."""
@@ -222,17 +224,10 @@ class Layered:
 
     def error(self, scale: Floats | None = None) -> float:
         """A bound on ``||D E D||_F`` for the error E of A, ``D = diag(scale)`` or I."""
-        return self._plain if scale is None else self._error(scale)
-
-    @cached_property
-    def _plain(self) -> float:
-        return self._error(None)
-
-    def _error(self, scale: Floats | None) -> float:
-        L, top = len(self.shapes), 1.0 if scale is None else float(np.max(scale))
-        units: list[Any] = [None] * L
-        if scale is not None:
-            units = layers_of(self.passes.ob.model, np.asarray(scale, dtype=float))
+        if scale is None:
+            return self._of_blocks(self.plain, 1.0)
+        top = float(np.max(scale))
+        units = layers_of(self.passes.ob.model, np.asarray(scale, dtype=float))
         each = dict.fromkeys(self.terms, 0.0)
         with np.errstate(all="ignore"):
             for at, (s, cut) in enumerate(self._cuts()):
@@ -245,7 +240,10 @@ class Layered:
                     here = size[m] * (size[l] * dS + wide * S) + size[l] * off[m] * S
                     here += top * (size[l] * dx + wide * x)
                     each[l, m] += float(here.sum())
-            square = sum(2 * one**2 for one in each.values())
-            own = 2 * UNIT * float(np.linalg.norm(np.diagonal(self.A))) + len(self.A) * TINY
-            found = GROWTH * (float(square) ** 0.5 + top**2 * own)
+        return self._of_blocks(each, top)
+
+    def _of_blocks(self, each: dict[tuple[int, int], float], top: float) -> float:
+        """A bound on the norm of the error of all blocks; `top`: the largest unit."""
+        own = 2 * UNIT * float(np.linalg.norm(np.diagonal(self.A))) + len(self.A) * TINY
+        found = GROWTH * (float(np.linalg.norm([*each.values()])) * 2**0.5 + top**2 * own)
         return found if found == found else np.inf

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..structure.parameters import layers_of, normalised
-from .arithmetic import bell, norms
+from .arithmetic import KINKED, bell, norms
 from .envelopes import crosses, envelopes
 from .passes import GROWTH, Passes, checked_theta, passes_at
 from .state import State
@@ -216,6 +216,9 @@ def signs(ob: Any, theta: ArrayLike, radius: float = 0.0) -> Signs:
 
     A z that cannot move, as that of a row of zeros in a first layer without bias, is at no kink.
     """
+    if not any(name in KINKED for name in ob.model.activation):
+        none = [np.zeros(m, dtype=bool) for m in ob.model.sizes[1:-1]]
+        return Signs(0, none, none)
     passes = passes_at(ob, checked_theta(ob, theta))
     widths = ob.model.sizes[1:-1]
     off = [np.full(m, name == "relu") for m, name in zip(widths, passes.names)]

@@ -281,6 +281,9 @@ def _sliced(A: Floats, B: Floats) -> Floats:
 
 def _norm_bound(A: Floats) -> float:
     """At least the 2-norm of ``|A|``."""
-    size = np.abs(A)
-    rows, columns = float(size.sum(axis=1).max()), float(size.sum(axis=0).max())
-    return 1.01 * min(float(np.linalg.norm(A)), math.sqrt(rows * columns))
+    rows, columns = 0.0, np.zeros(A.shape[1])
+    for cut in slabs(*A.shape):
+        size = np.abs(A[cut])
+        rows = max(rows, float(size.sum(axis=1).max()))
+        columns += size.sum(axis=0)
+    return 1.01 * min(float(np.linalg.norm(A)), math.sqrt(rows * float(columns.max())))

@@ -67,8 +67,9 @@ def classify(
         The most products to spend; by default what the question takes. Below n, a small problem is
         treated like a large one; above, the few that settle weak signs are not held back.
     dense_below : int
-        Below this n the whole spectrum is computed: n products and ``O(n^3)`` work; and above where
-        products reach fewer dimensions than that.
+        Below this n the whole spectrum is computed: the matrix, which a network makes layer by
+        layer and n products make of anything else, and ``O(n^3)`` work; and above where products
+        reach fewer dimensions than that.
     krylov : Krylov, optional
         A run on the Hessian at theta, `fastcurv.Krylov`: its operator is used, at large n its
         products count as the verdict's own and new ones go into it, so that eigenpairs, density and

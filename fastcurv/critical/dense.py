@@ -71,8 +71,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
     prove_ends(H, view.best, signs)
     ends = _ends(H, full, view, signs)
     n_found = int((signs != 0).sum())
-    theorem = zero = None
-    arrives = True
+    theorem, zero, arrives = None, None, True
     if near.near:
         H.note("the theorem")
         theorem, distance = theorem_at(ob, theta, full, view, gradient)

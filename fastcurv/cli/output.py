@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sys
+import textwrap
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ class Output:
     def say(self, text: str = "") -> None:
         """A line for a reader."""
         if not self.as_json:
-            say(text)
+            say(fitted(text))
 
     def fact(self, **facts: Any) -> None:
         """Facts for a program."""
@@ -52,6 +54,21 @@ def say(text: str = "") -> None:
         print(text, flush=True)
     except BrokenPipeError:
         silence()
+
+
+def fitted(text: str) -> str:
+    """Long lines broken between words for the terminal they go to, further lines set in as the
+    first is; as they are where they go elsewhere.
+    """
+    if not sys.stdout.isatty():
+        return text
+    width = max(40, shutil.get_terminal_size().columns)
+    lines = []
+    for line in text.split("\n"):
+        inset = line[: len(line) - len(line.lstrip())]
+        broken = textwrap.wrap(line, width, subsequent_indent=inset, break_long_words=False)
+        lines += broken if len(line) > width else [line]
+    return "\n".join(lines)
 
 
 def silence() -> None:

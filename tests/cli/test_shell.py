@@ -286,3 +286,16 @@ def test_progress_is_shown_on_a_terminal_and_not_in_a_pipe(points, tmp_path):
     finally:
         os.close(ours)
     assert shown.wait(timeout=120) == 0 and b"adam" in seen
+
+
+def test_lines_are_broken_for_a_terminal_and_for_nothing_else(monkeypatch):
+    from fastcurv.cli import output
+
+    line = "  Minimum: " + "a critical point is proved to lie near theta " * 4
+    assert output.fitted(line) == line
+    monkeypatch.setattr(output.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    broken = output.fitted("short\n" + line).split("\n")
+    assert broken[0] == "short" and len(broken) > 3
+    assert max(map(len, broken)) <= 80 and all(part.startswith("  ") for part in broken[1:])
+    assert " ".join(" ".join(broken[1:]).split()) == " ".join(line.split())

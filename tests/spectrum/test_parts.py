@@ -249,3 +249,11 @@ def test_the_spread_of_a_trace_counts_every_entry(m):
     both = (2 * entries.var(axis=0, ddof=1).sum() / m) ** 0.5
     assert found.estimate == pytest.approx(mean, rel=1e-12)
     assert found.stderr == pytest.approx(max(spread, widened(m) * both), rel=1e-9)
+
+
+@pytest.mark.parametrize("what", ["trace", "frobenius_norm", "diagonal"])
+def test_a_method_that_is_named_is_the_one_that_is_used(what):
+    op, estimate = Prescribed(np.linspace(1.0, 3.0, 60), seed=0), getattr(fc, what)
+    for m in (6, 9, 40):
+        assert estimate(op, m, method="hutchinson", seed=0).method == "hutchinson"
+    assert estimate(op, 40, seed=0).method != "hutchinson", "of its own accord it takes a sketch"

@@ -1,0 +1,76 @@
+"""The compose file's commands, run here as processes: a scheduler, its workers, a client."""
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+
+dask = pytest.importorskip("distributed")
+yaml = pytest.importorskip("yaml")  # a dependency of dask
+pytestmark = pytest.mark.nightly
+COMPOSE = Path(__file__).parents[2] / "packaging" / "compose.yaml"
+
+
+def command(service, **values):
+    """What a service runs after its installation, as arguments, with its variables filled in."""
+    _, _, script = shlex.split(service["command"])
+    line = script.split("exec ")[1]
+    line = re.sub(r"\$\{(\w+):-(\w*)\}", lambda m: values.get(m[1], m[2]), line)
+    assert "$" not in line
+    return [sys.executable, "-m", *line.split()]
+
+
+def test_scheduler_and_workers_of_the_compose_file(tmp_path):
+    services = yaml.safe_load(COMPOSE.read_text())["services"]
+    assert set(services) == {"scheduler", "worker"}
+    assert services["worker"]["depends_on"] == ["scheduler"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    scheduler = command(services["scheduler"])
+    assert f"{scheduler[scheduler.index('--port') + 1]}:8786" in services["scheduler"]["ports"]
+    scheduler[scheduler.index("8786")] = port
+    worker = command(services["worker"], WORKERS="1", THREADS="1")
+    worker[worker.index("tcp://scheduler:8786")] = f"tcp://127.0.0.1:{port}"
+    path = os.pathsep.join([str(COMPOSE.parents[1]), os.environ.get("PYTHONPATH", "")])
+    options = {
+        "cwd": tmp_path,
+        "env": dict(os.environ, PYTHONPATH=path, **services["worker"]["environment"] | ARCH),
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+    }
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((300, 6)), rng.integers(3, size=300)
+    paths = []
+    for i in range(3):
+        paths.append(str(tmp_path / f"rows{i}.npz"))
+        np.savez(paths[-1], X=X[i::3], y=y[i::3])
+    model = fc.MLP([6, 7, 3])
+    theta = model.init(seed=0)
+    here = fc.Objective(model, X, y).gradient(theta)
+    running = [subprocess.Popen(c, **options) for c in (scheduler, worker, worker)]
+    try:
+        with dask.Client(f"tcp://127.0.0.1:{port}", timeout=60) as client:
+            end = time.monotonic() + 60
+            while len(client.nthreads()) < 2 and time.monotonic() < end:
+                time.sleep(0.1)
+            assert sorted(client.nthreads().values()) == [1, 1]
+            ob = fc.distributed.Objective(model, paths, client=client)
+            assert np.abs(ob.gradient(theta) - here).max() <= 1e-13 * np.abs(here).max()
+    finally:
+        for process in reversed(running):
+            process.terminate()
+        for process in running:
+            process.wait(20)
+
+
+ARCH = {"FASTCURV_ARCH": ""}  # what ${FASTCURV_ARCH:-} is where nobody says otherwise

@@ -37,15 +37,15 @@ from numpy.typing import NDArray
 
 from ..checks import slabs
 from ..structure.parameters import l2_diagonal, layers_of, normalised
-from .arithmetic import norms
+from .arithmetic import norm, norms
 from .passes import GROWTH, Passes, checked_theta, passes_at
-from .row_curvature import UNIT, Known, Slab, gamma_of, inputs_of, of_loss
+from .row_curvature import TINY, UNIT, Known, Slab, gamma_of, inputs_of, of_loss
 from .state import State
 
 Floats = NDArray[np.float64]
 BYTES = 1 << 25  # of the largest matrix of rows that is made
 DEEPEST, SHALLOWEST = 1024, 64  # rows of one matrix product
-TINY = 1e-300  # more than underflow takes off an entry
+LOST = 1e-150  # of a length: more than squares lose by underflow
 
 
 def _lengths(A: Floats, units: tuple[Floats, Any]) -> Floats:
@@ -53,10 +53,10 @@ def _lengths(A: Floats, units: tuple[Floats, Any]) -> Floats:
     for.
     """
     C, c = units
-    square = A[:, : C.shape[1]] ** 2 @ (C**2).T
-    if c is not None:
-        square += (A[:, -1:] * c) ** 2
-    return np.asarray(np.sqrt(square.max(axis=1)))
+    C = C if c is None else np.hstack([C, c[:, None]])
+    most, top = C.max(initial=0.0), A.max(axis=1, initial=0.0)
+    C, A = C / (most if most > 0 else 1.0), A / np.where(top > 0, top, 1.0)[:, None]
+    return np.asarray(most * top * (np.sqrt((A**2 @ (C**2).T).max(axis=1)) + LOST))
 
 
 def _sum(sums: dict[Any, Floats], at: tuple[int, int], part: Floats) -> None:
@@ -116,6 +116,7 @@ class Layered:
         self.plain: dict[tuple[int, int], float] = {}  # bounds on the errors of blocks
         self.sums: dict[Any, Floats] = {}
         self.moved: dict[Any, Floats] = {}
+        self.weight = 1.0  # what underflow in a product is multiplied by, over all rows
         with np.errstate(all="ignore"):
             last, loss = None, None
             for s, cut in self._cuts():
@@ -194,6 +195,7 @@ class Layered:
             each = A[m].T @ (size[l] * S.off + wide * S.size) + slab.dA[m].T @ (S.size * size[l])
             units = (d + dd).T @ (size[l] * dk + wide * k) + dd.T @ (size[l] * k)
             _sum(sides, (m, l), units[:, None] + each)
+        self.weight += float((S.size + k + size[l] + size[m]).sum())
         self.terms.setdefault((l, m), []).append((S.off, S.size, dx, x))
         wide = off[l] + gamma * size[l]
         here = size[m] * (size[l] * S.off + wide * S.size) + size[l] * off[m] * S.size
@@ -203,7 +205,7 @@ class Layered:
 
     def _finish(self, sides: dict[Any, Floats]) -> None:
         """The other half of A, l2, and the bounds."""
-        model, n = self.passes.ob.model, len(self.A)
+        model, n, lost = self.passes.ob.model, len(self.A), TINY * self.weight
         for at in list(self.sums):
             self._place(*at)
         for s in slabs(n, n):
@@ -211,14 +213,14 @@ class Layered:
             own = self.A[s, s]
             own[...] = np.triu(own) + np.triu(own, 1).T
         self.A[np.diag_indices(n)] += self.l2
-        square = np.zeros(n)
+        found = np.zeros(n)
         for (l, _), part in sides.items():
-            at = layers_of(model, square)[l]
+            at = layers_of(model, found)[l]
             W = at[0]
-            W += (part[..., : W.shape[1]] * GROWTH) ** 2
+            W[...] = np.hypot(W, part[..., : W.shape[1]] * GROWTH)
             if self.bias:
-                at[1][...] += (part[..., W.shape[1]] * GROWTH) ** 2
-        self.bounds = GROWTH * np.sqrt(square) + 2 * UNIT * np.abs(np.diagonal(self.A)) + TINY
+                at[1][...] = np.hypot(at[1], part[..., W.shape[1]] * GROWTH)
+        self.bounds = GROWTH * found + 2 * UNIT * np.abs(np.diagonal(self.A)) + lost
         known = np.isfinite(self.A).all() and np.isfinite(self.bounds).all()
         self.finite = bool(known) and not self.passes.overflow
 
@@ -244,6 +246,6 @@ class Layered:
 
     def _of_blocks(self, each: dict[tuple[int, int], float], top: float) -> float:
         """A bound on the norm of the error of all blocks; `top`: the largest unit."""
-        own = 2 * UNIT * float(np.linalg.norm(np.diagonal(self.A))) + len(self.A) * TINY
-        found = GROWTH * (float(np.linalg.norm([*each.values()])) * 2**0.5 + top**2 * own)
+        own = 2 * UNIT * norm(np.diagonal(self.A)) + len(self.A) * TINY * self.weight
+        found = GROWTH * (norm([*each.values()]) * 2**0.5 + top * own * top)
         return found if found == found else np.inf

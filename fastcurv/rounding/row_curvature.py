@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .arithmetic import Err, norms
+from .arithmetic import Err, norm, norms
 from .passes import GROWTH, Passes
 from .state import State
 
 Floats = NDArray[np.float64]
 UNIT = float(np.finfo(float).eps) / 2
+TINY = 1e-300  # more than underflow takes off the norm of a matrix
 
 
 def _size(x: Floats) -> Floats:
@@ -80,14 +81,14 @@ def inputs_of(s: State, cut: slice, bias: bool) -> tuple[list[Floats], list[Floa
 def of_loss(s: State) -> tuple[Floats, Floats]:
     """The loss'' of every row, (rows, o, o), and bounds on the norms of their errors."""
     like = s.z[-1]
-    columns, square = [], np.zeros(len(like))
+    columns, error = [], np.zeros(len(like))
     for k in range(like.shape[1]):
         unit = np.zeros_like(like)
         unit[:, k] = 1.0
         column, off = s.loss.r_loss(unit, Err(np.zeros_like(like)))
         columns.append(column)
-        square += off.nu[:, 0] ** 2
-    return np.stack(columns, axis=2), np.sqrt(square)
+        error = np.hypot(error, off.nu[:, 0])
+    return np.stack(columns, axis=2), error
 
 
 class Slab:
@@ -115,7 +116,7 @@ class Slab:
         for k in range(self.L - 1, 0, -1):
             W, w = self.passes.W[k].A, self.passes.W_norms[k]
             o, width = W.shape
-            f, gamma = float(np.linalg.norm(W)), gamma_of(2 * o + 4)
+            f, gamma = norm(W), gamma_of(2 * o + 4)
             if k == self.L - 1:
                 inner, P = self.loss, np.broadcast_to(W, (len(self.loss.x), *W.shape))
                 top, off = np.full(len(inner.off), w), np.zeros(len(inner.off))
@@ -126,15 +127,15 @@ class Slab:
                 if skip:
                     P[:, np.arange(o), np.arange(o)] += 1.0
                 size = b.top * f + skip * width**0.5
-                top, off = b.top * w + skip, b.off * w + 3 * UNIT * size
+                top, off = b.top * w + skip, b.off * w + 3 * UNIT * size + TINY
             x = np.matmul(np.matmul(P.transpose(0, 2, 1), inner.x), P)
-            e = (top + off) ** 2 * inner.off + inner.size * off * (2 * top + off)
-            e += gamma * size**2 * inner.size
+            e = (top + off) * inner.off * (top + off) + inner.size * off * (2 * top + off)
+            e += gamma * size * inner.size * size
             if k < self.L - 1 and (q := self.bends[k].q) is not None:
                 b = self.bends[k]
                 x += np.matmul(W.T * q[:, None, :], W)
-                e += w * w * b.q_off + gamma * f * f * b.q_top
-            found.append(Known.of(x, GROWTH * (e + 2 * UNIT * _size(x))))
+                e += w * b.q_off * w + gamma * f * b.q_top * f + TINY * f
+            found.append(Known.of(x, GROWTH * (e + 2 * UNIT * _size(x) + TINY)))
         return found[::-1]
 
     def blocks(self, l: int) -> Iterator[tuple[int, Known, Known | None]]:
@@ -145,23 +146,25 @@ class Slab:
             return
         b, C = self.bends[l], self.C[l]
         x = b.p[:, :, None] * C.x * b.p[:, None, :]
-        off = (b.top + b.off) ** 2 * C.off + C.size * b.off * (2 * b.top + b.off) + b.q_spread
+        off = (b.top + b.off) * C.off * (b.top + b.off) + C.size * b.off * (2 * b.top + b.off)
+        off += b.q_spread + TINY
         if b.q is not None:
             x[:, np.arange(x.shape[1]), np.arange(x.shape[1])] += b.q
         S = Known.of(x, off)
-        yield l, Known(x, GROWTH * (off + 4 * UNIT * (S.size + b.top**2 * C.size)), S.size), None
+        off = GROWTH * (off + 4 * UNIT * (S.size + b.top * C.size * b.top))
+        yield l, Known(x, off, S.size), None
         x = np.zeros((len(b.p), b.p.shape[1], b.p.shape[1]))
         x[:, np.arange(x.shape[1]), np.arange(x.shape[1])] = b.p
-        K = Known.of(x, b.spread)
+        K = Known.of(x, b.spread + TINY)
         for m in range(l + 1, self.L):
             k, o = W[m].A.shape[1], len(W[m].A)
-            w, f = self.passes.W_norms[m], float(np.linalg.norm(W[m].A))
+            w, f = self.passes.W_norms[m], norm(W[m].A)
             rows = len(K.x)
             z = (K.x.reshape(-1, k) @ W[m].A.T).reshape(rows, -1, o)
-            Z = Known.of(z, GROWTH * (w * K.off + gamma_of(k + 2) * f * K.size))
+            Z = Known.of(z, GROWTH * (w * K.off + gamma_of(k + 2) * f * K.size + TINY))
             if m == last:
                 y, off = np.matmul(Z.x, self.loss.x), self.loss.off
-                e = Z.off * (self.loss.size + off) + Z.size * off
+                e = Z.off * (self.loss.size + off) + Z.size * off + TINY
                 e += gamma_of(o + 2) * Z.size * self.loss.size
                 yield m, Known.of(y, GROWTH * e), K
                 return
@@ -171,14 +174,14 @@ class Slab:
             if self.passes.skips[m]:
                 x += K.x
                 e += K.off
-            above = Known.of(x, GROWTH * (e + 2 * UNIT * _size(x)))
+            above = Known.of(x, GROWTH * (e + 2 * UNIT * _size(x) + TINY))
             y = np.matmul(above.x, C.x)
             e = above.off * (C.size + C.off) + above.size * C.off
-            Y = Known.of(y, GROWTH * (e + gamma_of(o + 2) * above.size * C.size))
+            Y = Known.of(y, GROWTH * (e + gamma_of(o + 2) * above.size * C.size + TINY))
             x = Y.x * b.p[:, None, :]
             e = Y.off * (b.top + b.off) + Y.size * b.off + 2 * UNIT * Y.size * b.top
             if b.q is not None:
                 x += Z.x * b.q[:, None, :]
                 e += Z.off * (b.q_top + b.q_off) + Z.size * b.q_off + 2 * UNIT * Z.size * b.q_top
-            yield m, Known.of(x, GROWTH * (e + 2 * UNIT * _size(x))), K
+            yield m, Known.of(x, GROWTH * (e + 2 * UNIT * _size(x) + TINY)), K
             K = above

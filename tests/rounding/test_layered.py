@@ -58,6 +58,33 @@ def test_the_matrix_lies_within_its_bounds(seed, step, monkeypatch):
     assert known.error() <= 1e-5 * np.linalg.norm(known.A) + 1e-300
 
 
+def test_what_underflow_takes_is_in_the_bounds_too():
+    """Numbers whose squares leave the range: weights of rows, units that are all saturated, a
+    parameter near the smallest.
+    """
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((5, 2)), rng.standard_normal((5, 2))
+
+    def within(model, theta, **options):
+        ob = fc.Objective(model, X, y, "mse", **options)
+        known = Layered(ob, passes_at(ob, theta))
+        E = known.A - exact(ob, theta)
+        sizes = np.sqrt((E * E).sum(axis=0))
+        scale = 10.0 ** rng.uniform(-3, 3, len(theta))
+        assert known.finite and (sizes <= known.bounds).all() and sizes.any()
+        assert np.sqrt((sizes**2).sum()) <= known.error()
+        assert np.sqrt(((scale[:, None] * E * scale) ** 2).sum()) <= known.error(scale)
+        assert (known.bounds <= 1e-9 * np.linalg.norm(known.A.astype(np.longdouble), axis=0)).all()
+
+    model = fc.MLP([2, 3, 2], "tanh")
+    within(model, model.init(seed=0), sample_weight=1e-170 * rng.exponential(size=5))
+    model = fc.MLP([2, 1, 2], "softplus")
+    theta = model.init(seed=0)
+    theta[2] = -400.0  # the bias of the only unit
+    within(model, theta)
+    within(fc.MLP([2, 3, 2], "relu"), 1e-165 * rng.standard_normal(17))
+
+
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_the_gauss_newton_matrix_too(activation, rng):
     model = fc.MLP([3, 4, 4, 2], activation, residual=True)

@@ -159,6 +159,8 @@ def parameters_of(x: Any, name: str) -> str | None:
     elif isinstance(parts, (list, tuple)) and parts:
         root = type(parts[0]).__module__.split(".")[0]
         what = f"{typed(x)} of tensors"
+    elif hasattr(x, "shape"):  # one tensor: what is wrong with it is another matter
+        return None
     else:
         root, what = type(x).__module__.split(".")[0], typed(x)
     if root not in DOORS:

@@ -79,6 +79,8 @@ def test_columns_are_single_products(arch, net, dtype, rng, problem):
     with pytest.raises(ValueError, match="is not enough") as refusal:
         objective(n_threads=2, memory=1).hessian(p.theta)
     least = int(re.search(r"(\d+) are needed", str(refusal.value))[1])
+    plain = arch == "reference" and net == "wide"  # loops take their time
+    counts = (3, 9) if plain else (1, 3, 4, 9)
     for options in (
         {"n_threads": 1},
         {"n_threads": 3},
@@ -88,7 +90,7 @@ def test_columns_are_single_products(arch, net, dtype, rng, problem):
         for name, operator in operators(ob, p.theta).items():
             V = rng.standard_normal((operator.shape[0], 9)).astype(dtype)
             single = np.stack([operator.product(np.ascontiguousarray(v)) for v in V.T], 1)
-            for k in (1, 3, 4, 9):
+            for k in counts:
                 before = V.copy()
                 assert np.array_equal(operator @ V[:, :k], single[:, :k]), (
                     f"{name}, {k} vectors, {options}"

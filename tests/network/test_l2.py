@@ -148,7 +148,7 @@ def test_names_of_other_libraries_are_answered(foreign, own):
         with pytest.raises(TypeError, match=f"has no '{foreign}'; wanted '{own}'"):
             make(model, np.ones((3, 2)), np.ones(3), **{foreign: 0.1})
     ob = fc.Objective(model, np.ones((3, 2)), np.ones(3), "mse")
-    with pytest.raises(TypeError, match="has no 'weight_decay'; wanted 'l2 of the objective'"):
+    with pytest.raises(TypeError, match="has no 'weight_decay'; wanted l2 of the objective"):
         fc.minimize(ob, model.init(seed=0), weight_decay=0.1)
 
 
@@ -156,5 +156,5 @@ def test_names_of_other_libraries_are_answered(foreign, own):
 def test_losses_of_other_libraries_are_answered(foreign, own):
     module = type(foreign, (), {})()
     for loss in (foreign, module):
-        with pytest.raises(ValueError, match=f"loss is {foreign}; wanted '{own}'"):
+        with pytest.raises(ValueError, match=f"loss is '?{foreign}'?; wanted '{own}'"):
             fc.Objective(fc.MLP([2, 1]), np.ones((3, 2)), np.ones(3), loss)

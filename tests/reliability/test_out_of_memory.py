@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 glibc = pytest.mark.skipif(
@@ -102,6 +103,10 @@ def shim(tmp_path_factory):
 
 
 @glibc
+@pytest.mark.skipif(
+    int(np.__version__.split(".")[0]) < 2,
+    reason="sums of NumPy 1.23 crash by themselves where memory is refused (einsum, all)",
+)
 @pytest.mark.parametrize(
     "sizes, N, norm",
     [([5, 9, 9, 3], 400, False), ([33, 40, 40, 7], 70, False), ([5, 9, 3], 60, True)],

@@ -265,7 +265,8 @@ class OutputSpace(Symmetric):
         """``K + rest`` by float64 passes of their own, with bounds on its columns, proved."""
         found = gram_enclosure(self.whole.objective, self.whole.theta, self.whole.kind)
         found.products[np.diag_indices(len(found.products))] += self.rest
-        return found
+        rounded = np.finfo(float).eps * np.abs(np.diagonal(found.products))  # K may be far below
+        return found._replace(bounds=found.bounds + rounded)
 
     def product(self, v: Any, out: Array | None = None) -> Array:
         """The operator times v ``(q,)``, into `out` if given."""

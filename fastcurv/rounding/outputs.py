@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..protocols import Enclosed
-from .arithmetic import Chain, Err, norms
+from .arithmetic import Chain, Err, norm, norms
 from .losses import LossRows
 from .rowwise import Rounding
 from .state import State
@@ -42,7 +42,7 @@ def gram_enclosure(ob: Any, theta: Any, kind: str) -> Enclosed:
             D = np.concatenate([part[l][0] for part in parts], axis=1)
             dd = np.concatenate([part[l][1] for part in parts], axis=1)
             K += _layer(a, D.reshape(q, D.shape[2]), ob.model.bias)
-            bounds += _bounds(R, a, da, D, dd) + R.arithmetic.u * np.linalg.norm(K, axis=0)
+            bounds += _bounds(R, a, da, D, dd) + R.arithmetic.u * norms(np.abs(K))[:, 0]
         bounds = R.slack * bounds + R.arithmetic.tiny * q
     finite = np.isfinite(bounds).all() and np.isfinite(K).all() and not R.overflow
     return Enclosed(K, bounds if finite else np.full(len(K), np.inf), 0.0)
@@ -66,11 +66,12 @@ def _bounds(R: Rounding, a: Floats, da: Floats, D: Floats, dd: Floats) -> Floats
     """Of the columns of a layer's part of K."""
     bias = float(R.ob.model.bias)
     A = np.sqrt(norms(np.abs(a)) ** 2 + bias)[:, 0]
-    d, dd = np.sqrt((D**2).sum(axis=2)), dd[:, :, 0]
+    d = norms(np.abs(D).reshape(-1, D.shape[2])).reshape(D.shape[:2])
+    dd = dd[:, :, 0]
     x = (A * d).ravel()
     e = ((A + da[:, 0]) * dd + da[:, 0] * d).ravel()
     gamma = R.arithmetic.gamma(a.shape[1] + D.shape[2] + 6)
-    nx, ne = float(np.linalg.norm(x)), float(np.linalg.norm(e))
+    nx, ne = norm(x), norm(e)
     x, e = np.asarray(x), np.asarray(e)
     found: Floats = (nx + ne) * e + ne * x + gamma * (nx + ne) * (x + e)
     return found

@@ -114,6 +114,21 @@ def test_proved_bounds_hold_against_extended_precision(rng):
         assert np.linalg.norm(proved.bounds) <= 1e-9 * np.linalg.norm(truth)
 
 
+@pytest.mark.skipif(np.finfo(np.longdouble).eps > 1e-18, reason="no extended precision here")
+def test_what_adding_l2_rounds_off_is_in_the_bounds():
+    """A matrix far below l2, of which only its leading digits are left beside it."""
+    rng = np.random.default_rng(0)
+    X, y = 1e-9 * rng.standard_normal((6, 9)), rng.standard_normal((6, 2))
+    model = fc.MLP([9, 2], bias=False)
+    R = fc.Objective(model, X, y, "mse", l2=0.1).ggn(model.init(seed=0)).reduced("outputs")
+    wide = X.astype(np.longdouble)
+    truth = np.kron(np.eye(2), wide @ wide.T / 3)  # 2/N, N = 6, for each of the outputs
+    truth[np.diag_indices(12)] += np.longdouble(0.1)
+    proved = R.enclosed()
+    gap = np.linalg.norm((proved.products - truth).astype(float), axis=0)
+    assert gap.any() and (gap <= proved.bounds).all() and (proved.bounds <= 1e-16).all()
+
+
 def test_nearly_certain_rows_keep_their_accuracy(rng):
     """Logits far apart: K is tiny, and right relative to itself."""
     ob, theta = objective(rng, [7, 6, 6, 3], 4)

@@ -55,7 +55,7 @@ def test_same_bits(arch, net, dtype, drawn):
         assert np.array_equal(H @ p.V[:, j], product[:, j])
         assert np.array_equal(wider[:, 15 + j], product[:, j])
     expected = everything(again(p, n_threads=1), p.theta, p.V)
-    for threads in (2, 3, 5):
+    for threads in (3,) if arch == "reference" else (2, 3, 5):  # loops take their time
         ob = again(p, n_threads=threads)
         assert ob.hessian(p.theta).layout["threads"] == (1 if net == "tiny" else threads)
         for name, value in everything(ob, p.theta, p.V).items():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import fastcurv as fc
 from fastcurv import _engine as engine
 from fastcurv._engine import probe
 from fastcurv.rounding import arithmetic as rounding_local
@@ -125,3 +126,25 @@ def test_spectral_bound(shape):
 def test_norms_are_safe():
     E = np.array([[3e-200, 4e-200], [3e200, 4e200], [3.0, 4.0], [0.0, 0.0], [np.inf, 1.0]])
     np.testing.assert_allclose(rounding_local.norms(E)[:, 0], [5e-200, 5e200, 5, 0, np.inf])
+
+
+@pytest.mark.parametrize("kind", ["hessian", "ggn", "empirical_fisher"])
+def test_the_bound_of_a_block_is_that_of_its_own_products(kind):
+    """In float32, where it is measured: a block's passes round otherwise than the whole's."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        model = fc.MLP([5, 20, 2], "softplus", bias=False, dtype="float32")
+        X, y = rng.standard_normal((16, 5)), rng.integers(2, size=16)
+        ob = fc.Objective(model, X, y, "cross_entropy")
+        theta = model.init(seed=seed)
+        whole = getattr(ob, kind)(theta)
+        B = whole.restrict(layers=[1])
+        truth = Truth(ob, theta)
+        for _ in range(4):
+            x = rng.standard_normal(B.shape[0]).astype(np.float32)
+            v = np.zeros(model.n_params)
+            v[B.indices] = x
+            off = B @ x - truth.product(v, kind.removeprefix("empirical_"))[B.indices]
+            spent = whole.n_products
+            assert np.linalg.norm(off.astype(float)) <= B.rounding_bound(x)
+            assert whole.n_products == spent

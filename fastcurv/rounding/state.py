@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arithmetic import Chain, Err, Phi, stack_norms
+from .arithmetic import KINKED, Chain, Err, Phi, stack_norms
 from .losses import LossRows
 
 Floats = NDArray[np.float64]
+VANISHING = 1e-290  # products of numbers that small, and of their errors, may come out as 0
+NEAR_KINK = 1e-150  # more than any sum of them
 
 
 class State:
@@ -48,13 +50,15 @@ class State:
         R = self.R
         products: dict[int, Floats] = {}
         self.kappa = {} if R.joint else None
-        chain = Chain(self.kappa)
+        chain, kinked = Chain(self.kappa), any(name in KINKED for name in R.names)
         for l, (W, b) in enumerate(zip(R.W, R.b)):
             a, da = self.a[l], self.da[l]
             z = a @ W.A.T + b
             size = (np.abs(a) if da is None else np.abs(a) + da.E) @ W.abs.T + np.abs(b)
             local = R.local(size, W.A.shape[1], 1)
             dz = local if da is None else local + da.across(W)
+            if kinked:
+                dz = not_lost(dz, np.abs(a) if da is None else np.abs(a) + da.E, W.abs)
             self.z.append(z)
             self.dz.append(dz)
             if l == len(R.W) - 1:
@@ -115,3 +119,14 @@ class State:
                 )
             elif phi.q is not None:
                 self.eq[l - 1], self.deq[l - 1], _ = R.times(e, de, phi.q, phi.dq)
+
+
+def not_lost(dz: Err, below: Floats, W: Floats) -> Err:
+    """The error of z where kinks at 0 follow, given |a| + its error below and |W|: what factors
+    that are not 0 have made is not taken for 0 because it vanished.
+    """
+    least = [x.min(where=x > 0, initial=np.inf) for x in (below, W)]
+    if not least[0] * least[1] < VANISHING:
+        return dz
+    touched = (below > 0).astype(float) @ (W > 0).T.astype(float) > 0
+    return dz + Err(touched * NEAR_KINK)

@@ -9,6 +9,7 @@ import fastcurv as fc
 from fastcurv import _engine as engine
 from fastcurv.rounding import extended
 from fastcurv.rounding.extended import Pair
+from fastcurv.rounding.passes import Passes
 
 from .longdouble import LD, Truth, size
 
@@ -183,3 +184,15 @@ def test_operations(name):
         for got, a, b in zip(exact(getattr(extended, name)(x, y)), exact(x), exact(y)):
             want = {"add": a + b, "mul": a * b, "div": a / b}[name]
             assert abs(got - want) <= Decimal(extended.UNIT) * abs(want)
+
+
+def test_what_vanished_at_a_kink_is_not_taken_for_nothing():
+    """1e-200 times 1e-200 is 0 in float64, and yet on one side of the kink; a weight that is 0 is
+    not.
+    """
+    model = fc.MLP([1, 1, 1, 1], "leaky_relu", bias=False)
+    ob = fc.Objective(model, np.ones((2, 1)), np.zeros(2), loss="mse")
+    for first, off in ((1e-200, True), (0.0, False)):
+        state = next(iter(Passes(ob, np.array([first, 1e-200, 1.0])).states()))
+        assert state.z[1][0, 0] == 0 and state.phi[1].p[0, 0] == 0.01
+        assert (state.phi[1].dp.E[0, 0] >= 0.99) == off

@@ -7,10 +7,10 @@ from .statements import STATEMENTS, run
 
 @pytest.mark.parametrize("statement", STATEMENTS, ids=lambda s: s.__name__)
 def test_is_never_said(statement):
-    """Each statement holds on fifteen cases, and they do not all end alike where they can end
+    """Each statement holds on twelve cases, and they do not all end alike where they can end
     otherwise.
     """
-    for seed in range(15):
+    for seed in range(12):
         run(statement, seed)
 
 

@@ -270,7 +270,9 @@ def test_one_hidden_layer_decayed_to_nothing_turns_at_the_largest_singular_value
         assert report.kind == kind and report.certified
 
 
-@pytest.mark.parametrize("sizes", DEPTHS)
+@pytest.mark.parametrize(
+    "sizes", [*DEPTHS[:2], *(pytest.param(s, marks=pytest.mark.nightly) for s in DEPTHS[2:])]
+)
 def test_never_a_minimum_where_dense_says_otherwise(sizes):
     """Around the l2 at which the least eigenvalue changes its sign, at fits and at weights near 0,
     and where nothing is critical.

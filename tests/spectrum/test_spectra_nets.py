@@ -93,7 +93,9 @@ def test_the_reduced_spectrum_is_that_of_the_net(rng):
     )
 
 
-@pytest.mark.parametrize("steps", [0, pytest.param(30, marks=pytest.mark.nightly), 200])
+@pytest.mark.parametrize(
+    "steps", [*(pytest.param(s, marks=pytest.mark.nightly) for s in (0, 30)), 200]
+)
 def test_a_net_of_two_thousand_parameters(steps):
     """At random weights, half trained and trained; the noise of plain probes is as it must be."""
     ob, theta = trained(*digits(8, 600), 27, steps)

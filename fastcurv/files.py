@@ -16,6 +16,7 @@ import stat
 import zlib
 from collections.abc import Iterator, Mapping
 from functools import partial
+from io import BufferedIOBase
 from pathlib import Path
 from typing import IO, Any
 
@@ -302,14 +303,16 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
     return arrays, _facts(path, metadata)
 
 
-def _array(path: str, raw: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+def _array(
+    path: str, raw: BufferedIOBase, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> np.ndarray:
     """The next array of an open file."""
     boolean = dtype == np.bool_
     try:
         array = np.empty(shape, np.uint8 if boolean else dtype)
     except (ValueError, MemoryError):  # of more bytes than there are, or than memory has
         raise ValueError(f"{path} holds an array of shape {shape}, which memory cannot") from None
-    if any(raw.readinto(piece) != len(piece) for piece in _pieces(array)):  # type: ignore[attr-defined]
+    if any(raw.readinto(piece) != len(piece) for piece in _pieces(array)):
         raise ValueError(f"{path} was cut short while it was read")
     if boolean:
         truth: np.ndarray = array != 0

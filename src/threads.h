@@ -9,8 +9,9 @@
 #include <time.h>
 #include <unistd.h>
 
-/* In wheels: the names that glibc had before 2.32 and 2.34 moved them from libpthread to libc, which
- * later ones still have, the same functions. Else a wheel built here would ask for a glibc as new. */
+/* In wheels: the names that glibc had before 2.32 and 2.34 moved them from libpthread to libc.
+ * Later ones still have them, the same functions; else a wheel would ask for a glibc as new as the
+ * one it is built with. */
 #if defined(FC_OLD_GLIBC) && defined(__GLIBC__)
 #if defined(__x86_64__)
 #define FC_FIRST "GLIBC_2.2.5"

@@ -13,14 +13,15 @@ from libc.string cimport memcpy, memset
 from .kernels cimport (
     BLOCK_ROWS,
     FC_IDENTITY,
-    FC_MAX_NARROW,
     FC_STEP_DOT,
     fc_narrow,
     fc_product,
     fc_step,
 )
 from .products cimport add_outer, bias_of, remakes, run, start_sum
-from .state cimport FISHER, VJP, Data, V_of, Weights, at, kept, loss_at, whole_lines
+from .state cimport (
+    FISHER, VJP, Data, V_of, Weights, at, kept, loss_at, narrow_last, whole_lines
+)
 
 
 cdef void bias_across(Pass *t, Layer *y, Matrix d, char *out, bint add) noexcept nogil:
@@ -45,8 +46,7 @@ cdef bint narrow_top(Pass *t) noexcept nogil:
     cdef Py_ssize_t top = P.n_layers - 1
     if not P.across or P.first >= top or not (P.active[top] and P.active[top - 1]):
         return False
-    return (P.layer[top].m <= FC_MAX_NARROW and not P.layer[top].skip
-            and not P.layer[top - 1].skip and P.layer[top - 1].has_p)
+    return narrow_last(&P.layer[top])
 
 
 cdef void onward_across(Pass *t, fc_step *step) noexcept nogil:

@@ -8,9 +8,9 @@ from libc.math cimport sqrt
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
-from .kernels cimport BLOCK_ROWS, FC_ALIGN, FC_MAX_NARROW, FC_MAX_STACK, fc_slope_from_a
+from .kernels cimport BLOCK_ROWS, FC_ALIGN, FC_MAX_STACK, fc_slope_from_a
 from .memory cimport padded, pointer, take
-from .state cimport Scratch, Norm, normalised, panels
+from .state cimport Scratch, Norm, narrow_last, normalised, panels
 from .team cimport FC_MAX_THREADS
 
 
@@ -67,10 +67,7 @@ cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
     cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_, least
     cdef bint alone = 12 * P.N * P.n < SERIAL_ACROSS
-    cdef bint narrow = (
-        P.n_layers == 2 and P.layer[1].m <= FC_MAX_NARROW and P.layer[0].has_p
-        and not P.layer[1].skip
-    )
+    cdef bint narrow = P.n_layers == 2 and narrow_last(&P.layer[1])
     if forced_lines >= 0:
         return forced_lines
     if P.K.vector_bytes == P.K.real_bytes or P.n * P.K.real_bytes > ACROSS_WEIGHTS:

@@ -1,7 +1,7 @@
 """What a plan holds, and what passes over it are told. Notation as in passes.pyx."""
 from libc.stdint cimport int32_t
 
-from .kernels cimport FC_ALIGN, fc_activation, fc_loss_rows, fc_table
+from .kernels cimport FC_ALIGN, FC_MAX_NARROW, fc_activation, fc_loss_rows, fc_table
 
 
 # rows of numbers, each ld of them after the one before; at NULL: there is none
@@ -56,6 +56,11 @@ cdef struct Layer:
     char *delta                 # (rows, m) dL/dz
     char *du                    # (rows, m) dL/d(what phi is given): delta, unless normalised
     Norm *norm                  # or NULL
+
+
+cdef inline bint narrow_last(const Layer *top) noexcept nogil:
+    """Whether the last layer's products could go with the sweeps of the layer below it."""
+    return top.m <= FC_MAX_NARROW and top[-1].has_p and not (top.skip or top[-1].skip)
 
 
 cdef struct Scratch:            # of whoever takes rows through the layers

@@ -10,18 +10,20 @@ from typing import Any
 import numpy as np
 
 from ..protocols import Array, Carried
-from .arguments import as_vector
+from .arguments import as_vector, check_out
 from .linear import Symmetric
 
 TRIES = 8  # random vectors that both spaces multiply, for `column_bounds`
 UNDERSTATED = 8.0  # what their mean may understate the Frobenius norm by, at a risk of 1e-6
 
 
-class InCoordinates(Symmetric):
-    """`whole`, an operator H (n, n), as ``E' H E`` with E ``(n, m)``: its maps and its errors."""
+class Reduced(Symmetric):
+    """What stands for `whole`, a `Curvature` (n, n), and is smaller: its products and its name."""
 
     whole: Any
     n: int
+    n_products: int
+    space: str
     lowest = False
 
     @property
@@ -29,11 +31,34 @@ class InCoordinates(Symmetric):
         """Of the operator in parameter space."""
         return self.whole.layout
 
+    @property
+    def rest(self) -> float:
+        """The eigenvalue on the complement: l2, 0 for the Fisher."""
+        return float(self.whole.objective.l2) if self.whole.kind != "fisher" else 0.0
+
     def __repr__(self) -> str:
         m = self.shape[0]
         return f"<{m}x{m} space of {self.space} of {self.whole!r}>"
 
-    space: str
+    def product(self, v: Any, out: Array | None = None) -> Array:
+        """The operator times v ``(m,)``, into `out` if given."""
+        x = as_vector(v, self.shape[0], self.dtype)
+        if out is None:
+            out = np.empty(self.shape[0], self.dtype)
+        else:
+            check_out(out, self.shape[:1], self.dtype)
+            x = x.copy() if np.may_share_memory(x, out) else x
+        self._multiply(x, out)
+        self.n_products += 1
+        return out
+
+    @abstractmethod
+    def _multiply(self, x: Array, out: Array) -> None:
+        """``out = R x``; they share no memory."""
+
+
+class InCoordinates(Reduced):
+    """`whole`, an operator H (n, n), as ``E' H E`` with E ``(n, m)``: its maps and its errors."""
 
     @abstractmethod
     def _embed(self, x: Array, out: Array) -> None:

@@ -23,7 +23,6 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from ..protocols import Array
-from .arguments import as_vector, check_out
 from .coordinates import InCoordinates
 from .mlp import MLP
 from .sample_layers import Reflectors
@@ -158,11 +157,10 @@ class InputSpace(InCoordinates):
     def __init__(self, whole: Any) -> None:
         self.whole, self.n, self.n_products = whole, whole.shape[0], 0
         self.turn, self.small = _made(whole)
-        ob, model = whole.objective, self.small.objective.model
+        model = self.small.objective.model
         self.out, self.inputs = model.shapes[0]
         self.first = self.out * self.inputs  # numbers of W1; then those of b1 and all the rest
         self.hollow = self.first if self.turn.hollow else 0  # of them stand for nothing
-        self.rest = float(ob.l2) if whole.kind != "fisher" else 0.0
         m = self.small.shape[0] - self.hollow
         self.n_rest = self.n - m
         super().__init__(whole.dtype, (m, m))
@@ -170,13 +168,7 @@ class InputSpace(InCoordinates):
     def __reduce__(self) -> tuple[Any, ...]:
         return InputSpace, (self.whole,)
 
-    def product(self, v: Any, out: Array | None = None) -> Array:
-        """The operator times v ``(m,)``, into `out` if given."""
-        x = as_vector(v, self.shape[0], self.dtype)
-        if out is None:
-            out = np.empty(self.shape[0], self.dtype)
-        else:
-            check_out(out, self.shape[:1], self.dtype)
+    def _multiply(self, x: Array, out: Array) -> None:
         wide = np.concatenate([np.zeros(self.hollow, self.dtype), x])
         bias = slice(self.first, self.first + self.out)
         s = self.dtype.type(self.turn.s)
@@ -187,8 +179,6 @@ class InputSpace(InCoordinates):
             found[bias] *= s
             found[self.hollow :] += self.dtype.type(self.rest) * x
         out[...] = found[self.hollow :]
-        self.n_products += 1
-        return out
 
     def _embed(self, x: Array, out: Array) -> None:
         wide = np.concatenate([np.zeros(self.hollow, self.dtype), x])

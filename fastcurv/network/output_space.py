@@ -46,8 +46,8 @@ from scipy.linalg import cho_factor, cho_solve
 from .. import _engine
 from ..protocols import Carried, Enclosed
 from ..rounding.outputs import gram_enclosure
-from .arguments import as_vector, check_dtype, check_out
-from .linear import Symmetric
+from .arguments import as_vector, check_dtype
+from .coordinates import Reduced
 from .row_passes import LossCurve, RowState
 from .sample_layers import rows
 
@@ -172,7 +172,7 @@ def _gram(ob: Any, state: RowState, S: Array) -> Array:
 _held: WeakKeyDictionary[Any, _Made] = WeakKeyDictionary()
 
 
-class OutputSpace(Symmetric):
+class OutputSpace(Reduced):
     """A GGN or Fisher as ``K + rest``, the Gram matrix of what the outputs see: a `Reduction` of
     another kind, whose eigenvectors are taken to those of the whole, and other vectors are not.
 
@@ -216,8 +216,6 @@ class OutputSpace(Symmetric):
         if why:
             raise ValueError(f"space is 'outputs' for {why}")
         self.whole, self.n, self.n_products = whole, whole.shape[0], 0
-        ob = whole.objective
-        self.rest = float(ob.l2) if whole.kind != "fisher" else 0.0
         if whole not in _held:
             _held[whole] = _Made(whole)
         self._made, self._K = _held[whole], _held[whole].K
@@ -228,14 +226,6 @@ class OutputSpace(Symmetric):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return OutputSpace, (self.whole,)
-
-    def __repr__(self) -> str:
-        return f"<{self.shape[0]}x{self.shape[0]} space of outputs of {self.whole!r}>"
-
-    @property
-    def layout(self) -> Any:
-        """Of the operator in parameter space."""
-        return self.whole.layout
 
     def astype(self, dtype: Any) -> Any:
         """The same matrix in another precision."""
@@ -268,20 +258,16 @@ class OutputSpace(Symmetric):
         rounded = np.finfo(float).eps * np.abs(np.diagonal(found.products))  # K may be far below
         return found._replace(bounds=found.bounds + rounded)
 
-    def product(self, v: Any, out: Array | None = None) -> Array:
-        """The operator times v ``(q,)``, into `out` if given."""
-        x = as_vector(v, self.shape[0], self.dtype)
-        if out is None:
-            out = np.empty(self.shape[0], self.dtype)
-        check_out(out, self.shape[:1], self.dtype)
-        out[...] = self._matmat(x[:, None])[:, 0]
-        return out
+    def _multiply(self, x: Array, out: Array) -> None:
+        out[...] = self._rows(x[None, :])[0]
 
     def _matmat(self, V: Array) -> Array:
-        rows = np.ascontiguousarray(V.T, self.dtype)
-        self.n_products += len(rows)
-        found = _engine.project_rows(self._K, rows) + self.rest * rows.astype(np.float64)
+        found = self._rows(np.ascontiguousarray(V.T, self.dtype))
+        self.n_products += len(found)
         return np.asarray(found.T, self.dtype)
+
+    def _rows(self, X: Array) -> Array:
+        return _engine.project_rows(self._K, X) + self.rest * X.astype(np.float64)
 
     # --- eigenvectors, there and back
 

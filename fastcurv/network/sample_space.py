@@ -51,7 +51,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _engine
-from .arguments import as_vector, check_dtype, check_out
+from .arguments import check_dtype
 from .coordinates import InCoordinates
 from .row_passes import RowState
 from .sample_layers import Rotated, Whole, rows
@@ -184,7 +184,6 @@ class SampleSpace(InCoordinates):
         self.cuts = [slice(int(a), int(b)) for a, b in zip(ends, ends[1:])]
         self.n_rest = sum(layer.rest for layer in self.layers)
         ob = self.whole.objective
-        self.rest = float(ob.l2) if self.whole.kind != "fisher" else 0.0
         self.work = Work(dtype, ob.n_threads or _engine.default_threads())
         super().__init__(dtype, (int(ends[-1]), int(ends[-1])))
 
@@ -193,19 +192,10 @@ class SampleSpace(InCoordinates):
 
     # --- products
 
-    def product(self, v: Any, out: Array | None = None) -> Array:
-        """The operator times v ``(m,)``, into `out` if given."""
-        x = as_vector(v, self.shape[0], self.dtype)
-        if out is None:
-            out = np.empty(self.shape[0], self.dtype)
-        else:
-            check_out(out, self.shape[:1], self.dtype)
-            x = x.copy() if np.may_share_memory(x, out) else x
+    def _multiply(self, x: Array, out: Array) -> None:
         with self.work.lock:
             self._passes(self.work.multiplier, x, out)
         self._decay(x, out)
-        self.n_products += 1
-        return out
 
     def _passes(self, M: Any, x: Array, out: Array) -> None:
         """R-forward and R-backward; each layer's part of `out` is written once."""

@@ -28,6 +28,14 @@ ELEMENTARY = 16.0
 FLOOR = 4096.0
 
 
+UNIT = float(np.finfo(float).eps) / 2  # of float64, in which the proofs themselves are done
+
+
+def gamma_of(k: float, u: float = UNIT) -> float:
+    """``k u / (1 - k u)``: k roundings in a row, in any order; infinite where they are too many."""
+    return k * u / (1 - k * u) if k * u < 0.5 else np.inf
+
+
 def norms(E: Floats) -> Floats:
     """Norms of the rows of E >= 0, (rows, 1), safe from underflow and overflow of the squares."""
     found: Floats = np.sqrt(np.einsum("ij,ij->i", E, E))[:, None]
@@ -175,20 +183,15 @@ class Arithmetic:
         self.tiny, self.max = float(info.tiny), float(info.max)
         self.kernels, self.own = layout["arch"], layout["arch"] == "numpy"
         self.sums = _engine.summation("blas" if self.own else self.kernels, np.dtype(dtype).name)
-        self.N, self.chunk, self.panel, self.groups = (
-            N,
-            min(int(layout["chunk"]), max(N, int(layout.get("rows", 0)))),
-            int(layout["panel"]),
-            int(layout["groups"]),
-        )
+        self.N, self.chunk = N, min(int(layout["chunk"]), max(N, int(layout.get("rows", 0))))
+        self.panel, self.groups = int(layout["panel"]), int(layout["groups"])
         self.elementary = self.u * (4 if self.own else 1) * ELEMENTARY
-        self.rows_gamma = self.mean_gamma = (
-            np.inf
-        )  # of means over all rows: set where there are any
+        # of means over all rows: set where there are any
+        self.rows_gamma = self.mean_gamma = np.inf
 
     def gamma(self, k: float) -> float:
         """``k u / (1 - k u)``: k roundings in a row, in any order."""
-        return k * self.u / (1 - k * self.u) if k * self.u < 0.5 else np.inf
+        return gamma_of(k, self.u)
 
     def depth(self, k: int, terms: int) -> int:
         """Roundings on the way of a number through a sum of `terms` products of inner dimension k,

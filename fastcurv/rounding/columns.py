@@ -112,7 +112,8 @@ class Columns:
         def top(x: Floats | None, dx: object, other: Floats) -> Sized:
             if x is None:
                 return Sized(other, zero)
-            return Sized(np.abs(x).max(axis=1, keepdims=True), dx.E.max(axis=1, keepdims=True))  # type: ignore[attr-defined]
+            largest = dx.E.max(axis=1, keepdims=True)  # type: ignore[attr-defined]
+            return Sized(np.abs(x).max(axis=1, keepdims=True), largest)
 
         return {
             "a": [

@@ -37,9 +37,9 @@ from numpy.typing import NDArray
 
 from ..checks import slabs
 from ..structure.parameters import l2_diagonal, layers_of, normalised
-from .arithmetic import norm, norms
+from .arithmetic import UNIT, gamma_of, norm, norms
 from .passes import GROWTH, Passes, checked_theta, passes_at
-from .row_curvature import TINY, UNIT, Known, Slab, gamma_of, inputs_of, of_loss
+from .row_curvature import TINY, Known, Slab, inputs_of, of_loss
 from .state import State
 
 Floats = NDArray[np.float64]

@@ -83,23 +83,11 @@ def _columns(R: Rounding, s: State, kind: str) -> list[Any]:
     """
     found: list[Any] = [[] for _ in R.W]
     for d, dd in factor_rows(s.loss, kind):
-        chain, new = Chain(s.kappa), 0.0
-        e: Any = None
-        de: Any = None
+        chain, came = Chain(s.kappa), None
         for l in range(len(R.W) - 1, -1, -1):
             found[l].append((d, dd.nu))
-            if l == 0:
-                break
-            W = R.W[l]
-            size = (np.abs(d) + dd.E) @ W.abs
-            below, local, moved = d @ W.A, R.local(size, W.A.shape[0], 1), dd.back(W)
-            error, fresh = local + moved, local.nu + (moved.nu if e is None else W.norm * new)
-            if R.skips[l]:
-                below = below + e
-                error, rounded = R.sum_rounded(below, error, de)
-                fresh = fresh + rounded
-            e, de, phi = below, chain.cap(l, error, fresh), s.phi[l - 1]
-            d, dd, new = R.times(e, de, phi.p, phi.dp)
+            if l:
+                d, dd, came = s.step_back(l, chain, d, dd, came)
     return [tuple(np.array(x) for x in zip(*layer)) for layer in found]
 
 

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .arithmetic import Err, norm, norms
+from .arithmetic import UNIT, Err, gamma_of, norm, norms
 from .passes import GROWTH, Passes
 from .state import State
 
 Floats = NDArray[np.float64]
-UNIT = float(np.finfo(float).eps) / 2
 TINY = 1e-300  # more than underflow takes off the norm of a matrix
 
 
@@ -26,11 +25,6 @@ def _size(x: Floats) -> Floats:
     if odd.any():
         found[odd] = norms(np.abs(x[odd]).reshape(int(odd.sum()), -1))[:, 0]
     return found
-
-
-def gamma_of(k: float) -> float:
-    """``k u / (1 - k u)``: k roundings in a row, in any order."""
-    return k * UNIT / (1 - k * UNIT)
 
 
 @dataclass(frozen=True, eq=False)

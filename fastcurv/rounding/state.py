@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,14 @@ from .losses import LossRows
 Floats = NDArray[np.float64]
 VANISHING = 1e-290  # products of numbers that small, and of their errors, may come out as 0
 NEAR_KINK = 1e-150  # more than any sum of them
+
+
+class Came(NamedTuple):
+    """What comes back into a layer: e, its error, and the norms of what of that is new there."""
+
+    e: Floats
+    de: Err
+    new: Any
 
 
 class State:
@@ -100,25 +108,39 @@ class State:
     def backward(self) -> None:
         """e_below = delta W [+ e];  delta = e * phi';  e * phi''."""
         R, L = self.R, len(self.R.W)
-        chain, new = Chain(self.kappa), 0.0
-        self.d[-1], self.dd[-1], e, de = self.loss.d, self.loss.dd, None, None
+        chain = Chain(self.kappa)
+        self.d[-1], self.dd[-1], came = self.loss.d, self.loss.dd, None
         for l in range(L - 1, 0, -1):
-            W, d, dd = R.W[l], self.d[l], self.dd[l]
-            size = (np.abs(d) + dd.E) @ W.abs
-            below, local, carried = d @ W.A, R.local(size, W.A.shape[0], 1), dd.back(W)
-            error, fresh = local + carried, local.nu + (carried.nu if e is None else W.norm * new)
-            if R.skips[l]:
-                below = below + e
-                error, rounded = R.sum_rounded(below, error, de)
-                fresh = fresh + rounded
-            e, de, phi = below, chain.cap(l, error, fresh), self.phi[l - 1]
-            self.d[l - 1], self.dd[l - 1], new = R.times(e, de, phi.p, phi.dp)
+            self.d[l - 1], self.dd[l - 1], came = self.step_back(
+                l, chain, self.d[l], self.dd[l], came
+            )
+            phi = self.phi[l - 1]
             if phi.derived:
                 self.eq[l - 1], self.deq[l - 1] = phi.bent(
                     self.d[l - 1], self.dd[l - 1], R.arithmetic.u
                 )
             elif phi.q is not None:
-                self.eq[l - 1], self.deq[l - 1], _ = R.times(e, de, phi.q, phi.dq)
+                self.eq[l - 1], self.deq[l - 1], _ = R.times(came.e, came.de, phi.q, phi.dq)
+
+    def step_back(
+        self, l: int, chain: Chain, d: Floats, dd: Err, above: Came | None
+    ) -> tuple[Floats, Err, Came]:
+        """D and its error from layer l to the one below, of delta or of what goes the same way.
+
+        `above` is what came into layer l itself, None at the top.
+        """
+        R, W = self.R, self.R.W[l]
+        size = (np.abs(d) + dd.E) @ W.abs
+        e, local, carried = d @ W.A, R.local(size, W.A.shape[0], 1), dd.back(W)
+        error = local + carried
+        fresh = local.nu + (carried.nu if above is None else W.norm * above.new)
+        if above is not None and R.skips[l]:
+            e = e + above.e
+            error, rounded = R.sum_rounded(e, error, above.de)
+            fresh = fresh + rounded
+        de, phi = chain.cap(l, error, fresh), self.phi[l - 1]
+        d, dd, new = R.times(e, de, phi.p, phi.dp)
+        return d, dd, Came(e, de, new)
 
 
 def not_lost(dz: Err, below: Floats, W: Floats) -> Err:

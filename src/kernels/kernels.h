@@ -206,7 +206,7 @@ typedef struct {
 /* R-backward through a layer of few units, t < rank, where samples lie across, and all that needs
  * its delta and rdelta (rank, samples):
  *   re[i, j] = sum over t of w[t, i] rdelta[t, j] + v[t, i] delta[t, j]
- *   r = re phi' + (e phi'') r          phi' and e phi'' as FC_STEP_R_BACKWARD has them from p, a, q;
+ *   r = re phi' + (e phi'') r          phi', e phi'' as FC_STEP_R_BACKWARD has them from p, a, q;
  *                                      q NULL with tanh or sigmoid: delta is made anew;
  *                                      r may be ra
  *   out[t, i] = [it +] sum over j of rdelta[t, j] a[i, j] + delta[t, j] ra[i, j]

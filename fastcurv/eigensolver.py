@@ -30,7 +30,7 @@ from .checks import slabs
 from .interrupts import heard
 
 DRIVERS = ("evd", "evr", "ev")
-UNIT = np.finfo(np.float64).eps / 2
+UNIT = float(np.finfo(np.float64).eps) / 2  # in which all proofs are done
 TINY = 1e-290  # more than all that underflow can do to a matrix whose largest entry is near 1
 SLICE, COLUMNS = 128, 512  # of the inner dimension; columns checked together
 LONG = 400  # below it an eigensystem takes milliseconds

@@ -34,9 +34,8 @@ from .operators import Curvature
 
 LOSSES = tuple(_engine.LOSSES)
 HANDED_OUT = 1 << 20  # bytes of a gradient from which it is handed out and not copied
-_living: weakref.WeakSet[Any] = (
-    weakref.WeakSet()
-)  # objectives and plans, whose locks a fork may leave held by nobody
+# objectives and plans, whose locks a fork may leave held by nobody
+_living: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
@@ -227,22 +226,10 @@ class Objective(NetworkFacts, Answering, subject="objective"):
     # --- plans: made, bound, handed out, taken back
 
     def _new_plan(self) -> Any:  # of the engine, or with its face
-        threads = self.n_threads or _engine.default_threads()
-        m = self.model
-        plan = _engine.Plan(
-            m.sizes,
-            m.activation,
-            m.skips,
-            m.bias,
-            self._rows,
-            self.loss,
-            self.divisor,
-            self.l2,
-            threads,
-            self.memory or 0,
-            batch_norm=m.batch_norm,
-            l2_biases=self.l2_biases,
-        )
+        m, threads = self.model, self.n_threads or _engine.default_threads()
+        net, loss = (m.sizes, m.activation, m.skips, m.bias), (self.loss, self.divisor, self.l2)
+        facts = *net, self._rows, *loss, threads, self.memory or 0
+        plan = _engine.Plan(*facts, batch_norm=m.batch_norm, l2_biases=self.l2_biases)
         _living.add(plan)
         return plan
 
@@ -405,14 +392,6 @@ class Objective(NetworkFacts, Answering, subject="objective"):
     def astype(self, dtype: Any) -> Objective:
         """The same objective in another precision."""
         m = self.model
-        return Objective(
-            MLP(m.sizes, m.activation, m.bias, m.residual, dtype, m.batch_norm),
-            self.X,
-            self.y,
-            self.loss,
-            self.l2,
-            self.sample_weight,
-            self.n_threads,
-            self.memory,
-            l2_biases=self.l2_biases,
-        )
+        model = MLP(m.sizes, m.activation, m.bias, m.residual, dtype, m.batch_norm)
+        how = self.loss, self.l2, self.sample_weight, self.n_threads, self.memory
+        return Objective(model, self.X, self.y, *how, l2_biases=self.l2_biases)

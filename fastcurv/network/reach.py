@@ -40,22 +40,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..eigensolver import UNIT
 from ..protocols import Enclosed
+from ..rounding.arithmetic import gamma_of
 from ..rounding.rowwise import Rounding
 
 Floats = NDArray[np.float64]
 
-U = float(np.finfo(np.float64).eps) / 2
 UP = 1 + 1e-6  # more than rounding of the bounds themselves
 BLOCK = 64  # columns multiplied at a time
 CUT = 4.0  # singular values below this many max(shape) eps of the largest are not kept
 TRIED = 2  # times `most`: a number of coordinates from which ranks are not looked for
 MOST_BYTES = 1 << 28  # of one layer's bases
-
-
-def _gamma(k: float) -> float:
-    """``k u / (1 - k u)`` [1]_: a sum of k products in any order."""
-    return k * U / (1 - k * U)
 
 
 def _basis(A: Floats, whole: bool) -> tuple[Floats, Floats]:
@@ -65,7 +61,7 @@ def _basis(A: Floats, whole: bool) -> tuple[Floats, Floats]:
     _, sizes, right = np.linalg.svd(A, full_matrices=whole)
     r = 0
     if sizes.size and sizes[0] > 0:
-        r = int((sizes > CUT * max(A.shape) * 2 * U * sizes[0]).sum())
+        r = int((sizes > CUT * max(A.shape) * 2 * UNIT * sizes[0]).sum())
     columns = np.ascontiguousarray(right.T)
     return np.ascontiguousarray(columns[:, :r]), np.ascontiguousarray(columns[:, r:])
 
@@ -77,14 +73,14 @@ def _defect(Q: Floats) -> float:
     G = Q.T @ Q
     sizes = np.sqrt(np.diagonal(G))
     G[np.diag_indices(len(G))] -= 1
-    return float(np.linalg.norm(G) + _gamma(len(Q) + 2) * float(sizes @ sizes) * UP) * UP
+    return float(np.linalg.norm(G) + gamma_of(len(Q) + 2) * float(sizes @ sizes) * UP) * UP
 
 
 def _left(A: Floats, error: Floats, Q: Floats) -> Floats:
     """Bounds (N,) on the norms of what Q leaves of the rows of A, each off by `error` (N, 1)."""
     sizes = np.linalg.norm(A, axis=1) + error[:, 0]
     rest = np.linalg.norm(A - (A @ Q) @ Q.T, axis=1) if Q.shape[1] else np.linalg.norm(A, axis=1)
-    turned = _gamma(len(Q) + Q.shape[1] + 4) * (1 + Q.shape[1]) * sizes
+    turned = gamma_of(len(Q) + Q.shape[1] + 4) * (1 + Q.shape[1]) * sizes
     return np.asarray((rest + turned + 2 * error[:, 0]) * UP)
 
 
@@ -111,7 +107,7 @@ class LayerReach:
             outer = _defect(self.U)
             self.defect = inner + outer + inner * outer
             k, s = float(self.width), float(self.s)
-            self.turning = UP * (_gamma(k + 1) * k**0.5 + _gamma(self.out + 1) * (s * 2) ** 0.5)
+            self.turning = UP * (gamma_of(k + 1) * k**0.5 + gamma_of(self.out + 1) * (s * 2) ** 0.5)
         self.size = self.weights + self.out * bias
 
     def embed(self, j: int, V: Floats, vb: Floats | None) -> None:
@@ -287,7 +283,7 @@ class Reach:
             return Enclosed(P, bounds, np.inf)
         size = float(np.linalg.norm(P)) + float(np.linalg.norm(bounds)) + self.rest + self.leak
         size *= 2 * UP  # >= ||H||
-        bounds += 4 * U * size  # u q' is rounded
+        bounds += 4 * UNIT * size  # u q' is rounded
         return Enclosed(P, bounds, ((2 * f + f * f) * size + 2 * self.leak) * UP)
 
     def outside(self, seed: int = 0) -> Floats:

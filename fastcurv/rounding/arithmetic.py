@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from scipy.special import expit, ndtr
 
 from .. import _engine
-from ..eigensolver import eigh
+from ..eigensolver import UNIT, eigh
 
 Floats = NDArray[np.float64]
 
@@ -26,9 +26,6 @@ ELEMENTARY = 16.0
 # smallest normal numbers that saturated phi, phi', phi'' may be flushed by (gelu: n(t) t^2 at its
 # end)
 FLOOR = 4096.0
-
-
-UNIT = float(np.finfo(float).eps) / 2  # of float64, in which the proofs themselves are done
 
 
 def gamma_of(k: float, u: float = UNIT) -> float:

@@ -137,7 +137,7 @@ soak: $(VENV)/.test
 # The kernels' own test under valgrind, which has no AVX-512: baseline, AVX2, reference and BLAS. Some ten minutes.
 valgrind:
 	mkdir -p build
-	$(CC) -std=gnu11 -O1 -g -fno-math-errno -fno-trapping-math -ffp-contract=fast -Isrc/kernels -o build/valgrind-selftest \
+	$(CC) -std=gnu11 -O1 -g -fno-math-errno -fno-trapping-math -ffp-contract=fast -DFC_HEAP -Isrc/kernels -o build/valgrind-selftest \
 	  tests/engine/selftest.c $(addprefix src/kernels/,avx2.c avx512.c baseline.c reference.c) -lm
 	valgrind --quiet --error-exitcode=9 build/valgrind-selftest
 

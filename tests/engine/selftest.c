@@ -8,20 +8,23 @@
  * Prints "N passed, M failed"; the exit status says whether M is 0. Numbers come from a fixed
  * generator.
  *
- * Padding holds NaN when a kernel gets it: no result may depend on it. Behind each matrix stands a
- * canary. */
+ * Padding holds NaN when a kernel gets it: no result may depend on it. Each matrix ends, or begins,
+ * at a page that may not be touched, and a canary stands at its other end. */
 #include "kernels.h"
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef _WIN32 /* every block here is an aligned one */
+#ifdef _WIN32
 #include <malloc.h>
 #define aligned_alloc(alignment, size) _aligned_malloc(size, alignment)
-#define malloc(size) _aligned_malloc(size, 16)
-#define calloc(count, size) memset(malloc((count) * (size)), 0, (count) * (size))
 #define free(block) _aligned_free(block)
+#elif !defined FC_HEAP /* valgrind watches the heap by itself */
+#define FC_GUARDED
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 /* The BLAS table over loops of our own, its dimensions cut to 5: as those beyond 32 bits are. */
@@ -138,6 +141,18 @@ static void test_table(const fc_table *tables, const fc_table *references) {
                                    length(3 * i + 5 * j + terms), terms, outer,
                                    1 + (i + j) % FC_MAX_STACK);
         }
+        for (int i = 1; i <= 64; i++) { /* every tail */
+            const fc_activation phi = (fc_activation)(i % FC_N_ACTIVATIONS);
+            const fc_loss loss = (fc_loss)(i % 3);
+            const int labels = loss == FC_CROSS_ENTROPY && i % 2;
+            test_product(K, wide, i, 65 - i, 1 + i % 7, i % 4, i % 2, i % 3 == 0);
+            test_product(K, wide, 65 - i, i, 1 + i % 5, (i + 1) % 4, (i + 1) % 2, i % 3 == 1);
+            test_activate(K, R, wide, 1 + i % 3, i, phi, i % 4);
+            test_loss(K, R, wide, 1 + i % 5, i, loss, labels);
+            test_across(K, R, wide, i, 1 + i % 4, loss, labels, i % 5 == 0);
+            test_sweeps(K, R, wide, 1 + i % 4, i), test_rows(K, R, wide, 1 + i % 6, 1 + i % 3, i);
+            test_norm(K, R, wide, 1 + i % 3, i), test_narrow(K, R, wide, i, 65 - i, 1 + i % 4);
+        }
         Matrix sink = matrix(1, 64, wide, 1, positive);
         snprintf(what, sizeof what, "%s f%d peak", K->name, wide ? 64 : 32);
         check(K->peak(10, sink.x) > 0, "flops", 0);
@@ -147,6 +162,9 @@ static void test_table(const fc_table *tables, const fc_table *references) {
 }
 
 int main(void) {
+#ifdef FC_GUARDED
+    signal(SIGSEGV, touched), signal(SIGBUS, touched);
+#endif
 #ifdef FC_HAVE_X86
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&

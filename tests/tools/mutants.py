@@ -1,4 +1,4 @@
-"""Sixty scripted mutants of kernels and passes: each must be noticed by the tests that guard it.
+"""Scripted mutants of kernels and passes: each must be noticed by the tests that guard it.
 
     python -m tests.tools.mutants [--only N,N,...] [--folder build/mutants]
 
@@ -27,6 +27,7 @@ FLAGS = ["-std=gnu11", "-O1", "-fno-math-errno", "-fno-trapping-math", "-ffp-con
 TABLES = ("avx2", "avx512", "baseline", "reference")
 TESTS = ["tests/network/test_exact.py", "tests/network/test_blocks.py"]
 TESTS += ["tests/network/test_products.py", "tests/network/test_batch_norm.py"]
+TESTS += ["tests/engine/test_across.py", "tests/network/test_narrow_skips.py"]
 
 
 def mutated(text: str, old: str, new: str) -> str:

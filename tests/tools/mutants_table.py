@@ -111,6 +111,39 @@ KERNELS = [
         "g += keep(load(d + j) * load(x + j), cols - j, 0);",
         "g += load(d + j) * load(x + j);",
     ),
+    # a layer of few units, samples across
+    (
+        "narrow.inc",
+        "sum[t][x] = i ? load(out + t * ldout + x * VL) : (VEC){0};",
+        "sum[t][x] = (VEC){0};",
+    ),
+    (
+        "narrow.inc",
+        "const VEC bias = u ? splat(u[i + r]) : (VEC){0};",
+        "const VEC bias = u ? splat(u[r]) : (VEC){0};",
+    ),
+    ("narrow.inc", "if (apart) store(c + x * VL, z);", ""),
+    ("narrow.inc", "sign ? slope : load(a + x * VL);", "sign ? ra : load(a + x * VL);"),
+    ("narrow.inc", "splat(n->u && i + rows == n->units ?", "splat(n->u ?"),
+    ("narrow.inc", "if ((nv = 2, cols > VL))", "if ((nv = 2, cols > 0))"),
+    ("narrow.inc", "const REAL flat = n->phi == FC_SIGMOID;", "const REAL flat = 0;"),
+    (
+        "narrow.inc",
+        "for (int t = 1; t < rank; t++) e += w[t] * rd[t];",
+        "for (int t = 1; t < rank - 1; t++) e += w[t] * rd[t];",
+    ),
+    ("narrow.inc", "bend *= slope;", ""),
+    ("narrow.inc", "if (full) sum[t] += d[t] * load(ra + j);", ""),
+    ("narrow.inc", "sums[0] = whole;", "sums[0] = (VEC){0};"),
+    ("narrow.inc", "if (count == VL) {", "if (count > 0) {"),
+    ("narrow.inc", "store(out, add ? load(out) + x : x);", "store(out, x);"),
+    ("narrow.inc", "out[l] = add ? out[l] + u.x[l] : u.x[l];", "out[l] = u.x[l];"),
+    # losses, samples across
+    ("across.inc", "chain[j % VL] = j < VL ? x : chain[j % VL] + x;", "chain[j % VL] = x;"),
+    ("across.inc", "x[(l < left ? l : left - 1) * step]", "x[l * step]"),
+    ("across.inc", "keep(factor * d, left, 0)", "factor * d"),
+    ("across.inc", "i + x < rows ? ((const REAL *)job->s)[row] : 0", "((const REAL *)job->s)[row]"),
+    ("across.inc", "row = i + x < rows ? i + x : rows - 1", "row = i + x"),
 ]
 
 PASSES = [
@@ -154,5 +187,36 @@ PASSES = [
         "fastcurv/_engine/l2.pyx",
         "memset(out + (r.first + r.taken) * size, 0, r.spared * size)",
         "pass",
+    ),
+    (
+        "fastcurv/_engine/across.pyx",
+        "job.rank, job.add, job.w_ts, job.ldt, job.ld = y.m, add,",
+        "job.rank, job.add, job.w_ts, job.ldt, job.ld = y.m, False,",
+    ),
+    (
+        "fastcurv/_engine/across.pyx",
+        "V_of(t, y).flat + y.w * size if full else NULL",
+        "NULL",
+    ),
+    (
+        "fastcurv/_engine/across.pyx",
+        "y.m, min(P.panel, rows - first), at(P, y.a, first, y.ldm)",
+        "y.m, min(P.panel, rows - first), at(P, y.a, 0, y.ldm)",
+    ),
+    (
+        "fastcurv/_engine/across.pyx",
+        "P.layer[top].m <= FC_MAX_NARROW and not P.layer[top].skip",
+        "P.layer[top].m <= FC_MAX_NARROW",
+    ),
+    ("fastcurv/_engine/across.pyx", "and not P.layer[top - 1].skip and", "and"),
+    (
+        "fastcurv/_engine/across.pyx",
+        "step.next.u = bias_of(P, y, V)",
+        "step.next.u = NULL",
+    ),
+    (
+        "fastcurv/_engine/across.pyx",
+        "step.p = t.scratch.e[0] + first * size",
+        "step.p = t.scratch.e[0]",
     ),
 ]

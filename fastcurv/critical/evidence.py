@@ -244,6 +244,8 @@ class Evidence:
         ``||Hg|| / (||H|| ||g||)``, and the share of g outside the range of H.
     low, high : float
         The ends of the spectrum, each with ``(below, above)``.
+    across : (float, float) or None
+        At large n: its ends across the symmetries that were taken out.
     escape_direction, escape_curvature
     weakest, weakest_error : float
         The smallest ``|lambda|`` across the symmetries, and what it may be off by.
@@ -294,6 +296,7 @@ class Evidence:
     n_products: int = 0
     weak: Any = None
     reach: ProvedReach | None = None
+    across: tuple[float, float] | None = None
 
     @property
     def on_plateau(self) -> bool:

@@ -198,7 +198,8 @@ def _seen(
     search: Search, found: Findings, ends: tuple[End, End], known: Reached | None
 ) -> Evidence:
     """Both ends of the spectrum, and what is known of the inertia."""
-    (low, high), floor, low_bounds = ends, found.floor, ends[0].enclosure
+    (low, high), floor = search.of_all(*ends), found.floor
+    low_bounds = low.enclosure
     bounds = (
         max(search.n_negative, int(found.negative)),
         search.H.n - max(search.n_positive, int(found.positive)),
@@ -220,7 +221,8 @@ def _seen(
         escape_direction=low.vector if found.negative else None,
         escape_curvature=low.quotient if found.negative else None,
         weakest=0.0 if known is None else known.smallest,
-        weakest_error=abs(low.quotient) + search.H.zero if known is None else known.error,
+        weakest_error=abs(ends[0].quotient) + search.H.zero if known is None else known.error,
+        across=(ends[0].quotient, ends[1].quotient),
         reach=None if known is None else known.space,
         n_negative_bounds=bounds,
     )

@@ -50,7 +50,8 @@ class CriticalPoint:
     plateau : bool
         Whether the gradient is finite, H flat along it, and g mostly outside the range of H.
     lambda_min, lambda_max : float
-        The extreme Ritz values found.
+        The extreme eigenvalues of H, as found: at large n Ritz values, which lie within. Zeros that
+        symmetries explain are eigenvalues too.
     lambda_min_bounds, lambda_max_bounds : tuple of float
         ``(low, high)`` with an eigenvalue between them, from the residual and the rounding bound.
     n_positive, n_negative, n_zero : int or None

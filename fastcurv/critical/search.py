@@ -236,6 +236,19 @@ class Search:
         ]
         return max(tried, key=lambda end: which * end.quotient)
 
+    def of_all(self, low: End, high: End) -> tuple[End, End]:
+        """The ends of the spectrum of H, of which `low` and `high` are those across the symmetries
+        that were taken out: these have an eigenvalue next to 0.
+        """
+        Q = self.symmetry
+        if Q is None or not Q.shape[1] or low.quotient <= 0 <= high.quotient:
+            return low, high
+        held = self.weigh(Q[:, 0] / np.linalg.norm(Q[:, 0]))
+        return (
+            held if held.quotient < low.quotient else low,
+            held if held.quotient > high.quotient else high,
+        )
+
     def of_symmetry(self, v: Floats) -> bool:
         """Whether a unit vector lies in the span of the symmetries that were taken out."""
         Q = self.symmetry

@@ -298,13 +298,14 @@ def _no_rest(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> s
 def _risk(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
     side, sign = ("below", "-") if outcome.kind == "minimum" else ("above", "")
     s = found.n_symmetry or 0
+    low, high = ev.across or (ev.low, ev.high)
     return (
         f"{outcome.kind.capitalize()}{_up_to(found)}, at a risk of {number(found.risk)}: "
         f"{_near(ev)}, and but for that risk no {'other ' if s else ''}eigenvalue at theta lies "
         f"{side} {sign}{number(ask.curvature_tol)} of the spectrum's width, the extreme Ritz "
-        f"values being {number(ev.low)} and {number(ev.high)}, which were measured to last over "
-        "several lengths of Newton's step; smaller curvature of the other sign, and zeros, are "
-        "not excluded"
+        f"values {'of these ' if s else ''}being {number(low)} and {number(high)}, which were "
+        "measured to last over several lengths of Newton's step; smaller curvature of the other "
+        "sign, and zeros, are not excluded"
     )
 
 

@@ -21,6 +21,7 @@ def test_is_never_said(statement):
         ("large_n_of_a_network_is_as_honest", 200551),  # no product leaves 0
         ("large_n_of_a_network_is_as_honest", 201014),  # units of 1e31 beside float32
         ("large_n_of_a_network_is_as_honest", 201517),  # held by kinks, curved down on one side
+        ("what_large_n_measures_is_worth_the_name", 400193),  # zeros of symmetries are H's too
         ("success_has_nothing_lower_beside_it", 50319),  # at the rounding of single precision
     ],
 )

@@ -12,6 +12,9 @@ import pytest
 
 import fastcurv
 
+from .tools.mutants import mutated
+from .tools.mutants_table import KERNELS, PASSES
+
 PACKAGE = Path(fastcurv.__file__).parent
 ROOT = Path(__file__).resolve().parent.parent
 LEAVES = {
@@ -328,3 +331,10 @@ def test_one_version():
     assert not released or released[0] == declared
     fallback = re.search(r'__version__ = "([^"]+)"', (PACKAGE / "__init__.py").read_text())
     assert fallback is None or fallback[1] == declared
+
+
+def test_scripted_mutants_have_their_place():
+    """What `make mutants` replaces stands in its file once."""
+    for file, old, new in [*KERNELS, *PASSES]:
+        path = ROOT / file if "/" in file else ROOT / "src" / "kernels" / file
+        assert mutated(path.read_text(), old, new) != path.read_text()

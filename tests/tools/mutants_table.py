@@ -125,7 +125,7 @@ KERNELS = [
     ("narrow.inc", "if (apart) store(c + x * VL, z);", ""),
     ("narrow.inc", "sign ? slope : load(a + x * VL);", "sign ? ra : load(a + x * VL);"),
     ("narrow.inc", "splat(n->u && i + rows == n->units ?", "splat(n->u ?"),
-    ("narrow.inc", "if ((nv = 2, cols > VL))", "if ((nv = 2, cols > 0))"),
+    ("narrow.inc", "nv = cols > VL ? 2 : 1;", "nv = cols > 0 ? 2 : 1;"),
     ("narrow.inc", "const REAL flat = n->phi == FC_SIGMOID;", "const REAL flat = 0;"),
     (
         "narrow.inc",
@@ -185,7 +185,7 @@ PASSES = [
     ),
     (
         "fastcurv/_engine/l2.pyx",
-        "memset(out + (r.first + r.taken) * size, 0, r.spared * size)",
+        "memset(t.out + t.run.taken * size, 0, t.run.spared * size)",
         "pass",
     ),
     (
@@ -203,12 +203,7 @@ PASSES = [
         "y.m, min(P.panel, rows - first), at(P, y.a, first, y.ldm)",
         "y.m, min(P.panel, rows - first), at(P, y.a, 0, y.ldm)",
     ),
-    (
-        "fastcurv/_engine/across.pyx",
-        "P.layer[top].m <= FC_MAX_NARROW and not P.layer[top].skip",
-        "P.layer[top].m <= FC_MAX_NARROW",
-    ),
-    ("fastcurv/_engine/across.pyx", "and not P.layer[top - 1].skip and", "and"),
+    ("fastcurv/_engine/state.pxd", "and not (top.skip or top[-1].skip)", ""),
     (
         "fastcurv/_engine/across.pyx",
         "step.next.u = bias_of(P, y, V)",

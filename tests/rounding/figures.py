@@ -16,7 +16,11 @@ import numpy as np
 import fastcurv as fc
 from fastcurv.rounding.batch_norm import NormRounding
 from fastcurv.rounding.columns import column_bounds
+from fastcurv.rounding.curvature_floor import by_layers, by_units
 from fastcurv.rounding.jacobian import jacobian_bounds
+from fastcurv.rounding.layered import Layered
+from fastcurv.rounding.outputs import gram_enclosure
+from fastcurv.rounding.passes import passes_at
 from fastcurv.rounding.rowwise import Rounding
 
 # plain loops with few rows at once: the same on every machine
@@ -34,6 +38,45 @@ NETS: dict[str, dict[str, Any]] = {
     "identity, one layer": {"sizes": [4, 3], "l2": 1e-3},
     "tanh, batch norm": {"batch_norm": True},
     "tanh, batch norm, skips": {"batch_norm": True, "residual": True, "loss": "cross_entropy"},
+    "sigmoid, cross entropy, one hidden layer": {
+        "sizes": [3, 4, 3], "activation": "sigmoid", "loss": "cross_entropy", "l2": 1e-2,
+    },
+    "leaky relu, one hidden layer": {"sizes": [3, 4, 2], "activation": "leaky_relu", "l2": 1e-2},
+    "identity, one hidden layer, float32": {
+        "sizes": [3, 4, 2], "activation": "identity", "loss": "binary_cross_entropy",
+        "dtype": "float32",
+    },
+    "tanh and sigmoid, float32, four layers": {
+        "sizes": [3, 4, 4, 4, 2], "activation": ["tanh", "sigmoid", "tanh"], "residual": True,
+        "dtype": "float32", "l2": 1e-2,
+    },
+    "relu and elu, batch norm": {
+        "sizes": [3, 4, 4, 2], "activation": ["relu", "elu"], "batch_norm": True,
+    },
+}  # fmt: skip
+# relu nets with some of their kinks active: the loss, copies of a unit, a unit that has collapsed
+HELD: dict[str, dict[str, Any]] = {
+    "relu, one output": {"sizes": [3, 4, 1], "activation": "relu", "l2": 1e-1},
+    "leaky relu, binary": {
+        "sizes": [3, 5, 2], "activation": "leaky_relu", "loss": "binary_cross_entropy", "l2": 2.0,
+        "weighted": True, "copies": True, "collapsed": True,
+    },
+    "relu, cross entropy, two layers": {
+        "sizes": [3, 5, 4, 3], "activation": "relu", "loss": "cross_entropy", "l2": 1.0,
+        "copies": True, "collapsed": True,
+    },
+    "relu and leaky relu, no biases": {
+        "sizes": [3, 5, 4, 1], "activation": ["relu", "leaky_relu"], "bias": False, "l2": 3.0,
+        "collapsed": True,
+    },
+    "leaky relu, one output, a unit gone": {
+        "sizes": [3, 4, 1], "activation": "leaky_relu", "l2": 1.0, "collapsed": True,
+        "apart": True,
+    },
+    "relu, soft targets, a unit gone": {
+        "sizes": [3, 4, 4, 3], "activation": "relu", "loss": "cross_entropy", "soft": True,
+        "l2": 1.0, "collapsed": True, "apart": True,
+    },
 }  # fmt: skip
 
 
@@ -66,6 +109,7 @@ def figures(**net: Any) -> dict[str, float]:
     found["gradient"] = R.gradient()
     if not plain:
         found |= {f"columns, {kind}": R.columns(kind).sum() for kind in ("hessian", "ggn")}
+        found |= {f"kinks, {reach}": ob.kinks(theta, reach) for reach in (0.0, 0.02, 0.1)}
         return found | {"third, 0.1": ob.third_bound(theta, 0.1)}
     found["product, fisher"] = R.product(v, "fisher")
     for kind in ("hessian", "ggn", "fisher"):
@@ -83,13 +127,71 @@ def figures(**net: Any) -> dict[str, float]:
     here = ob.residual_bounds(theta, 1e-2)
     if here is not None:
         found |= {"residuals, L": here.lipschitz, "residuals, error": here.error}
+    return found | of_matrices(ob, np.asarray(theta, dtype=float), units / 3)
+
+
+def of_matrices(ob: Any, theta: Any, units: Any) -> dict[str, float]:
+    """Of whole matrices, and what a floor under the curvature is made of."""
+    passes, found = passes_at(ob, theta), {}
+    for kind in ("hessian", "ggn"):
+        known = Layered(ob, passes, kind)
+        found[f"by layers, {kind}"] = known.bounds.sum()
+        found[f"a column by layers, {kind}"] = known.bounds[len(theta) // 3]
+        found[f"by layers in norm, {kind}"] = known.error()
+        found[f"by layers in units, {kind}"] = known.error(units)
+    for kind in ("ggn", "fisher"):
+        found[f"outputs, {kind}"] = gram_enclosure(ob, theta, kind).bounds.sum()
+    if len(ob.model.sizes) == 3:
+        found["floor, units"] = by_units(passes)
+    if len(ob.model.sizes) > 2:
+        found["floor, layers"] = by_layers(passes)
+    for reach in (0.0, 0.02, 0.1):
+        found[f"kinks, {reach}"] = ob.kinks(theta, reach)
+    return found
+
+
+def of_held(
+    copies: bool = False, collapsed: bool = False, apart: bool = False, **net: Any
+) -> dict[str, float]:
+    """Of a net on some kinks, in theta and slopes; apart: a unit that has collapsed is no copy."""
+    ob, theta, _ = drawn(**net)
+    layers, model = ob.model.unflatten(theta), ob.model
+    gone = [np.zeros(width, bool) for width in model.sizes[1:-1]]
+    (W, b), (V, _) = layers[:2]
+    if copies:
+        W[1], V[:, 1] = 0.5 * W[0], 0.5 * V[:, 0]
+        b[1] = 0.5 * b[0]
+    if collapsed:
+        W[-1], V[:, -1], gone[0][-1] = 0, 0, True
+        if b is not None:
+            b[-1] = 0
+    theta, leaks = model.flatten(layers), ob.leaks()
+    gates = [
+        np.where(z > 0, 1.0, leak) for z, leak in zip(model.preactivations(theta, ob.X), leaks)
+    ]
+    for l, gate in enumerate(gates):
+        gate[:, gone[l]] = leaks[l]
+        gate[np.arange(3) * (l + 2), 2] = np.nan
+    held = ob.held(gates, gone, None if apart else ob.copies(theta, gates, gone))
+    slopes = 0.3 + 0.4 * (np.arange(held.n_slopes) % 4) / 4
+    point = np.concatenate([held.copies.merged(theta), slopes])
+    found: dict[str, float] = {"copies": held.n_copies, "kinks": held.n_kinks}
+    found["hessian"] = held.hessian_error(point)
+    if np.finfo(np.longdouble).eps == 2.0**-63:
+        found["gradient"] = held.precise_gradient(point)[1].sum()
+    for name, here in (("ones", held), ("units", held.in_units(1 + np.arange(len(slopes)) / 3))):
+        for radius in (0.0, 1e-3, 0.1):
+            found[f"third, {radius}, {name}"] = here.third_bound(point, radius)
+            margins = vars(here.margins(point, radius))
+            found |= {f"{what}, {radius}, {name}": x for what, x in margins.items()}
     return found
 
 
 if __name__ == "__main__":
+    every = {name: figures(**net) for name, net in NETS.items()}
+    every |= {name: of_held(**net) for name, net in HELD.items()}
     table = {
-        name: {what: float(f"{x:.6g}") for what, x in figures(**net).items()}
-        for name, net in NETS.items()
+        name: {what: float(f"{x:.6g}") for what, x in net.items()} for name, net in every.items()
     }
     json.dump(table, sys.stdout, indent=1)
     print()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .figures import NETS, figures
+from .figures import HELD, NETS, figures, of_held
 
 KNOWN = json.loads(Path(__file__).with_name("figures.json").read_text())
 
@@ -19,5 +19,12 @@ def test_bounds_are_what_they_were(net):
     assert found == pytest.approx(KNOWN[net], rel=1e-4)
 
 
+@pytest.mark.parametrize("net", HELD)
+def test_bounds_on_kinks_are_what_they_were(net):
+    found = of_held(**HELD[net])
+    expected = {what: x for what, x in KNOWN[net].items() if what in found or what != "gradient"}
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
 def test_every_net_is_known():
-    assert list(KNOWN) == list(NETS)
+    assert list(KNOWN) == [*NETS, *HELD]

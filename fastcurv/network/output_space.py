@@ -49,7 +49,6 @@ from ..rounding.outputs import gram_enclosure
 from .arguments import as_vector, check_dtype
 from .coordinates import Reduced
 from .row_passes import LossCurve, RowState
-from .sample_layers import rows
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -156,7 +155,8 @@ def _gram(ob: Any, state: RowState, S: Array) -> Array:
             panel *= G[None, :, None]
             K[j:, :, j:end] += panel
         if l:
-            below = rows(M, D, state.W[l])
+            below = np.empty((state.W[l].shape[1], len(D)), D.dtype).T
+            M(below, D, state.W[l])
             if l < len(state.W) - 1 and state.skips[l]:
                 below += e
             e, p = below, state.p[l - 1]

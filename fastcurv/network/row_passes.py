@@ -58,7 +58,7 @@ class LossCurve:
         first = np.arange(m) == self.top[:, None]
         e = np.where(first, 0.0, np.exp(z - z.max(axis=1, keepdims=True)))
         S = e.sum(axis=1, keepdims=True)
-        self.p, T = e / (1 + S), y.sum(axis=1, keepdims=True)  # 0 at the largest
+        self.p, T = np.asfortranarray(e / (1 + S)), y.sum(axis=1, keepdims=True)  # 0 at the largest
         self.p_top, self.h = 1 / (1 + S), self.f * T
         rest = y * (z.max(axis=1, keepdims=True) - z)
         self.value = float((self.f * (rest.sum(axis=1, keepdims=True) + T * np.log1p(S))).sum())

@@ -8,7 +8,7 @@ mathematics is at the head of `fastcurv.network.sample_space`.
 
 Matrices with a row for each sample lie in memory column by column, the numbers of one unit side by
 side, so that the engine's products read W and V as they lie and pack the smaller factor; `rows`
-makes one. `M` is a `Multiplier`: ``M(out, A, B, add)`` is ``out = [out +] A B``.
+makes one. `M` is a `Scratch`: ``M(out, A, B, add)`` is ``out = [out +] A B``.
 """
 
 from __future__ import annotations
@@ -19,14 +19,48 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import qr, solve_triangular
 
+from .. import _engine
+
 Array = NDArray[Any]
 
 ROWS = 512  # of V that `embed` and `project` turn at a time: what they need beside V itself
 
 
-def rows(M: Any, A: Array, B: Array) -> Array:
+class Scratch:
+    """The engine's products of matrices as they lie, and the memory of what passes make: where a
+    pass asks for matrices of the same shapes as the last one it gets the same ones. A page that is
+    written to for the first time has to be found and cleared, a seventh of a product in all.
+
+    One caller at a time; what a pass made is overwritten by the next, which `begin` starts.
+    """
+
+    def __init__(self, dtype: Any, threads: int | None) -> None:
+        self.dtype = np.dtype(dtype)
+        self.multiply = _engine.Multiplier(dtype, threads or _engine.default_threads())
+        self._kept: dict[tuple[int, int], list[Array]] = {}
+        self._taken: dict[tuple[int, int], int] = {}
+
+    def __call__(self, out: Array, A: Array, B: Array, add: bool = False) -> None:
+        """``out = [out +] A B``."""
+        self.multiply(out, A, B, add)
+
+    def begin(self) -> None:
+        """All that was handed out is free again."""
+        self._taken.clear()
+
+    def empty(self, N: int, width: int) -> Array:
+        """A matrix (N, width) of any content, a column's numbers side by side."""
+        shape = N, width
+        kept, at = self._kept.setdefault(shape, []), self._taken.get(shape, 0)
+        if at == len(kept):
+            kept.append(np.empty((width, N), self.dtype).T)
+        self._taken[shape] = at + 1
+        return kept[at]
+
+
+def rows(M: Scratch, A: Array, B: Array) -> Array:
     """``A B`` (N, w) with a row for each sample, as such matrices lie here."""
-    out: Array = np.empty((B.shape[1], A.shape[0]), A.dtype).T
+    out = M.empty(A.shape[0], B.shape[1])
     M(out, A, B)
     return out
 
@@ -68,9 +102,10 @@ class Reflectors:
             setattr(other, name, getattr(self, name).astype(dtype))
         return other
 
-    def turn(self, M: Any, A: Array) -> Array:
+    def turn(self, M: Scratch, A: Array) -> Array:
         """``A Q`` (N, k) for a matrix with a row for each sample."""
-        out = A.copy("K")
+        out = M.empty(*A.shape)
+        out[...] = A
         M(out, rows(M, A, self.YT), self.minus_Y.T, True)
         return out
 
@@ -107,7 +142,7 @@ class Whole:
         V = x[: self.weights].reshape(self.out, self.width)
         return V, x[self.weights :] if self.bias else None
 
-    def forward(self, M: Any, x: Array) -> Array:
+    def forward(self, M: Scratch, x: Array) -> Array:
         """``a V' + vb`` (N, out)."""
         V, vb = self._split(x)
         rz = rows(M, self.a, V.T)
@@ -115,11 +150,11 @@ class Whole:
             rz += vb
         return rz
 
-    def back(self, M: Any, x: Array, out: Array) -> None:
+    def back(self, M: Scratch, x: Array, out: Array) -> None:
         """Add ``delta V`` to `out` (N, in)."""
         M(out, self.delta, self._split(x)[0], True)
 
-    def gradient(self, M: Any, rdelta: Array, ra: Array | None, out: Array) -> None:
+    def gradient(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
         """``rdelta' a + delta' ra`` and the sum of rdelta's rows, into `out`."""
         V, vb = self._split(out)
         M(V, rdelta.T, self.a)
@@ -180,7 +215,7 @@ class Rotated:
             x[self.weights :] if self.bias else None,
         )
 
-    def forward(self, M: Any, x: Array) -> Array:
+    def forward(self, M: Scratch, x: Array) -> Array:
         """``a V' + vb = L C1' + vb``."""
         C1, _, vb = self._split(x)
         rz = rows(M, self.inputs.L, C1.T)
@@ -188,17 +223,17 @@ class Rotated:
             rz += vb
         return rz
 
-    def back(self, M: Any, x: Array, out: Array) -> None:
+    def back(self, M: Scratch, x: Array, out: Array) -> None:
         """Add ``delta V = [delta C1, D C2] Q_a'`` to `out`."""
         assert self.errors is not None
         C1, C2, _ = self._split(x)
-        Z: Array = np.empty((self.width, len(self.delta)), self.delta.dtype).T
+        Z = M.empty(len(self.delta), self.width)
         M(Z[:, : self.r], self.delta, C1)
         M(Z[:, self.r :], self.errors.L, C2)
         out += Z
         M(out, rows(M, Z, self.inputs.Y), self.inputs.minus_YT.T, True)
 
-    def gradient(self, M: Any, rdelta: Array, ra: Array | None, out: Array) -> None:
+    def gradient(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
         """``[G, F] = ra Q_a;  C1 = rdelta' L + delta' G;  C2 = D' F;  vb = sum of rdelta's rows``,
         into `out`.
         """

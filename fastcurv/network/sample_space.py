@@ -50,11 +50,10 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _engine
 from .arguments import check_dtype
 from .coordinates import InCoordinates
 from .row_passes import RowState
-from .sample_layers import Rotated, Whole, rows
+from .sample_layers import Rotated, Scratch, Whole, rows
 
 Array = NDArray[Any]
 
@@ -100,13 +99,6 @@ def prices(model: Any, N: int, kind: str) -> tuple[float, float]:
         rotated = rotates(m, k, N, pairs)
         here += PACKING * (both + layer_cost(m, k, N, pairs, rotated)) + LAYER
     return here, there
-
-
-class Work:
-    """Scratch of the products, for one thread at a time."""
-
-    def __init__(self, dtype: Any, threads: int) -> None:
-        self.multiplier, self.lock = _engine.Multiplier(dtype, threads), threading.Lock()
 
 
 _held: WeakKeyDictionary[Any, tuple[RowState, list[Any]]] = WeakKeyDictionary()
@@ -184,7 +176,7 @@ class SampleSpace(InCoordinates):
         self.cuts = [slice(int(a), int(b)) for a, b in zip(ends, ends[1:])]
         self.n_rest = sum(layer.rest for layer in self.layers)
         ob = self.whole.objective
-        self.work = Work(dtype, ob.n_threads or _engine.default_threads())
+        self._scratch, self._lock = Scratch(dtype, ob.n_threads), threading.Lock()
         super().__init__(dtype, (int(ends[-1]), int(ends[-1])))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -193,11 +185,12 @@ class SampleSpace(InCoordinates):
     # --- products
 
     def _multiply(self, x: Array, out: Array) -> None:
-        with self.work.lock:
-            self._passes(self.work.multiplier, x, out)
+        with self._lock:
+            self._scratch.begin()
+            self._passes(self._scratch, x, out)
         self._decay(x, out)
 
-    def _passes(self, M: Any, x: Array, out: Array) -> None:
+    def _passes(self, M: Scratch, x: Array, out: Array) -> None:
         """R-forward and R-backward; each layer's part of `out` is written once."""
         s, L = self.state, len(self.layers)
         ras: list[Any] = [None] * L
@@ -208,7 +201,8 @@ class SampleSpace(InCoordinates):
                 M(rz, ras[l], s.W[l].T, True)
             rzs[l] = rz
             if l < L - 1:
-                ra = rz if s.p[l] is None else s.p[l] * rz
+                p = s.p[l]
+                ra = rz if p is None else np.multiply(p, rz, out=M.empty(*rz.shape))
                 ras[l + 1] = ra + ras[l] if s.skips[l] and l else ra
         fisher = self.whole.kind == "fisher"
         rdelta = np.asfortranarray(s.loss.fisher(rzs[-1]) if fisher else s.loss.curve(rzs[-1]))
@@ -224,9 +218,9 @@ class SampleSpace(InCoordinates):
             if l < L - 1 and s.skips[l]:
                 below += re
             re, p, eq = below, s.p[l - 1], s.eq[l - 1]
-            rdelta = re if p is None else re * p
-            if self._hessian and eq is not None:
-                rdelta = rdelta + eq * rzs[l - 1]
+            rdelta = re if p is None else np.multiply(re, p, out=M.empty(*re.shape))
+            if self._hessian and eq is not None:  # then p is there: rdelta is not re
+                rdelta += np.multiply(eq, rzs[l - 1], out=rzs[l - 1])
 
     def _decay(self, x: Array, out: Array) -> None:
         """Add what l2 does."""

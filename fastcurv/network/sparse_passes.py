@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from .. import _engine
 from .row_passes import RowState
-from .sample_layers import rows
+from .sample_layers import Scratch, rows
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -73,7 +72,7 @@ class SparsePlan:
         self.ob, self.model = ob, ob.model
         self.theta = np.array(theta, order="C")
         self.state = RowState(ob, self.theta)
-        self.M = _engine.Multiplier(self.model.dtype, ob.n_threads or _engine.default_threads())
+        self.M = Scratch(self.model.dtype, ob.n_threads)
         self._gradient: Array | None = None
 
     # --- value and gradient
@@ -120,6 +119,7 @@ class SparsePlan:
     def _forward(self, layers: list[Any]) -> tuple[list[Any], list[Array]]:
         """Rz = ra W' + a V' + vb;  ra = phi' * rz [+ the input's]."""
         s, L = self.state, len(layers)
+        self.M.begin()
         ras: list[Any] = [None] * L
         rzs: list[Array] = []
         for l, (V, vb) in enumerate(layers):
@@ -130,7 +130,8 @@ class SparsePlan:
                 self.M(rz, ras[l], s.W[l].T, True)
             rzs.append(rz)
             if l < L - 1:
-                ra = rz if s.p[l] is None else s.p[l] * rz
+                p = s.p[l]
+                ra = rz if p is None else np.multiply(p, rz, out=self.M.empty(*rz.shape))
                 ras[l + 1] = ra + ras[l] if s.skips[l] and l else ra
         return ras, rzs
 
@@ -155,9 +156,9 @@ class SparsePlan:
             if re is not None and s.skips[l]:
                 below += re
             re, p, eq = below, s.p[l - 1], s.eq[l - 1]
-            rdelta = re if p is None else re * p
-            if full and eq is not None:
-                rdelta = rdelta + eq * rzs[l - 1]
+            rdelta = re if p is None else np.multiply(re, p, out=self.M.empty(*re.shape))
+            if full and eq is not None:  # then p is there: rdelta is not re
+                rdelta += np.multiply(eq, rzs[l - 1], out=rzs[l - 1])
 
     def multiply(
         self, Vt: Array, out: Array, kind: str, active: Any = None, l2: bool = False
@@ -187,6 +188,7 @@ class SparsePlan:
         if not transpose:
             out[...] = self._forward(self._views(v))[1][-1].ravel()
             return
+        self.M.begin()
         u = np.asfortranarray(v.reshape(len(self.ob.X), -1))
         none: list[Any] = [None] * len(self.model.shapes)
         self._backward(u, out, (none, none, none), False, None)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.network.sample_layers import Reflectors
 from fastcurv.network.sample_space import SampleSpace, layer_size, prices, rotates
 
 ACTIVATIONS = "identity relu leaky_relu tanh sigmoid softplus silu gelu elu"
@@ -144,24 +143,6 @@ def test_lowered_shares_its_coordinates(rng):
     assert np.linalg.norm(low.embed(x) - R.embed(x)) <= 50 * eps * np.linalg.norm(x)
     with pytest.raises(ValueError, match=r"wanted H.astype\('float64'\).reduced"):
         low.astype("float64")
-
-
-@pytest.mark.parametrize("N, k", [(3, 7), (7, 3), (4, 4), (1, 5), (5, 1)])
-def test_reflectors(N, k, rng):
-    """Q is orthogonal and holds the rows of A whatever their rank."""
-    for A in (
-        rng.standard_normal((N, k)),
-        np.ones((N, k)),
-        np.zeros((N, k)),
-        np.eye(N, k),
-        rng.standard_normal((N, 1)) * rng.standard_normal(k),
-    ):
-        Q = Reflectors(A)
-        full = Q.right(np.eye(k))
-        assert np.abs(full @ full.T - np.eye(k)).max() <= 1e-14
-        assert np.abs(Q.right_transposed(np.eye(k)) - full.T).max() <= 1e-14
-        assert np.abs(Q.thin() - full[:, : Q.r]).max() <= 1e-14
-        assert np.abs(Q.L @ full[:, : Q.r].T - A).max() <= 1e-14 * max(1, np.abs(A).max() * k)
 
 
 @pytest.fixture

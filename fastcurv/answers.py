@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, TypeVar
 
-from .foreign import ARGUMENTS, ATTRIBUTES, CHOICES, DOORS, FUNCTIONS
+from .foreign import ARGUMENTS, ATTRIBUTES, CHOICES, DOORS, FUNCTIONS, LOADED
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -91,7 +91,7 @@ def own_names(where: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                     refuse_foreign(where, [name])
                     near = difflib.get_close_matches(name, known, 1)
                     hint = f"did you mean {near[0]!r}?" if near else "its docstring lists them"
-                    raise TypeError(f"{function.__qualname__} has no argument {name!r}; {hint}")
+                    raise TypeError(f"{where} has no argument {name!r}; {hint}")
             return function(*args, **options)
 
         return checked
@@ -152,6 +152,8 @@ def parameters_of(x: Any, name: str) -> str | None:
     name : str
         What the caller calls it.
     """
+    if type(x).__name__ in LOADED:
+        return f"{name} is {typed(x)}; wanted {LOADED[type(x).__name__]}"
     parts = list(x.values()) if isinstance(x, dict) else x
     if inspect.isgenerator(x):
         what = "a generator"

@@ -196,12 +196,16 @@ def _not_an_array(x: Any, name: str, error: Exception) -> TypeError | ValueError
     sentence = parameters_of(x, name)
     if sentence is not None:
         return TypeError(sentence)
+    if isinstance(x, LinearOperator):
+        return TypeError(f"{name} is {typed(x)}, an operator; wanted an array of numbers")
     place = str(getattr(x, "device", "cpu"))
     if not place.lower().startswith(("cpu", "<cpu", "tfrt_cpu", "/job")):
         return ValueError(f"{name} lies on {place}; wanted it on the CPU: {name}.cpu() in torch")
     if isinstance(x, (list, tuple)):
         return ValueError(f"{name} is a list that makes no array; wanted rows of equal lengths")
     dtype = getattr(x, "dtype", type(x).__name__)
+    if "bfloat16" in str(dtype).lower():
+        return TypeError(f"{name} has dtype {dtype}, which NumPy lacks; wanted {name}.float()")
     text = str(error).split("\n")[0].rstrip(".")
     return TypeError(f"{name} has dtype {dtype} ({text}); wanted real numbers")
 
@@ -312,6 +316,7 @@ def _check_matrix(A: Any, name: str) -> MatrixOperator:
     if A.dtype not in (np.float32, np.float64):
         A = A.astype(np.float64)
     if _sparse(A):
+        A = A.tocsr()  # not every format has what is asked below
         parts = [(A, A.T)] if A.nnz else []
     else:
         parts = [(A[rows], A[:, rows].T) for rows in slabs(len(A), A.shape[1])]

@@ -64,6 +64,9 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "n_jobs": "n_threads",
         "num_threads": "n_threads",
         "reduction": "sample_weight: losses are means, as torch's by default",
+        **dict.fromkeys(("weight", "class_weight", "pos_weight"), "sample_weight: weights[y]"),
+        "label_smoothing": "soft targets as y, (N, classes)",
+        "ignore_index": "rows of X and y without those",
         "batch_size": "memory, or ob.batch(rows)",
     },
     "MLP": {
@@ -131,9 +134,12 @@ ARGUMENTS: dict[str, dict[str, str]] = {
     "restrict": {"layer": "layers=[...]", "rows": "indices", "params": "indices", "idx": "indices"},
     "estimator": {
         **dict.fromkeys(("hidden", "hidden_layers", "layers", "sizes"), "hidden_layer_sizes"),
-        **dict.fromkeys(("lr", "learning_rate"), "learning_rate_init"),
+        **dict.fromkeys(("lr", "eta", "step_size"), "learning_rate_init"),
+        **dict.fromkeys(("learning_rate", "power_t"), "learning_rate_init: rates are constant"),
+        **dict.fromkeys(("beta_1", "beta_2", "epsilon"), "fastcurv.minimize(ob, theta, 'adam')"),
         **dict.fromkeys(("l2", "weight_decay"), "alpha"),
-        **dict.fromkeys(("epochs", "n_epochs", "maxiter"), "max_iter"),
+        **dict.fromkeys(("epochs", "n_epochs", "maxiter", "max_fun"), "max_iter"),
+        "class_weight": "sample_weight of fit",
         **dict.fromkeys(("seed", "rng"), "random_state"),
         "n_jobs": "n_threads",
         "momentum": "solver='momentum'",
@@ -235,6 +241,9 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         **dict.fromkeys(("n_parameters", "num_params", "count_params", "size"), "model.n_params"),
         "summary": "print(model)",
         **dict.fromkeys(("initialize", "reset_parameters"), "model.init(seed=0)"),
+        **dict.fromkeys(("double", "float", "to", "half"), "model.astype('float64')"),
+        "load_state_dict": "fc.from_torch(state_dict, activation=...)",
+        "save": "fc.save(path, model, theta)",
     },
 }
 FUNCTIONS = {
@@ -248,6 +257,12 @@ FUNCTIONS = {
     "plot_landscape": "fc.LandscapeDisplay.from_objective(ob, theta)",
     **dict.fromkeys(("lanczos", "Lanczos"), "fc.Krylov(H) or fc.eigsh(H)"),
     **dict.fromkeys(("density", "spectrum"), "fc.spectral_density(H)"),
+    **dict.fromkeys(("to_onnx", "export"), "torch.onnx.export of fc.to_torch(model, theta)"),
+    **dict.fromkeys(("from_pytorch", "from_module", "from_state_dict"), "fc.from_torch"),
+    **dict.fromkeys(("from_tensorflow", "from_tf"), "fc.from_keras(network.get_weights(), ...)"),
+    **dict.fromkeys(("from_flax", "from_haiku", "from_pytree"), "fc.from_jax"),
+    **dict.fromkeys(("from_pipeline", "from_scikit_learn"), "fc.from_sklearn"),
+    **dict.fromkeys(("from_safetensors", "load_model"), "fc.load(path)"),
 }
 DOORS = {  # of a module's first name: how its networks come in
     "torch": "fc.from_torch(module) gives model and theta",
@@ -256,4 +271,9 @@ DOORS = {  # of a module's first name: how its networks come in
     "sklearn": "fc.from_sklearn(estimator) gives model and theta",
     "onnx": "fc.from_onnx(network) gives model and theta",
     "flax": "fc.from_jax(parameters, activation=...) gives model and theta",
+}
+LOADED = {  # by name of a class that gives rows: how they come in
+    "DataLoader": "arrays of all rows: X, y = loader.dataset.tensors of a TensorDataset",
+    "TensorDataset": "arrays: X, y = dataset.tensors",
+    "Subset": "arrays of all rows: X, y = dataset[:] of a subset of a TensorDataset",
 }

@@ -29,6 +29,7 @@ int fc_team_get_limit(void) { return limit; }
 #else
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "threads.h"
 
@@ -273,23 +274,30 @@ void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
 
 /* --- how many --------------------------------------------------------------------------------- */
 
-/* A quota of a cgroup in whole CPUs, rounded up; 0: none. Version 2 in `cpu.max`, version 1 in two
- * files. */
-static int cgroup_cpus(void) {
-    double quota = -1, period = 100000;
-    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
-    if (f) {
-        if (fscanf(f, "%lf %lf", &quota, &period) < 1) quota = -1; /* "max": no limit */
-        fclose(f);
-    } else if ((f = fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "r"))) {
-        if (fscanf(f, "%lf", &quota) < 1) quota = -1;
-        fclose(f);
-        if ((f = fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "r"))) {
-            if (fscanf(f, "%lf", &period) < 1) period = 100000;
-            fclose(f);
-        }
+/* The first numbers of a file's first line, until one is none; whether there is such a file. Not by
+ * fscanf, which new headers give a name that no glibc before 2.38 has. */
+static int read_numbers(const char *path, double *numbers, int n) {
+    char line[128] = "", *at = line, *end;
+    FILE *f = fopen(path, "r");
+    if (!f) return 0;
+    if (!fgets(line, sizeof line, f)) line[0] = 0;
+    fclose(f);
+    for (int i = 0; i < n; i++, at = end) {
+        double x = strtod(at, &end);
+        if (end == at) break;
+        numbers[i] = x;
     }
-    return quota > 0 && period > 0 ? (int)(quota / period + 0.999) : 0;
+    return 1;
+}
+
+/* A quota of a cgroup in whole CPUs, rounded up; 0: none. Version 2 in `cpu.max`, where "max" is no
+ * limit, version 1 in two files. */
+static int cgroup_cpus(void) {
+    double of[2] = {-1, 100000}; /* quota, period */
+    if (!read_numbers("/sys/fs/cgroup/cpu.max", of, 2) &&
+        read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", of, 1))
+        read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_period_us", of + 1, 1);
+    return of[0] > 0 && of[1] > 0 ? (int)(of[0] / of[1] + 0.999) : 0;
 }
 
 int fc_team_available(void) {

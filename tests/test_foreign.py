@@ -20,7 +20,7 @@ def here():
     model = fc.MLP([4, 5, 3])
     theta = model.init(seed=0)
     ob = fc.Objective(model, rng.standard_normal((30, 4)), rng.integers(3, size=30))
-    return SimpleNamespace(fc=fc, model=model, theta=theta, ob=ob, H=ob.hessian(theta))
+    return SimpleNamespace(fc=fc, np=np, model=model, theta=theta, ob=ob, H=ob.hessian(theta))
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,15 @@ def here():
         ("model.parameters()", "model.unflatten"),
         ("fc.hessian(ob, theta)", "wanted ob.hessian"),
         ("ob.value(dict(a=1).keys())", "theta"),
+        ("fc.Objective(model, 0, 0, weight=[1, 2, 3])", "wanted sample_weight: weights"),
+        ("fc.Objective(model, 0, 0, label_smoothing=0.1)", "soft targets as y"),
+        ("model.double()", r"wanted model.astype\('float64'\)"),
+        ("fc.to_onnx(model, theta)", "torch.onnx.export of fc.to_torch"),
+        ("fc.from_pytorch(0)", "wanted fc.from_torch"),
+        ("np.asarray(H)", r"is an operator, no array; wanted H.to_dense\(\)"),
+        ("fc.Objective(model, H, 0)", "X is a Curvature, an operator; wanted an array"),
+        ("fc.spectral_density(H, n_steps=3).wasserstein(H)", "wanted a density, fc.spectral_dens"),
+        ("fc.save('net.pt', model, theta)", "path ends in .pt; wanted .safetensors, or torch.save"),
     ],
 )
 def test_the_sentence_names_the_right_one(here, call, words):
@@ -83,12 +92,57 @@ def test_what_torch_holds(here):
         fc.minimize(net, here.theta)
 
 
+def test_what_torch_computes_with(here):
+    """Rows in loaders, checkpoints, activations as modules, half precision, wrapped modules."""
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    rows = torch.utils.data.TensorDataset(torch.zeros(3, 4), torch.zeros(3))
+    for given in (rows, torch.utils.data.DataLoader(rows)):
+        with pytest.raises(TypeError, match="X is a .*; wanted arrays.* = .*dataset.tensors"):
+            fc.Objective(here.model, given, here.ob.y)
+    with pytest.raises(TypeError, match=r"bfloat16, which NumPy lacks; wanted X.float\(\)"):
+        fc.Objective(here.model, torch.zeros(3, 4, dtype=torch.bfloat16), here.ob.y)
+    with pytest.raises(ValueError, match=r"wanted the state dict: given\['net'\]"):
+        fc.from_torch({"net": net.state_dict(), "epoch": 3}, activation="tanh")
+    for phi in (nn.Tanh(), nn.Tanh, torch.tanh):
+        with pytest.raises(TypeError, match="activation is an? .*; wanted 'tanh'"):
+            fc.from_torch(net.state_dict(), activation=phi)
+    normal = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3))
+    with pytest.raises(ValueError, match=r"batch normalisation \(which the module itself"):
+        fc.from_torch(normal.state_dict(), activation="tanh")
+    with pytest.raises(ValueError, match="lies on meta, without numbers"):
+        fc.from_torch(nn.Linear(4, 5, device="meta"))
+    model, theta = fc.from_torch(net)
+    again, same = fc.from_torch(nn.DataParallel(net))
+    assert again == model and np.array_equal(theta, same)
+    v = torch.from_numpy(theta)
+    H = fc.Objective(model, here.ob.X, here.ob.y).hessian(theta)
+    assert torch.equal(v @ H, H @ v) and torch.equal(v[None] @ H, (H @ v)[None])
+    assert np.array_equal(theta[None] @ H, (H @ theta)[None])
+
+
+def test_a_network_in_another_precision(here):
+    single = here.model.astype("float32")
+    assert single.dtype == np.float32 and single.astype(np.float64) == here.model
+    ob = fc.Objective(single, here.ob.X, here.ob.y)
+    assert abs(ob.value(here.theta) - here.ob.value(here.theta)) < 1e-5
+    normal = fc.MLP([2, 3, 3, 1], ["relu", "tanh"], False, True, "float64", True)
+    again = normal.astype("float32").astype("float64")
+    assert again == normal
+
+
 def test_estimators():
     pytest.importorskip("sklearn")
     with pytest.raises(TypeError, match="wanted 'hidden_layer_sizes'"):
         fc.MLPClassifier(hidden=(3,))
     with pytest.raises(ValueError, match="solver is 'L-BFGS-B'; wanted 'l-bfgs'"):
         fc.MLPRegressor(solver="L-BFGS-B").fit([[0.0], [1.0]], [0, 1])
+    with pytest.raises(TypeError, match="estimator has no argument 'alphas'; did you mean 'alpha'"):
+        fc.MLPClassifier(alphas=1)
+    with pytest.raises(AttributeError) as raised:
+        fc.MLPClassifier().partial_fit([[0.0]], [0])
+    assert "takes solver='sgd'; solver is 'auto'" in str(raised.value.__cause__)
 
 
 FUNCTIONS = {

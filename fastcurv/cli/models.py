@@ -46,7 +46,7 @@ def open_model(path: Path, args: Namespace) -> Opened:
         raise ValueError(f"{path} names no data; give those it was trained on with --data")
     model, theta = read_model(path, args.activation)
     if args.dtype is not None:
-        model, theta = _cast(model, args.dtype), theta.astype(args.dtype)
+        model, theta = model.astype(args.dtype), theta.astype(args.dtype)
     read = partial(
         load_dataset,
         absolute(args.data),
@@ -80,11 +80,6 @@ def read_model(path: Path, activation: str | None = None) -> tuple[MLP, np.ndarr
     if activation is not None:
         raise ValueError(f"--activation is given with {path}, which says its own")
     return from_onnx(path) if kind == ".onnx" else load(path)
-
-
-def _cast(model: MLP, dtype: str) -> MLP:
-    names = ("sizes", "activation", "bias", "residual", "batch_norm")
-    return MLP(**{name: getattr(model, name) for name in names}, dtype=dtype)
 
 
 def _from_state(path: Path, state: Any, activation: str | None) -> tuple[MLP, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import re
 import sys
 from collections.abc import Callable
@@ -29,7 +30,36 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"^argument (-[^:/]*(?:/-[^:]*)?|\w+): (is )?", r"\1 is \2", message)
         message = re.sub(r" is is ", " is ", message)
+        given = re.match(r"COMMAND is invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if given:
+            commands = re.findall(r"[\w-]+", given[2])
+            message = f"there is no command {given[1]!r}; wanted one of {', '.join(commands)}"
+            message += near(given[1], commands)
+        elif message.endswith("are required: COMMAND"):
+            message = f"a command is missing; begin with '{self.prog} demo', or see --help"
         self.exit(2, f"{self.prog}: {message}\n")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse, but what is left over is an error of the command that was given it, with
+        the option that may have been meant.
+        """
+        found, rest = self.parse_known_args(args, namespace)
+        if rest:
+            group = next(a for a in self._actions if isinstance(a, argparse._SubParsersAction))
+            command = group.choices[found.command]
+            options = [name for a in command._actions for name in a.option_strings]
+            unknown = next((word for word in rest if word.startswith("-")), rest[0])
+            hint = near(unknown.split("=")[0], options) or f"; see {command.prog} --help"
+            if re.fullmatch(r"\d+", unknown) and "--hidden" in options:
+                hint = "; widths are joined by commas: --hidden 32,16"
+            command.error(f"unknown argument {unknown}{hint}")
+        return found
+
+
+def near(word: str, words: list[str]) -> str:
+    """The end of a sentence that names the nearest of some words, or nothing."""
+    found = difflib.get_close_matches(word, words, 1)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 def build_parser() -> argparse.ArgumentParser:

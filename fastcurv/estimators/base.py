@@ -23,7 +23,7 @@ from ..network.mlp import MLP, RELU_LIKE
 from ..network.objective import Objective
 from ..optimize.escape import escape
 from ..optimize.minimize import METHODS, minimize
-from .look import PRODUCTS, Look, judge, look
+from .look import PRODUCTS, Look, judge, look, unscaled
 from .scatter import FIRST, Scatter
 
 STOCHASTIC = ("sgd", "momentum", "nesterov", "rmsprop", "adam")
@@ -34,6 +34,14 @@ TOL = 1e-4  # largest entry of the gradient that is zero, where tol is "auto"
 SHARE = 4  # gradients of the fit for one product of the look
 ROUNDS = 4  # saddles that "auto" leaves at most
 ONE_THREAD = 1_500_000  # flops of a gradient
+OUT = {"mse": "identity", "binary_cross_entropy": "logistic", "cross_entropy": "softmax"}
+
+
+def takes_rows_as_they_come(estimator: Any) -> bool:
+    """Whether there is a `partial_fit`."""
+    if estimator.solver != "sgd":
+        raise AttributeError(f"partial_fit takes solver='sgd'; solver is {estimator.solver!r}")
+    return True
 
 
 class BaseMLP(BaseEstimator):
@@ -118,6 +126,8 @@ class BaseMLP(BaseEstimator):
     def _model(self, k: int, m: int, dtype: Any) -> MLP:
         sizes = self.hidden_layer_sizes
         hidden = [sizes] if isinstance(sizes, numbers.Integral) else list(sizes)
+        if not all(isinstance(width, numbers.Integral) and int(width) > 0 for width in hidden):
+            raise ValueError(f"hidden_layer_sizes is {sizes!r}; wanted ints >= 1")
         given = self.activation
         names = [given] * len(hidden) if isinstance(given, str) else list(given)
         return MLP([k, *hidden, m], [SKLEARN.get(name, name) for name in names], dtype=dtype)
@@ -196,8 +206,8 @@ class BaseMLP(BaseEstimator):
         if self.n_iter_ >= self.max_iter and self.stopped_ == "max_iter":
             warnings.warn(
                 f"{self.solver} ended at max_iter={self.max_iter} with a gradient of "
-                f"{self._size:.2g}, above tol={self._tol:g}; more iterations or scaled features "
-                "would help",
+                f"{self._size:.2g}, above tol={self._tol:g}; {unscaled(X, y)}more iterations would "
+                "help",
                 ConvergenceWarning,
                 stacklevel=2,
             )
@@ -321,7 +331,7 @@ class BaseMLP(BaseEstimator):
         self.loss_curve_ = (self._scale * np.concatenate(curves)).tolist()
         self.best_loss_ = min(self.loss_curve_)
         self.n_iter_ = max(1, sum(int(run.nit) for run in runs))
-        self.stopped_ = str(last.stopped)
+        self.stopped_, self.out_activation_ = str(last.stopped), OUT[ob.loss]
         if "validation" in last.history:
             held = np.concatenate([run.history["validation"] for run in runs])
             self.validation_loss_curve_ = (self._scale * held).tolist()

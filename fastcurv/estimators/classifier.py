@@ -10,7 +10,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
-from .base import BaseMLP
+from .base import BaseMLP, takes_rows_as_they_come
 
 PARAMETERS = """
     Parameters
@@ -78,7 +78,7 @@ PARAMETERS = """
         As in scikit-learn, kernels ``(in, out)``.
     validation_loss_curve_ : list of float
         With early stopping.
-    n_features_in_, feature_names_in_, n_layers_, n_outputs_
+    n_features_in_, feature_names_in_, n_layers_, n_outputs_, out_activation_
 """
 
 
@@ -182,7 +182,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             logs = log_softmax(z, axis=1)
         return np.where(p > 0, logs, -np.inf)
 
-    @available_if(lambda self: self.solver == "sgd")
+    @available_if(takes_rows_as_they_come)
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> MLPClassifier:
         """One epoch of ``solver="sgd"`` over these rows, from where the last one ended.
 

@@ -10,7 +10,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import column_or_1d
 
 from ..network.mlp import MLP
-from .base import BaseMLP
+from .base import BaseMLP, takes_rows_as_they_come
 from .classifier import PARAMETERS
 
 
@@ -58,7 +58,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         outputs = self._outputs(X)
         return outputs[:, 0] if self._flat else outputs
 
-    @available_if(lambda self: self.solver == "sgd")
+    @available_if(takes_rows_as_they_come)
     def partial_fit(self, X: Any, y: Any) -> MLPRegressor:
         """One epoch of ``solver="sgd"`` over these rows, from where the last one ended."""
         self._check_parameters()

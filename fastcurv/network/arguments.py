@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import _engine
 from .._engine import columns_as_rows
+from ..answers import meant, typed
 from ..checks import as_numpy, check_array, check_choice, check_positive_int
 from ..protocols import Array
 
@@ -47,9 +48,10 @@ def check_activation(activation: Any, n_hidden: int) -> tuple[str, ...]:
                 "hidden layer"
             )
     else:
+        named = meant(activation, ACTIVATIONS, "activation")
         raise TypeError(
-            f"activation is a {type(activation).__name__}; wanted a name or one name for each "
-            "hidden layer"
+            f"activation is {typed(activation)}; wanted "
+            + (named or "a name or one name for each hidden layer")
         )
     for name in activation:
         check_choice(name, ACTIVATIONS, "activation")

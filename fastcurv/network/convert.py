@@ -143,9 +143,9 @@ class Stack:
         biased = not all(without)
         for l, none in enumerate(without):
             if none and biased and l not in self.norms:
+                name = self.names[l].split(" and ")[0]  # not what follows it
                 raise ValueError(
-                    f"{self.names[l]} has no bias and others have; wanted all layers with one, or "
-                    "none"
+                    f"{name} has no bias and others have; wanted all layers with one, or none"
                 )
         sizes = [self.layers[0][0].shape[1]] + [len(W) for W, _ in self.layers]
         model = MLP(sizes, self.activations, biased, dtype=dtype, batch_norm=bool(self.norms))

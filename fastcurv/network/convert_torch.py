@@ -23,18 +23,32 @@ PHI: dict[str, tuple[str, dict[str, Any]]] = {
     "GELU": ("gelu", {"approximate": "none"}),
     "ELU": ("elu", {"alpha": 1.0}),
 }
+WRAPPED = {  # what holds a module and computes what it does: under which name
+    "OptimizedModule": "_orig_mod",
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+}
 PASSED = ("Flatten", "Dropout", "AlphaDropout", "Dropout1d")
 
 
 def _numbers(tensor: Any) -> np.ndarray:
     """A parameter as an array, whatever device holds it."""
+    if str(tensor.device) == "meta":
+        raise ValueError(
+            f"a parameter of shape {tuple(tensor.shape)} lies on meta, without numbers"
+        )
     tensor = tensor.detach().cpu()
     numbers: np.ndarray = (tensor.float() if tensor.element_size() < 4 else tensor).numpy()
     return numbers
 
 
 def _flat(module: Any, name: str) -> list[tuple[str, Any]]:
-    """The layers of nested Sequentials in order, named as in torch."""
+    """The layers of nested Sequentials in order, named as in torch, out of what compiles or
+    spreads them.
+    """
+    inside = WRAPPED.get(type(module).__name__)
+    if inside is not None:
+        return _flat(getattr(module, inside), name)
     if type(module).__name__ == "Sequential":
         inner = [_flat(child, f"{name}[{key}]") for key, child in module._modules.items()]
         return [leaf for leaves in inner for leaf in leaves]
@@ -161,13 +175,16 @@ def _from_state(state: Mapping[str, Any], activation: Any) -> Model:
     found: dict[str, list[Any]] = {}
     for key, tensor in state.items():
         layer, _, part = str(key).rpartition(".")
+        if isinstance(tensor, Mapping):
+            raise ValueError(f"{key!r} holds a dictionary; wanted the state dict: given[{key!r}]")
         if part not in ("weight", "bias") or (part == "bias" and layer not in found):
             raise foreign(f"{key!r} in the state dict", "linear layers: a weight, then its bias")
         value = _numbers(tensor) if hasattr(tensor, "detach") else np.asarray(tensor)
         if value.ndim != (2 if part == "weight" else 1):
-            raise foreign(
-                f"{key!r} of shape {value.shape}", "linear layers: a weight, then its bias"
-            )
+            normal = f"{layer}.running_var" in state
+            what = f"{key!r} of shape {value.shape}"
+            what += ", batch normalisation (which the module itself, in eval(), brings)" * normal
+            raise foreign(what, "linear layers: a weight, then its bias")
         found.setdefault(layer, []).append(value)
     layers = [(parts[0], parts[1] if len(parts) > 1 else None) for parts in found.values()]
     if not layers:

@@ -42,6 +42,14 @@ class Jacobian(Operator):
         self._plan.jacobian(as_vector(u.reshape(-1), self.shape[0], self.dtype), out, True)
         return out
 
+    def to_dense(self) -> np.ndarray:
+        """The matrix ``(N d_out, n)``, by as many products as its shorter side has entries."""
+        if self.shape[0] < self.shape[1]:
+            return np.ascontiguousarray(
+                self._transpose()._matmat(np.eye(self.shape[0], dtype=self.dtype)).T
+            )
+        return self._matmat(np.eye(self.shape[1], dtype=self.dtype))
+
     def row_bounds(self) -> Any:
         """Bounds ``(N d_out,)`` on what rounding does to ``J.T @ e_i``, each row of the matrix as
         it is had by such products. Infinite with batch normalisation.
@@ -52,7 +60,7 @@ class Jacobian(Operator):
             return np.full(self.shape[0], np.inf)
         return jacobian_bounds(rounding_at(self.objective, self.theta, self._plan.layout))
 
-    def _transpose(self) -> Any:
+    def _transpose(self) -> Transposed:
         return Transposed(self)
 
     def __repr__(self) -> str:

@@ -81,6 +81,15 @@ class Operator(LinearOperator, Answering, subject="operator"):
             return self.dot(v)
         return self._product(v)
 
+    def __rmatmul__(self, v: Any) -> Any:
+        if isinstance(v, LinearOperator):
+            return super().__rmatmul__(v)
+        rows = self._checked(v, self.shape[0], "v", (1,)) if np.ndim(v) == 1 else as_numpy(v, "v")
+        return like(v, np.ascontiguousarray(self._transpose()._product(rows.T).T))
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        raise TypeError(f"{self!r} is an operator, no array; wanted H.to_dense(), the matrix")
+
     def _matmat(self, V: np.ndarray) -> np.ndarray:
         out = np.empty((self.shape[0], V.shape[1]), self.dtype)
         for j in range(V.shape[1]):

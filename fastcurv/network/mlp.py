@@ -372,10 +372,12 @@ class MLP(Answering, subject="model"):
                 a = above + a if self.skips[l] else above
         return zs
 
+    def astype(self, dtype: Any) -> MLP:
+        """The same network in another precision; theta is cast where it is used."""
+        return MLP(self.sizes, self.activation, self.bias, self.residual, dtype, self.batch_norm)
+
     def check_theta(self, theta: Any) -> np.ndarray:
-        """Theta, flat or as a list of (W, b), as a finite vector of the model's length and
-        dtype.
-        """
+        """Theta, flat or a list of (W, b), as a finite vector of the model's length and dtype."""
         if as_layers(theta):
             return self.flatten(theta)
         return check_vector(theta, self.n_params, "theta", self.dtype)

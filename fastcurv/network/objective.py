@@ -391,7 +391,6 @@ class Objective(NetworkFacts, Answering, subject="objective"):
 
     def astype(self, dtype: Any) -> Objective:
         """The same objective in another precision."""
-        m = self.model
-        model = MLP(m.sizes, m.activation, m.bias, m.residual, dtype, m.batch_norm)
         how = self.loss, self.l2, self.sample_weight, self.n_threads, self.memory
+        model = self.model.astype(dtype)
         return Objective(model, self.X, self.y, *how, l2_biases=self.l2_biases)

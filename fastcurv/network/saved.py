@@ -17,6 +17,14 @@ from .mlp import MLP
 
 FORMAT = "fastcurv.MLP 1"
 KEYS = {"format", "sizes", "activation", "bias", "residual", "dtype", "batch_norm"}
+OTHERS = {  # names of other programs' files: what writes those
+    **dict.fromkeys(
+        (".pt", ".pth"), ", or torch.save(fc.to_torch(model, theta).state_dict(), path)"
+    ),
+    ".onnx": ", or torch.onnx.export of fc.to_torch(model, theta)",
+    **dict.fromkeys((".npz", ".npy", ".csv"), ", or NumPy for theta alone"),
+    **dict.fromkeys((".h5", ".keras", ".pkl", ".joblib"), ""),
+}
 PARTS = ("weight", "bias", "gamma", "beta")
 RUN = (
     "run"  # in the header of what 'fastcurv train' wrote; its records are arrays "history.loss" ...
@@ -38,8 +46,8 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
     Parameters
     ----------
     path : path-like
-        Replaced in one step once the new file has reached the disk. Through a symbolic link its
-        target is replaced.
+        Its name ends in .safetensors, or in nothing that means another format. Replaced in one step
+        once the new file has reached the disk. Through a symbolic link its target is replaced.
     model : MLP
         The network that theta is for.
     theta : array_like (n,)
@@ -67,6 +75,9 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
     """
     if not isinstance(model, MLP):
         raise TypeError(f"model is {typed(model)}; wanted a fastcurv.MLP{door(model)}")
+    kind = Path(os.fsdecode(path)).suffix.lower()
+    if kind in OTHERS:
+        raise ValueError(f"path ends in {kind}; wanted .safetensors{OTHERS[kind]}")
     write_tensors(path, *contents(model, theta))
 
 

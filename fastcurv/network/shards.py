@@ -336,7 +336,7 @@ class Sharded(ShardedFacts, Objective):
 
     def astype(self, dtype: Any) -> Any:
         """The same objective in another precision; its numbers stay those that this one has."""
-        m, dtype = self.model, check_dtype(dtype)
+        dtype = check_dtype(dtype)
         if dtype == self.dtype:
             return self
-        return self._in_dtype(MLP(m.sizes, m.activation, m.bias, m.residual, dtype, m.batch_norm))
+        return self._in_dtype(self.model.astype(dtype))

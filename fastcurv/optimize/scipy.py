@@ -61,7 +61,8 @@ def _run(method: str, fun: Any, x0: Any, given: dict[str, Any]) -> OptimizeResul
     bounds, constraints = given.pop("bounds", None), given.pop("constraints", None)
     if bounds is not None or (constraints is not None and len(constraints)):
         raise ValueError(f"{method} is for problems without bounds and constraints")
-    for theirs, ours in (("tol", "gradient_tol"), ("maxiter", "max_iter")):
+    names = {"gtol": "gradient_tol", "tol": "gradient_tol", "maxiter": "max_iter"}
+    for theirs, ours in names.items():
         if theirs in given:
             given.setdefault(ours, given.pop(theirs))
     given.pop("disp", None)
@@ -81,8 +82,8 @@ def newton_cg(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
         As SciPy gives them.
     **given
         SciPy's ``args jac hess hessp callback``; a gradient, and `hess` or `hessp`, are needed.
-        ``tol`` is the gradient norm that counts as zero, ``maxiter`` the number of steps; the
-        others are those of `fastcurv.minimize`.
+        ``tol`` or ``gtol`` is the gradient norm that counts as zero, ``maxiter`` the number of
+        steps; the others are those of `fastcurv.minimize`.
 
     Returns
     -------

@@ -24,9 +24,9 @@ STATUS = {
     "kinks": 12,
 }
 ENDINGS = {
-    "max_iter": "max_iter was reached",
-    "max_time": "max_time was reached",
-    "max_products": "max_products was reached",
+    "max_iter": "ended by max_iter",
+    "max_time": "ended by max_time",
+    "max_products": "ended by max_products",
     "callback": "the callback asked to stop",
     "patience": "the validation loss has not improved for `patience` records",
     "diverged": "the loss is no longer finite",

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..answers import typed
 from ..checks import check_array
 from .results import Estimate, number, widened
 from .smoothing import check_look, smear, to_coordinate
@@ -120,6 +121,10 @@ class SpectralDensity:
 
         if isinstance(other, SpectralDensity):
             values, weights = other.nodes.ravel(), other.weights.ravel()
+        elif hasattr(other, "matvec"):
+            raise TypeError(
+                f"other is {typed(other)}; wanted a density, fc.spectral_density(H), or eigenvalues"
+            )
         else:
             values, weights = np.ravel(check_array(other, "other", np.float64)), None
         return float(

@@ -197,6 +197,24 @@ def test_a_picture_that_cannot_be_written_is_found_before_any_work(
 
 
 @pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ("", "fastcurv: a command is missing; begin with 'fastcurv demo'"),
+        ("spectrm x.npz", "fastcurv: there is no command 'spectrm'; wanted one of demo, train, "),
+        ("spectrm x.npz", "did you mean spectrum?"),
+        ("train iris --activaton relu", "fastcurv train: unknown argument --activaton; did you "),
+        ("train iris --hidden 6 6", "unknown argument 6; widths are joined by commas: --hidden "),
+        ("bench 20,30,2", "unknown argument 20,30,2; see fastcurv bench --help"),
+    ],
+)
+def test_what_was_meant_is_asked(arguments, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments.split())
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1 and words in error
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ("--threads 99999999999", "--threads is 99999999999; wanted a whole number from 1 to 1024"),

@@ -240,7 +240,7 @@ def test_partial_fit_and_warm_start():
         ({"alpha": -1}, "alpha is -1"),
         ({"max_iter": 0}, "max_iter is 0"),
         ({"verdict": "slow"}, "verdict is 'slow'"),
-        ({"hidden_layer_sizes": (0,)}, "sizes holds 0"),
+        ({"hidden_layer_sizes": (0,)}, "hidden_layer_sizes is \\(0,\\); wanted ints"),
         ({"batch_size": 0, "solver": "adam"}, "batch_size is 0"),
         ({"early_stopping": True, "validation_fraction": 1.5}, "validation_fraction is 1.5"),
     ],

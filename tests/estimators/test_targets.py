@@ -5,6 +5,8 @@ import pytest
 
 pytest.importorskip("sklearn")
 
+from sklearn.exceptions import ConvergenceWarning  # noqa: E402
+
 import fastcurv as fc  # noqa: E402
 from fastcurv.estimators.look import look  # noqa: E402
 
@@ -59,6 +61,29 @@ def test_labels_stay_as_many():
         assert net.score(X, LABELS) >= 0.8 and np.array_equal(net.classes_, [0, 1])
     with pytest.raises(ValueError, match="y has 3 labels; wanted 2"):
         net.partial_fit(X, np.c_[LABELS, LABELS[:, :1]])
+
+
+@pytest.mark.parametrize(
+    "x, y, words",
+    [
+        (1.0, 1.0, "; more"),
+        (500.0, 1.0, "scaled features or"),
+        (1.0, 1e4, "scaled targets or"),
+        (1e3, 1e-3, "scaled features and targets or more iterations would help"),
+    ],
+)
+def test_a_fit_cut_short_says_what_would_help(x, y, words):
+    X = np.random.default_rng(0).standard_normal((40, 3))
+    with pytest.warns(ConvergenceWarning, match=words):
+        fc.MLPRegressor((5,), tol=0, max_iter=3, random_state=0).fit(x * X, y * X[:, 0])
+
+
+def test_the_last_activation_has_scikit_learns_name():
+    X, y = np.random.default_rng(0).standard_normal((30, 2)), np.arange(30)
+    kinds = {"logistic": y % 2, "softmax": y % 3}
+    for name, classes in kinds.items():
+        assert fc.MLPClassifier((2,), random_state=0).fit(X, classes).out_activation_ == name
+    assert fc.MLPRegressor((2,), random_state=0).fit(X, X[:, 0]).out_activation_ == "identity"
 
 
 def test_a_look_at_two_parameters_is_exact():

@@ -173,3 +173,17 @@ def test_jacobian_makes_the_ggn(rng, problem, loss):
         curvature[i * d : (i + 1) * d, i * d : (i + 1) * d] = p.weight[i] * block / N
     G = dense.T @ curvature @ dense
     assert np.linalg.norm(p.ob.ggn(p.theta).to_dense() - G) <= 1e-13 * np.linalg.norm(G)
+
+
+@pytest.mark.parametrize("rows", [2, 40])
+@pytest.mark.parametrize("kind", ["float64", "float32"])
+def test_the_jacobian_as_a_matrix(rows, kind):
+    """Of a linear map ``x W' + b`` it is x and ones, whichever way its products go."""
+    X = np.random.default_rng(0).standard_normal((rows, 3)).astype(kind)
+    model = MLP([3, 2], dtype=kind)
+    J = Objective(model, X, np.zeros((rows, 2)), loss="mse").jacobian(model.init(seed=0))
+    known = np.zeros((rows, 2, 8), kind)
+    for out in range(2):
+        known[:, out, 3 * out : 3 * out + 3], known[:, out, 6 + out] = X, 1
+    dense = J.to_dense()
+    assert dense.dtype == kind and np.array_equal(dense, known.reshape(-1, 8))

@@ -340,5 +340,5 @@ def test_what_is_no_stack_says_what_to_do():
     with pytest.raises(ValueError, match="training mode.*eval"):
         fc.from_torch(net)
     state = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1)).state_dict()
-    with pytest.raises(TypeError, match="activation is a Tanh; wanted a name"):
+    with pytest.raises(TypeError, match="activation is a Tanh; wanted 'tanh'"):
         fc.from_torch(state, activation=torch.nn.Tanh())

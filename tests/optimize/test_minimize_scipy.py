@@ -1,5 +1,7 @@
 """`minimize` beside SciPy's: the same doors, and what each says of a saddle."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -49,3 +51,18 @@ def test_scipy_passes_its_options_and_callback_through():
             bounds=[(0, 1)] * 2,
             method=newton_cg,
         )
+
+
+def test_scipys_own_name_of_the_tolerance_is_no_old_one():
+    problem = {"jac": scipy.optimize.rosen_der, "hess": scipy.optimize.rosen_hess}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = scipy.optimize.minimize(
+            scipy.optimize.rosen,
+            np.full(3, 2.0),
+            method=trust_region,
+            options={"gtol": 1e-7, "maxiter": 3},
+            **problem,
+        )
+    assert found.stopped == "max_iter" and "above gradient_tol = 1e-07" in found.message
+    assert found.message.startswith("Ended by max_iter;")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.sparse.linalg as sla
+from scipy import sparse
 
 from fastcurv.spectrum.eigsh import eigsh
 
@@ -125,3 +126,9 @@ def test_bad_input():
     with pytest.raises(TypeError, match="astype"):
         eigsh(sla.aslinearoperator(A), 1, precision="mixed")
     assert eigsh(A, 1).values[0] == pytest.approx(4)
+
+
+@pytest.mark.parametrize("form", ["dia", "coo", "csc", "bsr", "lil", "dok"])
+def test_every_sparse_format(form):
+    A = sparse.diags(np.arange(50.0)).asformat(form)
+    assert np.allclose(eigsh(A, 2, "LA").values, [48, 49])

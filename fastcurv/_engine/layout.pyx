@@ -62,7 +62,7 @@ cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
     Across pays where padding to whole vectors costs more than a few per cent, and for one hidden
     layer under a narrow last one however wide it is. A panel is as long as its state, scratch and
     the next panel's state leave room for in the second-level cache, but not so short that joining
-    the lanes of sums over samples is felt; few panels are shared evenly by 2 or 4 threads. What one
+    the lanes of sums over samples is felt, which one wide layer's many units matter more than; few panels are shared evenly by 2 or 4 threads. What one
     thread does anyway is one panel."""
     cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_, least
@@ -78,8 +78,8 @@ cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
         units += P.layer[l].m
         if not narrow and max(P.layer[l].m, P.layer[l].k) > ACROSS_WIDTH // P.K.real_bytes:
             return 0
-    long_ = ACROSS_BYTES // (6 * FC_ALIGN * units)
-    least = max(<Py_ssize_t>9, P.K.vector_bytes // P.K.real_bytes + 2)
+    long_ = (3 if narrow else 1) * ACROSS_BYTES // (6 * FC_ALIGN * units)
+    least = 3 if narrow else max(<Py_ssize_t>9, P.K.vector_bytes // P.K.real_bytes + 2)
     long_ = max(least, long_ if alone else min(<Py_ssize_t>21, long_))
     count = (lines + long_ - 1) // long_
     if count > 2:

@@ -163,9 +163,9 @@ def reached(ask: Request, H: Products, left: float, Q: Floats | None) -> Reached
     )
     if (np.linalg.norm(inner, axis=0) < 1 - INSIDE).any():
         inner = inner[:, :0]
-    cut = DenseHessian(M).cut(inner)
+    cut = DenseHessian(M).cut(inner, more=found.error)
     span = _columns(space, cut.span)
-    return Reached(space, cut.values, cut.vectors, cut.error + found.error, span)
+    return Reached(space, cut.values, cut.vectors, cut.error, span)
 
 
 def _columns(space: ProvedReach, Y: Floats) -> Floats:

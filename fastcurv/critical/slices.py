@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.linalg import qr
 from scipy.linalg.lapack import dormqr
 
-from ..eigensolver import eigh
+from ..eigensolver import Apart, eigh, eigh_apart
 from ..spectrum.dense import DenseMatrix, safe_norm
 from .evidence import annihilated, balance, independent, spectral_norm
 from .knowledge import Tangents, tangents, third_bound, third_bound_in
@@ -29,6 +29,7 @@ from .theorem import (
 
 Floats = NDArray[np.float64]
 ZERO_MODE = 1e-4  # of the norm of H: the curvature that a direction of symmetry may have near g = 0
+APART_FROM = 768  # below it every eigenvalue is proved on its own
 BALANCED_BELOW = 1500  # up to this n an indefinite H is looked at in balanced coordinates too
 
 
@@ -45,9 +46,9 @@ class DenseHessian:
         d = balance(self.A, self.M.bounds)[0]
         return np.asarray(d / d.max())
 
-    def cut(self, T: Floats, c: Floats | None = None) -> Slice:
+    def cut(self, T: Floats, c: Floats | None = None, more: float = 0.0) -> Slice:
         """Eigenpairs of ``C A C`` across the span of the columns of T, given in theta's
-        coordinates; C = I by default.
+        coordinates; C = I by default. `more`: a bound on an error beside that of A.
         """
         scaled = c is not None
         c = np.ones(self.n) if c is None else c
@@ -56,16 +57,26 @@ class DenseHessian:
         if span.shape[1]:  # beside a point that all of a symmetry leaves fixed, H bends its orbits
             span = annihilated(matrix @ span, span, ZERO_MODE * spectral_norm(matrix))
         off = _Off(span) if span.shape[1] else None
-        found = eigh(matrix if off is None else off.block(matrix))
-        vectors = found.vectors if off is None else off.back(found.vectors)
-        error = found.error + self.M.error(c if scaled else None)
+        error = more + self.M.error(c if scaled else None)
+        if scaled:
+            error += 2 * EPS * safe_norm(matrix)
         if off is not None:  # what rounding does to the projection
             error += 8 * self.n * EPS * spectral_norm(matrix)
-        return Slice(found.values, vectors, error, c, span)
+        inner = matrix if off is None else off.block(matrix)
+        found = eigh_apart(inner, error) if len(inner) >= APART_FROM else eigh(inner)
+        vectors = found.vectors if off is None else off.back(found.vectors)
+        ends = error
+        if isinstance(found, Apart):
+            ends += found.ends
+            error += float(np.abs(found.values).min()) - found.floor
+        else:
+            error += found.error
+            ends = error
+        return Slice(found.values, vectors, error, c, span, ends)
 
     def extremes(self, plain: Slice) -> tuple[Any, Any]:
         """``(lambda, (low, high))`` of both ends of the spectrum, what was taken out included."""
-        values, error = plain.values, plain.error
+        values, error = plain.values, plain.ends
         if plain.span.shape[1]:
             product = self.A @ plain.span
             values = np.concatenate([values, np.linalg.eigvalsh(plain.span.T @ product)])

@@ -92,7 +92,11 @@ class Slice:
     vectors : ndarray, shape (n, m)
         In scaled coordinates: the direction in theta is ``c * u``.
     error : float
-        No computed eigenvalue is further from its true one, the error of A included.
+        As many true eigenvalues, the error of A included, have sizes of at least ``min |values| -
+        error`` with the signs of `values`, if that is above 0; if not, no computed eigenvalue is
+        further from its true one.
+    ends : float
+        A true eigenvalue lies within it of the least of `values`, and one of the largest.
     c : ndarray, shape (n,)
     span : ndarray, shape (n, s)
         Orthonormal, in scaled coordinates: what was taken out.
@@ -103,6 +107,7 @@ class Slice:
     error: float
     c: Floats
     span: Floats
+    ends: float = np.inf
 
     @property
     def weakest(self) -> float:

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.critical import definite
+from fastcurv.critical import definite, slices
 from fastcurv.critical.slices import DenseHessian
 from fastcurv.spectrum.dense import DenseMatrix
-from fastcurv.testing import FunctionObjective, QuadraticObjective
+from fastcurv.testing import (
+    FunctionObjective,
+    QuadraticObjective,
+    axis_saddles,
+    zoo,
+)
 
 
 def hessian(values, rng, off=0.0):
@@ -95,3 +100,28 @@ def test_the_verdict_is_that_of_all_eigenpairs(monkeypatch, rng):
             assert quick.kantorovich == pytest.approx(full.kantorovich, rel=0.5, abs=1e-9)
             assert full.gradient_residual == pytest.approx(quick.gradient_residual, abs=0.05)
     assert certified >= 4
+
+
+def test_signs_proved_together_give_the_verdict_of_all_eigenpairs(monkeypatch):
+    """Kind, certificate and counts agree at every critical point of the zoo, the ends too."""
+    apart, made = [], slices.eigh_apart
+
+    def counted(*args):
+        found = made(*args)
+        apart.append(isinstance(found, slices.Apart))
+        return found
+
+    monkeypatch.setattr(slices, "eigh_apart", counted)
+    for case in zoo() + axis_saddles(20, seed=3):
+        ob = case.objective
+        monkeypatch.setattr(slices, "APART_FROM", 1)
+        quick = fc.classify(ob, case.theta)
+        monkeypatch.setattr(slices, "APART_FROM", np.inf)
+        full = fc.classify(ob, case.theta)
+        for name in ("kind", "certified", "n_positive", "n_negative", "n_zero", "n_symmetry"):
+            assert getattr(quick, name) == getattr(full, name), (case.name, name)
+        for name in ("lambda_min", "lambda_max"):
+            low, high = getattr(quick, f"{name}_bounds")
+            less, more = getattr(full, f"{name}_bounds")
+            assert low <= more and less <= high, (case.name, name)
+    assert sum(apart) >= 30

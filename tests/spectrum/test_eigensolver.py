@@ -180,3 +180,83 @@ def test_what_the_proof_adds_for_its_own_rounding(n):
 def test_vectors_far_from_orthogonal_prove_nothing():
     assert np.isinf(eigensolver._proved(np.eye(3), np.ones(3), np.full((3, 3), 0.8))).all()
     assert eigensolver._proved(np.zeros((0, 0)), np.zeros(0), np.zeros((0, 0))).shape == (0,)
+
+
+def _with_spectrum(rng, values):
+    Q = np.linalg.qr(rng.standard_normal((len(values), len(values))))[0]
+    A = (Q * values) @ Q.T
+    return (A + A.T) / 2
+
+
+def _mixed(rng, low):
+    """A spectrum of both signs down to 10^low in size, of any share of them, maybe one sign."""
+    n = int(rng.integers(2, 40))
+    signs = rng.choice([-1.0, 1.0], n, p=[(p := rng.uniform()), 1 - p])
+    return signs * 10.0 ** rng.uniform(low, 0, n)
+
+
+def test_signs_proved_together_are_those_proved_one_by_one(rng):
+    """Counts, floor and ends, against the bounds of all pairs; at any scale."""
+    proved = 0
+    for _ in range(300):
+        scale = 10.0 ** rng.integers(-250, 250)
+        A = _with_spectrum(rng, _mixed(rng, rng.choice([-3.0, -13.0]))) * scale
+        found, each = eigensolver.eigh_apart(A, 0.0), eigensolver.eigh(A)
+        if not isinstance(found, eigensolver.Apart):
+            continue
+        proved += 1
+        assert (found.values < 0).sum() == (each.values < -each.errors).sum()
+        assert 0 < found.floor <= np.abs(each.values).min() + each.error
+        assert found.floor >= 0.99 * np.abs(each.values).min() - 10 * each.error
+        for i in (0, -1):
+            assert abs(found.values[i] - each.values[i]) <= found.ends + each.error
+    assert proved >= 200
+
+
+def test_signs_within_the_error_of_the_matrix_are_not_proved(rng):
+    values = np.array([-1.0, -0.5, 1e-6, 0.25, 1.0])
+    A = _with_spectrum(rng, values)
+    assert isinstance(eigensolver.eigh_apart(A, 1e-7), eigensolver.Apart)
+    for beside in (0.9e-6, 1e-3, np.inf, np.nan):
+        assert isinstance(eigensolver.eigh_apart(A, beside), eigensolver.Eigensystem)
+
+
+def test_what_a_driver_makes_up_proves_no_sign(monkeypatch, rng):
+    """Eigenpairs that are wrong in many ways: what is said to be proved holds all the same."""
+    proved, honest = 0, eigensolver._lapack
+
+    def wrong(S, driver, only=False):
+        values, V = (np.array(x) for x in honest(S, driver))
+        i, j = rng.integers(len(values), size=2)
+        way = rng.integers(6)
+        if way == 0:
+            values[i] = -values[i]
+        elif way == 1:
+            values = values * (1 + 10.0 ** rng.uniform(-8, 1))
+        elif way == 2:
+            V[:, [i, j]] = V[:, [j, i]]
+        elif way == 3:
+            V = V + 10.0 ** rng.uniform(-9, 0) * rng.standard_normal(V.shape)
+        elif way == 4:
+            V[:, i] = V[:, j]
+        else:
+            values = values + 10.0 ** rng.uniform(-9, 0) * rng.standard_normal(len(values))
+        return values, V
+
+    for _ in range(600):
+        A = _with_spectrum(rng, _mixed(rng, -3.0))
+        each = eigensolver.eigh(A)
+        with monkeypatch.context() as patched:
+            patched.setattr(eigensolver, "_lapack", wrong)
+            try:
+                found = eigensolver.eigh_apart(A, 0.0)
+            except np.linalg.LinAlgError:
+                continue
+        if isinstance(found, eigensolver.Apart):
+            proved += 1
+            assert (found.values < 0).sum() == (each.values < 0).sum()
+            assert found.floor <= np.abs(each.values).min() + each.error
+            for i in (0, -1):
+                gap = np.abs(each.values - found.values[i]).min()
+                assert gap <= found.ends + each.error
+    assert proved >= 60

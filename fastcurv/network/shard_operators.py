@@ -48,7 +48,7 @@ class ShardedCurvature(Curvature):
 
     def _note_columns(self, Vt: np.ndarray) -> None:
         """Of unit vectors, how much their products summed up, for `column_bounds`."""
-        if len(Vt) > 1 and np.count_nonzero(Vt) == len(Vt):
+        if np.count_nonzero(Vt) == len(Vt):
             at = np.argmax(Vt, axis=1)
             if (Vt[np.arange(len(Vt)), at] == 1).all():
                 if self._mass is None:

@@ -41,6 +41,12 @@ class SparseRows:
         """``X B`` for B (in, k)."""
         return np.asarray(self.X @ np.ascontiguousarray(B))
 
+    __array_ufunc__ = None  # `above + X` asks X
+
+    def __radd__(self, above: Array) -> Array:
+        """``above + X``, for a skip over the first layer: `above` (N, in) is dense."""
+        return np.asarray(above + self.X.toarray())
+
     def transposed(self, D: Array) -> Array:
         """``X' D`` for D (N, k)."""
         return np.asarray(self.columns @ np.ascontiguousarray(D))

@@ -79,6 +79,19 @@ def test_everything_is_that_of_the_dense_rows(activation, loss, rng):
     close(ob.batch([0]).gradient(theta), dense.batch([0]).gradient(theta))
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_skip_over_the_first_layer(bias, rng):
+    """X itself goes into the second layer there, beside what the first makes of it."""
+    ob, dense, theta = pair(rng, "gelu", sizes=(9, 9, 9, 3), residual=True, bias=bias, l2=0.1)
+    assert ob.model.skips[0]
+    close(ob.value(theta), dense.value(theta))
+    close(ob.gradient(theta), dense.gradient(theta))
+    for kind in KINDS:
+        close(getattr(ob, kind)(theta).to_dense(), getattr(dense, kind)(theta).to_dense())
+    v = rng.standard_normal(theta.size)
+    close(ob.jacobian(theta) @ v, dense.jacobian(theta) @ v)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
 def test_bounds_hold_against_long_double(activation, loss, rng):

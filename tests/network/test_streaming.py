@@ -111,6 +111,17 @@ def test_bounds_hold_the_errors(rng, loss, activation, l2, l2_biases, dtype):
         assert (columns <= np.sqrt(2) * B.column_bounds().max() + slack).all()
 
 
+@pytest.mark.parametrize("inputs, n", [(13, 61), (14, 65), (30, 129)])
+def test_columns_have_bounds_at_every_length(rng, inputs, n):
+    """A dense matrix is made of 64 columns at a time, and of one where that is left."""
+    model = fc.MLP([inputs, 4, 1])
+    X, y = rng.standard_normal((10, inputs)), rng.standard_normal(10)
+    ob = fc.StreamedObjective(model, X, y, "mse", 1e-2, block_rows=4)
+    H = ob.hessian(model.init(seed=0))
+    assert len(H.theta) == n and H.column_bounds().max() < 1e-12
+    assert fc.inertia(H).n_zero == 0
+
+
 @pytest.mark.parametrize("loss, activation, l2, l2_biases", CASES)
 def test_what_is_proved_is_what_the_rows_in_memory_prove(rng, loss, activation, l2, l2_biases):
     a, b, theta = both(rng, loss=loss, activation=activation, l2=l2, l2_biases=l2_biases)

@@ -16,7 +16,7 @@ from ..rounding.rowwise import Rounding
 from .arguments import as_vector, check_dtype, check_targets, check_weight
 from .mlp import MLP
 from .objective import Objective
-from .shard_bounds import SumBound, fisher_scale
+from .shard_bounds import SumBound
 from .shard_operators import ShardedCurvature
 from .shard_parts import (
     gradient_part,
@@ -77,12 +77,12 @@ def gradient_error_part(shard: Any, theta: np.ndarray) -> float:
 
 def product_error_part(shard: Any, theta: np.ndarray, v: np.ndarray, kind: str) -> float:
     """Of the rows' part of the product with v."""
-    return _rounding(shard, theta).product(v, kind) * fisher_scale(shard, kind)
+    return _rounding(shard, theta).product(v, kind)
 
 
 def column_errors_part(shard: Any, theta: np.ndarray, kind: str) -> np.ndarray:
     """Of the rows' part of products with unit vectors, (n,)."""
-    return column_bounds(_rounding(shard, theta), kind) * fisher_scale(shard, kind)
+    return column_bounds(_rounding(shard, theta), kind)
 
 
 class SparseCurvature(ShardedCurvature):

@@ -191,7 +191,7 @@ if __name__ == "__main__":
     every = {name: figures(**net) for name, net in NETS.items()}
     every |= {name: of_held(**net) for name, net in HELD.items()}
     table = {
-        name: {what: float(f"{x:.6g}") for what, x in net.items()} for name, net in every.items()
+        name: {what: float(f"{x:.14g}") for what, x in net.items()} for name, net in every.items()
     }
     json.dump(table, sys.stdout, indent=1)
     print()

@@ -1,5 +1,8 @@
 """The numbers that bounds come to stay what they are: the other tests show that a bound holds, and
 none would notice one that is twice too large, or too small by what no error found here uses.
+
+Without vector instructions and with any BLAS they are the same to 1e-11, so that what is added for
+the rounding of the bounds themselves, 1e-9 of them, is held too.
 """
 
 import json
@@ -9,6 +12,8 @@ import pytest
 
 from .figures import HELD, NETS, figures, of_held
 
+TOLERANCE = 4e-10
+LOOSE = {"relu and elu, batch norm": 1e-2}  # where a bound rests on what rounding left
 KNOWN = json.loads(Path(__file__).with_name("figures.json").read_text())
 
 
@@ -16,14 +21,14 @@ KNOWN = json.loads(Path(__file__).with_name("figures.json").read_text())
 def test_bounds_are_what_they_were(net):
     """Up to what rounding in NumPy's own sums does; see `figures` for how to write them anew."""
     found = figures(**NETS[net])
-    assert found == pytest.approx(KNOWN[net], rel=1e-4)
+    assert found == pytest.approx(KNOWN[net], rel=LOOSE.get(net, TOLERANCE), abs=0)
 
 
 @pytest.mark.parametrize("net", HELD)
 def test_bounds_on_kinks_are_what_they_were(net):
     found = of_held(**HELD[net])
     expected = {what: x for what, x in KNOWN[net].items() if what in found or what != "gradient"}
-    assert found == pytest.approx(expected, rel=1e-4)
+    assert found == pytest.approx(expected, rel=TOLERANCE, abs=1e-12)
 
 
 def test_every_net_is_known():

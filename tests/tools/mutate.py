@@ -51,7 +51,11 @@ TESTS = {
 }
 # What sees much of a room in little time comes before the tests of the line.
 DEFAULTS = "tests/reliability/test_defaults.py"
-FIRST = {"rounding": ["tests/rounding/test_figures.py"], "cli": [DEFAULTS]}
+FIRST = {
+    "rounding": ["tests/rounding/test_figures.py"],
+    "network": ["tests/network/test_network_figures.py"],
+    "cli": [DEFAULTS],
+}
 COMPARED = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,

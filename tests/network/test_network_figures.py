@@ -1,0 +1,26 @@
+"""Costs and proofs of every form of a curvature stay what they are; `figures` says how they are
+written anew.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from .figures import NETS, costs, figures
+
+KNOWN = json.loads(Path(__file__).with_name("figures.json").read_text())
+
+
+def test_costs_are_what_they_were():
+    assert costs() == pytest.approx(KNOWN["costs"], rel=1e-12)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_bounds_of_every_form_are_what_they_were(net):
+    """Where a bound holds what rounding left, as of bases, to a half."""
+    found, known = figures(**NETS[net]), KNOWN[net]
+    assert list(found) == list(known)
+    for what, x in found.items():
+        rounded = what.startswith("reach") and " m" not in what and "size" not in what
+        assert x == pytest.approx(known[what], rel=0.4 if rounded else 4e-10, abs=0), what

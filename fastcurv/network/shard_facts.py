@@ -20,8 +20,8 @@ from ..rounding.curvature_floor import curvature_floor
 from ..rounding.facts import NetworkFacts
 from ..rounding.passes import checked_theta
 from ..structure import symmetry
-from ..structure.orbits import Orbit, orbits, rows_that_count
-from ..structure.parameters import l2_diagonal
+from ..structure.orbits import Orbit, orbits
+from ..structure.parameters import l2_diagonal, rows_that_count
 
 Floats = NDArray[np.float64]
 GROWTH = 1 + 1e-9  # for the rounding of sums of bounds

@@ -273,7 +273,7 @@ def by_units(passes: Passes) -> float:
         bends.append(eq)
         deltas.append(s.d[1])
         of_C = of_C + (here * (s.dd[1].nu * (np.abs(p) + dp) + d * dp)).sum(axis=0)
-        of_M = of_M + (here**2 * deq * np.ones_like(p)).sum(axis=0)
+        of_M = of_M + np.broadcast_to(here**2 * deq, p.shape).sum(axis=0)
     slope, bend, delta = np.concatenate(slopes), np.concatenate(bends), np.concatenate(deltas)
     taken = [_of_unit(delta, slope[:, j], bend[:, j], X1, x[:, 0]) for j in range(slope.shape[1])]
     return GROWTH * float(np.max(taken + of_C + of_M))

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import expm
 
-from .parameters import l2_diagonal, layers_of, normalised, norms_of, skips
+from .parameters import l2_diagonal, layers_of, normalised, norms_of, rows_that_count, skips
 
 Floats = NDArray[np.float64]
 MAX_BYTES = 1 << 30  # that tangents may take
@@ -128,13 +128,6 @@ def _shift(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator
             (W[:, k] if k < W.shape[1] else b)[...] = 1 / W.shape[0] ** 0.5
             columns.append(t)
     yield _flat("shift", theta, columns, EPS * len(columns) ** 0.5)
-
-
-def rows_that_count(ob: Any) -> Floats:
-    """X in float64 without the rows of weight zero, but for statistics over all rows."""
-    X = np.asarray(ob.X, dtype=float)
-    weight = ob.sample_weight
-    return X if weight is None or normalised(ob.model) else X[np.asarray(weight) != 0]
 
 
 def dependencies(X: Floats, constant: bool) -> list[tuple[Floats, float]]:

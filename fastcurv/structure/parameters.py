@@ -78,3 +78,10 @@ def divisor_of(ob: Any) -> float:
     if known is not None:
         return float(known)
     return float(len(ob.X) * (1 if ob.loss == "cross_entropy" else ob.model.sizes[-1]))
+
+
+def rows_that_count(ob: Any) -> NDArray[np.float64]:
+    """X in float64 without the rows of weight zero, but for statistics over all rows."""
+    X = np.asarray(ob.X, dtype=float)
+    weight = ob.sample_weight
+    return X if weight is None or normalised(ob.model) else X[np.asarray(weight) != 0]

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..checks import as_rng, check_vector
 from .activations import ACTIVATIONS
-from .parameters import layers_of, normalised, norms_of, skips
+from .parameters import layers_of, norms_of, rows_that_count, skips
 
 Floats = NDArray[np.float64]
 
@@ -53,19 +53,9 @@ def _theta(ob: Any, theta: ArrayLike) -> Floats:
     return np.asarray(check_vector(theta, ob.model.n_params, "theta", np.float64))
 
 
-def _rows(ob: Any) -> Floats:
-    """The rows that count, in float64: those of weight zero decide nothing, but for statistics."""
-    X = np.asarray(ob.X, dtype=float)
-    return (
-        X
-        if ob.sample_weight is None or normalised(ob.model)
-        else X[np.asarray(ob.sample_weight) != 0]
-    )
-
-
 def _forward(ob: Any, theta: Floats) -> tuple[list[Floats], list[Floats]]:
     """Pre-activations of every layer and inputs of every layer, float64."""
-    model, X = ob.model, _rows(ob)
+    model, X = ob.model, rows_that_count(ob)
     zs = [
         np.asarray(z, dtype=float)
         for z in model.preactivations(theta.astype(model.dtype), X.astype(model.dtype))

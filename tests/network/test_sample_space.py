@@ -368,3 +368,14 @@ def test_the_searches_of_classify_run_in_sample_space(rng, monkeypatch):
     toy = fc.Objective(fc.MLP([30, 20, 1], "tanh"), X, y, "mse", l2=1e-3)
     saddle = fc.classify(toy, np.zeros(toy.n_params), dense_below=0)
     assert saddle.kind == "saddle" and saddle.certified
+
+
+def test_layers_of_the_cost_models_choice_are_made_once_and_others_are_not_kept(rng):
+    ob, theta = objective(rng, [30, 4, 2], 5)
+    H = ob.hessian(theta)
+    asked = SampleSpace(H, [False, True])
+    first, second = SampleSpace(H), SampleSpace(H)
+    again = SampleSpace(H, [False, True])
+    assert second.layers is first.layers and second.state is first.state
+    assert asked.layers is not first.layers and again.layers is not asked.layers
+    assert [layer.rest > 0 for layer in asked.layers] != [layer.rest > 0 for layer in first.layers]

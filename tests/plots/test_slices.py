@@ -42,3 +42,11 @@ def test_the_slice_along_the_gradient():
     for theta, dims, words in [(AT, 2, "wanted 1 for"), (0 * AT, 1, "the gradient at theta is 0")]:
         with pytest.raises(ValueError, match=words):
             LandscapeDisplay.from_objective(BOWL, theta, directions="gradient", n_dims=dims)
+
+
+def test_the_polynomial_is_drawn_up_to_a_third_beyond_the_losses():
+    steps, losses = np.linspace(-1, 1, 5), np.array([6.0, 3.0, 2.0, 3.0, 6.0])
+    taylor = np.array([7.1, 7.3, 2.0, 0.9, 0.7])  # the losses take 4, of which 1.2 is shown
+    shown = LandscapeDisplay(steps, losses, np.eye(2)[:1], ("x",), taylor=taylor).plot()
+    drawn = shown.ax_.lines[1].get_ydata()
+    assert np.array_equal(drawn, [7.1, np.nan, 2.0, 0.9, np.nan], equal_nan=True)

@@ -338,3 +338,13 @@ def test_every_combination_ends_in_an_answer_whose_residuals_hold(part, rng):
         assert pairs.n_products <= how.get("max_products", np.inf)
         if "max_products" not in how:
             assert len(pairs) == k and (pairs.converged.all() or "against" in how)
+
+
+@pytest.mark.parametrize("dtype, tol", [("float64", 1e-8), ("float32", 2e-5)])
+def test_the_tolerance_where_none_is_given(dtype, tol):
+    """Relative to the largest eigenvalue; as many products as when it is asked for."""
+    op = Prescribed(np.geomspace(1e-3, 50.0, 400), dtype=dtype, seed=1)
+    found, asked = eigsh(op, 4, seed=0), eigsh(op, 4, tol=tol, seed=0)
+    assert found.converged.all() and (found.residuals <= 2 * tol * 50).all()
+    assert found.n_products == asked.n_products and np.array_equal(found.values, asked.values)
+    assert eigsh(op, 4, tol=100 * tol, seed=0).n_products < found.n_products

@@ -14,7 +14,7 @@ from fastcurv.krylov.subproblems import cubic, trust_region
 from fastcurv.progress import bar
 from fastcurv.spectrum import dense
 from fastcurv.spectrum.density import run_probe
-from fastcurv.spectrum.probing import mean_of, random_signs, widened
+from fastcurv.spectrum.probing import Counted, mean_of, random_signs, widened
 from fastcurv.spectrum.reduced import reduced_pairs
 
 from .spectra import Prescribed
@@ -257,3 +257,13 @@ def test_a_method_that_is_named_is_the_one_that_is_used(what):
     for m in (6, 9, 40):
         assert estimate(op, m, method="hutchinson", seed=0).method == "hutchinson"
     assert estimate(op, 40, seed=0).method != "hutchinson", "of its own accord it takes a sketch"
+
+
+def test_any_number_of_rows_is_multiplied():
+    A = np.arange(36.0).reshape(6, 6)
+    for op in (A + A.T, LinearOperator((6, 6), matvec=lambda v: (A + A.T) @ v, dtype=float)):
+        for k in range(20):
+            counted, V = Counted(op), np.cos(np.arange(6.0 * k)).reshape(k, 6)
+            found = counted.products(V)
+            assert found.shape == (k, 6) and np.allclose(found, V @ (A + A.T), rtol=1e-13)
+            assert counted.n_products == k

@@ -8,6 +8,7 @@ from fastcurv.critical.classify import classify
 from fastcurv.critical.evidence import independent
 from fastcurv.critical.find import find_critical_point
 from fastcurv.reference import ReferenceModel, ReferenceObjective
+from fastcurv.structure.parameters import rows_that_count
 from fastcurv.structure.reparametrise import flip_tanh, permute_hidden, rescale_relu
 from fastcurv.structure.symmetry import flat_directions, probes, saturation
 from fastcurv.testing import LinearAutoencoder, compiled, zoo
@@ -76,6 +77,20 @@ def test_samples_without_weight_do_not_count():
     ob, theta = objective(X=X, sample_weight=np.r_[np.ones(10), np.zeros(10)])
     T = flat_directions(ob, theta)
     assert T.shape[1] == 5 and annihilated(ob, theta, T).all()
+
+
+def test_units_are_dead_on_the_rows_that_count():
+    """Whatever their weights are, but 0."""
+    X = np.array([[1.0], [2.0], [3.0], [-1.0]])
+    for weight in (1.0, 0.5, 3.0):
+        for rest, dead in ((0.0, 1), (weight, 0)):
+            ob, theta = objective(
+                (1, 1, 2), "relu", X=X, sample_weight=np.r_[np.full(3, weight), rest]
+            )
+            W, b = ob.model.unflatten(theta)[0]
+            W[...], b[...] = -1.0, 0.5  # open on the last row alone
+            assert len(rows_that_count(ob)) == 4 - dead
+            assert saturation(ob, theta)["dead_units"] == dead
 
 
 def test_dead_relu_units():

@@ -3,11 +3,13 @@
     python -m tests.tools.mutate [--count 100] [--seed 0] [--room spectrum] [--folder build/mutate]
 
 Each mutant changes one comparison, sign, operator, number, `and` or `or`, `not`, True or False, in
-code and not in what is said of it. In a copy of the checkout, the tests that run its line, as
-`make coverage` found them, run until the first fails or `--seconds` of processor time are spent;
-without such data it is those of its room. A mutant counts as living where no test failed within
-that time, and a test that fails without a mutant counts for nothing. Mutants that live are printed
-with their line. The exit status is 1 where fewer than 85% are killed.
+code and not in what is said of it: messages, types, decorators, a choice between two endings of a
+word. Constants in `TUNED` keep their values: they say how much is done at a time, and when to
+change between two ways of the same answer, so that no answer tells. In a copy of the checkout, the
+tests that run its line, as `make coverage` found them, run until the first fails or `--seconds` of
+processor time are spent; without such data it is those of its room. A mutant counts as living where
+no test failed within that time, and a test that fails without a mutant counts for nothing. Mutants
+that live are printed with their line. The exit status is 1 where fewer than 85% are killed.
 """
 
 from __future__ import annotations
@@ -56,6 +58,31 @@ FIRST = {
     "network": ["tests/network/test_network_figures.py"],
     "cli": [DEFAULTS],
 }
+# Constants that decide nothing but time and memory: blocks, prices of either of two equal ways.
+TUNED = {
+    "checks.py": {"SLAB"},
+    "distributed.py": {"KEEP", "LOOK", "SENT"},
+    "eigensolver.py": {"COLUMNS", "LONG"},
+    "estimators/base.py": {"ONE_THREAD"},
+    "files.py": {"PIECE"},
+    "krylov/held.py": {"LEAST", "MOST"},
+    "krylov/lanczos.py": {"BLOCK_BYTES", "LONGEST_BATCH"},
+    "krylov/ritz.py": {"SMALL"},
+    "network/input_space.py": {"LEAST", "SAVED"},
+    "network/mlp.py": {"PREDICT_MEMORY"},
+    "network/objective.py": {"HANDED_OUT"},
+    "network/operators.py": {"DENSE_BLOCK", "EMBEDDED"},
+    "network/output_space.py": {"BLOCK"},
+    "network/reach.py": {"BLOCK", "MOST_BYTES", "TRIED"},
+    "network/sample_layers.py": {"ROWS"},
+    "network/sparse.py": {"KEPT"},
+    "rounding/layered.py": {"BYTES"},
+    "rounding/rowwise.py": {"CHUNK_BYTES", "JOINT_FLOPS", "KEPT_BYTES"},
+    "spectrum/dense.py": {"BLOCK"},
+    "spectrum/search.py": {"MAX_BASIS_BYTES"},
+    "structure/orbits.py": {"MAX_BYTES"},
+    "vectors.py": {"PANEL", "SHORT"},
+}
 COMPARED = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
@@ -66,9 +93,16 @@ JOINED = {
 }  # fmt: skip
 
 
-def silent(tree: ast.AST) -> set[int]:
+def ending(node: ast.AST) -> bool:
+    """Whether a node chooses between two endings of a word, or two articles."""
+    parts = (node.body, node.orelse) if isinstance(node, ast.IfExp) else (None,)
+    said = [part.value if isinstance(part, ast.Constant) else None for part in parts]
+    return all(isinstance(word, str) and len(word) <= 3 for word in said)
+
+
+def silent(tree: ast.AST, tuned: set[str]) -> set[int]:
     """The ids of nodes that compute nothing: types, errors raised, what is said in f-strings,
-    protocols, the head of the module's lists of names.
+    decorators, endings of words, constants in `tuned`.
     """
     found: set[int] = set()
 
@@ -77,8 +111,15 @@ def silent(tree: ast.AST) -> set[int]:
             found.update(map(id, ast.walk(node)))
 
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Raise, ast.JoinedStr, ast.Import, ast.ImportFrom)):
+        if isinstance(node, (ast.Raise, ast.JoinedStr, ast.Import, ast.ImportFrom)) or ending(node):
             hide(node)
+        elif isinstance(node, ast.ClassDef):
+            for decorator in node.decorator_list:
+                hide(decorator)
+        elif isinstance(node, ast.Assign) and tuned:
+            names = {word.id for at in node.targets for word in ast.walk(at) if hasattr(word, "id")}
+            if names <= tuned:
+                hide(node)
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             hide(node.returns)
             for word in [*node.args.args, *node.args.kwonlyargs, *node.args.posonlyargs]:
@@ -92,9 +133,9 @@ def silent(tree: ast.AST) -> set[int]:
     return found
 
 
-def mutations(tree: ast.AST) -> Iterator[tuple[ast.AST, str, object, object]]:
-    """(node, field, what stands there, what shall stand there)."""
-    hidden = silent(tree)
+def mutations(tree: ast.AST, name: str = "") -> Iterator[tuple[ast.AST, str, object, object]]:
+    """(node, field, what stands there, what shall stand there), of the file of that name."""
+    hidden = silent(tree, TUNED.get(name, set()))
     for node in ast.walk(tree):
         if id(node) in hidden:
             continue
@@ -122,13 +163,18 @@ def drawn(count: int, seed: int, room: str | None) -> list[tuple[Path, int]]:
         name = room_of(path)
         if name not in TESTS or room not in (None, name):
             continue
-        every += [(path, i) for i, _ in enumerate(mutations(ast.parse(path.read_text())))]
+        tree = ast.parse(path.read_text())
+        every += [(path, i) for i, _ in enumerate(mutations(tree, named(path)))]
     return random.Random(seed).sample(every, min(count, len(every)))
 
 
+def named(path: Path) -> str:
+    return path.relative_to(ROOT / "fastcurv").as_posix()
+
+
 def room_of(path: Path) -> str:
-    parts = path.relative_to(ROOT / "fastcurv").parts
-    return parts[0] if len(parts) > 1 else path.stem
+    first, *rest = named(path).split("/")
+    return first if rest else path.stem
 
 
 class Change(NamedTuple):
@@ -141,10 +187,10 @@ class Change(NamedTuple):
     after: str
 
 
-def applied(text: str, number: int) -> Change:
-    """The text with one of its mutations."""
+def applied(text: str, number: int, name: str) -> Change:
+    """The text of the file of that name with one of its mutations."""
     tree = ast.parse(text)
-    node, field, _, new = list(mutations(tree))[number]
+    node, field, _, new = list(mutations(tree, name))[number]
     lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
     around = [
         range(f.body[0].lineno, (f.end_lineno or f.lineno) + 1)
@@ -239,7 +285,7 @@ def main() -> int:
     done, end = 0, time.monotonic() + 60 * asked.minutes
     for done, (path, number) in enumerate(chosen, 1):
         begin = time.time()
-        change = applied(path.read_text(), number)
+        change = applied(path.read_text(), number, named(path))
         tests = noticing.tests_of(path, change.lines, change.function)
         target = asked.folder / path.relative_to(ROOT)
         killer = noticing.killer(target, change.text, tests)

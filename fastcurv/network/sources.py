@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.sparse import issparse
+from scipy.sparse import csr_matrix, issparse, vstack
 
 from ..checks import as_numpy
 
@@ -43,6 +43,32 @@ def as_source(X: Any, y: Any, weight: Any, columns: Any = None) -> Arrays | Parq
     if not (hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "__getitem__")):
         X = as_numpy(X, "X")
     return Arrays(X, y, weight)
+
+
+def is_sparse(X: Any) -> bool:
+    """Whether X is a sparse matrix of SciPy."""
+    return bool(issparse(X))
+
+
+def yields_sparse(X: Any) -> bool:
+    """Whether X yields blocks of rows, the first of which is sparse."""
+    if issparse(X) or isinstance(X, (str, Path)) or not _is_blocks(X) or _once(X):
+        return False
+    return is_sparse(_first(X))
+
+
+def _once(X: Any) -> bool:
+    return not callable(X) and iter(X) is X
+
+
+def _first(X: Any) -> Any:
+    """The rows of the first block."""
+    again = iter(X() if callable(X) else X)
+    try:
+        item = next(again, None)
+    finally:
+        getattr(again, "close", lambda: None)()
+    return item[0] if isinstance(item, (tuple, list)) and len(item) else item
 
 
 def _is_blocks(X: Any) -> bool:
@@ -223,7 +249,7 @@ class Blocks:
     """Rows from something that yields them block by block, and does so again when asked again."""
 
     def __init__(self, blocks: Any, y: Any, weight: Any) -> None:
-        if not callable(blocks) and iter(blocks) is blocks:
+        if _once(blocks):
             raise TypeError(
                 f"X is a {type(blocks).__name__}, whose rows can be read once only; wanted what "
                 "can be read again: a list of blocks, an object with __iter__, or a function that "
@@ -236,19 +262,35 @@ class Blocks:
         """Blocks of `size` rows."""
         yield from regrouped(self._given(), size)
 
+    def first(self) -> Any:
+        """The rows of X of the first block."""
+        return _first(self.given)
+
     def _given(self) -> Iterator[Block]:
         start, again = 0, self.given() if callable(self.given) else self.given
+        count = 0
         for item in again:
             parts = item if isinstance(item, (tuple, list)) else (item,)
             if not 1 <= len(parts) <= 3:
                 raise ValueError(
                     f"a block has {len(parts)} parts; wanted X, (X, y) or (X, y, sample_weight)"
                 )
-            X = as_numpy(parts[0], "X")
-            stop = start + len(X)
+            if count and len(parts) != count:
+                raise ValueError(
+                    f"the block of rows from {start} on has {len(parts)} parts and those before it "
+                    f"{count}; wanted as many in all"
+                )
+            count = len(parts)
+            X = parts[0].tocsr() if is_sparse(parts[0]) else as_numpy(parts[0], "X")
+            stop = start + X.shape[0]
             y = self._part(parts, 1, "y", self.y, start, stop)
             yield X, y, self._part(parts, 2, "sample_weight", self.weight, start, stop)
             start = stop
+        for name, whole in (("y", self.y), ("sample_weight", self.weight)):
+            if whole is not None and whole.shape[0] != start:
+                raise ValueError(
+                    f"{name} has {whole.shape[0]} rows and X {start}; wanted one for each row of X"
+                )
 
     @staticmethod
     def _part(parts: Sequence[Any], at: int, name: str, whole: Any, start: int, stop: int) -> Any:
@@ -278,7 +320,7 @@ def regrouped(blocks: Iterable[Block], size: int) -> Iterator[Block]:
     held: list[Block] = []
     count = 0
     for block in blocks:
-        start, n = 0, len(block[0])
+        start, n = 0, block[0].shape[0]
         while start < n:
             stop = min(n, start + size - count)
             held.append(_cut(block, start, stop))
@@ -291,7 +333,7 @@ def regrouped(blocks: Iterable[Block], size: int) -> Iterator[Block]:
 
 
 def _cut(block: Block, start: int, stop: int) -> Block:
-    if start == 0 and stop == len(block[0]):
+    if start == 0 and stop == block[0].shape[0]:
         return block
     return tuple(None if a is None else a[start:stop] for a in block)  # type: ignore[return-value]
 
@@ -301,23 +343,31 @@ def _joined(blocks: list[Block]) -> Block:
         return blocks[0]
     try:
         return tuple(  # type: ignore[return-value]
-            None if parts[0] is None else np.concatenate(parts) for parts in zip(*blocks)
+            None if parts[0] is None else joined(parts) for parts in zip(*blocks)
         )
     except (ValueError, TypeError):
-        shapes = sorted({np.shape(block[0])[1:] for block in blocks})
+        shapes = [sorted({part.shape[1:] for part in parts}) for parts in list(zip(*blocks))[:2]]
         raise ValueError(
-            f"blocks do not fit together: their rows have shapes {shapes}; wanted one width"
+            f"blocks do not fit together: rows of X have shapes {shapes[0]}, of y {shapes[1]}; "
+            "wanted one width"
         ) from None
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Arrays, or sparse matrices, one below the other."""
+    if not any(map(issparse, parts)):
+        return np.concatenate(parts)
+    return vstack([csr_matrix(part) for part in parts], format="csr")
 
 
 def _picked(blocks: Iterable[Block], rows: np.ndarray) -> Block:
     """Rows by sorted numbers from blocks that pass by."""
     found, start = [], 0
     for block in blocks:
-        stop = start + len(block[0])
+        stop = start + block[0].shape[0]
         here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)] - start
         if len(here):
-            found.append(tuple(None if a is None else np.asarray(a)[here] for a in block))
+            found.append(tuple(None if a is None else a[here] for a in block))
         start = stop
         if len(rows) and stop > rows[-1]:
             break

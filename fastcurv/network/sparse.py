@@ -26,6 +26,7 @@ from .shard_parts import (
     value_part,
     vjp_part,
 )
+from .shards import Frame, Sharded
 from .sources import as_source
 from .sparse_passes import SparsePlan, SparseRows, as_rows
 from .streaming import SMALLEST, StreamedObjective
@@ -35,17 +36,23 @@ KEPT = 2  # points whose state is kept
 
 
 class SparseShard:
-    """All rows, as what the parts of a sum are asked of."""
+    """Sparse rows as what the parts of a sum are asked of; see `Shard`."""
 
-    fisher_scale, first_output = 1.0, 0
-
-    def __init__(self, ob: SparseObjective) -> None:
-        self.model, self.loss, self.n_threads = ob.model, ob.loss, ob.n_threads
-        self.X, self.y, self.sample_weight = ob.rows, ob.y, ob.sample_weight
-        self.divisor, self.dtype, self.n_params = ob.divisor, ob.dtype, ob.n_params
-        self.n_samples = len(self.X)
+    def __init__(self, frame: Frame, X: SparseRows, y: Any, weight: Any, first: int = 0) -> None:
+        self.frame, self.model, self.loss = frame, frame.model, frame.loss
+        self.n_threads, self.dtype = frame.n_threads, frame.model.dtype
+        self.X, self.y, self.sample_weight = X, y, weight
+        self.n_params, self.n_samples = frame.model.n_params, len(X)
+        outputs = int(frame.model.sizes[-1])
+        self.divisor = float(frame.n_samples * (1 if self.loss == "cross_entropy" else outputs))
+        self.fisher_scale = frame.n_samples / len(X)
+        self.first_output = first * outputs
         self._plans: list[SparsePlan] = []
         self._lock = threading.RLock()
+
+    def close(self) -> None:
+        """Let go of the plans, which know the shard."""
+        self._plans.clear()
 
     def _bound(self, theta: Any, gradient: bool) -> SparsePlan:
         for i, plan in enumerate(self._plans):
@@ -121,7 +128,35 @@ def _norm(x: np.ndarray) -> float:
 # --------------------------------------------------------------------------------------------------
 
 
-class SparseObjective(StreamedObjective):
+class SparseSums(Sharded):
+    """What objectives over sparse rows have in common: their operators and bounds."""
+
+    def rounding_bound(self, theta: Any) -> float:
+        """A bound on ``||computed(gradient) - gradient||`` at theta; blocks of rows are made dense
+        for it, one at a time. In float32 the gradient is held against that in float64.
+        """
+        theta = np.array(self.model.check_theta(theta), order="C")
+        g = self.gradient(theta)
+        if self.dtype == np.float32:
+            double = self.astype(np.float64)
+            return float(double.rounding_bound(theta)) + _norm(double.gradient(theta) - g)
+        error = self._fold(gradient_error_part, (theta,))
+        return self._summed(SumBound(error, _norm(g)), theta)
+
+    def hessian(self, theta: Any) -> SparseCurvature:
+        """The Hessian at theta as a `LinearOperator`; see `Objective.hessian`."""
+        return SparseCurvature(self, theta, "hessian")
+
+    def ggn(self, theta: Any) -> SparseCurvature:
+        """The generalised Gauss-Newton matrix; see `Objective.ggn`."""
+        return SparseCurvature(self, theta, "ggn")
+
+    def empirical_fisher(self, theta: Any) -> SparseCurvature:
+        """``(1/N) sum g_n g_n'``; see `Objective.empirical_fisher`."""
+        return SparseCurvature(self, theta, "fisher")
+
+
+class SparseObjective(SparseSums, StreamedObjective):
     """`Objective` over a sparse X, which is never made dense as a whole: what
     ``fc.Objective(model, X, y)`` is for a sparse matrix of SciPy.
 
@@ -165,7 +200,7 @@ class SparseObjective(StreamedObjective):
         self._settings(model, loss, l2, l2_biases, n_threads, memory)
         if len(X.shape) != 2 or X.shape[1] != model.sizes[0] or not X.shape[0]:
             raise ValueError(f"X has shape {X.shape}; wanted (N, {model.sizes[0]}), N > 0")
-        rows = as_rows(X, model.dtype)
+        rows = as_rows(X, model.dtype, n_threads)
         y = check_targets(y, len(rows), model, loss)
         self._of(rows, y, check_weight(sample_weight, len(rows), model.dtype))
 
@@ -201,33 +236,10 @@ class SparseObjective(StreamedObjective):
             return super()._fold(part, arguments)
         with self._reading:
             if self._whole is None:
-                self._whole = SparseShard(self)
+                frame = Frame(self.model, self.loss, self._n_samples, self.n_threads)
+                self._whole = SparseShard(frame, self.rows, self.y, self.sample_weight)
             self.n_passes += 1
             return part(self._whole, *arguments)
-
-    def rounding_bound(self, theta: Any) -> float:
-        """A bound on ``||computed(gradient) - gradient||`` at theta; blocks of rows are made dense
-        for it, one at a time. In float32 the gradient is held against that in float64.
-        """
-        theta = np.array(self.model.check_theta(theta), order="C")
-        g = self.gradient(theta)
-        if self.dtype == np.float32:
-            double = self.astype(np.float64)
-            return float(double.rounding_bound(theta)) + _norm(double.gradient(theta) - g)
-        error = self._fold(gradient_error_part, (theta,))
-        return self._summed(SumBound(error, _norm(g)), theta)
-
-    def hessian(self, theta: Any) -> SparseCurvature:
-        """The Hessian at theta as a `LinearOperator`; see `Objective.hessian`."""
-        return SparseCurvature(self, theta, "hessian")
-
-    def ggn(self, theta: Any) -> SparseCurvature:
-        """The generalised Gauss-Newton matrix; see `Objective.ggn`."""
-        return SparseCurvature(self, theta, "ggn")
-
-    def empirical_fisher(self, theta: Any) -> SparseCurvature:
-        """``(1/N) sum g_n g_n'``; see `Objective.empirical_fisher`."""
-        return SparseCurvature(self, theta, "fisher")
 
     # --- other objectives of these rows
 
@@ -243,7 +255,7 @@ class SparseObjective(StreamedObjective):
         if y.dtype.kind == "f":
             y = y.astype(model.dtype)
         weight = None if weight is None else weight.astype(model.dtype)
-        return self._other(model, as_rows(self.X, model.dtype), y, weight)
+        return self._other(model, as_rows(self.X, model.dtype, self.n_threads), y, weight)
 
     def batch(self, rows: Any) -> SparseObjective:
         """The objective on some rows: a slice, indices or a mask.
@@ -252,7 +264,9 @@ class SparseObjective(StreamedObjective):
         """
         rows = self._numbers(rows)
         weight = None if self.sample_weight is None else self.sample_weight[rows]
-        return self._other(self.model, SparseRows(self.X[rows]), self.y[rows], weight)
+        return self._other(
+            self.model, SparseRows(self.X[rows], self.rows.threads), self.y[rows], weight
+        )
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[Objective]:
         """Every row once, in random order, in batches of `size`, the last one smaller.

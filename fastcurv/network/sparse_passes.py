@@ -8,17 +8,21 @@ for each sample, in NumPy and the engine's products.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from .. import _engine
 from .row_passes import RowState
 from .sample_layers import Scratch, rows
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
+
+SMALL = 1 << 20  # entries times columns, below which threads are not worth their start
 
 
 class SparseRows:
@@ -28,10 +32,15 @@ class SparseRows:
     ----------
     X : csr_matrix
         Finite, without repeated entries, in the model's dtype.
+    threads : int
+        Products go by parts of about as many entries; a number of the result is one sum whatever
+        their number.
     """
 
-    def __init__(self, X: Any) -> None:
-        self.X, self.columns = X, X.T.tocsr()
+    __array_ufunc__ = None  # `above + X` asks X
+
+    def __init__(self, X: Any, threads: int = 1) -> None:
+        self.X, self.columns, self.threads = X, X.T.tocsr(), threads
         self.shape, self.dtype = X.shape, X.dtype
 
     def __len__(self) -> int:
@@ -39,9 +48,7 @@ class SparseRows:
 
     def __matmul__(self, B: Array) -> Array:
         """``X B`` for B (in, k)."""
-        return np.asarray(self.X @ np.ascontiguousarray(B))
-
-    __array_ufunc__ = None  # `above + X` asks X
+        return _product(self.X, np.ascontiguousarray(B), self.threads)
 
     def __radd__(self, above: Array) -> Array:
         """``above + X``, for a skip over the first layer: `above` (N, in) is dense."""
@@ -49,10 +56,33 @@ class SparseRows:
 
     def transposed(self, D: Array) -> Array:
         """``X' D`` for D (N, k)."""
-        return np.asarray(self.columns @ np.ascontiguousarray(D))
+        return _product(self.columns, np.ascontiguousarray(D), self.threads)
 
 
-def as_rows(X: Any, dtype: Any) -> SparseRows:
+def _product(A: Any, B: Array, threads: int) -> Array:
+    """``A B`` for A by rows, on threads: SciPy's products hold no lock."""
+    if threads < 2 or A.nnz * B.shape[1] < SMALL:
+        return np.asarray(A @ B)
+    ends = A.indptr.searchsorted(np.linspace(0, A.nnz, threads + 1)[1:-1])
+    cuts = [0, *ends.tolist(), A.shape[0]]
+    out = np.empty((A.shape[0], B.shape[1]), A.dtype)
+
+    def part(i: int) -> None:
+        start, stop = cuts[i], cuts[i + 1]
+        at = slice(A.indptr[start], A.indptr[stop])
+        pointers = A.indptr[start : stop + 1] - A.indptr[start]
+        shape = stop - start, A.shape[1]
+        out[start:stop] = csr_matrix((A.data[at], A.indices[at], pointers), shape=shape) @ B
+
+    with ThreadPoolExecutor(threads - 1, "fastcurv-sparse") as pool:
+        others = [pool.submit(part, i) for i in range(1, threads)]
+        part(0)
+        for other in others:
+            other.result()
+    return out
+
+
+def as_rows(X: Any, dtype: Any, threads: int | None = None) -> SparseRows:
     """A sparse matrix of SciPy as `SparseRows`, or an error that says what is wrong."""
     if X.dtype.kind not in "fiub":
         raise TypeError(f"X has dtype {X.dtype}; wanted real numbers")
@@ -62,7 +92,7 @@ def as_rows(X: Any, dtype: Any) -> SparseRows:
     held.eliminate_zeros()
     if not np.isfinite(held.data).all():
         raise ValueError("X holds NaN or infinity; wanted finite numbers")
-    return SparseRows(held)
+    return SparseRows(held, threads or _engine.default_threads())
 
 
 class SparsePlan:

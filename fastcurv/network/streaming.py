@@ -7,6 +7,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from .arguments import check_targets, check_weight
 from .mlp import MLP
 from .objective import Objective
 from .shards import Frame, Shard, Sharded
-from .sources import Arrays, Block, as_source, release
+from .sources import Arrays, Block, as_source, is_sparse, joined, release, yields_sparse
 from .sums import Tree
 
 MEMORY = 1 << 28  # bytes, where nothing is said
@@ -38,7 +39,8 @@ class StreamedObjective(Sharded):
         anything else with ``shape``, ``dtype`` and slices; the path of a Parquet file (extra
         ``parquet``); or an iterable of blocks ``X``, ``(X, y)`` or ``(X, y, sample_weight)``, which
         must begin anew each time: a list, an object with ``__iter__``, or a function that returns
-        an iterator.
+        an iterator. Blocks may be sparse: then none is made dense, see
+        `fastcurv.network.sparse_streaming`.
     y : array, dataset, path or name of a column
         As for `Objective`; of a Parquet file the name of a column, or of several. None where blocks
         hold it.
@@ -97,6 +99,12 @@ class StreamedObjective(Sharded):
     >>> ob.block_rows, ob.n_shards
     (100, 10)
     """
+
+    def __new__(cls, model: Any = None, X: Any = None, *rest: Any, **options: Any) -> Any:
+        if cls is StreamedObjective and yields_sparse(X):  # a kind of its own, above this module
+            module = import_module(".sparse_streaming", __package__)
+            return object.__new__(module.SparseStreamed)
+        return super().__new__(cls, model, X, *rest, **options)
 
     def __init__(
         self,
@@ -196,7 +204,7 @@ class StreamedObjective(Sharded):
         """
         try:
             raw, y, weight = block
-            X = as_numpy(raw, "X")
+            X = raw.toarray() if is_sparse(raw) else as_numpy(raw, "X")
             y, weight = as_numpy(y, "y"), None if weight is None else as_numpy(weight, "weight")
             if self.stored != self.model.dtype:
                 X, y, weight = (self._stored(a) for a in (X, y, weight))
@@ -204,7 +212,7 @@ class StreamedObjective(Sharded):
             y = check_targets(y, len(X), self.model, self.loss)
             return X, y, check_weight(weight, len(X), self.model.dtype), raw
         except (ValueError, TypeError) as error:
-            raise _located(error, start, len(block[0])) from None
+            raise _located(error, start, block[0].shape[0]) from None
 
     def _stored(self, a: Any) -> Any:
         return a if a is None or a.dtype.kind in "iu" else a.astype(self.stored)
@@ -223,7 +231,7 @@ class StreamedObjective(Sharded):
             block = next(raw, None)
             if block is None:
                 return None
-            start, size = size, size + len(block[0])
+            start, size = size, size + block[0].shape[0]
             return start, self._checked(block, start, finite)
 
         with ThreadPoolExecutor(1, "fastcurv-reader") as reader:
@@ -243,7 +251,7 @@ class StreamedObjective(Sharded):
             )
 
     def _count(self) -> None:
-        self.source.n_rows = sum(len(block[0]) for _, block in self._blocks())
+        self.source.n_rows = sum(block[0].shape[0] for _, block in self._blocks())
 
     def _shard(self, start: int, block: CHECKED, finite: bool) -> Shard:
         """The shard of a block, in the memory of the last one of as many rows."""
@@ -277,7 +285,7 @@ class StreamedObjective(Sharded):
     # --- other objectives of the same rows
 
     def _in_dtype(self, model: MLP) -> StreamedObjective:
-        other = object.__new__(StreamedObjective)
+        other = object.__new__(type(self))
         other.__dict__.update(self.__getstate__())
         other.model, other.n_passes, other.n_rows_read = model, 0, 0
         other._start()
@@ -341,14 +349,14 @@ class StreamedObjective(Sharded):
         held: Any = None
         for block in self._mixed(rng):
             held = block if held is None else _stack(held, block)
-            order, start = rng.permutation(len(held[0])), 0
-            last = len(held[0]) - self.block_rows // 2  # half a block waits for the next
+            order, start = rng.permutation(held[0].shape[0]), 0
+            last = held[0].shape[0] - self.block_rows // 2  # half a block waits for the next
             while start + size <= last:
                 yield self._in_memory(_pick(held, order[start : start + size]))
                 start += size
             held = _pick(held, order[start:])
         if held is not None:
-            for start in range(0, len(held[0]), size):
+            for start in range(0, held[0].shape[0], size):
                 yield self._in_memory(_pick(held, slice(start, start + size)))
 
     def _mixed(self, rng: np.random.Generator) -> Iterator[Block]:
@@ -367,7 +375,7 @@ class StreamedObjective(Sharded):
             coming = reader.submit(next, raw, None)
             while (block := coming.result()) is not None:
                 coming = reader.submit(next, raw, None)
-                read += len(block[0])
+                read += block[0].shape[0]
                 yield block
         self.n_passes += 1
         self.n_rows_read += read
@@ -384,5 +392,5 @@ def _pick(block: Block, rows: Any) -> Block:
 
 def _stack(a: Block, b: Block) -> Block:
     return tuple(  # type: ignore[return-value]
-        None if x is None else np.concatenate([x, y]) for x, y in zip(a, b)
+        None if x is None else joined([x, y]) for x, y in zip(a, b)
     )

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 
 import fastcurv as fc
 from fastcurv.network.sparse import SparseObjective
+from fastcurv.network.sparse_passes import as_rows
 
 from ..rounding.longdouble import Truth
 
@@ -196,6 +197,97 @@ def test_pickles_and_threads(rng):
     one, two = (fc.Objective(ob.model, ob.X, ob.y, n_threads=k).hessian(theta) @ v for k in (1, 2))
     assert (one == two).all()
     assert "nnz=" in repr(ob)
+
+
+@pytest.mark.parametrize("dtype, tol", [("float64", 1e-12), ("float32", 1e-5)])
+def test_blocks_of_sparse_rows(dtype, tol, rng):
+    """Blocks of several formats, one empty and one dense, are the dense rows; and so are proofs
+    and batches.
+    """
+    weights = rng.random(40)
+    options = {"loss": "cross_entropy", "l2": 0.1, "sample_weight": weights}
+    held, dense, theta = pair(rng, N=40, dtype=dtype, **options)
+    X, y = held.X, held.y
+    parts = [sp.csr_matrix(X[:7]), sp.csr_array(X[7:7]), sp.coo_matrix(X[7:30]), X[30:].toarray()]
+    options.pop("sample_weight")
+    for rows in (parts, lambda: iter(parts)):
+        ob = fc.StreamedObjective(
+            dense.model, rows, y, **options, sample_weight=weights, block_rows=9
+        )
+        assert ob.n_samples == 40 and ob.n_shards == 5
+        close(ob.value(theta), dense.value(theta), tol)
+        close(ob.gradient(theta), dense.gradient(theta), tol)
+        V = rng.standard_normal((theta.size, 3))
+        for kind in KINDS:
+            A, B = getattr(ob, kind)(theta), getattr(dense, kind)(theta)
+            close(A @ V, B @ V, tol)
+            close(A.quadratic(V), B.quadratic(V), 10 * tol)
+            gap = np.linalg.norm((A @ V[:, 0]).astype(float) - B @ V[:, 0])
+            assert gap <= A.rounding_bound(V[:, 0]) + B.rounding_bound(V[:, 0])
+        J, K = ob.jacobian(theta), dense.jacobian(theta)
+        close(J @ V[:, 0], K @ V[:, 0], tol)
+        close(J.T @ np.arange(120), K.T @ np.arange(120), tol)
+        some = ob.batch([30, 3, 3])
+        assert isinstance(some, SparseObjective)
+        close(some.gradient(theta), dense.batch([30, 3, 3]).gradient(theta), tol)
+    assert [b.n_samples for b in ob.batches(16, rng)] == [16, 16, 8]
+    assert ob.astype("float32").dtype == np.float32
+    close(ob.precise_gradient(theta)[0], dense.precise_gradient(theta)[0], 1e-13)
+    assert ob.rounding_bound(theta) >= np.linalg.norm(
+        ob.gradient(theta) - dense.precise_gradient(theta)[0]
+    )
+
+
+def test_blocks_of_sparse_rows_take_bounded_memory():
+    """Rows that would be 1.6 GB dense, within 4 MB beside a few vectors; no pass adds to it."""
+    k, width = 50_000, 8
+    model = fc.MLP([k, width, 2])
+
+    def blocks():
+        for seed in range(40):
+            rng = np.random.default_rng(seed)
+            X = sp.csr_matrix(
+                (np.ones(5_000), rng.integers(k, size=5_000), np.arange(0, 5_001, 50)),
+                shape=(100, k),
+            )
+            yield X, rng.integers(2, size=100)
+
+    theta = model.init(seed=0)
+    ob = fc.StreamedObjective(model, blocks, memory=1 << 22)
+    assert 100 < ob.block_rows < 1_000
+    tracemalloc.start()
+    g = ob.gradient(theta)
+    ob.hessian(theta) @ theta
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= (1 << 22) + 12 * theta.nbytes
+    rows, y = zip(*blocks())
+    whole = fc.Objective(model, sp.vstack(rows, format="csr"), np.concatenate(y))
+    close(g, whole.gradient(theta))
+
+
+def test_minibatches_of_sparse_blocks(rng):
+    held, _, theta = pair(rng, N=60, loss="cross_entropy")
+    ob = fc.StreamedObjective(
+        held.model, [held.X[:20], held.X[20:]], held.y, loss="cross_entropy", block_rows=15
+    )
+    res = fc.minimize(ob, theta, "adam", max_iter=3, batch_size=10, seed=0, verdict=False)
+    assert res.fun < ob.value(theta)
+    a, b = fc.classify(ob, res.x), fc.classify(held, res.x)
+    assert a.kind == b.kind
+
+
+def test_threads_change_no_bit_of_sparse_products(rng, monkeypatch):
+    monkeypatch.setattr("fastcurv.network.sparse_passes.SMALL", 1)
+    X = sp.random(50, 40, 0.3, format="lil", random_state=0)
+    X[7:30] = 0
+    B, bits = rng.standard_normal((40, 3)), []
+    D = rng.standard_normal((50, 3))
+    for threads in (1, 2, 3, 60):
+        rows = as_rows(X.tocsr(), "float64", threads)
+        bits.append(((rows @ B).tobytes(), rows.transposed(D).tobytes()))
+    close(rows @ B, X @ B)
+    assert len(set(bits)) == 1
 
 
 def test_memory_of_a_large_matrix():

@@ -62,8 +62,8 @@ cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
     Across pays where padding to whole vectors costs more than a few per cent, and for one hidden
     layer under a narrow last one however wide it is. A panel is as long as its state, scratch and
     the next panel's state leave room for in the second-level cache, but not so short that joining
-    the lanes of sums over samples is felt, which one wide layer's many units matter more than; few panels are shared evenly by 2 or 4 threads. What one
-    thread does anyway is one panel."""
+    the lanes of sums over samples is felt: with one wide layer the cache matters more. Few panels
+    are shared evenly by 2 or 4 threads. What one thread does anyway is one panel."""
     cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_, least
     cdef bint alone = 12 * P.N * P.n < SERIAL_ACROSS

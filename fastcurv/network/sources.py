@@ -9,16 +9,16 @@ sorted numbers.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_matrix, issparse, vstack
+from scipy.sparse import issparse
 
 from ..checks import as_numpy
+from .blocks import Block, is_sparse, picked, regrouped
 
-Block = tuple[Any, Any, Any]  # X, y, sample_weight or None
 PARQUET = (".parquet", ".pq")
 
 
@@ -43,11 +43,6 @@ def as_source(X: Any, y: Any, weight: Any, columns: Any = None) -> Arrays | Parq
     if not (hasattr(X, "shape") and hasattr(X, "dtype") and hasattr(X, "__getitem__")):
         X = as_numpy(X, "X")
     return Arrays(X, y, weight)
-
-
-def is_sparse(X: Any) -> bool:
-    """Whether X is a sparse matrix of SciPy."""
-    return bool(issparse(X))
 
 
 def yields_sparse(X: Any) -> bool:
@@ -242,7 +237,7 @@ class Parquet:
 
     def take(self, rows: np.ndarray) -> Block:
         """Some rows, by a pass over the file up to the last of them."""
-        return _picked(self.blocks(1 << 16), rows)
+        return picked(self.blocks(1 << 16), rows)
 
 
 class Blocks:
@@ -312,63 +307,4 @@ class Blocks:
 
     def take(self, rows: np.ndarray) -> Block:
         """Some rows, by a pass over the blocks up to the last of them."""
-        return _picked(self.blocks(1 << 16), rows)
-
-
-def regrouped(blocks: Iterable[Block], size: int) -> Iterator[Block]:
-    """The same rows in blocks of `size`, whatever blocks they come in."""
-    held: list[Block] = []
-    count = 0
-    for block in blocks:
-        start, n = 0, block[0].shape[0]
-        while start < n:
-            stop = min(n, start + size - count)
-            held.append(_cut(block, start, stop))
-            count, start = count + stop - start, stop
-            if count == size:
-                yield _joined(held)
-                held, count = [], 0
-    if held:
-        yield _joined(held)
-
-
-def _cut(block: Block, start: int, stop: int) -> Block:
-    if start == 0 and stop == block[0].shape[0]:
-        return block
-    return tuple(None if a is None else a[start:stop] for a in block)  # type: ignore[return-value]
-
-
-def _joined(blocks: list[Block]) -> Block:
-    if len(blocks) == 1:
-        return blocks[0]
-    try:
-        return tuple(  # type: ignore[return-value]
-            None if parts[0] is None else joined(parts) for parts in zip(*blocks)
-        )
-    except (ValueError, TypeError):
-        shapes = [sorted({part.shape[1:] for part in parts}) for parts in list(zip(*blocks))[:2]]
-        raise ValueError(
-            f"blocks do not fit together: rows of X have shapes {shapes[0]}, of y {shapes[1]}; "
-            "wanted one width"
-        ) from None
-
-
-def joined(parts: Sequence[Any]) -> Any:
-    """Arrays, or sparse matrices, one below the other."""
-    if not any(map(issparse, parts)):
-        return np.concatenate(parts)
-    return vstack([csr_matrix(part) for part in parts], format="csr")
-
-
-def _picked(blocks: Iterable[Block], rows: np.ndarray) -> Block:
-    """Rows by sorted numbers from blocks that pass by."""
-    found, start = [], 0
-    for block in blocks:
-        stop = start + block[0].shape[0]
-        here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)] - start
-        if len(here):
-            found.append(tuple(None if a is None else a[here] for a in block))
-        start = stop
-        if len(rows) and stop > rows[-1]:
-            break
-    return _joined(found)  # type: ignore[arg-type]
+        return picked(self.blocks(1 << 16), rows)

@@ -8,9 +8,9 @@ from scipy.sparse import csr_matrix
 
 from ..checks import as_numpy
 from .arguments import check_targets, check_weight
+from .blocks import Block, is_sparse
 from .objective import Objective
 from .shards import Frame, Shard
-from .sources import Block, is_sparse
 from .sparse import FAST, SparseShard, SparseSums
 from .sparse_passes import SparseRows, as_rows
 from .streaming import CHECKED, SMALLEST, StreamedObjective, _located

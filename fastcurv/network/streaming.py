@@ -14,10 +14,11 @@ import numpy as np
 
 from ..checks import as_numpy, check_finite, check_positive_int
 from .arguments import check_targets, check_weight
+from .blocks import Block, Seen, is_sparse, pick, stacked
 from .mlp import MLP
 from .objective import Objective
 from .shards import Frame, Shard, Sharded
-from .sources import Arrays, Block, as_source, is_sparse, joined, release, yields_sparse
+from .sources import Arrays, as_source, release, yields_sparse
 from .sums import Tree
 
 MEMORY = 1 << 28  # bytes, where nothing is said
@@ -71,7 +72,8 @@ class StreamedObjective(Sharded):
     ------
     TypeError, ValueError
         For an iterator that can be read once only; for what `Objective` refuses, in whichever block
-        it is found, with the numbers of its rows; where a pass has another number of rows.
+        it is found, with the numbers of its rows; where a pass has another number of rows, or other
+        rows, as far as a few of every block tell.
 
     See Also
     --------
@@ -144,11 +146,14 @@ class StreamedObjective(Sharded):
         super()._start()
         self._shards: dict[int, Shard] = {}  # by number of rows: the block's, and the last one's
         self._reading = threading.RLock()
+        self._seen = Seen()
         self._copied = True  # that copies of X show whether it is finite, as far as is known
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        return {name: x for name, x in state.items() if name not in ("_shards", "_reading")}
+        return {
+            name: x for name, x in state.items() if name not in ("_shards", "_seen", "_reading")
+        }
 
     def after_fork(self) -> None:
         """In a child of `os.fork`: nobody else reads."""
@@ -239,6 +244,7 @@ class StreamedObjective(Sharded):
             while (found := coming.result()) is not None:
                 coming = reader.submit(read, done)
                 yield found
+                self._seen.compare(found[0], found[1][:3])
                 done = found[1][3]
             release(done)
         self.n_passes += 1
@@ -348,16 +354,16 @@ class StreamedObjective(Sharded):
         """
         held: Any = None
         for block in self._mixed(rng):
-            held = block if held is None else _stack(held, block)
+            held = block if held is None else stacked([held, block])
             order, start = rng.permutation(held[0].shape[0]), 0
             last = held[0].shape[0] - self.block_rows // 2  # half a block waits for the next
             while start + size <= last:
-                yield self._in_memory(_pick(held, order[start : start + size]))
+                yield self._in_memory(pick(held, order[start : start + size]))
                 start += size
-            held = _pick(held, order[start:])
+            held = pick(held, order[start:])
         if held is not None:
             for start in range(0, held[0].shape[0], size):
-                yield self._in_memory(_pick(held, slice(start, start + size)))
+                yield self._in_memory(pick(held, slice(start, start + size)))
 
     def _mixed(self, rng: np.random.Generator) -> Iterator[Block]:
         """Raw blocks of one pass, in random order where that costs nothing."""
@@ -384,13 +390,3 @@ class StreamedObjective(Sharded):
 def _located(error: Exception, start: int, size: int) -> Exception:
     """The error with the rows that it came from."""
     return type(error)(f"in rows {start} to {start + size - 1}: {error}")
-
-
-def _pick(block: Block, rows: Any) -> Block:
-    return tuple(None if a is None else a[rows] for a in block)  # type: ignore[return-value]
-
-
-def _stack(a: Block, b: Block) -> Block:
-    return tuple(  # type: ignore[return-value]
-        None if x is None else joined([x, y]) for x, y in zip(a, b)
-    )

@@ -9,8 +9,8 @@ from scipy.sparse.linalg._interface import IdentityOperator
 
 import fastcurv as fc
 from fastcurv.network import reach
+from fastcurv.network.blocks import picked
 from fastcurv.network.shard_facts import witnesses
-from fastcurv.network.sources import _picked
 
 RNG = np.random.default_rng(0)
 
@@ -59,9 +59,9 @@ def test_rows_picked_from_blocks_that_pass_by():
 
     for rows in ([1, 1, 7], [9], [0, 4], [2, 3]):
         passed.clear()
-        picked = _picked(blocks(), np.array(rows))
-        assert np.array_equal(picked[0], X[rows]) and np.array_equal(picked[1], y[rows])
-        assert picked[2] is None
+        found = picked(blocks(), np.array(rows))
+        assert np.array_equal(found[0], X[rows]) and np.array_equal(found[1], y[rows])
+        assert found[2] is None
         assert passed[-1] <= rows[-1], "no further than the last"
 
 

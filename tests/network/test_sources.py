@@ -7,9 +7,10 @@ import pickle
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 import fastcurv as fc
-from fastcurv.network.sources import regrouped
+from fastcurv.network.blocks import regrouped
 
 N, SIZES = 137, [5, 7, 4, 3]
 
@@ -159,6 +160,33 @@ def test_rows_that_come_and_go(rng):
     ob.value(np.zeros(ob.n_params))
     with pytest.raises(ValueError, match="X gave 274 rows in this pass and has 137"):
         ob.gradient(np.zeros(ob.n_params))
+
+
+@pytest.mark.parametrize("change", ["order", "values", "targets", "sparse"])
+def test_rows_that_change_are_an_error(change, rng):
+    """A product and its gradient of different rows are worth nothing."""
+    X, y, _ = rows_of(rng)
+    number = itertools.count()
+
+    def blocks():
+        if next(number) < 4:
+            yield from turned([(X[:50], y[:50]), (X[50:], y[50:])])
+        elif change == "order":
+            yield from turned([(X[50:], y[50:]), (X[:50], y[:50])])
+        elif change == "targets":
+            yield from turned([(X[:50], y[:50]), (X[50:], (y[50:] + 1) % 3)])
+        else:
+            yield from turned([(X[:50] + 1e-9, y[:50]), (X[50:], y[50:])])
+
+    def turned(given):
+        return [(csr_matrix(A), b) for A, b in given] if change == "sparse" else given
+
+    ob = fc.StreamedObjective(fc.MLP(SIZES), blocks, block_rows=32)
+    theta = np.ones(ob.n_params)
+    ob.value(theta)
+    with pytest.raises(ValueError, match="others than in the pass before"):
+        for _ in range(3):
+            ob.hessian(theta) @ theta
 
 
 def test_an_error_leaves_the_objective_usable(rng):

@@ -1,0 +1,113 @@
+"""Blocks of rows as they pass by: cut, joined, picked from, and told from others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from scipy.sparse import csr_matrix, issparse, vstack
+
+Block = tuple[Any, Any, Any]  # X, y, sample_weight or None
+SEEN = 16  # rows of a block that tell it from others
+
+
+def is_sparse(X: Any) -> bool:
+    """Whether X is a sparse matrix of SciPy."""
+    return bool(issparse(X))
+
+
+def regrouped(blocks: Iterable[Block], size: int) -> Iterator[Block]:
+    """The same rows in blocks of `size`, whatever blocks they come in."""
+    held: list[Block] = []
+    count = 0
+    for block in blocks:
+        start, n = 0, block[0].shape[0]
+        while start < n:
+            stop = min(n, start + size - count)
+            held.append(cut(block, start, stop))
+            count, start = count + stop - start, stop
+            if count == size:
+                yield stacked(held)
+                held, count = [], 0
+    if held:
+        yield stacked(held)
+
+
+def cut(block: Block, start: int, stop: int) -> Block:
+    """Rows from start to stop of a block; of all of it, itself."""
+    if start == 0 and stop == block[0].shape[0]:
+        return block
+    return tuple(None if a is None else a[start:stop] for a in block)  # type: ignore[return-value]
+
+
+def stacked(blocks: list[Block]) -> Block:
+    """Blocks one below the other."""
+    if len(blocks) == 1:
+        return blocks[0]
+    try:
+        return tuple(  # type: ignore[return-value]
+            None if parts[0] is None else joined(parts) for parts in zip(*blocks)
+        )
+    except (ValueError, TypeError):
+        shapes = [sorted({part.shape[1:] for part in parts}) for parts in list(zip(*blocks))[:2]]
+        raise ValueError(
+            f"blocks do not fit together: rows of X have shapes {shapes[0]}, of y {shapes[1]}; "
+            "wanted one width"
+        ) from None
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Arrays, or sparse matrices, one below the other."""
+    if not any(map(issparse, parts)):
+        return np.concatenate(parts)
+    return vstack([csr_matrix(part) for part in parts], format="csr")
+
+
+def picked(blocks: Iterable[Block], rows: np.ndarray) -> Block:
+    """Rows by sorted numbers from blocks that pass by."""
+    found, start = [], 0
+    for block in blocks:
+        stop = start + block[0].shape[0]
+        here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)] - start
+        if len(here):
+            found.append(tuple(None if a is None else a[here] for a in block))
+        start = stop
+        if len(rows) and stop > rows[-1]:
+            break
+    return stacked(found)  # type: ignore[arg-type]
+
+
+def pick(block: Block, rows: Any) -> Block:
+    """Some rows of a block."""
+    return tuple(None if a is None else a[rows] for a in block)  # type: ignore[return-value]
+
+
+def fingerprint(parts: Sequence[Any]) -> int:
+    """A number that a few rows of a block decide, all of them where it is short."""
+    n, mark = parts[0].shape[0], 0
+    rows = np.unique(np.linspace(0, n - 1, min(n, SEEN)).astype(int))
+    for part in parts:
+        if part is not None:
+            some = getattr(part, "X", part)[rows]  # of SparseRows
+            some = (some.data, some.indices, some.indptr) if is_sparse(some) else (some,)
+            for numbers in some:
+                mark = crc32(np.ascontiguousarray(numbers), mark)
+    return mark
+
+
+class Seen:
+    """What blocks looked like in the pass before."""
+
+    def __init__(self) -> None:
+        self.marks: dict[tuple[int, int], int] = {}
+
+    def compare(self, start: int, parts: Sequence[Any]) -> None:
+        """A few rows of a block with those that stood there before, if as many did."""
+        mark = fingerprint(parts)
+        if self.marks.setdefault((start, parts[0].shape[0]), mark) != mark:
+            raise ValueError(
+                f"rows from {start} on are others than in the pass before; wanted the same rows in "
+                "every pass, or a new objective"
+            )

@@ -63,13 +63,6 @@ class Precise(Protocol):
 
 
 @runtime_checkable
-class PreciseValue(Protocol):
-    """The value in more than float64, and a bound on its error."""
-
-    def precise_value(self, theta: np.ndarray) -> tuple[float, float]: ...
-
-
-@runtime_checkable
 class ThirdBound(Protocol):
     """A Lipschitz constant of the Hessian on the ball of `radius` around theta; inf: not known."""
 
@@ -187,13 +180,6 @@ class Castable(Protocol):
 
 
 @runtime_checkable
-class HoldsMatrix(Protocol):
-    """An operator that is a matrix, and no more than that."""
-
-    A: Any
-
-
-@runtime_checkable
 class HeldByKinks(Protocol):
     """A loss as a smooth function of theta and of slopes at kinks, with the bounds of a proof."""
 
@@ -262,13 +248,6 @@ class ValueWithGradient(Protocol):
     """Both for less than the two apart."""
 
     def value_and_gradient(self, theta: np.ndarray) -> tuple[float, np.ndarray]: ...
-
-
-@runtime_checkable
-class Multiplies(Protocol):
-    """An operator whose product goes into memory that is there already."""
-
-    def product(self, v: np.ndarray, out: np.ndarray) -> Any: ...
 
 
 @runtime_checkable

@@ -15,9 +15,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._engine import combine_rows, default_threads, project_rows, subtract_rows
+from ._engine import (
+    combine_rows,
+    compact_weights,
+    default_threads,
+    project_rows,
+    subtract_rows,
+)
 
-__all__ = ["column_slices", "combine_rows", "dot", "norm", "project_rows", "subtract_rows"]
+__all__ = [
+    "column_slices",
+    "combine_rows",
+    "compact_weights",
+    "dot",
+    "norm",
+    "project_rows",
+    "subtract_rows",
+]
 
 PANEL = 2048  # columns that combine_rows treats at once
 

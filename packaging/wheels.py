@@ -177,7 +177,9 @@ def tested(folder, python, wheel, tests):
         run("git", "archive", "-o", f"{source}/all.tar", "HEAD", cwd=ROOT)
         outside.mkdir()
         run("tar", "xf", f"{source}/all.tar", "-C", outside)
-        shutil.rmtree(outside / "fastcurv")
+    for path in (outside / "fastcurv").rglob("*"):  # what tests read stays, what is imported goes
+        if path.is_file() and path.suffix not in (".pyx", ".pxd", ".pyi"):
+            path.unlink()
     said = run(here, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, cwd=outside)
     return said.strip().splitlines()[-1]
 

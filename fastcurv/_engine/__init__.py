@@ -12,13 +12,14 @@ from .kernels import (
     summation,
 )
 from .layout import force_across
+from .memory import columns_as_rows
 from .plan import Plan, statistics
 from .team import default_threads, get_thread_limit, set_thread_limit, thread_workers
 from .vectors import (
     Multiplier,
     activate,
-    columns_as_rows,
     combine_rows,
+    compact_weights,
     copy_finite,
     project_rows,
     subtract_rows,
@@ -41,6 +42,7 @@ __all__ = [
     "force_across",
     "get_thread_limit",
     "combine_rows",
+    "compact_weights",
     "project_rows",
     "set_arch",
     "set_thread_limit",

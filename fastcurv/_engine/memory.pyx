@@ -7,6 +7,7 @@ from cpython.buffer cimport PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uintptr_t
 from libc.string cimport memset
 
+from .kernels cimport fc_table, table_chosen
 from .team cimport fc_team_run, fc_watch, unwatch, watch
 
 ndarray = np.ndarray
@@ -138,3 +139,57 @@ def padded_copy(array, Py_ssize_t extra_rows=0, fill=0):
     view = whole[:array.shape[0], :array.shape[1]]
     view[...] = array
     return whole, view, ld
+
+
+# --- a block's columns as rows --------------------------------------------------------------------
+
+cdef enum: COLUMN_ROWS = 2048   # of a block, for one part of the job
+
+
+cdef struct Columns:
+    const fc_table *K
+    Py_ssize_t n, k, rs, cs
+    const char *block
+    char *out
+
+
+cdef void columns_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    cdef Columns *t = <Columns *>context
+    t.K.columns(
+        t.n, t.k, t.block, t.rs, t.cs, part * COLUMN_ROWS, min(t.n, (part + 1) * COLUMN_ROWS),
+        t.out, t.n
+    )
+
+
+def columns_as_rows(V, out, int threads=1):
+    """out (k, n) = V' for V (n, k) of the same dtype with whole numbers between its own; out is
+    contiguous. One pass over V.
+    """
+    cdef Columns t
+    cdef fc_watch before
+    cdef Py_ssize_t size = V.itemsize
+    if V.ndim != 2 or out.shape != (
+        V.shape[1], V.shape[0]
+    ) or V.dtype != out.dtype or V.dtype.char not in "fd" or not out.flags.c_contiguous:
+        raise ValueError(
+            f"blocks are {V.dtype} {V.shape} and {out.dtype} {out.shape}; "
+            "wanted (n, k) and a contiguous (k, n) of one real dtype"
+        )
+    if not V.flags.aligned or V.strides[0] % size or V.strides[1] % size:
+        raise ValueError(
+            f"a block has strides {V.strides} and alignment {V.flags.aligned}; "
+            f"wanted whole numbers of {size} bytes"
+        )
+    if not V.size:
+        return out
+    t.K, t.n, t.k, t.rs = &table_chosen()[size == 8], V.shape[0], V.shape[1], V.strides[0] // size
+    t.cs = V.strides[1] // size
+    t.block, t.out = <const char *>pointer(V), pointer(out)
+    with nogil:
+        before = watch()
+        fc_team_run(
+            threads if t.n * t.k > 50000 else 1, (t.n + COLUMN_ROWS - 1) // COLUMN_ROWS,
+            columns_part, &t
+        )
+        unwatch(before)
+    return out

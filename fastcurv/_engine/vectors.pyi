@@ -15,10 +15,15 @@ def subtract_rows(
 def combine_rows(
     Q: NDArray[np.floating[Any]], S: NDArray[Any], Y: NDArray[np.floating[Any]]
 ) -> NDArray[Any]: ...
+def compact_weights(
+    cross: NDArray[np.float64],
+    inner: NDArray[np.float64],
+    products: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    first: int,
+    k: int,
+) -> float: ...
 def copy_finite(source: Any, out: NDArray[Any], threads: int | None = None) -> bool: ...
-def columns_as_rows(
-    V: NDArray[np.floating[Any]], out: NDArray[Any], threads: int = 1
-) -> NDArray[Any]: ...
 def activate(name: str, z: NDArray[np.floating[Any]]) -> NDArray[Any]: ...
 
 @disjoint_base

@@ -1,7 +1,7 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 # cython: freethreading_compatible=True
-"""Sweeps over vectors kept as rows, for whoever orthogonalises, blocks of columns as rows, and
-products of matrices as they lie.
+"""Sweeps over vectors kept as rows, for whoever orthogonalises, and products of matrices as they
+lie.
 
 The work is cut by sizes alone, sums are in a fixed order.
 """
@@ -60,7 +60,7 @@ cdef Py_ssize_t set_sweep(Sweep *t, Q, W) except -1:
         t.n > 1 and (Q.strides[1] != size or W.strides[1] != size)
     ) or Q.strides[0] % size or W.strides[0] % size:
         raise ValueError("rows are not contiguous; wanted a C-ordered array or whole rows of one")
-    t.q, t.w = <const char *><uintptr_t>Q.ctypes.data, <char *><uintptr_t>W.ctypes.data
+    t.q, t.w = pointer(Q), pointer(W)
     t.ldq, t.ldw = Q.strides[0] // size, W.strides[0] // size
     t.width = max(8192, (t.n // 256 + 2047) // 2048 * 2048)
     return (t.n + t.width - 1) // t.width
@@ -79,13 +79,13 @@ def project_rows(Q, W):
     cdef Py_ssize_t parts = set_sweep(&t, Q, W)
     cdef int threads = sweep_threads(&t)
     sums = np.zeros((max(parts, 1), W.shape[0], Q.shape[0]))
-    t.out = <double *><uintptr_t>sums.ctypes.data
+    t.out = <double *>pointer(sums)
     if sums.size:
         with nogil:
             before = watch()
             fc_team_run(threads, parts, dots_part, &t)
             unwatch(before)
-    return sums.sum(axis=0)
+    return sums.sum(axis=0) if parts > 1 else sums[0]
 
 
 def subtract_rows(Q, W, C):
@@ -148,16 +148,72 @@ def combine_rows(Q, S, Y):
         return Y
     set_sweep(t, Q, Y)
     cdef int threads = sweep_threads(t)
-    C = np.ascontiguousarray(-np.asarray(S, np.float64).T)
+    C = np.negative(np.asarray(S, np.float64).T, order="C")
     scratch = np.empty((threads, Y.shape[0], TURN_COLUMNS), Q.dtype)
     squares = np.zeros((threads, Y.shape[0]))
-    turn.scratch, t.c = <char *>pointer(scratch), <const double *><uintptr_t>C.ctypes.data
-    t.out = <double *><uintptr_t>squares.ctypes.data
+    turn.scratch, t.c = <char *>pointer(scratch), <const double *>pointer(C)
+    t.out = <double *>pointer(squares)
     with nogil:
         before = watch()
         fc_team_run(threads, (t.n + TURN_COLUMNS - 1) // TURN_COLUMNS, turn_part, &turn)
         unwatch(before)
     return Y
+
+
+# --- weights of a quasi-Newton step
+# --------------------------------------------------------------------------------------------------
+
+
+def compact_weights(cross, inner, products, weights, Py_ssize_t first, Py_ssize_t k):
+    """Weights (k, 2) of the k pairs in a ring of m rows, oldest in row `first`: of each step and
+    each change of the gradient in minus the inverse curvature times the gradient.
+
+    With R (k, k) the upper triangle of `cross`, D its diagonal and p, q the columns of `products`,
+
+        c = D_k / inner_kk    u = R^-1 p    w = R^-T (D u + c (inner u - q))    (-w, c u)
+
+    All are float64 and C-ordered, `cross` and `inner` (m, m), `products` and `weights` at least
+    (k, 2). Returns c. Cost: 2 k^2 multiplications.
+    """
+    cdef Py_ssize_t m = cross.shape[0], i, j
+    for array in (cross, inner, products, weights):
+        if array.dtype != np.float64 or not array.flags.c_contiguous:
+            raise ValueError("arrays are strided or of another dtype; wanted C-ordered float64")
+    if inner.shape != (m, m) or min(products.size, weights.size) < 2 * k or not 0 < k <= m:
+        raise ValueError(f"{k} pairs of {m}, with products {products.shape}; wanted (m, 2)")
+    numbers, scratch = np.empty(k, np.intp), np.empty(3 * k)
+    cdef Py_ssize_t *at = <Py_ssize_t *>pointer(numbers)
+    cdef const double *R = <const double *>pointer(cross)
+    cdef const double *I = <const double *>pointer(inner)
+    cdef const double *of_g = <const double *>pointer(products)
+    cdef const double *row
+    cdef double *out = <double *>pointer(weights)
+    cdef double *u = <double *>pointer(scratch)
+    cdef double *D = u + k
+    cdef double *w = D + k
+    cdef double total, c
+    with nogil:
+        for i in range(k):
+            at[i] = first + i if first + i < m else first + i - m
+            D[i] = R[at[i] * m + at[i]]
+        c = D[k - 1] / I[at[k - 1] * m + at[k - 1]]
+        for i in range(k - 1, -1, -1):
+            row, total = R + at[i] * m, of_g[2 * at[i]]
+            for j in range(i + 1, k):
+                total -= row[at[j]] * u[j]
+            u[i] = total / D[i]
+        for i in range(k):
+            row, total = I + at[i] * m, -of_g[2 * at[i] + 1]
+            for j in range(k):
+                total += row[at[j]] * u[j]
+            w[i] = D[i] * u[i] + c * total
+        for i in range(k):
+            row = R + at[i] * m
+            w[i] /= D[i]
+            for j in range(i + 1, k):
+                w[j] -= row[at[j]] * w[i]
+            out[2 * at[i]], out[2 * at[i] + 1] = -w[i], c * u[i]
+    return c
 
 
 # --- theta taken over -----------------------------------------------------------------------------
@@ -208,60 +264,6 @@ def copy_finite(source, out, threads=None):
         if not isfinite(t.squares[part]):
             return False
     return True
-
-
-# --- a block's columns as rows --------------------------------------------------------------------
-
-cdef enum: COLUMN_ROWS = 2048   # of a block, for one part of the job
-
-
-cdef struct Columns:
-    const fc_table *K
-    Py_ssize_t n, k, rs, cs
-    const char *block
-    char *out
-
-
-cdef void columns_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    cdef Columns *t = <Columns *>context
-    t.K.columns(
-        t.n, t.k, t.block, t.rs, t.cs, part * COLUMN_ROWS, min(t.n, (part + 1) * COLUMN_ROWS),
-        t.out, t.n
-    )
-
-
-def columns_as_rows(V, out, int threads=1):
-    """out (k, n) = V' for V (n, k) of the same dtype with whole numbers between its own; out is
-    contiguous. One pass over V.
-    """
-    cdef Columns t
-    cdef fc_watch before
-    cdef Py_ssize_t size = V.itemsize
-    if V.ndim != 2 or out.shape != (
-        V.shape[1], V.shape[0]
-    ) or V.dtype != out.dtype or V.dtype.char not in "fd" or not out.flags.c_contiguous:
-        raise ValueError(
-            f"blocks are {V.dtype} {V.shape} and {out.dtype} {out.shape}; "
-            "wanted (n, k) and a contiguous (k, n) of one real dtype"
-        )
-    if not V.flags.aligned or V.strides[0] % size or V.strides[1] % size:
-        raise ValueError(
-            f"a block has strides {V.strides} and alignment {V.flags.aligned}; "
-            f"wanted whole numbers of {size} bytes"
-        )
-    if not V.size:
-        return out
-    t.K, t.n, t.k, t.rs = &table_chosen()[size == 8], V.shape[0], V.shape[1], V.strides[0] // size
-    t.cs = V.strides[1] // size
-    t.block, t.out = <const char *>pointer(V), pointer(out)
-    with nogil:
-        before = watch()
-        fc_team_run(
-            threads if t.n * t.k > 50000 else 1, (t.n + COLUMN_ROWS - 1) // COLUMN_ROWS,
-            columns_part, &t
-        )
-        unwatch(before)
-    return out
 
 
 # --- phi alone ------------------------------------------------------------------------------------

@@ -23,7 +23,8 @@ from ..network.mlp import MLP, RELU_LIKE
 from ..network.objective import Objective
 from ..optimize.escape import escape
 from ..optimize.minimize import METHODS, minimize
-from .look import PRODUCTS, Look, judge, look, unscaled
+from .choices import OUT, pairs_worth, threads_worth, unscaled
+from .look import PRODUCTS, Look, judge, look
 from .scatter import FIRST, Scatter
 
 STOCHASTIC = ("sgd", "momentum", "nesterov", "rmsprop", "adam")
@@ -33,15 +34,6 @@ LAST_STEPS = 25  # trust-region steps of "auto" where L-BFGS stalled
 TOL = 1e-4  # largest entry of the gradient that is zero, where tol is "auto"
 SHARE = 4  # gradients of the fit for one product of the look
 ROUNDS = 4  # saddles that "auto" leaves at most
-ONE_THREAD = 1_500_000  # flops of a gradient
-OUT = {"mse": "identity", "binary_cross_entropy": "logistic", "cross_entropy": "softmax"}
-
-
-def takes_rows_as_they_come(estimator: Any) -> bool:
-    """Whether there is a `partial_fit`."""
-    if estimator.solver != "sgd":
-        raise AttributeError(f"partial_fit takes solver='sgd'; solver is {estimator.solver!r}")
-    return True
 
 
 class BaseMLP(BaseEstimator):
@@ -143,15 +135,10 @@ class BaseMLP(BaseEstimator):
             loss,
             l2=self.alpha / (total * self._scale),
             sample_weight=None if weight is None else weight * (len(X) / total),
-            n_threads=self._threads(model, len(X)),
+            n_threads=threads_worth(self.n_threads, model.n_params, len(X)),
             memory=self.memory,
             l2_biases=False,
         )
-
-    def _threads(self, model: MLP, rows: int) -> int | None:
-        """One thread where a gradient is done before another has woken."""
-        small = 6 * rows * model.n_params < ONE_THREAD
-        return 1 if small and self.n_threads is None else self.n_threads
 
     def _data(self, X: Any, y: Any, weight: Any, reset: bool) -> tuple[Any, Any, str, Any, int]:
         """Checked rows and targets of those rows that have weight."""
@@ -309,6 +296,8 @@ class BaseMLP(BaseEstimator):
             return ended or (g is not None and bool(np.abs(g).max() <= small))
 
         stops = None if solver in STOCHASTIC else enough
+        if solver == "l-bfgs" and self.tol != "auto":  # which ends early, and scores with fewer
+            options = options | {"memory": pairs_worth(ob.n_params, ob.n_samples)}
         if self._deadline is not None:
             options = options | {"max_time": max(self._deadline - time.monotonic(), 1e-3)}
         return minimize(

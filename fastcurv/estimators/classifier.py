@@ -10,7 +10,8 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
-from .base import BaseMLP, takes_rows_as_they_come
+from .base import BaseMLP
+from .choices import takes_rows_as_they_come
 
 PARAMETERS = """
     Parameters

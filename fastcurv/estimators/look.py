@@ -18,7 +18,6 @@ from ..krylov.ritz import bounds, ritz_pairs
 PRODUCTS = 40  # of a look at most,
 FEWEST = 6  # and at least
 CLOSE = 1e-2  # of the largest curvature: a residual below it resolves an end
-SMALL, LARGE = 0.03, 30.0  # root mean square of what needs no scaling
 START = 7  # the seed of its start vector: a fit of the same data says the same
 
 
@@ -117,16 +116,6 @@ def ends(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any, np.ndarray, i
     run.reorthogonalise()
     vector = combine(run.rows[: run.m], S[:, :1])[0]
     return values, bounds(run, S, residuals), vector, run.n_products
-
-
-def unscaled(X: np.ndarray, y: np.ndarray) -> str:
-    """The beginning of an advice, where features or targets are far from unit size."""
-    far = [
-        name
-        for name, x in (("features", X), ("targets", y))
-        if x.dtype.kind == "f" and not SMALL < np.sqrt(np.mean(np.square(x, dtype=float))) < LARGE
-    ]
-    return f"scaled {' and '.join(far)} or " if far else ""
 
 
 def judge(ob: Any, theta: np.ndarray, scale: float, tol: float, verdict: Any, products: int) -> Any:

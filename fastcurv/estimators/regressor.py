@@ -10,7 +10,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import column_or_1d
 
 from ..network.mlp import MLP
-from .base import BaseMLP, takes_rows_as_they_come
+from .base import BaseMLP
+from .choices import takes_rows_as_they_come
 from .classifier import PARAMETERS
 
 

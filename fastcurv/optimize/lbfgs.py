@@ -14,11 +14,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.linalg.lapack import dtrtrs
 
 from ..checks import check_positive_int
 from ..protocols import Array
-from ..vectors import combine_rows, dot, norm, project_rows
+from ..vectors import combine_rows, compact_weights, dot, norm, project_rows
 from .run import Method
 from .wolfe import Trial, descend_along
 
@@ -38,7 +37,8 @@ class LBFGS(Method):
         self.pairs = np.zeros((2 * m, n), dtype)  # s_0, y_0, s_1, y_1, ...
         self.cross, self.inner = np.zeros((m, m)), np.zeros((m, m))  # s_i'y_j and y_i'y_j
         self.products = np.zeros(2 * m)  # of the pairs with g
-        self.order = np.arange(0)  # rows in use, oldest first
+        self.weights = np.zeros((2 * m, 1))  # of the pairs in the step
+        self.first = self.count = 0  # the oldest pair's row, and how many follow round the ring
         self.newest = np.empty((2, n), dtype)  # y and g, to be multiplied at once
 
     def step(self) -> str | None:
@@ -46,33 +46,26 @@ class LBFGS(Method):
         while True:
             d = self._direction()
             slope = dot(run.g, d)
-            first = 1.0 if self.order.size else min(1.0, 1.0 / run.gnorm)
+            first = 1.0 if self.count else min(1.0, 1.0 / run.gnorm)
             found = descend_along(run, d, slope, first) if slope < 0 else None
             if found is not None:
                 self._move(found)
                 return None
             if run.cut:
                 return None
-            if not self.order.size:
+            if not self.count:
                 return "the line search found no lower value along the gradient"
-            self.order = self.order[:0]  # pairs that mislead, at a kink for instance
+            self.first = self.count = 0  # pairs that mislead, at a kink for instance
 
     def _direction(self) -> np.ndarray:
         """Minus the inverse curvature times the gradient."""
-        g, order = self.run.g, self.order
-        if not order.size:
+        g, k = self.run.g, self.count
+        if not k:
             down: Array = -g
             return down
-        at, last = (order[:, None], order), order[-1]
-        R, of_pairs = self.cross[at], self.products.reshape(-1, 2)[order]
-        c = R[-1, -1] / self.inner[last, last]
-        u = dtrtrs(R, of_pairs[:, 0])[0]
-        right = np.diagonal(R) * u + c * (self.inner[at] @ u - of_pairs[:, 1])
-        weights = np.empty((order.size, 2))
-        weights[order, 0] = -dtrtrs(R, right, trans=1)[0]
-        weights[order, 1] = c * u
+        c = compact_weights(self.cross, self.inner, self.products, self.weights, self.first, k)
         d: Array = np.empty((1, len(g)), g.dtype)
-        combine_rows(self.pairs[: weights.size], weights.reshape(-1, 1), d)
+        combine_rows(self.pairs[: 2 * k], self.weights[: 2 * k], d)
         step: Array = d[0]
         step -= g.dtype.type(c) * g
         return step
@@ -90,13 +83,13 @@ class LBFGS(Method):
 
     def _remember(self, s: np.ndarray, y: np.ndarray) -> None:
         """Make the pair the newest, and multiply all with the gradient at hand."""
-        order, curved = self.order, dot(s, y) > FLAT * norm(s) * norm(y)
+        m, curved = len(self.inner), dot(s, y) > FLAT * norm(s) * norm(y)
         if curved:
-            full = order.size == len(self.inner)
-            row = order[0] if full else order.size
-            self.order = np.append(order[1:] if full else order, row)
+            row = self.count if self.count < m else self.first
+            self.first = (self.first + (self.count == m)) % m
+            self.count = min(self.count + 1, m)
             self.pairs[2 * row], self.pairs[2 * row + 1] = s, y
-        k = self.order.size
+        k = self.count
         if not k:
             return
         of_y, of_g = project_rows(self.pairs[: 2 * k], self.newest)
@@ -106,7 +99,8 @@ class LBFGS(Method):
             self.inner[:k, row] = self.inner[row, :k] = of_y[1::2]
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        rows = [(i, 2 * row) for i, row in enumerate(self.order)]
+        m = len(self.inner)
+        rows = [(i, 2 * ((self.first + i) % m)) for i in range(self.count)]
         steps = {f"s{i}": self.pairs[at].copy() for i, at in rows}
         return steps | {f"y{i}": self.pairs[at + 1].copy() for i, at in rows}, {}
 

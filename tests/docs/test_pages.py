@@ -52,7 +52,7 @@ def test_code_on_the_page_runs(page, tmp_path):
         if all(importlib.util.find_spec(name) for name in needed):
             code.append(block)
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    installed = not (ROOT / "fastcurv").exists()
+    installed = not (ROOT / "fastcurv" / "__init__.py").exists()
     run = subprocess.run(
         [sys.executable, "-W", "error::FutureWarning", "-c", "\n".join(code)],
         capture_output=True,

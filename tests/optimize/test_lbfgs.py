@@ -10,6 +10,7 @@ from fastcurv.optimize.lbfgs import LBFGS
 from fastcurv.optimize.run import Run
 from fastcurv.optimize.wolfe import ARMIJO, CURVATURE, descend_along
 from fastcurv.testing import FunctionObjective
+from fastcurv.vectors import compact_weights
 
 
 def rosenbrock(n=10):
@@ -64,12 +65,14 @@ def test_a_value_that_is_not_finite_shortens_the_step():
     assert abs(found.x[0] - 1) <= 1e-6
 
 
-def test_a_resumed_run_goes_on_with_its_pairs(tmp_path):
+@pytest.mark.parametrize("memory", [4, 20])  # a ring that is full, and one that is not
+def test_a_resumed_run_goes_on_with_its_pairs(memory, tmp_path):
     """Ten iterations and ten more are twenty, as far as rounding of one more projection goes."""
     start, path = np.linspace(-1.0, 1.5, 10), tmp_path / "run"
-    whole = fc.minimize(rosenbrock(), start, "l-bfgs", max_iter=14, verdict=False)
-    fc.minimize(rosenbrock(), start, "l-bfgs", max_iter=10, checkpoint=path, verdict=False)
-    rest = fc.minimize(rosenbrock(), None, "l-bfgs", max_iter=14, resume=path, verdict=False)
+    how = {"memory": memory, "verdict": False}
+    whole = fc.minimize(rosenbrock(), start, "l-bfgs", max_iter=14, **how)
+    fc.minimize(rosenbrock(), start, "l-bfgs", max_iter=10, checkpoint=path, **how)
+    rest = fc.minimize(rosenbrock(), None, "l-bfgs", max_iter=14, resume=path, **how)
     assert rest.nit == whole.nit == 14
     assert norm(rest.x - whole.x) <= 1e-8 * norm(whole.x)
 
@@ -112,3 +115,18 @@ def test_ctrl_c_inside_a_record_leaves_one_point(at):
     run.settle()
     assert run.best_f == ob.value(run.best) == min(run.history["loss"])
     assert len({len(column) for column in run.history.values()}) == 1
+
+
+@pytest.mark.parametrize("broken", ["strided", "single", "few", "none", "many"])
+def test_weights_of_what_does_not_fit_are_refused(broken):
+    square, pairs, k = np.eye(6)[:3, :3].copy(), np.ones((3, 2)), 3
+    if broken == "strided":
+        square = np.eye(6)[::2, ::2]
+    elif broken == "single":
+        pairs = pairs.astype(np.float32)
+    elif broken == "few":
+        pairs = pairs[:2]
+    else:
+        k = 0 if broken == "none" else 4
+    with pytest.raises(ValueError, match="wanted"):
+        compact_weights(square, square, pairs, np.ones((3, 2)), 0, k)

@@ -1,0 +1,46 @@
+"""What both estimators choose by the sizes they meet, and the words they share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+OUT = {"mse": "identity", "binary_cross_entropy": "logistic", "cross_entropy": "softmax"}
+SMALL, LARGE = 0.03, 30.0  # root mean square of what needs no scaling
+ONE_THREAD = 1_500_000  # flops of a gradient that is done before another thread has woken
+CACHED = 1 << 16  # numbers of all steps of L-BFGS: with the gradients' changes 1 MB
+
+
+def pairs_worth(n: int, rows: int) -> int:
+    """Pairs of L-BFGS for n parameters: more than 20 save iterations, a third of them with 80, and
+    are worth it where they stay in cache and cost little beside a gradient.
+
+    Examples
+    --------
+    >>> pairs_worth(601, 1000), pairs_worth(601, 100), pairs_worth(7510, 1000)
+    (80, 20, 20)
+    """
+    return min(max(20, min(rows // 12, CACHED // n)), 80)
+
+
+def threads_worth(given: int | None, n: int, rows: int) -> int | None:
+    """One thread for a small gradient, unless told otherwise."""
+    return 1 if given is None and 6 * rows * n < ONE_THREAD else given
+
+
+def unscaled(X: np.ndarray, y: np.ndarray) -> str:
+    """The beginning of an advice, where features or targets are far from unit size."""
+    far = [
+        name
+        for name, x in (("features", X), ("targets", y))
+        if x.dtype.kind == "f" and not SMALL < np.sqrt(np.mean(np.square(x, dtype=float))) < LARGE
+    ]
+    return f"scaled {' and '.join(far)} or " if far else ""
+
+
+def takes_rows_as_they_come(estimator: Any) -> bool:
+    """Whether there is a `partial_fit`."""
+    if estimator.solver != "sgd":
+        raise AttributeError(f"partial_fit takes solver='sgd'; solver is {estimator.solver!r}")
+    return True

@@ -141,7 +141,7 @@ KERNELS = [
     # losses, samples across
     ("across.inc", "chain[j % VL] = j < VL ? x : chain[j % VL] + x;", "chain[j % VL] = x;"),
     ("across.inc", "x[(l < left ? l : left - 1) * step]", "x[l * step]"),
-    ("across.inc", "keep(factor * d, left, 0)", "factor * d"),
+    ("across.inc", "keep(p, left, 0)", "p"),
     ("across.inc", "i + x < rows ? ((const REAL *)job->s)[row] : 0", "((const REAL *)job->s)[row]"),
     ("across.inc", "row = i + x < rows ? i + x : rows - 1", "row = i + x"),
 ]

@@ -142,7 +142,7 @@ KERNELS = [
     ("across.inc", "chain[j % VL] = j < VL ? x : chain[j % VL] + x;", "chain[j % VL] = x;"),
     ("across.inc", "x[(l < left ? l : left - 1) * step]", "x[l * step]"),
     ("across.inc", "keep(p, left, 0)", "p"),
-    ("across.inc", "i + x < rows ? ((const REAL *)job->s)[row] : 0", "((const REAL *)job->s)[row]"),
+    ("across.inc", "factor * (rest - T * (S * share))", "factor * (rest - T * share)"),
     ("across.inc", "row = i + x < rows ? i + x : rows - 1", "row = i + x"),
 ]
 

@@ -131,6 +131,13 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
     return path
 
 
+def shown(text: Any, most: int = 80) -> str:
+    """What a file says, as a message repeats it: on one line, what can be printed, cut short."""
+    words = " ".join(str(text)[: 4 * most].split())
+    words = "".join(c if c.isprintable() else "?" for c in words)
+    return words if len(words) <= most else f"{words[: most - 3]}..."
+
+
 _CODES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2",
     "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",

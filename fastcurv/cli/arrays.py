@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import shown
+
 # What NumPy and zipfile let out for files that are cut short, mangled, or no archives at all.
 BROKEN = (
     ValueError,
@@ -62,5 +64,5 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
     except BROKEN as error:
-        words = " ".join(str(error).split()) or type(error).__name__
+        words = shown(error, 200) or type(error).__name__
         raise ValueError(f"{path} is not a .npz file that can be read: {words}") from None

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..files import shown
 from .arrays import read_npz
 
 NAMES = ("digits", "wine", "iris", "breast_cancer", "diabetes")
@@ -192,7 +193,9 @@ def _from_csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
     X = np.array([[_number(cell) for cell in row] for row in lines])
     if not np.isfinite(X).all():
         row, at = np.argwhere(~np.isfinite(X))[0]
-        raise ValueError(f"{path}, sample {row + 1}: {lines[row][at]!r} is not a finite number")
+        raise ValueError(
+            f"{path}, sample {row + 1}: {shown(lines[row][at])!r} is not a finite number"
+        )
     return X, _column_of_targets(path, y)
 
 
@@ -203,7 +206,9 @@ def _column(path: Path, target: str | None, names: list[str] | None, width: int)
         return names.index(target)
     if target.isdecimal() and int(target) < width:
         return int(target)
-    has = f"the columns {', '.join(names)}" if names else f"{width} columns without names"
+    has = (
+        f"the columns {shown(', '.join(names), 400)}" if names else f"{width} columns without names"
+    )
     raise ValueError(f"target is {target!r}; {path} has {has}")
 
 

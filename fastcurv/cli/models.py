@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import read_tensors
+from ..files import read_tensors, shown
 from ..network.convert_onnx import from_onnx
 from ..network.convert_torch import from_torch
 from ..network.mlp import MLP
@@ -88,7 +88,7 @@ def _from_state(path: Path, state: Any, activation: str | None) -> tuple[MLP, np
     try:
         return from_torch(state, activation="identity" if activation is None else activation)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {shown(error, 400)}") from None
 
 
 def _torch_state(path: Path) -> Any:
@@ -122,9 +122,9 @@ def _in_order(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray
     layers = sorted({name.rpartition(".")[0] for name in arrays})
     numbers = {layer: [int(digits) for digits in re.findall(r"\d+", layer)] for layer in layers}
     if len({re.sub(r"\d+", "#", layer) for layer in layers}) > 1:
-        shown = ", ".join(layers[:4])
+        found = shown(", ".join(layers[:4]), 200)
         raise ValueError(
-            f"{path} has layers called {shown}, which says no order; wanted numbers in their "
+            f"{path} has layers called {found}, which says no order; wanted numbers in their "
             "names, a .pt state dict, or fc.save"
         )
     place = {name: (numbers[name.rpartition(".")[0]], name.endswith("bias")) for name in arrays}

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import read_tensors, write_atomically, write_tensors
+from ..files import read_tensors, shown, write_atomically, write_tensors
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.saved import RUN, assembled, contents
@@ -159,7 +159,7 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
         history = {k[8:]: v for k, v in arrays.items() if k.startswith("history.")}
         counted = tuple((str(name), int(count)) for name, count in phases)
     except (OSError, *BROKEN) as error:
-        missing = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        missing = f"{error} is missing" if isinstance(error, KeyError) else shown(error, 300)
         raise ValueError(f"{path} is not a run that 'fastcurv train' saved: {missing}") from None
     return SavedRun(recipe, theta, history, counted)
 
@@ -184,11 +184,11 @@ def _checked(facts: Any, instead: dict[str, Any]) -> Recipe:
     known = {f.name: f for f in fields(Recipe)}
     for name, value in facts.items():
         if name not in known:
-            raise ValueError(f"its recipe names {name!r}, which is nothing known")
+            raise ValueError(f"its recipe names {shown(name)!r}, which is nothing known")
         optional = name in ("loss", "target") and value is None
         if not (optional or isinstance(value, kinds.get(name, (str,)))):
-            raise ValueError(f"its recipe says {name} is {value!r}")
+            raise ValueError(f"its recipe says {name} is {shown(repr(value))}")
     if not all(type(width) is int and 0 < width < 1 << 31 for width in facts.get("hidden", ())):
-        raise ValueError(f"its recipe says hidden is {facts['hidden']!r}")
+        raise ValueError(f"its recipe says hidden is {shown(facts['hidden'])}")
     facts = {**facts, "hidden": tuple(facts.get("hidden", (32, 16)))}
     return Recipe(**(facts | instead))

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..files import shown
 from .convert import Model, Stack, foreign
 
 SINGLE = {"Relu": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid", "Softplus": "softplus"}
@@ -88,7 +89,7 @@ class Graph:
 
 
 def _name(node: Any) -> str:
-    return f"{node.op_type} ({node.name or node.output[0]})"
+    return f"{shown(node.op_type)} ({shown(node.name or node.output[0])})"
 
 
 def _one(readers: list[Any], kind: str) -> Any:
@@ -220,7 +221,7 @@ def _load(source: Any) -> Any:
     try:
         return onnx.load(path)
     except Exception as error:  # protobuf's own, an external file that is missing or outside
-        text = str(error).split("\n")[0][:200]
+        text = shown(error, 200)
         raise ValueError(f"{path} cannot be read as an ONNX model: {text}") from None
 
 
@@ -274,7 +275,7 @@ def from_onnx(source: Any) -> Model:
     except ValueError:
         raise
     except Exception as error:  # of a graph whose nodes lack inputs, or tensors their data
-        text = f"{type(error).__name__}: {error}".split("\n")[0][:160]
+        text = shown(f"{type(error).__name__}: {error}", 160)
         raise ValueError(
             f"the ONNX model is damaged ({text}); wanted a stack of {WANTED}"
         ) from None
@@ -293,13 +294,13 @@ def _follow(graph: Graph, stack: Stack) -> Model:
             kinds = {node.op_type for node in _below(graph, at)}
             if kinds - AFTER:
                 raise foreign(
-                    f"{sorted(kinds - AFTER)[0]} after {stack.closed or 'the end'}", WANTED
+                    f"{shown(sorted(kinds - AFTER)[0])} after {stack.closed or 'the end'}", WANTED
                 )
             return stack.finish()
         elif not readers:
             return stack.finish()
         elif len(readers) > 1:
-            raise foreign(f"a fork at {at!r}, read by {len(readers)} nodes,", WANTED)
+            raise foreign(f"a fork at {shown(at)!r}, read by {len(readers)} nodes,", WANTED)
         else:
             node = readers[0]
             _step(graph, stack, node)

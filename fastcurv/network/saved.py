@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..answers import door, typed
-from ..files import read_tensors, write_tensors
+from ..files import read_tensors, shown, write_tensors
 from .convert import Model
 from .mlp import MLP
 
@@ -105,7 +105,7 @@ def _architecture(path: Any, facts: Any) -> MLP:
         )
     odd = sorted(map(str, set(facts) - {RUN} ^ KEYS))
     if odd:
-        raise ValueError(f"{path} has a header that lacks or adds {odd[0]!r}")
+        raise ValueError(f"{path} has a header that lacks or adds {shown(odd[0])!r}")
     try:
         if not isinstance(facts["sizes"], list) or not isinstance(facts["activation"], list):
             raise TypeError("its sizes and activations are no lists")
@@ -113,7 +113,7 @@ def _architecture(path: Any, facts: Any) -> MLP:
             raise TypeError("its dtype is no word")
         return MLP(**{name: facts[name] for name in KEYS - {"format"}})
     except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{path} describes no model: {error}") from None
+        raise ValueError(f"{path} describes no model: {shown(error, 200)}") from None
 
 
 def load(path: str | os.PathLike[str]) -> Model:

@@ -5,6 +5,8 @@ import os, signal, sys, tempfile, threading, time
 import numpy as np
 import fastcurv as fc
 from fastcurv.files import read_tensors, write_tensors
+from fastcurv.rounding.layered import layered
+from fastcurv.rounding.outputs import gram_enclosure
 
 def answered(call, after):
     # how long from Ctrl-C to the end of the call, by KeyboardInterrupt or with what is known; one
@@ -38,6 +40,7 @@ expected = H @ v
 wide, there = drawn([784, 512, 512, 10], 64)
 W = wide.hessian(there)
 small, at = drawn([20, 30, 3], 300)
+few, at_few = drawn([60, 40, 40, 10], 4000)
 streamed = fc.StreamedObjective(ob.model, ob.X, ob.y, "mse", l2=1e-3)
 S = streamed.hessian(theta)
 folder = tempfile.mkdtemp()
@@ -68,6 +71,9 @@ CALLS = {
     "frobenius_norm": "fc.frobenius_norm(W, 60, seed=0, space='parameters')",
     "streamed": "(streamed.value_and_gradient(theta), S @ v)",
     "streamed steps": "fc.minimize(streamed, theta, 'adam', batch_size=100, max_iter=10**6)",
+    "the matrix by layers": "layered(few, at_few, 'hessian')",
+    "the Gram matrix of outputs": "fc.inertia(wide.ggn(there).reduced('outputs'))",
+    "the proof of that matrix": "gram_enclosure(wide, there, 'ggn')",
     "save": "write_tensors(folder + '/x', {'x': large})",
     "load": "read_tensors(folder + '/y')",
 }

@@ -21,12 +21,15 @@ PROGRAM = """
 import ctypes, gc, sys, traceback
 import numpy as np
 import fastcurv as fc
+from fastcurv.rounding.layered import layered
+from fastcurv.rounding.outputs import gram_enclosure
 
 shim = ctypes.CDLL(None)
 shim.fc_arm.argtypes = [ctypes.c_long, ctypes.c_long]
 shim.fc_disarm.restype = shim.fc_live.restype = ctypes.c_long
 LEAST = 512                                # below it live Python's small objects alone
 DATA = 8192                                # of arrays: NumPy itself dies of some smaller ones
+BUFFERS = 1 << 17                          # and where a ufunc lacks one of its own 64 KiB buffers
 
 rng = np.random.default_rng(0)
 model = fc.MLP({sizes}, "tanh", residual=True, batch_norm={norm})
@@ -53,16 +56,27 @@ CALLS = {{
     "eigsh": lambda: fc.eigsh(H, 2, seed=0, max_products=30).values,
     "trace": lambda: fc.trace(H, n_probes=4, seed=0).estimate,
 }}
+if {N} == 400:
+    some = ob.batch(slice(0, 57))
+    CALLS |= {{
+        "matrix by layers": lambda: layered(ob, theta, "hessian").A,
+        "bounds by layers": lambda: layered(ob, theta, "ggn").error(np.abs(theta) + 1),
+        "outputs": lambda: some.ggn(theta).reduced("outputs").matrix,
+        "products with outputs": lambda: some.ggn(theta).reduced("outputs") @ np.ones(57 * 3),
+        "bounds of outputs": lambda: gram_enclosure(some, theta, "ggn").bounds,
+    }}
 failures, total = [], 0
 for name, call in CALLS.items():
     expected = np.array(call())
     call()
     gc.collect()
     before, k = shim.fc_live(), 0
+    least = BUFFERS if "layers" in name or "outputs" in name else LEAST
+    least = DATA if name in ("eigsh", "trace") else least
     while True:
         k += 1
         found = None
-        shim.fc_arm(k, DATA if name in ("eigsh", "trace") else LEAST)
+        shim.fc_arm(k, least)
         try:
             found = call()
             shim.fc_disarm()

@@ -23,7 +23,7 @@ from ..network.mlp import MLP, RELU_LIKE
 from ..network.objective import Objective
 from ..optimize.escape import escape
 from ..optimize.minimize import METHODS, minimize
-from .choices import OUT, pairs_worth, threads_worth, unscaled
+from .choices import OUT, outputs_of, pairs_worth, threads_worth, unscaled
 from .look import PRODUCTS, Look, judge, look
 from .scatter import FIRST, Scatter
 
@@ -81,6 +81,11 @@ class BaseMLP(BaseEstimator):
         self.memory = memory
         self.verdict = verdict
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
     # --- what the two differ in
 
     def _targets(self, y: Any, reset: bool) -> tuple[np.ndarray, str, int]:
@@ -126,7 +131,7 @@ class BaseMLP(BaseEstimator):
 
     def _objective(self, model: MLP, X: Any, y: Any, loss: str, weight: Any) -> Objective:
         """``loss_`` divided by `_scale`: alpha over the sum of weights, biases spared."""
-        total = self._total = float(len(X)) if weight is None else float(weight.sum())
+        total = self._total = float(X.shape[0]) if weight is None else float(weight.sum())
         self._scale = {"mse": 0.5, "binary_cross_entropy": model.sizes[-1]}.get(loss, 1.0)
         return Objective(
             model,
@@ -134,8 +139,8 @@ class BaseMLP(BaseEstimator):
             y,
             loss,
             l2=self.alpha / (total * self._scale),
-            sample_weight=None if weight is None else weight * (len(X) / total),
-            n_threads=threads_worth(self.n_threads, model.n_params, len(X)),
+            sample_weight=None if weight is None else weight * (X.shape[0] / total),
+            n_threads=threads_worth(self.n_threads, model.n_params, X.shape[0]),
             memory=self.memory,
             l2_biases=False,
         )
@@ -146,6 +151,7 @@ class BaseMLP(BaseEstimator):
             self,
             X,
             y,
+            accept_sparse="csr",
             dtype=(np.float64, np.float32),
             multi_output=True,
             y_numeric=not self._stratify,
@@ -204,7 +210,7 @@ class BaseMLP(BaseEstimator):
         """Rows to train on, and rows held out."""
         labels = y if self._stratify and y.ndim == 1 else None
         rows = train_test_split(
-            np.arange(len(X)),
+            np.arange(X.shape[0]),
             test_size=self.validation_fraction,
             random_state=rng,
             stratify=labels,
@@ -230,7 +236,7 @@ class BaseMLP(BaseEstimator):
             options["patience"] = self.n_iter_no_change
         if solver in STOCHASTIC:
             size = 200 if self.batch_size == "auto" else self.batch_size
-            options.update(batch_size=min(size, len(ob.X)))
+            options.update(batch_size=min(size, ob.n_samples))
             options.setdefault("patience", self.n_iter_no_change)
             if self.learning_rate_init is not None:
                 options["learning_rate"] = self.learning_rate_init
@@ -347,7 +353,10 @@ class BaseMLP(BaseEstimator):
         theta = self._first_theta(model, y, None, rng) if first else self.theta_.copy()
         past = ([], 0) if first else (self.loss_curve_, self.n_iter_)
         size, self._deadline = 200 if self.batch_size == "auto" else self.batch_size, None
-        options = {"batch_size": min(size, len(X)), "seed": int(rng.randint(1 << 31)) + past[1]}
+        options = {
+            "batch_size": min(size, ob.n_samples),
+            "seed": int(rng.randint(1 << 31)) + past[1],
+        }
         if self.learning_rate_init is not None:
             options["learning_rate"] = self.learning_rate_init
         run = self._minimize(ob, theta, "sgd", 1, options)
@@ -358,8 +367,9 @@ class BaseMLP(BaseEstimator):
     def _outputs(self, X: Any) -> np.ndarray:
         """Outputs of the network before any softmax."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
-        return self.model_.predict(self.theta_, X)
+        kinds = (np.float64, np.float32)
+        X = validate_data(self, X, accept_sparse="csr", dtype=kinds, reset=False)
+        return outputs_of(self.model_, self.theta_, X)
 
     def objective(self, X: Any, y: Any, sample_weight: Any = None) -> Objective:
         """The objective that `fit` minimises, on these rows: for `classify`, `eigsh` and the rest.

@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
+
+from ..network.mlp import MLP
 
 OUT = {"mse": "identity", "binary_cross_entropy": "logistic", "cross_entropy": "softmax"}
 SMALL, LARGE = 0.03, 30.0  # root mean square of what needs no scaling
 ONE_THREAD = 1_500_000  # flops of a gradient that is done before another thread has woken
+BLOCK = 1 << 22  # numbers of sparse rows made dense at a time
 CACHED = 1 << 16  # numbers of all steps of L-BFGS: with the gradients' changes 1 MB
 
 
@@ -29,11 +33,20 @@ def threads_worth(given: int | None, n: int, rows: int) -> int | None:
     return 1 if given is None and 6 * rows * n < ONE_THREAD else given
 
 
-def unscaled(X: np.ndarray, y: np.ndarray) -> str:
+def outputs_of(model: MLP, theta: np.ndarray, X: Any) -> np.ndarray:
+    """Outputs before any softmax; of sparse rows by blocks that are made dense."""
+    if not issparse(X):
+        return model.predict(theta, X)
+    step = max(1, BLOCK // X.shape[1])
+    parts = (X[start : start + step].toarray() for start in range(0, X.shape[0], step))
+    return np.concatenate([model.predict(theta, part) for part in parts])
+
+
+def unscaled(X: Any, y: np.ndarray) -> str:
     """The beginning of an advice, where features or targets are far from unit size."""
     far = [
         name
-        for name, x in (("features", X), ("targets", y))
+        for name, x in (("features", X.data if issparse(X) else X), ("targets", y))
         if x.dtype.kind == "f" and not SMALL < np.sqrt(np.mean(np.square(x, dtype=float))) < LARGE
     ]
     return f"scaled {' and '.join(far)} or " if far else ""

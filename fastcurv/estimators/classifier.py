@@ -87,7 +87,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     __doc__ = f"""A multilayer perceptron classifier, fitted by exact second-order information.
 
     Cross entropy over the classes; for two classes, and for each label of a multilabel target, the
-    logistic loss: scikit-learn's ``MLPClassifier`` with another solver. Labels may be of any type.
+    logistic loss: scikit-learn's ``MLPClassifier`` with another solver. Labels may be of any type,
+    X a sparse matrix.
 {PARAMETERS}    classes_ : ndarray
 
     See Also

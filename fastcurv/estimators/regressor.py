@@ -19,7 +19,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     __doc__ = f"""A multilayer perceptron regressor, fitted by exact second-order information.
 
     Half the mean squared error, of one output or several: scikit-learn's ``MLPRegressor`` with
-    another solver. The last biases start at the mean of y.
+    another solver. The last biases start at the mean of y. X may be a sparse matrix.
 {PARAMETERS}
     See Also
     --------

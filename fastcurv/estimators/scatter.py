@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 
 from ..network.objective import Objective
 from ..network.row_passes import RowState
@@ -45,7 +46,7 @@ class Scatter:
 
     def __init__(self, ob: Objective, total: float, scale: float) -> None:
         self.ob, self.total, self.scale = ob, total, scale
-        weight = np.ones(len(ob.X)) if ob.sample_weight is None else ob.sample_weight
+        weight = np.ones(ob.n_samples) if ob.sample_weight is None else ob.sample_weight
         self.shares = weight.astype(float) / weight.sum(dtype=float)
         self.constant = constant_loss(ob, self.shares)
         self.last, self.reached = np.inf, False
@@ -72,7 +73,8 @@ class Scatter:
         found, counted, at = 0.0, 0, 0
         for a, delta in zip(state.a, state.delta):  # h_n p_n = delta' a, row by row
             squares = np.asarray(delta.astype(float) ** 2 / self.shares[:, None])
-            for second in (squares.T @ np.square(a, dtype=float), squares.sum(axis=0)):
+            inner = (a.multiply(a).T @ squares).T if issparse(a) else squares.T @ _squares(a)
+            for second in (inner, squares.sum(axis=0)):
                 mine = g[at : at + second.size].astype(float).reshape(second.shape) ** 2
                 at += second.size
                 spread = second - mine
@@ -135,6 +137,10 @@ def constant_loss(ob: Objective, shares: np.ndarray) -> float:
         return float(_entropy(np.bincount(y, shares)).sum())
     q = shares @ y.reshape(len(y), -1).astype(float)
     return float((_entropy(q) + _entropy(1 - q)).mean())
+
+
+def _squares(a: np.ndarray) -> np.ndarray:
+    return np.square(a, dtype=float)
 
 
 def _entropy(q: np.ndarray) -> np.ndarray:

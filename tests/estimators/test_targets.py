@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 pytest.importorskip("sklearn")
 
@@ -96,3 +97,28 @@ def test_a_look_at_two_parameters_is_exact():
     assert np.allclose([seen.lambda_min, seen.lambda_max], exact, rtol=1e-12)
     assert seen.residuals == (0.0, 0.0) and seen.resolved
     assert look(ob, np.zeros(2), 2.0, 1e-8)[0].kind == "not_critical"
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"tol": 1e-4}, {"early_stopping": True}, {"solver": "adam"}],
+    ids=["scatter", "bottom", "held out", "adam"],
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_sparse_rows_are_the_same_rows(how, monkeypatch):
+    rng = np.random.default_rng(0)
+    rows = sparse.random(120, 30, 0.2, format="csc", random_state=0)
+    y, weight = (rows @ rng.standard_normal(30) > 0).astype(int), rng.random(120)
+    monkeypatch.setattr("fastcurv.estimators.choices.BLOCK", 1000)  # blocks of 33 rows
+    fits = [
+        fc.MLPClassifier((4,), "tanh", random_state=0, max_iter=15, **how).fit(X, y, weight)
+        for X in (rows, rows.toarray())
+    ]
+    assert fits[0].stopped_ == fits[1].stopped_ and fits[0].n_iter_ == fits[1].n_iter_
+    assert abs(fits[0].loss_ - fits[1].loss_) <= 1e-6 * fits[1].loss_
+    assert np.allclose(fits[0].predict_proba(rows), fits[1].predict_proba(rows.toarray()), 1e-4)
+    assert isinstance(fits[0].objective(rows, y).X, sparse.csr_matrix)
+    targets = rows[:, [0, 1]].toarray()
+    reg = fc.MLPRegressor((4,), alpha=0.1, random_state=0).fit(rows, targets)
+    dense = fc.MLPRegressor((4,), alpha=0.1, random_state=0).fit(rows.toarray(), targets)
+    assert np.allclose(reg.predict(rows), dense.predict(rows.toarray()), atol=1e-3)

@@ -103,3 +103,18 @@ def test_asymmetry_that_lanczos_sees_is_in_the_residuals_and_named(rng):
             assert (off <= pairs.residuals).all() and 0.1 * noise <= pairs.asymmetry <= 5 * noise
             assert not pairs.converged.any() and "asymmetry" in repr(pairs)
     assert fc.eigsh(sla.aslinearoperator(S), 4, "BE", seed=0).asymmetry == 0
+
+
+def test_what_is_seen_at_a_glance():
+    """The public names and no others; operators that say what they are, of what, and how large."""
+    assert dir(fc) == sorted([*fc.__all__, "__version__"])
+    X = np.random.default_rng(0).standard_normal((9, 2))
+    ob = fc.Objective(fc.MLP([2, 3, 1]), X, X[:, 0], loss="mse", l2=0.5)
+    theta = ob.model.init(seed=0)
+    kinds = {"Hessian": ob.hessian, "GGN": ob.ggn, "Fisher": ob.empirical_fisher}
+    for word, make in kinds.items():
+        said = repr(make(theta))
+        assert all(part in said for part in (word, "mse", "n=13")), said
+    assert repr(ob.hessian(theta).shift(2.0)).startswith("<2 I + 13x13 Hessian of mse")
+    for part in ("[2, 3, 1]", "N=9", "'mse'", "l2=0.5"):
+        assert part in repr(ob)

@@ -33,9 +33,14 @@ def threads_worth(given: int | None, n: int, rows: int) -> int | None:
     return 1 if given is None and 6 * rows * n < ONE_THREAD else given
 
 
+def is_sparse(X: Any) -> bool:
+    """SciPy's question, whose answer tells type checkers less than they knew."""
+    return bool(issparse(X))
+
+
 def outputs_of(model: MLP, theta: np.ndarray, X: Any) -> np.ndarray:
     """Outputs before any softmax; of sparse rows by blocks that are made dense."""
-    if not issparse(X):
+    if not is_sparse(X):
         return model.predict(theta, X)
     step = max(1, BLOCK // X.shape[1])
     parts = (X[start : start + step].toarray() for start in range(0, X.shape[0], step))
@@ -46,7 +51,7 @@ def unscaled(X: Any, y: np.ndarray) -> str:
     """The beginning of an advice, where features or targets are far from unit size."""
     far = [
         name
-        for name, x in (("features", X.data if issparse(X) else X), ("targets", y))
+        for name, x in (("features", X.data if is_sparse(X) else X), ("targets", y))
         if x.dtype.kind == "f" and not SMALL < np.sqrt(np.mean(np.square(x, dtype=float))) < LARGE
     ]
     return f"scaled {' and '.join(far)} or " if far else ""

@@ -18,10 +18,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.sparse import issparse
 
 from ..network.objective import Objective
 from ..network.row_passes import RowState
+from .choices import is_sparse
 
 SIGNIFICANT = 1.0  # mean of N g^2 / s^2 that chance alone leaves
 GAIN = 4.0  # nats for all rows: a regression whose steps gain more still finds structure
@@ -73,8 +73,7 @@ class Scatter:
         found, counted, at = 0.0, 0, 0
         for a, delta in zip(state.a, state.delta):  # h_n p_n = delta' a, row by row
             squares = np.asarray(delta.astype(float) ** 2 / self.shares[:, None])
-            inner = (a.multiply(a).T @ squares).T if issparse(a) else squares.T @ _squares(a)
-            for second in (inner, squares.sum(axis=0)):
+            for second in (squares_with(squares, a), squares.sum(axis=0)):
                 mine = g[at : at + second.size].astype(float).reshape(second.shape) ** 2
                 at += second.size
                 spread = second - mine
@@ -139,8 +138,12 @@ def constant_loss(ob: Objective, shares: np.ndarray) -> float:
     return float((_entropy(q) + _entropy(1 - q)).mean())
 
 
-def _squares(a: np.ndarray) -> np.ndarray:
-    return np.square(a, dtype=float)
+def squares_with(squares: np.ndarray, a: Any) -> np.ndarray:
+    """``squares' a^2`` for a dense or sparse (N, k)."""
+    product = (
+        (a.multiply(a).T @ squares).T if is_sparse(a) else squares.T @ np.square(a, dtype=float)
+    )
+    return np.asarray(product)
 
 
 def _entropy(q: np.ndarray) -> np.ndarray:

@@ -325,6 +325,9 @@ class Written(Protocol):
     def matrix(self) -> NDArray[np.float64]: ...
 
     @property
+    def bare(self) -> NDArray[np.float64]: ...  # but for `rest`
+
+    @property
     def norm(self) -> float: ...
 
     def enclosed(self) -> Enclosed: ...

@@ -169,7 +169,7 @@ class Recurrence(State):
     def _close_single(self, j: int, low: int, w: Array, beta: float) -> None:
         """Make `w` the next row, or end the recurrence where nothing but rounding is left of it."""
         if beta <= 30 * self.noise and self.clean:
-            self.reorthogonalise()
+            self.reorthogonalise(j + 1)
             orthogonalise(self.rows[: j + 1], w[None])
             beta = self.unit * norm(w)
         self.m, self.p, self.reach = j + 1, 0, j

@@ -142,8 +142,10 @@ class State:
         self._lost = 0.0
         self._along: tuple[Floats, Floats] | None = None
 
-    def reorthogonalise(self) -> None:
-        """Restore the orthogonality of the rows after `clean`, the next block included."""
+    def reorthogonalise(self, multiplied: int | None = None) -> None:
+        """Restore the orthogonality of the rows after `clean`, the next block included; the first
+        `multiplied` rows, m by default, have their products in T.
+        """
         end = self.m + self.p
         if self.clean < end:
             Q, P = self.rows[: self.clean], self.rows[self.clean : end]
@@ -153,11 +155,23 @@ class State:
                 orthogonalise(self.against, P, passes=1)
                 C = project(Q, P)
                 subtract(Q, P, C)
+                self._take_back(C, self.m if multiplied is None else multiplied)
                 found = self._orthonormalise_batch(P, C)
                 if found <= 0.05:
                     break
             self.clean = end
         self._forget_loss()
+
+    def _take_back(self, C: Floats, end: int) -> None:
+        """What rows had along clean ones, ``C``, is in the coupling to locked rows that was
+        measured with them: times the eigenvalues there, which may be far more than what is lost
+        elsewhere.
+        """
+        first, locked = self.clean, min(self.locked, self.clean)
+        if locked and end > first:
+            false = self.T[:locked, :first] @ C[: end - first].T
+            self.T[:locked, first:end] -= false
+            self.T[first:end, :locked] -= false.T
 
     def _orthonormalise_batch(self, P: Array, C: Floats) -> float:
         """Triangular correction within a batch; returns the largest impurity that was found."""

@@ -45,6 +45,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from .. import _engine
 from ..protocols import Carried, Enclosed
+from ..rounding.arithmetic import norm
 from ..rounding.outputs import gram_enclosure
 from .arguments import as_vector, check_dtype
 from .coordinates import Reduced
@@ -57,6 +58,7 @@ MOST = 8192  # rows of K: 512 MiB in float64
 BLOCK = 512  # rows of D multiplied at a time
 NOTHING = {4: 16.0, 8: 256.0}  # eigenvalues of K below so many eps ||K|| are zeros, by itemsize ...
 MANY = 16.0  # ... times the root of q over this
+MIXED = 0.03  # of an eigenvalue of K: a vector with a larger residual there is none of its own
 APART = 0.01  # of ||K||: vectors of smaller eigenvalues are orthogonalised
 # The cost model, in flops at the speed of the engine's matrix products:
 ENTRY = 30.0  # a number of K read from memory
@@ -120,18 +122,18 @@ class _Made:
         S = factor(state.loss, whole.kind)
         self.S = S.astype(whole.dtype)
         self.K = _gram(ob, state, self.S)
-        self.norm = float(np.linalg.norm(self.K.astype(np.float64, copy=False)))
-        self.root: Any = None
+        self.norm = norm(self.K.astype(np.float64, copy=False))
+        self.roots: dict[float, Any] = {}
 
     def solve(self, y: Floats, shift: float) -> Floats:
         """``(K + shift) x = y``."""
         if not shift > 0:  # K is 0
             return 0 * y
-        if self.root is None:
+        if shift not in self.roots:
             K = self.K.astype(np.float64)
             K[np.diag_indices(len(K))] += shift
-            self.root = cho_factor(K, overwrite_a=True, check_finite=False)
-        return np.asarray(cho_solve(self.root, y, check_finite=False))
+            self.roots = {shift: cho_factor(K, overwrite_a=True, check_finite=False)}
+        return np.asarray(cho_solve(self.roots[shift], y, check_finite=False))
 
 
 def _gram(ob: Any, state: RowState, S: Array) -> Array:
@@ -247,6 +249,11 @@ class OutputSpace(Reduced):
         return matrix
 
     @property
+    def bare(self) -> Floats:
+        """K in float64: a large `rest` would swallow its small eigenvalues."""
+        return self._K.astype(np.float64)
+
+    @property
     def norm(self) -> float:
         """Of K, Frobenius's."""
         return self._made.norm
@@ -321,11 +328,15 @@ class OutputSpace(Reduced):
 
     def carried(self, X: Array, found: Any, rng: Any) -> Carried:
         """What K's pairs are worth as pairs of the whole; see the head of this module."""
-        values, residuals = found.values, found.residuals
-        lam = np.maximum(values - self.rest, 0.0)
-        kept = lam > self._nothing()
+        if not len(X):
+            return Carried(np.zeros(0, bool), found.residuals, self._nothing(), False)
+        Y = _engine.project_rows(self._K, np.ascontiguousarray(X, self._K.dtype)).astype(float)
+        lam = np.einsum("ki,ki->k", Y, X) / np.einsum("ki,ki->k", X, X, dtype=float)
+        kept = lam > self._nothing()  # K's own, which beside a large `rest` a search cannot see
+        residuals = np.linalg.norm(Y - lam[:, None] * X, axis=1)
         if not kept.any():
-            return Carried(kept, residuals, self._nothing(), False)
+            return Carried(kept, residuals, 2 * self._nothing(), False)
+        mixed = kept & (residuals > MIXED * lam)
         lam = np.where(kept, lam, self.norm)
         eps = float(np.finfo(self.whole.dtype).eps)
         norm = min(self.norm, 1.1 * found.scale)  # >= ||K||, of which a search sees nearly all
@@ -335,28 +346,44 @@ class OutputSpace(Reduced):
         gap -= self._up((signs * (lam + self.rest)) @ X)
         seen = float(np.linalg.norm(gap))  # the residuals, each over what it may have grown by
         grown = (1 + together) * np.sqrt(norm / lam) * (residuals + 4 * eps * norm + seen)
-        return Carried(kept, grown, self._nothing(), together)
+        grown = np.where(mixed, self.norm, grown)  # as that of any vector in reach
+        grown += np.abs(found.values - self.rest - lam) + 16 * eps * abs(self.rest)
+        return Carried(kept, grown, 2 * self._nothing(), together)
 
     def outside(self, start: int, stop: int) -> Array:
         """Rows ``start .. stop - 1`` of orthonormal vectors that the operator takes to `rest` times
         themselves.
         """
-        while len(self._complement) < stop:
-            rng = np.random.default_rng(len(self._complement))
-            v = _unit(rng.standard_normal(self.n))
-            for _ in range(TURNS):
+        held, more = self._complement, stop - len(self._complement)
+        if more > 0:
+            nothing = self._nothing()
+            seeds = np.arange(len(held), stop)
+            new = [_unit(np.random.default_rng(i).standard_normal(self.n)) for i in seeds]
+            new = self._turned(new, TURNS, nothing / 16)
+            held += self._turned(new, LAST_TURNS, np.sqrt(nothing * self.norm))
+        return np.array(self._complement[start:stop], self.whole.dtype)
+
+    def _turned(self, new: list[Array], turns: int, shift: float) -> list[Array]:
+        """Unit vectors out of the range of A: so often projected, and off those there were."""
+        out: list[Array] = []
+        for v in new:
+            for _ in range(turns):
                 before = self._down(v).astype(np.float64)
-                v = v - self._up(self._made.solve(before, self._nothing() / 16))
-                for other in self._complement:
+                v = v - self._up(self._made.solve(before, shift))
+                for other in [*self._complement, *out]:
                     v -= (other @ v) * other
                 v = _unit(v)
-            self._complement.append(v)
-        return np.array(self._complement[start:stop], self.whole.dtype)
+            out.append(v)
+        return out
 
 
 TURNS = 8  # projections out of A's range; each leaves 1/17 of what lies along the least kept vector
+LAST_TURNS = 2  # with a larger shift: where K is nearly singular the others' rounding is large
 
 
 def _unit(v: Array) -> Array:
+    top = float(np.abs(v).max(initial=0.0))
+    if not np.sqrt(np.finfo(v.dtype).tiny) * 1e6 < top < 1e15:  # squares would leave the range
+        v = v / v.dtype.type(top) if 0 < top < np.inf else v
     size = float(np.linalg.norm(v))
     return v / v.dtype.type(size) if size > 0 else v

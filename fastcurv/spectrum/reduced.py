@@ -117,12 +117,14 @@ def few(small: Any, k: int) -> bool:
 
 def directly(small: Any, asked: Any) -> Eigenpairs:
     """The pairs of a small matrix that is there, copies of multiple eigenvalues and all."""
-    A = small.matrix
+    A, rest = small.bare, float(small.rest)
     values, vectors = eigh(A)[:2]
-    at = wanted(values, asked.k, asked.which)
+    scale = float(np.abs(values + rest).max())  # of all: the others round, too
+    at = wanted(values + rest, asked.k, asked.which)
     values, V = values[at], vectors[:, at].astype(operator_dtype(small))
-    scale, eps = float(np.abs(values).max()), float(np.finfo(V.dtype).eps)
+    eps = float(np.finfo(V.dtype).eps)
     residuals = np.linalg.norm(A @ V - V * values, axis=0) + eps * scale
+    values = values + rest
     return Eigenpairs(
         values=values,
         vectors=V,

@@ -50,8 +50,10 @@ class Eigenpairs:
     vectors : ndarray, shape (n, k)
         Orthonormal columns in the same order, in the operator's dtype.
     residuals : ndarray, shape (k,)
-        ``||H u - lam u||`` or an upper bound of it: an eigenvalue lies within ``residuals[i]`` of
-        ``values[i]``.
+        ``||H u - lam u||`` or an upper bound of it, of the products as computed: an eigenvalue of
+        an operator that rounds no more than they do lies within ``residuals[i]`` of ``values[i]``.
+        A product made again may show some 40 eps ``scale`` more; what rounding can do to it at
+        worst says ``H.rounding_bound(u)``, where the operator offers that.
     converged : ndarray of bool, shape (k,)
         Whether ``residuals`` are within the tolerance: ``tol * scale``, or ``tol * |lam|`` where
         that was asked for.

@@ -105,6 +105,26 @@ def what_large_n_measures_is_worth_the_name(draw):
     return f"{said.kind}, certified {said.certified}"
 
 
+def pairs_of_a_net_show_no_more_than_their_residuals(draw):
+    """In whatever space they were found: the product with a vector, made again."""
+    ob, name = few_rows(draw)
+    theta = ob.model.init(seed=int(draw.integers(2**31))) * 10.0 ** draw.uniform(-1, 2)
+    H = getattr(ob, str(draw.choice(["hessian", "ggn", "empirical_fisher"])))(theta)
+    k, which = int(draw.integers(1, min(8, H.shape[0]) + 1)), str(draw.choice(["LA", "SA", "BE"]))
+    relative = str(draw.choice(["scale", "value"]))
+    space = None if draw.random() < 0.5 else str(draw.choice(["samples", "outputs"]))
+    try:
+        found = fc.eigsh(H, k, which, space=space, relative=relative, seed=0)
+    except ValueError as error:
+        assert "space" in str(error), str(error)
+        return "no such space"
+    off = np.linalg.norm(H @ found.vectors - found.vectors * found.values, axis=0)
+    room = found.residuals + 64 * np.finfo(float).eps * found.scale
+    assert np.all(off <= room), f"{off} > {found.residuals} in {found.space}: {name}"
+    assert np.all(np.abs(np.linalg.norm(found.vectors, axis=0) - 1) <= 1e-12), name
+    return found.space
+
+
 def piecewise_linear(draw):
     """A regression on a small net of relu or leaky_relu units, without l2 and with much noise: its
     minima are smooth points between kinks.

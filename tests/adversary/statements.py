@@ -146,8 +146,10 @@ def escape_goes_down_or_says_not(draw):
 
 
 def eigsh_residuals_hold(draw):
-    """Within every residual of a value lies a true eigenvalue, whatever the scale."""
-    H = truths.spectrum(draw)
+    """Within every residual of a value lies a true eigenvalue, whatever the scale; and the product
+    with a vector shows no more than its residual, where copies cluster too.
+    """
+    H = truths.clusters(draw) if draw.random() < 0.5 else truths.spectrum(draw)
     n = H.shape[0]
     k = int(draw.integers(1, min(6, n) + 1))
     found = fc.eigsh(H, k=k, which=str(draw.choice(["LA", "SA", "LM", "BE"])), seed=0)
@@ -155,6 +157,8 @@ def eigsh_residuals_hold(draw):
     room = found.residuals + 40 * n * EPS * size
     gaps = np.abs(found.values[:, None] - H.values).min(axis=1)
     assert np.all(gaps <= room), (gaps, found.residuals)
+    left = (H @ found.vectors - found.vectors * found.values) / size
+    assert np.all(np.linalg.norm(left, axis=0) * size <= room), (left, found.residuals)
     return "converged" if np.all(found.converged) else "not converged"
 
 
@@ -245,6 +249,7 @@ STATEMENTS = (
     conditions.what_large_n_measures_is_worth_the_name,
     conditions.beside_a_measured_minimum_nothing_is_lower,
     networks.products_are_those_of_long_double,
+    conditions.pairs_of_a_net_show_no_more_than_their_residuals,
 )
 
 

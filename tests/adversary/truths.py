@@ -226,3 +226,11 @@ def spectrum(draw, scaled=True):
         values = draw.choice([-1, 1], n) * 10.0 ** -draw.uniform(0, 8, n)
     factor = 10.0 ** draw.uniform(-280, 280) if scaled and draw.random() < 0.3 else 1.0
     return PrescribedSpectrum(np.sort(values * factor), 3, seed=int(draw.integers(2**31)))
+
+
+def clusters(draw):
+    """A symmetric operator with copies, exact or nearly so, of eigenvalues over many decades."""
+    copies, levels = int(draw.integers(2, 6)), int(draw.integers(2, 7))
+    values = np.repeat(10.0 ** -draw.uniform(0, 13, levels), copies)
+    values *= 1 + draw.choice([0, 1e-14, 1e-11]) * draw.standard_normal(len(values))
+    return PrescribedSpectrum(np.sort(values), 3, seed=int(draw.integers(2**31)))

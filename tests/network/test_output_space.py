@@ -350,3 +350,20 @@ def test_pickles(wide):
     assert again.shape == R.shape and np.array_equal(again @ np.eye(12), R @ np.eye(12))
     pairs = pickle.loads(pickle.dumps(fc.eigsh(wide[0], 2, space="outputs", seed=0)))
     assert pairs.vector(0).shape == (R.n,)
+
+
+@pytest.mark.parametrize("kind", ["ggn", "empirical_fisher"])
+@pytest.mark.parametrize("size", [1e-150, 1e-6, 1.0, 1e6])
+def test_residuals_of_vectors_out_of_reach_hold(kind, size, rng):
+    """Of eigenvectors at 0 or l2 too, where K is as large as it may be and nearly singular."""
+    for i in range(12):
+        loss = LOSSES[i % 3]
+        sizes = [4, *(int(w) for w in rng.integers(1, 6, size=2)), 2]
+        n, each = fc.MLP(sizes).n_params, 1 if kind[0] == "e" or loss == "cross_entropy" else 2
+        ob, theta = objective(rng, sizes, (n - 1) // each, "leaky_relu", loss, l2=0.1 * (i % 2))
+        ob = fc.Objective(ob.model, ob.X * size, ob.y, loss, l2=ob.l2)
+        G = getattr(ob, kind)(theta * 10.0 ** rng.uniform(0, 2))
+        found = fc.eigsh(G, 6, "SA", space="outputs", seed=i)
+        assert (abs(np.linalg.norm(found.vectors, axis=0) - 1) <= 1e-14).all()
+        off = np.linalg.norm(G @ found.vectors - found.vectors * found.values, axis=0)
+        assert (off <= found.residuals + 20 * np.finfo(float).eps * found.scale).all(), sizes

@@ -2,6 +2,7 @@
 read-only maps, overlap, NaN.
 """
 
+import re
 import warnings
 from inspect import signature
 
@@ -253,3 +254,27 @@ def test_the_signature_of_an_objective_is_what_it_takes():
     assert list(signature(Objective).parameters) == wanted
     streamed = list(signature(StreamedObjective).parameters)
     assert streamed[: len(wanted)] == wanted and "block_rows" in streamed
+
+
+@pytest.mark.parametrize("scheme", ["he", "xavier", "lecun", "auto"])
+def test_the_spread_that_a_scheme_gives_its_weights(scheme):
+    """He 2 / in, Glorot 2 / (in + out), LeCun 1 / in; auto by what comes after the layer."""
+    model = MLP([200, 300, 50, 100], ["relu", "tanh"])
+    shares = {"he": lambda m, k: 2 / k, "xavier": lambda m, k: 2 / (m + k)}
+    shares["lecun"] = lambda m, k: 1 / k
+    auto = ["he", "xavier", "xavier"]
+    for (W, b), name in zip(model.unflatten(model.init(seed=3, scheme=scheme)), auto):
+        variance = shares[name if scheme == "auto" else scheme](*W.shape)
+        spread = 6 * (2 / W.size) ** 0.5  # of a variance that is measured, at six sigma
+        assert abs(W.var() / variance - 1) <= spread < 0.13 and not b.any()
+
+
+@pytest.mark.parametrize("what", ["value", "gradient", "value_and_gradient", "hessian", "ggn"])
+def test_a_theta_of_the_right_length_in_other_axes(what, rng):
+    """Whichever question is the first: a row of parameters is none."""
+    model = MLP([3, 4, 2], "tanh")
+    X, y, theta = rng.standard_normal((5, 3)), rng.standard_normal((5, 2)), model.init(seed=0)
+    for given in (theta[None], theta[:, None], theta[0], np.stack([theta] * 2)):
+        ob = Objective(model, X, y, "mse")
+        with pytest.raises(ValueError, match=re.escape(str(given.shape))):
+            getattr(ob, what)(given)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.optimize.sample import why_trivial
+from fastcurv.optimize.sample import _add_unit, why_trivial
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +75,20 @@ def test_time_is_kept_and_mistakes_are_one_sentence(ob):
         fc.sample_critical_points(ob, 3, sources="wish")
     with pytest.raises(ValueError, match="sources is empty"):
         fc.sample_critical_points(ob, 3, sources=())
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("split", [True, False])
+def test_a_unit_more_changes_nothing_in_what_is_computed(split, bias):
+    rng = np.random.default_rng(0)
+    narrow, wide = (fc.MLP([3, m, 2], "softplus", bias) for m in (4, 6))
+    theta, X = narrow.init(seed=1) + 0.1, rng.standard_normal((9, 3))
+    below, above = (list(layer) for layer in narrow.unflatten(theta))
+    for _ in range(2):
+        _add_unit(below, above, split, 0.3, rng)
+    more = wide.flatten([tuple(below), tuple(above)])
+    expected = narrow.predict(theta, X)
+    assert np.allclose(wide.predict(more, X), expected, rtol=1e-13, atol=1e-13)
+    (W, b), (V, _) = wide.unflatten(more)
+    assert W[4:].any() == split and V[:, 4:].any() == split
+    assert not bias or (b[4:] == 0.3).all() != split

@@ -31,15 +31,16 @@ def main(scale="normal", out="pictures"):
 
     figure = plots.new_figure((10.0, 3.8))
     left, right = figure.subplots(1, 2)
-    for width, stuck, opened, before, left_at, after in steps:
+    for width, stuck, opened, before, _, after in steps:
         first = width == widths[1]
         added, opens = ("one zero unit added", "the way down") if first else (None, None)
         left.plot([width - 1, width], [before, before], color=plots.GREY, lw=1.5, label=added)
         left.plot([width, width], [before, after], color=plots.RED, lw=1.5, label=opens)
-        left.plot(width, left_at, "v", color=plots.RED, ms=4)
         shown = left.get_legend_handles_labels()[1]
         plots.mark(left, width - 1, before, stuck.kind, None if stuck.kind in shown else stuck.kind)
         plots.mark(left, width, before, opened.kind, None if opened.kind in shown else opened.kind)
+    plots.mark(left, widths[-1], steps[-1][5], fc.classify(ob, theta).kind, None)
+    left.set_yscale("log")
     left.set_xlabel("hidden units")
     left.set_xticks(list(widths))
     left.set_ylabel("loss")

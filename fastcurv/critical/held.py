@@ -152,7 +152,8 @@ def _prove_in(
     c = np.concatenate([np.ones(phi.n_theta), units])
     K, g, g_error = c[:, None] * K * c, c * g, float(np.linalg.norm(c * g_errors))
     values, vectors, errors = eigh(K)
-    off = phi.hessian_error(point)
+    size = float(np.linalg.norm(K))
+    off = phi.hessian_error(point) + 2 * EPS * size  # the units round, too
     error = float(errors.max(initial=0.0)) + off
     weakest = float(np.abs(values).min(initial=np.inf))
     if not weakest > error:
@@ -161,10 +162,10 @@ def _prove_in(
         return _answer(phi, "the curvature along the kinks is not positive", weakest=weakest)
     beta = (1 + 4 * EPS) / (weakest - error)
     x = vectors @ ((vectors.T @ g) / values)
-    size = float(np.linalg.norm(x))
-    rounding = 4 * len(K) * EPS * (float(np.abs(values).max()) * size + float(np.linalg.norm(g)))
-    left = float(np.linalg.norm(K @ x - g)) + rounding + off * size
-    eta = (size + beta * (left + g_error)) * (1 + 1e-9)
+    length = float(np.linalg.norm(x))
+    rounding = 4 * len(K) * EPS * (size * length + float(np.linalg.norm(g)))
+    left = float(np.linalg.norm(K @ x - g)) + rounding + off * length
+    eta = (length + beta * (left + g_error)) * (1 + 1e-9)
     L = phi.third_bound(point, 2 * eta)
     h = beta * L * eta * (1 + 1e-9)
     if not h < 0.5:

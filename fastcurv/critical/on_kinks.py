@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,13 +43,32 @@ def held_at(ob: Any, theta: np.ndarray) -> HeldMinimum | None:
     """
     if getattr(ob, "dtype", np.float64) != np.float64 or not can_be_held(ob):
         return None
-    found = newton_on_kinks(ob, theta, slopes_near(ob, theta))
+    found = beside(ob, theta)
     if found is None or not found.verdict.certified:
         return None
     far = float(np.linalg.norm(found.theta - theta)) * (1 + 4 * EPS)
     if not far <= AT * max(1.0, float(np.linalg.norm(theta))):
         return None
     return replace(found.verdict, radius=found.verdict.radius + far)
+
+
+_last: tuple[Any, np.ndarray, KinkPoint | None] | None = (
+    None  # (a weak reference to an objective, theta, the point)
+)
+
+
+def beside(ob: Any, theta: np.ndarray) -> KinkPoint | None:
+    """Where `newton_on_kinks` leads from theta and `slopes_near` it; the one found last serves
+    again: a verdict and the search after it ask the same.
+    """
+    global _last
+    last = _last
+    if last is not None and last[0]() is ob and np.array_equal(last[1], theta):
+        found = last[2]
+    else:
+        found = newton_on_kinks(ob, theta, slopes_near(ob, theta))
+        _last = weakref.ref(ob), np.array(theta), found
+    return found and replace(found, theta=found.theta.copy(), slopes=found.slopes.copy())
 
 
 def slopes_near(ob: Any, theta: np.ndarray) -> list[np.ndarray]:

@@ -154,13 +154,20 @@ def newton_in_slice(
         x = -(cut.vectors @ (weights * (cut.vectors.T @ scaled)))
         residual = cut.off_span(cut.c * (g + A @ (cut.c * x)))
         size, length = safe_norm(scaled), safe_norm(x)
-        rounding = (2 * n + 16) * EPS * (cut.norm * length + size)
+        rounding = (2 * n + 16) * EPS * (_scaled_norm(A, cut.c) * length + size)
         off = safe_norm(residual) + g_error + A_error * length + rounding
         if not cut.weakest > 0:
             return np.inf, np.inf, cut.c * x
         up = UP * (1 + 8 * n * EPS)  # the basis of the slice is orthonormal to rounding only
         beta = up / cut.weakest
         return beta, (length + beta * off) * up, cut.c * x
+
+
+def _scaled_norm(A: Floats, c: Floats) -> float:
+    """At least Frobenius's norm of ``C A C``, by which sums of its entries round."""
+    if np.ptp(c) == 0:
+        return float(c[0]) ** 2 * safe_norm(A)
+    return safe_norm(np.array([safe_norm(row * c) for row in A]) * c)
 
 
 def two_signs(negative: float, positive: float, third: Callable[[float], float]) -> float:

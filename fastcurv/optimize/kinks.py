@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..critical.nearness import value_rounding
-from ..critical.on_kinks import KinkPoint, can_be_held, newton_on_kinks, slopes_near
+from ..critical.on_kinks import KinkPoint, beside, can_be_held, newton_on_kinks
 from ..eigensolver import eigh
 from ..krylov.subproblems import trust_region
 from .run import reduction_ratio
@@ -40,7 +40,7 @@ def find_held(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> KinkPoint
     if not can_be_held(ob):
         return None
     here = np.asarray(theta, dtype=float)
-    best = newton_on_kinks(ob, here, slopes_near(ob, here))
+    best = beside(ob, here)
     if best is not None and not (best.verdict.certified and _no_higher(ob, best.theta, here)):
         best = None
     for i, width in enumerate(WIDTHS):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.critical import on_kinks
 from fastcurv.critical.held import prove_held
 from fastcurv.optimize.kinks import find_held
 
@@ -318,3 +319,25 @@ def test_rows_that_are_equal_bend_together(loss):
                 there = ob.value(found.x + size * d / np.linalg.norm(d))
                 assert there >= found.fun - 1e-14 * abs(found.fun)
     assert certified >= 2
+
+
+def test_a_verdict_and_the_search_after_it_try_once(monkeypatch):
+    """At the same theta; what one is given is not the other's."""
+    tried, made = [], on_kinks.newton_on_kinks
+
+    def counted(*args):
+        tried.append(args[1])
+        return made(*args)
+
+    monkeypatch.setattr(on_kinks, "newton_on_kinks", counted)
+    ob = relu_net(0)
+    x = fc.minimize(ob, ob.model.init(seed=0), max_iter=300).x
+    tried.clear()
+    said = fc.classify(ob, x)
+    assert said.certified and said.n_held and len(tried) == 1
+    found = find_held(ob, x, lambda: False)
+    found.theta[:] = 0.0
+    assert find_held(ob, x, lambda: False).theta.any() and len(tried) == 1
+    fc.classify(ob, 1.5 * x)
+    find_held(ob, 1.5 * x, lambda: True)
+    assert 2 <= len(tried) <= 3

@@ -101,3 +101,63 @@ def test_eigsh_between_two_products(monkeypatch):
     monkeypatch.setattr(Search, "_look", pressing)
     found = fc.eigsh(PrescribedSpectrum(np.geomspace(1, 1e4, 300)), 3, seed=0)
     assert found.interrupted and len(found.values) == 3 and len(seen) == 1
+
+
+def test_two_at_any_moment_leave_nothing_behind(python):
+    """At most a few milliseconds apart, at moments drawn by a die: the handler is Python's own
+    again, and every matrix and product has the bits that it had.
+    """
+    python(
+        """
+import os, random, signal, threading, time
+import numpy as np
+import fastcurv as fc
+from fastcurv.rounding.layered import layered
+
+dice, rng = random.Random(0), np.random.default_rng(0)
+
+def drawn(sizes, N):
+    model = fc.MLP(sizes, "tanh")
+    X, y = rng.standard_normal((N, sizes[0])), rng.standard_normal((N, sizes[-1]))
+    return fc.Objective(model, X, y, "mse", l2=1e-3, n_threads=2), model.init(seed=0)
+
+ob, theta = drawn([40, 24, 16, 5], 400)
+wide, there = drawn([200, 100, 10], 32)
+narrow, at = drawn([20, 60, 2], 20000)
+G, H, v = wide.ggn(there), narrow.hessian(at), rng.standard_normal(len(at))
+calls = {
+    "by layers": lambda: layered(ob, theta, "hessian").A,
+    "outputs": lambda: wide.ggn(there).reduced("outputs").matrix,
+    "narrow": lambda: H @ v,
+    "spectrum": lambda: fc.eigsh(G, 3, seed=0, space="outputs").values,
+}
+expected = {name: call() for name, call in calls.items()}
+
+def press(after, gap):
+    for wait in (after, gap):
+        time.sleep(wait)
+        os.kill(os.getpid(), signal.SIGINT)
+
+for turn in range(24):
+    name = list(calls)[turn % 4]
+    after, gap = dice.random() * dice.choice([0.004, 0.04]), dice.choice([0, 0.0005, 0.003, 0.01])
+    thread = threading.Thread(target=press, args=(after, gap))
+    waiting = True
+    try:
+        thread.start()
+        while thread.is_alive():
+            calls[name]()
+    except KeyboardInterrupt:
+        pass
+    while waiting:
+        try:
+            thread.join()
+            time.sleep(0.001)
+            waiting = False
+        except KeyboardInterrupt:
+            pass
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, name
+    for name, call in calls.items():
+        assert np.array_equal(call(), expected[name]), name
+"""
+    )

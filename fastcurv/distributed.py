@@ -135,6 +135,7 @@ class Objective(Sharded):
             for r, g, home in zip(recipes, given, homes)
         ]
         known = self.client.gather(self.client.map(rows_and_kernels, loaded, pure=False))
+        self._unpin(loaded)
         self.kernels = tuple(sorted({arch for _, arch in known}))
         if len(self.kernels) > 1:
             warnings.warn(
@@ -157,6 +158,7 @@ class Objective(Sharded):
         self._shards = self.client.map(make, shards, *each, frames, firsts, pure=False)
         self._firsts = firsts
         self._sent: list[tuple[Any, Any]] = []
+        self._moved: list[int] = []  # shards that were sent elsewhere for this sum
         self._workers, self._looked = frozenset(self.client.nthreads()), time.monotonic()
         self._start()
 
@@ -206,6 +208,7 @@ class Objective(Sharded):
         held = self.client.who_has(self._shards)
         owners = [next(iter(held.get(shard.key, ())), None) for shard in self._shards]
         for i, home in moves(owners, threads).items():
+            self._moved.append(i)
             self._shards[i] = self.client.submit(
                 in_frame,
                 self._shards[i],
@@ -228,7 +231,17 @@ class Objective(Sharded):
             groups = [level[i : i + FAN] for i in range(0, len(level), FAN)]
             level = self.client.map(total, groups, pure=False)
         found = level[0].result()
+        moved, self._moved = self._moved, []
+        self._unpin([self._shards[i] for i in moved])
         return _owned(found)
+
+    def _unpin(self, futures: list[Any]) -> None:
+        """Let tasks that are done run again anywhere. Where all workers were lost at once, the
+        scheduler would wait for those that were named, whatever others come.
+        """
+        if futures:
+            free: dict[Any, list[str]] = {future.key: [] for future in futures}
+            self.client.sync(self.client.scheduler.set_restrictions, worker=free)
 
     def _send(self, x: Any) -> Any:
         """A task that holds a long array, the one of last time where it is the same; anything else

@@ -237,6 +237,39 @@ def test_workers_that_are_killed_change_no_bit():
         assert nit == found[0][2]
 
 
+def pinned(dask_scheduler):
+    return {key for key, task in dask_scheduler.tasks.items() if task.worker_restrictions}
+
+
+def test_no_task_waits_for_a_worker_that_is_gone(client):
+    """Shards are loaded side by side, and may be loaded again on any worker that there is."""
+    earlier = client.run_on_scheduler(pinned)  # of other tests
+    ob = fc.distributed.Objective(
+        fc.MLP(SIZES), [partial(rows, i) for i in range(4)], client=client
+    )
+    theta = ob.model.init(seed=0)
+    before = ob.gradient(theta)
+    assert client.run_on_scheduler(pinned) <= earlier
+    ob._workers, ob._looked = frozenset(), 0.0  # as if all had joined just now
+    assert np.array_equal(ob.gradient(theta * 1), before)
+    assert client.run_on_scheduler(pinned) <= earlier
+
+
+@pytest.mark.nightly
+def test_all_workers_killed_at_once_change_no_bit():
+    with (
+        dask.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        dask.Client(cluster) as client,
+    ):
+        model = fc.MLP(SIZES)
+        ob = fc.distributed.Objective(model, [partial(rows, i) for i in range(4)], client=client)
+        H, v = ob.hessian(model.init(seed=0)), np.ones(model.n_params)
+        before = H @ v
+        for pid in client.run(os.getpid).values():
+            os.kill(pid, signal.SIGKILL)
+        assert np.array_equal(H @ v, before)
+
+
 def test_a_worker_that_joins_takes_its_share(monkeypatch):
     """Shards are loaded on it at the next product, as few as will do, and no bit changes."""
     monkeypatch.setattr("fastcurv.distributed.LOOK", 0.0)

@@ -57,6 +57,7 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         The network.
     X : array_like (N, sizes[0])
         Referenced, not copied, where it has the model's dtype; the engine keeps one padded copy.
+        So X, y and sample_weight must stay as they are: proofs read them, products that copy.
         A sparse matrix makes a `fastcurv.network.sparse.SparseObjective`, which has no dense one.
     y : array_like
         ``(N, d_out)``; ``(N,)`` where ``d_out`` is 1; for ``cross_entropy`` integer classes

@@ -122,7 +122,7 @@ coverage: $(VENV)/.test
 	$(PY) -m pip install -q "coverage>=7.10"
 	$(PY) -m tests.tools.coverage -n auto
 
-# Sixty scripted mutants of kernels and passes, all killed; then drawn ones of the Python layer, 85% killed: by the tests
+# Scripted mutants of kernels and passes, all killed; then drawn ones of the Python layer, 85% killed: by the tests
 # that run the line, as `make coverage` found them, or without its data by those of the room.
 MUTANTS ?= 100
 mutants: $(VENV)/.test

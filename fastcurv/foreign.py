@@ -131,6 +131,14 @@ ARGUMENTS: dict[str, dict[str, str]] = {
     },
     "newton_step": dict.fromkeys(("l2", "lam", "alpha", "shift", "mu", "eps"), "damping")
     | {"lr": "a multiple of the step returned", "learning_rate": "a multiple of the step returned"},
+    "picture": {
+        **dict.fromkeys(("figsize", "fig", "figure"), "ax, of a figure of yours"),
+        **dict.fromkeys(("title", "xlabel", "ylabel"), "display.ax_.set(...), after it is drawn"),
+        **dict.fromkeys(("dpi", "path", "filename"), "display.figure_.savefig(path)"),
+        **dict.fromkeys(("kind", "direction"), "directions of the landscape"),
+        **dict.fromkeys(("n_points", "num", "resolution"), "n_grid of the landscape"),
+        **dict.fromkeys(("distance", "span"), "radius of the landscape"),
+    },
     "restrict": {"layer": "layers=[...]", "rows": "indices", "params": "indices", "idx": "indices"},
     "estimator": {
         **dict.fromkeys(("hidden", "hidden_layers", "layers", "sizes"), "hidden_layer_sizes"),

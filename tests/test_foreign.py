@@ -69,6 +69,9 @@ def here():
         ("np.asarray(H)", r"is an operator, no array; wanted H.to_dense\(\)"),
         ("fc.Objective(model, H, 0)", "X is a Curvature, an operator; wanted an array"),
         ("fc.spectral_density(H, n_steps=3).wasserstein(H)", "wanted a density, fc.spectral_dens"),
+        ("fc.LandscapeDisplay.from_objective(ob, theta, kind='random')", "wanted directions of"),
+        ("fc.SpectrumDisplay.from_operator(H, figsize=(3, 3))", "wanted ax, of a figure of yours"),
+        ("fc.SpectrumDisplay.from_operator(H, colour='red')", "did you mean 'color'"),
         ("fc.save('net.pt', model, theta)", "path ends in .pt; wanted .safetensors, or torch.save"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..answers import own_names
 from .display import Display
 from .fitted import last_step
 from .style import CYCLE
@@ -154,6 +155,7 @@ class ConvergenceDisplay(Display):
         curves = {label: (range(len(values)), values) for label, values in found.items()}
         return cls(curves, ends=ends).plot(ax, **look)
 
+    @own_names("picture")
     def plot(self, ax: Any = None, *, log: bool = True) -> ConvergenceDisplay:
         """Draw it.
 

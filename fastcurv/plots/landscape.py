@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..answers import own_names
 from ..checks import as_rng, check_choice, check_positive_int, check_vector
 from ..interrupts import unbroken
 from ..spectrum.eigsh import eigsh
@@ -194,6 +195,7 @@ class LandscapeDisplay(Display):
             )
         return cls(steps, losses, along, names, taylor=taylor)
 
+    @own_names("picture")
     def plot(
         self, ax: Any = None, *, label: str = "loss", levels: int = 20, log: bool = False
     ) -> LandscapeDisplay:

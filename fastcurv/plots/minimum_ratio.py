@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..answers import own_names
 from .display import Display
 from .style import MARKERS
 
@@ -99,6 +100,7 @@ class MinimumRatioDisplay(Display):
         )
         return display.plot(ax, **look)
 
+    @own_names("picture")
     def plot(self, ax: Any = None, *, label: str | None = None) -> MinimumRatioDisplay:
         """Draw it.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..answers import own_names
 from ..interrupts import unbroken
 from ..spectrum.dense import eigvalsh
 from ..spectrum.density import spectral_density
@@ -156,6 +157,7 @@ class SpectrumDisplay(Display):
         self.plot(ax, **look)
         return self
 
+    @own_names("picture")
     def plot(
         self,
         ax: Any = None,

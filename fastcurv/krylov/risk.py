@@ -30,3 +30,16 @@ def lanczos_steps(n: int, eps: float, risk: float) -> int:
     """
     k = 0.5 * (1 + np.log(1.648 * np.sqrt(n) / risk) / np.sqrt(eps))
     return int(min(n, max(1, np.ceil(k))))
+
+
+def lanczos_reach(n: int, k: int, risk: float) -> float:
+    """The least eps for which `lanczos_risk` of k steps is at most `risk`; infinity without steps.
+
+    Examples
+    --------
+    >>> lanczos_reach(100_000, 544, 0.01) <= 1e-4 < lanczos_reach(100_000, 543, 0.01)
+    True
+    """
+    if k >= n:
+        return 0.0
+    return float((np.log(1.648 * np.sqrt(n) / risk) / (2 * k - 1)) ** 2) if k > 0 else np.inf

@@ -57,7 +57,11 @@ def mixed_pairs(
         deflated = None if against is None else against.T
         rest = extreme_pairs(high, further, rng, rows.T, deflated)
         return replace(
-            rest, n_products=spent + rest.n_products, n_low=refiner.n_low, probed=found.probed
+            rest,
+            n_products=spent + rest.n_products,
+            n_low=refiner.n_low,
+            probed=found.probed,
+            unseen=found.unseen,
         )
     return replace(
         found,

@@ -133,6 +133,7 @@ def directly(small: Any, asked: Any) -> Eigenpairs:
         n_products=0,
         scale=max(scale, abs(float(small.rest))),
         probed=True,
+        unseen=0.0,
     )
 
 
@@ -183,6 +184,7 @@ def completed(
         tol=tol,
         n_low=found.n_low,
         probed=found.probed,
+        unseen=found.unseen,
         interrupted=found.interrupted,
         asymmetry=found.asymmetry,
         space=small.space,

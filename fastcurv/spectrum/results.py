@@ -67,7 +67,11 @@ class Eigenpairs:
         How many of the products were made in float32 by ``precision="mixed"``.
     probed : bool
         Whether a second random start looked for copies of multiple eigenvalues that one start
-        cannot see, or no copy could have changed the values.
+        cannot see, or no copy could have changed the values. How far it saw is `unseen`.
+    unseen : float
+        What the look leaves open: at a risk of 5% an end no copy was missed that lies further than
+        this outside the innermost of the values. 0: none was missed; infinity: nothing was looked
+        for. Where copies were missed others stand in their place, each a true eigenvalue.
     interrupted : bool
         True where Ctrl-C ended the run early.
     shared : str or None
@@ -96,6 +100,7 @@ class Eigenpairs:
     n_new: int | None = None
     asymmetry: float = 0.0
     space: str = "parameters"
+    unseen: float = float("inf")
 
     def __len__(self) -> int:
         return len(self.values)
@@ -126,6 +131,11 @@ class Eigenpairs:
             head += f", asymmetry {self.asymmetry:.1e} seen"
         if self.space != "parameters":
             head += f", in the space of {self.space}"
+        spread = float(np.ptp(self.values)) if len(self) else 0.0
+        if len(self) > 1 and self.unseen > spread:
+            head += ", missed copies of multiple eigenvalues not excluded"
+        elif self.unseen > 2 * self.tol * self.scale and len(self) > 1:
+            head += f", copies excluded beyond {number(self.unseen)} at a risk of 5%"
         return head + (", interrupted" if self.interrupted else "")
 
     def _repr_html_(self) -> str:

@@ -15,7 +15,7 @@ from ..interrupts import Interrupted, deferred_interrupts
 from ..krylov.basis import combine, orthonormal_rows
 from ..krylov.held import held_rows
 from ..krylov.lanczos import Recurrence
-from ..krylov.risk import lanczos_steps
+from ..krylov.risk import lanczos_reach, lanczos_steps
 from ..krylov.ritz import bounds, decompose, kept_at_restart, ritz_pairs, sides, wanted
 from ..progress import Bar, bar
 from ..protocols import Array, Floats
@@ -25,7 +25,7 @@ from .results import Eigenpairs
 PROBE_SHARE = 12
 PROBE_RISK = 0.05
 LARGEST_BLOCK = 8
-
+SMALL = 64  # dimensions up to which a probe may go to the end of the space
 
 MAX_BASIS_BYTES = 512 << 20
 DEFAULT_TOL = {"float64": 1e-8, "float32": 2e-5}
@@ -106,6 +106,7 @@ class Search:
         # the pairs that a probe is testing, as (theta, bounds) of the first k rows
         self.settled: tuple[Floats, Floats] | None = None
         self.probe_until, self.probed, self.interrupted = 0, False, False
+        self.width, self.unseen = 0.0, np.inf  # of the spectrum as seen; see `Eigenpairs`
         # (theta, bounds) of the pairs, the next block, being measured again
         self.measured: tuple[Floats, Floats] | None = None
 
@@ -154,14 +155,16 @@ class Search:
                 if self._look():
                     return
                 if run.p == 0 and not self._make_room():
-                    self.probed = self.settled is not None
+                    self._end_probe()
                     return
                 if run.p == 0:
                     run.insert_random(self.rng, self.block)
             if run.m >= run.dimension or self._spent():
+                if self.settled is not None:  # the last steps of a probe count, too
+                    self._look()
                 return
             if run.full and self.settled is not None:
-                self.probed = True
+                self._end_probe()
                 return
             if run.full:
                 self._restart()
@@ -277,7 +280,10 @@ class Search:
         gaps = gaps[gaps > 2 * target]
         self.probed = not len(gaps)
         if self.probed:
+            self.unseen = 0.0
             return 0
+        if run.dimension <= min(SMALL, run.capacity):
+            return -(-(run.dimension - len(theta)) // self.block)
         spread = max(np.ptp(theta), np.abs(theta).max())
         least, steps = (
             lanczos_steps(run.n, gap / spread, PROBE_RISK) for gap in (gaps.max(), gaps.min())
@@ -285,14 +291,17 @@ class Search:
         cap = max(4, run.n_products // (PROBE_SHARE * self.block))
         if least > 2 * cap:
             return 0
-        room = min(run.capacity + 1 - 2 * self.block, run.dimension) - len(theta)
-        return max(0, min(steps, cap, room))
+        room = run.dimension
+        if run.capacity < run.dimension:
+            room = min(room, run.capacity + 1 - 2 * self.block)
+        return max(0, min(steps, cap, room - len(theta)))
 
     def _begin_probe(self, theta: Floats, S: Floats, steps: int) -> None:
         """Set the converged pairs aside as the basis and start again in their complement."""
         run = self.run
         _, _, residuals = ritz_pairs(run, self.k, self.which)
         limits = bounds(run, S, residuals)
+        self.width = float(np.ptp(decompose(run)[0]))
         run.restart(theta, S, keep_block=False)
         self.settled = (theta, limits)
         run.insert_random(self.rng, self.block)
@@ -310,10 +319,19 @@ class Search:
             self.next_look = run.m + 2
             return False
         if run.p == 0 or run.m >= self.probe_until:
-            self.probed = True
+            self._end_probe()
             return True
         self.next_look = min(run.m + max(2, run.m // 8), self.probe_until)
         return False
+
+    def _end_probe(self) -> None:
+        """What a probe leaves open that found nothing."""
+        run = self.run
+        self.probed = self.settled is not None
+        if self.probed:
+            steps = (run.m - self.k) // self.block
+            there = run.p == 0 or run.m >= run.dimension
+            self.unseen = 0.0 if there else self.width * lanczos_reach(run.n, steps, PROBE_RISK)
 
     # -- the end
     # ----------------------------------------------------------------------------------------------
@@ -374,6 +392,7 @@ class Search:
             scale=run.scale,
             tol=self.tol,
             probed=self.probed or run.m >= run.dimension,
+            unseen=0.0 if run.m >= run.dimension else self.unseen,
             interrupted=self.interrupted,
             asymmetry=run.asymmetry,
         )

@@ -24,6 +24,7 @@ from .state import ROUNDING, State
 
 LONGEST_BATCH = 16
 BLOCK_BYTES = 64 << 20
+SMALL = 1e-2  # of the largest product
 # products whose numbers lie within 2 to the power of +- this are worked on as they are: their
 # squares, and those of what is n times as large, are in range
 WINDOW = {"float64": 300, "float32": 30}
@@ -179,6 +180,8 @@ class Recurrence(State):
             self.reorthogonalise()
             return
         w /= self.dtype.type(beta / self.unit)
+        if len(self.against) and beta <= SMALL * self.scale:  # what rounding left along them grew
+            orthogonalise(self.against, w[None], passes=1)
         self.T[j, j + 1] = self.T[j + 1, j] = beta
         self.p = 1
         self._expect(j, low, beta)
@@ -230,6 +233,8 @@ class Recurrence(State):
             self.T[: self.locked, m:k] = C[:, : self.locked].T
         floor = 3 * self.noise / self.unit
         B, dropped = orthonormalise(W, floor=floor, against=self.rows[:k])
+        if len(self.against):
+            orthogonalise(self.against, W[: len(B)], passes=1)
         self.err[m:k] = self.noise + self.unit * dropped
         r = min(len(B), self.dimension - k, self.capacity + 1 - k)
         B = self.unit * (self._most_of(B, W, r) if r < len(B) else B)

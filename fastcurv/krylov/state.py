@@ -155,31 +155,38 @@ class State:
                 orthogonalise(self.against, P, passes=1)
                 C = project(Q, P)
                 subtract(Q, P, C)
-                self._take_back(C, self.m if multiplied is None else multiplied)
-                found = self._orthonormalise_batch(P, C)
+                measured = self.m if multiplied is None else multiplied
+                self._take_back(C, measured)
+                found = self._orthonormalise_batch(P, C, measured)
                 if found <= 0.05:
                     break
             self.clean = end
         self._forget_loss()
 
     def _take_back(self, C: Floats, end: int) -> None:
-        """What rows had along clean ones, ``C``, is in the coupling to locked rows that was
-        measured with them: times the eigenvalues there, which may be far more than what is lost
-        elsewhere.
+        """What rows had along clean ones, ``C``, is in what was measured with them: the coupling to
+        locked rows and to `against`, which may be far more than what is lost elsewhere.
         """
         first, locked = self.clean, min(self.locked, self.clean)
-        if locked and end > first:
-            false = self.T[:locked, :first] @ C[: end - first].T
+        if end <= first:
+            return
+        C = C[: end - first]
+        self.leak[:, first:end] -= self.leak[:, :first] @ C.T
+        if locked:
+            false = self.T[:locked, :first] @ C.T
             self.T[:locked, first:end] -= false
             self.T[first:end, :locked] -= false.T
 
-    def _orthonormalise_batch(self, P: Array, C: Floats) -> float:
+    def _orthonormalise_batch(self, P: Array, C: Floats, end: int) -> float:
         """Triangular correction within a batch; returns the largest impurity that was found."""
         gram = project(P, P)
         gram = (gram + gram.T) / 2
         rotate_rows = _whitening(gram)
         if np.abs(rotate_rows - np.eye(len(gram))).max() > 8 * self.eps:
             rotate(P, rotate_rows.T)
+            if end > self.clean:
+                R = rotate_rows[: end - self.clean, : end - self.clean]
+                self.leak[:, self.clean : end] = self.leak[:, self.clean : end] @ R.T
         inside = np.abs(gram - np.diag(np.diag(gram))).max()
         lost = np.hypot(np.linalg.norm(C, axis=1), inside)
         self.ghosts = max(self.ghosts, float(np.abs(C).max(initial=0.0)), float(inside))

@@ -254,6 +254,10 @@ def _nearest(
 
 
 def _result(ask: Request, found: Findings, outcome: Outcome, evidence: Evidence) -> CriticalPoint:
+    if not found.bounded:  # one vector of either sign may still be proved
+        signs = int(found.negative), ask.n - int(found.positive)
+        evidence = replace(evidence, n_negative_bounds=signs)
+        found = replace(found, n_positive=None, n_negative=None, n_zero=None)
     state = saturation(ask.ob, ask.theta) if outcome.because == "plateau" else None
     theorem = evidence.zero if outcome.because == "interpolation" else evidence.theorem
     inside = evidence.reach if found.dense else None

@@ -29,6 +29,8 @@ class Findings:
         H is flat along g, and g lies mostly outside its range.
     flat : bool
         H was seen to be 0.
+    bounded : bool
+        What the eigenvalues are off by is bounded.
     n_positive, n_negative, n_zero, n_symmetry : int or None
         Inertia with the zeros that proved symmetries explain; None at large n.
     negative, positive : bool
@@ -65,6 +67,7 @@ class Findings:
     to_infinity: bool = False
     plateau: bool = False
     flat: bool = False
+    bounded: bool = True
     n_positive: int | None = None
     n_negative: int | None = None
     n_zero: int | None = None
@@ -107,8 +110,8 @@ class Outcome:
     certified : bool
     because : str
         ``infinity``, ``far``, ``plateau``, ``interpolation``, ``theorem``, ``two signs``,
-        ``floor``, ``kinks``, ``flat``, ``zeros``, ``measured``, ``not lasting``, ``no rest``,
-        ``loose``, ``risk``, ``no risk asked``, ``risk too large`` or ``nothing``.
+        ``floor``, ``kinks``, ``no bound``, ``flat``, ``zeros``, ``measured``, ``not lasting``,
+        ``no rest``, ``loose``, ``risk``, ``no risk asked``, ``risk too large`` or ``nothing``.
     radius : float or None
         Of the claim.
     failure_probability : float
@@ -182,6 +185,8 @@ def _at_kinks(f: Findings) -> Outcome | None:
 
 
 def _by_inertia(f: Findings) -> Outcome:
+    if not f.bounded:
+        return Outcome("undecided", False, "no bound")
     if f.flat:
         return Outcome("degenerate", False, "flat")
     if f.n_negative and f.n_positive:

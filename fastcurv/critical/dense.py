@@ -242,6 +242,7 @@ def _findings(
         strict=near.strict,
         to_infinity=runs_to_infinity(ask.ob, ask.theta),
         flat=bool((view.best.values == 0).all()) and not s,
+        bounded=bool(np.isfinite(view.best.error)),
         n_positive=counts[0],
         n_negative=counts[1],
         n_zero=counts[2],

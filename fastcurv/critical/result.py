@@ -55,8 +55,9 @@ class CriticalPoint:
     lambda_min_bounds, lambda_max_bounds : tuple of float
         ``(low, high)`` with an eigenvalue between them, from the residual and the rounding bound.
     n_positive, n_negative, n_zero : int or None
-        Inertia; None at large n. Zeros are those within the error, and those whose sign does not
-        last over the distance to the critical point.
+        Inertia; None at large n, and where nothing bounds what eigenvalues are off by. Zeros are
+        those within the error, and those whose sign does not last over the distance to the critical
+        point.
     n_symmetry : int or None
         Zero modes that proved symmetries of the objective explain; None where they were not looked
         for: at large n where there is no minimum to explain them for, or too many to be tried.

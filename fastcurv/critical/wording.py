@@ -37,6 +37,7 @@ def reason(
         "two signs": _two_signs,
         "floor": _floor,
         "kinks": _kinks,
+        "no bound": _no_bound,
         "flat": _flat,
         "zeros": _zeros,
         "not lasting": _not_lasting,
@@ -226,6 +227,13 @@ def _kinks(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str
 
 def _flat(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
     return f"Degenerate: {_near(ev)}, and H is zero as far as it was looked at"
+
+
+def _no_bound(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+    return (
+        f"Undecided: {_near(ev)}, but nothing bounds what the {ask.n} eigenvalues are off by, so "
+        "none of their signs is known"
+    )
 
 
 def _zeros(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:

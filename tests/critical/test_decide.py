@@ -40,6 +40,9 @@ TABLE = [
     ({**ZEROS, "lasting": False}, "degenerate", False, "not lasting"),
     ({**MIN, "n_positive": 0, "n_zero": 3}, "degenerate", False, "zeros"),
     ({**MIN, "n_positive": 0, "n_zero": 3, "flat": True}, "degenerate", False, "flat"),
+    # an error without a bound is no tolerance
+    ({**MIN, "n_positive": 0, "n_zero": 3, "bounded": False}, "undecided", False, "no bound"),
+    ({**SADDLE, "bounded": False}, "undecided", False, "no bound"),
     # residuals that vanish
     ({**ZEROS, "interpolates": True, "zero_radius": 1e-8}, "minimum", True, "interpolation"),
     ({**ZEROS, "interpolates": True, "near": False}, "not_critical", False, "far"),

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.sparse.linalg
 
 import fastcurv as fc
 from fastcurv.critical.decide import Findings, decide
@@ -26,6 +27,38 @@ def test_parameters_below_which_all_is_dense_are_a_number():
         with pytest.raises(TypeError, match="wanted a number of parameters"):
             fc.classify(BOWL, np.zeros(3), dense_below=wrong)
     assert fc.classify(BOWL, np.zeros(3), dense_below=np.inf).kind == "minimum"
+
+
+class Unbounded(scipy.sparse.linalg.LinearOperator):
+    """A matrix of which nobody knows what its products are off by."""
+
+    def __init__(self, A):
+        super().__init__(A.dtype, A.shape)
+        self.A = A
+
+    def _matvec(self, v):
+        return self.A @ v
+
+    def column_bounds(self):
+        return np.full(len(self.A), np.inf)
+
+
+@pytest.mark.parametrize(
+    "diagonal, kind",
+    [
+        ((1.0, 2.0, 3.0), "undecided"),
+        ((0.0, 0.0, 0.0), "undecided"),
+        ((-1.0, 2.0, 3.0), "saddle"),  # by two vectors, whose own products are bounded
+    ],
+)
+def test_an_error_without_a_bound_makes_no_eigenvalue_zero(diagonal, kind):
+    A = np.diag(diagonal)
+    ob = QuadraticObjective(A)
+    ob.hessian = lambda theta: Unbounded(A)
+    said = fc.classify(ob, np.zeros(3))
+    assert said.kind == kind and ("nothing bounds" in said.reason) == (kind == "undecided")
+    assert said.n_positive is said.n_negative is said.n_zero is None
+    assert said.n_negative_bounds[0] <= sum(x < 0 for x in diagonal) <= said.n_negative_bounds[1]
 
 
 class Infinite(FunctionObjective):

@@ -52,9 +52,8 @@ def held_at(ob: Any, theta: np.ndarray) -> HeldMinimum | None:
     return replace(found.verdict, radius=found.verdict.radius + far)
 
 
-_last: tuple[Any, np.ndarray, KinkPoint | None] | None = (
-    None  # (a weak reference to an objective, theta, the point)
-)
+# (a weak reference to an objective, theta, the point)
+_last: tuple[Any, np.ndarray, KinkPoint | None] | None = None
 
 
 def beside(ob: Any, theta: np.ndarray) -> KinkPoint | None:

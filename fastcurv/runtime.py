@@ -127,6 +127,7 @@ def register() -> bool:
         internal_api = "fastcurv"
         filename_prefixes = ("team",)  # of the extension modules the one that has the threads
         check_symbols = ("fc_team_limit", "fc_team_get_limit")
+        unlimited = False
 
         def get_num_threads(self) -> int:
             """The limit in force, or what would be used by default; it is remembered, so that
@@ -138,7 +139,7 @@ def register() -> bool:
 
         def set_num_threads(self, num_threads: int) -> None:
             lifted = (
-                getattr(self, "unlimited", False)
+                self.unlimited
                 and num_threads == _engine.default_threads()
                 and _engine.get_thread_limit()
             )

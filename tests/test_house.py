@@ -231,6 +231,47 @@ def test_few_arguments_go_by_position():
     assert {name: counts[name] for name in most if counts[name] > most[name]} == {}
 
 
+def attributes():
+    """Of every class of the package: names that its body or `__init__` gives, with its bases; and
+    names that other methods set.
+    """
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        for kind in ast.walk(ast.parse(path.read_text())):
+            if isinstance(kind, ast.ClassDef):
+                given, later = set(), set()
+                for part in kind.body:
+                    if isinstance(part, ast.AnnAssign):
+                        given.add(part.target.id)
+                    elif isinstance(part, ast.Assign):
+                        given |= {one.id for one in part.targets if isinstance(one, ast.Name)}
+                    elif isinstance(part, ast.FunctionDef):
+                        (given if part.name == "__init__" else later).update(set_on_self(part))
+                bases = [ast.unparse(base).split(".")[-1] for base in kind.bases]
+                found[kind.name] = given, later, bases
+    return found
+
+
+def set_on_self(function):
+    for node in ast.walk(function):
+        stored = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+        if stored and ast.unparse(node.value) == "self":
+            yield node.attr
+
+
+def test_the_head_of_a_class_shows_its_attributes():
+    """None springs up in a method; what scikit-learn's convention ends in _ comes by `fit`."""
+    found = attributes()
+
+    def given(name):
+        own, _, bases = found.get(name, (set(), set(), []))
+        return own.union(*map(given, bases))
+
+    assert len(found) > 200
+    late = {f"{n}.{a}" for n, (_, later, _) in found.items() for a in later - given(n)}
+    assert {name for name in late if not name.endswith("_")} == set()
+
+
 def test_no_flags_that_break_others():
     """Fast-math on a link line changes the arithmetic of the whole process, and -march the machines
     a wheel runs on.

@@ -39,6 +39,12 @@ ROUNDS = 4  # saddles that "auto" leaves at most
 class BaseMLP(BaseEstimator):
     """Parameters, fit and attributes of both estimators; see `MLPClassifier`."""
 
+    _total: float
+    _scale: float
+    _resumed: bool
+    _deadline: float | None
+    _size: float
+
     _stratify = False
 
     @own_names("estimator")

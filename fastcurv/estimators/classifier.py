@@ -84,6 +84,8 @@ PARAMETERS = """
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):
+    _multilabel: bool
+
     __doc__ = f"""A multilayer perceptron classifier, fitted by exact second-order information.
 
     Cross entropy over the classes; for two classes, and for each label of a multilabel target, the

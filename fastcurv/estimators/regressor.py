@@ -16,6 +16,8 @@ from .classifier import PARAMETERS
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):
+    _flat: bool
+
     __doc__ = f"""A multilayer perceptron regressor, fitted by exact second-order information.
 
     Half the mean squared error, of one output or several: scikit-learn's ``MLPRegressor`` with

@@ -41,6 +41,13 @@ class KrylovSpace:
         rows are allocated as they are needed and kept for the next `start`.
     """
 
+    multiply: Any
+    _n_starts: int
+    _chain: bool
+    _lacking: Any
+    _follow: bool
+    _ritz: tuple[np.ndarray, np.ndarray]
+
     def __init__(self, n: int, dtype: Any, max_dim: int) -> None:
         self.n, self.dtype = int(n), np.dtype(dtype)
         self.max_dim = int(min(max_dim, n))

@@ -37,6 +37,8 @@ class State:
     reach: int
     locked: int
     tridiagonal: bool
+    _lost: float
+    _along: tuple[Floats, Floats] | None
 
     def __init__(
         self,
@@ -140,7 +142,7 @@ class State:
     def _forget_loss(self) -> None:
         """Rows are orthonormal to rounding from here on."""
         self._lost = 0.0
-        self._along: tuple[Floats, Floats] | None = None
+        self._along = None
 
     def reorthogonalise(self, multiplied: int | None = None) -> None:
         """Restore the orthogonality of the rows after `clean`, the next block included; the first

@@ -119,6 +119,16 @@ class Objective(NetworkFacts, Answering, subject="objective"):
     """
 
     model: MLP
+    l2: float
+    l2_biases: bool
+    n_threads: int | None
+    memory: int | None
+    _rows: Any
+    _plan: Any
+    _spare: list[Any]
+    _lock: Any
+    _theta: np.ndarray
+
     __signature__ = InitSignature()
 
     def __new__(cls, model: Any = None, X: Any = None, *rest: Any, **options: Any) -> Any:
@@ -157,20 +167,20 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         self.l2_biases = check_bool(l2_biases, "l2_biases")
         if n_threads is not None:
             n_threads = check_positive_int(n_threads, "n_threads", 2**31 - 1)
-        self.n_threads: int | None = n_threads
+        self.n_threads = n_threads
         self.memory = memory if memory is None else check_memory(memory)
 
     def _start(self) -> None:
         labels = self.y if self.y.dtype == np.int32 else None
-        self._rows: Any = _engine.Rows(
+        self._rows = _engine.Rows(
             self.X, None if labels is not None else self.y, labels, self.sample_weight
         )
         self._begin()
 
     def _begin(self) -> None:
         """What belongs to this process."""
-        self._plan: Any = None
-        self._spare: list[Any] = []
+        self._plan = None
+        self._spare = []
         self._lock = threading.RLock()
         _living.add(self)
 
@@ -182,11 +192,8 @@ class Objective(NetworkFacts, Answering, subject="objective"):
             self._lock.release()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            name: value
-            for name, value in self.__dict__.items()
-            if name not in ("_rows", "_plan", "_theta", "_spare", "_lock")
-        }
+        own = ("_rows", "_plan", "_theta", "_spare", "_lock")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: Any) -> None:
         self.__dict__.update(state)
@@ -194,10 +201,8 @@ class Objective(NetworkFacts, Answering, subject="objective"):
 
     def __repr__(self) -> str:
         spared = "" if self.l2_biases else ", l2_biases=False"
-        return (
-            f"Objective({self.model!r}, N={self.n_samples}, loss={self.loss!r}, "
-            f"l2={self.l2:g}{spared})"
-        )
+        data = f"N={self.n_samples}, loss={self.loss!r}, l2={self.l2:g}{spared}"
+        return f"Objective({self.model!r}, {data})"
 
     @property
     def n_params(self) -> int:
@@ -240,10 +245,8 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         float32 is held against a float64 pass, so the bound is close to what the error is; in
         float64 it is what the error can be at worst. Cost: about 10 gradients in NumPy.
         """
-        measured = self.dtype == np.float32
-        return rounding_at(self, theta, measured=measured).gradient(
-            self.gradient(theta) if measured else None
-        )
+        found = self.gradient(theta) if self.dtype == np.float32 else None
+        return rounding_at(self, theta, measured=found is not None).gradient(found)
 
     def _lend_plan(self) -> Any:
         """A plan for an operator to own: a spare one where an operator has gone."""
@@ -358,9 +361,8 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         other = object.__new__(Objective)
         other.__dict__.update(self.__getstate__())
         other.X, other.y = X, np.ascontiguousarray(y)
-        other.sample_weight = (
-            None if self.sample_weight is None else np.ascontiguousarray(self.sample_weight[rows])
-        )
+        weight = self.sample_weight
+        other.sample_weight = None if weight is None else np.ascontiguousarray(weight[rows])
         other._start()
         return other
 

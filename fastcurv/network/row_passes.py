@@ -30,6 +30,9 @@ class LossCurve:
     z : ndarray (N, d_out)
     """
 
+    p: np.ndarray
+    p_top: Any
+
     def __init__(self, ob: Any, z: Array) -> None:
         z, y = z.astype(np.float64), ob.y
         self.loss, self.dtype = ob.loss, ob.dtype
@@ -94,6 +97,9 @@ class RowState:
         Its matrices W are views into it.
     """
 
+    delta: list[Any]
+    eq: list[Any]
+
     def __init__(self, ob: Any, theta: Array) -> None:
         model = ob.model
         self.dtype, self.skips = model.dtype, model.skips
@@ -132,8 +138,8 @@ class RowState:
     def _backward(self, bends: list[Any]) -> None:
         """e_below = delta W [+ e];  delta = e * phi';  e * phi''."""
         L = len(self.W)
-        self.delta: list[Any] = [None] * L
-        self.eq: list[Any] = [None] * (L - 1)
+        self.delta = [None] * L
+        self.eq = [None] * (L - 1)
         self.delta[-1] = self._held(self.loss.delta)
         e = None
         for l in range(L - 1, 0, -1):

@@ -185,6 +185,13 @@ class Rotated:
     `pairs` is False where there is no ra: in the first layer, and for the GGN everywhere.
     """
 
+    r: int
+    s: int
+    first: int
+    weights: int
+    size: int
+    rest: int
+
     def __init__(self, a: Array, delta: Array, bias: bool, pairs: bool) -> None:
         self.inputs = Reflectors(a)
         self.errors = Reflectors(delta) if pairs else None

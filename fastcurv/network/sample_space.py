@@ -163,6 +163,11 @@ class SampleSpace(InCoordinates):
     True
     """
 
+    cuts: list[slice]
+    n_rest: int
+    _scratch: Scratch
+    _lock: Any
+
     space = "samples"
 
     def __init__(self, whole: Any, rotate: Any = None) -> None:

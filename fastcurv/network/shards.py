@@ -77,6 +77,10 @@ class Shard(Objective):
         The number of the first row among all.
     """
 
+    _plans: list[Any]
+    seen: bool
+    bounds: Any
+
     def __init__(self, frame: Frame, X: Any, y: Any, sample_weight: Any, first: int = 0) -> None:
         self.frame, self.first = frame, first
         self.model, self.loss, self.n_threads = frame.model, frame.loss, frame.n_threads
@@ -86,9 +90,9 @@ class Shard(Objective):
 
     def _start(self) -> None:
         super()._start()
-        self._plans: list[Any] = []
+        self._plans = []
         self.seen = False  # that X is finite, while it was copied
-        self.bounds: Any = None  # of rounding, at the theta asked about last
+        self.bounds = None  # of rounding, at the theta asked about last
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
@@ -270,6 +274,7 @@ class Sharded(ShardedFacts, Objective):
     _n_samples: int
     _fold: Callable[..., Any]
     _in_dtype: Callable[[MLP], Any]
+    _rows: Any
 
     n_samples = property(lambda self: self._n_samples, doc="Rows of all shards.")
 

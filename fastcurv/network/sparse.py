@@ -184,6 +184,10 @@ class SparseObjective(SparseSums, StreamedObjective):
     True
     """
 
+    rows: SparseRows
+    _whole: SparseShard | None
+    n_passes: int
+
     def __init__(
         self,
         model: Any,
@@ -211,7 +215,7 @@ class SparseObjective(SparseSums, StreamedObjective):
 
     def _start(self) -> None:
         super()._start()
-        self._whole: SparseShard | None = None
+        self._whole = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: x for name, x in super().__getstate__().items() if name != "_whole"}

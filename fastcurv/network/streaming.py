@@ -102,6 +102,15 @@ class StreamedObjective(Sharded):
     (100, 10)
     """
 
+    stored: np.dtype[Any]
+    n_passes: int
+    n_rows_read: int
+    block_rows: int
+    _shards: dict[int, Shard]
+    _reading: Any
+    _seen: Seen
+    _copied: bool
+
     def __new__(cls, model: Any = None, X: Any = None, *rest: Any, **options: Any) -> Any:
         if cls is StreamedObjective and yields_sparse(X):  # a kind of its own, above this module
             module = import_module(".sparse_streaming", __package__)
@@ -144,16 +153,15 @@ class StreamedObjective(Sharded):
 
     def _start(self) -> None:
         super()._start()
-        self._shards: dict[int, Shard] = {}  # by number of rows: the block's, and the last one's
+        self._shards = {}  # by number of rows: the block's, and the last one's
         self._reading = threading.RLock()
         self._seen = Seen()
         self._copied = True  # that copies of X show whether it is finite, as far as is known
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        return {
-            name: x for name, x in state.items() if name not in ("_shards", "_seen", "_reading")
-        }
+        own = ("_shards", "_seen", "_reading")
+        return {name: x for name, x in state.items() if name not in own}
 
     def after_fork(self) -> None:
         """In a child of `os.fork`: nobody else reads."""

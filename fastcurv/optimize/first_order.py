@@ -49,6 +49,8 @@ class _FirstOrder(Method):
 
     batch_size: int | None
     rate: Callable[[int], float]
+    scratch: Any
+    t: int
 
     default_rate = 0.1
     buffers: tuple[str, ...] = ()

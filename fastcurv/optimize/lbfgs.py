@@ -28,6 +28,14 @@ class LBFGS(Method):
     """Steps from at most `memory` pairs, and a line search to the strong Wolfe conditions."""
 
     memory: int
+    pairs: np.ndarray
+    products: np.ndarray
+    weights: np.ndarray
+    first: int
+    count: int
+    newest: np.ndarray
+    cross: np.ndarray
+    inner: np.ndarray
 
     defaults = {"memory": 20}
 

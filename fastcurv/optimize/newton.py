@@ -35,6 +35,9 @@ SPACE_BYTES = 2**29  # the basis never takes more than this, 8 rows aside
 class _InSpace(Method):
     """Grow a space, solve in it, try the step, adapt, try again."""
 
+    limit: Any
+    space: KrylovSpace
+    vector: Any
     curvature = "hessian"
     leaves_saddles = True
     defaults = {"forcing": 0.1, "krylov_dim": None, "thrift": 0.5, "sample": None}
@@ -139,6 +142,10 @@ class _Scaled(_InSpace):
            2021.
     """
 
+    last: np.ndarray | None
+    row_squares: np.ndarray | None
+    scale: np.ndarray | None
+    scaled: Any
     defaults = {**_InSpace.defaults, "precondition": False, "warm_start": False}
     kept_arrays = ("last", "row_squares")
 
@@ -147,9 +154,9 @@ class _Scaled(_InSpace):
         for name in ("precondition", "warm_start"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
-        self.last: np.ndarray | None = None
-        self.row_squares: np.ndarray | None = None
-        self.scale: np.ndarray | None = None
+        self.last = None
+        self.row_squares = None
+        self.scale = None
 
     def open_space(self) -> None:
         run = self.run
@@ -201,7 +208,6 @@ class TrustRegion(_Scaled):
     """
 
     radius: float
-
     defaults = {**_Scaled.defaults, "radius": None}
     kept_facts = ("radius",)
 
@@ -256,7 +262,7 @@ class _Damped(_Scaled):
     """
 
     damping: float | None
-
+    size: float
     defaults = {**_Scaled.defaults, "damping": None}
     kept_facts: tuple[str, ...] = ("damping",)
 
@@ -301,6 +307,9 @@ class GaussNewton(_Damped):
     back once a step takes a hundredth off the loss.
     """
 
+    exact: bool
+    slow: int
+    ratio: float
     curvature = "ggn"
     kept_facts = ("damping", "exact", "slow")
     SLOW = 3

@@ -20,6 +20,8 @@ class NewtonCG(Method):
 
     weight: float | None
     reach: float | None
+    bound: float
+    work: Workspace
 
     curvature = "hessian"
     leaves_saddles = True

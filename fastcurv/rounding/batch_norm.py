@@ -47,6 +47,7 @@ class NormState:
     du_mean: list[Any]
     du_h: list[Any]
     scale: list[Any]
+    loss: LossRows
 
     def __init__(self, R: NormRounding) -> None:
         self.R, L = R, len(R.W)

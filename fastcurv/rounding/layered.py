@@ -102,6 +102,9 @@ class Layered:
         On the norm of the error of every column.
     """
 
+    bounds: Any
+    finite: bool
+
     def __init__(self, ob: Any, passes: Passes, kind: str = "hessian") -> None:
         self.passes, self.curved = passes, kind == "hessian"
         self.l2, self.bias = l2_diagonal(ob), bool(ob.model.bias)

@@ -33,6 +33,12 @@ class LossRows:
     h: Floats
     dh: Any
     p: Floats
+    near: Any
+    tie: Any
+    top: Any
+    off: np.ndarray
+    dp: np.ndarray
+    bend: Any
 
     def __init__(
         self,

@@ -47,7 +47,7 @@ def large_n_of_a_network_is_as_honest(draw):
     assert (values < -off).sum() <= high and (values < off).sum() >= low, words
     if not said.certified or said.kind != "minimum":
         return f"{said.kind}, certified {said.certified}"
-    x, slack = critical_point(ob, theta, 0)
+    x, slack = critical_point(ob, theta, said.n_zero or 0)
     assert float(np.linalg.norm(x - theta)) <= said.radius * 1.01 + slack, words
     return "certified minimum"
 

@@ -43,6 +43,11 @@ WEAKER = 1e-3  # of the smallest size of an eigenvalue: what a proof of signs ma
 Floats = NDArray[np.float64]
 
 
+def gamma_of(k: float, u: float = UNIT) -> float:
+    """``k u / (1 - k u)``: k roundings in a row, in any order; infinite where they are too many."""
+    return k * u / (1 - k * u) if k * u < 0.5 else np.inf
+
+
 class Eigensystem(NamedTuple):
     """Eigenvalues ascending, orthonormal columns, and what each value can be off by."""
 
@@ -303,7 +308,7 @@ def _signs(A: Floats, values: Floats, V: Floats, beside: float) -> float:
     W = U * np.sqrt(2 * sizes)
     B = W @ W.T if len(sizes) else np.zeros_like(A)
     B += sign * A
-    gamma = (n + 2) * UNIT / (1 - (n + 2) * UNIT)  # of every sum here, in any order
+    gamma = gamma_of(n + 2)  # of every sum here, in any order
     made = gamma * (min(_norm_bound(W) ** 2, float(np.vdot(W, W))) + _norm_bound(A)) * 1.01
     diagonal = np.diagonal(B).copy()
     off = gamma / (1 - gamma) * float(np.abs(diagonal).sum()) * 1.01
@@ -328,7 +333,7 @@ def _beside(A: Floats, value: float, v: Floats) -> float:
     """An eigenvalue lies within it of `value`: the residual over the length, rounding included."""
     n, length = len(A), float(np.linalg.norm(v))
     left = float(np.linalg.norm(A @ v - value * v))
-    gamma = (n + 4) * UNIT / (1 - (n + 4) * UNIT)
+    gamma = gamma_of(n + 4)
     return (left + gamma * (_norm_bound(A) + abs(value)) * length + TINY) / length * 1.01
 
 
@@ -340,7 +345,7 @@ def _proved(A: Floats, values: Floats, V: Floats) -> Floats:
     if count == 0:
         return np.zeros(0)
     depth = min(SLICE, n) + -(-n // SLICE) + 4
-    gamma = depth * UNIT / (1 - depth * UNIT)
+    gamma = gamma_of(depth)
     E, EL, R = 0.0, 0.0, 0.0
     V, squares = np.ascontiguousarray(V), values**2
     for start in range(0, count, COLUMNS):

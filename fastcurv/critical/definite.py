@@ -26,6 +26,7 @@ from scipy.linalg import LinAlgError, cho_solve
 from scipy.sparse.linalg import LinearOperator
 
 from ..checks import check_symmetric_operator
+from ..eigensolver import UNIT, gamma_of
 from ..interrupts import heard, unbroken
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import decompose
@@ -44,7 +45,6 @@ Floats = NDArray[np.float64]
 FROM = 768  # below this n all eigenpairs take a fraction of a second, and say more
 SHARES = (0.999, 0.9, 0.5)  # of the least Ritz value, tried in turn as a floor
 GRADIENT_STEPS = 60  # of the Krylov space that tells how much of g the curvature explains
-UNIT = EPS / 2
 MOST_SOLVES = 200
 TINY = float(np.finfo(np.float64).tiny)
 
@@ -109,7 +109,7 @@ def _floor(A: Floats, shift: float) -> float:
     diagonal = np.diagonal(B)
     if not shift > 0 or not (diagonal > 0).all():
         return 0.0
-    gamma = (n + 1) * UNIT / (1 - (n + 1) * UNIT)
+    gamma = gamma_of(n + 1)
     largest = float(np.diagonal(A).max())  # what the shift rounds
     off = gamma / (1 - gamma) * float(diagonal.sum()) + UNIT * largest
     if _factor(B) is None:

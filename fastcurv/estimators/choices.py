@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.sparse import issparse
 
+from ..network.blocks import is_sparse
 from ..network.mlp import MLP
 
 OUT = {"mse": "identity", "binary_cross_entropy": "logistic", "cross_entropy": "softmax"}
@@ -31,11 +31,6 @@ def pairs_worth(n: int, rows: int) -> int:
 def threads_worth(given: int | None, n: int, rows: int) -> int | None:
     """One thread for a small gradient, unless told otherwise."""
     return 1 if given is None and 6 * rows * n < ONE_THREAD else given
-
-
-def is_sparse(X: Any) -> bool:
-    """SciPy's question, whose answer tells type checkers less than they knew."""
-    return bool(issparse(X))
 
 
 def outputs_of(model: MLP, theta: np.ndarray, X: Any) -> np.ndarray:

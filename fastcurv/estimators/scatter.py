@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from ..network.blocks import is_sparse
 from ..network.objective import Objective
 from ..network.row_passes import RowState
-from .choices import is_sparse
 
 SIGNIFICANT = 1.0  # mean of N g^2 / s^2 that chance alone leaves
 GAIN = 4.0  # nats for all rows: a regression whose steps gain more still finds structure

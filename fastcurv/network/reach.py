@@ -40,9 +40,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..eigensolver import UNIT
+from ..eigensolver import UNIT, gamma_of
 from ..protocols import Enclosed
-from ..rounding.arithmetic import gamma_of
 from ..rounding.rowwise import Rounding
 
 Floats = NDArray[np.float64]

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from scipy.special import expit, ndtr
 
 from .. import _engine
-from ..eigensolver import UNIT, eigh
+from ..eigensolver import eigh, gamma_of
 
 Floats = NDArray[np.float64]
 
@@ -26,11 +26,6 @@ ELEMENTARY = 16.0
 # smallest normal numbers that saturated phi, phi', phi'' may be flushed by (gelu: n(t) t^2 at its
 # end)
 FLOOR = 4096.0
-
-
-def gamma_of(k: float, u: float = UNIT) -> float:
-    """``k u / (1 - k u)``: k roundings in a row, in any order; infinite where they are too many."""
-    return k * u / (1 - k * u) if k * u < 0.5 else np.inf
 
 
 def norms(E: Floats) -> Floats:

@@ -36,9 +36,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checks import slabs
-from ..eigensolver import UNIT
+from ..eigensolver import UNIT, gamma_of
 from ..structure.parameters import l2_diagonal, layers_of, normalised
-from .arithmetic import gamma_of, norm, norms
+from .arithmetic import norm, norms
 from .passes import GROWTH, Passes, checked_theta, passes_at
 from .row_curvature import TINY, Known, Slab, inputs_of, of_loss
 from .state import State

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..eigensolver import UNIT
-from .arithmetic import Err, gamma_of, norm, norms
+from ..eigensolver import UNIT, gamma_of
+from .arithmetic import Err, norm, norms
 from .passes import GROWTH, Passes
 from .state import State
 

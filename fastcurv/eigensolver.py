@@ -317,16 +317,22 @@ def _signs(A: Floats, values: Floats, V: Floats, beside: float) -> float:
     if not shift > 0 or not (shifted > 0).all():
         return 0.0
     B[np.diag_indices(n)] = shifted
-    try:
-        factor = heard(partial(np.linalg.cholesky, B)) if n >= LONG else np.linalg.cholesky(B)
-    except np.linalg.LinAlgError:
-        return 0.0
-    if not np.isfinite(factor).all():
+    if cholesky(B) is None:
         return 0.0
     rounded = UNIT * (float(np.abs(diagonal).max()) + shift)
     many = shift - (off + made + rounded + 4 * n * n * TINY) * 1.01
     floor = float(min(few, many))
     return floor if floor > beside else 0.0
+
+
+def cholesky(A: Floats) -> Floats | None:
+    """The lower factor of A, None where the factorisation breaks off. Ctrl-C is heard meanwhile."""
+    find = partial(np.linalg.cholesky, A)  # SciPy's would hold Python's lock
+    try:
+        factor: Floats = heard(find) if len(A) >= LONG else find()
+    except np.linalg.LinAlgError:
+        return None
+    return factor if np.isfinite(factor).all() else None
 
 
 def _beside(A: Floats, value: float, v: Floats) -> float:

@@ -17,17 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cho_solve
+from scipy.linalg import cho_solve
 from scipy.sparse.linalg import LinearOperator
 
 from ..checks import check_symmetric_operator
-from ..eigensolver import UNIT, gamma_of
-from ..interrupts import heard, unbroken
+from ..eigensolver import UNIT, cholesky, gamma_of
+from ..interrupts import unbroken
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import decompose
 from ..spectrum.dense import safe_norm
@@ -89,11 +88,8 @@ def definite(full: DenseHessian) -> Definite | None:
 
 def _factor(A: Floats) -> Callable[[Floats], Floats] | None:
     """``A^-1`` by Cholesky, None where the factorisation breaks off."""
-    try:
-        factor = heard(partial(np.linalg.cholesky, A))  # SciPy's would hold Python's lock
-    except LinAlgError:
-        return None
-    if not np.isfinite(factor).all():
+    factor = cholesky(A)
+    if factor is None:
         return None
     upper = factor.T  # as LAPACK lays it out: nothing is copied in a solve
     return lambda b: np.asarray(cho_solve((upper, False), b, check_finite=False))

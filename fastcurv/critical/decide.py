@@ -31,6 +31,8 @@ class Findings:
         H was seen to be 0.
     bounded : bool
         What the eigenvalues are off by is bounded.
+    asymmetric : bool
+        Eigenvalues count as zero only since the products were seen not to be a symmetric matrix's.
     n_positive, n_negative, n_zero, n_symmetry : int or None
         Inertia with the zeros that proved symmetries explain; None at large n.
     negative, positive : bool
@@ -68,6 +70,7 @@ class Findings:
     plateau: bool = False
     flat: bool = False
     bounded: bool = True
+    asymmetric: bool = False
     n_positive: int | None = None
     n_negative: int | None = None
     n_zero: int | None = None
@@ -110,8 +113,9 @@ class Outcome:
     certified : bool
     because : str
         ``infinity``, ``far``, ``plateau``, ``interpolation``, ``theorem``, ``two signs``,
-        ``floor``, ``kinks``, ``no bound``, ``flat``, ``zeros``, ``measured``, ``not lasting``,
-        ``no rest``, ``loose``, ``risk``, ``no risk asked``, ``risk too large`` or ``nothing``.
+        ``floor``, ``kinks``, ``no bound``, ``flat``, ``asymmetric``, ``zeros``, ``measured``,
+        ``not lasting``, ``no rest``, ``loose``, ``risk``, ``no risk asked``,
+        ``risk too large`` or ``nothing``.
     radius : float or None
         Of the claim.
     failure_probability : float
@@ -191,6 +195,8 @@ def _by_inertia(f: Findings) -> Outcome:
         return Outcome("degenerate", False, "flat")
     if f.n_negative and f.n_positive:
         return Outcome("saddle", False, "measured")
+    if f.unexplained > 0 and f.asymmetric:
+        return Outcome("undecided", False, "asymmetric")
     if f.unexplained > 0 or not (f.n_negative or f.n_positive):
         return Outcome("degenerate", False, "zeros" if f.lasting else "not lasting")
     if not f.arrives:

@@ -92,6 +92,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
                 signs = _settled(ask, H, full, view, signs, gradient)
                 arrives = _arrives(ask, full, view, signs, gradient)
     found = _findings(ask, near, view, signs, ends, theorem=theorem, zero=zero)
+    found = replace(found, asymmetric=_hidden_by_asymmetry(full, view))
     if near.near:
         found = replace(found, distance=distance, arrives=arrives)
         if found.negative and found.positive and not found.theorem:
@@ -256,6 +257,14 @@ def _findings(
         zero_radius=zero.radius if zero else np.inf,
         n_kinks=kinks(ask.ob, ask.theta),
     )
+
+
+def _hidden_by_asymmetry(full: DenseHessian, view: View) -> bool:
+    cut, zero = view.best, signs_of(view.best) == 0
+    seen, rounding = full.M.seen(), full.M.error() - full.M.seen()
+    if not seen > 2 * rounding:  # rounding alone can show as much
+        return False
+    return bool((np.abs(cut.values[zero]) > cut.error - full.M.seen(cut.c)).any())
 
 
 def _evidence(

@@ -38,6 +38,7 @@ def reason(
         "floor": _floor,
         "kinks": _kinks,
         "no bound": _no_bound,
+        "asymmetric": _asymmetric,
         "flat": _flat,
         "zeros": _zeros,
         "not lasting": _not_lasting,
@@ -233,6 +234,14 @@ def _no_bound(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> 
     return (
         f"Undecided: {_near(ev)}, but nothing bounds what the {ask.n} eigenvalues are off by, so "
         "none of their signs is known"
+    )
+
+
+def _asymmetric(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+    return (
+        f"Undecided: {_near(ev)}, but the products are not those of a symmetric matrix, and within "
+        f"the error {number(ev.weakest_error)} that this shows, {found.n_zero} of {ask.n} "
+        "eigenvalues have no known sign"
     )
 
 

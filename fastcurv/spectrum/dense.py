@@ -75,14 +75,20 @@ class DenseMatrix:
         That of the products (`matrix_error`), and all of the asymmetry that was seen: products
         that are not those of a symmetric matrix are wrong by as much at least.
         """
-        c = np.ones(len(self.A)) if scale is None else np.asarray(scale, dtype=np.float64)
+        c = self._scale(scale)
         if self.known is not None:
             return self.known.error(scale)
-        if scale is None or np.ptp(c) == 0:
-            seen = safe_norm(self.asymmetry) * float(c.max(initial=0.0)) ** 2
-        else:
-            seen = safe_norm(self.asymmetry * c) * float(c.max(initial=0.0))
-        return matrix_error(self.bounds, c) + seen
+        return matrix_error(self.bounds, c) + self.seen(c)
+
+    def seen(self, scale: Floats | None = None) -> float:
+        """The part of `error` that is asymmetry."""
+        c = self._scale(scale)
+        if np.ptp(c) == 0:
+            return safe_norm(self.asymmetry) * float(c.max(initial=0.0)) ** 2
+        return safe_norm(self.asymmetry * c) * float(c.max(initial=0.0))
+
+    def _scale(self, scale: Floats | None) -> Floats:
+        return np.ones(len(self.A)) if scale is None else np.asarray(scale, dtype=np.float64)
 
     def eigen(self, scale: Floats | None = None) -> Eigensystem:
         """Eigenpairs of ``D A D``; `errors` bound the eigensolver's error and that of A."""

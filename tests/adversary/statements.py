@@ -80,6 +80,8 @@ def asymmetry_takes_certainty_away(draw):
             values = np.linalg.eigvalsh(A)
             gap = np.linalg.norm((E - E.T) / 2, 2)
             assert values[0] < -gap / 2 and values[-1] > gap / 2, said.reason
+    if weakest > 1e-9:  # nothing is singular, and it is the asymmetry that hides signs
+        assert said.kind != "degenerate", said.reason
     return said.kind
 
 

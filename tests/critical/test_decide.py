@@ -43,6 +43,10 @@ TABLE = [
     # an error without a bound is no tolerance
     ({**MIN, "n_positive": 0, "n_zero": 3, "bounded": False}, "undecided", False, "no bound"),
     ({**SADDLE, "bounded": False}, "undecided", False, "no bound"),
+    # what only asymmetry makes zero is not seen to be
+    ({**ZEROS, "asymmetric": True}, "undecided", False, "asymmetric"),
+    ({**MIN, "n_positive": 0, "n_zero": 3, "asymmetric": True}, "undecided", False, "asymmetric"),
+    ({**SADDLE, "asymmetric": True}, "saddle", False, "measured"),
     # residuals that vanish
     ({**ZEROS, "interpolates": True, "zero_radius": 1e-8}, "minimum", True, "interpolation"),
     ({**ZEROS, "interpolates": True, "near": False}, "not_critical", False, "far"),

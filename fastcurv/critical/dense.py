@@ -91,8 +91,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
             if not (zero and zero.holds):
                 signs = _settled(ask, H, full, view, signs, gradient)
                 arrives = _arrives(ask, full, view, signs, gradient)
-    found = _findings(ask, near, view, signs, ends, theorem=theorem, zero=zero)
-    found = replace(found, asymmetric=_hidden_by_asymmetry(full, view))
+    found = _findings(ask, full, near, view, signs, ends=ends, theorem=theorem, zero=zero)
     if near.near:
         found = replace(found, distance=distance, arrives=arrives)
         if found.negative and found.positive and not found.theorem:
@@ -224,11 +223,12 @@ def _interpolation(
 
 def _findings(
     ask: Request,
+    full: DenseHessian,
     near: Nearness,
     view: View,
     signs: NDArray[np.int_],
-    ends: Ends,
     *,
+    ends: Ends,
     theorem: Contraction | None,
     zero: Contraction | None,
 ) -> Findings:
@@ -244,6 +244,7 @@ def _findings(
         to_infinity=runs_to_infinity(ask.ob, ask.theta),
         flat=bool((view.best.values == 0).all()) and not s,
         bounded=bool(np.isfinite(view.best.error)),
+        asymmetric=_hidden_by_asymmetry(full, view),
         n_positive=counts[0],
         n_negative=counts[1],
         n_zero=counts[2],

@@ -43,6 +43,7 @@ from numpy.typing import NDArray
 from ..eigensolver import UNIT, gamma_of
 from ..protocols import Enclosed
 from ..rounding.rowwise import Rounding
+from ..structure.parameters import layers_of
 
 Floats = NDArray[np.float64]
 
@@ -227,36 +228,25 @@ class Reach:
 
     # --- the map
 
-    def _views(self, rows: Floats) -> list[tuple[Floats, Floats | None]]:
-        """V and vb of each layer, views into rows (b, n)."""
-        model, views = self.whole.objective.model, []
-        for (m, k), start in zip(model.shapes, model.starts):
-            end = start + m * k
-            vb = rows[:, end : end + m] if model.bias else None
-            views.append((rows[:, start:end].reshape(len(rows), m, k), vb))
-        return views
-
     def embed(self, x: Floats) -> Floats:
         """``E x``."""
-        out = np.empty((1, self.n))
-        for layer, (V, vb), a, b in zip(
-            self.layers, self._views(out), self.cuts, self.cuts[1:], strict=False
-        ):
-            layer.back(x[a:b], V[0], None if vb is None else vb[0])
-        return np.asarray(out[0])
+        out = np.empty(self.n)
+        views = layers_of(self.whole.objective.model, out)
+        for layer, (V, vb), a, b in zip(self.layers, views, self.cuts, self.cuts[1:]):
+            layer.back(x[a:b], V, vb)
+        return out
 
     def project(self, rows: Floats) -> Floats:
         """``E'`` times rows (b, n), as rows (b, m)."""
         out = np.empty((len(rows), self.m))
-        for layer, (V, vb), a, b in zip(
-            self.layers, self._views(rows), self.cuts, self.cuts[1:], strict=False
-        ):
+        views = layers_of(self.whole.objective.model, rows)
+        for layer, (V, vb), a, b in zip(self.layers, views, self.cuts, self.cuts[1:]):
             layer.project(V, vb, out[:, a:b])
         return out
 
     def _unit_columns(self, start: int, stop: int) -> Floats:
         rows = np.zeros((stop - start, self.n))
-        views = self._views(rows)
+        views = layers_of(self.whole.objective.model, rows)
         for i, j in enumerate(range(start, stop)):
             l = int(np.searchsorted(self.cuts, j, side="right")) - 1
             V, vb = views[l]

@@ -50,6 +50,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from ..structure.parameters import layers_of
 from .arguments import check_dtype
 from .coordinates import InCoordinates
 from .row_passes import RowState
@@ -242,32 +243,25 @@ class SampleSpace(InCoordinates):
     # --- to and from parameter space
 
     def _embed(self, x: Array, out: Array) -> None:
-        for layer, cut, (V, vb) in zip(self.layers, self.cuts, self._views(out)):
+        views = layers_of(self.whole.objective.model, out)
+        for layer, cut, (V, vb) in zip(self.layers, self.cuts, views):
             layer.embed(x[cut], V, vb)
 
     def _project(self, v: Array, out: Array) -> None:
-        for layer, cut, (V, vb) in zip(self.layers, self.cuts, self._views(v)):
+        views = layers_of(self.whole.objective.model, v)
+        for layer, cut, (V, vb) in zip(self.layers, self.cuts, views):
             layer.project(V, vb, out[cut])
-
-    def _views(self, row: Array) -> list[tuple[Array, Array | None]]:
-        """V and vb of each layer, views into a vector that may hold anything."""
-        views, model = [], self.whole.objective.model
-        for (m, k), start in zip(model.shapes, model.starts):
-            end = start + m * k
-            vb = row[end : end + m] if model.bias else None
-            views.append((row[start:end].reshape(m, k), vb))
-        return views
 
     def outside(self, start: int, stop: int) -> Array:
         """Rows ``start .. stop - 1`` of an orthonormal basis ``(n_rest, n)`` of the complement:
         there H is `rest`.
         """
         out = np.zeros((stop - start, self.n), self.dtype)
-        first = 0
+        first, model = 0, self.whole.objective.model
         for l, layer in enumerate(self.layers):
             for j in range(max(start, first), min(stop, first + layer.rest)):
                 x, y = layer.outside(j - first)
-                np.multiply(x[:, None], y, out=self._views(out[j - start])[l][0])
+                np.multiply(x[:, None], y, out=layers_of(model, out[j - start])[l][0])
             first += layer.rest
         return out
 

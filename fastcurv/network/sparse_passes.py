@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from .. import _engine
+from ..structure.parameters import layers_of
 from .row_passes import RowState
 from .sample_layers import Scratch, rows
 
@@ -123,21 +124,13 @@ class SparsePlan:
         """The rows' part of the gradient, (n,)."""
         if self._gradient is None:
             self._gradient = np.empty(self.model.n_params, self.model.dtype)
-            for l, (dW, db) in enumerate(self._views(self._gradient)):
+            for l, (dW, db) in enumerate(layers_of(self.model, self._gradient)):
                 self._sums(l, self.state.delta[l], None, dW, db)
         return self._gradient
 
     def forget_gradient(self) -> None:
         """It has been handed out."""
         self._gradient = None
-
-    def _views(self, v: Array) -> list[tuple[Array, Array | None]]:
-        views, model = [], self.model
-        for (m, k), start in zip(model.shapes, model.starts):
-            end = start + m * k
-            vb = v[end : end + m] if model.bias else None
-            views.append((v[start:end].reshape(m, k), vb))
-        return views
 
     def _sums(self, l: int, rdelta: Array, ra: Array | None, W: Array, b: Any) -> None:
         """``rdelta' a + delta' ra`` and the sum of rdelta's rows, into W and b."""
@@ -172,14 +165,14 @@ class SparsePlan:
         return ras, rzs
 
     def _product(self, v: Array, out: Array, kind: str, active: Any) -> None:
-        s, layers, full = self.state, self._views(v), kind == "hessian"
+        s, layers, full = self.state, layers_of(self.model, v), kind == "hessian"
         ras, rzs = self._forward(layers)
         curve = s.loss.fisher if kind == "fisher" else s.loss.curve
         self._backward(np.asfortranarray(curve(rzs[-1])), out, (ras, rzs, layers), full, active)
 
     def _backward(self, rdelta: Array, out: Array, along: Any, full: bool, active: Any) -> None:
         """R-backward from rdelta of the last layer; without `full` the plain backward of it."""
-        s, views, re = self.state, self._views(out), None
+        s, views, re = self.state, layers_of(self.model, out), None
         ras, rzs, layers = along
         for l in range(len(views) - 1, -1, -1):
             if active is None or active[l]:
@@ -207,7 +200,7 @@ class SparsePlan:
         """``v'(the operator)v`` for the rows of Vt, (k,): R-forward alone."""
         s, found = self.state, []
         for v in np.atleast_2d(Vt):
-            layers = self._views(v)
+            layers = layers_of(self.model, v)
             ras, rzs = self._forward(layers)
             curve = s.loss.fisher if kind == "fisher" else s.loss.curve
             total = _dot(rzs[-1], curve(rzs[-1]))
@@ -222,7 +215,7 @@ class SparsePlan:
     def jacobian(self, v: Array, out: Array, transpose: bool = False) -> None:
         """``out (N d_out,) = J v``, or ``out (n,) = J' u``."""
         if not transpose:
-            out[...] = self._forward(self._views(v))[1][-1].ravel()
+            out[...] = self._forward(layers_of(self.model, v))[1][-1].ravel()
             return
         self.M.begin()
         u = np.asfortranarray(v.reshape(len(self.ob.X), -1))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..structure.parameters import l2_diagonal, normalised
+from ..structure.parameters import l2_diagonal, layers_of, normalised
 
 Floats = NDArray[np.float64]
 Arrays = list[NDArray[Any]]
@@ -81,13 +81,7 @@ class Rows:
 
     def layers(self, theta: NDArray[Any]) -> list[tuple[NDArray[Any], Any]]:
         """``[(W, b), ...]``, b None without biases; theta may be many, ``(..., n)``."""
-        found, at, many = [], 0, theta.shape[:-1]
-        for k, m in zip(self.sizes, self.sizes[1:]):
-            W = theta[..., at : at + m * k].reshape(*many, m, k)
-            at += m * k
-            found.append((W, theta[..., at : at + m] if self.bias else None))
-            at += m * self.bias
-        return found
+        return layers_of(self, theta)
 
     def linear(self, layer: tuple[NDArray[Any], Any], a: NDArray[Any]) -> NDArray[Any]:
         """``a W' + b``."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..checks import check_choice
-from ..structure.parameters import l2_diagonal
+from ..structure.parameters import l2_diagonal, layers_of
 from .arithmetic import Arithmetic, Chain, Err, Operand, gram_bound, norm
 from .state import State
 from .sums import Sums
@@ -216,13 +216,13 @@ class Rounding:
 
     def direction(self, v: Floats) -> list[Any]:
         """``[(V, vb)]`` of v (n,), None for parts that are 0."""
-        layers, start = [], 0
-        for m, k in self.ob.model.shapes:
-            V, start = v[start : start + m * k].reshape(m, k), start + m * k
-            vb = v[start : start + m].astype(float) if self.ob.model.bias else np.zeros(m)
-            start += m * self.ob.model.bias
-            layers.append((Operand(V.astype(float)) if V.any() else None, vb if vb.any() else None))
-        return layers
+        return [
+            (
+                Operand(V.astype(float)) if V.any() else None,
+                None if vb is None or not vb.any() else vb.astype(float),
+            )
+            for V, vb in layers_of(self.ob.model, v)
+        ]
 
     # --- R-forward, loss, R-backward
     # ----------------------------------------------------------------------------------------

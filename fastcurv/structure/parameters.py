@@ -17,7 +17,9 @@ def normalised(model: Any) -> bool:
 
 
 def layers_of(model: Any, theta: NDArray[Any]) -> list[tuple[NDArray[Any], Any]]:
-    """``[(W, b), ...]``, views of a flat vector of any dtype; b is None without biases."""
+    """``[(W, b), ...]``, views of a flat vector of any dtype, or of many ``(..., n)``; b is None
+    without biases.
+    """
     return [(W, b) for W, b, _ in _parts_of(model, theta)]
 
 
@@ -31,13 +33,13 @@ def _parts_of(
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None, tuple[NDArray[Any], NDArray[Any]] | None]]:
     at = 0
     for layer, (k, m) in enumerate(zip(model.sizes, model.sizes[1:])):
-        W = theta[at : at + m * k].reshape(m, k)
+        W = theta[..., at : at + m * k].reshape(*theta.shape[:-1], m, k)
         at += m * k
-        b = theta[at : at + m] if model.bias else None
+        b = theta[..., at : at + m] if model.bias else None
         at += m * bool(model.bias)
         norm = None
         if normalised(model) and layer < len(model.sizes) - 2:
-            norm = (theta[at : at + m], theta[at + m : at + 2 * m])
+            norm = (theta[..., at : at + m], theta[..., at + m : at + 2 * m])
             at += 2 * m
         yield W, b, norm
 

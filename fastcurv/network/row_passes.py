@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..rounding.arithmetic import _derivatives
+from .sample_layers import Scratch, rows
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -68,21 +69,19 @@ class LossCurve:
         others = np.where(first, 0.0, y).sum(axis=1, keepdims=True)
         return np.asarray(self.f * np.where(first, others - T * (S / (1 + S)), T * self.p - y))
 
-    def curve(self, rz: Array) -> Array:
-        """Rdelta = (d2L/dz2) rz, in the model's dtype."""
+    def curve(self, rz: Array, kind: str = "hessian") -> Array:
+        """Rdelta = (d2L/dz2) rz, in the model's dtype; for the Fisher ``N <delta, rz> delta``."""
+        if kind == "fisher":
+            along = (self.delta * rz).sum(axis=1, keepdims=True)
+            return np.asarray(self.n_samples * along * self.delta, dtype=self.dtype)
         if self.loss != "cross_entropy":
             return np.asarray(self.h * rz, dtype=self.dtype)
-        rows = np.arange(len(rz))
-        U = rz.astype(np.float64) - rz[rows, self.top].astype(np.float64)[:, None]
+        each = np.arange(len(rz))
+        U = rz.astype(np.float64) - rz[each, self.top].astype(np.float64)[:, None]
         mean = (self.p * U).sum(axis=1, keepdims=True)
         out = self.p * (U - mean)
-        out[rows, self.top] = (-self.p_top * mean)[:, 0]
+        out[each, self.top] = (-self.p_top * mean)[:, 0]
         return np.asarray(self.h * out, dtype=self.dtype)
-
-    def fisher(self, rz: Array) -> Array:
-        """``rdelta = N <delta, rz> delta``."""
-        along = (self.delta * rz).sum(axis=1, keepdims=True)
-        return np.asarray(self.n_samples * along * self.delta, dtype=self.dtype)
 
 
 class RowState:
@@ -149,3 +148,59 @@ class RowState:
             e, p, q = below, self.p[l - 1], bends[l - 1]
             self.delta[l - 1] = self._held(e if p is None else e * p)
             self.eq[l - 1] = None if q is None else self._held(e * q)
+
+    # --- along a vector
+
+    def r_forward(
+        self, layers: list[Any], cuts: list[slice], M: Scratch, x: Array
+    ) -> tuple[list[Any], list[Array]]:
+        """``rz = ra W' + a V' + vb;  ra = phi' rz [+ the layer's input's]``: ra below each layer
+        (None below the first), and rz. Each layer has its own coordinates for V and vb, a cut of x.
+        """
+        M.begin()
+        L = len(layers)
+        ras: list[Any] = [None] * L
+        rzs: list[Array] = []
+        for l, layer in enumerate(layers):
+            rz = layer.forward(M, x[cuts[l]])
+            if l:
+                M(rz, ras[l], self.W[l].T, True)
+            rzs.append(rz)
+            if l < L - 1:
+                p = self.p[l]
+                ra = rz if p is None else np.multiply(p, rz, out=M.empty(*rz.shape))
+                ras[l + 1] = ra + ras[l] if self.skips[l] and l else ra
+        return ras, rzs
+
+    def r_backward(
+        self,
+        layers: list[Any],
+        cuts: list[slice],
+        M: Scratch,
+        out: Array,
+        *,
+        rdelta: Array,
+        along: tuple[Array, list[Any], list[Array]] | None,
+        active: Any = None,
+    ) -> None:
+        """``rdW = rdelta' a + delta' ra;  re_below = rdelta W + delta V [+ re];  rdelta = re phi' +
+        e phi'' rz``, each layer's part of `out` written once, those that are not `active` left.
+
+        `along`: x, ra and rz of `r_forward`; None for the backward pass of rdelta alone.
+        """
+        re = None
+        for l in range(len(layers) - 1, -1, -1):
+            if active is None or active[l]:
+                layers[l].gradient(M, rdelta, None if along is None else along[1][l], out[cuts[l]])
+            if l == 0:
+                return
+            below = rows(M, rdelta, self.W[l])
+            if along is not None:
+                layers[l].back(M, along[0][cuts[l]], below)
+            if re is not None and self.skips[l]:
+                below += re
+            re, p, eq = below, self.p[l - 1], self.eq[l - 1]
+            rdelta = re if p is None else np.multiply(re, p, out=M.empty(*re.shape))
+            if along is not None and eq is not None:  # then p is there: rdelta is not re
+                rz = along[2][l - 1]
+                rdelta += np.multiply(eq, rz, out=rz)

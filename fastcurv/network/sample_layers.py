@@ -138,41 +138,50 @@ class Whole:
         """The same layer in another precision."""
         return Whole(self.a.astype(dtype), self.delta.astype(dtype), self.bias)
 
-    def _split(self, x: Array) -> tuple[Array, Array | None]:
+    def split(self, x: Array) -> tuple[Array, Array | None]:
+        """V and vb of coordinates, views."""
         V = x[: self.weights].reshape(self.out, self.width)
         return V, x[self.weights :] if self.bias else None
 
     def forward(self, M: Scratch, x: Array) -> Array:
         """``a V' + vb`` (N, out)."""
-        V, vb = self._split(x)
-        rz = rows(M, self.a, V.T)
+        V, vb = self.split(x)
+        rz = self._times(M, V)
         if vb is not None:
             rz += vb
         return rz
 
     def back(self, M: Scratch, x: Array, out: Array) -> None:
         """Add ``delta V`` to `out` (N, in)."""
-        M(out, self.delta, self._split(x)[0], True)
+        M(out, self.delta, self.split(x)[0], True)
 
     def gradient(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
         """``rdelta' a + delta' ra`` and the sum of rdelta's rows, into `out`."""
-        V, vb = self._split(out)
-        M(V, rdelta.T, self.a)
+        V, vb = self.split(out)
+        self._sum(M, rdelta, V)
         if ra is not None:
             M(V, self.delta.T, ra, True)
         if vb is not None:
             rdelta.sum(axis=0, out=vb)
 
+    def _times(self, M: Scratch, V: Array) -> Array:
+        """``a V'``."""
+        return rows(M, self.a, V.T)
+
+    def _sum(self, M: Scratch, rdelta: Array, out: Array) -> None:
+        """``rdelta' a`` into `out`."""
+        M(out, rdelta.T, self.a)
+
     def embed(self, x: Array, V: Array, vb: Array | None) -> None:
         """The part of the parameters ``V (out, in)`` and ``vb`` for coordinates x."""
-        M, mb = self._split(x)
+        M, mb = self.split(x)
         V[...] = M
         if vb is not None:
             vb[...] = mb
 
     def project(self, V: Array, vb: Array | None, out: Array) -> None:
         """The coordinates of ``V`` and ``vb``: the transpose of `embed`."""
-        M, mb = self._split(out)
+        M, mb = self.split(out)
         M[...] = V
         if mb is not None:
             mb[...] = vb

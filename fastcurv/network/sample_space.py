@@ -54,7 +54,7 @@ from ..structure.parameters import layers_of
 from .arguments import check_dtype
 from .coordinates import InCoordinates
 from .row_passes import RowState
-from .sample_layers import Rotated, Scratch, Whole, rows
+from .sample_layers import Rotated, Scratch, Whole
 
 Array = NDArray[Any]
 
@@ -191,42 +191,12 @@ class SampleSpace(InCoordinates):
     # --- products
 
     def _multiply(self, x: Array, out: Array) -> None:
+        s, M, at = self.state, self._scratch, (self.layers, self.cuts)
         with self._lock:
-            self._scratch.begin()
-            self._passes(self._scratch, x, out)
+            ras, rzs = s.r_forward(*at, M, x)
+            rdelta = np.asfortranarray(s.loss.curve(rzs[-1], self.whole.kind))
+            s.r_backward(*at, M, out, rdelta=rdelta, along=(x, ras, rzs) if self._hessian else None)
         self._decay(x, out)
-
-    def _passes(self, M: Scratch, x: Array, out: Array) -> None:
-        """R-forward and R-backward; each layer's part of `out` is written once."""
-        s, L = self.state, len(self.layers)
-        ras: list[Any] = [None] * L
-        rzs: list[Any] = [None] * L
-        for l, layer in enumerate(self.layers):
-            rz = layer.forward(M, x[self.cuts[l]])
-            if l:
-                M(rz, ras[l], s.W[l].T, True)
-            rzs[l] = rz
-            if l < L - 1:
-                p = s.p[l]
-                ra = rz if p is None else np.multiply(p, rz, out=M.empty(*rz.shape))
-                ras[l + 1] = ra + ras[l] if s.skips[l] and l else ra
-        fisher = self.whole.kind == "fisher"
-        rdelta = np.asfortranarray(s.loss.fisher(rzs[-1]) if fisher else s.loss.curve(rzs[-1]))
-        re = None
-        for l in range(L - 1, -1, -1):
-            cut = self.cuts[l]
-            self.layers[l].gradient(M, rdelta, ras[l] if self._hessian else None, out[cut])
-            if l == 0:
-                continue
-            below = rows(M, rdelta, s.W[l])
-            if self._hessian:
-                self.layers[l].back(M, x[cut], below)
-            if l < L - 1 and s.skips[l]:
-                below += re
-            re, p, eq = below, s.p[l - 1], s.eq[l - 1]
-            rdelta = re if p is None else np.multiply(re, p, out=M.empty(*re.shape))
-            if self._hessian and eq is not None:  # then p is there: rdelta is not re
-                rdelta += np.multiply(eq, rzs[l - 1], out=rzs[l - 1])
 
     def _decay(self, x: Array, out: Array) -> None:
         """Add what l2 does."""

@@ -8,6 +8,7 @@ for each sample, in NumPy and the engine's products.
 
 from __future__ import annotations
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,9 +17,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from .. import _engine
-from ..structure.parameters import layers_of
 from .row_passes import RowState
-from .sample_layers import Scratch, rows
+from .sample_layers import Scratch, Whole, rows
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -96,6 +96,16 @@ def as_rows(X: Any, dtype: Any, threads: int | None = None) -> SparseRows:
     return SparseRows(held, threads or _engine.default_threads())
 
 
+class SparseFirst(Whole):
+    """The first layer over sparse rows a."""
+
+    def _times(self, M: Scratch, V: Array) -> Array:
+        return np.asfortranarray(self.a @ V.T)
+
+    def _sum(self, M: Scratch, rdelta: Array, out: Array) -> None:
+        out[...] = self.a.transposed(rdelta).T
+
+
 class SparsePlan:
     """The face of the engine's plan over sparse rows, without l2: bound to one theta.
 
@@ -110,6 +120,10 @@ class SparsePlan:
         self.theta = np.array(theta, order="C")
         self.state = RowState(ob, self.theta)
         self.M = Scratch(self.model.dtype, ob.n_threads)
+        each = zip(self.state.a, self.state.delta)
+        kinds = [SparseFirst] + [Whole] * (len(self.state.a) - 1)
+        self.layers = [kind(a, d, self.model.bias) for kind, (a, d) in zip(kinds, each)]
+        self.cuts = [slice(a, b) for a, b in itertools.pairwise(self.model.starts)]
         self._gradient: Array | None = None
 
     # --- value and gradient
@@ -124,89 +138,43 @@ class SparsePlan:
         """The rows' part of the gradient, (n,)."""
         if self._gradient is None:
             self._gradient = np.empty(self.model.n_params, self.model.dtype)
-            for l, (dW, db) in enumerate(layers_of(self.model, self._gradient)):
-                self._sums(l, self.state.delta[l], None, dW, db)
+            for layer, cut in zip(self.layers, self.cuts):
+                layer.gradient(self.M, layer.delta, None, self._gradient[cut])
         return self._gradient
 
     def forget_gradient(self) -> None:
         """It has been handed out."""
         self._gradient = None
 
-    def _sums(self, l: int, rdelta: Array, ra: Array | None, W: Array, b: Any) -> None:
-        """``rdelta' a + delta' ra`` and the sum of rdelta's rows, into W and b."""
-        if l == 0:
-            W[...] = self.state.a[0].transposed(rdelta).T
-        else:
-            self.M(W, rdelta.T, self.state.a[l])
-            if ra is not None:
-                self.M(W, self.state.delta[l].T, ra, True)
-        if b is not None:
-            rdelta.sum(axis=0, out=b)
-
     # --- products
 
-    def _forward(self, layers: list[Any]) -> tuple[list[Any], list[Array]]:
-        """Rz = ra W' + a V' + vb;  ra = phi' * rz [+ the input's]."""
-        s, L = self.state, len(layers)
-        self.M.begin()
-        ras: list[Any] = [None] * L
-        rzs: list[Array] = []
-        for l, (V, vb) in enumerate(layers):
-            rz = np.asfortranarray(s.a[0] @ V.T) if l == 0 else rows(self.M, s.a[l], V.T)
-            if vb is not None:
-                rz += vb
-            if l:
-                self.M(rz, ras[l], s.W[l].T, True)
-            rzs.append(rz)
-            if l < L - 1:
-                p = s.p[l]
-                ra = rz if p is None else np.multiply(p, rz, out=self.M.empty(*rz.shape))
-                ras[l + 1] = ra + ras[l] if s.skips[l] and l else ra
-        return ras, rzs
+    def _forward(self, v: Array) -> tuple[list[Any], list[Array]]:
+        return self.state.r_forward(self.layers, self.cuts, self.M, v)
 
-    def _product(self, v: Array, out: Array, kind: str, active: Any) -> None:
-        s, layers, full = self.state, layers_of(self.model, v), kind == "hessian"
-        ras, rzs = self._forward(layers)
-        curve = s.loss.fisher if kind == "fisher" else s.loss.curve
-        self._backward(np.asfortranarray(curve(rzs[-1])), out, (ras, rzs, layers), full, active)
-
-    def _backward(self, rdelta: Array, out: Array, along: Any, full: bool, active: Any) -> None:
-        """R-backward from rdelta of the last layer; without `full` the plain backward of it."""
-        s, views, re = self.state, layers_of(self.model, out), None
-        ras, rzs, layers = along
-        for l in range(len(views) - 1, -1, -1):
-            if active is None or active[l]:
-                self._sums(l, rdelta, ras[l] if full else None, *views[l])
-            if l == 0:
-                continue
-            below = rows(self.M, rdelta, s.W[l])
-            if full:
-                self.M(below, s.delta[l], layers[l][0], True)
-            if re is not None and s.skips[l]:
-                below += re
-            re, p, eq = below, s.p[l - 1], s.eq[l - 1]
-            rdelta = re if p is None else np.multiply(re, p, out=self.M.empty(*re.shape))
-            if full and eq is not None:  # then p is there: rdelta is not re
-                rdelta += np.multiply(eq, rzs[l - 1], out=rzs[l - 1])
+    def _backward(self, rdelta: Array, out: Array, along: Any, active: Any = None) -> None:
+        at = self.layers, self.cuts, self.M
+        rdelta = np.asfortranarray(rdelta)
+        self.state.r_backward(*at, out, rdelta=rdelta, along=along, active=active)
 
     def multiply(
         self, Vt: Array, out: Array, kind: str, active: Any = None, l2: bool = False
     ) -> None:
         """Out = (the operator without l2) v for the rows of Vt (k, n), or v (n,)."""
         for v, row in zip(np.atleast_2d(Vt), np.atleast_2d(out)):
-            self._product(v, row, kind, active)
+            ras, rzs = self._forward(v)
+            along = (v, ras, rzs) if kind == "hessian" else None
+            self._backward(self.state.loss.curve(rzs[-1], kind), row, along, active)
 
     def quadratic(self, Vt: Array, kind: str, active: Any = None) -> Floats:
         """``v'(the operator)v`` for the rows of Vt, (k,): R-forward alone."""
         s, found = self.state, []
         for v in np.atleast_2d(Vt):
-            layers = layers_of(self.model, v)
-            ras, rzs = self._forward(layers)
-            curve = s.loss.fisher if kind == "fisher" else s.loss.curve
-            total = _dot(rzs[-1], curve(rzs[-1]))
+            ras, rzs = self._forward(v)
+            total = _dot(rzs[-1], s.loss.curve(rzs[-1], kind))
             if kind == "hessian":
-                for l in range(1, len(layers)):
-                    total += 2 * _dot(s.delta[l], rows(self.M, ras[l], layers[l][0].T))
+                for l in range(1, len(self.layers)):
+                    V, _ = self.layers[l].split(v[self.cuts[l]])
+                    total += 2 * _dot(s.delta[l], rows(self.M, ras[l], V.T))
                     if s.eq[l - 1] is not None:
                         total += _dot(s.eq[l - 1] * rzs[l - 1], rzs[l - 1])
             found.append(total)
@@ -214,13 +182,11 @@ class SparsePlan:
 
     def jacobian(self, v: Array, out: Array, transpose: bool = False) -> None:
         """``out (N d_out,) = J v``, or ``out (n,) = J' u``."""
-        if not transpose:
-            out[...] = self._forward(layers_of(self.model, v))[1][-1].ravel()
-            return
-        self.M.begin()
-        u = np.asfortranarray(v.reshape(len(self.ob.X), -1))
-        none: list[Any] = [None] * len(self.model.shapes)
-        self._backward(u, out, (none, none, none), False, None)
+        if transpose:
+            self.M.begin()
+            self._backward(v.reshape(len(self.ob.X), -1), out, None)
+        else:
+            out[...] = self._forward(v)[1][-1].ravel()
 
     @property
     def layout(self) -> dict[str, Any]:

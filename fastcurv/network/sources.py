@@ -9,7 +9,7 @@ sorted numbers.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -178,15 +178,8 @@ class Parquet:
     """Rows of a Parquet file: columns of numbers, one or more of which are the targets."""
 
     def __init__(self, file: Any, y: Any, weight: Any, columns: Any) -> None:
-        try:
-            from pyarrow import parquet
-        except ImportError:
-            raise ImportError(
-                "a Parquet file needs pyarrow; wanted: pip install 'fastcurv[parquet]'"
-            ) from None
-        self.open: Callable[[], Any] = lambda: parquet.ParquetFile(file)
         self.file = file
-        opened = self.open() if isinstance(file, Path) else file
+        opened = self.open()
         names = list(opened.schema_arrow.names)
         self.n_rows = int(opened.metadata.num_rows)
         if y is None:
@@ -207,19 +200,19 @@ class Parquet:
             raise ValueError(f"the Parquet file has no columns {missing}; wanted some of {names}")
         self.wanted = list(dict.fromkeys(wanted))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: x for name, x in self.__dict__.items() if name != "open"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        from pyarrow import parquet
-
-        self.__dict__.update(state)
-        self.open = lambda: parquet.ParquetFile(self.file)
+    def open(self) -> Any:
+        """The file of pyarrow."""
+        try:
+            from pyarrow import parquet
+        except ImportError:
+            raise ImportError(
+                "a Parquet file needs pyarrow; wanted: pip install 'fastcurv[parquet]'"
+            ) from None
+        return parquet.ParquetFile(self.file) if isinstance(self.file, Path) else self.file
 
     def blocks(self, size: int) -> Iterator[Block]:
         """Blocks of `size` rows."""
-        opened = self.open() if isinstance(self.file, Path) else self.file
-        parts = opened.iter_batches(batch_size=size, columns=self.wanted)
+        parts = self.open().iter_batches(batch_size=size, columns=self.wanted)
         yield from regrouped((self._block(part) for part in parts), size)
 
     def _block(self, part: Any) -> Block:

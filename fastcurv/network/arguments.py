@@ -145,7 +145,8 @@ def check_memory(memory: Any) -> int:
     return check_positive_int(int(memory) if whole else memory, "memory", sys.maxsize)
 
 
-def _as_real(v: Any, dtype: Any, name: str) -> np.ndarray:
+def as_real(v: Any, name: str) -> np.ndarray:
+    """An array of real numbers of any shape."""
     real = as_numpy(v, name)
     if real.dtype.kind not in "fiub":
         raise TypeError(f"{name} has dtype {real.dtype}; wanted real numbers")
@@ -154,7 +155,7 @@ def _as_real(v: Any, dtype: Any, name: str) -> np.ndarray:
 
 def as_vector(v: Any, n: int, dtype: Any, name: str = "v") -> np.ndarray:
     """V as a contiguous (n,) of the dtype. NaN and infinity pass: a product propagates them."""
-    v = _as_real(v, dtype, name)
+    v = as_real(v, name)
     if v.shape != (n,):
         raise ValueError(f"{name} has shape {v.shape}; wanted ({n},)")
     return np.require(v, dtype, ["C", "A"])
@@ -164,7 +165,7 @@ def as_block(V: Any, n: int, dtype: Any, threads: int = 1, name: str = "V") -> n
     """The columns of V (n, k) as the contiguous rows of a (k, n): V's own memory where that is how
     it lies, else new memory.
     """
-    V = _as_real(V, dtype, name)
+    V = as_real(V, name)
     if V.ndim != 2 or V.shape[0] != n:
         raise ValueError(f"{name} has shape {V.shape}; wanted ({n},) or ({n}, k)")
     if (

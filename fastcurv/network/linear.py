@@ -15,7 +15,7 @@ from scipy.sparse.linalg import LinearOperator
 from ..answers import Answering
 from ..checks import as_numpy, check_array
 from ..protocols import Array
-from .arguments import as_block, as_vector, check_out, like
+from .arguments import as_block, as_real, as_vector, check_out, like
 
 
 class Operator(LinearOperator, Answering, subject="operator"):
@@ -38,9 +38,7 @@ class Operator(LinearOperator, Answering, subject="operator"):
 
     def _checked(self, x: Any, n: int, name: str, ndims: tuple[int, ...]) -> np.ndarray:
         """X as an array with n rows and one of these numbers of dimensions."""
-        v = as_numpy(x, name)
-        if v.dtype.kind not in "fiub":
-            raise TypeError(f"{name} has dtype {v.dtype}; wanted real numbers")
+        v = as_real(x, name)
         if v.ndim not in ndims or v.shape[0] != n:
             wanted = " or ".join({1: f"({n},)", 2: f"({n}, k)"}[d] for d in ndims)
             raise ValueError(f"{name} has shape {v.shape}; wanted {wanted}")

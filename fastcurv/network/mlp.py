@@ -306,11 +306,6 @@ class MLP(Answering, subject="model"):
         """
         if getattr(ob, "model", None) != self:
             raise ValueError(f"ob is {ob!r}; wanted an Objective of {self!r}")
-        if not self.batch_norm:
-            raise ValueError(
-                "the model has no batch normalisation, so it has no statistics; wanted "
-                "batch_norm=True"
-            )
         statistics: list[Any] = ob.statistics(theta)
         return statistics
 

@@ -44,6 +44,7 @@ from ..eigensolver import UNIT, gamma_of
 from ..protocols import Enclosed
 from ..rounding.rowwise import Rounding
 from ..structure.parameters import layers_of
+from .sample_space import layer_size
 
 Floats = NDArray[np.float64]
 
@@ -152,11 +153,10 @@ class LayerReach:
 
 def estimate(model: Any, N: int) -> int:
     """How many coordinates there are where all rows are independent."""
-    total = 0
-    for l, (m, k) in enumerate(model.shapes):
-        r, s = min(N, k), min(N, m) if l else 0
-        total += min(m * k, m * r + s * (k - r)) + m * model.bias
-    return total
+    return sum(
+        min(m * k, layer_size(m, k, N, l > 0, True)) + m * model.bias
+        for l, (m, k) in enumerate(model.shapes)
+    )
 
 
 class Reach:

@@ -30,7 +30,7 @@ class Jacobian(Operator):
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Jacobian, (self.objective, self.theta)
+        return type(self), (self.objective, self.theta)
 
     def _matvec(self, v: Any) -> np.ndarray:
         out = np.empty(self.shape[0], self.dtype)

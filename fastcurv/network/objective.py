@@ -128,6 +128,10 @@ class Objective(NetworkFacts, Answering, subject="objective"):
     _spare: list[Any]
     _lock: Any
     _theta: np.ndarray
+    # neither copied nor saved
+    _transient: tuple[str, ...] = ("_rows", "_plan", "_theta", "_spare", "_lock")
+    _curvature: type[Curvature] = Curvature  # what its operators are
+    _jacobian: type[Jacobian] = Jacobian
 
     __signature__ = InitSignature()
 
@@ -192,12 +196,17 @@ class Objective(NetworkFacts, Answering, subject="objective"):
             self._lock.release()
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_rows", "_plan", "_theta", "_spare", "_lock")
-        return {name: value for name, value in self.__dict__.items() if name not in own}
+        return {name: x for name, x in self.__dict__.items() if name not in self._transient}
 
     def __setstate__(self, state: Any) -> None:
         self.__dict__.update(state)
         self._start()
+
+    def _unstarted(self) -> Any:
+        """A copy that has to be started, once it is changed."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__getstate__())
+        return other
 
     def __repr__(self) -> str:
         spared = "" if self.l2_biases else ", l2_biases=False"
@@ -321,13 +330,13 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         Cost: one gradient, and memory for the state. A product costs about two gradients less what
         theta alone decides.
         """
-        return Curvature(self, theta, "hessian")
+        return self._curvature(self, theta, "hessian")
 
     def ggn(self, theta: Any) -> Curvature:
         """The generalised Gauss-Newton matrix ``(1/N) sum J' (d2 loss/dz2) J + l2 I``, positive
         semidefinite.
         """
-        return Curvature(self, theta, "ggn")
+        return self._curvature(self, theta, "ggn")
 
     def empirical_fisher(self, theta: Any) -> Curvature:
         """``(1/N) sum g_n g_n'``, g_n the gradient of sample n's loss; without l2.
@@ -340,11 +349,11 @@ class Objective(NetworkFacts, Answering, subject="objective"):
                 "empirical_fisher was asked of a model with batch normalisation; wanted one "
                 "without, since statistics over all rows leave no sample a gradient of its own"
             )
-        return Curvature(self, theta, "fisher")
+        return self._curvature(self, theta, "fisher")
 
     def jacobian(self, theta: Any) -> Jacobian:
         """The Jacobian of the outputs, ``(N d_out, n)``, as a `LinearOperator`."""
-        return Jacobian(self, theta)
+        return self._jacobian(self, theta)
 
     def batch(self, rows: Any) -> Objective:
         """The objective on some rows: a slice, indices or a mask.
@@ -358,8 +367,7 @@ class Objective(NetworkFacts, Answering, subject="objective"):
             raise ValueError(f"rows do not fit the {self.n_samples} samples: {error}") from None
         if not len(X):
             raise ValueError("rows selects no sample; wanted at least one")
-        other = object.__new__(Objective)
-        other.__dict__.update(self.__getstate__())
+        other: Objective = self._unstarted()
         other.X, other.y = X, np.ascontiguousarray(y)
         weight = self.sample_weight
         other.sample_weight = None if weight is None else np.ascontiguousarray(weight[rows])

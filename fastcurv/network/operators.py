@@ -304,7 +304,7 @@ class Curvature(Quadratic):
         """The same operator at the same theta in another precision."""
         if check_dtype(dtype) == self.dtype:
             return self
-        return Curvature(self.objective.astype(dtype), self.theta, self.kind)
+        return type(self)(self.objective.astype(dtype), self.theta, self.kind)
 
 
 class Block(OfWhole, Quadratic):

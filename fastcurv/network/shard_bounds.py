@@ -61,7 +61,7 @@ def gradient_bound_part(shard: Any, theta: np.ndarray) -> SumBound:
         bounds, plan = _rounding(shard, theta), shard._bound(theta, True)
         g = plan.gradient
         error = bounds.gradient(g if bounds.measured else None)
-    return SumBound(float(error), _norm(g))
+    return SumBound(float(error), float_norm(g))
 
 
 def product_bound_part(shard: Any, theta: np.ndarray, v: np.ndarray, kind: str) -> SumBound:
@@ -71,7 +71,7 @@ def product_bound_part(shard: Any, theta: np.ndarray, v: np.ndarray, kind: str) 
         shard._bound(theta, False).multiply(v, computed, kind, None, False)
         error = bounds.product(v, kind, computed if bounds.measured else None)
     scale = fisher_scale(shard, kind)
-    return SumBound(float(error) * scale, _norm(computed) * scale)
+    return SumBound(float(error) * scale, float_norm(computed) * scale)
 
 
 def column_parts(shard: Any, theta: np.ndarray, kind: str) -> np.ndarray:
@@ -88,5 +88,6 @@ def fisher_scale(shard: Any, kind: str) -> float:
     return float(shard.fisher_scale) * (1 + 1e-12) if kind == "fisher" else 1.0
 
 
-def _norm(x: np.ndarray) -> float:
+def float_norm(x: np.ndarray) -> float:
+    """Euclidean norm in float64."""
     return float(np.linalg.norm(x.astype(np.float64, copy=False)))

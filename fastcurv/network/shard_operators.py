@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..structure.parameters import l2_diagonal
-from .arguments import as_vector, check_dtype
+from .arguments import as_vector
 from .jacobian import Jacobian
 from .operators import Curvature
 from .reductions import not_in_shards
@@ -85,20 +85,11 @@ class ShardedCurvature(Curvature):
     def reach(self, most: int) -> None:
         """None: what proves it needs all rows at hand."""
 
-    def astype(self, dtype: Any) -> Any:
-        """The same operator at the same theta in another precision."""
-        if check_dtype(dtype) == self.dtype:
-            return self
-        return ShardedCurvature(self.objective.astype(dtype), self.theta, self.kind)
-
     reduced = not_in_shards
 
 
 class ShardedJacobian(Jacobian):
     """The Jacobian of an objective in shards."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return ShardedJacobian, (self.objective, self.theta)
 
     def row_bounds(self) -> np.ndarray:
         """Infinite: no bound is made for rows that lie elsewhere."""

@@ -80,6 +80,7 @@ class Shard(Objective):
     _plans: list[Any]
     seen: bool
     bounds: Any
+    _transient = (*Objective._transient, "_plans", "bounds")
 
     def __init__(self, frame: Frame, X: Any, y: Any, sample_weight: Any, first: int = 0) -> None:
         self.frame, self.first = frame, first
@@ -93,10 +94,6 @@ class Shard(Objective):
         self._plans = []
         self.seen = False  # that X is finite, while it was copied
         self.bounds = None  # of rounding, at the theta asked about last
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        return {name: x for name, x in state.items() if name not in ("_plans", "bounds")}
 
     @property
     def divisor(self) -> float:
@@ -275,6 +272,9 @@ class Sharded(ShardedFacts, Objective):
     _fold: Callable[..., Any]
     _in_dtype: Callable[[MLP], Any]
     _rows: Any
+    _transient = (*Objective._transient, "_known")
+    _curvature = ShardedCurvature
+    _jacobian = ShardedJacobian
 
     n_samples = property(lambda self: self._n_samples, doc="Rows of all shards.")
 
@@ -292,11 +292,6 @@ class Sharded(ShardedFacts, Objective):
         self._rows, self._known = None, {}
         self._begin()
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        state.pop("_known", None)
-        return state
-
     def _new_plan(self) -> SumPlan:
         return SumPlan(self)
 
@@ -312,22 +307,6 @@ class Sharded(ShardedFacts, Objective):
         fisher = kind == "fisher"
         decay = np.zeros(1) if fisher else l2_diagonal(self) * v.astype(np.float64)
         return sum_rounding(found, additions(self.n_shards) + 2 * fisher, decay, self.dtype)
-
-    def hessian(self, theta: Any) -> ShardedCurvature:
-        """The Hessian at theta as a `LinearOperator`; see `Objective.hessian`."""
-        return ShardedCurvature(self, theta, "hessian")
-
-    def ggn(self, theta: Any) -> ShardedCurvature:
-        """The generalised Gauss-Newton matrix; see `Objective.ggn`."""
-        return ShardedCurvature(self, theta, "ggn")
-
-    def empirical_fisher(self, theta: Any) -> ShardedCurvature:
-        """``(1/N) sum g_n g_n'``; see `Objective.empirical_fisher`."""
-        return ShardedCurvature(self, theta, "fisher")
-
-    def jacobian(self, theta: Any) -> ShardedJacobian:
-        """The Jacobian of the outputs, ``(N d_out, n)``."""
-        return ShardedJacobian(self, theta)
 
     def _numbers(self, rows: Any) -> np.ndarray:
         """Which rows a slice, indices or a mask mean."""

@@ -13,10 +13,10 @@ import numpy as np
 from ..rounding.bounds import rounding_at
 from ..rounding.columns import column_bounds
 from ..rounding.rowwise import Rounding
-from .arguments import as_vector, check_dtype, check_targets, check_weight
+from .arguments import as_vector, check_targets, check_weight
 from .mlp import MLP
 from .objective import Objective
-from .shard_bounds import SumBound
+from .shard_bounds import SumBound, float_norm
 from .shard_operators import ShardedCurvature
 from .shard_parts import (
     gradient_part,
@@ -105,23 +105,13 @@ class SparseCurvature(ShardedCurvature):
         if self.dtype == np.float32:
             double = self.astype(np.float64)
             gap = double.product(v) - computed
-            return float(double.rounding_bound(v)) + _norm(gap)
+            return float(double.rounding_bound(v)) + float_norm(gap)
         found = self.objective._fold(product_error_part, (self.theta, v, self.kind))
-        size = SumBound(found, _norm(computed))
+        size = SumBound(found, float_norm(computed))
         return float(self.objective._summed(size, v, self.kind))
 
     def _errors_of_columns(self) -> np.ndarray:
         return np.asarray(self.objective._fold(column_errors_part, (self.theta, self.kind)))
-
-    def astype(self, dtype: Any) -> Any:
-        """The same operator at the same theta in another precision."""
-        if check_dtype(dtype) == self.dtype:
-            return self
-        return SparseCurvature(self.objective.astype(dtype), self.theta, self.kind)
-
-
-def _norm(x: np.ndarray) -> float:
-    return float(np.linalg.norm(x.astype(np.float64, copy=False)))
 
 
 # --- the objective
@@ -131,6 +121,8 @@ def _norm(x: np.ndarray) -> float:
 class SparseSums(Sharded):
     """What objectives over sparse rows have in common: their operators and bounds."""
 
+    _curvature = SparseCurvature
+
     def rounding_bound(self, theta: Any) -> float:
         """A bound on ``||computed(gradient) - gradient||`` at theta; blocks of rows are made dense
         for it, one at a time. In float32 the gradient is held against that in float64.
@@ -139,21 +131,9 @@ class SparseSums(Sharded):
         g = self.gradient(theta)
         if self.dtype == np.float32:
             double = self.astype(np.float64)
-            return float(double.rounding_bound(theta)) + _norm(double.gradient(theta) - g)
+            return float(double.rounding_bound(theta)) + float_norm(double.gradient(theta) - g)
         error = self._fold(gradient_error_part, (theta,))
-        return self._summed(SumBound(error, _norm(g)), theta)
-
-    def hessian(self, theta: Any) -> SparseCurvature:
-        """The Hessian at theta as a `LinearOperator`; see `Objective.hessian`."""
-        return SparseCurvature(self, theta, "hessian")
-
-    def ggn(self, theta: Any) -> SparseCurvature:
-        """The generalised Gauss-Newton matrix; see `Objective.ggn`."""
-        return SparseCurvature(self, theta, "ggn")
-
-    def empirical_fisher(self, theta: Any) -> SparseCurvature:
-        """``(1/N) sum g_n g_n'``; see `Objective.empirical_fisher`."""
-        return SparseCurvature(self, theta, "fisher")
+        return self._summed(SumBound(error, float_norm(g)), theta)
 
 
 class SparseObjective(SparseSums, StreamedObjective):
@@ -186,6 +166,7 @@ class SparseObjective(SparseSums, StreamedObjective):
 
     rows: SparseRows
     _whole: SparseShard | None
+    _transient = (*StreamedObjective._transient, "_whole")
     n_passes: int
 
     def __init__(
@@ -217,9 +198,6 @@ class SparseObjective(SparseSums, StreamedObjective):
         super()._start()
         self._whole = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: x for name, x in super().__getstate__().items() if name != "_whole"}
-
     def after_fork(self) -> None:
         """In a child of `os.fork`: nobody else is at work."""
         super().after_fork()
@@ -248,8 +226,7 @@ class SparseObjective(SparseSums, StreamedObjective):
     # --- other objectives of these rows
 
     def _other(self, model: MLP, rows: SparseRows, y: np.ndarray, weight: Any) -> SparseObjective:
-        other = object.__new__(SparseObjective)
-        other.__dict__.update(self.__getstate__())
+        other: SparseObjective = self._unstarted()
         other.model = model
         other._of(rows, y, weight)
         return other

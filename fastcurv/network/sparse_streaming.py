@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from scipy.sparse import csr_matrix
 
 from ..checks import as_numpy
-from .arguments import check_targets, check_weight
-from .blocks import Block, is_sparse
-from .objective import Objective
+from .blocks import is_sparse
 from .shards import Frame, Shard
 from .sparse import FAST, SparseShard, SparseSums
 from .sparse_passes import SparseRows, as_rows
-from .streaming import CHECKED, SMALLEST, StreamedObjective, _located
-from .sums import Tree
+from .streaming import CHECKED, SMALLEST, StreamedObjective
 
 STATE = 16  # numbers for each row and unit: of the state, and of a product
 ENTRY = 110  # bytes for each number of X: as it is read and joined, by rows and by columns, twice
@@ -52,22 +50,15 @@ class SparseStreamed(SparseSums, StreamedObjective):
         """Rows that are made dense at a time, for what is proved."""
         return max(1, self._budget // (8 * STATE * sum(self.model.sizes)))
 
-    def _checked(self, block: Block, start: int, finite: bool = True) -> CHECKED:
-        try:
-            raw, y, weight = block
-            X = raw if is_sparse(raw) else csr_matrix(as_numpy(raw, "X"))
-            if X.shape[1] != self.model.sizes[0]:
-                raise ValueError(f"X has shape {X.shape}; wanted (N, {self.model.sizes[0]})")
-            y, weight = as_numpy(y, "y"), None if weight is None else as_numpy(weight, "weight")
-            if self.stored != self.model.dtype:
-                X, y, weight = (self._stored(a) for a in (X, y, weight))
-            y = check_targets(y, X.shape[0], self.model, self.loss)
-            weight = check_weight(weight, X.shape[0], self.model.dtype)
-            return as_rows(X, self.model.dtype, self.n_threads), y, weight, raw
-        except (ValueError, TypeError) as error:
-            raise _located(error, start, block[0].shape[0]) from None
+    def _taken(self, raw: Any) -> Any:
+        return raw if is_sparse(raw) else csr_matrix(as_numpy(raw, "X"))
 
-    def _parts(self, part: Any, start: int, block: CHECKED) -> Any:
+    def _as_rows(self, X: Any, finite: bool) -> SparseRows:
+        if X.shape[1] != self.model.sizes[0]:
+            raise ValueError(f"X has shape {X.shape}; wanted (N, {self.model.sizes[0]})")
+        return as_rows(X, self.model.dtype, self.n_threads)
+
+    def _parts(self, part: Any, start: int, block: CHECKED, finite: bool) -> Iterator[Any]:
         """The block as what `part` is asked of: as it is, or some rows at a time made dense."""
         X, y, weight, _ = block
         frame = Frame(self.model, self.loss, self._n_samples, self.n_threads)
@@ -81,24 +72,3 @@ class SparseStreamed(SparseSums, StreamedObjective):
             rows = slice(i, i + step)
             few = None if weight is None else weight[rows]
             yield Shard(frame, X.X[rows].toarray(), y[rows], few, start + i)
-
-    def _fold(self, part: Any, arguments: tuple[Any, ...]) -> Any:
-        """The sum over blocks, in order: one pass."""
-        tree = Tree()
-        with self._reading:
-            blocks = self._blocks()
-            try:
-                for start, block in blocks:
-                    for shard in self._parts(part, start, block):
-                        tree.push(part(shard, *arguments))
-            finally:
-                blocks.close()
-        return tree.total()
-
-    def _in_memory(self, block: Any) -> Objective:
-        X, y, weight, _ = self._checked(block, 0)
-        rows: SparseRows = X
-        options = {"l2_biases": self.l2_biases}
-        return Objective(
-            self.model, rows.X, y, self.loss, self.l2, weight, self.n_threads, **options
-        )

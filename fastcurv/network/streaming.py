@@ -110,6 +110,7 @@ class StreamedObjective(Sharded):
     _reading: Any
     _seen: Seen
     _copied: bool
+    _transient = (*Sharded._transient, "_shards", "_seen", "_reading")
 
     def __new__(cls, model: Any = None, X: Any = None, *rest: Any, **options: Any) -> Any:
         if cls is StreamedObjective and yields_sparse(X):  # a kind of its own, above this module
@@ -157,11 +158,6 @@ class StreamedObjective(Sharded):
         self._reading = threading.RLock()
         self._seen = Seen()
         self._copied = True  # that copies of X show whether it is finite, as far as is known
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        own = ("_shards", "_seen", "_reading")
-        return {name: x for name, x in state.items() if name not in own}
 
     def after_fork(self) -> None:
         """In a child of `os.fork`: nobody else reads."""
@@ -217,15 +213,23 @@ class StreamedObjective(Sharded):
         """
         try:
             raw, y, weight = block
-            X = raw.toarray() if is_sparse(raw) else as_numpy(raw, "X")
+            X = self._taken(raw)
             y, weight = as_numpy(y, "y"), None if weight is None else as_numpy(weight, "weight")
             if self.stored != self.model.dtype:
                 X, y, weight = (self._stored(a) for a in (X, y, weight))
-            X = self.model.check_rows(X, finite=finite)
+            X = self._as_rows(X, finite)
             y = check_targets(y, len(X), self.model, self.loss)
             return X, y, check_weight(weight, len(X), self.model.dtype), raw
         except (ValueError, TypeError) as error:
             raise _located(error, start, block[0].shape[0]) from None
+
+    def _taken(self, raw: Any) -> Any:
+        """X of a block as it is cast."""
+        return raw.toarray() if is_sparse(raw) else as_numpy(raw, "X")
+
+    def _as_rows(self, X: Any, finite: bool) -> Any:
+        """X of a block as the engine takes it."""
+        return self.model.check_rows(X, finite=finite)
 
     def _stored(self, a: Any) -> Any:
         return a if a is None or a.dtype.kind in "iu" else a.astype(self.stored)
@@ -283,6 +287,10 @@ class StreamedObjective(Sharded):
         self._shards[len(X)] = shard
         return shard
 
+    def _parts(self, part: Any, start: int, block: CHECKED, finite: bool) -> Iterator[Any]:
+        """The block as what `part` is asked of."""
+        yield self._shard(start, block, finite)
+
     def _fold(self, part: Any, arguments: tuple[Any, ...]) -> Any:
         """The sum over blocks, in order, of ``part(shard, *arguments)``: one pass."""
         tree = Tree()
@@ -291,7 +299,8 @@ class StreamedObjective(Sharded):
             blocks = self._blocks(finite)
             try:
                 for start, block in blocks:
-                    tree.push(part(self._shard(start, block, finite), *arguments))
+                    for shard in self._parts(part, start, block, finite):
+                        tree.push(part(shard, *arguments))
             finally:
                 blocks.close()
         return tree.total()
@@ -299,8 +308,7 @@ class StreamedObjective(Sharded):
     # --- other objectives of the same rows
 
     def _in_dtype(self, model: MLP) -> StreamedObjective:
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__getstate__())
+        other: StreamedObjective = self._unstarted()
         other.model, other.n_passes, other.n_rows_read = model, 0, 0
         other._start()
         return other
@@ -327,8 +335,7 @@ class StreamedObjective(Sharded):
         return self._in_memory(tuple(None if a is None else a[back] for a in block))
 
     def _over(self, source: Any) -> StreamedObjective:
-        other = object.__new__(StreamedObjective)
-        other.__dict__.update(self.__getstate__())
+        other: StreamedObjective = self._unstarted()
         other.source = source
         stored = self.stored
         other._prepare(self.block_rows)
@@ -339,7 +346,7 @@ class StreamedObjective(Sharded):
         X, y, weight, _ = self._checked(block, 0)
         return Objective(
             self.model,
-            X,
+            getattr(X, "X", X),  # of SparseRows
             y,
             self.loss,
             self.l2,

@@ -126,17 +126,22 @@ def check_weight(weight: Any, N: int, dtype: Any) -> np.ndarray | None:
     return np.require(w, w.dtype.newbyteorder("="), ["C", "A"])
 
 
-def check_selection(rows: Any) -> Any:
-    """Rows as a slice, or as an array of indices or a mask."""
-    if isinstance(rows, slice):
-        return rows
-    rows = as_numpy(rows, "rows")
-    if rows.ndim != 1 or rows.dtype.kind not in "iub":
-        raise TypeError(
-            f"rows is an array of shape {rows.shape} and dtype {rows.dtype}; wanted a slice, "
-            "indices or a mask"
-        )
-    return rows
+def selected(rows: Any, *parts: Any) -> list[Any]:
+    """Rows, by a slice, indices or a mask, of arrays of as many rows; None stays."""
+    if not isinstance(rows, slice):
+        rows = as_numpy(rows, "rows")
+        if rows.ndim != 1 or rows.dtype.kind not in "iub":
+            raise TypeError(
+                f"rows is an array of shape {rows.shape} and dtype {rows.dtype}; wanted a slice, "
+                "indices or a mask"
+            )
+    try:
+        found: list[Any] = [None if part is None else part[rows] for part in parts]
+    except IndexError as error:
+        raise ValueError(f"rows do not fit the {len(parts[0])} samples: {error}") from None
+    if not len(found[0]):
+        raise ValueError("rows selects no sample; wanted at least one")
+    return found
 
 
 def check_memory(memory: Any) -> int:

@@ -52,11 +52,13 @@ class Jacobian(Operator):
 
     def row_bounds(self) -> Any:
         """Bounds ``(N d_out,)`` on what rounding does to ``J.T @ e_i``, each row of the matrix as
-        it is had by such products. Infinite with batch normalisation.
+        it is had by such products. Infinite with batch normalisation, and where rows are not at
+        hand.
 
         Cost: some gradients' arithmetic in NumPy.
         """
-        if self.objective.model.batch_norm:
+        X = getattr(self.objective, "X", None)
+        if self.objective.model.batch_norm or not isinstance(X, np.ndarray):
             return np.full(self.shape[0], np.inf)
         return jacobian_bounds(rounding_at(self.objective, self.theta, self._plan.layout))
 

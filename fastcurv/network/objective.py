@@ -23,9 +23,9 @@ from .arguments import (
     as_vector,
     check_bool,
     check_memory,
-    check_selection,
     check_targets,
     check_weight,
+    selected,
     take_theta,
 )
 from .jacobian import Jacobian
@@ -131,7 +131,6 @@ class Objective(NetworkFacts, Answering, subject="objective"):
     # neither copied nor saved
     _transient: tuple[str, ...] = ("_rows", "_plan", "_theta", "_spare", "_lock")
     _curvature: type[Curvature] = Curvature  # what its operators are
-    _jacobian: type[Jacobian] = Jacobian
 
     __signature__ = InitSignature()
 
@@ -353,24 +352,17 @@ class Objective(NetworkFacts, Answering, subject="objective"):
 
     def jacobian(self, theta: Any) -> Jacobian:
         """The Jacobian of the outputs, ``(N d_out, n)``, as a `LinearOperator`."""
-        return self._jacobian(self, theta)
+        return Jacobian(self, theta)
 
     def batch(self, rows: Any) -> Objective:
         """The objective on some rows: a slice, indices or a mask.
 
         Divides by its own number of rows.
         """
-        rows = check_selection(rows)
-        try:
-            X, y = self.X[rows], self.y[rows]
-        except IndexError as error:
-            raise ValueError(f"rows do not fit the {self.n_samples} samples: {error}") from None
-        if not len(X):
-            raise ValueError("rows selects no sample; wanted at least one")
+        X, y, weight = selected(rows, self.X, self.y, self.sample_weight)
         other: Objective = self._unstarted()
         other.X, other.y = X, np.ascontiguousarray(y)
-        weight = self.sample_weight
-        other.sample_weight = None if weight is None else np.ascontiguousarray(weight[rows])
+        other.sample_weight = None if weight is None else np.ascontiguousarray(weight)
         other._start()
         return other
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from ..structure.parameters import l2_diagonal
 from .arguments import as_vector
-from .jacobian import Jacobian
 from .operators import Curvature
 from .reductions import not_in_shards
 from .shard_bounds import SumBound, column_parts, product_bound_part, sum_rounding
@@ -86,11 +85,3 @@ class ShardedCurvature(Curvature):
         """None: what proves it needs all rows at hand."""
 
     reduced = not_in_shards
-
-
-class ShardedJacobian(Jacobian):
-    """The Jacobian of an objective in shards."""
-
-    def row_bounds(self) -> np.ndarray:
-        """Infinite: no bound is made for rows that lie elsewhere."""
-        return np.full(self.shape[0], np.inf)

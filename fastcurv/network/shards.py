@@ -26,12 +26,12 @@ import numpy as np
 from .. import _engine
 from ..checks import check_finite
 from ..structure.parameters import l2_diagonal
-from .arguments import check_dtype, check_selection
+from .arguments import check_dtype, selected
 from .mlp import MLP
 from .objective import Objective
 from .shard_bounds import SumBound, gradient_bound_part, sum_rounding
 from .shard_facts import ShardedFacts
-from .shard_operators import ShardedCurvature, ShardedJacobian
+from .shard_operators import ShardedCurvature
 from .shard_parts import (
     gradient_part,
     jvp_part,
@@ -274,7 +274,6 @@ class Sharded(ShardedFacts, Objective):
     _rows: Any
     _transient = (*Objective._transient, "_known")
     _curvature = ShardedCurvature
-    _jacobian = ShardedJacobian
 
     n_samples = property(lambda self: self._n_samples, doc="Rows of all shards.")
 
@@ -310,13 +309,7 @@ class Sharded(ShardedFacts, Objective):
 
     def _numbers(self, rows: Any) -> np.ndarray:
         """Which rows a slice, indices or a mask mean."""
-        try:
-            numbers: np.ndarray = np.arange(self._n_samples)[check_selection(rows)]
-        except IndexError as error:
-            raise ValueError(f"rows do not fit the {self._n_samples} samples: {error}") from None
-        if not len(numbers):
-            raise ValueError("rows selects no sample; wanted at least one")
-        return numbers
+        return np.asarray(selected(rows, np.arange(self._n_samples))[0])
 
     def astype(self, dtype: Any) -> Any:
         """The same objective in another precision; its numbers stay those that this one has."""

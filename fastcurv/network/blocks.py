@@ -39,7 +39,7 @@ def cut(block: Block, start: int, stop: int) -> Block:
     """Rows from start to stop of a block; of all of it, itself."""
     if start == 0 and stop == block[0].shape[0]:
         return block
-    return tuple(None if a is None else a[start:stop] for a in block)  # type: ignore[return-value]
+    return pick(block, slice(start, stop))
 
 
 def stacked(blocks: list[Block]) -> Block:
@@ -72,11 +72,11 @@ def picked(blocks: Iterable[Block], rows: np.ndarray) -> Block:
         stop = start + block[0].shape[0]
         here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, stop)] - start
         if len(here):
-            found.append(tuple(None if a is None else a[here] for a in block))
+            found.append(pick(block, here))
         start = stop
         if len(rows) and stop > rows[-1]:
             break
-    return stacked(found)  # type: ignore[arg-type]
+    return stacked(found)
 
 
 def pick(block: Block, rows: Any) -> Block:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from importlib import import_module
 from typing import Any
 
@@ -271,8 +272,10 @@ class StreamedObjective(Sharded):
     def _count(self) -> None:
         self.source.n_rows = sum(block[0].shape[0] for _, block in self._blocks())
 
-    def _shard(self, start: int, block: CHECKED, finite: bool) -> Shard:
-        """The shard of a block, in the memory of the last one of as many rows."""
+    def _parts(self, part: Any, start: int, block: CHECKED, finite: bool) -> Iterator[Any]:
+        """What `part` is asked of: the shard of a block, in the memory of the last one of as many
+        rows.
+        """
         X, y, weight, _ = block
         known = self._shards.get(len(X))
         try:
@@ -285,24 +288,17 @@ class StreamedObjective(Sharded):
         except ValueError as error:
             raise _located(error, start, len(X)) from None
         self._shards[len(X)] = shard
-        return shard
-
-    def _parts(self, part: Any, start: int, block: CHECKED, finite: bool) -> Iterator[Any]:
-        """The block as what `part` is asked of."""
-        yield self._shard(start, block, finite)
+        yield shard
 
     def _fold(self, part: Any, arguments: tuple[Any, ...]) -> Any:
         """The sum over blocks, in order, of ``part(shard, *arguments)``: one pass."""
         tree = Tree()
         with self._reading:
             finite = not self._copied
-            blocks = self._blocks(finite)
-            try:
+            with closing(self._blocks(finite)) as blocks:
                 for start, block in blocks:
                     for shard in self._parts(part, start, block, finite):
                         tree.push(part(shard, *arguments))
-            finally:
-                blocks.close()
         return tree.total()
 
     # --- other objectives of the same rows
@@ -320,19 +316,13 @@ class StreamedObjective(Sharded):
         """
         rows = self._numbers(rows)
         if isinstance(self.source, Arrays) and len(rows) > self._room():
-            known = self.source.rows
-            return self._over(
-                Arrays(
-                    self.source.X,
-                    self.source.y,
-                    self.source.weight,
-                    rows if known is None else known[rows],
-                )
-            )
+            held = self.source
+            rows = rows if held.rows is None else held.rows[rows]
+            return self._over(Arrays(held.X, held.y, held.weight, rows))
         each, back = np.unique(rows, return_inverse=True)
         block = self.source.take(each)
         self.n_rows_read += len(each)
-        return self._in_memory(tuple(None if a is None else a[back] for a in block))
+        return self._in_memory(pick(block, back))
 
     def _over(self, source: Any) -> StreamedObjective:
         other: StreamedObjective = self._unstarted()

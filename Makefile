@@ -45,6 +45,7 @@ test-large: $(VENV)/.test
 
 bench: $(VENV)/.bench
 	$(PY) benchmarks/hvp.py
+	$(PY) benchmarks/overhead.py
 	$(PY) benchmarks/team_model.py
 
 # Eigenpairs and densities against curvlinops, JAX and PyHessian: some ten minutes.

@@ -142,6 +142,7 @@ def record(workload, dtype, best, peak, missing):
         / workload.flops(),
         "bind/gradient": ours["bind"] / ours["gradient"],
         "ggn/product": ours["ggn"] / ours["product"],
+        "floor ggn/product": workload.flops("ggn") / workload.flops(),
         "quadratic/product": ours["quadratic"] / ours["product"],
         "block/product": ours["block"] / ours["product"],
         "threads": best[ALONE]["product"] / ours["product"] if ALONE in best else None,

@@ -80,15 +80,19 @@ def orthogonalise(Q: Array, W: Array, passes: int = 2) -> Floats:
     return taken
 
 
-def bring_near_one(W: Array) -> None:
-    """Divide rows whose squares could leave the range by a power of two, in place; a row of NaN or
-    infinity stays.
+def bring_near_one(W: Array) -> list[int]:
+    """Divide rows whose squares could leave the range by a power of two, in place, and say by
+    which; a row of NaN or infinity stays.
     """
+    exponents = []
     for w in W:
         largest = float(np.abs(w).max(initial=0.0))
         exponent = int(np.frexp(largest)[1]) if np.isfinite(largest) else 0
-        if abs(exponent) > 30:
+        exponent = exponent if abs(exponent) > 30 else 0
+        if exponent:
             np.ldexp(w, -exponent, out=w)
+        exponents.append(exponent)
+    return exponents
 
 
 def orthonormalise(

@@ -15,7 +15,7 @@ import numpy as np
 from ..eigensolver import eigh, eigh_tridiagonal
 from ..protocols import Array, Floats
 from ..vectors import norm
-from .basis import bring_near_one, project, subtract
+from .basis import bring_near_one, length, project, subtract
 
 
 class KrylovSpace:
@@ -138,15 +138,17 @@ class KrylovSpace:
             self._choose_next()
         w = self.product
         self.multiply(self.rows[m], w)
+        exponent = bring_near_one(w[None])[0]
         coefficients = np.zeros(m + self.p)
         size = norm(w)
         if self.p == 1 and m:
-            beta = self.couplings[m, m - 1]
+            beta = np.ldexp(self.couplings[m, m - 1], -exponent)
             np.multiply(self.rows[m - 1], self.dtype.type(beta), out=self._scratch)
             w -= self._scratch
             coefficients[m - 1] = beta
         held = m + self.p
-        left = self._append(w, size, coefficients)
+        left = np.ldexp(self._append(w, size, coefficients), exponent)
+        coefficients = np.ldexp(coefficients, exponent)
         if self._chain:
             coefficients[: max(m - 1, 0)] = 0.0  # rounding: T is tridiagonal
         self.couplings[:held, m] = coefficients
@@ -220,7 +222,7 @@ class KrylovSpace:
         lacking = self.couplings[self.m : self.m + self.p, : self.m] @ y
         if self.p > 1:
             self._lacking = lacking
-        return float(np.linalg.norm(lacking))
+        return length(lacking)
 
     def combine(self, y: np.ndarray, out: Array | None = None) -> np.ndarray:
         """``Q' y``, a vector of length n."""
@@ -234,7 +236,7 @@ class KrylovSpace:
         values, vectors = self.ritz()
         u = vectors[:, 0]
         lacking = self.couplings[self.m : self.m + self.p, : self.m] @ u
-        return float(values[0]), float(np.linalg.norm(lacking)), u
+        return float(values[0]), length(lacking), u
 
 
 def least_residual(space: Any, damping: float = 0.0) -> tuple[np.ndarray, np.ndarray]:

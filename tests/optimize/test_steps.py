@@ -99,6 +99,29 @@ def test_a_krylov_space_ends_where_the_gradient_sees_no_more():
     assert space.m == 3 and np.allclose(space.ritz()[0], [-1, 2, 3])
 
 
+@pytest.mark.parametrize("dtype, powers", [(np.float32, (-90, 90)), (float, (-900, 900))])
+def test_a_krylov_space_of_any_size_is_that_of_size_one(dtype, powers):
+    """Times a power of two, whose squares are no numbers, everything is that power of what it
+    was.
+    """
+    rng = np.random.default_rng(5)
+    A = rng.standard_normal((12, 12))
+    A, g = (A + A.T).astype(dtype), rng.standard_normal(12).astype(dtype)
+    found = []
+    for power in (0, *powers):
+        H, space = np.ldexp(A, power).astype(dtype), KrylovSpace(12, dtype, 12)
+        space.start(lambda v, out, H=H: np.matmul(H, v, out=out), g)
+        for _ in range(6):
+            space.extend()
+        y = np.linspace(1, 2, 6)
+        low, residual, _ = space.lowest()
+        numbers = [*space.ritz()[0], low, residual, space.residual(y)]
+        found.append(np.ldexp(numbers, -power))
+    eps = np.finfo(dtype).eps
+    assert np.allclose(found[0], found[1], rtol=0, atol=1e3 * eps)
+    assert np.allclose(found[0], found[2], rtol=0, atol=1e3 * eps)
+
+
 def problems(count=400):
     """Random small problems: signs, zero parts of the gradient, tiny parts, radii over six
     decades.

@@ -250,9 +250,9 @@ def column_bounds(R: Rounding, kind: str = "hessian") -> Floats:
     with np.errstate(all="ignore"):
         known = Columns(R, kind)
         for off, off_b in zip(known.off, known.off_b):
-            found.append(np.sqrt((off**2).sum(axis=0)).ravel())
+            found.append(np.hypot.reduce(off, axis=0).ravel())
             if R.ob.model.bias:
-                found.append(np.sqrt((off_b**2).sum(axis=0)))
+                found.append(np.hypot.reduce(off_b, axis=0))
         l2 = l2_diagonal(R.ob) if kind != "fisher" else 0.0
         bounds = R.slack * (np.concatenate(found) + r.gamma(r.over_rows(2) + 3) * l2 + r.tiny / r.u)
     if R.overflow:

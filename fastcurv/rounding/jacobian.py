@@ -30,17 +30,17 @@ def jacobian_bounds(R: Rounding) -> Floats:
         for s in R.states():
             sizes = known.sizes(s)
             zero = np.zeros((len(s.a[0]), 1))
-            d, skip, square = Sized(zero + 1.0, zero), None, 0.0 * zero
+            d, skip, size = Sized(zero + 1.0, zero), None, zero
             for l in range(len(R.W) - 1, -1, -1):
-                square += d.times(*sizes["a"][l]).rounded(sums).error ** 2
-                square += d.rounded(sums).error ** 2
+                size = np.hypot(size, d.times(*sizes["a"][l]).rounded(sums).error)
+                size = np.hypot(size, d.rounded(sums).error)
                 if l == 0:
                     continue
                 e, _ = known.through(d, l, None)
                 if R.skips[l] and skip is not None:
                     e = (e + skip).rounded(u)
                 skip, d = e, e.times(*sizes["p"][l - 1]).rounded(u)
-            found.append(np.repeat(np.sqrt(square[:, 0]), d_out))
+            found.append(np.repeat(size[:, 0], d_out))
         tiny = R.arithmetic.tiny / R.arithmetic.u
         bounds = R.slack * np.concatenate(found) + tiny
     return np.where(np.isfinite(bounds) & (not R.overflow), bounds, np.inf)

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..structure.parameters import layers_of, normalised
-from .arithmetic import KINKED, bell, norms
+from .arithmetic import KINKED, bell, norm, norms
 from .envelopes import crosses, envelopes
 from .passes import GROWTH, Passes, checked_theta, passes_at
 from .state import State
@@ -295,20 +295,21 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
     if ob.loss != "mse" or weight is not None and np.min(weight) < 0 or normalised(ob.model):
         return None
     passes = passes_at(ob, checked_theta(ob, theta))
-    square = error = 0.0
+    bend = error = 0.0
     scales, residuals = [], []
     with np.errstate(all="ignore"):
         for s in passes.states():
             f = weights_of(ob, s) / passes.ob.divisor
             b, gap = walk(passes, s, radius), s.z[-1] - passes.ob.y[s.rows]
-            square += float(_product(b.Z2**2, f).sum())
-            error += float((f * (s.dz[-1].nu + 1e-15 * norms(np.abs(gap))) ** 2).sum())
-            scales.append(np.broadcast_to(np.sqrt(f), gap.shape).ravel())
-            residuals.append((np.sqrt(f) * gap).ravel())
-    known = np.isfinite(square) and not passes.overflow and radius < np.inf
+            root = np.sqrt(f)
+            bend = math.hypot(bend, norm(_product(b.Z2, root)))
+            error = math.hypot(error, norm(root * (s.dz[-1].nu + 1e-15 * norms(np.abs(gap)))))
+            scales.append(np.broadcast_to(root, gap.shape).ravel())
+            residuals.append((root * gap).ravel())
+    known = np.isfinite(bend) and not passes.overflow and radius < np.inf
     return ResidualBounds(
-        float(np.sqrt(square) * GROWTH) if known else np.inf,
+        float(bend * GROWTH) if known else np.inf,
         np.concatenate(scales),
         np.concatenate(residuals),
-        float(np.sqrt(error) * GROWTH) if not passes.overflow else np.inf,
+        float(error * GROWTH) if not passes.overflow else np.inf,
     )

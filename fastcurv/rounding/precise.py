@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, skips
 from . import extended as x
-from .arithmetic import norms
+from .arithmetic import norm, norms
 from .bounds import gradient_bound
 from .extended import SMALL, UNIT, Pair
 from .passes import checked_theta, spectral
@@ -67,7 +67,7 @@ class Factor:
             for k in range(0, W.shape[1], x.DEPTH)
         ]
         self.norm, self.tau = spectral(W), x.tau(W.shape[1])
-        self.tops = float(np.linalg.norm(np.abs(W).max(axis=1)))
+        self.tops = norm(np.abs(W).max(axis=1))
 
     def times(self, rows: Bounded) -> tuple[Pair, Floats]:
         """(rows W', bounds on the errors of its rows)."""
@@ -122,9 +122,9 @@ class Sums:
 
     def add(self, i: int, part: Pair, error: float) -> None:
         """Adds rows' part of the sum number i."""
-        size = float(np.linalg.norm(part.hi))
+        size = norm(part.hi)
         self.parts[i] = x.add(self.parts[i], part)
-        self.errors[i] += error + 2 * UNIT * (size + float(np.linalg.norm(self.parts[i].hi)))
+        self.errors[i] += error + 2 * UNIT * (size + norm(self.parts[i].hi))
 
 
 class Precise:
@@ -178,7 +178,7 @@ class Precise:
     def linear(self, l: int, a: Bounded) -> Bounded:
         """Z = a W' + b."""
         z, error = self.up[l].times(a)
-        z, b = x.plus(z, self.biases[l]), float(np.linalg.norm(self.biases[l]))
+        z, b = x.plus(z, self.biases[l]), norm(self.biases[l])
         return Bounded(z, error + UNIT * (norms(np.abs(z.hi)) + b))
 
     @staticmethod
@@ -210,7 +210,7 @@ class Precise:
     def add_layer(self, l: int, d: Bounded, a: Bounded) -> None:
         """``dW = delta' a``, ``db``: the sum of delta's rows."""
         error = float((d.error * (a.size + a.error) + d.size * a.error).sum())
-        tops = [float(np.linalg.norm(np.abs(m.value.hi).max(axis=0))) for m in (d, a)]
+        tops = [norm(np.abs(m.value.hi).max(axis=0)) for m in (d, a)]
         error += x.tau(len(d.size)) * tops[0] * tops[1]
         self.sums.add(2 * l, x.dot(d.value.T, a.value.T), error)
         error = float((d.error + 64 * UNIT * d.size).sum())
@@ -239,10 +239,8 @@ class Precise:
             np.concatenate([sums.parts[i].hi.ravel() for i in kept]),
             np.concatenate([sums.parts[i].lo.ravel() for i in kept]),
         )
-        bound = float(np.linalg.norm([sums.errors[i] for i in kept])) / float(divisor.hi)
-        bound += 2 * UNIT * float(np.linalg.norm(flat.hi)) / float(divisor.hi) + SMALL * len(
-            flat.hi
-        )
+        bound = norm([sums.errors[i] for i in kept]) / float(divisor.hi)
+        bound += 2 * UNIT * norm(flat.hi) / float(divisor.hi) + SMALL * len(flat.hi)
         value = x.div(sums.value, divisor)
         off = sums.value_error / float(divisor.hi) + 2 * UNIT * abs(float(value.hi)) + SMALL
         return Part(x.div(flat, divisor), bound, value, off)
@@ -261,7 +259,7 @@ class Part:
 
     def __add__(self, other: Part) -> Part:
         g, value = x.add(self.g, other.g), x.add(self.value, other.value)
-        sizes = [float(np.linalg.norm(p.hi)) for p in (self.g, other.g, g)]
+        sizes = [norm(p.hi) for p in (self.g, other.g, g)]
         off = 2 * UNIT * sum(abs(float(p.hi)) for p in (self.value, other.value, value))
         return Part(
             g,
@@ -283,15 +281,15 @@ def finished(ob: Any, theta: Floats, rows: Part) -> tuple[Floats, float, float, 
     l2 = np.broadcast_to(l2_diagonal(ob), theta.shape)
     decay = x.two_product(l2.astype(float), theta)
     g = x.add(rows.g, decay)
-    sizes = np.linalg.norm(rows.g.hi) + np.linalg.norm(decay.hi)
-    bound = rows.g_error + 4 * UNIT * float(sizes) + SMALL * theta.size
+    sizes = norm(rows.g.hi) + norm(decay.hi)
+    bound = rows.g_error + 4 * UNIT * sizes + SMALL * theta.size
     squares = x.column_sums(x.scaled(x.times(decay, theta), 0.5))
     value = x.add(rows.value, squares)
     off = rows.value_error + 128 * UNIT * float(np.abs(squares.hi))
     off += 4 * UNIT * float(np.abs(value.hi)) + SMALL * theta.size
     return (
         g.hi,
-        _finite(SLACK * (bound + float(np.linalg.norm(g.lo)))),
+        _finite(SLACK * (bound + norm(g.lo))),
         float(value.hi),
         _finite(SLACK * (off + abs(float(value.lo)))),
     )

@@ -291,3 +291,30 @@ def test_a_bound_smaller_than_what_it_bounds():
         H = ob.hessian(theta)
         assert H.rounding_bound(v) < 1e-8 * np.linalg.norm(H @ v)
         assert ob.rounding_bound(theta) < 1e-8 * np.linalg.norm(H.gradient)
+
+
+@pytest.mark.parametrize("power", [-850, -500, 60, 500])
+def test_bounds_go_with_the_unit_of_the_loss(power):
+    """Where squares of errors are no numbers any more, they are no smaller than the same errors in
+    another unit, and finite.
+    """
+    rng = np.random.default_rng(1)
+    X, y = rng.standard_normal((9, 3)), rng.standard_normal((9, 2))
+    model = fc.MLP([3, 4, 2])
+    theta, v = model.init(seed=0), rng.standard_normal(model.n_params)
+    found = []
+    for p in (0, power):
+        weight = np.full(9, np.ldexp(1.0, p))
+        ob = fc.Objective(model, X, y, loss="mse", sample_weight=weight)
+        H, r = ob.hessian(theta), ob.residual_bounds(theta, 1e-3)
+        numbers = [
+            ob.rounding_bound(theta), ob.precise_gradient(theta)[1], ob.precise_value(theta)[1],
+            ob.third_bound(theta, 1e-3), H.rounding_bound(v), *H.column_bounds(),
+            *ob.ggn(theta).column_bounds(), *ob.empirical_fisher(theta).column_bounds(),
+        ]  # fmt: skip
+        powers = np.full(len(numbers), p)
+        powers[-model.n_params :] = 2 * p
+        roots = np.ldexp([r.lipschitz, r.error], -p // 2)
+        found.append(np.concatenate([np.ldexp(numbers, -powers), roots]))
+    assert np.isfinite(found[1]).all() or power > 400
+    assert np.all(found[1] >= 0.999 * found[0])

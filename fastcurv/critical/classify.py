@@ -10,6 +10,7 @@ import numpy as np
 
 from ..answers import own_names
 from ..progress import bar
+from ..spectrum.dense import safe_norm
 from ..spectrum.shared_run import Krylov
 from . import dense, iterative
 from .decide import Findings, Outcome, decide
@@ -233,7 +234,7 @@ def _nearest(
         return None
     if getattr(ask.ob, "dtype", None) == np.float32:
         end = end.astype(np.float32).astype(np.float64)
-    distance = float(np.linalg.norm(end - ask.theta))
+    distance = safe_norm(end - ask.theta)
     there = replace(
         ask,
         theta=end,

@@ -179,7 +179,7 @@ def _evidence(
         values, S = decompose(run)
         length = float(np.linalg.norm(ask.theta) ** 2 + 1) ** 0.5
         seen = np.abs(values) > max(error, ask.curvature_tol * high, size / (FAR * length))
-        flat = safe_norm(full.A @ (g / size)) / high
+        flat = min(1.0, safe_norm(full.A @ (g / size)) / high)
         residual = max(0.0, 1 - float((S[0, seen] ** 2).sum())) ** 0.5
     return Evidence(
         gradient=g,

@@ -66,6 +66,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
         return (*quick, Coordinates())
     H.note("all eigenvalues")
     view = look(full, held)
+    H.norm = max(H.norm, view.plain.norm)
     near = _near(ask, full, view, gradient)
     signs = signs_of(view.best)
     prove_ends(H, view.best, signs)
@@ -101,10 +102,9 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
             found = replace(found, falls=falls_across(ob, theta, ends.direction, gradient[0]))
     evidence = _evidence(ask, full, view, near, gradient, ends)
     plateau = not near.near and evidence.on_plateau
-    counts = signs if not found.interpolates else np.zeros(0, dtype=int)
     evidence = replace(
         evidence,
-        n_negative_bounds=(int((counts == -1).sum()), int((counts < 1).sum())),
+        n_negative_bounds=_negative_bounds(found, signs, view.n_symmetry),
         n_unsettled=n_found - int((signs != 0).sum()),
         theorem=theorem,
         zero=zero,
@@ -112,6 +112,17 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
         bounded=is_bounded(ob, theta, theorem),
     )
     return replace(found, plateau=plateau), evidence, Coordinates(view.best)
+
+
+def _negative_bounds(found: Findings, signs: NDArray[np.int_], s: int) -> tuple[int, int]:
+    """Between which the number of negative eigenvalues lies: of H at theta, where a gradient bends
+    the orbits of s symmetries (Cauchy), or where it is proved to vanish.
+    """
+    if found.interpolates:
+        return 0, 0
+    zeros = int((signs == 0).sum()) + s * (not found.theorem)
+    negative = int((signs == -1).sum())
+    return negative, negative + zeros
 
 
 def nearness_at(ob: Any, theta: Floats) -> Nearness:
@@ -136,7 +147,7 @@ def _near(ask: Request, full: DenseHessian, view: View, gradient: Any) -> Nearne
 
 def _ends(H: Products, full: DenseHessian, view: View, signs: NDArray[np.int_]) -> Ends:
     """The vectors of most curvature of either sign, if the matrix proves it, or else a product."""
-    known_by = full.M.error() + 4 * full.n * EPS * float(np.linalg.norm(full.A))
+    known_by = full.M.error() + 4 * full.n * EPS * safe_norm(full.A)
     found: dict[int, Any] = {-1: (None, None, 0.0), 1: (None, None, 0.0)}
     for cut, known in ((view.plain, signs_of(view.plain)), (view.best, signs)):
         for sign, i in ((-1, 0), (1, -1)):
@@ -156,7 +167,7 @@ def _distance(full: DenseHessian, view: View, signs: NDArray[np.int_], gradient:
     cut, known = view.best, signs != 0
     weights = np.zeros(len(cut.values))
     weights[known] = 1 / cut.values[known]
-    return float(np.linalg.norm(cut.c * (cut.vectors @ (weights * _slopes(cut, gradient[0])))))
+    return safe_norm(cut.c * (cut.vectors @ (weights * _slopes(cut, gradient[0]))))
 
 
 def _arrives(
@@ -201,7 +212,7 @@ def _settled(
     def slack(u: Floats) -> float:
         if np.isnan(off):
             return GRADIENT_EPS * EPS * float(np.abs(u) @ reach)
-        return off * float(np.linalg.norm(u))
+        return off * safe_norm(u)
 
     cut = view.best
     vectors = cut.c[:, None] * cut.vectors
@@ -280,7 +291,7 @@ def _evidence(
         residual = 1.0
         if full.norm > 0:
             unit = g / near.gradient_norm
-            flat_ratio = float(np.linalg.norm(full.A @ unit) / full.norm)
+            flat_ratio = min(1.0, safe_norm(full.A @ unit) / max(abs(low), abs(high)))
             cut = max(view.plain.error, ask.curvature_tol * full.norm, reached)
             seen = view.plain.vectors[:, np.abs(view.plain.values) > cut]
             residual = max(0.0, 1 - float(np.linalg.norm(seen.T @ unit)) ** 2) ** 0.5

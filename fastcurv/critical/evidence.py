@@ -82,7 +82,7 @@ class Products:
         """
         if hasattr(self.op, "rounding_bound"):
             return float(self.op.rounding_bound(np.ascontiguousarray(v, dtype=self.dtype)))
-        return PRODUCT_EPS * self.eps * self.norm * float(np.linalg.norm(v))
+        return PRODUCT_EPS * self.eps * self.norm * safe_norm(v)
 
     def rayleigh(self, v: Array) -> tuple[float, float, Floats]:
         """``v'Hv / v'v`` with a bound on its error, by one product.

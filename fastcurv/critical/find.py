@@ -12,6 +12,7 @@ from scipy.optimize import minimize as scipy_minimize
 from ..answers import own_names
 from ..checks import check_choice, check_positive, check_positive_int, check_theta
 from ..progress import bar
+from ..spectrum.dense import safe_norm
 from .newton_mr import Steps, lower_gradient
 from .walk import Walk
 
@@ -122,7 +123,7 @@ def _newton(walk: Walk) -> None:
         done = walk.norm <= walk.tol
         uphill = H(walk.g) if walk.norm > 0 else walk.g
         walk.n_products += H.count
-        flat = float(np.linalg.norm(uphill)) / (norm * walk.norm) if norm * walk.norm > 0 else 0.0
+        flat = safe_norm(uphill) / (norm * walk.norm) if norm * walk.norm > 0 else 0.0
         if done and not (paying and flat > FLAT and walk.budget_left()):
             if walk.vague(norm) and _excursion(walk):
                 paying = True
@@ -188,13 +189,13 @@ def _excursion(walk: Walk) -> bool:
         walk.nit += 1
         if not steps or not np.isfinite(steps[0]).all():
             return False
-        longest = max(1.0, float(np.linalg.norm(theta)))
-        length = max(float(np.linalg.norm(steps[0])), longest * 1e-300)
+        longest = max(1.0, safe_norm(theta))
+        length = max(safe_norm(steps[0]), longest * 1e-300)
         theta = theta + steps[0] * min(1.0, longest / length)
         g = walk.gradient(theta)
         if not np.isfinite(g).all():
             return False
-        if np.linalg.norm(g) <= 0.5 * walk.norm:
+        if safe_norm(g) <= 0.5 * walk.norm:
             walk.nit -= 1
             walk.move(theta, g)
             return True
@@ -205,7 +206,7 @@ def _search(walk: Walk, steps: Steps, uphill: np.ndarray) -> bool:
     """A step that lowers ``||g||``: Newton-MR's, or where they fail the one down ``||g||^2``."""
     size = steps.norm
     if not 0 < size < np.inf:  # not known: H is no smaller than it is along the gradient
-        size = float(np.linalg.norm(uphill)) / walk.norm
+        size = safe_norm(uphill) / walk.norm
     if not 0 < size < np.inf:
         return False
     slope = -float(uphill @ uphill) / size**2
@@ -232,7 +233,7 @@ def _descend(walk: Walk) -> None:
                 return np.inf, np.zeros(theta.size)
             return 0.5 * float(g @ g) / scale, products(g) / scale
 
-        walk.set_tol(H, float(np.linalg.norm(H(walk.g))) / start)
+        walk.set_tol(H, safe_norm(H(walk.g)) / start)
         walk.n_products += H.count
         if start <= walk.tol:
             return
@@ -245,7 +246,7 @@ def _descend(walk: Walk) -> None:
             options={"maxiter": steps, "maxcor": 20, "ftol": 0, "gtol": 0, "maxls": 40},
         )
         g = walk.gradient(found.x)
-        if not np.linalg.norm(g) < start:
+        if not safe_norm(g) < start:
             return
         walk.move(np.array(found.x), g)
         walk.nit += max(0, found.nit - 1)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..eigensolver import eigh
 from ..protocols import HeldByKinks
+from ..spectrum.dense import safe_norm
 
 EPS = float(np.finfo(np.float64).eps)
 SHARES = (1e-1, 1e-2, 1e-3, 1.0)  # of the largest curvature: how long columns of slopes are made
@@ -150,9 +151,9 @@ def _prove_in(
 ) -> HeldMinimum:
     """Every hypothesis in these units of the slopes."""
     c = np.concatenate([np.ones(phi.n_theta), units])
-    K, g, g_error = c[:, None] * K * c, c * g, float(np.linalg.norm(c * g_errors))
+    K, g, g_error = c[:, None] * K * c, c * g, safe_norm(c * g_errors)
     values, vectors, errors = eigh(K)
-    size = float(np.linalg.norm(K))
+    size = safe_norm(K)
     off = phi.hessian_error(point) + 2 * EPS * size  # the units round, too
     error = float(errors.max(initial=0.0)) + off
     weakest = float(np.abs(values).min(initial=np.inf))
@@ -162,9 +163,9 @@ def _prove_in(
         return _answer(phi, "the curvature along the kinks is not positive", weakest=weakest)
     beta = (1 + 4 * EPS) / (weakest - error)
     x = vectors @ ((vectors.T @ g) / values)
-    length = float(np.linalg.norm(x))
-    rounding = 4 * len(K) * EPS * (size * length + float(np.linalg.norm(g)))
-    left = float(np.linalg.norm(K @ x - g)) + rounding + off * length
+    length = safe_norm(x)
+    rounding = 4 * len(K) * EPS * (size * length + safe_norm(g))
+    left = safe_norm(K @ x - g) + rounding + off * length
     eta = (length + beta * (left + g_error)) * (1 + 1e-9)
     L = phi.third_bound(point, 2 * eta)
     h = beta * L * eta * (1 + 1e-9)

@@ -73,7 +73,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
     evidence = replace(
         evidence,
         gradient=gradient[0],
-        flat_ratio=None if slope.flat is None or H.norm == 0 else slope.flat / H.norm,
+        flat_ratio=None if slope.flat is None or H.norm == 0 else min(1.0, slope.flat / H.norm),
         residual=slope.residual,
         flat_beside_step=H.norm <= near.gradient_norm / (FAR * length),
         bounded=is_bounded(ob, theta, evidence.theorem),
@@ -98,7 +98,7 @@ def _all_known(ask: Request, search: Search, floor: float) -> Reached | None:
 
 def _near(ask: Request, H: Products, gradient: tuple[Floats, float], slope: Slope) -> Nearness:
     g, off = gradient
-    size, length = safe_norm(g), float(np.linalg.norm(ask.theta))
+    size, length = safe_norm(g), safe_norm(ask.theta)
     off = GRADIENT_EPS * EPS * H.norm * length if np.isnan(off) else off
     share = max(0.0, 1 - off / size) if size > off else 0.0
     decrement = slope.decrement * share**2 if share > 0 else 0.0
@@ -206,6 +206,7 @@ def _seen(
     )
     if floor > 0:
         bounds, low_bounds = (0, 0), (max(floor, low_bounds[0]), low_bounds[1])
+        low = End(low.vector, max(floor, low.quotient), low.error, low.residual)
     if known is not None:
         negative = known.counts["n_negative"]
         bounds = negative, negative + known.counts["n_zero"]

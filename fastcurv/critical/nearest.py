@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..krylov.minres import minres
 from ..protocols import Castable
+from ..spectrum.dense import safe_norm
 from .evidence import Products, hessian_products
 from .nearness import gradient_and_error
 from .theorem import EPS, Slice
@@ -99,7 +100,7 @@ def walk(
         now = _norm(within.back(g))
         if size <= ENOUGH * first * 1e3 and not now <= HALF * size:
             return Walk(here if now >= size else there, k + 1, spent)  # at rounding
-        tiny = float(np.linalg.norm(p)) <= 8 * EPS * float(np.linalg.norm(here))
+        tiny = safe_norm(p) <= 8 * EPS * safe_norm(here)
         if tiny and k:
             return Walk(here if now >= size else there, k + 1, spent)
         if not now <= (HALF if k < SLOW else TENTH) * size:
@@ -111,7 +112,7 @@ def walk(
 
 
 def _norm(y: Floats) -> float:
-    return float(np.linalg.norm(y)) if np.isfinite(y).all() else np.inf
+    return safe_norm(y) if np.isfinite(y).all() else np.inf
 
 
 def _solve(H: Products, g: Floats, within: Coordinates, room: int) -> Floats:

@@ -203,7 +203,7 @@ def best_gradient(ob: Any, theta: np.ndarray, H: Any) -> tuple[np.ndarray, float
 
 def _rounded(g: np.ndarray) -> float:
     """What storing a gradient in float64 adds to its error."""
-    return float(np.finfo(float).eps * np.linalg.norm(np.asarray(g, dtype=float)))
+    return float(np.finfo(float).eps) * safe_norm(g)
 
 
 def newton_decrement(g: np.ndarray, off: float, reach: np.ndarray, eigen: Eigen) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..krylov.minres import minres
 from ..protocols import Floats
+from ..spectrum.dense import safe_norm
 from .decide import Findings
 from .evidence import Evidence
 from .knowledge import residual_bounds, third_bound
@@ -45,7 +46,7 @@ def prove(
         step, off = known.step(search.H, gradient[0]), 0.0
     else:
         step, off = _newton(search, slope, gradient)
-    distance = float(np.linalg.norm(step)) if off <= SOLVED else np.inf
+    distance = safe_norm(step) if off <= SOLVED else np.inf
     found = replace(found, distance=distance)
     ev = replace(ev, distance=distance)
     if weakest > 0:
@@ -93,12 +94,12 @@ def _error(ev: Evidence, search: Search) -> float:
 def _newton(search: Search, slope: Slope, gradient: tuple[Floats, float]) -> tuple[Floats, float]:
     """Newton's step and its residual over ``||g||``, solved further where that is large."""
     H, g = search.H, gradient[0]
-    size = float(np.linalg.norm(g))
+    size = safe_norm(g)
     if size == 0 or slope.left <= 1e-3 or search.left() < 20:
         return slope.step, slope.left
     room = int(min(SOLVE_STEPS, search.left() // 2))
     step = size * minres(lambda v: H(v), -g / size, room, 1e-6)
-    left = float(np.linalg.norm(H(step) + g)) / size
+    left = safe_norm(H(step) + g) / size
     return (step, left) if left < slope.left else (slope.step, slope.left)
 
 
@@ -115,12 +116,10 @@ def _by_floor(
     rest = H(step) + g
     if known is not None:
         rest, beta = known.across(rest), beta * (1 + 8 * H.n * EPS)
-    off = (
-        GRADIENT_EPS * EPS * H.norm * float(np.linalg.norm(search.ask.theta)) if off != off else off
-    )
-    rounding = 4 * EPS * (float(np.linalg.norm(rest)) + float(np.linalg.norm(g)))
-    error = float(np.linalg.norm(rest)) + off + H.bound(step) + rounding
-    eta = (float(np.linalg.norm(step)) + beta * error) * UP
+    off = GRADIENT_EPS * EPS * H.norm * safe_norm(search.ask.theta) if off != off else off
+    rounding = 4 * EPS * (safe_norm(rest) + safe_norm(g))
+    error = safe_norm(rest) + off + H.bound(step) + rounding
+    eta = (safe_norm(step) + beta * error) * UP
     return kantorovich(beta, eta, third)
 
 
@@ -131,7 +130,7 @@ def _lasting(
     along its own directions.
     """
     H, (g, off) = search.H, gradient
-    off = GRADIENT_EPS * EPS * H.norm * float(np.linalg.norm(ask.theta)) if off != off else off
+    off = GRADIENT_EPS * EPS * H.norm * safe_norm(ask.theta) if off != off else off
     quotients, U = ev.weak
     known = np.abs(quotients) > max(H.zero, H.asymmetry)
     quotients, U = quotients[known], U[:, known]
@@ -156,10 +155,10 @@ def _arrives(
     rest: rounding aside.
     """
     (g, off), H = gradient, search.H
-    size = float(np.linalg.norm(g))
-    rounding = GRADIENT_EPS * EPS * H.norm * float(np.linalg.norm(ask.theta))
+    size = safe_norm(g)
+    rounding = GRADIENT_EPS * EPS * H.norm * safe_norm(ask.theta)
     if size <= max(rounding, off if off == off else 0.0):
         return True
     there = gradient_after(ask.ob, ask.theta, step)
     most = (SHORTER**0.5 + left) * size + rounding
-    return left <= SOLVED and there is not None and float(np.linalg.norm(there)) <= most
+    return left <= SOLVED and there is not None and safe_norm(there) <= most

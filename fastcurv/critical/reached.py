@@ -189,7 +189,7 @@ def interpolation(ask: Request, H: Products) -> Contraction | None:
     H.note("do the residuals vanish?")
     J, rows = _jacobian(ob, theta, H)
     J = J * here.scale[:, None]
-    off = float(np.linalg.norm(rows * here.scale) + 4 * EPS * np.linalg.norm(J))
+    off = safe_norm(rows * here.scale) + 4 * EPS * safe_norm(J)
     return zero_of_residuals(
         J,
         off,

@@ -7,6 +7,15 @@ import numpy as np
 from ..spectrum.results import html_table, number
 
 
+def noun(point: "CriticalPoint") -> str:
+    """A verdict as part of a sentence."""
+    if point.kind == "degenerate":
+        return "a degenerate point"
+    if point.kind == "undecided":
+        return "a point that stays undecided"
+    return f"a {'certified ' * point.certified}{point.kind.replace('_', ' ')}"
+
+
 @dataclass(frozen=True, repr=False, eq=False)
 class CriticalPoint:
     """A verdict on a point, with its evidence; what `classify` returns.
@@ -56,15 +65,16 @@ class CriticalPoint:
         ``(low, high)`` with an eigenvalue between them, from the residual and the rounding bound.
     n_positive, n_negative, n_zero : int or None
         Inertia; None at large n, and where nothing bounds what eigenvalues are off by. Zeros are
-        those within the error, and those whose sign does not last over the distance to the critical
-        point.
+        those within the error, those whose sign does not last over the distance to the critical
+        point, and those that proved symmetries explain, which are 0 there.
     n_symmetry : int or None
         Zero modes that proved symmetries of the objective explain; None where they were not looked
         for: at large n where there is no minimum to explain them for, or too many to be tried.
     index, minimum_ratio : float or None
         ``n_negative / n`` and ``n_positive / n``.
     n_negative_bounds : tuple of int
-        ``(low, high)`` for the number of negative eigenvalues.
+        ``(low, high)`` for the number of negative eigenvalues: of the critical point where
+        certified, else of H at theta.
     escape_direction : ndarray, shape (n,), or None
         Unit vector of proved negative curvature, the most negative found.
     escape_curvature : float or None
@@ -177,11 +187,8 @@ class CriticalPoint:
             where = f"within {number(self.radius)} of" if self.radius > 1e-100 else "at"
             rows.append(f"  proof       {where} theta{h}")
         if self.at_nearest is not None and self.distance is not None:
-            sure = "certified " if self.at_nearest.certified else ""
-            rows.append(
-                f"  nearest     a {sure}{self.at_nearest.kind} at a distance of "
-                f"{number(self.distance)}, by Newton's steps"
-            )
+            where = f"at a distance of {number(self.distance)}"
+            rows.append(f"  nearest     {noun(self.at_nearest)} {where}, by Newton's steps")
         if self.n_kinks:
             rows.append(f"  kinks       {self.n_kinks} pre-activations within rounding of one")
         rows.append(

@@ -188,7 +188,7 @@ class Search:
                 return self.shared(
                     given.steps_from(start), lambda k: given.start_from(start, k), steps, stop
                 )
-        unit = (g / np.linalg.norm(g))[None].astype(self.H.native_dtype)
+        unit = (g / safe_norm(g))[None].astype(self.H.native_dtype)
         return self.run(self.H.native, unit, steps, stop=stop)
 
     def keep(self, run: Any, d: Floats | None) -> None:
@@ -206,7 +206,7 @@ class Search:
         if d is None:
             bound = self.small.rounding_bound if self._inside(run) else self.made_by.bound
             slack = max(bound(u) for u in inner)  # of two vectors, taken for that of any
-            error = float(np.linalg.norm(run.err[: run.m])) + 2 * run.m**0.5 * slack
+            error = safe_norm(run.err[: run.m]) + 2 * run.m**0.5 * slack
             error += self.H.asymmetry
             self.n_negative = max(self.n_negative, int((values < -error).sum()))
             self.n_positive = max(self.n_positive, int((values > error).sum()))
@@ -278,16 +278,18 @@ class Search:
         the first products lack of symmetry is noted.
         """
         H, n, d = self.H, self.H.n, np.ones(self.H.n)
+        unit = 1.0  # in which squares of products are numbers
         live = np.ones(n, dtype=bool)
         for step in range(rounds):
             V = self.rng.choice([-1.0, 1.0], size=(n, probes))
             Y = d[:, None] * H(d[:, None] * V)
             if step == 0:
+                unit = float(np.abs(Y).max(initial=0.0)) or 1.0
                 gap = float(np.abs(V.T @ Y - Y.T @ V).max())
                 noise = float(np.sqrt(n)) * max(H.bound(v) for v in V.T)
                 noise += 4 * n * np.finfo(float).eps * float(np.abs(Y).max(initial=0.0))
                 H.asymmetry = ASYMMETRY * gap if gap > 2 * noise else 0.0
-            rows = np.sqrt((Y**2).mean(axis=1))
+            rows = np.sqrt(((Y / unit) ** 2).mean(axis=1))
             live &= rows > 64 * H.eps * rows.max(initial=0.0) / n**0.5
             if not live.any():
                 return np.ones(n), np.ones(n, bool)
@@ -301,6 +303,6 @@ def both_signs(run: Any) -> bool:
     zero, and known to a half, and positive ones exist.
     """
     values, S = decompose(run)
-    residual = float(np.linalg.norm(run.coupling() @ S[:, 0])) if run.p else 0.0
+    residual = safe_norm(run.coupling() @ S[:, 0]) if run.p else 0.0
     error = max(10 * run.err[: run.m].max(), ZERO * run.scale)
     return bool(values[0] < -error and residual <= 0.5 * abs(values[0]) and values[-1] > error)

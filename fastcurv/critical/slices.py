@@ -80,7 +80,7 @@ class DenseHessian:
         if plain.span.shape[1]:
             product = self.A @ plain.span
             values = np.concatenate([values, np.linalg.eigvalsh(plain.span.T @ product)])
-            error += float(np.linalg.norm(product))
+            error += safe_norm(product)
         low, high = float(values.min()), float(values.max())
         return (low, (low - error, low + error)), (high, (high - error, high + error))
 

@@ -55,7 +55,7 @@ def along_gradient(ask: Request, search: Search, gradient: tuple[Floats, float])
     inside = float((S[0, np.abs(values) > cut] ** 2).sum())
     sizes = np.maximum(np.abs(values), GRADIENT_EPS * search.H.eps * run.scale)
     decrement = 0.5 * float(((size * S[0]) / sizes * (size * S[0])).sum())
-    flat = float(np.linalg.norm(run.T[: run.m + run.p, 0]))
+    flat = safe_norm(run.T[: run.m + run.p, 0])
     return Slope(flat, float(max(0.0, 1 - inside) ** 0.5), step, left, decrement)
 
 

@@ -215,7 +215,7 @@ def orbit_stays_whole(
         return False
     M = span.T @ tangents
     smallest = float(np.linalg.svd(M, compute_uv=False)[-1])
-    rounding = (len(span) + sum(M.shape)) * EPS * float(np.linalg.norm(tangents))
+    rounding = (len(span) + sum(M.shape)) * EPS * safe_norm(tangents)
     moved = change * radius if change > 0 else 0.0
     return bool(smallest > (moved + error + rounding) * UP)
 
@@ -245,4 +245,4 @@ def zero_of_residuals(
     values = np.linalg.svd(J, compute_uv=False)
     smallest = float(values[-1]) - J_error - (m + n) * EPS * float(values[0])
     beta = UP / smallest if smallest > 0 else np.inf
-    return kantorovich(beta, beta * (float(np.linalg.norm(residuals)) + off) * UP, third)
+    return kantorovich(beta, beta * (safe_norm(residuals) + off) * UP, third)

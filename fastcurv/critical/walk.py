@@ -76,7 +76,7 @@ class Walk:
 
     def steps(self, H: Products, g: np.ndarray) -> Steps:
         """Newton-MR's steps at a point; counts their products."""
-        size = float(np.linalg.norm(g))
+        size = safe_norm(g)
         if H.n < DENSE_BELOW:
             found = dense_steps(H(np.eye(H.n, dtype=H.dtype)), g)
         elif size == 0:
@@ -108,7 +108,7 @@ class Walk:
         if bound is None or not np.isfinite(bound):
             bound = PRODUCT_EPS * H.eps * norm * length
         eps = np.finfo(getattr(self.ob, "dtype", np.float64)).eps
-        stored = eps * norm * float(np.linalg.norm(self.theta))
+        stored = eps * norm * safe_norm(self.theta)
         known = [float(size) for size in (bound, stored) if np.isfinite(size)]
         self.tol = GRADIENT_ROUNDING * max(known, default=0.0)
 

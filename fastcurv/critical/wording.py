@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from ..spectrum.dense import safe_norm
 from ..spectrum.results import number
 from .decide import Findings, Outcome
 from .evidence import Evidence
 from .request import Request
+from .result import noun
 from .theorem import EPS
 
 RISK = 0.01  # the failure probability that is suggested where none was asked
@@ -102,7 +104,7 @@ def _kinks_here(found: Findings) -> str:
 
 def _place(ask: Request, radius: float) -> str:
     """Where the claim's critical point lies, in words."""
-    length = float(np.linalg.norm(ask.theta))
+    length = safe_norm(ask.theta)
     if radius == 0:
         return "at theta exactly"
     if radius < 1e-100 * max(length, 1.0):
@@ -358,13 +360,10 @@ def _undecided(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) ->
 
 def where_newton_leads(distance: float, steps: int, at: Any) -> str:
     """What is added to `not_critical` where Newton's steps contract."""
-    sure = "certified " if at.certified else ""
-    name = at.kind.replace("_", " ")
     verb = "contracts" if steps == 1 else "contract"
-    article = "an" if name[0] in "aeiou" and not sure else "a"
     return (
         f"; {steps} Newton step{_s(steps)} {verb} and lead{'s' * (steps == 1)} over a distance of "
-        f"{number(distance)} to {article} {sure}{name}: nearest, at_nearest"
+        f"{number(distance)} to {noun(at)}: nearest, at_nearest"
     )
 
 

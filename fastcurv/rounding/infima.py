@@ -79,6 +79,6 @@ def _strictly(loss: str, y: NDArray[Any], z: Floats, E: Floats) -> NDArray[np.bo
         return np.asarray(np.all(hard & np.where(y == 1, z > E, z < -E), axis=1))
     if y.ndim == 1:
         y = np.eye(z.shape[1])[y]
-    right, hard = y > 0, (y > 0).sum(axis=1) == 1
+    right, hard = y > 0, ((y > 0).sum(axis=1) == 1) & (y.shape[1] > 1)  # one class: 0 everywhere
     low = np.where(right, z - E, -np.inf).max(axis=1)
     return np.asarray(hard & (low > np.where(right, -np.inf, z + E).max(axis=1)))

@@ -45,6 +45,7 @@ def large_n_of_a_network_is_as_honest(draw):
     assert said.kind != "saddle" or values[0] < 0 < values[-1], words
     low, high = said.n_negative_bounds
     assert (values < -off).sum() <= high and (values < off).sum() >= low, words
+    assert said.lambda_min_bounds[0] <= said.lambda_min <= said.lambda_min_bounds[1], words
     if not said.certified or said.kind != "minimum":
         return f"{said.kind}, certified {said.certified}"
     x, slack = critical_point(ob, theta, said.n_zero or 0)

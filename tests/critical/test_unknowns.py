@@ -16,6 +16,7 @@ from fastcurv.critical.lasting import curvatures
 from fastcurv.critical.nearest import Coordinates, walk
 from fastcurv.critical.nearness import best_gradient, gradient_and_error
 from fastcurv.critical.reached import Reached
+from fastcurv.critical.result import noun
 from fastcurv.critical.wording import _place, reason
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 
@@ -229,3 +230,52 @@ def test_where_the_claims_point_lies_in_words():
         1e-9: "within 1e-09 of theta",
     }
     assert {radius: _place(ASK, radius) for radius in words} == words
+
+
+def test_the_flat_ratio_is_a_share():
+    """||Hg|| / (||H|| ||g||) is 1 along the top eigenvector, which power steps from a start beside
+    it miss, and never more.
+    """
+    n = 300
+    values = np.linspace(0.9, 1.0, n)
+    ob = QuadraticObjective(np.diag(values))
+    said = fc.classify(ob, 1e3 * np.eye(n)[-1], gradient_tol=1e-9)
+    assert 1 - 1e-12 <= said.gradient_flat_ratio <= 1
+
+
+def test_bounds_on_negative_eigenvalues_hold_where_orbits_are_bent():
+    """Off a critical point the orbits of a symmetry carry curvature, of either sign."""
+    rng = np.random.default_rng(3)
+    X, y = rng.standard_normal((8, 2)), rng.standard_normal((8, 2))
+    model, wider = fc.MLP([2, 3, 2], "identity", bias=False), 0
+    ob = fc.Objective(model, X, y, loss="mse")
+    for seed in range(20):
+        theta = fc.minimize(ob, model.init(seed=seed), max_iter=6, verdict=False).x
+        said = fc.classify(ob, theta)
+        values = np.linalg.eigvalsh(ob.hessian(theta).to_dense())
+        low, high = said.n_negative_bounds
+        if said.certified:  # then they speak of the point nearby
+            continue
+        assert low <= (values < 1e-13).sum() and (values < -1e-13).sum() <= high, said
+        wider += int((values < -1e-13).sum()) > said.n_negative
+    assert wider > 0  # by these the counts alone would have been passed
+
+
+def test_what_newton_leads_to_is_said_in_words():
+    bowl = fc.classify(BOWL, np.zeros(3))
+    assert noun(bowl) == "a certified minimum"
+    for kind, words in (
+        ("saddle", "a saddle"),
+        ("degenerate", "a degenerate point"),
+        ("undecided", "a point that stays undecided"),
+    ):
+        assert noun(replace(bowl, kind=kind, certified=False)) == words
+
+
+def test_of_one_class_nothing_is_to_be_learnt():
+    """The loss is 0 everywhere: no infimum at infinity, and nothing is lower anywhere."""
+    X = np.random.default_rng(0).standard_normal((6, 2))
+    ob = fc.Objective(fc.MLP([2, 1]), X, np.zeros(6, int), loss="cross_entropy")
+    assert ob.ray_to_infimum(np.ones(3)) is None
+    said = fc.classify(ob, np.ones(3))
+    assert said.kind == "degenerate" and "infinity" not in said.reason

@@ -188,3 +188,26 @@ def test_units_of_inputs_take_no_certificate_away(power, found):
             said = fc.classify(other, there)  # scaling rounds: a step away at most
             said = said if said.certified else said.at_nearest
             assert said is not None and said.kind == "minimum" and said.certified, said
+
+
+@pytest.mark.parametrize("options", [{}, {"dense_below": 1, "failure_probability": 1e-6}])
+@pytest.mark.parametrize("power", [-580, 580])
+def test_losses_whose_squares_are_no_numbers(power, options, found):
+    """Times a power of two beyond which squares under- and overflow: at rest and beside it the
+    verdict and its numbers are that power of what they were.
+    """
+    ob, ends = found
+    other = fc.Objective(
+        ob.model, ob.X, ob.y, loss="mse", sample_weight=np.full(40, np.ldexp(1.0, power))
+    )
+    for theta in [r.x for r in ends][:2] + [ends[0].x * 1.01]:
+        one, two = fc.classify(ob, theta, **options), fc.classify(other, theta, **options)
+        assert (one.kind, one.certified, one.plateau) == (two.kind, two.certified, two.plateau)
+        if one.kind == "not_critical":  # at rest the gradient is rounding
+            unit = np.ldexp(one.gradient_norm, power)
+            assert abs(two.gradient_norm - unit) <= 1e-9 * unit
+            assert abs(one.gradient_flat_ratio - two.gradient_flat_ratio) <= 1e-9
+            if one.distance is not None:
+                assert abs(one.distance - two.distance) <= 1e-6 * one.distance
+        top = np.ldexp(one.lambda_max, power)
+        assert abs(two.lambda_max - top) <= 1e-9 * top

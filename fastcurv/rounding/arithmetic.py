@@ -153,6 +153,11 @@ class Err:
         return Err(np.minimum(self.E @ A.abs, self.nu * A.cols), self.nu * A.norm)
 
 
+def at_most(x: Floats, dx: Err | None) -> Floats:
+    """|x| and its error; None: x is exact."""
+    return np.abs(x) if dx is None else np.abs(x) + dx.E
+
+
 class Arithmetic:
     """Roundings of a dtype by a choice of kernels: how long their chains of additions are.
 
@@ -318,6 +323,15 @@ class Phi:
         return eq, error + Err(
             3 * u * (2 * (np.abs(self.a) + da) * (np.abs(d) + dd.E) + np.abs(eq))
         )
+
+    def curvature(self, R: Any, e: Floats, de: Err, d: Floats, dd: Err) -> tuple[Any, Any]:
+        """(e phi'', its Err), from delta where that is how it is made; None where phi'' is 0."""
+        if self.derived:
+            return self.bent(d, dd, R.arithmetic.u)
+        if self.q is None:
+            return None, None
+        eq, deq, _ = R.times(e, de, self.q, self.dq)
+        return eq, deq
 
 
 def normal(t: Floats) -> Floats:

@@ -16,18 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..structure.parameters import l2_diagonal
-from .arithmetic import Arithmetic, Err, Operand, Phi, gram_bound, norm
+from ..eigensolver import UNIT
+from ..structure.parameters import norms_of
+from .arithmetic import Err, Operand, Phi, at_most
 from .losses import LossRows
 from .numbers import Num
 from .rowwise import Rounding
 from .sums import Sums
 
 Floats = NDArray[np.float64]
-
-
-def _spectral(gram: Floats) -> float:
-    return float(np.sqrt(gram_bound(gram))) if gram.max() > 1e-280 else np.inf
 
 
 class NormState:
@@ -49,17 +46,12 @@ class NormState:
     scale: list[Any]
     loss: LossRows
 
-    def __init__(self, R: NormRounding) -> None:
+    def __init__(self, R: NormRounding, rows: slice) -> None:
         self.R, L = R, len(R.W)
-        self.a, self.da = [R.ob.X.astype(float)], [None]
+        self.a, self.da = [R.ob.X[rows].astype(float)], [None]
         self.h, self.s, self.phi = [], [], []
         self.d, self.dd, self.eq, self.deq = [None] * L, [None] * L, [None] * L, [None] * L
-        self.du, self.du_mean, self.du_h, self.scale = (
-            [None] * L,
-            [None] * L,
-            [None] * L,
-            [None] * L,
-        )
+        self.du, self.du_mean, self.du_h, self.scale = ([None] * L for _ in range(4))
         self.forward()
         self.backward()
 
@@ -68,15 +60,12 @@ class NormState:
         R = self.R
         for l, W in enumerate(R.W):
             a, da = self.a[l], self.da[l]
-            size, last = (
-                (np.abs(a) if da is None else np.abs(a) + da.E) @ W.abs.T,
-                l == len(R.W) - 1,
-            )
-            z = a @ W.A.T + (R.b if last else 0)
-            dz = R.local(size + (np.abs(R.b) if last else 0), W.A.shape[1], 1)
+            size, b = at_most(a, da) @ W.abs.T, R.b[l] if l == len(R.W) - 1 else 0.0
+            z = a @ W.A.T + b
+            dz = R.local(size + np.abs(b), W.A.shape[1], 1)
             dz = dz if da is None else dz + da.across(W)
-            if last:
-                continue
+            if l == len(R.W) - 1:
+                break
             z, (gamma, beta) = Num(z, dz.E, R.arithmetic), R.norms[l]
             h, s = z.normalised()
             u = h * gamma + beta
@@ -90,16 +79,7 @@ class NormState:
             self.phi.append(phi)
             self.a.append(above)
             self.da.append(error)
-        y, weight = R.ob.y, R.ob.sample_weight
-        self.loss = LossRows(
-            R.ob.loss,
-            z,
-            dz,
-            np.asarray(y, None if y.dtype.kind == "i" else float),
-            weight=weight,
-            divisor=R.ob.divisor,
-            arithmetic=R.arithmetic,
-        )
+        self.loss = R.loss_rows(slice(None), z, dz)
 
     def backward(self) -> None:
         """e_below = delta W [+ e];  du = e phi';  delta = s gamma (du - mean du - h mean (du
@@ -118,10 +98,7 @@ class NormState:
                 error, _ = R.sum_rounded(below, error, de)
             e, de, phi = below, error, self.phi[x]
             values, ddu, _ = R.times(e, de, phi.p, phi.dp)
-            if phi.derived:
-                self.eq[x], self.deq[x] = phi.bent(values, ddu, R.arithmetic.u)
-            elif phi.q is not None:
-                self.eq[x], self.deq[x], _ = R.times(e, de, phi.q, phi.dq)
+            self.eq[x], self.deq[x] = phi.curvature(R, e, de, values, ddu)
             self.du[x] = du = Num(values, ddu.E, R.arithmetic)
             self.du_mean[x], self.du_h[x], self.scale[x] = (
                 du.mean(),
@@ -139,6 +116,8 @@ class NormRounding(Rounding):
     `columns` costs as many passes as there are parameters.
     """
 
+    of_rows = NormState
+
     def __init__(
         self,
         ob: Any,
@@ -146,75 +125,32 @@ class NormRounding(Rounding):
         layout: Mapping[str, Any] | None = None,
         measured: bool = False,
     ) -> None:
-        model = ob.model
-        self.ob, self.theta, self.measured = ob, np.array(model.check_theta(theta)), measured
-        if measured:
-            layout = {"arch": "numpy", "chunk": ob.n_samples, "panel": 0, "groups": 0}
-        elif layout is None:
-            plan = ob._lend_plan()
-            layout = plan.layout
-            ob._take_back(plan)
-        r = self.arithmetic = Arithmetic(
-            np.dtype(float) if measured else ob.dtype, layout, ob.n_samples
-        )
+        super().__init__(ob, theta, layout, measured)
+        r = self.arithmetic
         rows, chunks = r.sums["block_rows"], -(-ob.n_samples // r.chunk)
-        blocks = -(-ob.n_samples // rows)
-        r.rows_gamma = (
-            ((ob.n_samples if measured else rows + blocks) + 4 * chunks + 16)
-            * np.finfo(float).eps
-            / 2
-        )
-        r.mean_gamma = (4 * chunks + 4) * np.finfo(float).eps / 2
-        self.names, self.skips = model.activation, tuple(model.skips) + (False,)
-        layers: list[tuple[Any, ...]] = [
-            tuple(None if part is None else part.astype(float) for part in layer)
-            for layer in model.unflatten(self.theta)
+        deep = ob.n_samples if measured else rows - (-ob.n_samples // rows)
+        r.rows_gamma, r.mean_gamma = (deep + 4 * chunks + 16) * UNIT, (4 * chunks + 4) * UNIT
+        self.norms = [
+            () if pair is None else tuple(Num(x.astype(float), 0.0 * x, r) for x in pair)
+            for pair in norms_of(ob.model, self.theta)
         ]
-        self.W = [Operand(layer[0]) for layer in layers]
-        self.b = np.zeros(len(layers[-1][0])) if layers[-1][1] is None else layers[-1][1]
-        self.norms = [tuple(Num(part, 0 * part, r) for part in layer[2:]) for layer in layers]
-        self.overflow = False
-        self.known: NormState | None = None
-        self.spectral: list[tuple[float, float]] = []
 
-    @property
-    def state(self) -> NormState:
-        if self.known is None:
-            self.known = NormState(self)
-            pairs = zip(self.known.a, self.known.d)
-            self.spectral = [(_spectral(a.T @ a), _spectral(d.T @ d)) for a, d in pairs]
-        return self.known
+    def new_sums(self) -> list[Sums]:
+        """`Sums` for each layer, with those of gamma and beta."""
+        sums = super().new_sums()
+        for s, pair in zip(sums, self.norms):
+            s.scales = tuple(Num(0.0 * x.A, 0.0 * x.A, x.r) for x in pair)
+        return sums
 
-    def gradient(self, computed: Floats | None = None) -> float:
-        """A bound on ``||computed gradient - gradient||``."""
-        with np.errstate(all="ignore"):
-            s, parts, (weights, biases) = self.state, [], self.gammas(1)
-            for l, W in enumerate(self.W):
-                sums = Sums(W.A.shape, *self.spectral[l])
-                sums.add("a", s.d[l], s.dd[l], s.a[l], s.da[l], weights)
-                if l == len(self.W) - 1:
-                    sums.add_rows(s.d[l], s.dd[l], biases)
-                norms = () if s.du[l] is None else ((s.du[l] * s.h[l]).sum(), s.du[l].sum())
-                parts.append((sums, norms))
-            return self.total_of(
-                parts, 1, l2_diagonal(self.ob) * self.theta.astype(float), computed
-            )
-
-    def product(self, v: ArrayLike, kind: str = "hessian", computed: Floats | None = None) -> float:
-        """A bound on ``||computed(A v) - A v||`` for v (n,)."""
-        known = self.checked(v, kind)
-        if known is None:
-            return np.inf
-        with np.errstate(all="ignore"):
-            state, at_theta = self.state, self.overflow
-            bound = self.total_of(
-                self.norm_pass(state, self.direction(known), kind),
-                2,
-                l2_diagonal(self.ob) * known.astype(float),
-                computed,
-            )
-            self.overflow = at_theta
-            return bound
+    def add_gradient(self, state: NormState, sums: list[Sums]) -> None:
+        """Of all rows."""
+        weights, biases = self.gammas(1)
+        for l, s in enumerate(sums):
+            s.add("a", state.d[l], state.dd[l], state.a[l], state.da[l], weights)
+            if l < len(sums) - 1:
+                s.scales = ((state.du[l] * state.h[l]).sum(), state.du[l].sum())
+            else:
+                s.add_rows(state.d[l], state.dd[l], biases)
 
     def columns(self, kind: str = "hessian") -> Floats:
         """Bounds ``(n,)`` on ``||computed(A e_j) - A e_j||`` for every unit vector.
@@ -240,29 +176,6 @@ class NormRounding(Rounding):
             layers.append((Operand(V.astype(float)) if V.any() else None, vb, *gamma_beta))
         return layers
 
-    def total_of(
-        self, parts: list[Any], terms: int, l2_part: Floats, computed: Floats | None
-    ) -> float:
-        """The Euclidean norm over all parts; measured: how far our result lies from the computed
-        one as well.
-        """
-        r, bounds, ours = self.arithmetic, [], []
-        eta, ends = 2 * r.eta * (r.N + r.over_rows(terms)), r.gamma(r._partial_sums() + 2)
-        for sums, norms in parts:
-            bounds += sums.bounds(eta)
-            bounds += [norm(part.E + ends * (np.abs(part.A) + part.E)) for part in norms]
-            ours += (
-                [sums.value.ravel()]
-                + [sums.b_value] * self.ob.model.bias
-                + [part.A for part in norms]
-            )
-            self.overflow |= not sums.B.max(initial=0.0) < r.gamma(1) * r.max
-        gamma = r.gamma(max(r.over_rows(terms), r.over_columns()) + 3)
-        bound = self.slack * (norm(bounds) + gamma * norm(l2_part))
-        if self.measured:
-            bound += norm(np.asarray(computed, float) - (np.concatenate(ours) + l2_part))
-        return float(bound) if np.isfinite(bound) and not self.overflow else np.inf
-
     # --- R-forward, loss, R-backward
     # ----------------------------------------------------------------------------------------
 
@@ -275,29 +188,11 @@ class NormRounding(Rounding):
         ra: list[Any] = [(None, None)]
         moved: list[Any] = []
         end: tuple[Any, Any] = (None, None)
-        for l, (W, (V, vb, *norm_v)) in enumerate(zip(self.W, layers)):
-            a, da, (below, dbelow) = s.a[l], s.da[l], ra[l]
+        for l, (V, vb, *norm_v) in enumerate(layers):
+            below, dbelow = ra[l]
             still = V is None and vb is None and below is None
-            z, size, dz = (
-                np.zeros((len(a), len(W.A))),
-                np.zeros((len(a), len(W.A))),
-                Err(np.zeros((len(a), len(W.A)))),
-            )
-            if vb is not None:
-                z, size = z + vb, size + np.abs(vb)
-            if V is not None:
-                z, size = (
-                    z + a @ V.A.T,
-                    size + (np.abs(a) if da is None else np.abs(a) + da.E) @ V.abs.T,
-                )
-                dz = dz if da is None else dz + da.across(V)
-            if below is not None:
-                z, size, dz = (
-                    z + below @ W.A.T,
-                    size + (np.abs(below) + dbelow.E) @ W.abs.T,
-                    dz + dbelow.across(W),
-                )
-            dz = dz if still else dz + self.local(size, W.A.shape[1], 2)
+            zero = np.zeros(s.d[l].shape)
+            z, dz, _ = (zero, Err(zero), None) if still else self.moved(s, l, V, vb, ra[l])
             if not norm_v:  # the last layer
                 end = (None, None) if still else (z, dz)
                 continue
@@ -317,37 +212,30 @@ class NormRounding(Rounding):
             ra.append((above, error))
         return end, ra, moved
 
-    def norm_pass(self, s: NormState, layers: list[Any], kind: str) -> list[Any]:
-        """``[(Sums, (rdgamma, rdbeta))]`` by layer."""
+    def r_pass(self, s: Any, layers: list[Any], kind: str, sums: list[Sums]) -> None:
+        """As of other networks, with rdgamma and rdbeta beside."""
         full, (weights, biases) = kind == "hessian", self.gammas(2)
         (z, dz), ra, moved = self.norm_forward(s, layers)
-        parts: list[Any] = [(Sums(W.A.shape, *pair), ()) for W, pair in zip(self.W, self.spectral)]
         if z is None:
-            return parts
+            return
         rd, drd = s.loss.r_loss(z, dz)
         re: Any = None
         dre: Any = None
         for l in range(len(self.W) - 1, -1, -1):
-            W, V = self.W[l], layers[l][0]
-            parts[l][0].add("a", rd, drd, s.a[l], s.da[l], weights)
+            sums[l].add("a", rd, drd, s.a[l], s.da[l], weights)
             if l == len(self.W) - 1:
-                parts[l][0].add_rows(rd, drd, biases)
+                sums[l].add_rows(rd, drd, biases)
             if full and ra[l][0] is not None:
-                parts[l][0].add("ra", s.d[l], s.dd[l], ra[l][0], ra[l][1], weights)
+                sums[l].add("ra", s.d[l], s.dd[l], ra[l][0], ra[l][1], weights)
             if l == 0:
                 continue
-            below, size, error = rd @ W.A, (np.abs(rd) + drd.E) @ W.abs, drd.back(W)
-            if full and V is not None:
-                below, size = below + s.d[l] @ V.A, size + (np.abs(s.d[l]) + s.dd[l].E) @ V.abs
-                error = error + s.dd[l].back(V)
-            error = error + self.local(size, W.A.shape[0], 2)
+            below, error, _, _ = self.back(s, l, rd, drd, layers[l][0] if full else None)
             if self.skips[l]:
                 below = below + re
                 error, _ = self.sum_rounded(below, error, dre)
             re, dre = below, error
-            rdelta, norms = self.r_normalised(s, l - 1, re, dre, moved[l - 1] if full else None)
-            parts[l - 1], rd, drd = (parts[l - 1][0], norms), rdelta.A, rdelta.err
-        return parts
+            rdelta, scales = self.r_normalised(s, l - 1, re, dre, moved[l - 1] if full else None)
+            sums[l - 1].scales, rd, drd = scales, rdelta.A, rdelta.err
 
     def r_normalised(
         self, s: NormState, x: int, re: Floats, dre: Err, moved: Any

@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..checks import check_choice
 from ..structure.parameters import l2_diagonal, layers_of
-from .arithmetic import Arithmetic, Chain, Err, Operand, gram_bound, norm
+from .arithmetic import Arithmetic, Chain, Err, Operand, at_most, gram_bound, norm
+from .losses import LossRows
 from .state import State
 from .sums import Sums
 
@@ -45,7 +46,8 @@ class Rounding:
         result to compare with.
     """
 
-    kept: list[State] | None
+    of_rows: Any = State  # what is kept of some rows
+    kept: list[Any] | None
     grams: list[tuple[float, float]] | None
     b: Any
 
@@ -58,7 +60,7 @@ class Rounding:
     ) -> None:
         self.ob, self.theta, self.measured = ob, np.array(ob.model.check_theta(theta)), measured
         self.row_bytes = 8 * 16 * sum(ob.model.sizes)
-        self.step = max(1, CHUNK_BYTES // self.row_bytes)
+        self.step = ob.n_samples if ob.model.batch_norm else max(1, CHUNK_BYTES // self.row_bytes)
         if measured:
             layout = {"arch": "numpy", "chunk": self.step, "panel": 0, "groups": 0}
         elif layout is None:
@@ -69,8 +71,8 @@ class Rounding:
             np.dtype(float) if measured else ob.dtype, layout, ob.n_samples
         )
         self.names, self.skips = ob.model.activation, tuple(ob.model.skips) + (False,)
-        layers = ob.model.unflatten(self.theta)
-        self.W = [Operand(W.astype(float)) for W, b in layers]
+        layers = layers_of(ob.model, self.theta)
+        self.W = [Operand(W.astype(float)) for W, _ in layers]
         self.b = [np.zeros(len(W)) if b is None else b.astype(float) for W, b in layers]
         self.overflow, self.kept, self.grams = False, None, None
         widths = ob.model.sizes[1:-1]
@@ -113,18 +115,32 @@ class Rounding:
         rounding = Err(self.arithmetic.u * (size + error.E) + self.arithmetic.eta * (size > 0))
         return product, error + rounding, other.nu + rounding.nu
 
+    def loss_rows(self, rows: slice, z: Floats, dz: Err) -> LossRows:
+        """The loss of some rows, at z of the last layer."""
+        y, weight = self.ob.y[rows], self.ob.sample_weight
+        return LossRows(
+            self.ob.loss,
+            z,
+            dz,
+            y if y.dtype.kind == "i" else y.astype(float),
+            weight=None if weight is None else weight[rows],
+            divisor=self.ob.divisor,
+            arithmetic=self.arithmetic,
+        )
+
     # --- all rows
     # ----------------------------------------------------------------------------------------------
 
-    def states(self) -> Iterator[State]:
+    def states(self) -> Iterator[Any]:
         """The state of all rows, chunk by chunk."""
         if self.kept is not None:
             yield from self.kept
             return
         N = self.ob.n_samples
-        keep: list[State] | None = [] if N * self.row_bytes <= KEPT_BYTES else None
+        all_fit = self.step >= N or N * self.row_bytes <= KEPT_BYTES
+        keep: list[Any] | None = [] if all_fit else None
         for first in range(0, N, self.step):
-            state = State(self, slice(first, min(N, first + self.step)))
+            state = self.of_rows(self, slice(first, min(N, first + self.step)))
             if keep is not None:
                 keep.append(state)
             yield state
@@ -161,31 +177,31 @@ class Rounding:
         computed one as well.
         """
         r = self.arithmetic
-        eta = 2 * r.eta * (r.N + r.over_rows(terms))
+        eta, ends = 2 * r.eta * (r.N + r.over_rows(terms)), r.gamma(r._partial_sums() + 2)
         if any(not s.B.max(initial=0.0) < r.gamma(1) * r.max for s in sums) or self.overflow:
             return np.inf
         gamma = r.gamma(max(r.over_rows(terms), r.over_columns()) + 3)
-        bound = self.slack * (
-            norm([part for s in sums for part in s.bounds(eta)]) + gamma * norm(l2_part)
-        )
+        bounds = [bound for s in sums for bound in s.bounds(eta, ends)]
+        bound = self.slack * (norm(bounds) + gamma * norm(l2_part))
         if self.measured:
-            ours = [
-                part.ravel()
-                for s in sums
-                for part in ((s.value, s.b_value) if self.ob.model.bias else (s.value,))
-            ]
+            ours = [part for s in sums for part in s.values(self.ob.model.bias)]
             bound += norm(np.asarray(computed, float) - (np.concatenate(ours) + l2_part))
         return float(bound) if np.isfinite(bound) else np.inf
 
     def gradient(self, computed: Floats | None = None) -> float:
         """A bound on ``||computed gradient - gradient||``."""
         with np.errstate(all="ignore"):
-            sums, (weights, biases) = self.new_sums(), self.gammas(1)
+            sums = self.new_sums()
             for state in self.states():
-                for l, s in enumerate(sums):
-                    s.add("a", state.d[l], state.dd[l], state.a[l], state.da[l], weights)
-                    s.add_rows(state.d[l], state.dd[l], biases)
+                self.add_gradient(state, sums)
             return self.total(sums, 1, l2_diagonal(self.ob) * self.theta.astype(float), computed)
+
+    def add_gradient(self, state: Any, sums: list[Sums]) -> None:
+        """``dW = delta' a`` and ``db`` of some rows."""
+        weights, biases = self.gammas(1)
+        for l, s in enumerate(sums):
+            s.add("a", state.d[l], state.dd[l], state.a[l], state.da[l], weights)
+            s.add_rows(state.d[l], state.dd[l], biases)
 
     def checked(self, v: ArrayLike, kind: str) -> Floats | None:
         """V (n,) in the model's dtype; None where it is not finite, and nothing is bounded."""
@@ -205,12 +221,8 @@ class Rounding:
             at_theta = self.overflow
             for state in self.states():
                 self.r_pass(state, direction, kind, sums)
-            bound = self.total(
-                sums,
-                2,
-                (l2_diagonal(self.ob) if kind != "fisher" else 0.0) * known.astype(float),
-                computed,
-            )
+            l2 = l2_diagonal(self.ob) if kind != "fisher" else 0.0
+            bound = self.total(sums, 2, l2 * known.astype(float), computed)
             self.overflow = at_theta
             return bound
 
@@ -234,27 +246,13 @@ class Rounding:
         ra: list[Any] = [(None, None)]
         rz: list[Any] = []
         chain = Chain(s.kappa)
-        for l, (W, (V, vb)) in enumerate(zip(self.W, layers)):
-            (a, da), (r, dr) = (s.a[l], s.da[l]), ra[l]
+        for l, (V, vb) in enumerate(layers):
+            r, dr = ra[l]
             if V is None and vb is None and r is None:
                 rz.append((None, None))
                 ra.append((None, None))
                 continue
-            z, moved = np.zeros((len(a), len(W.A))), None
-            size: Any = 0.0
-            if vb is not None:
-                z, size = z + vb, size + np.abs(np.broadcast_to(vb, z.shape))
-            if V is not None:
-                z, size = (
-                    z + a @ V.A.T,
-                    size + (np.abs(a) if da is None else np.abs(a) + da.E) @ V.abs.T,
-                )
-                moved = None if da is None else da.across(V)
-            if r is not None:
-                z, size = z + r @ W.A.T, size + (np.abs(r) + dr.E) @ W.abs.T
-            new = self.local(size, W.A.shape[1], 2)
-            new = new if moved is None else new + moved
-            dz = new if r is None else new + dr.across(W)
+            z, dz, new = self.moved(s, l, V, vb, ra[l])
             rz.append((z, dz))
             if l < len(self.W) - 1:
                 p = s.phi[l].p
@@ -267,7 +265,43 @@ class Rounding:
                 ra.append((above, chain.cap(l + 1, error, fresh)))
         return ra, rz
 
-    def r_pass(self, s: State, layers: list[Any], kind: str, sums: list[Sums]) -> None:
+    def moved(
+        self, s: Any, l: int, V: Operand | None, vb: Floats | None, below: tuple[Any, Any]
+    ) -> tuple[Floats, Err, Err]:
+        """``rz = ra W' + a V' + vb``, its Err, and what of that is new; V, vb and (ra, its Err)
+        below None for 0, but not all three.
+        """
+        a, da, W, (r, dr) = s.a[l], s.da[l], self.W[l], below
+        z, moved = np.zeros((len(a), len(W.A))), None
+        size: Any = 0.0
+        if vb is not None:
+            z, size = z + vb, size + np.abs(np.broadcast_to(vb, z.shape))
+        if V is not None:
+            z, size = z + a @ V.A.T, size + at_most(a, da) @ V.abs.T
+            moved = None if da is None else da.across(V)
+        if r is not None:
+            z, size = z + r @ W.A.T, size + at_most(r, dr) @ W.abs.T
+        new = self.local(size, W.A.shape[1], 2)
+        new = new if moved is None else new + moved
+        return z, new if r is None else new + dr.across(W), new
+
+    def back(
+        self, s: Any, l: int, rd: Floats, drd: Err, V: Operand | None
+    ) -> tuple[Floats, Err, Floats, Floats]:
+        """``rdelta W [+ delta V]``, its Err, and the norms of what of that was carried here and of
+        what came to it.
+        """
+        W, added = self.W[l], np.zeros((1, 1))
+        below, size, carried = rd @ W.A, at_most(rd, drd) @ W.abs, drd.back(W)
+        error = carried
+        if V is not None:
+            below, size = below + s.d[l] @ V.A, size + at_most(s.d[l], s.dd[l]) @ V.abs
+            moved = s.dd[l].back(V)
+            error, added = error + moved, moved.nu
+        local = self.local(size, W.A.shape[0], 2)
+        return below, error + local, carried.nu, added + local.nu
+
+    def r_pass(self, s: Any, layers: list[Any], kind: str, sums: list[Sums]) -> None:
         """RdW = rdelta' a + delta' ra;  re_below = rdelta W + delta V [+ re];  rdelta = re * phi' +
         e * phi'' * rz.
         """
@@ -281,7 +315,6 @@ class Rounding:
         chain = Chain(s.kappa)
         new: Any = 0.0
         for l in range(len(self.W) - 1, -1, -1):
-            W, V = self.W[l], layers[l][0]
             sums[l].add("a", rd, drd, s.a[l], s.da[l], weights)
             sums[l].add_rows(rd, drd, biases)
             if full and ra[l][0] is not None:
@@ -289,14 +322,8 @@ class Rounding:
                 sums[l].add("ra", s.d[l], s.dd[l], moved, off, weights)
             if l == 0:
                 continue
-            below, size, error = rd @ W.A, (np.abs(rd) + drd.E) @ W.abs, drd.back(W)
-            fresh = error.nu if re is None else W.norm * new
-            if full and V is not None:
-                below, size = below + s.d[l] @ V.A, size + (np.abs(s.d[l]) + s.dd[l].E) @ V.abs
-                moved = s.dd[l].back(V)
-                error, fresh = error + moved, fresh + moved.nu
-            local = self.local(size, W.A.shape[0], 2)
-            error, fresh = error + local, fresh + local.nu
+            below, error, carried, added = self.back(s, l, rd, drd, layers[l][0] if full else None)
+            fresh = (carried if re is None else self.W[l].norm * new) + added
             if self.skips[l]:
                 below = below + re
                 error, rounded = self.sum_rounded(below, error, dre)

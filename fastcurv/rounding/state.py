@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .arithmetic import KINKED, Chain, Err, Phi, stack_norms
-from .losses import LossRows
+from .arithmetic import KINKED, Chain, Err, Phi, at_most, stack_norms
 
 Floats = NDArray[np.float64]
 VANISHING = 1e-290  # products of numbers that small, and of their errors, may come out as 0
@@ -42,14 +41,8 @@ class State:
     def __init__(self, rounding: Any, rows: slice) -> None:
         self.R, self.rows, L = rounding, rows, len(rounding.W)
         self.a, self.da = [rounding.ob.X[rows].astype(float)], [None]
-        self.phi, self.d, self.dd, self.eq, self.deq = (
-            [],
-            [None] * L,
-            [None] * L,
-            [None] * L,
-            [None] * L,
-        )
-        self.z, self.dz = [], []
+        self.z, self.dz, self.phi = [], [], []
+        self.d, self.dd, self.eq, self.deq = ([None] * L for _ in range(4))
         self.forward()
         self.backward()
 
@@ -62,11 +55,11 @@ class State:
         for l, (W, b) in enumerate(zip(R.W, R.b)):
             a, da = self.a[l], self.da[l]
             z = a @ W.A.T + b
-            size = (np.abs(a) if da is None else np.abs(a) + da.E) @ W.abs.T + np.abs(b)
+            size = at_most(a, da) @ W.abs.T + np.abs(b)
             local = R.local(size, W.A.shape[1], 1)
             dz = local if da is None else local + da.across(W)
             if kinked:
-                dz = not_lost(dz, np.abs(a) if da is None else np.abs(a) + da.E, W.abs)
+                dz = not_lost(dz, at_most(a, da), W.abs)
             self.z.append(z)
             self.dz.append(dz)
             if l == len(R.W) - 1:
@@ -82,16 +75,7 @@ class State:
                 self.join(products, l)
             self.a.append(above)
             self.da.append(chain.cap(l + 1, error, fresh))
-        weight = R.ob.sample_weight
-        self.loss = LossRows(
-            R.ob.loss,
-            z,
-            dz,
-            np.asarray(R.ob.y[self.rows], None if R.ob.y.dtype.kind == "i" else float),
-            weight=None if weight is None else weight[self.rows],
-            divisor=R.ob.divisor,
-            arithmetic=R.arithmetic,
-        )
+        self.loss = R.loss_rows(self.rows, z, dz)
 
     def join(self, products: dict[int, Floats], l: int) -> None:
         """Layer l, ``D W [+ I]`` for each row, joins the products of those below it; their norms
@@ -114,13 +98,9 @@ class State:
             self.d[l - 1], self.dd[l - 1], came = self.step_back(
                 l, chain, self.d[l], self.dd[l], came
             )
-            phi = self.phi[l - 1]
-            if phi.derived:
-                self.eq[l - 1], self.deq[l - 1] = phi.bent(
-                    self.d[l - 1], self.dd[l - 1], R.arithmetic.u
-                )
-            elif phi.q is not None:
-                self.eq[l - 1], self.deq[l - 1], _ = R.times(came.e, came.de, phi.q, phi.dq)
+            self.eq[l - 1], self.deq[l - 1] = self.phi[l - 1].curvature(
+                R, came.e, came.de, self.d[l - 1], self.dd[l - 1]
+            )
 
     def step_back(
         self, l: int, chain: Chain, d: Floats, dd: Err, above: Came | None

@@ -7,7 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from .arithmetic import Err, norm, norms
+from .arithmetic import Err, at_most, norm, norms
+from .numbers import Num
 
 Floats = NDArray[np.float64]
 
@@ -16,23 +17,20 @@ class Sums:
     """Bounds on the errors of one layer's ``x'y`` summed over rows, and of the sum of x's rows: see
     the head of `fastcurv.rounding.bounds`.
 
-    `value` and `b_value` are the sums themselves.
+    `value` and `b_value` are the sums themselves, `scales` those of gamma and beta, if any.
     """
 
     def __init__(self, shape: tuple[int, int], spectral_a: float, spectral_d: float) -> None:
-        self.B, self.b, self.value, self.b_value = (
-            np.zeros(shape),
-            np.zeros(shape[0]),
-            np.zeros(shape),
-            np.zeros(shape[0]),
-        )
+        self.B, self.value = np.zeros((2, *shape))
+        self.b, self.b_value = np.zeros((2, shape[0]))
         self.local = self.b_local = self.b_rows = 0.0
         self.spectral_a, self.spectral_d = spectral_a, spectral_d
         self.terms: dict[str, Floats] = {}
+        self.scales: tuple[Num, ...] = ()
 
     def add(self, tag: str, x: Floats, dx: Err, y: Floats, dy: Err | None, gamma: float) -> None:
         """Some rows of a term; dy None: y is exact."""
-        X, Y = np.abs(x) + dx.E, np.abs(y) if dy is None else np.abs(y) + dy.E
+        X, Y = at_most(x, dx), at_most(y, dy)
         self.B += (gamma * X + dx.E).T @ Y
         nx, ny = norms(np.abs(x)), norms(np.abs(y))
         nu = np.zeros_like(ny) if dy is None else dy.nu
@@ -51,13 +49,17 @@ class Sums:
 
     def add_rows(self, x: Floats, dx: Err, gamma: float) -> None:
         """Some rows of the bias's part."""
-        self.b += (gamma * (np.abs(x) + dx.E) + dx.E).sum(axis=0)
+        self.b += (gamma * at_most(x, dx) + dx.E).sum(axis=0)
         self.b_value += x.sum(axis=0)
         self.b_local += gamma * float((norms(np.abs(x)) + dx.nu).sum())
         self.b_rows += float(dx.nu.sum())
 
-    def bounds(self, eta: float) -> tuple[float, float]:
-        """(of the weights' part, of the bias's part)."""
+    def values(self, bias: bool) -> list[Floats]:
+        """The sums themselves, in the parameters' order."""
+        return [self.value.ravel()] + [self.b_value] * bias + [x.A for x in self.scales]
+
+    def bounds(self, eta: float, ends: float) -> list[float]:
+        """Of the weights' part, of the bias's, and of those of gamma and beta."""
         rows = self.local
         for tag, (x_rows, x_square, cross, y_rows, y_square) in self.terms.items():
             rows += cross + (
@@ -70,7 +72,8 @@ class Sums:
                 if tag == "ra" and y_square > 1e-280
                 else y_rows
             )
-        return (
+        return [
             min(norm(self.B), rows) + eta * math.sqrt(self.B.size) * (rows > 0),
             min(norm(self.b), self.b_local + self.b_rows),
-        )
+            *(norm(x.E + ends * (np.abs(x.A) + x.E)) for x in self.scales),
+        ]

@@ -24,6 +24,7 @@ LEAVES = {
     "files",
     "foreign",
     "interrupts",
+    "memo",
     "outcome",
     "progress",
     "protocols",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from ..memo import last_kept
 from ..protocols import OnKinks
 from .held import HeldMinimum, prove_held
 
@@ -52,21 +52,16 @@ def held_at(ob: Any, theta: np.ndarray) -> HeldMinimum | None:
     return replace(found.verdict, radius=found.verdict.radius + far)
 
 
-# (a weak reference to an objective, theta, the point)
-_last: tuple[Any, np.ndarray, KinkPoint | None] | None = None
+@last_kept
+def _beside(ob: Any, theta: np.ndarray) -> KinkPoint | None:
+    return newton_on_kinks(ob, theta, slopes_near(ob, theta))
 
 
 def beside(ob: Any, theta: np.ndarray) -> KinkPoint | None:
     """Where `newton_on_kinks` leads from theta and `slopes_near` it; the one found last serves
     again: a verdict and the search after it ask the same.
     """
-    global _last
-    last = _last
-    if last is not None and last[0]() is ob and np.array_equal(last[1], theta):
-        found = last[2]
-    else:
-        found = newton_on_kinks(ob, theta, slopes_near(ob, theta))
-        _last = weakref.ref(ob), np.array(theta), found
+    found = _beside(ob, theta)
     return found and replace(found, theta=found.theta.copy(), slopes=found.slopes.copy())
 
 

@@ -107,15 +107,17 @@ class Chain:
         self.kappa = kappa
         self.fresh: dict[int, Any] = {}
 
-    def cap(self, m: int, error: Err, fresh: Floats | float) -> Err:
-        """`error` at layer m, its norms held below what the chain allows."""
+    def cap(self, m: int, error: Any, fresh: Any) -> Any:
+        """`error` at layer m, an `Err` or what else has `held`, its norms held below what the chain
+        allows.
+        """
         if self.kappa is None:
             return error
         total = fresh
         for i, before in self.fresh.items():
-            total = total + self.kappa[min(i, m), max(i, m)] * before
+            total = total + before * self.kappa[min(i, m), max(i, m)]
         self.fresh[m] = fresh
-        return Err(error.E, np.minimum(error.nu, total))
+        return error.held(total)
 
 
 class Operand:
@@ -139,6 +141,10 @@ class Err:
 
     def __add__(self, other: Err) -> Err:
         return Err(self.E + other.E, self.nu + other.nu)
+
+    def held(self, nu: Floats) -> Err:
+        """The same, its norms `nu` at most."""
+        return Err(self.E, np.minimum(self.nu, nu))
 
     def times(self, x: Floats) -> Err:
         """Of the error times x elementwise, x >= 0."""

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from ..checks import check_choice
 from ..structure.parameters import l2_diagonal
-from .arithmetic import norms, spectral_bound
+from .arithmetic import Chain, norms, spectral_bound
 from .rowwise import KINDS, Rounding
 from .state import State
 
@@ -45,6 +45,13 @@ class Sized(NamedTuple):
     def __add__(self, other: Sized) -> Sized:  # type: ignore[override]
         return Sized(self.size + other.size, self.error + other.error)
 
+    def __mul__(self, k: Floats) -> Sized:  # type: ignore[override]
+        return Sized(self.size * k, self.error * k)
+
+    def held(self, most: Sized) -> Sized:
+        """The same, neither of the two above that of `most`."""
+        return Sized(np.minimum(self.size, most.size), np.minimum(self.error, most.error))
+
     def times(self, x: Floats, dx: Floats) -> Sized:
         """By something of size x with an error of dx."""
         return Sized(self.size * x, self.error * x + (self.size + self.error) * dx)
@@ -52,26 +59,6 @@ class Sized(NamedTuple):
     def rounded(self, u: float) -> Sized:
         """After operations that round by u together."""
         return Sized(self.size, self.error + u * (self.size + self.error))
-
-
-class Capped:
-    """What layers do together: ``||x_m|| <= sum over i of ||K_im|| fresh_i``
-    (`arithmetic.Chain`).
-    """
-
-    def __init__(self, kappa: dict[tuple[int, int], Floats] | None) -> None:
-        self.kappa, self.fresh = kappa, dict[int, Sized]()
-
-    def cap(self, m: int, x: Sized, fresh: Sized) -> Sized:
-        """X at layer m, held below what the chain allows; fresh: what came in at m."""
-        if self.kappa is None:
-            return x
-        total = fresh
-        for i, f in self.fresh.items():
-            k = self.kappa[min(i, m), max(i, m)]
-            total = total + Sized(k * f.size, k * f.error)
-        self.fresh[m] = fresh
-        return Sized(np.minimum(x.size, total.size), np.minimum(x.error, total.error))
 
 
 class Columns:
@@ -148,7 +135,7 @@ class Columns:
         z, local = Sized(like + 1.0, like + self.gammas[l]), like + self.gammas[l]  # rz of the unit
         rz: list[Sized | None] = [None] * self.L
         ra: list[Sized | None] = [None] * self.L  # below each layer
-        chain = Capped(s.kappa)
+        chain = Chain(s.kappa)
         for m in range(l, last):
             rz[m], below = z, ra[m]
             p = self.units(s.phi[m].p, s.phi[m].dp, like, 1.0) if m == l else sizes["p"][m]
@@ -173,11 +160,7 @@ class Columns:
 
     def loss(self, s: State, z: Sized) -> Sized:
         """Rdelta of the last layer."""
-        if self.kind == "fisher":
-            factor, off = s.loss.fisher_norms()
-        else:
-            factor, off = s.loss.r_norms()
-        return z.times(factor, off)
+        return z.times(*(s.loss.fisher_norms() if self.kind == "fisher" else s.loss.r_norms()))
 
     def down(
         self,
@@ -197,7 +180,7 @@ class Columns:
         R, u = self.R, self.r.u
         weights, biases = (self.r.gamma(self.r.over_rows(2)), self.r.gamma(self.r.over_columns()))
         parts = [Sized(np.zeros_like(rd.size), np.zeros_like(rd.size))] * (2 * self.L)
-        chain, new = Capped(s.kappa), rd  # new: of rdelta, what is not phi' times re
+        chain, new = Chain(s.kappa), rd  # new: of rdelta, what is not phi' times re
         for m in range(top, -1, -1):
             parts[m] = rd.times(*sizes["a"][m]).rounded(weights)
             below = ra[m]
@@ -206,9 +189,8 @@ class Columns:
             parts[self.L + m] = rd.rounded(biases)
             if m == 0:
                 continue
-            single = (
-                re is not None and m == top
-            )  # rdelta of one unit alone: of the backward impulse
+            # rdelta of one unit alone: of the backward impulse
+            single = re is not None and m == top
             each = R.W[m].rows if single else None
             lower, rounding = self.through(rd, m, each)
             W = R.W[m].norm if each is None else each

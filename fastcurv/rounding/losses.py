@@ -169,12 +169,17 @@ class LossRows:
         )
         E = self._r_entropy(size, w, self._centred(drz.E))
         own = self._r_entropy(size, w, 0.0)
-        normal = self.p > 1024 * r.tiny
-        spread = 1 + np.where(normal, self.dp / np.where(normal, self.p, 1), 0).max(
-            axis=1, keepdims=True
-        )
-        carried = (np.abs(self.h) + self.dh) * (self.bend * spread**2 + 4096 * m * r.tiny) * drz.nu
+        carried = self._most() * drz.nu
         return self.h * self.p * w, Err(E, norms(own) + carried + r.gamma(m + 8) * norms(E))
+
+    def _most(self) -> Floats:
+        """Of ``||d2 loss / dz2||`` by rows, (rows, 1), errors of p included."""
+        tiny, m = self.arithmetic.tiny, self.p.shape[1]
+        normal = self.p > 1024 * tiny
+        spread = np.where(normal, self.dp / np.where(normal, self.p, 1), 0)
+        spread = 1 + spread.max(axis=1, keepdims=True)
+        most: Floats = (np.abs(self.h) + self.dh) * (self.bend * spread**2 + 4096 * m * tiny)
+        return most
 
     def _r_entropy(self, size: Floats, w: Floats, E: Floats | float) -> Floats:
         """Errors of ``s p (u - <p, u>)``, u = rz - rz_top being off by E and by its own
@@ -222,11 +227,7 @@ class LossRows:
         size = np.where(first, 0.0, root) + np.where(self.tie, root, 0.0)
         others = root * np.where(first, 0.0, self.p).sum(axis=1, keepdims=True)
         own = self._r_entropy(size, np.where(first, others, root + others), 0.0)
-        s = np.abs(self.h) + self.dh
-        normal = self.p > 1024 * r.tiny
-        spread = np.where(normal, self.dp / np.where(normal, self.p, 1), 0)
-        spread = 1 + spread.max(axis=1, keepdims=True)
-        B = s * (self.bend * spread**2 + 4096 * m * r.tiny)
+        B = self._most()
         return B, norms(own) * (1 + r.gamma(m + 8)) + r.gamma(m + 8) * B
 
     def fisher_norms(self) -> tuple[Floats, Floats]:

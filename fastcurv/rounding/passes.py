@@ -5,7 +5,6 @@ are off.
 
 from __future__ import annotations
 
-import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..checks import check_vector
+from ..memo import last_kept
 from ..structure.parameters import divisor_of, layers_of, skips
 from .arithmetic import Arithmetic, Operand, gram_bound
 from .rowwise import CHUNK_BYTES, JOINT_FLOPS, Rounding
@@ -32,20 +32,11 @@ def checked_theta(ob: Any, theta: ArrayLike) -> Floats:
     return np.asarray(checked.astype(model.dtype), dtype=float)
 
 
-_last = None  # (a weak reference to an objective, theta, its passes)
-
-
+@last_kept
 def passes_at(ob: Any, theta: Floats) -> Passes:
     """`Passes` of ob at theta (n,) in float64; those made last serve again."""
-    global _last
-    if _last is not None:
-        owner, at, passes = _last
-        if owner() is ob and np.array_equal(at, theta):
-            return passes
     with np.errstate(all="ignore"):
-        passes = Passes(ob, theta)
-    _last = weakref.ref(ob), np.array(theta), passes
-    return passes
+        return Passes(ob, theta)
 
 
 class Passes(Rounding):

@@ -16,13 +16,13 @@ each d a bound on the norm of a row's error, tau that of a product (`extended.ta
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..memo import last_kept
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, skips
 from . import extended as x
 from .arithmetic import norm, norms
@@ -195,15 +195,10 @@ class Precise:
             off = off + JUMPS[name] * ((np.abs(z.value.hi) <= z.error) & (z.error > 0))
         return Bounded(a, error), p, off
 
-    @staticmethod
-    def of_slope(name: str) -> float:
-        """Sup |phi'|."""
-        return LIPSCHITZ.get(name, 1.0)
-
     def bent_back(self, x_layer: int, e: Bounded, p: Pair, off: Floats) -> Bounded:
         """Delta = e * phi'."""
         d = x.mul(e.value, p)
-        error = self.of_slope(self.model.activation[x_layer]) * e.error
+        error = LIPSCHITZ.get(self.model.activation[x_layer], 1.0) * e.error
         error = error + norms(np.abs(e.value.hi) * off) + e.error * off.max(axis=1, keepdims=True)
         return Bounded(d, error + 2 * UNIT * norms(np.abs(d.hi)))
 
@@ -338,22 +333,17 @@ def _entropy(z: Bounded, y: Floats) -> Terms:
     return terms, 2 * T * z.error + unit * (m + 4 * z.size), d, 0.5 * T * z.error + 4 * unit
 
 
-_last: tuple[Any, Floats, Precise] | None = None
+@last_kept
+def _passes(ob: Any, at: Floats) -> Precise:
+    with np.errstate(all="ignore"):
+        found = Precise(ob, at)
+    found.ob = None
+    return found
 
 
 def _at(ob: Any, theta: ArrayLike) -> Precise | None:
     """The passes at theta, those made last once more; None with batch normalisation."""
-    global _last
-    if normalised(ob.model):
-        return None
-    at = checked_theta(ob, theta)
-    if _last is not None and _last[0]() is ob and np.array_equal(_last[1], at):
-        return _last[2]
-    with np.errstate(all="ignore"):
-        found = Precise(ob, at)
-    found.ob = None
-    _last = weakref.ref(ob), at, found
-    return found
+    return None if normalised(ob.model) else _passes(ob, checked_theta(ob, theta))
 
 
 def gradient(ob: Any, theta: ArrayLike) -> tuple[Floats, float]:

@@ -12,12 +12,8 @@ import argparse
 import os
 import time
 
-for _name in (
-    "OPENBLAS",
-    "OMP",
-    "MKL",
-    "FASTCURV",
-):  # before NumPy is loaded: one thread on both sides
+# before NumPy is loaded: one thread on both sides
+for _name in ("OPENBLAS", "OMP", "MKL", "FASTCURV"):
     os.environ[f"{_name}_NUM_THREADS"] = "1"
 
 import numpy as np  # noqa: E402

@@ -34,10 +34,8 @@ from workloads import WORKLOADS
 OURS = "fastcurv"
 ENDS, TOL, PROBES, STEPS, CHECKS = 5, 1e-3, 5, 60, 40
 BOUNDS = {"eigenpairs": 4.0, "density": 1.7}  # times faster than the fastest peer
-SLOW, ENOUGH = (
-    10,
-    10.0,
-)  # a contender that takes this many times fastcurv's time, and so many seconds, is run once
+# a contender that takes this many times fastcurv's time, and so many seconds, is run once
+SLOW, ENOUGH = 10, 10.0
 SIGMAS = 5
 
 

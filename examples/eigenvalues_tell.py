@@ -20,9 +20,8 @@ def main(scale="normal", out="pictures"):
     rng = np.random.default_rng(0)
     spectrum = np.geomspace(3.0, 0.5, n)
     U = np.linalg.qr(rng.standard_normal((n, n)))[0]
-    X = (
-        np.sqrt(n) * (np.linalg.qr(rng.standard_normal((n, n)))[0] * np.sqrt(spectrum)) @ U.T
-    )  # X'X / n = U l U'
+    # X'X / n = U l U'
+    X = np.sqrt(n) * (np.linalg.qr(rng.standard_normal((n, n)))[0] * np.sqrt(spectrum)) @ U.T
     ob = fc.Objective(fc.MLP([n, p, n], activation="identity", bias=False), X, X, loss="mse")
     rows = []
     for k in range(p + 1):

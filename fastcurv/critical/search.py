@@ -64,9 +64,8 @@ class Search:
     def __init__(self, ask: Request, H: Products) -> None:
         self.ask, self.H = ask, H
         self.rng = as_rng(ask.seed)
-        self.made_by = (
-            H if H.native is H.op else Products(H.native)
-        )  # whose rounding is in the bases
+        # whose rounding is in the bases
+        self.made_by = H if H.native is H.op else Products(H.native)
         self.budget = np.inf if ask.max_products is None else ask.max_products
         self.candidates: list[tuple[float, Floats]] = []  # Rayleigh quotient, vector
         self.n_negative, self.n_positive = 0, 0

@@ -68,9 +68,8 @@ class State:
         self.scale = self.noise = self.ghosts = 0.0
         self.exponent = 0  # products are worked on at 2^-exponent of their size; T is not scaled
         self._product = getattr(op, "product", None)
-        self.around: AbstractContextManager[None] = (
-            nullcontext()
-        )  # a context of every product: where Ctrl-C may end it
+        # of every product: where Ctrl-C may end it
+        self.around: AbstractContextManager[None] = nullcontext()
 
     def reserve(self, max_basis: int) -> None:
         """Room for up to `max_basis` rows; what is there stays."""

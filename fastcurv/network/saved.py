@@ -26,9 +26,8 @@ OTHERS = {  # names of other programs' files: what writes those
     **dict.fromkeys((".h5", ".keras", ".pkl", ".joblib"), ""),
 }
 PARTS = ("weight", "bias", "gamma", "beta")
-RUN = (
-    "run"  # in the header of what 'fastcurv train' wrote; its records are arrays "history.loss" ...
-)
+# in the header of what 'fastcurv train' wrote; its records are arrays "history.loss" ...
+RUN = "run"
 
 
 def _names(model: MLP) -> list[list[str]]:

@@ -304,10 +304,8 @@ class Phi:
         S2, S3 = _largest(name, z, t)
         floor = np.where(np.abs(z) > 1, FLOOR * arithmetic.tiny, arithmetic.eta)
         bend = np.where(crossing, 1.0, np.abs(self.q))
-        plain = name == "gelu" and arithmetic.kernels in (
-            "reference",
-            "numpy",
-        )  # exp(-z z / 2) as it stands
+        # exp(-z z / 2) as it stands
+        plain = name == "gelu" and arithmetic.kernels in ("reference", "numpy")
         c = arithmetic.elementary * (1 + z * z if plain else 1)
         here: Any = (c * sizes[0] + floor) * ((z != 0) | (self.a != 0))
         self.da = dz.times(slope + 0.5 * t * S2) + Err(here)

@@ -115,9 +115,8 @@ class LossRows:
         )
         self.off = np.where(self.top, 0, self.p)
         E = self._centred(dz.E)
-        local = r.gamma(
-            m + 1000 if r.own else m + 2 * ELEMENTARY
-        )  # NumPy rounds z - top before exp
+        # NumPy rounds z - top before exp
+        local = r.gamma(m + 1000 if r.own else m + 2 * ELEMENTARY)
         moved = (
             np.exp(np.minimum(4 * widest, 700.0))
             * self.p
@@ -133,9 +132,8 @@ class LossRows:
         )
         self.h, self.dh = self.f * T, self.f * size * (local + self.uf)  # (rows, 1)
         p_top = np.where(first, S * share, 1 - self.p)
-        self.bend = np.minimum(
-            (2 * self.p * p_top).max(axis=1, keepdims=True), 0.5
-        )  # Gershgorin: >= ||diag p - p p'||
+        # Gershgorin: >= ||diag p - p p'||
+        self.bend = np.minimum((2 * self.p * p_top).max(axis=1, keepdims=True), 0.5)
         grown = np.where(widest < 20, np.exp(np.minimum(4 * widest, 80)) * self.bend, 0.5)
         scaled = self.f * np.abs(T)
         rounded = Err(

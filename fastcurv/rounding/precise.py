@@ -294,9 +294,8 @@ def _finite(bound: float) -> float:
     return bound if np.isfinite(bound) else np.inf
 
 
-Terms = tuple[
-    Pair, Floats, Pair, Floats
-]  # terms of the loss, their sums' errors, delta, its errors
+# terms of the loss, their sums' errors, delta, its errors
+Terms = tuple[Pair, Floats, Pair, Floats]
 
 
 def _squares(z: Bounded, y: Floats) -> Terms:

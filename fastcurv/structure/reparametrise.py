@@ -172,10 +172,8 @@ def _scaled(
         raise ValueError(f"units are {units.tolist()}; wanted numbers from 0 to {width - 1}")
     theta, layers = _copy(model, theta)
     (W, b), (W_out, _) = layers[layer], layers[layer + 1]
-    for part in norms_of(model, theta)[layer] or (
-        W,
-        b,
-    ):  # a normalised unit does not feel the size of its W
+    # a normalised unit does not feel the size of its W
+    for part in norms_of(model, theta)[layer] or (W, b):
         if part is not None:
             part[units] *= factor
     W_out[:, units] /= factor

@@ -81,11 +81,8 @@ def stack_norms(K: Floats) -> Floats:
     """
     size = np.abs(K).max(axis=(1, 2), keepdims=True)
     K = K / np.where((size > 0) & (size < np.inf), size, 1.0)
-    G, log, power = (
-        (K @ K.transpose(0, 2, 1) if K.shape[1] <= K.shape[2] else K.transpose(0, 2, 1) @ K),
-        0.0,
-        1.0,
-    )
+    Kt, log, power = K.transpose(0, 2, 1), 0.0, 1.0
+    G = K @ Kt if K.shape[1] <= K.shape[2] else Kt @ K
     for squaring in range(4):
         frobenius = np.maximum(np.sqrt(np.einsum("nij,nij->n", G, G)), 1e-300)[:, None, None]
         log, power = log + power * np.log(frobenius), power / 2
@@ -282,10 +279,8 @@ class Phi:
     ) -> None:
         u, t = arithmetic.u, dz.E
         first = t if local is None else local.E
-        self.name, self.derived = (
-            name,
-            name in ("tanh", "sigmoid") and not skip and not arithmetic.own,
-        )
+        self.name, own = name, arithmetic.own
+        self.derived = name in ("tanh", "sigmoid") and not skip and not own
         self.a, self.p, self.q, sizes = _derivatives(name, z)
         if name == "identity":
             self.da, self.dp, self.dq, self.fresh = dz, None, None, norms(first)
@@ -365,12 +360,8 @@ def _derivatives(name: str, z: Floats) -> tuple[Any, Any, Any, Any]:
     t, both = np.minimum(np.abs(z), 1e3), np.clip(z, -1e3, 1e3)  # no infinity times 0
     if name == "gelu":
         cdf, n = ndtr(z), normal(t)
-        return (
-            z * cdf,
-            cdf + both * n,
-            n * (2 - t * t),
-            (np.abs(z) * cdf, cdf + t * n, n * (2 + t * t)),
-        )
+        sizes = np.abs(z) * cdf, cdf + t * n, n * (2 + t * t)
+        return z * cdf, cdf + both * n, n * (2 - t * t), sizes
     s, d = expit(z), bell(np.abs(z))
     if name == "sigmoid":
         q = -d * np.tanh(z / 2)

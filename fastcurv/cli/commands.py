@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import fastcurv as fc
-from fastcurv.optimize.minimize import METHODS
+from fastcurv.optimize.minimize import METHODS, STOCHASTIC
 
 from ..checks import check_choice
 from .cluster import on_cluster
@@ -33,8 +33,6 @@ from .output import (
     verdict_lines,
 )
 from .recipe import Recipe, SavedRun, check_format, load_run, save_run
-
-BATCHED = ("sgd", "momentum", "nesterov", "rmsprop", "adam")
 
 
 def demo(args: Namespace, out: Output) -> int:
@@ -86,7 +84,7 @@ def train(args: Namespace, out: Output) -> int:
     results, phases = [], []
     options: dict[str, Any] = {"max_time": args.max_time, "progress": args.progress}
     if args.epochs > 0:
-        batch = {"batch_size": args.batch_size} if args.method in BATCHED else {}
+        batch = {"batch_size": args.batch_size} if args.method in STOCHASTIC else {}
         verdict = args.polish == "none"
         steps = {"max_iter": args.epochs, "seed": args.seed, "verdict": verdict}
         results.append(fc.minimize(objective, theta, args.method, **steps, **options, **batch))

@@ -15,7 +15,7 @@ from ..network.convert_onnx import from_onnx
 from ..network.convert_torch import from_torch
 from ..network.mlp import MLP
 from ..network.objective import Objective
-from ..network.saved import load
+from ..network.saved import RUN, load
 from .cluster import on_cluster
 from .datasets import Dataset, absolute, load_dataset
 
@@ -29,7 +29,7 @@ def is_model(path: Path) -> bool:
     kind = path.suffix.lower()
     if kind != ".safetensors":
         return kind in (".onnx", *TORCH)
-    return "run" not in read_tensors(path)[1]
+    return RUN not in read_tensors(path)[1]
 
 
 def open_model(path: Path, args: Namespace) -> Opened:

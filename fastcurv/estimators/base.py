@@ -22,12 +22,11 @@ from ..network.convert import SKLEARN
 from ..network.mlp import MLP, RELU_LIKE
 from ..network.objective import Objective
 from ..optimize.escape import escape
-from ..optimize.minimize import METHODS, minimize
+from ..optimize.minimize import METHODS, STOCHASTIC, minimize
 from .choices import OUT, outputs_of, pairs_worth, threads_worth, unscaled
 from .look import PRODUCTS, Look, judge, look
 from .scatter import FIRST, Scatter
 
-STOCHASTIC = ("sgd", "momentum", "nesterov", "rmsprop", "adam")
 SOLVERS = ("auto", "lbfgs", *METHODS)
 DEEP = 1e-2  # curvature this far below zero, relative to the largest, is worth leaving
 LAST_STEPS = 25  # trust-region steps of "auto" where L-BFGS stalled
@@ -241,11 +240,7 @@ class BaseMLP(BaseEstimator):
         if held is not None:
             options["patience"] = self.n_iter_no_change
         if solver in STOCHASTIC:
-            size = 200 if self.batch_size == "auto" else self.batch_size
-            options.update(batch_size=min(size, ob.n_samples))
-            options.setdefault("patience", self.n_iter_no_change)
-            if self.learning_rate_init is not None:
-                options["learning_rate"] = self.learning_rate_init
+            options |= self._batches(ob) | {"patience": self.n_iter_no_change}
         self._deadline = None if self.max_time is None else time.monotonic() + self.max_time
         runs: list[Any] = []
         stop = None
@@ -272,6 +267,13 @@ class BaseMLP(BaseEstimator):
             spent = sum(run.nfev for run in runs) if solver not in STOCHASTIC else 8 * PRODUCTS
             asked = self._scale, self._tol, self.verdict, spent // SHARE
             self.curvature_ = judge(ob, self.theta_, *asked)
+
+    def _batches(self, ob: Objective) -> dict[str, Any]:
+        """What solvers by mini-batches are told."""
+        size = 200 if self.batch_size == "auto" else self.batch_size
+        rate = self.learning_rate_init
+        known = {} if rate is None else {"learning_rate": rate}
+        return {"batch_size": min(size, ob.n_samples)} | known
 
     def _go_on(self, ob: Objective, runs: list[Any], options: dict[str, Any]) -> Look | None:
         """After L-BFGS: trust-region steps where it stalled, a way down from a saddle; more runs
@@ -358,13 +360,8 @@ class BaseMLP(BaseEstimator):
         ob = self._objective(model, X, y, loss, None)
         theta = self._first_theta(model, y, None, rng) if first else self.theta_.copy()
         past = ([], 0) if first else (self.loss_curve_, self.n_iter_)
-        size, self._deadline = 200 if self.batch_size == "auto" else self.batch_size, None
-        options = {
-            "batch_size": min(size, ob.n_samples),
-            "seed": int(rng.randint(1 << 31)) + past[1],
-        }
-        if self.learning_rate_init is not None:
-            options["learning_rate"] = self.learning_rate_init
+        options, self._deadline = self._batches(ob), None
+        options["seed"] = int(rng.randint(1 << 31)) + past[1]
         run = self._minimize(ob, theta, "sgd", 1, options)
         self._keep(ob, [run])
         self.loss_curve_, self.n_iter_ = past[0] + self.loss_curve_, past[1] + 1

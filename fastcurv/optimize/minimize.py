@@ -44,6 +44,7 @@ METHODS: dict[str, type[Method]] = {
     "gauss-newton": GaussNewton,
     "l-bfgs": LBFGS,
 }
+STOCHASTIC = ("sgd", "momentum", "nesterov", "rmsprop", "adam")  # by mini-batches
 
 
 def minimize(

@@ -13,6 +13,7 @@ from ..spectrum.eigsh import eigsh
 from .display import Display
 from .fitted import objective_of
 from .style import CYCLE, GREY
+from .surface import level_lines
 
 NAMES = ("random", "eigenvectors", "gradient")
 
@@ -242,11 +243,7 @@ class LandscapeDisplay(Display):
         ax.legend(frameon=False)
 
     def _plane(self, ax: Any, levels: int, log: bool) -> None:
-        z = np.log10(np.maximum(self.losses, 1e-12 * self.losses.max())) if log else self.losses
-        filled = ax.contourf(self.steps, self.steps, z, levels=levels, cmap="cividis")
-        ax.contour(self.steps, self.steps, z, levels=levels, colors="white", linewidths=0.3)
-        bar = ax.figure.colorbar(filled, ax=ax)
-        bar.set_label("log10 of the loss" if log else "loss")
+        level_lines(ax, self.steps, self.steps, self.losses, levels=levels, log=log)
         ax.plot([0], [0], "o", color="white", mec="black", ms=6)
         ax.set_xlabel(f"steps along {self.names[0]}")
         ax.set_ylabel(f"steps along {self.names[1]}")

@@ -104,7 +104,7 @@ class SpectrumDisplay(Display):
         values = None
         if k:
             values = extremes(op, min(k, density.n // 2), density.n, seed)
-        return cls(density, eigenvalues=values)._drawn(ax, look)
+        return cls(density, eigenvalues=values).plot(ax, **look)
 
     @classmethod
     def from_objective(
@@ -152,10 +152,6 @@ class SpectrumDisplay(Display):
         """
         objective, theta = objective_of(estimator, X, y, sample_weight)
         return cls.from_objective(objective, theta, ax=ax, **options)
-
-    def _drawn(self, ax: Any, look: dict[str, Any]) -> SpectrumDisplay:
-        self.plot(ax, **look)
-        return self
 
     @own_names("picture")
     def plot(

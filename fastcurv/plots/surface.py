@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..protocols import Array
 from .style import new_axes
 
 
@@ -44,15 +45,19 @@ def surface(
     ax = new_axes(ax, figsize=(5.6, 4.6))
     x, y = np.linspace(xlim[0], xlim[1], n), np.linspace(ylim[0], ylim[1], n)
     z = np.array([[function(a, b) for a in x] for b in y], dtype=float)
-    if log:
-        z = np.log10(np.maximum(z, z.max() * 1e-12))
+    level_lines(ax, x, y, z, levels=levels, log=log)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    return ax
+
+
+def level_lines(ax: Any, x: Array, y: Array, z: Array, *, levels: int, log: bool) -> None:
+    """A loss z ``(y, x)`` as colours with lines between them and a bar that says what they are."""
+    z = np.log10(np.maximum(z, z.max() * 1e-12)) if log else z
     filled = ax.contourf(x, y, z, levels=levels, cmap="cividis")
     ax.contour(x, y, z, levels=levels, colors="white", linewidths=0.3, alpha=0.6)
     bar = ax.figure.colorbar(filled, ax=ax)
     bar.set_label("log10 of the loss" if log else "loss")
-    ax.set_xlabel(xlabel)
-    ax.set_ylabel(ylabel)
-    return ax
 
 
 def plane(

@@ -79,7 +79,7 @@ def test_statistics_and_biases_that_a_model_lacks():
     with pytest.raises(ValueError, match="the model has no biases"):
         model.flatten([(np.zeros((3, 2)), np.zeros(3)), (np.zeros((1, 3)), None)])
     ob = fc.Objective(model, np.eye(2), [0.0, 1.0], "mse")
-    with pytest.raises(ValueError, match="no batch normalisation"):
+    with pytest.raises(ValueError, match="without batch normalisation"):
         model.statistics(ob, model.init(seed=0))
 
 

@@ -6,7 +6,6 @@ import sqlite3
 from collections import Counter
 from pathlib import Path
 
-MOST = 80
 UNFIT = ("ctrl_c", "interrupt", "killed", "threads_of", "exits", "forks", "drift", "takes")
 
 
@@ -34,7 +33,7 @@ class Covering:
             return []
         room = "tests." + path.split("/")[1].removesuffix(".py") + "."
         named.sort(key=lambda c: (not self.names[c].startswith(room), self.sizes[c], self.names[c]))
-        return [self._node(self.names[c]) for c in named[:MOST]]
+        return [self._node(self.names[c]) for c in named]
 
     def _contexts(self, file: int, part: range) -> list[int]:
         """Of lines that were run; those of the module's own level have none."""

@@ -1,0 +1,243 @@
+"""The suite collected once; the tests of one mutant after the other run in children of it.
+
+    python -m tests.tools.judge [arguments of pytest ...]
+
+A child puts the mutated code into the functions that are there, where each line of standard input
+names a file, a mutation in it and the tests; a line of standard output says the first that failed.
+So a mutant costs its tests and nothing else, and what only an import would run is not seen here.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any
+
+import pytest
+
+from .mutations import applied
+
+TEST_SECONDS = 30  # of processor time for a test that has not run yet
+LONGER = 10  # times what a test took without a mutant: longer is for ever
+SILENCE = 60  # seconds a test may wait without any work
+MEMORY = 8 << 30  # bytes a mutant may take beyond what is there
+
+
+def codes(code: CodeType) -> list[CodeType]:
+    """A code and those inside it, in their order."""
+    inner = [c for c in code.co_consts if isinstance(c, CodeType)]
+    return [code, *(c for part in inner for c in codes(part))]
+
+
+def processor() -> float:
+    """Seconds of it that this process and those it waited for have used."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
+
+
+def heard(pipe: int, worker: int) -> list[str]:
+    """What a child says to its end, or until it has waited for `SILENCE` and done nothing. Seconds
+    in which this process was stopped too do not count.
+    """
+    said, silent, used = b"", 0, 0
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+        while silent < SILENCE:
+            if select.select([pipe], [], [], 1.0)[0]:
+                part = os.read(pipe, 1 << 16)
+                if not part:
+                    break
+                said, silent = said + part, 0
+                continue
+            now = sum(map(int, Path(f"/proc/{worker}/stat").read_text().split()[13:17]))
+            silent, used = (0, now) if now > used else (silent + 1, used)
+        else:
+            os.kill(worker, signal.SIGKILL)
+    os.close(pipe)
+    return said.decode().splitlines()
+
+
+class Judge:
+    """A plugin of pytest: answers what is asked where the tests would run."""
+
+    def __init__(self, questions: Any, answers: Any) -> None:
+        self.questions, self.answers = questions, answers
+        self.items: dict[str, list[Any]] = defaultdict(list)  # by function
+        self.took: dict[str, float] = {}
+        self.sound: dict[str, bool] = {}  # whether a test passes without a mutant
+        self.failed = False
+        self.pipe = -1
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.failed |= report.failed
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: Any) -> bool:
+        for item in session.items:
+            self.items[item.nodeid.split("[")[0]].append(item)
+        self.functions: dict[str, list[FunctionType]] = defaultdict(list)
+        self.caches = []
+        for thing in gc.get_objects():
+            if isinstance(thing, FunctionType):
+                self.functions[thing.__code__.co_filename].append(thing)
+            elif isinstance(thing, functools._lru_cache_wrapper):
+                self.caches += [thing] if thing.__module__.startswith("fastcurv") else []
+        sys.dont_write_bytecode = True
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        gc.collect()
+        gc.freeze()
+        print(json.dumps(sorted(self.items)), file=self.answers, flush=True)
+        for line in self.questions:
+            print(json.dumps(self.verdict(**json.loads(line))), file=self.answers, flush=True)
+        return True
+
+    def ordered(self, tests: list[str]) -> list[Any]:
+        """One case of each test, then a few more, then the rest: in the order of the tests."""
+        rounds: list[list[Any]] = [[], [], []]
+        for name in dict.fromkeys(tests):
+            cases = self.items.get(name, [])
+            step = max(1, len(cases) // 4)
+            few = cases[::step]
+            rounds[0] += few[:1]
+            rounds[1] += few[1:]
+            rounds[2] += [case for i, case in enumerate(cases) if i % step]
+        return [case for part in rounds for case in part]
+
+    def verdict(
+        self, file: str, number: int, tests: list[str], seconds: float
+    ) -> dict[str, str | float | None]:
+        """The first test that fails with the mutant and not without it, and the time it took."""
+        path, begin = Path.cwd() / "fastcurv" / file, time.monotonic()
+        text, stat = path.read_text(), path.stat()
+        change = applied(text, number, file)
+        instead = self.replacing(text, change.tree, str(path))
+        if instead is None:
+            return {"killer": None, "swapped": False, "seconds": 0.0, "ran": 0}
+        left, ran, killer = self.ordered(tests), 0, None
+        while left:
+            path.write_text(ast.unparse(change.tree))  # for processes that a test starts
+            try:
+                done, failed = self.run(left, instead, seconds)
+            finally:
+                path.write_text(text)
+                os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+            ran += len(done)
+            seconds -= sum(done.values())
+            self.took = done | self.took
+            if failed is None:
+                break
+            if self.alone(failed):
+                killer = failed.nodeid
+                break
+            left = left[left.index(failed) + 1 :]
+        spent = time.monotonic() - begin
+        return {"killer": killer, "swapped": True, "seconds": spent, "ran": ran}
+
+    def alone(self, item: Any) -> bool:
+        """Whether a test passes without a mutant."""
+        if item.nodeid not in self.sound:
+            done, failed = self.run([item], {}, TEST_SECONDS)
+            self.sound[item.nodeid] = failed is None
+            self.took |= done
+        return self.sound[item.nodeid]
+
+    def replacing(
+        self, text: str, tree: ast.Module, file: str
+    ) -> dict[FunctionType, CodeType] | None:
+        """What the functions of a file shall run; None where not all that differs is theirs."""
+        before = codes(compile(text, file, "exec", dont_inherit=True))
+        after = codes(compile(tree, file, "exec", dont_inherit=True))
+        if len(before) != len(after):
+            return None
+        # a code holds those inside it, so that only a function's own difference may be its alone
+        new = {old: now for old, now in zip(before, after, strict=True) if old != now}
+        found = {f: new[f.__code__] for f in self.functions[file] if f.__code__ in new}
+        return found or None
+
+    def run(
+        self, items: list[Any], instead: dict[FunctionType, CodeType], seconds: float
+    ) -> tuple[dict[str, float], Any]:
+        """Tests in a child: what each that passed took, and the one that did not."""
+        reading, writing = os.pipe()
+        worker = os.fork()
+        if not worker:
+            try:
+                os.setpgid(0, 0)
+                os.close(reading)
+                self.child(items, instead, seconds, writing)
+            finally:
+                os._exit(0)
+        os.close(writing)
+        said = [line.split() for line in heard(reading, worker)]
+        os.waitpid(worker, 0)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(worker, signal.SIGKILL)  # what it may have left behind
+        done = {items[int(i)].nodeid: float(took) for i, took, passed in said if passed == "1"}
+        if said and said[-1][0] == "end":
+            return done, None
+        ended = [(int(i), passed) for i, _, passed in said]
+        if ended and ended[-1][1] == "0":
+            return done, items[ended[-1][0]]
+        return done, items[len(ended)] if len(ended) < len(items) else None
+
+    def child(
+        self, items: list[Any], instead: dict[FunctionType, CodeType], seconds: float, pipe: int
+    ) -> None:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(nothing, stream)
+        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, resource.RLIM_INFINITY))
+        for function, code in instead.items():
+            function.__code__ = code
+        for cache in self.caches:
+            cache.cache_clear()
+        end = processor() + seconds
+        for i, (item, following) in enumerate(zip(items, [*items[1:], None], strict=True)):
+            begin = processor()
+            known = self.took.get(item.nodeid)
+            limit = TEST_SECONDS if known is None else int(LONGER * known) + 3
+            resource.setrlimit(
+                resource.RLIMIT_CPU, (int(time.process_time()) + 1 + limit, resource.RLIM_INFINITY)
+            )
+            self.failed = False
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            os.write(pipe, f"{i} {processor() - begin:.4f} {int(not self.failed)}\n".encode())
+            if self.failed:
+                return
+            if processor() > end:
+                break
+        os.write(pipe, b"end 0 0\n")
+
+
+def main() -> int:
+    questions, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1):
+        os.dup2(nothing, stream)
+    words = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "-p",
+        "no:faulthandler",
+        "--continue-on-collection-errors",
+    ]
+    return int(pytest.main([*words, *sys.argv[1:]], plugins=[Judge(questions, answers)]))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -70,7 +70,10 @@ def of_densities(name: str) -> dict[str, float]:
         found |= {f"{what}, products": d.n_products, f"{what}, width": d.width}
         found |= {f"{what}, from": d.grid[0], f"{what}, to": d.grid[-1]}
         found |= {f"{what}, heights": d.density @ places, f"{what}, top": d.density.max()}
-        found |= {f"{what}, errors": np.nan_to_num(d.stderr) @ places, f"{what}, nodes": len(d.nodes)}
+        found |= {
+            f"{what}, errors": np.nan_to_num(d.stderr) @ places,
+            f"{what}, nodes": len(d.nodes),
+        }
         found |= {f"{what}, deflated": d.n_deflated, f"{what}, below": d.linear_below}
     return found
 
@@ -84,7 +87,10 @@ def of_estimates(name: str) -> dict[str, float]:
             e = question(operator(name), **words, seed=9)
             at = f"{what}, {question.__name__}"
             places = np.cos(np.arange(np.size(e.estimate)))
-            found |= {f"{at}, products": e.n_products, f"{at}, value": np.atleast_1d(e.estimate) @ places}
+            found |= {
+                f"{at}, products": e.n_products,
+                f"{at}, value": np.atleast_1d(e.estimate) @ places,
+            }
             found |= {f"{at}, error": np.atleast_1d(e.stderr) @ places}
             found |= {f"{at}, squares": e.n_quadratic}
     return found

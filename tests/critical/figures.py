@@ -1,0 +1,125 @@
+"""Verdicts with all that they say, at and near critical points of small nets and of functions:
+`test_critical_figures` holds them.
+
+    python -m tests.critical.figures > tests/critical/figures.json
+
+writes them down anew, which is to be done where a verdict, a bound or a sentence is meant to
+change, and looked at. What differs between the tables of kernels of this machine rests on what
+rounding left, and is null there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+
+import fastcurv as fc
+from fastcurv import _engine
+from fastcurv.critical.result import CriticalPoint
+from fastcurv.testing import zoo
+
+from ..rounding.figures import drawn
+
+NUMBER = re.compile(r"(?<![\w.])-?\d+\.?\d*(?:e[-+]?\d+)?(?![\w])")
+NETS: dict[str, dict[str, Any]] = {
+    "tanh": {"sizes": [3, 4, 2], "l2": 1e-2},
+    "cross entropy": {
+        "sizes": [3, 4, 3], "activation": "gelu", "loss": "cross_entropy", "l2": 1e-2,
+    },
+    "relu": {"sizes": [3, 4, 1], "activation": "relu", "l2": 0.1},
+    "binary, skips": {
+        "sizes": [3, 3, 3, 1], "activation": "sigmoid", "loss": "binary_cross_entropy",
+        "residual": True, "l2": 1e-3,
+    },
+    "single": {"sizes": [3, 3, 1], "dtype": "float32", "l2": 1e-1},
+    "linear": {"sizes": [4, 2], "l2": 1e-3},
+}  # fmt: skip
+ZOO = [*enumerate(zoo())]
+OFF = {"there": 0.0, "beside": 1e-7, "near": 1e-4, "away": 3e-2}
+WORDS: dict[str, dict[str, Any]] = {
+    "dense": {},
+    "products": {"dense_below": 0},
+    "few products": {"dense_below": 0, "max_products": 12},
+    "loose": {"curvature_tol": 0.05, "gradient_tol": 1e-2},
+    "strict": {"dense_below": 0, "curvature_tol": 1e-6, "failure_probability": 1e-6},
+}
+
+
+def said(point: CriticalPoint) -> list[Any]:
+    """What is said, with # for numbers; then the numbers, and those that no line shows."""
+    text = repr(point).replace(f" {point.wall_time:.2f} s,", "")
+    numbers = [float(x) for x in NUMBER.findall(text)]
+    hidden = (point.failure_probability, point.gradient_flat_ratio, point.gradient_residual)
+    hidden += (*point.lambda_min_bounds, *point.lambda_max_bounds, *point.n_negative_bounds)
+    hidden += (point.plateau, point.curvature_tol, point.distance, point.rest, point.n_held)
+    numbers += [-1.0 if x is None or not np.isfinite(x) else float(f"{x:.5g}") for x in hidden]
+    return [NUMBER.sub("#", text), *numbers]
+
+
+def at(ob: Any, theta: Any, off: dict[str, float] = OFF) -> dict[str, list[Any]]:
+    """At a point and beside it, asked in several ways."""
+    v = np.cos(np.arange(len(theta)) ** 1.5)
+    v /= np.linalg.norm(v)
+    found = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for where, step in off.items():
+            for how, words in WORDS.items():
+                if (
+                    how in ("loose", "strict")
+                    and where != "there"
+                    or how != "dense"
+                    and step > 0.01
+                ):
+                    continue
+                there = (theta + step * v).astype(theta.dtype)
+                found[f"{where}, {how}"] = said(fc.classify(ob, there, **words))
+    return found
+
+
+def figures(name: str, table: str = "reference") -> dict[str, list[Any]]:
+    """Of one net, by plain loops, which are the same on every machine."""
+    before = _engine.set_arch(table)
+    try:
+        if name == "zoo":
+            return {f"{i} {c.name}": said(fc.classify(c.objective, c.theta)) for i, c in ZOO}
+        ob, theta, _ = drawn(**NETS[name])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run = fc.minimize(ob, theta, max_iter=200, seed=0, verdict=False)
+        found = at(ob, run.x)
+        zero = at(ob, 0 * theta, {"there": 0.0})
+        return found | {f"zero: {what}": x for what, x in zero.items()}
+    finally:
+        _engine.set_arch(before)
+
+
+def agreed(every: list[list[Any]]) -> list[Any]:
+    """What the tables agree on."""
+    first = every[0]
+    return [
+        x if all(len(other) == len(first) and same(x, other[i]) for other in every) else None
+        for i, x in enumerate(first)
+    ]
+
+
+def same(x: Any, other: Any, rel: float = 1e-2) -> bool:
+    """Whether two say the same, up to what rounding leaves of numbers."""
+    if isinstance(x, str) or isinstance(other, str):
+        return bool(x == other)
+    return bool(abs(x - other) <= rel * abs(x) + 1e-13)
+
+
+if __name__ == "__main__":
+    tables = ("reference", "baseline", *({"avx2", "avx512"} & {*_engine.available_archs()}))
+    held = {}
+    for net in [*NETS, "zoo"]:
+        ways = [figures(net, table) for table in tables]
+        held[net] = {what: agreed([way[what] for way in ways]) for what in ways[0]}
+    json.dump(held, sys.stdout, indent=None, separators=(",", ":"))
+    print()

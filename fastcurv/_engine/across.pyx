@@ -20,7 +20,8 @@ from .kernels cimport (
 )
 from .products cimport add_outer, bias_of, remakes, run, start_sum
 from .state cimport (
-    FISHER, VJP, Data, V_of, Weights, at, kept, loss_at, narrow_last, whole_lines
+    FISHER, VJP, Data, V_of, Weights, at, first_of, kept, loss_at, narrow_last, panels_of,
+    state_of, whole_lines
 )
 
 
@@ -103,7 +104,7 @@ cdef void r_loss_across(Pass *t, fc_loss_rows *here, Layer *y, char *u) noexcept
             <double>P.N, t.rows, y.m, here.delta, P.across, rz, P.across, rz, P.across
         )
     elif t.kind == VJP:
-        P.K.copy(y.m, t.rows, u + t.r0 * y.m * P.K.real_bytes, 1, y.m, rz, P.across)
+        P.K.copy(y.m, t.rows, u + t.s0 * y.m * P.K.real_bytes, 1, y.m, rz, P.across)
     else:
         here.ldh = P.across
         P.K.r_loss_across(here, t.rows, y.m, rz, P.across, rz, P.across)
@@ -113,7 +114,7 @@ cdef double top_across(Pass *t, Layer *y) noexcept nogil:
     """<rz, (d2 loss / dz2) rz> of a panel, in blocks of samples. rz is spent."""
     cdef PlanS *P = t.P
     cdef Py_ssize_t first = 0, size = P.K.real_bytes
-    cdef fc_loss_rows here = loss_at(P, t.r0)
+    cdef fc_loss_rows here = loss_at(t, 0)
     cdef char *rz = t.scratch.rz[P.n_layers - 1]
     cdef fc_step step
     cdef double total = 0, part = 0
@@ -133,31 +134,31 @@ cdef double top_across(Pass *t, Layer *y) noexcept nogil:
 
 cdef void load_across(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
     """A chunk's rows of X into panels (d_in, samples), each padded with its last sample."""
-    cdef Py_ssize_t first = 0, n, j, k = P.layer[0].k, size = P.K.real_bytes, end
+    cdef Py_ssize_t panel, first, n, j, k = P.layer[0].k, size = P.K.real_bytes, end
     cdef Data *D = P.data
     cdef char *to
     cdef char *last
-    while first < rows:
-        n = min(P.panel, rows - first)
-        to = at(P, P.x, first, k)
+    for panel in range(panels_of(P, rows)):
+        first = first_of(P, rows, panel)
+        n = first_of(P, rows, panel + 1) - first
+        to = at(P, P.x, state_of(P, panel), k)
         P.K.copy(k, n, D.X + (r0 + first) * D.x_rs * size, D.x_cs, D.x_rs, to, P.across)
         for j in range(k if n < whole_lines(P, n) else 0):
             last = to + (j * P.across + n - 1) * size
             for end in range(1, whole_lines(P, n) - n + 1):
                 memcpy(last + end * size, last, size)
-        first += P.panel
 
 
 cdef void outputs_across(PlanS *P, Py_ssize_t r0, char *out) noexcept nogil:
     """The net's outputs for the chunk at hand into out (N, d_out), a panel at a time."""
-    cdef Py_ssize_t first = 0, rows = min(P.chunk, P.N - r0), size = P.K.real_bytes
+    cdef Py_ssize_t panel, first, rows = min(P.chunk, P.N - r0), size = P.K.real_bytes
     cdef Layer *y = &P.layer[P.n_layers - 1]
-    while first < rows:
+    for panel in range(panels_of(P, rows)):
+        first = first_of(P, rows, panel)
         P.K.columns(
-            y.m, min(P.panel, rows - first), at(P, y.a, first, y.ldm), P.across, 1, 0, y.m,
-            out + (r0 + first) * y.m * size, y.m
+            y.m, first_of(P, rows, panel + 1) - first, at(P, y.a, state_of(P, panel), y.ldm),
+            P.across, 1, 0, y.m, out + (r0 + first) * y.m * size, y.m
         )
-        first += P.panel
 
 
 cdef void fill_ones(PlanS *P) noexcept nogil:

@@ -10,7 +10,7 @@ from libc.string cimport memcpy
 
 from .kernels cimport BLOCK_ROWS, FC_ALIGN, FC_MAX_STACK, fc_slope_from_a
 from .memory cimport padded, pointer, take
-from .state cimport Scratch, Norm, narrow_last, normalised, panels
+from .state cimport Scratch, Norm, narrow_last, normalised, panels, panels_of, state_of
 from .team cimport FC_MAX_THREADS
 
 
@@ -86,8 +86,7 @@ cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
         count = (count + 3) // 4 * 4
     elif lines > 4 and not alone:
         count = 2
-    lines = (lines + count - 1) // count
-    return lines + (lines % 8 == 0)
+    return (lines + count - 1) // count
 
 
 cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
@@ -168,7 +167,8 @@ cdef int choose_across(PlanS *P, Py_ssize_t memory) except -1:
     cdef int threads = P.threads
     if lines:
         lines = min(lines, (P.N + line - 1) // line)
-        P.across = P.panel = lines * line
+        P.panel = lines * line
+        P.across = P.panel + (line if lines % 8 == 0 else 0)    # no power of two between units
         P.ldx = P.layer[0].k
         for l in range(P.n_layers):
             P.layer[l].ldm, P.layer[l].ldk = P.layer[l].m, P.layer[l].k
@@ -202,7 +202,7 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
     constant nor derived from a and delta, by layer; R D_L for the loss; scratch of r (1 or 2 D by
     layer, 2 max D), r the rows of a chunk where wide, of a panel for each thread where tall."""
     cdef size_t size = P.K.real_bytes
-    cdef size_t R = P.chunk if not P.across else (P.chunk + P.panel - 1) // P.panel * P.panel
+    cdef size_t R = state_of(P, panels_of(P, P.chunk)) if P.across else P.chunk
     cdef Py_ssize_t l, widest = 0, i
     cdef Py_ssize_t rows = P.across if P.across else min(P.panel, P.chunk) if P.panel else P.chunk
     cdef Layer *y
@@ -237,7 +237,7 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
         take(A, P.K.scratch, 1)
     if not P.panel:                         # its products run on the members' scratch
         lay_scratch(P, A, &P.wide if A.base != NULL else NULL, rows, widest)
-    P.groups = min(<Py_ssize_t>MAX_GROUPS, (P.chunk + P.panel - 1) // P.panel) if P.panel else 0
+    P.groups = min(<Py_ssize_t>MAX_GROUPS, panels_of(P, P.chunk)) if P.panel else 0
     P.ldg = (P.n * <Py_ssize_t>size + FC_ALIGN - 1) // FC_ALIGN * FC_ALIGN // <Py_ssize_t>size
 
 

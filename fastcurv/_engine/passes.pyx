@@ -97,7 +97,7 @@ cdef void loss_block(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef fc_loss_rows here
     cdef Py_ssize_t first, rows, block
     rows_of(t, part, &first, &rows, &block)
-    here = loss_at(P, t.r0 + first)
+    here = loss_at(t, first)
     if P.across:
         P.values[block] = loss_across(t, &here, y)
     else:

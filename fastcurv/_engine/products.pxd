@@ -143,8 +143,8 @@ cdef inline void ask(Pass *t, fc_product *job, char *whole, Py_ssize_t units) no
         return
     while job.ahead[i].bytes:
         i += 1
-    job.ahead[i].at = at(t.P, whole, t.r0 + t.P.panel, units)
-    job.ahead[i].bytes = t.P.panel * units * t.P.K.real_bytes
+    job.ahead[i].at = at(t.P, whole, t.r0 + t.P.across, units)
+    job.ahead[i].bytes = t.P.across * units * t.P.K.real_bytes
 
 
 cdef inline bint remakes(PlanS *P, Py_ssize_t l) noexcept nogil:

@@ -7,7 +7,7 @@ that what theta decides is read once for all of them, and narrow products fill t
 bits as one after the other.
 """
 from .kernels cimport BLOCK_ROWS, fc_table
-from .state cimport Scratch
+from .state cimport Scratch, state_of
 from .team cimport fc_team_run
 
 
@@ -78,7 +78,7 @@ cdef void rows_of(
     """Rows of a block, counted within the pass, and its number among the chunk's."""
     if part < 0:
         first[0], rows[0] = 0, t.rows
-        block[0] = t.r0 // t.P.panel
+        block[0] = t.r0 // state_of(t.P, 1)
     else:
         first[0] = part * BLOCK_ROWS
         rows[0] = min(<Py_ssize_t>BLOCK_ROWS, t.rows - first[0])

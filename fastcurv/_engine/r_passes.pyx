@@ -117,7 +117,7 @@ cdef void r_loss_block(void *context, Py_ssize_t part, int member) noexcept nogi
     cdef Layer *y = &P.layer[P.n_layers - 1]
     cdef Py_ssize_t first, rows, block, x, ld = y.ldm
     rows_of(t, part, &first, &rows, &block)
-    cdef fc_loss_rows here = loss_at(P, t.r0 + first)
+    cdef fc_loss_rows here = loss_at(t, first)
     cdef char *rz
     if P.across:
         r_loss_across(t, &here, y, c.out)
@@ -127,7 +127,7 @@ cdef void r_loss_block(void *context, Py_ssize_t part, int member) noexcept nogi
         if t.kind == FISHER:
             P.K.r_fisher(<double>P.N, rows, y.m, here.delta, here.ldd, rz, ld, rz, ld)
         elif t.kind == VJP:
-            P.K.copy(rows, y.m, at(P, c.out, t.r0 + first, y.m), y.m, 1, rz, ld)
+            P.K.copy(rows, y.m, at(P, c.out, t.s0 + first, y.m), y.m, 1, rz, ld)
         else:
             P.K.r_loss(&here, rows, y.m, rz, ld, rz, ld)
         column_sums(t, part, rows, y, rz, x * t.own)

@@ -22,9 +22,11 @@ from .state cimport (
     Layer,
     Pass,
     Weights,
+    go_to,
     lanes,
     moved,
     new_pass,
+    panels_of,
 )
 from .team cimport fc_team_off, fc_team_run, fc_watch_off
 
@@ -112,12 +114,12 @@ cdef void put_rows(Pass *t, Job *job) noexcept nogil:
     if P.across:
         P.K.columns(
             y.m, t.rows, t.scratch.rz[P.n_layers - 1], P.across, 1, 0, y.m,
-            job.out + t.r0 * y.m * size, y.m
+            job.out + t.s0 * y.m * size, y.m
         )
         return
     for i in range(t.rows):
         memcpy(
-            job.out + (t.r0 + i) * y.m * size, t.scratch.rz[P.n_layers - 1] + i * y.ldm * size,
+            job.out + (t.s0 + i) * y.m * size, t.scratch.rz[P.n_layers - 1] + i * y.ldm * size,
             y.m * size
         )
 
@@ -165,7 +167,7 @@ cdef void serve_group(void *context, Py_ssize_t item, int member) noexcept nogil
     cdef Py_ssize_t side = side_by_side(job), stacks = stacks_of(job), group = item // stacks
     cdef Py_ssize_t first = item % stacks * side
     cdef Py_ssize_t last = min(first + side, max(<Py_ssize_t>1, job.vectors))
-    cdef Py_ssize_t n_panels = (job.rows + P.panel - 1) // P.panel
+    cdef Py_ssize_t n_panels = panels_of(P, job.rows)
     cdef Py_ssize_t groups = min(P.groups, n_panels), panel, j
     cdef Py_ssize_t begin = n_panels * group // groups, end = n_panels * (group + 1) // groups
     cdef Pass t = new_pass(P, &P.members[member], True, job.kind)
@@ -174,8 +176,7 @@ cdef void serve_group(void *context, Py_ssize_t item, int member) noexcept nogil
     for panel in range(begin, end):
         if fc_team_off(member):
             return
-        t.r0 = panel * P.panel
-        t.rows = min(P.panel, job.rows - t.r0)
+        go_to(&t, job.rows, panel)
         t.more = P.across and panel + 1 < end and last - first < 2
         if job.stages & FORWARD:
             forward(&t)
@@ -216,7 +217,7 @@ cdef void serve_side(void *context, Py_ssize_t item, int member) noexcept nogil:
     """
     cdef Job *job = <Job *>context
     cdef PlanS *P = job.P
-    cdef Py_ssize_t n_panels = (job.rows + P.panel - 1) // P.panel, groups = min(P.groups, n_panels)
+    cdef Py_ssize_t n_panels = panels_of(P, job.rows), groups = min(P.groups, n_panels)
     cdef Py_ssize_t group, panel, j
     cdef Py_ssize_t first = item * side_by_side(job)
     cdef Py_ssize_t last = min(first + side_by_side(job), job.vectors)
@@ -235,8 +236,7 @@ cdef void serve_side(void *context, Py_ssize_t item, int member) noexcept nogil:
         for panel in range(begin, end):
             if fc_team_off(member):
                 return
-            t.r0 = panel * P.panel
-            t.rows = min(P.panel, job.rows - t.r0)
+            go_to(&t, job.rows, panel)
             take_side(&t, job, member, first, last, out, step, panel > begin or (alone and add))
         for j in range(0 if alone else last - first):
             P.K.add_parts(P.n, 1, out + j * step, P.ldg, add, job.out + (first + j) * job.out_step)
@@ -250,20 +250,29 @@ cdef char *group_out(Job *job, Py_ssize_t groups, Py_ssize_t group, Py_ssize_t j
     return P.groups_out + (group * P.block + j) * P.ldg * P.K.real_bytes
 
 
-cdef void add_groups(void *context, Py_ssize_t j, int member) noexcept nogil:
-    """The sums of all groups for vector j."""
+cdef enum: ADD_NUMBERS = 4096    # of a vector, for one part of the job
+
+
+cdef inline Py_ssize_t slices_of(PlanS *P) noexcept nogil:
+    return (P.n + ADD_NUMBERS - 1) // ADD_NUMBERS
+
+
+cdef void add_groups(void *context, Py_ssize_t part, int member) noexcept nogil:
+    """A slice of the sums of all groups for a vector."""
     cdef Job *job = <Job *>context
     cdef PlanS *P = job.P
-    cdef Py_ssize_t groups = min(P.groups, (job.rows + P.panel - 1) // P.panel)
+    cdef Py_ssize_t groups = min(P.groups, panels_of(P, job.rows))
+    cdef Py_ssize_t j = part // slices_of(P), first = part % slices_of(P) * ADD_NUMBERS
     P.K.add_parts(
-        P.n, groups, group_out(job, groups, 0, j), P.block * P.ldg, job.add,
-        job.out + j * job.out_step
+        min(<Py_ssize_t>ADD_NUMBERS, P.n - first), groups,
+        group_out(job, groups, 0, j) + first * P.K.real_bytes, P.block * P.ldg, job.add,
+        job.out + j * job.out_step + first * P.K.real_bytes
     )
 
 
 cdef void serve_tall(Job *job) noexcept nogil:
     cdef PlanS *P = job.P
-    cdef Py_ssize_t n_panels = (job.rows + P.panel - 1) // P.panel, panel, j
+    cdef Py_ssize_t n_panels = panels_of(P, job.rows), panel, j
     cdef Py_ssize_t groups = min(P.groups, n_panels)
     cdef Py_ssize_t sides = stacks_of(job)
     if job.stages == PRODUCT and job.kind <= FISHER and sides % P.threads == 0:
@@ -276,7 +285,9 @@ cdef void serve_tall(Job *job) noexcept nogil:
             for panel in range(n_panels):
                 job.totals[j] += P.panel_totals[panel * P.block + j]
     elif job.out != NULL and job.kind != JVP and groups > 1:
-        fc_team_run(P.threads, max(<Py_ssize_t>1, job.vectors), add_groups, job)
+        fc_team_run(
+            P.threads, max(<Py_ssize_t>1, job.vectors) * slices_of(P), add_groups, job
+        )
 
 
 # --- wide -----------------------------------------------------------------------------------------

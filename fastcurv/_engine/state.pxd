@@ -99,7 +99,8 @@ cdef struct PlanS:
     Layer *layer
     Py_ssize_t chunk            # rows whose state is kept at a time
     Py_ssize_t panel, groups    # tall: rows of a panel, groups of panels; panel 0: wide
-    # samples lie across: the leading dimension of every matrix of a panel; 0: they are its rows
+    # samples lie across: the leading dimension of every matrix of a panel, and so many rows of
+    # state are a panel's; 0: they are its rows
     Py_ssize_t across
     char *ones                  # across: so many numbers, all 1
     int threads
@@ -133,7 +134,9 @@ cdef struct PlanS:
 cdef struct Pass:               # some rows of the chunk on their way through the layers
     PlanS *P
     Scratch *scratch
-    Py_ssize_t r0, rows         # rows of the chunk; scratch starts at its own row 0
+    Py_ssize_t r0, rows         # rows of the chunk's state; scratch starts at its own row 0
+    # samples of the chunk before the first one: r0, unless panels across differ in length
+    Py_ssize_t s0
     bint serial
     Py_ssize_t v                # which vector of the block, the first of `count` side by side
     char *flat                  # across: that vector as it came
@@ -230,7 +233,7 @@ cdef inline Pass new_pass(PlanS *P, Scratch *scratch, bint serial, Kind kind) no
     """For one vector, from the chunk's first row on; rows are the caller's to say."""
     cdef Pass t
     t.P, t.scratch, t.serial, t.kind = P, scratch, serial, kind
-    t.r0 = t.rows = t.v = t.own = t.out_step = 0
+    t.r0 = t.s0 = t.rows = t.v = t.own = t.out_step = 0
     t.count, t.flat, t.more = 1, NULL, False
     return t
 
@@ -242,18 +245,45 @@ cdef inline Py_ssize_t whole_lines(PlanS *P, Py_ssize_t rows) noexcept nogil:
     return (rows + line - 1) // line * line
 
 
-cdef inline fc_loss_rows loss_at(PlanS *P, Py_ssize_t row) noexcept nogil:
-    """The loss's own arrays from a row of the chunk on."""
+cdef inline Py_ssize_t panels_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
+    """How many panels rows of a chunk are cut into."""
+    return (rows + P.panel - 1) // P.panel
+
+
+cdef inline Py_ssize_t first_of(PlanS *P, Py_ssize_t rows, Py_ssize_t panel) noexcept nogil:
+    """The first sample of a panel; across, lines are shared evenly by all panels of the chunk."""
+    cdef Py_ssize_t line = FC_ALIGN // P.K.real_bytes
+    if P.across:
+        return min(rows, whole_lines(P, rows) // line * panel // panels_of(P, rows) * line)
+    return min(rows, panel * P.panel)
+
+
+cdef inline Py_ssize_t state_of(PlanS *P, Py_ssize_t panel) noexcept nogil:
+    """The row of the chunk's state at which a panel begins."""
+    return panel * (P.across if P.across else P.panel)
+
+
+cdef inline void go_to(Pass *t, Py_ssize_t rows, Py_ssize_t panel) noexcept nogil:
+    """The pass is over this panel of a chunk's rows from now on."""
+    t.r0, t.s0 = state_of(t.P, panel), first_of(t.P, rows, panel)
+    t.rows = first_of(t.P, rows, panel + 1) - t.s0
+
+
+cdef inline fc_loss_rows loss_at(Pass *t, Py_ssize_t first) noexcept nogil:
+    """The loss's own arrays from a row of the pass on."""
+    cdef PlanS *P = t.P
+    cdef Layer *y = &P.layer[P.n_layers - 1]
+    cdef Py_ssize_t row = t.r0 + first, sample = t.s0 + first
     cdef fc_loss_rows here = P.loss
-    here.y = at(P, <char *>here.y, row, here.ldy)
-    here.weight = at(P, <char *>here.weight, row, 1)
-    here.delta = at(P, <char *>here.delta, row, P.layer[P.n_layers - 1].ldm)
-    here.h = at(P, <char *>here.h, row, P.layer[P.n_layers - 1].ldm)
-    here.s = at(P, <char *>here.s, row, 1)
+    here.y = at(P, <char *>here.y, sample, here.ldy)
+    here.weight = at(P, <char *>here.weight, sample, 1)
+    here.delta = at(P, <char *>here.delta, row, y.ldm)
+    here.h = at(P, <char *>here.h, row, y.ldm)
+    here.s = at(P, <char *>here.s, sample, 1)
     if here.labels != NULL:
-        here.labels += row
+        here.labels += sample
     if here.top != NULL:
-        here.top += row
+        here.top += sample
     return here
 
 

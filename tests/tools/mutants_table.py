@@ -180,8 +180,8 @@ PASSES = [
     ("fastcurv/_engine/schedule.pyx", "if job.kind == HESSIAN:", "if job.kind != HESSIAN:"),
     (
         "fastcurv/_engine/schedule.pyx",
-        "P.n, groups, group_out(job, groups, 0, j)",
-        "P.n, groups - 1, group_out(job, groups, 0, j)",
+        "min(<Py_ssize_t>ADD_NUMBERS, P.n - first), groups,",
+        "min(<Py_ssize_t>ADD_NUMBERS, P.n - first), groups - 1,",
     ),
     (
         "fastcurv/_engine/l2.pyx",
@@ -200,8 +200,8 @@ PASSES = [
     ),
     (
         "fastcurv/_engine/across.pyx",
-        "y.m, min(P.panel, rows - first), at(P, y.a, first, y.ldm)",
-        "y.m, min(P.panel, rows - first), at(P, y.a, 0, y.ldm)",
+        "at(P, y.a, state_of(P, panel), y.ldm)",
+        "at(P, y.a, 0, y.ldm)",
     ),
     ("fastcurv/_engine/state.pxd", "and not (top.skip or top[-1].skip)", ""),
     (

@@ -18,8 +18,8 @@ from scipy.sparse.linalg import LinearOperator
 
 from .checks import as_rng, check_choice, check_vector
 from .rounding.facts import NetworkFacts
-from .structure.activations import _STEP, ACTIVATIONS, _sigmoid, _softplus, normalise
-from .structure.parameters import l2_diagonal
+from .structure.activations import _STEP, ACTIVATIONS, loss_terms, normalise
+from .structure.parameters import l2_diagonal, layers_of, norms_of, skips
 
 Floats = NDArray[np.float64]
 
@@ -73,18 +73,8 @@ class ReferenceModel:
         """``[(W, b), ...]``, views of `theta`; b is None without biases; with `batch_norm` ``(W, b,
         gamma, beta)`` but for the last.
         """
-        layers, at = [], 0
-        for layer, (k, m) in enumerate(zip(self.sizes, self.sizes[1:])):
-            W = theta[at : at + m * k].reshape(m, k)
-            at += m * k
-            b = theta[at : at + m] if self.bias else None
-            at += m * self.bias
-            norm: tuple[Any, ...] = ()
-            if self.batch_norm and layer < len(self.activation):
-                norm = (theta[at : at + m], theta[at + m : at + 2 * m])
-                at += 2 * m
-            layers.append((W, b, *norm))
-        return layers
+        norms = norms_of(self, theta)
+        return [(W, b, *(pair or ())) for (W, b), pair in zip(layers_of(self, theta), norms)]
 
     def flatten(self, layers: Any) -> NDArray[Any]:
         """The flat vector of ``[(W, b), ...]``: the inverse of `unflatten`."""
@@ -105,10 +95,6 @@ class ReferenceModel:
             ]
         )
 
-    def skips(self, layer: int) -> bool:
-        """Whether hidden layer `layer` adds its input to its output."""
-        return self.residual and self.sizes[layer] == self.sizes[layer + 1]
-
     def forward(
         self, theta: NDArray[Any], X: Floats
     ) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
@@ -123,7 +109,7 @@ class ReferenceModel:
                 zs[-1] = norm[0] * normalise(zs[-1])[0] + norm[1]
             if layer < len(self.activation):
                 phi = ACTIVATIONS[self.activation[layer]][0]
-                a = phi(zs[-1]) + (a if self.skips(layer) else 0)
+                a = phi(zs[-1]) + (a if skips(self, layer) else 0)
         return zs, below
 
     def preactivations(self, theta: NDArray[Any], X: Floats) -> list[NDArray[Any]]:
@@ -146,7 +132,7 @@ class ReferenceModel:
         for layer in reversed(range(len(layers))):
             if layer < len(self.activation):
                 phi_prime = ACTIVATIONS[self.activation[layer]][1]
-                skip = e if self.skips(layer) else 0
+                skip = e if skips(self, layer) else 0
                 delta = e * phi_prime(zs[layer])
             norm: tuple[Any, ...] = ()
             if len(layers[layer]) == 4:
@@ -223,23 +209,10 @@ class ReferenceObjective(NetworkFacts):
         w = np.ones(N) if self.sample_weight is None else self.sample_weight
         return np.asarray((w / (N if self.loss == "cross_entropy" else N * d_out))[:, None])
 
-    def _terms(self, f: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Loss terms and their derivative over the outputs `f`, both (N, d_out)."""
-        y = self.y
-        if self.loss == "mse":
-            return (f - y) ** 2, 2 * (f - y)
-        if self.loss == "binary_cross_entropy":
-            return _softplus(f) - y * f, _sigmoid(f) - y
-        shifted = f - f.real.max(axis=1, keepdims=True)
-        e = np.exp(shifted)
-        total = e.sum(axis=1, keepdims=True)
-        mass = y.sum(axis=1, keepdims=True)
-        return y * (np.log(total) - shifted), mass * e / total - y
-
     def value_and_gradient(self, theta: ArrayLike) -> tuple[Any, NDArray[Any]]:
         theta = np.asarray(theta)
         zs, below = self.model.forward(theta, self.X)
-        terms, delta = self._terms(zs[-1])
+        terms, delta = loss_terms(self.loss, zs[-1], self.y)
         l2 = l2_diagonal(self)
         value = (self._scale() * terms).sum() + 0.5 * (theta @ (l2 * theta))
         return value, self.model.backward(theta, zs, below, self._scale() * delta) + l2 * theta

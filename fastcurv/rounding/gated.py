@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..structure.activations import loss_terms
 from ..structure.parameters import l2_diagonal, layers_of, normalised
 
 Floats = NDArray[np.float64]
@@ -94,18 +95,8 @@ class Rows:
         """The loss and its derivative by the outputs, both divided and weighted, (N, d)."""
         real = f.real.dtype.type  # long double where the passes are: 1/N is no float64
         scale = (self.long_weight.astype(real) / real(self.divisor))[:, None]
-        y = self.long_y.astype(real)
-        if self.loss == "mse":
-            return scale * (f - y) ** 2, scale * 2 * (f - y)
-        if self.loss == "binary_cross_entropy":
-            right = f.real > 0
-            e = np.exp(np.where(right, -f, f))
-            share = np.where(right, 1, e) / (1 + e)
-            return scale * (np.log1p(e) + np.where(right, f, 0) - y * f), scale * (share - y)
-        shifted = f - f.real.max(axis=-1, keepdims=True)
-        e = np.exp(shifted)
-        total, mass = e.sum(axis=-1, keepdims=True), y.sum(axis=-1, keepdims=True)
-        return scale * y * (np.log(total) - shifted), scale * (mass * e / total - y)
+        terms, d = loss_terms(self.loss, f, self.long_y.astype(real))
+        return scale * terms, scale * d
 
     def backward(
         self, layers: list[tuple[NDArray[Any], Any]], below: Arrays, slopes: Arrays, d: NDArray[Any]

@@ -1,4 +1,6 @@
-"""The activations with their first two derivatives, and batch normalisation of rows, in NumPy."""
+"""The activations with their derivatives, batch normalisation of rows, and the losses, in NumPy, of
+real and of complex numbers.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +45,20 @@ def normalise(z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     z = z - z.mean(axis=0)
     s = 1 / np.sqrt((z * z).mean(axis=0) + BATCH_NORM_EPS)
     return z * s, s
+
+
+def loss_terms(loss: str, f: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The terms of a loss and their derivatives by the outputs f ``(..., N, d_out)``, neither
+    weighted nor divided; y of the shape of one f.
+    """
+    if loss == "mse":
+        return (f - y) ** 2, 2 * (f - y)
+    if loss == "binary_cross_entropy":
+        return _softplus(f) - y * f, _sigmoid(f) - y
+    shifted = f - f.real.max(axis=-1, keepdims=True)
+    e = np.exp(shifted)
+    total, mass = e.sum(axis=-1, keepdims=True), y.sum(axis=-1, keepdims=True)
+    return y * (np.log(total) - shifted), mass * e / total - y
 
 
 # name: (phi, phi'); each formula is analytic, and at a kink the left derivative holds

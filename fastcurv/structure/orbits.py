@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import expm
 
-from .parameters import l2_diagonal, layers_of, normalised, norms_of, rows_that_count, skips
+from .parameters import blank, l2_diagonal, layers_of, normalised, norms_of, rows_that_count, skips
 
 Floats = NDArray[np.float64]
 MAX_BYTES = 1 << 30  # that tangents may take
@@ -104,12 +104,6 @@ def _flat(name: str, theta: Floats, columns: Sequence[Floats], error: float = 0.
     return Orbit(name, T, 0.0, error, lambda t: theta + T @ np.asarray(t, dtype=float))
 
 
-def _blank(model: Any) -> tuple[Floats, Any]:
-    """A zero direction with its views ``[(W, b), ...]``."""
-    t = np.zeros(model.n_params)
-    return t, layers_of(model, t)
-
-
 def _free_layers(model: Any, free: NDArray[np.bool_]) -> list[tuple[bool, bool]]:
     """For each layer whether its W, and its b, are without l2."""
     return [(bool(W.all()), b is not None and bool(b.all())) for W, b in layers_of(model, free)]
@@ -122,7 +116,7 @@ def _shift(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator
     W_free, b_free = _free_layers(ob.model, free)[-1]
     columns = []
     for k in range(ob.model.sizes[-2] + int(ob.model.bias)):
-        t, layers = _blank(ob.model)
+        t, layers = blank(ob.model)
         W, b = layers[-1]
         if W_free if k < W.shape[1] else b_free:
             (W[:, k] if k < W.shape[1] else b)[...] = 1 / W.shape[0] ** 0.5
@@ -171,7 +165,7 @@ def _columns(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterat
     for c, c0 in dependencies(rows_that_count(ob), blind or model.bias and b_free):
         size = math.hypot(float(np.linalg.norm(c)), 0.0 if blind else c0)
         for row in range(model.sizes[1]):
-            t, layers = _blank(model)
+            t, layers = blank(model)
             W, b = layers[0]
             W[row] = c / size
             if c0 and not blind:
@@ -189,7 +183,7 @@ def _means(ob: Any, theta: Floats, free: NDArray[np.bool_], *_: Any) -> Iterator
     for layer in range(len(model.activation)):
         if _free_layers(model, free)[layer][1]:
             for j in range(model.sizes[layer + 1]):
-                t, layers = _blank(model)
+                t, layers = blank(model)
                 layers[layer][1][j] = 1.0
                 columns.append(t)
     yield _flat("bias below a mean", theta, columns)

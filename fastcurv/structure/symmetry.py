@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..checks import as_rng, check_vector
 from .activations import ACTIVATIONS
-from .parameters import layers_of, norms_of, rows_that_count, skips
+from .parameters import blank, layers_of, norms_of, rows_that_count, skips
 
 Floats = NDArray[np.float64]
 
@@ -64,12 +64,6 @@ def _forward(ob: Any, theta: Floats) -> tuple[list[Floats], list[Floats]]:
     for layer, name in enumerate(model.activation):
         below.append(ACTIVATIONS[name][0](zs[layer]) + (below[layer] if skips(model, layer) else 0))
     return zs, below
-
-
-def _blank(model: Any) -> tuple[Floats, list[Any]]:
-    """A zero direction with its views ``[(W, b), ...]``."""
-    t = np.zeros(model.n_params)
-    return t, layers_of(model, t)
 
 
 def probes(
@@ -135,7 +129,7 @@ def _special_units(now: list[Any], norms: list[Any], layer: int) -> Iterator[tup
 def _apart(
     model: Any, layer: int, plus: int, minus: int | None, incoming: bool, rng: np.random.Generator
 ) -> Floats:
-    t, layers = _blank(model)
+    t, layers = blank(model)
     (W, b), (W_out, _) = layers[layer], layers[layer + 1]
     part = rng.standard_normal(W.shape[1] if incoming else W_out.shape[0])
     shift = rng.standard_normal()

@@ -13,6 +13,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv import _engine as engine
+from fastcurv.structure.activations import loss_terms
 
 ACTIVATIONS = [
     "identity",
@@ -41,16 +42,15 @@ def truth(ref, theta, V, u):
     zs, below = ref.model.forward(theta, ref.X)
     back = functools.partial(ref.model.backward, theta, zs, below)
     value, gradient = ref.value_and_gradient(theta)
-    delta = ref._scale() * ref._terms(zs[-1])[1]
+    delta = ref._scale() * loss_terms(ref.loss, zs[-1], ref.y)[1]
     known = {"value": value, "gradient": gradient, "J'u": back(u)}
     hv, ggn, fisher, jv = [], [], [], []
     for v in V.T:
         hv.append(ref.value_and_gradient(theta + 1j * STEP * v)[1].imag / STEP)
         rz = ref.model.predict(theta + 1j * STEP * v, ref.X).imag / STEP
         jv.append(rz)
-        ggn.append(
-            back(ref._scale() * ref._terms(zs[-1] + 1j * STEP * rz)[1].imag / STEP) + ref.l2 * v
-        )
+        rdelta = loss_terms(ref.loss, zs[-1] + 1j * STEP * rz, ref.y)[1].imag / STEP
+        ggn.append(back(ref._scale() * rdelta) + ref.l2 * v)
         fisher.append(back(N * delta * (delta * rz).sum(axis=1, keepdims=True)))
     known["HV"], known["GV"], known["FV"] = np.stack(hv, 1), np.stack(ggn, 1), np.stack(fisher, 1)
     known["Jv"] = jv[0]

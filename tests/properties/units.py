@@ -10,6 +10,7 @@ proves.
 import numpy as np
 
 from fastcurv.structure.activations import ACTIVATIONS
+from fastcurv.structure.parameters import skips
 
 # Bounds on the second and third derivative; 0 where a name is missing.
 SECOND = {"tanh": 0.77, "sigmoid": 0.0963, "softplus": 0.25, "silu": 0.5, "gelu": 0.8, "elu": 1.0}
@@ -55,7 +56,7 @@ def units(ref, theta, v):
         d1.append(np.abs(first(zs[l])))
         d2.append(SECOND.get(names[l], 0.0))
         d3.append(THIRD.get(names[l], 0.0))
-        skip = ref.model.skips(l)
+        skip = skips(ref.model, l)
         a.append(np.abs(phi(zs[l])) + (a[l] if skip else 0))
         ea.append(d1[l] * ez[l] + a[-1] + (ea[l] if skip else 0))
         ra.append(d1[l] * rz[l] + (ra[l] if skip else 0))
@@ -78,7 +79,7 @@ def units(ref, theta, v):
         if e_skip is not None:
             e, ee, re, ere = (x + s for x, s in zip((e, ee, re, ere), e_skip, strict=True))
         h = l - 1
-        e_skip = (e, ee, re, ere) if ref.model.skips(h) else None
+        e_skip = (e, ee, re, ere) if skips(ref.model, h) else None
         bend = d2[h] + d3[h] * ez[h]
         delta, ed_next = e * d1[h], ee * d1[h] + e * d2[h] * ez[h] + e * d1[h]
         rd = re * d1[h] + e * d2[h] * rz[h]

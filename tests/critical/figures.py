@@ -11,7 +11,6 @@ rounding left, and is null there.
 from __future__ import annotations
 
 import json
-import re
 import sys
 import warnings
 from typing import Any
@@ -23,9 +22,9 @@ from fastcurv import _engine
 from fastcurv.critical.result import CriticalPoint
 from fastcurv.testing import zoo
 
+from ..agreement import agreed, masked, tables
 from ..rounding.figures import drawn
 
-NUMBER = re.compile(r"(?<![\w.])-?\d+\.?\d*(?:e[-+]?\d+)?(?![\w])")
 NETS: dict[str, dict[str, Any]] = {
     "tanh": {"sizes": [3, 4, 2], "l2": 1e-2},
     "cross entropy": {
@@ -39,7 +38,6 @@ NETS: dict[str, dict[str, Any]] = {
     "single": {"sizes": [3, 3, 1], "dtype": "float32", "l2": 1e-1},
     "linear": {"sizes": [4, 2], "l2": 1e-3},
 }  # fmt: skip
-ZOO = [*enumerate(zoo())]
 OFF = {"there": 0.0, "beside": 1e-7, "near": 1e-4, "away": 3e-2}
 WORDS: dict[str, dict[str, Any]] = {
     "dense": {},
@@ -53,12 +51,12 @@ WORDS: dict[str, dict[str, Any]] = {
 def said(point: CriticalPoint) -> list[Any]:
     """What is said, with # for numbers; then the numbers, and those that no line shows."""
     text = repr(point).replace(f" {point.wall_time:.2f} s,", "")
-    numbers = [float(x) for x in NUMBER.findall(text)]
+    text, numbers = masked(text)
     hidden = (point.failure_probability, point.gradient_flat_ratio, point.gradient_residual)
     hidden += (*point.lambda_min_bounds, *point.lambda_max_bounds, *point.n_negative_bounds)
     hidden += (point.plateau, point.curvature_tol, point.distance, point.rest, point.n_held)
     numbers += [-1.0 if x is None or not np.isfinite(x) else float(f"{x:.5g}") for x in hidden]
-    return [NUMBER.sub("#", text), *numbers]
+    return [text, *numbers]
 
 
 def at(ob: Any, theta: Any, off: dict[str, float] = OFF) -> dict[str, list[Any]]:
@@ -70,12 +68,9 @@ def at(ob: Any, theta: Any, off: dict[str, float] = OFF) -> dict[str, list[Any]]
         warnings.simplefilter("ignore")
         for where, step in off.items():
             for how, words in WORDS.items():
-                if (
-                    how in ("loose", "strict")
-                    and where != "there"
-                    or how != "dense"
-                    and step > 0.01
-                ):
+                if how in ("loose", "strict") and where != "there":
+                    continue
+                if "dense_below" in words and (step > 0.01 or theta.dtype == "float32"):
                     continue
                 there = (theta + step * v).astype(theta.dtype)
                 found[f"{where}, {how}"] = said(fc.classify(ob, there, **words))
@@ -87,7 +82,10 @@ def figures(name: str, table: str = "reference") -> dict[str, list[Any]]:
     before = _engine.set_arch(table)
     try:
         if name == "zoo":
-            return {f"{i} {c.name}": said(fc.classify(c.objective, c.theta)) for i, c in ZOO}
+            return {
+                f"{i} {c.name}": said(fc.classify(c.objective, c.theta))
+                for i, c in enumerate(zoo())
+            }
         ob, theta, _ = drawn(**NETS[name])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -99,27 +97,10 @@ def figures(name: str, table: str = "reference") -> dict[str, list[Any]]:
         _engine.set_arch(before)
 
 
-def agreed(every: list[list[Any]]) -> list[Any]:
-    """What the tables agree on."""
-    first = every[0]
-    return [
-        x if all(len(other) == len(first) and same(x, other[i]) for other in every) else None
-        for i, x in enumerate(first)
-    ]
-
-
-def same(x: Any, other: Any, rel: float = 1e-2) -> bool:
-    """Whether two say the same, up to what rounding leaves of numbers."""
-    if isinstance(x, str) or isinstance(other, str):
-        return bool(x == other)
-    return bool(abs(x - other) <= rel * abs(x) + 1e-13)
-
-
 if __name__ == "__main__":
-    tables = ("reference", "baseline", *({"avx2", "avx512"} & {*_engine.available_archs()}))
     held = {}
     for net in [*NETS, "zoo"]:
-        ways = [figures(net, table) for table in tables]
+        ways = [figures(net, table) for table in tables()]
         held[net] = {what: agreed([way[what] for way in ways]) for what in ways[0]}
     json.dump(held, sys.stdout, indent=None, separators=(",", ":"))
     print()

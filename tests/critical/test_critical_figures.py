@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from .figures import NETS, figures, same
+from ..agreement import same
+from .figures import NETS, figures
 
 KNOWN = json.loads(Path(__file__).with_name("figures.json").read_text())
 

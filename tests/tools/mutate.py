@@ -64,9 +64,17 @@ TESTS = {
 }
 # What sees much of a room in little time comes before the tests of the line.
 DEFAULTS = "tests/reliability/test_defaults.py"
+SPECTRA = "tests/spectrum/test_spectrum_figures.py"
+RUNS = "tests/optimize/test_optimize_figures.py"
+VERDICTS = "tests/critical/test_critical_figures.py"
 FIRST = {
     "rounding": ["tests/rounding/test_figures.py"],
     "network": ["tests/network/test_network_figures.py"],
+    "spectrum": [SPECTRA],
+    "krylov": [SPECTRA, RUNS],
+    "critical": [VERDICTS],
+    "optimize": [RUNS],
+    "eigensolver": [SPECTRA, VERDICTS],
     "cli": [DEFAULTS],
 }
 

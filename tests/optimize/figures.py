@@ -1,0 +1,96 @@
+"""What the first steps of every method cost and reach, and how runs end: `test_optimize_figures`
+holds them.
+
+    python -m tests.optimize.figures > tests/optimize/figures.json
+
+writes them down anew, which is to be done where a method is meant to change. What differs between
+the tables of kernels of this machine rests on what rounding left, and is null there.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+
+import fastcurv as fc
+from fastcurv import _engine
+from fastcurv.testing import FunctionObjective
+
+from ..agreement import agreed, masked, tables
+from ..rounding.figures import drawn
+
+NETS: dict[str, dict[str, Any]] = {
+    "tanh": {"sizes": [3, 4, 2], "l2": 1e-3},
+    "cross entropy": {"sizes": [3, 5, 3], "activation": "relu", "loss": "cross_entropy"},
+    "softplus": {"sizes": [3, 4, 1], "activation": "softplus", "l2": 1e-2},
+}
+RUNS: dict[str, dict[str, Any]] = {
+    "trust-region": {}, "trust-region, short": {"radius": 0.05}, "newton-cg": {},
+    "newton-cg, few": {"max_cg": 3}, "saddle-free-newton": {}, "cubic": {},
+    "cubic, light": {"weight": 1e-3, "thrift": 0.0}, "gauss-newton": {},
+    "gauss-newton, damped": {"damping": 1.0, "krylov_dim": 4}, "newton": {}, "newton-mr": {},
+    "damped-newton": {}, "damped-newton, much": {"damping": 0.3},
+    "trust-region, scaled": {"precondition": True, "warm_start": True},
+    "saddle-free-newton, few products": {"max_products": 25},
+    "gauss-newton, sampled": {"sample": 9, "seed": 3}, "l-bfgs": {}, "l-bfgs, short": {"memory": 2},
+    "sgd": {"learning_rate": 0.1, "batch_size": 5, "seed": 2},
+    "momentum": {"learning_rate": 0.05, "clip": 0.3}, "nesterov": {"learning_rate": 0.05},
+    "rmsprop": {}, "adam": {"batch_size": 8, "seed": 1, "record_every": 2},
+    "adam, slower": {"beta1": 0.5, "beta2": 0.9, "eps": 1e-3, "learning_rate": 0.1},
+    "sgd, constant then decay": {"schedule": "constant_then_decay", "learning_rate": 0.2},
+}  # fmt: skip
+SADDLE = FunctionObjective(
+    2,
+    lambda t: t[0] ** 2 - t[1] ** 2 + t[1] ** 4 / 4 + t[0] * t[1] ** 2 / 8,
+    lambda t: [
+        2 * t[0] + t[1] ** 2 / 8,
+        -2 * t[1] + t[1] ** 3 + t[0] * t[1] / 4,
+    ],
+    lambda t: [[2.0, t[1] / 4], [t[1] / 4, -2 + 3 * t[1] ** 2 + t[0] / 4]],
+)
+
+
+def said(run: Any) -> list[Any]:
+    """How a run ended, with # for numbers; the numbers; counts and where it came to."""
+    text, numbers = masked(run.message)
+    counts = ("nit", "nfev", "njev", "nhev", "status", "fun")
+    numbers += [float(run.get(name, -1)) for name in counts]
+    places = np.cos(np.arange(run.x.size))
+    numbers += [float(run.x @ places), float(np.linalg.norm(run.jac)), run.success]
+    return [text, *(float(f"{x:.6g}") for x in numbers)]
+
+
+def figures(name: str, table: str = "reference") -> dict[str, list[Any]]:
+    """Of one objective, by plain loops, which are the same on every machine."""
+    before, found = _engine.set_arch(table), {}
+    try:
+        ob, theta = drawn(**NETS[name])[:2] if name in NETS else (SADDLE, np.array([0.5, 1e-3]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for what, words in RUNS.items():
+                if name not in NETS and ("batch_size" in words or "gauss" in what):
+                    continue
+                method, few = what.split(",")[0], 6 if name in NETS else 12
+                run = fc.minimize(ob, theta, method, **{"max_iter": few, "verdict": False} | words)
+                found[what] = said(run)
+            for what in ("trust-region", "l-bfgs", "newton-mr"):
+                found[f"{what}, to its end"] = said(fc.minimize(ob, theta, what, seed=1))
+            for k in (2, 5):
+                walk = fc.find_critical_point(ob, theta, max_iter=k)
+                found[f"critical, {k}"] = said(walk)
+    finally:
+        _engine.set_arch(before)
+    return found
+
+
+if __name__ == "__main__":
+    held = {}
+    for net in [*NETS, "saddle"]:
+        ways = [figures(net, table) for table in tables()]
+        held[net] = {what: agreed([way[what] for way in ways], 1e-5) for what in ways[0]}
+    json.dump(held, sys.stdout, separators=(",", ":"))
+    print()

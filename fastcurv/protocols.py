@@ -138,6 +138,20 @@ class RunsAway(Protocol):
 
 
 @runtime_checkable
+class PreciseValue(Protocol):
+    """The value from extended precision, and a bound on its error, infinity where none is known."""
+
+    def precise_value(self, theta: np.ndarray) -> tuple[float, float]: ...
+
+
+@runtime_checkable
+class SaysWhy(Protocol):
+    """Why there is such a direction, as part of a sentence, or None."""
+
+    def why_no_minimum(self, theta: np.ndarray) -> str | None: ...
+
+
+@runtime_checkable
 class SumOfSquares(Protocol):
     """What is known of the residuals of a loss that is a sum of their squares."""
 

@@ -259,7 +259,7 @@ def _result(ask: Request, found: Findings, outcome: Outcome, evidence: Evidence)
         signs = int(found.negative), ask.n - int(found.positive)
         evidence = replace(evidence, n_negative_bounds=signs)
         found = replace(found, n_positive=None, n_negative=None, n_zero=None)
-    state = saturation(ask.ob, ask.theta) if outcome.because == "plateau" else None
+    state = saturation(ask.ob, ask.theta) if found.plateau else None
     theorem = evidence.zero if outcome.because == "interpolation" else evidence.theorem
     inside = evidence.reach if found.dense else None
     known = theorem is not None and theorem.h < np.inf and outcome.because != "two signs"
@@ -272,7 +272,7 @@ def _result(ask: Request, found: Findings, outcome: Outcome, evidence: Evidence)
         gradient_tol=evidence.near.gradient_tol,
         gradient_flat_ratio=evidence.flat_ratio,
         gradient_residual=evidence.residual,
-        plateau=outcome.because == "plateau",
+        plateau=found.plateau,
         lambda_min=evidence.low,
         lambda_max=evidence.high,
         lambda_min_bounds=evidence.low_bounds,

@@ -13,6 +13,7 @@ from ..answers import own_names
 from ..checks import check_choice, check_positive, check_positive_int, check_theta
 from ..progress import bar
 from ..spectrum.dense import safe_norm
+from .knowledge import runs_to_infinity, why_no_minimum
 from .newton_mr import Steps, lower_gradient
 from .walk import Walk
 
@@ -66,10 +67,11 @@ def find_critical_point(
     -------
     scipy.optimize.OptimizeResult
         ``x``, ``fun``, ``jac``, ``gradient_norm``, ``gradient_tol``, ``success`` (whether the norm
-        is within it), ``status`` (0 there, 1 budget spent, 2 line search failed, 3 the gradient
-        norm is itself stationary: a plateau), ``message``, ``nit``, ``nfev`` (gradients),
-        ``n_products``, ``history`` of ``||g||``. A line search that fails leaves theta where it
-        was. `x` is never worse than `theta0` in ``||g||``.
+        is within it and no critical point is ruled out), ``status`` (0 there, 1 budget spent, 2
+        line search failed, 3 the gradient norm is itself stationary: a plateau, 4 the loss is
+        proved to fall for ever), ``message``, ``nit``, ``nfev`` (gradients), ``n_products``,
+        ``history`` of ``||g||``. A line search that fails leaves theta where it was. `x` is never
+        worse than `theta0` in ``||g||``.
 
     See Also
     --------
@@ -124,6 +126,9 @@ def _newton(walk: Walk) -> None:
         uphill = H(walk.g) if walk.norm > 0 else walk.g
         walk.n_products += H.count
         flat = safe_norm(uphill) / (norm * walk.norm) if norm * walk.norm > 0 else 0.0
+        if done and runs_to_infinity(walk.ob, walk.theta):
+            why = why_no_minimum(walk.ob, walk.theta)
+            return walk.stop(4, f"||g|| = {walk.norm:.3g}, but the infimum is at infinity: {why}")
         if done and not (paying and flat > FLAT and walk.budget_left()):
             if walk.vague(norm) and _excursion(walk):
                 paying = True

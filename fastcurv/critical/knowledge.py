@@ -17,6 +17,7 @@ from ..protocols import (
     Probed,
     RunsAway,
     Saturating,
+    SaysWhy,
     SumOfSquares,
     Symmetric,
     ThirdBound,
@@ -97,6 +98,12 @@ def curvature_floor(ob: Any, theta: np.ndarray) -> float:
 def runs_to_infinity(ob: Any, theta: np.ndarray) -> bool:
     """Whether the loss is proved to fall for ever from here, to an infimum that is not attained."""
     return isinstance(ob, RunsAway) and ob.ray_to_infimum(theta) is not None
+
+
+def why_no_minimum(ob: Any, theta: np.ndarray) -> str:
+    """Why, as part of a sentence."""
+    words = ob.why_no_minimum(theta) if isinstance(ob, SaysWhy) else None
+    return words or "a direction is proved in which the loss falls for ever"
 
 
 def residual_bounds(ob: Any, theta: np.ndarray, radius: float) -> Any:

@@ -10,6 +10,7 @@ from ..spectrum.dense import safe_norm
 from ..spectrum.results import number
 from .decide import Findings, Outcome
 from .evidence import Evidence
+from .knowledge import why_no_minimum
 from .request import Request
 from .result import noun
 from .theorem import EPS
@@ -53,7 +54,12 @@ def reason(
         "nothing": _undecided,
     }[outcome.because]
     text = words(ask, found, outcome, ev)
-    if outcome.because == "plateau" and saturated is not None:
+    if found.plateau and outcome.because in ("plateau", "infinity"):
+        text += (
+            "; a plateau, since H is flat along g and a share "
+            f"{number(ev.residual or 0.0)} of g lies outside the range of H"
+        )
+    if found.plateau and saturated is not None:
         text += (
             f", with {100 * saturated['saturated']:.0f}% of the unit outputs saturated, "
             f"{saturated['dead_units']} of {saturated['n_units']} units dead on every sample and "
@@ -114,11 +120,7 @@ def _place(ask: Request, radius: float) -> str:
 
 
 def _infinity(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
-    return (
-        "Not critical: the infimum is at infinity, since every sample is classified rightly and "
-        "without l2 larger weights in the last layer lower the loss for ever; gradient and "
-        "curvature vanish together and no minimum exists along the way; l2 > 0 would give it one"
-    )
+    return f"Not critical: the infimum is at infinity, since {why_no_minimum(ask.ob, ask.theta)}"
 
 
 def _far(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
@@ -131,11 +133,6 @@ def _far(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
         text += (
             f", since Newton's step promises to change the loss by {number(near.decrement)}, where "
             f"{number(near.threshold)} would count as nothing"
-        )
-    if outcome.because == "plateau":
-        text += (
-            "; a plateau, since H is flat along g and a share "
-            f"{number(ev.residual or 0.0)} of g lies outside the range of H"
         )
     return text
 

@@ -108,6 +108,11 @@ def classified_part(shard: Any, theta: Floats) -> tuple[int, int]:
     return int(not infima.classified(shard, theta)), int(counts)
 
 
+def pulls_part(shard: Any) -> Every:
+    """Outputs that no row wants larger, and that none wants smaller."""
+    return Every([~pulled for pulled in infima.pulls(shard)])
+
+
 def kinks_part(shard: Any, theta: Floats, radius: float) -> int:
     return int(shard.kinks(theta, radius))
 
@@ -199,14 +204,23 @@ class ShardedFacts(NetworkFacts):
         """A number that the loss is nowhere below."""
         return float(self._once("lower", (), lambda: self._fold(lower_part, ())).value)
 
+    @property
+    def attains_lower_bound(self) -> bool:
+        """Whether the loss may be that number anywhere: an entropy is above it."""
+        return self.loss == "mse"
+
     def ray_to_infimum(self, theta: ArrayLike) -> Floats | None:
-        """The last layer's part of theta where scaling it lowers the loss for ever; else None."""
+        """A unit direction in which the loss is proved to fall for ever; else None."""
         at = checked_theta(self, theta)
-        direction = infima.last_layer(self, at)
-        if self.loss == "mse" or infima.decayed(self, direction):
+        if self.loss == "mse" or self.loss_lower_bound < 0:
             return None
+        idle = self._once("pulls", (), lambda: self._fold(pulls_part, ())).flags
+        along = infima.along_biases(self, ~idle[0], ~idle[1])
+        direction = infima.last_layer(self, at)
+        if along is not None or infima.decayed(self, direction):
+            return along
         found = self._once("ray", (at,), lambda: self._fold(classified_part, (at,)))
-        return direction if found[0] == 0 and found[1] and self.loss_lower_bound >= 0 else None
+        return direction if found[0] == 0 and found[1] else None
 
     def kinks(self, theta: ArrayLike, radius: float = 0.0) -> int:
         """How many pre-activations of kinked units may lie at 0 somewhere on the ball."""

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from ..critical.classify import classify
+from ..critical.knowledge import residual_bounds, runs_to_infinity, why_no_minimum
 from ..critical.nearness import gradient_and_error, lower_bound, value_rounding
-from ..protocols import Differentiable, RunsAway, ThirdBound
+from ..protocols import Differentiable, PreciseValue, ThirdBound
 from .kinks import find_held
 from .line_search import first_length, line_minimum
 from .polish import polish
@@ -31,6 +32,8 @@ ALWAYS_DENSE = 1024  # up to this n all eigenvalues cost a second
 DENSE_BELOW = 4097
 EIGEN = 3e-10  # seconds for n^3: one and a half decompositions, as they take on one core
 MOVES = 12  # rounds that end in a lower point
+NOTHING = 1e-24  # of the loss at the start: as good as its lower bound ...
+ROUNDED = 8.0  # ... and so are residuals of this many bounds on their rounding
 SMALL = 1e-8  # of the loss: of moves that gain less than this share ...
 FEW = 5  # ... so many are made
 
@@ -116,8 +119,9 @@ class Ending:
 
     def _judge(self, theta: np.ndarray, moves: bool, on_kinks: bool = True) -> Outcome:
         ob = self.run.ob
-        if isinstance(ob, RunsAway) and ob.ray_to_infimum(theta) is not None:
-            return Outcome("infinity", "not_critical", False, AT_INFINITY, theta)
+        if runs_to_infinity(ob, theta):
+            why = f"the infimum is at infinity, since {why_no_minimum(ob, theta)}"
+            return Outcome("infinity", "not_critical", False, why, theta)
         below = self.dense_below()
         if not isinstance(ob, Differentiable) or below is None:
             why = (
@@ -198,18 +202,38 @@ class Ending:
 
     def _degenerate(self, theta: np.ndarray, report: Any, sentence: str, moves: bool) -> Outcome:
         run, f = self.run, self.run.value(theta)
-        c = lower_bound(run.ob)
-        if c > -np.inf and f - c <= value_rounding(max(abs(f), abs(c)), theta.dtype) + 1e-24:
+        above, c = self._above_bound(theta, f), lower_bound(run.ob)
+        if above is not None:
             sentence += (
-                f"; no point is lower by more than {f - c:.1g}, since no loss is below {c:g}"
+                f"; no point is lower by more than {above:.1g}, since no loss is below {c:g}"
             )
             return Outcome("critical", "degenerate", True, sentence, theta, report)
+        if self._at_infinity(theta):
+            return Outcome("infinity", report.kind, False, AT_INFINITY_SEEN, theta, report)
         if moves or not self.over():
             found = self._tries(theta, f)
             if found is not None:
                 return self._lower(found, f, moves, report)
         sentence += "; degenerate: no descent found, neither along the zeros nor a few steps off"
         return Outcome("degenerate", "degenerate", False, sentence, theta, report)
+
+    def _above_bound(self, theta: np.ndarray, f: float) -> float | None:
+        """How far the loss is above its lower bound at most, where that is nothing: within the
+        rounding of the value or of the residuals, or a share `NOTHING` of what it was at the start;
+        else None.
+        """
+        ob, c, at = self.run.ob, lower_bound(self.run.ob), theta.astype(np.float64)
+        if c == -np.inf or not getattr(ob, "attains_lower_bound", True):
+            return None
+        slack = value_rounding(c, theta.dtype) + NOTHING * max(0.0, self.run.f0 - c)
+        residuals = residual_bounds(ob, at, 0.0)
+        if residuals is not None:  # as they round in the objective's own precision
+            share = float(np.finfo(theta.dtype).eps / np.finfo(np.float64).eps)
+            slack += (ROUNDED * share * residuals.error) ** 2
+        if isinstance(ob, PreciseValue):
+            best, off = ob.precise_value(at)
+            f = best + off if off < np.inf else f
+        return f - c if f - c <= slack else None
 
     def _tries(self, theta: np.ndarray, f: float) -> tuple[np.ndarray, float] | None:
         """A lower point along the zeros of H or a few steps off, if one is found."""
@@ -271,10 +295,6 @@ class Ending:
         return any(falls_for_ever(run.ob, run.value, theta, f, d) for d in (theta, -g))
 
 
-AT_INFINITY = (
-    "the infimum is at infinity: all rows are classified, so that scaling the last layer lowers "
-    "the loss for ever, and no minimum exists; l2 above 0 gives one"
-)
 AT_INFINITY_SEEN = (
     "the infimum is at infinity, as far as seen: along a ray from here the loss and its gradient "
     "fall at every doubling of the distance"

@@ -68,10 +68,22 @@ class NetworkFacts:
         return infima.loss_lower_bound(self)
 
     def ray_to_infimum(self, theta: ArrayLike) -> Floats | None:
-        """A unit direction (n,) along which the loss falls for ever from theta, to its infimum 0;
-        None where none is proved. See `fastcurv.rounding.infima`.
+        """A unit direction (n,) along which the loss falls for ever from theta; None where none is
+        proved. See `fastcurv.rounding.infima`.
         """
         return infima.ray_to_infimum(self, theta)
+
+    def why_no_minimum(self, theta: ArrayLike) -> str | None:
+        """Why the loss falls for ever there, as part of a sentence; None where that is not
+        proved.
+        """
+        ray = self.ray_to_infimum(theta)
+        return None if ray is None else infima.why(self, ray)
+
+    @property
+    def attains_lower_bound(self) -> bool:
+        """Whether the loss may be `loss_lower_bound` anywhere: an entropy is above it."""
+        return infima.attains_lower_bound(self)
 
     # --- kinks and symmetries
 

@@ -274,3 +274,65 @@ def test_a_weak_minimum_is_proved_too():
     found = fc.minimize(ob, ob.model.init(seed=6), seed=0)
     assert found.success and found.report.certified and found.report.kantorovich < 0.5
     assert np.linalg.norm(found.jac) < 1e-9
+
+
+@pytest.mark.parametrize(
+    "loss, labels, l2",
+    [
+        ("cross_entropy", "two of three classes", 0.0),
+        ("cross_entropy", "one class", 0.02),
+        ("cross_entropy", "soft", 0.0),
+        ("binary_cross_entropy", "all 1", 0.02),
+        ("binary_cross_entropy", "all 0", 0.0),
+    ],
+)
+def test_labels_that_pull_a_free_bias_one_way_have_no_critical_point(loss, labels, l2):
+    """The derivative by that bias has one sign everywhere, however small it gets."""
+    rng = np.random.default_rng(0)
+    X, some = rng.standard_normal((30, 3)), (rng.random(30) < 0.5) * 1.0
+    y = {
+        "two of three classes": some.astype(int),
+        "one class": np.ones(30, int),
+        "soft": rng.dirichlet(np.ones(3), 30) * [1, 0, 1],
+        "all 1": np.column_stack([some, np.ones(30)]),
+        "all 0": np.column_stack([some, np.zeros(30)]),
+    }[labels]
+    weight = np.r_[0.0, np.ones(29)]
+    if y.ndim == 1:
+        y = np.where(weight == 0, 2, y)  # a row that does not count
+    model = fc.MLP([3, 4, 2 if loss.startswith("binary") else 3])
+    ob = fc.Objective(model, X, y, loss=loss, l2=l2, l2_biases=False, sample_weight=weight)
+    for theta in (model.init(seed=0), 30 * model.init(seed=1), np.zeros(ob.n_params)):
+        ray = ob.ray_to_infimum(theta)
+        values = [ob.value(theta + t * ray) for t in (0, 1, 2, 4, 8, 16)]
+        assert np.all(np.diff(values) < 0) and ob.gradient(theta) @ ray < 0
+        said = fc.classify(ob, theta)
+        assert said.kind == "not_critical" and "no point is critical" in said.reason
+    found = fc.minimize(ob, model.init(seed=0), max_time=1.0, seed=0)
+    assert not found.success and found.stopped not in ("critical", "degenerate")
+    walked = fc.find_critical_point(ob, model.init(seed=0), max_iter=100)
+    assert not walked.success
+    held = fc.Objective(model, X, y, loss=loss, l2=1e-2, sample_weight=weight)
+    assert held.ray_to_infimum(model.init(seed=0)) is None
+    assert held.why_no_minimum(model.init(seed=0)) is None
+
+
+def test_a_tiny_unit_of_the_loss_makes_no_success():
+    """At the zero start of a deep net the loss is 1e-26, and as large as it ever is."""
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((30, 4)), 1e-13 * rng.standard_normal((30, 2))
+    ob = fc.Objective(fc.MLP([4, 3, 3, 2], bias=False), X, Y, loss="mse")
+    found = fc.minimize(ob, np.zeros(ob.n_params), seed=0, max_time=2.0)
+    assert not found.success or found.fun < 1e-3 * ob.value(np.zeros(ob.n_params))
+
+
+def test_an_interpolating_start_is_its_bound():
+    """Where the residuals are those of rounding, in either precision, nothing is lower."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((3, 4))
+    for dtype in ("float64", "float32"):
+        model = fc.MLP([4, 5, 2], dtype=dtype)
+        theta = model.init(seed=1)
+        y = fc.MLP([4, 5, 2]).predict(theta.astype(float), X) * (1 + np.finfo(dtype).eps)
+        found = fc.minimize(fc.Objective(model, X, y, loss="mse"), theta, seed=0)
+        assert found.success, found.message

@@ -59,6 +59,11 @@ class Products:
         """Curvature no larger than this counts as zero where nothing proves that its sign lasts."""
         return max(ZERO, 100 * self.eps) * self.norm
 
+    def taken(self) -> int:
+        """The products made since this was asked last."""
+        count, self.count = self.count, 0
+        return count
+
     def note(self, text: str) -> None:
         """Show what is being done."""
         if self.shown is not None:

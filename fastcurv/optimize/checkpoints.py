@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import read_tensors, write_tensors
+from ..files import read_tensors, shown, write_tensors
 
 OFTEN = 30.0  # seconds between two savings, where nothing else is asked
 
@@ -92,11 +92,11 @@ def saved(
         raise ValueError(f"{path} is not a checkpoint of minimize")
     if facts.get("method") != method:
         raise ValueError(
-            f"{path} was saved by method={_short(facts.get('method'))}, not {method!r}"
+            f"{path} was saved by method={shown(repr(facts.get('method')))}, not {method!r}"
         )
     if facts.get("options") != named_options(options):
         raise ValueError(
-            f"{path} was saved with options {_short(facts.get('options'))}, not "
+            f"{path} was saved with options {shown(repr(facts.get('options')))}, not "
             f"{named_options(options)}"
         )
     theta = arrays.get("run.theta")
@@ -104,9 +104,3 @@ def saved(
         held = 0 if theta is None else theta.size
         raise ValueError(f"{path} holds {held} parameters; the objective has {n_params}")
     return arrays, facts
-
-
-def _short(x: Any) -> str:
-    """What a file says, cut to a length that can be read."""
-    text = repr(x)
-    return text if len(text) <= 80 else text[:77] + "..."

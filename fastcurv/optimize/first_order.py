@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import check_positive, check_positive_int
 from ..protocols import Batched, Epochs
 from .run import Method
 from .schedules import as_schedule
@@ -38,7 +39,7 @@ _COMMON = {
 
 def _fraction(value: Any, name: str) -> float:
     if not (isinstance(value, (int, float, np.floating)) and 0 <= value < 1):
-        raise ValueError(f"{name} must be a number in [0, 1), got {value!r}")
+        raise ValueError(f"{name} is {value!r}; wanted a number in [0, 1)")
     return float(value)
 
 
@@ -60,22 +61,11 @@ class _FirstOrder(Method):
         if callable(rate):
             self.rate = rate
         else:
-            if not (isinstance(rate, (int, float, np.number)) and np.isfinite(rate) and rate > 0):
-                raise ValueError(
-                    f"learning_rate must be a finite number above 0 or a schedule, got {rate!r}"
-                )
-            self.rate = as_schedule(self.schedule, float(rate), self.delta, self.hold)
+            rate = check_positive(rate, "learning_rate")
+            self.rate = as_schedule(self.schedule, rate, self.delta, self.hold)
         if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"clip must be None or a gradient norm above 0, got {self.clip!r}")
-        if (
-            isinstance(self.record_every, bool)
-            or int(self.record_every) != self.record_every
-            or self.record_every < 1
-        ):
-            raise ValueError(
-                "record_every must be a whole number of iterations of at least 1, got "
-                f"{self.record_every!r}"
-            )
+            raise ValueError(f"clip is {self.clip!r}; wanted None or a gradient norm > 0")
+        check_positive_int(self.record_every, "record_every")
         self.t, self.kept_arrays = 0, self.buffers
         self.scratch = np.empty_like(self.run.theta)
         for name in self.buffers:
@@ -86,16 +76,12 @@ class _FirstOrder(Method):
         size = self.batch_size
         if size is None:
             return
-        if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
-            raise ValueError(
-                f"batch_size must be None or a whole number of rows of at least 1, got {size!r}"
-            )
         ob = self.run.ob
         if not isinstance(ob, Batched):
             raise ValueError(
                 "batch_size needs an objective with batch(rows) and n_samples; this one has no rows"
             )
-        if size >= ob.n_samples:
+        if check_positive_int(size, "batch_size") >= ob.n_samples:
             self.batch_size = None
 
     kept_facts = ("t",)

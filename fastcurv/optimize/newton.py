@@ -153,7 +153,7 @@ class _Scaled(_InSpace):
         super().prepare()
         for name in ("precondition", "warm_start"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
-                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+                raise TypeError(f"{name} is {getattr(self, name)!r}; wanted True or False")
         self.last = None
         self.row_squares = None
         self.scale = None

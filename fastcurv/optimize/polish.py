@@ -10,15 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_solve
+from scipy.linalg import cho_solve
 
 from ..critical.evidence import hessian_products
 from ..critical.nearness import gradient_and_error, value_rounding
-from ..interrupts import heard
+from ..eigensolver import cholesky
 from ..krylov.space import KrylovSpace
 from ..krylov.subproblems import shifted
 
@@ -99,19 +98,14 @@ def _factor(ob: Any, theta: np.ndarray) -> tuple[Solve | None, Callable[[], int]
     A = H.matrix().A
     size = float(np.abs(A).sum(axis=1).max(initial=0.0))
 
-    def spent() -> int:
-        count, H.count = H.count, 0
-        return count
-
     if not 0 < size < np.inf:
-        return None, spent
+        return None, H.taken
     A[np.diag_indices(H.n)] += 16 * H.n**0.5 * np.finfo(float).eps * size
-    try:
-        factor = heard(partial(np.linalg.cholesky, A))  # SciPy's would hold Python's lock
-    except LinAlgError:
-        return None, spent
+    factor = cholesky(A)
+    if factor is None:
+        return None, H.taken
     upper = factor.T  # as LAPACK lays it out
-    return lambda g: -cho_solve((upper, False), g, check_finite=False), spent
+    return lambda g: -cho_solve((upper, False), g, check_finite=False), H.taken
 
 
 def _krylov(ob: Any, theta: np.ndarray) -> tuple[Solve, Callable[[], int]]:
@@ -137,8 +131,4 @@ def _krylov(ob: Any, theta: np.ndarray) -> tuple[Solve, Callable[[], int]]:
         values, vectors = space.ritz()
         return space.combine(vectors @ shifted(values, space.linear_term(), 0.0))
 
-    def spent() -> int:
-        count, H.count = H.count, 0
-        return count
-
-    return solve, spent
+    return solve, H.taken

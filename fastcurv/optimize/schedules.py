@@ -16,16 +16,8 @@ from typing import Any
 
 import numpy as np
 
-
-def _positive(value: Any, name: str) -> float:
-    """`value` as a finite float above 0."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a real number, got {value!r}") from None
-    if not (np.isfinite(number) and number > 0):
-        raise ValueError(f"{name} must be finite and above 0, got {value!r}")
-    return number
+from ..answers import typed
+from ..checks import check_choice, check_positive, check_positive_int
 
 
 @dataclass(frozen=True)
@@ -102,7 +94,7 @@ def constant(alpha: float) -> Schedule:
     >>> constant(0.1)(1000)
     0.1
     """
-    return Schedule("constant", _positive(alpha, "alpha"))
+    return Schedule("constant", check_positive(alpha, "alpha"))
 
 
 def inverse_time(alpha: float, delta: float) -> Schedule:
@@ -131,7 +123,7 @@ def inverse_time(alpha: float, delta: float) -> Schedule:
     >>> inverse_time(0.5, 0.25)(4)
     0.25
     """
-    return Schedule("inverse_time", _positive(alpha, "alpha"), _positive(delta, "delta"))
+    return Schedule("inverse_time", check_positive(alpha, "alpha"), check_positive(delta, "delta"))
 
 
 def power(alpha: float, delta: float) -> Schedule:
@@ -160,7 +152,7 @@ def power(alpha: float, delta: float) -> Schedule:
     >>> power(0.5, 1.0)(10)
     0.05
     """
-    return Schedule("power", _positive(alpha, "alpha"), _positive(delta, "delta"))
+    return Schedule("power", check_positive(alpha, "alpha"), check_positive(delta, "delta"))
 
 
 def constant_then_decay(alpha: float, hold: int, delta: float = 1.0) -> Schedule:
@@ -192,12 +184,11 @@ def constant_then_decay(alpha: float, hold: int, delta: float = 1.0) -> Schedule
     >>> rate(100), rate(200)
     (0.2, 0.1)
     """
-    if isinstance(hold, bool) or not isinstance(hold, (int, np.integer)):
-        raise TypeError(f"hold must be a whole number of updates, got {hold!r}")
-    if hold < 1:
-        raise ValueError(f"hold must be at least 1 update, got {hold}")
     return Schedule(
-        "constant_then_decay", _positive(alpha, "alpha"), _positive(delta, "delta"), int(hold)
+        "constant_then_decay",
+        check_positive(alpha, "alpha"),
+        check_positive(delta, "delta"),
+        check_positive_int(hold, "hold"),
     )
 
 
@@ -230,12 +221,8 @@ def as_schedule(
         rate: Callable[[int], float] = schedule
         return rate
     if not isinstance(schedule, str):
-        raise TypeError(
-            f"schedule must be a name or a callable t -> rate, got {type(schedule).__name__}"
-        )
-    if schedule not in _BY_NAME:
-        raise ValueError(f"schedule must be one of {', '.join(_BY_NAME)}, got {schedule!r}")
-    return _BY_NAME[schedule](alpha, delta, hold)
+        raise TypeError(f"schedule is {typed(schedule)}; wanted a name or a function t -> rate")
+    return _BY_NAME[check_choice(schedule, _BY_NAME, "schedule")](alpha, delta, hold)
 
 
 @dataclass(frozen=True)
@@ -305,9 +292,7 @@ def robbins_monro(schedule: Schedule | Callable[[int], float]) -> RobbinsMonro:
     the noise never dies out.
     """
     if not callable(schedule):
-        raise TypeError(
-            f"schedule must be a Schedule or a callable t -> rate, got {type(schedule).__name__}"
-        )
+        raise TypeError(f"schedule is {typed(schedule)}; wanted a Schedule or a function t -> rate")
     if not isinstance(schedule, Schedule):
         p = _fitted_exponent(schedule)
         reason = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..krylov.subproblems import absolute, shifted
 from ..protocols import Dense
 from .line_search import as_product
 
+Model = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of (eigenvalues, linear term)
 DENSE_BELOW = 512  # n products and n^3 flops are then a matter of milliseconds
 
 
@@ -48,12 +50,12 @@ def _dense(op: Any, n: int) -> np.ndarray:
     return np.asarray(op @ np.eye(n, dtype=operator_dtype(op)), dtype=np.float64)
 
 
-def _decompose(op: Any, g: np.ndarray, k: int | None, wanted: float, residual_of: Any) -> Any:
+def _decompose(op: Any, g: np.ndarray, k: int | None, wanted: float, share: Model) -> Any:
     """Eigenvalues, the gradient in their vectors, a map from coordinates to (n,), and the relative
     residual.
 
     Dense where n is small and `k` is None; else a Krylov space from g, grown to `k` rows or until
-    `residual_of(space)` is below `wanted` times ||g||.
+    the residual is below `wanted` times ||g||, H's share of it measured on `share(values, linear)`.
     """
     n = len(g)
     if k is None and n <= DENSE_BELOW:
@@ -64,17 +66,21 @@ def _decompose(op: Any, g: np.ndarray, k: int | None, wanted: float, residual_of
     limit = min(n, 400) if k is None else min(n, k)
     space = KrylovSpace(n, dtype, limit + 1 if limit < n else n)
     space.start(as_product(op, dtype), g.astype(dtype))
-    residual, look_at = np.inf, 1
+
+    def residual() -> float:
+        values, vectors = space.ritz()
+        y = vectors @ share(values, space.linear_term())
+        return float(space.residual(y) / space.gamma)
+
+    look_at = 1
     while not space.exhausted and space.m < limit:
         space.extend()
         if k is None and space.m >= look_at:
             look_at = space.m + 1 + space.m // 4
-            residual = residual_of(space) / space.gamma
-            if residual <= wanted:
+            if residual() <= wanted:
                 break
-    residual = residual_of(space) / space.gamma
-    vectors = space.ritz()[1]
-    return space.ritz()[0], space.linear_term(), lambda y: space.combine(vectors @ y), residual
+    values, vectors = space.ritz()
+    return values, space.linear_term(), lambda y: space.combine(vectors @ y), residual()
 
 
 def _inputs(H: Any, g: np.ndarray, damping: float, k: int | None) -> Any:
@@ -135,11 +141,10 @@ def newton_step(
     if not np.any(g):
         return np.zeros_like(g)
 
-    def residual_of(space: Any) -> Any:
-        values, vectors = space.ritz()
-        return space.residual(vectors @ shifted(values, space.linear_term(), damping))
+    def share(values: np.ndarray, linear: np.ndarray) -> np.ndarray:
+        return shifted(values, linear, damping)
 
-    values, linear, lift, residual = _decompose(op, g, k, tol, residual_of)
+    values, linear, lift, residual = _decompose(op, g, k, tol, share)
     lowest = float(values[0]) + damping
     if lowest < -1e-12 * float(np.max(np.abs(values))):
         warnings.warn(
@@ -210,12 +215,9 @@ def saddle_free_newton_step(
     if not np.any(g):
         return np.zeros_like(g)
 
-    def residual_of(space: Any) -> Any:
-        values, vectors = space.ritz()
-        return space.residual(
-            vectors @ (np.sign(values) * absolute(values, space.linear_term(), damping))
-        )
+    def share(values: np.ndarray, linear: np.ndarray) -> np.ndarray:
+        return np.asarray(np.sign(values) * absolute(values, linear, damping))
 
-    values, linear, lift, _ = _decompose(op, g, k, tol, residual_of)
+    values, linear, lift, _ = _decompose(op, g, k, tol, share)
     step: np.ndarray = lift(absolute(values, linear, damping)).astype(g.dtype, copy=False)
     return step

@@ -14,16 +14,16 @@ OB = fc.Objective(fc.MLP([2, 3, 1]), np.eye(2), [0.0, 1.0], "mse")
 THETA = OB.model.init(seed=0)
 BAD = {
     "clip": ("adam", {"clip": -1.0}, ValueError, "clip"),
-    "record_every": ("adam", {"record_every": 1.5}, ValueError, "record_every"),
-    "record_every True": ("adam", {"record_every": True}, ValueError, "record_every"),
+    "record_every": ("adam", {"record_every": 1.5}, TypeError, "record_every"),
+    "record_every True": ("adam", {"record_every": True}, TypeError, "record_every"),
     "batch_size": ("adam", {"batch_size": 0}, ValueError, "batch_size"),
-    "batch_size True": ("adam", {"batch_size": True}, ValueError, "batch_size"),
+    "batch_size True": ("adam", {"batch_size": True}, TypeError, "batch_size"),
     "weight": ("newton-cg", {"weight": -1.0}, ValueError, "weight"),
     "max_cg": ("newton-cg", {"max_cg": 0}, ValueError, "max_cg"),
     "krylov_dim": ("trust-region", {"krylov_dim": 0}, ValueError, "krylov_dim"),
     "precondition": ("trust-region", {"precondition": 1}, TypeError, "precondition"),
     "damping": ("saddle-free-newton", {"damping": -1.0}, ValueError, "damping"),
-    "schedule": ("adam", {"schedule": 3}, TypeError, "a name or a callable"),
+    "schedule": ("adam", {"schedule": 3}, TypeError, "a name or a function"),
 }
 
 

@@ -75,7 +75,8 @@ FIRST = {
     "critical": [VERDICTS],
     "optimize": [RUNS],
     "eigensolver": [SPECTRA, VERDICTS],
-    "cli": [DEFAULTS],
+    "estimators": ["tests/estimators/test_estimator_figures.py"],
+    "cli": ["tests/cli/test_cli_figures.py", DEFAULTS],
 }
 
 

@@ -75,6 +75,7 @@ FIRST = {
     "critical": [VERDICTS],
     "optimize": [RUNS],
     "eigensolver": [SPECTRA, VERDICTS],
+    "structure": ["tests/structure/test_structure_figures.py"],
     "estimators": ["tests/estimators/test_estimator_figures.py"],
     "cli": ["tests/cli/test_cli_figures.py", DEFAULTS],
 }

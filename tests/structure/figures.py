@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 import fastcurv as fc
-from fastcurv.structure.orbits import orbits
 from fastcurv.structure.symmetry import flat_directions, probes, saturation
 
 from ..rounding.figures import drawn

@@ -131,9 +131,9 @@ def examine(
     off = GRADIENT_EPS * EPS * safe_norm(reach) if np.isnan(off) else off
     x = -known.solve(g)
     rest = max(0.0, 1 - off / safe_norm(g)) if g.any() else 0.0  # of g, beyond its rounding
-    decrement = 0.5 * rest**2 * max(0.0, -float(g @ x))
+    whole, most = 0.5 * max(0.0, -float(g @ x)), float(np.abs(theta) @ reach)
     near = nearness_by(
-        ask.ob, theta, safe_norm(g), decrement, float(np.abs(theta) @ reach), ask.gradient_tol
+        ask.ob, theta, safe_norm(g), rest**2 * whole, most, ask.gradient_tol, whole=whole
     )
     if not (near.near and near.strict):
         return None

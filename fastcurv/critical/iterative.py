@@ -103,7 +103,9 @@ def _near(ask: Request, H: Products, gradient: tuple[Floats, float], slope: Slop
     share = max(0.0, 1 - off / size) if size > off else 0.0
     decrement = slope.decrement * share**2 if share > 0 else 0.0
     reach = H.norm * length**2
-    return nearness_by(ask.ob, ask.theta, size, decrement, reach, ask.gradient_tol)
+    return nearness_by(
+        ask.ob, ask.theta, size, decrement, reach, ask.gradient_tol, whole=slope.decrement
+    )
 
 
 def _probe(ask: Request, search: Search) -> None:

@@ -128,7 +128,8 @@ def nearness(
         reach = np.abs(matrix) @ np.abs(theta)
         decrement = newton_decrement(g, off, reach, eigen)
         size = float(np.abs(theta) @ reach)
-        return nearness_by(ob, theta, safe_norm(g), decrement, size)
+        whole = newton_decrement(g, 0.0, reach, eigen)
+        return nearness_by(ob, theta, safe_norm(g), decrement, size, whole=whole)
 
 
 def nearness_by(
@@ -138,12 +139,15 @@ def nearness_by(
     decrement: float,
     reach: float,
     gradient_tol: float | None = None,
+    *,
+    whole: float | None = None,
 ) -> Nearness:
-    """The rule for a decrement that is known; `reach` is ``|theta|' |H| |theta|``, or as much."""
+    """The rule for a decrement that is known; `reach` is ``|theta|' |H| |theta|``, or as much,
+    `whole` the decrement with what the rounding of g may explain.
+    """
     f = float(ob.value(theta)) if isinstance(ob, Valued) else 0.0
-    found = held(
-        gradient_norm, decrement, value_threshold(f, lower_bound(ob), reach, _eps(ob)), gradient_tol
-    )
+    threshold = value_threshold(f, lower_bound(ob), reach, _eps(ob))
+    found = held(gradient_norm, decrement, threshold, gradient_tol, whole)
     if gradient_tol is not None or not found.near:
         return found
     return replace(found, strict=decrement <= value_threshold(f, lower_bound(ob), reach, EPS))
@@ -157,16 +161,24 @@ def decompose(A: np.ndarray, d: np.ndarray | None = None, off: float = 0.0) -> E
 
 
 def held(
-    gradient_norm: float, decrement: float, threshold: float, gradient_tol: float | None
+    gradient_norm: float,
+    decrement: float,
+    threshold: float,
+    gradient_tol: float | None,
+    whole: float | None = None,
 ) -> Nearness:
-    """`Nearness` from its numbers; a bound that is infinite or NaN is no tolerance."""
+    """`Nearness` from its numbers; a bound that is infinite or NaN is no tolerance. The norm at
+    which g would fail follows from all of g, `whole`, not from what is left of it beyond rounding.
+    """
     if gradient_tol is not None:
         near = gradient_norm <= gradient_tol < np.inf
         return Nearness(near, decrement, threshold, gradient_norm, float(gradient_tol))
     known = 0 <= threshold < np.inf
     threshold = threshold if known else 0.0
     near = bool(known and decrement <= threshold)
-    share = threshold / decrement if 0 < decrement < np.inf else np.nan
+    whole = decrement if whole is None or not near else max(whole, decrement)
+    share = threshold / whole if 0 < whole < np.inf else np.nan
+    share = max(share, 1.0) if near else share
     tol = gradient_norm * share**0.5 if share >= 0 else (gradient_norm if near else 0.0)
     return Nearness(near, decrement, threshold, gradient_norm, float(tol))
 

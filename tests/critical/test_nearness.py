@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import fastcurv as fc
 from fastcurv.critical.evidence import balance
 from fastcurv.critical.nearness import held, nearness
 from fastcurv.testing import FunctionObjective, QuadraticObjective, zoo
@@ -97,3 +98,17 @@ def test_balanced_rows_are_those_of_any_units_and_leave_out_what_noise_would_dro
     B[0, 1] = B[1, 0] = 1e-11  # coupled to one row, and nothing of its own above its noise
     assert not balance(B, noise)[1][0]
     assert not balance(0 * A, noise)[1].any()
+
+
+@pytest.mark.parametrize("dense_below", [4096, 1])
+def test_the_tolerance_is_where_the_gradient_would_fail(dense_below):
+    """From gradients of rounding to such as fail, the tolerance said at one tells of the others."""
+    ob = QuadraticObjective(np.diag([1.0, 2.0, 5.0]), offset=1.0)
+    u = np.array([1.0, 1.0, 1.0])
+    for size in (1e-16, 1e-13, 1e-10, 1e-8, 1e-3):
+        said = fc.classify(ob, size * u, dense_below=dense_below)
+        assert (said.gradient_norm <= said.gradient_tol) == (said.kind != "not_critical")
+        for share, near in ((0.9, True), (1.1, False)):
+            scale = share * said.gradient_tol / said.gradient_norm
+            other = fc.classify(ob, scale * size * u, dense_below=dense_below)
+            assert (other.kind != "not_critical") == near, (size, share)

@@ -373,3 +373,20 @@ def operator_dtype(op: Any) -> np.dtype[Any]:
         if dtype is not None and np.dtype(dtype) == np.float32
         else np.dtype(np.float64)
     )
+
+
+def times(op: Any, V: Array) -> Array:
+    """``op @ V``, real; a foreign operator may write into what it is given and into what it gave
+    before, so both are copies.
+    """
+    if hasattr(op, "product"):
+        return np.asarray(op @ V)
+    if hasattr(op, "__matmul__"):
+        found = np.array(op @ V.copy())
+    else:
+        found = np.array([op.matvec(v.copy()) for v in np.atleast_2d(V.T)]).T.reshape(V.shape)
+    if found.dtype.kind == "O":
+        found = found.astype(np.float64)
+    if found.dtype.kind not in "fiub":
+        raise TypeError(f"a product of the operator has dtype {found.dtype}; wanted real numbers")
+    return found

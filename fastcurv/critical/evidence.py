@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import check_symmetric_operator, operator_dtype
+from ..checks import check_symmetric_operator, operator_dtype, times
 from ..progress import Bar
 from ..protocols import Array, Floats, ProvedReach
 from ..spectrum.dense import PRODUCT_EPS, DenseMatrix, dense_matrix, safe_norm
@@ -45,7 +45,7 @@ class Products:
         """``H V`` for (n,) or (n, k), in float64."""
         V = np.asarray(V, dtype=self.dtype)
         self.tell(1 if V.ndim == 1 else V.shape[1])
-        out = np.asarray(self.op @ V, dtype=float)
+        out = np.asarray(times(self.op, V), dtype=float)
         largest = float(np.abs(out).max(initial=0.0))
         if 0 < largest < np.inf:  # squares of what is very large or small leave the range
             sizes = np.linalg.norm(np.asarray(V, dtype=float), axis=0)

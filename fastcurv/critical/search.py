@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator
 
-from ..checks import as_rng, operator_dtype
+from ..checks import as_rng, operator_dtype, times
 from ..krylov.basis import combine
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import decompose
@@ -36,7 +36,7 @@ class Balanced(LinearOperator):
         self.op, self.d = op, d.astype(self.dtype)
 
     def _matvec(self, v: Floats) -> Floats:
-        return np.asarray(self.d * (self.op @ (self.d * v.reshape(-1))))
+        return np.asarray(self.d * times(self.op, self.d * v.reshape(-1)))
 
     def _adjoint(self) -> Balanced:
         return self

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult
 
+from ..checks import times
 from ..krylov.space import KrylovSpace
 from ..outcome import outcome
 from ..spectrum.dense import PRODUCT_EPS, safe_norm
@@ -86,7 +87,7 @@ class Walk:
             space = KrylovSpace(H.n, H.native_dtype, limit + 2)
 
             def product(v: np.ndarray, out: np.ndarray) -> None:
-                out[:] = H.native @ v
+                out[:] = times(H.native, v)
                 H.count += 1
 
             space.start(product, g.astype(H.native_dtype))

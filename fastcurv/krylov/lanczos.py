@@ -17,6 +17,7 @@ are orthogonalised fully, twice, at every step.
 
 import numpy as np
 
+from ..checks import times
 from ..protocols import Array, Floats
 from ..vectors import norm
 from .basis import column_lengths, length, orthogonalise, orthonormalise, project, rotate, subtract
@@ -76,7 +77,7 @@ class Recurrence(State):
             if self._product is not None:
                 self._product(v, out)
             else:
-                out[...] = self.op.matvec(v) if hasattr(self.op, "matvec") else self.op @ v
+                out[...] = times(self.op, v)
         self.n_products += 1
         self._bring_into_range(out)
         if len(self.against):
@@ -112,9 +113,7 @@ class Recurrence(State):
             return W
         V = self.rows[m : m + p].T
         with self.around:
-            W[...] = np.asarray(
-                self.op @ (V if self._product is not None else np.ascontiguousarray(V))
-            ).T
+            W[...] = times(self.op, V if self._product is not None else np.ascontiguousarray(V)).T
         self.n_products += p
         self._bring_into_range(W)
         return W

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import operator_dtype
+from ..checks import operator_dtype, times
 
 Value = Callable[[np.ndarray], float]
 
@@ -23,7 +23,7 @@ def as_product(op: Any, dtype: Any) -> Any:
         return product
 
     def multiply(v: np.ndarray, out: Any) -> None:
-        out[:] = op @ v
+        out[:] = times(op, v)
 
     return multiply
 

@@ -174,7 +174,7 @@ class Run:
             f, g = ob.value_and_gradient(theta)
         else:
             f, g = ob.value(theta), ob.gradient(theta)
-        return float(f), np.asarray(g, dtype=self.theta.dtype)
+        return float(f), np.array(g, dtype=self.theta.dtype)  # theirs may be a buffer
 
     def step_price(self) -> float:
         """What trying and taking a step costs, in products: values and gradients are of all rows,

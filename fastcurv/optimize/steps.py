@@ -15,6 +15,7 @@ from ..checks import (
     check_symmetric_operator,
     check_vector,
     operator_dtype,
+    times,
 )
 from ..eigensolver import eigh
 from ..krylov.space import KrylovSpace
@@ -47,7 +48,7 @@ class IndefiniteHessianWarning(UserWarning):
 def _dense(op: Any, n: int) -> np.ndarray:
     if isinstance(op, Dense):
         return np.asarray(op.to_dense(), dtype=np.float64)
-    return np.asarray(op @ np.eye(n, dtype=operator_dtype(op)), dtype=np.float64)
+    return np.asarray(times(op, np.eye(n, dtype=operator_dtype(op))), dtype=np.float64)
 
 
 def _decompose(op: Any, g: np.ndarray, k: int | None, wanted: float, share: Model) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import MatrixOperator, check_symmetric_operator, operator_dtype, slabs
+from ..checks import MatrixOperator, check_symmetric_operator, operator_dtype, slabs, times
 from ..eigensolver import Eigensystem, eigh
 from ..eigensolver import eigvalsh as every_eigenvalue
 from ..protocols import BoundsColumns, BoundsProducts, Reducible, Writable, Written
@@ -204,7 +204,7 @@ def _products(op: Any, n: int) -> tuple[NDArray[Any], int]:
         stop = min(start + BLOCK, n)
         columns = np.zeros((n, stop - start), dtype)
         columns[np.arange(start, stop), np.arange(stop - start)] = 1
-        A[:, start:stop] = op @ columns
+        A[:, start:stop] = times(op, columns)
     return A, n
 
 

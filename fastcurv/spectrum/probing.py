@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import operator_dtype
+from ..checks import operator_dtype, times
 from ..krylov.basis import orthonormalise, project, subtract
 from ..krylov.lanczos import NOT_FINITE
 from ..progress import Bar
@@ -57,9 +57,9 @@ class Counted:
             return np.zeros((0, self.n), self.dtype)
         self._told(len(V))
         Y = (
-            self.op @ np.ascontiguousarray(V.T)
+            times(self.op, np.ascontiguousarray(V.T))
             if len(V) > 1
-            else np.reshape(self.op @ V[0], (-1, 1))
+            else np.reshape(times(self.op, V[0]), (-1, 1))
         )
         return self._in_range(np.ascontiguousarray(np.asarray(Y).T))
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv.critical.nearest import Coordinates, walk
@@ -97,3 +98,77 @@ def test_products_with_nothing():
     H = net.hessian(np.linspace(-1, 1, net.n_params))
     assert not (H @ np.zeros(net.n_params)).any()
     assert np.isnan(H @ np.full(net.n_params, np.nan)).all()
+
+
+class Writes(LinearOperator):
+    """A symmetric matrix as an operator that returns one buffer again and again, or the vector it
+    was given with the product in its place.
+    """
+
+    def __init__(self, A, way):
+        super().__init__(A.dtype, A.shape)
+        self.A, self.way, self.out = A, way, np.empty(len(A))
+
+    def _matvec(self, v):
+        v = v.reshape(-1)
+        if self.way == "plain":
+            return self.A @ v
+        out = v if self.way == "in place" else self.out
+        out[:] = self.A @ v
+        return out
+
+    def _matmat(self, V):
+        return np.stack([self._matvec(v).copy() for v in V.T.copy()], axis=1)
+
+
+@pytest.mark.parametrize("way", ["in place", "one buffer"])
+def test_operators_that_write_where_they_read_change_nothing(way):
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((40, 40))
+    A, b = A + A.T, rng.standard_normal(40)
+    one, two = Writes(A, "plain"), Writes(A, way)
+    for ask in (
+        lambda H: fc.eigsh(H, 3, "LA", seed=0).values,
+        lambda H: fc.eigsh(H, 3, "BE", v0=np.eye(40)[:, :2], seed=0).values,
+        lambda H: fc.trace(H, 20, seed=0).estimate,
+        lambda H: fc.spectral_density(H, 4, 10, seed=0).nodes,
+        lambda H: fc.newton_step(H, b, damping=30.0),
+        lambda H: fc.saddle_free_newton_step(H, b, k=10),
+        fc.eigvalsh,
+    ):
+        assert np.array_equal(ask(one), ask(two))
+    for options in ({}, {"dense_below": 1, "failure_probability": 1e-6}):
+        first, second = (fc.classify(QuadraticObjective(H), 0 * b, **options) for H in (one, two))
+        assert first.kind == second.kind == "saddle" and first.reason == second.reason
+
+
+def test_products_that_are_no_real_numbers_are_refused():
+    A = np.diag(np.arange(1.0, 9.0))
+    H = LinearOperator((8, 8), matvec=lambda v: (A @ v) * (1 + 1e-3j), dtype=float)
+    for ask in (lambda H: fc.eigsh(H, 2), fc.inertia, lambda H: fc.trace(H, 4)):
+        with pytest.raises(TypeError, match="wanted real numbers"):
+            ask(H)
+
+
+@pytest.mark.parametrize("method", ["trust-region", "newton-cg", "l-bfgs", "adam", "cubic"])
+def test_a_gradient_that_comes_in_one_buffer_changes_nothing(method):
+    def gradient(t):
+        return np.array([4 * t[0] * (t[0] ** 2 - 1) + 0.1, t[1]])
+
+    def value(t):
+        return float((t[0] ** 2 - 1) ** 2 + 0.5 * t[1] ** 2 + 0.1 * t[0])
+
+    def hessian(t):
+        return np.diag([12 * t[0] ** 2 - 4, 1.0])
+
+    buffer = np.empty(2)
+
+    def reused(t):
+        buffer[:] = gradient(t)
+        return buffer
+
+    start, ends = np.array([0.3, 0.2]), []
+    for g in (gradient, reused):
+        ob = FunctionObjective(2, value, g, hessian)
+        ends.append(fc.minimize(ob, start, method, seed=0, max_iter=100))
+    assert np.array_equal(ends[0].x, ends[1].x) and ends[0].message == ends[1].message

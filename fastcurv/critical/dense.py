@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spectrum.dense import safe_norm
+from ..spectrum.dense import PRODUCT_EPS, safe_norm
 from . import definite
 from .decide import Findings
 from .evidence import FAR, Evidence, Products, hessian_products
@@ -274,6 +274,7 @@ def _findings(
 def _hidden_by_asymmetry(full: DenseHessian, view: View) -> bool:
     cut, zero = view.best, signs_of(view.best) == 0
     seen, rounding = full.M.seen(), full.M.error() - full.M.seen()
+    rounding = max(rounding, PRODUCT_EPS * EPS * full.norm)  # of an exact matrix it is not told
     if not seen > 2 * rounding:  # rounding alone can show as much
         return False
     return bool((np.abs(cut.values[zero]) > cut.error - full.M.seen(cut.c)).any())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -34,3 +35,10 @@ def same(x: Any, other: Any, rel: float = 1e-2) -> bool:
     if isinstance(x, str) or isinstance(other, str):
         return bool(x == other)
     return bool(abs(x - other) <= rel * abs(x) + 1e-13)
+
+
+def lined(held: Any) -> str:
+    """JSON with a line for each figure, so that changes of two can be put together."""
+    if not isinstance(held, dict):
+        return json.dumps(held, separators=(",", ":"))
+    return "{\n" + ",\n".join(f"{json.dumps(k)}:{lined(v)}" for k, v in held.items()) + "\n}"

@@ -13,7 +13,6 @@ import io
 import json
 import os
 import re
-import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -24,7 +23,7 @@ import numpy as np
 from fastcurv import _engine
 from fastcurv.cli.parser import main
 
-from ..agreement import agreed, masked, tables
+from ..agreement import agreed, lined, masked, tables
 
 TRAIN = "train iris --hidden 4 --l2 1e-2 --epochs 8 --out a.npz"
 COMMANDS = [
@@ -99,5 +98,4 @@ def figures(table: str = "reference") -> dict[str, list[Any]]:
 if __name__ == "__main__":
     ways = [figures(table) for table in tables()]
     held = {what: agreed([way[what] for way in ways]) for what in ways[0]}
-    json.dump(held, sys.stdout, separators=(",", ":"))
-    print()
+    print(lined(held))

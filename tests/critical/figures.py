@@ -10,9 +10,8 @@ rounding left, and is null there.
 
 from __future__ import annotations
 
-import json
-import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,9 @@ import numpy as np
 import fastcurv as fc
 from fastcurv import _engine
 from fastcurv.critical.result import CriticalPoint
-from fastcurv.testing import zoo
+from fastcurv.testing import QuadraticObjective, zoo
 
-from ..agreement import agreed, masked, tables
+from ..agreement import agreed, lined, masked, tables
 from ..rounding.figures import drawn
 
 NETS: dict[str, dict[str, Any]] = {
@@ -79,15 +78,42 @@ def at(ob: Any, theta: Any, off: dict[str, float] = OFF) -> dict[str, list[Any]]
     return found
 
 
+def hard() -> Iterator[tuple[str, Any, Any, dict[str, Any]]]:
+    """Points with eigenvalues known beforehand, at large n: (name, objective, theta, words)."""
+    at = np.arange(1, 64).reshape(3, 21)
+    rows = np.round(np.sin(at**1.3), 3)
+    y = np.round(np.cos(at[:, :1] ** 1.7), 3)
+    y[2] = -y[0] - y[1]  # the mean of the targets is 0: theta 0 is a critical point
+    for l2 in (0.0, 0.1, 2.0):
+        for activation in ("tanh", "relu"):
+            ob = fc.Objective(fc.MLP((21, 12, 1), activation), rows, y, "mse", l2=l2)
+            name = f"nothing, {activation}, l2 {l2}"
+            yield name, ob, np.zeros(ob.n_params), {"dense_below": 200}
+            yield f"{name}, by products", ob, np.zeros(ob.n_params), {"dense_below": 0}
+    narrow = fc.Objective(fc.MLP((3, 2, 1), "tanh"), rows[:, :3], y, "mse", l2=0.02)
+    wide = fc.Objective(fc.MLP((3, 6, 1), "tanh"), rows[:, :3], y, "mse", l2=0.02)
+    best = fc.minimize(narrow, narrow.model.init(seed=1), seed=0, verdict=False).x
+    (W, b), (V, c) = narrow.model.unflatten(best)
+    theta = wide.model.flatten([(np.r_[W, 0 * W, 0 * W], np.r_[b, 0 * b, 0 * b]),
+                                (np.c_[V, 0 * V, 0 * V], c)])  # fmt: skip
+    for how, words in WORDS.items():
+        yield f"units of zeros, {how}", wide, theta, words
+    for low in (-1.0, -1e-3, -1e-9, 0.0, 1e-9, 1e-3):
+        values = np.r_[low, np.linspace(0.1, 3, 30)]
+        ob = QuadraticObjective(np.diag(values))
+        for how in ("dense", "products", "strict"):
+            yield f"weakest {low}, {how}", ob, np.zeros(31), WORDS[how]
+
+
 def figures(name: str, table: str = "reference") -> dict[str, list[Any]]:
     """Of one net, by plain loops, which are the same on every machine."""
     before = _engine.set_arch(table)
     try:
         if name == "zoo":
-            return {
-                f"{i} {c.name}": said(fc.classify(c.objective, c.theta))
-                for i, c in enumerate(zoo())
-            }
+            cases = [(f"{i} {c.name}", c.objective, c.theta, {}) for i, c in enumerate(zoo())]
+            return {what: said(fc.classify(ob, at, **words)) for what, ob, at, words in cases}
+        if name == "hard":
+            return {what: said(fc.classify(ob, at, **words)) for what, ob, at, words in hard()}
         ob, theta, _ = drawn(**NETS[name])
         ob = ob.batch(slice(0, 3)) if name == "few rows" else ob
         with warnings.catch_warnings():
@@ -102,8 +128,7 @@ def figures(name: str, table: str = "reference") -> dict[str, list[Any]]:
 
 if __name__ == "__main__":
     held = {}
-    for net in [*NETS, "zoo"]:
+    for net in [*NETS, "zoo", "hard"]:
         ways = [figures(net, table) for table in tables()]
         held[net] = {what: agreed([way[what] for way in ways]) for what in ways[0]}
-    json.dump(held, sys.stdout, indent=None, separators=(",", ":"))
-    print()
+    print(lined(held))

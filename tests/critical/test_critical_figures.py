@@ -13,7 +13,7 @@ from .figures import NETS, figures
 KNOWN = json.loads(Path(__file__).with_name("figures.json").read_text())
 
 
-@pytest.mark.parametrize("net", [*NETS, "zoo"])
+@pytest.mark.parametrize("net", [*NETS, "zoo", "hard"])
 def test_verdicts_say_what_they_said(net):
     """Sentence by sentence and number by number, where the tables of kernels agree."""
     found, known = figures(net), KNOWN[net]

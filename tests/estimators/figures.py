@@ -8,8 +8,6 @@ tables of kernels of this machine rests on what rounding left, and is null there
 
 from __future__ import annotations
 
-import json
-import sys
 import warnings
 from typing import Any
 
@@ -18,7 +16,7 @@ import numpy as np
 import fastcurv as fc
 from fastcurv import _engine
 
-from ..agreement import agreed, tables
+from ..agreement import agreed, lined, tables
 
 FITS: dict[str, dict[str, Any]] = {
     "plain": {"max_iter": 12},
@@ -73,5 +71,4 @@ if __name__ == "__main__":
     for kind in ("regressor", "binary", "classes"):
         ways = [figures(kind, table) for table in tables()]
         held[kind] = {what: agreed([way[what] for way in ways], 1e-3) for what in ways[0]}
-    json.dump(held, sys.stdout, separators=(",", ":"))
-    print()
+    print(lined(held))

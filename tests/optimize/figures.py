@@ -9,8 +9,6 @@ the tables of kernels of this machine rests on what rounding left, and is null t
 
 from __future__ import annotations
 
-import json
-import sys
 import warnings
 from typing import Any
 
@@ -20,7 +18,7 @@ import fastcurv as fc
 from fastcurv import _engine
 from fastcurv.testing import FunctionObjective
 
-from ..agreement import agreed, masked, tables
+from ..agreement import agreed, lined, masked, tables
 from ..rounding.figures import drawn
 
 NETS: dict[str, dict[str, Any]] = {
@@ -64,10 +62,62 @@ def said(run: Any) -> list[Any]:
     return [text, *(float(f"{x:.6g}") for x in numbers)]
 
 
+def schedules() -> dict[str, list[Any]]:
+    """Rates by step, and what Robbins and Monro's conditions say of them."""
+    found: dict[str, list[Any]] = {}
+    for delta in (0.3, 0.5, 0.75, 1.0, 2.0):
+        made = {"power": fc.power(0.4, delta), "inverse": fc.inverse_time(0.4, delta)}
+        made["hold"] = fc.constant_then_decay(0.4, 3, max(delta, 0.1))
+        made["constant"] = fc.constant(delta + 0.1)
+        for name, rate in made.items():
+            test = fc.robbins_monro(rate)
+            text, numbers = masked(f"{test.satisfied} {test.reason}")
+            rates = [float(rate(t)) for t in (1, 2, 3, 4, 7, 50, 1000)]
+            found[f"{name}, {delta}"] = [text, *numbers, *rates]
+    return found
+
+
+def single_steps() -> dict[str, list[Any]]:
+    """Newton's steps on matrices of both signs, and ways out of a saddle."""
+    places = np.arange(1.0, 13.0)
+    values = np.where(places % 3 == 0, -places, places) / 4
+    mirror = np.cos(places) / np.linalg.norm(np.cos(places))
+    Q = np.eye(12) - 2 * np.outer(mirror, mirror)
+    H, g = Q * values @ Q, np.sin(places)
+    found: dict[str, list[Any]] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for step in (fc.newton_step, fc.saddle_free_newton_step):
+            for words in ({}, {"damping": 0.5}, {"k": 5}, {"k": 12, "damping": 0.1}):
+                at = step(H, g, **words)
+                named = f"{step.__name__}, {words}"
+                found[named] = ["", float(np.cos(places**2) @ at), float(np.linalg.norm(at))]
+        for start in (np.zeros(2), np.array([1e-3, 0.0])):
+            for direction in (None, np.array([0.3, 1.0])):
+                way = fc.escape(SADDLE, start, direction, seed=2)
+                words_of, numbers = masked(way.message)
+                numbers += [
+                    way.get("n_products", -1),
+                    way.nfev,
+                    way.success,
+                    way.fun,
+                    float(np.abs(way.x).sum()),
+                ]
+                found[f"escape, {start}, {direction}"] = [words_of, *map(float, numbers)]
+        ob = drawn(sizes=[3, 4, 2], l2=1e-2)[0]
+        for source in ("narrower", "walk", "descent"):
+            sample = fc.sample_critical_points(ob, 2, sources=source, epochs=(5, 20), seed=3)
+            kinds = ", ".join(f"{p.source} {p.verdict.kind}" for p in sample.points)
+            found[f"sample, {source}"] = [kinds, *(float(p.loss) for p in sample.points)]
+    return found
+
+
 def figures(name: str, table: str = "reference") -> dict[str, list[Any]]:
     """Of one objective, by plain loops, which are the same on every machine."""
     before, found = _engine.set_arch(table), {}
     try:
+        if name == "parts":
+            return schedules() | single_steps()
         ob, theta = drawn(**NETS[name])[:2] if name in NETS else (SADDLE, np.array([0.5, 1e-3]))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -89,8 +139,7 @@ def figures(name: str, table: str = "reference") -> dict[str, list[Any]]:
 
 if __name__ == "__main__":
     held = {}
-    for net in [*NETS, "saddle"]:
+    for net in [*NETS, "saddle", "parts"]:
         ways = [figures(net, table) for table in tables()]
         held[net] = {what: agreed([way[what] for way in ways], 1e-5) for what in ways[0]}
-    json.dump(held, sys.stdout, separators=(",", ":"))
-    print()
+    print(lined(held))

@@ -13,7 +13,7 @@ from .figures import NETS, figures
 KNOWN = json.loads(Path(__file__).with_name("figures.json").read_text())
 
 
-@pytest.mark.parametrize("name", [*NETS, "saddle"])
+@pytest.mark.parametrize("name", [*NETS, "saddle", "parts"])
 def test_methods_take_the_steps_that_they_took(name):
     """Counts, and where a run came to, where the tables of kernels agree."""
     found, known = figures(name), KNOWN[name]

@@ -50,6 +50,26 @@ NETS: dict[str, dict[str, Any]] = {
         "sizes": [3, 4, 4, 4, 2], "activation": ["tanh", "sigmoid", "tanh"], "residual": True,
         "dtype": "float32", "l2": 1e-2,
     },
+    "silu, batch norm, float32, weighted": {
+        "sizes": [3, 4, 4, 2], "activation": "silu", "batch_norm": True, "dtype": "float32",
+        "weighted": True, "l2": 1e-2,
+    },
+    "softplus, binary, skips": {
+        "sizes": [3, 5, 5, 5, 1], "activation": "softplus", "loss": "binary_cross_entropy",
+        "residual": True, "l2": 1e-3, "weighted": True,
+    },
+    "gelu and leaky relu, soft targets, skips": {
+        "sizes": [4, 4, 4, 3], "activation": ["gelu", "leaky_relu"], "loss": "cross_entropy",
+        "soft": True, "residual": True, "weighted": True, "l2": 1.0,
+    },
+    "sigmoid and relu, no biases, float32": {
+        "sizes": [3, 4, 3, 2], "activation": ["sigmoid", "relu"], "bias": False,
+        "dtype": "float32",
+    },
+    "elu, batch norm, binary, no l2": {
+        "sizes": [3, 3, 1], "activation": "elu", "batch_norm": True,
+        "loss": "binary_cross_entropy",
+    },
     "relu and elu, batch norm": {
         "sizes": [3, 4, 4, 2], "activation": ["relu", "elu"], "batch_norm": True,
     },

@@ -8,8 +8,6 @@ writes them down anew, which is to be done where one is meant to change.
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ import numpy as np
 import fastcurv as fc
 from fastcurv.structure.symmetry import flat_directions, probes, saturation
 
+from ..agreement import lined
 from ..rounding.figures import drawn
 
 NETS: dict[str, dict[str, Any]] = {
@@ -93,5 +92,4 @@ def figures(name: str) -> dict[str, list[Any]]:
 
 
 if __name__ == "__main__":
-    json.dump({name: figures(name) for name in NETS}, sys.stdout, separators=(",", ":"))
-    print()
+    print(lined({name: figures(name) for name in NETS}))

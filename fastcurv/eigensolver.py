@@ -107,12 +107,8 @@ def eigh_apart(A: Floats, beside: float) -> Eigensystem | Apart:
 
     With U the eigenvectors of the k negative eigenvalues -M, or of the positive ones where these
     are fewer, ``B = A + 2 U M U'`` is A on the complement of U. So a Cholesky factor of ``B - s I``
-    proves n - k eigenvalues above s, but for rounding [1]_, and the pairs of U their k below: ``n^3
-    / 3 + 3 n^2 k`` flops and no more than ``O(n k)`` numbers beside B.
-
-    References
-    ----------
-    .. [1] S. M. Rump, Verification of positive definiteness, BIT Numerical Mathematics 46, 2006.
+    proves n - k eigenvalues above s, but for rounding (`cholesky_floor`), and the pairs of U their
+    k below: ``n^3 / 3 + 3 n^2 k`` flops and no more than ``O(n k)`` numbers beside B.
 
     Examples
     --------
@@ -128,7 +124,8 @@ def eigh_apart(A: Floats, beside: float) -> Eigensystem | Apart:
         if floor > 0:
             near = max(_beside(S, values[i], V[:, i]) for i in (0, -1))
             low, high = _back(np.array([floor, near]), exponent)
-            return Apart(_back(values, exponent), V, float(np.nextafter(low, 0)), float(_up(high)))
+            low, high = float(np.nextafter(low, 0)), float(np.nextafter(high, np.inf))
+            return Apart(_back(values, exponent), V, low, high)
     return _eigensystem(S, exponent, first)
 
 
@@ -148,7 +145,8 @@ def _eigensystem(S: Floats, exponent: int, first: Any) -> Eigensystem:
     if best is None or not np.isfinite(best[2]).all():
         raise _failed(len(S))
     values, V, bounds = best
-    return Eigensystem(_back(values, exponent), V, _up(_back(bounds, exponent)))
+    # up, where scaling back into the subnormal range rounds down
+    return Eigensystem(_back(values, exponent), V, np.nextafter(_back(bounds, exponent), np.inf))
 
 
 def eigvalsh(A: Floats) -> Floats:
@@ -284,11 +282,6 @@ def _back(x: Floats, exponent: int) -> Floats:
     return out
 
 
-def _up(bounds: Floats) -> Floats:
-    """Bounds that scaling back into the subnormal range has not rounded down."""
-    return np.nextafter(bounds, np.inf)
-
-
 def _signs(A: Floats, values: Floats, V: Floats, beside: float) -> float:
     """A floor under the sizes of all eigenvalues, with the signs of `values`, above `beside`; 0
     where none is proved.
@@ -310,17 +303,8 @@ def _signs(A: Floats, values: Floats, V: Floats, beside: float) -> float:
     B += sign * A
     gamma = gamma_of(n + 2)  # of every sum here, in any order
     made = gamma * (min(_norm_bound(W) ** 2, float(np.vdot(W, W))) + _norm_bound(A)) * 1.01
-    diagonal = np.diagonal(B).copy()
-    off = gamma / (1 - gamma) * float(np.abs(diagonal).sum()) * 1.01
-    shift = weakest - max(WEAKER * weakest, 4 * (off + made))
-    shifted = diagonal - shift
-    if not shift > 0 or not (shifted > 0).all():
-        return 0.0
-    B[np.diag_indices(n)] = shifted
-    if cholesky(B) is None:
-        return 0.0
-    rounded = UNIT * (float(np.abs(diagonal).max()) + shift)
-    many = shift - (off + made + rounded + 4 * n * n * TINY) * 1.01
+    off = gamma / (1 - gamma) * float(np.abs(np.diagonal(B)).sum()) * 1.01
+    many = cholesky_floor(B, weakest - max(WEAKER * weakest, 4 * (off + made))) - made * 1.01
     floor = float(min(few, many))
     return floor if floor > beside else 0.0
 
@@ -333,6 +317,23 @@ def cholesky(A: Floats) -> Floats | None:
     except np.linalg.LinAlgError:
         return None
     return factor if np.isfinite(factor).all() else None
+
+
+def cholesky_floor(A: Floats, shift: float) -> float:
+    """A lower bound on the eigenvalues of A near `shift`, 0 where the factorisation of ``A - shift
+    I`` breaks off. A is overwritten.
+
+    With R the computed factor of B, ``R'R = B + E`` and ``||E|| <= gamma / (1 - gamma) trace(B)``
+    in any order of summation (Rump, Verification of positive definiteness, BIT 46, 2006).
+    """
+    n, largest = len(A), float(np.diagonal(A).max(initial=0.0))  # what both shifts round
+    A[np.diag_indices(n)] -= shift
+    diagonal = np.diagonal(A)
+    if not shift > 0 or not (diagonal > 0).all() or cholesky(A) is None:
+        return 0.0
+    gamma = gamma_of(n + 1)
+    off = gamma / (1 - gamma) * float(diagonal.sum()) + UNIT * (largest + shift)
+    return shift - (off + 4 * n * n * float(np.finfo(np.float64).tiny)) * (1 + 1e-6)
 
 
 def _beside(A: Floats, value: float, v: Floats) -> float:

@@ -2,15 +2,10 @@
 as much.
 
 A Cholesky factorisation that runs to its end proves its matrix positive definite up to a known
-shift [1]_: with R the computed factor of B, ``R'R = B + E`` with ``|E| <= gamma(n + 1) |R'| |R|``,
-so ``||E|| <= gamma / (1 - gamma) trace(B)`` in any order of summation. Done for ``A - s I``, s a
-little below the least eigenvalue that inverse iteration found, it bounds ``||A^-1||``; the factor
-of A gives Newton's step, and the two are all that the theorem asks for. Where anything here falls
-short of a proof the answer is None, and all eigenpairs are computed as ever.
-
-References
-----------
-.. [1] S. M. Rump, Verification of positive definiteness, BIT Numerical Mathematics 46, 2006.
+shift (`eigensolver.cholesky_floor`). Done for ``A - s I``, s a little below the least eigenvalue
+that inverse iteration found, it bounds ``||A^-1||``; the factor of A gives Newton's step, and the
+two are all that the theorem asks for. Where anything here falls short of a proof the answer is
+None, and all eigenpairs are computed as ever.
 """
 
 from __future__ import annotations
@@ -25,7 +20,7 @@ from scipy.linalg import cho_solve
 from scipy.sparse.linalg import LinearOperator
 
 from ..checks import check_symmetric_operator
-from ..eigensolver import UNIT, cholesky, gamma_of
+from ..eigensolver import cholesky, cholesky_floor
 from ..interrupts import unbroken
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import decompose
@@ -45,7 +40,6 @@ FROM = 768  # below this n all eigenpairs take a fraction of a second, and say m
 SHARES = (0.999, 0.9, 0.5)  # of the least Ritz value, tried in turn as a floor
 GRADIENT_STEPS = 60  # of the Krylov space that tells how much of g the curvature explains
 MOST_SOLVES = 200
-TINY = float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,45 +66,27 @@ def definite(full: DenseHessian) -> Definite | None:
     A = full.A
     if not 0 < full.norm < np.inf or not (np.diagonal(A) > 0).all():
         return None
-    solve = _factor(A)
+    solve = inverse(A)
     if solve is None:
         return None
-    inverse = LinearOperator(A.shape, solve, dtype=np.float64)
-    found = unbroken(eigsh(inverse, 1, "LA", tol=1e-4, max_products=MOST_SOLVES, seed=0))
+    op = LinearOperator(A.shape, solve, dtype=np.float64)
+    found = unbroken(eigsh(op, 1, "LA", tol=1e-4, max_products=MOST_SOLVES, seed=0))
     v = found.vectors[:, 0]
     weakest = float(v @ (A @ v)) / float(v @ v)
     for share in SHARES:
-        floor = _floor(A, share * weakest) - full.M.error()
+        floor = cholesky_floor(A.copy(), share * weakest) - full.M.error()
         if floor > 0:
             return Definite(solve, floor, weakest)
     return None
 
 
-def _factor(A: Floats) -> Callable[[Floats], Floats] | None:
+def inverse(A: Floats) -> Callable[[Floats], Floats] | None:
     """``A^-1`` by Cholesky, None where the factorisation breaks off."""
     factor = cholesky(A)
     if factor is None:
         return None
     upper = factor.T  # as LAPACK lays it out: nothing is copied in a solve
     return lambda b: np.asarray(cho_solve((upper, False), b, check_finite=False))
-
-
-def _floor(A: Floats, shift: float) -> float:
-    """A lower bound on the eigenvalues of A near `shift`; 0 where the factorisation of ``A - shift
-    I`` breaks off.
-    """
-    n = len(A)
-    B = A.copy()
-    B[np.diag_indices(n)] -= shift
-    diagonal = np.diagonal(B)
-    if not shift > 0 or not (diagonal > 0).all():
-        return 0.0
-    gamma = gamma_of(n + 1)
-    largest = float(np.diagonal(A).max())  # what the shift rounds
-    off = gamma / (1 - gamma) * float(diagonal.sum()) + UNIT * largest
-    if _factor(B) is None:
-        return 0.0
-    return shift - (off + 4 * n * n * TINY) * UP
 
 
 def examine(

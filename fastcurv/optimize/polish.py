@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.linalg import cho_solve
 
+from ..critical.definite import inverse
 from ..critical.evidence import hessian_products
 from ..critical.nearness import gradient_and_error, value_rounding
-from ..eigensolver import cholesky
 from ..krylov.space import KrylovSpace
 from ..krylov.subproblems import shifted
 
@@ -101,11 +100,8 @@ def _factor(ob: Any, theta: np.ndarray) -> tuple[Solve | None, Callable[[], int]
     if not 0 < size < np.inf:
         return None, H.taken
     A[np.diag_indices(H.n)] += 16 * H.n**0.5 * np.finfo(float).eps * size
-    factor = cholesky(A)
-    if factor is None:
-        return None, H.taken
-    upper = factor.T  # as LAPACK lays it out
-    return lambda g: -cho_solve((upper, False), g, check_finite=False), H.taken
+    solve = inverse(A)
+    return None if solve is None else (lambda g: -solve(g)), H.taken
 
 
 def _krylov(ob: Any, theta: np.ndarray) -> tuple[Solve, Callable[[], int]]:

@@ -68,9 +68,9 @@ def pulls(ob: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         return up, up.sum() > up
     wanted = y[counts] > 0
     if ob.loss == "binary_cross_entropy":
-        return wanted.any(axis=0), (y[counts] < 1).any(axis=0)
+        return np.any(wanted, 0), np.any(y[counts] < 1, 0)
     others = wanted.sum(axis=1, keepdims=True) > wanted
-    return wanted.any(axis=0), others.any(axis=0)
+    return np.any(wanted, 0), np.any(others, 0)
 
 
 def along_biases(ob: Any, up: NDArray[np.bool_], down: NDArray[np.bool_]) -> Floats | None:

@@ -9,7 +9,7 @@ import scipy.sparse.linalg
 
 import fastcurv as fc
 from fastcurv.critical.decide import Findings, decide
-from fastcurv.critical.definite import _factor, _floor, definite
+from fastcurv.critical.definite import definite, inverse
 from fastcurv.critical.evidence import annihilated, balance
 from fastcurv.critical.knowledge import tangents
 from fastcurv.critical.lasting import curvatures
@@ -18,6 +18,7 @@ from fastcurv.critical.nearness import best_gradient, gradient_and_error
 from fastcurv.critical.reached import Reached
 from fastcurv.critical.result import noun
 from fastcurv.critical.wording import _place, reason
+from fastcurv.eigensolver import cholesky_floor
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 
 BOWL = QuadraticObjective(np.diag([1.0, 2.0, 3.0]))
@@ -150,10 +151,10 @@ def test_a_walk_ends_where_a_step_leaves_the_numbers_or_never_settles():
 
 def test_factors_of_what_is_not_definite():
     A = np.diag([1.0, 2.0, 4.0])
-    assert np.allclose(_factor(A)(np.ones(3)), [1.0, 0.5, 0.25], rtol=1e-14)
-    assert _factor(np.diag([1.0, -1.0, 1.0])) is None
-    assert 0.5 * (1 - 1e-12) <= _floor(A, 0.5) <= 0.5
-    assert _floor(A, 1.5) == _floor(A, -1.0) == _floor(A, 0.0) == _floor(A, np.nan) == 0
+    assert np.allclose(inverse(A)(np.ones(3)), [1.0, 0.5, 0.25], rtol=1e-14)
+    assert inverse(np.diag([1.0, -1.0, 1.0])) is None
+    assert 0.5 * (1 - 1e-12) <= cholesky_floor(A.copy(), 0.5) <= 0.5
+    assert all(cholesky_floor(A.copy(), s) == 0 for s in (1.5, -1.0, 0.0, np.nan))
     full = SimpleNamespace(A=np.diag([1.0, -1.0]), norm=1.0)
     assert definite(full) is None
     assert definite(replace_norm(full, np.inf)) is None

@@ -138,7 +138,7 @@ def main() -> int:
     asked = parser.parse_args()
     every = [*KERNELS, *PASSES]
     chosen = range(len(every)) if not asked.only else [int(n) for n in asked.only.split(",")]
-    maker = functools.cache(lambda kind: kind(asked.folder))
+    maker = functools.cache(lambda kind: kind(asked.folder.resolve()))
     living = []
     for number in chosen:
         file, old, new = every[number]

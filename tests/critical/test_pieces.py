@@ -1,0 +1,45 @@
+"""Pieces of the verdict, each against a definition written another way."""
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.critical.theorem import _scaled_norm
+from fastcurv.testing import FunctionObjective, QuadraticObjective
+
+
+@pytest.mark.parametrize("c", [np.full(4, 0.5), np.array([1.0, 2.0, 0.1, 3.0])])
+def test_the_norm_of_a_matrix_scaled_on_both_sides(c, rng):
+    A = rng.standard_normal((4, 4))
+    assert _scaled_norm(A, c) == pytest.approx(np.linalg.norm(c[:, None] * A * c), rel=1e-14)
+
+
+def test_where_nothing_curves_all_of_the_gradient_lies_outside():
+    """A plane: H is 0, so no part of g is in its range."""
+    g = np.array([0.3, -0.4, 1.2])
+    plane = FunctionObjective(3, lambda t: g @ t, lambda t: g, lambda t: np.zeros((3, 3)))
+    for dense_below in (0, 10):
+        point = fc.classify(plane, np.ones(3), dense_below=dense_below)
+        assert point.kind == "not_critical" and not point.certified
+        assert point.gradient_residual == 1.0 and point.gradient_norm == pytest.approx(1.3)
+
+
+def test_bounds_on_negative_eigenvalues_where_the_rows_reach_few_dimensions(rng):
+    """From those proved negative to those and the zeros."""
+    X, y = rng.standard_normal((2, 30)), rng.standard_normal((2, 1))
+    y -= y.mean(axis=0)
+    ob = fc.Objective(fc.MLP((30, 20, 1), "tanh"), X, y, "mse")
+    point = fc.classify(ob, np.zeros(ob.n_params), dense_below=200)
+    assert point.n_negative == 20 and point.n_zero > 0
+    assert point.n_negative_bounds == (20, 20 + point.n_zero)
+
+
+@pytest.mark.parametrize("low", [-1.0, -1e-3, 1e-3])
+def test_ends_of_the_spectrum_are_enclosed(low):
+    """By products alone: a Ritz value with its error on either side."""
+    values = np.r_[low, np.linspace(0.1, 3, 60)]
+    point = fc.classify(QuadraticObjective(np.diag(values)), np.zeros(61), dense_below=0)
+    assert point.lambda_min_bounds[0] <= low <= point.lambda_min_bounds[1] + 1e-12
+    assert point.lambda_max_bounds[0] - 1e-12 <= 3 <= point.lambda_max_bounds[1]
+    assert point.lambda_max_bounds[0] <= point.lambda_max <= point.lambda_max_bounds[1]
+    assert point.n_negative_bounds[0] == (1 if low < 0 else 0)

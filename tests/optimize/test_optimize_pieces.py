@@ -1,0 +1,145 @@
+"""Pieces of `minimize`, each against a definition written another way."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.krylov.space import KrylovSpace
+from fastcurv.optimize import checkpoints
+from fastcurv.optimize.driver import Loop
+from fastcurv.optimize.ending import Ending
+from fastcurv.optimize.polish import polish
+from fastcurv.optimize.tries import flat_space
+from fastcurv.testing import PrescribedSpectrum
+
+
+class Bowl:
+    """``theta'diag(values) theta / 2`` by products."""
+
+    def __init__(self, values):
+        self.n_params, self.values = len(values), np.asarray(values)
+
+    def value(self, theta):
+        return 0.5 * float(self.values @ theta**2)
+
+    def gradient(self, theta):
+        return self.values * theta
+
+    def hessian(self, theta):
+        return PrescribedSpectrum(self.values, 0)
+
+
+def test_the_flat_space_is_that_of_the_weakest_eigenvalues():
+    """At most 1e-5 of the largest, weakest first; where n is at the limit or above it, nothing."""
+    ob = Bowl([4.0, 3e-5, -1e-6, 5e-5, -2.0, 0.0])
+    flat, n_products = flat_space(ob, np.zeros(6), 7)
+    assert n_products == 6 and flat.shape == (6, 3)
+    assert np.array_equal(np.abs(flat).argmax(axis=0), [5, 2, 1])
+    assert np.allclose(np.abs(flat).max(axis=0), 1)
+    none, n_products = flat_space(ob, np.zeros(6), 6)
+    assert none.shape == (6, 0) and n_products == 0
+
+
+@pytest.mark.parametrize("dense_below", [0, 100])
+def test_steps_at_the_end_say_what_they_cost(dense_below):
+    """One Newton step solves a quadratic: n products by a factor, a Krylov space's else. Steps go
+    on while they halve the gradient, down to where its squares are no numbers.
+    """
+    ob = Bowl(np.linspace(1, 2, 9))
+    at = np.full(9, 1e-3)
+    done = polish(ob, at, dense_below, lambda: False)
+    assert done.n_steps >= 1 and np.abs(done.theta).max() < 1e-8 and (at == 1e-3).all()
+    if dense_below:
+        assert done.n_products % 9 == 0
+    assert done.n_products >= 9 and done.n_gradients > done.n_steps
+    still = polish(ob, at, dense_below, lambda: True)
+    assert still.n_steps == still.n_products == 0 and (still.theta == at).all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "far", "f", "bottomless", "falls"),
+    [
+        ("float64", 2e30, -1.0, True, True),
+        ("float64", 1e20, -1.0, True, False),
+        ("float64", 2e30, 1.0, True, False),
+        ("float64", 2e30, -1.0, False, False),
+        ("float32", 2e8, -1.0, True, True),
+        ("float32", 1e7, -1.0, True, False),
+    ],
+)
+def test_what_falls_without_end(dtype, far, f, bottomless, falls):
+    """Far out in its precision, below the start, and with no bound known."""
+    run = SimpleNamespace(theta=np.array([0.0, -far], dtype), f=f, f0=0.0)
+    assert Loop._falls_without_end(SimpleNamespace(run=run, bottomless=bottomless)) is falls
+
+
+@pytest.mark.parametrize(
+    ("kind", "certified", "value", "dtype", "taken"),
+    [
+        ("minimum", True, 1.0, "float64", True),
+        ("minimum", True, 0.5, "float64", True),
+        ("minimum", True, 1.1, "float64", False),
+        ("minimum", False, 0.5, "float64", False),
+        ("saddle", True, 0.5, "float64", False),
+        ("minimum", True, 0.5, "float32", False),
+    ],
+)
+def test_a_run_ends_at_the_certified_minimum_near_it_if_that_is_no_higher(
+    kind, certified, value, dtype, taken
+):
+    at = SimpleNamespace(kind=kind, certified=certified, reason="It is.")
+    report = SimpleNamespace(at_nearest=at, nearest=np.ones(2))
+    run = SimpleNamespace(value=lambda theta: value if theta[0] else 1.0)
+    found = Ending._nearest(SimpleNamespace(run=run), np.zeros(2, dtype), report)
+    assert (found is not None) == taken
+    if taken:
+        assert found.kind == "minimum" and (found.theta == 1).all()
+
+
+def test_without_a_word_a_run_is_saved_twice_a_minute_at_most(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(checkpoints.time, "perf_counter", lambda: now[0])
+    saver = checkpoints.Saver("there", None)
+    wrote = []
+    saver.take = lambda loop: None
+    saver._write = lambda loop: wrote.append(now[0])
+    loop = SimpleNamespace(run=SimpleNamespace(cut=False, iteration=3))
+    for now[0] in (1.0, 29.0, 31.0):
+        saver.now_and_then(loop)
+    assert wrote == [31.0]
+    often = checkpoints.Saver("there", 3)
+    often.take, often._write = saver.take, saver._write
+    often.now_and_then(loop)
+    assert len(wrote) == 2
+
+
+def test_a_reflection_turns_what_is_lacking_into_the_first_row(rng):
+    """It keeps the span and the lengths, and the couplings of the rows follow."""
+    m, p, n = 2, 3, 7
+    rows = np.linalg.qr(rng.standard_normal((n, m + p)))[0].T.copy()
+    couplings = rng.standard_normal((m + p, m + p))
+    couplings += couplings.T
+    H = rows.T @ couplings @ rows
+    for lacking in (np.array([0.3, -2.0, 1.0]), np.array([-1.0, 1e-3, 0.0])):
+        at = SimpleNamespace(
+            m=m, p=p, rows=rows.copy(), couplings=couplings.copy(), dtype=np.dtype(float)
+        )
+        KrylovSpace._reflect(at, lacking)
+        wanted = lacking @ rows[m:]
+        size = np.linalg.norm(lacking)
+        assert np.abs(np.abs(at.rows[m] @ wanted) - size) <= 1e-14 * size
+        assert np.abs(at.rows @ at.rows.T - np.eye(m + p)).max() <= 1e-14
+        assert np.abs(at.couplings[m:, :m] - at.rows[m:] @ H @ at.rows[:m].T).max() <= 1e-13
+        assert np.array_equal(at.couplings[:m, m:], at.couplings[m:, :m].T)
+
+
+def test_the_default_of_epochs_and_of_iterations(problem, rng):
+    """100 epochs where rows are taken some at a time, 1000 iterations else."""
+    p = problem(rng, (2, 2, 1), N=4)
+    words = {"gradient_tol": 1e-300, "verdict": False}
+    run = fc.minimize(p.ob, p.theta, "sgd", batch_size=4, learning_rate=1e-6, **words)
+    assert run.nit == 100
+    run = fc.minimize(p.ob, p.theta, "sgd", learning_rate=1e-9, **words)
+    assert run.nit == 1000

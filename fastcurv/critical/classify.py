@@ -174,7 +174,7 @@ def _judge(ask: Request, shown: Any, started: float) -> CriticalPoint:
     outcome = decide(found)
     point = _result(ask, found, outcome, evidence)
     extra: dict[str, Any] = {}
-    held = held_at(ask.ob, ask.theta) if found.n_kinks and not outcome.certified else None
+    held = held_at(ask.ob, ask.theta) if _may_be_held(ask, found, outcome) else None
     if held is not None:
         extra = _held(held)
     elif ask.seek and outcome.because in ("far", "plateau"):
@@ -193,6 +193,16 @@ def _judge(ask: Request, shown: Any, started: float) -> CriticalPoint:
         n_new=None if run is None else H.count,
         **extra,
     )
+
+
+def _may_be_held(ask: Request, found: Findings, outcome: Outcome) -> bool:
+    """Whether a proof on kinks is worth a try: theta lies on some, or its zeros may be those of
+    units that are copies of others.
+    """
+    if outcome.certified:
+        return False
+    zeros = outcome.because in ("zeros", "not lasting") and not found.n_negative
+    return found.n_kinks > 0 or zeros and bool(np.max(getattr(ask.ob, "l2", 0.0)) > 0)
 
 
 def _held(proof: HeldMinimum) -> dict[str, Any]:

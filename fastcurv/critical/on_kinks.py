@@ -16,6 +16,7 @@ DEAREST = 5e7  # numbers in the passes of one Hessian: a second
 UPDATES = 12  # of the active set
 NEWTON = 12
 EPS = float(np.finfo(np.float64).eps)
+NOTHING = 1e-100  # of a pre-activation beside a theta that is all but 0
 IDLE = 1e-13  # of a pre-activation without an effect: on no side
 NEAR = 1e-7  # of a layer's pre-activations: taken for 0
 BETWEEN = 1e-3  # a slope nearer to a side's has left the kink
@@ -67,7 +68,8 @@ def beside(ob: Any, theta: np.ndarray) -> KinkPoint | None:
 
 def slopes_near(ob: Any, theta: np.ndarray) -> list[np.ndarray]:
     """Slopes at theta, half way between the sides' where a pre-activation is nearly 0."""
-    zs, size = ob.model.preactivations(theta, ob.X)[:-1], 1e-3 * float(np.abs(theta).max())
+    zs = ob.model.preactivations(theta, ob.X)[:-1]
+    size = max(1e-3 * float(np.abs(theta).max()), NOTHING)
     found = []
     for z, leak in zip(zs, ob.leaks()):
         near = np.abs(z) <= NEAR * max(float(np.abs(z).max()), size)

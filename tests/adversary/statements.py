@@ -11,7 +11,7 @@ import fastcurv as fc
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.testing import QuadraticObjective
 
-from . import conditions, networks, truths
+from . import conditions, doors, networks, truths
 
 EPS = np.finfo(float).eps
 TRUTHS = (*truths.TRUTHS, networks.convex, networks.split_unit)
@@ -253,6 +253,7 @@ STATEMENTS = (
     conditions.beside_a_measured_minimum_nothing_is_lower,
     networks.products_are_those_of_long_double,
     conditions.pairs_of_a_net_show_no_more_than_their_residuals,
+    *doors.STATEMENTS,
 )
 
 

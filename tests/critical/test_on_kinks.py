@@ -95,3 +95,24 @@ class Line:
 def test_a_loss_falls_across_a_kink_by_more_than_slope_and_rounding(loss, falls):
     slope = np.array([1e-3])
     assert falls_across(Line(loss), np.zeros(1), np.ones(1), slope) == falls
+
+
+def test_classify_proves_what_minimize_proved():
+    """Where all units have collapsed to next to nothing, and where one is a copy of another and no
+    kink lies near: what the run ended with is found again at its end.
+    """
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((3, 3)), rng.standard_normal(3)
+    ob = fc.Objective(fc.MLP([3, 3, 1], "leaky_relu"), X, 0.01 * y, loss="mse", l2=0.1)
+    ends = [fc.minimize(ob, ob.model.init(seed=s), seed=0) for s in range(3)]
+    X, y = np.array([[1.0, 0.5], [0.3, 1.0], [0.8, 0.9]]), np.array([0, 1, 1])
+    other = fc.Objective(fc.MLP([2, 2, 2], "relu", bias=False), X, y, l2=2e-3)
+    others = [fc.minimize(other, other.model.init(seed=s), seed=0) for s in range(12)]
+    kinds = set()
+    for f, runs in ((ob, ends), (other, others)):
+        for run in runs:
+            if run.success and run.report.certified:
+                said = fc.classify(f, run.x)
+                assert said.certified and said.kind == "minimum", said
+                kinds |= {word for word in ("collapsed", "copy") if word in said.reason}
+    assert kinds == {"collapsed", "copy"}

@@ -1,0 +1,146 @@
+"""The same point through every door: what one call says of it, no other may deny."""
+
+import warnings
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
+
+import fastcurv as fc
+from fastcurv.testing import QuadraticObjective
+
+from .networks import LOSSES, SMOOTH, brought_to_rest, data, network, targets
+
+
+def on_kinks_or_off(draw):
+    """A plain net of one kind of units with l2, rows with copies and weights of 0 among them."""
+    N, d = int(draw.choice([3, 6, 10, 20, 40])), int(draw.integers(1, 4))
+    hidden = [int(draw.integers(1, 6))] * int(draw.integers(1, 3))
+    loss = str(draw.choice(LOSSES))
+    c = int(draw.integers(2 if loss == "cross_entropy" else 1, 4))
+    X = draw.standard_normal((N, d))
+    if draw.random() < 0.4:
+        X[N // 2 :] = X[: N - N // 2]
+    y = targets(draw, X, c, loss)
+    y = y / np.abs(y).max() if loss == "mse" else y
+    weight = draw.choice([0.0, 1.0, 2.0], N) if draw.random() < 0.3 else None
+    name = str(draw.choice(["relu", "leaky_relu", "tanh"]))
+    return fc.Objective(
+        fc.MLP([d, *hidden, c], name, bias=bool(draw.random() < 0.8)),
+        X,
+        y,
+        loss=loss,
+        l2=10.0 ** draw.uniform(-4, -0.5),
+        sample_weight=None if weight is None or not weight.any() else weight,
+    )
+
+
+def a_run_ends_where_its_verdict_says(draw):
+    """What `minimize` certifies of its end `classify` certifies there, and through products it is
+    of no other kind.
+    """
+    ob = on_kinks_or_off(draw)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run = fc.minimize(ob, ob.model.init(seed=int(draw.integers(1000))), max_time=2.0, seed=0)
+    said = fc.classify(ob, run.x)
+    words = f"{ob}: {run.message} || {said.reason}"
+    sure = run.report is not None and run.report.certified
+    assert not sure or (said.certified and said.kind == run.kind), words
+    other = fc.classify(ob, run.x, dense_below=1, failure_probability=1e-6)
+    pair = {said.kind, other.kind} & {"minimum", "maximum", "saddle"}
+    assert len(pair) < 2 or said.n_held, f"{words} || {other.reason}"
+    return f"{said.kind}, certified {said.certified}"
+
+
+def labels_that_pull_one_way_leave_no_critical_point(draw):
+    """Where no row has a class, or all have one label, and its bias is free: nothing is critical
+    and no run succeeds.
+    """
+    N, d, c = int(draw.integers(1, 30)), int(draw.integers(1, 4)), int(draw.integers(2, 4))
+    hidden = [int(draw.integers(1, 5)) for _ in range(int(draw.integers(0, 3)))]
+    loss, X = str(draw.choice(LOSSES[1:])), data(draw, N, d)[0]
+    lacking = int(draw.integers(c))
+    if loss == "cross_entropy":
+        y = (lacking + draw.integers(1, c, N)) % c
+    else:
+        y = (draw.random((N, c)) < 0.5) * 1.0
+        y[:, lacking] = draw.integers(2)
+    model = fc.MLP([d, *hidden, c], str(draw.choice([*SMOOTH, "relu"])))
+    l2 = float(draw.choice([0.0, 1e-2]))
+    ob = fc.Objective(model, X, y, loss=loss, l2=l2, l2_biases=False)
+    theta, way = brought_to_rest(draw, ob)
+    ray = ob.ray_to_infimum(theta)
+    said = fc.classify(ob, theta, dense_below=float(draw.choice([1, 4096])))
+    assert ray is not None and said.kind == "not_critical", f"{way}: {said.reason}"
+    before, after = ob.value(theta), ob.value(theta + np.linalg.norm(theta) * ray + ray)
+    assert after <= before, f"{after} above {before}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run = fc.minimize(ob, theta, max_iter=100, max_time=0.5, seed=0)
+        walk = fc.find_critical_point(ob, theta, max_iter=40)
+    assert not run.success and not walk.success, run.message
+    return run.stopped
+
+
+def squares_that_are_no_numbers_change_no_verdict(draw):
+    """All sample weights times a power of two that takes squares out of range: near or not, the
+    kind and whether it is certified are those of weights near 1.
+    """
+    ob, name = network(draw)
+    if ob.dtype != np.float64:
+        return "float32"
+    weight = np.ones(len(ob.X)) if ob.sample_weight is None else ob.sample_weight
+    unit = 2.0 ** int(draw.choice([-560, -400, 400, 560]))
+    one = fc.Objective(ob.model, ob.X, ob.y, loss=ob.loss, sample_weight=weight)
+    two = fc.Objective(ob.model, ob.X, ob.y, loss=ob.loss, sample_weight=weight * unit)
+    theta, _ = brought_to_rest(draw, one)
+    first, second = fc.classify(one, theta), fc.classify(two, theta)
+    words = f"{name} times {unit:.0e}: {first.reason} || {second.reason}"
+    assert not second.certified or second.kind == first.kind, words
+    assert not first.certified or second.kind == first.kind, words
+    pair = {first.kind, second.kind} & {"minimum", "maximum", "saddle"}
+    assert len(pair) < 2, words
+    return f"{first.kind}, {second.kind}"
+
+
+class Careless(LinearOperator):
+    """A symmetric matrix that writes into what it is given, or into what it gave before."""
+
+    def __init__(self, A, way):
+        super().__init__(A.dtype, A.shape)
+        self.A, self.way, self.out = A, way, np.empty(len(A))
+
+    def _matvec(self, v):
+        out = v.reshape(-1) if self.way == "in place" else self.out
+        out[:] = self.A @ v.reshape(-1)
+        return out
+
+    def _matmat(self, V):
+        return np.stack([self._matvec(v).copy() for v in V.T.copy()], axis=1)
+
+
+def careless_operators_are_what_they_are(draw):
+    """Eigenvalues lie within their residuals, a verdict has the signs that are there."""
+    n = int(draw.integers(3, 40))
+    A = draw.standard_normal((n, n))
+    A = A + A.T + draw.choice([0.0, 3.0 * n**0.5]) * np.eye(n)
+    values, H = np.linalg.eigvalsh(A), Careless(A, str(draw.choice(["in place", "one buffer"])))
+    k, which = int(draw.integers(1, min(5, n) + 1)), str(draw.choice(["LA", "SA", "BE"]))
+    found = fc.eigsh(H, k, which, seed=0)
+    gaps = np.abs(found.values[:, None] - values).min(axis=1)
+    assert np.all(gaps <= found.residuals + 1e-12 * np.abs(values).max()), gaps
+    said = fc.classify(
+        QuadraticObjective(H), np.zeros(n), dense_below=float(draw.choice([1, 4096])),
+        failure_probability=1e-6,
+    )  # fmt: skip
+    truth = "minimum" if values[0] > 0 else "maximum" if values[-1] < 0 else "saddle"
+    assert said.kind in (truth, "undecided", "degenerate"), f"{said.reason} {values[[0, -1]]}"
+    return said.kind
+
+
+STATEMENTS = (
+    a_run_ends_where_its_verdict_says,
+    labels_that_pull_one_way_leave_no_critical_point,
+    squares_that_are_no_numbers_change_no_verdict,
+    careless_operators_are_what_they_are,
+)

@@ -1,9 +1,8 @@
 """What the commands of the shell print: `test_cli_figures` holds it.
 
-    python -m tests.cli.figures > tests/cli/figures.json
+    python -m tests.agreement cli
 
-writes it down anew, which is to be done where a line is meant to change. What differs between the
-tables of kernels of this machine rests on what rounding left, and is null there.
+writes it down anew, which is to be done where a line is meant to change.
 """
 
 from __future__ import annotations
@@ -97,5 +96,5 @@ def figures(table: str = "reference") -> dict[str, list[Any]]:
 
 if __name__ == "__main__":
     ways = [figures(table) for table in tables()]
-    held = {what: agreed([way[what] for way in ways]) for what in ways[0]}
+    held = {what: agreed([way[what] for way in ways], "cli") for what in ways[0]}
     print(lined(held))

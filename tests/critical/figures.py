@@ -1,11 +1,10 @@
 """Verdicts with all that they say, at and near critical points of small nets and of functions:
 `test_critical_figures` holds them.
 
-    python -m tests.critical.figures > tests/critical/figures.json
+    python -m tests.agreement critical
 
 writes them down anew, which is to be done where a verdict, a bound or a sentence is meant to
-change, and looked at. What differs between the tables of kernels of this machine rests on what
-rounding left, and is null there.
+change, and looked at.
 """
 
 from __future__ import annotations
@@ -130,5 +129,5 @@ if __name__ == "__main__":
     held = {}
     for net in [*NETS, "zoo", "hard"]:
         ways = [figures(net, table) for table in tables()]
-        held[net] = {what: agreed([way[what] for way in ways]) for what in ways[0]}
+        held[net] = {what: agreed([way[what] for way in ways], "critical") for what in ways[0]}
     print(lined(held))

@@ -1,9 +1,8 @@
 """Where fits of the estimators come to: `test_estimator_figures` holds it.
 
-    python -m tests.estimators.figures > tests/estimators/figures.json
+    python -m tests.agreement estimators
 
-writes it down anew, which is to be done where a fit is meant to change. What differs between the
-tables of kernels of this machine rests on what rounding left, and is null there.
+writes it down anew, which is to be done where a fit is meant to change.
 """
 
 from __future__ import annotations
@@ -70,5 +69,5 @@ if __name__ == "__main__":
     held = {}
     for kind in ("regressor", "binary", "classes"):
         ways = [figures(kind, table) for table in tables()]
-        held[kind] = {what: agreed([way[what] for way in ways], 1e-3) for what in ways[0]}
+        held[kind] = {what: agreed([way[what] for way in ways], "estimators") for what in ways[0]}
     print(lined(held))

@@ -1,10 +1,9 @@
 """What the first steps of every method cost and reach, and how runs end: `test_optimize_figures`
 holds them.
 
-    python -m tests.optimize.figures > tests/optimize/figures.json
+    python -m tests.agreement optimize
 
-writes them down anew, which is to be done where a method is meant to change. What differs between
-the tables of kernels of this machine rests on what rounding left, and is null there.
+writes them down anew, which is to be done where a method is meant to change.
 """
 
 from __future__ import annotations
@@ -141,5 +140,5 @@ if __name__ == "__main__":
     held = {}
     for net in [*NETS, "saddle", "parts"]:
         ways = [figures(net, table) for table in tables()]
-        held[net] = {what: agreed([way[what] for way in ways], 1e-5) for what in ways[0]}
+        held[net] = {what: agreed([way[what] for way in ways], "optimize") for what in ways[0]}
     print(lined(held))

@@ -1,7 +1,7 @@
 """What questions about known spectra cost, and what is said of their errors: `test_figures` holds
 them.
 
-    python -m tests.spectrum.figures > tests/spectrum/figures.json
+    python -m tests.agreement spectrum
 
 writes them down anew, which is to be done where a cost or a bound is meant to change.
 """

@@ -1,7 +1,7 @@
 """Symmetries, saturation and first weights of nets of every kind: `test_structure_figures` holds
 them.
 
-    python -m tests.structure.figures > tests/structure/figures.json
+    python -m tests.agreement structure
 
 writes them down anew, which is to be done where one is meant to change.
 """

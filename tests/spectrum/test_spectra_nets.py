@@ -123,3 +123,23 @@ def test_a_net_of_sixteen_thousand_parameters(steps):
     plain, default = check(ob, theta, reduced_spectrum(ob, theta), 2)
     assert (default <= 0.075).all(), default
     assert default.mean() <= 0.5 * plain.mean(), (default, plain)
+
+
+def test_at_a_kink_the_eigenvalues_are_those_of_the_products():
+    """Passes that round otherwise may see the other side: every eigenvalue, the extreme ones and
+    the products tell of one matrix.
+    """
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        k = int(rng.integers(2, 40))
+        X = rng.standard_normal((5, k)) * 10.0 ** rng.uniform(0, 6, k)
+        model, y = fc.MLP([k, 12, 1], "leaky_relu"), rng.standard_normal(5)
+        theta = model.init(seed=seed)
+        (W, b), _ = model.unflatten(theta)
+        b[:] = [-float(W[i] @ X[i % 5]) for i in range(12)]  # a row each at its kink
+        H = fc.Objective(model, X, y, loss="mse").hessian(theta)
+        D = H.to_dense()
+        size, values = np.linalg.norm(D), fc.eigvalsh(H)
+        assert np.allclose(values, np.linalg.eigvalsh((D + D.T) / 2), rtol=0, atol=1e-11 * size)
+        found = fc.eigsh(H, 2, "BE", seed=0)
+        assert np.allclose(found.values, values[[0, -1]], rtol=0, atol=1e-7 * size)

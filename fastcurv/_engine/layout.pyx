@@ -15,19 +15,26 @@ from .team cimport FC_MAX_THREADS
 
 
 cdef enum:
-    MAX_GROUPS = 32             # tall: partial sums kept, whatever the number of threads
-    # bytes of parameters up to which a net's products are better served tall
+    MAX_GROUPS = 16             # tall: partial sums kept, whatever the number of threads
+    # bytes of parameters up to which a net's products are better served tall where samples are
+    # rows: W and V are packed, both ways
     TALL_WEIGHTS = 1 << 18
     PANEL_BYTES = 1 << 18       # what a panel's rows may take of the second-level cache
+    PANEL_ROWS = 512            # of a panel where the state is in the third-level cache
+    CHUNK_PANEL = 128           # most where rows come in chunks: scratch is memory too
+    STATE_BYTES = 24 << 20      # as large may it be there
+    PANEL_WORK = 250000000      # flops of a panel that may well be two
+    # the same where samples lie across: W and V are read as they are, in the third-level cache
+    ACROSS_WEIGHTS = 5 << 18
+    # up to which packing V, of so many bytes or more, costs more than samples across do
+    FEW_ROWS = 400
+    FEW_WEIGHTS = 1 << 16
     SERIAL_FLOPS = 3000000      # below this, waking a thread costs more than it saves
     # the same where samples lie across: a product is one job, and nothing is packed before it
     SERIAL_ACROSS = 300000
     WAKE_FLOPS = 75000          # what a core does while one more is woken and waited for
     FEW_THREADS = 8             # as many are given whatever the work is
-    # bytes of parameters up to which samples may lie across: nothing is packed, W and V are read as
-    # they are
-    ACROSS_WEIGHTS = 1 << 20
-    ACROSS_WIDTH = 2048         # bytes of a sample's widest layer
+    ACROSS_WIDTH = 8192         # bytes of a sample's widest layer where samples lie across
     ACROSS_BYTES = 450000       # what a panel across may take of the second-level cache
 
 
@@ -56,23 +63,54 @@ cdef double emptiness(PlanS *P) noexcept nogil:
     return done / counted
 
 
+cdef bint state_is_near(PlanS *P) noexcept nogil:
+    """Whether what is kept at theta stays in the third-level cache from product to product."""
+    cdef Py_ssize_t l, numbers = P.layer[0].k
+    cdef Layer *y
+    for l in range(P.n_layers):
+        y = &P.layer[l]
+        numbers += y.m * (
+            2 + (y.has_p and not (y.derived and fc_slope_from_a(y.phi)))
+            + (y.curved and not y.derived)
+        )
+    return P.N * numbers * P.K.real_bytes <= STATE_BYTES
+
+
+cdef Py_ssize_t panels_for(PlanS *P, Py_ssize_t near, Py_ssize_t most) noexcept nogil:
+    """How many panels N rows are cut into: `near` rows fit into the second-level cache, there can
+    be `most` panels.
+
+    A panel costs about as much as ten of its rows: W and V are read once more, sums over rows
+    written and added. So panels are long where rows are read from the third-level cache as fast as
+    they are worked on, and few: of PANEL_ROWS or more, but four where they have a quarter of that,
+    and so many that each is PANEL_WORK at most if it has as many rows. Few panels are shared evenly
+    by 2 or 4 threads."""
+    cdef Py_ssize_t count, long_ = max(near, <Py_ssize_t>PANEL_ROWS) if P.near else near
+    count = (P.N + long_ - 1) // long_
+    count = max(count, min(P.N // (PANEL_ROWS // 4), max(4, 12 * P.N * P.n // PANEL_WORK)))
+    if count > 2:
+        count = (count + 3) // 4 * 4
+    return min(count, most)
+
+
 cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
     """Lines of a panel, or 0 where samples had better be rows.
 
-    Across pays where padding to whole vectors costs more than a few per cent, and for one hidden
-    layer under a narrow last one however wide it is. A panel is as long as its state, scratch and
-    the next panel's state leave room for in the second-level cache, but not so short that joining
-    the lanes of sums over samples is felt: with one wide layer the cache matters more. Few panels
-    are shared evenly by 2 or 4 threads. What one thread does anyway is one panel."""
+    Across pays where padding to whole vectors costs more than a few per cent, where weights come
+    from the third-level cache or so few rows follow that packing V is felt, and for one hidden
+    layer under a narrow last one however wide it is. A panel is as long as its state, scratch and the next panel's state leave room for in the
+    second-level cache, but not so short that joining the lanes of sums over samples is felt: with
+    one wide layer the cache matters more. What one thread does anyway is one panel."""
     cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line
-    cdef Py_ssize_t units = 0, count, long_, least
-    cdef bint alone = 12 * P.N * P.n < SERIAL_ACROSS
-    cdef bint narrow = P.n_layers == 2 and narrow_last(&P.layer[1])
+    cdef Py_ssize_t units = 0, count, long_, least, work = 12 * P.N * P.n
+    cdef bint alone = work < SERIAL_ACROSS
+    cdef bint narrow = P.n_layers == 2 and narrow_last(&P.layer[1]), few
     if forced_lines >= 0:
         return forced_lines
     if P.K.vector_bytes == P.K.real_bytes or P.n * P.K.real_bytes > ACROSS_WEIGHTS:
         return 0
-    if emptiness(P) < 1.03 and not narrow:
+    few = P.N <= FEW_ROWS and P.n * P.K.real_bytes > FEW_WEIGHTS
+    if not (narrow or few or P.n * P.K.real_bytes > TALL_WEIGHTS or emptiness(P) > 1.03):
         return 0
     for l in range(P.n_layers):
         units += P.layer[l].m
@@ -81,10 +119,8 @@ cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
     long_ = (3 if narrow else 1) * ACROSS_BYTES // (6 * FC_ALIGN * units)
     least = 3 if narrow else max(<Py_ssize_t>9, P.K.vector_bytes // P.K.real_bytes + 2)
     long_ = max(least, long_ if alone else min(<Py_ssize_t>21, long_))
-    count = (lines + long_ - 1) // long_
-    if count > 2:
-        count = (count + 3) // 4 * 4
-    elif lines > 4 and not alone:
+    count = panels_for(P, long_ * line, lines) if not alone else (lines + long_ - 1) // long_
+    if count < 2 and not alone and lines > (4 if work < SERIAL_FLOPS else 1):
         count = 2
     return (lines + count - 1) // count
 
@@ -92,40 +128,37 @@ cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
 cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
     """Rows kept at a time, tall or wide, threads or not: a cost model in a few lines.
 
-    Tall pays where both orientations of W and V and a group's sums fit in the second-level cache
-    beside a panel; a wide net's products are large enough to be shared among threads one by one.
+    Tall pays up to TALL_WEIGHTS: each row stays with one thread; a wide net's products are large
+    enough to be shared among threads one by one.
     Below SERIAL_FLOPS one thread does all. Above, T threads take work / T + jobs wake T, which is
     least at T = sqrt(work / (jobs wake)): more are not used."""
-    cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, count
+    cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, count, across = 0
     cdef int most
-    P.chunk = P.N
+    P.chunk, P.near = P.N, state_is_near(P)
     for l in range(P.n_layers):
         row_bytes += size * (P.layer[l].ldm * 6 + (P.layer[l].ldk if l == 0 else 0))
     if P.n * size <= TALL_WEIGHTS and not normalised(P):
-        P.panel = max(16, min(256, PANEL_BYTES // row_bytes))
-        count = (P.N + P.panel - 1) // P.panel
-        if count > 2:                   # few panels are shared evenly by 2 or 4 threads
-            count = (count + 3) // 4 * 4
+        count = panels_for(P, max(16, min(256, PANEL_BYTES // row_bytes)), P.N)
         P.panel = (P.N + count - 1) // count
     if not normalised(P):
-        choose_across(P, memory)
+        across = choose_across(P, memory)
     if 12 * P.N * P.n < (SERIAL_ACROSS if P.across else SERIAL_FLOPS):
         P.threads = 1
     most = <int>sqrt(12.0 * P.N * P.n / (WAKE_FLOPS * (2 if P.panel else 3 * P.n_layers + 2)))
     P.threads = min(P.threads, max(<int>FEW_THREADS, most))
     if memory:
-        fit_into(P, memory)
+        fit_into(P, memory, across)
     return 0
 
 
-cdef int fit_into(PlanS *P, Py_ssize_t memory) except -1:
+cdef int fit_into(PlanS *P, Py_ssize_t memory, Py_ssize_t across) except -1:
     """The chunk under a bound, by sizes and the bound alone, so that no bit depends on the number
     of threads.
 
     Let B(c) be the bytes of a plan for one thread that keeps c rows at a time, and s those of a
     thread's scratch. All N rows are kept where B(N) fits; else as many as leave room for further
     threads: the largest c with ``B(c) <= memory - min(63 s, (memory - B(1)) / 4)``. As many threads
-    then serve as fit beside it."""
+    then serve as fit beside it. `across`: bytes with samples across, or 0."""
     cdef int wanted = P.threads
     cdef Py_ssize_t low, high, middle, least, room, each
     P.threads = 2
@@ -134,9 +167,12 @@ cdef int fit_into(PlanS *P, Py_ssize_t memory) except -1:
     middle = measure(P)
     each -= middle
     if middle > memory:
+        if not P.across:
+            P.panel = min(P.panel, <Py_ssize_t>CHUNK_PANEL)
         P.chunk = 1
         least = measure(P)
         if least > memory:
+            least = min(least, across or least)
             raise ValueError(
                 f"memory={memory} bytes is not enough: {least} are "
                 "needed to keep the state of one row"
@@ -157,13 +193,13 @@ cdef int fit_into(PlanS *P, Py_ssize_t memory) except -1:
     return 0
 
 
-cdef int choose_across(PlanS *P, Py_ssize_t memory) except -1:
+cdef Py_ssize_t choose_across(PlanS *P, Py_ssize_t memory) except -1:
     """Whether samples lie across, and how many a panel has. Under a bound that it passes they are
-    rows, whose least is less.
+    rows, which can come in chunks. Returns the bytes that it would take, 0 where it is no choice.
     """
     cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines
     lines = lines_across(P)
-    cdef Py_ssize_t panel = P.panel, ldx = P.ldx, most
+    cdef Py_ssize_t panel = P.panel, ldx = P.ldx, most = 0
     cdef int threads = P.threads
     if lines:
         lines = min(lines, (P.N + line - 1) // line)
@@ -180,7 +216,7 @@ cdef int choose_across(PlanS *P, Py_ssize_t memory) except -1:
             for l in range(P.n_layers):
                 P.layer[l].ldm = padded(P.layer[l].m, P.K.real_bytes)
                 P.layer[l].ldk = padded(P.layer[l].k, P.K.real_bytes)
-    return 0
+    return most
 
 
 cdef size_t measure(PlanS *P) except 0:

@@ -148,7 +148,9 @@ cdef double take_quadratic(Pass *t, Job *job) noexcept nogil:
 
 cdef inline Py_ssize_t side_by_side(Job *job) noexcept nogil:
     """How many vectors a panel takes at once."""
-    if job.P.across:
+    if job.P.across:                # all, unless threads had better share them
+        if job.P.near and job.vectors % job.P.threads == 0 and job.stages == PRODUCT:
+            return 1
         return max(<Py_ssize_t>1, job.vectors)
     if job.P.side_step and job.stages == PRODUCT and job.kind <= FISHER:
         return min(<Py_ssize_t>FC_MAX_STACK, job.vectors)
@@ -223,14 +225,14 @@ cdef void serve_side(void *context, Py_ssize_t item, int member) noexcept nogil:
     cdef Py_ssize_t last = min(first + side_by_side(job), job.vectors)
     cdef Py_ssize_t begin, end, step
     cdef char *out
-    cdef bint alone, add
+    cdef bint alone, add, at_once = lanes(P) > 1 and 2 * P.panel <= P.K.sums.slice
     cdef Pass t = new_pass(P, &P.members[member], True, job.kind)
     for group in range(groups):
         begin, end = n_panels * group // groups, n_panels * (group + 1) // groups
         add = group > 0 or job.add
-        # vector kernels add a whole panel's sum to C, as add_parts would; BLAS and plain loops may
-        # start from C
-        alone = groups == 1 or (end - begin == 1 and lanes(P) > 1)
+        # vector kernels add the whole sum of a panel that is one slice deep to C, as add_parts
+        # would; BLAS and plain loops may start from C
+        alone = groups == 1 or (end - begin == 1 and at_once)
         out = group_out(job, 1 if alone else groups, 0, first)
         step = job.out_step if alone else P.ldg * P.K.real_bytes
         for panel in range(begin, end):

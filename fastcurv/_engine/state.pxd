@@ -129,6 +129,7 @@ cdef struct PlanS:
     Py_ssize_t at_chunk         # first row of the chunk whose state is kept, -1: none
     int done                    # of that chunk: 0 nothing, 1 forward, 2 backward
     bint loaded                 # across: x holds X
+    bint near                   # the state at theta stays in the third-level cache
 
 
 cdef struct Pass:               # some rows of the chunk on their way through the layers
@@ -251,10 +252,13 @@ cdef inline Py_ssize_t panels_of(PlanS *P, Py_ssize_t rows) noexcept nogil:
 
 
 cdef inline Py_ssize_t first_of(PlanS *P, Py_ssize_t rows, Py_ssize_t panel) noexcept nogil:
-    """The first sample of a panel; across, lines are shared evenly by all panels of the chunk."""
-    cdef Py_ssize_t line = FC_ALIGN // P.K.real_bytes
+    """The first sample of a panel; across, lines are shared evenly by all panels of the chunk, the
+    first of two having the odd one: whoever wakes the others begins at once.
+    """
+    cdef Py_ssize_t line = FC_ALIGN // P.K.real_bytes, count
     if P.across:
-        return min(rows, whole_lines(P, rows) // line * panel // panels_of(P, rows) * line)
+        count = panels_of(P, rows)
+        return min(rows, (whole_lines(P, rows) // line * panel + count - 1) // count * line)
     return min(rows, panel * P.panel)
 
 

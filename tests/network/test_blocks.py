@@ -41,6 +41,7 @@ NETS = {  # widths around one, two, three and four vectors of every instruction 
     },
     "many rows": {"sizes": [2, 4, 3], "activation": "tanh", "loss": "cross_entropy", "N": 9001},
     "wide": {"sizes": [130, 257, 259, 11], "activation": "tanh", "loss": "cross_entropy", "N": 70},
+    "long panels": {"sizes": [6, 9, 3], "activation": "tanh", "loss": "cross_entropy", "N": 1797},
 }
 every_net = pytest.mark.parametrize("net", NETS)
 every_dtype = pytest.mark.parametrize("dtype", ["float64", "float32"])

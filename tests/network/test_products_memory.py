@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fastcurv import _engine
+
 from .product_cases import again, everything
 
 # --- memory
@@ -22,10 +24,12 @@ def least_memory(p):
 
 
 @pytest.mark.parametrize("net", ["tall", "wide"])
-def test_chunks(arch, net, drawn):
+def test_chunks(arch, net, drawn, request):
     """Under a memory bound rows go in chunks, a ragged last one included: the bound is kept, the
-    sums agree to 1e-12.
+    sums agree to 1e-12. (Of few rows and many weights samples across take less than one row.)
     """
+    if net == "wide":
+        request.getfixturevalue("samples_as_rows")
     p = drawn(net, N={"tall": 333, "wide": 21}[net])
     whole = everything(p.ob, p.theta, p.V)
     free = p.ob.hessian(p.theta)
@@ -191,3 +195,19 @@ def self_check(block, true, size, rng):
     forms = (V * (true @ V)).sum(0)
     assert np.all(abs(block.quadratic(V) - forms) <= 1e-13 * size * (V * V).sum(0))
     assert abs(block.quadratic(v) - forms[0]) <= 1e-13 * size * (v @ v)
+
+
+@pytest.mark.parametrize("arch", [a for a in _engine.available_archs() if a.startswith("avx")])
+def test_the_least_of_samples_across(arch, rng, problem):
+    """Where samples across take less than a row with packed weights, that is the least."""
+    before = _engine.set_arch(arch)
+    try:
+        p = problem(rng, [129, 130, 257, 33], "tanh", "mse", 20)
+        least = least_memory(p)
+        H = again(p, memory=least).hessian(p.theta)
+        assert H.layout["chunk"] == 20 and H.nbytes <= least
+        assert np.array_equal(H @ p.theta, p.ob.hessian(p.theta) @ p.theta)
+        with pytest.raises(ValueError, match="is not enough"):
+            again(p, memory=least - 1).hessian(p.theta)
+    finally:
+        _engine.set_arch(before)

@@ -16,16 +16,13 @@ from .team cimport FC_MAX_THREADS
 
 cdef enum:
     MAX_GROUPS = 16             # tall: partial sums kept, whatever the number of threads
-    # bytes of parameters up to which a net's products are better served tall where samples are
-    # rows: W and V are packed, both ways
-    TALL_WEIGHTS = 1 << 18
+    TALL_WEIGHTS = 1 << 18      # bytes of parameters up to which products are better served tall
     PANEL_BYTES = 1 << 18       # what a panel's rows may take of the second-level cache
     PANEL_ROWS = 512            # of a panel where the state is in the third-level cache
     CHUNK_PANEL = 128           # most where rows come in chunks: scratch is memory too
     STATE_BYTES = 24 << 20      # as large may it be there
     PANEL_WORK = 250000000      # flops of a panel that may well be two
-    # the same where samples lie across: W and V are read as they are, in the third-level cache
-    ACROSS_WEIGHTS = 5 << 18
+    ACROSS_WEIGHTS = 5 << 18    # the same where samples lie across: nothing is packed
     # up to which packing V, of so many bytes or more, costs more than samples across do
     FEW_ROWS = 400
     FEW_WEIGHTS = 1 << 16
@@ -96,11 +93,12 @@ cdef Py_ssize_t panels_for(PlanS *P, Py_ssize_t near, Py_ssize_t most) noexcept 
 cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
     """Lines of a panel, or 0 where samples had better be rows.
 
-    Across pays where padding to whole vectors costs more than a few per cent, where weights come
-    from the third-level cache or so few rows follow that packing V is felt, and for one hidden
-    layer under a narrow last one however wide it is. A panel is as long as its state, scratch and the next panel's state leave room for in the
-    second-level cache, but not so short that joining the lanes of sums over samples is felt: with
-    one wide layer the cache matters more. What one thread does anyway is one panel."""
+    Across pays where padding to whole vectors costs more than a few per cent, where V packed would
+    come from the third-level cache, or so few rows follow that packing it is felt, and for one
+    hidden layer under a narrow last one however wide it is. A panel's state, scratch and the next
+    one's state leave the second-level cache room, but it is not so short that joining the lanes of
+    sums over samples is felt: with one wide layer the cache matters more. What one thread does
+    anyway is one panel."""
     cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line
     cdef Py_ssize_t units = 0, count, long_, least, work = 12 * P.N * P.n
     cdef bint alone = work < SERIAL_ACROSS
@@ -128,8 +126,7 @@ cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
 cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
     """Rows kept at a time, tall or wide, threads or not: a cost model in a few lines.
 
-    Tall pays up to TALL_WEIGHTS: each row stays with one thread; a wide net's products are large
-    enough to be shared among threads one by one.
+    Tall, each row stays with one thread; a wide net's products are large enough to be shared.
     Below SERIAL_FLOPS one thread does all. Above, T threads take work / T + jobs wake T, which is
     least at T = sqrt(work / (jobs wake)): more are not used."""
     cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, count, across = 0

@@ -20,9 +20,8 @@ A. One text for both dtypes: the passes move byte pointers and never look at a n
 B. A plan owns one block of memory, laid out once. `lay_out` walks it twice: to measure it, and to
    hand out the pieces.
 C. Rows come in chunks (what `memory=` lets us keep the state of), and a chunk is served in one of
-   two ways. Tall: panels of rows small enough for the second-level cache, each taken through all
-   layers by one thread, sums kept per group of panels. Wide: the whole chunk layer by layer, every
-   product cut into items over all threads.
+   two ways. Tall: panels of rows, each taken through all layers by one thread, sums kept per group
+   of panels. Wide: the whole chunk layer by layer, every product cut into items over all threads.
 D. Fixed at theta and kept: W packed both ways, a, phi', e * phi'', delta, and what the loss needs.
    Fixed at v: V packed both ways. Everything else is scratch.
 E. No result depends on the number of threads: items and groups are cut by sizes alone, sums are

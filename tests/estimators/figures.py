@@ -15,7 +15,7 @@ import numpy as np
 import fastcurv as fc
 from fastcurv import _engine
 
-from ..agreement import agreed, lined, tables
+from ..agreement import agreed, lined, masked, tables
 
 FITS: dict[str, dict[str, Any]] = {
     "plain": {"max_iter": 12},
@@ -38,8 +38,8 @@ def table_of(kind: str) -> tuple[Any, Any]:
     return X, (z > 0).astype(int) if kind == "binary" else np.digitize(z, [-1, 1])
 
 
-def fitted(kind: str, **words: Any) -> list[float]:
-    """Iterations, losses, and what is predicted."""
+def fitted(kind: str, **words: Any) -> list[Any]:
+    """What is said of the curvature; iterations, losses, and what is predicted."""
     X, y = table_of(kind)
     maker = fc.MLPRegressor if kind == "regressor" else fc.MLPClassifier
     words = {"hidden_layer_sizes": (5,), "random_state": 3, **words}
@@ -48,12 +48,12 @@ def fitted(kind: str, **words: Any) -> list[float]:
         one = maker(**words).fit(X, y)
         weighted = maker(**words).fit(X, y, sample_weight=1.0 + np.arange(60) % 3)
         again = maker(**{**words, "warm_start": True, "max_iter": 2}).fit(X, y).fit(X, y)
-    found = []
+    text, found = masked("\n".join(repr(fit.curvature_) for fit in (one, weighted, again)))
     for fit in (one, weighted, again):
         out = fit.predict(X) if kind == "regressor" else fit.predict_proba(X)[:, 0]
         found += [fit.n_iter_, fit.loss_, fit.score(X, y), float(out @ np.cos(np.arange(60)))]
         found.append(float(np.abs(fit.theta_).sum()))
-    return [float(f"{x:.6g}") for x in found]
+    return [text, *(float(f"{x:.6g}") for x in found)]
 
 
 def figures(kind: str, table: str = "reference") -> dict[str, list[Any]]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.krylov.capped_cg import Workspace, capped_cg
 from fastcurv.krylov.space import KrylovSpace
 from fastcurv.optimize import checkpoints
 from fastcurv.optimize.driver import Loop
@@ -143,3 +144,60 @@ def test_the_default_of_epochs_and_of_iterations(problem, rng):
     assert run.nit == 100
     run = fc.minimize(p.ob, p.theta, "sgd", learning_rate=1e-9, **words)
     assert run.nit == 1000
+
+
+def test_patience_ends_where_a_loss_only_stays(problem, rng):
+    """As low as before is no progress: the best point is the first of its score."""
+    p = problem(rng, (2, 2, 1), N=4)
+    flat = SimpleNamespace(value=lambda theta: 3.0, n_params=p.n)
+    words = {"learning_rate": 1e-3, "gradient_tol": 1e-300, "verdict": False}
+    run = fc.minimize(p.ob, p.theta, "sgd", validation=flat, patience=4, max_iter=30, **words)
+    assert run.nit == 4 and np.array_equal(run.x, p.theta) and "patience" in run.message
+
+
+@pytest.mark.parametrize(
+    ("f", "gnorm", "since", "why"),
+    [
+        (1.0, 1.0, 0, None),
+        (np.inf, 1.0, 0, "diverged"),
+        (1.0, np.nan, 0, "diverged"),
+        (np.nan, np.inf, 0, "diverged"),
+        (1.0, 1.0, 5, "patience"),
+        (1.0, 1.0, 4, None),
+    ],
+)
+def test_why_a_run_ends_whatever_its_gradient(f, gnorm, since, why):
+    run = SimpleNamespace(
+        f=f, f0=0.0, gnorm=gnorm, since_best=since, theta=np.zeros(2), iteration=3,
+        exhausted=lambda: None,
+    )  # fmt: skip
+    loop = SimpleNamespace(
+        run=run, why=None, ask=SimpleNamespace(patience=5, max_iter=9), critical=lambda: False,
+        _falls_without_end=lambda: False, _idle_too_long=lambda: False,
+    )  # fmt: skip
+    assert Loop.end(loop) == why
+
+
+@pytest.mark.parametrize("low", [3.0, 0.2, -0.05, -0.5, -2.0])
+@pytest.mark.parametrize("eps", [0.1, 0.3])
+def test_what_capped_cg_returns_is_what_it_says(low, eps, rng):
+    """A solution of ``(H + 2 eps) d = -g`` to its tolerance, or a direction whose curvature is
+    below -eps, with that curvature; never a solution where g alone shows it.
+    """
+    n = 12
+    values = np.r_[low, np.linspace(1, 4, n - 1)]
+    Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    H = Q * values @ Q.T
+    g = Q @ np.r_[1.0, 0.1 * np.ones(n - 1)]
+
+    def multiply(v, out):
+        out[:] = H @ v
+
+    d, curvature, bound = capped_cg(multiply, g, eps, 1e-6, Workspace(n, float))
+    assert bound <= 4 + 1e-12
+    if curvature is None:
+        assert low >= -2 * eps
+        assert np.linalg.norm((H + 2 * eps * np.eye(n)) @ d + g) <= 1e-6 * np.linalg.norm(g) * 1.01
+    else:
+        assert low < -eps and curvature < -eps
+        assert curvature == pytest.approx(d @ H @ d / (d @ d), rel=1e-8)

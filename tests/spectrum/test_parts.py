@@ -5,6 +5,7 @@ import pytest
 from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
+from fastcurv.checks import MatrixOperator
 from fastcurv.krylov.basis import bring_near_one
 from fastcurv.krylov.capped_cg import Workspace, _slow_direction, _too_slow
 from fastcurv.krylov.lanczos import Recurrence
@@ -267,3 +268,13 @@ def test_any_number_of_rows_is_multiplied():
             found = counted.products(V)
             assert found.shape == (k, 6) and np.allclose(found, V @ (A + A.T), rtol=1e-13)
             assert counted.n_products == k
+
+
+def test_a_matrix_counts_its_products(rng):
+    """One for a vector, as many as there are columns for a block."""
+    A = rng.standard_normal((5, 5))
+    H = MatrixOperator(A + A.T)
+    H @ np.ones(5)
+    H @ np.ones((5, 3))
+    H.matvec(np.ones((5, 1)))
+    assert H.n_products == 5

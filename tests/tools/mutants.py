@@ -14,6 +14,7 @@ import argparse
 import functools
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -40,10 +41,17 @@ def mutated(text: str, old: str, new: str) -> str:
     return text[: found[0].start()] + new + text[found[0].end() :]
 
 
-def run(command: list[str], cwd: Path, seconds: float = 300) -> tuple[bool, str]:
-    """Whether a command succeeded, in time."""
+def run(command: list[str], cwd: Path, seconds: int = 300) -> tuple[bool, str]:
+    """Whether a command succeeded, each of its processes in so many seconds of processor time."""
     try:
-        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=seconds)
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=20 * seconds,  # for what waits and does nothing, beside any other work
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds)),
+        )
     except subprocess.TimeoutExpired:
         return False, "it hangs"
     return done.returncode == 0, (done.stdout + done.stderr)[-300:]

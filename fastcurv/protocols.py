@@ -17,6 +17,7 @@ Array: TypeAlias = NDArray[Any]  # real, of a model's or an operator's precision
 Floats: TypeAlias = NDArray[np.float64]
 Indices: TypeAlias = NDArray[np.intp]
 Seed: TypeAlias = "int | np.integer[Any] | np.random.Generator | None"
+SPACES = ("samples", "outputs", "inputs", "parameters")  # in which questions can be asked
 
 
 class Operator(Protocol):

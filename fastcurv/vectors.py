@@ -30,6 +30,7 @@ __all__ = [
     "dot",
     "norm",
     "project_rows",
+    "safe_norm",
     "subtract_rows",
 ]
 
@@ -54,11 +55,14 @@ def column_slices(n: int) -> Iterator[slice]:
 
 
 def norm(x: NDArray[Any]) -> float:
-    """``||x||``, safe against overflow and underflow of the squares."""
+    """``||x||`` of one vector, safe against overflow and underflow of the squares."""
     total = dot(x, x)
-    if not 1e-30 < total < 1e30:
-        largest = float(np.abs(x).max(initial=0.0))
-        if largest == 0 or not np.isfinite(largest):
-            return largest
-        return largest * float(np.linalg.norm(np.divide(x, largest, dtype=np.float64)))
-    return math.sqrt(total)
+    return math.sqrt(total) if 1e-30 < total < 1e30 else safe_norm(x)
+
+
+def safe_norm(x: NDArray[Any]) -> float:
+    """The 2-norm in float64 of finite numbers of any scale and shape."""
+    largest = float(np.abs(x).max(initial=0.0))
+    if not 0 < largest < np.inf:
+        return largest
+    return largest * float(np.linalg.norm(np.divide(x, largest, dtype=np.float64)))

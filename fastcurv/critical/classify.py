@@ -10,8 +10,8 @@ import numpy as np
 
 from ..answers import own_names
 from ..progress import bar
-from ..spectrum.dense import safe_norm
 from ..spectrum.shared_run import Krylov
+from ..vectors import safe_norm
 from . import dense, iterative
 from .decide import Findings, Outcome, decide
 from .evidence import Evidence, Products, hessian_products

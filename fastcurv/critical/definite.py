@@ -24,8 +24,8 @@ from ..eigensolver import cholesky, cholesky_floor
 from ..interrupts import unbroken
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import decompose
-from ..spectrum.dense import safe_norm
 from ..spectrum.eigsh import eigsh
+from ..vectors import safe_norm
 from .decide import Findings
 from .evidence import FAR, Evidence, Products
 from .knowledge import kinks, runs_to_infinity, third_bound

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spectrum.dense import PRODUCT_EPS, safe_norm
+from ..spectrum.dense import PRODUCT_EPS
+from ..vectors import safe_norm
 from . import definite
 from .decide import Findings
 from .evidence import FAR, Evidence, Products, hessian_products

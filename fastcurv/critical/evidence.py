@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from ..checks import check_symmetric_operator, operator_dtype, times
 from ..progress import Bar
 from ..protocols import Array, Floats, ProvedReach
-from ..spectrum.dense import PRODUCT_EPS, DenseMatrix, dense_matrix, safe_norm
+from ..spectrum.dense import PRODUCT_EPS, DenseMatrix, dense_matrix
+from ..vectors import safe_norm
 
 # A gradient that lies within this many times its own rounding bound is zero as far as anyone can
 # tell.

@@ -12,7 +12,7 @@ from scipy.optimize import minimize as scipy_minimize
 from ..answers import own_names
 from ..checks import check_choice, check_positive, check_positive_int, check_theta
 from ..progress import bar
-from ..spectrum.dense import safe_norm
+from ..vectors import safe_norm
 from .knowledge import runs_to_infinity, why_no_minimum
 from .newton_mr import Steps, lower_gradient
 from .walk import Walk

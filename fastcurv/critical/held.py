@@ -14,7 +14,7 @@ import numpy as np
 
 from ..eigensolver import eigh
 from ..protocols import HeldByKinks
-from ..spectrum.dense import safe_norm
+from ..vectors import safe_norm
 
 EPS = float(np.finfo(np.float64).eps)
 SHARES = (1e-1, 1e-2, 1e-3, 1.0)  # of the largest curvature: how long columns of slopes are made

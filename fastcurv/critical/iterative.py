@@ -13,7 +13,7 @@ from ..interrupts import unbroken
 from ..krylov.risk import lanczos_risk, lanczos_steps
 from ..krylov.ritz import decompose
 from ..protocols import Floats
-from ..spectrum.dense import safe_norm
+from ..vectors import safe_norm
 from .decide import Findings
 from .evidence import FAR, Evidence, Products, annihilated, independent
 from .kinks import falls_across

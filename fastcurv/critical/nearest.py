@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..krylov.minres import minres
 from ..protocols import Castable
-from ..spectrum.dense import safe_norm
+from ..vectors import safe_norm
 from .evidence import Products, hessian_products
 from .nearness import gradient_and_error
 from .theorem import EPS, Slice

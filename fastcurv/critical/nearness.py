@@ -17,7 +17,8 @@ import numpy as np
 
 from ..eigensolver import eigh
 from ..protocols import BoundedBelow, BoundsGradient, Precise, Valued
-from ..spectrum.dense import dense_matrix, safe_norm
+from ..spectrum.dense import dense_matrix
+from ..vectors import safe_norm
 from .evidence import (
     balance,
     gradient_at,

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..krylov.minres import minres
 from ..protocols import Floats
-from ..spectrum.dense import safe_norm
+from ..vectors import safe_norm
 from .decide import Findings
 from .evidence import Evidence
 from .knowledge import residual_bounds, third_bound

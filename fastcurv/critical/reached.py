@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..protocols import Floats, HasJacobian, ProvedReach, Reaching
-from ..spectrum.dense import LARGEST_DENSE, safe_norm, symmetric_part
+from ..spectrum.dense import LARGEST_DENSE, symmetric_part
+from ..vectors import safe_norm
 from .decide import Findings
 from .evidence import Products, spectral_norm
 from .knowledge import residual_bounds

@@ -51,12 +51,10 @@ def make_request(
     dense_below: float,
     seed: Any,
     krylov: Any,
-    seek: bool = True,
 ) -> Request:
     """Check everything that can be checked before the first product."""
-    if isinstance(dense_below, bool) or not isinstance(dense_below, numbers.Real):
-        raise TypeError(f"dense_below is {dense_below!r}; wanted a number of parameters")
-    if np.isnan(dense_below):
+    real = isinstance(dense_below, numbers.Real) and not isinstance(dense_below, bool)
+    if not real or np.isnan(dense_below):
         raise TypeError(f"dense_below is {dense_below!r}; wanted a number of parameters")
     theta = _point(ob, theta)
     if gradient_tol is not None:
@@ -77,7 +75,6 @@ def make_request(
         float(dense_below),
         seed,
         None if krylov is None else check_run(krylov, theta),
-        seek,
     )
 
 

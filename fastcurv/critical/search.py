@@ -15,8 +15,8 @@ from ..checks import as_rng, operator_dtype, times
 from ..krylov.basis import combine
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import decompose
-from ..spectrum.dense import safe_norm
 from ..spectrum.reduced import reduction
+from ..vectors import safe_norm
 from .evidence import ZERO, Products, independent
 from .request import Request
 

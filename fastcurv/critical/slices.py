@@ -14,7 +14,8 @@ from scipy.linalg import qr
 from scipy.linalg.lapack import dormqr
 
 from ..eigensolver import Apart, eigh, eigh_apart
-from ..spectrum.dense import DenseMatrix, safe_norm
+from ..spectrum.dense import DenseMatrix
+from ..vectors import safe_norm
 from .evidence import annihilated, balance, independent, spectral_norm
 from .knowledge import Tangents, tangents, third_bound, third_bound_in
 from .nearness import GRADIENT_EPS, Eigen

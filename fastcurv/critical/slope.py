@@ -10,7 +10,7 @@ import numpy as np
 from ..krylov.basis import combine
 from ..krylov.ritz import decompose
 from ..protocols import Floats
-from ..spectrum.dense import safe_norm
+from ..vectors import safe_norm
 from .evidence import FAR
 from .nearness import GRADIENT_EPS
 from .request import Request

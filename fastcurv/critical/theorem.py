@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spectrum.dense import safe_norm
+from ..vectors import safe_norm
 
 Floats = NDArray[np.float64]
 EPS = float(np.finfo(float).eps)

@@ -11,7 +11,8 @@ from scipy.optimize import OptimizeResult
 from ..checks import times
 from ..krylov.space import KrylovSpace
 from ..outcome import outcome
-from ..spectrum.dense import PRODUCT_EPS, safe_norm
+from ..spectrum.dense import PRODUCT_EPS
+from ..vectors import safe_norm
 from .dense import nearness_at
 from .evidence import (
     GRADIENT_ROUNDING,

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..spectrum.dense import safe_norm
 from ..spectrum.results import number
+from ..vectors import safe_norm
 from .decide import Findings, Outcome
 from .evidence import Evidence
 from .knowledge import why_no_minimum

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..checks import check_choice
+from ..protocols import SPACES
 from .coordinates import InCoordinates
 from .input_space import InputSpace, shrinks
 from .output_space import OutputSpace, cost, n_outputs, refusal
 from .sample_space import SampleSpace, prices
 
-SPACES = ("samples", "outputs", "inputs", "parameters")
 PRODUCTS = 60.0  # that a question is taken to need
 
 

@@ -14,6 +14,7 @@ from ..checks import MatrixOperator, check_symmetric_operator, operator_dtype, s
 from ..eigensolver import Eigensystem, eigh
 from ..eigensolver import eigvalsh as every_eigenvalue
 from ..protocols import BoundsColumns, BoundsProducts, Reducible, Writable, Written
+from ..vectors import safe_norm
 from .reduced import reduction
 from .results import Inertia
 
@@ -96,14 +97,6 @@ class DenseMatrix:
         c = None if scale is None else np.asarray(scale, dtype=np.float64)
         found = eigh(self.A if c is None else c[:, None] * self.A * c)
         return found._replace(errors=found.errors + self.error(c))
-
-
-def safe_norm(x: Floats) -> float:
-    """The 2-norm of finite numbers of any scale, whose squares may leave the range."""
-    largest = float(np.abs(x).max(initial=0.0))
-    if not 0 < largest < np.inf:
-        return largest
-    return largest * float(np.linalg.norm(np.asarray(x, dtype=np.float64) / largest))
 
 
 def matrix_error(bounds: Floats, d: Floats) -> float:

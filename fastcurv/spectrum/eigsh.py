@@ -109,11 +109,10 @@ def eigsh(
         ``n_products``; unpacks as in SciPy, ``w, V = eigsh(H)``. Some eigenvalue lies within
         ``residuals[i]`` of ``values[i]``; multiplicity is looked for and not certified: copies of
         a multiple eigenvalue may be missing, and others further in stand in their place, within
-        `unseen` at a risk of 5% an end. Fewer than
-        k where the budget or Ctrl-C ended the run before k products. Residuals are those of the
-        products as computed: for an enclosure add the operator's own rounding bound. Asymmetry that
-        the products show is in them, and named in `asymmetry`: the operator must be symmetric for
-        more than that to be said.
+        `unseen` at a risk of 5% an end. Fewer than k where the budget or Ctrl-C ended the run
+        before k products. Residuals are those of the products as computed: for an enclosure add the
+        operator's own rounding bound. Asymmetry that the products show is in them, and named in
+        `asymmetry`: the operator must be symmetric for more than that to be said.
 
     Raises
     ------

@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from ..checks import check_choice, check_vectors, operator_dtype
 from ..eigensolver import eigh
 from ..krylov.ritz import wanted
-from ..protocols import Reducible, Written
+from ..protocols import SPACES, Reducible, Written
 from .results import Eigenpairs, ReducedEigenpairs
 from .search import resolve_tol
 
-SPACES = ("samples", "outputs", "inputs", "parameters")
 DIRECT = 400  # rows of a matrix up to which all of it is decomposed
 INSIDE = 64  # what of a vector may lie outside the space, in eps of its length
 

@@ -43,3 +43,11 @@ def test_ends_of_the_spectrum_are_enclosed(low):
     assert point.lambda_max_bounds[0] - 1e-12 <= 3 <= point.lambda_max_bounds[1]
     assert point.lambda_max_bounds[0] <= point.lambda_max <= point.lambda_max_bounds[1]
     assert point.n_negative_bounds[0] == (1 if low < 0 else 0)
+
+
+def test_a_notebook_shows_each_line_of_the_evidence_as_a_row():
+    point = fc.classify(QuadraticObjective(np.diag([1.0, 2.0])), np.zeros(2))
+    html = point._repr_html_()
+    for name in ("gradient", "curvature", "inertia", "cost"):
+        assert f">{name}<" in html
+    assert "2 positive, 0 negative, 0 zero" in html and html.count("<tr") >= 5

@@ -201,3 +201,22 @@ def test_what_capped_cg_returns_is_what_it_says(low, eps, rng):
     else:
         assert low < -eps and curvature < -eps
         assert curvature == pytest.approx(d @ H @ d / (d @ d), rel=1e-8)
+
+
+@pytest.mark.parametrize("method", [fc.trust_region, fc.newton_cg, fc.saddle_free_newton])
+@pytest.mark.parametrize("args", [(2.0,), 2.0, (2.0, 0.5)])
+def test_further_arguments_reach_the_function(method, args):
+    """In a tuple, or the only one by itself, as SciPy has it; or none."""
+
+    def fun(x, centre=0.0, size=1.0):
+        return size * float((x - centre) @ (x - centre))
+
+    def jac(x, centre=0.0, size=1.0):
+        return 2 * size * (x - centre)
+
+    def hess(x, centre=0.0, size=1.0):
+        return 2 * size * np.eye(3)
+
+    run = method(fun, np.ones(3), args=args, jac=jac, hess=hess)
+    assert np.abs(run.x - 2).max() < 1e-6
+    assert np.abs(method(fun, np.ones(3), jac=jac, hess=hess).x).max() < 1e-6

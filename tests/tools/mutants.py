@@ -126,17 +126,29 @@ class Passes:
 
 
 def copy_checkout(folder: Path) -> None:
-    """What the repository holds, into `folder`; what is there and newer stays."""
+    """What the repository holds, into `folder`; what is there and newer stays, but for Python: a
+    run that was ended may have left a mutant, and tests that are gone stand for nothing.
+    """
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    for name in listed.stdout.splitlines():
+    ).stdout.splitlines()
+    for name in listed:
         source, target = ROOT / name, folder / name
-        if source.is_file() and (
-            not target.exists() or target.stat().st_mtime < source.stat().st_mtime
-        ):
+        if not source.is_file():
+            continue
+        if not target.exists():
+            old = True
+        elif name.endswith(".py"):
+            old = source.read_bytes() != target.read_bytes()
+        else:
+            old = target.stat().st_mtime < source.stat().st_mtime
+        if old:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
+    for room in ("fastcurv", "tests"):
+        for path in (folder / room).rglob("*.py"):
+            if path.relative_to(folder).as_posix() not in listed:
+                path.unlink()
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 """Mutants of the Python layer, drawn at random: how many the tests notice.
 
-    python -m tests.tools.mutate [--count 100] [--seed 0] [--room spectrum] [--folder build/mutate]
+    python -m tests.tools.mutate [--count 100] [--seed 0] [--room spectrum ...] [--file run.py ...]
+    python -m tests.tools.mutate --only optimize/run.py#62 ...
 
 `mutations` says what a mutant changes, and which are never drawn since no caller could tell. In a
 copy of the checkout the tests that run its line, as `make coverage` found them, run until one
@@ -27,6 +28,7 @@ import sys
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from . import forked
 from .covering import Covering
@@ -97,7 +99,7 @@ class Noticing:
         )
         self.known = self.answer()
 
-    def answer(self) -> list[str] | dict[str, str | None]:
+    def answer(self) -> Any:
         assert self.judge.stdout is not None
         line = self.judge.stdout.readline()
         if not line:
@@ -135,7 +137,6 @@ class Noticing:
         assert self.judge.stdin is not None
         print(json.dumps(asked), file=self.judge.stdin, flush=True)
         said = self.answer()
-        assert isinstance(said, dict)
         found = said["killer"] if said["swapped"] else self.imported(target, change, tests)
         test = (found or "").split("[")[0]
         if test in self.known:

@@ -17,7 +17,7 @@ import ast
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # Constants that decide nothing but time and memory: blocks, prices of either of two equal ways.
 TUNED = {
@@ -140,7 +140,7 @@ def mutations(tree: ast.AST, name: str = "") -> Iterator[tuple[ast.AST, str, obj
             yield node, "test", node.test, ast.UnaryOp(ast.Not(), node.test)
         elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
             yield node, "value", node.value, not node.value
-        elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
             yield node, "value", node.value, node.value * 2 + 1
 
 
@@ -174,7 +174,8 @@ class Change(NamedTuple):
 def applied(text: str, number: int, name: str) -> Change:
     """The text of the file of that name with one of its mutations."""
     tree = ast.parse(text)
-    node, field, _, new = list(mutations(tree, name))[number]
+    found: tuple[Any, str, Any, Any] = list(mutations(tree, name))[number]
+    node, field, _, new = found
     lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
     around = [
         range(f.body[0].lineno, (f.end_lineno or f.lineno) + 1)

@@ -115,7 +115,9 @@ def classify(
     *Invariance*. Whether theta is near a critical point, and the inertia, do not change where the
     loss is multiplied by a number, where parameters are multiplied by numbers of their own, or
     where inputs are (and the first layer undone); for an H that is not definite and n above 1500
-    parameters are taken in their own units. ``h`` is unchanged by a multiple of the loss and by
+    parameters are taken in their own units. An eigenvalue within its error counts as zero, and
+    that of an operator without a bound of its own, ``64 eps ||H||``, is one in theta's own units:
+    there they may decide about the weakest. ``h`` is unchanged by a multiple of the loss and by
     rotations of theta; up to n = 1500 the theorem is tried in balanced units too, which follow any
     others, so that units may decide whether ``h < 1/2`` only where both come near it.
 

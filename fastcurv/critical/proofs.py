@@ -88,7 +88,9 @@ def _strong_enough(search: Search, found: Findings, ev: Evidence) -> Findings:
 
 def _error(ev: Evidence, search: Search) -> float:
     """What the quotients of both ends may be off by."""
-    return max(search.H.bound(v) for v in ev.weak[1][:, :2].T) * UP + search.H.asymmetry
+    H = search.H
+    dots = 2 * H.n * EPS * H.norm  # v'Hv is a sum, too
+    return (max(H.bound(v) for v in ev.weak[1][:, :2].T) + dots) * UP + H.asymmetry
 
 
 def _newton(search: Search, slope: Slope, gradient: tuple[Floats, float]) -> tuple[Floats, float]:

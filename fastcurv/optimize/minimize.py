@@ -133,9 +133,8 @@ def minimize(
         * ``kind`` and ``report``: what `classify` says of x; ``not_critical`` without a report
           where ||g|| is above `gradient_tol`.
         * ``success``: True at a minimum, proved or, where nothing bounds the third derivative,
-          measured, as `message` says; and at a degenerate point whose loss is its lower bound, an mse
-          of 0, to rounding or to 1e-24 of the start's.
-          Nowhere else.
+          measured, as `message` says; and at a degenerate point whose loss is its lower bound, such
+          as an mse of 0, to rounding or to 1e-24 of that at the start. Nowhere else.
         * ``history``: dict of arrays ``iteration loss gradient_norm products time`` (and
           ``validation``).
         * ``stopped``: why the run ended, one of ``critical max_iter max_time max_products callback

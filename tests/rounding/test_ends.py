@@ -43,11 +43,13 @@ def test_numbers_that_overflow_have_no_bound(net):
 
 def test_states_that_are_not_kept_give_the_same_bounds(monkeypatch):
     ob, theta, v = problem([3, 4, 2], N=50)
-    kept = rounding_at(ob, theta)
+    monkeypatch.setattr(rowwise, "CHUNK_BYTES", 8 * 16 * 9 * 20)  # 20 rows
+    kept = rowwise.Rounding(ob, theta, kept_layout(ob, theta))
     first = kept.product(v)
     monkeypatch.setattr(rowwise, "KEPT_BYTES", 0)
     fresh = rowwise.Rounding(ob, theta, kept_layout(ob, theta))
-    assert fresh.product(v) == first == fresh.product(v) and fresh.kept is None
+    assert fresh.product(v) == first == fresh.product(v)
+    assert len(kept.kept) == 3 and fresh.kept is None
 
 
 def kept_layout(ob, theta):

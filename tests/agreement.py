@@ -32,12 +32,21 @@ TOLERANCE = {  # to which the figures of a room are held
 }
 SMALL = {"spectrum": 1e-9}  # and beside it; 1e-13 elsewhere
 MARGIN = 0.2  # of the tolerance: how closely those who are asked must agree
-OLDER = "AVX2 FMA3 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR"
+OLDER = "AVX2 FMA3 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL"
 PLAYED: tuple[dict[str, str], ...] = (
     {},
     *(
         {"OPENBLAS_CORETYPE": name}
-        for name in ("Prescott", "Nehalem", "Sandybridge", "Haswell", "Zen", "SkylakeX")
+        for name in (
+            "Core2",
+            "Nehalem",
+            "Sandybridge",
+            "Excavator",
+            "Haswell",
+            "Zen",
+            "SkylakeX",
+            "Cooperlake",
+        )  # fmt: skip
     ),
     {
         "OPENBLAS_CORETYPE": "Nehalem",

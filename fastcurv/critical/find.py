@@ -214,8 +214,12 @@ def _search(walk: Walk, steps: Steps, uphill: np.ndarray) -> bool:
         size = safe_norm(uphill) / walk.norm
     if not 0 < size < np.inf:
         return False
-    slope = -float(uphill @ uphill) / size**2
-    tried = Steps([*steps.vectors, -uphill / size**2], [*steps.slopes, slope], size)
+    unit = uphill / size
+    with np.errstate(over="ignore"):
+        down = -unit / size
+    if not np.isfinite(down).all():  # curvature so small that the step leaves the range of numbers
+        return False
+    tried = Steps([*steps.vectors, down], [*steps.slopes, -float(unit @ unit)], size)
     found = lower_gradient(walk.gradient, walk.theta, walk.norm, tried)
     if found is not None:
         walk.move(*found)

@@ -2,11 +2,13 @@
 so.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.critical import newton_mr, walk
+from fastcurv.critical import find, newton_mr, walk
 from fastcurv.critical.classify import classify
 from fastcurv.critical.find import find_critical_point
 from fastcurv.critical.nearness import held
@@ -238,3 +240,20 @@ def test_a_step_beyond_float32_is_no_error():
     ob = fc.Objective(fc.MLP([1, 1], dtype="float32", bias=False), X, [1e25, 1e25], loss="mse")
     result = find_critical_point(ob, [1.0])
     assert np.isfinite(result.x).all() and not result.success
+
+
+@pytest.mark.parametrize("size", [1e-100, 1e-170, 1e-305])
+def test_curvature_whose_square_underflows_ends_no_search_by_an_error(size):
+    """The step down ``||g||^2`` of g = size t, where Newton-MR has none to offer: to t = 0, or none
+    where it leaves the range of numbers.
+    """
+    moved = []
+    theta = np.array([0.5, -0.25])
+    here = SimpleNamespace(
+        gradient=lambda t: size * t,
+        theta=theta,
+        norm=size * float(np.linalg.norm(theta)),
+        move=lambda t, g: moved.append(t),
+    )
+    assert find._search(here, newton_mr.Steps([], [], size), size * (size * theta)) == bool(moved)
+    assert all(np.linalg.norm(t) <= np.linalg.norm(theta) for t in moved)

@@ -4,8 +4,8 @@
     python benchmarks/overhead.py --workload digits --rounds 5
 
 A ratio of 1.0 would be products alone. Eigenpairs: the 5 lowest, then the 5 highest, and both ends
-in one call, tol 1e-3; density: 5 probes of 60 steps. After each job as many
-products run one after the other, and nothing between them; the best round of either counts.
+in one call, tol 1e-3; density: 5 probes of 60 steps. After each job as many products run one after
+the other, and nothing between them; the best round of either counts.
 """
 
 import argparse

@@ -16,6 +16,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,16 @@ def tables() -> list[str]:
     return ["reference", "baseline", *sorted({"avx2", "avx512"} & {*_engine.available_archs()})]
 
 
+@contextmanager
+def served_by(table: str = "reference") -> Iterator[None]:
+    """With one table of kernels: by default plain loops."""
+    before = _engine.set_arch(table)
+    try:
+        yield
+    finally:
+        _engine.set_arch(before)
+
+
 def masked(text: str) -> tuple[str, list[float]]:
     """A text with # for its numbers, and these."""
     return NUMBER.sub("#", text), [float(x) for x in NUMBER.findall(text)]
@@ -85,6 +97,18 @@ def holds(known: Any, found: Any, room: str) -> bool:
     return len(known) == len(found) and all(holds(x, y, room) for x, y in zip(known, found))
 
 
+def known(room: str) -> Any:
+    """The figures that are held of a room."""
+    return json.loads((Path(__file__).parent / room / "figures.json").read_text())
+
+
+def changed(held: dict[str, Any], found: dict[str, Any], room: str) -> list[Any]:
+    """What was found and is not what was held, beside it; nothing where all is."""
+    if list(found) != list(held):
+        return [list(found), list(held)]
+    return [(x, now, held[x]) for x, now in found.items() if not holds(held[x], now, room)]
+
+
 def agreed(every: list[Any], room: str) -> Any:
     """What all say: dictionaries by key, lists by place."""
     first = every[0]
@@ -97,6 +121,12 @@ def agreed(every: list[Any], room: str) -> Any:
     if any(x is None for x in every):
         return None
     return first if all(same(first, x, room, MARGIN) for x in every) else None
+
+
+def by_every_table(names: Iterable[str], figures: Callable[..., Any], room: str) -> Any:
+    """``{name: figures(name, table)}``, where all tables agree."""
+    names = list(names)
+    return agreed([{x: figures(x, table) for x in names} for table in tables()], room)
 
 
 def lined(held: Any) -> str:
@@ -122,7 +152,7 @@ def main() -> None:
                 else:
                     print(f"{room}: not asked: {python} {played}", file=sys.stderr)
         held = lined(agreed(found, room))
-        Path(f"tests/{room}/figures.json").write_text(held + "\n")
+        (Path(__file__).parent / room / "figures.json").write_text(held + "\n")
         print(f"{room}: {len(found)} agree; {held.count('null')} places of {held.count(',')} open")
 
 

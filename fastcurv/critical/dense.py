@@ -273,9 +273,11 @@ def _findings(
 
 
 def _hidden_by_asymmetry(full: DenseHessian, view: View) -> bool:
+    """Whether an eigenvalue counts as zero only by the asymmetry that the products showed."""
     cut, zero = view.best, signs_of(view.best) == 0
-    seen, rounding = full.M.seen(), full.M.error() - full.M.seen()
-    rounding = max(rounding, PRODUCT_EPS * EPS * full.norm)  # of an exact matrix it is not told
+    seen = full.M.seen()
+    # of an exact matrix rounding is not told
+    rounding = max(full.M.error() - seen, PRODUCT_EPS * EPS * full.norm)
     if not seen > 2 * rounding:  # rounding alone can show as much
         return False
     return bool((np.abs(cut.values[zero]) > cut.error - full.M.seen(cut.c)).any())

@@ -27,14 +27,13 @@ from .knowledge import (
     tangents,
 )
 from .nearest import Coordinates
-from .nearness import GRADIENT_EPS, Nearness, best_gradient, nearness_by
+from .nearness import Nearness, assumed_error, best_gradient, nearness_by
 from .proofs import prove
 from .reached import Reached, reached
 from .request import Request
 from .search import Balanced, End, Search, both_signs
 from .slices import ZERO_MODE
 from .slope import Slope, along_gradient
-from .theorem import EPS
 
 RISK = 0.01  # how hard negative curvature is looked for where no failure probability was asked
 BALANCED_STEPS = 128  # search in balanced coordinates, where parameters have very different scales
@@ -99,7 +98,7 @@ def _all_known(ask: Request, search: Search, floor: float) -> Reached | None:
 def _near(ask: Request, H: Products, gradient: tuple[Floats, float], slope: Slope) -> Nearness:
     g, off = gradient
     size, length = safe_norm(g), safe_norm(ask.theta)
-    off = GRADIENT_EPS * EPS * H.norm * length if np.isnan(off) else off
+    off = assumed_error(H.norm, ask.theta) if np.isnan(off) else off
     share = max(0.0, 1 - off / size) if size > off else 0.0
     decrement = slope.decrement * share**2 if share > 0 else 0.0
     reach = H.norm * length**2

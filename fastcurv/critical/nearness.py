@@ -214,6 +214,11 @@ def best_gradient(ob: Any, theta: np.ndarray, H: Any) -> tuple[np.ndarray, float
     return g, error
 
 
+def assumed_error(norm: float, theta: np.ndarray) -> float:
+    """What a gradient without a bound is taken to be off by, where ``||H||`` is `norm`."""
+    return GRADIENT_EPS * EPS * norm * safe_norm(theta)
+
+
 def _rounded(g: np.ndarray) -> float:
     """What storing a gradient in float64 adds to its error."""
     return float(np.finfo(float).eps) * safe_norm(g)

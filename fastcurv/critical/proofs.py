@@ -14,7 +14,7 @@ from .decide import Findings
 from .evidence import Evidence
 from .knowledge import residual_bounds, third_bound
 from .lasting import SHORTER, gradient_after, lasting_along_step, lasts_along
-from .nearness import GRADIENT_EPS
+from .nearness import assumed_error
 from .reached import Reached, interpolation
 from .request import Request
 from .search import Search
@@ -118,7 +118,7 @@ def _by_floor(
     rest = H(step) + g
     if known is not None:
         rest, beta = known.across(rest), beta * (1 + 8 * H.n * EPS)
-    off = GRADIENT_EPS * EPS * H.norm * safe_norm(search.ask.theta) if off != off else off
+    off = assumed_error(H.norm, search.ask.theta) if off != off else off
     rounding = 4 * EPS * (safe_norm(rest) + safe_norm(g))
     error = safe_norm(rest) + off + H.bound(step) + rounding
     eta = (safe_norm(step) + beta * error) * UP
@@ -132,7 +132,7 @@ def _lasting(
     along its own directions.
     """
     H, (g, off) = search.H, gradient
-    off = GRADIENT_EPS * EPS * H.norm * safe_norm(ask.theta) if off != off else off
+    off = assumed_error(H.norm, ask.theta) if off != off else off
     quotients, U = ev.weak
     known = np.abs(quotients) > max(H.zero, H.asymmetry)
     quotients, U = quotients[known], U[:, known]
@@ -158,7 +158,7 @@ def _arrives(
     """
     (g, off), H = gradient, search.H
     size = safe_norm(g)
-    rounding = GRADIENT_EPS * EPS * H.norm * safe_norm(ask.theta)
+    rounding = assumed_error(H.norm, ask.theta)
     if size <= max(rounding, off if off == off else 0.0):
         return True
     there = gradient_after(ask.ob, ask.theta, step)

@@ -44,7 +44,7 @@ METHODS: dict[str, type[Method]] = {
     "gauss-newton": GaussNewton,
     "l-bfgs": LBFGS,
 }
-STOCHASTIC = ("sgd", "momentum", "nesterov", "rmsprop", "adam")  # by mini-batches
+STOCHASTIC = tuple(name for name, m in METHODS.items() if "batch_size" in m.defaults)
 
 
 def minimize(

@@ -19,10 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from fastcurv import _engine
 from fastcurv.cli.parser import main
 
-from ..agreement import agreed, lined, masked, tables
+from ..agreement import agreed, lined, masked, served_by, tables
 
 TRAIN = "train iris --hidden 4 --l2 1e-2 --epochs 8 --out a.npz"
 COMMANDS = [
@@ -81,20 +80,15 @@ def ran(command: str) -> list[Any]:
 
 def figures(table: str = "reference") -> dict[str, list[Any]]:
     """Of every command, in a folder of their own, by plain loops."""
-    before, here = _engine.set_arch(table), Path.cwd()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            os.chdir(folder)
-            try:
-                Path("t.csv").write_text(rows())
-                return {command: ran(command) for command in COMMANDS}
-            finally:
-                os.chdir(here)
-    finally:
-        _engine.set_arch(before)
+    here = Path.cwd()
+    with served_by(table), tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            Path("t.csv").write_text(rows())
+            return {command: ran(command) for command in COMMANDS}
+        finally:
+            os.chdir(here)
 
 
 if __name__ == "__main__":
-    ways = [figures(table) for table in tables()]
-    held = {what: agreed([way[what] for way in ways], "cli") for what in ways[0]}
-    print(lined(held))
+    print(lined(agreed([figures(table) for table in tables()], "cli")))

@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 
 import fastcurv as fc
-from fastcurv import _engine
 from fastcurv.critical.result import CriticalPoint
 from fastcurv.testing import QuadraticObjective, zoo
 
-from ..agreement import agreed, lined, masked, tables
+from ..agreement import by_every_table, lined, masked, served_by
 from ..rounding.figures import drawn
 
 NETS: dict[str, dict[str, Any]] = {
@@ -37,6 +36,7 @@ NETS: dict[str, dict[str, Any]] = {
     "linear": {"sizes": [4, 2], "l2": 1e-3},
     "few rows": {"sizes": [4, 9, 1], "l2": 1e-2},
 }  # fmt: skip
+NAMES = (*NETS, "zoo", "hard")
 OFF = {"there": 0.0, "beside": 1e-7, "near": 1e-4, "away": 3e-2}
 WORDS: dict[str, dict[str, Any]] = {
     "dense": {},
@@ -106,8 +106,7 @@ def hard() -> Iterator[tuple[str, Any, Any, dict[str, Any]]]:
 
 def figures(name: str, table: str = "reference") -> dict[str, list[Any]]:
     """Of one net, by plain loops, which are the same on every machine."""
-    before = _engine.set_arch(table)
-    try:
+    with served_by(table):
         if name == "zoo":
             cases = [(f"{i} {c.name}", c.objective, c.theta, {}) for i, c in enumerate(zoo())]
             return {what: said(fc.classify(ob, at, **words)) for what, ob, at, words in cases}
@@ -121,13 +120,7 @@ def figures(name: str, table: str = "reference") -> dict[str, list[Any]]:
         found = at(ob, run.x)
         zero = at(ob, 0 * theta, {"there": 0.0})
         return found | {f"zero: {what}": x for what, x in zero.items()}
-    finally:
-        _engine.set_arch(before)
 
 
 if __name__ == "__main__":
-    held = {}
-    for net in [*NETS, "zoo", "hard"]:
-        ways = [figures(net, table) for table in tables()]
-        held[net] = {what: agreed([way[what] for way in ways], "critical") for what in ways[0]}
-    print(lined(held))
+    print(lined(by_every_table(NAMES, figures, "critical")))

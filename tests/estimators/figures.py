@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 import fastcurv as fc
-from fastcurv import _engine
 
-from ..agreement import agreed, lined, masked, tables
+from ..agreement import by_every_table, lined, masked, served_by
 
 FITS: dict[str, dict[str, Any]] = {
     "plain": {"max_iter": 12},
@@ -58,16 +57,9 @@ def fitted(kind: str, **words: Any) -> list[Any]:
 
 def figures(kind: str, table: str = "reference") -> dict[str, list[Any]]:
     """Of every fit, by plain loops, which are the same on every machine."""
-    before = _engine.set_arch(table)
-    try:
+    with served_by(table):
         return {name: fitted(kind, **words) for name, words in FITS.items()}
-    finally:
-        _engine.set_arch(before)
 
 
 if __name__ == "__main__":
-    held = {}
-    for kind in ("regressor", "binary", "classes"):
-        ways = [figures(kind, table) for table in tables()]
-        held[kind] = {what: agreed([way[what] for way in ways], "estimators") for what in ways[0]}
-    print(lined(held))
+    print(lined(by_every_table(("regressor", "binary", "classes"), figures, "estimators")))

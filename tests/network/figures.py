@@ -17,9 +17,9 @@ import numpy as np
 import scipy.sparse
 
 import fastcurv as fc
-from fastcurv import _engine
 from fastcurv.network import output_space, reach, reductions, sample_space
 
+from ..agreement import served_by
 from ..rounding.figures import drawn
 
 SIZES = [(3, 4, 2), (4, 300, 10), (300, 5, 10), (400, 300, 7), (40, 2000, 60), (2000, 40, 60)]
@@ -110,15 +110,12 @@ def of_operators(ob: Any, theta: Any, v: Any) -> dict[str, float]:
 
 
 def figures(**net: Any) -> dict[str, float]:
-    before = _engine.set_arch("reference")  # plain loops: the same on every machine
-    try:
+    with served_by():
         ob, theta, v = drawn(**net)
         found = of_operators(ob, theta, v)
         for rows in (1, 2, 23):
             here = of_reach(ob.batch(slice(0, rows)), theta)
             found |= {f"reach of {rows}, {what}": x for what, x in here.items()}
-    finally:
-        _engine.set_arch(before)
     return {what: float(x) for what, x in found.items()}
 
 

@@ -2,14 +2,12 @@
 written anew.
 """
 
-import json
-from pathlib import Path
-
 import pytest
 
+from ..agreement import known
 from .figures import NETS, costs, figures
 
-KNOWN = json.loads(Path(__file__).with_name("figures.json").read_text())
+KNOWN = known("network")
 
 
 def test_costs_are_what_they_were():
@@ -19,8 +17,8 @@ def test_costs_are_what_they_were():
 @pytest.mark.parametrize("net", NETS)
 def test_bounds_of_every_form_are_what_they_were(net):
     """Where a bound holds what rounding left, as of bases, to a half."""
-    found, known = figures(**NETS[net]), KNOWN[net]
-    assert list(found) == list(known)
+    found, held = figures(**NETS[net]), KNOWN[net]
+    assert list(found) == list(held)
     for what, x in found.items():
         rounded = what.startswith("reach") and " m" not in what and "size" not in what
-        assert x == pytest.approx(known[what], rel=0.4 if rounded else 4e-10, abs=0), what
+        assert x == pytest.approx(held[what], rel=0.4 if rounded else 4e-10, abs=0), what

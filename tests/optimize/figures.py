@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 
 import fastcurv as fc
-from fastcurv import _engine
 from fastcurv.testing import FunctionObjective
 
-from ..agreement import agreed, lined, masked, tables
+from ..agreement import by_every_table, lined, masked, served_by
 from ..rounding.figures import drawn
 
 NETS: dict[str, dict[str, Any]] = {
@@ -25,6 +24,7 @@ NETS: dict[str, dict[str, Any]] = {
     "cross entropy": {"sizes": [3, 5, 3], "activation": "relu", "loss": "cross_entropy"},
     "softplus": {"sizes": [3, 4, 1], "activation": "softplus", "l2": 1e-2},
 }
+NAMES = (*NETS, "saddle", "parts")
 RUNS: dict[str, dict[str, Any]] = {
     "trust-region": {}, "trust-region, short": {"radius": 0.05}, "newton-cg": {},
     "newton-cg, few": {"max_cg": 3}, "saddle-free-newton": {}, "cubic": {},
@@ -113,8 +113,8 @@ def single_steps() -> dict[str, list[Any]]:
 
 def figures(name: str, table: str = "reference") -> dict[str, list[Any]]:
     """Of one objective, by plain loops, which are the same on every machine."""
-    before, found = _engine.set_arch(table), {}
-    try:
+    found: dict[str, list[Any]] = {}
+    with served_by(table):
         if name == "parts":
             return schedules() | single_steps()
         ob, theta = drawn(**NETS[name])[:2] if name in NETS else (SADDLE, np.array([0.5, 1e-3]))
@@ -131,14 +131,8 @@ def figures(name: str, table: str = "reference") -> dict[str, list[Any]]:
             for k in (2, 5):
                 walk = fc.find_critical_point(ob, theta, max_iter=k)
                 found[f"critical, {k}"] = said(walk)
-    finally:
-        _engine.set_arch(before)
     return found
 
 
 if __name__ == "__main__":
-    held = {}
-    for net in [*NETS, "saddle", "parts"]:
-        ways = [figures(net, table) for table in tables()]
-        held[net] = {what: agreed([way[what] for way in ways], "optimize") for what in ways[0]}
-    print(lined(held))
+    print(lined(by_every_table(NAMES, figures, "optimize")))

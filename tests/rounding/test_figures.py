@@ -5,17 +5,15 @@ Without vector instructions and with any BLAS they are the same to 1e-11, so tha
 the rounding of the bounds themselves, 1e-9 of them, is held too.
 """
 
-import json
-from pathlib import Path
-
 import pytest
 
+from ..agreement import known
 from .figures import HELD, NETS, figures, of_held
 
 TOLERANCE = 4e-10
-LOOSE = dict.fromkeys(("relu and elu, batch norm", "elu, batch norm, binary, no l2"), 1e-2)
 # where a bound rests on what rounding left
-KNOWN = json.loads(Path(__file__).with_name("figures.json").read_text())
+LOOSE = dict.fromkeys(("relu and elu, batch norm", "elu, batch norm, binary, no l2"), 1e-2)
+KNOWN = known("rounding")
 
 
 @pytest.mark.parametrize("net", NETS)

@@ -8,15 +8,13 @@ writes them down anew, which is to be done where a cost or a bound is meant to c
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Any
 
 import numpy as np
 
 import fastcurv as fc
-from fastcurv import _engine
 
+from ..agreement import lined, served_by
 from .spectra import SPECTRA, Prescribed
 
 NAMES = ("uniform", "hessian", "tiny", "double", "two values")  # where rounding decides no count
@@ -97,11 +95,8 @@ def of_estimates(name: str) -> dict[str, float]:
 
 
 def figures(name: str) -> dict[str, float]:
-    before = _engine.set_arch("reference")  # plain loops: the same on every machine
-    try:
+    with served_by():
         found = of_pairs(name) | of_densities(name) | of_estimates(name)
-    finally:
-        _engine.set_arch(before)
     return {what: float(np.squeeze(x)) for what, x in found.items()}
 
 
@@ -109,5 +104,4 @@ if __name__ == "__main__":
     table = {
         name: {what: float(f"{x:.14g}") for what, x in figures(name).items()} for name in NAMES
     }
-    json.dump(table, sys.stdout, indent=1)
-    print()
+    print(lined(table))

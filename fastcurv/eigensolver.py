@@ -37,7 +37,6 @@ TINY = 1e-290  # more than all that underflow can do to a matrix whose largest e
 SLICE, COLUMNS = 128, 512  # of the inner dimension; columns checked together
 LONG = 400  # below it an eigensystem takes milliseconds
 CREDIBLE = 1e-6  # a driver whose proved error is above this share of ||A|| has failed
-
 WEAKER = 1e-3  # of the smallest size of an eigenvalue: what a proof of signs may take off it
 
 Floats = NDArray[np.float64]
@@ -62,13 +61,15 @@ class Eigensystem(NamedTuple):
 
 
 class Apart(NamedTuple):
-    """Eigenpairs of which the signs are proved, all together: as many true eigenvalues are at least
-    `floor`, and at most ``-floor``, as there are positive and negative ones in `values`.
+    """Eigenpairs of which the signs are proved, all together. Of the values larger in size than
+    ``beside + error``, `beside` as `eigh_apart` was given it, let w be the smallest size: as many
+    true eigenvalues are at least ``w - error``, and at most ``error - w``, as there are positive
+    and negative ones among them.
     """
 
     values: Floats  # (n,), ascending
     vectors: Floats  # (n, n)
-    floor: float
+    error: float
     ends: float  # an eigenvalue lies within it of values[0], and one of values[-1]
 
 
@@ -102,30 +103,30 @@ def eigh(A: Floats) -> Eigensystem:
 
 
 def eigh_apart(A: Floats, beside: float) -> Eigensystem | Apart:
-    """As `eigh`, at a fraction of the price of its proof where no eigenvalue is near 0: within
-    `beside`, what A itself is off by.
+    """As `eigh`, at a fraction of the price of its proof: which eigenvalues are beyond `beside`,
+    what A itself is off by, and of which sign.
 
-    With U the eigenvectors of the k negative eigenvalues -M, or of the positive ones where these
-    are fewer, ``B = A + 2 U M U'`` is A on the complement of U. So a Cholesky factor of ``B - s I``
-    proves n - k eigenvalues above s, but for rounding (`cholesky_floor`), and the pairs of U their
-    k below: ``n^3 / 3 + 3 n^2 k`` flops and no more than ``O(n k)`` numbers beside B.
+    Let U be the eigenvectors of all eigenvalues but the k positive ones, or but the negative ones
+    where these are more, and M at least their sizes and the smallest size of the k: ``B = A + 2 U M
+    U'`` is A on the complement of U. So a Cholesky factor of ``B - s I`` proves k eigenvalues of A
+    above s, but for rounding (`cholesky_floor`), and the pairs of the other sign prove themselves:
+    ``n^3 / 3 + 3 n^2 (n - k)`` flops and no more than ``O(n (n - k))`` numbers beside B.
 
     Examples
     --------
     >>> found = eigh_apart(np.array([[0.0, -2.0], [-2.0, 0.0]]), 0.0)
-    >>> found.values.round(12), 1.99 < found.floor < 2
+    >>> found.values.round(12), found.error < 0.01
     (array([-2.,  2.]), True)
     """
     S, exponent = _scaled(A)
     first = _attempt(partial(_lapack, S, DRIVERS[0]))
     if first is not None and 0 <= beside < np.inf:
         values, V = (np.asarray(x, dtype=np.float64) for x in first)
-        floor = _signs(S, values, V, float(np.ldexp(beside, -exponent)))
-        if floor > 0:
+        error = _signs(S, values, V, float(np.ldexp(beside, -exponent)))
+        if error < np.inf:
             near = max(_beside(S, values[i], V[:, i]) for i in (0, -1))
-            low, high = _back(np.array([floor, near]), exponent)
-            low, high = float(np.nextafter(low, 0)), float(np.nextafter(high, np.inf))
-            return Apart(_back(values, exponent), V, low, high)
+            off = np.nextafter(_back(np.array([error, near]), exponent), np.inf)
+            return Apart(_back(values, exponent), V, float(off[0]), float(off[1]))
     return _eigensystem(S, exponent, first)
 
 
@@ -283,30 +284,28 @@ def _back(x: Floats, exponent: int) -> Floats:
 
 
 def _signs(A: Floats, values: Floats, V: Floats, beside: float) -> float:
-    """A floor under the sizes of all eigenvalues, with the signs of `values`, above `beside`; 0
-    where none is proved.
-    """
-    n = len(A)
-    weakest = float(np.abs(values).min(initial=np.inf))
-    if n < 2 or not weakest > max(2 * beside, 4 * n * UNIT):
-        return 0.0
-    side = values > 0 if 2 * int((values > 0).sum()) < n else values < 0
-    U, sign = np.ascontiguousarray(V[:, side]), -1.0 if (side & (values > 0)).any() else 1.0
-    sizes = np.abs(values[side])
-    few = np.inf
-    if len(sizes):
-        few = float((sizes - _proved(A, values[side], U)).min())
-        if not few > beside:
-            return 0.0
-    W = U * np.sqrt(2 * sizes)
-    B = W @ W.T if len(sizes) else np.zeros_like(A)
-    B += sign * A
+    """The `error` of `Apart`; infinite where nothing is proved, or `eigh` might prove more."""
+    n, sizes = len(A), np.abs(values)
     gamma = gamma_of(n + 2)  # of every sum here, in any order
+    open_ = sizes <= 1.01 * beside + 16 * gamma * float(sizes.sum())
+    if n < 2 or open_.all() or open_.any() and not (sizes <= beside).any():
+        return np.inf
+    weakest, largest_open = float(sizes[~open_].min()), float(sizes[open_].max(initial=0.0))
+    below, above = ~open_ & (values < 0), ~open_ & (values > 0)
+    sign, few, many = (1, below, above) if above.sum() > below.sum() else (-1, above, below)
+    floor = np.inf
+    if few.any():
+        floor = float((sizes[few] - _proved(A, values[few], V[:, few])).min())
+        if not floor > beside:
+            return np.inf
+    W = V[:, ~many] * np.sqrt(2 * np.maximum(sizes[~many], weakest))
+    B = W @ W.T
+    B += sign * A
     made = gamma * (min(_norm_bound(W) ** 2, float(np.vdot(W, W))) + _norm_bound(A)) * 1.01
     off = gamma / (1 - gamma) * float(np.abs(np.diagonal(B)).sum()) * 1.01
-    many = cholesky_floor(B, weakest - max(WEAKER * weakest, 4 * (off + made))) - made * 1.01
-    floor = float(min(few, many))
-    return floor if floor > beside else 0.0
+    shift = weakest - max(WEAKER * weakest, 4 * (off + made))
+    floor = min(floor, cholesky_floor(B, shift) - made * 1.01)
+    return max(weakest - floor, largest_open - beside) if floor > beside else np.inf
 
 
 def cholesky(A: Floats) -> Floats | None:

@@ -114,16 +114,18 @@ def classify(
 
     *Invariance*. Whether theta is near a critical point, and the inertia, do not change where the
     loss is multiplied by a number, where parameters are multiplied by numbers of their own, or
-    where inputs are (and the first layer undone); for an H that is not definite and n above 1500
-    parameters are taken in their own units. An eigenvalue within its error counts as zero, and
-    that of an operator without a bound of its own, ``64 eps ||H||``, is one in theta's own units:
-    there they may decide about the weakest. ``h`` is unchanged by a multiple of the loss and by
-    rotations of theta; up to n = 1500 the theorem is tried in balanced units too, which follow any
-    others, so that units may decide whether ``h < 1/2`` only where both come near it.
+    where inputs are (and the first layer undone); above n = 1500 parameters are taken in their own
+    units where H is not definite, or has zeros that no units can settle. An eigenvalue within its
+    error counts as zero, and that of an operator without a bound of its own, ``64 eps ||H||``, is
+    one in theta's own units: there they may decide about the weakest. ``h`` is unchanged by a
+    multiple of the loss and by rotations of theta; up to n = 1500 the theorem is tried in balanced
+    units too, which follow any others, so that units may decide whether ``h < 1/2`` only where both
+    come near it.
 
     Small n: one eigendecomposition across the symmetries, and another in balanced coordinates
-    where zeros remain or (up to n = 1500) where H is not definite; from n = 768 on a minimum
-    without symmetries is proved by two Cholesky factors instead, a tenth of the price.
+    where (up to n = 1500) H is not definite or zeros remain, above that where these might all be
+    settled; from n = 768 on a minimum without symmetries is proved by two Cholesky factors
+    instead, a tenth of the price.
 
     Large n: where rows are fewer than units, and reach fewer than `dense_below` dimensions, every
     eigenvalue is known all the same, l2 on what they do not reach; that is proved, and the theorem

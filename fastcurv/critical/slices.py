@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import qr
+from scipy.linalg import qr, svdvals
 from scipy.linalg.lapack import dormqr
 
 from ..eigensolver import Apart, eigh, eigh_apart
@@ -66,14 +66,8 @@ class DenseHessian:
         inner = matrix if off is None else off.block(matrix)
         found = eigh_apart(inner, error) if len(inner) >= APART_FROM else eigh(inner)
         vectors = found.vectors if off is None else off.back(found.vectors)
-        ends = error
-        if isinstance(found, Apart):
-            ends += found.ends
-            error += float(np.abs(found.values).min()) - found.floor
-        else:
-            error += found.error
-            ends = error
-        return Slice(found.values, vectors, error, c, span, ends)
+        ends = error + (found.ends if isinstance(found, Apart) else found.error)
+        return Slice(found.values, vectors, error + found.error, c, span, ends)
 
     def extremes(self, plain: Slice) -> tuple[Any, Any]:
         """``(lambda, (low, high))`` of both ends of the spectrum, what was taken out included."""
@@ -100,16 +94,28 @@ class View:
 
 
 def look(full: DenseHessian, held: Tangents) -> View:
-    """Eigenpairs across the symmetries; where zeros remain, or n is small and H not definite, in
-    balanced coordinates too, which change no inertia (Sylvester) but sharpen the bound.
+    """Eigenpairs across the symmetries; where H is not definite and n small, or all zeros that
+    remain might be settled, in balanced coordinates too, which change no inertia (Sylvester) but
+    sharpen the bound.
     """
     plain = full.cut(held.columns)
-    if _settled(plain) or full.n > BALANCED_BELOW and plain.weakest > 0:
+    large = full.n > BALANCED_BELOW
+    if _settled(plain) or large and (plain.weakest > 0 or _stays_open(full, plain)):
         return View(plain, plain, held)
     balanced = full.cut(held.columns, full.d)
     same = balanced.span.shape[1] == plain.span.shape[1]
     sharper = np.count_nonzero(signs_of(balanced)) >= np.count_nonzero(signs_of(plain))
     return View(plain, balanced if same and sharper else plain, held)
+
+
+def _stays_open(full: DenseHessian, plain: Slice) -> bool:
+    """Whether H, in balanced coordinates too, has an eigenvalue within its error: on the vectors
+    of the zeros its product is as small (Courant and Fischer, Cauchy across the symmetries).
+    """
+    flat = np.hstack([plain.span, plain.vectors[:, signs_of(plain) == 0]])
+    Q = qr(flat / full.d[:, None], mode="economic")[0]
+    sizes = svdvals(full.d[:, None] * (full.A @ (full.d[:, None] * Q)))
+    return int(np.count_nonzero(sizes <= full.M.error(full.d))) > int(plain.span.shape[1])
 
 
 def _settled(cut: Slice) -> bool:

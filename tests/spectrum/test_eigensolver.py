@@ -206,8 +206,9 @@ def test_signs_proved_together_are_those_proved_one_by_one(rng):
             continue
         proved += 1
         assert (found.values < 0).sum() == (each.values < -each.errors).sum()
-        assert 0 < found.floor <= np.abs(each.values).min() + each.error
-        assert found.floor >= 0.99 * np.abs(each.values).min() - 10 * each.error
+        floor = np.abs(found.values).min() - found.error
+        assert 0 < floor <= np.abs(each.values).min() + each.error
+        assert floor >= 0.99 * np.abs(each.values).min() - 10 * each.error
         for i in (0, -1):
             assert abs(found.values[i] - each.values[i]) <= found.ends + each.error
     assert proved >= 200
@@ -217,8 +218,35 @@ def test_signs_within_the_error_of_the_matrix_are_not_proved(rng):
     values = np.array([-1.0, -0.5, 1e-6, 0.25, 1.0])
     A = _with_spectrum(rng, values)
     assert isinstance(eigensolver.eigh_apart(A, 1e-7), eigensolver.Apart)
-    for beside in (0.9e-6, 1e-3, np.inf, np.nan):
+    for beside in (0.9999e-6, 3.0, np.inf, np.nan):
         assert isinstance(eigensolver.eigh_apart(A, beside), eigensolver.Eigensystem)
+    found = eigensolver.eigh_apart(A, 1e-3)
+    assert isinstance(found, eigensolver.Apart)
+    assert (np.abs(found.values) > 1e-3 + found.error).tolist() == [True, True, False, True, True]
+
+
+def test_signs_beside_zeros_are_those_proved_one_by_one(rng):
+    """Zeros of any number within an error of the matrix: the others, against the truth, which a
+    matrix within that error has, and against the bounds of all pairs.
+    """
+    proved = 0
+    for _ in range(300):
+        scale, beside = 10.0 ** rng.integers(-250, 250), 10.0 ** rng.uniform(-12, -3)
+        sure = _mixed(rng, -3.0)
+        sure = sure[np.abs(sure) > 3 * beside]
+        values = np.append(sure, beside * rng.uniform(-0.9, 0.9, rng.integers(1, 20)))
+        A = _with_spectrum(rng, values) * scale
+        found = eigensolver.eigh_apart(A, beside * scale)
+        if not isinstance(found, eigensolver.Apart):
+            continue
+        proved += 1
+        reach = beside * scale + found.error
+        assert (found.values > reach).sum() == (sure > 0).sum()
+        assert (found.values < -reach).sum() == (sure < 0).sum()
+        floor = np.abs(found.values)[np.abs(found.values) > reach].min() - found.error
+        assert beside * scale < floor <= np.abs(sure).min() * scale * (1 + 1e-12)
+        assert floor >= 0.99 * np.abs(sure).min() * scale
+    assert proved >= 250
 
 
 def test_what_a_driver_makes_up_proves_no_sign(monkeypatch, rng):
@@ -245,17 +273,20 @@ def test_what_a_driver_makes_up_proves_no_sign(monkeypatch, rng):
 
     for _ in range(600):
         A = _with_spectrum(rng, _mixed(rng, -3.0))
-        each = eigensolver.eigh(A)
+        each, beside = eigensolver.eigh(A), rng.choice([0.0, 1e-2])
         with monkeypatch.context() as patched:
             patched.setattr(eigensolver, "_lapack", wrong)
             try:
-                found = eigensolver.eigh_apart(A, 0.0)
+                found = eigensolver.eigh_apart(A, beside)
             except np.linalg.LinAlgError:
                 continue
         if isinstance(found, eigensolver.Apart):
             proved += 1
-            assert (found.values < 0).sum() == (each.values < 0).sum()
-            assert found.floor <= np.abs(each.values).min() + each.error
+            known = found.values[np.abs(found.values) > beside + found.error]
+            floor = np.abs(known).min() - found.error - each.error
+            assert (known > 0).sum() <= (each.values >= floor).sum()
+            assert (known < 0).sum() <= (each.values <= -floor).sum()
+            assert len(known) == len(A) or beside > 0
             for i in (0, -1):
                 gap = np.abs(each.values - found.values[i]).min()
                 assert gap <= found.ends + each.error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -292,14 +292,10 @@ class MatrixOperator(LinearOperator):
         return out
 
     def to_dense(self) -> Any:
-        return self.A.toarray() if _sparse(self.A) else self.A.copy()
+        return self.A.toarray() if issparse(self.A) else self.A.copy()
 
     def astype(self, dtype: Any) -> MatrixOperator:
         return MatrixOperator(self.A.astype(dtype))
-
-
-def _sparse(A: Any) -> bool:
-    return bool(issparse(A))
 
 
 def slabs(m: int, n: int) -> Iterator[slice]:
@@ -315,14 +311,14 @@ def _check_matrix(A: Any, name: str) -> MatrixOperator:
         raise TypeError(f"{name} has dtype {A.dtype}; wanted real numbers")
     if A.dtype not in (np.float32, np.float64):
         A = A.astype(np.float64)
-    if _sparse(A):
+    if issparse(A):
         A = A.tocsr()  # not every format has what is asked below
         parts = [(A, A.T)] if A.nnz else []
     else:
         parts = [(A[rows], A[:, rows].T) for rows in slabs(len(A), A.shape[1])]
     size = gap = 0.0
     for part, mirrored in parts:  # in slabs: between them Ctrl-C is heard
-        if not np.isfinite(part.data if _sparse(A) else part).all():
+        if not np.isfinite(part.data if issparse(A) else part).all():
             raise ValueError(f"{name} holds NaN or infinity; wanted finite numbers")
         with np.errstate(over="ignore", invalid="ignore"):
             size, gap = max(size, abs(part).max()), np.fmax(gap, abs(part - mirrored).max())
@@ -368,11 +364,20 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
 def operator_dtype(op: Any) -> np.dtype[Any]:
     """float32 where the operator says float32, float64 in every other case."""
     dtype = getattr(op, "dtype", None)
-    return (
-        np.dtype(np.float32)
-        if dtype is not None and np.dtype(dtype) == np.float32
-        else np.dtype(np.float64)
-    )
+    single = dtype is not None and np.dtype(dtype) == np.float32
+    return np.dtype(np.float32 if single else np.float64)
+
+
+def as_product(op: Any) -> Callable[[Array, Array], Any]:
+    """`multiply(v, out)` for an operator with or without `product`."""
+    product: Any = getattr(op, "product", None)
+    if product is not None:
+        return product  # type: ignore[no-any-return]
+
+    def multiply(v: Array, out: Array) -> None:
+        out[:] = times(op, v)
+
+    return multiply
 
 
 def times(op: Any, V: Array) -> Array:

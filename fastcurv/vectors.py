@@ -28,6 +28,7 @@ __all__ = [
     "combine_rows",
     "compact_weights",
     "dot",
+    "extent",
     "norm",
     "project_rows",
     "safe_norm",
@@ -58,6 +59,11 @@ def norm(x: NDArray[Any]) -> float:
     """``||x||`` of one vector, safe against overflow and underflow of the squares."""
     total = dot(x, x)
     return math.sqrt(total) if 1e-30 < total < 1e30 else safe_norm(x)
+
+
+def extent(theta: NDArray[Any]) -> float:
+    """``(||theta||^2 + 1)^1/2``: the length of theta, at least that of a unit step."""
+    return float((np.linalg.norm(theta) ** 2 + 1) ** 0.5)
 
 
 def safe_norm(x: NDArray[Any]) -> float:

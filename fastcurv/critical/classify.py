@@ -16,7 +16,7 @@ from . import dense, iterative
 from .decide import Findings, Outcome, decide
 from .evidence import Evidence, Products, hessian_products
 from .held import HeldMinimum
-from .knowledge import saturation
+from .knowledge import as_stored, saturation
 from .nearest import Coordinates, walk
 from .on_kinks import held_at
 from .request import Request, make_request
@@ -243,11 +243,9 @@ def _nearest(
     went = walk(ask.ob, ask.theta, evidence.gradient, coordinates, left)
     H.tell(went.n_products)
     left = np.inf if ask.max_products is None else ask.max_products - H.count
-    end = went.theta
-    if end is None or left < 20:
+    if went.theta is None or left < 20:
         return None
-    if getattr(ask.ob, "dtype", None) == np.float32:
-        end = end.astype(np.float32).astype(np.float64)
+    end = as_stored(ask.ob, went.theta)
     distance = safe_norm(end - ask.theta)
     there = replace(
         ask,

@@ -25,7 +25,7 @@ from ..interrupts import unbroken
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import decompose
 from ..spectrum.eigsh import eigsh
-from ..vectors import safe_norm
+from ..vectors import extent, safe_norm
 from .decide import Findings
 from .evidence import FAR, Evidence, Products
 from .knowledge import kinks, runs_to_infinity, third_bound
@@ -153,8 +153,9 @@ def _evidence(
         while run.p and run.m < min(GRADIENT_STEPS, full.n):
             run.step()
         values, S = decompose(run)
-        length = float(np.linalg.norm(ask.theta) ** 2 + 1) ** 0.5
-        seen = np.abs(values) > max(error, ask.curvature_tol * high, size / (FAR * length))
+        seen = np.abs(values) > max(
+            error, ask.curvature_tol * high, size / (FAR * extent(ask.theta))
+        )
         flat = min(1.0, safe_norm(full.A @ (g / size)) / high)
         residual = max(0.0, 1 - float((S[0, seen] ** 2).sum())) ** 0.5
     return Evidence(

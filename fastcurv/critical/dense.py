@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..spectrum.dense import PRODUCT_EPS
-from ..vectors import safe_norm
+from ..vectors import extent, safe_norm
 from . import definite
 from .decide import Findings
 from .evidence import FAR, Evidence, Products, hessian_products
@@ -24,13 +24,12 @@ from .knowledge import (
 )
 from .lasting import SHORTER, gradient_after, settle
 from .nearest import Coordinates
-from .nearness import GRADIENT_EPS, Eigen, Nearness, best_gradient, nearness, newton_decrement
+from .nearness import GRADIENT_EPS, Nearness, best_gradient, nearness, newton_decrement
 from .reached import interpolation
 from .request import Request
 from .slices import (
     DenseHessian,
     View,
-    as_eigen,
     in_other_units,
     look,
     prove_ends,
@@ -68,7 +67,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
     H.note("all eigenvalues")
     view = look(full, held)
     H.norm = max(H.norm, view.plain.norm)
-    near = _near(ask, full, view, gradient)
+    near = nearness(ob, theta, full.A, view.best, gradient, ask.gradient_tol)
     signs = signs_of(view.best)
     prove_ends(H, view.best, signs)
     ends = _ends(H, full, view, signs)
@@ -131,19 +130,7 @@ def nearness_at(ob: Any, theta: Floats) -> Nearness:
     with np.errstate(all="ignore"):
         H = hessian_products(ob, theta)
         gradient, full = best_gradient(ob, theta, H), DenseHessian(H.matrix())
-        eigen = as_eigen(look(full, tangents(ob, theta)).best)
-        return nearness(ob, theta, full.A, gradient=gradient, eigen=eigen)
-
-
-def _near(ask: Request, full: DenseHessian, view: View, gradient: Any) -> Nearness:
-    return nearness(
-        ask.ob,
-        ask.theta,
-        full.A,
-        gradient=gradient,
-        eigen=as_eigen(view.best),
-        gradient_tol=ask.gradient_tol,
-    )
+        return nearness(ob, theta, full.A, look(full, tangents(ob, theta)).best, gradient)
 
 
 def _ends(H: Products, full: DenseHessian, view: View, signs: NDArray[np.int_]) -> Ends:
@@ -183,14 +170,14 @@ def _arrives(
     """
     cut, (g, off) = view.best, gradient
     known = signs != 0
-    eigen = Eigen(cut.values[known], cut.vectors[:, known], cut.error, cut.c)
-    step = -cut.c * (eigen.vectors @ (_slopes(cut, g)[known] / eigen.values))
+    cut = replace(cut, values=cut.values[known], vectors=cut.vectors[:, known])
+    step = -cut.c * (cut.vectors @ (_slopes(cut, g) / cut.values))
     reach = np.abs(full.A) @ np.abs(ask.theta)
-    before = newton_decrement(g, off, reach, eigen)
+    before = newton_decrement(g, off, reach, cut)
     if before == 0:
         return True
     there = gradient_after(ask.ob, ask.theta, step)
-    return there is not None and newton_decrement(there, np.nan, reach, eigen) <= SHORTER * before
+    return there is not None and newton_decrement(there, np.nan, reach, cut) <= SHORTER * before
 
 
 def _slopes(cut: Any, g: Floats) -> Floats:
@@ -289,8 +276,8 @@ def _evidence(
     g = gradient[0]
     (low, low_bounds), (high, high_bounds) = full.extremes(view.plain)
     flat_ratio = residual = None
-    length = float(np.linalg.norm(ask.theta) ** 2 + 1) ** 0.5
-    reached = near.gradient_norm / (FAR * length)  # curvature below it is no help within reach
+    # curvature below it is no help within reach
+    reached = near.gradient_norm / (FAR * extent(ask.theta))
     if near.gradient_norm > 0:
         residual = 1.0
         if full.norm > 0:

@@ -199,17 +199,6 @@ def balance(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     return d, live
 
 
-def parameter_length(theta: Array, d: Floats, live: NDArray[np.bool_] | None = None) -> float:
-    """The size of theta in the scaled parameters ``theta / d``, at least that of a unit step in the
-    softest of them.
-
-    The unit step matters at theta near 0 only, where a function offers no other length. Parameters
-    that H does not touch (not `live`) have no scale and are left out.
-    """
-    live = np.ones(theta.size, dtype=bool) if live is None or not live.any() else live
-    return float(np.sqrt(((theta[live] / d[live]) ** 2).sum() + 1 / d[live].max() ** 2))
-
-
 def independent(T: Floats, rtol: float = 1e-7) -> Floats:
     """Orthonormal columns that span T's; directions that hardly stand out are left out, so the
     count is never too high.

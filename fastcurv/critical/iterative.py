@@ -13,7 +13,7 @@ from ..interrupts import unbroken
 from ..krylov.risk import lanczos_risk, lanczos_steps
 from ..krylov.ritz import decompose
 from ..protocols import Floats
-from ..vectors import safe_norm
+from ..vectors import extent, safe_norm
 from .decide import Findings
 from .evidence import FAR, Evidence, Products, annihilated, independent
 from .kinks import falls_across
@@ -68,13 +68,12 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
         if found.n_kinks:
             falls = falls_across(ob, theta, evidence.escape_direction, gradient[0])
             found = replace(found, falls=falls)
-    length = float(np.linalg.norm(theta) ** 2 + 1) ** 0.5
     evidence = replace(
         evidence,
         gradient=gradient[0],
         flat_ratio=None if slope.flat is None or H.norm == 0 else min(1.0, slope.flat / H.norm),
         residual=slope.residual,
-        flat_beside_step=H.norm <= near.gradient_norm / (FAR * length),
+        flat_beside_step=H.norm <= near.gradient_norm / (FAR * extent(theta)),
         bounded=is_bounded(ob, theta, evidence.theorem),
         n_products=H.count,
     )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..protocols import Valued
+from ..vectors import extent
 from .nearness import value_rounding
 
 SIZES = (1e-5, 1e-4, 1e-3, 1e-2)  # of theta's length
@@ -26,7 +27,7 @@ def falls_across(
     if direction is None or not isinstance(ob, Valued):
         return False
     here = float(ob.value(theta))
-    length = float(np.linalg.norm(theta) ** 2 + 1) ** 0.5
+    length = extent(theta)
     noise = value_rounding(here, getattr(ob, "dtype", np.float64))
     slope = abs(float(gradient @ direction))
     for way in (1.0, -1.0):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..protocols import (
+    Castable,
     Floored,
     Kinked,
     Orbits,
@@ -34,6 +35,20 @@ class Tangents:
     columns: np.ndarray
     change: float
     error: float
+
+
+def as_stored(ob: Any, theta: np.ndarray) -> np.ndarray:
+    """`theta`, float64, where an objective in float32 really is."""
+    if getattr(ob, "dtype", None) == np.float32:
+        return theta.astype(np.float32).astype(np.float64)
+    return theta
+
+
+def in_float64(ob: Any) -> Any:
+    """The objective in float64, where it is in float32 and can be."""
+    if getattr(ob, "dtype", None) == np.float32 and isinstance(ob, Castable):
+        return ob.astype(np.float64)
+    return ob
 
 
 def third_bound(ob: Any, theta: np.ndarray, radius: float) -> float:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..protocols import Castable
 from .evidence import hessian_products
+from .knowledge import in_float64
 from .nearness import gradient_and_error
 
 Floats = NDArray[np.float64]
@@ -51,10 +51,8 @@ def gradient_after(ob: Any, theta: Floats, step: Floats) -> Floats | None:
     """The gradient at ``theta + step``, in float64 where that can be had; None where it is not
     finite.
     """
-    if getattr(ob, "dtype", None) == np.float32 and isinstance(ob, Castable):
-        ob = ob.astype(np.float64)
     try:
-        found = gradient_and_error(ob, theta + step)[0]
+        found = gradient_and_error(in_float64(ob), theta + step)[0]
     except (ValueError, ArithmeticError):  # the objective ends here
         return None
     return found if np.isfinite(found).all() else None

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..krylov.minres import minres
-from ..protocols import Castable
 from ..vectors import safe_norm
 from .evidence import Products, hessian_products
+from .knowledge import in_float64
 from .nearness import gradient_and_error
 from .theorem import EPS, Slice
 
@@ -33,7 +33,7 @@ MOST_PRODUCTS = 200  # for one step
 
 
 @dataclass(frozen=True, eq=False)
-class Walk:
+class Arrival:
     """Where Newton's steps arrived, None where they do not contract; what that took."""
 
     theta: Floats | None
@@ -69,7 +69,7 @@ def walk(
     g: Floats,
     within: Coordinates,
     most_products: float = np.inf,
-) -> Walk:
+) -> Arrival:
     """Newton's steps from theta.
 
     Parameters
@@ -80,35 +80,33 @@ def walk(
     most_products : float
         The budget.
     """
-    if getattr(ob, "dtype", None) == np.float32 and isinstance(ob, Castable):
-        ob = ob.astype(np.float64)
-    here, spent = theta, 0
+    ob, here, spent = in_float64(ob), theta, 0
     first = size = _norm(within.back(g))
     if not 0 < size < np.inf:
-        return Walk(None, 0, 0)
+        return Arrival(None, 0, 0)
     for k in range(STEPS):
         room = int(min(MOST_PRODUCTS, most_products - spent))
         if room < 1:
-            return Walk(None, k, spent)
+            return Arrival(None, k, spent)
         H = hessian_products(ob, here)
         p = _solve(H, g, within, room)
         spent += H.count
         there = here + p
         if not np.isfinite(there).all():
-            return Walk(None, k, spent)
+            return Arrival(None, k, spent)
         g = gradient_and_error(ob, there)[0]
         now = _norm(within.back(g))
         if size <= ENOUGH * first * 1e3 and not now <= HALF * size:
-            return Walk(here if now >= size else there, k + 1, spent)  # at rounding
+            return Arrival(here if now >= size else there, k + 1, spent)  # at rounding
         tiny = safe_norm(p) <= 8 * EPS * safe_norm(here)
         if tiny and k:
-            return Walk(here if now >= size else there, k + 1, spent)
+            return Arrival(here if now >= size else there, k + 1, spent)
         if not now <= (HALF if k < SLOW else TENTH) * size:
-            return Walk(None, k, spent)
+            return Arrival(None, k, spent)
         here, size = there, now
         if now <= ENOUGH * first:
-            return Walk(here, k + 1, spent)
-    return Walk(here, STEPS, spent)
+            return Arrival(here, k + 1, spent)
+    return Arrival(here, STEPS, spent)
 
 
 def _norm(y: Floats) -> float:

@@ -15,16 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from ..eigensolver import eigh
 from ..protocols import BoundedBelow, BoundsGradient, Precise, Valued
-from ..spectrum.dense import dense_matrix
 from ..vectors import safe_norm
-from .evidence import (
-    balance,
-    gradient_at,
-    gradient_bound,
-    hessian_products,
-)
+from .evidence import gradient_at, gradient_bound
+from .theorem import Slice
 
 SHARE = 1e-8  # of the loss above its bound: what Newton's step may still promise
 VALUE_EPS = 64.0  # f is taken to be off by this many eps |f| ...
@@ -32,22 +26,6 @@ STORED_EPS = 8.0  # ... and by what moving every parameter by this many eps of i
 EPS = float(np.finfo(float).eps)
 TINY = float(np.finfo(float).tiny)
 GRADIENT_EPS = 64.0  # a gradient without a bound is taken to be off by this many eps |H| |theta|
-
-
-@dataclass(frozen=True)
-class Eigen:
-    """Eigenpairs of ``D H D``, D = diag(d), and a bound on the error of each value."""
-
-    values: np.ndarray
-    vectors: np.ndarray
-    error: float
-    d: np.ndarray
-
-    @property
-    def settled(self) -> bool:
-        """Whether all eigenvalues are known to be of one sign."""
-        v = self.values
-        return bool((v > self.error).all() or (v < -self.error).all())
 
 
 @dataclass(frozen=True)
@@ -82,50 +60,31 @@ class Nearness:
 def nearness(
     ob: Any,
     theta: np.ndarray,
-    matrix: np.ndarray | None = None,
-    *,
-    gradient: tuple[np.ndarray, float] | None = None,
-    eigen: Eigen | None = None,
+    matrix: np.ndarray,
+    eigen: Slice,
+    gradient: tuple[np.ndarray, float],
     gradient_tol: float | None = None,
 ) -> Nearness:
-    """The rule of this module for a Hessian that can be written down.
+    """The rule of this module for a Hessian that has been written down.
 
     Parameters
     ----------
     ob : object
-        With ``gradient`` and ``hessian``; used where offered: ``value``, ``loss_lower_bound``,
-        ``precise_gradient``, ``rounding_bound``.
+        ``value`` and ``loss_lower_bound`` are used where offered.
     theta : ndarray, shape (n,)
-    matrix : ndarray, shape (n, n), optional
-        The Hessian; made by n products where it is not given.
-    gradient : (ndarray, float), optional
+    matrix : ndarray, shape (n, n)
+        The Hessian.
+    eigen : Slice
+        Its eigenpairs, in balanced units where signs are sharper there.
+    gradient : (ndarray, float)
         g and a bound on its error, as `gradient_and_error` returns them.
-    eigen : Eigen, optional
-        Balanced unless H is definite. Where it is not given, ``O(n^3)``, twice if H is not
-        definite.
     gradient_tol : float, optional
         Replaces the rule: near is ``||g|| <= gradient_tol``.
-
-    Examples
-    --------
-    >>> from fastcurv.testing import lecture_toy
-    >>> nearness(lecture_toy(), np.zeros(2)).near, nearness(lecture_toy(), np.ones(2) / 3).near
-    (True, False)
     """
-    theta = np.asarray(theta, dtype=float)
-    g, off = gradient_and_error(ob, theta) if gradient is None else gradient
+    g, off = gradient
     if gradient_tol is not None:
         return held(safe_norm(g), 0.0, 0.0, gradient_tol)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        M = None
-        if matrix is None:
-            M = dense_matrix(hessian_products(ob, theta).op)
-            matrix = M.A
-        if eigen is None:
-            eigen = decompose(matrix, None, M.error() if M else 0.0)
-            if not eigen.settled:
-                d = balance(matrix, M.bounds if M else 0 * theta)[0]
-                eigen = decompose(matrix, d, M.error(d) if M else 0.0)
         reach = np.abs(matrix) @ np.abs(theta)
         decrement = newton_decrement(g, off, reach, eigen)
         size = float(np.abs(theta) @ reach)
@@ -152,13 +111,6 @@ def nearness_by(
     if gradient_tol is not None or not found.near:
         return found
     return replace(found, strict=decrement <= value_threshold(f, lower_bound(ob), reach, EPS))
-
-
-def decompose(A: np.ndarray, d: np.ndarray | None = None, off: float = 0.0) -> Eigen:
-    """All eigenpairs of ``D A D`` for a symmetric matrix that is itself off by `off` in norm."""
-    d = np.ones(len(A)) if d is None else d
-    found = eigh(d[:, None] * A * d)
-    return Eigen(found.values, found.vectors, found.error + off, d)
 
 
 def held(
@@ -224,7 +176,7 @@ def _rounded(g: np.ndarray) -> float:
     return float(np.finfo(float).eps) * safe_norm(g)
 
 
-def newton_decrement(g: np.ndarray, off: float, reach: np.ndarray, eigen: Eigen) -> float:
+def newton_decrement(g: np.ndarray, off: float, reach: np.ndarray, eigen: Slice) -> float:
     """``g'|H|^-1 g / 2`` for the g that rounding leaves: an eigenvalue within its error counts as
     large as that, and of a slope what the error of g may be is taken off.
 
@@ -235,14 +187,14 @@ def newton_decrement(g: np.ndarray, off: float, reach: np.ndarray, eigen: Eigen)
         Bound on the norm of its error; NaN: ``64 eps |H| |theta|`` is taken for each parameter.
     reach : ndarray, shape (n,)
         ``|H| |theta|`` by entries.
-    eigen : Eigen
+    eigen : Slice
     """
     values, error = eigen.values, eigen.error
-    slopes = np.abs(eigen.vectors.T @ (eigen.d * g))
+    slopes = np.abs(eigen.vectors.T @ (eigen.c * g))
     if np.isnan(off):
-        slack = GRADIENT_EPS * np.finfo(float).eps * (np.abs(eigen.vectors).T @ (eigen.d * reach))
+        slack = GRADIENT_EPS * np.finfo(float).eps * (np.abs(eigen.vectors).T @ (eigen.c * reach))
     else:
-        lengths = np.sqrt((eigen.vectors**2).T @ eigen.d**2)
+        lengths = np.sqrt((eigen.vectors**2).T @ eigen.c**2)
         slack = (off if off < np.inf else 0.0) * lengths
     rest = np.maximum(0.0, slopes - slack)
     sizes = np.maximum(np.abs(values), error)

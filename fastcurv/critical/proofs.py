@@ -47,8 +47,7 @@ def prove(
     else:
         step, off = _newton(search, slope, gradient)
     distance = safe_norm(step) if off <= SOLVED else np.inf
-    found = replace(found, distance=distance)
-    ev = replace(ev, distance=distance)
+    found, ev = replace(found, distance=distance), replace(ev, distance=distance)
     if weakest > 0:
         theorem = _by_floor(search, weakest, step, gradient, third, known)
         if known is not None and theorem.holds and known.span.shape[1]:
@@ -61,8 +60,8 @@ def prove(
     zero = None if found.negative or found.theorem else interpolation(ask, search.H)
     if zero is not None and zero.holds:
         m = len(residual_bounds(ob, theta, 0.0).residuals)
-        found = replace(found, interpolates=True, zero_radius=zero.radius)
-        found = replace(found, n_positive=m, n_negative=0, n_zero=ask.n - m)
+        counts: dict[str, Any] = {"n_positive": m, "n_negative": 0, "n_zero": ask.n - m}
+        found = replace(found, interpolates=True, zero_radius=zero.radius, **counts)
         return found, replace(ev, zero=zero, n_negative_bounds=(0, 0))
     if not found.theorem and not found.floor > 0 and not found.two_signs > distance:
         found = _strong_enough(search, found, ev) if known is None else found

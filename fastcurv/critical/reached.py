@@ -19,9 +19,9 @@ from ..spectrum.dense import LARGEST_DENSE, symmetric_part
 from ..vectors import safe_norm
 from .decide import Findings
 from .evidence import Products, spectral_norm
-from .knowledge import residual_bounds
+from .knowledge import in_float64, residual_bounds
 from .request import Request
-from .slices import DenseHessian
+from .slices import DenseHessian, signs_of
 from .theorem import EPS, Contraction, Slice, zero_of_residuals
 
 SPARE = 40  # products that the proofs beside the matrix may take
@@ -54,10 +54,10 @@ class Reached:
     @property
     def signs(self) -> NDArray[np.int_]:
         """-1, 0 or 1 for every eigenvalue inside, 0 within the error."""
-        return np.where(np.abs(self.values) > self.error, np.sign(self.values), 0).astype(int)
+        return signs_of(self)
 
     @property
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, Any]:
         """The inertia of H."""
         signs, rest, n = self.signs, self.space.rest, self.space.n_rest
         positive = int((signs == 1).sum()) + n * (rest > self.error)
@@ -67,13 +67,7 @@ class Reached:
 
     def counted(self, found: Findings) -> Findings:
         """With the inertia."""
-        n = self.counts
-        return replace(
-            found,
-            n_positive=n["n_positive"],
-            n_negative=n["n_negative"],
-            n_zero=n["n_zero"],
-        )
+        return replace(found, **self.counts)
 
     def n_symmetry(self, Q: Floats) -> int:
         """How many zeros the symmetries Q (n, s) explain."""
@@ -202,7 +196,6 @@ def interpolation(ask: Request, H: Products) -> Contraction | None:
 
 def _jacobian(ob: Any, theta: Floats, H: Products) -> tuple[Floats, Floats]:
     """The Jacobian of the outputs as a matrix, and bounds on the errors of its rows."""
-    double = ob.astype(np.float64) if getattr(ob, "dtype", None) == np.float32 else ob
-    J = double.jacobian(theta)
+    J = in_float64(ob).jacobian(theta)
     H.tell(J.shape[0])
     return np.asarray((J.T @ np.eye(J.shape[0])).T, dtype=float), J.row_bounds()

@@ -11,6 +11,7 @@ import numpy as np
 from ..checks import check_positive, check_positive_int, check_theta
 from ..protocols import Differentiable
 from ..spectrum.shared_run import Krylov
+from .knowledge import as_stored
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +87,7 @@ def _point(ob: Any, theta: Any) -> np.ndarray:
             "as fastcurv.Objective"
         )
     point = check_theta(ob, theta, "theta", np.float64)
-    if getattr(ob, "dtype", None) == np.float32:
-        point = point.astype(np.float32).astype(np.float64)  # where the objective really is
-    return point.copy()
+    return as_stored(ob, point).copy()
 
 
 def check_run(run: Any, theta: np.ndarray) -> Krylov:

@@ -18,7 +18,7 @@ from ..spectrum.dense import DenseMatrix
 from ..vectors import safe_norm
 from .evidence import annihilated, balance, independent, spectral_norm
 from .knowledge import Tangents, tangents, third_bound, third_bound_in
-from .nearness import GRADIENT_EPS, Eigen
+from .nearness import GRADIENT_EPS
 from .theorem import (
     EPS,
     Contraction,
@@ -122,12 +122,7 @@ def _settled(cut: Slice) -> bool:
     return bool((cut.values > cut.error).all() or (cut.values < -cut.error).all())
 
 
-def as_eigen(cut: Slice) -> Eigen:
-    """A slice as the rule of nearness takes it."""
-    return Eigen(cut.values, cut.vectors, cut.error, cut.c)
-
-
-def signs_of(cut: Slice) -> NDArray[np.int_]:
+def signs_of(cut: Any) -> NDArray[np.int_]:
     """-1, 0 or 1 for every eigenvalue, 0 within the error."""
     return np.where(np.abs(cut.values) > cut.error, np.sign(cut.values), 0).astype(int)
 

@@ -10,7 +10,7 @@ import numpy as np
 from ..krylov.basis import combine
 from ..krylov.ritz import decompose
 from ..protocols import Floats
-from ..vectors import safe_norm
+from ..vectors import extent, safe_norm
 from .evidence import FAR
 from .nearness import GRADIENT_EPS
 from .request import Request
@@ -48,8 +48,7 @@ def along_gradient(ask: Request, search: Search, gradient: tuple[Floats, float])
     if run is None or run.scale == 0:
         return Slope(None, 1.0 if run is not None else None, none, 1.0, np.inf)
     values, S = decompose(run)
-    length = float(np.linalg.norm(ask.theta) ** 2 + 1) ** 0.5
-    cut = max(run.scale * ask.curvature_tol, size / (FAR * length))
+    cut = max(run.scale * ask.curvature_tol, size / (FAR * extent(ask.theta)))
     y, left = _solve(run, size)
     step = combine(run.rows[: run.m], y[:, None])[0].astype(float)
     inside = float((S[0, np.abs(values) > cut] ** 2).sum())

@@ -12,7 +12,7 @@ from ..checks import times
 from ..krylov.space import KrylovSpace
 from ..outcome import outcome
 from ..spectrum.dense import PRODUCT_EPS
-from ..vectors import safe_norm
+from ..vectors import extent, safe_norm
 from .dense import nearness_at
 from .evidence import (
     GRADIENT_ROUNDING,
@@ -20,7 +20,6 @@ from .evidence import (
     Products,
     gradient_bound,
     hessian_products,
-    parameter_length,
 )
 from .newton_mr import DENSE_BELOW, Steps, dense_steps, grow, krylov_steps
 
@@ -105,10 +104,9 @@ class Walk:
         if self.fixed_tol is not None:
             self.tol = self.fixed_tol
             return
-        length = parameter_length(self.theta, np.ones(self.theta.size))
         bound = gradient_bound(self.ob, self.theta, H)
         if bound is None or not np.isfinite(bound):
-            bound = PRODUCT_EPS * H.eps * norm * length
+            bound = PRODUCT_EPS * H.eps * norm * extent(self.theta)
         eps = np.finfo(getattr(self.ob, "dtype", np.float64)).eps
         stored = eps * norm * safe_norm(self.theta)
         known = [float(size) for size in (bound, stored) if np.isfinite(size)]
@@ -118,11 +116,10 @@ class Walk:
         """Whether the tolerance is so loose (float32) that a critical point may still be far; takes
         one excursion.
         """
-        length = parameter_length(self.theta, np.ones(self.theta.size))
         far = (
             self.fixed_tol is None
             and self.excursions > 0
-            and self.norm > 0.1 * RELATIVE_GRADIENT * norm * length
+            and self.norm > 0.1 * RELATIVE_GRADIENT * norm * extent(self.theta)
         )
         self.excursions -= far
         return bool(far)

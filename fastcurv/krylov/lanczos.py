@@ -74,10 +74,7 @@ class Recurrence(State):
         """``out = A q_i / unit``, counted; what it has along `against` goes from out to leak."""
         v = self.rows[i]
         with self.around:
-            if self._product is not None:
-                self._product(v, out)
-            else:
-                out[...] = times(self.op, v)
+            self._product(v, out)
         self.n_products += 1
         self._bring_into_range(out)
         if len(self.against):
@@ -113,7 +110,7 @@ class Recurrence(State):
             return W
         V = self.rows[m : m + p].T
         with self.around:
-            W[...] = times(self.op, V if self._product is not None else np.ascontiguousarray(V)).T
+            W[...] = times(self.op, V if hasattr(self.op, "product") else np.ascontiguousarray(V)).T
         self.n_products += p
         self._bring_into_range(W)
         return W

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import operator_dtype
+from ..checks import as_product, operator_dtype
 from ..eigensolver import eigh
 from ..protocols import Array, Floats, Indices
 from .basis import (
@@ -67,7 +67,7 @@ class State:
         self.leak = np.zeros((len(self.against), self.capacity + 1))
         self.scale = self.noise = self.ghosts = 0.0
         self.exponent = 0  # products are worked on at 2^-exponent of their size; T is not scaled
-        self._product = getattr(op, "product", None)
+        self._product = as_product(op)
         # of every product: where Ctrl-C may end it
         self.around: AbstractContextManager[None] = nullcontext()
 

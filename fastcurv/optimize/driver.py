@@ -49,7 +49,8 @@ class Loop:
     def __init__(self, run: Run, ask: Request, maker: type[Method]) -> None:
         self.run, self.ask, self.maker = run, ask, maker
         default = 1e-6 if run.theta.dtype == np.float64 else 1e-3
-        self.gradient_tol = default if ask.gradient_tol is None else ask.gradient_tol
+        self.wanted = default if ask.gradient_tol is None else ask.gradient_tol
+        self.gradient_tol = self.wanted  # smaller once a verdict has asked for more
         self.ending = Ending(run, ask.gradient_tol, self._walk)
         self.method: Method
         self.bottomless = lower_bound(run.ob) == -np.inf
@@ -325,11 +326,9 @@ class Loop:
             self._held_by_kinks()
         self.saver.at_the_end(self)
         x, fun, gnorm = self._choose()
-        default = 1e-6 if x.dtype == np.float64 else 1e-3
-        wanted = default if self.ask.gradient_tol is None else self.ask.gradient_tol
-        if self.outcome is None and gnorm <= wanted and self.ask.verdict:
+        if self.outcome is None and gnorm <= self.wanted and self.ask.verdict:
             self._judge_the_end(x)
-        return self._result(np.array(x), fun, gnorm, wanted)
+        return self._result(np.array(x), fun, gnorm)
 
     def _judge_the_end(self, x: np.ndarray) -> None:
         if self.why in ("interrupted", "unbounded"):
@@ -343,13 +342,13 @@ class Loop:
         if self.why == "critical" or self.outcome.success or explained:
             self.why, self.sentence = self.outcome.stopped, None
 
-    def _result(self, x: np.ndarray, fun: float, gnorm: float, wanted: float) -> OptimizeResult:
+    def _result(self, x: np.ndarray, fun: float, gnorm: float) -> OptimizeResult:
         run, outcome = self.run, self.outcome
         kind: str | None = "not_critical"
-        sentence = f"the gradient has norm {gnorm:.3g}, above gradient_tol = {wanted:.3g}"
+        sentence = f"the gradient has norm {gnorm:.3g}, above gradient_tol = {self.wanted:.3g}"
         if outcome is not None:
             x, kind, sentence = np.array(outcome.theta), outcome.kind, outcome.sentence
-        elif gnorm <= wanted:
+        elif gnorm <= self.wanted:
             kind, sentence = None, f"the gradient has norm {gnorm:.3g}; no verdict was asked for"
         ending = self.sentence or ENDINGS.get(self.why or "")
         message = sentence if ending is None else f"{ending}; {sentence}"

@@ -11,6 +11,8 @@ unexplained, tries along them. Each round of this may cost what the training has
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,11 +21,12 @@ from ..critical.classify import classify
 from ..critical.knowledge import residual_bounds, runs_to_infinity, why_no_minimum
 from ..critical.nearness import gradient_and_error, lower_bound, value_rounding
 from ..protocols import Differentiable, PreciseValue, ThirdBound
+from ..vectors import extent
 from .kinks import find_held
 from .line_search import first_length, line_minimum
 from .polish import polish
 from .run import Run
-from .tries import Walk, directions, falls_for_ever, flat_space, lower_along, lower_point
+from .tries import SideRun, directions, falls_for_ever, flat_space, lower_along, lower_point
 from .verdict import CURVATURE_TOL, RISK, Outcome
 
 ROUND = 1.0  # seconds that checks may always take together, ...
@@ -41,7 +44,7 @@ FEW = 5  # ... so many are made
 class Ending:
     """Judges the points of a run at which its gradient is zero."""
 
-    def __init__(self, run: Run, gradient_tol: float | None, walk: Walk) -> None:
+    def __init__(self, run: Run, gradient_tol: float | None, walk: SideRun) -> None:
         self.run, self.gradient_tol, self.walk = run, gradient_tol, walk
         self.spent = 0.0
         self.moves = self.small = 0
@@ -49,15 +52,26 @@ class Ending:
 
     # what checks may cost
 
+    @contextmanager
+    def _checking(self) -> Iterator[None]:
+        """What runs within it is a check, whose time is no training."""
+        self.started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spent, self.started = self.checked(), None
+
+    def checked(self) -> float:
+        """Seconds that went into checks, that at hand included."""
+        return self.spent + (0.0 if self.started is None else time.perf_counter() - self.started)
+
     def training(self) -> float:
         """Seconds that went into steps."""
-        running = 0.0 if self.started is None else time.perf_counter() - self.started
-        return self.run.elapsed() - self.spent - running
+        return self.run.elapsed() - self.checked()
 
     def left(self, floor: float) -> float:
         """Seconds that checks may still take."""
-        running = 0.0 if self.started is None else time.perf_counter() - self.started
-        left = max(self.training(), floor) - self.spent - running
+        left = max(self.training(), floor) - self.checked()
         if self.run.max_time is not None:
             left = min(left, self.run.max_time - self.run.elapsed())
         return left
@@ -86,12 +100,8 @@ class Ending:
         """The outcome where kinks hold a run; None where none do. `patient`: it has stalled, so
         that a proof is all that is left to look for.
         """
-        self.started = time.perf_counter()
-        try:
+        with self._checking():
             return self._held(theta, PROOF if patient else ROUND)
-        finally:
-            self.spent += time.perf_counter() - self.started
-            self.started = None
 
     def _held(self, theta: np.ndarray, floor: float = PROOF) -> Outcome | None:
         if theta.dtype != np.float64:
@@ -110,12 +120,8 @@ class Ending:
 
     def judge(self, theta: np.ndarray, moves: bool) -> Outcome:
         """The outcome at theta; `moves`: it may be a lower point to go on from."""
-        self.started = time.perf_counter()
-        try:
+        with self._checking():
             return self._judge(theta, moves and self.moves < MOVES and self.left(ROUND) > 0)
-        finally:
-            self.spent += time.perf_counter() - self.started
-            self.started = None
 
     def _judge(self, theta: np.ndarray, moves: bool, on_kinks: bool = True) -> Outcome:
         ob = self.run.ob
@@ -280,7 +286,7 @@ class Ending:
         another without end, as far as the last bits let them.
         """
         run = self.run
-        left = run.gnorm * float(np.linalg.norm(theta) ** 2 + 1) ** 0.5
+        left = run.gnorm * extent(theta)
         nothing = float(np.finfo(theta.dtype).eps) * max(abs(run.f0), abs(run.f))
         return bool(report.plateau or report.n_zero) and left <= nothing
 

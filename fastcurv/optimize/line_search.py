@@ -8,24 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import operator_dtype, times
-
 Value = Callable[[np.ndarray], float]
 
 
 Point = tuple[float, float]  # t, and the value there
-
-
-def as_product(op: Any, dtype: Any) -> Any:
-    """`multiply(v, out)` for an operator with or without `product`."""
-    product = getattr(op, "product", None)
-    if product is not None and operator_dtype(op) == dtype:
-        return product
-
-    def multiply(v: np.ndarray, out: Any) -> None:
-        out[:] = times(op, v)
-
-    return multiply
 
 
 def rounding_of(v: np.ndarray, size: float) -> float:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import operator_dtype
+from ..checks import as_product, operator_dtype
 from ..krylov.space import KrylovSpace
 from ..protocols import Differentiable, Probed
-from .line_search import as_product, rounding_of
+from .line_search import rounding_of
 
 
 def lowest_curvature(
@@ -51,7 +51,7 @@ def lowest_curvature(
     space = KrylovSpace(n, dtype, min(n, limit + 2 + len(starts)))
     random = rng.standard_normal(n).astype(dtype)
     kept = [np.asarray(v, dtype=dtype) for v in starts if np.any(v)]
-    space.start(as_product(op, dtype), random, kept)
+    space.start(as_product(op), random, kept)
     look_at = 1 + len(kept)
     while True:
         space.extend()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import as_product
 from ..protocols import ValueWithGradient
 from ..vectors import norm
 from .resume import check_run, generator, plain
@@ -64,15 +65,12 @@ class CountedOperator:
 
     def __init__(self, operator: Any, run: Any) -> None:
         self.operator, self.run = operator, run
-        self._product = getattr(operator, "product", None)
+        self._product: Any = as_product(operator)
 
     def product(self, v: np.ndarray, out: Any) -> Any:
         """Write H v into `out`; one product."""
         self.run.n_products += 1
-        if self._product is not None:
-            self._product(v, out)
-        else:
-            out[:] = self.operator @ v
+        self._product(v, out)
         return out
 
     def release(self) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..answers import own_names
 from ..checks import (
+    as_product,
     check_positive,
     check_positive_int,
     check_symmetric_operator,
@@ -21,7 +22,6 @@ from ..eigensolver import eigh
 from ..krylov.space import KrylovSpace
 from ..krylov.subproblems import absolute, shifted
 from ..protocols import Dense
-from .line_search import as_product
 
 Model = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of (eigenvalues, linear term)
 DENSE_BELOW = 512  # n products and n^3 flops are then a matter of milliseconds
@@ -66,7 +66,7 @@ def _decompose(op: Any, g: np.ndarray, k: int | None, wanted: float, share: Mode
     dtype = operator_dtype(op)
     limit = min(n, 400) if k is None else min(n, k)
     space = KrylovSpace(n, dtype, limit + 1 if limit < n else n)
-    space.start(as_product(op, dtype), g.astype(dtype))
+    space.start(as_product(op), g.astype(dtype))
 
     def residual() -> float:
         values, vectors = space.ritz()

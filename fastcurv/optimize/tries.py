@@ -24,7 +24,8 @@ LENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0)  # of kicks, times the length of theta, 1
 KICKS = 12
 WALKS = 4
 
-Walk = Callable[[np.ndarray], tuple[np.ndarray, float]]
+# a few steps from another point: the lowest point met, and the value there
+SideRun = Callable[[np.ndarray], tuple[np.ndarray, float]]
 Lower = tuple[np.ndarray, float]
 
 
@@ -94,7 +95,7 @@ def lower_point(
     rng: np.random.Generator,
     *,
     value: Value,
-    walk: Walk,
+    walk: SideRun,
     stop: Callable[[], bool],
 ) -> Lower | None:
     """A point whose value is lower than f by more than rounding, or None after all tries.

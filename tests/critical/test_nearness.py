@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.critical.dense import nearness_at
 from fastcurv.critical.evidence import balance
-from fastcurv.critical.nearness import held, nearness
+from fastcurv.critical.nearness import held
 from fastcurv.testing import FunctionObjective, QuadraticObjective, zoo
 
 
@@ -24,7 +25,7 @@ def bowl(centre, scale, offset, bound=None):
 
 @pytest.mark.parametrize("case", zoo(), ids=lambda c: c.name)
 def test_every_critical_point_of_the_zoo_is_near_and_nothing_else_is(case):
-    assert nearness(case.objective, case.theta).near == (case.kind != "not_critical")
+    assert nearness_at(case.objective, case.theta).near == (case.kind != "not_critical")
 
 
 @pytest.mark.parametrize("scale", [1e-100, 1e-8, 1.0, 1e8, 1e100])
@@ -34,11 +35,11 @@ def test_the_step_may_promise_a_share_of_the_loss_above_its_bound(scale):
     """
     for distance, near in ((1e-4, True), (1.4e-4, True), (1.5e-4, False), (1e-2, False)):
         ob = bowl(0.0, scale, scale, 0.0)
-        found = nearness(ob, np.array([distance]))
+        found = nearness_at(ob, np.array([distance]))
         assert found.near == near
         assert (found.gradient_norm <= found.gradient_tol) == near
         assert found.gradient_tol == pytest.approx(scale * np.sqrt(2e-8), rel=1e-3)
-    assert not nearness(bowl(0.0, scale, scale), np.array([1e-4])).near, "no bound is offered"
+    assert not nearness_at(bowl(0.0, scale, scale), np.array([1e-4])).near, "no bound is offered"
 
 
 def test_parameters_in_other_units_change_nothing():
@@ -51,13 +52,13 @@ def test_parameters_in_other_units_change_nothing():
         ob = QuadraticObjective(A, centre, offset=1.0)
         d = 2.0 ** rng.integers(-40, 40, 6)
         other = QuadraticObjective(d[:, None] * A * d, centre / d, offset=1.0)
-        here, there = nearness(ob, theta, A), nearness(other, theta / d, other.H.A)
+        here, there = nearness_at(ob, theta), nearness_at(other, theta / d)
         assert here.near == there.near
         assert here.decrement == pytest.approx(there.decrement, rel=0.1)
         definite = QuadraticObjective(A + 3 * np.eye(6), centre, offset=1.0)
         d = 2.0 ** rng.integers(-10, 10, 6)
         other = QuadraticObjective(d[:, None] * definite.H.A * d, centre / d, offset=1.0)
-        here, there = nearness(definite, theta), nearness(other, theta / d)
+        here, there = nearness_at(definite, theta), nearness_at(other, theta / d)
         if here.decrement > 1e-30:
             assert here.decrement == pytest.approx(there.decrement, rel=1e-2)
 
@@ -66,8 +67,8 @@ def test_a_large_parameter_lends_no_tolerance_to_the_others():
     """f = (b - 1e5)^2 + w^2 / 2 at w = 1: b is where it should be, and of any size."""
     for centre in (0.0, 1e5, 1e8):
         ob = QuadraticObjective(np.diag([2.0, 1.0]), np.array([centre, 0.0]))
-        assert nearness(ob, np.array([centre, 0.0])).near
-        assert not nearness(ob, np.array([centre, 1e-3])).near
+        assert nearness_at(ob, np.array([centre, 0.0])).near
+        assert not nearness_at(ob, np.array([centre, 1e-3])).near
 
 
 def test_what_is_not_known_is_no_tolerance():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -134,6 +134,11 @@ def all_finite(a: Array) -> bool:
     return bool(np.isfinite(a).all())
 
 
+def is_sparse(X: Any) -> bool:
+    """Whether X is a sparse matrix of SciPy."""
+    return bool(issparse(X))
+
+
 def as_numpy(x: Any, name: str) -> Array:
     """What a caller holds, as an ndarray: without a copy from arrays of other libraries that lie
     in this machine's memory.
@@ -172,7 +177,7 @@ def as_numpy(x: Any, name: str) -> Array:
                 "or drop those"
             )
         return np.asarray(x.data)
-    if issparse(x):
+    if is_sparse(x):
         raise TypeError(f"{name} is a sparse matrix; wanted a dense array: {name}.toarray()")
     if getattr(x, "requires_grad", False) is True:
         raise ValueError(
@@ -292,7 +297,7 @@ class MatrixOperator(LinearOperator):
         return out
 
     def to_dense(self) -> Any:
-        return self.A.toarray() if issparse(self.A) else self.A.copy()
+        return self.A.toarray() if is_sparse(self.A) else self.A.copy()
 
     def astype(self, dtype: Any) -> MatrixOperator:
         return MatrixOperator(self.A.astype(dtype))
@@ -311,14 +316,14 @@ def _check_matrix(A: Any, name: str) -> MatrixOperator:
         raise TypeError(f"{name} has dtype {A.dtype}; wanted real numbers")
     if A.dtype not in (np.float32, np.float64):
         A = A.astype(np.float64)
-    if issparse(A):
+    if is_sparse(A):
         A = A.tocsr()  # not every format has what is asked below
         parts = [(A, A.T)] if A.nnz else []
     else:
         parts = [(A[rows], A[:, rows].T) for rows in slabs(len(A), A.shape[1])]
     size = gap = 0.0
     for part, mirrored in parts:  # in slabs: between them Ctrl-C is heard
-        if not np.isfinite(part.data if issparse(A) else part).all():
+        if not np.isfinite(part.data if is_sparse(A) else part).all():
             raise ValueError(f"{name} holds NaN or infinity; wanted finite numbers")
         with np.errstate(over="ignore", invalid="ignore"):
             size, gap = max(size, abs(part).max()), np.fmax(gap, abs(part - mirrored).max())
@@ -366,18 +371,6 @@ def operator_dtype(op: Any) -> np.dtype[Any]:
     dtype = getattr(op, "dtype", None)
     single = dtype is not None and np.dtype(dtype) == np.float32
     return np.dtype(np.float32 if single else np.float64)
-
-
-def as_product(op: Any) -> Callable[[Array, Array], Any]:
-    """`multiply(v, out)` for an operator with or without `product`."""
-    product: Any = getattr(op, "product", None)
-    if product is not None:
-        return product  # type: ignore[no-any-return]
-
-    def multiply(v: Array, out: Array) -> None:
-        out[:] = times(op, v)
-
-    return multiply
 
 
 def times(op: Any, V: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The last answer to a question about an objective at a point, kept for who asks the same next."""
+"""Answers that are kept for who asks the same next: the last one, or one for each owner."""
 
 from __future__ import annotations
 
@@ -11,6 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 Answer = TypeVar("Answer")
+
+
+def kept_with(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
+    """`make(owner)`, made once for each owner and kept as long as that lives."""
+    held: weakref.WeakKeyDictionary[Any, Answer] = weakref.WeakKeyDictionary()
+
+    @wraps(make)
+    def found(owner: Any) -> Answer:
+        if owner not in held:
+            held[owner] = make(owner)
+        return held[owner]
+
+    return found
 
 
 def last_kept(find: Callable[[Any, NDArray[Any]], Answer]) -> Callable[[Any, Any], Answer]:

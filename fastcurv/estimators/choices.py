@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..network.blocks import is_sparse
+from ..checks import is_sparse
 from ..network.mlp import MLP
 
 OUT = {"mse": "identity", "binary_cross_entropy": "logistic", "cross_entropy": "softmax"}

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..network.blocks import is_sparse
+from ..checks import is_sparse
 from ..network.objective import Objective
 from ..network.row_passes import RowState
 

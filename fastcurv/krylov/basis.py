@@ -13,9 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import check_vectors
+from ..checks import check_vectors, times
 from ..protocols import Array, Floats, Indices
 from ..vectors import column_slices, combine_rows, norm, project_rows, subtract_rows
+
+
+def as_product(op: Any) -> Callable[[Array, Array], Any]:
+    """`multiply(v, out)` for an operator with or without `product`."""
+    product: Any = getattr(op, "product", None)
+    if product is not None:
+        return product  # type: ignore[no-any-return]
+
+    def multiply(v: Array, out: Array) -> None:
+        out[:] = times(op, v)
+
+    return multiply
 
 
 def project(Q: Array, W: Array) -> Floats:

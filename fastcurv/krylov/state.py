@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import as_product, operator_dtype
+from ..checks import operator_dtype
 from ..eigensolver import eigh
 from ..protocols import Array, Floats, Indices
 from .basis import (
+    as_product,
     bring_near_one,
     column_lengths,
     orthogonalise,

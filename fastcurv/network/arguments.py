@@ -206,6 +206,15 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     return out
 
 
+def into(v: Any, out: Any, n: int, dtype: Any) -> tuple[Array, Array]:
+    """V as a vector (n,), and `out` (n,) for what comes of it, made where it is None; they share no
+    memory.
+    """
+    v = as_vector(v, n, dtype)
+    out = np.empty(n, dtype) if out is None else check_out(out, (n,), dtype)
+    return v.copy() if np.may_share_memory(v, out) else v, out
+
+
 def take_theta(objective: Any, theta: Any, out: Array) -> Array:
     """Theta, checked, into `out` (n,), which is returned; in one pass by the engine's threads where
     it is a vector as they take it.

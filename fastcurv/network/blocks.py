@@ -7,15 +7,12 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
-from scipy.sparse import csr_matrix, issparse, vstack
+from scipy.sparse import csr_matrix, vstack
+
+from ..checks import is_sparse
 
 Block = tuple[Any, Any, Any]  # X, y, sample_weight or None
 SEEN = 16  # rows of a block that tell it from others
-
-
-def is_sparse(X: Any) -> bool:
-    """Whether X is a sparse matrix of SciPy."""
-    return bool(issparse(X))
 
 
 def regrouped(blocks: Iterable[Block], size: int) -> Iterator[Block]:
@@ -60,7 +57,7 @@ def stacked(blocks: list[Block]) -> Block:
 
 def joined(parts: Sequence[Any]) -> Any:
     """Arrays, or sparse matrices, one below the other."""
-    if not any(map(issparse, parts)):
+    if not any(map(is_sparse, parts)):
         return np.concatenate(parts)
     return vstack([csr_matrix(part) for part in parts], format="csr")
 

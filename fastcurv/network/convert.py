@@ -69,12 +69,16 @@ class Stack:
         self.names.append(name)
         self.last = "linear"
 
-    def affine(self, scale: Any, shift: Any, name: str) -> None:
-        """``scale a + shift``, feature by feature: folded into the linear map before or after."""
+    def affine(self, scale: Any, shift: Any, name: str, like: Any = None) -> None:
+        """``scale a + shift``, feature by feature: folded into the linear map before or after;
+        `like`: numbers that have the dtype of the source.
+        """
         self._open(name)
         scale, shift = np.broadcast_arrays(
             *(self._array(x, f"a number of {name}", None).reshape(-1) for x in (scale, shift))
         )
+        if like is not None:
+            self.dtypes[-2:] = [np.asarray(like).dtype]
         if self.last == "linear" and len(self.layers) - 1 not in self.norms:
             W, b = self.layers[-1]
             if scale.size not in (1, len(W)):
@@ -86,6 +90,12 @@ class Stack:
         else:
             before, moved = self.pending
             self.pending = scale * before, scale * moved + shift
+
+    def frozen_norm(self, parts: Sequence[Any], eps: float, name: str) -> None:
+        """Batch normalisation by known moments: parts are gamma, beta, mean and variance."""
+        gamma, beta, mean, variance = (np.asarray(x, np.float64) for x in parts)
+        scale = gamma / np.sqrt(variance + eps)
+        self.affine(scale, beta - scale * mean, name, parts[0])
 
     def norm(self, gamma: Any, beta: Any, eps: float, name: str) -> None:
         """Batch normalisation over the rows at hand, after a linear map."""
@@ -168,8 +178,9 @@ def stacked(layers: Sequence[tuple[Any, Any]], activation: Any, names: Sequence[
     return stack.finish()
 
 
-def pairs(arrays: Sequence[tuple[str, Any]], kernel: str) -> list[tuple[str, Any, Any]]:
-    """``(name, kernel, bias or None)`` from named arrays in order: a matrix, then its vector."""
+def _of_kernels(arrays: Sequence[tuple[str, Any]], activation: Any) -> Model:
+    """Model and theta from named arrays in order: an (in, out) matrix, then its bias or none."""
+    wanted = "(in, out) matrices, each with a bias"
     found: list[tuple[str, Any, Any]] = []
     for name, x in arrays:
         array = as_numpy(x, name)
@@ -178,10 +189,10 @@ def pairs(arrays: Sequence[tuple[str, Any]], kernel: str) -> list[tuple[str, Any
         elif array.ndim == 1 and found and found[-1][2] is None:
             found[-1] = (found[-1][0], found[-1][1], array)
         else:
-            raise foreign(f"{name} of shape {array.shape}", f"{kernel} matrices, each with a bias")
+            raise foreign(f"{name} of shape {array.shape}", wanted)
     if not found:
-        raise ValueError(f"there are no weights; wanted {kernel} matrices, each with a bias")
-    return found
+        raise ValueError(f"there are no weights; wanted {wanted}")
+    return stacked([(K.T, b) for _, K, b in found], activation, [name for name, _, _ in found])
 
 
 def from_keras(weights: Any, activation: Any = "relu") -> Model:
@@ -223,8 +234,7 @@ def from_keras(weights: Any, activation: Any = "relu") -> Model:
         weights = weights.get_weights()
     if not isinstance(weights, (list, tuple)):
         raise TypeError(f"weights is a {type(weights).__name__}; wanted what get_weights() gives")
-    found = pairs([(f"weights[{i}]", w) for i, w in enumerate(weights)], "(in, out)")
-    return stacked([(K.T, b) for _, K, b in found], activation, [name for name, _, _ in found])
+    return _of_kernels([(f"weights[{i}]", w) for i, w in enumerate(weights)], activation)
 
 
 def _natural(name: str) -> list[Any]:
@@ -274,8 +284,7 @@ def from_jax(params: Any, activation: Any = "relu") -> Model:
     >>> model.sizes
     (3, 2, 1)
     """
-    found = pairs(_leaves(params, "params"), "(in, out)")
-    return stacked([(K.T, b) for _, K, b in found], activation, [name for name, _, _ in found])
+    return _of_kernels(_leaves(params, "params"), activation)
 
 
 SKLEARN = {"identity": "identity", "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}

@@ -153,12 +153,10 @@ def _step(graph: Graph, stack: Stack, node: Any) -> None:
         known = [x for x in held[1:5] if x is not None]
         if attributes.get("training_mode", 0) or len(known) < 4:
             raise foreign(f"{name} while training", WANTED)
-        gamma, beta, mean, variance = (x.astype(np.float64) for x in known)
-        scale = gamma / np.sqrt(variance + attributes.get("epsilon", 1e-5))
-        _affine(stack, scale, beta - scale * mean, name, held[1])
+        stack.frozen_norm(known, attributes.get("epsilon", 1e-5), name)
     elif kind == "Scaler":
         offset, scale = (np.asarray(attributes[x], np.float64) for x in ("offset", "scale"))
-        _affine(stack, scale, -scale * offset, name, np.float32(0))
+        stack.affine(scale, -scale * offset, name, np.float32(0))
     elif kind == "LeakyRelu" and abs(attributes.get("alpha", 0.01) - 0.01) < 1e-8:
         stack.activation("leaky_relu", name)
     elif kind == "Elu" and attributes.get("alpha", 1.0) == 1:
@@ -179,11 +177,6 @@ def _flattens(held: list[Any]) -> bool:
     return shape is not None and (len(shape) == 2 or shape == [-1])
 
 
-def _affine(stack: Stack, scale: Any, shift: Any, name: str, like: Any) -> None:
-    stack.affine(scale, shift, name)
-    stack.dtypes[-2:] = [np.asarray(like).dtype]
-
-
 def _arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None:
     """``a + c``, ``a - c``, ``c - a``, ``a c`` and ``a / c`` for a constant c."""
     constants = [x for x in held if x is not None]
@@ -195,7 +188,7 @@ def _arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None:
         raise foreign(f"{name} by a tensor", WANTED)
     scale = {"Add": one, "Sub": -one if first else one, "Mul": c, "Div": 1 / c}[kind]
     shift = {"Add": c, "Sub": c if first else -c, "Mul": 0 * c, "Div": 0 * c}[kind]
-    _affine(stack, scale, shift, name, constants[0])
+    stack.affine(scale, shift, name, constants[0])
 
 
 def _load(source: Any) -> Any:

@@ -63,12 +63,8 @@ def _batch_norm(stack: Stack, module: Any, name: str) -> None:
     if module.training or not kept:
         stack.norm(gamma, beta, module.eps, name)
         return
-    mean, variance = (
-        _numbers(x).astype(np.float64) for x in (module.running_mean, module.running_var)
-    )
-    scale = gamma / np.sqrt(variance + module.eps)
-    stack.affine(scale, beta - scale * mean, name)
-    stack.dtypes[-2:] = [gamma.dtype]
+    moments = _numbers(module.running_mean), _numbers(module.running_var)
+    stack.frozen_norm([gamma, beta, *moments], module.eps, name)
 
 
 def _read(stack: Stack, module: Any, name: str, seen: dict[int, str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..protocols import Array, Carried
-from .arguments import as_vector, check_out
+from .arguments import as_vector, into
 from .linear import Symmetric
 
 TRIES = 8  # random vectors that both spaces multiply, for `column_bounds`
@@ -42,12 +42,7 @@ class Reduced(Symmetric):
 
     def product(self, v: Any, out: Array | None = None) -> Array:
         """The operator times v ``(m,)``, into `out` if given."""
-        x = as_vector(v, self.shape[0], self.dtype)
-        if out is None:
-            out = np.empty(self.shape[0], self.dtype)
-        else:
-            check_out(out, self.shape[:1], self.dtype)
-            x = x.copy() if np.may_share_memory(x, out) else x
+        x, out = into(v, out, self.shape[0], self.dtype)
         self._multiply(x, out)
         self.n_products += 1
         return out

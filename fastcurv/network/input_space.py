@@ -18,10 +18,10 @@ What is left out of A has a norm below ``max(N, in) eps ||X||``: rounding of X i
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from ..memo import kept_with
 from ..protocols import Array
 from .coordinates import InCoordinates
 from .mlp import MLP
@@ -93,47 +93,43 @@ class Rotation:
         return np.asarray(self.Q.right_transposed(e)[0])
 
 
-_held: WeakKeyDictionary[Any, tuple[Rotation, Any]] = WeakKeyDictionary()
-
-
+@kept_with
 def _made(whole: Any) -> tuple[Rotation, Any]:
     """The rotation, and the operator of the smaller net."""
-    if whole not in _held:
-        ob, m = whole.objective, whole.objective.model
-        joint = m.bias and (ob.l2_biases or not ob.l2)
-        turn = Rotation(ob.X, joint)
-        small = MLP(
-            (turn.features.shape[1], *m.sizes[1:]),
-            m.activation,
-            m.bias,
-            m.residual,
-            m.dtype,
-            m.batch_norm,
+    ob, m = whole.objective, whole.objective.model
+    joint = m.bias and (ob.l2_biases or not ob.l2)
+    turn = Rotation(ob.X, joint)
+    small = MLP(
+        (turn.features.shape[1], *m.sizes[1:]),
+        m.activation,
+        m.bias,
+        m.residual,
+        m.dtype,
+        m.batch_norm,
+    )
+    if small.skips != m.skips or (m.skips and m.skips[0]):
+        raise ValueError(
+            "space is 'inputs' for a net whose first layer has a skip, or would have one; "
+            "wanted 'parameters'"
         )
-        if small.skips != m.skips or (m.skips and m.skips[0]):
-            raise ValueError(
-                "space is 'inputs' for a net whose first layer has a skip, or would have one; "
-                "wanted 'parameters'"
-            )
-        other = type(ob)(
-            small,
-            turn.features.astype(m.dtype),
-            ob.y,
-            ob.loss,
-            0.0 if joint else ob.l2,
-            ob.sample_weight,
-            ob.n_threads,
-            ob.memory,
-            l2_biases=ob.l2_biases,
-        )
-        layers = m.unflatten(whole.theta)
-        W, b = layers[0][:2]
-        W, b = turn.project(W.astype(float), None if b is None else b.astype(float))
-        b = turn.s * b if joint and b is not None else b
-        theta = small.flatten([(W, b, *layers[0][2:]), *layers[1:]])
-        make = {"hessian": "hessian", "ggn": "ggn", "fisher": "empirical_fisher"}[whole.kind]
-        _held[whole] = turn, getattr(other, make)(theta)
-    return _held[whole]
+    other = type(ob)(
+        small,
+        turn.features.astype(m.dtype),
+        ob.y,
+        ob.loss,
+        0.0 if joint else ob.l2,
+        ob.sample_weight,
+        ob.n_threads,
+        ob.memory,
+        l2_biases=ob.l2_biases,
+    )
+    layers = m.unflatten(whole.theta)
+    W, b = layers[0][:2]
+    W, b = turn.project(W.astype(float), None if b is None else b.astype(float))
+    b = turn.s * b if joint and b is not None else b
+    theta = small.flatten([(W, b, *layers[0][2:]), *layers[1:]])
+    make = {"hessian": "hessian", "ggn": "ggn", "fisher": "empirical_fisher"}[whole.kind]
+    return turn, getattr(other, make)(theta)
 
 
 class InputSpace(InCoordinates):

@@ -15,7 +15,7 @@ from scipy.sparse.linalg import LinearOperator
 from ..answers import Answering
 from ..checks import as_numpy, check_array
 from ..protocols import Array
-from .arguments import as_block, as_real, as_vector, check_out, like
+from .arguments import as_block, as_real, as_vector, into, like
 
 
 class Operator(LinearOperator, Answering, subject="operator"):
@@ -214,11 +214,7 @@ class Shifted(OfWhole, Symmetric):
 
     def product(self, v: Any, out: Array | None = None) -> Array:
         """``H v + mu v``, into `out` if given."""
-        v = as_vector(v, self.shape[0], self.dtype)
-        if out is None:
-            out = np.empty(self.shape[0], self.dtype)
-        check_out(out, self.shape[:1], self.dtype)
-        v = v.copy() if np.may_share_memory(v, out) else v
+        v, out = into(v, out, self.shape[0], self.dtype)
         self.whole.product(v, out)
         out += self.dtype.type(self.mu) * v
         return out

@@ -21,6 +21,7 @@ from .arguments import (
     check_dtype,
     check_indices,
     check_out,
+    into,
     layer_indices,
     take_theta,
 )
@@ -156,10 +157,8 @@ class Curvature(Quadratic):
         """
         done: Array | None = self._plan.product(v, out, self.kind, self.kind != "fisher")
         if done is None:
-            n = self.shape[0]
-            v = as_vector(v, n, self.dtype)
-            done = check_out(out, (n,), self.dtype) if out is not None else np.empty(n, self.dtype)
-            self._multiply(v.copy() if np.may_share_memory(v, done) else v, done)
+            v, done = into(v, out, self.shape[0], self.dtype)
+            self._multiply(v, done)
         self.n_products += 1
         return done
 

@@ -37,13 +37,13 @@ among the wanted ones the vectors are made together and orthogonalised, the larg
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from .. import _engine
+from ..memo import kept_with
 from ..protocols import Carried, Enclosed
 from ..rounding.arithmetic import norm
 from ..rounding.outputs import gram_enclosure
@@ -171,7 +171,7 @@ def _gram(ob: Any, state: RowState, S: Array) -> Array:
     return K.reshape(c * N, c * N)
 
 
-_held: WeakKeyDictionary[Any, _Made] = WeakKeyDictionary()
+_made = kept_with(_Made)
 
 
 class OutputSpace(Reduced):
@@ -218,9 +218,8 @@ class OutputSpace(Reduced):
         if why:
             raise ValueError(f"space is 'outputs' for {why}")
         self.whole, self.n, self.n_products = whole, whole.shape[0], 0
-        if whole not in _held:
-            _held[whole] = _Made(whole)
-        self._made, self._K = _held[whole], _held[whole].K
+        self._made = _made(whole)
+        self._K = self._made.K
         self._complement: list[Array] = []
         q = len(self._K)
         self.n_rest = self.n - q

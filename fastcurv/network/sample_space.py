@@ -45,11 +45,11 @@ from __future__ import annotations
 
 import threading
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..memo import kept_with
 from ..structure.parameters import layers_of
 from .arguments import check_dtype
 from .coordinates import InCoordinates
@@ -102,13 +102,8 @@ def prices(model: Any, N: int, kind: str) -> tuple[float, float]:
     return here, there
 
 
-_held: WeakKeyDictionary[Any, tuple[RowState, list[Any]]] = WeakKeyDictionary()
-
-
-def _parts(whole: Any, rotate: Any) -> tuple[RowState, list[Any]]:
-    """State and layers; those that the cost model makes are kept as long as the operator lives."""
-    if rotate is None and whole in _held:
-        return _held[whole]
+def _parts(whole: Any, rotate: Any = None) -> tuple[RowState, list[Any]]:
+    """State and layers; `rotate`: which layers are turned, by the cost model where it is None."""
     ob = whole.objective
     state, layers, N = RowState(ob, whole.theta), [], ob.n_samples
     for l, (m, k) in enumerate(ob.model.shapes):
@@ -116,9 +111,10 @@ def _parts(whole: Any, rotate: Any) -> tuple[RowState, list[Any]]:
         parts = state.a[l], state.delta[l], ob.model.bias
         rotated = rotates(m, k, N, pairs) if rotate is None else rotate[l]
         layers.append(Rotated(*parts, pairs) if rotated else Whole(*parts))
-    if rotate is None:
-        _held[whole] = state, layers
     return state, layers
+
+
+_usual_parts = kept_with(_parts)
 
 
 class SampleSpace(InCoordinates):
@@ -174,7 +170,7 @@ class SampleSpace(InCoordinates):
     def __init__(self, whole: Any, rotate: Any = None) -> None:
         self.whole, self.n = whole, whole.shape[0]
         self._hessian, self.n_products = whole.kind == "hessian", 0
-        self.state, self.layers = _parts(whole, rotate)
+        self.state, self.layers = _usual_parts(whole) if rotate is None else _parts(whole, rotate)
         self._set_up(whole.dtype)
 
     def _set_up(self, dtype: Any) -> None:

@@ -86,18 +86,6 @@ def witnesses(X: Floats) -> Witnesses:
 # --------------------------------------------------------------------------------------------------
 
 
-def third_part(shard: Any, theta: Floats, radius: float) -> float:
-    return majorants.third_bound(shard, theta, radius)
-
-
-def third_part_in(shard: Any, theta: Floats, radius: float, units: Floats) -> float:
-    return float(shard.third_bound_in(theta, radius, units))
-
-
-def precise_part(shard: Any, theta: Floats) -> precise.Part:
-    return precise.part(shard, theta)
-
-
 def lower_part(shard: Any) -> Least:
     return Least(infima.loss_lower_bound(shard))
 
@@ -111,10 +99,6 @@ def classified_part(shard: Any, theta: Floats) -> tuple[int, int]:
 def pulls_part(shard: Any) -> Every:
     """Outputs that no row wants larger, and that none wants smaller."""
     return Every([~pulled for pulled in infima.pulls(shard)])
-
-
-def kinks_part(shard: Any, theta: Floats, radius: float) -> int:
-    return int(shard.kinks(theta, radius))
 
 
 def margin_part(shard: Any, theta: Floats) -> Least:
@@ -168,13 +152,13 @@ class ShardedFacts(NetworkFacts):
         """A Lipschitz constant of the Hessian on the ball of that radius around theta, or infinity:
         the sum of those of the shards.
         """
-        found = self._fold(third_part, (checked_theta(self, theta), float(radius)))
+        found = self._fold(majorants.third_bound, (checked_theta(self, theta), float(radius)))
         return float(found) * GROWTH
 
     def third_bound_in(self, theta: ArrayLike, radius: float, units: ArrayLike) -> float:
         """The same in other units of the parameters."""
         wide = np.array(units, dtype=float)
-        found = self._fold(third_part_in, (checked_theta(self, theta), float(radius), wide))
+        found = self._fold(majorants.third_bound, (checked_theta(self, theta), float(radius), wide))
         return float(found) * GROWTH
 
     def _precise(self, theta: ArrayLike) -> tuple[Floats, float, float, float]:
@@ -182,7 +166,7 @@ class ShardedFacts(NetworkFacts):
 
         def find() -> Any:
             with np.errstate(all="ignore"):
-                return precise.finished(self, at, self._fold(precise_part, (at,)))
+                return precise.finished(self, at, self._fold(precise.part, (at,)))
 
         found: tuple[Floats, float, float, float] = self._once("precise", (at,), find)
         return found
@@ -225,7 +209,7 @@ class ShardedFacts(NetworkFacts):
     def kinks(self, theta: ArrayLike, radius: float = 0.0) -> int:
         """How many pre-activations of kinked units may lie at 0 somewhere on the ball."""
         at = checked_theta(self, theta)
-        return int(self._fold(kinks_part, (at, float(radius))))
+        return int(self._fold(NetworkFacts.kinks, (at, float(radius))))
 
     def kink_margin(self, theta: ArrayLike) -> float:
         """A radius around theta within which no kink lies: the least of the shards'."""

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.sparse import issparse
 
-from ..checks import as_numpy
-from .blocks import Block, is_sparse, picked, regrouped
+from ..checks import as_numpy, is_sparse
+from .blocks import Block, picked, regrouped
 
 PARQUET = (".parquet", ".pq")
 
@@ -32,7 +31,7 @@ def as_source(X: Any, y: Any, weight: Any, columns: Any = None) -> Arrays | Parq
             raise ValueError(f"X is the file {X.name!r}; wanted .npy or .parquet")
     if isinstance(y, (str, Path)) and str(y).endswith(".npy"):
         y = np.load(y, mmap_mode="r")
-    if issparse(X):
+    if is_sparse(X):
         X = SparseRows(X)
     if isinstance(X, Path) or type(X).__name__ == "ParquetFile":
         return Parquet(X, y, weight, columns)
@@ -47,7 +46,7 @@ def as_source(X: Any, y: Any, weight: Any, columns: Any = None) -> Arrays | Parq
 
 def yields_sparse(X: Any) -> bool:
     """Whether X yields blocks of rows, the first of which is sparse."""
-    if issparse(X) or isinstance(X, (str, Path)) or not _is_blocks(X) or _once(X):
+    if is_sparse(X) or isinstance(X, (str, Path)) or not _is_blocks(X) or _once(X):
         return False
     return is_sparse(_first(X))
 

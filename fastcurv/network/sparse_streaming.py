@@ -7,8 +7,7 @@ from typing import Any
 
 from scipy.sparse import csr_matrix
 
-from ..checks import as_numpy
-from .blocks import is_sparse
+from ..checks import as_numpy, is_sparse
 from .shards import Frame, Shard
 from .sparse import FAST, SparseShard, SparseSums
 from .sparse_passes import SparseRows, as_rows

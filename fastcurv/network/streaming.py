@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import as_numpy, check_finite, check_positive_int
+from ..checks import as_numpy, check_finite, check_positive_int, is_sparse
 from .arguments import check_targets, check_weight
-from .blocks import Block, Seen, is_sparse, pick, stacked
+from .blocks import Block, Seen, pick, stacked
 from .mlp import MLP
 from .objective import Objective
 from .shards import Frame, Shard, Sharded

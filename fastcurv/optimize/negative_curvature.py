@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import as_product, operator_dtype
+from ..checks import operator_dtype
+from ..krylov.basis import as_product
 from ..krylov.space import KrylovSpace
 from ..protocols import Differentiable, Probed
 from .line_search import rounding_of

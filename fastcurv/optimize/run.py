@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import as_product
+from ..krylov.basis import as_product
 from ..protocols import ValueWithGradient
 from ..vectors import norm
 from .resume import check_run, generator, plain

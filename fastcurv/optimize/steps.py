@@ -10,7 +10,6 @@ import numpy as np
 
 from ..answers import own_names
 from ..checks import (
-    as_product,
     check_positive,
     check_positive_int,
     check_symmetric_operator,
@@ -19,6 +18,7 @@ from ..checks import (
     times,
 )
 from ..eigensolver import eigh
+from ..krylov.basis import as_product
 from ..krylov.space import KrylovSpace
 from ..krylov.subproblems import absolute, shifted
 from ..protocols import Dense

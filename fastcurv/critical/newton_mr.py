@@ -57,14 +57,14 @@ def dense_steps(A: np.ndarray, g: np.ndarray) -> Steps:
     )
 
 
-def krylov_steps(space: KrylovSpace, dampings: tuple[float, ...] = DAMPINGS) -> Steps:
+def krylov_steps(space: KrylovSpace) -> Steps:
     """Steps in a Krylov space of g that has been grown."""
     if space.m == 0:
         return Steps(norm=0.0)
     norm = float(np.abs(space.ritz()[0]).max())
     if not 0 < norm < np.inf:
         return Steps(norm=norm if norm == 0 else float("nan"))
-    found = [least_residual(space, share * norm)[0] for share in dampings]
+    found = [least_residual(space, share * norm)[0] for share in DAMPINGS]
     first = space.couplings[0, : space.m]
     kept = [y for y in found if y.any()]
     return Steps(

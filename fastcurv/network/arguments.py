@@ -158,21 +158,21 @@ def as_real(v: Any, name: str) -> np.ndarray:
     return real
 
 
-def as_vector(v: Any, n: int, dtype: Any, name: str = "v") -> np.ndarray:
+def as_vector(v: Any, n: int, dtype: Any) -> np.ndarray:
     """V as a contiguous (n,) of the dtype. NaN and infinity pass: a product propagates them."""
-    v = as_real(v, name)
+    v = as_real(v, "v")
     if v.shape != (n,):
-        raise ValueError(f"{name} has shape {v.shape}; wanted ({n},)")
+        raise ValueError(f"v has shape {v.shape}; wanted ({n},)")
     return np.require(v, dtype, ["C", "A"])
 
 
-def as_block(V: Any, n: int, dtype: Any, threads: int = 1, name: str = "V") -> np.ndarray:
+def as_block(V: Any, n: int, dtype: Any, threads: int = 1) -> np.ndarray:
     """The columns of V (n, k) as the contiguous rows of a (k, n): V's own memory where that is how
     it lies, else new memory.
     """
-    V = as_real(V, name)
+    V = as_real(V, "V")
     if V.ndim != 2 or V.shape[0] != n:
-        raise ValueError(f"{name} has shape {V.shape}; wanted ({n},) or ({n}, k)")
+        raise ValueError(f"V has shape {V.shape}; wanted ({n},) or ({n}, k)")
     if (
         V.dtype == dtype
         and V.flags.aligned

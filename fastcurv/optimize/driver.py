@@ -97,14 +97,14 @@ class Loop:
             ):
                 shown.update(run.iteration)
                 self.shown = shown
-                self.method.drive(self)
+                self._iterate()
         except KeyboardInterrupt:
             self.why = "interrupted"
             run.settle()
         return self._finish()
 
-    def iterate(self) -> None:
-        """The loop of every method that has none of its own."""
+    def _iterate(self) -> None:
+        """Steps until something ends the run, which `why` says then."""
         run = self.run
         while True:
             self.why = self.end()

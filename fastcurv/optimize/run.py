@@ -339,10 +339,6 @@ class Method:
         """Move the run; None, or the sentence that says why it cannot."""
         raise NotImplementedError
 
-    def drive(self, loop: Any) -> None:
-        """Run the loop; a method with a loop of its own puts it here."""
-        loop.iterate()
-
     #: names of the attributes that a checkpoint must hold
     kept_arrays: tuple[str, ...] = ()
     kept_facts: tuple[str, ...] = ()

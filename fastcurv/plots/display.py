@@ -6,8 +6,6 @@ import io
 import sys
 from typing import Any
 
-import numpy as np
-
 from .style import new_figure
 
 
@@ -34,7 +32,7 @@ class Display:
         self.figure_.savefig(file, format="png", dpi=110)
         return file.getvalue()
 
-    def _axes(self, ax: Any, figsize: tuple[float, float] = (6.4, 4.0), n: int = 1) -> Any:
+    def _axes(self, ax: Any, figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
         """``ax``, or ``n`` new Axes side by side; kept in ``ax_`` and ``figure_``.
 
         A new figure is one of pyplot's where the caller has imported pyplot, so that ``plt.show()``
@@ -47,9 +45,6 @@ class Display:
                 )
             else:
                 figure = new_figure(figsize)
-            ax = figure.subplots(1, n) if n > 1 else figure.add_subplot()
-        elif n > 1 and np.size(ax) != n:
-            raise ValueError(f"ax holds {np.size(ax)} axes; wanted {n}")
-        self.ax_ = ax
-        self.figure_ = np.ravel(ax)[0].figure if n > 1 else ax.figure
+            ax = figure.add_subplot()
+        self.ax_, self.figure_ = ax, ax.figure
         return ax

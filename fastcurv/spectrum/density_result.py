@@ -5,19 +5,18 @@ product.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from html import escape
 from typing import Any
 
 import numpy as np
 
 from ..answers import typed
 from ..checks import check_array
-from .results import Estimate, number, widened
+from .results import Estimate, InOneLine, number, widened
 from .smoothing import check_look, smear, to_coordinate
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class SpectralDensity:
+class SpectralDensity(InOneLine):
     """Density of eigenvalues by stochastic Lanczos quadrature.
 
     Attributes
@@ -199,9 +198,6 @@ class SpectralDensity:
 
             ax = Figure(figsize=(6.4, 4.0), layout="constrained").add_subplot()
         return draw_density(self, ax, band=band, **line)
-
-    def _repr_html_(self) -> str:
-        return f"<code>{escape(repr(self))}</code>"
 
     def __repr__(self) -> str:
         used = self.nodes[self.weights > 0]

@@ -17,7 +17,7 @@ from ..protocols import Castable, Operator, Seed
 from .mixed_precision import mixed_pairs
 from .reduced import reduced_pairs, reduction, settled
 from .results import Eigenpairs
-from .search import Asked, extreme_pairs
+from .search import Asked, check_wanted, extreme_pairs
 
 
 def eigsh(
@@ -141,15 +141,12 @@ def eigsh(
     """
     refuse_unknown("eigsh", foreign)
     op = check_symmetric_operator(op)
-    n, k = op.shape[0], check_positive_int(k, "k")
-    if k > n:
-        raise ValueError(f"k is {k} and the operator has n = {n}; wanted k <= n")
     asked = Asked(
-        k,
-        check_choice(which, ("LA", "SA", "LM", "BE"), "which"),
+        check_wanted(k, which, op.shape[0]),
+        which,
         tol=tol,
         relative=check_choice(relative, ("scale", "value"), "relative"),
-        max_products=max(1000, 20 * n)
+        max_products=max(1000, 20 * op.shape[0])
         if max_products is None
         else check_positive_int(max_products, "max_products"),
         max_basis=max_basis,

@@ -212,8 +212,15 @@ class ReducedEigenpairs(Eigenpairs):
         return np.asarray(self.reduction.embed(self.coordinates[i]))
 
 
+class InOneLine:
+    """A result that a notebook shows as its repr."""
+
+    def _repr_html_(self) -> str:
+        return f"<code>{escape(repr(self))}</code>"
+
+
 @dataclass(frozen=True, repr=False, eq=False)
-class Estimate:
+class Estimate(InOneLine):
     """A random estimate with its standard error and its price.
 
     Attributes
@@ -250,9 +257,6 @@ class Estimate:
             text = f"shape {np.shape(self.estimate)}, stderr {stderr} on average"
         method = f", {self.method}" if self.method else ""
         return f"Estimate({text}, {self.n_products} products{method})"
-
-    def _repr_html_(self) -> str:
-        return f"<code>{escape(repr(self))}</code>"
 
 
 @dataclass(frozen=True, repr=False, eq=False)

@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike
 
 from ..checks import (
     as_rng,
-    check_choice,
     check_positive_int,
     check_symmetric_operator,
     operator_dtype,
@@ -26,7 +25,7 @@ from .density import assemble, extend, quadrature, with_rest
 from .density_result import SpectralDensity
 from .reduced import completed, reduction
 from .results import Eigenpairs
-from .search import resolve_tol
+from .search import check_wanted, resolve_tol
 from .smoothing import check_look
 
 MAX_BYTES = 4 << 30
@@ -187,14 +186,10 @@ class Krylov:
         Eigenpairs
             ``n_products`` are all that the pairs rest on, ``n_new`` those made by this call.
         """
-        k = check_positive_int(k, "k")
-        check_choice(which, ("LA", "SA", "LM", "BE"), "which")
-        if k > self.n:
-            raise ValueError(f"k is {k} and the operator has n = {self.n}; wanted k <= n")
-        tol = resolve_tol(tol, self.dtype)
+        wanted, tol = check_wanted(k, which, self.n), resolve_tol(tol, self.dtype)
         before = self.n_products
         limit = self.n if max_products is None else check_positive_int(max_products, "max_products")
-        wanted, k = k, min(k, self._inner.shape[0])
+        k = min(wanted, self._inner.shape[0])
         run = self.probe(0, min(k, limit))
         limit += run.m - (self.n_products - before)
         with bar(None, f"{self.name}: eigsh", progress) as shown:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..checks import as_rng, check_vector
 from .activations import ACTIVATIONS
-from .parameters import blank, layers_of, norms_of, rows_that_count, skips
+from .parameters import blank, layers_of, norms_of, rows_that_count
 
 Floats = NDArray[np.float64]
 
@@ -51,19 +51,6 @@ def flat_directions(ob: Any, theta: ArrayLike) -> Floats:
 
 def _theta(ob: Any, theta: ArrayLike) -> Floats:
     return np.asarray(check_vector(theta, ob.model.n_params, "theta", np.float64))
-
-
-def _forward(ob: Any, theta: Floats) -> tuple[list[Floats], list[Floats]]:
-    """Pre-activations of every layer and inputs of every layer, float64."""
-    model, X = ob.model, rows_that_count(ob)
-    zs = [
-        np.asarray(z, dtype=float)
-        for z in model.preactivations(theta.astype(model.dtype), X.astype(model.dtype))
-    ]
-    below = [X]
-    for layer, name in enumerate(model.activation):
-        below.append(ACTIVATIONS[name][0](zs[layer]) + (below[layer] if skips(model, layer) else 0))
-    return zs, below
 
 
 def probes(
@@ -171,7 +158,9 @@ def saturation_counts(
     """What `saturation` is made of: by hidden layer how many pairs hardly react; how many samples
     (outputs) are nearly certain, and of how many; by hidden layer which units react to none.
     """
-    zs, _ = _forward(ob, _theta(ob, theta))
+    dtype, rows = ob.model.dtype, rows_that_count(ob)
+    found = ob.model.preactivations(_theta(ob, theta).astype(dtype), rows.astype(dtype))
+    zs = [np.asarray(z, dtype=float) for z in found]
     off = [
         np.abs(ACTIVATIONS[name][1](z)) <= 0.01 * (0.25 if name == "sigmoid" else 1.0)
         for name, z in zip(ob.model.activation, zs)

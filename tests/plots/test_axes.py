@@ -27,15 +27,6 @@ def test_a_picture_is_drawn_when_it_is_asked_for_and_once():
         Display()._repr_png_()
 
 
-def test_as_many_axes_as_panels():
-    shown = Line()
-    assert np.size(shown._axes(None, n=3)) == 3 == len(shown.figure_.axes)
-    two = shown._axes(None, n=2)
-    assert shown._axes(two, n=2) is two and shown.figure_ is two[0].figure
-    with pytest.raises(ValueError, match="ax holds 2 axes; wanted 3"):
-        shown._axes(two, n=3)
-
-
 def test_densities_and_spectra_go_where_they_are_told():
     H = PrescribedSpectrum(np.linspace(-1.0, 5.0, 30), seed=0)
     found, ax = fc.spectral_density(H, n_probes=1, n_steps=10, seed=0), new_axes()

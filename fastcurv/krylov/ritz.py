@@ -1,13 +1,24 @@
 """Ritz values and vectors of a recurrence: algebra on its small matrix T, no vector of length n."""
 
+from typing import Any
+
 import numpy as np
 
+from ..checks import check_choice, check_positive_int
 from ..eigensolver import eigh, eigh_tridiagonal
 from ..protocols import Floats, Indices
 from .basis import column_lengths
 from .lanczos import Recurrence
 
 SMALL = 48  # up to this size the whole decomposition costs no more than a part of it
+
+
+def check_wanted(k: Any, which: Any, n: int) -> int:
+    """`k` as an int from 1 to n, after `which` is found to name ends of a spectrum."""
+    check_choice(which, ("LA", "SA", "LM", "BE"), "which")
+    if check_positive_int(k, "k") > n:
+        raise ValueError(f"k is {k} and the operator has n = {n}; wanted k <= n")
+    return int(k)
 
 
 def wanted(theta: Floats, k: int, which: str) -> Indices:

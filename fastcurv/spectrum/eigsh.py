@@ -13,11 +13,12 @@ from ..checks import (
     check_symmetric_operator,
     either_seed,
 )
+from ..krylov.ritz import check_wanted
 from ..protocols import Castable, Operator, Seed
 from .mixed_precision import mixed_pairs
 from .reduced import reduced_pairs, reduction, settled
 from .results import Eigenpairs
-from .search import Asked, check_wanted, extreme_pairs
+from .search import Asked, extreme_pairs
 
 
 def eigsh(

@@ -10,13 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import (
-    check_choice,
-    check_positive,
-    check_positive_int,
-    check_vectors,
-    operator_dtype,
-)
+from ..checks import check_positive, check_positive_int, check_vectors, operator_dtype
 from ..interrupts import Interrupted, deferred_interrupts
 from ..krylov.basis import combine, orthonormal_rows
 from ..krylov.held import held_rows
@@ -49,14 +43,6 @@ class Asked:
     max_basis: int | None
     probe: bool
     progress: bool = False
-
-
-def check_wanted(k: Any, which: Any, n: int) -> int:
-    """`k` as an int from 1 to n, after `which` is found to name ends of a spectrum."""
-    check_choice(which, ("LA", "SA", "LM", "BE"), "which")
-    if check_positive_int(k, "k") > n:
-        raise ValueError(f"k is {k} and the operator has n = {n}; wanted k <= n")
-    return int(k)
 
 
 def resolve_tol(tol: float | None, dtype: np.dtype[Any]) -> float:

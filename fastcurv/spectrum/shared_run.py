@@ -18,14 +18,14 @@ from ..checks import (
 )
 from ..krylov.basis import combine
 from ..krylov.lanczos import Recurrence
-from ..krylov.ritz import bounds, ritz_pairs
+from ..krylov.ritz import bounds, check_wanted, ritz_pairs
 from ..progress import Bar, bar
 from ..protocols import Array, Operator, Seed
 from .density import assemble, extend, quadrature, with_rest
 from .density_result import SpectralDensity
 from .reduced import completed, reduction
 from .results import Eigenpairs
-from .search import check_wanted, resolve_tol
+from .search import resolve_tol
 from .smoothing import check_look
 
 MAX_BYTES = 4 << 30

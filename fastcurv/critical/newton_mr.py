@@ -64,8 +64,8 @@ def krylov_steps(space: KrylovSpace) -> Steps:
     norm = float(np.abs(space.ritz()[0]).max())
     if not 0 < norm < np.inf:
         return Steps(norm=norm if norm == 0 else float("nan"))
-    found = [least_residual(space, share * norm)[0] for share in DAMPINGS]
-    first = space.couplings[0, : space.m]
+    found = [least_residual(space, space.gamma, share * norm)[0] for share in DAMPINGS]
+    first = space.T[0, : space.m]
     kept = [y for y in found if y.any()]
     return Steps(
         [space.combine(y).astype(np.float64) for y in kept],
@@ -87,10 +87,10 @@ def grow(space: KrylovSpace, tolerance: float, limit: int, stop: Callable[[], bo
             space.extend()
         if space.m == 0:
             return
-        _, residual = least_residual(space)
+        _, residual = least_residual(space, space.gamma)
         size, norm = float(np.linalg.norm(residual)), float(np.abs(space.ritz()[0]).max())
         if len(last) and len(last) <= space.m:
-            tall = space.couplings[: space.m + space.p, : len(last)]
+            tall = space.tall()[:, : len(last)]
             if np.linalg.norm(tall @ last) <= tolerance * norm * np.linalg.norm(last):
                 return
         if size <= tolerance * space.gamma or space.exhausted or space.m >= limit or stop():

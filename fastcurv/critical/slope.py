@@ -9,6 +9,7 @@ import numpy as np
 
 from ..krylov.basis import combine
 from ..krylov.ritz import decompose
+from ..krylov.space import least_residual
 from ..protocols import Floats
 from ..vectors import extent, safe_norm
 from .evidence import FAR
@@ -60,8 +61,5 @@ def along_gradient(ask: Request, search: Search, gradient: tuple[Floats, float])
 
 def _solve(run: Any, size: float) -> tuple[Floats, float]:
     """Newton's step in the basis of a run from g: of least residual, and that over ``||g||``."""
-    T = run.T[: run.m + run.p, : run.m]
-    right = np.zeros(len(T))
-    right[0] = -1.0
-    y = np.linalg.lstsq(T, right, rcond=1e-12)[0]
-    return size * y, float(np.linalg.norm(T @ y - right))
+    y, rest = least_residual(run, 1.0)
+    return size * y, float(np.linalg.norm(rest))

@@ -65,6 +65,40 @@ def combine(Q: Array, S: Array) -> Array:
     return combine_rows(Q, S, np.empty((S.shape[1], Q.shape[1]), Q.dtype))
 
 
+class Basis:
+    """Orthonormal rows and what is known of a symmetric operator A in them.
+
+    Attributes
+    ----------
+    rows : ndarray, shape (room, n)
+        Rows ``[0, m)`` have been multiplied; the ``p`` after them hold all that the products have
+        outside of the first, and wait.
+    T : ndarray, shape (room, room)
+        ``Q A Q'`` in float64, of the rows so far.
+    tridiagonal : bool
+        Whether the first m rows and columns of T are.
+    """
+
+    rows: Array
+    T: Floats
+    m: int
+    p: int
+    tridiagonal: bool
+
+    def coupling(self) -> Floats:
+        """``B (p, m)``, what the products of the first m rows have along the rows that wait."""
+        return self.T[self.m : self.m + self.p, : self.m]
+
+    def tall(self) -> Floats:
+        """``(m + p, m)``: the coefficients of all products, T above the coupling."""
+        return self.T[: self.m + self.p, : self.m]
+
+    def widen(self, more: int) -> None:
+        """Room for so many rows more; what is there stays."""
+        self.rows.resize((len(self.rows) + more, self.rows.shape[1]), refcheck=False)
+        self.T = np.pad(self.T, ((0, more), (0, more)))
+
+
 def column_lengths(M: Floats) -> Floats:
     """The 2-norms of the columns of a small matrix, whatever its scale."""
     largest = float(np.abs(M).max(initial=0.0))

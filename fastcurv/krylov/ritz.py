@@ -7,7 +7,7 @@ import numpy as np
 from ..checks import check_choice, check_positive_int
 from ..eigensolver import eigh, eigh_tridiagonal
 from ..protocols import Floats, Indices
-from .basis import column_lengths
+from .basis import Basis, column_lengths
 from .lanczos import Recurrence
 
 SMALL = 48  # up to this size the whole decomposition costs no more than a part of it
@@ -53,8 +53,8 @@ def sides(theta: Floats, k: int, which: str) -> list[Floats]:
     return [np.abs(theta) - np.abs(theta).min()]
 
 
-def decompose(run: Recurrence) -> tuple[Floats, Floats]:
-    """All Ritz values ``(m,)`` of a recurrence and their coordinates ``S (m, m)``."""
+def decompose(run: Basis) -> tuple[Floats, Floats]:
+    """All Ritz values ``(m,)`` of a basis and their coordinates ``S (m, m)``."""
     T = run.T[: run.m, : run.m]
     if run.tridiagonal and run.m > 1:
         return eigh_tridiagonal(np.diag(T), np.diag(T, 1))

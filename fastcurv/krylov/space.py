@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from ..eigensolver import eigh, eigh_tridiagonal
 from ..protocols import Array, Floats
 from ..vectors import norm
-from .basis import bring_near_one, length, project, subtract
+from .basis import Basis, bring_near_one, length, project, subtract
+from .ritz import decompose
 
 
-class KrylovSpace:
+class KrylovSpace(Basis):
     """Orthonormal rows Q, with the exact projection ``T = Q H Q'`` of those already multiplied.
 
     Rows ``[0, m)`` have been multiplied; the ``p`` rows after them are pending: they are what the
@@ -43,7 +43,6 @@ class KrylovSpace:
 
     multiply: Any
     _n_starts: int
-    _chain: bool
     _lacking: Any
     _follow: bool
     _ritz: tuple[np.ndarray, np.ndarray]
@@ -52,7 +51,7 @@ class KrylovSpace:
         self.n, self.dtype = int(n), np.dtype(dtype)
         self.max_dim = int(min(max_dim, n))
         self.rows = np.empty((min(self.max_dim, 16), self.n), self.dtype)
-        self.couplings = np.zeros((len(self.rows),) * 2)
+        self.T = np.zeros((len(self.rows),) * 2)
         self.product = np.empty(self.n, self.dtype)
         self._scratch = np.empty(self.n, self.dtype)
         self.m = self.p = 0
@@ -73,24 +72,13 @@ class KrylovSpace:
             np.copyto(self.product, vector, casting="same_kind")
             bring_near_one(self.product[None])
             self._append(self.product, norm(self.product), np.zeros(self.p))
-        self._n_starts, self._chain = self.p, self.p == 1
+        self._n_starts, self.tridiagonal = self.p, self.p == 1
         self._lacking, self._follow = None, False
 
     @property
     def exhausted(self) -> bool:
         """No direction is left to multiply, or there is no room for what comes of it."""
         return self.p == 0 or self.m + self.p >= self.max_dim < self.n
-
-    def _reserve(self, count: int) -> None:
-        if count <= len(self.rows):
-            return
-        size = min(self.max_dim, max(count, 2 * len(self.rows)))
-        rows = np.empty((size, self.n), self.dtype)
-        held = self.m + self.p
-        rows[:held] = self.rows[:held]
-        couplings = np.zeros((size, size))
-        couplings[:held, :held] = self.couplings[:held, :held]
-        self.rows, self.couplings = rows, couplings
 
     def _orthogonalise(self, w: np.ndarray, coefficients: np.ndarray) -> float:
         """Take Q out of `w` in place, twice if the first time took most of it; add what was
@@ -121,10 +109,11 @@ class KrylovSpace:
         rounding = max(10 * kind.eps * reference, kind.tiny / kind.eps)  # or what underflow left
         if held >= self.max_dim or not left > rounding:
             return 0.0
-        self._reserve(held + 1)
+        if held == len(self.rows):
+            self.widen(min(held, self.max_dim - held))
         np.multiply(w, self.dtype.type(1.0 / left), out=self.rows[held])
-        self.couplings[held, :] = 0.0
-        self.couplings[:, held] = 0.0
+        self.T[held, :] = 0.0
+        self.T[:, held] = 0.0
         self.p += 1
         return left
 
@@ -142,19 +131,19 @@ class KrylovSpace:
         coefficients = np.zeros(m + self.p)
         size = norm(w)
         if self.p == 1 and m:
-            beta = np.ldexp(self.couplings[m, m - 1], -exponent)
+            beta = np.ldexp(self.T[m, m - 1], -exponent)
             np.multiply(self.rows[m - 1], self.dtype.type(beta), out=self._scratch)
             w -= self._scratch
             coefficients[m - 1] = beta
         held = m + self.p
         left = np.ldexp(self._append(w, size, coefficients), exponent)
         coefficients = np.ldexp(coefficients, exponent)
-        if self._chain:
+        if self.tridiagonal:
             coefficients[: max(m - 1, 0)] = 0.0  # rounding: T is tridiagonal
-        self.couplings[:held, m] = coefficients
-        self.couplings[m, :held] = coefficients
+        self.T[:held, m] = coefficients
+        self.T[m, :held] = coefficients
         if left > 0:
-            self.couplings[held, m] = self.couplings[m, held] = left
+            self.T[held, m] = self.T[m, held] = left
         self.m, self.p = m + 1, self.p - 1
 
     def _choose_next(self) -> None:
@@ -168,9 +157,7 @@ class KrylovSpace:
         elif self._follow:
             self._bring_forward(m + self.p - 1)
         else:
-            self._bring_forward(
-                m + int(np.argmax(np.linalg.norm(self.couplings[pending, :m], axis=1)))
-            )
+            self._bring_forward(m + int(np.argmax(np.linalg.norm(self.T[pending, :m], axis=1))))
         self._lacking = None
 
     def _reflect(self, lacking: np.ndarray) -> None:
@@ -183,9 +170,9 @@ class KrylovSpace:
         u *= np.sqrt(2.0) / np.linalg.norm(u)
         rows = self.rows[pending]
         rows -= np.multiply.outer(u, u @ rows).astype(self.dtype, copy=False)
-        block = self.couplings[pending, :m]
+        block = self.T[pending, :m]
         block -= np.multiply.outer(u, u @ block)
-        self.couplings[:m, pending] = block.T
+        self.T[:m, pending] = block.T
 
     def _bring_forward(self, chosen: int) -> None:
         m = self.m
@@ -194,19 +181,13 @@ class KrylovSpace:
         self._scratch[:] = self.rows[m]
         self.rows[m] = self.rows[chosen]
         self.rows[chosen] = self._scratch
-        for axis_view in (self.couplings, self.couplings.T):
+        for axis_view in (self.T, self.T.T):
             axis_view[[m, chosen]] = axis_view[[chosen, m]]
 
     def ritz(self) -> tuple[np.ndarray, np.ndarray]:
         """Eigenvalues (ascending) and eigenvectors of T; kept until the space grows."""
         if self._ritz_at != self.m:
-            m = self.m
-            block = self.couplings[:m, :m]
-            if self._chain and m > 2:
-                self._ritz = eigh_tridiagonal(np.diag(block).copy(), np.diag(block, -1).copy())
-            else:
-                self._ritz = eigh(block)[:2]
-            self._ritz_at = m
+            self._ritz, self._ritz_at = decompose(self), self.m
         return self._ritz
 
     def linear_term(self) -> np.ndarray:
@@ -219,7 +200,7 @@ class KrylovSpace:
 
         Steers `extend`.
         """
-        lacking = self.couplings[self.m : self.m + self.p, : self.m] @ y
+        lacking = self.coupling() @ y
         if self.p > 1:
             self._lacking = lacking
         return length(lacking)
@@ -235,21 +216,22 @@ class KrylovSpace:
         """The lowest Ritz value, its residual and its coefficients."""
         values, vectors = self.ritz()
         u = vectors[:, 0]
-        lacking = self.couplings[self.m : self.m + self.p, : self.m] @ u
-        return float(values[0]), length(lacking), u
+        return float(values[0]), length(self.coupling() @ u), u
 
 
-def least_residual(space: Any, damping: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Y of least norm that minimises ``||H Q' y + g||^2 + damping^2 ||y||^2``, and the residual.
+def least_residual(basis: Basis, gamma: float, damping: float = 0.0) -> tuple[Floats, Floats]:
+    """Y of least norm that minimises ``||H Q' y + g||^2 + damping^2 ||y||^2``, ``g = gamma Q[0]``,
+    and the residual.
 
     The residual is in the rows of the space, multiplied and pending. One singular value
     decomposition of the projected matrix; no product.
     """
-    tall = space.couplings[: space.m + space.p, : space.m]
+    tall = basis.tall()
     W, s, Vt = np.linalg.svd(tall, full_matrices=False)
     sure = s > 1e-12 * s[0]
-    weights = np.where(sure, s, 0.0) / np.where(sure, s**2 + damping**2, 1.0)
-    y = -(Vt.T @ (space.gamma * W[0] * weights))
+    s = np.where(sure, s, 1.0)
+    weights = sure / (s + damping * (damping / s))  # no squares, which may leave the range
+    y = -(Vt.T @ (gamma * W[0] * weights))
     residual = tall @ y
-    residual[0] += space.gamma
+    residual[0] += gamma
     return y, residual

@@ -13,6 +13,7 @@ from ..checks import operator_dtype
 from ..eigensolver import eigh
 from ..protocols import Array, Floats, Indices
 from .basis import (
+    Basis,
     as_product,
     bring_near_one,
     column_lengths,
@@ -28,16 +29,13 @@ from .basis import (
 ROUNDING = 4.0
 
 
-class State:
+class State(Basis):
     """What `Recurrence` knows; its parameters are said there."""
 
     n: int
-    m: int
-    p: int
     clean: int
     reach: int
     locked: int
-    tridiagonal: bool
     _lost: float
     _along: tuple[Floats, Floats] | None
 
@@ -77,8 +75,7 @@ class State:
         capacity = min(max_basis, self.dimension)
         more = capacity - self.capacity
         if more > 0:
-            self.rows.resize((capacity + 1, self.n), refcheck=False)
-            self.T = np.pad(self.T, ((0, more), (0, more)))
+            self.widen(more)
             self.err = np.pad(self.err, (0, more))
             self.leak = np.pad(self.leak, ((0, 0), (0, more)))
             self.capacity = capacity
@@ -210,10 +207,6 @@ class State:
             lost**2 * self.scale if first else lost[1:] ** 2 * self.scale
         )
         return float(lost.max(initial=0.0))
-
-    def coupling(self) -> Floats:
-        """``B (p, m)``, what the products of the basis have along the next block."""
-        return self.T[self.m : self.m + self.p, : self.m]
 
     def restart(
         self,

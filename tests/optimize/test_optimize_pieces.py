@@ -124,16 +124,14 @@ def test_a_reflection_turns_what_is_lacking_into_the_first_row(rng):
     couplings += couplings.T
     H = rows.T @ couplings @ rows
     for lacking in (np.array([0.3, -2.0, 1.0]), np.array([-1.0, 1e-3, 0.0])):
-        at = SimpleNamespace(
-            m=m, p=p, rows=rows.copy(), couplings=couplings.copy(), dtype=np.dtype(float)
-        )
+        at = SimpleNamespace(m=m, p=p, rows=rows.copy(), T=couplings.copy(), dtype=np.dtype(float))
         KrylovSpace._reflect(at, lacking)
         wanted = lacking @ rows[m:]
         size = np.linalg.norm(lacking)
         assert np.abs(np.abs(at.rows[m] @ wanted) - size) <= 1e-14 * size
         assert np.abs(at.rows @ at.rows.T - np.eye(m + p)).max() <= 1e-14
-        assert np.abs(at.couplings[m:, :m] - at.rows[m:] @ H @ at.rows[:m].T).max() <= 1e-13
-        assert np.array_equal(at.couplings[:m, m:], at.couplings[m:, :m].T)
+        assert np.abs(at.T[m:, :m] - at.rows[m:] @ H @ at.rows[:m].T).max() <= 1e-13
+        assert np.array_equal(at.T[:m, m:], at.T[m:, :m].T)
 
 
 def test_the_default_of_epochs_and_of_iterations(problem, rng):

@@ -48,7 +48,7 @@ def test_a_krylov_space_is_orthonormal_and_projects_exactly(n_others, dtype):
         space.extend()
         Q = space.rows[: space.m + space.p].astype(np.float64)
         assert abs(Q @ Q.T - np.eye(len(Q))).max() <= slack
-        T = space.couplings[: space.m, : space.m]
+        T = space.T[: space.m, : space.m]
         assert abs(T - Q[: space.m] @ A @ Q[: space.m].T).max() <= slack
         y = rng.standard_normal(space.m)
         outside = A @ (Q[: space.m].T @ y) - Q[: space.m].T @ (T @ y)

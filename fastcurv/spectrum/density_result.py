@@ -11,7 +11,7 @@ import numpy as np
 
 from ..answers import typed
 from ..checks import check_array
-from .results import Estimate, InOneLine, number, widened
+from .results import Estimate, InOneLine, mean_of, number
 from .smoothing import check_look, smear, to_coordinate
 
 
@@ -172,11 +172,8 @@ class SpectralDensity(InOneLine):
         )
 
     def _over_probes(self, per_probe: np.ndarray, method: str) -> Estimate:
-        n = len(per_probe)
-        unit = float(np.abs(per_probe).max(initial=0.0)) or 1.0
-        scatter = unit * float((per_probe / unit).std(ddof=1)) if n > 1 else np.nan
-        stderr = widened(n) * scatter / n**0.5
-        return Estimate(float(per_probe.mean()), stderr, self.n_products, method=method)
+        mean, stderr = mean_of(per_probe)
+        return Estimate(mean, stderr, self.n_products, method=method)
 
     def plot(self, ax: Any = None, *, band: float = 2.0, **line: Any) -> Any:
         """Draw the density with a band of `band` standard errors, named in its legend; needs

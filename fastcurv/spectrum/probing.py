@@ -15,12 +15,17 @@ from ..krylov.lanczos import NOT_FINITE
 from ..progress import Bar
 from ..protocols import Array, Floats, QuadraticForms
 from .density import random_signs
-from .results import Estimate, widened
+from .results import TWO_VALUED, Estimate, mean_of, widened
 
 BLOCK = 16
-# how far Student's interval falls short for squares of Gaussians, what ``v'Hv`` is where one
-# eigenvalue dominates: it must be ``1 + SKEWED / m`` times as wide, to be right 19 times in 20
-SKEWED = 13.0
+# Quadratic forms of signs can take two values only, where few coordinates couple: that many
+# samples are all alike, and show no scatter, once in 32 times
+ALIKE = 6
+
+
+def sketched(m: int) -> int:
+    """How many of m applications find a range: a third, but `ALIKE` samples are left beside it."""
+    return max(0, min(m // 3, (m - ALIKE) // 2))
 
 
 class Counted:
@@ -161,28 +166,9 @@ def squares_of(Y: Array) -> Floats:
     return row_dots(Y, Y)
 
 
-def mean_of(samples: Floats) -> tuple[float, float]:
-    """The mean of independent samples ``v'Hv`` and its widened standard error; NaN from one sample.
-
-    Student's interval, wider where few samples carry the sum: their skewness says so, as far as it
-    can be seen, since a few samples look harmless just where they missed the large ones.
-    """
-    samples = np.asarray(samples, dtype=np.float64)
-    m = len(samples)
-    if m < 2:
-        return float(samples.mean()), np.nan
-    largest = float(np.abs(samples).max()) or 1.0
-    apart = samples / largest - float((samples / largest).mean())
-    variance = float((apart**2).mean())
-    skewness = abs(float((apart**3).mean())) / variance**1.5 if variance > 0 else 0.0
-    share = min(0.3 + 0.7 * skewness / min(1.2, m**0.5 / 2), 1.25)
-    stderr = largest * (variance / (m - 1)) ** 0.5 * widened(m) * (1 + SKEWED / m * share)
-    return float(samples.mean()), stderr
-
-
 def from_sums(total: Floats, squares: Floats, m: int) -> tuple[Floats, Floats]:
     mean = total / m
     if m == 1:
         return mean, np.full_like(mean, np.nan)
     variance = np.maximum(squares / m - mean**2, 0) * m / (m - 1)
-    return mean, widened(m) * np.sqrt(variance / m)
+    return mean, widened(m) * (1 + TWO_VALUED / m) * np.sqrt(variance / m)

@@ -17,10 +17,12 @@ from ..checks import (
 )
 from ..progress import bar
 from ..protocols import Operator, Seed, Written
-from .probing import BLOCK, Counted, from_sums, mean_of, outside, squares_of
+from .probing import ALIKE, BLOCK, Counted, from_sums, mean_of, outside, sketched, squares_of
 from .reduced import reduction
 from .results import Estimate
 from .sketch import Sketch
+
+LEAST = 2 * ALIKE  # applications from which on a sketch, of half of them, tells its own error
 
 
 def trace(
@@ -47,10 +49,11 @@ def trace(
         n_samples, still works.
     method : str
         ``"hutchinson"``: the mean of ``v'Hv`` over random signs v. ``"hutch++"``: exact on the
-        range of ``n_probes / 3`` products, Hutchinson on the rest; far better where few
-        eigenvalues dominate. ``"xtrace"``: the same idea with every sample in every role, best of
-        all, at the cost of n_probes vectors in memory. ``"auto"``: Hutchinson where
-        ``op.quadratic`` exists, else XTrace. From n samples on it is exact: n products.
+        range of ``n_probes / 3`` products, fewer below 18, Hutchinson on the rest; far better where
+        few eigenvalues dominate. ``"xtrace"``: the same idea with every sample in every role, best
+        of all, at the cost of n_probes vectors in memory. ``"auto"``: Hutchinson where
+        ``op.quadratic`` exists and below 12 samples, else XTrace. From n samples on it is exact: n
+        products.
     seed : None, int or numpy.random.Generator
         Of the random choices; the same number, the same bits.
     rng : None, int or numpy.random.Generator
@@ -65,8 +68,9 @@ def trace(
     -------
     Estimate
         ``estimate, stderr, n_products``. Two standard errors cover the truth 19 times in 20, from 6
-        samples on: they are widened by Student's t where samples are few, where few samples carry
-        the sum, and for leave-one-out estimates by their correlation and by what each leaves out.
+        samples on, XTrace and XDiag from 12: they are widened by Student's t where samples are few,
+        where few samples carry the sum, and for leave-one-out estimates by their correlation and by
+        what each leaves out.
 
     Raises
     ------
@@ -109,7 +113,7 @@ def _trace(op: Any, m: int, method: str, rng: np.random.Generator, progress: boo
     if m >= apply.n and method == "auto":
         return apply.estimate(apply.exact_diagonal().sum(), 0.0, "exact")
     if method == "auto":
-        method = "hutchinson" if apply.has_quadratic or m < 8 else "xtrace"
+        method = "hutchinson" if apply.has_quadratic or m < LEAST else "xtrace"
     with bar(m, "trace", progress) as apply.shown:
         if method == "hutchinson":
             return apply.estimate(*apply.hutchinson(rng, m), method)
@@ -139,8 +143,8 @@ def diagonal(
         Products; default 60. Its old name, n_samples, still works.
     method : str
         ``"hutchinson"``: the mean of ``v * Hv`` over random signs v. ``"xdiag"``: exact on the
-        range of half of the products, leave-one-out on the rest. ``"auto"``: ``"xdiag"`` from 8
-        samples on. From n samples on it is exact: n products.
+        range of half of the products, leave-one-out on the rest. ``"auto"``: ``"xdiag"`` from
+        12 samples on. From n samples on it is exact: n products.
     seed : None, int or numpy.random.Generator
         Of the random choices; the same number, the same bits.
     rng : None, int or numpy.random.Generator
@@ -179,7 +183,7 @@ def diagonal(
     if m >= apply.n and method == "auto":
         return apply.estimate(apply.exact_diagonal(), np.zeros(apply.n), "exact")
     if method == "auto":
-        method = "xdiag" if m >= 8 else "hutchinson"
+        method = "xdiag" if m >= LEAST else "hutchinson"
     with bar(m, "diagonal", progress) as apply.shown:
         if method == "xdiag":
             return apply.estimate(*Sketch(apply, rng, m).diagonals(), method)
@@ -213,7 +217,7 @@ def frobenius_norm(
         Products; default 60. Its old name, n_samples, still works.
     method : str
         ``"hutchinson"``: from the mean of ``||Hv||^2`` over random signs v. ``"hutch++"``: exact on
-        the range of a third of the products. ``"auto"``: ``"hutch++"`` from 8 samples on. From n
+        the range of a third of the products. ``"auto"``: ``"hutch++"`` from 12 samples on. From n
         samples on it is exact: n products.
     seed : None, int or numpy.random.Generator
         Of the random choices; the same number, the same bits.
@@ -274,15 +278,15 @@ def _frobenius_norm(
                 0.0,
                 "exact",
             )
-        elif method == "hutch++" or (method == "auto" and m >= 8):
+        elif method == "hutch++" or (method == "auto" and m >= LEAST):
             method = "hutch++"
-            Q = apply.range(rng, m // 3)
+            Q = apply.range(rng, sketched(m))
             known = squares_of(apply.products(Q)).sum()
             rest, error = mean_of(
                 np.concatenate(
                     [
                         squares_of(apply.products(outside(Q, V)))
-                        for V in apply.probes(rng, m - 2 * (m // 3))
+                        for V in apply.probes(rng, m - 2 * sketched(m))
                     ]
                 )
             )
@@ -314,16 +318,15 @@ def _asked(
 
 
 def _hutch_pp(apply: Counted, rng: np.random.Generator, m: int) -> Estimate:
-    """Exact on the range of m/3 products, Hutchinson outside it."""
-    third = m // 3
-    if third < 1 or m - 2 * third < 2:
+    """Exact on the range of a third of the products, Hutchinson outside it."""
+    if m < 4:
         raise ValueError(
             f"n_probes is {m}; wanted at least 4 for method='hutch++', or method='hutchinson'"
         )
-    Q = apply.range(rng, third)
+    Q = apply.range(rng, sketched(m))
     known = float(sum(apply.forms(Q[i : i + BLOCK]).sum() for i in range(0, len(Q), BLOCK)))
     rest = np.concatenate(
-        [apply.forms(outside(Q, V)) for V in apply.probes(rng, m - third - len(Q))]
+        [apply.forms(outside(Q, V)) for V in apply.probes(rng, m - sketched(m) - len(Q))]
     )
     mean, error = mean_of(rest)
     return apply.estimate(known + mean, error, "hutch++")

@@ -158,7 +158,7 @@ class Ending:
             return self._minimum(theta, report, sentence, moves)
         if report.kind == "degenerate" and not report.n_negative:
             return self._degenerate(theta, report, sentence, moves)
-        lower = self._along(theta, report.escape_direction) if moves else None
+        lower = self._along(theta, report) if moves else None
         if lower is not None:
             return lower
         if report.kind == "not_critical" and self._at_infinity(theta):
@@ -250,28 +250,31 @@ class Ending:
             value=self.run.value, walk=self.walk, stop=self.over,
         )  # fmt: skip
 
-    def _along(self, theta: np.ndarray, v: np.ndarray | None) -> Outcome | None:
+    def _along(self, theta: np.ndarray, report: Any) -> Outcome | None:
         """The lowest point along proved negative curvature, or None."""
-        if v is None:
+        if report.escape_direction is None:
             return None
         f = self.run.value(theta)
-        unit = np.asarray(v, dtype=theta.dtype)
+        unit = np.asarray(report.escape_direction, dtype=theta.dtype)
         t, lowest = line_minimum(self.run.value, theta, unit, f, first_length(theta))
         if not lowest < f - value_rounding(f, theta.dtype):
             return None
         found = theta + theta.dtype.type(t) * unit, lowest
-        outcome = self._lower(found, f, True, None)
+        outcome = self._lower(found, f, True, report)
         return outcome if outcome.go_on else None
 
     def _lower(
         self, found: tuple[np.ndarray, float], f: float, moves: bool, report: Any
     ) -> Outcome:
-        """Go on from a lower point; without end only as long as it pays."""
+        """Go on from a lower point; without end only as long as it pays. From a theta that is not
+        critical by further steps too: the tolerance that called it at rest is too wide.
+        """
         self.small = self.small + 1 if f - found[1] < SMALL * abs(f) else 0
         self.moves += 1
         sentence = f"the loss is lower nearby, {found[1]:.9g} for {f:.9g}: no minimum"
         on = moves and self.small <= FEW
-        return Outcome("degenerate", "degenerate", False, sentence, found[0], report, on)
+        kind = "not_critical" if report.kind == "not_critical" else "degenerate"
+        return Outcome("degenerate", kind, False, sentence, found[0], report, on)
 
     def _can_go_on(self, theta: np.ndarray) -> bool:
         """Whether the gradient is above its own rounding, so that further steps may lower it."""

@@ -336,3 +336,24 @@ def test_an_interpolating_start_is_its_bound():
         y = fc.MLP([4, 5, 2]).predict(theta.astype(float), X) * (1 + np.finfo(dtype).eps)
         found = fc.minimize(fc.Objective(model, X, y, loss="mse"), theta, seed=0)
         assert found.success, found.message
+
+
+def test_a_run_steps_on_around_a_ring_that_falls_slowly():
+    """Down a curved valley negative curvature leads a little way at a time: the gradient is small,
+    the point not critical, and the method's own steps have to go on.
+    """
+    c = 3e-7
+
+    def gradient(t):
+        r = np.sqrt(t[0] ** 2 + t[1] ** 2)
+        return (r - 1) * t / r + c * (np.array([1.0, 0.0]) / r - t[0] * t / r**3)
+
+    def hessian(t):
+        return np.stack([gradient(t + 1e-200j * e).imag / 1e-200 for e in np.eye(2)])
+
+    def value(t):
+        return (np.hypot(*t) - 1) ** 2 / 2 + c * t[0] / np.hypot(*t)
+
+    ob = FunctionObjective(2, value, gradient, hessian)
+    found = fc.minimize(ob, [np.cos(1.0), np.sin(1.0)])
+    assert found.success and np.allclose(found.x, [-1, 0], atol=1e-6), found.message

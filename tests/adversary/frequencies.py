@@ -153,7 +153,9 @@ def claims(samples=(6, 10, 30), probes=(6, 12)):
             asked = (function, method, m, kind)
             found.append((name, (two_standard_errors_of_few_couplings, asked)))
     for power, p in product((1, 2), probes):
-        found.append((f"moment {power} by {p} of two pairs", (moments_of_few_couplings, (power, p))))
+        found.append(
+            (f"moment {power} by {p} of two pairs", (moments_of_few_couplings, (power, p)))
+        )
     for power, kind, p in product((1, 2), SPECTRA, probes):
         found.append((f"moment {power} by {p} {kind}", (moments_of_a_density, (power, kind, p))))
     for n, risk in product((100, 400), (0.02, 0.3)):

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..eigensolver import eigh
 from ..krylov.space import KrylovSpace, least_residual
+from ..krylov.subproblems import damped_inverse
 
 DENSE_BELOW = 400  # below this n the steps come from all eigenpairs
 DAMPINGS = (0.0, 1e-7, 1e-4, 1e-2, 0.1, 1.0)  # shares of ||H||: curvature below them is damped
@@ -51,7 +52,7 @@ def dense_steps(A: np.ndarray, g: np.ndarray) -> Steps:
     if not 0 < norm < np.inf:
         return Steps(norm=norm if norm == 0 else float("nan"))
     c = U.T @ g
-    weights = [inverse(values, share * norm, norm) for share in DAMPINGS]
+    weights = [damped_inverse(values, share * norm, 1e-12 * norm) for share in DAMPINGS]
     return Steps(
         [-(U @ (w * c)) for w in weights], [-float((w * values * c) @ c) for w in weights], norm
     )
@@ -97,12 +98,6 @@ def grow(space: KrylovSpace, tolerance: float, limit: int, stop: Callable[[], bo
             return
         last = residual
         look_at = min(space.m + space.p + space.m // 8, limit)
-
-
-def inverse(values: np.ndarray, damping: float, norm: float) -> np.ndarray:
-    """``values / (values^2 + damping^2)``, 0 for values within the rounding of `norm`."""
-    sure = np.abs(values) > 1e-12 * norm
-    return np.where(sure, values, 0.0) / np.where(sure, values**2 + damping**2, 1.0)
 
 
 def lower_gradient(

@@ -16,6 +16,7 @@ from ..protocols import Array, Floats
 from ..vectors import norm
 from .basis import Basis, bring_near_one, length, project, subtract
 from .ritz import decompose
+from .subproblems import damped_inverse
 
 
 class KrylovSpace(Basis):
@@ -228,10 +229,7 @@ def least_residual(basis: Basis, gamma: float, damping: float = 0.0) -> tuple[Fl
     """
     tall = basis.tall()
     W, s, Vt = np.linalg.svd(tall, full_matrices=False)
-    sure = s > 1e-12 * s[0]
-    s = np.where(sure, s, 1.0)
-    weights = sure / (s + damping * (damping / s))  # no squares, which may leave the range
-    y = -(Vt.T @ (gamma * W[0] * weights))
+    y = -(Vt.T @ (gamma * W[0] * damped_inverse(s, damping, 1e-12 * s[0])))
     residual = tall @ y
     residual[0] += gamma
     return y, residual

@@ -73,6 +73,14 @@ def shifted(values: np.ndarray, linear: np.ndarray, shift: float) -> np.ndarray:
     return np.where(safe, -linear / np.where(safe, denominators, 1.0), 0.0)
 
 
+def damped_inverse(values: np.ndarray, damping: float, floor: float) -> np.ndarray:
+    """``values / (values^2 + damping^2)``, 0 for values of size `floor` and less."""
+    sure = np.abs(values) > floor
+    safe = np.where(sure, values, 1.0)
+    # no squares, which may leave the range
+    return np.asarray(sure / (safe + damping * (damping / safe)))
+
+
 def absolute(values: np.ndarray, linear: np.ndarray, damping: float) -> np.ndarray:
     """``-(|T| + damping)^-1 linear``: Newton lengths, but downhill along every eigenvector."""
     return shifted(np.abs(values), linear, damping)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -25,7 +26,6 @@ from .output import (
     describe,
     description,
     extremes,
-    iter_points,
     pair_lines,
     standing,
     state,
@@ -219,7 +219,7 @@ def bench_row(args: Namespace, dtype: str) -> dict[str, Any]:
     theta = model.init(seed=0)
     v = rng.standard_normal(model.n_params).astype(dtype)
     hessian = objective.hessian(theta)
-    points = iter_points(theta)
+    points = itertools.cycle([theta, 0.99 * theta])  # what the last call kept answers none
     product = best_time(lambda: hessian @ v)
     gradient = best_time(lambda: objective.value_and_gradient(next(points)))
     layers = [m * k for k, m in zip(args.sizes, args.sizes[1:])]

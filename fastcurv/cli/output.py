@@ -201,10 +201,3 @@ def check_picture(path: str | Path | None, name: str = "figure") -> None:
     if Path(path).suffix.lower() not in known:
         raise ValueError(f"{name} is {str(path)!r}; wanted a name that ends in {', '.join(known)}")
     check_out(path, name)
-
-
-def iter_points(theta: np.ndarray) -> Any:
-    """Two parameter vectors in turn, so that nothing kept from the last call can answer."""
-    while True:
-        yield theta
-        yield theta * 0.99

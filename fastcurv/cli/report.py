@@ -138,10 +138,6 @@ class Report:
         """A paragraph of plain text."""
         return self._add(f"<p>{_escape(sentence)}</p>")
 
-    def code(self, text: str) -> Report:
-        """Lines kept as they are."""
-        return self._add(f"<pre>{_escape(text)}</pre>")
-
     def table(self, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> Report:
         """A table; numbers are set to the right, with at most six digits."""
         cells = [list(row) for row in rows]
@@ -158,12 +154,10 @@ class Report:
             f"<tbody>\n{body}</tbody></table></div>"
         )
 
-    def figure(self, figure: Any, caption: str, *, vector: bool = True) -> Report:
-        """A Matplotlib figure, inline as SVG, or as PNG where ``vector`` is False (large
-        images).
-        """
+    def figure(self, figure: Any, caption: str) -> Report:
+        """A Matplotlib figure, inline as SVG."""
         figure = getattr(figure, "figure", figure)  # an Axes stands for its figure
-        picture = _svg(figure, len(self._parts)) if vector else _png(figure, caption)
+        picture = _svg(figure, len(self._parts))
         return self._add(f"<figure>{picture}<figcaption>{_escape(caption)}</figcaption></figure>")
 
     def image(self, path: str | PathLike[str], caption: str) -> Report:
@@ -290,12 +284,6 @@ def _svg(figure: Any, number: int) -> str:
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
     return text[text.index("<svg") :]
-
-
-def _png(figure: Any, caption: str) -> str:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=160)
-    return _img(file.getvalue(), caption)
 
 
 def _img(data: bytes, caption: str) -> str:

@@ -131,8 +131,7 @@ def _symmetries(ask: Request, search: Search) -> Floats | None:
         T: Floats = tangents(ask.ob, ask.theta).columns
     except MemoryError:
         return None
-    sizes = np.linalg.norm(T, axis=0)
-    T = T[:, sizes > 0] / sizes[sizes > 0]
+    T = T[:, T.any(axis=0)]
     if T.shape[1] > min(MAX_SYMMETRY, search.left() // 4):
         return None
     if not T.shape[1]:

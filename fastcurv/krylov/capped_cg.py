@@ -28,6 +28,13 @@ class Workspace:
     def __init__(self, n: int, dtype: Any) -> None:
         self.y, self.r, self.p, self.Hp, self.scratch = (np.empty(n, dtype) for _ in range(5))
 
+    def begin(self, g: np.ndarray) -> float:
+        """CG at ``y = 0``: residual g and direction -g; returns ``||g||^2``."""
+        self.y[:] = 0.0
+        self.r[:] = g
+        np.negative(g, out=self.p)
+        return dot(self.r, self.r)
+
 
 def capped_cg(
     multiply: Any,
@@ -73,10 +80,7 @@ def capped_cg(
     """
     y, r, p, Hp, scratch = work.y, work.r, work.p, work.Hp, work.scratch
     kind = g.dtype.type
-    y[:] = 0.0
-    r[:] = g
-    np.negative(g, out=p)
-    rr = rr0 = dot(r, r)
+    rr = rr0 = work.begin(g)
     yHy = yy = 0.0
     for j in range(1, (max_iter or len(g)) + 1):
         multiply(p, Hp)
@@ -132,10 +136,7 @@ def _slow_direction(
     y, r, p, Hp, scratch = work.y, work.r, work.p, work.Hp, work.scratch
     kind = g.dtype.type
     last_y, last_r = y.copy(), r.copy()
-    y[:] = 0.0
-    r[:] = g
-    np.negative(g, out=p)
-    rr, lowest, found = dot(r, r), np.inf, None
+    rr, lowest, found = work.begin(g), np.inf, None
     for _ in range(j):
         d = last_y - y
         dd = dot(d, d)

@@ -120,21 +120,20 @@ class State(Basis):
     def drop_block(self) -> None:
         """Forget the next block; its coupling to the basis becomes part of err."""
         self.reorthogonalise()
-        m, p = self.m, self.p
-        if p:
-            lost = column_lengths(self.coupling())
-            self.err[:m] += lost
-            self._lock(lost)
-            self.T[m:, :] = 0
-            self.T[:, m:] = 0
+        if self.p:
+            self._drop_coupling(column_lengths(self.coupling()))
         self.p = 0
 
-    def _lock(self, lost: Floats) -> None:
-        """Where more than rounding was dropped, later vectors still couple to the basis so far:
+    def _drop_coupling(self, lost: Floats) -> None:
+        """Of the coupling to the next block so much of each column becomes part of err, and nothing
+        stays in T. Where that is more than rounding, later vectors still couple to what is there:
         keep measuring it.
         """
+        self.err[: self.m] += lost
         if lost.max(initial=0.0) > 10 * self.noise:
             self.locked = self.m
+        self.T[self.m :, :] = 0
+        self.T[:, self.m :] = 0
 
     def _forget_loss(self) -> None:
         """Rows are orthonormal to rounding from here on."""
@@ -248,14 +247,10 @@ class State(Basis):
         U = U[:, size > 1e-3 * size[0]][:, :most] if size[0] > 0 else U[:, :0]
         if U.shape[1] >= p:
             return
-        B = self.coupling().copy()
+        B = self.coupling()
         kept = U.T @ B
-        lost = column_lengths(B - U @ kept)
-        self.err[:m] += lost
-        self._lock(lost)
+        self._drop_coupling(column_lengths(B - U @ kept))
         rotate(self.rows[m : m + p], U)
-        self.T[m:, :] = 0
-        self.T[:, m:] = 0
         self.p = r = U.shape[1]
         self.T[m : m + r, :m] = kept
         self.T[:m, m : m + r] = kept.T

@@ -17,7 +17,7 @@ from ..answers import Answering, door, refuse_foreign, typed
 from ..checks import check_choice, check_positive, check_positive_int
 from ..rounding.bounds import rounding_at
 from ..rounding.facts import NetworkFacts
-from ..structure.parameters import l2_diagonal
+from ..structure.parameters import l2_diagonal, terms_of_a_row
 from .arguments import (
     InitSignature,
     as_vector,
@@ -235,7 +235,7 @@ class Objective(NetworkFacts, Answering, subject="objective"):
     @property
     def divisor(self) -> float:
         """What divides the sum over samples: N, or N d_out where a loss is a mean over entries."""
-        return float(self.n_samples * (1 if self.loss == "cross_entropy" else self.model.sizes[-1]))
+        return self.n_samples * terms_of_a_row(self)
 
     # --- plans: made, bound, handed out, taken back
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from .. import _engine
 from ..checks import check_finite
-from ..structure.parameters import l2_diagonal
+from ..structure.parameters import l2_diagonal, terms_of_a_row
 from .arguments import check_dtype, selected
 from .mlp import MLP
 from .objective import Objective
@@ -65,7 +65,32 @@ class Frame:
     keep: int = 1
 
 
-class Shard(Objective):
+class InFrame:
+    """What rows say of their place among all of an objective's; see `Frame`."""
+
+    frame: Frame
+    loss: str
+    model: MLP
+    n_samples: Any
+    first: int
+
+    @property
+    def divisor(self) -> float:
+        """What the sum over all samples is divided by."""
+        return self.frame.n_samples * terms_of_a_row(self)
+
+    @property
+    def fisher_scale(self) -> float:
+        """Samples of the whole over its own: the engine's ``N sum delta delta'`` has its own N."""
+        return float(self.frame.n_samples / self.n_samples)
+
+    @property
+    def first_output(self) -> int:
+        """The number of its first output among those of all rows."""
+        return self.first * int(self.model.sizes[-1])
+
+
+class Shard(InFrame, Objective):
     """Some rows of an objective: what they add to its sums, without l2.
 
     Parameters
@@ -94,22 +119,6 @@ class Shard(Objective):
         self._plans = []
         self.seen = False  # that X is finite, while it was copied
         self.bounds = None  # of rounding, at the theta asked about last
-
-    @property
-    def divisor(self) -> float:
-        """What the sum over all samples is divided by."""
-        entries = 1 if self.loss == "cross_entropy" else self.model.sizes[-1]
-        return float(self.frame.n_samples * entries)
-
-    @property
-    def fisher_scale(self) -> float:
-        """Samples of the whole over its own: the engine's ``N sum delta delta'`` has its own N."""
-        return float(self.frame.n_samples / self.n_samples)
-
-    @property
-    def first_output(self) -> int:
-        """The number of its first output among those of all rows."""
-        return self.first * int(self.model.sizes[-1])
 
     def renewed(self, X: Any, y: Any, sample_weight: Any, first: int, finite: bool) -> Shard:
         """The shard of other rows, as many, in the memory of this one, which is of no use then.

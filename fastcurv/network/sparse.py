@@ -26,7 +26,7 @@ from .shard_parts import (
     value_part,
     vjp_part,
 )
-from .shards import Frame, Sharded
+from .shards import Frame, InFrame, Sharded
 from .sources import as_source
 from .sparse_passes import SparsePlan, SparseRows, as_rows
 from .streaming import SMALLEST, StreamedObjective
@@ -35,18 +35,14 @@ FAST = (gradient_part, jvp_part, product_part, quadratic_part, value_part, vjp_p
 KEPT = 2  # points whose state is kept
 
 
-class SparseShard:
+class SparseShard(InFrame):
     """Sparse rows as what the parts of a sum are asked of; see `Shard`."""
 
     def __init__(self, frame: Frame, X: SparseRows, y: Any, weight: Any, first: int = 0) -> None:
         self.frame, self.model, self.loss = frame, frame.model, frame.loss
         self.n_threads, self.dtype = frame.n_threads, frame.model.dtype
         self.X, self.y, self.sample_weight = X, y, weight
-        self.n_params, self.n_samples = frame.model.n_params, len(X)
-        outputs = int(frame.model.sizes[-1])
-        self.divisor = float(frame.n_samples * (1 if self.loss == "cross_entropy" else outputs))
-        self.fisher_scale = frame.n_samples / len(X)
-        self.first_output = first * outputs
+        self.n_params, self.n_samples, self.first = frame.model.n_params, len(X), first
         self._plans: list[SparsePlan] = []
         self._lock = threading.RLock()
 

@@ -144,13 +144,9 @@ class NormRounding(Rounding):
 
     def add_gradient(self, state: NormState, sums: list[Sums]) -> None:
         """Of all rows."""
-        weights, biases = self.gammas(1)
-        for l, s in enumerate(sums):
-            s.add("a", state.d[l], state.dd[l], state.a[l], state.da[l], weights)
-            if l < len(sums) - 1:
-                s.scales = ((state.du[l] * state.h[l]).sum(), state.du[l].sum())
-            else:
-                s.add_rows(state.d[l], state.dd[l], biases)
+        super().add_gradient(state, sums)
+        for l, s in enumerate(sums[:-1]):
+            s.scales = ((state.du[l] * state.h[l]).sum(), state.du[l].sum())
 
     def columns(self, kind: str = "hessian") -> Floats:
         """Bounds ``(n,)`` on ``||computed(A e_j) - A e_j||`` for every unit vector.
@@ -214,19 +210,14 @@ class NormRounding(Rounding):
 
     def r_pass(self, s: Any, layers: list[Any], kind: str, sums: list[Sums]) -> None:
         """As of other networks, with rdgamma and rdbeta beside."""
-        full, (weights, biases) = kind == "hessian", self.gammas(2)
-        (z, dz), ra, moved = self.norm_forward(s, layers)
+        full, ((z, dz), ra, moved) = kind == "hessian", self.norm_forward(s, layers)
         if z is None:
             return
         rd, drd = s.loss.r_loss(z, dz)
         re: Any = None
         dre: Any = None
         for l in range(len(self.W) - 1, -1, -1):
-            sums[l].add("a", rd, drd, s.a[l], s.da[l], weights)
-            if l == len(self.W) - 1:
-                sums[l].add_rows(rd, drd, biases)
-            if full and ra[l][0] is not None:
-                sums[l].add("ra", s.d[l], s.dd[l], ra[l][0], ra[l][1], weights)
+            self.add_products(s, l, (rd, drd), ra[l] if full else (None, None), sums, 2)
             if l == 0:
                 continue
             below, error, _, _ = self.back(s, l, rd, drd, layers[l][0] if full else None)

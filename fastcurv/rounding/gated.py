@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..structure.activations import loss_terms
-from ..structure.parameters import l2_diagonal, layers_of, normalised
+from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised
 
 Floats = NDArray[np.float64]
 Arrays = list[NDArray[Any]]
@@ -47,10 +47,9 @@ class Rows:
         self.weight = np.ones(len(self.X)) if weight is None else np.asarray(weight, dtype=float)
         self.first = self.inverse = np.arange(len(self.X))
         self.long_y, self.long_weight = self.y, self.weight
-        N = len(self.X)
+        self.divisor = divisor_of(ob)
         if merge:
             self._merge_rows()
-        self.divisor = float(N * (1 if ob.loss == "cross_entropy" else d))
         self.l2 = np.broadcast_to(np.asarray(l2_diagonal(ob), dtype=float), (model.n_params,))
 
     def _merge_rows(self) -> None:

@@ -198,10 +198,21 @@ class Rounding:
 
     def add_gradient(self, state: Any, sums: list[Sums]) -> None:
         """``dW = delta' a`` and ``db`` of some rows."""
-        weights, biases = self.gammas(1)
-        for l, s in enumerate(sums):
-            s.add("a", state.d[l], state.dd[l], state.a[l], state.da[l], weights)
-            s.add_rows(state.d[l], state.dd[l], biases)
+        for l in range(len(sums)):
+            self.add_products(state, l, (state.d[l], state.dd[l]), (None, None), sums, 1)
+
+    def add_products(
+        self, s: Any, l: int, d: tuple[Any, Any], ra: tuple[Any, Any], sums: list[Sums], terms: int
+    ) -> None:
+        """What some rows add to layer l's ``d' a + delta' ra`` and to the sum of d's rows, for d
+        and ra with their `Err`; ra None for 0, and `terms` of such products.
+        """
+        weights, biases = self.gammas(terms)
+        sums[l].add("a", *d, s.a[l], s.da[l], weights)
+        if not self.ob.model.batch_norm or l == len(sums) - 1:  # else rdbeta stands for it
+            sums[l].add_rows(*d, biases)
+        if ra[0] is not None:
+            sums[l].add("ra", s.d[l], s.dd[l], *ra, weights)
 
     def checked(self, v: ArrayLike, kind: str) -> Floats | None:
         """V (n,) in the model's dtype; None where it is not finite, and nothing is bounded."""
@@ -305,8 +316,7 @@ class Rounding:
         """RdW = rdelta' a + delta' ra;  re_below = rdelta W + delta V [+ re];  rdelta = re * phi' +
         e * phi'' * rz.
         """
-        full, (weights, biases) = kind == "hessian", self.gammas(2)
-        ra, rz = self.r_forward(s, layers)
+        full, (ra, rz) = kind == "hessian", self.r_forward(s, layers)
         if rz[-1][0] is None:  # v = 0
             return
         rd, drd = s.loss.fisher(*rz[-1]) if kind == "fisher" else s.loss.r_loss(*rz[-1])
@@ -315,11 +325,7 @@ class Rounding:
         chain = Chain(s.kappa)
         new: Any = 0.0
         for l in range(len(self.W) - 1, -1, -1):
-            sums[l].add("a", rd, drd, s.a[l], s.da[l], weights)
-            sums[l].add_rows(rd, drd, biases)
-            if full and ra[l][0] is not None:
-                moved, off = ra[l]
-                sums[l].add("ra", s.d[l], s.dd[l], moved, off, weights)
+            self.add_products(s, l, (rd, drd), ra[l] if full else (None, None), sums, 2)
             if l == 0:
                 continue
             below, error, carried, added = self.back(s, l, rd, drd, layers[l][0] if full else None)

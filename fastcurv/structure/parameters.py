@@ -85,7 +85,12 @@ def divisor_of(ob: Any) -> float:
     known = getattr(ob, "divisor", None)
     if known is not None:
         return float(known)
-    return float(len(ob.X) * (1 if ob.loss == "cross_entropy" else ob.model.sizes[-1]))
+    return len(ob.X) * terms_of_a_row(ob)
+
+
+def terms_of_a_row(ob: Any) -> float:
+    """How many entries of a row a mean loss counts: one, or those of its outputs."""
+    return 1.0 if ob.loss == "cross_entropy" else float(ob.model.sizes[-1])
 
 
 def rows_that_count(ob: Any) -> NDArray[np.float64]:

@@ -37,9 +37,9 @@ def test_pictures_are_inline_and_repeatable():
 
     def page():
         ax = plots.curve([1, 2, 3], [1.0, 0.1, 0.01], label="loss", xlabel="step", ylabel="loss")
-        return Report("r").figure(ax, "a curve").figure(ax, "again", vector=False).to_html()
+        return Report("r").figure(ax, "a curve").figure(ax, "again").to_html()
 
-    assert page().count("<svg") == 1 and "data:image/png;base64," in page()
+    assert page().count("<svg") == 2
     assert page() == page()
 
 

@@ -16,7 +16,7 @@ from . import dense, iterative
 from .decide import Findings, Outcome, decide
 from .evidence import Evidence, Products, hessian_products
 from .held import HeldMinimum
-from .knowledge import as_stored, saturation
+from .knowledge import as_stored, left_alone, saturation
 from .nearest import Coordinates, walk
 from .on_kinks import held_at
 from .request import Request, make_request
@@ -166,7 +166,11 @@ def classify(
         seed=seed,
         krylov=krylov,
     )
-    with np.errstate(all="ignore"), bar(None, "classify", progress) as shown:
+    with (
+        np.errstate(all="ignore"),
+        bar(None, "classify", progress) as shown,
+        left_alone(ask.theta),
+    ):
         return _judge(ask, shown, started)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..protocols import Valued
 from ..vectors import extent
+from .knowledge import value_at
 from .nearness import value_rounding
 
 SIZES = (1e-5, 1e-4, 1e-3, 1e-2)  # of theta's length
@@ -26,14 +27,14 @@ def falls_across(
     """
     if direction is None or not isinstance(ob, Valued):
         return False
-    here = float(ob.value(theta))
+    here = value_at(ob, theta)
     length = extent(theta)
     noise = value_rounding(here, getattr(ob, "dtype", np.float64))
     slope = abs(float(gradient @ direction))
     for way in (1.0, -1.0):
         for size in SIZES:
             t = size * length
-            rise = float(ob.value(theta + way * t * direction)) - here
+            rise = value_at(ob, theta + way * t * direction) - here
             if rise < -noise - slope * t:
                 return True
             if rise > noise:

@@ -5,6 +5,8 @@ Infinity means "not known" wherever a bound is asked for, and so does NaN.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +97,44 @@ def tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> Tangents:
 def offers_symmetries(ob: Any) -> bool:
     """Whether the objective says anything about its symmetries."""
     return isinstance(ob, (Orbits, Symmetric))
+
+
+@contextmanager
+def left_alone(theta: np.ndarray) -> Iterator[None]:
+    """ValueError where theta is changed within: by an objective that writes into what it is given,
+    so that nothing it says is of the point that was meant.
+    """
+    before, failed = theta.copy(), None
+    try:
+        yield
+    except Exception as error:
+        failed = error
+    if not np.array_equal(before, theta, equal_nan=True):
+        raise ValueError(
+            "the objective writes into the theta it is given; wanted one that works on a copy of "
+            "it, theta.copy()"
+        ) from failed
+    if failed is not None:
+        raise failed
+
+
+def as_number(value: Any) -> float:
+    """What an objective gives as its value, a number or an array of one, as a float."""
+    if isinstance(value, (float, int)):
+        return float(value)
+    found = np.asarray(value)
+    if found.size != 1 or found.dtype.kind not in "biuf":
+        raise TypeError(
+            f"the objective's value is an array of shape {found.shape} and dtype {found.dtype}; "
+            "wanted a number"
+        )
+    return float(found.reshape(()))
+
+
+def value_at(ob: Any, theta: np.ndarray) -> float:
+    """The objective's value there."""
+    with left_alone(theta):
+        return as_number(ob.value(theta))
 
 
 def kinks(ob: Any, theta: np.ndarray) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 from ..protocols import BoundedBelow, BoundsGradient, Precise, Valued
 from ..vectors import safe_norm
 from .evidence import gradient_at, gradient_bound
+from .knowledge import value_at
 from .theorem import Slice
 
 SHARE = 1e-8  # of the loss above its bound: what Newton's step may still promise
@@ -105,7 +106,7 @@ def nearness_by(
     """The rule for a decrement that is known; `reach` is ``|theta|' |H| |theta|``, or as much,
     `whole` the decrement with what the rounding of g may explain.
     """
-    f = float(ob.value(theta)) if isinstance(ob, Valued) else 0.0
+    f = value_at(ob, theta) if isinstance(ob, Valued) else 0.0
     threshold = value_threshold(f, lower_bound(ob), reach, _eps(ob))
     found = held(gradient_norm, decrement, threshold, gradient_tol, whole)
     if gradient_tol is not None or not found.near:

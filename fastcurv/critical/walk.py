@@ -21,6 +21,7 @@ from .evidence import (
     gradient_bound,
     hessian_products,
 )
+from .knowledge import left_alone, value_at
 from .newton_mr import DENSE_BELOW, Steps, dense_steps, grow, krylov_steps
 
 KRYLOV_STEPS = 120  # above DENSE_BELOW, the Krylov space of the gradient has at most this dimension
@@ -64,16 +65,18 @@ class Walk:
         self.nfev += 1
         if not np.isfinite(theta.astype(getattr(self.ob, "dtype", float))).all():
             return np.full(theta.size, np.nan)
-        return np.array(self.ob.gradient(theta), dtype=float)
+        with left_alone(theta):
+            return np.array(self.ob.gradient(theta), dtype=float)
 
     def hessian(self, theta: np.ndarray) -> Products | None:
         """The Hessian in the objective's own precision; None where it refuses the point as not
         finite, which far out it may.
         """
-        try:
-            return hessian_products(self.ob, theta, best=False)
-        except (ValueError, OverflowError, FloatingPointError):
-            return None
+        with left_alone(theta):
+            try:
+                return hessian_products(self.ob, theta, best=False)
+            except (ValueError, OverflowError, FloatingPointError):
+                return None
 
     def steps(self, H: Products, g: np.ndarray) -> Steps:
         """Newton-MR's steps at a point; counts their products."""
@@ -153,7 +156,7 @@ class Walk:
     def result(self) -> OptimizeResult:
         return outcome(
             x=self.theta,
-            fun=float(self.ob.value(self.theta)),
+            fun=value_at(self.ob, self.theta),
             jac=self.g,
             gradient_norm=self.norm,
             gradient_tol=self.tol,

@@ -10,6 +10,7 @@ from scipy.optimize import OptimizeResult
 from ..answers import own_names
 from ..checks import as_rng, check_positive_int, check_theta, check_vector
 from ..critical.evidence import Products
+from ..critical.knowledge import left_alone, value_at
 from ..critical.nearness import value_rounding
 from ..outcome import outcome
 from ..protocols import Differentiable
@@ -72,10 +73,18 @@ def escape(
     >>> found.success, round(float(found.fun), 3)
     (True, -0.25)
     """
-    theta = check_theta(ob, theta, "theta", getattr(ob, "dtype", None))
+    theta = check_theta(ob, theta, "theta", getattr(ob, "dtype", None)).copy()
     max_products = check_positive_int(max_products, "max_products")
+    with left_alone(theta):
+        return _escape(ob, theta, direction, max_products, seed)
+
+
+def _escape(
+    ob: Any, theta: np.ndarray, direction: Any, max_products: int, seed: Any
+) -> OptimizeResult:
+    """`escape`, its arguments checked."""
     H = Products(ob.hessian(theta))
-    f0, way, size, rounding = float(ob.value(theta)), direction, 0.0, 0.0
+    f0, way, size, rounding = value_at(ob, theta), direction, 0.0, 0.0
     if way is None:
         curvature, way, rounding, H.count = lowest_curvature(
             H.native, as_rng(seed), suspects(ob, theta, H.native), max_products=max_products
@@ -111,7 +120,7 @@ def _follow(ob: Any, theta: np.ndarray, v: np.ndarray, result: Any, negative: bo
 
     def value(point: np.ndarray) -> float:
         result.nfev += 1
-        return float(ob.value(point))
+        return value_at(ob, point)
 
     f0, kind = result.fun, theta.dtype.type
     t, f = line_minimum(value, theta, v, f0, first_length(theta))

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..critical.definite import inverse
 from ..critical.evidence import hessian_products
+from ..critical.knowledge import value_at
 from ..critical.nearness import gradient_and_error, value_rounding
 from ..krylov.space import KrylovSpace
 from ..krylov.subproblems import shifted
@@ -58,7 +59,7 @@ def polish(ob: Any, theta: np.ndarray, dense_below: int, stop: Callable[[], bool
     """
     here, n_products, n_gradients, n_steps = theta, 0, 1, 0
     g = gradient_and_error(ob, here.astype(np.float64))[0]
-    ceiling = float(ob.value(here))
+    ceiling = value_at(ob, here)
     ceiling += value_rounding(ceiling, theta.dtype)
     makes: list[Make] = [_krylov] if here.size >= KRYLOV_FROM else []
     makes += [_factor if here.size < dense_below else _krylov] * FACTORS
@@ -79,7 +80,7 @@ def polish(ob: Any, theta: np.ndarray, dense_below: int, stop: Callable[[], bool
             n_gradients += 1
             if not np.linalg.norm(g_trial) <= 0.5 * np.linalg.norm(g):
                 break
-            if not float(ob.value(trial)) <= ceiling:
+            if not value_at(ob, trial) <= ceiling:
                 break
             here, g, n_steps, kept = trial, g_trial, n_steps + 1, kept + 1
             close = bool(np.linalg.norm(p) <= 1e-10 * length)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..critical.knowledge import as_number, left_alone, value_at
 from ..krylov.basis import as_product
 from ..protocols import ValueWithGradient
 from ..vectors import norm
@@ -161,18 +162,19 @@ class Run:
     def value(self, theta: np.ndarray) -> float:
         """The objective at `theta`."""
         self.n_values += 1
-        return float(self.ob.value(theta))
+        return value_at(self.ob, theta)
 
     def value_and_gradient(self, theta: np.ndarray, ob: Any = None) -> tuple[float, np.ndarray]:
         """Value and gradient, of the full objective or of `ob`."""
         self.n_gradients += 1
         at_once = self.at_once if ob is None else isinstance(ob, ValueWithGradient)
         ob = ob or self.ob
-        if at_once:
-            f, g = ob.value_and_gradient(theta)
-        else:
-            f, g = ob.value(theta), ob.gradient(theta)
-        return float(f), np.array(g, dtype=self.theta.dtype)  # theirs may be a buffer
+        with left_alone(theta):
+            if at_once:
+                f, g = ob.value_and_gradient(theta)
+            else:
+                f, g = ob.value(theta), ob.gradient(theta)
+        return as_number(f), np.array(g, dtype=self.theta.dtype)  # theirs may be a buffer
 
     def step_price(self) -> float:
         """What trying and taking a step costs, in products: values and gradients are of all rows,
@@ -188,7 +190,8 @@ class Run:
             self.operator.release()
         f = g = None
         if self.curvature is not None:
-            operator = getattr(self._curved(), self.curvature)(self.theta)
+            with left_alone(self.theta):
+                operator = getattr(self._curved(), self.curvature)(self.theta)
             self.operator = CountedOperator(operator, self)
             if self.sample is None:
                 f, g = getattr(operator, "value", None), getattr(operator, "gradient", None)
@@ -237,7 +240,7 @@ class Run:
         }
         score = self.f
         if self.validation is not None:
-            score = entry["validation"] = float(self.validation.value(self.theta))
+            score = entry["validation"] = value_at(self.validation, self.theta)
         self.pending = len(self.history["loss"]), entry, score
         self.settle()
 

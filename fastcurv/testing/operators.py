@@ -132,20 +132,21 @@ class FunctionObjective:
         self._value, self._gradient, self._hessian = value, gradient, hessian
         self._third_bound = third_bound
 
+    def _own(self, theta: np.ndarray) -> np.ndarray:
+        """A copy that a function may write into."""
+        return np.array(check_vector(theta, self.n_params, "theta", float))
+
     def value(self, theta: np.ndarray) -> float:
-        return float(self._value(check_vector(theta, self.n_params, "theta", float)))
+        return float(self._value(self._own(theta)))
 
     def gradient(self, theta: np.ndarray) -> np.ndarray:
-        return np.asarray(
-            self._gradient(check_vector(theta, self.n_params, "theta", float)), dtype=float
-        )
+        return np.asarray(self._gradient(self._own(theta)), dtype=float)
 
     def value_and_gradient(self, theta: np.ndarray) -> tuple[float, np.ndarray]:
         return self.value(theta), self.gradient(theta)
 
     def hessian(self, theta: np.ndarray) -> Any:
-        theta = check_vector(theta, self.n_params, "theta", float)
-        return check_symmetric_operator(np.asarray(self._hessian(theta), dtype=float))
+        return check_symmetric_operator(np.asarray(self._hessian(self._own(theta)), dtype=float))
 
     def third_bound(self, theta: np.ndarray, radius: float) -> float:
         """A Lipschitz constant of the Hessian around theta; infinity where none was given."""

@@ -172,3 +172,77 @@ def test_a_gradient_that_comes_in_one_buffer_changes_nothing(method):
         ob = FunctionObjective(2, value, g, hessian)
         ends.append(fc.minimize(ob, start, method, seed=0, max_iter=100))
     assert np.array_equal(ends[0].x, ends[1].x) and ends[0].message == ends[1].message
+
+
+class Writing:
+    """``||theta||^2 / 2 - theta_0^2``, by methods of which one works in place."""
+
+    n_params = 3
+
+    def __init__(self, careless):
+        self.careless = careless
+
+    def given(self, theta, name):
+        return theta if name in self.careless else theta.copy()
+
+    def value(self, theta):
+        theta = self.given(theta, "value")
+        theta -= 1.0
+        return float(theta @ theta - 2 * theta[0] ** 2) / 2
+
+    def gradient(self, theta):
+        theta = self.given(theta, "gradient")
+        theta -= 1.0
+        return theta * [-1.0, 1.0, 1.0]
+
+    def hessian(self, theta):
+        theta = self.given(theta, "hessian")
+        theta -= 1.0
+        return np.diag([-1.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("careless", ["value", "gradient", "hessian"])
+@pytest.mark.parametrize("call", [fc.classify, fc.minimize, fc.find_critical_point, fc.escape])
+def test_an_objective_that_writes_into_theta_is_refused(call, careless):
+    """What it says afterwards is of another point: a saddle could be called a minimum."""
+    if call is fc.escape and careless == "gradient":
+        return  # it asks for none
+    theta = np.full(3, 1.5)
+    with pytest.raises(ValueError, match="writes into the theta"):
+        call(Writing({careless}), theta)
+    assert np.all(theta == 1.5)
+
+
+class Shaped:
+    """A bowl whose value is an array."""
+
+    n_params = 2
+
+    def __init__(self, shape):
+        self.shape = shape
+
+    def value(self, theta):
+        return np.full(self.shape, 0.5 * float(theta @ theta))
+
+    def gradient(self, theta):
+        return theta.copy()
+
+    def hessian(self, theta):
+        return np.eye(2)
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1), ()])
+def test_a_value_may_be_an_array_of_one_number(shape):
+    ob, start = Shaped(shape), np.ones(2)
+    assert fc.classify(ob, np.zeros(2)).kind == "minimum"
+    for method in ("newton", "trust-region", "l-bfgs", "newton-cg"):
+        found = fc.minimize(ob, start, method)
+        assert found.success and isinstance(found.fun, float), found.message
+    assert fc.find_critical_point(ob, start).fun == 0
+    assert isinstance(fc.escape(ob, start).fun, float)
+
+
+def test_a_value_of_many_numbers_is_named():
+    for call in (fc.classify, fc.minimize, fc.find_critical_point, fc.escape):
+        with pytest.raises(TypeError, match=r"shape \(3,\).*wanted a number"):
+            call(Shaped((3,)), np.zeros(2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,7 @@ class Products:
         self.norm = 0.0
         self.shown: Bar | None = None
         self.asymmetry = 0.0  # of the products, as seen: they are wrong by as much at least
+        self._bounds: deque[tuple[Array, float]] = deque(maxlen=4)  # the last of `bound`
 
     def __call__(self, V: Array) -> Floats:
         """``H V`` for (n,) or (n, k), in float64."""
@@ -86,22 +88,35 @@ class Products:
         """A bound on ``||computed(H v) - H v||``: the operator's own, or `PRODUCT_EPS` eps times
         the norm seen so far.
         """
-        if hasattr(self.op, "rounding_bound"):
-            return float(self.op.rounding_bound(np.ascontiguousarray(v, dtype=self.dtype)))
-        return PRODUCT_EPS * self.eps * self.norm * safe_norm(v)
+        if not hasattr(self.op, "rounding_bound"):
+            return PRODUCT_EPS * self.eps * self.norm * safe_norm(v)
+        v = np.ascontiguousarray(v, dtype=self.dtype)
+        for known, found in self._bounds:  # as much work as some ten products
+            if np.array_equal(known, v):
+                return found
+        found = float(self.op.rounding_bound(v))
+        self._bounds.append((v.copy(), found))
+        return found
 
     def rayleigh(self, v: Array) -> tuple[float, float, Floats]:
-        """``v'Hv / v'v`` with a bound on its error, by one product.
+        """``v'Hv / v'v`` with a bound on its error, by one product."""
+        quotient, Hv = self.quotient(v)
+        return quotient, self.quotient_error(v, Hv), Hv
 
-        The dot product, in float64, is off by at most ``n eps ||v|| ||Hv||`` in any order of
-        summation.
-        """
+    def quotient(self, v: Array) -> tuple[float, Floats]:
+        """``v'Hv / v'v`` and Hv, by one product."""
         v = np.asarray(v, dtype=self.dtype).astype(float)
         Hv = self(v)
+        return float(v @ Hv) / float(v @ v), Hv
+
+    def quotient_error(self, v: Array, Hv: Floats) -> float:
+        """A bound on the error of that `quotient`. The dot product, in float64, is off by at most
+        ``n eps ||v|| ||Hv||`` in any order of summation.
+        """
+        v = np.asarray(v, dtype=self.dtype).astype(float)
         size = float(v @ v)
         slack = 2 * self.n * np.finfo(float).eps * np.linalg.norm(v) * safe_norm(Hv)
-        error = (self.bound(v) * size**0.5 + slack) / size + self.asymmetry
-        return float(v @ Hv) / size, error, Hv
+        return float((self.bound(v) * size**0.5 + slack) / size) + self.asymmetry
 
 
 def hessian_products(ob: Any, theta: Array, best: bool = True) -> Products:

@@ -18,7 +18,7 @@ from ..krylov.minres import minres
 from ..vectors import safe_norm
 from .evidence import Products, hessian_products
 from .knowledge import in_float64
-from .nearness import gradient_and_error
+from .nearness import assumed_error, gradient_and_error
 from .theorem import EPS, Slice
 
 Floats = NDArray[np.float64]
@@ -94,6 +94,10 @@ def walk(
         there = here + p
         if not np.isfinite(there).all():
             return Arrival(None, k, spent)
+        share = HALF if k < SLOW else TENTH
+        most = share * size if spent < most_products else min(share * size, ENOUGH * first * 1e3)
+        if within.cut is None and _above(ob, there, most, H.norm):
+            return Arrival(None, k, spent)
         g = gradient_and_error(ob, there)[0]
         now = _norm(within.back(g))
         if size <= ENOUGH * first * 1e3 and not now <= HALF * size:
@@ -101,12 +105,20 @@ def walk(
         tiny = safe_norm(p) <= 8 * EPS * safe_norm(here)
         if tiny and k:
             return Arrival(here if now >= size else there, k + 1, spent)
-        if not now <= (HALF if k < SLOW else TENTH) * size:
+        if not now <= share * size:
             return Arrival(None, k, spent)
         here, size = there, now
         if now <= ENOUGH * first:
             return Arrival(here, k + 1, spent)
     return Arrival(here, STEPS, spent)
+
+
+def _above(ob: Any, theta: Floats, size: float, norm: float) -> bool:
+    """Whether the gradient is surely longer than `size`, by a plain one: a tenth of the price of
+    the best.
+    """
+    plain = _norm(np.array(ob.gradient(theta), dtype=float))
+    return plain - 100 * assumed_error(norm, theta) > 1.01 * size
 
 
 def _norm(y: Floats) -> float:

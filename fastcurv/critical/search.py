@@ -67,7 +67,7 @@ class Search:
         # whose rounding is in the bases
         self.made_by = H if H.native is H.op else Products(H.native)
         self.budget = np.inf if ask.max_products is None else ask.max_products
-        self.candidates: list[tuple[float, Floats]] = []  # Rayleigh quotient, vector
+        self.candidates: list[tuple[float, Floats]] = []  # Rayleigh quotient, unit vector
         self.n_negative, self.n_positive = 0, 0
         self.seen: set[int] = set()  # signs of curvature that is more than counts as zero
         self.only: End | None = None  # the one quotient that a very small budget allows
@@ -201,10 +201,13 @@ class Search:
             if d is not None and value > 0:  # in other coordinates only the sign means something
                 continue
             u = v.astype(float) if d is None else d * v
-            self.candidates.append((float(value) / float(u @ u), u))
+            size = float(u @ u)
+            self.candidates.append((float(value) / size, u / size**0.5))
         if d is None:
-            bound = self.small.rounding_bound if self._inside(run) else self.made_by.bound
-            slack = max(bound(u) for u in inner)  # of two vectors, taken for that of any
+            inside = self._inside(run)
+            bound = self.small.rounding_bound if inside else self.made_by.bound
+            units = inner if inside else [u for _, u in self.candidates[-2:]]
+            slack = max(bound(u) for u in units)  # of two vectors, taken for that of any
             error = safe_norm(run.err[: run.m]) + 2 * run.m**0.5 * slack
             error += self.H.asymmetry
             self.n_negative = max(self.n_negative, int((values < -error).sum()))
@@ -212,10 +215,14 @@ class Search:
             strong = values[np.abs(values) > max(error, self.H.zero)]
             self.seen |= {int(sign) for sign in np.sign(strong)}
 
-    def weigh(self, v: Floats) -> End:
-        """The `End` of a unit vector: one product."""
-        quotient, error, Hv = self.H.rayleigh(v)
-        return End(v, quotient, error, safe_norm(Hv - quotient * v))
+    def weigh(self, *vectors: Floats, which: int = 1) -> End:
+        """The `End` of a unit vector; of several, of that with most curvature of the sign of
+        `which`. One product each.
+        """
+        tried = [(*self.H.quotient(v), v) for v in vectors]
+        quotient, Hv, v = max(tried, key=lambda found: which * found[0])
+        residual = safe_norm(Hv - quotient * v)
+        return End(v, quotient, self.H.quotient_error(v, Hv), residual)
 
     def prove(self, which: int) -> End:
         """`weigh` for the best candidate of one end."""
@@ -226,14 +233,9 @@ class Search:
         Q = self.symmetry
         values = sorted(self.candidates, key=lambda c: which * c[0], reverse=True)
         if Q is not None and Q.shape[1]:
-            values = [
-                c for c in values if np.linalg.norm(Q.T @ c[1]) <= 0.9 * np.linalg.norm(c[1])
-            ] or values
-        tried = [
-            self.weigh(v / np.linalg.norm(v))
-            for _, v in values[:1] + [c for c in values[1:2] if which * c[0] > 0]
-        ]
-        return max(tried, key=lambda end: which * end.quotient)
+            values = [c for c in values if np.linalg.norm(Q.T @ c[1]) <= 0.9] or values
+        chosen = values[:1] + [c for c in values[1:2] if which * c[0] > 0]
+        return self.weigh(*(v for _, v in chosen), which=which)
 
     def of_all(self, low: End, high: End) -> tuple[End, End]:
         """The ends of the spectrum of H, of which `low` and `high` are those across the symmetries
@@ -265,7 +267,8 @@ class Search:
         random vector, and the norm it shows.
         """
         v = self.rng.standard_normal(self.H.n)
-        end = self.weigh(v / np.linalg.norm(v))
+        v /= np.linalg.norm(v)
+        end = self.weigh(v)
         if self.left() < 2:
             self.only = end
         self.candidates.append((0.0, v))

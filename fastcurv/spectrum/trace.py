@@ -17,9 +17,9 @@ from ..checks import (
 )
 from ..progress import bar
 from ..protocols import Operator, Seed, Written
-from .probing import ALIKE, BLOCK, Counted, from_sums, mean_of, outside, sketched, squares_of
+from .probing import ALIKE, BLOCK, Counted, from_sums, outside, sketched, squares_of
 from .reduced import reduction
-from .results import Estimate
+from .results import Estimate, mean_of
 from .sketch import Sketch
 
 LEAST = 2 * ALIKE  # applications from which on a sketch, of half of them, tells its own error

@@ -1,7 +1,7 @@
 """Products of a pass, and sweeps over its rows: written down, and run by one thread or all."""
 from libc.string cimport memset
 
-from .kernels cimport FC_IDENTITY, FC_MAX_RANK, fc_product, fc_stack, fc_step, fc_term
+from .kernels cimport FC_IDENTITY, FC_MAX_RANK, fc_product, fc_stack, fc_step, fc_table, fc_term
 from .state cimport Layer, Matrix, Pass, PlanS, Weights, at, kept, lanes, lead, whole_lines
 from .team cimport fc_part
 
@@ -168,6 +168,9 @@ cdef inline void remake(Pass *t, fc_step *step, Layer *y) noexcept nogil:
 # --- run ------------------------------------------------------------------------------------------
 
 # The product and its step. Returns how many blocks of rows it was cut into: the rows of `sums`.
+cdef Py_ssize_t run_items(
+    const fc_table *K, fc_product *job, int threads, char *scratch, Py_ssize_t step
+) noexcept nogil
 cdef Py_ssize_t run(Pass *t, fc_product *job) noexcept nogil
 # The same for the pass's vectors side by side.
 cdef Py_ssize_t run_stack(Pass *t, fc_stack *stack) noexcept nogil

@@ -17,13 +17,37 @@ cdef struct Items:
     const fc_table *K
     fc_product *job
     int round
-    Py_ssize_t row_items, col_items
-    Scratch *members
+    Py_ssize_t col_items, step
+    char *scratch
 
 
 cdef void run_item(void *context, Py_ssize_t item, int member) noexcept nogil:
     cdef Items *c = <Items *>context
-    c.K.product(c.job, c.round, item // c.col_items, item % c.col_items, c.members[member].gemm)
+    c.K.product(
+        c.job, c.round, item // c.col_items, item % c.col_items, c.scratch + member * c.step
+    )
+
+
+cdef Py_ssize_t run_items(
+    const fc_table *K, fc_product *job, int threads, char *scratch, Py_ssize_t step
+) noexcept nogil:
+    """The product and its step over the team, each thread with scratch of its own, `step` bytes
+    after that of the one before. Returns how many blocks of rows it was cut into.
+    """
+    cdef Items items
+    cdef int round
+    cdef Py_ssize_t row_items
+    K.block(job)
+    items.K, items.job, items.scratch, items.step = K, job, scratch, step
+    row_items = (job.m + job.row_block - 1) // job.row_block
+    items.col_items = (job.n + job.col_block - 1) // job.col_block
+    for round in range(K.rounds(job)):
+        items.round = round
+        fc_team_run(
+            threads if job.m * job.n * job.term[0].k > 100000 else 1,
+            row_items * items.col_items, run_item, &items
+        )
+    return row_items
 
 
 cdef Py_ssize_t run(Pass *t, fc_product *job) noexcept nogil:
@@ -31,24 +55,17 @@ cdef Py_ssize_t run(Pass *t, fc_product *job) noexcept nogil:
     `sums`.
     """
     cdef PlanS *P = t.P
-    cdef Items items
-    cdef int round, rounds = P.K.rounds(job)
-    if t.serial:
-        job.row_block, job.col_block = job.m, job.n
-        for round in range(rounds):
-            P.K.product(job, round, 0, 0, t.scratch.gemm)
-        return 1
-    P.K.block(job)
-    items.K, items.job, items.members = P.K, job, P.members
-    items.row_items = (job.m + job.row_block - 1) // job.row_block
-    items.col_items = (job.n + job.col_block - 1) // job.col_block
-    for round in range(rounds):
-        items.round = round
-        fc_team_run(
-            P.threads if job.m * job.n * job.term[0].k > 100000 else 1,
-            items.row_items * items.col_items, run_item, &items
+    cdef Scratch *members = P.members
+    cdef int round
+    if not t.serial:
+        return run_items(
+            P.K, job, P.threads, members.gemm,
+            members[1].gemm - members[0].gemm if P.threads > 1 else 0
         )
-    return items.row_items
+    job.row_block, job.col_block = job.m, job.n
+    for round in range(P.K.rounds(job)):
+        P.K.product(job, round, 0, 0, t.scratch.gemm)
+    return 1
 
 
 cdef double total_of(PlanS *P, Pass *t, fc_product *job) noexcept nogil:

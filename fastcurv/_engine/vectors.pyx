@@ -13,6 +13,7 @@ from libc.string cimport memcpy, memset
 
 from .kernels cimport fc_product, fc_table, table_chosen
 from .memory cimport pointer, ready
+from .products cimport run_items
 from .team cimport fc_team_run, fc_watch, unwatch, watch
 from .memory import padded_copy
 from .kernels import ACTIVATIONS
@@ -283,22 +284,6 @@ def activate(str name, z):
 
 # --- products of matrices as they lie -------------------------------------------------------------
 
-cdef struct Items:
-    const fc_table *K
-    fc_product *job
-    int round
-    Py_ssize_t col_items, scratch_bytes
-    char *scratch
-
-
-cdef void product_part(void *context, Py_ssize_t item, int member) noexcept nogil:
-    cdef Items *c = <Items *>context
-    c.K.product(
-        c.job, c.round, item // c.col_items, item % c.col_items,
-        c.scratch + member * c.scratch_bytes
-    )
-
-
 cdef class Multiplier:
     """``out = [out +] A B`` for 2-D arrays of one dtype and any strides, on at most so many threads
     of the team, with scratch that is kept: one caller at a time. The same bits for any number of
@@ -307,7 +292,8 @@ cdef class Multiplier:
     A is read as it lies and B is packed: B should be the smaller one.
     """
     cdef const fc_table *K
-    cdef Items items
+    cdef char *scratch
+    cdef Py_ssize_t step
     cdef int threads
     cdef object owner
 
@@ -316,14 +302,12 @@ cdef class Multiplier:
         self.K, self.threads = &table_chosen()[size == 8], max(1, threads)
         lines = np.zeros((self.threads, self.K.scratch // size + 64), dtype)
         self.owner = padded_copy(lines)[0]
-        self.items.scratch = pointer(self.owner)
-        self.items.scratch_bytes = self.owner.shape[1] * size
+        self.scratch, self.step = pointer(self.owner), self.owner.shape[1] * size
 
     def __call__(self, out, A, B, bint add=False):
         cdef Py_ssize_t size = out.itemsize
         cdef fc_product job
         cdef fc_watch before
-        cdef int round, rounds
         if (
             out.shape != (A.shape[0], B.shape[1]) or A.shape[1] != B.shape[0]
             or not A.dtype == B.dtype == out.dtype or size != self.K.real_bytes
@@ -350,17 +334,7 @@ cdef class Multiplier:
         job.term[0].b = pointer(B)
         job.term[0].b_rs, job.term[0].b_cs = B.strides[0] // size, B.strides[1] // size
         with nogil:
-            self.K.block(&job)
-            self.items.K, self.items.job = self.K, &job
-            self.items.col_items = (job.n + job.col_block - 1) // job.col_block
-            rounds = self.K.rounds(&job)
             before = watch()
-            for round in range(rounds):
-                self.items.round = round
-                fc_team_run(
-                    self.threads if job.m * job.n * job.term[0].k > 100000 else 1,
-                    (job.m + job.row_block - 1) // job.row_block * self.items.col_items,
-                    product_part, &self.items
-                )
+            run_items(self.K, &job, self.threads, self.scratch, self.step)
             unwatch(before)
         return out

@@ -25,7 +25,8 @@ HEADERS = [
 
 # Compiled for size, since no product waits for them: what is called once a plan or a product, and
 # the tables for processors without AVX2.
-SMALL = {"probe", "vectors", "data", "memory", "layout", "plan", "baseline", "reference"}
+SMALL = {"probe", "vectors", "data", "memory", "layout", "shapes", "plan"}
+SMALL |= {"baseline", "reference"}
 SMALL |= {"fastcurv/_engine/kernels", "fastcurv/_engine/team"}  # not the C of these names
 
 macros = (

@@ -63,7 +63,7 @@ def jobs(name, layout):
     """How many jobs the team is given for a product, and how many parts each is cut into."""
     w = WORKLOADS[name]
     layers = len(w.sizes) - 1
-    if layout["panel"]:
+    if layout["groups"]:
         panels = math.ceil(layout["chunk"] / layout["panel"])
         return 2, min(panels, layout["groups"])
     rows = math.ceil(w.n_samples / 64)

@@ -11,9 +11,9 @@ from .kernels import (
     set_arch,
     summation,
 )
-from .layout import force_across
 from .memory import columns_as_rows
 from .plan import Plan, statistics
+from .shapes import force_across
 from .team import default_threads, get_thread_limit, set_thread_limit, thread_workers
 from .vectors import (
     Multiplier,

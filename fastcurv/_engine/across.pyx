@@ -7,6 +7,10 @@ differs is in here, and in `lead` of state.pxd, `start` and `add_...` of product
 
 A panel's samples are padded to whole lines with copies of its last one, whose delta and second
 derivatives of the loss are 0: every sum over samples counts them as nothing.
+
+Few rows of a wide net are one panel, `shared` by all threads, who go through the passes together,
+product by product. What sums over samples read of a and ra is turned into rows first: the items of
+a product would each turn it again.
 """
 from libc.string cimport memcpy, memset
 
@@ -17,12 +21,14 @@ from .kernels cimport (
     fc_narrow,
     fc_product,
     fc_step,
+    fc_term,
 )
-from .products cimport add_outer, bias_of, remakes, run, start_sum
+from .products cimport add_inner, bias_of, remakes, run, start_sum
 from .state cimport (
-    FISHER, VJP, Data, V_of, Weights, at, first_of, kept, loss_at, narrow_last, panels_of,
+    FISHER, VJP, Data, V_of, Weights, at, first_of, kept, lanes, loss_at, narrow_last, panels_of,
     state_of, whole_lines
 )
+from .team cimport fc_team_run
 
 
 cdef void bias_across(Pass *t, Layer *y, Matrix d, char *out, bint add) noexcept nogil:
@@ -34,7 +40,7 @@ cdef void bias_across(Pass *t, Layer *y, Matrix d, char *out, bint add) noexcept
     start_sum(y, &job, add)
     job.n = 1
     ones.at, ones.ld = t.P.ones, 0
-    add_outer(t, &job, d, ones)
+    add_inner(t, &job, d, ones)
     job.c, job.ldc = out + y.b * t.P.K.real_bytes, 1
     run(t, &job)
 
@@ -45,7 +51,7 @@ cdef bint narrow_top(Pass *t) noexcept nogil:
     """
     cdef PlanS *P = t.P
     cdef Py_ssize_t top = P.n_layers - 1
-    if not P.across or P.first >= top or not (P.active[top] and P.active[top - 1]):
+    if not P.across or P.shared or P.first >= top or not (P.active[top] and P.active[top - 1]):
         return False
     return narrow_last(&P.layer[top])
 
@@ -88,26 +94,35 @@ cdef void back_across(Pass *t, char *out, bint add, bint full) noexcept nogil:
     P.K.narrow(&job, x.m, whole_lines(P, t.rows))
 
 
-cdef double loss_across(Pass *t, fc_loss_rows *here, Layer *y) noexcept nogil:
-    """The loss of a panel."""
+cdef double loss_across(
+    Pass *t, fc_loss_rows *here, Layer *y, Py_ssize_t first, Py_ssize_t rows
+) noexcept nogil:
+    """The loss of a panel's samples from `first` on, at which `here` points."""
     cdef PlanS *P = t.P
     here.ldd = here.ldh = P.across
-    return P.K.loss_across(here, t.rows, y.m, at(P, y.a, t.r0, y.ldm), P.across)
+    return P.K.loss_across(
+        here, rows, y.m, at(P, y.a, t.r0, y.ldm) + first * P.K.real_bytes, P.across
+    )
 
 
-cdef void r_loss_across(Pass *t, fc_loss_rows *here, Layer *y, char *u) noexcept nogil:
-    """rdelta of a panel in rz's place; u: of a VJP, (rows, d_out) of the chunk."""
+cdef void r_loss_across(
+    Pass *t, fc_loss_rows *here, Layer *y, char *u, Py_ssize_t first, Py_ssize_t rows
+) noexcept nogil:
+    """rdelta of some of a panel's samples in rz's place; u: of a VJP, which has all at once,
+    (rows, d_out) of the chunk.
+    """
     cdef PlanS *P = t.P
-    cdef char *rz = t.scratch.rz[P.n_layers - 1]
+    cdef char *rz = t.scratch.rz[P.n_layers - 1] + first * P.K.real_bytes
     if t.kind == FISHER:
         P.K.r_fisher_across(
-            <double>P.N, t.rows, y.m, here.delta, P.across, rz, P.across, rz, P.across
+            <double>P.N, rows, y.m, here.delta, P.across, rz, P.across, rz, P.across
         )
     elif t.kind == VJP:
-        P.K.copy(y.m, t.rows, u + t.s0 * y.m * P.K.real_bytes, 1, y.m, rz, P.across)
+        P.K.copy(y.m, rows, u + t.s0 * y.m * P.K.real_bytes, 1, y.m, rz, P.across)
     else:
         here.ldh = P.across
-        P.K.r_loss_across(here, t.rows, y.m, rz, P.across, rz, P.across)
+        P.K.r_loss_across(here, rows, y.m, rz, P.across, rz, P.across)
+
 
 
 cdef double top_across(Pass *t, Layer *y) noexcept nogil:
@@ -119,7 +134,7 @@ cdef double top_across(Pass *t, Layer *y) noexcept nogil:
     cdef fc_step step
     cdef double total = 0, part = 0
     memcpy(t.scratch.e[0], rz, y.m * P.across * size)
-    r_loss_across(t, &here, y, NULL)
+    r_loss_across(t, &here, y, NULL, 0, t.rows)
     memset(&step, 0, sizeof(step))
     step.kind, step.total, step.ldp = FC_STEP_DOT, &part, P.across
     while first < t.rows:
@@ -132,17 +147,65 @@ cdef double top_across(Pass *t, Layer *y) noexcept nogil:
     return total
 
 
+# --- shared: what sums over samples read lies by rows ---------------------------------------------
+
+cdef enum:
+    TURN_UNITS = 64             # of a layer, for one part of the job
+    TURN_ALONE = 20000          # numbers that one thread turns faster than it wakes another
+
+
+cdef struct Turn:
+    Pass *t
+    Py_ssize_t units
+    char *source
+    char *to
+
+
+cdef void turn_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    cdef Turn *c = <Turn *>context
+    cdef PlanS *P = c.t.P
+    cdef Py_ssize_t first = part * TURN_UNITS, rows = c.t.rows, size = P.K.real_bytes
+    P.K.pack(
+        rows, min(<Py_ssize_t>TURN_UNITS, c.units - first), c.source + first * P.across * size,
+        1, P.across, 0, rows, c.to + first * rows * size
+    )
+
+
+cdef void turn(Pass *t, Py_ssize_t units, char *source, char *to) noexcept nogil:
+    """A matrix (units, samples) packed as one of (samples, units)."""
+    cdef Turn c
+    c.t, c.units, c.source, c.to = t, units, source, to
+    fc_team_run(
+        t.P.threads if units * t.rows > TURN_ALONE else 1, (units + TURN_UNITS - 1) // TURN_UNITS,
+        turn_part, &c
+    )
+
+
+cdef void add_turned(Pass *t, fc_product *job, Py_ssize_t l, Matrix d, char *a) noexcept nogil:
+    """One more term: d times what layer l is given, packed, or X as it is padded."""
+    cdef PlanS *P = t.P
+    cdef fc_term *term = &job.term[job.n_terms]
+    job.n_terms += 1
+    term.k, term.a, term.a_rs, term.a_cs = t.rows, d.at, P.across, 1
+    if l:
+        term.b, term.b_rs, term.b_vs = a, lanes(P), t.rows * lanes(P)
+    else:
+        term.b, term.b_rs, term.b_vs = P.data.x, P.data.ldx, lanes(P)
+
+
 cdef void load_across(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
     """A chunk's rows of X into panels (d_in, samples), each padded with its last sample."""
     cdef Py_ssize_t panel, first, n, j, k = P.layer[0].k, size = P.K.real_bytes, end
     cdef Data *D = P.data
     cdef char *to
     cdef char *last
+    cdef char *x = D.x if P.shared else D.X + r0 * D.x_rs * size
+    cdef Py_ssize_t rs = D.ldx if P.shared else D.x_rs, cs = 1 if P.shared else D.x_cs
     for panel in range(panels_of(P, rows)):
         first = first_of(P, rows, panel)
         n = first_of(P, rows, panel + 1) - first
         to = at(P, P.x, state_of(P, panel), k)
-        P.K.copy(k, n, D.X + (r0 + first) * D.x_rs * size, D.x_cs, D.x_rs, to, P.across)
+        P.K.copy(k, n, x + first * rs * size, cs, rs, to, P.across)
         for j in range(k if n < whole_lines(P, n) else 0):
             last = to + (j * P.across + n - 1) * size
             for end in range(1, whole_lines(P, n) - n + 1):

@@ -72,7 +72,7 @@ cdef void at_rows(PlanS *P, Py_ssize_t r0, bint back, char *out, bint add) noexc
 
 cdef double values(PlanS *P, Py_ssize_t r0) noexcept nogil:
     """The part of the loss that the chunk at hand has, its blocks added in order."""
-    cdef Py_ssize_t block = P.panel or BLOCK_ROWS, rows = min(P.chunk, P.N - r0)
+    cdef Py_ssize_t block = BLOCK_ROWS if P.shared else P.panel or BLOCK_ROWS, rows = min(P.chunk, P.N - r0)
     cdef Py_ssize_t i
     cdef double value = 0
     for i in range((rows + block - 1) // block):
@@ -127,7 +127,8 @@ cdef void along_v(Job *job, char *out, Py_ssize_t out_step) noexcept nogil:
     cdef Py_ssize_t r0, j
     cdef bint by_rows = job.kind == JVP
     job.out, job.out_step, job.add = out, out_step, job.l2 != 0
-    if job.kind != VJP and (P.panel or job.vectors == 1):     # else one by one, see serve_wide
+    # else one by one, see serve_wide
+    if job.kind != VJP and (P.panel and not P.shared or job.vectors == 1):
         for j in range(job.vectors):
             take_vector(job, j, j)
     gather_along_v(job)

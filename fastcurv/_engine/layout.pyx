@@ -10,117 +10,25 @@ from libc.string cimport memcpy
 
 from .kernels cimport BLOCK_ROWS, FC_ALIGN, FC_MAX_STACK, fc_slope_from_a
 from .memory cimport padded, pointer, take
-from .state cimport Scratch, Norm, narrow_last, normalised, panels, panels_of, state_of
+from .shapes cimport (
+    SERIAL_ACROSS, SERIAL_FLOPS, TALL_WEIGHTS, is_forced, is_shared, lines_across, panels_for,
+    state_is_near
+)
+from .state cimport Norm, Scratch, normalised, panels, panels_of, state_of
 from .team cimport FC_MAX_THREADS
 
 
 cdef enum:
     MAX_GROUPS = 16             # tall: partial sums kept, whatever the number of threads
-    TALL_WEIGHTS = 1 << 18      # bytes of parameters up to which products are better served tall
     PANEL_BYTES = 1 << 18       # what a panel's rows may take of the second-level cache
-    PANEL_ROWS = 512            # of a panel where the state is in the third-level cache
     CHUNK_PANEL = 128           # most where rows come in chunks: scratch is memory too
-    STATE_BYTES = 24 << 20      # as large may it be there
-    PANEL_WORK = 250000000      # flops of a panel that may well be two
-    ACROSS_WEIGHTS = 5 << 18    # the same where samples lie across: nothing is packed
-    # up to which packing V, of so many bytes or more, costs more than samples across do
-    FEW_ROWS = 400
-    FEW_WEIGHTS = 1 << 16
-    SERIAL_FLOPS = 3000000      # below this, waking a thread costs more than it saves
-    # the same where samples lie across: a product is one job, and nothing is packed before it
-    SERIAL_ACROSS = 300000
     WAKE_FLOPS = 75000          # what a core does while one more is woken and waited for
     FEW_THREADS = 8             # as many are given whatever the work is
-    ACROSS_WIDTH = 8192         # bytes of a sample's widest layer where samples lie across
-    ACROSS_BYTES = 450000       # what a panel across may take of the second-level cache
 
 
-cdef Py_ssize_t forced_lines = -1
-
-
-def force_across(Py_ssize_t lines):
-    """For tests: plans made from now on have panels of so many lines of 64 bytes a unit, samples
-    across; 0: none has; -1: as is best.
-    """
-    global forced_lines
-    forced_lines = lines
-
-
-cdef double emptiness(PlanS *P) noexcept nogil:
-    """The multiply-adds of a product with samples as rows, empty lanes included, over those that
-    count.
-    """
-    cdef Py_ssize_t l, lanes = P.K.vector_bytes // P.K.real_bytes, k, m, wide_k, wide_m
-    cdef double counted = 0, done = 0
-    for l in range(P.n_layers):
-        k, m = P.layer[l].k, P.layer[l].m
-        wide_k, wide_m = (k + lanes - 1) // lanes * lanes, (m + lanes - 1) // lanes * lanes
-        counted += m * k * (6 if l else 2)
-        done += (k * wide_m + m * wide_k) if l == 0 else 2 * k * wide_m + 4 * m * wide_k
-    return done / counted
-
-
-cdef bint state_is_near(PlanS *P) noexcept nogil:
-    """Whether what is kept at theta stays in the third-level cache from product to product."""
-    cdef Py_ssize_t l, numbers = P.layer[0].k
-    cdef Layer *y
-    for l in range(P.n_layers):
-        y = &P.layer[l]
-        numbers += y.m * (
-            2 + (y.has_p and not (y.derived and fc_slope_from_a(y.phi)))
-            + (y.curved and not y.derived)
-        )
-    return P.N * numbers * P.K.real_bytes <= STATE_BYTES
-
-
-cdef Py_ssize_t panels_for(PlanS *P, Py_ssize_t near, Py_ssize_t most) noexcept nogil:
-    """How many panels N rows are cut into: `near` rows fit into the second-level cache, there can
-    be `most` panels.
-
-    A panel costs about as much as ten of its rows: W and V are read once more, sums over rows
-    written and added. So panels are long where rows are read from the third-level cache as fast as
-    they are worked on, and few: of PANEL_ROWS or more, but four where they have a quarter of that,
-    and so many that each is PANEL_WORK at most if it has as many rows. Few panels are shared evenly
-    by 2 or 4 threads."""
-    cdef Py_ssize_t count, long_ = max(near, <Py_ssize_t>PANEL_ROWS) if P.near else near
-    count = (P.N + long_ - 1) // long_
-    count = max(count, min(P.N // (PANEL_ROWS // 4), max(4, 12 * P.N * P.n // PANEL_WORK)))
-    if count > 2:
-        count = (count + 3) // 4 * 4
-    return min(count, most)
-
-
-cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
-    """Lines of a panel, or 0 where samples had better be rows.
-
-    Across pays where padding to whole vectors costs more than a few per cent, where V packed would
-    come from the third-level cache, or so few rows follow that packing it is felt, and for one
-    hidden layer under a narrow last one however wide it is. A panel's state, scratch and the next
-    one's state leave the second-level cache room, but it is not so short that joining the lanes of
-    sums over samples is felt: with one wide layer the cache matters more. What one thread does
-    anyway is one panel."""
-    cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line
-    cdef Py_ssize_t units = 0, count, long_, least, work = 12 * P.N * P.n
-    cdef bint alone = work < SERIAL_ACROSS
-    cdef bint narrow = P.n_layers == 2 and narrow_last(&P.layer[1]), few
-    if forced_lines >= 0:
-        return forced_lines
-    if P.K.vector_bytes == P.K.real_bytes or P.n * P.K.real_bytes > ACROSS_WEIGHTS:
-        return 0
-    few = P.N <= FEW_ROWS and P.n * P.K.real_bytes > FEW_WEIGHTS
-    if not (narrow or few or P.n * P.K.real_bytes > TALL_WEIGHTS or emptiness(P) > 1.03):
-        return 0
-    for l in range(P.n_layers):
-        units += P.layer[l].m
-        if not narrow and max(P.layer[l].m, P.layer[l].k) > ACROSS_WIDTH // P.K.real_bytes:
-            return 0
-    long_ = (3 if narrow else 1) * ACROSS_BYTES // (6 * FC_ALIGN * units)
-    least = 3 if narrow else max(<Py_ssize_t>9, P.K.vector_bytes // P.K.real_bytes + 2)
-    long_ = max(least, long_ if alone else min(<Py_ssize_t>21, long_))
-    count = panels_for(P, long_ * line, lines) if not alone else (lines + long_ - 1) // long_
-    if count < 2 and not alone and lines > (4 if work < SERIAL_FLOPS else 1):
-        count = 2
-    return (lines + count - 1) // count
+cdef inline Py_ssize_t jobs_of(PlanS *P) noexcept nogil:
+    """For how many the team is called in a product."""
+    return 2 if P.panel and not P.shared else 3 * P.n_layers + 2
 
 
 cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
@@ -141,7 +49,7 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
         across = choose_across(P, memory)
     if 12 * P.N * P.n < (SERIAL_ACROSS if P.across else SERIAL_FLOPS):
         P.threads = 1
-    most = <int>sqrt(12.0 * P.N * P.n / (WAKE_FLOPS * (2 if P.panel else 3 * P.n_layers + 2)))
+    most = <int>sqrt(12.0 * P.N * P.n / (WAKE_FLOPS * jobs_of(P)))
     P.threads = min(P.threads, max(<int>FEW_THREADS, most))
     if memory:
         fit_into(P, memory, across)
@@ -195,7 +103,8 @@ cdef Py_ssize_t choose_across(PlanS *P, Py_ssize_t memory) except -1:
     rows, which can come in chunks. Returns the bytes that it would take, 0 where it is no choice.
     """
     cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines
-    lines = lines_across(P)
+    P.shared = is_shared(P)
+    lines = (P.N + line - 1) // line if P.shared else lines_across(P)
     cdef Py_ssize_t panel = P.panel, ldx = P.ldx, most = 0
     cdef int threads = P.threads
     if lines:
@@ -206,10 +115,10 @@ cdef Py_ssize_t choose_across(PlanS *P, Py_ssize_t memory) except -1:
         for l in range(P.n_layers):
             P.layer[l].ldm, P.layer[l].ldk = P.layer[l].m, P.layer[l].k
         P.threads = 1
-        most = measure(P) if memory and forced_lines < 0 else 0
+        most = measure(P) if memory and not is_forced() else 0
         P.threads = threads
         if most > memory:
-            P.across, P.panel, P.ldx = 0, panel, ldx
+            P.across, P.panel, P.ldx, P.shared = 0, panel, ldx, False
             for l in range(P.n_layers):
                 P.layer[l].ldm = padded(P.layer[l].m, P.K.real_bytes)
                 P.layer[l].ldk = padded(P.layer[l].k, P.K.real_bytes)
@@ -233,9 +142,11 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
     """Hand out the block. In numbers of the real type, R rows in a chunk, D padded widths: n + (n -
     first layer) for W both ways; R D of a, delta, and of phi' and e phi'' where they are neither
     constant nor derived from a and delta, by layer; R D_L for the loss; scratch of r (1 or 2 D by
-    layer, 2 max D), r the rows of a chunk where wide, of a panel for each thread where tall."""
+    layer, 2 max D), r the rows of a chunk where wide, of a panel for each thread where tall. Shared: R
+    D of a turned, and N times the widest D in scratch."""
     cdef size_t size = P.K.real_bytes
     cdef size_t R = state_of(P, panels_of(P, P.chunk)) if P.across else P.chunk
+    cdef bint wide = P.panel == 0 or P.shared
     cdef Py_ssize_t l, widest = 0, i
     cdef Py_ssize_t rows = P.across if P.across else min(P.panel, P.chunk) if P.panel else P.chunk
     cdef Layer *y
@@ -247,6 +158,8 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
             y.W.back = take(A, y.m * panels(P, y.k), size) if l else NULL
             y.W.b = take(A, y.ldm, size) if y.b >= 0 else NULL
         y.a = take(A, R * y.ldm, size)
+        if P.shared and l < P.n_layers - 1:
+            y.turned = take(A, P.N * panels(P, y.m), size)
         y.p = take(A, R * y.ldm, size) if y.has_p and not (
             y.derived and fc_slope_from_a(y.phi)
         ) else NULL
@@ -264,13 +177,13 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
     P.ones = take(A, P.across, size)
     P.members = <Scratch *>take(A, P.threads, sizeof(Scratch))
     for i in range(P.threads):
-        lay_scratch(P, A, P.members + i if A.base != NULL else NULL, rows if P.panel else 0, widest)
+        lay_scratch(P, A, P.members + i if A.base != NULL else NULL, 0 if wide else rows, widest)
         if A.base != NULL:
             P.members[i].gemm = A.base + A.used
         take(A, P.K.scratch, 1)
-    if not P.panel:                         # its products run on the members' scratch
+    if wide:                                # its products run on the members' scratch
         lay_scratch(P, A, &P.wide if A.base != NULL else NULL, rows, widest)
-    P.groups = min(<Py_ssize_t>MAX_GROUPS, panels_of(P, P.chunk)) if P.panel else 0
+    P.groups = 0 if wide else min(<Py_ssize_t>MAX_GROUPS, panels_of(P, P.chunk))
     P.ldg = (P.n * <Py_ssize_t>size + FC_ALIGN - 1) // FC_ALIGN * FC_ALIGN // <Py_ssize_t>size
 
 
@@ -300,6 +213,7 @@ cdef void lay_scratch(
                 ra[l] = one
     scratch.e[0] = take(A, rows * widest, size)
     scratch.e[1] = take(A, rows * widest, size)
+    scratch.turned = take(A, rows * panels(P, widest), size) if P.shared else NULL
     scratch.ldsums = widest
     scratch.sums = NULL if P.across else take(A, (rows // 16 + 2) * widest, size)
     scratch.totals = <double *>take(A, (rows // 16 + 2) * (widest // 16 + 2) + 64, sizeof(double))

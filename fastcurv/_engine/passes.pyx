@@ -21,7 +21,8 @@ B. A plan owns one block of memory, laid out once. `lay_out` walks it twice: to 
    hand out the pieces.
 C. Rows come in chunks (what `memory=` lets us keep the state of), and a chunk is served in one of
    two ways. Tall: panels of rows, each taken through all layers by one thread, sums kept per group
-   of panels. Wide: the whole chunk layer by layer, every product cut into items over all threads.
+   of panels. Wide: the whole chunk layer by layer, every product cut into items over all threads,
+   samples as rows or, where they are few, across: see across.pyx.
 D. Fixed at theta and kept: W packed both ways, a, phi', e * phi'', delta, and what the loss needs.
    Fixed at v: V packed both ways. Everything else is scratch.
 E. No result depends on the number of threads: items and groups are cut by sizes alone, sums are
@@ -31,7 +32,7 @@ Notation: `y` is the layer at hand, `x` the one below it.
 """
 from libc.string cimport memset
 
-from .across cimport bias_across, loss_across
+from .across cimport add_turned, bias_across, loss_across, turn
 from .batch_norm cimport norm_backward, norm_forward
 from .kernels cimport (
     FC_STEP_ACTIVATE,
@@ -98,7 +99,7 @@ cdef void loss_block(void *context, Py_ssize_t part, int member) noexcept nogil:
     rows_of(t, part, &first, &rows, &block)
     here = loss_at(t, first)
     if P.across:
-        P.values[block] = loss_across(t, &here, y)
+        P.values[block] = loss_across(t, &here, y, first, rows)
     else:
         P.values[block] = P.K.loss(&here, rows, y.m, at(P, y.a, t.r0 + first, y.ldm), y.ldm)
 
@@ -157,10 +158,15 @@ cdef void backward(Pass *t, char *out, bint add) noexcept nogil:
     for l in range(P.n_layers - 1, -1, -1):
         y = &P.layer[l]
         delta = kept(t, y, y.delta)
+        if P.shared and l:
+            turn(t, y.k, P.layer[l - 1].a, P.layer[l - 1].turned)
         if out != NULL:
             put_bias(t, y, delta, blocks, out, add)
             start_sum(y, &job, add)
-            add_outer(t, &job, delta, input_of(t, l))
+            if P.shared:
+                add_turned(t, &job, l, delta, P.layer[l - 1].turned if l else NULL)
+            else:
+                add_outer(t, &job, delta, input_of(t, l))
             into_w(t, &job, y, out)
             run(t, &job)
         if l == 0:

@@ -125,7 +125,7 @@ cdef class Plan:
         P.data, P.ldx = &rows.D, rows.D.ldx
         choose_chunks(P, memory)
         self.make_block()
-        if P.chunk == P.N and not P.across:
+        if P.chunk == P.N and (P.shared or not P.across):
             rows.pad(P.K, P.threads)
         self.P.at_chunk = -1
 
@@ -272,7 +272,9 @@ cdef class Plan:
         """How many of them are taken at once: side by side where tall, in one pass over chunks,
         else one by one.
         """
-        if in_turns(&self.P) or (not self.P.panel and self.P.chunk == self.P.N):
+        if in_turns(&self.P) or self.P.shared or (
+            not self.P.panel and self.P.chunk == self.P.N
+        ):
             return 1
         vectors = min(vectors, <Py_ssize_t>TALL_BLOCK)
         if self.P.panel and vectors > self.P.block:
@@ -378,7 +380,9 @@ cdef class Plan:
 
     @property
     def layout(self):
-        """How rows are served: chunk, panel (0: wide), groups, threads, kernels."""
+        """How rows are served: chunk, panel (0: wide), groups (0: all threads share what there
+        is), threads, kernels.
+        """
         P = &self.P
         return {
             "chunk": P.chunk, "panel": P.panel, "groups": P.groups, "threads": P.threads,

@@ -76,17 +76,24 @@ cdef inline void add_back(
         add_packed(t.P, job, y.m, d, W.back)
 
 
-cdef inline void add_outer(Pass *p, fc_product *job, Matrix d, Matrix a) noexcept nogil:
-    """One more term: d' a, a sum over rows."""
+cdef inline void add_inner(Pass *p, fc_product *job, Matrix d, Matrix a) noexcept nogil:
+    """One more term: d a', a sum over samples that lie across."""
     cdef PlanS *P = p.P
     cdef fc_term *t = &job.term[job.n_terms]
     job.n_terms += 1
-    if P.across:
-        t.k, t.a, t.a_rs, t.a_cs = whole_lines(P, p.rows), d.at, P.across, 1
-        t.b, t.b_rs, t.b_vs, t.b_cs = a.at, 1, 0, P.across
-    else:
-        t.k, t.a, t.a_rs, t.a_cs = p.rows, d.at, 1, d.ld
-        t.b, t.b_rs, t.b_vs, t.b_cs = a.at, a.ld, lanes(P), 0
+    t.k, t.a, t.a_rs, t.a_cs = whole_lines(P, p.rows), d.at, P.across, 1
+    t.b, t.b_rs, t.b_vs, t.b_cs = a.at, 1, 0, P.across
+
+
+cdef inline void add_outer(Pass *p, fc_product *job, Matrix d, Matrix a) noexcept nogil:
+    """One more term: d' a, a sum over rows."""
+    cdef fc_term *t = &job.term[job.n_terms]
+    if p.P.across:
+        add_inner(p, job, d, a)
+        return
+    job.n_terms += 1
+    t.k, t.a, t.a_rs, t.a_cs = p.rows, d.at, 1, d.ld
+    t.b, t.b_rs, t.b_vs, t.b_cs = a.at, a.ld, lanes(p.P), 0
 
 
 # --- its step: the matrices that kernels.h names --------------------------------------------------

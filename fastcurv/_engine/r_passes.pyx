@@ -5,7 +5,15 @@ that needs no R-backward. Their equations stand at the head of passes.pyx.
 """
 from libc.string cimport memset
 
-from .across cimport back_across, narrow_top, onward_across, r_loss_across, top_across
+from .across cimport (
+    add_turned,
+    back_across,
+    narrow_top,
+    onward_across,
+    r_loss_across,
+    top_across,
+    turn,
+)
 from .batch_norm cimport norm_curvature, norm_r_backward, norm_r_forward
 from .kernels cimport (
     BLOCK_ROWS,
@@ -120,7 +128,7 @@ cdef void r_loss_block(void *context, Py_ssize_t part, int member) noexcept nogi
     cdef fc_loss_rows here = loss_at(t, first)
     cdef char *rz
     if P.across:
-        r_loss_across(t, &here, y, c.out)
+        r_loss_across(t, &here, y, c.out, first, rows)
         return
     for x in range(t.count):
         rz = at(P, t.scratch.rz[P.n_layers - 1], first, ld) + x * t.own
@@ -136,7 +144,11 @@ cdef void r_loss_block(void *context, Py_ssize_t part, int member) noexcept nogi
 cdef void r_loss(Pass *t, char *u) noexcept nogil:
     cdef Blocks blocks
     blocks.out = u
-    run_blocks(t, r_loss_block, &blocks)
+    if t.P.across and t.kind == VJP:
+        blocks.t = t
+        r_loss_block(&blocks, -1, 0)
+    else:
+        run_blocks(t, r_loss_block, &blocks)
 
 
 cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
@@ -164,8 +176,14 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
             memset(&stack, 0, sizeof(stack))
             start_sum(y, job, add)
             stack.a[0] = t.own // size
-            add_outer(t, job, rdelta, input_of(t, l))
-            if full and l > P.first:
+            if P.shared:
+                add_turned(t, job, l, rdelta, P.layer[l - 1].turned if l else NULL)
+            else:
+                add_outer(t, job, rdelta, input_of(t, l))
+            if full and l > P.first and P.shared:
+                turn(t, y.k, t.scratch.ra[l - 1], t.scratch.turned)
+                add_turned(t, job, l, delta, t.scratch.turned)
+            elif full and l > P.first:
                 stack.b[1] = t.own // size
                 add_outer(t, job, delta, own(t, &P.layer[l - 1], t.scratch.ra[l - 1]))
             into_w(t, job, y, out)

@@ -309,6 +309,7 @@ cdef void serve_wide(Job *job) noexcept nogil:
                 return
             if job.kind != VJP and job.vectors > 1:
                 take_vector(job, j, 0)
+            t.flat = job.v + j * job.v_step
             if job.stages & PRODUCT:
                 take_product(&t, job, job.out + j * job.out_step, job.add)
             else:
@@ -316,7 +317,7 @@ cdef void serve_wide(Job *job) noexcept nogil:
 
 
 cdef void serve(Job *job) noexcept nogil:
-    if job.P.panel:
+    if job.P.panel and not job.P.shared:
         serve_tall(job)
     else:
         serve_wide(job)

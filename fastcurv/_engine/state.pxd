@@ -50,6 +50,7 @@ cdef struct Layer:
     # of the first vector of a block; the others' come after it, each v_step bytes on
     Weights V
     char *a                     # (rows, m) phi(z), in the last layer z
+    char *turned                # shared: a' packed, (rows, m)
     char *p                     # (rows, m) phi'(z), or NULL
     # (rows, m) e * phi''(z), or NULL; between forward and backward phi''(z)
     char *q
@@ -67,6 +68,7 @@ cdef struct Scratch:            # of whoever takes rows through the layers
     char **ra                   # by layer: (rows, m)
     char **rz                   # by layer: (rows, m); rdelta takes its place on the way back
     char *e[2]                  # (rows, widest): re of this layer and of the one above
+    char *turned                # shared: ra' of a layer packed, (rows, m)
     char *sums                  # column sums by blocks of rows
     Py_ssize_t ldsums
     double *totals              # one for each item of a product
@@ -102,6 +104,8 @@ cdef struct PlanS:
     # samples lie across: the leading dimension of every matrix of a panel, and so many rows of
     # state are a panel's; 0: they are its rows
     Py_ssize_t across
+    # across: one panel of all rows, whose products are cut into items over all threads
+    bint shared
     char *ones                  # across: so many numbers, all 1
     int threads
     bint spare                  # l2 is on the matrices W alone
@@ -277,12 +281,13 @@ cdef inline fc_loss_rows loss_at(Pass *t, Py_ssize_t first) noexcept nogil:
     """The loss's own arrays from a row of the pass on."""
     cdef PlanS *P = t.P
     cdef Layer *y = &P.layer[P.n_layers - 1]
-    cdef Py_ssize_t row = t.r0 + first, sample = t.s0 + first
+    cdef Py_ssize_t row = t.r0 + (0 if P.across else first), sample = t.s0 + first
+    cdef Py_ssize_t column = first * P.K.real_bytes if P.across else 0
     cdef fc_loss_rows here = P.loss
     here.y = at(P, <char *>here.y, sample, here.ldy)
     here.weight = at(P, <char *>here.weight, sample, 1)
-    here.delta = at(P, <char *>here.delta, row, y.ldm)
-    here.h = at(P, <char *>here.h, row, y.ldm)
+    here.delta = at(P, <char *>here.delta, row, y.ldm) + column
+    here.h = at(P, <char *>here.h, row, y.ldm) + column
     here.s = at(P, <char *>here.s, sample, 1)
     if here.labels != NULL:
         here.labels += sample

@@ -17,6 +17,10 @@ NETS = [  # sizes, rows, activation, loss, residual
     ((6, 20, 20, 20, 19), 133, "gelu", "cross_entropy", True),
     ((33, 17, 17, 2), 65, "leaky_relu", "mse", True),
 ]
+WIDE = [
+    ((40, 130, 70, 12), 200, "tanh", "cross_entropy", False),
+    ((33, 81, 1), 77, "sigmoid", "binary_cross_entropy", False),
+]
 
 
 @pytest.fixture
@@ -88,10 +92,41 @@ def test_both_layouts_agree(arch, net, dtype, lines):
             ) * np.linalg.norm(y), (count, i)
 
 
+@pytest.mark.parametrize("net", NETS + WIDE, ids=lambda net: "-".join(map(str, net[0])))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_one_panel_for_all_threads(arch, net, dtype, lines):
+    """Products of one panel, cut into items: what samples as rows give, the same bits for any
+    number of threads.
+    """
+    lines(0)
+    expected, _ = everything(net, dtype)
+    lines(1, shared=True)
+    got, layout = everything(net, dtype, n_threads=1)
+    assert layout["panel"] >= net[1]
+    for i, (x, y) in enumerate(zip(got, expected)):
+        assert np.linalg.norm(x - y) <= (1e-11 if dtype == "float64" else 3e-4) * np.linalg.norm(
+            y
+        ), i
+    for threads in (2, 5):
+        more, _ = everything(net, dtype, n_threads=threads)
+        assert all(np.array_equal(a, b) for a, b in zip(got, more))
+
+
+def test_few_rows_of_a_wide_net():
+    """They share one panel where they fill its lines; else, and many, they are rows."""
+    if engine.summation()["lanes"] == 1:
+        pytest.skip("no vectors")
+    model = fc.MLP([300, 512, 400, 10])
+    for rows, panel in ((64, 64), (60, 64), (33, 0), (600, 0)):
+        ob = fc.Objective(model, np.ones((rows, 300)), np.zeros(rows, int), loss="cross_entropy")
+        assert ob.hessian(np.zeros(model.n_params)).layout["panel"] == panel
+
+
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("net", NETS[2:4], ids=lambda net: "-".join(map(str, net[0])))
-def test_threads_and_blocks_change_no_bit(net, lines):
+def test_threads_and_blocks_change_no_bit(net, shared, lines):
     """A column of a block is the single product, for any number of threads."""
-    lines(2)
+    lines(2, shared=shared)
     one, _ = everything(net, "float32", n_threads=1)
     two, _ = everything(net, "float32", n_threads=3)
     assert all(np.array_equal(a, b) for a, b in zip(one, two))

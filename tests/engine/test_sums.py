@@ -10,7 +10,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv import _engine
-from fastcurv._engine import layout, probe
+from fastcurv._engine import probe
 
 ARCHS = _engine.available_archs()
 DTYPES = ["float32", "float64"]
@@ -122,9 +122,9 @@ def test_inner_products_of_rows(arch, dtype):
 @pytest.fixture
 def panels_across():
     """Samples lie across, one panel of 128 lines."""
-    layout.force_across(128)
+    _engine.force_across(128)
     yield
-    layout.force_across(-1)
+    _engine.force_across(-1)
 
 
 def top_form(x):

@@ -1,0 +1,130 @@
+# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: freethreading_compatible=True
+"""See shapes.pxd."""
+from .kernels cimport FC_ALIGN, fc_slope_from_a
+from .state cimport Layer, narrow_last, whole_lines
+
+
+cdef enum:
+    PANEL_ROWS = 512            # of a panel where the state is in the third-level cache
+    STATE_BYTES = 24 << 20      # as large may it be there
+    PANEL_WORK = 250000000      # flops of a panel that may well be two
+    # TALL_WEIGHTS where samples lie across: nothing is packed
+    ACROSS_WEIGHTS = 5 << 18
+    # up to which packing V, of so many bytes or more, costs more than samples across do
+    FEW_ROWS = 400
+    FEW_WEIGHTS = 1 << 16
+    # as many or fewer, in one panel whose products all threads share; with W in memory
+    SHARED_ROWS = 512
+    SHARED_FAR = 48
+    ACROSS_WIDTH = 8192         # bytes of a sample's widest layer where samples lie across
+    ACROSS_BYTES = 450000       # what a panel across may take of the second-level cache
+
+
+cdef Py_ssize_t forced_lines = -1
+cdef bint forced_shared = False
+
+
+def force_across(Py_ssize_t lines, bint shared=False):
+    """For tests: plans made from now on have panels of so many lines of 64 bytes a unit, samples
+    across; 0: none has; -1: as is best. `shared`: one panel of all rows, however many lines.
+    """
+    global forced_lines, forced_shared
+    forced_lines, forced_shared = lines, shared
+
+
+cdef bint is_forced() noexcept nogil:
+    return forced_lines >= 0
+
+
+cdef double emptiness(PlanS *P) noexcept nogil:
+    """The multiply-adds of a product with samples as rows, empty lanes included, over those that
+    count.
+    """
+    cdef Py_ssize_t l, lanes = P.K.vector_bytes // P.K.real_bytes, k, m, wide_k, wide_m
+    cdef double counted = 0, done = 0
+    for l in range(P.n_layers):
+        k, m = P.layer[l].k, P.layer[l].m
+        wide_k, wide_m = (k + lanes - 1) // lanes * lanes, (m + lanes - 1) // lanes * lanes
+        counted += m * k * (6 if l else 2)
+        done += (k * wide_m + m * wide_k) if l == 0 else 2 * k * wide_m + 4 * m * wide_k
+    return done / counted
+
+
+cdef bint state_is_near(PlanS *P) noexcept nogil:
+    """Whether what is kept at theta stays in the third-level cache from product to product."""
+    cdef Py_ssize_t l, numbers = P.layer[0].k
+    cdef Layer *y
+    for l in range(P.n_layers):
+        y = &P.layer[l]
+        numbers += y.m * (
+            2 + (y.has_p and not (y.derived and fc_slope_from_a(y.phi)))
+            + (y.curved and not y.derived)
+        )
+    return P.N * numbers * P.K.real_bytes <= STATE_BYTES
+
+
+cdef Py_ssize_t panels_for(PlanS *P, Py_ssize_t near, Py_ssize_t most) noexcept nogil:
+    """How many panels N rows are cut into: `near` rows fit into the second-level cache, there can
+    be `most` panels.
+
+    A panel costs about as much as ten of its rows: W and V are read once more, sums over rows
+    written and added. So panels are long where rows are read from the third-level cache as fast as
+    they are worked on, and few: of PANEL_ROWS or more, but four where they have a quarter of that,
+    and so many that each is PANEL_WORK at most if it has as many rows. Few panels are shared evenly
+    by 2 or 4 threads."""
+    cdef Py_ssize_t count, long_ = max(near, <Py_ssize_t>PANEL_ROWS) if P.near else near
+    count = (P.N + long_ - 1) // long_
+    count = max(count, min(P.N // (PANEL_ROWS // 4), max(4, 12 * P.N * P.n // PANEL_WORK)))
+    if count > 2:
+        count = (count + 3) // 4 * 4
+    return min(count, most)
+
+
+cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil:
+    """Lines of a panel, or 0 where samples had better be rows.
+
+    Across pays where padding to whole vectors costs more than a few per cent, where V packed would
+    come from the third-level cache, or so few rows follow that packing it is felt, and for one
+    hidden layer under a narrow last one however wide it is. A panel's state, scratch and the next
+    one's state leave the second-level cache room, but it is not so short that joining the lanes of
+    sums over samples is felt: with one wide layer the cache matters more. What one thread does
+    anyway is one panel."""
+    cdef Py_ssize_t l, line = FC_ALIGN // P.K.real_bytes, lines = (P.N + line - 1) // line
+    cdef Py_ssize_t units = 0, count, long_, least, work = 12 * P.N * P.n
+    cdef bint alone = work < SERIAL_ACROSS
+    cdef bint narrow = P.n_layers == 2 and narrow_last(&P.layer[1]), few
+    if forced_lines >= 0:
+        return forced_lines
+    if P.K.vector_bytes == P.K.real_bytes or P.n * P.K.real_bytes > ACROSS_WEIGHTS:
+        return 0
+    few = P.N <= FEW_ROWS and P.n * P.K.real_bytes > FEW_WEIGHTS
+    if not (narrow or few or P.n * P.K.real_bytes > TALL_WEIGHTS or emptiness(P) > 1.03):
+        return 0
+    for l in range(P.n_layers):
+        units += P.layer[l].m
+        if not narrow and max(P.layer[l].m, P.layer[l].k) > ACROSS_WIDTH // P.K.real_bytes:
+            return 0
+    long_ = (3 if narrow else 1) * ACROSS_BYTES // (6 * FC_ALIGN * units)
+    least = 3 if narrow else max(<Py_ssize_t>9, P.K.vector_bytes // P.K.real_bytes + 2)
+    long_ = max(least, long_ if alone else min(<Py_ssize_t>21, long_))
+    count = panels_for(P, long_ * line, lines) if not alone else (lines + long_ - 1) // long_
+    if count < 2 and not alone and lines > (4 if work < SERIAL_FLOPS else 1):
+        count = 2
+    return (lines + count - 1) // count
+
+
+cdef bint is_shared(PlanS *P) noexcept nogil:
+    """Whether samples lie across in one panel, whose products all threads share: where the net is
+    too wide for panels, and so few rows follow the packing of V that it is felt. Lanes are samples
+    then, few of them empty, and W and V are read as they lie, by rows and down columns, which from
+    memory is slower than packing.
+    """
+    cdef Py_ssize_t bytes_ = P.n * P.K.real_bytes
+    if forced_lines >= 0:
+        return forced_lines > 0 and forced_shared
+    return (
+        P.K.vector_bytes > P.K.real_bytes and bytes_ > ACROSS_WEIGHTS
+        and P.N <= (SHARED_ROWS if bytes_ <= STATE_BYTES else SHARED_FAR)
+        and whole_lines(P, P.N) - P.N <= P.K.real_bytes // 2 + 1
+    )

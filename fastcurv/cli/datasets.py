@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import check_choice
 from ..files import shown
 from .arrays import read_npz
 
@@ -243,8 +244,7 @@ def _targets(
     whole = y.ndim == 1 and y.dtype.kind != "f"
     if loss is None:
         loss = _suitable(y, given) if whole else "mse"
-    if loss not in LOSSES:
-        raise ValueError(f"loss is {loss!r}; wanted one of {', '.join(LOSSES)}")
+    check_choice(loss, LOSSES, "loss")
     if loss == "mse":
         if y.dtype.kind in "US":
             raise ValueError(f"{source}: y holds words; wanted numbers for mse")

@@ -20,7 +20,6 @@ from .arguments import (
     as_vector,
     check_dtype,
     check_indices,
-    check_out,
     into,
     layer_indices,
     take_theta,
@@ -351,11 +350,8 @@ class Block(OfWhole, Quadratic):
 
     def product(self, v: Any, out: np.ndarray | None = None) -> np.ndarray:
         """The block times v, into `out` if given."""
-        result: Array = self._rows(as_vector(v, self.shape[0], self.dtype)[None])[0]
-        if out is None:
-            return result
-        check_out(out, self.shape[:1], self.dtype)
-        out[...] = result
+        x, out = into(v, out, self.shape[0], self.dtype)
+        out[...] = self._rows(x[None])[0]
         return out
 
     def _matmat(self, V: Any) -> np.ndarray:

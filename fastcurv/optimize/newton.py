@@ -154,9 +154,7 @@ class _Scaled(_InSpace):
         for name in ("precondition", "warm_start"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise TypeError(f"{name} is {getattr(self, name)!r}; wanted True or False")
-        self.last = None
-        self.row_squares = None
-        self.scale = None
+        self.last = self.row_squares = self.scale = None
 
     def open_space(self) -> None:
         run = self.run

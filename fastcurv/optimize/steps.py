@@ -23,7 +23,7 @@ from ..krylov.space import KrylovSpace
 from ..krylov.subproblems import absolute, shifted
 from ..protocols import Dense
 
-Model = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of (eigenvalues, linear term)
+Model = Callable[..., np.ndarray]  # of (eigenvalues, linear term), and a damping
 DENSE_BELOW = 512  # n products and n^3 flops are then a matter of milliseconds
 
 
@@ -84,11 +84,25 @@ def _decompose(op: Any, g: np.ndarray, k: int | None, wanted: float, share: Mode
     return values, space.linear_term(), lambda y: space.combine(vectors @ y), residual()
 
 
-def _inputs(H: Any, g: np.ndarray, damping: float, k: int | None) -> Any:
+def _solved(
+    H: Any, g: Any, damping: Any, k: Any, tol: float, *, by: Model, side: Any
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """The step that `by` makes of (values, linear term, damping), the eigenvalues it knows, and
+    its relative residual; `side`: what each value is multiplied by in ``H + damping`` or ``|H| +
+    damping`` to be H's share of it.
+    """
     op = check_symmetric_operator(H, "H")
     g = check_vector(g, op.shape[0], "g")
     damping = check_positive(damping, "damping", zero=True)
-    return op, g, damping, k if k is None else check_positive_int(k, "k")
+    k = k if k is None else check_positive_int(k, "k")
+    if not np.any(g):
+        return np.zeros_like(g), np.zeros(1), 0.0
+
+    def share(values: np.ndarray, linear: np.ndarray) -> np.ndarray:
+        return np.asarray(side(values) * by(values, linear, damping))
+
+    values, linear, lift, residual = _decompose(op, g, k, tol, share)
+    return lift(by(values, linear, damping)).astype(g.dtype, copy=False), values, residual
 
 
 @own_names("newton_step")
@@ -138,14 +152,7 @@ def newton_step(
     >>> fc.newton_step(H, g)
     array([-1. , -0.5])
     """
-    op, g, damping, k = _inputs(H, g, damping, k)
-    if not np.any(g):
-        return np.zeros_like(g)
-
-    def share(values: np.ndarray, linear: np.ndarray) -> np.ndarray:
-        return shifted(values, linear, damping)
-
-    values, linear, lift, residual = _decompose(op, g, k, tol, share)
+    step, values, residual = _solved(H, g, damping, k, tol, by=shifted, side=np.ones_like)
     lowest = float(values[0]) + damping
     if lowest < -1e-12 * float(np.max(np.abs(values))):
         warnings.warn(
@@ -162,7 +169,6 @@ def newton_step(
             RuntimeWarning,
             stacklevel=2,
         )
-    step: np.ndarray = lift(shifted(values, linear, damping)).astype(g.dtype, copy=False)
     return step
 
 
@@ -212,13 +218,4 @@ def saddle_free_newton_step(
     >>> fc.saddle_free_newton_step(np.diag([2.0, -4.0]), np.array([2.0, 2.0]), damping=0.0)
     array([-1. , -0.5])
     """
-    op, g, damping, k = _inputs(H, g, damping, k)
-    if not np.any(g):
-        return np.zeros_like(g)
-
-    def share(values: np.ndarray, linear: np.ndarray) -> np.ndarray:
-        return np.asarray(np.sign(values) * absolute(values, linear, damping))
-
-    values, linear, lift, _ = _decompose(op, g, k, tol, share)
-    step: np.ndarray = lift(absolute(values, linear, damping)).astype(g.dtype, copy=False)
-    return step
+    return _solved(H, g, damping, k, tol, by=absolute, side=np.sign)[0]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..answers import own_names
+from ..checks import check_choice
 from .display import Display
 from .fitted import last_step
 from .style import CYCLE
@@ -108,8 +109,7 @@ class ConvergenceDisplay(Display):
         'iterations'
         """
         for name, value, known in (("x", x, X_NAMES), ("y", y, Y_NAMES)):
-            if value not in known:
-                raise ValueError(f"{name} is {value!r}; wanted one of {', '.join(known)}")
+            check_choice(value, known, name)
         if hasattr(results, "history"):
             results = {getattr(results, "method", None) or Y_NAMES[y]: results}
         curves = {
@@ -182,7 +182,6 @@ class ConvergenceDisplay(Display):
             positive &= bool((y[np.isfinite(y)] > 0).all())
         if log and positive:
             ax.set_yscale("log")
-        ax.set_xlabel(self.xlabel)
-        ax.set_ylabel(self.ylabel)
+        ax.set(xlabel=self.xlabel, ylabel=self.ylabel)
         ax.legend(frameon=False)
         return self

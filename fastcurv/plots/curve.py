@@ -41,6 +41,5 @@ def curve(
     ax.plot(x, y, lw=1.6, label=label, color=color)
     if log and np.all(y[np.isfinite(y)] > 0):
         ax.set_yscale("log")
-    ax.set_xlabel(xlabel or ax.get_xlabel())
-    ax.set_ylabel(ylabel or ax.get_ylabel())
+    ax.set(xlabel=xlabel or ax.get_xlabel(), ylabel=ylabel or ax.get_ylabel())
     return _with_legend(ax, label)

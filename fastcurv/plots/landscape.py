@@ -238,15 +238,13 @@ class LandscapeDisplay(Display):
         ax.axvline(0, color=GREY, lw=0.8, ls=":", label="_theta")
         if log and low > 0:
             ax.set_yscale("log")
-        ax.set_xlabel(f"steps along {self.names[0]}")
-        ax.set_ylabel("loss")
+        ax.set(xlabel=f"steps along {self.names[0]}", ylabel="loss")
         ax.legend(frameon=False)
 
     def _plane(self, ax: Any, levels: int, log: bool) -> None:
         level_lines(ax, self.steps, self.steps, self.losses, levels=levels, log=log)
         ax.plot([0], [0], "o", color="white", mec="black", ms=6)
-        ax.set_xlabel(f"steps along {self.names[0]}")
-        ax.set_ylabel(f"steps along {self.names[1]}")
+        ax.set(xlabel=f"steps along {self.names[0]}", ylabel=f"steps along {self.names[1]}")
 
 
 def _directions(

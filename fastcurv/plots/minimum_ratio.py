@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..answers import own_names
+from ..checks import check_choice
 from .display import Display
 from .style import MARKERS
 
@@ -56,8 +57,7 @@ class MinimumRatioDisplay(Display):
         trivial: Any = None,
         quantity: str = "minimum_ratio",
     ) -> None:
-        if quantity not in QUANTITIES:
-            raise ValueError(f"quantity is {quantity!r}; wanted one of {', '.join(QUANTITIES)}")
+        check_choice(quantity, QUANTITIES, "quantity")
         self.losses = np.asarray(losses, dtype=float)
         self.ratios = np.asarray(ratios, dtype=float)
         self.kinds = np.asarray(kinds, dtype=str)
@@ -135,7 +135,6 @@ class MinimumRatioDisplay(Display):
                     label=name if label is None else f"{label}: {name}",
                     alpha=0.9,
                 )
-        ax.set_xlabel(QUANTITIES[self.quantity])
-        ax.set_ylabel("loss")
+        ax.set(xlabel=QUANTITIES[self.quantity], ylabel="loss")
         ax.legend(frameon=False)
         return self

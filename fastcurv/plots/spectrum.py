@@ -281,7 +281,6 @@ def eigenvalues(
             )
     ax.axhline(0, color=GREY, lw=0.8, ls=":")
     ax.set_yscale("symlog", linthresh=max(np.abs(values).max(initial=0.0) * 1e-4, threshold))
-    ax.set_xlabel("rank")
-    ax.set_ylabel("eigenvalue")
+    ax.set(xlabel="rank", ylabel="eigenvalue")
     ax.legend(frameon=False)
     return ax

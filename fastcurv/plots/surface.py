@@ -46,8 +46,7 @@ def surface(
     x, y = np.linspace(xlim[0], xlim[1], n), np.linspace(ylim[0], ylim[1], n)
     z = np.array([[function(a, b) for a in x] for b in y], dtype=float)
     level_lines(ax, x, y, z, levels=levels, log=log)
-    ax.set_xlabel(xlabel)
-    ax.set_ylabel(ylabel)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
     return ax
 
 

@@ -66,8 +66,9 @@ def draw_density(
     if scale == "log":
         bottom = ax.get_ylim()[0] if earlier else floor
         ax.set_ylim(min(floor, bottom), 3 * top)
-    ax.set_xlabel("eigenvalue")
-    ax.set_ylabel("density" if density.axis == "linear" else "density per decade")
+    ax.set(
+        xlabel="eigenvalue", ylabel="density" if density.axis == "linear" else "density per decade"
+    )
     ax.legend(frameon=False)
     return ax
 

@@ -117,7 +117,7 @@ def _near(ask: Request, H: Products, gradient: tuple[Floats, float], slope: Slop
     off = assumed_error(H.norm, ask.theta) if np.isnan(off) else off
     share = max(0.0, 1 - off / size) if size > off else 0.0
     decrement = slope.decrement * share**2 if share > 0 else 0.0
-    reach = H.norm * length**2
+    reach = H.norm * length * length  # infinite where it overflows
     return nearness_by(
         ask.ob, ask.theta, size, decrement, reach, ask.gradient_tol, whole=slope.decrement
     )

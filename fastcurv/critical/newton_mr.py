@@ -22,6 +22,7 @@ import numpy as np
 from ..eigensolver import eigh
 from ..krylov.space import KrylovSpace, least_residual
 from ..krylov.subproblems import damped_inverse
+from ..vectors import safe_norm
 
 DENSE_BELOW = 400  # below this n the steps come from all eigenpairs
 DAMPINGS = (0.0, 1e-7, 1e-4, 1e-2, 0.1, 1.0)  # shares of ||H||: curvature below them is damped
@@ -112,13 +113,13 @@ def lower_gradient(
     All steps are shortened together, and the best of the first length that serves is taken.
     """
     alpha = 1.0
-    for _ in range(lengths):
+    for _ in range(lengths if size > 0 else 0):
         best = None
         for p, slope in zip(steps.vectors, steps.slopes):
             point = theta + (alpha * p).astype(theta.dtype)
             g = gradient(point)
-            square = float(np.dot(g, g))
-            if square <= size**2 + 2 * ARMIJO * alpha * slope and (
+            square = (safe_norm(g) / size) ** 2 if np.isfinite(g).all() else np.inf
+            if square <= 1 + 2 * ARMIJO * alpha * (slope / size / size) and (
                 best is None or square < best[0]
             ):
                 best = square, point, g

@@ -12,6 +12,8 @@ import numpy as np
 
 from .basis import length
 
+LONGEST = 1e150  # of a step: its square is a number
+
 
 def _secular(base: np.ndarray, linear: np.ndarray, mu: float, high: float, wanted: Any) -> float:
     """The root of ``1/||y(mu)|| - 1/wanted(mu)`` in (0, high], y(mu) = -linear/(base + mu), base >=
@@ -28,6 +30,9 @@ def _secular(base: np.ndarray, linear: np.ndarray, mu: float, high: float, wante
         y = linear / (base + mu)
         size = length(y)
         target, slope = wanted(mu)
+        if not (size > 0 and target > 0):  # one of them is below the least number
+            low, high = (low, mu) if size <= target else (mu, high)
+            continue
         gap = 1.0 / size - 1.0 / target
         if gap < 0:
             low = mu
@@ -94,6 +99,7 @@ def trust_region(values: np.ndarray, linear: np.ndarray, radius: float) -> tuple
     0``. In the hard case the lowest eigenvector is added until the boundary is reached.
     """
     edge, base, longest, y = _edge(values, linear)
+    radius = min(radius, LONGEST)
     if longest <= radius:
         if edge > 0:
             y[0] = _leg(radius, longest)

@@ -56,7 +56,7 @@ class NewtonCG(Method):
         run = self.run
         run.operator.product(run.g, self.work.Hp)
         self.bound = norm(self.work.Hp) / run.gnorm
-        self.weight = weight = float(max((0.01 * self.bound) ** 2, 1e-12) / run.gnorm)
+        self.weight = weight = float(max(min(0.01 * self.bound, 1e150) ** 2, 1e-12) / run.gnorm)
         return weight
 
     def _descend(self, d: np.ndarray, weight: float) -> str | None:

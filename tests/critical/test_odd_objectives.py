@@ -1,5 +1,7 @@
 """Objectives whose numbers end: what finders, Newton's walks and verdicts say then."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy.sparse.linalg import LinearOperator
@@ -246,3 +248,23 @@ def test_a_value_of_many_numbers_is_named():
     for call in (fc.classify, fc.minimize, fc.find_critical_point, fc.escape):
         with pytest.raises(TypeError, match=r"shape \(3,\).*wanted a number"):
             call(Shaped((3,)), np.zeros(2))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize(
+    "scale, size",
+    [(1e-300, 1e300), (1e-160, 1e155), (1.0, 1e155), (1e160, 1e-160), (1e160, 1.0), (1e300, 1.0)],
+)
+def test_numbers_whose_squares_are_none_crash_nothing(scale, size):
+    """A saddle of any curvature from any distance: an answer, or ValueError for what overflows."""
+    ob = QuadraticObjective(scale * np.diag([-1.0, 0.1, 0.4, 1.0]))
+    theta = size * np.array([0.5, -1.0, 0.3, 2.0])
+    calls = [fc.classify, fc.find_critical_point, fc.escape]
+    methods = ("newton", "trust-region", "cubic", "newton-cg", "saddle-free-newton", "l-bfgs")
+    calls += [partial(fc.minimize, method=name, max_iter=20, max_time=1.0) for name in methods]
+    calls += [partial(fc.classify, dense_below=1, failure_probability=1e-3)]
+    for call in calls:
+        try:
+            call(ob, theta)
+        except ValueError as error:
+            assert "wanted" in str(error) or "finite" in str(error)

@@ -15,6 +15,7 @@ from .arithmetic import KINKED, bell, normal
 
 Floats = NDArray[np.float64]
 GROW = 1 + 1e-12  # for the rounding of the few operations here
+TINY = float(np.finfo(float).tiny)  # of a derivative that underflows
 
 # Of tanh with a = tanh z: phi'' = -2 a (1 - a^2), largest at a^2 = 1/3; phi''' = (1 - a^2)(6 a^2 -
 # 2), with a second top of 2/3 at a^2 = 2/3
@@ -32,7 +33,7 @@ def envelopes(name: str, z: Floats, t: Floats) -> tuple[Floats, Floats, Floats]:
     --------
     >>> P1, P2, P3 = envelopes("tanh", np.zeros(1), np.zeros(1))
     >>> float(P1[0]), float(P2[0]), round(float(P3[0]), 6)
-    (1.000000000001, 0.0, 2.0)
+    (1.000000000001, 2.2250738585072014e-308, 2.0)
     """
     x = np.maximum(np.abs(z) - t, 0.0)  # the end nearest to 0
     far = np.abs(z) + t
@@ -41,7 +42,7 @@ def envelopes(name: str, z: Floats, t: Floats) -> tuple[Floats, Floats, Floats]:
     if name in KINKED:
         return _kinked(name, z, t)
     found = _SMOOTH[name](x, far, z + t)
-    return found[0] * GROW, found[1] * GROW, found[2] * GROW
+    return found[0] * GROW + TINY, found[1] * GROW + TINY, found[2] * GROW + TINY
 
 
 def crosses(name: str, z: Floats, t: Floats) -> NDArray[np.bool_]:
@@ -52,7 +53,7 @@ def crosses(name: str, z: Floats, t: Floats) -> NDArray[np.bool_]:
 def _kinked(name: str, z: Floats, t: Floats) -> tuple[Floats, Floats, Floats]:
     cross, zero = np.abs(z) <= t, np.zeros_like(z)
     if name == "elu":
-        e = np.where(z - t <= 0, np.exp(np.minimum(z + t, 0.0)), 0.0) * GROW
+        e = np.where(z - t <= 0, np.exp(np.minimum(z + t, 0.0)) * GROW + TINY, 0.0)
         return np.where(z + t > 0, 1.0, e), np.where(cross, np.inf, e), np.where(cross, np.inf, e)
     slope = 0.0 if name == "relu" else 0.01 * GROW
     bend = np.where(cross, np.inf, zero)

@@ -34,7 +34,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..structure.parameters import layers_of, normalised
 from .arithmetic import KINKED, bell, norm, norms
 from .envelopes import crosses, envelopes
-from .passes import GROWTH, Passes, checked_theta, passes_at
+from .passes import GROWTH, TINY, Passes, checked_theta, passes_at
 from .state import State
 
 Floats = NDArray[np.float64]
@@ -86,8 +86,9 @@ def walk(passes: Passes, s: State, rho: float, units: Units | None = None) -> Ro
             v = np.sqrt(s.a[l] ** 2 @ (C**2).T) + C.max(axis=1) * off
             v = v if units[l][1] is None else np.hypot(v, units[l][1])
             most = v.max(axis=1, keepdims=True)
-        Z1, Z2 = np.hypot(w * A1, most), 0.5 * (w * A2 + np.hypot(w * A2, 2 * m * A1))
-        Z3 = w * A3 + CROSS * m * A2
+        Z1, bent = np.hypot(_product(w, A1), most), _product(w, A2)
+        Z2 = 0.5 * (bent + np.hypot(bent, 2 * _product(m, A1)))
+        Z3 = _product(w, A3) + CROSS * _product(m, A2)
         if l == len(passes.W) - 1:
             continue
         Z1, Z2, Z3 = Z1 * GROWTH, Z2 * GROWTH, Z3 * GROWTH
@@ -100,19 +101,22 @@ def walk(passes: Passes, s: State, rho: float, units: Units | None = None) -> Ro
             for P in envelopes(passes.names[l], s.z[l], reach)
         )
         with np.errstate(invalid="ignore"):
+            square = _product(Z1, Z1)
             B = (
-                P1 * Z1,
-                _product(P2, Z1**2) + P1 * Z2,
-                _product(P3, Z1**3) + 3 * _product(P2, Z1 * Z2) + P1 * Z3,
+                _product(P1, Z1),
+                _product(P2, square) + _product(P1, Z2),
+                _product(P3, _product(square, Z1))
+                + 3 * _product(P2, _product(Z1, Z2))
+                + _product(P1, Z3),
             )
-        skip = 1.0 if passes.skips[l] else 0.0
-        A1, A2, A3 = (GROWTH * b + skip * a for b, a in zip(B, (A1, A2, A3)))
+        over = (A1, A2, A3) if passes.skips[l] else (0.0, 0.0, 0.0)
+        A1, A2, A3 = (GROWTH * b + a for b, a in zip(B, over))
     return RowBounds(Z1 * GROWTH, Z2 * GROWTH, Z3 * GROWTH, reaches, moves)
 
 
-def _product(P: Floats, Z: Floats) -> Floats:
-    """P Z, 0 where Z is 0 and P infinite."""
-    return np.where(Z > 0, P * Z, 0.0)
+def _product(P: Any, Z: Floats) -> Floats:
+    """P Z, 0 where one of them is, also beside infinity; never less for underflow."""
+    return np.where((P == 0) | (Z == 0), 0.0, P * Z + TINY)
 
 
 def weights_of(ob: Any, s: State) -> Floats:
@@ -162,7 +166,9 @@ def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | Non
         for s in passes.states():
             b = walk(passes, s, radius, parts)
             c1, c2, c3 = loss_bounds(passes, s, b.Z1 * radius)
-            here = c3 * b.Z1**3 + 3 * c2 * b.Z1 * b.Z2 + _product(b.Z3, c1)
+            cube = _product(b.Z1, _product(b.Z1, b.Z1))
+            here = _product(c3, cube) + 3 * _product(c2, _product(b.Z1, b.Z2))
+            here += _product(c1, b.Z3)
             total += float(np.where(s.loss.f > 0, here, 0.0).sum())
     found = total * GROWTH
     return float(found) if np.isfinite(found) and not passes.overflow else np.inf
@@ -178,17 +184,17 @@ def loss_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats,
         c2, c3 = 2 * f, 0 * f
     elif passes.ob.loss == "binary_cross_entropy":  # |s''| <= s'
         near = np.maximum(np.abs(s.z[-1]) - s.dz[-1].E - move, 0.0)
-        c2 = f * bell(near).max(axis=1, keepdims=True) * GROWTH
+        c2 = _product(f, bell(near).max(axis=1, keepdims=True) + TINY) * GROWTH
         c3 = np.minimum(c2, 0.09623 * f)
     else:
         # p (1 - p) changes by the factor exp(sqrt(2) ||dz||) at most, as the odds of a class do;
         # the variance of unit vectors' entries is below 1/2, their third moment below sqrt(2)
         # variances and below 0.2722
-        T = np.abs(s.loss.h) * GROWTH
+        T = np.abs(s.loss.h) * GROWTH + TINY
         spread = s.loss.bend * np.exp(np.minimum(math.sqrt(2) * off, 700.0)) * GROWTH
-        c2 = T * np.minimum(0.5, spread + 1e-300)
+        c2 = _product(T, np.minimum(0.5, spread + 1e-300))
         c3 = np.minimum(0.2722 * T, math.sqrt(2) * c2)
-    c1 = norms(np.abs(s.d[-1])) + s.dd[-1].nu + c2 * move
+    c1 = norms(np.abs(s.d[-1])) + s.dd[-1].nu + _product(c2, move)
     return c1 * GROWTH, c2, c3
 
 

@@ -199,3 +199,22 @@ def test_envelopes(name, t):
         assert np.all(second <= bounds[1] + 1e-18)
         near = np.abs(x) <= 2 * h if name == "elu" else np.zeros(z.shape, bool)
         assert np.all((third <= bounds[2] * (1 + 1e-6) + 1e-9) | near)
+
+
+@pytest.mark.parametrize(
+    "x, weight", [(1e-110, 1e200), (1e-160, 1e170), (1e-130, 1.0), (1e90, 1e-200)]
+)
+def test_third_bound_holds_where_its_factors_underflow(x, weight):
+    """Of ``weight (w2 w1 x - y)^2`` third derivatives are ``4 weight x^2 w``; none is called 0."""
+    model = fc.MLP([1, 1, 1], "identity", bias=False)
+    ob = fc.Objective(model, [[x]], [x], loss="mse", sample_weight=[weight])
+    found = ob.third_bound(np.ones(2), 0.1)
+    assert found >= 4 * 1.1 * 2**0.5 * (weight * x) * x
+    assert found > 0
+
+
+def test_third_bound_of_saturated_units_is_not_0():
+    """Their derivatives are below the least number, and are no 0."""
+    for act in ("tanh", "gelu", "silu", "softplus", "elu"):
+        ob = fc.Objective(fc.MLP([1, 1, 1], act), [[1.0]], [0.0], loss="mse")
+        assert ob.third_bound(np.array([-900.0, 0.0, 1.0, 0.0]), 1e-3) > 0

@@ -54,11 +54,9 @@ def refuse_foreign(where: str, given: Iterable[str]) -> None:
     names = ARGUMENTS[where]
     for name in given:
         if name in names:
-            raise TypeError(f"{where} has no {name!r}; wanted {_named(names[name])}")
-
-
-def _named(words: str) -> str:
-    return repr(words) if words.isidentifier() else words
+            words = names[name]
+            wanted = repr(words) if words.isidentifier() else words
+            raise TypeError(f"{where} has no {name!r}; wanted {wanted}")
 
 
 def refuse_unknown(where: str, given: Iterable[str]) -> None:

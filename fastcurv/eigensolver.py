@@ -375,8 +375,7 @@ def _proved(A: Floats, values: Floats, V: Floats) -> Floats:
     size = min(_norm_bound(A) * length, float(np.linalg.norm(A)) * absolute)
     R = R**0.5 + gamma * (size + spread)
     F = (EL + (1 + E) ** 0.5 * R) * 1.01 + TINY
-    bounds: Floats = (F + E * np.abs(values)) / (1 - E) * 1.01
-    return bounds
+    return np.asarray((F + E * np.abs(values)) / (1 - E) * 1.01)
 
 
 def _sliced(A: Floats, B: Floats) -> Floats:

@@ -322,8 +322,7 @@ def _array(
     if any(raw.readinto(piece) != len(piece) for piece in _pieces(array)):
         raise ValueError(f"{path} was cut short while it was read")
     if boolean:
-        truth: np.ndarray = array != 0
-        return truth
+        return np.asarray(array != 0)
     return array.astype(dtype.newbyteorder("="), copy=False)
 
 

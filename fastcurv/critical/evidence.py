@@ -233,8 +233,7 @@ def annihilated(AQ: Floats, Q: Floats, tol: float) -> Floats:
     if not Q.shape[1]:
         return Q
     _, s, Vt = np.linalg.svd(AQ, full_matrices=False)
-    kept: Floats = Q @ Vt[s <= tol].T
-    return kept
+    return np.asarray(Q @ Vt[s <= tol].T)
 
 
 # A Newton step of more than this many lengths of theta leads out of every model of the loss: H is

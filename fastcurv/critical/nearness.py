@@ -107,7 +107,8 @@ def nearness_by(
     `whole` the decrement with what the rounding of g may explain.
     """
     f = value_at(ob, theta) if isinstance(ob, Valued) else 0.0
-    threshold = value_threshold(f, lower_bound(ob), reach, _eps(ob))
+    eps = float(np.finfo(getattr(ob, "dtype", None) or np.float64).eps)
+    threshold = value_threshold(f, lower_bound(ob), reach, eps)
     found = held(gradient_norm, decrement, threshold, gradient_tol, whole)
     if gradient_tol is not None or not found.near:
         return found
@@ -229,7 +230,3 @@ def lower_bound(ob: Any) -> float:
         return -np.inf
     c = ob.loss_lower_bound
     return float(c() if callable(c) else c)
-
-
-def _eps(ob: Any) -> float:
-    return float(np.finfo(getattr(ob, "dtype", None) or np.float64).eps)

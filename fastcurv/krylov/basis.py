@@ -104,8 +104,7 @@ def column_lengths(M: Floats) -> Floats:
     largest = float(np.abs(M).max(initial=0.0))
     if not 0 < largest < np.inf:
         return np.full(M.shape[1], largest)
-    lengths: Floats = largest * np.linalg.norm(M / largest, axis=0)
-    return lengths
+    return np.asarray(largest * np.linalg.norm(M / largest, axis=0))
 
 
 def length(x: Floats) -> float:

@@ -103,8 +103,7 @@ def bounds(run: Recurrence, S: Floats, residuals: Floats) -> Floats:
     err.
     """
     leak = column_lengths(run.leak[:, : run.m] @ S)
-    limits: Floats = np.hypot(residuals, leak) + np.abs(S).T @ run.err[: run.m]
-    return limits
+    return np.asarray(np.hypot(residuals, leak) + np.abs(S).T @ run.err[: run.m])
 
 
 def kept_at_restart(theta: Floats, k: int, which: str, room: int) -> Indices:

@@ -193,8 +193,7 @@ class KrylovSpace(Basis):
 
     def linear_term(self) -> np.ndarray:
         """``U' Q g``: the gradient in the eigenvectors of T. g is gamma times the first row."""
-        linear: Floats = self.gamma * self.ritz()[1][0]
-        return linear
+        return np.asarray(self.gamma * self.ritz()[1][0])
 
     def residual(self, y: np.ndarray) -> float:
         """``||E y||``: what ``H Q' y`` has outside of the space; `y` in the basis Q.

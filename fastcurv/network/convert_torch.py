@@ -38,8 +38,7 @@ def _numbers(tensor: Any) -> np.ndarray:
             f"a parameter of shape {tuple(tensor.shape)} lies on meta, without numbers"
         )
     tensor = tensor.detach().cpu()
-    numbers: np.ndarray = (tensor.float() if tensor.element_size() < 4 else tensor).numpy()
-    return numbers
+    return np.asarray((tensor.float() if tensor.element_size() < 4 else tensor).numpy())
 
 
 def _flat(module: Any, name: str) -> list[tuple[str, Any]]:

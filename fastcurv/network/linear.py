@@ -258,8 +258,7 @@ class Transposed(Operator):
         super().__init__(whole.dtype, whole.shape[::-1])
 
     def _matvec(self, u: np.ndarray) -> np.ndarray:
-        product: Array = self.whole._rmatvec(u)
-        return product
+        return np.asarray(self.whole._rmatvec(u))
 
     def _transpose(self) -> Operator:
         whole: Operator = self.whole

@@ -72,8 +72,7 @@ class Quadratic(Symmetric):
         l2 = self.objective.l2_diagonal
         if np.ndim(l2):
             l2 = l2[getattr(self, "indices", slice(None))]
-        decayed: Floats = np.einsum("ij,ij->i", l2 * Vt, Vt)
-        return decayed
+        return np.asarray(np.einsum("ij,ij->i", l2 * Vt, Vt))
 
 
 class Curvature(Quadratic):
@@ -189,8 +188,7 @@ class Curvature(Quadratic):
 
     def _quadratic(self, Vt: np.ndarray) -> np.ndarray:
         self.n_products += len(Vt)
-        forms: Floats = self._plan.quadratic(Vt, self.kind, None)
-        return forms
+        return np.asarray(self._plan.quadratic(Vt, self.kind, None))
 
     def to_dense(self) -> np.ndarray:
         """The whole matrix ``(n, n)``, symmetric to the last bit. Cost: n products, n^2 numbers."""
@@ -379,8 +377,7 @@ class Block(OfWhole, Quadratic):
 
     def column_bounds(self) -> np.ndarray:
         """Bounds on the errors of the block's columns, those of the whole operator's."""
-        bounds: Floats = self.whole.column_bounds()[self.indices]
-        return bounds
+        return np.asarray(self.whole.column_bounds()[self.indices])
 
     def to_dense(self) -> np.ndarray:
         """The block as a matrix."""

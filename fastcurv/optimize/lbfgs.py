@@ -69,8 +69,7 @@ class LBFGS(Method):
         """Minus the inverse curvature times the gradient."""
         g, k = self.run.g, self.count
         if not k:
-            down: Array = -g
-            return down
+            return np.asarray(-g)
         c = compact_weights(self.cross, self.inner, self.products, self.weights, self.first, k)
         d: Array = np.empty((1, len(g)), g.dtype)
         combine_rows(self.pairs[: 2 * k], self.weights[: 2 * k], d)

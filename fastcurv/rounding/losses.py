@@ -176,8 +176,7 @@ class LossRows:
         normal = self.p > 1024 * tiny
         spread = np.where(normal, self.dp / np.where(normal, self.p, 1), 0)
         spread = 1 + spread.max(axis=1, keepdims=True)
-        most: Floats = (np.abs(self.h) + self.dh) * (self.bend * spread**2 + 4096 * m * tiny)
-        return most
+        return np.asarray((np.abs(self.h) + self.dh) * (self.bend * spread**2 + 4096 * m * tiny))
 
     def _r_entropy(self, size: Floats, w: Floats, E: Floats | float) -> Floats:
         """Errors of ``s p (u - <p, u>)``, u = rz - rz_top being off by E and by its own

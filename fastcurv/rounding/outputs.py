@@ -73,8 +73,7 @@ def _bounds(R: Rounding, a: Floats, da: Floats, D: Floats, dd: Floats) -> Floats
     gamma = R.arithmetic.gamma(a.shape[1] + D.shape[2] + 6)
     nx, ne = norm(x), norm(e)
     x, e = np.asarray(x), np.asarray(e)
-    found: Floats = (nx + ne) * e + ne * x + gamma * (nx + ne) * (x + e)
-    return found
+    return np.asarray((nx + ne) * e + ne * x + gamma * (nx + ne) * (x + e))
 
 
 def _columns(R: Rounding, s: State, kind: str) -> list[Any]:

@@ -171,8 +171,7 @@ def _lengths(rows: Floats) -> Floats:
     """Their 2-norms, which do not overflow on the way."""
     largest = np.abs(rows).max(axis=1, initial=0.0)
     scaled = rows / np.where(largest > 0, largest, 1.0)[:, None]
-    lengths: Floats = largest * np.linalg.norm(scaled, axis=1)
-    return lengths
+    return np.asarray(largest * np.linalg.norm(scaled, axis=1))
 
 
 def to_dense(op: Any) -> tuple[NDArray[Any], int]:

@@ -236,8 +236,7 @@ class Search:
             if self.relative == "scale"
             else np.maximum(np.abs(theta), run.eps ** (2 / 3) * run.scale)
         )
-        targets: Floats = self.tol * np.broadcast_to(size, theta.shape)
-        return targets
+        return np.asarray(self.tol * np.broadcast_to(size, theta.shape))
 
     def _excess(self, theta: Floats, S: Floats, residuals: Floats) -> Floats:
         """Residuals over what they may be; what more products cannot mend counts for at most half

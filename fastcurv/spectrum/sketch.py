@@ -47,11 +47,8 @@ class Sketch:
             self.Z[cut] = apply.products(self.Q[cut].astype(apply.dtype))
         self.S = leave_one_out(self.R)
 
-    def traces(self) -> tuple[Floats, Floats]:
-        """One estimate of the trace for each sample left out."""
-        return heard(self._traces)
-
     def _traces(self) -> tuple[Floats, Floats]:
+        """One estimate of the trace for each sample left out, and what that left out."""
         m, S, R = len(self.O), self.S, self.R
         H = project(self.Q, self.Z.astype(np.float64))
         H = (H + H.T) / 2
@@ -77,7 +74,7 @@ class Sketch:
         wrong together: each leaves out a direction s_i that no other vector has, and its test
         vector can have next to nothing along it. What lies along s_i is known, so that is added.
         """
-        samples, left_out = self.traces()
+        samples, left_out = heard(self._traces)
         mean, scatter = float(samples.mean()), float(samples.std(ddof=1)) / len(samples) ** 0.5
         return mean, float(
             np.hypot(LEFT_OUT * widened(len(samples)) * scatter, np.abs(left_out).mean())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,7 +21,7 @@ from ..krylov.held import held_rows
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import decompose
 from ..progress import Bar, bar
-from ..protocols import Array, Floats, Operator, Seed, Written
+from ..protocols import Array, Floats, Operator, Reduction, Seed, Written
 from .density_result import SpectralDensity
 from .reduced import reduction
 from .results import Eigenpairs
@@ -131,7 +131,7 @@ def spectral_density(
     n, small = op.shape[0], reduction(op, space if against is None else "parameters")
     if isinstance(small, Written) and len(small.matrix) <= EVERY:
         return every(small, look)
-    op = op if small is None else small
+    op = op if small is None else cast(Operator, small)
     rng, known, spent = either_seed(seed, rng), None, 0
     deflate = (against is None and op.shape[0] <= DEFLATE_UP_TO) if deflate is None else deflate
     if against is not None:
@@ -183,7 +183,7 @@ def every(small: Any, look: Look) -> SpectralDensity:
     )
 
 
-def with_rest(one: Quadrature, small: Any, deflated: int) -> Quadrature:
+def with_rest(one: Quadrature, small: Reduction, deflated: int) -> Quadrature:
     """A quadrature of the smaller operator's spectrum, but for what is deflated, completed by the
     copies of `rest`.
     """

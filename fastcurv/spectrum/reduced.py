@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..checks import check_choice, check_vectors, operator_dtype
 from ..eigensolver import eigh
 from ..krylov.ritz import wanted
-from ..protocols import SPACES, Reducible, Written
+from ..protocols import SPACES, Reducible, Reduction, Written
 from .results import Eigenpairs, ReducedEigenpairs
 from .search import resolve_tol
 
@@ -24,7 +24,7 @@ DIRECT = 400  # rows of a matrix up to which all of it is decomposed
 INSIDE = 64  # what of a vector may lie outside the space, in eps of its length
 
 
-def reduction(op: Any, space: str | None) -> Any:
+def reduction(op: Any, space: str | None) -> Reduction | None:
     """The smaller operator that `op` offers, or None.
 
     Parameters
@@ -37,7 +37,7 @@ def reduction(op: Any, space: str | None) -> Any:
         check_choice(space, SPACES, "space")
     if space == "parameters":
         return None
-    found = op.reduced(space) if isinstance(op, Reducible) else None
+    found: Reduction | None = op.reduced(space) if isinstance(op, Reducible) else None
     if found is None and space is not None:
         raise ValueError(
             f"space is {space!r} for an operator of type {type(op).__name__} that has no such "
@@ -46,7 +46,7 @@ def reduction(op: Any, space: str | None) -> Any:
     return found
 
 
-def inside(small: Any, V: Any, name: str) -> NDArray[Any] | None:
+def inside(small: Reduction, V: Any, name: str) -> NDArray[Any] | None:
     """The coordinates of vectors as columns ``(m, s)``, or None where they leave the space."""
     dtype = operator_dtype(small)
     rows = check_vectors(V, small.n, name, dtype).T
@@ -55,7 +55,7 @@ def inside(small: Any, V: Any, name: str) -> NDArray[Any] | None:
 
 
 def reduced_pairs(
-    search: Any, small: Any, asked: Any, rng: Any, v0: Any, against: Any
+    search: Any, small: Reduction, asked: Any, rng: Any, v0: Any, against: Any
 ) -> ReducedEigenpairs | None:
     """`eigsh` in the smaller space; None where `against` leaves it.
 
@@ -89,7 +89,7 @@ def reduced_pairs(
     return completed(found, small, asked.k, asked.which, rng, asked.relative)
 
 
-def above(inner: Any, asked: Any, small: Any) -> Any:
+def above(inner: Any, asked: Any, small: Reduction) -> Any:
     """What is left to look for where the lowest eigenvalues are the copies of `rest`, to residuals
     that small eigenvalues need.
     """
@@ -109,12 +109,12 @@ def settled(pairs: ReducedEigenpairs) -> bool:
     return bool(not pairs.reduction.lowest or pairs.interrupted or pairs.converged.all())
 
 
-def few(small: Any, k: int) -> bool:
+def few(small: Reduction, k: int) -> bool:
     """Whether a matrix that is there is decomposed sooner than searched."""
     return bool(small.shape[0] <= max(DIRECT, 8 * k))
 
 
-def directly(small: Any, asked: Any) -> Eigenpairs:
+def directly(small: Written, asked: Any) -> Eigenpairs:
     """The pairs of a small matrix that is there, copies of multiple eigenvalues and all."""
     A, rest = small.bare, float(small.rest)
     values, vectors = eigh(A)[:2]
@@ -150,7 +150,7 @@ def nothing(small: Any) -> Eigenpairs:
 
 
 def completed(
-    found: Eigenpairs, small: Any, k: int, which: str, rng: Any, relative: str = "scale"
+    found: Eigenpairs, small: Reduction, k: int, which: str, rng: Any, relative: str = "scale"
 ) -> ReducedEigenpairs:
     """The wanted among the pairs found and the copies of `rest`, with residuals in op's space."""
     X = np.ascontiguousarray(found.vectors.T)

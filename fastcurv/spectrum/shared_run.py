@@ -88,7 +88,7 @@ class Krylov:
         self.op, self.name, self.rng = check_symmetric_operator(op), str(name), as_rng(seed)
         self.n: int = self.op.shape[0]
         self.dtype = operator_dtype(self.op)
-        self.small: Any = reduction(self.op, space)
+        self.small = reduction(self.op, space)
         self.max_bytes = check_positive_int(max_bytes, "max_bytes")
         self._probes: list[Recurrence] = []
         self._others: list[tuple[Array, Recurrence]] = []

@@ -4,10 +4,11 @@ written anew.
 
 import pytest
 
-from ..agreement import known
+from ..agreement import changed, known
+from . import spaces
 from .figures import NETS, costs, figures
 
-KNOWN = known("network")
+KNOWN, SPACES = known("network"), known("network.spaces")
 
 
 def test_costs_are_what_they_were():
@@ -22,3 +23,8 @@ def test_bounds_of_every_form_are_what_they_were(net):
     for what, x in found.items():
         rounded = what.startswith("reach") and " m" not in what and "size" not in what
         assert x == pytest.approx(held[what], rel=0.4 if rounded else 4e-10, abs=0), what
+
+
+@pytest.mark.parametrize("name", spaces.PARTS)
+def test_products_and_maps_of_every_form_are_what_they_were(name):
+    assert changed(SPACES[name], spaces.figures(name), "network.spaces") == []

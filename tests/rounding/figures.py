@@ -122,9 +122,13 @@ def drawn(
 
 
 def figures(**net: Any) -> dict[str, float]:
-    ob, theta, v = drawn(**net)
+    return bounds(*drawn(**net), LAYOUT)
+
+
+def bounds(ob: Any, theta: Any, v: Any, layout: dict[str, Any]) -> dict[str, float]:
+    """What is proved at theta, where kernels cut their sums as the layout says."""
     plain = not ob.model.batch_norm
-    R: Any = (Rounding if plain else NormRounding)(ob, theta, LAYOUT)
+    R: Any = (Rounding if plain else NormRounding)(ob, theta, layout)
     found = {f"product, {kind}": R.product(v, kind) for kind in ("hessian", "ggn")}
     found["gradient"] = R.gradient()
     if not plain:

@@ -7,13 +7,14 @@ the rounding of the bounds themselves, 1e-9 of them, is held too.
 
 import pytest
 
-from ..agreement import known
+from ..agreement import changed, known
+from . import regimes
 from .figures import HELD, NETS, figures, of_held
 
 TOLERANCE = 4e-10
 # where a bound rests on what rounding left
 LOOSE = dict.fromkeys(("relu and elu, batch norm", "elu, batch norm, binary, no l2"), 1e-2)
-KNOWN = known("rounding")
+KNOWN, ENDS = known("rounding"), known("rounding.regimes")
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -32,3 +33,9 @@ def test_bounds_on_kinks_are_what_they_were(net):
 
 def test_every_net_is_known():
     assert list(KNOWN) == [*NETS, *HELD]
+
+
+@pytest.mark.parametrize("name", regimes.NAMES)
+def test_bounds_at_the_ends_of_the_range_are_what_they_were(name):
+    """Underflow, overflow, saturation, ties, and how every table of kernels cuts its sums."""
+    assert changed(ENDS[name], regimes.figures(name), "rounding.regimes") == []

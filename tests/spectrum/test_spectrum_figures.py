@@ -6,12 +6,18 @@ it has to. `figures` says how they are written anew.
 import pytest
 
 from ..agreement import changed, known
+from . import shared
 from .figures import NAMES, figures
 
-KNOWN = known("spectrum")
+KNOWN, SHARED = known("spectrum"), known("spectrum.shared")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_asked_of_a_known_spectrum_costs_and_claims_what_it_did(name):
     """Counts to the last; what rests on residuals or on a few probes to what rounding leaves."""
     assert changed(KNOWN[name], figures(name), "spectrum") == []
+
+
+@pytest.mark.parametrize("name", shared.PARTS)
+def test_runs_that_are_kept_smaller_spaces_and_whole_matrices_say_what_they_said(name):
+    assert changed(SHARED[name], shared.figures(name), "spectrum.shared") == []

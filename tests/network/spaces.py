@@ -1,0 +1,212 @@
+"""Products, bounds and maps of every form of a curvature, as numbers: `test_network_figures` holds
+them.
+
+    python -m tests.agreement network.spaces
+
+writes them down anew, which is to be done where a cost or a bound is meant to change.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+import fastcurv as fc
+from fastcurv.network import blocks, output_space
+from fastcurv.network.input_space import InputSpace
+from fastcurv.network.row_passes import LossCurve, RowState
+from fastcurv.network.sample_space import SampleSpace
+
+from ..agreement import lined, masked, served_by
+from ..rounding.figures import drawn
+
+NETS: dict[str, dict[str, Any]] = {
+    "tanh, mse": {"sizes": [6, 9, 9, 2], "l2": 1e-2, "residual": True},
+    "gelu, cross entropy": {
+        "sizes": [7, 5, 4, 3], "activation": "gelu", "loss": "cross_entropy", "weighted": True,
+    },
+    "sigmoid, binary, float32": {
+        "sizes": [9, 8, 1], "activation": "sigmoid", "loss": "binary_cross_entropy",
+        "dtype": "float32", "l2": 0.1,
+    },
+    "relu, no biases": {"sizes": [6, 9, 3], "activation": "relu", "bias": False, "l2": 1e-3},
+    "one layer, soft targets": {"sizes": [8, 3], "loss": "cross_entropy", "soft": True},
+}  # fmt: skip
+
+
+def told(x: Any) -> list[float]:
+    """An array as numbers that every entry moves."""
+    x = np.asarray(x, dtype=float).reshape(-1)
+    return [float(x @ np.cos(np.arange(x.size))), float(np.abs(x).sum())]
+
+
+def of_reduced(K: Any) -> list[Any]:
+    """Products, maps there and back, what lies outside, and bounds."""
+    m = K.shape[0]
+    x = np.cos(np.arange(m) ** 1.2).astype(K.dtype)
+    X = np.sin(np.outer(np.arange(1, m + 1), [1.0, 2.3, 3.1])).astype(K.dtype)
+    text, numbers = masked(repr(K))
+    numbers += [*told(K @ x), *told(K @ X), float(m), float(K.n), float(K.n_rest), float(K.rest)]
+    up = K.embed(x)
+    numbers += [*told(np.abs(up)), *told(K.project(up)), *told(K.project(np.array([up, 2 * up])))]
+    numbers += [*told(np.abs(K.embed(X.T)))]
+    if K.n_rest:
+        out = K.outside(0, min(3, K.n_rest)).astype(float)
+        numbers += [float(np.abs(out @ out.T - np.eye(len(out))).max() < 1e-3), float(len(out))]
+        numbers += [float(K.inside(out, 1e-3) is None)]
+    numbers += [float(K.n_products), float(K.layout.get("chunk", 0))]
+    if not isinstance(K, InputSpace):
+        low = K.astype("float32")
+        numbers += [*told(low @ x.astype("float32")), float(low.n_products)]
+    if K.space == "outputs":
+        found = K.enclosed()
+        numbers += [*told(K.matrix), *told(K.bare), float(found.bounds.sum()), K._nothing()]
+    return [text, *numbers]
+
+
+def spaces(ob: Any, theta: Any) -> dict[str, list[Any]]:
+    """Smaller operators, with layers as they are and turned."""
+    found: dict[str, list[Any]] = {}
+    for rows in (2, 4):
+        few = ob.batch(slice(0, rows))
+        for kind in ("hessian", "ggn", "empirical_fisher"):
+            H = getattr(few, kind)(theta)
+            at = f"{rows} rows, {kind}"
+            for turned in (False, True):
+                rotate = [turned] * len(ob.model.shapes)
+                found[f"{at}, samples, {turned}"] = of_reduced(SampleSpace(H, rotate))
+            if rows < ob.model.sizes[0] - 1:
+                found[f"{at}, inputs"] = of_reduced(InputSpace(H))
+            if not output_space.refusal(H):
+                found[f"{at}, outputs"] = of_reduced(H.reduced("outputs"))
+            else:
+                found[f"{at}, outputs"] = [masked(output_space.refusal(H))[0]]
+    return found
+
+
+def forms(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
+    """Operators, their parts and sums, in memory, in blocks and sparse."""
+    found: dict[str, list[Any]] = {}
+    weight = ob.sample_weight
+    options = {"l2": ob.l2, "sample_weight": weight}
+    rows = np.where(np.abs(ob.X) > 1, ob.X, 0)
+    stored = fc.Objective(ob.model, rows, ob.y, ob.loss, **options)
+    sparse = scipy.sparse.csr_array(rows)
+    every = {"whole": ob, "stored": stored}
+    every["streamed"] = fc.StreamedObjective(ob.model, ob.X, ob.y, ob.loss, block_rows=7, **options)
+    every["sparse"] = fc.Objective(ob.model, sparse, ob.y, ob.loss, **options)
+    parts = [(sparse[i : i + 9], ob.y[i : i + 9]) for i in range(0, 23, 9)]
+    if weight is None:
+        every["sparse blocks"] = fc.StreamedObjective(
+            ob.model, parts, loss=ob.loss, l2=ob.l2, block_rows=8
+        )
+    for name, form in every.items():
+        text, numbers = masked(repr(form))
+        numbers += [form.value(theta), *told(form.gradient(theta)), float(form.n_samples)]
+        numbers += [*told(form.batch(np.arange(0, 23, 5)).gradient(theta))]
+        numbers += [*told(form.astype("float32").gradient(theta.astype("float32")))]
+        J = form.jacobian(theta)
+        u = np.cos(np.arange(J.shape[0])).astype(J.dtype)
+        numbers += [*told(J @ v), *told(J.T @ u), *told(J.to_dense()), *told(J.rmatvec(u))]
+        if name not in ("whole", "stored"):
+            batches = list(form.batches(5, np.random.default_rng(1)))
+            numbers += [float(b.n_samples) for b in batches]
+            numbers += [b.value(theta) for b in batches]
+        if name in ("streamed", "sparse blocks"):
+            numbers += [float(form.n_passes), float(form.n_rows_read), float(form.block_rows)]
+        found[f"{name}, itself"] = [text, *numbers]
+        for kind in ("hessian", "ggn", "empirical_fisher"):
+            H = getattr(form, kind)(theta)
+            text, numbers = masked(repr(H))
+            V = np.sin(np.outer(np.arange(1, len(v) + 1), [1.0, 2.3])).astype(H.dtype)
+            numbers += [*told(H @ v), *told(H @ V), *told(H.quadratic(V)), *told(H.to_dense())]
+            moved = H.shift(0.7)
+            numbers += [*told(moved @ V), *told(moved.quadratic(v)), *told(moved.to_dense())]
+            numbers += [*told(moved @ v), moved.rounding_bound(v), float(moved.mu)]
+            numbers += [float((H - scipy.sparse.identity(len(v))).mu), float(H.n_products)]
+            if name in ("whole", "stored"):
+                for part in (H.restrict(layers=[0]), H.restrict(indices=np.arange(1, len(v), 3))):
+                    w = np.cos(np.arange(part.shape[0])).astype(H.dtype)
+                    numbers += [*told(part @ w), part.quadratic(w), part.rounding_bound(w)]
+                    numbers += [*told(part.to_dense()), *told(part.column_bounds())]
+                    numbers += [*told(part @ np.c_[w, 2 * w]), float(part.n_products)]
+                numbers += [float(H.nbytes)]
+            found[f"{name}, {kind}"] = [text, *numbers]
+    return found
+
+
+def passes(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
+    """Rows one by one: curves of the loss, and both R-passes."""
+    state = RowState(ob, theta)
+    found: dict[str, list[Any]] = {}
+    for form, s in (("", state), (", single", state.astype("float32"))):
+        loss: LossCurve = s.loss
+        rz = np.cos(np.arange(loss.delta.size)).reshape(loss.delta.shape).astype(loss.delta.dtype)
+        numbers = [*told(loss.delta)]
+        for kind in ("hessian", "ggn", "fisher"):
+            numbers += told(loss.curve(rz, kind))
+        for a in s.a:
+            numbers += told(a)
+        found[f"rows{form}"] = ["", *numbers]
+    return found
+
+
+def streams() -> dict[str, list[Any]]:
+    """How many rows there is room for, from arrays, files, blocks and sparse ones."""
+    found: dict[str, list[Any]] = {}
+    ob, theta, _ = drawn(sizes=[5, 4, 2])
+    X, y = np.tile(ob.X, (200, 1)), np.tile(ob.y, (200, 1))
+    wide = scipy.sparse.csr_array(np.where(np.abs(X) > 1.5, X, 0))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "X.npy"
+        np.save(file, X)
+        given = {
+            "array": X,
+            "file": file,
+            "sparse": wide,
+            "blocks": [(X[:900], y[:900]), (X[900:], y[900:])],
+        }
+        for name, rows in given.items():
+            for memory in (40_000, 200_000, 1_000_000, 1 << 22):
+                targets = None if name == "blocks" else y
+                try:
+                    form = fc.StreamedObjective(ob.model, rows, targets, "mse", memory=memory)
+                except ValueError as error:
+                    found[f"{name}, {memory}"] = [masked(str(error))[0]]
+                    continue
+                numbers = [form.block_rows, form.n_shards, form.value(theta), form.n_rows_read]
+                some = form.batch(np.arange(0, 4000, 37))
+                numbers += [some.value(theta), form.n_rows_read, form.n_passes]
+                found[f"{name}, {memory}"] = [type(some).__name__, *map(float, numbers)]
+    cut = list(blocks.regrouped([(X[:7], y[:7], None), (X[7:11], y[7:11], None)], 4))
+    numbers = [float(len(part[0])) for part in cut] + [x for part in cut for x in told(part[0])]
+    at = np.array([0, 3, 6, 9])
+    numbers += [*told(blocks.picked(iter(cut), at)[0]), float(blocks.fingerprint(cut[0]))]
+    numbers += [float(blocks.fingerprint((X, y, None))), float(blocks.fingerprint((wide,)))]
+    found["blocks"] = ["", *numbers]
+    return found
+
+
+def figures(name: str) -> dict[str, list[Any]]:
+    with served_by():
+        if name == "streams":
+            found = streams()
+        else:
+            ob, theta, v = drawn(**NETS[name])
+            found = spaces(ob, theta) | forms(ob, theta, v) | passes(ob, theta, v)
+    digits = 6 if "float32" in name else 9
+    return {
+        what: [text, *(float(f"{x:.{digits}g}") for x in numbers)]
+        for what, (text, *numbers) in found.items()
+    }
+
+
+PARTS = (*NETS, "streams")
+
+
+if __name__ == "__main__":
+    print(lined({name: figures(name) for name in PARTS}))

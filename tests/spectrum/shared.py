@@ -1,0 +1,238 @@
+"""Answers from runs that are kept, from smaller spaces, from two precisions and from whole
+matrices: `test_spectrum_figures` holds them.
+
+    python -m tests.agreement spectrum.shared
+
+writes them down anew, which is to be done where a cost, a bound or a sentence is meant to change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
+
+import fastcurv as fc
+from fastcurv import eigensolver
+from fastcurv.krylov.capped_cg import Workspace, capped_cg
+from fastcurv.krylov.lanczos import Recurrence
+from fastcurv.krylov.ritz import decompose
+from fastcurv.spectrum.dense import dense_matrix
+from fastcurv.spectrum.picture import within
+
+from ..agreement import lined, masked, served_by
+from ..rounding.figures import drawn
+from .figures import operator
+
+
+def said(found: Any) -> list[Any]:
+    """What a result's words are, with # for numbers; these; what no line shows."""
+    text, numbers = masked(repr(found) + "\n" + found._repr_html_())
+    for name in ("n_products", "n_new", "n_low", "probed", "scale", "tol", "unseen", "bound"):
+        value = getattr(found, name, None)
+        numbers.append(-1.0 if value is None or not np.isfinite(value) else float(value))
+    vectors = getattr(found, "vectors", None)
+    if vectors is not None and vectors.size:
+        G = vectors.T.astype(float) @ vectors
+        numbers += [float(len(G)), float(np.abs(G - np.eye(len(G))).max() < 1e-3)]
+    return [text, *numbers]
+
+
+def looked(d: Any) -> list[Any]:
+    """A density: its words, sums over its grid, moments, masses, and the heights of a picture."""
+    text, numbers = masked(repr(d) + "\n" + d._repr_html_())
+    numbers += [d.n_products, d.integral(), d.width, d.grid[0], d.grid[-1], len(d.nodes)]
+    for estimate in (d.moment(), d.moment(2), d.mass(), d.mass(0.1), d.mass(-0.2, 0.3)):
+        numbers += [float(estimate.estimate), float(np.nan_to_num(estimate.stderr))]
+    numbers += [float(d.density @ np.cos(np.arange(len(d.density))))]
+    part = within(d, low=0.0)
+    return [text, *map(float, numbers), float(np.nansum(part.density)), float(part.grid[0])]
+
+
+def kept() -> dict[str, list[Any]]:
+    """Runs that serve many questions, on a known spectrum and on nets in smaller spaces."""
+    found: dict[str, list[Any]] = {}
+    ob, theta, v = drawn(sizes=[8, 7, 3], loss="cross_entropy", l2=1e-2)
+    few = ob.batch(slice(0, 4))
+    operators = {"uniform": operator("uniform"), "hessian": ob.hessian(theta)}
+    operators |= {"few rows": few.hessian(theta), "ggn": few.ggn(theta)}
+    for name, op in operators.items():
+        run = fc.Krylov(op, "run", seed=3)
+        found[f"{name}, start"] = [masked(repr(run.extend(7)))[0], float(run.n_products)]
+        for which, k in (("LM", 3), ("SA", 2), ("BE", 4), ("LA", 1)):
+            found[f"{name}, {which}"] = said(run.eigsh(k, which, tol=1e-6))
+        found[f"{name}, few"] = said(fc.Krylov(op, seed=1).eigsh(3, max_products=6))
+        found[f"{name}, density"] = looked(run.spectral_density(2, n_grid=128))
+        found[f"{name}, its own"] = looked(run.spectral_density(1, 90, axis="log", width=0.1))
+        g = np.cos(np.arange(op.shape[0]) ** 1.3)
+        other = run.start_from(g, 5)
+        found[f"{name}, from g"] = [
+            repr(run).split("(")[0], float(other.m), float(run.steps_from(g)),
+            float(run.start_from(g, 8).m), float(run.steps_from()), float(run.n_products),
+            float(run.steps_from(g + 1)), float(run.dtype.itemsize),
+        ]  # fmt: skip
+        text, numbers = masked(repr(run))
+        found[f"{name}, end"] = [text, *numbers]
+    small = fc.Krylov(operators["uniform"], max_bytes=300 * 8 * 24)
+    found["small, pairs"] = said(small.eigsh(4))
+    return found
+
+
+def reduced() -> dict[str, list[Any]]:
+    """Eigenpairs, densities, traces and signs by way of smaller operators."""
+    found: dict[str, list[Any]] = {}
+    ob, theta, _ = drawn(sizes=[14, 9, 3], activation="gelu", loss="cross_entropy", l2=1e-2)
+    plain, at, _ = drawn(sizes=[14, 9, 2], activation="tanh", weighted=True)
+    for name, net, where in (("l2", ob, theta), ("none", plain, at)):
+        few = net.batch(slice(0, 3))
+        for kind in ("hessian", "ggn", "empirical_fisher"):
+            op = getattr(few, kind)(where)
+            for space in ("samples", "outputs", "inputs", "parameters"):
+                if kind == "hessian" and space != "samples" and space != "parameters":
+                    continue
+                words: dict[str, Any] = {"space": space, "seed": 4}
+                key = f"{name}, {kind}, {space}"
+                try:
+                    pairs = fc.eigsh(op, 5, "BE" if name == "l2" else "LM", **words)
+                except ValueError as error:
+                    found[key] = [masked(str(error))[0]]
+                    continue
+                found[key] = said(pairs)
+                rest = fc.eigsh(op, 2, "LA", against=pairs.vectors[:, -2:], **words)
+                found[f"{key}, beside"] = said(rest)
+                all_of = fc.eigsh(op, 25, "SA", relative="value", **words)
+                found[f"{key}, many"] = said(all_of)
+                found[f"{key}, inertia"] = said(fc.inertia(op, space=space))
+                if space != "parameters":
+                    found[f"{key}, trace"] = said(fc.trace(op, 8, seed=2))
+                    d = fc.spectral_density(op, n_probes=2, n_steps=9, n_grid=64, **words)
+                    found[f"{key}, density"] = looked(d)
+    return found
+
+
+def mixed() -> dict[str, list[Any]]:
+    """Float32 products with float64 ones, on known spectra and on a net."""
+    found: dict[str, list[Any]] = {}
+    ob, theta, _ = drawn(sizes=[6, 7, 3], loss="cross_entropy")
+    H = ob.hessian(theta)
+    for name, op in (("uniform", operator("uniform")), ("double", operator("double")), ("net", H)):
+        for which, k in (("LM", 3), ("BE", 4), ("SA", 2)):
+            for tol, most in ((1e-9, 4000), (1e-12, 4000), (1e-9, 60)):
+                pairs = fc.eigsh(
+                    op, k, which, tol=tol, precision="mixed", max_products=most, seed=2
+                )
+                found[f"{name}, {which}, {tol}, {most}"] = said(pairs)
+        pairs = fc.eigsh(
+            op, 2, "LA", precision="mixed", relative="value", seed=2, v0=np.ones((op.shape[0], 1))
+        )
+        found[f"{name}, of its size"] = said(pairs)
+        rest = fc.eigsh(op, 2, "LA", precision="mixed", against=pairs, seed=2)
+        found[f"{name}, beside"] = said(rest)
+    return found
+
+
+def matrix(name: str, n: int) -> Any:
+    """Matrices whose eigenvectors are exact, and others."""
+    d = np.round(np.linspace(-1.0, 3.0, n), 3)
+    if name == "diagonal":
+        return np.diag(d)
+    if name == "positive":
+        return np.diag(d + 1.5)
+    if name == "pairs":  # of equal and opposite eigenvalues
+        A = np.zeros((n, n))
+        at = np.arange(0, n - 1, 2)
+        A[at, at + 1] = A[at + 1, at] = 1 + at / 8
+        return A
+    return 1e-200 * np.diag(d) if name == "tiny" else np.cos(np.add.outer(d, d) * 7)
+
+
+def dense() -> dict[str, list[Any]]:
+    """Whole matrices: signs, errors and floors."""
+    found: dict[str, list[Any]] = {}
+    for name in ("diagonal", "positive", "pairs", "tiny", "waves"):
+        for n in (1, 2, 3, 40, 150):
+            A = matrix(name, n)
+            whole, apart = eigensolver.eigh(A), eigensolver.eigh_apart(A, 1e-9)
+            numbers = [float(whole.errors.sum()), whole.error, float(np.abs(whole.values).sum())]
+            if isinstance(apart, eigensolver.Apart):
+                numbers += [apart.floor, apart.ends]
+            text = type(apart).__name__
+            for shift in (0.4, 0.499, 0.6):
+                numbers.append(eigensolver.cholesky_floor(A.copy(), shift))
+            values, V = eigensolver.eigh_tridiagonal(np.diagonal(A), np.diagonal(A, 1))
+            numbers += [float(np.abs(values).sum()), float(np.abs(eigensolver.eigvalsh(A)).sum())]
+            if n > 2:
+                values, V = eigensolver.eigh_tridiagonal(np.diagonal(A), np.diagonal(A, 1), (1, 2))
+                numbers += [*map(float, values), float(V.shape[1])]
+            found[f"{name}, {n}"] = [text, *numbers]
+            op = LinearOperator(A.shape, A.__matmul__, dtype=np.float64)
+            for what, asked in (("matrix", A), ("products", op)):
+                M = dense_matrix(asked)
+                scale = 1 + np.arange(n) / n
+                off = [M.error(), M.error(scale), M.seen(scale), float(M.bounds.sum())]
+                signs = said(fc.inertia(asked))
+                found[f"{name}, {n}, {what}"] = [*signs, *off, float(M.n_products)]
+    lopsided = np.diag(np.arange(1.0, 7.0)) + 1e-3 * np.triu(np.ones((6, 6)), 1)
+    op = LinearOperator((6, 6), lopsided.__matmul__, dtype=np.float64)
+    M = dense_matrix(op)
+    found["lopsided"] = ["", M.error(), M.error(np.arange(1.0, 7.0)), float(M.eigen().errors.sum())]
+    for end in (30, 55):
+        found[f"tables of {end}"] = said(fc.eigsh(np.diag(np.arange(60.0)), end, tol=0.1, seed=1))
+    return found
+
+
+def parts() -> dict[str, list[Any]]:
+    """Recurrences by blocks, and conjugate gradients that are slow or meet negative curvature."""
+    found: dict[str, list[Any]] = {}
+    places = np.arange(1.0, 61.0)
+    for name, values in (("spread", places), ("far", 0.5 ** (places / 2)), ("both", places - 20.5)):
+        A = np.diag(values)
+        for p in (1, 2, 3):
+            run = Recurrence(LinearOperator(A.shape, A.__matmul__, dtype=np.float64), 30)
+            starts = np.cos(np.outer(np.arange(1, p + 1), places**1.3))
+            numbers = [float(run.insert(starts / np.linalg.norm(starts, axis=1)[:, None]))]
+            while run.p and run.m + run.p <= 24:
+                run.step()
+            ritz, S = decompose(run)
+            numbers += [float(run.m), float(run.p), run.scale, run.noise, float(ritz[-1])]
+            numbers += [float(ritz[0]), float(np.abs(run.coupling()).max()), float(run.n_products)]
+            run.reorthogonalise()
+            numbers.append(float(np.abs(run.rows[: run.m] @ run.rows[: run.m].T).sum()) / run.m)
+            found[f"{name}, {p}"] = ["", *numbers]
+        for eps, tolerance in ((1e-3, 0.1), (0.5, 1e-6), (1e-8, 1e-9)):
+
+            def multiply(v: Any, out: Any, values: Any = values) -> None:
+                out[:] = values * v
+
+            for what, g in (("sum", np.ones(60)), ("ends", np.eye(60)[0] + 1e-4)):
+                for bound in (0.0, 100.0):
+                    d, curvature, seen = capped_cg(
+                        multiply, g, eps, tolerance, Workspace(60, np.float64), bound=bound
+                    )
+                    numbers = [float(np.linalg.norm(d)), float(d @ np.cos(places)), float(seen)]
+                    numbers.append(0.0 if curvature is None else float(curvature))
+                    found[f"cg, {name}, {eps}, {what}, {bound}"] = [
+                        str(curvature is None),
+                        *numbers,
+                    ]
+    return found
+
+
+PARTS: dict[str, Callable[[], dict[str, list[Any]]]] = {
+    "kept": kept, "reduced": reduced, "mixed": mixed, "dense": dense, "parts": parts,
+}  # fmt: skip
+
+
+def figures(name: str) -> dict[str, list[Any]]:
+    with served_by():
+        found = PARTS[name]()
+    return {
+        what: [text, *(float(f"{x:.9g}") for x in numbers)]
+        for what, (text, *numbers) in found.items()
+    }
+
+
+if __name__ == "__main__":
+    print(lined({name: figures(name) for name in PARTS}))

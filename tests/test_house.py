@@ -4,6 +4,7 @@ every example runs.
 
 import ast
 import doctest
+import functools
 import importlib
 import re
 from pathlib import Path
@@ -205,21 +206,28 @@ def test_files_stay_short():
     assert {name: n for name, n in lengths.items() if n > 400} == {}
 
 
+@functools.cache
 def functions():
-    """Every function of every Python file, with the name to find it by."""
+    """Of every function of every Python file the name to find it by, its lines without its
+    docstring, and its positional arguments, self not counted.
+    """
+    found = []
     for path in sources():
         if path.suffix == ".py":
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                    yield f"{path.relative_to(ROOT).as_posix()}: {node.name}", node
+                    first = node.body[0]
+                    said = first.end_lineno - first.lineno + 1 if ast.get_docstring(node) else 0
+                    given = [a.arg for a in (*node.args.posonlyargs, *node.args.args)]
+                    name = f"{path.relative_to(ROOT).as_posix()}: {node.name}"
+                    lines = node.end_lineno - node.lineno + 1 - said
+                    found.append((name, lines, len(given) - (given[:1] in (["self"], ["cls"]))))
+    return found
 
 
 def test_functions_stay_short():
     """Past 60 lines a function is split; its head counts, its docstring does not."""
-    lengths = {}
-    for name, node in functions():
-        said = node.body[0].end_lineno - node.body[0].lineno + 1 if ast.get_docstring(node) else 0
-        lengths[name] = node.end_lineno - node.lineno + 1 - said
+    lengths = {name: lines for name, lines, _ in functions()}
     assert len(lengths) > 1000
     assert {name: n for name, n in lengths.items() if n > 60} == {}
 
@@ -234,10 +242,7 @@ PROMISED = {
 
 def test_few_arguments_go_by_position():
     """At most six in the package, self not counted."""
-    counts = {}
-    for name, node in functions():
-        given = [a.arg for a in (*node.args.posonlyargs, *node.args.args)]
-        counts[name] = len(given) - (given[:1] in (["self"], ["cls"]))
+    counts = {name: count for name, _, count in functions()}
     most = {name: PROMISED.get(name, 6) for name in counts if name.startswith("fastcurv/")}
     assert {name: counts[name] for name in most if counts[name] > most[name]} == {}
 

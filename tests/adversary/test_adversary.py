@@ -4,13 +4,20 @@ import pytest
 
 from .statements import STATEMENTS, run
 
+LONG = (  # a case of them takes more than a tenth of a second
+    "batch_normalisation_is_never_certified",
+    "beside_a_measured_minimum_nothing_is_lower",
+    "labels_that_pull_one_way_leave_no_critical_point",
+    "success_has_nothing_lower_beside_it",
+    "the_unit_of_the_loss_changes_no_verdict",
+    "what_large_n_measures_is_worth_the_name",
+)
+
 
 @pytest.mark.parametrize("statement", STATEMENTS, ids=lambda s: s.__name__)
 def test_is_never_said(statement):
-    """Each statement holds on twelve cases, and they do not all end alike where they can end
-    otherwise.
-    """
-    for seed in range(12):
+    """Each statement holds on twelve cases, or on six where one takes long."""
+    for seed in range(6 if statement.__name__ in LONG else 12):
         run(statement, seed)
 
 

@@ -5,12 +5,18 @@ is true, and none would notice one that says less. `figures` says how they are w
 import pytest
 
 from ..agreement import changed, known
+from . import searches
 from .figures import NAMES, figures
 
-KNOWN = known("critical")
+KNOWN, SEARCHES = known("critical"), known("critical.searches")
 
 
 @pytest.mark.parametrize("net", NAMES)
 def test_verdicts_say_what_they_said(net):
     """Sentence by sentence and number by number, where the tables of kernels agree."""
     assert changed(KNOWN[net], figures(net), "critical") == []
+
+
+@pytest.mark.parametrize("name", searches.PARTS)
+def test_searches_find_and_cost_what_they_did(name):
+    assert changed(SEARCHES[name], searches.figures(name), "critical.searches") == []

@@ -71,7 +71,7 @@ def of_reduced(K: Any) -> list[Any]:
 def spaces(ob: Any, theta: Any) -> dict[str, list[Any]]:
     """Smaller operators, with layers as they are and turned."""
     found: dict[str, list[Any]] = {}
-    for rows in (2, 4):
+    for rows in (3,):
         few = ob.batch(slice(0, rows))
         for kind in ("hessian", "ggn", "empirical_fisher"):
             H = getattr(few, kind)(theta)
@@ -109,6 +109,9 @@ def forms(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
         numbers += [form.value(theta), *told(form.gradient(theta)), float(form.n_samples)]
         numbers += [*told(form.batch(np.arange(0, 23, 5)).gradient(theta))]
         numbers += [*told(form.astype("float32").gradient(theta.astype("float32")))]
+        groups = form.orbits(theta)
+        numbers += [float(form.kinks(theta)), form.kink_margin(theta), float(len(groups))]
+        numbers += [float(group.change) for group in groups]
         J = form.jacobian(theta)
         u = np.cos(np.arange(J.shape[0])).astype(J.dtype)
         numbers += [*told(J @ v), *told(J.T @ u), *told(J.to_dense()), *told(J.rmatvec(u))]
@@ -182,6 +185,15 @@ def streams() -> dict[str, list[Any]]:
                 some = form.batch(np.arange(0, 4000, 37))
                 numbers += [some.value(theta), form.n_rows_read, form.n_passes]
                 found[f"{name}, {memory}"] = [type(some).__name__, *map(float, numbers)]
+    for name, rows in (("array", X), ("sparse", wide), ("blocks", given["blocks"])):
+        form = fc.StreamedObjective(
+            ob.model, rows, None if name == "blocks" else y, "mse", block_rows=99
+        )
+        room = []
+        for memory in np.geomspace(2e4, 3e6, 24).astype(int):
+            form.memory = int(memory)
+            room.append(float(form._room()))
+        found[f"{name}, room"] = ["", *room]
     cut = list(blocks.regrouped([(X[:7], y[:7], None), (X[7:11], y[7:11], None)], 4))
     numbers = [float(len(part[0])) for part in cut] + [x for part in cut for x in told(part[0])]
     at = np.array([0, 3, 6, 9])

@@ -190,10 +190,11 @@ def test_every_length(arch, dtype, problem):
 @every_dtype
 def test_wide_nets(arch, dtype, problem):
     """Nets too large for the second-level cache are served layer by layer: their own way through
-    the engine.
+    the engine. Of the activations each table and dtype takes a third.
     """
     tables = engine.available_archs()
-    for i, activation in enumerate(ACTIVATIONS):
+    first = tables.index(arch) + (dtype == "float32")
+    for i, activation in list(enumerate(ACTIVATIONS))[first % 3 :: 3]:
         case = (
             (129, 131, 131, 257, 33),
             activation,

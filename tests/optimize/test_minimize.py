@@ -73,7 +73,7 @@ def autoencoder():
     return LinearAutoencoder([6.0, 5.0, 4.2, 3.5, 2.5, 2.0, 1.4, 1.0, 0.6, 0.3], 4, seed=0)
 
 
-def near_critical_points(net, count=20):
+def near_critical_points(net, count=10):
     """Starts at distance 1e-4 from critical points that are not global minima."""
     rng = np.random.default_rng(11)
     for k in range(count):
@@ -87,14 +87,14 @@ def near_critical_points(net, count=20):
 
 @pytest.mark.parametrize("method", CURES)
 def test_cures_reach_the_global_minimum_of_an_autoencoder_from_beside_a_saddle(autoencoder, method):
-    """20 of 20 starts end at the closed-form loss, to 1e-8 relative."""
+    """All of the starts end at the closed-form loss, to 1e-8 relative."""
     truth = autoencoder.case({1, 2, 3, 4}).value
     reached = 0
     for _, start in near_critical_points(autoencoder):
         found = minimize(autoencoder.objective, start, method, seed=0)
         assert found.success and found.kind in ("minimum", "degenerate"), found.message
         reached += abs(found.fun - truth) <= 1e-8 * truth
-    assert reached == 20
+    assert reached == 10
 
 
 @pytest.mark.parametrize("method", DRAWN)
@@ -104,7 +104,7 @@ def test_newton_is_drawn_to_the_saddle_beside_it(autoencoder, method):
         found = minimize(autoencoder.objective, start, method, seed=0)
         assert not found.success
         drawn += found.kind == "saddle" and abs(found.fun - case.value) <= 1e-6 * case.value
-    assert drawn == 20
+    assert drawn == 10
 
 
 @pytest.mark.parametrize("method", [*CURES, "l-bfgs"])

@@ -5,12 +5,18 @@ notice one that takes another way there. `figures` says how they are written ane
 import pytest
 
 from ..agreement import changed, known
+from . import endings
 from .figures import NAMES, figures
 
-KNOWN = known("optimize")
+KNOWN, ENDINGS = known("optimize"), known("optimize.endings")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_methods_take_the_steps_that_they_took(name):
     """Counts, and where a run came to, where the tables of kernels agree."""
     assert changed(KNOWN[name], figures(name), "optimize") == []
+
+
+@pytest.mark.parametrize("name", endings.PARTS)
+def test_runs_end_are_saved_and_go_on_as_they_did(name):
+    assert changed(ENDINGS[name], endings.figures(name), "optimize.endings") == []

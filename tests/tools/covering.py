@@ -16,6 +16,7 @@ class Covering:
         self.base = sqlite3.connect(f"file:{data}?mode=ro", uri=True)
         self.files = dict(self.base.execute("select path, id from file"))
         self.names = dict(self.base.execute("select id, context from context where context != ''"))
+        self.all = {self._node(context) for context in self.names.values()}
         counts = "select context_id, count(*) from arc group by context_id"
         self.sizes = Counter(dict(self.base.execute(counts)))
 

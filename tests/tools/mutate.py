@@ -69,9 +69,11 @@ DEFAULTS = "tests/reliability/test_defaults.py"
 SPECTRA = "tests/spectrum/test_spectrum_figures.py"
 RUNS = "tests/optimize/test_optimize_figures.py"
 VERDICTS = "tests/critical/test_critical_figures.py"
+BOUNDS = "tests/rounding/test_figures.py"
+FORMS = "tests/network/test_network_figures.py"
 FIRST = {
-    "rounding": ["tests/rounding/test_figures.py"],
-    "network": ["tests/network/test_network_figures.py"],
+    "rounding": [BOUNDS],
+    "network": [FORMS, BOUNDS],
     "spectrum": [SPECTRA],
     "krylov": [SPECTRA, RUNS],
     "critical": [VERDICTS],
@@ -108,14 +110,16 @@ class Noticing:
 
     def tests_of(self, file: str, change: Change) -> list[str]:
         """Those that run the line; else its function, its file; else its room's."""
-        first = [*reversed(self.killers[file])][:AGAIN]
-        first += FIRST.get(room_of(file), ())
-        if change.lines.start < change.function.start:  # a default, there before any test runs
-            first.insert(0, DEFAULTS)
+        first = FIRST.get(room_of(file), [])
         found: list[str] = []
         if self.covering is not None:
             found = self.covering.tests(f"fastcurv/{file}", change.lines, change.function)
             found = [test for test in found if test in self.known]
+            known = set(found) | set(self.known).difference(self.covering.all)
+            first = [test for name in first for test in self.of_place(name) if test in known]
+        first = [*[*reversed(self.killers[file])][:AGAIN], *first]
+        if change.lines.start < change.function.start:  # a default, there before any test runs
+            first.insert(0, DEFAULTS)
         if not found:
             found = TESTS.get(room_of(file), [room_of(file), f"test_{room_of(file)}.py"])
             found = [f"tests/{name}" for name in found]

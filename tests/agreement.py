@@ -28,6 +28,7 @@ NUMBER = re.compile(r"(?<![\w.])-?\d+\.?\d*(?:e[-+]?\d+)?(?![\w])")
 TOLERANCE = {  # to which the figures of a room are held
     "cli": 0.03,
     "critical": 0.03,
+    "critical.pieces": 1e-6,
     "critical.searches": 0.03,
     "estimators": 5e-3,
     "network.spaces": 1e-5,

@@ -8,6 +8,8 @@ writes them down anew, which is to be done where a verdict, a cost or a bound is
 
 from __future__ import annotations
 
+import dataclasses
+import random
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +19,7 @@ import numpy as np
 
 import fastcurv as fc
 from fastcurv.critical import definite, walk
+from fastcurv.critical.decide import INF, Findings, decide
 from fastcurv.testing import QuadraticObjective, zoo
 
 from ..agreement import lined, masked, served_by
@@ -113,8 +116,34 @@ def found_points() -> dict[str, list[Any]]:
     return found
 
 
+def decisions() -> dict[str, list[Any]]:
+    """What `decide` makes of findings of every kind: a letter for each outcome."""
+    draw, seen, lines = random.Random(3), {}, []
+    kinds = {
+        "bool": (True, False), "int": (0, 1, 2), "int | None": (0, 0, 1, 2),
+        "float": (INF, 0.0, 1e-3, 0.5, 2.0, -INF), "float | None": (None, 0.5, 1e-3),
+    }  # fmt: skip
+    fields = {field.name: kinds[str(field.type)] for field in dataclasses.fields(Findings)}
+    usual = dataclasses.asdict(Findings())
+    for _ in range(4000):
+        changed = draw.sample(list(fields), draw.randint(1, 9))
+        facts = {**usual, **{name: draw.choice(fields[name]) for name in changed}}
+        if draw.random() < 0.6:  # small enough that all signs are counted
+            for name in ("n_positive", "n_negative", "n_zero", "n_symmetry"):
+                facts[name] = facts[name] if facts[name] is not None else draw.choice((0, 1, 2))
+        else:
+            facts |= dict.fromkeys(("n_positive", "n_negative", "n_zero"))
+        try:
+            outcome = str(decide(Findings(**facts)))
+        except TypeError:
+            outcome = "no such findings"
+        lines.append(chr(48 + seen.setdefault(outcome, len(seen))))
+    told = {f"outcome {chr(48 + i)}": [masked(text)[0]] for text, i in seen.items()}
+    return told | {f"from {i}": ["".join(lines[i : i + 100])] for i in range(0, 4000, 100)}
+
+
 PARTS: dict[str, Callable[[], dict[str, list[Any]]]] = {
-    "krylov": krylov, "factors": factors, "found": found_points,
+    "decisions": decisions, "krylov": krylov, "factors": factors, "found": found_points,
 }  # fmt: skip
 
 

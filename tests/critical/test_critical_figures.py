@@ -5,10 +5,11 @@ is true, and none would notice one that says less. `figures` says how they are w
 import pytest
 
 from ..agreement import changed, known
-from . import searches
+from . import pieces, searches
 from .figures import NAMES, figures
 
 KNOWN, SEARCHES = known("critical"), known("critical.searches")
+PIECES = known("critical.pieces")
 
 
 @pytest.mark.parametrize("net", NAMES)
@@ -20,3 +21,9 @@ def test_verdicts_say_what_they_said(net):
 @pytest.mark.parametrize("name", searches.PARTS)
 def test_searches_find_and_cost_what_they_did(name):
     assert changed(SEARCHES[name], searches.figures(name), "critical.searches") == []
+
+
+@pytest.mark.parametrize("name", pieces.PARTS)
+def test_theorems_and_thresholds_give_what_they_gave(name):
+    """On grids of numbers, where no verdict would tell one rule from another."""
+    assert changed(PIECES[name], pieces.figures(name), "critical.pieces") == []

@@ -19,8 +19,9 @@ import numpy as np
 import scipy.optimize
 
 import fastcurv as fc
-from fastcurv.optimize import tries
+from fastcurv.optimize import tries, wolfe
 from fastcurv.optimize.ending import Ending
+from fastcurv.optimize.line_search import line_minimum
 from fastcurv.optimize.minimize import METHODS, STOCHASTIC
 from fastcurv.optimize.polish import polish
 from fastcurv.testing import FunctionObjective, zoo
@@ -101,6 +102,13 @@ def ways() -> dict[str, list[Any]]:
         find = fc.find_critical_point
         found[f"{name}, found"] = said(find(ob, start, method="gradient-norm", max_iter=40))
         found[f"{name}, by newton-mr"] = said(find(ob, start, method="newton-mr", max_iter=40))
+    net = {"sizes": [3, 4, 1], "activation": "relu", "l2": 0.1}
+    for name, words in (("relu", {}), ("leaky", {"activation": "leaky_relu", "l2": 1.0})):
+        ob, theta, _ = drawn(**{**net, **words})
+        for method in ("trust-region", "l-bfgs", "newton-cg"):
+            for verdict in (True, False):
+                run = fc.minimize(ob, theta, method, max_iter=80, seed=0, verdict=verdict)
+                found[f"{name}, {method}, {verdict}"] = said(run)
     for i, case in enumerate(zoo()):
         if i < 8 or i in (9, 29, 41, 44):
             run = fc.minimize(case.objective, case.theta, max_iter=40, seed=0)
@@ -193,6 +201,17 @@ def kicks() -> dict[str, list[Any]]:
                 end = fc.minimize(ob, there, max_iter=3, verdict=False).x
                 return end, ob.value(end)
 
+            walked: list[float] = []
+
+            def nowhere(there: Any, walked: Any = walked) -> tuple[Any, float]:
+                walked.append(float(there @ [1.0, 0.3]))
+                return there, np.inf
+
+            tries.lower_point(
+                ob, at, -9.0, flat, np.random.default_rng(0), value=ob.value, walk=nowhere,
+                stop=lambda: False,
+            )  # fmt: skip
+            numbers += walked
             asked: list[int] = []
             for most in (3, 99):
                 lower = tries.lower_point(
@@ -210,13 +229,67 @@ def kicks() -> dict[str, list[Any]]:
             numbers = [float(end.n_steps), float(end.n_products), float(end.n_gradients)]
             numbers += [float(end.theta @ np.cos(np.arange(len(at))))]
             found[f"polish, {off}, {below}"] = ["", *numbers]
+    for name, net in {
+        "mse": {"sizes": [3, 4, 2]}, "single": {"sizes": [3, 4, 2], "dtype": "float32"},
+        "entropy": {"sizes": [3, 4, 2], "loss": "cross_entropy"},
+        "l2": {"sizes": [3, 2], "l2": 0.1},
+    }.items():  # fmt: skip
+        ob, theta, _ = drawn(**net)
+        for f0 in (1.0, 1e12):
+            for f in (1e-30, 1e-20, 1e-11, 1e-3):
+                g = ob.gradient(theta)
+                run = SimpleNamespace(
+                    ob=ob, f0=f0, f=f, gnorm=f * f0, max_time=None, elapsed=lambda: 1.0,
+                    value_and_gradient=lambda at, g=g, f=f: (f, g), value=ob.value,
+                )  # fmt: skip
+                end = Ending(run, None, lambda start: (start, 0.0))
+                above = end._above_bound(theta, f)
+                report: Any = SimpleNamespace(plateau=f < 1e-5, n_zero=0)
+                numbers = [-1.0 if above is None else above, float(end._can_go_on(theta))]
+                numbers += [float(end._flattens(theta, report)), float(end._at_infinity(theta))]
+                found[f"end, {name}, {f0}, {f}"] = ["", *numbers]
     way = fc.escape(SADDLE, np.zeros(2), seed=2)
     found["escape"] = [masked(way.message)[0], float(way.fun), float(way.nfev)]
     return found
 
 
+def lines() -> dict[str, list[Any]]:
+    """Searches along a line, and the trials that they take."""
+    found: dict[str, list[Any]] = {}
+    trials = [
+        wolfe.Trial(t, f, slope, None)
+        for t, f, slope in (
+            (0.0, 1.0, -1.0), (0.3, 0.8, -0.2), (1.0, 0.9, 0.5), (2.0, 3.0, 4.0), (1.5, 0.2, -2.0),
+            (4.0, np.inf, np.nan), (0.7, 0.8, 0.0),
+        )
+    ]  # fmt: skip
+    for i, a in enumerate(trials):
+        for j, b in enumerate(trials):
+            if a.t != b.t:
+                numbers = [wolfe._cubic(a, b), wolfe._between(a, b)]
+                numbers += [wolfe._further(a, b)] if a.t < b.t else []
+                found[f"trials {i} and {j}"] = ["", *map(float, numbers)]
+    falls = {
+        "bowl": lambda t: (t - 1.3) ** 2, "drop": lambda t: -t / (1 + t**4),
+        "wall": lambda t: -t if t < 2 else np.inf, "waves": lambda t: np.cos(3 * t) - t / 9,
+        "up": lambda t: t, "for ever": lambda t: -t,
+    }  # fmt: skip
+    for name, f in falls.items():
+        for start in (1e-3, 0.5, 40.0):
+            for refinements in (0, 3, 12):
+                asked: list[float] = []
+
+                def value(theta: Any, f: Any = f, asked: Any = asked) -> float:
+                    asked.append(float(theta[0]))
+                    return float(f(theta[0]))
+
+                t, lowest = line_minimum(value, np.zeros(1), np.ones(1), f(0.0), start, refinements)
+                found[f"{name}, {start}, {refinements}"] = ["", float(t), lowest, float(len(asked))]
+    return found
+
+
 PARTS: dict[str, Callable[[], dict[str, list[Any]]]] = {
-    "clocks": clocks, "ways": ways, "saved": saved, "kicks": kicks,
+    "clocks": clocks, "ways": ways, "saved": saved, "kicks": kicks, "lines": lines,
 }  # fmt: skip
 
 

@@ -16,8 +16,10 @@ from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv import eigensolver
+from fastcurv.krylov import basis, risk, ritz, subproblems
 from fastcurv.krylov.capped_cg import Workspace, capped_cg
 from fastcurv.krylov.lanczos import Recurrence
+from fastcurv.krylov.minres import minres
 from fastcurv.krylov.ritz import decompose
 from fastcurv.spectrum.dense import dense_matrix
 from fastcurv.spectrum.picture import within
@@ -75,6 +77,11 @@ def kept() -> dict[str, list[Any]]:
         ]  # fmt: skip
         text, numbers = masked(repr(run))
         found[f"{name}, end"] = [text, *numbers]
+    for name in ("uniform", "hessian"):
+        op = operator(name)
+        for which in ("BE", "LA"):
+            pairs = fc.eigsh(op, 7, which, tol=1e-11, max_basis=250, seed=1)
+            found[f"{name}, {which}, at length"] = said(pairs)
     small = fc.Krylov(operators["uniform"], max_bytes=300 * 8 * 24)
     found["small, pairs"] = said(small.eigsh(4))
     return found
@@ -245,9 +252,55 @@ def gradients() -> dict[str, list[Any]]:
     return found
 
 
+def problems() -> dict[str, list[Any]]:
+    """Small problems in a subspace, bases, risks, and which eigenvalues are wanted."""
+    found: dict[str, list[Any]] = {}
+    places = np.arange(6.0)
+    for name, values in (
+        ("both", np.array([-2.0, -1.0, 0.0, 0.5, 1.0, 3.0])),
+        ("positive", 0.5 + places),
+        ("zeros", np.array([0.0, 0.0, 0.0, 1.0, 1.0, 2.0])),
+        ("far", np.array([-1e-12, 1e-9, 1e-3, 1.0, 1e6, 1e9])),
+    ):
+        for hard in (False, True):
+            g = np.cos(places) * (0.0 if hard else 1.0) + np.r_[0, 0, 0, 0.3, 0.2, 0.1]
+            numbers = [float(np.cos(places) @ subproblems.absolute(values, g, 0.1))]
+            numbers += [
+                float(np.cos(places) @ subproblems.shifted(values, g, x)) for x in (0, 1e-3)
+            ]
+            for size in (1e-3, 0.4, 30.0):
+                for solve in (subproblems.trust_region, subproblems.cubic):
+                    y, mu = solve(values, g, size)
+                    numbers += [float(np.cos(places) @ y), float(np.linalg.norm(y)), mu]
+            found[f"{name}, {hard}"] = ["", *numbers]
+        for which in ("LA", "SA", "LM", "BE"):
+            chosen = [ritz.wanted(values, k, which) for k in (1, 2, 3, 5, 9)]
+            kept = [ritz.kept_at_restart(values, k, which, 5) for k in (1, 3)]
+            sides = ritz.sides(values, 3, which)
+            text = " ".join(map(str, [*chosen, *kept]))
+            found[f"{name}, {which}"] = [text, *(float(np.sum(x)) for x in sides)]
+    for n, k, eps in ((50, 7, 1e-2), (1000, 40, 1e-3), (10**6, 300, 1e-4), (5, 9, 0.1)):
+        steps = float(risk.lanczos_steps(n, eps, 1e-3))
+        numbers = [risk.lanczos_risk(n, k, eps), steps, risk.lanczos_reach(n, k, 1e-2)]
+        found[f"risk, {n}, {k}, {eps}"] = ["", *numbers]
+    for scale in (1e-300, 1e-20, 1.0, 1e200):
+        W = scale * np.cos(np.outer(np.arange(1, 4), np.arange(9) ** 1.2))
+        W[2] = W[0] + 1e-9 * W[1]
+        lengths = [basis.length(w) for w in W] + list(basis.column_lengths(W))
+        near = basis.bring_near_one(W.copy())
+        B, C = basis.orthonormalise(W.copy(), floor=1e-6)
+        numbers = [*lengths, *near, np.abs(B).sum(), np.abs(C).sum(), float(len(C))]
+        found[f"basis, {scale}"] = ["", *map(float, numbers)]
+    for A in (np.diag(places + 1), np.diag(places - 2.5)):
+        for tol in (1e-1, 1e-8):
+            x = minres(lambda v, A=A: A @ v, np.cos(places), 5, tol)
+            found[f"minres, {A[0, 0]}, {tol}"] = ["", *map(float, x)]
+    return found
+
+
 PARTS: dict[str, Callable[[], dict[str, list[Any]]]] = {
     "kept": kept, "reduced": reduced, "mixed": mixed, "dense": dense, "parts": parts,
-    "gradients": gradients,
+    "gradients": gradients, "problems": problems,
 }  # fmt: skip
 
 

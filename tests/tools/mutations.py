@@ -6,6 +6,7 @@ a condition for its contrary, True for False. Left out are
 - what is said and not computed: errors raised, warnings, f-strings, which of two endings a word
   has, whether a field shows in a repr;
 - what is read by tools: annotations, overloads, decorators, type variables, imports for types;
+- which side of a square operator is asked for, as in ``self.shape[0]``: both are as long;
 - numbers in `TUNED`, how much is done at a time and when to change between two ways of one answer,
   and on which side of such a number its edge lies;
 - seeds written as a number, since any would serve, and how long a thread sleeps.
@@ -53,6 +54,8 @@ JOINED = {
     ast.FloorDiv: ast.Mult, ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
 }  # fmt: skip
 
+SQUARE = {f"{name}.shape" for name in ("self", "self.whole", "whole", "self.op", "op", "H")}
+RECTANGULAR = {"network/jacobian.py", "network/linear.py"}
 EDGES = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 UNHEARD = {"warn", "default_rng", "SeedSequence", "sleep", "TypeVar", "ParamSpec"}
 
@@ -70,8 +73,10 @@ def called(node: ast.AST) -> str:
     return of.attr if isinstance(of, ast.Attribute) else of.id if isinstance(of, ast.Name) else ""
 
 
-def unheard(node: ast.AST) -> list[ast.AST | None]:
+def unheard(node: ast.AST, name: str = "") -> list[ast.AST | None]:
     """What of a node computes nothing: see the head of this file."""
+    if isinstance(node, ast.Subscript) and ast.unparse(node.value) in SQUARE:
+        return [node.slice] if name not in RECTANGULAR else []
     if isinstance(node, (ast.Raise, ast.JoinedStr, ast.Import, ast.ImportFrom)) or ending(node):
         return [node]
     if isinstance(node, ast.ClassDef):
@@ -94,11 +99,11 @@ def unheard(node: ast.AST) -> list[ast.AST | None]:
     return []
 
 
-def silent(tree: ast.AST, tuned: set[str]) -> set[int]:
+def silent(tree: ast.AST, tuned: set[str], name: str) -> set[int]:
     """The ids of nodes that compute nothing, and of what is assigned to constants in `tuned`."""
     hidden: list[ast.AST | None] = []
     for node in ast.walk(tree):
-        hidden += unheard(node)
+        hidden += unheard(node, name)
         if isinstance(node, ast.Assign) and tuned:
             names = {word.id for at in node.targets for word in ast.walk(at) if hasattr(word, "id")}
             hidden += [node] if names <= tuned else []
@@ -120,7 +125,7 @@ def imported(tree: ast.AST) -> set[str]:
 def mutations(tree: ast.AST, name: str = "") -> Iterator[tuple[ast.AST, str, object, object]]:
     """(node, field, what stands there, what shall stand there), of the file of that name."""
     tuned = TUNED.get(name, set())
-    hidden = silent(tree, tuned)
+    hidden = silent(tree, tuned, name)
     tuned = tuned | imported(tree)
     for node in ast.walk(tree):
         if id(node) in hidden:

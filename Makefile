@@ -11,8 +11,10 @@ SOURCE := setup.py pyproject.toml $(wildcard fastcurv/_engine/*.p* src/*.c src/*
 demo: $(VENV)/.demo
 	$(PY) -m fastcurv demo
 
+# A worker takes neighbours, which share what they prepare; what is compiled stays, for every process that a test starts.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.test
-	$(PY) -m pytest -q -n auto
+	$(PY) -m pytest -q -n auto --dist worksteal
 
 # Format, lint, types and docstrings, as `.ci/run` and the pre-commit hooks have them.
 lint: $(VENV)-lint/.built

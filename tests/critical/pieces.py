@@ -99,9 +99,10 @@ def thresholds() -> dict[str, list[Any]]:
             ]  # fmt: skip
     for low, off, error in itertools.product((-1.0, 1e-9, 0.3), (0.0, 1e-3, np.nan), (0.0, 1e-6)):
         values, vectors, _ = eigh(matrix(6, low))
-        eigen = nearness.Eigen(values, vectors, error, 1 + np.arange(6) / 2)
+        none = np.zeros((6, 0))
+        eigen = theorem.Slice(values, vectors, error, 1 + np.arange(6) / 2, none)
         g, reach = np.cos(np.arange(6.0)) / 100, 1e11 * np.ones(6)
-        numbers = [nearness.newton_decrement(g, off, reach, eigen), float(eigen.settled)]
+        numbers = [nearness.newton_decrement(g, off, reach, eigen), eigen.weakest]
         found[f"decrement, {low}, {off}, {error}"] = ["", *numbers, nearness.assumed_error(3.0, g)]
     for n, gone in ((5, 0), (8, 2)):
         A = matrix(n, -0.4) * np.outer(10.0 ** np.arange(n), 10.0 ** np.arange(n))
@@ -111,7 +112,6 @@ def thresholds() -> dict[str, list[Any]]:
             for maker in (evidence.equilibrate, evidence.balance):
                 d, live = maker(A, noise * np.ones(n))
                 numbers += [*map(float, d), float(live.sum())]
-                numbers.append(evidence.parameter_length(np.cos(np.arange(n)), d, live))
             found[f"balance, {n}, {noise}"] = ["", *numbers]
     T = np.c_[np.eye(5)[:, :2], np.eye(5)[:, :1] + 1e-9, np.zeros(5)]
     Q = evidence.independent(T)

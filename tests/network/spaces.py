@@ -92,7 +92,7 @@ def forms(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
     """Operators, their parts and sums, in memory, in blocks and sparse."""
     found: dict[str, list[Any]] = {}
     weight = ob.sample_weight
-    options = {"l2": ob.l2, "sample_weight": weight}
+    options = {"l2": ob.l2, "sample_weight": weight, "n_threads": 1}
     rows = np.where(np.abs(ob.X) > 1, ob.X, 0)
     stored = fc.Objective(ob.model, rows, ob.y, ob.loss, **options)
     sparse = scipy.sparse.csr_array(rows)
@@ -102,7 +102,7 @@ def forms(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
     parts = [(sparse[i : i + 9], ob.y[i : i + 9]) for i in range(0, 23, 9)]
     if weight is None:
         every["sparse blocks"] = fc.StreamedObjective(
-            ob.model, parts, loss=ob.loss, l2=ob.l2, block_rows=8
+            ob.model, parts, loss=ob.loss, l2=ob.l2, n_threads=1, block_rows=8
         )
     for name, form in every.items():
         text, numbers = masked(repr(form))
@@ -137,7 +137,6 @@ def forms(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
                     numbers += [*told(part @ w), part.quadratic(w), part.rounding_bound(w)]
                     numbers += [*told(part.to_dense()), *told(part.column_bounds())]
                     numbers += [*told(part @ np.c_[w, 2 * w]), float(part.n_products)]
-                numbers += [float(H.nbytes)]
             found[f"{name}, {kind}"] = [text, *numbers]
     return found
 
@@ -177,7 +176,9 @@ def streams() -> dict[str, list[Any]]:
             for memory in (40_000, 200_000, 1_000_000, 1 << 22):
                 targets = None if name == "blocks" else y
                 try:
-                    form = fc.StreamedObjective(ob.model, rows, targets, "mse", memory=memory)
+                    form = fc.StreamedObjective(
+                        ob.model, rows, targets, "mse", n_threads=1, memory=memory
+                    )
                 except ValueError as error:
                     found[f"{name}, {memory}"] = [masked(str(error))[0]]
                     continue
@@ -187,7 +188,7 @@ def streams() -> dict[str, list[Any]]:
                 found[f"{name}, {memory}"] = [type(some).__name__, *map(float, numbers)]
     for name, rows in (("array", X), ("sparse", wide), ("blocks", given["blocks"])):
         form = fc.StreamedObjective(
-            ob.model, rows, None if name == "blocks" else y, "mse", block_rows=99
+            ob.model, rows, None if name == "blocks" else y, "mse", n_threads=1, block_rows=99
         )
         room = []
         for memory in np.geomspace(2e4, 3e6, 24).astype(int):

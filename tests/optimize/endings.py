@@ -180,7 +180,7 @@ def bowl_hess(x: Any, steep: float = 100.0) -> Any:
 
 
 def kicks() -> dict[str, list[Any]]:
-    """Tries along zeros of the Hessian, rays that fall for ever, and Newton's last steps."""
+    """Tries along zeros of the Hessian, and rays that fall for ever."""
     found: dict[str, list[Any]] = {}
     for name in FUNCTIONS:
         ob, start = function(name)
@@ -220,6 +220,12 @@ def kicks() -> dict[str, list[Any]]:
                 )  # fmt: skip
                 numbers += [0.0, 0.0] if lower is None else [float(lower[0].sum()), lower[1]]
             found[f"{name}, {from_}"] = ["", *numbers, float(len(asked))]
+    return found
+
+
+def last_steps() -> dict[str, list[Any]]:
+    """Newton's last steps, and what says that there is nothing left to fall."""
+    found: dict[str, list[Any]] = {}
     ob, theta, v = drawn(sizes=[3, 4, 2], l2=1e-1)
     best = fc.minimize(ob, theta, max_iter=200, seed=0, verdict=False).x
     for off in (1e-6, 1e-2, 1.0):
@@ -289,7 +295,7 @@ def lines() -> dict[str, list[Any]]:
 
 
 PARTS: dict[str, Callable[[], dict[str, list[Any]]]] = {
-    "clocks": clocks, "ways": ways, "saved": saved, "kicks": kicks, "lines": lines,
+    "clocks": clocks, "ways": ways, "saved": saved, "kicks": kicks, "last steps": last_steps, "lines": lines,
 }  # fmt: skip
 
 

@@ -295,7 +295,8 @@ def lines() -> dict[str, list[Any]]:
 
 
 PARTS: dict[str, Callable[[], dict[str, list[Any]]]] = {
-    "clocks": clocks, "ways": ways, "saved": saved, "kicks": kicks, "last steps": last_steps, "lines": lines,
+    "clocks": clocks, "ways": ways, "saved": saved, "kicks": kicks, "last steps": last_steps,
+    "lines": lines,
 }  # fmt: skip
 
 

@@ -107,9 +107,8 @@ def margin_part(shard: Any, theta: Floats) -> Least:
 
 def signs_part(shard: Any, theta: Floats, radius: float) -> tuple[Every, Every]:
     """(units that are off on the ball, units with no z at a kink at theta), for all rows."""
-    here = majorants.signs(shard, theta)
-    off = majorants.signs(shard, theta, radius).off if radius > 0 else here.off
-    return Every(off), Every([~near for near in here.on_kinks])
+    here, *ball = majorants.signs(shard, theta, 0.0, *[radius] * (radius > 0))
+    return Every((ball or [here])[0].off), Every([~near for near in here.on_kinks])
 
 
 def witnesses_part(shard: Any) -> Witnesses:

@@ -99,7 +99,7 @@ class NetworkFacts:
             rounding = 4 * eps * max(eps, float(np.linalg.norm(at)))
         else:
             rounding = eps * max(eps, float(np.abs(at).max(initial=0.0)))
-        return majorants.signs(self, at, max(radius, rounding)).kinks
+        return majorants.signs(self, at, max(radius, rounding))[0].kinks
 
     def kink_margin(self, theta: ArrayLike) -> float:
         """A radius around theta within which no kink lies: infinite for smooth activations, 0 where
@@ -115,9 +115,8 @@ class NetworkFacts:
         if normalised(self.model):
             off = norm_off(self, at, radius)
             return orbits(self, at, off, [np.zeros_like(units) for units in off])
-        here = majorants.signs(self, at)
-        off = majorants.signs(self, at, radius).off if radius > 0 else here.off
-        return orbits(self, at, off, here.on_kinks)
+        here, *ball = majorants.signs(self, at, 0.0, *[radius] * (radius > 0))
+        return orbits(self, at, (ball or [here])[0].off, here.on_kinks)
 
     def flat_directions(self, theta: ArrayLike) -> Floats:
         """The tangents of the proved symmetry groups at theta, ``(n, s)``: zero modes of the

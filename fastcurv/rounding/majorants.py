@@ -109,7 +109,7 @@ def walk(passes: Passes, s: State, rho: float, units: Units | None = None) -> Ro
                 + 3 * _product(P2, _product(Z1, Z2))
                 + _product(P1, Z3),
             )
-        over = (A1, A2, A3) if passes.skips[l] else (0.0, 0.0, 0.0)
+        over: tuple[Any, ...] = (A1, A2, A3) if passes.skips[l] else (0.0, 0.0, 0.0)
         A1, A2, A3 = (GROWTH * b + a for b, a in zip(B, over))
     return RowBounds(Z1 * GROWTH, Z2 * GROWTH, Z3 * GROWTH, reaches, moves)
 
@@ -217,27 +217,31 @@ class Signs:
     on_kinks: list[NDArray[np.bool_]]
 
 
-def signs(ob: Any, theta: ArrayLike, radius: float = 0.0) -> Signs:
-    """`Signs` on the ball of that radius around theta; not with batch normalisation.
+def signs(ob: Any, theta: ArrayLike, *radii: float) -> list[Signs]:
+    """`Signs` on the balls of these radii around theta, by one push of theta through the network;
+    not with batch normalisation.
 
     A z that cannot move, as that of a row of zeros in a first layer without bias, is at no kink.
     """
     if not any(name in KINKED for name in ob.model.activation):
         none = [np.zeros(m, dtype=bool) for m in ob.model.sizes[1:-1]]
-        return Signs(0, none, none)
+        return [Signs(0, none, none)] * len(radii)
     passes = passes_at(ob, checked_theta(ob, theta))
     widths = ob.model.sizes[1:-1]
-    off = [np.full(m, name == "relu") for m, name in zip(widths, passes.names)]
-    on_kinks, count = [np.zeros(m, dtype=bool) for m in widths], 0
+    off = [[np.full(m, name == "relu") for m, name in zip(widths, passes.names)] for _ in radii]
+    on_kinks = [[np.zeros(m, dtype=bool) for m in widths] for _ in radii]
+    count = [0] * len(radii)
     with np.errstate(all="ignore"):
         for s in passes.states():
-            b, counts = walk(passes, s, radius), weights_of(ob, s) != 0
-            for l, name in enumerate(passes.names):
-                near = crosses(name, s.z[l], b.reach[l]) & b.moves[l] & counts
-                count += int(near.sum())
-                on_kinks[l] |= near.any(axis=0)
-                off[l] &= ((s.z[l] + b.reach[l] < 0) | ~counts).all(axis=0)
-    return Signs(count, off, on_kinks)
+            counts = weights_of(ob, s) != 0
+            for i, radius in enumerate(radii):
+                b = walk(passes, s, radius)
+                for l, name in enumerate(passes.names):
+                    near = crosses(name, s.z[l], b.reach[l]) & b.moves[l] & counts
+                    count[i] += int(near.sum())
+                    on_kinks[i][l] |= near.any(axis=0)
+                    off[i][l] &= ((s.z[l] + b.reach[l] < 0) | ~counts).all(axis=0)
+    return [Signs(*known) for known in zip(count, off, on_kinks)]
 
 
 def kink_margin(ob: Any, theta: ArrayLike) -> float:
@@ -249,20 +253,24 @@ def kink_margin(ob: Any, theta: ArrayLike) -> float:
     theta = checked_theta(ob, theta)
     if not any(crosses(name, np.zeros(1), np.zeros(1))[0] for name in ob.model.activation):
         return np.inf
-    if normalised(ob.model) or signs(ob, theta, 0.0).kinks:
+
+    def met(radius: float) -> int:
+        return signs(ob, theta, radius)[0].kinks
+
+    if normalised(ob.model) or met(0.0):
         return 0.0
     low, high = 0.0, 1.0
-    while high < 1e300 and not signs(ob, theta, high).kinks:
+    while high < 1e300 and not met(high):
         low, high = high, 16 * high
     if high >= 1e300:
         return np.inf
     while low == 0.0 and high > 1e-300:
         high /= 16
-        low = high if not signs(ob, theta, high).kinks else 0.0
+        low = high if not met(high) else 0.0
         high = 16 * high if low else high
     while high > 1.02 * low > 0:
         middle = math.sqrt(low * high)
-        low, high = (low, middle) if signs(ob, theta, middle).kinks else (middle, high)
+        low, high = (low, middle) if met(middle) else (middle, high)
     return low
 
 

@@ -73,6 +73,8 @@ WORKLOADS = {
         Workload("mnist-relu", (784, 512, 512, 10), 1024, "relu", "cross_entropy"),
         Workload("mnist", (784, 512, 512, 10), 1024, "tanh", "cross_entropy"),
         Workload("mnist-128", (784, 512, 512, 10), 128, "tanh", "cross_entropy", large=False),
+        Workload("mnist-32", (784, 512, 512, 10), 32, "tanh", "cross_entropy", large=False),
+        Workload("middle-48", (256, 256, 256, 10), 48, "tanh", "cross_entropy", large=False),
         Workload("autoencoder", _AUTOENCODER, 1024, "tanh", "mse"),
         Workload("wide", (1024, 2048, 2048, 1000), 256, "gelu", "cross_entropy"),
         # narrow and tall: tables, surrogates, controllers

@@ -113,11 +113,11 @@ def test_one_panel_for_all_threads(arch, net, dtype, lines):
 
 
 def test_few_rows_of_a_wide_net():
-    """They share one panel where they fill its lines; else, and many, they are rows."""
+    """They share one panel where they fill its lines; else, and where many, they are rows."""
     if engine.summation()["lanes"] == 1:
         pytest.skip("no vectors")
     model = fc.MLP([300, 512, 400, 10])
-    for rows, panel in ((64, 64), (60, 64), (33, 0), (600, 0)):
+    for rows, panel in ((64, 64), (60, 64), (33, 40), (9, 0), (600, 0)):
         ob = fc.Objective(model, np.ones((rows, 300)), np.zeros(rows, int), loss="cross_entropy")
         assert ob.hessian(np.zeros(model.n_params)).layout["panel"] == panel
 

@@ -117,6 +117,7 @@ def last_layer(ob: Any, at: Floats) -> Floats:
         if part is not None:
             part[...] = value
     with np.errstate(invalid="ignore"):
+        direction = direction / np.abs(direction).max()  # whose squares are numbers
         return np.asarray(direction / np.linalg.norm(direction))
 
 

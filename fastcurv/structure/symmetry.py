@@ -158,7 +158,10 @@ def saturation_counts(
     """What `saturation` is made of: by hidden layer how many pairs hardly react; how many samples
     (outputs) are nearly certain, and of how many; by hidden layer which units react to none.
     """
-    dtype, rows = ob.model.dtype, rows_that_count(ob)
+    dtype, rows, hidden = ob.model.dtype, rows_that_count(ob), ob.model.sizes[1:-1]
+    if not len(rows):  # of a shard whose rows have no weight
+        none = np.zeros(len(hidden), dtype=np.int64)
+        return none, np.zeros(3, dtype=np.int64), [np.ones(m, dtype=bool) for m in hidden]
     found = ob.model.preactivations(_theta(ob, theta).astype(dtype), rows.astype(dtype))
     zs = [np.asarray(z, dtype=float) for z in found]
     off = [
@@ -181,13 +184,13 @@ def saturation_of(
 ) -> dict[str, Any]:
     """`saturation` from what `saturation_counts` found, over any number of rows."""
     widths, rows = np.array(model.sizes[1:-1], dtype=np.int64), int(certain[2])
-    pairs = rows * int(widths.sum())
+    pairs, rows = rows * int(widths.sum()), max(1, rows)
     return {
         "layers": [float(n / (rows * m)) for n, m in zip(counts, widths)],
         "saturated": float(counts.sum() / pairs) if pairs else 0.0,
         "dead_units": int(sum(d.sum() for d in dead)),
         "n_units": int(widths.sum()),
-        "certain": float(certain[0] / certain[1]),
+        "certain": float(certain[0] / max(1, certain[1])),
     }
 
 

@@ -346,3 +346,15 @@ def test_what_is_not_finite_is_found_in_any_pass(rng, sizes):
     with pytest.raises(ValueError, match="in rows 64 to 127"):
         ob.value(theta + 1e-3)
     assert np.isfinite(first).all()
+
+
+def test_a_block_without_weight_says_nothing_of_saturation(rng):
+    """Nor does it stop a verdict that asks."""
+    model, X, y, options = draw(rng, activation="sigmoid", loss="cross_entropy")
+    weight = np.r_[np.zeros(N // 2), np.ones(N - N // 2)]
+    a = fc.Objective(model, X, y, sample_weight=weight, **options)
+    b = fc.StreamedObjective(model, X, y, sample_weight=weight, block_rows=N // 4, **options)
+    theta = 30 * model.init(seed=0)
+    assert a.saturation(theta) == b.saturation(theta)
+    none = fc.Objective(model, X, y, sample_weight=0 * weight, **options)
+    assert none.saturation(theta)["saturated"] == 0.0

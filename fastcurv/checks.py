@@ -270,11 +270,21 @@ def check_vectors(V: Any, n: int, name: str, dtype: Any = None) -> Array:
     return block
 
 
-class MatrixOperator(LinearOperator):
+class SelfAdjoint(LinearOperator):
+    """A real symmetric operator in SciPy's manner."""
+
+    def __init__(self, dtype: Any, shape: tuple[int, ...]) -> None:
+        super().__init__(np.dtype(dtype), shape)  # type: ignore[call-arg]
+
+    def _adjoint(self) -> LinearOperator:
+        return self
+
+
+class MatrixOperator(SelfAdjoint):
     """A symmetric matrix, dense or sparse, with the extras that operators here may have."""
 
     def __init__(self, A: Any) -> None:
-        super().__init__(A.dtype, A.shape)  # type: ignore[call-arg]
+        super().__init__(A.dtype, A.shape)
         self.A: Any = A
         self.n_products = 0
 
@@ -285,9 +295,6 @@ class MatrixOperator(LinearOperator):
     def _matmat(self, V: Array) -> Any:
         self.n_products += V.shape[1]
         return self.A @ V
-
-    def _adjoint(self) -> MatrixOperator:
-        return self
 
     def product(self, v: Array, out: Array | None = None) -> Any:
         self.n_products += 1

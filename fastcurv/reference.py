@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse.linalg import LinearOperator
 
-from .checks import as_rng, check_choice, check_vector
+from .checks import SelfAdjoint, as_rng, check_choice, check_vector
 from .rounding.facts import NetworkFacts
 from .structure.activations import _STEP, ACTIVATIONS, loss_terms, normalise
 from .structure.parameters import l2_diagonal, layers_of, norms_of, skips
@@ -227,11 +226,11 @@ class ReferenceObjective(NetworkFacts):
         return ReferenceHessian(self, check_vector(theta, self.n_params, "theta", float).copy())
 
 
-class ReferenceHessian(LinearOperator):
+class ReferenceHessian(SelfAdjoint):
     """``H v = Im gradient(theta + i h v) / h``; no difference is taken, so nothing cancels."""
 
     def __init__(self, objective: ReferenceObjective, theta: Floats) -> None:
-        super().__init__(np.dtype(float), (theta.size, theta.size))  # type: ignore[call-arg]
+        super().__init__(float, (theta.size, theta.size))
         self.objective, self.theta, self.n_products = objective, theta, 0
         self.value, self.gradient = objective.value_and_gradient(theta)
 
@@ -245,9 +244,6 @@ class ReferenceHessian(LinearOperator):
         return np.asarray(
             self.objective.value_and_gradient(self.theta + 1j * step * v)[1].imag / step
         )
-
-    def _adjoint(self) -> ReferenceHessian:
-        return self
 
     def quadratic(self, V: Floats) -> Any:
         """``v'Hv`` for v (n,) or every column of V (n, k)."""

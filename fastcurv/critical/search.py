@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator
 
-from ..checks import as_rng, operator_dtype, times
+from ..checks import SelfAdjoint, as_rng, operator_dtype, times
 from ..krylov.basis import combine
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import decompose
@@ -28,18 +27,15 @@ MAX_BASIS_BYTES = 4 << 30
 ASYMMETRY = 8.0  # what one look at random vectors may understate the norm of H - H' by
 
 
-class Balanced(LinearOperator):
+class Balanced(SelfAdjoint):
     """``D H D``."""
 
     def __init__(self, op: Any, d: Floats) -> None:
-        super().__init__(operator_dtype(op), op.shape)  # type: ignore[call-arg]
+        super().__init__(operator_dtype(op), op.shape)
         self.op, self.d = op, d.astype(self.dtype)
 
     def _matvec(self, v: Floats) -> Floats:
         return np.asarray(self.d * times(self.op, self.d * v.reshape(-1)))
-
-    def _adjoint(self) -> Balanced:
-        return self
 
 
 class End:

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..rounding import gated, infima, majorants, precise
+from ..rounding import infima, majorants, precise
 from ..rounding.curvature_floor import curvature_floor
 from ..rounding.facts import NetworkFacts
 from ..rounding.passes import checked_theta
 from ..structure import symmetry
+from ..structure.activations import LEAK
 from ..structure.orbits import Orbit, orbits
 from ..structure.parameters import l2_diagonal, rows_that_count
 
@@ -245,7 +246,7 @@ class ShardedFacts(NetworkFacts):
 
     def leaks(self) -> list[float]:
         """The slopes below 0 of every hidden layer of relu or leaky_relu units."""
-        return [gated.LEAK[name] for name in self.model.activation]
+        return [LEAK[name] for name in self.model.activation]
 
     def saturation(self, theta: ArrayLike) -> dict[str, Any]:
         """How saturated the units are; see `fastcurv.structure.symmetry`."""

@@ -17,6 +17,7 @@ from scipy.special import expit, ndtr
 
 from .. import _engine
 from ..eigensolver import eigh, gamma_of
+from ..structure.activations import LEAK
 
 Floats = NDArray[np.float64]
 
@@ -347,8 +348,8 @@ def _derivatives(name: str, z: Floats) -> tuple[Any, Any, Any, Any]:
     """phi, phi', phi'', and the sizes of their terms before they cancel."""
     if name == "identity":
         return z, None, None, None
-    if name in ("relu", "leaky_relu"):
-        p = np.where(z > 0, 1.0, 0.0 if name == "relu" else 0.01)
+    if name in LEAK:
+        p = np.where(z > 0, 1.0, LEAK[name])
         return z * p, p, None, None
     if name == "tanh":
         a, p = np.tanh(z), 4 * bell(2 * np.abs(z))

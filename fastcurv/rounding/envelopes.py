@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, ndtr
 
+from ..structure.activations import LEAK
 from .arithmetic import KINKED, bell, normal
 
 Floats = NDArray[np.float64]
@@ -55,9 +56,8 @@ def _kinked(name: str, z: Floats, t: Floats) -> tuple[Floats, Floats, Floats]:
     if name == "elu":
         e = np.where(z - t <= 0, np.exp(np.minimum(z + t, 0.0)) * GROW + TINY, 0.0)
         return np.where(z + t > 0, 1.0, e), np.where(cross, np.inf, e), np.where(cross, np.inf, e)
-    slope = 0.0 if name == "relu" else 0.01 * GROW
     bend = np.where(cross, np.inf, zero)
-    return np.where(z + t >= 0, 1.0, slope), bend, bend
+    return np.where(z + t >= 0, 1.0, LEAK[name] * GROW), bend, bend
 
 
 def _tanh(x: Floats, far: Floats, _: Floats) -> tuple[Floats, Floats, Floats]:

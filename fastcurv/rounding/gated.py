@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..structure.activations import loss_terms
+from ..structure.activations import LEAK, loss_terms
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised
 
 Floats = NDArray[np.float64]
 Arrays = list[NDArray[Any]]
 STEP = 1e-150  # of a complex step: its square is far below every rounding
-LEAK = {"relu": 0.0, "leaky_relu": 0.01}
 
 
 class Rows:

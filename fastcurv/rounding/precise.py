@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..memo import last_kept
+from ..structure.activations import LEAK
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, skips
 from . import extended as x
 from .arithmetic import norm, norms
@@ -41,7 +42,7 @@ BENDS = {"identity": 0.0, "relu": 0.0, "leaky_relu": 0.0, "tanh": 0.77, "sigmoid
     "gelu": 0.8,
     "elu": 1.0,
 }
-JUMPS = {"relu": 1.0, "leaky_relu": 0.99}
+JUMPS = {name: 1.0 - leak for name, leak in LEAK.items()}  # of phi'
 
 
 @dataclass
@@ -87,11 +88,10 @@ def activation(name: str, z: Pair) -> tuple[Pair, Pair]:
     positive = z.hi > 0
     if name == "identity":
         return z, one
-    if name in ("relu", "leaky_relu"):
-        slope = 0.0 if name == "relu" else 0.01
+    if name in LEAK:
         return (
-            x.choose(positive, z, x.times(z, slope)),
-            x.choose(positive, one, x.pair(np.full_like(z.hi, slope))),
+            x.choose(positive, z, x.times(z, LEAK[name])),
+            x.choose(positive, one, x.pair(np.full_like(z.hi, LEAK[name]))),
         )
     if name == "elu":
         e = x.expm1(x.choose(positive, zero, z))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import erf
 
 _STEP = 1e-100
-_SLOPE = 0.01
+LEAK = {"relu": 0.0, "leaky_relu": 0.01}  # slopes below 0
 _SQRT2 = np.sqrt(2.0)
 BATCH_NORM_EPS = 1e-5
 
@@ -66,8 +66,8 @@ ACTIVATIONS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "identity": (lambda z: z, lambda z: np.ones_like(z)),
     "relu": (lambda z: np.where(z.real > 0, z, 0), lambda z: np.where(z.real > 0, 1.0, 0.0)),
     "leaky_relu": (
-        lambda z: np.where(z.real > 0, z, _SLOPE * z),
-        lambda z: np.where(z.real > 0, 1.0, _SLOPE),
+        lambda z: np.where(z.real > 0, z, LEAK["leaky_relu"] * z),
+        lambda z: np.where(z.real > 0, 1.0, LEAK["leaky_relu"]),
     ),
     "tanh": (np.tanh, lambda z: 1 - np.tanh(z) ** 2),
     "sigmoid": (_sigmoid, lambda z: _sigmoid(z) * _sigmoid(-z)),

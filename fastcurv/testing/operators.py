@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator
 
-from ..checks import as_rng, check_positive_int, check_symmetric_operator, check_vector
+from ..checks import SelfAdjoint, as_rng, check_positive_int, check_symmetric_operator, check_vector
 from ..protocols import Array
 
 
-class PrescribedSpectrum(LinearOperator):
+class PrescribedSpectrum(SelfAdjoint):
     """A symmetric operator with the eigenvalues that it is given, in a random basis.
 
     ``P diag(values) P'`` with P a product of Householder reflections: a product costs ``O(n
@@ -38,7 +37,7 @@ class PrescribedSpectrum(LinearOperator):
     ) -> None:
         self.values = np.asarray(values, dtype=dtype)
         n = self.values.size
-        super().__init__(np.dtype(dtype), (n, n))  # type: ignore[call-arg]
+        super().__init__(dtype, (n, n))
         mirrors = as_rng(seed).standard_normal((n_reflections, n))
         self.mirrors = (mirrors / np.linalg.norm(mirrors, axis=1, keepdims=True)).astype(dtype)
         self.n_products = 0
@@ -61,9 +60,6 @@ class PrescribedSpectrum(LinearOperator):
     def _matmat(self, V: np.ndarray) -> Any:
         self.n_products += V.shape[1]
         return self._apply(V)
-
-    def _adjoint(self) -> Any:
-        return self
 
     def eigenvector(self, i: int) -> np.ndarray:
         """The unit eigenvector of ``values[i]``."""

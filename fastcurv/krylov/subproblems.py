@@ -99,7 +99,6 @@ def trust_region(values: np.ndarray, linear: np.ndarray, radius: float) -> tuple
     0``. In the hard case the lowest eigenvector is added until the boundary is reached.
     """
     edge, base, longest, y = _edge(values, linear)
-    radius = min(radius, LONGEST)
     if longest <= radius:
         if edge > 0:
             y[0] = _leg(radius, longest)

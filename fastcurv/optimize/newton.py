@@ -23,7 +23,7 @@ import numpy as np
 
 from ..checks import check_positive, check_positive_int
 from ..krylov.space import KrylovSpace
-from ..krylov.subproblems import absolute, cubic, shifted, trust_region
+from ..krylov.subproblems import LONGEST, absolute, cubic, shifted, trust_region
 from ..protocols import Differentiable
 from ..vectors import norm
 from .run import Method, Worth, reduction_ratio
@@ -219,7 +219,7 @@ class TrustRegion(_Scaled):
     def subproblem(
         self, values: np.ndarray, linear: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, bool]:
-        y, multiplier = trust_region(values, linear, self.radius)
+        y, multiplier = trust_region(values, linear, min(self.radius, LONGEST))
         return y, y, multiplier > 0
 
     def adapt(self, ratio: float, length: float, bounded: bool) -> None:

@@ -172,13 +172,25 @@ class Ending:
             found = self._tries(theta, f)
             if found is not None:
                 return self._lower(found, f, moves, report)
-        further = moves and not near and self.gradient_tol is None and self._can_go_on(theta)
-        further = further and not self._flattens(theta, report)
+        further = moves and self._steps_on(theta, report)
         self.moves += further
-        if not near and not further and report.at_nearest is None and not report.n_negative:
+        if further:
+            return Outcome("critical", "not_critical", False, sentence, theta, report, True)
+        if not near and report.at_nearest is None and not report.n_negative:
             sentence += "; degenerate: no descent found, and Newton's steps end at no point near"
             return Outcome("degenerate", report.kind, False, sentence, theta, report)
-        return Outcome("critical", report.kind, False, sentence, theta, report, further)
+        return Outcome("critical", report.kind, False, sentence, theta, report)
+
+    def _steps_on(self, theta: np.ndarray, report: Any) -> bool:
+        """Whether further steps may come to a point that is critical, or, where H is definite, to
+        the one that theta was not seen to stand for: the tolerance was too wide.
+        """
+        wide = bool(report.n_positive) and not (
+            report.n_negative or report.n_zero or report.n_kinks
+        )
+        if self.gradient_tol is not None or not (wide or report.kind == "not_critical"):
+            return False
+        return self._can_go_on(theta) and not self._flattens(theta, report)
 
     def _nearest(self, theta: np.ndarray, report: Any) -> Outcome | None:
         """The certified minimum to which Newton's steps were seen to lead, if it is no higher."""

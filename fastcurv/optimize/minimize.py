@@ -80,10 +80,11 @@ def minimize(
     method : str
         First order: ``sgd momentum nesterov rmsprop adam``, in torch's forms.
         Second order: ``trust-region newton-cg saddle-free-newton cubic gauss-newton``, which leave
-        saddles, and ``newton damped-newton newton-mr``, which are drawn to them. ``l-bfgs`` is
-        SciPy's.
+        saddles, and ``newton damped-newton newton-mr``, which are drawn to them. Between
+        them: ``l-bfgs``.
     max_iter : int, optional
-        Steps; epochs where `batch_size` is given. Default 1000, or 100 epochs.
+        Steps; epochs where `batch_size` is given. Default 5000 of a method by curvature, 1000 of
+        others, or 100 epochs.
     max_time, max_products : float, int, optional
         Seconds and Hessian products after which the run ends, inside a step if need be. The checks
         at the end keep to `max_time` too; their products are extra. Without it tries and escapes
@@ -190,14 +191,13 @@ def minimize(
         max_products=_count(max_products, "max_products"),
         sample=_checked_sample(ob, options.get("sample")),
     )
-    usual = 100 if options.get("batch_size") is not None else 1000
     ask = Request(
         method=method,
         options=options,
         gradient_tol=None
         if gradient_tol is None
         else check_positive(gradient_tol, "gradient_tol", zero=True),
-        max_iter=_count(max_iter, "max_iter") or usual,
+        max_iter=_count(max_iter, "max_iter") or _usual_iterations(maker, options),
         callback=as_callback(callback),
         patience=_count(patience, "patience"),
         checkpoint=checkpoint,
@@ -205,6 +205,12 @@ def minimize(
         verdict=bool(verdict),
     )
     return Loop(run, ask, maker).go(arrays, facts, progress)
+
+
+def _usual_iterations(maker: type[Method], options: dict[str, Any]) -> int:
+    if options.get("batch_size") is not None:
+        return 100
+    return 5000 if maker.curvature else 1000
 
 
 def _count(value: int | None, name: str) -> int | None:

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from scipy.optimize import rosen, rosen_der, rosen_hess
 
 import fastcurv as fc
 from fastcurv.optimize.ending import PROOF, ROUND
@@ -357,3 +358,25 @@ def test_a_run_steps_on_around_a_ring_that_falls_slowly():
     ob = FunctionObjective(2, value, gradient, hessian)
     found = fc.minimize(ob, [np.cos(1.0), np.sin(1.0)])
     assert found.success and np.allclose(found.x, [-1, 0], atol=1e-6), found.message
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_a_definite_point_that_stands_for_no_minimum_is_stepped_on_from(n):
+    """In the valley of Rosenbrock's function, which adds next to nothing to the loss: the gradient
+    is within its tolerance, H is definite, and Newton's step leaves the valley.
+    """
+
+    class Shallow(FunctionObjective):
+        loss_lower_bound = 0.0
+
+    share, start = 1e-10, 0.9**2.0 ** np.arange(n)
+    ob = Shallow(
+        n,
+        lambda t: 1 + share * rosen(t),
+        lambda t: share * rosen_der(t),
+        lambda t: share * rosen_hess(t),
+    )
+    assert fc.classify(ob, start).kind == "undecided"
+    found = fc.minimize(ob, start)
+    assert found.success and found.report.kind == "minimum"
+    assert np.abs(found.x - 1).max() < 1e-6

@@ -208,6 +208,13 @@ def parts() -> dict[str, list[Any]]:
             run.reorthogonalise()
             numbers.append(float(np.abs(run.rows[: run.m] @ run.rows[: run.m].T).sum()) / run.m)
             found[f"{name}, {p}"] = ["", *numbers]
+            if p == 3:
+                run.restart(ritz[:8], S[:, :8])
+                run.narrow_block(np.outer([1.0, 2.0, 2.0], np.ones(3)) / 9)
+                numbers = [float(run.p), float(run.err.sum()), float(np.abs(run.coupling()).sum())]
+                run.step()
+                numbers += [float(run.m), float(np.abs(run.T[: run.m, : run.m]).sum())]
+                found[f"{name}, narrowed"] = ["", *numbers]
     return found
 
 

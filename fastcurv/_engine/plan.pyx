@@ -15,39 +15,17 @@ from .across cimport fill_ones
 from .chunks cimport along_v, at_theta, outputs_of, select
 from .data cimport Rows
 from .kernels cimport (
-    FC_IDENTITY,
-    FC_LEAKY_RELU,
-    FC_RELU,
-    fc_bend_from_delta,
-    fc_slope_from_a,
-    table_chosen,
+    FC_IDENTITY, FC_LEAKY_RELU, FC_RELU, fc_bend_from_delta, fc_slope_from_a, table_chosen
 )
 from .l2 cimport decay, decayed
 from .layout cimport (
-    add_norm,
-    bytes_of,
-    choose_chunks,
-    free_norms,
-    lay_out,
-    lay_out_vectors,
-    moments_of,
+    add_norm, bytes_of, choose_chunks, free_norms, lay_out, lay_out_vectors, moments_of
 )
 from .memory cimport Arena, fc_block_free, padded, pointer, ready, zeroed
 from .schedule cimport take_theta
 from .state cimport (
-    FISHER,
-    GGN,
-    HESSIAN,
-    JVP,
-    NO_STAGE,
-    PRODUCT,
-    QUADRATIC,
-    VJP,
-    Job,
-    Layer,
-    PlanS,
-    in_turns,
-    normalised,
+    FISHER, GGN, HESSIAN, JVP, NO_STAGE, PRODUCT, QUADRATIC, VJP, Job, Layer, PlanS, in_turns,
+    normalised
 )
 from .team cimport FC_MAX_THREADS, fc_watch, fc_watch_off, unwatch, watch
 
@@ -78,7 +56,8 @@ cdef class Plan:
     cdef readonly Rows rows
     cdef object __weakref__
     cdef readonly object theta
-    cdef public object lock
+    cdef readonly object lock
+    cdef object enter, leave    # of the lock
     cdef readonly double value, l2
     cdef readonly object gradient
     cdef readonly Py_ssize_t nbytes
@@ -94,7 +73,8 @@ cdef class Plan:
         cdef PlanS *P = &self.P
         cdef Py_ssize_t l
         cdef Layer *y
-        self.rows, self.l2, self.lock, self.sizes = rows, l2, threading.Lock(), tuple(sizes)
+        self.rows, self.l2, self.sizes = rows, l2, tuple(sizes)
+        self.set_lock()
         self.memory, self.dtype = memory, rows.X.dtype
         P.K = &table_chosen()[rows.X.itemsize == 8]
         P.N, P.n_layers, P.d_out = rows.X.shape[0], len(sizes) - 1, sizes[len(sizes) - 1]
@@ -289,7 +269,9 @@ cdef class Plan:
         cdef Py_ssize_t j = 0, step = P.n * P.K.real_bytes
         cdef const char *active_ = NULL if active is None else pointer(active)
         job.v_step = step
-        with self.lock:
+        leave = self.leave           # of the lock that is entered: a fork amid this makes another
+        self.enter()
+        try:
             while j < k:
                 part = job[0]
                 part.vectors, part.v = self.room_for(k - j), job.v + j * step
@@ -299,6 +281,8 @@ cdef class Plan:
                     self.go(&part, NULL if out == NULL else out + j * step, step)
                 j += part.vectors
                 PyErr_CheckSignals()
+        finally:
+            leave()
         return 0
 
     cdef int times(
@@ -369,7 +353,12 @@ cdef class Plan:
         made. `locked()` would miss a holder that has only just been let in."""
         if not self.lock.acquire(blocking=False):
             self.P.at_chunk, self.P.done = -1, 0
+        self.set_lock()
+
+    cdef int set_lock(self) except -1:
+        """A new one, its doors at hand: `with` looks them up anew for each product."""
         self.lock = threading.Lock()
+        self.enter, self.leave = self.lock.acquire, self.lock.release
 
     @property
     def in_place(self):

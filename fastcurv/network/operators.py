@@ -54,13 +54,17 @@ class Quadratic(Symmetric):
         """``v' H v`` for v ``(n,)``, a float, or for the columns of V ``(n, k)``, an array: half
         the price of ``H @ v``.
         """
-        v = as_numpy(v, "v")
-        block = v.ndim == 2
-        Vt = (
-            as_block(v, self.shape[0], self.dtype, self.layout["threads"])
-            if block
-            else as_vector(v, self.shape[0], self.dtype)[None]
-        )
+        block, ready = False, type(v) is np.ndarray and v.dtype is self.dtype
+        if ready and v.shape == self.shape[:1] and v.flags.carray:
+            Vt = v[None]  # as the engine takes it: nothing to look at
+        else:
+            v = as_numpy(v, "v")
+            block = v.ndim == 2
+            Vt = (
+                as_block(v, self.shape[0], self.dtype, self.layout["threads"])
+                if block
+                else as_vector(v, self.shape[0], self.dtype)[None]
+            )
         total = self._quadratic(Vt)
         if self.objective.l2 and self.kind != "fisher":
             wide = Vt.astype(np.float64, copy=False)

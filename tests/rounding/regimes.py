@@ -76,6 +76,8 @@ def cuts() -> dict[str, list[Any]]:
                     numbers = [r.gamma(k) for k in (1, 7, 1e6)] + [r.elementary, r.chunk]
                     numbers += [r.depth(k, t) for k in (3, 700) for t in (1, 2)]
                     numbers += [r.over_rows(1), r.over_rows(2), r.over_columns()]
+                    r.sums = {**r.sums, "from_c": False, "items_of": 32, "item_rows": 90}
+                    numbers += [r.over_rows(1), r.over_columns()]
                     found[f"{arch}, {dtype}, {i}, {N} rows"] = ["", *map(float, numbers)]
     return found
 

@@ -15,7 +15,7 @@ cdef enum:
     FEW_ROWS = 400
     FEW_WEIGHTS = 1 << 16
     # as many or fewer, in one panel whose products all threads share; with W in memory
-    SHARED_ROWS = 512
+    SHARED_ROWS = 256
     SHARED_FAR = 48
     # lanes that may be empty in float32, where half of a line is more than packing costs; but for
     # so many bytes of parameters

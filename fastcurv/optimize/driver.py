@@ -76,7 +76,7 @@ class Loop:
         run.bind()
         if facts:
             run.n_gradients = spent  # this gradient was counted before the run was saved
-        if not (np.isfinite(run.f) and np.isfinite(run.gnorm)):
+        if not facts and not (np.isfinite(run.f) and np.isfinite(run.gnorm)):
             raise ValueError(
                 f"the objective is not finite at theta0: value {run.f}, gradient norm {run.gnorm}"
             )

@@ -8,7 +8,7 @@ import scipy.optimize
 
 from fastcurv.files import read_tensors, write_tensors
 from fastcurv.optimize.minimize import minimize
-from fastcurv.testing import FunctionObjective
+from fastcurv.testing import FunctionObjective, QuadraticObjective
 
 METHODS = [
     "sgd",
@@ -279,3 +279,13 @@ def test_lbfgs_continues_from_the_saved_point(tmp_path):
     first = minimize(ob, np.full(6, -1.5), "l-bfgs", max_iter=10, checkpoint=path)
     second = minimize(ob, None, "l-bfgs", resume=path)
     assert second.success and second.nit > 10 and second.history["loss"][10] == first.fun
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_run_that_diverged_has_diverged_when_resumed(tmp_path):
+    """It ends as before, at the best point known; no start is blamed."""
+    ob, path = QuadraticObjective(np.diag([1.0, 100.0])), tmp_path / "run.npz"
+    first = minimize(ob, np.ones(2), "sgd", max_iter=2000, learning_rate=1e3, checkpoint=path)
+    again = minimize(ob, None, "sgd", max_iter=4000, learning_rate=1e3, resume=path)
+    assert first.stopped == again.stopped == "diverged"
+    assert again.fun == first.fun and not again.success

@@ -31,6 +31,8 @@ from .theorem import (
 Floats = NDArray[np.float64]
 ZERO_MODE = 1e-4  # of the norm of H: the curvature that a direction of symmetry may have near g = 0
 APART_FROM = 768  # below it every eigenvalue is proved on its own
+ONE_BY_ONE = 128  # reflections that are applied one by one, to a sharper bound; of more at most ...
+REFLECTED = 64  # ... so many at once
 BALANCED_BELOW = 1500  # up to this n an indefinite H is looked at in balanced coordinates too
 
 
@@ -61,8 +63,8 @@ class DenseHessian:
         error = more + self.M.error(c if scaled else None)
         if scaled:
             error += 2 * EPS * safe_norm(matrix)
-        if off is not None:  # what rounding does to the projection
-            error += 8 * self.n * EPS * spectral_norm(matrix)
+        if off is not None:
+            error += off.rounding() * safe_norm(matrix)
         inner = matrix if off is None else off.block(matrix)
         found = eigh_apart(inner, error) if len(inner) >= APART_FROM else eigh(inner)
         vectors = found.vectors if off is None else off.back(found.vectors)
@@ -211,17 +213,42 @@ class _Off:
         (raw, self.tau), _ = qr(span, mode="raw")
         self.raw = np.asfortranarray(raw)
 
-    def _apply(self, side: str, trans: str, M: Floats) -> Floats:
+    def _apply(self, side: str, trans: str, M: Floats, one_by_one: bool = False) -> Floats:
         size = int(dormqr(side, trans, self.raw, self.tau, M, -1)[1][0])
+        size = max(M.shape) if one_by_one else size  # no room for more at once
         out, _, info = dormqr(side, trans, self.raw, self.tau, M, size)
         if info:
             raise ArithmeticError(f"LAPACK's ormqr returned {info}; wanted 0")
         return np.asarray(out)
 
+    def rounding(self) -> float:
+        """A bound on what rounding does to `block`, as a share of ``||M||_F``.
+
+        LAPACK applies k reflections as ``X - V (T (V' X))``, k = 1 or up to `REFLECTED`: sums of
+        n, k and k products, in any order. So of ``||X||_F`` a share of at most ``(n + 2 k + 8) u ||
+        |V| |T| |V'| ||`` is lost, u = eps / 2; and ``I - V T V'`` is orthogonal but for as much
+        again, V and T being computed likewise (Higham, Accuracy and Stability, 2002, 19.3 and
+        19.5). Both sides take their share. A single reflection has ``tau ||v||^2 = 2``; blocks of
+        more are measured.
+        """
+        n, s = self.raw.shape
+        if s <= ONE_BY_ONE:
+            return 2 * (n + 10) * EPS * 2 * s
+        V, total = np.tril(self.raw, -1), 0.0
+        V[np.diag_indices(s)] = 1.0
+        for start in range(0, s, REFLECTED):
+            part, tau = V[:, start : start + REFLECTED], self.tau[start : start + REFLECTED]
+            some = tau != 0  # what is 0 below its diagonal is not reflected
+            part = part[:, some]
+            T = np.linalg.inv(np.triu(part.T @ part, 1) + np.diag(1 / tau[some]))
+            total += safe_norm(part) ** 2 * safe_norm(T)
+        return 2 * (n + 2 * REFLECTED + 8) * EPS * total
+
     def block(self, M: Floats) -> Floats:
         """``Z' M Z`` for an orthonormal basis Z of the complement."""
-        s = len(self.tau)
-        turned = self._apply("R", "N", self._apply("L", "T", np.asfortranarray(M)))[s:, s:]
+        s, one_by_one = len(self.tau), len(self.tau) <= ONE_BY_ONE
+        turned = self._apply("L", "T", np.asfortranarray(M), one_by_one)
+        turned = self._apply("R", "N", turned, one_by_one)[s:, s:]
         return np.asarray((turned + turned.T) / 2)
 
     def back(self, V: Floats) -> Floats:

@@ -159,7 +159,8 @@ def newton_in_slice(
         off = safe_norm(residual) + g_error + A_error * length + rounding
         if not cut.weakest > 0:
             return np.inf, np.inf, cut.c * x
-        up = UP * (1 + 8 * n * EPS)  # the basis of the slice is orthonormal to rounding only
+        s = cut.span.shape[1]  # the basis of the slice is orthonormal to rounding only
+        up = UP * (1 + 8 * n * (1 + s) * EPS)
         beta = up / cut.weakest
         return beta, (length + beta * off) * up, cut.c * x
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fastcurv.critical.held import prove_held
+from fastcurv.critical.slices import _Off
 from fastcurv.critical.theorem import Slice, newton_in_slice, orbit_stays_whole, two_signs
 from fastcurv.rounding.held import Margins
 
@@ -141,3 +142,24 @@ def test_newton_in_a_slice_bounds_its_step():
     assert eta >= length + (0.0625 + 0.125 * length) / 0.75
     weak = Slice(np.array([0.25, 4.0]), np.eye(3)[:, :2], 0.25, np.ones(3), np.eye(3)[:, 2:])
     assert newton_in_slice(A, 0.0, weak, g, 0.0)[:2] == (np.inf, np.inf)
+
+
+@pytest.mark.parametrize("n, s", [(6, 1), (40, 5), (60, 33), (150, 140)])
+def test_projections_are_off_by_no_more_than_their_bound(n, s):
+    """Of the complement of a span, against the same reflections in long double; of all scales."""
+    rng = np.random.default_rng([n, s])
+    span = np.linalg.qr(rng.standard_normal((n, s)))[0]
+    off = _Off(span)
+    V = np.tril(off.raw, -1).astype(np.longdouble)
+    V[np.diag_indices(s)] = 1
+    for scale in (np.ones(n), 10.0 ** rng.uniform(-6, 0, n)):
+        A = rng.standard_normal((n, n)) * scale
+        A = A + A.T
+        exact = A.astype(np.longdouble)
+        for v, tau in zip(V.T, off.tau):
+            v = v * np.sqrt(2 / (v @ v)) * (tau != 0)
+            exact = exact - np.outer(v, v @ exact)
+            exact = exact - np.outer(exact @ v, v)
+        error = np.linalg.norm((exact[s:, s:] - off.block(A)).astype(float), 2)
+        assert error <= off.rounding() * np.linalg.norm(A)
+        assert off.rounding() < 1e-9 * s or s > 128

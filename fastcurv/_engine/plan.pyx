@@ -27,7 +27,9 @@ from .state cimport (
     FISHER, GGN, HESSIAN, JVP, NO_STAGE, PRODUCT, QUADRATIC, VJP, Job, Layer, PlanS, in_turns,
     normalised
 )
-from .team cimport FC_MAX_THREADS, fc_watch, fc_watch_off, unwatch, watch
+from .team cimport (
+    FC_MAX_THREADS, Trial, fc_watch, fc_watch_off, now, threads_of_turn, turn_took, unwatch, watch
+)
 
 from .kernels import ACTIVATIONS, LOSSES
 
@@ -37,6 +39,7 @@ KINDS = {"hessian": HESSIAN, "ggn": GGN, "fisher": FISHER}
 
 cdef enum:
     TALL_BLOCK = 16             # vectors served side by side by a tall plan
+    TRIED_WORK = 400000000      # flops of a product up to which one thread may be faster at theta
 
 
 cdef class Plan:
@@ -65,6 +68,8 @@ cdef class Plan:
     cdef readonly object sizes
     cdef object dtype
     cdef Py_ssize_t memory
+    cdef Trial trials[2]        # of forward, and of backward too
+    cdef long long since        # when theta's memory began to change; 0: it does not
 
     def __cinit__(
         self, sizes, activations, skips, bint bias, Rows rows, str loss, double divisor, double l2,
@@ -171,14 +176,22 @@ cdef class Plan:
         backward unless not wanted.
         """
         cdef char *start = pointer(theta)
+        cdef Trial *trial = &self.trials[gradient]
+        cdef int threads = self.P.threads
+        cdef long long since = self.since or now()
         self.theta, self.gradient, self.P.at_chunk, self.P.done = theta, None, -1, 0
-        with nogil:
-            take_theta(&self.P, start)
+        if 12 * self.P.N * self.P.n <= TRIED_WORK:
+            self.P.threads = threads_of_turn(trial, threads)
         try:
+            with nogil:
+                take_theta(&self.P, start)
             self.walk(gradient)
         except BaseException:                    # interrupted: nothing here belongs to theta
             self.theta = None
             raise
+        finally:
+            self.P.threads, self.since = threads, 0
+        turn_took(trial, since)
 
     def finish(self):
         """The gradient, after a bind without it."""
@@ -193,8 +206,8 @@ cdef class Plan:
             self.finish()
 
     def unbind(self):
-        """Forget theta: its memory is about to change."""
-        self.theta = None
+        """Forget theta: its memory is about to change, which is timed with the next bind."""
+        self.theta, self.since = None, now()
 
     def renew(self, X, y, labels, weight):
         """Other rows of the same shapes and kinds in place of those at hand; theta is forgotten.

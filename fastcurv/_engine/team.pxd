@@ -19,3 +19,13 @@ cdef int fc_watch_off() noexcept nogil
 # Begin to look for signals, in the main thread; end it, and raise what a handler raised.
 cdef fc_watch watch() noexcept nogil
 cdef int unwatch(fc_watch before) except -1 nogil
+
+# Whether passes of one kind are done sooner by all threads or by one, as those before have shown.
+cdef struct Trial:
+    unsigned turn
+    long long least[2]          # nanoseconds, with one thread and with all
+
+# How many threads take the next pass, of so many; what it took.
+cdef int threads_of_turn(const Trial *trial, int threads) noexcept nogil
+cdef void turn_took(Trial *trial, long long since) noexcept nogil
+cdef long long now() noexcept nogil

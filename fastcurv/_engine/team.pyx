@@ -24,6 +24,7 @@ cdef extern from "watch.h" nogil:
     fc_watch begin_watch "fc_watch_begin"(fc_check)
     int end_watch "fc_watch_end"(fc_watch)
     int watch_is_off "fc_watch_off"()
+    long long fc_now_ns()
 
 cdef extern from "Python.h" nogil:
     int run_handlers "PyErr_CheckSignals"() noexcept
@@ -118,3 +119,34 @@ def set_thread_limit(int threads):
 def get_thread_limit():
     """The limit in force, 0: none."""
     return fc_team_get_limit()
+
+
+# --- one thread or all ----------------------------------------------------------------------------
+# What one thread has written another fetches line by line. Where caches are far apart, as on a
+# machine whose processors move about, a short pass is over before that is done: with two threads it
+# took 0.3 to 3.7 times as long as with one, from minute to minute. No sizes tell which, so a few
+# passes of TURNS are timed either way. Bits do not depend on it.
+
+cdef enum:
+    TURNS = 256
+    TRIED = 6                   # of each; the first ones find caches as others left them ...
+    SETTLED = 3                 # ... and are not timed
+
+
+cdef int threads_of_turn(const Trial *trial, int threads) noexcept nogil:
+    cdef unsigned at = trial.turn % TURNS
+    cdef bint every = at < TRIED if at < 2 * TRIED else trial.least[1] <= trial.least[0]
+    return threads if every else 1
+
+
+cdef void turn_took(Trial *trial, long long since) noexcept nogil:
+    cdef unsigned at = trial.turn % TURNS
+    cdef long long took = fc_now_ns() - since
+    cdef long long *least = &trial.least[at < TRIED]
+    if at < 2 * TRIED and at % TRIED >= SETTLED:
+        least[0] = took if at % TRIED == SETTLED else min(least[0], took)
+    trial.turn += 1
+
+
+cdef long long now() noexcept nogil:
+    return fc_now_ns()

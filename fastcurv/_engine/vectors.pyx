@@ -219,7 +219,9 @@ def compact_weights(cross, inner, products, weights, Py_ssize_t first, Py_ssize_
 
 # --- theta taken over -----------------------------------------------------------------------------
 
-cdef enum: COPY_NUMBERS = 1 << 16    # of a vector, for one part of the job
+cdef enum:
+    COPY_NUMBERS = 1 << 16      # of a vector, for one part of the job
+    COPY_ALONE = 4              # parts that one thread is done with before two have met
 
 
 cdef struct Copying:
@@ -255,7 +257,7 @@ def copy_finite(source, out, threads=None):
     cdef Py_ssize_t part, parts = (t.n + COPY_NUMBERS - 1) // COPY_NUMBERS
     squares = np.zeros(parts)
     t.squares = <double *>pointer(squares)
-    if parts > 1:
+    if parts > COPY_ALONE:
         members = threads or default_threads()
     with nogil:
         before = watch()

@@ -354,3 +354,16 @@ def test_no_more_threads_are_used_than_pay_and_eight_always_where_two_do(asked):
     assert used[0] == 1
     assert min(asked, 8) <= used[1] <= min(asked, 24)  # 60 million operations, a millisecond
     assert used[2] == asked
+
+
+@pytest.mark.parametrize("sizes, N", [((40, 90, 90, 3), 33), ((5, 30, 2), 2000)])
+def test_passes_that_are_timed_with_one_thread_and_all_have_the_same_bits(sizes, N, rng, problem):
+    """As many passes at new points as both ways are tried in, twice, and those between."""
+    theta0 = problem(rng, sizes, N=N).theta
+    alone, together = (
+        problem(np.random.default_rng(0), sizes, N=N, n_threads=threads).ob for threads in (1, 4)
+    )
+    for k in range(280):
+        theta = theta0 + 1e-3 * k
+        assert together.value(theta) == alone.value(theta)
+        assert np.array_equal(together.gradient(theta), alone.gradient(theta))

@@ -124,7 +124,6 @@ cdef void r_loss_across(
         P.K.r_loss_across(here, rows, y.m, rz, P.across, rz, P.across)
 
 
-
 cdef double top_across(Pass *t, Layer *y) noexcept nogil:
     """<rz, (d2 loss / dz2) rz> of a panel, in blocks of samples. rz is spent."""
     cdef PlanS *P = t.P

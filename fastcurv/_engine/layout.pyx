@@ -142,8 +142,8 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
     """Hand out the block. In numbers of the real type, R rows in a chunk, D padded widths: n + (n -
     first layer) for W both ways; R D of a, delta, and of phi' and e phi'' where they are neither
     constant nor derived from a and delta, by layer; R D_L for the loss; scratch of r (1 or 2 D by
-    layer, 2 max D), r the rows of a chunk where wide, of a panel for each thread where tall. Shared: R
-    D of a turned, and N times the widest D in scratch."""
+    layer, 2 max D), r the rows of a chunk where wide, of a panel for each thread where tall.
+    Shared: R D of a turned, and N times the widest D in scratch."""
     cdef size_t size = P.K.real_bytes
     cdef size_t R = state_of(P, panels_of(P, P.chunk)) if P.across else P.chunk
     cdef bint wide = P.panel == 0 or P.shared

@@ -233,7 +233,7 @@ class _Off:
         """
         n, s = self.raw.shape
         if s <= ONE_BY_ONE:
-            return 2 * (n + 10) * EPS * 2 * s
+            return float(2 * (n + 10) * EPS * 2 * s)
         V, total = np.tril(self.raw, -1), 0.0
         V[np.diag_indices(s)] = 1.0
         for start in range(0, s, REFLECTED):
@@ -242,7 +242,7 @@ class _Off:
             part = part[:, some]
             T = np.linalg.inv(np.triu(part.T @ part, 1) + np.diag(1 / tau[some]))
             total += safe_norm(part) ** 2 * safe_norm(T)
-        return 2 * (n + 2 * REFLECTED + 8) * EPS * total
+        return float(2 * (n + 2 * REFLECTED + 8) * EPS * total)
 
     def block(self, M: Floats) -> Floats:
         """``Z' M Z`` for an orthonormal basis Z of the complement."""

@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fastcurv import _engine
 
 NUMBER = re.compile(r"(?<![\w.])-?\d+\.?\d*(?:e[-+]?\d+)?(?![\w])")
@@ -84,6 +86,14 @@ def served_by(table: str = "reference") -> Iterator[None]:
 def masked(text: str) -> tuple[str, list[float]]:
     """A text with # for its numbers, and these."""
     return NUMBER.sub("#", text), [float(x) for x in NUMBER.findall(text)]
+
+
+def rounded(found: dict[str, list[Any]], digits: int, none: float = -1.0) -> dict[str, list[Any]]:
+    """Figures ``[text, *numbers]`` to so many digits, `none` for what is not finite."""
+    return {
+        what: [text, *(float(f"{x:.{digits}g}") if np.isfinite(x) else none for x in numbers)]
+        for what, (text, *numbers) in found.items()
+    }
 
 
 def same(x: Any, other: Any, room: str, margin: float = 1.0) -> bool:

@@ -169,7 +169,7 @@ def classify(
     with (
         np.errstate(all="ignore"),
         bar(None, "classify", progress) as shown,
-        left_alone(ask.theta),
+        left_alone(ask.ob, ask.theta),
     ):
         return _judge(ask, shown, started)
 

@@ -107,7 +107,8 @@ def _all_known(ask: Request, search: Search, floor: float) -> Reached | None:
         return None
     known = reached(ask, search.H, search.left(), search.symmetry)
     if known is not None:
-        search.candidates += [(value, v / np.linalg.norm(v)) for value, v in known.ends()]
+        for value, v in known.ends():
+            search.offer(value, v)
     return known
 
 
@@ -278,8 +279,7 @@ def _search_further(search: Search, main: Any, goal: int, scales: tuple[Any, Any
             eigsh(H.native, 1, "SA", tol=1e-6, max_products=most, v0=lowest, seed=search.rng)
         )
         H.tell(pairs.n_products)
-        found = pairs.vectors[:, 0].astype(float)
-        search.candidates.append((float(pairs.values[0]), found / np.linalg.norm(found)))
+        search.offer(float(pairs.values[0]), pairs.vectors[:, 0].astype(float))
     if d[live].max() > 32 * d[live].min():
         steps, d = min(goal, BALANCED_STEPS), d / d.max()  # squares of d are numbers in float32
         search.run(Balanced(H.native, d), None, steps, d=d, stop=both_signs)

@@ -197,8 +197,7 @@ class Search:
             if d is not None and value > 0:  # in other coordinates only the sign means something
                 continue
             u = v.astype(float) if d is None else d * v
-            size = float(u @ u)
-            self.candidates.append((float(value) / size, u / size**0.5))
+            self.offer(float(value) / float(u @ u), u)
         if d is None:
             inside = self._inside(run)
             bound = self.small.rounding_bound if inside else self.made_by.bound
@@ -210,6 +209,10 @@ class Search:
             self.n_positive = max(self.n_positive, int((values > error).sum()))
             strong = values[np.abs(values) > max(error, self.H.zero)]
             self.seen |= {int(sign) for sign in np.sign(strong)}
+
+    def offer(self, quotient: float, v: Floats) -> None:
+        """One more vector that may tell of an end of the spectrum."""
+        self.candidates.append((quotient, v / np.linalg.norm(v)))
 
     def weigh(self, *vectors: Floats, which: int = 1) -> End:
         """The `End` of a unit vector; of several, of that with most curvature of the sign of
@@ -263,11 +266,10 @@ class Search:
         random vector, and the norm it shows.
         """
         v = self.rng.standard_normal(self.H.n)
-        v /= np.linalg.norm(v)
-        end = self.weigh(v)
+        end = self.weigh(v / np.linalg.norm(v))
         if self.left() < 2:
             self.only = end
-        self.candidates.append((0.0, v))
+        self.offer(0.0, v)
 
     def balance(self, probes: int = 3, rounds: int = 2) -> tuple[Floats, NDArray[np.bool_]]:
         """A diagonal d that balances the rows of ``d H d``, and which rows count.

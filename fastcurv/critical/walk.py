@@ -65,14 +65,14 @@ class Walk:
         self.nfev += 1
         if not np.isfinite(theta.astype(getattr(self.ob, "dtype", float))).all():
             return np.full(theta.size, np.nan)
-        with left_alone(theta):
+        with left_alone(self.ob, theta):
             return np.array(self.ob.gradient(theta), dtype=float)
 
     def hessian(self, theta: np.ndarray) -> Products | None:
         """The Hessian in the objective's own precision; None where it refuses the point as not
         finite, which far out it may.
         """
-        with left_alone(theta):
+        with left_alone(self.ob, theta):
             try:
                 return hessian_products(self.ob, theta, best=False)
             except (ValueError, OverflowError, FloatingPointError):

@@ -75,7 +75,7 @@ def escape(
     """
     theta = check_theta(ob, theta, "theta", getattr(ob, "dtype", None)).copy()
     max_products = check_positive_int(max_products, "max_products")
-    with left_alone(theta):
+    with left_alone(ob, theta):
         return _escape(ob, theta, direction, max_products, seed)
 
 

@@ -169,7 +169,7 @@ class Run:
         self.n_gradients += 1
         at_once = self.at_once if ob is None else isinstance(ob, ValueWithGradient)
         ob = ob or self.ob
-        with left_alone(theta):
+        with left_alone(ob, theta):
             if at_once:
                 f, g = ob.value_and_gradient(theta)
             else:
@@ -190,7 +190,7 @@ class Run:
             self.operator.release()
         f = g = None
         if self.curvature is not None:
-            with left_alone(self.theta):
+            with left_alone(self.ob, self.theta):
                 operator = getattr(self._curved(), self.curvature)(self.theta)
             self.operator = CountedOperator(operator, self)
             if self.sample is None:

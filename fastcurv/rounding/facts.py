@@ -27,6 +27,11 @@ class NetworkFacts:
 
     model: Any
     loss: str
+    keeps_theta = True  # no method writes into the theta it is given
+
+    def __init_subclass__(cls, **rest: Any) -> None:
+        super().__init_subclass__(**rest)
+        cls.keeps_theta = cls.__module__.startswith("fastcurv.")  # of others that is not known
 
     # --- the theorem's numbers
 

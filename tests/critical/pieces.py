@@ -22,7 +22,7 @@ from fastcurv.eigensolver import eigh
 from fastcurv.spectrum.dense import symmetric_part
 from fastcurv.testing import FunctionObjective
 
-from ..agreement import lined, served_by
+from ..agreement import lined, rounded, served_by
 from ..rounding.figures import drawn
 
 SIZES = (0.0, 1e-300, 1e-12, 0.02, 0.3, 1.0, 1e9, np.inf)
@@ -193,10 +193,7 @@ PARTS: dict[str, Callable[[], dict[str, list[Any]]]] = {
 def figures(name: str) -> dict[str, list[Any]]:
     with served_by(), np.errstate(all="ignore"):
         found = PARTS[name]()
-    return {
-        what: [text, *(float(f"{x:.9g}") if np.isfinite(x) else -7.0 for x in numbers)]
-        for what, (text, *numbers) in found.items()
-    }
+    return rounded(found, 9, -7.0)
 
 
 if __name__ == "__main__":

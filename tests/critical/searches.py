@@ -22,7 +22,7 @@ from fastcurv.critical import definite, walk
 from fastcurv.critical.decide import INF, Findings, decide
 from fastcurv.testing import QuadraticObjective, zoo
 
-from ..agreement import lined, masked, served_by
+from ..agreement import lined, masked, rounded, served_by
 from ..rounding.figures import drawn
 from .figures import said
 
@@ -151,10 +151,7 @@ def figures(name: str) -> dict[str, list[Any]]:
     with served_by(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = PARTS[name]()
-    return {
-        what: [text, *(float(f"{x:.6g}") if np.isfinite(x) else -1.0 for x in numbers)]
-        for what, (text, *numbers) in found.items()
-    }
+    return rounded(found, 6)
 
 
 if __name__ == "__main__":

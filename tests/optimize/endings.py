@@ -26,7 +26,7 @@ from fastcurv.optimize.minimize import METHODS, STOCHASTIC
 from fastcurv.optimize.polish import polish
 from fastcurv.testing import FunctionObjective, zoo
 
-from ..agreement import lined, masked, served_by
+from ..agreement import lined, masked, rounded, served_by
 from ..rounding.figures import drawn
 from .figures import SADDLE, said
 
@@ -304,10 +304,7 @@ def figures(name: str) -> dict[str, list[Any]]:
     with served_by(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = PARTS[name]()
-    return {
-        what: [text, *(float(f"{x:.6g}") if np.isfinite(x) else -1.0 for x in numbers)]
-        for what, (text, *numbers) in found.items()
-    }
+    return rounded(found, 6)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from fastcurv._engine import ACTIVATIONS
 from fastcurv.rounding import arithmetic, infima
 from fastcurv.rounding.passes import passes_at, spectral
 
-from ..agreement import lined, masked, served_by
+from ..agreement import lined, masked, rounded, served_by
 from .figures import LAYOUT, bounds, drawn
 
 NETS: dict[str, dict[str, Any]] = {
@@ -180,10 +180,7 @@ def figures(name: str) -> dict[str, list[Any]]:
                 found[scale] = ["", *map(float, known.values())]
                 walked = passes_at(ob, np.asarray(theta, float))
                 found[f"{scale}, rows"] = ["", float(walked.arithmetic.mean_gamma)]
-    return {
-        what: [text, *(float(f"{x:.11g}") if np.isfinite(x) else -1.0 for x in numbers)]
-        for what, (text, *numbers) in found.items()
-    }
+    return rounded(found, 11)
 
 
 PARTS = {"cuts": cuts, "norms": norms, "activations": activations, "ends": ends}

@@ -24,7 +24,7 @@ from fastcurv.krylov.ritz import decompose
 from fastcurv.spectrum.dense import dense_matrix
 from fastcurv.spectrum.picture import within
 
-from ..agreement import lined, masked, served_by
+from ..agreement import lined, masked, rounded, served_by
 from ..rounding.figures import drawn
 from .figures import operator
 
@@ -314,10 +314,7 @@ PARTS: dict[str, Callable[[], dict[str, list[Any]]]] = {
 def figures(name: str) -> dict[str, list[Any]]:
     with served_by(), np.errstate(all="ignore"):
         found = PARTS[name]()
-    return {
-        what: [text, *(float(f"{x:.9g}") for x in numbers)]
-        for what, (text, *numbers) in found.items()
-    }
+    return rounded(found, 9)
 
 
 if __name__ == "__main__":

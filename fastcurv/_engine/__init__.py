@@ -12,7 +12,7 @@ from .kernels import (
     summation,
 )
 from .memory import columns_as_rows
-from .plan import Plan, statistics
+from .plan import Plan, Times, statistics
 from .shapes import force_across
 from .team import default_threads, get_thread_limit, set_thread_limit, thread_workers
 from .vectors import (
@@ -32,6 +32,7 @@ __all__ = [
     "Multiplier",
     "Plan",
     "Rows",
+    "Times",
     "activate",
     "available_archs",
     "chosen_arch",

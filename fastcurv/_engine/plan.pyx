@@ -24,8 +24,8 @@ from .layout cimport (
 from .memory cimport Arena, fc_block_free, padded, pointer, ready, zeroed
 from .schedule cimport take_theta
 from .state cimport (
-    FISHER, GGN, HESSIAN, JVP, NO_STAGE, PRODUCT, QUADRATIC, VJP, Job, Layer, PlanS, in_turns,
-    normalised
+    FISHER, GGN, HESSIAN, JVP, NO_STAGE, PRODUCT, QUADRATIC, VJP, Job, Kind, Layer, PlanS,
+    in_turns, normalised
 )
 from .team cimport (
     FC_MAX_THREADS, Trial, fc_watch, fc_watch_off, now, threads_of_turn, turn_took, unwatch, watch
@@ -53,24 +53,6 @@ cdef class Plan:
     threads, memory : int
         `memory` in bytes, 0: no bound.
     """
-    cdef PlanS P
-    cdef char *block_
-    cdef char *vector_block
-    cdef readonly Rows rows
-    cdef object __weakref__
-    cdef readonly object theta
-    cdef readonly object lock
-    cdef object enter, leave    # of the lock
-    cdef readonly double value, l2
-    cdef readonly object gradient
-    cdef readonly Py_ssize_t nbytes
-    cdef Py_ssize_t reserved_bytes
-    cdef readonly object sizes
-    cdef object dtype
-    cdef Py_ssize_t memory
-    cdef Trial trials[2]        # of forward, and of backward too
-    cdef long long since        # when theta's memory began to change; 0: it does not
-
     def __cinit__(
         self, sizes, activations, skips, bint bias, Rows rows, str loss, double divisor, double l2,
         int threads, Py_ssize_t memory=0, bint batch_norm=False, bint l2_biases=True
@@ -298,36 +280,14 @@ cdef class Plan:
             leave()
         return 0
 
-    cdef int times(
-        self, char *v, Py_ssize_t k, char *out, str kind, active, bint l2
-    ) except -1:
-        """out = (the operator) v for k vectors, a vector a row."""
-        cdef Job job
-        memset(&job, 0, sizeof(job))
-        job.stages, job.kind, job.v, job.l2 = PRODUCT, KINDS[kind], v, self.l2 if l2 else 0
-        return self.along(&job, k, out, active)
-
     def multiply(self, v, out, str kind="hessian", active=None, bint l2=True):
         """out = (the operator) v for v, out contiguous of the plan's dtype: (n,), or (k, n), a
         vector a row. out may be v where the plan says `in_place`."""
-        cdef Py_ssize_t k = 1 if v.ndim == 1 else v.shape[0]
-        self.times(pointer(v), k, pointer(out), kind, active, l2)
-
-    def product(self, v, out=None, str kind="hessian", bint l2=True):
-        """(The operator) v into `out` or a new array, which is returned; None, and nothing done,
-        where v or out is not as the engine takes them or they share memory.
-        """
-        cdef PlanS *P = &self.P
-        cdef char *v_ = ready(v, P.n, self.dtype, False)
-        if v_ == NULL:
-            return None
-        if out is None:
-            out = empty(P.n, self.dtype)
-        cdef char *out_ = ready(out, P.n, self.dtype, True)
-        if out_ == NULL or (v_ < out_ + P.n * P.K.real_bytes and out_ < v_ + P.n * P.K.real_bytes):
-            return None
-        self.times(v_, 1, out_, kind, None, l2)
-        return out
+        cdef Job job
+        memset(&job, 0, sizeof(job))
+        job.stages, job.kind, job.v = PRODUCT, KINDS[kind], pointer(v)
+        job.l2 = self.l2 if l2 else 0
+        self.along(&job, 1 if v.ndim == 1 else v.shape[0], pointer(out), active)
 
     def quadratic(self, v, str kind="hessian", active=None):
         """v'(the operator) v without l2, for v (n,) or (k, n): an array (k,)."""
@@ -390,6 +350,38 @@ cdef class Plan:
             "chunk": P.chunk, "panel": P.panel, "groups": P.groups, "threads": P.threads,
             "arch": P.K.name.decode()
         }
+
+
+cdef class Times:
+    """The products of an operator, the short way; plan None: there is none. `count`: vectors that
+    it has multiplied.
+    """
+
+    def __cinit__(self, Plan plan, str kind, bint l2):
+        self.plan, self.kind, self.l2, self.count = plan, KINDS[kind], l2, 0
+
+    def take(self, v, out=None):
+        """(The operator) v into `out` or a new array, which is returned; None, and nothing done,
+        where v or out is not as the engine takes them or they share memory.
+        """
+        cdef Plan plan = self.plan
+        cdef Job job
+        if plan is None:
+            return None
+        cdef Py_ssize_t n = plan.P.n, size = n * plan.P.K.real_bytes
+        cdef char *v_ = ready(v, n, plan.dtype, False)
+        if v_ == NULL:
+            return None
+        if out is None:
+            out = empty(n, plan.dtype)
+        cdef char *out_ = ready(out, n, plan.dtype, True)
+        if out_ == NULL or (v_ < out_ + size and out_ < v_ + size):
+            return None
+        memset(&job, 0, sizeof(job))
+        job.stages, job.kind, job.v, job.l2 = PRODUCT, self.kind, v_, plan.l2 if self.l2 else 0
+        plan.along(&job, 1, out_, None)
+        self.count += 1
+        return out
 
 
 def statistics(Plan plan):

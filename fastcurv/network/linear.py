@@ -12,6 +12,7 @@ import numpy as np
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
+from .._engine import Times
 from ..answers import Answering
 from ..checks import as_numpy, check_array
 from ..protocols import Array
@@ -163,6 +164,22 @@ def _multiple_of_identity(other: Any, shape: tuple[int, int]) -> float | None:
         A, alpha = other.args
         return float(alpha) if type(A).__name__ == "IdentityOperator" else None
     return None
+
+
+class Counted:
+    """What has the engine's short way to a product, which counts."""
+
+    def _go_by(self, times: Times) -> None:
+        self._times, self._take = times, times.take
+
+    @property
+    def n_products(self) -> int:
+        """Vectors multiplied so far."""
+        return self._times.count
+
+    @n_products.setter
+    def n_products(self, count: int) -> None:
+        self._times.count = count
 
 
 class OfWhole:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .._engine import Times
 from ..answers import own_names
 from ..checks import as_numpy, slabs
 from ..protocols import Array, Floats, Indices
@@ -25,7 +26,7 @@ from .arguments import (
     take_theta,
 )
 from .coordinates import InCoordinates
-from .linear import OfWhole, Symmetric
+from .linear import Counted, OfWhole, Symmetric
 from .output_space import OutputSpace
 from .reach import Reach, reach
 from .reductions import reduced, written
@@ -79,7 +80,7 @@ class Quadratic(Symmetric):
         return np.asarray(np.einsum("ij,ij->i", l2 * Vt, Vt))
 
 
-class Curvature(Quadratic):
+class Curvature(Counted, Quadratic):
     """A symmetric matrix ``(n, n)`` known by its products, at one theta.
 
     Made by `Objective.hessian`, `Objective.ggn` and `Objective.empirical_fisher`. It owns a copy of
@@ -119,7 +120,7 @@ class Curvature(Quadratic):
         self.theta, self.value, self.gradient = theta, self._plan.value, self._plan.gradient
         for array in (self.theta, self.gradient):
             array.flags.writeable = False
-        self.n_products = 0
+        self._go_by(Times(self._plan, kind, kind != "fisher"))
         self._rounding: Rounding | None = None
         n = objective.n_params
         super().__init__(objective.dtype, (n, n))
@@ -157,11 +158,11 @@ class Curvature(Quadratic):
 
         v and out are used as they are where they have the operator's dtype and are contiguous.
         """
-        done: Array | None = self._plan.product(v, out, self.kind, self.kind != "fisher")
+        done: Array | None = self._take(v, out)
         if done is None:
             v, done = into(v, out, self.shape[0], self.dtype)
             self._multiply(v, done)
-        self.n_products += 1
+            self._times.count += 1
         return done
 
     def _multiply(self, v: Any, out: np.ndarray | None) -> None:
@@ -176,12 +177,9 @@ class Curvature(Quadratic):
         return out.T
 
     def __matmul__(self, v: Any) -> Any:
-        """``H @ v``, short of SciPy's general path where v is what the engine wants."""
-        done = self._plan.product(v, None, self.kind, self.kind != "fisher")
-        if done is None:
-            return super().__matmul__(v)
-        self.n_products += 1
-        return done
+        """``H @ v``, short of SciPy's path where v is what the engine wants."""
+        done = self._take(v)
+        return super().__matmul__(v) if done is None else done
 
     def __repr__(self) -> str:
         n, ob = self.shape[0], self.objective
@@ -191,7 +189,7 @@ class Curvature(Quadratic):
         )
 
     def _quadratic(self, Vt: np.ndarray) -> np.ndarray:
-        self.n_products += len(Vt)
+        self._times.count += len(Vt)
         return np.asarray(self._plan.quadratic(Vt, self.kind, None))
 
     def to_dense(self) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .._engine import Times
 from ..structure.parameters import l2_diagonal
 from .arguments import as_vector
 from .operators import Curvature
@@ -24,7 +25,8 @@ class ShardedCurvature(Curvature):
         self.objective, self.kind = objective, kind
         self._plan = objective._new_plan()
         self._plan.bind(objective.model.check_theta(theta))
-        self.theta, self.n_products, self._rounding = self._plan.theta, 0, None
+        self.theta, self._rounding = self._plan.theta, None
+        self._go_by(Times(None, kind, False))  # a product is a fold over shards
         self._mass: np.ndarray | None = None
         n = objective.n_params
         super(Curvature, self).__init__(objective.dtype, (n, n))

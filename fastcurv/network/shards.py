@@ -218,9 +218,6 @@ class SumPlan:
         wide = self.theta.astype(np.float64)
         return value + 0.5 * float(np.sum(self.ob.l2_diagonal * wide * wide))
 
-    def product(self, *given: Any) -> None:
-        """No short way: a product is a fold over shards."""
-
     def multiply(
         self,
         v: np.ndarray,

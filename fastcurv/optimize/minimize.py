@@ -141,8 +141,8 @@ def minimize(
         * ``stopped``: why the run ended, one of ``critical max_iter max_time max_products callback
           patience stalled diverged interrupted``; or ``degenerate`` (no descent found after tries
           along the zeros of the Hessian), ``infinity`` (the infimum lies there), ``unbounded``,
-          ``kinks`` (of relu units hold it, without a proof). `status` is its number, 0 for
-          ``critical``.
+          ``kinks`` (of relu units hold it, without a proof). `status` is its number in this order,
+          0 for ``critical``.
 
         Where kinks of relu units hold a run, theta moves to the point on them; the gradient of the
         loss is not small there, and `report` says how many kinks hold it and what is proved.

@@ -46,3 +46,28 @@ def test_zero_units_change_nothing_that_the_network_computes():
     assert np.all(W[NARROW:] == 0) and np.all(b[NARROW:] == 0) and np.all(W_out[:, NARROW:] == 0)
     assert np.all(W[:NARROW] != 0)
     assert np.linalg.norm(objective.gradient(theta)) <= 1e-6
+
+
+def test_the_way_off_a_saddle_is_drawn_whole():
+    """From half a step back to half a step beyond: the losses on it fill most of the picture, and
+    room is left on both sides.
+    """
+    import fastcurv as fc
+    from fastcurv.cli.demo import along
+
+    X, y = np.cos(np.arange(10.0)).reshape(5, 2), np.ones((5, 1))
+    ob = fc.Objective(fc.MLP((2, 3, 1), "tanh"), X, y, "mse")
+    theta = ob.model.init(seed=0)
+    for size in (1e-3, 1.0, 50.0):
+        step = size * np.cos(np.arange(theta.size))
+        length = np.linalg.norm(step)
+        ax = along(ob, theta, step)
+        t = np.linspace(-0.5, 1.5, 101)
+        losses = np.array([ob.value(theta + s * step) for s in t])
+        low, high = losses.min(), losses.max()
+        bottom, top = ax.get_ylim()
+        assert bottom < low and high < top and top - bottom < 2 * (high - low)
+        drawn, model = ax.get_lines()[:2]
+        assert np.allclose(drawn.get_xdata(), t * length) and np.allclose(drawn.get_ydata(), losses)
+        slope, bend = ob.gradient(theta) @ step, step @ (ob.hessian(theta) @ step)
+        assert np.allclose(model.get_ydata(), ob.value(theta) + t * slope + t**2 / 2 * bend)

@@ -12,7 +12,7 @@ import pytest
 import fastcurv as fc
 from fastcurv.cli.arrays import read_npz
 from fastcurv.cli.datasets import load_dataset
-from fastcurv.cli.output import plain
+from fastcurv.cli.output import check_out, plain
 from fastcurv.cli.parser import main
 from fastcurv.cli.recipe import Recipe, load_run, save_run
 
@@ -185,6 +185,17 @@ def test_a_file_that_cannot_be_written_is_found_before_any_work(
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and error.startswith("fastcurv train: out is ")
     assert not list(tmp_path.iterdir())
+
+
+def test_trying_a_folder_leaves_what_lies_there(tmp_path):
+    """Not even a file of the very name that is tried goes, and no folder that was made stays."""
+    mine = tmp_path / f".x.npz.{os.getpid()}"
+    mine.write_text("kept")
+    with pytest.raises(ValueError, match="no file can be written"):
+        check_out(tmp_path / "x.npz", "out")
+    assert mine.read_text() == "kept"
+    check_out(tmp_path / "a" / "b" / "y.npz", "out")
+    assert [path.name for path in tmp_path.iterdir()] == [mine.name]
 
 
 @pytest.mark.parametrize("figure", ["/proc/x.png", "{folder}", "x.exe", "/proc/x/y.png"])

@@ -1,9 +1,13 @@
 """Pieces of the verdict, each against a definition written another way."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.critical import reached
+from fastcurv.critical.evidence import hessian_products
 from fastcurv.critical.theorem import _scaled_norm
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 
@@ -51,3 +55,22 @@ def test_a_notebook_shows_each_line_of_the_evidence_as_a_row():
     for name in ("gradient", "curvature", "inertia", "cost"):
         assert f">{name}<" in html
     assert "2 positive, 0 negative, 0 zero" in html and html.count("<tr") >= 5
+
+
+def test_jacobians_are_asked_whether_residuals_vanish_as_long_as_they_are_small(monkeypatch):
+    """By their entries, rows times parameters; with an l2, or more rows than parameters, never."""
+    X, y = np.cos(np.arange(6.0)).reshape(3, 2), np.ones((3, 1))
+    net = fc.MLP((2, 3, 1), "tanh")
+    ob, theta = fc.Objective(net, X, y, "mse"), net.init(seed=0)
+    ask, H = SimpleNamespace(ob=ob, theta=theta), hessian_products(ob, theta)
+    for limit, asked in ((3 * theta.size, True), (3 * theta.size - 1, False), (3, False)):
+        monkeypatch.setattr(reached, "LARGEST_JACOBIAN", limit)
+        assert (reached.interpolation(ask, H) is not None) == asked
+    monkeypatch.undo()
+    decayed = SimpleNamespace(ob=fc.Objective(net, X, y, "mse", l2=1e-9), theta=theta)
+    many = np.cos(np.arange(2.0 * theta.size + 2)).reshape(-1, 2)
+    over = fc.Objective(net, many, np.ones((len(many), 1)), "mse")
+    exact = fc.Objective(net, many[:-1], np.ones((len(many) - 1, 1)), "mse")
+    assert reached.interpolation(decayed, H) is None
+    assert reached.interpolation(SimpleNamespace(ob=over, theta=theta), H) is None
+    assert reached.interpolation(SimpleNamespace(ob=exact, theta=theta), H) is not None

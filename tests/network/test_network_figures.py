@@ -5,10 +5,11 @@ written anew.
 import pytest
 
 from ..agreement import changed, known
-from . import spaces
+from . import spaces, states
 from .figures import NETS, costs, figures
 
 KNOWN, SPACES = known("network"), known("network.spaces")
+STATES = known("network.states")
 
 
 def test_costs_are_what_they_were():
@@ -28,3 +29,8 @@ def test_bounds_of_every_form_are_what_they_were(net):
 @pytest.mark.parametrize("name", spaces.PARTS)
 def test_products_and_maps_of_every_form_are_what_they_were(name):
     assert changed(SPACES[name], spaces.figures(name), "network.spaces") == []
+
+
+@pytest.mark.parametrize("name", states.NETS)
+def test_what_forms_and_prices_are_made_of_is_what_it_was(name):
+    assert changed(STATES[name], states.figures(name), "network.states") == []

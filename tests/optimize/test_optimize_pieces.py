@@ -1,5 +1,6 @@
 """Pieces of `minimize`, each against a definition written another way."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from fastcurv.optimize.driver import Loop
 from fastcurv.optimize.ending import Ending
 from fastcurv.optimize.polish import polish
 from fastcurv.optimize.tries import flat_space
+from fastcurv.optimize.verdict import STATUS
 from fastcurv.testing import PrescribedSpectrum
 
 
@@ -218,3 +220,27 @@ def test_further_arguments_reach_the_function(method, args):
     run = method(fun, np.ones(3), args=args, jac=jac, hess=hess)
     assert np.abs(run.x - 2).max() < 1e-6
     assert np.abs(method(fun, np.ones(3), jac=jac, hess=hess).x).max() < 1e-6
+
+
+def test_statuses_are_numbered_as_minimize_lists_them():
+    listed = re.search(r"``stopped``: (.*?)`status` is its number", fc.minimize.__doc__, re.S)[1]
+    names = [name for part in re.findall(r"``(.*?)``", listed, re.S) for name in part.split()]
+    assert {name: i for i, name in enumerate(names)} == STATUS
+
+
+def test_conjugate_gradients_are_told_what_they_have_gained(rng):
+    """Before every further product: by how much the quadratic model with 2 eps fell below 0."""
+    A = rng.standard_normal((7, 7))
+    H, g, eps, told = A @ A.T + np.eye(7), rng.standard_normal(7), 1e-3, []
+    worth = SimpleNamespace(spent=lambda j, fall: told.append((j, fall)) or len(told) == 4)
+    y, curvature, _ = capped_cg(
+        lambda v, out: np.copyto(out, H @ v), g, eps, 1e-12, Workspace(7, float), worth=worth
+    )
+    best = np.zeros((0, 7))  # CG's iterate is lowest in the Krylov space
+    for j, fall in told:
+        space = np.vstack([best, np.linalg.matrix_power(H, j - 1) @ g])
+        best = np.linalg.qr(space.T)[0].T
+        inner = best @ (H + 2 * eps * np.eye(7)) @ best.T
+        assert fall == pytest.approx(0.5 * best @ g @ np.linalg.solve(inner, best @ g), rel=1e-9)
+    assert [j for j, _ in told] == [1, 2, 3, 4] and curvature is None
+    assert fall == pytest.approx(-(g @ y + 0.5 * y @ H @ y + eps * y @ y), rel=1e-9)

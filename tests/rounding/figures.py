@@ -174,10 +174,23 @@ def of_matrices(ob: Any, theta: Any, units: Any) -> dict[str, float]:
     return found
 
 
-def of_held(
-    copies: bool = False, collapsed: bool = False, apart: bool = False, **net: Any
-) -> dict[str, float]:
-    """Of a net on some kinks, in theta and slopes; apart: a unit that has collapsed is no copy."""
+def fitted(ob: Any, f: Any) -> Any:
+    """The same rows with targets that outputs f meet: no gradient hides what it is off by."""
+    f = np.asarray(f, dtype=float)
+    if ob.loss == "cross_entropy":
+        f = np.exp(f) / np.exp(f).sum(axis=1, keepdims=True)
+    elif ob.loss == "binary_cross_entropy":
+        f = 1 / (1 + np.exp(-f))
+    return fc.Objective(ob.model, ob.X, f, ob.loss, 0.0, ob.sample_weight)
+
+
+def on_kinks(
+    copies: bool = False, collapsed: bool = False, apart: bool = False, fit: bool = False,
+    **net: Any,
+) -> tuple[Any, Any]:  # fmt: skip
+    """A net on some kinks and a point in theta and slopes; apart: a unit that has collapsed is no
+    copy.
+    """
     ob, theta, _ = drawn(**net)
     layers, model = ob.model.unflatten(theta), ob.model
     gone = [np.zeros(width, bool) for width in model.sizes[1:-1]]
@@ -196,9 +209,19 @@ def of_held(
     for l, gate in enumerate(gates):
         gate[:, gone[l]] = leaks[l]
         gate[np.arange(3) * (l + 2), 2] = np.nan
-    held = ob.held(gates, gone, None if apart else ob.copies(theta, gates, gone))
+    parents = None if apart else ob.copies(theta, gates, gone)
+    held = ob.held(gates, gone, parents)
     slopes = 0.3 + 0.4 * (np.arange(held.n_slopes) % 4) / 4
     point = np.concatenate([held.copies.merged(theta), slopes])
+    if fit:
+        held = fitted(ob, held.passes(point)[2][-1][held.rows.inverse]).held(gates, gone, parents)
+    return held, point
+
+
+def of_held(**net: Any) -> dict[str, float]:
+    """Of a net on some kinks, in theta and slopes."""
+    held, point = on_kinks(**net)
+    slopes = point[len(point) - held.n_slopes :]
     found: dict[str, float] = {"copies": held.n_copies, "kinks": held.n_kinks}
     found["hessian"] = held.hessian_error(point)
     if np.finfo(np.longdouble).eps == 2.0**-63:

@@ -77,6 +77,19 @@ def test_where_a_driver_fails_the_next_one_is_asked(failing, rng, monkeypatch):
     assert np.allclose(eigensolver.eigvalsh(A), truth)
 
 
+def test_pairs_of_a_tridiagonal_matrix_are_believed_as_far_as_they_hold(rng):
+    """Right ones, any of them and none; no other value, vector, length or sign."""
+    d, e = rng.standard_normal(9), rng.standard_normal(8)
+    values, V = np.linalg.eigh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))
+    for count in (9, 3, 1, 0):
+        assert eigensolver._plausible(d, e, values[:count], V[:, :count])
+    assert not eigensolver._plausible(d, e, values + 1e-3 * (np.arange(9) == 4), V)
+    assert not eigensolver._plausible(d, e, values, V * (1 + 1e-3 * (np.arange(9) == 4)))
+    assert not eigensolver._plausible(d, -e, values, V)
+    assert not eigensolver._plausible(d, e, values[::-1], V)
+    assert not eigensolver._plausible(d, e, values * np.nan, V)
+
+
 def test_where_all_fail_there_is_an_error_and_no_number(monkeypatch):
     def broken(*args, **rest):
         raise linalg.LinAlgError("Internal Error.")
@@ -88,6 +101,22 @@ def test_where_all_fail_there_is_an_error_and_no_number(monkeypatch):
             ask(np.eye(3))
     with pytest.raises(np.linalg.LinAlgError, match="all failed"):
         eigensolver.eigh_tridiagonal(np.ones(3), np.ones(2))
+
+
+@pytest.mark.parametrize("select", [None, (0, 0), (2, 4), (0, 6), (6, 6)])
+def test_where_drivers_of_tridiagonal_matrices_fail_the_whole_one_is_asked(select, monkeypatch):
+    """For the same pairs as they would have found."""
+    d, e = np.cos(np.arange(7.0)), np.full(6, 1e-3)
+    expected = eigensolver.eigh_tridiagonal(d, e, select)
+    first, last = select or (0, 6)
+    truth = np.linalg.eigvalsh(np.diag(d) + np.diag(e, 1) + np.diag(e, -1))[first : last + 1]
+    broken = truth + 1e-3, np.eye(7)[:, first : last + 1]
+    monkeypatch.setattr(linalg, "eigh_tridiagonal", lambda *_, **__: broken)
+    for values, V in (expected, eigensolver.eigh_tridiagonal(d, e, select)):
+        assert values.shape == truth.shape and np.allclose(values, truth, rtol=0, atol=1e-14)
+        assert V.shape == (7, len(truth)) and np.allclose(
+            abs(V.T @ expected[1]), np.eye(len(truth))
+        )
 
 
 def test_no_infinity_comes_out():

@@ -277,4 +277,6 @@ def test_a_matrix_counts_its_products(rng):
     H @ np.ones(5)
     H @ np.ones((5, 3))
     H.matvec(np.ones((5, 1)))
-    assert H.n_products == 5
+    H.product(np.ones(5))
+    H.product(np.ones(5), out=np.ones(5))
+    assert H.n_products == 7

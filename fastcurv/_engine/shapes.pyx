@@ -17,10 +17,9 @@ cdef enum:
     # as many or fewer, in one panel whose products all threads share; with W in memory
     SHARED_ROWS = 256
     SHARED_FAR = 48
-    # lanes that may be empty in float32, where half of a line is more than packing costs; but for
-    # so many bytes of parameters
-    SHARED_EMPTY = 4
     SHARED_WORK = 1500000       # flops of a product, beside which waking a thread is not felt
+    # bytes of parameters up to which packing costs less than a third of all lanes left empty, in
+    # float32
     SHARED_WEIGHTS = 6 << 20
     ACROSS_WIDTH = 8192         # bytes of a sample's widest layer where samples lie across
     ACROSS_BYTES = 450000       # what a panel across may take of the second-level cache
@@ -123,17 +122,20 @@ cdef bint is_shared(PlanS *P) noexcept nogil:
     """Whether samples lie across in one panel, whose products all threads share: where the net is
     too wide for panels, and so few rows follow the packing of V that it is felt. Lanes are samples
     then, some of them empty, and W and V are read as they lie, by rows and down columns, which from
-    memory is slower than packing. And where two panels would be of one line and none, two and one,
-    or three and two.
+    memory is slower than packing. And where two panels would be of one line and none or a part of
+    one, two and one, or three and two.
     """
     cdef Py_ssize_t bytes_ = P.n * P.K.real_bytes, empty = whole_lines(P, P.N) - P.N
     cdef Py_ssize_t lines = whole_lines(P, P.N) * P.K.real_bytes // FC_ALIGN
     if forced_lines >= 0:
         return forced_lines > 0 and forced_shared
-    if P.K.vector_bytes == P.K.real_bytes or 2 * empty > P.N:
+    if P.K.vector_bytes == P.K.real_bytes:
         return False
     if bytes_ <= ACROSS_WEIGHTS:
-        return lines % 2 and lines <= 5 and 12 * P.N * P.n >= SHARED_WORK * (3 * P.n_layers + 2)
-    if P.K.real_bytes == 4 and empty > SHARED_EMPTY and bytes_ <= SHARED_WEIGHTS:
+        return (
+            (lines % 2 and lines <= 5 or lines == 2 and empty) and empty <= P.N
+            and 12 * P.N * P.n >= SHARED_WORK * (3 * P.n_layers + 2)
+        )
+    if P.K.real_bytes == 4 and 2 * empty > P.N and bytes_ <= SHARED_WEIGHTS:
         return False
     return P.N <= (SHARED_ROWS if bytes_ <= STATE_BYTES else SHARED_FAR)

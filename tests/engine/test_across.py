@@ -112,13 +112,21 @@ def test_one_panel_for_all_threads(arch, net, dtype, lines):
         assert all(np.array_equal(a, b) for a, b in zip(got, more))
 
 
-def test_few_rows_of_a_wide_net():
-    """They share one panel where they fill its lines; else, and where many, they are rows."""
+@pytest.mark.parametrize("wide, dtype, panels", [
+    ((300, 512, 400, 10), "float64", {64: 64, 60: 64, 33: 40, 9: 16, 1: 8, 600: 0}),
+    ((300, 512, 400, 10), "float32", {64: 64, 36: 48, 22: 32, 18: 0, 9: 0, 600: 0}),
+    ((1100, 1600, 2), "float32", {18: 32, 9: 16, 1: 16, 600: 0}),
+])  # fmt: skip
+def test_few_rows_of_a_wide_net(wide, dtype, panels):
+    """They share one panel, in float32 where they fill most of its lines or the net is large; many
+    are rows.
+    """
     if engine.summation()["lanes"] == 1:
         pytest.skip("no vectors")
-    model = fc.MLP([300, 512, 400, 10])
-    for rows, panel in ((64, 64), (60, 64), (33, 40), (9, 0), (600, 0)):
-        ob = fc.Objective(model, np.ones((rows, 300)), np.zeros(rows, int), loss="cross_entropy")
+    model = fc.MLP(wide, dtype=dtype)
+    for rows, panel in panels.items():
+        X = np.ones((rows, wide[0]), dtype)
+        ob = fc.Objective(model, X, np.zeros(rows, int), loss="cross_entropy")
         assert ob.hessian(np.zeros(model.n_params)).layout["panel"] == panel
 
 

@@ -14,7 +14,7 @@ from .kernels import (
 from .memory import columns_as_rows
 from .plan import Plan, Times, statistics
 from .shapes import force_across
-from .team import default_threads, get_thread_limit, set_thread_limit, thread_workers
+from .team import Lock, default_threads, get_thread_limit, set_thread_limit, thread_workers
 from .vectors import (
     Multiplier,
     activate,
@@ -29,6 +29,7 @@ __all__ = [
     "ACTIVATIONS",
     "BATCH_NORM_EPS",
     "LOSSES",
+    "Lock",
     "Multiplier",
     "Plan",
     "Rows",

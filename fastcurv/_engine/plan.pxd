@@ -1,7 +1,7 @@
 """The plan, and the products of an operator that holds one; see plan.pyx."""
 from .data cimport Rows
 from .state cimport Job, Kind, PlanS
-from .team cimport Trial, fc_watch
+from .team cimport Lock, Trial, fc_watch
 
 
 cdef class Plan:
@@ -11,8 +11,7 @@ cdef class Plan:
     cdef readonly Rows rows
     cdef object __weakref__
     cdef readonly object theta
-    cdef readonly object lock
-    cdef object enter, leave    # of the lock
+    cdef readonly Lock lock
     cdef readonly double value, l2
     cdef readonly object gradient
     cdef readonly Py_ssize_t nbytes
@@ -31,7 +30,6 @@ cdef class Plan:
     cdef int go(self, Job *job, char *out, Py_ssize_t out_step) except -1 nogil
     cdef Py_ssize_t room_for(self, Py_ssize_t vectors) except -1
     cdef int along(self, Job *job, Py_ssize_t k, char *out, active) except -1
-    cdef int set_lock(self) except -1
 
 
 cdef class Times:

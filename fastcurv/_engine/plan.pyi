@@ -1,5 +1,4 @@
 from collections.abc import Sequence
-from threading import Lock
 from typing import Any, Final, Self, TypedDict, type_check_only
 
 import numpy as np
@@ -9,6 +8,7 @@ from typing_extensions import disjoint_base
 from .data import Rows
 from .kernels import ACTIVATIONS as ACTIVATIONS
 from .kernels import LOSSES as LOSSES
+from .team import Lock
 
 KINDS: Final[dict[str, int]]
 

@@ -3,8 +3,6 @@
 """The plan: made (sizes, threads, memory), bound (data, theta), multiplied as often as wanted,
 freed.
 """
-import threading
-
 import numpy as np
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -28,7 +26,8 @@ from .state cimport (
     in_turns, normalised
 )
 from .team cimport (
-    FC_MAX_THREADS, Trial, fc_watch, fc_watch_off, now, threads_of_turn, turn_took, unwatch, watch
+    FC_MAX_THREADS, Lock, Trial, fc_watch, fc_watch_off, now, threads_of_turn, turn_took, unwatch,
+    watch
 )
 
 from .kernels import ACTIVATIONS, LOSSES
@@ -61,7 +60,7 @@ cdef class Plan:
         cdef Py_ssize_t l
         cdef Layer *y
         self.rows, self.l2, self.sizes = rows, l2, tuple(sizes)
-        self.set_lock()
+        self.lock = Lock()
         self.memory, self.dtype = memory, rows.X.dtype
         P.K = &table_chosen()[rows.X.itemsize == 8]
         P.N, P.n_layers, P.d_out = rows.X.shape[0], len(sizes) - 1, sizes[len(sizes) - 1]
@@ -264,8 +263,7 @@ cdef class Plan:
         cdef Py_ssize_t j = 0, step = P.n * P.K.real_bytes
         cdef const char *active_ = NULL if active is None else pointer(active)
         job.v_step = step
-        leave = self.leave           # of the lock that is entered: a fork amid this makes another
-        self.enter()
+        self.lock.take()
         try:
             while j < k:
                 part = job[0]
@@ -277,7 +275,7 @@ cdef class Plan:
                 j += part.vectors
                 PyErr_CheckSignals()
         finally:
-            leave()
+            self.lock.give_back()
         return 0
 
     def multiply(self, v, out, str kind="hessian", active=None, bint l2=True):
@@ -322,16 +320,9 @@ cdef class Plan:
             self.end(before)
 
     def after_fork(self):
-        """In a child: nobody is left to release the lock, and what its holder was making is half
-        made. `locked()` would miss a holder that has only just been let in."""
-        if not self.lock.acquire(blocking=False):
+        """In a child: what another thread was making is half made."""
+        if self.lock.lost:
             self.P.at_chunk, self.P.done = -1, 0
-        self.set_lock()
-
-    cdef int set_lock(self) except -1:
-        """A new one, its doors at hand: `with` looks them up anew for each product."""
-        self.lock = threading.Lock()
-        self.enter, self.leave = self.lock.acquire, self.lock.release
 
     @property
     def in_place(self):

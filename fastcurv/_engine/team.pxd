@@ -20,6 +20,14 @@ cdef int fc_watch_off() noexcept nogil
 cdef fc_watch watch() noexcept nogil
 cdef int unwatch(fc_watch before) except -1 nogil
 
+# What one thread holds at a time; who holds it and asks again is refused.
+cdef class Lock:
+    cdef object free, __weakref__
+    cdef readonly bint lost     # in a child: its holder was another thread, which is no more
+    cdef unsigned long holder
+    cdef int take(self) except -1
+    cdef int give_back(self) except -1
+
 # Whether passes of one kind are done sooner by all threads or by one, as those before have shown.
 cdef struct Trial:
     unsigned turn

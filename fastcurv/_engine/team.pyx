@@ -7,6 +7,7 @@ pass.
 """
 import os
 import threading
+from weakref import WeakSet
 
 from cpython.exc cimport PyErr_Occurred
 
@@ -31,6 +32,7 @@ cdef extern from "Python.h" nogil:
     unsigned long PyThread_get_thread_ident()
 
 cdef unsigned long main_thread
+_locks = WeakSet()              # all that there are
 
 
 def _know_main_thread():
@@ -38,14 +40,16 @@ def _know_main_thread():
     main_thread = threading.main_thread().ident
 
 
-def _is_main_thread_now():
+def _after_fork_in_child():
     global main_thread
     main_thread = PyThread_get_thread_ident()
+    for lock in list(_locks):
+        lock.after_fork()
 
 
 _know_main_thread()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_is_main_thread_now)
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 cdef int look_for_signals() noexcept nogil:
@@ -87,6 +91,49 @@ cdef int fc_team_off(int member) noexcept nogil:
 
 cdef int fc_watch_off() noexcept nogil:
     return watch_is_off()
+
+
+# --- one caller at a time -------------------------------------------------------------------------
+
+
+cdef class Lock:
+    """What one thread holds at a time, and no thread twice: a handler of signals, or a finaliser,
+    that asks in the middle of its own thread's turn would find things half made, or wait for ever.
+    """
+
+    def __cinit__(self):
+        self.free = threading.Lock()
+        _locks.add(self)
+
+    cdef int take(self) except -1:
+        if self.holder == PyThread_get_thread_ident():
+            raise RuntimeError(
+                "a signal handler or finaliser asked for what its own thread was in the middle of; "
+                "wanted copy.copy() of the objective or operator there, or the question later"
+            )
+        self.free.acquire()
+        self.holder = PyThread_get_thread_ident()
+        return 0
+
+    cdef int give_back(self) except -1:
+        self.holder = 0
+        self.free.release()
+        return 0
+
+    def __enter__(self):
+        self.take()
+
+    def __exit__(self, *error):
+        self.give_back()
+
+    def after_fork(self):
+        """In a child: what another thread held is free, and what that was making there is `lost`.
+        `locked()` would miss a holder that has only just been let in.
+        """
+        self.lost = False
+        if self.holder != PyThread_get_thread_ident():
+            self.lost = not self.free.acquire(blocking=False)
+            self.holder, self.free = 0, threading.Lock()
 
 
 # --- how many -------------------------------------------------------------------------------------

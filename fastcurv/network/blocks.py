@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from typing import Any, TypeVar
 from zlib import crc32
 
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
+from .._engine import Lock
 from ..checks import is_sparse
 
+Result = TypeVar("Result")
 Block = tuple[Any, Any, Any]  # X, y, sample_weight or None
 SEEN = 16  # rows of a block that tell it from others
+_starting = Lock()
 
 
 def regrouped(blocks: Iterable[Block], size: int) -> Iterator[Block]:
@@ -108,3 +112,11 @@ class Seen:
                 f"rows from {start} on are others than in the pass before; wanted the same rows in "
                 "every pass, or a new objective"
             )
+
+
+def submitted(pool: Executor, call: Callable[..., Result], *given: Any) -> Future[Result]:
+    """``pool.submit(call, *given)``. While Python starts a thread it holds locks for which a
+    handler of signals that came in there would wait for ever, if it started one too: it is refused.
+    """
+    with _starting:
+        return pool.submit(call, *given)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections.abc import Callable
 from importlib import import_module
@@ -34,7 +33,7 @@ from .operators import Curvature
 
 LOSSES = tuple(_engine.LOSSES)
 HANDED_OUT = 1 << 20  # bytes of a gradient from which it is handed out and not copied
-# objectives and plans, whose locks a fork may leave held by nobody
+# objectives and plans: what another thread was making a fork leaves half made
 _living: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
@@ -184,15 +183,13 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         """What belongs to this process."""
         self._plan = None
         self._spare = []
-        self._lock = threading.RLock()
+        self._lock = _engine.Lock()
         _living.add(self)
 
     def after_fork(self) -> None:
-        """In a child of `os.fork`: another thread's lock and unfinished plan are nobody's now."""
-        if not self._lock.acquire(blocking=False):
-            self._lock, self._plan = threading.RLock(), None
-        else:
-            self._lock.release()
+        """In a child of `os.fork`: another thread's unfinished plan is nobody's now."""
+        if self._lock.lost:
+            self._plan = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: x for name, x in self.__dict__.items() if name not in self._transient}

@@ -43,12 +43,12 @@ in both spaces; `Curvature.reduced` asks it, and whoever takes an operator of pr
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._engine import Lock
 from ..memo import kept_with
 from ..structure.parameters import layers_of
 from .arguments import check_dtype
@@ -178,7 +178,7 @@ class SampleSpace(InCoordinates):
         self.cuts = [slice(int(a), int(b)) for a, b in zip(ends, ends[1:])]
         self.n_rest = sum(layer.rest for layer in self.layers)
         ob = self.whole.objective
-        self._scratch, self._lock = Scratch(dtype, ob.n_threads), threading.Lock()
+        self._scratch, self._lock = Scratch(dtype, ob.n_threads), Lock()
         super().__init__(dtype, (int(ends[-1]), int(ends[-1])))
 
     def __reduce__(self) -> tuple[Any, ...]:

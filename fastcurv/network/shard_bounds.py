@@ -45,14 +45,15 @@ def sum_rounding(found: SumBound, deep: int, decay: np.ndarray, dtype: Any) -> f
 
 
 def _rounding(shard: Any, theta: np.ndarray) -> Any:
-    """The bounds of the shard's own engine at theta, made once for a point."""
-    with shard._lock:
-        known = shard.bounds
-        if known is None or not np.array_equal(known.theta, theta):
-            layout = shard._bound(theta, False).layout
-            known = rounding_at(shard, theta, layout, shard.dtype == np.float32)
-            shard.bounds = known
-        return known
+    """The bounds of the shard's own engine at theta, made once for a point; who asks holds its
+    lock.
+    """
+    known = shard.bounds
+    if known is None or not np.array_equal(known.theta, theta):
+        layout = shard._bound(theta, False).layout
+        known = rounding_at(shard, theta, layout, shard.dtype == np.float32)
+        shard.bounds = known
+    return known
 
 
 def gradient_bound_part(shard: Any, theta: np.ndarray) -> SumBound:

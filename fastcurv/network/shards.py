@@ -120,6 +120,12 @@ class Shard(InFrame, Objective):
         self.seen = False  # that X is finite, while it was copied
         self.bounds = None  # of rounding, at the theta asked about last
 
+    def after_fork(self) -> None:
+        """In a child of `os.fork`: another thread's unfinished plans are nobody's now."""
+        super().after_fork()
+        if self._lock.lost:
+            self._plans, self.bounds = [], None
+
     def renewed(self, X: Any, y: Any, sample_weight: Any, first: int, finite: bool) -> Shard:
         """The shard of other rows, as many, in the memory of this one, which is of no use then.
 

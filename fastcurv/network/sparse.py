@@ -4,12 +4,12 @@ made dense one at a time.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from .._engine import Lock
 from ..rounding.bounds import rounding_at
 from ..rounding.columns import column_bounds
 from ..rounding.rowwise import Rounding
@@ -44,7 +44,7 @@ class SparseShard(InFrame):
         self.X, self.y, self.sample_weight = X, y, weight
         self.n_params, self.n_samples, self.first = frame.model.n_params, len(X), first
         self._plans: list[SparsePlan] = []
-        self._lock = threading.RLock()
+        self._lock = Lock()
 
     def close(self) -> None:
         """Let go of the plans, which know the shard."""

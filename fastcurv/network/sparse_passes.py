@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from .. import _engine
+from .blocks import submitted
 from .row_passes import RowState
 from .sample_layers import Scratch, Whole, rows
 
@@ -76,7 +77,7 @@ def _product(A: Any, B: Array, threads: int) -> Array:
         out[start:stop] = csr_matrix((A.data[at], A.indices[at], pointers), shape=shape) @ B
 
     with ThreadPoolExecutor(threads - 1, "fastcurv-sparse") as pool:
-        others = [pool.submit(part, i) for i in range(1, threads)]
+        others = [submitted(pool, part, i) for i in range(1, threads)]
         part(0)
         for other in others:
             other.result()
@@ -137,9 +138,10 @@ class SparsePlan:
     def gradient(self) -> Array:
         """The rows' part of the gradient, (n,)."""
         if self._gradient is None:
-            self._gradient = np.empty(self.model.n_params, self.model.dtype)
+            whole = np.empty(self.model.n_params, self.model.dtype)
             for layer, cut in zip(self.layers, self.cuts):
-                layer.gradient(self.M, layer.delta, None, self._gradient[cut])
+                layer.gradient(self.M, layer.delta, None, whole[cut])
+            self._gradient = whole  # not before: Ctrl-C may come amid it
         return self._gradient
 
     def forget_gradient(self) -> None:

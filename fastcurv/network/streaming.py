@@ -4,7 +4,6 @@ read while others are multiplied.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -13,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from .._engine import Lock
 from ..checks import as_numpy, check_finite, check_positive_int, is_sparse
 from .arguments import check_targets, check_weight
-from .blocks import Block, Seen, pick, stacked
+from .blocks import Block, Seen, pick, stacked, submitted
 from .mlp import MLP
 from .objective import Objective
 from .shards import Frame, Shard, Sharded
@@ -156,14 +156,14 @@ class StreamedObjective(Sharded):
     def _start(self) -> None:
         super()._start()
         self._shards = {}  # by number of rows: the block's, and the last one's
-        self._reading = threading.RLock()
+        self._reading = Lock()
         self._seen = Seen()
         self._copied = True  # that copies of X show whether it is finite, as far as is known
 
     def after_fork(self) -> None:
         """In a child of `os.fork`: nobody else reads."""
         super().after_fork()
-        self._reading, self._shards = threading.RLock(), {}
+        self._shards = {}
 
     def __repr__(self) -> str:
         text = super().__repr__().removeprefix("Objective")
@@ -253,9 +253,9 @@ class StreamedObjective(Sharded):
             return start, self._checked(block, start, finite)
 
         with ThreadPoolExecutor(1, "fastcurv-reader") as reader:
-            coming, done = reader.submit(read, None), None
+            coming, done = submitted(reader, read, None), None
             while (found := coming.result()) is not None:
-                coming = reader.submit(read, done)
+                coming = submitted(reader, read, done)
                 yield found
                 self._seen.compare(found[0], found[1][:3])
                 done = found[1][3]
@@ -383,9 +383,9 @@ class StreamedObjective(Sharded):
             raw = self.source.blocks(size)
         read = 0
         with ThreadPoolExecutor(1, "fastcurv-reader") as reader:
-            coming = reader.submit(next, raw, None)
+            coming = submitted(reader, next, raw, None)
             while (block := coming.result()) is not None:
-                coming = reader.submit(next, raw, None)
+                coming = submitted(reader, next, raw, None)
                 read += block[0].shape[0]
                 yield block
         self.n_passes += 1

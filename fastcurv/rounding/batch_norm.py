@@ -11,6 +11,7 @@ unit whose errors reach its standard deviation (``sqrt(eps)`` included) has no b
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -153,12 +154,12 @@ class NormRounding(Rounding):
 
         Cost: one pass for each.
         """
-        bounds, measured, self.measured = np.zeros(len(self.theta)), self.measured, False
+        bounds, alone = np.zeros(len(self.theta)), copy(self)
+        alone.measured = False
         for j in range(len(bounds)):
             e = np.zeros_like(self.theta)
             e[j] = 1
-            bounds[j] = self.product(e, kind)
-        self.measured = measured
+            bounds[j] = alone.product(e, kind)
         return bounds
 
     def direction(self, v: Floats) -> list[Any]:

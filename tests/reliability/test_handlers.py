@@ -1,0 +1,127 @@
+"""A handler of signals that asks for what its thread is in the middle of, and threads and forks
+beside it: right or refused, never wrong, never stuck.
+"""
+
+import os
+
+import pytest
+
+PROGRAM = """
+import copy, faulthandler, itertools, os, signal, threading, time
+import numpy as np
+import fastcurv as fc
+from scipy.sparse import csr_matrix
+
+faulthandler.dump_traceback_later(100, exit=True)
+rng = np.random.default_rng(0)
+model = fc.MLP([120, 90, 5], "tanh")
+X, y = rng.standard_normal((900, 120)), rng.standard_normal((900, 5))
+theta, v = model.init(seed=0), rng.standard_normal(model.n_params)
+there, u = theta + 1e-3, rng.standard_normal(900 * 5)
+ob = fc.Objective(model, X, y, "mse", l2=1e-3, n_threads=2)
+streamed = fc.StreamedObjective(model, X, y, "mse", l2=1e-3, n_threads=2, block_rows=200)
+sparse = fc.Objective(model, csr_matrix(X), y, "mse", l2=1e-3, n_threads=2)
+few = fc.Objective(fc.MLP([400, 300, 5], "tanh"), rng.standard_normal((8, 400)), y[:8], "mse")
+H, J, S, P = ob.hessian(theta), ob.jacobian(theta), streamed.hessian(theta), sparse.hessian(theta)
+R = few.hessian(few.model.init(seed=0)).reduced("samples")
+x = rng.standard_normal(R.shape[0])
+calls = {
+    "value": lambda: ob.value(theta),
+    "value elsewhere": lambda: ob.value(there),
+    "gradient": lambda: ob.value_and_gradient(theta)[1],
+    "gradient elsewhere": lambda: ob.value_and_gradient(there)[1],
+    "hessp": lambda: ob.hessp(theta, v),
+    "product": lambda: H @ v,
+    "form": lambda: H.quadratic(v),
+    "outputs along v": lambda: J @ v,
+    "back": lambda: J.T @ u,
+    "streamed": lambda: streamed.value_and_gradient(theta)[1],
+    "streamed elsewhere": lambda: streamed.value(there),
+    "product of a stream": lambda: S @ v,
+    "sparse": lambda: sparse.value_and_gradient(theta)[1],
+    "sparse elsewhere": lambda: sparse.value(there),
+    "product of sparse rows": lambda: P @ v,
+    "samples": lambda: R @ x,
+}
+expected = {name: call() for name, call in calls.items()}
+
+def right(name):
+    return np.array_equal(calls[name](), expected[name])
+"""
+
+
+def test_a_handler_that_asks_for_what_is_at_work_is_refused(python):
+    """At moments drawn by a clock: what it asked for is right or refused in one sentence, what it
+    came into is right, and a copy serves it.
+    """
+    python(
+        PROGRAM
+        + """
+names, refused, wrong, asked = itertools.cycle(calls), set(), [], 0
+
+def handler(*_):
+    global asked
+    name = outer if asked % 2 else next(names)
+    asked += 1
+    try:
+        if not right(name):
+            wrong.append((outer, name))
+    except RuntimeError as error:
+        assert "copy.copy()" in str(error)
+        refused.add(outer)
+
+signal.signal(signal.SIGALRM, handler)
+for outer in calls:
+    signal.setitimer(signal.ITIMER_REAL, 0.002, 0.0031)
+    end = time.perf_counter() + 0.2
+    while time.perf_counter() < end:
+        if not right(outer):
+            wrong.append((outer, "outer"))
+    signal.setitimer(signal.ITIMER_REAL, 0)
+assert not wrong, set(wrong)
+assert len(refused) >= 12 and asked > 100, (refused, asked)
+copies = copy.copy(ob), copy.copy(H)
+
+def served(*_):
+    seen.append(np.array_equal(copies[0].value_and_gradient(there)[1], expected[
+        "gradient elsewhere"]) and np.array_equal(copies[1] @ v, expected["product"]))
+    signal.setitimer(signal.ITIMER_REAL, 0.003)
+
+seen = []
+signal.signal(signal.SIGALRM, served)
+signal.setitimer(signal.ITIMER_REAL, 0.001)
+while len(seen) < 5:
+    assert right("gradient") and right("gradient elsewhere") and right("product")
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert all(seen)
+""",
+        timeout=120,
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_fork_beside_any_call_of_another_thread(python):
+    """Its child has every object free and right."""
+    python(
+        PROGRAM
+        + """
+for name in calls:
+    stop = threading.Event()
+    def busy():
+        while not stop.is_set():
+            calls[name]()
+    thread = threading.Thread(target=busy)
+    thread.start()
+    for i in range(4):
+        time.sleep(0.003)
+        pid = os.fork()
+        if not pid:
+            signal.alarm(20)
+            os._exit(0 if right(name) and right("gradient") else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, name
+    stop.set()
+    thread.join()
+    assert right(name)
+""",
+        timeout=120,
+    )

@@ -347,7 +347,7 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
 
     Parameters
     ----------
-    op : LinearOperator, ndarray or sparse matrix, shape (n, n)
+    op : LinearOperator, array or sparse matrix, shape (n, n)
         Matrices are checked for symmetry to rounding and wrapped without a copy; an operator's
         symmetry is taken on trust, since looking costs products.
 
@@ -356,8 +356,9 @@ def check_symmetric_operator(op: Any, name: str = "op") -> Any:
     LinearOperator
         `op` itself where it is one.
     """
-    if isinstance(op, np.ndarray) or issparse(op):
-        return _check_matrix(op, name)
+    held = hasattr(op, "__array__") or hasattr(op, "__dlpack__")
+    if issparse(op) or isinstance(op, np.ndarray) or (held and not hasattr(op, "matvec")):
+        return _check_matrix(op if issparse(op) else as_numpy(op, name), name)
     if not (hasattr(op, "shape") and (hasattr(op, "matvec") or hasattr(op, "__matmul__"))):
         more = f": {name}.hessian(theta) is one" if hasattr(op, "hessian") else door(op)
         raise TypeError(

@@ -23,7 +23,7 @@ from ..network.mlp import MLP, RELU_LIKE
 from ..network.objective import Objective
 from ..optimize.escape import escape
 from ..optimize.minimize import METHODS, STOCHASTIC, minimize
-from .choices import OUT, outputs_of, pairs_worth, threads_worth, unscaled
+from .choices import OUT, outputs_of, pairs_worth, threads_worth, unhidden, unscaled
 from .look import PRODUCTS, Look, judge, look
 from .scatter import FIRST, Scatter
 
@@ -152,6 +152,7 @@ class BaseMLP(BaseEstimator):
 
     def _data(self, X: Any, y: Any, weight: Any, reset: bool) -> tuple[Any, Any, str, Any, int]:
         """Checked rows and targets of those rows that have weight."""
+        X, y, weight = unhidden(X, "X"), unhidden(y, "y"), unhidden(weight, "sample_weight")
         X, y = validate_data(
             self,
             X,
@@ -371,6 +372,7 @@ class BaseMLP(BaseEstimator):
         """Outputs of the network before any softmax."""
         check_is_fitted(self)
         kinds = (np.float64, np.float32)
+        X = unhidden(X, "X")
         X = validate_data(self, X, accept_sparse="csr", dtype=kinds, reset=False)
         return outputs_of(self.model_, self.theta_, X)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import is_sparse
+from ..checks import as_numpy, is_sparse
 from ..network.mlp import MLP
 
 OUT = {"mse": "identity", "binary_cross_entropy": "logistic", "cross_entropy": "softmax"}
@@ -14,6 +14,12 @@ SMALL, LARGE = 0.03, 30.0  # root mean square of what needs no scaling
 ONE_THREAD = 1_500_000  # flops of a gradient that is done before another thread has woken
 BLOCK = 1 << 22  # numbers of sparse rows made dense at a time
 CACHED = 1 << 16  # numbers of all steps of L-BFGS: with the gradients' changes 1 MB
+
+
+def unhidden(x: Any, name: str) -> Any:
+    """`x` as it is, where scikit-learn sees all of it: it looks past the mask of a masked array."""
+    hidden = isinstance(x, np.ma.MaskedArray) or getattr(x, "requires_grad", False) is True
+    return as_numpy(x, name) if hidden else x
 
 
 def pairs_worth(n: int, rows: int) -> int:

@@ -225,7 +225,7 @@ def take_theta(objective: Any, theta: Any, out: Array) -> Array:
 
 
 def layer_indices(model: Any, layers: Any) -> np.ndarray:
-    layers = np.atleast_1d(np.asarray(layers))
+    layers = np.atleast_1d(as_numpy(layers, "layers"))
     count = len(model.shapes)
     if layers.dtype.kind not in "iu" or layers.ndim != 1 or not len(layers):
         raise TypeError(
@@ -239,7 +239,7 @@ def layer_indices(model: Any, layers: Any) -> np.ndarray:
 
 
 def check_indices(indices: Any, n: int) -> np.ndarray:
-    found = np.asarray(indices)
+    found = as_numpy(indices, "indices")
     if found.dtype.kind not in "iu" or found.ndim != 1 or not len(found):
         raise TypeError(
             f"indices is an array of shape {found.shape} and dtype {found.dtype}; wanted a "

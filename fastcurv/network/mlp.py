@@ -353,7 +353,7 @@ class MLP(Answering, subject="model"):
         rows of X.
         """
         a, zs = self.check_rows(X), []
-        for l, (W, b, *norm) in enumerate(self.unflatten(theta)):
+        for l, (W, b, *norm) in enumerate(self.unflatten(self.check_theta(theta))):
             z = a @ W.T
             if norm:
                 z -= z.mean(axis=0)

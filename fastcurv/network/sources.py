@@ -55,9 +55,17 @@ def _once(X: Any) -> bool:
     return not callable(X) and iter(X) is X
 
 
+def _asked(X: Any) -> Any:
+    """What yields blocks, of a function that returns it."""
+    again = X() if callable(X) else X
+    if not hasattr(again, "__iter__"):
+        raise TypeError(f"X() is a {type(again).__name__}; wanted what yields blocks of rows")
+    return again
+
+
 def _first(X: Any) -> Any:
     """The rows of the first block."""
-    again = iter(X() if callable(X) else X)
+    again = iter(_asked(X))
     try:
         item = next(again, None)
     finally:
@@ -96,7 +104,12 @@ class Arrays:
     def __init__(self, X: Any, y: Any, weight: Any, rows: Any = None) -> None:
         if y is None:
             raise ValueError("y is None; wanted the targets of the rows of X")
-        self.X, self.y, self.weight, self.rows = X, _sliced(y, "y"), _sliced(weight, "w"), rows
+        self.X, self.y, self.weight, self.rows = (
+            X,
+            _sliced(y, "y"),
+            _sliced(weight, "sample_weight"),
+            rows,
+        )
         if len(X.shape) != 2:
             raise ValueError(f"X has shape {tuple(X.shape)}; wanted (N, columns)")
         self.whole = int(X.shape[0])
@@ -145,7 +158,14 @@ def _sliced(x: Any, name: str) -> Any:
     """What has a shape as it is, else an array."""
     if x is None or (hasattr(x, "shape") and hasattr(x, "__getitem__") and len(x.shape)):
         return np.asarray(x) if hasattr(x, "iloc") else x
-    return as_numpy(x, name)
+    return _with_rows(as_numpy(x, name), name)
+
+
+def _with_rows(x: np.ndarray, name: str) -> np.ndarray:
+    """`x`, which must be more than one number."""
+    if not x.ndim:
+        raise ValueError(f"{name} has shape (); wanted an array with rows")
+    return x
 
 
 def _rows_of(a: Any, rows: np.ndarray) -> Any:
@@ -242,7 +262,7 @@ class Blocks:
                 "can be read again: a list of blocks, an object with __iter__, or a function that "
                 "returns a new iterator"
             )
-        self.given, self.y, self.weight = blocks, _sliced(y, "y"), _sliced(weight, "w")
+        self.given, self.y, self.weight = blocks, _sliced(y, "y"), _sliced(weight, "sample_weight")
         self.n_rows: int | None = None
 
     def blocks(self, size: int) -> Iterator[Block]:
@@ -254,9 +274,8 @@ class Blocks:
         return _first(self.given)
 
     def _given(self) -> Iterator[Block]:
-        start, again = 0, self.given() if callable(self.given) else self.given
-        count = 0
-        for item in again:
+        start = count = 0
+        for item in _asked(self.given):
             parts = item if isinstance(item, (tuple, list)) else (item,)
             if not 1 <= len(parts) <= 3:
                 raise ValueError(
@@ -268,7 +287,8 @@ class Blocks:
                     f"{count}; wanted as many in all"
                 )
             count = len(parts)
-            X = parts[0].tocsr() if is_sparse(parts[0]) else as_numpy(parts[0], "X")
+            X = parts[0]
+            X = X.tocsr() if is_sparse(X) else _with_rows(as_numpy(X, "X"), "X")
             stop = start + X.shape[0]
             y = self._part(parts, 1, "y", self.y, start, stop)
             yield X, y, self._part(parts, 2, "sample_weight", self.weight, start, stop)
@@ -284,7 +304,7 @@ class Blocks:
         if len(parts) > at:
             if whole is not None:
                 raise ValueError(f"{name} is given and blocks hold it too; wanted one of the two")
-            part = as_numpy(parts[at], name)
+            part = _with_rows(as_numpy(parts[at], name), name)
             if len(part) != stop - start:
                 raise ValueError(
                     f"a block has {stop - start} rows of X and {len(part)} of {name}; wanted as "

@@ -215,7 +215,10 @@ class StreamedObjective(Sharded):
         try:
             raw, y, weight = block
             X = self._taken(raw)
-            y, weight = as_numpy(y, "y"), None if weight is None else as_numpy(weight, "weight")
+            y, weight = (
+                as_numpy(y, "y"),
+                None if weight is None else as_numpy(weight, "sample_weight"),
+            )
             if self.stored != self.model.dtype:
                 X, y, weight = (self._stored(a) for a in (X, y, weight))
             X = self._as_rows(X, finite)

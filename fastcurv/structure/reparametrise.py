@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..checks import check_positive, check_vector
+from ..checks import as_numpy, check_positive, check_vector
 from .parameters import in_skip, layers_of, norms_of
 
 
@@ -30,9 +30,17 @@ def _hidden(model: Any, layer: int) -> int:
 
 
 def _copy(model: Any, theta: ArrayLike) -> tuple[NDArray[Any], list[Any]]:
-    theta = np.array(theta, dtype=model.dtype)
-    check_vector(theta, model.n_params, "theta")
+    theta = np.array(check_vector(theta, model.n_params, "theta", model.dtype), order="C")
     return theta, layers_of(model, theta)
+
+
+def _ints(numbers: ArrayLike, name: str) -> NDArray[Any]:
+    found = as_numpy(numbers, name)
+    if found.dtype.kind not in "iu" and found.size:
+        raise TypeError(f"{name} has dtype {found.dtype}; wanted ints")
+    if found.ndim > 1:
+        raise ValueError(f"{name} has shape {found.shape}; wanted a list of ints")
+    return found.astype(np.intp)
 
 
 def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -> NDArray[Any]:
@@ -66,7 +74,7 @@ def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -
     array([2., 1., 4., 3.])
     """
     layer = _hidden(model, layer)
-    order = np.asarray(order)
+    order = _ints(order, "order")
     width = model.sizes[layer + 1]
     if order.shape != (width,) or sorted(order.tolist()) != list(range(width)):
         raise ValueError(f"order is {order.tolist()}; wanted a permutation of 0 to {width - 1}")
@@ -167,7 +175,7 @@ def _scaled(
     model: Any, theta: ArrayLike, layer: int, units: ArrayLike, factor: float
 ) -> NDArray[Any]:
     width = model.sizes[layer + 1]
-    units = np.unique(np.atleast_1d(np.asarray(units, dtype=int)))
+    units = np.unique(np.atleast_1d(_ints(units, "units")))
     if units.size and not (units[0] >= 0 and units[-1] < width):
         raise ValueError(f"units are {units.tolist()}; wanted numbers from 0 to {width - 1}")
     theta, layers = _copy(model, theta)

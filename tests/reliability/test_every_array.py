@@ -1,0 +1,125 @@
+"""Every argument that is an array, of every public function: what has a mask, is complex, lies with
+another library or is one number alone is taken as it is, or refused in one sentence.
+"""
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+
+RNG = np.random.default_rng(0)
+N, D, K = 24, 4, 3
+X, LABELS, WEIGHT = RNG.standard_normal((N, D)), np.arange(N) % K, 0.5 + RNG.random(N)
+MODEL, TANH = fc.MLP([D, 3, K]), fc.MLP([D, 3, K], "tanh")
+OB, THETA = fc.Objective(MODEL, X, LABELS, l2=0.125), MODEL.init(seed=0)
+v, V = RNG.standard_normal(len(THETA)), RNG.standard_normal((len(THETA), 2))
+H, J, ORDER = OB.hessian(THETA), OB.jacobian(THETA), np.array([2, 0, 1])
+A = RNG.standard_normal((10, 10))
+A = A + A.T
+FITTED = fc.MLPClassifier((3,), max_iter=5, random_state=0).fit(X, LABELS)
+
+
+def gradient(X, y, weight):
+    return fc.Objective(MODEL, X, y, sample_weight=weight).gradient(THETA)
+
+
+def streamed(X, y, weight):
+    ob = fc.StreamedObjective(MODEL, X, y, sample_weight=weight, block_rows=10)
+    return ob.gradient(THETA)
+
+
+def fitted(X, y, sample_weight):
+    return fc.MLPClassifier((3,), max_iter=2, random_state=0).fit(X, y, sample_weight).theta_
+
+
+def minimized(theta):
+    return fc.minimize(OB, theta, "newton-cg", max_iter=2, verdict=False).x
+
+
+CALLS = {
+    "Objective": (gradient, X, LABELS, WEIGHT),
+    "StreamedObjective": (streamed, X, LABELS, WEIGHT),
+    "fit": (fitted, X, LABELS, WEIGHT),
+    "predict": (FITTED.predict_proba, X),
+    "value": (OB.value, THETA),
+    "hessp": (OB.hessp, THETA, v),
+    "hessian": (lambda theta: OB.hessian(theta).gradient, THETA),
+    "product": (H.product, v),
+    "block": (H.matmat, V),
+    "quadratic": (H.quadratic, V),
+    "rounding_bound": (H.rounding_bound, v),
+    "restrict": (lambda i: H.restrict(indices=i).to_dense(), ORDER),
+    "layers": (lambda i: H.restrict(layers=i).shape[0], np.array([0])),
+    "batch": (lambda rows: OB.batch(rows).value(THETA), ORDER),
+    "jacobian": (J.matvec, v),
+    "outputs": (MODEL.predict, THETA, X),
+    "preactivations": (lambda *given: MODEL.preactivations(*given)[1], THETA, X),
+    "eigsh": (lambda A, v0: fc.eigsh(A, 2, v0=v0, seed=0).values, A, v[:10]),
+    "eigvalsh": (lambda A: np.asarray(fc.eigvalsh(A)), A),
+    "inertia": (lambda A: fc.inertia(A).n_negative, A),
+    "trace": (lambda A: fc.trace(A, 20, seed=0).estimate, A),
+    "diagonal": (lambda A: np.asarray(fc.diagonal(A, 20, seed=0).estimate), A),
+    "frobenius_norm": (lambda A: fc.frobenius_norm(A, 20, seed=0).estimate, A),
+    "density": (lambda A: fc.spectral_density(A, n_probes=3, n_steps=5, seed=0).nodes, A),
+    "Krylov": (lambda A: fc.Krylov(A, seed=0).eigsh(2).values, A),
+    "newton_step": (lambda A, g: fc.newton_step(A, g, damping=50.0), A, v[:10]),
+    "saddle_free_newton_step": (fc.saddle_free_newton_step, A, v[:10]),
+    "classify": (lambda theta: fc.classify(OB, theta, seed=0).gradient_norm, THETA),
+    "minimize": (minimized, THETA),
+    "find": (lambda theta: fc.find_critical_point(OB, theta, max_iter=2).x, THETA),
+    "escape": (lambda theta, v: fc.escape(OB, theta, direction=v).x, 0 * THETA, v),
+    "permute_hidden": (
+        lambda *given: fc.permute_hidden(MODEL, given[0], 0, given[1]),
+        THETA,
+        ORDER,
+    ),
+    "flip_tanh": (lambda *given: fc.flip_tanh(TANH, given[0], 0, given[1]), THETA, ORDER[:2]),
+}
+EACH = [(name, i) for name, (_, *given) in CALLS.items() for i in range(len(given))]
+each = pytest.mark.parametrize("name, at", EACH, ids=[f"{name}-{i}" for name, i in EACH])
+
+
+def called(name, at, other):
+    call, *given = CALLS[name]
+    given[at] = other
+    return call(*given)
+
+
+@each
+def test_a_mask_that_hides_is_refused_and_one_that_does_not_is_none(name, at):
+    call, *given = CALLS[name]
+    plain, expected = given[at], call(*given)
+    assert np.array_equal(called(name, at, np.ma.array(plain, mask=False)), expected)
+    before, mask = plain.copy(), np.zeros(plain.shape, bool)
+    mask.flat[-1] = True
+    with pytest.raises(ValueError, match="masked in 1 of .* places; wanted numbers"):
+        called(name, at, np.ma.array(plain, mask=mask))
+    assert np.array_equal(plain, before)
+
+
+@each
+def test_tensors_and_frames_are_arrays(name, at):
+    torch, pd = pytest.importorskip("torch"), pytest.importorskip("pandas")
+    call, *given = CALLS[name]
+    plain, expected = given[at], call(*given)
+    framed = pd.DataFrame(plain) if plain.ndim == 2 else pd.Series(plain)
+    for other in (torch.from_numpy(plain.copy()), framed):
+        assert np.allclose(called(name, at, other), expected, rtol=1e-12, atol=0)
+    if plain.dtype.kind == "f":
+        with pytest.raises(ValueError, match="tensor that needs a gradient"):
+            called(name, at, torch.from_numpy(plain.copy()).requires_grad_())
+
+
+@each
+def test_what_is_no_array_of_real_numbers_is_refused_in_one_sentence(name, at):
+    """By the names that the function has for it, not by what came of it inside."""
+    if name in ("fit", "predict"):  # scikit-learn's own words
+        return
+    plain = CALLS[name][1 + at]
+    odd = [plain.astype(complex), plain.astype(str), plain.astype("M8[s]"), np.float64(1.5), {1}]
+    for other in [*odd, {"a": 1}, int, object(), plain[None, ..., None]]:
+        with pytest.raises((TypeError, ValueError)) as caught:
+            called(name, at, other)
+        text = str(caught.value)
+        assert "\n" not in text and 0 < len(text) < 300, text
+        assert "; wanted" in text, text

@@ -28,6 +28,7 @@ int fc_team_get_limit(void) { return limit; }
 
 #else
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -43,29 +44,42 @@ int fc_team_get_limit(void) { return limit; }
 
 enum { SPIN_NS = 50000 }; /* how long a worker or a waiting caller spins before it sleeps */
 
+/* A line of 64 bytes that one thread wrote takes another thread a tenth of a microsecond or more to
+ * fetch, so what is written together, and read together, lies together. */
+enum { LINE = 64 };
+typedef uint64_t count_t;
+#define ONE ((count_t)1)        /* a worker that is inside ... */
+#define CAME ((count_t)1 << 16) /* ... and one that has come, ever: in the bits above */
+#define INSIDE(count) ((count) & (CAME - 1))
+
 /* Everything that changes, and who changes it. */
 static struct {
-    pthread_mutex_t busy;  /* held by the caller whose job runs, and across fork */
-    pthread_mutex_t sleep; /* guards the two conditions */
-    pthread_cond_t wake, done;
-    int workers;                   /* alive, numbers 1 to `workers`; changed under `busy` */
-    unsigned born[FC_MAX_THREADS]; /* the job counter when a worker was made */
-    atomic_uint job;               /* counts jobs: a change wakes the workers */
-    /* members that the job has; a worker with a number below may still join */
-    atomic_int open;
-    atomic_int inside; /* workers that have joined and not left */
-    atomic_int off;    /* the caller has called the job off */
-    /* each member's parts: the next, the last */
-    struct {
-        _Alignas(64) _Atomic ptrdiff_t next;
-        ptrdiff_t end;
-    } share[FC_MAX_THREADS];
-    int threads; /* the job: written before `job` changes */
+    /* What workers wait for: a new odd number, which opens a job; an even one closes it. The rest
+     * of the line is the job's, written before. */
+    _Alignas(LINE) atomic_uint job;
+    int threads;
+    ptrdiff_t parts;
     fc_part part;
     void *context;
-    atomic_int sleepers; /* workers asleep */
+    /* Workers that have joined and not left, and how many ever joined a job of theirs. */
+    _Alignas(LINE) _Atomic count_t inside;
+    /* Seldom written. */
+    _Alignas(LINE) atomic_int off; /* the caller has called the job off */
+    atomic_int sleepers;           /* workers asleep */
     atomic_int caller_sleeps;
     atomic_int limit;
+    int workers;                   /* alive, numbers 1 to `workers`; changed under `busy` */
+    unsigned born[FC_MAX_THREADS]; /* the job counter when a worker was made */
+    /* held by the caller whose job runs, and across fork */
+    _Alignas(LINE) pthread_mutex_t busy;
+    count_t came;          /* workers, until the last job; changed under `busy` */
+    pthread_mutex_t sleep; /* guards the two conditions */
+    pthread_cond_t wake, done;
+    /* each member's parts: the next, the last */
+    struct {
+        _Alignas(LINE) _Atomic ptrdiff_t next;
+        ptrdiff_t end;
+    } share[FC_MAX_THREADS];
 } team = {.busy = PTHREAD_MUTEX_INITIALIZER,
           .sleep = PTHREAD_MUTEX_INITIALIZER,
           .wake = PTHREAD_COND_INITIALIZER,
@@ -79,13 +93,16 @@ int fc_team_off(int member) {
 }
 
 /* Take parts until none is left: one's own share first, since who had these rows in the last job
- * has them in its caches still; then what others have left. */
+ * has them in its caches still; then what others have left, which for a worker is nothing where
+ * nobody has two parts. What is taken already is seen without writing. */
 static void work(int member) {
-    const int threads = team.threads;
-    for (int k = 0; k < threads; k++) {
+    const int threads = team.threads, shares = member && team.parts <= threads ? 1 : threads;
+    for (int k = 0; k < shares; k++) {
         const int whose = (member + k) % threads;
+        _Atomic ptrdiff_t *next = &team.share[whose].next;
         const ptrdiff_t end = team.share[whose].end;
-        for (ptrdiff_t i; (i = atomic_fetch_add(&team.share[whose].next, 1)) < end;) {
+        for (ptrdiff_t i; atomic_load_explicit(next, memory_order_relaxed) < end &&
+                          (i = atomic_fetch_add(next, 1)) < end;) {
             team.part(team.context, i, member);
             if (!fc_team_off(member)) continue;
             atomic_store(&team.off, 1);
@@ -101,25 +118,33 @@ static int spun_long(long long *since) {
     return now - *since > SPIN_NS;
 }
 
-/* Wait until the job counter leaves `seen`: spin, then sleep. */
-static void wait_for_job(unsigned seen) {
+/* The number of a job that is open and not the one seen last, or 0. */
+static unsigned opened(unsigned seen) {
+    const unsigned job = atomic_load(&team.job);
+    return job % 2 && job != seen ? job : 0;
+}
+
+/* Wait for one: spin, then sleep. */
+static unsigned wait_for_job(unsigned seen) {
     long long since = 0;
-    for (unsigned n = 0; atomic_load(&team.job) == seen; n++) {
+    unsigned job;
+    for (unsigned n = 0; !(job = opened(seen)); n++) {
         relax();
         if (n % 64 == 63 && spun_long(&since)) {
             pthread_mutex_lock(&team.sleep);
             atomic_fetch_add(&team.sleepers, 1);
-            while (atomic_load(&team.job) == seen) pthread_cond_wait(&team.wake, &team.sleep);
+            while (!(job = opened(seen))) pthread_cond_wait(&team.wake, &team.sleep);
             atomic_fetch_sub(&team.sleepers, 1);
             pthread_mutex_unlock(&team.sleep);
-            return;
+            break;
         }
     }
+    return job;
 }
 
-/* Worker number k is member k of every job that has so many. `inside` goes up before `open` is
- * read, so that a caller that has closed the job and sees no one inside knows that no one will
- * come. */
+/* Worker number k is member k of every job that has so many. `inside` goes up before `job` is read
+ * again, so that a caller that has closed the job and sees no one inside knows that no one will
+ * come. Who comes too late, or is not asked, has not come. */
 #ifdef _WIN32
 static DWORD WINAPI worker(void *start) {
 #else
@@ -128,11 +153,14 @@ static void *worker(void *start) {
     const int number = (int)(size_t)start;
     unsigned seen = team.born[number];
     for (;;) {
-        wait_for_job(seen);
-        seen = atomic_load(&team.job);
-        atomic_fetch_add(&team.inside, 1);
-        if (number < atomic_load(&team.open)) work(number);
-        if (atomic_fetch_sub(&team.inside, 1) == 1 && atomic_load(&team.caller_sleeps)) {
+        seen = wait_for_job(seen);
+        __builtin_prefetch(&team.share[number], 1);
+        count_t leave = ONE;
+        atomic_fetch_add(&team.inside, ONE + CAME);
+        if (atomic_load(&team.job) == seen && number < team.threads) work(number);
+        else leave += CAME;
+        if (INSIDE(atomic_fetch_sub(&team.inside, leave)) == 1 &&
+            atomic_load(&team.caller_sleeps)) {
             pthread_mutex_lock(&team.sleep);
             pthread_cond_signal(&team.done);
             pthread_mutex_unlock(&team.sleep);
@@ -154,15 +182,16 @@ static void sleep_a_while(void) {
 #endif
 }
 
-/* The caller waits for the last worker to leave. */
-static void wait_for_workers(void) {
+/* The caller waits for the last worker to leave. Returns how many ever came. */
+static count_t wait_for_workers(void) {
     long long since = 0;
-    for (unsigned n = 0; atomic_load(&team.inside) != 0; n++) {
+    count_t inside;
+    for (unsigned n = 0; INSIDE(inside = atomic_load(&team.inside)); n++) {
         relax();
         if (n % 64 == 63 && spun_long(&since)) {
             pthread_mutex_lock(&team.sleep);
             atomic_store(&team.caller_sleeps, 1);
-            while (atomic_load(&team.inside) != 0) {
+            while (INSIDE(inside = atomic_load(&team.inside))) {
                 if (!fc_watch_on()) {
                     pthread_cond_wait(&team.done, &team.sleep);
                     continue;
@@ -174,9 +203,10 @@ static void wait_for_workers(void) {
             }
             atomic_store(&team.caller_sleeps, 0);
             pthread_mutex_unlock(&team.sleep);
-            return;
+            break;
         }
     }
+    return inside / CAME;
 }
 
 /* --- fork: the child has no workers, and locks that nobody holds
@@ -199,7 +229,7 @@ static void after_fork_child(void) {
     pthread_cond_init(&team.done, NULL);
     team.workers = 0;
     atomic_store(&team.inside, 0);
-    atomic_store(&team.open, 0);
+    team.came = 0;
     atomic_store(&team.sleepers, 0);
     atomic_store(&team.caller_sleeps, 0);
     if (!holds) return;
@@ -250,24 +280,30 @@ void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
     }
     holds = 1;
     if (team.workers < threads - 1) hire(threads - 1);
+    const unsigned last = atomic_load(&team.job), job = last + 2 - (last + 1) % 2;
     team.threads = threads;
+    team.parts = parts;
     team.part = part;
     team.context = context;
     for (int k = 0; k < threads; k++) {
         atomic_store_explicit(&team.share[k].next, parts * k / threads, memory_order_relaxed);
         team.share[k].end = parts * (k + 1) / threads;
     }
-    atomic_store(&team.off, 0);
-    atomic_store(&team.open, threads);
-    atomic_fetch_add(&team.job, 1);
+    if (atomic_load(&team.off)) atomic_store(&team.off, 0);
+    atomic_store(&team.job, job);
     if (atomic_load(&team.sleepers)) {
         pthread_mutex_lock(&team.sleep);
         pthread_cond_broadcast(&team.wake);
         pthread_mutex_unlock(&team.sleep);
     }
     work(0);
-    atomic_store(&team.open, 0);
-    wait_for_workers();
+    count_t came = wait_for_workers();
+    /* all that there are came and left: nobody is on the way */
+    if (came != team.came + (count_t)threads - 1 || team.workers > threads - 1) {
+        atomic_store(&team.job, job + 1);
+        came = wait_for_workers();
+    }
+    team.came = came;
     holds = 0;
     pthread_mutex_unlock(&team.busy);
 }

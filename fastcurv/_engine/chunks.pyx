@@ -111,13 +111,17 @@ cdef void outputs_of(PlanS *P, char *out) noexcept nogil:
 # --- along v --------------------------------------------------------------------------------------
 
 cdef void select(PlanS *P, const char *active) noexcept nogil:
-    """Which layers v moves; NULL: all."""
-    cdef Py_ssize_t l
-    P.first = P.n_layers
+    """Which layers v moves; NULL: all. What stays is not written: it is in the caches of all."""
+    cdef Py_ssize_t l, first = P.n_layers
+    cdef char moved
     for l in range(P.n_layers - 1, -1, -1):
-        P.active[l] = active[l] if active != NULL else 1
-        if P.active[l]:
-            P.first = l
+        moved = active[l] if active != NULL else 1
+        if P.active[l] != moved:
+            P.active[l] = moved
+        if moved:
+            first = l
+    if P.first != first:
+        P.first = first
 
 
 cdef void along_v(Job *job, char *out, Py_ssize_t out_step) noexcept nogil:

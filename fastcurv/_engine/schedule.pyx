@@ -98,10 +98,12 @@ cdef void take_theta(PlanS *P, char *theta) noexcept nogil:
 cdef void take_vector(Job *job, Py_ssize_t j, Py_ssize_t place) noexcept nogil:
     """Pack vector j of a job; then its result begins as l2 v, for which v's place will do."""
     cdef PlanS *P = job.P
-    P.v = job.v + j * job.v_step
-    pack(P, P.v, True, place)
+    cdef char *v = job.v + j * job.v_step
+    if P.v != v:
+        P.v = v
+    pack(P, v, True, place)
     if job.l2 != 0:
-        decay(P, job.l2, P.v, job.out + j * job.out_step)
+        decay(P, job.l2, v, job.out + j * job.out_step)
 
 
 # --- one pass, one vector -------------------------------------------------------------------------

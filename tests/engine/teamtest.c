@@ -22,6 +22,14 @@ int main(void) {
     for (int i = 0; i < PARTS; i++)
         if (runs[i] != JOBS) return printf("part %d ran %d times of %d\n", i, runs[i], JOBS), 1;
     if (fc_team_workers() != 3) return printf("%d workers; wanted 3\n", fc_team_workers()), 1;
+    const int before_pairs = runs[1];
+    for (int job = 0; job < JOBS; job++) fc_team_run(2, 2, part, NULL);
+    if (runs[0] != before_pairs + JOBS || runs[1] != before_pairs + JOBS)
+        return printf("of %d pairs %d and %d parts ran\n", JOBS, runs[0], runs[1]), 1;
+    for (int job = 0; job < JOBS; job++) fc_team_run(4, 3, part, NULL);
+    for (int i = 0; i < 3; i++)
+        if (runs[i] != 2 * JOBS + (i < 2 ? JOBS : 0))
+            return printf("part %d ran %d times\n", i, runs[i]), 1;
     if (!members[1] && !members[2] && !members[3]) return puts("the caller did it all"), 1;
     fc_team_limit(1);
     fc_team_run(4, PARTS, part, NULL);

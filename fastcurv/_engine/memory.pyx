@@ -98,11 +98,14 @@ cdef char *zeroed(size_t size, int threads, what) except NULL:
 
 
 cdef char *pointer(array) except? NULL:
-    """Where an array's numbers begin."""
+    """Where an array's numbers begin, each at a multiple of its size."""
     cdef Py_buffer view
     PyObject_GetBuffer(array, &view, PyBUF_STRIDES)
     cdef char *start = <char *>view.buf
+    cdef bint odd = view.itemsize > 0 and <uintptr_t>start % view.itemsize != 0
     PyBuffer_Release(&view)
+    if odd:
+        raise ValueError(f"a {array.dtype} array is misaligned; wanted numpy.require(x, None, 'A')")
     return start
 
 

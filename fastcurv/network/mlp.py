@@ -272,7 +272,7 @@ class MLP(Answering, subject="model"):
             one_row,
             batch_norm=self.batch_norm,
         )
-        plan.bind(np.ascontiguousarray(self.check_theta(theta)), False)
+        plan.bind(np.require(self.check_theta(theta), None, ["C", "A"]), False)
         out = np.empty((len(X), self.sizes[-1]), self.dtype)
         plan.outputs(out)
         return out

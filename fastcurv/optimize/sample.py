@@ -263,7 +263,7 @@ def _lowered(ob: Any, theta: np.ndarray, method: str, **options: Any) -> np.ndar
 def _walked(ob: Any, theta: np.ndarray, steps: int, max_iter: int) -> np.ndarray:
     """Trained for a while, then drawn to where the gradient is gone."""
     options: dict[str, Any] = {"max_iter": steps, "learning_rate": 1e-2, "verdict": False}
-    theta = _lowered(ob, theta, "adam", **options)
+    theta = _lowered(ob, theta, "adam", seed=0, **options)  # all rows: nothing is drawn
     return np.asarray(find_critical_point(ob, theta, max_iter=max_iter).x)
 
 
@@ -290,7 +290,9 @@ def _from_narrower(ob: Any, rng: np.random.Generator) -> tuple[np.ndarray, tuple
         memory=ob.memory,
         l2_biases=ob.l2_biases,
     )
-    theta = _lowered(small, narrow.init(seed=rng), "newton-cg", max_iter=500, verdict=False)
+    theta = _lowered(
+        small, narrow.init(seed=rng), "newton-cg", max_iter=500, verdict=False, seed=rng
+    )
     theta = find_critical_point(small, theta, max_iter=30).x
     split = not np.any(ob.l2) and bool(rng.integers(2))
     layers = [list(layer) for layer in narrow.unflatten(np.asarray(theta))]

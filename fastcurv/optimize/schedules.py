@@ -49,7 +49,7 @@ class Schedule:
             return self.alpha / (1.0 + self.delta * t)
         if self.name == "power":
             return self.alpha / float(t**self.delta)
-        return self.alpha if t <= self.hold else self.alpha * float((self.hold / t) ** self.delta)
+        return self.alpha * float((self.hold / max(t, self.hold)) ** self.delta)
 
     @property
     def exponent(self) -> Any:

@@ -5,7 +5,8 @@ is true, and none would notice one that says less. `figures` says how they are w
 import pytest
 
 from ..agreement import changed, known
-from . import pieces, searches
+from ..agreement import returns as compared
+from . import pieces, returns, searches
 from .figures import NAMES, figures
 
 KNOWN, SEARCHES = known("critical"), known("critical.searches")
@@ -27,3 +28,10 @@ def test_searches_find_and_cost_what_they_did(name):
 def test_theorems_and_thresholds_give_what_they_gave(name):
     """On grids of numbers, where no verdict would tell one rule from another."""
     assert changed(PIECES[name], pieces.figures(name), "critical.pieces") == []
+
+
+@pytest.mark.parametrize("name", returns.PARTS)
+def test_functions_return_on_the_way_what_they_returned(name):
+    """Where the end would be the same, or its bound so wide that it tells nothing."""
+    held = known("critical.returns")[name]
+    assert compared(held, returns.figures(name), "critical.returns") == []

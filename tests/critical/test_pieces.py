@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.critical import reached
+from fastcurv.critical import dense, reached
 from fastcurv.critical.evidence import hessian_products
 from fastcurv.critical.theorem import _scaled_norm
 from fastcurv.testing import FunctionObjective, QuadraticObjective
@@ -74,3 +74,20 @@ def test_jacobians_are_asked_whether_residuals_vanish_as_long_as_they_are_small(
     assert reached.interpolation(decayed, H) is None
     assert reached.interpolation(SimpleNamespace(ob=over, theta=theta), H) is None
     assert reached.interpolation(SimpleNamespace(ob=exact, theta=theta), H) is not None
+
+
+@pytest.mark.parametrize("error", [1e-9, 0.1, 0.7])
+def test_ends_are_proved_less_the_error_of_the_matrix(error):
+    """The quotient of the first and of the last vector, brought towards zero by what H may be off
+    by; where that is more than the matrix shows, by a product.
+    """
+    values = np.array([-0.5, 0.3, 2.0])
+    cut = SimpleNamespace(c=np.array([2.0, 1.0, 0.5]), vectors=np.eye(3), values=values)
+    none = SimpleNamespace(c=np.ones(3), vectors=np.zeros((3, 0)), values=np.zeros(0), error=0.0)
+    full = SimpleNamespace(A=np.diag(values), n=3, M=SimpleNamespace(error=lambda: error))
+    H = SimpleNamespace(rayleigh=lambda v: (float(v @ (values * v)), 1e-3, v))
+    ends = dense._ends(H, full, SimpleNamespace(plain=none, best=cut), np.array([-1, 0, 1]))
+    low = error if error < 0.5 else 1e-3
+    assert abs(ends.direction) == pytest.approx([1, 0, 0]) and ends.quotient == -0.5
+    assert ends.negative == pytest.approx(-0.5 + low, rel=1e-9, abs=0)
+    assert ends.positive == pytest.approx(2.0 - error, rel=1e-9, abs=0)

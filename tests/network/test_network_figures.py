@@ -5,7 +5,8 @@ written anew.
 import pytest
 
 from ..agreement import changed, known
-from . import spaces, states
+from ..agreement import returns as compared
+from . import returns, spaces, states
 from .figures import NETS, costs, figures
 
 KNOWN, SPACES = known("network"), known("network.spaces")
@@ -34,3 +35,10 @@ def test_products_and_maps_of_every_form_are_what_they_were(name):
 @pytest.mark.parametrize("name", states.NETS)
 def test_what_forms_and_prices_are_made_of_is_what_it_was(name):
     assert changed(STATES[name], states.figures(name), "network.states") == []
+
+
+@pytest.mark.parametrize("name", returns.PARTS)
+def test_functions_return_on_the_way_what_they_returned(name):
+    """Where the end would be the same, or its bound so wide that it tells nothing."""
+    held = known("network.returns")[name]
+    assert compared(held, returns.figures(name), "network.returns") == []

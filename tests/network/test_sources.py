@@ -3,6 +3,7 @@ what does not fit is named.
 """
 
 import itertools
+import mmap
 import pickle
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from scipy.sparse import csr_matrix
 
 import fastcurv as fc
-from fastcurv.network.blocks import regrouped
+from fastcurv.network.blocks import picked, regrouped
+from fastcurv.network.sources import release
 
 N, SIZES = 137, [5, 7, 4, 3]
 
@@ -198,3 +200,44 @@ def test_an_error_leaves_the_objective_usable(rng):
         ob.value(theta)
     X[100] = 0.0
     assert ob.value(theta) == pytest.approx(fc.Objective(ob.model, X, y).value(theta), rel=1e-14)
+
+
+@pytest.mark.parametrize(("mode", "let_go"), [("r", True), ("r+", True), ("c", False)])
+def test_pages_of_rows_that_were_read_are_let_go(mode, let_go, tmp_path, monkeypatch):
+    """From the page that they begin in to that which the next rows share, which stays; and where
+    pages are the only place of what was written, none.
+    """
+    advised = []
+
+    class Watched(mmap.mmap):
+        def madvise(self, *words):
+            advised.append(words)
+
+    page = mmap.PAGESIZE
+    np.zeros((6 * page // 80, 10)).tofile(tmp_path / "X")
+    monkeypatch.setattr(mmap, "mmap", Watched)
+    X = np.memmap(tmp_path / "X", float, mode, shape=(6 * page // 80, 10))
+    for rows in (slice(0, 100), slice(100, 250), slice(3, 7), slice(7, 7)):
+        advised.clear()
+        release(X[rows])
+        first, last = (80 * at // page * page for at in (rows.start, rows.stop))
+        expected = [(mmap.MADV_DONTNEED, first, last - first)] if last > first and let_go else []
+        assert advised == expected
+    release(X[:100, :5])
+    release(X[:100].copy())
+    assert not advised, "rows in pieces keep their pages, and a copy has none"
+
+
+@pytest.mark.parametrize("rows", [[0], [3], [0, 3], [4], [2, 4, 7], [11], [0, 1, 2, 11]])
+def test_rows_are_picked_from_no_more_blocks_than_it_takes(rows):
+    """Those that hold them and those before: nothing behind the last row is read."""
+    X, y, read = np.arange(24.0).reshape(12, 2), np.arange(12.0), []
+
+    def blocks():
+        for start in range(0, 12, 4):
+            read.append(start)
+            yield X[start : start + 4], y[start : start + 4], None
+
+    found = picked(blocks(), np.array(rows))
+    assert np.array_equal(found[0], X[rows]) and np.array_equal(found[1], y[rows])
+    assert found[2] is None and read == list(range(0, rows[-1] + 1, 4))

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.optimize.minimize import METHODS
+from fastcurv.testing import QuadraticObjective
 
 NETS = {"tall": ([5, 9, 9, 3], 700), "wide": ([33, 65, 47, 7], 260), "across": ([4, 10, 1], 3000)}
 
@@ -59,3 +61,48 @@ def test_algorithms_repeat_their_bits(rng):
         seen.append([pairs.values, pairs.vectors, density.density, end.x, np.array(end.fun)])
     for other in seen[1:]:
         assert all(np.array_equal(a, b) for a, b in zip(seen[0], other))
+
+
+SADDLE = QuadraticObjective(np.diag(np.r_[-1.0, np.linspace(0.1, 2, 9)]))
+SEEDED = {
+    "eigsh": lambda ob, theta: fc.eigsh(ob.hessian(theta), 2, seed=0),
+    "density": lambda ob, theta: fc.spectral_density(ob.hessian(theta), n_steps=8, seed=0),
+    "trace": lambda ob, theta: fc.trace(ob.hessian(theta), 9, seed=0),
+    "diagonal": lambda ob, theta: fc.diagonal(ob.hessian(theta), 9, seed=0),
+    "norm": lambda ob, theta: fc.frobenius_norm(ob.hessian(theta), 9, seed=0),
+    "krylov": lambda ob, theta: fc.Krylov(ob.hessian(theta), seed=0).eigsh(2),
+    "classify": lambda ob, theta: fc.classify(ob, theta, seed=0),
+    "by products": lambda ob, theta: fc.classify(ob, theta, dense_below=0, seed=0),
+    "of a saddle": lambda ob, theta: fc.classify(SADDLE, np.zeros(10), dense_below=0, seed=0),
+    "escape": lambda ob, theta: fc.escape(SADDLE, np.zeros(10), seed=0),
+    "escape of a net": lambda ob, theta: fc.escape(ob, 0 * theta, seed=0),
+    "init": lambda ob, theta: ob.model.init(seed=0),
+    **{
+        f"sample, {source}": lambda ob, theta, source=source: fc.sample_critical_points(
+            ob, 2, sources=source, epochs=(3, 5), seed=0
+        )
+        for source in ("narrower", "walk", "descent")
+    },
+    **{
+        f"minimize, {method}": lambda ob, theta, method=method: fc.minimize(
+            ob, theta, method, max_iter=8, seed=0
+        )
+        for method in METHODS
+    },
+}
+
+
+@pytest.mark.parametrize("call", SEEDED)
+def test_where_a_seed_is_given_nothing_is_drawn_without(call, monkeypatch):
+    """Not even where it would seldom show."""
+    X = np.round(2 * np.sin(np.arange(1.0, 70.0).reshape(23, 3) ** 1.4), 3)
+    ob = fc.Objective(fc.MLP([3, 4, 2]), X, X[:, :2] ** 2 / 2, "mse", l2=1e-2)
+    theta = ob.model.init(seed=1)
+    whole = np.random.default_rng
+
+    def seeded(seed=None):
+        assert seed is not None, "drawn from the system's entropy"
+        return whole(seed)
+
+    monkeypatch.setattr(np.random, "default_rng", seeded)
+    SEEDED[call](ob, theta)

@@ -37,7 +37,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     and its place has left is removed by the next save. Through a symbolic link its target is
     replaced. An old file's permissions stay; a new file has what the umask gives.
     """
-    path = os.path.realpath(os.fspath(path))
+    path = _place(path)
     folder, name = os.path.split(path)
     mark = f".{name[:100]}.{_HOST}-"
     _sweep(folder, mark)
@@ -57,6 +57,24 @@ def whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _place(path: str | os.PathLike[str]) -> str:
+    """The path itself, where there is a file or nothing: a device or a pipe would be replaced."""
+    path = os.path.realpath(os.fspath(path))
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise ValueError(f"{path} is a device or a pipe; wanted a file, which can be replaced")
+    return path
+
+
+def check_place(path: str | os.PathLike[str], name: str) -> None:
+    """Refuse, before any work, a path at which no file can be written."""
+    place = _place(path)
+    folder = os.path.dirname(place)
+    if os.path.isdir(place):
+        raise ValueError(f"{name} is {path}, a folder; wanted a file")
+    if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
+        raise ValueError(f"{name} is {path}; wanted a file in a folder that can be written to")
 
 
 def _to_disk(out: IO[bytes]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+import warnings
 from typing import Any
 
 import numpy as np
 
-from ..files import read_tensors, shown, write_tensors
+from ..files import check_place, read_tensors, shown, write_tensors
 
 OFTEN = 30.0  # seconds between two savings, where nothing else is asked
 
@@ -17,8 +18,11 @@ class Saver:
 
     def __init__(self, path: Any, every: int | None) -> None:
         self.path, self.every = path, every
+        if path is not None:
+            check_place(path, "checkpoint")
         self.snapshot: tuple[dict[str, np.ndarray], dict[str, Any]] | None = None
         self.saved_at = time.perf_counter()
+        self.old = False  # whether the file is: the last time it could not be written
 
     def take(self, loop: Any) -> None:
         """The state at the start of a step: what is saved where the budget or the keyboard ends
@@ -67,7 +71,15 @@ class Saver:
         arrays, facts = self.snapshot
         records = loop.run.past(facts["run"]["records"])
         past = {"run." + key: values for key, values in records.items()}
-        write_tensors(self.path, {**arrays, **past}, facts)
+        try:
+            write_tensors(self.path, {**arrays, **past}, facts)
+        except OSError as error:  # a full disk: what was found is worth more than its copy
+            if not self.old:
+                text = f"since step {loop.run.iteration} {self.path} cannot be written: {error}"
+                warnings.warn(text, RuntimeWarning, stacklevel=2)
+            self.old = True
+        else:
+            self.old = False
         self.saved_at = time.perf_counter()
 
 

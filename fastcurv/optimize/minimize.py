@@ -108,7 +108,8 @@ def minimize(
     patience : int, optional
         End the run after so many records without a lower `validation` (without it: loss).
     checkpoint : path, optional
-        Where the run is saved, at the end and on the way.
+        Where the run is saved, at the end and on the way. A run outlives a disk that fills up: a
+        `RuntimeWarning` says that the file is an older one.
     checkpoint_every : int, optional
         Iterations between saves; default: as many as make two a minute at most.
     resume : path, optional

@@ -1,6 +1,9 @@
 """A stopped run resumes bit for bit; the file is safetensors, and whole or not there."""
 
+import errno
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -289,3 +292,42 @@ def test_a_run_that_diverged_has_diverged_when_resumed(tmp_path):
     again = minimize(ob, None, "sgd", max_iter=4000, learning_rate=1e3, resume=path)
     assert first.stopped == again.stopped == "diverged"
     assert again.fun == first.fun and not again.success
+
+
+def test_a_disk_that_fills_up_takes_no_result_with_it(tmp_path, monkeypatch):
+    """The run ends where it would without a file, and the file is that of the last step that could
+    be saved; it resumes to the same bits.
+    """
+    from fastcurv.optimize import checkpoints
+
+    ob, path, saves = QuadraticObjective(np.diag([1.0, 10.0, 100.0])), tmp_path / "c", []
+    options = {"method": "momentum", "learning_rate": 1e-3, "max_iter": 9, "seed": 0}
+
+    def write(*given):
+        saves.append(given)
+        if len(saves) > 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_tensors(*given)
+
+    alone = minimize(ob, np.ones(3), **options)
+    monkeypatch.setattr(checkpoints, "write_tensors", write)
+    with pytest.warns(RuntimeWarning, match="since step 5 .*: .*No space left") as warned:
+        run = minimize(ob, np.ones(3), **options, checkpoint=path, checkpoint_every=1)
+    assert np.array_equal(run.x, alone.x) and len(saves) >= 9 and len(warned) == 1
+    assert np.array_equal(minimize(ob, resume=path, **options).x, alone.x)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_what_no_file_can_take_the_place_of_is_refused_before_any_work(tmp_path):
+    """Folders, folders that are not there, and devices and pipes, which a file would replace."""
+    ob, pipe = QuadraticObjective(np.eye(3)), tmp_path / "pipe"
+    ob.value = None  # nothing may be asked of it
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
+    for name in (".", "pipe", "link", "none/such", "pipe/such"):
+        with pytest.raises(ValueError, match="; wanted a file"):
+            minimize(ob, np.ones(3), "sgd", checkpoint=tmp_path / name)
+    for name in (pipe, tmp_path / "link", os.devnull):
+        with pytest.raises(ValueError, match="is a device or a pipe; wanted a file"):
+            write_tensors(name, {"x": np.ones(3)})
+    assert not pipe.is_file() and not Path(os.devnull).is_file()

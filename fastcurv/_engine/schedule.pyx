@@ -155,8 +155,14 @@ cdef inline Py_ssize_t side_by_side(Job *job) noexcept nogil:
             return 1
         return max(<Py_ssize_t>1, job.vectors)
     if job.P.side_step and job.stages == PRODUCT and job.kind <= FISHER:
-        return min(<Py_ssize_t>FC_MAX_STACK, job.vectors)
+        return as_even(job.vectors, FC_MAX_STACK)
     return 1
+
+
+cdef inline Py_ssize_t as_even(Py_ssize_t vectors, Py_ssize_t most) noexcept nogil:
+    """The size of stacks, of `most` at most, that are as few and as even as can be."""
+    cdef Py_ssize_t stacks = (vectors + most - 1) // most
+    return (vectors + stacks - 1) // max(<Py_ssize_t>1, stacks)
 
 
 cdef inline Py_ssize_t stacks_of(Job *job) noexcept nogil:
@@ -279,7 +285,10 @@ cdef void serve_tall(Job *job) noexcept nogil:
     cdef Py_ssize_t n_panels = panels_of(P, job.rows), panel, j
     cdef Py_ssize_t groups = min(P.groups, n_panels)
     cdef Py_ssize_t sides = stacks_of(job)
-    if job.stages == PRODUCT and job.kind <= FISHER and sides % P.threads == 0:
+    if (
+        job.stages == PRODUCT and job.kind <= FISHER and sides % P.threads == 0
+        and job.vectors % sides == 0
+    ):
         # no sums of groups to keep, and everyone has the same to do
         fc_team_run(P.threads, sides, serve_side, job)
         return

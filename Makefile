@@ -95,14 +95,15 @@ $(VENV)/.docs: $(VENV)/.demo
 # The suite under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the checkout whose engine is built with
 # them, once for each table of kernels; then the team of threads alone under ThreadSanitizer: 100 000 jobs from 8 callers.
 # Left out: what preloads a library of its own (out_of_memory), stands at a time limit (ctrl_c, interrupt, import_takes,
-# eight_threads, hunt), measures memory that the sanitizer multiplies (drift, memory_is, is_what_it_says), maps address space
-# by the terabyte (strides_beyond), ends the process on purpose (guard, killed) or has no compiled side (house, docs, cli).
+# eight_threads, hunt), measures memory that the sanitizer multiplies (drift, memory_is, is_what_it_says, the_memory), maps
+# address space by the terabyte (strides_beyond), ends the process on purpose (guard, killed) or has no compiled side (house,
+# docs, cli).
 # TESTS="tests/engine" runs a part, TABLES="avx2" some tables.
 SANITIZED := build/sanitize
 CALLERS := tests/engine/callerstest.c src/team.c src/watch.c
 TABLES = $$($(PY) -c "from fastcurv import _engine; print(*_engine.available_archs())")
 UNSANITIZED := out_of_memory or ctrl_c or interrupt or import_takes or eight_threads or hunt or drift or memory_is or \
-  is_what_it_says or strides_beyond or guard or stay_inside or killed or exits or fork or spawn
+  is_what_it_says or the_memory or strides_beyond or guard or stay_inside or killed or exits or fork or spawn
 TESTS ?= tests/engine tests/network tests/properties tests/rounding tests/structure tests/spectrum tests/critical tests/optimize \
   tests/reliability tests/estimators tests/files
 sanitize: $(VENV)/.test

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 from ..critical.classify import classify
+from ..eigensolver import eigvalsh
 from ..krylov.basis import combine
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import bounds, ritz_pairs
@@ -84,7 +85,7 @@ def look(
     n = len(theta)
     size = scale * float(np.abs(ob.gradient(theta)).max())
     if n < 3:
-        values = scale * np.linalg.eigvalsh(ob.hessian(theta).to_dense().astype(float))
+        values = scale * eigvalsh(ob.hessian(theta).to_dense().astype(float))
         low, high, errors, vector = float(values[0]), float(values[-1]), (0.0, 0.0), None
         spent = n
     else:

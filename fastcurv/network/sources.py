@@ -135,8 +135,14 @@ class Arrays:
         if self.rows is not None:
             return self._gather(self.rows[start:stop])
         return tuple(  # type: ignore[return-value]
-            None if a is None else a[start:stop] for a in (self.X, self.y, self.weight)
+            None if a is None else a[start:stop] for a in self._parts()
         )
+
+    def _parts(self) -> Block:
+        """What blocks are cut from, all of it there still."""
+        for name, part in (("X", self.X), ("y", self.y), ("sample_weight", self.weight)):
+            _still_there(part, name)
+        return self.X, self.y, self.weight
 
     def take(self, rows: np.ndarray) -> Block:
         """Some rows, by sorted numbers without repetition."""
@@ -146,12 +152,27 @@ class Arrays:
         order = np.argsort(rows, kind="stable")  # datasets want rising numbers
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
-        parts = (_rows_of(a, rows[order]) for a in (self.X, self.y, self.weight))
+        parts = (_rows_of(a, rows[order]) for a in self._parts())
         return tuple(None if a is None else a[back] for a in parts)  # type: ignore[return-value]
 
     def release(self, X: Any) -> None:
         """The pages of a block of a memory-mapped file may leave this process."""
         release(X)
+
+
+def _still_there(x: Any, name: str) -> None:
+    """Refuse a memory-mapped file that was cut short: reading past its end ends the process."""
+    while isinstance(x, np.ndarray) and not hasattr(x, "_mmap"):
+        x = x.base
+    mapped = getattr(x, "_mmap", None)
+    if mapped is None:
+        return
+    start = x.offset - x.offset % mmap.ALLOCATIONGRANULARITY
+    if mapped.size() < start + len(mapped):
+        raise ValueError(
+            f"the file of {name} has {mapped.size()} bytes now and had {start + len(mapped)}; "
+            "wanted the same rows in every pass"
+        )
 
 
 def _sliced(x: Any, name: str) -> Any:

@@ -358,3 +358,35 @@ def test_a_block_without_weight_says_nothing_of_saturation(rng):
     assert a.saturation(theta) == b.saturation(theta)
     none = fc.Objective(model, X, y, sample_weight=0 * weight, **options)
     assert none.saturation(theta)["saturated"] == 0.0
+
+
+@pytest.mark.parametrize("cut", ["X", "y"])
+def test_a_file_that_is_cut_short_is_refused_and_ends_no_process(cut, tmp_path, python):
+    """Between passes, amid one, and for a batch, views and plain arrays of its pages among them."""
+    python(
+        f"""
+import os
+import numpy as np
+import fastcurv as fc
+
+os.chdir({str(tmp_path)!r})
+N, model = 20_000, fc.MLP([20, 5, 3])
+theta = model.init(seed=0)
+for as_given in (lambda a: a, lambda a: a[100:], lambda a: np.asarray(a)):
+    np.save("X.npy", np.ones((N, 20)))
+    np.save("y.npy", np.arange(N) % 3)
+    X, y = (as_given(np.load(name, mmap_mode="r")) for name in ("X.npy", "y.npy"))
+    ob = fc.StreamedObjective(model, X, y, block_rows=1000)
+    value, blocks = ob.value(theta), ob.source.blocks(1000)
+    next(blocks)
+    os.truncate("{cut}.npy", 5000)
+    asks = lambda: ob.gradient(theta), lambda: ob.batch([N - 200]), lambda: next(blocks)
+    for ask in asks:
+        try:
+            ask()
+        except ValueError as error:
+            assert "the file of {cut} has 5000 bytes now and had" in str(error), error
+        else:
+            raise AssertionError("it was read")
+"""
+    )

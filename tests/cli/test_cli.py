@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -228,3 +229,33 @@ def test_info_and_bench_speak_of_this_machine(capsys):
     assert "numpy" in capsys.readouterr().out.lower()
     assert main(["bench", "--sizes", "8,6,3", "--samples", "20", "--dtype", "float64"]) == 0
     assert re.search(r"float64 +[\d.e-]+ +[\d.e-]+ +[\d.]+ +\d+%", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "flops"), [([3, 4, 2], 72), ([5, 2], 20), ([2, 3, 4, 2], 132), ([1, 7, 1], 56)]
+)
+def test_the_share_of_the_peak_is_that_of_a_products_multiplications(sizes, flops, monkeypatch):
+    """For each row and weight: two where nothing comes from below, R z and the product, and six
+    elsewhere, where R z, R e and the product have two terms each.
+    """
+    from fastcurv.cli import commands
+
+    monkeypatch.setattr(commands, "best_time", lambda call: 0.5)
+    monkeypatch.setattr(fc._engine, "fma_peak", lambda dtype, threads: 1e3)
+    args = Namespace(sizes=sizes, samples=10, activation="tanh", threads=1)
+    row = commands.bench_row(args, "float32")
+    assert row["share_of_peak"] == pytest.approx(2 * 10 * flops / 0.5 / 1e3)
+    assert row["product"] == row["gradient"] == 0.5 and row["dtype"] == "float32"
+
+
+@pytest.mark.parametrize("text", ["0", "1025", "a", "1.5", ""])
+def test_a_count_of_threads_is_refused_with_the_counts_that_can_be(text, capsys):
+    """Other whole numbers have no end that anybody meets: none is named."""
+    for words, wanted in (
+        (["bench", "--threads", text], "from 1 to 1024"),
+        (["bench", "--samples", text.replace("1025", "-3")], "of at least 1"),
+    ):
+        with pytest.raises(SystemExit):
+            build_parser().parse_args(words)
+        assert capsys.readouterr().err.rstrip().endswith(f"wanted a whole number {wanted}")
+    assert build_parser().parse_args(["bench", "--threads", "1024"]).threads == 1024

@@ -1,5 +1,7 @@
 """The door to LAPACK: errors that hold against exact spectra, every scale, drivers that fail."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from scipy import linalg
@@ -320,3 +322,20 @@ def test_what_a_driver_makes_up_proves_no_sign(monkeypatch, rng):
                 gap = np.abs(each.values - found.values[i]).min()
                 assert gap <= found.ends + each.error
     assert proved >= 60
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 40])
+@pytest.mark.parametrize("shift", [1e-4, 3.0])
+def test_what_a_floor_by_cholesky_loses_is_the_formulas(n, shift):
+    """Rump's ``gamma / (1 - gamma) trace(B)`` with gamma of n + 1 operations, and the rounding of
+    ``A - shift``; at the end of what is proved there is no floor.
+    """
+    d = 1e9 * (1 + np.arange(n) % 3)
+    floor = eigensolver.cholesky_floor(np.diag(d), shift)
+    u = Fraction(2) ** -53
+    gamma = (n + 1) * u / (1 - (n + 1) * u)
+    B = sum(Fraction(x) - Fraction(shift) for x in d)
+    lost = gamma / (1 - gamma) * B + u * (Fraction(d.max()) + Fraction(shift))
+    assert shift - floor == pytest.approx(float(lost), rel=2e-6, abs=4e-16 * shift)
+    for bad in (0.0, -1.0, 1e9, np.nan):
+        assert eigensolver.cholesky_floor(np.diag(d), bad) == 0

@@ -243,8 +243,10 @@ def heard(*rooms: str, most: int = 2) -> Iterator[dict[str, list[Any]]]:
 
 
 def returns(held: dict[str, Any], found: dict[str, Any], room: str) -> list[Any]:
-    """`changed`, of functions that were there and still are."""
-    both = [name for name in held if name in found]
+    """`changed`, of functions that were there and still return as many numbers: no name, no new
+    attribute of an object is held.
+    """
+    both = [name for name in held if len(found.get(name, ())) == len(held[name])]
     return changed({x: held[x] for x in both}, {x: found[x] for x in both}, room)
 
 

@@ -22,7 +22,7 @@ from .layout cimport (
 from .memory cimport Arena, fc_block_free, padded, pointer, ready, zeroed
 from .schedule cimport take_theta
 from .state cimport (
-    FISHER, GGN, HESSIAN, JVP, NO_STAGE, PRODUCT, QUADRATIC, VJP, Job, Kind, Layer, PlanS,
+    FISHER, GGN, HESSIAN, JVP, NO_STAGE, PRODUCT, QUADRATIC, VJP, Job, Layer, PlanS,
     in_turns, normalised
 )
 from .team cimport (

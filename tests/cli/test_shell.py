@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -328,3 +329,20 @@ def test_lines_are_broken_for_a_terminal_and_for_nothing_else(monkeypatch):
     assert broken[0] == "short" and len(broken) > 3
     assert max(map(len, broken)) <= 80 and all(part.startswith("  ") for part in broken[1:])
     assert " ".join(" ".join(broken[1:]).split()) == " ".join(line.split())
+
+
+@pytest.mark.parametrize(("size", "refused"), [(1 << 30, False), ((1 << 30) + 1, True)])
+def test_a_file_that_would_unpack_to_more_than_a_gigabyte_is_not_unpacked(
+    size, refused, tmp_path, monkeypatch
+):
+    """Unless it is long itself: 64 times its length may be more."""
+    path = tmp_path / "x.npz"
+    np.savez(path, x=np.arange(3.0))
+    entry = zipfile.ZipInfo("x.npy")
+    entry.file_size = size
+    monkeypatch.setattr(zipfile.ZipFile, "infolist", lambda self: [entry])
+    if refused:
+        with pytest.raises(ValueError, match="would unpack to 1073741825 bytes"):
+            read_npz(path)
+    else:
+        assert read_npz(path)["x"].tolist() == [0, 1, 2]

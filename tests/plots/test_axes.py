@@ -61,3 +61,15 @@ def test_regions_by_outputs_and_surfaces_as_they_are():
     assert len(ax.lines) == 2 and ax.collections
     ax = fc.plots.surface(lambda a, b: a * a - b * b, (-1, 1), (-1, 1), n=11, log=False)
     assert ax.figure.axes[-1].get_ylabel() == "loss"
+
+
+def test_a_classifier_is_asked_at_every_place_of_the_picture():
+    """A little beyond the samples on each side, the first feature to the right."""
+    asked = []
+    X = np.array([[0.0, 10.0], [1.0, 30.0], [0.5, 20.0]])
+    ax = fc.plots.decision_regions(
+        lambda G: asked.append(G) or (G[:, 1] > 20).astype(int), X, np.array([0, 1, 0]), n=7
+    )
+    x, y = np.linspace(-0.08, 1.08, 7), np.linspace(8.4, 31.6, 7)
+    assert np.allclose(asked[0], [[a, b] for b in y for a in x])
+    assert np.allclose([*ax.dataLim.intervalx, *ax.dataLim.intervaly], [x[0], x[-1], y[0], y[-1]])

@@ -126,7 +126,7 @@ class Loop:
                 self.why = "stalled"
                 return
             if run.cut and before is run.theta and self.method.curvature:
-                self.why = run.exhausted()
+                self.why = run.cut
                 return
             self.after_step()
 

@@ -91,8 +91,8 @@ class Run:
         there is one.
     history : dict of str to list
         One entry per record: ``iteration loss gradient_norm products time``, and ``validation``.
-    cut : bool
-        The budget ended inside the current step.
+    cut : str or None
+        The budget that ended inside a step, as `exhausted` names it.
     """
 
     def __init__(
@@ -131,7 +131,8 @@ class Run:
         self.best_f = self.best_gnorm = np.inf
         self.f = self.f0 = self.gnorm = np.inf
         self.g = np.empty(0, theta.dtype)
-        self.cut = self.stale = False
+        self.cut: str | None = None
+        self.stale = False
 
     # what things cost
 
@@ -143,6 +144,8 @@ class Run:
         """``max_time``, ``max_products`` or None: the budget that has ended; time has, where what
         runs until it is asked for again would pass its end.
         """
+        if self.cut is not None:
+            return self.cut
         if self.max_products is not None and self.n_products >= self.max_products:
             return "max_products"
         if self.max_time is not None:
@@ -155,9 +158,8 @@ class Run:
 
     def out_of_budget(self) -> bool:
         """For the inner loops of a step: has a budget ended? Remembers it in `cut`."""
-        if not self.cut and self.exhausted() is not None:
-            self.cut = True
-        return self.cut
+        self.cut = self.exhausted()
+        return self.cut is not None
 
     def value(self, theta: np.ndarray) -> float:
         """The objective at `theta`."""

@@ -10,6 +10,7 @@ from scipy.optimize import rosen, rosen_der, rosen_hess
 
 import fastcurv as fc
 from fastcurv.optimize.ending import PROOF, ROUND
+from fastcurv.optimize.run import Run
 from fastcurv.testing import FunctionObjective, LinearAutoencoder, QuadraticObjective, compiled
 
 
@@ -221,6 +222,21 @@ def test_max_time_holds_checks_included():
         assert time.perf_counter() - begun <= 1.1 * limit + 0.2
         assert found.wall_time <= 1.1 * limit + 0.2
         assert found.success or found.stopped == "max_time"
+
+
+def test_the_budget_that_cut_a_step_ends_the_run(monkeypatch):
+    """Time is over where the longest wait between two looks at the clock would pass it: later
+    looks, with a shorter wait in mind, do not give it back.
+    """
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    run = Run(overlapping([3, 4, 2], 1e-3, 20), np.zeros(26), 0, max_time=1.0)
+    clock[0] = 0.1
+    assert not run.out_of_budget() and run.exhausted() is None
+    clock[0] = 0.6
+    assert run.out_of_budget()
+    for clock[0] in (0.61, 0.62, 0.63):
+        assert run.out_of_budget() and run.exhausted() == "max_time" == run.cut
 
 
 def test_checks_cost_no_more_than_the_training_and_their_floor():

@@ -121,9 +121,11 @@ sanitize: $(VENV)/.test
 tables: $(VENV)/.test
 	for table in $(TABLES); do echo "$$table:"; FASTCURV_ARCH=$$table $(PY) -m pytest -q -n auto || exit 1; done
 
-# Lines of C by gcov, branches of Python by coverage.py, what subprocesses run included: at least 97% of both.
-coverage: $(VENV)/.test
+# Lines of C by gcov, branches of Python by coverage.py, what subprocesses run included: at least 97% of both, with the
+# libraries of others that networks and rows come from.
+coverage: $(VENV)/.test $(VENV)/.bench
 	$(PY) -m pip install -q "coverage>=7.10"
+	-$(PY) -m pip install -q onnx skl2onnx h5py zarr pandas pyarrow "dask[distributed]"
 	$(PY) -m tests.tools.coverage -n auto
 
 # Scripted mutants of kernels and passes, all killed; then drawn ones of the Python layer, 85% killed: by the tests

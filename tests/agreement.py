@@ -19,6 +19,7 @@ import re
 import subprocess
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -240,6 +241,14 @@ def heard(*rooms: str, most: int = 2) -> Iterator[dict[str, list[Any]]]:
             yield found
         finally:
             sys.setprofile(before)
+
+
+def returned(part: Callable[[], None], *rooms: str) -> dict[str, list[Any]]:
+    """What functions of some rooms return on the way through `part`, where tables agree."""
+    with served_by(), warnings.catch_warnings(), heard(*rooms) as found:
+        warnings.simplefilter("ignore")
+        part()
+    return rounded(found, 7)
 
 
 def returns(held: dict[str, Any], found: dict[str, Any], room: str) -> list[Any]:

@@ -8,7 +8,6 @@ writes it down anew, which is to be done where one of them is meant to change.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,7 @@ import scipy.sparse
 
 import fastcurv as fc
 
-from ..agreement import heard, lined, rounded, served_by
+from ..agreement import lined, returned
 from ..rounding.figures import HELD, drawn, of_held
 from ..rounding.figures import figures as bounds
 from . import spaces, states
@@ -78,10 +77,7 @@ PARTS: dict[str, Callable[[], None]] = {
 
 
 def figures(name: str) -> dict[str, list[Any]]:
-    with served_by(), warnings.catch_warnings(), heard("network", "rounding", "structure") as found:
-        warnings.simplefilter("ignore")
-        PARTS[name]()
-    return rounded(found, 7)
+    return returned(PARTS[name], "network", "rounding", "structure")
 
 
 if __name__ == "__main__":

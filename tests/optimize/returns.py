@@ -8,7 +8,6 @@ writes it down anew, which is to be done where one of them is meant to change.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 
 import fastcurv as fc
 
-from ..agreement import heard, lined, rounded, served_by
+from ..agreement import lined, returned
 from ..rounding.figures import drawn
 from .endings import FUNCTIONS, function
 from .figures import RUNS, SADDLE
@@ -71,10 +70,7 @@ PARTS: dict[str, Callable[[], None]] = {
 
 
 def figures(name: str) -> dict[str, list[Any]]:
-    with served_by(), warnings.catch_warnings(), heard("optimize", "krylov") as found:
-        warnings.simplefilter("ignore")
-        PARTS[name]()
-    return rounded(found, 7)
+    return returned(PARTS[name], "optimize", "krylov")
 
 
 if __name__ == "__main__":

@@ -7,13 +7,12 @@ writes it down anew, which is to be done where one of them is meant to change.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import fastcurv as fc
 
-from ..agreement import heard, lined, rounded, served_by
+from ..agreement import lined, returned
 from ..rounding.figures import drawn
 from .figures import DENSITIES, ESTIMATES, PAIRS, operator
 
@@ -66,10 +65,7 @@ PARTS: dict[str, Callable[[], None]] = {
 
 
 def figures(name: str) -> dict[str, list[Any]]:
-    with served_by(), warnings.catch_warnings(), heard("spectrum", "krylov") as found:
-        warnings.simplefilter("ignore")
-        PARTS[name]()
-    return rounded(found, 7)
+    return returned(PARTS[name], "spectrum", "krylov")
 
 
 if __name__ == "__main__":

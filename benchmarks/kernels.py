@@ -127,17 +127,24 @@ def best_times(*calls, seconds):
     """Seconds per product of each ``call(m)``, which makes m of them, in interleaved rounds; the
     best counts.
 
-    A call with m + 1 products is timed against one with a single one, so what it prepares drops
-    out.
+    A call with m + 1 products is timed against one with a single one, the best of each, so what it
+    prepares drops out.
     """
-    repeats = [max(1, int(0.01 / max(elapsed(call, 2) - elapsed(call, 1), 1e-7))) for call in calls]
-    best = [np.inf] * len(calls)
+    repeats = [enough(call) for call in calls]
+    best = np.full((len(calls), 2), np.inf)
     end = time.perf_counter() + seconds * len(calls)
     while time.perf_counter() < end or not np.isfinite(best).all():
         for i, (call, m) in enumerate(zip(calls, repeats)):
-            one = min(elapsed(call, 1) for _ in range(2))
-            best[i] = min(best[i], max(elapsed(call, m + 1) - one, 1e-9) / m)
-    return best
+            best[i] = np.minimum(best[i], (elapsed(call, 1), elapsed(call, m + 1)))
+    return [(many - one) / m for (one, many), m in zip(best, repeats)]
+
+
+def enough(call):
+    """How many products take 10 ms."""
+    m = 3  # what is prepared is noise beside them
+    while (took := elapsed(call, m + 1) - elapsed(call, 1)) < 0.01:
+        m *= 2 if took < 0.001 else max(2, round(0.01 / took))
+    return m
 
 
 def elapsed(call, m):

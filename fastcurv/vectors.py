@@ -41,9 +41,12 @@ SHORT = 8192  # numbers that BLAS multiplies on one thread, and faster than a ca
 
 
 def dot(x: NDArray[Any], y: NDArray[Any]) -> float:
-    """``<x, y>``, for two vectors of one dtype; long ones summed in float64."""
+    """``<x, y>``, for two vectors of one dtype; long ones summed in float64. Infinite or not a
+    number where the sum is, without a warning: NumPy's differ from one processor to another.
+    """
     if len(x) < SHORT or not (x.dtype == y.dtype and x.flags.c_contiguous and y.flags.c_contiguous):
-        return float(np.dot(x, y))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return float(np.dot(x, y))
     return float(project_rows(x[None], y[None])[0, 0])
 
 

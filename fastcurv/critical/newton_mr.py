@@ -118,7 +118,8 @@ def lower_gradient(
         for p, slope in zip(steps.vectors, steps.slopes):
             point = theta + (alpha * p).astype(theta.dtype)
             g = gradient(point)
-            square = (safe_norm(g) / size) ** 2 if np.isfinite(g).all() else np.inf
+            ratio = safe_norm(g) / size if np.isfinite(g).all() else np.inf
+            square = ratio * ratio
             if square <= 1 + 2 * ARMIJO * alpha * (slope / size / size) and (
                 best is None or square < best[0]
             ):

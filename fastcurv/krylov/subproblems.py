@@ -57,7 +57,7 @@ def _edge(values: np.ndarray, linear: np.ndarray) -> tuple[float, np.ndarray, fl
     if values[0] < 0:
         base[0] = 0.0
     bare = base <= 0.0
-    if np.any(np.abs(linear[bare]) > 1e-30 * np.linalg.norm(linear)):
+    if np.any(np.abs(linear[bare]) > 1e-30 * length(linear)):
         return edge, base, np.inf, None
     y = np.where(bare, 0.0, -linear / np.where(bare, 1.0, base))
     return edge, base, length(y), y
@@ -103,7 +103,7 @@ def trust_region(values: np.ndarray, linear: np.ndarray, radius: float) -> tuple
         if edge > 0:
             y[0] = _leg(radius, longest)
         return y, edge
-    size = float(np.linalg.norm(linear))
+    size = length(linear)
     high = size / radius if size < 1e300 * radius else np.inf
     if high == np.inf:  # so short that curvature is nothing to it
         return -linear * (radius / size), high
@@ -121,6 +121,6 @@ def cubic(values: np.ndarray, linear: np.ndarray, weight: float) -> tuple[np.nda
         if edge > 0:
             y[0] = _leg(edge / weight, longest)
         return y, edge
-    high = float(np.sqrt(weight * np.linalg.norm(linear)))
+    high = float(np.sqrt(weight * length(linear)))
     mu = _secular(base, linear, 0.5 * high, high, lambda mu: ((edge + mu) / weight, 1.0 / weight))
     return -linear / (base + mu), edge + mu

@@ -13,6 +13,7 @@ from scipy.optimize import OptimizeResult
 from ..critical.nearness import lower_bound, value_rounding
 from ..outcome import outcome as as_result
 from ..progress import bar
+from ..vectors import norm
 from .checkpoints import Saver, part
 from .ending import Ending
 from .line_search import first_length, line_minimum
@@ -292,18 +293,18 @@ class Loop:
         Of a smooth function its change shrinks with the step.
         """
         run, kind = self.run, self.run.theta.dtype.type
-        length = np.sqrt(run.eps) * max(1.0, float(np.linalg.norm(run.theta)))
+        length = np.sqrt(run.eps) * max(1.0, norm(run.theta))
         step = run.g * kind(-length / run.gnorm)
         jumps = []
         for t in (100.0, 1.0):
             g = run.value_and_gradient(run.theta + kind(t) * step)[1]
-            jumps.append(float(np.linalg.norm(g - run.g)))
+            jumps.append(norm(g - run.g))
         further, close = jumps
         if not (close > 0.1 * further and close > 1e-3 * run.gnorm):
             return None
         return (
             f"the gradient jumps by {close / run.gnorm:.2g} of its norm within "
-            f"{np.linalg.norm(step):.1g}: a kink, such as ReLU's at 0, holds the run, and its "
+            f"{norm(step):.1g}: a kink, such as ReLU's at 0, holds the run, and its "
             "Hessian there says nothing of the other side"
         )
 

@@ -21,7 +21,7 @@ from ..critical.classify import classify
 from ..critical.knowledge import residual_bounds, runs_to_infinity, why_no_minimum
 from ..critical.nearness import gradient_and_error, lower_bound, value_rounding
 from ..protocols import Differentiable, PreciseValue, ThirdBound
-from ..vectors import extent
+from ..vectors import extent, norm
 from .kinks import find_held
 from .line_search import first_length, line_minimum
 from .polish import polish
@@ -289,11 +289,13 @@ class Ending:
         return Outcome("degenerate", kind, False, sentence, found[0], report, on)
 
     def _can_go_on(self, theta: np.ndarray) -> bool:
-        """Whether the gradient is above its own rounding, so that further steps may lower it."""
+        """Whether the gradient is above its own rounding, so that further steps may lower it, and
+        not so small that its square, what a step lowers the loss by, is none.
+        """
         g, error = gradient_and_error(self.run.ob, theta.astype(np.float64))
-        size = float(np.linalg.norm(g))
+        size = norm(g)
         known = error if np.isfinite(error) else 0.0
-        return bool(theta.dtype == np.float64 and size > 10 * known and size > 0)
+        return bool(theta.dtype == np.float64 and size > 10 * known and size * size > 0)
 
     def _flattens(self, theta: np.ndarray, report: Any) -> bool:
         """Whether curvature goes with the gradient, as in the valley of x^4, and the loss has

@@ -17,6 +17,7 @@ from ..critical.nearness import value_rounding
 from ..critical.on_kinks import KinkPoint, beside, can_be_held, newton_on_kinks
 from ..eigensolver import eigh
 from ..krylov.subproblems import trust_region
+from ..vectors import norm
 from .run import reduction_ratio
 
 WIDTHS = [0.03 * 0.25**i for i in range(9)]
@@ -64,7 +65,7 @@ def _no_higher(ob: Any, there: np.ndarray, here: np.ndarray) -> bool:
 def _descend(smooth: Any, theta: np.ndarray, stop: Callable[[], bool]) -> np.ndarray:
     """Trust-region steps from all eigenpairs: for the small networks this module is for."""
     f, g = smooth.value_and_gradient(theta)
-    radius, fresh = 0.1 * max(1.0, float(np.linalg.norm(theta))), True
+    radius, fresh = 0.1 * max(1.0, norm(theta)), True
     for _ in range(STEPS):
         if fresh:
             values, vectors, _ = eigh(smooth.hessian(theta))

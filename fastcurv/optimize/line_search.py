@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..vectors import norm
+
 Value = Callable[[np.ndarray], float]
 
 
@@ -26,7 +28,7 @@ def first_length(theta: np.ndarray) -> float:
     """Where a line search without any scale of its own begins: a hundredth of theta's length, of 1
     at least.
     """
-    return 0.01 * max(1.0, float(np.linalg.norm(theta)))
+    return 0.01 * max(1.0, norm(theta))
 
 
 def line_minimum(

@@ -212,7 +212,7 @@ class TrustRegion(_Scaled):
     def prepare(self) -> None:
         super().prepare()
         if self.radius is None:
-            self.radius = 0.1 * max(1.0, float(np.linalg.norm(self.run.theta)))
+            self.radius = 0.1 * max(1.0, norm(self.run.theta))
         else:
             self.radius = check_positive(self.radius, "radius")
 

@@ -17,6 +17,7 @@ from ..critical.evidence import hessian_products
 from ..critical.nearness import value_rounding
 from ..eigensolver import eigh
 from ..protocols import Probed
+from ..vectors import norm
 from .line_search import Value, line_minimum
 
 FLAT = 1e-5  # of the largest curvature: below it a direction counts as flat
@@ -73,7 +74,7 @@ def lower_along(
     kind = theta.dtype.type
     unit = direction.astype(theta.dtype)
     noise = value_rounding(f, theta.dtype)
-    reach = max(1.0, float(np.linalg.norm(theta)))
+    reach = max(1.0, norm(theta))
     for sign in (1.0, -1.0):
         for length in LENGTHS:
             t = sign * length * reach
@@ -117,7 +118,7 @@ def lower_point(
         if found is not None:
             return found
     noise = value_rounding(f, theta.dtype)
-    reach = max(1.0, float(np.linalg.norm(theta)))
+    reach = max(1.0, norm(theta))
     for i, v in enumerate(tried[:WALKS]):
         if stop():
             return None
@@ -134,18 +135,18 @@ def falls_for_ever(
     """Whether the value falls along a ray at every one of 40 doublings of its length, and the
     gradient with it: measured, not proved.
     """
-    size = float(np.linalg.norm(direction))
+    size = norm(direction)
     if not 0 < size < np.inf:
         return False
     v = (direction / size).astype(theta.dtype)
-    t, before = 0.1 * max(1.0, float(np.linalg.norm(theta))), f
-    slope = float(np.linalg.norm(ob.gradient(theta)))
+    t, before = 0.1 * max(1.0, norm(theta)), f
+    slope = norm(ob.gradient(theta))
     for i in range(40):
         point = theta + theta.dtype.type(t) * v
         here = value(point)
         if not here <= before or (i < 4 and not here < before):
             return False
-        g = float(np.linalg.norm(ob.gradient(point)))
+        g = norm(ob.gradient(point))
         if not g <= slope:
             return False
         t, before, slope = 2 * t, here, g

@@ -8,7 +8,7 @@ from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv.critical.nearest import Coordinates, walk
-from fastcurv.critical.newton_mr import dense_steps, grow, krylov_steps
+from fastcurv.critical.newton_mr import Steps, dense_steps, grow, krylov_steps, lower_gradient
 from fastcurv.krylov.space import KrylovSpace
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.testing import FunctionObjective, LinearAutoencoder, QuadraticObjective
@@ -24,6 +24,16 @@ def test_steps_from_what_is_no_matrix_of_numbers():
     assert flat.vectors == [] and flat.norm == 0
     steep = dense_steps(np.diag([1.0, 2.0, 3.0]), g)
     assert len(steep.vectors) > 0 and all(slope < 0 for slope in steep.slopes)
+
+
+def test_a_step_to_a_gradient_beyond_all_squares_is_shortened():
+    """Where its share of the gradient at hand has no square either."""
+    steps = Steps([np.ones(2)], [-1e-80], 1.0)
+    for far in (1e200, np.inf):
+        found = lower_gradient(
+            lambda x, far=far: np.full(2, far if x[0] > 0.1 else 1e-42), np.zeros(2), 1e-40, steps
+        )
+        assert found is not None and 0 < found[0][0] <= 0.1 and found[1][0] == 1e-42
 
 
 def test_a_krylov_space_of_nothing():

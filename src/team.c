@@ -42,7 +42,10 @@ int fc_team_get_limit(void) { return limit; }
 #define relax() ((void)0)
 #endif
 
-enum { SPIN_NS = 50000 }; /* how long a worker or a waiting caller spins before it sleeps */
+/* How long a worker or a waiting caller spins before it sleeps, and how long a worker stays awake
+ * that was woken within that time when it last slept: to be woken takes it 50 us. It gives way to
+ * any other thread meanwhile. */
+enum { SPIN_NS = 50000, LINGER_NS = 400000 };
 
 /* A line of 64 bytes that one thread wrote takes another thread a tenth of a microsecond or more to
  * fetch, so what is written together, and read together, lies together. */
@@ -111,11 +114,11 @@ static void work(int member) {
     }
 }
 
-/* Whether SPIN_NS have passed since the first time it was asked. */
-static int spun_long(long long *since) {
+/* Nanoseconds since the first time it was asked. */
+static long long spun(long long *since) {
     const long long now = fc_now_ns();
     if (!*since) *since = now;
-    return now - *since > SPIN_NS;
+    return now - *since;
 }
 
 /* The number of a job that is open and not the one seen last, or 0. */
@@ -124,20 +127,25 @@ static unsigned opened(unsigned seen) {
     return job % 2 && job != seen ? job : 0;
 }
 
-/* Wait for one: spin, then sleep. */
-static unsigned wait_for_job(unsigned seen) {
-    long long since = 0;
+/* Wait for one: spin, linger where the last wait was not much longer, then sleep; all again for one
+ * who was woken too late. */
+static unsigned wait_for_job(unsigned seen, int *linger) {
+    long long since = 0, waited;
     unsigned job;
     for (unsigned n = 0; !(job = opened(seen)); n++) {
         relax();
-        if (n % 64 == 63 && spun_long(&since)) {
-            pthread_mutex_lock(&team.sleep);
-            atomic_fetch_add(&team.sleepers, 1);
-            while (!(job = opened(seen))) pthread_cond_wait(&team.wake, &team.sleep);
-            atomic_fetch_sub(&team.sleepers, 1);
-            pthread_mutex_unlock(&team.sleep);
-            break;
+        if (n % 64 < 63 || (waited = spun(&since)) <= SPIN_NS) continue;
+        if (*linger && waited <= LINGER_NS) {
+            sched_yield();
+            continue;
         }
+        pthread_mutex_lock(&team.sleep);
+        atomic_fetch_add(&team.sleepers, 1);
+        if (!opened(seen)) pthread_cond_wait(&team.wake, &team.sleep);
+        atomic_fetch_sub(&team.sleepers, 1);
+        pthread_mutex_unlock(&team.sleep);
+        *linger = spun(&since) <= LINGER_NS;
+        since = 0;
     }
     return job;
 }
@@ -152,8 +160,9 @@ static void *worker(void *start) {
 #endif
     const int number = (int)(size_t)start;
     unsigned seen = team.born[number];
+    int linger = 0;
     for (;;) {
-        seen = wait_for_job(seen);
+        seen = wait_for_job(seen, &linger);
         __builtin_prefetch(&team.share[number], 1);
         count_t leave = ONE;
         atomic_fetch_add(&team.inside, ONE + CAME);
@@ -188,7 +197,7 @@ static count_t wait_for_workers(void) {
     count_t inside;
     for (unsigned n = 0; INSIDE(inside = atomic_load(&team.inside)); n++) {
         relax();
-        if (n % 64 == 63 && spun_long(&since)) {
+        if (n % 64 == 63 && spun(&since) > SPIN_NS) {
             pthread_mutex_lock(&team.sleep);
             atomic_store(&team.caller_sleeps, 1);
             while (INSIDE(inside = atomic_load(&team.inside))) {

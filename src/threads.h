@@ -49,5 +49,6 @@ typedef INIT_ONCE fc_once;
 #define pthread_cond_signal(cond) WakeConditionVariable(cond)
 #define pthread_cond_broadcast(cond) WakeAllConditionVariable(cond)
 #define pthread_cond_wait(cond, lock) SleepConditionVariableSRW(cond, lock, INFINITE, 0)
+#define sched_yield() SwitchToThread()
 #endif
 #endif

@@ -8,6 +8,7 @@ once per vector. Products within a panel are in the dtype of the basis; sums ove
 float64, which keeps the error of a long float32 inner product near that of one panel.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -109,7 +110,7 @@ def column_lengths(M: Floats) -> Floats:
 
 def length(x: Floats) -> float:
     """The 2-norm of a few numbers, whatever their scale."""
-    return float(column_lengths(np.reshape(x, (-1, 1)))[0])
+    return math.hypot(*x.tolist())
 
 
 def orthogonalise(Q: Array, W: Array, passes: int = 2) -> Floats:

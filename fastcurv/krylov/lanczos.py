@@ -15,6 +15,8 @@ neglected effect on T is of second order, the square of what was found, and is a
 are orthogonalised fully, twice, at every step.
 """
 
+import math
+
 import numpy as np
 
 from ..checks import times
@@ -120,7 +122,7 @@ class Recurrence(State):
         w = self.rows[j + 1]
         self.apply(j, w)
         c, beta = self._take_out(j, low, w)
-        if not np.isfinite(beta):  # too large for the unit, or not a number
+        if not math.isfinite(beta):  # too large for the unit, or not a number
             self.scale, scale = 0.0, self.scale
             self.exponent = 0
             try:
@@ -128,8 +130,8 @@ class Recurrence(State):
             finally:
                 self.scale = scale
             c, beta = self._take_out(j, low, w)
-        local, size = self.rows[low : j + 1], float(np.linalg.norm(c))
-        if not np.isfinite(self.unit * (size + beta)):
+        local, size = self.rows[low : j + 1], length(c)
+        if not math.isfinite(self.unit * (size + beta)):
             raise ValueError(NOT_FINITE)
         if beta <= 0.1 * size or len(local) > 2:
             again = project(local, w[None])[0]
@@ -137,7 +139,7 @@ class Recurrence(State):
             beta = norm(w)
             c[-1] += again[-1]
         gap = self._couple(low, j, self.unit * c[:-1])
-        self.scale = max(self.scale, self.unit * float(np.hypot(size, beta)))
+        self.scale = max(self.scale, self.unit * math.hypot(size, beta))
         self.noise = max(self.noise, length(gap), ROUNDING * self.eps * self.scale)
         self.T[j, j] = self.unit * c[-1]
         self.err[j] = self.noise
@@ -192,21 +194,28 @@ class Recurrence(State):
         do (Simon 1984), with what rounding adds at each step. It decides when to look, no more:
         what has been lost is then measured.
         """
-        T = self.T[: j + 1, : j + 1]
+        end = j + 1
+        T = self.T[:end, :end]
         before, now = self._along or self._along_clean(j)
         back = T[j - 1, j] if j else 0.0
-        spread = self.noise / (beta * (j + 1) ** 0.5)
-        following = (T @ now - T[j, j] * now - back * before) / beta
+        spread = self.noise / (beta * end**0.5)
+        ahead = np.zeros_like(now)
+        following = ahead[:end]
+        following[...] = (T @ now[:end] - T[j, j] * now[:end] - back * before[:end]) / beta
         following += np.copysign(spread, following)
         following[low:] = spread
-        lost, most = float(np.linalg.norm(following)), (self.scale + abs(T[j, j])) / beta
+        lost, most = length(following), (self.scale + abs(T[j, j])) / beta
         growth = min(lost / self._lost, most) if self._lost else most
         self._lost = np.inf if lost * growth > self.contamination else lost
-        self._along = np.append(now, 0.0), np.append(following, 1.0)
+        ahead[end] = 1.0
+        self._along = now, ahead
 
     def _along_clean(self, j: int) -> tuple[Floats, Floats]:
-        """What rows j-1 and j have along rows up to j where all are orthonormal to rounding."""
-        before, now = np.full((2, j + 1), self.eps / (j + 1) ** 0.5)
+        """What rows j-1 and j have along rows up to j where all are orthonormal to rounding; zeros
+        for the rows to come.
+        """
+        before, now = np.zeros((2, len(self.T) + 1))
+        before[: j + 1] = now[: j + 1] = self.eps / (j + 1) ** 0.5
         now[j] = before[j - 1] = 1.0
         return before, now
 

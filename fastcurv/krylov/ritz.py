@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from scipy import linalg
 
 from ..checks import check_choice, check_positive_int
 from ..eigensolver import eigh, eigh_tridiagonal
@@ -74,28 +75,45 @@ def ritz_pairs(run: Recurrence, k: int, which: str) -> tuple[Floats, Floats, Flo
         add is in `bounds`.
     """
     if run.tridiagonal and run.m > max(SMALL, 4 * k):
-        theta, S = _ends(run.T, run.m, k, which)
+        theta, S, largest = _ends(run.T, run.m, k, which)
     else:
         theta, S = decompose(run)
-    if len(theta):
-        run.scale = max(run.scale, float(np.abs(theta).max()))
+        largest = float(np.abs(theta).max(initial=0.0))
+    run.scale = max(run.scale, largest)
     keep = wanted(theta, k, which)
     theta, S = theta[keep], S[:, keep]
     residuals = column_lengths(run.coupling() @ S) if run.p else np.zeros(len(theta))
     return theta, S, residuals
 
 
-def _ends(T: Floats, m: int, k: int, which: str) -> tuple[Floats, Floats]:
-    """The extreme eigenpairs of a tridiagonal matrix that can be among the k wanted ones, and one
-    of the other end.
+def _ends(T: Floats, m: int, k: int, which: str) -> tuple[Floats, Floats, float]:
+    """The eigenpairs of a tridiagonal matrix that can be among the k wanted ones, and the largest
+    size of an eigenvalue. Of an end where nothing is wanted the value is enough.
     """
-    low, high = {"LA": (1, k), "SA": (k, 1), "BE": (k // 2 + 1, k - k // 2)}.get(which, (k, k))
+    low, high = {"LA": (0, k), "SA": (k, 0), "BE": (k // 2, k - k // 2)}.get(which, (k, k))
     diagonal, beside = np.diag(T)[:m], np.diag(T, 1)[: m - 1]
     parts = [
-        eigh_tridiagonal(diagonal, beside, (0, low - 1)),
-        eigh_tridiagonal(diagonal, beside, (m - high, m - 1)),
+        eigh_tridiagonal(diagonal, beside, (first, first + count - 1))
+        for first, count in ((0, low), (m - high, high))
+        if count
     ]
-    return np.concatenate([p[0] for p in parts]), np.hstack([p[1] for p in parts])
+    theta, S = np.concatenate([p[0] for p in parts]), np.hstack([p[1] for p in parts])
+    seen = [theta[0], theta[-1]]
+    if not (low and high):
+        seen.append(_value(diagonal, beside, 0 if high else m - 1))
+    return theta, S, float(np.abs(seen).max())
+
+
+def _value(diagonal: Floats, beside: Floats, index: int) -> float:
+    """One eigenvalue of a tridiagonal matrix, by bisection: a third of the price of its pair."""
+    exponent = int(np.frexp(max(np.abs(diagonal).max(), np.abs(beside).max()))[1])
+    near_one = np.ldexp(diagonal, -exponent), np.ldexp(beside, -exponent)
+    part: dict[str, Any] = {"select": "i", "select_range": (index, index)}
+    try:
+        found = linalg.eigvalsh_tridiagonal(*near_one, lapack_driver="stebz", **part)
+    except np.linalg.LinAlgError:
+        return float(eigh_tridiagonal(diagonal, beside, (index, index))[0][0])
+    return float(np.ldexp(found[0], exponent))
 
 
 def bounds(run: Recurrence, S: Floats, residuals: Floats) -> Floats:

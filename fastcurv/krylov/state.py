@@ -78,6 +78,9 @@ class State(Basis):
             self.widen(more)
             self.err = np.pad(self.err, (0, more))
             self.leak = np.pad(self.leak, ((0, 0), (0, more)))
+            if self._along is not None:
+                before, now = (np.pad(along, (0, more)) for along in self._along)
+                self._along = before, now
             self.capacity = capacity
 
     def reset(self) -> None:

@@ -25,6 +25,7 @@ from .results import Eigenpairs
 PROBE_SHARE = 12
 PROBE_RISK = 0.05
 LARGEST_BLOCK = 8
+STEEPEST = 2.5  # what a step divides residuals by at the most
 SMALL = 64  # dimensions up to which a probe may go to the end of the space
 
 MAX_BASIS_BYTES = 512 << 20
@@ -252,12 +253,14 @@ class Search:
     def _schedule(self, excess: float) -> None:
         """Look again when the residuals, falling as they did, are due; at most an eighth of the
         basis from now, near the end a 24th: what is spent past convergence is spent for nothing.
+        Not before `STEEPEST` would bring them there: a look takes as long as a small product.
         """
         m = self.run.m
         ahead = max(2, m // (8 if excess > 30 else 24))
         if self.last is not None and excess < self.last[1]:
             rate = np.log(self.last[1] / excess) / (m - self.last[0])
             ahead = min(ahead, max(1, int(0.7 * np.log(excess) / rate)))
+        ahead = max(ahead, int(min(m // 2, np.log(excess) / np.log(STEEPEST))))
         self.last = (m, excess)
         self.next_look = m + ahead
 

@@ -7,6 +7,7 @@ What could hang or kill the process runs in one of its own, with a time limit.
 import os
 import platform
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -354,6 +355,22 @@ def test_no_more_threads_are_used_than_pay_and_eight_always_where_two_do(asked):
     assert used[0] == 1
     assert min(asked, 8) <= used[1] <= min(asked, 24)  # 60 million operations, a millisecond
     assert used[2] == asked
+
+
+def test_workers_sleep_soon_after_the_last_product(rng, problem):
+    """They stay awake between products that follow each other closely, but not after the last."""
+    case = problem(rng, (64, 32, 16, 10), N=900, n_threads=2)
+    H = case.ob.hessian(case.theta)
+    v = rng.standard_normal(H.shape[0])
+    used = []
+    for _ in range(5):
+        for _ in range(60):
+            H @ v
+            time.sleep(1e-4)
+        before = time.process_time()
+        time.sleep(0.1)
+        used.append(time.process_time() - before)
+    assert min(used) < 5e-3
 
 
 @pytest.mark.parametrize("sizes, N", [((40, 90, 90, 3), 33), ((5, 30, 2), 2000)])

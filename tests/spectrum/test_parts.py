@@ -1,24 +1,28 @@
 """Parts of the Krylov methods alone, where something ends: a basis, a budget, the numbers."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv.checks import MatrixOperator
+from fastcurv.krylov import ritz
 from fastcurv.krylov.basis import bring_near_one
 from fastcurv.krylov.capped_cg import Workspace, _slow_direction, _too_slow
 from fastcurv.krylov.lanczos import Recurrence
 from fastcurv.krylov.minres import minres
-from fastcurv.krylov.ritz import ritz_pairs
+from fastcurv.krylov.ritz import ritz_pairs, wanted
 from fastcurv.krylov.subproblems import cubic, trust_region
 from fastcurv.progress import bar
-from fastcurv.spectrum import dense
+from fastcurv.spectrum import dense, search
 from fastcurv.spectrum.density import run_probe
 from fastcurv.spectrum.probing import Counted, mean_of, random_signs, widened
 from fastcurv.spectrum.reduced import reduced_pairs
+from fastcurv.vectors import dot, norm
 
-from .spectra import Prescribed
+from .spectra import Prescribed, hessian_like
 
 
 def diagonal(d):
@@ -280,3 +284,67 @@ def test_a_matrix_counts_its_products(rng):
     H.product(np.ones(5))
     H.product(np.ones(5), out=np.ones(5))
     assert H.n_products == 7
+
+
+@pytest.mark.parametrize("which", ["LA", "SA", "LM", "BE"])
+@pytest.mark.parametrize("scale", [1.0, 1e-200, 1e200])
+@pytest.mark.parametrize("fails", [False, True])
+def test_ends_of_a_long_recurrence_are_those_of_all_of_it(which, scale, fails, rng, monkeypatch):
+    """The same pairs, and the largest size at either end, of which not every end is asked for; in
+    its first 48 steps all of T is decomposed.
+    """
+    values = np.r_[np.linspace(-1, 1, 200), -3.0 if which == "LA" else 3.0]
+    run = Recurrence(Prescribed(values * scale, seed=0), 70)
+    run.insert_random(rng)
+    while run.m < 60:
+        run.step()
+    whole, S = np.linalg.eigh(run.T[:60, :60] / scale)
+    if fails:
+        monkeypatch.setattr(ritz.linalg, "eigvalsh_tridiagonal", broken)
+    run.scale = 0.0
+    theta, part, residuals = ritz_pairs(run, 4, which)
+    picked = wanted(whole, 4, which)
+    assert run.scale == pytest.approx(np.abs(whole).max() * scale, rel=1e-13)
+    assert np.allclose(theta / scale, whole[picked], rtol=0, atol=1e-13)
+    assert np.allclose(np.abs(part.T @ S[:, picked]), np.eye(4), rtol=0, atol=1e-9)
+    assert np.allclose(residuals, np.abs(run.T[60, 59] * part[-1]), rtol=1e-12)
+
+
+def broken(*args, **rest):
+    raise np.linalg.LinAlgError("Internal Error.")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("n", [3, 9000])
+def test_lengths_whose_squares_overflow_come_without_a_warning(n, dtype):
+    """NumPy's own dot warns of it, where there are NaNs too: on some processors only."""
+    huge = np.full(n, np.sqrt(np.finfo(dtype).max) * 2, dtype)
+    lost = np.r_[np.full(n - 2, np.nan), huge[:2]].astype(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert norm(huge) == pytest.approx(float(huge[0]) * n**0.5, rel=1e-6)
+        assert np.isnan(norm(lost)) and np.isnan(dot(lost, huge))
+        assert np.isinf(dot(huge, huge)) or dtype == "float32" and n > 8192  # summed in float64
+
+
+def test_a_search_looks_at_few_of_its_steps(monkeypatch):
+    """A look is worth a product of a small network: at most every fifth step has one, and not a
+    twentieth of the products is past the first at which all were converged.
+    """
+    op = Prescribed(hessian_like(np.random.default_rng(0)), seed=0)
+    whole, looks = search.Search._look, []
+
+    def ask():
+        looks.clear()
+        return fc.eigsh(op, 5, "SA", tol=1e-7, probe=False, seed=0).n_products
+
+    monkeypatch.setattr(search.Search, "_look", lambda self: looks.append(1) or whole(self))
+    usual, few = ask(), len(looks)
+    monkeypatch.setattr(search.Search, "_schedule", at_once)
+    first, every = ask(), len(looks)
+    assert 5 * few <= usual and 5 * few <= every
+    assert first <= usual <= 1.05 * first
+
+
+def at_once(self, excess):
+    self.next_look = self.run.m + 1

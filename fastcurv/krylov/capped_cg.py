@@ -119,11 +119,10 @@ def _too_slow(j: int, fallen: float, bound: float, eps: float) -> bool:
 
     Then somewhere it is not.
     """
-    kappa = (bound + 2.0 * eps) / eps
-    tau = np.sqrt(kappa) / (np.sqrt(kappa) + 1.0)
-    log_guarantee = (
-        np.log(4.0) + 4.0 * np.log(kappa) - 2.0 * np.log1p(-np.sqrt(tau)) + j * np.log(tau)
-    )
+    root = np.sqrt((bound + 2.0 * eps) / eps)
+    tau = root / (root + 1.0)  # close to 1: its distance is written without it
+    beside = np.log(root + 1.0) + np.log1p(np.sqrt(tau))
+    log_guarantee = np.log(4.0) + 8.0 * np.log(root) + 2.0 * beside - j * np.log1p(1.0 / root)
     return fallen > 0 and np.log(fallen) > log_guarantee
 
 

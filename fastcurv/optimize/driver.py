@@ -90,12 +90,9 @@ class Loop:
         else:
             run.record()
         try:
-            with (
-                bar(
-                    None if self.method.curvature else self.ask.max_iter, self.ask.method, progress
-                ) as shown,
-                np.errstate(over="ignore", invalid="ignore"),
-            ):
+            with bar(
+                None if self.method.curvature else self.ask.max_iter, self.ask.method, progress
+            ) as shown:
                 shown.update(run.iteration)
                 self.shown = shown
                 self._iterate()

@@ -14,6 +14,7 @@ from ..critical.knowledge import left_alone, value_at
 from ..critical.nearness import value_rounding
 from ..outcome import outcome
 from ..protocols import Differentiable
+from ..vectors import norm
 from .line_search import first_length, line_minimum, rounding_of
 from .negative_curvature import lowest_curvature, suspects
 
@@ -75,7 +76,7 @@ def escape(
     """
     theta = check_theta(ob, theta, "theta", getattr(ob, "dtype", None)).copy()
     max_products = check_positive_int(max_products, "max_products")
-    with left_alone(ob, theta):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"), left_alone(ob, theta):
         return _escape(ob, theta, direction, max_products, seed)
 
 
@@ -93,9 +94,9 @@ def _escape(
     v = check_vector(way, H.n, "direction", theta.dtype)
     if not np.any(v):
         raise ValueError("direction is zero; wanted a direction to follow")
-    v = v / theta.dtype.type(np.linalg.norm(v))
+    v = v / theta.dtype.type(norm(v))
     curvature, error, Hv = H.rayleigh(v)
-    H.norm = max(H.norm, size, float(np.linalg.norm(Hv)))
+    H.norm = max(H.norm, size, norm(Hv))
     negative = curvature < -max(error, rounding if direction is None else H.bound(v))
     result: Any = outcome(
         x=theta.copy(), fun=f0, success=False, step=0.0, direction=v, curvature=curvature, nfev=1

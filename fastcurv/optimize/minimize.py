@@ -205,7 +205,8 @@ def minimize(
         checkpoint_every=_count(checkpoint_every, "checkpoint_every"),
         verdict=bool(verdict),
     )
-    return Loop(run, ask, maker).go(arrays, facts, progress)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is lost is seen
+        return Loop(run, ask, maker).go(arrays, facts, progress)
 
 
 def _usual_iterations(maker: type[Method], options: dict[str, Any]) -> int:

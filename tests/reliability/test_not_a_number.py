@@ -1,6 +1,7 @@
 """NaN and infinity: the table in docs/limits.md, a test a row."""
 
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
+from fastcurv.optimize.minimize import METHODS
 from fastcurv.testing import FunctionObjective
 
 MODEL = fc.MLP([2, 3, 1])
@@ -152,6 +154,25 @@ def test_a_loss_that_overflows():
     for call in (fc.classify, fc.minimize, fc.find_critical_point):
         with pytest.raises(ValueError, match="finite"):
             call(OB, far)
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e60, 1e110, 1e150])
+@pytest.mark.parametrize("activation, loss", [("identity", "mse"), ("gelu", "cross_entropy")])
+def test_numbers_near_the_end_of_the_range_raise_no_warning(scale, activation, loss):
+    """NumPy would warn of squares that overflow, some on one processor and some on another."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((9, 3))
+    y = rng.integers(2, size=9) if loss == "cross_entropy" else rng.standard_normal((9, 2))
+    ob = fc.Objective(fc.MLP([3, 4, 2], activation), rows, y, loss)
+    theta = ob.model.init(seed=0) * scale
+    calls = [partial(fc.minimize, method=method, max_iter=5) for method in METHODS]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        for call in (*calls, fc.classify, fc.escape, partial(fc.find_critical_point, max_iter=5)):
+            try:
+                call(ob, theta)
+            except ValueError as error:
+                assert "finite" in str(error), call
 
 
 def test_a_trial_step_into_an_overflow_is_not_taken():

@@ -79,6 +79,9 @@ def test_slow_is_above_the_guarantee_of_a_positive_matrix():
         assert _too_slow(j, guaranteed * (1 + 1e-9), bound, eps)
         assert not _too_slow(j, guaranteed * (1 - 1e-9), bound, eps)
     assert not _too_slow(10**9, 0.0, bound, eps)
+    for kappa in (1e22, 1e40):  # tau is 1 to rounding, and 1 - tau^1/2 is 1 / (2 kappa^1/2)
+        assert _too_slow(3, 16 * kappa**5 * (1 + 1e-7), eps * kappa, eps)
+        assert not _too_slow(3, 16 * kappa**5 * (1 - 1e-7), eps * kappa, eps)
 
 
 # --- recurrences

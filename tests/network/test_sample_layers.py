@@ -48,4 +48,4 @@ def test_passes_share_their_memory_and_nothing_else(kind, rng):
         tracemalloc.stop()
     assert found is out and np.array_equal(out, first)
     matrix = 8 * 32 * 150
-    assert peak < 2 * matrix, peak / matrix  # with skips, and the loss
+    assert peak < 2.5 * matrix, peak / matrix  # with skips, the loss, a temporary of NumPy 1.23

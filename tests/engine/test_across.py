@@ -121,10 +121,9 @@ def test_few_rows_of_a_wide_net(wide, dtype, panels):
     """They share one panel, in float32 where they fill most of its lines or the net is large; many
     are rows.
     """
-    model = fc.MLP(wide, dtype=dtype)
-    small = fc.Objective(fc.MLP([1, 1]), np.ones((1, 1)), np.ones((1, 1)), "mse")
-    if small.hessian(np.zeros(2)).layout["arch"] in ("blas", "reference"):
+    if engine.chosen_arch() in ("blas", "reference"):
         pytest.skip("no vectors")
+    model = fc.MLP(wide, dtype=dtype)
     for rows, panel in panels.items():
         X = np.ones((rows, wide[0]), dtype)
         ob = fc.Objective(model, X, np.zeros(rows, int), loss="cross_entropy")

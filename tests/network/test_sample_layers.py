@@ -48,4 +48,5 @@ def test_passes_share_their_memory_and_nothing_else(kind, rng):
         tracemalloc.stop()
     assert found is out and np.array_equal(out, first)
     matrix = 8 * 32 * 150
-    assert peak < 2.5 * matrix, peak / matrix  # with skips, the loss, a temporary of NumPy 1.23
+    most = 2 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 2.5  # 1.23: a temporary more
+    assert peak < most * matrix, peak / matrix  # with skips, and the loss

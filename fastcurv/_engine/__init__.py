@@ -1,7 +1,7 @@
 """The compiled side: what the Python side may ask of it. `probe` is a door for tests."""
 
 from .batch_norm import BATCH_NORM_EPS
-from .data import Rows
+from .data import Rows, maps_behind, still_there
 from .kernels import (
     ACTIVATIONS,
     LOSSES,
@@ -43,12 +43,14 @@ __all__ = [
     "fma_peak",
     "force_across",
     "get_thread_limit",
+    "maps_behind",
     "combine_rows",
     "compact_weights",
     "project_rows",
     "set_arch",
     "set_thread_limit",
     "statistics",
+    "still_there",
     "subtract_rows",
     "summation",
     "thread_workers",

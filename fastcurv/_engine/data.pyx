@@ -6,12 +6,37 @@ from libc.math cimport isfinite
 from libc.stdint cimport int32_t
 from libc.string cimport memset
 
+import mmap
+
 import numpy as np
 
 from .memory cimport Touch, fc_block, fc_block_free, padded, pointer, touch
 
 
 cdef enum: PART = 1 << 17       # bytes of a part of the copy of X
+
+
+def maps_behind(**arrays):
+    """The memory-mapped files that arrays lie in: (name, map, bytes that its file must have)."""
+    found = []
+    for name, x in arrays.items():
+        while isinstance(x, np.ndarray) and not hasattr(x, "_mmap"):
+            x = x.base
+        mapped = getattr(x, "_mmap", None)
+        if mapped is not None:
+            start = x.offset - x.offset % mmap.ALLOCATIONGRANULARITY
+            found.append((name, mapped, start + len(mapped)))
+    return found
+
+
+def still_there(maps):
+    """Refuse a memory-mapped file that was cut short: reading past its end ends the process."""
+    for name, mapped, size in maps:
+        if mapped.size() < size:
+            raise ValueError(
+                f"the file of {name} has {mapped.size()} bytes now and had {size}; wanted the "
+                "same rows in every pass"
+            )
 
 
 cdef class Rows:
@@ -24,6 +49,7 @@ cdef class Rows:
     cdef int point_at(self, X, y, labels, weight) except -1:
         cdef Data *D = &self.D
         self.X, self.y, self.labels, self.weight = X, y, labels, weight
+        self.maps = maps_behind(X=X, y=y, sample_weight=weight)
         D.ldx = padded(X.shape[1], X.itemsize)
         D.X, D.x_rs, D.x_cs = pointer(X), X.strides[0] // X.itemsize, X.strides[1] // X.itemsize
         if y is not None:
@@ -36,12 +62,18 @@ cdef class Rows:
     def __dealloc__(self):
         fc_block_free(self.D.x)
 
+    cpdef int still_there(self) except -1:
+        if self.maps:
+            still_there(self.maps)
+        return 0
+
     cdef int pad(self, const fc_table *K, int threads) except -1:
         """Copy X into its padded form, unless that is done."""
         cdef Data *D = &self.D
         cdef Touch t
         if D.x != NULL:
             return 0
+        self.still_there()
         memset(&t, 0, sizeof(t))
         t.base = <char *>fc_block(self.X.shape[0] * D.ldx * K.real_bytes)
         if t.base == NULL:

@@ -56,7 +56,8 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         The network.
     X : array_like (N, sizes[0])
         Referenced, not copied, where it has the model's dtype; the engine keeps one padded copy.
-        So X, y and sample_weight must stay as they are: proofs read them, products that copy.
+        So X, y and sample_weight must stay as they are: proofs read them, products that copy. A
+        memory-mapped file that was cut short is a ValueError of the next call.
         A sparse matrix makes a `fastcurv.network.sparse.SparseObjective`, which has no dense one.
     y : array_like
         ``(N, d_out)``; ``(N,)`` where ``d_out`` is 1; for ``cross_entropy`` integer classes
@@ -356,6 +357,7 @@ class Objective(NetworkFacts, Answering, subject="objective"):
 
         Divides by its own number of rows.
         """
+        self._rows.still_there()
         X, y, weight = selected(rows, self.X, self.y, self.sample_weight)
         other: Objective = self._unstarted()
         other.X, other.y = X, np.ascontiguousarray(y)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .._engine import maps_behind, still_there
 from ..checks import as_numpy, is_sparse
 from .blocks import Block, picked, regrouped
 
@@ -140,8 +141,7 @@ class Arrays:
 
     def _parts(self) -> Block:
         """What blocks are cut from, all of it there still."""
-        for name, part in (("X", self.X), ("y", self.y), ("sample_weight", self.weight)):
-            _still_there(part, name)
+        still_there(maps_behind(X=self.X, y=self.y, sample_weight=self.weight))
         return self.X, self.y, self.weight
 
     def take(self, rows: np.ndarray) -> Block:
@@ -158,21 +158,6 @@ class Arrays:
     def release(self, X: Any) -> None:
         """The pages of a block of a memory-mapped file may leave this process."""
         release(X)
-
-
-def _still_there(x: Any, name: str) -> None:
-    """Refuse a memory-mapped file that was cut short: reading past its end ends the process."""
-    while isinstance(x, np.ndarray) and not hasattr(x, "_mmap"):
-        x = x.base
-    mapped = getattr(x, "_mmap", None)
-    if mapped is None:
-        return
-    start = x.offset - x.offset % mmap.ALLOCATIONGRANULARITY
-    if mapped.size() < start + len(mapped):
-        raise ValueError(
-            f"the file of {name} has {mapped.size()} bytes now and had {start + len(mapped)}; "
-            "wanted the same rows in every pass"
-        )
 
 
 def _sliced(x: Any, name: str) -> Any:

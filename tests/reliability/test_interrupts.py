@@ -41,6 +41,8 @@ wide, there = drawn([784, 512, 512, 10], 64)
 W = wide.hessian(there)
 small, at = drawn([20, 30, 3], 300)
 few, at_few = drawn([60, 40, 40, 10], 4000)
+normed = fc.MLP([20, 30, 3], batch_norm=True)
+N = fc.Objective(normed, small.X, small.y, "mse").hessian(normed.init(seed=0))
 streamed = fc.StreamedObjective(ob.model, ob.X, ob.y, "mse", l2=1e-3)
 S = streamed.hessian(theta)
 folder = tempfile.mkdtemp()
@@ -74,6 +76,8 @@ CALLS = {
     "the matrix by layers": "layered(few, at_few, 'hessian')",
     "the Gram matrix of outputs": "fc.inertia(wide.ggn(there).reduced('outputs'))",
     "the proof of that matrix": "gram_enclosure(wide, there, 'ggn')",
+    "bounds on all columns": "H.column_bounds()",
+    "bounds on all columns with batch normalisation": "N.column_bounds()",
     "save": "write_tensors(folder + '/x', {'x': large})",
     "load": "read_tensors(folder + '/y')",
 }

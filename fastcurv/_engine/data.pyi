@@ -7,6 +7,7 @@ from typing_extensions import disjoint_base
 
 def maps_behind(**arrays: NDArray[Any] | None) -> list[tuple[str, mmap.mmap, int]]: ...
 def still_there(maps: list[tuple[str, mmap.mmap, int]]) -> None: ...
+
 @disjoint_base
 class Rows:
     def __new__(

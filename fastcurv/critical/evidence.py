@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..checks import check_symmetric_operator, operator_dtype, times
 from ..progress import Bar
 from ..protocols import Array, Floats, ProvedReach
+from ..singular import svd
 from ..spectrum.dense import PRODUCT_EPS, DenseMatrix, dense_matrix
 from ..vectors import safe_norm
 
@@ -222,7 +223,7 @@ def independent(T: Floats, rtol: float = 1e-7) -> Floats:
     T = T[:, sizes > 0] / sizes[sizes > 0]
     if not T.shape[1]:
         return T
-    U, s, _ = np.linalg.svd(T, full_matrices=False)
+    U, s, _ = svd(T)
     return U[:, s > rtol * s[0]]
 
 
@@ -232,7 +233,7 @@ def annihilated(AQ: Floats, Q: Floats, tol: float) -> Floats:
     """
     if not Q.shape[1]:
         return Q
-    _, s, Vt = np.linalg.svd(AQ, full_matrices=False)
+    _, s, Vt = svd(AQ)
     return np.asarray(Q @ Vt[s <= tol].T)
 
 

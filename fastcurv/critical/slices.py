@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import qr, svdvals
+from scipy.linalg import qr
 from scipy.linalg.lapack import dormqr
 
 from ..eigensolver import Apart, eigh, eigh_apart
+from ..singular import svdvals
 from ..spectrum.dense import DenseMatrix
 from ..vectors import safe_norm
 from .evidence import annihilated, balance, independent, spectral_norm

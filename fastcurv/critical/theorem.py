@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..singular import svdvals
 from ..vectors import safe_norm
 
 Floats = NDArray[np.float64]
@@ -216,7 +217,7 @@ def orbit_stays_whole(
     if tangents.shape[1] < span.shape[1]:
         return False
     M = span.T @ tangents
-    smallest = float(np.linalg.svd(M, compute_uv=False)[-1])
+    smallest = float(svdvals(M)[-1])
     rounding = (len(span) + sum(M.shape)) * EPS * safe_norm(tangents)
     moved = change * radius if change > 0 else 0.0
     return bool(smallest > (moved + error + rounding) * UP)
@@ -244,7 +245,7 @@ def zero_of_residuals(
     m, n = J.shape
     if m > n:
         return Contraction(False, np.inf, np.inf, np.inf, np.inf, np.inf, "inverse")
-    values = np.linalg.svd(J, compute_uv=False)
+    values = svdvals(J)
     smallest = float(values[-1]) - J_error - (m + n) * EPS * float(values[0])
     beta = UP / smallest if smallest > 0 else np.inf
     return kantorovich(beta, beta * (safe_norm(residuals) + off) * UP, third)

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..checks import times
 from ..protocols import Array, Floats
+from ..singular import svd
 from ..vectors import norm
 from .basis import column_lengths, length, orthogonalise, orthonormalise, project, rotate, subtract
 from .state import ROUNDING, State
@@ -255,7 +256,7 @@ class Recurrence(State):
         of err.
         """
         k = self.m + self.p
-        U = np.linalg.svd(B, full_matrices=False)[0][:, :r]
+        U = svd(B)[0][:, :r]
         kept = U.T @ B
         lost = self.unit * column_lengths(B - U @ kept)
         rotate(W[: len(B)], U)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..protocols import Array, Floats
+from ..singular import svd
 from ..vectors import norm
 from .basis import Basis, bring_near_one, length, project, subtract
 from .ritz import decompose
@@ -227,7 +228,7 @@ def least_residual(basis: Basis, gamma: float, damping: float = 0.0) -> tuple[Fl
     decomposition of the projected matrix; no product.
     """
     tall = basis.tall()
-    W, s, Vt = np.linalg.svd(tall, full_matrices=False)
+    W, s, Vt = svd(tall)
     y = -(Vt.T @ (gamma * W[0] * damped_inverse(s, damping, 1e-12 * s[0])))
     residual = tall @ y
     residual[0] += gamma

@@ -12,6 +12,7 @@ import numpy as np
 from ..checks import operator_dtype
 from ..eigensolver import eigh
 from ..protocols import Array, Floats, Indices
+from ..singular import svd
 from .basis import (
     Basis,
     as_product,
@@ -246,7 +247,7 @@ class State(Basis):
         u or `most` of them.
         """
         m, p = self.m, self.p
-        U, size, _ = np.linalg.svd(M / (np.abs(M).max(initial=0.0) or 1.0), full_matrices=False)
+        U, size, _ = svd(M / (np.abs(M).max(initial=0.0) or 1.0))
         U = U[:, size > 1e-3 * size[0]][:, :most] if size[0] > 0 else U[:, :0]
         if U.shape[1] >= p:
             return

@@ -23,6 +23,7 @@ import numpy as np
 
 from ..memo import kept_with
 from ..protocols import Array
+from ..singular import svd
 from .coordinates import InCoordinates
 from .mlp import MLP
 from .sample_layers import Reflectors
@@ -50,7 +51,7 @@ class Rotation:
         self.joint, self.width = joint, A.shape[1]
         self.Q = Reflectors(A)
         L, r = self.Q.L, self.Q.r
-        left, sizes, right = np.linalg.svd(L, full_matrices=False)
+        left, sizes, right = svd(L)
         eps = np.finfo(np.float64).eps
         rank = int((sizes > max(L.shape) * eps * sizes[0]).sum()) if len(sizes) else 0
         Z, self.s = right[:rank].T, 1.0  # (r, rank)

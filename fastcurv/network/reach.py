@@ -43,6 +43,7 @@ from numpy.typing import NDArray
 from ..eigensolver import UNIT, gamma_of
 from ..protocols import Enclosed
 from ..rounding.rowwise import Rounding
+from ..singular import svd
 from ..structure.parameters import layers_of
 from .sample_space import layer_size
 
@@ -59,7 +60,7 @@ def _basis(A: Floats, whole: bool) -> tuple[Floats, Floats]:
     """Orthonormal columns that hold the rows of A (N, k) to rounding, and, with `whole`, the rest
     beside them.
     """
-    _, sizes, right = np.linalg.svd(A, full_matrices=whole)
+    _, sizes, right = svd(A, whole)
     r = 0
     if sizes.size and sizes[0] > 0:
         r = int((sizes > CUT * max(A.shape) * 2 * UNIT * sizes[0]).sum())

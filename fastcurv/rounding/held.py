@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..singular import svd, svdvals
 from .copies import Copies, Units
 from .gated import Arrays, Floats, Rows, by_complex_steps
 
@@ -320,7 +321,7 @@ class Held:
             return -np.inf  # the decay of a bias is not that of a weight
         rounding = 1e-13 * float(np.linalg.norm(d) * np.linalg.norm(x) + 1)
         gains = [
-            float(np.linalg.svd((d * gates[:, i : i + 1]).T @ x, compute_uv=False)[1])
+            float(svdvals((d * gates[:, i : i + 1]).T @ x)[1])
             for i in np.flatnonzero(self.copies.families(l))
             if min(d.shape[1], x.shape[1]) > 1
         ]
@@ -354,7 +355,7 @@ class Held:
 
 def _along_one_line(d: Floats, x: Floats, leak: float) -> float:
     """A bound on ``|sum d relu(u x)|`` over unit u, sharp where x are multiples of one vector."""
-    e = np.linalg.svd(x, full_matrices=False)[2][0]
+    e = svd(x)[2][0]
     t = x @ e
     sides = [np.where(way > 0, way, leak * way) @ d for way in (t, -t)]
     rest = np.linalg.norm(x - np.outer(t, e), axis=1)

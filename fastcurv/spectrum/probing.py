@@ -18,9 +18,10 @@ from .density import random_signs
 from .results import TWO_VALUED, Estimate, mean_of, widened
 
 BLOCK = 16
-# Quadratic forms of signs can take two values only, where few coordinates couple: that many
-# samples are all alike, and show no scatter, once in 32 times
-ALIKE = 6
+# Where few coordinates couple, a quadratic form of signs takes few values. One that is not constant
+# takes each in three of four draws at most, as a polynomial of degree 2: that many samples are all
+# alike, and show no scatter, once in 20 times or less
+ALIKE = 11
 
 
 def sketched(m: int) -> int:

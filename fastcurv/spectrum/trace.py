@@ -17,12 +17,12 @@ from ..checks import (
 )
 from ..progress import bar
 from ..protocols import Operator, Seed, Written
-from .probing import ALIKE, BLOCK, Counted, from_sums, outside, sketched, squares_of
+from .probing import BLOCK, Counted, from_sums, outside, sketched, squares_of
 from .reduced import reduction
 from .results import Estimate, mean_of
 from .sketch import Sketch
 
-LEAST = 2 * ALIKE  # applications from which on a sketch, of half of them, tells its own error
+LEAST = 12  # applications from which on a sketch, of half of them, tells its own error
 
 
 def trace(
@@ -49,7 +49,7 @@ def trace(
         n_samples, still works.
     method : str
         ``"hutchinson"``: the mean of ``v'Hv`` over random signs v. ``"hutch++"``: exact on the
-        range of ``n_probes / 3`` products, fewer below 18, Hutchinson on the rest; far better where
+        range of ``n_probes / 3`` products, fewer below 33, Hutchinson on the rest; far better where
         few eigenvalues dominate. ``"xtrace"``: the same idea with every sample in every role, best
         of all, at the cost of n_probes vectors in memory. ``"auto"``: Hutchinson where
         ``op.quadratic`` exists and below 12 samples, else XTrace. From n samples on it is exact: n
@@ -67,10 +67,10 @@ def trace(
     Returns
     -------
     Estimate
-        ``estimate, stderr, n_products``. Two standard errors cover the truth 19 times in 20, from 6
-        samples on, XTrace and XDiag from 12: they are widened by Student's t where samples are few,
-        where few samples carry the sum, and for leave-one-out estimates by their correlation and by
-        what each leaves out.
+        ``estimate, stderr, n_products``. Two standard errors cover the truth 19 times in 20, from
+        12 samples on: they are widened by Student's t where samples are few, where few samples
+        carry the sum, and for leave-one-out estimates by their correlation and by what each leaves
+        out. Fewer can all be alike, and show no scatter, where few coordinates couple.
 
     Raises
     ------

@@ -8,7 +8,7 @@ from scipy import linalg
 from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
-from fastcurv import eigensolver
+from fastcurv import eigensolver, singular
 from fastcurv.spectrum.dense import dense_matrix
 
 SCALES = [1e-300, 1e-160, 1e-20, 1.0, 1e20, 1e160, 1e300]
@@ -339,3 +339,27 @@ def test_what_a_floor_by_cholesky_loses_is_the_formulas(n, shift):
     assert shift - floor == pytest.approx(float(lost), rel=2e-6, abs=4e-16 * shift)
     for bad in (0.0, -1.0, 1e9, np.nan):
         assert eigensolver.cholesky_floor(np.diag(d), bad) == 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_singular_values_where_divide_and_conquer_fails(dtype, rng, monkeypatch):
+    """QR finds the same; a matrix with NaN has none, and is not asked of QR."""
+    A = rng.standard_normal((7, 4)).astype(dtype)
+    expected = np.linalg.svd(A, compute_uv=False)
+
+    def broken(*args, **rest):
+        raise np.linalg.LinAlgError("SVD did not converge")
+
+    monkeypatch.setattr(np.linalg, "svd", broken)
+    room = 50 * np.finfo(dtype).eps * expected[0]
+    assert np.abs(singular.svdvals(A) - expected).max() < room
+    for whole in (False, True):
+        U, sizes, Vt = singular.svd(A, whole)
+        assert U.shape == (7, 7 if whole else 4) and sizes.dtype == dtype
+        assert np.abs((U[:, :4] * sizes) @ Vt - A).max() < room
+    A[3, 1] = np.nan
+    with pytest.raises(np.linalg.LinAlgError, match="did not converge"):
+        singular.svd(A)
+    monkeypatch.setattr(linalg, "svd", broken)
+    with pytest.raises(np.linalg.LinAlgError, match="did not converge"):
+        singular.svdvals(np.eye(2))

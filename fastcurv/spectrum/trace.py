@@ -49,7 +49,7 @@ def trace(
         n_samples, still works.
     method : str
         ``"hutchinson"``: the mean of ``v'Hv`` over random signs v. ``"hutch++"``: exact on the
-        range of ``n_probes / 3`` products, fewer below 33, Hutchinson on the rest; far better where
+        range of ``n_probes / 3`` products, fewer below 31, Hutchinson on the rest; far better where
         few eigenvalues dominate. ``"xtrace"``: the same idea with every sample in every role, best
         of all, at the cost of n_probes vectors in memory. ``"auto"``: Hutchinson where
         ``op.quadratic`` exists and below 12 samples, else XTrace. From n samples on it is exact: n

@@ -23,8 +23,8 @@ def svd(A: Array, full_matrices: bool = False) -> tuple[Array, Array, Array]:
 
     Examples
     --------
-    >>> svd(np.array([[0.0, -2.0], [0.0, 0.0]]))[1]
-    array([2., 0.])
+    >>> svd(np.array([[0.0, -2.0], [1.0, 0.0]]))[1]
+    array([2., 1.])
     """
     found: tuple[Array, Array, Array] = _decomposed(A, full_matrices=full_matrices)
     return found

@@ -30,6 +30,7 @@ LEAVES = {
     "progress",
     "protocols",
     "runtime",
+    "singular",
     "vectors",
 }
 # Who may know whom: a room, and what it may import beside itself and the leaves.

@@ -1,0 +1,75 @@
+"""Memory-mapped files that are cut short while rows are read from them."""
+
+import pytest
+
+
+@pytest.mark.parametrize("cut", ["X", "y"])
+def test_a_file_that_is_cut_short_is_refused_and_ends_no_process(cut, tmp_path, python):
+    """Between passes, amid one, and for a batch, views and plain arrays of its pages among them."""
+    python(
+        f"""
+import os
+import numpy as np
+import fastcurv as fc
+
+os.chdir({str(tmp_path)!r})
+N, model = 20_000, fc.MLP([20, 5, 3])
+theta = model.init(seed=0)
+for as_given in (lambda a: a, lambda a: a[100:], lambda a: np.asarray(a)):
+    np.save("X.npy", np.ones((N, 20)))
+    np.save("y.npy", np.arange(N) % 3)
+    X, y = (as_given(np.load(name, mmap_mode="r")) for name in ("X.npy", "y.npy"))
+    ob = fc.StreamedObjective(model, X, y, block_rows=1000)
+    value, blocks = ob.value(theta), ob.source.blocks(1000)
+    next(blocks)
+    os.truncate("{cut}.npy", 5000)
+    asks = lambda: ob.gradient(theta), lambda: ob.batch([N - 200]), lambda: next(blocks)
+    for ask in asks:
+        try:
+            ask()
+        except ValueError as error:
+            assert "the file of {cut} has 5000 bytes now and had" in str(error), error
+        else:
+            raise AssertionError("it was read")
+"""
+    )
+
+
+@pytest.mark.parametrize("cut", ["X", "y", "w"])
+@pytest.mark.parametrize("memory", [None, 2_000_000])
+def test_a_plain_objective_of_a_file_that_is_cut_short_refuses_too(cut, memory, tmp_path, python):
+    """Its operators as well; only what is known already needs no rows."""
+    python(
+        f"""
+import os
+import numpy as np
+import fastcurv as fc
+
+os.chdir({str(tmp_path)!r})
+N, model = 20_000, fc.MLP([20, 5, 2])
+theta = model.init(seed=0)
+names = "X.npy", "y.npy", "w.npy"
+for as_given in (lambda a: a, lambda a: a[100:], lambda a: np.asarray(a)):
+    for name, numbers in zip(names, (np.ones((N, 20)), np.ones((N, 2)), np.ones(N))):
+        np.save(name, numbers)
+    X, y, w = (as_given(np.load(name, mmap_mode="r")) for name in names)
+    ob = fc.Objective(model, X, y, "mse", sample_weight=w, memory={memory})
+    ob.value(theta)
+    H, J = ob.hessian(theta), ob.jacobian(theta)
+    os.truncate("{cut}.npy", 5000)
+    asks = (
+        lambda: ob.gradient(theta), lambda: ob.value(2 * theta), lambda: H @ theta,
+        lambda: H.quadratic(theta), lambda: J @ theta, lambda: ob.hessian(theta),
+        lambda: ob.batch([N - 200]), lambda: fc.classify(ob, theta),
+        lambda: fc.minimize(ob, theta, max_iter=1),
+    )
+    for i, ask in enumerate(asks):
+        try:
+            ask()
+        except ValueError as error:
+            text = str(error)
+            assert "has 5000 bytes now and had" in text and text.startswith("the file of"), error
+        else:
+            raise AssertionError(f"ask {{i}} was answered")
+"""
+    )

@@ -54,7 +54,7 @@ SKETCH = {"hutch++": 3, "xtrace": 2, "xdiag": 2}  # one vector of it for so many
         (diagonal, "xdiag"),
     ],
 )
-@pytest.mark.parametrize("m", [6, 12, 30])
+@pytest.mark.parametrize("m", [6, 12, pytest.param(30, marks=pytest.mark.nightly)])
 def test_two_standard_errors_cover_19_times_in_20(function, method, m, rng):
     """Whatever dominates, the sketch as large as that included: exact binomial tests, each with one
     false alarm in 1e5.

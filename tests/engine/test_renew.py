@@ -70,6 +70,7 @@ def test_a_copy_shows_whether_rows_are_finite(rng, width, dtype):
         for bad in (np.nan, np.inf, -np.inf, 0.9 * np.finfo(dtype).max):
             other = X.copy()
             other[at] = bad
-            assert plan.renew(other, None, y, w) is False
+            summed = plan.layout["arch"] == "reference" and dtype == "float32"  # in double
+            assert plan.renew(other, None, y, w) is bool(copied and summed and np.isfinite(bad))
             assert plan.renew(X, None, y, w) is copied
     assert copied or plan.layout["panel"]  # then X is read as it lies

@@ -276,7 +276,8 @@ def test_no_more_than_so_far_above_the_error(act, loss):
     """Two layers: some thousand times; five: a hundred thousand, in either precision; measured: the
     error itself.
     """
-    for sizes, ceiling in (([8, 16, 5], 5e3), ([8, 16, 16, 16, 16, 5], 1.5e5)):
+    plain = 2 if engine.chosen_arch() == "reference" else 1  # whose sums err less
+    for sizes, ceiling in (([8, 16, 5], 5e3), ([8, 16, 16, 16, 16, 5], plain * 1.5e5)):
         for dtype in DTYPES:
             found = errors(*problem(sizes, act, loss, dtype, N=100), kinds=("hessian",))
             for what, (bound, error) in found.items():

@@ -49,7 +49,7 @@ cdef class Rows:
     cdef int point_at(self, X, y, labels, weight) except -1:
         cdef Data *D = &self.D
         self.X, self.y, self.labels, self.weight = X, y, labels, weight
-        self.maps = maps_behind(X=X, y=y, sample_weight=weight)
+        self.maps = maps_behind(X=X, y=y if labels is None else labels, sample_weight=weight)
         D.ldx = padded(X.shape[1], X.itemsize)
         D.X, D.x_rs, D.x_cs = pointer(X), X.strides[0] // X.itemsize, X.strides[1] // X.itemsize
         if y is not None:

@@ -2,16 +2,29 @@
 
 import pytest
 
+BEGIN = """
+import os
+import numpy as np
+import fastcurv as fc
+
+def refused(asks, words):
+    for i, ask in enumerate(asks):
+        try:
+            ask()
+        except ValueError as error:
+            assert words in str(error) and str(error).startswith("the file of"), error
+        else:
+            raise AssertionError(f"ask {i} was answered")
+
+"""
+
 
 @pytest.mark.parametrize("cut", ["X", "y"])
 def test_a_file_that_is_cut_short_is_refused_and_ends_no_process(cut, tmp_path, python):
     """Between passes, amid one, and for a batch, views and plain arrays of its pages among them."""
     python(
-        f"""
-import os
-import numpy as np
-import fastcurv as fc
-
+        BEGIN
+        + f"""
 os.chdir({str(tmp_path)!r})
 N, model = 20_000, fc.MLP([20, 5, 3])
 theta = model.init(seed=0)
@@ -24,13 +37,7 @@ for as_given in (lambda a: a, lambda a: a[100:], lambda a: np.asarray(a)):
     next(blocks)
     os.truncate("{cut}.npy", 5000)
     asks = lambda: ob.gradient(theta), lambda: ob.batch([N - 200]), lambda: next(blocks)
-    for ask in asks:
-        try:
-            ask()
-        except ValueError as error:
-            assert "the file of {cut} has 5000 bytes now and had" in str(error), error
-        else:
-            raise AssertionError("it was read")
+    refused(asks, "the file of {cut} has 5000 bytes now and had")
 """
     )
 
@@ -39,11 +46,8 @@ for as_given in (lambda a: a, lambda a: a[100:], lambda a: np.asarray(a)):
 def test_a_plain_objective_of_a_file_that_is_cut_short_refuses_too(memory, tmp_path, python):
     """Its operators as well; only what is known already needs no rows."""
     python(
-        f"""
-import os
-import numpy as np
-import fastcurv as fc
-
+        BEGIN
+        + f"""
 os.chdir({str(tmp_path)!r})
 N, model = 20_000, fc.MLP([20, 5, 2])
 theta = model.init(seed=0)
@@ -63,13 +67,23 @@ for cut, as_given in zip(names, ways):
         lambda: ob.batch([N - 200]), lambda: fc.classify(ob, theta),
         lambda: fc.minimize(ob, theta, max_iter=1),
     )
-    for i, ask in enumerate(asks):
-        try:
-            ask()
-        except ValueError as error:
-            text = str(error)
-            assert "has 5000 bytes now and had" in text and text.startswith("the file of"), error
-        else:
-            raise AssertionError(f"ask {{i}} of a shorter {{cut}} was answered")
+    refused(asks, "has 5000 bytes now and had")
+"""
+    )
+
+
+def test_labels_of_a_file_that_is_cut_short(tmp_path, python):
+    """Those that are referenced as they lie, too."""
+    python(
+        BEGIN
+        + f"""
+os.chdir({str(tmp_path)!r})
+N, model = 20_000, fc.MLP([2, 5, 3])
+theta = model.init(seed=0)
+np.save("y.npy", (np.arange(N) % 3).astype(np.int32))
+ob = fc.Objective(model, np.ones((N, 2)), np.load("y.npy", mmap_mode="r"))
+H = ob.hessian(theta)
+os.truncate("y.npy", 5000)
+refused((lambda: ob.value(2 * theta), lambda: H @ theta), "the file of y has 5000 bytes")
 """
     )

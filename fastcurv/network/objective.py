@@ -16,6 +16,7 @@ from ..answers import Answering, door, refuse_foreign, typed
 from ..checks import check_choice, check_positive, check_positive_int
 from ..rounding.bounds import rounding_at
 from ..rounding.facts import NetworkFacts
+from ..rounding.given import Given
 from ..structure.parameters import l2_diagonal, terms_of_a_row
 from .arguments import (
     InitSignature,
@@ -118,6 +119,7 @@ class Objective(NetworkFacts, Answering, subject="objective"):
     True
     """
 
+    X, y, sample_weight = Given(), Given(), Given()
     model: MLP
     l2: float
     l2_biases: bool
@@ -193,7 +195,7 @@ class Objective(NetworkFacts, Answering, subject="objective"):
             self._plan = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: x for name, x in self.__dict__.items() if name not in self._transient}
+        return {name: getattr(self, name) for name in self.__dict__ if name not in self._transient}
 
     def __setstate__(self, state: Any) -> None:
         self.__dict__.update(state)
@@ -218,7 +220,7 @@ class Objective(NetworkFacts, Answering, subject="objective"):
     @property
     def n_samples(self) -> int:
         """Rows of X."""
-        return len(self.X)
+        return len(self.__dict__["X"])
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..structure.activations import LEAK, loss_terms
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised
+from .given import Given
 
 Floats = NDArray[np.float64]
 Arrays = list[NDArray[Any]]
@@ -33,6 +34,8 @@ class Rows:
         of them each row has become.
     """
 
+    X = Given()
+
     def __init__(self, ob: Any, merge: bool = False) -> None:
         model = ob.model
         self.sizes, self.bias = tuple(model.sizes), bool(model.bias)
@@ -43,7 +46,7 @@ class Rows:
             y = np.eye(d)[y.astype(int)]
         self.y = y.reshape(len(self.X), d).astype(float)
         weight = ob.sample_weight
-        self.weight = np.ones(len(self.X)) if weight is None else np.asarray(weight, dtype=float)
+        self.weight = np.ones(len(self.X)) if weight is None else np.array(weight, float)
         self.first = self.inverse = np.arange(len(self.X))
         self.long_y, self.long_weight = self.y, self.weight
         self.divisor = divisor_of(ob)

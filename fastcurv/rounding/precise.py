@@ -150,7 +150,7 @@ class Precise:
     def add_rows(self, rows: slice) -> None:
         """Forward, loss and backward for some rows, and their parts of the sums."""
         model, n_hidden = self.model, len(self.model.activation)
-        X = np.asarray(self.ob.X[rows], dtype=float)
+        X = np.array(self.ob.X[rows], dtype=float)
         a, slopes = [Bounded(x.pair(X), np.zeros((len(X), 1)))], []
         for l in range(n_hidden):
             z = self.linear(l, a[-1])
@@ -215,7 +215,7 @@ class Precise:
         """Delta of the last layer; the rows' losses are added to the value."""
         ob, y = self.ob, self.ob.y[rows]
         m = z.value.hi.shape[1]
-        y = np.eye(m)[y] if y.ndim == 1 else np.asarray(y, dtype=float)
+        y = np.eye(m)[y] if y.ndim == 1 else np.array(y, dtype=float)
         w = np.ones(len(y)) if ob.sample_weight is None else ob.sample_weight[rows].astype(float)
         of = {"mse": _squares, "binary_cross_entropy": _binary, "cross_entropy": _entropy}
         terms, terms_error, d, d_error = of[ob.loss](z, y)

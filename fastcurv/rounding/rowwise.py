@@ -122,7 +122,7 @@ class Rounding:
             self.ob.loss,
             z,
             dz,
-            y if y.dtype.kind == "i" else y.astype(float),
+            np.array(y, dtype=None if y.dtype.kind == "i" else float),
             weight=None if weight is None else weight[rows],
             divisor=self.ob.divisor,
             arithmetic=self.arithmetic,

@@ -87,3 +87,31 @@ os.truncate("y.npy", 5000)
 refused((lambda: ob.value(2 * theta), lambda: H @ theta), "the file of y has 5000 bytes")
 """
     )
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_what_is_cut_amid_a_verdict(activation, tmp_path, python):
+    """Proofs read rows in Python, after the engine's passes: they refuse what is gone, too."""
+    python(
+        BEGIN
+        + f"""
+os.chdir({str(tmp_path)!r})
+N, model = 20_000, fc.MLP([20, 3, 2], activation={activation!r})
+theta = model.init(seed=0)
+rng = np.random.default_rng(0)
+for cut in ("X.npy", "y.npy", "w.npy"):
+    for name, size in (("X.npy", (N, 20)), ("y.npy", (N, 2)), ("w.npy", N)):
+        np.save(name, rng.normal(size=size) ** 2)
+
+    class Cut(fc.Objective):
+        def hessian(self, theta):
+            answer = super().hessian(theta)
+            os.truncate(cut, 5000)
+            return answer
+
+    X, y, w = (np.load(name, mmap_mode="r") for name in ("X.npy", "y.npy", "w.npy"))
+    ob = Cut(model, X, y, "mse", sample_weight=w)
+    refused([lambda: fc.classify(ob, theta)], "has 5000 bytes now and had")
+    assert f"N={{N}}" in repr(ob)
+"""
+    )

@@ -25,6 +25,7 @@ from .state cimport (
     Stage,
     in_turns,
     new_pass,
+    panels_of,
 )
 from .team cimport fc_watch_off
 
@@ -53,6 +54,16 @@ cdef void load(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
         P.loss.weight = D.weight + r0 * size
 
 
+cdef bint passes_by(PlanS *P, Job *job) noexcept nogil:
+    """Whether a panel's state can make way for the next one's, in whose caches it lies: a gradient
+    of many panels alone, the last of which may be short.
+    """
+    return (
+        P.passing and job.out != NULL and job.stages == FORWARD | BACKWARD
+        and P.panel and not P.shared and P.threads < panels_of(P, job.rows)
+    )
+
+
 cdef void at_rows(PlanS *P, Py_ssize_t r0, bint back, char *out, bint add) noexcept nogil:
     """Bring the chunk that begins at row r0 to life as far as wanted: forward; backward; the
     gradient into out.
@@ -66,8 +77,12 @@ cdef void at_rows(PlanS *P, Py_ssize_t r0, bint back, char *out, bint add) noexc
     )
     if fresh:
         load(P, r0, job.rows)
+    job.passing = passes_by(P, &job)
     serve(&job)
-    P.at_chunk, P.done = r0, 2 if back else 1
+    if job.passing:
+        P.at_chunk, P.done = -1, 0
+    else:
+        P.at_chunk, P.done = r0, 2 if back else 1
 
 
 cdef double values(PlanS *P, Py_ssize_t r0) noexcept nogil:

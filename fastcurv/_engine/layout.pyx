@@ -20,6 +20,7 @@ from .team cimport FC_MAX_THREADS
 
 cdef enum:
     MAX_GROUPS = 16             # tall: partial sums kept, whatever the number of threads
+    LEAST_PANEL = 24            # rows of one of two panels: each costs as much as ten rows more
     PANEL_BYTES = 1 << 18       # what a panel's rows may take of the second-level cache
     CHUNK_PANEL = 128           # most where rows come in chunks: scratch is memory too
     WAKE_FLOPS = 75000          # what a core does while one more is woken and waited for
@@ -44,6 +45,8 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
         row_bytes += size * (P.layer[l].ldm * 6 + (P.layer[l].ldk if l == 0 else 0))
     if P.n * size <= TALL_WEIGHTS and not normalised(P):
         count = panels_for(P, max(16, min(256, PANEL_BYTES // row_bytes)), P.N)
+        if count < 2 and 12 * P.N * P.n >= SERIAL_FLOPS:        # two threads share few rows, too
+            count = max(<Py_ssize_t>1, min(<Py_ssize_t>2, P.N // LEAST_PANEL))
         P.panel = (P.N + count - 1) // count
     if not normalised(P):
         across = choose_across(P, memory)

@@ -20,6 +20,7 @@ cdef class Plan:
     cdef object dtype
     cdef Py_ssize_t memory
     cdef Trial trials[2]        # of forward, and of backward too
+    cdef bint multiplied        # the state has been of use to products
     cdef long long since        # when theta's memory began to change; 0: it does not
 
     cdef int make_block(self) except -1

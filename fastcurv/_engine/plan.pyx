@@ -152,15 +152,17 @@ cdef class Plan:
 
     # --- bound ------------------------------------------------------------------------------------
 
-    def bind(self, theta, bint gradient=True):
+    def bind(self, theta, bint gradient=True, bint passing=False):
         """Take theta (n,), contiguous, of the plan's dtype, as its own from now on: forward, and
-        backward unless not wanted.
+        backward unless not wanted. `passing`: for the gradient alone; products have to make their
+        state again, and from the first of them on it is kept.
         """
         cdef char *start = pointer(theta)
         cdef Trial *trial = &self.trials[gradient]
         cdef int threads = self.P.threads
         cdef long long since = self.since or now()
         self.theta, self.gradient, self.P.at_chunk, self.P.done = theta, None, -1, 0
+        self.P.passing = passing and not self.multiplied
         if 12 * self.P.N * self.P.n <= TRIED_WORK:
             self.P.threads = threads_of_turn(trial, threads)
         try:
@@ -171,7 +173,7 @@ cdef class Plan:
             self.theta = None
             raise
         finally:
-            self.P.threads, self.since = threads, 0
+            self.P.threads, self.since, self.P.passing = threads, 0, False
         turn_took(trial, since)
 
     def finish(self):
@@ -183,6 +185,7 @@ cdef class Plan:
 
     def prepare(self):
         """What products need, after a bind without the gradient."""
+        self.multiplied = True
         if self.P.done < 2:
             self.finish()
 

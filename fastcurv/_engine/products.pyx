@@ -95,7 +95,7 @@ cdef void rows_of(
     """Rows of a block, counted within the pass, and its number among the chunk's."""
     if part < 0:
         first[0], rows[0] = 0, t.rows
-        block[0] = t.r0 // state_of(t.P, 1)
+        block[0] = t.x0 // state_of(t.P, 1)
     else:
         first[0] = part * BLOCK_ROWS
         rows[0] = min(<Py_ssize_t>BLOCK_ROWS, t.rows - first[0])

@@ -186,7 +186,7 @@ cdef void serve_group(void *context, Py_ssize_t item, int member) noexcept nogil
     for panel in range(begin, end):
         if fc_team_off(member):
             return
-        go_to(&t, job.rows, panel)
+        go_to(&t, job.rows, panel, member if job.passing else panel)
         t.more = P.across and panel + 1 < end and last - first < 2
         if job.stages & FORWARD:
             forward(&t)
@@ -246,7 +246,7 @@ cdef void serve_side(void *context, Py_ssize_t item, int member) noexcept nogil:
         for panel in range(begin, end):
             if fc_team_off(member):
                 return
-            go_to(&t, job.rows, panel)
+            go_to(&t, job.rows, panel, panel)
             t.more = P.across and panel + 1 < n_panels and last - first < 2
             take_side(&t, job, member, first, last, out, step, panel > begin or (alone and add))
         for j in range(0 if alone else last - first):

@@ -133,6 +133,7 @@ cdef struct PlanS:
     Py_ssize_t at_chunk         # first row of the chunk whose state is kept, -1: none
     int done                    # of that chunk: 0 nothing, 1 forward, 2 backward
     bint loaded                 # across: x holds X
+    bint passing                # the state at theta need not stay
     bint near                   # the state at theta stays in the third-level cache
 
 
@@ -140,6 +141,7 @@ cdef struct Pass:               # some rows of the chunk on their way through th
     PlanS *P
     Scratch *scratch
     Py_ssize_t r0, rows         # rows of the chunk's state; scratch starts at its own row 0
+    Py_ssize_t x0               # the same of X: r0, unless state is not kept
     # samples of the chunk before the first one: r0, unless panels across differ in length
     Py_ssize_t s0
     bint serial
@@ -171,6 +173,7 @@ cdef struct Job:
     bint add
     double l2                   # where not 0, a result begins as l2 v
     double *totals              # QUADRATIC: one a vector, added to
+    bint passing                # forward and backward of a panel, then its state is nobody's
 
 
 cdef inline char *at(PlanS *P, char *base, Py_ssize_t row, Py_ssize_t ld) noexcept nogil:
@@ -207,7 +210,7 @@ cdef inline Matrix input_of(Pass *t, Py_ssize_t l) noexcept nogil:
     cdef Matrix found
     if l:
         return kept(t, &t.P.layer[l - 1], t.P.layer[l - 1].a)
-    found.at, found.ld = at(t.P, t.P.x, t.r0, t.P.ldx), lead(t.P, t.P.ldx)
+    found.at, found.ld = at(t.P, t.P.x, t.x0, t.P.ldx), lead(t.P, t.P.ldx)
     return found
 
 
@@ -238,7 +241,7 @@ cdef inline Pass new_pass(PlanS *P, Scratch *scratch, bint serial, Kind kind) no
     """For one vector, from the chunk's first row on; rows are the caller's to say."""
     cdef Pass t
     t.P, t.scratch, t.serial, t.kind = P, scratch, serial, kind
-    t.r0 = t.s0 = t.rows = t.v = t.own = t.out_step = 0
+    t.r0 = t.x0 = t.s0 = t.rows = t.v = t.own = t.out_step = 0
     t.count, t.flat, t.more = 1, NULL, False
     return t
 
@@ -271,9 +274,10 @@ cdef inline Py_ssize_t state_of(PlanS *P, Py_ssize_t panel) noexcept nogil:
     return panel * (P.across if P.across else P.panel)
 
 
-cdef inline void go_to(Pass *t, Py_ssize_t rows, Py_ssize_t panel) noexcept nogil:
-    """The pass is over this panel of a chunk's rows from now on."""
-    t.r0, t.s0 = state_of(t.P, panel), first_of(t.P, rows, panel)
+cdef inline void go_to(Pass *t, Py_ssize_t rows, Py_ssize_t panel, Py_ssize_t place) noexcept nogil:
+    """The pass is over this panel of a chunk's rows from now on, its state in that panel's place.
+    """
+    t.r0, t.x0, t.s0 = state_of(t.P, place), state_of(t.P, panel), first_of(t.P, rows, panel)
     t.rows = first_of(t.P, rows, panel + 1) - t.s0
 
 

@@ -277,7 +277,7 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         if at is None or not (np.array_equal(at[:64], theta[:64]) and np.array_equal(at, theta)):
             self._plan.unbind()
             take_theta(self, theta, self._theta)
-            self._plan.bind(self._theta, gradient)
+            self._plan.bind(self._theta, gradient, passing=True)
         elif gradient:
             self._plan.finish()
         return self._plan

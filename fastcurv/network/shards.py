@@ -182,7 +182,7 @@ class SumPlan:
         """Forget theta and what is known there."""
         self.theta = self._value = self._gradient = self.sizes = None
 
-    def bind(self, theta: np.ndarray, gradient: bool = True) -> None:
+    def bind(self, theta: np.ndarray, gradient: bool = True, passing: bool = False) -> None:
         """Be at theta (n,), which is copied."""
         self.unbind()
         self.theta = np.array(theta, order="C")

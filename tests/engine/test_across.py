@@ -153,3 +153,24 @@ def test_chunks(lines):
         assert layout["chunk"] < NETS[2][1]
         for x, y in zip(got, whole):
             assert np.linalg.norm(x - y) <= 1e-12 * np.linalg.norm(y)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("loss", ["mse", "binary_cross_entropy", "cross_entropy"])
+@pytest.mark.parametrize("d_out", [3, 4, 7, 8, 15, 16, 17, 33])
+@pytest.mark.parametrize("N", [1, 7, 16, 35])
+def test_targets_of_many_outputs_where_samples_lie_across(arch, N, d_out, loss, dtype, lines):
+    """They are turned in squares, with what is left over at both edges; rows may lie apart."""
+    rng = np.random.default_rng(N + d_out)
+    y = rng.random((N, 2 * d_out)).astype(dtype)
+    y /= y[:, :d_out].sum(axis=1, keepdims=True)
+    X = rng.standard_normal((N, 2)).astype(dtype)
+    model = fc.MLP([2, 5, d_out], dtype=dtype)
+    theta = model.init(seed=0)
+    found = []
+    for each in (0, 2):
+        lines(each)
+        ob = fc.Objective(model, X, y[:, :d_out], loss)
+        found.append((*ob.value_and_gradient(theta), ob.hessian(theta) @ theta))
+    for rows, across in zip(*found):
+        np.testing.assert_allclose(across, rows, rtol=0, atol=2e-5 if dtype == "float32" else 1e-13)

@@ -64,7 +64,7 @@ KERNELS = [
         "out[i * o_rs + j] = j < cols ? in[i * rs + j * cs] : (REAL)0;",
         "if (j < cols) out[i * o_rs + j] = in[i * rs + j * cs];",
     ),
-    ("sweeps.inc", "if (i < rows) store(out + i * ldo, x[i]);", "store(out + i * ldo, x[i]);"),
+    ("transpose.inc", "if (i < rows) store(out + i * ldo, x[i]);", "store(out + i * ldo, x[i]);"),
     ("sweeps.inc", "VEC sum = add ? load(y + i) : (VEC){0};", "VEC sum = (VEC){0};"),
     ("sweeps.inc", "REAL sum = add ? y[i] : 0;", "REAL sum = 0;"),
     (
@@ -144,6 +144,8 @@ KERNELS = [
     # losses, samples across
     ("across.inc", "chain[j % VL] = j < VL ? x : chain[j % VL] + x;", "chain[j % VL] = x;"),
     ("across.inc", "x[(l < left ? l : left - 1) * step]", "x[l * step]"),
+    ("across.inc", "if (j % VL == 0) NAME(transpose)", "if (j == 0) NAME(transpose)"),
+    ("across.inc", "return load(square + j % VL * VL);", "return load(square);"),
     ("across.inc", "keep(p, left, 0)", "p"),
     ("across.inc", "factor * (rest - T * (S * share))", "factor * (rest - T * share)"),
     ("across.inc", "row = i + x < rows ? i + x : rows - 1", "row = i + x"),
@@ -174,6 +176,13 @@ PASSES = [
         "add = panel > begin",
     ),
     ("fastcurv/_engine/schedule.pyx", "add = group > 0 or job.add", "add = group > 0"),
+    (
+        "fastcurv/_engine/schedule.pyx",
+        "member if job.passing else panel)",
+        "0 if job.passing else panel)",
+    ),
+    ("fastcurv/_engine/products.pyx", "t.x0 // state_of(t.P, 1)", "t.r0 // state_of(t.P, 1)"),
+    ("fastcurv/_engine/chunks.pyx", "P.threads < panels_of(P, job.rows)", "True"),
     (
         "fastcurv/_engine/schedule.pyx",
         "job.totals[j] += take_quadratic(&t, job)",

@@ -1,0 +1,82 @@
+"""Panels of rows: how many there are, and whose state stays: of gradients alone nobody's."""
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+
+NETS = {  # samples across, as rows, in chunks too
+    "across": ([13, 30, 1], "tanh", "mse"),
+    "rows": ([16, 32, 32, 16], "gelu", "cross_entropy"),
+    "skips": ([5, 20, 20, 3], "softplus", "cross_entropy"),
+}
+
+
+def problem(name, dtype, N=3001, **more):
+    sizes, activation, loss = NETS[name]
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((N, sizes[0])).astype(dtype)
+    labels = rng.integers(sizes[-1], size=N)
+    y = labels if loss == "cross_entropy" else rng.standard_normal((N, sizes[-1])).astype(dtype)
+    weight = rng.random(N).astype(dtype) if name == "rows" else None
+    model = fc.MLP(sizes, activation=activation, residual=name == "skips", dtype=dtype)
+    return fc.Objective(model, X, y, loss, sample_weight=weight, l2=1e-3, **more), model
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("memory", [None, 2_500_000])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("name", NETS)
+def test_same_bits_as_where_the_state_stays(name, threads, memory, dtype):
+    """That of an operator, of `value` first, and after products at the point before."""
+    ob, model = problem(name, dtype, n_threads=threads, memory=memory)
+    at, there = model.init(seed=0), model.init(seed=1)
+    want = {0: ob.hessian(at), 1: ob.hessian(there)}
+    fresh = ob.value_and_gradient(at)
+    panels = ob._plan.layout["chunk"] / ob._plan.layout["panel"]
+    assert panels > (1 if memory else 3)
+    assert fresh[0] == want[0].value and np.array_equal(fresh[1], want[0].gradient)
+    assert np.array_equal(ob.gradient(at), fresh[1]) and ob.value(at) == fresh[0]
+    ob.value(there)  # a forward pass, whose state is kept
+    assert np.array_equal(ob.gradient(there), want[1].gradient)
+    v = model.init(seed=2)
+    for _ in range(2):  # first with state made for it, then with what products have kept
+        ob.gradient(at)
+        assert np.array_equal(ob.hessp(at, v), want[0] @ v)
+        assert np.array_equal(ob.hessp(at, v), want[0] @ v)
+        assert np.array_equal(ob.gradient(there), want[1].gradient)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 4])
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("N", [49, 255, 515])
+def test_a_short_last_panel_has_no_room_for_another(N, name, threads):
+    """Whoever comes to a panel first; so few panels keep their places."""
+    ob, model = problem(name, "float64", N, n_threads=threads)
+    at = [model.init(seed=seed) for seed in range(2)]
+    want = [ob.hessian(theta).gradient for theta in at]
+    for turn in range(20):
+        assert np.array_equal(ob.gradient(at[turn % 2]), want[turn % 2])
+
+
+def test_a_large_gradient_is_handed_out_and_made_again():
+    """It is not kept beside the caller's; nor is the state that it came from."""
+    rng = np.random.default_rng(0)
+    model = fc.MLP([700, 200, 4])
+    ob = fc.Objective(model, rng.standard_normal((2000, 700)), rng.integers(4, size=2000))
+    theta = model.init(seed=0)
+    first = ob.gradient(theta)
+    assert np.array_equal(ob.gradient(theta), first)
+    assert np.array_equal(ob.hessian(theta).gradient, first)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("N", [48, 100, 200, 255])
+def test_few_rows_of_a_net_of_whole_vectors_are_two_threads_to_share(N, dtype):
+    """A panel of all of them left the second thread idle."""
+    model = fc.MLP([32, 64, 64, 16], dtype=dtype)
+    ob = fc.Objective(model, np.ones((N, 32)), np.zeros(N, int), n_threads=2)
+    ob.value(model.init(seed=0))
+    layout = ob._plan.layout
+    if layout["arch"] != "reference":
+        assert layout["threads"] == 2 and layout["panel"] == (N + 1) // 2

@@ -182,7 +182,6 @@ PASSES = [
         "0 if job.passing else panel)",
     ),
     ("fastcurv/_engine/products.pyx", "t.x0 // state_of(t.P, 1)", "t.r0 // state_of(t.P, 1)"),
-    ("fastcurv/_engine/chunks.pyx", "P.threads < panels_of(P, job.rows)", "True"),
     (
         "fastcurv/_engine/schedule.pyx",
         "job.totals[j] += take_quadratic(&t, job)",

@@ -21,6 +21,8 @@ cdef class Plan:
     cdef Py_ssize_t memory
     cdef Trial trials[2]        # of forward, and of backward too
     cdef bint multiplied        # the state has been of use to products
+    cdef bint passing           # gradients are shown as copies, or forgotten
+    cdef object spare           # one's memory: fresh memory would take as long as the passes
     cdef long long since        # when theta's memory began to change; 0: it does not
 
     cdef int make_block(self) except -1

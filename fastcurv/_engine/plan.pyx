@@ -154,13 +154,14 @@ cdef class Plan:
 
     def bind(self, theta, bint gradient=True, bint passing=False):
         """Take theta (n,), contiguous, of the plan's dtype, as its own from now on: forward, and
-        backward unless not wanted. `passing`: for the gradient alone; products have to make their
-        state again, and from the first of them on it is kept.
+        backward unless not wanted. `passing`: for the gradient alone, which is copied or forgotten;
+        products have to make their state again, and from the first of them on it is kept.
         """
         cdef char *start = pointer(theta)
         cdef Trial *trial = &self.trials[gradient]
         cdef int threads = self.P.threads
         cdef long long since = self.since or now()
+        self.spare, self.passing = self.gradient if self.passing else None, passing
         self.theta, self.gradient, self.P.at_chunk, self.P.done = theta, None, -1, 0
         self.P.passing = passing and not self.multiplied
         if 12 * self.P.N * self.P.n <= TRIED_WORK:
@@ -219,7 +220,9 @@ cdef class Plan:
         self.rows.still_there()
         g = None
         if gradient:
-            g = np.empty(P.n, self.theta.dtype)
+            g, self.spare = self.spare, None
+            if g is None:
+                g = np.empty(P.n, self.theta.dtype)
             out = pointer(g)
         with nogil:
             before = watch()

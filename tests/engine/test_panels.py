@@ -80,3 +80,23 @@ def test_few_rows_of_a_net_of_whole_vectors_are_two_threads_to_share(N, dtype):
     layout = ob._plan.layout
     if layout["arch"] != "reference":
         assert layout["threads"] == 2 and layout["panel"] == (N + 1) // 2
+
+
+@pytest.mark.parametrize("sizes", [(5, 4, 2), (150, 300, 300, 10), (300, 400, 400, 10)])
+def test_gradients_are_the_callers(sizes):
+    """Copied, whose memory serves again, or handed out; and those of operators stay theirs."""
+    rng = np.random.default_rng(0)
+    model = fc.MLP(sizes)
+    ob = fc.Objective(model, rng.standard_normal((60, sizes[0])), rng.integers(2, size=60))
+    at = [model.init(seed=seed) for seed in range(3)]
+    operators = [ob.hessian(theta) for theta in at]
+    want = [H.gradient.copy() for H in operators]
+    found = [ob.gradient(at[turn % 3]) for turn in range(6)]
+    for turn, g in enumerate(found):
+        assert np.array_equal(g, want[turn % 3])
+        g[:] = np.nan
+        assert np.array_equal(ob.gradient(at[2]), want[2])
+    assert all(np.array_equal(H.gradient, g) for H, g in zip(operators, want))
+    del operators  # whose plan serves again
+    kept, H = ob.hessian(at[0]).gradient, ob.hessian(at[1])
+    assert np.array_equal(kept, want[0]) and np.array_equal(H.gradient, want[1])

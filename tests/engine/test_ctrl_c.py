@@ -132,7 +132,8 @@ if os.getpid() != parent:
     os._exit(8)                                  # between two products nothing is lost
 assert len(ran) == 1 and ran[0][0]
 assert os.waitstatus_to_exitcode(os.waitpid(ran[0][1], 0)[1]) in (7, 8)
-"""
+""",
+        timeout=240,
     )
 
 

@@ -100,7 +100,7 @@ for name, call in {CALLS}.items():
     assert np.array_equal(H @ v, expected), name
 assert max(slowest.values()) <= 0.2, slowest
 """,
-        timeout=120,
+        timeout=480,
     )
 
 

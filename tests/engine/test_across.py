@@ -157,8 +157,8 @@ def test_chunks(lines):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("loss", ["mse", "binary_cross_entropy", "cross_entropy"])
-@pytest.mark.parametrize("d_out", [3, 4, 7, 8, 15, 16, 17, 33])
-@pytest.mark.parametrize("N", [1, 7, 16, 35])
+@pytest.mark.parametrize("d_out", [3, 8, 16, 33])
+@pytest.mark.parametrize("N", [7, 35])
 def test_targets_of_many_outputs_where_samples_lie_across(arch, N, d_out, loss, dtype, lines):
     """They are turned in squares, with what is left over at both edges; rows may lie apart."""
     rng = np.random.default_rng(N + d_out)

@@ -45,8 +45,8 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
         row_bytes += size * (P.layer[l].ldm * 6 + (P.layer[l].ldk if l == 0 else 0))
     if P.n * size <= TALL_WEIGHTS and not normalised(P):
         count = panels_for(P, max(16, min(256, PANEL_BYTES // row_bytes)), P.N)
-        if count < 2 and 12 * P.N * P.n >= SERIAL_FLOPS:        # two threads share few rows, too
-            count = max(<Py_ssize_t>1, min(<Py_ssize_t>2, P.N // LEAST_PANEL))
+        if count < 2 and P.N >= 2 * LEAST_PANEL and 12 * P.N * P.n >= SERIAL_FLOPS:
+            count = 2                       # two threads share few rows, too
         P.panel = (P.N + count - 1) // count
     if not normalised(P):
         across = choose_across(P, memory)

@@ -28,6 +28,7 @@ cdef class Plan:
     cdef int make_block(self) except -1
     cdef int reserve(self, Py_ssize_t block) except -1
     cdef void lay_out_vectors_at(self, char *base, Py_ssize_t block) noexcept nogil
+    cdef void let_go(self)
     cdef int walk(self, bint gradient) except -1
     cdef int end(self, fc_watch before) except -1 nogil
     cdef int go(self, Job *job, char *out, Py_ssize_t out_step) except -1 nogil

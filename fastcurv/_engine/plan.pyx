@@ -161,8 +161,8 @@ cdef class Plan:
         cdef Trial *trial = &self.trials[gradient]
         cdef int threads = self.P.threads
         cdef long long since = self.since or now()
-        self.spare, self.passing = self.gradient if self.passing else None, passing
-        self.theta, self.gradient, self.P.at_chunk, self.P.done = theta, None, -1, 0
+        self.let_go()
+        self.theta, self.passing, self.P.at_chunk, self.P.done = theta, passing, -1, 0
         self.P.passing = passing and not self.multiplied
         if 12 * self.P.N * self.P.n <= TRIED_WORK:
             self.P.threads = threads_of_turn(trial, threads)
@@ -200,7 +200,8 @@ cdef class Plan:
         who gave it has to look.
         """
         with self.lock:
-            self.theta, self.gradient = None, None
+            self.let_go()
+            self.theta = None
             self.P.at_chunk, self.P.done, self.P.loaded = -1, 0, False
             return bool(self.rows.renew(X, y, labels, weight, self.P.K, self.P.threads))
 
@@ -208,6 +209,12 @@ cdef class Plan:
         """The gradient has been handed out: if it is wanted again at this theta, it is made again.
         The state stays.
         """
+        self.gradient = None
+
+    cdef void let_go(self):
+        """Forget the gradient; its memory serves again where nobody else has seen it."""
+        if self.passing and self.gradient is not None:
+            self.spare = self.gradient
         self.gradient = None
 
     cdef int walk(self, bint gradient) except -1:

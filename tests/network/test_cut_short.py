@@ -19,13 +19,17 @@ def refused(asks, words):
 """
 
 
+@pytest.fixture
+def program(python, tmp_path):
+    """Runs a program with `refused` in a process and a folder of its own."""
+    return lambda code: python(f"{BEGIN}os.chdir({str(tmp_path)!r})\n{code}")
+
+
 @pytest.mark.parametrize("cut", ["X", "y"])
-def test_a_file_that_is_cut_short_is_refused_and_ends_no_process(cut, tmp_path, python):
+def test_a_file_that_is_cut_short_is_refused_and_ends_no_process(cut, program):
     """Between passes, amid one, and for a batch, views and plain arrays of its pages among them."""
-    python(
-        BEGIN
-        + f"""
-os.chdir({str(tmp_path)!r})
+    program(
+        f"""
 N, model = 20_000, fc.MLP([20, 5, 3])
 theta = model.init(seed=0)
 for as_given in (lambda a: a, lambda a: a[100:], lambda a: np.asarray(a)):
@@ -43,12 +47,10 @@ for as_given in (lambda a: a, lambda a: a[100:], lambda a: np.asarray(a)):
 
 
 @pytest.mark.parametrize("memory", [None, 2_000_000])
-def test_a_plain_objective_of_a_file_that_is_cut_short_refuses_too(memory, tmp_path, python):
+def test_a_plain_objective_of_a_file_that_is_cut_short_refuses_too(memory, program):
     """Its operators as well; only what is known already needs no rows."""
-    python(
-        BEGIN
-        + f"""
-os.chdir({str(tmp_path)!r})
+    program(
+        f"""
 N, model = 20_000, fc.MLP([20, 5, 2])
 theta = model.init(seed=0)
 names = "X.npy", "y.npy", "w.npy"
@@ -72,12 +74,10 @@ for cut, as_given in zip(names, ways):
     )
 
 
-def test_labels_of_a_file_that_is_cut_short(tmp_path, python):
+def test_labels_of_a_file_that_is_cut_short(program):
     """Those that are referenced as they lie, too."""
-    python(
-        BEGIN
-        + f"""
-os.chdir({str(tmp_path)!r})
+    program(
+        """
 N, model = 20_000, fc.MLP([2, 5, 3])
 theta = model.init(seed=0)
 np.save("y.npy", (np.arange(N) % 3).astype(np.int32))
@@ -90,12 +90,10 @@ refused((lambda: ob.value(2 * theta), lambda: H @ theta), "the file of y has 500
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
-def test_what_is_cut_amid_a_verdict(activation, tmp_path, python):
+def test_what_is_cut_amid_a_verdict(activation, program):
     """Proofs read rows in Python, after the engine's passes: they refuse what is gone, too."""
-    python(
-        BEGIN
-        + f"""
-os.chdir({str(tmp_path)!r})
+    program(
+        f"""
 N, model = 20_000, fc.MLP([20, 3, 2], activation={activation!r})
 theta = model.init(seed=0)
 rng = np.random.default_rng(0)

@@ -14,7 +14,14 @@ from .kernels import (
 from .memory import columns_as_rows
 from .plan import Plan, Times, statistics
 from .shapes import force_across
-from .team import Lock, default_threads, get_thread_limit, set_thread_limit, thread_workers
+from .team import (
+    MAX_THREADS,
+    Lock,
+    default_threads,
+    get_thread_limit,
+    set_thread_limit,
+    thread_workers,
+)
 from .vectors import (
     Multiplier,
     activate,
@@ -29,6 +36,7 @@ __all__ = [
     "ACTIVATIONS",
     "BATCH_NORM_EPS",
     "LOSSES",
+    "MAX_THREADS",
     "Lock",
     "Multiplier",
     "Plan",

@@ -8,6 +8,7 @@ cdef class Rows:
     cdef readonly object X, y, labels, weight
     cdef list maps
     cdef Data D
+    cdef bint padded                     # X is wanted in its padded form
     # Refuse a memory-mapped file that was cut short since.
     cpdef int still_there(self) except -1
     # Copy X into its padded form, unless that is done.

@@ -71,6 +71,7 @@ cdef class Rows:
         """Copy X into its padded form, unless that is done."""
         cdef Data *D = &self.D
         cdef Touch t
+        self.padded = True
         if D.x != NULL:
             return 0
         self.still_there()
@@ -109,8 +110,12 @@ cdef class Rows:
             ):
                 raise ValueError("other rows are not of the shapes and kinds of those at hand")
         self.point_at(X, y, labels, weight)
-        if self.D.x == NULL:
+        if not self.padded:
             return 0
+        if self.D.x == NULL:             # a signal's handler ended the last time
+            self.pad(K, threads)
+            return 0
+        self.still_there()
         memset(&t, 0, sizeof(t))
         squares = np.zeros(X.shape[0] // max(1, PART // (self.D.ldx * K.real_bytes)) + 1)
         t.base, t.squares = <char *>self.D.x, <double *>pointer(squares)

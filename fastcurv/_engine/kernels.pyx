@@ -181,6 +181,7 @@ def fma_peak(dtype="float32", int threads=1, arch=None, int rounds=20):
     """
     cdef const fc_table *K = chosen if arch is None else table_named(arch)
     cdef Peak c
+    threads = max(1, min(threads, FC_MAX_THREADS))
     memset(&c, 0, sizeof(c))
     c.K, c.count = &K[np.dtype(dtype).itemsize == 8], 400000
     cdef double best = 0, begin, taken

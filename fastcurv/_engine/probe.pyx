@@ -75,6 +75,7 @@ def product(A, B, A2=None, B2=None, C=None, arch=None, str b_form="padded", int 
     out = np.empty((job.m, job.n), A.dtype) if C is None else C.copy()
     job.c, job.ldc, job.exact, job.accumulate = pointer(out), job.n, True, C is not None
     memset(&P, 0, sizeof(P))
+    threads = min(threads, FC_MAX_THREADS)
     P.K, P.threads, P.members = K, max(1, threads), members
     scratch = padded_copy(np.zeros((max(1, threads), K.scratch // size + 64), A.dtype))[0]
     cdef char *scratch_ = pointer(scratch)

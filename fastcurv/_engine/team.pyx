@@ -139,6 +139,9 @@ cdef class Lock:
 # --- how many -------------------------------------------------------------------------------------
 
 
+MAX_THREADS = FC_MAX_THREADS
+
+
 def default_threads():
     """FASTCURV_NUM_THREADS if set, else what affinity and cgroup limits allow."""
     text = os.environ.get("FASTCURV_NUM_THREADS")

@@ -14,7 +14,7 @@ from libc.string cimport memcpy, memset
 from .kernels cimport fc_product, fc_table, table_chosen
 from .memory cimport pointer, ready
 from .products cimport run_items
-from .team cimport fc_team_run, fc_watch, unwatch, watch
+from .team cimport FC_MAX_THREADS, fc_team_run, fc_watch, unwatch, watch
 from .memory import padded_copy
 from .kernels import ACTIVATIONS
 from .team import default_threads
@@ -301,7 +301,7 @@ cdef class Multiplier:
 
     def __init__(self, dtype, int threads):
         cdef Py_ssize_t size = np.dtype(dtype).itemsize
-        self.K, self.threads = &table_chosen()[size == 8], max(1, threads)
+        self.K, self.threads = &table_chosen()[size == 8], max(1, min(threads, FC_MAX_THREADS))
         lines = np.zeros((self.threads, self.K.scratch // size + 64), dtype)
         self.owner = padded_copy(lines)[0]
         self.scratch, self.step = pointer(self.owner), self.owner.shape[1] * size

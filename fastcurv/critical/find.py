@@ -123,9 +123,9 @@ def _newton(walk: Walk) -> None:
         norm = steps.norm
         walk.set_tol(H, norm)
         done = walk.norm <= walk.tol
-        uphill = H(walk.g) if walk.norm > 0 else walk.g
+        uphill = H(walk.g / walk.norm) if walk.norm > 0 else walk.g
         walk.n_products += H.count
-        flat = safe_norm(uphill) / (norm * walk.norm) if norm * walk.norm > 0 else 0.0
+        flat = safe_norm(uphill) / norm if norm > 0 else 0.0
         if done and runs_to_infinity(walk.ob, walk.theta):
             why = why_no_minimum(walk.ob, walk.theta)
             return walk.stop(4, f"||g|| = {walk.norm:.3g}, but the infimum is at infinity: {why}")
@@ -208,15 +208,17 @@ def _excursion(walk: Walk) -> bool:
 
 
 def _search(walk: Walk, steps: Steps, uphill: np.ndarray) -> bool:
-    """A step that lowers ``||g||``: Newton-MR's, or where they fail the one down ``||g||^2``."""
+    """A step that lowers ``||g||``: Newton-MR's, or where they fail the one down ``||g||^2``, along
+    `uphill`, H times the unit vector of the gradient.
+    """
     size = steps.norm
     if not 0 < size < np.inf:  # not known: H is no smaller than it is along the gradient
-        size = safe_norm(uphill) / walk.norm
+        size = safe_norm(uphill)
     if not 0 < size < np.inf:
         return False
     unit = uphill / size
     with np.errstate(over="ignore"):
-        down = -unit / size
+        down = -unit * (walk.norm / size)
     if not np.isfinite(down).all():  # curvature so small that the step leaves the range of numbers
         return False
     tried = Steps([*steps.vectors, down], [*steps.slopes, -float(unit @ unit)], size)
@@ -233,16 +235,15 @@ def _descend(walk: Walk) -> None:
         H = walk.hessian(walk.theta)
         if start == 0 or H is None:
             return
-        scale = start**2
 
-        def half_square(theta: np.ndarray, scale: float = scale) -> tuple[float, np.ndarray]:
-            g, products = walk.gradient(theta), walk.hessian(theta)
+        def half_square(theta: np.ndarray, size: float = start) -> tuple[float, np.ndarray]:
+            g, products = walk.gradient(theta) / size, walk.hessian(theta)
             walk.n_products += 1
             if products is None or not np.isfinite(g).all():
                 return np.inf, np.zeros(theta.size)
-            return 0.5 * float(g @ g) / scale, products(g) / scale
+            return 0.5 * float(g @ g), products(g) / size
 
-        walk.set_tol(H, safe_norm(H(walk.g)) / start)
+        walk.set_tol(H, safe_norm(H(walk.g / start)))
         walk.n_products += H.count
         if start <= walk.tol:
             return

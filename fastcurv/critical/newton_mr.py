@@ -31,7 +31,8 @@ ARMIJO = 1e-4
 
 @dataclass(frozen=True)
 class Steps:
-    """Steps of every damping, shortest damping first; the slopes ``p'Hg`` along them; and ||H||.
+    """Steps of every damping, shortest damping first; the slopes ``p'Hg / ||g||^2`` along them; and
+    ||H||.
 
     `norm` is NaN where the Hessian could not be decomposed: then nothing is known of its size.
     """
@@ -53,9 +54,12 @@ def dense_steps(A: np.ndarray, g: np.ndarray) -> Steps:
     if not 0 < norm < np.inf:
         return Steps(norm=norm if norm == 0 else float("nan"))
     c = U.T @ g
+    unit = c / (safe_norm(g) or 1.0)
     weights = [damped_inverse(values, share * norm, 1e-12 * norm) for share in DAMPINGS]
     return Steps(
-        [-(U @ (w * c)) for w in weights], [-float((w * values * c) @ c) for w in weights], norm
+        [-(U @ (w * c)) for w in weights],
+        [-float((w * values * unit) @ unit) for w in weights],
+        norm,
     )
 
 
@@ -71,7 +75,7 @@ def krylov_steps(space: KrylovSpace) -> Steps:
     kept = [y for y in found if y.any()]
     return Steps(
         [space.combine(y).astype(np.float64) for y in kept],
-        [space.gamma * float(first @ y) for y in kept],
+        [float(first @ (y / space.gamma)) for y in kept],
         norm,
     )
 
@@ -120,7 +124,7 @@ def lower_gradient(
             g = gradient(point)
             ratio = safe_norm(g) / size if np.isfinite(g).all() else np.inf
             square = ratio * ratio
-            if square <= 1 + 2 * ARMIJO * alpha * (slope / size / size) and (
+            if square <= 1 + 2 * ARMIJO * alpha * slope and (
                 best is None or square < best[0]
             ):
                 best = square, point, g

@@ -187,6 +187,11 @@ class BaseMLP(BaseEstimator):
         Returns
         -------
         self
+
+        Raises
+        ------
+        KeyboardInterrupt
+            On Ctrl-C: what was fitted so far is kept, and ``stopped_`` is "interrupted".
         """
         self._check_parameters()
         X, y, loss, weight, m = self._data(X, y, sample_weight, True)
@@ -194,11 +199,8 @@ class BaseMLP(BaseEstimator):
         model = self._model(X.shape[1], m, X.dtype)
         held = None
         if self.early_stopping:
-            parts = self._split(X, y, weight, rng)
-            (X, y, weight), held = (
-                parts[0],
-                self._objective(model, *parts[1][:2], loss, parts[1][2]),
-            )
+            (X, y, weight), rest = self._split(X, y, weight, rng)
+            held = self._objective(model, *rest[:2], loss, rest[2])
         ob = self._objective(model, X, y, loss, weight)
         theta = self._first_theta(model, y, weight, rng)
         self._run(ob, theta, held, int(rng.randint(1 << 31)))
@@ -254,9 +256,10 @@ class BaseMLP(BaseEstimator):
                     lambda on, at, watch: self._minimize(on, at, solver, steps, options, watch),
                 )
         left = self.max_iter - sum(run.nit for run in runs)
-        start = runs[-1].x if runs else theta
-        runs.append(self._minimize(ob, start, solver, left, options, stop))
-        if stop is not None and stop.reached:
+        if not runs or runs[-1].stopped != "interrupted":
+            start = runs[-1].x if runs else theta
+            runs.append(self._minimize(ob, start, solver, left, options, stop))
+        if stop is not None and stop.reached and runs[-1].stopped != "interrupted":
             runs[-1].stopped = "scatter"
         seen = None
         if self.solver == "auto" and held is None:
@@ -286,6 +289,8 @@ class BaseMLP(BaseEstimator):
                 steps = min(left, LAST_STEPS)
                 runs.append(self._minimize(ob, runs[-1].x, "trust-region", steps, options))
                 left -= runs[-1].nit
+            if runs[-1].stopped == "interrupted":
+                return None
             spent = sum(run.nfev for run in runs)
             seen, down = look(ob, runs[-1].x, self._scale, self._tol, spent // SHARE)
             deep = seen.kind == "saddle" and seen.lambda_min < -DEEP * abs(seen.lambda_max)
@@ -326,28 +331,29 @@ class BaseMLP(BaseEstimator):
             **options,
         )
 
-    def _keep(self, ob: Objective, runs: list[Any]) -> None:
-        """The attributes of a fitted estimator."""
+    def _keep(self, ob: Objective, runs: list[Any], past: Any = (), epochs: int = 0) -> None:
+        """The attributes of a fitted estimator, losses of epochs before among them. Ctrl-C ends the
+        program, or the search over many fits, with this one as far as it came.
+        """
         last = runs[-1]
         self.model_, self.theta_ = ob.model, np.asarray(last.x)
         self.loss_ = float(last.fun) * self._scale
         curves = [np.asarray(run.history["loss"], dtype=float) for run in runs]
-        self.loss_curve_ = (self._scale * np.concatenate(curves)).tolist()
+        self.loss_curve_ = [*past, *(self._scale * np.concatenate(curves)).tolist()]
         self.best_loss_ = min(self.loss_curve_)
-        self.n_iter_ = max(1, sum(int(run.nit) for run in runs))
+        self.n_iter_ = epochs + max(1, sum(int(run.nit) for run in runs))
         self.stopped_, self.out_activation_ = str(last.stopped), OUT[ob.loss]
         if "validation" in last.history:
             held = np.concatenate([run.history["validation"] for run in runs])
             self.validation_loss_curve_ = (self._scale * held).tolist()
         self._size = self._scale * float(np.abs(ob.gradient(self.theta_)).max())
-        self._describe()
-
-    def _describe(self) -> None:
-        """Weights as scikit-learn names them: kernels ``(in, out)``."""
         layers = self.model_.unflatten(self.theta_)
-        self.coefs_ = [W.T for W, _ in layers]
+        self.coefs_ = [W.T for W, _ in layers]  # as scikit-learn has them: (in, out)
         self.intercepts_ = [b for _, b in layers]
         self.n_layers_, self.n_outputs_ = len(self.model_.sizes), self.model_.sizes[-1]
+        if self.stopped_ == "interrupted":
+            self.curvature_ = None
+            raise KeyboardInterrupt
 
     def _epoch(self, X: Any, y: Any, first: bool) -> None:
         """One epoch from the theta at hand, or from a new one."""
@@ -364,9 +370,8 @@ class BaseMLP(BaseEstimator):
         options, self._deadline = self._batches(ob), None
         options["seed"] = int(rng.randint(1 << 31)) + past[1]
         run = self._minimize(ob, theta, "sgd", 1, options)
-        self._keep(ob, [run])
-        self.loss_curve_, self.n_iter_ = past[0] + self.loss_curve_, past[1] + 1
-        self.best_loss_, self.curvature_ = min(self.loss_curve_), None
+        self._keep(ob, [run], *past)
+        self.curvature_ = None
 
     def _outputs(self, X: Any) -> np.ndarray:
         """Outputs of the network before any softmax."""

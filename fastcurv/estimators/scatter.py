@@ -118,7 +118,8 @@ class Scatter:
         run = minimise(firm, theta, watch)
         run.history["loss"] = np.asarray(run.history["loss"]) - added
         run.fun = float(run.fun) - added[-1]
-        return [run] if run.fun < LEARNT * self.constant else []
+        cut = run.stopped == "interrupted"
+        return [run] if cut or run.fun < LEARNT * self.constant else []
 
 
 def penalty(ob: Objective, theta: np.ndarray) -> float:

@@ -54,6 +54,23 @@ def sides(theta: Floats, k: int, which: str) -> list[Floats]:
     return [np.abs(theta) - np.abs(theta).min()]
 
 
+def gaps_outside(
+    theta: Floats, k: int, which: str, limits: Floats, rounding: float
+) -> tuple[Floats, float]:
+    """How far wanted values lie outside the innermost of their end: the distances that are more
+    than twice what the innermost may be off, its entry of ``limits (k,)``, and the largest of the
+    others, 0 where that is within `rounding`.
+    """
+    far: list[Floats] = []
+    near = 0.0
+    for side in sides(theta, k, which):
+        own, limits = limits[: len(side)], limits[len(side) :]
+        beyond = side > 2 * own[side.argmin()]
+        far.append(side[beyond])
+        near = max(near, float(side[~beyond].max(initial=0.0)))
+    return np.concatenate(far), near if near > rounding else 0.0
+
+
 def decompose(run: Basis) -> tuple[Floats, Floats]:
     """All Ritz values ``(m,)`` of a basis and their coordinates ``S (m, m)``."""
     T = run.T[: run.m, : run.m]

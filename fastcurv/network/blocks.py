@@ -10,7 +10,7 @@ from zlib import crc32
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
-from .._engine import Lock
+from .._engine import Lock, maps_behind, still_there
 from ..checks import is_sparse
 
 Result = TypeVar("Result")
@@ -82,7 +82,13 @@ def picked(blocks: Iterable[Block], rows: np.ndarray) -> Block:
 
 def pick(block: Block, rows: Any) -> Block:
     """Some rows of a block."""
+    present(block)
     return tuple(None if a is None else a[rows] for a in block)  # type: ignore[return-value]
+
+
+def present(parts: Sequence[Any]) -> None:
+    """Refuse a block, X, y and weights, that lies in a file which was cut short meanwhile."""
+    still_there(maps_behind(**dict(zip(("X", "y", "sample_weight"), parts))))
 
 
 def fingerprint(parts: Sequence[Any]) -> int:
@@ -106,6 +112,7 @@ class Seen:
 
     def compare(self, start: int, parts: Sequence[Any]) -> None:
         """A few rows of a block with those that stood there before, if as many did."""
+        present(parts)
         mark = fingerprint(parts)
         if self.marks.setdefault((start, parts[0].shape[0]), mark) != mark:
             raise ValueError(

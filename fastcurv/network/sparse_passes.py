@@ -42,7 +42,8 @@ class SparseRows:
     __array_ufunc__ = None  # `above + X` asks X
 
     def __init__(self, X: Any, threads: int = 1) -> None:
-        self.X, self.columns, self.threads = X, X.T.tocsr(), threads
+        self.X, self.columns = X, X.T.tocsr()
+        self.threads = min(threads, _engine.MAX_THREADS)
         self.shape, self.dtype = X.shape, X.dtype
 
     def __len__(self) -> int:

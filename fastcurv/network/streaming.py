@@ -15,7 +15,7 @@ import numpy as np
 from .._engine import Lock
 from ..checks import as_numpy, check_finite, check_positive_int, is_sparse
 from .arguments import check_targets, check_weight
-from .blocks import Block, Seen, pick, stacked, submitted
+from .blocks import Block, Seen, pick, present, stacked, submitted
 from .mlp import MLP
 from .objective import Objective
 from .shards import Frame, Shard, Sharded
@@ -259,6 +259,7 @@ class StreamedObjective(Sharded):
             coming, done = submitted(reader, read, None), None
             while (found := coming.result()) is not None:
                 coming = submitted(reader, read, done)
+                present(found[1])
                 yield found
                 self._seen.compare(found[0], found[1][:3])
                 done = found[1][3]
@@ -276,9 +277,7 @@ class StreamedObjective(Sharded):
         self.source.n_rows = sum(block[0].shape[0] for _, block in self._blocks())
 
     def _parts(self, part: Any, start: int, block: CHECKED, finite: bool) -> Iterator[Any]:
-        """What `part` is asked of: the shard of a block, in the memory of the last one of as many
-        rows.
-        """
+        """What `part` is asked of: the shard of a block, in the memory of one of as many rows."""
         X, y, weight, _ = block
         known = self._shards.get(len(X))
         try:

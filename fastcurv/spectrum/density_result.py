@@ -92,14 +92,14 @@ class SpectralDensity(InOneLine):
 
         A node next to an end stands for eigenvalues on both sides of it, so half of the weight of
         the two nodes astride each end is uncertain; that is added to the standard error over the
-        probes.
+        probes, which one probe does not tell: NaN.
         """
         per_probe, unsure = np.zeros(self.n_probes), np.zeros(self.n_probes)
         for i, (x, w) in enumerate(zip(self.nodes, self.weights)):
             per_probe[i] = w[(x > low) & (x < high)].sum()
             unsure[i] = sum(astride(x, w, end) for end in (low, high))
         estimate = self._over_probes(per_probe, "mass")
-        stderr = np.hypot(np.nan_to_num(estimate.stderr), unsure.mean() / 2)
+        stderr = np.hypot(estimate.stderr, unsure.mean() / 2)
         return replace(estimate, stderr=float(stderr))
 
     def wasserstein(self, other: Any) -> float:

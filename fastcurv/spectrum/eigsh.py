@@ -15,10 +15,11 @@ from ..checks import (
 )
 from ..krylov.ritz import check_wanted
 from ..protocols import Castable, Operator, Seed
+from .asked import Asked
 from .mixed_precision import mixed_pairs
 from .reduced import reduced_pairs, reduction, settled
 from .results import Eigenpairs
-from .search import Asked, extreme_pairs
+from .search import extreme_pairs
 
 
 def eigsh(

@@ -24,8 +24,9 @@ from ..krylov.minres import minres
 from ..krylov.ritz import wanted
 from ..protocols import Array, Castable, Floats
 from ..vectors import norm
+from .asked import Asked, resolve_tol
 from .results import Eigenpairs
-from .search import Asked, extreme_pairs, resolve_tol
+from .search import extreme_pairs
 
 LOW_TOL = 2e-5
 ROUNDS = 16

@@ -17,8 +17,8 @@ from ..checks import check_choice, check_vectors, operator_dtype
 from ..eigensolver import eigh
 from ..krylov.ritz import wanted
 from ..protocols import SPACES, Reducible, Reduction, Written
+from .asked import resolve_tol
 from .results import Eigenpairs, ReducedEigenpairs
-from .search import resolve_tol
 
 DIRECT = 400  # rows of a matrix up to which all of it is decomposed
 INSIDE = 64  # what of a vector may lie outside the space, in eps of its length

@@ -5,20 +5,27 @@ missed copies.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..checks import check_positive, check_positive_int, check_vectors, operator_dtype
+from ..checks import check_vectors, operator_dtype
 from ..interrupts import Interrupted, deferred_interrupts
 from ..krylov.basis import combine, orthonormal_rows
 from ..krylov.held import held_rows
 from ..krylov.lanczos import Recurrence
 from ..krylov.risk import lanczos_reach, lanczos_steps
-from ..krylov.ritz import bounds, decompose, kept_at_restart, ritz_pairs, sides, wanted
+from ..krylov.ritz import (
+    bounds,
+    decompose,
+    gaps_outside,
+    kept_at_restart,
+    ritz_pairs,
+    wanted,
+)
 from ..progress import Bar, bar
 from ..protocols import Array, Floats
+from .asked import Asked, resolve_max_basis, resolve_tol
 from .results import Eigenpairs
 
 # a probe for missed copies spends at most one product for so many spent before it
@@ -27,44 +34,6 @@ PROBE_RISK = 0.05
 LARGEST_BLOCK = 8
 STEEPEST = 2.5  # what a step divides residuals by at the most
 SMALL = 64  # dimensions up to which a probe may go to the end of the space
-
-MAX_BASIS_BYTES = 512 << 20
-DEFAULT_TOL = {"float64": 1e-8, "float32": 2e-5}
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is wanted of a search; the fields are arguments of `eigsh`."""
-
-    k: int
-    which: str
-    tol: float | None
-    relative: str
-    max_products: int
-    max_basis: int | None
-    probe: bool
-    progress: bool = False
-
-
-def resolve_tol(tol: float | None, dtype: np.dtype[Any]) -> float:
-    """The tolerance that is worked to: the default where None, never below 16 eps."""
-    eps = float(np.finfo(dtype).eps)
-    return max(
-        DEFAULT_TOL[dtype.name] if tol is None else check_positive(tol, "tol", zero=True), 16 * eps
-    )
-
-
-def resolve_max_basis(max_basis: int | None, k: int, n: int, dtype: np.dtype[Any]) -> int:
-    """How many vectors may be kept."""
-    if max_basis is None:
-        return min(n, max(2 * k + 20, min(300, MAX_BASIS_BYTES // (n * dtype.itemsize))))
-    max_basis = check_positive_int(max_basis, "max_basis")
-    if max_basis < min(n, k + 3):
-        raise ValueError(
-            f"max_basis is {max_basis} with k = {k}; wanted at least k + 3 = {k + 3}, or n where "
-            "that is less"
-        )
-    return min(n, max_basis)
 
 
 def extreme_pairs(
@@ -108,6 +77,7 @@ class Search:
         self.settled: tuple[Floats, Floats] | None = None
         self.probe_until, self.probed, self.interrupted = 0, False, False
         self.width, self.unseen = 0.0, np.inf  # of the spectrum as seen; see `Eigenpairs`
+        self.too_close = 0.0  # the largest gap between wanted values that a probe leaves aside
         # (theta, bounds) of the pairs, the next block, being measured again
         self.measured: tuple[Floats, Floats] | None = None
 
@@ -155,17 +125,15 @@ class Search:
             if run.p == 0 and run.m < run.dimension:
                 if self._look():
                     return
-                if run.p == 0 and not self._make_room():
-                    self._end_probe()
-                    return
+                if run.p == 0:
+                    self._make_room()
                 if run.p == 0:
                     run.insert_random(self.rng, self.block)
             if run.m >= run.dimension or self._spent():
                 if self.settled is not None:  # the last steps of a probe count, too
                     self._look()
                 return
-            if run.full and self.settled is not None:
-                self._end_probe()
+            if run.full and self.settled is not None and self._look():
                 return
             if run.full:
                 self._restart()
@@ -175,14 +143,11 @@ class Search:
             if run.p and run.m >= self.next_look and self._look():
                 return
 
-    def _make_room(self) -> bool:
-        """Room for a fresh start next to the basis; False where even a restart gives none."""
+    def _make_room(self) -> None:
+        """Room for a fresh start next to the basis."""
         run = self.run
         if run.m + 2 * self.block > run.capacity + 1 and run.capacity < run.dimension:
-            if self.settled is not None:
-                return False
             self._restart()
-        return run.m < run.dimension
 
     def _widest(self) -> int:
         """The largest block that restarts can keep whole next to the k wanted vectors."""
@@ -212,9 +177,8 @@ class Search:
             self.next_look = self.k
             return False
         theta, S, residuals = ritz_pairs(run, self.k, self.which)
-        target = max(self.tol * run.scale, 2 * run.noise)
         if self.settled is not None:
-            return self._look_probe(theta, self.settled[0], target)
+            return self._look_probe(theta, self.settled[0])
         excess = self._excess(theta, S, residuals)
         worst = float(excess.max())
         self.shown.note(f"{int((excess <= 1).sum())} of {self.k} converged")
@@ -223,14 +187,18 @@ class Search:
             if run.m == self.k and run.p > 1:
                 run.narrow_block(run.coupling() @ S[:, excess > 1])
             return False
-        steps = self._probe_steps(theta, target)
+        steps = self._probe_steps(theta)
         if not steps:
             return True
         self._begin_probe(theta, S, steps)
         return False
 
+    def _limits(self, theta: Floats) -> Floats:
+        """What each value may be off: its target, but no less than twice the rounding seen."""
+        return np.maximum(self._targets(theta), 2 * self.run.noise)
+
     def _targets(self, theta: Floats) -> Floats:
-        """What each residual may be: the tolerance, but no less than twice the rounding seen."""
+        """What each residual may be."""
         run = self.run
         size = (
             run.scale
@@ -244,7 +212,7 @@ class Search:
         of that.
         """
         run = self.run
-        targets = np.maximum(self._targets(theta), 2 * run.noise)
+        targets = self._limits(theta)
         allowed = targets - np.minimum(bounds(run, S, residuals) - residuals, targets / 2)
         excess: Floats = np.where(residuals > 0, np.inf, 0.0)
         np.divide(residuals, allowed, out=excess, where=allowed > 0)
@@ -267,24 +235,27 @@ class Search:
     # -- probes for missed copies
     # -------------------------------------------------------------------------------------
 
-    def _probe_steps(self, theta: Floats, target: float) -> int:
+    def _probe_steps(self, theta: Floats) -> int:
         """How many steps from a random start would show a copy of a wanted value, were there one;
         0: no need.
 
-        A copy matters where it would push out the innermost wanted value. The number is that of
-        Kuczynski and Wozniakowski's bound for a risk of `PROBE_RISK`, and at most a share of what
-        was spent; none where that share could not show a copy of even the outermost value.
+        A copy matters where it would push out the innermost wanted value by more than that may be
+        off. The number is that of Kuczynski and Wozniakowski's bound for a risk of `PROBE_RISK`,
+        and at most a share of what was spent; none where that share could not show a copy of even
+        the outermost value.
         """
         run = self.run
         if not self.probe or run.m >= run.dimension:
             return 0
-        gaps = np.concatenate(sides(theta, self.k, self.which))
-        gaps = gaps[gaps > 2 * target]
+        whole = run.dimension <= min(SMALL, run.capacity)
+        rounding = np.full(len(theta), 2 * run.noise)
+        limits = rounding if whole else self._limits(theta)
+        gaps, self.too_close = gaps_outside(theta, self.k, self.which, limits, 4 * run.noise)
         self.probed = not len(gaps)
         if self.probed:
-            self.unseen = 0.0
+            self.unseen = self.too_close
             return 0
-        if run.dimension <= min(SMALL, run.capacity):
+        if whole:
             return -(-(run.dimension - len(theta)) // self.block)
         spread = max(np.ptp(theta), np.abs(theta).max())
         least, steps = (
@@ -310,30 +281,34 @@ class Search:
         self.probe_until = run.m + steps * self.block
         self.next_look = run.m + max(2, steps // 3) * self.block
 
-    def _look_probe(self, theta: Floats, before: Floats, target: float) -> bool:
+    def _look_probe(self, theta: Floats, before: Floats) -> bool:
         """True where the probe ended without a change; back to the search, in larger blocks, where
-        it found one.
+        it found one. A probe that is to reach the end of the space is not left before: the pairs
+        are those of the whole space then.
         """
         run = self.run
-        if np.abs(theta - before).max() > target:
+        moved = np.abs(theta - before)
+        still, whole = moved.max() <= 4 * run.noise, run.m >= run.dimension
+        closed = run.p == 0 and still
+        to_the_end = self.probe_until >= run.dimension and not self._spent()
+        if to_the_end and not (whole or closed):
+            self.next_look = run.dimension
+            return False
+        if whole:
+            self.probed, self.unseen = True, 0.0
+        if whole or (moved > self._limits(theta)).any():
             self.settled, self.last = None, None
             self.block = min(2 * self.block, LARGEST_BLOCK, max(1, (run.capacity - self.k) // 3))
             self.next_look = run.m + 2
             return False
-        if run.p == 0 or run.m >= self.probe_until:
-            self._end_probe()
+        if run.p == 0 or run.m >= self.probe_until or run.full:
+            steps = (run.m - self.k) // self.block
+            reach = self.width * lanczos_reach(run.n, steps, PROBE_RISK) if run.p else 0.0
+            self.probed = True
+            self.unseen = max(reach, 0.0 if still else float(moved.max()), self.too_close)
             return True
         self.next_look = min(run.m + max(2, run.m // 8), self.probe_until)
         return False
-
-    def _end_probe(self) -> None:
-        """What a probe leaves open that found nothing."""
-        run = self.run
-        self.probed = self.settled is not None
-        if self.probed:
-            steps = (run.m - self.k) // self.block
-            there = run.p == 0 or run.m >= run.dimension
-            self.unseen = 0.0 if there else self.width * lanczos_reach(run.n, steps, PROBE_RISK)
 
     # -- the end
     # ----------------------------------------------------------------------------------------------

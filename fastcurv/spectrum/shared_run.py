@@ -21,11 +21,11 @@ from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import bounds, check_wanted, ritz_pairs
 from ..progress import Bar, bar
 from ..protocols import Array, Operator, Seed
+from .asked import resolve_tol
 from .density import assemble, extend, quadrature, with_rest
 from .density_result import SpectralDensity
 from .reduced import completed, reduction
 from .results import Eigenpairs
-from .search import resolve_tol
 from .smoothing import check_look
 
 MAX_BYTES = 4 << 30

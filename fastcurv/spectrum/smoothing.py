@@ -54,6 +54,8 @@ def check_look(
     }
 
 
+FINEST = float(np.finfo(np.float64).eps) / 4  # of the largest node: what a width is for each point
+ONE = 1e-13  # nodes this close, as a share of the largest, are one eigenvalue
 # the default grid goes this many widths past the outermost nodes: 1e-9 of a Gaussian lies beyond
 REACH = 6.0
 
@@ -102,9 +104,17 @@ def smear(
         linear_below = 1e-4 * float(np.abs(used).max(initial=0.0)) or 1.0
     x = to_coordinate(nodes, axis, linear_below)
     low, high = x[weights > 0].min(), x[weights > 0].max()
+    size = max(abs(low), abs(high))
+    finest = FINEST * n_grid * size
     if width is None:
-        width = 0.05 if axis == "log" else 0.01 * (high - low)
-        width = float(width or 1e-3 * abs(high) or 1e-3)
+        spread = high - low if high - low > ONE * size else 0.0
+        width = 0.05 if axis == "log" else 0.01 * spread
+        width = float(max(width, finest) if width else 1e-3 * size or 1e-3)
+    elif grid is None and width < finest:
+        raise ValueError(
+            f"width is {width!r} and eigenvalues reach {size:.3g}; wanted at least {finest:.1g}, "
+            f"which {n_grid} points of a grid resolve"
+        )
     if grid is None:
         n_grid = max(n_grid, min(1 << 16, int(2 * (high - low + 2 * REACH * width) / width)))
         at = np.linspace(low - REACH * width, high + REACH * width, n_grid)

@@ -28,7 +28,7 @@ def test_steps_from_what_is_no_matrix_of_numbers():
 
 def test_a_step_to_a_gradient_beyond_all_squares_is_shortened():
     """Where its share of the gradient at hand has no square either."""
-    steps = Steps([np.ones(2)], [-1e-80], 1.0)
+    steps = Steps([np.ones(2)], [-1.0], 1.0)
     for far in (1e200, np.inf):
         found = lower_gradient(
             lambda x, far=far: np.full(2, far if x[0] > 0.1 else 1e-42), np.zeros(2), 1e-40, steps

@@ -255,5 +255,15 @@ def test_curvature_whose_square_underflows_ends_no_search_by_an_error(size):
         norm=size * float(np.linalg.norm(theta)),
         move=lambda t, g: moved.append(t),
     )
-    assert find._search(here, newton_mr.Steps([], [], size), size * (size * theta)) == bool(moved)
+    uphill = size * (theta / np.linalg.norm(theta))
+    assert find._search(here, newton_mr.Steps([], [], size), uphill) == bool(moved)
     assert all(np.linalg.norm(t) <= np.linalg.norm(theta) for t in moved)
+
+
+@pytest.mark.parametrize("method", ["newton-mr", "gradient-norm"])
+@pytest.mark.parametrize("size", [1e-300, 1e-170, 1.0, 1e160, 1e290])
+def test_a_quadratic_of_any_scale_has_its_critical_point_found(method, size):
+    """Where squares leave the range of float64: an error, or a plateau that was none."""
+    saddle = QuadraticObjective(size * np.diag([1.0, 2.0, -3.0]))
+    found = fc.find_critical_point(saddle, np.ones(3), method=method)
+    assert found.success and found.status == 0 and np.abs(found.x).max() < 1e-12

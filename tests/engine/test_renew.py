@@ -52,6 +52,46 @@ def test_rows_of_another_shape_are_refused(rng):
             plan.renew(*bad)
 
 
+def test_rows_that_were_not_all_copied_are_copied_again(python):
+    """Ctrl-C amid the copy frees it; the next rows were read where it had been, at address 0."""
+    python(
+        """
+import signal
+import numpy as np
+import fastcurv as fc
+from fastcurv import _engine
+
+def ended(*_):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, ended)
+model = fc.MLP([304, 64, 16])
+theta = model.init(seed=0)
+for N in (50_000, 100_000, 200_000, 400_000):  # until a copy takes longer than to hear of signals
+    X, y = np.ones((304, N)).T, np.zeros((N, 16))
+    rows = _engine.Rows(X, y, None, None)
+    shape = model.sizes, model.activation, model.skips, True
+    plan = _engine.Plan(*shape, rows, "mse", float(N), 0.0, 1)
+    plan.bind(theta)
+    value = plan.value
+    signal.setitimer(signal.ITIMER_REAL, 1e-3)
+    amid = True
+    try:
+        plan.renew(X, y, None, None)
+        amid = False
+        signal.pause()
+    except KeyboardInterrupt:
+        pass
+    for _ in range(2):
+        plan.renew(X, y, None, None)
+        plan.bind(theta)
+        assert plan.value == value
+    if amid:
+        break
+"""
+    )
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("width", [3, 40, 129])
 def test_a_copy_shows_whether_rows_are_finite(rng, width, dtype):

@@ -206,6 +206,27 @@ def test_early_stopping(kind):
         assert free.fit(X, y).loss_ < net.loss_, "held out rows end a run before it fits noise"
 
 
+@pytest.mark.parametrize("solver", ["auto", "lbfgs", "adam"])
+@pytest.mark.parametrize("at", [2, 4, 9, 13])
+def test_ctrl_c_ends_a_fit_and_keeps_what_there_is(solver, at, monkeypatch):
+    """Within the first short run of "auto", within the main one, and in runs by epochs."""
+    X, y = wine()
+    asked, ask = [], fc.Objective.value_and_gradient
+
+    def interrupted(ob, theta):
+        asked.append(theta)
+        if len(asked) == at:
+            raise KeyboardInterrupt
+        return ask(ob, theta)
+
+    monkeypatch.setattr(fc.Objective, "value_and_gradient", interrupted)
+    net = fc.MLPClassifier((5,), solver=solver, random_state=0, max_iter=60)
+    with pytest.raises(KeyboardInterrupt):
+        net.fit(X, y)
+    assert len(asked) <= at + 2 and net.stopped_ == "interrupted" and net.curvature_ is None
+    assert net.predict(X).shape == y.shape and np.isfinite(net.loss_)
+
+
 def test_partial_fit_and_warm_start():
     X, y = wine()
     names = np.array(["a", "b", "c"])[y]

@@ -46,6 +46,31 @@ for as_given in (lambda a: a, lambda a: a[100:], lambda a: np.asarray(a)):
     )
 
 
+def test_a_file_that_is_cut_short_while_a_block_is_multiplied(program):
+    """The rows of the block behind and the one ahead are looked at in the file, too."""
+    program(
+        """
+from fastcurv.network.shard_parts import value_part
+
+model, theta = fc.MLP([16, 8, 1]), fc.MLP([16, 8, 1]).init(seed=0)
+for after in range(1, 9):
+    np.save("X.npy", np.ones((4000, 16)))
+    ob = fc.StreamedObjective(model, "X.npy", np.ones((4000, 1)), block_rows=500)
+    ob.value(theta)
+    done = []
+
+    def part(shard, theta):
+        done.append(value_part(shard, theta))
+        if len(done) == after:
+            os.truncate("X.npy", 128)
+        return done[-1]
+
+    refused([lambda: ob._fold(part, (theta,))], "the file of X has 128 bytes now and had")
+    assert len(done) == after
+"""
+    )
+
+
 @pytest.mark.parametrize("memory", [None, 2_000_000])
 def test_a_plain_objective_of_a_file_that_is_cut_short_refuses_too(memory, program):
     """Its operators as well; only what is known already needs no rows."""

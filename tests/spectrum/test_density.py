@@ -89,6 +89,27 @@ def test_deflation_halves_the_distance_at_the_same_products(rng):
     assert np.mean(deflated) <= 0.5 * np.mean(plain)
 
 
+@pytest.mark.parametrize("level", [-0.3, 1e-9, 1e200, 0.0])
+@pytest.mark.parametrize("spread", [0.0, 1e-15, 1e-14, 1e-13, 3e-13, 1e-11])
+def test_one_eigenvalue_to_rounding_has_a_density_of_integral_one(level, spread):
+    Q = np.linalg.qr(np.random.default_rng(0).standard_normal((20, 20)))[0]
+    A = level * (Q @ Q.T) + np.diag(np.linspace(0, spread * abs(level), 20))
+    d = spectral_density((A + A.T) / 2, seed=1)
+    assert d.integral() == pytest.approx(1, abs=1e-6) and (np.diff(d.grid) > 0).all()
+
+
+def test_a_width_below_the_distance_of_numbers_is_refused():
+    with pytest.raises(ValueError, match="width is 1e-17 and eigenvalues reach 3; wanted at least"):
+        spectral_density(np.diag([1.0, 2.0, 3.0]), 2, 3, width=1e-17)
+
+
+def test_one_probe_tells_no_error():
+    A = np.diag(np.r_[-np.ones(46), np.ones(46)])
+    assert np.isnan(spectral_density(A, 1, 20, seed=0).mass().stderr)
+    d = spectral_density(A, 2, 20, seed=0).mass()
+    assert abs(d.estimate - 0.5) <= 3 * d.stderr < 1
+
+
 def test_known_pairs_are_exact_in_the_density(rng):
     spectrum = hessian_like(rng)
     op = Prescribed(spectrum, seed=0)

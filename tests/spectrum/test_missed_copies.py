@@ -30,6 +30,20 @@ def test_none_is_missed_where_the_space_is_small(n, which):
         assert "copies" not in repr(pairs)
 
 
+@pytest.mark.parametrize(
+    ("near", "options"), [(8e-8, {}), (1e-4, {"tol": 1e-4, "relative": "value"})]
+)
+def test_copies_within_the_tolerance_of_one_another_are_told_apart(near, options):
+    """Four true eigenvalues of another sign stood in the place of copies, and none was missed."""
+    for n in (30, 90):
+        values = np.repeat([-10.0, -near / 4, near], n // 3)
+        pairs = eigsh(np.diag(values), 8, "LA", seed=0, **options)
+        off = np.abs(pairs.values - near).max()
+        assert pairs.converged.all() and pairs.probed
+        assert off <= pairs.unseen + pairs.residuals.max()
+        assert n > 64 or pairs.unseen == 0
+
+
 def test_what_the_look_leaves_open_holds_at_its_risk():
     """Pairs deep inside a wide spectrum: what was missed lies no further out than is said."""
     wrong = missed = said = 0

@@ -23,7 +23,7 @@ from ..network.mlp import MLP, RELU_LIKE
 from ..network.objective import Objective
 from ..optimize.escape import escape
 from ..optimize.minimize import METHODS, STOCHASTIC, minimize
-from .choices import OUT, outputs_of, pairs_worth, threads_worth, unhidden, unscaled
+from .choices import OUT, advice, outputs_of, pairs_worth, threads_worth, unhidden
 from .look import PRODUCTS, Look, judge, look
 from .scatter import FIRST, Scatter
 
@@ -43,7 +43,6 @@ class BaseMLP(BaseEstimator):
     _resumed: bool
     _deadline: float | None
     _size: float
-
     _stratify = False
 
     @own_names("estimator")
@@ -207,8 +206,7 @@ class BaseMLP(BaseEstimator):
         if self.n_iter_ >= self.max_iter and self.stopped_ == "max_iter":
             warnings.warn(
                 f"{self.solver} ended at max_iter={self.max_iter} with a gradient of "
-                f"{self._size:.2g}, above tol={self._tol:g}; {unscaled(X, y)}more iterations would "
-                "help",
+                f"{self._size:.2g}, above tol={self._tol:g}; {advice(X, y, model, self.alpha)}",
                 ConvergenceWarning,
                 stacklevel=2,
             )
@@ -289,6 +287,8 @@ class BaseMLP(BaseEstimator):
                 steps = min(left, LAST_STEPS)
                 runs.append(self._minimize(ob, runs[-1].x, "trust-region", steps, options))
                 left -= runs[-1].nit
+                if left > 0 and runs[-1].stopped == "max_iter":
+                    runs[-1].stopped = "stalled"
             if runs[-1].stopped == "interrupted":
                 return None
             spent = sum(run.nfev for run in runs)

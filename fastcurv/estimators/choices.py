@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import as_numpy, is_sparse
-from ..network.mlp import MLP
+from ..network.mlp import MLP, RELU_LIKE
 
 OUT = {"mse": "identity", "binary_cross_entropy": "logistic", "cross_entropy": "softmax"}
 SMALL, LARGE = 0.03, 30.0  # root mean square of what needs no scaling
@@ -48,14 +48,20 @@ def outputs_of(model: MLP, theta: np.ndarray, X: Any) -> np.ndarray:
     return np.concatenate([model.predict(theta, part) for part in parts])
 
 
-def unscaled(X: Any, y: np.ndarray) -> str:
-    """The beginning of an advice, where features or targets are far from unit size."""
+def advice(X: Any, y: np.ndarray, model: MLP, alpha: float) -> str:
+    """What would help a fit that came to the end of its iterations: scaling, where features or
+    targets are far from unit size, and more of them, unless weight decay has drawn units to where
+    they have no derivative.
+    """
     far = [
         name
         for name, x in (("features", X.data if is_sparse(X) else X), ("targets", y))
         if x.dtype.kind == "f" and not SMALL < np.sqrt(np.mean(np.square(x, dtype=float))) < LARGE
     ]
-    return f"scaled {' and '.join(far)} or " if far else ""
+    kinked = sorted(set(RELU_LIKE) & set(model.activation)) if alpha > 0 else []
+    scaled = f"scaled {' and '.join(far)} or " if far else ""
+    unless = f", unless a kink of {kinked[0]} holds the gradient there" if kinked else ""
+    return f"{scaled}more iterations would help{unless}"
 
 
 def takes_rows_as_they_come(estimator: Any) -> bool:

@@ -39,6 +39,7 @@ class Stack:
         self.activations: list[str] = []
         self.pending: tuple[np.ndarray, np.ndarray] | None = None
         self.last, self.closed = "nothing", ""
+        self.folded = False  # batch normalisation by known moments into linear layers
         self.dtypes: list[np.dtype[Any]] = []
 
     def _open(self, name: str) -> None:
@@ -95,6 +96,7 @@ class Stack:
         """Batch normalisation by known moments: parts are gamma, beta, mean and variance."""
         gamma, beta, mean, variance = (np.asarray(x, np.float64) for x in parts)
         scale = gamma / np.sqrt(variance + eps)
+        self.folded = True
         self.affine(scale, beta - scale * mean, name, parts[0])
 
     def norm(self, gamma: Any, beta: Any, eps: float, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ WRAPPED = {  # what holds a module and computes what it does: under which name
     "DataParallel": "module",
     "DistributedDataParallel": "module",
 }
+TORCHS_OWN = ("torch.nn.modules.", "torch.nn.parallel.", "torch._dynamo.")
 PASSED = ("Flatten", "Dropout", "AlphaDropout", "Dropout1d")
 
 
@@ -45,13 +47,32 @@ def _flat(module: Any, name: str) -> list[tuple[str, Any]]:
     """The layers of nested Sequentials in order, named as in torch, out of what compiles or
     spreads them.
     """
-    inside = WRAPPED.get(type(module).__name__)
-    if inside is not None:
-        return _flat(getattr(module, inside), name)
-    if type(module).__name__ == "Sequential":
+    kind = _kind(module)
+    if getattr(module, "_forward_hooks", None) or getattr(module, "_forward_pre_hooks", None):
+        raise ValueError(
+            f"{name} ({kind}) has forward hooks, which may change what it computes; wanted it "
+            "without them: hook.remove()"
+        )
+    if kind in WRAPPED:
+        return _flat(getattr(module, WRAPPED[kind]), name)
+    if kind == "Sequential":
         inner = [_flat(child, f"{name}[{key}]") for key, child in module._modules.items()]
         return [leaf for leaves in inner for leaf in leaves]
-    return [(f"{name} ({type(module).__name__})", module)]
+    return [(f"{name} ({kind})", module)]
+
+
+def _kind(module: Any) -> str:
+    """The name of torch's own class whose forward a module has; of another class its whole name."""
+    own = type(module)
+    for base in own.__mro__:
+        if base.__module__.startswith(TORCHS_OWN) and base.__name__ != "Module":
+            if base.__name__ in WRAPPED:
+                return base.__name__
+            if own.forward is base.forward and "forward" not in vars(module):
+                return base.__name__
+            break
+    named = (*PHI, *PASSED, "Linear", "BatchNorm1d", "Sequential", "Softmax", "LogSoftmax")
+    return f"{own.__module__}.{own.__name__}" if own.__name__ in named else own.__name__
 
 
 def _batch_norm(stack: Stack, module: Any, name: str) -> None:
@@ -67,12 +88,13 @@ def _batch_norm(stack: Stack, module: Any, name: str) -> None:
 
 
 def _read(stack: Stack, module: Any, name: str, seen: dict[int, str]) -> None:
-    kind = type(module).__name__
+    kind = _kind(module)
     parametrised = bool(getattr(module, "parametrizations", None))
     if kind == "Linear" and not parametrised:
-        if id(module.weight) in seen:
-            raise foreign(f"{name}, which shares the weight of {seen[id(module.weight)]},")
-        seen[id(module.weight)] = name
+        for part in ("weight", "bias"):
+            tensor = getattr(module, part)
+            if tensor is not None and seen.setdefault(id(tensor), name) != name:
+                raise foreign(f"{name}, which shares the {part} of {seen[id(tensor)]},")
         bias = None if module.bias is None else _numbers(module.bias)
         stack.linear(_numbers(module.weight), bias, name)
     elif kind == "BatchNorm1d":
@@ -81,7 +103,10 @@ def _read(stack: Stack, module: Any, name: str, seen: dict[int, str]) -> None:
         phi, wanted = PHI[kind]
         for argument, value in wanted.items():
             if getattr(module, argument) != value:
-                raise foreign(f"{name} with {argument}={getattr(module, argument)!r}")
+                raise ValueError(
+                    f"{name} has {argument}={getattr(module, argument)!r}, which has no counterpart "
+                    f"here; wanted {value!r}"
+                )
         stack.activation(phi, name)
     elif kind in ("Softmax", "LogSoftmax"):
         stack.close(name)
@@ -112,10 +137,12 @@ def from_torch(module: Any, activation: Any = None) -> Model:
     module : torch.nn.Sequential, torch.nn.Linear or a state dict
         Sequentials may be nested. Layers: ``Linear``, ``ReLU LeakyReLU Tanh Sigmoid Softplus SiLU
         GELU ELU Identity``, ``Flatten``, ``Dropout`` in eval mode, ``BatchNorm1d``, and at the end
-        ``Softmax``, ``LogSoftmax`` or ``Sigmoid``, which belong to the loss. Batch normalisation in
-        eval mode is folded into the linear layers; while training, after each hidden ``Linear``, it
-        makes a model with ``batch_norm=True``. A state dict holds weights and biases of linear
-        layers in the order of the forward pass.
+        ``Softmax``, ``LogSoftmax`` or ``Sigmoid``, which belong to the loss; ``LeakyReLU`` with its
+        slope of 0.01 and the exact ``GELU`` alone. Batch normalisation in eval mode is folded into
+        the linear layers, with a warning: the function is the same, but not the parameters, nor a
+        Hessian with respect to them. While training, after each hidden ``Linear``, it makes a model
+        with ``batch_norm=True``, all of whose linear layers have biases. A state dict holds weights
+        and biases of linear layers in the order of the forward pass.
     activation : str or sequence of str, optional
         For a state dict, which does not say: of the hidden layers.
 
@@ -129,7 +156,8 @@ def from_torch(module: Any, activation: Any = None) -> Model:
     Raises
     ------
     ValueError
-        For a layer that has no counterpart here: the first one is named.
+        For a layer that has no counterpart here, shares a parameter with another, or has forward
+        hooks: the first one is named.
     TypeError
         For what is no module and no state dict.
 
@@ -158,7 +186,16 @@ def from_torch(module: Any, activation: Any = None) -> Model:
     seen: dict[int, str] = {}
     for name, layer in _flat(module, "module"):
         _read(stack, layer, name, seen)
-    return stack.finish()
+    found = stack.finish()
+    if stack.folded:
+        warnings.warn(
+            f"batch normalisation in eval mode is folded into the linear layers: n is {len(found[1])}"
+            ", and gradient, Hessian and sharpness are those of the folded parameters, not of the "
+            "module's own",
+            UserWarning,
+            stacklevel=2,
+        )
+    return found
 
 
 def _from_state(state: Mapping[str, Any], activation: Any) -> Model:

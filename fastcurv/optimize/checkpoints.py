@@ -84,8 +84,17 @@ class Saver:
 
 
 def named_options(options: dict[str, Any]) -> dict[str, str]:
-    """Options as text, so that any object can be compared after a trip through a file."""
-    return {name: repr(value) for name, value in sorted(options.items())}
+    """Options as text, so that any object can be compared after a trip through a file: a function
+    by its name, a number of NumPy's as Python's.
+    """
+    return {name: _text(value) for name, value in sorted(options.items())}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, np.generic):
+        return repr(value.item())
+    name = getattr(value, "__qualname__", None)
+    return f"{value.__module__}.{name}" if callable(value) and name else repr(value)
 
 
 def part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

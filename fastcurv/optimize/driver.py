@@ -18,7 +18,7 @@ from .checkpoints import Saver, part
 from .ending import Ending
 from .line_search import first_length, line_minimum
 from .negative_curvature import lowest_curvature, suspects
-from .resume import alike, check_method, damaged
+from .resume import alike, check_method, check_objective, damaged
 from .run import Method, Run
 from .verdict import ENDINGS, STATUS, Outcome
 
@@ -77,6 +77,7 @@ class Loop:
         run.bind()
         if facts:
             run.n_gradients = spent  # this gradient was counted before the run was saved
+            check_objective(run, facts["run"])
         if not facts and not (np.isfinite(run.f) and np.isfinite(run.gnorm)):
             raise ValueError(
                 f"the objective is not finite at theta0: value {run.f}, gradient norm {run.gnorm}"

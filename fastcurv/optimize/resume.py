@@ -116,6 +116,8 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
     elapsed: Any = facts.get("elapsed")
     if not is_number(elapsed) or not 0 <= elapsed < 1e15:
         raise damaged("the time elapsed is none")
+    if facts.get("f") is not None and not is_number(facts["f"]):
+        raise damaged("f is no number")
     for name in ("theta", "best"):
         array = arrays.get(name)
         if array is None and name == "best":
@@ -139,6 +141,19 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
             raise damaged(f"its history of {key} is no list of {facts['records']} numbers")
         if key in ("iteration", "products") and not (abs(values) < 1e15).all():
             raise damaged(f"its history of {key} holds no counts")
+
+
+def check_objective(run: Any, facts: Any) -> None:
+    """Raise where the loss is another than when the checkpoint was saved, by more than rounding."""
+    held, now = facts.get("f"), run.f
+    if held is None and run.best is not None:
+        held, now = facts["best_f"], run.ob.value(run.best)
+    size = max(abs(now), abs(held or 0.0))
+    if held is not None and abs(now - held) > np.finfo(run.theta.dtype).eps ** 0.5 * size:
+        raise ValueError(
+            f"the loss is {now:.6g} at the theta of the checkpoint to resume, and was {held:.6g}; "
+            "wanted the objective of that run: its data, network, loss and l2"
+        )
 
 
 def check_method(arrays: dict[str, np.ndarray], facts: Any, method: Any, n: int) -> None:

@@ -285,6 +285,7 @@ class Run:
         facts = {key: getattr(self, key) for key in self._COUNTS}
         facts["elapsed"], facts["records"] = self.elapsed(), len(self.history["loss"])
         facts["rng"] = plain(self.rng.bit_generator.state)
+        facts["f"] = None if self.stale else float(self.f)
         return arrays, facts
 
     def past(self, records: int) -> dict[str, np.ndarray]:

@@ -227,6 +227,17 @@ def test_ctrl_c_ends_a_fit_and_keeps_what_there_is(solver, at, monkeypatch):
     assert net.predict(X).shape == y.shape and np.isfinite(net.loss_)
 
 
+def test_a_fit_that_stalls_says_so_and_one_cut_off_what_would_help():
+    """Units of relu that weight decay holds on their kinks: no iterations bring the gradient down."""
+    X, y = wine()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        long = fc.MLPClassifier((10,), alpha=0.1, max_iter=100_000, random_state=0).fit(X, y)
+    assert long.stopped_ == "stalled" and long.n_iter_ < long.max_iter
+    with pytest.warns(ConvergenceWarning, match="help, unless a kink of relu holds the gradient"):
+        fc.MLPClassifier((10,), alpha=0.1, max_iter=100, random_state=0).fit(X, y)
+
+
 def test_partial_fit_and_warm_start():
     X, y = wine()
     names = np.array(["a", "b", "c"])[y]

@@ -104,7 +104,8 @@ def test_float32_half_and_single_layers():
 )
 def test_batch_norm_in_eval_mode_is_folded(layers):
     module = net(*layers())
-    model, theta = fc.from_torch(module)
+    with pytest.warns(UserWarning, match="folded"):
+        model, theta = fc.from_torch(module)
     assert not model.batch_norm and model.bias
     assert np.allclose(model.predict(theta, X), logits(module, X), rtol=1e-12, atol=1e-13)
 
@@ -342,3 +343,40 @@ def test_what_is_no_stack_says_what_to_do():
     state = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1)).state_dict()
     with pytest.raises(TypeError, match="activation is a Tanh; wanted 'tanh'"):
         fc.from_torch(state, activation=torch.nn.Tanh())
+
+
+def test_what_changes_a_forward_pass_unseen_is_refused():
+    """A shared bias, a forward hook, a forward of an instance's or of a class of the same name."""
+    tied = net(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+    tied[2].bias = tied[0].bias
+    hooked = net(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))
+    handle = hooked[0].register_forward_hook(lambda module, given, out: 3 * out)
+    around = net(nn.Linear(4, 2))
+    around.register_forward_pre_hook(lambda module, given: None)
+    patched = net(nn.Linear(4, 2))
+    patched[0].forward = lambda x: x[:, :2]
+    named = net(type("Linear", (nn.Linear,), {"forward": lambda self, x: 2 * x})(4, 4))
+    words = {
+        "shares the bias of": tied,
+        "module.0. .Linear. has forward hooks": hooked,
+        "module .Sequential. has forward hooks": around,
+        "Linear. has no counterpart": patched,
+        r"test_convert.Linear., a class with a forward of its own": named,
+    }
+    for match, module in words.items():
+        with pytest.raises(ValueError, match=match.replace("module.0.", r"module\[0\]")):
+            fc.from_torch(module)
+    handle.remove()
+    fc.from_torch(hooked)
+
+
+def test_a_class_that_keeps_torchs_forward_is_torchs():
+    stack = type("Small", (nn.Sequential,), {})(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+    model, theta = fc.from_torch(stack)
+    assert np.allclose(model.predict(theta, X), logits(stack, X), rtol=1e-13)
+
+
+def test_folded_batch_norm_says_whose_curvature_it_is():
+    module = net(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 2)).eval()
+    with pytest.warns(UserWarning, match="folded.*n is 44, and gradient, Hessian"):
+        fc.from_torch(module)

@@ -10,6 +10,7 @@ import pytest
 import scipy.optimize
 
 from fastcurv.files import read_tensors, write_tensors
+from fastcurv.optimize.checkpoints import named_options
 from fastcurv.optimize.minimize import minimize
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 
@@ -120,6 +121,34 @@ def test_mini_batches_resume_with_their_order(seed, tmp_path):
     whole = minimize(ob, np.zeros(5), max_iter=12, seed=copy.deepcopy(seed), **options)
     minimize(ob, np.zeros(5), max_iter=5, seed=copy.deepcopy(seed), checkpoint=path, **options)
     same(whole, minimize(ob, max_iter=12, resume=path, **options))
+
+
+@pytest.mark.parametrize("options", [{"method": "trust-region"}, {"batch_size": 7}])
+def test_the_objective_of_another_run_is_refused(options, tmp_path):
+    """Two objectives would make one curve."""
+    path, options = tmp_path / "run.safetensors", {"method": "adam", "max_iter": 3} | options
+    minimize(regression(), np.zeros(5), checkpoint=path, verdict=False, **options)
+    with pytest.raises(ValueError, match=r"the loss is [\d.e-]+ at the theta.*and was .*; wanted"):
+        minimize(regression(seed=1), None, resume=path, verdict=False, **options)
+
+
+def decaying(step):
+    return 0.1 / (1 + step)
+
+
+def test_options_are_compared_by_what_they_mean(tmp_path):
+    """A function by its name: its address is another in every process."""
+    assert named_options({"a": decaying, "b": np.float64(0.5), "c": np.int64(3), "d": None}) == {
+        "a": f"{__name__}.decaying",
+        "b": "0.5",
+        "c": "3",
+        "d": "None",
+    }
+    path = tmp_path / "run.safetensors"
+    ob, start = regression(), np.zeros(5)
+    minimize(ob, start, "sgd", max_iter=3, learning_rate=0.1, checkpoint=path, verdict=False)
+    rate = np.float64(0.1)
+    minimize(ob, None, "sgd", max_iter=4, learning_rate=rate, resume=path, verdict=False)
 
 
 def test_a_budget_that_ends_inside_a_step_leaves_a_checkpoint_from_before_it(tmp_path):

@@ -124,9 +124,7 @@ def lower_gradient(
             g = gradient(point)
             ratio = safe_norm(g) / size if np.isfinite(g).all() else np.inf
             square = ratio * ratio
-            if square <= 1 + 2 * ARMIJO * alpha * slope and (
-                best is None or square < best[0]
-            ):
+            if square <= 1 + 2 * ARMIJO * alpha * slope and (best is None or square < best[0]):
                 best = square, point, g
         if best is not None:
             return best[1:]

@@ -364,11 +364,20 @@ def where_newton_leads(distance: float, steps: int, at: Any) -> str:
     )
 
 
+ELSEWHERE = ": fastcurv.minimize from another start"
+CALLS = (
+    ": fastcurv.minimize(ob, theta) goes down, fastcurv.find_critical_point(ob, theta) to the "
+    "nearest critical point of any kind"
+)
+
+
 def which_call_gets_there(plateau: bool) -> str:
     """What is added to `not_critical` where they do not."""
     if plateau:
-        return "; Newton's steps lead nowhere from here: fastcurv.minimize from another start"
-    return (
-        "; Newton's steps do not contract from here: fastcurv.minimize(ob, theta) goes down, "
-        "fastcurv.find_critical_point(ob, theta) to the nearest critical point of any kind"
-    )
+        return "; Newton's steps lead nowhere from here" + ELSEWHERE
+    return "; Newton's steps do not contract from here" + CALLS
+
+
+def without_calls(reason: str) -> str:
+    """A reason as a clause, without what it says to call: the caller has just done that."""
+    return reason.rstrip(".").replace(CALLS, "").replace(ELSEWHERE, "")

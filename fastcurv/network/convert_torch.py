@@ -104,8 +104,8 @@ def _read(stack: Stack, module: Any, name: str, seen: dict[int, str]) -> None:
         for argument, value in wanted.items():
             if getattr(module, argument) != value:
                 raise ValueError(
-                    f"{name} has {argument}={getattr(module, argument)!r}, which has no counterpart "
-                    f"here; wanted {value!r}"
+                    f"{name} has {argument}={getattr(module, argument)!r}, which has no "
+                    f"counterpart here; wanted {value!r}"
                 )
         stack.activation(phi, name)
     elif kind in ("Softmax", "LogSoftmax"):
@@ -186,16 +186,16 @@ def from_torch(module: Any, activation: Any = None) -> Model:
     seen: dict[int, str] = {}
     for name, layer in _flat(module, "module"):
         _read(stack, layer, name, seen)
-    found = stack.finish()
+    model, theta = stack.finish()
     if stack.folded:
         warnings.warn(
-            f"batch normalisation in eval mode is folded into the linear layers: n is {len(found[1])}"
-            ", and gradient, Hessian and sharpness are those of the folded parameters, not of the "
-            "module's own",
+            "batch normalisation in eval mode is folded into the linear layers: n is "
+            f"{theta.size}, and gradient, Hessian and sharpness are those of the folded "
+            "parameters, not of the module's own",
             UserWarning,
             stacklevel=2,
         )
-    return found
+    return model, theta
 
 
 def _from_state(state: Mapping[str, Any], activation: Any) -> Model:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -97,6 +96,7 @@ class Loop:
                 shown.update(run.iteration)
                 self.shown = shown
                 self._iterate()
+                self._held_by_kinks()
         except KeyboardInterrupt:
             self.why = "interrupted"
             run.settle()
@@ -159,8 +159,12 @@ class Loop:
             )
             return "stalled"
         if not self.critical():
-            return "max_iter" if run.iteration >= self.ask.max_iter else run.exhausted()
+            return self._spent()
         return None
+
+    def _spent(self) -> str | None:
+        """The budget that is used up."""
+        return "max_iter" if self.run.iteration >= self.ask.max_iter else self.run.exhausted()
 
     def critical(self) -> bool:
         """Whether the gradient, where it is known, is zero."""
@@ -203,7 +207,7 @@ class Loop:
     def _at_critical_point(self) -> str | None:
         """None after a move to a lower point, else why the run ends here."""
         run, method = self.run, self.method
-        if run.iteration >= self.ask.max_iter or run.exhausted() or not method.leaves_saddles:
+        if self._spent() or not method.leaves_saddles:
             return "critical"
         if not self.ask.verdict or self.ending.left(1.0) > 0:
             H = run.ob.hessian(run.theta)
@@ -308,10 +312,14 @@ class Loop:
 
     def _held_by_kinks(self) -> None:
         """Where kinks hold a run that did not come to rest: the point on them, or their name."""
+        at_rest = self.run.gnorm <= self.gradient_tol
+        if self.why not in ("stalled", "max_iter") or not self.method.curvature or at_rest:
+            return
         stalled, held = self.why == "stalled", None
         losses = self.run.history["loss"][-CRAWL:]
         crawls = len(losses) == CRAWL and losses[0] - losses[-1] < 0.01 * abs(losses[0])
         if self.ask.verdict and (stalled or crawls):
+            self.shown.note("looking for kinks that hold it")
             held = self.ending.held(self.run.theta, patient=stalled)
         if held is not None and (stalled or held.success):
             self.outcome, self.why, self.sentence = held, held.stopped, None
@@ -320,9 +328,6 @@ class Loop:
             self.sentence = f"{self.sentence}; {jump}" if jump else self.sentence
 
     def _finish(self) -> OptimizeResult:
-        at_rest = self.run.gnorm <= self.gradient_tol
-        if self.why in ("stalled", "max_iter") and self.method.curvature and not at_rest:
-            self._held_by_kinks()
         self.saver.at_the_end(self)
         x, fun, gnorm = self._choose()
         if self.outcome is None and gnorm <= self.wanted and self.ask.verdict:
@@ -340,6 +345,9 @@ class Loop:
         explained = self.why == "stalled" and self.outcome.stopped != "critical"
         if self.why == "critical" or self.outcome.success or explained:
             self.why, self.sentence = self.outcome.stopped, None
+        short = self.outcome.kind == "not_critical" and not self.outcome.success
+        if self.why == "critical" and short:
+            self.why = self._spent() or self.why
 
     def _result(self, x: np.ndarray, fun: float, gnorm: float) -> OptimizeResult:
         run, outcome = self.run, self.outcome
@@ -350,7 +358,8 @@ class Loop:
         elif gnorm <= self.wanted:
             kind, sentence = None, f"the gradient has norm {gnorm:.3g}; no verdict was asked for"
         ending = self.sentence or ENDINGS.get(self.why or "")
-        message = sentence if ending is None else f"{ending}; {sentence}"
+        clause = sentence[0].lower() + sentence[1:]
+        message = sentence if ending is None else f"{ending}; {clause}"
         known = np.array_equal(x, run.theta) and not run.stale
         jac = run.g if known else run.value_and_gradient(x)[1]
         same = outcome is None or known
@@ -372,27 +381,3 @@ class Loop:
             method=self.ask.method,
             wall_time=run.elapsed(),
         )
-
-
-def as_callback(callback: Any) -> Callable[[OptimizeResult], bool] | None:
-    """A callback in SciPy's forms as a function of the intermediate result."""
-    if callback is None:
-        return None
-    if not callable(callback):
-        raise TypeError(f"callback is a {type(callback).__name__}; wanted a function")
-    try:
-        whole = "intermediate_result" in inspect.signature(callback).parameters
-    except (TypeError, ValueError):
-        whole = False
-    # wrapped by scipy.optimize.minimize, which unpacks the result itself
-    wrapped = hasattr(callback, "stop_iteration")
-
-    def call(result: OptimizeResult) -> bool:
-        try:
-            if wrapped:
-                return bool(callback(result))
-            return bool(callback(intermediate_result=result) if whole else callback(result.x))
-        except StopIteration:
-            return True
-
-    return call

@@ -20,6 +20,7 @@ import numpy as np
 from ..critical.classify import classify
 from ..critical.knowledge import residual_bounds, runs_to_infinity, why_no_minimum
 from ..critical.nearness import gradient_and_error, lower_bound, value_rounding
+from ..critical.wording import without_calls
 from ..protocols import Differentiable, PreciseValue, ThirdBound
 from ..vectors import extent, norm
 from .kinks import find_held
@@ -145,7 +146,7 @@ class Ending:
             curvature_tol=CURVATURE_TOL, failure_probability=RISK, dense_below=below,
         )  # fmt: skip
         self.run.n_products += int(report.n_products)
-        sentence = report.reason.rstrip(".")
+        sentence = without_calls(report.reason)
         if report.kind != "not_critical" and not report.n_negative:
             there = self._nearest(theta, report)
             if there is not None:
@@ -172,6 +173,10 @@ class Ending:
             found = self._tries(theta, f)
             if found is not None:
                 return self._lower(found, f, moves, report)
+        above = None if near else self._above_bound(theta, self.run.value(theta))
+        if above is not None:
+            sentence += f"; {_at_the_bound(self.run.ob, above)}"
+            return Outcome("critical", report.kind, True, sentence, theta, report)
         further = moves and self._steps_on(theta, report)
         self.moves += further
         if further:
@@ -220,11 +225,9 @@ class Ending:
 
     def _degenerate(self, theta: np.ndarray, report: Any, sentence: str, moves: bool) -> Outcome:
         run, f = self.run, self.run.value(theta)
-        above, c = self._above_bound(theta, f), lower_bound(run.ob)
+        above = self._above_bound(theta, f)
         if above is not None:
-            sentence += (
-                f"; no point is lower by more than {above:.1g}, since no loss is below {c:g}"
-            )
+            sentence += f"; {_at_the_bound(run.ob, above)}"
             return Outcome("critical", "degenerate", True, sentence, theta, report)
         if self._at_infinity(theta):
             return Outcome("infinity", report.kind, False, AT_INFINITY_SEEN, theta, report)
@@ -316,6 +319,11 @@ class Ending:
         if not np.any(g):
             return False
         return any(falls_for_ever(run.ob, run.value, theta, f, d) for d in (theta, -g))
+
+
+def _at_the_bound(ob: Any, above: float) -> str:
+    c = lower_bound(ob)
+    return f"no point is lower by more than {above:.1g}, since no loss is below {c:g}"
 
 
 AT_INFINITY_SEEN = (

@@ -19,8 +19,9 @@ from ..checks import (
     old_name,
 )
 from ..protocols import Batched
+from .callback import as_callback
 from .checkpoints import saved
-from .driver import Loop, Request, as_callback
+from .driver import Loop, Request
 from .first_order import SGD, Adam, Momentum, Nesterov, RMSProp
 from .lbfgs import LBFGS
 from .newton import Cubic, DampedNewton, GaussNewton, Newton, SaddleFreeNewton, TrustRegion
@@ -89,7 +90,8 @@ def minimize(
         Seconds and Hessian products after which the run ends, inside a step if need be. The checks
         at the end keep to `max_time` too; their products are extra. Without it tries and escapes
         take no longer than the steps did, or a second, and a proof by all eigenvalues (up to n =
-        4096) no longer than that, or half a minute.
+        4096), or a search for the kinks of relu that hold a stalled run, no longer than that, or
+        half a minute.
     gradient_tol : float, optional
         Where to stop: a gradient no longer than this counts as zero. By default at 1e-6 (1e-3 in
         float32), and on from there, by Newton steps with gradients in extended precision too,
@@ -113,8 +115,8 @@ def minimize(
     checkpoint_every : int, optional
         Iterations between saves; default: as many as make two a minute at most.
     resume : path, optional
-        Continue a saved run of the same method and options, bit for bit as if it had not been
-        stopped.
+        Continue a saved run of the same method, options and objective, bit for bit as if it had not
+        been stopped. Another loss at the theta that was saved is an error.
     verdict : bool
         False: no `classify` at the end, so `success` stays False.
     **options
@@ -135,8 +137,9 @@ def minimize(
         * ``kind`` and ``report``: what `classify` says of x; ``not_critical`` without a report
           where ||g|| is above `gradient_tol`.
         * ``success``: True at a minimum, proved or, where nothing bounds the third derivative,
-          measured, as `message` says; and at a degenerate point whose loss is its lower bound, such
-          as an mse of 0, to rounding or to 1e-24 of that at the start. Nowhere else.
+          measured, as `message` says; and at a point, degenerate or with a gradient that is all
+          rounding, whose loss is its lower bound, such as an mse of 0, to rounding or to 1e-24 of
+          that at the start. Nowhere else.
         * ``history``: dict of arrays ``iteration loss gradient_norm products time`` (and
           ``validation``).
         * ``stopped``: why the run ended, one of ``critical max_iter max_time max_products callback

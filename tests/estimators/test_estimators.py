@@ -228,7 +228,7 @@ def test_ctrl_c_ends_a_fit_and_keeps_what_there_is(solver, at, monkeypatch):
 
 
 def test_a_fit_that_stalls_says_so_and_one_cut_off_what_would_help():
-    """Units of relu that weight decay holds on their kinks: no iterations bring the gradient down."""
+    """Where weight decay holds units of relu on their kinks, and no iterations help."""
     X, y = wine()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -371,7 +371,9 @@ def test_what_changes_a_forward_pass_unseen_is_refused():
 
 
 def test_a_class_that_keeps_torchs_forward_is_torchs():
-    stack = type("Small", (nn.Sequential,), {})(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+    stack = type("Small", (nn.Sequential,), {})(
+        nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)
+    ).double()
     model, theta = fc.from_torch(stack)
     assert np.allclose(model.predict(theta, X), logits(stack, X), rtol=1e-13)
 

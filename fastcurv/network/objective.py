@@ -98,12 +98,12 @@ class Objective(NetworkFacts, Answering, subject="objective"):
 
     The state kept at theta is ``a``, ``phi'``, ``e phi''`` and ``delta`` of every layer and W
     packed both ways: of the order of ``6 N sum(widths) + 2 n`` numbers with the scratch of a
-    product; `Curvature.nbytes` is exact. A net of at most 256 KiB of parameters takes a block up to
-    16 vectors at a time, and as many as `memory` has room for: each keeps V packed both ways and up
-    to 32 partial sums, about 34 n numbers, and 4 of them share scratch on each thread. Batch
-    normalisation keeps two more numbers for each row and hidden unit. Its statistics are those of
-    all rows whatever their weights; where `memory` makes chunks they are gathered first, by two
-    passes over the rows for each hidden layer at theta, and two more for each vector.
+    product; `Curvature.nbytes` is exact. A net of at most 256 KiB of parameters (1.25 MiB where its
+    layers are narrow) takes a block up to 16 vectors at a time, and as many as `memory` has room
+    for: each keeps V packed both ways and up to 16 partial sums, about 20 n numbers, and 4 of them
+    share scratch on each thread. Batch normalisation keeps two more numbers for each row and hidden
+    unit. Its statistics are those of all rows whatever their weights; where `memory` makes chunks
+    they are gathered first, by two passes a hidden layer at theta, and two more for each vector.
 
     Examples
     --------

@@ -164,19 +164,17 @@ class Ending:
             return lower
         if report.kind == "not_critical" and self._at_infinity(theta):
             return Outcome("infinity", report.kind, False, AT_INFINITY_SEEN, theta, report)
+        near = report.kind != "not_critical"
         there = self._nearest(theta, report)
+        if there is None and not near:
+            there = self._at_the_bound(theta, report, sentence)
         if there is not None:
             return there
-        near = report.kind != "not_critical"
         if moves and not near and self.gradient_tol is None and not report.n_negative:
             f = self.run.value(theta)  # steps end here, Newton's model does not: the side of a cube
             found = self._tries(theta, f)
             if found is not None:
                 return self._lower(found, f, moves, report)
-        above = None if near else self._above_bound(theta, self.run.value(theta))
-        if above is not None:
-            sentence += f"; {_at_the_bound(self.run.ob, above)}"
-            return Outcome("critical", report.kind, True, sentence, theta, report)
         further = moves and self._steps_on(theta, report)
         self.moves += further
         if further:
@@ -224,11 +222,10 @@ class Ending:
         return Outcome("critical", "minimum", True, sentence, theta, report)
 
     def _degenerate(self, theta: np.ndarray, report: Any, sentence: str, moves: bool) -> Outcome:
-        run, f = self.run, self.run.value(theta)
-        above = self._above_bound(theta, f)
-        if above is not None:
-            sentence += f"; {_at_the_bound(run.ob, above)}"
-            return Outcome("critical", "degenerate", True, sentence, theta, report)
+        f = self.run.value(theta)
+        there = self._at_the_bound(theta, report, sentence)
+        if there is not None:
+            return there
         if self._at_infinity(theta):
             return Outcome("infinity", report.kind, False, AT_INFINITY_SEEN, theta, report)
         if moves or not self.over():
@@ -237,6 +234,15 @@ class Ending:
                 return self._lower(found, f, moves, report)
         sentence += "; degenerate: no descent found, neither along the zeros nor a few steps off"
         return Outcome("degenerate", "degenerate", False, sentence, theta, report)
+
+    def _at_the_bound(self, theta: np.ndarray, report: Any, sentence: str) -> Outcome | None:
+        """A success, where no point is lower by more than nothing."""
+        above = self._above_bound(theta, self.run.value(theta))
+        if above is None:
+            return None
+        c = lower_bound(self.run.ob)
+        sentence += f"; no point is lower by more than {above:.1g}, since no loss is below {c:g}"
+        return Outcome("critical", report.kind, True, sentence, theta, report)
 
     def _above_bound(self, theta: np.ndarray, f: float) -> float | None:
         """How far the loss is above its lower bound at most, where that is nothing: within the
@@ -319,11 +325,6 @@ class Ending:
         if not np.any(g):
             return False
         return any(falls_for_ever(run.ob, run.value, theta, f, d) for d in (theta, -g))
-
-
-def _at_the_bound(ob: Any, above: float) -> str:
-    c = lower_bound(ob)
-    return f"no point is lower by more than {above:.1g}, since no loss is below {c:g}"
 
 
 AT_INFINITY_SEEN = (

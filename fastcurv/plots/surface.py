@@ -60,6 +60,20 @@ def level_lines(ax: Any, x: Array, y: Array, z: Array, *, levels: int, log: bool
     ax.contour(x, y, z, levels=levels, colors="white", linewidths=0.3, alpha=0.6)
     bar = ax.figure.colorbar(filled, ax=ax)
     bar.set_label("log10 of the loss" if log else "loss")
+    _few_ticks(ax)
+
+
+def _few_ticks(ax: Any) -> None:
+    """Numbers below a plane, beside whose bar there is little room, at some five places; small
+    and large ones with their power of ten at the end of the axis.
+    """
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+    for axis in (ax.xaxis, ax.yaxis):
+        numbers = ScalarFormatter()
+        numbers.set_powerlimits((-2, 4))
+        axis.set_major_formatter(numbers)
+    ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
 
 
 def plane(

@@ -1,5 +1,7 @@
 """Slices of losses that know no network, and directions there are none of."""
 
+import io
+
 import numpy as np
 import pytest
 
@@ -118,3 +120,25 @@ def test_two_random_directions_span_a_plane(seed):
 def test_directions_that_lead_nowhere_are_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("radius", [1e-7, 1e-3, 0.01, 0.15, 0.3, 0.75, 1.0, 3.0, 12.5, 4000.0, 1e6])
+def test_numbers_below_a_plane_leave_room_between_them(radius):
+    shown = LandscapeDisplay.from_objective(BOWL, AT, directions=np.eye(2), radius=radius, n_grid=3)
+    shown.figure_.savefig(io.BytesIO())
+    labels = [label for label in shown.ax_.get_xticklabels() if label.get_text()]
+    boxes = [label.get_window_extent() for label in labels]
+    gaps = [right.x0 - left.x1 for left, right in zip(boxes, boxes[1:])]
+    letter = boxes[-1].width / len(labels[-1].get_text())
+    assert len(gaps) >= 2 and min(gaps) >= letter
+
+
+def test_axes_say_which_direction_they_are():
+    shown = LandscapeDisplay.from_objective(BOWL, AT, directions=np.eye(2), n_grid=3)
+    assert shown.ax_.get_xlabel() == "steps along the first direction"
+    assert shown.ax_.get_ylabel() == "steps along the second direction"
+    ax = fc.plots.plane(BOWL, AT, [1, 0], [0, 1], n=3)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == (
+        "along the first direction",
+        "along the second direction",
+    )

@@ -12,7 +12,7 @@ from ..interrupts import unbroken
 from ..spectrum.eigsh import eigsh
 from .display import Display
 from .fitted import objective_of
-from .style import CYCLE, GREY
+from .style import CYCLE, GREY, n_named
 from .surface import ALIKE, level_lines, sine
 
 NAMES = ("random", "eigenvectors", "gradient")
@@ -230,7 +230,7 @@ class LandscapeDisplay(Display):
         return self
 
     def _line(self, ax: Any, label: str, log: bool) -> None:
-        color = CYCLE[sum(line.get_label()[:1] != "_" for line in ax.lines) % len(CYCLE)]
+        color = CYCLE[n_named(ax) % len(CYCLE)]
         low, high = self.losses.min(), self.losses.max()
         ax.plot(self.steps, self.losses, color=color, lw=1.6, label=label)
         if self.taylor is not None:

@@ -11,7 +11,7 @@ from ..answers import own_names
 from ..checks import check_choice
 from .display import Display
 from .fitted import last_step
-from .style import CYCLE
+from .style import legend_of_lines, legend_width, line_look, n_named
 
 X_NAMES = {
     "iteration": "iterations",
@@ -157,7 +157,7 @@ class ConvergenceDisplay(Display):
 
     @own_names("picture")
     def plot(self, ax: Any = None, *, log: bool = True) -> ConvergenceDisplay:
-        """Draw it.
+        """Draw it; after the seventh curve dashes tell them apart, and the legend is beside them.
 
         Parameters
         ----------
@@ -171,17 +171,21 @@ class ConvergenceDisplay(Display):
         ConvergenceDisplay
             Itself, with ``ax_`` and ``figure_``.
         """
-        ax = self._axes(ax)
+        names = [
+            f"{name} (ends: {self.ends[name]})" if name in self.ends else str(name)
+            for name in self.curves
+        ]
+        own = ax is None
+        ax = self._axes(ax, (6.4 + legend_width(names), 4.0))
         positive = True
-        for number, (name, (x, y)) in enumerate(self.curves.items()):
-            color = CYCLE[number % len(CYCLE)]
-            end = f" (ends: {self.ends[name]})" if name in self.ends else ""
-            ax.plot(x, y, lw=1.6, color=color, label=name + end)
+        for number, (name, (x, y)) in enumerate(zip(names, self.curves.values()), n_named(ax)):
+            look = line_look(number)
+            ax.plot(x, y, lw=1.6, label=name, **look)
             if y.size:
-                ax.plot(x[-1:], y[-1:], "o", ms=4, color=color)
+                ax.plot(x[-1:], y[-1:], "o", ms=4, color=look["color"])
             positive &= bool((y[np.isfinite(y)] > 0).all())
         if log and positive:
             ax.set_yscale("log")
         ax.set(xlabel=self.xlabel, ylabel=self.ylabel)
-        ax.legend(frameon=False)
+        legend_of_lines(ax, room=own)
         return self

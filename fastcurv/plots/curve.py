@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .style import CYCLE, _with_legend, new_axes
+from .style import _with_legend, line_look, new_axes
 
 
 def curve(
@@ -37,8 +37,8 @@ def curve(
     """
     ax = new_axes(ax)
     y = np.asarray(y, dtype=float)
-    color = CYCLE[len(ax.lines) % len(CYCLE)] if color is None else color
-    ax.plot(x, y, lw=1.6, label=label, color=color)
+    look = line_look(len(ax.lines)) if color is None else {"color": color}
+    ax.plot(x, y, lw=1.6, label=label, **look)
     if log and np.all(y[np.isfinite(y)] > 0):
         ax.set_yscale("log")
     ax.set(xlabel=xlabel or ax.get_xlabel(), ylabel=ylabel or ax.get_ylabel())

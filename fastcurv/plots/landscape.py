@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 
 from ..answers import own_names
-from ..checks import as_rng, check_choice, check_positive_int, check_vector
+from ..checks import as_rng, check_array, check_choice, check_positive_int, check_vector
 from ..interrupts import unbroken
 from ..spectrum.eigsh import eigsh
 from .display import Display
 from .fitted import objective_of
-from .style import CYCLE, GREY
-from .surface import level_lines
+from .style import CYCLE, GREY, n_named
+from .surface import ALIKE, level_lines, sine
 
 NAMES = ("random", "eigenvectors", "gradient")
+DRAWS = 60  # of two random directions: signs of two weights fall on a line each time by 1e-18
 
 
 class LandscapeDisplay(Display):
@@ -100,8 +101,10 @@ class LandscapeDisplay(Display):
             The point.
         directions : {"random", "eigenvectors", "gradient"}, or array of shape (n,) or (2, n)
             "random": normal numbers, scaled unit by unit to the length of the unit's weights, none
-            in the biases [1]_. "eigenvectors": of the lowest eigenvalue, and for a plane the
-            highest too, of unit length. "gradient": downhill, of unit length, in one dimension.
+            in the biases [1]_; a unit whose weights are zero is moved about as far as the others
+            of its layer, by about 1 where all are zero. "eigenvectors": of the lowest eigenvalue,
+            and for a plane the highest too, of unit length. "gradient": downhill, of unit length,
+            in one dimension. Rows of an array are not zero, and two span a plane.
         n_dims : {1, 2}
             Ignored where directions are given.
         radius : float
@@ -227,7 +230,7 @@ class LandscapeDisplay(Display):
         return self
 
     def _line(self, ax: Any, label: str, log: bool) -> None:
-        color = CYCLE[sum(line.get_label()[:1] != "_" for line in ax.lines) % len(CYCLE)]
+        color = CYCLE[n_named(ax) % len(CYCLE)]
         low, high = self.losses.min(), self.losses.max()
         ax.plot(self.steps, self.losses, color=color, lw=1.6, label=label)
         if self.taylor is not None:
@@ -252,13 +255,9 @@ def _directions(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Rows to go along, and their names."""
     if not isinstance(wanted, str):
-        rows = np.atleast_2d(np.asarray(wanted, dtype=np.float64))
-        if rows.ndim != 2 or len(rows) not in (1, 2) or rows.shape[1] != theta.size:
-            raise ValueError(
-                f"directions has shape {np.shape(wanted)}; wanted ({theta.size},) or "
-                f"(2, {theta.size}), or one of {', '.join(NAMES)}"
-            )
-        return rows, ("the direction",) if len(rows) == 1 else ("the first", "the second direction")
+        rows = _given(wanted, theta.size)
+        one, two = ("the direction",), ("the first direction", "the second direction")
+        return rows, one if len(rows) == 1 else two
     check_choice(wanted, NAMES, "directions")
     if wanted == "gradient":
         if n_dims != 1:
@@ -269,7 +268,7 @@ def _directions(
             raise ValueError("the gradient at theta is 0; wanted other directions")
         return -gradient[None] / length, ("the negative gradient",)
     if wanted == "random":
-        rows = np.array([filter_normalised(objective, theta, rng) for _ in range(n_dims)])
+        rows = _random(objective, theta, n_dims, rng)
         return rows, ("a random direction", "another random direction")[:n_dims]
     H = objective.hessian(theta)
     pairs = unbroken(eigsh(H, k=n_dims, which=("SA", "BE")[n_dims - 1], seed=rng))
@@ -279,8 +278,48 @@ def _directions(
     return rows, tuple(f"the eigenvector of {value}" for value in values)
 
 
+def _given(wanted: Any, n: int) -> np.ndarray:
+    """Directions as rows, checked: one that is not zero, or two that span a plane."""
+    rows = np.atleast_2d(check_array(wanted, "directions", np.float64))
+    if rows.ndim != 2 or len(rows) not in (1, 2) or rows.shape[1] != n:
+        raise ValueError(
+            f"directions has shape {np.shape(wanted)}; wanted ({n},) or (2, {n}), or one of "
+            f"{', '.join(NAMES)}"
+        )
+    if not rows.any(axis=1).all():
+        raise ValueError("directions has a row of zeros; wanted directions that lead somewhere")
+    if len(rows) == 2 and sine(*rows) <= ALIKE:
+        raise ValueError("directions are two along one line; wanted two that span a plane")
+    return rows
+
+
+def _random(objective: Any, theta: np.ndarray, n_dims: int, rng: np.random.Generator) -> np.ndarray:
+    """Random directions; two are drawn again until the angle between them is 30 degrees, as among
+    many weights the first are, or else are the best of `DRAWS`.
+
+    Of units of one weight only signs are random: alike, or opposite, half the time for two units.
+    """
+    best, widest = None, ALIKE
+    for _ in range(DRAWS):
+        rows = np.array([filter_normalised(objective, theta, rng) for _ in range(n_dims)])
+        angle = 1.0 if n_dims == 1 else sine(*rows)
+        if angle > widest:
+            best, widest = rows, angle
+        if widest >= 0.5:
+            break
+    if best is not None:
+        return best
+    raise ValueError(
+        "n_dims is 2 and all random directions lie on one line, as those of a single weight do; "
+        "wanted n_dims=1, or directions"
+    )
+
+
 def filter_normalised(objective: Any, theta: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A random direction whose part in each unit is as long as the unit's weights, 0 in biases.
+
+    Where a unit's weights are zero nothing says how long: its part has normal numbers whose mean
+    square length is that of the weights of the layer's other units, and 1 where all are zero.
 
     Parameters
     ----------
@@ -302,9 +341,15 @@ def filter_normalised(objective: Any, theta: np.ndarray, rng: np.random.Generato
     layers = []
     for here, there in zip(model.unflatten(theta), model.unflatten(direction)):
         W, D = here[0], there[0]
-        lengths = np.linalg.norm(W, axis=1, keepdims=True) / np.linalg.norm(
-            D, axis=1, keepdims=True
-        )
         rest = [None if part is None else np.zeros_like(part) for part in there[1:]]
-        layers.append((D * lengths, *rest))
+        layers.append((_as_long(D, W), *rest))
     return np.asarray(model.flatten(layers), dtype=np.float64)
+
+
+def _as_long(D: np.ndarray, W: np.ndarray) -> np.ndarray:
+    """The rows of D as long as those of W; `filter_normalised` says what those of zeros become."""
+    lengths = np.linalg.norm(W, axis=1, keepdims=True)
+    alive = lengths > 0
+    usual = np.sqrt(np.mean(lengths[alive] ** 2)) if alive.any() else 1.0
+    scaled = D * (lengths / np.linalg.norm(D, axis=1, keepdims=True))
+    return np.asarray(np.where(alive, scaled, D * (usual / W.shape[1] ** 0.5)))

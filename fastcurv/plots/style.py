@@ -15,6 +15,7 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW, GREY = (
     "#6E6E6E",
 )
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY)
+STYLES = ("-", "--", ":", "-.")
 MARKERS = {
     "minimum": ("o", GREEN),
     "maximum": ("^", RED),
@@ -23,6 +24,17 @@ MARKERS = {
     "not_critical": (".", GREY),
     "undecided": ("D", SKY),
 }
+
+
+def line_look(number: int) -> dict[str, str]:
+    """Colour and dashes of one of many lines: dashes where colours begin again."""
+    dashes = STYLES[number // len(CYCLE) % len(STYLES)]
+    return {"color": CYCLE[number % len(CYCLE)], "ls": dashes}
+
+
+def n_named(ax: Any) -> int:
+    """How many lines on it have names of their own."""
+    return sum(not line.get_label().startswith("_") for line in ax.lines)
 
 
 def new_axes(ax: Any = None, *, figsize: tuple[float, float] = (6.4, 4.0), **subplot: Any) -> Any:
@@ -61,6 +73,33 @@ def mark(ax: Any, x: float, y: float, kind: str, label: str | None = None) -> An
     marker, color = MARKERS[kind]
     ax.plot([x], [y], marker, color=color, mec="white", ms=9, ls="none", label=label, zorder=5)
     return _with_legend(ax, label)
+
+
+def legend_width(names: list[str]) -> float:
+    """Inches that a legend beside the lines takes; 0 up to as many as colours, which need none."""
+    if len(names) <= len(CYCLE):
+        return 0.0
+    return _columns(names) * (0.7 + 0.08 * max(map(len, names)))
+
+
+def legend_of_lines(ax: Any, *, room: bool) -> None:
+    """A legend among the lines; beside them where they are many and there is room, or the figure
+    can make it and leave the lines half of what they had.
+    """
+    names = ax.get_legend_handles_labels()[1]
+    width = legend_width(names)
+    if not room and ax.figure.get_layout_engine() is not None:
+        room = ax.get_window_extent().width / ax.figure.dpi >= 2 * width
+    if width and room:
+        beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.3}
+        ax.legend(frameon=False, ncols=_columns(names), **beside)
+    else:
+        ax.legend(frameon=False)
+
+
+def _columns(names: list[str]) -> int:
+    """Of a legend beside the lines, where some 16 names have a place below each other."""
+    return -(-len(names) // 16)
 
 
 def _with_legend(ax: Any, label: str | None) -> Any:

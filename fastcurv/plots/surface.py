@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..checks import check_vector
 from ..protocols import Array
 from .style import new_axes
+
+ALIKE = 1e-8  # the sine of an angle: no picture shows less, and rounding leaves it far below
 
 
 def surface(
@@ -57,6 +60,20 @@ def level_lines(ax: Any, x: Array, y: Array, z: Array, *, levels: int, log: bool
     ax.contour(x, y, z, levels=levels, colors="white", linewidths=0.3, alpha=0.6)
     bar = ax.figure.colorbar(filled, ax=ax)
     bar.set_label("log10 of the loss" if log else "loss")
+    _few_ticks(ax)
+
+
+def _few_ticks(ax: Any) -> None:
+    """Numbers below a plane, beside whose bar there is little room, at some five places; small
+    and large ones with their power of ten at the end of the axis.
+    """
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+    for axis in (ax.xaxis, ax.yaxis):
+        numbers = ScalarFormatter()
+        numbers.set_powerlimits((-2, 4))
+        axis.set_major_formatter(numbers)
+    ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
 
 
 def plane(
@@ -75,7 +92,8 @@ def plane(
     ----------
     objective : has ``value(theta)``
     theta, first, second : (n,) arrays
-        The second direction is made orthogonal to the first; both are scaled to unit length.
+        The second direction is made orthogonal to the first; both are scaled to unit length, and
+        must span a plane.
     radius : float or (float, float)
         Half width of the picture along each direction.
     ax : matplotlib Axes or None
@@ -87,16 +105,35 @@ def plane(
     matplotlib Axes
     """
     theta = np.asarray(theta, dtype=float)
-    u = np.asarray(first, dtype=float) / np.linalg.norm(first)
-    w = np.asarray(second, dtype=float)
-    w = w - u * (u @ w)
-    w = w / np.linalg.norm(w)
+    u, w = _orthonormal(
+        check_vector(first, theta.size, "first", np.float64),
+        check_vector(second, theta.size, "second", np.float64),
+    )
     rx, ry = np.broadcast_to(radius, 2)
     looks: dict[str, Any] = {
         "n": 41,
         "xlabel": "along the first direction",
-        "ylabel": "along the second",
+        "ylabel": "along the second direction",
     } | options
     return surface(
         lambda a, b: objective.value(theta + a * u + b * w), (-rx, rx), (-ry, ry), ax, **looks
     )
+
+
+def _orthonormal(first: Array, second: Array) -> tuple[Array, Array]:
+    """Two directions of length 1 at right angles, in the plane of those that are given."""
+    for name, direction in (("first", first), ("second", second)):
+        if not direction.any():
+            raise ValueError(f"{name} is zero; wanted a direction that leads somewhere")
+    if sine(first, second) <= ALIKE:
+        raise ValueError("first and second lie along one line; wanted two that span a plane")
+    u = first / np.linalg.norm(first)
+    w = second - u * (u @ second)
+    return u, w / np.linalg.norm(w)
+
+
+def sine(first: Array, second: Array) -> float:
+    """Of the angle between two directions that are not zero; none up to `ALIKE` spans a plane."""
+    u, w = (v / np.abs(v).max() for v in (first, second))
+    u, w = u / np.linalg.norm(u), w / np.linalg.norm(w)
+    return float(np.linalg.norm(w - u * (u @ w)))

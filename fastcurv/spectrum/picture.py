@@ -5,6 +5,7 @@ ends.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ def draw_density(
     band : float
         Standard errors on either side of the line; 0: no band.
     label : str or None
-        Name of the line in the legend.
+        Name of the line in the legend; None: the density, and over what width it is smoothed.
     scale : {"log", "linear"}
         Of the vertical axis. A Hessian's density spans many decades: its bulk lies at zero.
     **line
@@ -42,7 +43,8 @@ def draw_density(
     Returns
     -------
     matplotlib.axes.Axes
-        The logarithmic axis ends at a tenth of what one eigenvalue of n adds at its peak.
+        The logarithmic axis ends at a tenth of what one eigenvalue of n adds at its peak. One of
+        decades reaches as far as the density does, and to 0 only where that does.
     """
     grid, height = np.asarray(density.grid), np.asarray(density.density)
     earlier = [np.max(other.get_ydata()) for other in ax.lines if np.size(other.get_ydata()) > 2]
@@ -50,7 +52,9 @@ def draw_density(
     width = max(float(density.width), np.finfo(float).tiny)
     floor = 0.1 / max(1, density.n) / width if scale == "log" else 0.0
     floor = min(floor, 1e-2 * top)
-    line = {"lw": 1.6, "label": label or "density"} | line
+    line = {"lw": 1.6, "label": label or smoothed(density)} | line
+    if density.axis == "log":  # before anything is drawn: margins are then in decades
+        _decades(ax, density.linear_below)
     color = ax.plot(grid, height, **line)[0].get_color()
     if band and np.shape(density.stderr) == height.shape and np.isfinite(density.stderr).all():
         low = np.maximum(height - band * density.stderr, floor)
@@ -59,9 +63,8 @@ def draw_density(
         named = any(patch.get_label() == name for patch in ax.collections)
         shown = None if named else name
         ax.fill_between(grid, low, high, color=color, alpha=0.25, lw=0, label=shown)
-    ax.axvline(0, color="#6E6E6E", lw=0.8, ls=":")
-    if density.axis == "log":
-        ax.set_xscale("symlog", linthresh=density.linear_below)
+    if density.axis == "linear" or ax.dataLim.x0 <= 0 <= ax.dataLim.x1:
+        ax.axvline(0, color="#6E6E6E", lw=0.8, ls=":")
     ax.set_yscale(scale)
     if scale == "log":
         bottom = ax.get_ylim()[0] if earlier else floor
@@ -71,6 +74,28 @@ def draw_density(
     )
     ax.legend(frameon=False)
     return ax
+
+
+def _decades(ax: Any, linear_below: float) -> None:
+    """A logarithmic axis of eigenvalues, with numbers between powers of ten where it has few."""
+    ax.set_xscale("symlog", linthresh=linear_below, subs=range(2, 10))
+    ax.xaxis.set_minor_formatter(partial(_between_powers, ax))
+
+
+def _between_powers(ax: Any, x: float, _: Any) -> str:
+    """Twice and five times a power of ten, where the axis spans less than two of them."""
+    low, high = ax.get_xlim()
+    first = f"{x:e}".lstrip("-")[0]
+    few = low * high > 0 and max(low / high, high / low) < 100
+    return f"{x:g}".replace("-", "\N{MINUS SIGN}") if few and first in "25" else ""
+
+
+def smoothed(density: Any) -> str:
+    """What the line is called: smoothing moves some of the density past the last eigenvalue, so it
+    says how far.
+    """
+    unit = " decades" if density.axis == "log" else ""
+    return f"density (smoothed over {density.width:.2g}{unit})"
 
 
 def within(density: Any, low: float = -np.inf, high: float = np.inf) -> Any:

@@ -1,5 +1,7 @@
 """Slices of losses that know no network, and directions there are none of."""
 
+import io
+
 import numpy as np
 import pytest
 
@@ -9,10 +11,12 @@ import matplotlib  # noqa: E402
 
 matplotlib.use("Agg")
 
+import fastcurv as fc  # noqa: E402
 from fastcurv.plots.landscape import LandscapeDisplay, filter_normalised  # noqa: E402
 from fastcurv.testing import QuadraticObjective  # noqa: E402
 
 BOWL = QuadraticObjective(np.diag([2.0, 6.0]))
+LINE = QuadraticObjective(np.diag([2.0]))
 AT = np.array([3.0, 4.0])
 
 
@@ -50,3 +54,91 @@ def test_the_polynomial_is_drawn_up_to_a_third_beyond_the_losses():
     shown = LandscapeDisplay(steps, losses, np.eye(2)[:1], ("x",), taylor=taylor).plot()
     drawn = shown.ax_.lines[1].get_ydata()
     assert np.array_equal(drawn, [7.1, np.nan, 2.0, 0.9, np.nan], equal_nan=True)
+
+
+def saddle():
+    """The loss (1 - a b)^2 / 2 of two weights in a row, whose saddle is at the origin."""
+    x = np.array([[-1.0], [1.0]])
+    return fc.Objective(fc.MLP([1, 1, 1], activation="identity", bias=False), x, x, loss="mse")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_saddle_at_the_origin_is_seen(seed):
+    """Each weight is a unit: without a length of its own every direction is zero there, and with
+    one that has no chance in it both are one, or opposite, half the time.
+    """
+    at = np.zeros(2)
+    shown = LandscapeDisplay.from_objective(saddle(), at, n_dims=2, n_grid=21, seed=seed)
+    u, w = (v / np.linalg.norm(v) for v in shown.directions)
+    assert abs(u @ w) <= 0.75**0.5, "30 degrees"
+    middle = shown.losses[10, 10]
+    assert shown.losses.min() < middle < shown.losses.max()
+    line = LandscapeDisplay.slice(saddle(), at, n_grid=5, seed=seed)
+    assert line.directions.all() and np.ptp(line.losses) > 0
+
+
+def test_units_of_zeros_are_moved_as_far_as_the_others_of_their_layer():
+    model = fc.MLP([400, 30, 20], activation="tanh")
+    ob = fc.Objective(model, np.zeros((1, 400)), np.zeros((1, 20)), loss="mse")
+    W = np.zeros((30, 400))
+    W[:10, 0] = 0.01
+    theta = model.flatten([(W, np.ones(30)), (np.zeros((20, 30)), np.ones(20))])
+    direction = filter_normalised(ob, theta, np.random.default_rng(0))
+    (D, d), (E, e) = model.unflatten(direction)
+    lengths = np.linalg.norm(D, axis=1)
+    assert np.allclose(lengths[:10], 0.01, rtol=1e-12) and not d.any() and not e.any()
+    # the root mean square of 400 normal numbers is off by 1/sqrt(800), of 30 by 1/sqrt(60)
+    assert (abs(lengths[10:] / 0.01 - 1) <= 5 / 800**0.5).all()
+    assert (abs(np.linalg.norm(E, axis=1) - 1) <= 5 / 60**0.5).all()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_two_random_directions_span_a_plane(seed):
+    """Of two units of one weight each only signs are random."""
+    plane = LandscapeDisplay.slice(saddle(), AT, n_dims=2, n_grid=3, seed=seed)
+    assert np.allclose(abs(plane.directions), [AT, AT], rtol=1e-12)
+    assert np.linalg.matrix_rank(plane.directions) == 2
+    thin = LandscapeDisplay.slice(saddle(), [1e-3, 1.0], n_dims=2, n_grid=3, seed=seed)
+    assert abs(np.linalg.det(thin.directions)) == pytest.approx(2e-3), "the best there is"
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: LandscapeDisplay.slice(BOWL, AT, directions=[0, 0]), "a row of zeros; wanted"),
+        (lambda: LandscapeDisplay.slice(BOWL, AT, directions=[[1, 2], [0, 0]]), "a row of zeros"),
+        (lambda: LandscapeDisplay.slice(BOWL, AT, directions=[[0.1, 0.3], [-1, -3]]), "one line"),
+        (lambda: LandscapeDisplay.slice(BOWL, AT, directions=[np.nan, 1]), "directions holds NaN"),
+        (lambda: LandscapeDisplay.slice(BOWL, AT, directions=np.ones((3, 2))), "has shape"),
+        (lambda: LandscapeDisplay.slice(LINE, [2.0], n_dims=2), "wanted n_dims=1"),
+        (lambda: fc.plots.plane(BOWL, AT, [0, 0], [1, 0]), "first is zero; wanted"),
+        (lambda: fc.plots.plane(BOWL, AT, [1, 0], [0, 0]), "second is zero; wanted"),
+        (lambda: fc.plots.plane(BOWL, AT, [0.1, 0.3], [1, 3]), "along one line; wanted two"),
+        (lambda: fc.plots.plane(BOWL, AT, [1, 0, 0], [0, 1]), "first has shape"),
+    ],
+)
+def test_directions_that_lead_nowhere_are_refused(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+@pytest.mark.parametrize("radius", [1e-7, 1e-3, 0.01, 0.15, 0.3, 0.75, 1.0, 3.0, 12.5, 4000.0, 1e6])
+def test_numbers_below_a_plane_leave_room_between_them(radius):
+    shown = LandscapeDisplay.from_objective(BOWL, AT, directions=np.eye(2), radius=radius, n_grid=3)
+    shown.figure_.savefig(io.BytesIO())
+    labels = [label for label in shown.ax_.get_xticklabels() if label.get_text()]
+    boxes = [label.get_window_extent() for label in labels]
+    gaps = [right.x0 - left.x1 for left, right in zip(boxes, boxes[1:])]
+    letter = boxes[-1].width / len(labels[-1].get_text())
+    assert len(gaps) >= 2 and min(gaps) >= letter
+
+
+def test_axes_say_which_direction_they_are():
+    shown = LandscapeDisplay.from_objective(BOWL, AT, directions=np.eye(2), n_grid=3)
+    assert shown.ax_.get_xlabel() == "steps along the first direction"
+    assert shown.ax_.get_ylabel() == "steps along the second direction"
+    ax = fc.plots.plane(BOWL, AT, [1, 0], [0, 1], n=3)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == (
+        "along the first direction",
+        "along the second direction",
+    )

@@ -63,7 +63,7 @@ def _flat(module: Any, name: str) -> list[tuple[str, Any]]:
 
 def _kind(module: Any) -> str:
     """The name of torch's own class whose forward a module has; of another class its whole name."""
-    own = type(module)
+    own: Any = type(module)
     for base in own.__mro__:
         if base.__module__.startswith(TORCHS_OWN) and base.__name__ != "Module":
             if base.__name__ in WRAPPED:

@@ -16,6 +16,7 @@ import fastcurv as fc
 from fastcurv.optimize.minimize import METHODS, STOCHASTIC
 
 from ..checks import check_choice
+from ..spectrum.results import left_open
 from .cluster import on_cluster
 from .datasets import absolute
 from .models import is_model, open_model
@@ -149,6 +150,8 @@ def spectrum(args: Namespace, out: Output) -> int:
         eigenvalues=pairs.values,
         residuals=pairs.residuals,
         converged=pairs.converged,
+        unseen=pairs.unseen,
+        copies=left_open(pairs) or None,
         n_products=pairs.n_products + density.n_products,
         grid=density.grid,
         density=density.density,

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import fastcurv as fc
 
+from ..plots.spectrum import DENSE_BELOW
 from . import commands
 from .datasets import LOSSES, WHAT
 from .models import WHAT as MODELS
@@ -266,6 +267,8 @@ COMMANDS = (
         "spectrum",
         commands.spectrum,
         help="the extreme eigenvalues and the spectral density of a trained network",
+        description=f"Up to {DENSE_BELOW} parameters the eigenvalues come from the whole matrix; "
+        "above, from products alone, and it is said what copies of multiple ones may be missing.",
         options=[
             *SAVED,
             option(

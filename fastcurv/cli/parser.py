@@ -148,7 +148,11 @@ COMMON = [
 ]
 DATA = [
     option("--loss", choices=LOSSES, default=None, help="(default: the one that suits the data)"),
-    option("--target", default=None, help="column of a .csv that holds y (default: last)"),
+    option(
+        "--target",
+        default=None,
+        help="column of a .csv that holds y (default: last); commas between columns, no index",
+    ),
 ]
 SAVED = [
     option("theta", metavar="model", help=MODELS),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastcurv.cli import datasets
+from fastcurv.cli import table
 from fastcurv.cli.datasets import load_dataset
 
 X = np.arange(24.0).reshape(12, 2)
@@ -77,4 +77,4 @@ def test_accuracy_of_two_classes_told_by_one_output(file):
     sure = np.where(data.y > 0.5, 3.0, -3.0)
     assert data.score(sure, data.y) == 1 and data.score(-sure, data.y) == 0
     assert data.score(sure.reshape(-1, 1), np.ravel(data.y)) == 1
-    assert datasets._is_number("nan") and not datasets._is_number("a")
+    assert table._is_number("nan") and not table._is_number("a")

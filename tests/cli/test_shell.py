@@ -151,11 +151,12 @@ def test_csv_and_npz_give_the_same_data(points):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "too little"),
+        ("", "bad.csv is empty; wanted numbers separated by commas"),
+        ("\n\n", "bad.csv is empty"),
         ("1,2\n", "too little"),
         ("1,2\n3,4,5\n", "line 2 has 3 columns"),
-        ("1,2\nx,4\n", "sample 2: 'x' is not a finite number"),
-        ("1,2\n,4\n", "sample 2: '' is not a finite number"),
+        ("1,2\nx,4\n", "sample 2, column 0 .counted from 0.: 'x' is not a finite number"),
+        ("1,2\n,4\n", "sample 2, column 0 .counted from 0.: '' is not a finite number"),
         ("1,a\n2,\n", "mix words"),
         ("1,0.5\n2,inf\n", "mix words"),
         ("1,5\n2,5\n", "single class"),

@@ -107,7 +107,7 @@ def load_dataset(
     if not 0 <= test_fraction < 1:
         raise ValueError(f"test_fraction is {test_fraction!r}; wanted at least 0 and less than 1")
     X, y = _read(source, target)
-    digest = hashlib.sha256(X.tobytes() + str(y.shape).encode() + y.tobytes()).hexdigest()[:16]
+    digest = _digest(X, y)
     loss, y, n_outputs = _targets(source, y, loss, n_outputs)
     rng = np.random.default_rng(seed)
     rows, held_out = _split(None if loss == "mse" else y.reshape(-1), len(X), test_fraction, rng)
@@ -125,6 +125,16 @@ def load_dataset(
 def absolute(source: str) -> str:
     """A name as it is; a file's path made independent of the working directory."""
     return source if source in NAMES else str(Path(source).expanduser().absolute())
+
+
+def _digest(X: np.ndarray, y: np.ndarray) -> str:
+    """A fingerprint of all numbers, the same whatever the width and byte order of a machine's own
+    integers are.
+    """
+    wide = {"f": "<f8", "i": "<i8", "u": "<i8", "b": "<i8"}
+    told = y.astype(wide.get(y.dtype.kind, y.dtype.newbyteorder("<")))
+    parts = X.astype("<f8").tobytes(), str(y.shape).encode(), told.tobytes()
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
 def _read(source: str | Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ from .models import is_model, open_model
 from .output import (
     Output,
     check_out,
+    check_page,
     check_picture,
     describe,
     description,
@@ -40,7 +41,7 @@ def demo(args: Namespace, out: Output) -> int:
     """The whole job on real data."""
     from .demo import run
 
-    check_out(args.out)
+    check_page(args.out)
     check_picture(args.picture, "picture")
     facts = run(
         args.out,
@@ -181,7 +182,7 @@ def report(args: Namespace, out: Output) -> int:
     """One page with training, verdict, spectrum, landscape, layers and cost."""
     from .page import run_page
 
-    check_out(args.out)
+    check_page(args.out)
     data, objective, saved = open_run(args)
     point = judge(objective, saved.theta, args)
     page = run_page(objective, saved, data, point, args)

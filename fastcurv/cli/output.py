@@ -22,6 +22,7 @@ from ..spectrum.dense import to_dense
 from ..spectrum.results import Eigenpairs, left_open
 from .report import evidence, plain
 
+PAGES = (".html", ".htm")
 TOL = 1e-6  # of the largest eigenvalue: residuals of pairs that count as found
 
 
@@ -220,6 +221,13 @@ def check_out(path: str | Path | None, name: str = "out") -> None:
         for folder in made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+
+def check_page(path: str | Path) -> None:
+    """`check_out`, for a report."""
+    if Path(path).suffix.lower() not in PAGES:
+        raise ValueError(f"out is {str(path)!r}; wanted a name that ends in {' or '.join(PAGES)}")
+    check_out(path)
 
 
 def check_picture(path: str | Path | None, name: str = "figure") -> None:

@@ -199,7 +199,7 @@ COMMANDS = (
             option(
                 "--out",
                 default="fastcurv-demo.html",
-                help="the report to write (default %(default)s)",
+                help="the report to write, .html (default %(default)s)",
             ),
             option(
                 "--picture", help="also write spectra and escape as one picture there (.png, .svg)"
@@ -304,7 +304,9 @@ COMMANDS = (
             *VERDICT,
             *DENSITY,
             option(
-                "--out", default="fastcurv-report.html", help="file to write (default %(default)s)"
+                "--out",
+                default="fastcurv-report.html",
+                help="file to write, .html (default %(default)s)",
             ),
             *COMMON,
         ],

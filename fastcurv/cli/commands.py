@@ -196,6 +196,8 @@ def report(args: Namespace, out: Output) -> int:
 
 def bench(args: Namespace, out: Output) -> int:
     """Times of fastcurv alone; nothing here depends on the numbers in the data."""
+    for dtype in args.dtype:
+        bench_objective(args, dtype)  # what cannot be timed is refused before a line is printed
     config = fc.show_config("dict")
     for name, value in config.items():
         out.say(f"{name:>10}: {value}")
@@ -216,13 +218,8 @@ def bench(args: Namespace, out: Output) -> int:
 
 def bench_row(args: Namespace, dtype: str) -> dict[str, Any]:
     """Seconds of a gradient and of a product, and the latter's share of the FMA peak."""
-    rng = np.random.default_rng(0)
-    model = fc.MLP(args.sizes, activation=args.activation, dtype=dtype)
-    X = rng.standard_normal((args.samples, args.sizes[0]))
-    y = rng.integers(args.sizes[-1], size=args.samples)
-    objective = fc.Objective(model, X, y, loss="cross_entropy", n_threads=args.threads)
-    theta = model.init(seed=0)
-    v = rng.standard_normal(model.n_params).astype(dtype)
+    objective, theta = bench_objective(args, dtype)
+    v = np.random.default_rng(1).standard_normal(theta.size).astype(dtype)
     hessian = objective.hessian(theta)
     points = itertools.cycle([theta, 0.99 * theta])  # what the last call kept answers none
     product = best_time(lambda: hessian @ v)
@@ -236,6 +233,16 @@ def bench_row(args: Namespace, dtype: str) -> dict[str, Any]:
         "product": product,
         "share_of_peak": flops / product / peak,
     }
+
+
+def bench_objective(args: Namespace, dtype: str) -> tuple[Any, np.ndarray]:
+    """What is timed: random samples of random classes, a random start."""
+    rng = np.random.default_rng(0)
+    model = fc.MLP(args.sizes, activation=args.activation, dtype=dtype)
+    X = rng.standard_normal((args.samples, args.sizes[0]))
+    y = rng.integers(args.sizes[-1], size=args.samples)
+    objective = fc.Objective(model, X, y, loss="cross_entropy", n_threads=args.threads)
+    return objective, model.init(seed=0)
 
 
 def info(args: Namespace, out: Output) -> int:

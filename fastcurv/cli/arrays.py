@@ -54,15 +54,27 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
         raise ValueError(f"there is no file {path}")
     if not path.is_file():
         raise ValueError(f"{path} is not a file")
+    found: dict[str, np.ndarray] = {}
+    name = ""
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > max(1 << 30, 64 * path.stat().st_size):
             raise ValueError(f"it would unpack to {unpacked} bytes")
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            for name in arrays.files:
+                found[name] = arrays[name]
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from None
     except BROKEN as error:
+        if "Object arrays" in str(error):
+            raise ValueError(_objects(path, shown(name))) from None
         words = shown(error, 200) or type(error).__name__
         raise ValueError(f"{path} is not a .npz file that can be read: {words}") from None
+    return found
+
+
+def _objects(path: Path, name: str) -> str:
+    """What is wrong with an array of Python objects, which only pickle could read."""
+    cast = f"{name}.astype(str)" if name == "y" else f"{name}.astype(float)"
+    return f"{path}: {name} holds Python objects; wanted numbers or words, as {cast} makes them"

@@ -16,12 +16,14 @@ import fastcurv as fc
 from fastcurv.optimize.minimize import METHODS, STOCHASTIC
 
 from ..checks import check_choice
+from ..spectrum.results import left_open
 from .cluster import on_cluster
 from .datasets import absolute
 from .models import is_model, open_model
 from .output import (
     Output,
     check_out,
+    check_page,
     check_picture,
     describe,
     description,
@@ -39,7 +41,7 @@ def demo(args: Namespace, out: Output) -> int:
     """The whole job on real data."""
     from .demo import run
 
-    check_out(args.out)
+    check_page(args.out)
     check_picture(args.picture, "picture")
     facts = run(
         args.out,
@@ -149,6 +151,8 @@ def spectrum(args: Namespace, out: Output) -> int:
         eigenvalues=pairs.values,
         residuals=pairs.residuals,
         converged=pairs.converged,
+        unseen=pairs.unseen,
+        copies=left_open(pairs) or None,
         n_products=pairs.n_products + density.n_products,
         grid=density.grid,
         density=density.density,
@@ -178,7 +182,7 @@ def report(args: Namespace, out: Output) -> int:
     """One page with training, verdict, spectrum, landscape, layers and cost."""
     from .page import run_page
 
-    check_out(args.out)
+    check_page(args.out)
     data, objective, saved = open_run(args)
     point = judge(objective, saved.theta, args)
     page = run_page(objective, saved, data, point, args)
@@ -192,6 +196,8 @@ def report(args: Namespace, out: Output) -> int:
 
 def bench(args: Namespace, out: Output) -> int:
     """Times of fastcurv alone; nothing here depends on the numbers in the data."""
+    for dtype in args.dtype:
+        bench_objective(args, dtype)  # what cannot be timed is refused before a line is printed
     config = fc.show_config("dict")
     for name, value in config.items():
         out.say(f"{name:>10}: {value}")
@@ -212,13 +218,8 @@ def bench(args: Namespace, out: Output) -> int:
 
 def bench_row(args: Namespace, dtype: str) -> dict[str, Any]:
     """Seconds of a gradient and of a product, and the latter's share of the FMA peak."""
-    rng = np.random.default_rng(0)
-    model = fc.MLP(args.sizes, activation=args.activation, dtype=dtype)
-    X = rng.standard_normal((args.samples, args.sizes[0]))
-    y = rng.integers(args.sizes[-1], size=args.samples)
-    objective = fc.Objective(model, X, y, loss="cross_entropy", n_threads=args.threads)
-    theta = model.init(seed=0)
-    v = rng.standard_normal(model.n_params).astype(dtype)
+    objective, theta = bench_objective(args, dtype)
+    v = np.random.default_rng(1).standard_normal(theta.size).astype(dtype)
     hessian = objective.hessian(theta)
     points = itertools.cycle([theta, 0.99 * theta])  # what the last call kept answers none
     product = best_time(lambda: hessian @ v)
@@ -232,6 +233,16 @@ def bench_row(args: Namespace, dtype: str) -> dict[str, Any]:
         "product": product,
         "share_of_peak": flops / product / peak,
     }
+
+
+def bench_objective(args: Namespace, dtype: str) -> tuple[Any, np.ndarray]:
+    """What is timed: random samples of random classes, a random start."""
+    rng = np.random.default_rng(0)
+    model = fc.MLP(args.sizes, activation=args.activation, dtype=dtype)
+    X = rng.standard_normal((args.samples, args.sizes[0]))
+    y = rng.integers(args.sizes[-1], size=args.samples)
+    objective = fc.Objective(model, X, y, loss="cross_entropy", n_threads=args.threads)
+    return objective, model.init(seed=0)
 
 
 def info(args: Namespace, out: Output) -> int:

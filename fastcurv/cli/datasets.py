@@ -6,7 +6,6 @@ scikit-learn is imported only when one of its sets is asked for.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..checks import check_choice
-from ..files import shown
 from .arrays import read_npz
+from .table import read_csv
 
 NAMES = ("digits", "wine", "iris", "breast_cancer", "diabetes")
 LOSSES = ("cross_entropy", "binary_cross_entropy", "mse")
@@ -71,8 +70,8 @@ def load_dataset(
     Parameters
     ----------
     source : str or path
-        A name; a ``.npz`` file with arrays ``X (N, d)`` and ``y``; or a ``.csv`` file of numbers,
-        one sample a line, with or without a line of names.
+        A name; a ``.npz`` file with arrays ``X (N, d)`` and ``y``; or a ``.csv`` file of numbers
+        separated by commas, one sample a line, with or without a line of names.
     loss : {"cross_entropy", "binary_cross_entropy", "mse"} or None
         None: cross entropy for whole numbers and words, mse for other numbers.
     target : str or None
@@ -108,7 +107,7 @@ def load_dataset(
     if not 0 <= test_fraction < 1:
         raise ValueError(f"test_fraction is {test_fraction!r}; wanted at least 0 and less than 1")
     X, y = _read(source, target)
-    digest = hashlib.sha256(X.tobytes() + str(y.shape).encode() + y.tobytes()).hexdigest()[:16]
+    digest = _digest(X, y)
     loss, y, n_outputs = _targets(source, y, loss, n_outputs)
     rng = np.random.default_rng(seed)
     rows, held_out = _split(None if loss == "mse" else y.reshape(-1), len(X), test_fraction, rng)
@@ -128,6 +127,16 @@ def absolute(source: str) -> str:
     return source if source in NAMES else str(Path(source).expanduser().absolute())
 
 
+def _digest(X: np.ndarray, y: np.ndarray) -> str:
+    """A fingerprint of all numbers, the same whatever the width and byte order of a machine's own
+    integers are.
+    """
+    wide = {"f": "<f8", "i": "<i8", "u": "<i8", "b": "<i8"}
+    told = y.astype(wide.get(y.dtype.kind, y.dtype.newbyteorder("<")))
+    parts = X.astype("<f8").tobytes(), str(y.shape).encode(), told.tobytes()
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+
 def _read(source: str | Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
     kind = Path(str(source)).suffix.lower()
     if target is not None and kind != ".csv":
@@ -135,7 +144,7 @@ def _read(source: str | Path, target: str | None) -> tuple[np.ndarray, np.ndarra
     if kind == ".npz":
         return _from_npz(Path(source).expanduser())
     if kind == ".csv":
-        return _from_csv(Path(source).expanduser(), target)
+        return read_csv(Path(source).expanduser(), target)
     return _from_sklearn(str(source))
 
 
@@ -170,71 +179,6 @@ def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if y.ndim == 2 and y.dtype.kind != "f":
         y = y[:, 0] if y.shape[1] == 1 else y.astype(np.float64)
     return X, y
-
-
-def _from_csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [row for row in csv.reader(file) if row]
-    except FileNotFoundError:
-        raise ValueError(f"there is no file {path}") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is not a .csv file that can be read: {error}") from None
-    names = None
-    if lines and not any(_is_number(cell) for cell in lines[0]):
-        names, lines = [cell.strip() for cell in lines[0]], lines[1:]
-    if len(lines) < 2 or len(lines[0]) < 2:
-        raise ValueError(f"{path} holds too little; wanted two lines and two columns at least")
-    width = len(lines[0])
-    for number, row in enumerate(lines, 1 + (names is not None)):
-        if len(row) != width:
-            raise ValueError(f"{path}, sample line {number} has {len(row)} columns; wanted {width}")
-    column = _column(path, target, names, width)
-    y = [row.pop(column).strip() for row in lines]
-    X = np.array([[_number(cell) for cell in row] for row in lines])
-    if not np.isfinite(X).all():
-        row, at = np.argwhere(~np.isfinite(X))[0]
-        raise ValueError(
-            f"{path}, sample {row + 1}: {shown(lines[row][at])!r} is not a finite number"
-        )
-    return X, _column_of_targets(path, y)
-
-
-def _column(path: Path, target: str | None, names: list[str] | None, width: int) -> int:
-    if target is None:
-        return width - 1
-    if names is not None and target in names:
-        return names.index(target)
-    if target.isdecimal() and int(target) < width:
-        return int(target)
-    has = (
-        f"the columns {shown(', '.join(names), 400)}" if names else f"{width} columns without names"
-    )
-    raise ValueError(f"target is {target!r}; {path} has {has}")
-
-
-def _column_of_targets(path: Path, y: list[str]) -> np.ndarray:
-    """Words and whole numbers stay what they are; anything with a point becomes a float."""
-    try:
-        return np.array([int(cell) for cell in y])
-    except (ValueError, OverflowError):
-        numbers = np.array([_number(cell) for cell in y])
-    if np.isfinite(numbers).all():
-        return numbers
-    if any(_is_number(cell) or not cell for cell in y):
-        raise ValueError(f"{path}: the targets mix words, numbers and gaps; wanted one of a kind")
-    return np.array(y)
-
-
-def _is_number(cell: str) -> bool:
-    return not np.isnan(_number(cell)) or cell.strip().lower() == "nan"
-
-
-def _number(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return float("nan")
 
 
 def _targets(

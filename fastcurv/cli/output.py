@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import textwrap
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,14 @@ import numpy as np
 
 import fastcurv as fc
 
+from ..eigensolver import eigh
+from ..plots.spectrum import DENSE_BELOW
+from ..spectrum.dense import to_dense
+from ..spectrum.results import Eigenpairs, left_open
 from .report import evidence, plain
+
+PAGES = (".html", ".htm")
+TOL = 1e-6  # of the largest eigenvalue: residuals of pairs that count as found
 
 
 class Output:
@@ -79,10 +86,33 @@ def silence() -> None:
         os.close(nowhere)
 
 
-def extremes(hessian: Any, k: int, seed: Any, progress: bool = False) -> Any:
-    """The ``k`` lowest and ``k`` highest eigenpairs."""
-    k = min(2 * k, hessian.shape[0])
-    return fc.eigsh(hessian, k=k, which="BE", tol=1e-6, seed=seed, progress=progress)
+def extremes(hessian: Any, k: int, seed: Any, progress: bool = False) -> Eigenpairs:
+    """The ``k`` lowest and ``k`` highest eigenpairs: of the dense matrix where it is small, so that
+    no copy of a multiple eigenvalue is missed.
+    """
+    n = hessian.shape[0]
+    if n <= DENSE_BELOW:
+        return ends(every_pair(hessian), k)
+    return fc.eigsh(hessian, k=min(2 * k, n), which="BE", tol=TOL, seed=seed, progress=progress)
+
+
+def every_pair(hessian: Any) -> Eigenpairs:
+    """All n eigenpairs, from the matrix of its products."""
+    P, n_products = to_dense(hessian)
+    P = P.astype(np.float64, copy=False)
+    values, V, _ = eigh(P / 2 + P.T / 2)
+    scale = float(np.abs(values).max(initial=0.0))
+    residuals = np.linalg.norm(P @ V - V * values, axis=0)
+    found = values, V, residuals, residuals <= TOL * scale, n_products
+    return Eigenpairs(*found, scale=scale, tol=TOL, probed=True, unseen=0.0)
+
+
+def ends(pairs: Eigenpairs, k: int) -> Eigenpairs:
+    """The ``k`` lowest and ``k`` highest of all pairs."""
+    n = len(pairs)
+    kept = np.r_[:k, n - k : n] if 2 * k < n else np.arange(n)
+    parts = {name: getattr(pairs, name)[kept] for name in ("values", "residuals", "converged")}
+    return replace(pairs, vectors=pairs.vectors[:, kept], **parts)
 
 
 def describe(objective: Any, data: Any) -> str:
@@ -141,7 +171,7 @@ def pair_lines(pairs: Any) -> list[str]:
     lines = [f"{'eigenvalue':>14}  residual"]
     for value, residual, converged in zip(pairs.values, pairs.residuals, pairs.converged):
         lines.append(f"{value:>14.6g}  {residual:.0e}{'' if converged else '  not converged'}")
-    return [*lines, f"{pairs.n_products} products"]
+    return [*lines, ", ".join([f"{pairs.n_products} products", *filter(None, [left_open(pairs)])])]
 
 
 def verdict_lines(point: Any) -> list[str]:
@@ -191,6 +221,13 @@ def check_out(path: str | Path | None, name: str = "out") -> None:
         for folder in made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+
+def check_page(path: str | Path) -> None:
+    """`check_out`, for a report."""
+    if Path(path).suffix.lower() not in PAGES:
+        raise ValueError(f"out is {str(path)!r}; wanted a name that ends in {' or '.join(PAGES)}")
+    check_out(path)
 
 
 def check_picture(path: str | Path | None, name: str = "figure") -> None:

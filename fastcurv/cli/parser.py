@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import fastcurv as fc
 
+from ..plots.spectrum import DENSE_BELOW
 from . import commands
 from .datasets import LOSSES, WHAT
 from .models import WHAT as MODELS
@@ -147,7 +148,11 @@ COMMON = [
 ]
 DATA = [
     option("--loss", choices=LOSSES, default=None, help="(default: the one that suits the data)"),
-    option("--target", default=None, help="column of a .csv that holds y (default: last)"),
+    option(
+        "--target",
+        default=None,
+        help="column of a .csv that holds y (default: last); commas between columns, no index",
+    ),
 ]
 SAVED = [
     option("theta", metavar="model", help=MODELS),
@@ -194,7 +199,7 @@ COMMANDS = (
             option(
                 "--out",
                 default="fastcurv-demo.html",
-                help="the report to write (default %(default)s)",
+                help="the report to write, .html (default %(default)s)",
             ),
             option(
                 "--picture", help="also write spectra and escape as one picture there (.png, .svg)"
@@ -266,6 +271,8 @@ COMMANDS = (
         "spectrum",
         commands.spectrum,
         help="the extreme eigenvalues and the spectral density of a trained network",
+        description=f"Up to {DENSE_BELOW} parameters the eigenvalues come from the whole matrix; "
+        "above, from products alone, and it is said what copies of multiple ones may be missing.",
         options=[
             *SAVED,
             option(
@@ -297,7 +304,9 @@ COMMANDS = (
             *VERDICT,
             *DENSITY,
             option(
-                "--out", default="fastcurv-report.html", help="file to write (default %(default)s)"
+                "--out",
+                default="fastcurv-report.html",
+                help="file to write, .html (default %(default)s)",
             ),
             *COMMON,
         ],

@@ -66,10 +66,9 @@ def _kind(module: Any) -> str:
     own: Any = type(module)
     for base in own.__mro__:
         if base.__module__.startswith(TORCHS_OWN) and base.__name__ != "Module":
-            if base.__name__ in WRAPPED:
-                return base.__name__
-            if own.forward is base.forward and "forward" not in vars(module):
-                return base.__name__
+            as_there = own.forward is base.forward and "forward" not in vars(module)
+            if as_there or base.__name__ in WRAPPED:
+                return str(base.__name__)
             break
     named = (*PHI, *PASSED, "Linear", "BatchNorm1d", "Sequential", "Softmax", "LogSoftmax")
     return f"{own.__module__}.{own.__name__}" if own.__name__ in named else own.__name__

@@ -156,11 +156,8 @@ class Eigenpairs:
             head += f", asymmetry {self.asymmetry:.1e} seen"
         if self.space != "parameters":
             head += f", in the space of {self.space}"
-        spread = float(np.ptp(self.values)) if len(self) else 0.0
-        if len(self) > 1 and self.unseen > spread:
-            head += ", missed copies of multiple eigenvalues not excluded"
-        elif self.unseen > 2 * self.tol * self.scale and len(self) > 1:
-            head += f", copies excluded beyond {number(self.unseen)} at a risk of 5%"
+        open_still = left_open(self)
+        head += f", {open_still}" if open_still else ""
         return head + (", interrupted" if self.interrupted else "")
 
     def _repr_html_(self) -> str:
@@ -181,6 +178,17 @@ class Eigenpairs:
         if len(rows) > 24:
             rows[12:-12] = [f"  ... {len(rows) - 24} more"]
         return "\n".join([head, *rows])
+
+
+def left_open(pairs: Eigenpairs) -> str:
+    """What a search leaves open about copies of multiple eigenvalues, in a few words, or none."""
+    if len(pairs) < 2:
+        return ""
+    if pairs.unseen > float(np.ptp(pairs.values)):
+        return "missed copies of multiple eigenvalues not excluded"
+    if pairs.unseen > 2 * pairs.tol * pairs.scale:
+        return f"copies excluded beyond {number(pairs.unseen)} at a risk of 5%"
+    return ""
 
 
 @dataclass(frozen=True, repr=False, eq=False)

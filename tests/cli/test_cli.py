@@ -232,6 +232,19 @@ def test_info_and_bench_speak_of_this_machine(capsys):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--sizes 8", "sizes is [8]; wanted at least two widths"),
+        ("--sizes 8,3 --activation cosine", "activation is 'cosine'; wanted one of"),
+    ],
+)
+def test_bench_prints_nothing_of_what_cannot_be_timed(arguments, words, capsys):
+    assert main(["bench", *arguments.split()]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and words in said.err and said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("sizes", "flops"), [([3, 4, 2], 72), ([5, 2], 20), ([2, 3, 4, 2], 132), ([1, 7, 1], 56)]
 )
 def test_the_share_of_the_peak_is_that_of_a_products_multiplications(sizes, flops, monkeypatch):

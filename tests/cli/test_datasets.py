@@ -1,9 +1,11 @@
 """Data sets from files: what fits a loss, and one sentence for what does not."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
-from fastcurv.cli import datasets
+from fastcurv.cli import table
 from fastcurv.cli.datasets import load_dataset
 
 X = np.arange(24.0).reshape(12, 2)
@@ -77,4 +79,34 @@ def test_accuracy_of_two_classes_told_by_one_output(file):
     sure = np.where(data.y > 0.5, 3.0, -3.0)
     assert data.score(sure, data.y) == 1 and data.score(-sure, data.y) == 0
     assert data.score(sure.reshape(-1, 1), np.ravel(data.y)) == 1
-    assert datasets._is_number("nan") and not datasets._is_number("a")
+    assert table._is_number("nan") and not table._is_number("a")
+
+
+DIGESTS = {
+    "digits": "df6773c63952a081",
+    "wine": "6efdd1309c3e0158",
+    "iris": "989659b0682cfdf8",
+    "diabetes": "5033943a8168941c",
+}
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_digests_that_saved_runs_hold(name):
+    pytest.importorskip("sklearn")
+    assert load_dataset(name).digest == DIGESTS[name]
+
+
+def test_a_digest_is_the_same_on_every_machine(file):
+    """Whatever the width and the order of bytes in which its numbers came; other numbers and
+    other words have others.
+    """
+    whole = np.arange(12) % 2
+    digests = {file(whole.astype(kind)).digest for kind in ("<i8", "<i4", ">i8", ">i2", "u1", "?")}
+    digests |= {file(whole, X=X.astype(kind)).digest for kind in (">f8", "<f4", ">i4")}
+    halves = {file((whole / 2).astype(kind)).digest for kind in ("<f8", ">f8", "<f4", ">f2")}
+    words = {file(np.array(["a", "b"] * 6).astype(kind)).digest for kind in ("<U1", ">U1")}
+    assert len(digests) == len(halves) == len(words) == 1
+    told = hashlib.sha256(X.astype("<f8").tobytes() + b"(12,)" + whole.astype("<i8").tobytes())
+    assert digests == {told.hexdigest()[:16]}
+    others = {file(1 - whole).digest, file(np.array(["a", "c"] * 6)).digest}
+    assert len(digests | halves | words | others) == 5

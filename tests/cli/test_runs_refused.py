@@ -10,6 +10,7 @@ pytest.importorskip("sklearn")
 
 import fastcurv as fc  # noqa: E402
 from fastcurv.cli.arrays import read_npz  # noqa: E402
+from fastcurv.cli.datasets import load_dataset  # noqa: E402
 from fastcurv.cli.output import check_out  # noqa: E402
 from fastcurv.cli.parser import main  # noqa: E402
 from fastcurv.cli.recipe import load_run  # noqa: E402
@@ -104,6 +105,21 @@ def test_archives_that_cannot_be_read(tmp_path):
     (tmp_path / "bomb.npz").write_bytes(raw)
     with pytest.raises(ValueError, match=f"unpack to {0xF0000000} bytes"):
         read_npz(tmp_path / "bomb.npz")
+
+
+@pytest.mark.parametrize(("name", "cast"), [("X", "float"), ("y", "str"), ("more", "float")])
+def test_an_array_of_objects_is_named(name, cast, tmp_path):
+    """As pandas gives words; the file is read where it holds what is wanted."""
+    held = {"X": np.arange(8.0).reshape(4, 2), "y": np.array(["a", "b"] * 2), "more": np.ones(2)}
+    np.savez(tmp_path / "obj.npz", **held | {name: held[name].astype(object)})
+    with pytest.raises(ValueError) as error:
+        load_dataset(tmp_path / "obj.npz")
+    assert str(error.value) == (
+        f"{tmp_path / 'obj.npz'}: {name} holds Python objects; wanted numbers or words, as "
+        f"{name}.astype({cast}) makes them"
+    )
+    np.savez(tmp_path / "obj.npz", **held | {name: held[name].astype(object).astype(cast)})
+    assert load_dataset(tmp_path / "obj.npz").n_outputs == 2
 
 
 def test_no_epochs_and_no_polish_save_the_start(tmp_path, capsys):

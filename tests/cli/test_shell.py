@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.cli import commands
 from fastcurv.cli.arrays import read_npz
 from fastcurv.cli.datasets import load_dataset
-from fastcurv.cli.output import check_out, plain
+from fastcurv.cli.output import check_out, check_page, plain
 from fastcurv.cli.parser import main
 from fastcurv.cli.recipe import Recipe, load_run, save_run
 
@@ -150,11 +151,12 @@ def test_csv_and_npz_give_the_same_data(points):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "too little"),
+        ("", "bad.csv is empty; wanted numbers separated by commas"),
+        ("\n\n", "bad.csv is empty"),
         ("1,2\n", "too little"),
         ("1,2\n3,4,5\n", "line 2 has 3 columns"),
-        ("1,2\nx,4\n", "sample 2: 'x' is not a finite number"),
-        ("1,2\n,4\n", "sample 2: '' is not a finite number"),
+        ("1,2\nx,4\n", "sample 2, column 0 .counted from 0.: 'x' is not a finite number"),
+        ("1,2\n,4\n", "sample 2, column 0 .counted from 0.: '' is not a finite number"),
         ("1,a\n2,\n", "mix words"),
         ("1,0.5\n2,inf\n", "mix words"),
         ("1,5\n2,5\n", "single class"),
@@ -203,9 +205,24 @@ def test_trying_a_folder_leaves_what_lies_there(tmp_path):
 def test_a_picture_that_cannot_be_written_is_found_before_any_work(
     figure, trained, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(fc, "eigsh", lambda *_, **__: pytest.fail("work was begun"))
+    monkeypatch.setattr(commands, "extremes", lambda *_, **__: pytest.fail("work was begun"))
     assert main(["spectrum", str(trained), "--figure", figure.format(folder=tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("fastcurv spectrum: figure is ")
+
+
+@pytest.mark.parametrize("out", ["r.pdf", "r", "r.html.txt", ".html"])
+@pytest.mark.parametrize("command", ["demo", "report {run}"])
+def test_a_report_is_html(command, out, trained, tmp_path, capsys, monkeypatch):
+    """Another name is refused before any work; capitals and .htm will do."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(commands, "open_run", lambda *_: pytest.fail("work was begun"))
+    monkeypatch.setattr(fc, "Objective", lambda *_, **__: pytest.fail("work was begun"))
+    assert main([*command.format(run=trained).split(), "--out", out]) == 2
+    error = capsys.readouterr().err
+    assert error.endswith(f": out is '{out}'; wanted a name that ends in .html or .htm\n")
+    assert not list(tmp_path.iterdir())
+    for good in ("r.HTML", "a/r.htm"):
+        check_page(tmp_path / good)
 
 
 @pytest.mark.parametrize(

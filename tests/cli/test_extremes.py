@@ -1,0 +1,95 @@
+"""The ends of a spectrum: copies of multiple eigenvalues are there, or it is said."""
+
+import json
+from argparse import Namespace
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+
+import fastcurv as fc  # noqa: E402
+from fastcurv.cli import commands, output, page  # noqa: E402
+from fastcurv.cli.parser import main  # noqa: E402
+from fastcurv.cli.recipe import Recipe, save_run  # noqa: E402
+from fastcurv.cli.report import Report  # noqa: E402
+
+SHORT = ["--probes", "2", "--steps", "5", "--quiet"]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A network of zeros on iris: most of its eigenvalues are multiple."""
+    model = fc.MLP([4, 6, 3], "tanh")
+    recipe = Recipe("iris", hidden=(6,), loss="cross_entropy", l2=1e-2)
+    return save_run(tmp_path / "zeros.npz", recipe, model, np.zeros(model.n_params))
+
+
+def test_no_copy_is_missed_where_the_matrix_is_small():
+    rng = np.random.default_rng(0)
+    values = np.sort(np.r_[rng.uniform(-3, 0, 100).repeat(2), 40, 50, 60])
+    H = np.diag(values)
+    pairs = output.extremes(H, 3, 0)
+    assert pairs.unseen == 0 and pairs.converged.all() and "copies" not in repr(pairs)
+    assert np.allclose(pairs.values, [*values[:3], *values[-3:]], atol=1e-12)
+    assert np.allclose(H @ pairs.vectors, pairs.vectors * pairs.values, atol=1e-12)
+    assert pairs.residuals.max() <= 1e-11 and pairs.n_products == 0  # of a matrix
+    seen = fc.eigsh(H, k=6, which="BE", tol=1e-6, seed=0)
+    assert np.abs(seen.values - pairs.values).max() > 1e-6  # which products alone do not show
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 9])
+def test_ends_of_few_eigenvalues(k):
+    """All where twice as many are asked for, each once."""
+    pairs = output.extremes(np.diag([-2.0, 0.0, 1.0, 1.0, 5.0]), k, 0)
+    wanted = {1: [-2, 5], 2: [-2, 0, 1, 5]}.get(k, [-2, 0, 1, 1, 5])
+    assert np.allclose(pairs.values, wanted, atol=1e-14)
+    assert pairs.vectors.shape == (5, len(wanted)) and len(pairs.residuals) == len(wanted)
+
+
+def test_spectrum_takes_the_ends_from_the_matrix(run, capsys):
+    assert main(["spectrum", str(run), "-k", "8", "--json", *SHORT]) == 0
+    said = json.loads(capsys.readouterr().out)
+    recipe = Recipe("iris", hidden=(6,), loss="cross_entropy", l2=1e-2)
+    exact = fc.eigvalsh(recipe.objective().hessian(np.zeros(51)))
+    assert np.allclose(said["eigenvalues"], [*exact[:8], *exact[-8:]], atol=1e-12)
+    assert said["unseen"] == 0 and said["copies"] is None
+    assert said["n_products"] == 51 + 2 * 5
+
+
+@pytest.mark.parametrize(
+    ("unseen", "words", "told"),
+    [
+        (np.inf, "missed copies of multiple eigenvalues not excluded", None),
+        (1e-3, "copies excluded beyond 0.001 at a risk of 5%", 1e-3),
+        (0.0, None, 0.0),
+    ],
+)
+def test_what_products_leave_open_is_said(unseen, words, told, run, capsys, monkeypatch):
+    found = output.extremes
+    monkeypatch.setattr(output, "DENSE_BELOW", 10)
+    monkeypatch.setattr(commands, "extremes", lambda *a: replace(found(*a), unseen=unseen))
+    assert main(["spectrum", str(run), "-k", "2", "--json", *SHORT]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["unseen"] == told and said["copies"] == words
+    assert main(["spectrum", str(run), "-k", "2", *SHORT]) == 0
+    text = capsys.readouterr().out
+    line = next(line for line in text.splitlines() if " products" in line)
+    assert line.split(" products")[1] == (f", {words}" if words else "")
+
+
+def test_a_report_says_what_its_table_leaves_open(monkeypatch):
+    pytest.importorskip("matplotlib")
+    ob = fc.Objective(fc.MLP([4, 6, 3]), np.eye(4), np.arange(4) % 3, "cross_entropy", l2=0.1)
+    theta = np.zeros(ob.n_params)
+    hessian, point = ob.hessian(theta), fc.classify(ob, theta, seed=0)
+    args = Namespace(probes=2, steps=5, seed=0, progress=False)
+    by_products = replace(output.every_pair(hessian), unseen=np.inf)
+    monkeypatch.setattr(page, "extremes", lambda *_: by_products)
+    for below in (10, 60):
+        monkeypatch.setattr(page, "DENSE_BELOW", below)
+        made = Report("r")
+        spent = page._spectrum(made, hessian, point, args)
+        said = "copies of multiple eigenvalues not excluded" in made.to_html()
+        assert said == (below == 10) and spent[1][:2] == ["eigenvalues", 51]

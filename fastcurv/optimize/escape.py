@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from ..answers import own_names
+from ..answers import OBJECTIVE, need, own_names
 from ..checks import as_rng, check_positive_int, check_theta, check_vector
 from ..critical.evidence import Products
 from ..critical.knowledge import left_alone, value_at
@@ -74,6 +74,7 @@ def escape(
     >>> found.success, round(float(found.fun), 3)
     (True, -0.25)
     """
+    need(ob, ("n_params", "value", "hessian"), "ob", OBJECTIVE, theta)
     theta = check_theta(ob, theta, "theta", getattr(ob, "dtype", None)).copy()
     max_products = check_positive_int(max_products, "max_products")
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"), left_alone(ob, theta):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from ..answers import door, refuse_foreign
+from ..answers import OBJECTIVE, door, need, refuse_foreign, refuse_swapped
 from ..checks import (
     as_rng,
     check_choice,
@@ -173,7 +173,9 @@ def minimize(
     maker = METHODS[method]
     gradient_tol = old_name("gtol", options.pop("gtol", None), "gradient_tol", gradient_tol)
     options = _checked_options(method, maker, options)
-    _check_protocol(ob, method, maker)
+    _check_protocol(ob, method, maker, theta0)
+    if validation is not None:
+        need(validation, ("value",), "validation", OBJECTIVE)
     kind = np.dtype(getattr(ob, "dtype", None) or np.float64)
     if theta0 is None and resume is None:
         raise ValueError(
@@ -233,10 +235,11 @@ def _checked_options(method: str, maker: type[Method], options: dict[str, Any]) 
     return options
 
 
-def _check_protocol(ob: Any, method: str, maker: type[Method]) -> None:
+def _check_protocol(ob: Any, method: str, maker: type[Method], theta0: Any) -> None:
     needed = ["n_params", "value", "gradient"] + ([maker.curvature] if maker.curvature else [])
     missing = [name for name in needed if not hasattr(ob, name)]
     if missing:
+        refuse_swapped(ob, needed, "ob", theta0)
         raise TypeError(
             f"{method} needs an objective with {', '.join(needed)}; {type(ob).__name__} lacks "
             f"{', '.join(missing)}{door(ob)}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..answers import own_names
+from ..answers import OBJECTIVE, need, own_names
 from ..checks import as_rng, check_choice, check_positive_int, check_vector
 from ..interrupts import unbroken
 from ..spectrum.eigsh import eigsh
@@ -16,6 +16,7 @@ from .style import CYCLE, GREY
 from .surface import level_lines
 
 NAMES = ("random", "eigenvectors", "gradient")
+EXTRAS = {"eigenvectors": ("hessian",), "gradient": ("gradient",)}  # asked of the objective
 
 
 class LandscapeDisplay(Display):
@@ -119,6 +120,7 @@ class LandscapeDisplay(Display):
         -------
         LandscapeDisplay
         """
+        cls._check_look(look, "from_objective")
         options = {"n_dims": n_dims, "radius": radius, "n_grid": n_grid, "seed": seed}
         return cls.slice(objective, theta, directions=directions, **options).plot(ax, **look)
 
@@ -150,6 +152,7 @@ class LandscapeDisplay(Display):
         -------
         LandscapeDisplay
         """
+        cls._check_look(options, "from_estimator", "from_objective")
         objective, theta = objective_of(estimator, X, y, sample_weight)
         return cls.from_objective(objective, theta, ax=ax, **options)
 
@@ -178,6 +181,8 @@ class LandscapeDisplay(Display):
         n_grid = check_positive_int(n_grid, "n_grid")
         if n_dims not in (1, 2):
             raise ValueError(f"n_dims is {n_dims!r}; wanted 1 or 2")
+        more = EXTRAS.get(directions, ()) if isinstance(directions, str) else ()
+        need(objective, ("value", *more), "objective", OBJECTIVE, theta)
         theta = check_vector(theta, np.size(theta), "theta", np.float64)
         along, names = _directions(objective, theta, directions, n_dims, as_rng(seed))
         steps = np.linspace(-radius, radius, n_grid)

@@ -221,7 +221,7 @@ def test_what_is_swapped_is_called_so(here, call):
         ("fc.LandscapeDisplay.slice(only, theta, directions='eigenvectors')", "without hessian"),
         ("fc.permute_hidden(ob, theta, 0, [0])", "model is an Objective without sizes"),
         ("fc.to_torch(ob, theta)", "model is an Objective without skips.*wanted a fastcurv.MLP"),
-        ("fc.minimize(ob, theta, validation=(X, X))", "validation is a tuple without value; wa"),
+        ("fc.minimize(ob, theta, validation=(X, X))", "is a tuple without value; wanted an obj"),
     ],
 )
 def test_what_lacks_something_is_told_what(here, call, words):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from ..answers import OBJECTIVE, door, need, refuse_foreign, refuse_swapped
+from ..answers import door, need, refuse_foreign, refuse_swapped
 from ..checks import (
     as_rng,
     check_choice,
@@ -174,8 +174,7 @@ def minimize(
     gradient_tol = old_name("gtol", options.pop("gtol", None), "gradient_tol", gradient_tol)
     options = _checked_options(method, maker, options)
     _check_protocol(ob, method, maker, theta0)
-    if validation is not None:
-        need(validation, ("value",), "validation", OBJECTIVE)
+    _check_validation(validation)
     kind = np.dtype(getattr(ob, "dtype", None) or np.float64)
     if theta0 is None and resume is None:
         raise ValueError(
@@ -244,6 +243,12 @@ def _check_protocol(ob: Any, method: str, maker: type[Method], theta0: Any) -> N
             f"{method} needs an objective with {', '.join(needed)}; {type(ob).__name__} lacks "
             f"{', '.join(missing)}{door(ob)}"
         )
+
+
+def _check_validation(ob: Any) -> None:
+    if ob is not None:
+        wanted = "an objective, fastcurv.Objective(model, X, y) of rows held out"
+        need(ob, ("value",), "validation", wanted)
 
 
 def _checked_sample(ob: Any, sample: Any) -> int | None:

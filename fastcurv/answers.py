@@ -41,7 +41,7 @@ def meant(x: Any, choices: Iterable[str], name: str) -> str | None:
     return spelled.get(plain(named)) or CHOICES.get(name, {}).get(plain(named))
 
 
-def refuse_foreign(where: str, given: Iterable[str]) -> None:
+def refuse_foreign(where: str, given: Iterable[str], called: str | None = None) -> None:
     """A TypeError that names the argument meant, for what other libraries call it.
 
     Parameters
@@ -50,25 +50,44 @@ def refuse_foreign(where: str, given: Iterable[str]) -> None:
         The function, of `ARGUMENTS`.
     given : iterable of str
         Names it was given and does not know.
+    called : str, optional
+        What the caller called, where that has another name.
     """
     names = ARGUMENTS[where]
     for name in given:
         if name in names:
             words = names[name]
             wanted = repr(words) if words.isidentifier() else words
-            raise TypeError(f"{where} has no {name!r}; wanted {wanted}")
+            raise TypeError(f"{called or where} has no {name!r}; wanted {wanted}")
 
 
-def refuse_unknown(where: str, given: Iterable[str]) -> None:
-    """`refuse_foreign`, and a TypeError for any other name."""
-    given = list(given)
-    refuse_foreign(where, given)
+def refuse_unknown(
+    where: str, given: Iterable[str], called: str | None = None, known: Iterable[str] = ()
+) -> None:
+    """`refuse_foreign`, and a TypeError for any other name, with the nearest of those `known`."""
+    given, called = list(given), called or where
+    refuse_foreign(where, given, called)
     for name in given:
-        raise TypeError(f"{where} has no argument {name!r}; wanted one that its docstring lists")
+        near = difflib.get_close_matches(name, list(known), 1)
+        hint = f"did you mean {near[0]!r}?" if near else "wanted one that its docstring lists"
+        raise TypeError(f"{called} has no argument {name!r}; {hint}")
+
+
+def names_of(function: Callable[..., Any]) -> list[str]:
+    """The arguments that a function takes by name.
+
+    Examples
+    --------
+    >>> names_of(lambda a, *, b=1, **more: None)
+    ['a', 'b']
+    """
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
 def own_names(where: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate a function so that arguments it does not know are answered with the right ones.
+    """Decorate a function so that arguments it does not know are answered with the right ones, of
+    the table `where`, and by the name that was called.
 
     Examples
     --------
@@ -80,16 +99,15 @@ def own_names(where: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        known = list(inspect.signature(function).parameters)
+        known = names_of(function)
+        made = function.__name__ == "__init__"
 
         @wraps(function)
         def checked(*args: P.args, **options: P.kwargs) -> R:
-            for name in options:
-                if name not in known:
-                    refuse_foreign(where, [name])
-                    near = difflib.get_close_matches(name, known, 1)
-                    hint = f"did you mean {near[0]!r}?" if near else "its docstring lists them"
-                    raise TypeError(f"{where} has no argument {name!r}; {hint}")
+            unknown = [name for name in options if name not in known]
+            if unknown:
+                called = type(args[0]).__name__ if made else function.__qualname__
+                refuse_unknown(where, unknown, called, known)
             return function(*args, **options)
 
         return checked
@@ -127,17 +145,60 @@ def typed(x: Any) -> str:
 
     Examples
     --------
-    >>> typed([]), typed(1)
-    ('a list', 'an int')
+    >>> typed([]), typed(1), typed(type("MLP", (), {})())
+    ('a list', 'an int', 'an MLP')
     """
     word = type(x).__name__
-    return f"{'an' if word[0] in 'AEIOUaeiou' else 'a'} {word}"
+    spelled = word[:2].isupper() and word[0] in "FHLMNRSX" or word == "ndarray"
+    return f"{'an' if spelled or word[0] in 'AEIOUaeiou' else 'a'} {word}"
 
 
 def door(x: Any) -> str:
     """How networks of the library that `x` comes from get in, as the end of a sentence; or ""."""
     words = DOORS.get(type(x).__module__.split(".")[0])
     return f": {words}" if words else ""
+
+
+OBJECTIVE = "an objective such as fastcurv.Objective"
+
+
+def need(x: Any, parts: Iterable[str], name: str, wanted: str, after: Any = None) -> None:
+    """A TypeError where `x` lacks something, which says so where it was swapped with what comes
+    after it.
+
+    Parameters
+    ----------
+    x : object
+        Given for an argument.
+    parts : iterable of str
+        Attributes that it must have.
+    name, wanted : str
+        What the caller calls it, and what it should be.
+    after : object
+        Given for theta, which comes after it.
+
+    Examples
+    --------
+    >>> need([1.0], ["value"], "ob", OBJECTIVE)
+    Traceback (most recent call last):
+    TypeError: ob is a list without value; wanted an objective such as fastcurv.Objective
+    """
+    parts = list(parts)
+    missing = [part for part in parts if not hasattr(x, part)]
+    if not missing:
+        return
+    refuse_swapped(x, parts, name, after)
+    if wanted == OBJECTIVE and hasattr(x, "matvec"):
+        wanted = "the objective itself, which is asked at any theta"
+    raise TypeError(f"{name} is {typed(x)} without {', '.join(missing)}; wanted {wanted}{door(x)}")
+
+
+def refuse_swapped(x: Any, parts: Iterable[str], name: str, after: Any) -> None:
+    """A TypeError where what comes after `x` has all that it should have: see `need`."""
+    if all(hasattr(after, part) for part in parts):
+        raise TypeError(
+            f"{name} is {typed(x)} and theta {typed(after)}; wanted them the other way round"
+        )
 
 
 def parameters_of(x: Any, name: str) -> str | None:

@@ -222,6 +222,7 @@ _OPERATOR = {
     **dict.fromkeys(("hvp", "mv", "matvec_"), "H @ v"),
     "inertia": "fc.inertia(H)",
     **dict.fromkeys(("layer", "block"), "H.restrict(layers=[...])"),
+    "flags": "a dense matrix: hess=lambda t: ob.hessian(t).to_dense() for SciPy's trust-exact",
     "n_params": "the objective itself, which is asked at any theta",
 }
 ATTRIBUTES: dict[str, dict[str, str]] = {

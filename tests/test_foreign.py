@@ -72,6 +72,23 @@ def here():
         ("fc.LandscapeDisplay.from_objective(ob, theta, kind='random')", "wanted directions of"),
         ("fc.SpectrumDisplay.from_operator(H, figsize=(3, 3))", "wanted ax, of a figure of yours"),
         ("fc.SpectrumDisplay.from_operator(H, colour='red')", "did you mean 'color'"),
+        ("fc.LandscapeDisplay.from_objective(ob, theta, xlim=1)", "from_objective has no .*'xlim'"),
+        ("fc.SpectrumDisplay.from_objective(ob, theta, xlim=1)", "from_objective has no .*'xlim'"),
+        ("fc.SpectrumDisplay.from_operator(H, n_step=1)", "from_op.* did you mean 'n_steps'"),
+        ("fc.ConvergenceDisplay.from_results(0, xlim=1)", "y.from_results has no argument 'xlim'"),
+        ("fc.ConvergenceDisplay.from_estimator(0, xlim=1)", "y.from_estimator has no .*'xlim'"),
+        ("fc.MinimumRatioDisplay.from_points([], xlim=1)", "y.from_points has no argument 'xlim'"),
+        ("fc.LandscapeDisplay.from_estimator(0, 0, 0, xlim=1)", "y.from_estimator has no .*'xlim'"),
+        ("fc.SpectrumDisplay.from_estimator(0, 0, 0, xlim=1)", "y.from_estimator has no .*'xlim'"),
+        (
+            "fc.ConvergenceDisplay({}).plot(xlim=1)",
+            "ConvergenceDisplay.plot has no argument 'xlim'",
+        ),
+        ("fc.trace(H, maxiter=3)", "^trace has no 'maxiter'; wanted 'n_probes'"),
+        ("fc.diagonal(H, maxiter=3)", "^diagonal has no 'maxiter'; wanted 'n_probes'"),
+        ("fc.frobenius_norm(H, colour=3)", "^frobenius_norm has no argument 'colour'"),
+        ("model.init(random_state=0)", "^MLP.init has no 'random_state'"),
+        ("H.flags", r"a dense matrix: hess=lambda t: ob.hessian\(t\).to_dense\(\)"),
         ("fc.save('net.pt', model, theta)", "path ends in .pt; wanted .safetensors, or torch.save"),
     ],
 )
@@ -141,8 +158,14 @@ def test_estimators():
         fc.MLPClassifier(hidden=(3,))
     with pytest.raises(ValueError, match="solver is 'L-BFGS-B'; wanted 'l-bfgs'"):
         fc.MLPRegressor(solver="L-BFGS-B").fit([[0.0], [1.0]], [0, 1])
-    with pytest.raises(TypeError, match="estimator has no argument 'alphas'; did you mean 'alpha'"):
+    with pytest.raises(
+        TypeError, match="MLPClassifier has no argument 'alphas'; did you mean 'alpha'"
+    ):
         fc.MLPClassifier(alphas=1)
+    with pytest.raises(
+        TypeError, match="^MLPRegressor has no 'class_weight'; wanted sample_weight"
+    ):
+        fc.MLPRegressor(class_weight=1)
     with pytest.raises(AttributeError) as raised:
         fc.MLPClassifier().partial_fit([[0.0]], [0])
     assert "takes solver='sgd'; solver is 'auto'" in str(raised.value.__cause__)
@@ -162,6 +185,61 @@ FUNCTIONS = {
     "newton_step": fc.newton_step,
     "saddle_free_newton_step": fc.saddle_free_newton_step,
 }
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "fc.minimize(theta, ob)",
+        "fc.classify(theta, ob)",
+        "fc.escape(theta, ob)",
+        "fc.find_critical_point(theta, ob)",
+        "fc.LandscapeDisplay.from_objective(theta, ob)",
+        "fc.SpectrumDisplay.from_objective(theta, ob)",
+        "fc.save('net.safetensors', theta, model)",
+        "fc.to_torch(theta, model)",
+        "fc.permute_hidden(theta, model, 0, [4, 3, 2, 1, 0])",
+        "fc.flip_tanh(theta, model, 0, [1])",
+        "fc.rescale_relu(theta, model, 0, [1], 2.0)",
+    ],
+)
+def test_what_is_swapped_is_called_so(here, call):
+    said = "is an ndarray and theta an (Objective|MLP); wanted them the other way round"
+    with pytest.raises(TypeError, match=f"^(ob|objective|model) {said}$"):
+        eval(call, vars(here).copy())
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        ("fc.escape(model, theta)", "ob is an MLP without value, hessian; wanted an objective"),
+        ("fc.find_critical_point(model, theta)", "ob is an MLP without value, gradient, hess"),
+        ("fc.sample_critical_points(model)", "ob is an MLP without value, gradient, hess"),
+        ("fc.LandscapeDisplay.from_objective(model, theta)", "objective is an MLP without value"),
+        ("fc.SpectrumDisplay.from_objective(model, theta)", "objective is an MLP without hessian"),
+        ("fc.LandscapeDisplay.slice(only, theta, directions='gradient')", "without gradient"),
+        ("fc.LandscapeDisplay.slice(only, theta, directions='eigenvectors')", "without hessian"),
+        ("fc.permute_hidden(ob, theta, 0, [0])", "model is an Objective without sizes"),
+        ("fc.to_torch(ob, theta)", "model is an Objective without skips.*wanted a fastcurv.MLP"),
+        ("fc.minimize(ob, theta, validation=(X, X))", "is a tuple without value; wanted an obj"),
+    ],
+)
+def test_what_lacks_something_is_told_what(here, call, words):
+    known = vars(here) | {"X": here.ob.X, "only": SimpleNamespace(value=np.sum)}
+    with pytest.raises(TypeError, match=words):
+        eval(call, known)
+
+
+def test_scipy_is_told_how_it_gets_a_matrix(here):
+    from scipy.optimize import minimize
+
+    ob, how = here.ob, {"method": "trust-exact", "options": {"maxiter": 2}}
+    with pytest.raises(AttributeError, match="wanted a dense matrix: hess=lambda t"):
+        minimize(ob.value, here.theta, jac=ob.gradient, hess=ob.hessian, **how)
+    dense = minimize(
+        ob.value, here.theta, jac=ob.gradient, hess=lambda t: ob.hessian(t).to_dense(), **how
+    )
+    assert dense.fun < ob.value(here.theta)
 
 
 @pytest.mark.parametrize("where", FUNCTIONS)

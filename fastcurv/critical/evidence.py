@@ -15,6 +15,7 @@ from ..protocols import Array, Floats, ProvedReach
 from ..singular import svd
 from ..spectrum.dense import PRODUCT_EPS, DenseMatrix, dense_matrix
 from ..vectors import safe_norm
+from .knowledge import as_curvature, as_gradient
 
 # A gradient that lies within this many times its own rounding bound is zero as far as anyone can
 # tell.
@@ -124,7 +125,8 @@ def hessian_products(ob: Any, theta: Array, best: bool = True) -> Products:
     """The Hessian at theta as `Products`; `best` asks for float64 where the operator offers
     `astype`.
     """
-    return Products(ob.hessian(theta), np.float64 if best else None)
+    H = as_curvature(ob.hessian(theta), theta.size)
+    return Products(H, np.float64 if best else None)
 
 
 def gradient_at(ob: Any, theta: Array, H: Products) -> Floats:
@@ -133,7 +135,7 @@ def gradient_at(ob: Any, theta: Array, H: Products) -> Floats:
     held = held() if callable(held) else held
     if held is None or np.shape(held) != (H.n,):
         held = ob.gradient(theta)
-    return np.array(held, dtype=float)
+    return as_gradient(held, H.n)
 
 
 def gradient_bound(ob: Any, theta: Array, H: Products) -> float | None:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 from scipy.optimize import minimize as scipy_minimize
 
-from ..answers import own_names
+from ..answers import OBJECTIVE, need, own_names
 from ..checks import check_choice, check_positive, check_positive_int, check_theta
 from ..progress import bar
 from ..vectors import safe_norm
@@ -93,6 +93,7 @@ def find_critical_point(
     (True, True)
     """
     check_choice(method, ("newton-mr", "gradient-norm"), "method")
+    need(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE, theta0)
     theta = check_theta(ob, theta0, "theta0", np.float64).copy()
     tol = None if gradient_tol is None else check_positive(gradient_tol, "gradient_tol", zero=True)
     most = np.inf if max_products is None else check_positive_int(max_products, "max_products")

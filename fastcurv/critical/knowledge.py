@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..answers import typed
 from ..protocols import (
     Castable,
     Floored,
@@ -133,6 +134,29 @@ def as_number(value: Any) -> float:
             "wanted a number"
         )
     return float(found.reshape(()))
+
+
+def as_gradient(g: Any, n: int, dtype: Any = float) -> np.ndarray:
+    """What an objective gives as its gradient, which may be a buffer of its own, as a new vector
+    of n numbers.
+    """
+    shape = np.shape(g)
+    if shape != (n,) and not (n == 1 and np.size(g) == 1):
+        raise ValueError(f"the objective's gradient has shape {shape}; wanted ({n},)")
+    return np.array(g, dtype=dtype).reshape(n)
+
+
+def as_curvature(H: Any, n: int, name: str = "hessian") -> Any:
+    """What an objective gives as its Hessian or GGN, an operator or matrix ``(n, n)``."""
+    if not any(hasattr(H, part) for part in ("product", "matvec", "__matmul__")):
+        raise TypeError(
+            f"the objective's {name} is {typed(H)}; wanted a symmetric matrix, numpy.array(...), "
+            f"or LinearOperator of shape ({n}, {n})"
+        )
+    shape = getattr(H, "shape", (n, n))
+    if tuple(shape) != (n, n):
+        raise ValueError(f"the objective's {name} has shape {tuple(shape)}; wanted ({n}, {n})")
+    return H
 
 
 def value_at(ob: Any, theta: np.ndarray) -> float:

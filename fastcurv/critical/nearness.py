@@ -18,7 +18,7 @@ import numpy as np
 from ..protocols import BoundedBelow, BoundsGradient, Precise, Valued
 from ..vectors import safe_norm
 from .evidence import gradient_at, gradient_bound
-from .knowledge import value_at
+from .knowledge import as_gradient, value_at
 from .theorem import Slice
 
 SHARE = 1e-8  # of the loss above its bound: what Newton's step may still promise
@@ -146,7 +146,7 @@ def gradient_and_error(ob: Any, theta: np.ndarray) -> tuple[np.ndarray, float]:
         g, error = ob.precise_gradient(theta)
         if np.isfinite(error) and np.isfinite(g).all():
             return np.array(g, dtype=float), float(error) + _rounded(g)
-    g = np.array(ob.gradient(theta), dtype=float)
+    g = as_gradient(ob.gradient(theta), theta.size)
     if isinstance(ob, BoundsGradient):
         return g, float(ob.rounding_bound(theta))
     return g, np.nan

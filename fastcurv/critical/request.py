@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..answers import OBJECTIVE, need
 from ..checks import check_positive, check_positive_int, check_theta
-from ..protocols import Differentiable
 from ..spectrum.shared_run import Krylov
 from .knowledge import as_stored
 
@@ -80,12 +80,7 @@ def make_request(
 
 
 def _point(ob: Any, theta: Any) -> np.ndarray:
-    if not isinstance(ob, Differentiable):
-        missing = [name for name in ("n_params", "gradient", "hessian") if not hasattr(ob, name)]
-        raise TypeError(
-            f"ob is a {type(ob).__name__} without {', '.join(missing)}; wanted an objective such "
-            "as fastcurv.Objective"
-        )
+    need(ob, ("n_params", "gradient", "hessian"), "ob", OBJECTIVE, theta)
     point = check_theta(ob, theta, "theta", np.float64)
     return as_stored(ob, point).copy()
 

@@ -1,6 +1,7 @@
 """The verdict on a critical point, with its evidence."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,19 @@ def noun(point: "CriticalPoint") -> str:
     if point.kind == "undecided":
         return "a point that stays undecided"
     return f"a {'certified ' * point.certified}{point.kind.replace('_', ' ')}"
+
+
+def _plain(x: Any) -> Any:
+    """`x` as what JSON can hold: arrays as lists, None for what is not finite."""
+    if isinstance(x, CriticalPoint):
+        return x.to_dict()
+    if isinstance(x, (list, tuple)):
+        return [_plain(part) for part in x]
+    if isinstance(x, (np.ndarray, np.generic)):
+        return _plain(x.tolist())
+    if isinstance(x, float):
+        return x if np.isfinite(x) else None
+    return x if x is None or isinstance(x, (bool, int, str)) else str(x)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -156,6 +170,27 @@ class CriticalPoint:
     def summary(self) -> str:
         """The verdict and its evidence in a few lines."""
         return repr(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain numbers, strings, lists and None, which JSON can hold.
+
+        Returns
+        -------
+        dict
+            Every attribute by its name: vectors as lists, `at_nearest` as a dict of its own, None
+            where something is not known or not finite, and a `seed` that is a Generator as its
+            name. Of ``n_params`` numbers for each vector.
+
+        Examples
+        --------
+        >>> import json, numpy as np, fastcurv as fc
+        >>> point = fc.classify(fc.testing.lecture_toy(), np.zeros(2))
+        >>> facts = json.loads(json.dumps(point.to_dict(), allow_nan=False))
+        >>> facts["kind"], facts["n_negative"], len(facts["escape_direction"])
+        ('saddle', 1, 2)
+        """
+        names = [field.name for field in fields(self)] + ["index", "minimum_ratio"]
+        return {name: _plain(getattr(self, name)) for name in names}
 
     def __repr__(self) -> str:
         how = "certified" if self.certified else "not certified"

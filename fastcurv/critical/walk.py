@@ -19,9 +19,8 @@ from .evidence import (
     RELATIVE_GRADIENT,
     Products,
     gradient_bound,
-    hessian_products,
 )
-from .knowledge import left_alone, value_at
+from .knowledge import as_curvature, as_gradient, left_alone, value_at
 from .newton_mr import DENSE_BELOW, Steps, dense_steps, grow, krylov_steps
 
 KRYLOV_STEPS = 120  # above DENSE_BELOW, the Krylov space of the gradient has at most this dimension
@@ -66,7 +65,7 @@ class Walk:
         if not np.isfinite(theta.astype(getattr(self.ob, "dtype", float))).all():
             return np.full(theta.size, np.nan)
         with left_alone(self.ob, theta):
-            return np.array(self.ob.gradient(theta), dtype=float)
+            return as_gradient(self.ob.gradient(theta), theta.size)
 
     def hessian(self, theta: np.ndarray) -> Products | None:
         """The Hessian in the objective's own precision; None where it refuses the point as not
@@ -74,9 +73,14 @@ class Walk:
         """
         with left_alone(self.ob, theta):
             try:
-                return hessian_products(self.ob, theta, best=False)
+                H = self.ob.hessian(theta)
             except (ValueError, OverflowError, FloatingPointError):
                 return None
+        as_curvature(H, theta.size)
+        try:
+            return Products(H)
+        except (ValueError, OverflowError, FloatingPointError):  # as its matrix is not finite
+            return None
 
     def steps(self, H: Products, g: np.ndarray) -> Steps:
         """Newton-MR's steps at a point; counts their products."""

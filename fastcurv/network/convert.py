@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import _engine
+from ..answers import typed
 from ..checks import as_numpy, check_array
 from .arguments import ACTIVATIONS
 from .mlp import MLP
@@ -340,6 +341,8 @@ def from_sklearn(est: Any) -> Model:
     steps = getattr(est, "steps", None)
     first: Affine | None = affine_steps(steps[:-1]) if steps else None
     est = steps[-1][1] if steps else est
+    if hasattr(est, "best_estimator_") or type(est).__name__.endswith("SearchCV"):
+        raise TypeError(f"est is {typed(est)}; wanted its est.best_estimator_, there once fitted")
     if not hasattr(est, "get_params") or not hasattr(type(est), "partial_fit"):
         raise TypeError(
             f"est is a {type(est).__name__}; wanted an MLPClassifier or MLPRegressor of "

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..answers import need
 from ..structure.parameters import layers_of, norms_of
 from .convert import Model, Stack, foreign, stacked
 from .mlp import MLP
@@ -252,6 +253,7 @@ def to_torch(model: MLP, theta: Any) -> Any:
     >>> [type(layer).__name__ for layer in net]
     ['Linear', 'Tanh', 'Linear']
     """
+    need(model, ("skips", "activation"), "model", "a fastcurv.MLP", theta)
     import torch
 
     if any(model.skips):

@@ -131,4 +131,7 @@ def echo(x: Any) -> Any:
 
 
 def ask(shard: Placed, part: Callable[..., Any], *arguments: Any) -> Any:
-    return part(shard, *arguments)
+    """A part of a shard, of arguments as they came: out of a message, at any address."""
+    return part(
+        shard, *(np.require(a, None, "A") if isinstance(a, np.ndarray) else a for a in arguments)
+    )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..answers import door, typed
+from ..answers import door, refuse_swapped, typed
 from ..files import read_tensors, shown, write_tensors
 from .convert import Model
 from .mlp import MLP
@@ -73,6 +73,7 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
     True
     """
     if not isinstance(model, MLP):
+        refuse_swapped(model, ("sizes", "unflatten"), "model", theta)
         raise TypeError(f"model is {typed(model)}; wanted a fastcurv.MLP{door(model)}")
     kind = Path(os.fsdecode(path)).suffix.lower()
     if kind in OTHERS:
@@ -155,7 +156,14 @@ def load(path: str | os.PathLike[str]) -> Model:
 
 def _refuse_archive(path: str) -> None:
     with Path(path).open("rb") as raw:
-        if raw.read(4) == b"PK\x03\x04":
+        head, suffix = raw.read(4), Path(path).suffix.lower()
+        archive = head == b"PK\x03\x04"
+        if suffix in (".pt", ".pth") and (archive or head[:1] == b"\x80"):  # or a pickle
+            raise ValueError(
+                f"{path} is a file of torch; wanted a .safetensors file, or for a state dict "
+                "fc.from_torch(torch.load(path), activation=...)"
+            )
+        if archive:
             raise ValueError(
                 f"{path} is a zip archive, as .npz and .pt files are; wanted a .safetensors file: "
                 "'fastcurv train --out net.safetensors' writes one"

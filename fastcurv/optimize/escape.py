@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from ..answers import own_names
+from ..answers import OBJECTIVE, need, own_names
 from ..checks import as_rng, check_positive_int, check_theta, check_vector
 from ..critical.evidence import Products
-from ..critical.knowledge import left_alone, value_at
+from ..critical.knowledge import as_curvature, as_gradient, left_alone, value_at
 from ..critical.nearness import value_rounding
 from ..outcome import outcome
 from ..protocols import Differentiable
@@ -74,6 +74,7 @@ def escape(
     >>> found.success, round(float(found.fun), 3)
     (True, -0.25)
     """
+    need(ob, ("n_params", "value", "hessian"), "ob", OBJECTIVE, theta)
     theta = check_theta(ob, theta, "theta", getattr(ob, "dtype", None)).copy()
     max_products = check_positive_int(max_products, "max_products")
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"), left_alone(ob, theta):
@@ -84,7 +85,7 @@ def _escape(
     ob: Any, theta: np.ndarray, direction: Any, max_products: int, seed: Any
 ) -> OptimizeResult:
     """`escape`, its arguments checked."""
-    H = Products(ob.hessian(theta))
+    H = Products(as_curvature(ob.hessian(theta), theta.size))
     f0, way, size, rounding = value_at(ob, theta), direction, 0.0, 0.0
     if way is None:
         curvature, way, rounding, H.count = lowest_curvature(
@@ -127,7 +128,7 @@ def _follow(ob: Any, theta: np.ndarray, v: np.ndarray, result: Any, negative: bo
     t, f = line_minimum(value, theta, v, f0, first_length(theta))
     gain, explained = f0 - f, 0.0
     if not negative and isinstance(ob, Differentiable):
-        explained = abs(t * float(np.asarray(ob.gradient(theta), dtype=float) @ v))
+        explained = abs(t * float(as_gradient(ob.gradient(theta), theta.size) @ v))
     curved = f"the curvature along it is {result.curvature:.3g}"
     if gain > value_rounding(f0, theta.dtype) + explained:
         result.update(x=theta + kind(t) * v, fun=f, step=t, success=True)

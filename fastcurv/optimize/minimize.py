@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from ..answers import door, refuse_foreign
+from ..answers import door, need, refuse_foreign, refuse_swapped
 from ..checks import (
     as_rng,
     check_choice,
@@ -176,7 +176,8 @@ def minimize(
     maker = METHODS[method]
     gradient_tol = old_name("gtol", options.pop("gtol", None), "gradient_tol", gradient_tol)
     options = _checked_options(method, maker, options)
-    _check_protocol(ob, method, maker)
+    _check_protocol(ob, method, maker, theta0)
+    _check_validation(validation)
     kind = np.dtype(getattr(ob, "dtype", None) or np.float64)
     if theta0 is None and resume is None:
         raise ValueError(
@@ -236,14 +237,21 @@ def _checked_options(method: str, maker: type[Method], options: dict[str, Any]) 
     return options
 
 
-def _check_protocol(ob: Any, method: str, maker: type[Method]) -> None:
+def _check_protocol(ob: Any, method: str, maker: type[Method], theta0: Any) -> None:
     needed = ["n_params", "value", "gradient"] + ([maker.curvature] if maker.curvature else [])
     missing = [name for name in needed if not hasattr(ob, name)]
     if missing:
+        refuse_swapped(ob, needed, "ob", theta0)
         raise TypeError(
             f"{method} needs an objective with {', '.join(needed)}; {type(ob).__name__} lacks "
             f"{', '.join(missing)}{door(ob)}"
         )
+
+
+def _check_validation(ob: Any) -> None:
+    if ob is not None:
+        wanted = "an objective, fastcurv.Objective(model, X, y) of rows held out"
+        need(ob, ("value",), "validation", wanted)
 
 
 def _checked_sample(ob: Any, sample: Any) -> int | None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import operator_dtype
+from ..critical.knowledge import as_gradient
 from ..krylov.basis import as_product
 from ..krylov.space import KrylovSpace
 from ..protocols import Differentiable, Probed
@@ -76,7 +77,7 @@ def suspects(ob: Any, theta: np.ndarray, H: Any) -> list[np.ndarray]:
     """
     g = getattr(H, "gradient", None)
     if g is None and isinstance(ob, Differentiable):
-        g = ob.gradient(theta)
+        g = as_gradient(ob.gradient(theta), theta.size, None)
     starts = [] if g is None else [np.asarray(g)]
     if isinstance(ob, Probed):
         probes = np.asarray(ob.probes(theta))

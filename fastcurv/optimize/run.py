@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..critical.knowledge import as_number, left_alone, value_at
+from ..critical.knowledge import as_curvature, as_gradient, as_number, left_alone, value_at
 from ..krylov.basis import as_product
 from ..protocols import ValueWithGradient
 from ..vectors import norm
@@ -176,7 +176,7 @@ class Run:
                 f, g = ob.value_and_gradient(theta)
             else:
                 f, g = ob.value(theta), ob.gradient(theta)
-        return as_number(f), np.array(g, dtype=self.theta.dtype)  # theirs may be a buffer
+        return as_number(f), as_gradient(g, theta.size, self.theta.dtype)
 
     def step_price(self) -> float:
         """What trying and taking a step costs, in products: values and gradients are of all rows,
@@ -194,6 +194,7 @@ class Run:
         if self.curvature is not None:
             with left_alone(self.ob, self.theta):
                 operator = getattr(self._curved(), self.curvature)(self.theta)
+            as_curvature(operator, self.theta.size, self.curvature)
             self.operator = CountedOperator(operator, self)
             if self.sample is None:
                 f, g = getattr(operator, "value", None), getattr(operator, "gradient", None)

@@ -10,6 +10,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from ..answers import OBJECTIVE, need
 from ..checks import as_rng, check_choice, check_positive, check_positive_int, spawned
 from ..critical.classify import classify
 from ..critical.find import find_critical_point
@@ -186,6 +187,7 @@ def sample_critical_points(
     >>> sorted({point.source for point in sample})
     ['narrower']
     """
+    need(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE, n_tries)
     n_tries = check_positive_int(n_tries, "n_tries")
     names = (sources,) if isinstance(sources, str) else tuple(sources)
     for name in names:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from scipy.optimize import OptimizeResult
 
-from ..answers import own_names
+from ..answers import own_names, typed
 from ..checks import check_choice
 from .display import Display
 from .fitted import last_step
@@ -19,6 +20,40 @@ X_NAMES = {
     "products": "products with the Hessian",
 }
 Y_NAMES = {"loss": "loss", "gradient_norm": "norm of the gradient", "validation": "validation loss"}
+
+
+def _pair(name: str, curve: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The two arrays of a curve."""
+    try:
+        x, y = curve
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"curve {name!r} is {typed(curve)}; wanted two arrays, x and y: "
+            "(range(len(losses)), losses) for losses alone"
+        ) from None
+    return np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+
+
+def _check_runs(results: Any, x: str, y: str) -> None:
+    """A TypeError or ValueError for what `fastcurv.minimize` did not return."""
+    if not isinstance(results, Mapping):
+        raise TypeError(
+            f"results is {typed(results)}; wanted what fastcurv.minimize returned, or a dict of "
+            "names to such"
+        )
+    for name, run in results.items():
+        history = getattr(run, "history", None)
+        if not isinstance(history, Mapping):
+            raise TypeError(
+                f"result {name!r} is {typed(run)} without the history of a run; wanted what "
+                "fastcurv.minimize returned"
+            )
+        for key in (x, y):
+            if key not in history:
+                why = ": minimize(..., validation=ob)" if key == "validation" else ""
+                raise ValueError(
+                    f"result {name!r} has no {key!r} in its history; wanted a run that has{why}"
+                )
 
 
 class ConvergenceDisplay(Display):
@@ -60,10 +95,9 @@ class ConvergenceDisplay(Display):
         ylabel: str = "loss",
         ends: Mapping[str, str] | None = None,
     ) -> None:
-        self.curves = {
-            name: (np.asarray(x, dtype=float), np.asarray(y, dtype=float))
-            for name, (x, y) in curves.items()
-        }
+        if not isinstance(curves, Mapping):
+            raise TypeError(f"curves is {typed(curves)}; wanted a dict of a name to (x, y) each")
+        self.curves = {name: _pair(name, curve) for name, curve in curves.items()}
         for name, (x, y) in self.curves.items():
             if x.shape != y.shape or x.ndim != 1:
                 raise ValueError(f"curve {name!r} has shapes {x.shape} and {y.shape}; wanted (k,)")
@@ -110,8 +144,10 @@ class ConvergenceDisplay(Display):
         """
         for name, value, known in (("x", x, X_NAMES), ("y", y, Y_NAMES)):
             check_choice(value, known, name)
-        if hasattr(results, "history"):
+        cls._check_look(look, "from_results")
+        if isinstance(results, OptimizeResult) or hasattr(results, "history"):
             results = {getattr(results, "method", None) or Y_NAMES[y]: results}
+        _check_runs(results, x, y)
         curves = {
             name: (run.history[x], np.asarray(run.history[y]) - above)
             for name, run in results.items()
@@ -145,6 +181,7 @@ class ConvergenceDisplay(Display):
         -------
         ConvergenceDisplay
         """
+        cls._check_look(look, "from_estimator")
         estimator, _ = last_step(estimator)
         name = f"{type(estimator).__name__}, {estimator.solver}" if name is None else name
         found = {name: estimator.loss_curve_}

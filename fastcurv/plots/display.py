@@ -6,6 +6,7 @@ import io
 import sys
 from typing import Any
 
+from ..answers import names_of, refuse_unknown
 from .style import new_figure
 
 
@@ -24,6 +25,16 @@ class Display:
 
     def plot(self, ax: Any = None) -> Any:
         raise NotImplementedError
+
+    @classmethod
+    def _check_look(cls, look: dict[str, Any], *makers: str) -> None:
+        """A TypeError for what neither ``plot`` nor any of the makers takes, in the name of the
+        first of them, which was called.
+        """
+        takers = [getattr(cls, name) for name in (*makers, "plot")]
+        known = {name for taker in takers for name in names_of(taker)} - {"self"}
+        unknown = [name for name in look if name not in known]
+        refuse_unknown("picture", unknown, f"{cls.__name__}.{makers[0]}", known)
 
     def _repr_png_(self) -> bytes:
         if not hasattr(self, "figure_"):

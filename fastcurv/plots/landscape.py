@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..answers import own_names
+from ..answers import OBJECTIVE, need, own_names
 from ..checks import as_rng, check_array, check_choice, check_positive_int, check_vector
 from ..interrupts import unbroken
 from ..spectrum.eigsh import eigsh
@@ -17,6 +17,7 @@ from .surface import ALIKE, level_lines, sine
 
 NAMES = ("random", "eigenvectors", "gradient")
 DRAWS = 60  # of two random directions: signs of two weights fall on a line each time by 1e-18
+EXTRAS = {"eigenvectors": ("hessian",), "gradient": ("gradient",)}  # asked of the objective
 
 
 class LandscapeDisplay(Display):
@@ -122,6 +123,7 @@ class LandscapeDisplay(Display):
         -------
         LandscapeDisplay
         """
+        cls._check_look(look, "from_objective")
         options = {"n_dims": n_dims, "radius": radius, "n_grid": n_grid, "seed": seed}
         return cls.slice(objective, theta, directions=directions, **options).plot(ax, **look)
 
@@ -153,6 +155,7 @@ class LandscapeDisplay(Display):
         -------
         LandscapeDisplay
         """
+        cls._check_look(options, "from_estimator", "from_objective")
         objective, theta = objective_of(estimator, X, y, sample_weight)
         return cls.from_objective(objective, theta, ax=ax, **options)
 
@@ -181,6 +184,8 @@ class LandscapeDisplay(Display):
         n_grid = check_positive_int(n_grid, "n_grid")
         if n_dims not in (1, 2):
             raise ValueError(f"n_dims is {n_dims!r}; wanted 1 or 2")
+        more = EXTRAS.get(directions, ()) if isinstance(directions, str) else ()
+        need(objective, ("value", *more), "objective", OBJECTIVE, theta)
         theta = check_vector(theta, np.size(theta), "theta", np.float64)
         along, names = _directions(objective, theta, directions, n_dims, as_rng(seed))
         steps = np.linspace(-radius, radius, n_grid)

@@ -90,6 +90,7 @@ class MinimumRatioDisplay(Display):
         -------
         MinimumRatioDisplay
         """
+        cls._check_look(look, "from_points")
         known = [p for p in points if p.verdict.n_positive is not None]
         display = cls(
             [p.loss for p in known],

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..answers import own_names
+from ..answers import OBJECTIVE, need, own_names
 from ..interrupts import unbroken
 from ..spectrum.dense import eigvalsh
 from ..spectrum.density import spectral_density
@@ -100,6 +100,7 @@ class SpectrumDisplay(Display):
         >>> np.round(shown.eigenvalues, 6)
         array([-1.,  5.])
         """
+        cls._check_look(look, "from_operator")
         density = spectral_density(op, n_probes=n_probes, n_steps=n_steps, axis=axis, seed=seed)
         values = None
         if k:
@@ -111,6 +112,8 @@ class SpectrumDisplay(Display):
         cls, objective: Any, theta: Any, *, ax: Any = None, **options: Any
     ) -> SpectrumDisplay:
         """`from_operator` for the Hessian of ``objective`` at ``theta``."""
+        cls._check_look(options, "from_objective", "from_operator")
+        need(objective, ("hessian",), "objective", OBJECTIVE, theta)
         return cls.from_operator(objective.hessian(theta), ax=ax, **options)
 
     @classmethod
@@ -150,6 +153,7 @@ class SpectrumDisplay(Display):
         >>> shown.density.n == est.model_.n_params
         True
         """
+        cls._check_look(options, "from_estimator", "from_operator")
         objective, theta = objective_of(estimator, X, y, sample_weight)
         return cls.from_objective(objective, theta, ax=ax, **options)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..checks import check_choice
+
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW, GREY = (
     "#0072B2",
     "#E69F00",
@@ -70,7 +72,7 @@ def new_figure(figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
 
 def mark(ax: Any, x: float, y: float, kind: str, label: str | None = None) -> Any:
     """Put a critical point on a picture, with the marker and colour of its kind."""
-    marker, color = MARKERS[kind]
+    marker, color = MARKERS[check_choice(kind, MARKERS, "kind")]
     ax.plot([x], [y], marker, color=color, mec="white", ms=9, ls="none", label=label, zorder=5)
     return _with_legend(ax, label)
 

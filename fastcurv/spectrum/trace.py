@@ -94,7 +94,7 @@ def trace(
     >>> float(t), t.stderr, t.n_products
     (1225.0, 0.0, 50)
     """
-    op, m, rng = _asked(op, n_probes, seed, rng, n_samples, foreign)
+    op, m, rng = _asked(op, n_probes, seed, rng, n_samples, foreign, called="trace")
     check_choice(method, ("auto", "hutchinson", "hutch++", "xtrace"), "method")
     small = reduction(op, space)
     if small is None:
@@ -177,7 +177,7 @@ def diagonal(
     >>> diagonal(np.diag([1.0, 2.0, 3.0]), n_probes=3).estimate
     array([1., 2., 3.])
     """
-    op, m, rng = _asked(op, n_probes, seed, rng, n_samples, foreign)
+    op, m, rng = _asked(op, n_probes, seed, rng, n_samples, foreign, called="diagonal")
     check_choice(method, ("auto", "hutchinson", "xdiag"), "method")
     apply = Counted(op)
     if m >= apply.n and method == "auto":
@@ -251,7 +251,7 @@ def frobenius_norm(
     >>> float(frobenius_norm(np.diag([3.0, 4.0]), n_probes=2))
     5.0
     """
-    op, m, rng = _asked(op, n_probes, seed, rng, n_samples, foreign)
+    op, m, rng = _asked(op, n_probes, seed, rng, n_samples, foreign, called="frobenius_norm")
     check_choice(method, ("auto", "hutchinson", "hutch++"), "method")
     small = reduction(op, space)
     if small is None:
@@ -309,9 +309,11 @@ def _asked(
     rng: Seed,
     n_samples: int | None,
     foreign: dict[str, Any],
+    *,
+    called: str,
 ) -> tuple[Any, int, np.random.Generator]:
     """The operator, the number of probes and the generator, checked; old and foreign names told."""
-    refuse_unknown("estimate", foreign)
+    refuse_unknown("estimate", foreign, called)
     n_probes = old_name("n_samples", n_samples, "n_probes", n_probes, depth=4)
     m = check_positive_int(60 if n_probes is None else n_probes, "n_probes")
     return check_symmetric_operator(op), m, either_seed(seed, rng)

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..answers import need
 from ..checks import as_numpy, check_positive, check_vector
 from .parameters import in_skip, layers_of, norms_of
 
 
-def _hidden(model: Any, layer: int) -> int:
+def _hidden(model: Any, theta: ArrayLike, layer: int) -> int:
+    need(model, ("sizes", "activation", "n_params"), "model", "a fastcurv.MLP", theta)
     if isinstance(layer, bool) or not isinstance(layer, (int, np.integer)):
         raise TypeError(f"layer is {layer!r}; wanted the number of a hidden layer, an int")
     n_hidden = len(model.sizes) - 2
@@ -73,7 +75,7 @@ def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -
     >>> permute_hidden(model, [1.0, 2.0, 3.0, 4.0], 0, [1, 0])
     array([2., 1., 4., 3.])
     """
-    layer = _hidden(model, layer)
+    layer = _hidden(model, theta, layer)
     order = _ints(order, "order")
     width = model.sizes[layer + 1]
     if order.shape != (width,) or sorted(order.tolist()) != list(range(width)):
@@ -116,7 +118,7 @@ def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDA
     >>> flip_tanh(ReferenceModel([1, 2, 1], bias=False), [1.0, 2.0, 3.0, 4.0], 0, [1])
     array([ 1., -2.,  3., -4.])
     """
-    layer = _hidden(model, layer)
+    layer = _hidden(model, theta, layer)
     if model.activation[layer] not in ("tanh", "identity"):
         raise ValueError(
             f"hidden layer {layer} is {model.activation[layer]}; wanted an odd activation, tanh "
@@ -162,7 +164,7 @@ def rescale_relu(
     >>> rescale_relu(model, [1.0, 2.0, 3.0, 4.0], 0, [0], 2.0)
     array([2. , 2. , 1.5, 4. ])
     """
-    layer = _hidden(model, layer)
+    layer = _hidden(model, theta, layer)
     if model.activation[layer] not in ("relu", "leaky_relu", "identity"):
         raise ValueError(
             f"hidden layer {layer} is {model.activation[layer]}; wanted relu, leaky_relu or "

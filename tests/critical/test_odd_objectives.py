@@ -278,3 +278,55 @@ def test_numbers_whose_squares_are_none_crash_nothing(scale, size):
             call(ob, theta)
         except ValueError as error:
             assert "wanted" in str(error) or "finite" in str(error)
+
+
+class Wrong:
+    """``t't`` of two parameters, with one part of it that does not fit."""
+
+    n_params = 2
+
+    def __init__(self, **parts):
+        self.parts = {"gradient": lambda t: 2 * t, "hessian": lambda t: 2 * np.eye(2)} | parts
+
+    def value(self, t):
+        return float(t @ t)
+
+    def gradient(self, t):
+        return self.parts["gradient"](t)
+
+    def hessian(self, t):
+        return self.parts["hessian"](t)
+
+
+@pytest.mark.parametrize(
+    "part, given, kind, words",
+    [
+        ("hessian", [[2.0, 0.0], [0.0, 2.0]], TypeError, "hessian is a list; wanted a symmetric"),
+        ("hessian", np.eye(3), ValueError, r"hessian has shape \(3, 3\); wanted \(2, 2\)"),
+        ("hessian", np.ones(2), ValueError, r"hessian has shape \(2,\); wanted \(2, 2\)"),
+        ("gradient", np.ones(3), ValueError, r"gradient has shape \(3,\); wanted \(2,\)"),
+        ("gradient", np.ones((2, 1)), ValueError, r"gradient has shape \(2, 1\); wanted"),
+        ("gradient", None, ValueError, r"gradient has shape \(\); wanted \(2,\)"),
+    ],
+)
+@pytest.mark.parametrize(
+    "call",
+    [
+        fc.classify,
+        fc.escape,
+        fc.find_critical_point,
+        fc.minimize,
+        partial(fc.minimize, method="newton-cg"),
+        partial(fc.minimize, method="l-bfgs"),
+    ],
+)
+def test_a_gradient_or_hessian_that_does_not_fit_is_named(call, part, given, kind, words):
+    with pytest.raises(kind, match=f"^the objective's {words}"):
+        call(Wrong(**{part: lambda t: given}), np.ones(2))
+    call(Wrong(), np.ones(2))
+
+
+def test_a_gradient_of_one_number_may_be_one():
+    square = FunctionObjective(1, lambda t: t[0] ** 2, lambda t: 2 * t[0], lambda t: 2 * np.eye(1))
+    assert fc.minimize(square, [1.0], "newton-cg").success
+    assert fc.classify(square, [0.0]).kind == "minimum"

@@ -1,6 +1,7 @@
 """What a verdict looks like where parts of it are unknown."""
 
-from dataclasses import replace
+import json
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,26 @@ BOWL = QuadraticObjective(np.diag([1.0, 2.0, 3.0]))
 @pytest.fixture(scope="module")
 def point():
     return fc.classify(BOWL, np.zeros(3), seed=0)
+
+
+@pytest.mark.parametrize("seed", [0, np.int64(3), np.random.default_rng(0)])
+def test_all_of_it_is_plain(point, seed):
+    """Numbers, words, lists and None, by the names and with the numbers of the shell's JSON."""
+    from fastcurv.cli.output import verdict_facts
+    from fastcurv.cli.report import plain
+
+    odd = replace(
+        point, seed=seed, failure_probability=np.nan, lambda_max=np.float32(np.inf), rest=None,
+        certified=np.bool_(True), nearest=np.array([1.0, np.nan, -2.0]), at_nearest=point,
+    )  # fmt: skip
+    facts = odd.to_dict()
+    assert json.loads(json.dumps(facts, allow_nan=False)) == facts
+    assert set(facts) == {f.name for f in fields(odd)} | {"index", "minimum_ratio"}
+    assert facts["certified"] is True and facts["lambda_min_bounds"] == list(odd.lambda_min_bounds)
+    assert facts["failure_probability"] is facts["lambda_max"] is facts["rest"] is None
+    assert facts["nearest"] == [1.0, None, -2.0] and facts["at_nearest"] == point.to_dict()
+    shell = plain(verdict_facts(odd))
+    assert {name: facts[name] for name in shell} == shell
 
 
 def test_what_is_known_is_shown(point):

@@ -65,3 +65,17 @@ def test_from_a_pipeline_names_the_step_that_is_no_scaler():
     pipe.steps[0] = ("scaler", preprocessing.MinMaxScaler())
     with pytest.raises(ValueError, match="'scaler' of the pipeline is not fitted"):
         fc.from_sklearn(pipe)
+
+
+@pytest.mark.parametrize("fitted", [True, False])
+def test_of_a_search_its_best_estimator_is_wanted(fitted):
+    from sklearn.model_selection import GridSearchCV
+
+    one = neural.MLPRegressor(hidden_layer_sizes=(2,), max_iter=5, random_state=0)
+    search = GridSearchCV(one, {"alpha": [1e-3]}, cv=2)
+    if fitted:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            search.fit(X, X[:, 0])
+    with pytest.raises(TypeError, match="est is a GridSearchCV; wanted its est.best_estimator_"):
+        fc.from_sklearn(search)

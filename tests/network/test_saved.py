@@ -108,3 +108,11 @@ def test_facts_of_other_files(tmp_path):
     write_tensors(path, {"theta": np.zeros(3)})
     with pytest.raises(ValueError, match="wanted a file written by fastcurv.save"):
         fc.load(path)
+
+
+@pytest.mark.parametrize("name", ["net.pt", "net.pth", "NET.PT"])
+@pytest.mark.parametrize("head", [b"PK\x03\x04", b"\x80\x02\x8a\x0a"])
+def test_a_file_of_torch_is_told_its_way_in(name, head, tmp_path):
+    (tmp_path / name).write_bytes(head + bytes(60))
+    with pytest.raises(ValueError, match=r"fc.from_torch\(torch.load\(path\), activation=...\)"):
+        fc.load(tmp_path / name)

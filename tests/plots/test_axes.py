@@ -73,3 +73,43 @@ def test_a_classifier_is_asked_at_every_place_of_the_picture():
     x, y = np.linspace(-0.08, 1.08, 7), np.linspace(8.4, 31.6, 7)
     assert np.allclose(asked[0], [[a, b] for b in y for a in x])
     assert np.allclose([*ax.dataLim.intervalx, *ax.dataLim.intervaly], [x[0], x[-1], y[0], y[-1]])
+
+
+def found(**facts):
+    from scipy.optimize import OptimizeResult
+
+    return OptimizeResult(x=np.zeros(1), fun=0.0, **facts)
+
+
+RUN = found(history={"time": [0.0], "loss": [1.0]}, kind="saddle")
+
+
+@pytest.mark.parametrize(
+    "call, kind, words",
+    [
+        (lambda: fc.ConvergenceDisplay({"mine": [3.0, 2.0, 1.0]}), TypeError, "'mine' is a list; "),
+        (lambda: fc.ConvergenceDisplay({"mine": 3.0}), TypeError, r"wanted .* \(range\(len\(loss"),
+        (lambda: fc.ConvergenceDisplay([3.0, 2.0]), TypeError, "curves is a list; wanted a dict"),
+        (lambda: fc.ConvergenceDisplay.from_results([RUN, RUN]), TypeError, "results is a list; "),
+        (lambda: fc.ConvergenceDisplay.from_results(found()), TypeError, "OptimizeResult without"),
+        (
+            lambda: fc.ConvergenceDisplay.from_results({"a": found(history=np.ones(3))}),
+            TypeError,
+            "'a' is an OptimizeResult without .* wanted what fastcurv.minimize returned",
+        ),
+        (
+            lambda: fc.ConvergenceDisplay.from_results({"a": RUN}, y="validation"),
+            ValueError,
+            r"'a' has no 'validation' .* minimize\(..., validation=ob\)",
+        ),
+        (
+            lambda: fc.plots.mark(new_axes(), 0, 0, "Sattel"),
+            ValueError,
+            "kind is 'Sattel'; wanted one of minimum, maximum, saddle",
+        ),
+    ],
+)
+def test_what_is_no_curve_run_or_kind_is_refused(call, kind, words):
+    with pytest.raises(kind, match=words):
+        call()
+    assert list(fc.ConvergenceDisplay.from_results(RUN).curves) == ["loss"]

@@ -160,7 +160,7 @@ class State(Basis):
                 measured = self.m if multiplied is None else multiplied
                 self._take_back(C, measured)
                 found = self._orthonormalise_batch(P, C, measured)
-                if found <= 0.05:
+                if found <= 1e-3:
                     break
             self.clean = end
         self._forget_loss()

@@ -174,6 +174,7 @@ def test_why_a_run_ends_whatever_its_gradient(f, gnorm, since, why):
     loop = SimpleNamespace(
         run=run, why=None, ask=SimpleNamespace(patience=5, max_iter=9), critical=lambda: False,
         _falls_without_end=lambda: False, _idle_too_long=lambda: False,
+        _spent=lambda: Loop._spent(loop),
     )  # fmt: skip
     assert Loop.end(loop) == why
 

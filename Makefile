@@ -113,7 +113,7 @@ sanitize: $(VENV)/.test
 	for table in $(TABLES); do (cd $(SANITIZED) && FASTCURV_ARCH=$$table \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	  LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
-	  $(abspath $(PY)) -m pytest -q -p no:cacheprovider -k "not ($(UNSANITIZED))" $(TESTS)) || exit 1; done
+	  $(abspath $(PY)) -m pytest -q -n auto --dist worksteal -p no:cacheprovider -k "not ($(UNSANITIZED))" $(TESTS)) || exit 1; done
 	$(CC) -std=gnu11 -O1 -g -fsanitize=thread -pthread -Isrc -o build/callerstest $(CALLERS)
 	build/callerstest 8 12500
 

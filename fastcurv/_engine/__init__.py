@@ -13,7 +13,7 @@ from .kernels import (
 )
 from .memory import columns_as_rows
 from .plan import Plan, Times, statistics
-from .shapes import force_across
+from .shapes import force_across, force_unpacked
 from .team import (
     MAX_THREADS,
     Lock,
@@ -50,6 +50,7 @@ __all__ = [
     "default_threads",
     "fma_peak",
     "force_across",
+    "force_unpacked",
     "get_thread_limit",
     "maps_behind",
     "combine_rows",

@@ -11,8 +11,8 @@ from libc.string cimport memcpy
 from .kernels cimport BLOCK_ROWS, FC_ALIGN, FC_MAX_STACK, fc_slope_from_a
 from .memory cimport padded, pointer, take
 from .shapes cimport (
-    SERIAL_ACROSS, SERIAL_FLOPS, TALL_WEIGHTS, is_forced, is_shared, lines_across, panels_for,
-    state_is_near
+    SERIAL_ACROSS, SERIAL_FLOPS, TALL_WEIGHTS, is_forced, is_shared, is_unpacked, lines_across,
+    panels_for, state_is_near
 )
 from .state cimport Norm, Scratch, normalised, panels, panels_of, state_of
 from .team cimport FC_MAX_THREADS
@@ -40,15 +40,15 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
     least at T = sqrt(work / (jobs wake)): more are not used."""
     cdef Py_ssize_t l, row_bytes = 0, size = P.K.real_bytes, count, across = 0
     cdef int most
-    P.chunk, P.near = P.N, state_is_near(P)
+    P.chunk, P.near, P.unpacked = P.N, state_is_near(P), is_unpacked(P)
     for l in range(P.n_layers):
         row_bytes += size * (P.layer[l].ldm * 6 + (P.layer[l].ldk if l == 0 else 0))
-    if P.n * size <= TALL_WEIGHTS and not normalised(P):
+    if P.n * size <= TALL_WEIGHTS and not (normalised(P) or P.unpacked):
         count = panels_for(P, max(16, min(256, PANEL_BYTES // row_bytes)), P.N)
         if count < 2 and P.N >= 2 * LEAST_PANEL and 12 * P.N * P.n >= SERIAL_FLOPS:
             count = 2                       # two threads share few rows, too
         P.panel = (P.N + count - 1) // count
-    if not normalised(P):
+    if not (normalised(P) or P.unpacked):
         across = choose_across(P, memory)
     if 12 * P.N * P.n < (SERIAL_ACROSS if P.across else SERIAL_FLOPS):
         P.threads = 1
@@ -146,7 +146,8 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
     first layer) for W both ways; R D of a, delta, and of phi' and e phi'' where they are neither
     constant nor derived from a and delta, by layer; R D_L for the loss; scratch of r (1 or 2 D by
     layer, 2 max D), r the rows of a chunk where wide, of a panel for each thread where tall.
-    Shared: R D of a turned, and N times the widest D in scratch."""
+    Shared: R D of a turned, and N times the widest D in scratch. Unpacked: no W. Both: n of a
+    vector whose place its product takes."""
     cdef size_t size = P.K.real_bytes
     cdef size_t R = state_of(P, panels_of(P, P.chunk)) if P.across else P.chunk
     cdef bint wide = P.panel == 0 or P.shared
@@ -156,9 +157,10 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
     for l in range(P.n_layers):
         y = &P.layer[l]
         widest = max(widest, max(y.ldm, y.ldk if l else 0))
-        if not P.across:
+        if not (P.across or P.unpacked):
             y.W.onward = take(A, y.k * panels(P, y.m), size)
             y.W.back = take(A, y.m * panels(P, y.k), size) if l else NULL
+        if not P.across:
             y.W.b = take(A, y.ldm, size) if y.b >= 0 else NULL
         y.a = take(A, R * y.ldm, size)
         if P.shared and l < P.n_layers - 1:
@@ -178,6 +180,7 @@ cdef void lay_out(PlanS *P, Arena *A) noexcept nogil:
     if P.chunk < P.N or P.across:
         P.x = take(A, R * P.ldx, size)
     P.ones = take(A, P.across, size)
+    P.aside = take(A, P.n, size) if P.unpacked or P.shared else NULL
     P.members = <Scratch *>take(A, P.threads, sizeof(Scratch))
     for i in range(P.threads):
         lay_scratch(P, A, P.members + i if A.base != NULL else NULL, 0 if wide else rows, widest)
@@ -252,8 +255,9 @@ cdef void lay_out_vectors(PlanS *P, Arena *A, Py_ssize_t block) noexcept nogil:
         y = &P.layer[l]
         if P.across:                        # nothing is packed
             continue
-        y.V.onward = take(A, y.k * panels(P, y.m), size)
-        y.V.back = take(A, y.m * panels(P, y.k), size) if l else NULL
+        if not P.unpacked:
+            y.V.onward = take(A, y.k * panels(P, y.m), size)
+            y.V.back = take(A, y.m * panels(P, y.k), size) if l else NULL
         y.V.b = take(A, y.ldm, size) if y.b >= 0 else NULL
     P.v_step = A.used - start
     take(A, (block - 1) * P.v_step, 1)

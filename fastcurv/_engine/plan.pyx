@@ -344,9 +344,10 @@ cdef class Plan:
     @property
     def in_place(self):
         """Whether v is read whole before the first number of its product is written."""
-        if self.P.across:
-            return False
-        return self.P.panel != 0 or (self.P.chunk == self.P.N and not normalised(&self.P))
+        P = &self.P
+        if P.across or P.unpacked:
+            return P.aside != NULL
+        return P.panel != 0 or (P.chunk == P.N and not normalised(P))
 
     @property
     def layout(self):

@@ -2,7 +2,7 @@
 from libc.string cimport memset
 
 from .kernels cimport FC_IDENTITY, FC_MAX_RANK, fc_product, fc_stack, fc_step, fc_table, fc_term
-from .state cimport Layer, Matrix, Pass, PlanS, Weights, at, kept, lanes, lead, whole_lines
+from .state cimport Layer, Matrix, Pass, PlanS, Weights, at, kept, lanes, lead, panels, whole_lines
 from .team cimport fc_part
 
 
@@ -56,12 +56,24 @@ cdef inline void add_packed(
     t.b, t.b_rs, t.b_vs, t.b_cs = b, lanes(P), k * lanes(P), 0
 
 
+cdef inline void add_lying(
+    PlanS *P, fc_product *job, Py_ssize_t k, Matrix a, char *w, Py_ssize_t rs, Py_ssize_t cs
+) noexcept nogil:
+    """One more term: a times a matrix of k rows where it lies, any strides."""
+    cdef fc_term *t = &job.term[job.n_terms]
+    job.n_terms += 1
+    t.k, t.a, t.a_rs, t.a_cs = k, a.at, a.ld, 1
+    t.b, t.b_rs, t.b_vs, t.b_cs = w, rs, 0, cs
+
+
 cdef inline void add_onward(
     Pass *t, fc_product *job, Layer *y, Matrix a, Weights W
 ) noexcept nogil:
     """One more term: a W'. Where samples lie across: W a."""
     if t.P.across:
         add_flat(t.P, job, y.k, W.flat + y.w * t.P.K.real_bytes, y.k, 1, a.at)
+    elif t.P.unpacked:
+        add_lying(t.P, job, y.k, a, W.flat + y.w * t.P.K.real_bytes, 1, y.k)
     else:
         add_packed(t.P, job, y.k, a, W.onward)
 
@@ -72,6 +84,10 @@ cdef inline void add_back(
     """One more term: d W. Where samples lie across: W' d."""
     if t.P.across:
         add_flat(t.P, job, y.m, W.flat + y.w * t.P.K.real_bytes, 1, y.k, d.at)
+    elif t.P.unpacked:
+        add_lying(t.P, job, y.m, d, W.flat + y.w * t.P.K.real_bytes, y.k, 1)
+        if y.w + (y.m - 1) * y.k + panels(t.P, y.k) <= t.P.n:   # whole vectors end inside theta
+            job.term[job.n_terms - 1].b_vs, job.term[job.n_terms - 1].b_cs = lanes(t.P), 0
     else:
         add_packed(t.P, job, y.m, d, W.back)
 

@@ -73,13 +73,30 @@ cdef void pack_part(void *context, Py_ssize_t part, int member) noexcept nogil:
         part -= parts
 
 
+cdef void pack_biases(Packing *c) noexcept nogil:
+    cdef PlanS *P = c.P
+    cdef Py_ssize_t l, size = P.K.real_bytes
+    cdef Layer *y
+    cdef Weights to
+    for l in range(P.n_layers):
+        y = &P.layer[l]
+        to = moved(y.V, c.v * P.v_step, c.source) if c.is_v else y.W
+        if y.b >= 0:
+            P.K.copy(1, y.m, c.source + y.b * size, y.m, 1, to.b, y.ldm)
+
+
 cdef void pack(PlanS *P, char *source, bint is_v, Py_ssize_t v) noexcept nogil:
-    """Both orientations of every matrix, and the biases; where samples lie across, nothing."""
+    """Both orientations of every matrix, and the biases; where matrices are read as they lie, the
+    biases alone; where samples lie across, nothing.
+    """
     cdef Packing c
     cdef Py_ssize_t l, parts = 0
     if P.across:
         return
     c.P, c.source, c.is_v, c.v = P, source, is_v, v
+    if P.unpacked:
+        pack_biases(&c)
+        return
     for l in range(P.n_layers):
         if not is_v or P.active[l]:
             parts += (P.layer[l].k + PACK_ROWS - 1) // PACK_ROWS
@@ -95,15 +112,37 @@ cdef void take_theta(PlanS *P, char *theta) noexcept nogil:
     pack(P, theta, False, 0)
 
 
+cdef enum: ASIDE_BYTES = 1 << 18
+
+
+cdef void aside_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    cdef PlanS *P = <PlanS *>context
+    cdef Py_ssize_t first = part * ASIDE_BYTES
+    memcpy(
+        P.aside + first, P.v + first,
+        min(<Py_ssize_t>ASIDE_BYTES, P.n * P.K.real_bytes - first)
+    )
+
+
+cdef void put_aside(PlanS *P) noexcept nogil:
+    cdef Py_ssize_t parts = (P.n * P.K.real_bytes + ASIDE_BYTES - 1) // ASIDE_BYTES
+    fc_team_run(P.threads if parts > 4 else 1, parts, aside_part, P)
+    P.v = P.aside
+
+
 cdef void take_vector(Job *job, Py_ssize_t j, Py_ssize_t place) noexcept nogil:
-    """Pack vector j of a job; then its result begins as l2 v, for which v's place will do."""
+    """Pack vector j of a job, or put it aside where its product takes its place; then its result
+    begins as l2 v.
+    """
     cdef PlanS *P = job.P
     cdef char *v = job.v + j * job.v_step
     if P.v != v:
         P.v = v
-    pack(P, v, True, place)
+    if P.aside != NULL and v == job.out + j * job.out_step:
+        put_aside(P)
+    pack(P, P.v, True, place)
     if job.l2 != 0:
-        decay(P, job.l2, v, job.out + j * job.out_step)
+        decay(P, job.l2, P.v, job.out + j * job.out_step)
 
 
 # --- one pass, one vector -------------------------------------------------------------------------
@@ -321,7 +360,7 @@ cdef void serve_wide(Job *job) noexcept nogil:
                 return
             if job.kind != VJP and job.vectors > 1:
                 take_vector(job, j, 0)
-            t.flat = job.v + j * job.v_step
+            t.flat = P.v
             if job.stages & PRODUCT:
                 take_product(&t, job, job.out + j * job.out_step, job.add)
             else:

@@ -18,5 +18,7 @@ cdef Py_ssize_t panels_for(PlanS *P, Py_ssize_t near, Py_ssize_t most) noexcept 
 cdef Py_ssize_t lines_across(PlanS *P) noexcept nogil
 # Whether samples lie across in one panel, whose products all threads share.
 cdef bint is_shared(PlanS *P) noexcept nogil
+# Whether a wide plan reads W and V where they lie instead of packing them.
+cdef bint is_unpacked(PlanS *P) noexcept nogil
 # Whether tests have said how samples lie.
 cdef bint is_forced() noexcept nogil

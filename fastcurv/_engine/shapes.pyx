@@ -2,7 +2,7 @@
 # cython: freethreading_compatible=True
 """See shapes.pxd."""
 from .kernels cimport FC_ALIGN, fc_slope_from_a
-from .state cimport Layer, narrow_last, whole_lines
+from .state cimport Layer, narrow_last, normalised, whole_lines
 
 
 cdef enum:
@@ -21,12 +21,17 @@ cdef enum:
     # bytes of parameters up to which packing costs less than a third of all lanes left empty, in
     # float32
     SHARED_WEIGHTS = 6 << 20
+    # rows in half a line or less, where samples across would leave as many lanes empty: bytes of
+    # them, and of parameters above which W and V are read as they lie
+    UNPACKED_LINE = 32
+    UNPACKED_WEIGHTS = 1 << 14
     ACROSS_WIDTH = 8192         # bytes of a sample's widest layer where samples lie across
     ACROSS_BYTES = 450000       # what a panel across may take of the second-level cache
 
 
 cdef Py_ssize_t forced_lines = -1
 cdef bint forced_shared = False
+cdef Py_ssize_t forced_unpacked = -1
 
 
 def force_across(Py_ssize_t lines, bint shared=False):
@@ -35,6 +40,14 @@ def force_across(Py_ssize_t lines, bint shared=False):
     """
     global forced_lines, forced_shared
     forced_lines, forced_shared = lines, shared
+
+
+def force_unpacked(Py_ssize_t rows=-1):
+    """For tests: plans of so many rows or fewer made from now on are wide and pack no W and V; -1:
+    as is best.
+    """
+    global forced_unpacked
+    forced_unpacked = rows
 
 
 cdef bint is_forced() noexcept nogil:
@@ -139,3 +152,14 @@ cdef bint is_shared(PlanS *P) noexcept nogil:
     if P.K.real_bytes == 4 and 2 * empty > P.N and bytes_ <= SHARED_WEIGHTS:
         return False
     return P.N <= (SHARED_ROWS if bytes_ <= STATE_BYTES else SHARED_FAR)
+
+
+cdef bint is_unpacked(PlanS *P) noexcept nogil:
+    """Whether W and V are read where they lie, along their rows: so few rows follow that packing
+    would cost more than it saves.
+    """
+    if P.K.vector_bytes == P.K.real_bytes or normalised(P):
+        return False
+    if forced_unpacked >= 0:
+        return P.N <= forced_unpacked
+    return P.N * P.K.real_bytes <= UNPACKED_LINE and P.n * P.K.real_bytes > UNPACKED_WEIGHTS

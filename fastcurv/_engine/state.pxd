@@ -106,6 +106,7 @@ cdef struct PlanS:
     Py_ssize_t across
     # across: one panel of all rows, whose products are cut into items over all threads
     bint shared
+    bint unpacked               # wide: W and V are read where they lie, too few rows follow packing
     char *ones                  # across: so many numbers, all 1
     int threads
     bint spare                  # l2 is on the matrices W alone
@@ -130,6 +131,7 @@ cdef struct PlanS:
     Stage stage
     Py_ssize_t target, seen
     char *v                     # flat, of the vector at hand
+    char *aside                 # (n,): where v goes whose place its product takes, or NULL
     Py_ssize_t at_chunk         # first row of the chunk whose state is kept, -1: none
     int done                    # of that chunk: 0 nothing, 1 forward, 2 backward
     bint loaded                 # across: x holds X
@@ -146,7 +148,7 @@ cdef struct Pass:               # some rows of the chunk on their way through th
     Py_ssize_t s0
     bint serial
     Py_ssize_t v                # which vector of the block, the first of `count` side by side
-    char *flat                  # across: that vector as it came
+    char *flat                  # that vector as it came
     bint more                   # across: another panel follows
     Kind kind
     # more than one: tall, in serial, for products alone; scratch is the first vector's

@@ -7,7 +7,6 @@ The work is cut by sizes alone, sums are in a fixed order.
 """
 import numpy as np
 
-from libc.math cimport isfinite
 from libc.stdint cimport uintptr_t
 from libc.string cimport memcpy, memset
 
@@ -229,7 +228,7 @@ cdef struct Copying:
     Py_ssize_t n
     char *source
     char *out
-    double *squares
+    char *finite
 
 
 cdef void copy_part(void *context, Py_ssize_t part, int member) noexcept nogil:
@@ -237,14 +236,13 @@ cdef void copy_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef Py_ssize_t a = part * COPY_NUMBERS, size = t.K.real_bytes
     cdef Py_ssize_t count = min(<Py_ssize_t>COPY_NUMBERS, t.n - a)
     cdef char *copied = t.out + a * size
-    memcpy(copied, t.source + a * size, count * size)
-    t.K.dots(1, 1, count, copied, count, copied, count, t.squares + part, 1)
+    t.finite[part] = t.K.copy_finite(count, t.source + a * size, copied)
 
 
 def copy_finite(source, out, threads=None):
     """``out[:] = source`` for vectors as the engine takes them, of one dtype and length. Whether it
-    was done and all is finite by its squares; if not, nobody knows what out holds. On so many
-    threads, or the default's; a short vector on one, for which nobody asks the system how many.
+    was done and all is finite; if not, nobody knows what out holds. On so many threads,
+    or the default's; a short vector on one, for which nobody asks the system how many.
     """
     cdef Copying t
     cdef fc_watch before
@@ -255,8 +253,8 @@ def copy_finite(source, out, threads=None):
     if t.source == NULL or t.out == NULL:
         return False
     cdef Py_ssize_t part, parts = (t.n + COPY_NUMBERS - 1) // COPY_NUMBERS
-    squares = np.zeros(parts)
-    t.squares = <double *>pointer(squares)
+    finite = np.zeros(parts, np.int8)
+    t.finite = <char *>pointer(finite)
     if parts > COPY_ALONE:
         members = threads or default_threads()
     with nogil:
@@ -264,7 +262,7 @@ def copy_finite(source, out, threads=None):
         fc_team_run(members, parts, copy_part, &t)
         unwatch(before)
     for part in range(parts):
-        if not isfinite(t.squares[part]):
+        if not t.finite[part]:
             return False
     return True
 

@@ -367,6 +367,8 @@ typedef struct fc_table {
      * result. */
     void (*take)(ptrdiff_t m, ptrdiff_t s, ptrdiff_t cols, const void *q, ptrdiff_t ldq, void *w,
                  ptrdiff_t ldw, const double *c, ptrdiff_t ldc, double *squares);
+    /* out = x for n numbers, which do not overlap; whether all are finite. */
+    int (*copy_finite)(ptrdiff_t n, const void *x, void *out);
     /* out (n,) = alpha * x */
     void (*scale)(ptrdiff_t n, double alpha, const void *x, void *out);
     /* Multiply-adds on registers alone, `count` in each chain; sink holds 2 vectors. Returns the

@@ -130,8 +130,9 @@ engine.set_arch({arch!r})
 for dtype in ("float32", "float64"):
     for sizes, N, loss in (([3, 5, 2], 7, "cross_entropy"), ([17, 33, 9, 5], 65, "mse"),
                            ([1, 1, 1], 1, "binary_cross_entropy"),
-                           ([9, 15, 10], 33, "cross_entropy"), ([129, 259, 131, 31], 9, "mse")):
-        model = fc.MLP(sizes, "tanh", dtype=dtype)
+                           ([9, 15, 10], 33, "cross_entropy"), ([129, 259, 131, 31], 9, "mse"),
+                           ([129, 65, 31], 3, "mse"), ([40, 33, 97], 2, "mse")):
+        model = fc.MLP(sizes, "tanh", bias=N != 2, dtype=dtype)
         X = guarded(rng.standard_normal((N, sizes[0])).astype(dtype), "CF"[N % 2])
         draw = rng.random if loss == "binary_cross_entropy" else rng.standard_normal
         y = draw((N, sizes[-1])).astype(dtype)

@@ -43,7 +43,7 @@ NETS = {  # widths around one, two, three and four vectors of every instruction 
     "wide": {"sizes": [130, 257, 259, 11], "activation": "tanh", "loss": "cross_entropy", "N": 37},
     "long panels": {"sizes": [6, 9, 3], "activation": "tanh", "loss": "cross_entropy", "N": 1797},
 }
-FEW = {"wide": 11, "digits": 83, "ragged": 49}  # rows for plain loops
+FEW = {"wide": 3, "digits": 83, "ragged": 49}  # rows for plain loops
 every_net = pytest.mark.parametrize("net", NETS)
 every_dtype = pytest.mark.parametrize("dtype", ["float64", "float32"])
 

@@ -46,7 +46,7 @@ def test_symmetric_and_linear(arch, net, dtype, drawn):
 def test_same_bits(arch, net, dtype, drawn):
     """For two calls, for columns and blocks, and for any number of threads."""
     plain = arch == "reference"  # loops take their time
-    p = drawn(net, dtype, **({"N": 13} if plain and net == "wide" else {}))
+    p = drawn(net, dtype, **({"N": {"wide": 13, "tall": 133}.get(net, 9)} if plain else {}))
     H = p.ob.hessian(p.theta)
     assert (H.layout["panel"] == 0) == (net == "wide")
     product = H @ p.V

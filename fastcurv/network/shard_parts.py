@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -59,21 +58,3 @@ def vjp_part(shard: Any, theta: np.ndarray, u: np.ndarray) -> np.ndarray:
     with shard._lock:
         shard._bound(theta, False).jacobian(mine, out, True)
     return out
-
-
-@dataclass(frozen=True)
-class Ranges:
-    """Between which numbers each column lies."""
-
-    low: np.ndarray
-    high: np.ndarray
-
-    def __add__(self, other: Ranges) -> Ranges:
-        return Ranges(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
-
-
-def ranges_part(shard: Any, theta: np.ndarray, statistics: Any = None) -> tuple[Ranges, Ranges]:
-    """Those of the inputs and of the outputs at theta."""
-    columns = shard.X, np.asarray(shard.model.predict(theta, shard.X, statistics), np.float64)
-    inputs, outputs = (Ranges(a.min(axis=0), a.max(axis=0)) for a in columns)
-    return inputs, outputs

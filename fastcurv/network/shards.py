@@ -282,7 +282,6 @@ class Sharded(ShardedFacts, Objective):
     n_shards: int
     _n_samples: int
     _fold: Callable[..., Any]
-    _with_model: Callable[[MLP], Any]
     _rows: Any
     _transient = (*Objective._transient, "_known")
     _curvature = ShardedCurvature

@@ -14,9 +14,6 @@ from ..answers import OBJECTIVE, need, refuse_unknown, typed
 from ..checks import as_rng, check_choice, check_positive, check_positive_int, spawned
 from ..critical.classify import classify
 from ..critical.find import find_critical_point
-from ..network.objective import Objective
-from ..network.shard_parts import ranges_part
-from ..network.shards import Sharded
 from ..progress import bar
 from .minimize import minimize
 from .verdict import STATUS
@@ -196,7 +193,7 @@ def sample_critical_points(
     """
     need(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE, n_tries)
     n_tries = check_positive_int(n_tries, "n_tries")
-    if not isinstance(ob, Objective):
+    if not hasattr(ob, "_with_model"):
         raise TypeError(f"ob is {typed(ob)}; wanted a network's, such as fastcurv.Objective")
     refuse_unknown("classify", set(verdict) - set(PASSED), "sample_critical_points", PASSED)
     names = _check_sources(sources)
@@ -253,11 +250,7 @@ def why_trivial(ob: Any, theta: np.ndarray) -> str | None:
     """
     if not any(layer[0].any() for layer in ob.model.unflatten(theta)):
         return "all weights zero"
-    if isinstance(ob, Sharded):
-        inputs, outputs = ob._fold(ranges_part, (np.asarray(theta, dtype=ob.dtype),))
-    else:
-        known = ob.statistics(theta) if ob.model.batch_norm else None
-        inputs, outputs = ranges_part(ob, theta, known)
+    inputs, outputs = ob._ranges(theta)
     spread = (outputs.high - outputs.low).max()
     size = max(np.abs(outputs.high).max(), np.abs(outputs.low).max())
     differ = (inputs.high > inputs.low).any()
@@ -312,7 +305,7 @@ def _from_narrower(ob: Any, rng: np.random.Generator) -> tuple[np.ndarray, tuple
     hidden = tuple(int(rng.integers(1, width + 1)) for width in wide.sizes[1:-1])
     sizes = [wide.sizes[0], *hidden, wide.sizes[-1]]
     narrow = type(wide)(sizes, activation=wide.activation, bias=wide.bias, dtype=wide.dtype)
-    small = _with_model(ob, narrow)
+    small = ob._with_model(narrow)
     theta = _lowered(
         small, narrow.init(seed=rng), "newton-cg", max_iter=500, verdict=False, seed=rng
     )
@@ -325,23 +318,6 @@ def _from_narrower(ob: Any, rng: np.random.Generator) -> tuple[np.ndarray, tuple
             off = wide.activation[at] in ("relu", "leaky_relu", "elu") and not np.any(ob.l2)
             _add_unit(layers[at], layers[at + 1], split, -1.0 if off else 0.0, rng)
     return wide.flatten([tuple(layer) for layer in layers]), hidden
-
-
-def _with_model(ob: Any, model: Any) -> Any:
-    """The objective of another model on the same rows."""
-    if isinstance(ob, Sharded):
-        return ob._with_model(model)
-    return Objective(
-        model,
-        ob.X,
-        ob.y,
-        loss=ob.loss,
-        l2=ob.l2,
-        sample_weight=ob.sample_weight,
-        n_threads=ob.n_threads,
-        memory=ob.memory,
-        l2_biases=ob.l2_biases,
-    )
 
 
 def _add_unit(

@@ -37,6 +37,18 @@ def test_a_regularised_network_ends_at_a_point_without_negative_curvature(method
         assert found.fun == ob.value(found.x)
 
 
+def test_a_loss_so_small_that_squares_of_its_gradient_are_0_in_float32():
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((20, 3)), rng.standard_normal(20)
+    model = fc.MLP([3, 2, 1], dtype="float32")
+    ob = fc.Objective(model, X, y, loss="mse", l2=1e-32, sample_weight=np.full(20, 1e-30))
+    start = model.init(seed=0)
+    for method in ("newton-cg", "newton-mr", "trust-region", "l-bfgs"):
+        found = fc.minimize(ob, start, method, max_iter=20, gradient_tol=0.0, verdict=False)
+        assert found.fun <= ob.value(start)
+    assert fc.minimize(ob, start, "newton-cg", gradient_tol=0.0).fun < 0.9 * ob.value(start)
+
+
 def test_gauss_newton_ends_on_the_hessian_and_so_takes_fewer_steps(monkeypatch):
     """Overlapping classes leave residuals: on the GGN alone each of the last steps divides the
     gradient by little.

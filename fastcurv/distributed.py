@@ -262,7 +262,7 @@ class Objective(Sharded):
 
     # --- other objectives of the same rows
 
-    def _in_dtype(self, model: MLP) -> Objective:
+    def _with_model(self, model: MLP) -> Objective:
         other = self._like(model)
         other._over(self._shards, self._sizes, replace(self.frame, model=model), in_frame)
         return other

@@ -32,7 +32,7 @@ from .knowledge import kinks, runs_to_infinity, third_bound
 from .nearness import GRADIENT_EPS, nearness_by
 from .request import Request
 from .slices import DenseHessian
-from .theorem import EPS, UP, kantorovich
+from .theorem import EPS, UP, eta_of, kantorovich
 
 Floats = NDArray[np.float64]
 
@@ -120,7 +120,7 @@ def examine(
     left = safe_norm(g + full.A @ x) + off + full.M.error() * length + rounding
     beta = UP / known.floor
     theorem = kantorovich(
-        beta, (length + beta * left) * UP, lambda r: third_bound(ask.ob, theta, r)
+        beta, eta_of(length, beta, left) * UP, lambda r: third_bound(ask.ob, theta, r)
     )
     if not theorem.holds:
         return None

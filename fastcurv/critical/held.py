@@ -15,6 +15,7 @@ import numpy as np
 from ..eigensolver import eigh
 from ..protocols import HeldByKinks
 from ..vectors import safe_norm
+from .theorem import eta_of
 
 EPS = float(np.finfo(np.float64).eps)
 SHARES = (1e-1, 1e-2, 1e-3, 1.0)  # of the largest curvature: how long columns of slopes are made
@@ -166,7 +167,7 @@ def _prove_in(
     length = safe_norm(x)
     rounding = 4 * len(K) * EPS * (size * length + safe_norm(g))
     left = safe_norm(K @ x - g) + rounding + off * length
-    eta = (length + beta * (left + g_error)) * (1 + 1e-9)
+    eta = eta_of(length, beta, left + g_error) * (1 + 1e-9)
     L = phi.third_bound(point, 2 * eta)
     h = beta * L * eta * (1 + 1e-9)
     if not h < 0.5:

@@ -89,7 +89,8 @@ def _gradient(ask: Request, H: Products) -> tuple[Floats, float]:
     if isinstance(ask.ob, Precise) and H.norm > 0:
         g = gradient_at(ask.ob, ask.theta, H)
         size, largest = safe_norm(g), H.n**0.5 * H.norm  # ||H|| is no larger: H.norm is of random v
-        decrement, reach = size / largest * size, largest * safe_norm(ask.theta) ** 2
+        length = safe_norm(ask.theta)
+        decrement, reach = size / largest * size, largest * length * length
         rest = nearness_by(
             ask.ob, ask.theta, CLEAR * size, CLEAR * decrement, reach, ask.gradient_tol
         )

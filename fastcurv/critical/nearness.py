@@ -26,6 +26,7 @@ VALUE_EPS = 64.0  # f is taken to be off by this many eps |f| ...
 STORED_EPS = 8.0  # ... and by what moving every parameter by this many eps of its size does
 EPS = float(np.finfo(float).eps)
 TINY = float(np.finfo(float).tiny)
+ROUGH = 1e-6  # of a gradient: float64 may tell more of it
 GRADIENT_EPS = 64.0  # a gradient without a bound is taken to be off by this many eps |H| |theta|
 
 
@@ -142,14 +143,17 @@ def gradient_and_error(ob: Any, theta: np.ndarray) -> tuple[np.ndarray, float]:
     """The best gradient there is and a bound on the norm of its error; NaN where nothing bounds
     it.
     """
+    fine: tuple[np.ndarray, float] | None = None
     if isinstance(ob, Precise):
         g, error = ob.precise_gradient(theta)
         if np.isfinite(error) and np.isfinite(g).all():
-            return np.array(g, dtype=float), float(error) + _rounded(g)
+            fine = np.array(g, dtype=float), float(error) + _rounded(g)
+            if error <= ROUGH * safe_norm(g) or not isinstance(ob, BoundsGradient):
+                return fine
     g = as_gradient(ob.gradient(theta), theta.size)
-    if isinstance(ob, BoundsGradient):
-        return g, float(ob.rounding_bound(theta))
-    return g, np.nan
+    error = float(ob.rounding_bound(theta)) if isinstance(ob, BoundsGradient) else np.nan
+    # numbers of very different sizes in one row leave sums in more bits the rougher ones
+    return fine if fine is not None and not error < fine[1] else (g, error)
 
 
 def best_gradient(ob: Any, theta: np.ndarray, H: Any) -> tuple[np.ndarray, float]:
@@ -191,19 +195,36 @@ def newton_decrement(g: np.ndarray, off: float, reach: np.ndarray, eigen: Slice)
         ``|H| |theta|`` by entries.
     eigen : Slice
     """
-    values, error = eigen.values, eigen.error
+    sizes = np.maximum(np.abs(eigen.values), eigen.error)
     slopes = np.abs(eigen.vectors.T @ (eigen.c * g))
     if np.isnan(off):
-        slack = GRADIENT_EPS * np.finfo(float).eps * (np.abs(eigen.vectors).T @ (eigen.c * reach))
+        noise = GRADIENT_EPS * np.finfo(float).eps * reach
+        slack = np.abs(eigen.vectors).T @ (eigen.c * noise)
     else:
-        lengths = np.sqrt((eigen.vectors**2).T @ eigen.c**2)
-        slack = (off if off < np.inf else 0.0) * lengths
-    rest = np.maximum(0.0, slopes - slack)
-    sizes = np.maximum(np.abs(values), error)
+        noise = np.full(len(g), off if off < np.inf else 0.0)
+        slack = noise.max(initial=0.0) * np.sqrt((eigen.vectors**2).T @ eigen.c**2)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        parts = np.where(rest > 0, rest / sizes * rest, 0.0)
-    total = 0.5 * float(parts.sum())
+        total = 0.5 * float(_squares_over(slopes - slack, sizes).sum())
+        alone = _squares_over(np.abs(g) - noise, _diagonal(eigen, sizes))
+        total = max(total, 0.5 * float(alone.max(initial=0.0)))
     return total if total == total else np.inf
+
+
+def _squares_over(slopes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """``slopes^2 / sizes``, 0 where a slope is not above 0."""
+    return np.where(slopes > 0, slopes / sizes * slopes, 0.0)
+
+
+def _diagonal(eigen: Slice, sizes: np.ndarray) -> np.ndarray:
+    """That of ``|H|`` in theta's own units, or more: as eigenvalues of size `sizes` have it, and
+    the largest of them across the slice.
+
+    One parameter alone promises ``g_i^2 / |H|_ii``, which is no more than ``g'|H|^-1 g`` (Cauchy
+    and Schwarz) in any units, and is told from rounding by the error of its own slope.
+    """
+    shares = eigen.vectors**2
+    across = np.maximum(0.0, 1 - shares.sum(axis=1)) * sizes.max(initial=0.0)
+    return np.asarray((shares @ sizes + across) / eigen.c / eigen.c)
 
 
 def value_threshold(f: float, c: float, reach: float, eps: float = EPS) -> float:

@@ -20,7 +20,7 @@ from .request import Request
 from .search import Search
 from .slices import across_orbits
 from .slope import Slope
-from .theorem import EPS, UP, Contraction, kantorovich, two_signs
+from .theorem import EPS, UP, Contraction, eta_of, kantorovich, two_signs
 
 SOLVED = 0.5  # of the gradient: more left than this, and Newton's step is not known
 SOLVE_STEPS = 400  # for Newton's step, where a proof needs its residual small
@@ -120,8 +120,7 @@ def _by_floor(
     off = assumed_error(H.norm, search.ask.theta) if off != off else off
     rounding = 4 * EPS * (safe_norm(rest) + safe_norm(g))
     error = safe_norm(rest) + off + H.bound(step) + rounding
-    eta = (safe_norm(step) + beta * error) * UP
-    return kantorovich(beta, eta, third)
+    return kantorovich(beta, eta_of(safe_norm(step), beta, error) * UP, third)
 
 
 def _lasting(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..answers import OBJECTIVE, need
-from ..checks import check_positive, check_positive_int, check_theta
+from ..checks import as_rng, check_positive, check_positive_int, check_theta
 from ..spectrum.shared_run import Krylov
 from .knowledge import as_stored
 
@@ -58,6 +58,7 @@ def make_request(
     if not real or np.isnan(dense_below):
         raise TypeError(f"dense_below is {dense_below!r}; wanted a number of parameters")
     theta = _point(ob, theta)
+    as_rng(seed)  # is one, though few questions draw from it
     if gradient_tol is not None:
         gradient_tol = check_positive(gradient_tol, "gradient_tol", zero=True)
     if failure_probability is not None:

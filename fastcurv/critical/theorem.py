@@ -28,6 +28,7 @@ from ..vectors import safe_norm
 
 Floats = NDArray[np.float64]
 EPS = float(np.finfo(float).eps)
+TINY = float(np.finfo(float).tiny)
 UP = 1 + 64 * EPS  # more than a few roundings can take off
 FARTHEST = 1e100  # a radius above it says that the bound at theta is 0, but for what underflows
 
@@ -73,13 +74,26 @@ def kantorovich(beta: float, eta: float, third: Callable[[float], float]) -> Con
         return no("inverse")
     if not 0 <= eta < np.inf:
         return no("step")
-    L = float(third(2 * eta * UP))
+    # of a ball, never of theta alone: where it lies on a kink H says nothing of what is beside it
+    L = float(third(max(2 * eta * UP, TINY)))
     if not 0 <= L < np.inf:
         return no("third", L)
     h = beta * eta * L * UP
     if not h < 0.5:
         return no("h", L, h)
     return Contraction(True, 2 * eta / (1 + (1 - 2 * h) ** 0.5) * UP, h, beta, eta, L)
+
+
+def eta_of(length: float, beta: float, off: float) -> float:
+    """A bound on the length of Newton's step, but for rounding, where the one computed leaves `off`
+    of the gradient: 0 only where both are, whatever underflows.
+
+    Examples
+    --------
+    >>> eta_of(0.0, 1e-200, 1e-200) > 0, eta_of(0.0, 1.0, 0.0)
+    (True, 0.0)
+    """
+    return length + beta * off + (TINY if length > 0 or off > 0 else 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +177,7 @@ def newton_in_slice(
         s = cut.span.shape[1]  # the basis of the slice is orthonormal to rounding only
         up = UP * (1 + 8 * n * (1 + s) * EPS)
         beta = up / cut.weakest
-        return beta, (length + beta * off) * up, cut.c * x
+        return beta, eta_of(length, beta, off) * up, cut.c * x
 
 
 def _scaled_norm(A: Floats, c: Floats) -> float:

@@ -15,6 +15,7 @@ References
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,29 @@ class Workspace:
     def __init__(self, n: int, dtype: Any) -> None:
         self.y, self.r, self.p, self.Hp, self.scratch = (np.empty(n, dtype) for _ in range(5))
 
-    def begin(self, g: np.ndarray) -> float:
-        """CG at ``y = 0``: residual g and direction -g; returns ``||g||^2``."""
+    def begin(self, g: np.ndarray, unit: float) -> float:
+        """CG at ``y = 0`` for ``unit g``: the residual, and minus it the direction; returns the
+        square of its norm.
+        """
         self.y[:] = 0.0
-        self.r[:] = g
-        np.negative(g, out=self.p)
+        np.multiply(g, g.dtype.type(unit), out=self.r)
+        np.negative(self.r, out=self.p)
         return dot(self.r, self.r)
+
+
+def unit_of(g: np.ndarray) -> float:
+    """1, or where the squares of g come near the end of what numbers hold a power of two for which
+    the largest number of ``unit g`` is near 1: multiplying by it rounds nothing.
+
+    Examples
+    --------
+    >>> g = np.array([3e-200, -5e-200])
+    >>> bool(0.5 <= np.abs(unit_of(g) * g).max() < 1), unit_of(np.array([3e-20]))
+    (True, 1.0)
+    """
+    power = math.frexp(max(float(g.max()), -float(g.min())))[1]
+    most = int(np.finfo(g.dtype).maxexp)
+    return 1.0 if abs(power) < most // 4 else 2.0 ** -max(4 - most, min(most - 4, power))
 
 
 def capped_cg(
@@ -79,8 +97,9 @@ def capped_cg(
     bound : float
     """
     y, r, p, Hp, scratch = work.y, work.r, work.p, work.Hp, work.scratch
-    kind = g.dtype.type
-    rr = rr0 = work.begin(g)
+    kind, unit = g.dtype.type, unit_of(g)
+    back = kind(1 / unit)
+    rr = rr0 = work.begin(g, unit)
     yHy = yy = 0.0
     for j in range(1, (max_iter or len(g)) + 1):
         multiply(p, Hp)
@@ -89,7 +108,7 @@ def capped_cg(
         if pHp + eps * pp < 0:  # p'(H + 2 eps)p < eps p'p
             return p, pHp / pp, bound
         step = rr / (pHp + 2.0 * eps * pp)
-        # y and its curvature: y'r = 0 in exact arithmetic, and (H + 2 eps) y = r - g
+        # y and its curvature: y'r = 0 in exact arithmetic, and (H + 2 eps) y = r - unit g
         np.multiply(p, kind(step), out=scratch)
         y += scratch
         np.multiply(p, kind(2.0 * eps), out=scratch)
@@ -98,19 +117,21 @@ def capped_cg(
         r += scratch
         rr, before = dot(r, r), rr
         yy = dot(y, y)
-        yHy = dot(y, r) - dot(y, g) - 2.0 * eps * yy
+        along, left = dot(y, g) * unit, dot(y, r)
+        yHy = left - along - 2.0 * eps * yy
         if yHy + eps * yy < 0:
             return y, yHy / yy, bound
         if rr <= (tolerance * tolerance) * rr0:
-            return y, None, bound
+            break
         if _too_slow(j, rr / rr0, bound, eps):
             return _slow_direction(multiply, g, eps, j, work) + (bound,)
         if stop is not None and stop():
             break
-        if worth is not None and worth.spent(j, -0.5 * (dot(g, y) + dot(y, r))):
+        if worth is not None and worth.spent(j, -0.5 * (along + left)):
             break
         p *= kind(rr / before)
         p -= r
+    y *= back
     return y, None, bound
 
 
@@ -133,9 +154,9 @@ def _slow_direction(
     products more.
     """
     y, r, p, Hp, scratch = work.y, work.r, work.p, work.Hp, work.scratch
-    kind = g.dtype.type
+    kind, unit = g.dtype.type, unit_of(g)
     last_y, last_r = y.copy(), r.copy()
-    rr, lowest, found = work.begin(g), np.inf, None
+    rr, lowest, found = work.begin(g, unit), np.inf, None
     for _ in range(j):
         d = last_y - y
         dd = dot(d, d)
@@ -153,4 +174,4 @@ def _slow_direction(
         rr, before = dot(r, r), rr
         p *= kind(rr / before)
         p -= r
-    return last_y, None
+    return last_y * kind(1 / unit), None

@@ -355,10 +355,7 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         return Jacobian(self, theta)
 
     def batch(self, rows: Any) -> Objective:
-        """The objective on some rows: a slice, indices or a mask.
-
-        Divides by its own number of rows.
-        """
+        """The objective on some rows, a slice, indices or a mask; divides by their number."""
         self._rows.still_there()
         X, y, weight = selected(rows, self.X, self.y, self.sample_weight)
         other: Objective = self._unstarted()
@@ -395,6 +392,8 @@ class Objective(NetworkFacts, Answering, subject="objective"):
 
     def astype(self, dtype: Any) -> Objective:
         """The same objective in another precision."""
+        return self._with_model(self.model.astype(dtype))
+
+    def _with_model(self, model: MLP) -> Any:
         how = self.loss, self.l2, self.sample_weight, self.n_threads, self.memory
-        model = self.model.astype(dtype)
         return Objective(model, self.X, self.y, *how, l2_biases=self.l2_biases)

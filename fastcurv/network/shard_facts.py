@@ -248,6 +248,12 @@ class ShardedFacts(NetworkFacts):
         """The slopes below 0 of every hidden layer of relu or leaky_relu units."""
         return [LEAK[name] for name in self.model.activation]
 
+    def _ranges(self, theta: ArrayLike) -> tuple[symmetry.Ranges, symmetry.Ranges]:
+        found: tuple[symmetry.Ranges, symmetry.Ranges] = self._fold(
+            symmetry.ranges, (checked_theta(self, theta),)
+        )
+        return found
+
     def saturation(self, theta: ArrayLike) -> dict[str, Any]:
         """How saturated the units are; see `fastcurv.structure.symmetry`."""
         at = checked_theta(self, theta)

@@ -275,14 +275,13 @@ class Sharded(ShardedFacts, Objective):
     """An objective whose rows lie in shards; its kinds say where.
 
     A kind calls `_settings`, sets `_n_samples` and `n_shards`, and has ``_fold(part, arguments)``:
-    the sum, by a tree, of ``part(shard, *arguments)``, and ``_in_dtype(model)``: itself for a model
-    of the other precision. Batch normalisation ties all rows together and is refused.
+    the sum, by a tree, of ``part(shard, *arguments)``, and ``_with_model(model)``: itself for
+    another model of these rows. Batch normalisation ties all rows together and is refused.
     """
 
     n_shards: int
     _n_samples: int
     _fold: Callable[..., Any]
-    _in_dtype: Callable[[MLP], Any]
     _rows: Any
     _transient = (*Objective._transient, "_known")
     _curvature = ShardedCurvature
@@ -328,4 +327,4 @@ class Sharded(ShardedFacts, Objective):
         dtype = check_dtype(dtype)
         if dtype == self.dtype:
             return self
-        return self._in_dtype(self.model.astype(dtype))
+        return self._with_model(self.model.astype(dtype))

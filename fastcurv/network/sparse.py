@@ -227,7 +227,7 @@ class SparseObjective(SparseSums, StreamedObjective):
         other._of(rows, y, weight)
         return other
 
-    def _in_dtype(self, model: MLP) -> SparseObjective:
+    def _with_model(self, model: MLP) -> SparseObjective:
         y, weight = self.y, self.sample_weight
         if y.dtype.kind == "f":
             y = y.astype(model.dtype)

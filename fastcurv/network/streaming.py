@@ -305,7 +305,7 @@ class StreamedObjective(Sharded):
 
     # --- other objectives of the same rows
 
-    def _in_dtype(self, model: MLP) -> StreamedObjective:
+    def _with_model(self, model: MLP) -> StreamedObjective:
         other: StreamedObjective = self._unstarted()
         other.model, other.n_passes, other.n_rows_read = model, 0, 0
         other._start()

@@ -85,17 +85,17 @@ def _escape(
     ob: Any, theta: np.ndarray, direction: Any, max_products: int, seed: Any
 ) -> OptimizeResult:
     """`escape`, its arguments checked."""
-    H = Products(as_curvature(ob.hessian(theta), theta.size))
+    H, rng = Products(as_curvature(ob.hessian(theta), theta.size)), as_rng(seed)
     f0, way, size, rounding = value_at(ob, theta), direction, 0.0, 0.0
     if way is None:
         curvature, way, rounding, H.count = lowest_curvature(
-            H.native, as_rng(seed), suspects(ob, theta, H.native), max_products=max_products
+            H.native, rng, suspects(ob, theta, H.native), max_products=max_products
         )
         size = rounding / rounding_of(way, 1.0)
-    v = check_vector(way, H.n, "direction", theta.dtype)
+    v = check_vector(way, H.n, "direction", theta.dtype if direction is None else np.float64)
     if not np.any(v):
         raise ValueError("direction is zero; wanted a direction to follow")
-    v = v / theta.dtype.type(norm(v))
+    v = (v / v.dtype.type(norm(v))).astype(theta.dtype)
     curvature, error, Hv = H.rayleigh(v)
     H.norm = max(H.norm, size, norm(Hv))
     negative = curvature < -max(error, rounding if direction is None else H.bound(v))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, overload
 
 import numpy as np
 
-from ..answers import OBJECTIVE, need
+from ..answers import OBJECTIVE, need, refuse_unknown, typed
 from ..checks import as_rng, check_choice, check_positive, check_positive_int, spawned
 from ..critical.classify import classify
 from ..critical.find import find_critical_point
@@ -19,6 +19,8 @@ from .minimize import minimize
 from .verdict import STATUS
 
 SOURCES = ("narrower", "walk", "descent")
+# options of `classify` that fit any point
+PASSED = ("gradient_tol", "curvature_tol", "failure_probability", "max_products", "dense_below")
 EPOCHS = (30, 3000)  # full-batch steps of Adam before a walk, drawn evenly in their logarithm
 
 
@@ -136,7 +138,7 @@ def sample_critical_points(
     Parameters
     ----------
     ob : Objective
-        The objective.
+        Of a network; its rows may be streamed, sparse or in shards.
     n_tries : int
         Searches; each costs a training run.
     sources : str or sequence of str
@@ -152,7 +154,7 @@ def sample_critical_points(
     progress : bool
         Whether to show a bar.
     **verdict
-        Passed to `classify`.
+        Passed to `classify`: its tolerances, risk and budget.
 
     Returns
     -------
@@ -162,6 +164,8 @@ def sample_critical_points(
 
     Raises
     ------
+    TypeError
+        For an objective of no network, an unknown option.
     ValueError
         For an unknown source, or "narrower" where units cannot be added: with skip connections,
         batch normalisation, or no hidden layer.
@@ -189,14 +193,14 @@ def sample_critical_points(
     """
     need(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE, n_tries)
     n_tries = check_positive_int(n_tries, "n_tries")
-    names = (sources,) if isinstance(sources, str) else tuple(sources)
-    for name in names:
-        check_choice(name, SOURCES, "sources")
-    if not names:
-        raise ValueError("sources is empty; wanted at least one of " + ", ".join(SOURCES))
+    if not hasattr(ob, "_with_model"):
+        raise TypeError(f"ob is {typed(ob)}; wanted a network's, such as fastcurv.Objective")
+    refuse_unknown("classify", set(verdict) - set(PASSED), "sample_critical_points", PASSED)
+    names = _check_sources(sources)
     if "narrower" in names:
         _check_widening(ob.model)
-    low, high = (check_positive_int(number, "epochs") for number in epochs)
+    low, high = _check_epochs(epochs)
+    max_iter = check_positive_int(max_iter, "max_iter")
     end = None if max_time is None else time.perf_counter() + check_positive(max_time, "max_time")
     streams = spawned(as_rng(seed), n_tries)
     points: list[SampledPoint] = []
@@ -246,12 +250,11 @@ def why_trivial(ob: Any, theta: np.ndarray) -> str | None:
     """
     if not any(layer[0].any() for layer in ob.model.unflatten(theta)):
         return "all weights zero"
-    known = ob.statistics(theta) if ob.model.batch_norm else None
-    outputs = np.asarray(ob.model.predict(theta, ob.X, known), dtype=np.float64)
-    spread = np.ptp(outputs, axis=0).max()
-    size = np.abs(outputs).max(initial=0.0)
-    inputs = np.ptp(ob.X, axis=0).max(initial=0.0)
-    return "constant output" if inputs > 0 and spread <= 1e-5 * max(size, 1e-5) else None
+    inputs, outputs = ob._ranges(theta)
+    spread = (outputs.high - outputs.low).max()
+    size = max(np.abs(outputs.high).max(), np.abs(outputs.low).max())
+    differ = (inputs.high > inputs.low).any()
+    return "constant output" if differ and spread <= 1e-5 * max(size, 1e-5) else None
 
 
 def _lowered(ob: Any, theta: np.ndarray, method: str, **options: Any) -> np.ndarray:
@@ -269,6 +272,27 @@ def _walked(ob: Any, theta: np.ndarray, steps: int, max_iter: int) -> np.ndarray
     return np.asarray(find_critical_point(ob, theta, max_iter=max_iter).x)
 
 
+def _check_sources(sources: Any) -> tuple[str, ...]:
+    if isinstance(sources, (set, frozenset)) or not isinstance(sources, Iterable):
+        raise TypeError(f"sources is {typed(sources)}; wanted some of {', '.join(SOURCES)}")
+    names = (sources,) if isinstance(sources, str) else tuple(sources)
+    for name in names:
+        check_choice(name, SOURCES, "sources")
+    if not names:
+        raise ValueError("sources is empty; wanted at least one of " + ", ".join(SOURCES))
+    return names
+
+
+def _check_epochs(epochs: Any) -> tuple[int, int]:
+    wanted = "wanted two ints >= 1, the fewest and the most"
+    if isinstance(epochs, str) or not isinstance(epochs, Iterable):
+        raise TypeError(f"epochs is {epochs!r}; {wanted}")
+    numbers = [check_positive_int(number, "epochs") for number in epochs]
+    if len(numbers) != 2 or numbers[0] > numbers[1]:
+        raise ValueError(f"epochs is {epochs!r}; {wanted}")
+    return numbers[0], numbers[1]
+
+
 def _check_widening(model: Any) -> None:
     if len(model.sizes) < 3 or model.residual or model.batch_norm:
         what = "no hidden layer" if len(model.sizes) < 3 else "skip connections or normalisation"
@@ -281,17 +305,7 @@ def _from_narrower(ob: Any, rng: np.random.Generator) -> tuple[np.ndarray, tuple
     hidden = tuple(int(rng.integers(1, width + 1)) for width in wide.sizes[1:-1])
     sizes = [wide.sizes[0], *hidden, wide.sizes[-1]]
     narrow = type(wide)(sizes, activation=wide.activation, bias=wide.bias, dtype=wide.dtype)
-    small = type(ob)(
-        narrow,
-        ob.X,
-        ob.y,
-        loss=ob.loss,
-        l2=ob.l2,
-        sample_weight=ob.sample_weight,
-        n_threads=ob.n_threads,
-        memory=ob.memory,
-        l2_biases=ob.l2_biases,
-    )
+    small = ob._with_model(narrow)
     theta = _lowered(
         small, narrow.init(seed=rng), "newton-cg", max_iter=500, verdict=False, seed=rng
     )

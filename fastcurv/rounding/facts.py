@@ -168,6 +168,9 @@ class NetworkFacts:
         """Vectors that symmetric saddles cannot hide from; see `fastcurv.structure.symmetry`."""
         return symmetry.probes(self, theta, **options)
 
+    def _ranges(self, theta: ArrayLike) -> tuple[symmetry.Ranges, symmetry.Ranges]:
+        return symmetry.ranges(self, theta)
+
     def saturation(self, theta: ArrayLike) -> dict[str, Any]:
         """How saturated the units are; see `fastcurv.structure.symmetry`."""
         return symmetry.saturation(self, theta)

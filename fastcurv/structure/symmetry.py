@@ -8,6 +8,7 @@ Every function reads a network objective: `ob.model` (`sizes`, `activation`, `bi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -192,6 +193,26 @@ def saturation_of(
         "n_units": int(widths.sum()),
         "certain": float(certain[0] / max(1, certain[1])),
     }
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Between which numbers each column of some rows lies; added up, of all of them."""
+
+    low: Floats
+    high: Floats
+
+    def __add__(self, other: Ranges) -> Ranges:
+        return Ranges(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
+
+
+def ranges(ob: Any, theta: ArrayLike) -> tuple[Ranges, Ranges]:
+    """Those of inputs and outputs at theta."""
+    known = ob.statistics(theta) if ob.model.batch_norm else None
+    outputs = np.asarray(ob.model.predict(theta, ob.X, known), dtype=float)
+    return Ranges(ob.X.min(axis=0), ob.X.max(axis=0)), Ranges(
+        outputs.min(axis=0), outputs.max(axis=0)
+    )
 
 
 def _certain(loss: str, f: Floats) -> NDArray[np.bool_]:

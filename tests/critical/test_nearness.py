@@ -113,3 +113,39 @@ def test_the_tolerance_is_where_the_gradient_would_fail(dense_below):
             scale = share * said.gradient_tol / said.gradient_norm
             other = fc.classify(ob, scale * size * u, dense_below=dense_below)
             assert (other.kind != "not_critical") == near, (size, share)
+
+
+@pytest.mark.parametrize("kind", [fc.Objective, fc.StreamedObjective])
+@pytest.mark.parametrize("power", [-100, -40, 40])
+def test_units_of_inputs_hide_no_slope(kind, power):
+    """Where columns are many orders apart, what one number may be off by in all says nothing of
+    each: the step down the others still counts.
+    """
+    rng = np.random.default_rng(0)
+    Z = rng.standard_normal((30, 2))
+    Z[:, 1] = Z[:, 0] + 0.5 * Z[:, 1]
+    y = Z @ [1.0, 2.0] + rng.standard_normal(30)
+    ob = kind(fc.MLP([2, 1], bias=False), Z * [1, 10.0**power], y, loss="mse")
+    said = fc.classify(ob, [0.3, 0.1 * 10.0**-power])
+    assert said.kind == "not_critical" and said.gradient_tol < 1e-3 * said.gradient_norm, said
+
+
+@pytest.mark.parametrize("kind", [fc.Objective, fc.StreamedObjective])
+def test_a_heavy_l2_on_some_parameters_hides_no_slope(kind):
+    """Balanced units of those without l2 are so long that the error of a gradient, taken whole, is
+    more than any slope.
+    """
+    rng = np.random.default_rng(1)
+    X, y = rng.standard_normal((15, 1)), rng.integers(2, size=15)
+    ob = kind(fc.MLP([1, 1, 3, 2], ["gelu", "identity"]), X, y, l2=1e100, l2_biases=False)
+    for seed in range(3):
+        said = fc.classify(ob, ob.model.init(seed=seed))
+        assert said.kind == "not_critical" and said.gradient_tol < 1e-3 * said.gradient_norm, said
+
+
+def test_a_theta_whose_square_is_no_number_is_judged_by_products_too():
+    rng = np.random.default_rng(0)
+    Z = rng.standard_normal((30, 2))
+    ob = fc.Objective(fc.MLP([2, 1], bias=False), 1e-100 * Z, Z @ [1.0, 2.0], loss="mse")
+    for dense_below in (1, 4096):
+        assert fc.classify(ob, [1e160, 1e160], dense_below=dense_below).kind == "not_critical"

@@ -130,6 +130,33 @@ def test_two_signs_leave_h_unsaid():
     assert said.kantorovich is None and "h = " not in repr(said)
 
 
+def test_no_theorem_on_a_ball_of_radius_zero():
+    """Curvature that is 2 on one side of theta and -2 on the other: on theta alone it is constant,
+    and beside it nothing bounds how it changes.
+    """
+    ob = FunctionObjective(
+        1,
+        lambda t: -t[0] * abs(t[0]),
+        lambda t: [-2 * abs(t[0])],
+        lambda t: np.diag([2.0 if t[0] <= 0 else -2.0]),
+        lambda t, r: 0.0 if r < abs(t[0]) or r == 0 else np.inf,
+    )
+    assert not fc.classify(ob, np.zeros(1)).certified
+    for names in (["relu", "softplus"], ["leaky_relu", "identity"], ["elu", "tanh"]):
+        model = fc.MLP([1, 1, 1, 1], names, bias=False)
+        net = fc.Objective(model, [[1.0]], [[1.0]], loss="mse", l2=1e100, sample_weight=[1e101])
+        said = fc.classify(net, np.zeros(3))
+        assert not said.certified and said.n_kinks == 1, said
+
+
+def test_a_step_that_underflows_is_not_said_to_be_none():
+    X, y = np.ones((3, 1)), [0, 0, 1]
+    ob = fc.Objective(fc.MLP([1, 2]), X, y, l2=1e100, sample_weight=np.full(3, 1e-250))
+    said = fc.classify(ob, np.zeros(4))  # the minimum lies 1e-351 away
+    assert said.kind == "minimum" and said.certified and 0 < said.radius < 1e-300
+    assert "exactly" not in said.reason
+
+
 def test_two_signs_hold_on_their_ball():
     assert two_signs(-2.0, 1.0, lambda r: 4.0) == pytest.approx(0.25)
     growing = two_signs(-1.0, 1.0, lambda r: 1 + r)

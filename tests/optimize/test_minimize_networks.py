@@ -37,6 +37,18 @@ def test_a_regularised_network_ends_at_a_point_without_negative_curvature(method
         assert found.fun == ob.value(found.x)
 
 
+def test_a_loss_so_small_that_squares_of_its_gradient_are_0_in_float32():
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((20, 3)), rng.standard_normal(20)
+    model = fc.MLP([3, 2, 1], dtype="float32")
+    ob = fc.Objective(model, X, y, loss="mse", l2=1e-32, sample_weight=np.full(20, 1e-30))
+    start = model.init(seed=0)
+    for method in ("newton-cg", "newton-mr", "trust-region", "l-bfgs"):
+        found = fc.minimize(ob, start, method, max_iter=20, gradient_tol=0.0, verdict=False)
+        assert found.fun <= ob.value(start)
+    assert fc.minimize(ob, start, "newton-cg", gradient_tol=0.0).fun < 0.9 * ob.value(start)
+
+
 def test_gauss_newton_ends_on_the_hessian_and_so_takes_fewer_steps(monkeypatch):
     """Overlapping classes leave residuals: on the GGN alone each of the last steps divides the
     gradient by little.
@@ -263,3 +275,23 @@ def test_a_loss_next_to_nothing_is_a_success_at_a_point_that_is_not_critical_too
     ob = fc.Objective(fc.MLP([1, 2, 1]), x, 2 * np.tanh(1.5 * x), loss="mse")
     found = fc.minimize(ob, np.ones(7), seed=0)
     assert found.success and found.fun < 1e-24 and "no point is lower by more" in found.message
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-30, 1e30, 1e300])
+def test_directions_of_any_length_are_followed_in_float32_too(size):
+    model = fc.MLP([1, 1, 1], "identity", bias=False, dtype="float32")
+    toy = fc.Objective(model, [[1.0]], [[1.0]], loss="mse")
+    one = fc.escape(toy, np.zeros(2), np.array([0.6, 0.8]))
+    other = fc.escape(toy, np.zeros(2), size * np.array([0.6, 0.8]))
+    assert one.success and np.allclose(other.x, one.x, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("seed", "error"), [(-1, ValueError), ("a", TypeError)])
+def test_seeds_are_checked_where_nothing_is_drawn(seed, error):
+    toy = QuadraticObjective(np.diag([1.0, -1.0]))
+    for call in (
+        lambda: fc.classify(toy, np.zeros(2), seed=seed),
+        lambda: fc.escape(toy, np.zeros(2), np.ones(2), seed=seed),
+    ):
+        with pytest.raises(error, match="seed is"):
+            call()

@@ -89,6 +89,25 @@ def test_capped_cg_ends_when_it_is_told_to():
     assert len(calls) == 3 and curvature is None and d @ g < 0 and bound <= 100 * (1 + 1e-12)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_capped_cg_is_the_same_for_gradients_of_any_size(dtype):
+    """Powers of two change no bit, squares that are no numbers included."""
+    rng, most = np.random.default_rng(0), np.finfo(dtype).maxexp - 20
+    M = rng.standard_normal((12, 12))
+    H, g = (M @ M.T + np.eye(12)).astype(dtype), rng.standard_normal(12).astype(dtype)
+    for matrix in (H, H - dtype(20) * np.eye(12, dtype=dtype)):
+        found = []
+        for power in (0, 9, -most, most):
+            start = np.ldexp(g, power).astype(dtype)
+            d, curvature, _ = capped_cg(
+                product(matrix), start, 1e-3, 1e-3, Workspace(12, dtype), stop=lambda: False
+            )
+            own = power if curvature is None else np.frexp(np.abs(d).max())[1]
+            found.append((np.ldexp(d, -own), curvature))
+        for d, curvature in found[1:]:
+            assert np.array_equal(d, found[0][0]) and curvature == found[0][1]
+
+
 def test_capped_cg_shows_curvature_that_only_its_slowness_tells():
     """Below every quadratic form that CG itself looks at, its residual still falls too slowly: the
     difference of two iterates then has the curvature, which is checked by a product.

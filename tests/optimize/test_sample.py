@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 import fastcurv as fc
 from fastcurv.optimize.sample import _add_unit, why_trivial
+from fastcurv.testing import QuadraticObjective
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,48 @@ def test_time_is_kept_and_mistakes_are_one_sentence(ob):
         fc.sample_critical_points(ob, 3, sources="wish")
     with pytest.raises(ValueError, match="sources is empty"):
         fc.sample_critical_points(ob, 3, sources=())
+
+
+@pytest.mark.parametrize("kind", ["sparse", "streamed", "streamed sparse"])
+def test_rows_may_lie_anywhere(ob, kind):
+    X = ob.X[:20] if kind == "streamed" else csr_matrix(ob.X[:20])
+    rows = {} if kind == "sparse" else {"block_rows": 8}
+    there = (fc.StreamedObjective if rows else fc.Objective)(
+        ob.model, X, ob.y[:20], l2=1e-2, **rows
+    )
+    dense = fc.Objective(ob.model, ob.X[:20], ob.y[:20], l2=1e-2)
+    small, theta = fc.MLP([3, 2, 2]), ob.model.init(seed=0)
+    narrow = there._with_model(small).value(theta[:14])
+    assert narrow == pytest.approx(dense._with_model(small).value(theta[:14]), rel=1e-13)
+    for t in (theta, np.r_[theta[:16], 0 * theta[16:]], 1e-9 * theta, 0 * theta):
+        assert why_trivial(there, t) == why_trivial(dense, t)
+    assert why_trivial(dense, theta) is None and why_trivial(dense, 1e-9 * theta) is not None
+    if kind == "sparse":
+        found = fc.sample_critical_points(there, 1, sources="descent", max_iter=3, seed=0)
+        assert found.n_tries == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"epochs": 5}, TypeError, "epochs is 5; wanted two ints"),
+        ({"epochs": (5,)}, ValueError, r"epochs is \(5,\); wanted two ints"),
+        ({"epochs": (50, 5)}, ValueError, "the fewest and the most"),
+        ({"sources": None}, TypeError, "sources is a NoneType; wanted some of narrower"),
+        ({"sources": {"walk", "descent"}}, TypeError, "sources is a set"),  # of no order
+        ({"max_iter": 1.5}, TypeError, "max_iter is 1.5"),
+        ({"krylov": None}, TypeError, "sample_critical_points has no argument 'krylov'"),
+    ],
+)
+def test_options_are_checked_before_the_first_search(ob, options, error, words, monkeypatch):
+    monkeypatch.setattr("fastcurv.optimize.sample.minimize", None)
+    with pytest.raises(error, match=words):
+        fc.sample_critical_points(ob, 1, **options)
+
+
+def test_an_objective_of_no_network_has_no_starts():
+    with pytest.raises(TypeError, match="wanted a network's"):
+        fc.sample_critical_points(QuadraticObjective(np.eye(2)), 1, sources="descent")
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -121,6 +121,6 @@ def ends(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any, np.ndarray, i
 
 def judge(ob: Any, theta: np.ndarray, scale: float, tol: float, verdict: Any, products: int) -> Any:
     """What `curvature_` holds: a `Look`, a `CriticalPoint`, or None."""
-    if verdict is False:
-        return None
-    return classify(ob, theta) if verdict is True else look(ob, theta, scale, tol, products)[0]
+    if verdict == "quick":
+        return look(ob, theta, scale, tol, products)[0]
+    return classify(ob, theta) if verdict else None

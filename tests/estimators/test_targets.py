@@ -29,7 +29,7 @@ def test_logarithms_of_the_probabilities_of_labels():
 def test_labels_after_classes_are_refused():
     net = fc.MLPClassifier(**SGD)
     net.partial_fit(X, LABELS[:, 0], classes=[0, 1])
-    with pytest.raises(ValueError, match="y has 2 labels; wanted 2"):
+    with pytest.raises(ValueError, match="y has 2 labels; wanted a class of each row, of .0, 1."):
         net.partial_fit(X, LABELS)
 
 
@@ -122,3 +122,53 @@ def test_sparse_rows_are_the_same_rows(how, monkeypatch):
     reg = fc.MLPRegressor((4,), alpha=0.1, random_state=0).fit(rows, targets)
     dense = fc.MLPRegressor((4,), alpha=0.1, random_state=0).fit(rows.toarray(), targets)
     assert np.allclose(reg.predict(rows), dense.predict(rows.toarray()), atol=1e-3)
+
+
+def test_classes_after_labels_are_refused():
+    """They would be fitted by another loss."""
+    net = fc.MLPClassifier(**SGD).partial_fit(X, LABELS)
+    for call in (net.partial_fit, net.objective):
+        with pytest.raises(ValueError, match="a class of each row; wanted 2 labels, each 0 or 1"):
+            call(X, LABELS[:, 0])
+    net = fc.MLPClassifier(**SGD).partial_fit(X, np.arange(60) % 3)
+    with pytest.raises(ValueError, match="y has 3 labels; wanted a class of each row"):
+        net.objective(X, np.c_[LABELS, LABELS[:, 0]])
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_labels_in_a_sparse_matrix():
+    fits = [
+        fc.MLPClassifier((3,), max_iter=5, random_state=0).fit(X, y)
+        for y in (LABELS, sparse.csr_matrix(LABELS))
+    ]
+    assert fits[0].loss_ == fits[1].loss_
+
+
+def test_labels_without_an_order():
+    for labels in (["a", 1], ["a", None]):
+        with pytest.raises(TypeError, match="no order; wanted one type"):
+            fc.MLPClassifier((3,)).fit(X, np.array(labels * 30, dtype=object))
+
+
+@pytest.mark.parametrize(
+    "total, ok", [(1e-300, False), (1e-200, True), (1e300, True), (np.inf, False)]
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_weights_add_up_within_the_range(total, ok):
+    net = fc.MLPRegressor((3,), max_iter=5, alpha=0, tol=1e-4, random_state=0)
+    weight = np.full(60, min(total / 60, 1e307))
+    if ok:
+        assert net.fit(X, X[:, 0], weight).loss_ == pytest.approx(net.fit(X, X[:, 0]).loss_, 1e-6)
+    else:
+        with pytest.raises(ValueError, match="sample_weight adds up to"):
+            net.fit(X, X[:, 0], weight)
+    small = np.full(60, 1e37, np.float32)  # 6e38 is beyond float32
+    assert np.isfinite(net.fit(X.astype("f4"), X[:, 0].astype("f4"), small).loss_)
+
+
+@pytest.mark.parametrize("alpha", [1e-4, 50.0])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_rows_held_out_bear_no_penalty(alpha):
+    """Their loss at the start, which no penalty has a part in, does not depend on alpha."""
+    net = fc.MLPClassifier((4,), early_stopping=True, max_iter=3, random_state=0, alpha=alpha)
+    assert net.fit(X, LABELS[:, 0]).validation_loss_curve_[0] < 2

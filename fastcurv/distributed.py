@@ -275,13 +275,18 @@ class Objective(Sharded):
         return other
 
     def batch(self, rows: Any) -> Objective:
-        """The objective on some rows: a slice, indices or a mask. They stay where they are."""
-        numbers = self._numbers(rows)
+        """The objective on some rows: a slice, indices or a mask. They stay where they are, and
+        outputs come in the order in which they are asked for.
+        """
+        asked = self._numbers(rows)
+        numbers = asked if self._order is None else np.argsort(self._order)[asked]
         shard = np.searchsorted(np.cumsum(self._sizes), numbers, side="right")
         firsts = np.cumsum([0, *self._sizes])
         touched = np.unique(shard).tolist()
         picked = [numbers[shard == i] - firsts[i] for i in touched]
+        order = np.argsort(shard, kind="stable")
         other = self._like(self.model)
+        other._order = None if np.array_equal(order, np.arange(len(order))) else order
         other._over(
             [self._shards[i] for i in touched],
             [len(p) for p in picked],

@@ -281,21 +281,24 @@ class BaseMLP(BaseEstimator):
         self, ob: Any, theta: Any, solver: str, max_iter: int, options: Any, watch: Any = None
     ) -> Any:
         """One run, ended where no entry of the gradient of ``loss_`` is above tol, or by `watch`,
-        which is shown every point.
+        which is shown every point. A lower loss that rounding found before does not count.
         """
-        small = self._tol / self._scale
+        small, last = self._tol / self._scale, []
 
         def enough(intermediate_result: Any) -> bool:
             ended = watch is not None and watch(intermediate_result)
             g = getattr(intermediate_result, "jac", None)
-            return ended or (g is not None and bool(np.abs(g).max() <= small))
+            within = g is not None and bool(np.abs(g).max() <= small)
+            if within and options["validation"] is None:
+                last.append((np.array(intermediate_result.x), float(intermediate_result.fun)))
+            return ended or within
 
         stops = None if solver in STOCHASTIC else enough
         if solver == "l-bfgs" and self.tol != "auto":  # which ends early, and scores with fewer
             options = options | {"memory": pairs_worth(ob.n_params, ob.n_samples)}
         if self._deadline is not None:
             options = options | {"max_time": max(self._deadline - time.monotonic(), 1e-3)}
-        return minimize(
+        run = minimize(
             ob,
             theta,
             solver,
@@ -305,6 +308,9 @@ class BaseMLP(BaseEstimator):
             verdict=False,
             **options,
         )
+        if last and run.stopped == "callback":
+            run.x, run.fun = last[-1]
+        return run
 
     def _keep(self, ob: Objective, runs: list[Any], past: Any = (), epochs: int = 0) -> None:
         """The attributes of a fitted estimator, losses of epochs before among them. Ctrl-C ends the

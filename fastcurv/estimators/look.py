@@ -36,7 +36,8 @@ class Look:
     gradient_norm : float
         Largest entry of the gradient, on the scale of ``loss_``.
     lambda_min, lambda_max : float
-        Ritz values; `residuals` says how near an eigenvalue is to each.
+        Ritz values; `residuals` says how near an eigenvalue is to each, as products in the dtype of
+        the fit go: only where there is a saddle is their own rounding counted.
     residuals : tuple of float
     n_products : int
         What the look cost: at most a quarter of the gradients that the fit took, 6 at least and 40
@@ -100,6 +101,9 @@ def look(
         under = float(np.finfo(theta.dtype).tiny)  # what products of numbers as small lose
         errors = scale * (float(residuals[0]) + under), scale * (float(residuals[-1]) + under)
     near = size <= tol
+    if near and vector is not None and low + errors[0] < 0:  # what is said counts rounding too
+        off = scale * float(ob.hessian(theta).rounding_bound(vector))
+        errors = errors[0] + off, errors[1]
     kind = "not_critical" if not near else "saddle" if low + errors[0] < 0 else "undecided"
     return Look(kind, size, low, high, errors, spent), vector
 

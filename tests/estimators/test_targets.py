@@ -185,3 +185,33 @@ def test_a_look_at_what_is_convex_sees_no_saddle(dtype, seed):
         )
         at = (10.0 ** rng.integers(-3, 3) * rng.standard_normal(2)).astype(dtype)
         assert look(ob, at, 1.0, np.inf)[0].kind == "undecided"
+
+
+def test_a_saddle_in_float32_is_one_in_float64():
+    """Some eigenvalue lies within what is said, though products round."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        model = fc.MLP([2, 3, 2], "tanh", dtype="float32")
+        ob = fc.Objective(model, rng.standard_normal((9, 2)), rng.integers(0, 2, 9))
+        at = (10.0 ** rng.integers(0, 5) * rng.standard_normal(ob.n_params)).astype("f4")
+        seen = look(ob, at, 1.0, np.inf)[0]
+        values = np.linalg.eigvalsh(ob.astype("float64").hessian(at.astype(float)).to_dense())
+        if seen.kind == "saddle":
+            assert values[0] < 0
+            assert np.abs(values - seen.lambda_min).min() <= seen.residuals[0]
+
+
+def test_a_fit_ends_where_its_gradient_is_within_tol(monkeypatch):
+    """Not at an earlier point, whose loss rounding made lower."""
+    from fastcurv.estimators import base
+
+    run_on = base.minimize
+
+    def rounded(ob, theta, *args, **options):
+        run = run_on(ob, theta, *args, **options)
+        run.x = np.array(theta)
+        return run
+
+    monkeypatch.setattr(base, "minimize", rounded)
+    net = fc.MLPRegressor((3,), "tanh", alpha=1.0, solver="lbfgs", random_state=0).fit(X, X[:, 0])
+    assert net.stopped_ == "callback" and net.curvature_.gradient_norm <= 1e-4

@@ -62,10 +62,12 @@ class Graph:
             if node.op_type in ("Identity", "Cast", "Transpose") and self._fold(node):
                 continue
             self.nodes.append(node)
-        inputs = [i.name for i in graph.input if i.name not in self.constants]
+        inputs = [i for i in graph.input if i.name not in self.constants]
         if len(inputs) != 1:
             raise ValueError(f"the graph has {len(inputs)} inputs; wanted one")
-        self.input = inputs[0]
+        self.input = inputs[0].name
+        axes = inputs[0].type.tensor_type.shape.dim
+        self.rows = axes[0].dim_value if axes else 0  # 0 where it is for any number of them
         self.outputs = {o.name for o in graph.output}
 
     def _fold(self, node: Any) -> bool:
@@ -180,7 +182,7 @@ def _step(graph: Graph, stack: Stack, node: Any) -> None:
         stack.activation(SINGLE[kind], name)
     elif kind in ("Softmax", "LogSoftmax") and attributes.get("axis", -1) in (1, -1):
         stack.close(name)
-    elif kind not in PASSED and not _passes(stack, node, held, attributes):
+    elif kind not in PASSED and not _passes(graph, stack, node, held):
         raise foreign(f"{name}{_why(node, attributes)}", WANTED)
 
 
@@ -203,8 +205,9 @@ def _row(c: np.ndarray, name: str) -> np.ndarray:
     return c.reshape(-1)
 
 
-def _passes(stack: Stack, node: Any, held: list[Any], attributes: dict[str, Any]) -> bool:
+def _passes(graph: Graph, stack: Stack, node: Any, held: list[Any]) -> bool:
     """Whether a node changes no number, and leaves rows rows."""
+    attributes = graph.attributes(node)
     if node.op_type == "Cast":
         return attributes.get("to") in FLOATS
     if node.op_type == "Flatten":
@@ -212,7 +215,7 @@ def _passes(stack: Stack, node: Any, held: list[Any], attributes: dict[str, Any]
     if node.op_type == "Dropout":  # its third input says whether it draws
         return len(held) < 3 or not node.input[2] or (held[2] is not None and not held[2].any())
     if node.op_type == "Reshape":
-        return _flattens(held, len(stack.layers[-1][0]) if stack.layers else None)
+        return _flattens(held, graph.rows, len(stack.layers[-1][0]) if stack.layers else None)
     return False
 
 
@@ -225,14 +228,14 @@ def _why(node: Any, attributes: dict[str, Any]) -> str:
     return " while training" if node.op_type == "Dropout" else ""
 
 
-def _flattens(held: list[Any], width: int | None) -> bool:
+def _flattens(held: list[Any], rows: int, width: int | None) -> bool:
     """Whether a Reshape leaves rows as they are: to (-1, k), (0, -1), (N, -1) or (-1,), k the
-    `width` of a layer before it.
+    `width` of a layer before it and N the number of rows that the graph is for.
     """
     shape = None if held[1] is None else [int(x) for x in held[1].reshape(-1)]
     if shape is None or len(shape) != 2:
         return shape == [-1]
-    return width is None or shape[1] in (-1, width)
+    return shape[0] in (0, rows) if shape[1] == -1 else width in (None, shape[1])
 
 
 def _arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None:

@@ -152,6 +152,7 @@ ENDS = [("Tanh", ["z"], ["a"], {}), LAST[0], ("Add", ["b2", "m"], ["q"], {})]
         ([FIRST, *ENDS, ("LogSoftmax", ["q"], ["y"], {"axis": 0})], "along axis 0"),
         ([FIRST, *ENDS, ("Flatten", ["q"], ["y"], {"axis": 0})], "along axis 0"),
         ([FIRST, *ENDS, ("Reshape", ["q", "fours"], ["y"], {})], "Reshape"),
+        ([FIRST, ("Reshape", ["z", "columns"], ["q"], {}), TANH, *LAST], "Reshape"),
         ([FIRST, ("Relu", ["z"], ["a"], {"domain": "own"}), *LAST], "of the domain 'own'"),
         (
             [
@@ -166,7 +167,7 @@ ENDS = [("Tanh", ["z"], ["a"], {}), LAST[0], ("Add", ["b2", "m"], ["q"], {})]
     ],
 )
 def test_nodes_that_bear_a_known_name_and_compute_something_else(nodes, words):
-    arrays = {"column": b1[:, None], "yes": True, "fours": [-1, 4], **ARRAYS}
+    arrays = {"column": b1[:, None], "yes": True, "fours": [-1, 4], "columns": [6, -1], **ARRAYS}
     with pytest.raises(ValueError, match=words):
         fc.from_onnx(model_of(nodes, arrays))
 
@@ -312,3 +313,15 @@ def test_skl2onnx_writes(classes):
         model, read = fc.from_onnx(skl2onnx.to_onnx(pipe, data[:1]))
         expected = plain.predict(theta, pipe[0].transform(data))
         assert np.allclose(model.predict(read, data), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_rows_of_a_fixed_number_are_flattened():
+    """As torch writes x.view(9, -1) of nine rows."""
+    nodes = [FIRST, ("Reshape", ["z", "nine"], ["q"], {}), TANH, *LAST]
+    proto = model_of(nodes, {"nine": [9, -1], **ARRAYS})
+    with pytest.raises(ValueError, match="Reshape"):
+        fc.from_onnx(proto)
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 9
+    model, theta = fc.from_onnx(proto)
+    theirs = ReferenceEvaluator(proto).run(None, {"x": X})[0]
+    assert np.allclose(model.predict(theta, X), theirs, rtol=1e-12, atol=1e-13)

@@ -215,7 +215,9 @@ def _passes(graph: Graph, stack: Stack, node: Any, held: list[Any]) -> bool:
     if node.op_type == "Dropout":  # its third input says whether it draws
         return len(held) < 3 or not node.input[2] or (held[2] is not None and not held[2].any())
     if node.op_type == "Reshape":
-        return _flattens(held, graph.rows, len(stack.layers[-1][0]) if stack.layers else None)
+        last = not graph.readers(node.output[0])  # skl2onnx ends with (-1, 1), whatever the width
+        width = len(stack.layers[-1][0]) if stack.layers else None
+        return _flattens(held, graph.rows, (width, 1) if last else (width,))
     return False
 
 
@@ -228,14 +230,14 @@ def _why(node: Any, attributes: dict[str, Any]) -> str:
     return " while training" if node.op_type == "Dropout" else ""
 
 
-def _flattens(held: list[Any], rows: int, width: int | None) -> bool:
-    """Whether a Reshape leaves rows as they are: to (-1, k), (0, -1), (N, -1) or (-1,), k the
-    `width` of a layer before it and N the number of rows that the graph is for.
+def _flattens(held: list[Any], rows: int, widths: tuple[int | None, ...]) -> bool:
+    """Whether a Reshape leaves rows as they are: to (-1, k), (0, -1), (N, -1) or (-1,), k one of
+    the `widths` where a layer stands before it, and N the number of rows that the graph is for.
     """
     shape = None if held[1] is None else [int(x) for x in held[1].reshape(-1)]
     if shape is None or len(shape) != 2:
         return shape == [-1]
-    return shape[0] in (0, rows) if shape[1] == -1 else width in (None, shape[1])
+    return shape[0] in (0, rows) if shape[1] == -1 else {None, shape[1]} & {*widths} != set()
 
 
 def _arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None:

@@ -290,6 +290,19 @@ def test_torch_writes(tmp_path):
         assert np.allclose(same, theta, rtol=1e-6, atol=1e-7)  # both fold, in another order
 
 
+def test_skl2onnx_writes_several_numbers_as_a_column():
+    """Its regressors end with a Reshape to (-1, 1), whatever their width."""
+    skl2onnx = pytest.importorskip("skl2onnx")
+    from sklearn.neural_network import MLPRegressor
+
+    est = MLPRegressor(hidden_layer_sizes=(3,), solver="lbfgs", max_iter=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        est.fit(X, X[:, :2])
+    model, theta = fc.from_onnx(skl2onnx.to_onnx(est, X[:1].astype(np.float32)))
+    assert np.allclose(model.predict(theta, X), est.predict(X), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("classes", [0, 2, 3])
 def test_skl2onnx_writes(classes):
     skl2onnx = pytest.importorskip("skl2onnx")

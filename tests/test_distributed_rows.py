@@ -68,3 +68,14 @@ def test_errors_of_shards_keep_their_words(client, tmp_path):
     ):
         with pytest.raises(ValueError, match=words):
             fc.distributed.Objective(fc.MLP([1, 1]), [shard], "mse", client=client)
+
+
+def test_delayed_values_are_computed(client):
+    delayed = pytest.importorskip("dask").delayed
+    ob = fc.distributed.Objective(MODEL, [delayed(rows)(i) for i in range(2)], client=client)
+    parts = [rows(i) for i in range(2)]
+    a, theta = fc.Objective(MODEL, *(np.concatenate(p) for p in zip(*parts))), MODEL.init(seed=0)
+    assert ob.value(theta) == pytest.approx(a.value(theta), rel=1e-13)
+    ob.close()
+    with pytest.raises(ValueError, match="the objective is closed"):
+        ob.value(theta + 1)

@@ -298,7 +298,7 @@ class BaseMLP(BaseEstimator):
             options = options | {"memory": pairs_worth(ob.n_params, ob.n_samples)}
         if self._deadline is not None:
             options = options | {"max_time": max(self._deadline - time.monotonic(), 1e-3)}
-        run = minimize(
+        run: Any = minimize(
             ob,
             theta,
             solver,

@@ -98,6 +98,7 @@ def classes_of(y: Any) -> np.ndarray:
 
 class MLPClassifier(ClassifierMixin, BaseMLP):
     _multilabel: bool
+    classes_: np.ndarray
 
     __doc__ = f"""A multilayer perceptron classifier, fitted by exact second-order information.
 

@@ -52,7 +52,7 @@ def layers_of(sizes: Any, activation: Any) -> tuple[list[int], list[str]]:
         isinstance(sizes, str) or not hasattr(sizes, "__iter__")
     ):
         raise TypeError(f"hidden_layer_sizes is {sizes!r}; wanted an int >= 1 or several")
-    hidden = [sizes] if isinstance(sizes, numbers.Integral) else list(sizes)
+    hidden: list[Any] = [sizes] if isinstance(sizes, numbers.Integral) else list(sizes)
     if not all(isinstance(width, numbers.Integral) and int(width) > 0 for width in hidden):
         raise ValueError(f"hidden_layer_sizes is {sizes!r}; wanted ints >= 1")
     if not hasattr(activation, "__iter__"):

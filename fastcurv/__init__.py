@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from .critical.find import find_critical_point
     from .estimators.classifier import MLPClassifier
     from .estimators.regressor import MLPRegressor
-    from .network.convert import from_jax, from_keras, from_sklearn
+    from .network.convert import from_sklearn
+    from .network.convert_kernels import from_jax, from_keras
     from .network.convert_onnx import from_onnx
     from .network.convert_torch import from_torch, to_torch
     from .network.mlp import MLP
@@ -123,8 +124,8 @@ _HOMES = {
     "find_critical_point": "critical.find",
     "flip_tanh": "structure.reparametrise",
     "frobenius_norm": "spectrum.trace",
-    "from_jax": "network.convert",
-    "from_keras": "network.convert",
+    "from_jax": "network.convert_kernels",
+    "from_keras": "network.convert_kernels",
     "from_onnx": "network.convert_onnx",
     "from_sklearn": "network.convert",
     "from_torch": "network.convert_torch",

@@ -119,7 +119,7 @@ class Objective(Sharded):
             Recipe(i, None if _is_task(s) else s, y, sample_weight, columns, model.dtype)
             for i, s in enumerate(sources)
         ]
-        given = [s if _is_task(s) else None for s in sources]
+        given = [_future(s, self.client) if _is_task(s) else None for s in sources]
         frame = Frame(model, loss, 1, self.n_threads, KEEP)
         self._place(recipes, given, frame)
 
@@ -223,6 +223,8 @@ class Objective(Sharded):
 
     def _fold(self, part: Any, arguments: tuple[Any, ...]) -> Any:
         """The sum over shards, by a tree of tasks, of ``part(shard, *arguments)``."""
+        if not self._shards:
+            raise ValueError("the objective is closed; wanted one that holds its shards")
         self._settle()
         sent = [[self._send(a)] * self.n_shards for a in arguments]
         parts = [part] * self.n_shards
@@ -275,13 +277,18 @@ class Objective(Sharded):
         return other
 
     def batch(self, rows: Any) -> Objective:
-        """The objective on some rows: a slice, indices or a mask. They stay where they are."""
-        numbers = self._numbers(rows)
+        """The objective on some rows: a slice, indices or a mask. They stay where they are, and
+        outputs come in the order in which they are asked for.
+        """
+        asked = self._numbers(rows)
+        numbers = asked if self._order is None else np.argsort(self._order)[asked]
         shard = np.searchsorted(np.cumsum(self._sizes), numbers, side="right")
         firsts = np.cumsum([0, *self._sizes])
         touched = np.unique(shard).tolist()
         picked = [numbers[shard == i] - firsts[i] for i in touched]
+        order = np.argsort(shard, kind="stable")
         other = self._like(self.model)
+        other._order = None if np.array_equal(order, np.arange(len(order))) else order
         other._over(
             [self._shards[i] for i in touched],
             [len(p) for p in picked],
@@ -331,6 +338,11 @@ def _owned(found: Any) -> Any:
 def _is_task(x: Any) -> bool:
     """Whether a shard is a future or a delayed value."""
     return hasattr(x, "key") and (hasattr(x, "client") or hasattr(x, "dask"))
+
+
+def _future(task: Any, client: Any) -> Any:
+    """The future of a task, which of a delayed value begins now."""
+    return client.compute(task) if hasattr(task, "dask") else task
 
 
 def _check_shards(shards: Any) -> list[Any]:

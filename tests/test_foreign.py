@@ -61,7 +61,7 @@ def here():
         ("model.parameters()", "model.unflatten"),
         ("fc.hessian(ob, theta)", "wanted ob.hessian"),
         ("ob.value(dict(a=1).keys())", "theta"),
-        ("fc.Objective(model, 0, 0, weight=[1, 2, 3])", "wanted sample_weight: weights"),
+        ("fc.Objective(model, 0, 0, weight=[1, 2, 3])", r"weights\[y\] \* N / weights\[y\].sum"),
         ("fc.Objective(model, 0, 0, label_smoothing=0.1)", "soft targets as y"),
         ("model.double()", r"wanted model.astype\('float64'\)"),
         ("fc.to_onnx(model, theta)", "torch.onnx.export of fc.to_torch"),

@@ -4,7 +4,6 @@ by any solver, and the attributes afterwards.
 
 from __future__ import annotations
 
-import numbers
 import time
 import warnings
 from typing import Any
@@ -17,17 +16,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ..answers import own_names
-from ..checks import check_choice, check_positive, check_positive_int
-from ..network.convert import SKLEARN
 from ..network.mlp import MLP, RELU_LIKE
 from ..network.objective import Objective
 from ..optimize.escape import escape
-from ..optimize.minimize import METHODS, STOCHASTIC, minimize
+from ..optimize.minimize import STOCHASTIC, minimize
 from .choices import OUT, advice, outputs_of, pairs_worth, threads_worth, unhidden
 from .look import PRODUCTS, Look, judge, look
+from .parameters import check_parameters, layers_of, total_of
 from .scatter import FIRST, Scatter
 
-SOLVERS = ("auto", "lbfgs", *METHODS)
 DEEP = 1e-2  # curvature this far below zero, relative to the largest, is worth leaving
 LAST_STEPS = 25  # trust-region steps of "auto" where L-BFGS stalled
 TOL = 1e-4  # largest entry of the gradient that is zero, where tol is "auto"
@@ -101,49 +98,27 @@ class BaseMLP(BaseEstimator):
 
     # --- the objective
 
-    def _check_parameters(self) -> None:
-        check_choice(self.solver, SOLVERS, "solver")
-        check_positive(self.alpha, "alpha", zero=True)
-        check_positive_int(self.max_iter, "max_iter")
-        if not isinstance(self.tol, str):
-            check_positive(self.tol, "tol", zero=True)
-        elif self.tol != "auto":
-            raise ValueError(f"tol is {self.tol!r}; wanted 'auto' or a number >= 0")
-        check_positive_int(self.n_iter_no_change, "n_iter_no_change")
-        if self.verdict not in (True, False, "quick"):
-            raise ValueError(f"verdict is {self.verdict!r}; wanted 'quick', True or False")
-        if self.batch_size != "auto":
-            check_positive_int(self.batch_size, "batch_size")
-        if self.early_stopping and not 0 < self.validation_fraction < 1:
-            raise ValueError(
-                f"validation_fraction is {self.validation_fraction}; wanted a number between 0 "
-                "and 1"
-            )
-
     @property
     def _tol(self) -> float:
         return TOL if self.tol == "auto" else float(self.tol)
 
     def _model(self, k: int, m: int, dtype: Any) -> MLP:
-        sizes = self.hidden_layer_sizes
-        hidden = [sizes] if isinstance(sizes, numbers.Integral) else list(sizes)
-        if not all(isinstance(width, numbers.Integral) and int(width) > 0 for width in hidden):
-            raise ValueError(f"hidden_layer_sizes is {sizes!r}; wanted ints >= 1")
-        given = self.activation
-        names = [given] * len(hidden) if isinstance(given, str) else list(given)
-        return MLP([k, *hidden, m], [SKLEARN.get(name, name) for name in names], dtype=dtype)
+        hidden, names = layers_of(self.hidden_layer_sizes, self.activation)
+        return MLP([k, *hidden, m], names, dtype=dtype)
 
-    def _objective(self, model: MLP, X: Any, y: Any, loss: str, weight: Any) -> Objective:
+    def _objective(
+        self, model: MLP, X: Any, y: Any, loss: str, weight: Any, alpha: float | None = None
+    ) -> Objective:
         """``loss_`` divided by `_scale`: alpha over the sum of weights, biases spared."""
-        total = self._total = float(X.shape[0]) if weight is None else float(weight.sum())
+        total = self._total = total_of(X.shape[0], weight)
         self._scale = {"mse": 0.5, "binary_cross_entropy": model.sizes[-1]}.get(loss, 1.0)
         return Objective(
             model,
             X,
             y,
             loss,
-            l2=self.alpha / (total * self._scale),
-            sample_weight=None if weight is None else weight * (X.shape[0] / total),
+            l2=(self.alpha if alpha is None else alpha) / (total * self._scale),
+            sample_weight=None if weight is None else weight.astype(float) * (X.shape[0] / total),
             n_threads=threads_worth(self.n_threads, model.n_params, X.shape[0]),
             memory=self.memory,
             l2_biases=False,
@@ -192,14 +167,14 @@ class BaseMLP(BaseEstimator):
         KeyboardInterrupt
             On Ctrl-C: what was fitted so far is kept, and ``stopped_`` is "interrupted".
         """
-        self._check_parameters()
+        check_parameters(self)
         X, y, loss, weight, m = self._data(X, y, sample_weight, True)
         rng = check_random_state(self.random_state)
         model = self._model(X.shape[1], m, X.dtype)
         held = None
         if self.early_stopping:
             (X, y, weight), rest = self._split(X, y, weight, rng)
-            held = self._objective(model, *rest[:2], loss, rest[2])
+            held = self._objective(model, *rest[:2], loss, rest[2], 0.0)
         ob = self._objective(model, X, y, loss, weight)
         theta = self._first_theta(model, y, weight, rng)
         self._run(ob, theta, held, int(rng.randint(1 << 31)))
@@ -306,21 +281,24 @@ class BaseMLP(BaseEstimator):
         self, ob: Any, theta: Any, solver: str, max_iter: int, options: Any, watch: Any = None
     ) -> Any:
         """One run, ended where no entry of the gradient of ``loss_`` is above tol, or by `watch`,
-        which is shown every point.
+        which is shown every point. A lower loss that rounding found before does not count.
         """
-        small = self._tol / self._scale
+        small, last = self._tol / self._scale, []
 
         def enough(intermediate_result: Any) -> bool:
             ended = watch is not None and watch(intermediate_result)
             g = getattr(intermediate_result, "jac", None)
-            return ended or (g is not None and bool(np.abs(g).max() <= small))
+            within = g is not None and bool(np.abs(g).max() <= small)
+            if within and options["validation"] is None:
+                last.append((np.array(intermediate_result.x), float(intermediate_result.fun)))
+            return ended or within
 
         stops = None if solver in STOCHASTIC else enough
         if solver == "l-bfgs" and self.tol != "auto":  # which ends early, and scores with fewer
             options = options | {"memory": pairs_worth(ob.n_params, ob.n_samples)}
         if self._deadline is not None:
             options = options | {"max_time": max(self._deadline - time.monotonic(), 1e-3)}
-        return minimize(
+        run: Any = minimize(
             ob,
             theta,
             solver,
@@ -330,6 +308,9 @@ class BaseMLP(BaseEstimator):
             verdict=False,
             **options,
         )
+        if last and run.stopped == "callback":
+            run.x, run.fun = last[-1]
+        return run
 
     def _keep(self, ob: Objective, runs: list[Any], past: Any = (), epochs: int = 0) -> None:
         """The attributes of a fitted estimator, losses of epochs before among them. Ctrl-C ends the

@@ -10,8 +10,10 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
+from ..checks import is_sparse
 from .base import BaseMLP
 from .choices import takes_rows_as_they_come
+from .parameters import check_parameters
 
 PARAMETERS = """
     Parameters
@@ -78,13 +80,25 @@ PARAMETERS = """
     coefs_, intercepts_ : list of ndarray
         As in scikit-learn, kernels ``(in, out)``.
     validation_loss_curve_ : list of float
-        With early stopping.
+        With early stopping: the loss of the rows held out, without what alpha adds.
     n_features_in_, feature_names_in_, n_layers_, n_outputs_, out_activation_
 """
 
 
+def classes_of(y: Any) -> np.ndarray:
+    """What labels there are, in order."""
+    try:
+        return np.unique(y)
+    except TypeError:  # which NumPy says of two that it cannot compare
+        kinds = sorted({type(label).__name__ for label in np.asarray(y, object).reshape(-1)})
+        raise TypeError(
+            f"labels are of the types {', '.join(kinds)}, which have no order; wanted one type"
+        ) from None
+
+
 class MLPClassifier(ClassifierMixin, BaseMLP):
     _multilabel: bool
+    classes_: np.ndarray
 
     __doc__ = f"""A multilayer perceptron classifier, fitted by exact second-order information.
 
@@ -118,18 +132,29 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return tags
 
     def _targets(self, y: Any, reset: bool) -> tuple[np.ndarray, str, int]:
+        if y.dtype == object:
+            classes_of(y)  # which says what scikit-learn's check leaves to NumPy
         check_classification_targets(y)
-        if y.ndim == 2 and type_of_target(y) == "multilabel-indicator":
+        labels = y.ndim == 2 and type_of_target(y) == "multilabel-indicator"
+        if not reset and labels != self._multilabel:
+            known = self.classes_.tolist()
+            if labels:
+                raise ValueError(
+                    f"y has {y.shape[1]} labels; wanted a class of each row, of {known}"
+                )
+            raise ValueError(f"y has a class of each row; wanted {len(known)} labels, each 0 or 1")
+        if labels:
             if reset:
                 self.classes_, self._multilabel = np.arange(y.shape[1]), True
-            elif not self._multilabel or y.shape[1] != len(self.classes_):
+            elif y.shape[1] != len(self.classes_):
                 raise ValueError(f"y has {y.shape[1]} labels; wanted {len(self.classes_)}")
-            return np.asarray(y, dtype=float), "binary_cross_entropy", y.shape[1]
+            dense = y.toarray() if is_sparse(y) else y
+            return np.asarray(dense, dtype=float), "binary_cross_entropy", y.shape[1]
         from sklearn.utils.validation import column_or_1d
 
         y = column_or_1d(y, warn=True)
         if reset:
-            self.classes_, self._multilabel = np.unique(y), False
+            self.classes_, self._multilabel = classes_of(y), False
         known = len(self.classes_)
         codes = np.minimum(np.searchsorted(self.classes_, y), known - 1)
         if not (self.classes_[codes] == y).all():
@@ -202,12 +227,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         -------
         self
         """
-        self._check_parameters()
+        check_parameters(self)
         first = not hasattr(self, "theta_")
         if first:
             self._multilabel = type_of_target(y) == "multilabel-indicator"
             known = np.arange(np.shape(y)[1]) if self._multilabel else y
-            self.classes_ = np.unique(known if classes is None else classes)
+            self.classes_ = classes_of(known if classes is None else classes)
         elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
             raise ValueError(
                 f"classes is {np.unique(classes).tolist()}; wanted those of the first call, "

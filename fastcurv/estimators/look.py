@@ -19,6 +19,7 @@ from ..krylov.ritz import bounds, ritz_pairs
 PRODUCTS = 40  # of a look at most,
 FEWEST = 6  # and at least
 CLOSE = 1e-2  # of the largest curvature: a residual below it resolves an end
+ROUNDED = 16 * float(np.finfo(float).eps)  # of the largest: what eigenvalues of a 2 x 2 are off by
 START = 7  # the seed of its start vector: a fit of the same data says the same
 
 
@@ -35,7 +36,8 @@ class Look:
     gradient_norm : float
         Largest entry of the gradient, on the scale of ``loss_``.
     lambda_min, lambda_max : float
-        Ritz values; `residuals` says how near an eigenvalue is to each.
+        Ritz values; `residuals` says how near an eigenvalue is to each, as products in the dtype of
+        the fit go: only where there is a saddle is their own rounding counted.
     residuals : tuple of float
     n_products : int
         What the look cost: at most a quarter of the gradients that the fit took, 6 at least and 40
@@ -85,15 +87,23 @@ def look(
     n = len(theta)
     size = scale * float(np.abs(ob.gradient(theta)).max())
     if n < 3:
-        values = scale * eigvalsh(ob.hessian(theta).to_dense().astype(float))
-        low, high, errors, vector = float(values[0]), float(values[-1]), (0.0, 0.0), None
-        spent = n
+        H = ob.hessian(theta)
+        values = scale * eigvalsh(H.to_dense().astype(float))
+        low, high, vector, spent = float(values[0]), float(values[-1]), None, n
+        off = scale * float(np.linalg.norm(H.column_bounds())) + ROUNDED * float(
+            np.abs(values).max()
+        )
+        errors = off, off
     else:
         most = min(max(products, FEWEST), PRODUCTS, n)
         values, residuals, vector, spent = ends(ob, theta, most)
         low, high = scale * float(values[0]), scale * float(values[-1])
-        errors = scale * float(residuals[0]), scale * float(residuals[-1])
+        under = float(np.finfo(theta.dtype).tiny)  # what products of numbers as small lose
+        errors = scale * (float(residuals[0]) + under), scale * (float(residuals[-1]) + under)
     near = size <= tol
+    if near and vector is not None and low + errors[0] < 0:  # what is said counts rounding too
+        off = scale * float(ob.hessian(theta).rounding_bound(vector))
+        errors = errors[0] + off, errors[1]
     kind = "not_critical" if not near else "saddle" if low + errors[0] < 0 else "undecided"
     return Look(kind, size, low, high, errors, spent), vector
 
@@ -121,6 +131,6 @@ def ends(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any, np.ndarray, i
 
 def judge(ob: Any, theta: np.ndarray, scale: float, tol: float, verdict: Any, products: int) -> Any:
     """What `curvature_` holds: a `Look`, a `CriticalPoint`, or None."""
-    if verdict is False:
-        return None
-    return classify(ob, theta) if verdict is True else look(ob, theta, scale, tol, products)[0]
+    if verdict == "quick":
+        return look(ob, theta, scale, tol, products)[0]
+    return classify(ob, theta) if verdict else None

@@ -13,6 +13,7 @@ from ..network.mlp import MLP
 from .base import BaseMLP
 from .choices import takes_rows_as_they_come
 from .classifier import PARAMETERS
+from .parameters import check_parameters
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):
@@ -64,7 +65,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     @available_if(takes_rows_as_they_come)
     def partial_fit(self, X: Any, y: Any) -> MLPRegressor:
         """One epoch of ``solver="sgd"`` over these rows, from where the last one ended."""
-        self._check_parameters()
+        check_parameters(self)
         first = not hasattr(self, "theta_")
         if first:
             self._flat = np.ndim(y) < 2 or np.shape(y)[1] == 1

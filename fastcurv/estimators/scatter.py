@@ -96,7 +96,7 @@ class Scatter:
             ``minimise(ob, theta, watch)``, a short run of an objective.
         """
         ob, wanted = self.ob, FIRM * self.scale * self.constant
-        if alpha >= WEAKER * wanted:
+        if not alpha < WEAKER * wanted < np.inf:
             return []
         firm = Objective(
             ob.model,

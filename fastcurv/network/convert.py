@@ -7,8 +7,7 @@ to the loss here.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -181,115 +180,6 @@ def stacked(layers: Sequence[tuple[Any, Any]], activation: Any, names: Sequence[
     return stack.finish()
 
 
-def _of_kernels(arrays: Sequence[tuple[str, Any]], activation: Any) -> Model:
-    """Model and theta from named arrays in order: an (in, out) matrix, then its bias or none."""
-    wanted = "(in, out) matrices, each with a bias"
-    found: list[tuple[str, Any, Any]] = []
-    for name, x in arrays:
-        array = as_numpy(x, name)
-        if array.ndim == 2:
-            found.append((name, array, None))
-        elif array.ndim == 1 and found and found[-1][2] is None:
-            found[-1] = (found[-1][0], found[-1][1], array)
-        else:
-            raise foreign(f"{name} of shape {array.shape}", wanted)
-    if not found:
-        raise ValueError(f"there are no weights; wanted {wanted}")
-    return stacked([(K.T, b) for _, K, b in found], activation, [name for name, _, _ in found])
-
-
-def from_keras(weights: Any, activation: Any = "relu") -> Model:
-    """Model and theta of a Keras ``Sequential`` of ``Dense`` layers.
-
-    Parameters
-    ----------
-    weights : list of array_like, or a model
-        What ``model.get_weights()`` gives: kernels ``(in, out)``, each followed by its bias where
-        there is one. They are transposed here.
-    activation : str or sequence of str
-        Of the hidden layers, by this library's names; the last layer's softmax or sigmoid belongs
-        to the loss.
-
-    Returns
-    -------
-    model : MLP
-        The network, in the dtype of the weights.
-    theta : ndarray (n,)
-        Its parameters.
-
-    Raises
-    ------
-    ValueError
-        For arrays that are no stack of kernels and biases.
-
-    See Also
-    --------
-    from_torch, from_jax, from_sklearn, from_onnx : from other libraries.
-
-    Examples
-    --------
-    >>> import numpy as np, fastcurv as fc
-    >>> weights = [np.ones((3, 2)), np.zeros(2), np.ones((2, 1)), np.zeros(1)]
-    >>> fc.from_keras(weights, activation="tanh")[0]
-    MLP([3, 2, 1], activation='tanh', bias=True, residual=False, dtype='float64')
-    """
-    if hasattr(weights, "get_weights"):
-        weights = weights.get_weights()
-    if not isinstance(weights, (list, tuple)):
-        raise TypeError(f"weights is a {type(weights).__name__}; wanted what get_weights() gives")
-    return _of_kernels([(f"weights[{i}]", w) for i, w in enumerate(weights)], activation)
-
-
-def _natural(name: str) -> list[Any]:
-    """Sorts Dense_10 behind Dense_2."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
-
-
-def _leaves(tree: Any, name: str) -> list[tuple[str, Any]]:
-    """Arrays of a pytree by name: a layer's kernel before its bias, layers by number."""
-    if isinstance(tree, Mapping):
-        inner = list(tree)
-        matrices = {k for k in inner if getattr(tree[k], "ndim", 0) == 2}
-        order = sorted(inner, key=lambda k: (k not in matrices, _natural(str(k))))
-        return [leaf for k in order for leaf in _leaves(tree[k], f"{name}[{k!r}]")]
-    if isinstance(tree, (list, tuple)):
-        return [leaf for i, x in enumerate(tree) for leaf in _leaves(x, f"{name}[{i}]")]
-    return [] if tree is None else [(name, tree)]
-
-
-def from_jax(params: Any, activation: Any = "relu") -> Model:
-    """Model and theta from the parameters of a JAX network: a pytree of kernels and biases.
-
-    Parameters
-    ----------
-    params : pytree
-        Flax's or Haiku's nested dictionaries, or lists of ``(kernel, bias)``: kernels ``(in,
-        out)``, used as ``x @ kernel + bias``, layers in the order of their numbers.
-    activation : str or sequence of str
-        Of the hidden layers, by this library's names.
-
-    Returns
-    -------
-    model : MLP
-        The network, in the dtype of the weights.
-    theta : ndarray (n,)
-        Its parameters.
-
-    See Also
-    --------
-    from_torch, from_keras, from_sklearn, from_onnx : from other libraries.
-
-    Examples
-    --------
-    >>> import numpy as np, fastcurv as fc
-    >>> dense = lambda k, m: {"kernel": np.ones((k, m)), "bias": np.zeros(m)}
-    >>> model, theta = fc.from_jax({"params": {"Dense_0": dense(3, 2), "Dense_1": dense(2, 1)}})
-    >>> model.sizes
-    (3, 2, 1)
-    """
-    return _of_kernels(_leaves(params, "params"), activation)
-
-
 SKLEARN = {"identity": "identity", "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
 
 
@@ -350,13 +240,22 @@ def from_sklearn(est: Any) -> Model:
         )
     if not hasattr(est, "coefs_"):
         raise ValueError(f"est is a {type(est).__name__} with no coefs_; wanted a fitted MLP")
-    name = est.activation
-    phi = SKLEARN.get(name, name if name in ACTIVATIONS else None)
-    if phi is None:
-        raise foreign(f"the activation {name!r}")
+    phi = _phi_of(est)
     if getattr(est, "out_activation_", "identity") not in ("identity", "logistic", "softmax"):
         raise foreign(f"the output activation {est.out_activation_!r}")
     layers = [(W.T, b) for W, b in zip(est.coefs_, est.intercepts_)]
     if first is not None:
         layers[0] = first.before(*layers[0])
     return stacked(layers, phi, [f"coefs_[{l}]" for l in range(len(layers))])
+
+
+def _phi_of(est: Any) -> Any:
+    """The activation of a fitted estimator: of one of this library that of its fit, whatever was
+    set since; scikit-learn's go by what is set.
+    """
+    if isinstance(getattr(est, "model_", None), MLP):
+        return est.model_.activation
+    name = est.activation
+    if not isinstance(name, str) or name not in SKLEARN:
+        raise foreign(f"the activation {name!r}", f"one of {', '.join(SKLEARN)}")
+    return SKLEARN[name]

@@ -16,7 +16,11 @@ from ..files import shown
 from .convert import Model, Stack, foreign
 
 SINGLE = {"Relu": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid", "Softplus": "softplus"}
-PASSED = ("Identity", "Cast", "Flatten", "Dropout", "Squeeze")
+PASSED = ("Identity", "Squeeze")
+FLOATS = (1, 10, 11, 16)  # ONNX's numbers for float32, float16, float64 and bfloat16
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
+MICROSOFT = ("com.microsoft", "Gelu")  # the exact one
+OLDEST = 7  # before it additions broadcast, and dropout and batch normalisation train, otherwise
 AFTER = {
     *("ArgMax", "ArrayFeatureExtractor", "Binarizer", "Cast", "Concat", "Flatten", "Greater"),
     *("Identity", "Normalizer", "Reshape", "Sub", "Where", "ZipMap"),
@@ -34,12 +38,20 @@ class Graph:
         from onnx import numpy_helper
 
         graph = proto.graph
+        for known in proto.opset_import:
+            if known.domain in DOMAINS[:2] and known.version < OLDEST:
+                raise ValueError(
+                    f"the model is of opset {known.version}; wanted {OLDEST} or later: "
+                    "onnx.version_converter.convert_version"
+                )
         for t in graph.initializer:
             if t.data_location == t.EXTERNAL or t.external_data:
                 raise ValueError("the model keeps weights in a file of its own; wanted its path")
         self.constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
         self.nodes: list[Any] = []
         for node in graph.node:
+            if node.domain not in DOMAINS and (node.domain, node.op_type) != MICROSOFT:
+                raise foreign(f"{_name(node)} of the domain {shown(node.domain)!r}", WANTED)
             if node.op_type == "Constant":
                 values = self.attributes(node)
                 if len(values) == 1:
@@ -50,19 +62,25 @@ class Graph:
             if node.op_type in ("Identity", "Cast", "Transpose") and self._fold(node):
                 continue
             self.nodes.append(node)
-        inputs = [i.name for i in graph.input if i.name not in self.constants]
+        inputs = [i for i in graph.input if i.name not in self.constants]
         if len(inputs) != 1:
             raise ValueError(f"the graph has {len(inputs)} inputs; wanted one")
-        self.input = inputs[0]
+        self.input = inputs[0].name
+        axes = inputs[0].type.tensor_type.shape.dim
+        self.rows = axes[0].dim_value if axes else 0  # 0 where it is for any number of them
         self.outputs = {o.name for o in graph.output}
 
     def _fold(self, node: Any) -> bool:
-        """A constant under another name, or transposed."""
+        """A constant under another name, in another type, or transposed."""
+        from onnx import helper
+
         value = self.constants.get(node.input[0])
         if value is None:
             return False
         if node.op_type == "Transpose":
             value = np.transpose(value, self.attributes(node).get("perm"))
+        elif node.op_type == "Cast":
+            value = value.astype(helper.tensor_dtype_to_np_dtype(self.attributes(node)["to"]))
         self.constants[node.output[0]] = value
         return True
 
@@ -115,7 +133,12 @@ def _gated(graph: Graph, at: str) -> tuple[str, Any] | None:
         if same and greater.input[0] == at and graph.scalar(greater) == 20:
             return "softplus", where
     scaled = _one(readers, "Div")
-    if scaled is None or gate is None or abs(graph.scalar(scaled) - math.sqrt(2)) > 1e-6:
+    if (
+        scaled is None
+        or gate is None
+        or scaled.input[0] != at
+        or abs(graph.scalar(scaled) - math.sqrt(2)) > 1e-6
+    ):
         return None
     erf = _one(graph.readers(scaled.output[0]), "Erf")
     plus = None if erf is None else _one(graph.readers(erf.output[0]), "Add")
@@ -134,15 +157,7 @@ def _step(graph: Graph, stack: Stack, node: Any) -> None:
     kind, attributes, name = node.op_type, graph.attributes(node), _name(node)
     held = [graph.constants.get(x) for x in node.input]
     if kind == "Gemm":
-        if held[1] is None or attributes.get("transA", 0) or (len(held) > 2 and held[2] is None):
-            raise foreign(f"{name} of two tensors", WANTED)
-        W = held[1] if attributes.get("transB", 0) else held[1].T
-        b = None
-        if len(held) > 2 and held[2] is not None:
-            b = np.broadcast_to(held[2].reshape(-1), len(W))
-        alpha, beta = attributes.get("alpha", 1.0), attributes.get("beta", 1.0)
-        W = W if alpha == 1 else np.asarray(alpha, W.dtype) * W
-        stack.linear(W, b if b is None or beta == 1 else np.asarray(beta, b.dtype) * b, name)
+        _gemm(stack, node, held, attributes, name)
     elif kind == "MatMul":
         if len(held) != 2 or held[1] is None:
             raise foreign(f"{name} that is not rows times a constant", WANTED)
@@ -151,7 +166,7 @@ def _step(graph: Graph, stack: Stack, node: Any) -> None:
         _arithmetic(stack, node, held, name)
     elif kind == "BatchNormalization":
         known = [x for x in held[1:5] if x is not None]
-        if attributes.get("training_mode", 0) or len(known) < 4:
+        if attributes.get("training_mode", 0) or len(known) < 4 or len(node.output) > 1:
             raise foreign(f"{name} while training", WANTED)
         stack.frozen_norm(known, attributes.get("epsilon", 1e-5), name)
     elif kind == "Scaler":
@@ -165,24 +180,72 @@ def _step(graph: Graph, stack: Stack, node: Any) -> None:
         stack.activation("gelu", name)
     elif kind in SINGLE:
         stack.activation(SINGLE[kind], name)
-    elif kind in ("Softmax", "LogSoftmax"):
+    elif kind in ("Softmax", "LogSoftmax") and attributes.get("axis", -1) in (1, -1):
         stack.close(name)
-    elif kind not in PASSED and not (kind == "Reshape" and _flattens(held)):
-        raise foreign(name, WANTED)
+    elif kind not in PASSED and not _passes(graph, stack, node, held):
+        raise foreign(f"{name}{_why(node, attributes)}", WANTED)
 
 
-def _flattens(held: list[Any]) -> bool:
-    """Whether a Reshape leaves rows as they are: to (-1, k), (0, -1), (N, -1) or (-1,)."""
+def _gemm(stack: Stack, node: Any, held: list[Any], attributes: Any, name: str) -> None:
+    """``alpha a W' + beta b``."""
+    given = len(node.input) > 2 and node.input[2] != ""
+    if held[1] is None or attributes.get("transA", 0) or (given and held[2] is None):
+        raise foreign(f"{name} of two tensors", WANTED)
+    W = held[1] if attributes.get("transB", 0) else held[1].T
+    b = np.broadcast_to(_row(held[2], name), len(W)) if given else None
+    alpha, beta = attributes.get("alpha", 1.0), attributes.get("beta", 1.0)
+    W = W if alpha == 1 else np.asarray(alpha, W.dtype) * W
+    stack.linear(W, b if b is None or beta == 1 else np.asarray(beta, b.dtype) * b, name)
+
+
+def _row(c: np.ndarray, name: str) -> np.ndarray:
+    """A constant that is the same for every row, as a vector."""
+    if c.size != max(c.shape[-1:], default=1):
+        raise foreign(f"{name} of a constant of shape {c.shape}, other for every row,", WANTED)
+    return c.reshape(-1)
+
+
+def _passes(graph: Graph, stack: Stack, node: Any, held: list[Any]) -> bool:
+    """Whether a node changes no number, and leaves rows rows."""
+    attributes = graph.attributes(node)
+    if node.op_type == "Cast":
+        return attributes.get("to") in FLOATS
+    if node.op_type == "Flatten":
+        return attributes.get("axis", 1) in (1, -1)
+    if node.op_type == "Dropout":  # its third input says whether it draws
+        return len(held) < 3 or not node.input[2] or (held[2] is not None and not held[2].any())
+    if node.op_type == "Reshape":
+        last = not graph.readers(node.output[0])  # skl2onnx ends with (-1, 1), whatever the width
+        width = len(stack.layers[-1][0]) if stack.layers else None
+        return _flattens(held, graph.rows, (width, 1) if last else (width,))
+    return False
+
+
+def _why(node: Any, attributes: dict[str, Any]) -> str:
+    """What is foreign in a node of a kind that is known."""
+    if node.op_type in ("Softmax", "LogSoftmax", "Flatten"):
+        return f" along axis {attributes['axis']}"
+    if node.op_type == "Cast":
+        return " to other than real numbers"
+    return " while training" if node.op_type == "Dropout" else ""
+
+
+def _flattens(held: list[Any], rows: int, widths: tuple[int | None, ...]) -> bool:
+    """Whether a Reshape leaves rows as they are: to (-1, k), (0, -1), (N, -1) or (-1,), k one of
+    the `widths` where a layer stands before it, and N the number of rows that the graph is for.
+    """
     shape = None if held[1] is None else [int(x) for x in held[1].reshape(-1)]
-    return shape is not None and (len(shape) == 2 or shape == [-1])
+    if shape is None or len(shape) != 2:
+        return shape == [-1]
+    return shape[0] in (0, rows) if shape[1] == -1 else {None, shape[1]} & {*widths} != set()
 
 
 def _arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None:
     """``a + c``, ``a - c``, ``c - a``, ``a c`` and ``a / c`` for a constant c."""
     constants = [x for x in held if x is not None]
-    if len(constants) != 1 or constants[0].size != max(constants[0].shape, default=1):
+    if len(constants) != 1:
         raise foreign(f"{name} of two tensors", WANTED)
-    c, kind = constants[0].reshape(-1).astype(np.float64), node.op_type
+    c, kind = _row(constants[0], name).astype(np.float64), node.op_type
     one, first = np.ones_like(c), held[0] is not None
     if kind == "Div" and first:
         raise foreign(f"{name} by a tensor", WANTED)
@@ -278,7 +341,7 @@ def _follow(graph: Graph, stack: Stack) -> Model:
     """Every node from the input on, in order."""
     at, done = graph.input, 0
     while True:
-        readers = graph.readers(at)
+        readers = [] if graph.outputs == {at} else graph.readers(at)
         gated = _gated(graph, at) if len(readers) > 1 else None
         if gated is not None:
             phi, node = gated
@@ -289,9 +352,9 @@ def _follow(graph: Graph, stack: Stack) -> Model:
                 raise foreign(
                     f"{shown(sorted(kinds - AFTER)[0])} after {stack.closed or 'the end'}", WANTED
                 )
-            return stack.finish()
+            return _finish(graph, stack, at)
         elif not readers:
-            return stack.finish()
+            return _finish(graph, stack, at)
         elif len(readers) > 1:
             raise foreign(f"a fork at {shown(at)!r}, read by {len(readers)} nodes,", WANTED)
         else:
@@ -300,6 +363,16 @@ def _follow(graph: Graph, stack: Stack) -> Model:
         at, done = node.output[0], done + 1
         if done > len(graph.nodes):
             raise ValueError("the graph runs in a circle; wanted a stack")
+
+
+def _finish(graph: Graph, stack: Stack, at: str) -> Model:
+    """The model, where the graph gives what stands at the end, or what that leads to."""
+    found = stack.finish()
+    given = {at}.union(*(node.output for node in _below(graph, at)))
+    if not graph.outputs & given:
+        names = ", ".join(shown(name) for name in sorted(graph.outputs))
+        raise ValueError(f"the graph gives {names}, not its last layer; wanted what that gives")
+    return found
 
 
 def _ends(graph: Graph, readers: list[Any], stack: Stack) -> bool:

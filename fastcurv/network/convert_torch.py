@@ -75,12 +75,21 @@ def _kind(module: Any) -> str:
     return f"{own.__module__}.{own.__name__}" if own.__name__ in named else own.__name__
 
 
-def _batch_norm(stack: Stack, module: Any, name: str) -> None:
+def _unshared(module: Any, name: str, seen: dict[int, str]) -> None:
+    """A ValueError where a layer before this one has its weight or bias."""
+    for part in ("weight", "bias"):
+        tensor = getattr(module, part)
+        if tensor is not None and seen.setdefault(id(tensor), name) != name:
+            raise foreign(f"{name}, which shares the {part} of {seen[id(tensor)]},")
+
+
+def _batch_norm(stack: Stack, module: Any, name: str, seen: dict[int, str]) -> None:
     affine, kept = module.weight is not None, module.running_mean is not None
     ones = np.ones(module.num_features, np.float32)
     gamma = _numbers(module.weight) if affine else ones
     beta = _numbers(module.bias) if affine else 0 * ones
     if module.training or not kept:
+        _unshared(module, name, seen)
         stack.norm(gamma, beta, module.eps, name)
         return
     moments = _numbers(module.running_mean), _numbers(module.running_var)
@@ -91,14 +100,11 @@ def _read(stack: Stack, module: Any, name: str, seen: dict[int, str]) -> None:
     kind = _kind(module)
     parametrised = bool(getattr(module, "parametrizations", None))
     if kind == "Linear" and not parametrised:
-        for part in ("weight", "bias"):
-            tensor = getattr(module, part)
-            if tensor is not None and seen.setdefault(id(tensor), name) != name:
-                raise foreign(f"{name}, which shares the {part} of {seen[id(tensor)]},")
+        _unshared(module, name, seen)
         bias = None if module.bias is None else _numbers(module.bias)
         stack.linear(_numbers(module.weight), bias, name)
     elif kind == "BatchNorm1d":
-        _batch_norm(stack, module, name)
+        _batch_norm(stack, module, name, seen)
     elif kind in PHI:
         phi, wanted = PHI[kind]
         for argument, value in wanted.items():
@@ -109,6 +115,10 @@ def _read(stack: Stack, module: Any, name: str, seen: dict[int, str]) -> None:
                 )
         stack.activation(phi, name)
     elif kind in ("Softmax", "LogSoftmax"):
+        if module.dim not in (1, -1, None):
+            raise ValueError(
+                f"{name} has dim={module.dim}, which mixes rows; wanted 1 or -1, the classes"
+            )
         stack.close(name)
     elif kind in PASSED:
         if kind != "Flatten" and module.training and module.p > 0:
@@ -141,7 +151,8 @@ def from_torch(module: Any, activation: Any = None) -> Model:
         slope of 0.01 and the exact ``GELU`` alone. Batch normalisation in eval mode is folded into
         the linear layers, with a warning: the function is the same, but not the parameters, nor a
         Hessian with respect to them. While training, after each hidden ``Linear``, it makes a model
-        with ``batch_norm=True``, all of whose linear layers have biases. A state dict holds weights
+        with ``batch_norm=True``, all of whose linear layers have biases, and whose normalisations
+        have scales and shifts, with a warning where the module has none. A state dict holds weights
         and biases of linear layers in the order of the forward pass.
     activation : str or sequence of str, optional
         For a state dict, which does not say: of the hidden layers.
@@ -151,13 +162,13 @@ def from_torch(module: Any, activation: Any = None) -> Model:
     model : MLP
         In the dtype of the parameters; half precision goes to float32.
     theta : ndarray (n,)
-        In the order of ``module.parameters()``, where nothing was folded.
+        In the order of ``module.parameters()``, where there was no warning.
 
     Raises
     ------
     ValueError
-        For a layer that has no counterpart here, shares a parameter with another, or has forward
-        hooks: the first one is named.
+        For a layer that has no counterpart here, shares a parameter with another, mixes rows, or
+        has forward hooks: the first one is named.
     TypeError
         For what is no module and no state dict.
 
@@ -187,15 +198,28 @@ def from_torch(module: Any, activation: Any = None) -> Model:
     for name, layer in _flat(module, "module"):
         _read(stack, layer, name, seen)
     model, theta = stack.finish()
-    if stack.folded:
-        warnings.warn(
-            "batch normalisation in eval mode is folded into the linear layers: n is "
-            f"{theta.size}, and gradient, Hessian and sharpness are those of the folded "
-            "parameters, not of the module's own",
-            UserWarning,
-            stacklevel=2,
-        )
+    _say_whose(module, stack, theta)
     return model, theta
+
+
+def _say_whose(module: Any, stack: Stack, theta: np.ndarray) -> None:
+    """A warning where theta is not what the module calls its parameters."""
+    own = sum(p.numel() for p in module.parameters())
+    if stack.folded:
+        what, whose = "batch normalisation in eval mode is folded into the linear layers", "folded"
+    elif own != theta.size:
+        what, whose = (
+            f"the module has {own} parameters, and the model others",
+            "model's",
+        )
+    else:
+        return
+    warnings.warn(
+        f"{what}: n is {theta.size}, and gradient, Hessian and sharpness are those of the {whose} "
+        "parameters, not of the module's own",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 def _from_state(state: Mapping[str, Any], activation: Any) -> Model:

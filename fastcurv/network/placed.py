@@ -51,8 +51,10 @@ class Recipe:
             names = ("X", "y", "sample_weight")
             parts = [None if a is None else as_numpy(a, name) for a, name in zip(raw, names)]
             if self.stored != model.dtype:
+                classes = loss == "cross_entropy" and parts[1] is not None and parts[1].ndim == 1
                 parts = [
-                    a if a is None or a.dtype.kind in "iu" else a.astype(self.stored) for a in parts
+                    a if a is None or (classes and i == 1) else a.astype(self.stored)
+                    for i, a in enumerate(parts)
                 ]
             X = model.check_rows(parts[0])
             weight = parts[2] if len(parts) == 3 else None
@@ -62,7 +64,7 @@ class Recipe:
                 check_weight(weight, len(X), model.dtype),
             )
         except (ValueError, TypeError, OSError) as error:
-            raise type(error)(f"in shard {self.number}: {error}") from None
+            raise _in_shard(error, self.number) from None
 
     def _read(self) -> Any:
         if callable(self.source):
@@ -70,11 +72,24 @@ class Recipe:
         path = Path(self.source)
         if path.suffix == ".npz":
             with np.load(path) as held:
+                for name in ("X", "y"):
+                    if name not in held:
+                        raise ValueError(f"the file {path.name} has no {name}; wanted X and y")
                 return tuple(held[n] for n in ("X", "y", "sample_weight") if n in held)
         source: Any = as_source(path, self.y, self.sample_weight, self.columns)
         if source.n_rows == 0:
             raise ValueError(f"the file {path.name} has no rows; wanted at least one")
         return next(source.blocks(source.n_rows))
+
+
+def _in_shard(error: Exception, number: int) -> Exception:
+    """The same error with the number of the shard, as far as its class takes a sentence."""
+    text = f"in shard {number}: {error}"
+    try:
+        return type(error)(text)
+    except Exception:  # of a class that wants more arguments
+        kinds = (ValueError, TypeError, OSError)
+        return next(kind for kind in kinds if isinstance(error, kind))(text)
 
 
 class Placed(Shard):

@@ -57,9 +57,22 @@ def as_affine(step: Any, name: str) -> Affine:
             f"step {name!r} of the pipeline is a {kind}{bent}; wanted {SCALERS} before the net, or "
             "from_sklearn(pipe[-1]) with X = pipe[:-1].transform(X)"
         )
+    if not _transforms_alike(type(step), kind):
+        own = type(step)
+        raise ValueError(
+            f"step {name!r} of the pipeline is a {own.__module__}.{own.__name__} with a transform "
+            f"of its own; wanted scikit-learn's {kind}, or from_sklearn(pipe[-1]) with "
+            "X = pipe[:-1].transform(X)"
+        )
     if not hasattr(step, "n_features_in_"):
         raise ValueError(f"step {name!r} of the pipeline is not fitted; wanted a fitted pipeline")
     return makers[kind](step)
+
+
+def _transforms_alike(own: Any, kind: str) -> bool:
+    """Whether a class of this name is scikit-learn's, or keeps its `transform`."""
+    theirs = (b for b in own.__mro__ if b.__module__.startswith("sklearn.") and b.__name__ == kind)
+    return any(own.transform is base.transform for base in theirs)
 
 
 def _divided(scaler: Any, shift: Any, scale: Any) -> Affine:
@@ -80,5 +93,6 @@ def _min_max(scaler: Any) -> Affine:
 def _pca(pca: Any) -> Affine:
     A = np.asarray(pca.components_, float)
     if pca.whiten:
-        A = A / np.sqrt(pca.explained_variance_)[:, None]
+        scale = np.sqrt(pca.explained_variance_)
+        A = A / np.maximum(scale, np.finfo(scale.dtype).eps)[:, None]  # as scikit-learn has it
     return Affine(A, -A @ pca.mean_)

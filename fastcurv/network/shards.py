@@ -247,11 +247,16 @@ class SumPlan:
 
     def jacobian(self, v: np.ndarray, out: np.ndarray, transpose: bool = False) -> None:
         """``out (N d_out,) = J v``, or ``out (n,) = J' u``."""
+        order = self.ob._order
         if transpose:
-            out[...] = self.ob._fold(vjp_part, (self.theta, v))
+            u = v if order is None else v.reshape(len(order), -1)[order].reshape(-1)
+            out[...] = self.ob._fold(vjp_part, (self.theta, u))
             return
         for first, part in self.ob._fold(jvp_part, (self.theta, v)):
             out[first : first + len(part)] = part
+        if order is not None:
+            whole = out.reshape(len(order), -1)
+            whole[order] = whole.copy()
 
     @property
     def nbytes(self) -> int:
@@ -283,6 +288,7 @@ class Sharded(ShardedFacts, Objective):
     _n_samples: int
     _fold: Callable[..., Any]
     _rows: Any
+    _order: Any = None  # of each row of the shards the number that it was asked for by
     _transient = (*Objective._transient, "_known")
     _curvature = ShardedCurvature
 

@@ -5,6 +5,7 @@ import pytest
 
 pytest.importorskip("sklearn")
 
+import fastcurv as fc  # noqa: E402
 from fastcurv.cli.datasets import _standard  # noqa: E402
 from fastcurv.estimators.choices import pairs_worth, threads_worth  # noqa: E402
 
@@ -42,3 +43,36 @@ def test_columns_are_brought_to_mean_0_and_deviation_1():
     mean, scale = _standard(A)
     assert mean.tolist() == [2, 1e9, 0] and scale.tolist() == [1, 1, 1]
     assert _standard(4 * A)[1].tolist() == [4, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "parameters, words",
+    [
+        ({"hidden_layer_sizes": None}, "hidden_layer_sizes is None; wanted an int >= 1 or several"),
+        ({"hidden_layer_sizes": 5.0}, "hidden_layer_sizes is 5.0; wanted an int >= 1 or several"),
+        ({"activation": None}, "activation is a NoneType; wanted a name, or one for each layer"),
+        ({"max_time": "a"}, "max_time is 'a'; wanted a finite number > 0"),
+        ({"max_time": -1}, "max_time is -1.0; wanted a finite number > 0"),
+        ({"learning_rate_init": "a"}, "learning_rate_init is 'a'; wanted"),
+        (
+            {"early_stopping": True, "validation_fraction": "a"},
+            "validation_fraction is 'a'; wanted",
+        ),
+        ({"batch_size": "all"}, "batch_size is 'all'; wanted 'auto' or an int >= 1"),
+    ],
+)
+def test_parameters_are_refused_in_a_sentence(parameters, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        fc.MLPRegressor(**parameters).fit(np.ones((4, 2)), np.arange(4.0))
+
+
+@pytest.mark.parametrize(
+    "verdict, kind",
+    [(1, "CriticalPoint"), (np.True_, "CriticalPoint"), (np.False_, "NoneType"), ("quick", "Look")],
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_verdict_that_is_true_in_other_words(verdict, kind):
+    """A grid of parameters hands out NumPy's True."""
+    net = fc.MLPRegressor((2,), "tanh", verdict=verdict, max_iter=3, random_state=0)
+    net.fit(np.arange(8.0).reshape(4, 2) / 4, np.arange(4.0))
+    assert type(net.curvature_).__name__ == kind

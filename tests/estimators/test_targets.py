@@ -29,7 +29,7 @@ def test_logarithms_of_the_probabilities_of_labels():
 def test_labels_after_classes_are_refused():
     net = fc.MLPClassifier(**SGD)
     net.partial_fit(X, LABELS[:, 0], classes=[0, 1])
-    with pytest.raises(ValueError, match="y has 2 labels; wanted 2"):
+    with pytest.raises(ValueError, match="y has 2 labels; wanted a class of each row, of .0, 1."):
         net.partial_fit(X, LABELS)
 
 
@@ -95,7 +95,7 @@ def test_a_look_at_two_parameters_is_exact():
     exact = 4 * np.linalg.eigvalsh(np.array([[np.mean(x * x), x.mean()], [x.mean(), 1.0]]))
     assert vector is None and seen.kind == "undecided" and seen.n_products == 2
     assert np.allclose([seen.lambda_min, seen.lambda_max], exact, rtol=1e-12)
-    assert seen.residuals == (0.0, 0.0) and seen.resolved
+    assert max(seen.residuals) <= 1e-12 and seen.resolved
     assert look(ob, np.zeros(2), 2.0, 1e-8)[0].kind == "not_critical"
 
 
@@ -122,3 +122,96 @@ def test_sparse_rows_are_the_same_rows(how, monkeypatch):
     reg = fc.MLPRegressor((4,), alpha=0.1, random_state=0).fit(rows, targets)
     dense = fc.MLPRegressor((4,), alpha=0.1, random_state=0).fit(rows.toarray(), targets)
     assert np.allclose(reg.predict(rows), dense.predict(rows.toarray()), atol=1e-3)
+
+
+def test_classes_after_labels_are_refused():
+    """They would be fitted by another loss."""
+    net = fc.MLPClassifier(**SGD).partial_fit(X, LABELS)
+    for call in (net.partial_fit, net.objective):
+        with pytest.raises(ValueError, match="a class of each row; wanted 2 labels, each 0 or 1"):
+            call(X, LABELS[:, 0])
+    net = fc.MLPClassifier(**SGD).partial_fit(X, np.arange(60) % 3)
+    with pytest.raises(ValueError, match="y has 3 labels; wanted a class of each row"):
+        net.objective(X, np.c_[LABELS, LABELS[:, 0]])
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_labels_in_a_sparse_matrix():
+    fits = [
+        fc.MLPClassifier((3,), max_iter=5, random_state=0).fit(X, y)
+        for y in (LABELS, sparse.csr_matrix(LABELS))
+    ]
+    assert fits[0].loss_ == fits[1].loss_
+
+
+def test_labels_without_an_order():
+    for labels in (["a", 1], ["a", None]):
+        with pytest.raises(TypeError, match="no order; wanted one type"):
+            fc.MLPClassifier((3,)).fit(X, np.array(labels * 30, dtype=object))
+
+
+@pytest.mark.parametrize(
+    "total, ok", [(1e-300, False), (1e-200, True), (1e300, True), (np.inf, False)]
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_weights_add_up_within_the_range(total, ok):
+    net = fc.MLPRegressor((3,), max_iter=5, alpha=0, tol=1e-4, random_state=0)
+    weight = np.full(60, min(total / 60, 1e307))
+    if ok:
+        assert net.fit(X, X[:, 0], weight).loss_ == pytest.approx(net.fit(X, X[:, 0]).loss_, 1e-6)
+    else:
+        with pytest.raises(ValueError, match="sample_weight adds up to"):
+            net.fit(X, X[:, 0], weight)
+    small = np.full(60, 1e37, np.float32)  # 6e38 is beyond float32
+    assert np.isfinite(net.fit(X.astype("f4"), X[:, 0].astype("f4"), small).loss_)
+
+
+@pytest.mark.parametrize("alpha", [1e-4, 50.0])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_rows_held_out_bear_no_penalty(alpha):
+    """Their loss at the start, which no penalty has a part in, does not depend on alpha."""
+    net = fc.MLPClassifier((4,), early_stopping=True, max_iter=3, random_state=0, alpha=alpha)
+    assert net.fit(X, LABELS[:, 0]).validation_loss_curve_[0] < 2
+
+
+@pytest.mark.parametrize("dtype, seed", [("float64", 1), ("float32", 2), ("float32", 9)])
+def test_a_look_at_what_is_convex_sees_no_saddle(dtype, seed):
+    """A line through points of one x: the Hessian is singular, and rounding has either sign."""
+    rng = np.random.default_rng(seed)
+    for _ in range(100):
+        x = np.full((7, 1), 10.0 ** rng.integers(-3, 4) * rng.standard_normal())
+        ob = fc.Objective(
+            fc.MLP([1, 1], dtype=dtype), x, rng.integers(0, 2, 7) * 1.0, "binary_cross_entropy"
+        )
+        at = (10.0 ** rng.integers(-3, 3) * rng.standard_normal(2)).astype(dtype)
+        assert look(ob, at, 1.0, np.inf)[0].kind == "undecided"
+
+
+def test_a_saddle_in_float32_is_one_in_float64():
+    """Some eigenvalue lies within what is said, though products round."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        model = fc.MLP([2, 3, 2], "tanh", dtype="float32")
+        ob = fc.Objective(model, rng.standard_normal((9, 2)), rng.integers(0, 2, 9))
+        at = (10.0 ** rng.integers(0, 5) * rng.standard_normal(ob.n_params)).astype("f4")
+        seen = look(ob, at, 1.0, np.inf)[0]
+        values = np.linalg.eigvalsh(ob.astype("float64").hessian(at.astype(float)).to_dense())
+        if seen.kind == "saddle":
+            assert values[0] < 0
+            assert np.abs(values - seen.lambda_min).min() <= seen.residuals[0]
+
+
+def test_a_fit_ends_where_its_gradient_is_within_tol(monkeypatch):
+    """Not at an earlier point, whose loss rounding made lower."""
+    from fastcurv.estimators import base
+
+    run_on = base.minimize
+
+    def rounded(ob, theta, *args, **options):
+        run = run_on(ob, theta, *args, **options)
+        run.x = np.array(theta)
+        return run
+
+    monkeypatch.setattr(base, "minimize", rounded)
+    net = fc.MLPRegressor((3,), "tanh", alpha=1.0, solver="lbfgs", random_state=0).fit(X, X[:, 0])
+    assert net.stopped_ == "callback" and net.curvature_.gradient_norm <= 1e-4

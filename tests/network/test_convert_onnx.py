@@ -136,6 +136,65 @@ def test_foreign_nodes_are_named(nodes, words):
     assert all(word in str(caught.value) for word in words), caught.value
 
 
+TANH = ("Tanh", ["q"], ["a"], {})
+ENDS = [("Tanh", ["z"], ["a"], {}), LAST[0], ("Add", ["b2", "m"], ["q"], {})]
+
+
+@pytest.mark.parametrize(
+    "nodes, words",
+    [
+        ([FIRST, ("Cast", ["z"], ["q"], {"to": TensorProto.INT64}), TANH, *LAST], "Cast .q."),
+        ([FIRST, ("Add", ["z", "column"], ["q"], {}), TANH, *LAST], "other for every row"),
+        ([FIRST, ("Mul", ["z", "column"], ["q"], {}), TANH, *LAST], "other for every row"),
+        ([("Gemm", ["x", "W1", "column"], ["q"], {"transB": 1}), TANH, *LAST], "for every row"),
+        ([FIRST, ("Dropout", ["z", "half", "yes"], ["q"], {}), TANH, *LAST], "while training"),
+        ([FIRST, *ENDS, ("Softmax", ["q"], ["y"], {"axis": 0})], "Softmax .y. along axis 0"),
+        ([FIRST, *ENDS, ("LogSoftmax", ["q"], ["y"], {"axis": 0})], "along axis 0"),
+        ([FIRST, *ENDS, ("Flatten", ["q"], ["y"], {"axis": 0})], "along axis 0"),
+        ([FIRST, *ENDS, ("Reshape", ["q", "fours"], ["y"], {})], "Reshape"),
+        ([FIRST, ("Reshape", ["z", "columns"], ["q"], {}), TANH, *LAST], "Reshape"),
+        ([FIRST, ("Relu", ["z"], ["a"], {"domain": "own"}), *LAST], "of the domain 'own'"),
+        (
+            [
+                FIRST,
+                ("Div", ["rt2", "z"], ["d"], {}),
+                *HIDDEN["gelu"][1:],
+                *LAST,
+            ],
+            "fork at 'z'",
+        ),
+        ([("Tanh", ["x"], ["y"], {}), ("Gemm", ["y", "W1", "b1"], ["z"], {"transB": 1})], "Tanh"),
+    ],
+)
+def test_nodes_that_bear_a_known_name_and_compute_something_else(nodes, words):
+    arrays = {"column": b1[:, None], "yes": True, "fours": [-1, 4], "columns": [6, -1], **ARRAYS}
+    with pytest.raises(ValueError, match=words):
+        fc.from_onnx(model_of(nodes, arrays))
+
+
+def test_what_a_graph_gives_is_what_is_read():
+    """A constant in another type, a Gemm without its third input, and nodes after the output."""
+    nodes = [
+        ("Cast", ["W2"], ["Wi"], {"to": TensorProto.INT64}),
+        ("Cast", ["Wi"], ["Wd"], {"to": TensorProto.DOUBLE}),
+        ("Gemm", ["x", "W1", ""], ["z"], {"transB": 1}),
+        ("Tanh", ["z"], ["a"], {}),
+        ("MatMul", ["a", "Wd"], ["y"], {}),
+        ("Relu", ["y"], ["dead"], {}),
+    ]
+    proto = model_of(nodes, {**ARRAYS, "W2": 3 * W2})
+    model, theta = fc.from_onnx(proto)
+    theirs = ReferenceEvaluator(proto).run(None, {"x": X})[0]
+    assert np.allclose(model.predict(theta, X), theirs, rtol=1e-12, atol=1e-13)
+    early = model_of([("Gemm", ["x", "W1"], ["z"], {"transB": 1})], ARRAYS)
+    early.graph.output[0].name = "W1"
+    with pytest.raises(ValueError, match="the graph gives W1, not its last layer"):
+        fc.from_onnx(early)
+    early.opset_import[0].version = 6
+    with pytest.raises(ValueError, match="of opset 6; wanted 7 or later"):
+        fc.from_onnx(early)
+
+
 def test_constants_as_nodes_and_products_without_a_bias():
     """A tensor and a number as Constant nodes; Gemm with a scale."""
     tensor = numpy_helper.from_array(b1, "c")
@@ -231,6 +290,19 @@ def test_torch_writes(tmp_path):
         assert np.allclose(same, theta, rtol=1e-6, atol=1e-7)  # both fold, in another order
 
 
+def test_skl2onnx_writes_several_numbers_as_a_column():
+    """Its regressors end with a Reshape to (-1, 1), whatever their width."""
+    skl2onnx = pytest.importorskip("skl2onnx")
+    from sklearn.neural_network import MLPRegressor
+
+    est = MLPRegressor(hidden_layer_sizes=(3,), solver="lbfgs", max_iter=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        est.fit(X, X[:, :2])
+    model, theta = fc.from_onnx(skl2onnx.to_onnx(est, X[:1].astype(np.float32)))
+    assert np.allclose(model.predict(theta, X), est.predict(X), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("classes", [0, 2, 3])
 def test_skl2onnx_writes(classes):
     skl2onnx = pytest.importorskip("skl2onnx")
@@ -254,3 +326,15 @@ def test_skl2onnx_writes(classes):
         model, read = fc.from_onnx(skl2onnx.to_onnx(pipe, data[:1]))
         expected = plain.predict(theta, pipe[0].transform(data))
         assert np.allclose(model.predict(read, data), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_rows_of_a_fixed_number_are_flattened():
+    """As torch writes x.view(9, -1) of nine rows."""
+    nodes = [FIRST, ("Reshape", ["z", "nine"], ["q"], {}), TANH, *LAST]
+    proto = model_of(nodes, {"nine": [9, -1], **ARRAYS})
+    with pytest.raises(ValueError, match="Reshape"):
+        fc.from_onnx(proto)
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 9
+    model, theta = fc.from_onnx(proto)
+    theirs = ReferenceEvaluator(proto).run(None, {"x": X})[0]
+    assert np.allclose(model.predict(theta, X), theirs, rtol=1e-12, atol=1e-13)

@@ -79,3 +79,39 @@ def test_of_a_search_its_best_estimator_is_wanted(fitted):
             search.fit(X, X[:, 0])
     with pytest.raises(TypeError, match="est is a GridSearchCV; wanted its est.best_estimator_"):
         fc.from_sklearn(search)
+
+
+def test_components_without_variance_are_whitened_as_scikit_learn_does():
+    rows = np.hstack([X[:, :3], np.zeros((len(X), 1))])
+    est = neural.MLPRegressor(hidden_layer_sizes=(5,), solver="lbfgs", max_iter=20, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipe = make_pipeline(decomposition.PCA(whiten=True), est).fit(rows, X[:, 0])
+    model, theta = fc.from_sklearn(pipe)
+    assert np.allclose(model.predict(theta, rows)[:, 0], pipe.predict(rows), rtol=1e-9, atol=1e-9)
+
+
+def test_a_scaler_with_a_transform_of_its_own_is_none_of_scikit_learns():
+    kept = type("StandardScaler", (preprocessing.StandardScaler,), {})
+    pipe, rows = pipeline_of(kept())
+    model, theta = fc.from_sklearn(pipe)
+    assert np.allclose(model.predict(theta, rows)[:, 0], pipe.predict(rows), rtol=1e-9, atol=1e-9)
+    own = type(
+        "StandardScaler", (preprocessing.StandardScaler,), {"transform": lambda self, X: 3 * X}
+    )
+    with pytest.raises(ValueError, match="StandardScaler with a transform of its own"):
+        fc.from_sklearn(pipeline_of(own())[0])
+
+
+@pytest.mark.parametrize("activation", ["tanh", ["tanh"], ("tanh", "relu")])
+def test_an_estimator_has_the_activations_of_its_fit(activation):
+    """One for each layer, and whatever was set afterwards."""
+    widths = (3,) if isinstance(activation, str) else (3,) * len(activation)
+    est = fc.MLPRegressor(widths, activation, max_iter=3, random_state=0, verdict=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        est.fit(X, X[:, 0])
+    est.set_params(activation="logistic")
+    model, theta = fc.from_sklearn(est)
+    assert model == est.model_ and np.array_equal(theta, est.theta_)
+    assert np.array_equal(model.predict(theta, X)[:, 0], est.predict(X))

@@ -1,0 +1,336 @@
+"""Networks of Keras and JAX, whose kernels are (in, out): from arrays, whose order and activations
+the caller says, or from a model of Keras, which says both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..answers import typed
+from ..checks import as_numpy
+from .convert import Model, Stack, foreign, stacked
+
+KERNELS = "(in, out) matrices, each with a bias"
+BIAS = re.compile(r"b(ias(es)?)?_?\d*")
+NO_BIAS = re.compile(r"(scale|gamma|gain|g|slope|alpha|mean|var|variance|count)_?\d*")
+NO_KERNEL = re.compile(r"embeddings?_?\d*")
+
+KERAS = ("keras", "tf_keras", "tensorflow")  # packages with classes of Keras
+PHI = {
+    "linear": "identity",
+    "relu": "relu",
+    "tanh": "tanh",
+    "sigmoid": "sigmoid",
+    "softplus": "softplus",
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "elu": "elu",
+}
+PASSED = ("InputLayer", "Dropout", "Flatten")
+ADVANCED: dict[
+    str, tuple[str, dict[str, Any]]
+] = {  # classes of activations: ours, and what their settings must be
+    "ReLU": ("relu", {"max_value": None, "negative_slope": 0, "threshold": 0}),
+    "LeakyReLU": ("leaky_relu", {"negative_slope": 0.01, "alpha": 0.01}),
+    "ELU": ("elu", {"alpha": 1}),
+}
+IN_KERAS = (
+    f"Dense layers, {', '.join(PHI)}, LeakyReLU with a slope of 0.01, Flatten and Dropout, or "
+    "get_weights() of such"
+)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """An array of a pytree.
+
+    Attributes
+    ----------
+    name : str
+        How it is reached.
+    home : str
+        How what holds it is reached.
+    key : str
+        Its own name there.
+    array : ndarray
+    """
+
+    name: str
+    home: str
+    key: str
+    array: np.ndarray
+
+
+def _of_kernels(leaves: Sequence[Leaf], activation: Any) -> Model:
+    """Model and theta from arrays in order: an (in, out) matrix, then its bias or none."""
+    found: list[tuple[Leaf, Any]] = []
+    for leaf in leaves:
+        array, key = leaf.array, leaf.key.lower()
+        last, bias = found[-1] if found else (None, None)
+        if array.ndim == 2 and not (BIAS.fullmatch(key) or NO_KERNEL.fullmatch(key)):
+            found.append((leaf, None))
+        elif (
+            array.ndim == 1
+            and last is not None
+            and bias is None
+            and last.home == leaf.home
+            and not NO_BIAS.fullmatch(key)
+        ):
+            found[-1] = last, array
+        else:
+            raise foreign(f"{leaf.name} of shape {array.shape}", KERNELS)
+    if not found:
+        raise ValueError(f"there are no weights; wanted {KERNELS}")
+    layers = [(kernel.array.T, bias) for kernel, bias in found]
+    return stacked(layers, activation, [kernel.name for kernel, _ in found])
+
+
+# --- Keras
+
+
+def from_keras(weights: Any, activation: Any = None) -> Model:
+    """Model and theta of a Keras ``Sequential`` of ``Dense`` layers.
+
+    Parameters
+    ----------
+    weights : list of array_like, or a model
+        What ``model.get_weights()`` gives: kernels ``(in, out)``, each followed by its bias where
+        there is one. They are transposed here. Or the model itself, a stack of ``Dense``,
+        ``Activation ReLU LeakyReLU ELU``, ``Flatten`` and ``Dropout`` layers.
+    activation : str or sequence of str, optional
+        Of the hidden layers, by this library's names; the last layer's softmax or sigmoid belongs
+        to the loss. Default: that of the model; relu for a list, which does not say.
+
+    Returns
+    -------
+    model : MLP
+        The network, in the dtype of the weights.
+    theta : ndarray (n,)
+        Its parameters.
+
+    Raises
+    ------
+    ValueError
+        For arrays that are no stack of kernels and biases, for a layer of a model that has no
+        counterpart here, and where `activation` is not the model's.
+
+    See Also
+    --------
+    from_torch, from_jax, from_sklearn, from_onnx : from other libraries.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> weights = [np.ones((3, 2)), np.zeros(2), np.ones((2, 1)), np.zeros(1)]
+    >>> fc.from_keras(weights, activation="tanh")[0]
+    MLP([3, 2, 1], activation='tanh', bias=True, residual=False, dtype='float64')
+    """
+    if hasattr(weights, "get_weights"):
+        return _of_model(weights, activation)
+    if not isinstance(weights, (list, tuple)):
+        raise TypeError(f"weights is a {type(weights).__name__}; wanted what get_weights() gives")
+    leaves = [
+        Leaf(f"weights[{i}]", "weights", "", as_numpy(w, f"weights[{i}]"))
+        for i, w in enumerate(weights)
+    ]
+    return _of_kernels(leaves, "relu" if activation is None else activation)
+
+
+def _of_model(network: Any, activation: Any) -> Model:
+    """Model and theta of a model of Keras, layer by layer."""
+    stack = Stack()
+    for layer in _layers(network):
+        _read(stack, layer, f"{type(layer).__name__} ({getattr(layer, 'name', 'layer')})")
+    model, theta = stack.finish()
+    if (
+        activation is not None
+        and type(model)(model.sizes, activation).activation != model.activation
+    ):
+        raise ValueError(
+            f"activation is {activation!r}, and the model's layers have {list(model.activation)}; "
+            "wanted None, or the same"
+        )
+    return model, theta
+
+
+def _layers(network: Any) -> list[Any]:
+    """The layers of nested models in order; of a functional one, where each takes what the one
+    before it gives.
+    """
+    kind = _kind(network)
+    if kind not in ("Sequential", "Functional", "Model"):
+        return [network]
+    inner = list(network.layers)
+    if kind != "Sequential":
+        try:
+            ends = [network.inputs[0], *(layer.output for layer in inner)]
+            takes = [layer.input for layer in inner]
+            one = (
+                len(network.inputs) == len(network.outputs) == 1 and network.outputs[0] is ends[-1]
+            )
+            chained = one and all(
+                taken is given or _kind(layer) == "InputLayer"
+                for layer, taken, given in zip(inner, takes, ends)
+            )
+        except (AttributeError, ValueError, IndexError):  # of a layer that stands twice
+            chained = False
+        if not chained:
+            raise foreign(f"{kind}, whose layers are no chain,", IN_KERAS)
+    return [leaf for layer in inner for leaf in _layers(layer)]
+
+
+def _kind(layer: Any) -> str:
+    """The name of a class of Keras; nothing of another's, whose call is its own."""
+    kind = type(layer)
+    return kind.__name__ if kind.__module__.split(".")[0] in KERAS else ""
+
+
+def _read(stack: Stack, layer: Any, name: str) -> None:
+    """Read one layer of Keras into the stack."""
+    kind = _kind(layer)
+    settings = layer.get_config() if kind else {}
+    if kind == "Dense":
+        arrays = [as_numpy(w, f"a weight of {name}") for w in layer.get_weights()]
+        if len(arrays) != 1 + bool(settings.get("use_bias", True)) or arrays[0].ndim != 2:
+            raise foreign(f"{name} of {len(arrays)} arrays", IN_KERAS)
+        stack.linear(arrays[0].T, arrays[1] if len(arrays) > 1 else None, name)
+    if kind in ("Dense", "Activation"):
+        phi = settings.get("activation", "linear")
+        if phi == "softmax":
+            stack.close(name)
+        elif isinstance(phi, str) and phi in PHI:
+            stack.activation(PHI[phi], name)
+        else:
+            said = phi if isinstance(phi, str) else typed(phi)
+            raise foreign(f"the activation {said!r} of {name}", IN_KERAS)
+    elif kind in ADVANCED:
+        ours, wanted = ADVANCED[kind]
+        for key, value in wanted.items():
+            given = settings.get(key, value)
+            if given is not value and (given is None or value is None or abs(given - value) > 1e-8):
+                raise foreign(f"{name} with {key}={given}", IN_KERAS)
+        stack.activation(ours, name)
+    elif kind == "Softmax" and settings.get("axis", -1) in (1, -1):
+        stack.close(name)
+    elif kind not in PASSED:
+        raise foreign(name, IN_KERAS)
+
+
+# --- JAX
+
+
+def _natural(name: str) -> list[Any]:
+    """Sorts Dense_10 behind Dense_2."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def _stem(name: str) -> str:
+    """A name without its numbers: those of one stem are in the order of their numbers."""
+    return re.sub(r"\d+", "#", re.sub(r"_?\d+$", "", name))
+
+
+def _leaves(tree: Any, name: str, home: str, key: str) -> list[Leaf]:
+    """Arrays of a pytree: a layer's kernel before its bias, layers in order."""
+    if isinstance(tree, Mapping):
+        parts = {k: _leaves(tree[k], f"{name}[{k!r}]", name, str(k)) for k in tree}
+        return [leaf for part in _in_order(parts, name) for leaf in part]
+    if isinstance(tree, (list, tuple)):
+        inner = [_leaves(x, f"{name}[{i}]", name, "") for i, x in enumerate(tree)]
+        _no_row_as_bias(inner, home)
+        return [leaf for part in inner for leaf in part]
+    return [] if tree is None else [Leaf(name, home, key, as_numpy(tree, name))]
+
+
+def _no_row_as_bias(inner: Sequence[list[Leaf]], home: str) -> None:
+    """A ValueError for a pair within a list whose bias is a matrix of one row."""
+    if home and len(inner) == 2 and all(len(part) == 1 for part in inner):
+        kernel, bias = (part[0].array.shape for part in inner)
+        if len(kernel) == 2 and bias == (1, kernel[1]):
+            raise foreign(f"{inner[1][0].name} of shape {bias}", KERNELS)
+
+
+def _in_order(parts: dict[Any, list[Leaf]], name: str) -> list[list[Leaf]]:
+    """The parts of a mapping: those with matrices first, in the one order that their names' numbers
+    and their widths leave.
+    """
+    keys = sorted((k for k in parts if parts[k]), key=lambda k: _natural(str(k)))
+    layers = [k for k in keys if any(leaf.array.ndim == 2 for leaf in parts[k])]
+    rest = [parts[k] for k in keys if k not in layers]
+    if len({_stem(str(k)) for k in layers}) > 1:
+        widths = {k: _widths(parts[k]) for k in layers}
+        orders = _chains(layers, lambda a, b: widths[a][1] == widths[b][0], [])
+        if len(orders) > 1:
+            said = ", ".join(repr(k) for k in layers)
+            raise ValueError(
+                f"{name} holds {said}, names that do not say which comes first; wanted numbers in "
+                "them, or a list of layers in order"
+            )
+        layers = orders[0] if orders else layers
+    return [parts[k] for k in layers] + rest
+
+
+def _widths(leaves: Sequence[Leaf]) -> tuple[int, int]:
+    """How many numbers a part takes and gives."""
+    shapes = [leaf.array.shape for leaf in leaves if leaf.array.ndim == 2]
+    return shapes[0][0], shapes[-1][1]
+
+
+def _chains(left: list[Any], fits: Callable[[Any, Any], bool], done: list[Any]) -> list[list[Any]]:
+    """Orders in which each fits the one before it, two at most; `left` is sorted, and those of one
+    stem stay so.
+    """
+    if not left:
+        return [done]
+    found: list[list[Any]] = []
+    stems: set[str] = set()
+    for k in left:
+        stem = _stem(str(k))
+        if stem not in stems and (not done or fits(done[-1], k)) and len(found) < 2:
+            found += _chains([other for other in left if other is not k], fits, [*done, k])
+        stems.add(stem)
+    return found[:2]
+
+
+def from_jax(params: Any, activation: Any = "relu") -> Model:
+    """Model and theta from the parameters of a JAX network: a pytree of kernels and biases.
+
+    Parameters
+    ----------
+    params : pytree
+        Flax's or Haiku's nested dictionaries, or lists of ``(kernel, bias)``: kernels ``(in,
+        out)``, used as ``x @ kernel + bias``, layers in the order of their numbers; of names
+        without numbers in the one order that the widths leave.
+    activation : str or sequence of str
+        Of the hidden layers, by this library's names.
+
+    Returns
+    -------
+    model : MLP
+        The network, in the dtype of the weights.
+    theta : ndarray (n,)
+        Its parameters.
+
+    Raises
+    ------
+    ValueError
+        For arrays that are no kernel, nor its bias, and for layers whose order nothing says.
+
+    See Also
+    --------
+    from_torch, from_keras, from_sklearn, from_onnx : from other libraries.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> dense = lambda k, m: {"kernel": np.ones((k, m)), "bias": np.zeros(m)}
+    >>> model, theta = fc.from_jax({"params": {"Dense_0": dense(3, 2), "Dense_1": dense(2, 1)}})
+    >>> model.sizes
+    (3, 2, 1)
+    """
+    return _of_kernels(_leaves(params, "params", "", ""), activation)

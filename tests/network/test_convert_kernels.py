@@ -1,0 +1,184 @@
+"""Weights of Keras and JAX: arrays in an order, models that say what they compute."""
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+
+RNG = np.random.default_rng(3)
+X = RNG.standard_normal((17, 4))
+
+
+def test_keras_and_jax():
+    K1, b1, K2, b2 = (RNG.standard_normal(s) for s in ((4, 6), 6, (6, 2), 2))
+    by_hand = np.tanh(X @ K1 + b1) @ K2 + b2
+    flax = {
+        "params": {"Dense_10": {"kernel": K2, "bias": b2}, "Dense_9": {"bias": b1, "kernel": K1}}
+    }
+    haiku = {"mlp/linear_0": {"w": K1, "b": b1}, "mlp/linear_1": {"b": b2, "w": K2}}
+    for model, theta in (
+        fc.from_keras([K1, b1, K2, b2], activation="tanh"),
+        fc.from_jax(flax, "tanh"),
+        fc.from_jax(haiku, "tanh"),
+        fc.from_jax([(K1, b1), (K2, b2)], ["tanh"]),
+        fc.from_jax([(K1, b1), (), (K2, b2)], "tanh"),
+    ):
+        assert model.sizes == (4, 6, 2)
+        assert np.allclose(model.predict(theta, X), by_hand, rtol=1e-13, atol=1e-14)
+    assert not fc.from_keras([K1, K2], "relu")[0].bias
+    assert fc.from_keras([K1.astype("f4"), b1.astype("f4")])[0].dtype == np.float32
+    for call, words in (
+        (lambda: fc.from_keras([K1, b1, b1, b1]), r"weights\[2\]"),
+        (lambda: fc.from_keras([K1.T, b1, K2.T, b2]), "bias"),
+        (lambda: fc.from_keras([]), "no weights"),
+        (lambda: fc.from_jax({"conv": np.zeros((2, 2, 2))}), "conv"),
+        (lambda: fc.from_jax([(K1, b1), (K1, b1)]), "takes 4"),
+        (lambda: fc.from_keras([K1, b1, K2, b2], "swish"), "swish"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
+
+
+def test_jax_outputs_and_products():
+    """A pytree of JAX's own, against JAX's own derivatives."""
+    jax = pytest.importorskip("jax")
+    jnp = jax.numpy
+    with jax.enable_x64() if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
+        params = [
+            (jnp.asarray(RNG.standard_normal((k, m))), jnp.asarray(RNG.standard_normal(m)))
+            for k, m in ((4, 6), (6, 2))
+        ]
+        y, x = jnp.asarray(RNG.standard_normal((17, 2))), jnp.asarray(X)
+
+        def f(params):
+            (K1, b1), (K2, b2) = params
+            return ((jnp.tanh(x @ K1 + b1) @ K2 + b2 - y) ** 2).mean()
+
+        tangent = jax.tree_util.tree_map(
+            lambda a: jnp.asarray(RNG.standard_normal(a.shape)), params
+        )
+        theirs = jax.jvp(jax.grad(f), (params,), (tangent,))[1]
+        model, theta = fc.from_jax(params, "tanh")
+        v = fc.from_jax(tangent, "tanh")[1]
+        H = fc.Objective(model, X, np.asarray(y), "mse").hessian(theta)
+        assert np.linalg.norm(H @ v - fc.from_jax(theirs, "tanh")[1]) <= 4 * H.rounding_bound(v)
+
+
+def dense(k, m, **more):
+    return {"kernel": RNG.standard_normal((k, m)), "bias": RNG.standard_normal(m)} | more
+
+
+def test_layers_of_jax_in_the_one_order_there_is():
+    """Names with numbers go by those, others by their widths; where neither tells, nothing does."""
+    named = {"output": dense(6, 2), "hidden": dense(4, 6)}
+    mixed = {f"Dense_{i}": dense(*s) for i, s in enumerate([(4, 6), (6, 6), (6, 6)])}
+    haiku = {"net/linear": dense(4, 4), "net/linear_1": dense(4, 4), "net/linear_2": dense(4, 4)}
+    for params, first in ((named, "hidden"), (mixed | {"out": dense(6, 2)}, "Dense_0")):
+        model, theta = fc.from_jax(params)
+        assert np.array_equal(model.unflatten(theta)[0][0].T, params[first]["kernel"])
+    model, theta = fc.from_jax(haiku)
+    for (W, _), params in zip(model.unflatten(theta), haiku.values()):
+        assert np.array_equal(W.T, params["kernel"])
+    for unknown in (
+        {"encoder": dense(4, 2), "decoder": dense(2, 4)},
+        {"first": dense(4, 4), "second": dense(4, 4)},
+        {"Dense_0": dense(4, 4), "out": dense(4, 4)},
+        {"W_in": np.ones((3, 3)), "W_out": np.ones((3, 3))},
+    ):
+        with pytest.raises(ValueError, match="names that do not say which comes first"):
+            fc.from_jax(unknown)
+    with pytest.raises(ValueError, match="takes 3"):
+        fc.from_jax({"first": dense(4, 2), "second": dense(3, 2)})
+
+
+@pytest.mark.parametrize(
+    "params, words",
+    [
+        ({"Dense_0": {"kernel": np.ones((4, 2))}, "Norm_0": {"scale": np.ones(2)}}, "'scale'"),
+        ({"kernel": np.ones((4, 2)), "scale": np.ones(2)}, "'scale'"),
+        ({"kernel": np.ones((4, 4)), "bias": np.ones((1, 4))}, "'bias'"),
+        ([(np.ones((3, 1)), np.ones((1, 1)))], "0..1. of shape .1, 1."),
+        ({"Embed_0": {"embedding": np.ones((9, 4))}}, "'embedding'"),
+        ([[np.ones((4, 2))], [np.ones(2)]], "1..0."),
+    ],
+)
+def test_what_is_no_bias_and_no_kernel(params, words):
+    with pytest.raises(ValueError, match=f"{words}.* has no counterpart"):
+        fc.from_jax(params)
+
+
+def layer(kind, arrays=(), **settings):
+    """What stands for a layer of Keras, as far as it is asked."""
+    body = {
+        "__module__": "keras.src.layers",
+        "name": "a",
+        "get_weights": lambda self: list(arrays),
+        "get_config": lambda self: settings,
+    }
+    return type(kind, (), body)()
+
+
+def sequential(*layers, kind="Sequential", module="keras.src"):
+    weights = [a for one in layers for a in one.get_weights()]
+    body = {"__module__": module, "layers": layers, "get_weights": lambda self: weights}
+    return type(kind, (), body)()
+
+
+K1, b1, K2, b2 = (RNG.standard_normal(s) for s in ((4, 6), 6, (6, 2), 2))
+FIRST, LAST = layer("Dense", [K1, b1], activation="tanh"), layer("Dense", [K2, b2])
+
+
+@pytest.mark.parametrize(
+    "middle, phi",
+    [
+        ([], "tanh"),
+        ([layer("Activation", activation="swish")], "silu"),
+        ([layer("LeakyReLU", negative_slope=0.01)], "leaky_relu"),
+        ([layer("ReLU", max_value=None, negative_slope=0.0, threshold=0.0)], "relu"),
+        ([layer("ELU", alpha=1.0), layer("Dropout"), layer("Flatten")], "elu"),
+    ],
+)
+def test_a_model_of_keras_has_its_own_activations(middle, phi):
+    first = layer("Dense", [K1, b1]) if middle else FIRST
+    last = layer("Dense", [K2, b2], activation="softmax")
+    network = sequential(layer("InputLayer"), sequential(first, *middle), last)
+    model, theta = fc.from_keras(network)
+    assert model == fc.MLP([4, 6, 2], phi)
+    assert np.array_equal(theta, fc.from_keras([K1, b1, K2, b2], phi)[1])
+    assert fc.from_keras(network, activation=phi)[0] == model
+    with pytest.raises(ValueError, match="activation is 'softplus', and the model's layers have"):
+        fc.from_keras(network, activation="softplus")
+
+
+@pytest.mark.parametrize(
+    "layers, words",
+    [
+        ([layer("Dense", [K1, b1], activation="leaky_relu"), LAST], "activation 'leaky_relu'"),
+        ([layer("Dense", [K1, b1], activation={"own": 1}), LAST], "activation 'a dict'"),
+        ([layer("Dense", [K1, b1]), layer("LeakyReLU", negative_slope=0.3), LAST], "=0.3"),
+        ([layer("Dense", [K1, b1]), layer("ReLU", max_value=6.0), LAST], "max_value=6.0"),
+        ([layer("Dense", [K1, b1, b1]), LAST], "of 3 arrays"),
+        ([layer("LayerNormalization", [b1])], "LayerNormalization .a."),
+        ([layer("Softmax", axis=0)], "Softmax .a."),
+    ],
+)
+def test_layers_of_keras_that_have_no_counterpart(layers, words):
+    with pytest.raises(ValueError, match=words):
+        fc.from_keras(sequential(*layers))
+
+
+def test_models_of_keras_that_are_no_chain():
+    own = sequential(FIRST, LAST, kind="Own", module="mine")
+    with pytest.raises(ValueError, match="Own .layer. has no counterpart"):
+        fc.from_keras(own)
+    fork = sequential(FIRST, LAST, kind="Functional")
+    with pytest.raises(ValueError, match="Functional, whose layers are no chain"):
+        fc.from_keras(fork)
+    x, z, y = object(), object(), object()
+    fork.inputs, fork.outputs = [x], [y]
+    for one, (given, made) in zip(fork.layers, ((x, z), (z, y))):
+        one.input, one.output = given, made
+    assert fc.from_keras(fork)[0] == fc.MLP([4, 6, 2], "tanh")
+    fork.layers[1].input = x
+    with pytest.raises(ValueError, match="no chain"):
+        fc.from_keras(fork)

@@ -71,7 +71,9 @@ class Loop:
             if not alike(self.facts(), facts.get("loop")):
                 raise damaged("it holds no facts of the loop")
             run.load(part(arrays, "run."), facts.get("run"))
-            self.mark, self.small_gains, self.gradient_tol, self.rest = facts["loop"]
+            self.mark, self.small_gains, tolerance, self.rest, *rest = facts["loop"]
+            wanted, self.ending.moves, self.ending.small = rest
+            self.gradient_tol = tolerance if wanted == self.wanted else self.wanted
         spent = run.n_gradients
         run.bind()
         if facts:
@@ -81,7 +83,7 @@ class Loop:
             raise ValueError(
                 f"the objective is not finite at theta0: value {run.f}, gradient norm {run.gnorm}"
             )
-        run.f0 = run.f
+        run.f0 = run.history["loss"][0] if run.history["loss"] else run.f
         self.method = self.maker(run, **self.ask.options)
         if facts:
             of_method = part(arrays, "method."), facts.get("method_facts")
@@ -179,7 +181,8 @@ class Loop:
 
     def facts(self) -> list[Any]:
         """What a resumed loop needs beside the run's and the method's state."""
-        return [self.mark, self.small_gains, self.gradient_tol, self.rest]
+        moves = [self.ending.moves, self.ending.small]
+        return [self.mark, self.small_gains, self.gradient_tol, self.rest, self.wanted, *moves]
 
     def _goes_on_to_rest(self) -> bool:
         """Past a default tolerance, to where Newton's steps contract: the last ones cost little."""

@@ -115,8 +115,8 @@ def minimize(
     checkpoint_every : int, optional
         Iterations between saves; default: as many as make two a minute at most.
     resume : path, optional
-        Continue a saved run of the same method, options and objective, bit for bit as if it had not
-        been stopped. Another loss at the theta that was saved is an error.
+        Continue a saved run of the same method, options, objective and validation, bit for bit as
+        if it had not been stopped. Another loss at the theta that was saved is an error.
     verdict : bool
         False: no `classify` at the end, so `success` stays False.
     **options

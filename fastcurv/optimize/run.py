@@ -188,16 +188,9 @@ class Run:
 
     def bind(self) -> None:
         """Value, gradient and, for methods that use one, the operator at `theta`."""
-        if self.operator is not None:
-            self.operator.release()
-        f = g = None
-        if self.curvature is not None:
-            with left_alone(self.ob, self.theta):
-                operator = getattr(self._curved(), self.curvature)(self.theta)
-            as_curvature(operator, self.theta.size, self.curvature)
-            self.operator = CountedOperator(operator, self)
-            if self.sample is None:
-                f, g = getattr(operator, "value", None), getattr(operator, "gradient", None)
+        operator, f, g = self.bind_operator(), None, None
+        if operator is not None and self.sample is None:
+            f, g = getattr(operator, "value", None), getattr(operator, "gradient", None)
         if isinstance(f, (float, np.floating)) and isinstance(g, np.ndarray):
             self.n_gradients += 1
             self.f, self.g = float(f), g
@@ -205,6 +198,18 @@ class Run:
             self.f, self.g = self.value_and_gradient(self.theta)
         self.gnorm = norm(self.g)
         self.stale = False
+
+    def bind_operator(self) -> Any:
+        """The operator at `theta`, of `curvature` as it is now; None for methods without."""
+        if self.operator is not None:
+            self.operator.release()
+        if self.curvature is None:
+            return None
+        with left_alone(self.ob, self.theta):
+            operator = getattr(self._curved(), self.curvature)(self.theta)
+        as_curvature(operator, self.theta.size, self.curvature)
+        self.operator = CountedOperator(operator, self)
+        return operator
 
     def _curved(self) -> Any:
         """The objective whose curvature is used: all of it, or a random sample of its rows."""

@@ -144,9 +144,9 @@ def minimize(
           ``validation``).
         * ``stopped``: why the run ended, one of ``critical max_iter max_time max_products callback
           patience stalled diverged interrupted``; or ``degenerate`` (no descent found after tries
-          along the zeros of the Hessian), ``infinity`` (the infimum lies there), ``unbounded``,
-          ``kinks`` (of relu units hold it, without a proof). `status` is its number in this order,
-          0 for ``critical``.
+          along the zeros of the Hessian, or none but to x, from where the run did not go on),
+          ``infinity`` (the infimum lies there), ``unbounded``, ``kinks`` (of relu units hold it,
+          without a proof). `status` is its number in this order, 0 for ``critical``.
 
         Where kinks of relu units hold a run, theta moves to the point on them; the gradient of the
         loss is not small there, and `report` says how many kinks hold it and what is proved.

@@ -73,9 +73,11 @@ def test_steps_at_the_end_say_what_they_cost(dense_below):
     ],
 )
 def test_what_falls_without_end(dtype, far, f, bottomless, falls):
-    """Far out in its precision, below the start, and with no bound known."""
-    run = SimpleNamespace(theta=np.array([0.0, -far], dtype), f=f, f0=0.0)
+    """Far out in its precision, below the start, lower further out, and with no bound known."""
+    run = SimpleNamespace(theta=np.array([0.0, -far], dtype), f=f, f0=0.0, value=lambda t: t[1])
     assert Loop._falls_without_end(SimpleNamespace(run=run, bottomless=bottomless)) is falls
+    run.value = lambda t: -t[1]
+    assert not Loop._falls_without_end(SimpleNamespace(run=run, bottomless=bottomless))
 
 
 @pytest.mark.parametrize(

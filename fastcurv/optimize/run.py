@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import all_finite
 from ..critical.knowledge import as_curvature, as_gradient, as_number, left_alone, value_at
 from ..krylov.basis import as_product
 from ..protocols import ValueWithGradient
@@ -162,12 +163,18 @@ class Run:
         return self.cut is not None
 
     def value(self, theta: np.ndarray) -> float:
-        """The objective at `theta`."""
+        """The objective at `theta`; inf, unasked, where a step has left the numbers."""
+        if not all_finite(theta):
+            return np.inf
         self.n_values += 1
         return value_at(self.ob, theta)
 
     def value_and_gradient(self, theta: np.ndarray, ob: Any = None) -> tuple[float, np.ndarray]:
-        """Value and gradient, of the full objective or of `ob`."""
+        """Value and gradient, of the full objective or of `ob`; inf and NaN, unasked, where a step
+        has left the numbers.
+        """
+        if not all_finite(theta):
+            return np.inf, np.full_like(theta, np.nan)
         self.n_gradients += 1
         at_once = self.at_once if ob is None else isinstance(ob, ValueWithGradient)
         ob = ob or self.ob
@@ -248,7 +255,9 @@ class Run:
         }
         score = self.f
         if self.validation is not None:
-            score = entry["validation"] = value_at(self.validation, self.theta)
+            inside = all_finite(self.theta)
+            score = value_at(self.validation, self.theta) if inside else np.inf
+            entry["validation"] = score
         self.pending = len(self.history["loss"]), entry, score
         self.settle()
 

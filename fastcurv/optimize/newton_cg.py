@@ -86,7 +86,7 @@ class NewtonCG(Method):
         most.
         """
         size = min(max(self.bound, self._least()), 1e150)
-        return 1e-14 * size**2 / max(1.0, self.run.gnorm)
+        return float(1e-14 * size**2 / max(1.0, self.run.gnorm))
 
     def _descend(self, d: np.ndarray, weight: float) -> str | None:
         """Backtrack from the full step until the loss has fallen by a fraction of what the slope

@@ -110,7 +110,7 @@ def test_without_a_word_a_run_is_saved_twice_a_minute_at_most(monkeypatch):
     wrote = []
     saver.take = lambda loop: None
     saver._write = lambda loop: wrote.append(now[0])
-    loop = SimpleNamespace(run=SimpleNamespace(cut=False, iteration=3))
+    loop = SimpleNamespace(run=SimpleNamespace(cut=False, iteration=3, f=1.0))
     for now[0] in (1.0, 29.0, 31.0):
         saver.now_and_then(loop)
     assert wrote == [31.0]

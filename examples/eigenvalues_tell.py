@@ -49,7 +49,8 @@ def main(scale="normal", out="pictures"):
     minima = int(np.sum(kinds == "minimum"))
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_title(
-        f"{minima} of {len(rows)} critical points is a minimum; higher ones have more ways down"
+        f"{minima} of {len(rows)} critical points is a minimum;\n"
+        "higher ones mostly have more ways down"
     )
     ax.legend(frameon=False, title=f"{n}-{p}-{n} linear autoencoder")
     return Outcome(

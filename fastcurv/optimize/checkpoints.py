@@ -54,15 +54,16 @@ class Saver:
             due = loop.run.iteration % self.every == 0
         else:
             due = time.perf_counter() - self.saved_at > OFTEN
-        if due and not loop.run.cut:
+        if due and not loop.run.cut and np.isfinite(loop.run.f):
             self.take(loop)
             self._write(loop)
 
     def at_the_end(self, loop: Any) -> None:
-        """Save the end, or the start of the step that was cut."""
+        """Save the end, or the start of the step that was cut, or led out of the numbers."""
         if self.path is None:
             return
-        if self.snapshot is None or not (loop.run.cut or loop.why in ("interrupted", "critical")):
+        before = loop.run.cut or loop.why in ("interrupted", "critical", "diverged")
+        if self.snapshot is None or not before:
             self.take(loop)
         self._write(loop)
 

@@ -23,6 +23,7 @@ from .verdict import ENDINGS, STATUS, Outcome
 
 IDLE = 50  # iterations of a second-order method without progress
 CRAWL = 100  # iterations that gain less than a hundredth of the loss
+DOUBLINGS = 8  # of a theta far out, to see whether the loss falls on
 WALK = 20  # steps of a walk from a kick
 REST = 12  # steps past the default tolerance, or until the gradient is SHARE of it
 SHARE = 1e-4
@@ -71,7 +72,9 @@ class Loop:
             if not alike(self.facts(), facts.get("loop")):
                 raise damaged("it holds no facts of the loop")
             run.load(part(arrays, "run."), facts.get("run"))
-            self.mark, self.small_gains, self.gradient_tol, self.rest = facts["loop"]
+            self.mark, self.small_gains, tolerance, self.rest, *rest = facts["loop"]
+            wanted, self.ending.moves, self.ending.small = rest
+            self.gradient_tol = tolerance if wanted == self.wanted else self.wanted
         spent = run.n_gradients
         run.bind()
         if facts:
@@ -81,7 +84,7 @@ class Loop:
             raise ValueError(
                 f"the objective is not finite at theta0: value {run.f}, gradient norm {run.gnorm}"
             )
-        run.f0 = run.f
+        run.f0 = run.history["loss"][0] if run.history["loss"] else run.f
         self.method = self.maker(run, **self.ask.options)
         if facts:
             of_method = part(arrays, "method."), facts.get("method_facts")
@@ -171,15 +174,27 @@ class Loop:
         return self.run.gnorm <= self.gradient_tol and not self.run.stale
 
     def _falls_without_end(self) -> bool:
-        """Whether the run is far out and far down, where no bound on the value is known."""
+        """Whether the run is far out and far down, where no bound on the value is known, and falls
+        on at the next doublings of theta, as far as numbers go.
+        """
         run = self.run
         far = 1e30 if run.theta.dtype == np.float64 else 1e8
         down = run.f < run.f0 and self.bottomless
-        return down and bool(np.abs(run.theta).max() > far)
+        if not (down and np.abs(run.theta).max() > far):
+            return False
+        f = run.f
+        for i in range(1, DOUBLINGS + 1):
+            before, f = f, run.value(run.theta * run.theta.dtype.type(2.0**i))
+            if not np.isfinite(f):
+                break
+            if not f < before:
+                return False
+        return True
 
     def facts(self) -> list[Any]:
         """What a resumed loop needs beside the run's and the method's state."""
-        return [self.mark, self.small_gains, self.gradient_tol, self.rest]
+        moves = [self.ending.moves, self.ending.small]
+        return [self.mark, self.small_gains, self.gradient_tol, self.rest, self.wanted, *moves]
 
     def _goes_on_to_rest(self) -> bool:
         """Past a default tolerance, to where Newton's steps contract: the last ones cost little."""
@@ -211,7 +226,7 @@ class Loop:
             return "critical"
         if not self.ask.verdict or self.ending.left(1.0) > 0:
             H = run.ob.hessian(run.theta)
-            starts = suspects(run.ob, run.theta, H)
+            starts = suspects(run.ob, run.theta, H, run.g)
             curvature, v, rounding, spent = lowest_curvature(
                 H, run.rng, starts, max_products=40, stop=run.out_of_budget
             )
@@ -295,8 +310,9 @@ class Loop:
         Of a smooth function its change shrinks with the step.
         """
         run, kind = self.run, self.run.theta.dtype.type
-        length = np.sqrt(run.eps) * max(1.0, norm(run.theta))
-        step = run.g * kind(-length / run.gnorm)
+        unit = np.sqrt(run.eps) * np.maximum(1.0, np.abs(run.theta))  # of each parameter by itself
+        moved = np.abs(run.g) > 0
+        step = run.g * kind(-(unit[moved] / np.abs(run.g[moved])).min(initial=np.inf))
         jumps = []
         for t in (100.0, 1.0):
             g = run.value_and_gradient(run.theta + kind(t) * step)[1]
@@ -306,8 +322,8 @@ class Loop:
             return None
         return (
             f"the gradient jumps by {close / run.gnorm:.2g} of its norm within "
-            f"{norm(step):.1g}: a kink, such as ReLU's at 0, holds the run, and its "
-            "Hessian there says nothing of the other side"
+            f"{norm(step):.1g}, as at a kink, such as ReLU's at 0: its Hessian there says "
+            "nothing of the other side"
         )
 
     def _held_by_kinks(self) -> None:
@@ -356,7 +372,8 @@ class Loop:
         if outcome is not None:
             x, kind, sentence = np.array(outcome.theta), outcome.kind, outcome.sentence
         elif gnorm <= self.wanted:
-            kind, sentence = None, f"the gradient has norm {gnorm:.3g}; no verdict was asked for"
+            kind, asked = None, "reached" if self.ask.verdict else "asked for"
+            sentence = f"the gradient has norm {gnorm:.3g}; no verdict was {asked}"
         ending = self.sentence or ENDINGS.get(self.why or "")
         clause = sentence[0].lower() + sentence[1:]
         message = sentence if ending is None else f"{ending}; {clause}"

@@ -141,11 +141,7 @@ class Ending:
         self.run.n_products += polished.n_products
         self.run.n_gradients += polished.n_gradients
         theta = polished.theta
-        report = classify(
-            ob, theta.astype(np.float64), gradient_tol=self.gradient_tol,
-            curvature_tol=CURVATURE_TOL, failure_probability=RISK, dense_below=below,
-        )  # fmt: skip
-        self.run.n_products += int(report.n_products)
+        report = self._classified(theta, below)
         sentence = without_calls(report.reason)
         if report.kind != "not_critical" and not report.n_negative:
             there = self._nearest(theta, report)
@@ -170,7 +166,8 @@ class Ending:
             there = self._at_the_bound(theta, report, sentence)
         if there is not None:
             return there
-        if moves and not near and self.gradient_tol is None and not report.n_negative:
+        tried = moves and not near and self.gradient_tol is None and not report.n_negative
+        if tried:
             f = self.run.value(theta)  # steps end here, Newton's model does not: the side of a cube
             found = self._tries(theta, f)
             if found is not None:
@@ -179,10 +176,19 @@ class Ending:
         self.moves += further
         if further:
             return Outcome("critical", "not_critical", False, sentence, theta, report, True)
-        if not near and report.at_nearest is None and not report.n_negative:
+        if tried and report.at_nearest is None:
             sentence += "; degenerate: no descent found, and Newton's steps end at no point near"
             return Outcome("degenerate", report.kind, False, sentence, theta, report)
         return Outcome("critical", report.kind, False, sentence, theta, report)
+
+    def _classified(self, theta: np.ndarray, below: int) -> Any:
+        """What `classify` says of theta."""
+        report = classify(
+            self.run.ob, theta.astype(np.float64), gradient_tol=self.gradient_tol,
+            curvature_tol=CURVATURE_TOL, failure_probability=RISK, dense_below=below,
+        )  # fmt: skip
+        self.run.n_products += int(report.n_products)
+        return report
 
     def _steps_on(self, theta: np.ndarray, report: Any) -> bool:
         """Whether further steps may come to a point that is critical, or, where H is definite, to
@@ -272,7 +278,7 @@ class Ending:
         )  # fmt: skip
 
     def _along(self, theta: np.ndarray, report: Any) -> Outcome | None:
-        """The lowest point along proved negative curvature, or None."""
+        """To the lowest point along proved negative curvature, or None."""
         if report.escape_direction is None:
             return None
         f = self.run.value(theta)
@@ -281,21 +287,37 @@ class Ending:
         if not lowest < f - value_rounding(f, theta.dtype):
             return None
         found = theta + theta.dtype.type(t) * unit, lowest
-        outcome = self._lower(found, f, True, report)
-        return outcome if outcome.go_on else None
+        return self._onward(found, f, report) if self._pays(lowest, f) else None
 
     def _lower(
         self, found: tuple[np.ndarray, float], f: float, moves: bool, report: Any
     ) -> Outcome:
-        """Go on from a lower point; without end only as long as it pays. From a theta that is not
-        critical by further steps too: the tolerance that called it at rest is too wide.
+        """Go on from a lower point, or end there: what is said then is said of that point."""
+        if self._pays(found[1], f) and moves:
+            return self._onward(found, f, report)
+        theta, lowest = found
+        below = self.dense_below()
+        there = None if below is None else self._classified(theta, below)
+        kind = None if there is None else there.kind
+        sentence = (
+            f"the run came to rest at a loss of {f:.9g}, and tries from there led to x, where it "
+            f"is {lowest:.9g}"
+        )
+        return Outcome("degenerate", kind, False, sentence, theta, there)
+
+    def _onward(self, found: tuple[np.ndarray, float], f: float, report: Any) -> Outcome:
+        """On from a lower point. From a theta that is not critical by further steps too: the
+        tolerance that called it at rest is too wide.
         """
-        self.small = self.small + 1 if f - found[1] < SMALL * abs(f) else 0
-        self.moves += 1
         sentence = f"the loss is lower nearby, {found[1]:.9g} for {f:.9g}: no minimum"
-        on = moves and self.small <= FEW
         kind = "not_critical" if report.kind == "not_critical" else "degenerate"
-        return Outcome("degenerate", kind, False, sentence, found[0], report, on)
+        return Outcome("degenerate", kind, False, sentence, found[0], report, True)
+
+    def _pays(self, lowest: float, f: float) -> bool:
+        """Whether moves to lower points may go on: without end only as long as they gain."""
+        self.small = self.small + 1 if f - lowest < SMALL * abs(f) else 0
+        self.moves += 1
+        return self.small <= FEW
 
     def _can_go_on(self, theta: np.ndarray) -> bool:
         """Whether the gradient is above its own rounding, so that further steps may lower it, and

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import check_positive, check_positive_int
+from ..checks import all_finite, check_positive, check_positive_int
 from ..protocols import Batched, Epochs
 from .run import Method
 from .schedules import as_schedule
@@ -49,6 +49,7 @@ class _FirstOrder(Method):
     """
 
     batch_size: int | None
+    clip: Any
     rate: Callable[[int], float]
     scratch: Any
     t: int
@@ -63,8 +64,11 @@ class _FirstOrder(Method):
         else:
             rate = check_positive(rate, "learning_rate")
             self.rate = as_schedule(self.schedule, rate, self.delta, self.hold)
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"clip is {self.clip!r}; wanted None or a gradient norm > 0")
+        if self.clip is not None and not (isinstance(self.clip, float) and self.clip == np.inf):
+            self.clip = check_positive(self.clip, "clip")
+        for name in ("delta", "hold"):  # of no use to every schedule, but never nonsense
+            if getattr(self, name) is not None:
+                check_positive(getattr(self, name), name)
         check_positive_int(self.record_every, "record_every")
         self.t, self.kept_arrays = 0, self.buffers
         self.scratch = np.empty_like(self.run.theta)
@@ -95,6 +99,7 @@ class _FirstOrder(Method):
             self.batch_size is None
             or self.run.cut
             or (self.run.iteration + 1) % self.record_every == 0
+            or not all_finite(self.run.theta)
         ):
             self.run.bind()
         else:
@@ -128,7 +133,15 @@ class _FirstOrder(Method):
             norm = float(np.linalg.norm(g))
             if norm > self.clip:
                 g = g * g.dtype.type(self.clip / norm)
-        self.update(g, self.run.theta.dtype.type(self.rate(self.t)))
+        self.update(g, self.run.theta.dtype.type(self._rate()))
+
+    def _rate(self) -> float:
+        rate = self.rate(self.t)
+        if not (isinstance(rate, (int, float, np.integer, np.floating)) and 0 <= rate < np.inf):
+            raise ValueError(
+                f"the learning rate of update {self.t} is {rate!r}; wanted a finite number >= 0"
+            )
+        return float(rate)
 
     def _descend(self, rate: Any, direction: np.ndarray) -> None:
         np.multiply(direction, rate, out=self.scratch)
@@ -179,6 +192,7 @@ class RMSProp(_FirstOrder):
     """s = rho s + (1 - rho) g^2; theta -= a g / (sqrt(s) + eps)."""
 
     rho: float
+    eps: float
     squares: np.ndarray
 
     defaults = {**_COMMON, "rho": 0.99, "eps": 1e-8}
@@ -188,6 +202,7 @@ class RMSProp(_FirstOrder):
     def prepare(self) -> None:
         super().prepare()
         self.rho = _fraction(self.rho, "rho")
+        self.eps = check_positive(self.eps, "eps", zero=True)
 
     def _average_squares(self, g: np.ndarray, keep: float) -> None:
         kind = g.dtype.type
@@ -222,6 +237,7 @@ class Adam(RMSProp):
 
     def prepare(self) -> None:
         _FirstOrder.prepare(self)
+        self.eps = check_positive(self.eps, "eps", zero=True)
         self.beta1, self.beta2 = _fraction(self.beta1, "beta1"), _fraction(self.beta2, "beta2")
 
     def update(self, g: np.ndarray, rate: Any) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from ..checks import check_positive_int
 from ..protocols import Array
 from ..vectors import combine_rows, compact_weights, dot, norm, project_rows
+from .resume import damaged
 from .run import Method
 from .wolfe import Trial, descend_along
 
@@ -90,30 +91,44 @@ class LBFGS(Method):
 
     def _remember(self, s: np.ndarray, y: np.ndarray) -> None:
         """Make the pair the newest, and multiply all with the gradient at hand."""
-        m, curved = len(self.inner), dot(s, y) > FLAT * norm(s) * norm(y)
-        if curved:
+        m, row = len(self.inner), None
+        if dot(s, y) > FLAT * norm(s) * norm(y):
             row = self.count if self.count < m else self.first
             self.first = (self.first + (self.count == m)) % m
             self.count = min(self.count + 1, m)
             self.pairs[2 * row], self.pairs[2 * row + 1] = s, y
+        if self.count:
+            self._multiply(row)
+
+    def _multiply(self, row: int | None) -> None:
+        """The products of all pairs with the gradient, and with the change in a row if it is
+        new.
+        """
         k = self.count
-        if not k:
-            return
         of_y, of_g = project_rows(self.pairs[: 2 * k], self.newest)
         self.products[: 2 * k] = of_g
-        if curved:
+        if row is not None:
             self.cross[:k, row] = of_y[0::2]
             self.inner[:k, row] = self.inner[row, :k] = of_y[1::2]
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        m = len(self.inner)
-        rows = [(i, 2 * ((self.first + i) % m)) for i in range(self.count)]
-        steps = {f"s{i}": self.pairs[at].copy() for i, at in rows}
-        return steps | {f"y{i}": self.pairs[at + 1].copy() for i, at in rows}, {}
+        rows = range(self.count)
+        steps = {f"s{i}": self.pairs[2 * i].copy() for i in rows}
+        changes = {f"y{i}": self.pairs[2 * i + 1].copy() for i in rows}
+        return steps | changes, {"first": self.first}
 
     def load(self, arrays: Any, facts: Any) -> None:
-        self.newest[1] = self.run.g
-        for i in range(len(self.inner)):
-            if f"s{i}" in arrays and f"y{i}" in arrays:
-                self.newest[0] = arrays[f"y{i}"]
-                self._remember(arrays[f"s{i}"], self.newest[0])
+        """Every pair in the row where it was: sums over rows are then those of the run that was
+        saved, to the last bit.
+        """
+        m, first = len(self.inner), facts["first"]
+        while self.count < m and f"s{self.count}" in arrays and f"y{self.count}" in arrays:
+            self.pairs[2 * self.count] = arrays[f"s{self.count}"]
+            self.pairs[2 * self.count + 1] = arrays[f"y{self.count}"]
+            self.count += 1
+        if first >= m or (first and self.count < m):
+            raise damaged(f"its oldest pair is in row {first} of {self.count}")
+        self.first, self.newest[1] = first, self.run.g
+        for row in ((first + i) % m for i in range(self.count)):  # from the oldest on
+            self.newest[0] = self.pairs[2 * row + 1]
+            self._multiply(row)

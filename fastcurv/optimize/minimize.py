@@ -115,8 +115,8 @@ def minimize(
     checkpoint_every : int, optional
         Iterations between saves; default: as many as make two a minute at most.
     resume : path, optional
-        Continue a saved run of the same method, options and objective, bit for bit as if it had not
-        been stopped. Another loss at the theta that was saved is an error.
+        Continue a saved run of the same method, options, objective and validation, bit for bit as
+        if it had not been stopped. Another loss at the theta that was saved is an error.
     verdict : bool
         False: no `classify` at the end, so `success` stays False.
     **options
@@ -144,9 +144,9 @@ def minimize(
           ``validation``).
         * ``stopped``: why the run ended, one of ``critical max_iter max_time max_products callback
           patience stalled diverged interrupted``; or ``degenerate`` (no descent found after tries
-          along the zeros of the Hessian), ``infinity`` (the infimum lies there), ``unbounded``,
-          ``kinks`` (of relu units hold it, without a proof). `status` is its number in this order,
-          0 for ``critical``.
+          along the zeros of the Hessian, or none but to x, from where the run did not go on),
+          ``infinity`` (the infimum lies there), ``unbounded``, ``kinks`` (of relu units hold it,
+          without a proof). `status` is its number in this order, 0 for ``critical``.
 
         Where kinks of relu units hold a run, theta moves to the point on them; the gradient of the
         loss is not small there, and `report` says how many kinks hold it and what is proved.

@@ -71,11 +71,11 @@ def lowest_curvature(
                 return curvature, v, rounding, space.m
 
 
-def suspects(ob: Any, theta: np.ndarray, H: Any) -> list[np.ndarray]:
-    """Start vectors in which negative curvature may show early: the gradient and the objective's
-    probes.
+def suspects(ob: Any, theta: np.ndarray, H: Any, g: Any = None) -> list[np.ndarray]:
+    """Start vectors in which negative curvature may show early: the gradient, where it is known as
+    `g` or from H at no price, and the objective's probes.
     """
-    g = getattr(H, "gradient", None)
+    g = getattr(H, "gradient", None) if g is None else g
     if g is None and isinstance(ob, Differentiable):
         g = as_gradient(ob.gradient(theta), theta.size, None)
     starts = [] if g is None else [np.asarray(g)]

@@ -119,7 +119,7 @@ class _InSpace(Method):
                 self.accepted()
                 run.arrive()
                 return None
-            if norm(self.vector) <= run.eps * max(1.0, norm(run.theta)):
+            if (np.abs(self.vector) <= run.eps * np.maximum(1.0, np.abs(run.theta))).all():
                 return "steps have become as short as rounding without lowering the loss"
             if run.cut:
                 return None
@@ -340,10 +340,8 @@ class GaussNewton(_Damped):
 
     def _turn_to(self, curvature: str) -> None:
         """Take the curvature from another matrix from here on."""
-        run = self.run
-        self.exact, run.curvature, spent = curvature == "hessian", curvature, run.n_gradients
-        run.bind()
-        run.n_gradients = spent  # the gradient at this point is known and counted
+        self.exact, self.run.curvature = curvature == "hessian", curvature
+        self.run.bind_operator()
 
     def subproblem(
         self, values: np.ndarray, linear: np.ndarray

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..checks import check_positive, check_positive_int
@@ -9,6 +11,8 @@ from ..krylov.capped_cg import Workspace, capped_cg
 from ..vectors import dot, norm
 from .line_search import first_length, line_minimum
 from .run import Method, Worth
+
+LEAST = 1e-6  # of a shift, where no curvature was seen
 
 
 class NewtonCG(Method):
@@ -40,24 +44,49 @@ class NewtonCG(Method):
         self.work = Workspace(len(self.run.theta), self.run.theta.dtype)
 
     def step(self) -> str | None:
-        run = self.run
-        weight = self._first_weight() if self.weight is None else self.weight
+        run, (g, unit) = self.run, self._in_range()
+        weight = self._first_weight(g) if self.weight is None else self.weight
         eps = np.sqrt(weight * run.gnorm)
         tolerance = min(self.forcing, np.sqrt(run.gnorm))
         d, curvature, self.bound = capped_cg(
-            run.operator.product, run.g, eps, tolerance, self.work,
+            run.operator.product, g, eps, tolerance, self.work,
             bound=self.bound, max_iter=self.max_cg, stop=run.out_of_budget,
             worth=Worth(self.thrift, run.step_price()),
         )  # fmt: skip
-        return self._descend(d, weight) if curvature is None else self._follow(d)
+        if curvature is not None:
+            return self._follow(d)
+        if unit != 1:
+            d *= unit
+        return self._descend(d, weight)
 
-    def _first_weight(self) -> float:
+    def _in_range(self) -> tuple[np.ndarray, Any]:
+        """The gradient over a power of two, and that: squares of its length are numbers then."""
+        run, kind = self.run, self.run.theta.dtype.type
+        least = float(np.finfo(kind).tiny) ** 0.25
+        if least <= run.gnorm <= 1 / least:
+            return run.g, kind(1)
+        unit = kind(2.0 ** np.frexp(run.gnorm)[1])
+        return run.g / unit, unit
+
+    def _least(self) -> float:
+        """What a shift is at least of, where curvature is not known: less where the gradient is."""
+        return float(max(min(LEAST, self.run.gnorm), 1e-140))
+
+    def _first_weight(self, g: np.ndarray) -> float:
         """The shift of the first step is a hundredth of the curvature along the gradient."""
         run = self.run
-        run.operator.product(run.g, self.work.Hp)
-        self.bound = norm(self.work.Hp) / run.gnorm
-        self.weight = weight = float(max(min(0.01 * self.bound, 1e150) ** 2, 1e-12) / run.gnorm)
+        run.operator.product(g, self.work.Hp)
+        self.bound = norm(self.work.Hp) / norm(g)
+        shift = max(min(0.01 * self.bound, 1e150), self._least())
+        self.weight = weight = float(shift**2 / run.gnorm)
         return weight
+
+    def _least_weight(self) -> float:
+        """Of the curvature seen a ten-millionth, times the root of a gradient's norm of 1 at
+        most.
+        """
+        size = min(max(self.bound, self._least()), 1e150)
+        return float(1e-14 * size**2 / max(1.0, self.run.gnorm))
 
     def _descend(self, d: np.ndarray, weight: float) -> str | None:
         """Backtrack from the full step until the loss has fallen by a fraction of what the slope
@@ -67,9 +96,7 @@ class NewtonCG(Method):
         t = self._backtrack(d)
         if t is None:
             return self._downhill()
-        self.weight = (
-            weight * 4.0 if t < 1.0 else max(weight * 0.25, 1e-14 * max(self.bound, 1e-6) ** 2)
-        )
+        self.weight = weight * 4.0 if t < 1.0 else max(weight * 0.25, self._least_weight())
         run.arrive()
         return None
 

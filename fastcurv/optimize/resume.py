@@ -135,6 +135,16 @@ def check_run(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
         or rows.max() >= count
     ):
         raise damaged("its rows are none of the data's")
+    _check_history(arrays, facts, run)
+
+
+def _check_history(arrays: dict[str, np.ndarray], facts: Any, run: Any) -> None:
+    watched = "history.validation" in arrays
+    if watched != (run.validation is not None):
+        raise ValueError(
+            f"the checkpoint to resume was saved {'with' if watched else 'without'} validation; "
+            "wanted the same of the run that goes on"
+        )
     for key in run.history:
         values = arrays.get("history." + key)
         if values is None or values.shape != (facts["records"],) or values.dtype != np.float64:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import all_finite
 from ..critical.knowledge import as_curvature, as_gradient, as_number, left_alone, value_at
 from ..krylov.basis import as_product
 from ..protocols import ValueWithGradient
@@ -162,12 +163,18 @@ class Run:
         return self.cut is not None
 
     def value(self, theta: np.ndarray) -> float:
-        """The objective at `theta`."""
+        """The objective at `theta`; inf, unasked, where a step has left the numbers."""
+        if not all_finite(theta):
+            return np.inf
         self.n_values += 1
         return value_at(self.ob, theta)
 
     def value_and_gradient(self, theta: np.ndarray, ob: Any = None) -> tuple[float, np.ndarray]:
-        """Value and gradient, of the full objective or of `ob`."""
+        """Value and gradient, of the full objective or of `ob`; inf and NaN, unasked, where a step
+        has left the numbers.
+        """
+        if not all_finite(theta):
+            return np.inf, np.full_like(theta, np.nan)
         self.n_gradients += 1
         at_once = self.at_once if ob is None else isinstance(ob, ValueWithGradient)
         ob = ob or self.ob
@@ -188,16 +195,9 @@ class Run:
 
     def bind(self) -> None:
         """Value, gradient and, for methods that use one, the operator at `theta`."""
-        if self.operator is not None:
-            self.operator.release()
-        f = g = None
-        if self.curvature is not None:
-            with left_alone(self.ob, self.theta):
-                operator = getattr(self._curved(), self.curvature)(self.theta)
-            as_curvature(operator, self.theta.size, self.curvature)
-            self.operator = CountedOperator(operator, self)
-            if self.sample is None:
-                f, g = getattr(operator, "value", None), getattr(operator, "gradient", None)
+        operator, f, g = self.bind_operator(), None, None
+        if operator is not None and self.sample is None:
+            f, g = getattr(operator, "value", None), getattr(operator, "gradient", None)
         if isinstance(f, (float, np.floating)) and isinstance(g, np.ndarray):
             self.n_gradients += 1
             self.f, self.g = float(f), g
@@ -205,6 +205,18 @@ class Run:
             self.f, self.g = self.value_and_gradient(self.theta)
         self.gnorm = norm(self.g)
         self.stale = False
+
+    def bind_operator(self) -> Any:
+        """The operator at `theta`, of `curvature` as it is now; None for methods without."""
+        if self.operator is not None:
+            self.operator.release()
+        if self.curvature is None:
+            return None
+        with left_alone(self.ob, self.theta):
+            operator = getattr(self._curved(), self.curvature)(self.theta)
+        as_curvature(operator, self.theta.size, self.curvature)
+        self.operator = CountedOperator(operator, self)
+        return operator
 
     def _curved(self) -> Any:
         """The objective whose curvature is used: all of it, or a random sample of its rows."""
@@ -243,7 +255,9 @@ class Run:
         }
         score = self.f
         if self.validation is not None:
-            score = entry["validation"] = value_at(self.validation, self.theta)
+            inside = all_finite(self.theta)
+            score = value_at(self.validation, self.theta) if inside else np.inf
+            entry["validation"] = score
         self.pending = len(self.history["loss"]), entry, score
         self.settle()
 

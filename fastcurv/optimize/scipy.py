@@ -10,6 +10,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 from scipy.sparse.linalg import LinearOperator
 
+from ..checks import check_array
 from .minimize import minimize
 
 
@@ -66,7 +67,7 @@ def _run(method: str, fun: Any, x0: Any, given: dict[str, Any]) -> OptimizeResul
         if theirs in given:
             given.setdefault(ours, given.pop(theirs))
     given.pop("disp", None)
-    x0 = np.atleast_1d(np.asarray(x0, dtype=np.float64)).ravel()
+    x0 = np.atleast_1d(check_array(x0, "x0", np.float64)).ravel()
     args = problem.pop("args")
     args = () if args is None else args if isinstance(args, tuple) else (args,)
     ob = _FunctionObjective(fun, args, n_params=len(x0), **problem)

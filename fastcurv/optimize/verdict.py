@@ -31,7 +31,7 @@ ENDINGS = {
     "patience": "the validation loss has not improved for `patience` records",
     "diverged": "the loss is no longer finite",
     "interrupted": "interrupted from the keyboard: this is the best point known",
-    "unbounded": "the loss falls without end: it has no minimum this way",
+    "unbounded": "the loss falls without end, as far as seen",
 }
 CURVATURE_TOL = 1e-4  # negative curvature below this share of the spectrum is looked for ...
 RISK = 1e-3  # ... and missed with at most this probability, where n is too large for all of it

@@ -79,7 +79,8 @@ def eigsh(
         operator itself.
     precision : str, optional
         ``"mixed"``: Krylov in float32 by ``op.astype("float32")``, then pairs confirmed and, where
-        needed, refined by a few float64 products.
+        needed, refined by a few float64 products. Which pairs are the extreme ones is seen in
+        float32: values closer than its tolerance may stand for one another, as `unseen` says.
     probe : bool, optional
         Whether to look with a second random start for copies of multiple eigenvalues, which one
         start cannot see. It adds at most a twelfth to the products, or 4 of them, and so sees

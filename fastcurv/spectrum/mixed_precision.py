@@ -52,6 +52,7 @@ def mixed_pairs(
     refiner.n_low = found.n_products
     values, rows, residuals, targets = refiner.run(tol, asked.relative, asked.max_products)
     spent = refiner.n_low + refiner.n_high
+    unseen = max(found.unseen, found.tol * found.scale)  # closer float32 told nothing apart
     left = asked.max_products - spent
     if (residuals > targets).any() and 2 * k <= left and not found.interrupted:
         further = replace(asked, tol=tol, max_products=left, probe=False)
@@ -62,7 +63,7 @@ def mixed_pairs(
             n_products=spent + rest.n_products,
             n_low=refiner.n_low,
             probed=found.probed,
-            unseen=found.unseen,
+            unseen=unseen,
         )
     return replace(
         found,
@@ -74,6 +75,7 @@ def mixed_pairs(
         n_products=spent,
         n_low=refiner.n_low,
         scale=refiner.scale,
+        unseen=unseen,
     )
 
 

@@ -155,7 +155,9 @@ def diagonal(
     Returns
     -------
     Estimate
-        ``estimate (n,), stderr (n,), n_products``; errors as for `trace`, entry by entry.
+        ``estimate (n,), stderr (n,), n_products``; errors as for `trace`, entry by entry, from 18
+        samples on. With fewer, two standard errors of ``"xdiag"`` cover 9 times in 10 where n is
+        hardly more and the operator all but diagonal.
 
     Raises
     ------

@@ -313,6 +313,33 @@ def test_lbfgs_continues_from_the_saved_point(tmp_path):
     assert second.success and second.nit > 10 and second.history["loss"][10] == first.fun
 
 
+def test_another_tolerance_holds_from_where_a_run_goes_on(tmp_path):
+    ob, path = rosenbrock(), tmp_path / "run"
+    for method in ("l-bfgs", "trust-region"):
+        how = {"verdict": False, "seed": 0}
+        minimize(ob, np.full(6, -1.5), method, gradient_tol=1.0, checkpoint=path, **how)
+        finer = minimize(ob, None, method, gradient_tol=1e-4, resume=path, **how)
+        assert finer.stopped == "critical" and np.linalg.norm(finer.jac) <= 1e-4
+
+
+def test_a_run_that_fell_without_end_has_done_so_when_resumed(tmp_path):
+    """Far down is measured from where the run began, not from where it was saved."""
+    ob, path = QuadraticObjective(np.diag([-2.0, 2.0])), tmp_path / "run"
+    first = minimize(ob, np.ones(2), "trust-region", seed=0, checkpoint=path)
+    again = minimize(ob, None, "trust-region", seed=0, resume=path)
+    assert first.stopped == again.stopped == "unbounded" and again.nit == first.nit
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_run_with_validation_is_not_resumed_without(watched, tmp_path):
+    """Its best point is by another score."""
+    ob, path = regression(), tmp_path / "run"
+    one, other = ({"validation": regression(seed=1)}, {})[:: 1 if watched else -1]
+    minimize(ob, np.zeros(5), "adam", max_iter=3, checkpoint=path, **one)
+    with pytest.raises(ValueError, match=f"saved {'with' if watched else 'without'} validation"):
+        minimize(ob, None, "adam", max_iter=6, resume=path, **other)
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_run_that_diverged_has_diverged_when_resumed(tmp_path):
     """It ends as before, at the best point known; no start is blamed."""

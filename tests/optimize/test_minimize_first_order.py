@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import fastcurv as fc
 from fastcurv.optimize.minimize import minimize
 from fastcurv.optimize.schedules import (
     as_schedule,
@@ -179,3 +180,20 @@ def test_robbins_monro_does_not_guess():
 def test_bad_schedules_are_one_clear_sentence(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_an_epoch_that_leaves_the_numbers_has_diverged(dtype, every, rng, tmp_path):
+    """No theta of the caller's is blamed; the best point recorded is handed out, and the run saved
+    is that from before the step.
+    """
+    X, path = rng.standard_normal((60, 3)), tmp_path / "run"
+    model = fc.MLP([3, 4, 4, 1], "relu", dtype=dtype)
+    ob, start = fc.Objective(model, X, np.sin(X.sum(axis=1)), "mse"), model.init(seed=0)
+    how = {"learning_rate": 1e4, "batch_size": 5, "record_every": every, "validation": ob}
+    found = minimize(ob, start, "momentum", seed=0, max_iter=9, checkpoint=path, **how)
+    assert found.stopped == "diverged" and not found.success
+    assert np.array_equal(found.x, start) and found.fun == ob.value(start)
+    again = minimize(ob, None, "momentum", resume=path, max_iter=9, **how)
+    assert again.stopped == "diverged" and again.nit == found.nit and again.fun == found.fun

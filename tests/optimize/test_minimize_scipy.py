@@ -66,3 +66,10 @@ def test_scipys_own_name_of_the_tolerance_is_no_old_one():
         )
     assert found.stopped == "max_iter" and "above gradient_tol = 1e-07" in found.message
     assert found.message.startswith("Ended by max_iter;")
+
+
+@pytest.mark.parametrize("x0", [np.ones(2) * 1j, ["a", "b"]])
+def test_a_start_that_is_not_real_is_refused_by_name(x0):
+    how = {"jac": scipy.optimize.rosen_der, "hess": scipy.optimize.rosen_hess}
+    with pytest.raises((TypeError, ValueError), match="x0"):
+        scipy.optimize.minimize(scipy.optimize.rosen, x0, method=trust_region, **how)

@@ -73,9 +73,11 @@ def test_steps_at_the_end_say_what_they_cost(dense_below):
     ],
 )
 def test_what_falls_without_end(dtype, far, f, bottomless, falls):
-    """Far out in its precision, below the start, and with no bound known."""
-    run = SimpleNamespace(theta=np.array([0.0, -far], dtype), f=f, f0=0.0)
+    """Far out in its precision, below the start, lower further out, and with no bound known."""
+    run = SimpleNamespace(theta=np.array([0.0, -far], dtype), f=f, f0=0.0, value=lambda t: t[1])
     assert Loop._falls_without_end(SimpleNamespace(run=run, bottomless=bottomless)) is falls
+    run.value = lambda t: -t[1]
+    assert not Loop._falls_without_end(SimpleNamespace(run=run, bottomless=bottomless))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_without_a_word_a_run_is_saved_twice_a_minute_at_most(monkeypatch):
     wrote = []
     saver.take = lambda loop: None
     saver._write = lambda loop: wrote.append(now[0])
-    loop = SimpleNamespace(run=SimpleNamespace(cut=False, iteration=3))
+    loop = SimpleNamespace(run=SimpleNamespace(cut=False, iteration=3, f=1.0))
     for now[0] in (1.0, 29.0, 31.0):
         saver.now_and_then(loop)
     assert wrote == [31.0]

@@ -14,6 +14,13 @@ OB = fc.Objective(fc.MLP([2, 3, 1]), np.eye(2), [0.0, 1.0], "mse")
 THETA = OB.model.init(seed=0)
 BAD = {
     "clip": ("adam", {"clip": -1.0}, ValueError, "clip"),
+    "clip of a word": ("adam", {"clip": "a"}, TypeError, "clip is 'a'; wanted"),
+    "eps": ("adam", {"eps": -1.0}, ValueError, "eps is -1.0; wanted"),
+    "eps of None": ("rmsprop", {"eps": None}, TypeError, "eps is None; wanted"),
+    "delta": ("sgd", {"delta": "a"}, TypeError, "delta is 'a'; wanted"),
+    "hold": ("sgd", {"hold": 0}, ValueError, "hold is 0.0; wanted"),
+    "rate": ("sgd", {"learning_rate": lambda t: np.nan}, ValueError, "of update 1 is nan; wanted"),
+    "rate None": ("sgd", {"schedule": lambda t: None}, ValueError, "of update 1 is None; wanted"),
     "record_every": ("adam", {"record_every": 1.5}, TypeError, "record_every"),
     "record_every True": ("adam", {"record_every": True}, TypeError, "record_every"),
     "batch_size": ("adam", {"batch_size": 0}, ValueError, "batch_size"),

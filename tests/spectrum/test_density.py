@@ -213,3 +213,24 @@ def test_copies_of_an_outlier_keep_their_weight(rng):
         off.append((moment.estimate - spectrum.mean()) / moment.stderr)
     assert np.sum(np.abs(off) <= 2) >= binom.ppf(1e-4, 40, 0.95)
     assert abs(np.mean(off)) <= 4 / 40**0.5
+
+
+@pytest.mark.parametrize("power", [-1, 0.5, "2", True])
+def test_powers_that_a_quadrature_does_not_integrate_are_refused(power):
+    d = spectral_density(np.diag(np.linspace(-1.0, 1.0, 30)), 2, 10, seed=0)
+    with pytest.raises(ValueError, match="power is .*; wanted an int >= 0"):
+        d.moment(power)
+
+
+@pytest.mark.parametrize(("low", "high"), [(np.nan, 1.0), (-1.0, np.nan), ("0", 1.0)])
+def test_ends_of_a_mass_that_are_no_numbers_are_refused(low, high):
+    d = spectral_density(np.diag(np.linspace(-1.0, 1.0, 30)), 2, 10, seed=0)
+    with pytest.raises(ValueError, match="(low|high) is .*; wanted a number"):
+        d.mass(low, high)
+
+
+def test_a_moment_beyond_the_numbers_is_refused():
+    d = spectral_density(np.diag(np.linspace(-1e200, 1e200, 30)), 2, 10, seed=0)
+    assert np.isfinite(d.moment(1).stderr)
+    with pytest.raises(ValueError, match="moment 2 is beyond float64"):
+        d.moment(2)

@@ -132,3 +132,14 @@ def test_bad_input():
 def test_every_sparse_format(form):
     A = sparse.diags(np.arange(50.0)).asformat(form)
     assert np.allclose(eigsh(A, 2, "LA").values, [48, 49])
+
+
+def test_what_float32_cannot_tell_apart_is_not_said_to_be_seen():
+    """Four values next to the top, closer than float32's products are right."""
+    rng = np.random.default_rng(0)
+    for seed in range(12):
+        spectrum = np.sort(np.r_[rng.uniform(-1, 0.5, 60), 1 - 10.0 ** rng.uniform(-9, -4, 4)])
+        op = Prescribed(spectrum, seed=seed)
+        pairs = eigsh(op, 2, "LA", precision="mixed", seed=seed)
+        assert pairs.converged.all() and pairs.unseen >= 1.9e-5
+        assert np.abs(pairs.values - spectrum[-2:]).max() <= pairs.unseen

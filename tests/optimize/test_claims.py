@@ -1,0 +1,146 @@
+"""What a run says of itself is so: of the point it hands out, of why it ended, of what it took, and
+in whatever unit the loss and the parameters are.
+"""
+
+import numpy as np
+import pytest
+from scipy.optimize import rosen, rosen_der, rosen_hess
+from scipy.sparse.linalg import LinearOperator
+
+import fastcurv as fc
+from fastcurv.optimize.minimize import METHODS, STOCHASTIC
+from fastcurv.testing import FunctionObjective as function
+
+MONKEY = function(
+    2,
+    lambda t: t[0] ** 3 - 3 * t[0] * t[1] ** 2,
+    lambda t: [3 * t[0] ** 2 - 3 * t[1] ** 2, -6 * t[0] * t[1]],
+    lambda t: [[6 * t[0], -6 * t[1]], [-6 * t[1], -6 * t[0]]],
+)
+
+
+@pytest.mark.parametrize("method", ["l-bfgs", "newton", "adam"])
+def test_what_is_said_of_a_point_beside_a_degenerate_one_is_said_of_it(method):
+    """These do not go on from the lower point that the tries along zeros led to."""
+    found = fc.minimize(MONKEY, np.zeros(2), method, seed=0)
+    assert found.stopped == "degenerate" and found.fun < 0 and "led to x" in found.message
+    assert found.kind == found.report.kind == "not_critical"
+    assert np.isclose(found.report.gradient_norm, np.linalg.norm(found.jac))
+
+
+@pytest.mark.parametrize("method", ["l-bfgs", "newton"])
+def test_no_search_for_descent_is_claimed_where_there_was_none(method):
+    """A loss in a tiny unit, whose gradient is below the default tolerance at the start."""
+    A, unit = np.diag([1.0, 2.0, 5.0]), 1e-30
+    ob = function(
+        3,
+        lambda t: unit * (t @ A @ t / 2 + (t**4).sum()),
+        lambda t: unit * (A @ t + 4 * t**3),
+        lambda t: unit * (A + np.diag(12 * t**2)),
+    )
+    found = fc.minimize(ob, np.ones(3), method)
+    assert found.stopped == "critical" and found.kind == "not_critical"
+    assert "degenerate" not in found.message
+
+
+def test_a_minimum_far_out_is_one():
+    """Newton's method arrives there in a step; nothing falls beyond it."""
+    for far in (1e40, 1e100):
+        ob = function(
+            1,
+            lambda t, far=far: (t[0] / far - 1) ** 2,
+            lambda t, far=far: 2 * (t / far - 1) / far,
+            lambda t, far=far: [[2 / far / far]],
+        )
+        assert fc.minimize(ob, np.zeros(1), "newton", gradient_tol=1e-9 / far).kind == "minimum"
+
+
+def test_a_start_far_out_is_no_fall_without_end():
+    """The mean of (t / far)^4 falls towards 0, not away from it."""
+    far = 1e80
+    ob = function(
+        2,
+        lambda t: ((t / far) ** 4).sum(),
+        lambda t: 4 * (t / far) ** 3 / far,
+        lambda t: np.diag(12 * (t / far) ** 2 / far / far),
+    )
+    found = fc.minimize(ob, np.full(2, far), "trust-region", gradient_tol=1e-90, max_iter=20)
+    assert found.stopped != "unbounded" and found.fun < 2
+
+
+def test_a_verdict_that_was_interrupted_was_asked_for():
+    def interrupted(t):
+        raise KeyboardInterrupt
+
+    ob = function(2, lambda t: t @ t, lambda t: 2 * t, interrupted)
+    found = fc.minimize(ob, np.ones(2), "l-bfgs")
+    assert found.stopped == "interrupted" and "no verdict was reached" in found.message
+    assert "asked for" in fc.minimize(ob, np.ones(2), "l-bfgs", verdict=False).message
+
+
+@pytest.mark.parametrize("unit", [1e20, 1e60])
+def test_layers_of_different_scale_stall_no_steps_and_are_no_kink(unit, rng):
+    """A tanh net whose last layer is `unit` times the others: each parameter has its own rounding,
+    so steps that are nothing to the last layer are none to the first, and none of them is a kink.
+    """
+    X = rng.standard_normal((40, 3))
+    ob = fc.Objective(fc.MLP([3, 4, 1], "tanh"), X, unit * np.sin(X.sum(axis=1)), loss="mse")
+    start = ob.model.init(seed=0)
+    for array in ob.model.unflatten(start)[-1]:
+        array *= unit
+    first = ob.value(start)
+    for method in ("trust-region", "gauss-newton", "newton"):
+        found = fc.minimize(ob, start, method, max_iter=25, verdict=False)
+        assert "kink" not in found.message
+        assert method == "newton" or found.fun < 0.5 * first
+
+
+class Counted:
+    """Rosenbrock's function, which counts what it is asked for."""
+
+    n_params = 5
+
+    def __init__(self):
+        self.values = self.gradients = self.products = 0
+
+    def value(self, t):
+        self.values += 1
+        return rosen(t)
+
+    def gradient(self, t):
+        self.gradients += 1
+        return rosen_der(t)
+
+    def hessian(self, t):
+        H = rosen_hess(t)
+
+        def product(v):
+            self.products += 1
+            return H @ v
+
+        return LinearOperator((5, 5), matvec=product, rmatvec=product, dtype=float)
+
+    ggn = hessian
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - set(STOCHASTIC)))
+def test_counts_are_those_of_the_objective(method):
+    ob = Counted()
+    found = fc.minimize(ob, np.full(5, -0.5), method, seed=0, verdict=False, max_iter=60)
+    assert found.nit > 5 and (found.njev, found.nhev) == (ob.gradients, ob.products)
+    assert found.nfev == ob.values
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e-200, 1e-30, 1e30, 1e100])
+def test_newton_cg_in_any_unit_of_the_loss(unit):
+    """Down to where squares of curvature leave the numbers it arrives; beyond it only ends."""
+    A = np.diag([1.0, 2.0, 5.0])
+    ob = function(
+        3,
+        lambda t: unit * (t @ A @ t / 2 + (t**4).sum()),
+        lambda t: unit * (A @ t + 4 * t**3),
+        lambda t: unit * (A + np.diag(12 * t**2)),
+    )
+    how = {"gradient_tol": 1e-6 * unit, "verdict": False, "max_iter": 60}
+    found = fc.minimize(ob, np.ones(3), "newton-cg", **how)
+    assert found.stopped == "critical" or unit < 1e-100

@@ -394,6 +394,6 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         """The same objective in another precision."""
         return self._with_model(self.model.astype(dtype))
 
-    def _with_model(self, model: MLP) -> Any:
+    def _with_model(self, model: MLP) -> Objective:
         how = self.loss, self.l2, self.sample_weight, self.n_threads, self.memory
         return Objective(model, self.X, self.y, *how, l2_biases=self.l2_biases)

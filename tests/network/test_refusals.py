@@ -61,11 +61,13 @@ def test_layers_that_are_no_stack(name):
     refused(lambda: stack(*steps), ValueError, words)
 
 
-def test_keras_by_its_layers_or_their_weights():
+def test_keras_by_its_weights_or_its_own_layers():
+    """What only looks like a model of Keras may compute anything."""
     weights = [np.ones((3, 2)), np.zeros(2), np.ones((2, 1)), np.zeros(1)]
     net = SimpleNamespace(get_weights=lambda: weights)
-    model, theta = fc.from_keras(net, activation="tanh")
-    again, same = fc.from_keras(tuple(weights), activation="tanh")
+    refused(lambda: fc.from_keras(net, activation="tanh"), ValueError, "get_weights")
+    model, theta = fc.from_keras(tuple(weights), activation="tanh")
+    again, same = fc.from_keras(weights, activation="tanh")
     assert model == again and np.array_equal(theta, same)
     refused(lambda: fc.from_keras({"a": 1}, activation="tanh"), TypeError, "get_weights")
 

@@ -221,19 +221,21 @@ def check_array(x: Any, name: str, dtype: Any = None, finite: bool = True) -> Ar
     """
     a = as_numpy(x, name)
     if a.dtype.kind not in "fiub":
-        said = parameters_of(x, name) or f"{name} has dtype {a.dtype}; wanted real numbers"
-        raise TypeError(said)
+        said = f"has dtype {a.dtype}" if a.shape or a.dtype != object else f"is {typed(x)}"
+        raise TypeError(parameters_of(x, name) or f"{name} {said}; wanted real numbers")
     if dtype is None:
         dtype = a.dtype if a.dtype in (np.float32, np.float64) else np.float64
     with np.errstate(over="ignore"):  # what overflows is refused below
-        a = a.astype(dtype, copy=False)
-    return check_finite(a, name) if finite else a
+        cast = a.astype(dtype, copy=False)
+    return check_finite(cast, name, a) if finite else cast
 
 
-def check_finite(a: Array, name: str) -> Array:
-    """`a` if all its numbers are finite."""
+def check_finite(a: Array, name: str, given: Array | None = None) -> Array:
+    """`a`, which may be cast from what was `given`, if all its numbers are finite."""
     if not all_finite(a):
-        raise ValueError(f"{name} holds NaN or infinity; wanted finite numbers")
+        beyond = given is not None and all_finite(given)
+        said = f"numbers beyond the range of {a.dtype}" if beyond else "NaN or infinity"
+        raise ValueError(f"{name} holds {said}; wanted finite numbers")
     return a
 
 

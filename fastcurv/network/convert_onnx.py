@@ -290,7 +290,8 @@ def from_onnx(source: Any) -> Model:
         Nodes: ``Gemm``, ``MatMul`` and ``Add``, ``Relu LeakyRelu Tanh Sigmoid Softplus Elu Gelu``
         and SiLU, ``BatchNormalization`` and ``Scaler`` (folded), ``Flatten Reshape Identity Cast
         Dropout``. A ``Softmax`` or ``Sigmoid`` at the end belongs to the loss, and what makes
-        labels of its probabilities is left out.
+        labels of its probabilities is left out. An array that several nodes read, such as zeros
+        that an exporter keeps once, becomes parameters of each.
 
     Returns
     -------

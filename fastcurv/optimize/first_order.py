@@ -60,6 +60,11 @@ class _FirstOrder(Method):
     def prepare(self) -> None:
         rate = self.default_rate if self.learning_rate is None else self.learning_rate
         if callable(rate):
+            if self.schedule != "constant":
+                raise ValueError(
+                    f"learning_rate is a function and schedule is {self.schedule!r}; wanted one of "
+                    "the two"
+                )
             self.rate = rate
         else:
             rate = check_positive(rate, "learning_rate")

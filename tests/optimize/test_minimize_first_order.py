@@ -92,6 +92,11 @@ def test_a_schedule_may_be_named():
     )
 
 
+def test_a_schedule_beside_a_function_is_refused():
+    with pytest.raises(ValueError, match="learning_rate is a function and schedule is 'power'"):
+        minimize(bowl(), np.zeros(3), "sgd", learning_rate=abs, schedule="power")
+
+
 def test_clip_bounds_the_gradient():
     found = minimize(
         QuadraticObjective(np.eye(2)),

@@ -22,6 +22,7 @@ BLOCK = 16
 # takes each in three of four draws at most, as a polynomial of degree 2: that many samples are all
 # alike, and show no scatter, once in 20 times or less
 ALIKE = 11
+ROUNDINGS = 4  # units of rounding, of the largest product seen, that a sum is never better than
 
 
 def sketched(m: int) -> int:
@@ -39,9 +40,12 @@ class Counted:
         self.n_products = self.n_quadratic = 0
         self.shown: Bar | None = None
         self.exponent: int | None = None
+        self.largest = 0.0  # norm of a product, or quadratic form
 
     def estimate(self, value: Any, stderr: Any, method: str) -> Estimate:
         unit = 2.0 ** (self.exponent or 0)
+        if np.ndim(value) == 0 and method != "exact":
+            stderr = np.hypot(stderr, ROUNDINGS * np.finfo(self.dtype).eps * self.largest)
         value, stderr = unit * value, unit * stderr
         if not np.isfinite(value).all():
             raise ValueError(
@@ -67,7 +71,9 @@ class Counted:
             if len(V) > 1
             else np.reshape(times(self.op, V[0]), (-1, 1))
         )
-        return self._in_range(np.ascontiguousarray(np.asarray(Y).T))
+        Y = self._in_range(np.ascontiguousarray(np.asarray(Y).T))
+        self.largest = max(self.largest, float(np.einsum("ij,ij->i", Y, Y).max()) ** 0.5)
+        return Y
 
     def forms(self, V: Array) -> Floats:
         """``v'Hv`` for rows v, in float64."""
@@ -75,11 +81,10 @@ class Counted:
             return row_dots(V, self.products(V))
         self._told(len(V))
         self.n_quadratic += len(V)
-        return self._in_range(
-            np.atleast_1d(
-                np.asarray(self.op.quadratic(np.ascontiguousarray(V.T)), dtype=np.float64)
-            )
-        )
+        found = np.asarray(self.op.quadratic(np.ascontiguousarray(V.T)), dtype=np.float64)
+        found = self._in_range(np.atleast_1d(found))
+        self.largest = max(self.largest, float(np.abs(found).max()))
+        return found
 
     def _in_range(self, Y: Array) -> Array:
         """Finite numbers of the operator over the unit, a power of two that the first of them that

@@ -261,7 +261,8 @@ class Estimate(InOneLine):
     estimate : float or ndarray
         Unbiased, unless the function that made it says otherwise.
     stderr : float or ndarray
-        Standard error over the random samples, same shape; 0 where the number is exact.
+        Standard error over the random samples, same shape, and of one number at least what rounding
+        leaves of the operator's products; 0 where the number is exact but for rounding.
     n_products : int
         Applications of the operator, products and quadratic forms alike.
     n_quadratic : int

@@ -77,6 +77,23 @@ def test_two_standard_errors_cover_19_times_in_20(function, method, m, rng):
         assert inside >= binom.ppf(1e-5, runs, 0.95), kind
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "function, method",
+    [(trace, "hutch++"), (trace, "xtrace"), (frobenius_norm, "hutch++")],
+)
+def test_where_a_sketch_holds_everything_rounding_is_the_error(function, method, dtype, rng):
+    """Rank 5 in a sketch of more: what scatters is rounding, and less than rounding does."""
+    U = np.linalg.qr(rng.standard_normal((120, 5)))[0]
+    A = (U * [10, -9, 3, -3, 1e-4] @ U.T).astype(dtype)
+    A = np.triu(A) + np.triu(A, 1).T
+    exact = A.astype(np.float64)
+    truth = np.trace(exact) if function is trace else np.linalg.norm(exact)
+    for seed in range(10):
+        found = function(A, 50, method=method, seed=seed)
+        assert abs(float(found) - truth) <= 2 * found.stderr <= 100 * EPS[dtype] * 14
+
+
 @pytest.mark.parametrize("method", ["hutchinson", "hutch++", "xtrace"])
 def test_standard_errors_of_many_samples_are_no_wider_than_they_must(method, rng):
     """With 100 samples the error over its standard error has the spread that it should."""

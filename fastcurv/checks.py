@@ -36,9 +36,7 @@ def as_rng(seed: Any) -> np.random.Generator:
                 f"seed is {seed}; wanted None, an int >= 0 or a numpy.random.Generator"
             )
         return np.random.default_rng(int(seed))
-    raise TypeError(
-        f"seed is a {type(seed).__name__}; wanted None, an int >= 0 or a numpy.random.Generator"
-    )
+    raise TypeError(f"seed is {typed(seed)}; wanted None, an int >= 0 or a numpy.random.Generator")
 
 
 def spawned(rng: np.random.Generator, n: int) -> list[np.random.Generator]:
@@ -115,7 +113,7 @@ def check_choice(x: Any, choices: Iterable[str], name: str) -> str:
         said = repr(x) if isinstance(x, str) else getattr(x, "__name__", type(x).__name__)
         raise ValueError(f"{name} is {said}; wanted {other}")
     if not isinstance(x, str):
-        raise TypeError(f"{name} is a {type(x).__name__}; wanted one of {', '.join(choices)}")
+        raise TypeError(f"{name} is {typed(x)}; wanted one of {', '.join(choices)}")
     if x not in choices:
         raise ValueError(f"{name} is {x!r}; wanted one of {', '.join(choices)}")
     return x

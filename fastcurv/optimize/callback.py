@@ -8,13 +8,15 @@ from typing import Any
 
 from scipy.optimize import OptimizeResult
 
+from ..answers import typed
+
 
 def as_callback(callback: Any) -> Callable[[OptimizeResult], bool] | None:
     """A callback in SciPy's forms as a function of the intermediate result."""
     if callback is None:
         return None
     if not callable(callback):
-        raise TypeError(f"callback is a {type(callback).__name__}; wanted a function")
+        raise TypeError(f"callback is {typed(callback)}; wanted a function")
     try:
         whole = "intermediate_result" in inspect.signature(callback).parameters
     except (TypeError, ValueError):

@@ -244,7 +244,15 @@ def _leaves(tree: Any, name: str, home: str, key: str) -> list[Leaf]:
         inner = [_leaves(x, f"{name}[{i}]", name, "") for i, x in enumerate(tree)]
         _no_row_as_bias(inner, home)
         return [leaf for part in inner for leaf in part]
-    return [] if tree is None else [Leaf(name, home, key, as_numpy(tree, name))]
+    if tree is None:
+        return []
+    array = as_numpy(tree, name)
+    if array.dtype == object:
+        raise TypeError(
+            f"{name} is {typed(tree)}; wanted arrays in dictionaries or lists: nnx.state(module) "
+            "of Flax, [(l.weight.T, l.bias) for l in net.layers] of Equinox"
+        )
+    return [Leaf(name, home, key, array)]
 
 
 def _no_row_as_bias(inner: Sequence[list[Leaf]], home: str) -> None:
@@ -305,7 +313,8 @@ def from_jax(params: Any, activation: Any = "relu") -> Model:
     params : pytree
         Flax's or Haiku's nested dictionaries, or lists of ``(kernel, bias)``: kernels ``(in,
         out)``, used as ``x @ kernel + bias``, layers in the order of their numbers; of names
-        without numbers in the one order that the widths leave.
+        without numbers in the one order that the widths leave. Of Flax's NNX ``nnx.state(module)``;
+        Equinox's weights are ``(out, in)``: ``[(l.weight.T, l.bias) for l in net.layers]``.
     activation : str or sequence of str
         Of the hidden layers, by this library's names.
 
@@ -320,6 +329,8 @@ def from_jax(params: Any, activation: Any = "relu") -> Model:
     ------
     ValueError
         For arrays that are no kernel, nor its bias, and for layers whose order nothing says.
+    TypeError
+        For what is no array, a module among them.
 
     See Also
     --------

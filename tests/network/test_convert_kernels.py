@@ -182,3 +182,14 @@ def test_models_of_keras_that_are_no_chain():
     fork.layers[1].input = x
     with pytest.raises(ValueError, match="no chain"):
         fc.from_keras(fork)
+
+
+def test_what_is_no_array_is_named():
+    """Modules of Equinox and Flax NNX are objects: the sentence says what of them is wanted."""
+
+    class MLP:
+        pass
+
+    for params in (MLP(), [MLP()], {"params": MLP()}):
+        with pytest.raises(TypeError, match=r"is an MLP; wanted arrays .* of Equinox"):
+            fc.from_jax(params)

@@ -225,9 +225,10 @@ def _why(node: Any, attributes: dict[str, Any]) -> str:
     """What is foreign in a node of a kind that is known."""
     if node.op_type in ("Softmax", "LogSoftmax", "Flatten"):
         return f" along axis {attributes['axis']}"
-    if node.op_type == "Cast":
-        return " to other than real numbers"
-    return " while training" if node.op_type == "Dropout" else ""
+    if node.op_type in ("LeakyRelu", "Elu", "Gelu"):
+        return " with " + ", ".join(f"{key}={shown(x)}" for key, x in attributes.items())
+    words = {"Cast": " to other than real numbers", "Dropout": " while training"}
+    return words.get(node.op_type, "")
 
 
 def _flattens(held: list[Any], rows: int, widths: tuple[int | None, ...]) -> bool:

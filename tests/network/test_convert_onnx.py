@@ -103,8 +103,8 @@ def test_folded_arithmetic(tmp_path):
     [
         ([("Conv", ["x", "W1"], ["y"], {})], ["Conv (y)", "Gemm"]),
         ([FIRST, ("Sin", ["z"], ["a"], {}), *LAST], ["Sin"]),
-        ([FIRST, ("LeakyRelu", ["z"], ["a"], {"alpha": 0.3}), *LAST], ["LeakyRelu"]),
-        ([FIRST, ("Elu", ["z"], ["a"], {"alpha": 0.3}), *LAST], ["Elu"]),
+        ([FIRST, ("LeakyRelu", ["z"], ["a"], {"alpha": 0.3}), *LAST], ["LeakyRelu", "alpha=0.3"]),
+        ([FIRST, ("Elu", ["z"], ["a"], {"alpha": 0.3}), *LAST], ["Elu", "alpha=0.3"]),
         ([FIRST, ("Add", ["z", "z"], ["y"], {})], ["Add"]),
         ([FIRST, ("Tanh", ["z"], ["t"], {}), ("Add", ["z", "t"], ["y"], {})], ["fork at 'z'"]),
         ([("MatMul", ["W1", "x"], ["y"], {})], ["MatMul"]),

@@ -2,6 +2,7 @@
 its oracle.
 """
 
+import gc
 import os
 import signal
 import subprocess
@@ -24,6 +25,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for what a shell run
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _first_draws = {}
+
+
+def pytest_collection_finish():
+    """What stays to the end, thousands of tests among it, is no longer looked at for garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -343,10 +343,11 @@ cdef class Plan:
 
     @property
     def in_place(self):
-        """Whether v is read whole before the first number of its product is written."""
+        """Whether v is read whole before the first number of its product is written. Of rows in
+        chunks each asks for every vector again."""
         P = &self.P
         if P.across or P.unpacked:
-            return P.aside != NULL
+            return P.aside != NULL and P.chunk == P.N
         return P.panel != 0 or (P.chunk == P.N and not normalised(P))
 
     @property

@@ -1,5 +1,7 @@
 """Few rows: W and V read as they lie, against the layouts that pack them or lay samples across."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -28,12 +30,13 @@ def few():
     engine.force_unpacked(-1)
 
 
-def bias_free(sizes, rows, dtype, n_threads=2):
+def bias_free(sizes, rows, dtype, n_threads=2, memory=None):
     """An objective without biases: nothing follows the last matrix in theta."""
     model = fc.MLP(sizes, bias=False, dtype=dtype)
     rng = np.random.default_rng(3)
     X, y = rng.standard_normal((rows, sizes[0])), rng.standard_normal((rows, sizes[-1]))
-    return fc.Objective(model, X, y, "mse", l2=0.01, n_threads=n_threads), model.init(seed=0)
+    ob = fc.Objective(model, X, y, "mse", l2=0.01, n_threads=n_threads, memory=memory)
+    return ob, model.init(seed=0)
 
 
 @pytest.mark.parametrize("net", NETS, ids=lambda net: "-".join(map(str, net[0])))
@@ -54,13 +57,22 @@ def test_what_is_not_packed_gives_what_packed_gives(arch, net, dtype, few):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("sizes", [(30, 41, 43), (5, 3, 2), (64, 64, 64), (301, 302, 303, 15)])
-def test_a_product_takes_the_place_of_its_vector(arch, sizes, dtype, few):
+@pytest.mark.parametrize("chunks", [False, True])
+def test_a_product_takes_the_place_of_its_vector(arch, sizes, dtype, chunks, few):
     """Of a block in place: the same bits as single products, whose vectors stay as they are; shared
-    by two threads where the net is large.
+    by two threads where the net is large; and where rows go in chunks, each of which asks for the
+    vectors again.
     """
     few(64)
     ob, theta = bias_free(sizes, 4, dtype)
     H = ob.hessian(theta)
+    if chunks:
+        with pytest.raises(ValueError, match="are needed") as refusal:
+            bias_free(sizes, 4, dtype, memory=1)[0].hessian(theta)
+        least = int(re.search(r"(\d+) are needed", str(refusal.value))[1])
+        ob, theta = bias_free(sizes, 4, dtype, memory=least)
+        H = ob.hessian(theta)
+        assert H.layout["chunk"] < 4
     V = np.random.default_rng(0).standard_normal((len(theta), 3)).astype(dtype)
     before = V.copy()
     block = H @ V

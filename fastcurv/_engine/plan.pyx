@@ -343,8 +343,7 @@ cdef class Plan:
 
     @property
     def in_place(self):
-        """Whether v is read whole before the first number of its product is written. Of rows in
-        chunks each asks for every vector again."""
+        """Whether v is read whole, and once, before the first number of its product is written."""
         P = &self.P
         if P.across or P.unpacked:
             return P.aside != NULL and P.chunk == P.N

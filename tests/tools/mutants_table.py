@@ -149,6 +149,14 @@ KERNELS = [
     ("across.inc", "keep(p, left, 0)", "p"),
     ("across.inc", "factor * (rest - T * (S * share))", "factor * (rest - T * share)"),
     ("across.inc", "row = i + x < rows ? i + x : rows - 1", "row = i + x"),
+    # few rows
+    ("sweeps.inc", "acc[q] += v * (VEC){0};", "acc[q] = v * (VEC){0};"),
+    ("sweeps.inc", "sum += (to[i] = in[i]) * 0;", "to[i] = in[i];"),
+    (
+        "gemm.inc",
+        "NAME(begin_step_of)(job, &step, row_item, col_item, j0, end - j0);",
+        "NAME(begin_step_of)(job, &step, row_item, 0, j0, end - j0);",
+    ),
 ]
 
 PASSES = [
@@ -224,5 +232,15 @@ PASSES = [
         "fastcurv/_engine/across.pyx",
         "step.p = t.scratch.e[0] + first * size",
         "step.p = t.scratch.e[0]",
+    ),
+    (
+        "fastcurv/_engine/plan.pyx",
+        "return P.aside != NULL and P.chunk == P.N",
+        "return P.aside != NULL",
+    ),
+    (
+        "fastcurv/_engine/schedule.pyx",
+        "if P.aside != NULL and v == job.out + j * job.out_step:",
+        "if P.aside != NULL and v == job.out:",
     ),
 ]

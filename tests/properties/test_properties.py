@@ -3,7 +3,10 @@
 FASTCURV_EXAMPLES sets how many are tried.
 """
 
+import re
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -123,16 +126,20 @@ def test_precision(net):
 
 
 @examples
-@given(networks(rows=200), st.integers(1, 8))
-def test_chunks(net, parts):
-    """What `memory` cuts in chunks differs by roundings from what is kept whole."""
+@given(networks(rows=200), st.floats(0, 1))
+def test_chunks(net, share):
+    """What `memory` cuts in chunks differs by roundings from what is kept whole; of blocks, too."""
     H = net.objective().hessian(net.theta)
-    size = max(H.nbytes // parts, 1)
-    try:
-        other = net.objective(memory=size).hessian(net.theta)
-    except ValueError:  # less than one row of these widths needs
-        return
-    assert norm(H @ net.v - other @ net.v) <= 2 * net.room()
+    with pytest.raises(ValueError, match="are needed") as refusal:
+        net.objective(memory=1).hessian(net.theta)
+    least = int(re.search(r"(\d+) are needed", str(refusal.value))[1])
+    other = net.objective(memory=int(least + share**2 * (H.nbytes - least))).hessian(net.theta)
+    V = np.stack([net.v, net.v[::-1], -net.v], 1)
+    block = other @ V
+    for j in range(2):
+        v = np.ascontiguousarray(V[:, j])
+        assert norm(H @ v - other @ v) <= 2 * net.room(v)
+        assert norm(H @ v - block[:, j]) <= 2 * net.room(v)
 
 
 @examples

@@ -80,7 +80,7 @@ cdef int fit_into(PlanS *P, Py_ssize_t memory, Py_ssize_t across) except -1:
         P.chunk = 1
         least = measure(P)
         if least > memory:
-            least = min(least, across or least)
+            least = min(least, middle, across or least)
             raise ValueError(
                 f"memory={memory} bytes is not enough: {least} are "
                 "needed to keep the state of one row"

@@ -11,7 +11,7 @@ import fastcurv as fc
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.testing import QuadraticObjective
 
-from . import conditions, doors, networks, truths
+from . import conditions, doors, networks, plans, truths
 
 EPS = np.finfo(float).eps
 TRUTHS = (*truths.TRUTHS, networks.convex, networks.split_unit)
@@ -254,6 +254,7 @@ STATEMENTS = (
     networks.products_are_those_of_long_double,
     conditions.pairs_of_a_net_show_no_more_than_their_residuals,
     *doors.STATEMENTS,
+    plans.every_plan_gives_one_answer,
 )
 
 

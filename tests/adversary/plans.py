@@ -1,0 +1,87 @@
+"""One answer from every plan: tables of kernels, layouts, threads, rows in chunks, blocks."""
+
+import re
+from contextlib import contextmanager
+
+import numpy as np
+
+import fastcurv as fc
+from fastcurv import _engine as engine
+
+WIDTHS = (1, 2, 3, 7, 16, 17, 31, 64, 65, 100, 130, 257)
+ROWS = (1, 2, 3, 4, 5, 8, 9, 17, 33, 64, 100, 257, 601)
+MOST = 3e6  # parameters times rows of a case
+LAYOUTS = ((-1, -1), (0, -1), (0, 64))  # lines of samples across, rows that pack nothing; -1: best
+
+
+@contextmanager
+def laid_out(arch, across, unpacked):
+    """Plans made inside are of one table of kernels and one layout."""
+    before = engine.set_arch(arch)
+    engine.force_across(across)
+    engine.force_unpacked(unpacked)
+    try:
+        yield
+    finally:
+        engine.set_arch(before)
+        engine.force_across(-1)
+        engine.force_unpacked(-1)
+
+
+def drawn(draw):
+    """A model with its data and a point, of any loss, with weights, skips and l2 or without."""
+    L, loss = int(draw.integers(1, 5)), str(draw.choice(["mse", "cross_entropy"]))
+    residual = bool(draw.random() < 0.3)
+    sizes = [int(m) for m in draw.choice(WIDTHS, L + 1)]
+    if residual:
+        sizes[1:-1] = [sizes[1]] * (L - 1)
+    phi = str(draw.choice(["tanh", "relu", "sigmoid", "softplus", "silu", "gelu", "identity"]))
+    dtype = str(draw.choice(["float32", "float64"]))
+    model = fc.MLP(sizes, phi, bias=bool(draw.random() < 0.8), residual=residual, dtype=dtype)
+    N = min(int(draw.choice(ROWS)), max(1, int(MOST / model.n_params)))
+    X = draw.standard_normal((N, sizes[0])).astype(dtype)
+    y = draw.standard_normal((N, sizes[-1])).astype(dtype)
+    if loss == "cross_entropy":
+        y = draw.integers(sizes[-1], size=N)
+    weight = draw.random(N) + 0.1 if draw.random() < 0.4 else None
+    options = {"loss": loss, "l2": float(draw.choice([0, 0.3])), "sample_weight": weight}
+    theta = (model.init(seed=int(draw.integers(99))) + 0.01).astype(dtype)
+    return (model, X, y), options, theta
+
+
+def answers(ob, theta, V, U):
+    """What the passes make at theta: values, products one by one and of a block, both ways."""
+    v, found = np.ascontiguousarray(V[:, 0]), [ob.value(theta), ob.gradient(theta)]
+    for op in (ob.hessian(theta), ob.ggn(theta), ob.empirical_fisher(theta)):
+        block = op @ V
+        assert np.array_equal(block[:, 0], op @ v), "a column is no product"
+        found += [block, op.quadratic(V)]
+    J = ob.jacobian(theta)
+    return [*found, J @ v, J.T @ U, ob.hessian(theta / 2) @ V]
+
+
+def every_plan_gives_one_answer(draw):
+    """Whatever the table, the layout, the threads and `memory=`, to rounding."""
+    data, options, theta = drawn(draw)
+    dtype, N = theta.dtype, len(data[1])
+    V = draw.standard_normal((len(theta), int(draw.integers(1, 10)))).astype(dtype)
+    U = draw.standard_normal(N * data[0].sizes[-1]).astype(dtype)
+    with laid_out("reference" if len(theta) * N < 1e5 else "baseline", 0, 0):
+        wanted = answers(fc.Objective(*data, n_threads=1, **options), theta, V, U)
+    arch = str(draw.choice([name for name in engine.available_archs() if name != "reference"]))
+    options["n_threads"] = int(draw.integers(1, 4))
+    with laid_out(arch, *LAYOUTS[int(draw.integers(len(LAYOUTS)))]):
+        try:
+            fc.Objective(*data, memory=1, **options).hessian(theta)
+        except ValueError as refusal:
+            least = int(re.search(r"(\d+) are needed", str(refusal))[1])
+        full = fc.Objective(*data, **options).hessian(theta).nbytes
+        share = float(draw.choice([0, draw.random(), 2]))
+        ob = fc.Objective(*data, memory=int(least + share * (full - least)), **options)
+        found = answers(ob, theta, V, U)
+        layout = ob.hessian(theta).layout
+    room = 1e-11 if dtype == np.float64 else 3e-4
+    for i, (one, other) in enumerate(zip(found, wanted)):
+        gap = np.linalg.norm(np.subtract(one, other, dtype=float))
+        assert gap <= room * (np.linalg.norm(other) + 1e-3), (i, data[0], N, options, layout)
+    return "in chunks" if layout["chunk"] < N else "whole"

@@ -241,6 +241,6 @@ PASSES = [
     (
         "fastcurv/_engine/schedule.pyx",
         "if P.aside != NULL and v == job.out + j * job.out_step:",
-        "if P.aside != NULL and v == job.out:",
+        "if P.aside != NULL and v != job.out + j * job.out_step:",
     ),
 ]

@@ -7,6 +7,7 @@ import pytest
 from scipy import sparse
 
 import fastcurv as fc
+from fastcurv.network.coordinates import InCoordinates
 from fastcurv.network.input_space import InputSpace, shrinks
 
 KINDS = ("hessian", "ggn", "empirical_fisher")
@@ -112,3 +113,15 @@ def test_sparse_rows_are_taken_block_by_block(form, rng):
         fc.eigsh(ob.hessian(theta), 2, space="samples")
     rows = np.array([3, 150, 7])
     assert abs(ob.batch(rows).value(theta) - dense.batch(rows).value(theta)) <= 1e-14
+
+
+@pytest.mark.parametrize("space", ["samples", "inputs"])
+def test_what_products_differ_by_is_part_of_the_residuals(space, rng, monkeypatch):
+    """A pair found in a space stands in parameter space, where products are the operator's own."""
+    X = rng.standard_normal((5, 40)) if space == "samples" else np.ones((90, 1)) * np.arange(6.0)
+    model = fc.MLP([X.shape[1], 30, 30, 2])
+    H = fc.Objective(model, X, rng.standard_normal((len(X), 2)), "mse").hessian(model.init(seed=0))
+    plain = fc.eigsh(H, 2, space=space, seed=0)
+    monkeypatch.setattr(InCoordinates, "defect", lambda self, x: 0.25)
+    assert np.allclose(fc.eigsh(H, 2, space=space, seed=0).residuals, plain.residuals + 0.25)
+    assert plain.residuals.max() < 1e-3

@@ -21,6 +21,8 @@ from fastcurv import MLP, Objective
 from fastcurv import _engine as engine
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 
+from .plans import laid_out
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for what a shell runs behind itself
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -49,9 +51,8 @@ def rng(request):
 @pytest.fixture
 def samples_as_rows():
     """Plans made while the test runs keep samples as rows, however narrow the net."""
-    engine.force_across(0)
-    yield
-    engine.force_across(-1)
+    with laid_out(across=0):
+        yield
 
 
 @pytest.fixture(params=engine.available_archs())

@@ -33,9 +33,8 @@ PHI = {
     "elu": "elu",
 }
 PASSED = ("InputLayer", "Dropout", "Flatten")
-ADVANCED: dict[
-    str, tuple[str, dict[str, Any]]
-] = {  # classes of activations: ours, and what their settings must be
+# classes of activations: ours, and what their settings must be
+ADVANCED: dict[str, tuple[str, dict[str, Any]]] = {
     "ReLU": ("relu", {"max_value": None, "negative_slope": 0, "threshold": 0}),
     "LeakyReLU": ("leaky_relu", {"negative_slope": 0.01, "alpha": 0.01}),
     "ELU": ("elu", {"alpha": 1}),

@@ -72,8 +72,8 @@ class Loop:
             if not alike(self.facts(), facts.get("loop")):
                 raise damaged("it holds no facts of the loop")
             run.load(part(arrays, "run."), facts.get("run"))
-            self.mark, self.small_gains, tolerance, self.rest, *rest = facts["loop"]
-            wanted, self.ending.moves, self.ending.small = rest
+            self.mark, self.small_gains, tolerance, self.rest, wanted, *moves = facts["loop"]
+            self.ending.moves, self.ending.small = moves
             self.gradient_tol = tolerance if wanted == self.wanted else self.wanted
         spent = run.n_gradients
         run.bind()

@@ -12,6 +12,8 @@ import fastcurv as fc
 from fastcurv import _engine
 from fastcurv._engine import probe
 
+from ..plans import laid_out
+
 ARCHS = _engine.available_archs()
 DTYPES = ["float32", "float64"]
 
@@ -122,9 +124,8 @@ def test_inner_products_of_rows(arch, dtype):
 @pytest.fixture
 def panels_across():
     """Samples lie across, one panel of 128 lines."""
-    _engine.force_across(128)
-    yield
-    _engine.force_across(-1)
+    with laid_out(across=128):
+        yield
 
 
 def top_form(x):

@@ -8,19 +8,16 @@ import pytest
 
 from fastcurv import _engine
 
+from ..plans import least_memory
 from .product_cases import again, everything
 
 # --- memory
 # --------------------------------------------------------------------------------------------------
 
 
-def least_memory(p):
-    """What the state of one row takes, by the refusal of less."""
-    with pytest.raises(
-        ValueError, match=r"memory=1 bytes is not enough: \d+ are needed"
-    ) as refusal:
-        again(p, memory=1).hessian(p.theta)
-    return int(str(refusal.value).split(":")[1].split()[0])
+def least_of(p):
+    """What the state of one row takes."""
+    return least_memory(lambda memory: again(p, memory=memory).hessian(p.theta))
 
 
 @pytest.mark.parametrize("net", ["tall", "wide"])
@@ -34,7 +31,7 @@ def test_chunks(arch, net, drawn, request):
     p = drawn(net, N=few[net] if arch == "reference" else {"tall": 333, "wide": 21}[net])
     whole = everything(p.ob, p.theta, p.V)
     free = p.ob.hessian(p.theta)
-    least, seen = least_memory(p), set()
+    least, seen = least_of(p), set()
     for memory in (
         least,
         (9 * least + free.nbytes) // 10,
@@ -75,7 +72,7 @@ def test_a_bound_cuts_rows_alike_for_any_number_of_threads(sizes, N, rng, proble
     one thread may have, 64 may.
     """
     p = problem(rng, sizes, "tanh", "mse", N)
-    least, free = least_memory(p), p.ob.hessian(p.theta).nbytes
+    least, free = least_of(p), p.ob.hessian(p.theta).nbytes
     V = rng.standard_normal((p.n, 3))
     for memory in (least, least + (free - least) // 5, (least + free) // 2, free - 1, free):
         seen = set()
@@ -163,7 +160,7 @@ def test_restrict(arch, bias, memory, rng, problem):
     ob = (
         p.ob
         if memory is None
-        else again(p, memory=(least_memory(p) + p.ob.hessian(p.theta).nbytes) // 2)
+        else again(p, memory=(least_of(p) + p.ob.hessian(p.theta).nbytes) // 2)
     )
     assert (ob.hessian(p.theta).layout["chunk"] < 40) == (memory is not None)
     starts = np.cumsum(
@@ -204,7 +201,7 @@ def test_the_least_of_samples_across(arch, rng, problem):
     before = _engine.set_arch(arch)
     try:
         p = problem(rng, [129, 130, 257, 33], "tanh", "mse", 20)
-        least = least_memory(p)
+        least = least_of(p)
         H = again(p, memory=least).hessian(p.theta)
         assert H.layout["chunk"] == 20 and H.nbytes <= least
         assert np.array_equal(H @ p.theta, p.ob.hessian(p.theta) @ p.theta)

@@ -2,12 +2,11 @@
 
 import pytest
 
-from fastcurv import _engine as engine
+from ..plans import laid_out
 
 
 @pytest.fixture(autouse=True)
 def layouts_as_is_best():
     """After a test plans are laid out as is best, whatever its last network asked for."""
-    yield
-    engine.force_across(-1)
-    engine.force_unpacked(-1)
+    with laid_out():
+        yield

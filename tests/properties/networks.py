@@ -10,21 +10,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 import fastcurv as fc
-from fastcurv import _engine as engine
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 
+from ..plans import LAYOUTS, lay_out
 from .units import units
 
 LENGTHS = [1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33]
 SMOOTH = ("identity", "tanh", "sigmoid", "softplus", "silu", "gelu")
 KINKED = ("relu", "leaky_relu", "elu")
 LOSSES = ("mse", "cross_entropy", "binary_cross_entropy")
-
-LAYOUTS = {  # of the plans made from then on: lines of samples across, rows that pack nothing
-    "the best": (-1, -1),
-    "samples as rows": (0, 0),
-    "nothing packed": (0, 64),
-}
 
 examples = settings(
     max_examples=int(os.environ.get("FASTCURV_EXAMPLES", "200")),
@@ -91,9 +85,7 @@ def networks(
     draw, dtypes=("float64", "float32"), activations=SMOOTH + KINKED, losses=LOSSES, rows=40
 ):
     """A strategy for `Net`, whose plans lie in one of the layouts."""
-    across, unpacked = LAYOUTS[draw(st.sampled_from(list(LAYOUTS)))]
-    engine.force_across(across)
-    engine.force_unpacked(unpacked)
+    lay_out(*LAYOUTS[draw(st.sampled_from(list(LAYOUTS)))])
     hidden = draw(st.lists(st.sampled_from(LENGTHS), min_size=0, max_size=3))
     if hidden and draw(st.booleans()):
         hidden = hidden[:1] * len(hidden)  # equal widths, where a skip can join them

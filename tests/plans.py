@@ -1,0 +1,39 @@
+"""Plans as tests ask for them: how they are laid out, and the least memory that does."""
+
+import re
+from contextlib import contextmanager
+
+from fastcurv import _engine as engine
+
+LAYOUTS = {  # lines of samples across, rows that pack nothing; -1: as is best
+    "the best": (-1, -1),
+    "samples as rows": (0, 0),
+    "nothing packed": (0, 64),
+}
+
+
+def lay_out(across, unpacked=-1):
+    """Plans are laid out so from here on."""
+    engine.force_across(across)
+    engine.force_unpacked(unpacked)
+
+
+@contextmanager
+def laid_out(across=-1, unpacked=-1):
+    """Plans made inside are laid out so, or as is said there; those made after as is best."""
+    lay_out(across, unpacked)
+    try:
+        yield
+    finally:
+        lay_out(-1)
+
+
+def least_memory(ask):
+    """Bytes that a plan needs, by the refusal of less: `ask` makes it, bounded by what it is
+    given.
+    """
+    try:
+        ask(1)
+    except ValueError as refusal:
+        return int(re.match(r"memory=1 bytes is not enough: (\d+) are needed", str(refusal))[1])
+    raise AssertionError("one byte of memory was enough")

@@ -12,7 +12,7 @@ from .kernels import (
     summation,
 )
 from .memory import columns_as_rows
-from .plan import Plan, Times, statistics
+from .plan import Plan, statistics
 from .shapes import force_across, force_unpacked
 from .team import (
     MAX_THREADS,
@@ -22,12 +22,12 @@ from .team import (
     set_thread_limit,
     thread_workers,
 )
+from .times import Times
 from .vectors import (
     Multiplier,
     activate,
     combine_rows,
     compact_weights,
-    copy_finite,
     project_rows,
     subtract_rows,
 )
@@ -45,7 +45,6 @@ __all__ = [
     "activate",
     "available_archs",
     "chosen_arch",
-    "copy_finite",
     "columns_as_rows",
     "default_threads",
     "fma_peak",

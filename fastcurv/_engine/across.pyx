@@ -166,7 +166,7 @@ cdef void turn_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef Py_ssize_t first = part * TURN_UNITS, rows = c.t.rows, size = P.K.real_bytes
     P.K.pack(
         rows, min(<Py_ssize_t>TURN_UNITS, c.units - first), c.source + first * P.across * size,
-        1, P.across, 0, rows, c.to + first * rows * size
+        1, P.across, 0, rows, 0, c.to + first * rows * size
     )
 
 

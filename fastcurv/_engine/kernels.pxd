@@ -179,7 +179,7 @@ cdef extern from "kernels/kernels.h" nogil:
         ) noexcept nogil
         void (*pack)(
             Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-            void *
+            int, void *
         ) noexcept nogil
         void (*step)(const fc_step *, Py_ssize_t, Py_ssize_t, void *, Py_ssize_t) noexcept nogil
         void (*add_parts)(
@@ -193,7 +193,7 @@ cdef extern from "kernels/kernels.h" nogil:
             Py_ssize_t, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, void *, Py_ssize_t,
             const double *, Py_ssize_t, double *
         ) noexcept nogil
-        int (*copy_finite)(Py_ssize_t, const void *, void *) noexcept nogil
+        int (*copy_finite)(Py_ssize_t, const void *, int, void *) noexcept nogil
         void (*scale)(Py_ssize_t, double, const void *, void *) noexcept nogil
         double (*peak)(long, void *) noexcept nogil
         void (*norm_sums)(const fc_norm *, Py_ssize_t, Py_ssize_t) noexcept nogil

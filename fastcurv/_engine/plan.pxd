@@ -1,6 +1,6 @@
 """The plan, and the products of an operator that holds one; see plan.pyx."""
 from .data cimport Rows
-from .state cimport Job, Kind, PlanS
+from .state cimport Job, PlanS
 from .team cimport Lock, Trial, fc_watch
 
 
@@ -29,15 +29,9 @@ cdef class Plan:
     cdef int reserve(self, Py_ssize_t block) except -1
     cdef void lay_out_vectors_at(self, char *base, Py_ssize_t block) noexcept nogil
     cdef void let_go(self)
+    cdef bint be_at(self, theta, char *source, bint gradient, bint passing) except -1
     cdef int walk(self, bint gradient) except -1
     cdef int end(self, fc_watch before) except -1 nogil
     cdef int go(self, Job *job, char *out, Py_ssize_t out_step) except -1 nogil
     cdef Py_ssize_t room_for(self, Py_ssize_t vectors) except -1
     cdef int along(self, Job *job, Py_ssize_t k, char *out, active) except -1
-
-
-cdef class Times:
-    cdef Plan plan
-    cdef Kind kind
-    cdef bint l2
-    cdef public Py_ssize_t count

@@ -20,7 +20,7 @@ from .layout cimport (
     add_norm, bytes_of, choose_chunks, free_norms, lay_out, lay_out_vectors, moments_of
 )
 from .memory cimport Arena, fc_block_free, padded, pointer, ready, zeroed
-from .schedule cimport take_theta
+from .packing cimport take_theta
 from .state cimport (
     FISHER, GGN, HESSIAN, JVP, NO_STAGE, PRODUCT, QUADRATIC, VJP, Job, Layer, PlanS,
     in_turns, normalised
@@ -32,7 +32,6 @@ from .team cimport (
 
 from .kernels import ACTIVATIONS, LOSSES
 
-empty = np.empty
 KINDS = {"hessian": HESSIAN, "ggn": GGN, "fisher": FISHER}
 
 
@@ -157,10 +156,22 @@ cdef class Plan:
         backward unless not wanted. `passing`: for the gradient alone, which is copied or forgotten;
         products have to make their state again, and from the first of them on it is kept.
         """
+        self.be_at(theta, NULL, gradient, passing)
+
+    def take(self, source, theta, bint gradient=True, bint passing=False):
+        """The same with theta[:] = source on the way. False, and the plan is nowhere, where source
+        is no vector as the engine takes them, or not finite.
+        """
+        cdef char *from_ = ready(source, self.P.n, self.dtype, False)
+        self.theta = None
+        return from_ != NULL and self.be_at(theta, from_, gradient, passing)
+
+    cdef bint be_at(self, theta, char *source, bint gradient, bint passing) except -1:
         cdef char *start = pointer(theta)
         cdef Trial *trial = &self.trials[gradient]
         cdef int threads = self.P.threads
         cdef long long since = self.since or now()
+        cdef bint finite
         self.let_go()
         self.theta, self.passing, self.P.at_chunk, self.P.done = theta, passing, -1, 0
         self.P.passing = passing and not self.multiplied
@@ -168,14 +179,18 @@ cdef class Plan:
             self.P.threads = threads_of_turn(trial, threads)
         try:
             with nogil:
-                take_theta(&self.P, start)
-            self.walk(gradient)
+                finite = take_theta(&self.P, start, source)
+            if finite:
+                self.walk(gradient)
+            else:
+                self.theta = None
         except BaseException:                    # interrupted: nothing here belongs to theta
             self.theta = None
             raise
         finally:
             self.P.threads, self.since, self.P.passing = threads, 0, False
         turn_took(trial, since)
+        return finite
 
     def finish(self):
         """The gradient, after a bind without it."""
@@ -359,38 +374,6 @@ cdef class Plan:
             "chunk": P.chunk, "panel": P.panel, "groups": P.groups, "threads": P.threads,
             "arch": P.K.name.decode()
         }
-
-
-cdef class Times:
-    """The products of an operator, the short way; plan None: there is none. `count`: vectors that
-    it has multiplied.
-    """
-
-    def __cinit__(self, Plan plan, str kind, bint l2):
-        self.plan, self.kind, self.l2, self.count = plan, KINDS[kind], l2, 0
-
-    def take(self, v, out=None):
-        """(The operator) v into `out` or a new array, which is returned; None, and nothing done,
-        where v or out is not as the engine takes them or they share memory.
-        """
-        cdef Plan plan = self.plan
-        cdef Job job
-        if plan is None:
-            return None
-        cdef Py_ssize_t n = plan.P.n, size = n * plan.P.K.real_bytes
-        cdef char *v_ = ready(v, n, plan.dtype, False)
-        if v_ == NULL:
-            return None
-        if out is None:
-            out = empty(n, plan.dtype)
-        cdef char *out_ = ready(out, n, plan.dtype, True)
-        if out_ == NULL or (v_ < out_ + size and out_ < v_ + size):
-            return None
-        memset(&job, 0, sizeof(job))
-        job.stages, job.kind, job.v, job.l2 = PRODUCT, self.kind, v_, plan.l2 if self.l2 else 0
-        plan.along(&job, 1, out_, None)
-        self.count += 1
-        return out
 
 
 def statistics(Plan plan):

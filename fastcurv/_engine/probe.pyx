@@ -67,7 +67,7 @@ def product(A, B, A2=None, B2=None, C=None, arch=None, str b_form="padded", int 
             keep.append(whole)
             K.pack(
                 b.shape[0], b.shape[1], pointer(b), b.strides[0] // size, b.strides[1] // size, 0,
-                b.shape[0], pointer(whole)
+                b.shape[0], 0, pointer(whole)
             )
             job.term[job.n_terms].b = pointer(whole)
             job.term[job.n_terms].b_rs, job.term[job.n_terms].b_vs = VL, VL * a.shape[1]
@@ -173,7 +173,7 @@ def fisher(arch, double factor, delta, rz):
     return ov.copy()
 
 
-def copy(arch, array, bint packed=False):
+def copy(arch, array, bint packed=False, bint far=False):
     """A 2-D array of any strides through `copy` (its padded form, padding included) or `pack`
     (flat).
     """
@@ -182,9 +182,16 @@ def copy(arch, array, bint packed=False):
     cdef Py_ssize_t VL = K.vector_bytes // size
     rs, cs = array.strides[0] // size, array.strides[1] // size
     if packed:
-        out = np.full((cols + VL - 1) // VL * VL * rows, np.nan, array.dtype)
-        K.pack(rows, cols, pointer(array), rs, cs, 0, rows, pointer(out))
+        wanted = np.full((1, (cols + VL - 1) // VL * VL * rows), np.nan, array.dtype)
+        out = padded_copy(wanted)[1][0]
+        K.pack(rows, cols, pointer(array), rs, cs, 0, rows, far, pointer(out))
         return out.reshape(-1, rows, VL)
     whole, _view, ld = padded_copy(np.full((rows, cols), np.nan, array.dtype), 0, np.nan)
     K.copy(rows, cols, pointer(array), rs, cs, pointer(whole), ld)
     return whole
+
+
+def copy_finite(arch, x, out, bint far=False):
+    """``out[:] = x``, contiguous; whether all is finite."""
+    cdef const fc_table *K = table_of(arch, x)
+    return bool(K.copy_finite(x.size, pointer(x), far, pointer(out)))

@@ -8,6 +8,7 @@ from libc.string cimport memcpy
 
 from .kernels cimport FC_MAX_STACK
 from .l2 cimport decay
+from .packing cimport pack_v
 from .passes cimport backward, forward
 from .r_passes cimport r_backward, r_dots, r_forward, r_loss, top_dot
 from .state cimport (
@@ -21,96 +22,15 @@ from .state cimport (
     VJP,
     Layer,
     Pass,
-    Weights,
     go_to,
     lanes,
-    moved,
     new_pass,
     panels_of,
 )
 from .team cimport fc_team_off, fc_team_run, fc_watch_off
 
 
-# --- packing theta or v ---------------------------------------------------------------------------
-
-cdef enum: PACK_ROWS = 64       # rows of a packed matrix that one part of the job fills
-
-
-cdef struct Packing:
-    PlanS *P
-    char *source                # flat
-    bint is_v                   # into V, of the vector v of a block
-    Py_ssize_t v
-
-
-cdef void pack_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Some rows of W' or of W, found by counting parts off layer by layer."""
-    cdef Packing *c = <Packing *>context
-    cdef PlanS *P = c.P
-    cdef Py_ssize_t l, parts, size = P.K.real_bytes, first, last
-    cdef char *w
-    cdef Layer *y
-    cdef Weights to
-    for l in range(P.n_layers):
-        y = &P.layer[l]
-        if c.is_v and not P.active[l]:
-            continue
-        w = c.source + y.w * size
-        to = moved(y.V, c.v * P.v_step, c.source) if c.is_v else y.W
-        first, parts = part * PACK_ROWS, (y.k + PACK_ROWS - 1) // PACK_ROWS
-        if part < parts:
-            last = min(y.k, first + PACK_ROWS)
-            if part == 0 and y.b >= 0:
-                P.K.copy(1, y.m, c.source + y.b * size, y.m, 1, to.b, y.ldm)
-            P.K.pack(y.k, y.m, w, 1, y.k, first, last, to.onward)
-            return
-        part -= parts
-        first, parts = part * PACK_ROWS, (y.m + PACK_ROWS - 1) // PACK_ROWS if l else 0
-        if part < parts:
-            last = min(y.m, first + PACK_ROWS)
-            P.K.pack(y.m, y.k, w, y.k, 1, first, last, to.back)
-            return
-        part -= parts
-
-
-cdef void pack_biases(Packing *c) noexcept nogil:
-    cdef PlanS *P = c.P
-    cdef Py_ssize_t l, size = P.K.real_bytes
-    cdef Layer *y
-    cdef Weights to
-    for l in range(P.n_layers):
-        y = &P.layer[l]
-        to = moved(y.V, c.v * P.v_step, c.source) if c.is_v else y.W
-        if y.b >= 0:
-            P.K.copy(1, y.m, c.source + y.b * size, y.m, 1, to.b, y.ldm)
-
-
-cdef void pack(PlanS *P, char *source, bint is_v, Py_ssize_t v) noexcept nogil:
-    """Both orientations of every matrix, and the biases; where matrices are read as they lie, the
-    biases alone; where samples lie across, nothing.
-    """
-    cdef Packing c
-    cdef Py_ssize_t l, parts = 0
-    if P.across:
-        return
-    c.P, c.source, c.is_v, c.v = P, source, is_v, v
-    if P.unpacked:
-        pack_biases(&c)
-        return
-    for l in range(P.n_layers):
-        if not is_v or P.active[l]:
-            parts += (P.layer[l].k + PACK_ROWS - 1) // PACK_ROWS
-            parts += (P.layer[l].m + PACK_ROWS - 1) // PACK_ROWS if l else 0
-    fc_team_run(P.threads if P.n > 30000 else 1, parts, pack_part, &c)
-
-
-cdef void take_theta(PlanS *P, char *theta) noexcept nogil:
-    cdef Py_ssize_t l
-    P.theta = theta
-    for l in range(P.n_layers):
-        P.layer[l].W.flat = theta
-    pack(P, theta, False, 0)
-
+# --- a vector -------------------------------------------------------------------------------------
 
 cdef enum: ASIDE_BYTES = 1 << 18
 
@@ -140,7 +60,7 @@ cdef void take_vector(Job *job, Py_ssize_t j, Py_ssize_t place) noexcept nogil:
         P.v = v
     if P.aside != NULL and v == job.out + j * job.out_step:
         put_aside(P)
-    pack(P, P.v, True, place)
+    pack_v(P, P.v, place)
     if job.l2 != 0:
         decay(P, job.l2, P.v, job.out + j * job.out_step)
 

@@ -11,7 +11,7 @@ from libc.stdint cimport uintptr_t
 from libc.string cimport memcpy, memset
 
 from .kernels cimport fc_product, fc_table, table_chosen
-from .memory cimport pointer, ready
+from .memory cimport pointer
 from .products cimport run_items
 from .team cimport FC_MAX_THREADS, fc_team_run, fc_watch, unwatch, watch
 from .memory import padded_copy
@@ -214,57 +214,6 @@ def compact_weights(cross, inner, products, weights, Py_ssize_t first, Py_ssize_
                 w[j] -= row[at[j]] * w[i]
             out[2 * at[i]], out[2 * at[i] + 1] = -w[i], c * u[i]
     return c
-
-
-# --- theta taken over -----------------------------------------------------------------------------
-
-cdef enum:
-    COPY_NUMBERS = 1 << 16      # of a vector, for one part of the job
-    COPY_ALONE = 4              # parts that one thread is done with before two have met
-
-
-cdef struct Copying:
-    const fc_table *K
-    Py_ssize_t n
-    char *source
-    char *out
-    char *finite
-
-
-cdef void copy_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    cdef Copying *t = <Copying *>context
-    cdef Py_ssize_t a = part * COPY_NUMBERS, size = t.K.real_bytes
-    cdef Py_ssize_t count = min(<Py_ssize_t>COPY_NUMBERS, t.n - a)
-    cdef char *copied = t.out + a * size
-    t.finite[part] = t.K.copy_finite(count, t.source + a * size, copied)
-
-
-def copy_finite(source, out, threads=None):
-    """``out[:] = source`` for vectors as the engine takes them, of one dtype and length. Whether it
-    was done and all is finite; if not, nobody knows what out holds. On so many threads,
-    or the default's; a short vector on one, for which nobody asks the system how many.
-    """
-    cdef Copying t
-    cdef fc_watch before
-    cdef int members = 1
-    t.K, t.n = &table_chosen()[out.itemsize == 8], out.shape[0]
-    t.source = ready(source, t.n, out.dtype, False)
-    t.out = ready(out, t.n, out.dtype, True)
-    if t.source == NULL or t.out == NULL:
-        return False
-    cdef Py_ssize_t part, parts = (t.n + COPY_NUMBERS - 1) // COPY_NUMBERS
-    finite = np.zeros(parts, np.int8)
-    t.finite = <char *>pointer(finite)
-    if parts > COPY_ALONE:
-        members = threads or default_threads()
-    with nogil:
-        before = watch()
-        fc_team_run(members, parts, copy_part, &t)
-        unwatch(before)
-    for part in range(parts):
-        if not t.finite[part]:
-            return False
-    return True
 
 
 # --- phi alone ------------------------------------------------------------------------------------

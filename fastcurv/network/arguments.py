@@ -215,13 +215,13 @@ def into(v: Any, out: Any, n: int, dtype: Any) -> tuple[Array, Array]:
     return v.copy() if np.may_share_memory(v, out) else v, out
 
 
-def take_theta(objective: Any, theta: Any, out: Array) -> Array:
-    """Theta, checked, into `out` (n,), which is returned; in one pass by the engine's threads where
-    it is a vector as they take it.
+def bind_copy(plan: Any, objective: Any, theta: Any, own: Array, **how: Any) -> None:
+    """Bind the plan to theta, checked and copied into `own` (n,): in one pass by the engine's
+    threads where theta is a vector as they take it.
     """
-    if not _engine.copy_finite(theta, out, objective.n_threads):
-        np.copyto(out, objective.model.check_theta(theta))
-    return out
+    if not plan.take(theta, own, **how):
+        np.copyto(own, objective.model.check_theta(theta))
+        plan.bind(own, **how)
 
 
 def layer_indices(model: Any, layers: Any) -> np.ndarray:

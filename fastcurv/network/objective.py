@@ -21,12 +21,12 @@ from ..structure.parameters import l2_diagonal, terms_of_a_row
 from .arguments import (
     InitSignature,
     as_vector,
+    bind_copy,
     check_bool,
     check_memory,
     check_targets,
     check_weight,
     selected,
-    take_theta,
 )
 from .jacobian import Jacobian
 from .mlp import MLP
@@ -276,8 +276,7 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         at = self._plan.theta
         if at is None or not (np.array_equal(at[:64], theta[:64]) and np.array_equal(at, theta)):
             self._plan.unbind()
-            take_theta(self, theta, self._theta)
-            self._plan.bind(self._theta, gradient, passing=True)
+            bind_copy(self._plan, self, theta, self._theta, gradient=gradient, passing=True)
         elif gradient:
             self._plan.finish()
         return self._plan

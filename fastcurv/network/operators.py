@@ -19,11 +19,11 @@ from ..rounding.rowwise import Rounding
 from .arguments import (
     as_block,
     as_vector,
+    bind_copy,
     check_dtype,
     check_indices,
     into,
     layer_indices,
-    take_theta,
 )
 from .coordinates import InCoordinates
 from .linear import Counted, OfWhole, Symmetric
@@ -113,11 +113,11 @@ class Curvature(Counted, Quadratic):
 
     def __init__(self, objective: Any, theta: Any, kind: str) -> None:
         self.objective, self.kind = objective, kind
-        theta = take_theta(objective, theta, np.empty(objective.n_params, objective.dtype))
+        own = np.empty(objective.n_params, objective.dtype)
         self._plan = objective._lend_plan()
-        self._plan.bind(theta)
+        bind_copy(self._plan, objective, theta, own)
         weakref.finalize(self, objective._take_back, self._plan)
-        self.theta, self.value, self.gradient = theta, self._plan.value, self._plan.gradient
+        self.theta, self.value, self.gradient = own, self._plan.value, self._plan.gradient
         for array in (self.theta, self.gradient):
             array.flags.writeable = False
         self._go_by(Times(self._plan, kind, kind != "fisher"))

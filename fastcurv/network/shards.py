@@ -188,6 +188,10 @@ class SumPlan:
         self.theta = np.array(theta, order="C")
         self.theta.flags.writeable = False
 
+    def take(self, source: Any, theta: np.ndarray, **how: Any) -> bool:
+        """The engine's way of taking a point over, which is not this one's."""
+        return False
+
     def finish(self) -> None:
         """Value and gradient, by one pass over the shards."""
         if self._gradient is None:

@@ -345,9 +345,10 @@ typedef struct fc_table {
     void (*copy)(ptrdiff_t rows, ptrdiff_t cols, const void *in, ptrdiff_t rs, ptrdiff_t cs,
                  void *out, ptrdiff_t ldo);
     /* The same into vector panels, as fc_term wants a packed B: out[(j / VL) * rows * VL + i * VL +
-     * j % VL]; i0 <= i < i1. */
+     * j % VL]; i0 <= i < i1. `far`: past the caches, where they could not keep it until it is
+     * read. */
     void (*pack)(ptrdiff_t rows, ptrdiff_t cols, const void *in, ptrdiff_t rs, ptrdiff_t cs,
-                 ptrdiff_t i0, ptrdiff_t i1, void *out);
+                 ptrdiff_t i0, ptrdiff_t i1, int far, void *out);
     /* Columns as rows: out[j*ldo + i] = in[i*rs + j*cs] for i0 <= i < i1 of n rows and all k
      * columns; any strides. */
     void (*columns)(ptrdiff_t n, ptrdiff_t k, const void *in, ptrdiff_t rs, ptrdiff_t cs,
@@ -368,7 +369,7 @@ typedef struct fc_table {
     void (*take)(ptrdiff_t m, ptrdiff_t s, ptrdiff_t cols, const void *q, ptrdiff_t ldq, void *w,
                  ptrdiff_t ldw, const double *c, ptrdiff_t ldc, double *squares);
     /* out = x for n numbers, which do not overlap; whether all are finite. */
-    int (*copy_finite)(ptrdiff_t n, const void *x, void *out);
+    int (*copy_finite)(ptrdiff_t n, const void *x, int far, void *out);
     /* out (n,) = alpha * x */
     void (*scale)(ptrdiff_t n, double alpha, const void *x, void *out);
     /* Multiply-adds on registers alone, `count` in each chain; sink holds 2 vectors. Returns the

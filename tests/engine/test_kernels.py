@@ -213,9 +213,10 @@ def test_copy_and_pack(arch, dtype, rng):
             there = laid(array, how)
             copied = probe.copy(arch, there)
             assert np.array_equal(copied[:, :cols], array) and not copied[:, cols:].any()
-            panels = probe.copy(arch, there, True)
-            flat = panels.transpose(1, 0, 2).reshape(rows, -1)
-            assert np.array_equal(flat[:, :cols], array) and not flat[:, cols:].any()
+            for far in (False, True):
+                panels = probe.copy(arch, there, True, far)
+                flat = panels.transpose(1, 0, 2).reshape(rows, -1)
+                assert np.array_equal(flat[:, :cols], array) and not flat[:, cols:].any()
 
 
 @every_arch

@@ -64,7 +64,11 @@ KERNELS = [
         "out[i * o_rs + j] = j < cols ? in[i * rs + j * cs] : (REAL)0;",
         "if (j < cols) out[i * o_rs + j] = in[i * rs + j * cs];",
     ),
-    ("transpose.inc", "if (i < rows) store(out + i * ldo, x[i]);", "store(out + i * ldo, x[i]);"),
+    (
+        "transpose.inc",
+        "if (i < rows) put(out + i * ldo, x[i], far);",
+        "put(out + i * ldo, x[i], far);",
+    ),
     ("sweeps.inc", "VEC sum = add ? load(y + i) : (VEC){0};", "VEC sum = (VEC){0};"),
     ("sweeps.inc", "REAL sum = add ? y[i] : 0;", "REAL sum = 0;"),
     (
@@ -72,7 +76,7 @@ KERNELS = [
         "((REAL *)out)[i] = (REAL)alpha * ((const REAL *)x)[i];",
         "((REAL *)out)[i] = ((const REAL *)x)[i];",
     ),
-    ("sweeps.inc", "(REAL *)out + j * rows, VL);", "(REAL *)out + j * (i1 - i0), VL);"),
+    ("sweeps.inc", "out + j * rows, VL, far);", "out + j * (i1 - i0), VL, far);"),
     # activations
     ("activations.inc", "*q = -2 * *a * *p;", "*q = 2 * *a * *p;"),
     (
@@ -151,7 +155,12 @@ KERNELS = [
     ("across.inc", "row = i + x < rows ? i + x : rows - 1", "row = i + x"),
     # few rows
     ("sweeps.inc", "acc[q] += v * (VEC){0};", "acc[q] = v * (VEC){0};"),
-    ("sweeps.inc", "sum += (to[i] = in[i]) * 0;", "to[i] = in[i];"),
+    (
+        "sweeps.inc",
+        "    for (; i < n; i++) sum += (to[i] = in[i]) * 0;",
+        "    for (; i < n; i++) to[i] = in[i];",
+    ),
+    ("sweeps.inc", "FC_BYTES; i++) sum += (to[i] = in[i]) * 0;", "FC_BYTES; i++) to[i] = in[i];"),
     (
         "gemm.inc",
         "NAME(begin_step_of)(job, &step, row_item, col_item, j0, end - j0);",
@@ -195,7 +204,9 @@ PASSES = [
         "job.totals[j] += take_quadratic(&t, job)",
         "job.totals[j] = take_quadratic(&t, job)",
     ),
-    ("fastcurv/_engine/schedule.pyx", "if part == 0 and y.b >= 0:", "if part == 1 and y.b >= 0:"),
+    ("fastcurv/_engine/packing.pyx", "if part == 0:", "if part == 1:"),
+    ("fastcurv/_engine/packing.pyx", "min(y.m, first + rows_of(P, y))", "first + rows_of(P, y)"),
+    ("fastcurv/_engine/packing.pyx", "c.odd[member] = True", "c.odd[member] = member > 0"),
     ("fastcurv/_engine/schedule.pyx", "if job.kind == HESSIAN:", "if job.kind != HESSIAN:"),
     (
         "fastcurv/_engine/schedule.pyx",

@@ -1,0 +1,153 @@
+# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: freethreading_compatible=True
+"""See packing.pxd. Where matrices are read as they lie, biases alone are copied; where samples lie
+across, nothing is.
+
+A large W comes from memory and goes there, so it is read once: some rows of it are copied and
+packed both ways while the second-level cache has them.
+"""
+from libc.string cimport memset
+
+from .kernels cimport FC_ALIGN
+from .state cimport Layer, Weights, moved
+from .team cimport FC_MAX_THREADS, fc_team_run
+
+
+cdef enum:
+    ROWS = 64                   # of W, at most, for one part of the job, and bytes of them
+    ROW_BYTES = 1 << 17
+    FLAT = 1 << 16              # numbers of theta where nothing is packed
+    ALONE = 30000               # up to which one thread is done before two have met
+    FAR_BYTES = 24 << 20        # of W, both ways, which caches do not hold until they are read
+
+
+cdef struct Packing:
+    PlanS *P
+    char *source                # flat
+    char *copied                # theta of the plan's own, or NULL
+    bint is_v                   # into V, of the vector `place` of a block
+    Py_ssize_t place
+    bint far
+    char odd[FC_MAX_THREADS]    # by member: it has copied numbers that are not finite
+
+
+cdef inline Py_ssize_t rows_of(PlanS *P, Layer *y) noexcept nogil:
+    """Of W, for one part: whole lines of its transpose."""
+    cdef Py_ssize_t line = FC_ALIGN // P.K.real_bytes
+    return max(<Py_ssize_t>1, min(ROWS // line, ROW_BYTES // (FC_ALIGN * y.k))) * line
+
+
+cdef inline Py_ssize_t parts_of(Packing *c, Layer *y) noexcept nogil:
+    return (y.m + rows_of(c.P, y) - 1) // rows_of(c.P, y)
+
+
+cdef void copy_numbers(
+    Packing *c, Py_ssize_t first, Py_ssize_t last, int member
+) noexcept nogil:
+    """Of the source, into theta."""
+    cdef Py_ssize_t size = c.P.K.real_bytes
+    if c.copied != NULL and not c.P.K.copy_finite(
+        last - first, c.source + first * size, c.far, c.copied + first * size
+    ):
+        c.odd[member] = True
+
+
+cdef void flat_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    cdef Packing *c = <Packing *>context
+    copy_numbers(c, part * FLAT, min(c.P.n, (part + 1) * FLAT), member)
+
+
+cdef void pack_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    """Some rows of a W, and with its first ones what follows W in theta; found by counting parts
+    off layer by layer.
+    """
+    cdef Packing *c = <Packing *>context
+    cdef PlanS *P = c.P
+    cdef Py_ssize_t l, first, last, end
+    cdef Layer *y
+    for l in range(P.n_layers):
+        y = &P.layer[l]
+        if c.is_v and not P.active[l]:
+            continue
+        if part >= parts_of(c, y):
+            part -= parts_of(c, y)
+            continue
+        first = part * rows_of(P, y)
+        last = min(y.m, first + rows_of(P, y))
+        copy_numbers(c, y.w + first * y.k, y.w + last * y.k, member)
+        pack_rows(c, l, first, last)
+        if part == 0:
+            end = P.layer[l + 1].w if l + 1 < P.n_layers else P.n
+            copy_numbers(c, y.w + y.m * y.k, end, member)
+        return
+
+
+cdef void pack_rows(Packing *c, Py_ssize_t l, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    """Rows of W: they are rows of one packed matrix and columns of the other."""
+    cdef PlanS *P = c.P
+    cdef Layer *y = &P.layer[l]
+    cdef Py_ssize_t size = P.K.real_bytes, before = first * y.k * size
+    cdef char *w = c.source + y.w * size
+    cdef Weights to = moved(y.V, c.place * P.v_step, c.source) if c.is_v else y.W
+    if l:
+        P.K.pack(y.m, y.k, w, y.k, 1, first, last, c.far, to.back)
+    P.K.pack(y.k, last - first, w + before, 1, y.k, 0, y.k, c.far, to.onward + before)
+
+
+cdef void copy_biases(Packing *c) noexcept nogil:
+    """The biases, padded."""
+    cdef PlanS *P = c.P
+    cdef Py_ssize_t l, size = P.K.real_bytes
+    cdef Layer *y
+    cdef Weights to
+    for l in range(P.n_layers):
+        y = &P.layer[l]
+        to = moved(y.V, c.place * P.v_step, c.source) if c.is_v else y.W
+        if y.b >= 0:
+            P.K.copy(1, y.m, c.source + y.b * size, y.m, 1, to.b, y.ldm)
+
+
+cdef void serve(Packing *c) noexcept nogil:
+    cdef PlanS *P = c.P
+    cdef Py_ssize_t l, parts = 0
+    cdef int threads = P.threads if P.n > ALONE else 1
+    if not P.across:
+        copy_biases(c)
+    if not (P.across or P.unpacked):
+        for l in range(P.n_layers):
+            if P.active[l] or not c.is_v:
+                parts += parts_of(c, &P.layer[l])
+        fc_team_run(threads, parts, pack_part, c)
+    elif c.copied != NULL:
+        fc_team_run(threads, (P.n + FLAT - 1) // FLAT, flat_part, c)
+
+
+cdef inline Packing packing(PlanS *P, char *source) noexcept nogil:
+    cdef Packing c
+    memset(&c, 0, sizeof(c))
+    c.P, c.source, c.far = P, source, 2 * P.n * P.K.real_bytes > FAR_BYTES
+    return c
+
+
+cdef bint take_theta(PlanS *P, char *theta, char *source) noexcept nogil:
+    cdef Packing c = packing(P, theta if source == NULL else source)
+    cdef Py_ssize_t l
+    cdef int member
+    P.theta = theta
+    for l in range(P.n_layers):
+        P.layer[l].W.flat = theta
+    c.copied = NULL if source == NULL else theta
+    serve(&c)
+    for member in range(P.threads):
+        if c.odd[member]:
+            return False
+    return True
+
+
+cdef void pack_v(PlanS *P, char *v, Py_ssize_t place) noexcept nogil:
+    cdef Packing c
+    if P.across:
+        return
+    c = packing(P, v)
+    c.is_v, c.place = True, place
+    serve(&c)

@@ -37,7 +37,7 @@ cdef void bias_across(Pass *t, Layer *y, Matrix d, char *out, bint add) noexcept
     cdef Matrix ones
     if y.b < 0:
         return
-    start_sum(y, &job, add)
+    start_sum(t, y, &job, add)
     job.n = 1
     ones.at, ones.ld = t.P.ones, 0
     add_inner(t, &job, d, ones)

@@ -162,7 +162,7 @@ cdef void backward(Pass *t, char *out, bint add) noexcept nogil:
             turn(t, y.k, P.layer[l - 1].a, P.layer[l - 1].turned)
         if out != NULL:
             put_bias(t, y, delta, blocks, out, add)
-            start_sum(y, &job, add)
+            start_sum(t, y, &job, add)
             if P.shared:
                 add_turned(t, &job, l, delta, P.layer[l - 1].turned if l else NULL)
             else:

@@ -20,12 +20,13 @@ cdef inline void start(Pass *t, fc_product *job, Py_ssize_t units) noexcept nogi
         job.m, job.n, job.step.by_row = units, whole_lines(t.P, t.rows), True
     else:
         job.m, job.n = t.rows, units
+    job.far = t.P.far
 
 
-cdef inline void start_sum(Layer *y, fc_product *job, bint add) noexcept nogil:
+cdef inline void start_sum(Pass *t, Layer *y, fc_product *job, bint add) noexcept nogil:
     """Of the shape of W, a sum over rows; into a flat vector."""
     memset(job, 0, sizeof(job[0]))
-    job.m, job.n, job.exact, job.accumulate = y.m, y.k, True, add
+    job.m, job.n, job.exact, job.accumulate, job.far = y.m, y.k, True, add, t.P.far
 
 
 cdef inline void into(fc_product *job, Matrix c) noexcept nogil:

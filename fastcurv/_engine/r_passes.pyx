@@ -174,7 +174,7 @@ cdef void r_backward(Pass *t, char *out, bint add) noexcept nogil:
             continue
         if P.active[l] and out != NULL:
             memset(&stack, 0, sizeof(stack))
-            start_sum(y, job, add)
+            start_sum(t, y, job, add)
             stack.a[0] = t.own // size
             if P.shared:
                 add_turned(t, job, l, rdelta, P.layer[l - 1].turned if l else NULL)

@@ -137,6 +137,7 @@ cdef struct PlanS:
     bint loaded                 # across: x holds X
     bint passing                # the state at theta need not stay
     bint near                   # the state at theta stays in the third-level cache
+    bint far                    # a panel's, with scratch, does not in the second-level one
 
 
 cdef struct Pass:               # some rows of the chunk on their way through the layers

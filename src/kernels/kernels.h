@@ -185,6 +185,9 @@ typedef struct {
     ptrdiff_t ldc;
     int exact; /* C is not padded: nothing outside its m x n is touched; only FC_STEP_NONE */
     int accumulate;
+    /* B and the step's matrices are not in the second-level cache, however few items there are: for
+     * kernels that can ask ahead */
+    int far;
     fc_step step;
     /* memory that will be read soon, for kernels that can ask for it */
     fc_ahead ahead[FC_MAX_AHEAD];

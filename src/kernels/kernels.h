@@ -185,9 +185,7 @@ typedef struct {
     ptrdiff_t ldc;
     int exact; /* C is not padded: nothing outside its m x n is touched; only FC_STEP_NONE */
     int accumulate;
-    /* B and the step's matrices are not in the second-level cache, however few items there are: for
-     * kernels that can ask ahead */
-    int far;
+    int far; /* B and the step's matrices are in no near cache: for kernels that can ask ahead */
     fc_step step;
     /* memory that will be read soon, for kernels that can ask for it */
     fc_ahead ahead[FC_MAX_AHEAD];
@@ -348,8 +346,7 @@ typedef struct fc_table {
     void (*copy)(ptrdiff_t rows, ptrdiff_t cols, const void *in, ptrdiff_t rs, ptrdiff_t cs,
                  void *out, ptrdiff_t ldo);
     /* The same into vector panels, as fc_term wants a packed B: out[(j / VL) * rows * VL + i * VL +
-     * j % VL]; i0 <= i < i1. `far`: past the caches, where they could not keep it until it is
-     * read. */
+     * j % VL]; i0 <= i < i1. `far`: past the caches, which could not keep it until it is read. */
     void (*pack)(ptrdiff_t rows, ptrdiff_t cols, const void *in, ptrdiff_t rs, ptrdiff_t cs,
                  ptrdiff_t i0, ptrdiff_t i1, int far, void *out);
     /* Columns as rows: out[j*ldo + i] = in[i*rs + j*cs] for i0 <= i < i1 of n rows and all k

@@ -180,8 +180,8 @@ PASSES = [
         "put_skip(&job.step, nothing())",
     ),
     ("fastcurv/_engine/passes.pyx", "for x in range(t.count):", "for x in range(1):"),
-    ("fastcurv/_engine/passes.pyx", "start_sum(y, &job, add)", "start_sum(y, &job, False)"),
-    ("fastcurv/_engine/r_passes.pyx", "start_sum(y, job, add)", "start_sum(y, job, False)"),
+    ("fastcurv/_engine/passes.pyx", "start_sum(t, y, &job, add)", "start_sum(t, y, &job, False)"),
+    ("fastcurv/_engine/r_passes.pyx", "start_sum(t, y, job, add)", "start_sum(t, y, job, False)"),
     (
         "fastcurv/_engine/r_passes.pyx",
         "total += 2 * total_of(P, t, &job)",

@@ -3,8 +3,8 @@
 """See packing.pxd. Where matrices are read as they lie, biases alone are copied; where samples lie
 across, nothing is.
 
-A large W comes from memory and goes there, so it is read once: some rows of it are copied and
-packed both ways while the second-level cache has them.
+A large W comes from memory and goes there, so it is read once: block by block it is copied and
+packed both ways while the second-level cache has the block.
 """
 from libc.string cimport memset
 
@@ -16,6 +16,7 @@ from .team cimport FC_MAX_THREADS, fc_team_run
 cdef enum:
     ROWS = 64                   # of W, at most, for one part of the job, and bytes of them
     ROW_BYTES = 1 << 17
+    COLUMNS = ROW_BYTES // FC_ALIGN
     FLAT = 1 << 16              # numbers of theta where nothing is packed
     ALONE = 30000               # up to which one thread is done before two have met
     FAR_BYTES = 24 << 20        # of W, both ways, which caches do not hold until they are read
@@ -31,14 +32,30 @@ cdef struct Packing:
     char odd[FC_MAX_THREADS]    # by member: it has copied numbers that are not finite
 
 
+cdef struct Block:              # of W
+    Py_ssize_t top, bottom, left, right
+
+
 cdef inline Py_ssize_t rows_of(PlanS *P, Layer *y) noexcept nogil:
-    """Of W, for one part: whole lines of its transpose."""
+    """Of a block: whole lines of its transpose."""
     cdef Py_ssize_t line = FC_ALIGN // P.K.real_bytes
-    return max(<Py_ssize_t>1, min(ROWS // line, ROW_BYTES // (FC_ALIGN * y.k))) * line
+    return max(<Py_ssize_t>1, min(ROWS // line, COLUMNS // y.k)) * line
+
+
+cdef inline Py_ssize_t columns_of(Layer *y) noexcept nogil:
+    """How many blocks lie side by side."""
+    return (y.k + COLUMNS - 1) // COLUMNS
 
 
 cdef inline Py_ssize_t parts_of(Packing *c, Layer *y) noexcept nogil:
-    return (y.m + rows_of(c.P, y) - 1) // rows_of(c.P, y)
+    return (y.m + rows_of(c.P, y) - 1) // rows_of(c.P, y) * columns_of(y)
+
+
+cdef inline Block block_of(Packing *c, Layer *y, Py_ssize_t part) noexcept nogil:
+    cdef Block b
+    b.top, b.left = part // columns_of(y) * rows_of(c.P, y), part % columns_of(y) * COLUMNS
+    b.bottom, b.right = min(y.m, b.top + rows_of(c.P, y)), min(y.k, b.left + COLUMNS)
+    return b
 
 
 cdef void copy_numbers(
@@ -57,14 +74,42 @@ cdef void flat_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     copy_numbers(c, part * FLAT, min(c.P.n, (part + 1) * FLAT), member)
 
 
+cdef void copy_block(Packing *c, Layer *y, Block b, int member) noexcept nogil:
+    cdef Py_ssize_t i
+    if b.right - b.left == y.k:
+        copy_numbers(c, y.w + b.top * y.k, y.w + b.bottom * y.k, member)
+        return
+    for i in range(b.top, b.bottom):
+        copy_numbers(c, y.w + i * y.k + b.left, y.w + i * y.k + b.right, member)
+
+
+cdef void pack_block(Packing *c, Py_ssize_t l, Block b) noexcept nogil:
+    """Its rows are rows of one packed matrix and columns of the other."""
+    cdef PlanS *P = c.P
+    cdef Layer *y = &P.layer[l]
+    cdef Py_ssize_t size = P.K.real_bytes
+    cdef char *w = c.source + y.w * size
+    cdef Weights to = moved(y.V, c.place * P.v_step, c.source) if c.is_v else y.W
+    if l:
+        P.K.pack(
+            y.m, b.right - b.left, w + b.left * size, y.k, 1, b.top, b.bottom, c.far,
+            to.back + b.left * y.m * size
+        )
+    P.K.pack(
+        y.k, b.bottom - b.top, w + b.top * y.k * size, 1, y.k, b.left, b.right, c.far,
+        to.onward + b.top * y.k * size
+    )
+
+
 cdef void pack_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    """Some rows of a W, and with its first ones what follows W in theta; found by counting parts
-    off layer by layer.
+    """A block of a W, and with its first one what follows W in theta; found by counting parts off
+    layer by layer.
     """
     cdef Packing *c = <Packing *>context
     cdef PlanS *P = c.P
-    cdef Py_ssize_t l, first, last, end
+    cdef Py_ssize_t l, end
     cdef Layer *y
+    cdef Block b
     for l in range(P.n_layers):
         y = &P.layer[l]
         if c.is_v and not P.active[l]:
@@ -72,26 +117,13 @@ cdef void pack_part(void *context, Py_ssize_t part, int member) noexcept nogil:
         if part >= parts_of(c, y):
             part -= parts_of(c, y)
             continue
-        first = part * rows_of(P, y)
-        last = min(y.m, first + rows_of(P, y))
-        copy_numbers(c, y.w + first * y.k, y.w + last * y.k, member)
-        pack_rows(c, l, first, last)
+        b = block_of(c, y, part)
+        copy_block(c, y, b, member)
+        pack_block(c, l, b)
         if part == 0:
             end = P.layer[l + 1].w if l + 1 < P.n_layers else P.n
             copy_numbers(c, y.w + y.m * y.k, end, member)
         return
-
-
-cdef void pack_rows(Packing *c, Py_ssize_t l, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
-    """Rows of W: they are rows of one packed matrix and columns of the other."""
-    cdef PlanS *P = c.P
-    cdef Layer *y = &P.layer[l]
-    cdef Py_ssize_t size = P.K.real_bytes, before = first * y.k * size
-    cdef char *w = c.source + y.w * size
-    cdef Weights to = moved(y.V, c.place * P.v_step, c.source) if c.is_v else y.W
-    if l:
-        P.K.pack(y.m, y.k, w, y.k, 1, first, last, c.far, to.back)
-    P.K.pack(y.k, last - first, w + before, 1, y.k, 0, y.k, c.far, to.onward + before)
 
 
 cdef void copy_biases(Packing *c) noexcept nogil:

@@ -55,11 +55,22 @@ typedef uint64_t count_t;
 #define CAME ((count_t)1 << 16) /* ... and one that has come, ever: in the bits above */
 #define INSIDE(count) ((count) & (CAME - 1))
 
+/* What workers wait for: the number of a job, odd while it is open, and how many threads it is for.
+ * Others do not come, and sleep on. */
+#define JOB(number, threads) ((number) << 8 | (count_t)(threads))
+#define NUMBER(job) ((job) >> 8)
+#define THREADS(job) ((int)((job) & 255))
+
+/* Workers sleep in groups, 1, 2 and 3, 4 to 7, ..., so that few calls wake few too many. */
+enum { GROUPS = 6 };
+_Static_assert(FC_MAX_THREADS <= 1 << GROUPS, "too few groups");
+#define EACH_GROUP(x) [0 ... GROUPS - 1] = x
+static int group_of(int member) { return 31 - __builtin_clz((unsigned)member); }
+
 /* Everything that changes, and who changes it. */
 static struct {
-    /* What workers wait for: a new odd number, which opens a job; an even one closes it. The rest
-     * of the line is the job's, written before. */
-    _Alignas(LINE) atomic_uint job;
+    /* The last job; the rest of the line is what it needs, written before. */
+    _Alignas(LINE) _Atomic count_t job;
     int threads;
     ptrdiff_t parts;
     fc_part part;
@@ -68,16 +79,16 @@ static struct {
     _Alignas(LINE) _Atomic count_t inside;
     /* Seldom written. */
     _Alignas(LINE) atomic_int off; /* the caller has called the job off */
-    atomic_int sleepers;           /* workers asleep */
+    atomic_int sleepers[GROUPS];
     atomic_int caller_sleeps;
     atomic_int limit;
-    int workers;                   /* alive, numbers 1 to `workers`; changed under `busy` */
-    unsigned born[FC_MAX_THREADS]; /* the job counter when a worker was made */
+    int workers;                  /* alive, numbers 1 to `workers`; changed under `busy` */
+    count_t born[FC_MAX_THREADS]; /* the job when a worker was made */
     /* held by the caller whose job runs, and across fork */
     _Alignas(LINE) pthread_mutex_t busy;
     count_t came;          /* workers, until the last job; changed under `busy` */
-    pthread_mutex_t sleep; /* guards the two conditions */
-    pthread_cond_t wake, done;
+    pthread_mutex_t sleep; /* guards the conditions */
+    pthread_cond_t wake[GROUPS], done;
     /* each member's parts: the next, the last */
     struct {
         _Alignas(LINE) _Atomic ptrdiff_t next;
@@ -85,7 +96,7 @@ static struct {
     } share[FC_MAX_THREADS];
 } team = {.busy = PTHREAD_MUTEX_INITIALIZER,
           .sleep = PTHREAD_MUTEX_INITIALIZER,
-          .wake = PTHREAD_COND_INITIALIZER,
+          .wake = {EACH_GROUP(PTHREAD_COND_INITIALIZER)},
           .done = PTHREAD_COND_INITIALIZER};
 
 /* this thread is the caller of the job that runs: it holds `busy` */
@@ -121,29 +132,50 @@ static long long spun(long long *since) {
     return now - *since;
 }
 
-/* The number of a job that is open and not the one seen last, or 0. */
-static unsigned opened(unsigned seen) {
-    const unsigned job = atomic_load(&team.job);
-    return job % 2 && job != seen ? job : 0;
+/* A job that is open, wants this member and is not the one it has seen last, or 0. */
+static count_t opened(count_t seen, int member) {
+    const count_t job = atomic_load(&team.job);
+    return NUMBER(job) % 2 && job != seen && member < THREADS(job) ? job : 0;
 }
 
-/* Wait for one: spin, linger where the last wait was not much longer, then sleep; all again for one
- * who was woken too late. */
-static unsigned wait_for_job(unsigned seen, int *linger) {
+/* Sleep until a job wants this member, even if that is over before it is awake. */
+static void sleep_till_wanted(count_t seen, int member) {
+    const int group = group_of(member);
+    pthread_mutex_lock(&team.sleep);
+    atomic_fetch_add(&team.sleepers[group], 1);
+    while (!opened(seen, member)) {
+        pthread_cond_wait(&team.wake[group], &team.sleep);
+        if (member < THREADS(atomic_load(&team.job))) break;
+    }
+    atomic_fetch_sub(&team.sleepers[group], 1);
+    pthread_mutex_unlock(&team.sleep);
+}
+
+/* Those whom a job of so many threads wants; it is open already. */
+static void wake_sleepers(int threads) {
+    const int groups = group_of(threads - 1) + 1;
+    int asleep = 0;
+    for (int g = 0; g < groups; g++) asleep |= atomic_load(&team.sleepers[g]) > 0;
+    if (!asleep) return;
+    pthread_mutex_lock(&team.sleep);
+    for (int g = 0; g < groups; g++)
+        if (atomic_load(&team.sleepers[g])) pthread_cond_broadcast(&team.wake[g]);
+    pthread_mutex_unlock(&team.sleep);
+}
+
+/* Wait for a job: spin, linger where the last wait was not much longer, then sleep; all again for
+ * one who was woken too late. */
+static count_t wait_for_job(count_t seen, int member, int *linger) {
     long long since = 0, waited;
-    unsigned job;
-    for (unsigned n = 0; !(job = opened(seen)); n++) {
+    count_t job;
+    for (unsigned n = 0; !(job = opened(seen, member)); n++) {
         relax();
         if (n % 64 < 63 || (waited = spun(&since)) <= SPIN_NS) continue;
         if (*linger && waited <= LINGER_NS) {
             sched_yield();
             continue;
         }
-        pthread_mutex_lock(&team.sleep);
-        atomic_fetch_add(&team.sleepers, 1);
-        if (!opened(seen)) pthread_cond_wait(&team.wake, &team.sleep);
-        atomic_fetch_sub(&team.sleepers, 1);
-        pthread_mutex_unlock(&team.sleep);
+        sleep_till_wanted(seen, member);
         *linger = spun(&since) <= LINGER_NS;
         since = 0;
     }
@@ -159,14 +191,14 @@ static DWORD WINAPI worker(void *start) {
 static void *worker(void *start) {
 #endif
     const int number = (int)(size_t)start;
-    unsigned seen = team.born[number];
+    count_t seen = team.born[number];
     int linger = 0;
     for (;;) {
-        seen = wait_for_job(seen, &linger);
+        seen = wait_for_job(seen, number, &linger);
         __builtin_prefetch(&team.share[number], 1);
         count_t leave = ONE;
         atomic_fetch_add(&team.inside, ONE + CAME);
-        if (atomic_load(&team.job) == seen && number < team.threads) work(number);
+        if (atomic_load(&team.job) == seen) work(number);
         else leave += CAME;
         if (INSIDE(atomic_fetch_sub(&team.inside, leave)) == 1 &&
             atomic_load(&team.caller_sleeps)) {
@@ -234,12 +266,14 @@ static void after_fork_parent(void) {
 static void after_fork_child(void) {
     pthread_mutex_init(&team.busy, NULL);
     pthread_mutex_init(&team.sleep, NULL);
-    pthread_cond_init(&team.wake, NULL);
+    for (int g = 0; g < GROUPS; g++) {
+        pthread_cond_init(&team.wake[g], NULL);
+        atomic_store(&team.sleepers[g], 0);
+    }
     pthread_cond_init(&team.done, NULL);
     team.workers = 0;
     atomic_store(&team.inside, 0);
     team.came = 0;
-    atomic_store(&team.sleepers, 0);
     atomic_store(&team.caller_sleeps, 0);
     if (!holds) return;
     pthread_mutex_lock(&team.busy);
@@ -289,7 +323,7 @@ void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
     }
     holds = 1;
     if (team.workers < threads - 1) hire(threads - 1);
-    const unsigned last = atomic_load(&team.job), job = last + 2 - (last + 1) % 2;
+    const count_t last = NUMBER(atomic_load(&team.job)), number = last + 2 - (last + 1) % 2;
     team.threads = threads;
     team.parts = parts;
     team.part = part;
@@ -299,17 +333,13 @@ void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
         team.share[k].end = parts * (k + 1) / threads;
     }
     if (atomic_load(&team.off)) atomic_store(&team.off, 0);
-    atomic_store(&team.job, job);
-    if (atomic_load(&team.sleepers)) {
-        pthread_mutex_lock(&team.sleep);
-        pthread_cond_broadcast(&team.wake);
-        pthread_mutex_unlock(&team.sleep);
-    }
+    atomic_store(&team.job, JOB(number, threads));
+    wake_sleepers(threads);
     work(0);
     count_t came = wait_for_workers();
-    /* all that there are came and left: nobody is on the way */
-    if (came != team.came + (count_t)threads - 1 || team.workers > threads - 1) {
-        atomic_store(&team.job, job + 1);
+    /* else all that it wanted came and left: nobody is on the way */
+    if (came != team.came + (count_t)threads - 1) {
+        atomic_store(&team.job, JOB(number + 1, threads));
         came = wait_for_workers();
     }
     team.came = came;

@@ -205,7 +205,11 @@ PASSES = [
         "job.totals[j] = take_quadratic(&t, job)",
     ),
     ("fastcurv/_engine/packing.pyx", "if part == 0:", "if part == 1:"),
-    ("fastcurv/_engine/packing.pyx", "min(y.m, b.top + rows_of(c.P, y))", "b.top + rows_of(c.P, y)"),
+    (
+        "fastcurv/_engine/packing.pyx",
+        "min(y.m, b.top + rows_of(c.P, y))",
+        "b.top + rows_of(c.P, y)",
+    ),
     ("fastcurv/_engine/packing.pyx", "c.odd[member] = True", "c.odd[member] = member > 0"),
     ("fastcurv/_engine/schedule.pyx", "if job.kind == HESSIAN:", "if job.kind != HESSIAN:"),
     (

@@ -3,6 +3,7 @@ from typing import Any, Self
 from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
+from .plan import KINDS as KINDS
 from .plan import Plan
 
 @disjoint_base

@@ -71,7 +71,6 @@ static int group_of(int member) { return 31 - __builtin_clz((unsigned)member); }
 static struct {
     /* The last job; the rest of the line is what it needs, written before. */
     _Alignas(LINE) _Atomic count_t job;
-    int threads;
     ptrdiff_t parts;
     fc_part part;
     void *context;
@@ -109,8 +108,8 @@ int fc_team_off(int member) {
 /* Take parts until none is left: one's own share first, since who had these rows in the last job
  * has them in its caches still; then what others have left, which for a worker is nothing where
  * nobody has two parts. What is taken already is seen without writing. */
-static void work(int member) {
-    const int threads = team.threads, shares = member && team.parts <= threads ? 1 : threads;
+static void work(int member, int threads) {
+    const int shares = member && team.parts <= threads ? 1 : threads;
     for (int k = 0; k < shares; k++) {
         const int whose = (member + k) % threads;
         _Atomic ptrdiff_t *next = &team.share[whose].next;
@@ -198,7 +197,7 @@ static void *worker(void *start) {
         __builtin_prefetch(&team.share[number], 1);
         count_t leave = ONE;
         atomic_fetch_add(&team.inside, ONE + CAME);
-        if (atomic_load(&team.job) == seen) work(number);
+        if (atomic_load(&team.job) == seen) work(number, THREADS(seen));
         else leave += CAME;
         if (INSIDE(atomic_fetch_sub(&team.inside, leave)) == 1 &&
             atomic_load(&team.caller_sleeps)) {
@@ -324,7 +323,6 @@ void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
     holds = 1;
     if (team.workers < threads - 1) hire(threads - 1);
     const count_t last = NUMBER(atomic_load(&team.job)), number = last + 2 - (last + 1) % 2;
-    team.threads = threads;
     team.parts = parts;
     team.part = part;
     team.context = context;
@@ -335,7 +333,7 @@ void fc_team_run(int threads, ptrdiff_t parts, fc_part part, void *context) {
     if (atomic_load(&team.off)) atomic_store(&team.off, 0);
     atomic_store(&team.job, JOB(number, threads));
     wake_sleepers(threads);
-    work(0);
+    work(0, threads);
     count_t came = wait_for_workers();
     /* else all that it wanted came and left: nobody is on the way */
     if (came != team.came + (count_t)threads - 1) {

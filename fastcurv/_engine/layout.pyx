@@ -22,7 +22,7 @@ cdef enum:
     MAX_GROUPS = 16             # tall: partial sums kept, whatever the number of threads
     LEAST_PANEL = 24            # rows of one of two panels: each costs as much as ten rows more
     PANEL_BYTES = 1 << 18       # what a panel's rows may take of the second-level cache
-    FAR_BYTES = 7 << 19         # of a panel's rows, above which it pays to ask ahead
+    ASKING_BYTES = 7 << 19      # of a panel's rows, above which it pays to ask ahead
     CHUNK_PANEL = 128           # most where rows come in chunks: scratch is memory too
     WAKE_FLOPS = 75000          # what a core does while one more is woken and waited for
     FEW_THREADS = 8             # as many are given whatever the work is
@@ -51,7 +51,7 @@ cdef int choose_chunks(PlanS *P, Py_ssize_t memory) except -1:
         P.panel = (P.N + count - 1) // count
     if not (normalised(P) or P.unpacked):
         across = choose_across(P, memory)
-    P.far = P.panel * row_bytes > FAR_BYTES
+    P.far = P.panel * row_bytes > ASKING_BYTES
     if 12 * P.N * P.n < (SERIAL_ACROSS if P.across else SERIAL_FLOPS):
         P.threads = 1
     most = <int>sqrt(12.0 * P.N * P.n / (WAKE_FLOPS * jobs_of(P)))

@@ -9,6 +9,7 @@ packed both ways while the second-level cache has the block.
 from libc.string cimport memset
 
 from .kernels cimport FC_ALIGN
+from .shapes cimport FAR_BYTES
 from .state cimport Layer, Weights, moved
 from .team cimport FC_MAX_THREADS, fc_team_run
 
@@ -19,7 +20,6 @@ cdef enum:
     COLUMNS = ROW_BYTES // FC_ALIGN
     FLAT = 1 << 16              # numbers of theta where nothing is packed
     ALONE = 30000               # up to which one thread is done before two have met
-    FAR_BYTES = 24 << 20        # of W, both ways, which caches do not hold until they are read
 
 
 cdef struct Packing:
@@ -45,6 +45,11 @@ cdef inline Py_ssize_t rows_of(PlanS *P, Layer *y) noexcept nogil:
 cdef inline Py_ssize_t columns_of(Layer *y) noexcept nogil:
     """How many blocks lie side by side."""
     return (y.k + COLUMNS - 1) // COLUMNS
+
+
+cdef inline Weights packed_of(Packing *c, Layer *y) noexcept nogil:
+    """Where W of a layer goes."""
+    return moved(y.V, c.place * c.P.v_step, c.source) if c.is_v else y.W
 
 
 cdef inline Py_ssize_t parts_of(Packing *c, Layer *y) noexcept nogil:
@@ -89,7 +94,7 @@ cdef void pack_block(Packing *c, Py_ssize_t l, Block b) noexcept nogil:
     cdef Layer *y = &P.layer[l]
     cdef Py_ssize_t size = P.K.real_bytes
     cdef char *w = c.source + y.w * size
-    cdef Weights to = moved(y.V, c.place * P.v_step, c.source) if c.is_v else y.W
+    cdef Weights to = packed_of(c, y)
     if l:
         P.K.pack(
             y.m, b.right - b.left, w + b.left * size, y.k, 1, b.top, b.bottom, c.far,
@@ -131,12 +136,10 @@ cdef void copy_biases(Packing *c) noexcept nogil:
     cdef PlanS *P = c.P
     cdef Py_ssize_t l, size = P.K.real_bytes
     cdef Layer *y
-    cdef Weights to
     for l in range(P.n_layers):
         y = &P.layer[l]
-        to = moved(y.V, c.place * P.v_step, c.source) if c.is_v else y.W
         if y.b >= 0:
-            P.K.copy(1, y.m, c.source + y.b * size, y.m, 1, to.b, y.ldm)
+            P.K.copy(1, y.m, c.source + y.b * size, y.m, 1, packed_of(c, y).b, y.ldm)
 
 
 cdef void serve(Packing *c) noexcept nogil:

@@ -7,6 +7,7 @@ cdef enum:
     SERIAL_FLOPS = 3000000      # below this, waking a thread costs more than it saves
     # the same where samples lie across: a product is one job, and nothing is packed before it
     SERIAL_ACROSS = 300000
+    FAR_BYTES = 24 << 20        # more does not stay in the third-level cache
 
 
 # Whether what is kept at theta stays in the third-level cache from product to product.

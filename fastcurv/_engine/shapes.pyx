@@ -7,7 +7,6 @@ from .state cimport Layer, narrow_last, normalised, whole_lines
 
 cdef enum:
     PANEL_ROWS = 512            # of a panel where the state is in the third-level cache
-    STATE_BYTES = 24 << 20      # as large may it be there
     PANEL_WORK = 250000000      # flops of a panel that may well be two
     # TALL_WEIGHTS where samples lie across: nothing is packed
     ACROSS_WEIGHTS = 5 << 18
@@ -78,7 +77,7 @@ cdef bint state_is_near(PlanS *P) noexcept nogil:
             2 + (y.has_p and not (y.derived and fc_slope_from_a(y.phi)))
             + (y.curved and not y.derived)
         )
-    return P.N * numbers * P.K.real_bytes <= STATE_BYTES
+    return P.N * numbers * P.K.real_bytes <= FAR_BYTES
 
 
 cdef Py_ssize_t panels_for(PlanS *P, Py_ssize_t near, Py_ssize_t most) noexcept nogil:
@@ -151,7 +150,7 @@ cdef bint is_shared(PlanS *P) noexcept nogil:
         )
     if P.K.real_bytes == 4 and 2 * empty > P.N and bytes_ <= SHARED_WEIGHTS:
         return False
-    return P.N <= (SHARED_ROWS if bytes_ <= STATE_BYTES else SHARED_FAR)
+    return P.N <= (SHARED_ROWS if bytes_ <= FAR_BYTES else SHARED_FAR)
 
 
 cdef bint is_unpacked(PlanS *P) noexcept nogil:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..rounding.bounds import rounding_at
 from ..rounding.jacobian import jacobian_bounds
-from .arguments import as_vector
+from .arguments import as_vector, bind_copy
 from .linear import Operator, Transposed
 
 
@@ -21,10 +21,10 @@ class Jacobian(Operator):
 
     def __init__(self, objective: Any, theta: Any) -> None:
         self.objective = objective
-        self.theta = np.array(objective.model.check_theta(theta), order="C")
+        self.theta = np.empty(objective.n_params, objective.dtype)
         self._plan = objective._lend_plan()
-        self._plan.bind(self.theta)
         weakref.finalize(self, objective._take_back, self._plan)
+        bind_copy(self._plan, objective, theta, self.theta)
         super().__init__(
             objective.dtype, (objective.n_samples * objective.model.sizes[-1], objective.n_params)
         )

@@ -115,8 +115,8 @@ class Curvature(Counted, Quadratic):
         self.objective, self.kind = objective, kind
         own = np.empty(objective.n_params, objective.dtype)
         self._plan = objective._lend_plan()
-        bind_copy(self._plan, objective, theta, own)
         weakref.finalize(self, objective._take_back, self._plan)
+        bind_copy(self._plan, objective, theta, own)
         self.theta, self.value, self.gradient = own, self._plan.value, self._plan.gradient
         for array in (self.theta, self.gradient):
             array.flags.writeable = False

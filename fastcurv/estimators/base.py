@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,20 +17,26 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ..answers import own_names
-from ..network.mlp import MLP, RELU_LIKE
+from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..optimize.escape import escape
-from ..optimize.minimize import STOCHASTIC, minimize
+from ..optimize.minimize import METHODS, STOCHASTIC, minimize
+from ..optimize.run import Run
 from .choices import OUT, advice, outputs_of, pairs_worth, threads_worth, unhidden
+from .held_out import FIRST, HeldOut, firm_start, unseen
 from .look import PRODUCTS, Look, judge, look
 from .parameters import check_parameters, layers_of, total_of
-from .scatter import FIRST, Scatter
 
 DEEP = 1e-2  # curvature this far below zero, relative to the largest, is worth leaving
 LAST_STEPS = 25  # trust-region steps of "auto" where L-BFGS stalled
 TOL = 1e-4  # largest entry of the gradient that is zero, where tol is "auto"
 SHARE = 4  # gradients of the fit for one product of the look
 ROUNDS = 4  # saddles that "auto" leaves at most
+
+
+def rows_of(rows: np.ndarray, X: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
+    """Return some of the rows, with what belongs to them."""
+    return X[rows], y[rows], None if weight is None else weight[rows]
 
 
 class BaseMLP(BaseEstimator):
@@ -63,6 +70,7 @@ class BaseMLP(BaseEstimator):
         n_threads: int | None = None,
         memory: int | None = None,
         verdict: Any = "quick",
+        verbose: bool = False,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -81,6 +89,7 @@ class BaseMLP(BaseEstimator):
         self.n_threads = n_threads
         self.memory = memory
         self.verdict = verdict
+        self.verbose = verbose
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -95,6 +104,10 @@ class BaseMLP(BaseEstimator):
 
     def _start(self, model: MLP, theta: np.ndarray, y: np.ndarray, weight: Any) -> None:
         """Change the random start in place, where the targets suggest a better one."""
+
+    def _weighted(self, y: Any, weight: Any, dtype: Any) -> Any:
+        """Weights of the rows, those of their classes included."""
+        return weight
 
     # --- the objective
 
@@ -137,18 +150,23 @@ class BaseMLP(BaseEstimator):
             y_numeric=not self._stratify,
             reset=reset,
         )
-        y, loss, m = self._targets(y, reset)
         if weight is not None:
             weight = _check_sample_weight(weight, X, dtype=X.dtype, ensure_non_negative=True)
+        labels = y
+        y, loss, m = self._targets(y, reset)
+        weight = self._weighted(labels, weight, X.dtype)
+        if weight is not None:
             kept = weight > 0
             if not kept.any():
                 raise ValueError("sample_weight is zero everywhere; wanted some rows that count")
-            X, y, weight = X[kept], y[kept], weight[kept]
+            X, y, weight = rows_of(kept, X, y, weight)
         return X, y, loss, weight, m
 
     # --- the fit
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, X_val: Any = None, y_val: Any = None
+    ) -> Any:
         """Fit to the rows of X.
 
         Parameters
@@ -157,6 +175,8 @@ class BaseMLP(BaseEstimator):
         y : array_like (N,) or (N, m)
         sample_weight : array_like (N,), optional
             A weight of 2 is the same as the row twice, 0 the same as no row.
+        X_val, y_val : array_like, optional
+            Rows to stop early by, in place of a share of X: with ``early_stopping=True``.
 
         Returns
         -------
@@ -164,6 +184,8 @@ class BaseMLP(BaseEstimator):
 
         Raises
         ------
+        ValueError
+            Where a parameter, the rows or the targets are none that can be fitted.
         KeyboardInterrupt
             On Ctrl-C: what was fitted so far is kept, and ``stopped_`` is "interrupted".
         """
@@ -172,15 +194,22 @@ class BaseMLP(BaseEstimator):
         rng = check_random_state(self.random_state)
         model = self._model(X.shape[1], m, X.dtype)
         held = None
+        if (X_val is None) != (y_val is None) or not (X_val is None or self.early_stopping):
+            raise ValueError("X_val and y_val go together, and with early_stopping=True")
         if self.early_stopping:
-            (X, y, weight), rest = self._split(X, y, weight, rng)
+            if X_val is None:
+                (X, y, weight), rest = self._split(X, y, weight, rng)
+            else:
+                rest = (*self._data(X_val, y_val, None, False)[:2], None)
             held = self._objective(model, *rest[:2], loss, rest[2], 0.0)
+        theta, watch = self._first_theta(model, y, weight, rng), None
+        if self.solver == self.tol == "auto" and held is None and not self._resumed:
+            watch = self._unseen(model, X, y, loss, weight, theta)
         ob = self._objective(model, X, y, loss, weight)
-        theta = self._first_theta(model, y, weight, rng)
-        self._run(ob, theta, held, int(rng.randint(1 << 31)))
+        self._run(ob, theta, held, int(rng.randint(1 << 31)), watch)
         if self.n_iter_ >= self.max_iter and self.stopped_ == "max_iter":
             warnings.warn(
-                f"{self.solver} ended at max_iter={self.max_iter} with a gradient of "
+                f"{type(self).__name__} ended at max_iter={self.max_iter} with a gradient of "
                 f"{self._size:.2g}, above tol={self._tol:g}; {advice(X, y, model, self.alpha)}",
                 ConvergenceWarning,
                 stacklevel=2,
@@ -196,44 +225,50 @@ class BaseMLP(BaseEstimator):
             random_state=rng,
             stratify=labels,
         )
-        return [(X[r], y[r], None if weight is None else weight[r]) for r in rows]
+        return [rows_of(r, X, y, weight) for r in rows]
+
+    def _unseen(
+        self, model: MLP, X: Any, y: Any, loss: str, weight: Any, theta: np.ndarray
+    ) -> HeldOut | None:
+        """Rows that say how far to fit the others; None where there are too few."""
+        out = unseen(X)
+        if out is None:
+            return None
+        some, mine, its = rows_of(out, X, y, weight)
+        held = self._objective(model, some, mine, loss, its, 0.0)
+        some, mine, its = rows_of(~out, X, y, weight)
+        return HeldOut(self._objective(model, some, mine, loss, its), held, theta, self._total)
 
     def _first_theta(self, model: MLP, y: Any, weight: Any, rng: Any) -> np.ndarray:
         seed = int(rng.randint(1 << 31))
         self._resumed = self.warm_start and getattr(self, "model_", None) == model
         if self._resumed:
             return np.array(self.theta_)
-        # half of He's variance scores better where a fit goes to its end (benchmarks/estimators.py)
-        scheme = "lecun" if set(RELU_LIKE) & set(model.activation) else "xavier"
-        theta = model.init(seed=seed, scheme=scheme)
+        # scikit-learn's start scores best (benchmarks/estimators.py): its biases spread the kinks
+        theta, draw = np.zeros(model.n_params, model.dtype), np.random.default_rng(seed).uniform
+        *hidden, (last, _) = model.unflatten(theta)
+        for W, b in hidden:
+            bound = np.sqrt(6 / sum(W.shape))
+            W[:], b[:] = draw(-bound, bound, W.shape), draw(-bound, bound, b.shape)
+        last[:] = np.sqrt(6 / sum(last.shape)) * draw(-1, 1, last.shape)
         self._start(model, theta, y, weight)
         return theta
 
-    def _run(self, ob: Objective, theta: np.ndarray, held: Any, seed: int) -> None:
+    def _run(
+        self, ob: Objective, theta: np.ndarray, held: Any, seed: int, watch: HeldOut | None
+    ) -> None:
         """Minimise by the solver, and keep what came of it."""
         solver = "l-bfgs" if self.solver in ("auto", "lbfgs") else self.solver
         options: dict[str, Any] = {"validation": held, "seed": seed}
         if held is not None:
             options["patience"] = self.n_iter_no_change
         if solver in STOCHASTIC:
-            options |= self._batches(ob) | {"patience": self.n_iter_no_change}
+            options |= self._batches(ob)
         self._deadline = None if self.max_time is None else time.monotonic() + self.max_time
-        runs: list[Any] = []
-        stop = None
-        if self.solver == self.tol == "auto" and held is None:
-            stop, steps = Scatter(ob, self._total, self._scale), min(FIRST, self.max_iter // SHARE)
-            if steps and not self._resumed:
-                runs = stop.begin(
-                    theta,
-                    self.alpha,
-                    lambda on, at, watch: self._minimize(on, at, solver, steps, options, watch),
-                )
-        left = self.max_iter - sum(run.nit for run in runs)
-        if not runs or runs[-1].stopped != "interrupted":
-            start = runs[-1].x if runs else theta
-            runs.append(self._minimize(ob, start, solver, left, options, stop))
-        if stop is not None and stop.reached and runs[-1].stopped != "interrupted":
-            runs[-1].stopped = "scatter"
+        if watch is None:
+            runs = [self._minimize(ob, theta, solver, self.max_iter, options)]
+        else:
+            runs = self._as_far_as_unseen(ob, watch, options)
         seen = None
         if self.solver == "auto" and held is None:
             seen = self._go_on(ob, runs, options)
@@ -244,6 +279,33 @@ class BaseMLP(BaseEstimator):
             spent = sum(run.nfev for run in runs) if solver not in STOCHASTIC else 8 * PRODUCTS
             asked = self._scale, self._tol, self.verdict, spent // SHARE
             self.curvature_ = judge(ob, self.theta_, *asked)
+
+    def _as_far_as_unseen(
+        self, ob: Objective, watch: HeldOut, options: dict[str, Any]
+    ) -> list[Any]:
+        """L-BFGS on the rows that are not held out, as far as the others gain by it; then on all,
+        from the best point to the loss that was reached there, or to the end where the penalty
+        holds the fit.
+        """
+
+        def follow(on: Any, at: np.ndarray, steps: int, watch: Any) -> Any:
+            return self._minimize(on, at, "l-bfgs", steps, options, watch)
+
+        start, steps = watch.theta, min(FIRST, self.max_iter // SHARE)
+        runs = firm_start(watch, steps, follow)
+        if not runs or runs[-1].stopped != "interrupted":
+            start = runs[-1].x if runs else start
+            runs.append(follow(watch.fitted, start, self.max_iter - watch.count, watch))
+        if runs[-1].stopped == "interrupted":
+            return runs
+        bound, reached = watch.bound, watch.fitted.value(watch.theta)
+        past, ended = watch.kept < watch.count and not bound, runs[-1].stopped
+        steps = self.max_iter if bound else max(LAST_STEPS, watch.kept // 2)
+        enough = (lambda at: at.fun <= reached) if past else None
+        runs.append(follow(ob, watch.theta, steps, enough))
+        if past and runs[-1].stopped != "interrupted":
+            runs[-1].stopped = ended if ended == "max_iter" else "held_out"
+        return runs
 
     def _batches(self, ob: Objective) -> dict[str, Any]:
         """What solvers by mini-batches are told."""
@@ -284,6 +346,7 @@ class BaseMLP(BaseEstimator):
         which is shown every point. A lower loss that rounding found before does not count.
         """
         small, last = self._tol / self._scale, []
+        lowest, idle = np.inf, 0
 
         def enough(intermediate_result: Any) -> bool:
             ended = watch is not None and watch(intermediate_result)
@@ -293,7 +356,16 @@ class BaseMLP(BaseEstimator):
                 last.append((np.array(intermediate_result.x), float(intermediate_result.fun)))
             return ended or within
 
-        stops = None if solver in STOCHASTIC else enough
+        def idles(intermediate_result: Any) -> bool:
+            nonlocal lowest, idle
+            loss = float(intermediate_result.fun)
+            idle = 0 if loss < lowest - small else idle + 1
+            lowest = min(lowest, loss)
+            return idle >= self.n_iter_no_change
+
+        stops = enough
+        if solver in STOCHASTIC:
+            stops = None if options["validation"] is not None else idles
         if solver == "l-bfgs" and self.tol != "auto":  # which ends early, and scores with fewer
             options = options | {"memory": pairs_worth(ob.n_params, ob.n_samples)}
         if self._deadline is not None:
@@ -306,10 +378,14 @@ class BaseMLP(BaseEstimator):
             gradient_tol=0,
             callback=stops,
             verdict=False,
+            progress=bool(self.verbose),
             **options,
         )
-        if last and run.stopped == "callback":
-            run.x, run.fun = last[-1]
+        if run.stopped == "callback":
+            if last:
+                run.x, run.fun = last[-1]
+            elif stops is idles:
+                run.stopped = "patience"
         return run
 
     def _keep(self, ob: Objective, runs: list[Any], past: Any = (), epochs: int = 0) -> None:
@@ -348,10 +424,18 @@ class BaseMLP(BaseEstimator):
         ob = self._objective(model, X, y, loss, None)
         theta = self._first_theta(model, y, None, rng) if first else self.theta_.copy()
         past = ([], 0) if first else (self.loss_curve_, self.n_iter_)
-        options, self._deadline = self._batches(ob), None
-        options["seed"] = int(rng.randint(1 << 31)) + past[1]
-        run = self._minimize(ob, theta, "sgd", 1, options)
-        self._keep(ob, [run], *past)
+        run = Run(ob, theta, np.random.default_rng(int(rng.randint(1 << 31)) + past[1]))
+        method = METHODS[self.solver](run, **self._batches(ob))
+        if not first:
+            method.load(*self._method)
+        run.bind()
+        before = run.f
+        method.step()
+        run.bind()
+        self._method = method.state()
+        losses = {"loss": [before, run.f]}
+        end = SimpleNamespace(x=run.theta, fun=run.f, nit=1, stopped="max_iter", history=losses)
+        self._keep(ob, [end], *past)
         self.curvature_ = None
 
     def _outputs(self, X: Any) -> np.ndarray:

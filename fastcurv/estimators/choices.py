@@ -8,6 +8,7 @@ import numpy as np
 
 from ..checks import as_numpy, is_sparse
 from ..network.mlp import MLP, RELU_LIKE
+from ..optimize.minimize import STOCHASTIC
 
 OUT = {"mse": "identity", "binary_cross_entropy": "logistic", "cross_entropy": "softmax"}
 SMALL, LARGE = 0.03, 30.0  # root mean square of what needs no scaling
@@ -66,6 +67,9 @@ def advice(X: Any, y: np.ndarray, model: MLP, alpha: float) -> str:
 
 def takes_rows_as_they_come(estimator: Any) -> bool:
     """Whether there is a `partial_fit`."""
-    if estimator.solver != "sgd":
-        raise AttributeError(f"partial_fit takes solver='sgd'; solver is {estimator.solver!r}")
+    if estimator.solver not in STOCHASTIC:
+        raise AttributeError(
+            f"partial_fit takes a solver by mini-batches, {', '.join(STOCHASTIC)}; "
+            f"solver is {estimator.solver!r}"
+        )
     return True

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, log_softmax, softmax
 from sklearn.base import ClassifierMixin
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
+from ..answers import own_names
 from ..checks import is_sparse
 from .base import BaseMLP
 from .choices import takes_rows_as_they_come
@@ -40,10 +42,11 @@ PARAMETERS = """
         Iterations; epochs for mini-batches.
     tol : float or "auto"
         Largest entry of the gradient of ``loss_`` that counts as zero. "auto" is 1e-4, and where
-        `solver` is "auto" and `alpha` too small to hold the fit, it begins with 15 iterations under
-        a firm penalty and ends where the gradient is within the scatter of the rows
-        (``stopped_`` is "scatter"): what the rows do not tell from noise is not fitted. With a
-        number the fit goes on until the loss that was asked for is at its lowest.
+        `solver` is "auto" and `alpha` too small to hold the fit, a quarter of the rows says when to
+        end: the others are fitted until its loss has not fallen for long, at first under a firm
+        penalty; then all are, from the best point on, by at most half as many iterations
+        (``stopped_`` is "held_out"). Equal rows are held out together, and no random number is
+        drawn. With a number the fit goes on until the loss that was asked for is at its lowest.
     random_state : int, RandomState or None
         Of the start, of rows held out and of mini-batches.
     warm_start : bool
@@ -54,7 +57,8 @@ PARAMETERS = """
     validation_fraction : float
         Of the rows, held out where `early_stopping` is on.
     n_iter_no_change : int
-        Epochs without an improvement by `tol` after which a run ends.
+        Epochs of mini-batches that lower ``loss_`` by less than `tol`, and iterations without a
+        lower loss of the rows of early stopping, after which a run ends.
     max_time : float, optional
         Seconds.
     n_threads, memory : int, optional
@@ -63,6 +67,8 @@ PARAMETERS = """
         What `curvature_` holds: a look at both ends of the spectrum, for a quarter as many products
         as the fit took gradients, 40 at most; what `fastcurv.classify` says, which can cost more
         than the fit; None.
+    verbose : bool
+        Show a progress bar, where tqdm is installed.
 
     Attributes
     ----------
@@ -71,8 +77,8 @@ PARAMETERS = """
     loss_curve_ : list of float
     n_iter_ : int
     stopped_ : str
-        Why the run ended; ``callback`` where the gradient came within tol, ``scatter`` where it
-        came within what the rows' scatter leaves.
+        Why the run ended; ``callback`` where the gradient came within tol, ``held_out`` where rows
+        that it did not see gained no more, ``patience`` after `n_iter_no_change`.
     curvature_ : Look or CriticalPoint
         ``kind``, ``lambda_min``, ``lambda_max`` and ``reason`` at the end.
     model_, theta_ : MLP, ndarray
@@ -82,6 +88,12 @@ PARAMETERS = """
     validation_loss_curve_ : list of float
         With early stopping: the loss of the rows held out, without what alpha adds.
     n_features_in_, feature_names_in_, n_layers_, n_outputs_, out_activation_
+"""
+
+
+CLASS_WEIGHT = """    class_weight : dict or "balanced", optional
+        A weight for each class, times `sample_weight`; "balanced": N over the number of classes
+        and the rows of each.
 """
 
 
@@ -105,7 +117,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     Cross entropy over the classes; for two classes, and for each label of a multilabel target, the
     logistic loss: scikit-learn's ``MLPClassifier`` with another solver. Labels may be of any type,
     X a sparse matrix.
-{PARAMETERS}    classes_ : ndarray
+{PARAMETERS.replace("    random_state :", CLASS_WEIGHT + "    random_state :")}    classes_ : ndarray
 
     See Also
     --------
@@ -125,6 +137,52 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     """
 
     _stratify = True
+
+    @own_names("estimator")
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: Any = "relu",
+        *,
+        solver: str = "auto",
+        alpha: float = 1e-4,
+        batch_size: Any = "auto",
+        learning_rate_init: float | None = None,
+        max_iter: int = 200,
+        tol: Any = "auto",
+        class_weight: Any = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        max_time: float | None = None,
+        n_threads: int | None = None,
+        memory: int | None = None,
+        verdict: Any = "quick",
+        verbose: bool = False,
+    ) -> None:
+        super().__init__(
+            hidden_layer_sizes,
+            activation,
+            solver=solver,
+            alpha=alpha,
+            batch_size=batch_size,
+            learning_rate_init=learning_rate_init,
+            max_iter=max_iter,
+            tol=tol,
+            random_state=random_state,
+            warm_start=warm_start,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            max_time=max_time,
+            n_threads=n_threads,
+            memory=memory,
+            verdict=verdict,
+            verbose=verbose,
+        )
+        self.class_weight = class_weight
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -162,6 +220,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         if known <= 2:
             return codes.astype(float), "binary_cross_entropy", 1
         return codes.astype(np.int32), "cross_entropy", known
+
+    def _weighted(self, y: Any, weight: Any, dtype: Any) -> Any:
+        if self.class_weight is None:
+            return weight
+        of_class = compute_sample_weight(self.class_weight, y).astype(dtype)
+        return of_class if weight is None else of_class * weight
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable class of each row; for multilabel targets a matrix of 0 and 1."""
@@ -213,7 +277,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     @available_if(takes_rows_as_they_come)
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> MLPClassifier:
-        """One epoch of ``solver="sgd"`` over these rows, from where the last one ended.
+        """Fit one epoch of a solver by mini-batches to these rows, from where the last one ended.
 
         Parameters
         ----------

@@ -23,7 +23,7 @@ ROUNDED = 16 * float(np.finfo(float).eps)  # of the largest: what eigenvalues of
 START = 7  # the seed of its start vector: a fit of the same data says the same
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Look:
     """Both ends of the Hessian's spectrum where a fit ended.
 
@@ -50,6 +50,9 @@ class Look:
     lambda_max: float
     residuals: tuple[float, float]
     n_products: int
+
+    def __repr__(self) -> str:
+        return f"Look(kind={self.kind!r}, n_products={self.n_products}): {self.reason}"
 
     @property
     def negative(self) -> bool:

@@ -64,7 +64,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     @available_if(takes_rows_as_they_come)
     def partial_fit(self, X: Any, y: Any) -> MLPRegressor:
-        """One epoch of ``solver="sgd"`` over these rows, from where the last one ended."""
+        """Fit one epoch of a solver by mini-batches to these rows, from where the last one ended."""
         check_parameters(self)
         first = not hasattr(self, "theta_")
         if first:

@@ -166,7 +166,7 @@ def test_curvature_at_the_end(verdict):
 def test_a_short_fit_has_a_short_look():
     """A quarter as many products as gradients, and a sentence that says what they leave open."""
     X, y = wine()
-    net = fc.MLPClassifier((30,), alpha=1.0, max_iter=20, random_state=0)
+    net = fc.MLPClassifier((30,), alpha=1.0, max_iter=8, random_state=0)
     with pytest.warns(ConvergenceWarning):
         net.fit(X, y)
     look = net.curvature_

@@ -1,0 +1,172 @@
+"""Where a fit by defaults begins and ends: rows that it does not see say how far to go.
+
+A quarter of the rows is held out, and L-BFGS fits the others, its first steps under a firm penalty,
+which keeps them from fitting single rows. The loss of the rows held out falls as long as the fit
+learns what they share with the others. Past its lowest point the fit waits, since that loss can
+rise for a while and fall again; then all the rows are fitted, from the lowest point on, to the loss
+that the others had there (Goodfellow, Bengio and Courville, Deep Learning, 2016, algorithm 7.3).
+
+Which rows are held out is decided by what stands in them and not by where they stand: a row that
+is there twice, or has a weight of 2, is held out with its copies, in any order of the rows, and no
+random number is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from ..checks import is_sparse
+from ..network.objective import Objective
+
+ONE_IN = 4  # rows is held out
+FEWEST = 10  # distinct rows held out, below which they say nothing
+PATIENCE, GROWTH = 30, 2  # iterations past the lowest loss t, and their least multiple of t
+FLAT = 1e-3  # of the loss held out: a smaller gain is none
+SLACK = 0.05  # of the same: so far past the lowest cross entropy, classes are told apart better
+LEARNT = 0.9  # of the loss of a constant prediction: above it a fit rests on a plateau
+WEAK = 1e-2  # of the loss: a penalty below it does not hold a fit
+WEAKER = 0.1  # of the firm alpha: what is below it begins with the firm one
+FIRST = 15  # iterations with it
+BLOCK = 1 << 20  # numbers whose bits are taken at a time
+
+
+class HeldOut:
+    """Watch the loss of rows held out, and keep the point to go on from.
+
+    Parameters
+    ----------
+    fitted, held : Objective
+        Of the rows that are fitted, and of the others, without a penalty.
+    theta : ndarray (n,)
+        The start.
+    total : float
+        The number of rows that are fitted, repeated ones counted: the sum of the weights.
+    """
+
+    def __init__(
+        self, fitted: Objective, held: Objective, theta: np.ndarray, total: float
+    ) -> None:
+        self.fitted, self.held, self.total = fitted, held, total
+        self.slack = FLAT if fitted.loss == "mse" else SLACK
+        self.restart(theta)
+
+    def restart(self, theta: np.ndarray) -> None:
+        """Begin at iteration 0."""
+        self.theta, self.kept, self.count = theta, 0, 0
+        self.lowest = self.mark = self.held.value(theta)
+        self.improved = 0
+
+    def __call__(self, at: Any) -> bool:
+        """Return whether the fit has come to its end; asked after every iteration."""
+        self.count += 1
+        loss = self.held.value(at.x)
+        if loss < self.mark * (1 - FLAT):
+            self.mark, self.improved = loss, self.count
+        self.lowest = min(self.lowest, loss)
+        if loss <= self.lowest * (1 + self.slack):
+            self.theta, self.kept = np.array(at.x), self.count
+        wait = max(PATIENCE, GROWTH * self.improved)
+        return self.count > FIRST and self.count - self.improved > wait and not self.bound
+
+    @property
+    def bound(self) -> bool:
+        """Whether the penalty holds the fit, or it has not yet left a plateau."""
+        value = self.fitted.value(self.theta)
+        plateau = value > LEARNT * constant_loss(self.fitted)
+        return plateau or penalty(self.fitted, self.theta) > WEAK * value
+
+
+def unseen(X: Any) -> np.ndarray | None:
+    """Return a mask of the rows to hold out; None where too few are distinct.
+
+    The bits of a row's numbers, each times an odd number of its column, are summed modulo 2^64 and
+    mixed: equal rows are dealt alike, dense or sparse.
+    """
+    bits = np.uint32 if X.dtype.itemsize == 4 else np.uint64
+    odd = np.random.default_rng(0).integers(1 << 63, size=X.shape[1], dtype=np.uint64) * 2 + 1
+    if is_sparse(X):
+        numbers = (X.data + X.dtype.type(0)).view(bits).astype(np.uint64)
+        sums = csr_array((numbers, X.indices, X.indptr), X.shape) @ odd
+    else:
+        step = max(1, BLOCK // X.shape[1])
+        blocks = (np.ascontiguousarray(X[i : i + step]) + 0 for i in range(0, len(X), step))
+        sums = np.concatenate([b.view(bits).astype(np.uint64) @ odd for b in blocks])
+    for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):  # the last rounds of MurmurHash3
+        sums ^= sums >> np.uint64(33)
+        sums *= np.uint64(factor)
+    out = (sums >> np.uint64(33)) % np.uint64(ONE_IN) == 0
+    return out if len(np.unique(sums[out])) >= FEWEST else None
+
+
+def firm_start(
+    watch: HeldOut, steps: int, minimise: Callable[[Any, np.ndarray, int, Any], Any]
+) -> list[Any]:
+    """Return a first run under a firm penalty, with the losses that it has without; none where the
+    objective's own is not far below that, or where the run leads back to a constant prediction.
+
+    Parameters
+    ----------
+    watch : HeldOut
+        Asked after every iteration.
+    steps : int
+        Iterations at most.
+    minimise : callable
+        ``minimise(ob, theta, steps, watch)``, a short run of an objective.
+    """
+    ob, theta = watch.fitted, watch.theta
+    constant = constant_loss(ob)
+    # with the targets times s the loss goes as s^2, and the squares of balanced weights as s
+    l2 = (300.0 * constant**0.5 if ob.loss == "mse" else 3.0 * constant) / watch.total
+    if not (steps and float(ob.l2_diagonal.max()) < WEAKER * l2 < np.inf):
+        return []
+    firm = Objective(
+        ob.model,
+        ob.X,
+        ob.y,
+        ob.loss,
+        l2=l2,
+        sample_weight=ob.sample_weight,
+        n_threads=ob.n_threads,
+        memory=ob.memory,
+        l2_biases=False,
+    )
+    added = [penalty(firm, theta) - penalty(ob, theta)]
+
+    def follow(at: Any) -> bool:
+        added.append(penalty(firm, at.x) - penalty(ob, at.x))
+        return watch(at)
+
+    run = minimise(firm, theta, steps, follow)
+    run.history["loss"] = np.asarray(run.history["loss"]) - added
+    run.fun = float(run.fun) - added[-1]
+    if run.stopped == "interrupted" or run.fun < LEARNT * constant:
+        return [run]
+    watch.restart(theta)
+    return []
+
+
+def penalty(ob: Objective, theta: np.ndarray) -> float:
+    """Return what l2 adds to the value."""
+    return 0.5 * float(np.dot(ob.l2_diagonal * theta, theta))
+
+
+def constant_loss(ob: Objective) -> float:
+    """Return the loss of the best prediction that is the same for all rows."""
+    weight = np.ones(ob.n_samples) if ob.sample_weight is None else ob.sample_weight
+    shares = weight.astype(float) / weight.sum(dtype=float)
+    y = ob.y
+    if ob.loss == "mse":
+        y = y.reshape(len(y), -1).astype(float)
+        return float((shares @ (y - shares @ y) ** 2).mean())
+    if ob.loss == "cross_entropy":
+        return float(_entropy(np.bincount(y, shares)).sum())
+    q = shares @ y.reshape(len(y), -1).astype(float)
+    return float((_entropy(q) + _entropy(1 - q)).mean())
+
+
+def _entropy(q: np.ndarray) -> np.ndarray:
+    return np.asarray(-q * np.log(np.maximum(q, np.finfo(float).tiny)))

@@ -1,0 +1,206 @@
+"""Where a fit by defaults begins and ends: as far as rows that it does not see gain by it."""
+
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+
+import fastcurv as fc
+
+sklearn = pytest.importorskip("sklearn")
+from sklearn import datasets  # noqa: E402
+from sklearn.model_selection import cross_val_score  # noqa: E402
+from sklearn.pipeline import make_pipeline  # noqa: E402
+from sklearn.preprocessing import StandardScaler, scale  # noqa: E402
+from sklearn.utils.class_weight import compute_sample_weight  # noqa: E402
+
+from fastcurv.estimators.held_out import HeldOut, constant_loss, unseen  # noqa: E402
+
+LOSSES = {
+    "cross_entropy": lambda rng: rng.integers(3, size=12),
+    "mse": lambda rng: rng.standard_normal((12, 3)),
+    "binary_cross_entropy": lambda rng: rng.integers(2, size=(12, 3)).astype(float),
+}
+
+
+def problem(loss, weighted, dtype="float64"):
+    rng = np.random.default_rng(0)
+    model = fc.MLP([4, 5, 6, 3], ["relu", "tanh"], dtype=dtype)
+    weight = rng.integers(1, 4, 12) * 1.0 if weighted else None
+    ob = fc.Objective(
+        model, rng.standard_normal((12, 4)), LOSSES[loss](rng), loss, sample_weight=weight
+    )
+    return ob, model.init(seed=1), weight
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_equal_rows_are_held_out_together(dtype):
+    """Dense and sparse alike, wherever they stand, whatever the sign of their zeros."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((4000, 3)).astype(dtype) * (rng.random((4000, 3)) < 0.6)
+    out = unseen(X)
+    assert 0.2 < out.mean() < 0.3  # of rows with three numbers and with none
+    order = rng.permutation(len(X))
+    assert (unseen(X[order]) == out[order]).all()
+    assert (unseen(np.asfortranarray(np.concatenate([X, -0.0 * X[:1], X]))) == np.r_[
+        out, unseen(np.concatenate([X, 0 * X[:1]]))[-1:], out
+    ]).all()  # fmt: skip
+    assert (unseen(csr_matrix(X)) == out).all()
+    assert unseen(np.ones((1000, 2))) is None and unseen(X[:12]) is None
+
+
+def test_the_rows_held_out_say_when(monkeypatch):
+    """The lowest point is kept, and a rise is waited out."""
+    losses = [5.0, 3.0, 1.0, *[2.0] * 20, 0.5, *[2.0] * 200]
+    values = iter(losses)
+    held = SimpleNamespace(value=lambda x: next(values))
+    monkeypatch.setattr(HeldOut, "bound", False)
+    watch = HeldOut(SimpleNamespace(loss="mse"), held, np.zeros(1), 12.0)
+    t = 1
+    while not watch(SimpleNamespace(x=np.full(1, float(t)))):
+        t += 1
+    assert watch.theta == [23.0] and watch.kept == 23 and t == 23 + 2 * 23 + 1
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_best_constant(loss):
+    """No shift of the outputs alone goes below it, and one comes to it."""
+    ob, _, weight = problem(loss, True)
+    least = constant_loss(ob)
+    # weights count as in the objective, whose divisor is the number of rows
+    last = fc.Objective(
+        fc.MLP([4, 3]), 0 * ob.X, ob.y, loss, sample_weight=weight * 12 / weight.sum()
+    )
+    assert fc.minimize(last, np.zeros(15), verdict=False).fun == pytest.approx(least, rel=1e-6)
+
+
+def noisy():
+    X, y = datasets.make_classification(
+        200, 10, n_informative=4, flip_y=0.1, random_state=3, n_classes=2
+    )
+    return scale(X), y
+
+
+def test_an_end_before_the_bottom():
+    """By default the fit of noisy rows ends early and says so; with a number it goes on."""
+    X, y = noisy()
+    net = fc.MLPClassifier(random_state=0).fit(X, y)
+    further = fc.MLPClassifier(random_state=0, tol=1e-4).fit(X, y)
+    assert net.stopped_ == "held_out" and further.stopped_ == "callback"
+    assert further.loss_ < 0.1 * net.loss_ and net.curvature_.kind == "not_critical"
+    assert net.loss_curve_[-1] == net.loss_ == net.objective(X, y).value(net.theta_)
+    held = fc.MLPClassifier((10,), "tanh", random_state=0, alpha=10.0).fit(X, y)
+    assert held.stopped_ == "callback", "a penalty that holds the fit is obeyed to the end"
+
+
+def test_losses_of_the_beginning_are_those_of_the_objective():
+    X, y = noisy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        first = fc.MLPClassifier(random_state=0, max_iter=1).fit(X, y).loss_curve_[0]
+    net = fc.MLPClassifier(random_state=0).fit(X, y)
+    assert net.loss_curve_[0] == pytest.approx(first, rel=1e-12)
+    assert net.n_iter_ == len(net.loss_curve_) - 3  # the start of each run is in it
+
+
+@pytest.mark.parametrize("kind", [fc.MLPClassifier, fc.MLPRegressor])
+def test_weights_are_repeated_rows_to_the_end(kind):
+    X, y = noisy()
+    weight = np.arange(len(y)) % 3
+    repeated = np.repeat(np.arange(len(y)), weight)
+    options = {"random_state": 0, "activation": "tanh", "verdict": False}
+    weighted = kind((8,), **options).fit(X, y, sample_weight=weight)
+    plain = kind((8,), **options).fit(X[repeated], y[repeated])
+    assert weighted.n_iter_ == plain.n_iter_ and weighted.stopped_ == plain.stopped_ == "held_out"
+    assert weighted.loss_ == pytest.approx(plain.loss_, rel=1e-6)
+
+
+def test_a_plateau_is_no_end():
+    """Sigmoids see no gradient of XOR at the start: the fit goes on."""
+    X = np.random.default_rng(0).standard_normal((400, 2))
+    y = (X[:, 0] * X[:, 1] > 0).astype(int)
+    net = fc.MLPClassifier(activation="logistic", random_state=0).fit(X, y)
+    assert net.score(X, y) > 0.8
+
+
+@pytest.mark.parametrize("name, more", [("breast_cancer", 0.002), ("digits", 0.008)])
+def test_scores_higher_than_the_bottom(name, more):
+    """Five folds: the default against the same fit to the bottom of the loss."""
+    X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
+    scores = [
+        cross_val_score(make_pipeline(StandardScaler(), net), X, y, cv=5).mean()
+        for net in (
+            fc.MLPClassifier(random_state=0, verdict=False),
+            fc.MLPClassifier(random_state=0, verdict=False, tol=1e-4),
+        )
+    ]
+    assert scores[0] >= scores[1] + more
+
+
+def test_max_time_bounds_all_runs():
+    X, y = datasets.load_digits(return_X_y=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        net = fc.MLPClassifier((200, 200), max_time=1e-3, verdict=False).fit(scale(X), y)
+    assert net.n_iter_ <= 3
+
+
+def test_tol_is_checked():
+    with pytest.raises(ValueError, match="tol is 'tight'; wanted 'auto' or a number"):
+        fc.MLPClassifier(tol="tight").fit(*noisy())
+
+
+def test_products_are_not_left_half_fitted():
+    """A loss that rises before it falls: waited out, scored as high as at the bottom."""
+    X = np.random.default_rng(0).standard_normal((3000, 6))
+    y = X[:, 0] * X[:, 1] + X[:, 2] * X[:, 3]
+    y += 0.3 * np.random.default_rng(1).standard_normal(3000)
+    net = fc.MLPRegressor(random_state=0, verdict=False).fit(X[:2000], y[:2000])
+    assert net.score(X[2000:], y[2000:]) > 0.9
+
+
+def test_class_weights_are_weights_of_rows():
+    X, y = noisy()
+    for given, times in (("balanced", 1), ({0: 1, 1: 3}, 1), ({0: 2.0, 1: 6.0}, 2)):
+        net = fc.MLPClassifier((4,), "tanh", random_state=0, class_weight=given).fit(X, y)
+        of_rows = compute_sample_weight(given, y)
+        same = fc.MLPClassifier((4,), "tanh", random_state=0).fit(X, y, of_rows)
+        assert net.loss_ == same.loss_ == net.objective(X, y).value(net.theta_)
+    with pytest.raises(ValueError, match="class_weight"):
+        fc.MLPClassifier(class_weight="even").fit(X, y)
+
+
+def test_rows_to_stop_by_may_be_given():
+    X, y = noisy()
+    net = fc.MLPClassifier((20,), early_stopping=True, random_state=0)
+    net.fit(X[:150], y[:150], X_val=X[150:], y_val=y[150:])
+    objective = fc.MLPClassifier((20,), alpha=0.0, max_iter=1, random_state=0)
+    held = objective.fit(X[:150], y[:150]).objective(X[150:], y[150:])
+    assert min(net.validation_loss_curve_) == pytest.approx(held.value(net.theta_), rel=1e-12)
+    for words in ({"X_val": X}, {"y_val": y}):
+        with pytest.raises(ValueError, match="X_val and y_val go together"):
+            net.fit(X, y, **words)
+    with pytest.raises(ValueError, match="with early_stopping=True"):
+        fc.MLPClassifier().fit(X, y, X_val=X, y_val=y)
+
+
+@pytest.mark.parametrize("solver, rate", [("adam", 0.01), ("momentum", 0.1), ("rmsprop", 0.01)])
+def test_epochs_go_on_with_the_state_of_the_solver(solver, rate):
+    """Moments are kept between calls of partial_fit: as many epochs of one run come as far."""
+    X, y = datasets.load_digits(return_X_y=True)
+    net = fc.MLPClassifier((20,), solver=solver, random_state=0, learning_rate_init=rate)
+    for _ in range(8):
+        net.partial_fit(X / 16, y)
+    assert net._method[1]["t"] == 8 * 9 and net.score(X / 16, y) > 0.9
+    assert net.n_iter_ == 8 and len(net.loss_curve_) == 16
+
+
+def test_adam_ends_as_scikit_learns_does():
+    """After ten epochs that lower the loss by less than tol."""
+    X, y = datasets.load_wine(return_X_y=True)
+    net = fc.MLPClassifier(solver="adam", random_state=0, tol=1e-2, max_iter=500).fit(scale(X), y)
+    drops = -np.diff(np.minimum.accumulate(net.loss_curve_))
+    assert net.stopped_ == "patience" and net.n_iter_ < 500
+    assert (drops[-10:] < 1e-2).all() and drops[-11] >= 1e-2

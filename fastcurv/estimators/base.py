@@ -230,14 +230,17 @@ class BaseMLP(BaseEstimator):
     def _unseen(
         self, model: MLP, X: Any, y: Any, loss: str, weight: Any, theta: np.ndarray
     ) -> HeldOut | None:
-        """Rows that say how far to fit the others; None where there are too few."""
+        """Rows that say how far to fit the others; None where they are too few, or where the
+        penalty says it.
+        """
         out = unseen(X)
         if out is None:
             return None
         some, mine, its = rows_of(out, X, y, weight)
         held = self._objective(model, some, mine, loss, its, 0.0)
         some, mine, its = rows_of(~out, X, y, weight)
-        return HeldOut(self._objective(model, some, mine, loss, its), held, theta, self._total)
+        watch = HeldOut(self._objective(model, some, mine, loss, its), held, theta, self._total)
+        return watch if watch.loose else None
 
     def _first_theta(self, model: MLP, y: Any, weight: Any, rng: Any) -> np.ndarray:
         seed = int(rng.randint(1 << 31))
@@ -292,7 +295,7 @@ class BaseMLP(BaseEstimator):
             return self._minimize(on, at, "l-bfgs", steps, options, watch)
 
         start, steps = watch.theta, min(FIRST, self.max_iter // SHARE)
-        runs = firm_start(watch, steps, follow)
+        runs = firm_start(watch, steps, follow) if steps else []
         if not runs or runs[-1].stopped != "interrupted":
             start = runs[-1].x if runs else start
             runs.append(follow(watch.fitted, start, self.max_iter - watch.count, watch))

@@ -29,7 +29,7 @@ FLAT = 1e-3  # of the loss held out: a smaller gain is none
 SLACK = 0.05  # of the same: so far past the lowest cross entropy, classes are told apart better
 LEARNT = 0.9  # of the loss of a constant prediction: above it a fit rests on a plateau
 WEAK = 1e-2  # of the loss: a penalty below it does not hold a fit
-WEAKER = 0.1  # of the firm alpha: what is below it begins with the firm one
+WEAKER = 0.1  # of the firm penalty: one above it holds a fit to its end
 FIRST = 15  # iterations with it
 BLOCK = 1 << 20  # numbers whose bits are taken at a time
 
@@ -52,7 +52,16 @@ class HeldOut:
     ) -> None:
         self.fitted, self.held, self.total = fitted, held, total
         self.slack = FLAT if fitted.loss == "mse" else SLACK
+        self.constant = constant_loss(fitted)
+        # with the targets times s the loss goes as s^2, and the squares of balanced weights as s
+        firm = 300.0 * self.constant**0.5 if fitted.loss == "mse" else 3.0 * self.constant
+        self.firm = firm / total
         self.restart(theta)
+
+    @property
+    def loose(self) -> bool:
+        """Whether the objective's own penalty is far below a firm one."""
+        return bool(np.max(self.fitted.l2_diagonal) < WEAKER * self.firm < np.inf)
 
     def restart(self, theta: np.ndarray) -> None:
         """Begin at iteration 0."""
@@ -76,7 +85,7 @@ class HeldOut:
     def bound(self) -> bool:
         """Whether the penalty holds the fit, or it has not yet left a plateau."""
         value = self.fitted.value(self.theta)
-        plateau = value > LEARNT * constant_loss(self.fitted)
+        plateau = value > LEARNT * self.constant
         return plateau or penalty(self.fitted, self.theta) > WEAK * value
 
 
@@ -105,8 +114,8 @@ def unseen(X: Any) -> np.ndarray | None:
 def firm_start(
     watch: HeldOut, steps: int, minimise: Callable[[Any, np.ndarray, int, Any], Any]
 ) -> list[Any]:
-    """Return a first run under a firm penalty, with the losses that it has without; none where the
-    objective's own is not far below that, or where the run leads back to a constant prediction.
+    """Return a first run under a firm penalty, with the losses that it has without; none where it
+    leads back to a constant prediction.
 
     Parameters
     ----------
@@ -118,17 +127,12 @@ def firm_start(
         ``minimise(ob, theta, steps, watch)``, a short run of an objective.
     """
     ob, theta = watch.fitted, watch.theta
-    constant = constant_loss(ob)
-    # with the targets times s the loss goes as s^2, and the squares of balanced weights as s
-    l2 = (300.0 * constant**0.5 if ob.loss == "mse" else 3.0 * constant) / watch.total
-    if not (steps and float(ob.l2_diagonal.max()) < WEAKER * l2 < np.inf):
-        return []
     firm = Objective(
         ob.model,
         ob.X,
         ob.y,
         ob.loss,
-        l2=l2,
+        l2=watch.firm,
         sample_weight=ob.sample_weight,
         n_threads=ob.n_threads,
         memory=ob.memory,
@@ -143,7 +147,7 @@ def firm_start(
     run = minimise(firm, theta, steps, follow)
     run.history["loss"] = np.asarray(run.history["loss"]) - added
     run.fun = float(run.fun) - added[-1]
-    if run.stopped == "interrupted" or run.fun < LEARNT * constant:
+    if run.stopped == "interrupted" or run.fun < LEARNT * watch.constant:
         return [run]
     watch.restart(theta)
     return []

@@ -57,7 +57,7 @@ def test_the_rows_held_out_say_when(monkeypatch):
     values = iter(losses)
     held = SimpleNamespace(value=lambda x: next(values))
     monkeypatch.setattr(HeldOut, "bound", False)
-    watch = HeldOut(SimpleNamespace(loss="mse"), held, np.zeros(1), 12.0)
+    watch = HeldOut(problem("mse", False)[0], held, np.zeros(1), 12.0)
     t = 1
     while not watch(SimpleNamespace(x=np.full(1, float(t)))):
         t += 1

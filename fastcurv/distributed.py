@@ -17,7 +17,8 @@ from __future__ import annotations
 import time
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -54,7 +55,7 @@ class Objective(Sharded):
         As for `fastcurv.Objective`.
     client : distributed.Client, str, optional
         A client, or the address of a scheduler. Default: the client of this program where it has
-        one, else workers on this machine.
+        one, else workers on this machine, which no other machine can reach.
     n_threads : int, optional
         Of each task. Default: 1, since workers run as many tasks as they have threads.
     y, sample_weight, columns : optional
@@ -74,6 +75,9 @@ class Objective(Sharded):
     TypeError, ValueError
         For shards that hold arrays (rows are loaded by workers and not sent there), and for what
         `fastcurv.Objective` refuses, with the number of the shard.
+    ConnectionError
+        From any sum, where the scheduler is gone or a task has ended several workers: the objective
+        is of no use then. `minimize` saves its checkpoint before.
 
     Notes
     -----
@@ -119,9 +123,10 @@ class Objective(Sharded):
             Recipe(i, None if _is_task(s) else s, y, sample_weight, columns, model.dtype)
             for i, s in enumerate(sources)
         ]
-        given = [_future(s, self.client) if _is_task(s) else None for s in sources]
         frame = Frame(model, loss, 1, self.n_threads, KEEP)
-        self._place(recipes, given, frame)
+        with _answered():
+            given = [_future(s, self.client) if _is_task(s) else None for s in sources]
+            self._place(recipes, given, frame)
 
     def _place(self, recipes: list[Recipe], given: list[Any], frame: Frame) -> None:
         """Load every shard, neighbours side by side; then, when all rows are counted, tell each
@@ -225,16 +230,17 @@ class Objective(Sharded):
         """The sum over shards, by a tree of tasks, of ``part(shard, *arguments)``."""
         if not self._shards:
             raise ValueError("the objective is closed; wanted one that holds its shards")
-        self._settle()
-        sent = [[self._send(a)] * self.n_shards for a in arguments]
-        parts = [part] * self.n_shards
-        level = self.client.map(ask, self._shards, parts, *sent, pure=False)
-        while len(level) > 1:
-            groups = [level[i : i + FAN] for i in range(0, len(level), FAN)]
-            level = self.client.map(total, groups, pure=False)
-        found = level[0].result()
-        moved, self._moved = self._moved, []
-        self._unpin([self._shards[i] for i in moved])
+        with _answered():
+            self._settle()
+            sent = [[self._send(a)] * self.n_shards for a in arguments]
+            parts = [part] * self.n_shards
+            level = self.client.map(ask, self._shards, parts, *sent, pure=False)
+            while len(level) > 1:
+                groups = [level[i : i + FAN] for i in range(0, len(level), FAN)]
+                level = self.client.map(total, groups, pure=False)
+            found = level[0].result()
+            moved, self._moved = self._moved, []
+            self._unpin([self._shards[i] for i in moved])
         return _owned(found)
 
     def _unpin(self, futures: list[Any]) -> None:
@@ -360,6 +366,28 @@ def _check_shards(shards: Any) -> list[Any]:
     return found
 
 
+@contextmanager
+def _answered() -> Iterator[None]:
+    """What Dask says without words, or in many, where workers or scheduler are gone: in one
+    sentence.
+    """
+    from distributed import CancelledError, KilledWorker
+    from distributed.comm import CommClosedError
+
+    try:
+        yield
+    except (CancelledError, CommClosedError) as error:
+        raise ConnectionError(
+            "the scheduler of Dask is gone, and with it what its workers held; wanted one that is "
+            "there: make the objective anew"
+        ) from error
+    except KilledWorker as error:
+        raise ConnectionError(
+            f"a task ended the workers that Dask gave it to ({error.last_worker} was the last), as "
+            "where their memory is too small; wanted more memory or smaller shards"
+        ) from error
+
+
 def _client(client: Any) -> tuple[Any, bool]:
     """(the client, whether it was started here)."""
     try:
@@ -368,11 +396,16 @@ def _client(client: Any) -> tuple[Any, bool]:
         raise ImportError(
             "fastcurv.distributed needs dask; wanted: pip install 'fastcurv[dask]'"
         ) from None
+    if client == "":
+        raise ValueError("client is ''; wanted a Client or the address of a scheduler, or None")
     if client is not None and not isinstance(client, str):
         return client, False
-    if isinstance(client, str):
-        return Client(client), True
     try:
-        return default_client(), False
-    except ValueError:
-        return Client(), True
+        if isinstance(client, str):
+            return Client(client), True
+        try:
+            return default_client(), False
+        except ValueError:  # workers here; by default its pages would answer on every address
+            return Client(dashboard_address="127.0.0.1:0"), True
+    except RuntimeError as error:
+        raise OSError(f"Dask cannot be started or reached: {error}") from error

@@ -7,9 +7,12 @@ whatever is wrong with one ValueError.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import itertools
 import json
 import os
 import platform
+import re
 import secrets
 import shutil
 import stat
@@ -24,6 +27,11 @@ import numpy as np
 
 from .interrupts import heard
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 PIECE = 16 << 20  # bytes written or read without a look at Ctrl-C
 
 
@@ -34,102 +42,196 @@ def whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
     Where the system can, the new file has no name until it is complete, so that a process killed
     while it writes leaves nothing behind; what one killed in the few microseconds between its name
-    and its place has left is removed by the next save. Through a symbolic link its target is
-    replaced. An old file's permissions stay; a new file has what the umask gives.
+    and its place has left is removed by the next save in that folder. A writer holds a lock on its
+    file, which the system lets go when it ends, so that nothing is removed that is still written,
+    on whatever machine or in whatever container. Through a symbolic link its target is replaced,
+    unless the system would refuse to follow the link. An old file's permissions stay, and hold
+    while the new one is written; a new file has what the umask gives.
     """
-    path = _place(path)
-    folder, name = os.path.split(path)
-    mark = f".{name[:100]}.{_HOST}-"
-    _sweep(folder, mark)
-    temporary = os.path.join(folder, f"{mark}{os.getpid()}-{secrets.token_hex(4)}.part")
+    place = _place(path)
+    folder = os.path.dirname(place)
+    _sweep(folder)
+    temporary = _beside(folder)
     try:
-        handle, named = _open_new(folder, temporary)
-        with os.fdopen(handle, "w+b") as out:
+        mode = stat.S_IMODE(os.stat(place).st_mode) if os.path.exists(place) else None
+        handle, named = _open_new(folder, temporary, 0o666 if mode is None else mode)
+        with contextlib.ExitStack() as locked:
+            out = locked.enter_context(os.fdopen(handle, "w+b"))
             yield out
             out.flush()
-            with contextlib.suppress(FileNotFoundError, *_NO_CHMOD):
-                os.chmod(out.fileno(), stat.S_IMODE(os.stat(path).st_mode))
+            _permit(out, mode)
             _to_disk(out)
             if not named:
-                _give_name(out, temporary)
-        os.replace(temporary, path)
-    except BaseException:
+                _give_name(out, temporary, mode, locked)
+            if fcntl is None:  # Windows moves no open file, and knows no sweep
+                locked.close()
+            os.replace(temporary, place)
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+        unknown = (None, folder, temporary)  # names that mean nothing to the caller
+        if isinstance(error, OSError) and error.errno and error.filename in unknown:
+            raise OSError(error.errno, error.strerror, os.fsdecode(path)) from None
         raise
 
 
-def _place(path: str | os.PathLike[str]) -> str:
-    """The path itself, where there is a file or nothing: a device or a pipe would be replaced."""
-    path = os.path.realpath(os.fspath(path))
+def refuse_device(path: str | os.PathLike[str]) -> None:
+    """Refuse what is neither file nor folder: a pipe would be waited for, a device replaced."""
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
-        raise ValueError(f"{path} is a device or a pipe; wanted a file, which can be replaced")
-    return path
+        raise ValueError(f"{shown(os.fsdecode(path), 4096)} is a device or a pipe; wanted a file")
 
 
-def check_place(path: str | os.PathLike[str], name: str) -> None:
-    """Refuse, before any work, a path at which no file can be written."""
-    place = _place(path)
-    folder = os.path.dirname(place)
-    if os.path.isdir(place):
-        raise ValueError(f"{name} is {path}, a folder; wanted a file")
-    if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
-        raise ValueError(f"{name} is {path}; wanted a file in a folder that can be written to")
+def _place(path: str | os.PathLike[str]) -> str:
+    """The path itself, where there is a file or nothing."""
+    given = os.fsdecode(path)
+    if not given:
+        raise ValueError("path is ''; wanted the name of a file")
+    with contextlib.suppress(FileNotFoundError):  # links that the system does not follow are left
+        if stat.S_ISDIR(os.stat(given).st_mode):
+            raise IsADirectoryError(f"{given} is a folder; wanted the name of a file")
+    refuse_device(given)
+    return os.path.realpath(given)
+
+
+def check_place(path: str | os.PathLike[str], name: str, folders: bool = False) -> None:
+    """Refuse, before any work, a path at which no file can be written: what is written on trial
+    leaves no trace.
+
+    Parameters
+    ----------
+    path : str or path-like
+    name : str
+        What the caller calls it.
+    folders : bool
+        Whether those that are missing will be made; "~" then stands for the user's own.
+
+    Raises
+    ------
+    ValueError
+        Where ``path`` is a folder or a device, too long, or its folder cannot be made or written
+        to.
+    """
+    text, made = os.fsdecode(path), []
+    called = f"{name} is {text!r}"
+    target = Path(text).expanduser() if folders else Path(text)
+    try:
+        if not text or text.endswith(os.sep) or target.is_dir():
+            raise ValueError(f"{called}, a folder; wanted a file")
+        if target.exists() and not target.is_file():
+            raise ValueError(f"{called}, which is no ordinary file; wanted a file")
+        folder = Path(_place(target)).parent
+        while folders and not folder.exists():
+            made.append(folder)
+            folder = folder.parent
+        for missing in reversed(made):
+            missing.mkdir()
+        folder = made[0] if made else folder
+        temporary = _beside(str(folder))
+        handle, named = _open_new(str(folder), temporary, 0o600)
+        try:
+            with os.fdopen(handle, "wb") as trial:
+                trial.write(bytes(4096))  # which a full disk does not take
+        finally:
+            if named:
+                os.unlink(temporary)
+    except OSError as error:
+        raise ValueError(
+            f"{called}, where no file can be written ({error.strerror or error}); wanted a file in "
+            "a folder that takes it"
+        ) from None
+    finally:
+        for missing in made:
+            with contextlib.suppress(OSError):
+                missing.rmdir()
+
+
+def _permit(out: IO[bytes], mode: int | None) -> None:
+    """Give a file the permissions of the one whose place it takes, which the umask has cut."""
+    if mode is not None:
+        with contextlib.suppress(*_NO_CHMOD):
+            os.chmod(out.fileno(), mode)
 
 
 def _to_disk(out: IO[bytes]) -> None:
     """Wait until the disk has all of it; a long wait hears Ctrl-C."""
     sync = partial(os.fsync, out.fileno())
-    if out.tell() > PIECE:
+    if os.fstat(out.fileno()).st_size > PIECE:
         heard(sync)
     else:
         sync()
 
 
 _NO_CHMOD = () if os.chmod in os.supports_fd else (TypeError, NotImplementedError)
-_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+# of this machine: over a network some systems keep locks to themselves
+_MARK = f".fastcurv-{zlib.crc32(platform.node().encode()):08x}-"
 
 
-def _sweep(folder: str, mark: str) -> None:
-    """Remove what processes of this machine left that are no more."""
-    if os.name != "posix":  # elsewhere a signal 0 is no question
-        return
+def _beside(folder: str) -> str:
+    """A name for a file that nobody has, as short for a long name as for a short one."""
+    return os.path.join(folder, f"{_MARK}{secrets.token_hex(8)}.part")
+
+
+def _lock(handle: int) -> bool | None:
+    """Whether an open file is locked from now on; None where files cannot be, and nobody sweeps."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (OSError, AttributeError):
+        return None
+    return True
+
+
+def _sweep(folder: str) -> None:
+    """Remove what writers left that are no more: their locks ended with them."""
     with contextlib.suppress(OSError):
-        for left in os.listdir(folder):
-            pid = left[len(mark) :].partition("-")[0]
-            if not left.startswith(mark) or not left.endswith(".part") or not pid.isdigit():
+        for left in os.listdir(folder) if fcntl else ():
+            if not (left.startswith(_MARK) and left.endswith(".part")):
                 continue
-            try:
-                os.kill(int(pid), 0)
-            except ProcessLookupError:
-                os.unlink(os.path.join(folder, left))
-            except (OSError, OverflowError):
-                continue
+            name = os.path.join(folder, left)
+            with contextlib.suppress(OSError):
+                handle = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    if _lock(handle):
+                        os.unlink(name)
+                finally:
+                    os.close(handle)
 
 
-def _open_new(folder: str, temporary: str) -> tuple[int, bool]:
-    """A new file in a folder, and whether it has a name; its permissions are those of the umask."""
-    nameless = getattr(os, "O_TMPFILE", 0)
+def _open_new(folder: str, temporary: str, mode: int, named: bool = False) -> tuple[int, bool]:
+    """A new file in a folder, locked, and whether it has a name; the umask cuts its permissions."""
+    nameless = 0 if named else getattr(os, "O_TMPFILE", 0)
     if nameless and os.path.isdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # a file system that knows no such file
-            return os.open(folder, os.O_RDWR | nameless, 0o666), False
+            handle = os.open(folder, os.O_RDWR | nameless, mode)
+            _lock(handle)
+            return handle, False
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    return os.open(temporary, flags, 0o666), True
+    while True:
+        handle = os.open(temporary, flags, mode)
+        if _lock(handle) is not False and os.path.exists(temporary):
+            return handle, True
+        os.close(handle)  # a sweep came between its name and its lock
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
 
 
-def _give_name(out: IO[bytes], temporary: str) -> None:
+def _give_name(
+    out: IO[bytes], temporary: str, mode: int | None, locked: contextlib.ExitStack
+) -> None:
     """Give a nameless file a name, by a copy where the system will not."""
     own = os.open("/proc/self/fd", os.O_RDONLY)  # relative to it, os.link follows the link there
     try:
         os.link(str(out.fileno()), temporary, src_dir_fd=own, follow_symlinks=True)
     except OSError:
         out.seek(0)
-        mode = stat.S_IMODE(os.fstat(out.fileno()).st_mode)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        with os.fdopen(os.open(temporary, flags, mode), "wb") as copy:
-            shutil.copyfileobj(out, copy)
-            copy.flush()
-            _to_disk(copy)
+        narrow = stat.S_IMODE(os.fstat(out.fileno()).st_mode)
+        handle, _ = _open_new(os.path.dirname(temporary), temporary, narrow, True)
+        copy = locked.enter_context(os.fdopen(handle, "wb"))
+        shutil.copyfileobj(out, copy)
+        copy.flush()
+        _permit(copy, mode)
+        _to_disk(copy)
     finally:
         os.close(own)
 
@@ -149,10 +251,21 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
     return path
 
 
+def escaped(text: Any) -> str:
+    r"""A text with what cannot be printed as Python writes it, ``\x1b``: commands to a terminal,
+    marks that turn the order of letters, halves of letters in names that are not UTF-8.
+
+    Examples
+    --------
+    >>> print(escaped("a\x1b[2Jb"))
+    a\x1b[2Jb
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
 def shown(text: Any, most: int = 80) -> str:
     """What a file says, as a message repeats it: on one line, what can be printed, cut short."""
-    words = " ".join(str(text)[: 4 * most].split())
-    words = "".join(c if c.isprintable() else "?" for c in words)
+    words = escaped(" ".join(str(text)[: 4 * most].split()))
     return words if len(words) <= most else f"{words[: most - 3]}..."
 
 
@@ -164,6 +277,9 @@ _CODES = {
 }  # fmt: skip
 _NAMES = {np.dtype(code): name for name, code in _CODES.items()}
 _FACTS = "fastcurv"
+_SUM = "fastcurv.sha256"  # of the whole file, with zeros in the place of these digits
+_ZEROS = b"0" * 64
+_SUM_AT = 8 + len('{"__metadata__":{"":"') + len(_SUM)
 _HEADER_LIMIT = 1 << 22  # bytes: what JSON of that size becomes in memory stays below 300 MB
 _MOST_AXES = 32  # of NumPy 1
 
@@ -187,7 +303,8 @@ def write_tensors(
     Parameters
     ----------
     path : str or path-like
-        Replaced in one step after the whole file has reached the disk; see `whole`.
+        Replaced in one step after the whole file has reached the disk; see `whole`. Its header
+        holds a checksum of all its bytes, which `read_tensors` verifies and others pass over.
     arrays : dict of str to ndarray
         Real, integer or boolean arrays of any shape.
     facts : dict, optional
@@ -209,10 +326,9 @@ def write_tensors(
     >>> read_tensors(path)
     ({'theta': array([0., 1., 2.])}, {'step': 7})
     """
-    header: dict[str, Any] = {}
+    known = {_SUM: _ZEROS.decode(), _FACTS: json.dumps({} if facts is None else facts)}
+    header: dict[str, Any] = {"__metadata__": known}
     offset, ready = 0, []
-    if facts is not None:
-        header["__metadata__"] = {_FACTS: json.dumps(facts)}
     for name in sorted(arrays, key=lambda key: (-np.asarray(arrays[key]).dtype.itemsize, key)):
         array, code = _little_endian(name, arrays[name])
         end = offset + array.nbytes
@@ -225,12 +341,14 @@ def write_tensors(
         raise ValueError(
             f"the header of {path} would take {len(text)} bytes; wanted at most {_HEADER_LIMIT}"
         )
+    head, digest = len(text).to_bytes(8, "little") + text, hashlib.sha256()
     with whole(path) as out:
-        out.write(len(text).to_bytes(8, "little"))
-        out.write(text)
-        for array in ready:
-            for piece in _pieces(array):
-                out.write(piece)
+        for piece in itertools.chain([head], *map(_pieces, ready)):
+            data = bytes(piece)  # as it is now, whatever another thread does
+            digest.update(data)
+            out.write(data)
+        out.seek(_SUM_AT)
+        out.write(digest.hexdigest().encode())
 
 
 def _pieces(array: np.ndarray) -> Iterator[np.ndarray]:
@@ -247,15 +365,39 @@ def _json(text: Any) -> Any:
         return None
 
 
-def _read_header(path: str, raw: IO[bytes], size: int) -> tuple[dict[str, Any], int]:
-    """The JSON header of an open file of `size` bytes, and where the data starts."""
-    length = int.from_bytes(raw.read(8), "little")
+def _read_header(path: str, raw: IO[bytes], size: int) -> tuple[dict[str, Any], bytes]:
+    """The JSON header of an open file of `size` bytes, and all bytes up to the data."""
+    head = raw.read(8)
+    length = int.from_bytes(head, "little")
     if size < 8 or length > min(_HEADER_LIMIT, size - 8):
         raise ValueError(f"{path} is not a safetensors file: its header does not fit in it")
-    header = _json(raw.read(length))
+    head += raw.read(length)
+    header = _json(head[8:])
     if not isinstance(header, dict):
         raise ValueError(f"{path} is not a safetensors file: its header is not a JSON object")
-    return header, 8 + length
+    return header, head
+
+
+def damaged(path: Any) -> ValueError:
+    """What is wrong with a file whose checksum does not fit."""
+    return ValueError(
+        f"{path} is not as fastcurv wrote it: its checksum does not fit; wanted an undamaged copy"
+    )
+
+
+def _checksum(path: str, metadata: Any, head: bytes) -> tuple[str | None, Any]:
+    """The checksum that a header names, and the digest of what comes before the data; neither in
+    older files and in those of others.
+    """
+    known = metadata if isinstance(metadata, dict) else {}
+    told = known.get(_SUM)
+    if told is None:
+        if _FACTS in known and any(re.fullmatch("[0-9a-f]{64}", str(v)) for v in known.values()):
+            raise damaged(path)  # its name has suffered
+        return None, None
+    if told != head[_SUM_AT : _SUM_AT + 64].decode("latin-1"):
+        raise damaged(path)
+    return told, hashlib.sha256(head[:_SUM_AT] + _ZEROS + head[_SUM_AT + 64 :])
 
 
 def _integers(x: Any, most: int) -> tuple[int, ...] | None:
@@ -302,17 +444,19 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
     Raises
     ------
     ValueError
-        Where the file is cut short or not of this format: nothing in it is trusted before it is
-        checked. Arrays must fill the file one after the other, so memory is that of the file and
-        of a header of at most 4 MiB.
+        Where the file is cut short, not of this format, or not as its checksum says, where it has
+        one: nothing in it is trusted before it is checked. Arrays must fill the file one after the
+        other, so memory is that of the file and of a header of at most 4 MiB.
     OSError
         Where there is no such file.
     """
-    path = os.fspath(path)
+    path = os.fsdecode(path)
+    refuse_device(path)
     with open(path, "rb") as raw:
         size = os.fstat(raw.fileno()).st_size
-        header, start = _read_header(path, raw, size)
-        metadata = header.pop("__metadata__", None)
+        header, head = _read_header(path, raw, size)
+        metadata, start = header.pop("__metadata__", None), len(head)
+        told, digest = _checksum(path, metadata, head)
         entries = [(name, *_entry(path, name, entry)) for name, entry in header.items()]
         entries.sort(key=lambda entry: entry[3:])
         at = 0
@@ -324,21 +468,28 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
             at = end
         if at != size - start:
             raise ValueError(f"{path} holds {size - start} bytes of arrays; wanted {at}")
-        arrays = {name: _array(path, raw, kind, shape) for name, kind, shape, _, _ in entries}
+        arrays = {
+            name: _array(path, raw, kind, shape, digest) for name, kind, shape, _, _ in entries
+        }
+    if digest is not None and digest.hexdigest() != told:
+        raise damaged(path)
     return arrays, _facts(path, metadata)
 
 
 def _array(
-    path: str, raw: BufferedIOBase, dtype: np.dtype[Any], shape: tuple[int, ...]
+    path: str, raw: BufferedIOBase, dtype: np.dtype[Any], shape: tuple[int, ...], digest: Any
 ) -> np.ndarray:
-    """The next array of an open file."""
+    """The next array of an open file, whose bytes the digest takes in."""
     boolean = dtype == np.bool_
     try:
         array = np.empty(shape, np.uint8 if boolean else dtype)
     except (ValueError, MemoryError):  # of more bytes than there are, or than memory has
         raise ValueError(f"{path} holds an array of shape {shape}, which memory cannot") from None
-    if any(raw.readinto(piece) != len(piece) for piece in _pieces(array)):
-        raise ValueError(f"{path} was cut short while it was read")
+    for piece in _pieces(array):
+        if raw.readinto(piece) != len(piece):
+            raise ValueError(f"{path} was cut short while it was read")
+        if digest is not None:
+            digest.update(piece)
     if boolean:
         return np.asarray(array != 0)
     return array.astype(dtype.newbyteorder("="), copy=False)

@@ -61,7 +61,10 @@ def heard(call: Callable[[], Result]) -> Result:
             failed.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # the system gives no more threads
+        return call()
     while thread.is_alive():
         thread.join(0.1)  # with a limit: without one Windows hears no signal
     if failed:

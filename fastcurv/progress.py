@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 
@@ -24,18 +25,32 @@ class _Silent:
     def note(self, text: str) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
 
 class _Shown:
-    """A tqdm bar behind the two calls that the algorithms make."""
+    """A tqdm bar behind the two calls that the algorithms make. Where it can be seen no more (the
+    terminal is gone, the disk behind standard error full) the work goes on without it.
+    """
 
     def __init__(self, shown: Any) -> None:
         self._shown = shown
 
     def update(self, n: int = 1) -> None:
-        self._shown.update(n)
+        self._tell("update", n)
 
     def note(self, text: str) -> None:
-        self._shown.set_postfix_str(text, refresh=False)
+        self._tell("set_postfix_str", text, refresh=False)
+
+    def close(self) -> None:
+        self._tell("close")
+
+    def _tell(self, name: str, *arguments: Any, **options: Any) -> None:
+        try:
+            getattr(self._shown, name)(*arguments, **options)
+        except (OSError, ValueError):
+            self._shown.disable = True
 
 
 @contextmanager
@@ -64,13 +79,13 @@ def bar(total: int | None = None, desc: str = "", enabled: bool = False) -> Iter
     ...     for _ in range(3):
     ...         b.update()
     """
-    if not enabled:
-        yield _Silent()
-        return
+    shown: Any = _Silent()
+    if enabled and sys.stderr is not None:
+        with suppress(ImportError, OSError, ValueError):  # no tqdm, or nowhere to show it
+            from tqdm.auto import tqdm
+
+            shown = _Shown(tqdm(total=total, desc=desc, leave=False))
     try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        yield _Silent()
-        return
-    with tqdm(total=total, desc=desc, leave=False) as shown:
-        yield _Shown(shown)
+        yield shown
+    finally:
+        shown.close()

@@ -1,19 +1,25 @@
 """Objectives over shards that workers of Dask hold: in this process, and by workers that die."""
 
+import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.distributed import moves
+from fastcurv.cli.recipe import load_run
+from fastcurv.distributed import _answered, moves
 
 dask = pytest.importorskip("distributed")
+dask_config = pytest.importorskip("dask.config")
 SIZES, SHARDS = [5, 7, 4, 3], 11
 
 
@@ -382,3 +388,133 @@ def test_a_ray_to_infinity_is_told_by_all_shards(client):
     direction = ob.ray_to_infimum(sure)
     assert direction is not None and np.linalg.norm(direction) == pytest.approx(1)
     assert ob.value(sure + 10 * direction) < ob.value(sure)
+
+
+def listening(processes):
+    """Addresses, in hexadecimal, at which some processes accept connections."""
+    sockets, found = set(), set()
+    for process in processes:
+        for link in Path(f"/proc/{process}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                sockets.add(str(link.readlink())[8:-1])
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and words[9] in sockets:  # LISTEN
+                found.add(words[1].partition(":")[0])
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="sockets are listed by Linux")
+def test_workers_that_are_started_here_are_reached_from_here_alone():
+    """The scheduler's pages too, which by default answer on every address."""
+    program = (
+        "import fastcurv as fc, numpy as np, sys\n"
+        "def rows(): return np.eye(3), np.arange(3)\n"
+        "if __name__ == '__main__':\n"
+        "    ob = fc.distributed.Objective(fc.MLP([3, 3]), [rows])\n"
+        "    print(*ob.client.run(__import__('os').getpid).values(), flush=True)\n"
+        "    sys.stdin.read(); ob.close()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as here:
+        workers = here.stdout.readline().split()
+        assert workers
+        found = listening([here.pid, *map(int, workers)])
+        here.communicate()
+    assert found == {"0100007F"}
+
+
+SCHEDULER = """
+import asyncio
+from distributed import Scheduler, Worker
+
+async def main():
+    async with Scheduler(host="127.0.0.1", port=0, dashboard_address="127.0.0.1:0") as scheduler:
+        async with Worker(scheduler.address, nthreads=1, dashboard_address="127.0.0.1:0"):
+            print(scheduler.address, flush=True)
+            await scheduler.finished()
+
+asyncio.run(main())
+"""
+
+
+@contextlib.contextmanager
+def a_scheduler():
+    """A process with a scheduler and a worker, and its address."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SCHEDULER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            yield process, process.stdout.readline().decode().strip()
+        finally:
+            process.kill()
+
+
+def test_a_scheduler_that_dies_amid_training_loses_nothing(tmp_path):
+    """One sentence, status 3, and the best theta is saved."""
+    X, y = whole(3, weights=False)
+    np.savez(tmp_path / "d.npz", X=X, y=y)
+    out = tmp_path / "net.npz"
+    with a_scheduler() as (process, address):
+        command = [sys.executable, "-m", "fastcurv", "train", str(tmp_path / "d.npz")]
+        command += ["--hidden", "4", "--epochs", "100000", "--polish", "none", "--dask", address]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        pipes["env"] = {**os.environ, "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "6s"}
+        with subprocess.Popen([*command, "--out", str(out)], **pipes) as training:
+            assert b"net 5-4-3" in training.stdout.readline()
+            assert b"start" in training.stdout.readline()
+            time.sleep(5)
+            process.kill()
+            said, wrong = training.communicate(timeout=120)
+    assert training.returncode == 3, wrong
+    assert wrong.count(b"\n") == 1 and wrong.endswith(f"; saved {out}\n".encode())
+    assert b"fastcurv train: the scheduler of Dask is gone" in wrong
+    recipe, theta = load_run(out)
+    objective = recipe.objective()
+    assert objective.value(theta) < objective.value(objective.model.init(seed=0))
+
+
+def test_a_scheduler_that_is_gone_is_one_sentence():
+    with a_scheduler() as (process, address), dask.Client(address) as client:
+        shards = [partial(one, i) for i in range(3)]
+        b = fc.distributed.Objective(fc.MLP(SIZES), shards, client=client)
+        theta = b.model.init(seed=0)
+        b.value(theta)
+        process.kill()
+        process.wait()
+        soon = dask_config.set({"distributed.comm.timeouts.connect": "3s"})
+        with soon, pytest.raises(ConnectionError, match="the scheduler of Dask is gone"):
+            for k in range(1000):
+                b.value(theta * (1 + k))
+
+
+def one(number):
+    """Rows that a worker can make that has not this file."""
+    rng = np.random.default_rng(number)
+    return rng.standard_normal((9, 5)), rng.integers(3, size=9)
+
+
+def test_an_address_that_is_none():
+    with pytest.raises(ValueError, match="^client is ''; wanted a Client or the address"):
+        fc.distributed.Objective(fc.MLP(SIZES), [partial(one, 0)], client="")
+
+
+def test_no_threads_for_a_client_is_one_sentence(monkeypatch):
+    def none_left(*_, **__):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(dask, "Client", none_left)
+    with pytest.raises(OSError, match="Dask cannot be started or reached: can't start new thread"):
+        fc.distributed.Objective(fc.MLP(SIZES), [partial(one, 0)], client="tcp://127.0.0.1:1")
+
+
+@pytest.mark.parametrize("error", ["CancelledError", "KilledWorker", "CommClosedError"])
+def test_what_dask_says_without_words_is_said(error):
+    from distributed.comm import CommClosedError
+
+    kinds = {"CommClosedError": CommClosedError, "CancelledError": dask.CancelledError}
+    gone = dask.KilledWorker("task", "tcp://x", 3) if error == "KilledWorker" else kinds[error]()
+    with pytest.raises(ConnectionError, match="; wanted "), _answered():
+        raise gone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
@@ -35,6 +36,9 @@ def on_cluster(address: str, ob: Any, load: Load) -> Any:
     count = min(SHARDS, ob.n_samples)
     shards = [partial(rows, load, i, count) for i in range(count)]
     client = None if address == "local" else address
-    return distributed.Objective(
+    there = distributed.Objective(
         ob.model, shards, ob.loss, ob.l2, client=client, l2_biases=ob.l2_biases
     )
+    for name in ("distributed", "distributed.client"):  # what fails is said once, by this command
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return there

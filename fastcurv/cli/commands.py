@@ -16,6 +16,7 @@ import fastcurv as fc
 from fastcurv.optimize.minimize import METHODS, STOCHASTIC
 
 from ..checks import check_choice
+from ..files import refuse_device
 from ..spectrum.results import left_open
 from .cluster import on_cluster
 from .datasets import absolute
@@ -33,6 +34,7 @@ from .output import (
     state,
     verdict_facts,
     verdict_lines,
+    write_picture,
 )
 from .recipe import Recipe, SavedRun, check_format, load_run, save_run
 
@@ -43,6 +45,7 @@ def demo(args: Namespace, out: Output) -> int:
 
     check_page(args.out)
     check_picture(args.picture, "picture")
+    out.working = True
     facts = run(
         args.out,
         picture=args.picture,
@@ -79,35 +82,46 @@ def train(args: Namespace, out: Output) -> int:
     objective = recipe.objective(data, args.threads)
     if args.dask:
         objective = on_cluster(args.dask, objective, recipe.dataset)
+    out.working = True
     theta = objective.model.init(seed=args.seed)
     out.say(describe(objective, data))
     out.say(f"  start         {state(objective, theta, data)}")
     out.fact(**description(objective, data))
-    results, phases = [], []
-    options: dict[str, Any] = {"max_time": args.max_time, "progress": args.progress}
-    if args.epochs > 0:
-        batch = {"batch_size": args.batch_size} if args.method in STOCHASTIC else {}
-        verdict = args.polish == "none"
-        steps = {"max_iter": args.epochs, "seed": args.seed, "verdict": verdict}
-        results.append(fc.minimize(objective, theta, args.method, **steps, **options, **batch))
-        phases.append(args.method)
-        theta = results[-1].x
-        out.say(f"  {args.method:<13} {state(objective, theta, data)}")
-    if args.polish != "none":
-        last = fc.minimize(objective, theta, args.polish, max_iter=args.max_steps, **options)
-        results.append(last)
-        phases.append(args.polish)
-        theta = last.x
-        out.say(f"  {args.polish:<13} {state(objective, theta, data)}")
-        out.say(f"  {last.message}")
-    counts = tuple((n, len(r.history["loss"])) for n, r in zip(phases, results))
-    path = save_run(args.out, recipe, objective.model, theta, joined(results), counts)
-    out.say(f"saved {path}")
-    end = results[-1] if results else None
-    out.fact(**standing(objective, theta, data), out=path)
+    results: list[tuple[str, Any]] = []
+    best: tuple[Any, float] = (None, np.inf)
+
+    def keep(intermediate_result: Any) -> None:
+        nonlocal best
+        if intermediate_result.fun < best[1]:
+            best = intermediate_result.x, intermediate_result.fun
+
+    def save(theta: np.ndarray) -> None:
+        counts = tuple((name, len(r.history["loss"])) for name, r in results)
+        history = joined([r for _, r in results])
+        out.fact(out=save_run(args.out, recipe, objective.model, theta, history, counts))
+
+    first = {"max_iter": args.epochs, "seed": args.seed, "verdict": args.polish == "none"}
+    if args.method in STOCHASTIC:
+        first["batch_size"] = args.batch_size
+    common = {"max_time": args.max_time, "progress": args.progress, "callback": keep}
+    try:
+        for method, options in ((args.method, first), (args.polish, {"max_iter": args.max_steps})):
+            if method != "none" and options["max_iter"]:
+                results.append((method, fc.minimize(objective, theta, method, **options, **common)))
+                theta = results[-1][1].x
+                out.say(f"  {method:<13} {state(objective, theta, data)}")
+    except BaseException:  # the scheduler is gone, no memory, Ctrl-C: what was found is kept
+        if best[0] is not None:
+            save(best[0])
+        raise
+    save(theta)
+    asked, end = args.polish != "none", results[-1][1] if results else None
+    if asked and end is not None:
+        out.say(f"  {end.message}")
+    out.say(f"saved {out.facts['out']}")
+    out.fact(**standing(objective, theta, data))
     if end is not None:
         out.fact(success=bool(end.success), kind=end.kind, message=end.message)
-    asked = args.polish != "none"
     return 0 if not asked or (end is not None and end.success) else 1
 
 
@@ -127,7 +141,7 @@ def joined(results: list[Any]) -> dict[str, np.ndarray]:
 def spectrum(args: Namespace, out: Output) -> int:
     """Extreme eigenvalues with their residuals, and the density."""
     check_picture(args.figure)
-    data, objective, saved = open_run(args)
+    data, objective, saved = open_run(args, out)
     hessian = objective.hessian(saved.theta)
     out.say(describe(objective, data))
     pairs = extremes(hessian, args.k, args.seed, args.progress)
@@ -161,7 +175,7 @@ def spectrum(args: Namespace, out: Output) -> int:
         negative_mass_stderr=negative.stderr,
     )
     if args.figure:
-        density.plot().figure.savefig(args.figure, dpi=160)
+        write_picture(density.plot().figure, args.figure)
         out.say(f"picture: {args.figure}")
         out.fact(figure=args.figure)
     return 0 if np.all(pairs.converged) else 1
@@ -169,7 +183,7 @@ def spectrum(args: Namespace, out: Output) -> int:
 
 def classify(args: Namespace, out: Output) -> int:
     """The verdict and its evidence."""
-    data, objective, saved = open_run(args)
+    data, objective, saved = open_run(args, out)
     out.say(describe(objective, data))
     point = judge(objective, saved.theta, args)
     for line in verdict_lines(point):
@@ -183,14 +197,14 @@ def report(args: Namespace, out: Output) -> int:
     from .page import run_page
 
     check_page(args.out)
-    data, objective, saved = open_run(args)
+    data, objective, saved = open_run(args, out)
     point = judge(objective, saved.theta, args)
-    page = run_page(objective, saved, data, point, args)
     for line in verdict_lines(point):
         out.say(line)
-    path = page.write(args.out)
+    out.fact(**(description(objective, data) | verdict_facts(point)))
+    path = run_page(objective, saved, data, point, args).write(args.out)
     out.say(f"report: {path}")
-    out.fact(**(description(objective, data) | verdict_facts(point)), report=path)
+    out.fact(report=path)
     return 1 if args.certified and not point.certified else 0
 
 
@@ -257,11 +271,15 @@ def info(args: Namespace, out: Output) -> int:
 # What several of them share.
 
 
-def open_run(args: Namespace) -> tuple[Any, Any, SavedRun]:
-    """The data, the objective and the parameters of a saved run, or of another's network."""
+def open_run(args: Namespace, out: Output) -> tuple[Any, Any, SavedRun]:
+    """The data, the objective and the parameters of a saved run, or of another's network: the
+    input, found good.
+    """
     path = Path(args.theta).expanduser()
+    refuse_device(path)
     if path.is_file() and is_model(path):
         data, objective, theta = open_model(path, args)
+        out.working = True
         return data, objective, SavedRun(None, theta)
     if args.activation is not None:
         raise ValueError(f"--activation is given with {path}, which says its own")
@@ -284,6 +302,7 @@ def open_run(args: Namespace) -> tuple[Any, Any, SavedRun]:
     if getattr(args, "dask", None):
         there = replace(recipe, data=absolute(recipe.data))
         objective = on_cluster(args.dask, objective, there.dataset)
+    out.working = True
     return data, objective, saved
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import check_choice
+from ..files import shown
 from .arrays import read_npz
 from .table import read_csv
 
@@ -165,7 +166,9 @@ def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
     arrays = read_npz(path)
     missing = {"X", "y"} - set(arrays)
     if missing:
-        raise ValueError(f"{path} holds {', '.join(arrays) or 'nothing'}; wanted arrays X and y")
+        raise ValueError(
+            f"{path} holds {shown(', '.join(arrays), 200) or 'nothing'}; wanted arrays X and y"
+        )
     X, y = arrays["X"], arrays["y"]
     if X.ndim != 2 or y.ndim not in (1, 2) or len(X) != len(y) or len(X) < 2 or not X.size:
         raise ValueError(

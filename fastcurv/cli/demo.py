@@ -18,7 +18,7 @@ from ..critical.result import CriticalPoint
 from ..protocols import Array
 from ..spectrum.density_result import SpectralDensity
 from .datasets import Dataset
-from .output import describe, extremes, say, state, verdict_lines
+from .output import Output, describe, extremes, state, verdict_lines, write_picture
 from .recipe import Recipe
 from .report import Report
 
@@ -45,7 +45,7 @@ def run(
     n_threads: int | None = None,
     quick: bool = False,
     progress: bool = True,
-    say: Say = say,
+    say: Say | None = None,
 ) -> dict[str, Any]:
     """Train on digits, look at the curvature on the way, judge the end, leave a saddle.
 
@@ -61,8 +61,8 @@ def run(
         A smaller net, fewer samples, fewer probes: seconds instead of a minute or two.
     progress : bool
         Whether to show progress bars.
-    say : callable
-        Takes each line that is told on the way.
+    say : callable or None
+        Takes each line that is told on the way; None: standard output does.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def run(
         ``report`` (its path), ``verdict`` at the end, ``saddle`` (the verdict there), ``escaped``
         (the step down) and ``accuracy`` on held-out samples.
     """
-    started = time.perf_counter()
+    started, say = time.perf_counter(), say or Output().say
     say("reading scikit-learn's handwritten digits")
     recipe = Recipe("digits", (10,) if quick else (32, 16), "tanh", l2=1e-3, seed=seed)
     data = recipe.dataset()
@@ -101,7 +101,7 @@ def run(
     page.section("A saddle, and the way down").text(NARROWER)
     escaped = leave(page, objective, theta, saddle, progress, say)
     if picture is not None and escaped is not None:
-        summary(densities, objective, theta, escaped.x - theta).savefig(picture, dpi=150)
+        write_picture(summary(densities, objective, theta, escaped.x - theta), picture)
 
     seconds = time.perf_counter() - started
     page.text(f"All of this took {seconds:.0f} seconds.")

@@ -103,7 +103,7 @@ def _torch_state(path: Path) -> Any:
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle's, zipfile's and torch's own
-        reason = " ".join(str(error).split()).split(". ")[0][:120] or type(error).__name__
+        reason = shown(" ".join(str(error).split()).split(". ")[0], 120) or type(error).__name__
         raise ValueError(
             f"{path} is no state dict; wanted torch.save(net.state_dict(), path): {reason}"
         ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import numpy as np
 import fastcurv as fc
 
 from ..eigensolver import eigh
+from ..files import check_place, escaped, shown, write_atomically
 from ..plots.spectrum import DENSE_BELOW
 from ..spectrum.dense import to_dense
 from ..spectrum.results import Eigenpairs, left_open
@@ -29,20 +31,33 @@ TOL = 1e-6  # of the largest eigenvalue: residuals of pairs that count as found
 class Output:
     """Lines for a reader, or facts for a program: one of the two reaches standard output.
 
+    Whatever becomes of it, the work goes on, and what is to be saved is saved.
+
     Parameters
     ----------
     as_json : bool
         Say nothing until `close`, which then prints every fact as one JSON object.
+
+    Attributes
+    ----------
+    lost : str
+        Why something that was said could not be written; empty where all was, or where nobody
+        reads: in ``| head``, without a standard output.
+    working : bool
+        Whether the input was found good: what fails from then on is none of its faults.
     """
 
     def __init__(self, as_json: bool = False) -> None:
         self.as_json = as_json
         self.facts: dict[str, Any] = {}
+        self.lost = ""
+        self.working = False
 
     def say(self, text: str = "") -> None:
-        """A line for a reader."""
+        """Lines for a reader, with what cannot be printed in names from files escaped."""
         if not self.as_json:
-            say(fitted(text))
+            text = "\n".join(map(escaped, text.split("\n")))
+            self.lost = write("stdout", fitted(text) + "\n") or self.lost
 
     def fact(self, **facts: Any) -> None:
         """Facts for a program."""
@@ -50,24 +65,35 @@ class Output:
 
     def close(self) -> None:
         if self.as_json:
-            say(json.dumps(plain(self.facts), indent=2, allow_nan=False))
+            text = json.dumps(plain(self.facts), indent=2, allow_nan=False)
+            self.lost = write("stdout", text.replace("\x7f", "\\u007f") + "\n") or self.lost
 
 
-def say(text: str = "") -> None:
-    """Print a line at once. Where nobody reads any more (``| head``), the work goes on in silence:
-    what is to be saved is saved.
+def write(name: str, text: str = "") -> str:
+    """Write to ``stdout`` or ``stderr`` at once, and say why they could not be.
+
+    Letters that the stream's encoding has not are escaped. Where there is no such stream (``>&-``,
+    pythonw) or nobody reads it any more (``| head``), all is well; after a failure the rest goes
+    nowhere, in silence.
     """
+    stream = getattr(sys, name)
+    if stream is None:
+        return ""
     try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        silence()
+        code = stream.encoding or "utf-8"
+        stream.write(text.encode(code, "backslashreplace").decode(code))
+        stream.flush()
+    except (OSError, ValueError) as error:  # a full disk, a terminal that is gone, a closed file
+        silence(name)
+        return "" if isinstance(error, BrokenPipeError) else str(error)
+    return ""
 
 
 def fitted(text: str) -> str:
     """Long lines broken between words for the terminal they go to, further lines set in as the
     first is; as they are where they go elsewhere.
     """
-    if not sys.stdout.isatty():
+    if not on_terminal("stdout"):
         return text
     width = max(40, shutil.get_terminal_size().columns)
     lines = []
@@ -78,12 +104,26 @@ def fitted(text: str) -> str:
     return "\n".join(lines)
 
 
-def silence() -> None:
-    """Send the rest of standard output nowhere."""
+def on_terminal(name: str) -> bool:
+    """Whether a standard stream is there and a terminal."""
+    with contextlib.suppress(AttributeError, ValueError):  # none, or closed
+        return bool(getattr(sys, name).isatty())
+    return False
+
+
+def silence(name: str) -> None:
+    """Send the rest of a standard stream nowhere."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, getattr(sys, name).fileno())
         os.close(nowhere)
+
+
+def write_picture(figure: Any, path: str | os.PathLike[str]) -> Path:
+    """Write a figure in the format that the name says, whole or not at all."""
+    file = io.BytesIO()
+    figure.savefig(file, format=Path(path).suffix[1:].lower(), dpi=160)
+    return write_atomically(path, file.getvalue())
 
 
 def extremes(hessian: Any, k: int, seed: Any, progress: bool = False) -> Eigenpairs:
@@ -123,8 +163,8 @@ def describe(objective: Any, data: Any) -> str:
     name += ", batch normalisation" * facts["batch_norm"]
     sizes = "-".join(map(str, facts["sizes"]))
     return (
-        f"{data.name}: {facts['samples']} samples; net {sizes}, {name}, {objective.n_params} "
-        f"parameters; {data.loss}, l2 {facts['l2']:g}"
+        f"{shown(data.name)}: {facts['samples']} samples; net {sizes}, {name}, "
+        f"{objective.n_params} parameters; {data.loss}, l2 {facts['l2']:g}"
     )
 
 
@@ -190,37 +230,9 @@ def verdict_facts(point: Any) -> dict[str, Any]:
 
 
 def check_out(path: str | Path | None, name: str = "out") -> None:
-    """Find out before any work whether a file can be written there.
-
-    Raises
-    ------
-    ValueError
-        Where ``path`` is a folder or a device, or its folder cannot be made or written to.
-    """
-    if path is None:
-        return
-    target = Path(path).expanduser().absolute()
-    if target.is_dir() or str(path).endswith(os.sep):
-        raise ValueError(f"{name} is {str(path)!r}, a folder; wanted the name of a file")
-    if target.exists() and not target.is_file():
-        raise ValueError(f"{name} is {str(path)!r}, which is no ordinary file")
-    made, folder = [], target.parent
-    probe = target.parent / f".{target.name}.{os.getpid()}"
-    try:
-        while not folder.exists():
-            made.append(folder)
-            folder = folder.parent
-        target.parent.mkdir(parents=True, exist_ok=True)
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        raise ValueError(
-            f"{name} is {str(path)!r}, where no file can be written: {error.strerror or error}"
-        ) from None
-    finally:
-        for folder in made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+    """Find out before any work whether a file can be written there; see `check_place`."""
+    if path is not None:
+        check_place(path, name, folders=True)
 
 
 def check_page(path: str | Path) -> None:

@@ -12,18 +12,20 @@ from typing import Any, NoReturn
 
 import fastcurv as fc
 
+from ..files import escaped
 from ..plots.spectrum import DENSE_BELOW
 from . import commands
 from .datasets import LOSSES, WHAT
 from .models import WHAT as MODELS
-from .output import Output, silence
+from .output import Output, on_terminal, write
 
 DTYPES = ("float32", "float64")
 MAX_THREADS = 1024
 Option = tuple[tuple[str, ...], dict[str, Any]]
 _EPILOG = (
     "exit status: 0 done; 1 stopped short of what was asked for, or not certified where "
-    "--certified asked; 2 the input is bad, found before any work"
+    "--certified asked; 2 the input is bad, found before any work; 3 a file or standard output "
+    "could not be written, or memory or workers were lost: standard error says what is saved"
 )
 
 
@@ -40,7 +42,13 @@ class Parser(argparse.ArgumentParser):
             message += near(given[1], commands)
         elif message.endswith("are required: COMMAND"):
             message = f"a command is missing; begin with '{self.prog} demo', or see --help"
-        self.exit(2, f"{self.prog}: {message}\n")
+        self.exit(2, f"{self.prog}: {escaped(message)}\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """As all else is written: argparse tells help and version to standard output by this."""
+        name = "stderr" if file is sys.stderr else "stdout"
+        if write(name, message or "") and name == "stdout":
+            raise SystemExit(3)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse, but what is left over is an error of the command that was given it, with
@@ -124,6 +132,15 @@ def _widths(text: str) -> tuple[int, ...]:
     return widths
 
 
+def _address(text: str) -> str:
+    """Some words that are not empty."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(
+            f"is {text!r}; wanted 'local' or the address of a scheduler"
+        )
+    return text
+
+
 THREADS = option(
     "--threads",
     type=_whole(1, MAX_THREADS),
@@ -133,6 +150,7 @@ THREADS = option(
 DASK = option(
     "--dask",
     metavar="ADDRESS",
+    type=_address,
     default=None,
     help="of a scheduler whose workers hold the rows and see the data under the same path; "
     "'local' starts workers here",
@@ -364,21 +382,26 @@ def main(argv: list[str] | None = None) -> int:
 
     Mistakes in the input are one line on standard error.
     """
-    try:
-        args = build_parser().parse_args(argv)
-    except BrokenPipeError:  # --help | head -1
-        silence()
-        return 0
-    args.progress = not getattr(args, "quiet", True) and sys.stderr.isatty()
+    args = build_parser().parse_args(argv)
+    args.progress = not getattr(args, "quiet", True) and on_terminal("stderr")
     out = Output(args.json)
+    status, words = 0, ""
     try:
-        status = args.run(args, out)
+        status = int(args.run(args, out) or 0)
         out.close()
     except (ValueError, TypeError, ImportError, OSError, MemoryError, OverflowError) as error:
         words = " ".join(str(error).split()) or type(error).__name__
-        print(f"fastcurv {args.command}: {words}", file=sys.stderr)
-        return 2
+        status = 3 if out.working and isinstance(error, (OSError, MemoryError)) else 2
+        if status == 3 and out.facts:  # what was found is told all the same
+            out.fact(error=words)
+            out.close()
     except KeyboardInterrupt:
-        print(f"fastcurv {args.command}: interrupted", file=sys.stderr)
-        return 130
-    return int(status or 0)
+        status, words = 130, "interrupted"
+    if out.lost and not words:
+        status, words = 3, f"standard output could not be written: {out.lost}"
+    write("stderr")  # what a progress bar left in it
+    if words:
+        saved = out.facts.get("out") or out.facts.get("report")
+        words += f"; saved {saved}" if saved else ""
+        write("stderr", escaped(f"fastcurv {args.command}: {words}") + "\n")
+    return status

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from dataclasses import asdict, dataclass, field, fields
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import read_tensors, shown, write_atomically, write_tensors
+from ..files import damaged, read_tensors, shown, write_atomically, write_tensors
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.saved import RUN, assembled, contents
@@ -20,6 +21,8 @@ from .arrays import BROKEN, read_npz
 from .datasets import Dataset, load_dataset
 
 FORMATS = (".npz", ".safetensors")
+RECORDS = ("loss", "gradient_norm", "time")
+SEAL = b"fastcurv sha256 "  # the archive's comment, and then the digits of all before them
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,20 @@ def save_run(
     file = io.BytesIO()
     words: Any = {"recipe": json.dumps(asdict(recipe)), "phases": json.dumps(phases)}
     np.savez(file, **({"theta": theta} | records | words))
-    return write_atomically(path, file.getvalue())
+    raw = file.getvalue()[:-2] + (len(SEAL) + 64).to_bytes(2, "little") + SEAL  # it ends in 0, 0
+    return write_atomically(path, raw + hashlib.sha256(raw).hexdigest().encode())
+
+
+def _check_seal(path: Path) -> None:
+    """Refuse an archive with a comment that is not the checksum of all before it; an older one
+    has none.
+    """
+    raw = path.read_bytes()
+    if raw[:-64].endswith(SEAL):
+        if hashlib.sha256(raw[:-64]).hexdigest().encode() != raw[-64:]:
+            raise damaged(path)
+    elif raw[-22:-18] != b"PK\5\6":  # the end of an archive without a comment
+        raise damaged(path)
 
 
 def load_run(path: str | Path, **instead: Any) -> SavedRun:
@@ -157,7 +173,7 @@ def load_run(path: str | Path, **instead: Any) -> SavedRun:
             raise ValueError("theta is no vector of numbers")
         recipe = _checked(facts, instead)
         history = {k[8:]: v for k, v in arrays.items() if k.startswith("history.")}
-        counted = tuple((str(name), int(count)) for name, count in phases)
+        counted = _counted(history, phases)
     except (OSError, *BROKEN) as error:
         missing = f"{error} is missing" if isinstance(error, KeyError) else shown(error, 300)
         raise ValueError(f"{path} is not a run that 'fastcurv train' saved: {missing}") from None
@@ -170,7 +186,28 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], Any, Any]:
         arrays["theta"] = assembled(path, arrays, facts)[1]
         return arrays, facts[RUN]["recipe"], facts[RUN]["phases"]
     arrays = read_npz(path)
+    _check_seal(path)
     return arrays, json.loads(str(arrays["recipe"])), json.loads(str(arrays.get("phases", "[]")))
+
+
+def _counted(history: dict[str, np.ndarray], phases: Any) -> tuple[tuple[str, int], ...]:
+    """The methods of a history, and how many of its records each made."""
+    if history and set(history) != set(RECORDS):
+        raise ValueError(f"its history has {shown(', '.join(history))}, not {', '.join(RECORDS)}")
+    lengths = {values.shape for values in history.values()}
+    if len(lengths) > 1 or any(v.ndim != 1 or v.dtype.kind != "f" for v in history.values()):
+        raise ValueError("its history is no lists of numbers of one length")
+    if not isinstance(phases, (list, tuple)):
+        raise ValueError(f"its phases are {shown(repr(phases))}")
+    for phase in phases:
+        name, count = phase if isinstance(phase, (list, tuple)) and len(phase) == 2 else (None, 0)
+        if not isinstance(name, str) or type(count) is not int or not 0 <= count < 1 << 62:
+            raise ValueError(f"its phases name {shown(repr(phase))}")
+    counted = tuple((shown(name), count) for name, count in phases)
+    n_records = sum(shape[0] for shape in lengths)
+    if counted and sum(count for _, count in counted) != n_records:
+        raise ValueError(f"its phases do not make up the {n_records} records of its history")
+    return counted
 
 
 def _checked(facts: Any, instead: dict[str, Any]) -> Recipe:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..critical.result import CriticalPoint
-from ..files import write_atomically
+from ..files import escaped, write_atomically
 
 _CONTENTS = "<!-- contents -->"
 _SCRIPT = Path(__file__).with_name("chart.js")
@@ -179,7 +179,7 @@ class Report:
         caption : str
         """
         data = {"label": caption, "views": [{"width": 1.0} | plain(view) for view in views]}
-        text = json.dumps(data, allow_nan=False).replace("</", "<\\/")
+        text = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
         keys = "".join(
             f'<span class="key c{i}">\u2014 {_escape(line["name"])}</span> '
             for i, line in enumerate(views[0]["lines"])
@@ -290,7 +290,8 @@ def _img(data: bytes, caption: str) -> str:
     import base64
 
     text = base64.b64encode(data).decode()
-    return f'<img alt="{html.escape(caption, quote=True)}" src="data:image/png;base64,{text}">'
+    name = html.escape(escaped(caption), quote=True)
+    return f'<img alt="{name}" src="data:image/png;base64,{text}">'
 
 
 def _enclosed(value: float | None, bounds: tuple[float, float]) -> str | None:
@@ -324,4 +325,4 @@ def _cell(tag: str, value: Any, right: bool) -> str:
 
 
 def _escape(text: Any) -> str:
-    return html.escape(str(text), quote=False)
+    return html.escape(escaped(text), quote=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import shown
+from ..files import refuse_device, shown
 
 MARKS = {";": "semicolons", "\t": "tabs"}
 NO_NAMES = (
@@ -61,6 +61,7 @@ def read_csv(path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
 
 def _lines(path: Path) -> list[list[str]]:
     """All lines that are not empty, of which there is one at least."""
+    refuse_device(path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = [row for row in csv.reader(file) if row]

@@ -67,6 +67,11 @@ class Saver:
             self.take(loop)
         self._write(loop)
 
+    def rescue(self, loop: Any) -> None:
+        """Save the start of the step in which the objective failed."""
+        if self.snapshot is not None:
+            self._write(loop)
+
     def _write(self, loop: Any) -> None:
         assert self.snapshot is not None
         arrays, facts = self.snapshot

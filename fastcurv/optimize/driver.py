@@ -103,6 +103,9 @@ class Loop:
         except KeyboardInterrupt:
             self.why = "interrupted"
             run.settle()
+        except Exception:  # of the objective or the callback
+            self.saver.rescue(self)
+            raise
         return self._finish()
 
     def _iterate(self) -> None:

@@ -2,11 +2,14 @@
 but read or refuse.
 """
 
+import errno
 import json
 import os
 import random
 import signal
 import stat
+import subprocess
+import sys
 import threading
 import time
 import tracemalloc
@@ -16,7 +19,8 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.files import read_tensors, whole, write_atomically, write_tensors
+from fastcurv import files
+from fastcurv.files import check_place, read_tensors, whole, write_atomically, write_tensors
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions and links of POSIX")
 ARRAYS = {
@@ -184,6 +188,201 @@ def test_killed_while_saving_often(tmp_path):
     killed_while_saving(tmp_path, 200)
 
 
+def without_nameless(monkeypatch):
+    """As on file systems that know no file without a name."""
+    monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+
+
+NAMES = ["x" * 252 + ".st", "\u6570" * 84 + ".st", "\U0001f600" * 63 + "st", "e\u0301" * 85]
+
+
+@pytest.mark.parametrize("nameless", [True, False])
+@pytest.mark.parametrize("name", NAMES, ids=["ASCII", "CJK", "beyond 16 bits", "accents"])
+def test_every_name_that_the_system_takes(name, nameless, tmp_path, monkeypatch):
+    """255 bytes on most file systems: models, runs and checkpoints."""
+    assert len(name.encode()) == 255 or len(name.encode()) == 254
+    try:
+        (tmp_path / name).touch()
+    except OSError:
+        pytest.skip("this file system takes shorter names")
+    (tmp_path / name).unlink()
+    if not nameless:
+        without_nameless(monkeypatch)
+    check_place(tmp_path / name, "out")
+    for _ in range(2):
+        write_tensors(tmp_path / name, ARRAYS)
+        assert [p.name for p in tmp_path.iterdir()] == [name]
+    model = fc.MLP([2, 1])
+    ob = fc.Objective(model, np.eye(2), [0.0, 1.0], "mse", l2=0.1)
+    fc.minimize(ob, model.init(seed=0), checkpoint=tmp_path / name, max_iter=2)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    with pytest.raises(ValueError, match="checkpoint is .*too long"):
+        fc.minimize(ob, model.init(seed=0), checkpoint=tmp_path / (name + "xx"), max_iter=2)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_refused_at_the_start(tmp_path, monkeypatch):
+    model = fc.MLP([2, 1])
+    ob = fc.Objective(model, np.eye(2), [0.0, 1.0], "mse", l2=0.1)
+    for place in (tmp_path / "missing" / "x", tmp_path, "", "/proc/x"):
+        with pytest.raises(ValueError, match="^checkpoint is "):
+            fc.minimize(ob, model.init(seed=0), checkpoint=place, max_iter=2)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fdopen", full)
+    with pytest.raises(ValueError, match="no file can be written .No space left on device"):
+        fc.minimize(ob, model.init(seed=0), checkpoint=tmp_path / "x", max_iter=2)
+
+
+def test_what_an_objective_that_fails_had_reached_is_in_the_checkpoint(tmp_path):
+    """A scheduler that dies, a callback with a mistake: the start of that step is saved."""
+    model = fc.MLP([2, 3, 1])
+    ob = fc.Objective(model, np.eye(2), [0.0, 1.0], "mse", l2=0.1)
+    steps = []
+
+    def fails(theta):
+        steps.append(theta.copy())
+        if len(steps) == 4:
+            raise ConnectionError("gone")
+
+    with pytest.raises(ConnectionError, match="gone"):
+        fc.minimize(ob, model.init(seed=0), "l-bfgs", callback=fails, checkpoint=tmp_path / "x")
+    arrays, _ = read_tensors(tmp_path / "x")
+    assert np.array_equal(arrays["run.theta"], steps[2])
+    fc.minimize(ob, None, "l-bfgs", resume=tmp_path / "x", max_iter=6)
+
+
+@posix
+def test_a_private_file_is_private_while_its_successor_is_written(tmp_path, monkeypatch):
+    without_nameless(monkeypatch)
+    path = tmp_path / "x"
+    write_atomically(path, b"old")
+    path.chmod(0o600)
+    with whole(path) as out:
+        out.write(b"new")
+        (beside,) = (p for p in tmp_path.iterdir() if p != path)
+        assert stat.S_IMODE(beside.stat().st_mode) == 0o600
+    assert path.read_bytes() == b"new" and stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o600, 0o666])
+def test_a_copy_keeps_permissions(mode, tmp_path, monkeypatch):
+    """Where a nameless file cannot be given a name, and the umask would take what is allowed."""
+    path = tmp_path / "x"
+    write_atomically(path, b"old")
+    path.chmod(mode)
+
+    def refused(*_, **__):
+        raise PermissionError(errno.EPERM, "no links")
+
+    monkeypatch.setattr(os, "link", refused)
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new" and stat.S_IMODE(path.stat().st_mode) == mode
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+WRITER = """
+import os, sys
+vars(os).pop("O_TMPFILE", None)
+from fastcurv.files import whole
+with whole(sys.argv[1]) as out:
+    out.write(b"slow")
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+@posix
+def test_what_is_still_written_is_not_swept(tmp_path, monkeypatch):
+    """Not even where its process has no number here, as in another container; and what a writer
+    that was killed has left goes with the next save.
+    """
+    without_nameless(monkeypatch)
+
+    def nobody(*_):
+        raise ProcessLookupError
+
+    path = tmp_path / "x"
+    for killed in (False, True):
+        command = [sys.executable, "-c", WRITER, str(path)]
+        options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, **options) as writer:
+            assert writer.stdout.readline() == b"writing\n"
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "kill", nobody)
+                write_atomically(path, b"quick")
+            assert len(list(tmp_path.iterdir())) == 2
+            if killed:
+                writer.kill()
+            _, said = writer.communicate()
+        assert path.read_bytes() == (b"quick" if killed else b"slow"), said
+    assert len(list(tmp_path.iterdir())) == 2
+    write_atomically(path, b"new")
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+@posix
+def test_a_sweep_between_a_name_and_its_lock(tmp_path, monkeypatch):
+    """The writer begins anew."""
+    without_nameless(monkeypatch)
+    lock, times = files._lock, []
+
+    def late(handle):
+        times.append(handle)
+        if len(times) == 1:
+            files._sweep(str(tmp_path))
+        return lock(handle)
+
+    monkeypatch.setattr(files, "_lock", late)
+    write_atomically(tmp_path / "x", b"whole")
+    assert (tmp_path / "x").read_bytes() == b"whole" and len(times) > 2
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+@posix
+def test_a_link_that_the_system_does_not_follow_is_not_followed(tmp_path, monkeypatch):
+    """As in /tmp, where another user may have put it."""
+    target, link, ask = tmp_path / "target", tmp_path / "link", os.stat
+    target.write_bytes(b"mine")
+    link.symlink_to(target)
+
+    def guarded(path, *rest, **options):
+        if str(path) == str(link) and options.get("follow_symlinks", True):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return ask(path, *rest, **options)
+
+    monkeypatch.setattr(files.os, "stat", guarded)
+    with pytest.raises(PermissionError):
+        write_atomically(link, b"theirs")
+    assert target.read_bytes() == b"mine"
+
+
+def test_places_of_files_that_are_none(tmp_path):
+    """In one sentence that names what was given, not what lies beside it."""
+    model, theta = fc.MLP([2, 1]), fc.MLP([2, 1]).init(seed=0)
+    with pytest.raises(ValueError, match="^path is ''; wanted the name of a file$"):
+        fc.save("", model, theta)
+    for place, kind in (
+        (tmp_path, IsADirectoryError),
+        (tmp_path / "missing" / "x", FileNotFoundError),
+        (tmp_path / ("x" * 300), OSError),
+    ):
+        with pytest.raises(kind) as error:
+            fc.save(place, model, theta)
+        assert str(place) in str(error.value) and ".part" not in str(error.value)
+
+
+def test_no_thread_to_wait_in_is_no_hindrance(tmp_path, monkeypatch):
+    def none_left(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    write_tensors(tmp_path / "x", {"a": np.zeros(files.PIECE // 8 + 1)})
+    assert read_tensors(tmp_path / "x")[0]["a"].size > files.PIECE // 8
+
+
 # --- reading
 
 
@@ -260,6 +459,87 @@ def test_memory_is_that_of_the_file(tmp_path):
         assert peak < 100e6
 
 
+def unsealed(content):
+    """The file as older versions wrote it, without its checksum."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    del header["__metadata__"][files._SUM]
+    return safetensors(header, content[end:])
+
+
+def test_every_flipped_bit_is_refused(tmp_path):
+    """Of models and checkpoints, header and numbers; without a checksum, half of them are read."""
+    path = tmp_path / "flipped"
+    for content, reader in examples(tmp_path):
+        path.write_bytes(content)
+        reader(path)
+        model = len(content) < 1000
+        for bit in range(0, 8 * len(content), 3 if model else 37):
+            flipped = bytearray(content)
+            flipped[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(flipped)
+            with pytest.raises(ValueError) as error:
+                (reader if model else read_tensors)(path)
+            assert "\n" not in str(error.value) and len(str(error.value)) < 600
+        path.write_bytes(unsealed(content))
+        reader(path)
+
+
+def test_a_number_that_changed_is_said_to_have_changed(tmp_path):
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"a": np.zeros(3)})
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="x.safetensors is not as fastcurv wrote it: its checksum"):
+        read_tensors(path)
+
+
+def test_other_programs_read_and_write_the_same_files(tmp_path):
+    """Their own checksums are theirs, and facts that they pass on without one are read."""
+    theirs = pytest.importorskip("safetensors.numpy")
+    safe_open = pytest.importorskip("safetensors").safe_open
+    model = fc.MLP([2, 3, 1])
+    theta, path = model.init(seed=0), tmp_path / "x.safetensors"
+    fc.save(path, model, theta)
+    found = theirs.load_file(path)
+    assert set(found) == set(read_tensors(path)[0])
+    assert all(np.array_equal(found[name], a) for name, a in read_tensors(path)[0].items())
+    with safe_open(path, "numpy") as held:
+        facts = held.metadata()
+    assert set(facts) == {"fastcurv", "fastcurv.sha256"}
+    theirs.save_file(found, path, {"sha256": "0" * 64, "format": "pt"})
+    assert read_tensors(path)[1] == {}
+    theirs.save_file(found, path, {"fastcurv": facts["fastcurv"], "format": "pt"})
+    assert fc.load(path)[0] == model
+    found["layers.0.bias"] = found["layers.0.bias"] + 1
+    theirs.save_file(found, path, facts)  # the old checksum is none of these numbers
+    with pytest.raises(ValueError, match="checksum"):
+        fc.load(path)
+
+
+@posix
+def test_a_pipe_is_not_waited_for(tmp_path):
+    """By any reader of files."""
+    from fastcurv.cli import main
+    from fastcurv.cli.datasets import load_dataset
+    from fastcurv.cli.recipe import load_run
+
+    ob = fc.Objective(fc.MLP([2, 1]), np.eye(2), [0.0, 1.0], "mse")
+    for name in ("x.safetensors", "x.npz", "x.csv", "x.onnx", "x.pt"):
+        os.mkfifo(tmp_path / name)
+    model, run, table = (tmp_path / name for name in ("x.safetensors", "x.npz", "x.csv"))
+    for reader, path in (
+        (read_tensors, model), (fc.load, model), (load_run, model), (load_run, run),
+        (load_dataset, table), (load_dataset, run),
+        (lambda path: fc.minimize(ob, None, resume=path), model),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="a device or a pipe; wanted a file|is not a file"):
+            reader(path)
+    for path in tmp_path.iterdir():
+        assert main(["classify", str(path), "--data", str(table)]) == 2
+
+
 def examples(folder):
     """A file of each kind that is read back, and its reader."""
     model = fc.MLP([2, 3, 1])
@@ -327,7 +607,7 @@ def fuzz(folder, times, seed):
     try:
         for i in range(times):
             content, reader = known[0] if i % 10 else known[1 + i // 10 % (len(known) - 1)]
-            path.write_bytes(mutated(content, dice))
+            path.write_bytes(mutated(content if i % 7 == 0 else unsealed(content), dice))
             try:
                 reader(path)
             except ValueError as error:

@@ -11,7 +11,7 @@ import pytest
 from fastcurv.cli.datasets import load_dataset
 from fastcurv.cli.models import read_model
 from fastcurv.cli.recipe import load_run
-from fastcurv.files import shown
+from fastcurv.files import escaped, shown
 
 from .test_files import mutated, safetensors
 
@@ -101,7 +101,15 @@ def test_foreign_files(kind, tmp_path):
     assert refused > 20 and (refused < 120 or kind.startswith("run") or "name" in kind)
 
 
+def test_what_cannot_be_printed_is_escaped():
+    """Every control character, the marks that turn the order of letters, halves of letters."""
+    for number in (*range(32), *range(127, 160), 0x200E, 0x202E, 0x2066, 0x2069, 0xFEFF, 0xDCFF):
+        said = escaped(f"a{chr(number)}b")
+        assert said.isascii() and said.isprintable() and said.encode() and said[1] == "\\"
+    assert escaped("数é ±—") == "数é ±—"
+
+
 def test_what_a_file_says_is_repeated_on_one_line():
-    assert shown("a\n b\t\x1bc") == "a b ?c" and shown("x" * 80) == "x" * 80
+    assert shown("a\n b\t\x1bc") == r"a b \x1bc" and shown("x" * 80) == "x" * 80
     assert shown("x" * 81) == "x" * 77 + "..." and len(shown("x y" * 10**6)) == 80
     assert shown(["a"]) == "['a']" and shown("y" * 9, 5) == "yy..."

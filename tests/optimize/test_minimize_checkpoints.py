@@ -1,6 +1,7 @@
 """A stopped run resumes bit for bit; the file is safetensors, and whole or not there."""
 
 import errno
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -256,7 +257,11 @@ def test_the_file_is_safetensors(tmp_path):
     raw = path.read_bytes()
     length = int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8 : 8 + length])
-    assert length % 8 == 0 and header.pop("__metadata__") == {"fastcurv": '{"k": 1}'}
+    facts = header.pop("__metadata__")
+    assert length % 8 == 0 and facts.pop("fastcurv") == '{"k": 1}'
+    ((name, told),) = facts.items()
+    blank = raw.replace(told.encode(), b"0" * 64)
+    assert name == "fastcurv.sha256" and told == hashlib.sha256(blank).hexdigest()
     places = sorted(entry["data_offsets"] for entry in header.values())
     assert (
         places[0][0] == 0 and places[0][1] == places[1][0] and places[1][1] == len(raw) - 8 - length

@@ -1,0 +1,489 @@
+"""Whatever standard output and standard error do, what was computed is saved and the exit status
+says what happened; what strangers wrote into files is shown escaped.
+"""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.cli import output, page
+from fastcurv.cli.parser import main
+from fastcurv.cli.recipe import Recipe, load_run, save_run
+from fastcurv.cli.report import Report
+from fastcurv.progress import bar
+
+PROGRAM = f"{sys.executable} -m fastcurv"
+FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+posix = pytest.mark.skipif(os.name != "posix", reason="a shell of POSIX")
+CONTROLS = "".join(map(chr, (*range(1, 32), *range(127, 160), 0x202E, 0x2066, 0x200F, 0xFEFF)))
+HOSTILE = f"<!--<script></script><svg onload=x>]]>&amp;\x1b]0;owned\x07\x1b[2J{CONTROLS}\udcff"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Data, and a run trained on them."""
+    folder = tmp_path_factory.mktemp("streams")
+    rng = np.random.default_rng(0)
+    y = np.arange(40) % 2
+    np.savez(folder / "d.npz", X=rng.standard_normal((40, 3)) + y[:, None], y=y)
+    words = f"train {folder}/d.npz --hidden 2 --epochs 2 --l2 1e-2 --out {folder}/run.npz"
+    assert main(words.split()) == 0
+    return folder
+
+
+def shell(command, **options):
+    options = {"capture_output": True, "timeout": 120, "executable": "/bin/bash"} | options
+    return subprocess.run(command, shell=True, **options)
+
+
+def train(folder, out):
+    more = "--hidden 2 --epochs 2 --l2 1e-2"
+    return f"{PROGRAM} train {folder}/d.npz {more} --out '{out}'"
+
+
+@posix
+@pytest.mark.parametrize("json_", ["", "--json"])
+@pytest.mark.parametrize(
+    ("where", "status", "words"),
+    [
+        (">&-", 0, b""),
+        (">&- 2>&-", 0, b""),
+        pytest.param(">/dev/full", 3, b"No space left on device; saved ", marks=FULL),
+        pytest.param(">/dev/full 2>/dev/full", 3, b"", marks=FULL),
+        pytest.param("2>/dev/full", 0, b"", marks=FULL),
+        ("| true", 0, b""),
+    ],
+)
+def test_training_is_saved_whatever_standard_output_does(
+    where, status, words, json_, folder, tmp_path
+):
+    out = tmp_path / "net.npz"
+    ran = shell(f"set -o pipefail; {train(folder, out)} {json_} {where}")
+    assert ran.returncode == status, ran.stderr
+    assert load_run(out).theta.size and words in ran.stderr
+    assert ran.stderr.count(b"\n") == bool(words)
+
+
+@posix
+@FULL
+@pytest.mark.parametrize("command", ["info", "--help", "classify {}/run.npz --certified"])
+def test_an_answer_that_could_not_be_written_is_status_3(command, folder):
+    ran = shell(f"{PROGRAM} {command.format(folder)} >/dev/full")
+    assert ran.returncode == 3 and b"Traceback" not in ran.stderr
+    ran = shell(f"{PROGRAM} {command.format(folder)} >&-")
+    assert ran.returncode in (0, 1) and ran.stderr == b""
+
+
+@posix
+@pytest.mark.parametrize("where", [">&-", ">&- 2>&-", "2>/dev/full"])
+def test_a_mistake_is_status_2_whatever_standard_error_does(where):
+    if "full" in where and not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    for command in ("classify missing.npz", "train iris --epochs x"):
+        ran = shell(f"{PROGRAM} {command} {where}")
+        assert ran.returncode == 2 and ran.stdout == b"" and b"Traceback" not in ran.stderr
+        assert ran.stderr.count(b"\n") == ("2>" not in where)
+
+
+@posix
+@pytest.mark.parametrize("both", [False, True])
+def test_a_terminal_that_goes_away_ends_nothing(both, folder, tmp_path):
+    """Bars and lines to it are EIO from then on."""
+    pty = pytest.importorskip("pty")
+    out = tmp_path / "net.npz"
+    ours, theirs = pty.openpty()
+    command = train(folder, out).split()
+    command = [word.strip("'") for word in command]
+    other = {} if both else {"stderr": subprocess.PIPE}
+    with subprocess.Popen(
+        command, stdout=theirs, **({"stderr": theirs} | other), start_new_session=True
+    ) as ran:
+        os.close(theirs)
+        os.close(ours)
+        _, said = ran.communicate(timeout=120)
+    assert ran.returncode == 3 and load_run(out).theta.size
+    assert both or (b"Input/output error; saved " in said and said.count(b"\n") == 1)
+
+
+@posix
+@FULL
+def test_bars_that_nobody_can_see_stop_nothing(folder):
+    """In programs too: ``progress=True`` with standard error full, closed or none."""
+    pytest.importorskip("tqdm")
+    program = (
+        "import fastcurv as fc, numpy as np, sys, os\n"
+        "{}\n"
+        "ob = fc.Objective(fc.MLP([2, 3, 1]), np.eye(2), [0.0, 1.0], 'mse', l2=0.1)\n"
+        "r = fc.minimize(ob, ob.model.init(seed=0), 'adam', max_iter=3, progress=True)\n"
+        "print(r.nit)\n"
+    )
+    for before, where in (
+        ("", "2>/dev/full"),
+        ("sys.stderr = None", ""),
+    ):
+        ran = shell(f"{sys.executable} - {where}", input=program.format(before).encode())
+        assert ran.stdout == b"3\n", (before, where, ran.stderr)
+
+
+def test_a_bar_over_a_full_disk_is_silent_from_then_on(monkeypatch):
+    tqdm = pytest.importorskip("tqdm.auto")
+
+    class Full:
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+        def flush(self):
+            pass
+
+    monkeypatch.setattr(sys, "stderr", Full())
+    with bar(3, "steps", True) as shown:
+        shown.update()
+    made = tqdm.tqdm(total=3, file=SimpleNamespace(write=lambda _: None, flush=lambda: None))
+    made.fp = Full()
+    from fastcurv.progress import _Shown
+
+    for call in (lambda s: s.note("x"), lambda s: s.update(2), lambda s: s.close()):
+        call(_Shown(made))
+
+
+@pytest.mark.parametrize("name", ["té.npz", "\u6570.npz", "d\udcff.npz"])
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_letters_that_an_output_has_not_are_escaped(name, encoding, folder, tmp_path, monkeypatch):
+    """In the names of data and runs: saved, told, and status 0."""
+    try:
+        (tmp_path / name).write_bytes((folder / "d.npz").read_bytes())
+    except OSError:
+        pytest.skip("this file system has no such names")
+    run, report = tmp_path / ("r" + name), tmp_path / (name + ".html")
+    small = ["--hidden", "2", "--epochs", "2"]
+    for command in (
+        ["train", tmp_path / name, *small, "--polish", "none", "--out", run],
+        ["classify", run],
+        ["report", run, "--probes", "1", "--steps", "3", "--out", report],
+        ["classify", run, "--json"],
+    ):
+        with monkeypatch.context() as patch:
+            streams = [io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2)]
+            patch.setattr(sys, "stdout", streams[0])
+            patch.setattr(sys, "stderr", streams[1])
+            assert main(list(map(str, command))) == 0
+        told, wrong = (stream.buffer.getvalue().decode(encoding) for stream in streams)
+        assert told and not wrong
+    assert json.loads(told)["data"] == Path(name).stem
+    assert "<h2" in report.read_text("utf-8")
+
+
+def test_no_streams_at_all(folder, tmp_path, monkeypatch):
+    """As under pythonw, and where a program has closed them."""
+    closed = io.StringIO()
+    closed.close()
+    for stream in (None, closed):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", stream)
+            patch.setattr(sys, "stderr", stream)
+            assert main(["classify", str(folder / "missing.npz")]) == 2
+            status = main(["classify", str(folder / "run.npz")])
+            with pytest.raises(SystemExit) as stop:
+                main(["train", "iris", "--epochs", "x"])
+        assert stop.value.code == 2 and status == (0 if stream is None else 3)
+
+
+def test_what_fails_after_the_work_is_status_3_and_tells_what_was_found(
+    folder, tmp_path, monkeypatch, capsys
+):
+    """A picture or a page that a full disk does not take: the numbers are told all the same."""
+    pytest.importorskip("matplotlib")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(output, "write_atomically", full)
+    monkeypatch.setattr("fastcurv.cli.report.write_atomically", full)
+    short = ["--probes", "2", "--steps", "5", "--json"]
+    spectrum = ["spectrum", str(folder / "run.npz"), "--figure", str(tmp_path / "p.png"), *short]
+    for command in (spectrum, ["report", str(folder / "run.npz"), *short]):
+        assert main(command) == 3
+        said, wrong = capsys.readouterr()
+        found = json.loads(said)
+        assert "No space left" in found["error"] and wrong.count("\n") == 1
+        assert found.get("eigenvalues") or found["kind"]
+
+
+def test_a_picture_makes_its_folder(folder, tmp_path, capsys):
+    """Which was found to be possible before."""
+    pytest.importorskip("matplotlib")
+    figure = tmp_path / "new" / "p.svg"
+    short = ["--probes", "2", "--steps", "5", "--figure", str(figure)]
+    assert main(["spectrum", str(folder / "run.npz"), *short]) == 0
+    assert "<svg" in figure.read_text()
+
+
+@pytest.mark.parametrize("error", [ConnectionError("gone"), MemoryError(), KeyboardInterrupt()])
+def test_training_that_is_cut_off_saves_the_best_so_far(
+    error, folder, tmp_path, monkeypatch, capsys
+):
+    """A scheduler that dies, memory that ends, Ctrl-C between two methods."""
+    real, seen = fc.minimize, []
+
+    def cut(objective, theta, method, *, callback, **options):
+        def watch(intermediate_result):
+            callback(intermediate_result)
+            seen.append((intermediate_result.fun, intermediate_result.x))
+            if len(seen) == 5:
+                raise error
+
+        return real(objective, theta, method, callback=watch, **options)
+
+    monkeypatch.setattr(fc, "minimize", cut)
+    out = tmp_path / "net.npz"
+    words = ["train", str(folder / "d.npz"), "--hidden", "2", "--epochs", "2", "--quiet"]
+    if isinstance(error, KeyboardInterrupt):
+        monkeypatch.setattr(
+            "fastcurv.cli.commands.state",
+            lambda *_: "state" if len(seen) < 2 else (_ for _ in ()).throw(error),
+        )
+    status = main([*words, "--out", str(out)])
+    assert status == (130 if isinstance(error, KeyboardInterrupt) else 3)
+    assert f"; saved {out}" in capsys.readouterr().err
+    assert np.array_equal(load_run(out).theta, min(seen, key=lambda pair: pair[0])[1])
+
+
+# --- words of strangers
+
+
+def hostile_run(folder, path, **recipe):
+    """A run whose recipe and phases say what they should not."""
+    saved = load_run(folder / "run.npz")
+    history = {name: np.arange(1.0, 4) for name in ("loss", "gradient_norm", "time")}
+    told = replace(saved.recipe, digest="", **recipe)
+    return save_run(path, told, told.model(saved.recipe.dataset()), saved.theta, history,
+                    ((HOSTILE, 3),))  # fmt: skip
+
+
+def assert_harmless(text):
+    assert all(c == "\n" or c.isprintable() for c in text), repr(text)
+    text.encode()
+
+
+@pytest.mark.parametrize("kind", ["npz", "csv", "onnx", "nothing"])
+def test_names_from_files_reach_the_terminal_escaped(kind, folder, tmp_path, capsys):
+    """A recipe that names data: there, not there, or of another kind."""
+    place = tmp_path / f"{HOSTILE.replace('/', '')}.{kind}"
+    if kind == "npz":
+        place.write_bytes((folder / "d.npz").read_bytes())
+    run = hostile_run(folder, tmp_path / "stranger.npz", data=str(place))
+    for command in ("classify", "spectrum"):
+        main([command, str(run)])
+        said = "".join(capsys.readouterr())
+        assert_harmless(said)
+        assert "\\x1b]0;owned\\x07" in said and said.count("\n") < 60
+
+
+@pytest.mark.parametrize("what", ["arrays", "column", "cell", "recipe", "state", "argument"])
+def test_all_that_a_file_says_is_escaped(what, folder, tmp_path, capsys):
+    data, words = tmp_path / "d.npz", HOSTILE.encode("utf-8", "replace").decode()
+    if what == "arrays":
+        np.savez(data, **{words.replace("/", "").replace("\x00", ""): np.ones(3)})
+    elif what in ("column", "cell"):
+        data = tmp_path / "d.csv"
+        row = '"' + words.replace("\r", "").replace("\n", "") + '"'
+        head, cells = (row, "1") if what == "column" else ("a", row)
+        data.write_text(f"{head},y\n{cells},2\n{cells},2\n")
+    elif what == "recipe":
+        np.savez(data, theta=np.ones(3), recipe=json.dumps({words: 1}))
+    elif what == "state":
+        from fastcurv.files import write_tensors
+
+        data = tmp_path / "d.safetensors"
+        write_tensors(data, {words: np.ones((2, 2)), words + "b": np.ones(2), "c": np.ones(1)})
+    command = ["classify", str(data), "--data", str(folder / "d.npz")]
+    if what in ("arrays", "column", "cell"):
+        command = ["train", str(data), "--target", words] if what == "column" else command[:0]
+        command = command or ["train", str(data)]
+    if what == "argument":
+        command = ["train", "iris", f"--{words}"]
+    try:
+        assert main(command) == 2
+    except SystemExit as stop:
+        assert stop.code == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1
+    assert_harmless(said.err)
+
+
+class Reader(HTMLParser):
+    """Headings of a page and its scripts' texts."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside, self.headings, self.scripts, self.tags = "", [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.inside = tag
+        self.tags.append(tag)
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data):
+        if self.inside == "h2":
+            self.headings.append(data)
+        if self.inside == "script":
+            self.scripts[-1] += data
+
+    def handle_endtag(self, tag):
+        self.inside = ""
+
+
+HEADINGS = ["Training", "Verdict", "Spectrum", "Landscape", "Layer by layer", "Cost"]
+
+
+def test_a_page_is_whole_whatever_a_file_says(folder, tmp_path):
+    data = tmp_path / f"{HOSTILE.replace('/', '')[:200]}.npz"
+    data.write_bytes((folder / "d.npz").read_bytes())
+    run = hostile_run(folder, tmp_path / "stranger.npz", data=str(data))
+    target = tmp_path / "r.html"
+    short = ["--probes", "1", "--steps", "3"]
+    assert main(["report", str(run), "--out", str(target), *short]) == 0
+    text = target.read_text("utf-8")
+    assert_harmless(text)
+    reader = Reader()
+    reader.feed(text)
+    assert reader.headings == HEADINGS and "svg" not in reader.tags
+    charts = [json.loads(script) for script in reader.scripts[:-1]]
+    (line,) = charts[0]["views"][0]["lines"]
+    assert line["name"].isprintable() and line["name"].startswith("<!--<script></script>")
+    html5lib = pytest.importorskip("html5lib")
+    tree = html5lib.parse(text, namespaceHTMLElements=False)
+    assert ["".join(h.itertext()) for h in tree.iter("h2")] == HEADINGS
+    scripts = ["".join(s.itertext()) for s in tree.iter("script")]
+    assert scripts == reader.scripts and not list(tree.iter("svg"))
+
+
+@pytest.mark.parametrize(
+    "word", [*HOSTILE[:60].split(">"), "<!--<script>", "</script>", "]]>", "<"]
+)
+def test_every_word_stays_within_its_chart(word):
+    view = {"lines": [{"name": word, "x": [1.0], "y": [2.0]}], "x": "linear", "y": "linear"}
+    text = Report(word).section(word).chart([view], word).text(word).section("End").to_html()
+    html5lib = pytest.importorskip("html5lib")
+    tree = html5lib.parse(text, namespaceHTMLElements=False)
+    assert "".join(list(tree.iter("h2"))[-1].itertext()) == "End"
+    assert len(list(tree.iter("script"))) == 2
+    assert json.loads("".join(next(tree.iter("script")).itertext()))["label"] == word
+
+
+# --- runs
+
+
+def odd(dice, n):
+    """Something that may stand where a record of n numbers should."""
+    good = np.linspace(1, 2, n)
+    return [
+        good, good, good, good, good, good, np.full(n, np.nan), np.full(n, np.inf), -good,
+        np.zeros(0), np.ones((n, 2)), np.array(3.0), np.ones(n + 1), np.arange(n), good * 1j,
+        np.array(["a"] * n), good.astype(np.float32), np.array([True] * n), None,
+    ][dice.integers(19)]  # fmt: skip
+
+
+PHASES = [
+    "[]", "[]", '[["adam", 3]]', '[["adam", 1], ["newton", 2]]', '[["adam", -1], ["x", 4]]', "{}",
+    '[["adam", 9]]', '[["adam", 1.5]]', '[["adam"]]', '["ab"]', '[["adam", true]]', "null", "3",
+    '[[null, 3]]', '[["adam", "3"]]', '[["adam", 1e400]]', '[["adam", 0], ["b", 3]]',
+    '{"adam": 3}', '[["adam", 99999999999999999999]]', '"adam"', "[[[], 3]]", "[", '[["a", NaN]]',
+]  # fmt: skip
+
+
+def test_odd_histories_are_drawn_or_refused(tmp_path):
+    """300 runs: every record odd or missing, every kind of phases."""
+    dice, path, drawn = np.random.default_rng(0), tmp_path / "run.npz", 0
+    recipe = json.dumps({"data": "iris"})
+    for _ in range(300):
+        held = {"theta": np.ones(3), "recipe": recipe, "phases": PHASES[dice.integers(len(PHASES))]}
+        names = ("loss", "gradient_norm", "time", "loss", "gradient_norm", "time", "colour")
+        for name in names[: 6 + (dice.random() < 0.1)]:
+            values = odd(dice, 3) if dice.random() < 0.2 else np.ones(3)
+            if values is not None:
+                held[f"history.{name}"] = values
+        np.savez(path, **held)
+        try:
+            saved = load_run(path)
+        except ValueError as error:
+            assert str(error).isprintable() and len(str(error)) < 500
+            continue
+        about = Report("r")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            page._training(about, saved)
+        reader = Reader()
+        reader.feed(about.to_html())
+        for script in reader.scripts[:-1]:
+            for line in json.loads(script)["views"][0]["lines"]:
+                assert len(line["x"]) == len(line["y"])
+        drawn += bool(reader.headings)
+    assert 30 < drawn < 270
+
+
+def test_a_run_without_times_is_refused(folder, tmp_path, capsys):
+    saved = load_run(folder / "run.npz")
+    history = {"loss": np.ones(3), "gradient_norm": np.ones(3)}
+    model = saved.recipe.objective().model
+    run = save_run(tmp_path / "run.npz", saved.recipe, model, saved.theta, history)
+    assert main(["report", str(run)]) == 2
+    said = capsys.readouterr().err
+    assert "its history has loss, gradient_norm, not loss, gradient_norm, time" in said
+
+
+def test_every_flipped_bit_of_a_run_is_refused(folder, tmp_path):
+    """Of either format; runs of older versions, which have no checksum, are read."""
+    model, theta = fc.MLP([2, 1, 2]), fc.MLP([2, 1, 2]).init(seed=0)
+    path = save_run(tmp_path / "run.npz", Recipe("iris"), model, theta)
+    content = path.read_bytes()
+    for bit in [
+        *range(0, 8 * len(content), 97),
+        *range(8 * len(content) - 900, 8 * len(content), 7),
+    ]:
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        with pytest.raises(ValueError, match="run.npz"):
+            load_run(path)
+    path.write_bytes(content)
+    assert np.array_equal(np.load(path)["theta"], theta)
+    np.savez(path, **dict(np.load(path)))
+    assert np.array_equal(load_run(path).theta, theta)
+    other = save_run(tmp_path / "run.safetensors", Recipe("iris"), model, theta)
+    content = other.read_bytes()
+    for bit in range(0, 8 * len(content), 29):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        other.write_bytes(flipped)
+        with pytest.raises(ValueError, match="run.safetensors"):
+            load_run(other)
+
+
+@posix
+def test_names_as_long_as_the_system_takes(folder, tmp_path):
+    for name in ("x" * 251 + ".npz", "\u6570" * 81 + ".safetensors"):
+        out = tmp_path / name
+        words = ["train", str(folder / "d.npz"), "--hidden", "2", "--epochs", "1", "--polish"]
+        assert main([*words, "none", "--out", str(out)]) == 0
+        assert load_run(out).theta.size
+    assert main([*words, "none", "--out", str(tmp_path / ("x" * 252 + ".npz"))]) == 2
+
+
+def test_no_scheduler_is_no_address(capsys):
+    for words in ("", " "):
+        with pytest.raises(SystemExit) as stop:
+            main(["train", "iris", "--dask", words])
+        assert stop.value.code == 2 and "the address of a scheduler" in capsys.readouterr().err

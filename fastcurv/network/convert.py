@@ -55,6 +55,7 @@ class Stack:
         self.last, self.closed = "nothing", ""
         self.folded = False  # batch normalisation by known moments into linear layers
         self.dtypes: list[np.dtype[Any]] = []
+        self.given: Any = None  # the dtype of torch's parameters
 
     def _open(self, name: str) -> None:
         if self.closed:

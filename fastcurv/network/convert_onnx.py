@@ -508,18 +508,18 @@ def _only_labels(graph: Graph, at: str) -> None:
     same, labels, rest = {at}, set(), set()
     for node in _below(graph, at):
         kind, attributes = node.op_type, graph.attributes(node)
-        ours = {x for x in node.input if x} & (same | labels | rest)
+        ours = [x for x in node.input if x in same or x in labels or x in rest]
         axis = attributes.get("axis", 0)
         if kind == "Sub" and not graph.stack.closed and width == 1:  # 1 - p of a sigmoid
             fits = graph.scalar(node) == 1 and node.input[1] in same
             rest.update(node.output)
         elif kind == "Concat":  # 1 - p and p
-            fits = [x in rest for x in node.input] == [True, False] and ours <= same | rest
+            fits = [x in rest for x in node.input] == [True, False] and node.input[1] in same
             fits = fits and axis in (1, -1)
             same.update(node.output)
-        elif ours & rest or kind not in AFTER:
+        elif any(x in rest for x in ours) or kind not in AFTER:
             fits = False
-        elif kind in LABELS or ours <= labels:
+        elif kind in LABELS or all(x in labels for x in ours):
             fits = kind != "ArgMax" or axis in (1, -1)
             labels.update(node.output)
         else:

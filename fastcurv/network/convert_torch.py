@@ -81,7 +81,9 @@ def _flat(module: Any, name: str) -> list[Step]:
     if kind == "Sequential":
         inner = [_flat(child, f"{name}[{key}]") for key, child in module._modules.items()]
         return [step for steps in inner for step in steps]
-    return [Step(said, kind, module)] if kind else _traced(module, name)
+    if not kind:
+        return _traced(module, name)
+    return [Step(f"{name} ({kind})" if "." in kind else said, kind, module)]
 
 
 def _kind(module: Any) -> str:
@@ -229,8 +231,20 @@ def _target(node: Any) -> str:
     return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
 
 
+def _one_dtype(module: Any, name: str, stack: Stack) -> None:
+    """A ValueError where torch would not multiply for unlike dtypes: half beside float32 it may."""
+    for tensor in (module.weight, module.bias, getattr(module, "running_mean", None)):
+        if tensor is not None and tensor.element_size() >= 4:
+            stack.given = tensor.dtype if stack.given is None else stack.given
+            if tensor.dtype != stack.given:
+                raise ValueError(
+                    f"{name} is of {tensor.dtype} and layers before it of {stack.given}, which "
+                    "torch does not multiply; wanted one: module.to(dtype)"
+                )
+
+
 def _unshared(module: Any, name: str, seen: dict[int, tuple[str, Any]]) -> None:
-    """A ValueError where a layer before this one has its weight or bias, or another dtype."""
+    """A ValueError where a layer before this one has its weight or bias."""
     for part in ("weight", "bias"):
         tensor = getattr(module, part)
         if tensor is None:
@@ -238,15 +252,10 @@ def _unshared(module: Any, name: str, seen: dict[int, tuple[str, Any]]) -> None:
         if id(tensor) in seen:
             raise foreign(f"{name}, which shares the {part} of {seen[id(tensor)][0]},")
         seen[id(tensor)] = name, tensor
-        first = next(iter(seen.values()))[1].dtype
-        if tensor.dtype != first:
-            raise ValueError(
-                f"{name} has a {part} of {tensor.dtype} and the first layer {first}, which torch "
-                "does not multiply; wanted one: module.to(dtype)"
-            )
 
 
 def _batch_norm(stack: Stack, module: Any, name: str, seen: dict[int, tuple[str, Any]]) -> None:
+    _one_dtype(module, name, stack)
     affine, kept = module.weight is not None, module.running_mean is not None
     ones = np.ones(module.num_features, np.float32)
     gamma = _numbers(module.weight) if affine else ones
@@ -265,6 +274,7 @@ def _read(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
     if stack.column and kind not in ("Sigmoid", "Identity"):
         raise foreign(f"{name} after {stack.column}, of one number a row,")
     if kind == "Linear":
+        _one_dtype(module, name, stack)
         _unshared(module, name, seen)
         bias = None if module.bias is None else _numbers(module.bias)
         stack.linear(_numbers(module.weight), bias, name)
@@ -322,12 +332,14 @@ def _keeps_rows(stack: Stack, kind: str, module: Any, name: str) -> bool:
 
 
 def from_torch(module: Any, activation: Any = None) -> Model:
-    """Model and theta of a torch Sequential, or of a state dict.
+    """Model and theta of a torch module, or of a state dict.
 
     Parameters
     ----------
-    module : torch.nn.Sequential, torch.nn.Linear or a state dict
-        Sequentials may be nested. Layers: ``Linear``, ``ReLU LeakyReLU Tanh Sigmoid Softplus SiLU
+    module : torch.nn.Module or a state dict
+        A Sequential, nested or not, or a class with a ``forward`` of its own, which is read by the
+        graph that ``torch.fx`` writes of it: its layers, their functions (``F.relu``, ``x.tanh()``),
+        ``x.view(x.size(0), -1)``, ``x + f(x)`` around one hidden layer. Layers: ``Linear``, ``ReLU LeakyReLU Tanh Sigmoid Softplus SiLU
         GELU ELU Identity``, ``Flatten``, ``Dropout`` in eval mode, ``BatchNorm1d``, and at the end
         ``Softmax``, ``LogSoftmax`` or ``Sigmoid``, which belong to the loss; ``LeakyReLU`` with its
         slope of 0.01 and the exact ``GELU`` alone. Batch normalisation in eval mode is folded into
@@ -337,7 +349,7 @@ def from_torch(module: Any, activation: Any = None) -> Model:
         have scales and shifts, with a warning where the module has none. A state dict holds weights
         and biases of linear layers in the order of the forward pass.
     activation : str or sequence of str, optional
-        For a state dict, which does not say: of the hidden layers.
+        For a state dict, which does not say: of the hidden layers. Of a module that which it has.
 
     Returns
     -------

@@ -1,7 +1,8 @@
 """What other libraries call things, and what they are called here: the one table that errors and
 converters read.
 
-`PHI` has the activations. Each other entry answers a name that is not known here: of a function's argument (`ARGUMENTS`), of a
+`PHI` has the activations. Each other entry answers a name that is not known here: of a function's
+argument (`ARGUMENTS`), of a
 method, loss, activation or start (`CHOICES`, however it is spelled), of an attribute
 (`ATTRIBUTES`, `FUNCTIONS`), or of a library whose networks come in by a door (`DOORS`).
 """

@@ -15,8 +15,8 @@ import numpy as np
 
 from .. import _engine
 from ..answers import typed
-from ..foreign import PHI
 from ..checks import as_numpy, check_array
+from ..foreign import PHI
 from .arguments import ACTIVATIONS
 from .mlp import MLP
 

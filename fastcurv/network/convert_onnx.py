@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,8 +70,10 @@ class Graph:
         inputs = [i for i in graph.input if i.name not in self.tensors]
         made = {*self.tensors, *(i.name for i in inputs)}
         for node in self.nodes:
-            known_domain = node.domain in DOMAINS[2:] if node.op_type in LEARNING else (
-                node.domain in DOMAINS[:2] or (node.domain, node.op_type) == MICROSOFT
+            known_domain = (
+                node.domain in DOMAINS[2:]
+                if node.op_type in LEARNING
+                else (node.domain in DOMAINS[:2] or (node.domain, node.op_type) == MICROSOFT)
             )
             if not known_domain:
                 raise foreign(f"{_name(node)} of the domain {shown(node.domain)!r}", WANTED)
@@ -362,24 +365,28 @@ def _load(source: Any) -> tuple[Any, int, str | None]:
     try:
         if isinstance(source, (bytes, bytearray)):
             return onnx.load_model_from_string(bytes(source)), len(source), None
-        path = os.fsdecode(source)
+        path = Path(os.fsdecode(source))
     except TypeError:
         raise TypeError(
             f"source is a {type(source).__name__}; wanted a path, bytes or an onnx.ModelProto"
         ) from None
     except Exception:
         raise ValueError("source holds bytes that are no ONNX model") from None
-    if not os.path.isfile(path):
+    if not path.is_file():
         raise ValueError(f"{shown(path)} is not a file; wanted an ONNX model")
     try:
-        folder, size = os.path.dirname(os.path.abspath(path)), os.path.getsize(path)
+        folder, size = path.resolve().parent, path.stat().st_size
         proto = onnx.load(path, load_external_data=False)
-        beside = {pair.value for t in _tensors(proto.graph) for pair in t.external_data
-                  if pair.key == "location"}
+        beside = {
+            pair.value
+            for t in _tensors(proto.graph)
+            for pair in t.external_data
+            if pair.key == "location"
+        }
         for name in beside:
-            if os.path.isfile(os.path.join(folder, name)):
-                size += os.path.getsize(os.path.join(folder, name))
-        return proto, size, folder
+            if (folder / name).is_file():
+                size += (folder / name).stat().st_size
+        return proto, size, str(folder)
     except Exception as error:  # protobuf's own, an external file that is missing or outside
         text = shown(error, 200)
         raise ValueError(f"{shown(path)} cannot be read as an ONNX model: {text}") from None

@@ -87,7 +87,7 @@ def _flat(module: Any, name: str) -> list[Step]:
 
 
 def _kind(module: Any) -> str:
-    """The name of torch's own class whose forward a module has; nothing for a forward of its own."""
+    """The name of torch's own class whose forward a module has; nothing for one of its own."""
     own: Any = type(module)
     for base in own.__mro__:
         if base.__module__.startswith(TORCHS_OWN) and base.__name__ != "Module":
@@ -205,9 +205,9 @@ def _node(module: Any, node: Any, at: Any, saved: list[Any], name: str) -> list[
     said = f"{name} ({node.name})"
     kind, names = _function(node)
     rest = node.args[1:] if node.args and node.args[0] is at else None
-    if kind == "add" and saved and not node.kwargs and len(node.args) == 2:
-        if {*map(id, node.args)} == {id(saved[0]), id(at)}:
-            return [Step(said, "join", None)]
+    pair = len(node.args) == 2 and not node.kwargs
+    if kind == "add" and saved and pair and {*map(id, node.args)} == {id(saved[0]), id(at)}:
+        return [Step(said, "join", None)]
     if kind == "view" and rest and not node.kwargs:
         rest = tuple(rest[0]) if isinstance(rest[0], (tuple, list)) else rest
         return [Step(said, kind, [0 if _rows(x) else x or None for x in rest])]
@@ -311,7 +311,9 @@ def _keeps_rows(stack: Stack, kind: str, module: Any, name: str) -> bool:
         if asked in OF_ROWS:
             return True
         if asked not in ((0, -1), (0, 1)) or width != 1:
-            raise foreign(f"{name} with start_dim={asked[0]} and end_dim={asked[1]}, which joins rows,")
+            raise foreign(
+                f"{name} with start_dim={asked[0]} and end_dim={asked[1]}, which joins rows,"
+            )
         stack.column = name
         return True
     if kind == "squeeze":

@@ -418,7 +418,10 @@ def forward_of(forward, residual=False):
         (lambda s, x: s.fc2(s.fc2(s.fc1(x))), r"module.fc2 \(Linear\), which shares the weight"),
         (lambda s, x: (s.fc1(x), x)[:1], "gives more than one tensor"),
         (lambda s, x: s.out(nn.functional.leaky_relu(s.fc1(x), 0.2)), "negative_slope=0.2"),
-        (lambda s, x: s.out(nn.functional.gelu(s.fc1(x), approximate="tanh")), "approximate='tanh'"),
+        (
+            lambda s, x: s.out(nn.functional.gelu(s.fc1(x), approximate="tanh")),
+            "approximate='tanh'",
+        ),
         (lambda s, x: s.out(nn.functional.dropout(s.fc1(x))), "training=self.training"),
         (lambda s, x: s.fc1(x).softmax(0), "dim=0, which mixes rows"),
         (lambda s, x: s.fc1(x).view(-1), "may join rows"),

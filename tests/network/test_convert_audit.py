@@ -22,8 +22,10 @@ SHARE = {"torch_stack": 0.3, "torch_class": 0.2, "onnx_graph": 0.35, "keras_mode
 SHARE |= {"flax_net": 0.03, "sklearn_net": 0.05, "torch_export": 0.02}
 ENDS = {
     "plain": lambda f: f,
-    "softmax": lambda f: np.exp(f - f.max(1, keepdims=True))
-    / np.exp(f - f.max(1, keepdims=True)).sum(1, keepdims=True),
+    "softmax": lambda f: (
+        np.exp(f - f.max(1, keepdims=True))
+        / np.exp(f - f.max(1, keepdims=True)).sum(1, keepdims=True)
+    ),
     "log_softmax": lambda f: (
         f - f.max(1, keepdims=True) - np.log(np.exp(f - f.max(1, keepdims=True)).sum(1))[:, None]
     ),
@@ -647,7 +649,7 @@ MAKERS = {
 
 
 def examine(maker, seed):
-    """"read", "refused" or "none" for one network; an AssertionError where it was misread."""
+    """ "read", "refused" or "none" for one network; an AssertionError where it was misread."""
     rng = np.random.default_rng([seed, *map(ord, maker)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -682,7 +684,12 @@ def examine(maker, seed):
                 gaps[end] = np.abs(f - theirs).max() / (1 + np.abs(f).max())
         end = min(gaps, key=gaps.get)
         assert gaps[end] <= getattr(outputs, "tolerance", 1e-8), (gaps, model)
-        if hessian is None or model.dtype == np.float32 or any("n is" in str(w.message) for w in told) or seed % 4:
+        if (
+            hessian is None
+            or model.dtype == np.float32
+            or any("n is" in str(w.message) for w in told)
+            or seed % 4
+        ):
             return "read"
         Y = rng.random(ours.shape)
         Y /= Y.sum(1, keepdims=True)

@@ -434,7 +434,13 @@ def test_what_comes_after_probabilities_is_they_and_their_labels(kind):
         "Where": ("Where", ["yes", "p", "one"], ["y"], {}),
         "ArgMax": ("ArgMax", ["p"], ["y"], {"axis": 0}),
     }[kind]
-    nodes = [FIRST, ENDS[0], ("MatMul", ["a", "W2"], ["m"], {}), ("Softmax", ["m"], ["p"], {}), last]
+    nodes = [
+        FIRST,
+        ENDS[0],
+        ("MatMul", ["a", "W2"], ["m"], {}),
+        ("Softmax", ["m"], ["p"], {}),
+        last,
+    ]
     with pytest.raises(ValueError, match=f"{kind} .y. after Softmax .p."):
         fc.from_onnx(model_of(nodes, {**ARRAYS, "yes": [True]}))
 

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, TypeVar
 
-from .foreign import ARGUMENTS, ATTRIBUTES, CHOICES, DOORS, FUNCTIONS, LOADED
+from .foreign import ARGUMENTS, ATTRIBUTES, CHOICES, DIFFER, DOORS, FUNCTIONS, FUNCTIONS_OF, LOADED
+from .foreign import PHI as ELSEWHERE
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,6 +41,36 @@ def meant(x: Any, choices: Iterable[str], name: str) -> str | None:
     named = x if isinstance(x, str) else getattr(x, "__name__", type(x).__name__)
     spelled = {plain(choice): repr(choice) for choice in choices}
     return spelled.get(plain(named)) or CHOICES.get(name, {}).get(plain(named))
+
+
+def named_activation(x: Any) -> Any:
+    """The name here of an activation of torch, JAX, Keras or NumPy, a function or a module of
+    torch; `x` itself where it is none. A ValueError where it bears a name of ours and is another.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> named_activation(np.tanh), named_activation("tanh"), named_activation(abs) is abs
+    ('tanh', 'tanh', True)
+    """
+    kind = x if isinstance(x, type) else type(x)
+    if kind.__module__.startswith("torch.nn.modules.") and kind.__name__ in ELSEWHERE["torch"]:
+        ours, wanted = ELSEWHERE["torch"][kind.__name__]
+        settings = {key: getattr(x, key, value) for key, value in wanted.items()}
+        if settings != wanted and x is not kind:
+            raise ValueError(f"activation is {x!r}, which has no counterpart here; wanted {wanted}")
+        return ours
+    name = getattr(x, "__name__", None)
+    homes = [home for home in FUNCTIONS_OF if getattr(sys.modules.get(home), str(name), None) is x]
+    if isinstance(x, str) or not homes:
+        return x
+    if (homes[0], name) in DIFFER:
+        raise ValueError(
+            f"activation is {homes[0]}.{name}, {DIFFER[homes[0], name]}; wanted {name!r}, which "
+            "is another function"
+        )
+    ours = CHOICES["activation"].get(name, repr(name)).strip("'")
+    return ours if ours in {phi for phi, _ in ELSEWHERE["torch"].values()} else x
 
 
 def refuse_foreign(where: str, given: Iterable[str], called: str | None = None) -> None:

@@ -1,11 +1,62 @@
-"""What other libraries call things, and what they are called here: the one table that errors read.
+"""What other libraries call things, and what they are called here: the one table that errors and
+converters read.
 
-Each entry answers a name that is not known here: of a function's argument (`ARGUMENTS`), of a
+`PHI` has the activations. Each other entry answers a name that is not known here: of a function's
+argument (`ARGUMENTS`), of a
 method, loss, activation or start (`CHOICES`, however it is spelled), of an attribute
 (`ATTRIBUTES`, `FUNCTIONS`), or of a library whose networks come in by a door (`DOORS`).
 """
 
 from __future__ import annotations
+
+from typing import Any
+
+# By library, the name of an activation there (torch's class, ONNX's node, Keras' function or class,
+# scikit-learn's string): ours, and what its settings must be for the two to be one function.
+PHI: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "torch": {
+        "Identity": ("identity", {}),
+        "ReLU": ("relu", {}),
+        "LeakyReLU": ("leaky_relu", {"negative_slope": 0.01}),
+        "Tanh": ("tanh", {}),
+        "Sigmoid": ("sigmoid", {}),
+        "Softplus": ("softplus", {"beta": 1.0, "threshold": 20.0}),
+        "SiLU": ("silu", {}),
+        "GELU": ("gelu", {"approximate": "none"}),
+        "ELU": ("elu", {"alpha": 1.0}),
+    },
+    "onnx": {
+        "Relu": ("relu", {}),
+        "LeakyRelu": ("leaky_relu", {"alpha": 0.01}),
+        "Tanh": ("tanh", {}),
+        "Sigmoid": ("sigmoid", {}),
+        "Softplus": ("softplus", {}),
+        "Swish": ("silu", {"alpha": 1.0}),
+        "Gelu": ("gelu", {"approximate": b"none"}),
+        "Elu": ("elu", {"alpha": 1.0}),
+    },
+    "keras": {
+        "linear": ("identity", {}),
+        **{name: (name, {}) for name in ("relu", "tanh", "sigmoid", "softplus", "silu", "gelu")},
+        "swish": ("silu", {}),
+        "elu": ("elu", {}),
+        "ReLU": ("relu", {"max_value": None, "negative_slope": 0, "threshold": 0}),
+        "LeakyReLU": ("leaky_relu", {"negative_slope": 0.01, "alpha": 0.01}),
+        "ELU": ("elu", {"alpha": 1}),
+    },
+    "sklearn": {
+        "identity": ("identity", {}),
+        "logistic": ("sigmoid", {}),
+        "tanh": ("tanh", {}),
+        "relu": ("relu", {}),
+    },
+}
+# Where functions live that may be given in place of a name, and those that differ by default.
+FUNCTIONS_OF = ("jax.nn", "jax.numpy", "torch", "torch.nn.functional", "keras.activations", "numpy")
+DIFFER = {
+    ("jax.nn", "gelu"): "the tanh approximation by default",
+    ("keras.activations", "leaky_relu"): "of slope 0.2 by default",
+}
 
 OBJECTIVE_L2 = "l2 of the objective"
 STEPS = dict.fromkeys(

@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import _engine
 from .._engine import columns_as_rows
-from ..answers import meant, typed
+from ..answers import meant, named_activation, typed
 from ..checks import as_numpy, check_array, check_choice, check_positive_int
 from ..protocols import Array
 
@@ -37,11 +37,12 @@ def check_sizes(sizes: Any) -> tuple[int, ...]:
 
 
 def check_activation(activation: Any, n_hidden: int) -> tuple[str, ...]:
+    activation = named_activation(activation)
     if isinstance(activation, str):
         activation = (activation,) * max(n_hidden, 1)
         names = activation[:n_hidden]
     elif hasattr(activation, "__iter__"):
-        activation = names = tuple(activation)
+        activation = names = tuple(map(named_activation, activation))
         if len(names) != n_hidden:
             raise ValueError(
                 f"activation has {len(names)} names; wanted one, or {n_hidden}, one for each "

@@ -7,7 +7,8 @@ to the loss here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from .. import _engine
 from ..answers import typed
 from ..checks import as_numpy, check_array
+from ..foreign import PHI
 from .arguments import ACTIVATIONS
 from .mlp import MLP
 
@@ -29,10 +31,22 @@ def foreign(what: str, wanted: str = SUPPORTED) -> ValueError:
 
 class Stack:
     """A stack of layers while it is read: linear maps, what multiplies and shifts features between
-    them, activations.
+    them, activations, skips around hidden layers.
+
+    Parameters
+    ----------
+    room : float
+        How many parameters it may have, where a file from a stranger says what they are; what is
+        unpacked and multiplied on the way may take 64 bytes for each of them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, room: float = math.inf) -> None:
+        self.room, self.left = room, 64 * room + 2**20
+        self.saved: int | None = None  # what the layer of this number takes is to be added later
+        self.forked = ""  # how that is called
+        self.skips: set[int] = set()
+        self.takes: int | None = None  # how many numbers a row has, where that is said
+        self.column = ""  # what made rows of one number numbers without an axis
         self.layers: list[tuple[np.ndarray, np.ndarray | None]] = []
         self.names: list[str] = []
         self.norms: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -41,18 +55,38 @@ class Stack:
         self.last, self.closed = "nothing", ""
         self.folded = False  # batch normalisation by known moments into linear layers
         self.dtypes: list[np.dtype[Any]] = []
+        self.given: Any = None  # the dtype of torch's parameters
 
     def _open(self, name: str) -> None:
         if self.closed:
             raise foreign(f"{name} after {self.closed}")
 
+    def spend(self, n_bytes: float) -> None:
+        """Count what reading takes: a ValueError where a small file asks for much."""
+        self.left -= n_bytes
+        if self.left < 0:
+            raise ValueError(
+                "the model unpacks to far more than its file holds; wanted max_params, how many "
+                "parameters it may have, where that is meant"
+            )
+
     def linear(self, W: Any, b: Any, name: str) -> None:
         """``z = a W' + b``, W of shape ``(out, in)``, b None where there is none."""
         self._open(name)
+        self.room -= math.prod(np.shape(W)) + math.prod(np.shape(b)) * (b is not None)
+        if self.room < 0:
+            raise ValueError(
+                f"{name} brings more parameters than the file has bytes; wanted max_params, how "
+                "many the model may have, where that is meant"
+            )
         W = self._array(W, f"the weight of {name}", 2)
         b = None if b is None else self._array(b, f"the bias of {name}", 1)
         if b is not None and b.shape != (len(W),):
             raise ValueError(f"the bias of {name} has shape {b.shape}; wanted ({len(W)},)")
+        if not self.layers and self.takes not in (None, W.shape[1]):
+            raise ValueError(
+                f"{name} takes {W.shape[1]} numbers, and rows have {self.takes}; wanted a stack"
+            )
         if self.layers and W.shape[1] != len(self.layers[-1][0]):
             raise ValueError(
                 f"{name} takes {W.shape[1]} numbers, and the layer before it, {self.names[-1]}, "
@@ -80,16 +114,25 @@ class Stack:
         )
         if like is not None:
             self.dtypes[-2:] = [np.asarray(like).dtype]
-        if self.last == "linear" and len(self.layers) - 1 not in self.norms:
+        width = len(self.layers[-1][0]) if self.layers else None
+        if self.pending is not None and width is None and self.pending[0].size > 1:
+            width = self.pending[0].size
+        if width is not None and scale.size not in (1, width):
+            raise ValueError(f"{name} has {scale.size} features; wanted {width}")
+        done = len(self.layers)
+        if self.last == "linear" and done - 1 not in self.norms and self.saved != done:
             W, b = self.layers[-1]
-            if scale.size not in (1, len(W)):
-                raise ValueError(f"{name} has {scale.size} features; wanted {len(W)}")
             b = np.broadcast_to(scale * (0 if b is None else b) + shift, len(W))
-            self.layers[-1] = np.broadcast_to(scale, len(W))[:, None] * W, b
+            if np.any(scale != 1):
+                self.spend(W.nbytes)
+                W = np.broadcast_to(scale, len(W))[:, None] * W
+            self.spend(b.nbytes)
+            self.layers[-1] = W, b
         elif self.pending is None:
             self.pending = scale, shift
         else:
             before, moved = self.pending
+            self.spend(scale.nbytes + before.nbytes)
             self.pending = scale * before, scale * moved + shift
 
     def frozen_norm(self, parts: Sequence[Any], eps: float, name: str) -> None:
@@ -102,7 +145,9 @@ class Stack:
     def norm(self, gamma: Any, beta: Any, eps: float, name: str) -> None:
         """Batch normalisation over the rows at hand, after a linear map."""
         self._open(name)
-        if self.last != "linear" or len(self.layers) - 1 in self.norms:
+        done = len(self.layers)
+        free = self.pending is None and self.saved != done
+        if self.last != "linear" or done - 1 in self.norms or not free:
             raise foreign(f"{name} that does not follow a linear layer, while training")
         if eps != _engine.BATCH_NORM_EPS:
             raise ValueError(f"{name} has eps={eps}; wanted {_engine.BATCH_NORM_EPS}")
@@ -112,21 +157,58 @@ class Stack:
             raise ValueError(f"{name} has {len(parts[0])} features; wanted {m[0]}")
         self.norms[len(self.layers) - 1] = parts[0], parts[1]
 
+    def named(self, library: str, kind: str, settings: Mapping[str, Any], name: str) -> None:
+        """An activation by the name that another library has for it, of `PHI`, with its settings
+        there: a ValueError where they make it another function.
+        """
+        phi, wanted = PHI[library][kind]
+        for key, value in wanted.items():
+            given = settings.get(key, value)
+            if given != value and given != float(np.float32(_number(value))):
+                raise ValueError(
+                    f"{name} has {key}={given!r}, which has no counterpart here; wanted {value!r}"
+                )
+        self.activation(phi, name)
+
     def activation(self, phi: str, name: str) -> None:
         """phi, one of this library's, for every unit."""
-        self._open(name)
         if phi == "identity":
             return
+        self._open(name)
+        if self.saved == len(self.layers):
+            raise foreign(f"{name} after {self.forked}")
         if self.last != "linear" or self.pending is not None:
             raise foreign(f"{name} that does not follow a linear layer")
         self.activations.append(phi)
         self.names[-1] += f" and {name}"
         self.last = "activation"
 
+    def fork(self, name: str) -> None:
+        """What stands here is read twice: by the next layer, and by a `join` after it."""
+        self._open(name)
+        if self.saved is not None or self.pending is not None:
+            raise foreign(f"{name}, whose input is not what the layer before it gives,")
+        self.saved, self.forked = len(self.layers), name
+
+    def join(self, name: str) -> None:
+        """Add what stood at the fork to what the hidden layer after it gives."""
+        self._open(name)
+        l = len(self.layers) - 1
+        if self.saved != l or self.pending is not None or self.last not in ("linear", "activation"):
+            raise foreign(f"{name} that is not the input of one hidden layer added to its output")
+        m, k = self.layers[l][0].shape
+        if m != k:
+            raise foreign(f"{name} of {k} numbers to {m}")
+        if self.last == "linear":
+            self.activations.append("identity")
+        self.saved, self.last = None, "skip"
+        self.skips.add(l)
+        self.names[-1] += f" and {name}"
+
     def close(self, name: str) -> None:
         """A softmax: nothing may come after it."""
         self._open(name)
-        if self.last != "linear":
+        if self.last != "linear" or self.saved is not None or self.pending is not None:
             raise foreign(f"{name} that does not follow a linear layer")
         self.closed = name
 
@@ -144,7 +226,7 @@ class Stack:
         if self.last == "activation" and self.activations[-1] == "sigmoid":
             self.activations.pop()
             self.last = "linear"
-        if self.last != "linear" or self.pending is not None:
+        if self.last != "linear" or self.pending is not None or self.saved is not None:
             raise foreign(f"the end, {self.names[-1]},", f"{SUPPORTED}, a linear layer last")
         if dtype is None:
             single = all(d.itemsize <= 4 for d in self.dtypes)
@@ -152,6 +234,9 @@ class Stack:
         hidden, without = range(len(self.layers) - 1), [b is None for _, b in self.layers]
         if self.norms and set(self.norms) != set(hidden):
             raise foreign("batch normalisation of some layers and not of others, while training")
+        equal = {l for l in hidden if len(set(self.layers[l][0].shape)) == 1}
+        if self.skips and self.skips != equal:
+            raise foreign("a skip around some hidden layers and not around others as wide,")
         biased = not all(without)
         for l, none in enumerate(without):
             if none and biased and l not in self.norms:
@@ -160,7 +245,8 @@ class Stack:
                     f"{name} has no bias and others have; wanted all layers with one, or none"
                 )
         sizes = [self.layers[0][0].shape[1]] + [len(W) for W, _ in self.layers]
-        model = MLP(sizes, self.activations, biased, dtype=dtype, batch_norm=bool(self.norms))
+        skips, norms = bool(self.skips), bool(self.norms)
+        model = MLP(sizes, self.activations, biased, skips, dtype, norms)
         layers = []
         for l, (W, b) in enumerate(self.layers):
             b = np.zeros(len(W)) if b is None and biased else b
@@ -168,11 +254,24 @@ class Stack:
         return model, model.flatten(layers)
 
 
+def _number(x: Any) -> float:
+    """A setting as a number; NaN where it is none."""
+    return float(x) if isinstance(x, (int, float)) else math.nan
+
+
+def agreed(model: MLP, activation: Any) -> None:
+    """A ValueError where an activation that was given beside a network is not the network's."""
+    if activation is not None and MLP(model.sizes, activation).activation != model.activation:
+        raise ValueError(
+            f"activation is {activation!r}, and the model's layers have {list(model.activation)}; "
+            "wanted None, or the same"
+        )
+
+
 def stacked(layers: Sequence[tuple[Any, Any]], activation: Any, names: Sequence[str]) -> Model:
     """Model and theta from ``(W, b)`` and the activations between them, given by the caller."""
     stack, hidden = Stack(), len(layers) - 1
-    MLP([1] * (hidden + 2), activation)  # says what is no activation
-    phis = [activation] * hidden if isinstance(activation, str) else list(activation)
+    phis = MLP([1] * (hidden + 2), activation).activation  # says what is no activation
     for l, ((W, b), name) in enumerate(zip(layers, names)):
         stack.linear(W, b, name)
         if l < hidden:
@@ -180,7 +279,7 @@ def stacked(layers: Sequence[tuple[Any, Any]], activation: Any, names: Sequence[
     return stack.finish()
 
 
-SKLEARN = {"identity": "identity", "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
+SKLEARN = {name: phi for name, (phi, _) in PHI["sklearn"].items()}
 
 
 def from_sklearn(est: Any) -> Model:
@@ -240,6 +339,10 @@ def from_sklearn(est: Any) -> Model:
         )
     if not hasattr(est, "coefs_"):
         raise ValueError(f"est is a {type(est).__name__} with no coefs_; wanted a fitted MLP")
+    for part in ("_forward_pass_fast", "_forward_pass"):
+        own = getattr(type(est), part, None)
+        if not str(getattr(own, "__module__", "sklearn.")).startswith("sklearn."):
+            raise foreign(f"est, {typed(est)} with a forward pass of its own,")
     phi = _phi_of(est)
     if getattr(est, "out_activation_", "identity") not in ("identity", "logistic", "softmax"):
         raise foreign(f"the output activation {est.out_activation_!r}")

@@ -13,7 +13,9 @@ import numpy as np
 
 from ..answers import typed
 from ..checks import as_numpy
-from .convert import Model, Stack, foreign, stacked
+from ..files import shown
+from ..foreign import PHI
+from .convert import Model, Stack, agreed, foreign, stacked
 
 KERNELS = "(in, out) matrices, each with a bias"
 BIAS = re.compile(r"b(ias(es)?)?_?\d*")
@@ -21,26 +23,10 @@ NO_BIAS = re.compile(r"(scale|gamma|gain|g|slope|alpha|mean|var|variance|count)_
 NO_KERNEL = re.compile(r"embeddings?_?\d*")
 
 KERAS = ("keras", "tf_keras", "tensorflow")  # packages with classes of Keras
-PHI = {
-    "linear": "identity",
-    "relu": "relu",
-    "tanh": "tanh",
-    "sigmoid": "sigmoid",
-    "softplus": "softplus",
-    "silu": "silu",
-    "swish": "silu",
-    "gelu": "gelu",
-    "elu": "elu",
-}
 PASSED = ("InputLayer", "Dropout", "Flatten")
-# classes of activations: ours, and what their settings must be
-ADVANCED: dict[str, tuple[str, dict[str, Any]]] = {
-    "ReLU": ("relu", {"max_value": None, "negative_slope": 0, "threshold": 0}),
-    "LeakyReLU": ("leaky_relu", {"negative_slope": 0.01, "alpha": 0.01}),
-    "ELU": ("elu", {"alpha": 1}),
-}
+CLASSES = ("ReLU", "LeakyReLU", "ELU")  # of activations
 IN_KERAS = (
-    f"Dense layers, {', '.join(PHI)}, LeakyReLU with a slope of 0.01, Flatten and Dropout, or "
+    f"Dense layers, {', '.join(k for k in PHI['keras'] if k.islower())}, LeakyReLU with a slope of 0.01, Flatten and Dropout, or "
     "get_weights() of such"
 )
 
@@ -143,18 +129,15 @@ def from_keras(weights: Any, activation: Any = None) -> Model:
 
 def _of_model(network: Any, activation: Any) -> Model:
     """Model and theta of a model of Keras, layer by layer."""
-    stack = Stack()
+    stack, seen = Stack(), set()
     for layer in _layers(network):
-        _read(stack, layer, f"{type(layer).__name__} ({getattr(layer, 'name', 'layer')})")
+        name = f"{type(layer).__name__} ({getattr(layer, 'name', 'layer')})"
+        if id(layer) in seen and layer.get_weights():
+            raise foreign(f"{name}, which stands twice,", IN_KERAS)
+        seen.add(id(layer))
+        _read(stack, layer, name)
     model, theta = stack.finish()
-    if (
-        activation is not None
-        and type(model)(model.sizes, activation).activation != model.activation
-    ):
-        raise ValueError(
-            f"activation is {activation!r}, and the model's layers have {list(model.activation)}; "
-            "wanted None, or the same"
-        )
+    agreed(model, activation)
     return model, theta
 
 
@@ -187,13 +170,19 @@ def _layers(network: Any) -> list[Any]:
 def _kind(layer: Any) -> str:
     """The name of a class of Keras; nothing of another's, whose call is its own."""
     kind = type(layer)
-    return kind.__name__ if kind.__module__.split(".")[0] in KERAS else ""
+    own = {"call", "__call__"} & vars(layer).keys()
+    return kind.__name__ if kind.__module__.split(".")[0] in KERAS and not own else ""
 
 
 def _read(stack: Stack, layer: Any, name: str) -> None:
     """Read one layer of Keras into the stack."""
     kind = _kind(layer)
     settings = layer.get_config() if kind else {}
+    phi = getattr(layer, "activation", None)
+    if callable(phi) and str(getattr(phi, "__module__", "")).split(".")[0] not in KERAS:
+        raise foreign(f"the activation {shown(phi)} of {name}, a function of one's own,", IN_KERAS)
+    if kind in ("Dense", "Softmax") and _axes(layer) > 2:
+        raise foreign(f"{name} of an input with {_axes(layer)} axes", IN_KERAS)
     if kind == "Dense":
         arrays = [as_numpy(w, f"a weight of {name}") for w in layer.get_weights()]
         if len(arrays) != 1 + bool(settings.get("use_bias", True)) or arrays[0].ndim != 2:
@@ -203,22 +192,25 @@ def _read(stack: Stack, layer: Any, name: str) -> None:
         phi = settings.get("activation", "linear")
         if phi == "softmax":
             stack.close(name)
-        elif isinstance(phi, str) and phi in PHI:
-            stack.activation(PHI[phi], name)
+        elif isinstance(phi, str) and phi in PHI["keras"] and phi not in CLASSES:
+            stack.named("keras", phi, {}, name)
         else:
             said = phi if isinstance(phi, str) else typed(phi)
             raise foreign(f"the activation {said!r} of {name}", IN_KERAS)
-    elif kind in ADVANCED:
-        ours, wanted = ADVANCED[kind]
-        for key, value in wanted.items():
-            given = settings.get(key, value)
-            if given is not value and (given is None or value is None or abs(given - value) > 1e-8):
-                raise foreign(f"{name} with {key}={given}", IN_KERAS)
-        stack.activation(ours, name)
+    elif kind in CLASSES:
+        stack.named("keras", kind, settings, name)
     elif kind == "Softmax" and settings.get("axis", -1) in (1, -1):
         stack.close(name)
-    elif kind not in PASSED:
+    elif kind not in PASSED or settings.get("data_format") == "channels_first":
         raise foreign(name, IN_KERAS)
+
+
+def _axes(layer: Any) -> int:
+    """How many axes a layer's input has; 2 where it does not say."""
+    try:
+        return len(layer.input.shape)
+    except (AttributeError, ValueError, TypeError):  # of a stand-in, or of one that stands twice
+        return 2
 
 
 # --- JAX

@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..checks import check_positive_int
 from ..files import shown
+from ..foreign import PHI
 from .convert import Model, Stack, foreign
 
-SINGLE = {"Relu": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid", "Softplus": "softplus"}
-PASSED = ("Identity", "Squeeze")
 FLOATS = (1, 10, 11, 16)  # ONNX's numbers for float32, float16, float64 and bfloat16
+LEARNING = ("Scaler", "Normalizer", "ZipMap", "ArrayFeatureExtractor", "Binarizer")  # of ai.onnx.ml
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 MICROSOFT = ("com.microsoft", "Gelu")  # the exact one
 OLDEST = 7  # before it additions broadcast, and dropout and batch normalisation train, otherwise
-AFTER = {
-    *("ArgMax", "ArrayFeatureExtractor", "Binarizer", "Cast", "Concat", "Flatten", "Greater"),
-    *("Identity", "Normalizer", "Reshape", "Sub", "Where", "ZipMap"),
-}  # what turns probabilities into labels
+FOLDED = ("Identity", "Cast", "Transpose")  # of constants
+SAME = ("Identity", "Cast", "Reshape", "Flatten", "ZipMap", "Normalizer")  # of probabilities
+LABELS = ("ArgMax", "Binarizer", "Greater")  # what makes labels of them
+SHAPES = ("Flatten", "Reshape", "Squeeze")
+AFTER = {*SAME, *LABELS, "ArrayFeatureExtractor", "Concat", "Sub", "Where"}
+SPARE = 1 << 12  # parameters that a file may have beyond one for each of its bytes
 WANTED = (
     "Gemm, MatMul and Add, Relu LeakyRelu Tanh Sigmoid Softplus Elu Gelu and SiLU, "
     "BatchNormalization, Scaler, Flatten, Identity and Cast"
@@ -32,11 +37,18 @@ WANTED = (
 
 
 class Graph:
-    """A graph of ONNX: its constants by name, and who reads what."""
+    """A graph of ONNX: its constants by name, unpacked where they are used, and who reads what.
 
-    def __init__(self, proto: Any) -> None:
-        from onnx import numpy_helper
+    Parameters
+    ----------
+    proto : onnx.ModelProto
+    folder : str or None
+        Where files with weights may lie; None where none may.
+    stack : Stack
+        What is read, which counts what reading takes.
+    """
 
+    def __init__(self, proto: Any, folder: str | None, stack: Stack) -> None:
         graph = proto.graph
         for known in proto.opset_import:
             if known.domain in DOMAINS[:2] and known.version < OLDEST:
@@ -44,45 +56,99 @@ class Graph:
                     f"the model is of opset {known.version}; wanted {OLDEST} or later: "
                     "onnx.version_converter.convert_version"
                 )
-        for t in graph.initializer:
-            if t.data_location == t.EXTERNAL or t.external_data:
-                raise ValueError("the model keeps weights in a file of its own; wanted its path")
-        self.constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
-        self.nodes: list[Any] = []
-        for node in graph.node:
-            if node.domain not in DOMAINS and (node.domain, node.op_type) != MICROSOFT:
+        for own in proto.functions:
+            if own.domain in DOMAINS:
+                raise foreign(f"{shown(own.name)}, a function of the model's own,", WANTED)
+        if folder is None and any(map(_outside, _tensors(graph))):
+            raise ValueError("the model keeps weights in a file of its own; wanted its path")
+        self.folder, self.stack = folder, stack
+        self.tensors: dict[str, Any] = {t.name: t for t in graph.initializer}
+        self.folds: dict[str, Any] = {}  # constants by the nodes that make them of others
+        self.held: dict[str, np.ndarray] = {}
+        self.read_by: dict[str, list[Any]] = {}
+        self.nodes = list(graph.node)
+        inputs = [i for i in graph.input if i.name not in self.tensors]
+        made = {*self.tensors, *(i.name for i in inputs)}
+        for node in self.nodes:
+            known_domain = (
+                node.domain in DOMAINS[2:]
+                if node.op_type in LEARNING
+                else (node.domain in DOMAINS[:2] or (node.domain, node.op_type) == MICROSOFT)
+            )
+            if not known_domain:
                 raise foreign(f"{_name(node)} of the domain {shown(node.domain)!r}", WANTED)
-            if node.op_type == "Constant":
-                values = self.attributes(node)
-                if len(values) == 1:
-                    value = next(iter(values.values()))
-                    held = numpy_helper.to_array(value) if hasattr(value, "dims") else value
-                    self.constants[node.output[0]] = np.asarray(held)
-                    continue
-            if node.op_type in ("Identity", "Cast", "Transpose") and self._fold(node):
-                continue
-            self.nodes.append(node)
-        inputs = [i for i in graph.input if i.name not in self.constants]
+            for name in filter(None, node.output):
+                if name in made:
+                    raise ValueError(f"the graph makes {shown(name)!r} twice, or in a circle")
+                made.add(name)
+            if node.op_type == "Constant" and len(node.attribute) == 1:
+                self.tensors[node.output[0]] = node.attribute[0]
+            elif node.op_type in FOLDED and self.known(node.input[0]):
+                self.folds[node.output[0]] = node
+            else:
+                for name in dict.fromkeys(filter(None, node.input)):
+                    self.read_by.setdefault(name, []).append(node)
         if len(inputs) != 1:
             raise ValueError(f"the graph has {len(inputs)} inputs; wanted one")
         self.input = inputs[0].name
-        axes = inputs[0].type.tensor_type.shape.dim
-        self.rows = axes[0].dim_value if axes else 0  # 0 where it is for any number of them
+        given = inputs[0].type.tensor_type
+        dims = [d.dim_value for d in given.shape.dim] if given.HasField("shape") else [0, 0]
+        if len(dims) < 2:
+            raise ValueError(f"the graph's input has {len(dims)} axes; wanted rows, (N, features)")
+        self.axes, self.rows = len(dims), dims[0]  # 0 rows: any number of them
+        stack.takes = math.prod(dims[1:]) or None  # where it is said
         self.outputs = {o.name for o in graph.output}
 
-    def _fold(self, node: Any) -> bool:
+    def known(self, name: str) -> bool:
+        """Whether a tensor is a constant."""
+        return name in self.tensors or name in self.folds
+
+    def value(self, name: str) -> np.ndarray | None:
+        """A constant as an array; None for what is none."""
+        if name in self.held or not self.known(name):
+            return self.held.get(name)
+        nodes, at = [], name
+        while at not in self.tensors and at not in self.held:
+            nodes.append(self.folds[at])
+            at = self.folds[at].input[0]
+        array = self.held[at] if at in self.held else self._unpacked(self.tensors[at])
+        for node in reversed(nodes):
+            self.stack.spend(64 + array.nbytes)
+            array = self._folded(node, array)
+        self.held[name] = array
+        return array
+
+    def _unpacked(self, held: Any) -> np.ndarray:
+        """The numbers of a tensor, or of a node's one attribute."""
+        from onnx import helper, numpy_helper
+        from onnx.external_data_helper import load_external_data_for_tensor
+
+        if hasattr(held, "type"):  # an attribute
+            kind = held.type
+            held = helper.get_attribute_value(held)
+            if not hasattr(held, "dims"):
+                return np.asarray(held, np.float32 if kind in (1, 6) else None)  # FLOAT, FLOATS
+        size = math.prod(held.dims)
+        if not 0 <= size < 2**48:
+            raise ValueError(f"a tensor of the model has {size} numbers; wanted those in the file")
+        self.stack.spend(64 + 8 * size)
+        try:
+            if _outside(held):
+                load_external_data_for_tensor(held, self.folder)
+            return np.asarray(numpy_helper.to_array(held))
+        except Exception as error:
+            text = shown(error, 160)
+            raise ValueError(f"a tensor of the model cannot be read: {text}") from None
+
+    def _folded(self, node: Any, value: np.ndarray) -> np.ndarray:
         """A constant under another name, in another type, or transposed."""
         from onnx import helper
 
-        value = self.constants.get(node.input[0])
-        if value is None:
-            return False
         if node.op_type == "Transpose":
             value = np.transpose(value, self.attributes(node).get("perm"))
         elif node.op_type == "Cast":
             value = value.astype(helper.tensor_dtype_to_np_dtype(self.attributes(node)["to"]))
-        self.constants[node.output[0]] = value
-        return True
+        return value
 
     @staticmethod
     def attributes(node: Any) -> dict[str, Any]:
@@ -93,17 +159,32 @@ class Graph:
 
     def readers(self, name: str) -> list[Any]:
         """The nodes that read a tensor, in order."""
-        return [node for node in self.nodes if name in node.input]
-
-    def constant(self, node: Any) -> np.ndarray | None:
-        """The one constant among a node's two inputs, or None."""
-        held = [self.constants[x] for x in node.input if x in self.constants]
-        return held[0] if len(held) == 1 and len(node.input) == 2 else None
+        return self.read_by.get(name, [])
 
     def scalar(self, node: Any) -> float:
-        """Its value where it is one number; NaN where not."""
-        value = self.constant(node)
-        return float(value.reshape(())) if value is not None and value.size == 1 else math.nan
+        """The one constant among a node's two inputs where it is one number; NaN where not."""
+        held = [self.value(x) for x in node.input if self.known(x)]
+        alone = len(held) == 1 and len(node.input) == 2 and held[0] is not None
+        return float(held[0].reshape(())) if alone and held[0].size == 1 else math.nan
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """Every tensor of a graph: initializers and attributes, those of graphs within it too."""
+    yield from graph.initializer
+    sparse = list(graph.sparse_initializer)
+    for node in graph.node:
+        for a in node.attribute:
+            yield from (a.t, *a.tensors)
+            sparse += (a.sparse_tensor, *a.sparse_tensors)
+            for inner in (a.g, *a.graphs) if a.HasField("g") or a.graphs else ():
+                yield from _tensors(inner)
+    for pair in sparse:
+        yield from (pair.values, pair.indices)
+
+
+def _outside(tensor: Any) -> bool:
+    """Whether a tensor's numbers lie in another file."""
+    return bool(tensor.data_location == tensor.EXTERNAL or tensor.external_data)
 
 
 def _name(node: Any) -> str:
@@ -137,7 +218,7 @@ def _gated(graph: Graph, at: str) -> tuple[str, Any] | None:
         scaled is None
         or gate is None
         or scaled.input[0] != at
-        or abs(graph.scalar(scaled) - math.sqrt(2)) > 1e-6
+        or not abs(graph.scalar(scaled) - math.sqrt(2)) <= 3e-8  # float32's nearest is 2.4e-8 off
     ):
         return None
     erf = _one(graph.readers(scaled.output[0]), "Erf")
@@ -152,38 +233,40 @@ def _gated(graph: Graph, at: str) -> tuple[str, Any] | None:
     return ("gelu", last) if half_last or half_first else None
 
 
-def _step(graph: Graph, stack: Stack, node: Any) -> None:
+def _step(graph: Graph, node: Any) -> None:
     """Read one node of the chain into the stack."""
-    kind, attributes, name = node.op_type, graph.attributes(node), _name(node)
-    held = [graph.constants.get(x) for x in node.input]
+    stack, kind, attributes, name = graph.stack, node.op_type, graph.attributes(node), _name(node)
+    held = [graph.value(x) for x in node.input]
+    if stack.column and kind not in ("Identity", "Cast", "Sigmoid"):
+        raise foreign(f"{name} after {stack.column}, of one number a row,", WANTED)
+    arithmetic = kind in ("Add", "Sub", "Mul", "Div")
+    alone = arithmetic and all(x is None or x.size == 1 for x in held)  # 255, say
+    if graph.axes != 2 and not alone and kind not in (*SHAPES, "Identity", "Cast", "Dropout"):
+        raise foreign(f"{name} of an input with {graph.axes} axes before any Flatten", WANTED)
     if kind == "Gemm":
         _gemm(stack, node, held, attributes, name)
     elif kind == "MatMul":
         if len(held) != 2 or held[1] is None:
             raise foreign(f"{name} that is not rows times a constant", WANTED)
-        stack.linear(held[1].T, None, name)
-    elif kind in ("Add", "Sub", "Mul", "Div"):
+        stack.linear(_real(held[1], name).T, None, name)
+    elif arithmetic:
         _arithmetic(stack, node, held, name)
     elif kind == "BatchNormalization":
-        known = [x for x in held[1:5] if x is not None]
+        known = [_real(x, name) for x in held[1:5] if x is not None]
         if attributes.get("training_mode", 0) or len(known) < 4 or len(node.output) > 1:
             raise foreign(f"{name} while training", WANTED)
         stack.frozen_norm(known, attributes.get("epsilon", 1e-5), name)
     elif kind == "Scaler":
         offset, scale = (np.asarray(attributes[x], np.float64) for x in ("offset", "scale"))
         stack.affine(scale, -scale * offset, name, np.float32(0))
-    elif kind == "LeakyRelu" and abs(attributes.get("alpha", 0.01) - 0.01) < 1e-8:
-        stack.activation("leaky_relu", name)
-    elif kind == "Elu" and attributes.get("alpha", 1.0) == 1:
-        stack.activation("elu", name)
-    elif kind == "Gelu" and attributes.get("approximate", b"none") == b"none":
-        stack.activation("gelu", name)
-    elif kind in SINGLE:
-        stack.activation(SINGLE[kind], name)
+    elif kind in PHI["onnx"]:
+        stack.named("onnx", kind, attributes, name)
     elif kind in ("Softmax", "LogSoftmax") and attributes.get("axis", -1) in (1, -1):
         stack.close(name)
-    elif kind not in PASSED and not _passes(graph, stack, node, held):
-        raise foreign(f"{name}{_why(node, attributes)}", WANTED)
+    elif not _passes(graph, node, held, attributes):
+        axis = f" along axis {attributes['axis']}" if "axis" in attributes else ""
+        words = {"Cast": " to other than real numbers", "Dropout": " while training"}
+        raise foreign(f"{name}{words.get(kind, axis)}", WANTED)
 
 
 def _gemm(stack: Stack, node: Any, held: list[Any], attributes: Any, name: str) -> None:
@@ -191,54 +274,68 @@ def _gemm(stack: Stack, node: Any, held: list[Any], attributes: Any, name: str) 
     given = len(node.input) > 2 and node.input[2] != ""
     if held[1] is None or attributes.get("transA", 0) or (given and held[2] is None):
         raise foreign(f"{name} of two tensors", WANTED)
-    W = held[1] if attributes.get("transB", 0) else held[1].T
+    W = _real(held[1], name) if attributes.get("transB", 0) else _real(held[1], name).T
     b = np.broadcast_to(_row(held[2], name), len(W)) if given else None
     alpha, beta = attributes.get("alpha", 1.0), attributes.get("beta", 1.0)
     W = W if alpha == 1 else np.asarray(alpha, W.dtype) * W
     stack.linear(W, b if b is None or beta == 1 else np.asarray(beta, b.dtype) * b, name)
 
 
+def _real(c: np.ndarray, name: str) -> np.ndarray:
+    """A constant of real numbers: integers are multiplied and divided otherwise."""
+    if c.dtype.kind in "iubcOSU" or not c.size:
+        raise foreign(f"{name} of a constant of {c.dtype} and shape {c.shape}", WANTED)
+    return c
+
+
 def _row(c: np.ndarray, name: str) -> np.ndarray:
     """A constant that is the same for every row, as a vector."""
-    if c.size != max(c.shape[-1:], default=1):
+    if c.ndim > 2 or c.size != max(c.shape[-1:], default=1):
         raise foreign(f"{name} of a constant of shape {c.shape}, other for every row,", WANTED)
-    return c.reshape(-1)
+    return _real(c, name).reshape(-1)
 
 
-def _passes(graph: Graph, stack: Stack, node: Any, held: list[Any]) -> bool:
+def _passes(graph: Graph, node: Any, held: list[Any], attributes: dict[str, Any]) -> bool:
     """Whether a node changes no number, and leaves rows rows."""
-    attributes = graph.attributes(node)
-    if node.op_type == "Cast":
+    kind, stack = node.op_type, graph.stack
+    if kind == "Cast":
         return attributes.get("to") in FLOATS
-    if node.op_type == "Flatten":
-        return attributes.get("axis", 1) in (1, -1)
-    if node.op_type == "Dropout":  # its third input says whether it draws
+    if kind == "Dropout":  # its third input says whether it draws
         return len(held) < 3 or not node.input[2] or (held[2] is not None and not held[2].any())
-    if node.op_type == "Reshape":
-        last = not graph.readers(node.output[0])  # skl2onnx ends with (-1, 1), whatever the width
-        width = len(stack.layers[-1][0]) if stack.layers else None
-        return _flattens(held, graph.rows, (width, 1) if last else (width,))
-    return False
+    if kind == "Flatten":
+        axis = attributes.get("axis", 1)
+        keeps = axis == 1 or (axis == -1 and graph.axes == 2)
+        graph.axes = 2
+        return keeps
+    width = len(stack.layers[-1][0]) if stack.layers else None
+    if kind == "Squeeze":
+        axes = attributes.get("axes") if len(held) < 2 else held[1]
+        said = [1] if axes is None and len(held) < 2 else np.reshape(axes, -1).tolist()
+        stack.column = _name(node)
+        return width == 1 and said in ([1], [-1])
+    if kind == "Reshape":
+        return _flattens(graph, node, held[1], width or stack.takes)
+    return kind == "Identity"
 
 
-def _why(node: Any, attributes: dict[str, Any]) -> str:
-    """What is foreign in a node of a kind that is known."""
-    if node.op_type in ("Softmax", "LogSoftmax", "Flatten"):
-        return f" along axis {attributes['axis']}"
-    if node.op_type in ("LeakyRelu", "Elu", "Gelu"):
-        return " with " + ", ".join(f"{key}={shown(x)}" for key, x in attributes.items())
-    words = {"Cast": " to other than real numbers", "Dropout": " while training"}
-    return words.get(node.op_type, "")
-
-
-def _flattens(held: list[Any], rows: int, widths: tuple[int | None, ...]) -> bool:
-    """Whether a Reshape leaves rows as they are: to (-1, k), (0, -1), (N, -1) or (-1,), k one of
-    the `widths` where a layer stands before it, and N the number of rows that the graph is for.
+def _flattens(graph: Graph, node: Any, shape: Any, width: int | None) -> bool:
+    """Whether a Reshape leaves rows as they are: to (N, -1) or (N, k), N as 0, -1 or the number of
+    rows that the graph is for, k how many numbers a row has; or of one number each to (-1,).
     """
-    shape = None if held[1] is None else [int(x) for x in held[1].reshape(-1)]
-    if shape is None or len(shape) != 2:
-        return shape == [-1]
-    return shape[0] in (0, rows) if shape[1] == -1 else {None, shape[1]} & {*widths} != set()
+    shape = None if shape is None else [int(x) for x in shape.reshape(-1)]
+    if shape is None or graph.attributes(node).get("allowzero", 0):
+        return False
+    last = not graph.readers(node.output[0])
+    if last and shape == [-1, 1] and graph.stack.layers:
+        return True  # as skl2onnx ends, whatever the width
+    if shape == [-1]:
+        graph.stack.column = _name(node)
+        return bool(graph.stack.layers) and width == 1
+    if len(shape) != 2:
+        return False
+    graph.axes = 2
+    keeps = shape[0] == 0 or 0 < shape[0] == graph.rows
+    return keeps if shape[1] == -1 else (keeps or shape[0] == -1) and shape[1] == width
 
 
 def _arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None:
@@ -248,41 +345,54 @@ def _arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None:
         raise foreign(f"{name} of two tensors", WANTED)
     c, kind = _row(constants[0], name).astype(np.float64), node.op_type
     one, first = np.ones_like(c), held[0] is not None
-    if kind == "Div" and first:
-        raise foreign(f"{name} by a tensor", WANTED)
-    scale = {"Add": one, "Sub": -one if first else one, "Mul": c, "Div": 1 / c}[kind]
-    shift = {"Add": c, "Sub": c if first else -c, "Mul": 0 * c, "Div": 0 * c}[kind]
+    if kind == "Div" and (first or not c.all()):
+        raise foreign(f"{name} by {'a tensor' if first else 0}", WANTED)
+    if kind in ("Mul", "Div"):
+        scale, shift = c if kind == "Mul" else 1 / c, np.zeros_like(c)
+    else:
+        scale, shift = -one if kind == "Sub" and first else one, c if kind == "Add" or first else -c
     stack.affine(scale, shift, name, constants[0])
 
 
-def _load(source: Any) -> Any:
-    """A ModelProto from a path, bytes or itself."""
+def _load(source: Any) -> tuple[Any, int, str | None]:
+    """A ModelProto from a path, bytes or itself; its bytes; the folder of its path, if any."""
     try:
         import onnx
     except ImportError:
         raise ImportError("from_onnx needs the onnx package: pip install onnx") from None
     if isinstance(source, onnx.ModelProto):
-        return source
+        return source, source.ByteSize(), None
     try:
         if isinstance(source, (bytes, bytearray)):
-            return onnx.load_model_from_string(bytes(source))
-        path = os.fspath(source)
+            return onnx.load_model_from_string(bytes(source)), len(source), None
+        path = Path(os.fsdecode(source))
     except TypeError:
         raise TypeError(
             f"source is a {type(source).__name__}; wanted a path, bytes or an onnx.ModelProto"
         ) from None
     except Exception:
         raise ValueError("source holds bytes that are no ONNX model") from None
-    if not os.path.isfile(path):  # noqa: PTH113  a name may be bytes
-        raise ValueError(f"{path} is not a file; wanted an ONNX model")
+    if not path.is_file():
+        raise ValueError(f"{shown(path)} is not a file; wanted an ONNX model")
     try:
-        return onnx.load(path)
+        folder, size = path.resolve().parent, path.stat().st_size
+        proto = onnx.load(path, load_external_data=False)
+        beside = {
+            pair.value
+            for t in _tensors(proto.graph)
+            for pair in t.external_data
+            if pair.key == "location"
+        }
+        for name in beside:
+            if (folder / name).is_file():
+                size += (folder / name).stat().st_size
+        return proto, size, str(folder)
     except Exception as error:  # protobuf's own, an external file that is missing or outside
         text = shown(error, 200)
-        raise ValueError(f"{path} cannot be read as an ONNX model: {text}") from None
+        raise ValueError(f"{shown(path)} cannot be read as an ONNX model: {text}") from None
 
 
-def from_onnx(source: Any) -> Model:
+def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
     """Model and theta of a multilayer perceptron in ONNX, as torch and skl2onnx write them.
 
     Parameters
@@ -292,7 +402,11 @@ def from_onnx(source: Any) -> Model:
         and SiLU, ``BatchNormalization`` and ``Scaler`` (folded), ``Flatten Reshape Identity Cast
         Dropout``. A ``Softmax`` or ``Sigmoid`` at the end belongs to the loss, and what makes
         labels of its probabilities is left out. An array that several nodes read, such as zeros
-        that an exporter keeps once, becomes parameters of each.
+        that an exporter keeps once, becomes parameters of each. Weights in files beside a model are
+        read where it is given by its path.
+    max_params : int, optional
+        How many parameters the model may have. Default: as many as its file has bytes, so that
+        what a stranger's file takes is of the order of its size.
 
     Returns
     -------
@@ -327,9 +441,10 @@ def from_onnx(source: Any) -> Model:
     >>> theta.tolist()
     [1.0, 1.0, 0.0]
     """
-    proto = _load(source)
+    proto, size, folder = _load(source)
+    room = SPARE + size if max_params is None else check_positive_int(max_params, "max_params")
     try:
-        return _follow(Graph(proto), Stack())
+        return _follow(Graph(proto, folder, Stack(room)))
     except ValueError:
         raise
     except Exception as error:  # of a graph whose nodes lack inputs, or tensors their data
@@ -339,37 +454,44 @@ def from_onnx(source: Any) -> Model:
         ) from None
 
 
-def _follow(graph: Graph, stack: Stack) -> Model:
+def _follow(graph: Graph) -> Model:
     """Every node from the input on, in order."""
-    at, done = graph.input, 0
+    at, stack = graph.input, graph.stack
+    saved: list[Any] = []  # a tensor read twice, and the node that adds it to a layer's output
     while True:
         readers = [] if graph.outputs == {at} else graph.readers(at)
         gated = _gated(graph, at) if len(readers) > 1 else None
+        sums = [node for node in readers if node.op_type in ("Add", "Sum") and len(node.input) == 2]
         if gated is not None:
             phi, node = gated
             stack.activation(phi, _name(node))
-        elif stack.closed or _ends(graph, readers, stack):
-            kinds = {node.op_type for node in _below(graph, at)}
-            if kinds - AFTER:
-                raise foreign(
-                    f"{shown(sorted(kinds - AFTER)[0])} after {stack.closed or 'the end'}", WANTED
-                )
-            return _finish(graph, stack, at)
+        elif stack.closed or _ends(readers, stack):
+            _only_labels(graph, at)
+            return _finish(graph, at)
         elif not readers:
-            return _finish(graph, stack, at)
+            return _finish(graph, at)
+        elif len(readers) == 2 and len(sums) == 1 and not saved:
+            stack.fork(f"a fork at {shown(at)!r}")
+            node = next(node for node in readers if node is not sums[0])
+            saved = [at, sums[0]]
+            _step(graph, node)
         elif len(readers) > 1:
             raise foreign(f"a fork at {shown(at)!r}, read by {len(readers)} nodes,", WANTED)
+        elif saved and readers[0] is saved[1]:
+            node, before = readers[0], saved[0]
+            if {*node.input} != {at, before}:
+                raise foreign(f"{_name(node)} of {' and '.join(map(shown, node.input))}", WANTED)
+            stack.join(_name(node))
+            saved = []
         else:
             node = readers[0]
-            _step(graph, stack, node)
-        at, done = node.output[0], done + 1
-        if done > len(graph.nodes):
-            raise ValueError("the graph runs in a circle; wanted a stack")
+            _step(graph, node)
+        at = node.output[0]
 
 
-def _finish(graph: Graph, stack: Stack, at: str) -> Model:
+def _finish(graph: Graph, at: str) -> Model:
     """The model, where the graph gives what stands at the end, or what that leads to."""
-    found = stack.finish()
+    found = graph.stack.finish()
     given = {at}.union(*(node.output for node in _below(graph, at)))
     if not graph.outputs & given:
         names = ", ".join(shown(name) for name in sorted(graph.outputs))
@@ -377,23 +499,51 @@ def _finish(graph: Graph, stack: Stack, at: str) -> Model:
     return found
 
 
-def _ends(graph: Graph, readers: list[Any], stack: Stack) -> bool:
-    """Whether a sigmoid of one unit stands last: what follows makes labels of it."""
+def _ends(readers: list[Any], stack: Stack) -> bool:
+    """Whether a sigmoid stands last: what follows makes labels of it."""
     return (
-        bool(readers)
+        len(readers) > 1
         and stack.last == "activation"
         and stack.activations[-1] == "sigmoid"
         and {node.op_type for node in readers} <= AFTER
-        and len(readers) > 1
     )
 
 
+def _only_labels(graph: Graph, at: str) -> None:
+    """A ValueError where what comes after probabilities is more than they, and labels of them."""
+    width, end = len(graph.stack.layers[-1][0]), graph.stack.closed or "the end"
+    same, labels, rest = {at}, set(), set()
+    for node in _below(graph, at):
+        kind, attributes = node.op_type, graph.attributes(node)
+        ours = [x for x in node.input if x in same or x in labels or x in rest]
+        axis = attributes.get("axis", 0)
+        if kind == "Sub" and not graph.stack.closed and width == 1:  # 1 - p of a sigmoid
+            fits = graph.scalar(node) == 1 and node.input[1] in same
+            rest.update(node.output)
+        elif kind == "Concat":  # 1 - p and p
+            fits = [x in rest for x in node.input] == [True, False] and node.input[1] in same
+            fits = fits and axis in (1, -1)
+            same.update(node.output)
+        elif any(x in rest for x in ours) or kind not in AFTER:
+            fits = False
+        elif kind in LABELS or all(x in labels for x in ours):
+            fits = kind != "ArgMax" or axis in (1, -1)
+            labels.update(node.output)
+        else:
+            fits = kind in SAME and attributes.get("norm", b"L1") == b"L1"
+            fits = fits and (kind != "Cast" or attributes.get("to") in FLOATS)
+            same.update(node.output)
+        if not fits:
+            raise foreign(f"{_name(node)} after {end}", WANTED)
+    if not graph.outputs & (same | labels):
+        raise foreign(f"what the graph gives after {end}", WANTED)
+
+
 def _below(graph: Graph, at: str) -> list[Any]:
-    """Every node that a tensor leads to."""
-    found: list[Any] = []
-    names = {at}
+    """Every node that a tensor leads to, in an order in which each comes after what it reads."""
+    names, found = {at}, []
     for node in graph.nodes:
-        if names & set(node.input):
+        if not names.isdisjoint(node.input):
             found.append(node)
-            names |= set(node.output)
+            names.update(node.output)
     return found

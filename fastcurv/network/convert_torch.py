@@ -2,36 +2,53 @@
 
 from __future__ import annotations
 
+import inspect
+import operator
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..answers import need
+from ..foreign import PHI
 from ..structure.parameters import layers_of, norms_of
-from .convert import Model, Stack, foreign, stacked
+from .convert import SUPPORTED, Model, Stack, agreed, foreign, stacked
 from .mlp import MLP
 
-# By name of torch's class: ours, and what its arguments must be for the two to be one function.
-PHI: dict[str, tuple[str, dict[str, Any]]] = {
-    "Identity": ("identity", {}),
-    "ReLU": ("relu", {}),
-    "LeakyReLU": ("leaky_relu", {"negative_slope": 0.01}),
-    "Tanh": ("tanh", {}),
-    "Sigmoid": ("sigmoid", {}),
-    "Softplus": ("softplus", {"beta": 1.0, "threshold": 20.0}),
-    "SiLU": ("silu", {}),
-    "GELU": ("gelu", {"approximate": "none"}),
-    "ELU": ("elu", {"alpha": 1.0}),
-}
 WRAPPED = {  # what holds a module and computes what it does: under which name
     "OptimizedModule": "_orig_mod",
     "DataParallel": "module",
     "DistributedDataParallel": "module",
 }
 TORCHS_OWN = ("torch.nn.modules.", "torch.nn.parallel.", "torch._dynamo.")
-PASSED = ("Flatten", "Dropout", "AlphaDropout", "Dropout1d")
+OF_ROWS = ((1, -1), (1, 1), (-1, -1))  # what Flatten may join of (N, d)
+FUNCTIONS = {  # of torch and its functional, methods of tensors: the module, what comes after x
+    **{kind.lower(): (kind, ()) for kind in ("ReLU", "Tanh", "Sigmoid", "SiLU")},
+    "leaky_relu": ("LeakyReLU", ("negative_slope",)),
+    "softplus": ("Softplus", ("beta", "threshold")),
+    "gelu": ("GELU", ("approximate",)),
+    "elu": ("ELU", ("alpha",)),
+    "linear": ("Linear", ("weight", "bias")),
+    "dropout": ("Dropout", ("p", "training")),
+    "flatten": ("Flatten", ("start_dim", "end_dim")),
+    "softmax": ("Softmax", ("dim",)),
+    "log_softmax": ("LogSoftmax", ("dim",)),
+    "squeeze": ("squeeze", ("dim",)),
+    **dict.fromkeys(("view", "reshape"), ("view", ())),
+    **dict.fromkeys(("add", "iadd"), ("add", ())),
+}
+DEFAULTS: dict[str, dict[str, Any]] = {  # of those functions, where they differ from the module's
+    "Dropout": {"p": 0.5, "training": True},
+    "Flatten": {"start_dim": 0, "end_dim": -1},
+    "Softmax": {"dim": None},
+    "LogSoftmax": {"dim": None},
+    "squeeze": {"dim": None},
+    "Linear": {"bias": None},
+}
+SAME = 1e-6  # of numbers in float64: far above rounding, far below what a function does
+DROPS = ("Dropout", "AlphaDropout", "Dropout1d")
 
 
 def _numbers(tensor: Any) -> np.ndarray:
@@ -44,50 +61,205 @@ def _numbers(tensor: Any) -> np.ndarray:
     return np.asarray((tensor.float() if tensor.element_size() < 4 else tensor).numpy())
 
 
-def _flat(module: Any, name: str) -> list[tuple[str, Any]]:
-    """The layers of nested Sequentials in order, named as in torch, out of what compiles or
-    spreads them.
+class Step(NamedTuple):
+    """One step of a forward pass: how it is called, its kind, and what has its settings."""
+
+    name: str
+    kind: str
+    settings: Any
+
+
+def _flat(module: Any, name: str) -> list[Step]:
+    """The steps of a module in order: those of what is nested in it, or of its forward's graph, out
+    of what compiles or spreads it.
     """
     kind = _kind(module)
-    if getattr(module, "_forward_hooks", None) or getattr(module, "_forward_pre_hooks", None):
-        raise ValueError(
-            f"{name} ({kind}) has forward hooks, which may change what it computes; wanted it "
-            "without them: hook.remove()"
-        )
+    said = f"{name} ({type(module).__name__})"
+    _as_called(module, said, kind in WRAPPED)
     if kind in WRAPPED:
         return _flat(getattr(module, WRAPPED[kind]), name)
     if kind == "Sequential":
         inner = [_flat(child, f"{name}[{key}]") for key, child in module._modules.items()]
-        return [leaf for leaves in inner for leaf in leaves]
-    return [(f"{name} ({kind})", module)]
+        return [step for steps in inner for step in steps]
+    if not kind:
+        return _traced(module, name)
+    return [Step(f"{name} ({kind})" if "." in kind else said, kind, module)]
 
 
 def _kind(module: Any) -> str:
-    """The name of torch's own class whose forward a module has; of another class its whole name."""
+    """The name of torch's own class whose forward a module has; nothing for one of its own."""
     own: Any = type(module)
     for base in own.__mro__:
         if base.__module__.startswith(TORCHS_OWN) and base.__name__ != "Module":
-            as_there = own.forward is base.forward and "forward" not in vars(module)
-            if as_there or base.__name__ in WRAPPED:
-                return str(base.__name__)
-            break
-    named = (*PHI, *PASSED, "Linear", "BatchNorm1d", "Sequential", "Softmax", "LogSoftmax")
-    return f"{own.__module__}.{own.__name__}" if own.__name__ in named else own.__name__
+            same = own.forward is base.forward or base.__name__ in WRAPPED
+            return str(base.__name__) if same else ""
+    return f"{own.__module__}.{own.__name__}" if own.__module__.startswith("torch.") else ""
 
 
-def _unshared(module: Any, name: str, seen: dict[int, str]) -> None:
+def _as_called(module: Any, said: str, wraps: bool) -> None:
+    """A ValueError where calling a module is more than the forward of its class."""
+    from torch.nn.modules import module as plain
+
+    hooks = ("_forward_hooks", "_forward_pre_hooks")
+    if any(getattr(module, h, None) or getattr(plain, "_global" + h, None) for h in hooks):
+        raise ValueError(
+            f"{said} has forward hooks, which may change what it computes; wanted it "
+            "without them: hook.remove()"
+        )
+    if getattr(module, "parametrizations", None):
+        raise foreign(f"{said}, whose weights are computed from other parameters,")
+    own: Any = type(module)
+    calls = ("__call__", "_call_impl", "_wrapped_call_impl")
+    if not wraps and any(
+        getattr(own, call, None) is not getattr(plain.Module, call, None) for call in calls
+    ):
+        raise foreign(f"{said}, a class with a __call__ of its own,")
+    if not wraps and "forward" in vars(module):
+        raise foreign(f"{said}, whose forward is the instance's own,")
+
+
+def _traced(module: Any, name: str) -> list[Step]:
+    """The steps of a forward of a class of one's own, by its graph, which torch.fx writes."""
+    import torch
+    import torch.fx
+
+    said = f"{name} ({type(module).__name__})"
+    instead = "; where it is a stack: from_torch(module.state_dict(), activation=...)"
+    tracer: Any = type("Tracer", (torch.fx.Tracer,), {"is_leaf_module": lambda *_: True})()
+    signature = inspect.signature(type(module).forward).parameters.values()
+    defaults = {p.name: p.default for p in signature if p.default is not p.empty}
+    first = list(signature)[1].name if len(signature) > 1 else ""
+    defaults.pop(first, None)
+    try:
+        graph = tracer.trace(module, concrete_args=defaults or None)
+    except Exception as error:  # of the forward itself, on what stands for its numbers
+        nodes = list(getattr(getattr(tracer, "graph", None), "nodes", ()))
+        at = f" at {nodes[-1].name!r}" if nodes else ""
+        why = " ".join(str(error).split())[:160] or type(error).__name__
+        raise ValueError(
+            f"{said} has a forward with no graph{at} ({why}); wanted one without control flow on "
+            f"data{instead}"
+        ) from None
+    steps: list[Step] = []
+    at = next(node for node in graph.nodes if node.op == "placeholder")
+    saved: list[Any] = []
+    while True:
+        readers = [node for node in at.users if not _asks_rows(node)]
+        sums = [node for node in readers if _function(node)[0] == "add"]
+        if len(readers) == 2 and len(sums) == 1 and not saved:
+            steps.append(Step(f"{name} ({sums[0].name})", "fork", None))
+            saved = [at, sums[0]]
+            readers.remove(sums[0])
+        if len(readers) != 1:
+            readers = [f"{node.name!r}" for node in readers]
+            what = f"{name} ({at.name}), read by {', '.join(readers) or 'nothing'},"
+            raise foreign(f"{what} in {type(module).__name__}")
+        node = readers[0]
+        if node.op == "output":
+            if node.args != (at,) or saved:
+                raise foreign(f"{said}, which gives more than one tensor,")
+            return steps
+        steps += _node(module, node, at, saved, name)
+        if saved and node is saved[1]:
+            saved = []
+        at = node
+
+
+def _asks_rows(node: Any) -> bool:
+    """Whether a node asks for the shape of a tensor, or a part of it."""
+    if node.op == "call_method" and node.target == "size":
+        return True
+    return bool(node.op == "call_function" and node.target is getattr and node.args[1] == "shape")
+
+
+def _rows(x: Any) -> bool:
+    """Whether `x` is the number of rows: ``size(0)``, ``size()[0]`` or ``shape[0]`` of a tensor."""
+    if getattr(x, "op", "") == "call_method" and x.target == "size":
+        return x.args[1:] == (0,) or x.kwargs == {"dim": 0}
+    if getattr(x, "target", None) is operator.getitem and x.args[1] == 0:
+        return _asks_rows(x.args[0])
+    return False
+
+
+def _function(node: Any) -> tuple[str, tuple[str, ...]]:
+    """The kind of a node that calls a function or a method, and the names of its arguments after
+    the tensor; nothing for what is not known.
+    """
+    import torch
+
+    target = node.target
+    name = target if node.op == "call_method" else getattr(target, "__name__", "")
+    plain = name.rstrip("_")  # in place: what it is given is read by nothing else
+    homes = (torch, torch.nn.functional, operator)
+    if node.op == "call_function" and not any(getattr(h, name, None) is target for h in homes):
+        return "", ()
+    known = node.op in ("call_function", "call_method") and plain in FUNCTIONS
+    return FUNCTIONS[plain] if known else ("", ())
+
+
+def _node(module: Any, node: Any, at: Any, saved: list[Any], name: str) -> list[Step]:
+    """The steps that one node of a graph stands for."""
+    where = "".join(f"[{p}]" if p.isdigit() else f".{p}" for p in str(node.target).split("."))
+    if node.op == "call_module" and node.args == (at,) and not node.kwargs:
+        return _flat(module.get_submodule(node.target), f"{name}{where}")
+    said = f"{name} ({node.name})"
+    kind, names = _function(node)
+    rest = node.args[1:] if node.args and node.args[0] is at else None
+    pair = len(node.args) == 2 and not node.kwargs
+    if kind == "add" and saved and pair and {*map(id, node.args)} == {id(saved[0]), id(at)}:
+        return [Step(said, "join", None)]
+    if kind == "view" and rest and not node.kwargs:
+        rest = tuple(rest[0]) if isinstance(rest[0], (tuple, list)) else rest
+        return [Step(said, kind, [0 if _rows(x) else x or None for x in rest])]
+    if not kind or kind in ("add", "view") or rest is None:
+        raise foreign(f"{said}, {node.op.replace('_', ' of a ')} {_target(node)},")
+    given = {**DEFAULTS.get(kind, {}), **node.kwargs, **dict(zip(names, rest))}
+    for key in ("inplace", "_stacklevel"):
+        given.pop(key, None)
+    told = given.pop("dtype", None) is not None or not set(given) <= set(names)
+    if told or not all(isinstance(x, bool) for x in rest[len(names) :]):  # True: in place
+        raise foreign(f"{said} with arguments of its own")
+    if kind == "Linear":
+        own = dict(module.named_parameters(remove_duplicate=False))
+        given = {key: own.get(getattr(x, "target", None), x) for key, x in given.items()}
+    if any(hasattr(x, "op") for x in given.values()):
+        raise foreign(f"{said} with a number that is computed")
+    return [Step(said, kind, SimpleNamespace(**given))]
+
+
+def _target(node: Any) -> str:
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+
+
+def _one_dtype(module: Any, name: str, stack: Stack) -> None:
+    """A ValueError where torch would not multiply for unlike dtypes: half beside float32 it may."""
+    for tensor in (module.weight, module.bias, getattr(module, "running_mean", None)):
+        if tensor is not None and tensor.element_size() >= 4:
+            stack.given = tensor.dtype if stack.given is None else stack.given
+            if tensor.dtype != stack.given:
+                raise ValueError(
+                    f"{name} is of {tensor.dtype} and layers before it of {stack.given}, which "
+                    "torch does not multiply; wanted one: module.to(dtype)"
+                )
+
+
+def _unshared(module: Any, name: str, seen: dict[int, tuple[str, Any]]) -> None:
     """A ValueError where a layer before this one has its weight or bias."""
     for part in ("weight", "bias"):
         tensor = getattr(module, part)
-        if tensor is not None and seen.setdefault(id(tensor), name) != name:
-            raise foreign(f"{name}, which shares the {part} of {seen[id(tensor)]},")
+        if tensor is None:
+            continue
+        if id(tensor) in seen:
+            raise foreign(f"{name}, which shares the {part} of {seen[id(tensor)][0]},")
+        seen[id(tensor)] = name, tensor
 
 
-def _batch_norm(stack: Stack, module: Any, name: str, seen: dict[int, str]) -> None:
+def _batch_norm(stack: Stack, module: Any, name: str, seen: dict[int, tuple[str, Any]]) -> None:
+    _one_dtype(module, name, stack)
     affine, kept = module.weight is not None, module.running_mean is not None
     ones = np.ones(module.num_features, np.float32)
     gamma = _numbers(module.weight) if affine else ones
-    beta = _numbers(module.bias) if affine else 0 * ones
+    beta = _numbers(module.bias) if affine and module.bias is not None else 0 * ones
     if module.training or not kept:
         _unshared(module, name, seen)
         stack.norm(gamma, beta, module.eps, name)
@@ -96,56 +268,80 @@ def _batch_norm(stack: Stack, module: Any, name: str, seen: dict[int, str]) -> N
     stack.frozen_norm([gamma, beta, *moments], module.eps, name)
 
 
-def _read(stack: Stack, module: Any, name: str, seen: dict[int, str]) -> None:
-    kind = _kind(module)
-    parametrised = bool(getattr(module, "parametrizations", None))
-    if kind == "Linear" and not parametrised:
+def _read(stack: Stack, step: Step, seen: dict[int, tuple[str, Any]]) -> None:
+    """Read one step into the stack."""
+    name, kind, module = step
+    if stack.column and kind not in ("Sigmoid", "Identity"):
+        raise foreign(f"{name} after {stack.column}, of one number a row,")
+    if kind == "Linear":
+        _one_dtype(module, name, stack)
         _unshared(module, name, seen)
         bias = None if module.bias is None else _numbers(module.bias)
         stack.linear(_numbers(module.weight), bias, name)
     elif kind == "BatchNorm1d":
         _batch_norm(stack, module, name, seen)
-    elif kind in PHI:
-        phi, wanted = PHI[kind]
-        for argument, value in wanted.items():
-            if getattr(module, argument) != value:
-                raise ValueError(
-                    f"{name} has {argument}={getattr(module, argument)!r}, which has no "
-                    f"counterpart here; wanted {value!r}"
-                )
-        stack.activation(phi, name)
+    elif kind in PHI["torch"]:
+        settings = {key: getattr(module, key, x) for key, x in PHI["torch"][kind][1].items()}
+        stack.named("torch", kind, settings, name)
     elif kind in ("Softmax", "LogSoftmax"):
         if module.dim not in (1, -1, None):
             raise ValueError(
                 f"{name} has dim={module.dim}, which mixes rows; wanted 1 or -1, the classes"
             )
         stack.close(name)
-    elif kind in PASSED:
-        if kind != "Flatten" and module.training and module.p > 0:
+    elif kind in DROPS:
+        if module.training and module.p > 0:
             raise ValueError(
-                f"{name} is in training mode, where it draws at random; wanted module.eval() first"
+                f"{name} is in training mode, where it draws at random; wanted module.eval() "
+                "first, and F.dropout(x, training=self.training)"
             )
-    else:
-        raise foreign(f"{name}{_own(module)}")
+    elif kind == "fork":
+        stack.fork(name)
+    elif kind == "join":
+        stack.join(name)
+    elif not _keeps_rows(stack, kind, module, name):
+        raise foreign(name)
 
 
-def _own(module: Any) -> str:
-    """A hint for a module with a forward of its own: what it computes cannot be read."""
-    if type(module).__module__.startswith("torch.") or not hasattr(module, "state_dict"):
-        return ""
-    return (
-        ", a class with a forward of its own (where that is a stack, give its state_dict() and its "
-        "activation),"
-    )
+def _keeps_rows(stack: Stack, kind: str, module: Any, name: str) -> bool:
+    """Whether a step leaves rows as they are, for rows of one axis: Flatten, view and squeeze."""
+    width = len(stack.layers[-1][0]) if stack.layers else None
+    if kind == "Flatten":
+        asked = module.start_dim, module.end_dim
+        if asked in OF_ROWS:
+            return True
+        if asked not in ((0, -1), (0, 1)) or width != 1:
+            raise foreign(
+                f"{name} with start_dim={asked[0]} and end_dim={asked[1]}, which joins rows,"
+            )
+        stack.column = name
+        return True
+    if kind == "squeeze":
+        if module.dim not in (None, 1, -1) or width != 1:
+            raise foreign(f"{name} of dim={module.dim}, which may join rows,")
+        stack.column = name
+        return True
+    if kind == "view":
+        shape = list(module)
+        if shape == [-1] and width == 1:
+            stack.column = name
+        elif shape not in ([0, -1], [0, width], [-1, width]):
+            if len(shape) != 2 or shape[0] != -1 or not isinstance(shape[1], int) or width:
+                raise foreign(f"{name}, which may join rows,", f"{SUPPORTED}; x.flatten(1)")
+            stack.takes = shape[1]  # the first layer says whether it keeps rows
+        return True
+    return False
 
 
 def from_torch(module: Any, activation: Any = None) -> Model:
-    """Model and theta of a torch Sequential, or of a state dict.
+    """Model and theta of a torch module, or of a state dict.
 
     Parameters
     ----------
-    module : torch.nn.Sequential, torch.nn.Linear or a state dict
-        Sequentials may be nested. Layers: ``Linear``, ``ReLU LeakyReLU Tanh Sigmoid Softplus SiLU
+    module : torch.nn.Module or a state dict
+        A Sequential, nested or not, or a class with a ``forward`` of its own, which is read by the
+        graph that ``torch.fx`` writes of it: its layers, their functions (``F.relu``, ``x.tanh()``),
+        ``x.view(x.size(0), -1)``, ``x + f(x)`` around one hidden layer. Layers: ``Linear``, ``ReLU LeakyReLU Tanh Sigmoid Softplus SiLU
         GELU ELU Identity``, ``Flatten``, ``Dropout`` in eval mode, ``BatchNorm1d``, and at the end
         ``Softmax``, ``LogSoftmax`` or ``Sigmoid``, which belong to the loss; ``LeakyReLU`` with its
         slope of 0.01 and the exact ``GELU`` alone. Batch normalisation in eval mode is folded into
@@ -155,7 +351,7 @@ def from_torch(module: Any, activation: Any = None) -> Model:
         have scales and shifts, with a warning where the module has none. A state dict holds weights
         and biases of linear layers in the order of the forward pass.
     activation : str or sequence of str, optional
-        For a state dict, which does not say: of the hidden layers.
+        For a state dict, which does not say: of the hidden layers. Of a module that which it has.
 
     Returns
     -------
@@ -191,27 +387,62 @@ def from_torch(module: Any, activation: Any = None) -> Model:
         raise TypeError(
             f"module is a {type(module).__name__}; wanted a torch.nn.Sequential or a state dict"
         )
-    if activation is not None:
-        raise ValueError("activation was given with a module, which has its own; wanted None")
     stack: Stack = Stack()
-    seen: dict[int, str] = {}
-    for name, layer in _flat(module, "module"):
-        _read(stack, layer, name, seen)
+    seen: dict[int, tuple[str, Any]] = {}
+    for step in _flat(module, "module"):
+        _read(stack, step, seen)
     model, theta = stack.finish()
-    _say_whose(module, stack, theta)
+    agreed(model, activation)
+    if any(not _kind(part) for part in module.modules()):
+        _same_numbers(module, model, theta)
+    _say_whose(module, stack, theta, [tensor for _, tensor in seen.values()])
     return model, theta
 
 
-def _say_whose(module: Any, stack: Stack, theta: np.ndarray) -> None:
+def _same_numbers(module: Any, model: MLP, theta: np.ndarray) -> None:
+    """A ValueError where a forward of a class of one's own gives other numbers on rows than its
+    graph says: it may ask what it is given, and a graph is that of what stands for numbers.
+    """
+    import torch
+
+    if any("OptimizedModule" in _kind(m) or m._compiled_call_impl for m in module.modules()):
+        return  # compiled: a call might take minutes
+    X = np.random.default_rng(0).standard_normal((5, model.sizes[0]))
+    held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    doubles = {
+        name: (x.double() if x.is_floating_point() else x).detach().cpu().clone()
+        for name, x in held.items()
+    }
+    ours = torch.from_numpy(model.astype("float64").predict(theta, X))
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            theirs = torch.func.functional_call(module, doubles, torch.from_numpy(X))
+        theirs = theirs.reshape(ours.shape).double()
+    except Exception as error:
+        text = " ".join(str(error).split())[:160]
+        raise ValueError(
+            f"module ({type(module).__name__}) fails on rows of shape {X.shape} ({text}); wanted "
+            f"rows of {X.shape[1]} numbers to pass"
+        ) from None
+    ends = (ours, ours.softmax(-1), ours.log_softmax(-1), ours.sigmoid())
+    far = [float((theirs - end).abs().max() / (1 + end.abs().max())) for end in ends]
+    if not min(far) <= SAME:
+        raise ValueError(
+            f"module ({type(module).__name__}) gives other numbers than its graph says, off by "
+            f"{min(far):.1g}; wanted a forward that asks nothing of what it is given"
+        )
+
+
+def _say_whose(module: Any, stack: Stack, theta: np.ndarray, read: list[Any]) -> None:
     """A warning where theta is not what the module calls its parameters."""
-    own = sum(p.numel() for p in module.parameters())
+    own = list(module.parameters())
     if stack.folded:
         what, whose = "batch normalisation in eval mode is folded into the linear layers", "folded"
-    elif own != theta.size:
-        what, whose = (
-            f"the module has {own} parameters, and the model others",
-            "model's",
-        )
+    elif sum(p.numel() for p in own) != theta.size:
+        n = sum(p.numel() for p in own)
+        what, whose = f"the module has {n} parameters, and the model others", "model's"
+    elif len(own) != len(read) or any(p is not q for p, q in zip(own, read)):
+        what, whose = "the module lists its parameters in another order", "forward pass's"
     else:
         return
     warnings.warn(
@@ -236,6 +467,8 @@ def _from_state(state: Mapping[str, Any], activation: Any) -> Model:
         if part not in ("weight", "bias") or (part == "bias" and layer not in found):
             raise foreign(f"{key!r} in the state dict", "linear layers: a weight, then its bias")
         value = _numbers(tensor) if hasattr(tensor, "detach") else np.asarray(tensor)
+        if any(np.may_share_memory(value, before) for parts in found.values() for before in parts):
+            raise foreign(f"{key!r} in the state dict, which shares the numbers of another,")
         if value.ndim != (2 if part == "weight" else 1):
             normal = f"{layer}.running_var" in state
             what = f"{key!r} of shape {value.shape}"
@@ -282,7 +515,7 @@ def to_torch(model: MLP, theta: Any) -> Any:
 
     if any(model.skips):
         raise ValueError("the model has skips, and a Sequential has none; wanted residual=False")
-    classes = {phi: name for name, (phi, _) in PHI.items()}
+    classes = {phi: name for name, (phi, _) in PHI["torch"].items()}
     theta = model.check_theta(theta)
     dtype = torch.float64 if model.dtype == np.float64 else torch.float32
 

@@ -48,7 +48,11 @@ def as_affine(step: Any, name: str) -> Affine:
         "StandardScaler": _standard,
         "MinMaxScaler": _min_max,
         "MaxAbsScaler": lambda scaler: _divided(scaler, None, scaler.scale_),
-        "RobustScaler": lambda scaler: _divided(scaler, scaler.center_, scaler.scale_),
+        "RobustScaler": lambda scaler: _divided(
+            scaler,
+            scaler.center_ if scaler.with_centering else None,
+            scaler.scale_ if scaler.with_scaling else None,
+        ),
         "PCA": _pca,
     }
     if kind not in makers or getattr(step, "clip", False):
@@ -83,7 +87,8 @@ def _divided(scaler: Any, shift: Any, scale: Any) -> Affine:
 
 
 def _standard(scaler: Any) -> Affine:
-    return _divided(scaler, scaler.mean_ if scaler.with_mean else None, scaler.scale_)
+    mean, scale = scaler.with_mean, scaler.with_std  # as they are now: so does transform
+    return _divided(scaler, scaler.mean_ if mean else None, scaler.scale_ if scale else None)
 
 
 def _min_max(scaler: Any) -> Affine:

@@ -139,7 +139,7 @@ shared = nn.Linear(4, 4)
             lambda: nn.Sequential(nn.Linear(4, 4), nn.Conv1d(1, 1, 1)),
             ["module[1] (Conv1d)", "linear"],
         ),
-        (lambda: Own(), ["Own", "linear layers"]),
+        (lambda: Own(), ["Own", "has a forward with no graph", "state_dict"]),
         (
             lambda: nn.Sequential(nn.Linear(4, 4), nn.LeakyReLU(0.2), nn.Linear(4, 2)),
             ["negative_slope=0.2"],
@@ -191,7 +191,7 @@ def test_state_dicts():
         (lambda: fc.from_torch(module.state_dict()), "activation is None"),
         (lambda: fc.from_torch(bad, "tanh"), "1.weight"),
         (lambda: fc.from_torch({}, "tanh"), "empty"),
-        (lambda: fc.from_torch(module, "tanh"), "has its own"),
+        (lambda: fc.from_torch(module, "relu"), "the model's layers have .'tanh'.*or the same"),
         (lambda: fc.from_torch(module.state_dict(), ["tanh", "relu"]), "2 names"),
         (lambda: fc.from_torch(module.state_dict(), "tan"), "'tan'"),
     ):
@@ -286,8 +286,9 @@ def test_what_is_no_stack_says_what_to_do():
     with pytest.raises(ValueError, match="training mode.*eval"):
         fc.from_torch(net)
     state = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1)).state_dict()
-    with pytest.raises(TypeError, match="activation is a Tanh; wanted 'tanh'"):
-        fc.from_torch(state, activation=torch.nn.Tanh())
+    with pytest.raises(ValueError, match="wanted None, or the same"):
+        fc.from_torch(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 1)), "relu")
+    assert fc.from_torch(state, activation=torch.nn.Tanh())[0].activation == ("tanh",)
 
 
 def test_what_changes_a_forward_pass_unseen_is_refused():
@@ -305,8 +306,8 @@ def test_what_changes_a_forward_pass_unseen_is_refused():
         "shares the bias of": tied,
         "module.0. .Linear. has forward hooks": hooked,
         "module .Sequential. has forward hooks": around,
-        "Linear. has no counterpart": patched,
-        r"test_convert.Linear., a class with a forward of its own": named,
+        "Linear., whose forward is the instance's own": patched,
+        "module.0. .mul., call of a function mul, has no counterpart": named,
     }
     for match, module in words.items():
         with pytest.raises(ValueError, match=match.replace("module.0.", r"module\[0\]")):
@@ -348,3 +349,150 @@ def test_parameters_that_are_not_the_modules_are_named():
         module = nn.Sequential(linear, norm, nn.Tanh(), nn.Linear(5, 2))
         with pytest.warns(UserWarning, match=r"the module has \d+ parameters.*n is 47.*model's"):
             fc.from_torch(module)
+
+
+class Net(nn.Module):
+    """What most people write."""
+
+    def __init__(self, residual=True, d=4):
+        super().__init__()
+        self.out = nn.Linear(5, 2)
+        self.fc1, self.fc2 = nn.Linear(d, 5), nn.Linear(5, 5)
+        self.body = nn.Sequential(nn.Linear(5, 5), nn.GELU())
+        self.residual = residual
+
+    def forward(self, x, scale=None):
+        x = x.view(x.size(0), -1)
+        x = nn.functional.relu(self.fc1(x))
+        if self.residual:
+            x = x + self.body(x)
+            x = torch.tanh(self.fc2(x)) + x
+        x = nn.functional.dropout(x, 0.2, self.training)
+        return nn.functional.log_softmax(self.out(x), dim=1)
+
+
+def test_a_class_with_a_forward_of_its_own_is_read_by_its_graph():
+    """Values and the Hessian of what a residual net computes, in the order of its forward pass."""
+    module = Net().double().eval()
+    with pytest.warns(UserWarning, match="lists its parameters in another order"):
+        model, theta = fc.from_torch(module)
+    assert model == fc.MLP([4, 5, 5, 5, 2], ["relu", "gelu", "tanh"], residual=True)
+    with torch.no_grad():
+        theirs = module(torch.tensor(X))
+    ours = torch.tensor(model.predict(theta, X)).log_softmax(1)
+    assert float((ours - theirs).abs().max()) <= 1e-13
+    parts = {
+        "body": ["0.weight", "0.bias"],
+        "fc2": ["weight", "bias"],
+        "fc1": ["weight", "bias"],
+        "out": ["weight", "bias"],
+    }
+    order = [f"{p}.{q}" for p in ("fc1", "body", "fc2", "out") for q in parts[p]]
+    own = dict(module.named_parameters())
+    y, v = RNG.integers(2, size=17), RNG.standard_normal(model.n_params)
+    loss = nn.functional.nll_loss(module(torch.tensor(X)), torch.tensor(y))
+    g = torch.autograd.grad(loss, [own[name] for name in order], create_graph=True)
+    inner = torch.cat([p.reshape(-1) for p in g]) @ torch.tensor(v)
+    products = torch.autograd.grad(inner, [own[name] for name in order])
+    theirs = torch.cat([p.reshape(-1) for p in products]).numpy()
+    H = fc.Objective(model, X, y).hessian(theta)
+    assert np.linalg.norm(H @ v - theirs) <= 4 * H.rounding_bound(v)
+    plain = Net(residual=False).double().eval()
+    with pytest.warns(UserWarning, match="has 97 parameters, and the model others: n is 37"):
+        assert fc.from_torch(nn.Sequential(plain))[0] == fc.MLP([4, 5, 2], "relu")
+    with pytest.raises(ValueError, match="dropout.*training mode"):
+        fc.from_torch(plain.train())
+
+
+def forward_of(forward, residual=False):
+    module = Net(residual).double().eval()
+    return type("Own", (Net,), {"forward": forward})(residual).double().eval(), module
+
+
+@pytest.mark.parametrize(
+    "forward, words",
+    [
+        (lambda s, x: s.out(s.fc1(x)) if x.sum() > 0 else s.fc1(x), "no graph at 'gt'.*state_dict"),
+        (lambda s, x: 2 * s.fc1(x), r"module \(mul\), call of a function mul"),
+        (lambda s, x: s.fc1(x) + torch.relu(s.fc1(x)), "read by 'fc1', 'fc1_1', in Own"),
+        (lambda s, x: s.fc2(s.fc2(s.fc1(x))), r"module.fc2 \(Linear\), which shares the weight"),
+        (lambda s, x: (s.fc1(x), x)[:1], "gives more than one tensor"),
+        (lambda s, x: s.out(nn.functional.leaky_relu(s.fc1(x), 0.2)), "negative_slope=0.2"),
+        (
+            lambda s, x: s.out(nn.functional.gelu(s.fc1(x), approximate="tanh")),
+            "approximate='tanh'",
+        ),
+        (lambda s, x: s.out(nn.functional.dropout(s.fc1(x))), "training=self.training"),
+        (lambda s, x: s.fc1(x).softmax(0), "dim=0, which mixes rows"),
+        (lambda s, x: s.fc1(x).view(-1), "may join rows"),
+        (lambda s, x: torch.flatten(s.fc1(x)), "start_dim=0 and end_dim=-1, which joins rows"),
+        (lambda s, x: s.out(s.fc1(x).reshape(5, -1)), "may join rows"),
+        (lambda s, x: s.fc1(x).squeeze(0), "of dim=0, which may join rows"),
+        (lambda s, x: s.fc2(x + s.fc1(x)), "module .add. of 4 numbers to 5"),
+        (lambda s, x: s.out(s.fc1(x) + torch.relu(s.fc2(s.fc1(x)))), "read by 'fc1', 'fc1_1'"),
+        (
+            lambda s, x: s.fc1(-x if isinstance(x, torch.Tensor) else x),
+            "other numbers than its graph says",
+        ),
+        (lambda s, x: nn.functional.linear(s.fc1(x), s.out.weight.t()), "that is computed"),
+        (lambda s, x: s.fc1(x, x), "call of a module fc1"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:the module has")
+def test_what_a_graph_holds_that_no_stack_has_is_named(forward, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        fc.from_torch(forward_of(forward)[0], activation="relu")
+    assert "wanted None" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_modules_that_compute_something_else_than_they_are_called():
+    """A call of one's own, weights that are computed, rows that are joined, dtypes that differ."""
+    plus = type("Plus", (nn.Linear,), {"__call__": lambda s, x: nn.Linear.__call__(s, x) + 1})
+    norm = nn.utils.parametrizations.weight_norm
+    for module, words in (
+        (nn.Sequential(nn.Linear(3, 2), nn.Flatten(0), nn.Softmax(-1)), "start_dim=0 and end_dim"),
+        (nn.Sequential(nn.Flatten(1, 2), nn.Linear(3, 2)), "start_dim=1 and end_dim=2"),
+        (nn.Sequential(plus(3, 2)), r"module\[0\] \(Plus\), a class with a __call__ of its own"),
+        (norm(nn.Linear(3, 2)), "weights are computed from other parameters"),
+        (nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1).double()), "is of torch.float64 and"),
+        (nn.Sequential(nn.Linear(3, 1), nn.Flatten(0), nn.Softmax(-1)), "of one number a row"),
+        (nn.Sequential(nn.Linear(3, 2), nn.Unflatten(1, (2, 1))), "Unflatten"),
+        (torch.ao.nn.quantized.Linear(3, 2), "quantized"),
+        (nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1)).to(torch.complex64), "complex"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=words):
+            fc.from_torch(module)
+    hook = nn.modules.module.register_module_forward_hook(lambda module, given, out: 2 * out)
+    with pytest.raises(ValueError, match="forward hooks"):
+        fc.from_torch(nn.Linear(3, 2))
+    hook.remove()
+    tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    tied[1].weight = tied[0].weight
+    with pytest.raises(ValueError, match="'1.weight' in the state dict, which shares"):
+        fc.from_torch(tied.state_dict(), "relu")
+
+
+def test_a_column_is_what_its_rows_give():
+    for end in (nn.Flatten(0), nn.Flatten(0, -1), nn.Sequential(nn.Flatten(0), nn.Sigmoid())):
+        module = net(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1), end)
+        model, theta = fc.from_torch(module)
+        ours = model.predict(theta, X)[:, 0]
+        ours = ours if isinstance(end, nn.Flatten) else 1 / (1 + np.exp(-ours))
+        assert np.allclose(ours, logits(module, X), rtol=1e-13, atol=1e-14)
+
+
+def test_functions_of_other_libraries_are_activations_where_they_are_ours():
+    F = nn.functional
+    given = [np.tanh, torch.relu, F.gelu, nn.SiLU(), nn.ELU, F.leaky_relu, torch.sigmoid]
+    names = ("tanh", "relu", "gelu", "silu", "elu", "leaky_relu", "sigmoid")
+    assert fc.MLP([1] * 9, given).activation == names
+    with pytest.raises(ValueError, match="LeakyReLU.negative_slope=0.2., which has no counterpart"):
+        fc.MLP([1, 1, 1], nn.LeakyReLU(0.2))
+    for other in (np.sin, F.relu6, lambda x: x):
+        with pytest.raises(TypeError, match="activation is a"):
+            fc.MLP([1, 1, 1], other)
+    jax = pytest.importorskip("jax")
+    given = [jax.nn.relu, jax.nn.swish, jax.numpy.tanh, jax.nn.softplus]
+    assert fc.MLP([1] * 6, given).activation == ("relu", "silu", "tanh", "softplus")
+    with pytest.raises(ValueError, match="jax.nn.gelu, the tanh approximation by default"):
+        fc.MLP([1, 1, 1], jax.nn.gelu)

@@ -1,5 +1,7 @@
 """ONNX in: what torch and skl2onnx write, and what they do not."""
 
+import time
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -338,3 +340,230 @@ def test_rows_of_a_fixed_number_are_flattened():
     model, theta = fc.from_onnx(proto)
     theirs = ReferenceEvaluator(proto).run(None, {"x": X})[0]
     assert np.allclose(model.predict(theta, X), theirs, rtol=1e-12, atol=1e-13)
+
+
+def rows_of(nodes, arrays, shape, opset=18):
+    """A float32 graph from x of a shape to y."""
+    graph = helper.make_graph(
+        [helper.make_node(op, i, o, **a) for op, i, o, a in nodes],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(a), name) for name, a in arrays.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+
+
+W = np.arange(8, dtype="f4").reshape(4, 2)
+Y = ("MatMul", ["r", "W"], ["y"], {})
+
+
+@pytest.mark.parametrize(
+    "nodes, shape, words",
+    [
+        ([("Reshape", ["x", "to"], ["r"], {}), Y], [None, 8], "Reshape .r."),
+        ([("Reshape", ["x", "to"], ["r"], {}), Y], ["N", None], "Reshape .r."),
+        ([("Flatten", ["x"], ["r"], {"axis": -1}), Y], [None, 2, 4], "Flatten .r. along axis -1"),
+        ([("Flatten", ["x"], ["r"], {"axis": 2}), Y], [None, 2, 4], "Flatten .r. along axis 2"),
+        ([("MatMul", ["x", "W"], ["y"], {})], [None, 3, 4], "3 axes before any Flatten"),
+        ([("MatMul", ["x", "W"], ["y"], {})], [4], "has 1 axes; wanted rows"),
+        ([("Add", ["x", "four"], ["r"], {}), Y], [None, 1], "takes 4 numbers, and rows have 1"),
+        ([("Identity", ["x"], ["r"], {}), Y, ("Identity", ["x"], ["y"], {})], [None, 4], "twice"),
+        ([("Mul", ["x", "whole"], ["r"], {}), Y], [None, 4], "a constant of int64"),
+        ([("Div", ["x", "zero"], ["r"], {}), Y], [None, 4], "Div .r. by 0"),
+        ([("Add", ["x", "cube"], ["r"], {}), Y], [None, 4], "other for every row"),
+    ],
+)
+def test_rows_that_are_joined_or_cut_are_refused(nodes, shape, words):
+    arrays = {"W": W, "to": [-1, 4], "four": np.ones(4, "f4"), "whole": np.arange(4)}
+    arrays |= {"zero": np.float32(0), "cube": np.ones((1, 1, 4), "f4")}
+    with pytest.raises(ValueError, match=words):
+        fc.from_onnx(rows_of(nodes, arrays, shape))
+
+
+def test_what_flattens_to_the_rows_that_a_graph_says():
+    """Images of a known size by Flatten or Reshape, numbers scaled before; a column at the end."""
+    arrays = {"W": W, "to": [-1, 4], "w": W[:2, :1], "by": np.float32(255), "all": [-1]}
+    arrays |= {"one": [1], "b": np.ones(1, "f4")}
+    scaled = ("Div", ["x", "by"], ["s"], {})
+    for flat in (("Reshape", ["s", "to"], ["r"], {}), ("Flatten", ["s"], ["r"], {})):
+        last = [("Relu", ["y0"], ["h"], {}), ("Gemm", ["h", "w", "b"], ["c"], {})]
+        for end in ("Reshape", "Squeeze"):
+            nodes = [scaled, flat, ("MatMul", ["r", "W"], ["y0"], {}), *last]
+            nodes += [(end, ["c", "all" if end == "Reshape" else "one"], ["y"], {})]
+            proto = rows_of(nodes, arrays, [None, 2, 2])
+            model, theta = fc.from_onnx(proto)
+            theirs = ReferenceEvaluator(proto).run(None, {"x": X.reshape(9, 2, 2).astype("f4")})[0]
+            assert np.allclose(model.predict(theta, X)[:, 0], theirs, rtol=1e-5, atol=1e-6)
+            proto.graph.node.append(helper.make_node("Softmax", ["y"], ["p"]))
+            proto.graph.output[0].name = "p"
+            with pytest.raises(ValueError, match="Softmax .p. after .*, of one number a row"):
+                fc.from_onnx(proto)
+
+
+def test_skips_around_every_hidden_layer():
+    """x + phi(Wx + b), the residual layers of this library, and those that are not."""
+    K = RNG.standard_normal((4, 4))
+    skip = [("MatMul", ["x", "K"], ["z"], {}), ("Tanh", ["z"], ["t"], {})]
+    skip += [("Add", ["x", "t"], ["h"], {})]
+    again = [("MatMul", ["h", "K"], ["u"], {}), ("Tanh", ["u"], ["v"], {})]
+    end = [("MatMul", ["k", "L"], ["y"], {})]
+    arrays = {"K": K, "L": RNG.standard_normal((4, 2)), "n": np.ones(4)}
+    both = [*skip, *again, ("Sum", ["v", "h"], ["k"], {}), *end]
+    proto = model_of(both, arrays)
+    model, theta = fc.from_onnx(proto)
+    assert model == fc.MLP([4, 4, 4, 2], "tanh", bias=False, residual=True)
+    theirs = ReferenceEvaluator(proto).run(None, {"x": X})[0]
+    assert np.allclose(model.predict(theta, X), theirs, rtol=1e-12, atol=1e-13)
+    for nodes, words in (
+        ([*skip, *again, ("Identity", ["v"], ["k"], {}), *end], "a skip around some hidden layers"),
+        ([*skip[:1], ("Add", ["x", "z"], ["h"], {}), ("Tanh", ["h"], ["k"], {}), *end], "Tanh"),
+        ([*skip[:2], ("Mul", ["t", "n"], ["m"], {}), ("Add", ["x", "m"], ["k"], {}), *end], "Add"),
+        ([("Tanh", ["x"], ["t"], {}), ("Add", ["x", "t"], ["k"], {}), *end], "after a fork at 'x'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            fc.from_onnx(model_of(nodes, arrays))
+
+
+@pytest.mark.parametrize("kind", ["Sub", "Normalizer", "Where", "ArgMax"])
+def test_what_comes_after_probabilities_is_they_and_their_labels(kind):
+    """1 - p, a division by the largest and the like are other functions."""
+    last = {
+        "Sub": ("Sub", ["one", "p"], ["y"], {}),
+        "Normalizer": ("Normalizer", ["p"], ["y"], {"norm": "MAX", "domain": "ai.onnx.ml"}),
+        "Where": ("Where", ["yes", "p", "one"], ["y"], {}),
+        "ArgMax": ("ArgMax", ["p"], ["y"], {"axis": 0}),
+    }[kind]
+    nodes = [
+        FIRST,
+        ENDS[0],
+        ("MatMul", ["a", "W2"], ["m"], {}),
+        ("Softmax", ["m"], ["p"], {}),
+        last,
+    ]
+    with pytest.raises(ValueError, match=f"{kind} .y. after Softmax .p."):
+        fc.from_onnx(model_of(nodes, {**ARRAYS, "yes": [True]}))
+
+
+def external(name="W"):
+    tensor = numpy_helper.from_array(W, name)
+    onnx.external_data_helper.set_external_data(tensor, "secret.bin", 0, W.nbytes)
+    tensor.ClearField("raw_data")
+    tensor.data_location = tensor.EXTERNAL
+    return tensor
+
+
+def test_files_beside_a_model_are_read_by_its_path_alone(tmp_path, monkeypatch):
+    """Of bytes no tensor's file is opened: an initializer's, a Constant's, one in a subgraph."""
+    (tmp_path / "secret.bin").write_bytes(W.tobytes())
+    monkeypatch.chdir(tmp_path)
+    plain = [("MatMul", ["x", "W"], ["y"], {})]
+    first = rows_of(plain, {}, [None, 4])
+    first.graph.initializer.append(external())
+    second = rows_of([("Constant", [], ["W"], {"value": external()}), *plain], {}, [None, 4])
+    third = rows_of(plain, {"W": W}, [None, 4])
+    inner = helper.make_graph(
+        [helper.make_node("Constant", [], ["c"], value=external("c"))], "inner", [],
+        [helper.make_tensor_value_info("c", TensorProto.FLOAT, None)],
+    )  # fmt: skip
+    third.graph.node.append(
+        helper.make_node("If", ["x"], ["dead"], then_branch=inner, else_branch=inner)
+    )
+    for proto in (first, second, third):
+        for source in (proto, proto.SerializeToString()):
+            with pytest.raises(ValueError, match="weights in a file of its own; wanted its path"):
+                fc.from_onnx(source)
+    for proto in (first, second):
+        (tmp_path / "net.onnx").write_bytes(proto.SerializeToString())
+        assert np.array_equal(fc.from_onnx(tmp_path / "net.onnx")[1], W.T.ravel())
+        where = proto.graph.node[0].attribute[0].t if proto is second else None
+        where = where or proto.graph.initializer[0]
+        where.external_data[0].value = "../secret.bin"
+        (tmp_path / "within").mkdir(exist_ok=True)
+        (tmp_path / "within" / "net.onnx").write_bytes(proto.SerializeToString())
+        with pytest.raises(ValueError, match="cannot be read"):
+            fc.from_onnx(tmp_path / "within" / "net.onnx")
+
+
+def chain(op, n, **attributes):
+    """n nodes after x, then a layer."""
+    names = ["x", *(f"i{k}" for k in range(n))]
+    nodes = [(op, [a], [b], attributes) for a, b in zip(names, names[1:])]
+    return rows_of([*nodes, ("MatMul", [names[-1], "W"], ["y"], {})], {"W": W}, [None, 4])
+
+
+def unpacked(n):
+    """n casts of a small constant, each of which is multiplied by, the last one first."""
+    nodes = [("Cast", ["s" if k == 0 else f"c{k}"], [f"c{k + 1}"], {"to": 1}) for k in range(n)]
+    at = "x"
+    for k in range(n, 0, -1):
+        nodes.append(("Mul", [at, f"c{k}"], [f"m{k}"], {}))
+        at = f"m{k}"
+    arrays = {"W": W, "s": np.float32(1)}
+    return rows_of([*nodes, ("MatMul", [at, "W"], ["y"], {})], arrays, [None, 4])
+
+
+def labelled(n):
+    """n nodes after a softmax."""
+    names = ["p", *(f"i{k}" for k in range(n - 1)), "y"]
+    nodes = [("Identity", [a], [b], {}) for a, b in zip(names, names[1:])]
+    first = [("MatMul", ["x", "W"], ["z"], {}), ("Softmax", ["z"], ["p"], {})]
+    return rows_of([*first, *nodes], {"W": W}, [None, 4])
+
+
+@pytest.mark.parametrize("make", [lambda n: chain("Identity", n), unpacked, labelled])
+def test_time_is_linear_in_the_nodes(make):
+    """Twice the nodes in less than three times the processor's time, the least of three."""
+
+    def seconds(content):
+        took = []
+        for _ in range(3):
+            start = time.process_time()
+            try:
+                fc.from_onnx(content)
+            except ValueError as error:
+                assert "max_params" in str(error)
+            took.append(time.process_time() - start)
+        return min(took)
+
+    few, many = (make(n).SerializeToString() for n in (3000, 6000))
+    assert seconds(many) < 3 * seconds(few)
+
+
+def test_memory_is_of_the_order_of_the_file():
+    """Casts of one array by the hundred, one matrix for a hundred layers: 1 MiB each, and what they
+    take is below 64 times that. Where it is meant, `max_params` says so.
+    """
+    K = np.ones((512, 512), "f4")
+    casts = [("Cast", ["K" if k == 0 else f"c{k}"], [f"c{k + 1}"], {"to": 1}) for k in range(600)]
+    unused = [*casts, ("MatMul", ["x", "K"], ["y"], {})]
+    used = [*casts, ("MatMul", ["x", "c600"], ["y"], {})]
+    names = ["x", *(f"m{k}" for k in range(99)), "y"]
+    shared = [("MatMul", [a, "K"], [b], {}) for a, b in zip(names, names[1:])]
+    each = [("Cast", ["K"], [f"c{k}"], {"to": 1}) for k in range(100)]
+    each += [("MatMul", [a, f"c{k}"], [b], {}) for k, (a, b) in enumerate(zip(names, names[1:]))]
+    scaled = [("MatMul", ["x", "K"], ["n0"], {})]
+    scaled += [("Mul", [f"n{k}", "two"], [f"n{k + 1}"], {}) for k in range(5000)]
+    scaled += [("Identity", ["n5000"], ["y"], {})]
+    for nodes, refused in (
+        (unused, ""),
+        (used, "unpacks to far more"),
+        (shared, "more parameters than the file has bytes"),
+        (each, "more parameters than the file has bytes"),
+        (scaled, "unpacks to far more"),
+    ):
+        content = rows_of(nodes, {"K": K, "two": np.float32(2)}, [None, 512]).SerializeToString()
+        tracemalloc.start()
+        try:
+            fc.from_onnx(content)
+            said = ""
+        except ValueError as error:
+            said = str(error)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 64 * len(content)
+        assert refused in said and bool(refused) == bool(said), said
+    few = rows_of(shared[:20] + [("Identity", ["m19"], ["y"], {})], {"K": K}, [None, 512])
+    assert fc.from_onnx(few, max_params=20 * K.size)[0].n_params == 20 * K.size
+    with pytest.raises(ValueError, match="max_params"):
+        fc.from_onnx(few, max_params=20 * K.size - 1)

@@ -1,0 +1,726 @@
+"""Random networks of other libraries: what a converter accepts is the function of its source, by
+values and, where theta lies as its parameters do, by Hessians; the rest is refused in one sentence.
+
+Each maker draws a network, most often with something in it that no `MLP` has, and gives the call
+that converts it, one that evaluates the source on rows, and one for the Hessian of its parameters
+or None. A wrong function is off by far more than rounding: a hundredth and more where the numbers
+are of size 1, against 1e-8 here in float64 and 1e-3 in float32.
+"""
+
+import contextlib
+import io
+import os
+import warnings
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+
+LONG = int(os.environ.get("FASTCURV_AUDIT", "20000"))  # networks of the nightly audit
+SHARE = {"torch_stack": 0.3, "torch_class": 0.2, "onnx_graph": 0.35, "keras_model": 0.05}
+SHARE |= {"flax_net": 0.03, "sklearn_net": 0.05, "torch_export": 0.02}
+ENDS = {
+    "plain": lambda f: f,
+    "softmax": lambda f: (
+        np.exp(f - f.max(1, keepdims=True))
+        / np.exp(f - f.max(1, keepdims=True)).sum(1, keepdims=True)
+    ),
+    "log_softmax": lambda f: (
+        f - f.max(1, keepdims=True) - np.log(np.exp(f - f.max(1, keepdims=True)).sum(1))[:, None]
+    ),
+    "sigmoid": lambda f: 1 / (1 + np.exp(-f)),
+}
+
+
+def pick(rng, *choices):
+    return choices[rng.integers(len(choices))]
+
+
+# --- torch
+
+
+def torch_stack(rng):
+    """A Sequential of layers that are right, nearly right, or changed behind its back."""
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    width = d = int(rng.integers(1, 5))
+    odd = rng.random() < 0.5
+    layers = []
+
+    def oddity():
+        return pick(
+            rng,
+            lambda: nn.Flatten(0),
+            lambda: nn.Flatten(int(rng.integers(-2, 3)), int(rng.integers(-2, 3))),
+            lambda: nn.Unflatten(1, (1, width)),
+            lambda: nn.Softmax(pick(rng, 0, 1, -1, -2)),
+            lambda: nn.Dropout(pick(rng, 0.0, 0.5)).train(),
+            lambda: nn.LeakyReLU(pick(rng, 0.2, 0.01)),
+            lambda: nn.ELU(pick(rng, 0.5, 1.0)),
+            lambda: nn.GELU(pick(rng, "tanh", "none")),
+            lambda: nn.Softplus(pick(rng, 2.0, 1.0), pick(rng, 0.1, 20.0)),
+            lambda: nn.LayerNorm(width),
+            lambda: nn.ReLU6(),
+            lambda: nn.Linear(width, width).float(),
+            lambda: type("Plus", (nn.Linear,), {"__call__": lambda s, x: s.forward(x) + 1})(
+                width, width
+            ),
+            lambda: type("Twice", (nn.Linear,), {"forward": lambda s, x: 2 * x})(width, width),
+            lambda: type("Kept", (nn.Linear,), {})(width, width),
+            lambda: nn.utils.parametrizations.weight_norm(nn.Linear(width, width)),
+            lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(width, width)),
+            lambda: nn.Sequential(nn.Linear(width, width), nn.Tanh()),
+            lambda: nn.Identity(),
+            lambda: nn.BatchNorm1d(width, affine=bool(rng.integers(2))).eval(),
+            lambda: nn.BatchNorm1d(width, eps=pick(rng, 1e-5, 1e-2)),
+            lambda: layers[int(rng.integers(len(layers)))] if layers else nn.Identity(),
+            lambda: nn.Hardtanh(),
+            lambda: nn.Bilinear(width, width, width),
+        )()
+
+    if rng.random() < 0.3:
+        layers.append(nn.Flatten())
+    for _ in range(int(rng.integers(0, 4))):
+        above = int(rng.integers(1, 5))
+        layers.append(nn.Linear(width, above, bias=bool(odd and rng.random() < 0.9 or not odd)))
+        width = above
+        phi = pick(rng, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.SiLU, nn.GELU)
+        phi = phi if rng.random() < 0.9 else nn.ELU
+        if odd and rng.random() < 0.3:
+            layers.append(oddity())
+        layers.append(phi(True) if phi is nn.ReLU and rng.random() < 0.5 else phi())
+        if odd and rng.random() < 0.3:
+            layers.append(oddity())
+    layers.append(nn.Linear(width, width))
+    if rng.random() < 0.5:
+        layers.append(pick(rng, nn.Softmax(1), nn.LogSoftmax(-1), nn.Sigmoid(), nn.Flatten(0)))
+    if odd and rng.random() < 0.2:
+        layers.append(oddity())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = nn.Sequential(*(x.double() if rng.random() < 0.98 else x for x in layers))
+    linears = [m for m in module.modules() if type(m) is nn.Linear]
+    change = rng.random() if odd else 1
+    if change < 0.03:
+        linears[-1].weight = linears[0].weight
+    elif change < 0.06:
+        linears[-1].register_forward_hook(lambda m, given, out: out + 1)
+    elif change < 0.09:
+        linears[-1].forward = lambda x: x
+    elif change < 0.12:
+        linears[0].bias = None
+    return torch_calls(module, d, rng)
+
+
+def torch_class(rng):
+    """A class whose forward is a random list of what people write, and of what they should not."""
+    torch = pytest.importorskip("torch")
+    nn, F = torch.nn, torch.nn.functional
+    d = width = int(rng.integers(1, 5))
+    odd = rng.random() < 0.5
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts, self.plan = nn.ModuleList(), []
+            self.register_buffer("shift", torch.ones(()))
+
+        def forward(self, x, scale=None, twice: bool = False):
+            for step in self.plan:
+                x = step(self, x)
+            return x if scale is None and not twice else 2 * x
+
+    net = Net()
+
+    def fc_(k, m, bias=True):
+        part = nn.Linear(k, m, bias=bias)
+        net.parts.append(part)
+        at = len(net.parts) - 1
+        return lambda s, x: s.parts[at](x)
+
+    def block(k):
+        part = nn.Sequential(nn.Linear(k, k), pick(rng, nn.ReLU, nn.Tanh, nn.GELU)())
+        net.parts.append(part)
+        at = len(net.parts) - 1
+        return pick(
+            rng,
+            lambda s, x: x + s.parts[at](x),
+            lambda s, x: torch.add(s.parts[at](x), x),
+            lambda s, x: s.parts[at](x).add_(x),
+        )
+
+    phis = [
+        lambda s, x: F.relu(x),
+        lambda s, x: torch.relu(x),
+        lambda s, x: x.relu(),
+        lambda s, x: x.relu_(),
+        lambda s, x: F.relu(x, inplace=True),
+        lambda s, x: torch.tanh(x),
+        lambda s, x: x.sigmoid(),
+        lambda s, x: F.gelu(x),
+        lambda s, x: F.silu(x),
+        lambda s, x: F.softplus(x),
+        lambda s, x: F.leaky_relu(x),
+        lambda s, x: F.elu(x),
+    ]
+    odds = [
+        lambda s, x: F.gelu(x, approximate="tanh"),
+        lambda s, x: F.leaky_relu(x, 0.3),
+        lambda s, x: F.elu(x, alpha=0.5),
+        lambda s, x: F.softplus(x, 2.0),
+        lambda s, x: F.dropout(x, 0.5, s.training),
+        lambda s, x: F.dropout(x),
+        lambda s, x: x + x,
+        lambda s, x: 2 * x,
+        lambda s, x: x + s.shift,
+        lambda s, x: x * torch.sigmoid(x),
+        lambda s, x: x - x.mean(0),
+        lambda s, x: torch.flatten(x, 0).reshape(x.shape),
+        lambda s, x: x.view(-1, 2 * x.shape[1]).view(-1, x.shape[1]) if len(s.plan) else x,
+        lambda s, x: x.reshape(x.size(1), -1),
+        lambda s, x: x.view(x.size(0), -1),
+        lambda s, x: x.view(-1, width),
+        lambda s, x: x.reshape(x.shape[0], -1),
+        lambda s, x: x.softmax(0),
+        lambda s, x: x.T,
+        lambda s, x: x if x.sum() > 0 else -x,
+        lambda s, x: -x if isinstance(x, torch.Tensor) else x,
+        lambda s, x: x + torch.relu(x),
+        lambda s, x: torch.relu_(x) + x,
+        lambda s, x: (torch.relu_(x), x)[1],
+        lambda s, x: x.clamp(min=0),
+        lambda s, x: x.squeeze(-1),
+        lambda s, x: x.float().double(),
+        lambda s, x: s.parts[0](x),
+        lambda s, x: F.linear(x, s.parts[0].weight),
+        lambda s, x: F.normalize(x),
+        lambda s, x: x[:, [0]],
+        lambda s, x: x + torch.randn(1, dtype=x.dtype),
+        lambda s, x: torch.cat([x, x], 1),
+    ]
+    plan = net.plan
+    if rng.random() < 0.5:
+        flat = [lambda s, x: x.view(x.size(0), -1), lambda s, x: torch.flatten(x, 1)]
+        flat += [lambda s, x: x.view(-1, d), lambda s, x: x.flatten(start_dim=1)]
+        plan.append(pick(rng, *flat))
+    residual = rng.random() < 0.3
+    for _ in range(int(rng.integers(0, 4))):
+        above = width if residual else int(rng.integers(1, 5))
+        if residual and rng.random() < 0.9:
+            plan.append(block(width))
+        else:
+            plan += [fc_(width, above), pick(rng, *phis)]
+        width = above
+        if odd and rng.random() < 0.3:
+            plan.append(pick(rng, *odds))
+    out = int(rng.integers(1, 4))
+    plan.append(fc_(width, out))
+    ends = [lambda s, x: F.log_softmax(x, dim=1), lambda s, x: torch.softmax(x, -1)]
+    ends += [lambda s, x: torch.sigmoid(x), lambda s, x: x.squeeze(-1), lambda s, x: x.flatten()]
+    if rng.random() < 0.5:
+        plan.append(pick(rng, *ends))
+    if odd and rng.random() < 0.2:
+        plan.append(pick(rng, *odds))
+    width = out
+    module = net.double()
+    module = module.eval() if rng.random() < 0.7 else module
+    if rng.random() < 0.2:
+        module = nn.Sequential(module, *([nn.Softmax(1)] if rng.random() < 0.3 else []))
+    return torch_calls(module, d, rng)
+
+
+def torch_calls(module, d, rng):
+    import torch
+
+    torch.manual_seed(int(rng.integers(2**31)))
+    with torch.no_grad():
+        for p in module.parameters():
+            p.copy_(torch.randn_like(p))
+    for m in module.modules():
+        if isinstance(m, torch.nn.BatchNorm1d):
+            m.running_mean.uniform_()
+            m.running_var.uniform_(0.5, 1.5)
+
+    def outputs(X):
+        kept = [b.clone() for b in module.buffers()]
+        dtypes = {p.dtype for p in module.parameters()}
+        if dtypes == {torch.float32}:
+            outputs.tolerance = 1e-3
+            X = X.astype(np.float32)
+        with torch.no_grad():
+            found = module(torch.from_numpy(np.array(X))).numpy()
+            for b, k in zip(module.buffers(), kept):
+                b.copy_(k)
+        return found
+
+    def hessian(X, v, end, Y):
+        """H v of the loss that `loss_of` names, by double backward, in ``module.parameters()``."""
+        parts = list(module.parameters())
+        f = module(torch.from_numpy(X)).reshape(Y.shape)
+        y = torch.from_numpy(Y)
+        loss = {
+            "plain": lambda: ((f - y) ** 2).mean(),
+            "softmax": lambda: -(y * f.log()).sum(1).mean(),
+            "log_softmax": lambda: -(y * f).sum(1).mean(),
+            "sigmoid": lambda: -(y * f.log() + (1 - y) * (1 - f).log()).mean(),
+        }[end]()
+        g = torch.autograd.grad(loss, parts, create_graph=True, materialize_grads=True)
+        inner = torch.cat([p.reshape(-1) for p in g]) @ torch.from_numpy(v)
+        Hv = torch.autograd.grad(inner, parts, materialize_grads=True)
+        return torch.cat([p.reshape(-1) for p in Hv]).numpy()
+
+    return (lambda: fc.from_torch(module)), outputs, hessian, d
+
+
+def torch_export(rng):
+    """What torch's exporter writes of a stack that it can write."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    maker = pick(rng, torch_stack, torch_class)
+    convert, outputs, _, d = maker(rng)
+    module = convert.__closure__[0].cell_contents
+    path = io.BytesIO()
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            axes = {"dynamic_axes": {"x": {0: "N"}}} if rng.random() < 0.7 else {}
+            rows = torch.zeros(6, d, dtype=torch.float64)
+            modes = {m: m.training for m in module.modules()}
+            torch.onnx.export(
+                module, (rows,), path, dynamo=False, input_names=["x"],
+                opset_version=int(rng.integers(13, 19)),
+                training=torch.onnx.TrainingMode.PRESERVE, **axes,
+            )  # fmt: skip
+            for m, mode in modes.items():
+                m.training = mode
+        outputs(np.zeros((6, d)))
+    except Exception:  # not ours
+        return None
+    outputs.tolerance = 2e-6  # a cast to float32 and back is no other function
+    return (lambda: fc.from_onnx(path.getvalue())), outputs, None, d
+
+
+# --- ONNX
+
+
+def onnx_graph(rng):
+    """A graph of nodes with any of their attributes, in any opset from 7 on."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+    from onnx.reference import ReferenceEvaluator
+
+    opset = int(rng.integers(7, onnx.defs.onnx_opset_version() + 1))
+    d = width = int(rng.integers(1, 5))
+    odd = rng.random() < 0.5
+    kind = np.float64 if rng.random() < 0.7 else np.float32
+    elem = TensorProto.DOUBLE if kind is np.float64 else TensorProto.FLOAT
+    nodes, arrays, at = [], {}, "x"
+
+    def name(stem):
+        return f"{stem}{len(nodes)}_{len(arrays)}"
+
+    def constant(value, dtype=kind):
+        key, value = name("c"), np.asarray(value, dtype)
+        if rng.random() < 0.1:
+            nodes.append(
+                helper.make_node("Constant", [], [key], value=numpy_helper.from_array(value))
+            )
+        else:
+            arrays[key] = value
+        if rng.random() < 0.05 and value.ndim:
+            same = key + "i"
+            nodes.append(helper.make_node("Identity", [key], [same]))
+            return same
+        return key
+
+    def add(op, inputs, **attributes):
+        nonlocal at
+        at = name(op.lower())
+        nodes.append(helper.make_node(op, inputs, [at], **attributes))
+        return at
+
+    def shape(*dims):
+        return constant(dims, np.int64)
+
+    def linear(above):
+        nonlocal width
+        W = rng.standard_normal((width, above))
+        b = rng.standard_normal(pick(rng, (above,), (1, above), (), (1,)) if odd else (above,))
+        if rng.random() < 0.5:
+            transB, at_, key = int(rng.integers(2)), at, None
+            key = constant(W.T if transB else W)
+            more = {"transB": transB} if transB or rng.random() < 0.5 else {}
+            if odd:
+                more["alpha"], more["beta"] = pick(rng, 1.0, 0.5, 2.0), pick(rng, 1.0, 0.5, -1.0)
+                if rng.random() < 0.05:
+                    more["transA"] = 1
+            rest = [constant(b)] if opset < 11 or rng.random() < 0.9 else []
+            add("Gemm", [at_, key, *rest], **more)
+        else:
+            add("MatMul", [at, constant(W)])
+            pair = [at, constant(b)]
+            add("Add", pair if rng.random() < 0.5 else pair[::-1])
+        width = above
+
+    def phi():
+        before = at
+        which = rng.integers(9)
+        if which == 0:
+            s = add("Sigmoid", [before])
+            add("Mul", [before, s] if rng.random() < 0.5 else [s, before])
+        elif which == 1:
+            root = pick(rng, np.sqrt(2), np.sqrt(2), 1.0, 1.414) if odd else np.sqrt(2)
+            e = add("Erf", [add("Div", [before, constant(root)])]) if opset >= 9 else before
+            p = add("Add", [e, constant(1.0)])
+            q = add("Mul", [before, p])
+            add("Mul", [q, constant(0.5)])
+        elif which == 2:
+            add("LeakyRelu", [before], **({"alpha": pick(rng, 0.01, 0.2)} if odd else {}))
+        elif which == 3:
+            add("Elu", [before], **({"alpha": pick(rng, 1.0, 0.2)} if odd else {}))
+        elif which == 4 and opset >= 20:
+            add("Gelu", [before], **({"approximate": pick(rng, "none", "tanh")} if odd else {}))
+        else:
+            add(pick(rng, "Relu", "Tanh", "Sigmoid", "Softplus"), [before])
+
+    def oddity():
+        nonlocal width
+        before, k = at, width
+        vector = rng.uniform(0.5, 2, pick(rng, (k,), (1, k), (), (1, 1), (6, 1), (1, 1, k)))
+        which = rng.integers(18)
+        if which == 0:
+            add("Flatten", [before], **pick(rng, {}, {"axis": 0}, {"axis": 1}, {"axis": -1}))
+        elif which == 1:
+            to = pick(rng, (-1, k), (0, -1), (-1, 2 * k), (6, -1), (-1,), (1, -1), (k, -1), (0, k))
+            zero = {"allowzero": 1} if opset >= 14 and rng.random() < 0.1 else {}
+            add("Reshape", [before, shape(*to)], **zero)
+        elif which == 2:
+            add("Identity", [before])
+        elif which == 3:
+            to = pick(rng, elem, elem, TensorProto.FLOAT, TensorProto.INT32)
+            add("Cast", [add("Cast", [before], to=to)], to=elem)
+        elif which == 4:
+            axis = pick(rng, {}, {"axis": 0}, {"axis": 1}, {"axis": -1})
+            add(pick(rng, "Softmax", "LogSoftmax"), [before], **axis)
+        elif which == 5:
+            add("Transpose", [before], **pick(rng, {}, {"perm": [0, 1]}))
+        elif which == 6:
+            more = [constant(0.5), constant(bool(rng.integers(2)), bool)] if opset >= 12 else []
+            add("Dropout", [before, *more])
+        elif which == 7:
+            parts = [constant(rng.uniform(0.5, 2, k)) for _ in range(4)]
+            add("BatchNormalization", [before, *parts], epsilon=pick(rng, 1e-5, 1e-2))
+        elif which == 8:
+            low = [constant(0.0)] if opset >= 11 else []
+            add("Clip", [before, *low], **({} if low else {"min": 0.0}))
+        elif which == 9:
+            pair = [before, constant(vector)]
+            op = pick(rng, "Add", "Sub", "Mul", "Div")
+            add(op, pair if rng.random() < 0.6 else pair[::-1])
+        elif which == 10:
+            add(pick(rng, "Add", "Mul"), [before, before])
+        elif which == 11:
+            add("Concat", [before, before], axis=pick(rng, 0, 1))
+        elif which == 12:
+            add("Sum", [before, constant(np.ones(k))])
+        elif which == 13:
+            axes = {"axes": [pick(rng, 0, 1)]} if opset < 13 else {}
+            add("Squeeze", [before, shape(pick(rng, 0, 1))] if opset >= 13 else [before], **axes)
+        elif which == 14:  # a skip
+            linear(k)
+            phi()
+            add(pick(rng, "Add", "Sum"), [before, at] if rng.random() < 0.5 else [at, before])
+        elif which == 15:
+            add("Add", [before, constant(rng.integers(-3, 3, k), np.int64)])
+        elif which == 16:
+            add("Neg", [before])
+        else:
+            add("Add", [before, add("Tanh", [before])])
+
+    skips = rng.random() < 0.2
+    if odd and rng.random() < 0.3:
+        oddity()
+    for _ in range(int(rng.integers(0, 4))):
+        before, k = at, width
+        linear(width if skips else int(rng.integers(1, 5)))
+        if odd and rng.random() < 0.3:
+            oddity()
+        phi()
+        if skips and width == k:
+            add("Add", [before, at] if rng.random() < 0.5 else [at, before])
+        if odd and rng.random() < 0.3:
+            oddity()
+    linear(int(rng.integers(1, 4)))
+    if rng.random() < 0.4:
+        add(pick(rng, "Softmax", "LogSoftmax", "Sigmoid"), [at])
+    if odd and rng.random() < 0.3:
+        oddity()
+    dims = pick(rng, [None, d], [None, d], ["N", None], [6, d], [None, d, 1], [None, 1, d], [d])
+    dims = dims if odd else [None, d]
+    graph = helper.make_graph(
+        nodes,
+        "audit",
+        [helper.make_tensor_value_info("x", elem, dims)],
+        [helper.make_tensor_value_info(at, elem, None)],
+        [numpy_helper.from_array(a, key) for key, a in arrays.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+
+    def outputs(X):
+        rows = X.astype(kind)
+        if len(dims) == 3:
+            rows = rows.reshape(len(X), *[1 if n == 1 else -1 for n in dims[1:]])
+        rows = rows[0] if len(dims) == 1 else rows
+        if opset < 14 and any(node.op_type == "BatchNormalization" for node in nodes):
+            runtime = pytest.importorskip("onnxruntime")  # the reference has it train always
+            proto.ir_version = min(proto.ir_version, 10)
+            session = runtime.InferenceSession(proto.SerializeToString())
+            return session.run(None, {"x": rows})[0]
+        return np.asarray(ReferenceEvaluator(proto).run(None, {"x": rows})[0])
+
+    outputs.tolerance = 2e-6 if kind is np.float64 else 1e-3  # its erf and attributes are float32's
+    outputs.proto, outputs.kind = proto, kind
+    return (lambda: fc.from_onnx(proto)), outputs, None, d
+
+
+# --- Keras, Flax, scikit-learn
+
+
+def keras_model(rng):
+    """A Sequential or functional model of Dense layers and of what stands between them."""
+    for backend in ("jax", "torch"):
+        with contextlib.suppress(ImportError):
+            __import__(backend)
+            os.environ.setdefault("KERAS_BACKEND", backend)
+            break
+    keras = pytest.importorskip("keras")
+    layers, d = keras.layers, int(rng.integers(1, 5))
+    odd = rng.random() < 0.5
+    names = ["relu", "tanh", "sigmoid", "softplus", "silu", "gelu", "elu", "linear", "swish"]
+
+    def relu(x):
+        return keras.ops.clip(x, 0, 0.5)
+
+    class Mine(layers.Dense):
+        def call(self, x, **more):
+            return 2 * super().call(x, **more)
+
+    odds = [
+        lambda: layers.LeakyReLU(negative_slope=pick(rng, 0.01, 0.3)),
+        lambda: layers.ReLU(max_value=pick(rng, None, 0.3)),
+        lambda: layers.ReLU(negative_slope=0.1),
+        lambda: layers.ELU(alpha=pick(rng, 1.0, 0.5)),
+        lambda: layers.Flatten(),
+        lambda: layers.Dropout(0.5),
+        lambda: layers.BatchNormalization(),
+        lambda: layers.Dense(2, activation=relu),
+        lambda: layers.Dense(2, activation="leaky_relu"),
+        lambda: layers.Activation(keras.activations.gelu),
+        lambda: layers.Activation(relu),
+        lambda: layers.Softmax(axis=pick(rng, -1, 1)),
+        lambda: Mine(2),
+        lambda: layers.Reshape((-1, 1)),
+        lambda: layers.Rescaling(0.5),
+        lambda: layers.PReLU(),
+        lambda: layers.Activation("hard_sigmoid"),
+        lambda: keras.Sequential([layers.Dense(2, activation="tanh"), layers.Dropout(0.1)]),
+    ]
+    shape = pick(rng, (d,), (d,), (d,), (d, 1), (1, d)) if odd else (d,)
+    stack = [keras.Input(shape)]
+    for _ in range(int(rng.integers(0, 3))):
+        one = layers.Dense(int(rng.integers(1, 5)), activation=pick(rng, *names))
+        stack.append(one)
+        if odd and rng.random() < 0.5:
+            stack.append(pick(rng, *odds)())
+    stack.append(layers.Dense(int(rng.integers(1, 4)), activation=pick(rng, None, "softmax")))
+    try:
+        if rng.random() < 0.3:
+            x = before = stack[0]
+            for one in stack[1:]:
+                before, x = x, one(x)
+                if odd and before.shape == x.shape and rng.random() < 0.3:
+                    x = layers.Add()([before, x])
+            model = keras.Model(stack[0], x)
+        else:
+            model = keras.Sequential(stack)
+    except Exception:  # shapes that do not fit
+        return None
+    for w in model.trainable_weights:
+        w.assign(rng.standard_normal(w.shape))
+
+    def outputs(X):
+        rows = X.astype(np.float32).reshape(len(X), *shape)
+        return np.asarray(keras.ops.convert_to_numpy(model(rows, training=False)))
+
+    outputs.tolerance = 1e-3
+    return (lambda: fc.from_keras(model)), outputs, None, d
+
+
+def flax_net(rng):
+    """A Flax network, its parameters and the activations that it has."""
+    nn = pytest.importorskip("flax.linen")
+    import jax
+
+    names = ["relu", "tanh", "sigmoid", "softplus", "silu", "elu", "leaky_relu"]
+    phis = [pick(rng, *names) for _ in range(int(rng.integers(0, 4)))]
+    widths, d = [int(rng.integers(1, 5)) for _ in (*phis, 0)], int(rng.integers(1, 5))
+    odd = pick(rng, "LayerNorm", "named", "BatchNorm", "", "", "")
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            for i, width in enumerate(widths):
+                known = {"name": f"{'abcd'[3 - i]}_layer"} if odd == "named" else {}
+                x = nn.Dense(width, **known)(x)
+                if i < len(phis):
+                    if odd in ("LayerNorm", "BatchNorm"):
+                        more = {"use_running_average": True} if odd == "BatchNorm" else {}
+                        x = getattr(nn, odd)(**more)(x)
+                    x = getattr(jax.nn, phis[i])(x)
+            return x
+
+    net = Net()
+    given = net.init(jax.random.key(int(rng.integers(2**31))), np.zeros((1, d)))
+    given = jax.tree_util.tree_map(lambda a: rng.standard_normal(a.shape).astype(a.dtype), given)
+    given = jax.tree_util.tree_map(abs, given) if odd == "BatchNorm" else given
+
+    def outputs(X):
+        return np.asarray(net.apply(given, X.astype(np.float32)))
+
+    outputs.tolerance = 1e-3
+    activation = pick(rng, phis, [getattr(jax.nn, phi) for phi in phis])
+    return (lambda: fc.from_jax(given, activation)), outputs, None, d
+
+
+def sklearn_net(rng):
+    """A fitted net of scikit-learn, in a pipeline or not, whose settings may change afterwards."""
+    neural = pytest.importorskip("sklearn.neural_network")
+    from sklearn import decomposition, preprocessing
+    from sklearn.pipeline import make_pipeline
+
+    d, classes = int(rng.integers(1, 5)), int(rng.integers(0, 4))
+    X = rng.standard_normal((12, d))
+    y = X @ rng.standard_normal((d, 2)) if classes in (0, 1) else np.arange(12) % classes
+    kind = neural.MLPClassifier if classes > 1 else neural.MLPRegressor
+    phi = pick(rng, "identity", "logistic", "tanh", "relu")
+    est = kind(hidden_layer_sizes=(3,) * int(rng.integers(1, 3)), activation=phi, max_iter=1)
+    steps = [
+        preprocessing.StandardScaler(),
+        preprocessing.RobustScaler(),
+        preprocessing.MinMaxScaler(clip=bool(rng.integers(2))),
+        preprocessing.MaxAbsScaler(),
+        decomposition.PCA(),
+        preprocessing.PolynomialFeatures(2),
+        preprocessing.Normalizer(),
+    ]
+    whole = make_pipeline(*(pick(rng, *steps) for _ in range(int(rng.integers(0, 3)))), est)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        whole.fit(X, y)
+    if rng.random() < 0.2:
+        est.activation = pick(rng, "tanh", "relu")
+    if rng.random() < 0.2 and type(whole[0]).__name__ == "StandardScaler":
+        whole[0].with_std = whole[0].with_mean = False
+
+    def outputs(X):
+        if classes > 1:
+            p = whole.predict_proba(X)
+            return p if classes > 2 else p[:, 1:]
+        return whole.predict(X)
+
+    return (lambda: fc.from_sklearn(whole)), outputs, None, d
+
+
+# --- the audit
+
+MAKERS = {
+    maker.__name__: maker
+    for maker in (
+        torch_stack,
+        torch_class,
+        torch_export,
+        onnx_graph,
+        keras_model,
+        flax_net,
+        sklearn_net,
+    )
+}
+
+
+def examine(maker, seed):
+    """ "read", "refused" or "none" for one network; an AssertionError where it was misread."""
+    rng = np.random.default_rng([seed, *map(ord, maker)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = MAKERS[maker](rng)
+    if made is None:
+        return "none"
+    convert, outputs, hessian, d = made
+    X = rng.standard_normal((6, d))
+    told = []
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            model, theta = convert()
+    except ValueError as error:
+        assert "\n" not in str(error) and len(str(error)) < 700, str(error)
+        return "refused"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            theirs = outputs(X)
+        except Exception as error:
+            if "NOT_IMPLEMENTED" in str(error):  # a kernel that onnxruntime lacks
+                return "none"
+            raise AssertionError(f"read, and the source fails: {error}") from None
+        ours = model.predict(theta, X.astype(model.dtype))
+        assert theirs.size == ours.size, f"{ours.shape} for {theirs.shape}"
+        theirs = theirs.reshape(ours.shape).astype(np.float64)
+        gaps = {}
+        for end, turned in ENDS.items():
+            f = turned(ours.astype(np.float64))
+            with np.errstate(all="ignore"):
+                gaps[end] = np.abs(f - theirs).max() / (1 + np.abs(f).max())
+        end = min(gaps, key=gaps.get)
+        assert gaps[end] <= getattr(outputs, "tolerance", 1e-8), (gaps, model)
+        if (
+            hessian is None
+            or model.dtype == np.float32
+            or any("n is" in str(w.message) for w in told)
+            or seed % 4
+        ):
+            return "read"
+        Y = rng.random(ours.shape)
+        Y /= Y.sum(1, keepdims=True)
+        loss = {"plain": "mse", "sigmoid": "binary_cross_entropy"}.get(end, "cross_entropy")
+        y = Y if loss != "binary_cross_entropy" else np.round(Y)
+        H, v = fc.Objective(model, X, y, loss).hessian(theta), rng.standard_normal(model.n_params)
+        try:
+            products = hessian(X, v, end, y)
+        except RuntimeError as error:  # torch's own, which cannot differentiate some of these
+            assert "inplace" in str(error)
+            return "read"
+        gap = np.linalg.norm(H @ v - products)
+        assert gap <= 1e-6 * (1 + np.linalg.norm(H @ v)), f"Hessian off by {gap:.1g}, {model}"
+    return "read"
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_random_networks(maker):
+    few = {"torch_export": 12, "keras_model": 20, "flax_net": 15, "onnx_graph": 150}
+    found = [examine(maker, seed) for seed in range(few.get(maker, 60))]
+    assert "read" in found
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("maker", MAKERS)
+def test_many_random_networks(maker):
+    """The share of a maker in `FASTCURV_AUDIT` networks, 20 000 unless it says otherwise."""
+    wrong, counts = [], {"read": 0, "refused": 0, "none": 0}
+    for seed in range(1000, 1000 + int(SHARE[maker] * LONG)):
+        try:
+            counts[examine(maker, seed)] += 1
+        except Exception as error:
+            wrong.append((seed, f"{type(error).__name__}: {error}"))
+    assert not wrong and min(counts["read"], counts["refused"]) > 0, (counts, wrong[:20])

@@ -13,6 +13,10 @@ as they are. That map is an isometry, so the Hessian of that net, its first b sc
 Hessian here in orthonormal coordinates, and the engine multiplies it as any other.
 
 What is left out of A has a norm below ``max(N, in) eps ||X||``: rounding of X itself.
+
+*At a kink* rounding decides on a slope: a row of zeros under biases of 0 gives z = 0, and in other
+coordinates 1e-17. Where some z of relu, leaky_relu or elu is that small, products are made of the
+state and the slopes of the rows as given, and only the first layer's part of a vector is turned.
 """
 
 from __future__ import annotations
@@ -21,15 +25,21 @@ from typing import Any
 
 import numpy as np
 
+from .._engine import activate
 from ..memo import kept_with
 from ..protocols import Array
+from ..rounding.arithmetic import KINKED
 from ..singular import svd
 from .coordinates import InCoordinates
 from .mlp import MLP
+from .row_passes import RowState
 from .sample_layers import Reflectors
+from .sample_space import SampleSpace
 
 SAVED = 0.3  # of the parameters, from which the rotation is made without being asked for ...
 LEAST = 10_000  # ... where there are as many
+AT_ZERO = 4.0  # eps times the sizes of its terms: a z up to this may have either sign
+BLOCK = 4096  # rows whose z are looked at together
 
 
 class Rotation:
@@ -96,7 +106,7 @@ class Rotation:
 
 @kept_with
 def _made(whole: Any) -> tuple[Rotation, Any]:
-    """The rotation, and the operator of the smaller net."""
+    """The rotation, and the operator of the smaller net, or in words why there is none."""
     ob, m = whole.objective, whole.objective.model
     joint = m.bias and (ob.l2_biases or not ob.l2)
     turn = Rotation(ob.X, joint)
@@ -109,10 +119,7 @@ def _made(whole: Any) -> tuple[Rotation, Any]:
         m.batch_norm,
     )
     if small.skips != m.skips or (m.skips and m.skips[0]):
-        raise ValueError(
-            "space is 'inputs' for a net whose first layer has a skip, or would have one; "
-            "wanted 'parameters'"
-        )
+        return turn, "a net whose first layer has a skip, or would have one"
     other = type(ob)(
         small,
         turn.features.astype(m.dtype),
@@ -130,7 +137,39 @@ def _made(whole: Any) -> tuple[Rotation, Any]:
     b = turn.s * b if joint and b is not None else b
     theta = small.flatten([(W, b, *layers[0][2:]), *layers[1:]])
     make = {"hessian": "hessian", "ggn": "ggn", "fisher": "empirical_fisher"}[whole.kind]
-    return turn, getattr(other, make)(theta)
+    operator = getattr(other, make)(theta)
+    if keeps_sides(ob, whole.theta, other, theta):
+        return turn, operator
+    if m.batch_norm:
+        return turn, "a model with batch normalisation and a pre-activation on a kink"
+    state = RowState(ob, whole.theta, whole._plan)
+    state.a[0] = other.X
+    return turn, SampleSpace(operator, [False] * len(m.shapes), state)
+
+
+def keeps_sides(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
+    """Whether no z of a kinked unit is within rounding of 0, nor on the other side of it in another
+    objective's coordinates.
+    """
+    m = ob.model
+    kinked = [l for l, name in enumerate(m.activation) if name in KINKED]
+    layers, eps = m.unflatten(theta), float(np.finfo(m.dtype).eps)
+    step = len(ob.X) if m.batch_norm else BLOCK
+    for start in range(0, len(ob.X) if kinked else 0, step):
+        X, F = ob.X[start : start + step], other.X[start : start + step]
+        zs, others = m.preactivations(theta, X), other.model.preactivations(turned, F)
+        below = X
+        for l, (z, z_turned) in enumerate(zip(zs[:-1], others)):
+            if l in kinked and ((z > 0) != (z_turned > 0)).any():
+                return False
+            if l in kinked and not m.batch_norm:
+                W, b = layers[l]
+                sizes = np.abs(below) @ np.abs(W).T + (0 if b is None else np.abs(b))
+                if (np.abs(z) <= AT_ZERO * eps * sizes).any():
+                    return False
+            above = activate(m.activation[l], z)
+            below = above + below if m.skips[l] else above
+    return True
 
 
 class InputSpace(InCoordinates):
@@ -152,10 +191,12 @@ class InputSpace(InCoordinates):
     space = "inputs"
 
     def __init__(self, whole: Any) -> None:
+        why = refusal(whole)
+        if why:
+            raise ValueError(f"space is 'inputs' for {why}; wanted 'parameters'")
         self.whole, self.n, self.n_products = whole, whole.shape[0], 0
         self.turn, self.small = _made(whole)
-        model = self.small.objective.model
-        self.out, self.inputs = model.shapes[0]
+        self.out, self.inputs = whole.objective.model.sizes[1], self.turn.features.shape[1]
         self.first = self.out * self.inputs  # numbers of W1; then those of b1 and all the rest
         self.hollow = self.first if self.turn.hollow else 0  # of them stand for nothing
         m = self.small.shape[0] - self.hollow
@@ -209,6 +250,12 @@ class InputSpace(InCoordinates):
             if self.turn.joint:
                 row[self.out * k + unit] = y[k]
         return out
+
+
+def refusal(whole: Any) -> str:
+    """Why there is no such form, or nothing."""
+    operator = _made(whole)[1]
+    return operator if isinstance(operator, str) else ""
 
 
 def shrinks(ob: Any) -> bool:

@@ -120,6 +120,8 @@ def _made(whole: Any) -> tuple[Rotation, Any]:
     )
     if small.skips != m.skips or (m.skips and m.skips[0]):
         return turn, "a net whose first layer has a skip, or would have one"
+    if turn.hollow and small.n_params == m.sizes[1]:
+        return turn, "rows of zeros and one layer without biases, whose products reach nothing"
     other = type(ob)(
         small,
         turn.features.astype(m.dtype),

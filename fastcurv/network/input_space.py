@@ -15,8 +15,10 @@ Hessian here in orthonormal coordinates, and the engine multiplies it as any oth
 What is left out of A has a norm below ``max(N, in) eps ||X||``: rounding of X itself.
 
 *At a kink* rounding decides on a slope: a row of zeros under biases of 0 gives z = 0, and in other
-coordinates 1e-17. Where some z of relu, leaky_relu or elu is that small, products are made of the
-state and the slopes of the rows as given, and only the first layer's part of a vector is turned.
+coordinates 1e-17. Where some z of relu, leaky_relu or elu is that small, where z are so large that
+their rounding moves them along a curve, and for the Fisher, which near a fit is rounding squared,
+products are made of the state of the rows as given, and only the first layer's part of a vector is
+turned (`same_state`).
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ from .sample_space import SampleSpace
 SAVED = 0.3  # of the parameters, from which the rotation is made without being asked for ...
 LEAST = 10_000  # ... where there are as many
 AT_ZERO = 4.0  # eps times the sizes of its terms: a z up to this may have either sign
+APART = 1e-8  # `Rotation.off` from which the bias is not turned with W
+FAR = 1e3  # the size of a z's terms, from which its rounding is no longer that of a curve's
 BLOCK = 4096  # rows whose z are looked at together
 
 
@@ -53,6 +57,8 @@ class Rotation:
         What the bias is multiplied by.
     dropped : int
         Dimensions of a row of (W1, b1) that nothing depends on.
+    off : float
+        What a column is from the constant ``s 1`` by, over s: large beside columns of X that are.
     """
 
     def __init__(self, X: Array, joint: bool) -> None:
@@ -68,9 +74,12 @@ class Rotation:
         if joint:
             y = (left[:, :rank].sum(axis=0) / sizes[:rank])[:, None]  # ones = L Z y
             turned = Reflectors(y.T)  # its first column is y / ||y|| or minus that
-            self.s = float(turned.L[0, 0]) / float(np.vdot(y, y))
+            with np.errstate(all="ignore"):  # of a column of ones that is lost in rounding
+                self.s = float(turned.L[0, 0] / np.vdot(y, y))
             Z = turned.right(Z)
             self.z0, Z = Z[:, :1], Z[:, 1:]
+            with np.errstate(all="ignore"):
+                self.off = float(np.abs(L @ self.z0 / self.s - 1).max())
         self.Z = Z if Z.shape[1] else np.zeros((r, 1))
         self.hollow = not Z.shape[1]  # the one feature stands for nothing
         self.features = np.ascontiguousarray(L @ self.Z)
@@ -110,6 +119,8 @@ def _made(whole: Any) -> tuple[Rotation, Any]:
     ob, m = whole.objective, whole.objective.model
     joint = m.bias and (ob.l2_biases or not ob.l2)
     turn = Rotation(ob.X, joint)
+    if joint and not turn.off <= APART:
+        turn, joint = Rotation(ob.X, False), False
     small = MLP(
         (turn.features.shape[1], *m.sizes[1:]),
         m.activation,
@@ -140,37 +151,38 @@ def _made(whole: Any) -> tuple[Rotation, Any]:
     theta = small.flatten([(W, b, *layers[0][2:]), *layers[1:]])
     make = {"hessian": "hessian", "ggn": "ggn", "fisher": "empirical_fisher"}[whole.kind]
     operator = getattr(other, make)(theta)
-    if keeps_sides(ob, whole.theta, other, theta):
+    if whole.kind != "fisher" and same_state(ob, whole.theta, other, theta):
         return turn, operator
-    if m.batch_norm:
+    if m.batch_norm:  # which has no Fisher
         return turn, "a model with batch normalisation and a pre-activation on a kink"
     state = RowState(ob, whole.theta, whole._plan)
     state.a[0] = other.X
     return turn, SampleSpace(operator, [False] * len(m.shapes), state)
 
 
-def keeps_sides(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
-    """Whether no z of a kinked unit is within rounding of 0, nor on the other side of it in another
-    objective's coordinates.
+def same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
+    """Whether rounding in another objective's coordinates leaves the state what it is: no z of a
+    kinked unit is within rounding of 0 or on the other side of it, none of a curved one, or of a
+    loss that is no square, so large that rounding moves it along the curve.
     """
-    m = ob.model
-    kinked = [l for l, name in enumerate(m.activation) if name in KINKED]
+    m, names = ob.model, (*ob.model.activation[: len(ob.model.shapes) - 1], ob.loss)
     layers, eps = m.unflatten(theta), float(np.finfo(m.dtype).eps)
+    straight = set(names) <= {"identity", "mse"}
     step = len(ob.X) if m.batch_norm else BLOCK
-    for start in range(0, len(ob.X) if kinked else 0, step):
-        X, F = ob.X[start : start + step], other.X[start : start + step]
-        zs, others = m.preactivations(theta, X), other.model.preactivations(turned, F)
-        below = X
-        for l, (z, z_turned) in enumerate(zip(zs[:-1], others)):
-            if l in kinked and ((z > 0) != (z_turned > 0)).any():
+    for start in range(0, 0 if straight else len(ob.X), step):
+        below, F = ob.X[start : start + step], other.X[start : start + step]
+        zs, others = m.preactivations(theta, below), other.model.preactivations(turned, F)
+        for l, (name, z, z_turned) in enumerate(zip(names, zs, others)):
+            if name in KINKED and ((z > 0) != (z_turned > 0)).any():
                 return False
-            if l in kinked and not m.batch_norm:
-                W, b = layers[l]
-                sizes = np.abs(below) @ np.abs(W).T + (0 if b is None else np.abs(b))
-                if (np.abs(z) <= AT_ZERO * eps * sizes).any():
-                    return False
-            above = activate(m.activation[l], z)
-            below = above + below if m.skips[l] else above
+            W, b = layers[l][:2]
+            sizes = np.abs(below) @ np.abs(W).T + (0 if b is None else np.abs(b))
+            least = AT_ZERO * eps * sizes - np.abs(z) if name in KINKED else sizes - FAR
+            if name not in ("identity", "mse") and not m.batch_norm and (least >= 0).any():
+                return False
+            if l < len(names) - 1:
+                above = activate(name, z)
+                below = above + below if m.skips[l] else above
     return True
 
 

@@ -394,7 +394,7 @@ def test_state_is_the_one_of_the_products(residual, dtype, layout, rng):
                        dtype=dtype)  # fmt: skip
         X, y = rng.standard_normal((601, 5)), rng.integers(3, size=601)
         with laid_out(*LAYOUTS[layout]):
-            for memory in (None, 200_000):
+            for memory in (None, 600_000):
                 ob = fc.Objective(model, X, y, memory=memory)
                 H = ob.hessian(model.init(seed=0) + 0.01)
                 H @ np.ones(model.n_params)

@@ -158,7 +158,7 @@ class Counted:
     def range(self, rng: np.random.Generator, m: int) -> Array:
         """Orthonormal rows that span the products with m random vectors."""
         Q = np.empty((m, self.n), self.dtype)
-        for start, V in zip(range(0, m, BLOCK), self.probes(rng, m)):
+        for start, V in zip(range(0, m, BLOCK), self.probes(rng, m, signs=True)):
             Q[start : start + BLOCK] = self.products(V)
         B, _ = orthonormalise(Q)
         return Q[: len(B)]

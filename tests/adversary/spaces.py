@@ -222,7 +222,10 @@ def spaces_are_the_matrix(draw):
     largest = np.abs(A).max()
     if not np.isfinite(A).all() or not largest < 1e290:
         return "not finite"
-    values, eps = np.linalg.eigvalsh(A / (largest or 1.0)) * (largest or 1.0), np.finfo(op.dtype).eps
+    values, eps = (
+        np.linalg.eigvalsh(A / (largest or 1.0)) * (largest or 1.0),
+        np.finfo(op.dtype).eps,
+    )
     size = largest * len(A) ** 0.5
     if kind == "hessian":  # its terms may cancel
         with np.errstate(all="ignore"):
@@ -249,7 +252,9 @@ def spaces_are_the_matrix(draw):
             inner[:, j] = small.product(e)
         got = np.linalg.eigvalsh(inner / (largest or 1.0)) * (largest or 1.0)
         got = np.sort(np.append(got, np.full(small.n_rest, small.rest)))
-        assert np.abs(got - values).max() <= room, f"{words}: {np.abs(got - values).max()}, {largest}"
+        assert np.abs(got - values).max() <= room, (
+            f"{words}: {np.abs(got - values).max()}, {largest}"
+        )
     got = fc.eigvalsh(op, space=space)
     assert np.abs(got - values).max() <= room, f"{words}: eigvalsh {np.abs(got - values).max()}"
     told = fc.inertia(op, space=space)

@@ -181,7 +181,7 @@ def estimates_hold(draw, op, A, values, space, room, words):
 
 
 def pairs_hold(draw, op, A, values, space, room, words):
-    """Within every residual lies an eigenvalue and the vectors show it; at small n none is missed."""
+    """Within every residual lies an eigenvalue and vectors show it; at small n none is missed."""
     n, which = len(A), str(draw.choice(["LA", "SA", "LM", "BE"]))
     k = int(draw.integers(1, min(6, n) + 1))
     found = fc.eigsh(op, k, which, space=space, seed=int(draw.integers(2**31)))
@@ -268,7 +268,7 @@ def spaces_are_the_matrix(draw):
 
 
 def density_holds(draw, op, values, space, room, words):
-    """The moments of a density are those of the eigenvalues, within its errors; a run's pairs too."""
+    """The moments of a density are those of the eigenvalues; a run's pairs hold too."""
     n, size = len(values), np.abs(values).max()
     run = fc.Krylov(op, seed=int(draw.integers(2**31)), space=space)
     found = run.eigsh(1, str(draw.choice(["LA", "SA"])))

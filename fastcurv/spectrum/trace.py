@@ -222,8 +222,8 @@ def frobenius_norm(
         Products; default 60. Its old name, n_samples, still works.
     method : str
         ``"hutchinson"``: from the mean of ``||Hv||^2`` over v as in `trace`. ``"hutch++"``: exact
-        on the range of a third of the products. ``"auto"``: ``"hutch++"`` from 12 samples on. From n
-        samples on it is exact: n products.
+        on the range of a third of the products. ``"auto"``: ``"hutch++"`` from 12 samples on.
+        From n samples on it is exact: n products.
     seed : None, int or numpy.random.Generator
         Of the random choices; the same number, the same bits.
     rng : None, int or numpy.random.Generator

@@ -17,5 +17,7 @@ cdef void turn(Pass *t, Py_ssize_t units, char *source, char *to) noexcept nogil
 cdef void add_turned(Pass *t, fc_product *job, Py_ssize_t l, Matrix d, char *a) noexcept nogil
 cdef double top_across(Pass *t, Layer *y) noexcept nogil
 cdef void load_across(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil
-cdef void outputs_across(PlanS *P, Py_ssize_t r0, char *out) noexcept nogil
+cdef void rows_across(
+    PlanS *P, Layer *y, char *state, Py_ssize_t r0, char *out
+) noexcept nogil
 cdef void fill_ones(PlanS *P) noexcept nogil

@@ -211,14 +211,15 @@ cdef void load_across(PlanS *P, Py_ssize_t r0, Py_ssize_t rows) noexcept nogil:
                 memcpy(last + end * size, last, size)
 
 
-cdef void outputs_across(PlanS *P, Py_ssize_t r0, char *out) noexcept nogil:
-    """The net's outputs for the chunk at hand into out (N, d_out), a panel at a time."""
+cdef void rows_across(
+    PlanS *P, Layer *y, char *state, Py_ssize_t r0, char *out
+) noexcept nogil:
+    """A matrix of a layer's state for the chunk at hand into out (N, m), a panel at a time."""
     cdef Py_ssize_t panel, first, rows = min(P.chunk, P.N - r0), size = P.K.real_bytes
-    cdef Layer *y = &P.layer[P.n_layers - 1]
     for panel in range(panels_of(P, rows)):
         first = first_of(P, rows, panel)
         P.K.columns(
-            y.m, first_of(P, rows, panel + 1) - first, at(P, y.a, state_of(P, panel), y.ldm),
+            y.m, first_of(P, rows, panel + 1) - first, at(P, state, state_of(P, panel), y.ldm),
             P.across, 1, 0, y.m, out + (r0 + first) * y.m * size, y.m
         )
 

@@ -6,8 +6,9 @@ from .state cimport Job, PlanS
 
 # All chunks forward, and backward into out where the gradient is wanted; returns the loss.
 cdef double at_theta(PlanS *P, bint gradient, char *out, bint add) noexcept nogil
-# The net's outputs at theta into out (N, d_out).
-cdef void outputs_of(PlanS *P, char *out) noexcept nogil
+# What theta decides, into out: for each layer a, phi', e * phi'' and delta, (N, m) each, or NULL.
+# The first two are known once rows went forward, all four once they came `back`.
+cdef void states_of(PlanS *P, bint back, char **out) noexcept nogil
 # Which layers v moves; NULL: all.
 cdef void select(PlanS *P, const char *active) noexcept nogil
 # The job over all chunks. out: by parameters (sums over rows), or by rows (JVP), out_step bytes a

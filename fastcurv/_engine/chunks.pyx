@@ -3,7 +3,7 @@
 """See chunks.pxd."""
 from libc.string cimport memcpy, memset
 
-from .across cimport load_across, outputs_across
+from .across cimport load_across, rows_across
 from .kernels cimport BLOCK_ROWS
 from .passes cimport backward, forward
 from .r_passes cimport r_backward, r_forward, r_loss
@@ -109,17 +109,31 @@ cdef double at_theta(PlanS *P, bint gradient, char *out, bint add) noexcept nogi
     return value
 
 
-cdef void outputs_of(PlanS *P, char *out) noexcept nogil:
-    """The net's outputs at theta into out (N, d_out)."""
-    cdef Layer *y = &P.layer[P.n_layers - 1]
-    cdef Py_ssize_t r0 = 0, i, size = P.K.real_bytes
+cdef void take_rows(PlanS *P, Layer *y, char *state, Py_ssize_t r0, char *out) noexcept nogil:
+    """A matrix of a layer's state for the chunk at hand into out (N, m), where both are there."""
+    cdef Py_ssize_t i, size = P.K.real_bytes
+    if state == NULL or out == NULL:
+        return
+    if P.across:
+        rows_across(P, y, state, r0, out)
+        return
+    for i in range(min(P.chunk, P.N - r0)):
+        memcpy(out + (r0 + i) * y.m * size, state + i * y.ldm * size, y.m * size)
+
+
+cdef void states_of(PlanS *P, bint back, char **out) noexcept nogil:
+    """What theta decides, into out: for each layer a, phi', e * phi'' and delta, (N, m) each."""
+    cdef Layer *y
+    cdef Py_ssize_t r0 = 0, l
     while r0 < P.N and not fc_watch_off():
-        if P.at_chunk != r0 or P.done < 1:
-            at_rows(P, r0, False, NULL, False)
-        if P.across:
-            outputs_across(P, r0, out)
-        for i in range(min(P.chunk, P.N - r0) if not P.across else 0):
-            memcpy(out + (r0 + i) * y.m * size, y.a + i * y.ldm * size, y.m * size)
+        if P.at_chunk != r0 or P.done < 1 + back:
+            at_rows(P, r0, back, NULL, False)
+        for l in range(P.n_layers):
+            y = &P.layer[l]
+            take_rows(P, y, y.a, r0, out[4 * l])
+            take_rows(P, y, y.p, r0, out[4 * l + 1])
+            take_rows(P, y, y.q, r0, out[4 * l + 2])
+            take_rows(P, y, y.delta, r0, out[4 * l + 3])
         r0 += P.chunk
 
 

@@ -35,3 +35,4 @@ cdef class Plan:
     cdef int go(self, Job *job, char *out, Py_ssize_t out_step) except -1 nogil
     cdef Py_ssize_t room_for(self, Py_ssize_t vectors) except -1
     cdef int along(self, Job *job, Py_ssize_t k, char *out, active) except -1
+    cdef int states(self, list out, bint back) except -1

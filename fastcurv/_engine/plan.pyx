@@ -10,7 +10,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from .across cimport fill_ones
-from .chunks cimport along_v, at_theta, outputs_of, select
+from .chunks cimport along_v, at_theta, select, states_of
 from .data cimport Rows
 from .kernels cimport (
     FC_IDENTITY, FC_LEAKY_RELU, FC_RELU, fc_bend_from_delta, fc_slope_from_a, table_chosen
@@ -343,13 +343,39 @@ cdef class Plan:
 
     def outputs(self, out):
         """The net's outputs at theta into out (N, d_out), contiguous."""
-        cdef char *start = pointer(out)
+        self.states([None] * (4 * self.P.n_layers - 4) + [out, None, None, None], False)
+
+    def state(self):
+        """What the products at theta are made of: for each layer (a, phi', e * phi'', delta), each
+        (N, m), a being z in the last one; None for phi' and e * phi'' that are constant, or made
+        from a and delta where they are wanted.
+        """
+        cdef PlanS *P = &self.P
+        cdef Py_ssize_t l
+        found = []
+        for l in range(P.n_layers):
+            for there in (True, P.layer[l].p != NULL, P.layer[l].q != NULL, True):
+                found.append(np.empty((P.N, P.layer[l].m), self.dtype) if there else None)
+        self.states(found, True)
+        return [tuple(found[4 * l:4 * l + 4]) for l in range(P.n_layers)]
+
+    cdef int states(self, list out, bint back) except -1:
         cdef fc_watch before
-        self.rows.still_there()
-        with self.lock, nogil:
-            before = watch()
-            outputs_of(&self.P, start)
-            self.end(before)
+        cdef Py_ssize_t i
+        cdef char **to = <char **>calloc(len(out), sizeof(char *))
+        if to == NULL:
+            raise MemoryError("no memory for a list of matrices")
+        try:
+            for i, one in enumerate(out):
+                to[i] = NULL if one is None else pointer(one)
+            self.rows.still_there()
+            with self.lock, nogil:
+                before = watch()
+                states_of(&self.P, back, to)
+                self.end(before)
+        finally:
+            free(to)
+        return 0
 
     def after_fork(self):
         """In a child: what another thread was making is half made."""

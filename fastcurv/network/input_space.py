@@ -13,6 +13,12 @@ as they are. That map is an isometry, so the Hessian of that net, its first b sc
 Hessian here in orthonormal coordinates, and the engine multiplies it as any other.
 
 What is left out of A has a norm below ``max(N, in) eps ||X||``: rounding of X itself.
+
+*At a kink* rounding decides on a slope: a row of zeros under biases of 0 gives z = 0, and in other
+coordinates 1e-17. Where some z of relu, leaky_relu or elu is that small, where z are so large that
+their rounding moves them along a curve, and for the Fisher, which near a fit is rounding squared,
+products are made of the state of the rows as given, and only the first layer's part of a vector is
+turned (`same_state`).
 """
 
 from __future__ import annotations
@@ -21,15 +27,23 @@ from typing import Any
 
 import numpy as np
 
+from .._engine import activate
 from ..memo import kept_with
 from ..protocols import Array
+from ..rounding.arithmetic import KINKED
 from ..singular import svd
 from .coordinates import InCoordinates
 from .mlp import MLP
+from .row_passes import RowState
 from .sample_layers import Reflectors
+from .sample_space import SampleSpace
 
 SAVED = 0.3  # of the parameters, from which the rotation is made without being asked for ...
 LEAST = 10_000  # ... where there are as many
+AT_ZERO = 4.0  # eps times the sizes of its terms: a z up to this may have either sign
+APART = 1e-8  # `Rotation.off` from which the bias is not turned with W
+FAR = 1e3  # the size of a z's terms, from which its rounding is no longer that of a curve's
+BLOCK = 4096  # rows whose z are looked at together
 
 
 class Rotation:
@@ -43,6 +57,8 @@ class Rotation:
         What the bias is multiplied by.
     dropped : int
         Dimensions of a row of (W1, b1) that nothing depends on.
+    off : float
+        What a column is from the constant ``s 1`` by, over s: large beside columns of X that are.
     """
 
     def __init__(self, X: Array, joint: bool) -> None:
@@ -58,9 +74,12 @@ class Rotation:
         if joint:
             y = (left[:, :rank].sum(axis=0) / sizes[:rank])[:, None]  # ones = L Z y
             turned = Reflectors(y.T)  # its first column is y / ||y|| or minus that
-            self.s = float(turned.L[0, 0]) / float(np.vdot(y, y))
+            with np.errstate(all="ignore"):  # of a column of ones that is lost in rounding
+                self.s = float(turned.L[0, 0] / np.vdot(y, y))
             Z = turned.right(Z)
             self.z0, Z = Z[:, :1], Z[:, 1:]
+            with np.errstate(all="ignore"):
+                self.off = float(np.abs(L @ self.z0 / self.s - 1).max())
         self.Z = Z if Z.shape[1] else np.zeros((r, 1))
         self.hollow = not Z.shape[1]  # the one feature stands for nothing
         self.features = np.ascontiguousarray(L @ self.Z)
@@ -96,10 +115,12 @@ class Rotation:
 
 @kept_with
 def _made(whole: Any) -> tuple[Rotation, Any]:
-    """The rotation, and the operator of the smaller net."""
+    """The rotation, and the operator of the smaller net, or in words why there is none."""
     ob, m = whole.objective, whole.objective.model
     joint = m.bias and (ob.l2_biases or not ob.l2)
     turn = Rotation(ob.X, joint)
+    if joint and not turn.off <= APART:
+        turn, joint = Rotation(ob.X, False), False
     small = MLP(
         (turn.features.shape[1], *m.sizes[1:]),
         m.activation,
@@ -109,10 +130,9 @@ def _made(whole: Any) -> tuple[Rotation, Any]:
         m.batch_norm,
     )
     if small.skips != m.skips or (m.skips and m.skips[0]):
-        raise ValueError(
-            "space is 'inputs' for a net whose first layer has a skip, or would have one; "
-            "wanted 'parameters'"
-        )
+        return turn, "a net whose first layer has a skip, or would have one"
+    if turn.hollow and small.n_params == m.sizes[1]:
+        return turn, "rows of zeros and one layer without biases, whose products reach nothing"
     other = type(ob)(
         small,
         turn.features.astype(m.dtype),
@@ -130,7 +150,40 @@ def _made(whole: Any) -> tuple[Rotation, Any]:
     b = turn.s * b if joint and b is not None else b
     theta = small.flatten([(W, b, *layers[0][2:]), *layers[1:]])
     make = {"hessian": "hessian", "ggn": "ggn", "fisher": "empirical_fisher"}[whole.kind]
-    return turn, getattr(other, make)(theta)
+    operator = getattr(other, make)(theta)
+    if whole.kind != "fisher" and same_state(ob, whole.theta, other, theta):
+        return turn, operator
+    if m.batch_norm:  # which has no Fisher
+        return turn, "a model with batch normalisation and a pre-activation on a kink"
+    state = RowState(ob, whole.theta, whole._plan)
+    state.a[0] = other.X
+    return turn, SampleSpace(operator, [False] * len(m.shapes), state)
+
+
+def same_state(ob: Any, theta: Array, other: Any, turned: Array) -> bool:
+    """Whether rounding in another objective's coordinates leaves the state what it is: no z of a
+    kinked unit is within rounding of 0 or on the other side of it, none of a curved one, or of a
+    loss that is no square, so large that rounding moves it along the curve.
+    """
+    m, names = ob.model, (*ob.model.activation[: len(ob.model.shapes) - 1], ob.loss)
+    layers, eps = m.unflatten(theta), float(np.finfo(m.dtype).eps)
+    straight = set(names) <= {"identity", "mse"}
+    step = len(ob.X) if m.batch_norm else BLOCK
+    for start in range(0, 0 if straight else len(ob.X), step):
+        below, F = ob.X[start : start + step], other.X[start : start + step]
+        zs, others = m.preactivations(theta, below), other.model.preactivations(turned, F)
+        for l, (name, z, z_turned) in enumerate(zip(names, zs, others)):
+            if name in KINKED and ((z > 0) != (z_turned > 0)).any():
+                return False
+            W, b = layers[l][:2]
+            sizes = np.abs(below) @ np.abs(W).T + (0 if b is None else np.abs(b))
+            least = AT_ZERO * eps * sizes - np.abs(z) if name in KINKED else sizes - FAR
+            if name not in ("identity", "mse") and not m.batch_norm and (least >= 0).any():
+                return False
+            if l < len(names) - 1:
+                above = activate(name, z)
+                below = above + below if m.skips[l] else above
+    return True
 
 
 class InputSpace(InCoordinates):
@@ -152,10 +205,12 @@ class InputSpace(InCoordinates):
     space = "inputs"
 
     def __init__(self, whole: Any) -> None:
+        why = refusal(whole)
+        if why:
+            raise ValueError(f"space is 'inputs' for {why}; wanted 'parameters'")
         self.whole, self.n, self.n_products = whole, whole.shape[0], 0
         self.turn, self.small = _made(whole)
-        model = self.small.objective.model
-        self.out, self.inputs = model.shapes[0]
+        self.out, self.inputs = whole.objective.model.sizes[1], self.turn.features.shape[1]
         self.first = self.out * self.inputs  # numbers of W1; then those of b1 and all the rest
         self.hollow = self.first if self.turn.hollow else 0  # of them stand for nothing
         m = self.small.shape[0] - self.hollow
@@ -209,6 +264,12 @@ class InputSpace(InCoordinates):
             if self.turn.joint:
                 row[self.out * k + unit] = y[k]
         return out
+
+
+def refusal(whole: Any) -> str:
+    """Why there is no such form, or nothing."""
+    operator = _made(whole)[1]
+    return operator if isinstance(operator, str) else ""
 
 
 def shrinks(ob: Any) -> bool:

@@ -118,7 +118,7 @@ class _Made:
 
     def __init__(self, whole: Any) -> None:
         ob = whole.objective
-        state = RowState(ob, whole.theta)
+        state = RowState(ob, whole.theta, whole._plan)
         S = factor(state.loss, whole.kind)
         self.S = S.astype(whole.dtype)
         self.K = _gram(ob, state, self.S)

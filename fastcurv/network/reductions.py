@@ -10,9 +10,10 @@ import numpy as np
 
 from ..checks import check_choice
 from ..protocols import SPACES
+from . import input_space, output_space
 from .coordinates import InCoordinates
-from .input_space import InputSpace, shrinks
-from .output_space import OutputSpace, cost, n_outputs, refusal
+from .input_space import InputSpace
+from .output_space import OutputSpace, cost, n_outputs
 from .sample_space import SampleSpace, prices
 
 PRODUCTS = 60.0  # that a question is taken to need
@@ -39,7 +40,7 @@ def reduced(H: Any, space: str | None) -> InCoordinates | OutputSpace | None:
     found = by_cost(H)
     if found is not None:
         return found
-    return InputSpace(H) if shrinks(ob) else None
+    return InputSpace(H) if input_space.shrinks(ob) and not input_space.refusal(H) else None
 
 
 def by_cost(H: Any) -> SampleSpace | OutputSpace | None:
@@ -50,7 +51,7 @@ def by_cost(H: Any) -> SampleSpace | OutputSpace | None:
     N = ob.n_samples
     here, there = (PRODUCTS * price for price in prices(ob.model, N, H.kind))
     outputs = np.inf
-    if not refusal(H):
+    if not output_space.refusal(H):
         outputs = cost(ob.model, N, n_outputs(ob, H.kind), PRODUCTS)
     if outputs < min(here, there):
         return OutputSpace(H)
@@ -59,7 +60,7 @@ def by_cost(H: Any) -> SampleSpace | OutputSpace | None:
 
 def written(H: Any) -> OutputSpace | None:
     """`Curvature.written`."""
-    return None if refusal(H) else OutputSpace(H)
+    return None if output_space.refusal(H) else OutputSpace(H)
 
 
 def not_in_shards(H: Any, space: str | None = None) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rounding.arithmetic import _derivatives
+from ..rounding.arithmetic import LEAK, _derivatives
 from .sample_layers import Scratch, rows
 
 Array = NDArray[Any]
@@ -94,16 +94,22 @@ class RowState:
         Of a model without batch normalisation.
     theta : ndarray (n,)
         Its matrices W are views into it.
+    plan : Plan, optional
+        The engine's, at theta: the state is then the one that its products are made of, to the
+        last bit. At a kink rounding decides on a slope, and near a fit on delta.
     """
 
     delta: list[Any]
     eq: list[Any]
 
-    def __init__(self, ob: Any, theta: Array) -> None:
+    def __init__(self, ob: Any, theta: Array, plan: Any = None) -> None:
         model = ob.model
         self.dtype, self.skips = model.dtype, model.skips
         self.W, self.b = zip(*model.unflatten(theta))
         self.a, self.p, bends = [ob.X], [], []
+        if plan is not None:
+            self._take(ob, plan.state())
+            return
         for l, name in enumerate(model.activation[: len(self.W) - 1]):
             z = self._linear(l)
             a, p, q, _ = _derivatives(name, z.astype(np.float64))
@@ -113,6 +119,21 @@ class RowState:
             bends.append(q)
         self.loss = LossCurve(ob, self._linear(len(self.W) - 1))
         self._backward(bends)
+
+    def _take(self, ob: Any, state: Any) -> None:
+        """What the engine keeps by layer, and by its formulas what that makes as it goes along."""
+        *hidden, (outputs, _, _, delta) = state
+        self.loss = LossCurve(ob, outputs)
+        self.loss.delta = delta.astype(np.float64)
+        self.delta, self.eq = [self._held(one[3]) for one in state], []
+        for name, (a, p, eq, delta) in zip(ob.model.activation, hidden):
+            if p is None and name in LEAK:
+                p = np.where(a > 0, 1.0, LEAK[name])
+            if eq is None and name in ("tanh", "sigmoid"):
+                eq = (-2 * a if name == "tanh" else 1 - 2 * a) * delta
+            self.a.append(self._held(a))
+            self.p.append(None if p is None else self._held(p))
+            self.eq.append(None if eq is None else self._held(eq))
 
     def astype(self, dtype: Any) -> RowState:
         """The same numbers in another precision."""

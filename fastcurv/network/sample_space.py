@@ -102,10 +102,10 @@ def prices(model: Any, N: int, kind: str) -> tuple[float, float]:
     return here, there
 
 
-def _parts(whole: Any, rotate: Any = None) -> tuple[RowState, list[Any]]:
+def _parts(whole: Any, rotate: Any = None, state: Any = None) -> tuple[RowState, list[Any]]:
     """State and layers; `rotate`: which layers are turned, by the cost model where it is None."""
-    ob = whole.objective
-    state, layers, N = RowState(ob, whole.theta), [], ob.n_samples
+    ob, layers, N = whole.objective, [], whole.objective.n_samples
+    state = RowState(ob, whole.theta, whole._plan) if state is None else state
     for l, (m, k) in enumerate(ob.model.shapes):
         pairs = whole.kind == "hessian" and l > 0
         parts = state.a[l], state.delta[l], ob.model.bias
@@ -167,10 +167,11 @@ class SampleSpace(InCoordinates):
 
     space = "samples"
 
-    def __init__(self, whole: Any, rotate: Any = None) -> None:
+    def __init__(self, whole: Any, rotate: Any = None, state: Any = None) -> None:
         self.whole, self.n = whole, whole.shape[0]
         self._hessian, self.n_products = whole.kind == "hessian", 0
-        self.state, self.layers = _usual_parts(whole) if rotate is None else _parts(whole, rotate)
+        plain = rotate is None
+        self.state, self.layers = _usual_parts(whole) if plain else _parts(whole, rotate, state)
         self._set_up(whole.dtype)
 
     def _set_up(self, dtype: Any) -> None:

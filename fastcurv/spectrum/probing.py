@@ -20,7 +20,7 @@ from .results import TWO_VALUED, Estimate, mean_of, widened
 BLOCK = 16
 # Where few coordinates couple, a quadratic form of signs takes few values. One that is not constant
 # takes each in three of four draws at most, as a polynomial of degree 2: that many samples are all
-# alike, and show no scatter, once in 20 times or less
+# alike, and show no scatter, once in 20 times or less; of fewer, probes are any on the sphere
 ALIKE = 11
 ROUNDINGS = 4  # units of rounding, of the largest product seen, that a sum is never better than
 
@@ -55,6 +55,10 @@ class Counted:
         if np.ndim(value) == 0:
             value, stderr = float(value), float(stderr)
         return Estimate(value, stderr, self.n_products, self.n_quadratic, method)
+
+    def exactly(self, m: int, method: str) -> bool:
+        """Whether m applications are for all unit vectors: of a number, by any method."""
+        return m >= self.n and (method == "auto" or self.n == 1)
 
     def _told(self, k: int) -> None:
         self.n_products += k
@@ -104,10 +108,18 @@ class Counted:
             raise ValueError(NOT_FINITE)
         return Y
 
-    def probes(self, rng: np.random.Generator, m: int) -> Iterator[Array]:
-        """M rows of random signs, a block at a time."""
+    def probes(self, rng: np.random.Generator, m: int, signs: bool = False) -> Iterator[Array]:
+        """M rows of random signs, a block at a time; fewer than `ALIKE` are as long and of any
+        direction, unless signs are wanted.
+        """
         for start in range(0, m, BLOCK):
-            yield random_signs(rng, min(BLOCK, m - start), self.n, self.dtype)
+            shape = min(BLOCK, m - start), self.n
+            if m < ALIKE and not signs:
+                V = rng.standard_normal(shape)
+                V *= self.n**0.5 / np.linalg.norm(V, axis=1, keepdims=True)
+                yield V.astype(self.dtype)
+            else:
+                yield random_signs(rng, *shape, self.dtype)
 
     def hutchinson(self, rng: np.random.Generator, m: int) -> tuple[float, float]:
         """The mean of ``v'Hv`` and its standard error.
@@ -115,7 +127,7 @@ class Counted:
         Its variance is twice the sum of those of the entries ``v_i (Hv)_i``. Where products are
         made, that shows scatter that few samples of the sum can miss.
         """
-        if self.has_quadratic or m < 2:
+        if self.has_quadratic or m < ALIKE:
             return mean_of(np.concatenate([self.forms(V) for V in self.probes(rng, m)]))
         samples, total, squares = [], np.zeros(self.n), np.zeros(self.n)
         for V in self.probes(rng, m):
@@ -146,7 +158,7 @@ class Counted:
     def range(self, rng: np.random.Generator, m: int) -> Array:
         """Orthonormal rows that span the products with m random vectors."""
         Q = np.empty((m, self.n), self.dtype)
-        for start, V in zip(range(0, m, BLOCK), self.probes(rng, m)):
+        for start, V in zip(range(0, m, BLOCK), self.probes(rng, m, signs=True)):
             Q[start : start + BLOCK] = self.products(V)
         B, _ = orthonormalise(Q)
         return Q[: len(B)]

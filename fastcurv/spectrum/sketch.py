@@ -42,7 +42,7 @@ class Sketch:
         self.n, half = apply.n, min(half, apply.n)
         cuts = [slice(i, min(i + BLOCK, half)) for i in range(0, half, BLOCK)]
         self.O, self.Y, self.Z = np.empty((3, half, self.n), apply.dtype)
-        for cut, signs in zip(cuts, apply.probes(rng, half)):
+        for cut, signs in zip(cuts, apply.probes(rng, half, signs=True)):
             self.O[cut] = signs
         for cut in cuts:
             self.Y[cut] = apply.products(self.O[cut])

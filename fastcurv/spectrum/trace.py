@@ -48,10 +48,11 @@ def trace(
         Applications of the operator, products and quadratic forms alike; default 60. Its old name,
         n_samples, still works.
     method : str
-        ``"hutchinson"``: the mean of ``v'Hv`` over random signs v. ``"hutch++"``: exact on the
-        range of ``n_probes / 3`` products, fewer below 31, Hutchinson on the rest; far better where
-        few eigenvalues dominate. ``"xtrace"``: the same idea with every sample in every role, best
-        of all, at the cost of n_probes vectors in memory. ``"auto"``: Hutchinson where
+        ``"hutchinson"``: the mean of ``v'Hv`` over random signs v, or, from fewer than 11 samples,
+        over random directions of length ``sqrt(n)``. ``"hutch++"``: exact on the range of
+        ``n_probes / 3`` products, fewer below 31, Hutchinson on the rest; far better where few
+        eigenvalues dominate. ``"xtrace"``: the same idea with every sample in every role, best of
+        all, at the cost of n_probes vectors in memory. ``"auto"``: Hutchinson where
         ``op.quadratic`` exists and below 12 samples, else XTrace. From n samples on it is exact: n
         products.
     seed : None, int or numpy.random.Generator
@@ -67,10 +68,11 @@ def trace(
     Returns
     -------
     Estimate
-        ``estimate, stderr, n_products``. Two standard errors cover the truth 19 times in 20, from
-        12 samples on: they are widened by Student's t where samples are few, where few samples
-        carry the sum, and for leave-one-out estimates by their correlation and by what each leaves
-        out. Fewer can all be alike, and show no scatter, where few coordinates couple.
+        ``estimate, stderr, n_products``. Two standard errors cover the truth 19 times in 20: they
+        are widened by Student's t where samples are few, where few samples carry the sum, and for
+        leave-one-out estimates by their correlation and by what each leaves out. Fewer than 11
+        signs could all be alike, and show no scatter, where few coordinates couple: so few samples
+        are of any direction, and their errors are as large as what they show is little.
 
     Raises
     ------
@@ -110,7 +112,7 @@ def trace(
 def _trace(op: Any, m: int, method: str, rng: np.random.Generator, progress: bool) -> Estimate:
     """`trace`, its arguments checked."""
     apply = Counted(op)
-    if m >= apply.n and method == "auto":
+    if apply.exactly(m, method):
         return apply.estimate(apply.exact_diagonal().sum(), 0.0, "exact")
     if method == "auto":
         method = "hutchinson" if apply.has_quadratic or m < LEAST else "xtrace"
@@ -157,7 +159,8 @@ def diagonal(
     Estimate
         ``estimate (n,), stderr (n,), n_products``; errors as for `trace`, entry by entry, from 18
         samples on. With fewer, two standard errors of ``"xdiag"`` cover 9 times in 10 where n is
-        hardly more and the operator all but diagonal.
+        hardly more and the operator all but diagonal, and those of ``"hutchinson"`` show nothing in
+        an entry whose few signs are all alike.
 
     Raises
     ------
@@ -182,7 +185,7 @@ def diagonal(
     op, m, rng = _asked(op, n_probes, seed, rng, n_samples, foreign, called="diagonal")
     check_choice(method, ("auto", "hutchinson", "xdiag"), "method")
     apply = Counted(op)
-    if m >= apply.n and method == "auto":
+    if apply.exactly(m, method):
         return apply.estimate(apply.exact_diagonal(), np.zeros(apply.n), "exact")
     if method == "auto":
         method = "xdiag" if m >= LEAST else "hutchinson"
@@ -190,7 +193,7 @@ def diagonal(
         if method == "xdiag":
             return apply.estimate(*Sketch(apply, rng, m).diagonals(), method)
         total, squares = np.zeros(apply.n), np.zeros(apply.n)
-        for V in apply.probes(rng, m):
+        for V in apply.probes(rng, m, signs=True):
             samples = V.astype(np.float64) * apply.products(V)
             total += samples.sum(axis=0)
             squares += (samples**2).sum(axis=0)
@@ -218,9 +221,9 @@ def frobenius_norm(
     n_probes : int
         Products; default 60. Its old name, n_samples, still works.
     method : str
-        ``"hutchinson"``: from the mean of ``||Hv||^2`` over random signs v. ``"hutch++"``: exact on
-        the range of a third of the products. ``"auto"``: ``"hutch++"`` from 12 samples on. From n
-        samples on it is exact: n products.
+        ``"hutchinson"``: from the mean of ``||Hv||^2`` over v as in `trace`. ``"hutch++"``: exact
+        on the range of a third of the products. ``"auto"``: ``"hutch++"`` from 12 samples on.
+        From n samples on it is exact: n products.
     seed : None, int or numpy.random.Generator
         Of the random choices; the same number, the same bits.
     rng : None, int or numpy.random.Generator
@@ -274,7 +277,7 @@ def _frobenius_norm(
     """`frobenius_norm`, its arguments checked."""
     apply = Counted(op)
     with bar(m, "frobenius_norm", progress) as apply.shown:
-        if m >= apply.n and method == "auto":
+        if apply.exactly(m, method):
             square, error, method = (
                 sum(squares_of(apply.products(E)).sum() for E in apply.unit_rows()),
                 0.0,

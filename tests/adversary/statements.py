@@ -11,7 +11,7 @@ import fastcurv as fc
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.testing import QuadraticObjective
 
-from . import conditions, doors, networks, plans, truths
+from . import conditions, doors, networks, plans, spaces, truths
 
 EPS = np.finfo(float).eps
 TRUTHS = (*truths.TRUTHS, networks.convex, networks.split_unit)
@@ -255,6 +255,7 @@ STATEMENTS = (
     conditions.pairs_of_a_net_show_no_more_than_their_residuals,
     *doors.STATEMENTS,
     plans.every_plan_gives_one_answer,
+    spaces.spaces_are_the_matrix,
 )
 
 

@@ -125,3 +125,74 @@ def test_what_products_differ_by_is_part_of_the_residuals(space, rng, monkeypatc
     monkeypatch.setattr(InCoordinates, "defect", lambda self, x: 0.25)
     assert np.allclose(fc.eigsh(H, 2, space=space, seed=0).residuals, plain.residuals + 0.25)
     assert plain.residuals.max() < 1e-3
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("phi", ["relu", "leaky_relu", "elu"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kink_that_is_hit_is_hit_in_every_space(kind, phi, dtype, rng):
+    """Rows of zeros and copies under biases of 0, and z that are 0 by what cancels exactly."""
+    X = rng.integers(-2, 3, (9, 12)) / 2
+    X[2], X[5], X[7] = 0, 0, X[3]
+    for hidden, residual in (([4], False), ([4, 4, 4], True)):
+        model = fc.MLP([12, *hidden, 2], phi, residual=residual, dtype=dtype)
+        weight = rng.choice([0.0, 1.0, 2.0], 9)
+        ob = fc.Objective(model, X, rng.integers(2, size=9), l2=0.01, sample_weight=weight)
+        start = model.init(seed=0)
+        assert (model.preactivations(start, X)[0][[2, 5]] == 0).all()
+        for theta in (start, rng.integers(-2, 3, len(start)) / 2):
+            op = getattr(ob, kind)(theta)
+            A = op.to_dense()
+            room = (1e3 if dtype == "float64" else 1e2) * np.finfo(dtype).eps * np.linalg.norm(A)
+            for space in ("inputs", "samples") if kind == "hessian" else ("inputs", "outputs"):
+                gap = fc.eigvalsh(op, space=space) - np.linalg.eigvalsh(A.astype(float))
+                assert np.abs(gap).max() <= room, space
+
+
+def test_the_default_space_of_sparse_rows_at_a_start_converges(rng):
+    """Rows of zeros, as of empty documents, under the biases that `init` makes."""
+    X = rng.standard_normal((60, 2000)) * (rng.random((60, 2000)) < 0.05)
+    X[[3, 7]] = 0
+    model = fc.MLP([2000, 8, 2], "relu")
+    H = fc.Objective(model, X, rng.integers(2, size=60)).hessian(model.init(seed=1))
+    found = fc.eigsh(H, 2, "LA", seed=0)
+    wanted = fc.eigsh(H, 2, "LA", seed=0, space="parameters")
+    assert found.space == "inputs" and found.converged.all()
+    assert np.abs(found.values - wanted.values).max() <= 1e-7
+
+
+def test_a_fisher_near_a_fit_is_that_of_the_products_in_every_space(rng):
+    """What is left of delta is rounding: all spaces square the same."""
+    x, p = rng.standard_normal((1, 10)), np.array([[0.125, 0.1875, 0.1875, 0.5]])
+    ob = fc.Objective(fc.MLP([10, 4]), x, p)
+    F = ob.empirical_fisher(np.r_[1e-18 * rng.standard_normal(40), np.log(p[0] * 1.3)])
+    wanted = np.trace(F.to_dense())
+    assert wanted > 0
+    for space in ("outputs", "samples", "inputs"):
+        assert np.isclose(fc.trace(F, space=space).estimate, wanted, rtol=1e-10, atol=0), space
+
+
+def test_a_column_of_ones_beside_large_columns_is_turned_by_itself(rng):
+    """Beside columns of 1e71 it is lost in rounding; the bias then keeps its own numbers."""
+    X = rng.standard_normal((30, 7)) * 1e71
+    model = fc.MLP([7, 3, 2], "identity")
+    G = fc.Objective(model, X, rng.standard_normal((30, 2)), "mse").ggn(model.init(seed=0))
+    A = G.to_dense()
+    values = np.linalg.eigvalsh(A)
+    assert np.abs(fc.eigvalsh(G, space="inputs") - values).max() <= 1e-12 * values[-1]
+    X[:] = 1e71  # and where ones are orthogonal to what is kept
+    X[::2] *= -1
+    G = fc.Objective(model, X, rng.standard_normal((30, 2)), "mse").ggn(model.init(seed=0))
+    assert abs(fc.trace(G, space="inputs").estimate / np.trace(G.to_dense()) - 1) <= 1e-12
+
+
+def test_no_smaller_operator_has_no_rows(rng):
+    """Where products reach nothing there is no such space, and no default trips over one."""
+    ob = fc.Objective(fc.MLP([3, 2], bias=False), np.zeros((4, 3)), [0, 1, 1, 0])
+    with pytest.raises(ValueError, match="reach nothing"):
+        fc.trace(ob.hessian(np.zeros(6)), space="inputs")
+    X = rng.standard_normal((40, 900)) * (np.arange(900) < 20)  # as many features as units
+    wide = fc.Objective(fc.MLP([900, 20, 3], residual=True), X, rng.integers(3, size=40))
+    H = wide.hessian(wide.model.init(seed=0))
+    found = H.reduced()
+    assert found is None or found.space != "inputs"

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
+from fastcurv.network.row_passes import RowState
 from fastcurv.network.sample_space import SampleSpace, layer_size, prices, rotates
+
+from ..plans import LAYOUTS, laid_out
 
 ACTIVATIONS = "identity relu leaky_relu tanh sigmoid softplus silu gelu elu"
 LOSSES = ("mse", "cross_entropy", "binary_cross_entropy")
@@ -379,3 +382,25 @@ def test_layers_of_the_cost_models_choice_are_made_once_and_others_are_not_kept(
     assert second.layers is first.layers and second.state is first.state
     assert asked.layers is not first.layers and again.layers is not asked.layers
     assert [layer.rest > 0 for layer in asked.layers] != [layer.rest > 0 for layer in first.layers]
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("residual", [False, True])
+def test_state_is_the_one_of_the_products(residual, dtype, layout, rng):
+    """What the engine keeps, whole or in chunks, is what NumPy makes of theta, to rounding."""
+    for phi in ("tanh", "relu", "leaky_relu", "sigmoid", "softplus", "silu", "gelu", "elu"):
+        model = fc.MLP([5, 7, 7, 3], [phi, "identity" if residual else phi], residual=residual,
+                       dtype=dtype)  # fmt: skip
+        X, y = rng.standard_normal((601, 5)), rng.integers(3, size=601)
+        with laid_out(*LAYOUTS[layout]):
+            for memory in (None, 600_000):
+                ob = fc.Objective(model, X, y, memory=memory)
+                H = ob.hessian(model.init(seed=0) + 0.01)
+                H @ np.ones(model.n_params)
+                given, made = RowState(ob, H.theta, H._plan), RowState(ob, H.theta)
+                for name in ("a", "p", "eq", "delta"):
+                    for one, other in zip(getattr(given, name), getattr(made, name)):
+                        assert (one is None) == (other is None), (phi, name)
+                        room = 50 * np.finfo(dtype).eps
+                        assert one is None or np.abs(one - other).max() <= room, (phi, name)

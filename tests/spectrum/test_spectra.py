@@ -309,3 +309,25 @@ def test_bad_input():
         with pytest.raises(error) as caught:
             call()
         assert "wanted" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("function", [trace, frobenius_norm])
+@pytest.mark.parametrize("m", [2, 4, 6, 10])
+def test_few_probes_of_a_matrix_of_low_rank_say_that_they_show_little(m, function):
+    """Half of all signs see nothing of two coordinates that couple; directions all see some, and
+    two standard errors cover the truth 19 times in 20.
+    """
+    u = np.zeros(20)
+    u[:2] = 1, -1
+    found = [function(np.outer(u, u), m, seed=seed) for seed in range(400)]
+    assert min(one.stderr for one in found) > 0
+    outside = np.mean([abs(one.estimate - 2) > 2 * one.stderr for one in found])
+    assert outside <= 0.08  # 400 draws of 0.05 reach this once in 300
+
+
+def test_a_matrix_of_one_number_is_known_by_any_method():
+    """A sketch of it has one vector, which shows no scatter."""
+    for method in ("auto", "hutchinson", "hutch++", "xtrace"):
+        told = trace(np.array([[3.0]]), 30, method)
+        assert (told.estimate, told.stderr) == (3.0, 0.0)
+    assert diagonal(np.array([[3.0]]), 30, "xdiag").stderr == 0

@@ -1,0 +1,282 @@
+"""Every space, every operator and every estimator of a spectrum against the matrix in NumPy."""
+
+import warnings
+
+import numpy as np
+from scipy import sparse
+from scipy.special import stdtrit
+
+import fastcurv as fc
+from fastcurv.reference import ReferenceModel, ReferenceObjective
+from fastcurv.vectors import safe_norm
+
+from .networks import LOSSES, SMOOTH
+
+KINKED = ["relu", "leaky_relu", "elu"]
+KINDS = ("hessian", "ggn", "empirical_fisher")
+SPACES = ("samples", "outputs", "inputs", "parameters")
+ALIKE = (2, 3, 4, 6, 8, 10)  # samples on the sphere; from `MANY` on signs are not all alike
+MANY = 60
+RISK = 1e-9
+WHOLE = 64  # the order up to which `eigsh` misses none
+
+
+def rows_of(draw, N, d):
+    """Rows of zeros and copies, columns that are zero, constant or sums; on a grid, or not."""
+    grid = draw.random() < 0.5  # sums of products are exact there, and kinks are hit
+    X = draw.integers(-2, 3, (N, d)) / 2.0 if grid else draw.standard_normal((N, d))
+    if draw.random() < 0.4:
+        X[draw.integers(N, size=max(1, N // 4))] = 0.0
+    if draw.random() < 0.4:
+        X[draw.integers(N, size=max(1, N // 3))] = X[draw.integers(N)]
+    if draw.random() < 0.4:
+        X[:, draw.integers(d)] = draw.choice([0.0, 1.0, -0.5])
+    if draw.random() < 0.3:
+        X[:, draw.integers(d)] = X[:, draw.integers(d)]
+    return X, grid
+
+
+def point_of(draw, model, grid):
+    """Theta as at a start, on the grid, of zeros, or any; some units dead."""
+    way = str(draw.choice(["init", "grid", "zero", "any"], p=[0.35, 0.35, 0.05, 0.25]))
+    theta = np.asarray(model.init(seed=int(draw.integers(2**31))), dtype=float)
+    if way == "grid":
+        theta = draw.integers(-2, 3, len(theta)) / 2.0
+    elif way == "any":
+        theta = draw.standard_normal(len(theta))
+    elif way == "zero":
+        theta[:] = 0.0
+    if draw.random() < 0.2:
+        layers = model.unflatten(theta.astype(model.dtype))
+        W = layers[int(draw.integers(len(layers)))][0]
+        W[int(draw.integers(len(W)))] = 0.0
+        theta = np.asarray(model.flatten(layers), dtype=float)
+    return theta.astype(model.dtype), way in ("grid", "zero") and grid
+
+
+def drawn(draw):
+    """An objective, a point of it, and whether all that decides on slopes is exact."""
+    N = int(draw.choice([1, 2, 3, 5, 9, 30]))
+    d, L = int(draw.choice([1, 2, 3, 7, 12, 30])), int(draw.integers(1, 4))
+    loss = str(draw.choice(LOSSES))
+    c = int(draw.integers(2 if loss == "cross_entropy" else 1, 4))
+    residual = bool(draw.random() < 0.25)
+    hidden = [int(draw.integers(1, 9)) for _ in range(L - 1)]
+    hidden = [hidden[0]] * len(hidden) if residual and hidden else hidden
+    names = [str(draw.choice(KINKED + SMOOTH, p=[0.25, 0.15, 0.12] + [0.08] * 6)) for _ in hidden]
+    model = fc.MLP(
+        [d, *hidden, c],
+        names,
+        bias=bool(draw.random() < 0.8),
+        residual=residual,
+        dtype="float32" if draw.random() < 0.15 else "float64",
+        batch_norm=bool(hidden and N > 2 and draw.random() < 0.1),
+    )
+    X, grid = rows_of(draw, N, d)
+    y = draw.standard_normal((N, c))
+    if loss == "cross_entropy":
+        y = draw.integers(c, size=N) if draw.random() < 0.6 else draw.dirichlet(np.ones(c), N)
+    elif loss == "binary_cross_entropy":
+        y = draw.random((N, c)).round(int(draw.choice([0, 2])))
+    weight = draw.choice([0.0, 0.5, 1.0, 3.0], N) if draw.random() < 0.3 else None
+    l2 = float(draw.choice([0.0, 10.0 ** draw.uniform(-8, 1)]))
+    theta, exact = point_of(draw, model, grid)
+    if model.dtype == np.float64 and draw.random() < 0.08:
+        X, exact = X * 10.0 ** draw.uniform(-150, 150), False
+    ob = fc.Objective(
+        model,
+        X,
+        y,
+        loss=loss,
+        l2=l2,
+        sample_weight=weight if weight is None or weight.any() else None,
+        l2_biases=bool(draw.random() < 0.6),
+        memory=None,
+    )
+    return ob, theta, exact and not set(names) - {"relu", "identity"}
+
+
+def in_numpy(ob, theta, kind):
+    """The matrix by complex steps of a plain forward pass: ``J' B J``, and what bends beside it."""
+    m, N, c = ob.model, len(ob.X), ob.model.sizes[-1]
+    model = ReferenceModel(m.sizes, m.activation, m.bias, m.residual, m.batch_norm)
+    ref = ReferenceObjective(
+        model,
+        ob.X,
+        ob.y,
+        ob.loss,
+        l2=ob.l2,
+        sample_weight=ob.sample_weight,
+        l2_biases=ob.l2_biases,
+    )
+    if kind == "hessian":
+        return ref.hessian(theta) @ np.eye(len(theta))
+    z, step = model.predict(theta, ob.X), 1e-100
+    J = np.stack(
+        [model.predict(theta + 1j * step * e, ob.X).imag / step for e in np.eye(len(theta))], -1
+    )
+    f = (np.ones(N) if ob.sample_weight is None else ob.sample_weight) / ob.divisor
+    p, y = 1 / (1 + np.exp(-z)), ob.y
+    if ob.loss == "cross_entropy":
+        y = np.eye(c)[y] if y.ndim == 1 else y
+        p = np.exp(z - z.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        T = y.sum(axis=1, keepdims=True)
+        B, delta = -T[..., None] * p[:, :, None] * p[:, None] * (1 - np.eye(c)), T * p - y
+        B -= B.sum(axis=2)[:, :, None] * np.eye(c)  # nothing cancels
+    elif ob.loss == "mse":
+        B, delta = 2 * np.eye(c) * np.ones((N, 1, 1)), 2 * (z - y)
+    else:
+        B, delta = (p / (1 + np.exp(z)))[:, :, None] * np.eye(c), p - y
+    if kind == "ggn":
+        return np.einsum("nai,nab,nbj,n->ij", J, B, J, f) + np.diag(
+            np.broadcast_to(ob.l2_diagonal, len(theta))
+        )
+    g = np.einsum("nai,na,n->ni", J, delta, f)
+    return N * g.T @ g
+
+
+def offered(op, space):
+    """The smaller operator, or None where it is refused in a sentence."""
+    try:
+        return op.reduced(space)
+    except ValueError as error:
+        assert "wanted" in str(error), error
+        return "refused"
+
+
+def in_shards(draw, ob, theta, kind):
+    """The same operator of rows that come in blocks, dense or sparse."""
+    X = sparse.csr_array(ob.X) if draw.random() < 0.5 else ob.X
+    other = fc.StreamedObjective(
+        ob.model, X, ob.y, loss=ob.loss, l2=ob.l2, sample_weight=ob.sample_weight,
+        l2_biases=ob.l2_biases, block_rows=int(draw.integers(1, len(ob.X) + 1)),
+    )  # fmt: skip
+    return getattr(other, kind)(theta)
+
+
+def times(m):
+    """Standard errors that are passed at `RISK`: they are Student's, as wide as two normal ones."""
+    return 2 * float(stdtrit(m - 1, 1 - RISK) / stdtrit(m - 1, 0.975))
+
+
+def estimates_hold(draw, op, A, values, space, room, words):
+    """Trace and Frobenius norm are exact where they say so, and else within their errors."""
+    n, seed = len(A), int(draw.integers(2**31))
+    m = int(draw.choice([*ALIKE, MANY, n, 3 * MANY]))
+    for call, truth in ((fc.trace, values.sum()), (fc.frobenius_norm, safe_norm(values))):
+        methods = ["auto", "hutchinson"]
+        methods += ["hutch++"] * (m >= 2 * MANY) + ["xtrace"] * (call is fc.trace and m >= MANY)
+        method = str(draw.choice(methods))
+        told = call(op, m, method, seed=seed, space=space)
+        gap = abs(told.estimate - truth)
+        many = m if method == "hutchinson" or m in ALIKE else MANY // 2
+        allowed = times(many) * told.stderr if told.method != "exact" else 0.0
+        assert told.method != "exact" or told.stderr == 0
+        assert gap <= allowed + n * room, f"{words}: {call.__name__} {method} {m}: {told}, {truth}"
+    if space == "parameters":
+        told = fc.diagonal(op, max(n, 12), seed=seed)
+        gap = np.abs(told.estimate - np.diag(A)).max()
+        assert gap <= times(12) * told.stderr.max() + room, f"{words}: diagonal {gap}"
+
+
+def pairs_hold(draw, op, A, values, space, room, words):
+    """Within every residual lies an eigenvalue and vectors show it; at small n none is missed."""
+    n, which = len(A), str(draw.choice(["LA", "SA", "LM", "BE"]))
+    k = int(draw.integers(1, min(6, n) + 1))
+    found = fc.eigsh(op, k, which, space=space, seed=int(draw.integers(2**31)))
+    words = f"{words}: eigsh {k} {which} {found.values} +- {found.residuals}"
+    assert len(found.values) == k and (np.diff(found.values) >= 0).all(), words
+    gaps = np.abs(found.values[:, None] - values).min(axis=1)
+    assert (gaps <= found.residuals + room).all(), f"{words}: {gaps}"
+    V = found.vectors.astype(float)
+    unit = np.abs(A).max() or 1.0
+    left = unit * np.linalg.norm(A / unit @ V - V * (found.values / unit), axis=0)
+    assert (left <= found.residuals + room).all(), f"{words}: {left}"
+    slack = max(1e-6, 1e3 * np.finfo(op.dtype).eps)
+    assert np.abs(V.T @ V - np.eye(k)).max() <= slack, f"{words}: not orthonormal"
+    low = {"SA": k, "LA": 0, "BE": k // 2}.get(which)
+    order = np.argsort(-np.abs(values), kind="stable")[:k]
+    wanted = np.sort(values[order]) if low is None else np.r_[values[:low], values[n - k + low :]]
+    sure = found.converged.all() and found.unseen == 0
+    if which == "LM":
+        gaps = np.abs(np.sort(np.abs(found.values)) - np.sort(np.abs(wanted)))
+    else:
+        gaps = np.abs(found.values - wanted)
+    missed = sure and (gaps > room + found.residuals.max()).any()
+    assert n > WHOLE or not missed, f"{words}: {wanted}"
+    return "missed" if missed else "sure" if sure else "not sure"
+
+
+def spaces_are_the_matrix(draw):
+    """What any space says of an operator holds for its matrix."""
+    ob, theta, exact = drawn(draw)
+    kind, space = str(draw.choice(KINDS)), str(draw.choice(SPACES))
+    if kind == "empirical_fisher" and ob.model.batch_norm:
+        return "no such operator"
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        op = getattr(ob, kind)(theta)
+        A = op.to_dense().astype(float)
+    words = f"{ob} {kind} {space}"
+    largest = np.abs(A).max()
+    if not np.isfinite(A).all() or not largest < 1e290:
+        return "not finite"
+    values, eps = (
+        np.linalg.eigvalsh(A / (largest or 1.0)) * (largest or 1.0),
+        np.finfo(op.dtype).eps,
+    )
+    size = largest * len(A) ** 0.5
+    if kind == "hessian":  # its terms may cancel
+        with np.errstate(all="ignore"):
+            size = max(size, np.abs(ob.ggn(theta).to_dense().astype(float)).max())
+    room = (1e4 if not ob.model.batch_norm else 1e7) * eps * size + 1e-290
+    at_kinks = ob.kinks(theta)
+    if op.dtype == np.float64 and not at_kinks and 1e-9 < np.abs(ob.X).max() < 1e9:
+        with np.errstate(all="ignore"):
+            gap = np.abs(in_numpy(ob, np.asarray(theta, float), kind) - A).max()
+        near_a_fit = eps * len(ob.X) if kind == "empirical_fisher" else 0.0
+        assert gap <= room + near_a_fit, f"{words}: {gap} off NumPy"
+    if not ob.model.batch_norm and (exact or not at_kinks):
+        gap = np.abs(in_shards(draw, ob, theta, kind).to_dense().astype(float) - A).max()
+        assert gap <= room, f"{words}: {gap} off in shards"
+        part = op.restrict(layers=[int(draw.integers(len(ob.model.shapes)))])
+        gap = np.abs(part.to_dense().astype(float) - A[np.ix_(part.indices, part.indices)]).max()
+        assert gap <= room, f"{words}: {gap} off in a block"
+    small = offered(op, space)
+    if small == "refused":
+        return "refused"
+    if small is not None:
+        inner = np.zeros(small.shape)
+        for j, e in enumerate(np.eye(len(inner), dtype=op.dtype)):
+            inner[:, j] = small.product(e)
+        got = np.linalg.eigvalsh(inner / (largest or 1.0)) * (largest or 1.0)
+        got = np.sort(np.append(got, np.full(small.n_rest, small.rest)))
+        assert np.abs(got - values).max() <= room, (
+            f"{words}: {np.abs(got - values).max()}, {largest}"
+        )
+    got = fc.eigvalsh(op, space=space)
+    assert np.abs(got - values).max() <= room, f"{words}: eigvalsh {np.abs(got - values).max()}"
+    told = fc.inertia(op, space=space)
+    bound = told.bound + room
+    assert told.n_positive + told.n_negative + told.n_zero == len(A)
+    assert (values > bound).sum() <= told.n_positive <= (values > -room).sum(), f"{words}: {told}"
+    assert (values < -bound).sum() <= told.n_negative <= (values < room).sum(), f"{words}: {told}"
+    estimates_hold(draw, op, A, values, space, room, words)
+    density_holds(draw, op, values, space, room, words)
+    return pairs_hold(draw, op, A, values, space, room, words)
+
+
+def density_holds(draw, op, values, space, room, words):
+    """The moments of a density are those of the eigenvalues; a run's pairs hold too."""
+    n, size = len(values), np.abs(values).max()
+    run = fc.Krylov(op, seed=int(draw.integers(2**31)), space=space)
+    found = run.eigsh(1, str(draw.choice(["LA", "SA"])))
+    gap = np.abs(found.values[:, None] - values).min(axis=1)
+    assert (gap <= found.residuals + room).all(), f"{words}: Krylov {found.values} +- {gap}"
+    if not 1e-100 < size < 1e100:
+        return
+    told = fc.spectral_density(op, 12, min(n, 60), seed=int(draw.integers(2**31)), space=space)
+    if told.n_deflated == n:
+        gap = abs(told.moment(1).estimate - values.mean())
+        assert gap <= room, f"{words}: density {gap}"

@@ -95,7 +95,7 @@ def test_versions_are_printed_or_returned(capsys):
 
 
 def test_archives_that_cannot_be_read(tmp_path):
-    """What unpacks to more than a gigabyte and 64 times its size is known by its directory."""
+    """What unpacks to more than 32 MiB and 64 times its size is known by its directory."""
     with pytest.raises(ValueError, match="is not a file"):
         read_npz(tmp_path)
     np.savez(tmp_path / "bomb.npz", x=np.zeros(10))

@@ -97,7 +97,7 @@ cdef int lift(x, rows, out, drop, bint by_pipe) except -1:
             with nogil:
                 error = fc_lift(to, addresses, count, run, by_pipe)
             if drop is not None:
-                let_go(drop, first, last, last - first > LIFTED)
+                let_go(drop, first, last, last - first > 8 * out.nbytes)
             return error
     axis = next(axis for axis in order if out.shape[axis] > 1)
     half, every = out.shape[axis] // 2, (slice(None),) * axis

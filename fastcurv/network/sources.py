@@ -232,7 +232,12 @@ class Parquet:
 
     def blocks(self, size: int) -> Iterator[Block]:
         """Blocks of `size` rows."""
-        parts = self.open().iter_batches(batch_size=size, columns=self.wanted)
+        file = self.open()
+        parts = (  # by row groups: a file that a caller opened may keep all that one call reads
+            part
+            for group in range(file.num_row_groups)
+            for part in file.iter_batches(size, row_groups=[group], columns=self.wanted)
+        )
         yield from regrouped((self._block(part) for part in parts), size)
 
     def _block(self, part: Any) -> Block:

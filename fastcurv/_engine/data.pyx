@@ -20,7 +20,8 @@ cdef extern from "lift.h" nogil:
 
 cdef enum:
     PART = 1 << 17              # bytes of a part of the copy of X
-    LIFTED = 1 << 24            # bytes ...
+    PAGES = 1 << 19             # bytes, from which memory is the system's
+    LIFTED = 1 << 19            # bytes ...
     RUNS = 1 << 16              # ... and runs of them that are read from a map at a time,
     APART = 4                   # where these lie far apart
 
@@ -38,7 +39,22 @@ cdef behind(x):
             start = x.offset - x.offset % mmap.ALLOCATIONGRANULARITY
             return mapped, start + len(mapped), x.mode != "c"
         x = x.base if isinstance(x, np.ndarray) else x.obj
-    return (x, len(x), False) if isinstance(x, mmap.mmap) else None
+    mapped = isinstance(x, mmap.mmap) and not isinstance(x, Pages)
+    return (x, len(x), False) if mapped else None
+
+
+class Pages(mmap.mmap):
+    """Memory for rows that goes back to the system when they do: what the heap gets back, each
+    thread's of its own, it may keep."""
+
+
+cdef new_like(x):
+    """An array as x lies, in memory of its own."""
+    out = np.empty_like(x, subok=False)
+    if out.nbytes < PAGES or not hasattr(mmap, "MAP_ANONYMOUS"):
+        return out
+    pages = Pages(-1, out.nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.ndarray(out.shape, out.dtype, pages, 0, out.strides)
 
 
 def in_memory(x, str name, rows=None, bint by_pipe=False):
@@ -51,7 +67,7 @@ def in_memory(x, str name, rows=None, bint by_pipe=False):
     if held is None or x.dtype.hasobject:
         return x if rows is None else x[rows]
     if rows is None:
-        out = np.empty_like(x, subok=False)
+        out = new_like(x)
     else:
         rows = np.array(rows, np.intp)
         if rows.size and (rows.min() < 0 or rows.max() >= x.shape[0]):

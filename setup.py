@@ -17,6 +17,7 @@ ISAS = ("reference", "baseline", "avx2", "avx512", "neon", "blas")
 C_SOURCES = {
     "team": ["src/team.c", "src/watch.c"],
     "memory": ["src/block.c"],
+    "data": ["src/lift.c"],
     "kernels": ["src/arch.c", *(f"src/kernels/{name}.c" for name in ISAS)],
 }
 HEADERS = [

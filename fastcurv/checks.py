@@ -124,8 +124,8 @@ def all_finite(a: Array) -> bool:
     those overflow. Not by BLAS, whose threads go on spinning after a product of long vectors and
     take the processors from whatever comes next.
     """
-    if a.size > 4096 and a.dtype.kind == "f" and a.flags.c_contiguous:
-        flat = a.reshape(-1)
+    if a.size > 4096 and a.dtype.kind == "f" and a.flags.forc:
+        flat = a.ravel("K")
         with np.errstate(over="ignore", invalid="ignore"):
             if np.isfinite(np.einsum("i,i->", flat, flat)):
                 return True

@@ -1,7 +1,7 @@
 """The compiled side: what the Python side may ask of it. `probe` is a door for tests."""
 
 from .batch_norm import BATCH_NORM_EPS
-from .data import Rows, maps_behind, still_there
+from .data import Rows, in_memory
 from .kernels import (
     ACTIVATIONS,
     LOSSES,
@@ -51,14 +51,13 @@ __all__ = [
     "force_across",
     "force_unpacked",
     "get_thread_limit",
-    "maps_behind",
+    "in_memory",
     "combine_rows",
     "compact_weights",
     "project_rows",
     "set_arch",
     "set_thread_limit",
     "statistics",
-    "still_there",
     "subtract_rows",
     "summation",
     "thread_workers",

@@ -6,11 +6,8 @@ from .state cimport Data
 
 cdef class Rows:
     cdef readonly object X, y, labels, weight
-    cdef list maps
     cdef Data D
     cdef bint padded                     # X is wanted in its padded form
-    # Refuse a memory-mapped file that was cut short since.
-    cpdef int still_there(self) except -1
     # Copy X into its padded form, unless that is done.
     cdef int pad(self, const fc_table *K, int threads) except -1
     cdef int fill(self, Touch *t, const fc_table *K, int threads) except -1

@@ -1,12 +1,12 @@
-import mmap
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
-def maps_behind(**arrays: NDArray[Any] | None) -> list[tuple[str, mmap.mmap, int]]: ...
-def still_there(maps: list[tuple[str, mmap.mmap, int]]) -> None: ...
+def in_memory(
+    x: NDArray[Any], name: str, rows: Any = None, by_pipe: bool = False
+) -> NDArray[Any]: ...
 
 @disjoint_base
 class Rows:
@@ -25,4 +25,3 @@ class Rows:
     def labels(self) -> NDArray[np.int32] | None: ...
     @property
     def weight(self) -> NDArray[Any] | None: ...
-    def still_there(self) -> int: ...

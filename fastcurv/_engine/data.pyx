@@ -2,54 +2,166 @@
 # cython: freethreading_compatible=True
 """See data.pxd."""
 cimport cython
+from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport isfinite
 from libc.stdint cimport int32_t
 from libc.string cimport memset
 
 import mmap
+import os
 
 import numpy as np
 
 from .memory cimport Touch, fc_block, fc_block_free, padded, pointer, touch
 
 
-cdef enum: PART = 1 << 17       # bytes of a part of the copy of X
+cdef extern from "lift.h" nogil:
+    int fc_lift(char *out, const char *const *at, size_t count, size_t run, int by_pipe)
+
+cdef enum:
+    PART = 1 << 17              # bytes of a part of the copy of X
+    PAGES = 1 << 19             # bytes, from which memory is the system's
+    LIFTED = 1 << 19            # bytes ...
+    RUNS = 1 << 16              # ... and runs of them that are read from a map at a time,
+    APART = 4                   # where these lie far apart
 
 
-def maps_behind(**arrays):
-    """The memory-mapped files that arrays lie in: (name, map, bytes that its file must have)."""
-    found = []
-    for name, x in arrays.items():
-        while isinstance(x, np.ndarray) and not hasattr(x, "_mmap"):
-            x = x.base
+# --- rows in mapped files -------------------------------------------------------------------------
+
+
+cdef behind(x):
+    """The memory map that an array lies in, the bytes that its file must have, and whether its
+    pages may leave this process: not where what was written is nowhere else. None: it lies in none.
+    """
+    while isinstance(x, (np.ndarray, memoryview)):
         mapped = getattr(x, "_mmap", None)
         if mapped is not None:
             start = x.offset - x.offset % mmap.ALLOCATIONGRANULARITY
-            found.append((name, mapped, start + len(mapped)))
-    return found
+            return mapped, start + len(mapped), x.mode != "c"
+        x = x.base if isinstance(x, np.ndarray) else x.obj
+    mapped = isinstance(x, mmap.mmap) and not isinstance(x, Pages)
+    return (x, len(x), False) if mapped else None
 
 
-def still_there(maps):
-    """Refuse a memory-mapped file that was cut short: reading past its end ends the process."""
-    for name, mapped, size in maps:
-        if mapped.size() < size:
-            raise ValueError(
-                f"the file of {name} has {mapped.size()} bytes now and had {size}; wanted the "
-                "same rows in every pass"
-            )
+class Pages(mmap.mmap):
+    """Memory for rows that goes back to the system when they do: what the heap gets back, each
+    thread's of its own, it may keep."""
+
+
+cdef new_like(x):
+    """An array as x lies, in memory of its own."""
+    out = np.empty_like(x, subok=False)
+    if out.nbytes < PAGES or not hasattr(mmap, "MAP_ANONYMOUS"):
+        return out
+    pages = Pages(-1, out.nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.ndarray(out.shape, out.dtype, pages, 0, out.strides)
+
+
+def in_memory(x, str name, rows=None, bint by_pipe=False):
+    """The numbers of an array, or of those of its rows that have these numbers, where no other
+    process can take them away: the array itself, unless it lies in a memory map. Then they are
+    copied by the system, for which a file that was cut short is an error; to touch such a page here
+    would end the process. Pages that were read leave this process.
+    """
+    held = behind(x)
+    if held is None or x.dtype.hasobject:
+        return x if rows is None else x[rows]
+    if rows is None:
+        out = new_like(x)
+    else:
+        rows = np.array(rows, np.intp)
+        if rows.size and (rows.min() < 0 or rows.max() >= x.shape[0]):
+            raise IndexError(f"{name} has {x.shape[0]} rows; wanted numbers of those")
+        out = np.empty((len(rows), *x.shape[1:]), x.dtype)
+    mapped, size, drop = held
+    error = lift(x, rows, out, mapped if drop else None, by_pipe) if out.size else 0
+    now = mapped.size()
+    if now < size:
+        raise ValueError(
+            f"the file of {name} has {now} bytes now and had {size}; wanted all of them as long as "
+            "its rows are read"
+        )
+    if error:
+        raise OSError(error, f"the file of {name} cannot be read: {os.strerror(error)}")
+    return out
+
+
+cdef int lift(x, rows, out, drop, bint by_pipe) except -1:
+    """x, or these rows of it, into `out`, dense in the order of x or of rows: 0 or an errno. In
+    halves, until one is small and lies together: between them Ctrl-C is heard, and pages of the map
+    `drop` go. A system may map megabytes for each number that is read.
+    """
+    cdef char *to = pointer(out)
+    cdef const char *const *addresses
+    cdef size_t run = out.itemsize, count
+    cdef int error
+    order = sorted(range(out.ndim), key=lambda axis: -abs(out.strides[axis]))
+    outer = list(order)
+    for axis in reversed(order):
+        if (rows is not None and not axis) or (x.strides[axis] != run and out.shape[axis] != 1):
+            break
+        run *= out.shape[outer.pop()]
+    count = out.nbytes // run
+    if out.nbytes <= LIFTED and count <= RUNS:
+        at = np.array([x.__array_interface__["data"][0]], np.intp)
+        for axis in outer:
+            steps = np.arange(out.shape[axis]) if rows is None or axis else rows
+            at = (at[:, None] + steps * x.strides[axis]).ravel()
+        first, last = int(at.min()), int(at.max()) + run
+        if count <= APART or last - first <= LIFTED:
+            addresses = <const char *const *>pointer(at)
+            with nogil:
+                error = fc_lift(to, addresses, count, run, by_pipe)
+            if drop is not None:
+                let_go(drop, first, last, last - first > 8 * out.nbytes)
+            return error
+    axis = next(axis for axis in order if out.shape[axis] > 1)
+    half, every = out.shape[axis] // 2, (slice(None),) * axis
+    for part in (slice(None, half), slice(half, None)):
+        picked = rows is not None and not axis
+        error = lift(
+            x if picked else x[(*every, part)],
+            rows[part] if picked else rows,
+            out[(*every, part)],
+            drop,
+            by_pipe,
+        )
+        if error:
+            return error
+        PyErr_CheckSignals()
+    return 0
+
+
+cdef let_go(mapped, first, last, bint whole):
+    """The pages of a map between two addresses leave this process, or all. The last one stays: the
+    next rows share it, and to fault on it would bring its neighbours back.
+    """
+    if whole and hasattr(mapped, "madvise"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+    elif hasattr(mapped, "madvise"):
+        start = np.frombuffer(mapped, np.uint8).__array_interface__["data"][0]
+        first, last = ((at - start) // mmap.PAGESIZE * mmap.PAGESIZE for at in (first, last))
+        if last > first:
+            mapped.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+# --- rows of a plan -------------------------------------------------------------------------------
 
 
 cdef class Rows:
     """The data of an objective as the passes want it. X (N, d) may have any strides, y (N, d_out)
-    rows of any distance, labels (N,) int32 and weight (N,) are contiguous; none is copied, but for
-    one padded copy of X made on first use."""
+    rows of any distance, labels (N,) int32 and weight (N,) are contiguous. None is copied, but for
+    one padded copy of X made on first use, and labels: they are indices, and were checked."""
     def __cinit__(self, X, y, labels, weight):
         self.point_at(X, y, labels, weight)
 
     cdef int point_at(self, X, y, labels, weight) except -1:
         cdef Data *D = &self.D
+        X = X.view()                     # whose shape nobody else sets
+        if labels is not None:
+            labels = np.array(labels, np.int32)
+            labels.flags.writeable = False
         self.X, self.y, self.labels, self.weight = X, y, labels, weight
-        self.maps = maps_behind(X=X, y=y if labels is None else labels, sample_weight=weight)
         D.ldx = padded(X.shape[1], X.itemsize)
         D.X, D.x_rs, D.x_cs = pointer(X), X.strides[0] // X.itemsize, X.strides[1] // X.itemsize
         if y is not None:
@@ -62,11 +174,6 @@ cdef class Rows:
     def __dealloc__(self):
         fc_block_free(self.D.x)
 
-    cpdef int still_there(self) except -1:
-        if self.maps:
-            still_there(self.maps)
-        return 0
-
     cdef int pad(self, const fc_table *K, int threads) except -1:
         """Copy X into its padded form, unless that is done."""
         cdef Data *D = &self.D
@@ -74,7 +181,6 @@ cdef class Rows:
         self.padded = True
         if D.x != NULL:
             return 0
-        self.still_there()
         memset(&t, 0, sizeof(t))
         t.base = <char *>fc_block(self.X.shape[0] * D.ldx * K.real_bytes)
         if t.base == NULL:
@@ -115,7 +221,6 @@ cdef class Rows:
         if self.D.x == NULL:             # a signal's handler ended the last time
             self.pad(K, threads)
             return 0
-        self.still_there()
         memset(&t, 0, sizeof(t))
         squares = np.zeros(X.shape[0] // max(1, PART // (self.D.ldx * K.real_bytes)) + 1)
         t.base, t.squares = <char *>self.D.x, <double *>pointer(squares)

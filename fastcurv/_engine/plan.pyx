@@ -239,7 +239,6 @@ cdef class Plan:
         cdef bint add = self.l2 != 0
         cdef double value
         cdef fc_watch before
-        self.rows.still_there()
         g = None
         if gradient:
             g, self.spare = self.spare, None
@@ -292,7 +291,6 @@ cdef class Plan:
         cdef Py_ssize_t j = 0, step = P.n * P.K.real_bytes
         cdef const char *active_ = NULL if active is None else pointer(active)
         job.v_step = step
-        self.rows.still_there()
         self.lock.take()
         try:
             while j < k:
@@ -336,7 +334,6 @@ cdef class Plan:
         cdef char *out_ = pointer(out)
         memset(&job, 0, sizeof(job))
         job.stages, job.kind, job.vectors, job.v = PRODUCT, VJP if transpose else JVP, 1, pointer(v)
-        self.rows.still_there()
         with self.lock, nogil:
             select(&self.P, NULL)
             self.go(&job, out_, 0)
@@ -368,7 +365,6 @@ cdef class Plan:
         try:
             for i, one in enumerate(out):
                 to[i] = NULL if one is None else pointer(one)
-            self.rows.still_there()
             with self.lock, nogil:
                 before = watch()
                 states_of(&self.P, back, to)

@@ -115,7 +115,8 @@ def load_dataset(
     if not raw:
         # pixels share one scale
         shift, scale = (4.88, 6.02) if source == "digits" else _standard(X[rows])
-        X = (X - shift) / scale
+        X -= shift
+        X /= scale
         if loss == "mse":
             shift, scale = _standard(y[rows])
             y = (y - shift) / scale
@@ -134,8 +135,10 @@ def _digest(X: np.ndarray, y: np.ndarray) -> str:
     """
     wide = {"f": "<f8", "i": "<i8", "u": "<i8", "b": "<i8"}
     told = y.astype(wide.get(y.dtype.kind, y.dtype.newbyteorder("<")))
-    parts = X.astype("<f8").tobytes(), str(y.shape).encode(), told.tobytes()
-    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+    found = hashlib.sha256(np.ascontiguousarray(X, "<f8"))
+    found.update(str(y.shape).encode())
+    found.update(told.tobytes())
+    return found.hexdigest()[:16]
 
 
 def _read(source: str | Path, target: str | None) -> tuple[np.ndarray, np.ndarray]:
@@ -163,7 +166,7 @@ def _from_sklearn(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    arrays = read_npz(path)
+    arrays = read_npz(path, ("X", "y"))
     missing = {"X", "y"} - set(arrays)
     if missing:
         raise ValueError(
@@ -176,7 +179,7 @@ def _from_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
         )
     if X.dtype.kind not in "fiub" or y.dtype.kind not in "fiubUS":
         raise ValueError(f"{path}: X is {X.dtype} and y {y.dtype}; wanted numbers")
-    X = X.astype(np.float64)
+    X = X.astype(np.float64, copy=False)
     if not np.isfinite(X).all() or (y.dtype.kind == "f" and not np.isfinite(y).all()):
         raise ValueError(f"{path}: X or y holds NaN or infinity; wanted finite numbers")
     if y.ndim == 2 and y.dtype.kind != "f":

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import as_numpy, is_sparse
+from ..network.blocks import own
 from ..network.mlp import MLP, RELU_LIKE
 from ..optimize.minimize import STOCHASTIC
 
@@ -18,9 +19,11 @@ CACHED = 1 << 16  # numbers of all steps of L-BFGS: with the gradients' changes 
 
 
 def unhidden(x: Any, name: str) -> Any:
-    """`x` as it is, where scikit-learn sees all of it: it looks past the mask of a masked array."""
+    """`x` as scikit-learn may touch it, which looks past the mask of a masked array, at pages of
+    files that were cut short, and at indices of sparse matrices that lead anywhere.
+    """
     hidden = isinstance(x, np.ma.MaskedArray) or getattr(x, "requires_grad", False) is True
-    return as_numpy(x, name) if hidden else x
+    return own(as_numpy(x, name) if hidden else x, name)
 
 
 def pairs_worth(n: int, rows: int) -> int:

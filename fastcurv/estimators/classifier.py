@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from ..answers import own_names
 from ..checks import is_sparse
 from .base import BaseMLP
-from .choices import takes_rows_as_they_come
+from .choices import takes_rows_as_they_come, unhidden
 from .parameters import check_parameters
 
 PARAMETERS = """
@@ -275,6 +275,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             logs = log_softmax(z, axis=1)
         return np.where(p > 0, logs, -np.inf)
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The accuracy: the share of rows whose class, or all of whose labels, are right, of these rows."""
+        weight = unhidden(sample_weight, "sample_weight")
+        return float(super().score(X, unhidden(y, "y"), weight))
+
     @available_if(takes_rows_as_they_come)
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> MLPClassifier:
         """Fit one epoch of a solver by mini-batches to these rows, from where the last one ended.
@@ -292,6 +297,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         self
         """
         check_parameters(self)
+        y = unhidden(y, "y")
         first = not hasattr(self, "theta_")
         if first:
             self._multilabel = type_of_target(y) == "multilabel-indicator"

@@ -11,7 +11,7 @@ from sklearn.utils.validation import column_or_1d
 
 from ..network.mlp import MLP
 from .base import BaseMLP
-from .choices import takes_rows_as_they_come
+from .choices import takes_rows_as_they_come, unhidden
 from .classifier import PARAMETERS
 from .parameters import check_parameters
 
@@ -62,10 +62,16 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         outputs = self._outputs(X)
         return outputs[:, 0] if self._flat else outputs
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The coefficient of determination, R^2, of these rows."""
+        weight = unhidden(sample_weight, "sample_weight")
+        return float(super().score(X, unhidden(y, "y"), weight))
+
     @available_if(takes_rows_as_they_come)
     def partial_fit(self, X: Any, y: Any) -> MLPRegressor:
         """Fit one epoch of a solver by mini-batches to these rows, from where the last one ended."""
         check_parameters(self)
+        y = unhidden(y, "y")
         first = not hasattr(self, "theta_")
         if first:
             self._flat = np.ndim(y) < 2 or np.shape(y)[1] == 1

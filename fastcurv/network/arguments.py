@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import _engine
-from .._engine import columns_as_rows
+from .._engine import columns_as_rows, in_memory
 from ..answers import meant, named_activation, typed
 from ..checks import as_numpy, check_array, check_choice, check_positive_int
 from ..protocols import Array
@@ -77,9 +77,12 @@ def check_dtype(dtype: Any) -> np.dtype[Any]:
 
 
 def check_targets(y: Any, N: int, model: Any, loss: str) -> np.ndarray:
-    """Targets as the engine wants them: (N, d_out) of the model's dtype, or int32 classes (N,)."""
+    """Targets as the engine wants them: (N, d_out) of the model's dtype, or int32 classes (N,).
+
+    Classes are a copy: they are indices, and what was checked must stay so.
+    """
     d = model.sizes[-1]
-    array = as_numpy(y, "y")
+    array = in_memory(as_numpy(y, "y"), "y")
     if loss == "cross_entropy" and array.ndim == 1:
         if array.dtype.kind not in "iu":
             raise TypeError(
@@ -87,12 +90,13 @@ def check_targets(y: Any, N: int, model: Any, loss: str) -> np.ndarray:
             )
         if array.shape != (N,):
             raise ValueError(f"y has {len(array)} labels; wanted {N}, one for each row of X")
+        array = np.array(array, order="C")
         if array.min() < 0 or array.max() >= d:
             one = "; one output takes loss='binary_cross_entropy' or 'mse'" if d == 1 else ""
             raise ValueError(
                 f"y holds labels from {array.min()} to {array.max()}; wanted 0 to {d - 1}{one}"
             )
-        return np.ascontiguousarray(array, np.int32)
+        return array.astype(np.int32, copy=False)
     array = check_array(array, "y", model.dtype)
     if array.ndim == 1 and d == 1:
         array = array[:, None]
@@ -119,7 +123,8 @@ def check_targets(y: Any, N: int, model: Any, loss: str) -> np.ndarray:
 def check_weight(weight: Any, N: int, dtype: Any) -> np.ndarray | None:
     if weight is None:
         return None
-    w = check_array(weight, "sample_weight", dtype)
+    w = in_memory(as_numpy(weight, "sample_weight"), "sample_weight")
+    w = check_array(w, "sample_weight", dtype)
     if w.shape != (N,):
         raise ValueError(f"sample_weight has shape {w.shape}; wanted ({N},)")
     if w.min() < 0:
@@ -240,7 +245,7 @@ def layer_indices(model: Any, layers: Any) -> np.ndarray:
 
 
 def check_indices(indices: Any, n: int) -> np.ndarray:
-    found = as_numpy(indices, "indices")
+    found = np.array(as_numpy(indices, "indices"))
     if found.dtype.kind not in "iu" or found.ndim != 1 or not len(found):
         raise TypeError(
             f"indices is an array of shape {found.shape} and dtype {found.dtype}; wanted a "
@@ -251,7 +256,7 @@ def check_indices(indices: Any, n: int) -> np.ndarray:
             f"indices run from {found.min()} to {found.max()}; wanted distinct ints from 0 to "
             f"{n - 1}"
         )
-    return found.astype(np.intp)
+    return found.astype(np.intp, copy=False)
 
 
 def like(x: Any, result: np.ndarray) -> Any:

@@ -381,7 +381,8 @@ class MLP(Answering, subject="model"):
         """X as a finite matrix (N, sizes[0]) of the model's dtype, N >= 1, with strides that are
         whole numbers.
         """
-        rows = check_array(X, name, self.dtype, finite)
+        rows = _engine.in_memory(as_numpy(X, name), name)
+        rows = check_array(rows, name, self.dtype, finite)
         if rows.ndim != 2 or rows.shape[1] != self.sizes[0] or not len(rows):
             wanted = f"(N, {self.sizes[0]}) with N >= 1"
             raise ValueError(f"{name} has shape {rows.shape}; wanted {wanted}")

@@ -16,7 +16,6 @@ from ..answers import Answering, door, refuse_foreign, typed
 from ..checks import check_choice, check_positive, check_positive_int
 from ..rounding.bounds import rounding_at
 from ..rounding.facts import NetworkFacts
-from ..rounding.given import Given
 from ..structure.parameters import l2_diagonal, terms_of_a_row
 from .arguments import (
     InitSignature,
@@ -57,12 +56,13 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         The network.
     X : array_like (N, sizes[0])
         Referenced, not copied, where it has the model's dtype; the engine keeps one padded copy.
-        So X, y and sample_weight must stay as they are: proofs read them, products that copy. A
-        memory-mapped file that was cut short is a ValueError of the next call.
+        So X, targets that are floats, and sample_weight must stay as they are: proofs read them,
+        products that copy. What lies in a memory map is read into memory here and now, so that the
+        file may change afterwards: `StreamedObjective` is for what does not fit.
         A sparse matrix makes a `fastcurv.network.sparse.SparseObjective`, which has no dense one.
     y : array_like
         ``(N, d_out)``; ``(N,)`` where ``d_out`` is 1; for ``cross_entropy`` integer classes
-        ``(N,)`` or soft targets; for ``binary_cross_entropy`` from 0 to 1.
+        ``(N,)``, which are copied, or soft targets; for ``binary_cross_entropy`` from 0 to 1.
     loss : {"cross_entropy", "mse", "binary_cross_entropy"}
         torch's ``CrossEntropyLoss`` (mean over samples, on logits), ``MSELoss`` and
         ``BCEWithLogitsLoss`` (mean over all entries), ``reduction="mean"``.
@@ -119,7 +119,9 @@ class Objective(NetworkFacts, Answering, subject="objective"):
     True
     """
 
-    X, y, sample_weight = Given(), Given(), Given()
+    X: Any
+    y: Any
+    sample_weight: Any
     model: MLP
     l2: float
     l2_biases: bool
@@ -180,6 +182,8 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         self._rows = _engine.Rows(
             self.X, None if labels is not None else self.y, labels, self.sample_weight
         )
+        if labels is not None:
+            self.y = self._rows.labels  # which nobody writes to
         self._begin()
 
     def _begin(self) -> None:
@@ -220,7 +224,7 @@ class Objective(NetworkFacts, Answering, subject="objective"):
     @property
     def n_samples(self) -> int:
         """Rows of X."""
-        return len(self.__dict__["X"])
+        return len(self.X)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -355,7 +359,6 @@ class Objective(NetworkFacts, Answering, subject="objective"):
 
     def batch(self, rows: Any) -> Objective:
         """The objective on some rows, a slice, indices or a mask; divides by their number."""
-        self._rows.still_there()
         X, y, weight = selected(rows, self.X, self.y, self.sample_weight)
         other: Objective = self._unstarted()
         other.X, other.y = X, np.ascontiguousarray(y)

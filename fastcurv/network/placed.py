@@ -49,7 +49,10 @@ class Recipe:
                     f"it is a {type(raw).__name__}; wanted (X, y) or (X, y, sample_weight)"
                 )
             names = ("X", "y", "sample_weight")
-            parts = [None if a is None else as_numpy(a, name) for a, name in zip(raw, names)]
+            parts = [
+                None if a is None else _engine.in_memory(as_numpy(a, name), name)
+                for a, name in zip(raw, names)
+            ]
             if self.stored != model.dtype:
                 classes = loss == "cross_entropy" and parts[1] is not None and parts[1].ndim == 1
                 parts = [

@@ -8,16 +8,16 @@ sorted numbers.
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
-from .._engine import maps_behind, still_there
+from .._engine import in_memory
 from ..checks import as_numpy, is_sparse
-from .blocks import Block, picked, regrouped
+from .blocks import Block, own, own_csr, picked, regrouped
 
 PARQUET = (".parquet", ".pq")
 
@@ -90,11 +90,26 @@ class SparseRows:
     """Rows of a sparse matrix, dense as they are asked for."""
 
     def __init__(self, X: Any) -> None:
-        self.rows = X.tocsr()
-        self.shape, self.dtype = X.shape, X.dtype
+        X = X if X.format == "csr" else own_csr(X, "X")
+        self.shape, self.dtype, self.data, self.indices = X.shape, X.dtype, X.data, X.indices
+        self.ends = np.array(in_memory(X.indptr, "X"), np.int64)
+        if len(self.ends) != X.shape[0] + 1 or self.ends[0] or (np.diff(self.ends) < 0).any():
+            raise ValueError("X is a sparse matrix whose indptr does not rise from 0 by rows")
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        return np.asarray(self.rows[rows].toarray())
+        """Rows by a slice without steps, or by their numbers."""
+        if isinstance(rows, slice):
+            ends = self.ends[rows.start : rows.stop + 1]
+            parts = [part[ends[0] : ends[-1]] for part in (self.data, self.indices)]
+            data, indices = (in_memory(part, "X") for part in parts)
+            ends = ends - ends[0]
+        else:
+            counts = self.ends[rows + 1] - self.ends[rows]
+            ends = np.concatenate([[0], counts.cumsum()])
+            at = np.arange(ends[-1]) + np.repeat(self.ends[rows] - ends[:-1], counts)
+            data, indices = (in_memory(part, "X", at) for part in (self.data, self.indices))
+        some = csr_matrix((data, indices, ends), shape=(len(ends) - 1, self.shape[1]))
+        return np.asarray(own_csr(some, "X").toarray())
 
 
 class Arrays:
@@ -136,13 +151,11 @@ class Arrays:
         if self.rows is not None:
             return self._gather(self.rows[start:stop])
         return tuple(  # type: ignore[return-value]
-            None if a is None else a[start:stop] for a in self._parts()
+            _read(None if a is None else a[start:stop], name) for name, a in self._parts()
         )
 
-    def _parts(self) -> Block:
-        """What blocks are cut from, all of it there still."""
-        still_there(maps_behind(X=self.X, y=self.y, sample_weight=self.weight))
-        return self.X, self.y, self.weight
+    def _parts(self) -> Iterator[tuple[str, Any]]:
+        return zip(("X", "y", "sample_weight"), (self.X, self.y, self.weight))
 
     def take(self, rows: np.ndarray) -> Block:
         """Some rows, by sorted numbers without repetition."""
@@ -152,12 +165,8 @@ class Arrays:
         order = np.argsort(rows, kind="stable")  # datasets want rising numbers
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
-        parts = (_rows_of(a, rows[order]) for a in self._parts())
+        parts = (_read(a, name, rows[order]) for name, a in self._parts())
         return tuple(None if a is None else a[back] for a in parts)  # type: ignore[return-value]
-
-    def release(self, X: Any) -> None:
-        """The pages of a block of a memory-mapped file may leave this process."""
-        release(X)
 
 
 def _sliced(x: Any, name: str) -> Any:
@@ -174,29 +183,13 @@ def _with_rows(x: np.ndarray, name: str) -> np.ndarray:
     return x
 
 
-def _rows_of(a: Any, rows: np.ndarray) -> Any:
-    if a is None:
-        return None
+def _read(a: Any, name: str, rows: Any = None) -> Any:
+    """An array, or some of its rows, in memory that no file is mapped to."""
+    if isinstance(a, np.ndarray):
+        return in_memory(a, name, rows)
+    if a is None or rows is None:
+        return a
     return a.oindex[rows] if hasattr(a, "oindex") else a[rows]
-
-
-def release(X: Any) -> None:
-    """Let the pages of rows of a memory-mapped file leave this process; they stay in the system's
-    cache.
-    """
-    owner = X
-    while isinstance(owner, np.ndarray):
-        if getattr(owner, "mode", "c") == "c" and isinstance(owner, np.memmap):
-            return  # copy on write: its pages are the only place of what was written
-        owner = owner.base
-    if not (isinstance(owner, mmap.mmap) and hasattr(owner, "madvise") and X.flags.c_contiguous):
-        return
-    base = np.frombuffer(owner, np.uint8).__array_interface__["data"][0]
-    start = X.__array_interface__["data"][0] - base
-    # the page that the next rows share stays: to fault on it would bring its neighbours back
-    first, last = (at - at % mmap.PAGESIZE for at in (start, start + X.nbytes))
-    if last > first:
-        owner.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
 class Parquet:
@@ -233,11 +226,18 @@ class Parquet:
             raise ImportError(
                 "a Parquet file needs pyarrow; wanted: pip install 'fastcurv[parquet]'"
             ) from None
-        return parquet.ParquetFile(self.file) if isinstance(self.file, Path) else self.file
+        if not isinstance(self.file, Path):
+            return self.file
+        return parquet.ParquetFile(self.file, pre_buffer=False)  # which would keep all that is read
 
     def blocks(self, size: int) -> Iterator[Block]:
         """Blocks of `size` rows."""
-        parts = self.open().iter_batches(batch_size=size, columns=self.wanted)
+        file = self.open()
+        parts = (  # by row groups: a file that a caller opened may keep all that one call reads
+            part
+            for group in range(file.num_row_groups)
+            for part in file.iter_batches(size, row_groups=[group], columns=self.wanted)
+        )
         yield from regrouped((self._block(part) for part in parts), size)
 
     def _block(self, part: Any) -> Block:
@@ -294,7 +294,7 @@ class Blocks:
                 )
             count = len(parts)
             X = parts[0]
-            X = X.tocsr() if is_sparse(X) else _with_rows(as_numpy(X, "X"), "X")
+            X = own(X if is_sparse(X) else _with_rows(as_numpy(X, "X"), "X"), "X")
             stop = start + X.shape[0]
             y = self._part(parts, 1, "y", self.y, start, stop)
             yield X, y, self._part(parts, 2, "sample_weight", self.weight, start, stop)
@@ -310,7 +310,7 @@ class Blocks:
         if len(parts) > at:
             if whole is not None:
                 raise ValueError(f"{name} is given and blocks hold it too; wanted one of the two")
-            part = _with_rows(as_numpy(parts[at], name), name)
+            part = own(_with_rows(as_numpy(parts[at], name), name), name)
             if len(part) != stop - start:
                 raise ValueError(
                     f"a block has {stop - start} rows of X and {len(part)} of {name}; wanted as "
@@ -321,7 +321,7 @@ class Blocks:
             raise ValueError("blocks hold X alone and y is None; wanted (X, y) blocks, or y")
         if whole is not None and whole.shape[0] < stop:
             raise ValueError(f"{name} has {whole.shape[0]} rows; wanted one for each row of X")
-        return None if whole is None else whole[start:stop]
+        return None if whole is None else _read(whole[start:stop], name)
 
     def take(self, rows: np.ndarray) -> Block:
         """Some rows, by a pass over the blocks up to the last of them."""

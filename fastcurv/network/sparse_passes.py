@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from .. import _engine
-from .blocks import submitted
+from .blocks import own_csr, submitted
 from .row_passes import RowState
 from .sample_layers import Scratch, Whole, rows
 
@@ -43,6 +43,8 @@ class SparseRows:
 
     def __init__(self, X: Any, threads: int = 1) -> None:
         self.X, self.columns = X, X.T.tocsr()
+        for part in (X.indices, X.indptr):  # SciPy's loops trust them
+            part.flags.writeable = False
         self.threads = min(threads, _engine.MAX_THREADS)
         self.shape, self.dtype = X.shape, X.dtype
 
@@ -85,12 +87,14 @@ def _product(A: Any, B: Array, threads: int) -> Array:
     return out
 
 
-def as_rows(X: Any, dtype: Any, threads: int | None = None) -> SparseRows:
-    """A sparse matrix of SciPy as `SparseRows`, or an error that says what is wrong."""
+def as_rows(X: Any, dtype: Any, threads: int | None = None, own: bool = False) -> SparseRows:
+    """A sparse matrix of SciPy as `SparseRows`, or an error that says what is wrong; `own`: its
+    memory is.
+    """
     if X.dtype.kind not in "fiub":
         raise TypeError(f"X has dtype {X.dtype}; wanted real numbers")
     with np.errstate(over="ignore"):
-        held = csr_matrix(X, dtype=dtype, copy=True)
+        held = csr_matrix(X if own else own_csr(X, "X"), dtype=dtype)
     held.sum_duplicates()
     held.eliminate_zeros()
     if not np.isfinite(held.data).all():

@@ -55,11 +55,11 @@ class SparseStreamed(SparseSums, StreamedObjective):
     def _as_rows(self, X: Any, finite: bool) -> SparseRows:
         if X.shape[1] != self.model.sizes[0]:
             raise ValueError(f"X has shape {X.shape}; wanted (N, {self.model.sizes[0]})")
-        return as_rows(X, self.model.dtype, self.n_threads)
+        return as_rows(X, self.model.dtype, self.n_threads, own=True)
 
     def _parts(self, part: Any, start: int, block: CHECKED, finite: bool) -> Iterator[Any]:
         """The block as what `part` is asked of: as it is, or some rows at a time made dense."""
-        X, y, weight, _ = block
+        X, y, weight = block
         frame = Frame(self.model, self.loss, self._n_samples, self.n_threads)
         if part in FAST:
             shard = SparseShard(frame, X, y, weight, start)

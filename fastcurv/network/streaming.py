@@ -4,7 +4,7 @@ read while others are multiplied.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from importlib import import_module
@@ -15,16 +15,16 @@ import numpy as np
 from .._engine import Lock
 from ..checks import as_numpy, check_finite, check_positive_int, is_sparse
 from .arguments import check_targets, check_weight
-from .blocks import Block, Seen, pick, present, stacked, submitted
+from .blocks import Block, Seen, pick, stacked, submitted
 from .mlp import MLP
 from .objective import Objective
 from .shards import Frame, Shard, Sharded
-from .sources import Arrays, as_source, release, yields_sparse
+from .sources import Arrays, as_source, yields_sparse
 from .sums import Tree
 
 MEMORY = 1 << 28  # bytes, where nothing is said
 SMALLEST = 16  # rows of a block
-CHECKED = tuple[Any, Any, Any, Any]  # X, y, sample_weight as the engine wants them; X as it came
+CHECKED = tuple[Any, Any, Any]  # X, y, sample_weight as the engine wants them
 
 
 class StreamedObjective(Sharded):
@@ -53,7 +53,9 @@ class StreamedObjective(Sharded):
     n_threads : int, optional
         As for `Objective`.
     memory : int, optional
-        Bytes for blocks and state together; vectors and results come on top. Default: 256 MiB.
+        Bytes for blocks and state together; vectors and results come on top, and what a source
+        needs for itself: a row group of Parquet, the chunks of HDF5 and zarr that a block touches.
+        Default: 256 MiB.
     l2_biases : bool
         As for `Objective`.
     block_rows : int, optional
@@ -223,7 +225,7 @@ class StreamedObjective(Sharded):
                 X, y, weight = (self._stored(a) for a in (X, y, weight))
             X = self._as_rows(X, finite)
             y = check_targets(y, len(X), self.model, self.loss)
-            return X, y, check_weight(weight, len(X), self.model.dtype), raw
+            return X, y, check_weight(weight, len(X), self.model.dtype)
         except (ValueError, TypeError) as error:
             raise _located(error, start, block[0].shape[0]) from None
 
@@ -238,17 +240,16 @@ class StreamedObjective(Sharded):
     def _stored(self, a: Any) -> Any:
         return a if a is None or a.dtype.kind in "iu" else a.astype(self.stored)
 
-    def _blocks(self, finite: bool = True) -> Generator[tuple[int, CHECKED], None, None]:
-        """One pass: the number of the first row and the block, the next one being read.
-
-        Who reads also lets go of what is done with: two threads that change the table of pages
-        wait for each other.
+    def _blocks(
+        self, finite: bool = True
+    ) -> Generator[tuple[int, CHECKED, Callable[[], None]], None, None]:
+        """One pass: the number of the first row, the block, and what is to be called when the block
+        before was let go of: the next one is read then.
         """
         raw, size = self.source.blocks(self.block_rows), 0
 
-        def read(done: Any) -> tuple[int, CHECKED] | None:
+        def read() -> tuple[int, CHECKED] | None:
             nonlocal size
-            release(done)
             block = next(raw, None)
             if block is None:
                 return None
@@ -256,14 +257,17 @@ class StreamedObjective(Sharded):
             return start, self._checked(block, start, finite)
 
         with ThreadPoolExecutor(1, "fastcurv-reader") as reader:
-            coming, done = submitted(reader, read, None), None
+            coming: Any = submitted(reader, read)
+
+            def ahead() -> None:
+                nonlocal coming
+                coming = coming or submitted(reader, read)
+
             while (found := coming.result()) is not None:
-                coming = submitted(reader, read, done)
-                present(found[1])
-                yield found
-                self._seen.compare(found[0], found[1][:3])
-                done = found[1][3]
-            release(done)
+                coming = None
+                yield *found, ahead
+                ahead()
+                self._seen.compare(*found)
         self.n_passes += 1
         self.n_rows_read += size
         known = self.source.n_rows
@@ -274,15 +278,15 @@ class StreamedObjective(Sharded):
             )
 
     def _count(self) -> None:
-        self.source.n_rows = sum(block[0].shape[0] for _, block in self._blocks())
+        self.source.n_rows = sum(block[0].shape[0] for _, block, _ in self._blocks())
 
     def _parts(self, part: Any, start: int, block: CHECKED, finite: bool) -> Iterator[Any]:
         """What `part` is asked of: the shard of a block, in the memory of one of as many rows."""
-        X, y, weight, _ = block
-        known = self._shards.get(len(X))
+        X, y, weight = block
+        shard = self._shards.pop(len(X), None)
         try:
-            if known is not None:
-                shard = known.renewed(X, y, weight, start, finite)
+            if shard is not None:
+                shard = shard.renewed(X, y, weight, start, finite)
                 self._copied = shard.seen
             else:
                 frame = Frame(self.model, self.loss, self._n_samples, self.n_threads)
@@ -298,8 +302,9 @@ class StreamedObjective(Sharded):
         with self._reading:
             finite = not self._copied
             with closing(self._blocks(finite)) as blocks:
-                for start, block in blocks:
+                for start, block, ahead in blocks:
                     for shard in self._parts(part, start, block, finite):
+                        ahead()
                         tree.push(part(shard, *arguments))
         return tree.total()
 
@@ -335,7 +340,7 @@ class StreamedObjective(Sharded):
         return other
 
     def _in_memory(self, block: Any) -> Objective:
-        X, y, weight, _ = self._checked(block, 0)
+        X, y, weight = self._checked(block, 0)
         return Objective(
             self.model,
             getattr(X, "X", X),  # of SparseRows

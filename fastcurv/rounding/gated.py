@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from ..structure.activations import LEAK, loss_terms
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised
-from .given import Given
 
 Floats = NDArray[np.float64]
 Arrays = list[NDArray[Any]]
@@ -33,8 +32,6 @@ class Rows:
         targets: the loss but for a constant. `first` are the rows that stay, `inverse` says which
         of them each row has become.
     """
-
-    X = Given()
 
     def __init__(self, ob: Any, merge: bool = False) -> None:
         model = ob.model

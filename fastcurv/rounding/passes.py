@@ -15,7 +15,6 @@ from ..checks import check_vector
 from ..memo import last_kept
 from ..structure.parameters import divisor_of, layers_of, skips
 from .arithmetic import Arithmetic, Operand, gram_bound
-from .given import Given
 from .rowwise import CHUNK_BYTES, JOINT_FLOPS, Rounding
 
 Floats = NDArray[np.float64]
@@ -40,12 +39,6 @@ def passes_at(ob: Any, theta: Floats) -> Passes:
         return Passes(ob, theta)
 
 
-class Problem(SimpleNamespace):
-    """What passes need of an objective, which they outlive."""
-
-    X, y, sample_weight = Given(), Given(), Given()
-
-
 class Passes(Rounding):
     """The state at theta of any network objective by float64 passes, its errors bounded:
     `states()`, chunk by chunk.
@@ -55,7 +48,7 @@ class Passes(Rounding):
 
     def __init__(self, ob: Any, theta: Floats) -> None:
         model, N = ob.model, len(ob.X)
-        self.ob = Problem(
+        self.ob = SimpleNamespace(
             model=model,
             X=ob.X,
             y=ob.y,

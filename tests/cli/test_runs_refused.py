@@ -95,7 +95,7 @@ def test_versions_are_printed_or_returned(capsys):
 
 
 def test_archives_that_cannot_be_read(tmp_path):
-    """What unpacks to more than a gigabyte and 64 times its size is known by its directory."""
+    """What unpacks to more than 32 MiB and 64 times its size is known by its directory."""
     with pytest.raises(ValueError, match="is not a file"):
         read_npz(tmp_path)
     np.savez(tmp_path / "bomb.npz", x=np.zeros(10))
@@ -107,10 +107,13 @@ def test_archives_that_cannot_be_read(tmp_path):
         read_npz(tmp_path / "bomb.npz")
 
 
-@pytest.mark.parametrize(("name", "cast"), [("X", "float"), ("y", "str"), ("more", "float")])
+@pytest.mark.parametrize(("name", "cast"), [("X", "float"), ("y", "str")])
 def test_an_array_of_objects_is_named(name, cast, tmp_path):
-    """As pandas gives words; the file is read where it holds what is wanted."""
-    held = {"X": np.arange(8.0).reshape(4, 2), "y": np.array(["a", "b"] * 2), "more": np.ones(2)}
+    """As pandas gives words; the file is read where it holds what is wanted, whatever lies beside
+    it.
+    """
+    held = {"X": np.arange(8.0).reshape(4, 2), "y": np.array(["a", "b"] * 2)}
+    held["more"] = np.ones(2).astype(object)
     np.savez(tmp_path / "obj.npz", **held | {name: held[name].astype(object)})
     with pytest.raises(ValueError) as error:
         load_dataset(tmp_path / "obj.npz")

@@ -11,8 +11,8 @@ import pytest
 from scipy.sparse import csr_matrix
 
 import fastcurv as fc
+from fastcurv._engine import in_memory
 from fastcurv.network.blocks import picked, regrouped
-from fastcurv.network.sources import release
 
 N, SIZES = 137, [5, 7, 4, 3]
 
@@ -219,13 +219,13 @@ def test_pages_of_rows_that_were_read_are_let_go(mode, let_go, tmp_path, monkeyp
     X = np.memmap(tmp_path / "X", float, mode, shape=(6 * page // 80, 10))
     for rows in (slice(0, 100), slice(100, 250), slice(3, 7), slice(7, 7)):
         advised.clear()
-        release(X[rows])
+        in_memory(X[rows], "X")
         first, last = (80 * at // page * page for at in (rows.start, rows.stop))
         expected = [(mmap.MADV_DONTNEED, first, last - first)] if last > first and let_go else []
         assert advised == expected
-    release(X[:100, :5])
-    release(X[:100].copy())
-    assert not advised, "rows in pieces keep their pages, and a copy has none"
+    advised.clear()
+    in_memory(np.array(X[:100]), "X")
+    assert not advised, "what is in memory has no pages to let go"
 
 
 @pytest.mark.parametrize("rows", [[0], [3], [0, 3], [4], [2, 4, 7], [11], [0, 1, 2, 11]])
@@ -241,3 +241,83 @@ def test_rows_are_picked_from_no_more_blocks_than_it_takes(rows):
     found = picked(blocks(), np.array(rows))
     assert np.array_equal(found[0], X[rows]) and np.array_equal(found[1], y[rows])
     assert found[2] is None and read == list(range(0, rows[-1] + 1, 4))
+
+
+@pytest.mark.parametrize("kind", ["C path", "F path", "F mapped", "parquet", "ParquetFile", "hdf5"])
+def test_memory_holds_wherever_rows_lie(kind, python, tmp_path):
+    """A file ten times as large as `memory`: blocks, state and what the source needs for itself,
+    here a row group or a chunk, are all that there is.
+    """
+    for name in {"parquet": ["pyarrow"], "ParquetFile": ["pyarrow"], "hdf5": ["h5py"]}.get(
+        kind, []
+    ):
+        pytest.importorskip(name)
+    python(
+        f"""
+import os, re, sys
+import numpy as np, fastcurv as fc
+
+kind = {kind!r}
+if not os.path.exists("/proc/self/clear_refs"):
+    sys.exit()
+os.chdir({str(tmp_path)!r})
+memory, d = 16_000_000, 100
+N = 10 * memory // (8 * d)
+model = fc.MLP([d, 20, 3])
+theta, v = model.init(seed=0), np.ones((model.n_params, 3))
+
+def write(name, N):
+    X, y = np.random.default_rng(0).standard_normal((N, d)), np.arange(N) % 3
+    if "path" in kind or "mapped" in kind:
+        np.save(name, np.asarray(X, order=kind[0]))
+    elif kind == "hdf5":
+        import h5py
+        with h5py.File(name, "w") as file:
+            file.create_dataset("X", data=X, chunks=(500, d))
+    else:
+        import pyarrow
+        from pyarrow import parquet
+        names = [f"x{{i}}" for i in range(d)]
+        table = pyarrow.table(dict(zip([*names, "y"], [*X.T, y])))
+        parquet.write_table(table, name, row_group_size=2000)
+    return y
+
+def opened(name, y, **how):
+    if kind == "F mapped":
+        X = np.load(name, mmap_mode="r")
+    elif kind == "hdf5":
+        import h5py
+        X = h5py.File(name)["X"]
+    elif kind == "ParquetFile":
+        from pyarrow import parquet
+        X = parquet.ParquetFile(name)
+    else:
+        X = name
+    return fc.StreamedObjective(model, X, "y" if "arquet" in kind else y, **how)
+
+name = "rows.parquet" if "arquet" in kind else "rows.npy"
+if os.fork() == 0:                          # whose memory is not this process's
+    write(name, N)
+    os._exit(0)
+os.wait()
+few = opened("few" + name, write("few" + name, 500), block_rows=100)
+few.hessian(theta) @ v                      # what the process needs at all
+few.gradient(theta)
+
+def peak():
+    with open("/proc/self/status") as file:
+        return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", file.read())[1])
+
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")
+before = peak()
+ob = opened(name, np.arange(N) % 3, memory=memory)
+ob.hessian(theta) @ v
+ob.gradient(theta)
+assert ob.n_passes == 2 and ob.n_shards > 10
+more, own = peak() - before, 3 * 8 * N      # y, and what NumPy makes to make it
+extra = {{"hdf5": 2 * 500 * d * 8}}.get(kind, 12 * 2000 * d * 8 if "arquet" in kind else 0)
+assert more <= memory + own + extra, (more, own, extra, ob.block_rows)
+""",
+        timeout=300,
+    )

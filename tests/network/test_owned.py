@@ -1,0 +1,192 @@
+"""What is used as an index is a copy that was checked: whoever writes to what they gave meanwhile
+finds the same answers, or one sentence, and never the end of the process.
+"""
+
+import pickle
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+import fastcurv as fc
+
+N, MODEL = 200, fc.MLP([4, 8, 3])
+THETA = MODEL.init(seed=0)
+
+
+@pytest.mark.parametrize("wrong", ["5000", "y + 1", "-400_000"])
+@pytest.mark.parametrize("dtype", ["int32", "int64", "uint8", ">i4"])
+@pytest.mark.parametrize("way", ["plain", "mapped", "batch", "sparse", "streamed", "blocks"])
+def test_classes_written_over_in_place(way, dtype, wrong, python, tmp_path):
+    """Also by another map of their file, of every width: those that were checked count. Rows that
+    are read anew are checked anew.
+    """
+    python(f"""
+import os
+import numpy as np, scipy.sparse
+import fastcurv as fc
+
+os.chdir({str(tmp_path)!r})
+rng = np.random.default_rng(0)
+model, X = fc.MLP([4, 8, 3]), rng.standard_normal(({N}, 4))
+theta, way = model.init(seed=0), {way!r}
+y = rng.integers(3, size={N}).astype({dtype!r})
+if way == "mapped":
+    np.save("y.npy", y)
+    y, given = np.load("y.npy", mmap_mode="r+"), np.load("y.npy", mmap_mode="r")
+else:
+    given = y
+ob = {{
+    "sparse": lambda: fc.Objective(model, scipy.sparse.csr_matrix(X), given),
+    "streamed": lambda: fc.StreamedObjective(model, X, given, block_rows=64),
+    "blocks": lambda: fc.StreamedObjective(model, [(X, given)], block_rows=64),
+}}.get(way, lambda: fc.Objective(model, X, given))()
+if way == "batch":
+    ob = ob.batch(slice(0, None, 2))
+H = ob.hessian(theta)
+known, product = ob.value(1.01 * theta), H @ theta
+with np.errstate(over="ignore"):
+    y[...] = np.array({wrong}).astype({dtype!r})
+try:
+    found = ob.value(1.01 * theta), ob.value(1.02 * theta), ob.value(1.01 * theta)
+    again = H @ theta
+except ValueError as error:
+    assert way in ("streamed", "blocks"), error
+    assert "holds labels from" in str(error) or "others than in the pass before" in str(error)
+else:
+    assert way not in ("streamed", "blocks")
+    assert found[0] == found[2] == known and np.array_equal(again, product)
+""")
+
+
+def test_classes_of_an_objective_are_nobodys_to_write(rng):
+    """Nor those of batches and copies: what is kept is the engine's own."""
+    X, y = rng.standard_normal((N, 4)), rng.integers(3, size=N)
+    ob = fc.Objective(MODEL, X, y)
+    for one in (ob, ob.batch([3, 1, 2]), ob.batch(slice(5, 9)), pickle.loads(pickle.dumps(ob))):
+        with pytest.raises(ValueError, match="read-only"):
+            one.y[0] = 1
+        assert one.y.dtype == np.int32 and not np.shares_memory(one.y, y)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_classes_that_a_thread_writes_to(streamed, python):
+    """At any moment of a look, a copy and a pass."""
+    python(f"""
+import threading, time
+import numpy as np, fastcurv as fc
+
+rng = np.random.default_rng(0)
+N, model = 4000, fc.MLP([4, 8, 3])
+X, y, theta = rng.standard_normal((N, 4)), rng.integers(3, size=N).astype(np.int32), np.zeros(67)
+ending = threading.Event()
+
+def write():
+    while not ending.is_set():
+        y[::7] = 1 << 30
+        y[::7] = 1
+
+thread, told, end = threading.Thread(target=write), 0, time.monotonic() + 2
+thread.start()
+while time.monotonic() < end or told < 3:
+    try:
+        if {streamed}:
+            fc.StreamedObjective(model, X, y, block_rows=500).gradient(theta)
+        else:
+            ob = fc.Objective(model, X, y)
+            ob.gradient(theta), ob.batch(slice(0, 900)).gradient(theta)
+    except ValueError as error:
+        told += "labels from" in str(error) or "others than in" in str(error)
+        assert told, error
+ending.set()
+thread.join()
+""")
+
+
+BROKEN = {
+    "beyond": ("csr csc bsr", "A.indices[3] = 1 << 28"),
+    "below": ("csr csc bsr", "A.indices[3] = -(1 << 28)"),
+    "ends": ("csr csc bsr", "A.indptr[3] = 1 << 28"),
+    "negative ends": ("csr csc bsr", "A.indptr[3] = -(1 << 28)"),
+    "rows": ("coo", "A.row[3] = 1 << 28"),
+    "columns": ("coo", "A.col[3] = -(1 << 28)"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_sparse_indices_that_lead_anywhere(name, python):
+    """SciPy's loops trust them: they are refused when they are given, and when they are read."""
+    kinds, harm = BROKEN[name]
+    python(f"""
+import numpy as np, scipy.sparse
+import fastcurv as fc
+
+rng = np.random.default_rng(0)
+model, y = fc.MLP([40, 4, 3]), rng.integers(3, size=60)
+theta = model.init(seed=0)
+dense = rng.standard_normal((60, 40)) * (rng.random((60, 40)) < 0.3)
+net = fc.MLPClassifier((3,), max_iter=2, random_state=0).fit(dense, y)
+
+def refused(ask):
+    try:
+        ask()
+    except ValueError as error:
+        assert "sparse matrix" in str(error), error
+    else:
+        raise AssertionError("answered")
+
+for kind in {kinds!r}.split():
+    whole = getattr(scipy.sparse, kind + "_matrix")
+    A = whole(dense)
+    later = fc.Objective(model, A, y)
+    streams = [
+        fc.StreamedObjective(model, A, y, block_rows=16),
+        fc.StreamedObjective(model, [(A, y)], block_rows=16),
+    ]
+    values = [ob.value(theta) for ob in (later, *streams)]
+    {harm}
+    assert later.value(2 * theta) and later.value(theta) == values[0]
+    if kind == "csr":  # the others were copied as rows
+        kept = streams[0].value(theta) if "indptr" in {harm!r} else refused(
+            lambda: streams[0].value(theta)
+        )
+        assert kept in (None, values[1])
+    else:
+        assert streams[0].value(theta) == values[1]
+    refused(lambda: streams[1].value(theta))
+    refused(lambda: fc.Objective(model, A, y))
+    refused(lambda: fc.StreamedObjective(model, A, y).value(theta))
+    refused(lambda: net.predict(A))
+    refused(lambda: net.fit(A, y))
+""")
+
+
+def test_a_sparse_matrix_stays_as_it_was_given(rng):
+    """It is only looked at; what an objective holds of it is its own, and not to be written to."""
+    A = scipy.sparse.random(60, 40, 0.2, format="csr", random_state=0)
+    A.data[3] = 0.0
+    before = [part.copy() for part in (A.data, A.indices, A.indptr)]
+    model, y = fc.MLP([40, 4, 3]), rng.integers(3, size=60)
+    ob = fc.Objective(model, A, y)
+    fc.StreamedObjective(model, A, y, block_rows=7).value(model.init(seed=0))
+    for old, part in zip(before, (A.data, A.indices, A.indptr)):
+        assert np.array_equal(old, part) and part.flags.writeable
+        assert not any(np.shares_memory(part, own) for own in (ob.X.data, ob.X.indices))
+    for part in (ob.X.indices, ob.X.indptr):
+        with pytest.raises(ValueError, match="read-only"):
+            part[0] = 7
+    few = ob.batch([3, 1]).value(model.init(seed=0))
+    assert few == fc.Objective(model, A[[3, 1]], y[[3, 1]]).value(model.init(seed=0))
+
+
+def test_indices_and_shapes_that_change_afterwards(rng):
+    """Of `restrict`, and the shape of X: those that were checked count."""
+    X, y = rng.standard_normal((N, 4)), rng.integers(3, size=N)
+    ob = fc.Objective(MODEL, X, y)
+    indices = np.array([1, 5, 9])
+    part = ob.hessian(THETA).restrict(indices=indices)
+    known, value = part @ np.ones(3), fc.Objective(MODEL, X.copy(), y).value(THETA)
+    indices[:] = 1 << 40
+    assert np.array_equal(part @ np.ones(3), known)
+    X.shape = (2 * N, 2)
+    assert ob._rows.X.shape == (N, 4) and ob.value(THETA) == value

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..protocols import Array, Carried
+from ..rounding.arithmetic import norm
 from .arguments import as_vector, into
 from .linear import Symmetric
 
@@ -91,7 +92,7 @@ class InCoordinates(Reduced):
         """
         there = self.whole.product(self.embed(x))
         there -= self.embed(self.product(np.asarray(x, dtype=self.dtype)))
-        return float(np.linalg.norm(there.astype(np.float64, copy=False)))
+        return norm(there)
 
     def carried(self, X: Array, found: Any, rng: Any) -> Carried:
         """What the pairs found here are worth in parameter space: how far a product there is seen
@@ -126,7 +127,6 @@ class InCoordinates(Reduced):
         measured on 8 vectors and multiplied by 8, which is too small at a risk below 1e-6.
         """
         rng, m = np.random.default_rng(0), self.shape[0]
-        squares = [self.defect(rng.standard_normal(m)) ** 2 for _ in range(TRIES)]
-        seen = UNDERSTATED * float(np.mean(squares)) ** 0.5
-        proved = float(np.linalg.norm(self.whole.column_bounds()))
+        seen = UNDERSTATED * norm([self.defect(rng.standard_normal(m)) for _ in range(TRIES)])
+        seen, proved = seen / TRIES**0.5, norm(self.whole.column_bounds())
         return np.full(m, (seen + proved) / m**0.5)

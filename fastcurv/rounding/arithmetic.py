@@ -353,7 +353,8 @@ class Phi:
         """(e phi'', its Err) as made from delta."""
         factor = -2 * self.a if self.name == "tanh" else 1 - 2 * self.a
         eq, da = factor * d, self.da.E
-        error, size = dd.times(np.abs(factor) + 2 * da) + self.da.times(2 * np.abs(d)), at_most(d, dd)
+        error = dd.times(np.abs(factor) + 2 * da) + self.da.times(2 * np.abs(d))
+        size = at_most(d, dd)
         rounding = 3 * r.u * (2 * (np.abs(self.a) + da) * size + np.abs(eq))
         return eq, error + Err(rounding + 2 * r.eta * (size > 0))
 

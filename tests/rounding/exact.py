@@ -5,7 +5,7 @@ gradient written row by row, so that nothing underflows, overflows or cancels un
 from __future__ import annotations
 
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, localcontext
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -47,6 +47,7 @@ def pi() -> Decimal:
     return (a + b) ** 2 / (4 * t)
 
 
+@lru_cache(1 << 10)
 def exp(t: Decimal) -> Decimal:
     """Of t <= 0; 0 far below."""
     return t.exp() if t > -FAR else ZERO
@@ -65,6 +66,7 @@ def normal_cdf(t: Decimal) -> Decimal:
     return HALF + total * exp(-t * t / 2) / (2 * pi()).sqrt()
 
 
+@lru_cache(1 << 10)
 def activation(name: str, z: Decimal):
     """phi, phi', phi''; at a kink as from the left."""
     if name == "identity":

@@ -118,7 +118,8 @@ class Products:
         v = np.asarray(v, dtype=self.dtype).astype(float)
         size = float(v @ v)
         slack = 2 * self.n * np.finfo(float).eps * np.linalg.norm(v) * safe_norm(Hv)
-        return float((self.bound(v) * size**0.5 + slack) / size) + self.asymmetry
+        lost = self.n * float(np.finfo(float).smallest_subnormal)
+        return float((self.bound(v) * size**0.5 + slack + lost) / size) + self.asymmetry
 
 
 def hessian_products(ob: Any, theta: Array, best: bool = True) -> Products:

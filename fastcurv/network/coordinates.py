@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..protocols import Array, Carried
-from ..vectors import safe_norm
+from ..rounding.arithmetic import norm
 from .arguments import as_vector, into
 from .linear import Symmetric
 
@@ -92,7 +92,7 @@ class InCoordinates(Reduced):
         """
         there = self.whole.product(self.embed(x))
         there -= self.embed(self.product(np.asarray(x, dtype=self.dtype)))
-        return safe_norm(there)
+        return norm(there)
 
     def carried(self, X: Array, found: Any, rng: Any) -> Carried:
         """What the pairs found here are worth in parameter space: how far a product there is seen
@@ -127,7 +127,6 @@ class InCoordinates(Reduced):
         measured on 8 vectors and multiplied by 8, which is too small at a risk below 1e-6.
         """
         rng, m = np.random.default_rng(0), self.shape[0]
-        defects = np.array([self.defect(rng.standard_normal(m)) for _ in range(TRIES)])
-        seen = UNDERSTATED * safe_norm(defects) / TRIES**0.5
-        proved = safe_norm(self.whole.column_bounds())
+        seen = UNDERSTATED * norm([self.defect(rng.standard_normal(m)) for _ in range(TRIES)])
+        seen, proved = seen / TRIES**0.5, norm(self.whole.column_bounds())
         return np.full(m, (seen + proved) / m**0.5)

@@ -16,6 +16,7 @@ from .._engine import Times
 from ..answers import Answering
 from ..checks import as_numpy, check_array
 from ..protocols import Array
+from ..vectors import safe_norm
 from .arguments import as_block, as_real, as_vector, into, like
 
 
@@ -257,10 +258,14 @@ class Shifted(OfWhole, Symmetric):
         roundings of ``+ mu v``.
         """
         v = as_vector(v, self.shape[0], self.dtype)
-        of_h, u = float(self.whole.rounding_bound(v)), 0.5 * float(np.finfo(self.dtype).eps)
-        size = float(np.linalg.norm(self.whole.product(v).astype(float)))
-        moved = abs(self.mu) * float(np.linalg.norm(v.astype(float)))
-        return (1 + 8 * u) * (of_h + u * (size + of_h + 3 * moved))
+        info, mu = np.finfo(self.dtype), float(self.dtype.type(self.mu))
+        of_h, u = float(self.whole.rounding_bound(v)), 0.5 * float(info.eps)
+        size, length = safe_norm(self.whole.product(v)), safe_norm(v)
+        moved, cast = abs(self.mu) * length, abs(self.mu - mu) * length
+        if not size + of_h + moved + cast < info.max:
+            return np.inf
+        lost = 2 * len(v) * float(info.smallest_subnormal) * (mu != 0 and length > 0)
+        return (1 + 8 * u) * (of_h + u * (size + of_h + 3 * moved) + cast) + lost
 
     def astype(self, dtype: Any) -> Shifted:
         """The same operator in another precision."""

@@ -42,6 +42,7 @@ from numpy.typing import NDArray
 
 from ..eigensolver import UNIT, gamma_of
 from ..protocols import Enclosed
+from ..rounding.arithmetic import ETA, norm, norms
 from ..rounding.rowwise import Rounding
 from ..singular import svd
 from ..structure.parameters import layers_of
@@ -80,8 +81,9 @@ def _defect(Q: Floats) -> float:
 
 def _left(A: Floats, error: Floats, Q: Floats) -> Floats:
     """Bounds (N,) on the norms of what Q leaves of the rows of A, each off by `error` (N, 1)."""
-    sizes = np.linalg.norm(A, axis=1) + error[:, 0]
-    rest = np.linalg.norm(A - (A @ Q) @ Q.T, axis=1) if Q.shape[1] else np.linalg.norm(A, axis=1)
+    sizes = norms(np.abs(A))[:, 0] + error[:, 0]
+    rest = norms(np.abs(A - (A @ Q) @ Q.T))[:, 0] if Q.shape[1] else norms(np.abs(A))[:, 0]
+    rest = rest + 4 * A.size * ETA
     turned = gamma_of(len(Q) + Q.shape[1] + 4) * (1 + Q.shape[1]) * sizes
     return np.asarray((rest + turned + 2 * error[:, 0]) * UP)
 
@@ -204,28 +206,28 @@ class Reach:
             one = np.ones_like(rho[0])
             ra, rz = [0 * one], []
             for l in range(L):
-                rz.append(R.W[l].norm * ra[l] + rho[l])
+                rz.append(R.W[l].norm * ra[l] + rho[l] + ETA)
                 if l < L - 1:
                     p = s.phi[l].p
                     top = one if p is None else _top(p, s.phi[l].dp)
-                    ra.append(top * rz[l] + (ra[l] if R.skips[l] else 0))
-            rd, re = sum(s.loss.r_norms()) * rz[-1], 0 * one
+                    ra.append(top * rz[l] + (ra[l] if R.skips[l] else 0) + ETA)
+            rd, re = sum(s.loss.r_norms()) * rz[-1] + ETA, 0 * one
             for l in range(L - 1, -1, -1):
                 size = [
-                    np.linalg.norm(x, axis=1)[:, None] + (0 if dx is None else dx.nu)
+                    norms(np.abs(x)) + (0 if dx is None else dx.nu)
                     for x, dx in ((s.a[l], s.da[l]), (s.d[l], s.dd[l]))
                 ]
-                totals[l] += float((rd * np.sqrt(size[0] ** 2 + 1) + size[1] * ra[l]).sum())
+                totals[l] += float((rd * np.hypot(size[0], 1) + size[1] * ra[l] + 2 * ETA).sum())
                 if l == 0:
                     continue
-                re = R.W[l].norm * rd + sigma[l] + (re if R.skips[l] else 0)
+                re = R.W[l].norm * rd + sigma[l] + (re if R.skips[l] else 0) + ETA
                 p = s.phi[l - 1].p
-                rd = re * (one if p is None else _top(p, s.phi[l - 1].dp))
+                rd = re * (one if p is None else _top(p, s.phi[l - 1].dp)) + ETA
                 if s.eq[l - 1] is not None:
-                    rd = rd + _top(s.eq[l - 1], s.deq[l - 1]) * rz[l - 1]
+                    rd = rd + _top(s.eq[l - 1], s.deq[l - 1]) * rz[l - 1] + ETA
         if R.overflow:
             return np.inf
-        return float(np.linalg.norm(totals)) * UP * R.slack
+        return norm(totals) * UP * R.slack
 
     # --- the map
 
@@ -268,10 +270,10 @@ class Reach:
             products = np.ascontiguousarray((self.whole @ rows.T).T)
             P[:, part] = self.project(products).T
             bounds[part] = (np.abs(rows) @ each) * UP * (1 + f)
-            bounds[part] += turning * np.linalg.norm(products, axis=1) * (1 + f)
+            bounds[part] += turning * norms(np.abs(products))[:, 0] * (1 + f)
         if not (f < 0.1 and np.isfinite(P).all()):
             return Enclosed(P, bounds, np.inf)
-        size = float(np.linalg.norm(P)) + float(np.linalg.norm(bounds)) + self.rest + self.leak
+        size = norm(P) + norm(bounds) + self.rest + self.leak
         size *= 2 * UP  # >= ||H||
         bounds += 4 * UNIT * size  # u q' is rounded
         return Enclosed(P, bounds, ((2 * f + f * f) * size + 2 * self.leak) * UP)

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from ..rounding.arithmetic import norm
 from ..rounding.bounds import dense_bounds, rounding_at
 
 ROOM = 1 + 1e-9  # for the rounding of norms and of sums of bounds
+LOST = 2.0**22  # smallest numbers of the dtype that n products may lose, in norm
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,16 @@ def sum_rounding(found: SumBound, deep: int, decay: np.ndarray, dtype: Any) -> f
     Sums are made in float64, l2 v among them (decay; three roundings), and rounded to the dtype.
     """
     u, last = (0.5 * float(np.finfo(t).eps) for t in (np.float64, dtype))
-    size, moved = found.size * ROOM, float(np.linalg.norm(decay)) * ROOM
+    size, moved = found.size * ROOM, norm(decay) * ROOM
     bound = found.error + deep * u / (1 - deep * u) * size
     if moved:
         bound += u * (size + bound) + 4 * u * moved
     if last > u:
         bound += last * (size + bound + moved)
     room = ROOM + 4 * last + len(decay) * 2 * u
-    return float(bound * room) if np.isfinite(bound) else np.inf
+    if bound + size + moved > 0:
+        bound += LOST * float(np.finfo(dtype).smallest_subnormal)
+    return float(bound * room) if bound + size + moved < np.finfo(dtype).max else np.inf
 
 
 def _rounding(shard: Any, theta: np.ndarray) -> Any:
@@ -62,7 +66,7 @@ def gradient_bound_part(shard: Any, theta: np.ndarray) -> SumBound:
         bounds, plan = _rounding(shard, theta), shard._bound(theta, True)
         g = plan.gradient
         error = bounds.gradient(g if bounds.measured else None)
-    return SumBound(float(error), float_norm(g))
+    return SumBound(float(error), norm(g))
 
 
 def product_bound_part(shard: Any, theta: np.ndarray, v: np.ndarray, kind: str) -> SumBound:
@@ -72,7 +76,7 @@ def product_bound_part(shard: Any, theta: np.ndarray, v: np.ndarray, kind: str) 
         shard._bound(theta, False).multiply(v, computed, kind, None, False)
         error = bounds.product(v, kind, computed if bounds.measured else None)
     scale = fisher_scale(shard, kind)
-    return SumBound(float(error) * scale, float_norm(computed) * scale)
+    return SumBound(float(error) * scale, norm(computed) * scale)
 
 
 def column_parts(shard: Any, theta: np.ndarray, kind: str) -> np.ndarray:
@@ -87,8 +91,3 @@ def fisher_scale(shard: Any, kind: str) -> float:
     caller.
     """
     return float(shard.fisher_scale) * (1 + 1e-12) if kind == "fisher" else 1.0
-
-
-def float_norm(x: np.ndarray) -> float:
-    """Euclidean norm in float64."""
-    return float(np.linalg.norm(x.astype(np.float64, copy=False)))

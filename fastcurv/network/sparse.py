@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from .._engine import Lock
+from ..rounding.arithmetic import norm
 from ..rounding.bounds import rounding_at
 from ..rounding.columns import column_bounds
 from ..rounding.rowwise import Rounding
 from .arguments import as_vector, check_targets, check_weight
 from .mlp import MLP
 from .objective import Objective
-from .shard_bounds import SumBound, float_norm
+from .shard_bounds import SumBound
 from .shard_operators import ShardedCurvature
 from .shard_parts import (
     gradient_part,
@@ -101,9 +102,9 @@ class SparseCurvature(ShardedCurvature):
         if self.dtype == np.float32:
             double = self.astype(np.float64)
             gap = double.product(v) - computed
-            return float(double.rounding_bound(v)) + float_norm(gap)
+            return float(double.rounding_bound(v)) + norm(gap)
         found = self.objective._fold(product_error_part, (self.theta, v, self.kind))
-        size = SumBound(found, float_norm(computed))
+        size = SumBound(found, norm(computed))
         return float(self.objective._summed(size, v, self.kind))
 
     def _errors_of_columns(self) -> np.ndarray:
@@ -127,9 +128,9 @@ class SparseSums(Sharded):
         g = self.gradient(theta)
         if self.dtype == np.float32:
             double = self.astype(np.float64)
-            return float(double.rounding_bound(theta)) + float_norm(double.gradient(theta) - g)
+            return float(double.rounding_bound(theta)) + norm(double.gradient(theta) - g)
         error = self._fold(gradient_error_part, (theta,))
-        return self._summed(SumBound(error, float_norm(g)), theta)
+        return self._summed(SumBound(error, norm(g)), theta)
 
 
 class SparseObjective(SparseSums, StreamedObjective):

@@ -8,7 +8,7 @@ errors through the passes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,35 @@ ELEMENTARY = 16.0
 # smallest normal numbers that saturated phi, phi', phi'' may be flushed by (gelu: n(t) t^2 at its
 # end)
 FLOOR = 4096.0
+TINY, ETA = float(np.finfo(float).tiny), float(np.finfo(float).smallest_subnormal)
+VANISHING = 1e-290  # no product of sizes above that has lost anything, nor has u times it
+
+
+def flushes() -> bool:
+    """Whether this thread's arithmetic takes subnormal numbers for 0, against the model."""
+    return TINY * 0.5 == 0
+
+
+def scaled(x: Any, y: Any) -> Any:
+    """``x * y`` of sizes x, y >= 0, never less for underflow: 0 only where one of them is."""
+    found = np.asarray(x * y)
+    if found.min(initial=1.0) >= VANISHING:
+        return found
+    return found + ETA * ((x > 0) & (y > 0))
+
+
+def product(X: Floats, Y: Floats) -> Floats:
+    """``X @ Y`` of sizes, never less for underflow: 0 only where no factors above 0 meet."""
+    found = X @ Y
+    if _least(X) * _least(Y) >= VANISHING:
+        return found
+    return np.asarray(found + ETA * ((X > 0).astype(float) @ (Y > 0).astype(float)))
+
+
+def _least(X: Floats) -> float:
+    """The smallest number of X above 0."""
+    least = X.min(initial=np.inf)
+    return float(least if least > 0 else X.min(where=X > 0, initial=np.inf))
 
 
 def norms(E: Floats) -> Floats:
@@ -36,13 +65,13 @@ def norms(E: Floats) -> Floats:
     if odd.any():
         scale = E[odd].max(axis=1, initial=0.0)[:, None]
         scale[~((scale > 0) & (scale < np.inf))] = 1.0
-        found[odd] = np.sqrt(np.sum((E[odd] / scale) ** 2, axis=1))[:, None] * scale
+        found[odd] = scaled(np.sqrt(np.sum((E[odd] / scale) ** 2, axis=1))[:, None], scale)
     return found
 
 
 def norm(x: ArrayLike) -> float:
-    """Euclidean norm of all of x, safe from underflow."""
-    return float(norms(np.abs(np.ravel(x))[None, :])[0, 0])
+    """Euclidean norm of all of x, in float64, safe from underflow and overflow of the squares."""
+    return float(norms(np.abs(np.asarray(x, dtype=float)).reshape(1, -1))[0, 0])
 
 
 def spectral_bound(A: Floats) -> float:
@@ -55,7 +84,7 @@ def spectral_bound(A: Floats) -> float:
     if not 0 < size < np.inf:
         return size
     A = A / size
-    return size * math.sqrt(gram_bound(A @ A.T if A.shape[0] <= A.shape[1] else A.T @ A))
+    return size * math.sqrt(gram_bound(A @ A.T if A.shape[0] <= A.shape[1] else A.T @ A)) + ETA
 
 
 def gram_bound(G: Floats) -> float:
@@ -98,11 +127,13 @@ class Chain:
 
     `kappa` is ``{(i, m): (rows, 1)}``, bounds on the norms of the products of the layers from i to
     m; fresh is what comes in at a layer, by rounding or from other errors. Without `kappa` nothing
-    is known.
+    is known. `grown` multiplies what is fresh by kappa.
     """
 
-    def __init__(self, kappa: dict[tuple[int, int], Floats] | None) -> None:
-        self.kappa = kappa
+    def __init__(
+        self, kappa: dict[tuple[int, int], Floats] | None, grown: Callable[..., Any] = scaled
+    ) -> None:
+        self.kappa, self.grown = kappa, grown
         self.fresh: dict[int, Any] = {}
 
     def cap(self, m: int, error: Any, fresh: Any) -> Any:
@@ -113,7 +144,7 @@ class Chain:
             return error
         total = fresh
         for i, before in self.fresh.items():
-            total = total + before * self.kappa[min(i, m), max(i, m)]
+            total = total + self.grown(before, self.kappa[min(i, m), max(i, m)])
         self.fresh[m] = fresh
         return error.held(total)
 
@@ -146,15 +177,17 @@ class Err:
 
     def times(self, x: Floats) -> Err:
         """Of the error times x elementwise, x >= 0."""
-        return Err(self.E * x, self.nu * x.max(axis=1, keepdims=True))
+        return Err(scaled(self.E, x), scaled(self.nu, x.max(axis=1, keepdims=True)))
 
     def across(self, A: Operand) -> Err:
         """Of (the error) A'."""
-        return Err(np.minimum(self.E @ A.abs.T, self.nu * A.rows), self.nu * A.norm)
+        E = np.minimum(product(self.E, A.abs.T), scaled(self.nu, A.rows))
+        return Err(E, scaled(self.nu, A.norm))
 
     def back(self, A: Operand) -> Err:
         """Of (the error) A."""
-        return Err(np.minimum(self.E @ A.abs, self.nu * A.cols), self.nu * A.norm)
+        E = np.minimum(product(self.E, A.abs), scaled(self.nu, A.cols))
+        return Err(E, scaled(self.nu, A.norm))
 
 
 def at_most(x: Floats, dx: Err | None) -> Floats:
@@ -291,9 +324,10 @@ class Phi:
         if self.q is None:
             bent = self.p != 1
             rest = 2 * u * np.abs(self.a) * bent
+            rest = rest + arithmetic.eta * (bent & (self.p > 0) & ((z != 0) | (t > 0)))
             self.da, self.fresh = (
                 dz.times(slope) + Err(rest),
-                norms(self.p * first) + norms(rest + (slope - self.p) * t),
+                norms(scaled(self.p, first)) + norms(rest + scaled(slope - self.p, t)),
             )
             self.dp, self.dq = Err(crossing * KINKED[name] + 2 * u * self.p * bent), None
             return
@@ -303,10 +337,10 @@ class Phi:
         # exp(-z z / 2) as it stands
         plain = name == "gelu" and arithmetic.kernels in ("reference", "numpy")
         c = arithmetic.elementary * (1 + z * z if plain else 1)
-        here: Any = (c * sizes[0] + floor) * ((z != 0) | (self.a != 0))
+        here: Any = (c * sizes[0] + floor) * ((z != 0) | (self.a != 0) | (t > 0))
         self.da = dz.times(slope + 0.5 * t * S2) + Err(here)
-        self.fresh = norms(np.abs(self.p) * first) + norms(
-            here + (slope - np.abs(self.p) + 0.5 * t * S2) * t
+        self.fresh = norms(scaled(np.abs(self.p), first)) + norms(
+            here + scaled(slope - np.abs(self.p) + 0.5 * t * S2, t)
         )
         if self.derived:
             here = here * (2 * sizes[0] + (name == "sigmoid") + here) + 2 * u * (self.a**2 + self.p)
@@ -315,19 +349,19 @@ class Phi:
         self.dp = dz.times(bend + 0.5 * t * S3) + Err(here + floor)
         self.dq = dz.times(S3) + Err(c * sizes[2] + floor + crossing * KINKED.get(name, 0.0))
 
-    def bent(self, d: Floats, dd: Err, u: float) -> tuple[Floats, Err]:
+    def bent(self, d: Floats, dd: Err, r: Arithmetic) -> tuple[Floats, Err]:
         """(e phi'', its Err) as made from delta."""
         factor = -2 * self.a if self.name == "tanh" else 1 - 2 * self.a
         eq, da = factor * d, self.da.E
         error = dd.times(np.abs(factor) + 2 * da) + self.da.times(2 * np.abs(d))
-        return eq, error + Err(
-            3 * u * (2 * (np.abs(self.a) + da) * (np.abs(d) + dd.E) + np.abs(eq))
-        )
+        size = at_most(d, dd)
+        rounding = 3 * r.u * (2 * (np.abs(self.a) + da) * size + np.abs(eq))
+        return eq, error + Err(rounding + 2 * r.eta * (size > 0))
 
     def curvature(self, R: Any, e: Floats, de: Err, d: Floats, dd: Err) -> tuple[Any, Any]:
         """(e phi'', its Err), from delta where that is how it is made; None where phi'' is 0."""
         if self.derived:
-            return self.bent(d, dd, R.arithmetic.u)
+            return self.bent(d, dd, R.arithmetic)
         if self.q is None:
             return None, None
         eq, deq, _ = R.times(e, de, self.q, self.dq)

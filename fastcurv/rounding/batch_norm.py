@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..eigensolver import UNIT
 from ..structure.parameters import norms_of
-from .arithmetic import Err, Operand, Phi, at_most
+from .arithmetic import Err, Operand, Phi, at_most, product
 from .losses import LossRows
 from .numbers import Num
 from .rowwise import Rounding
@@ -61,7 +61,7 @@ class NormState:
         R = self.R
         for l, W in enumerate(R.W):
             a, da = self.a[l], self.da[l]
-            size, b = at_most(a, da) @ W.abs.T, R.b[l] if l == len(R.W) - 1 else 0.0
+            size, b = product(at_most(a, da), W.abs.T), R.b[l] if l == len(R.W) - 1 else 0.0
             z = a @ W.A.T + b
             dz = R.local(size + np.abs(b), W.A.shape[1], 1)
             dz = dz if da is None else dz + da.across(W)
@@ -92,7 +92,7 @@ class NormState:
             W, d, dd, x = R.W[l], self.d[l], self.dd[l], l - 1
             below, error = (
                 d @ W.A,
-                R.local((np.abs(d) + dd.E) @ W.abs, W.A.shape[0], 1) + dd.back(W),
+                R.local(product(at_most(d, dd), W.abs), W.A.shape[0], 1) + dd.back(W),
             )
             if R.skips[l]:
                 below = below + e

@@ -16,7 +16,9 @@ Local errors, with the operands' own errors d: for ``z = a W' + b``
     |local| <= gamma ((|a| + |da|) |W|' + |b|)               entry by entry, one more matrix product
 
 and likewise for ``rz = ra W' + a V' + vb``, ``e = delta W``, ``re = rdelta W + delta V``; for
-elementwise steps u times the terms.
+elementwise steps u times the terms. D eta is added wherever two factors are not 0 (`local`,
+`times`), however small their product comes out here; else 0 is exact, so that units that are off
+stay off, and no kink is seen where z is 0.
 
 Carried errors. An error x (a row) goes on in three ways at once, and after each step the smallest
 counts:
@@ -45,8 +47,10 @@ n a row, ``||y||_2`` the spectral norm over all rows, from a Gram matrix, known 
 theta. Layers are independent parts of the vector: their bounds are added as squares.
 
 The passes here run in float64. Where the engine does too, their own rounding, and in any case
-roundings of errors, change the bound by a relative ``O(L 64 u)``, for which room is left. Overflow
-anywhere gives an infinite bound.
+roundings of errors, change the bound by a relative ``O(L 64 u)``, for which room is left. No
+product of sizes is rounded down where it underflows (`scaled`, `product`, `norms`). Overflow
+anywhere, of the engine's numbers or of these, gives an infinite bound; so does an environment that
+takes subnormal numbers for 0 (`flushes`), in which eta is no bound on what a step loses.
 
 Measured. For a float32 engine the float64 passes give the result itself, with a bound of the same
 kind but u = 2^-53: then ``||computed - ours||`` plus that bound bounds the error of that one

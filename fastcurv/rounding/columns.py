@@ -18,6 +18,10 @@ first step away from the unit takes the norm of its column (row) of W. Sums over
 
 which are products of matrices (units, rows) (rows, inputs). Layers are independent parts of a
 column: their bounds are added as squares. Cost: O(N L^2 sum(widths)), and L^2 such products.
+
+What products of the engine lose by underflow does not shrink with a_nk or delta_ni. `lost` follows
+it by itself, for all columns at once; in what is multiplied by those our own products are rounded
+up.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ from numpy.typing import NDArray
 
 from ..checks import check_choice
 from ..structure.parameters import l2_diagonal
-from .arithmetic import Chain, norms, spectral_bound
+from .arithmetic import ETA, Chain, at_most, flushes, norms, spectral_bound
 from .rowwise import KINDS, Rounding
 from .state import State
 
@@ -37,7 +41,9 @@ Floats = NDArray[np.float64]
 
 
 class Sized(NamedTuple):
-    """Bounds on the norm of something and on the norm of its error, for (rows, units)."""
+    """Bounds on the norm of something and on the norm of its error, for (rows, units); never less
+    for underflow.
+    """
 
     size: Floats
     error: Floats
@@ -46,7 +52,7 @@ class Sized(NamedTuple):
         return Sized(self.size + other.size, self.error + other.error)
 
     def __mul__(self, k: Floats) -> Sized:  # type: ignore[override]
-        return Sized(self.size * k, self.error * k)
+        return Sized(self.size * k + ETA, self.error * k + ETA)
 
     def held(self, most: Sized) -> Sized:
         """The same, neither of the two above that of `most`."""
@@ -54,15 +60,17 @@ class Sized(NamedTuple):
 
     def times(self, x: Floats, dx: Floats) -> Sized:
         """By something of size x with an error of dx."""
-        return Sized(self.size * x, self.error * x + (self.size + self.error) * dx)
-
-    def rounded(self, u: float) -> Sized:
-        """After operations that round by u together."""
-        return Sized(self.size, self.error + u * (self.size + self.error))
+        error = self.error * x + (self.size + self.error) * dx
+        return Sized(self.size * x + ETA, error + 2 * ETA)
 
 
 class Columns:
-    """The bounds for one kind of curvature at the theta of a `Rounding`, gathered over its rows."""
+    """The bounds for one kind of curvature at the theta of a `Rounding`, gathered over its rows.
+
+    `peak` (rows, units) holds the largest number that an impulse of 1 has made on its way.
+    """
+
+    peak: Floats
 
     def __init__(self, R: Rounding, kind: str, gather: bool = True) -> None:
         self.R, self.kind, self.full = R, kind, kind == "hessian"
@@ -78,18 +86,51 @@ class Columns:
     def add_rows(self, s: State) -> None:
         """What the rows of a state contribute."""
         sizes = self.sizes(s)
+        lost = [float(part.sum()) for part in self.lost(s, sizes)]
         for l in range(self.L):
-            a, da = np.abs(s.a[l]), 0.0 if s.da[l] is None else s.da[l].E
-            a = a + da + self.r.tiny / self.r.u * (a > 0)
+            a = at_most(s.a[l], s.da[l])
             for j, part in enumerate(self.forward(s, sizes, l)):
-                self.off[l][j] += part.error.T @ a
+                self.off[l][j] += part.error.T @ a + lost[j]
                 if s.da[l] is not None:
                     self.off[l][j] += part.size.T @ s.da[l].E
-                self.off_b[l][j] += part.error.sum(axis=0)
+                self.off_b[l][j] += part.error.sum(axis=0) + lost[j]
+            self.limit(self.off[l], self.peak, a)
+            self.limit(self.off_b[l][:, :, None], self.peak, np.ones((1, 1)))
             if l > 0 and self.full:
-                d, dd = np.abs(s.d[l]), s.dd[l].E
+                d, dd = at_most(s.d[l], s.dd[l]), s.dd[l].E
                 for j, part in enumerate(self.backward(s, sizes, l)):
-                    self.off[l][j] += (d + dd).T @ part.error + dd.T @ part.size
+                    self.off[l][j] += d.T @ part.error + dd.T @ part.size
+                self.limit(self.off[l], d, self.peak)
+
+    def lost(self, s: State, sizes: dict[str, list[Sized]], forward: bool = True) -> list[Floats]:
+        """By part, what underflow in the engine's products does to a row's share of any column;
+        `forward`: in the R-forward pass as well.
+        """
+        last, eta, zero = self.L - 1, self.r.eta, np.zeros((len(s.a[0]), 1))
+        each = [eta * self.r.depth(k, 2) * k**0.5 for k in (max(W.A.shape) for W in self.R.W)]
+        p, q, a, d = ([x.size + x.error for x in sizes[name]] for name in "pqad")
+        fz, fa = [zero] * self.L, [zero] * self.L
+        for m in range(self.L * forward):
+            fz[m] = self.R.W[m].norm * fa[m] + each[m]
+            if m < last:
+                fa[m + 1] = p[m] * fz[m] + each[m] + self.R.skips[m] * fa[m]
+        rd, re = zero, zero
+        if forward:
+            rd = sum(self.loss_norms(s)) * fz[last] + s.loss.r_lost()
+        parts = [zero] * (2 * self.L)
+        for m in range(last, -1, -1):
+            parts[m], parts[self.L + m] = rd * a[m] + self.full * fa[m] * d[m], rd
+            if m > 0:
+                re = self.R.W[m].norm * rd + each[m] + self.R.skips[m] * re
+                rd = p[m - 1] * re + self.full * q[m - 1] * fz[m - 1] + 2 * each[m]
+        return [part + ETA for part in parts]
+
+    def limit(self, off: Floats, x: Floats, y: Floats) -> None:
+        """No bounds where impulses of size x (rows, units) overflow that bring numbers of size y to
+        the inputs, or the other way round.
+        """
+        most = [np.asarray(z.max(axis=0)) for z in (x, y)]
+        off[:, ~(self.r.N * most[0][:, None] * most[1] < self.r.max)] = np.inf
 
     def sizes(self, s: State) -> dict[str, list[Sized]]:
         """Norms of the rows of a, delta; largest phi' and e phi'' of each hidden layer; errors."""
@@ -123,8 +164,15 @@ class Columns:
         units' own rows of it.
         """
         W, W_abs = (self.R.W[l].norm, self.abs_norms[l]) if each is None else (each, each)
-        rounding = self.gammas[l] * W_abs * (x.size + x.error)
-        return Sized(W * x.size, W * x.error + rounding), rounding
+        most = W_abs * (x.size + x.error)
+        self.peak, rounding = np.maximum(self.peak, most), self.gammas[l] * most
+        return Sized(W * x.size + ETA, W * x.error + rounding + ETA), rounding
+
+    def rounded(self, x: Sized, u: float) -> Sized:
+        """X after operations that round by u together."""
+        most = x.size + x.error
+        self.peak = np.maximum(self.peak, most)
+        return Sized(x.size, x.error + u * most)
 
     def forward(self, s: State, sizes: dict[str, list[Sized]], l: int) -> list[Sized]:
         """By part (weights of all layers, then biases): what a step in each bias of layer l
@@ -132,17 +180,18 @@ class Columns:
         """
         R, u, last = self.R, self.r.u, self.L - 1
         like = np.zeros(s.d[l].shape)
+        self.peak = like + 1.0
         z, local = Sized(like + 1.0, like + self.gammas[l]), like + self.gammas[l]  # rz of the unit
         rz: list[Sized | None] = [None] * self.L
         ra: list[Sized | None] = [None] * self.L  # below each layer
-        chain = Chain(s.kappa)
+        chain = Chain(s.kappa, Sized.__mul__)
         for m in range(l, last):
             rz[m], below = z, ra[m]
             p = self.units(s.phi[m].p, s.phi[m].dp, like, 1.0) if m == l else sizes["p"][m]
-            a = z.times(*p).rounded(u)
-            fresh = p.size * local + (z.size + z.error) * p.error + u * (a.size + a.error)
+            a = self.rounded(z.times(*p), u)
+            fresh = p.size * local + (z.size + z.error) * p.error + u * (a.size + a.error) + ETA
             if R.skips[m] and below is not None:
-                a = (a + below).rounded(u)
+                a = self.rounded(a + below, u)
                 fresh = fresh + u * (a.size + a.error)
             a = chain.cap(m + 1, a, Sized(a.size if m == l else 0 * a.size, fresh))
             ra[m + 1] = a
@@ -152,15 +201,22 @@ class Columns:
     def backward(self, s: State, sizes: dict[str, list[Sized]], l: int) -> list[Sized]:
         """Likewise, what an impulse in re at each input of layer l does."""
         like = np.zeros(s.a[l].shape)
+        self.peak = like + 1.0
         e = Sized(like + 1.0, like + self.gammas[l])
         own = self.units(s.phi[l - 1].p, s.phi[l - 1].dp, like, 1.0)
-        rd = e.times(*own).rounded(self.r.u)
+        rd = self.rounded(e.times(*own), self.r.u)
         nothing: list[Sized | None] = [None] * self.L
         return self.down(s, sizes, rd, e, l - 1, rz=nothing, ra=nothing, unit=l - 1)
 
+    def loss_norms(self, s: State) -> tuple[Floats, Floats]:
+        """Of the rows' loss'', or of what stands for it: see `LossRows.r_norms`."""
+        return s.loss.fisher_norms() if self.kind == "fisher" else s.loss.r_norms()
+
     def loss(self, s: State, z: Sized) -> Sized:
         """Rdelta of the last layer."""
-        return z.times(*(s.loss.fisher_norms() if self.kind == "fisher" else s.loss.r_norms()))
+        along = self.r.N * (norms(np.abs(s.loss.d)) + s.loss.dd.nu) * (self.kind == "fisher")
+        self.peak = np.maximum(self.peak, (4 + along) * (z.size + z.error))
+        return z.times(*self.loss_norms(s))
 
     def down(
         self,
@@ -180,13 +236,13 @@ class Columns:
         R, u = self.R, self.r.u
         weights, biases = (self.r.gamma(self.r.over_rows(2)), self.r.gamma(self.r.over_columns()))
         parts = [Sized(np.zeros_like(rd.size), np.zeros_like(rd.size))] * (2 * self.L)
-        chain, new = Chain(s.kappa), rd  # new: of rdelta, what is not phi' times re
+        chain, new = Chain(s.kappa, Sized.__mul__), rd  # new: of rdelta, what is not phi' times re
         for m in range(top, -1, -1):
-            parts[m] = rd.times(*sizes["a"][m]).rounded(weights)
+            parts[m] = self.rounded(rd.times(*sizes["a"][m]), weights)
             below = ra[m]
             if self.full and below is not None:
-                parts[m] = parts[m] + below.times(*sizes["d"][m]).rounded(weights)
-            parts[self.L + m] = rd.rounded(biases)
+                parts[m] = parts[m] + self.rounded(below.times(*sizes["d"][m]), weights)
+            parts[self.L + m] = self.rounded(rd, biases)
             if m == 0:
                 continue
             # rdelta of one unit alone: of the backward impulse
@@ -194,23 +250,24 @@ class Columns:
             each = R.W[m].rows if single else None
             lower, rounding = self.through(rd, m, each)
             W = R.W[m].norm if each is None else each
-            fresh = Sized(W * new.size, W * new.error + rounding)
+            fresh = Sized(W * new.size + ETA, W * new.error + rounding + ETA)
             if R.skips[m]:
                 assert re is not None
-                lower = (lower + re).rounded(u)
+                lower = self.rounded(lower + re, u)
                 fresh = Sized(fresh.size, fresh.error + u * (lower.size + lower.error))
                 fresh = fresh + re if single else fresh
             re = chain.cap(m, lower, fresh)
             p = sizes["p"][m - 1]
-            rd = re.times(*p).rounded(u)
-            new = Sized(0 * rd.size, (re.size + re.error) * p.error + u * (rd.size + rd.error))
+            rd = self.rounded(re.times(*p), u)
+            new = (re.size + re.error) * p.error + u * (rd.size + rd.error)
+            new = Sized(0 * rd.size, new + ETA)
             moved = rz[m - 1]
             if self.full and moved is not None:
                 bend = sizes["q"][m - 1]
                 if m - 1 == unit:
                     bend = self.units(s.eq[m - 1], s.deq[m - 1], moved.size, 0.0)
                 more = moved.times(*bend)
-                rd = (rd + more).rounded(2 * u)
+                rd = self.rounded(rd + more, 2 * u)
                 new = new + Sized(more.size, more.error + 2 * u * (rd.size + rd.error))
         return parts
 
@@ -237,6 +294,5 @@ def column_bounds(R: Rounding, kind: str = "hessian") -> Floats:
                 found.append(np.hypot.reduce(off_b, axis=0))
         l2 = l2_diagonal(R.ob) if kind != "fisher" else 0.0
         bounds = R.slack * (np.concatenate(found) + r.gamma(r.over_rows(2) + 3) * l2 + r.tiny / r.u)
-    if R.overflow:
-        return np.full_like(bounds, np.inf)
-    return np.where(np.isfinite(bounds), bounds, np.inf)
+    finite = np.isfinite(bounds) & (l2 < r.max) & (not R.overflow) & (not flushes())
+    return np.where(finite, bounds, np.inf)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .arithmetic import ETA, flushes
 from .columns import Columns, Sized
 from .rowwise import Rounding
 
@@ -30,17 +31,19 @@ def jacobian_bounds(R: Rounding) -> Floats:
         for s in R.states():
             sizes = known.sizes(s)
             zero = np.zeros((len(s.a[0]), 1))
-            d, skip, size = Sized(zero + 1.0, zero), None, zero
+            d, skip, known.peak = Sized(zero + 1.0, zero), None, zero + 1.0
+            size = sum(known.lost(s, sizes, forward=False)) + ETA
             for l in range(len(R.W) - 1, -1, -1):
-                size = np.hypot(size, d.times(*sizes["a"][l]).rounded(sums).error)
-                size = np.hypot(size, d.rounded(sums).error)
+                size = np.hypot(size, known.rounded(d.times(*sizes["a"][l]), sums).error)
+                size = np.hypot(size, known.rounded(d, sums).error)
                 if l == 0:
                     continue
                 e, _ = known.through(d, l, None)
                 if R.skips[l] and skip is not None:
-                    e = (e + skip).rounded(u)
-                skip, d = e, e.times(*sizes["p"][l - 1]).rounded(u)
+                    e = known.rounded(e + skip, u)
+                skip, d = e, known.rounded(e.times(*sizes["p"][l - 1]), u)
+            size = np.where(known.peak < R.arithmetic.max, size, np.inf)
             found.append(np.repeat(size[:, 0], d_out))
         tiny = R.arithmetic.tiny / R.arithmetic.u
         bounds = R.slack * np.concatenate(found) + tiny
-    return np.where(np.isfinite(bounds) & (not R.overflow), bounds, np.inf)
+    return np.where(np.isfinite(bounds) & (not R.overflow) & (not flushes()), bounds, np.inf)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from .arithmetic import ELEMENTARY, FLOOR, Arithmetic, Err, bell, norms
+from .arithmetic import ELEMENTARY, ETA, FLOOR, Arithmetic, Err, at_most, bell, norms, scaled
 
 Floats = NDArray[np.float64]
 
@@ -53,10 +53,11 @@ class LossRows:
     ) -> None:
         self.loss, self.arithmetic = loss, arithmetic
         self.f = np.full((len(z), 1), 1.0) if weight is None else weight.astype(float)[:, None]
-        self.f = np.abs(self.f) / divisor  # signs are put back below
+        moves = self.f != 0
+        self.f = np.maximum(np.abs(self.f) / divisor, ETA * moves)  # signs are put back below
         sign = 1.0 if weight is None else np.sign(weight.astype(float))[:, None]
         with np.errstate(divide="ignore"):
-            self.uf = np.where(self.f > 0, 3 * arithmetic.u + arithmetic.eta / self.f, 0.0)
+            self.uf = np.where(moves, 3 * arithmetic.u + arithmetic.eta / self.f, 0.0)
         {
             "mse": self._squares,
             "binary_cross_entropy": self._binary,
@@ -66,11 +67,10 @@ class LossRows:
 
     def _squares(self, z: Floats, dz: Err, y: NDArray[Any]) -> None:
         """Delta = 2 f (z - y), h = 2 f."""
-        u, gap = self.arithmetic.u, z - y
+        u, eta, gap = self.arithmetic.u, self.arithmetic.eta, z - y
         self.d, self.h = 2 * self.f * gap, np.broadcast_to(2 * self.f, z.shape)
-        rounding = 2 * self.f * (self.uf + 3 * u) * (np.abs(gap) + dz.E) + self.arithmetic.eta * (
-            gap != 0
-        )
+        size = at_most(gap, dz)
+        rounding = scaled(2 * self.f * (self.uf + 3 * u), size) + eta * (size > 0) * (self.f > 0)
         self.dd = dz.times(2 * self.f) + Err(rounding)
         self.dh = Err(self.h * (self.uf + u))
 
@@ -80,7 +80,7 @@ class LossRows:
         small, d = expit(-t), bell(t)
         rest = np.where(z > 0, 1 - y, -y)
         size = small + np.where(t <= dz.E, np.abs(y) + np.abs(1 - y), np.abs(rest))
-        curve = dz.times(self.f * bell(np.maximum(t - dz.E, 0)))
+        curve = dz.times(scaled(self.f, bell(np.maximum(t - dz.E, 0))))
         local = r.elementary + self.uf
         floor = np.where(t > 1, FLOOR * r.tiny, r.eta) * self.f + r.eta
         self.d, self.h = self.f * (rest - np.where(z > 0, small, -small)), self.f * d
@@ -135,11 +135,12 @@ class LossRows:
         # Gershgorin: >= ||diag p - p p'||
         self.bend = np.minimum((2 * self.p * p_top).max(axis=1, keepdims=True), 0.5)
         grown = np.where(widest < 20, np.exp(np.minimum(4 * widest, 80)) * self.bend, 0.5)
-        scaled = self.f * np.abs(T)
+        whole = scaled(self.f, np.abs(T))
         rounded = Err(
-            self.f * ((local + self.uf) * size_d + m * r.tiny * np.maximum(size, 1)) + r.eta
+            self.f * ((local + self.uf) * size_d + m * r.tiny * np.maximum(size, 1)) + 4 * r.eta
         )
-        self.dd = Err(scaled * moved, scaled * np.minimum(grown, 0.5) * dz.nu) + rounded
+        carried = scaled(whole * np.minimum(grown, 0.5), dz.nu)
+        self.dd = Err(scaled(whole, moved), carried) + rounded
 
     def _centred(self, E: Floats) -> Floats:
         """Errors of the differences to the top: 0 there; against the worst candidate where there is
@@ -151,14 +152,11 @@ class LossRows:
     def r_loss(self, rz: Floats, drz: Err) -> tuple[Floats, Err]:
         """(rdelta, its Err)."""
         if self.loss != "cross_entropy":
-            rd = self.h * rz
-            error, size = (
-                drz.times(np.abs(self.h) + self.dh.E) + self.dh.times(np.abs(rz)),
-                np.abs(rd),
-            )
-            return rd, error + Err(
-                self.arithmetic.u * (size + error.E) + self.arithmetic.eta * (size > 0)
-            )
+            rd, H = self.h * rz, np.abs(self.h) + self.dh.E
+            error = drz.times(H) + self.dh.times(np.abs(rz))
+            moves = (H > 0) & (at_most(rz, drz) > 0)
+            rounding = self.arithmetic.u * at_most(rd, error) + self.arithmetic.eta * moves
+            return rd, error + Err(rounding)
         at = np.take_along_axis(rz, self.p.argmax(axis=1)[:, None], axis=1)
         U, r, m = rz - at, self.arithmetic, rz.shape[1]
         w = U - (self.p * U).sum(axis=1, keepdims=True)
@@ -167,7 +165,7 @@ class LossRows:
         )
         E = self._r_entropy(size, w, self._centred(drz.E))
         own = self._r_entropy(size, w, 0.0)
-        carried = self._most() * drz.nu
+        carried = scaled(self._most(), drz.nu)
         return self.h * self.p * w, Err(E, norms(own) + carried + r.gamma(m + 8) * norms(E))
 
     def _most(self) -> Floats:
@@ -187,29 +185,30 @@ class LossRows:
         E = np.where(self.top, 0, E + r.u * (size + E))
         sums = np.where(self.top, 0, P * E + self.dp * size + r.gamma(m + 1) * P * (size + E))
         sums = sums.sum(axis=1, keepdims=True) + m * r.eta
-        return np.asarray(
-            s * P * (E + sums + 4 * r.u * (np.abs(w) + E + sums))
-            + (s * self.dp + self.dh * self.p) * np.abs(w)
-            + r.eta
-        )
+        whole = np.abs(w) + E + sums  # s p is made first, and may underflow
+        found = s * P * (E + sums + 4 * r.u * whole) + 4 * r.eta * (1 + whole)
+        found += (s * self.dp + self.dh * self.p) * np.abs(w)
+        return np.where(whole + size < r.max / 4, found, np.inf)
 
     def fisher(self, rz: Floats, drz: Err) -> tuple[Floats, Err]:
         """(rdelta, its Err) of ``rdelta = N <delta, rz> delta``."""
         r, d, size = self.arithmetic, np.abs(self.d), np.abs(rz)
         along = (self.d * rz).sum(axis=1, keepdims=True)
         moved = ((d + self.dd.E) * drz.E + self.dd.E * size).sum(axis=1, keepdims=True)
-        moved = np.minimum(moved, (norms(d) + self.dd.nu) * drz.nu + self.dd.nu * norms(size))
+        by_rows = scaled(norms(d) + self.dd.nu, drz.nu) + scaled(self.dd.nu, norms(size))
+        moved = np.minimum(moved, by_rows)
         moved += (
             r.gamma(d.shape[1] + 2) * ((d + self.dd.E) * (size + drz.E)).sum(axis=1, keepdims=True)
-            + d.shape[1] * r.eta
+            + 4 * d.shape[1] * r.eta
         )
         rd = r.N * along * self.d
         moved, along = r.N * moved, r.N * np.abs(along)
+        moved = np.where(moved + along < r.max, moved, np.inf)
         error = Err(
             moved * (d + self.dd.E) + along * self.dd.E,
             moved * (norms(d) + self.dd.nu) + along * self.dd.nu,
         )
-        return rd, error + Err(3 * r.u * (np.abs(rd) + moved * d) + r.eta)
+        return rd, error + Err(3 * r.u * (np.abs(rd) + moved * d) + 4 * r.eta)
 
     def r_norms(self) -> tuple[Floats, Floats]:
         """(B, C) (rows, 1): ``||rdelta|| <= (B + C) ||rz||``, and it is off by ``C ||rz|| + (B + C)
@@ -232,4 +231,14 @@ class LossRows:
         r, d = self.arithmetic, norms(np.abs(self.d))
         whole = d + self.dd.nu
         rounding = r.gamma(self.d.shape[1] + 6)
-        return r.N * d * d, r.N * (self.dd.nu * (whole + d) + rounding * whole**2)
+        lost = scaled(self.dd.nu, whole + d) + scaled(rounding * whole, whole)
+        return r.N * scaled(d, d), r.N * lost
+
+    def r_lost(self) -> Floats:
+        """What underflow takes off the norms of rdelta at most, by `r_loss` and `fisher`, (rows,
+        1).
+        """
+        r, m = self.arithmetic, self.d.shape[1]
+        size = np.abs(self.h) + (self.dh if self.loss == "cross_entropy" else self.dh.E)
+        size = size.max(axis=1, keepdims=True) + r.N * (norms(np.abs(self.d)) + self.dd.nu)
+        return np.asarray(2 * m * r.eta * (1 + size))

@@ -29,7 +29,9 @@ class Num:
         return self._rounded(self.A - other.A, self.E + other.E)
 
     def _rounded(self, A: Any, E: Any) -> Num:
-        return Num(A, E + self.r.u * (np.abs(A) + E), self.r)
+        size = np.abs(A) + E
+        lost = 4 * self.r.eta * (size > 0)
+        return Num(A, np.where(size < self.r.max, E + self.r.u * size + lost, np.inf), self.r)
 
     def sum(self) -> Num:
         """Over the rows, in double precision, and then of the dtype."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..protocols import Enclosed
-from .arithmetic import Chain, Err, norm, norms
+from .arithmetic import ETA, Chain, Err, flushes, norm, norms, scaled
 from .losses import LossRows
 from .rowwise import Rounding
 from .state import State
@@ -44,6 +44,7 @@ def gram_enclosure(ob: Any, theta: Any, kind: str) -> Enclosed:
             K += _layer(a, D.reshape(q, D.shape[2]), ob.model.bias)
             bounds += _bounds(R, a, da, D, dd) + R.arithmetic.u * norms(np.abs(K))[:, 0]
         bounds = R.slack * bounds + R.arithmetic.tiny * q
+        R.overflow |= flushes()
     finite = np.isfinite(bounds).all() and np.isfinite(K).all() and not R.overflow
     return Enclosed(K, bounds if finite else np.full(len(K), np.inf), 0.0)
 
@@ -68,12 +69,12 @@ def _bounds(R: Rounding, a: Floats, da: Floats, D: Floats, dd: Floats) -> Floats
     A = np.sqrt(norms(np.abs(a)) ** 2 + bias)[:, 0]
     d = norms(np.abs(D).reshape(-1, D.shape[2])).reshape(D.shape[:2])
     dd = dd[:, :, 0]
-    x = (A * d).ravel()
-    e = ((A + da[:, 0]) * dd + da[:, 0] * d).ravel()
+    x = scaled(A, d).ravel()
+    e = (scaled(A + da[:, 0], dd) + scaled(da[:, 0], d)).ravel()
     gamma = R.arithmetic.gamma(a.shape[1] + D.shape[2] + 6)
     nx, ne = norm(x), norm(e)
-    x, e = np.asarray(x), np.asarray(e)
-    return np.asarray((nx + ne) * e + ne * x + gamma * (nx + ne) * (x + e))
+    lost = D.shape[2] * ETA * norm(A) * np.sqrt(len(D)) * np.tile(A, len(D))  # in D D', then A A'
+    return np.asarray((nx + ne) * e + ne * x + gamma * (nx + ne) * (x + e) + lost)
 
 
 def _columns(R: Rounding, s: State, kind: str) -> list[Any]:

@@ -13,7 +13,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..checks import check_choice
 from ..structure.parameters import l2_diagonal, layers_of
-from .arithmetic import Arithmetic, Chain, Err, Operand, at_most, gram_bound, norm
+from .arithmetic import (
+    ETA,
+    Arithmetic,
+    Chain,
+    Err,
+    Operand,
+    at_most,
+    flushes,
+    gram_bound,
+    norm,
+    product,
+    scaled,
+)
 from .losses import LossRows
 from .state import State
 from .sums import Sums
@@ -86,12 +98,16 @@ class Rounding:
     # --- one step
     # ----------------------------------------------------------------------------------------------
 
-    def local(self, size: Floats, k: int, terms: int) -> Err:
-        """Err of a sum of `terms` products of inner dimension k, `size` the same sum of absolute
-        values.
-        """
+    def within(self, size: Floats) -> None:
+        """Note where the engine may overflow, of numbers of that size."""
         if not size.max(initial=0.0) < self.arithmetic.max:
             self.overflow = True
+
+    def local(self, size: Floats, k: int, terms: int) -> Err:
+        """Err of a sum of `terms` products of inner dimension k, `size` the same sum of absolute
+        values, 0 only where all factors of one kind are.
+        """
+        self.within(size)
         depth = self.arithmetic.depth(k, terms) + 1
         return Err(self.arithmetic.gamma(depth) * size + (size > 0) * (depth * self.arithmetic.eta))
 
@@ -100,7 +116,9 @@ class Rounding:
         one is exact.
         """
         error = error if other is None else error + other
-        rounding = Err(self.arithmetic.u * (np.abs(total) + error.E))
+        size = at_most(total, error)
+        self.within(size)
+        rounding = Err(self.arithmetic.u * size)
         return error + rounding, rounding.nu
 
     def times(
@@ -110,15 +128,17 @@ class Rounding:
         if p is None:
             return x, dx, 0.0
         assert dp is not None
-        product, other = x * p, dp.times(np.abs(x) + dx.E)
-        error, size = dx.times(np.abs(p)) + other, np.abs(product)
-        rounding = Err(self.arithmetic.u * (size + error.E) + self.arithmetic.eta * (size > 0))
-        return product, error + rounding, other.nu + rounding.nu
+        found, other = x * p, dp.times(at_most(x, dx))
+        error = dx.times(np.abs(p)) + other
+        size, moves = at_most(found, error), (at_most(x, dx) > 0) & (at_most(p, dp) > 0)
+        self.within(size)
+        rounding = Err(self.arithmetic.u * size + self.arithmetic.eta * moves)
+        return found, error + rounding, other.nu + rounding.nu
 
     def loss_rows(self, rows: slice, z: Floats, dz: Err) -> LossRows:
         """The loss of some rows, at z of the last layer."""
         y, weight = self.ob.y[rows], self.ob.sample_weight
-        return LossRows(
+        loss = LossRows(
             self.ob.loss,
             z,
             dz,
@@ -127,6 +147,8 @@ class Rounding:
             divisor=self.ob.divisor,
             arithmetic=self.arithmetic,
         )
+        self.within(at_most(loss.d, loss.dd))
+        return loss
 
     # --- all rows
     # ----------------------------------------------------------------------------------------------
@@ -138,6 +160,7 @@ class Rounding:
             return
         N = self.ob.n_samples
         all_fit = self.step >= N or N * self.row_bytes <= KEPT_BYTES
+        self.overflow |= flushes()
         keep: list[Any] | None = [] if all_fit else None
         for first in range(0, N, self.step):
             state = self.of_rows(self, slice(first, min(N, first + self.step)))
@@ -171,21 +194,23 @@ class Rounding:
         return 1 + 1e-6 + 256 * len(self.W) * self.arithmetic.u
 
     def total(
-        self, sums: list[Sums], terms: int, l2_part: Floats, computed: Floats | None
+        self, sums: list[Sums], terms: int, x: Floats, l2: Any, computed: Floats | None
     ) -> float:
-        """The Euclidean norm over the layers' bounds; measured: how far our result lies from the
-        computed one as well.
+        """The Euclidean norm over the layers' bounds, and what adding ``l2 x`` rounds; measured:
+        how far our result lies from the computed one as well.
         """
         r = self.arithmetic
         eta, ends = 2 * r.eta * (r.N + r.over_rows(terms)), r.gamma(r._partial_sums() + 2)
-        if any(not s.B.max(initial=0.0) < r.gamma(1) * r.max for s in sums) or self.overflow:
+        sizes = [x.max(initial=0.0) for s in sums for x in (s.B, s.b)]
+        if any(not x < r.gamma(1) * r.max for x in sizes) or self.overflow or flushes():
             return np.inf
         gamma = r.gamma(max(r.over_rows(terms), r.over_columns()) + 3)
         bounds = [bound for s in sums for bound in s.bounds(eta, ends)]
-        bound = self.slack * (norm(bounds) + gamma * norm(l2_part))
+        decay = norm(scaled(l2, np.abs(x)))
+        bound = self.slack * (norm(bounds) + gamma * decay + (decay > 0) * r.eta * len(x))
         if self.measured:
             ours = [part for s in sums for part in s.values(self.ob.model.bias)]
-            bound += norm(np.asarray(computed, float) - (np.concatenate(ours) + l2_part))
+            bound += norm(np.asarray(computed, float) - (np.concatenate(ours) + l2 * x))
         return float(bound) if np.isfinite(bound) else np.inf
 
     def gradient(self, computed: Floats | None = None) -> float:
@@ -194,7 +219,7 @@ class Rounding:
             sums = self.new_sums()
             for state in self.states():
                 self.add_gradient(state, sums)
-            return self.total(sums, 1, l2_diagonal(self.ob) * self.theta.astype(float), computed)
+            return self.total(sums, 1, self.theta.astype(float), l2_diagonal(self.ob), computed)
 
     def add_gradient(self, state: Any, sums: list[Sums]) -> None:
         """``dW = delta' a`` and ``db`` of some rows."""
@@ -233,7 +258,7 @@ class Rounding:
             for state in self.states():
                 self.r_pass(state, direction, kind, sums)
             l2 = l2_diagonal(self.ob) if kind != "fisher" else 0.0
-            bound = self.total(sums, 2, l2 * known.astype(float), computed)
+            bound = self.total(sums, 2, known.astype(float), l2, computed)
             self.overflow = at_theta
             return bound
 
@@ -288,10 +313,10 @@ class Rounding:
         if vb is not None:
             z, size = z + vb, size + np.abs(np.broadcast_to(vb, z.shape))
         if V is not None:
-            z, size = z + a @ V.A.T, size + at_most(a, da) @ V.abs.T
+            z, size = z + a @ V.A.T, size + product(at_most(a, da), V.abs.T)
             moved = None if da is None else da.across(V)
         if r is not None:
-            z, size = z + r @ W.A.T, size + at_most(r, dr) @ W.abs.T
+            z, size = z + r @ W.A.T, size + product(at_most(r, dr), W.abs.T)
         new = self.local(size, W.A.shape[1], 2)
         new = new if moved is None else new + moved
         return z, new if r is None else new + dr.across(W), new
@@ -303,10 +328,10 @@ class Rounding:
         what came to it.
         """
         W, added = self.W[l], np.zeros((1, 1))
-        below, size, carried = rd @ W.A, at_most(rd, drd) @ W.abs, drd.back(W)
+        below, size, carried = rd @ W.A, product(at_most(rd, drd), W.abs), drd.back(W)
         error = carried
         if V is not None:
-            below, size = below + s.d[l] @ V.A, size + at_most(s.d[l], s.dd[l]) @ V.abs
+            below, size = below + s.d[l] @ V.A, size + product(at_most(s.d[l], s.dd[l]), V.abs)
             moved = s.dd[l].back(V)
             error, added = error + moved, moved.nu
         local = self.local(size, W.A.shape[0], 2)
@@ -329,7 +354,7 @@ class Rounding:
             if l == 0:
                 continue
             below, error, carried, added = self.back(s, l, rd, drd, layers[l][0] if full else None)
-            fresh = (carried if re is None else self.W[l].norm * new) + added
+            fresh = (carried if re is None else scaled(new, self.W[l].norm)) + added
             if self.skips[l]:
                 below = below + re
                 error, rounded = self.sum_rounded(below, error, dre)

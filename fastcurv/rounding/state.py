@@ -7,11 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .arithmetic import KINKED, Chain, Err, Phi, at_most, stack_norms
+from .arithmetic import ETA, Chain, Err, Phi, at_most, product, scaled, stack_norms
 
 Floats = NDArray[np.float64]
-VANISHING = 1e-290  # products of numbers that small, and of their errors, may come out as 0
-NEAR_KINK = 1e-150  # more than any sum of them
 
 
 class Came(NamedTuple):
@@ -49,17 +47,15 @@ class State:
     def forward(self) -> None:
         """Z = a W' + b;  a = phi(z) [+ the layer's input]."""
         R = self.R
-        products: dict[int, Floats] = {}
+        products: dict[int, tuple[Floats, Floats]] = {}
         self.kappa = {} if R.joint else None
-        chain, kinked = Chain(self.kappa), any(name in KINKED for name in R.names)
+        chain = Chain(self.kappa)
         for l, (W, b) in enumerate(zip(R.W, R.b)):
             a, da = self.a[l], self.da[l]
             z = a @ W.A.T + b
-            size = at_most(a, da) @ W.abs.T + np.abs(b)
+            size = product(at_most(a, da), W.abs.T) + np.abs(b)
             local = R.local(size, W.A.shape[1], 1)
             dz = local if da is None else local + da.across(W)
-            if kinked:
-                dz = not_lost(dz, at_most(a, da), W.abs)
             self.z.append(z)
             self.dz.append(dz)
             if l == len(R.W) - 1:
@@ -77,17 +73,20 @@ class State:
             self.da.append(chain.cap(l + 1, error, fresh))
         self.loss = R.loss_rows(self.rows, z, dz)
 
-    def join(self, products: dict[int, Floats], l: int) -> None:
-        """Layer l, ``D W [+ I]`` for each row, joins the products of those below it; their norms
-        are noted.
+    def join(self, products: dict[int, tuple[Floats, Floats]], l: int) -> None:
+        """Layer l, ``D W [+ I]`` for each row, joins the products of those below it, each with a
+        bound on what underflow took off; their norms are noted.
         """
-        W, p = self.R.W[l].A, self.phi[l].p
+        W, p, skip = self.R.W[l], self.phi[l].p, self.R.skips[l]
         assert self.kappa is not None
-        for i, K in products.items():
-            above = W @ K if p is None else p[:, :, None] * (W @ K)
-            products[i] = above + K if self.R.skips[l] else above
-            self.kappa[i, l + 1] = stack_norms(products[i])
-        products[l + 1] = np.eye(len(W))[None]
+        for i, (K, off) in products.items():
+            above, off_above = W.A @ K, scaled(off, W.norm) + K[0].size * W.A.size * ETA
+            if p is not None:
+                above, top = p[:, :, None] * above, np.abs(p).max(axis=1, keepdims=True)
+                off_above = scaled(off_above, top) + above[0].size * ETA
+            products[i] = (above + K, off_above + off) if skip else (above, off_above)
+            self.kappa[i, l + 1] = stack_norms(products[i][0]) + products[i][1]
+        products[l + 1] = np.eye(len(W.A))[None], np.zeros((1, 1))
 
     def backward(self) -> None:
         """e_below = delta W [+ e];  delta = e * phi';  e * phi''."""
@@ -110,10 +109,10 @@ class State:
         `above` is what came into layer l itself, None at the top.
         """
         R, W = self.R, self.R.W[l]
-        size = (np.abs(d) + dd.E) @ W.abs
+        size = product(at_most(d, dd), W.abs)
         e, local, carried = d @ W.A, R.local(size, W.A.shape[0], 1), dd.back(W)
         error = local + carried
-        fresh = local.nu + (carried.nu if above is None else W.norm * above.new)
+        fresh = local.nu + (carried.nu if above is None else scaled(above.new, W.norm))
         if above is not None and R.skips[l]:
             e = e + above.e
             error, rounded = R.sum_rounded(e, error, above.de)
@@ -121,14 +120,3 @@ class State:
         de, phi = chain.cap(l, error, fresh), self.phi[l - 1]
         d, dd, new = R.times(e, de, phi.p, phi.dp)
         return d, dd, Came(e, de, new)
-
-
-def not_lost(dz: Err, below: Floats, W: Floats) -> Err:
-    """The error of z where kinks at 0 follow, given |a| + its error below and |W|: what factors
-    that are not 0 have made is not taken for 0 because it vanished.
-    """
-    least = [x.min(where=x > 0, initial=np.inf) for x in (below, W)]
-    if not least[0] * least[1] < VANISHING:
-        return dz
-    touched = (below > 0).astype(float) @ (W > 0).T.astype(float) > 0
-    return dz + Err(touched * NEAR_KINK)

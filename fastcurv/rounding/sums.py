@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from .arithmetic import Err, at_most, norm, norms
+from .arithmetic import ETA, Err, at_most, norm, norms, product, scaled
 from .numbers import Num
 
 Floats = NDArray[np.float64]
@@ -31,27 +31,27 @@ class Sums:
     def add(self, tag: str, x: Floats, dx: Err, y: Floats, dy: Err | None, gamma: float) -> None:
         """Some rows of a term; dy None: y is exact."""
         X, Y = at_most(x, dx), at_most(y, dy)
-        self.B += (gamma * X + dx.E).T @ Y
+        self.B += product(_off(X, dx, gamma).T, Y)
         nx, ny = norms(np.abs(x)), norms(np.abs(y))
         nu = np.zeros_like(ny) if dy is None else dy.nu
         if dy is not None:
-            self.B += np.abs(x).T @ dy.E
+            self.B += product(np.abs(x).T, dy.E)
         self.value += x.T @ y
-        self.local += gamma * float(((nx + dx.nu) * (ny + nu)).sum())
+        self.local += float(scaled(gamma, scaled(nx + dx.nu, ny + nu).sum()))
         parts = [
-            (dx.nu * ny).sum(),
+            scaled(dx.nu, ny).sum(),
             (dx.nu**2).sum(),
-            (dx.nu * nu).sum(),
-            (nx * nu).sum(),
+            scaled(dx.nu, nu).sum(),
+            scaled(nx, nu).sum(),
             (nu**2).sum(),
         ]
         self.terms[tag] = self.terms.get(tag, np.zeros(5)) + parts
 
     def add_rows(self, x: Floats, dx: Err, gamma: float) -> None:
         """Some rows of the bias's part."""
-        self.b += (gamma * at_most(x, dx) + dx.E).sum(axis=0)
+        self.b += _off(at_most(x, dx), dx, gamma).sum(axis=0)
         self.b_value += x.sum(axis=0)
-        self.b_local += gamma * float((norms(np.abs(x)) + dx.nu).sum())
+        self.b_local += float(scaled(gamma, (norms(np.abs(x)) + dx.nu).sum()))
         self.b_rows += float(dx.nu.sum())
 
     def values(self, bias: bool) -> list[Floats]:
@@ -77,3 +77,8 @@ class Sums:
             min(norm(self.b), self.b_local + self.b_rows),
             *(norm(x.E + ends * (np.abs(x.A) + x.E)) for x in self.scales),
         ]
+
+
+def _off(X: Floats, dx: Err, gamma: float) -> Floats:
+    """What numbers of sizes X, off by dx, are off by once they are part of a sum."""
+    return np.asarray(gamma * X + dx.E + ETA * (X > 0))

@@ -1,0 +1,291 @@
+"""Gradients and products of small networks in 900 digits, in `decimal`: dual numbers through a
+gradient written row by row, so that nothing underflows, overflows or cancels unseen.
+"""
+
+from __future__ import annotations
+
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, localcontext
+from functools import cache, lru_cache
+
+import numpy as np
+
+from fastcurv.structure.activations import BATCH_NORM_EPS, LEAK
+
+DIGITS = 900
+FAR = 3000  # exp(-3000) is below what 900 digits of a sum of numbers of 1e+-300 can show
+ZERO, ONE, TWO, HALF = Decimal(0), Decimal(1), Decimal(2), Decimal("0.5")
+CONTEXT = Context(prec=DIGITS, Emax=MAX_EMAX, Emin=MIN_EMIN)
+
+
+class Dual:
+    """``x + r eps``, eps^2 = 0."""
+
+    __slots__ = ("r", "x")
+
+    def __init__(self, x, r=ZERO):
+        self.x, self.r = x, r
+
+    def __add__(self, other):
+        return Dual(self.x + other.x, self.r + other.r)
+
+    def __sub__(self, other):
+        return Dual(self.x - other.x, self.r - other.r)
+
+    def __mul__(self, other):
+        return Dual(self.x * other.x, self.x * other.r + self.r * other.x)
+
+    def of(self, f, slope):
+        return Dual(f, slope * self.r)
+
+
+@cache
+def pi() -> Decimal:
+    """By Gauss and Legendre."""
+    a, b, t, p = ONE, 1 / TWO.sqrt(), Decimal("0.25"), ONE
+    for _ in range(12):
+        a, b, t, p = (a + b) / 2, (a * b).sqrt(), t - p * ((a - b) / 2) ** 2, 2 * p
+    return (a + b) ** 2 / (4 * t)
+
+
+@lru_cache(1 << 10)
+def exp(t: Decimal) -> Decimal:
+    """Of t <= 0; 0 far below."""
+    return t.exp() if t > -FAR else ZERO
+
+
+def normal_cdf(t: Decimal) -> Decimal:
+    """By the series of erf, whose terms are all of one sign."""
+    if abs(t) > 60:
+        return ONE if t > 0 else ZERO
+    term = total = t
+    k = 1
+    while abs(term) > Decimal(10) ** (-DIGITS) * abs(total) and term:
+        k += 2
+        term = term * t * t / k
+        total += term
+    return HALF + total * exp(-t * t / 2) / (2 * pi()).sqrt()
+
+
+@lru_cache(1 << 10)
+def activation(name: str, z: Decimal):
+    """phi, phi', phi''; at a kink as from the left."""
+    if name == "identity":
+        return z, ONE, ZERO
+    if name in LEAK:
+        slope = ONE if z > 0 else Decimal(LEAK[name])
+        return z * slope, slope, ZERO
+    if name == "elu":
+        e = exp(min(z, ZERO))
+        return (z, ONE, ZERO) if z > 0 else (e - 1, e, e)
+    e = exp(-abs(z))
+    s = 1 / (1 + e) if z > 0 else e / (1 + e)
+    d = e / (1 + e) ** 2
+    if name == "tanh":
+        e = exp(-2 * abs(z))
+        a = (1 - e) / (1 + e) * (1 if z > 0 else -1)
+        p = 4 * e / (1 + e) ** 2
+        return a, p, -2 * a * p
+    bent = d * (1 - 2 * s)
+    if name == "sigmoid":
+        return s, d, bent
+    if name == "softplus":
+        return max(z, ZERO) + (1 + e).ln(), s, d
+    if name == "silu":
+        return z * s, s + z * d, 2 * d + z * bent
+    density = exp(-z * z / 2) / (2 * pi()).sqrt()
+    cdf = normal_cdf(z)
+    return z * cdf, cdf + z * density, density * (2 - z * z)
+
+
+def numbers(x) -> list:
+    return [Decimal(float(t)) for t in np.ravel(x)]
+
+
+def matrix(x) -> list:
+    return [numbers(row) for row in np.atleast_2d(x)]
+
+
+def total(terms) -> Dual:
+    found = Dual(ZERO)
+    for term in terms:
+        found = found + term
+    return found
+
+
+class Exact:
+    """An objective's numbers, as they are stored."""
+
+    def __init__(self, ob, theta):
+        self.ob, self.model = ob, ob.model
+        self.theta = np.asarray(theta)
+        self.X = matrix(ob.X)
+        N, m = len(self.X), ob.model.sizes[-1]
+        y = np.asarray(ob.y)
+        self.y = matrix(np.eye(m)[y]) if y.dtype.kind == "i" else matrix(y.reshape(N, m))
+        w = np.ones(N) if ob.sample_weight is None else ob.sample_weight
+        with localcontext(CONTEXT):
+            self.f = [x / Decimal(ob.divisor) for x in numbers(w)]
+
+    def layers(self, v):
+        """Layers of Duals: theta moving along v."""
+        parts = [self.model.unflatten(np.asarray(x)) for x in (self.theta, v)]
+        found = []
+        for here, there in zip(*parts):
+            pair = []
+            for x, r in zip(here, there):
+                if x is None:
+                    pair.append(None)
+                    continue
+                both = [
+                    [Dual(a, b) for a, b in zip(p, q)] for p, q in zip(matrix(x), matrix(r))
+                ]
+                pair.append(both if x.ndim == 2 else both[0])
+            found.append(pair)
+        return found
+
+    def normalise(self, z):
+        """Rows of h and s of the columns."""
+        N, columns = Decimal(len(z)), list(zip(*z))
+        hs, scales = [], []
+        for column in columns:
+            mean = total(column) * Dual(1 / N)
+            centred = [x - mean for x in column]
+            var = total(x * x for x in centred) * Dual(1 / N) + Dual(Decimal(BATCH_NORM_EPS))
+            root = var.x.sqrt()
+            s = var.of(1 / root, -1 / (2 * var.x * root))
+            hs.append([x * s for x in centred])
+            scales.append(s)
+        return [list(row) for row in zip(*hs)], scales
+
+    def forward(self, layers):
+        a = [[Dual(x) for x in row] for row in self.X]
+        below, bends, norms = [], [], []
+        for l, (W, b, *norm) in enumerate(layers):
+            below.append(a)
+            z = [
+                [
+                    total(w * x for w, x in zip(unit, row)) + (Dual(ZERO) if b is None else b[i])
+                    for i, unit in enumerate(W)
+                ]
+                for row in a
+            ]
+            if l == len(layers) - 1:
+                return z, below, bends, norms
+            if norm:
+                h, s = self.normalise(z)
+                z = [[x * g + c for x, g, c in zip(row, *norm)] for row in h]
+                norms.append((h, s, norm[0]))
+            name, found = self.model.activation[l], []
+            slopes = []
+            for row in z:
+                parts = [(t, *activation(name, t.x)) for t in row]
+                found.append([t.of(phi, p) for t, phi, p, _ in parts])
+                slopes.append([t.of(p, q) for t, _, p, q in parts])
+            bends.append(slopes)
+            if self.model.skips[l]:
+                found = [[x + t for x, t in zip(*rows)] for rows in zip(found, a)]
+            a = found
+
+    def loss(self, z):
+        """(value, delta) with the rows' factors."""
+        value, delta = ZERO, []
+        for row, y, f in zip(z, self.y, self.f):
+            if self.ob.loss == "mse":
+                value += f * sum((t.x - u) ** 2 for t, u in zip(row, y))
+                delta.append([(t - Dual(u)) * Dual(2 * f) for t, u in zip(row, y)])
+            elif self.ob.loss == "binary_cross_entropy":
+                parts = [(t, *activation("softplus", t.x)) for t in row]
+                value += f * sum(phi - u * t.x for (t, phi, _, _), u in zip(parts, y))
+                delta.append(
+                    [(t.of(p, q) - Dual(u)) * Dual(f) for (t, _, p, q), u in zip(parts, y)]
+                )
+            else:
+                top = max(t.x for t in row)
+                e = [t.of(exp(t.x - top), exp(t.x - top)) for t in row]
+                s = total(e)
+                share = s.of(1 / s.x, -1 / s.x**2)
+                T = sum(y)
+                value += f * sum(u * (s.x.ln() + top - t.x) for t, u in zip(row, y))
+                delta.append([(x * share * Dual(T) - Dual(u)) * Dual(f) for x, u in zip(e, y)])
+        return value, delta
+
+    def backward(self, layers, below, bends, norms, d):
+        """The flat gradient, Duals, from delta of the last layer."""
+        found, e = [], None
+        for l in reversed(range(len(layers))):
+            if l < len(layers) - 1:
+                d = [[x * p for x, p in zip(*rows)] for rows in zip(e, bends[l])]
+            scales = []
+            if norms and l < len(layers) - 1:
+                h, s, gamma = norms[l]
+                N = Dual(ONE / len(d))
+                columns = []
+                for x, y, t, g in zip(zip(*d), zip(*h), s, gamma):
+                    dg, db = total(u * v for u, v in zip(x, y)), total(x)
+                    scales.append((dg, db))
+                    columns.append([t * g * (u - db * N - v * dg * N) for u, v in zip(x, y)])
+                du, d = d, [list(row) for row in zip(*columns)]
+            part = [
+                total(row[i] * a[k] for row, a in zip(d, below[l]))
+                for i in range(len(layers[l][0]))
+                for k in range(len(layers[l][0][0]))
+            ]
+            if layers[l][1] is not None:
+                part += [total(row[i] for row in d) for i in range(len(layers[l][0]))]
+            part += [dg for dg, _ in scales] + [db for _, db in scales]
+            found = part + found
+            lower = [
+                [
+                    total(row[i] * W[k] for i, W in enumerate(layers[l][0]))
+                    for k in range(len(layers[l][0][0]))
+                ]
+                for row in d
+            ]
+            if l < len(layers) - 1 and self.model.skips[l]:
+                lower = [[x + y for x, y in zip(*rows)] for rows in zip(lower, e)]
+            e = lower
+        return found
+
+    def decay(self, v):
+        from fastcurv.structure.parameters import l2_diagonal
+
+        each = np.broadcast_to(l2_diagonal(self.ob), len(self.theta))
+        return [x * y for x, y in zip(numbers(each), numbers(v))]
+
+    def value_and_gradient(self):
+        with localcontext(CONTEXT):
+            layers = self.layers(0 * self.theta)
+            z, *state = self.forward(layers)
+            value, delta = self.loss(z)
+            g = self.backward(layers, *state, delta)
+            more = self.decay(self.theta)
+            value += HALF * sum(x * y for x, y in zip(more, numbers(self.theta)))
+            return value, [x.x + y for x, y in zip(g, more)]
+
+    def product(self, v, kind="hessian"):
+        """The Hessian, GGN or empirical Fisher (N times the sum over rows of g g') times v."""
+        with localcontext(CONTEXT):
+            layers = self.layers(v)
+            z, *state = self.forward(layers)
+            _, delta = self.loss(z)
+            more = self.decay(v) if kind != "fisher" else [ZERO] * len(self.theta)
+            if kind == "hessian":
+                return [x.r + y for x, y in zip(self.backward(layers, *state, delta), more)]
+            if kind == "fisher":
+                along = [sum(t.r * d.x for t, d in zip(*rows)) for rows in zip(z, delta)]
+                N = len(self.X)
+                d = [[Dual(N * s * t.x) for t in row] for s, row in zip(along, delta)]
+            else:
+                d = [[Dual(t.r) for t in row] for row in delta]
+            found = self.backward(layers, *state, d)
+            return [x.x + y for x, y in zip(found, more)]
+
+
+def distance(computed, true) -> Decimal:
+    """The Euclidean norm of the difference; infinite where a computed number is not finite."""
+    computed = np.ravel(computed)
+    if not np.isfinite(computed).all():
+        return Decimal("inf")
+    with localcontext(CONTEXT):
+        gap = [x - y for x, y in zip(numbers(computed), true)]
+        return sum(x * x for x in gap).sqrt()

@@ -178,6 +178,7 @@ def _judge(ask: Request, shown: Any, started: float) -> CriticalPoint:
     run = ask.krylov
     H = hessian_products(ask.ob, ask.theta) if run is None else Products(run.op, np.float64)
     H.shown = shown
+    H.most = np.inf if ask.max_products is None else ask.max_products
     found, evidence, coordinates = (dense if ask.dense else iterative).examine(ask, H)
     outcome = decide(found)
     point = _result(ask, found, outcome, evidence)
@@ -243,10 +244,9 @@ def _nearest(
     critical point.
     """
     H.note("where does Newton's step lead?")
-    left = np.inf if ask.max_products is None else ask.max_products - H.count
-    went = walk(ask.ob, ask.theta, evidence.gradient, coordinates, left)
+    went = walk(ask.ob, ask.theta, evidence.gradient, coordinates, H.most - H.count)
     H.tell(went.n_products)
-    left = np.inf if ask.max_products is None else ask.max_products - H.count
+    left = H.most - H.count
     if went.theta is None or left < 20:
         return None
     end = as_stored(ask.ob, went.theta)

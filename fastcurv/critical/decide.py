@@ -39,6 +39,8 @@ class Findings:
         Curvature of that sign is proved at theta, along one vector.
     lasting : bool
         Signs were measured, or are proved, to last to the critical point that theta stands for.
+    short : bool
+        There were not products enough for that.
     arrives : bool
         Newton's step was measured, or is proved, to lead nearer to rest.
     theorem : bool
@@ -78,6 +80,7 @@ class Findings:
     negative: bool = False
     positive: bool = False
     lasting: bool = True
+    short: bool = False
     arrives: bool = True
     theorem: bool = False
     radius: float = INF
@@ -114,7 +117,7 @@ class Outcome:
     because : str
         ``infinity``, ``far``, ``plateau``, ``interpolation``, ``theorem``, ``two signs``,
         ``floor``, ``kinks``, ``no bound``, ``flat``, ``asymmetric``, ``zeros``, ``measured``,
-        ``not lasting``, ``no rest``, ``loose``, ``risk``, ``no risk asked``,
+        ``not lasting``, ``short``, ``no rest``, ``loose``, ``risk``, ``no risk asked``,
         ``risk too large`` or ``nothing``.
     radius : float or None
         Of the claim.
@@ -193,6 +196,8 @@ def _by_inertia(f: Findings) -> Outcome:
         return Outcome("undecided", False, "no bound")
     if f.flat:
         return Outcome("degenerate", False, "flat")
+    if f.short:
+        return Outcome("undecided", False, "short")
     if f.n_negative and f.n_positive:
         return Outcome("saddle", False, "measured")
     if f.unexplained > 0 and f.asymmetric:
@@ -209,6 +214,8 @@ def _by_risk(f: Findings) -> Outcome:
         return Outcome("degenerate", False, "flat")
     if f.floor > 0:
         return Outcome("undecided", False, "floor")
+    if f.short:
+        return Outcome("undecided", False, "short")
     if not f.lasting:
         return Outcome("undecided", False, "not lasting")
     if f.negative and f.positive:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..spectrum.dense import PRODUCT_EPS
 from ..vectors import extent, safe_norm
 from . import definite
 from .decide import Findings
-from .evidence import FAR, Evidence, Products, hessian_products
+from .evidence import FAR, Evidence, Products, SpentError, hessian_products
 from .kinks import falls_across
 from .knowledge import (
     is_bounded,
@@ -90,9 +91,10 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
             distance = _distance(full, view, signs, gradient)
             zero = _interpolation(ask, H, view, signs)
             if not (zero and zero.holds):
-                signs = _settled(ask, H, full, view, signs, gradient)
+                with suppress(SpentError):  # `H.short` says so
+                    signs = _settled(ask, H, full, view, signs, gradient)
                 arrives = _arrives(ask, full, view, signs, gradient)
-    found = _findings(ask, full, near, view, signs, ends=ends, theorem=theorem, zero=zero)
+    found = _findings(ask, H, full, near, view, signs, ends=ends, theorem=theorem, zero=zero)
     if near.near:
         found = replace(found, distance=distance, arrives=arrives)
         if found.negative and found.positive and not found.theorem:
@@ -143,7 +145,7 @@ def _ends(H: Products, full: DenseHessian, view: View, signs: NDArray[np.int_]) 
                 v = cut.c * cut.vectors[:, i]
                 v = v / np.linalg.norm(v)
                 quotient, error = float(v @ (full.A @ v)), known_by
-                if not sign * quotient > error:
+                if not sign * quotient > error and H.affords(1):
                     quotient, error, _ = H.rayleigh(v)
                 if sign * quotient > error:
                     found[sign] = v, quotient, quotient - sign * error
@@ -204,11 +206,16 @@ def _settled(
 
     cut = view.best
     vectors = cut.c[:, None] * cut.vectors
-    kept, spent = settle(
-        ask.ob, ask.theta, signs, cut.values, vectors, slopes=_slopes(cut, g), slack=slack
+    return settle(
+        ask.ob,
+        ask.theta,
+        signs,
+        cut.values,
+        vectors,
+        slopes=_slopes(cut, g),
+        slack=slack,
+        spend=H.spend,
     )
-    H.tell(spent)
-    return kept
 
 
 def _interpolation(
@@ -222,6 +229,7 @@ def _interpolation(
 
 def _findings(
     ask: Request,
+    H: Products,
     full: DenseHessian,
     near: Nearness,
     view: View,
@@ -251,6 +259,7 @@ def _findings(
         negative=ends.negative < 0,
         positive=ends.positive > 0,
         lasting=bool((signs == signs_of(view.best)).all()),
+        short=H.short,
         theorem=bool(theorem and theorem.holds),
         radius=theorem.radius if theorem else np.inf,
         interpolates=interpolates,

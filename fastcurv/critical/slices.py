@@ -17,7 +17,7 @@ from ..eigensolver import Apart, eigh, eigh_apart
 from ..singular import svdvals
 from ..spectrum.dense import DenseMatrix
 from ..vectors import safe_norm
-from .evidence import annihilated, balance, independent, spectral_norm
+from .evidence import annihilated, balances, independent, spectral_norm
 from .knowledge import Tangents, tangents, third_bound, third_bound_in
 from .nearness import GRADIENT_EPS
 from .theorem import (
@@ -45,10 +45,14 @@ class DenseHessian:
         self.norm = spectral_norm(self.A)
 
     @cached_property
+    def units(self) -> list[Floats]:
+        """Balanced units of the parameters: see `balances`."""
+        return balances(self.A, self.M.noise())
+
+    @property
     def d(self) -> Floats:
-        """Balanced units of the parameters."""
-        d = balance(self.A, self.M.bounds)[0]
-        return np.asarray(d / d.max())
+        """The first of them."""
+        return self.units[0]
 
     def cut(self, T: Floats, c: Floats | None = None, more: float = 0.0) -> Slice:
         """Eigenpairs of ``C A C`` across the span of the columns of T, given in theta's
@@ -99,16 +103,26 @@ class View:
 def look(full: DenseHessian, held: Tangents) -> View:
     """Eigenpairs across the symmetries; where H is not definite and n small, or all zeros that
     remain might be settled, in balanced coordinates too, which change no inertia (Sylvester) but
-    sharpen the bound.
+    sharpen the bound, and follow the units of theta: its own are asked only where the noise of
+    entries, and so theirs, is not known.
     """
     plain = full.cut(held.columns)
     large = full.n > BALANCED_BELOW
     if _settled(plain) or large and (plain.weakest > 0 or _stays_open(full, plain)):
         return View(plain, plain, held)
-    balanced = full.cut(held.columns, full.d)
-    same = balanced.span.shape[1] == plain.span.shape[1]
-    sharper = np.count_nonzero(signs_of(balanced)) >= np.count_nonzero(signs_of(plain))
-    return View(plain, balanced if same and sharper else plain, held)
+    best = full.cut(held.columns, full.d)
+    for units in full.units[1:] if not large else []:
+        if not best.weakest > 0:
+            best = _sharper(full.cut(held.columns, units), best)
+    if len(full.units) == 1:
+        same = best.span.shape[1] == plain.span.shape[1]
+        best = _sharper(plain, best) if same else plain
+    return View(plain, best, held)
+
+
+def _sharper(cut: Slice, other: Slice) -> Slice:
+    """The one with more signs that are known, else the other."""
+    return cut if np.count_nonzero(signs_of(cut)) > np.count_nonzero(signs_of(other)) else other
 
 
 def _stays_open(full: DenseHessian, plain: Slice) -> bool:
@@ -135,7 +149,7 @@ def prove_ends(H: Any, cut: Slice, signs: NDArray[np.int_]) -> None:
     a product.
     """
     for i, sign in ((0, -1), (-1, 1)):
-        if cut.values.size and signs[i] == 0 and sign * cut.values[i] > 0:
+        if cut.values.size and signs[i] == 0 and sign * cut.values[i] > 0 and H.affords(1):
             v = cut.c * cut.vectors[:, i]
             quotient, error, _ = H.rayleigh(v / np.linalg.norm(v))
             if sign * quotient > error:
@@ -154,6 +168,8 @@ def theorem_at(
     for cut in (view.plain, view.best):
         if tried is not None and (cut is view.plain or tried[0].holds):
             break
+        if cut.span.shape[1] != view.n_symmetry:
+            continue
         top = float(cut.c.max())
         scaled = None if cut is view.plain else cut.c
         beta, eta, x = newton_in_slice(

@@ -45,6 +45,7 @@ def reason(
         "flat": _flat,
         "zeros": _zeros,
         "not lasting": _not_lasting,
+        "short": _short,
         "no rest": _no_rest,
         "measured": _measured,
         "loose": _loose,
@@ -267,6 +268,24 @@ def _not_lasting(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) 
     return text + _one_sided(found)
 
 
+def _short(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+    return (
+        f"Undecided: {_near(ev)}, and {_seen(ask, found, ev)}, but max_products = "
+        f"{ask.max_products} are too few to measure whether that lasts up to the critical point "
+        "that theta stands for"
+    )
+
+
+def _seen(ask: Request, found: Findings, ev: Evidence) -> str:
+    """The curvature at theta."""
+    if not found.dense:
+        return f"curvature from {number(ev.low)} to {number(ev.high)} was found"
+    return (
+        f"{found.n_negative} negative and {found.n_positive} positive of {ask.n} eigenvalues are "
+        "proved at theta"
+    )
+
+
 def _one_sided(found: Findings) -> str:
     if found.n_negative:
         return f"; {found.n_negative} are proved negative, so theta is no minimum"
@@ -298,14 +317,8 @@ def _measured(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> 
 
 
 def _no_rest(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
-    counts = (
-        f"{found.n_negative} negative and {found.n_positive} positive of {ask.n} eigenvalues are "
-        "proved at theta"
-        if found.dense
-        else f"curvature from {number(ev.low)} to {number(ev.high)} was found"
-    )
     return (
-        f"Undecided: {_near(ev)}, and {counts}, but at the end of Newton's step the gradient was "
+        f"Undecided: {_near(ev)}, and {_seen(ask, found, ev)}, but at the end of Newton's step the gradient was "
         "measured to be no smaller, so the critical point that theta stands for was not seen; "
         "reduce the gradient first"
     )

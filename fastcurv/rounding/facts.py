@@ -94,17 +94,21 @@ class NetworkFacts:
 
     def kinks(self, theta: ArrayLike, radius: float = 0.0) -> int:
         """How many pre-activations of relu, leaky_relu and elu units may lie at 0 somewhere on the
-        ball of that radius around theta, at least within rounding of theta's numbers.
+        ball of that radius around theta, at least within rounding of theta's numbers: of those
+        below it, or with l2, which gives all of them one unit, of the largest.
         """
         at = checked_theta(self, theta)
         if normalised(self.model):
-            return norm_kinks(self, at)
-        eps = float(np.finfo(self.model.dtype).eps)
-        if self.model.dtype == np.float32:  # the engine's products see the kinks that its z have
-            rounding = 4 * eps * max(eps, float(np.linalg.norm(at)))
-        else:
-            rounding = eps * max(eps, float(np.abs(at).max(initial=0.0)))
-        return majorants.signs(self, at, max(radius, rounding))[0].kinks
+            return norm_kinks(self, at, self._rounding(at))
+        return majorants.signs(self, at, max(radius, self._rounding(at)), rounding=True)[0].kinks
+
+    def _rounding(self, theta: Floats) -> float:
+        """What the largest parameter is rounded by where l2 makes its unit that of all others, else
+        0; in float32 several times that, as the engine's products see the kinks that its z have.
+        """
+        eps, several = float(np.finfo(self.model.dtype).eps), self.model.dtype == np.float32
+        size = float(np.linalg.norm(theta, None if several else np.inf)) if theta.size else 0.0
+        return (4 if several else 1) * eps * max(eps, size) if np.any(self.l2) else 0.0
 
     def kink_margin(self, theta: ArrayLike) -> float:
         """A radius around theta within which no kink lies: infinite for smooth activations, 0 where

@@ -54,6 +54,9 @@ class Findings:
         Radius within which two fixed vectors keep curvature of both signs; 0: not proved.
     distance : float
         Newton's distance to the critical point, as measured; infinity where it is not known.
+    unit : float
+        1, or where `two_signs` and `distance` are lengths in balanced coordinates, the least of
+        their units: a length in theta's own within which they surely hold is that times as long.
     floor : float
         No eigenvalue at theta is below it.
     risk, risk_asked : float or None
@@ -88,6 +91,7 @@ class Findings:
     zero_radius: float = INF
     two_signs: float = 0.0
     distance: float = INF
+    unit: float = 1.0
     floor: float = -INF
     risk: float = 1.0
     risk_asked: float | None = None
@@ -170,7 +174,7 @@ def _proved(f: Findings) -> Outcome | None:
     if f.theorem and not f.dense and f.floor > 0 and not f.negative:
         return Outcome("minimum", True, "floor", f.radius, 0.0)
     if f.negative and f.positive and f.two_signs > f.distance:
-        return Outcome("saddle", True, "two signs", f.two_signs, 0.0)
+        return Outcome("saddle", True, "two signs", f.two_signs * f.unit, 0.0)
     return None
 
 

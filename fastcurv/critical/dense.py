@@ -22,6 +22,7 @@ from .knowledge import (
     runs_to_infinity,
     tangents,
     third_bound,
+    third_bound_in,
 )
 from .lasting import SHORTER, gradient_after, settle
 from .nearest import Coordinates
@@ -73,7 +74,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
     prove_ends(H, view.best, signs)
     ends = _ends(H, full, view, signs)
     n_found = int((signs != 0).sum())
-    theorem, zero, arrives = None, None, True
+    theorem, zero, arrives, within = None, None, True, np.inf
     if near.near:
         H.note("the theorem")
         theorem, distance = theorem_at(ob, theta, full, view, gradient)
@@ -88,7 +89,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
             view, signs = other, signs_of(other.best)
             theorem, distance = theorem_at(ob, theta, full, view, gradient)
         if not theorem.holds:
-            distance = _distance(full, view, signs, gradient)
+            distance, within = _distance(view, signs, gradient)
             zero = _interpolation(ask, H, view, signs)
             if not (zero and zero.holds):
                 with suppress(SpentError):  # `H.short` says so
@@ -100,6 +101,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
         if found.negative and found.positive and not found.theorem:
             bound = two_signs(ends.negative, ends.positive, lambda r: third_bound(ob, theta, r))
             found = replace(found, two_signs=bound)
+            found = found if bound > distance else _in_balance(ask, full, view, found, within)
         if found.n_kinks:
             found = replace(found, falls=falls_across(ob, theta, ends.direction, gradient[0]))
     evidence = _evidence(ask, full, view, near, gradient, ends)
@@ -127,10 +129,10 @@ def _negative_bounds(found: Findings, signs: NDArray[np.int_], s: int) -> tuple[
     return negative, negative + zeros
 
 
-def nearness_at(ob: Any, theta: Floats) -> Nearness:
+def nearness_at(ob: Any, theta: Floats, H: Products | None = None) -> Nearness:
     """The rule of nearness by the numbers that `examine` takes for it; costs n products."""
     with np.errstate(all="ignore"):
-        H = hessian_products(ob, theta)
+        H = hessian_products(ob, theta) if H is None else H
         gradient, full = best_gradient(ob, theta, H), DenseHessian(H.matrix())
         return nearness(ob, theta, full.A, look(full, tangents(ob, theta)).best, gradient)
 
@@ -152,12 +154,39 @@ def _ends(H: Products, full: DenseHessian, view: View, signs: NDArray[np.int_]) 
     return Ends(found[-1][0], found[-1][1], found[-1][2], found[1][2])
 
 
-def _distance(full: DenseHessian, view: View, signs: NDArray[np.int_], gradient: Any) -> float:
-    """The length of Newton's step where curvature is known."""
+def _distance(view: View, signs: NDArray[np.int_], gradient: Any) -> tuple[float, float]:
+    """The length of Newton's step where curvature is known, in theta's coordinates and in those of
+    the best view.
+    """
     cut, known = view.best, signs != 0
     weights = np.zeros(len(cut.values))
     weights[known] = 1 / cut.values[known]
-    return safe_norm(cut.c * (cut.vectors @ (weights * _slopes(cut, gradient[0]))))
+    step = cut.vectors @ (weights * _slopes(cut, gradient[0]))
+    return safe_norm(cut.c * step), safe_norm(step)
+
+
+def _in_balance(
+    ask: Request, full: DenseHessian, view: View, found: Findings, distance: float
+) -> Findings:
+    """With the proof by two fixed vectors in balanced coordinates, in which Newton's step has the
+    length `distance`, where it holds there.
+    """
+    cut, known = view.best, signs_of(view.best)
+    if cut is view.plain or not (known[:1] < 0).all() or not (known[-1:] > 0).all():
+        return found
+    error = full.M.error(cut.c) + 6 * full.n * EPS * safe_norm(cut.c[:, None] * full.A * cut.c)
+    ends = []
+    for v in (cut.vectors[:, 0], cut.vectors[:, -1]):
+        v = v / np.linalg.norm(v)
+        ends.append(float(v @ (cut.c * (full.A @ (cut.c * v)))))
+    bound = two_signs(
+        ends[0] + error,
+        ends[1] - error,
+        lambda r: third_bound_in(ask.ob, ask.theta, r, cut.c),
+    )
+    if not bound > distance:
+        return found
+    return replace(found, two_signs=bound, distance=distance, unit=float(cut.c.min()))
 
 
 def _arrives(

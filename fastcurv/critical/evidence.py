@@ -250,7 +250,7 @@ def _as_loud(noise: Floats, d: Floats, live: NDArray[np.bool_]) -> Any:
 
 def _not_absurd(d: Floats, mean: float) -> Floats:
     """`mean` for what is as far from it as for rows without any noise, all zero."""
-    return np.where((d > mean * 1e-20) & (d < mean * 1e20), d, mean)
+    return np.where((d > mean * 1e-60) & (d < mean * 1e60), d, mean)
 
 
 def balances(A: Floats, noise: Floats) -> list[Floats]:

@@ -54,6 +54,18 @@ class DenseHessian:
         """The first of them."""
         return self.units[0]
 
+    def flat(self, T: Floats) -> Floats:
+        """What of the span of the columns of T the Hessian maps to next to nothing, in balanced
+        units, which tell the same in all others; up to n = `BALANCED_BELOW`.
+        """
+        if not T.shape[1] or self.n > BALANCED_BELOW:
+            return T
+        c = self.d[:, None]
+        span, matrix = independent(T / c), c * self.A * self.d
+        return np.asarray(
+            c * annihilated(matrix @ span, span, ZERO_MODE * spectral_norm(matrix))
+        )
+
     def cut(self, T: Floats, c: Floats | None = None, more: float = 0.0) -> Slice:
         """Eigenpairs of ``C A C`` across the span of the columns of T, given in theta's
         coordinates; C = I by default. `more`: a bound on an error beside that of A.
@@ -62,7 +74,8 @@ class DenseHessian:
         c = np.ones(self.n) if c is None else c
         matrix = c[:, None] * self.A * c if scaled else self.A
         span = independent(T / c[:, None] if scaled else T)
-        if span.shape[1]:  # beside a point that all of a symmetry leaves fixed, H bends its orbits
+        if span.shape[1] and self.n > BALANCED_BELOW:
+            # beside a point that all of a symmetry leaves fixed, H bends its orbits
             span = annihilated(matrix @ span, span, ZERO_MODE * spectral_norm(matrix))
         off = _Off(span) if span.shape[1] else None
         error = more + self.M.error(c if scaled else None)
@@ -106,14 +119,15 @@ def look(full: DenseHessian, held: Tangents) -> View:
     sharpen the bound, and follow the units of theta: its own are asked only where the noise of
     entries, and so theirs, is not known.
     """
-    plain = full.cut(held.columns)
+    flat = full.flat(held.columns)
+    plain = full.cut(flat)
     large = full.n > BALANCED_BELOW
     if _settled(plain) or large and (plain.weakest > 0 or _stays_open(full, plain)):
         return View(plain, plain, held)
-    best = full.cut(held.columns, full.d)
+    best = full.cut(flat, full.d)
     for units in full.units[1:] if not large else []:
         if not best.weakest > 0:
-            best = _sharper(full.cut(held.columns, units), best)
+            best = _sharper(full.cut(flat, units), best)
     if len(full.units) == 1:
         same = best.span.shape[1] == plain.span.shape[1]
         best = _sharper(plain, best) if same else plain
@@ -121,8 +135,8 @@ def look(full: DenseHessian, held: Tangents) -> View:
 
 
 def _sharper(cut: Slice, other: Slice) -> Slice:
-    """The one with more signs that are known, else the other."""
-    return cut if np.count_nonzero(signs_of(cut)) > np.count_nonzero(signs_of(other)) else other
+    """The one with fewer signs that are not known, else the other."""
+    return cut if np.sum(signs_of(cut) == 0) < np.sum(signs_of(other) == 0) else other
 
 
 def _stays_open(full: DenseHessian, plain: Slice) -> bool:
@@ -202,7 +216,7 @@ def in_other_units(full: DenseHessian, view: View) -> View | None:
     """
     if view.best is not view.plain or full.n > BALANCED_BELOW:
         return None
-    balanced = full.cut(view.held.columns, full.d)
+    balanced = full.cut(full.flat(view.held.columns), full.d)
     same = balanced.span.shape[1] == view.plain.span.shape[1]
     return View(view.plain, balanced, view.held) if same else None
 

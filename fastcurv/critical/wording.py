@@ -176,9 +176,10 @@ def _two_signs(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) ->
         f"theta {'is' if ev.n_negative_bounds[0] == 1 else 'are'} negative, and the extreme Ritz "
         f"values are {number(ev.low)} along escape_direction and {number(ev.high)}"
     )
+    there = " in balanced coordinates" * (found.unit != 1)
     return (
         f"Saddle: {_near(ev)}, and curvature of both signs is proved along two fixed vectors at "
-        f"every point within {number(outcome.radius or 0.0)} of theta, more than the "
+        f"every point within {number(found.two_signs)} of theta{there}, more than the "
         f"{number(found.distance)} of Newton's step, so no minimum or maximum lies there{count}"
     )
 

@@ -74,7 +74,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
     prove_ends(H, view.best, signs)
     ends = _ends(H, full, view, signs)
     n_found = int((signs != 0).sum())
-    theorem, zero, arrives, within = None, None, True, np.inf
+    theorem, zero, arrives, pair = None, None, True, Pair()
     if near.near:
         H.note("the theorem")
         theorem, distance = theorem_at(ob, theta, full, view, gradient)
@@ -89,19 +89,16 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
             view, signs = other, signs_of(other.best)
             theorem, distance = theorem_at(ob, theta, full, view, gradient)
         if not theorem.holds:
-            distance, within = _distance(view, signs, gradient)
-            zero = _interpolation(ask, H, view, signs)
-            if not (zero and zero.holds):
+            pair = _pair(ask, full, view, ends, _distance(view, signs, gradient))
+            distance, zero = pair.distance, _interpolation(ask, H, view, signs)
+            if not (zero and zero.holds or pair.holds and near.strict):
                 with suppress(SpentError):  # `H.short` says so
                     signs = _settled(ask, H, full, view, signs, gradient)
                 arrives = _arrives(ask, full, view, signs, gradient)
     found = _findings(ask, H, full, near, view, signs, ends=ends, theorem=theorem, zero=zero)
     if near.near:
         found = replace(found, distance=distance, arrives=arrives)
-        if found.negative and found.positive and not found.theorem:
-            bound = two_signs(ends.negative, ends.positive, lambda r: third_bound(ob, theta, r))
-            found = replace(found, two_signs=bound)
-            found = found if bound > distance else _in_balance(ask, full, view, found, within)
+        found = replace(found, two_signs=pair.radius, unit=pair.unit)
         if found.n_kinks:
             found = replace(found, falls=falls_across(ob, theta, ends.direction, gradient[0]))
     evidence = _evidence(ask, full, view, near, gradient, ends)
@@ -165,28 +162,42 @@ def _distance(view: View, signs: NDArray[np.int_], gradient: Any) -> tuple[float
     return safe_norm(cut.c * step), safe_norm(step)
 
 
-def _in_balance(
-    ask: Request, full: DenseHessian, view: View, found: Findings, distance: float
-) -> Findings:
-    """With the proof by two fixed vectors in balanced coordinates, in which Newton's step has the
-    length `distance`, where it holds there.
+@dataclass(frozen=True)
+class Pair:
+    """What two fixed vectors prove: that curvature of both signs lasts within `radius`, and the
+    length of Newton's step; in units of which none is less than `unit` of theta's.
     """
-    cut, known = view.best, signs_of(view.best)
-    if cut is view.plain or not (known[:1] < 0).all() or not (known[-1:] > 0).all():
-        return found
+
+    radius: float = 0.0
+    distance: float = np.inf
+    unit: float = 1.0
+
+    @property
+    def holds(self) -> bool:
+        return self.radius > self.distance
+
+
+def _pair(
+    ask: Request, full: DenseHessian, view: View, ends: Ends, distances: tuple[float, float]
+) -> Pair:
+    """The proof by two fixed vectors, in theta's coordinates or, where it does not hold there, in
+    balanced ones, if it does; Newton's step has these lengths.
+    """
+    ob, theta, cut, known = ask.ob, ask.theta, view.best, signs_of(view.best)
+    bound = two_signs(ends.negative, ends.positive, lambda r: third_bound(ob, theta, r))
+    plain = Pair(bound, distances[0])
+    if plain.holds or cut is view.plain:
+        return plain
+    if not ((known[:1] < 0).all() and (known[-1:] > 0).all() and known.size):
+        return plain
     error = full.M.error(cut.c) + 6 * full.n * EPS * safe_norm(cut.c[:, None] * full.A * cut.c)
-    ends = []
-    for v in (cut.vectors[:, 0], cut.vectors[:, -1]):
-        v = v / np.linalg.norm(v)
-        ends.append(float(v @ (cut.c * (full.A @ (cut.c * v)))))
-    bound = two_signs(
-        ends[0] + error,
-        ends[1] - error,
-        lambda r: third_bound_in(ask.ob, ask.theta, r, cut.c),
+    low, high = (
+        float(v @ (cut.c * (full.A @ (cut.c * v)))) / float(v @ v)
+        for v in (cut.vectors[:, 0], cut.vectors[:, -1])
     )
-    if not bound > distance:
-        return found
-    return replace(found, two_signs=bound, distance=distance, unit=float(cut.c.min()))
+    bound = two_signs(low + error, high - error, lambda r: third_bound_in(ob, theta, r, cut.c))
+    balanced = Pair(bound, distances[1], float(cut.c.min()))
+    return balanced if balanced.holds else plain
 
 
 def _arrives(

@@ -78,15 +78,15 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
     if near.near:
         H.note("the theorem")
         theorem, distance = theorem_at(ob, theta, full, view, gradient)
+        other = in_other_units(full, view) if theorem.missing in ("h", "orbit") else None
+        if other is not None and theorem_at(ob, theta, full, other, gradient)[0].holds:
+            view, signs = other, signs_of(other.best)
+            theorem, distance = theorem_at(ob, theta, full, view, gradient)
         if theorem.missing == "orbit":
             view = look(full, replace(view.held, columns=np.zeros((theta.size, 0))))
             signs = signs_of(view.best)
             prove_ends(H, view.best, signs)
             n_found = int((signs != 0).sum())
-            theorem, distance = theorem_at(ob, theta, full, view, gradient)
-        other = in_other_units(full, view) if theorem.missing == "h" else None
-        if other is not None and theorem_at(ob, theta, full, other, gradient)[0].holds:
-            view, signs = other, signs_of(other.best)
             theorem, distance = theorem_at(ob, theta, full, view, gradient)
         if not theorem.holds:
             pair = _pair(ask, full, view, ends, _distance(view, signs, gradient))

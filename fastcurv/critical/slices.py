@@ -18,10 +18,11 @@ from ..singular import svdvals
 from ..spectrum.dense import DenseMatrix
 from ..vectors import safe_norm
 from .evidence import annihilated, balances, independent, spectral_norm
-from .knowledge import Tangents, tangents, third_bound, third_bound_in
+from .knowledge import Tangents, orbit_spread, tangents, third_bound, third_bound_in
 from .nearness import GRADIENT_EPS
 from .theorem import (
     EPS,
+    UP,
     Contraction,
     Slice,
     kantorovich,
@@ -228,7 +229,7 @@ def across_orbits(ob: Any, theta: Floats, cut: Slice, found: Contraction) -> Con
     whole = near.columns.shape[1] > 0 and orbit_stays_whole(
         cut.span,
         near.columns / cut.c[:, None],
-        near.change * top / bottom,
+        near.change * orbit_spread(ob, cut.c) * UP,
         near.error / bottom,
         found.radius,
     )

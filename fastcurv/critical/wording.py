@@ -378,20 +378,23 @@ def where_newton_leads(distance: float, steps: int, at: Any) -> str:
     )
 
 
-ELSEWHERE = ": fastcurv.minimize from another start"
+OFF = (
+    ": fastcurv.minimize(ob, theta) goes down from a plateau, by methods whose steps grow where it "
+    'is flat, "trust-region" or "l-bfgs"'
+)
 CALLS = (
-    ": fastcurv.minimize(ob, theta) goes down, fastcurv.find_critical_point(ob, theta) to the "
-    "nearest critical point of any kind"
+    ": fastcurv.minimize(ob, theta) goes down, fastcurv.find_critical_point(ob, theta) looks for a "
+    "critical point of any kind"
 )
 
 
 def which_call_gets_there(plateau: bool) -> str:
     """What is added to `not_critical` where they do not."""
     if plateau:
-        return "; Newton's steps lead nowhere from here" + ELSEWHERE
+        return "; Newton's steps lead nowhere from here" + OFF
     return "; Newton's steps do not contract from here" + CALLS
 
 
 def without_calls(reason: str) -> str:
     """A reason as a clause, without what it says to call: the caller has just done that."""
-    return reason.rstrip(".").replace(CALLS, "").replace(ELSEWHERE, "")
+    return reason.rstrip(".").replace(CALLS, "").replace(OFF, "")

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..structure import symmetry
 from ..structure.orbits import Orbit, orbits
-from ..structure.parameters import normalised
+from ..structure.parameters import layers_of, normalised
 from . import copies, gated, held, infima, majorants, precise
 from .curvature_floor import curvature_floor
 from .kinks import norm_kinks, norm_off
@@ -126,6 +126,14 @@ class NetworkFacts:
             return orbits(self, at, off, [np.zeros_like(units) for units in off])
         here, *ball = majorants.signs(self, at, 0.0, *[radius] * (radius > 0))
         return orbits(self, at, (ball or [here])[0].off, here.on_kinks)
+
+    def orbit_spread(self, units: ArrayLike) -> float:
+        """By what the tangents of `orbits` may turn faster in other units of the parameters: those
+        in a layer turn with the numbers of that layer alone.
+        """
+        layers = layers_of(self.model, np.asarray(units, dtype=float))
+        each = [np.concatenate([np.ravel(p) for p in parts if p is not None]) for parts in layers]
+        return float(max(c.max() / c.min() for c in each))
 
     def flat_directions(self, theta: ArrayLike) -> Floats:
         """The tangents of the proved symmetry groups at theta, ``(n, s)``: zero modes of the

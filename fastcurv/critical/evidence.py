@@ -263,7 +263,11 @@ def balances(A: Floats, noise: Floats) -> list[Floats]:
     if noise.shape[1] == 1:
         return [_largest_one(balance(A, noise)[0])]
     start = np.exp(-np.log(noise).mean(axis=1))
-    start = _not_absurd(start / np.median(start), 1.0)
+    start /= np.median(start)
+    far = np.abs(np.log10(start))
+    if ((far > 20) & (far < 100)).any():  # units of a net that has all but collapsed
+        return [_largest_one(balance(A, noise)[0])]
+    start = _not_absurd(start, 1.0)
     noise = start[:, None] * noise * start
     faint = np.full((len(A), 1), 1e-15 * np.median(noise))
     rows = balance(start[:, None] * A * start, noise)[0], balance(noise, faint)[0]

@@ -61,11 +61,12 @@ class DenseHessian:
         """
         if not T.shape[1] or self.n > BALANCED_BELOW:
             return T
-        c = self.d[:, None]
-        span, matrix = independent(T / c), c * self.A * self.d
-        return np.asarray(
-            c * annihilated(matrix @ span, span, ZERO_MODE * spectral_norm(matrix))
-        )
+        found = []
+        for d in self.units:
+            span, matrix = independent(T / d[:, None]), d[:, None] * self.A * d
+            most = ZERO_MODE * spectral_norm(matrix)
+            found.append(d[:, None] * annihilated(matrix @ span, span, most))
+        return max(found, key=lambda Q: int(Q.shape[1]))
 
     def cut(self, T: Floats, c: Floats | None = None, more: float = 0.0) -> Slice:
         """Eigenpairs of ``C A C`` across the span of the columns of T, given in theta's

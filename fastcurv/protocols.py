@@ -110,7 +110,7 @@ class Orbits(Protocol):
 
 @runtime_checkable
 class OrbitsInUnits(Protocol):
-    """By what the tangents of `orbits` may turn faster in other units ``(n,)`` of theta, at most."""
+    """By what the tangents of `orbits` may turn faster in other units of theta, at most."""
 
     def orbit_spread(self, units: np.ndarray) -> float: ...
 

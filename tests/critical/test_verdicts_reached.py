@@ -229,5 +229,7 @@ def test_a_minimum_on_kinks_does_not_mind_rows_of_weight_0(place):
     on_kink = -b[unit] * W[unit] / (W[unit] @ W[unit])
     X, y = np.insert(X, place, on_kink, axis=0), np.insert(y, place, 5.0)
     weight = np.insert(np.full(60, 61 / 60), place, 0.0)
-    said = fc.classify(fc.Objective(model, X, y, loss="mse", l2=3e-3, sample_weight=weight), found.x)
+    said = fc.classify(
+        fc.Objective(model, X, y, loss="mse", l2=3e-3, sample_weight=weight), found.x
+    )
     assert said.kind == "minimum" and said.certified and said.n_held == one.n_held

@@ -94,7 +94,9 @@ def test_the_bounds_follow_units(rng):
     X, y, theta = rng.standard_normal((9, 3)), rng.standard_normal((9, 2)), model.init(seed=0)
     theta += 0.1
     units = np.exp2(rng.integers(-20, 20, 3))
-    one = Layered(fc.Objective(model, X, y, "mse"), passes_at(fc.Objective(model, X, y, "mse"), theta))
+    one = Layered(
+        fc.Objective(model, X, y, "mse"), passes_at(fc.Objective(model, X, y, "mse"), theta)
+    )
     there = theta.copy()
     (W, _), _ = model.unflatten(there)
     W /= units

@@ -109,6 +109,13 @@ class Orbits(Protocol):
 
 
 @runtime_checkable
+class OrbitsInUnits(Protocol):
+    """By what the tangents of `orbits` may turn faster in other units of theta, at most."""
+
+    def orbit_spread(self, units: np.ndarray) -> float: ...
+
+
+@runtime_checkable
 class Probed(Protocol):
     """Vectors that reach curvature which the gradient cannot see, as columns ``(n, p)``."""
 

@@ -65,8 +65,9 @@ def classify(
         The risk at which `minimum` or `maximum` may rest on random probes at large n; None: not at
         all.
     max_products : int, optional
-        The most products to spend; by default what the question takes. Below n, a small problem is
-        treated like a large one; above, the few that settle weak signs are not held back.
+        The most products to spend, those that a `krylov` run holds already not counted; by default
+        what the question takes. Below n, a small problem is treated like a large one. Where too few
+        are left to measure whether signs last, the verdict is `undecided`.
     dense_below : int
         Below this n the whole spectrum is computed: the matrix, which a network makes layer by
         layer and n products make of anything else, and ``O(n^3)`` work; and above where products
@@ -112,15 +113,16 @@ def classify(
     zeros. An operator or gradient without a bound of its own is taken to be off by at most
     ``64 eps ||H|| ||v||`` or ``64 eps |H| |theta|``.
 
-    *Invariance*. Whether theta is near a critical point, and the inertia, do not change where the
-    loss is multiplied by a number, where parameters are multiplied by numbers of their own, or
-    where inputs are (and the first layer undone); above n = 1500 parameters are taken in their own
-    units where H is not definite, or has zeros that no units can settle. An eigenvalue within its
-    error counts as zero, and that of an operator without a bound of its own, ``64 eps ||H||``, is
-    one in theta's own units: there they may decide about the weakest. ``h`` is unchanged by a
-    multiple of the loss and by rotations of theta; up to n = 1500 the theorem is tried in balanced
-    units too, which follow any others, so that units may decide whether ``h < 1/2`` only where both
-    come near it.
+    *Invariance*. Kind, `certified` and inertia do not change where the loss is multiplied by a
+    number, inputs or targets are and the first or last layer undone, or a layer of relu or linear
+    units is and the next undone, for networks in float64 up to n = 1500: errors of H are bounded by
+    entries, and eigenvalues, the theorem and two fixed vectors are tried in balanced units too,
+    which follow any others. They may change where something is hardly so: a slope within the
+    rounding of g, which is bounded by one norm in theta's own units; h near 1/2; a ball hardly
+    larger than Newton's step; a sign that was measured, not proved, to last. An eigenvalue within
+    its error counts as zero, and that of an operator without bounds by entries is one in theta's
+    own units: there, in float32, and above n = 1500 where H is not definite or has zeros that no
+    units can settle, these may decide about the weakest.
 
     Small n: one eigendecomposition across the symmetries, and another in balanced coordinates
     where (up to n = 1500) H is not definite or zeros remain, above that where these might all be
@@ -178,6 +180,7 @@ def _judge(ask: Request, shown: Any, started: float) -> CriticalPoint:
     run = ask.krylov
     H = hessian_products(ask.ob, ask.theta) if run is None else Products(run.op, np.float64)
     H.shown = shown
+    H.most = np.inf if ask.max_products is None else ask.max_products
     found, evidence, coordinates = (dense if ask.dense else iterative).examine(ask, H)
     outcome = decide(found)
     point = _result(ask, found, outcome, evidence)
@@ -243,10 +246,9 @@ def _nearest(
     critical point.
     """
     H.note("where does Newton's step lead?")
-    left = np.inf if ask.max_products is None else ask.max_products - H.count
-    went = walk(ask.ob, ask.theta, evidence.gradient, coordinates, left)
+    went = walk(ask.ob, ask.theta, evidence.gradient, coordinates, H.most - H.count)
     H.tell(went.n_products)
-    left = np.inf if ask.max_products is None else ask.max_products - H.count
+    left = H.most - H.count
     if went.theta is None or left < 20:
         return None
     end = as_stored(ask.ob, went.theta)

@@ -39,6 +39,8 @@ class Findings:
         Curvature of that sign is proved at theta, along one vector.
     lasting : bool
         Signs were measured, or are proved, to last to the critical point that theta stands for.
+    short : bool
+        There were not products enough for that.
     arrives : bool
         Newton's step was measured, or is proved, to lead nearer to rest.
     theorem : bool
@@ -52,6 +54,9 @@ class Findings:
         Radius within which two fixed vectors keep curvature of both signs; 0: not proved.
     distance : float
         Newton's distance to the critical point, as measured; infinity where it is not known.
+    unit : float
+        1, or where `two_signs` and `distance` are lengths in balanced coordinates, the least of
+        their units: a length in theta's own within which they surely hold is that times as long.
     floor : float
         No eigenvalue at theta is below it.
     risk, risk_asked : float or None
@@ -78,6 +83,7 @@ class Findings:
     negative: bool = False
     positive: bool = False
     lasting: bool = True
+    short: bool = False
     arrives: bool = True
     theorem: bool = False
     radius: float = INF
@@ -85,6 +91,7 @@ class Findings:
     zero_radius: float = INF
     two_signs: float = 0.0
     distance: float = INF
+    unit: float = 1.0
     floor: float = -INF
     risk: float = 1.0
     risk_asked: float | None = None
@@ -114,7 +121,7 @@ class Outcome:
     because : str
         ``infinity``, ``far``, ``plateau``, ``interpolation``, ``theorem``, ``two signs``,
         ``floor``, ``kinks``, ``no bound``, ``flat``, ``asymmetric``, ``zeros``, ``measured``,
-        ``not lasting``, ``no rest``, ``loose``, ``risk``, ``no risk asked``,
+        ``not lasting``, ``short``, ``no rest``, ``loose``, ``risk``, ``no risk asked``,
         ``risk too large`` or ``nothing``.
     radius : float or None
         Of the claim.
@@ -167,7 +174,7 @@ def _proved(f: Findings) -> Outcome | None:
     if f.theorem and not f.dense and f.floor > 0 and not f.negative:
         return Outcome("minimum", True, "floor", f.radius, 0.0)
     if f.negative and f.positive and f.two_signs > f.distance:
-        return Outcome("saddle", True, "two signs", f.two_signs, 0.0)
+        return Outcome("saddle", True, "two signs", f.two_signs * f.unit, 0.0)
     return None
 
 
@@ -193,6 +200,8 @@ def _by_inertia(f: Findings) -> Outcome:
         return Outcome("undecided", False, "no bound")
     if f.flat:
         return Outcome("degenerate", False, "flat")
+    if f.short:
+        return Outcome("undecided", False, "short")
     if f.n_negative and f.n_positive:
         return Outcome("saddle", False, "measured")
     if f.unexplained > 0 and f.asymmetric:
@@ -209,6 +218,8 @@ def _by_risk(f: Findings) -> Outcome:
         return Outcome("degenerate", False, "flat")
     if f.floor > 0:
         return Outcome("undecided", False, "floor")
+    if f.short:
+        return Outcome("undecided", False, "short")
     if not f.lasting:
         return Outcome("undecided", False, "not lasting")
     if f.negative and f.positive:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..spectrum.dense import PRODUCT_EPS
 from ..vectors import extent, safe_norm
 from . import definite
 from .decide import Findings
-from .evidence import FAR, Evidence, Products, hessian_products
+from .evidence import FAR, Evidence, Products, SpentError, hessian_products
 from .kinks import falls_across
 from .knowledge import (
     is_bounded,
@@ -21,6 +22,7 @@ from .knowledge import (
     runs_to_infinity,
     tangents,
     third_bound,
+    third_bound_in,
 )
 from .lasting import SHORTER, gradient_after, settle
 from .nearest import Coordinates
@@ -72,32 +74,31 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
     prove_ends(H, view.best, signs)
     ends = _ends(H, full, view, signs)
     n_found = int((signs != 0).sum())
-    theorem, zero, arrives = None, None, True
+    theorem, zero, arrives, pair = None, None, True, Pair()
     if near.near:
         H.note("the theorem")
         theorem, distance = theorem_at(ob, theta, full, view, gradient)
+        other = in_other_units(full, view) if theorem.missing in ("h", "orbit") else None
+        if other is not None and theorem_at(ob, theta, full, other, gradient)[0].holds:
+            view, signs = other, signs_of(other.best)
+            theorem, distance = theorem_at(ob, theta, full, view, gradient)
         if theorem.missing == "orbit":
             view = look(full, replace(view.held, columns=np.zeros((theta.size, 0))))
             signs = signs_of(view.best)
             prove_ends(H, view.best, signs)
             n_found = int((signs != 0).sum())
             theorem, distance = theorem_at(ob, theta, full, view, gradient)
-        other = in_other_units(full, view) if theorem.missing == "h" else None
-        if other is not None and theorem_at(ob, theta, full, other, gradient)[0].holds:
-            view, signs = other, signs_of(other.best)
-            theorem, distance = theorem_at(ob, theta, full, view, gradient)
         if not theorem.holds:
-            distance = _distance(full, view, signs, gradient)
-            zero = _interpolation(ask, H, view, signs)
-            if not (zero and zero.holds):
-                signs = _settled(ask, H, full, view, signs, gradient)
+            pair = _pair(ask, full, view, ends, _distance(view, signs, gradient))
+            distance, zero = pair.distance, _interpolation(ask, H, view, signs)
+            if not (zero and zero.holds or pair.holds and near.strict):
+                with suppress(SpentError):  # `H.short` says so
+                    signs = _settled(ask, H, full, view, signs, gradient)
                 arrives = _arrives(ask, full, view, signs, gradient)
-    found = _findings(ask, full, near, view, signs, ends=ends, theorem=theorem, zero=zero)
+    found = _findings(ask, H, full, near, view, signs, ends=ends, theorem=theorem, zero=zero)
     if near.near:
         found = replace(found, distance=distance, arrives=arrives)
-        if found.negative and found.positive and not found.theorem:
-            bound = two_signs(ends.negative, ends.positive, lambda r: third_bound(ob, theta, r))
-            found = replace(found, two_signs=bound)
+        found = replace(found, two_signs=pair.radius, unit=pair.unit)
         if found.n_kinks:
             found = replace(found, falls=falls_across(ob, theta, ends.direction, gradient[0]))
     evidence = _evidence(ask, full, view, near, gradient, ends)
@@ -125,10 +126,10 @@ def _negative_bounds(found: Findings, signs: NDArray[np.int_], s: int) -> tuple[
     return negative, negative + zeros
 
 
-def nearness_at(ob: Any, theta: Floats) -> Nearness:
+def nearness_at(ob: Any, theta: Floats, H: Products | None = None) -> Nearness:
     """The rule of nearness by the numbers that `examine` takes for it; costs n products."""
     with np.errstate(all="ignore"):
-        H = hessian_products(ob, theta)
+        H = hessian_products(ob, theta) if H is None else H
         gradient, full = best_gradient(ob, theta, H), DenseHessian(H.matrix())
         return nearness(ob, theta, full.A, look(full, tangents(ob, theta)).best, gradient)
 
@@ -143,19 +144,60 @@ def _ends(H: Products, full: DenseHessian, view: View, signs: NDArray[np.int_]) 
                 v = cut.c * cut.vectors[:, i]
                 v = v / np.linalg.norm(v)
                 quotient, error = float(v @ (full.A @ v)), known_by
-                if not sign * quotient > error:
+                if not sign * quotient > error and H.affords(1):
                     quotient, error, _ = H.rayleigh(v)
                 if sign * quotient > error:
                     found[sign] = v, quotient, quotient - sign * error
     return Ends(found[-1][0], found[-1][1], found[-1][2], found[1][2])
 
 
-def _distance(full: DenseHessian, view: View, signs: NDArray[np.int_], gradient: Any) -> float:
-    """The length of Newton's step where curvature is known."""
+def _distance(view: View, signs: NDArray[np.int_], gradient: Any) -> tuple[float, float]:
+    """The length of Newton's step where curvature is known, in theta's coordinates and in those of
+    the best view.
+    """
     cut, known = view.best, signs != 0
     weights = np.zeros(len(cut.values))
     weights[known] = 1 / cut.values[known]
-    return safe_norm(cut.c * (cut.vectors @ (weights * _slopes(cut, gradient[0]))))
+    step = cut.vectors @ (weights * _slopes(cut, gradient[0]))
+    return safe_norm(cut.c * step), safe_norm(step)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What two fixed vectors prove: that curvature of both signs lasts within `radius`, and the
+    length of Newton's step; in units of which none is less than `unit` of theta's.
+    """
+
+    radius: float = 0.0
+    distance: float = np.inf
+    unit: float = 1.0
+
+    @property
+    def holds(self) -> bool:
+        return self.radius > self.distance
+
+
+def _pair(
+    ask: Request, full: DenseHessian, view: View, ends: Ends, distances: tuple[float, float]
+) -> Pair:
+    """The proof by two fixed vectors, in theta's coordinates or, where it does not hold there, in
+    balanced ones, if it does; Newton's step has these lengths.
+    """
+    ob, theta, cut, known = ask.ob, ask.theta, view.best, signs_of(view.best)
+    bound = two_signs(ends.negative, ends.positive, lambda r: third_bound(ob, theta, r))
+    plain = Pair(bound, distances[0])
+    if plain.holds or cut is view.plain:
+        return plain
+    if not ((known[:1] < 0).all() and (known[-1:] > 0).all() and known.size):
+        return plain
+    error = full.M.error(cut.c) + 6 * full.n * EPS * safe_norm(cut.c[:, None] * full.A * cut.c)
+    low, high = (
+        float(v @ (cut.c * (full.A @ (cut.c * v)))) / float(v @ v)
+        for v in (cut.vectors[:, 0], cut.vectors[:, -1])
+    )
+    bound = two_signs(low + error, high - error, lambda r: third_bound_in(ob, theta, r, cut.c))
+    balanced = Pair(bound, distances[1], float(cut.c.min()))
+    return balanced if balanced.holds else plain
 
 
 def _arrives(
@@ -204,11 +246,16 @@ def _settled(
 
     cut = view.best
     vectors = cut.c[:, None] * cut.vectors
-    kept, spent = settle(
-        ask.ob, ask.theta, signs, cut.values, vectors, slopes=_slopes(cut, g), slack=slack
+    return settle(
+        ask.ob,
+        ask.theta,
+        signs,
+        cut.values,
+        vectors,
+        slopes=_slopes(cut, g),
+        slack=slack,
+        spend=H.spend,
     )
-    H.tell(spent)
-    return kept
 
 
 def _interpolation(
@@ -222,6 +269,7 @@ def _interpolation(
 
 def _findings(
     ask: Request,
+    H: Products,
     full: DenseHessian,
     near: Nearness,
     view: View,
@@ -251,6 +299,7 @@ def _findings(
         negative=ends.negative < 0,
         positive=ends.positive > 0,
         lasting=bool((signs == signs_of(view.best)).all()),
+        short=H.short,
         theorem=bool(theorem and theorem.holds),
         radius=theorem.radius if theorem else np.inf,
         interpolates=interpolates,

@@ -26,6 +26,10 @@ ZERO = 1e-10
 RELATIVE_GRADIENT = 1e-5
 
 
+class SpentError(Exception):
+    """What was to be measured would take more products than are left."""
+
+
 class Products:
     """A symmetric operator whose products are counted, in float64 where it can be had, with a bound
     on their rounding.
@@ -40,6 +44,8 @@ class Products:
         self.dtype = operator_dtype(self.op)
         self.eps = float(np.finfo(self.dtype).eps)
         self.count = 0
+        self.most = np.inf  # products that may be made
+        self.short = False  # whether `spend` was refused
         self.shared = 0  # products relied on that others had made
         self.norm = 0.0
         self.shown: Bar | None = None
@@ -68,6 +74,17 @@ class Products:
         """The products made since this was asked last."""
         count, self.count = self.count, 0
         return count
+
+    def affords(self, k: int) -> bool:
+        """Whether k products more are within the budget."""
+        return self.count + k <= self.most
+
+    def spend(self, k: int) -> None:
+        """Count k products before they are made; `SpentError` where the budget holds no more."""
+        if not self.affords(k):
+            self.short = True
+            raise SpentError
+        self.tell(k)
 
     def note(self, text: str) -> None:
         """Show what is being done."""
@@ -166,11 +183,11 @@ def equilibrate(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     """Positive d such that the rows of ``d A d`` have a largest entry near 1 (Ruiz 2001), and which
     rows count.
 
-    Rows that hold nothing above `noise` (n,) say nothing about the scale of their parameter and get
-    the geometric mean of the others.
+    Rows that hold nothing above `noise`, (n,) or by entries (n, n), say nothing about the scale of
+    their parameter and get the geometric mean of the others.
     """
     size = np.abs(A)
-    live = size.max(axis=1, initial=0.0) > noise
+    live = (size > noise.reshape(len(A), -1)).any(axis=1)
     d = np.ones(len(A))
     if live.any():
         inner = size[np.ix_(live, live)] if not live.all() else size
@@ -200,22 +217,66 @@ def balance(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     """Positive d for which the rows of ``d A d`` have the same norm, of those rows that count, and
     which do; the others get the geometric mean.
 
-    Rows that hold nothing above their `noise` (n,) do not count, nor those that would be blown up
-    until it is as large as the rest.
+    Rows that hold nothing above their `noise`, (n,) or by entries (n, n), do not count, nor those
+    that would be blown up until it is as large as the rest.
     """
     d, live = equilibrate(A, noise)
+    noise = noise.reshape(len(A), -1)
     for _ in range(4):
         if not live.any():
             return np.ones(len(A)), live
         inner = A[np.ix_(live, live)] if not live.all() else A
         d[live] = even_rows(inner, d[live])
-        d[~live] = np.exp(np.log(d[live]).mean())
+        d[~live] = _as_loud(noise, d, live)
         rows = np.linalg.norm(d[live][:, None] * inner * d[live], axis=1)
-        loud = live & (noise * d**2 > np.median(rows))
+        across = d if noise.shape[1] > 1 else d[:, None]  # of a column's norm no more is known
+        loud = live & (np.linalg.norm(d[:, None] * noise * across, axis=1) > np.median(rows))
         if not loud.any():
             break
         live &= ~loud
     return d, live
+
+
+def _as_loud(noise: Floats, d: Floats, live: NDArray[np.bool_]) -> Any:
+    """For rows that do not count the d for which their noise is that of the others, where it is
+    known by entries, else the geometric mean of those that count.
+    """
+    mean = np.exp(np.log(d[live]).mean())
+    if noise.shape[1] == 1:
+        return mean
+    sizes = np.linalg.norm(noise[:, live] * (d[live] / mean), axis=1)
+    level = float(np.median(sizes[live] * d[live]))
+    return _not_absurd(level / np.maximum(sizes[~live], 1e-300), mean)
+
+
+def _not_absurd(d: Floats, mean: float) -> Floats:
+    """`mean` for what is as far from it as for rows without any noise, all zero."""
+    return np.where((d > mean * 1e-60) & (d < mean * 1e60), d, mean)
+
+
+def balances(A: Floats, noise: Floats) -> list[Floats]:
+    """Positive units d, of largest 1, that follow all others that parameters may have: for which
+    the rows of ``d A d`` are equally long, and, where the `noise` of entries is known, (n, n), for
+    which those of its own are.
+
+    Both begin where the geometric means of the noise in rows are equal, which is so in all units.
+    """
+    if noise.shape[1] == 1:
+        return [_largest_one(balance(A, noise)[0])]
+    start = np.exp(-np.log(noise).mean(axis=1))
+    start /= np.median(start)
+    far = np.abs(np.log10(start))
+    if ((far > 20) & (far < 100)).any():  # units of a net that has all but collapsed
+        return [_largest_one(balance(A, noise)[0])]
+    start = _not_absurd(start, 1.0)
+    noise = start[:, None] * noise * start
+    faint = np.full((len(A), 1), 1e-15 * np.median(noise))
+    rows = balance(start[:, None] * A * start, noise)[0], balance(noise, faint)[0]
+    return [_largest_one(start * d) for d in rows]
+
+
+def _largest_one(d: Floats) -> Floats:
+    return np.asarray(d / d.max())
 
 
 def independent(T: Floats, rtol: float = 1e-7) -> Floats:

@@ -57,7 +57,8 @@ def find_critical_point(
     max_iter : int
         Steps at most.
     max_products : int, optional
-        Products with Hessians at most; checked before each step.
+        Products with Hessians at most. A step takes n + 1 of them up to n = 400, or, where fewer
+        are left, as many as there are.
     callback : callable, optional
         Called with theta after each step.
     progress : bool
@@ -122,6 +123,8 @@ def _newton(walk: Walk) -> None:
             return walk.stop(2, "the Hessian is not finite here; wanted a start nearer to 0")
         steps = walk.steps(H, walk.g)
         norm = steps.norm
+        if walk.n_products >= walk.max_products:
+            return walk.stop(1, f"the budget ended at ||g|| = {walk.norm:.3g}")
         walk.set_tol(H, norm)
         done = walk.norm <= walk.tol
         uphill = H(walk.g / walk.norm) if walk.norm > 0 else walk.g
@@ -238,6 +241,8 @@ def _descend(walk: Walk) -> None:
             return
 
         def half_square(theta: np.ndarray, size: float = start) -> tuple[float, np.ndarray]:
+            if walk.n_products >= walk.max_products:
+                return np.inf, np.zeros(theta.size)
             g, products = walk.gradient(theta) / size, walk.hessian(theta)
             walk.n_products += 1
             if products is None or not np.isfinite(g).all():

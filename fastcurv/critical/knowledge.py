@@ -16,6 +16,7 @@ from ..protocols import (
     Floored,
     Kinked,
     Orbits,
+    OrbitsInUnits,
     Probed,
     RunsAway,
     Saturating,
@@ -91,6 +92,13 @@ def tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> Tangents:
     if isinstance(ob, Symmetric):
         return Tangents(np.asarray(ob.flat_directions(theta), dtype=float), np.inf, np.inf)
     return Tangents(np.zeros((n, 0)), 0.0, 0.0)
+
+
+def orbit_spread(ob: Any, units: np.ndarray) -> float:
+    """By what tangents may turn faster in these units."""
+    if isinstance(ob, OrbitsInUnits):
+        return float(ob.orbit_spread(units))
+    return float(units.max() / units.min())
 
 
 def offers_symmetries(ob: Any) -> bool:

@@ -21,6 +21,7 @@ from .knowledge import in_float64
 from .nearness import gradient_and_error
 
 Floats = NDArray[np.float64]
+Spend = Callable[[int], None]
 
 KEPT = 2 / 3  # the share of its size that curvature must keep over the step, and over less
 LENGTHS = (1.0, -1.0, 0.38, -0.38)  # of the step; no period of anything fits all of these
@@ -59,33 +60,32 @@ def gradient_after(ob: Any, theta: Floats, step: Floats) -> Floats | None:
 
 
 def lasting_along_step(
-    ob: Any, theta: Floats, step: Floats, U: Floats, before: Floats
-) -> tuple[NDArray[np.bool_], int]:
-    """Which of the curvatures `before` along the columns of U last along a step, both ways, and
-    how many products that took.
-    """
-    keep, spent = np.ones(U.shape[1], dtype=bool), 0
+    ob: Any, theta: Floats, step: Floats, U: Floats, before: Floats, spend: Spend
+) -> NDArray[np.bool_]:
+    """Which of the curvatures `before` along the columns of U last along a step, both ways."""
+    keep = np.ones(U.shape[1], dtype=bool)
     if not step.any():
-        return keep, 0
+        return keep
     for length in LENGTHS + FAR_LENGTHS:
         if keep.any():
+            spend(int(keep.sum()))
             now = curvatures(ob, theta + length * step, U[:, keep])
-            spent += int(keep.sum())
             keep[keep] = _last(now, before[keep], length)
-    return keep, spent
+    return keep
 
 
 def lasts_along(
-    ob: Any, theta: Floats, u: Floats, curvature: float, reach: float
-) -> tuple[bool, int]:
+    ob: Any, theta: Floats, u: Floats, curvature: float, reach: float, spend: Spend
+) -> bool:
     """Whether the curvature along u itself lasts over `reach` of u, both ways."""
     if not reach > 0:
-        return reach == 0, 0
-    for spent, length in enumerate(LENGTHS + FAR_LENGTHS, 1):
+        return reach == 0
+    for length in LENGTHS + FAR_LENGTHS:
+        spend(1)
         now = curvatures(ob, theta + length * reach * u, u[:, None])
         if not _last(now, np.array([curvature]), length)[0]:
-            return False, spent
-    return True, len(LENGTHS + FAR_LENGTHS)
+            return False
+    return True
 
 
 def settle(
@@ -97,8 +97,9 @@ def settle(
     *,
     slopes: Floats,
     slack: Callable[[Floats], float],
-) -> tuple[NDArray[np.int_], int]:
-    """The signs that last; those that do not become 0. And the products that took.
+    spend: Spend,
+) -> NDArray[np.int_]:
+    """The signs that last; those that do not become 0.
 
     Parameters
     ----------
@@ -113,23 +114,22 @@ def settle(
         ``g'u``.
     slack : callable
         ``slack(u)`` bounds the error of a slope.
+    spend : callable
+        Told of products before they are made.
     """
     signs = signs.copy()
     weakest_first = np.argsort(np.abs(values))
 
-    def along_step() -> int:
-        known, spent = signs != 0, 0
+    def along_step() -> None:
+        known = signs != 0
         step = -(vectors[:, known] @ (slopes[known] / values[known]))
         for sign in (1, -1):
             weak = weakest_first[signs[weakest_first] == sign][:WEAKEST]
-            keep, more = lasting_along_step(ob, theta, step, vectors[:, weak], values[weak])
+            keep = lasting_along_step(ob, theta, step, vectors[:, weak], values[weak], spend)
             signs[weak[~keep]] = 0
-            spent += more
-        return spent
 
-    def one_by_one(share: float) -> int:
+    def one_by_one(share: float) -> None:
         """Over the uncertainty of each slope, and `share` of the slope itself."""
-        spent = 0
         for sign in (1, -1):
             lasting = 0
             for i in weakest_first[signs[weakest_first] == sign]:
@@ -137,16 +137,16 @@ def settle(
                     break
                 u = vectors[:, i]
                 reach = (share * abs(slopes[i]) + slack(u)) / abs(values[i])
-                lasts, more = lasts_along(ob, theta, u, float(values[i]), reach)
-                spent += more
+                lasts = lasts_along(ob, theta, u, float(values[i]), reach, spend)
                 lasting = lasting + 1 if lasts else 0
                 signs[i] = sign if lasts else 0
-        return spent
 
     before = signs.copy()
-    total = along_step()
+    along_step()
     if (signs == before).all():
-        return signs, total + one_by_one(0.0)
+        one_by_one(0.0)
+        return signs
     signs[:] = before  # a step along what does not last leads nowhere: without that once more
-    total += one_by_one(1.0)
-    return signs, total + along_step()
+    one_by_one(1.0)
+    along_step()
+    return signs

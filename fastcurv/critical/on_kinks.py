@@ -35,7 +35,7 @@ class KinkPoint:
 def can_be_held(ob: Any) -> bool:
     """Whether an objective has kinks that can be rounded off, and is small enough for the proof."""
     first = ob.smoothed(1.0) if isinstance(ob, OnKinks) else None
-    return first is not None and first.n_params <= LARGEST and first.cost <= DEAREST
+    return first is not None and first.n_params <= LARGEST and 0 < first.cost <= DEAREST
 
 
 def held_at(ob: Any, theta: np.ndarray) -> HeldMinimum | None:
@@ -68,7 +68,7 @@ def beside(ob: Any, theta: np.ndarray) -> KinkPoint | None:
 
 def slopes_near(ob: Any, theta: np.ndarray) -> list[np.ndarray]:
     """Slopes at theta, half way between the sides' where a pre-activation is nearly 0."""
-    zs = ob.model.preactivations(theta, ob.X)[:-1]
+    zs = ob.model.preactivations(theta, ob.smoothed(1.0).rows.X)[:-1]
     size = max(1e-3 * float(np.abs(theta).max()), NOTHING)
     found = []
     for z, leak in zip(zs, ob.leaks()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from ..krylov.minres import minres
 from ..protocols import Floats
 from ..vectors import safe_norm
 from .decide import Findings
-from .evidence import Evidence
+from .evidence import Evidence, SpentError
 from .knowledge import residual_bounds, third_bound
 from .lasting import SHORTER, gradient_after, lasting_along_step, lasts_along
 from .nearness import assumed_error
@@ -48,7 +49,7 @@ def prove(
         step, off = _newton(search, slope, gradient)
     distance = safe_norm(step) if off <= SOLVED else np.inf
     found, ev = replace(found, distance=distance), replace(ev, distance=distance)
-    if weakest > 0:
+    if weakest > 0 and search.H.affords(1):
         theorem = _by_floor(search, weakest, step, gradient, third, known)
         if known is not None and theorem.holds and known.span.shape[1]:
             theorem = across_orbits(ob, theta, known.slice, theorem)
@@ -66,9 +67,10 @@ def prove(
     if not found.theorem and not found.floor > 0 and not found.two_signs > distance:
         found = _strong_enough(search, found, ev) if known is None else found
         lasting = known is None or known.credible(search.H.norm)
-        lasting = lasting and _lasting(ask, search, ev, step, gradient)
+        with suppress(SpentError):  # `H.short` says so
+            lasting = lasting and _lasting(ask, search, ev, step, gradient)
         arrives = lasting and _arrives(ask, search, step, off, gradient)
-        found = replace(found, lasting=lasting, arrives=arrives)
+        found = replace(found, lasting=lasting, arrives=arrives, short=search.H.short)
         if not lasting:
             found = replace(found, n_positive=None, n_negative=None, n_zero=None)
     return found, ev
@@ -135,15 +137,11 @@ def _lasting(
     known = np.abs(quotients) > max(H.zero, H.asymmetry)
     quotients, U = quotients[known], U[:, known]
     H.note("do signs last?")
-    keep, spent = lasting_along_step(ask.ob, ask.theta, step, U, quotients)
-    H.tell(spent)
-    if not keep.all():
+    if not lasting_along_step(ask.ob, ask.theta, step, U, quotients, H.spend).all():
         return False
     for quotient, u in zip(quotients, U.T):
         reach = (abs(float(g @ u)) + off) / abs(quotient)
-        lasts, spent = lasts_along(ask.ob, ask.theta, u, float(quotient), reach)
-        H.tell(spent)
-        if not lasts:
+        if not lasts_along(ask.ob, ask.theta, u, float(quotient), reach, H.spend):
             return False
     return True
 

@@ -171,20 +171,21 @@ def _columns(space: ProvedReach, Y: Floats) -> Floats:
 
 def interpolation(ask: Request, H: Products) -> Contraction | None:
     """The theorem for the residuals of a loss that is nothing but a sum of squares, with fewer
-    residuals than parameters.
+    residuals than parameters: those of rows that count, of rows that are equal one.
     """
     ob, theta = ask.ob, ask.theta
     if np.max(getattr(ob, "l2", 0.0)) > 0:
         return None
     here = residual_bounds(ob, theta, 0.0) if isinstance(ob, HasJacobian) else None
-    if here is None or len(here.residuals) > theta.size or (here.scale == 0).any():
+    if here is None or not 0 < len(here.residuals) <= theta.size or (here.scale == 0).any():
         return None
-    if len(here.residuals) * theta.size > LARGEST_JACOBIAN:
+    if len(here.residuals) * theta.size > LARGEST_JACOBIAN or not H.affords(len(here.residuals)):
         return None
     H.note("do the residuals vanish?")
-    J, rows = _jacobian(ob, theta, H)
+    rows = getattr(here, "rows", None)
+    J, bounds = _jacobian(ob if rows is None else ob.batch(rows), theta, H)
     J = J * here.scale[:, None]
-    off = safe_norm(rows * here.scale) + 4 * EPS * safe_norm(J)
+    off = safe_norm(bounds * here.scale) + 4 * EPS * safe_norm(J)
     return zero_of_residuals(
         J,
         off,

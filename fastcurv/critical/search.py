@@ -62,7 +62,6 @@ class Search:
         self.rng = as_rng(ask.seed)
         # whose rounding is in the bases
         self.made_by = H if H.native is H.op else Products(H.native)
-        self.budget = np.inf if ask.max_products is None else ask.max_products
         self.candidates: list[tuple[float, Floats]] = []  # Rayleigh quotient, unit vector
         self.n_negative, self.n_positive = 0, 0
         self.seen: set[int] = set()  # signs of curvature that is more than counts as zero
@@ -73,7 +72,7 @@ class Search:
 
     def left(self, reserve: int = 9) -> float:
         """Products that may still be spent, some kept for the proofs at the end."""
-        return max(0, self.budget - self.H.count - reserve)
+        return max(0, self.H.most - self.H.count - reserve)
 
     @property
     def one_sided(self) -> bool:

@@ -17,11 +17,12 @@ from ..eigensolver import Apart, eigh, eigh_apart
 from ..singular import svdvals
 from ..spectrum.dense import DenseMatrix
 from ..vectors import safe_norm
-from .evidence import annihilated, balance, independent, spectral_norm
-from .knowledge import Tangents, tangents, third_bound, third_bound_in
+from .evidence import annihilated, balances, independent, spectral_norm
+from .knowledge import Tangents, orbit_spread, tangents, third_bound, third_bound_in
 from .nearness import GRADIENT_EPS
 from .theorem import (
     EPS,
+    UP,
     Contraction,
     Slice,
     kantorovich,
@@ -45,10 +46,27 @@ class DenseHessian:
         self.norm = spectral_norm(self.A)
 
     @cached_property
+    def units(self) -> list[Floats]:
+        """Balanced units of the parameters: see `balances`."""
+        return balances(self.A, self.M.noise())
+
+    @property
     def d(self) -> Floats:
-        """Balanced units of the parameters."""
-        d = balance(self.A, self.M.bounds)[0]
-        return np.asarray(d / d.max())
+        """The first of them."""
+        return self.units[0]
+
+    def flat(self, T: Floats) -> Floats:
+        """What of the span of the columns of T the Hessian maps to next to nothing, in balanced
+        units, which tell the same in all others; up to n = `BALANCED_BELOW`.
+        """
+        if not T.shape[1] or self.n > BALANCED_BELOW:
+            return T
+        found = []
+        for d in self.units:
+            span, matrix = independent(T / d[:, None]), d[:, None] * self.A * d
+            most = ZERO_MODE * spectral_norm(matrix)
+            found.append(d[:, None] * annihilated(matrix @ span, span, most))
+        return max(found, key=lambda Q: int(Q.shape[1]))
 
     def cut(self, T: Floats, c: Floats | None = None, more: float = 0.0) -> Slice:
         """Eigenpairs of ``C A C`` across the span of the columns of T, given in theta's
@@ -58,7 +76,8 @@ class DenseHessian:
         c = np.ones(self.n) if c is None else c
         matrix = c[:, None] * self.A * c if scaled else self.A
         span = independent(T / c[:, None] if scaled else T)
-        if span.shape[1]:  # beside a point that all of a symmetry leaves fixed, H bends its orbits
+        if span.shape[1] and self.n > BALANCED_BELOW:
+            # beside a point that all of a symmetry leaves fixed, H bends its orbits
             span = annihilated(matrix @ span, span, ZERO_MODE * spectral_norm(matrix))
         off = _Off(span) if span.shape[1] else None
         error = more + self.M.error(c if scaled else None)
@@ -99,16 +118,27 @@ class View:
 def look(full: DenseHessian, held: Tangents) -> View:
     """Eigenpairs across the symmetries; where H is not definite and n small, or all zeros that
     remain might be settled, in balanced coordinates too, which change no inertia (Sylvester) but
-    sharpen the bound.
+    sharpen the bound, and follow the units of theta: its own are asked only where the noise of
+    entries, and so theirs, is not known.
     """
-    plain = full.cut(held.columns)
+    flat = full.flat(held.columns)
+    plain = full.cut(flat)
     large = full.n > BALANCED_BELOW
     if _settled(plain) or large and (plain.weakest > 0 or _stays_open(full, plain)):
         return View(plain, plain, held)
-    balanced = full.cut(held.columns, full.d)
-    same = balanced.span.shape[1] == plain.span.shape[1]
-    sharper = np.count_nonzero(signs_of(balanced)) >= np.count_nonzero(signs_of(plain))
-    return View(plain, balanced if same and sharper else plain, held)
+    best = full.cut(flat, full.d)
+    for units in full.units[1:] if not large else []:
+        if not best.weakest > 0:
+            best = _sharper(full.cut(flat, units), best)
+    if len(full.units) == 1:
+        same = best.span.shape[1] == plain.span.shape[1]
+        best = _sharper(plain, best) if same else plain
+    return View(plain, best, held)
+
+
+def _sharper(cut: Slice, other: Slice) -> Slice:
+    """The one with fewer signs that are not known, else the other."""
+    return cut if np.sum(signs_of(cut) == 0) < np.sum(signs_of(other) == 0) else other
 
 
 def _stays_open(full: DenseHessian, plain: Slice) -> bool:
@@ -135,7 +165,7 @@ def prove_ends(H: Any, cut: Slice, signs: NDArray[np.int_]) -> None:
     a product.
     """
     for i, sign in ((0, -1), (-1, 1)):
-        if cut.values.size and signs[i] == 0 and sign * cut.values[i] > 0:
+        if cut.values.size and signs[i] == 0 and sign * cut.values[i] > 0 and H.affords(1):
             v = cut.c * cut.vectors[:, i]
             quotient, error, _ = H.rayleigh(v / np.linalg.norm(v))
             if sign * quotient > error:
@@ -154,6 +184,8 @@ def theorem_at(
     for cut in (view.plain, view.best):
         if tried is not None and (cut is view.plain or tried[0].holds):
             break
+        if cut.span.shape[1] != view.n_symmetry:
+            continue
         top = float(cut.c.max())
         scaled = None if cut is view.plain else cut.c
         beta, eta, x = newton_in_slice(
@@ -186,7 +218,7 @@ def in_other_units(full: DenseHessian, view: View) -> View | None:
     """
     if view.best is not view.plain or full.n > BALANCED_BELOW:
         return None
-    balanced = full.cut(view.held.columns, full.d)
+    balanced = full.cut(full.flat(view.held.columns), full.d)
     same = balanced.span.shape[1] == view.plain.span.shape[1]
     return View(view.plain, balanced, view.held) if same else None
 
@@ -198,7 +230,7 @@ def across_orbits(ob: Any, theta: Floats, cut: Slice, found: Contraction) -> Con
     whole = near.columns.shape[1] > 0 and orbit_stays_whole(
         cut.span,
         near.columns / cut.c[:, None],
-        near.change * top / bottom,
+        near.change * orbit_spread(ob, cut.c) * UP,
         near.error / bottom,
         found.radius,
     )

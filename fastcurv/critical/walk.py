@@ -11,7 +11,7 @@ from scipy.optimize import OptimizeResult
 from ..checks import times
 from ..krylov.space import KrylovSpace
 from ..outcome import outcome
-from ..spectrum.dense import PRODUCT_EPS
+from ..spectrum.dense import PRODUCT_EPS, Assembling
 from ..vectors import extent, safe_norm
 from .dense import nearness_at
 from .evidence import (
@@ -19,6 +19,7 @@ from .evidence import (
     RELATIVE_GRADIENT,
     Products,
     gradient_bound,
+    hessian_products,
 )
 from .knowledge import as_curvature, as_gradient, left_alone, value_at
 from .newton_mr import DENSE_BELOW, Steps, dense_steps, grow, krylov_steps
@@ -84,13 +85,13 @@ class Walk:
 
     def steps(self, H: Products, g: np.ndarray) -> Steps:
         """Newton-MR's steps at a point; counts their products."""
-        size = safe_norm(g)
-        if H.n < DENSE_BELOW:
+        size, left = safe_norm(g), self.max_products - self.n_products - 1  # one for `uphill`
+        if H.n < DENSE_BELOW and H.n <= left:
             found = dense_steps(H(np.eye(H.n, dtype=H.dtype)), g)
-        elif size == 0:
+        elif size == 0 or left < 1:
             found = Steps(norm=0.0)
         else:
-            limit = min(KRYLOV_STEPS, H.n)
+            limit = int(min(KRYLOV_STEPS, H.n, left))
             space = KrylovSpace(H.n, H.native_dtype, limit + 2)
 
             def product(v: np.ndarray, out: np.ndarray) -> None:
@@ -133,15 +134,21 @@ class Walk:
 
     def near(self, share: float = 0.5) -> bool:
         """Whether `classify` would call this near a critical point; by the gradient alone where
-        the caller said how small, and where n is too large for all eigenvalues. Costs n products,
-        so after a no it is asked again only once ``||g||`` is below `share` of what it was then.
+        the caller said how small, and where n is too large for all eigenvalues, or the budget too
+        small. May cost n products, so after a no it is asked again only once ``||g||`` is below
+        `share` of what it was then.
         """
         if self.fixed_tol is not None or self.norm == 0 or self.theta.size > DENSE_BELOW:
             return True
         if not self.norm < share * self.asked:
             return False
+        H = hessian_products(self.ob, self.theta)
+        if not (isinstance(H.op, Assembling) or self.n_products + H.n <= self.max_products):
+            return True
         self.asked = self.norm
-        return nearness_at(self.ob, self.theta).near
+        found = nearness_at(self.ob, self.theta, H).near
+        self.n_products += H.count
+        return found
 
     def budget_left(self) -> bool:
         return self.nit < self.max_iter and self.n_products < self.max_products

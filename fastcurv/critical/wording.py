@@ -45,6 +45,7 @@ def reason(
         "flat": _flat,
         "zeros": _zeros,
         "not lasting": _not_lasting,
+        "short": _short,
         "no rest": _no_rest,
         "measured": _measured,
         "loose": _loose,
@@ -175,9 +176,10 @@ def _two_signs(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) ->
         f"theta {'is' if ev.n_negative_bounds[0] == 1 else 'are'} negative, and the extreme Ritz "
         f"values are {number(ev.low)} along escape_direction and {number(ev.high)}"
     )
+    there = " in balanced coordinates" * (found.unit != 1)
     return (
         f"Saddle: {_near(ev)}, and curvature of both signs is proved along two fixed vectors at "
-        f"every point within {number(outcome.radius or 0.0)} of theta, more than the "
+        f"every point within {number(found.two_signs)} of theta{there}, more than the "
         f"{number(found.distance)} of Newton's step, so no minimum or maximum lies there{count}"
     )
 
@@ -267,6 +269,24 @@ def _not_lasting(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) 
     return text + _one_sided(found)
 
 
+def _short(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+    return (
+        f"Undecided: {_near(ev)}, and {_seen(ask, found, ev)}, but max_products = "
+        f"{ask.max_products} are too few to measure whether that lasts up to the critical point "
+        "that theta stands for"
+    )
+
+
+def _seen(ask: Request, found: Findings, ev: Evidence) -> str:
+    """The curvature at theta."""
+    if not found.dense:
+        return f"curvature from {number(ev.low)} to {number(ev.high)} was found"
+    return (
+        f"{found.n_negative} negative and {found.n_positive} positive of {ask.n} eigenvalues are "
+        "proved at theta"
+    )
+
+
 def _one_sided(found: Findings) -> str:
     if found.n_negative:
         return f"; {found.n_negative} are proved negative, so theta is no minimum"
@@ -298,15 +318,9 @@ def _measured(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> 
 
 
 def _no_rest(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
-    counts = (
-        f"{found.n_negative} negative and {found.n_positive} positive of {ask.n} eigenvalues are "
-        "proved at theta"
-        if found.dense
-        else f"curvature from {number(ev.low)} to {number(ev.high)} was found"
-    )
     return (
-        f"Undecided: {_near(ev)}, and {counts}, but at the end of Newton's step the gradient was "
-        "measured to be no smaller, so the critical point that theta stands for was not seen; "
+        f"Undecided: {_near(ev)}, and {_seen(ask, found, ev)}, but at the end of Newton's step "
+        "the gradient was measured to be no smaller, so the critical point that theta stands for was not seen; "
         "reduce the gradient first"
     )
 
@@ -364,20 +378,23 @@ def where_newton_leads(distance: float, steps: int, at: Any) -> str:
     )
 
 
-ELSEWHERE = ": fastcurv.minimize from another start"
+OFF = (
+    ": fastcurv.minimize(ob, theta) goes down from a plateau, by methods whose steps grow where it "
+    'is flat, "trust-region" or "l-bfgs"'
+)
 CALLS = (
-    ": fastcurv.minimize(ob, theta) goes down, fastcurv.find_critical_point(ob, theta) to the "
-    "nearest critical point of any kind"
+    ": fastcurv.minimize(ob, theta) goes down, fastcurv.find_critical_point(ob, theta) looks for a "
+    "critical point of any kind"
 )
 
 
 def which_call_gets_there(plateau: bool) -> str:
     """What is added to `not_critical` where they do not."""
     if plateau:
-        return "; Newton's steps lead nowhere from here" + ELSEWHERE
+        return "; Newton's steps lead nowhere from here" + OFF
     return "; Newton's steps do not contract from here" + CALLS
 
 
 def without_calls(reason: str) -> str:
     """A reason as a clause, without what it says to call: the caller has just done that."""
-    return reason.rstrip(".").replace(CALLS, "").replace(ELSEWHERE, "")
+    return reason.rstrip(".").replace(CALLS, "").replace(OFF, "")

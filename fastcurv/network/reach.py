@@ -45,7 +45,7 @@ from ..protocols import Enclosed
 from ..rounding.arithmetic import ETA, norm, norms
 from ..rounding.rowwise import Rounding
 from ..singular import svd
-from ..structure.parameters import layers_of
+from ..structure.parameters import layers_of, rows_once
 from .sample_space import layer_size
 
 Floats = NDArray[np.float64]
@@ -178,17 +178,18 @@ class Reach:
         ob = H.objective
         self.R = Rounding(ob, H.theta, measured=True)
         states = list(self.R.states())
-        a, da, d, dd = [], [], [], []
-        for l in range(len(ob.model.shapes)):
-            a.append(np.concatenate([s.a[l] for s in states]))
-            d.append(np.concatenate([s.d[l] for s in states]))
-            zero = np.zeros((len(a[l]), 1))
-            da.append(zero if l == 0 else np.concatenate([s.da[l].nu for s in states]))
-            dd.append(np.concatenate([s.dd[l].nu for s in states]))
-        self.layers = [
-            LayerReach(shape, ob.model.bias, (a[l], da[l], d[l], dd[l]), l > 0)
-            for l, shape in enumerate(ob.model.shapes)
-        ]
+        weight = np.ones(ob.n_samples) if ob.sample_weight is None else ob.sample_weight
+        counts = (np.asarray(weight) != 0)[:, None]  # the others are no part of H
+
+        def rows(parts: Any) -> Floats:
+            return np.where(counts, np.concatenate([*parts]), 0.0)
+
+        self.layers = []
+        for l, shape in enumerate(ob.model.shapes):
+            a, d = rows(s.a[l] for s in states), rows(s.d[l] for s in states)
+            da = rows(s.da[l].nu for s in states) if l else np.zeros((len(a), 1))
+            dd = rows(s.dd[l].nu for s in states)
+            self.layers.append(LayerReach(shape, ob.model.bias, (a, da, d, dd), l > 0))
         self.cuts = np.cumsum([0] + [layer.size for layer in self.layers])
         self.m = int(self.cuts[-1])
         self.n_rest, self.rest = self.n - self.m, float(ob.l2)
@@ -297,7 +298,8 @@ def reach(H: Any, most: int) -> Reach | None:
     ob = H.objective
     if H.kind != "hessian" or H.dtype != np.float64 or ob.model.batch_norm:
         return None
-    if estimate(ob.model, ob.n_samples) > TRIED * most:
+    counts = [lambda: ob.n_samples, lambda: len(rows_once(ob)[0])]
+    if all(estimate(ob.model, count()) > TRIED * most for count in counts):
         return None
     if 8 * max(k * k for _, k in ob.model.shapes[1:] or ob.model.shapes) > MOST_BYTES:
         return None

@@ -209,7 +209,7 @@ class ShardedFacts(NetworkFacts):
     def kinks(self, theta: ArrayLike, radius: float = 0.0) -> int:
         """How many pre-activations of kinked units may lie at 0 somewhere on the ball."""
         at = checked_theta(self, theta)
-        return int(self._fold(NetworkFacts.kinks, (at, float(radius))))
+        return int(self._fold(NetworkFacts.kinks, (at, max(float(radius), self._rounding(at)))))
 
     def kink_margin(self, theta: ArrayLike) -> float:
         """A radius around theta within which no kink lies: the least of the shards'."""

@@ -40,7 +40,7 @@ def escape(
         What to follow, of any length. None: the most negative Ritz vector of a Krylov space from
         random, gradient and ``ob.probes(theta)`` starts.
     max_products : int
-        For the search of a direction.
+        Products at most, the last of them for the curvature along what was found.
     seed : None, int or Generator
         Of the random choices; the same number, the same bits.
 
@@ -87,9 +87,11 @@ def _escape(
     """`escape`, its arguments checked."""
     H, rng = Products(as_curvature(ob.hessian(theta), theta.size)), as_rng(seed)
     f0, way, size, rounding = value_at(ob, theta), direction, 0.0, 0.0
-    if way is None:
+    if way is None and max_products == 1:
+        way = next(iter(suspects(ob, theta, H.native)), rng.standard_normal(H.n))
+    elif way is None:
         curvature, way, rounding, H.count = lowest_curvature(
-            H.native, rng, suspects(ob, theta, H.native), max_products=max_products
+            H.native, rng, suspects(ob, theta, H.native), max_products=max_products - 1
         )
         size = rounding / rounding_of(way, 1.0)
     v = check_vector(way, H.n, "direction", theta.dtype if direction is None else np.float64)
@@ -98,7 +100,7 @@ def _escape(
     v = (v / v.dtype.type(norm(v))).astype(theta.dtype)
     curvature, error, Hv = H.rayleigh(v)
     H.norm = max(H.norm, size, norm(Hv))
-    negative = curvature < -max(error, rounding if direction is None else H.bound(v))
+    negative = curvature < -max(error, rounding if rounding else H.bound(v))
     result: Any = outcome(
         x=theta.copy(), fun=f0, success=False, step=0.0, direction=v, curvature=curvature, nfev=1
     )

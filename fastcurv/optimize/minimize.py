@@ -87,8 +87,9 @@ def minimize(
         Steps; epochs where `batch_size` is given. Default 5000 of a method by curvature, 1000 of
         others, or 100 epochs.
     max_time, max_products : float, int, optional
-        Seconds and Hessian products after which the run ends, inside a step if need be. The checks
-        at the end keep to `max_time` too; their products are extra. Without it tries and escapes
+        Seconds and Hessian products after which the run ends, inside a step if need be; a first
+        step takes two products at least. The checks at the end keep to `max_time` too; their
+        products are extra, and none with ``verdict=False``. Without it tries and escapes
         take no longer than the steps did, or a second, and a proof by all eigenvalues (up to n =
         4096), or a search for the kinks of relu that hold a stalled run, no longer than that, or
         half a minute.

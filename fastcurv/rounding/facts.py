@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..structure import symmetry
 from ..structure.orbits import Orbit, orbits
-from ..structure.parameters import normalised
+from ..structure.parameters import layers_of, normalised
 from . import copies, gated, held, infima, majorants, precise
 from .curvature_floor import curvature_floor
 from .kinks import norm_kinks, norm_off
@@ -94,17 +94,21 @@ class NetworkFacts:
 
     def kinks(self, theta: ArrayLike, radius: float = 0.0) -> int:
         """How many pre-activations of relu, leaky_relu and elu units may lie at 0 somewhere on the
-        ball of that radius around theta, at least within rounding of theta's numbers.
+        ball of that radius around theta, at least within rounding of theta's numbers: of those
+        below it, or with l2, which gives all of them one unit, of the largest.
         """
         at = checked_theta(self, theta)
         if normalised(self.model):
-            return norm_kinks(self, at)
-        eps = float(np.finfo(self.model.dtype).eps)
-        if self.model.dtype == np.float32:  # the engine's products see the kinks that its z have
-            rounding = 4 * eps * max(eps, float(np.linalg.norm(at)))
-        else:
-            rounding = eps * max(eps, float(np.abs(at).max(initial=0.0)))
-        return majorants.signs(self, at, max(radius, rounding))[0].kinks
+            return norm_kinks(self, at, self._rounding(at))
+        return majorants.signs(self, at, max(radius, self._rounding(at)), rounding=True)[0].kinks
+
+    def _rounding(self, theta: Floats) -> float:
+        """What the largest parameter is rounded by where l2 makes its unit that of all others, else
+        0; in float32 several times that, as the engine's products see the kinks that its z have.
+        """
+        eps, several = float(np.finfo(self.model.dtype).eps), self.model.dtype == np.float32
+        size = float(np.linalg.norm(theta, None if several else np.inf)) if theta.size else 0.0
+        return (4 if several else 1) * eps * max(eps, size) if np.any(self.l2) else 0.0
 
     def kink_margin(self, theta: ArrayLike) -> float:
         """A radius around theta within which no kink lies: infinite for smooth activations, 0 where
@@ -122,6 +126,14 @@ class NetworkFacts:
             return orbits(self, at, off, [np.zeros_like(units) for units in off])
         here, *ball = majorants.signs(self, at, 0.0, *[radius] * (radius > 0))
         return orbits(self, at, (ball or [here])[0].off, here.on_kinks)
+
+    def orbit_spread(self, units: ArrayLike) -> float:
+        """By what the tangents of `orbits` may turn faster in other units of the parameters: those
+        in a layer turn with the numbers of that layer alone.
+        """
+        layers = layers_of(self.model, np.asarray(units, dtype=float))
+        each = [np.concatenate([np.ravel(p) for p in parts if p is not None]) for parts in layers]
+        return float(max(c.max() / c.min() for c in each))
 
     def flat_directions(self, theta: ArrayLike) -> Floats:
         """The tangents of the proved symmetry groups at theta, ``(n, s)``: zero modes of the

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..structure.activations import LEAK, loss_terms
-from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised
+from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, rows_that_count
 
 Floats = NDArray[np.float64]
 Arrays = list[NDArray[Any]]
@@ -22,7 +22,8 @@ STEP = 1e-150  # of a complex step: its square is far below every rounding
 
 
 class Rows:
-    """The data, the shapes and the loss of a network objective, in NumPy.
+    """The data, the shapes and the loss of a network objective, in NumPy, without the rows of
+    weight 0.
 
     Parameters
     ----------
@@ -37,13 +38,14 @@ class Rows:
         model = ob.model
         self.sizes, self.bias = tuple(model.sizes), bool(model.bias)
         self.leaks = [LEAK[name] for name in model.activation]
-        self.loss, self.X = ob.loss, np.asarray(ob.X, dtype=float)
-        y, d = np.asarray(ob.y), self.sizes[-1]
+        weight = ob.sample_weight
+        weight = np.ones(len(ob.X)) if weight is None else np.array(weight, float)
+        counts = weight != 0
+        self.loss, self.X = ob.loss, rows_that_count(ob)
+        y, d = np.asarray(ob.y)[counts], self.sizes[-1]
         if ob.loss == "cross_entropy" and y.ndim == 1:
             y = np.eye(d)[y.astype(int)]
-        self.y = y.reshape(len(self.X), d).astype(float)
-        weight = ob.sample_weight
-        self.weight = np.ones(len(self.X)) if weight is None else np.array(weight, float)
+        self.y, self.weight = y.reshape(len(self.X), d).astype(float), weight[counts]
         self.first = self.inverse = np.arange(len(self.X))
         self.long_y, self.long_weight = self.y, self.weight
         self.divisor = divisor_of(ob)

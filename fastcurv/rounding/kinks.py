@@ -16,18 +16,19 @@ from .arithmetic import KINKED
 Floats = NDArray[np.float64]
 
 
-def norm_kinks(ob: Any, theta: Floats) -> int:
-    """How many of what relu, leaky_relu and elu units are given lies within rounding of 0."""
+def norm_kinks(ob: Any, theta: Floats, least: float) -> int:
+    """How many of what relu, leaky_relu and elu units are given lies within rounding of 0, that of
+    theta's numbers `least` or more.
+    """
     model, X = ob.model, np.asarray(ob.X, dtype=float)
     zs = model.preactivations(theta.astype(model.dtype), X.astype(model.dtype))
     eps, count, below = float(np.finfo(model.dtype).eps), 0, X
-    smallest = eps * max(eps, float(np.abs(theta).max(initial=0.0)))
     for layer, name in enumerate(model.activation):
         W, _ = layers_of(model, theta)[layer]
         z = np.asarray(zs[layer], dtype=float)
-        reach = np.abs(below) @ (np.abs(W) + smallest).T
+        reach = np.abs(below) @ (np.abs(W) + least).T
         reach = _norm_reach(below @ W.T, reach, *_norms(model, theta, layer))
-        off = 4 * (layer + 1) * (W.shape[1] + 2) * eps * reach + smallest * (reach > 0)
+        off = 4 * (layer + 1) * (W.shape[1] + 2) * eps * reach + least * (reach > 0)
         count += int((np.abs(z) <= off).sum()) if name in KINKED else 0
         below = ACTIVATIONS[name][0](z) + (below if skips(model, layer) else 0)
     return count

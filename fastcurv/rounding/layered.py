@@ -23,8 +23,9 @@ A the sizes of a and dA their errors, an entry of the sum is off by
 
     sum of  dS A_p A_q + S (dA_p A_q + A_p dA_q) + the same for K, delta  + gamma(N) of the sizes
 
-a sum of products of norms, in any units of the parameters (`Layered.error`), and by columns
-(`Layered.bounds`).
+with one number for each two inputs p, q of two layers and all of their units: so every column of X
+and every layer may have units of its own, and bounds in other units (`Layered.error`), by columns
+(`Layered.bounds`) and by entries (`Layered.noise`) are that matrix, scaled.
 """
 
 from __future__ import annotations
@@ -40,24 +41,12 @@ from ..eigensolver import UNIT, gamma_of
 from ..structure.parameters import l2_diagonal, layers_of, normalised
 from .arithmetic import norm, norms
 from .passes import GROWTH, Passes, checked_theta, passes_at
-from .row_curvature import TINY, Known, Slab, inputs_of, of_loss
+from .row_curvature import TINY, Known, Slab, of_loss
 from .state import State
 
 Floats = NDArray[np.float64]
 BYTES = 1 << 25  # of the largest matrix of rows that is made
 DEEPEST, SHALLOWEST = 1024, 64  # rows of one matrix product
-LOST = 1e-150  # of a length: more than squares lose by underflow
-
-
-def _lengths(A: Floats, units: tuple[Floats, Any]) -> Floats:
-    """Norms of rows of inputs, in the units of the parameters: those of the unit they count most
-    for.
-    """
-    C, c = units
-    C = C if c is None else np.hstack([C, c[:, None]])
-    most, top = C.max(initial=0.0), A.max(axis=1, initial=0.0)
-    C, A = C / (most if most > 0 else 1.0), A / np.where(top > 0, top, 1.0)[:, None]
-    return np.asarray(most * top * (np.sqrt((A**2 @ (C**2).T).max(axis=1)) + LOST))
 
 
 def _sum(sums: dict[Any, Floats], at: tuple[int, int], part: Floats) -> None:
@@ -115,9 +104,9 @@ class Layered:
         self.gamma = gamma_of(min(self.step, N) + slabs_of_all + 16)
         n = self.starts[-1]
         self.A = np.zeros((n, n))
-        sides: dict[Any, Floats] = {}
-        self.terms: dict[tuple[int, int], list[Any]] = {}
-        self.plain: dict[tuple[int, int], float] = {}  # bounds on the errors of blocks
+        # bounds on the errors of blocks: of S and its inputs, and of K and delta
+        self.of_S: dict[Any, Floats] = {}
+        self.of_K: dict[Any, Floats] = {}
         self.sums: dict[Any, Floats] = {}
         self.moved: dict[Any, Floats] = {}
         self.weight = 1.0  # what underflow in a product is multiplied by, over all rows
@@ -129,8 +118,8 @@ class Layered:
                 for l in range(slab.L):
                     for m, S, K in slab.blocks(l):
                         self._add(slab, l, m, S, K)
-                        self._bound(sides, slab, l, m, S, K)
-            self._finish(sides)
+                        self._bound(slab, l, m, S, K)
+            self._finish()
 
     def _cuts(self) -> Iterator[tuple[State, slice]]:
         for s in self.passes.states():
@@ -182,34 +171,25 @@ class Layered:
             self.A[b, V].reshape(o, p, h)[...] = found[:, k, :, :h]
             self.A[b, c] = found[:, k, :, h]
 
-    def _bound(
-        self, sides: dict[Any, Floats], slab: Slab, l: int, m: int, S: Known, K: Known | None
-    ) -> None:
-        """What errors in some rows do to block (l, m): to the columns of m, and to those of l."""
-        A, size, off, gamma = slab.A, slab.sizes, slab.offs, self.gamma
-        d, dd, zero = np.abs(slab.d[m]), slab.dd[m], np.zeros_like(S.off)
-        k, dk = (zero, zero) if K is None or not self.curved else (K.size, K.off)
-        whole, x = norms(d + dd)[:, 0], norms(d)[:, 0] * k
-        dx = whole * dk + norms(dd)[:, 0] * k
-        more = size[m] * S.off + (off[m] + gamma * size[m]) * S.size + dx + gamma * x
-        both = 2**0.5 if l == m else 1.0  # half of such a block is the other half's mirror image
-        _sum(sides, (l, m), both * (A[l].T @ more + slab.dA[l].T @ (S.size * size[m] + x)))
-        if l < m:
-            wide = off[l] + gamma * size[l]
-            each = A[m].T @ (size[l] * S.off + wide * S.size) + slab.dA[m].T @ (S.size * size[l])
-            units = (d + dd).T @ (size[l] * dk + wide * k) + dd.T @ (size[l] * k)
-            _sum(sides, (m, l), units[:, None] + each)
-        self.weight += float((S.size + k + size[l] + size[m]).sum())
-        self.terms.setdefault((l, m), []).append((S.off, S.size, dx, x))
-        wide = off[l] + gamma * size[l]
-        here = size[m] * (size[l] * S.off + wide * S.size) + size[l] * off[m] * S.size
-        self.plain[l, m] = self.plain.get((l, m), 0.0) + float(
-            (here + size[l] * dx + wide * x).sum()
-        )
+    def _bound(self, slab: Slab, l: int, m: int, S: Known, K: Known | None) -> None:
+        """What errors in some rows do to block (l, m): by the inputs of l and of m, for all units
+        together.
+        """
+        A, dA, gamma = slab.A, slab.dA, self.gamma
+        wide = (S.off + gamma * S.size)[:, None]
+        _sum(self.of_S, (l, m), A[l].T @ (wide * A[m] + S.size[:, None] * dA[m]))
+        _sum(self.of_S, (l, m), dA[l].T @ (S.size[:, None] * A[m]))
+        size = S.size
+        if K is not None and self.curved:
+            d, dd = norms(np.abs(slab.d[m]))[:, 0], norms(slab.dd[m])[:, 0]
+            wide, both = (d + dd) * K.off + (dd + gamma * d) * K.size, d * K.size
+            _sum(self.of_K, (l, m), A[l].T @ wide + dA[l].T @ both)
+            size = size + K.size
+        self.weight += float((size + slab.sizes[l] + slab.sizes[m]).sum())
 
-    def _finish(self, sides: dict[Any, Floats]) -> None:
+    def _finish(self) -> None:
         """The other half of A, l2, and the bounds."""
-        model, n, lost = self.passes.ob.model, len(self.A), TINY * self.weight
+        n = len(self.A)
         for at in list(self.sums):
             self._place(*at)
         for s in slabs(n, n):
@@ -217,39 +197,63 @@ class Layered:
             own = self.A[s, s]
             own[...] = np.triu(own) + np.triu(own, 1).T
         self.A[np.diag_indices(n)] += self.l2
-        found = np.zeros(n)
-        for (l, _), part in sides.items():
-            at = layers_of(model, found)[l]
-            W = at[0]
-            W[...] = np.hypot(W, part[..., : W.shape[1]] * GROWTH)
-            if self.bias:
-                at[1][...] = np.hypot(at[1], part[..., W.shape[1]] * GROWTH)
-        self.bounds = GROWTH * found + 2 * UNIT * np.abs(np.diagonal(self.A)) + lost
+        self.bounds = self._columns()
         known = np.isfinite(self.A).all() and np.isfinite(self.bounds).all()
         self.finite = bool(known) and not self.passes.overflow
 
+    def _columns(self) -> Floats:
+        """Bounds (n,) on the norms of the errors of the columns."""
+        sides: list[Floats] = [np.zeros(k + self.bias) for _, k in self.shapes]
+        for (l, m), E in self.of_S.items():
+            both = 2**0.5 if l == m else 1.0  # half of it is the other half's mirror image
+            moved = self.of_K.get((l, m), np.zeros(len(E)))
+            sides[l] = np.hypot(sides[l], both * norms(E)[:, 0] + moved)
+            if l != m:
+                columns = norms(np.ascontiguousarray(E.T))[:, 0]
+                columns[: self.shapes[m][1]] += norm(moved)
+                sides[m] = np.hypot(sides[m], columns)
+        own = 2 * UNIT * np.abs(np.diagonal(self.A)) + TINY * self.weight
+        return np.asarray(GROWTH * (np.concatenate(sides)[self._inputs()] + own))
+
+    def _inputs(self) -> NDArray[np.intp]:
+        """By parameter (n,) the number of the input it weighs, those of all layers in a row."""
+        found, start = [], 0
+        for o, k in self.shapes:
+            found.append(np.tile(np.arange(start, start + k), o))
+            if self.bias:
+                found.append(np.full(o, start + k))
+            start += k + self.bias
+        return np.concatenate(found)
+
+    def noise(self) -> Floats:
+        """Bounds (n, n) on the errors of the entries of A."""
+        ends = np.cumsum([0] + [k + self.bias for _, k in self.shapes])
+        E = np.zeros((ends[-1], ends[-1]))
+        for (l, m), part in self.of_S.items():
+            block = E[ends[l] : ends[l + 1], ends[m] : ends[m + 1]]
+            block[...] = part
+            if (l, m) in self.of_K:
+                block[:, : self.shapes[m][1]] += self.of_K[l, m][:, None]
+            if l != m:
+                E[ends[m] : ends[m + 1], ends[l] : ends[l + 1]] = block.T
+        at = self._inputs()
+        found = E[np.ix_(at, at)]
+        found[np.diag_indices(len(at))] += 2 * UNIT * np.abs(np.diagonal(self.A))
+        return np.asarray(GROWTH * found + TINY * self.weight)
+
     def error(self, scale: Floats | None = None) -> float:
         """A bound on ``||D E D||_F`` for the error E of A, ``D = diag(scale)`` or I."""
-        if scale is None:
-            return self._of_blocks(self.plain, 1.0)
-        top = float(np.max(scale))
-        units = layers_of(self.passes.ob.model, np.asarray(scale, dtype=float))
-        each = dict.fromkeys(self.terms, 0.0)
-        with np.errstate(all="ignore"):
-            for at, (s, cut) in enumerate(self._cuts()):
-                A, dA = inputs_of(s, cut, self.bias)
-                size = [_lengths(x, c) for x, c in zip(A, units)]
-                off = [_lengths(x, c) for x, c in zip(dA, units)]
-                for l, m in self.terms:
-                    dS, S, dx, x = self.terms[l, m][at]
-                    wide = off[l] + self.gamma * size[l]
-                    here = size[m] * (size[l] * dS + wide * S) + size[l] * off[m] * S
-                    here += top * (size[l] * dx + wide * x)
-                    each[l, m] += float(here.sum())
-        return self._of_blocks(each, top)
-
-    def _of_blocks(self, each: dict[tuple[int, int], float], top: float) -> float:
-        """A bound on the norm of the error of all blocks; `top`: the largest unit."""
-        own = 2 * UNIT * norm(np.diagonal(self.A)) + len(self.A) * TINY * self.weight
-        found = GROWTH * (norm([*each.values()]) * 2**0.5 + top * own * top)
+        d = np.ones(len(self.A)) if scale is None else np.asarray(scale, dtype=float)
+        most = [  # of all units, by inputs
+            W.max(axis=0) if b is None else np.append(W.max(axis=0), b.max())
+            for W, b in layers_of(self.passes.ob.model, d)
+        ]
+        each = [
+            norm(most[l][:, None] * E * most[m])
+            + norm(most[l] * self.of_K.get((l, m), 0.0)) * float(most[m][: self.shapes[m][1]].max())
+            for (l, m), E in self.of_S.items()
+        ]
+        top = float(d.max(initial=0.0))
+        own = 2 * UNIT * norm(d * np.diagonal(self.A) * d) + top * len(d) * TINY * self.weight * top
+        found = GROWTH * (norm(each) * 2**0.5 + own)
         return found if found == found else np.inf

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..structure.parameters import layers_of, normalised
+from ..structure.parameters import layers_of, normalised, rows_once
 from .arithmetic import KINKED, bell, norm, norms
 from .envelopes import crosses, envelopes
 from .passes import GROWTH, TINY, Passes, checked_theta, passes_at
@@ -217,9 +217,10 @@ class Signs:
     on_kinks: list[NDArray[np.bool_]]
 
 
-def signs(ob: Any, theta: ArrayLike, *radii: float) -> list[Signs]:
+def signs(ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False) -> list[Signs]:
     """`Signs` on the balls of these radii around theta, by one push of theta through the network;
-    not with batch normalisation.
+    not with batch normalisation. With `rounding` a z lies at a kink that is nearer than what a
+    number of the size of those in its row and layer is rounded by.
 
     A z that cannot move, as that of a row of zeros in a first layer without bias, is at no kink.
     """
@@ -237,11 +238,23 @@ def signs(ob: Any, theta: ArrayLike, *radii: float) -> list[Signs]:
             for i, radius in enumerate(radii):
                 b = walk(passes, s, radius)
                 for l, name in enumerate(passes.names):
-                    near = crosses(name, s.z[l], b.reach[l]) & b.moves[l] & counts
+                    reach = b.reach[l] + (rounded(passes, s, l) if rounding else 0.0)
+                    near = crosses(name, s.z[l], reach) & b.moves[l] & counts
                     count[i] += int(near.sum())
                     on_kinks[i][l] |= near.any(axis=0)
                     off[i][l] &= ((s.z[l] + b.reach[l] < 0) | ~counts).all(axis=0)
     return [Signs(*known) for known in zip(count, off, on_kinks)]
+
+
+def rounded(passes: Passes, s: State, l: int) -> Floats:
+    """What the numbers that the z of a row and layer are made of are rounded by, (rows, 1); in
+    float32, where the engine's products see the kinks that its own z have, all that this adds up
+    to.
+    """
+    dtype, W = passes.ob.model.dtype, passes.W[l]
+    steps = 4 * (l + 1) * (W.abs.shape[1] + 2) if dtype == np.float32 else 1
+    size = np.abs(s.a[l]) @ W.abs.T + np.abs(passes.b[l])
+    return np.asarray(steps * np.finfo(dtype).eps * size.max(axis=1, keepdims=True))
 
 
 def kink_margin(ob: Any, theta: ArrayLike) -> float:
@@ -277,22 +290,25 @@ def kink_margin(ob: Any, theta: ArrayLike) -> float:
 @dataclass(frozen=True)
 class ResidualBounds:
     """Mean squared error as ``f = ||R||^2``, ``R = sqrt(weight / divisor) (outputs - y)`` stacked
-    over rows.
+    over rows: those that count, and of rows that are equal in X and y one, with all their weight.
 
     Attributes
     ----------
     lipschitz : float
         Of the Jacobian of R by theta on the ball, in the spectral norm.
-    scale : ndarray (N d_out,)
+    rows : ndarray (m,) of int
+        Which rows of X these are.
+    scale : ndarray (m d_out,)
         ``sqrt(weight / divisor)``, by which rows of the outputs' Jacobian are multiplied, in the
-        order of `Objective.jacobian`.
-    residuals : ndarray (N d_out,)
+        order of that of ``batch(rows)``; none is 0.
+    residuals : ndarray (m d_out,)
         R at theta, in float64.
     error : float
         Bound on ``||residuals - R||_2``.
     """
 
     lipschitz: float
+    rows: NDArray[np.intp]
     scale: Floats
     residuals: Floats
     error: float
@@ -309,21 +325,24 @@ def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds 
     if ob.loss != "mse" or weight is not None and np.min(weight) < 0 or normalised(ob.model):
         return None
     passes = passes_at(ob, checked_theta(ob, theta))
+    rows, total = rows_once(ob)
+    roots = np.sqrt(total / passes.ob.divisor)[:, None]  # any others serve: R = 0 is no other
     bend = error = 0.0
-    scales, residuals = [], []
+    residuals = [np.zeros(0)]
     with np.errstate(all="ignore"):
         for s in passes.states():
-            f = weights_of(ob, s) / passes.ob.divisor
             b, gap = walk(passes, s, radius), s.z[-1] - passes.ob.y[s.rows]
-            root = np.sqrt(f)
-            bend = math.hypot(bend, norm(_product(b.Z2, root)))
-            error = math.hypot(error, norm(root * (s.dz[-1].nu + 1e-15 * norms(np.abs(gap)))))
-            scales.append(np.broadcast_to(root, gap.shape).ravel())
-            residuals.append((root * gap).ravel())
+            here = slice(*np.searchsorted(rows, (s.rows.start, s.rows.start + len(gap))))
+            at, root = rows[here] - s.rows.start, roots[here]
+            off = s.dz[-1].nu + 1e-15 * norms(np.abs(gap))
+            bend = math.hypot(bend, norm(_product(b.Z2[at], root)))
+            error = math.hypot(error, norm(root * off[at]))
+            residuals.append((root * gap[at]).ravel())
     known = np.isfinite(bend) and not passes.overflow and radius < np.inf
     return ResidualBounds(
         float(bend * GROWTH) if known else np.inf,
-        np.concatenate(scales),
+        rows,
+        np.repeat(roots, ob.model.sizes[-1]),
         np.concatenate(residuals),
         float(error * GROWTH) if not passes.overflow else np.inf,
     )

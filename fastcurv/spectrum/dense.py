@@ -30,11 +30,14 @@ COARSE = 1e-6  # of the norm: an assembled matrix that may be off by more stands
 
 class Assembled(Protocol):
     """A symmetric matrix ``A (n, n)``, bounds ``(n,)`` on the norms of the errors of its columns,
-    and ``error(scale)`` on that of ``D E D``, E its error, ``D = diag(scale)`` or I.
+    ``noise()`` on those of its entries, and ``error(scale)`` on that of ``D E D``, E its error,
+    ``D = diag(scale)`` or I.
     """
 
     A: Floats
     bounds: Floats
+
+    def noise(self) -> Floats: ...
 
     def error(self, scale: Floats | None = None) -> float: ...
 
@@ -81,6 +84,12 @@ class DenseMatrix:
         if self.known is not None:
             return self.known.error(scale)
         return matrix_error(self.bounds, c) + self.seen(c)
+
+    def noise(self) -> Floats:
+        """Bounds on the errors of the entries of A, in any units of its rows: ``(n, n)`` where
+        they are known, else those of columns ``(n, 1)``.
+        """
+        return self.bounds[:, None] if self.known is None else self.known.noise()
 
     def seen(self, scale: Floats | None = None) -> float:
         """The part of `error` that is asymmetry."""

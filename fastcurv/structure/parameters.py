@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checks import slabs
+
 
 def normalised(model: Any) -> bool:
     """Whether hidden layers are batch-normalised."""
@@ -98,3 +100,44 @@ def rows_that_count(ob: Any) -> NDArray[np.float64]:
     X = np.asarray(ob.X, dtype=float)
     weight = ob.sample_weight
     return X if weight is None or normalised(ob.model) else X[np.asarray(weight) != 0]
+
+
+def rows_once(ob: Any) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """``(rows, weight)``: of all rows that are equal in X and y one, the first, and the sum of
+    their weights' sizes; those that sum to 0 are left out.
+
+    Rows that are all different and of weight 1 are all there. Equal rows are found by a sum of
+    their bits, so of two that share it and are not equal both stay.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> X, y = np.array([[1.0], [2.0], [1.0], [3.0]]), np.array([[5.0], [5.0], [5.0], [7.0]])
+    >>> rows_once(SimpleNamespace(X=X, y=y, sample_weight=np.array([1.0, 2.0, 0.5, 0.0])))
+    (array([0, 1]), array([1.5, 2. ]))
+    """
+    X, N = ob.X, len(ob.X)
+    y = np.asarray(ob.y).reshape(N, -1)
+
+    def numbers(rows: Any) -> NDArray[np.float64]:
+        return np.hstack([np.asarray(part[rows], dtype=float) for part in (X, y)]) + 0.0
+
+    odd = 2 * np.random.default_rng(0).integers(2**63, size=X.shape[1] + y.shape[1]) + 1
+    key = np.concatenate(
+        [
+            (numbers(s).view(np.uint64) * odd.astype(np.uint64)).sum(axis=1)
+            for s in slabs(N, len(odd))
+        ]
+        or [np.zeros(0, np.uint64)]
+    )
+    _, first, place = np.unique(key, return_index=True, return_inverse=True)
+    of = first[place.reshape(-1)]
+    again = np.flatnonzero(of != np.arange(N))
+    for s in slabs(len(again), len(odd)):
+        rows = again[s]
+        differ = (numbers(rows) != numbers(of[rows])).any(axis=1)
+        of[rows[differ]] = rows[differ]
+    size = np.ones(N) if ob.sample_weight is None else np.abs(ob.sample_weight).astype(float)
+    weight = np.bincount(of, size, N)
+    kept = np.flatnonzero(weight)
+    return kept, weight[kept]

@@ -129,21 +129,28 @@ def lasts() -> dict[str, list[Any]]:
         lambda t: [t[0] - t[0] ** 3 / 3, -t[1] + t[1] ** 2 / 2],
         lambda t: [[1 - t[0] ** 2, 0.0], [0.0, -1 + t[1]]],
     )
+    spent: list[int] = []
+
+    def total() -> float:
+        return float(sum(spent.pop() for _ in range(len(spent))))
+
     for reach in (0.0, 1e-3, 0.1, 0.4, 0.8, 1.5, np.nan):
         for i, curvature in enumerate((1.0, -1.0)):
-            lasts, spent = lasting.lasts_along(bent, np.zeros(2), np.eye(2)[i], curvature, reach)
-            step = np.array([reach, reach / 2])
-            keep, more = lasting.lasting_along_step(
-                bent, np.zeros(2), step, np.eye(2), np.array([1.0, -1.0])
+            lasts = lasting.lasts_along(
+                bent, np.zeros(2), np.eye(2)[i], curvature, reach, spent.append
             )
-            numbers = [float(lasts), float(spent), *map(float, keep), float(more)]
-            found[f"{reach}, {i}"] = ["", *numbers]
+            first, step = total(), np.array([reach, reach / 2])
+            keep = lasting.lasting_along_step(
+                bent, np.zeros(2), step, np.eye(2), np.array([1.0, -1.0]), spent.append
+            )
+            found[f"{reach}, {i}"] = ["", float(lasts), first, *map(float, keep), total()]
         for slack in (0.0, 0.3):
-            signs, spent = lasting.settle(
+            signs = lasting.settle(
                 bent, np.zeros(2), np.array([1, -1]), values=np.array([1.0, -1.0]),
                 vectors=np.eye(2), slopes=np.array([reach, 0.1]), slack=lambda u, x=slack: x,
+                spend=spent.append,
             )  # fmt: skip
-            found[f"settle, {reach}, {slack}"] = ["", *map(float, signs), float(spent)]
+            found[f"settle, {reach}, {slack}"] = ["", *map(float, signs), total()]
     return found
 
 

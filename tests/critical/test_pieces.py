@@ -85,7 +85,9 @@ def test_ends_are_proved_less_the_error_of_the_matrix(error):
     cut = SimpleNamespace(c=np.array([2.0, 1.0, 0.5]), vectors=np.eye(3), values=values)
     none = SimpleNamespace(c=np.ones(3), vectors=np.zeros((3, 0)), values=np.zeros(0), error=0.0)
     full = SimpleNamespace(A=np.diag(values), n=3, M=SimpleNamespace(error=lambda: error))
-    H = SimpleNamespace(rayleigh=lambda v: (float(v @ (values * v)), 1e-3, v))
+    H = SimpleNamespace(
+        rayleigh=lambda v: (float(v @ (values * v)), 1e-3, v), affords=lambda k: True
+    )
     ends = dense._ends(H, full, SimpleNamespace(plain=none, best=cut), np.array([-1, 0, 1]))
     low = error if error < 0.5 else 1e-3
     assert abs(ends.direction) == pytest.approx([1, 0, 0]) and ends.quotient == -0.5

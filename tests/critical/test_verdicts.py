@@ -4,6 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv.critical.classify import classify
@@ -308,3 +309,80 @@ def test_theta_and_gradient_are_left_alone():
     theta = np.zeros(2)
     theta.flags.writeable = False
     assert classify(lecture_toy(), theta).kind == "saddle"
+
+
+class Counted:
+    """An objective whose products are counted where they are made."""
+
+    def __init__(self, ob):
+        self.ob, self.n_params, self.made = ob, ob.n_params, 0
+        self.value, self.gradient = ob.value, ob.gradient
+
+    def hessian(self, theta):
+        H = self.ob.hessian(theta)
+
+        def product(v):
+            self.made += 1
+            return H @ np.asarray(v).reshape(-1)
+
+        return LinearOperator(H.shape, matvec=product, rmatvec=product, dtype=float)
+
+
+@pytest.fixture(scope="module")
+def small_net():
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((40, 6)), rng.standard_normal((40, 2))
+    ob = fc.Objective(fc.MLP([6, 9, 2], "tanh"), X, y, loss="mse", l2=1e-3)
+    start = ob.model.init(seed=0)
+    return ob, (fc.minimize(ob, start, seed=0).x, start, 0 * start)
+
+
+@pytest.mark.parametrize("most", [1, 2, 5, 12, 17, 30, 83, 90, 200])
+def test_no_more_products_are_spent_than_were_allowed(most, small_net):
+    ob, points = small_net
+    for theta in points:
+        for options in ({}, {"failure_probability": 1e-3}, {"dense_below": 1}):
+            counted = Counted(ob)
+            said = fc.classify(counted, theta, max_products=most, **options)
+            assert said.n_products == counted.made <= most
+            said = fc.classify(ob, theta, max_products=most, **options)
+            assert said.n_products <= most
+        for method in ("newton-mr", "gradient-norm"):
+            counted = Counted(ob)
+            found = fc.find_critical_point(counted, theta, method, max_products=most)
+            assert found.n_products == counted.made <= most
+        counted = Counted(ob)
+        found = fc.escape(counted, theta, max_products=most)
+        assert found.n_products == counted.made <= most
+        counted = Counted(ob)
+        pairs = fc.eigsh(counted.hessian(theta), 2, max_products=most, seed=0)
+        assert pairs.n_products == counted.made <= most
+
+
+def test_too_few_products_to_see_whether_signs_last(small_net):
+    """All columns, and none to look elsewhere: undecided, and the reason says what was short."""
+    ob, (rest, *_) = small_net
+    said = fc.classify(Counted(ob), rest, max_products=ob.n_params)
+    assert said.kind == "undecided" and not said.certified
+    assert f"max_products = {ob.n_params} are too few" in said.reason
+    assert fc.classify(Counted(ob), rest).kind == "minimum"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_said_of_a_plateau_is_so(seed):
+    """Saturated units and certain wrong outputs: the sentence names what leaves, and that does."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((30, 2))
+    y = (X[:, :1] * X[:, 1:] > 0) * np.ones((1, 2))
+    model = fc.MLP([2, 6, 2], "tanh")
+    theta = model.init(seed=seed)
+    (_, b), (_, c) = model.unflatten(theta)
+    b[:] = 20 * np.sign(rng.standard_normal(6))
+    c[:] = 60, -60
+    ob = fc.Objective(model, X, y, loss="binary_cross_entropy")
+    said = fc.classify(ob, theta)
+    assert said.plateau and "another start" not in said.reason
+    assert "fastcurv.minimize(ob, theta) goes down" in said.reason
+    for options in ({}, {"method": "trust-region"}, {"method": "l-bfgs"}):
+        found = fc.minimize(ob, theta, max_time=5, seed=0, verdict=False, **options)
+        assert found.fun < 0.5 * ob.value(theta)

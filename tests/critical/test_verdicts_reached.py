@@ -157,3 +157,79 @@ def test_the_ends_of_a_space_that_symmetries_fill():
     ((value, v),) = known.ends()
     assert value == 0.1 and v.tolist() == [0, 0, 1]
     assert known.weakest == 0.1 - 1e-12 and known.chosen(3)[1].shape == (3, 0)
+
+
+@pytest.fixture(scope="module")
+def interpolating():
+    """Three rows that a net of 21 parameters fits: a proved global minimum."""
+    rng = np.random.default_rng(0)
+    X, y, model = rng.standard_normal((3, 2)), rng.standard_normal(3), fc.MLP([2, 5, 1])
+    theta = fc.minimize(fc.Objective(model, X, y, loss="mse"), model.init(seed=0), seed=0).x
+    return model, X, y, theta
+
+
+@pytest.mark.parametrize("options", [{}, {"dense_below": 1}])
+@pytest.mark.parametrize(
+    "rows, weight",
+    [
+        ([0, 1, 2], None),
+        ([0, 1, 2, 3], [1.0, 1.0, 1.0, 0.0]),
+        ([3, 0, 1, 2], [0.0, 2.0, 0.5, 1.0]),
+        ([0, 1, 2] * 2, None),
+        ([0, 1, 2, 2, 2, 3, 0], [1.0, 3.0, 0.1, 0.7, 2.0, 0.0, 0.0]),
+        ([0, 1, 2] * 12, None),  # more residuals than parameters
+    ],
+)
+def test_rows_without_weight_and_equal_rows_change_no_proof(rows, weight, options, interpolating):
+    """A point of loss 0 is proved all the same, with the inertia of the rows that differ."""
+    model, X, y, theta = interpolating
+    X, y = np.vstack([X, [1.0, 2.0]])[rows], np.append(y, 0.0)[rows]
+    ob = fc.Objective(model, X, y, loss="mse", sample_weight=weight)
+    for form in (ob, ob.batch(np.arange(len(rows)))):
+        said = fc.classify(form, theta, **options)
+        assert said.kind == "minimum" and said.certified and "residuals" in said.reason
+        assert (said.n_positive, said.n_negative, said.n_zero) == (3, 0, 18)
+
+
+def test_equal_inputs_with_other_targets_are_no_point_of_loss_0(interpolating):
+    model, X, y, theta = interpolating
+    X, y = np.vstack([X, X[:1]]), np.append(y, y[0] + 1e-9)
+    said = fc.classify(fc.Objective(model, X, y, loss="mse"), theta)
+    assert "residuals" not in said.reason
+
+
+@pytest.mark.parametrize("how", ["idle", "doubled"])
+def test_such_rows_reach_no_more_dimensions(how, rng):
+    """At large n the rows that count, one of each, decide whether all eigenvalues are known."""
+    ob, theta = trained(rng)
+    point = fc.classify(ob, theta, dense_below=500)
+    X, y, weight = np.vstack([ob.X] * 9), np.vstack([ob.y] * 9), None
+    if how == "idle":
+        X[N:], weight = rng.standard_normal((8 * N, X.shape[1])), [3.0] * N + [0.0] * 8 * N
+        weight = np.array(weight) * 3.0
+    more = fc.Objective(ob.model, X, y, l2=ob.l2, loss="mse", sample_weight=weight)
+    said = fc.classify(more, theta, dense_below=500)
+    assert said.certified and said.n_reached == point.n_reached
+    assert (said.kind, said.n_positive) == (point.kind, point.n_positive)
+
+
+@pytest.mark.parametrize("place", [0, 60])
+def test_a_minimum_on_kinks_does_not_mind_rows_of_weight_0(place):
+    """Even one that lies on a kink of a unit."""
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((60, 2))
+    y = np.sin(2 * X.sum(axis=1)) + 0.1 * rng.standard_normal(60)
+    model = fc.MLP([2, 5, 1], "relu")
+    ob = fc.Objective(model, X, y, loss="mse", l2=3e-3)
+    found = fc.minimize(ob, model.init(seed=1), max_time=20)
+    one = fc.classify(ob, found.x)
+    assert one.certified and one.n_held
+    (W, b), _ = model.unflatten(found.x)
+    unit = int(np.argmax(np.linalg.norm(W, axis=1)))
+    on_kink = -b[unit] * W[unit] / (W[unit] @ W[unit])
+    X, y = np.insert(X, place, on_kink, axis=0), np.insert(y, place, 5.0)
+    weight = np.insert(np.full(60, 61 / 60), place, 0.0)
+    said = fc.classify(
+        fc.Objective(model, X, y, loss="mse", l2=3e-3, sample_weight=weight), found.x
+    )
+    assert said.kind == "minimum" and said.certified and said.n_held == one.n_held

@@ -13,6 +13,8 @@ from fastcurv.reference import ReferenceObjective
 from fastcurv.spectrum.dense import matrix_error
 from fastcurv.testing import Case, LinearAutoencoder, compiled, zoo
 
+from .units import KINDS, pairs
+
 COUNTS = ("n_positive", "n_negative", "n_zero")
 
 
@@ -223,3 +225,32 @@ def test_losses_whose_squares_are_no_numbers(power, options, found):
                 assert abs(one.distance - two.distance) <= 1e-6 * one.distance
         top = np.ldexp(one.lambda_max, power)
         assert abs(two.lambda_max - top) <= 1e-9 * top
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_units_change_no_verdict(kind):
+    """Inputs, targets, the loss or a layer times 2^5 or 2^12: kind, certificate and inertia are the
+    same. ``python -m tests.critical.units 250`` asks more.
+    """
+    asked = {"targets": range(2000, 2010), "inputs": range(2000, 2010)}
+    kinds = set()
+    for seed in asked.get(kind, range(2000, 2006)):
+        words, (one, report), (other, _) = pairs(kind, seed)
+        assert one == other, words
+        kinds.add(report.kind)
+    assert len(kinds) > 1
+
+
+@pytest.mark.parametrize(
+    "kind, seed",
+    [
+        ("layer", 10),  # a certified inertia that units of the layer took away
+        ("targets", 1),  # zeros that the error of D E D by columns made
+        ("targets", 1204),  # counts by two fixed vectors are those at theta
+        ("inputs", 45),
+        ("layer", 72),  # two fixed vectors in balanced coordinates
+    ],
+)
+def test_units_that_changed_a_verdict_once(kind, seed):
+    words, (one, _), (other, _) = pairs(kind, seed)
+    assert one == other, words

@@ -53,6 +53,7 @@ def test_the_matrix_lies_within_its_bounds(seed, step, monkeypatch):
     assert known.finite and np.array_equal(known.A, known.A.T)
     assert (np.linalg.norm(E, axis=0) <= known.bounds).all()
     assert np.linalg.norm(E) <= known.error()
+    assert (np.abs(E) <= known.noise()).all()
     d = 10.0 ** rng.uniform(-3, 3, len(theta))
     assert np.linalg.norm(d[:, None] * E * d) <= known.error(d)
     assert known.error() <= 1e-5 * np.linalg.norm(known.A) + 1e-300
@@ -83,6 +84,29 @@ def test_what_underflow_takes_is_in_the_bounds_too():
     theta[2] = -400.0  # the bias of the only unit
     within(model, theta)
     within(fc.MLP([2, 3, 2], "relu"), 1e-165 * rng.standard_normal(17))
+
+
+def test_the_bounds_follow_units(rng):
+    """Columns of X and layers times powers of two: the bounds of entries and of norms in units that
+    follow are the same bits, so no unit spoils what is known in another.
+    """
+    model = fc.MLP([3, 4, 2], "relu")
+    X, y, theta = rng.standard_normal((9, 3)), rng.standard_normal((9, 2)), model.init(seed=0)
+    theta += 0.1
+    units = np.exp2(rng.integers(-20, 20, 3))
+    one = Layered(
+        fc.Objective(model, X, y, "mse"), passes_at(fc.Objective(model, X, y, "mse"), theta)
+    )
+    there = theta.copy()
+    (W, _), _ = model.unflatten(there)
+    W /= units
+    ob = fc.Objective(model, X * units, y, "mse")
+    other = Layered(ob, passes_at(ob, there))
+    s = np.where(there != 0, there / theta, 1.0)
+    assert np.allclose(s[:, None] * other.A * s, one.A, rtol=1e-12, atol=0)
+    assert np.allclose(s[:, None] * other.noise() * s, one.noise(), rtol=1e-6, atol=0)
+    d = rng.random(len(theta))
+    assert other.error(s * d) == pytest.approx(one.error(d), rel=1e-6, abs=0)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])

@@ -160,6 +160,29 @@ def test_kinks_lie_no_nearer_than_the_margin(act):
     assert ob.kink_margin(0 * theta) == 0.0
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_parameters_above_make_no_kink(dtype, rng):
+    """Nor does the unit of the inputs; a z of 0, and one that rounds to it, lie at a kink in every
+    unit.
+    """
+    model = fc.MLP([2, 3, 3, 1], "relu", dtype=dtype)
+    X, y = rng.standard_normal((20, 2)), rng.standard_normal(20)
+    theta = model.init(seed=0)
+    (W, b), *_ = model.unflatten(theta)
+    b[:] = 0.1
+    b[0] = -(W[0] @ X[0])  # to rounding
+    ob = fc.Objective(model, X, y, loss="mse")
+    assert ob.kinks(theta) == 1
+    for power in (-20, 20, 60):
+        there, unit = theta.copy(), 2.0**power
+        layers = model.unflatten(there)
+        for part in layers[-1]:
+            part *= unit
+        assert ob.kinks(there) == 1
+        layers[0][0][:] /= unit
+        assert fc.Objective(model, X * unit, y, loss="mse").kinks(there) == 1
+
+
 def test_residual_bounds():
     """R adds up to the loss, and its Jacobian changes no faster."""
     rng = np.random.default_rng(1)

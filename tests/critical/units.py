@@ -1,0 +1,135 @@
+"""The same question in other units: pairs of objectives and points between which every number is a
+power of two times what it was, and what `classify` says of both.
+
+``python -m tests.critical.units 500`` asks 500 small networks of every loss and activation, trained
+a little, for each kind of units, and prints every pair of verdicts that differ. ``--first`` begins
+at another seed, ``--only`` asks one kind.
+"""
+
+import argparse
+import sys
+import warnings
+from collections import Counter
+
+import numpy as np
+
+import fastcurv as fc
+
+ACTIVATIONS = (
+    *("identity", "tanh", "sigmoid", "softplus", "silu", "gelu", "relu", "leaky_relu", "elu"),
+)
+LOSSES = ("mse", "cross_entropy", "binary_cross_entropy")
+HOMOGENEOUS = ("identity", "relu", "leaky_relu")
+POWERS = (-12, -5, 5, 12)
+MOST = 24  # parameters
+
+
+def network(draw, kind):
+    """A small objective whose units of that kind can be changed, and where a search brought it."""
+    names = HOMOGENEOUS if kind == "layer" else ACTIVATIONS
+    while True:
+        hidden = [int(draw.integers(1, 5)) for _ in range(int(draw.integers(kind == "layer", 3)))]
+        loss = "mse" if kind == "targets" else str(draw.choice(LOSSES))
+        d, c = int(draw.integers(1, 4)), int(draw.integers(1 + (loss == "cross_entropy"), 4))
+        bias = bool(draw.random() < 0.8)
+        activation = [str(draw.choice(names)) for _ in hidden]
+        model = fc.MLP([d, *hidden, c], activation, bias=bias)
+        if model.n_params <= MOST:
+            break
+    N = int(draw.integers(3, 30))
+    X = draw.standard_normal((N, d))
+    if loss == "mse":
+        y = X @ draw.standard_normal((d, c)) + 0.3 * draw.standard_normal((N, c))
+    elif loss == "cross_entropy":
+        y = draw.integers(c, size=N)
+    else:
+        y = (draw.random((N, c)) < 0.5) * 1.0
+    l2 = 10.0 ** draw.uniform(-4, -1) if kind == "loss" and draw.random() < 0.5 else 0.0
+    options = {"loss": loss, "l2": l2, "sample_weight": None}
+    ob = fc.Objective(model, X, y, **options)
+    theta = model.init(seed=int(draw.integers(2**31)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        way = draw.choice(["find", "minimize", "briefly"])
+        if way == "find":
+            theta = fc.find_critical_point(ob, theta, max_iter=60).x
+        else:
+            most = 200 if way == "minimize" else int(draw.integers(2, 12))
+            theta = fc.minimize(ob, theta, max_iter=most, max_time=2.0, seed=0).x
+    return model, X, y, options, theta
+
+
+def changed(kind, net, power):
+    """The same network, data and point in other units of that kind."""
+    model, X, y, options, theta = net
+    unit, theta = 2.0**power, theta.copy()
+    layers = model.unflatten(theta)
+    if kind == "targets":
+        y = unit * y
+        multiply(layers[-1], unit)
+    elif kind == "inputs":
+        X = unit * X
+        layers[0][0][:] /= unit
+    elif kind == "loss":
+        options = {**options, "l2": options["l2"] * unit, "sample_weight": np.full(len(X), unit)}
+    else:
+        layer = abs(power) % (len(layers) - 1)
+        multiply(layers[layer], unit)
+        layers[layer + 1][0][:] /= unit
+    return fc.Objective(model, X, y, **options), theta
+
+
+def multiply(layer, unit):
+    for part in layer:
+        if part is not None:
+            part *= unit
+
+
+KINDS = ("targets", "inputs", "loss", "layer")
+
+
+def said(ob, theta):
+    """What may not change: the kind, whether it is certified, the inertia, and what proves it."""
+    found = fc.classify(ob, theta)
+    inertia = (found.n_positive, found.n_negative, found.n_zero)
+    return (found.kind, found.certified, inertia, "two fixed vectors" in found.reason), found
+
+
+def pairs(kind, seed):
+    """``(description, one, other)`` for the network of a seed in the units of its turn."""
+    net = network(np.random.default_rng([seed, KINDS.index(kind)]), kind)
+    model, X, _, options, theta = net
+    power = POWERS[seed % len(POWERS)]
+    one = said(fc.Objective(model, X, net[2], **options), theta)
+    other = said(*changed(kind, net, power))
+    words = f"{kind} seed {seed}, 2^{power}: {list(model.sizes)} {model.activation} "
+    return words + f"{options['loss']} l2 {options['l2']:.1e} N {len(X)}", one, other
+
+
+def main():
+    """Ask them all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("count", type=int, help="networks of each kind of units")
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--only", default="")
+    options = parser.parse_args()
+    broken = 0
+    for kind in KINDS:
+        if options.only not in kind:
+            continue
+        kinds, worse, lost = Counter(), 0, 0
+        for seed in range(options.first, options.first + options.count):
+            words, (one, a), (other, b) = pairs(kind, seed)
+            kinds[f"{a.kind}{' certified' * a.certified}"] += 1
+            if one != other:
+                worse += 1
+                sure = any(s[1] and not s[3] for s in (one, other))
+                lost += sure
+                print(f"{words}\n    {one}\n    {other}", flush=True)
+        print(f"{kind}: {worse} of {options.count}, {lost} certified by the theorem; {kinds}")
+        broken += worse
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

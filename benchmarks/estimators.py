@@ -18,15 +18,12 @@ import subprocess
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 from sklearn import datasets
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, scale
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 PROBLEMS = [
     ("digits", (100,), "relu", 1e-4),

@@ -1,5 +1,3 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# cython: freethreading_compatible=True
 """See data.pxd."""
 cimport cython
 from libc.math cimport isfinite
@@ -9,8 +7,6 @@ from libc.string cimport memset
 import mmap
 
 import numpy as np
-
-from .memory cimport Touch, fc_block, fc_block_free, padded, pointer, touch
 
 
 cdef enum: PART = 1 << 17       # bytes of a part of the copy of X
@@ -43,6 +39,11 @@ cdef class Rows:
     """The data of an objective as the passes want it. X (N, d) may have any strides, y (N, d_out)
     rows of any distance, labels (N,) int32 and weight (N,) are contiguous; none is copied, but for
     one padded copy of X made on first use."""
+    cdef readonly object X, y, labels, weight
+    cdef list maps
+    cdef Data D
+    cdef bint padded                     # X is wanted in its padded form
+
     def __cinit__(self, X, y, labels, weight):
         self.point_at(X, y, labels, weight)
 

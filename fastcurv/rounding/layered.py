@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from ..checks import slabs
 from ..eigensolver import UNIT, gamma_of
+from ..runtime import to_nearest
 from ..structure.parameters import l2_diagonal, layers_of, normalised
 from .arithmetic import norm, norms
 from .passes import GROWTH, Passes, checked_theta, passes_at
@@ -228,6 +229,7 @@ class Layered:
         known = np.isfinite(self.A).all() and np.isfinite(self.bounds).all()
         self.finite = bool(known) and not self.passes.overflow
 
+    @to_nearest
     def error(self, scale: Floats | None = None) -> float:
         """A bound on ``||D E D||_F`` for the error E of A, ``D = diag(scale)`` or I."""
         if scale is None:

@@ -1,6 +1,5 @@
-"""The extension modules of the compiled side and their flags. Everything else is in pyproject.toml.
-
-They share C code through cimport: `kernels` alone links the table of kernels, `team` the threads.
+"""The one extension module of the compiled side, and its flags. Everything else is in
+pyproject.toml.
 """
 
 import os
@@ -14,25 +13,20 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ISAS = ("reference", "baseline", "avx2", "avx512", "neon", "blas")
-C_SOURCES = {
-    "team": ["src/team.c", "src/watch.c"],
-    "memory": ["src/block.c"],
-    "data": ["src/lift.c"],
-    "kernels": ["src/arch.c", *(f"src/kernels/{name}.c" for name in ISAS)],
-}
+CORE = "fastcurv/_engine/core.pyx"  # which includes the files beside it
+C_SOURCES = ["src/team.c", "src/watch.c", "src/block.c", "src/lift.c", "src/arch.c"]
+C_SOURCES += [f"src/kernels/{name}.c" for name in ISAS]
 HEADERS = [
     path.as_posix() for path in sorted(Path("src").rglob("*")) if path.suffix in (".h", ".inc")
 ]
 
-# Compiled for size, since no product waits for them: what is called once a plan or a product, and
-# the tables for processors without AVX2.
-SMALL = {"probe", "vectors", "data", "memory", "layout", "shapes", "plan"}
-SMALL |= {"baseline", "reference"}
-SMALL |= {"fastcurv/_engine/kernels", "fastcurv/_engine/team"}  # not the C of these names
+# Compiled for size: no product waits for them, or they serve processors without AVX2.
+SMALL = {"baseline", "reference"}
 
 macros = (
     [("FC_NO_VECTORS", "1")] if os.environ.get("FASTCURV_NO_VECTORS") else []
 )  # as if the compiler had no vectors
+sanitize = os.environ.get("FASTCURV_SANITIZE")
 if sys.platform == "win32":
     compile_args, link_args, counters = ["/O2", "/std:c11"], [], []
 else:
@@ -47,10 +41,13 @@ else:
         "-pthread",
     ]
     link_args = ["-pthread"]
-    if os.environ.get("FASTCURV_SANITIZE"):
-        flags = [f"-fsanitize={os.environ['FASTCURV_SANITIZE']}", "-fno-omit-frame-pointer", "-g"]
+    if sanitize:
+        flags = [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g"]
         compile_args += [*flags, "-O1"]  # -O3 takes several times as long to build, and finds less
         link_args += flags
+    else:  # what writes past its end, or over the table of functions, ends the process
+        compile_args += ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
+        link_args += ["-Wl,-z,relro,-z,now"] * (sys.platform == "linux")
     # counters in the C, not in what Cython makes
     counters = ["--coverage", "-O1"] if os.environ.get("FASTCURV_COVERAGE") else []
 
@@ -61,59 +58,54 @@ class Build(build_ext):
     """
 
     def build_extensions(self):
+        (extension,) = self.extensions
         if self.compiler.compiler_type == "unix":
             one_by_one = self.compiler.compile
 
             def compile(sources, **options):
-                def sized(source):
+                def one(source):
                     more = list(options.get("extra_postargs") or [])
-                    path = Path(source).with_suffix("")
-                    small = path.name in SMALL or "/".join(path.parts[-3:]) in SMALL
-                    more += ["-Os"] if small else []
-                    return {**options, "extra_postargs": more}
+                    more += ["-Os"] * (Path(source).stem in SMALL) + counters * (
+                        source in C_SOURCES
+                    )
+                    return one_by_one([source], **{**options, "extra_postargs": more})
 
                 with ThreadPoolExecutor(os.cpu_count()) as pool:
-                    parts = pool.map(lambda source: one_by_one([source], **sized(source)), sources)
-                    return [name for part in parts for name in part]
+                    return [name for part in pool.map(one, sources) for name in part]
 
             self.compiler.compile = compile
         elif shutil.which("clang-cl"):  # cl itself knows no vector extensions
             self.compiler.initialize()
             self.compiler.cc = shutil.which("clang-cl")
         for_wheel = "bdist_wheel" in self.distribution.command_obj
-        if for_wheel and sys.platform != "win32" and not os.environ.get("FASTCURV_SANITIZE"):
-            for extension in self.extensions:
-                extension.extra_compile_args += ["-g0", f"-ffile-prefix-map={Path.cwd()}=."]
-                # tables for exceptions, which C has none of
-                extension.extra_compile_args += [
-                    "-fno-unwind-tables",
-                    "-fno-asynchronous-unwind-tables",
-                ]
-                extension.extra_link_args.append(
-                    "-Wl,-x" if sys.platform == "darwin" else "-Wl,--strip-all"
-                )
+        if for_wheel and sys.platform != "win32" and not sanitize:
+            extension.extra_compile_args += ["-g0", f"-ffile-prefix-map={Path.cwd()}=."]
+            # tables for exceptions, which C has none of
+            extension.extra_compile_args += [
+                "-fno-unwind-tables",
+                "-fno-asynchronous-unwind-tables",
+            ]
+            extension.extra_link_args.append(
+                "-Wl,-x" if sys.platform == "darwin" else "-Wl,--strip-all"
+            )
         if for_wheel and sys.platform == "linux":
-            for extension in self.extensions:
-                extension.define_macros.append(("FC_OLD_GLIBC", "1"))
-                if extension.name.endswith(".team"):  # where those names are before glibc 2.34
-                    extension.extra_link_args += ["-Wl,--no-as-needed", "-l:libpthread.so.0"]
+            extension.define_macros.append(("FC_OLD_GLIBC", "1"))
+            # where the names of threads are before glibc 2.34
+            extension.extra_link_args += ["-Wl,--no-as-needed", "-l:libpthread.so.0"]
         super().build_extensions()
 
 
-modules = [
-    Extension(
-        f"fastcurv._engine.{path.stem}",
-        sources=[path.as_posix(), *C_SOURCES.get(path.stem, ())],
-        depends=HEADERS,
-        include_dirs=["src"],
-        define_macros=macros,
-        extra_compile_args=compile_args + counters * (path.stem in C_SOURCES),
-        extra_link_args=link_args + counters * (path.stem in C_SOURCES),
-    )
-    for path in sorted(Path("fastcurv/_engine").glob("*.pyx"))
-]
+core = Extension(
+    "fastcurv._engine.core",
+    sources=[CORE, *C_SOURCES],
+    depends=HEADERS,
+    include_dirs=["src"],
+    define_macros=macros,
+    extra_compile_args=compile_args,
+    extra_link_args=link_args + counters,
+)
 
 setup(
-    ext_modules=cythonize(modules, language_level=3, build_dir="build/cython"),
+    ext_modules=cythonize([core], language_level=3, build_dir="build/cython"),
     cmdclass={"build_ext": Build},
 )

@@ -24,15 +24,12 @@ import subprocess
 import sys
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 from sklearn import datasets
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, r2_score
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler, scale
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 PROBLEMS = [
     ("digits", (100,), "relu", 1e-4),

@@ -1,13 +1,32 @@
 """What runs here: threads in a process and its forks, kernels chosen, versions."""
 
+import functools
 import platform
 import sys
-from typing import Any, Literal, overload
+from collections.abc import Callable
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 import numpy as np
 import scipy
 
 from . import _engine
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def to_nearest(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """`function` in the engine's own arithmetic, which is what proofs count on: to nearest, and no
+    number flushed to zero, whatever its caller has set (``fesetround``,
+    ``torch.set_flush_denormal``) and has again afterwards.
+    """
+
+    @functools.wraps(function)
+    def run(*args: Given.args, **named: Given.kwargs) -> Result:
+        with _engine.Arithmetic():
+            return function(*args, **named)
+
+    return run
 
 
 @overload
@@ -125,7 +144,7 @@ def register() -> bool:
 
         user_api = "fastcurv"
         internal_api = "fastcurv"
-        filename_prefixes = ("team",)  # of the extension modules the one that has the threads
+        filename_prefixes = ("core",)  # the extension module
         check_symbols = ("fc_team_limit", "fc_team_get_limit")
         unlimited = False
 

@@ -3,10 +3,10 @@ wheels`.
 
 python packaging/wheels.py [--python python3.12 ...] [--out dist] [--tests tests/network ...]
 
-Each wheel must be the same bytes when the same commit is built in another folder, below 1.5 MB,
-stripped, free of the folder's name, good for any Linux of glibc 2.17 (by auditwheel), and its tests
-must pass in an environment that holds it and nothing of the checkout. Interpreters that are not
-here are named as not built.
+Each wheel must be the same bytes when the same commit is built in another folder, below LIMIT
+bytes, stripped, hardened, free of the folder's name, good for any Linux of glibc 2.17 (by
+auditwheel), and its tests must pass in an environment that holds it and nothing of the checkout.
+Interpreters that are not here are named as not built.
 """
 
 import argparse
@@ -162,6 +162,12 @@ def inspect(wheel, folder):
             sections = run("readelf", "-WS", path)
             if re.search(r"\.(symtab|debug_info)\b", sections):
                 sys.exit(f"{name} is not stripped")
+            if "BIND_NOW" not in run("readelf", "-dW", path) or "GNU_RELRO" not in run(
+                "readelf", "-lW", path
+            ):
+                sys.exit(f"{name} binds its symbols late")
+            if "__stack_chk_fail" not in run("readelf", "-W", "--dyn-syms", path):
+                sys.exit(f"{name} has no stack protector")
             asked = re.findall(r"GLIBC_(\d+)\.(\d+)", run("readelf", "-WV", path))
             needs = max([needs, *(tuple(map(int, version)) for version in asked)])
     return needs

@@ -192,6 +192,7 @@ static void *worker(void *start) {
     const int number = (int)(size_t)start;
     count_t seen = team.born[number];
     int linger = 0;
+    fc_arithmetic_begin(); /* it was born with its maker's */
     for (;;) {
         seen = wait_for_job(seen, number, &linger);
         __builtin_prefetch(&team.share[number], 1);

@@ -3,7 +3,8 @@
  *
  * Workers are made once, at the first job that wants them. They spin for a short while after a job,
  * since the next one usually follows within microseconds, and then sleep. Which thread runs which
- * part is left to chance; a job's result must not depend on it. One job runs at a time: a caller
+ * part is left to chance; a job's result must not depend on it: workers compute in the one
+ * arithmetic of watch.h, the caller has to be in it. One job runs at a time: a caller
  * that finds the team busy does its job alone. After a fork the child starts with no workers and
  * makes its own. */
 #ifndef FC_TEAM_H

@@ -16,6 +16,59 @@
 #endif
 static THREAD_LOCAL fc_watch watch;
 
+/* --- arithmetic ------------------------------------------------------------------------------- */
+
+#if defined(__x86_64__) || defined(_M_X64)
+#include <xmmintrin.h>
+enum { FLAGS = 0x3f, SSE_FIXED = 0x1f80, X87_FIXED = 0x37f };
+#ifdef _MSC_VER /* whose long double is double */
+#define STORE_X87(word) ((word) = X87_FIXED)
+#define LOAD_X87(word) ((void)0)
+#else
+#define STORE_X87(word) __asm__ __volatile__("fnstcw %0" : "=m"(word))
+#define LOAD_X87(word) __asm__ __volatile__("fldcw %0" : : "m"(word))
+#endif
+
+fc_arithmetic fc_arithmetic_begin(void) {
+    static const unsigned short fixed = X87_FIXED;
+    fc_arithmetic before = {.sse = _mm_getcsr()};
+    STORE_X87(before.x87);
+    if ((before.sse & ~(unsigned)FLAGS) != SSE_FIXED) _mm_setcsr(SSE_FIXED);
+    if (before.x87 != fixed) LOAD_X87(fixed);
+    return before;
+}
+
+/* What was raised inside counts where nothing else was changed, as it does for any function. */
+void fc_arithmetic_end(fc_arithmetic before) {
+    if ((before.sse & ~(unsigned)FLAGS) != SSE_FIXED) _mm_setcsr(before.sse);
+    if (before.x87 != X87_FIXED) LOAD_X87(before.x87);
+}
+#elif defined(__aarch64__) && (defined(__GNUC__) || defined(__clang__))
+static void load(unsigned long long fpcr) { __asm__ __volatile__("msr fpcr, %0" : : "r"(fpcr)); }
+
+fc_arithmetic fc_arithmetic_begin(void) {
+    fc_arithmetic before;
+    __asm__ __volatile__("mrs %0, fpcr" : "=r"(before.fpcr));
+    if (before.fpcr) load(0);
+    return before;
+}
+
+void fc_arithmetic_end(fc_arithmetic before) {
+    if (before.fpcr) load(before.fpcr);
+}
+#else
+fc_arithmetic fc_arithmetic_begin(void) {
+    fc_arithmetic before;
+    fegetenv(&before);
+    fesetenv(FE_DFL_ENV);
+    return before;
+}
+
+void fc_arithmetic_end(fc_arithmetic before) { fesetenv(&before); }
+#endif
+
+/* --- the watch -------------------------------------------------------------------------------- */
+
 long long fc_now_ns(void) {
 #ifdef _WIN32
     LARGE_INTEGER now, second;
@@ -41,19 +94,22 @@ static long long about_now_ns(void) {
 
 fc_watch fc_watch_begin(fc_check check) {
     const fc_watch before = watch;
-    watch = (fc_watch){check, 0, check ? about_now_ns() + FC_CHECK_NS : 0};
+    watch = (fc_watch){check, 0, check ? about_now_ns() + FC_CHECK_NS : 0, fc_arithmetic_begin()};
     return before;
 }
 
 int fc_watch_end(fc_watch before) {
     const int off = watch.off;
+    fc_arithmetic_end(watch.own);
     watch = before;
     return off;
 }
 
 int fc_watch_off(void) {
     if (watch.check && !watch.off && about_now_ns() > watch.due) {
+        fc_arithmetic_end(watch.own);
         const int off = watch.check();
+        watch.own = fc_arithmetic_begin(); /* a handler may have chosen another */
         /* the check itself may have had watches of its own, and have called this one off */
         watch.off |= off;
         watch.due = about_now_ns() + FC_CHECK_NS;

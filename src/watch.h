@@ -1,18 +1,41 @@
+/* What holds for a thread while it computes: its arithmetic, and the watch for Ctrl-C. */
+#ifndef FC_WATCH_H
+#define FC_WATCH_H
+
+/* Arithmetic is one for all: to nearest, subnormal numbers as they are, no exception trapped.
+ * Workers begin so, callers while a watch is on, whatever their own is (fesetround,
+ * torch.set_flush_denormal): bits depend on no thread's past, and the proofs' units of rounding
+ * hold. A state is what the thread had before, and what it has again after the end. */
+#if defined(__x86_64__) || defined(_M_X64)
+typedef struct {
+    unsigned sse;
+    unsigned short x87; /* long double, and what fegetround() looks at */
+} fc_arithmetic;
+#elif defined(__aarch64__) && (defined(__GNUC__) || defined(__clang__))
+typedef struct {
+    unsigned long long fpcr;
+} fc_arithmetic;
+#else
+#include <fenv.h>
+typedef fenv_t fc_arithmetic;
+#endif
+fc_arithmetic fc_arithmetic_begin(void); /* nanoseconds; a few more where it differs */
+void fc_arithmetic_end(fc_arithmetic before);
+
 /* Ctrl-C: whoever waits for a long computation looks up now and then and may call it off.
  *
  * A watch belongs to a thread: the caller's, which alone may run Python's signal handlers. While
  * one is on, the team asks it between parts (and whoever runs a long part, inside it) whether to go
  * on; it asks `check` every CHECK_NS at most. Once called off, every job of this thread returns at
- * once, with nothing right in what it was to fill, until the watch ends. */
-#ifndef FC_WATCH_H
-#define FC_WATCH_H
-
+ * once, with nothing right in what it was to fill, until the watch ends. The check runs
+ * in the caller's own arithmetic. */
 typedef int (*fc_check)(void); /* not 0: call it off */
 
 typedef struct {
     fc_check check; /* NULL: nobody asks */
     int off;        /* called off */
     long long due;  /* when to ask again, in nanoseconds */
+    fc_arithmetic own; /* the caller's */
 } fc_watch;
 
 enum { FC_CHECK_NS = 60000000 };

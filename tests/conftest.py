@@ -120,14 +120,26 @@ def problem():
     return draw_problem
 
 
+@pytest.fixture(
+    params=["process_time", pytest.param("perf_counter", marks=pytest.mark.nightly)],
+    ids=["processor", "clock"],
+)
+def clock(request):
+    """The name in `time` of what limits of time are held against: beside other work the processor's
+    time of the process and its threads, where nothing else runs the clock's.
+    """
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def python():
     """Run a program in a fresh interpreter: its CompletedProcess.
 
-    A hang is a failed test, and so is a crash that is not asked for.
+    A hang is a failed test, after so long that no other work on the machine passes for one, and so
+    is a crash that is not asked for.
     """
 
-    def run(code, *, timeout=60, environment=None, check=True):
+    def run(code, *, timeout=1200, environment=None, check=True):
         env = {
             name: value for name, value in os.environ.items() if not name.startswith("FASTCURV_")
         } | (environment or {})

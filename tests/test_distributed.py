@@ -307,7 +307,7 @@ def test_a_worker_that_joins_takes_its_share(monkeypatch):
         assert np.isfinite(batch.value(theta))
 
 
-def wait_for(there, seconds=20.0):
+def wait_for(there, seconds=400.0):
     """Until it is so."""
     end = time.monotonic() + seconds
     while not there() and time.monotonic() < end:

@@ -1,5 +1,3 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# cython: freethreading_compatible=True
 """Samples across: where a tall plan's layers are narrow, a panel keeps its matrices (units,
 samples), and vectors hold a unit's numbers of some samples. No lane is empty whatever the widths,
 and W and V are read from flat vectors: nothing is packed. The passes are the same text; what
@@ -13,22 +11,6 @@ product by product. What sums over samples read of a and ra is turned into rows 
 a product would each turn it again.
 """
 from libc.string cimport memcpy, memset
-
-from .kernels cimport (
-    BLOCK_ROWS,
-    FC_IDENTITY,
-    FC_STEP_DOT,
-    fc_narrow,
-    fc_product,
-    fc_step,
-    fc_term,
-)
-from .products cimport add_inner, bias_of, remakes, run, start_sum
-from .state cimport (
-    FISHER, VJP, Data, V_of, Weights, at, first_of, kept, lanes, loss_at, narrow_last, panels_of,
-    state_of, whole_lines
-)
-from .team cimport fc_team_run
 
 
 cdef void bias_across(Pass *t, Layer *y, Matrix d, char *out, bint add) noexcept nogil:

@@ -1,5 +1,3 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# cython: freethreading_compatible=True
 """Batch normalisation between a hidden layer's linear part and its activation, with the statistics
 of all rows.
 
@@ -23,34 +21,6 @@ rows, while those of the layers before it are already known.
 from libc.math cimport sqrt
 from libc.string cimport memset
 
-from .kernels cimport (
-    BLOCK_ROWS,
-    FC_NORM_CENTRE,
-    FC_NORM_R_CENTRE,
-    FC_NORM_R_SHIFT,
-    FC_NORM_SCALE,
-    FC_NORM_SHIFT,
-    FC_STEP_NONE,
-    fc_norm,
-    fc_norm_kind,
-    fc_step,
-)
-from .products cimport run
-from .state cimport (
-    DU_MEANS,
-    HESSIAN,
-    MOMENTS,
-    RDU_MEANS,
-    RZ_MEANS,
-    Layer,
-    Norm,
-    PlanS,
-    Stage,
-    at,
-    gathers,
-    in_turns,
-)
-from .team cimport fc_team_run
 
 cdef double NORM_EPS = 1e-5
 
@@ -238,7 +208,7 @@ cdef bint gather_means(Pass *t, Py_ssize_t l, Stage stage) noexcept nogil:
     return not in_turns(P)
 
 
-cdef void put_sums(Pass *t, Layer *y, char *out, bint add) noexcept nogil:
+cdef void put_norm_sums(Pass *t, Layer *y, char *out, bint add) noexcept nogil:
     """out's gamma and beta parts = [they +] the sums at hand."""
     cdef PlanS *P = t.P
     cdef Norm *n = y.norm
@@ -290,7 +260,7 @@ cdef Py_ssize_t norm_backward(
     if gathering or out != NULL:
         take_sums(t, y, y.du, n.h, NULL, NULL, NULL)
     if out != NULL:
-        put_sums(t, y, out, add)
+        put_norm_sums(t, y, out, add)
     if gathering and not gather_means(t, l, DU_MEANS):
         return -1
     sweep = add_sweep(&s, FC_NORM_CENTRE, y.delta)
@@ -379,7 +349,7 @@ cdef Py_ssize_t norm_r_backward(
     if gathering or (out != NULL and P.active[l]):
         take_sums(t, y, rdu, n.h, y.du if full else NULL, rh, NULL)
     if out != NULL and P.active[l]:
-        put_sums(t, y, out, add)
+        put_norm_sums(t, y, out, add)
     if gathering and not gather_means(t, l, RDU_MEANS):
         return -1
     sweep = add_sweep(&s, FC_NORM_R_CENTRE if full else FC_NORM_CENTRE, rh)

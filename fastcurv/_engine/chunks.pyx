@@ -1,33 +1,7 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# cython: freethreading_compatible=True
-"""See chunks.pxd."""
+"""All rows of a plan, chunk by chunk: at theta, along v, and where batch normalisation takes the
+chunks in turns, the means of one layer after the other.
+"""
 from libc.string cimport memcpy, memset
-
-from .across cimport load_across, rows_across
-from .kernels cimport BLOCK_ROWS
-from .passes cimport backward, forward
-from .r_passes cimport r_backward, r_forward, r_loss
-from .schedule cimport serve, take_vector
-from .state cimport (
-    BACKWARD,
-    DU_MEANS,
-    FORWARD,
-    JVP,
-    MOMENTS,
-    NO_STAGE,
-    PRODUCT,
-    RDU_MEANS,
-    RZ_MEANS,
-    VJP,
-    Data,
-    Layer,
-    Pass,
-    Stage,
-    in_turns,
-    new_pass,
-    panels_of,
-)
-from .team cimport fc_watch_off
 
 
 # --- at theta -------------------------------------------------------------------------------------

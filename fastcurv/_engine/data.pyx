@@ -1,5 +1,3 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# cython: freethreading_compatible=True
 """See data.pxd."""
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
@@ -11,8 +9,6 @@ import mmap
 import os
 
 import numpy as np
-
-from .memory cimport Touch, fc_block, fc_block_free, padded, pointer, touch
 
 
 cdef extern from "lift.h" nogil:
@@ -152,6 +148,10 @@ cdef class Rows:
     """The data of an objective as the passes want it. X (N, d) may have any strides, y (N, d_out)
     rows of any distance, labels (N,) int32 and weight (N,) are contiguous. None is copied, but for
     one padded copy of X made on first use, and labels: they are indices, and were checked."""
+    cdef readonly object X, y, labels, weight
+    cdef Data D
+    cdef bint padded                     # X is wanted in its padded form
+
     def __cinit__(self, X, y, labels, weight):
         self.point_at(X, y, labels, weight)
 

@@ -201,6 +201,3 @@ cdef extern from "kernels/kernels.h" nogil:
 
 cdef enum:
     BLOCK_ROWS = 64             # rows of a block of a sweep over rows, where they are served wide
-
-cdef const fc_table *table_named(str name) except NULL
-cdef const fc_table *table_chosen() noexcept

@@ -1,5 +1,3 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# cython: freethreading_compatible=True
 """Which kernels this processor gets: the tables, their order, the one in use, and how they sum.
 
 scipy's BLAS is handed to the table that multiplies by BLAS, so that nothing here links against one.
@@ -11,8 +9,6 @@ import numpy as np
 
 from libc.string cimport memset
 from scipy.linalg.cython_blas cimport dgemm, sgemm
-
-from .team cimport FC_MAX_THREADS, fc_team_run
 
 
 cdef extern from "arch.h" nogil:

@@ -1,13 +1,9 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# cython: freethreading_compatible=True
-"""See l2.pxd. A flat vector is runs of numbers that l2 takes, each with numbers after it that l2
+"""The term l2/2 ||theta||^2, of everything or of the matrices W alone.
+
+A flat vector is runs of numbers that l2 takes, each with numbers after it that l2
 spares: one run of all, or a layer's W and then its biases.
 """
 from libc.string cimport memset
-
-from .kernels cimport fc_table
-from .state cimport Layer
-from .team cimport fc_team_run
 
 
 cdef struct Run:
@@ -30,7 +26,7 @@ cdef inline Run run_of(PlanS *P, Py_ssize_t l, char *x) noexcept nogil:
 
 
 cdef enum:
-    PART = 1 << 16              # numbers of a run, at least, for one part of the job
+    L2_PART = 1 << 16              # numbers of a run, at least, for one part of the job
     MOST_PARTS = 64
 
 
@@ -43,7 +39,7 @@ cdef struct Parts:
     double squares[MOST_PARTS]
 
 
-cdef void take_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+cdef void decay_part(void *context, Py_ssize_t part, int member) noexcept nogil:
     cdef Parts *t = <Parts *>context
     cdef Py_ssize_t first = part * t.step, count = min(t.step, t.run.taken - first)
     cdef Py_ssize_t shift = first * t.K.real_bytes
@@ -54,27 +50,29 @@ cdef void take_part(void *context, Py_ssize_t part, int member) noexcept nogil:
         t.K.dots(1, 1, count, x, count, x, count, t.squares + part, 1)
 
 
-cdef Py_ssize_t take(PlanS *P, Parts *t) noexcept nogil:
+cdef Py_ssize_t take_run(PlanS *P, Parts *t) noexcept nogil:
     """All parts of a run by the team; returns how many there are, whatever the threads."""
     cdef Py_ssize_t taken = t.run.taken
-    t.K, t.step = P.K, max(<Py_ssize_t>PART, (taken + MOST_PARTS - 1) // MOST_PARTS)
+    t.K, t.step = P.K, max(<Py_ssize_t>L2_PART, (taken + MOST_PARTS - 1) // MOST_PARTS)
     cdef Py_ssize_t count = (taken + t.step - 1) // t.step
-    fc_team_run(P.threads, count, take_part, t)
+    fc_team_run(P.threads, count, decay_part, t)
     return count
 
 
 cdef void decay(PlanS *P, double l2, char *x, char *out) noexcept nogil:
+    """out = l2 x, flat vectors, 0 where l2 spares; out may be x."""
     cdef Py_ssize_t l, size = P.K.real_bytes
     cdef Parts t
     t.l2 = l2
     for l in range(runs(P)):
         t.run = run_of(P, l, x)
         t.out = out + t.run.first * size
-        take(P, &t)
+        take_run(P, &t)
         memset(t.out + t.run.taken * size, 0, t.run.spared * size)
 
 
 cdef double decayed(PlanS *P, char *x) noexcept nogil:
+    """||x||^2, of what l2 does not spare."""
     cdef Py_ssize_t l, part
     cdef double square = 0
     cdef Parts t
@@ -82,6 +80,6 @@ cdef double decayed(PlanS *P, char *x) noexcept nogil:
     for l in range(runs(P)):
         t.run = run_of(P, l, x)
         memset(t.squares, 0, sizeof(t.squares))
-        for part in range(take(P, &t)):
+        for part in range(take_run(P, &t)):
             square += t.squares[part]
     return square

@@ -1,21 +1,13 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# cython: freethreading_compatible=True
-"""See layout.pxd. With an arena that only measures, pointers are NULL."""
+"""How a plan serves its rows, and how its memory is laid out.
+
+With an arena that only measures, pointers are NULL.
+"""
 import numpy as np
 
 from libc.stdint cimport int32_t
 from libc.math cimport sqrt
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
-
-from .kernels cimport BLOCK_ROWS, FC_ALIGN, FC_MAX_STACK, fc_slope_from_a
-from .memory cimport padded, pointer, take
-from .shapes cimport (
-    SERIAL_ACROSS, SERIAL_FLOPS, TALL_WEIGHTS, is_forced, is_shared, is_unpacked, lines_across,
-    panels_for, state_is_near
-)
-from .state cimport Norm, Scratch, normalised, panels, panels_of, state_of
-from .team cimport FC_MAX_THREADS
 
 
 cdef enum:

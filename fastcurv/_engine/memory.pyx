@@ -1,5 +1,3 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# cython: freethreading_compatible=True
 """See memory.pxd."""
 import numpy as np
 
@@ -7,23 +5,8 @@ from cpython.buffer cimport PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uintptr_t
 from libc.string cimport memset
 
-from .kernels cimport fc_table, table_chosen
-from .team cimport fc_team_run, fc_watch, unwatch, watch
 
 ndarray = np.ndarray
-
-
-cdef extern from "block.h" nogil:
-    void *new_block "fc_block"(size_t)
-    void drop_block "fc_block_free"(void *)
-
-
-cdef void *fc_block(size_t size) noexcept nogil:
-    return new_block(size)
-
-
-cdef void fc_block_free(void *block) noexcept nogil:
-    drop_block(block)
 
 
 cdef char *take(Arena *arena, size_t count, size_t size) noexcept nogil:

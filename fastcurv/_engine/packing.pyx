@@ -1,17 +1,12 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# cython: freethreading_compatible=True
-"""See packing.pxd. Where matrices are read as they lie, biases alone are copied; where samples lie
+"""Theta taken over, and matrices packed both ways as products want them.
+
+Where matrices are read as they lie, biases alone are copied; where samples lie
 across, nothing is.
 
 A large W comes from memory and goes there, so it is read once: block by block it is copied and
 packed both ways while the second-level cache has the block.
 """
 from libc.string cimport memset
-
-from .kernels cimport FC_ALIGN
-from .shapes cimport FAR_BYTES
-from .state cimport Layer, Weights, moved
-from .team cimport FC_MAX_THREADS, fc_team_run
 
 
 cdef enum:
@@ -36,7 +31,7 @@ cdef struct Block:              # of W
     Py_ssize_t top, bottom, left, right
 
 
-cdef inline Py_ssize_t rows_of(PlanS *P, Layer *y) noexcept nogil:
+cdef inline Py_ssize_t rows_of_block(PlanS *P, Layer *y) noexcept nogil:
     """Of a block: whole lines of its transpose."""
     cdef Py_ssize_t line = FC_ALIGN // P.K.real_bytes
     return max(<Py_ssize_t>1, min(ROWS // line, COLUMNS // y.k)) * line
@@ -53,13 +48,13 @@ cdef inline Weights packed_of(Packing *c, Layer *y) noexcept nogil:
 
 
 cdef inline Py_ssize_t parts_of(Packing *c, Layer *y) noexcept nogil:
-    return (y.m + rows_of(c.P, y) - 1) // rows_of(c.P, y) * columns_of(y)
+    return (y.m + rows_of_block(c.P, y) - 1) // rows_of_block(c.P, y) * columns_of(y)
 
 
 cdef inline Block block_of(Packing *c, Layer *y, Py_ssize_t part) noexcept nogil:
     cdef Block b
-    b.top, b.left = part // columns_of(y) * rows_of(c.P, y), part % columns_of(y) * COLUMNS
-    b.bottom, b.right = min(y.m, b.top + rows_of(c.P, y)), min(y.k, b.left + COLUMNS)
+    b.top, b.left = part // columns_of(y) * rows_of_block(c.P, y), part % columns_of(y) * COLUMNS
+    b.bottom, b.right = min(y.m, b.top + rows_of_block(c.P, y)), min(y.k, b.left + COLUMNS)
     return b
 
 
@@ -142,7 +137,7 @@ cdef void copy_biases(Packing *c) noexcept nogil:
             P.K.copy(1, y.m, c.source + y.b * size, y.m, 1, packed_of(c, y).b, y.ldm)
 
 
-cdef void serve(Packing *c) noexcept nogil:
+cdef void pack_parts(Packing *c) noexcept nogil:
     cdef PlanS *P = c.P
     cdef Py_ssize_t l, parts = 0
     cdef int threads = P.threads if P.n > ALONE else 1
@@ -165,6 +160,9 @@ cdef inline Packing packing(PlanS *P, char *source) noexcept nogil:
 
 
 cdef bint take_theta(PlanS *P, char *theta, char *source) noexcept nogil:
+    """Be at theta; with a source, whose numbers become theta's on the way. Whether those are
+    finite.
+    """
     cdef Packing c = packing(P, theta if source == NULL else source)
     cdef Py_ssize_t l
     cdef int member
@@ -172,7 +170,7 @@ cdef bint take_theta(PlanS *P, char *theta, char *source) noexcept nogil:
     for l in range(P.n_layers):
         P.layer[l].W.flat = theta
     c.copied = NULL if source == NULL else theta
-    serve(&c)
+    pack_parts(&c)
     for member in range(P.threads):
         if c.odd[member]:
             return False
@@ -180,9 +178,10 @@ cdef bint take_theta(PlanS *P, char *theta, char *source) noexcept nogil:
 
 
 cdef void pack_v(PlanS *P, char *v, Py_ssize_t place) noexcept nogil:
+    """A vector of a block, into its place."""
     cdef Packing c
     if P.across:
         return
     c = packing(P, v)
     c.is_v, c.place = True, place
-    serve(&c)
+    pack_parts(&c)

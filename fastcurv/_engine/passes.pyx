@@ -1,5 +1,3 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# cython: freethreading_compatible=True
 """The passes of Pearlmutter's R-operator over a table of kernels.
 
     forward      z = a W' + b               a = phi(z)             [+ the layer's input]
@@ -31,38 +29,6 @@ E. No result depends on the number of threads: items and groups are cut by sizes
 Notation: `y` is the layer at hand, `x` the one below it.
 """
 from libc.string cimport memset
-
-from .across cimport add_turned, bias_across, loss_across, turn
-from .batch_norm cimport norm_backward, norm_forward
-from .kernels cimport (
-    FC_STEP_ACTIVATE,
-    FC_STEP_BACKWARD,
-    FC_STEP_R_BACKWARD,
-    fc_loss_rows,
-    fc_product,
-    fc_step,
-)
-from .products cimport (
-    Blocks,
-    add_back,
-    add_onward,
-    add_outer,
-    bias_of,
-    into,
-    into_w,
-    put_bends,
-    put_d,
-    put_p,
-    put_q,
-    put_skip,
-    put_sums,
-    rows_of,
-    run,
-    run_blocks,
-    start,
-    start_sum,
-)
-from .state cimport Layer, Matrix, PlanS, at, input_of, kept, loss_at, nothing, own
 
 
 cdef void forward(Pass *t) noexcept nogil:
@@ -186,3 +152,8 @@ cdef void backward(Pass *t, char *out, bint add) noexcept nogil:
             blocks = norm_backward(t, l - 1, &job, out, add)
         if blocks < 0:
             return
+
+
+cdef inline Py_ssize_t loss_blocks(Pass *t) noexcept nogil:
+    """How many blocks of rows the loss is made in."""
+    return 1 if t.serial else (t.rows + BLOCK_ROWS - 1) // BLOCK_ROWS

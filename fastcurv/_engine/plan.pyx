@@ -1,5 +1,3 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# cython: freethreading_compatible=True
 """The plan: made (sizes, threads, memory), bound (data, theta), multiplied as often as wanted,
 freed.
 """
@@ -9,28 +7,6 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from .across cimport fill_ones
-from .chunks cimport along_v, at_theta, select, states_of
-from .data cimport Rows
-from .kernels cimport (
-    FC_IDENTITY, FC_LEAKY_RELU, FC_RELU, fc_bend_from_delta, fc_slope_from_a, table_chosen
-)
-from .l2 cimport decay, decayed
-from .layout cimport (
-    add_norm, bytes_of, choose_chunks, free_norms, lay_out, lay_out_vectors, moments_of
-)
-from .memory cimport Arena, fc_block_free, padded, pointer, ready, zeroed
-from .packing cimport take_theta
-from .state cimport (
-    FISHER, GGN, HESSIAN, JVP, NO_STAGE, PRODUCT, QUADRATIC, VJP, Job, Layer, PlanS,
-    in_turns, normalised
-)
-from .team cimport (
-    FC_MAX_THREADS, Lock, Trial, fc_watch, fc_watch_off, now, threads_of_turn, turn_took, unwatch,
-    watch
-)
-
-from .kernels import ACTIVATIONS, LOSSES
 
 KINDS = {"hessian": HESSIAN, "ggn": GGN, "fisher": FISHER}
 
@@ -51,6 +27,26 @@ cdef class Plan:
     threads, memory : int
         `memory` in bytes, 0: no bound.
     """
+    cdef PlanS P
+    cdef char *block_
+    cdef char *vector_block
+    cdef readonly Rows rows
+    cdef object __weakref__
+    cdef readonly object theta
+    cdef readonly Lock lock
+    cdef readonly double value, l2
+    cdef readonly object gradient
+    cdef readonly Py_ssize_t nbytes
+    cdef Py_ssize_t reserved_bytes
+    cdef readonly object sizes
+    cdef object dtype
+    cdef Py_ssize_t memory
+    cdef Trial trials[2]        # of forward, and of backward too
+    cdef bint multiplied        # the state has been of use to products
+    cdef bint passing           # gradients are shown as copies, or forgotten
+    cdef object spare           # one's memory: fresh memory would take as long as the passes
+    cdef long long since        # when theta's memory began to change; 0: it does not
+
     def __cinit__(
         self, sizes, activations, skips, bint bias, Rows rows, str loss, double divisor, double l2,
         int threads, Py_ssize_t memory=0, bint batch_norm=False, bint l2_biases=True
@@ -237,7 +233,6 @@ cdef class Plan:
         cdef PlanS *P = &self.P
         cdef char *out = NULL
         cdef bint add = self.l2 != 0
-        cdef double value
         cdef fc_watch before
         g = None
         if gradient:
@@ -249,11 +244,11 @@ cdef class Plan:
             before = watch()
             if gradient and add:
                 decay(P, self.l2, P.theta, out)
-            value = at_theta(P, gradient, out, add)
+            P.total = at_theta(P, gradient, out, add)
+            if add:
+                P.total += 0.5 * self.l2 * decayed(P, P.theta)
             self.end(before)
-        if self.l2 != 0:
-            value += 0.5 * self.l2 * decayed(P, P.theta)
-        self.value, self.gradient = value, g
+        self.value, self.gradient = P.total, g
         return 0
 
     cdef int end(self, fc_watch before) except -1 nogil:

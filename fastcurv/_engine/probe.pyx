@@ -1,5 +1,3 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# cython: freethreading_compatible=True
 """A door for tests and for the benchmark of kernels: every kernel of every table this CPU has,
 callable from Python.
 """
@@ -8,99 +6,10 @@ import numpy as np
 from libc.stdint cimport int32_t
 from libc.string cimport memset
 
-from .kernels cimport (
-    FC_STEP_DOT,
-    FC_STEP_R_ACTIVATE,
-    fc_loss_rows,
-    fc_product,
-    fc_step,
-    fc_table,
-    table_chosen,
-    table_named,
-)
-from .memory cimport pointer
-from .products cimport run
-from .state cimport HESSIAN, Pass, PlanS, Scratch, new_pass
-from .team cimport FC_MAX_THREADS
-from .memory import padded_copy
-from .kernels import ACTIVATIONS, LOSSES
-
 
 cdef const fc_table *table_of(arch, array) except NULL:
     cdef const fc_table *K = table_chosen() if arch is None else table_named(arch)
     return &K[array.itemsize == 8]
-
-
-def product(A, B, A2=None, B2=None, C=None, arch=None, str b_form="padded", int threads=0,
-                  int repeat=1):
-    """[C +] A B [+ A2 B2] by a table's product. A may have any strides; B is brought to `b_form`:
-    "padded", "packed", "plain". threads: 0 in one item, else in items over the team. repeat: so
-    often, for a stopwatch."""
-    cdef const fc_table *K = table_of(arch, A)
-    cdef Py_ssize_t size = A.itemsize, VL = K.vector_bytes // size, i
-    cdef fc_product job
-    cdef Scratch members[FC_MAX_THREADS]
-    cdef PlanS P
-    cdef int _turn
-    cdef Pass t
-    memset(&job, 0, sizeof(job))
-    job.m, job.n = A.shape[0], B.shape[1]
-    keep = []
-    for a, b in ((A, B), (A2, B2)):
-        if a is None:
-            continue
-        job.term[job.n_terms].k = a.shape[1]
-        job.term[job.n_terms].a = pointer(a)
-        job.term[job.n_terms].a_rs = a.strides[0] // size
-        job.term[job.n_terms].a_cs = a.strides[1] // size
-        if b_form == "plain":
-            job.term[job.n_terms].b = pointer(b)
-            job.term[job.n_terms].b_rs = b.strides[0] // size
-            job.term[job.n_terms].b_cs = b.strides[1] // size
-        elif b_form == "padded":
-            whole, _view, ld = padded_copy(b)
-            keep.append(whole)
-            job.term[job.n_terms].b = pointer(whole)
-            job.term[job.n_terms].b_rs, job.term[job.n_terms].b_vs = ld, VL
-        else:
-            whole = padded_copy(np.zeros((1, a.shape[1] * (b.shape[1] + 64)), b.dtype))[0]
-            keep.append(whole)
-            K.pack(
-                b.shape[0], b.shape[1], pointer(b), b.strides[0] // size, b.strides[1] // size, 0,
-                b.shape[0], 0, pointer(whole)
-            )
-            job.term[job.n_terms].b = pointer(whole)
-            job.term[job.n_terms].b_rs, job.term[job.n_terms].b_vs = VL, VL * a.shape[1]
-        job.n_terms += 1
-    out = np.empty((job.m, job.n), A.dtype) if C is None else C.copy()
-    job.c, job.ldc, job.exact, job.accumulate = pointer(out), job.n, True, C is not None
-    memset(&P, 0, sizeof(P))
-    threads = min(threads, FC_MAX_THREADS)
-    P.K, P.threads, P.members = K, max(1, threads), members
-    scratch = padded_copy(np.zeros((max(1, threads), K.scratch // size + 64), A.dtype))[0]
-    cdef char *scratch_ = pointer(scratch)
-    cdef Py_ssize_t step_ = scratch.shape[1] * size
-    for i in range(max(1, threads)):
-        members[i].gemm = scratch_ + i * step_
-    t = new_pass(&P, members, threads == 0, HESSIAN)
-    with nogil:
-        for _turn in range(repeat):
-            run(&t, &job)
-    return out
-
-
-def activate(arch, str name, z):
-    """(phi(z), phi'(z), phi''(z)) of a 2-D array; phi'' is 0 where the kernel leaves it alone."""
-    cdef const fc_table *K = table_of(arch, z)
-    zw, _zv, ld = padded_copy(z)
-    aw, av, _ = padded_copy(np.zeros_like(z))
-    pw, pv, _ = padded_copy(np.zeros_like(z))
-    qw, qv, _ = padded_copy(np.zeros_like(z))
-    K.activate(
-        ACTIVATIONS[name], z.shape[0], z.shape[1], pointer(zw), ld, pointer(aw), ld, pointer(pw),
-        ld, pointer(qw), ld
-    )
-    return av.copy(), pv.copy(), qv.copy()
 
 
 cdef object loss_job(fc_loss_rows *job, str kind, z, y, weight, double divisor):
@@ -121,77 +30,153 @@ cdef object loss_job(fc_loss_rows *job, str kind, z, y, weight, double divisor):
     return dv, hv, s, top
 
 
-def total(arch, c, p, q=None, activation="identity"):
-    """The total of a step on c alone, NaN in all paddings: sum of c p; with q, of (e phi'') c c,
-    where p is a and q is kept as kernels.h says for the activation."""
-    cdef const fc_table *K = table_of(arch, c)
-    cdef fc_step step
-    cdef double total = 0
-    memset(&step, 0, sizeof(step))
-    cw, _cv, ld = padded_copy(c, 0, np.nan)
-    pw, _pv, _ = padded_copy(p, 0, np.nan)
-    step.kind, step.phi, step.total = FC_STEP_DOT, ACTIVATIONS[activation], &total
-    step.p, step.ldp, step.a, step.lda = pointer(pw), ld, pointer(pw), ld
-    if q is not None:
-        qw, _qv, _ = padded_copy(q, 0, np.nan)
-        dw, _dv, _ = padded_copy(c)
-        step.kind, step.q, step.ldq, step.d = FC_STEP_R_ACTIVATE, pointer(qw), ld, pointer(dw)
-        step.ldd = ld
-    K.step(&step, c.shape[0], c.shape[1], pointer(cw), ld)
-    return total
+class probe:
+    """Every kernel of every table this CPU has, by name."""
 
+    @staticmethod
+    def product(A, B, A2=None, B2=None, C=None, arch=None, str b_form="padded", int threads=0,
+                      int repeat=1):
+        """[C +] A B [+ A2 B2] by a table's product. A may have any strides; B is brought to `b_form`:
+        "padded", "packed", "plain". threads: 0 in one item, else in items over the team. repeat: so
+        often, for a stopwatch."""
+        cdef const fc_table *K = table_of(arch, A)
+        cdef Py_ssize_t size = A.itemsize, VL = K.vector_bytes // size, i
+        cdef fc_product job
+        cdef Scratch members[FC_MAX_THREADS]
+        cdef PlanS P
+        cdef int _turn
+        cdef Pass t
+        memset(&job, 0, sizeof(job))
+        job.m, job.n = A.shape[0], B.shape[1]
+        keep = []
+        for a, b in ((A, B), (A2, B2)):
+            if a is None:
+                continue
+            job.term[job.n_terms].k = a.shape[1]
+            job.term[job.n_terms].a = pointer(a)
+            job.term[job.n_terms].a_rs = a.strides[0] // size
+            job.term[job.n_terms].a_cs = a.strides[1] // size
+            if b_form == "plain":
+                job.term[job.n_terms].b = pointer(b)
+                job.term[job.n_terms].b_rs = b.strides[0] // size
+                job.term[job.n_terms].b_cs = b.strides[1] // size
+            elif b_form == "padded":
+                whole, _view, ld = padded_copy(b)
+                keep.append(whole)
+                job.term[job.n_terms].b = pointer(whole)
+                job.term[job.n_terms].b_rs, job.term[job.n_terms].b_vs = ld, VL
+            else:
+                whole = padded_copy(np.zeros((1, a.shape[1] * (b.shape[1] + 64)), b.dtype))[0]
+                keep.append(whole)
+                K.pack(
+                    b.shape[0], b.shape[1], pointer(b), b.strides[0] // size, b.strides[1] // size, 0,
+                    b.shape[0], 0, pointer(whole)
+                )
+                job.term[job.n_terms].b = pointer(whole)
+                job.term[job.n_terms].b_rs, job.term[job.n_terms].b_vs = VL, VL * a.shape[1]
+            job.n_terms += 1
+        out = np.empty((job.m, job.n), A.dtype) if C is None else C.copy()
+        job.c, job.ldc, job.exact, job.accumulate = pointer(out), job.n, True, C is not None
+        memset(&P, 0, sizeof(P))
+        threads = min(threads, FC_MAX_THREADS)
+        P.K, P.threads, P.members = K, max(1, threads), members
+        scratch = padded_copy(np.zeros((max(1, threads), K.scratch // size + 64), A.dtype))[0]
+        cdef char *scratch_ = pointer(scratch)
+        cdef Py_ssize_t step_ = scratch.shape[1] * size
+        for i in range(max(1, threads)):
+            members[i].gemm = scratch_ + i * step_
+        t = new_pass(&P, members, threads == 0, HESSIAN)
+        with nogil:
+            for _turn in range(repeat):
+                run(&t, &job)
+        return out
 
-def loss(arch, str kind, z, y, weight=None, double divisor=1.0):
-    """(value, delta, h, s, top) of the rows of z; y (rows, cols), or int32 labels (rows,)."""
-    cdef const fc_table *K = table_of(arch, z)
-    cdef fc_loss_rows job
-    delta, h, s, top = loss_job(&job, kind, z, y, weight, divisor)
-    zw, _zv, ld = padded_copy(z)
-    value = K.loss(&job, z.shape[0], z.shape[1], pointer(zw), ld)
-    return value, delta.copy(), h.copy(), s, top
+    @staticmethod
+    def activate(arch, str name, z):
+        """(phi(z), phi'(z), phi''(z)) of a 2-D array; phi'' is 0 where the kernel leaves it alone."""
+        cdef const fc_table *K = table_of(arch, z)
+        zw, _zv, ld = padded_copy(z)
+        aw, av, _ = padded_copy(np.zeros_like(z))
+        pw, pv, _ = padded_copy(np.zeros_like(z))
+        qw, qv, _ = padded_copy(np.zeros_like(z))
+        K.activate(
+            ACTIVATIONS[name], z.shape[0], z.shape[1], pointer(zw), ld, pointer(aw), ld, pointer(pw),
+            ld, pointer(qw), ld
+        )
+        return av.copy(), pv.copy(), qv.copy()
 
+    @staticmethod
+    def total(arch, c, p, q=None, activation="identity"):
+        """The total of a step on c alone, NaN in all paddings: sum of c p; with q, of (e phi'') c c,
+        where p is a and q is kept as kernels.h says for the activation."""
+        cdef const fc_table *K = table_of(arch, c)
+        cdef fc_step step
+        cdef double total = 0
+        memset(&step, 0, sizeof(step))
+        cw, _cv, ld = padded_copy(c, 0, np.nan)
+        pw, _pv, _ = padded_copy(p, 0, np.nan)
+        step.kind, step.phi, step.total = FC_STEP_DOT, ACTIVATIONS[activation], &total
+        step.p, step.ldp, step.a, step.lda = pointer(pw), ld, pointer(pw), ld
+        if q is not None:
+            qw, _qv, _ = padded_copy(q, 0, np.nan)
+            dw, _dv, _ = padded_copy(c)
+            step.kind, step.q, step.ldq, step.d = FC_STEP_R_ACTIVATE, pointer(qw), ld, pointer(dw)
+            step.ldd = ld
+        K.step(&step, c.shape[0], c.shape[1], pointer(cw), ld)
+        return total
 
-def r_loss(arch, str kind, h, s, top, rz):
-    """rdelta = (d2 loss / dz2) rz from what the loss kept."""
-    cdef const fc_table *K = table_of(arch, rz)
-    cdef fc_loss_rows job
-    _dv, hv, sv, tv = loss_job(&job, kind, rz, None, None, 1.0)
-    hv[...], sv[...], tv[...] = h, s, top
-    rw, _rv, ld = padded_copy(rz)
-    ow, ov, _ = padded_copy(np.zeros_like(rz))
-    K.r_loss(&job, rz.shape[0], rz.shape[1], pointer(rw), ld, pointer(ow), ld)
-    return ov.copy()
+    @staticmethod
+    def loss(arch, str kind, z, y, weight=None, double divisor=1.0):
+        """(value, delta, h, s, top) of the rows of z; y (rows, cols), or int32 labels (rows,)."""
+        cdef const fc_table *K = table_of(arch, z)
+        cdef fc_loss_rows job
+        delta, h, s, top = loss_job(&job, kind, z, y, weight, divisor)
+        zw, _zv, ld = padded_copy(z)
+        value = K.loss(&job, z.shape[0], z.shape[1], pointer(zw), ld)
+        return value, delta.copy(), h.copy(), s, top
 
+    @staticmethod
+    def r_loss(arch, str kind, h, s, top, rz):
+        """rdelta = (d2 loss / dz2) rz from what the loss kept."""
+        cdef const fc_table *K = table_of(arch, rz)
+        cdef fc_loss_rows job
+        _dv, hv, sv, tv = loss_job(&job, kind, rz, None, None, 1.0)
+        hv[...], sv[...], tv[...] = h, s, top
+        rw, _rv, ld = padded_copy(rz)
+        ow, ov, _ = padded_copy(np.zeros_like(rz))
+        K.r_loss(&job, rz.shape[0], rz.shape[1], pointer(rw), ld, pointer(ow), ld)
+        return ov.copy()
 
-def fisher(arch, double factor, delta, rz):
-    """factor * <delta, rz> delta by rows."""
-    cdef const fc_table *K = table_of(arch, rz)
-    dw, _dv, ld = padded_copy(delta)
-    rw, _rv, _ = padded_copy(rz)
-    ow, ov, _ = padded_copy(np.zeros_like(rz))
-    K.r_fisher(factor, rz.shape[0], rz.shape[1], pointer(dw), ld, pointer(rw), ld, pointer(ow), ld)
-    return ov.copy()
+    @staticmethod
+    def fisher(arch, double factor, delta, rz):
+        """factor * <delta, rz> delta by rows."""
+        cdef const fc_table *K = table_of(arch, rz)
+        dw, _dv, ld = padded_copy(delta)
+        rw, _rv, _ = padded_copy(rz)
+        ow, ov, _ = padded_copy(np.zeros_like(rz))
+        K.r_fisher(factor, rz.shape[0], rz.shape[1], pointer(dw), ld, pointer(rw), ld, pointer(ow), ld)
+        return ov.copy()
 
+    @staticmethod
+    def copy(arch, array, bint packed=False, bint far=False):
+        """A 2-D array of any strides through `copy` (its padded form, padding included) or `pack`
+        (flat).
+        """
+        cdef const fc_table *K = table_of(arch, array)
+        cdef Py_ssize_t size = array.itemsize, rows = array.shape[0], cols = array.shape[1], rs, cs
+        cdef Py_ssize_t VL = K.vector_bytes // size
+        rs, cs = array.strides[0] // size, array.strides[1] // size
+        if packed:
+            wanted = np.full((1, (cols + VL - 1) // VL * VL * rows), np.nan, array.dtype)
+            out = padded_copy(wanted)[1][0]
+            K.pack(rows, cols, pointer(array), rs, cs, 0, rows, far, pointer(out))
+            return out.reshape(-1, rows, VL)
+        whole, _view, ld = padded_copy(np.full((rows, cols), np.nan, array.dtype), 0, np.nan)
+        K.copy(rows, cols, pointer(array), rs, cs, pointer(whole), ld)
+        return whole
 
-def copy(arch, array, bint packed=False, bint far=False):
-    """A 2-D array of any strides through `copy` (its padded form, padding included) or `pack`
-    (flat).
-    """
-    cdef const fc_table *K = table_of(arch, array)
-    cdef Py_ssize_t size = array.itemsize, rows = array.shape[0], cols = array.shape[1], rs, cs
-    cdef Py_ssize_t VL = K.vector_bytes // size
-    rs, cs = array.strides[0] // size, array.strides[1] // size
-    if packed:
-        wanted = np.full((1, (cols + VL - 1) // VL * VL * rows), np.nan, array.dtype)
-        out = padded_copy(wanted)[1][0]
-        K.pack(rows, cols, pointer(array), rs, cs, 0, rows, far, pointer(out))
-        return out.reshape(-1, rows, VL)
-    whole, _view, ld = padded_copy(np.full((rows, cols), np.nan, array.dtype), 0, np.nan)
-    K.copy(rows, cols, pointer(array), rs, cs, pointer(whole), ld)
-    return whole
-
-
-def copy_finite(arch, x, out, bint far=False):
-    """``out[:] = x``, contiguous; whether all is finite."""
-    cdef const fc_table *K = table_of(arch, x)
-    return bool(K.copy_finite(x.size, pointer(x), far, pointer(out)))
+    @staticmethod
+    def copy_finite(arch, x, out, bint far=False):
+        """``out[:] = x``, contiguous; whether all is finite."""
+        cdef const fc_table *K = table_of(arch, x)
+        return bool(K.copy_finite(x.size, pointer(x), far, pointer(out)))

@@ -1,10 +1,6 @@
 """Products of a pass, and sweeps over its rows: written down, and run by one thread or all."""
 from libc.string cimport memset
 
-from .kernels cimport FC_IDENTITY, FC_MAX_RANK, fc_product, fc_stack, fc_step, fc_table, fc_term
-from .state cimport Layer, Matrix, Pass, PlanS, Weights, at, kept, lanes, lead, panels, whole_lines
-from .team cimport fc_part
-
 
 cdef struct Blocks:
     Pass *t
@@ -190,19 +186,3 @@ cdef inline void remake(Pass *t, fc_step *step, Layer *y) noexcept nogil:
 
 
 # --- run ------------------------------------------------------------------------------------------
-
-# The product and its step. Returns how many blocks of rows it was cut into: the rows of `sums`.
-cdef Py_ssize_t run_items(
-    const fc_table *K, fc_product *job, int threads, char *scratch, Py_ssize_t step
-) noexcept nogil
-cdef Py_ssize_t run(Pass *t, fc_product *job) noexcept nogil
-# The same for the pass's vectors side by side.
-cdef Py_ssize_t run_stack(Pass *t, fc_stack *stack) noexcept nogil
-# The sum of the items' totals, in order.
-cdef double total_of(PlanS *P, Pass *t, fc_product *job) noexcept nogil
-# A sweep over the pass's rows: all at once for a panel, in blocks over the team for a chunk.
-cdef void run_blocks(Pass *t, fc_part part, Blocks *blocks) noexcept nogil
-# Rows of a block, counted within the pass, and its number among the chunk's.
-cdef void rows_of(
-    Pass *t, Py_ssize_t part, Py_ssize_t *first, Py_ssize_t *rows, Py_ssize_t *block
-) noexcept nogil

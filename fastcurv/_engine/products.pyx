@@ -1,14 +1,9 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# cython: freethreading_compatible=True
 """See products.pxd.
 
 Tall, a few vectors of a block go side by side: the passes take them through a panel together, so
 that what theta decides is read once for all of them, and narrow products fill their tiles. The same
 bits as one after the other.
 """
-from .kernels cimport BLOCK_ROWS, fc_table
-from .state cimport Scratch, state_of
-from .team cimport fc_team_run
 
 
 # --- running a product, a sweep: alone or over the team -------------------------------------------

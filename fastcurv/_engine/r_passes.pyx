@@ -1,72 +1,7 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# cython: freethreading_compatible=True
 """The passes along v: R-forward, the loss's second derivative, R-backward, and the quadratic form
 that needs no R-backward. Their equations stand at the head of passes.pyx.
 """
 from libc.string cimport memset
-
-from .across cimport (
-    add_turned,
-    back_across,
-    narrow_top,
-    onward_across,
-    r_loss_across,
-    top_across,
-    turn,
-)
-from .batch_norm cimport norm_curvature, norm_r_backward, norm_r_forward
-from .kernels cimport (
-    BLOCK_ROWS,
-    FC_STEP_DOT,
-    FC_STEP_R_ACTIVATE,
-    FC_STEP_R_BACKWARD,
-    fc_loss_rows,
-    fc_product,
-    fc_stack,
-    fc_step,
-)
-from .passes cimport column_sums, loss_blocks, put_bias
-from .products cimport (
-    Blocks,
-    add_back,
-    add_onward,
-    add_outer,
-    ask,
-    bias_of,
-    into,
-    into_w,
-    put_bends,
-    put_d,
-    put_p,
-    put_r,
-    put_skip,
-    put_sums,
-    remake,
-    remakes,
-    rows_of,
-    run,
-    run_blocks,
-    run_stack,
-    start,
-    start_sum,
-    total_of,
-)
-from .state cimport (
-    FISHER,
-    HESSIAN,
-    VJP,
-    Layer,
-    Matrix,
-    PlanS,
-    V_of,
-    Weights,
-    at,
-    input_of,
-    kept,
-    loss_at,
-    nothing,
-    own,
-)
 
 
 cdef double r_forward(Pass *t, bint quadratic) noexcept nogil:

@@ -1,33 +1,8 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# cython: freethreading_compatible=True
 """How a chunk's rows are taken through the passes.
 
 Tall: a panel at a time by whoever is free. Wide: all at once by everybody.
 """
 from libc.string cimport memcpy
-
-from .kernels cimport FC_MAX_STACK
-from .l2 cimport decay
-from .packing cimport pack_v
-from .passes cimport backward, forward
-from .r_passes cimport r_backward, r_dots, r_forward, r_loss, top_dot
-from .state cimport (
-    BACKWARD,
-    FISHER,
-    FORWARD,
-    HESSIAN,
-    JVP,
-    PRODUCT,
-    QUADRATIC,
-    VJP,
-    Layer,
-    Pass,
-    go_to,
-    lanes,
-    new_pass,
-    panels_of,
-)
-from .team cimport fc_team_off, fc_team_run, fc_watch_off
 
 
 # --- a vector -------------------------------------------------------------------------------------

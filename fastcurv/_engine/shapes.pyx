@@ -1,8 +1,4 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# cython: freethreading_compatible=True
 """See shapes.pxd."""
-from .kernels cimport FC_ALIGN, fc_slope_from_a
-from .state cimport Layer, narrow_last, normalised, whole_lines
 
 
 cdef enum:
@@ -50,6 +46,7 @@ def force_unpacked(Py_ssize_t rows=-1):
 
 
 cdef bint is_forced() noexcept nogil:
+    """Whether tests have said how samples lie."""
     return forced_lines >= 0
 
 

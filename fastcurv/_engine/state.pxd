@@ -1,8 +1,6 @@
 """What a plan holds, and what passes over it are told. Notation as in passes.pyx."""
 from libc.stdint cimport int32_t
 
-from .kernels cimport FC_ALIGN, FC_MAX_NARROW, fc_activation, fc_loss_rows, fc_table
-
 
 # rows of numbers, each ld of them after the one before; at NULL: there is none
 cdef struct Matrix:
@@ -61,7 +59,7 @@ cdef struct Layer:
 
 cdef inline bint narrow_last(const Layer *top) noexcept nogil:
     """Whether the last layer's products could go with the sweeps of the layer below it."""
-    return top.m <= FC_MAX_NARROW and top[-1].has_p and not (top.skip or top[-1].skip)
+    return top.m <= FC_MAX_NARROW and (top - 1).has_p and not (top.skip or (top - 1).skip)
 
 
 cdef struct Scratch:            # of whoever takes rows through the layers
@@ -116,6 +114,7 @@ cdef struct PlanS:
     Py_ssize_t ldx
     fc_loss_rows loss           # of the chunk at hand: kind, divisor, targets, and what it keeps
     double *values              # the loss, by blocks of rows
+    double total                # of these and l2's term, as the last walk found it
     Py_ssize_t first            # lowest layer that v moves
     char *active                # by layer: whether v moves it
     Py_ssize_t block            # vectors that fit side by side

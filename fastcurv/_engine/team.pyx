@@ -1,5 +1,3 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# cython: freethreading_compatible=True
 """Threads, and Ctrl-C in the middle of a pass.
 
 The main thread looks for signals now and then while a pass runs; what a handler raises ends the
@@ -11,21 +9,6 @@ from weakref import WeakSet
 
 from cpython.exc cimport PyErr_Occurred
 
-
-cdef extern from "team.h" nogil:
-    void run_parts "fc_team_run"(int, Py_ssize_t, fc_part, void *)
-    int is_off "fc_team_off"(int)
-    int fc_team_available()
-    int fc_team_workers()
-    void fc_team_limit(int)
-    int fc_team_get_limit()
-
-cdef extern from "watch.h" nogil:
-    ctypedef int (*fc_check)() noexcept
-    fc_watch begin_watch "fc_watch_begin"(fc_check)
-    int end_watch "fc_watch_end"(fc_watch)
-    int watch_is_off "fc_watch_off"()
-    long long fc_now_ns()
 
 cdef extern from "Python.h" nogil:
     int run_handlers "PyErr_CheckSignals"() noexcept
@@ -65,12 +48,12 @@ cdef fc_watch watch() noexcept nogil:
     cdef fc_check check = NULL
     if PyThread_get_thread_ident() == main_thread:
         check = look_for_signals
-    return begin_watch(check)
+    return fc_watch_begin(check)
 
 
 cdef int unwatch(fc_watch before) except -1 nogil:
     """End it; raises what a handler raised."""
-    if not end_watch(before):
+    if not fc_watch_end(before):
         return 0
     with gil:
         if PyErr_Occurred() == NULL:
@@ -81,16 +64,20 @@ cdef int unwatch(fc_watch before) except -1 nogil:
     return -1
 
 
-cdef void fc_team_run(int threads, Py_ssize_t parts, fc_part part, void *context) noexcept nogil:
-    run_parts(threads, parts, part, context)
+# --- arithmetic: to nearest, nothing flushed to zero ----------------------------------------------
 
 
-cdef int fc_team_off(int member) noexcept nogil:
-    return is_off(member)
+cdef class Arithmetic:
+    """``with Arithmetic():`` this thread computes to nearest and keeps subnormal numbers, whatever
+    it did before and does again after.
+    """
+    cdef fc_arithmetic before
 
+    def __enter__(self):
+        self.before = fc_arithmetic_begin()
 
-cdef int fc_watch_off() noexcept nogil:
-    return watch_is_off()
+    def __exit__(self, *error):
+        fc_arithmetic_end(self.before)
 
 
 # --- one caller at a time -------------------------------------------------------------------------
@@ -100,6 +87,9 @@ cdef class Lock:
     """What one thread holds at a time, and no thread twice: a handler of signals, or a finaliser,
     that asks in the middle of its own thread's turn would find things half made, or wait for ever.
     """
+    cdef object free, __weakref__
+    cdef readonly bint lost     # in a child: its holder was another thread, which is no more
+    cdef unsigned long holder
 
     def __cinit__(self):
         self.free = threading.Lock()
@@ -184,6 +174,7 @@ cdef enum:
 
 
 cdef int threads_of_turn(const Trial *trial, int threads) noexcept nogil:
+    """How many threads take the next pass, of so many; what it took."""
     cdef unsigned at = trial.turn % TURNS
     cdef bint every = at < TRIED if at < 2 * TRIED else trial.least[1] <= trial.least[0]
     return threads if every else 1

@@ -1,15 +1,8 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# cython: freethreading_compatible=True
 """Products of small operators, where each call of Python's is felt."""
 import numpy as np
 
 from libc.string cimport memset
 
-from .memory cimport ready
-from .plan cimport Plan
-from .state cimport PRODUCT, Job, Kind
-
-from .plan import KINDS
 
 empty = np.empty
 

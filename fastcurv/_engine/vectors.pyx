@@ -1,5 +1,3 @@
-# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-# cython: freethreading_compatible=True
 """Sweeps over vectors kept as rows, for whoever orthogonalises, and products of matrices as they
 lie.
 
@@ -9,14 +7,6 @@ import numpy as np
 
 from libc.stdint cimport uintptr_t
 from libc.string cimport memcpy, memset
-
-from .kernels cimport fc_product, fc_table, table_chosen
-from .memory cimport pointer
-from .products cimport run_items
-from .team cimport FC_MAX_THREADS, fc_team_run, fc_watch, unwatch, watch
-from .memory import padded_copy
-from .kernels import ACTIVATIONS
-from .team import default_threads
 
 
 cdef struct Sweep:
@@ -70,6 +60,17 @@ cdef int sweep_threads(Sweep *t) except -1:
     return default_threads() if t.m * t.s * t.n > 2000000 else 1
 
 
+def added(sums):
+    """The sums of parts, in order, in the first part's place."""
+    cdef double *out = <double *>pointer(sums)
+    cdef Py_ssize_t size = sums[0].size, i
+    cdef fc_arithmetic before = fc_arithmetic_begin()
+    for i in range(size, sums.size):
+        out[i % size] += out[i]
+    fc_arithmetic_end(before)
+    return sums[0]
+
+
 def project_rows(Q, W):
     """``W Q'`` (s, m) in float64, for rows Q (m, n) and W (s, n) of one dtype; each long sum is
     made of short ones.
@@ -85,7 +86,7 @@ def project_rows(Q, W):
             before = watch()
             fc_team_run(threads, parts, dots_part, &t)
             unwatch(before)
-    return sums.sum(axis=0) if parts > 1 else sums[0]
+    return added(sums)
 
 
 def subtract_rows(Q, W, C):
@@ -106,24 +107,24 @@ def subtract_rows(Q, W, C):
             before = watch()
             fc_team_run(threads, parts, take_part, &t)
             unwatch(before)
-        return squares.sum(axis=0)
+        return added(squares)
     return np.array([float(np.einsum("i,i->", w, w, dtype=np.float64)) for w in W])
 
 
 cdef enum: TURN_COLUMNS = 2048   # of all rows at once
 
 
-cdef struct Turn:
+cdef struct Combined:
     Sweep sweep              # w is written, not changed
     char *scratch            # (s, TURN_COLUMNS) of each member
 
 
-cdef void turn_part(void *context, Py_ssize_t part, int member) noexcept nogil:
-    cdef Turn *turn = <Turn *>context
-    cdef Sweep *t = &turn.sweep
+cdef void combine_part(void *context, Py_ssize_t part, int member) noexcept nogil:
+    cdef Combined *combined = <Combined *>context
+    cdef Sweep *t = &combined.sweep
     cdef Py_ssize_t a = part * TURN_COLUMNS, size = t.K.real_bytes, line = TURN_COLUMNS * size, r
     cdef Py_ssize_t width = min(<Py_ssize_t>TURN_COLUMNS, t.n - a)
-    cdef char *rows = turn.scratch + member * t.s * line
+    cdef char *rows = combined.scratch + member * t.s * line
     memset(rows, 0, t.s * line)
     t.K.take(
         t.m, t.s, width, t.q + a * size, t.ldq, rows, TURN_COLUMNS, t.c, t.m, t.out + member * t.s
@@ -136,8 +137,8 @@ def combine_rows(Q, S, Y):
     """``Y = S' Q`` for rows Q (m, n), S (m, s) and Y (s, n) of Q's dtype, which may be Q's first
     rows.
     """
-    cdef Turn turn
-    cdef Sweep *t = &turn.sweep
+    cdef Combined combined
+    cdef Sweep *t = &combined.sweep
     cdef fc_watch before
     if S.shape != (Q.shape[0], Y.shape[0]):
         raise ValueError(f"coefficients of shape {S.shape}; wanted {(Q.shape[0], Y.shape[0])}")
@@ -151,11 +152,11 @@ def combine_rows(Q, S, Y):
     C = np.negative(np.asarray(S, np.float64).T, order="C")
     scratch = np.empty((threads, Y.shape[0], TURN_COLUMNS), Q.dtype)
     squares = np.zeros((threads, Y.shape[0]))
-    turn.scratch, t.c = <char *>pointer(scratch), <const double *>pointer(C)
+    combined.scratch, t.c = <char *>pointer(scratch), <const double *>pointer(C)
     t.out = <double *>pointer(squares)
     with nogil:
         before = watch()
-        fc_team_run(threads, (t.n + TURN_COLUMNS - 1) // TURN_COLUMNS, turn_part, &turn)
+        fc_team_run(threads, (t.n + TURN_COLUMNS - 1) // TURN_COLUMNS, combine_part, &combined)
         unwatch(before)
     return Y
 
@@ -192,7 +193,9 @@ def compact_weights(cross, inner, products, weights, Py_ssize_t first, Py_ssize_
     cdef double *D = u + k
     cdef double *w = D + k
     cdef double total, c
+    cdef fc_arithmetic before
     with nogil:
+        before = fc_arithmetic_begin()
         for i in range(k):
             at[i] = first + i if first + i < m else first + i - m
             D[i] = R[at[i] * m + at[i]]
@@ -213,7 +216,9 @@ def compact_weights(cross, inner, products, weights, Py_ssize_t first, Py_ssize_
             for j in range(i + 1, k):
                 w[j] -= row[at[j]] * w[i]
             out[2 * at[i]], out[2 * at[i] + 1] = -w[i], c * u[i]
-    return c
+        u[0] = c                        # no sum may be put off until the end
+        fc_arithmetic_end(before)
+    return u[0]
 
 
 # --- phi alone ------------------------------------------------------------------------------------
@@ -223,11 +228,14 @@ def activate(str name, z):
     """phi(z) of a 2-D array, as the passes make it."""
     cdef const fc_table *K = &table_chosen()[z.itemsize == 8]
     cdef Py_ssize_t ld
+    cdef int phi = ACTIVATIONS[name]
+    cdef char *start
+    cdef fc_arithmetic before
     whole, view, ld = padded_copy(z)
-    K.activate(
-        ACTIVATIONS[name], z.shape[0], z.shape[1], pointer(whole), ld, pointer(whole), ld, NULL, 0,
-        NULL, 0
-    )
+    start = pointer(whole)
+    before = fc_arithmetic_begin()
+    K.activate(<fc_activation>phi, z.shape[0], z.shape[1], start, ld, start, ld, NULL, 0, NULL, 0)
+    fc_arithmetic_end(before)
     return view.copy()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..answers import own_names
 from ..progress import bar
+from ..runtime import to_nearest
 from ..spectrum.shared_run import Krylov
 from ..vectors import safe_norm
 from . import dense, iterative
@@ -25,6 +26,7 @@ from .wording import reason, where_newton_leads, which_call_gets_there
 
 
 @own_names("classify")
+@to_nearest
 def classify(
     ob: Any,
     theta: Any,

@@ -12,6 +12,7 @@ from scipy.optimize import minimize as scipy_minimize
 from ..answers import OBJECTIVE, need, own_names
 from ..checks import check_choice, check_positive, check_positive_int, check_theta
 from ..progress import bar
+from ..runtime import to_nearest
 from ..vectors import safe_norm
 from .knowledge import runs_to_infinity, why_no_minimum
 from .newton_mr import Steps, lower_gradient
@@ -23,6 +24,7 @@ FLAT = 1e-10  # ||Hg|| below this share of ||H|| ||g||: the gradient norm is sta
 
 
 @own_names("find_critical_point")
+@to_nearest
 def find_critical_point(
     ob: Any,
     theta0: Any,

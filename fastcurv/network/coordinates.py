@@ -11,6 +11,7 @@ import numpy as np
 
 from ..protocols import Array, Carried
 from ..rounding.arithmetic import norm
+from ..runtime import to_nearest
 from .arguments import as_vector, into
 from .linear import Symmetric
 
@@ -111,6 +112,7 @@ class InCoordinates(Reduced):
         outside = np.sqrt(np.maximum(sizes[0] ** 2 - sizes[1] ** 2, 0.0))
         return None if (outside > most * sizes[0]).any() else found
 
+    @to_nearest
     def rounding_bound(self, v: Any) -> float:
         """A bound on ``||computed(R v) - E' H E v||``: that of the product in parameter space, and
         how far this one is seen to be from it.
@@ -118,6 +120,7 @@ class InCoordinates(Reduced):
         x = as_vector(v, self.shape[0], self.dtype)
         return self.defect(x) + float(self.whole.rounding_bound(self.embed(x)))
 
+    @to_nearest
     def column_bounds(self) -> Array:
         """Numbers ``(m,)`` whose root sum of squares bounds the Frobenius norm of the error of this
         operator's matrix.

@@ -31,6 +31,7 @@ from .._engine import activate
 from ..memo import kept_with
 from ..protocols import Array
 from ..rounding.arithmetic import KINKED
+from ..runtime import to_nearest
 from ..singular import svd
 from .coordinates import InCoordinates
 from .mlp import MLP
@@ -220,6 +221,7 @@ class InputSpace(InCoordinates):
     def __reduce__(self) -> tuple[Any, ...]:
         return InputSpace, (self.whole,)
 
+    @to_nearest
     def _multiply(self, x: Array, out: Array) -> None:
         wide = np.concatenate([np.zeros(self.hollow, self.dtype), x])
         bias = slice(self.first, self.first + self.out)

@@ -16,6 +16,7 @@ from .._engine import Times
 from ..answers import Answering
 from ..checks import as_numpy, check_array
 from ..protocols import Array
+from ..runtime import to_nearest
 from ..vectors import safe_norm
 from .arguments import as_block, as_real, as_vector, into, like
 
@@ -237,22 +238,26 @@ class Shifted(OfWhole, Symmetric):
         out += self.dtype.type(self.mu) * v
         return out
 
+    @to_nearest
     def _matmat(self, V: np.ndarray) -> np.ndarray:
         out: Array = self.whole._matmat(V)
         out += self.dtype.type(self.mu) * as_block(V, self.shape[0], self.dtype).T
         return out
 
+    @to_nearest
     def quadratic(self, v: Any) -> Any:
         """``v'(H + mu I) v``, for a vector or for the columns of V."""
         wide = as_numpy(v, "v").astype(np.float64)
         return self.whole.quadratic(v) + self.mu * np.einsum("i...,i...->...", wide, wide)
 
+    @to_nearest
     def to_dense(self) -> np.ndarray:
         """The matrix ``(n, n)``."""
         dense: Array = self.whole.to_dense()
         dense[np.diag_indices(len(dense))] += self.dtype.type(self.mu)
         return dense
 
+    @to_nearest
     def rounding_bound(self, v: Any) -> float:
         """A bound on ``||computed - exact||`` for the product with v: that of H, and of the three
         roundings of ``+ mu v``.

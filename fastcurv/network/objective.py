@@ -16,6 +16,7 @@ from ..answers import Answering, door, refuse_foreign, typed
 from ..checks import check_choice, check_positive, check_positive_int
 from ..rounding.bounds import rounding_at
 from ..rounding.facts import NetworkFacts
+from ..runtime import to_nearest
 from ..structure.parameters import l2_diagonal, terms_of_a_row
 from .arguments import (
     InitSignature,
@@ -251,6 +252,7 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         _living.add(plan)
         return plan
 
+    @to_nearest
     def rounding_bound(self, theta: Any) -> float:
         """A bound on ``||computed(gradient) - gradient||`` at theta; see `fastcurv.rounding`.
 

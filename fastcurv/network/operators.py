@@ -16,6 +16,7 @@ from ..protocols import Array, Floats, Indices
 from ..rounding.bounds import dense_bounds, rounding_at
 from ..rounding.layered import Layered, layered
 from ..rounding.rowwise import Rounding
+from ..runtime import to_nearest
 from .arguments import (
     as_block,
     as_vector,
@@ -51,6 +52,7 @@ class Quadratic(Symmetric):
     def _quadratic(self, Vt: Array) -> Floats:
         """The forms of the rows of Vt without l2, as float64 ``(k,)``."""
 
+    @to_nearest
     def quadratic(self, v: Any) -> Any:
         """``v' H v`` for v ``(n,)``, a float, or for the columns of V ``(n, k)``, an array: half
         the price of ``H @ v``.
@@ -192,6 +194,7 @@ class Curvature(Counted, Quadratic):
         self._times.count += len(Vt)
         return np.asarray(self._plan.quadratic(Vt, self.kind, None))
 
+    @to_nearest
     def to_dense(self) -> np.ndarray:
         """The whole matrix ``(n, n)``, symmetric to the last bit. Cost: n products, n^2 numbers."""
         n = self.shape[0]
@@ -207,6 +210,7 @@ class Curvature(Counted, Quadratic):
             dense[cut, right], dense[right, cut] = mean, mean.T
         return dense
 
+    @to_nearest
     def rounding_bound(self, v: Any) -> float:
         """A bound on ``||computed(H v) - H v||`` for v ``(n,)``, from rounding in the passes; see
         `fastcurv.rounding`.
@@ -222,6 +226,7 @@ class Curvature(Counted, Quadratic):
             self._multiply(v, computed)
         return self._bounds().product(v, self.kind, computed)
 
+    @to_nearest
     def column_bounds(self) -> np.ndarray:
         """Bounds ``(n,)`` on the rounding of ``H e_j`` for every unit vector: of what a dense
         matrix of products is off by.
@@ -231,6 +236,7 @@ class Curvature(Counted, Quadratic):
         """
         return dense_bounds(self.objective, self.theta, self.layout, self.kind)
 
+    @to_nearest
     def assembled(self) -> Layered | None:
         """The matrix of a float64 Hessian or GGN and bounds on its error, made layer by layer at a
         fraction of the price of n products; None where it is not. See `fastcurv.rounding.layered`.
@@ -365,6 +371,7 @@ class Block(OfWhole, Quadratic):
             forms[cut] = self.whole._plan.quadratic(full, self.kind, self._active)
         return forms
 
+    @to_nearest
     def rounding_bound(self, v: Any) -> float:
         """A bound on the error of the block's product with v ``(n,)``: as the whole operator's."""
         x = as_vector(v, self.shape[0], self.dtype)
@@ -377,10 +384,12 @@ class Block(OfWhole, Quadratic):
         self.whole.n_products -= 1  # as the whole operator's bound, this counts none
         return float(self.whole._bounds().product(full, self.kind, computed))
 
+    @to_nearest
     def column_bounds(self) -> np.ndarray:
         """Bounds on the errors of the block's columns, those of the whole operator's."""
         return np.asarray(self.whole.column_bounds()[self.indices])
 
+    @to_nearest
     def to_dense(self) -> np.ndarray:
         """The block as a matrix."""
         return self._rows(np.eye(self.shape[0], dtype=self.dtype))

@@ -47,6 +47,7 @@ from ..memo import kept_with
 from ..protocols import Carried, Enclosed
 from ..rounding.arithmetic import norm
 from ..rounding.outputs import gram_enclosure
+from ..runtime import to_nearest
 from .arguments import as_vector, check_dtype
 from .coordinates import Reduced
 from .row_passes import LossCurve, RowState
@@ -264,9 +265,11 @@ class OutputSpace(Reduced):
         rounded = np.finfo(float).eps * np.abs(np.diagonal(found.products))  # K may be far below
         return found._replace(bounds=found.bounds + rounded)
 
+    @to_nearest
     def _multiply(self, x: Array, out: Array) -> None:
         out[...] = self._rows(x[None, :])[0]
 
+    @to_nearest
     def _matmat(self, V: Array) -> Array:
         found = self._rows(np.ascontiguousarray(V.T, self.dtype))
         self.n_products += len(found)

@@ -50,6 +50,7 @@ from numpy.typing import NDArray
 
 from .._engine import Lock
 from ..memo import kept_with
+from ..runtime import to_nearest
 from ..structure.parameters import layers_of
 from .arguments import check_dtype
 from .coordinates import InCoordinates
@@ -187,6 +188,7 @@ class SampleSpace(InCoordinates):
 
     # --- products
 
+    @to_nearest
     def _multiply(self, x: Array, out: Array) -> None:
         s, M, at = self.state, self._scratch, (self.layers, self.cuts)
         with self._lock:

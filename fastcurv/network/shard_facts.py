@@ -19,6 +19,7 @@ from ..rounding import infima, majorants, precise
 from ..rounding.curvature_floor import curvature_floor
 from ..rounding.facts import NetworkFacts
 from ..rounding.passes import checked_theta
+from ..runtime import to_nearest
 from ..structure import symmetry
 from ..structure.activations import LEAK
 from ..structure.orbits import Orbit, orbits
@@ -171,11 +172,13 @@ class ShardedFacts(NetworkFacts):
         found: tuple[Floats, float, float, float] = self._once("precise", (at,), find)
         return found
 
+    @to_nearest
     def precise_gradient(self, theta: ArrayLike) -> tuple[Floats, float]:
         """``(g, error)``: parts of about 100 bits from every shard, added as such."""
         g, error, _, _ = self._precise(theta)
         return g.copy(), error
 
+    @to_nearest
     def precise_value(self, theta: ArrayLike) -> tuple[float, float]:
         """``(value, error)`` likewise."""
         return self._precise(theta)[2:]

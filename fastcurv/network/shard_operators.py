@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._engine import Times
+from ..runtime import to_nearest
 from ..structure.parameters import l2_diagonal
 from .arguments import as_vector
 from .operators import Curvature
@@ -56,6 +57,7 @@ class ShardedCurvature(Curvature):
                     self._mass = np.full(self.shape[0], np.nan)
                 self._mass[at] = self._plan.sizes
 
+    @to_nearest
     def rounding_bound(self, v: Any) -> float:
         """A bound on ``||computed(H v) - H v||`` for v ``(n,)``: those of the shards, each found
         where it is, and what adding them up rounds.
@@ -64,6 +66,7 @@ class ShardedCurvature(Curvature):
         found = self.objective._fold(product_bound_part, (self.theta, v, self.kind))
         return float(self.objective._summed(found, v, self.kind))
 
+    @to_nearest
     def column_bounds(self) -> np.ndarray:
         """Bounds ``(n,)`` on the rounding of ``H e_j`` for every unit vector."""
         ob, n = self.objective, self.shape[0]

@@ -25,6 +25,7 @@ import numpy as np
 
 from .. import _engine
 from ..checks import check_finite
+from ..runtime import to_nearest
 from ..structure.parameters import l2_diagonal, terms_of_a_row
 from .arguments import check_dtype, selected
 from .mlp import MLP
@@ -182,16 +183,19 @@ class SumPlan:
         """Forget theta and what is known there."""
         self.theta = self._value = self._gradient = self.sizes = None
 
+    @to_nearest
     def bind(self, theta: np.ndarray, gradient: bool = True, passing: bool = False) -> None:
         """Be at theta (n,), which is copied."""
         self.unbind()
         self.theta = np.array(theta, order="C")
         self.theta.flags.writeable = False
 
+    @to_nearest
     def take(self, source: Any, theta: np.ndarray, **how: Any) -> bool:
         """The engine's way of taking a point over, which is not this one's."""
         return False
 
+    @to_nearest
     def finish(self) -> None:
         """Value and gradient, by one pass over the shards."""
         if self._gradient is None:
@@ -199,6 +203,7 @@ class SumPlan:
             self._value = self._with_decay(value)
             self._gradient = self._decayed(gradient, self.theta).astype(self.ob.dtype, copy=False)
 
+    @to_nearest
     def prepare(self) -> None:
         """Nothing: products need no more than theta."""
 
@@ -207,6 +212,7 @@ class SumPlan:
         self._gradient = None
 
     @property
+    @to_nearest
     def value(self) -> float:
         """The loss at theta."""
         if self._value is None:
@@ -214,6 +220,7 @@ class SumPlan:
         return float(self._value)
 
     @property
+    @to_nearest
     def gradient(self) -> np.ndarray:
         """The gradient at theta, (n,)."""
         self.finish()
@@ -228,6 +235,7 @@ class SumPlan:
         wide = self.theta.astype(np.float64)
         return value + 0.5 * float(np.sum(self.ob.l2_diagonal * wide * wide))
 
+    @to_nearest
     def multiply(
         self,
         v: np.ndarray,
@@ -243,12 +251,14 @@ class SumPlan:
             whole = self._decayed(whole, Vt)
         out[...] = whole.reshape(out.shape)
 
+    @to_nearest
     def quadratic(self, v: np.ndarray, kind: str = "hessian", active: Any = None) -> np.ndarray:
         """v'(the operator) v without l2, for (n,) or the rows of (k, n): an array (k,)."""
         return np.asarray(
             self.ob._fold(quadratic_part, (self.theta, np.atleast_2d(v), kind, active))
         )
 
+    @to_nearest
     def jacobian(self, v: np.ndarray, out: np.ndarray, transpose: bool = False) -> None:
         """``out (N d_out,) = J v``, or ``out (n,) = J' u``."""
         order = self.ob._order
@@ -315,6 +325,7 @@ class Sharded(ShardedFacts, Objective):
     def _new_plan(self) -> SumPlan:
         return SumPlan(self)
 
+    @to_nearest
     def rounding_bound(self, theta: Any) -> float:
         """A bound on ``||computed(gradient) - gradient||`` at theta: those of the shards, and what
         adding them up rounds.

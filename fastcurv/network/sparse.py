@@ -14,6 +14,7 @@ from ..rounding.arithmetic import norm
 from ..rounding.bounds import rounding_at
 from ..rounding.columns import column_bounds
 from ..rounding.rowwise import Rounding
+from ..runtime import to_nearest
 from .arguments import as_vector, check_targets, check_weight
 from .mlp import MLP
 from .objective import Objective
@@ -92,6 +93,7 @@ def column_errors_part(shard: Any, theta: np.ndarray, kind: str) -> np.ndarray:
 class SparseCurvature(ShardedCurvature):
     """A curvature over sparse rows."""
 
+    @to_nearest
     def rounding_bound(self, v: Any) -> float:
         """A bound on ``||computed(H v) - H v||``: blocks of rows are made dense for it, one at a
         time. In float32 the product is held against that in float64.
@@ -120,6 +122,7 @@ class SparseSums(Sharded):
 
     _curvature = SparseCurvature
 
+    @to_nearest
     def rounding_bound(self, theta: Any) -> float:
         """A bound on ``||computed(gradient) - gradient||`` at theta; blocks of rows are made dense
         for it, one at a time. In float32 the gradient is held against that in float64.

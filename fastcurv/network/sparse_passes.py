@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from .. import _engine
+from ..runtime import to_nearest
 from .blocks import own_csr, submitted
 from .row_passes import RowState
 from .sample_layers import Scratch, Whole, rows
@@ -135,11 +136,13 @@ class SparsePlan:
     # --- value and gradient
 
     @property
+    @to_nearest
     def value(self) -> float:
         """The rows' part of the loss."""
         return self.state.loss.value
 
     @property
+    @to_nearest
     def gradient(self) -> Array:
         """The rows' part of the gradient, (n,)."""
         if self._gradient is None:
@@ -163,6 +166,7 @@ class SparsePlan:
         rdelta = np.asfortranarray(rdelta)
         self.state.r_backward(*at, out, rdelta=rdelta, along=along, active=active)
 
+    @to_nearest
     def multiply(
         self, Vt: Array, out: Array, kind: str, active: Any = None, l2: bool = False
     ) -> None:
@@ -172,6 +176,7 @@ class SparsePlan:
             along = (v, ras, rzs) if kind == "hessian" else None
             self._backward(self.state.loss.curve(rzs[-1], kind), row, along, active)
 
+    @to_nearest
     def quadratic(self, Vt: Array, kind: str, active: Any = None) -> Floats:
         """``v'(the operator)v`` for the rows of Vt, (k,): R-forward alone."""
         s, found = self.state, []
@@ -187,6 +192,7 @@ class SparsePlan:
             found.append(total)
         return np.array(found)
 
+    @to_nearest
     def jacobian(self, v: Array, out: Array, transpose: bool = False) -> None:
         """``out (N d_out,) = J v``, or ``out (n,) = J' u``."""
         if transpose:

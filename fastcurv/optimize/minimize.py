@@ -19,6 +19,7 @@ from ..checks import (
     old_name,
 )
 from ..protocols import Batched
+from ..runtime import to_nearest
 from .callback import as_callback
 from .checkpoints import saved
 from .driver import Loop, Request
@@ -48,6 +49,7 @@ METHODS: dict[str, type[Method]] = {
 STOCHASTIC = tuple(name for name, m in METHODS.items() if "batch_size" in m.defaults)
 
 
+@to_nearest
 def minimize(
     ob: Any,
     theta0: Any = None,

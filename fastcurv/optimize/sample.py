@@ -15,6 +15,7 @@ from ..checks import as_rng, check_choice, check_positive, check_positive_int, s
 from ..critical.classify import classify
 from ..critical.find import find_critical_point
 from ..progress import bar
+from ..runtime import to_nearest
 from .minimize import minimize
 from .verdict import STATUS
 
@@ -109,6 +110,7 @@ class CriticalSample:
         return "\n".join(lines)
 
 
+@to_nearest
 def sample_critical_points(
     ob: Any,
     n_tries: int = 30,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..runtime import to_nearest
 from ..structure import symmetry
 from ..structure.orbits import Orbit, orbits
 from ..structure.parameters import layers_of, normalised
@@ -35,28 +36,33 @@ class NetworkFacts:
 
     # --- the theorem's numbers
 
+    @to_nearest
     def third_bound(self, theta: ArrayLike, radius: float) -> float:
         """A Lipschitz constant of the Hessian on the ball of that radius around theta, or infinity;
         see `fastcurv.rounding.majorants`.
         """
         return majorants.third_bound(self, theta, radius)
 
+    @to_nearest
     def third_bound_in(self, theta: ArrayLike, radius: float, units: ArrayLike) -> float:
         """The same in other units: the ball is ``theta + C x``, ``||x|| <= radius``, C =
         diag(units), and the constant that of ``C H C`` by x.
         """
         return majorants.third_bound(self, theta, radius, units)
 
+    @to_nearest
     def precise_gradient(self, theta: ArrayLike) -> tuple[Floats, float]:
         """``(g, error)``: the gradient in float64 from passes in extended precision, and a bound on
         ``||g - gradient||_2``; see `fastcurv.rounding.precise`.
         """
         return precise.gradient(self, theta)
 
+    @to_nearest
     def precise_value(self, theta: ArrayLike) -> tuple[float, float]:
         """``(value, error)``: the loss likewise, and a bound on ``|value - loss|``."""
         return precise.value(self, theta)
 
+    @to_nearest
     def residual_bounds(self, theta: ArrayLike, radius: float) -> majorants.ResidualBounds | None:
         """For mse what Kantorovich's theorem needs for the residuals, else None; see
         `fastcurv.rounding.majorants`.
@@ -92,6 +98,7 @@ class NetworkFacts:
 
     # --- kinks and symmetries
 
+    @to_nearest
     def kinks(self, theta: ArrayLike, radius: float = 0.0) -> int:
         """How many pre-activations of relu, leaky_relu and elu units may lie at 0 somewhere on the
         ball of that radius around theta, at least within rounding of theta's numbers: of those
@@ -110,6 +117,7 @@ class NetworkFacts:
         size = float(np.linalg.norm(theta, None if several else np.inf)) if theta.size else 0.0
         return (4 if several else 1) * eps * max(eps, size) if np.any(self.l2) else 0.0
 
+    @to_nearest
     def kink_margin(self, theta: ArrayLike) -> float:
         """A radius around theta within which no kink lies: infinite for smooth activations, 0 where
         one may lie at theta.
@@ -187,6 +195,7 @@ class NetworkFacts:
         """How saturated the units are; see `fastcurv.structure.symmetry`."""
         return symmetry.saturation(self, theta)
 
+    @to_nearest
     def curvature_floor(self, theta: ArrayLike) -> float:
         """A number that no eigenvalue of the Hessian is below, or -inf; see
         `fastcurv.rounding.curvature_floor`.

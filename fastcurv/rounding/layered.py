@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 
 from ..checks import slabs
 from ..eigensolver import UNIT, gamma_of
+from ..runtime import to_nearest
 from ..structure.parameters import l2_diagonal, layers_of, normalised
 from .arithmetic import norm, norms
 from .passes import GROWTH, Passes, checked_theta, passes_at
@@ -241,6 +242,7 @@ class Layered:
         found[np.diag_indices(len(at))] += 2 * UNIT * np.abs(np.diagonal(self.A))
         return np.asarray(GROWTH * found + TINY * self.weight)
 
+    @to_nearest
     def error(self, scale: Floats | None = None) -> float:
         """A bound on ``||D E D||_F`` for the error E of A, ``D = diag(scale)`` or I."""
         d = np.ones(len(self.A)) if scale is None else np.asarray(scale, dtype=float)

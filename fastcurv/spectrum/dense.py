@@ -14,6 +14,7 @@ from ..checks import MatrixOperator, check_symmetric_operator, operator_dtype, s
 from ..eigensolver import Eigensystem, eigh
 from ..eigensolver import eigvalsh as every_eigenvalue
 from ..protocols import BoundsColumns, BoundsProducts, Reducible, Writable, Written
+from ..runtime import to_nearest
 from ..vectors import safe_norm
 from .reduced import reduction
 from .results import Inertia
@@ -256,6 +257,7 @@ def _as_products_have_it(op: Any) -> Floats:
     return P / 2 + P.T / 2
 
 
+@to_nearest
 def eigvalsh(op: Any, *, space: str | None = None) -> Floats:
     """Every eigenvalue of a symmetric operator, ascending, from its matrix.
 
@@ -298,6 +300,7 @@ def eigvalsh(op: Any, *, space: str | None = None) -> Floats:
     return np.sort(np.append(values, np.full(small.n_rest, small.rest)))
 
 
+@to_nearest
 def inertia(op: Any, *, space: str | None = None) -> Inertia:
     """How many eigenvalues are positive, negative, and zero within a proved error bound, from the
     matrix.

@@ -22,6 +22,7 @@ from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import decompose
 from ..progress import Bar, bar
 from ..protocols import Array, Floats, Operator, Reduction, Seed, Written
+from ..runtime import to_nearest
 from .density_result import SpectralDensity
 from .reduced import reduction
 from .results import Eigenpairs
@@ -33,6 +34,7 @@ EVERY = 2048  # rows of a matrix that is there, up to which all its eigenvalues 
 SETTLED = 0.05
 
 
+@to_nearest
 def spectral_density(
     op: Operator,
     n_probes: int = 10,

@@ -15,6 +15,7 @@ from ..checks import (
 )
 from ..krylov.ritz import check_wanted
 from ..protocols import Castable, Operator, Seed
+from ..runtime import to_nearest
 from .asked import Asked
 from .mixed_precision import mixed_pairs
 from .reduced import reduced_pairs, reduction, settled
@@ -22,6 +23,7 @@ from .results import Eigenpairs
 from .search import extreme_pairs
 
 
+@to_nearest
 def eigsh(
     op: Operator,
     k: int = 6,

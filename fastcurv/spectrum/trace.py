@@ -17,6 +17,7 @@ from ..checks import (
 )
 from ..progress import bar
 from ..protocols import Operator, Seed, Written
+from ..runtime import to_nearest
 from .probing import BLOCK, Counted, from_sums, outside, sketched, squares_of
 from .reduced import reduction
 from .results import Estimate, mean_of
@@ -25,6 +26,7 @@ from .sketch import Sketch
 LEAST = 12  # applications from which on a sketch, of half of them, tells its own error
 
 
+@to_nearest
 def trace(
     op: Operator,
     n_probes: int | None = None,
@@ -124,6 +126,7 @@ def _trace(op: Any, m: int, method: str, rng: np.random.Generator, progress: boo
         return apply.estimate(*Sketch(apply, rng, m).trace(), method)
 
 
+@to_nearest
 def diagonal(
     op: Operator,
     n_probes: int | None = None,
@@ -200,6 +203,7 @@ def diagonal(
         return apply.estimate(*from_sums(total, squares, m), method)
 
 
+@to_nearest
 def frobenius_norm(
     op: Operator,
     n_probes: int | None = None,

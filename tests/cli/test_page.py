@@ -122,7 +122,7 @@ def test_controls_work_in_a_browser_without_an_error(made, width, tmp_path):
         [*command, "--virtual-time-budget=3000", "--dump-dom", page.as_uri()],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=1200,
     )
     assert "CONSOLE" not in run.stderr
     result = json.loads(html.unescape(re.search(r'id="result">(.*?)</pre>', run.stdout)[1]))

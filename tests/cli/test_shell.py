@@ -48,7 +48,7 @@ def trained(points, tmp_path_factory):
 
 
 def shell(command, **options):
-    options = {"capture_output": True, "text": True, "timeout": 120} | options
+    options = {"capture_output": True, "text": True, "timeout": 1200} | options
     return subprocess.run(command, shell=True, executable="/bin/bash", **options)
 
 
@@ -326,7 +326,7 @@ def test_progress_is_shown_on_a_terminal_and_not_in_a_pipe(points, tmp_path):
     fcntl, pty, termios = map(pytest.importorskip, ("fcntl", "pty", "termios"))
     command = [sys.executable, "-m", "fastcurv", "train", str(points / "points.npz"), "--hidden"]
     command += ["3", "--out", str(tmp_path / "n.npz"), "--epochs", "3"]
-    piped = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    piped = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert piped.returncode == 0 and piped.stderr == ""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
@@ -340,7 +340,7 @@ def test_progress_is_shown_on_a_terminal_and_not_in_a_pipe(points, tmp_path):
         pass
     finally:
         os.close(ours)
-    assert shown.wait(timeout=120) == 0 and b"adam" in seen
+    assert shown.wait(timeout=1200) == 0 and b"adam" in seen
 
 
 def test_lines_are_broken_for_a_terminal_and_for_nothing_else(monkeypatch):

@@ -17,7 +17,7 @@ def relu_net(seed, loss="mse", sizes=(2, 5, 1), activation="relu", l2=3e-3):
 
 def held(seed, **options):
     ob = relu_net(seed, **options)
-    found = fc.minimize(ob, ob.model.init(seed=seed), max_time=20)
+    found = fc.minimize(ob, ob.model.init(seed=seed), max_time=400)
     return ob, found
 
 

@@ -59,6 +59,6 @@ def test_code_on_the_page_runs(page, tmp_path):
         text=True,
         cwd=tmp_path,
         env=dict(os.environ) if installed else {**os.environ, "PYTHONPATH": path},
-        timeout=120,
+        timeout=1200,
     )
     assert run.returncode == 0, run.stderr

@@ -50,7 +50,6 @@ for _ in range(20):
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     child()
 """,
-        timeout=120,
     )
 
 
@@ -68,7 +67,6 @@ with multiprocessing.get_context("fork").Pool(2) as pool:
     for i, (H, v, product) in enumerate(pool.map(work, range(4))):
         assert np.array_equal(product, cases[i % 2][4]) and np.array_equal(H @ v, product)
 """,
-        timeout=120,
     )
 
 
@@ -108,5 +106,4 @@ stop.set()
 for thread in threads:
     thread.join()
 """,
-        timeout=120,
     )

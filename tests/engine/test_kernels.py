@@ -329,8 +329,8 @@ def test_the_program_without_python(tmp_path, python):
     assert done.returncode == 0, done.stderr
     said = python(f"""
 import ctypes
-from fastcurv._engine import kernels
-tables = ctypes.CDLL(kernels.__file__, ctypes.RTLD_GLOBAL)
+from fastcurv._engine import core
+tables = ctypes.CDLL(core.__file__, ctypes.RTLD_GLOBAL)
 raise SystemExit(ctypes.CDLL({str(library)!r}).main())
 """).stdout
     assert " 0 failed" in said.splitlines()[-1]

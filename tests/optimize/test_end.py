@@ -213,7 +213,9 @@ def test_escape_goes_down_by_more_than_rounding_along_proved_curvature():
     assert found.success and found.fun < 0 and found.x[1] < 0
 
 
-def test_max_time_holds_checks_included():
+def test_max_time_holds_checks_included(clock, monkeypatch):
+    """By one clock for the run and for who looks on."""
+    monkeypatch.setattr(time, "perf_counter", getattr(time, clock))
     ob = overlapping([20, 30, 10], 1e-3, 400)
     theta = ob.model.init(seed=0)
     for limit in (0.2, 0.6):
@@ -241,10 +243,11 @@ def test_the_budget_that_cut_a_step_ends_the_run(monkeypatch):
         assert run.out_of_budget() and run.exhausted() == "max_time" == run.cut
 
 
-def test_checks_cost_no_more_than_the_training_and_their_floor():
+def test_checks_cost_no_more_than_the_training_and_their_floor(clock, monkeypatch):
     """Separable classes without l2 and nothing known of it: rounds of checks do not go on and
     on.
     """
+    monkeypatch.setattr(time, "perf_counter", getattr(time, clock))
     X = np.random.default_rng(0).standard_normal((200, 10))
     plain = fc.Objective(fc.MLP([10, 8, 3]), X, np.argmax(X[:, :3], axis=1))
     begun = time.perf_counter()

@@ -160,7 +160,7 @@ def test_pyplot_shows_what_it_made_and_nothing_is_imported_for_it():
         "import matplotlib.pyplot as plt\n"
         "shown.plot(); assert plt.get_fignums() == [1] and shown.figure_ is plt.gcf()\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=1200)
 
 
 @pytest.fixture(scope="module")

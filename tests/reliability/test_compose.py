@@ -59,8 +59,8 @@ def test_scheduler_and_workers_of_the_compose_file(tmp_path):
     here = fc.Objective(model, X, y).gradient(theta)
     running = [subprocess.Popen(c, **options) for c in (scheduler, worker, worker)]
     try:
-        with dask.Client(f"tcp://127.0.0.1:{port}", timeout=60) as client:
-            end = time.monotonic() + 60
+        with dask.Client(f"tcp://127.0.0.1:{port}", timeout=600) as client:
+            end = time.monotonic() + 600
             while len(client.nthreads()) < 2 and time.monotonic() < end:
                 time.sleep(0.1)
             assert sorted(client.nthreads().values()) == [1, 1]

@@ -76,8 +76,8 @@ signal.signal(signal.SIGALRM, handler)
 for outer in calls:
     going = True
     signal.setitimer(signal.ITIMER_REAL, 0.002)
-    end = time.perf_counter() + 0.2
-    while time.perf_counter() < end:
+    most = asked + 12                            # handlers, however long they take to come
+    while asked < most:
         if not right(outer):
             wrong.append((outer, "outer"))
     going = False
@@ -99,7 +99,6 @@ while len(seen) < 5:
 signal.setitimer(signal.ITIMER_REAL, 0)
 assert all(seen)
 """,
-        timeout=120,
     )
 
 
@@ -127,5 +126,4 @@ for name in calls:
     thread.join()
     assert right(name)
 """,
-        timeout=120,
     )

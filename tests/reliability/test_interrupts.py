@@ -8,23 +8,23 @@ from fastcurv.files import read_tensors, write_tensors
 from fastcurv.rounding.layered import layered
 from fastcurv.rounding.outputs import gram_enclosure
 
-def answered(call, after):
+def answered(call, clock, after):
     # how long from Ctrl-C to the end of the call, by KeyboardInterrupt or with what is known; one
     # that ends on its own is made again
     pressed, end = [], None
     def press():
-        pressed.append(time.perf_counter())
+        pressed.append(clock())
         os.kill(os.getpid(), signal.SIGINT)
     timer = threading.Timer(after, press)
     timer.start()
     try:
         while not pressed:
             call()
-        end = time.perf_counter()
+        end = clock()
         time.sleep(0.05)                         # where it comes between the two
     except KeyboardInterrupt:
         pass
-    return (end or time.perf_counter()) - pressed[0]
+    return (end or clock()) - pressed[0]
 
 rng = np.random.default_rng(0)
 def drawn(sizes, N):
@@ -83,8 +83,11 @@ CALLS = {
 }
 
 
-def test_ctrl_c_is_answered_within_200_ms(python):
-    """The best of five: the machine has other work. The operator is as good as before."""
+def test_ctrl_c_is_answered_within_200_ms(clock, python):
+    """The best of five: the machine has other work. The operator is as good as before. The
+    processor's time is that of both threads.
+    """
+    most = 0.4 if clock == "process_time" else 0.2
     python(
         PROGRAM
         + f"""
@@ -92,25 +95,25 @@ slowest = {{}}
 for name, call in {CALLS}.items():
     late = []
     for after in (0.15, 0.3, 0.4, 0.2, 0.35):
-        late.append(answered(eval("lambda: " + call), after))
-        if late[-1] <= 0.2:
+        late.append(answered(eval("lambda: " + call), time.{clock}, after))
+        if late[-1] <= {most}:
             break
     slowest[name] = min(late)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert np.array_equal(H @ v, expected), name
-assert max(slowest.values()) <= 0.2, slowest
+assert max(slowest.values()) <= {most}, slowest
 """,
-        timeout=480,
     )
 
 
-def test_ctrl_c_within_a_restart_is_answered_within_200_ms(python):
+def test_ctrl_c_within_a_restart_is_answered_in_half_of_its_time(clock, python):
     """Where the basis takes 512 MB its rotation is cut short, and the pairs that come back are as
-    good as said: the best of two, where a whole restart takes 400 ms.
+    good as said: the best of two.
     """
     python(
-        """
-import os, signal, threading, time
+        f"from time import {clock} as clock"
+        + """
+import os, signal, threading
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 import fastcurv as fc
@@ -122,29 +125,27 @@ op = LinearOperator((len(d), len(d)), matvec=lambda v: d * v.ravel(), dtype=floa
 pressed, restart = [], Search._restart
 
 def press():
-    pressed.append(time.perf_counter())
+    pressed.append(clock())
     os.kill(os.getpid(), signal.SIGINT)
 
 def then_pressed(search):
-    begin = time.perf_counter()
+    begin = clock()
     if whole:
         threading.Timer(0.08, press).start()
     restart(search)
-    whole.append(time.perf_counter() - begin)
+    whole.append(clock() - begin)
 
 Search._restart = then_pressed
 late, whole = [], []
 for k in (10, 4):
     whole.clear()
     found = fc.eigsh(op, k, "BE", seed=0)
-    late.append(time.perf_counter() - pressed[-1])
-    late[-1] *= min(1, 0.4 / whole[0])           # what a restart takes here, beside other work
+    late.append((clock() - pressed[-1]) / whole[0])
     assert found.interrupted and len(found) == k and found.n_products > 250
     R = d[:, None] * found.vectors - found.vectors * found.values
     assert (np.linalg.norm(R, axis=0) <= found.residuals * (1 + 1e-6)).all()
-    if late[-1] <= 0.2:
+    if late[-1] <= 0.5:
         break
-assert min(late) <= 0.2, late
+assert min(late) <= 0.5, late
 """,
-        timeout=120,
     )

@@ -38,7 +38,7 @@ for i in range({times}):
             os._exit(0 if right else 1)
         finally:
             os._exit(2)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 600
     while not (done := os.waitpid(pid, os.WNOHANG))[0]:
         assert time.monotonic() < deadline, f"child {{i}} hangs"
         time.sleep(0.001)
@@ -54,19 +54,19 @@ posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fo
 @posix
 def test_thirty_forks(python):
     """Half of them while another thread multiplies."""
-    python(PROGRAM + FORKS.format(times=30), timeout=120)
+    python(PROGRAM + FORKS.format(times=30))
 
 
 @posix
 @pytest.mark.nightly
 def test_three_hundred_forks(python):
-    python(PROGRAM + FORKS.format(times=300), timeout=600)
+    python(PROGRAM + FORKS.format(times=300))
 
 
 def ends(python, times):
     for i in range(times):
         awake = "threading.Thread(target=lambda: [H @ v for _ in range(99)], daemon=True).start()"
-        done = python(PROGRAM + ("" if i % 2 else awake), timeout=30)
+        done = python(PROGRAM + ("" if i % 2 else awake))
         assert done.stderr == "" and done.stdout == ""
 
 
@@ -85,14 +85,14 @@ for i in range({times}):
 @posix
 def test_thirty_exits_with_live_workers(python):
     """As children of one process that has imported everything: an exit of each is what counts."""
-    python(PROGRAM + EXITS.format(times=30), timeout=120)
+    python(PROGRAM + EXITS.format(times=30))
 
 
 @posix
 @pytest.mark.nightly
 def test_a_thousand_exits(python):
     """And fifty of processes of their own."""
-    python(PROGRAM + EXITS.format(times=1000), timeout=1200)
+    python(PROGRAM + EXITS.format(times=1000), timeout=7200)
     ends(python, 50)
 
 

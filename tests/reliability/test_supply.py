@@ -2,6 +2,9 @@
 
 import ast
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +40,35 @@ def test_nothing_is_executed(path):
             assert not {a.name.split(".")[0] for a in node.names} & MODULES, node.lineno
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             assert node.module.split(".")[0] not in MODULES, node.lineno
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not shutil.which("readelf"), reason="needs an ELF, and who reads it"
+)
+def test_the_compiled_side_is_hardened():
+    """Its symbols are bound at once and read-only from then on, its stack is watched."""
+    path = fastcurv._engine.core.__file__
+
+    def said(*options):
+        return subprocess.run(
+            ["readelf", "-W", *options, path], capture_output=True, text=True, check=True
+        ).stdout
+
+    if "__asan_init" in said("--dyn-syms"):
+        pytest.skip("built with sanitizers, which watch more")
+    assert "BIND_NOW" in said("-d") and "GNU_RELRO" in said("-l")
+    assert re.search(r"UND __stack_chk_fail\b", said("--dyn-syms"))
+
+
+def test_a_checkout_that_is_not_built_says_so(tmp_path, python):
+    shutil.copytree(PACKAGE, tmp_path / "fastcurv", ignore=shutil.ignore_patterns("*.so", "*.pyd"))
+    done = python(
+        f"import sys; sys.meta_path = [x for x in sys.meta_path if 'editable' not in repr(x)]\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\nimport fastcurv",
+        check=False,
+    )
+    said = "ImportError: fastcurv is not built here: pip install . (or -e .) in its folder"
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == said
 
 
 @from_a_checkout

@@ -237,7 +237,7 @@ PASSES = [
         "at(P, y.a, state_of(P, panel), y.ldm)",
         "at(P, y.a, 0, y.ldm)",
     ),
-    ("fastcurv/_engine/state.pxd", "and not (top.skip or top[-1].skip)", ""),
+    ("fastcurv/_engine/state.pxd", "and not (top.skip or (top - 1).skip)", ""),
     (
         "fastcurv/_engine/across.pyx",
         "step.next.u = bias_of(P, y, V)",

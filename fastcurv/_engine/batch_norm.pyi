@@ -1,3 +1,0 @@
-from typing import Final
-
-BATCH_NORM_EPS: Final[float]

@@ -1,0 +1,270 @@
+from collections.abc import Sequence
+from typing import Any, Final, Self, TypedDict, type_check_only
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+from typing_extensions import disjoint_base
+
+BATCH_NORM_EPS: Final[float]
+
+def in_memory(
+    x: NDArray[Any], name: str, rows: Any = None, by_pipe: bool = False
+) -> NDArray[Any]: ...
+
+@disjoint_base
+class Rows:
+    def __new__(
+        cls,
+        X: NDArray[np.floating[Any]],
+        y: NDArray[np.floating[Any]] | None,
+        labels: NDArray[np.int32] | None,
+        weight: NDArray[np.floating[Any]] | None,
+    ) -> Self: ...
+    @property
+    def X(self) -> NDArray[Any]: ...
+    @property
+    def y(self) -> NDArray[Any] | None: ...
+    @property
+    def labels(self) -> NDArray[np.int32] | None: ...
+    @property
+    def weight(self) -> NDArray[Any] | None: ...
+
+ACTIVATIONS: Final[dict[str, int]]
+LOSSES: Final[dict[str, int]]
+
+@type_check_only
+class Summation(TypedDict):
+    arch: str
+    dtype: str
+    slice: int
+    from_c: bool
+    items_of: int
+    item_rows: int
+    block_rows: int
+    lanes: int
+    exact_totals: bool
+    panel: int
+
+def available_archs() -> tuple[str, ...]: ...
+def chosen_arch() -> str: ...
+def set_arch(name: str) -> str: ...
+def summation(arch: str | None = None, dtype: DTypeLike = "float64") -> Summation: ...
+def fma_peak(
+    dtype: DTypeLike = "float32", threads: int = 1, arch: str | None = None, rounds: int = 20
+) -> float: ...
+def padded_copy(
+    array: ArrayLike, extra_rows: int = 0, fill: float = 0
+) -> tuple[NDArray[Any], NDArray[Any], int]: ...
+def columns_as_rows(
+    V: NDArray[np.floating[Any]], out: NDArray[Any], threads: int = 1
+) -> NDArray[Any]: ...
+
+KINDS: Final[dict[str, int]]
+
+@type_check_only
+class Layout(TypedDict):
+    chunk: int
+    panel: int
+    groups: int
+    threads: int
+    arch: str
+
+@disjoint_base
+class Plan:
+    lock: Lock
+    def __new__(
+        cls,
+        sizes: Sequence[int],
+        activations: Sequence[str],
+        skips: Sequence[bool],
+        bias: bool,
+        rows: Rows,
+        loss: str,
+        divisor: float,
+        l2: float,
+        threads: int,
+        memory: int = 0,
+        batch_norm: bool = False,
+        l2_biases: bool = True,
+    ) -> Self: ...
+    @property
+    def rows(self) -> Rows: ...
+    @property
+    def theta(self) -> NDArray[Any] | None: ...
+    @property
+    def value(self) -> float: ...
+    @property
+    def l2(self) -> float: ...
+    @property
+    def gradient(self) -> NDArray[Any] | None: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def sizes(self) -> tuple[int, ...]: ...
+    @property
+    def in_place(self) -> bool: ...
+    @property
+    def layout(self) -> Layout: ...
+    def bind(
+        self,
+        theta: NDArray[np.floating[Any]],
+        gradient: bool = True,
+        passing: bool = False,
+    ) -> None: ...
+    def take(
+        self,
+        source: Any,
+        theta: NDArray[np.floating[Any]],
+        gradient: bool = True,
+        passing: bool = False,
+    ) -> bool: ...
+    def finish(self) -> None: ...
+    def prepare(self) -> None: ...
+    def unbind(self) -> None: ...
+    def renew(
+        self,
+        X: NDArray[Any],
+        y: NDArray[Any] | None,
+        labels: NDArray[Any] | None,
+        weight: NDArray[Any] | None,
+    ) -> bool: ...
+    def forget_gradient(self) -> None: ...
+    def multiply(
+        self,
+        v: NDArray[np.floating[Any]],
+        out: NDArray[Any],
+        kind: str = "hessian",
+        active: NDArray[np.int8] | None = None,
+        l2: bool = True,
+    ) -> None: ...
+    def quadratic(
+        self,
+        v: NDArray[np.floating[Any]],
+        kind: str = "hessian",
+        active: NDArray[np.int8] | None = None,
+    ) -> NDArray[np.float64]: ...
+    def jacobian(
+        self, v: NDArray[np.floating[Any]], out: NDArray[Any], transpose: bool = False
+    ) -> None: ...
+    def outputs(self, out: NDArray[Any]) -> None: ...
+    def state(
+        self,
+    ) -> list[tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None, NDArray[Any]]]: ...
+    def after_fork(self) -> None: ...
+
+def statistics(plan: Plan) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]: ...
+def force_across(lines: int, shared: bool = False) -> None: ...
+def force_unpacked(rows: int = -1) -> None: ...
+
+@disjoint_base
+class Arithmetic:
+    def __enter__(self) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
+
+@disjoint_base
+class Lock:
+    def __new__(cls) -> Self: ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
+    @property
+    def lost(self) -> bool: ...
+    def after_fork(self) -> None: ...
+
+MAX_THREADS: int
+
+def default_threads() -> int: ...
+def thread_workers() -> int: ...
+def set_thread_limit(threads: int) -> None: ...
+def get_thread_limit() -> int: ...
+
+@disjoint_base
+class Times:
+    count: int
+    def __new__(cls, plan: Plan | None, kind: str, l2: bool) -> Self: ...
+    def take(self, v: Any, out: Any = None) -> NDArray[Any] | None: ...
+
+def project_rows(
+    Q: NDArray[np.floating[Any]], W: NDArray[np.floating[Any]]
+) -> NDArray[np.float64]: ...
+def subtract_rows(
+    Q: NDArray[np.floating[Any]], W: NDArray[np.floating[Any]], C: NDArray[Any]
+) -> NDArray[np.float64]: ...
+def combine_rows(
+    Q: NDArray[np.floating[Any]], S: NDArray[Any], Y: NDArray[np.floating[Any]]
+) -> NDArray[Any]: ...
+def compact_weights(
+    cross: NDArray[np.float64],
+    inner: NDArray[np.float64],
+    products: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    first: int,
+    k: int,
+) -> float: ...
+def activate(name: str, z: NDArray[np.floating[Any]]) -> NDArray[Any]: ...
+
+@disjoint_base
+class Multiplier:
+    def __init__(self, dtype: Any, threads: int) -> None: ...
+    def __call__(
+        self,
+        out: NDArray[Any],
+        A: NDArray[np.floating[Any]],
+        B: NDArray[np.floating[Any]],
+        add: bool = False,
+    ) -> NDArray[Any]: ...
+
+class probe:
+    @staticmethod
+    def product(
+        A: NDArray[Any],
+        B: NDArray[Any],
+        A2: NDArray[Any] | None = None,
+        B2: NDArray[Any] | None = None,
+        C: NDArray[Any] | None = None,
+        arch: str | None = None,
+        b_form: str = "padded",
+        threads: int = 0,
+        repeat: int = 1,
+    ) -> NDArray[Any]: ...
+    @staticmethod
+    def activate(
+        arch: str | None, name: str, z: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]: ...
+    @staticmethod
+    def total(
+        arch: str | None,
+        c: NDArray[Any],
+        p: NDArray[Any],
+        q: NDArray[Any] | None = None,
+        activation: str = "identity",
+    ) -> float: ...
+    @staticmethod
+    def loss(
+        arch: str | None,
+        kind: str,
+        z: NDArray[Any],
+        y: NDArray[Any],
+        weight: NDArray[Any] | None = None,
+        divisor: float = 1.0,
+    ) -> tuple[float, NDArray[Any], NDArray[Any], NDArray[Any], NDArray[np.int32]]: ...
+    @staticmethod
+    def r_loss(
+        arch: str | None,
+        kind: str,
+        h: NDArray[Any],
+        s: NDArray[Any],
+        top: NDArray[np.int32],
+        rz: NDArray[Any],
+    ) -> NDArray[Any]: ...
+    @staticmethod
+    def fisher(
+        arch: str | None, factor: float, delta: NDArray[Any], rz: NDArray[Any]
+    ) -> NDArray[Any]: ...
+    @staticmethod
+    def copy(
+        arch: str | None, array: NDArray[Any], packed: bool = False, far: bool = False
+    ) -> NDArray[Any]: ...
+    @staticmethod
+    def copy_finite(
+        arch: str | None, x: NDArray[Any], out: NDArray[Any], far: bool = False
+    ) -> bool: ...

@@ -1,1 +1,0 @@
-# Nothing of this module can be called from Python.

@@ -155,7 +155,7 @@ def spectrum(args: Namespace, out: Output) -> int:
         progress=args.progress,
     )
     negative = density.mass(high=0.0)
-    error = f" +- {negative.stderr:.1%}" if args.probes > 1 else ""
+    error = f" +- {negative.stderr:.1%}" if np.isfinite(negative.stderr) else ""
     out.say(
         f"density: {args.probes} probes x {args.steps} steps; "
         f"{negative.estimate:.1%}{error} of its mass is negative"

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import linalg
 
 from ..checks import check_choice, check_positive_int
@@ -54,21 +55,19 @@ def sides(theta: Floats, k: int, which: str) -> list[Floats]:
     return [np.abs(theta) - np.abs(theta).min()]
 
 
-def gaps_outside(
+def outside(
     theta: Floats, k: int, which: str, limits: Floats, rounding: float
-) -> tuple[Floats, float]:
-    """How far wanted values lie outside the innermost of their end: the distances that are more
-    than twice what the innermost may be off, its entry of ``limits (k,)``, and the largest of the
-    others, 0 where that is within `rounding`.
+) -> tuple[Floats, NDArray[np.bool_], float]:
+    """How far wanted values lie outside the innermost of their end ``(k,)``; for which that is more
+    than twice what the innermost may be off, its entry of ``limits (k,)``; and the largest distance
+    of the others, 0 where that is within `rounding`.
     """
-    far: list[Floats] = []
-    near = 0.0
-    for side in sides(theta, k, which):
-        own, limits = limits[: len(side)], limits[len(side) :]
-        beyond = side > 2 * own[side.argmin()]
-        far.append(side[beyond])
-        near = max(near, float(side[~beyond].max(initial=0.0)))
-    return np.concatenate(far), near if near > rounding else 0.0
+    distances = sides(theta, k, which)
+    cuts = np.split(limits, np.cumsum([len(side) for side in distances])[:-1])
+    far = np.concatenate([d > 2 * own[d.argmin()] for d, own in zip(distances, cuts)])
+    distance = np.concatenate(distances)
+    near = float(distance[~far].max(initial=0.0))
+    return distance, far, near if near > rounding else 0.0
 
 
 def decompose(run: Basis) -> tuple[Floats, Floats]:

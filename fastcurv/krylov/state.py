@@ -62,9 +62,10 @@ class State(Basis):
         self.T = np.zeros((self.capacity + 1, self.capacity + 1))
         self.err = np.zeros(self.capacity + 1)
         self.contamination = self.eps**0.5 if contamination is None else contamination
+        self.leak = np.zeros((len(self.against), self.capacity + 1))
+        self.aside = 0  # how many rows of `against`, the last, are blocks set aside
         self.reset()
         self.n_products = 0
-        self.leak = np.zeros((len(self.against), self.capacity + 1))
         self.scale = self.noise = self.ghosts = 0.0
         self.exponent = 0  # products are worked on at 2^-exponent of their size; T is not scaled
         self._product = as_product(op)
@@ -86,6 +87,7 @@ class State(Basis):
 
     def reset(self) -> None:
         """Forget the basis; keep the count, the scale and the noise."""
+        self._aside()
         self.m = self.p = self.clean = self.reach = self.locked = 0
         self.tridiagonal = True
         self.T[...] = 0
@@ -138,6 +140,45 @@ class State(Basis):
             self.locked = self.m
         self.T[self.m :, :] = 0
         self.T[:, self.m :] = 0
+
+    def set_aside(self) -> None:
+        """Set the next block aside: what comes after is orthogonal to it, and what products have
+        along it is measured.
+
+        A start in the complement of the basis and of that block then meets nothing of the basis:
+        a Krylov space of its own, in which the operator has all that the basis missed.
+        """
+        self.reorthogonalise()
+        m, p = self.m, self.p
+        along = np.pad(self.coupling(), ((0, 0), (0, self.leak.shape[1] - m)))
+        self.against = np.vstack([self.against, self.rows[m : m + p]])
+        self.leak = np.vstack([self.leak, along])
+        self.T[m:, :] = 0
+        self.T[:, m:] = 0
+        self.p, self.clean = 0, m
+        self.aside, self.dimension = self.aside + p, self.dimension - p
+
+    def fetch_aside(self) -> None:
+        """Put what was set aside behind the next block, where there is room for it."""
+        self.reorthogonalise()
+        rows, along = self._aside()
+        first, end = self.m + self.p, self.m + self.p + len(rows)
+        self.rows[first:end] = rows
+        self.T[first:end, : self.m] = along[:, : self.m]
+        self.T[: self.m, first:end] = along[:, : self.m].T
+        self.p, self.clean, self.tridiagonal = self.p + len(rows), end, False
+
+    def drop_aside(self) -> None:
+        """Forget what was set aside; the coupling to it becomes part of err."""
+        self._drop_coupling(column_lengths(self._aside()[1][:, : self.m]))
+
+    def _aside(self) -> tuple[Array, Floats]:
+        """What was set aside, and the coupling to it, which are no longer."""
+        kept = len(self.against) - self.aside
+        rows, along = self.against[kept:], self.leak[kept:]
+        self.against, self.leak = self.against[:kept], self.leak[:kept]
+        self.aside, self.dimension = 0, self.dimension + self.aside
+        return rows, along
 
     def _forget_loss(self) -> None:
         """Rows are orthonormal to rounding from here on."""

@@ -16,13 +16,16 @@ from ..eigensolver import eigvalsh as every_eigenvalue
 from ..protocols import BoundsColumns, BoundsProducts, Reducible, Writable, Written
 from ..runtime import to_nearest
 from ..vectors import safe_norm
+from .asked import Asked, answered
 from .reduced import reduction
-from .results import Inertia
+from .results import Eigenpairs, Inertia
 
 Floats = NDArray[np.float64]
 
 BLOCK = 128
 LARGEST_DENSE = 30_000
+SMALL = 64  # rows up to which a matrix is decomposed in the time of a few products and their search
+LARGEST_SOLVED = 1000  # rows up to which a decomposition takes no longer than so many products
 # A product of an operator that offers no bound of its own is taken to be off by at most this many
 # eps ||H|| ||v||.
 PRODUCT_EPS = 64.0
@@ -184,6 +187,20 @@ def _lengths(rows: Floats) -> Floats:
     return np.asarray(largest * np.linalg.norm(scaled, axis=1))
 
 
+def matrix_pays(n: int, products: float) -> bool:
+    """Whether the matrix of an operator and its decomposition cost no more than so many products
+    one after the other, with the work on vectors that a search spends on each: the one place of
+    this price.
+    """
+    return n <= SMALL or n <= min(products, LARGEST_SOLVED)
+
+
+def matrix_pairs(op: Any, asked: Asked, *, against: Any = None, spent: int = 0) -> Eigenpairs:
+    """`eigsh` from the matrix, by n products, after `spent` that led nowhere."""
+    P, n_products = _products(op, op.shape[0])
+    return answered(P, asked, P.dtype, against=against, n_products=spent + n_products)
+
+
 def to_dense(op: Any) -> tuple[NDArray[Any], int]:
     """The products of an operator with every unit vector ``(n, n)`` as they come, and their
     number.
@@ -220,7 +237,8 @@ def _column_bounds(op: Any, P: Floats) -> Floats:
         bounds = np.array([float(op.rounding_bound(e)) for e in np.eye(n, dtype=dtype)])
     else:
         # at least ||P||, for any scale: the 2-norm is at most the geometric mean of these two
-        rows, columns = (float(np.abs(P).sum(axis=a).max(initial=0.0)) for a in (0, 1))
+        with np.errstate(over="ignore"):
+            rows, columns = (float(np.abs(P).sum(axis=a).max(initial=0.0)) for a in (0, 1))
         norm = min(safe_norm(P), rows**0.5 * columns**0.5)
         return np.full(n, PRODUCT_EPS * float(np.finfo(dtype).eps) * norm)
     if bounds.shape != (n,) or np.isnan(bounds).any():

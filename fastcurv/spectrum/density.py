@@ -103,7 +103,9 @@ def spectral_density(
     -------
     SpectralDensity
         ``grid, density, stderr, nodes, weights``; other grids of it cost nothing:
-        `SpectralDensity.regrid`.
+        `SpectralDensity.regrid`. Two standard errors cover the truth 19 times in 20 from 12 probes
+        on. Fewer can all be alike, and show no scatter, where few coordinates couple: `stderr` is
+        NaN then.
 
     See Also
     --------
@@ -181,7 +183,7 @@ def every(small: Any, look: Look) -> SpectralDensity:
         n=n,
         n_deflated=n,
         space=small.space,
-        **smear(nodes, weights, **look),
+        **smear(nodes, weights, **look, unsure=False),
     )
 
 
@@ -338,6 +340,6 @@ def assemble(
         n=n,
         n_deflated=len(exact),
         ghosts=ghosts,
-        **smear(nodes, weights, **look),
+        **smear(nodes, weights, **look, unsure=len(exact) < n),
         **extra,
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..answers import typed
 from ..checks import check_array
-from .results import Estimate, InOneLine, mean_of, number
+from .results import Estimate, InOneLine, alike, mean_of, number
 from .smoothing import check_look, smear, to_coordinate
 
 
@@ -26,7 +26,7 @@ class SpectralDensity(InOneLine):
         Eigenvalues at which the density is given.
     density, stderr : ndarray, shape (p,)
         Mean over the probes and its standard error; per unit of `coordinate`, with integral 1 over
-        it.
+        it. NaN where fewer than 12 probes are all alike: that shows nothing.
     nodes, weights : ndarray, shape (n_probes, q)
         The quadrature of each probe; each row of weights sums to 1. Rows that ended early are
         padded with weight 0.
@@ -74,6 +74,11 @@ class SpectralDensity(InOneLine):
         return len(self.nodes)
 
     @property
+    def _exact(self) -> bool:
+        """Whether every eigenvalue is known."""
+        return 0 < self.n <= self.n_deflated
+
+    @property
     def coordinate(self) -> np.ndarray:
         """What the density is per unit of: the grid itself, or its decades; see `axis`."""
         return to_coordinate(self.grid, self.axis, self.linear_below)
@@ -95,14 +100,15 @@ class SpectralDensity(InOneLine):
             raise ValueError(
                 f"moment {power} is beyond float64; wanted an operator scaled down, or less power"
             )
-        return self._over_probes(per_probe, f"moment {power}")
+        return self._over_probes(per_probe, f"moment {power}", known=power == 0)
 
     def mass(self, low: float = -np.inf, high: float = 0.0) -> Estimate:
         """The fraction of eigenvalues in ``low < lam < high``, as an `Estimate`.
 
         A node next to an end stands for eigenvalues on both sides of it, so half of the weight of
         the two nodes astride each end is uncertain; that is added to the standard error over the
-        probes, which one probe does not tell: NaN.
+        probes, which one probe does not tell: NaN. Few probes that are all alike may miss one
+        eigenvalue of n.
         """
         for name, end in (("low", low), ("high", high)):
             if not isinstance(end, numbers.Real) or np.isnan(end):
@@ -111,8 +117,9 @@ class SpectralDensity(InOneLine):
         for i, (x, w) in enumerate(zip(self.nodes, self.weights)):
             per_probe[i] = w[(x > low) & (x < high)].sum()
             unsure[i] = sum(astride(x, w, end) for end in (low, high))
-        estimate = self._over_probes(per_probe, "mass")
-        stderr = np.hypot(estimate.stderr, unsure.mean() / 2)
+        estimate = self._over_probes(per_probe, "mass", known=True)
+        one = 0.0 if self._exact or not alike(per_probe) else 1 / max(1, self.n)
+        stderr = np.hypot(estimate.stderr, max(unsure.mean() / 2, one))
         return replace(estimate, stderr=float(stderr))
 
     def wasserstein(self, other: Any) -> float:
@@ -156,7 +163,7 @@ class SpectralDensity(InOneLine):
         `spectral_density`.
         """
         look = check_look(self.axis if axis is None else axis, width, grid, n_grid, linear_below)
-        return replace(self, **smear(self.nodes, self.weights, **look))
+        return replace(self, **smear(self.nodes, self.weights, **look, unsure=not self._exact))
 
     def merge(self, other: SpectralDensity) -> SpectralDensity:
         """The density from the probes of both, which must be of one operator; on the grid of this
@@ -172,7 +179,12 @@ class SpectralDensity(InOneLine):
         nodes = np.vstack([np.pad(d.nodes, b, "edge") for d, b in zip((self, other), beside)])
         weights = np.vstack([np.pad(d.weights, b) for d, b in zip((self, other), beside)])
         spread = smear(
-            nodes, weights, axis=self.axis, width=self.width, linear_below=self.linear_below
+            nodes,
+            weights,
+            axis=self.axis,
+            width=self.width,
+            linear_below=self.linear_below,
+            unsure=not (self._exact and other._exact),
         )
         return replace(
             self,
@@ -184,8 +196,10 @@ class SpectralDensity(InOneLine):
             **spread,
         )
 
-    def _over_probes(self, per_probe: np.ndarray, method: str) -> Estimate:
+    def _over_probes(self, per_probe: np.ndarray, method: str, known: bool = False) -> Estimate:
         mean, stderr = mean_of(per_probe)
+        if not (known or self._exact) and alike(per_probe):
+            stderr = float("nan")
         return Estimate(mean, stderr, self.n_products, method=method)
 
     def plot(self, ax: Any = None, *, band: float = 2.0, **line: Any) -> Any:

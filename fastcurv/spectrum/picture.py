@@ -14,6 +14,7 @@ from ..protocols import Floats
 from .smoothing import from_coordinate, to_coordinate
 
 BAND = 2.0  # standard errors on either side
+FINEST = 1e-290  # numbers below it, and above its inverse, no logarithmic axis shows
 
 
 def draw_density(
@@ -53,7 +54,14 @@ def draw_density(
     floor = 0.1 / max(1, density.n) / width if scale == "log" else 0.0
     floor = min(floor, 1e-2 * top)
     line = {"lw": 1.6, "label": label or smoothed(density)} | line
+    scale = scale if top > 0 else "linear"
     if density.axis == "log":  # before anything is drawn: margins are then in decades
+        if not (density.linear_below >= FINEST and np.abs(grid).max() <= 1 / FINEST):
+            raise ValueError(
+                f"the eigenvalues reach {np.abs(grid).max():.1e}, linear below "
+                f"{density.linear_below:.1e}; wanted numbers between {FINEST} and {1 / FINEST}, "
+                "which is as far as matplotlib's axes go, or axis='linear'"
+            )
         _decades(ax, density.linear_below)
     color = ax.plot(grid, height, **line)[0].get_color()
     if band and np.shape(density.stderr) == height.shape and np.isfinite(density.stderr).all():

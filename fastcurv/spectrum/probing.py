@@ -15,13 +15,9 @@ from ..krylov.lanczos import NOT_FINITE
 from ..progress import Bar
 from ..protocols import Array, Floats, QuadraticForms
 from .density import random_signs
-from .results import TWO_VALUED, Estimate, mean_of, widened
+from .results import ALIKE, TWO_VALUED, Estimate, mean_of, widened
 
 BLOCK = 16
-# Where few coordinates couple, a quadratic form of signs takes few values. One that is not constant
-# takes each in three of four draws at most, as a polynomial of degree 2: that many samples are all
-# alike, and show no scatter, once in 20 times or less; of fewer, probes are any on the sphere
-ALIKE = 11
 ROUNDINGS = 4  # units of rounding, of the largest product seen, that a sum is never better than
 
 
@@ -46,7 +42,8 @@ class Counted:
         unit = 2.0 ** (self.exponent or 0)
         if np.ndim(value) == 0 and method != "exact":
             stderr = np.hypot(stderr, ROUNDINGS * np.finfo(self.dtype).eps * self.largest)
-        value, stderr = unit * value, unit * stderr
+        with np.errstate(over="ignore"):
+            value, stderr = unit * value, unit * stderr
         if not np.isfinite(value).all():
             raise ValueError(
                 f"the estimate by method={method!r} is beyond float64; wanted an operator scaled "

@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checks import check_choice, check_vectors, operator_dtype
-from ..eigensolver import eigh
 from ..krylov.ritz import wanted
 from ..protocols import SPACES, Reducible, Reduction, Written
-from .asked import resolve_tol
+from .asked import answered, resolve_tol
 from .results import Eigenpairs, ReducedEigenpairs
 
 DIRECT = 400  # rows of a matrix up to which all of it is decomposed
@@ -82,7 +81,7 @@ def reduced_pairs(
     if not inner.k:
         found = nothing(small)
     elif against is None and isinstance(small, Written) and few(small, inner.k):
-        found = directly(small, inner)
+        found = answered(small.bare, inner, operator_dtype(small), float(small.rest))
     else:
         found = search(small, inner, rng, v0, against)
     found = replace(found, tol=resolve_tol(asked.tol, operator_dtype(small)))
@@ -112,28 +111,6 @@ def settled(pairs: ReducedEigenpairs) -> bool:
 def few(small: Reduction, k: int) -> bool:
     """Whether a matrix that is there is decomposed sooner than searched."""
     return bool(small.shape[0] <= max(DIRECT, 8 * k))
-
-
-def directly(small: Written, asked: Any) -> Eigenpairs:
-    """The pairs of a small matrix that is there, copies of multiple eigenvalues and all."""
-    A, rest = small.bare, float(small.rest)
-    values, vectors = eigh(A)[:2]
-    scale = float(np.abs(values + rest).max())  # of all: the others round, too
-    at = wanted(values + rest, asked.k, asked.which)
-    values, V = values[at], vectors[:, at].astype(operator_dtype(small))
-    eps = float(np.finfo(V.dtype).eps)
-    residuals = np.linalg.norm(A @ V - V * values, axis=0) + eps * scale
-    values = values + rest
-    return Eigenpairs(
-        values=values,
-        vectors=V,
-        residuals=residuals,
-        converged=np.ones(len(values), bool),
-        n_products=0,
-        scale=max(scale, abs(float(small.rest))),
-        probed=True,
-        unseen=0.0,
-    )
 
 
 def nothing(small: Any) -> Eigenpairs:

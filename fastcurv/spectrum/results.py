@@ -19,6 +19,19 @@ SKEWED = 13.0
 # and where samples take two values, each half of the time, it must be ``1 + TWO_VALUED / m`` times
 TWO_VALUED = 3.0
 
+# Where few coordinates couple, a quadratic form of signs takes few values. One that is not constant
+# takes each in three of four draws at most, as a polynomial of degree 2: that many samples are all
+# alike, and show no scatter, once in 20 times or less; of fewer, probes are any on the sphere
+ALIKE = 11
+
+
+def alike(samples: np.ndarray) -> bool:
+    """Whether samples ``(m, ...)`` differ by rounding alone, and are so few that this shows
+    nothing.
+    """
+    spread = float(np.ptp(samples, axis=0).max(initial=0.0))
+    return len(samples) <= ALIKE and spread <= 1e-12 * float(np.abs(samples).max(initial=0.0))
+
 
 def widened(m: int) -> float:
     """What a standard error from m samples is multiplied by, for two of them to cover 95%:
@@ -91,12 +104,13 @@ class Eigenpairs:
     n_low : int
         How many of the products were made in float32 by ``precision="mixed"``.
     probed : bool
-        Whether a second random start looked for copies of multiple eigenvalues that one start
-        cannot see, or no copy could have changed the values. How far it saw is `unseen`.
+        Whether a random start looked for copies of multiple eigenvalues that the first cannot see,
+        or none could have changed the values. How far it saw is `unseen`.
     unseen : float
-        What the look leaves open: at a risk of 5% an end no copy was missed that lies further than
-        this outside the innermost of the values. 0: none was missed; infinity: nothing was looked
-        for. Where copies were missed others stand in their place, each a true eigenvalue.
+        What the look leaves open: at a risk of 5% no eigenvalue was missed, copy or not, that lies
+        further than this outside the innermost of the values. 0: none at all, at that risk, and
+        from the whole matrix for sure; infinity: nothing was looked for. Where copies were missed
+        others stand in their place, each a true eigenvalue.
     interrupted : bool
         True where Ctrl-C ended the run early.
     shared : str or None
@@ -147,16 +161,16 @@ class Eigenpairs:
         return self.vectors[:, i]
 
     def _title(self) -> str:
+        open_still = left_open(self)
         head = (
             f"Eigenpairs: {len(self)} of n = {self.n}, {int(self.converged.sum())} "
-            "converged to "
+            f"{'with residuals within' if open_still else 'converged to'} "
             f"{number(self.tol)} * {number(self.scale)}, {self.n_products} products"
         )
         if self.asymmetry:
             head += f", asymmetry {self.asymmetry:.1e} seen"
         if self.space != "parameters":
             head += f", in the space of {self.space}"
-        open_still = left_open(self)
         head += f", {open_still}" if open_still else ""
         return head + (", interrupted" if self.interrupted else "")
 
@@ -181,14 +195,14 @@ class Eigenpairs:
 
 
 def left_open(pairs: Eigenpairs) -> str:
-    """What a search leaves open about copies of multiple eigenvalues, in a few words, or none."""
-    if len(pairs) < 2:
+    """What a search leaves open about eigenvalues it missed, in a few words, or none."""
+    alone, width = len(pairs) < 2, float(np.ptp(pairs.values / 2)) if len(pairs) else 0.0
+    if pairs.unseen <= 2 * pairs.tol * pairs.scale or (alone and np.isinf(pairs.unseen)):
         return ""
-    if pairs.unseen > float(np.ptp(pairs.values)):
+    if not alone and pairs.unseen / 2 > width:
         return "missed copies of multiple eigenvalues not excluded"
-    if pairs.unseen > 2 * pairs.tol * pairs.scale:
-        return f"copies excluded beyond {number(pairs.unseen)} at a risk of 5%"
-    return ""
+    others = "others" if alone else "copies"
+    return f"{others} excluded beyond {number(pairs.unseen)} at a risk of 5%"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -287,7 +301,7 @@ class Estimate(InOneLine):
         if np.ndim(self.estimate) == 0:
             text = f"{float(self.estimate):.8g} +- {float(self.stderr):.2g}"
         else:
-            stderr = number(float(np.mean(self.stderr)))
+            stderr = number(float(np.sum(np.asarray(self.stderr) / np.size(self.stderr))))
             text = f"shape {np.shape(self.estimate)}, stderr {stderr} on average"
         method = f", {self.method}" if self.method else ""
         return f"Estimate({text}, {self.n_products} products{method})"

@@ -1,39 +1,46 @@
-"""The search for extreme eigenpairs: thick-restarted block Lanczos with locking and a probe for
-missed copies.
+"""The search for extreme eigenpairs: thick-restarted Lanczos, and again from a new random start
+until no copy of a multiple eigenvalue is left.
+
+One start sees of each eigenspace one vector. Where the wanted pairs are converged, all of the basis
+stays, the next block is set aside, and a random start in the complement of both begins a Krylov
+space of its own: of an eigenvalue whose copies were missed it holds one more, and of what the basis
+knows nothing, so that its spectrum is narrow and what stands out of it is seen within few steps.
+Where a copy comes, the search goes on until the wanted pairs, copies among them, are converged, and
+begins again. Where none comes, the run itself says when one would have come, see `risk.growth`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..checks import check_vectors, operator_dtype
 from ..interrupts import Interrupted, deferred_interrupts
-from ..krylov.basis import combine, orthonormal_rows
+from ..krylov.basis import column_lengths, combine, orthonormal_rows
 from ..krylov.held import held_rows
 from ..krylov.lanczos import Recurrence
-from ..krylov.risk import lanczos_reach, lanczos_steps
-from ..krylov.ritz import (
-    bounds,
-    decompose,
-    gaps_outside,
-    kept_at_restart,
-    ritz_pairs,
-    wanted,
-)
+from ..krylov.risk import blind, growth
+from ..krylov.ritz import bounds, decompose, kept_at_restart, outside, ritz_pairs, wanted
 from ..progress import Bar, bar
 from ..protocols import Array, Floats
 from .asked import Asked, resolve_max_basis, resolve_tol
+from .dense import matrix_pairs, matrix_pays
 from .results import Eigenpairs
 
-# a probe for missed copies spends at most one product for so many spent before it
-PROBE_SHARE = 12
-PROBE_RISK = 0.05
-LARGEST_BLOCK = 8
+# a probe for missed copies goes on until one of any wanted value would have been missed at that
+# risk, or for such a share of the products made before it; once copies were found, for as many
+SURE = 0.003
+PROBE_SHARE = 0.25
+WHOLE_SHARE = 0.25  # of the products made, the price at which a matrix takes the place of a search
+RISK = 0.05  # of what is said where that share was too little
+MOST_ASIDE = 8  # rows that are set aside at once
+ROUNDED = -0.25  # a residual of eps to that power, in units of rounding, has come down to it
+LEFT_OPEN = 64  # tolerances, within which a converged pair may hide another at that risk
+NEARLY = 1e-3  # of the largest |lam|: a residual of a pair that is kept beside a new start
 STEEPEST = 2.5  # what a step divides residuals by at the most
-SMALL = 64  # dimensions up to which a probe may go to the end of the space
 
 
 def extreme_pairs(
@@ -51,12 +58,18 @@ def extreme_pairs(
     # its square, times the largest |lam|, becomes part of every residual
     loose = 0.1 if asked.relative == "scale" else 0.03
     start = None if v0 is None else check_vectors(v0, n, "v0", dtype).T.copy()
+    whole = partial(matrix_pairs, op, asked, against=deflated)
+    may_be_whole = asked.probe and asked.max_basis is None
+    if may_be_whole and n <= asked.max_products and matrix_pays(n, 0):
+        return whole()
     most = min(resolve_max_basis(asked.max_basis, k, n, dtype), n)
     eps = float(np.finfo(dtype).eps)
     contamination = min(max(loose * tol**0.5, eps**0.5), 0.03 * loose)
     with bar(None, "eigsh", asked.progress) as shown, held_rows(op, (most + 1, n), dtype) as rows:
         run = Recurrence(op, most, against=deflated, contamination=contamination, rows=rows)
-        return Search(run, asked, tol, rng, shown).solve(start)
+        search = Search(run, asked, tol, rng, shown, may_be_whole)
+        found = search.solve(start)
+    return whole(spent=found.n_products) if search.gives_way else found
 
 
 class Search:
@@ -65,19 +78,28 @@ class Search:
     """
 
     def __init__(
-        self, run: Recurrence, asked: Asked, tol: float, rng: np.random.Generator, shown: Bar
+        self,
+        run: Recurrence,
+        asked: Asked,
+        tol: float,
+        rng: np.random.Generator,
+        shown: Bar,
+        may_give_way: bool = False,
     ) -> None:
         self.run, self.tol, self.rng, self.shown = run, tol, rng, shown
         self.k, self.which, self.relative = asked.k, asked.which, asked.relative
         self.max_products, self.probe = asked.max_products, asked.probe
         self.stop: Callable[[], bool] = lambda: False
-        self.block, self.next_look = 1, 0
+        self.next_look = 0
         self.last: tuple[int, float] | None = None
-        # the pairs that a probe is testing, as (theta, bounds) of the first k rows
-        self.settled: tuple[Floats, Floats] | None = None
-        self.probe_until, self.probed, self.interrupted = 0, False, False
-        self.width, self.unseen = 0.0, np.inf  # of the spectrum as seen; see `Eigenpairs`
-        self.too_close = 0.0  # the largest gap between wanted values that a probe leaves aside
+        # (theta, bounds, coordinates) of the pairs that a probe is testing, or has tested
+        self.settled: tuple[Floats, Floats, Floats] | None = None
+        # the rows of the probe, which begin at the first of these and end at the other
+        self.probe_from = self.probe_until = 0
+        self.probed, self.copies, self.interrupted = False, False, False
+        self.unseen = np.inf  # see `Eigenpairs`
+        # whether the matrix may be decomposed in place of a long search, and is to be
+        self.may_give_way, self.gives_way = may_give_way, False
         # (theta, bounds) of the pairs, the next block, being measured again
         self.measured: tuple[Floats, Floats] | None = None
 
@@ -89,7 +111,7 @@ class Search:
                 self._start(start)
                 self._grow()
                 for _ in range(3):
-                    if not self._confirm():
+                    if self.gives_way or not self._confirm():
                         break
                     self._grow()
             except Interrupted:  # from within a product: all that was there before it is as it was
@@ -115,6 +137,17 @@ class Search:
     def _spent(self) -> bool:
         return self.run.n_products + max(1, self.run.p) > self.max_products
 
+    def _is_long(self) -> bool:
+        """Whether the matrix costs but a share of the products made: all of them, where copies were
+        found and each takes a run of its own.
+        """
+        run = self.run
+        return (
+            self.may_give_way
+            and run.n_products + run.n <= self.max_products
+            and matrix_pays(run.n, run.n_products * (1.0 if self.copies else WHOLE_SHARE))
+        )
+
     def _grow(self) -> None:
         """Until the wanted pairs are converged, the budget is spent or the space is exhausted."""
         run = self.run
@@ -128,12 +161,19 @@ class Search:
                 if run.p == 0:
                     self._make_room()
                 if run.p == 0:
-                    run.insert_random(self.rng, self.block)
+                    run.insert_random(self.rng)
+            if run.m >= run.dimension and run.aside and not self._spent():
+                self._fetch_aside()
             if run.m >= run.dimension or self._spent():
-                if self.settled is not None:  # the last steps of a probe count, too
+                if run.m >= run.dimension:
+                    self.probed, self.unseen = True, 0.0
+                elif self.settled is not None:  # the last steps of a probe count, too
                     self._look()
                 return
             if run.full and self.settled is not None and self._look():
+                return
+            if self._is_long():
+                self.gives_way = True
                 return
             if run.full:
                 self._restart()
@@ -146,7 +186,7 @@ class Search:
     def _make_room(self) -> None:
         """Room for a fresh start next to the basis."""
         run = self.run
-        if run.m + 2 * self.block > run.capacity + 1 and run.capacity < run.dimension:
+        if run.m + 2 > run.capacity + 1 and run.capacity < run.dimension:
             self._restart()
 
     def _widest(self) -> int:
@@ -162,9 +202,8 @@ class Search:
         if run.p > widest:
             theta, S, residuals = ritz_pairs(run, self.k, self.which)
             run.narrow_block(run.coupling() @ S, widest)
-            self.block = min(self.block, widest)
         theta, S = decompose(run)
-        room = run.capacity + 1 - 3 * max(run.p, self.block)
+        room = run.capacity + 1 - 3 * max(run.p, 1) - run.aside
         keep = kept_at_restart(theta, self.k, self.which, max(room, 1))
         least = wanted(theta[keep], self.k, self.which)  # all that Ctrl-C waits for
         run.restart(theta[keep], S[:, keep], stop=self.stop, least=least)
@@ -179,19 +218,19 @@ class Search:
         theta, S, residuals = ritz_pairs(run, self.k, self.which)
         if self.settled is not None:
             return self._look_probe(theta, self.settled[0])
-        excess = self._excess(theta, S, residuals)
+        aside = column_lengths(run.leak[len(run.leak) - run.aside :, : run.m] @ S)
+        known = np.hypot(residuals, aside)
+        excess = self._excess(theta, S, known)
         worst = float(excess.max())
         self.shown.note(f"{int((excess <= 1).sum())} of {self.k} converged")
         if not worst <= 1:
+            if aside.any() and (self._excess(theta, S, residuals) <= 1).all():
+                self._fetch_aside()
             self._schedule(worst)
             if run.m == self.k and run.p > 1:
                 run.narrow_block(run.coupling() @ S[:, excess > 1])
             return False
-        steps = self._probe_steps(theta)
-        if not steps:
-            return True
-        self._begin_probe(theta, S, steps)
-        return False
+        return not self._begin_probe(theta, known)
 
     def _limits(self, theta: Floats) -> Floats:
         """What each value may be off: its target, but no less than twice the rounding seen."""
@@ -232,83 +271,114 @@ class Search:
         self.last = (m, excess)
         self.next_look = m + ahead
 
+    def _fetch_aside(self) -> None:
+        """Go on with what was set aside, in blocks."""
+        run = self.run
+        if run.capacity < run.dimension and run.m + 2 * (run.p + run.aside) > run.capacity:
+            self._restart()
+        run.fetch_aside()
+
     # -- probes for missed copies
     # -------------------------------------------------------------------------------------
 
-    def _probe_steps(self, theta: Floats) -> int:
-        """How many steps from a random start would show a copy of a wanted value, were there one;
-        0: no need.
+    def _begin_probe(self, theta: Floats, known: Floats) -> bool:
+        """Whether a copy of a wanted value can matter: it would push out the innermost by more than
+        that may be off; then a start is set that will show it.
 
-        A copy matters where it would push out the innermost wanted value by more than that may be
-        off. The number is that of Kuczynski and Wozniakowski's bound for a risk of `PROBE_RISK`,
-        and at most a share of what was spent; none where that share could not show a copy of even
-        the outermost value.
+        A pair whose residual, of those `known`, has come down to rounding may have a copy that
+        rounding began and the last rows hold in part, so that neither they nor a start beside them
+        show it: then these go.
         """
         run = self.run
         if not self.probe or run.m >= run.dimension:
-            return 0
-        whole = run.dimension <= min(SMALL, run.capacity)
-        rounding = np.full(len(theta), 2 * run.noise)
-        limits = rounding if whole else self._limits(theta)
-        gaps, self.too_close = gaps_outside(theta, self.k, self.which, limits, 4 * run.noise)
-        self.probed = not len(gaps)
-        if self.probed:
-            self.unseen = self.too_close
-            return 0
-        if whole:
-            return -(-(run.dimension - len(theta)) // self.block)
-        spread = max(np.ptp(theta), np.abs(theta).max())
-        least, steps = (
-            lanczos_steps(run.n, gap / spread, PROBE_RISK) for gap in (gaps.max(), gaps.min())
-        )
-        cap = max(4, run.n_products // (PROBE_SHARE * self.block))
-        if least > 2 * cap:
-            return 0
-        room = run.dimension
-        if run.capacity < run.dimension:
-            room = min(room, run.capacity + 1 - 2 * self.block)
-        return max(0, min(steps, cap, room - len(theta)))
+            return False
+        far = outside(theta, self.k, self.which, self._limits(theta), 4 * run.noise)[1]
+        if not far.any():
+            self._leave(theta)
+            return False
+        share = run.n_products if self.copies else int(PROBE_SHARE * run.n_products)
+        steps = max(4, share)
+        room = run.capacity - steps - 2 * run.p if run.capacity < run.dimension else run.m
+        if run.aside + run.p > MOST_ASIDE or (known[far] <= run.eps**ROUNDED * run.noise).any():
+            self._lock(max(room, self.k))
+        else:
+            if run.m > room:
+                self._restart()
+            run.set_aside()
+        theta, S, residuals = ritz_pairs(run, self.k, self.which)
+        self.settled, self.probe_from = (theta, bounds(run, S, residuals), S), run.m
+        run.insert_random(self.rng)
+        self.probe_until = run.m + steps
+        self.next_look = run.m + 2
+        return True
 
-    def _begin_probe(self, theta: Floats, S: Floats, steps: int) -> None:
-        """Set the converged pairs aside as the basis and start again in their complement."""
+    def _lock(self, most: int) -> None:
+        """Keep as the basis `most` pairs that are nearly converged, and let the rest go."""
         run = self.run
-        _, _, residuals = ritz_pairs(run, self.k, self.which)
-        limits = bounds(run, S, residuals)
-        self.width = float(np.ptp(decompose(run)[0]))
-        run.restart(theta, S, keep_block=False)
-        self.settled = (theta, limits)
-        run.insert_random(self.rng, self.block)
-        self.probe_until = run.m + steps * self.block
-        self.next_look = run.m + max(2, steps // 3) * self.block
+        theta, S = decompose(run)
+        along = run.leak[len(run.leak) - run.aside :, : run.m]
+        residuals = column_lengths(np.vstack([run.coupling(), along]) @ S)
+        near = residuals <= NEARLY * run.scale
+        near[wanted(theta, self.k, self.which)] = True
+        keep = np.flatnonzero(near)
+        keep = keep[wanted(theta[keep], most, self.which)]
+        run.drop_block()
+        run.drop_aside()
+        run.restart(theta[keep], S[:, keep])
+
+    def _growth(self, at: Floats) -> Floats:
+        """The `risk.growth` of the probe."""
+        T = self.run.T[self.probe_from : self.run.m, self.probe_from : self.run.m]
+        return growth(np.diag(T), np.diag(T, 1), at)
 
     def _look_probe(self, theta: Floats, before: Floats) -> bool:
-        """True where the probe ended without a change; back to the search, in larger blocks, where
-        it found one. A probe that is to reach the end of the space is not left before: the pairs
-        are those of the whole space then.
-        """
+        """True where the probe ended without a change; back to the search where it found one."""
         run = self.run
-        moved = np.abs(theta - before)
-        still, whole = moved.max() <= 4 * run.noise, run.m >= run.dimension
-        closed = run.p == 0 and still
-        to_the_end = self.probe_until >= run.dimension and not self._spent()
-        if to_the_end and not (whole or closed):
-            self.next_look = run.dimension
-            return False
-        if whole:
-            self.probed, self.unseen = True, 0.0
-        if whole or (moved > self._limits(theta)).any():
-            self.settled, self.last = None, None
-            self.block = min(2 * self.block, LARGEST_BLOCK, max(1, (run.capacity - self.k) // 3))
+        if run.m >= run.dimension or (np.abs(theta - before) > self._limits(theta)).any():
+            self.copies, self.settled, self.last = True, None, None
             self.next_look = run.m + 2
             return False
-        if run.p == 0 or run.m >= self.probe_until or run.full:
-            steps = (run.m - self.k) // self.block
-            reach = self.width * lanczos_reach(run.n, steps, PROBE_RISK) if run.p else 0.0
-            self.probed = True
-            self.unseen = max(reach, 0.0 if still else float(moved.max()), self.too_close)
+        _, far, _ = outside(theta, self.k, self.which, self._limits(theta), 4 * run.noise)
+        seen, sure = float(self._growth(theta[far]).min(initial=np.inf)), blind(run.n, SURE)
+        if run.p == 0 or seen >= sure or run.m >= self.probe_until or run.full:
+            self._leave(theta)
             return True
-        self.next_look = min(run.m + max(2, run.m // 8), self.probe_until)
+        steps = run.m - self.probe_from
+        ahead = max(2, int(0.7 * steps * (sure / max(seen, 1.0) - 1)))
+        self.next_look = min(run.m + ahead, self.probe_until)
         return False
+
+    def _leave(self, theta: Floats) -> None:
+        """What is open where the search ends here."""
+        run = self.run
+        distance, far, near = outside(theta, self.k, self.which, self._limits(theta), 4 * run.noise)
+        if self.settled is None:
+            self.unseen = max(near, self._reach(theta))
+        else:
+            if run.p:
+                far[far] = self._growth(theta[far]) < blind(run.n, RISK)
+            else:
+                far[:] = False
+            self.unseen = max(near, float(distance[far].max(initial=0.0)))
+            self.gives_way = self.unseen > 2 * self.tol * run.scale and self._is_long()
+        self.probed = True
+
+    def _reach(self, theta: Floats) -> float:
+        """How far outside of the values the first start may have been blind to another, where that
+        is more than a residual at the tolerance leaves open; 0 where its Krylov space has come to
+        an end, or was restarted and tells nothing.
+        """
+        run = self.run
+        if not (run.p and run.tridiagonal):
+            return 0.0
+        beyond = np.geomspace(min(LEFT_OPEN * self.tol, 1.0), 2.0, 32) * run.scale
+        low, high = theta.min() - beyond, theta.max() + beyond
+        size = np.abs(theta).max() + beyond
+        ends = {"SA": [low], "LA": [high], "BE": [low, high], "LM": [-size, size]}[self.which]
+        hidden = np.zeros(len(beyond), bool)
+        for end in ends[:2] if self.k > 1 or self.which != "BE" else ends[1:]:
+            hidden |= self._growth(end) < blind(run.n, RISK)
+        return float(beyond[hidden].max(initial=0.0))
 
     # -- the end
     # ----------------------------------------------------------------------------------------------
@@ -317,7 +387,7 @@ class Search:
         """Values and bounds of the residuals, from what is in the basis now."""
         known = self.settled or self.measured
         if known is not None:
-            return known
+            return known[0], known[1]
         self.run.reorthogonalise()
         theta, S, residuals = ritz_pairs(self.run, self.k, self.which)
         return theta, bounds(self.run, S, residuals)
@@ -325,7 +395,9 @@ class Search:
     def _vectors(self) -> Array:
         """The vectors of `_known`, as rows."""
         run = self.run
-        if self.settled or self.measured:
+        if self.settled is not None:
+            return combine(run.rows[: self.probe_from], self.settled[2])
+        if self.measured is not None:
             return run.rows[: self.k].copy()
         return combine(run.rows[: run.m], ritz_pairs(run, self.k, self.which)[1])
 
@@ -368,8 +440,8 @@ class Search:
             n_products=run.n_products,
             scale=run.scale,
             tol=self.tol,
-            probed=self.probed or run.m >= run.dimension,
-            unseen=0.0 if run.m >= run.dimension else self.unseen,
+            probed=self.probed,
+            unseen=self.unseen,
             interrupted=self.interrupted,
             asymmetry=run.asymmetry,
         )

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from ..checks import check_array, check_choice, check_positive, check_positive_int
 from ..protocols import Floats
+from .results import alike
 
 
 class Look(TypedDict):
@@ -56,6 +57,9 @@ def check_look(
 
 FINEST = float(np.finfo(np.float64).eps) / 4  # of the largest node: what a width is for each point
 ONE = 1e-13  # nodes this close, as a share of the largest, are one eigenvalue
+# a Gaussian narrower than that has densities beyond float64, or nearly so
+NARROWEST = 1e-300
+HUGE, TINY = float(np.finfo(np.float64).max), float(np.finfo(np.float64).tiny)
 # the default grid goes this many widths past the outermost nodes: 1e-9 of a Gaussian lies beyond
 REACH = 6.0
 
@@ -65,13 +69,23 @@ def to_coordinate(lam: ArrayLike, axis: str, linear_below: float) -> Floats:
     the log axis.
     """
     lam = np.asarray(lam, dtype=float)
-    return lam if axis == "linear" else np.arcsinh(lam / linear_below) / np.log(10)
+    if axis == "linear":
+        return lam
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        near = np.arcsinh(lam / linear_below)
+        far = np.sign(lam) * (np.log(np.abs(lam)) - np.log(linear_below / 2))
+    return np.asarray(np.where(np.isfinite(near), near, far) / np.log(10))
 
 
 def from_coordinate(x: ArrayLike, axis: str, linear_below: float) -> Floats:
     """The inverse of `to_coordinate`."""
     x = np.asarray(x, dtype=float)
-    return x if axis == "linear" else np.sinh(x * np.log(10)) * linear_below
+    if axis == "linear":
+        return x
+    with np.errstate(over="ignore", invalid="ignore"):
+        near = np.sinh(x * np.log(10)) * linear_below
+        far = np.sign(x) * np.exp(np.abs(x) * np.log(10) + np.log(linear_below / 2))
+    return np.asarray(np.where(np.isfinite(near), near, far))
 
 
 def smear(
@@ -83,6 +97,7 @@ def smear(
     grid: Floats | None = None,
     n_grid: int = 1024,
     linear_below: float | None = None,
+    unsure: bool = True,
 ) -> Smeared:
     """A density with integral 1 and its standard error over the probes.
 
@@ -92,6 +107,8 @@ def smear(
         Each row of weights sums to 1.
     axis, width, grid, n_grid, linear_below
         As in `spectral_density`.
+    unsure : bool
+        Whether few probes that are all `alike` leave the standard error unknown: NaN.
 
     Returns
     -------
@@ -100,41 +117,52 @@ def smear(
         they are.
     """
     used = nodes[weights > 0]
+    largest = float(np.abs(used).max(initial=0.0))
     if linear_below is None:
-        linear_below = 1e-4 * float(np.abs(used).max(initial=0.0)) or 1.0
-    x = to_coordinate(nodes, axis, linear_below)
+        linear_below = max(1e-4 * largest, TINY) if largest else 1.0
+    # worked on in units of a power of two, in which no sum leaves the range
+    exponent = 0
+    if axis == "linear" and largest:
+        reach = 0.0 if grid is None else float(np.abs(grid).max())
+        exponent = int(np.frexp(max(largest, width or 0.0, reach, NARROWEST))[1])
+    x = np.ldexp(to_coordinate(nodes, axis, linear_below), -exponent)
     low, high = x[weights > 0].min(), x[weights > 0].max()
     size = max(abs(low), abs(high))
     finest = FINEST * n_grid * size
+    narrowest = float(np.ldexp(NARROWEST, -exponent))
     if width is None:
         spread = high - low if high - low > ONE * size else 0.0
         width = 0.05 if axis == "log" else 0.01 * spread
-        width = float(max(width, finest) if width else 1e-3 * size or 1e-3)
-    elif grid is None and width < finest:
-        raise ValueError(
-            f"width is {width!r} and eigenvalues reach {size:.3g}; wanted at least {finest:.1g}, "
-            f"which {n_grid} points of a grid resolve"
-        )
+        width = max(float(max(width, finest) if width else 1e-3 * size or 1e-3), narrowest)
+    else:
+        least = max(narrowest, finest if grid is None else 0.0)
+        if np.ldexp(width, -exponent) < least:
+            raise ValueError(
+                f"width is {width!r} and eigenvalues reach {largest:.3g}; wanted at least "
+                f"{np.ldexp(least, exponent):.1g}, which {n_grid} points of a grid resolve"
+            )
+        width = float(np.ldexp(width, -exponent))
     if grid is None:
         n_grid = max(n_grid, min(1 << 16, int(2 * (high - low + 2 * REACH * width) / width)))
         at = np.linspace(low - REACH * width, high + REACH * width, n_grid)
-        grid = from_coordinate(at, axis, linear_below)
+        with np.errstate(over="ignore"):
+            grid = from_coordinate(np.ldexp(at, exponent), axis, linear_below)
+        grid = np.clip(grid, -HUGE, HUGE)
     else:
         grid = np.asarray(grid, dtype=float)
-        at = to_coordinate(grid, axis, linear_below)
+        at = np.ldexp(to_coordinate(grid, axis, linear_below), -exponent)
     per_probe = np.array([_gaussians(at, xi[w > 0], w[w > 0], width) for xi, w in zip(x, weights)])
+    per_probe = np.ldexp(per_probe, -exponent)
     n_probes = len(per_probe)
     unit = float(per_probe.max(initial=0.0)) or 1.0
-    stderr = (
-        unit * ((per_probe / unit).std(axis=0, ddof=1) / n_probes**0.5)
-        if n_probes > 1
-        else np.full(len(at), np.nan)
-    )
+    stderr = np.full(len(at), np.nan)
+    if n_probes > 1 and not (unsure and alike(per_probe)):
+        stderr = unit * ((per_probe / unit).std(axis=0, ddof=1) / n_probes**0.5)
     return {
         "grid": grid,
         "density": per_probe.mean(axis=0),
         "stderr": stderr,
-        "width": float(width),
+        "width": float(np.ldexp(width, exponent)),
         "axis": axis,
         "linear_below": float(linear_below),
     }
@@ -143,7 +171,8 @@ def smear(
 def _gaussians(at: Floats, x: Floats, w: Floats, width: float) -> Floats:
     """The sum of Gaussians of weights `w` at `x`, evaluated at `at`."""
     total = np.zeros(len(at))
-    for xi, wi in zip(x, w):
-        total += wi * np.exp(-0.5 * ((at - xi) / width) ** 2)
+    with np.errstate(over="ignore"):  # far beyond the Gaussian
+        for xi, wi in zip(x, w):
+            total += wi * np.exp(-0.5 * ((at - xi) / width) ** 2)
     total /= width * (2 * np.pi) ** 0.5
     return total

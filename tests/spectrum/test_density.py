@@ -4,8 +4,10 @@ import io
 
 import numpy as np
 import pytest
+from scipy.sparse.linalg import aslinearoperator
 from scipy.stats import binom
 
+import fastcurv as fc
 from fastcurv.spectrum.density import spectral_density
 from fastcurv.spectrum.eigsh import eigsh
 
@@ -230,7 +232,90 @@ def test_ends_of_a_mass_that_are_no_numbers_are_refused(low, high):
 
 
 def test_a_moment_beyond_the_numbers_is_refused():
-    d = spectral_density(np.diag(np.linspace(-1e200, 1e200, 30)), 2, 10, seed=0)
+    d = spectral_density(np.diag(np.linspace(-1e200, 1e200, 30)), 12, 10, seed=0)
     assert np.isfinite(d.moment(1).stderr)
     with pytest.raises(ValueError, match="moment 2 is beyond float64"):
         d.moment(2)
+
+
+def at_the_end(size):
+    """A symmetric matrix of numbers of that size, 30 rows."""
+    B = np.random.default_rng(0).standard_normal((30, 30))
+    return (B / 2 + B.T / 2) * size
+
+
+ENDS = {
+    "1e307": at_the_end(1e307),
+    "1e-310": at_the_end(1e-310),
+    "1e-320": at_the_end(1e-320),
+    "0": np.zeros((30, 30)),
+    "mixed": np.diag(np.r_[1e307, 1e-310, -1e307, np.ones(27)]),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", [np.asarray, aslinearoperator])
+@pytest.mark.parametrize("name", ENDS)
+def test_ends_of_float64_are_taken(name, kind):
+    """Densities on either axis, with a width or a grid of one's own, one probe and more."""
+    A = ENDS[name]
+    op, size = kind(A), float(np.abs(A).max())
+    exact = np.linalg.eigvalsh(A / (size or 1.0)) * size
+    for words in ({}, {"axis": "log"}, {"n_probes": 1}, {"n_probes": 12}):
+        d = spectral_density(op, **({"n_probes": 3} | words), n_steps=10, seed=0)
+        assert np.isfinite(d.density).all() and np.isfinite(d.grid).all()
+        assert np.isfinite(d.coordinate).all() and abs(d.integral() - 1) <= 1e-6
+        slack = 1e-9 * size + 1e-321
+        assert exact.min() - slack <= d.nodes.min() and d.nodes.max() <= exact.max() + slack
+        assert abs(d.moment(1).estimate) <= size * 30 and 0 <= d.mass().estimate <= 1
+        assert abs(d.regrid(axis="log").integral() - 1) <= 1e-6
+        assert abs(d.merge(d).integral() - 1) <= 1e-6
+    wide = spectral_density(op, 3, 10, seed=0, width=max(1.0, size))
+    assert abs(wide.integral() - 1) <= 1e-6
+    own = spectral_density(op, 3, 10, seed=0, grid=np.linspace(-2, 2, 50))
+    assert np.isfinite(own.density).all()
+
+
+def test_a_width_that_no_density_resolves_is_refused():
+    with pytest.raises(ValueError, match="width is 1e-305 .*; wanted at least"):
+        spectral_density(ENDS["1e-310"], 2, 10, seed=0, width=1e-305)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", [np.asarray, aslinearoperator])
+@pytest.mark.parametrize("name", ENDS)
+def test_estimators_take_the_ends_of_float64_or_say_why_not(name, kind):
+    A = ENDS[name]
+    op, size = kind(A), float(np.abs(A).max())
+    exact = np.linalg.eigvalsh(A / (size or 1.0))
+    assert np.allclose(fc.eigvalsh(op) / (size or 1.0), exact, atol=1e-3 if size < 1e-315 else 1e-9)
+    assert sum(fc.inertia(op)) == 30
+    for which in ("SA", "LA", "BE", "LM"):
+        pairs = fc.eigsh(op, 3, which, seed=0)
+        assert pairs.converged.all() and np.isfinite(pairs.values).all() and repr(pairs)
+    for estimate in (fc.trace, fc.diagonal, fc.frobenius_norm):
+        for n_probes in (8, 20, 60):
+            try:
+                found = estimate(op, n_probes, seed=0)
+            except ValueError as error:
+                assert "is beyond float64; wanted an operator scaled down" in str(error)
+                assert size > 1e300
+            else:
+                assert np.isfinite(found.estimate).all() and repr(found)
+
+
+def test_few_probes_that_are_all_alike_show_no_error_of_zero():
+    """Signs (1, 1) are orthogonal to (1, -1): half of all probes see nothing of one eigenvalue."""
+    A = np.diag(np.full(6, 1e-3))
+    A[:2, :2] += [[0.5, -0.5], [-0.5, 0.5]]
+    true, blind = np.trace(A) / 6, 0
+    for seed in range(40):
+        d = spectral_density(A, 2, 6, seed=seed)
+        mean = d.moment(1)
+        assert not (mean.stderr <= 1e-9 and abs(mean.estimate - true) > 1e-9)
+        if np.isnan(mean.stderr):
+            blind += abs(mean.estimate - true) > 1e-9
+            assert np.isnan(d.stderr).all() and d.mass().stderr >= 1 / 6
+            assert d.moment(0).stderr <= 1e-12 and abs(d.moment(0).estimate - 1) <= 1e-12
+    assert blind, "the case that this is about"
+    assert spectral_density(A, 12, 6, seed=0).moment(1).stderr >= 0

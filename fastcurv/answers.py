@@ -97,11 +97,11 @@ def refuse_unknown(
     where: str, given: Iterable[str], called: str | None = None, known: Iterable[str] = ()
 ) -> None:
     """`refuse_foreign`, and a TypeError for any other name, with the nearest of those `known`."""
-    given, called = list(given), called or where
+    given, called, known = list(given), called or where, [name for name in known if name != "self"]
     refuse_foreign(where, given, called)
     for name in given:
-        near = difflib.get_close_matches(name, list(known), 1)
-        hint = f"did you mean {near[0]!r}?" if near else "wanted one that its docstring lists"
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
         raise TypeError(f"{called} has no argument {name!r}; {hint}")
 
 
@@ -150,7 +150,10 @@ def own_names(where: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 def no_attribute(subject: str, kind: str, name: str) -> NoReturn:
     """An AttributeError that names what is meant, where that is known."""
     known = FUNCTIONS if subject == "fastcurv" else ATTRIBUTES[subject]
-    hint = f"; wanted {known[name]}" if name in known else ""
+    there = dir(sys.modules["fastcurv"]) if subject == "fastcurv" else ()
+    near = difflib.get_close_matches(name, there, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; wanted {known[name]}" if name in known else hint
     raise AttributeError(f"{kind} has no attribute {name!r}{hint}")
 
 

@@ -220,7 +220,8 @@ def check_array(x: Any, name: str, dtype: Any = None, finite: bool = True) -> Ar
     a = as_numpy(x, name)
     if a.dtype.kind not in "fiub":
         said = f"has dtype {a.dtype}" if a.shape or a.dtype != object else f"is {typed(x)}"
-        raise TypeError(parameters_of(x, name) or f"{name} {said}; wanted real numbers")
+        cure = f": {name}.x" if hasattr(x, "x") and hasattr(x, "fun") else ""
+        raise TypeError(parameters_of(x, name) or f"{name} {said}; wanted real numbers{cure}")
     if dtype is None:
         dtype = a.dtype if a.dtype in (np.float32, np.float64) else np.float64
     with np.errstate(over="ignore"):  # what overflows is refused below

@@ -144,7 +144,8 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "max_iter": "max_products",
         "ncv": "max_basis",
         "M": "a standard eigenproblem",
-        "sigma": "which='SA'",
+        "sigma": "which='SA' or 'LA': the ends of the spectrum, since products alone give no "
+        "eigenvalues near a number; eigvalsh gives all where n is small",
         "return_eigenvectors": "the values of the result",
         **dict.fromkeys(HOW_MANY, "k"),
         **SEEDS,

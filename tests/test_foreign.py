@@ -89,6 +89,13 @@ def here():
         ("fc.frobenius_norm(H, colour=3)", "^frobenius_norm has no argument 'colour'"),
         ("model.init(random_state=0)", "^MLP.init has no 'random_state'"),
         ("H.flags", r"a dense matrix: hess=lambda t: ob.hessian\(t\).to_dense\(\)"),
+        ("fc.Objective(model, [ob.X])", "wants all rows at once, X .N, d. and y; of a loader"),
+        ("fc.Objective(model, ob.X, ob.X[:, 0])", "for numbers loss='mse'"),
+        ("fc.SpectrumDisplay(H)", "SpectrumDisplay.from_operator takes the operator"),
+        ("fc.classify(ob, fc.minimize(ob, theta, max_iter=1))", "real numbers: theta.x"),
+        ("fc.MLPClasifier", "did you mean 'MLPClassifier'"),
+        ("fc.eigsh(H, sigma=0)", "products alone give no eigenvalues near a number"),
+        ("fc.find_critical_point(ob, theta, seed=0)", "has no argument 'seed'; it takes ob, theta0"),
         ("fc.save('net.pt', model, theta)", "path ends in .pt; wanted .safetensors, or torch.save"),
     ],
 )
@@ -276,3 +283,19 @@ def test_choices_lead_to_choices(here):
             assert spelled == plain(spelled) and spelled not in names
             if answer.startswith("'"):
                 assert answer.split("'")[1] in names, answer
+
+
+def test_names_of_scikit_learn_that_mean_the_same(here):
+    found = fc.minimize(here.ob, here.theta, "lbfgs", max_iter=2, verdict=False)
+    same = fc.minimize(here.ob, here.theta, "l-bfgs", max_iter=2, verdict=False)
+    assert found.method == "l-bfgs" and np.array_equal(found.x, same.x)
+    few = fc.trace(here.H, 12, seed=0)
+    assert few.value == few.estimate
+
+
+def test_a_density_is_shown_by_pyplot_where_that_is_imported(here):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    plt.close("all")
+    fc.spectral_density(here.H, 2, 5, seed=0).plot()
+    assert len(plt.get_fignums()) == 1
+    plt.close("all")

@@ -278,7 +278,7 @@ COMMANDS = (
             option("--dtype", choices=DTYPES, default="float64", help="(default %(default)s)"),
             option(
                 "--out",
-                default="theta.npz",
+                default="theta.safetensors",
                 help="file to write, .npz or .safetensors (default %(default)s)",
             ),
             DASK,

@@ -13,6 +13,7 @@ from ..network.convert import SKLEARN
 from ..optimize.minimize import METHODS
 
 SOLVERS = ("auto", "lbfgs", *METHODS)
+LOSSES = ("squared_error", "poisson")  # which scikit-learn's regressor takes first
 
 
 def check_parameters(est: Any) -> None:
@@ -51,7 +52,8 @@ def layers_of(sizes: Any, activation: Any) -> tuple[list[int], list[str]]:
     if not isinstance(sizes, numbers.Integral) and (
         isinstance(sizes, str) or not hasattr(sizes, "__iter__")
     ):
-        raise TypeError(f"hidden_layer_sizes is {sizes!r}; wanted an int >= 1 or several")
+        cure = ", which comes first here; losses have no name" if sizes in LOSSES else ""
+        raise TypeError(f"hidden_layer_sizes is {sizes!r}; wanted an int >= 1 or several{cure}")
     hidden: list[Any] = [sizes] if isinstance(sizes, numbers.Integral) else list(sizes)
     if not all(isinstance(width, numbers.Integral) and int(width) > 0 for width in hidden):
         raise ValueError(f"hidden_layer_sizes is {sizes!r}; wanted ints >= 1")

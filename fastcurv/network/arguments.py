@@ -86,7 +86,8 @@ def check_targets(y: Any, N: int, model: Any, loss: str) -> np.ndarray:
     if loss == "cross_entropy" and array.ndim == 1:
         if array.dtype.kind not in "iu":
             raise TypeError(
-                f"y has dtype {array.dtype}; wanted integer classes (N,), or soft targets (N, {d})"
+                f"y has dtype {array.dtype} and loss is 'cross_entropy'; wanted integer classes "
+                f"(N,), soft targets (N, {d}), or for numbers loss='mse'"
             )
         if array.shape != (N,):
             raise ValueError(f"y has {len(array)} labels; wanted {N}, one for each row of X")

@@ -149,7 +149,7 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         self,
         model: MLP,
         X: Any,
-        y: Any,
+        y: Any = None,
         loss: str = "cross_entropy",
         l2: float = 0.0,
         sample_weight: Any = None,
@@ -159,6 +159,11 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         l2_biases: bool = True,
     ) -> None:
         self._settings(model, loss, l2, l2_biases, n_threads, memory)
+        if y is None:
+            raise TypeError(
+                "Objective wants all rows at once, X (N, d) and y; of a loader of batches: "
+                "X, y = (torch.cat(part) for part in zip(*loader)), or StreamedObjective"
+            )
         self.X = model.check_rows(X)
         self.y = check_targets(y, len(self.X), model, loss)
         self.sample_weight = check_weight(sample_weight, len(self.X), model.dtype)

@@ -46,6 +46,7 @@ METHODS: dict[str, type[Method]] = {
     "gauss-newton": GaussNewton,
     "l-bfgs": LBFGS,
 }
+ALIASES = {"lbfgs": "l-bfgs"}  # as scikit-learn has it
 STOCHASTIC = tuple(name for name, m in METHODS.items() if "batch_size" in m.defaults)
 
 
@@ -175,6 +176,7 @@ def minimize(
     >>> found.success, found.kind, abs(found.x).round(6)
     (True, 'minimum', array([0., 1.]))
     """
+    method = ALIASES.get(method, method) if isinstance(method, str) else method
     check_choice(method, list(METHODS), "method")
     maker = METHODS[method]
     gradient_tol = old_name("gtol", options.pop("gtol", None), "gradient_tol", gradient_tol)

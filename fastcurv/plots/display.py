@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import sys
 from typing import Any
 
 from ..answers import names_of, refuse_unknown
-from .style import new_figure
+from ..spectrum.picture import new_axes
 
 
 class Display:
@@ -44,18 +43,7 @@ class Display:
         return file.getvalue()
 
     def _axes(self, ax: Any, figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
-        """``ax``, or ``n`` new Axes side by side; kept in ``ax_`` and ``figure_``.
-
-        A new figure is one of pyplot's where the caller has imported pyplot, so that ``plt.show()``
-        shows it, and belongs to no window elsewhere.
-        """
-        if ax is None:
-            if "matplotlib.pyplot" in sys.modules:
-                figure = sys.modules["matplotlib.pyplot"].figure(
-                    figsize=figsize, layout="constrained"
-                )
-            else:
-                figure = new_figure(figsize)
-            ax = figure.add_subplot()
+        """Return ``ax``, or new Axes; kept in ``ax_`` and ``figure_``."""
+        ax = new_axes(figsize) if ax is None else ax
         self.ax_, self.figure_ = ax, ax.figure
         return ax

@@ -56,6 +56,12 @@ class SpectrumDisplay(Display):
         eigenvalues: Any = None,
         bounds: tuple[float, float] = (-np.inf, np.inf),
     ) -> None:
+        need(
+            density,
+            ("axis", "grid", "density"),
+            "density",
+            "what spectral_density returns; SpectrumDisplay.from_operator takes the operator",
+        )
         self.density = within(density, *bounds)
         self.eigenvalues = None if eigenvalues is None else np.sort(np.asarray(eigenvalues))
         self.bounds = bounds

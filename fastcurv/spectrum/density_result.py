@@ -206,22 +206,18 @@ class SpectralDensity(InOneLine):
         """Draw the density with a band of `band` standard errors, named in its legend; needs
         matplotlib. `fastcurv.SpectrumDisplay` draws eigenvalues beside it.
 
-        Where `ax` is None a new figure is made that belongs to no window and no global state, so
-        this works without a display and in threads; ``.figure.savefig(path)`` of the result writes
-        it.
+        Where `ax` is None a new figure is made: one of pyplot's where the caller has imported
+        pyplot, so that ``plt.show()`` shows it, and elsewhere one that belongs to no window, which
+        works without a display and in threads; ``.figure.savefig(path)`` of the result writes it.
 
         Returns
         -------
         matplotlib.axes.Axes
             Where it was drawn.
         """
-        from .picture import draw_density
+        from .picture import draw_density, new_axes
 
-        if ax is None:
-            from matplotlib.figure import Figure
-
-            ax = Figure(figsize=(6.4, 4.0), layout="constrained").add_subplot()
-        return draw_density(self, ax, band=band, **line)
+        return draw_density(self, new_axes() if ax is None else ax, band=band, **line)
 
     def __repr__(self) -> str:
         used = self.nodes[self.weights > 0]

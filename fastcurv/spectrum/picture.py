@@ -4,6 +4,7 @@ ends.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,6 +16,18 @@ from .smoothing import from_coordinate, to_coordinate
 
 BAND = 2.0  # standard errors on either side
 FINEST = 1e-290  # numbers below it, and above its inverse, no logarithmic axis shows
+
+
+def new_axes(figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
+    """Return Axes in a figure of pyplot's where the caller has imported pyplot, so that
+    ``plt.show()`` shows it, and elsewhere in one that belongs to no window.
+    """
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is not None:
+        return pyplot.figure(figsize=figsize, layout="constrained").add_subplot()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=figsize, layout="constrained").add_subplot()
 
 
 def draw_density(

@@ -294,6 +294,11 @@ class Estimate(InOneLine):
     method: str = ""
     space: str = "parameters"
 
+    @property
+    def value(self) -> float | Array:
+        """Return `estimate`."""
+        return self.estimate
+
     def __float__(self) -> float:
         return float(self.estimate)
 

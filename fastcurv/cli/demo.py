@@ -18,7 +18,7 @@ from ..critical.result import CriticalPoint
 from ..protocols import Array
 from ..spectrum.density_result import SpectralDensity
 from .datasets import Dataset
-from .output import Output, describe, extremes, state, verdict_lines, write_picture
+from .output import Output, describe, extremes, standing, state, verdict_lines, write_picture
 from .recipe import Recipe
 from .report import Report
 
@@ -77,32 +77,43 @@ def run(
     if quick:
         data = replace(data, X=data.X[::4], y=data.y[::4])
     objective = recipe.objective(data, n_threads)
-    page = Report("Where did training stop?")
     say(describe(objective, data))
 
     moments, result = train(objective, data, seed, quick, progress, say)
-    page.text(LOOKED_AT.format(n=objective.n_params) + f" {describe(objective, data)}.")
-    page.section("Training").table(
-        ["moment", "state"], [[k, state(objective, t, data)] for k, t in moments.items()]
-    )
-
     say("\nThe Hessian's spectrum on the way")
-    densities = spectra(page, objective, moments, say, seed=seed, quick=quick, progress=progress)
+    found = spectra(objective, moments, say, seed=seed, quick=quick, progress=progress)
+    densities = {name: density for name, (density, _) in found.items()}
 
     say("\nWhere training stopped")
     point = fc.classify(objective, result.x, seed=seed)
     for line in verdict_lines(point):
         say(line)
-    page.section("The verdict at the end").verdict(point)
 
     say("\nA saddle, and the way down from it")
     theta = find_saddle(recipe, objective, data, seed, progress)
     saddle = fc.classify(objective, theta, dense_below=0, seed=seed)
-    page.section("A saddle, and the way down").text(NARROWER)
-    escaped = leave(page, objective, theta, saddle, progress, say)
+    for line in verdict_lines(saddle):
+        say(line)
+    escaped, way = leave(objective, theta, saddle, progress)
+    say("  " + way)
     if picture is not None and escaped is not None:
         write_picture(summary(densities, objective, theta, escaped.x - theta), picture)
 
+    page = Report("Where did training stop?").sentence(point)
+    page.text(LOOKED_AT.format(n=objective.n_params) + f" {describe(objective, data)}.")
+    if escaped is not None:
+        page.figure(
+            along(objective, theta, escaped.x - theta),
+            "A saddle of the same loss: the loss along the way down, what the second-order Taylor "
+            "polynomial says of it, and the step taken.",
+        )
+    page.section("Training").table(
+        ["moment", "loss", "gradient norm", "accuracy", "held out"],
+        [[name, *standing(objective, at, data).values()] for name, at in moments.items()],
+    )
+    _spectra_section(page, found)
+    page.section("The verdict at the end").verdict(point)
+    page.section("A saddle, and the way down").text(NARROWER).verdict(saddle).text(way)
     seconds = time.perf_counter() - started
     page.text(f"All of this took {seconds:.0f} seconds.")
     path = page.write(out)
@@ -143,7 +154,6 @@ def train(
 
 
 def spectra(
-    page: Report,
     objective: fc.Objective,
     moments: dict[str, Array],
     say: Say,
@@ -151,39 +161,45 @@ def spectra(
     seed: int,
     quick: bool,
     progress: bool,
-) -> dict[str, SpectralDensity]:
-    """Density and extreme eigenvalues at each moment, as one picture and one table."""
-    figure = plots.new_figure((9.0, 3.2))
-    rows, densities = [], {}
-    axes = figure.subplots(1, len(moments), sharey=True)
-    for ax, (name, theta) in zip(axes, moments.items()):
+) -> dict[str, tuple[SpectralDensity, Any]]:
+    """Density and extreme eigenvalues at each moment."""
+    found = {}
+    for name, theta in moments.items():
         hessian = objective.hessian(theta)
         density = fc.spectral_density(hessian, n_probes=4 if quick else 10, n_steps=80, seed=seed)
         pairs = extremes(hessian, 5, seed, progress)
-        plots.density(density, ax)
-        densities[name] = density
-        ax.set_title(name)
+        found[name] = density, pairs
+        low, high = _listed(pairs.values[:5]), _listed(pairs.values[-5:])
+        say(f"  {name:<7} lowest {low}   highest {high}")
+    return found
+
+
+def _spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, Any]]) -> None:
+    """One picture, each moment on axes of its own with its outliers marked, and one table."""
+    figure = plots.new_figure((9.0, 3.6))
+    rows = []
+    for ax, (name, (density, pairs)) in zip(figure.subplots(1, len(found)), found.items()):
+        plots.density(density, ax, label="density")
         low, high = pairs.values[:5], pairs.values[-5:]
-        rows.append(
-            [
-                name,
-                _listed(low),
-                _listed(high),
-                int(pairs.n_products),
-                f"{pairs.residuals.max():.0e}",
-            ]
-        )
-        say(f"  {name:<7} lowest {_listed(low)}   highest {_listed(high)}")
-    for ax in axes[1:]:
-        ax.set_ylabel("")
+        outliers = np.r_[low, high]
+        ax.plot(
+            outliers, np.full(len(outliers), 0.04), "|", ms=9, color=plots.ORANGE,
+            transform=ax.get_xaxis_transform(), label="5 lowest, 5 highest",
+        )  # fmt: skip
+        ax.set(title=name, ylabel="density" if not rows else "")
+        rows.append([name, _listed(low), _listed(high), int(pairs.n_products)])
+        rows[-1].append(f"{pairs.residuals.max():.0e}")
+        handles, labels = ax.get_legend_handles_labels()
+        if ax.get_legend() is not None:
+            ax.get_legend().remove()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     page.section("The spectrum on the way").figure(
         figure,
         "Density of the Hessian's eigenvalues by stochastic Lanczos quadrature at the start, in "
-        "the middle and at "
-        "the end of training. The bulk lies at zero; a few large eigenvalues stand out.",
+        "the middle and at the end of training, with the five lowest and five highest marked. The "
+        "bulk lies at zero; a few large eigenvalues stand out.",
     )
     page.table(["moment", "five lowest", "five highest", "products", "largest residual"], rows)
-    return densities
 
 
 def find_saddle(
@@ -206,35 +222,19 @@ def find_saddle(
 
 
 def leave(
-    page: Report,
-    objective: fc.Objective,
-    theta: Array,
-    point: CriticalPoint,
-    progress: bool,
-    say: Say,
-) -> OptimizeResult | None:
-    """Show the verdict on a saddle, follow its escape direction, and show that the loss falls."""
-    for line in verdict_lines(point):
-        say(line)
-    page.verdict(point)
+    objective: fc.Objective, theta: Array, point: CriticalPoint, progress: bool
+) -> tuple[OptimizeResult | None, str]:
+    """Follow a saddle's escape direction; the step, and a sentence on how far the loss falls."""
     if point.escape_direction is None:
-        return None
+        return None, "No direction of negative curvature was found."
     escaped = fc.escape(objective, theta, point.escape_direction)
-    before, after = objective.value(theta), float(escaped.fun)
     further = fc.minimize(
         objective, escaped.x, SECOND, max_iter=300, progress=progress, verdict=False
     )
-    sentence = (
-        f"Along the escape direction the loss falls from {before:.6f} to {after:.6f}; "
-        f"from there {SECOND} goes on down to {further.fun:.6f}."
+    return escaped, (
+        f"Along the escape direction the loss falls from {objective.value(theta):.6f} to "
+        f"{float(escaped.fun):.6f}; from there {SECOND} goes on down to {further.fun:.6f}."
     )
-    say("  " + sentence)
-    page.text(sentence).figure(
-        along(objective, theta, escaped.x - theta),
-        "The loss along the escape direction, what the second-order Taylor polynomial says of it, "
-        "and the step taken.",
-    )
-    return escaped
 
 
 def along(objective: fc.Objective, theta: Array, step: Array, ax: Any = None) -> Any:

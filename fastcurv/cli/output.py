@@ -217,6 +217,7 @@ def pair_lines(pairs: Any) -> list[str]:
 def verdict_lines(point: Any) -> list[str]:
     lines = [
         f"verdict: {point.kind.replace('_', ' ')}{' (certified)' if point.certified else ''}",
+        f"  {point.sentence}",
         f"  {point.reason}",
     ]
     return lines + [f"  {name:<32} {value}" for name, value in evidence(point)]

@@ -157,7 +157,7 @@ class Report:
     def figure(self, figure: Any, caption: str) -> Report:
         """A Matplotlib figure, inline as SVG."""
         figure = getattr(figure, "figure", figure)  # an Axes stands for its figure
-        picture = _svg(figure, len(self._parts))
+        picture = _svg(figure, len(self._parts), caption)
         return self._add(f"<figure>{picture}<figcaption>{_escape(caption)}</figcaption></figure>")
 
     def image(self, path: str | PathLike[str], caption: str) -> Report:
@@ -192,16 +192,15 @@ class Report:
 
     def verdict(self, point: CriticalPoint) -> Report:
         """What `fastcurv.classify` said, and the evidence it rests on."""
+        self.sentence(point)
+        return self.text(point.reason).table(["evidence", "value"], evidence(point))
+
+    def sentence(self, point: CriticalPoint) -> Report:
+        """What a first reader wants of a verdict: its kind, how sure it is, what to do next."""
         kind = point.kind.replace("_", " ")
-        proof = "proved up to rounding" if point.certified else "not proved"
-        risk = point.failure_probability
-        if risk is not None and 0 < risk < 1:
-            proof = f"wrong with a probability of at most {risk:.2g}"
-        self._add(
-            f'<div class="verdict"><b>{_escape(kind)}</b> ({_escape(proof)})'
-            f"<br>{_escape(point.reason)}</div>"
+        return self._add(
+            f'<div class="verdict"><b>{_escape(kind)}</b><br>{_escape(point.sentence)}</div>'
         )
-        return self.table(["evidence", "value"], evidence(point))
 
     def to_html(self) -> str:
         """The page as one string."""
@@ -273,17 +272,17 @@ def plain(x: Any) -> Any:
     return str(x)
 
 
-def _svg(figure: Any, number: int) -> str:
-    """The picture as SVG; the number keeps its inner names apart from those of the page's other
-    pictures.
+def _svg(figure: Any, number: int, caption: str) -> str:
+    """The picture as SVG, which says its caption to who cannot see it; the number keeps its inner
+    names apart from those of the page's other pictures.
     """
     import matplotlib
 
     file = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": str(number)}):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    text = file.getvalue()
-    return text[text.index("<svg") :]
+    text, name = file.getvalue(), html.escape(escaped(caption), quote=True)
+    return f'<svg role="img" aria-label="{name}"' + text[text.index("<svg") + 4 :]
 
 
 def _img(data: bytes, caption: str) -> str:

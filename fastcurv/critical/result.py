@@ -167,6 +167,38 @@ class CriticalPoint:
         """``n_positive / n``, None where the inertia is not known."""
         return None if self.n_positive is None else self.n_positive / self.n_params
 
+    @property
+    def sentence(self) -> str:
+        """The verdict for a first reader, in at most 25 words: the kind, how sure it is, and what
+        to do next. `reason` says what it rests on.
+        """
+        sure = "proved" if self.certified else "measured, not proved"
+        if 0 < self.failure_probability < 1:
+            sure = f"wrong with probability at most {number(self.failure_probability)}"
+        if self.kind == "saddle":
+            way = "fastcurv.escape(ob, theta) takes a way down"
+            return f"A saddle, {sure}: the loss falls on some sides and rises on others; {way}."
+        if self.kind in ("minimum", "maximum"):
+            goes = "up" if self.kind == "minimum" else "down"
+            but = ", but for directions in which nothing changes" if self.n_symmetry else ""
+            end = "training is done here" if goes == "up" else "fastcurv.escape leaves it"
+            return f"A {self.kind}, {sure}: every direction goes {goes}{but}; {end}."
+        if self.kind == "degenerate":
+            flat = "some directions" if not self.n_zero else f"{self.n_zero} directions"
+            return (
+                f"Degenerate: the curvature of {flat} is zero without a known reason, so it "
+                "decides nothing; fastcurv.minimize(ob, theta) tries them."
+            )
+        if self.kind == "not_critical":
+            where = "On a plateau" if self.plateau else "Not at rest"
+            times = self.gradient_norm / self.gradient_tol if self.gradient_tol else np.inf
+            held = f"{number(times)} times its tolerance" if times > 1 else "not small enough here"
+            return f"{where}: the gradient is {held}; fastcurv.minimize(ob, theta) goes on."
+        return (
+            "Undecided: at rest, and what was seen settles no kind; `reason` says what is missing "
+            "and which call gets it."
+        )
+
     def summary(self) -> str:
         """The verdict and its evidence in a few lines."""
         return repr(self)
@@ -198,6 +230,7 @@ class CriticalPoint:
             how = f"wrong with probability at most {number(self.failure_probability)}"
         rows = [
             f"CriticalPoint: {self.kind}, {how}",
+            f"  {self.sentence}",
             f"  {self.reason}",
             f"  gradient    {number(self.gradient_norm)}, held against {number(self.gradient_tol)}"
             + (
@@ -233,9 +266,9 @@ class CriticalPoint:
         return "\n".join(rows)
 
     def _repr_html_(self) -> str:
-        title, reason, *rows = repr(self).splitlines()
+        title, _, reason, *rows = repr(self).splitlines()
         cells = [[row[2:14].strip(), row[14:]] for row in rows]
-        return html_table(f"{title}. {reason.strip()}", ["evidence", ""], cells)
+        return html_table(f"{title}. {self.sentence} {reason.strip()}", ["evidence", ""], cells)
 
     def _end(self, which: str) -> str:
         low, high = getattr(self, f"lambda_{which}_bounds")

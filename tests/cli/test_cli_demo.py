@@ -28,7 +28,10 @@ def test_demo_trains_judges_and_leaves_a_saddle(tmp_path, capsys):
     assert further < after < before
     assert facts["escaped"].fun == pytest.approx(after, abs=1e-6)
     page = facts["report"].read_text()
-    assert page.count("<figure>") == 2 and page.count('class="verdict"') == 2
+    assert page.count("<figure>") == 2 and page.count('class="verdict"') == 3
+    assert page.count('<svg role="img" aria-label="') == 2
+    first = page.index(facts["verdict"].sentence)  # the verdict and a picture, before any section
+    assert first < page.index("<figure>") < page.index("<h2")
     assert not re.search(r"(src|href)=[\"']?https?:", page)
     assert str(facts["report"]) in text
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")

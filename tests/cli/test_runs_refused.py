@@ -142,7 +142,7 @@ def test_a_risk_is_said_on_the_page():
     bowl = QuadraticObjective(np.diag([1.0, 2.0]))
     point = fc.classify(bowl, np.zeros(2), seed=0)
     doubted = replace(point, certified=False, failure_probability=0.004)
-    assert "wrong with a probability of at most 0.004" in Report("r").verdict(doubted).to_html()
+    assert "wrong with probability at most 0.004" in Report("r").verdict(doubted).to_html()
     assert "not proved" in Report("r").verdict(replace(doubted, failure_probability=0.0)).to_html()
 
 
@@ -150,6 +150,6 @@ def test_a_point_without_a_way_down_is_not_left():
     from fastcurv.cli.demo import leave
 
     bowl = QuadraticObjective(np.diag([1.0, 2.0]))
-    point, page, said = fc.classify(bowl, np.zeros(2), seed=0), Report("r"), []
-    assert leave(page, bowl, np.zeros(2), point, False, said.append) is None
-    assert page.to_html().count('class="verdict"') == 1 and any("minimum" in s for s in said)
+    point = fc.classify(bowl, np.zeros(2), seed=0)
+    step, sentence = leave(bowl, np.zeros(2), point, False)
+    assert step is None and sentence == "No direction of negative curvature was found."

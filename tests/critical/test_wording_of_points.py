@@ -1,5 +1,6 @@
 """What a verdict looks like where parts of it are unknown."""
 
+import itertools
 import json
 from dataclasses import fields, replace
 
@@ -58,3 +59,23 @@ def test_risks_kinks_and_bounds_are_shown(point):
         assert words in page
     doubted = replace(odd, at_nearest=replace(point, certified=False))
     assert "nearest     a minimum at" in repr(doubted)
+
+
+def test_a_first_reader_is_told_in_a_sentence():
+    """Kind, how sure, what to do next: at most 25 words, whatever is known."""
+    point = fc.classify(fc.testing.lecture_toy(), np.zeros(2), seed=0)
+    assert point.sentence == (
+        "A saddle, proved: the loss falls on some sides and rises on others; "
+        "fastcurv.escape(ob, theta) takes a way down."
+    )
+    kinds = ("minimum", "maximum", "saddle", "degenerate", "not_critical", "undecided")
+    for kind, certified, risk, zeros, plateau in itertools.product(
+        kinds, (True, False), (0.0, 0.004, np.nan), (None, 0, 12), (False, True)
+    ):
+        other = replace(
+            point, kind=kind, certified=certified, failure_probability=risk, n_zero=zeros,
+            n_symmetry=zeros, plateau=plateau,
+        )  # fmt: skip
+        assert len(other.sentence.split()) <= 25 and other.sentence.endswith(".")
+        assert kind.replace("_", " ").split()[0] in other.sentence.lower() or kind == "not_critical"
+        assert repr(other).splitlines()[1].strip() == other.sentence

@@ -25,6 +25,9 @@ from .result import CriticalPoint
 from .wording import reason, where_newton_leads, which_call_gets_there
 
 
+FEW = 256  # parameters, up to which all eigenvalues are known at any point
+
+
 @own_names("classify")
 @to_nearest
 def classify(
@@ -74,6 +77,7 @@ def classify(
         Below this n the whole spectrum is computed: the matrix, which a network makes layer by
         layer and n products make of anything else, and ``O(n^3)`` work; and above where products
         reach fewer dimensions than that.
+        Where the gradient is far above its tolerance, and n above 256, products alone say so.
     krylov : Krylov, optional
         A run on the Hessian at theta, `fastcurv.Krylov`: its operator is used, at large n its
         products count as the verdict's own and new ones go into it, so that eigenpairs, density and
@@ -183,9 +187,9 @@ def _judge(ask: Request, shown: Any, started: float) -> CriticalPoint:
     H = hessian_products(ask.ob, ask.theta) if run is None else Products(run.op, np.float64)
     H.shown = shown
     H.most = np.inf if ask.max_products is None else ask.max_products
-    found, evidence, coordinates = (dense if ask.dense else iterative).examine(ask, H)
+    found, evidence, coordinates, asked = _examined(ask, H)
     outcome = decide(found)
-    point = _result(ask, found, outcome, evidence)
+    point = _result(asked, found, outcome, evidence)
     extra: dict[str, Any] = {}
     held = held_at(ask.ob, ask.theta) if _may_be_held(ask, found, outcome) else None
     if held is not None:
@@ -206,6 +210,18 @@ def _judge(ask: Request, shown: Any, started: float) -> CriticalPoint:
         n_new=None if run is None else H.count,
         **extra,
     )
+
+
+def _examined(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates, Request]:
+    """The evidence, and what was asked for it: far from rest products alone tell, at a hundredth
+    of the price of all eigenvalues.
+    """
+    if ask.dense and ask.n > FEW and ask.krylov is None and iterative.is_clearly_far(ask, H):
+        cheap = replace(ask, dense_below=0.0)
+        found, evidence, coordinates = iterative.examine(cheap, H)
+        if decide(found).because in ("far", "plateau"):
+            return found, evidence, coordinates, cheap
+    return *(dense if ask.dense else iterative).examine(ask, H), ask
 
 
 def _may_be_held(ask: Request, found: Findings, outcome: Outcome) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import as_rng
 from ..interrupts import unbroken
 from ..krylov.risk import lanczos_risk, lanczos_steps
 from ..krylov.ritz import decompose
@@ -41,6 +42,7 @@ SHORT_STEPS = 64  # where only the ends of the spectrum are wanted
 MAX_PROBES = 16
 COUPLING = 0.01  # of curvature_tol ||H||: what H may do to a symmetry direction that is taken out
 MAX_SYMMETRY = 1024  # symmetry directions, each a product, that are taken out; more are not
+PROBE = 1  # the seed of a vector that sees the size of H
 CLEAR = 1e-2  # where so little of a gradient, or of the least decrement it can have, is no rest
 WEAK = 3  # Ritz vectors along which curvature is measured to last
 
@@ -80,6 +82,27 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
     )
     plateau = not near.near and evidence.on_plateau
     return replace(found, plateau=plateau), evidence, Coordinates()
+
+
+def is_clearly_far(ask: Request, H: Products) -> bool:
+    """Return whether Newton's step promises far more than nothing, whatever the signs, by two
+    products: with ``g'|H|g <= ||g|| ||Hg||`` Cauchy and Schwarz have
+    ``g'|H|^-1 g >= ||g||^3 / ||Hg||``.
+    """
+    if not H.affords(2):
+        return False
+    g = gradient_at(ask.ob, ask.theta, H)
+    size, along = safe_norm(g), safe_norm(H(g))
+    H(as_rng(PROBE).standard_normal(H.n))
+    if not (0 < size < np.inf and along < np.inf and H.norm > 0):
+        return False
+    decrement = 0.5 * size * (size / along) * size if along > 0 else np.inf
+    length = safe_norm(ask.theta)
+    reach = H.n**0.5 * H.norm * length * length  # ||H|| is no larger: one product is of a random v
+    rest = nearness_by(
+        ask.ob, ask.theta, CLEAR * size, CLEAR * decrement, reach, ask.gradient_tol
+    )
+    return not rest.near and assumed_error(H.n**0.5 * H.norm, ask.theta) / CLEAR < size
 
 
 def _gradient(ask: Request, H: Products) -> tuple[Floats, float]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.sparse.linalg import LinearOperator
 
+import fastcurv as fc
 from fastcurv.critical.classify import classify
 from fastcurv.krylov.risk import lanczos_risk, lanczos_steps
 from fastcurv.reference import ReferenceModel, ReferenceObjective
@@ -292,3 +293,23 @@ def test_rounding_alone_never_proves_a_negative_eigenvalue(dtype, activation):
         A = np.asarray(G @ np.eye(model.n_params, dtype=dtype), dtype=float)
         negative += np.linalg.eigvalsh(A + A.T)[0] < 0
     assert negative >= 2
+
+
+def test_far_from_rest_products_alone_tell():
+    """No matrix is made where two products show that the gradient is far from zero."""
+    X, y = np.random.default_rng(0).standard_normal((60, 20)), np.arange(60) % 4
+    ob = fc.Objective(fc.MLP([20, 30, 4]), X, y, l2=1e-2)
+    theta = ob.model.init(seed=0)
+    quick, slow = fc.classify(ob, theta), fc.classify(ob, theta, dense_below=0)
+    assert ob.n_params > 256 and quick.kind == slow.kind == "not_critical"
+    assert quick.method == "krylov" and quick.n_products <= slow.n_products + 2
+    at_rest = fc.minimize(ob, theta, seed=0)
+    assert at_rest.report.method == "dense" and at_rest.report.certified
+    close = at_rest.x * (1 + 1e-9)
+    assert fc.classify(ob, close).method == "dense"
+
+
+def test_where_few_products_are_left_no_more_are_made():
+    ob = fc.testing.QuadraticObjective(np.diag(np.linspace(1, 2, 300)))
+    point = fc.classify(ob, np.ones(300), max_products=1)
+    assert point.n_products <= 1 and point.kind in ("not_critical", "undecided")

@@ -35,8 +35,8 @@ def test_no_copy_is_missed_where_the_matrix_is_small():
     assert np.allclose(pairs.values, [*values[:3], *values[-3:]], atol=1e-12)
     assert np.allclose(H @ pairs.vectors, pairs.vectors * pairs.values, atol=1e-12)
     assert pairs.residuals.max() <= 1e-11 and pairs.n_products == 0  # of a matrix
-    seen = fc.eigsh(H, k=6, which="BE", tol=1e-6, seed=0)
-    assert np.abs(seen.values - pairs.values).max() > 1e-6  # which products alone do not show
+    seen = fc.eigsh(H, k=6, which="BE", tol=1e-6, probe=False, seed=0)
+    assert np.abs(seen.values - pairs.values).max() > 1e-6  # which one start does not show
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 9])

@@ -79,15 +79,16 @@ def old_name(old: str, value: Any, new: str, new_value: Any) -> Any:
     if new_value is not None:
         raise TypeError(f"{old} is the old name of {new}; wanted one of the two")
     warnings.warn(
-        f"{old} is called {new} now; the old name will go", FutureWarning, stacklevel=outside()
+        f"{old} is called {new} now; the old name will go", FutureWarning, stacklevel=caller_depth()
     )
     return value
 
 
-def outside() -> int:
+def caller_depth() -> int:
     """The `stacklevel` with which a warning names the line that called this package."""
     frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_globals.get("__package__", "").startswith("fastcurv"):
+    own = f"{__package__}."
+    while frame.f_back is not None and f"{frame.f_globals.get('__name__')}.".startswith(own):
         frame, level = frame.f_back, level + 1
     return level
 

@@ -58,6 +58,19 @@ def test_spectrum_takes_the_ends_from_the_matrix(run, capsys):
     assert said["n_products"] == 51 + 2 * 5
 
 
+def test_an_error_that_nobody_knows_is_null(run, capsys, monkeypatch):
+    found = fc.spectral_density
+
+    def unsure(*a, **b):
+        d = found(*a, **b)
+        return replace(d, stderr=np.full(len(d.grid), np.nan))
+
+    monkeypatch.setattr(commands.fc, "spectral_density", unsure)
+    assert main(["spectrum", str(run), "-k", "2", "--json", *SHORT]) == 0
+    said = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert set(said["stderr"]) == {None} and said["grid"][0] is not None
+
+
 @pytest.mark.parametrize(
     ("unseen", "words", "told"),
     [

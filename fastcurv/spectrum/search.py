@@ -394,7 +394,8 @@ class Search:
             "BE": [low.max(initial=-np.inf) - beyond, theta[half:].min() + beyond],
         }[self.which]
         sure = blind(self.run.n, RISK)
-        return np.any([self._growth(at) < sure for at in ends if np.isfinite(at).all()], axis=0)
+        blinds = [self._growth(at) < sure for at in ends if np.isfinite(at).all()]
+        return np.asarray(np.any(blinds, axis=0))
 
     # -- the end
     # ----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -65,7 +66,7 @@ def either_seed(seed: Any, rng: Any) -> np.random.Generator:
     return as_rng(rng if seed is None else seed)
 
 
-def old_name(old: str, value: Any, new: str, new_value: Any, depth: int = 3) -> Any:
+def old_name(old: str, value: Any, new: str, new_value: Any) -> Any:
     """The value of an argument that has an older name: that one is used, with a FutureWarning.
 
     Examples
@@ -78,9 +79,18 @@ def old_name(old: str, value: Any, new: str, new_value: Any, depth: int = 3) -> 
     if new_value is not None:
         raise TypeError(f"{old} is the old name of {new}; wanted one of the two")
     warnings.warn(
-        f"{old} is called {new} now; the old name will go", FutureWarning, stacklevel=depth
+        f"{old} is called {new} now; the old name will go", FutureWarning, stacklevel=caller_depth()
     )
     return value
+
+
+def caller_depth() -> int:
+    """The `stacklevel` with which a warning names the line that called this package."""
+    frame, level = sys._getframe(1), 1
+    own = f"{__package__}."
+    while frame.f_back is not None and f"{frame.f_globals.get('__name__')}.".startswith(own):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def check_positive_int(x: Any, name: str, most: int | None = None) -> int:

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from .checks import caller_depth
 from .network.mlp import MLP
 from .network.placed import Recipe, ask, echo, in_frame, load_shard, rows_and_kernels, some_rows
 from .network.shards import Frame, Sharded
@@ -147,7 +148,7 @@ class Objective(Sharded):
                 f"workers have different kernels ({', '.join(self.kernels)}), so bits depend on "
                 "where a task runs; set FASTCURV_ARCH to one of them for all",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=caller_depth(),
             )
         self._over(loaded, [n for n, _ in known], frame, in_frame)
 

@@ -17,6 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ..answers import own_names
+from ..checks import caller_depth
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..optimize.escape import escape
@@ -212,7 +213,7 @@ class BaseMLP(BaseEstimator):
                 f"{type(self).__name__} ended at max_iter={self.max_iter} with a gradient of "
                 f"{self._size:.2g}, above tol={self._tol:g}; {advice(X, y, model, self.alpha)}",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=caller_depth(),
             )
         return self
 

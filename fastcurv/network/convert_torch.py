@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..answers import need
+from ..checks import caller_depth
 from ..foreign import PHI
 from ..structure.parameters import layers_of, norms_of
 from .convert import SUPPORTED, Model, Stack, agreed, foreign, stacked
@@ -449,7 +450,7 @@ def _say_whose(module: Any, stack: Stack, theta: np.ndarray, read: list[Any]) ->
         f"{what}: n is {theta.size}, and gradient, Hessian and sharpness are those of the {whose} "
         "parameters, not of the module's own",
         UserWarning,
-        stacklevel=3,
+        stacklevel=caller_depth(),
     )
 
 

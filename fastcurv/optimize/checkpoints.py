@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import caller_depth
 from ..files import check_place, read_tensors, shown, write_tensors
 
 OFTEN = 30.0  # seconds between two savings, where nothing else is asked
@@ -82,7 +83,7 @@ class Saver:
         except OSError as error:  # a full disk: what was found is worth more than its copy
             if not self.old:
                 text = f"since step {loop.run.iteration} {self.path} cannot be written: {error}"
-                warnings.warn(text, RuntimeWarning, stacklevel=2)
+                warnings.warn(text, RuntimeWarning, stacklevel=caller_depth())
             self.old = True
         else:
             self.old = False

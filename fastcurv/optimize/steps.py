@@ -10,6 +10,7 @@ import numpy as np
 
 from ..answers import own_names
 from ..checks import (
+    caller_depth,
     check_positive,
     check_positive_int,
     check_symmetric_operator,
@@ -160,14 +161,14 @@ def newton_step(
             f"{lowest:.3g}): the Newton step may climb "
             "and is drawn to saddles; use saddle_free_newton_step, or escape.",
             IndefiniteHessianWarning,
-            stacklevel=2,
+            stacklevel=caller_depth(),
         )
     if k is None and residual > tol:
         warnings.warn(
             f"The Newton step was solved to a relative residual of {residual:.1e}, not {tol:.1e}; "
             "raise damping or k.",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=caller_depth(),
         )
     return step
 

@@ -18,6 +18,7 @@ from .density import random_signs
 from .results import ALIKE, TWO_VALUED, Estimate, mean_of, widened
 
 BLOCK = 16
+SHORTER = 20  # by that power of two, where products of vectors as they are overflow
 ROUNDINGS = 4  # units of rounding, of the largest product seen, that a sum is never better than
 
 
@@ -67,12 +68,13 @@ class Counted:
         if not len(V):
             return np.zeros((0, self.n), self.dtype)
         self._told(len(V))
-        Y = (
-            times(self.op, np.ascontiguousarray(V.T))
-            if len(V) > 1
-            else np.reshape(times(self.op, V[0]), (-1, 1))
-        )
-        Y = self._in_range(np.ascontiguousarray(np.asarray(Y).T))
+        columns, short = np.ascontiguousarray(V.T) if len(V) > 1 else V[0].copy(), 0
+        with np.errstate(over="ignore", invalid="ignore"):
+            Y = times(self.op, columns)
+            if not np.isfinite(Y).all():  # sums beyond the range, of numbers that are in it?
+                short = SHORTER
+                Y = times(self.op, columns * self.dtype.type(2.0**-short))
+        Y = self._in_range(np.ascontiguousarray(np.reshape(Y, (-1, len(V))).T), short)
         self.largest = max(self.largest, float(np.einsum("ij,ij->i", Y, Y).max()) ** 0.5)
         return Y
 
@@ -87,20 +89,22 @@ class Counted:
         self.largest = max(self.largest, float(np.abs(found).max()))
         return found
 
-    def _in_range(self, Y: Array) -> Array:
+    def _in_range(self, Y: Array, short: int = 0) -> Array:
         """Finite numbers of the operator over the unit, a power of two that the first of them that
-        are not zero decide; so that squares and sums stay in range.
+        are not zero decide; so that squares and sums stay in range. Those given are of vectors
+        that were divided by 2 to the power of `short`.
         """
         if self.exponent is None:
             largest = float(np.abs(Y).max(initial=0.0))
             if np.isfinite(largest) and largest > 0:
-                exponent = int(np.frexp(largest)[1])
+                exponent = int(np.frexp(largest)[1]) + short
                 small, large = (30, 120) if Y.dtype == np.float32 else (300, 1000)
                 self.exponent = (
                     0 if abs(exponent) <= small else int(np.clip(exponent, -large, large))
                 )
-        if self.exponent:
-            Y = Y * Y.dtype.type(2.0**-self.exponent)
+        if self.exponent or short:
+            with np.errstate(over="ignore"):
+                Y = Y * Y.dtype.type(2.0 ** (short - (self.exponent or 0)))
         if not np.isfinite(Y).all():
             raise ValueError(NOT_FINITE)
         return Y

@@ -123,6 +123,8 @@ def nothing(small: Any) -> Eigenpairs:
         converged=np.zeros(0, bool),
         n_products=0,
         scale=small.norm,
+        probed=True,
+        unseen=0.0,
     )
 
 

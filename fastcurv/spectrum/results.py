@@ -23,6 +23,7 @@ TWO_VALUED = 3.0
 # takes each in three of four draws at most, as a polynomial of degree 2: that many samples are all
 # alike, and show no scatter, once in 20 times or less; of fewer, probes are any on the sphere
 ALIKE = 11
+LEFT_OPEN = 64  # tolerances, within which a converged pair may hide another
 
 
 def alike(samples: np.ndarray) -> bool:
@@ -108,9 +109,11 @@ class Eigenpairs:
         or none could have changed the values. How far it saw is `unseen`.
     unseen : float
         What the look leaves open: at a risk of 5% no eigenvalue was missed, copy or not, that lies
-        further than this outside the innermost of the values. 0: none at all, at that risk, and
-        from the whole matrix for sure; infinity: nothing was looked for. Where copies were missed
-        others stand in their place, each a true eigenvalue.
+        further than this outside the innermost of the values. 0: none at all, from the whole
+        matrix or of a whole space; a search that ends before leaves some tolerances open, about one
+        value next to another, and its repr speaks of what is beyond 64 of them; infinity: nothing
+        was looked for. Where copies were missed others stand in their place, each a true
+        eigenvalue.
     interrupted : bool
         True where Ctrl-C ended the run early.
     shared : str or None
@@ -197,7 +200,7 @@ class Eigenpairs:
 def left_open(pairs: Eigenpairs) -> str:
     """What a search leaves open about eigenvalues it missed, in a few words, or none."""
     alone, width = len(pairs) < 2, float(np.ptp(pairs.values / 2)) if len(pairs) else 0.0
-    if pairs.unseen <= 2 * pairs.tol * pairs.scale or (alone and np.isinf(pairs.unseen)):
+    if pairs.unseen <= LEFT_OPEN * pairs.tol * pairs.scale or (alone and np.isinf(pairs.unseen)):
         return ""
     if not alone and pairs.unseen / 2 > width:
         return "missed copies of multiple eigenvalues not excluded"

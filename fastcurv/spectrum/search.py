@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..checks import check_vectors, operator_dtype
 from ..interrupts import Interrupted, deferred_interrupts
@@ -28,7 +29,7 @@ from ..progress import Bar, bar
 from ..protocols import Array, Floats
 from .asked import Asked, resolve_max_basis, resolve_tol
 from .dense import matrix_pairs, matrix_pays
-from .results import Eigenpairs
+from .results import LEFT_OPEN, Eigenpairs
 
 # a probe for missed copies goes on until one of any wanted value would have been missed at that
 # risk, or for such a share of the products made before it; once copies were found, for as many
@@ -38,7 +39,6 @@ WHOLE_SHARE = 0.25  # of the products made, the price at which a matrix takes th
 RISK = 0.05  # of what is said where that share was too little
 MOST_ASIDE = 8  # rows that are set aside at once
 ROUNDED = -0.25  # a residual of eps to that power, in units of rounding, has come down to it
-LEFT_OPEN = 64  # tolerances, within which a converged pair may hide another at that risk
 NEARLY = 1e-3  # of the largest |lam|: a residual of a pair that is kept beside a new start
 STEEPEST = 2.5  # what a step divides residuals by at the most
 
@@ -98,6 +98,8 @@ class Search:
         self.probe_from = self.probe_until = 0
         self.probed, self.copies, self.interrupted = False, False, False
         self.unseen = np.inf  # see `Eigenpairs`
+        # what the first start may have been blind to, see `_hidden`; None where that is not known
+        self.hidden: NDArray[np.bool_] | None = None
         # whether the matrix may be decomposed in place of a long search, and is to be
         self.may_give_way, self.gives_way = may_give_way, False
         # (theta, bounds) of the pairs, the next block, being measured again
@@ -287,12 +289,14 @@ class Search:
 
         A pair whose residual, of those `known`, has come down to rounding may have a copy that
         rounding began and the last rows hold in part, so that neither they nor a start beside them
-        show it: then these go.
+        show it: then these go. What a restart rounds is not counted against the pairs, as what it
+        rounds to make vectors of them is not: a bound that was within the tolerance stays so.
         """
         run = self.run
         if not self.probe or run.m >= run.dimension:
             return False
         far = outside(theta, self.k, self.which, self._limits(theta), 4 * run.noise)[1]
+        self.hidden = self._hidden(theta) if run.p and run.tridiagonal else None
         if not far.any():
             self._leave(theta)
             return False
@@ -306,7 +310,9 @@ class Search:
                 self._restart()
             run.set_aside()
         theta, S, residuals = ritz_pairs(run, self.k, self.which)
-        self.settled, self.probe_from = (theta, bounds(run, S, residuals), S), run.m
+        rounded = 0.0 if run.tridiagonal else run.eps * run.scale
+        limits = bounds(run, S, residuals) - rounded * np.abs(S).sum(axis=0)
+        self.settled, self.probe_from = (theta, limits, S), run.m
         run.insert_random(self.rng)
         self.probe_until = run.m + steps
         self.next_look = run.m + 2
@@ -349,36 +355,47 @@ class Search:
         return False
 
     def _leave(self, theta: Floats) -> None:
-        """What is open where the search ends here."""
-        run = self.run
-        distance, far, near = outside(theta, self.k, self.which, self._limits(theta), 4 * run.noise)
-        if self.settled is None:
-            self.unseen = max(near, self._reach(theta))
-        else:
-            if run.p:
-                far[far] = self._growth(theta[far]) < blind(run.n, RISK)
-            else:
-                far[:] = False
-            self.unseen = max(near, float(distance[far].max(initial=0.0)))
-            self.gives_way = self.unseen > 2 * self.tol * run.scale and self._is_long()
-        self.probed = True
-
-    def _reach(self, theta: Floats) -> float:
-        """How far outside of the values the first start may have been blind to another, where that
-        is more than a residual at the tolerance leaves open; 0 where its Krylov space has come to
-        an end, or was restarted and tells nothing.
+        """What is open where the search ends here: never less than what the residuals leave open,
+        since one that lies that near to the innermost may hide behind it.
         """
         run = self.run
-        if not (run.p and run.tridiagonal):
-            return 0.0
-        beyond = np.geomspace(min(LEFT_OPEN * self.tol, 1.0), 2.0, 32) * run.scale
-        low, high = theta.min() - beyond, theta.max() + beyond
-        size = np.abs(theta).max() + beyond
-        ends = {"SA": [low], "LA": [high], "BE": [low, high], "LM": [-size, size]}[self.which]
-        hidden = np.zeros(len(beyond), bool)
-        for end in ends[:2] if self.k > 1 or self.which != "BE" else ends[1:]:
-            hidden |= self._growth(end) < blind(run.n, RISK)
-        return float(beyond[hidden].max(initial=0.0))
+        distance, far, near = outside(theta, self.k, self.which, self._limits(theta), 4 * run.noise)
+        hidden = self.hidden
+        if self.settled is not None:
+            if run.p:
+                far[far] = self._growth(theta[far]) < blind(run.n, RISK)
+                hidden = None if hidden is None else hidden & self._hidden(theta)
+            else:
+                far[:] = False
+            missed = float(distance[far].max(initial=0.0))
+            if missed > 2 * self.tol * run.scale:
+                self.gives_way = self._is_long()
+                near = max(missed, (LEFT_OPEN + 1) * self.tol * run.scale)  # and it is said
+        least = 2 * self.tol * run.scale if run.p else 0.0
+        if hidden is not None and run.p:
+            least = max(least, float(self._beyond()[hidden].max(initial=0.0)))
+        self.unseen, self.probed = max(near, least), True
+
+    def _beyond(self) -> Floats:
+        """Distances outside of the innermost value at which `_hidden` looks."""
+        return np.geomspace(self.tol, 2.0, 48) * self.run.scale
+
+    def _hidden(self, theta: Floats) -> NDArray[np.bool_]:
+        """Whether the start of the last Krylov space may have been blind to an eigenvalue that far
+        outside of the innermost of the values, at either end.
+        """
+        beyond = self._beyond()
+        size, half = np.abs(theta).min() + beyond, self.k // 2
+        low = theta[:half] if self.which == "BE" else theta
+        ends = {
+            "SA": [theta.max() - beyond],
+            "LA": [theta.min() + beyond],
+            "LM": [-size, size],
+            "BE": [low.max(initial=-np.inf) - beyond, theta[half:].min() + beyond],
+        }[self.which]
+        sure = blind(self.run.n, RISK)
+        blinds = [self._growth(at) < sure for at in ends if np.isfinite(at).all()]
+        return np.asarray(np.any(blinds, axis=0))
 
     # -- the end
     # ----------------------------------------------------------------------------------------------

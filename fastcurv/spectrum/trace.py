@@ -323,7 +323,7 @@ def _asked(
 ) -> tuple[Any, int, np.random.Generator]:
     """The operator, the number of probes and the generator, checked; old and foreign names told."""
     refuse_unknown("estimate", foreign, called)
-    n_probes = old_name("n_samples", n_samples, "n_probes", n_probes, depth=4)
+    n_probes = old_name("n_samples", n_samples, "n_probes", n_probes)
     m = check_positive_int(60 if n_probes is None else n_probes, "n_probes")
     return check_symmetric_operator(op), m, either_seed(seed, rng)
 

@@ -151,3 +151,28 @@ def test_nothing_is_said_where_nobody_looked(options):
     pairs = eigsh(dense(np.linspace(0, 1, 100), rng), k=3, which="LA", seed=0, **options)
     assert not pairs.probed and pairs.unseen == np.inf
     assert "missed copies of multiple eigenvalues not excluded" in repr(pairs)
+
+
+def test_the_lowest_of_several_within_the_tolerance_is_not_said_to_be_found():
+    """Four eigenvalues lie below the decay of the rest, nearer to it than residuals tell; a search
+    may end at any of them, and says how much further out another may be.
+    """
+    rng = np.random.default_rng(0)
+    lowest = [1.38e-8, 2.74e-8, 2.95e-8, 5.87e-8]
+    values = np.sort(np.r_[lowest, np.full(80, 2.91e-7), 9 * rng.random(50) ** 2])
+    short = 0
+    for seed in range(20):
+        pairs = eigsh(PrescribedSpectrum(values, seed=seed), 1, "SA", seed=seed)
+        gap = pairs.values[0] - values[0]
+        assert pairs.converged.all() and gap <= pairs.unseen
+        short += gap > pairs.residuals.max()
+    assert short, "the case that this is about"
+
+
+@pytest.mark.parametrize(("k", "which"), [(1, "BE"), (2, "BE"), (3, "LM"), (2, "LA")])
+def test_nothing_unseen_is_said_of_whole_spaces_alone(k, which):
+    values = np.linspace(-1, 1.5, 100)
+    pairs = eigsh(PrescribedSpectrum(values, seed=0), k, which, seed=0)
+    assert pairs.unseen >= 2 * pairs.tol * pairs.scale and f"{k} converged" in repr(pairs)
+    whole = eigsh(PrescribedSpectrum(np.repeat([1.0, 2.0, 3.0], 30), seed=0), 90, which, seed=0)
+    assert whole.unseen == 0 and np.allclose(whole.values, np.repeat([1.0, 2.0, 3.0], 30))

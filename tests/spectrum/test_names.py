@@ -51,6 +51,18 @@ def test_probes_have_one_name_and_the_old_one_works(function):
         function(A, n_samples=3, n_probes=3)
 
 
+def test_warnings_name_the_line_of_the_caller():
+    ob = fc.Objective(fc.MLP([2, 3, 1]), np.eye(2), np.ones(2), loss="mse")
+    theta = ob.model.init(seed=0)
+    for ask in (
+        lambda: fc.newton_step(ob.hessian(theta), np.ones(ob.n_params), damping=0.0),
+        lambda: fc.minimize(ob, theta, gtol=1e-3, max_iter=1),
+    ):
+        with pytest.warns(Warning) as caught:
+            ask()
+        assert {warning.filename for warning in caught} == {__file__}
+
+
 @pytest.mark.parametrize(
     "call, name",
     [

@@ -18,7 +18,7 @@ from fastcurv.krylov.subproblems import cubic, trust_region
 from fastcurv.progress import bar
 from fastcurv.spectrum import dense, search
 from fastcurv.spectrum.density import run_probe
-from fastcurv.spectrum.probing import Counted, mean_of, random_signs, widened
+from fastcurv.spectrum.probing import ALIKE, Counted, mean_of, random_signs, widened
 from fastcurv.spectrum.reduced import reduced_pairs
 from fastcurv.vectors import dot, norm
 
@@ -242,7 +242,7 @@ def test_no_probe_where_nothing_inside_could_be_pushed_out():
     assert np.array_equal(one.vectors, plain.vectors)
 
 
-@pytest.mark.parametrize("m", [2, 3, 40])
+@pytest.mark.parametrize("m", [ALIKE, ALIKE + 1, 40])
 def test_the_spread_of_a_trace_counts_every_entry(m):
     """Twice the sum of the variances of ``v_i (Hv)_i``, where products are made; against the
     entries of the same signs.
@@ -257,6 +257,20 @@ def test_the_spread_of_a_trace_counts_every_entry(m):
     both = (2 * entries.var(axis=0, ddof=1).sum() / m) ** 0.5
     assert found.estimate == pytest.approx(mean, rel=1e-12)
     assert found.stderr == pytest.approx(max(spread, widened(m) * both), rel=1e-9)
+
+
+@pytest.mark.parametrize("m", [2, 3, ALIKE - 1])
+def test_few_samples_of_a_trace_are_of_any_direction(m):
+    """As long as signs are, and never all alike; the error is that of their mean."""
+    rng = np.random.default_rng(5)
+    A = rng.standard_normal((30, 30))
+    A = A + A.T
+    V = np.random.default_rng(0).standard_normal((m, 30))
+    V *= 30**0.5 / np.linalg.norm(V, axis=1, keepdims=True)
+    mean, spread = mean_of(np.einsum("ij,jk,ik->i", V, A, V))
+    found = fc.trace(A, m, method="hutchinson", seed=0)
+    assert found.estimate == pytest.approx(mean, rel=1e-12)
+    assert found.stderr == pytest.approx(spread, rel=1e-9) and spread > 0
 
 
 @pytest.mark.parametrize("what", ["trace", "frobenius_norm", "diagonal"])

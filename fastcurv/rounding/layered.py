@@ -23,9 +23,11 @@ A the sizes of a and dA their errors, an entry of the sum is off by
 
     sum of  dS A_p A_q + S (dA_p A_q + A_p dA_q) + the same for K, delta  + gamma(N) of the sizes
 
-with one number for each two inputs p, q of two layers and all of their units: so every column of X
-and every layer may have units of its own, and bounds in other units (`Layered.error`), by columns
-(`Layered.bounds`) and by entries (`Layered.noise`) are that matrix, scaled.
+with one number for each two inputs p, q of two layers and all of their units (for K, each input p
+and unit j): so every column of X and every layer may have units of its own, and bounds in other
+units (`Layered.error`), by columns (`Layered.bounds`) and by entries (`Layered.noise`) are that
+matrix, scaled. Units that differ much between the weights of one layer's units are taken by the
+largest: to do better, all rows would have to be kept.
 """
 
 from __future__ import annotations

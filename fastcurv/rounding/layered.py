@@ -23,9 +23,11 @@ A the sizes of a and dA their errors, an entry of the sum is off by
 
     sum of  dS A_p A_q + S (dA_p A_q + A_p dA_q) + the same for K, delta  + gamma(N) of the sizes
 
-with one number for each two inputs p, q of two layers and all of their units: so every column of X
-and every layer may have units of its own, and bounds in other units (`Layered.error`), by columns
-(`Layered.bounds`) and by entries (`Layered.noise`) are that matrix, scaled.
+with one number for each two inputs p, q of two layers and all of their units (for K, each input p
+and unit j): so every column of X and every layer may have units of its own, and bounds in other
+units (`Layered.error`), by columns (`Layered.bounds`) and by entries (`Layered.noise`) are that
+matrix, scaled. Units that differ much between the weights of one layer's units are taken by the
+largest: to do better, all rows would have to be kept.
 """
 
 from __future__ import annotations
@@ -105,7 +107,7 @@ class Layered:
         self.gamma = gamma_of(min(self.step, N) + slabs_of_all + 16)
         n = self.starts[-1]
         self.A = np.zeros((n, n))
-        # bounds on the errors of blocks: of S and its inputs, and of K and delta
+        # bounds on the errors of blocks: of S by inputs, of K by those of l and the units of m
         self.of_S: dict[Any, Floats] = {}
         self.of_K: dict[Any, Floats] = {}
         self.sums: dict[Any, Floats] = {}
@@ -173,8 +175,8 @@ class Layered:
             self.A[b, c] = found[:, k, :, h]
 
     def _bound(self, slab: Slab, l: int, m: int, S: Known, K: Known | None) -> None:
-        """What errors in some rows do to block (l, m): by the inputs of l and of m, for all units
-        together.
+        """What errors in some rows do to block (l, m): that of S by the inputs of l and of m, for
+        all units together; that of K by the inputs of l and the units of m.
         """
         A, dA, gamma = slab.A, slab.dA, self.gamma
         wide = (S.off + gamma * S.size)[:, None]
@@ -182,9 +184,9 @@ class Layered:
         _sum(self.of_S, (l, m), dA[l].T @ (S.size[:, None] * A[m]))
         size = S.size
         if K is not None and self.curved:
-            d, dd = norms(np.abs(slab.d[m]))[:, 0], norms(slab.dd[m])[:, 0]
-            wide, both = (d + dd) * K.off + (dd + gamma * d) * K.size, d * K.size
-            _sum(self.of_K, (l, m), A[l].T @ wide + dA[l].T @ both)
+            d, dd, x = np.abs(slab.d[m]), slab.dd[m], K.size[:, None]
+            wide = (d + dd) * K.off[:, None] + (dd + gamma * d) * x
+            _sum(self.of_K, (l, m), A[l].T @ wide + dA[l].T @ (d * x))
             size = size + K.size
         self.weight += float((size + slab.sizes[l] + slab.sizes[m]).sum())
 
@@ -204,17 +206,19 @@ class Layered:
 
     def _columns(self) -> Floats:
         """Bounds (n,) on the norms of the errors of the columns."""
-        sides: list[Floats] = [np.zeros(k + self.bias) for _, k in self.shapes]
+        sides = [np.zeros((o, k + self.bias)) for o, k in self.shapes]
         for (l, m), E in self.of_S.items():
+            o, k = self.shapes[m]
             both = 2**0.5 if l == m else 1.0  # half of it is the other half's mirror image
-            moved = self.of_K.get((l, m), np.zeros(len(E)))
-            sides[l] = np.hypot(sides[l], both * norms(E)[:, 0] + moved)
+            moved = self.of_K.get((l, m), np.zeros((len(E), o)))
+            sides[l] = np.hypot(sides[l], (both * norms(E) + norms(moved))[:, 0])
             if l != m:
-                columns = norms(np.ascontiguousarray(E.T))[:, 0]
-                columns[: self.shapes[m][1]] += norm(moved)
+                columns = np.tile(norms(np.ascontiguousarray(E.T))[:, 0], (o, 1))
+                columns[:, :k] += norms(np.ascontiguousarray(moved.T))
                 sides[m] = np.hypot(sides[m], columns)
+        flat = [x.ravel() for (_, k), y in zip(self.shapes, sides) for x in (y[:, :k], y[:, k:])]
         own = 2 * UNIT * np.abs(np.diagonal(self.A)) + TINY * self.weight
-        return np.asarray(GROWTH * (np.concatenate(sides)[self._inputs()] + own))
+        return np.asarray(GROWTH * (np.concatenate(flat) + own))
 
     def _inputs(self) -> NDArray[np.intp]:
         """By parameter (n,) the number of the input it weighs, those of all layers in a row."""
@@ -231,14 +235,16 @@ class Layered:
         ends = np.cumsum([0] + [k + self.bias for _, k in self.shapes])
         E = np.zeros((ends[-1], ends[-1]))
         for (l, m), part in self.of_S.items():
-            block = E[ends[l] : ends[l + 1], ends[m] : ends[m + 1]]
-            block[...] = part
-            if (l, m) in self.of_K:
-                block[:, : self.shapes[m][1]] += self.of_K[l, m][:, None]
-            if l != m:
-                E[ends[m] : ends[m + 1], ends[l] : ends[l + 1]] = block.T
+            E[ends[l] : ends[l + 1], ends[m] : ends[m + 1]] = part
+            E[ends[m] : ends[m + 1], ends[l] : ends[l + 1]] = part.T
         at = self._inputs()
         found = E[np.ix_(at, at)]
+        for (l, m), moved in self.of_K.items():
+            (o, k), rows = self.shapes[m], slice(self.starts[l], self.starts[l + 1])
+            columns = slice(self.starts[m], self.starts[m] + o * k)
+            more = np.repeat(moved[at[rows] - ends[l]], k, axis=1)
+            found[rows, columns] += more
+            found[columns, rows] += more.T
         found[np.diag_indices(len(at))] += 2 * UNIT * np.abs(np.diagonal(self.A))
         return np.asarray(GROWTH * found + TINY * self.weight)
 
@@ -246,16 +252,16 @@ class Layered:
     def error(self, scale: Floats | None = None) -> float:
         """A bound on ``||D E D||_F`` for the error E of A, ``D = diag(scale)`` or I."""
         d = np.ones(len(self.A)) if scale is None else np.asarray(scale, dtype=float)
+        units = layers_of(self.passes.ob.model, d)
         most = [  # of all units, by inputs
-            W.max(axis=0) if b is None else np.append(W.max(axis=0), b.max())
-            for W, b in layers_of(self.passes.ob.model, d)
+            W.max(axis=0) if b is None else np.append(W.max(axis=0), b.max()) for W, b in units
         ]
-        each = [
-            norm(most[l][:, None] * E * most[m])
-            + norm(most[l] * self.of_K.get((l, m), 0.0)) * float(most[m][: self.shapes[m][1]].max())
-            for (l, m), E in self.of_S.items()
-        ]
+        each = dict.fromkeys(self.of_S, 0.0)
+        for (l, m), E in self.of_S.items():
+            each[l, m] += norm(most[l][:, None] * E * most[m])
+        for (l, m), moved in self.of_K.items():
+            each[l, m] += norm(most[l][:, None] * moved * units[m][0].max(axis=1))
         top = float(d.max(initial=0.0))
         own = 2 * UNIT * norm(d * np.diagonal(self.A) * d) + top * len(d) * TINY * self.weight * top
-        found = GROWTH * (norm(each) * 2**0.5 + own)
+        found = GROWTH * (norm([*each.values()]) * 2**0.5 + own)
         return found if found == found else np.inf

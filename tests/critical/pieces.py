@@ -69,7 +69,7 @@ def slices() -> dict[str, list[Any]]:
         full = DenseHessian(symmetric_part(A, np.full(7, 1e-12), 7))
         T = np.cos(np.arange(7.0))[:, None][:, :taken]
         c = 1 + np.arange(7) / 3 if uneven else None
-        cut = full.cut(T, c)
+        cut = full.cut(full.flat(T), c)
         numbers = [cut.error, cut.ends, cut.weakest, cut.norm, *map(float, cut.values)]
         for g_error in (0.0, 1e-6):
             g = np.sin(np.arange(7.0)) * 1e-3

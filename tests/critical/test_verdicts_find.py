@@ -227,7 +227,7 @@ def test_where_no_step_helps_and_nothing_is_near_the_search_ends(monkeypatch):
     ob = fc.Objective(fc.MLP([4, 5, 1], "gelu"), X, 2e5 + rng.standard_normal(13), loss="mse")
     asked = []
     monkeypatch.setattr(
-        walk, "nearness_at", lambda ob, theta: asked.append(1) or held(1.0, 2.0, 1.0, None)
+        walk, "nearness_at", lambda ob, theta, H: asked.append(1) or held(1.0, 2.0, 1.0, None)
     )
     result = find_critical_point(ob, ob.model.init(seed=1), max_iter=50)
     assert not result.success and result.status in (1, 2)

@@ -1,6 +1,6 @@
 """Bounds where products of the passes underflow or overflow, against 900 digits.
 
-FASTCURV_EXAMPLES says how many networks of each dtype are drawn, from 30; 1000 took six minutes.
+FASTCURV_EXAMPLES says how many networks are drawn, half of each dtype.
 """
 
 import os

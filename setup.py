@@ -4,6 +4,7 @@ pyproject.toml.
 
 import os
 import shutil
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,8 +21,13 @@ HEADERS = [
     path.as_posix() for path in sorted(Path("src").rglob("*")) if path.suffix in (".h", ".inc")
 ]
 
-# Compiled for size: no product waits for them, or they serve processors without AVX2.
-SMALL = {"baseline", "reference"}
+# Flags of single files: half the wheel is code. No product waits for reference and baseline, or
+# they serve processors without AVX2; what Cython makes gains nothing by -O3.
+LEVELS = {"reference": ["-Os"], "baseline": ["-Os"], "core": ["-O2"]}
+# GCC writes loops several times over for cases that no product has; other compilers lack the names.
+PLAIN = [f"-fno-{name}" for name in ("unswitch-loops", "split-loops", "ipa-cp-clone")]
+PLAIN += ["-fno-predictive-commoning", "-fno-peel-loops", "-fno-version-loops-for-strides"]
+LEVELS |= dict.fromkeys(("avx2", "avx512", "neon", "blas"), PLAIN)
 
 macros = (
     [("FC_NO_VECTORS", "1")] if os.environ.get("FASTCURV_NO_VECTORS") else []
@@ -61,13 +67,17 @@ class Build(build_ext):
         (extension,) = self.extensions
         if self.compiler.compiler_type == "unix":
             one_by_one = self.compiler.compile
+            version = subprocess.run(
+                [self.compiler.compiler_so[0], "--version"], capture_output=True, text=True
+            )
+            gnu = "Free Software Foundation" in version.stdout
 
             def compile(sources, **options):
                 def one(source):
                     more = list(options.get("extra_postargs") or [])
-                    more += ["-Os"] * (Path(source).stem in SMALL) + counters * (
-                        source in C_SOURCES
-                    )
+                    level = [] if sanitize else LEVELS.get(Path(source).stem, [])
+                    more += level if gnu or level is not PLAIN else []
+                    more += counters * (source in C_SOURCES)
                     return one_by_one([source], **{**options, "extra_postargs": more})
 
                 with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -217,7 +217,10 @@ def compare(theirs, ours, problem, seed, repeat):
 
 
 def timed(theirs, ours, args):
-    head, rows = f"{'problem':<42}{'lbfgs s':>9}{'loss_':>10}{'to it s':>9}{'loss_':>10}{'ratio':>7}", []
+    head, rows = (
+        f"{'problem':<42}{'lbfgs s':>9}{'loss_':>10}{'to it s':>9}{'loss_':>10}{'ratio':>7}",
+        [],
+    )
     if not args.json:
         print(f"{head}{'steps':>11}   as it comes: ratio, loss_ over theirs, curvature_")
     for problem in PROBLEMS:
@@ -260,7 +263,9 @@ def scored(theirs, ours, args):
         scores = {who: np.array([fit["scores"] for fit in fits]) for who, fits in found.items()}
         others = [who for who in CONTENDERS if who not in ("ours", "ours, adam")]
         behind = []
-        for i, measure in enumerate(("accuracy or R2", "balanced accuracy")[: len(scores["ours"][0])]):
+        for i, measure in enumerate(
+            ("accuracy or R2", "balanced accuracy")[: len(scores["ours"][0])]
+        ):
             best = max(others, key=lambda who: scores[who][:, i].mean())
             gap = scores["ours"][:, i] - scores[best][:, i]
             error = 2 * gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else float("inf")

@@ -60,8 +60,8 @@ def named_activation(x: Any) -> Any:
         if settings != wanted and x is not kind:
             raise ValueError(f"activation is {x!r}, which has no counterpart here; wanted {wanted}")
         return ours
-    name = getattr(x, "__name__", None)
-    homes = [home for home in FUNCTIONS_OF if getattr(sys.modules.get(home), str(name), None) is x]
+    name = str(getattr(x, "__name__", None))
+    homes = [home for home in FUNCTIONS_OF if getattr(sys.modules.get(home), name, None) is x]
     if isinstance(x, str) or not homes:
         return x
     if (homes[0], name) in DIFFER:

@@ -32,9 +32,9 @@ void fc_arithmetic_end(fc_arithmetic before);
 typedef int (*fc_check)(void); /* not 0: call it off */
 
 typedef struct {
-    fc_check check; /* NULL: nobody asks */
-    int off;        /* called off */
-    long long due;  /* when to ask again, in nanoseconds */
+    fc_check check;    /* NULL: nobody asks */
+    int off;           /* called off */
+    long long due;     /* when to ask again, in nanoseconds */
     fc_arithmetic own; /* the caller's */
 } fc_watch;
 

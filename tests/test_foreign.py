@@ -174,7 +174,10 @@ def test_estimators():
         fc.MLPRegressor(class_weight=1)
     with pytest.raises(AttributeError) as raised:
         fc.MLPClassifier().partial_fit([[0.0]], [0])
-    assert "takes solver='sgd'; solver is 'auto'" in str(raised.value.__cause__)
+    assert (
+        "takes a solver by mini-batches, sgd, momentum, nesterov, rmsprop, adam; solver is 'auto'"
+        in str(raised.value.__cause__)
+    )
 
 
 FUNCTIONS = {

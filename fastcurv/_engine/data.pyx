@@ -71,7 +71,10 @@ def in_memory(x, str name, rows=None, bint by_pipe=False):
         out = np.empty((len(rows), *x.shape[1:]), x.dtype)
     mapped, size, drop = held
     error = lift(x, rows, out, mapped if drop else None, by_pipe) if out.size else 0
-    now = mapped.size()
+    try:
+        now = mapped.size()
+    except (OSError, ValueError):  # of no file, or of one that the map keeps no handle of
+        now = size
     if now < size:
         raise ValueError(
             f"the file of {name} has {now} bytes now and had {size}; wanted all of them as long as "

@@ -36,9 +36,9 @@ class probe:
     @staticmethod
     def product(A, B, A2=None, B2=None, C=None, arch=None, str b_form="padded", int threads=0,
                       int repeat=1):
-        """[C +] A B [+ A2 B2] by a table's product. A may have any strides; B is brought to `b_form`:
-        "padded", "packed", "plain". threads: 0 in one item, else in items over the team. repeat: so
-        often, for a stopwatch."""
+        """[C +] A B [+ A2 B2] by a table's product. A may have any strides; B is brought to
+        `b_form`: "padded", "packed", "plain". threads: 0 in one item, else in items over the team.
+        repeat: so often, for a stopwatch."""
         cdef const fc_table *K = table_of(arch, A)
         cdef Py_ssize_t size = A.itemsize, VL = K.vector_bytes // size, i
         cdef fc_product job
@@ -69,8 +69,8 @@ class probe:
                 whole = padded_copy(np.zeros((1, a.shape[1] * (b.shape[1] + 64)), b.dtype))[0]
                 keep.append(whole)
                 K.pack(
-                    b.shape[0], b.shape[1], pointer(b), b.strides[0] // size, b.strides[1] // size, 0,
-                    b.shape[0], 0, pointer(whole)
+                    b.shape[0], b.shape[1], pointer(b), b.strides[0] // size,
+                    b.strides[1] // size, 0, b.shape[0], 0, pointer(whole)
                 )
                 job.term[job.n_terms].b = pointer(whole)
                 job.term[job.n_terms].b_rs, job.term[job.n_terms].b_vs = VL, VL * a.shape[1]
@@ -93,22 +93,22 @@ class probe:
 
     @staticmethod
     def activate(arch, str name, z):
-        """(phi(z), phi'(z), phi''(z)) of a 2-D array; phi'' is 0 where the kernel leaves it alone."""
+        """(phi(z), phi'(z), phi''(z)) of a 2-D array; phi'' is 0 where the kernel leaves it."""
         cdef const fc_table *K = table_of(arch, z)
         zw, _zv, ld = padded_copy(z)
         aw, av, _ = padded_copy(np.zeros_like(z))
         pw, pv, _ = padded_copy(np.zeros_like(z))
         qw, qv, _ = padded_copy(np.zeros_like(z))
         K.activate(
-            ACTIVATIONS[name], z.shape[0], z.shape[1], pointer(zw), ld, pointer(aw), ld, pointer(pw),
-            ld, pointer(qw), ld
+            ACTIVATIONS[name], z.shape[0], z.shape[1], pointer(zw), ld, pointer(aw), ld,
+            pointer(pw), ld, pointer(qw), ld
         )
         return av.copy(), pv.copy(), qv.copy()
 
     @staticmethod
     def total(arch, c, p, q=None, activation="identity"):
-        """The total of a step on c alone, NaN in all paddings: sum of c p; with q, of (e phi'') c c,
-        where p is a and q is kept as kernels.h says for the activation."""
+        """The total of a step on c alone, NaN in all paddings: sum of c p; with q, of (e phi'') c
+        c, where p is a and q is kept as kernels.h says for the activation."""
         cdef const fc_table *K = table_of(arch, c)
         cdef fc_step step
         cdef double total = 0
@@ -154,7 +154,9 @@ class probe:
         dw, _dv, ld = padded_copy(delta)
         rw, _rv, _ = padded_copy(rz)
         ow, ov, _ = padded_copy(np.zeros_like(rz))
-        K.r_fisher(factor, rz.shape[0], rz.shape[1], pointer(dw), ld, pointer(rw), ld, pointer(ow), ld)
+        K.r_fisher(
+            factor, rz.shape[0], rz.shape[1], pointer(dw), ld, pointer(rw), ld, pointer(ow), ld
+        )
         return ov.copy()
 
     @staticmethod

@@ -187,7 +187,7 @@ def equilibrate(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     their parameter and get the geometric mean of the others.
     """
     size = np.abs(A)
-    live = (size > noise.reshape(len(A), -1)).any(axis=1)
+    live = np.asarray((size > noise.reshape(len(A), -1)).any(axis=1))
     d = np.ones(len(A))
     if live.any():
         inner = size[np.ix_(live, live)] if not live.all() else size

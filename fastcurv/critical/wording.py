@@ -320,8 +320,8 @@ def _measured(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> 
 def _no_rest(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
     return (
         f"Undecided: {_near(ev)}, and {_seen(ask, found, ev)}, but at the end of Newton's step "
-        "the gradient was measured to be no smaller, so the critical point that theta stands for was not seen; "
-        "reduce the gradient first"
+        "the gradient was measured to be no smaller, so the critical point that theta stands for "
+        "was not seen; reduce the gradient first"
     )
 
 

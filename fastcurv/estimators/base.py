@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -48,6 +49,7 @@ class BaseMLP(BaseEstimator):
     _resumed: bool
     _deadline: float | None
     _size: float
+    _method: Any  # the state of the solver that `partial_fit` goes on with
     _stratify = False
 
     @own_names("estimator")
@@ -367,7 +369,7 @@ class BaseMLP(BaseEstimator):
             lowest = min(lowest, loss)
             return idle >= self.n_iter_no_change
 
-        stops = enough
+        stops: Callable[[Any], bool] | None = enough
         if solver in STOCHASTIC:
             stops = None if options["validation"] is not None else idles
         if solver == "l-bfgs" and self.tol != "auto":  # which ends early, and scores with fewer

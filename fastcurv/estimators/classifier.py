@@ -95,6 +95,7 @@ CLASS_WEIGHT = """    class_weight : dict or "balanced", optional
         A weight for each class, times `sample_weight`; "balanced": N over the number of classes
         and the rows of each.
 """
+OF_CLASSES = PARAMETERS.replace("    random_state :", CLASS_WEIGHT + "    random_state :")
 
 
 def classes_of(y: Any) -> np.ndarray:
@@ -117,7 +118,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     Cross entropy over the classes; for two classes, and for each label of a multilabel target, the
     logistic loss: scikit-learn's ``MLPClassifier`` with another solver. Labels may be of any type,
     X a sparse matrix.
-{PARAMETERS.replace("    random_state :", CLASS_WEIGHT + "    random_state :")}    classes_ : ndarray
+{OF_CLASSES}    classes_ : ndarray
 
     See Also
     --------
@@ -276,7 +277,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         return np.where(p > 0, logs, -np.inf)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """The accuracy: the share of rows whose class, or all of whose labels, are right, of these rows."""
+        """The accuracy: the share of rows whose class, or all of whose labels, are right."""
         weight = unhidden(sample_weight, "sample_weight")
         return float(super().score(X, unhidden(y, "y"), weight))
 

@@ -47,6 +47,13 @@ class HeldOut:
         The number of rows that are fitted, repeated ones counted: the sum of the weights.
     """
 
+    theta: np.ndarray
+    kept: int  # the iteration that theta is of
+    count: int
+    lowest: float
+    mark: float  # the last loss that fell by more than `FLAT` of it
+    improved: int  # the iteration that it is of
+
     def __init__(self, fitted: Objective, held: Objective, theta: np.ndarray, total: float) -> None:
         self.fitted, self.held, self.total = fitted, held, total
         self.slack = FLAT if fitted.loss == "mse" else SLACK

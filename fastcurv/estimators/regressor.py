@@ -69,7 +69,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     @available_if(takes_rows_as_they_come)
     def partial_fit(self, X: Any, y: Any) -> MLPRegressor:
-        """Fit one epoch of a solver by mini-batches to these rows, from where the last one ended."""
+        """Fit one epoch of a solver by mini-batches to these rows, from where the last ended."""
         check_parameters(self)
         y = unhidden(y, "y")
         first = not hasattr(self, "theta_")

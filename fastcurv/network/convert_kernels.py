@@ -26,8 +26,8 @@ KERAS = ("keras", "tf_keras", "tensorflow")  # packages with classes of Keras
 PASSED = ("InputLayer", "Dropout", "Flatten")
 CLASSES = ("ReLU", "LeakyReLU", "ELU")  # of activations
 IN_KERAS = (
-    f"Dense layers, {', '.join(k for k in PHI['keras'] if k.islower())}, LeakyReLU with a slope of 0.01, Flatten and Dropout, or "
-    "get_weights() of such"
+    f"Dense layers, {', '.join(k for k in PHI['keras'] if k.islower())}, LeakyReLU with a slope of "
+    "0.01, Flatten and Dropout, or get_weights() of such"
 )
 
 

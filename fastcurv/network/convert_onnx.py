@@ -164,8 +164,8 @@ class Graph:
     def scalar(self, node: Any) -> float:
         """The one constant among a node's two inputs where it is one number; NaN where not."""
         held = [self.value(x) for x in node.input if self.known(x)]
-        alone = len(held) == 1 and len(node.input) == 2 and held[0] is not None
-        return float(held[0].reshape(())) if alone and held[0].size == 1 else math.nan
+        one = held[0] if len(held) == 1 and len(node.input) == 2 else None
+        return float(one.reshape(())) if one is not None and one.size == 1 else math.nan
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
@@ -299,7 +299,7 @@ def _passes(graph: Graph, node: Any, held: list[Any], attributes: dict[str, Any]
     """Whether a node changes no number, and leaves rows rows."""
     kind, stack = node.op_type, graph.stack
     if kind == "Cast":
-        return attributes.get("to") in FLOATS
+        return bool(attributes.get("to") in FLOATS)
     if kind == "Dropout":  # its third input says whether it draws
         return len(held) < 3 or not node.input[2] or (held[2] is not None and not held[2].any())
     if kind == "Flatten":
@@ -310,12 +310,12 @@ def _passes(graph: Graph, node: Any, held: list[Any], attributes: dict[str, Any]
     width = len(stack.layers[-1][0]) if stack.layers else None
     if kind == "Squeeze":
         axes = attributes.get("axes") if len(held) < 2 else held[1]
-        said = [1] if axes is None and len(held) < 2 else np.reshape(axes, -1).tolist()
+        said = [1] if axes is None and len(held) < 2 else np.ravel(np.asarray(axes)).tolist()
         stack.column = _name(node)
-        return width == 1 and said in ([1], [-1])
+        return bool(width == 1 and said in ([1], [-1]))
     if kind == "Reshape":
         return _flattens(graph, node, held[1], width or stack.takes)
-    return kind == "Identity"
+    return bool(kind == "Identity")
 
 
 def _flattens(graph: Graph, node: Any, shape: Any, width: int | None) -> bool:
@@ -335,7 +335,7 @@ def _flattens(graph: Graph, node: Any, shape: Any, width: int | None) -> bool:
         return False
     graph.axes = 2
     keeps = shape[0] == 0 or 0 < shape[0] == graph.rows
-    return keeps if shape[1] == -1 else (keeps or shape[0] == -1) and shape[1] == width
+    return keeps if shape[1] == -1 else (keeps or shape[0] == -1) and bool(shape[1] == width)
 
 
 def _arithmetic(stack: Stack, node: Any, held: list[Any], name: str) -> None:

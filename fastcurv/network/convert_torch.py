@@ -176,7 +176,7 @@ def _asks_rows(node: Any) -> bool:
 def _rows(x: Any) -> bool:
     """Whether `x` is the number of rows: ``size(0)``, ``size()[0]`` or ``shape[0]`` of a tensor."""
     if getattr(x, "op", "") == "call_method" and x.target == "size":
-        return x.args[1:] == (0,) or x.kwargs == {"dim": 0}
+        return bool(x.args[1:] == (0,) or x.kwargs == {"dim": 0})
     if getattr(x, "target", None) is operator.getitem and x.args[1] == 0:
         return _asks_rows(x.args[0])
     return False
@@ -341,10 +341,11 @@ def from_torch(module: Any, activation: Any = None) -> Model:
     ----------
     module : torch.nn.Module or a state dict
         A Sequential, nested or not, or a class with a ``forward`` of its own, which is read by the
-        graph that ``torch.fx`` writes of it: its layers, their functions (``F.relu``, ``x.tanh()``),
-        ``x.view(x.size(0), -1)``, ``x + f(x)`` around one hidden layer. Layers: ``Linear``, ``ReLU LeakyReLU Tanh Sigmoid Softplus SiLU
-        GELU ELU Identity``, ``Flatten``, ``Dropout`` in eval mode, ``BatchNorm1d``, and at the end
-        ``Softmax``, ``LogSoftmax`` or ``Sigmoid``, which belong to the loss; ``LeakyReLU`` with its
+        graph that ``torch.fx`` writes of it: its layers, their functions (``F.relu``,
+        ``x.tanh()``), ``x.view(x.size(0), -1)``, ``x + f(x)`` around one hidden layer. Layers:
+        ``Linear``, ``ReLU LeakyReLU Tanh Sigmoid Softplus SiLU GELU ELU Identity``, ``Flatten``,
+        ``Dropout`` in eval mode, ``BatchNorm1d``, and at the end ``Softmax``, ``LogSoftmax`` or
+        ``Sigmoid``, which belong to the loss; ``LeakyReLU`` with its
         slope of 0.01 and the exact ``GELU`` alone. Batch normalisation in eval mode is folded into
         the linear layers, with a warning: the function is the same, but not the parameters, nor a
         Hessian with respect to them. While training, after each hidden ``Linear``, it makes a model

@@ -35,6 +35,7 @@ Weyl's theorem takes the sum of all these to the eigenvalues.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -298,7 +299,7 @@ def reach(H: Any, most: int) -> Reach | None:
     ob = H.objective
     if H.kind != "hessian" or H.dtype != np.float64 or ob.model.batch_norm:
         return None
-    counts = [lambda: ob.n_samples, lambda: len(rows_once(ob)[0])]
+    counts: list[Callable[[], int]] = [lambda: ob.n_samples, lambda: len(rows_once(ob)[0])]
     if all(estimate(ob.model, count()) > TRIED * most for count in counts):
         return None
     if 8 * max(k * k for _, k in ob.model.shapes[1:] or ob.model.shapes) > MOST_BYTES:

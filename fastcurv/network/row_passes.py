@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rounding.arithmetic import LEAK, _derivatives
+from ..rounding.arithmetic import _derivatives
+from ..structure.activations import LEAK
 from .sample_layers import Scratch, rows
 
 Array = NDArray[Any]

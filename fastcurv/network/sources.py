@@ -150,9 +150,7 @@ class Arrays:
         """Rows from start to stop."""
         if self.rows is not None:
             return self._gather(self.rows[start:stop])
-        return tuple(  # type: ignore[return-value]
-            _read(None if a is None else a[start:stop], name) for name, a in self._parts()
-        )
+        return tuple(_read(None if a is None else a[start:stop], name) for name, a in self._parts())
 
     def _parts(self) -> Iterator[tuple[str, Any]]:
         return zip(("X", "y", "sample_weight"), (self.X, self.y, self.weight))

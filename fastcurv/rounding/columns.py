@@ -210,7 +210,10 @@ class Columns:
 
     def loss_norms(self, s: State) -> tuple[Floats, Floats]:
         """Of the rows' loss'', or of what stands for it: see `LossRows.r_norms`."""
-        return s.loss.fisher_norms() if self.kind == "fisher" else s.loss.r_norms()
+        found: tuple[Floats, Floats] = (
+            s.loss.fisher_norms() if self.kind == "fisher" else s.loss.r_norms()
+        )
+        return found
 
     def loss(self, s: State, z: Sized) -> Sized:
         """Rdelta of the last layer."""
@@ -259,8 +262,8 @@ class Columns:
             re = chain.cap(m, lower, fresh)
             p = sizes["p"][m - 1]
             rd = self.rounded(re.times(*p), u)
-            new = (re.size + re.error) * p.error + u * (rd.size + rd.error)
-            new = Sized(0 * rd.size, new + ETA)
+            off = (re.size + re.error) * p.error + u * (rd.size + rd.error)
+            new = Sized(0 * rd.size, off + ETA)
             moved = rz[m - 1]
             if self.full and moved is not None:
                 bend = sizes["q"][m - 1]

@@ -28,6 +28,7 @@ class NetworkFacts:
 
     model: Any
     loss: str
+    l2: float
     keeps_theta = True  # no method writes into the theta it is given
 
     def __init_subclass__(cls, **rest: Any) -> None:

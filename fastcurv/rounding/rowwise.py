@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 from ..checks import check_choice
 from ..structure.parameters import l2_diagonal, layers_of
 from .arithmetic import (
-    ETA,
     Arithmetic,
     Chain,
     Err,

@@ -117,7 +117,9 @@ class Counted:
             shape = min(BLOCK, m - start), self.n
             if m < ALIKE and not signs:
                 V = rng.standard_normal(shape)
-                V *= self.n**0.5 / np.linalg.norm(V, axis=1, keepdims=True)
+                # row by row: NumPy ends the process where a buffer to broadcast in is refused
+                for row, norm in zip(V, np.linalg.norm(V, axis=1)):
+                    row *= self.n**0.5 / norm
                 yield V.astype(self.dtype)
             else:
                 yield random_signs(rng, *shape, self.dtype)

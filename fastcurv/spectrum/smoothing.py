@@ -131,9 +131,7 @@ def smear(
     finest = FINEST * n_grid * size
     narrowest = float(np.ldexp(NARROWEST, -exponent))
     if width is None:
-        spread = high - low if high - low > ONE * size else 0.0
-        width = 0.05 if axis == "log" else 0.01 * spread
-        width = max(float(max(width, finest) if width else 1e-3 * size or 1e-3), narrowest)
+        width = max(_default_width(axis, size, high - low, finest), narrowest)
     else:
         least = max(narrowest, finest if grid is None else 0.0)
         if np.ldexp(width, -exponent) < least:
@@ -166,6 +164,12 @@ def smear(
         "axis": axis,
         "linear_below": float(linear_below),
     }
+
+
+def _default_width(axis: str, size: float, spread: float, finest: float) -> float:
+    """A hundredth of the nodes' spread, or a twentieth of a decade; at least what shows."""
+    width = 0.05 if axis == "log" else 0.01 * spread if spread > ONE * size else 0.0
+    return float(max(width, finest) if width else 1e-3 * size or 1e-3)
 
 
 def _gaussians(at: Floats, x: Floats, w: Floats, width: float) -> Floats:

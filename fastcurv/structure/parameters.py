@@ -138,6 +138,6 @@ def rows_once(ob: Any) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         differ = (numbers(rows) != numbers(of[rows])).any(axis=1)
         of[rows[differ]] = rows[differ]
     size = np.ones(N) if ob.sample_weight is None else np.abs(ob.sample_weight).astype(float)
-    weight = np.bincount(of, size, N)
+    weight = np.asarray(np.bincount(of, size, N), dtype=float)
     kept = np.flatnonzero(weight)
     return kept, weight[kept]

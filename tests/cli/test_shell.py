@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -399,7 +400,7 @@ def test_what_a_small_file_costs(tmp_path):
         "except ValueError:\n    print('refused')\n"
         "print(peak() - before)"
     )
-    if not os.path.exists("/proc/self/status"):
+    if not Path("/proc/self/status").exists():
         pytest.skip("needs /proc")
     for rows, expected in ((1 << 16, "refused"), (4 * 8100, "read")):
         path = tmp_path / f"{rows}.npz"

@@ -60,7 +60,8 @@ def guarded(array, order="C", shift=0):
     assert libc.mprotect(start + whole, page, 0) == 0
     keep.append(area)
     first = whole - array.nbytes - shift * array.itemsize
-    place = np.frombuffer(area, array.dtype, array.size, first)
+    bare = (ctypes.c_char * whole).from_buffer(area)   # not a map, whose rows would be copied
+    place = np.frombuffer(bare, array.dtype, array.size, first)
     there = place.reshape(array.shape, order=order)
     there[...] = array
     return there
@@ -147,6 +148,7 @@ for dtype in ("float32", "float64"):
         Vt = guarded(np.stack([v, v, v]))
         for memory in (None, 1):
             ob = fc.Objective(model, X, y, loss, sample_weight=w, memory=memory)
+            assert np.shares_memory(ob.X, X)
             if memory:
                 try:
                     ob.hessian(theta)

@@ -163,7 +163,7 @@ def test_products_are_not_left_half_fitted():
 
 def test_class_weights_are_weights_of_rows():
     X, y = noisy()
-    for given, times in (("balanced", 1), ({0: 1, 1: 3}, 1), ({0: 2.0, 1: 6.0}, 2)):
+    for given in ("balanced", {0: 1, 1: 3}, {0: 2.0, 1: 6.0}):
         net = fc.MLPClassifier((4,), "tanh", random_state=0, class_weight=given).fit(X, y)
         of_rows = compute_sample_weight(given, y)
         same = fc.MLPClassifier((4,), "tanh", random_state=0).fit(X, y, of_rows)

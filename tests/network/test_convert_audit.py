@@ -40,6 +40,40 @@ def pick(rng, *choices):
 # --- torch
 
 
+def odd_layer(rng, width, layers):
+    """One that no `MLP` has, or that only looks like one."""
+    nn = pytest.importorskip("torch").nn
+    return pick(
+        rng,
+        lambda: nn.Flatten(0),
+        lambda: nn.Flatten(int(rng.integers(-2, 3)), int(rng.integers(-2, 3))),
+        lambda: nn.Unflatten(1, (1, width)),
+        lambda: nn.Softmax(pick(rng, 0, 1, -1, -2)),
+        lambda: nn.Dropout(pick(rng, 0.0, 0.5)).train(),
+        lambda: nn.LeakyReLU(pick(rng, 0.2, 0.01)),
+        lambda: nn.ELU(pick(rng, 0.5, 1.0)),
+        lambda: nn.GELU(pick(rng, "tanh", "none")),
+        lambda: nn.Softplus(pick(rng, 2.0, 1.0), pick(rng, 0.1, 20.0)),
+        lambda: nn.LayerNorm(width),
+        lambda: nn.ReLU6(),
+        lambda: nn.Linear(width, width).float(),
+        lambda: type("Plus", (nn.Linear,), {"__call__": lambda s, x: s.forward(x) + 1})(
+            width, width
+        ),
+        lambda: type("Twice", (nn.Linear,), {"forward": lambda s, x: 2 * x})(width, width),
+        lambda: type("Kept", (nn.Linear,), {})(width, width),
+        lambda: nn.utils.parametrizations.weight_norm(nn.Linear(width, width)),
+        lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(width, width)),
+        lambda: nn.Sequential(nn.Linear(width, width), nn.Tanh()),
+        lambda: nn.Identity(),
+        lambda: nn.BatchNorm1d(width, affine=bool(rng.integers(2))).eval(),
+        lambda: nn.BatchNorm1d(width, eps=pick(rng, 1e-5, 1e-2)),
+        lambda: layers[int(rng.integers(len(layers)))] if layers else nn.Identity(),
+        lambda: nn.Hardtanh(),
+        lambda: nn.Bilinear(width, width, width),
+    )()
+
+
 def torch_stack(rng):
     """A Sequential of layers that are right, nearly right, or changed behind its back."""
     torch = pytest.importorskip("torch")
@@ -47,37 +81,6 @@ def torch_stack(rng):
     width = d = int(rng.integers(1, 5))
     odd = rng.random() < 0.5
     layers = []
-
-    def oddity():
-        return pick(
-            rng,
-            lambda: nn.Flatten(0),
-            lambda: nn.Flatten(int(rng.integers(-2, 3)), int(rng.integers(-2, 3))),
-            lambda: nn.Unflatten(1, (1, width)),
-            lambda: nn.Softmax(pick(rng, 0, 1, -1, -2)),
-            lambda: nn.Dropout(pick(rng, 0.0, 0.5)).train(),
-            lambda: nn.LeakyReLU(pick(rng, 0.2, 0.01)),
-            lambda: nn.ELU(pick(rng, 0.5, 1.0)),
-            lambda: nn.GELU(pick(rng, "tanh", "none")),
-            lambda: nn.Softplus(pick(rng, 2.0, 1.0), pick(rng, 0.1, 20.0)),
-            lambda: nn.LayerNorm(width),
-            lambda: nn.ReLU6(),
-            lambda: nn.Linear(width, width).float(),
-            lambda: type("Plus", (nn.Linear,), {"__call__": lambda s, x: s.forward(x) + 1})(
-                width, width
-            ),
-            lambda: type("Twice", (nn.Linear,), {"forward": lambda s, x: 2 * x})(width, width),
-            lambda: type("Kept", (nn.Linear,), {})(width, width),
-            lambda: nn.utils.parametrizations.weight_norm(nn.Linear(width, width)),
-            lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(width, width)),
-            lambda: nn.Sequential(nn.Linear(width, width), nn.Tanh()),
-            lambda: nn.Identity(),
-            lambda: nn.BatchNorm1d(width, affine=bool(rng.integers(2))).eval(),
-            lambda: nn.BatchNorm1d(width, eps=pick(rng, 1e-5, 1e-2)),
-            lambda: layers[int(rng.integers(len(layers)))] if layers else nn.Identity(),
-            lambda: nn.Hardtanh(),
-            lambda: nn.Bilinear(width, width, width),
-        )()
 
     if rng.random() < 0.3:
         layers.append(nn.Flatten())
@@ -88,15 +91,15 @@ def torch_stack(rng):
         phi = pick(rng, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.SiLU, nn.GELU)
         phi = phi if rng.random() < 0.9 else nn.ELU
         if odd and rng.random() < 0.3:
-            layers.append(oddity())
+            layers.append(odd_layer(rng, width, layers))
         layers.append(phi(True) if phi is nn.ReLU and rng.random() < 0.5 else phi())
         if odd and rng.random() < 0.3:
-            layers.append(oddity())
+            layers.append(odd_layer(rng, width, layers))
     layers.append(nn.Linear(width, width))
     if rng.random() < 0.5:
         layers.append(pick(rng, nn.Softmax(1), nn.LogSoftmax(-1), nn.Sigmoid(), nn.Flatten(0)))
     if odd and rng.random() < 0.2:
-        layers.append(oddity())
+        layers.append(odd_layer(rng, width, layers))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module = nn.Sequential(*(x.double() if rng.random() < 0.98 else x for x in layers))
@@ -113,43 +116,10 @@ def torch_stack(rng):
     return torch_calls(module, d, rng)
 
 
-def torch_class(rng):
-    """A class whose forward is a random list of what people write, and of what they should not."""
+def steps_of_a_class(width):
+    """What people write into a forward, and what they should not."""
     torch = pytest.importorskip("torch")
-    nn, F = torch.nn, torch.nn.functional
-    d = width = int(rng.integers(1, 5))
-    odd = rng.random() < 0.5
-
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.parts, self.plan = nn.ModuleList(), []
-            self.register_buffer("shift", torch.ones(()))
-
-        def forward(self, x, scale=None, twice: bool = False):
-            for step in self.plan:
-                x = step(self, x)
-            return x if scale is None and not twice else 2 * x
-
-    net = Net()
-
-    def fc_(k, m, bias=True):
-        part = nn.Linear(k, m, bias=bias)
-        net.parts.append(part)
-        at = len(net.parts) - 1
-        return lambda s, x: s.parts[at](x)
-
-    def block(k):
-        part = nn.Sequential(nn.Linear(k, k), pick(rng, nn.ReLU, nn.Tanh, nn.GELU)())
-        net.parts.append(part)
-        at = len(net.parts) - 1
-        return pick(
-            rng,
-            lambda s, x: x + s.parts[at](x),
-            lambda s, x: torch.add(s.parts[at](x), x),
-            lambda s, x: s.parts[at](x).add_(x),
-        )
-
+    F = torch.nn.functional
     phis = [
         lambda s, x: F.relu(x),
         lambda s, x: torch.relu(x),
@@ -180,7 +150,7 @@ def torch_class(rng):
         lambda s, x: x.view(-1, 2 * x.shape[1]).view(-1, x.shape[1]) if len(s.plan) else x,
         lambda s, x: x.reshape(x.size(1), -1),
         lambda s, x: x.view(x.size(0), -1),
-        lambda s, x: x.view(-1, width),
+        lambda s, x: x.view(-1, width()),
         lambda s, x: x.reshape(x.shape[0], -1),
         lambda s, x: x.softmax(0),
         lambda s, x: x.T,
@@ -199,6 +169,55 @@ def torch_class(rng):
         lambda s, x: x + torch.randn(1, dtype=x.dtype),
         lambda s, x: torch.cat([x, x], 1),
     ]
+    return phis, odds
+
+
+def listed_net():
+    """A module whose forward is a list of steps, empty still."""
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts, self.plan = nn.ModuleList(), []
+            self.register_buffer("shift", torch.ones(()))
+
+        def forward(self, x, scale=None, twice: bool = False):
+            for step in self.plan:
+                x = step(self, x)
+            return x if scale is None and not twice else 2 * x
+
+    return Net()
+
+
+def torch_class(rng):
+    """A class whose forward is a random list of what people write, and of what they should not."""
+    torch = pytest.importorskip("torch")
+    nn, F = torch.nn, torch.nn.functional
+    d = width = int(rng.integers(1, 5))
+    odd = rng.random() < 0.5
+
+    net = listed_net()
+
+    def fc_(k, m, bias=True):
+        part = nn.Linear(k, m, bias=bias)
+        net.parts.append(part)
+        at = len(net.parts) - 1
+        return lambda s, x: s.parts[at](x)
+
+    def block(k):
+        part = nn.Sequential(nn.Linear(k, k), pick(rng, nn.ReLU, nn.Tanh, nn.GELU)())
+        net.parts.append(part)
+        at = len(net.parts) - 1
+        return pick(
+            rng,
+            lambda s, x: x + s.parts[at](x),
+            lambda s, x: torch.add(s.parts[at](x), x),
+            lambda s, x: s.parts[at](x).add_(x),
+        )
+
+    phis, odds = steps_of_a_class(lambda: width)
     plan = net.plan
     if rng.random() < 0.5:
         flat = [lambda s, x: x.view(x.size(0), -1), lambda s, x: torch.flatten(x, 1)]
@@ -304,175 +323,224 @@ def torch_export(rng):
 # --- ONNX
 
 
-def onnx_graph(rng):
-    """A graph of nodes with any of their attributes, in any opset from 7 on."""
-    onnx = pytest.importorskip("onnx")
-    from onnx import TensorProto, helper, numpy_helper
-    from onnx.reference import ReferenceEvaluator
+class Graph:
+    """Nodes drawn one after another, with any of their attributes, in any opset from 7 on."""
 
-    opset = int(rng.integers(7, onnx.defs.onnx_opset_version() + 1))
-    d = width = int(rng.integers(1, 5))
-    odd = rng.random() < 0.5
-    kind = np.float64 if rng.random() < 0.7 else np.float32
-    elem = TensorProto.DOUBLE if kind is np.float64 else TensorProto.FLOAT
-    nodes, arrays, at = [], {}, "x"
+    def __init__(self, rng):
+        onnx = pytest.importorskip("onnx")
+        from onnx import TensorProto, helper, numpy_helper
 
-    def name(stem):
-        return f"{stem}{len(nodes)}_{len(arrays)}"
+        self.TensorProto, self.helper, self.numpy_helper = TensorProto, helper, numpy_helper
+        self.rng, self.opset = rng, int(rng.integers(7, onnx.defs.onnx_opset_version() + 1))
+        self.d = self.width = int(rng.integers(1, 5))
+        self.odd = rng.random() < 0.5
+        self.kind = np.float64 if rng.random() < 0.7 else np.float32
+        self.elem = TensorProto.DOUBLE if self.kind is np.float64 else TensorProto.FLOAT
+        self.nodes, self.arrays, self.at = [], {}, "x"
 
-    def constant(value, dtype=kind):
-        key, value = name("c"), np.asarray(value, dtype)
-        if rng.random() < 0.1:
-            nodes.append(
-                helper.make_node("Constant", [], [key], value=numpy_helper.from_array(value))
+    def name(self, stem):
+        return f"{stem}{len(self.nodes)}_{len(self.arrays)}"
+
+    def constant(self, value, dtype=None):
+        key, value = self.name("c"), np.asarray(value, dtype or self.kind)
+        if self.rng.random() < 0.1:
+            self.nodes.append(
+                self.helper.make_node(
+                    "Constant", [], [key], value=self.numpy_helper.from_array(value)
+                )
             )
         else:
-            arrays[key] = value
-        if rng.random() < 0.05 and value.ndim:
+            self.arrays[key] = value
+        if self.rng.random() < 0.05 and value.ndim:
             same = key + "i"
-            nodes.append(helper.make_node("Identity", [key], [same]))
+            self.nodes.append(self.helper.make_node("Identity", [key], [same]))
             return same
         return key
 
-    def add(op, inputs, **attributes):
-        nonlocal at
-        at = name(op.lower())
-        nodes.append(helper.make_node(op, inputs, [at], **attributes))
-        return at
+    def add(self, op, inputs, **attributes):
+        self.at = self.name(op.lower())
+        self.nodes.append(self.helper.make_node(op, inputs, [self.at], **attributes))
+        return self.at
 
-    def shape(*dims):
-        return constant(dims, np.int64)
+    def shape(self, *dims):
+        return self.constant(dims, np.int64)
 
-    def linear(above):
-        nonlocal width
-        W = rng.standard_normal((width, above))
-        b = rng.standard_normal(pick(rng, (above,), (1, above), (), (1,)) if odd else (above,))
-        if rng.random() < 0.5:
-            transB, at_, key = int(rng.integers(2)), at, None
-            key = constant(W.T if transB else W)
-            more = {"transB": transB} if transB or rng.random() < 0.5 else {}
-            if odd:
-                more["alpha"], more["beta"] = pick(rng, 1.0, 0.5, 2.0), pick(rng, 1.0, 0.5, -1.0)
-                if rng.random() < 0.05:
+    def linear(self, above):
+        W = self.rng.standard_normal((self.width, above))
+        b = self.rng.standard_normal(
+            pick(self.rng, (above,), (1, above), (), (1,)) if self.odd else (above,)
+        )
+        if self.rng.random() < 0.5:
+            transB, at_, key = int(self.rng.integers(2)), self.at, None
+            key = self.constant(W.T if transB else W)
+            more = {"transB": transB} if transB or self.rng.random() < 0.5 else {}
+            if self.odd:
+                more["alpha"], more["beta"] = (
+                    pick(self.rng, 1.0, 0.5, 2.0),
+                    pick(self.rng, 1.0, 0.5, -1.0),
+                )
+                if self.rng.random() < 0.05:
                     more["transA"] = 1
-            rest = [constant(b)] if opset < 11 or rng.random() < 0.9 else []
-            add("Gemm", [at_, key, *rest], **more)
+            rest = [self.constant(b)] if self.opset < 11 or self.rng.random() < 0.9 else []
+            self.add("Gemm", [at_, key, *rest], **more)
         else:
-            add("MatMul", [at, constant(W)])
-            pair = [at, constant(b)]
-            add("Add", pair if rng.random() < 0.5 else pair[::-1])
-        width = above
+            self.add("MatMul", [self.at, self.constant(W)])
+            pair = [self.at, self.constant(b)]
+            self.add("Add", pair if self.rng.random() < 0.5 else pair[::-1])
+        self.width = above
 
-    def phi():
-        before = at
-        which = rng.integers(9)
+    def phi(self):
+        before = self.at
+        which = self.rng.integers(9)
         if which == 0:
-            s = add("Sigmoid", [before])
-            add("Mul", [before, s] if rng.random() < 0.5 else [s, before])
+            s = self.add("Sigmoid", [before])
+            self.add("Mul", [before, s] if self.rng.random() < 0.5 else [s, before])
         elif which == 1:
-            root = pick(rng, np.sqrt(2), np.sqrt(2), 1.0, 1.414) if odd else np.sqrt(2)
-            e = add("Erf", [add("Div", [before, constant(root)])]) if opset >= 9 else before
-            p = add("Add", [e, constant(1.0)])
-            q = add("Mul", [before, p])
-            add("Mul", [q, constant(0.5)])
+            root = pick(self.rng, np.sqrt(2), np.sqrt(2), 1.0, 1.414) if self.odd else np.sqrt(2)
+            e = (
+                self.add("Erf", [self.add("Div", [before, self.constant(root)])])
+                if self.opset >= 9
+                else before
+            )
+            p = self.add("Add", [e, self.constant(1.0)])
+            q = self.add("Mul", [before, p])
+            self.add("Mul", [q, self.constant(0.5)])
         elif which == 2:
-            add("LeakyRelu", [before], **({"alpha": pick(rng, 0.01, 0.2)} if odd else {}))
+            self.add(
+                "LeakyRelu", [before], **({"alpha": pick(self.rng, 0.01, 0.2)} if self.odd else {})
+            )
         elif which == 3:
-            add("Elu", [before], **({"alpha": pick(rng, 1.0, 0.2)} if odd else {}))
-        elif which == 4 and opset >= 20:
-            add("Gelu", [before], **({"approximate": pick(rng, "none", "tanh")} if odd else {}))
+            self.add("Elu", [before], **({"alpha": pick(self.rng, 1.0, 0.2)} if self.odd else {}))
+        elif which == 4 and self.opset >= 20:
+            self.add(
+                "Gelu",
+                [before],
+                **({"approximate": pick(self.rng, "none", "tanh")} if self.odd else {}),
+            )
         else:
-            add(pick(rng, "Relu", "Tanh", "Sigmoid", "Softplus"), [before])
+            self.add(pick(self.rng, "Relu", "Tanh", "Sigmoid", "Softplus"), [before])
 
-    def oddity():
-        nonlocal width
-        before, k = at, width
-        vector = rng.uniform(0.5, 2, pick(rng, (k,), (1, k), (), (1, 1), (6, 1), (1, 1, k)))
-        which = rng.integers(18)
-        if which == 0:
-            add("Flatten", [before], **pick(rng, {}, {"axis": 0}, {"axis": 1}, {"axis": -1}))
-        elif which == 1:
-            to = pick(rng, (-1, k), (0, -1), (-1, 2 * k), (6, -1), (-1,), (1, -1), (k, -1), (0, k))
-            zero = {"allowzero": 1} if opset >= 14 and rng.random() < 0.1 else {}
-            add("Reshape", [before, shape(*to)], **zero)
-        elif which == 2:
-            add("Identity", [before])
-        elif which == 3:
-            to = pick(rng, elem, elem, TensorProto.FLOAT, TensorProto.INT32)
-            add("Cast", [add("Cast", [before], to=to)], to=elem)
-        elif which == 4:
-            axis = pick(rng, {}, {"axis": 0}, {"axis": 1}, {"axis": -1})
-            add(pick(rng, "Softmax", "LogSoftmax"), [before], **axis)
-        elif which == 5:
-            add("Transpose", [before], **pick(rng, {}, {"perm": [0, 1]}))
-        elif which == 6:
-            more = [constant(0.5), constant(bool(rng.integers(2)), bool)] if opset >= 12 else []
-            add("Dropout", [before, *more])
-        elif which == 7:
-            parts = [constant(rng.uniform(0.5, 2, k)) for _ in range(4)]
-            add("BatchNormalization", [before, *parts], epsilon=pick(rng, 1e-5, 1e-2))
-        elif which == 8:
-            low = [constant(0.0)] if opset >= 11 else []
-            add("Clip", [before, *low], **({} if low else {"min": 0.0}))
+    def oddity(self):
+        before, k = self.at, self.width
+        vector = self.rng.uniform(
+            0.5, 2, pick(self.rng, (k,), (1, k), (), (1, 1), (6, 1), (1, 1, k))
+        )
+        which = self.rng.integers(18)
+        if which < 9:
+            self.odd_node(which)
         elif which == 9:
-            pair = [before, constant(vector)]
-            op = pick(rng, "Add", "Sub", "Mul", "Div")
-            add(op, pair if rng.random() < 0.6 else pair[::-1])
+            pair = [before, self.constant(vector)]
+            op = pick(self.rng, "Add", "Sub", "Mul", "Div")
+            self.add(op, pair if self.rng.random() < 0.6 else pair[::-1])
         elif which == 10:
-            add(pick(rng, "Add", "Mul"), [before, before])
+            self.add(pick(self.rng, "Add", "Mul"), [before, before])
         elif which == 11:
-            add("Concat", [before, before], axis=pick(rng, 0, 1))
+            self.add("Concat", [before, before], axis=pick(self.rng, 0, 1))
         elif which == 12:
-            add("Sum", [before, constant(np.ones(k))])
+            self.add("Sum", [before, self.constant(np.ones(k))])
         elif which == 13:
-            axes = {"axes": [pick(rng, 0, 1)]} if opset < 13 else {}
-            add("Squeeze", [before, shape(pick(rng, 0, 1))] if opset >= 13 else [before], **axes)
+            axes = {"axes": [pick(self.rng, 0, 1)]} if self.opset < 13 else {}
+            self.add(
+                "Squeeze",
+                [before, self.shape(pick(self.rng, 0, 1))] if self.opset >= 13 else [before],
+                **axes,
+            )
         elif which == 14:  # a skip
-            linear(k)
-            phi()
-            add(pick(rng, "Add", "Sum"), [before, at] if rng.random() < 0.5 else [at, before])
+            self.linear(k)
+            self.phi()
+            self.add(
+                pick(self.rng, "Add", "Sum"),
+                [before, self.at] if self.rng.random() < 0.5 else [self.at, before],
+            )
         elif which == 15:
-            add("Add", [before, constant(rng.integers(-3, 3, k), np.int64)])
+            self.add("Add", [before, self.constant(self.rng.integers(-3, 3, k), np.int64)])
         elif which == 16:
-            add("Neg", [before])
+            self.add("Neg", [before])
         else:
-            add("Add", [before, add("Tanh", [before])])
+            self.add("Add", [before, self.add("Tanh", [before])])
 
+    def odd_node(self, which):
+        """Of those that leave numbers or rows as they are, by some of their attributes."""
+        before, k = self.at, self.width
+        if which == 0:
+            self.add(
+                "Flatten", [before], **pick(self.rng, {}, {"axis": 0}, {"axis": 1}, {"axis": -1})
+            )
+        elif which == 1:
+            to = pick(
+                self.rng, (-1, k), (0, -1), (-1, 2 * k), (6, -1), (-1,), (1, -1), (k, -1), (0, k)
+            )
+            zero = {"allowzero": 1} if self.opset >= 14 and self.rng.random() < 0.1 else {}
+            self.add("Reshape", [before, self.shape(*to)], **zero)
+        elif which == 2:
+            self.add("Identity", [before])
+        elif which == 3:
+            to = pick(
+                self.rng, self.elem, self.elem, self.TensorProto.FLOAT, self.TensorProto.INT32
+            )
+            self.add("Cast", [self.add("Cast", [before], to=to)], to=self.elem)
+        elif which == 4:
+            axis = pick(self.rng, {}, {"axis": 0}, {"axis": 1}, {"axis": -1})
+            self.add(pick(self.rng, "Softmax", "LogSoftmax"), [before], **axis)
+        elif which == 5:
+            self.add("Transpose", [before], **pick(self.rng, {}, {"perm": [0, 1]}))
+        elif which == 6:
+            more = (
+                [self.constant(0.5), self.constant(bool(self.rng.integers(2)), bool)]
+                if self.opset >= 12
+                else []
+            )
+            self.add("Dropout", [before, *more])
+        elif which == 7:
+            parts = [self.constant(self.rng.uniform(0.5, 2, k)) for _ in range(4)]
+            self.add("BatchNormalization", [before, *parts], epsilon=pick(self.rng, 1e-5, 1e-2))
+        elif which == 8:
+            low = [self.constant(0.0)] if self.opset >= 11 else []
+            self.add("Clip", [before, *low], **({} if low else {"min": 0.0}))
+
+
+def onnx_graph(rng):
+    """A graph of layers, and of what stands between them."""
+    g = Graph(rng)
+    from onnx import helper, numpy_helper
+    from onnx.reference import ReferenceEvaluator
+
+    d, odd, kind, elem = g.d, g.odd, g.kind, g.elem
     skips = rng.random() < 0.2
     if odd and rng.random() < 0.3:
-        oddity()
+        g.oddity()
     for _ in range(int(rng.integers(0, 4))):
-        before, k = at, width
-        linear(width if skips else int(rng.integers(1, 5)))
+        before, k = g.at, g.width
+        g.linear(g.width if skips else int(rng.integers(1, 5)))
         if odd and rng.random() < 0.3:
-            oddity()
-        phi()
-        if skips and width == k:
-            add("Add", [before, at] if rng.random() < 0.5 else [at, before])
+            g.oddity()
+        g.phi()
+        if skips and g.width == k:
+            g.add("Add", [before, g.at] if rng.random() < 0.5 else [g.at, before])
         if odd and rng.random() < 0.3:
-            oddity()
-    linear(int(rng.integers(1, 4)))
+            g.oddity()
+    g.linear(int(rng.integers(1, 4)))
     if rng.random() < 0.4:
-        add(pick(rng, "Softmax", "LogSoftmax", "Sigmoid"), [at])
+        g.add(pick(rng, "Softmax", "LogSoftmax", "Sigmoid"), [g.at])
     if odd and rng.random() < 0.3:
-        oddity()
+        g.oddity()
     dims = pick(rng, [None, d], [None, d], ["N", None], [6, d], [None, d, 1], [None, 1, d], [d])
     dims = dims if odd else [None, d]
     graph = helper.make_graph(
-        nodes,
+        g.nodes,
         "audit",
         [helper.make_tensor_value_info("x", elem, dims)],
-        [helper.make_tensor_value_info(at, elem, None)],
-        [numpy_helper.from_array(a, key) for key, a in arrays.items()],
+        [helper.make_tensor_value_info(g.at, elem, None)],
+        [numpy_helper.from_array(a, key) for key, a in g.arrays.items()],
     )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", g.opset)])
 
     def outputs(X):
         rows = X.astype(kind)
         if len(dims) == 3:
             rows = rows.reshape(len(X), *[1 if n == 1 else -1 for n in dims[1:]])
         rows = rows[0] if len(dims) == 1 else rows
-        if opset < 14 and any(node.op_type == "BatchNormalization" for node in nodes):
+        if g.opset < 14 and any(node.op_type == "BatchNormalization" for node in g.nodes):
             runtime = pytest.importorskip("onnxruntime")  # the reference has it train always
             proto.ir_version = min(proto.ir_version, 10)
             session = runtime.InferenceSession(proto.SerializeToString())
@@ -487,17 +555,9 @@ def onnx_graph(rng):
 # --- Keras, Flax, scikit-learn
 
 
-def keras_model(rng):
-    """A Sequential or functional model of Dense layers and of what stands between them."""
-    for backend in ("jax", "torch"):
-        with contextlib.suppress(ImportError):
-            __import__(backend)
-            os.environ.setdefault("KERAS_BACKEND", backend)
-            break
-    keras = pytest.importorskip("keras")
-    layers, d = keras.layers, int(rng.integers(1, 5))
-    odd = rng.random() < 0.5
-    names = ["relu", "tanh", "sigmoid", "softplus", "silu", "gelu", "elu", "linear", "swish"]
+def odd_dense(rng, keras):
+    """Layers that are right, nearly right, or none of an `MLP`, to be made."""
+    layers = keras.layers
 
     def relu(x):
         return keras.ops.clip(x, 0, 0.5)
@@ -506,7 +566,7 @@ def keras_model(rng):
         def call(self, x, **more):
             return 2 * super().call(x, **more)
 
-    odds = [
+    return [
         lambda: layers.LeakyReLU(negative_slope=pick(rng, 0.01, 0.3)),
         lambda: layers.ReLU(max_value=pick(rng, None, 0.3)),
         lambda: layers.ReLU(negative_slope=0.1),
@@ -526,8 +586,22 @@ def keras_model(rng):
         lambda: layers.Activation("hard_sigmoid"),
         lambda: keras.Sequential([layers.Dense(2, activation="tanh"), layers.Dropout(0.1)]),
     ]
+
+
+def keras_model(rng):
+    """A Sequential or functional model of Dense layers and of what stands between them."""
+    for backend in ("jax", "torch"):
+        with contextlib.suppress(ImportError):
+            __import__(backend)
+            os.environ.setdefault("KERAS_BACKEND", backend)
+            break
+    keras = pytest.importorskip("keras")
+    layers, d = keras.layers, int(rng.integers(1, 5))
+    odd = rng.random() < 0.5
+    names = ["relu", "tanh", "sigmoid", "softplus", "silu", "gelu", "elu", "linear", "swish"]
+
     shape = pick(rng, (d,), (d,), (d,), (d, 1), (1, d)) if odd else (d,)
-    stack = [keras.Input(shape)]
+    stack, odds = [keras.Input(shape)], odd_dense(rng, keras)
     for _ in range(int(rng.integers(0, 3))):
         one = layers.Dense(int(rng.integers(1, 5)), activation=pick(rng, *names))
         stack.append(one)

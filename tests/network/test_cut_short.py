@@ -239,7 +239,9 @@ def test_rows_come_out_of_a_map_as_they_lie(tmp_path):
                     assert np.array_equal(in_memory(v, "X", rows, by_pipe), v[rows])
         with pytest.raises(IndexError, match="X has 300 rows; wanted numbers of those"):
             in_memory(m, "X", [300])
-        with open(tmp_path / f"{i}.npy", "r+b") as file:
+        with (tmp_path / f"{i}.npy").open("r+b") as file:
             raw = np.frombuffer(mmap.mmap(file.fileno(), 0), np.uint8)
             assert np.array_equal(in_memory(raw, "X"), raw) and in_memory(raw, "X") is not raw
+    raw = np.frombuffer(mmap.mmap(-1, 1000), np.uint8)  # of no file
+    assert np.array_equal(in_memory(raw, "X"), raw)
     assert in_memory(X, "X") is X and np.array_equal(in_memory(X, "X", [3, 1]), X[[3, 1]])

@@ -243,24 +243,14 @@ def test_rows_are_picked_from_no_more_blocks_than_it_takes(rows):
     assert found[2] is None and read == list(range(0, rows[-1] + 1, 4))
 
 
-@pytest.mark.parametrize("kind", ["C path", "F path", "F mapped", "parquet", "ParquetFile", "hdf5"])
-def test_memory_holds_wherever_rows_lie(kind, python, tmp_path):
-    """A file ten times as large as `memory`: blocks, state and what the source needs for itself,
-    here a row group or a chunk, are all that there is.
-    """
-    for name in {"parquet": ["pyarrow"], "ParquetFile": ["pyarrow"], "hdf5": ["h5py"]}.get(
-        kind, []
-    ):
-        pytest.importorskip(name)
-    python(
-        f"""
+TEN_TIMES_MEMORY = """
 import os, re, sys
 import numpy as np, fastcurv as fc
 
 kind = {kind!r}
 if not os.path.exists("/proc/self/clear_refs"):
     sys.exit()
-os.chdir({str(tmp_path)!r})
+os.chdir({folder!r})
 memory, d = 16_000_000, 100
 N = 10 * memory // (8 * d)
 model = fc.MLP([d, 20, 3])
@@ -318,6 +308,16 @@ assert ob.n_passes == 2 and ob.n_shards > 10
 more, own = peak() - before, 3 * 8 * N      # y, and what NumPy makes to make it
 extra = {{"hdf5": 2 * 500 * d * 8}}.get(kind, 12 * 2000 * d * 8 if "arquet" in kind else 0)
 assert more <= memory + own + extra, (more, own, extra, ob.block_rows)
-""",
-        timeout=300,
-    )
+"""
+
+
+@pytest.mark.parametrize("kind", ["C path", "F path", "F mapped", "parquet", "ParquetFile", "hdf5"])
+def test_memory_holds_wherever_rows_lie(kind, python, tmp_path):
+    """A file ten times as large as `memory`: blocks, state and what the source needs for itself,
+    here a row group or a chunk, are all that there is.
+    """
+    for name in {"parquet": ["pyarrow"], "ParquetFile": ["pyarrow"], "hdf5": ["h5py"]}.get(
+        kind, []
+    ):
+        pytest.importorskip(name)
+    python(TEN_TIMES_MEMORY.format(kind=kind, folder=str(tmp_path)), timeout=300)

@@ -67,11 +67,18 @@ class Pressing(PrescribedSpectrum):
             self._press()
         return super()._matvec(v)
 
+    def _matmat(self, V):
+        if self.inside:
+            self._press()
+        return super()._matmat(V)
 
-def test_eigsh_before_its_first_product_knows_nothing():
-    op = Pressing(np.arange(50.0))
+
+@pytest.mark.parametrize("n", [50, 300], ids=["from the matrix", "by a search"])
+def test_eigsh_before_its_first_product_knows_nothing(n):
+    op = Pressing(np.arange(float(n)))
     with pytest.raises(KeyboardInterrupt):
         fc.eigsh(op, 3, seed=0)
+    assert op.count == 1
 
 
 @pytest.mark.parametrize("at", [5, 9, 17])

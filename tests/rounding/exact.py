@@ -136,9 +136,7 @@ class Exact:
                 if x is None:
                     pair.append(None)
                     continue
-                both = [
-                    [Dual(a, b) for a, b in zip(p, q)] for p, q in zip(matrix(x), matrix(r))
-                ]
+                both = [[Dual(a, b) for a, b in zip(p, q)] for p, q in zip(matrix(x), matrix(r))]
                 pair.append(both if x.ndim == 2 else both[0])
             found.append(pair)
         return found
@@ -170,7 +168,7 @@ class Exact:
                 for row in a
             ]
             if l == len(layers) - 1:
-                return z, below, bends, norms
+                break
             if norm:
                 h, s = self.normalise(z)
                 z = [[x * g + c for x, g, c in zip(row, *norm)] for row in h]
@@ -185,6 +183,7 @@ class Exact:
             if self.model.skips[l]:
                 found = [[x + t for x, t in zip(*rows)] for rows in zip(found, a)]
             a = found
+        return z, below, bends, norms
 
     def loss(self, z):
         """(value, delta) with the rows' factors."""
@@ -224,7 +223,7 @@ class Exact:
                     dg, db = total(u * v for u, v in zip(x, y)), total(x)
                     scales.append((dg, db))
                     columns.append([t * g * (u - db * N - v * dg * N) for u, v in zip(x, y)])
-                du, d = d, [list(row) for row in zip(*columns)]
+                d = [list(row) for row in zip(*columns)]
             part = [
                 total(row[i] * a[k] for row, a in zip(d, below[l]))
                 for i in range(len(layers[l][0]))

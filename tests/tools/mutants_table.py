@@ -207,8 +207,8 @@ PASSES = [
     ("fastcurv/_engine/packing.pyx", "if part == 0:", "if part == 1:"),
     (
         "fastcurv/_engine/packing.pyx",
-        "min(y.m, b.top + rows_of(c.P, y))",
-        "b.top + rows_of(c.P, y)",
+        "min(y.m, b.top + rows_of_block(c.P, y))",
+        "b.top + rows_of_block(c.P, y)",
     ),
     ("fastcurv/_engine/packing.pyx", "c.odd[member] = True", "c.odd[member] = member > 0"),
     ("fastcurv/_engine/schedule.pyx", "if job.kind == HESSIAN:", "if job.kind != HESSIAN:"),
@@ -234,8 +234,8 @@ PASSES = [
     ),
     (
         "fastcurv/_engine/across.pyx",
-        "at(P, y.a, state_of(P, panel), y.ldm)",
-        "at(P, y.a, 0, y.ldm)",
+        "at(P, state, state_of(P, panel), y.ldm)",
+        "at(P, state, 0, y.ldm)",
     ),
     ("fastcurv/_engine/state.pxd", "and not (top.skip or (top - 1).skip)", ""),
     (

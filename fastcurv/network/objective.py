@@ -188,8 +188,8 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         self._rows = _engine.Rows(
             self.X, None if labels is not None else self.y, labels, self.sample_weight
         )
-        if labels is not None:
-            self.y = self._rows.labels  # which nobody writes to
+        self.X, self.sample_weight = self._rows.X, self._rows.weight
+        self.y = self._rows.y if labels is None else self._rows.labels  # nobody writes to those
         self._begin()
 
     def _begin(self) -> None:

@@ -6,13 +6,16 @@
 #include <string.h>
 
 #ifdef _WIN32 /* where a file that is mapped cannot be cut */
-int fc_lift(char *out, const char *const *from, size_t count, size_t run, int by_pipe) {
-    (void)by_pipe;
+int fc_lift(char *out, const char *const *from, size_t count, size_t run, int by_pipe, char *map,
+            size_t size) {
+    (void)by_pipe, (void)map, (void)size;
     for (size_t i = 0; i < count; i++) memcpy(out + i * run, from[i], run);
     return 0;
 }
 #else
 #include <fcntl.h>
+#include <stdint.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 enum { PIECE = 4096 }; /* bytes that an empty pipe takes at once */
@@ -71,9 +74,45 @@ static int lift_at_once(char *out, const char *const *from, size_t count, size_t
 }
 #endif
 
-int fc_lift(char *out, const char *const *from, size_t count, size_t run, int by_pipe) {
+static int lift(char *out, const char *const *from, size_t count, size_t run, int by_pipe) {
     const int failed = by_pipe ? ENOSYS : lift_at_once(out, from, count, run);
     if (failed != ENOSYS && failed != EPERM && failed != EACCES) return failed;
     return lift_by_pipe(out, from, count, run);
+}
+
+/* A fault on one page maps up to all those of its window. */
+enum { WINDOW = 21, WINDOWS = 2 };
+
+/* How many runs lie in that many windows, at least one; the first and the last of these. */
+static size_t near(const char *const *from, size_t count, size_t run, uintptr_t *low,
+                   uintptr_t *high) {
+    uintptr_t windows = 0, before = 0;
+    size_t i = 0;
+    for (; i < count; i++) {
+        const uintptr_t a = (uintptr_t)from[i] >> WINDOW;
+        const uintptr_t b = ((uintptr_t)from[i] + run - 1) >> WINDOW;
+        windows += b - a + !(i && a == before);
+        if (i && windows > WINDOWS) break;
+        before = b;
+        if (!i || a < *low) *low = a;
+        if (!i || b > *high) *high = b;
+    }
+    return i;
+}
+
+int fc_lift(char *out, const char *const *from, size_t count, size_t run, int by_pipe, char *map,
+            size_t size) {
+    int failed = 0;
+    for (size_t i = 0, n = count; i < count && !failed; i += n) {
+        uintptr_t low = 0, high = 0;
+        if (map) n = near(from + i, count - i, run, &low, &high);
+        failed = lift(out + i * run, from + i, n, run, by_pipe);
+        if (!map) continue;
+        uintptr_t start = low << WINDOW, end = (high + 1) << WINDOW;
+        if (start < (uintptr_t)map) start = (uintptr_t)map;
+        if (end > (uintptr_t)map + size) end = (uintptr_t)map + size;
+        madvise((void *)start, end - start, MADV_DONTNEED);
+    }
+    return failed;
 }
 #endif

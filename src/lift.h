@@ -6,6 +6,9 @@
 
 /* out[i * run : (i + 1) * run] = the `run` bytes at from[i], for i < count; out overlaps none.
  * 0, or an errno: EFAULT where a page is gone. By a pipe where that is asked for, or the system
- * refuses the call that copies at once. */
-int fc_lift(char *out, const char *const *from, size_t count, size_t run, int by_pipe);
+ * refuses the call that copies at once. `map`, of `size` bytes, or NULL: a map that all of them lie
+ * in and whose pages may go: of these at most two windows of 2 MiB stay at a
+ * time, or those of one run. */
+int fc_lift(char *out, const char *const *from, size_t count, size_t run, int by_pipe, char *map,
+            size_t size);
 #endif

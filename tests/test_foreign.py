@@ -89,7 +89,7 @@ def here():
         ("fc.frobenius_norm(H, colour=3)", "^frobenius_norm has no argument 'colour'"),
         ("model.init(random_state=0)", "^MLP.init has no 'random_state'"),
         ("H.flags", r"a dense matrix: hess=lambda t: ob.hessian\(t\).to_dense\(\)"),
-        ("fc.Objective(model, [ob.X])", "wants all rows at once, X .N, d. and y; of a loader"),
+        ("fc.Objective(model, [ob.X])", "all rows at once as X .N, d. and y; of a loader"),
         ("fc.Objective(model, ob.X, ob.X[:, 0])", "for numbers loss='mse'"),
         ("fc.SpectrumDisplay(H)", "SpectrumDisplay.from_operator takes the operator"),
         ("fc.classify(ob, fc.minimize(ob, theta, max_iter=1))", "real numbers: theta.x"),

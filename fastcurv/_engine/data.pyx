@@ -12,7 +12,8 @@ import numpy as np
 
 
 cdef extern from "lift.h" nogil:
-    int fc_lift(char *out, const char *const *at, size_t count, size_t run, int by_pipe)
+    int fc_lift(char *out, const char *const *at, size_t count, size_t run, int by_pipe,
+                char *map, size_t size)
 
 cdef enum:
     PART = 1 << 17              # bytes of a part of the copy of X
@@ -93,6 +94,8 @@ cdef int lift(x, rows, out, drop, bint by_pipe) except -1:
     cdef char *to = pointer(out)
     cdef const char *const *addresses
     cdef size_t run = out.itemsize, count
+    cdef size_t size = 0
+    cdef char *mapped = NULL
     cdef int error
     order = sorted(range(out.ndim), key=lambda axis: -abs(out.strides[axis]))
     outer = list(order)
@@ -109,10 +112,14 @@ cdef int lift(x, rows, out, drop, bint by_pipe) except -1:
         first, last = int(at.min()), int(at.max()) + run
         if count <= APART or last - first <= LIFTED:
             addresses = <const char *const *>pointer(at)
+            apart = last - first > LIFTED    # a fault on one of them brings many a page
+            if drop is not None and apart:
+                size = len(drop)
+                mapped = pointer(np.frombuffer(drop, np.uint8))
             with nogil:
-                error = fc_lift(to, addresses, count, run, by_pipe)
-            if drop is not None:
-                let_go(drop, first, last, last - first > 8 * out.nbytes)
+                error = fc_lift(to, addresses, count, run, by_pipe, mapped, size)
+            if drop is not None and not apart:
+                let_go(drop, first, last)
             return error
     axis = next(axis for axis in order if out.shape[axis] > 1)
     half, every = out.shape[axis] // 2, (slice(None),) * axis
@@ -131,13 +138,11 @@ cdef int lift(x, rows, out, drop, bint by_pipe) except -1:
     return 0
 
 
-cdef let_go(mapped, first, last, bint whole):
-    """The pages of a map between two addresses leave this process, or all. The last one stays: the
-    next rows share it, and to fault on it would bring its neighbours back.
+cdef let_go(mapped, first, last):
+    """The pages of a map between two addresses leave this process. The last one stays: the next
+    rows share it, and to fault on it would bring its neighbours back.
     """
-    if whole and hasattr(mapped, "madvise"):
-        mapped.madvise(mmap.MADV_DONTNEED)
-    elif hasattr(mapped, "madvise"):
+    if hasattr(mapped, "madvise"):
         start = np.frombuffer(mapped, np.uint8).__array_interface__["data"][0]
         first, last = ((at - start) // mmap.PAGESIZE * mmap.PAGESIZE for at in (first, last))
         if last > first:
@@ -160,7 +165,9 @@ cdef class Rows:
 
     cdef int point_at(self, X, y, labels, weight) except -1:
         cdef Data *D = &self.D
-        X = X.view()                     # whose shape nobody else sets
+        X, y, weight = (                 # whose shapes nobody else sets
+            None if a is None else a.view() for a in (X, y, weight)
+        )
         if labels is not None:
             labels = np.array(labels, np.int32)
             labels.flags.writeable = False

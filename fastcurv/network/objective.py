@@ -161,8 +161,9 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         self._settings(model, loss, l2, l2_biases, n_threads, memory)
         if y is None:
             raise TypeError(
-                "Objective wants all rows at once, X (N, d) and y; of a loader of batches: "
-                "X, y = (torch.cat(part) for part in zip(*loader)), or StreamedObjective"
+                "y is None; wanted real numbers or classes, all rows at once as X (N, d) and y; of "
+                "a loader of batches: X, y = (torch.cat(part) for part in zip(*loader)), or "
+                "StreamedObjective"
             )
         self.X = model.check_rows(X)
         self.y = check_targets(y, len(self.X), model, loss)
@@ -188,8 +189,8 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         self._rows = _engine.Rows(
             self.X, None if labels is not None else self.y, labels, self.sample_weight
         )
-        if labels is not None:
-            self.y = self._rows.labels  # which nobody writes to
+        self.X, self.sample_weight = self._rows.X, self._rows.weight
+        self.y = self._rows.y if labels is None else self._rows.labels  # nobody writes to those
         self._begin()
 
     def _begin(self) -> None:

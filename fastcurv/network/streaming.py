@@ -198,17 +198,19 @@ class StreamedObjective(Sharded):
         copy of X; and of X and y as they are read, twice.
         """
         model, size = self.model, self.model.dtype.itemsize
-        plans = []
-        for n in (512, 1024):
+        plans, few = [], 512
+        while few > 64 and 4 * 2 * few * sum(model.sizes) * size > self._budget:
+            few //= 2  # what is made to know the price keeps to the memory, too
+        for n in (few, 2 * few):
             X, y = (
                 np.zeros((n, width), model.dtype) for width in model.sizes[:: len(model.shapes)]
             )
             plan = Shard(Frame(model, self.loss, n, self.n_threads), X, y, None)._new_plan()
             plans.append(plan.nbytes)
-        state = max(0.0, (plans[1] - plans[0]) / 512)
+        state = max(0.0, (plans[1] - plans[0]) / few)
         read = 2 * (model.sizes[0] + model.sizes[-1]) * max(size, 8)
         copy = (model.sizes[0] + 8) * size
-        return max(0.0, plans[0] - 512 * state), state + copy, read
+        return max(0.0, plans[0] - few * state), state + copy, read
 
     def _checked(self, block: Block, start: int, finite: bool = True) -> CHECKED:
         """A raw block as the engine wants it, or an error that says which rows; whether X is

@@ -134,6 +134,7 @@ def test_what_is_proved_is_what_the_rows_in_memory_prove(rng, loss, activation, 
     assert b.third_bound_in(theta, 1e-6, units) == pytest.approx(
         a.third_bound_in(theta, 1e-6, units), rel=1e-6
     )
+    assert b.orbit_spread(units) == a.orbit_spread(units) > 1
     assert b.loss_lower_bound == a.loss_lower_bound == 0
     for radius in (0.0, 0.05):
         assert a.kinks(theta, radius) == b.kinks(theta, radius)
@@ -146,7 +147,7 @@ def test_what_is_proved_is_what_the_rows_in_memory_prove(rng, loss, activation, 
 
 def test_every_fact_is_one_of_all_rows():
     """What a network knows of itself must be said anew for shards, but for what asks no row."""
-    without_rows = {"felt", "flat_directions", "probes", "why_no_minimum"}
+    without_rows = {"felt", "flat_directions", "orbit_spread", "probes", "why_no_minimum"}
     known = {name for name in vars(NetworkFacts) if not name.startswith("_")}
     assert known - set(vars(ShardedFacts)) == without_rows
 

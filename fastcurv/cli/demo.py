@@ -99,14 +99,7 @@ def run(
     if picture is not None and escaped is not None:
         write_picture(summary(densities, objective, theta, escaped.x - theta), picture)
 
-    page = Report("Where did training stop?").sentence(point)
-    page.text(LOOKED_AT.format(n=objective.n_params) + f" {describe(objective, data)}.")
-    if escaped is not None:
-        page.figure(
-            along(objective, theta, escaped.x - theta),
-            "A saddle of the same loss: the loss along the way down, what the second-order Taylor "
-            "polynomial says of it, and the step taken.",
-        )
+    page = _front_page(objective, data, point, None if escaped is None else (theta, escaped.x))
     page.section("Training").table(
         ["moment", "loss", "gradient norm", "accuracy", "held out"],
         [[name, *standing(objective, at, data).values()] for name, at in moments.items()],
@@ -128,6 +121,25 @@ def run(
         "loss_at_saddle": float(objective.value(theta)),
         "loss_after_escape": None if escaped is None else float(escaped.fun),
     }
+
+
+def _front_page(
+    objective: fc.Objective,
+    data: Dataset,
+    point: CriticalPoint,
+    step: tuple[Array, Array] | None,
+) -> Report:
+    """The verdict in one sentence, and a picture of the way down from a saddle, if there is one."""
+    page = Report("Where did training stop?").sentence(point)
+    page.text(LOOKED_AT.format(n=objective.n_params) + f" {describe(objective, data)}.")
+    if step is None:
+        return page
+    theta, after = step
+    return page.figure(
+        along(objective, theta, after - theta),
+        "A saddle of the same loss: the loss along the way down, what the second-order Taylor "
+        "polynomial says of it, and the step taken.",
+    )
 
 
 def train(

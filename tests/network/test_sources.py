@@ -309,7 +309,7 @@ more, own = peak() - before, 3 * 8 * N      # y, and what NumPy makes to make it
 if kind == "hdf5":                          # two chunks, unpacked, and those that HDF5 keeps
     extra = 2 * 500 * d * 8 + ob.source.X.id.get_access_plist().get_chunk_cache()[1]
 elif "arquet" in kind:                      # 2000 rows unpacked, and what pyarrow keeps for them
-    extra = 12 * 2000 * d * 8
+    extra = 20 * 2000 * d * 8
 else:                                       # two windows of the map
     extra = 2 << 21
 assert more <= memory + own + extra, (more, own, extra, ob.block_rows)

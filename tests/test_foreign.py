@@ -95,7 +95,10 @@ def here():
         ("fc.classify(ob, fc.minimize(ob, theta, max_iter=1))", "real numbers: theta.x"),
         ("fc.MLPClasifier", "did you mean 'MLPClassifier'"),
         ("fc.eigsh(H, sigma=0)", "products alone give no eigenvalues near a number"),
-        ("fc.find_critical_point(ob, theta, seed=0)", "has no argument 'seed'; it takes ob, theta0"),
+        (
+            "fc.find_critical_point(ob, theta, seed=0)",
+            "has no argument 'seed'; it takes ob, theta0",
+        ),
         ("fc.save('net.pt', model, theta)", "path ends in .pt; wanted .safetensors, or torch.save"),
     ],
 )

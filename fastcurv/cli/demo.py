@@ -189,7 +189,7 @@ def spectra(
 def _spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, Any]]) -> None:
     """One picture, each moment on axes of its own with its outliers marked, and one table."""
     figure = plots.new_figure((9.0, 3.6))
-    rows = []
+    rows: list[list[Any]] = []
     for ax, (name, (density, pairs)) in zip(figure.subplots(1, len(found)), found.items()):
         plots.density(density, ax, label="density")
         low, high = pairs.values[:5], pairs.values[-5:]

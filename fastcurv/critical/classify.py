@@ -24,7 +24,6 @@ from .request import Request, make_request
 from .result import CriticalPoint
 from .wording import reason, where_newton_leads, which_call_gets_there
 
-
 FEW = 256  # parameters, up to which all eigenvalues are known at any point
 
 

@@ -99,9 +99,7 @@ def is_clearly_far(ask: Request, H: Products) -> bool:
     decrement = 0.5 * size * (size / along) * size if along > 0 else np.inf
     length = safe_norm(ask.theta)
     reach = H.n**0.5 * H.norm * length * length  # ||H|| is no larger: one product is of a random v
-    rest = nearness_by(
-        ask.ob, ask.theta, CLEAR * size, CLEAR * decrement, reach, ask.gradient_tol
-    )
+    rest = nearness_by(ask.ob, ask.theta, CLEAR * size, CLEAR * decrement, reach, ask.gradient_tol)
     return not rest.near and assumed_error(H.n**0.5 * H.norm, ask.theta) / CLEAR < size
 
 

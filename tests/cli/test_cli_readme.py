@@ -25,5 +25,8 @@ def test_recipes_print_what_the_readme_says(code, output):
 
 
 def test_the_readme_begins_with_the_question_the_picture_and_the_commands():
-    order = [README.index(x) for x in ("Where did training stop", "docs/demo.png", "make demo", "```python")]
+    order = [
+        README.index(x)
+        for x in ("Where did training stop", "docs/demo.png", "make demo", "```python")
+    ]
     assert order == sorted(order) and README.count("\n", 0, order[-1]) < 40

@@ -130,7 +130,13 @@ def test_errors_say_which_rows(rng):
     refused(ValueError, "in rows 96 to 127: X holds NaN or infinity", bad, y, block_rows=32)
     refused(ValueError, "rows 96 to 127: y holds labels from 0 to 3", X, labels, block_rows=32)
     refused(ValueError, r"rows 0 to 31: X has shape \(32, 4\); wanted", X[:, 1:], y, block_rows=32)
-    refused(TypeError, "rows 0 to 31: y has dtype float64 and loss is 'cross_entropy'; wanted int", X, y + 0.0, block_rows=32)
+    refused(
+        TypeError,
+        "rows 0 to 31: y has dtype float64 and loss is 'cross_entropy'; wanted int",
+        X,
+        y + 0.0,
+        block_rows=32,
+    )
     refused(TypeError, "generator, whose rows can be read once only", (x for x in [X]), y)
     refused(ValueError, "y has 5 rows; wanted 137", X, y[:5])
     refused(ValueError, "blocks hold X alone and y is None", [X, X])

@@ -1,3 +1,4 @@
+import mmap
 from collections.abc import Sequence
 from typing import Any, Final, Self, TypedDict, type_check_only
 
@@ -6,6 +7,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from typing_extensions import disjoint_base
 
 BATCH_NORM_EPS: Final[float]
+
+class Pages(mmap.mmap): ...
 
 def in_memory(
     x: NDArray[Any], name: str, rows: Any = None, by_pipe: bool = False
@@ -192,6 +195,7 @@ def subtract_rows(
 def combine_rows(
     Q: NDArray[np.floating[Any]], S: NDArray[Any], Y: NDArray[np.floating[Any]]
 ) -> NDArray[Any]: ...
+def added(sums: NDArray[np.float64]) -> NDArray[np.float64]: ...
 def compact_weights(
     cross: NDArray[np.float64],
     inner: NDArray[np.float64],

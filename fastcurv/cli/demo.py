@@ -86,14 +86,12 @@ def run(
 
     say("\nWhere training stopped")
     point = fc.classify(objective, result.x, seed=seed)
-    for line in verdict_lines(point):
-        say(line)
+    say("\n".join(verdict_lines(point)))
 
     say("\nA saddle, and the way down from it")
     theta = find_saddle(recipe, objective, data, seed, progress)
     saddle = fc.classify(objective, theta, dense_below=0, seed=seed)
-    for line in verdict_lines(saddle):
-        say(line)
+    say("\n".join(verdict_lines(saddle)))
     escaped, way = leave(objective, theta, saddle, progress)
     say("  " + way)
     if picture is not None and escaped is not None:

@@ -436,8 +436,7 @@ class BaseMLP(BaseEstimator):
             method.load(*self._method)
         run.bind()
         before = run.f
-        method.step()
-        run.bind()
+        method.step()  # which asks the value at its end
         self._method = method.state()
         losses = {"loss": [before, run.f]}
         end = SimpleNamespace(x=run.theta, fun=run.f, nit=1, stopped="max_iter", history=losses)

@@ -21,13 +21,16 @@ HEADERS = [
     path.as_posix() for path in sorted(Path("src").rglob("*")) if path.suffix in (".h", ".inc")
 ]
 
-# Flags of single files: half the wheel is code. No product waits for reference and baseline, or
-# they serve processors without AVX2; what Cython makes gains nothing by -O3.
+# Half the wheel is code. No product waits for reference and baseline, or they serve processors
+# without AVX2; what Cython makes gains nothing by -O3. GCC's -Os calls even what a product wants
+# inlined, unless told how much is little.
 LEVELS = {"reference": ["-Os"], "baseline": ["-Os"], "core": ["-O2"]}
-# GCC writes loops several times over for cases that no product has; other compilers lack the names.
-PLAIN = [f"-fno-{name}" for name in ("unswitch-loops", "split-loops", "ipa-cp-clone")]
-PLAIN += ["-fno-predictive-commoning", "-fno-peel-loops", "-fno-version-loops-for-strides"]
-LEVELS |= dict.fromkeys(("avx2", "avx512", "neon", "blas"), PLAIN)
+GNU_LEVELS = LEVELS | {"core": ["-Os", "--param=max-inline-insns-size=12"]}
+# The kernels are written in vectors: what compilers add by themselves are copies of loops, for cases
+# that no product has. (Batch normalisation asks for it, in its file.)
+GNU = ("tree-vectorize", "unswitch-loops", "split-loops", "ipa-cp-clone", "peel-loops")
+GNU += ("predictive-commoning", "version-loops-for-strides")
+CLANG = ("vectorize", "slp-vectorize", "unroll-loops")
 
 macros = (
     [("FC_NO_VECTORS", "1")] if os.environ.get("FASTCURV_NO_VECTORS") else []
@@ -71,12 +74,13 @@ class Build(build_ext):
                 [self.compiler.compiler_so[0], "--version"], capture_output=True, text=True
             )
             gnu = "Free Software Foundation" in version.stdout
+            levels = GNU_LEVELS if gnu else LEVELS
+            plain = [f"-fno-{name}" for name in (GNU if gnu else CLANG)]
 
             def compile(sources, **options):
                 def one(source):
                     more = list(options.get("extra_postargs") or [])
-                    level = [] if sanitize else LEVELS.get(Path(source).stem, [])
-                    more += level if gnu or level is not PLAIN else []
+                    more += [] if sanitize else [*levels.get(Path(source).stem, []), *plain]
                     more += counters * (source in C_SOURCES)
                     return one_by_one([source], **{**options, "extra_postargs": more})
 

@@ -18,6 +18,7 @@ from ..checks import (
 from ..progress import bar
 from ..protocols import Operator, Seed, Written
 from ..runtime import to_nearest
+from ..vectors import safe_norm
 from .probing import BLOCK, Counted, from_sums, outside, sketched, squares_of
 from .reduced import reduction
 from .results import Estimate, mean_of
@@ -266,7 +267,7 @@ def frobenius_norm(
     if small is None:
         return _frobenius_norm(op, m, method, rng, progress)
     if method == "auto" and isinstance(small, Written):
-        known = float(np.hypot(np.linalg.norm(small.matrix), small.n_rest**0.5 * small.rest))
+        known = float(np.hypot(safe_norm(small.matrix), small.n_rest**0.5 * small.rest))
         return Estimate(known, 0.0, 0, method="exact", space=small.space)
     found = _frobenius_norm(small, m, method, rng, progress)
     inner = float(found.estimate)

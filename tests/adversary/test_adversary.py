@@ -34,6 +34,8 @@ def test_is_never_said(statement):
         ("large_n_of_a_network_is_as_honest", 201517),  # held by kinks, curved down on one side
         ("what_large_n_measures_is_worth_the_name", 400193),  # zeros of symmetries are H's too
         ("success_has_nothing_lower_beside_it", 50319),  # at the rounding of single precision
+        ("spaces_are_the_matrix", 202993),  # squares of 1e-249 in a norm
+        ("spaces_are_the_matrix", 204505),  # and of 1e246
     ],
 )
 def test_cases_that_were_broken_once(name, seed):

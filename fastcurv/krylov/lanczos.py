@@ -81,7 +81,9 @@ class Recurrence(State):
         self.n_products += 1
         self._bring_into_range(out)
         if len(self.against):
-            self.leak[:, i] = self.unit * orthogonalise(self.against, out[None], passes=1)[0]
+            along = self.unit * orthogonalise(self.against, out[None], passes=1)[0]
+            self.leak[:, i] = along
+            self.scale = max(self.scale, length(along))  # of which rounding leaves some in out
 
     def _bring_into_range(self, W: Array) -> None:
         """Divide products by the unit, which the first that is not zero decides."""

@@ -39,7 +39,10 @@ def main(scale="normal", out="pictures"):
     ax.set_xscale("log")
     ax.set_xlabel("epoch")
     ax.set_ylabel("loss above the minimum")
-    ax.set_title("Rates that meet both conditions on their sums keep falling")
+    ax.set_title(
+        "Rates that meet both conditions keep falling:\n"
+        r"$\sum\alpha = \infty$ and $\sum\alpha^2 < \infty$"
+    )
     good = {name: gap for name, gap in gaps.items() if meets[name].satisfied}
     words = ", ".join(f"{name} {gap:.1e}" for name, gap in good.items())
     return Outcome(

@@ -12,6 +12,9 @@ import fastcurv as fc
 from fastcurv import plots
 
 
+QUADRATIC = r"$\frac{1}{2}d^\top Hd$"
+
+
 def main(scale="normal", out="pictures"):
     X, y = digits(pick(scale, 200, 1797, 1797))
     ob = fc.Objective(fc.MLP([64, 16, 10], activation="tanh"), X, y, loss="cross_entropy")
@@ -43,13 +46,13 @@ def main(scale="normal", out="pictures"):
             slope(distances[usable], second[usable]),
             slope(distances[usable], first[usable]),
         )
-        with_it, without_it = (f"falls as ||d||^{power:.2f}" for power in slopes[name])
-        plots.curve(distances, second, ax, label=f"{name}, with d'Hd/2: {with_it}", color=color)
+        with_it, without_it = (rf"$\|d\|^{{{power:.2f}}}$" for power in slopes[name])
+        plots.curve(distances, second, ax, label=f"{name}, with {QUADRATIC}: {with_it}", color=color)
         ax.plot(distances, first, color=color, ls="--", label=f"{name}, without: {without_it}")
     ax.set_xscale("log")
-    ax.set_xlabel("distance ||d||")
-    ax.set_ylabel("error of L + g'd + d'Hd/2, or of L + g'd")
-    ax.set_title("With the Hessian the error falls as the cube, without it as the square")
+    ax.set_xlabel(r"distance $\|d\|$")
+    ax.set_ylabel(f"error of $L + g^\\top d$, with {QUADRATIC} and without")
+    ax.set_title("With the Hessian the error falls as the cube,\nwithout it as the square")
     ax.legend(frameon=False)
     with_hessian = [pair[0] for pair in slopes.values()]
     without = [pair[1] for pair in slopes.values()]

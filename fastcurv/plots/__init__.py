@@ -20,6 +20,7 @@ from .style import (
     mark,
     new_axes,
     new_figure,
+    plain_numbers,
 )
 from .surface import plane, surface
 
@@ -45,6 +46,7 @@ __all__ = [
     "mark",
     "new_axes",
     "new_figure",
+    "plain_numbers",
     "plane",
     "surface",
 ]

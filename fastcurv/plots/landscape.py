@@ -12,7 +12,7 @@ from ..interrupts import unbroken
 from ..spectrum.eigsh import eigsh
 from .display import Display
 from .fitted import objective_of
-from .style import CYCLE, GREY, n_named
+from .style import CYCLE, GREY, n_named, plain_numbers
 from .surface import ALIKE, level_lines, sine
 
 NAMES = ("random", "eigenvectors", "gradient")
@@ -246,6 +246,7 @@ class LandscapeDisplay(Display):
         ax.axvline(0, color=GREY, lw=0.8, ls=":", label="_theta")
         if log and low > 0:
             ax.set_yscale("log")
+            plain_numbers(ax.yaxis)
         ax.set(xlabel=f"steps along {self.names[0]}", ylabel="loss")
         ax.legend(frameon=False)
 

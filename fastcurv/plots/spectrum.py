@@ -14,7 +14,7 @@ from ..spectrum.eigsh import eigsh
 from ..spectrum.picture import draw_density, within
 from .display import Display
 from .fitted import objective_of
-from .style import BLUE, GREY, RED, new_axes
+from .style import BLUE, GREY, RED, new_axes, plain_numbers
 
 DENSE_BELOW = 1000  # a matrix of this size is decomposed within a second
 
@@ -291,6 +291,7 @@ def eigenvalues(
             )
     ax.axhline(0, color=GREY, lw=0.8, ls=":")
     ax.set_yscale("symlog", linthresh=max(np.abs(values).max(initial=0.0) * 1e-4, threshold))
+    plain_numbers(ax.yaxis)
     ax.set(xlabel="rank", ylabel="eigenvalue")
     ax.legend(frameon=False)
     return ax

@@ -61,6 +61,9 @@ bench-optimisers: $(VENV)/.demo
 examples: $(VENV)/.demo
 	$(PY) examples/gallery.py
 
+figures/index.html: $(wildcard examples/*.py) | $(VENV)/.demo
+	$(PY) examples/gallery.py
+
 # A wheel for each Python that is here: built twice, the same bytes, stripped, tested in an environment of its own.
 wheels wheel:
 	$(PYTHON) packaging/wheels.py
@@ -84,7 +87,7 @@ clang: $(VENV)/.test
 	cd $(CLANGED) && $(abspath $(PY)) -m pytest -q -n auto -p no:cacheprovider -c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) $(CURDIR)/tests
 
 # The site, built offline from docstrings, pages and examples into docs/_build/html.
-docs: $(VENV)/.docs
+docs: $(VENV)/.docs figures/index.html
 	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 

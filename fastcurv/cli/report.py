@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from os import PathLike
@@ -17,6 +18,7 @@ from ..critical.result import CriticalPoint
 from ..files import escaped, write_atomically
 
 _CONTENTS = "<!-- contents -->"
+_CODE = re.compile("`([^`\n]+)`")
 _SCRIPT = Path(__file__).with_name("chart.js")
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -135,8 +137,9 @@ class Report:
         return self._add(_CONTENTS)
 
     def text(self, sentence: str) -> Report:
-        """A paragraph of plain text."""
-        return self._add(f"<p>{_escape(sentence)}</p>")
+        """A paragraph of plain text; what stands between backticks is set as code."""
+        text = _CODE.sub(r"<code>\1</code>", _escape(sentence))
+        return self._add(f"<p>{text}</p>")
 
     def table(self, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> Report:
         """A table; numbers are set to the right, with at most six digits."""

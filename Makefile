@@ -46,13 +46,13 @@ test-large: $(VENV)/.test
 	$(PY) -m pytest -q -m large
 
 bench: $(VENV)/.bench
-	$(PY) benchmarks/hvp.py
-	$(PY) benchmarks/overhead.py
+	$(PY) benchmarks/hvp.py --bounds
+	$(PY) benchmarks/overhead.py --bounds
 	$(PY) benchmarks/team_model.py
 
 # Eigenpairs and densities against curvlinops, JAX and PyHessian: some ten minutes.
 bench-spectrum: $(VENV)/.peers
-	$(PY) benchmarks/spectrum.py
+	$(PY) benchmarks/spectrum.py --bounds
 
 # The README's table of optimisers: ten seeds, a quarter of an hour.
 bench-optimisers: $(VENV)/.demo

@@ -8,7 +8,14 @@ import fastcurv as fc
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES, FIGURES = HERE.parent / "examples", HERE.parent / "figures"
-FIRST_PAGE = ("toy_surface", "hidden_way_out", "wider_net", "newton_parabola", "plateaus", "permutations")
+FIRST_PAGE = (
+    "toy_surface",
+    "hidden_way_out",
+    "wider_net",
+    "newton_parabola",
+    "plateaus",
+    "permutations",
+)
 
 project = "fastcurv"
 copyright = "the fastcurv developers"
@@ -81,7 +88,11 @@ def write_gallery():
             small[name] = picture(name, head, f"gallery.html#{anchor(name)}", head)
             full += [*picture(name, said.get(name, head), None, said.get(name, "")), ""]
         full += [f"`examples/{name}.py`", ""]
-    text = ["# Gallery", "", "Claims about the surface that training moves on, run on real networks"]
+    text = [
+        "# Gallery",
+        "",
+        "Claims about the surface that training moves on, run on real networks",
+    ]
     text += ["by `make examples`.", told["LECTURES"], "", *thumbnails(small.values()), *full]
     write("gallery.md", text)
     write("_pictures.md", thumbnails(small[name] for name in FIRST_PAGE if name in small))

@@ -60,7 +60,7 @@ def main(scale="normal", out="pictures"):
     shorter = int(np.sum(ratio < 1))
     right.set_title(f"It is shorter along {shorter} of {len(best)}")
     right.set_xlabel(
-        rf"$\log_{{10}}$ of best step over $1/|\lambda|$" + f"\nat {len(saddles)} saddles"
+        r"$\log_{10}$ of best step over $1/|\lambda|$" + f"\nat {len(saddles)} saddles"
     )
     right.set_ylabel("directions")
     spread = np.quantile(ratio, [0.1, 0.5, 0.9])

@@ -96,9 +96,7 @@ def picture(loss, counts, n, fitted):
     right.loglog(excess[some], share[some], "v", ms=4, color=plots.RED)
     right.set_xlabel("training loss above the lowest")
     right.set_ylabel("share of negative eigenvalues")
-    right.set_title(
-        f"Exponent {exponent:.2f} [{low:.2f}, {high:.2f}];\nrandom matrices say 1.5"
-    )
+    right.set_title(f"Exponent {exponent:.2f} [{low:.2f}, {high:.2f}];\nrandom matrices say 1.5")
     return figure
 
 

@@ -11,7 +11,6 @@ from common import Outcome, command_line, digits, pick, save
 import fastcurv as fc
 from fastcurv import plots
 
-
 QUADRATIC = r"$\frac{1}{2}d^\top Hd$"
 
 
@@ -47,7 +46,9 @@ def main(scale="normal", out="pictures"):
             slope(distances[usable], first[usable]),
         )
         with_it, without_it = (rf"$\|d\|^{{{power:.2f}}}$" for power in slopes[name])
-        plots.curve(distances, second, ax, label=f"{name}, with {QUADRATIC}: {with_it}", color=color)
+        plots.curve(
+            distances, second, ax, label=f"{name}, with {QUADRATIC}: {with_it}", color=color
+        )
         ax.plot(distances, first, color=color, ls="--", label=f"{name}, without: {without_it}")
     ax.set_xscale("log")
     ax.set_xlabel(r"distance $\|d\|$")

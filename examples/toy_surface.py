@@ -35,7 +35,9 @@ def main(scale="normal", out="pictures"):
         ax.plot(sign * w, sign / w, color=plots.SKY, lw=2, label=label)
     ax.annotate("", way.x, origin, arrowprops={"arrowstyle": "->", "color": "white", "lw": 2})
     plots.mark(ax, 0, 0, saddle.kind, f"{saddle.kind}, loss 1, eigenvalues $-2$ and $2$")
-    plots.mark(ax, *way.x, "not_critical", f"after one step of escape, loss below ${power(way.fun)}$")
+    plots.mark(
+        ax, *way.x, "not_critical", f"after one step of escape, loss below ${power(way.fun)}$"
+    )
     ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.13))
     ax.set_title("A saddle at 0 and two valleys: $L = (1 - w_1 w_2)^2$")
     eigenvalues = np.linalg.eigvalsh(hessian)

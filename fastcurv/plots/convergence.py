@@ -10,9 +10,10 @@ from scipy.optimize import OptimizeResult
 
 from ..answers import own_names, typed
 from ..checks import check_choice
+from ..spectrum.picture import plain_numbers
 from .display import Display
 from .fitted import last_step
-from .style import legend_of_lines, legend_width, line_look, n_named, plain_numbers
+from .style import legend_of_lines, legend_width, line_look, n_named
 
 X_NAMES = {
     "iteration": "iterations",

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .style import _with_legend, line_look, new_axes, plain_numbers
+from ..spectrum.picture import plain_numbers
+from .style import _with_legend, line_look, new_axes
 
 
 def curve(

@@ -10,9 +10,10 @@ from ..answers import OBJECTIVE, need, own_names
 from ..checks import as_rng, check_array, check_choice, check_positive_int, check_vector
 from ..interrupts import unbroken
 from ..spectrum.eigsh import eigsh
+from ..spectrum.picture import plain_numbers
 from .display import Display
 from .fitted import objective_of
-from .style import CYCLE, GREY, n_named, plain_numbers
+from .style import CYCLE, GREY, n_named
 from .surface import ALIKE, level_lines, sine
 
 NAMES = ("random", "eigenvectors", "gradient")

@@ -11,10 +11,10 @@ from ..interrupts import unbroken
 from ..spectrum.dense import eigvalsh
 from ..spectrum.density import spectral_density
 from ..spectrum.eigsh import eigsh
-from ..spectrum.picture import draw_density, within
+from ..spectrum.picture import draw_density, plain_numbers, within
 from .display import Display
 from .fitted import objective_of
-from .style import BLUE, GREY, RED, new_axes, plain_numbers
+from .style import BLUE, GREY, RED, new_axes
 
 DENSE_BELOW = 1000  # a matrix of this size is decomposed within a second
 

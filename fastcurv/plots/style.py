@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from ..checks import check_choice
-from ..spectrum.picture import plain_numbers
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW, GREY = (
     "#0072B2",

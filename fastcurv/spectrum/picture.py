@@ -146,7 +146,7 @@ def _written(axis: Any, shown: str, x: float, _: Any) -> str:
     if digits not in shown or digits not in few:
         return ""
     sign = "\N{MINUS SIGN}" if x < 0 else ""
-    if 1e-4 <= low and high <= 1e5 or digits == "1" and power in ("+00", "+01"):
+    if low >= 1e-4 and high <= 1e5 or digits == "1" and power in ("+00", "+01"):
         return f"{sign}{abs(x):g}"
     return f"{sign}$" + (rf"{digits}\times" if digits != "1" else "") + f"10^{{{int(power)}}}$"
 

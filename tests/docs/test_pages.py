@@ -14,7 +14,9 @@ import pytest
 import fastcurv as fc
 
 ROOT = Path(__file__).resolve().parents[2]
-WRITTEN = sorted(path for path in (ROOT / "docs").glob("*.md") if path.name not in ("gallery.md", "_pictures.md"))
+WRITTEN = sorted(
+    path for path in (ROOT / "docs").glob("*.md") if path.name not in ("gallery.md", "_pictures.md")
+)
 PAGES = [ROOT / "README.md", *WRITTEN]
 
 

@@ -67,7 +67,10 @@ def parse(argv):
         "--limit", type=int, default=4096, help="largest batch and width (default %(default)s)"
     )
     parser.add_argument("--seconds", type=float, default=0.3, help="spent on each measurement")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.limit < 10:
+        parser.error(f"--limit is {args.limit}; wanted at least 10")
+    return args
 
 
 def time_product(sizes, n_samples, dtype, args):

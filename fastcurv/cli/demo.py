@@ -98,13 +98,7 @@ def run(
         write_picture(summary(densities, objective, theta, escaped.x - theta), picture)
 
     page = _front_page(objective, data, point, None if escaped is None else (theta, escaped.x))
-    page.section("Training").table(
-        ["moment", "loss", "gradient norm", "accuracy", "held out"],
-        [
-            [name, *(float(f"{value:.4g}") for value in standing(objective, at, data).values())]
-            for name, at in moments.items()
-        ],
-    )
+    _training_section(page, objective, moments, data)
     _spectra_section(page, found)
     page.section("The verdict at the end").verdict(point)
     page.section("A saddle, and the way down").text(NARROWER).verdict(saddle).text(way)
@@ -185,6 +179,18 @@ def spectra(
         low, high = _listed(pairs.values[:5]), _listed(pairs.values[-5:])
         say(f"  {name:<7} lowest {low}   highest {high}")
     return found
+
+
+def _training_section(
+    page: Report, objective: fc.Objective, moments: dict[str, Array], data: Dataset
+) -> None:
+    """A row for each moment, one number a column, with the digits that are looked at."""
+    rows = [
+        [name, *(float(f"{value:.4g}") for value in standing(objective, theta, data).values())]
+        for name, theta in moments.items()
+    ]
+    header = ["moment", "loss", "gradient norm", "accuracy", "held out"]
+    page.section("Training").table(header, rows)
 
 
 def _spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, Any]]) -> None:

@@ -26,6 +26,7 @@ source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build", "_pictures.md"]
 numpydoc_show_class_members = False
 autosummary_generate = True
+autodoc_typehints = "none"  # numpydoc's sections say what each parameter is
 autosummary_ignore_module_all = False
 html_theme = "pydata_sphinx_theme"
 html_title = "fastcurv"
@@ -104,7 +105,7 @@ def anchor(name):
 
 def picture(name, alt, target, caption):
     """The lines of a figure: who cannot see it is told ``alt``."""
-    alt = " ".join(alt.split())
+    alt = " ".join(alt.replace("`", "").split())
     options = [f":alt: {alt}"] + [f":target: {target}"] * bool(target)
     return [f"```{{figure}} ../figures/{name}.png", *options, "", caption, "```"]
 

@@ -2,9 +2,9 @@
 far?
 
 From saddles of a network that reads digits, along negative eigenvectors and both signs, the exact
-line minimum is found and set against 1/|lambda|, the step that a second-order model with |H| takes.
-Alain et al. (2019) saw the same: the best step bears little relation to 1/|lambda|, so a line
-search is needed.
+line minimum is found and set against `1/|lambda|`, the step that a second-order model with `|H|`
+takes. Alain et al. (2019) saw the same: the best step bears little relation to `1/|lambda|`, so a
+line search is needed.
 """
 
 import numpy as np

@@ -1,8 +1,9 @@
-"""L14. Stochastic gradient descent converges if sum alpha = inf and sum alpha^2 < inf.
+"""L14. Stochastic gradient descent converges if the sum of its rates diverges and the sum of
+their squares does not.
 
 On a strictly convex problem (softmax regression with weight decay) the distance to the one minimum
 is known. Under a constant rate SGD stops at a distance that its noise decides; under a rate that
-meets both conditions it goes on; where sum alpha is finite it may stop short.
+meets both conditions it goes on; where their sum is finite it may stop short.
 """
 
 import numpy as np

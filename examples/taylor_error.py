@@ -1,4 +1,4 @@
-"""L4. Near a point the loss is L + g'd + d'Hd/2, and the error falls as the cube of the distance.
+"""L4. Near a point the loss is `L + g'd + d'Hd/2`, and the error falls as the cube of the distance.
 
 Measured on a network that reads digits, at its start and after training, along random directions
 and along the gradient: the slope of log error against log distance is 3 while the error is above

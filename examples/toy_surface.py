@@ -1,7 +1,8 @@
-"""L6. The smallest network with a saddle: y = w1 w2 x, x = y = 1, so L = (1 - w1 w2)^2.
+"""L6. The smallest network with a saddle has two weights, and its error surface can be drawn whole.
 
-The lecture draws the error surface by brute force: a saddle at the origin, where H = [[0, -2], [-2,
-0]] has eigenvalues -2 and 2, the way down along (1, 1), and two valleys of minima w1 w2 = 1.
+`y = w1 w2 x` with `x = y = 1`, so `L = (1 - w1 w2)^2`: a saddle at the origin, where `H = [[0, -2],
+[-2, 0]]` has eigenvalues -2 and 2, the way down along (1, 1), and two valleys of minima, `w1 w2 =
+1`.
 """
 
 import numpy as np

@@ -282,7 +282,7 @@ def summary(
     left, right = figure.subplots(1, 2)
     for (name, density), color in zip(densities.items(), (plots.SKY, plots.ORANGE, plots.BLUE)):
         plots.density(density, left, label=name, color=color)
-    left.set_title("The Hessian's spectrum: start, middle and end of training")
+    left.set_title("The Hessian's spectrum in training")
     along(objective, theta, step, right).set_title("A saddle, and the way down")
     return figure
 

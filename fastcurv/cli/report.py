@@ -133,7 +133,7 @@ class Report:
 
     def section(self, heading: str) -> Report:
         """Begin a section."""
-        self._headings.append(_escape(heading))
+        self._headings.append(_set(heading))
         return self._add(f'<h2 id="s{len(self._headings)}">{self._headings[-1]}</h2>')
 
     def contents(self) -> Report:
@@ -142,8 +142,7 @@ class Report:
 
     def text(self, sentence: str) -> Report:
         """A paragraph of plain text; what stands between backticks is set as code."""
-        text = _CODE.sub(r"<code>\1</code>", _escape(sentence))
-        return self._add(f"<p>{text}</p>")
+        return self._add(f"<p>{_set(sentence)}</p>")
 
     def table(self, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> Report:
         """A table; numbers are set to the right, with at most six digits."""
@@ -342,6 +341,11 @@ def _cell(tag: str, value: Any, right: bool) -> str:
         if right
         else f"<{tag}>{_escape(text)}</{tag}>"
     )
+
+
+def _set(text: Any) -> str:
+    """Text for the page, what stands between backticks as code."""
+    return _CODE.sub(r"<code>\1</code>", _escape(text))
 
 
 def _escape(text: Any) -> str:

@@ -99,7 +99,7 @@ figcaption { color: var(--soft); font-size: .88rem; margin-top: .4rem; }
 nav ul { list-style: none; padding: 0; } nav li { margin: .3rem 0; } nav a { color: var(--accent); }
 @media (max-width: 480px) { main { padding: 1.5rem .9rem 3rem; } h1 { font-size: 1.5rem; }
   body { font-size: 16px; } table { font-size: .76rem; } th, td { padding-right: .8rem; }
-  .image { overflow-x: auto; } .image img { width: 44rem; max-width: none; } }
+  .image { overflow-x: auto; } .image img { width: 32rem; max-width: none; } }
 @media print { .bar { display: none; } main { max-width: none; }
   h2, figure { break-inside: avoid; } }
 """

@@ -1,5 +1,6 @@
 """Every block of code on the site and in the README runs, in the order of its page."""
 
+import ast
 import doctest
 import importlib.util
 import inspect
@@ -66,6 +67,19 @@ def test_every_page_is_in_the_table_of_contents_and_every_link_leads_somewhere()
     for page in PAGES:
         for target in re.findall(r"\]\(([\w./-]+\.(?:md|png))[)#]", page.read_text()):
             assert target == "gallery.md" or (page.parent / target).exists(), (page.name, target)
+
+
+def test_every_picture_says_what_it_shows():
+    """To who cannot see it; those of the gallery by the sentence that their example ends in."""
+    for page in PAGES:
+        for text in re.findall(r"!\[(.*?)\]", page.read_text(), re.DOTALL):
+            assert len(text.split()) >= 5, (page.name, text)
+    functions = ast.parse((ROOT / "docs/conf.py").read_text())
+    functions.body = [part for part in functions.body if isinstance(part, ast.FunctionDef)]
+    names = {}
+    exec(compile(functions, "conf.py", "exec"), names)
+    lines = names["picture"]("toy_surface", "One `code`\nand more.", "gallery.html", "caption")
+    assert ":alt: One code and more." in lines and lines[0].endswith("toy_surface.png")
 
 
 def test_a_search_finds_what_newcomers_look_for():

@@ -94,19 +94,19 @@ def draw_density(
     ax.set(
         xlabel="eigenvalue", ylabel="density" if density.axis == "linear" else "density per decade"
     )
-    legend = ax.legend(frameon=False)
-    if scale == "log":
-        _room_above(ax, legend, top)
+    legend_above(ax, top)
     return ax
 
 
-def _room_above(ax: Any, legend: Any, top: float) -> None:
-    """Let a logarithmic axis reach so far above the highest line that the legend has room there."""
-    names = legend.get_texts()
+def legend_above(ax: Any, top: float) -> None:
+    """A legend, and a logarithmic axis that reaches so far above ``top``, its highest line, that
+    there is room for it.
+    """
+    names = ax.legend(frameon=False).get_texts()
     lines = 1.4 * sum(name.get_fontsize() for name in names) / 72  # inches
     share = (lines + 0.15) / (ax.get_window_extent().height / ax.figure.dpi)
     low, high = ax.get_ylim()
-    if share < 0.6 and top > low > 0:
+    if ax.get_yscale() == "log" and share < 0.6 and top > low > 0:
         ax.set_ylim(top=max(high, low * (1.5 * top / low) ** (1 / (1 - share))))
 
 

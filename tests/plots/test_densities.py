@@ -65,6 +65,14 @@ def test_the_legend_of_two_densities_lies_above_them():
         assert at[:, 1].max() < box.ymin or at[:, 0].max() < box.xmin
 
 
+def test_the_legend_of_eigenvalues_lies_above_the_density():
+    shown = fc.SpectrumDisplay(density(SPECTRA["both"]), eigenvalues=[-1.0, 30.0]).plot()
+    shown.figure_.savefig(io.BytesIO())
+    box = shown.ax_.get_legend().get_window_extent()
+    at = shown.ax_.transData.transform(shown.ax_.lines[0].get_xydata())
+    assert not np.any((at > box.min).all(axis=1) & (at < box.max).all(axis=1))
+
+
 @pytest.mark.parametrize(
     ("name", "wanted"), [("narrow", ["50", "200"]), ("a decade", ["0.5", "2", "5"]), ("both", [])]
 )

@@ -46,19 +46,22 @@ test-large: $(VENV)/.test
 	$(PY) -m pytest -q -m large
 
 bench: $(VENV)/.bench
-	$(PY) benchmarks/hvp.py
-	$(PY) benchmarks/overhead.py
+	$(PY) benchmarks/hvp.py --bounds
+	$(PY) benchmarks/overhead.py --bounds
 	$(PY) benchmarks/team_model.py
 
 # Eigenpairs and densities against curvlinops, JAX and PyHessian: some ten minutes.
 bench-spectrum: $(VENV)/.peers
-	$(PY) benchmarks/spectrum.py
+	$(PY) benchmarks/spectrum.py --bounds
 
 # The README's table of optimisers: ten seeds, a quarter of an hour.
 bench-optimisers: $(VENV)/.demo
 	$(PY) benchmarks/optimisers.py digits
 
 examples: $(VENV)/.demo
+	$(PY) examples/gallery.py
+
+figures/index.html: $(wildcard examples/*.py) | $(VENV)/.demo
 	$(PY) examples/gallery.py
 
 # A wheel for each Python that is here: built twice, the same bytes, stripped, tested in an environment of its own.
@@ -84,7 +87,7 @@ clang: $(VENV)/.test
 	cd $(CLANGED) && $(abspath $(PY)) -m pytest -q -n auto -p no:cacheprovider -c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) $(CURDIR)/tests
 
 # The site, built offline from docstrings, pages and examples into docs/_build/html.
-docs: $(VENV)/.docs
+docs: $(VENV)/.docs figures/index.html
 	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 

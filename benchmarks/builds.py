@@ -3,26 +3,31 @@
     python benchmarks/builds.py /path/to/other/checkout [--seconds 100] [--dtypes float32]
         [--workload digits wide] [--operations gradient]
 
-Prints the ratio of the median times, other over this one, for each workload and operation, and the
-geometric mean of all: above 1, this one is faster.
+"This one" is the package that is installed here, the other that of a checkout whose engine is built
+in place. Prints the ratio of the median times, other over this one, for each workload and
+operation, and the geometric mean of all: above 1, this one is faster.
 """
 
-import argparse
 import math
 import subprocess
 import sys
 import time
-from pathlib import Path
+
+import command
+from workloads import DTYPES, WORKLOADS
 
 OPERATIONS = ("product", "gradient", "ggn", "block8")
 SKIPPED = ("wide", "autoencoder")  # hundreds of milliseconds a product
 
 
 def serve(tree):
-    """Time rows as they are asked for on stdin, with the package of one checkout."""
-    sys.path.insert(0, tree)
+    """Time rows as they are asked for on stdin, with the package of one checkout or, of none, that
+    which is installed.
+    """
+    if tree:
+        sys.path.insert(0, tree)
     import numpy as np
-    from workloads import WORKLOADS, flat
+    from workloads import flat
 
     import fastcurv as fc
 
@@ -54,11 +59,11 @@ def serve(tree):
 
 
 class Build:
-    """A process that times rows with one checkout's engine."""
+    """A process that times rows with one build."""
 
     def __init__(self, tree):
         self.process = subprocess.Popen(
-            [sys.executable, __file__, "--serve", str(tree)],
+            [sys.executable, __file__, "--serve", tree],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -71,29 +76,30 @@ class Build:
 
 def main():
     """Compare."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("other", nargs="?")
-    parser.add_argument("--serve")
-    parser.add_argument("--seconds", type=float, default=100)
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "float64"])
-    parser.add_argument("--workload", nargs="+", help="all that take less than 100 ms a product")
-    parser.add_argument("--operations", nargs="+", default=OPERATIONS)
+    parser = command.parser(__doc__)
+    parser.add_argument("other", help="a checkout, its engine built in place")
+    parser.add_argument("--seconds", type=float, default=100, help="in all (default 100)")
+    command.some_of(parser, "--dtypes", DTYPES)
+    quick = [name for name in WORKLOADS if name not in SKIPPED]
+    command.some_of(parser, "--workload", WORKLOADS, quick)
+    command.some_of(parser, "--operations", OPERATIONS)
     args = parser.parse_args()
-    if args.serve:
-        serve(args.serve)
-        return
-    from workloads import WORKLOADS
+    with command.run(args) as numbers:
+        compare(args, numbers)
 
-    here = Path(__file__).resolve().parents[1]
+
+def compare(args, numbers):
+    """Print the rows, and keep them."""
     rows = [
         (name, dtype, operation)
         for dtype in args.dtypes
-        for name in args.workload or [name for name in WORKLOADS if name not in SKIPPED]
+        for name in args.workload
         for operation in args.operations
     ]
-    builds, each = [Build(args.other), Build(here)], args.seconds / len(rows)
-    logs = []
+    builds, each = [Build(args.other), Build("")], args.seconds / len(rows)
+    logs, numbers["rows"] = [], []
     for row in rows:
+        command.step(", ".join(row))
         once = max(build.time(*row, 2) for build in builds)
         repeats = max(1, int(0.004 / once))
         times, end = ([], []), time.perf_counter() + each
@@ -108,8 +114,13 @@ def main():
             f"  {math.exp(logs[-1]):.3f}",
             flush=True,
         )
+        numbers["rows"].append([*row, *medians])
+    numbers["geometric_mean"] = math.exp(sum(logs) / len(logs))
     print(f"geometric mean {math.exp(sum(logs) / len(logs)):.4f}, least {math.exp(min(logs)):.3f}")
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--serve"]:
+        serve(sys.argv[2])
+    else:
+        main()

@@ -7,9 +7,9 @@ trained to rest. Each is judged three times: as it is, with its whole matrix; as
 large for that; and so once more with the floor taken away. Then the counts.
 """
 
-import argparse
 from collections import Counter
 
+import command
 import numpy as np
 
 import fastcurv as fc
@@ -45,12 +45,19 @@ def kind(point):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--nets", type=int, default=200)
-    parser.add_argument("--first", type=int, default=0)
+    parser = command.parser(__doc__)
+    parser.add_argument("--nets", type=int, default=200, help="how many (default 200: minutes)")
+    parser.add_argument("--first", type=int, default=0, help="the first one's seed (default 0)")
     args = parser.parse_args()
+    with command.run(args) as numbers:
+        count(args, numbers)
+
+
+def count(args, numbers):
     counts = Counter()
     for i in range(args.first, args.first + args.nets):
+        if (i - args.first) % 10 == 0:
+            command.step(f"net {i - args.first + 1} of {args.nets}")
         facts = net(i)
         ob = fc.Objective(*facts)
         theta = fc.minimize(ob, ob.model.init(seed=i), max_time=10).x
@@ -60,6 +67,7 @@ def main():
             fc.classify(Floorless(*facts), theta, dense_below=0),
         )
         counts[tuple(kind(point) for point in points)] += 1
+    numbers["kinds"] = [[*kinds, count] for kinds, count in counts.most_common()]
     print(f"{'nets':>5}  {'whole matrix':24}{'as if large':24}without the floor")
     for kinds, count in counts.most_common():
         print(f"{count:>5}  " + "".join(f"{text:24}" for text in kinds))

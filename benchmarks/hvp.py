@@ -1,6 +1,6 @@
 """One cached Hessian-vector product, side by side with torch and JAX, all measured in one run.
 
-    python benchmarks/hvp.py                          # 7 workloads x 2 dtypes, the peers installed
+    python benchmarks/hvp.py                          # 19 workloads, half an hour
     python benchmarks/hvp.py --quick --no-peers       # fastcurv alone, in a minute
     python benchmarks/hvp.py --workload mnist --dtype float32 --json mnist.json
 
@@ -9,15 +9,11 @@ same dtype. Rounds are interleaved: one short timing of every call of every cont
 many times; the best counts. So a noisy neighbour hits all alike, and one quiet moment is enough.
 """
 
-import argparse
-import json
 import os
 import platform
-import subprocess
-import sys
 import time
-from pathlib import Path
 
+import command
 import numpy as np
 import tables
 from peers import BLOCK, CONTENDERS, Child, Unavailable
@@ -30,34 +26,40 @@ TOLERANCE = {"float32": 3e-3, "float64": 1e-9}  # between contenders, relative t
 
 def main(argv=None):
     args = parse(argv)
+    with command.run(args) as numbers:
+        compare(args, numbers)
+
+
+def compare(args, numbers):
+    """All workloads in both dtypes, the tables on the way."""
     children = open_children(args)
     try:
         facts = machine(args, children[OURS])
         tables.print_head(facts)
-        records = []
+        numbers |= {"machine": facts, "records": (records := [])}
         for name in args.workload:
             for dtype in args.dtype:
+                command.step(f"{name}, {dtype}")
                 records.append(measure(children, name, dtype, args))
                 tables.print_record(records[-1], first=len(records) == 1)
         tables.print_more(records)
-        tables.print_bounds(records)
+        if args.bounds:
+            tables.print_bounds(records)
     finally:
         for child in children.values():
             child.close()
-    if args.json:
-        with Path(args.json).open("w") as file:
-            json.dump({"machine": facts, "records": records}, file, indent=1)
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--workload", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
-    parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=DTYPES)
-    parser.add_argument("--threads", type=int, default=2)
+    parser = command.parser(__doc__, bounds=True)
+    parser.add_argument(
+        "--workload", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), help="(default all)"
+    )
+    parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=DTYPES, help="(default both)")
+    parser.add_argument("--threads", type=int, default=2, help="of every contender (default 2)")
     parser.add_argument("--rounds", type=int, default=None, help="interleaved rounds (default 15)")
     parser.add_argument("--quick", action="store_true", help="3 rounds of shorter timings")
     parser.add_argument("--no-peers", action="store_true", help="fastcurv alone")
-    parser.add_argument("--json", metavar="FILE", help="write every number there")
     args = parser.parse_args(argv)
     args.rounds = args.rounds or (3 if args.quick else 15)
     args.seconds = 0.02 if args.quick else 0.05  # the least that one timing lasts
@@ -93,7 +95,8 @@ def measure(children, name, dtype, args):
     check_agreement(answers, dtype, f"{name}, {dtype}")
     seconds = {key: [] for key in calls}
     peaks = []
-    for _ in range(args.rounds):
+    for number in range(args.rounds):
+        command.step(f"{name}, {dtype}: round {number + 1} of {args.rounds}")
         peaks.append(children[OURS].ask(do="peak")["flops"])
         for (label, call), repeat in calls.items():
             answer = children[label].ask(do="time", call=call, repeat=repeat)
@@ -153,28 +156,13 @@ def machine(args, child):
     """What the numbers were measured on."""
     return {
         "time": time.strftime("%Y-%m-%d %H:%M"),
-        "cpu": cpu_name(),
+        "cpu": command.cpu_name(),
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "processors": os.cpu_count(),
         "threads": args.threads,
         "rounds": args.rounds,
         "config": child.ask(do="config")["text"],
     }
-
-
-def cpu_name():
-    try:
-        with Path("/proc/cpuinfo").open() as file:
-            return next(
-                line.split(":")[1].strip() for line in file if line.startswith("model name")
-            )
-    except (OSError, StopIteration):
-        pass
-    if sys.platform == "darwin":
-        return subprocess.run(
-            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True
-        ).stdout.strip()
-    return platform.processor() or "unknown"
 
 
 if __name__ == "__main__":

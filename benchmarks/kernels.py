@@ -8,7 +8,6 @@ form ``C = A1 B1 + A2 B2``, which is one product with a twice as long inner dime
 as the kernels want it beforehand.
 """
 
-import argparse
 import os
 import time
 
@@ -16,6 +15,7 @@ import time
 for _name in ("OPENBLAS", "OMP", "MKL", "FASTCURV"):
     os.environ[f"{_name}_NUM_THREADS"] = "1"
 
+import command  # noqa: E402
 import numpy as np  # noqa: E402
 from workloads import DTYPES  # noqa: E402
 
@@ -65,7 +65,14 @@ SHAPES = (  # rows, inner, columns: layers of the workloads
 
 def main(argv=None):
     args = parse(argv)
+    with command.run(args) as numbers:
+        compare(args, numbers)
+
+
+def compare(args, numbers):
+    """A table for each dtype."""
     fc.show_config()
+    numbers["rows"] = []
     for dtype in args.dtype:
         peak = fc._engine.fma_peak(dtype, 1)
         print(f"\n{dtype}: FMA peak of one thread {peak / 1e9:.1f} GF/s\n")
@@ -76,12 +83,13 @@ def main(argv=None):
         for rows, inner, columns in [(n, n, n) for n in args.sizes] + list(
             () if args.square else SHAPES
         ):
-            print_row(rows, inner, columns, dtype, peak, args)
+            command.step(f"{dtype}, {rows} x {inner} x {columns}")
+            numbers["rows"].append(row(rows, inner, columns, dtype, peak, args))
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=DTYPES)
+    parser = command.parser(__doc__)
+    parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=DTYPES, help="(default both)")
     parser.add_argument(
         "--arch", default=None, help="kernels to force (default: those chosen at import)"
     )
@@ -93,7 +101,7 @@ def parse(argv):
     return parser.parse_args(argv)
 
 
-def print_row(rows, inner, columns, dtype, peak, args):
+def row(rows, inner, columns, dtype, peak, args):
     rng = np.random.default_rng(0)
     A, A2 = (rng.standard_normal((rows, inner)).astype(dtype) for _ in range(2))
     B, B2 = (rng.standard_normal((inner, columns)).astype(dtype) for _ in range(2))
@@ -116,6 +124,8 @@ def print_row(rows, inner, columns, dtype, peak, args):
         f"{blas / ours:>15.2f}",
         flush=True,
     )
+    seconds = {"ours": ours, "two terms": two, "OpenBLAS": blas}
+    return {"shape": [rows, inner, columns], "dtype": dtype, "peak": peak, "seconds": seconds}
 
 
 def repeated(matmul, A, B, C, m):

@@ -13,17 +13,15 @@ the best one recorded. Ctrl-C ends the comparison and prints the table of what i
 one ends at once. One run after the other, nothing in parallel. Data: scikit-learn's wheel.
 """
 
-import argparse
 import itertools
-import json
 import os
 import time
-from pathlib import Path
 
 # The engine has threads of its own, and two pools that spin slow each other down: SciPy's L-BFGS
 # ran 8 times slower.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import command  # noqa: E402
 import numpy as np  # noqa: E402
 
 import fastcurv as fc  # noqa: E402
@@ -112,6 +110,7 @@ def run_or_stop(*args):
     """A run; `Interrupted` where the keyboard ended it, since `minimize` then returns what it has
     as a result.
     """
+    command.step(f"{args[1][0]}, seed {args[2]}")
     record = run(*args)
     if record["stopped"] == "interrupted":
         raise Interrupted
@@ -267,25 +266,24 @@ def on_patches(args):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", nargs="?", choices=("digits", "patches"), default="digits")
+    parser = command.parser(__doc__)
+    parser.add_argument(
+        "what", nargs="?", choices=("digits", "patches"), default="digits", help="(default digits)"
+    )
     parser.add_argument("--seconds", type=float, help="wall time of a run (digits 8, patches 60)")
     parser.add_argument("--seeds", type=int, help="starts (digits 10, patches 1)")
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--threads", type=int, help="(default as many as processors)")
     parser.add_argument(
         "--dtype", choices=("float64", "float32"), default="float32", help="of patches"
     )
     parser.add_argument("--rows", type=int, help="of patches: so many at random")
     parser.add_argument("--quick", action="store_true", help="small budgets, to see that it works")
-    parser.add_argument("--json", metavar="FILE", help="write every number there")
     args = parser.parse_args(argv)
     began = time.time()
-    fc.show_config()
-    result = on_digits(args) if args.what == "digits" else on_patches(args)
-    print(f"\n{time.time() - began:.0f} s in all, {os.cpu_count()} processors.")
-    if args.json:
-        with Path(args.json).open("w") as file:
-            json.dump(result, file)
+    with command.run(args) as numbers:
+        fc.show_config()
+        numbers |= on_digits(args) if args.what == "digits" else on_patches(args)
+        print(f"\n{time.time() - began:.0f} s in all, {os.cpu_count()} processors.")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,10 @@ in one call, tol 1e-3; density: 5 probes of 60 steps. After each job as many pro
 the other, and nothing between them; the best round of either counts.
 """
 
-import argparse
 import time
 
+import command
 import numpy as np
-from hvp import cpu_name
 from workloads import WORKLOADS, flat
 
 ENDS, TOL, PROBES, STEPS = 5, 1e-3, 5, 60
@@ -24,23 +23,32 @@ BOUNDS = {  # times its products
 
 def main():
     args = parse()
-    print(f"{cpu_name()}, {args.threads} threads, float32, {time.strftime('%Y-%m-%d %H:%M')}")
-    ratios = {name: measure(WORKLOADS[name], args) for name in args.workload}
+    with command.run(args) as numbers:
+        compare(args, numbers)
+
+
+def compare(args, numbers):
+    """Every workload, then the bounds where they are asked for."""
+    print(
+        f"{command.cpu_name()}, {args.threads} threads, float32, {time.strftime('%Y-%m-%d %H:%M')}"
+    )
+    for name in args.workload:
+        numbers[name] = measure(WORKLOADS[name], args)
+    if not args.bounds:
+        return
     print("\nBounds\n")
     for name, bounds in BOUNDS.items():
         for job, bound in bounds.items():
-            if name in ratios:
-                met = "met   " if ratios[name][job] <= bound else "MISSED"
-                print(f"  {met}  {name}: {job} {ratios[name][job]:.2f}, wanted at most {bound}")
+            if name in numbers:
+                ratio = numbers[name][job]
+                command.met(ratio <= bound, f"{name}: {job} {ratio:.2f}, wanted at most {bound}")
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--workload", nargs="+", choices=WORKLOADS, default=["digits", "mnist-128", "mnist"]
-    )
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = command.parser(__doc__, bounds=True)
+    command.some_of(parser, "--workload", WORKLOADS, ("digits", "mnist-128", "mnist"))
+    parser.add_argument("--threads", type=int, default=2, help="(default 2)")
+    parser.add_argument("--rounds", type=int, default=3, help="the best counts (default 3)")
     return parser.parse_args()
 
 
@@ -71,6 +79,7 @@ def measure(workload, args):
     each = {job: [np.inf, np.inf, 0] for job in jobs}  # seconds a product: in the job, alone
     for seed in range(args.rounds):
         for job, run in jobs.items():
+            command.step(f"{workload.name}: {job}, round {seed + 1} of {args.rounds}")
             took, products = timed(run, seed)
             bare, _ = timed(alone, products)
             inside, outside, _ = each[job]

@@ -9,12 +9,12 @@ where nothing is proved; then the counts by class.
 
 from __future__ import annotations
 
-import argparse
 import re
 import time
 from collections import Counter
 from typing import Any
 
+import command
 import numpy as np
 
 import fastcurv as fc
@@ -56,21 +56,34 @@ def stage(found: Any) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--nets", type=int, default=40)
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--only", type=int, nargs="*", default=None)
-    parser.add_argument("--max-time", type=float, default=60.0)
+    parser = command.parser(__doc__)
+    parser.add_argument("--nets", type=int, default=40, help="how many (default 40: minutes)")
+    parser.add_argument("--first", type=int, default=0, help="the first one's seed (default 0)")
+    parser.add_argument("--only", type=int, nargs="*", metavar="SEED", help="these nets alone")
+    parser.add_argument(
+        "--max-time", type=float, default=60.0, help="seconds a net may take (default 60)"
+    )
     ask = parser.parse_args()
+    with command.run(ask) as numbers:
+        train_all(ask, numbers)
+
+
+def train_all(ask: Any, numbers: dict[str, Any]) -> None:
+    """One line a net, then the counts."""
     counts: Counter[str] = Counter()
     chosen = ask.only or range(ask.first, ask.first + ask.nets)
+    numbers["nets"] = []
     for i in chosen:
         ob, start, name = net(i)
+        command.step(f"net {i}, {name}")
         began = time.perf_counter()
         found = fc.minimize(ob, start, seed=0, max_time=ask.max_time)
         took = time.perf_counter() - began
         kinks = getattr(found.report, "n_kinks", 0) or 0
         counts[stage(found)] += 1
+        numbers["nets"].append(
+            {"seed": i, "net": name, "seconds": took, "kinks": kinks, "end": stage(found)}
+        )
         print(
             f"{i:3d} {name:34s} n {ob.n_params:3d} {took:5.1f} s  {kinks:3d} kinks  {stage(found)}"
             + ("" if found.success else f"  | {found.message[:150]}"),

@@ -13,7 +13,6 @@ processor's, which tells more on a machine with other work; with `--products` th
 as many, converged or not, and values are not compared.
 """
 
-import argparse
 import json
 import os
 import resource
@@ -22,8 +21,8 @@ import sys
 import time
 from pathlib import Path
 
+import command
 import numpy as np
-from hvp import cpu_name
 from peers import thread_variables
 from workloads import WORKLOADS, Workload
 
@@ -102,12 +101,13 @@ class Child:
 
 
 def compare(rows, args):
-    """Both spaces, interleaved; returns how many times faster the smaller one is."""
+    """Both spaces, interleaved: the best answer of each, the smaller space first."""
     small = "outputs" if args.ggn else "samples"
     children = {space: Child(space, args, rows) for space in (small, "parameters")}
     best = {}
     for seed in range(args.rounds):
         for space, child in children.items():
+            command.step(f"N {rows}, {space}: round {seed + 1} of {args.rounds}")
             answer = child.ask(seed)
             if space not in best or answer["seconds"] < best[space]["seconds"]:
                 best[space] = answer
@@ -125,11 +125,12 @@ def compare(rows, args):
     if not args.products:
         print(f"  values agree to {gap / max(map(abs, here['values'])):.1e} of the largest")
     print(f"  {here['cpu'] / there['cpu']:.2f}x less of the processor in the space of {small}")
-    return here["seconds"] / there["seconds"]
+    return best
 
 
 def peak(args):
     """Ten eigenpairs of 50 million parameters, and what they took."""
+    command.step("50 million parameters")
     child = Child(None, args, HUGE.n_samples, huge=True)
     answer = child.ask(0)
     child.close()
@@ -137,37 +138,42 @@ def peak(args):
         f"\n{HUGE}, {args.dtype}: n {answer['n']}, {answer['m']} coordinates, space "
         f"{answer['space']}\n  {answer['seconds']:.1f} s, {answer['products']} products, "
         f"residual of one vector, in parameter space: {answer['residual']:.1e} of the largest "
-        f"value\n{'met   ' if answer['peak'] < PEAK else 'missed'}  peak {answer['peak']:.2f} GiB "
-        f"of {PEAK:g}"
+        f"value\n  peak {answer['peak']:.2f} GiB"
     )
+    if args.bounds:
+        command.met(answer["peak"] < PEAK, f"peak below {PEAK:g} GiB")
+    return answer
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rows", type=int, nargs="+", default=[64, 256])
-    parser.add_argument("--dtype", choices=("float32", "float64"), default="float64")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--workload", choices=WORKLOADS, default="wide")
+    parser = command.parser(__doc__, bounds=True)
+    parser.add_argument("--rows", type=int, nargs="+", default=[64, 256], help="(default 64 256)")
+    parser.add_argument(
+        "--dtype", choices=("float32", "float64"), default="float64", help="(default float64)"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="of each contender (default 2)")
+    parser.add_argument("--rounds", type=int, default=2, help="the best counts (default 2)")
+    parser.add_argument("--workload", choices=WORKLOADS, default="wide", help="(default wide)")
     parser.add_argument("--products", type=int, help="end after as many")
     parser.add_argument("--ggn", action="store_true", help="the GGN, by its outputs")
     parser.add_argument("--memory", action="store_true", help="50 million parameters, N 64")
-    parser.add_argument("--serve", help="internal: a space, or auto")
+    parser.add_argument("--serve", help=command.SUPPRESS)
     args = parser.parse_args(argv)
     if args.serve:
         space = None if args.serve == "auto" else args.serve
         serve(space, args)
         return
-    print(f"{cpu_name()}, {args.threads} threads, {time.strftime('%Y-%m-%d %H:%M')}")
-    if args.memory:
-        peak(args)
-        return
-    for rows in args.rows:
-        bounded = args.workload == "wide" and not args.ggn
-        ratio, bound = compare(rows, args), BOUNDS.get(rows) if bounded else None
-        word = "" if bound is None else "met   " if ratio >= bound else "missed"
-        wanted = "" if bound is None else f" (at least {bound})"
-        print(f"{word}  {ratio:.2f}x faster{wanted}")
+    with command.run(args) as numbers:
+        print(f"{command.cpu_name()}, {args.threads} threads, {time.strftime('%Y-%m-%d %H:%M')}")
+        if args.memory:
+            numbers |= peak(args)
+            return
+        for rows in args.rows:
+            numbers[f"N {rows}"] = best = compare(rows, args)
+            ratio = best["parameters"]["seconds"] / next(iter(best.values()))["seconds"]
+            print(f"  {ratio:.2f}x faster")
+            if args.bounds and args.workload == "wide" and not args.ggn and rows in BOUNDS:
+                command.met(ratio >= BOUNDS[rows], f"at least {BOUNDS[rows]}x")
 
 
 if __name__ == "__main__":

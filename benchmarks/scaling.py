@@ -7,9 +7,9 @@ weight many times), time against N, and time against n, on log axes with the slo
 cost would have.
 """
 
-import argparse
 import time
 
+import command
 import numpy as np
 
 import fastcurv as fc
@@ -22,6 +22,12 @@ WIDTHS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
 def main(argv=None):
     args = parse(argv)
+    with command.run(args) as numbers:
+        draw(args, numbers)
+
+
+def draw(args, numbers):
+    """Time the nets, and draw three pictures."""
     fc.show_config()
     figure = plots.new_figure((11.0, 3.6))
     axes = figure.subplots(1, 3)
@@ -35,12 +41,14 @@ def main(argv=None):
         ]
         show(axes[1], "ms", [(n, 1e3 * t) for n, _, t in samples], dtype, color)
         widths = [time_product((64, w, w, 10), 256, dtype, args) for w in WIDTHS if w <= args.limit]
+        numbers[dtype] = {"batches": batches, "samples": samples, "widths": widths}
         show(axes[2], "ms", [(n, 1e3 * t) for _, n, t in widths], dtype, color)
     for ax, label in zip(
         axes, ("batch size, net 784-512-512-10", "N, net 64-32-16-10", "n, nets 64-w-w-10, N 256")
     ):
         ax.set_xscale("log")
         ax.set_yscale("log")
+        plots.plain_numbers(ax.xaxis, ax.yaxis)
         ax.set_xlabel(label)
     for ax in axes[1:]:
         proportional(ax)
@@ -50,20 +58,24 @@ def main(argv=None):
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = command.parser(__doc__)
     parser.add_argument(
         "--out", default="scaling.png", help="picture to write (default %(default)s)"
     )
-    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--threads", type=int, help="(default as many as processors)")
     parser.add_argument(
         "--limit", type=int, default=4096, help="largest batch and width (default %(default)s)"
     )
     parser.add_argument("--seconds", type=float, default=0.3, help="spent on each measurement")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.limit < 10:
+        parser.error(f"--limit is {args.limit}; wanted at least 10")
+    return args
 
 
 def time_product(sizes, n_samples, dtype, args):
     """``(N, n, seconds)`` of one cached product, the best of many."""
+    command.step(f"{dtype}, {'-'.join(map(str, sizes))}, N {n_samples}")
     rng = np.random.default_rng(0)
     model = fc.MLP(sizes, activation="tanh", dtype=dtype)
     X = rng.standard_normal((n_samples, sizes[0]))

@@ -17,7 +17,6 @@ was computed. Contenders that fail either are marked and are no peers; where fas
 ends.
 """
 
-import argparse
 import json
 import os
 import select
@@ -26,7 +25,7 @@ import sys
 import time
 from pathlib import Path
 
-from hvp import cpu_name
+import command
 from peers import Child, Unavailable, thread_variables
 from spectrum_peers import CONTENDERS
 from workloads import WORKLOADS
@@ -98,24 +97,21 @@ class SpectrumChild(Child):
 
 def main(argv=None):
     args = parse(argv)
-    print(
-        f"{cpu_name()}, {args.threads} threads, float32, best of {args.rounds} rounds, "
-        f"{time.strftime('%Y-%m-%d %H:%M')}"
-    )
-    records = [measure(name, args) for name in args.workload]
-    bounds(records)
-    if args.json:
-        with Path(args.json).open("w") as file:
-            json.dump(records, file, indent=1)
+    with command.run(args) as numbers:
+        print(
+            f"{command.cpu_name()}, {args.threads} threads, float32, best of {args.rounds} rounds, "
+            f"{time.strftime('%Y-%m-%d %H:%M')}"
+        )
+        numbers["records"] = [measure(name, args) for name in args.workload]
+        if args.bounds:
+            bounds(numbers["records"])
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--workload", nargs="+", choices=WORKLOADS, default=["digits", "mnist-128", "mnist"]
-    )
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = command.parser(__doc__, bounds=True)
+    command.some_of(parser, "--workload", WORKLOADS, ("digits", "mnist-128", "mnist"))
+    parser.add_argument("--threads", type=int, default=2, help="of every contender (default 2)")
+    parser.add_argument("--rounds", type=int, default=3, help="the best counts (default 3)")
     parser.add_argument(
         "--ends", type=int, default=ENDS, help=f"eigenpairs wanted of each end (default {ENDS})"
     )
@@ -139,12 +135,12 @@ def parse(argv):
         help="these peers only: " + ", ".join(repr(name) for name in CONTENDERS if name != OURS),
     )
     parser.add_argument("--no-peers", action="store_true", help="fastcurv alone")
-    parser.add_argument("--json", metavar="FILE", help="write every number there")
     return parser.parse_args(argv)
 
 
 def measure(workload, args):
     """Every contender on one workload."""
+    command.step(f"{workload}: float64 values, which all are held against")
     truth = reference(workload, args)
     jobs = {
         "eigenpairs": {"k": args.ends, "tol": TOL},
@@ -167,6 +163,7 @@ def measure(workload, args):
                     and held["seconds"] > max(ENOUGH, SLOW * best[OURS, job]["seconds"])
                 ):
                     continue
+                command.step(f"{workload}: {name}, {job}, round {seed + 1} of {args.rounds}")
                 try:
                     answer = child.ask(do=job, seed=seed, **request)
                 except (Unavailable, TooSlow) as reason:
@@ -303,10 +300,10 @@ def bounds(records):
     for job, bound in BOUNDS.items():
         ratios = [r["ahead"][job] for r in records if r["ahead"][job]]
         if ratios:
-            print(
-                f"{'met   ' if min(ratios) >= bound else 'missed'}  {job}: at least {bound}x the "
-                "fastest peer on every "
-                f"workload: {', '.join(f'{r:.2f}x' for r in ratios)}"
+            command.met(
+                min(ratios) >= bound,
+                f"{job}: at least {bound}x the fastest peer on every workload: "
+                f"{', '.join(f'{r:.2f}x' for r in ratios)}",
             )
 
 

@@ -7,12 +7,12 @@ state kept; `Objective` with the same bound on its state, which makes the state 
 product as a pass over blocks does; `StreamedObjective`.
 """
 
-import argparse
 import itertools
 import tempfile
 import time
 from pathlib import Path
 
+import command
 import numpy as np
 
 import fastcurv as fc
@@ -21,7 +21,8 @@ import fastcurv as fc
 def best(actions, repeat):
     """The shortest time of each, taken in turns."""
     times = [np.inf] * len(actions)
-    for _ in range(repeat):
+    for number in range(repeat):
+        command.step(f"round {number + 1} of {repeat}")
         for i, action in enumerate(actions):
             start = time.perf_counter()
             action()
@@ -37,13 +38,21 @@ def write(path, N, d, rng):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--sizes", default="64,64,32,10")
-    parser.add_argument("--memory", type=float, default=16e6)
-    parser.add_argument("--repeat", type=int, default=5)
+    parser = command.parser(__doc__)
+    parser.add_argument("--rows", type=int, default=200_000, help="(default %(default)s)")
+    parser.add_argument("--sizes", default="64,64,32,10", help="of the net (default %(default)s)")
+    parser.add_argument(
+        "--memory", type=float, default=16e6, help="bytes of state (default 16 million)"
+    )
+    parser.add_argument("--repeat", type=int, default=5, help="the best counts (default 5)")
     parser.add_argument("--folder", default=None, help="where the file is written")
     args = parser.parse_args()
+    with command.run(args) as numbers:
+        compare(args, numbers)
+
+
+def compare(args, numbers):
+    """The table: three contenders, three jobs."""
     sizes, rng = [int(m) for m in args.sizes.split(",")], np.random.default_rng(0)
     model = fc.MLP(sizes)
     theta, v = model.init(seed=0), rng.standard_normal(model.n_params)
@@ -70,7 +79,7 @@ def main():
             best([lambda H=H: H @ v for H in operators.values()], args.repeat),
             best([lambda H=H: H @ V for H in operators.values()], args.repeat),
         ]
-        found = dict(zip(contenders, zip(*columns)))
+        numbers |= (found := dict(zip(contenders, zip(*columns))))
         for name, times in found.items():
             print(f"{name:22}{times[0]:10.3f}{times[1]:10.3f}{times[2]:12.3f}")
         for name in ("in memory", "in memory, bounded"):

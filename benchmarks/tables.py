@@ -2,6 +2,8 @@
 
 import math
 
+import command
+
 TIMES = ("fastcurv", "torch", "jax-linearize", "jax-jvp")
 
 
@@ -65,7 +67,7 @@ def print_bounds(records):
     """Each bound, and whether this run met it."""
     print("\nBounds\n")
     for sentence, met in judge(records):
-        print(f"  {'met   ' if met else 'MISSED'}  {sentence}")
+        command.met(met, sentence)
 
 
 def judge(records):

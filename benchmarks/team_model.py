@@ -19,10 +19,10 @@ column has the measured speed-up at two threads and how far the model is off the
 the machine spoils it.
 """
 
-import argparse
 import math
 import time
 
+import command
 import numpy as np
 from workloads import WORKLOADS, flat
 
@@ -81,15 +81,28 @@ def model(work, runs, items, wake, share, threads):
 
 def main():
     """Measure at 1 and 2 threads, print the model's table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
+    parser = command.parser(__doc__)
+    parser.add_argument(
+        "--threads",
+        type=int,
+        nargs="+",
+        default=[1, 2, 4, 8, 16, 32, 64],
+        help="to model (default 1 2 4 8 16 32 64)",
+    )
     parser.add_argument("--wake", type=float, default=1.5e-6, help="seconds of a job's start at 2")
     parser.add_argument("--share", type=float, default=0.3, help="of the time: waits for memory")
     args = parser.parse_args()
+    with command.run(args) as numbers:
+        table(args, numbers)
+
+
+def table(args, numbers):
+    """A line for each workload."""
     print("speed-up over one thread; (measured at 2); * slower than with half as many")
     print(f"{'':11}" + "".join(f"{t:>8}" for t in args.threads) + "   at 2: measured, off by")
     worst = 0.0
     for name in NAMES:
+        command.step(name)
         (alone, layout), (two, _) = one(name, 1), one(name, 2)
         runs, items = jobs(name, layout)
         given = [operator(name, t)[0].layout["threads"] for t in args.threads]
@@ -98,6 +111,7 @@ def main():
         for i, seconds in enumerate(found):
             slower = i and seconds > 1.01 * found[i - 1]
             line += f"{alone / seconds:7.2f}{'*' if slower else ' '}"
+        numbers[name] = {"modelled": dict(zip(args.threads, found)), "measured": [alone, two]}
         off = model(alone, runs, items, args.wake, args.share, 2) / two - 1
         worst = max(worst, abs(off))
         print(line + f"   {alone / two:.2f}, {100 * off:+.0f}%")

@@ -17,11 +17,11 @@ cost model, for K shards on W workers, n parameters, k vectors:
 What it says of 1 and 2 workers stands beside what was measured, so that the rest can be judged.
 """
 
-import argparse
 import math
 import time
 from functools import partial
 
+import command
 import numpy as np
 
 import fastcurv as fc
@@ -97,15 +97,23 @@ def simulate(W, K, leaf, nbytes, latency, task, byte):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rows", type=int, default=8_000)
-    parser.add_argument("--sizes", default="64,128,128,10")
-    parser.add_argument("--vectors", type=int, default=16)
-    parser.add_argument("--shards", type=int, default=16)
-    parser.add_argument("--repeat", type=int, default=3)
+    parser = command.parser(__doc__)
+    parser.add_argument("--rows", type=int, default=8_000, help="in all (default 8000)")
+    parser.add_argument("--sizes", default="64,128,128,10", help="of the net (default %(default)s)")
+    parser.add_argument("--vectors", type=int, default=16, help="multiplied at once (default 16)")
+    parser.add_argument("--shards", type=int, default=16, help="of the rows (default 16)")
+    parser.add_argument("--repeat", type=int, default=3, help="the best counts (default 3)")
     args = parser.parse_args()
+    with command.run(args) as numbers:
+        measure(args, numbers)
+
+
+def measure(args, numbers):
+    """Two workers beside one, and what the model makes of more."""
     sizes = [int(m) for m in args.sizes.split(",")]
+    command.step("one worker")
     one, first, (latency, task, byte) = product(1, args, sizes)
+    command.step("two workers")
     two, second, _ = product(2, args, sizes)
     assert np.array_equal(first, second), "two workers gave other bits than one"
     n = fc.MLP(sizes).n_params
@@ -119,6 +127,8 @@ def main():
     )
     leaf = (one - simulate(1, args.shards, 0.0, nbytes, latency, task, byte)) / args.shards
     print(f"a shard's product {leaf:.4f} s, {flops / args.shards / 1e9:.2f} GF")
+    numbers |= {"one": one, "two": two, "latency": latency, "task": task, "byte": byte}
+    numbers["modelled"] = []
     print("\nby the model   as many shards as here     8 shards a worker        bytes moved")
     print("workers         seconds   efficiency     seconds   efficiency     a product, MB")
     for W in (1, 2, 4, 8, 16, 32, 64):
@@ -127,6 +137,7 @@ def main():
         base = simulate(1, args.shards, leaf, nbytes, latency, task, byte)
         weak = simulate(W, 8 * W, leaf, nbytes, latency, task, byte)
         ideal = simulate(1, 8, leaf, nbytes, latency, task, byte)
+        numbers["modelled"].append([W, strong, weak])
         moved = (W + max(0, W - 1) + 1) * nbytes / 1e6
         print(
             f"{W:7d}   {strong:13.3f}   {base / strong / W:10.0%}   {weak:9.3f}   "

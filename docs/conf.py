@@ -1,12 +1,21 @@
 """Sphinx's settings; the site is built offline by ``make docs``."""
 
 import ast
+import json
 from pathlib import Path
 
 import fastcurv as fc
 
 HERE = Path(__file__).resolve().parent
-EXAMPLES = HERE.parent / "examples"
+EXAMPLES, FIGURES = HERE.parent / "examples", HERE.parent / "figures"
+FIRST_PAGE = (
+    "toy_surface",
+    "hidden_way_out",
+    "wider_net",
+    "newton_parabola",
+    "plateaus",
+    "permutations",
+)
 
 project = "fastcurv"
 copyright = "the fastcurv developers"
@@ -14,13 +23,20 @@ version = release = fc.__version__
 extensions = ["sphinx.ext.autosummary", "numpydoc", "myst_parser"]
 myst_heading_anchors = 2
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_pictures.md"]
 numpydoc_show_class_members = False
 autosummary_generate = True
+autodoc_typehints = "none"  # numpydoc's sections say what each parameter is
 autosummary_ignore_module_all = False
 html_theme = "pydata_sphinx_theme"
 html_title = "fastcurv"
-html_theme_options = {"show_prev_next": False, "navigation_with_keys": False}
+html_theme_options = {
+    "show_prev_next": False,
+    "navigation_with_keys": False,
+    "header_links_before_dropdown": 5,
+}
+html_sidebars = {"**": []}  # a page is one column: the header leads to the others
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system says
 html_show_sourcelink = False
 html_css_files = ["site.css"]
 html_static_path = ["_static"]
@@ -53,28 +69,51 @@ def write_api():
 
 
 def write_gallery():
-    """A page of all examples in lecture order, with the pictures that ``make examples`` left."""
-    tree = ast.parse((EXAMPLES / "gallery.py").read_text())
-    order = next(
-        ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and node.targets[0].id == "ORDER"
-    )
-    text = [
-        "# Gallery",
-        "",
-        "The lectures' claims, run on real networks: `make examples` draws them.",
-        "",
-    ]
+    """A page of all examples in lecture order, with the pictures that ``make examples`` left: small
+    ones that lead to each, some of them for the first page too.
+    """
+    told = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in ast.parse((EXAMPLES / "gallery.py").read_text()).body
+        if isinstance(node, ast.Assign) and node.targets[0].id in ("ORDER", "LECTURES")
+    }
+    captions = FIGURES / "captions.json"
+    said = json.loads(captions.read_text()) if captions.exists() else {}
+    order, small, full = told["ORDER"], {}, []
     for name in order:
         doc = ast.get_docstring(ast.parse((EXAMPLES / f"{name}.py").read_text()))
         head, _, rest = doc.partition("\n\n")
-        text += [f"## {' '.join(head.split())}", "", rest, ""]
-        picture = HERE.parent / "figures" / f"{name}.png"
-        if picture.exists():
-            text += [f"![{name}](../figures/{name}.png)", ""]
-        text += [f"`examples/{name}.py`", ""]
+        head = " ".join(head.split())
+        full += [f"({anchor(name)})=", "", f"## {head}", "", rest, ""]
+        if (FIGURES / f"{name}.png").exists():
+            small[name] = picture(name, head, f"gallery.html#{anchor(name)}", head)
+            full += [*picture(name, said.get(name, head), None, said.get(name, "")), ""]
+        full += [f"`examples/{name}.py`", ""]
+    text = [
+        "# Gallery",
+        "",
+        "Claims about the surface that training moves on, run on real networks",
+    ]
+    text += ["by `make examples`.", told["LECTURES"], "", *thumbnails(small.values()), *full]
     write("gallery.md", text)
+    write("_pictures.md", thumbnails(small[name] for name in FIRST_PAGE if name in small))
+
+
+def anchor(name):
+    return name.replace("_", "-")
+
+
+def picture(name, alt, target, caption):
+    """The lines of a figure: who cannot see it is told ``alt``."""
+    alt = " ".join(alt.replace("`", "").split())
+    options = [f":alt: {alt}"] + [f":target: {target}"] * bool(target)
+    return [f"```{{figure}} ../figures/{name}.png", *options, "", caption, "```"]
+
+
+def thumbnails(figures):
+    """Small pictures in rows."""
+    lines = [line for figure in figures for line in [*figure, ""]]
+    return ["````{container} thumbnails", "", *lines, "````", ""]
 
 
 def write(name, lines):

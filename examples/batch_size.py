@@ -40,6 +40,8 @@ def main(scale="normal", out="pictures"):
     for name, per_sample in times.items():
         plots.curve(sizes, 1e6 * np.array(per_sample), ax, label=name)
     ax.set_xscale("log", base=2)
+    ax.set_xticks([1, 8, 64, 512, 4096][: 2 + len(sizes) // 4])
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.set_title("A sample costs less the larger its batch, down to a floor")
     ax.set_xlabel("batch size")
     ax.set_ylabel("microseconds per sample")

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fastcurv import plots
+
 SCALES = ("quick", "normal", "full")
 
 # Minutes that `--full` takes where it is more than three: estimates, from the normal size and how
@@ -86,7 +88,10 @@ def save(figure, script, out):
     """Write ``figure`` as ``out/<name of the script>.png`` and return the path."""
     path = Path(out) / (Path(script).stem + ".png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    getattr(figure, "figure", figure).savefig(path, dpi=140)
+    figure = getattr(figure, "figure", figure)
+    for ax in figure.axes:
+        plots.plain_numbers(ax.xaxis, ax.yaxis)
+    figure.savefig(path, dpi=140)
     return path
 
 

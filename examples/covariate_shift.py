@@ -19,7 +19,7 @@ def main(scale="normal", out="pictures"):
     X, y = digits(pick(scale, 300, 1000, 1797))
     epochs = pick(scale, 15, 25, 60)
     sizes = [64] + [24] * 6 + [10]
-    figure = plots.new_figure((10.0, 4.0))
+    figure = plots.new_figure((7.6, 3.8))
     facts = {}
     panels = figure.subplots(1, 2, sharey=True)
     for ax, (name, normal) in zip(panels, {"plain": False, "batch norm": True}.items()):
@@ -41,7 +41,7 @@ def main(scale="normal", out="pictures"):
             "shift": float(np.mean(np.abs(mean[-1] - mean[0]))),
             "spread": (float(np.mean(spread[0])), float(np.mean(spread[-1]))),
         }
-        ax.set_title(f"{name}: what the fifth layer receives {MOVES[name]}")
+        ax.set_title(f"{name}: what the fifth\nlayer receives {MOVES[name]}")
         ax.set_xlabel("epoch")
         ax.legend(frameon=False)
     panels[0].set_ylabel("mean and standard deviation over the samples")

@@ -49,7 +49,7 @@ def main(scale="normal", out="pictures"):
     best = int(np.argmin(stopped.history["validation"]))
     at = stopped.history["iteration"][best], stopped.history["validation"][best]
     ax.axvline(stopped.history["iteration"][-1], color=plots.GREY, ls="--", label="stopped here")
-    ax.plot(*at, "o", color=plots.RED, ms=8, label="the theta that is returned")
+    ax.plot(*at, "o", color=plots.RED, ms=8, label=r"the $\theta$ that is returned")
     ax.set_yscale("log")
     ax.set_xlabel("epoch")
     ax.set_ylabel("loss")

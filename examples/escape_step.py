@@ -2,9 +2,9 @@
 far?
 
 From saddles of a network that reads digits, along negative eigenvectors and both signs, the exact
-line minimum is found and set against 1/|lambda|, the step that a second-order model with |H| takes.
-Alain et al. (2019) saw the same: the best step bears little relation to 1/|lambda|, so a line
-search is needed.
+line minimum is found and set against `1/|lambda|`, the step that a second-order model with `|H|`
+takes. Alain et al. (2019) saw the same: the best step bears little relation to `1/|lambda|`, so a
+line search is needed.
 """
 
 import numpy as np
@@ -42,24 +42,26 @@ def main(scale="normal", out="pictures"):
     curvature, best, fallen = map(np.array, (curvature, best, fallen))
     ratio = best * curvature
 
-    figure = plots.new_figure((10.0, 3.8))
+    figure = plots.new_figure((7.6, 3.6))
     left, right = figure.subplots(1, 2)
     shade = left.scatter(curvature, best, c=100 * fallen, cmap="cividis", s=18)
     figure.colorbar(shade, ax=left, label="fall of the loss, %")
     ends = np.array([curvature.min(), curvature.max()])
-    left.plot(ends, 1 / ends, color=plots.RED, ls="--", label="1/|lambda|")
+    left.plot(ends, 1 / ends, color=plots.RED, ls="--", label=r"$1/|\lambda|$")
     left.set_xscale("log")
     left.set_yscale("log")
-    left.set_xlabel("|lambda| of a negative eigenvalue")
+    left.set_xlabel(r"$|\lambda|$ of a negative eigenvalue")
     left.set_ylabel("distance of the exact line minimum")
-    left.set_title("The best step is not 1/|lambda|")
+    left.set_title(r"The best step is not $1/|\lambda|$")
     left.legend(frameon=False)
     right.hist(np.log10(ratio), bins=30, color=plots.BLUE)
-    right.axvline(0, color=plots.RED, ls="--", label="best step = 1/|lambda|")
+    right.axvline(0, color=plots.RED, ls="--", label=r"best step $= 1/|\lambda|$")
     right.legend(frameon=False)
     shorter = int(np.sum(ratio < 1))
-    right.set_title(f"It is shorter along {shorter} of {len(best)} directions")
-    right.set_xlabel(f"log10 of best step over 1/|lambda|, at {len(saddles)} saddles")
+    right.set_title(f"It is shorter along {shorter} of {len(best)}")
+    right.set_xlabel(
+        r"$\log_{10}$ of best step over $1/|\lambda|$" + f"\nat {len(saddles)} saddles"
+    )
     right.set_ylabel("directions")
     spread = np.quantile(ratio, [0.1, 0.5, 0.9])
     return Outcome(

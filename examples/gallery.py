@@ -6,6 +6,7 @@ python examples/gallery.py [--quick | --full] [--out figures] [--only toy_surfac
 
 import argparse
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -39,6 +40,14 @@ ORDER = (
     "hessian_cost",
     "newton_steps",
 )
+# What L1 to L18 are, in one sentence.
+LECTURES = (
+    "L1 to L18 number the claims of five lectures on how neural networks are trained: Andrew Ng's "
+    "on local optima and plateaus (L1 to L3); Hung-yi Lee's two on points of small gradient, their "
+    "Hessian and the ways out (L4 to L9); a course's on vanishing gradients, initialisation, batch "
+    "normalisation and skip connections (L10, L11); and Hugo Larochelle's on symmetry, stochastic "
+    "gradient descent, early stopping, mini-batches, momentum and Newton's method (L12 to L18)."
+)
 
 
 def main():
@@ -47,7 +56,7 @@ def main():
     page = Report("The lectures, seen")
     page.text(
         "Each claim about the surface that training moves on, run on real networks, with a "
-        "picture and a number, in the order of the lectures, L1 to L18."
+        f"picture and a number. {LECTURES}"
     ).contents()
     failed, spent = [], {}
     for name in args.only or ORDER:
@@ -66,7 +75,8 @@ def main():
         spent[name] = seconds
         title, claim = docstring(name)
         page.section(title).text(claim).image(Path(args.out) / f"{name}.png", sentence)
-        page.text(f"examples/{name}.py, {seconds:.0f} s")
+        page.text(f"`examples/{name}.py`, {seconds:.0f} s")
+        remember(Path(args.out) / "captions.json", name, sentence)
     seconds = time.perf_counter() - began
     if spent:
         longest = max(spent, key=spent.get)
@@ -100,6 +110,12 @@ def parse():
         "--only", nargs="+", choices=ORDER, metavar="NAME", help=f"some of: {', '.join(ORDER)}"
     )
     return parser.parse_args()
+
+
+def remember(path, name, sentence):
+    """Keep what a picture shows beside it, for the page of the site."""
+    captions = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(captions | {name: sentence}, indent=1))
 
 
 def docstring(name):

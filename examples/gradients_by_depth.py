@@ -13,9 +13,9 @@ import fastcurv as fc
 from fastcurv import plots
 
 HEADINGS = {
-    "tanh": "tanh: level from Xavier's start",
-    "sigmoid": "sigmoid: vanishes from any",
-    "relu": "relu: level from He's start",
+    "tanh": "tanh: level from\nXavier's start",
+    "sigmoid": "sigmoid: vanishes\nfrom any",
+    "relu": "relu: level from\nHe's start",
 }
 INITS = ("xavier", "he", "lecun", "half of xavier", "twice he")
 
@@ -24,7 +24,7 @@ def main(scale="normal", out="pictures"):
     X, y = digits(pick(scale, 100, 500, 1797))
     depth, width = pick(scale, 8, 20, 30), pick(scale, 16, 32, 64)
     sizes = [64] + [width] * depth + [10]
-    figure = plots.new_figure((10.5, 6.6))
+    figure = plots.new_figure((7.6, 5.6))
     axes = figure.subplots(2, 3, sharex=True)
     spans = {}
     for column, activation in zip(axes.T, ("tanh", "sigmoid", "relu")):
@@ -39,14 +39,16 @@ def main(scale="normal", out="pictures"):
             spans[activation, init] = gradients[-2] / gradients[0]
         column[0].set_title(HEADINGS[activation])
         column[1].set_xlabel("layer")
+        column[1].xaxis.get_major_locator().set_params(integer=True)
     for ax, label in zip(
-        axes[:, 0], ("gradient over the biases", "largest |eigenvalue| of the block")
+        axes[:, 0], ("gradient over the biases", r"largest $|\lambda|$ of the block")
     ):
         ax.set_ylabel(label)
     for ax in axes.flat:
         ax.set_yscale("log")
         ax.set_ylim(bottom=max(ax.get_ylim()[0], 1e-16))
-    axes[0, 0].legend(frameon=False, fontsize=8)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=5)
     return Outcome(
         f"Through {depth} layers the gradient shrinks {spans['tanh', 'half of xavier']:.1e} times "
         "with half of Xavier "

@@ -28,16 +28,16 @@ def main(scale="normal", out="pictures"):
     ratios = np.array(whole) / product
     ax = plots.new_axes()
     ax.loglog(n, whole, "o-", color=plots.RED, lw=2, ms=7, label="the whole Hessian")
-    ax.loglog(n, product, "o-", color=plots.BLUE, lw=2, ms=7, label="one product H v")
+    ax.loglog(n, product, "o-", color=plots.BLUE, lw=2, ms=7, label="one product $Hv$")
     ax.vlines(n, product, whole, color=plots.GREY, lw=1, ls=":")
     for size, low, high, ratio in zip(n, product, whole, ratios):
-        ax.text(size, np.sqrt(low * high), f"{ratio:.0f} x ", color=plots.GREY, ha="right")
+        ax.text(size, np.sqrt(low * high), rf"{ratio:.0f}$\times$ ", color=plots.GREY, ha="right")
     ax.set_xticks(n, labels=n)
     ax.set_xlim(n[0] / 1.6, n[-1] * 1.2)
     ax.minorticks_off()
-    ax.set_xlabel("parameters n")
+    ax.set_xlabel("parameters $n$")
     ax.set_ylabel("seconds")
-    ax.set_title("The whole Hessian costs about n products")
+    ax.set_title("The whole Hessian costs about $n$ products")
     ax.legend(frameon=False)
     return Outcome(
         f"The whole Hessian took {ratios[0]:.0f} times as long as one product at n = {n[0]} and "

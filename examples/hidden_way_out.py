@@ -24,7 +24,7 @@ def main(scale="normal", out="pictures"):
 
     reach = 1.5
     steps = np.linspace(-reach, reach, pick(scale, 21, 61, 121))
-    figure = plots.new_figure((10.0, 4.0))
+    figure = plots.new_figure((7.6, 4.0))
     slices, counts = figure.subplots(1, 2)
     for k in range(12):
         v = V[:, k] / np.linalg.norm(V[:, k])
@@ -37,16 +37,17 @@ def main(scale="normal", out="pictures"):
     slices.plot(steps, down, color=plots.RED, lw=2.5, label="the lowest eigenvector")
     loss = ob.value(theta)
     plots.mark(slices, 0.0, loss, verdict.kind, "saddle")
-    slices.set_title("Random slices look like a minimum")
+    slices.set_title("Random slices look like\na minimum")
     slices.set_xlabel("distance from the saddle")
     slices.set_ylabel("loss")
     slices.legend(frameon=False)
     counts.hist(curvatures, bins=60, color=plots.GREY)
+    counts.margins(y=0.2)
     counts.axvline(0, color="black", lw=1, ls=":")
     counts.axvline(verdict.lambda_min, color=plots.RED, lw=2.5, label="the lowest eigenvector")
     counts.legend(frameon=False, loc="upper right")
-    counts.set_title(f"{np.sum(curvatures < 0)} of {V.shape[1]} random directions lead down")
-    counts.set_xlabel("curvature along the direction, v'Hv")
+    counts.set_title(f"{np.sum(curvatures < 0)} of {V.shape[1]} random\ndirections lead down")
+    counts.set_xlabel(r"curvature along the direction, $v^\top Hv$")
     counts.set_ylabel("directions")
     return Outcome(
         f"At a saddle with {verdict.n_negative} negative of {ob.n_params} eigenvalues, "

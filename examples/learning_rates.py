@@ -1,8 +1,9 @@
-"""L14. Stochastic gradient descent converges if sum alpha = inf and sum alpha^2 < inf.
+"""L14. Stochastic gradient descent converges if the sum of its rates diverges and the sum of
+their squares does not.
 
 On a strictly convex problem (softmax regression with weight decay) the distance to the one minimum
 is known. Under a constant rate SGD stops at a distance that its noise decides; under a rate that
-meets both conditions it goes on; where sum alpha is finite it may stop short.
+meets both conditions it goes on; where their sum is finite it may stop short.
 """
 
 import numpy as np
@@ -39,7 +40,10 @@ def main(scale="normal", out="pictures"):
     ax.set_xscale("log")
     ax.set_xlabel("epoch")
     ax.set_ylabel("loss above the minimum")
-    ax.set_title("Rates that meet both conditions on their sums keep falling")
+    ax.set_title(
+        "Rates that meet both conditions keep falling:\n"
+        r"$\sum\alpha = \infty$ and $\sum\alpha^2 < \infty$"
+    )
     good = {name: gap for name, gap in gaps.items() if meets[name].satisfied}
     words = ", ".join(f"{name} {gap:.1e}" for name, gap in good.items())
     return Outcome(

@@ -22,14 +22,14 @@ def main(scale="normal", out="pictures"):
     grid = np.stack([g.ravel() for g in np.meshgrid(line, line)], axis=1)
     outputs = [model.predict(run.x, grid)[:, 0] for run in runs]
     columns = min(4, len(runs))
-    figure = plots.new_figure((2.7 * columns, 3.0 * (len(runs) // columns)))
+    figure = plots.new_figure((1.9 * columns, 2.4 * (len(runs) // columns)))
     distinct = len(np.unique(np.round([run.fun for run in runs], 6)))
     figure.suptitle(
         f"One network, one set of data, {len(runs)} starts: {distinct} different solutions"
     )
     for run, ax in zip(runs, np.ravel(figure.subplots(len(runs) // columns, columns))):
         plots.decision_regions(lambda P, run=run: model.predict(run.x, P)[:, 0], X, y, ax)
-        ax.set_title(f"loss {run.fun:.4f}, {run.kind}", fontsize=10)
+        ax.set_title(f"loss {run.fun:.4f},\n{run.kind}", fontsize=10)
     losses = [run.fun for run in runs]
     kinds = [run.kind for run in runs]
     apart = [np.mean((a > 0) != (b > 0)) for i, a in enumerate(outputs) for b in outputs[:i]]

@@ -66,7 +66,7 @@ def main(scale="normal", out="pictures"):
 def picture(loss, counts, n, fitted):
     """Shares of the eigenvalues against the loss, and the index against the excess loss."""
     exponent, low, high = fitted
-    figure = plots.new_figure((10.0, 3.8))
+    figure = plots.new_figure((7.6, 4.2))
     left, right = figure.subplots(1, 2)
     left.plot(
         loss,
@@ -74,32 +74,29 @@ def picture(loss, counts, n, fitted):
         "o",
         ms=4,
         color=plots.BLUE,
-        label="positive / all: the minimum ratio",
+        label="positive: minimum ratio",
     )
-    left.plot(loss, counts["negative"] / n, "v", ms=4, color=plots.RED, label="negative / all")
+    left.plot(loss, counts["negative"] / n, "v", ms=4, color=plots.RED, label="negative")
     left.plot(
         loss,
         counts["zero"] / n,
         "s",
         ms=3,
         color=plots.GREY,
-        label="zero within the error / all",
+        label="zero within the error",
     )
     left.set_ylim(-0.02, 1.02)
     left.set_xlabel("training loss")
     left.set_ylabel("share of the eigenvalues")
-    left.set_title(f"The higher the loss, the more ways down ({len(loss)} nets)")
-    left.legend(frameon=False)
+    left.set_title(f"The higher the loss, the more\nways down ({len(loss)} nets)")
+    left.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.17))
     excess = loss - loss.min()
     share = counts["negative"] / n
     some = (share > 0) & (excess > 0)
     right.loglog(excess[some], share[some], "v", ms=4, color=plots.RED)
     right.set_xlabel("training loss above the lowest")
-    right.set_ylabel("negative / all")
-    right.set_title(
-        f"Fitted exponent {exponent:.2f} [{low:.2f}, {high:.2f}]; random matrices say 1.5",
-        fontsize=10,
-    )
+    right.set_ylabel("share of negative eigenvalues")
+    right.set_title(f"Exponent {exponent:.2f} [{low:.2f}, {high:.2f}];\nrandom matrices say 1.5")
     return figure
 
 

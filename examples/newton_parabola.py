@@ -23,11 +23,11 @@ def main(scale="normal", out="pictures"):
     def restricted(w):
         return np.array([w, 1.0])
 
-    figure = plots.new_figure((10.0, 4.0))
+    figure = plots.new_figure((7.6, 4.2))
     w = np.linspace(-3.2, 3.2, pick(scale, 61, 241, 481))
     losses = [ob.value(restricted(x)) for x in w]
     facts = {}
-    points = {"Convex: Newton's step goes down": 0.4, "Concave: Newton's step goes up": -1.1}
+    points = {"Convex: Newton's step\ngoes down": 0.4, "Concave: Newton's step\ngoes up": -1.1}
     for ax, (title, at) in zip(figure.subplots(1, 2, sharey=True), points.items()):
         theta = restricted(at)
         slope = ob.gradient(theta)[:1]
@@ -37,7 +37,7 @@ def main(scale="normal", out="pictures"):
             warnings.simplefilter("ignore", fc.IndefiniteHessianWarning)
             newton = at + float(fc.newton_step(H, slope)[0])
         free = at + float(fc.saddle_free_newton_step(H, slope, damping=0.0)[0])
-        ax.plot(w, losses, color=plots.BLUE, lw=2.5, label="loss L(w)")
+        ax.plot(w, losses, color=plots.BLUE, lw=2.5, label="loss $L(w)$")
         parabola = value + slope[0] * (w - at) + 0.5 * curvature * (w - at) ** 2
         ax.plot(w, parabola, color=plots.ORANGE, ls="--", label="its parabola there")
         ax.plot(at, value, "o", color="black", ms=9, ls="none", label="here")
@@ -47,7 +47,7 @@ def main(scale="normal", out="pictures"):
             free, ob.value(restricted(free)), "v", color=plots.GREEN, ms=9, label="saddle-free step"
         )
         ax.set_title(title)
-        ax.set_xlabel("w")
+        ax.set_xlabel("$w$")
         ax.set_ylabel("loss")
         ax.set_ylim(-0.3, 5.4)
         facts[at] = {
@@ -56,7 +56,7 @@ def main(scale="normal", out="pictures"):
             "free": float(ob.value(restricted(free)) - value),
         }
     handles, labels = ax.get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=5, fontsize=9)
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=3)
     convex, concave = facts.values()
     return Outcome(
         f"Where the curvature is {convex['curvature']:.2f}, Newton's step changes the loss by "

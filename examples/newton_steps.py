@@ -64,8 +64,8 @@ def main(scale="normal", out="pictures"):
         ax.plot([], [], "s", color=plots.GREY, label="ends elsewhere")
     ax.set_xticks(range(len(METHODS)), labels=METHODS, rotation=25, ha="right")
     ax.set_ylabel(f"final loss above the global minimum ({len(starts)} starts)")
-    ax.set_title("Newton's step is drawn to saddles; the methods on the right leave them")
-    ax.legend(frameon=False, loc="center left")
+    ax.set_title("Newton's step is drawn to saddles;\nthe methods on the right leave them")
+    ax.legend(frameon=False, loc="lower left")
     reached = {method: int(np.sum(np.abs(gaps) <= 1e-8)) for method, gaps in ends.items()}
     words = ", ".join(f"{method} {count}" for method, count in reached.items() if count)
     others = ", ".join(f"{method} {count}" for method, count in drawn.items() if count)

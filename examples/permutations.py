@@ -36,23 +36,23 @@ def main(scale="normal", out="pictures"):
     loss_gaps = [abs(ob.value(c) - ob.value(theta)) / ob.value(theta) for c in copies]
     distances = [np.linalg.norm(c - theta) / np.linalg.norm(theta) for c in copies]
 
-    figure = plots.new_figure((10.0, 3.8))
+    figure = plots.new_figure((7.6, 3.6))
     left, right = figure.subplots(1, 2)
     t = np.linspace(0, 1, 61)
     lines = [[ob.value(theta + s * (c - theta)) for s in t] for c in copies]
-    for line in lines:
-        left.plot(t, line, lw=1.4)
+    for line, color in zip(lines, plots.CYCLE):
+        left.plot(t, line, lw=1.4, color=color)
     left.set_yscale("log")
-    left.set_xlabel("from theta (0) to its copy (1)")
+    left.set_xlabel(r"from $\theta$ (0) to its copy (1)")
     left.set_ylabel("loss")
-    left.set_title("Between copies of one minimum the loss rises")
+    left.set_title("Between copies of one\nminimum the loss rises")
     rank = np.arange(1, spectrum.size + 1)
-    right.semilogy(rank, np.abs(spectrum), color=plots.SKY, lw=6, label="theta")
+    right.semilogy(rank, np.abs(spectrum), color=plots.SKY, lw=6, label=r"$\theta$")
     other = np.abs(np.linalg.eigvalsh(ob.hessian(copies[0]).to_dense()))
     right.semilogy(rank, other, color="black", lw=1, label="a copy")
     right.set_xlabel("rank")
-    right.set_ylabel("|eigenvalue|")
-    right.set_title("The same spectrum")
+    right.set_ylabel(r"$|\lambda|$")
+    right.set_title("The same spectrum\nat both")
     right.legend(frameon=False)
     barrier = min(max(line) for line in lines) / ob.value(theta)
     return Outcome(

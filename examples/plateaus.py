@@ -24,31 +24,31 @@ def main(scale="normal", out="pictures"):
     deep = fc.Objective(fc.MLP([16, 24, 24, 10]), X, y, loss="cross_entropy")
     shallow = fc.Objective(fc.MLP([16, 24, 10]), X, y, loss="cross_entropy")
     stands = {
-        "Near a saddle: momentum leaves sooner than SGD": (deep, small(deep)),
-        "Saturated units: only scaled gradients leave": (shallow, saturated(shallow)),
+        "Near a saddle: momentum\nleaves sooner than SGD": (deep, small(deep)),
+        "Saturated units: only\nscaled gradients leave": (shallow, saturated(shallow)),
     }
-    figure = plots.new_figure((11.0, 4.0))
+    figure = plots.new_figure((7.6, 4.8))
     left = []
-    places = ("upper right", "lower left")
-    for ax, place, (title, (ob, start)) in zip(figure.subplots(1, 2), places, stands.items()):
+    for ax, (title, (ob, start)) in zip(figure.subplots(1, 2), stands.items()):
         options = {"batch_size": 64, "max_iter": epochs, "seed": 0, "verdict": False}
         runs = {name: fc.minimize(ob, start, name, **options) for name in METHODS}
         left.append({name: half_time(result) for name, result in runs.items()})
-        for name, result in runs.items():
+        for (name, result), color in zip(runs.items(), plots.CYCLE):
             at = left[-1][name]
             words = f"{name}: epoch {at}" if at is not None else f"{name}: never"
-            ax.plot(result.history["loss"], label=words, lw=2 if at else 3, alpha=0.9)
+            ax.plot(result.history["loss"], label=words, color=color, lw=2 if at else 3)
         ax.axhline(runs["sgd"].history["loss"][0] / 2, color=plots.GREY, ls=":", lw=1)
         ax.set_title(title)
         ax.set_xlabel("epoch")
         ax.set_ylabel("training loss")
         ax.set_ylim(0, 2.6)
-        ax.legend(frameon=False, title="loss halved at", loc=place, fontsize=8)
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17)}
+        ax.legend(frameon=False, title="loss halved at", ncols=2, fontsize=9, **below)
     near, far = (
         ", ".join(f"{name} {'never' if at is None else at}" for name, at in times.items())
         for times in left
     )
-    verdict = fc.classify(*stands["Saturated units: only scaled gradients leave"])
+    verdict = fc.classify(shallow, saturated(shallow))
     return Outcome(
         f"Near the saddle the loss was halved after epochs: {near}. With saturated units the start "
         f"is {verdict.kind.replace('_', ' ')}{', a plateau,' if verdict.plateau else ''} with a "

@@ -32,7 +32,7 @@ def main(scale="normal", out="pictures"):
             seed=0,
         )
 
-    figure = plots.new_figure((10.0, 4.0))
+    figure = plots.new_figure((7.6, 4.2))
     left, right = figure.subplots(1, 2)
     bars(left, samples)
     shown = set()
@@ -45,8 +45,8 @@ def main(scale="normal", out="pictures"):
             shown |= {kind} if losses else set()
             right.plot(spread, losses, marker, color=color, mec="white", ms=7, label=label)
     right.set_xticks(range(len(samples)), labels=samples)
-    right.set_title("At every size the lowest points are minima")
-    right.set_xlabel("parameters n")
+    right.set_title("At every size the lowest\npoints are minima")
+    right.set_xlabel("parameters $n$")
     right.set_ylabel("loss, trivial points left out")
     right.set_yscale("log")
     right.set_yticks([0.02, 0.05, 0.1, 0.2, 0.5], labels=["0.02", "0.05", "0.1", "0.2", "0.5"])
@@ -88,14 +88,14 @@ def bars(ax, samples):
             ax.bar(range(len(samples)), heights, bottom=below, color=color, label=kind, width=0.7)
         below += heights
     for place, sample in enumerate(samples.values()):
-        words = f"{len(sample.nontrivial)} points\n+ {len(sample.trivial)} trivial"
+        words = f"{len(sample.nontrivial)} points,\n{len(sample.trivial)} trivial"
         ax.text(place, 102, words, ha="center", va="bottom", fontsize=8)
     ax.set_xticks(range(len(samples)), labels=samples)
     ax.set_ylim(0, 135)
     ax.set_yticks(range(0, 101, 25))
-    ax.set_title("The share of saddles grows with n")
-    ax.set_xlabel("parameters n")
-    ax.set_ylabel("% of the points that are not trivial")
+    ax.set_title("The share of saddles\ngrows with $n$")
+    ax.set_xlabel("parameters $n$")
+    ax.set_ylabel("% of the points\nthat are not trivial")
     ax.legend(frameon=False, ncols=3, loc="upper center")
 
 

@@ -26,8 +26,9 @@ def main(scale="normal", out="pictures"):
     depth, width = pick(scale, 8, 20, 40), pick(scale, 12, 24, 32)
     epochs = pick(scale, 10, 40, 100)
     probes, steps = pick(scale, (2, 30), (4, 60), (10, 90))
-    figure = plots.new_figure((12.0, 3.8))
-    spectra, bars, training = figure.subplots(1, 3)
+    figure = plots.new_figure((7.6, 6.4))
+    panels = figure.subplot_mosaic([["spectra", "bars"], ["training", "training"]])
+    spectra, bars, training = panels.values()
     facts = {}
     for place, ((name, options), color) in enumerate(zip(VARIANTS.items(), plots.CYCLE)):
         model = fc.MLP([64] + [width] * depth + [10], activation="tanh", **options)
@@ -49,11 +50,11 @@ def main(scale="normal", out="pictures"):
             "trusted fall": trusted,
         }
     spectra.set_xscale("symlog", linthresh=1.0)
-    spectra.set_title("At the start: more curved than plain")
+    spectra.set_title("At the start: more curved\nthan plain")
     spectra.set_xlabel("eigenvalue")
     spectra.set_ylabel("density")
-    bars.set_title("Skip: nearer to its quadratic picture")
-    bars.set_ylabel("% of the loss taken off before it errs")
+    bars.set_title("Skip: nearer to its\nquadratic picture")
+    bars.set_ylabel("% of the loss taken off\nbefore it errs")
     bars.set_xticks(range(3), labels=["plain", "skip", "batch norm"])
     bars.set_ylim(0, 1.2 * 100 * max(f["trusted fall"] for f in facts.values()))
     training.set_title("The same SGD gets further with either")

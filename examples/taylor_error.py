@@ -1,4 +1,4 @@
-"""L4. Near a point the loss is L + g'd + d'Hd/2, and the error falls as the cube of the distance.
+"""L4. Near a point the loss is `L + g'd + d'Hd/2`, and the error falls as the cube of the distance.
 
 Measured on a network that reads digits, at its start and after training, along random directions
 and along the gradient: the slope of log error against log distance is 3 while the error is above
@@ -10,6 +10,8 @@ from common import Outcome, command_line, digits, pick, save
 
 import fastcurv as fc
 from fastcurv import plots
+
+QUADRATIC = r"$\frac{1}{2}d^\top Hd$"
 
 
 def main(scale="normal", out="pictures"):
@@ -43,13 +45,15 @@ def main(scale="normal", out="pictures"):
             slope(distances[usable], second[usable]),
             slope(distances[usable], first[usable]),
         )
-        with_it, without_it = (f"falls as ||d||^{power:.2f}" for power in slopes[name])
-        plots.curve(distances, second, ax, label=f"{name}, with d'Hd/2: {with_it}", color=color)
+        with_it, without_it = (rf"$\|d\|^{{{power:.2f}}}$" for power in slopes[name])
+        plots.curve(
+            distances, second, ax, label=f"{name}, with {QUADRATIC}: {with_it}", color=color
+        )
         ax.plot(distances, first, color=color, ls="--", label=f"{name}, without: {without_it}")
     ax.set_xscale("log")
-    ax.set_xlabel("distance ||d||")
-    ax.set_ylabel("error of L + g'd + d'Hd/2, or of L + g'd")
-    ax.set_title("With the Hessian the error falls as the cube, without it as the square")
+    ax.set_xlabel(r"distance $\|d\|$")
+    ax.set_ylabel(f"error of $L + g^\\top d$, with {QUADRATIC} and without")
+    ax.set_title("With the Hessian the error falls as the cube,\nwithout it as the square")
     ax.legend(frameon=False)
     with_hessian = [pair[0] for pair in slopes.values()]
     without = [pair[1] for pair in slopes.values()]

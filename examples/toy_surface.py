@@ -1,7 +1,8 @@
-"""L6. The smallest network with a saddle: y = w1 w2 x, x = y = 1, so L = (1 - w1 w2)^2.
+"""L6. The smallest network with a saddle has two weights, and its error surface can be drawn whole.
 
-The lecture draws the error surface by brute force: a saddle at the origin, where H = [[0, -2], [-2,
-0]] has eigenvalues -2 and 2, the way down along (1, 1), and two valleys of minima w1 w2 = 1.
+`y = w1 w2 x` with `x = y = 1`, so `L = (1 - w1 w2)^2`: a saddle at the origin, where `H = [[0, -2],
+[-2, 0]]` has eigenvalues -2 and 2, the way down along (1, 1), and two valleys of minima, `w1 w2 =
+1`.
 """
 
 import numpy as np
@@ -26,18 +27,20 @@ def main(scale="normal", out="pictures"):
         (-2.2, 2.2),
         n=pick(scale, 41, 141, 301),
         log=True,
-        xlabel="w1",
-        ylabel="w2",
+        xlabel="$w_1$",
+        ylabel="$w_2$",
     )
     w = np.linspace(0.46, 2.2, 100)
     for sign in (1, -1):
-        label = "valleys: w1 w2 = 1" if sign > 0 else None
+        label = "valleys: $w_1 w_2 = 1$" if sign > 0 else None
         ax.plot(sign * w, sign / w, color=plots.SKY, lw=2, label=label)
     ax.annotate("", way.x, origin, arrowprops={"arrowstyle": "->", "color": "white", "lw": 2})
-    plots.mark(ax, 0, 0, saddle.kind, f"{saddle.kind}, loss 1, eigenvalues -2 and 2")
-    plots.mark(ax, *way.x, "not_critical", f"after one step of escape, loss {way.fun:.1e}")
-    ax.legend(loc="lower right", fontsize=8)
-    ax.set_title("A saddle at 0 and two valleys: L = (1 - w1 w2)^2")
+    plots.mark(ax, 0, 0, saddle.kind, f"{saddle.kind}, loss 1, eigenvalues $-2$ and $2$")
+    plots.mark(
+        ax, *way.x, "not_critical", f"after one step of escape, loss below ${power(way.fun)}$"
+    )
+    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.13))
+    ax.set_title("A saddle at 0 and two valleys: $L = (1 - w_1 w_2)^2$")
     eigenvalues = np.linalg.eigvalsh(hessian)
     direction = np.abs(saddle.escape_direction)
     return Outcome(
@@ -57,6 +60,11 @@ def main(scale="normal", out="pictures"):
             "valley_zero": valley.n_zero,
         },
     )
+
+
+def power(x):
+    """The power of ten above ``x``, as mathematics."""
+    return f"10^{{{int(np.ceil(np.log10(x)))}}}"
 
 
 if __name__ == "__main__":

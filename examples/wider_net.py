@@ -2,7 +2,7 @@
 
 A small network is trained until it is stuck: a proved minimum. Then it gets one more hidden unit,
 with zero weights in and out, which changes nothing of its function. The Hessian gains the block
-[[0, B], [B', 0]] (plus weight decay on its diagonal), and eigenvalues of both signs with it: the
+`[[0, B], [B', 0]]` (plus weight decay on its diagonal), and eigenvalues of both signs with it: the
 minimum has become a saddle, and the way down it opened leads to a lower minimum. Again and again.
 """
 
@@ -29,7 +29,7 @@ def main(scale="normal", out="pictures"):
         steps.append((width, stuck, opened, ob.value(theta), escaped.fun, wider.value(settled)))
         ob, theta = wider, settled
 
-    figure = plots.new_figure((10.0, 3.8))
+    figure = plots.new_figure((7.6, 3.8))
     left, right = figure.subplots(1, 2)
     for width, stuck, opened, before, _, after in steps:
         first = width == widths[1]
@@ -44,13 +44,13 @@ def main(scale="normal", out="pictures"):
     left.set_xlabel("hidden units")
     left.set_xticks(list(widths))
     left.set_ylabel("loss")
-    left.set_title("A minimum is a saddle once a unit is added")
+    left.set_title("A minimum is a saddle\nonce a unit is added")
     plots.decision_regions(
         lambda P: ob.model.predict(theta, P)[:, 0],
         X,
         y,
         right,
-        title=f"What {widths[-1]} units have learnt",
+        title=f"What {widths[-1]} units\nhave learnt",
     )
     first = steps[0]
     stuck_kinds = [s[1].kind for s in steps]

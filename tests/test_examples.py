@@ -21,10 +21,18 @@ FOLDER = Path(__file__).resolve().parent.parent / "examples"
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Run an example quickly and return its outcome."""
+    from matplotlib.figure import Figure
+
     monkeypatch.syspath_prepend(str(FOLDER))
+    drawn, write = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *a, **k: (drawn.append(figure), write(figure, *a, **k))
+    )
 
     def run(name):
         outcome = importlib.import_module(name).main("quick", tmp_path)
+        (figure,) = drawn
+        check_look(figure)
         assert outcome.picture.read_bytes().startswith(b"\x89PNG")
         assert outcome.sentence.endswith(".") and re.search(r"\d", outcome.sentence)
         return outcome.numbers
@@ -33,6 +41,33 @@ def run(tmp_path, monkeypatch):
     for name in [m for m in sys.modules if getattr(sys.modules[m], "__file__", None)]:
         if str(FOLDER) in str(sys.modules[name].__file__):
             del sys.modules[name]
+
+
+def check_look(figure):
+    """Type of 8 points and more where the page shows it 46rem wide less its margins, 742 pixels;
+    one size for titles side by side; no ASCII mathematics; no legend over what is drawn.
+    """
+    from matplotlib.text import Text
+
+    shrunk = min(1.0, 742 / 96 / figure.get_size_inches()[0])
+    for text in figure.findobj(Text):
+        if text.get_visible() and text.get_text().strip():
+            assert text.get_fontsize() * shrunk >= 8, text
+            prose = re.sub(r"\$.*?\$", "", text.get_text())
+            assert not re.search(r"[\^|`_]|w1 |\btheta\b|\b[A-Z]?[a-z]'[A-Z]", prose), prose
+    assert len({ax.title.get_fontsize() for ax in figure.axes if ax.get_title()}) <= 1
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            labels = [label.get_text() for label in axis.get_ticklabels(which="both")]
+            assert not any("10^{0}" in label or "mathdefault" in label for label in labels)
+        if ax.get_legend() is not None:
+            box = ax.get_legend().get_window_extent()
+            for line in ax.lines:
+                at = line.get_transform().transform(line.get_xydata())
+                between = np.linspace(at[:-1], at[1:], 9).reshape(-1, 2)
+                points = at if line.get_linestyle() == "None" else np.vstack([at, between])
+                inside = np.all((points > box.min) & (points < box.max), axis=1)
+                assert not inside.any(), (ax, line)
 
 
 def test_every_example_is_in_the_gallery_and_names_its_lecture_row(monkeypatch):

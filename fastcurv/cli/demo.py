@@ -98,10 +98,7 @@ def run(
         write_picture(summary(densities, objective, theta, escaped.x - theta), picture)
 
     page = _front_page(objective, data, point, None if escaped is None else (theta, escaped.x))
-    page.section("Training").table(
-        ["moment", "loss", "gradient norm", "accuracy", "held out"],
-        [[name, *standing(objective, at, data).values()] for name, at in moments.items()],
-    )
+    _training_section(page, objective, moments, data)
     _spectra_section(page, found)
     page.section("The verdict at the end").verdict(point)
     page.section("A saddle, and the way down").text(NARROWER).verdict(saddle).text(way)
@@ -184,30 +181,40 @@ def spectra(
     return found
 
 
+def _training_section(
+    page: Report, objective: fc.Objective, moments: dict[str, Array], data: Dataset
+) -> None:
+    """A row for each moment, one number a column, with the digits that are looked at."""
+    rows = [
+        [name, *(float(f"{value:.4g}") for value in standing(objective, theta, data).values())]
+        for name, theta in moments.items()
+    ]
+    header = ["moment", "loss", "gradient norm", "accuracy", "held out"]
+    page.section("Training").table(header, rows)
+
+
 def _spectra_section(page: Report, found: dict[str, tuple[SpectralDensity, Any]]) -> None:
-    """One picture, each moment on axes of its own with its outliers marked, and one table."""
-    figure = plots.new_figure((9.0, 3.6))
+    """A picture of each moment on axes of its own with its outliers marked, and one table."""
+    figures: dict[str, Any] = {}
     rows: list[list[Any]] = []
-    for ax, (name, (density, pairs)) in zip(figure.subplots(1, len(found)), found.items()):
-        plots.density(density, ax, label="density")
+    for name, (density, pairs) in found.items():
+        ax = figures[name] = plots.density(density, plots.new_axes(figsize=(3.0, 2.8)))
+        ax.get_legend().remove()  # in pictures as small as this the caption says what is what
         low, high = pairs.values[:5], pairs.values[-5:]
         outliers = np.r_[low, high]
         ax.plot(
-            outliers, np.full(len(outliers), 0.04), "|", ms=9, color=plots.ORANGE,
-            transform=ax.get_xaxis_transform(), label="5 lowest, 5 highest",
+            outliers, np.full(len(outliers), 0.04), "|", ms=10, mew=1.5, color=plots.ORANGE,
+            transform=ax.get_xaxis_transform(),
         )  # fmt: skip
         ax.set(title=name, ylabel="density" if not rows else "")
         rows.append([name, _listed(low), _listed(high), int(pairs.n_products)])
         rows[-1].append(f"{pairs.residuals.max():.0e}")
-        handles, labels = ax.get_legend_handles_labels()
-        if ax.get_legend() is not None:
-            ax.get_legend().remove()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    page.section("The spectrum on the way").figure(
-        figure,
+    page.section("The spectrum on the way").row(
+        figures,
         "Density of the Hessian's eigenvalues by stochastic Lanczos quadrature at the start, in "
-        "the middle and at the end of training, with the five lowest and five highest marked. The "
-        "bulk lies at zero; a few large eigenvalues stand out.",
+        "the middle and at the end of training, with two standard errors as a shade; marked in "
+        "orange the five lowest and five highest. The bulk lies at zero; a few large eigenvalues "
+        "stand out.",
     )
     page.table(["moment", "five lowest", "five highest", "products", "largest residual"], rows)
 
@@ -249,7 +256,7 @@ def leave(
 
 def along(objective: fc.Objective, theta: Array, step: Array, ax: Any = None) -> Any:
     """Picture: loss and Taylor polynomial on the line through a critical point along a step."""
-    ax = plots.new_axes(ax, figsize=(6.4, 3.6))
+    ax = plots.new_axes(ax, figsize=(4.5, 3.0))
     length = float(np.linalg.norm(step))
     direction = step / length
     t = np.linspace(-0.5 * length, 1.5 * length, 101)
@@ -271,11 +278,11 @@ def summary(
     densities: dict[str, SpectralDensity], objective: fc.Objective, theta: Array, step: Array
 ) -> Any:
     """Both pictures side by side: the spectrum at three moments, the way down from the saddle."""
-    figure = plots.new_figure((11.0, 3.8))
+    figure = plots.new_figure((9.0, 3.8))
     left, right = figure.subplots(1, 2)
     for (name, density), color in zip(densities.items(), (plots.SKY, plots.ORANGE, plots.BLUE)):
         plots.density(density, left, label=name, color=color)
-    left.set_title("The Hessian's spectrum: start, middle and end of training")
+    left.set_title("The Hessian's spectrum in training")
     along(objective, theta, step, right).set_title("A saddle, and the way down")
     return figure
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from os import PathLike
@@ -17,6 +18,7 @@ from ..critical.result import CriticalPoint
 from ..files import escaped, write_atomically
 
 _CONTENTS = "<!-- contents -->"
+_CODE = re.compile("`([^`\n]+)`")
 _SCRIPT = Path(__file__).with_name("chart.js")
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -37,11 +39,11 @@ _PAGE = """<!doctype html>
 """
 _STYLE = """
 :root { --ink: #1d1f23; --soft: #5c6470; --rule: #dcdfe4;
-        --page: #fcfcfb; --card: #f3f4f5; --accent: #0072b2; }
+        --page: #fcfcfb; --card: #f3f4f5; --accent: #0072b2;
+        --c1: #b87400; --c2: #009e73; --c3: #d55e00; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e4e6ea; --soft: #9aa3af; --rule: #353a42;
-          --page: #15171a; --card: #1e2126; --accent: #56b4e9; }
-  figure:not(.chart) svg, figure img { filter: invert(0.92) hue-rotate(180deg); }
+          --page: #15171a; --card: #1e2126; --accent: #56b4e9; --c1: #e69f00; }
 }
 body { margin: 0; background: var(--page); color: var(--ink);
        font: 17px/1.55 Charter, "Bitstream Charter", Cambria, Georgia, serif; }
@@ -54,15 +56,19 @@ code, pre, table { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, m
                    font-size: .82rem; }
 pre { background: var(--card); padding: .8rem 1rem; border-radius: 6px; overflow-x: auto;
       line-height: 1.4; }
-table { border-collapse: collapse; width: 100%; margin: 1rem 0;
+table { border-collapse: collapse; min-width: min(100%, 22rem); margin: 1rem 0;
         font-variant-numeric: tabular-nums; }
 .wide { overflow-x: auto; }
 th { text-align: left; color: var(--soft); font-weight: 600; }
-th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
+th, td { padding: .3rem 1.4rem .3rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
 td.number, th.number { text-align: right; }
 td.number { white-space: nowrap; }
 figure { margin: 1.4rem 0; }
 figure svg, figure img { display: block; width: 100%; height: auto; }
+figure:not(.chart) svg { max-width: 34rem; }
+figure img { background: #fff; border-radius: 6px; }
+.row { display: grid; grid-template-columns: repeat(auto-fit, minmax(13.5rem, 1fr)); gap: .5rem; }
+.row figcaption { grid-column: 1 / -1; }
 figcaption { color: var(--soft); font-size: .88rem; margin-top: .4rem; }
 .verdict { border-left: 4px solid var(--accent); background: var(--card); padding: .7rem 1rem;
            border-radius: 0 6px 6px 0; margin: 1rem 0; }
@@ -84,7 +90,6 @@ figcaption { color: var(--soft); font-size: .88rem; margin-top: .4rem; }
 .chart .dot.c0, .chart .band.c0 { fill: var(--accent); }
 .chart .dot.c1, .chart .band.c1 { fill: var(--c1); }
 .chart .dot.c2, .chart .band.c2 { fill: var(--c2); }
-:root { --c1: #b87400; --c2: #009e73; --c3: #d55e00; }
 .bar { display: flex; flex-wrap: wrap; gap: .3rem; margin: .3rem 0; }
 .bar button { font: .8rem ui-monospace, Menlo, Consolas, monospace; padding: .35rem .55rem;
               border-radius: 5px; border: 1px solid var(--rule); background: var(--card);
@@ -93,7 +98,8 @@ figcaption { color: var(--soft); font-size: .88rem; margin-top: .4rem; }
 .key { font-weight: 700; }
 nav ul { list-style: none; padding: 0; } nav li { margin: .3rem 0; } nav a { color: var(--accent); }
 @media (max-width: 480px) { main { padding: 1.5rem .9rem 3rem; } h1 { font-size: 1.5rem; }
-  body { font-size: 16px; } table { font-size: .76rem; } }
+  body { font-size: 16px; } table { font-size: .76rem; } th, td { padding-right: .8rem; }
+  .image { overflow-x: auto; } .image img { width: 32rem; max-width: none; } }
 @media print { .bar { display: none; } main { max-width: none; }
   h2, figure { break-inside: avoid; } }
 """
@@ -127,7 +133,7 @@ class Report:
 
     def section(self, heading: str) -> Report:
         """Begin a section."""
-        self._headings.append(_escape(heading))
+        self._headings.append(_set(heading))
         return self._add(f'<h2 id="s{len(self._headings)}">{self._headings[-1]}</h2>')
 
     def contents(self) -> Report:
@@ -135,8 +141,8 @@ class Report:
         return self._add(_CONTENTS)
 
     def text(self, sentence: str) -> Report:
-        """A paragraph of plain text."""
-        return self._add(f"<p>{_escape(sentence)}</p>")
+        """A paragraph of plain text; what stands between backticks is set as code."""
+        return self._add(f"<p>{_set(sentence)}</p>")
 
     def table(self, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> Report:
         """A table; numbers are set to the right, with at most six digits."""
@@ -156,14 +162,23 @@ class Report:
 
     def figure(self, figure: Any, caption: str) -> Report:
         """A Matplotlib figure, inline as SVG."""
-        figure = getattr(figure, "figure", figure)  # an Axes stands for its figure
         picture = _svg(figure, len(self._parts), caption)
         return self._add(f"<figure>{picture}<figcaption>{_escape(caption)}</figcaption></figure>")
+
+    def row(self, figures: dict[str, Any], caption: str) -> Report:
+        """Matplotlib figures by name, beside each other where there is room, else below."""
+        pictures = "".join(
+            _svg(figure, f"{len(self._parts)} {name}", f"{name}: {caption}")
+            for name, figure in figures.items()
+        )
+        text = f"<figcaption>{_escape(caption)}</figcaption>"
+        return self._add(f'<figure class="row">{pictures}{text}</figure>')
 
     def image(self, path: str | PathLike[str], caption: str) -> Report:
         """A PNG file, inline."""
         picture = _img(Path(path).read_bytes(), caption)
-        return self._add(f"<figure>{picture}<figcaption>{_escape(caption)}</figcaption></figure>")
+        text = f"<figcaption>{_escape(caption)}</figcaption>"
+        return self._add(f'<figure class="image">{picture}{text}</figure>')
 
     def chart(self, views: Sequence[dict[str, Any]], caption: str) -> Report:
         """Lines to pan and zoom on both axes.
@@ -272,17 +287,22 @@ def plain(x: Any) -> Any:
     return str(x)
 
 
-def _svg(figure: Any, number: int, caption: str) -> str:
-    """The picture as SVG, which says its caption to who cannot see it; the number keeps its inner
-    names apart from those of the page's other pictures.
+def _svg(figure: Any, salt: Any, caption: str) -> str:
+    """The picture as SVG, which says its caption to who cannot see it; the salt keeps its inner
+    names apart from those of the page's other pictures. Black is the page's ink, light or dark,
+    and blue its accent.
     """
     import matplotlib
 
     file = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": str(number)}):
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": str(salt)}):
+        figure = getattr(figure, "figure", figure)  # an Axes stands for its figure
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text, name = file.getvalue(), html.escape(escaped(caption), quote=True)
-    return f'<svg role="img" aria-label="{name}"' + text[text.index("<svg") + 4 :]
+    text = text.replace("#000000", "currentColor").replace("#0072b2", "var(--accent)")
+    return (
+        f'<svg role="img" fill="currentColor" aria-label="{name}"' + text[text.index("<svg") + 4 :]
+    )
 
 
 def _img(data: bytes, caption: str) -> str:
@@ -321,6 +341,11 @@ def _cell(tag: str, value: Any, right: bool) -> str:
         if right
         else f"<{tag}>{_escape(text)}</{tag}>"
     )
+
+
+def _set(text: Any) -> str:
+    """Text for the page, what stands between backticks as code."""
+    return _CODE.sub(r"<code>\1</code>", _escape(text))
 
 
 def _escape(text: Any) -> str:

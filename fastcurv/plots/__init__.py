@@ -1,5 +1,6 @@
 """Pictures, drawn with matplotlib (an extra), which is imported when the first one is drawn."""
 
+from ..spectrum.picture import plain_numbers
 from .convergence import ConvergenceDisplay
 from .curve import curve
 from .decision import decision_regions
@@ -45,6 +46,7 @@ __all__ = [
     "mark",
     "new_axes",
     "new_figure",
+    "plain_numbers",
     "plane",
     "surface",
 ]

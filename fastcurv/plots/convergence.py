@@ -10,6 +10,7 @@ from scipy.optimize import OptimizeResult
 
 from ..answers import own_names, typed
 from ..checks import check_choice
+from ..spectrum.picture import plain_numbers
 from .display import Display
 from .fitted import last_step
 from .style import legend_of_lines, legend_width, line_look, n_named
@@ -223,6 +224,7 @@ class ConvergenceDisplay(Display):
             positive &= bool((y[np.isfinite(y)] > 0).all())
         if log and positive:
             ax.set_yscale("log")
+            plain_numbers(ax.yaxis)
         ax.set(xlabel=self.xlabel, ylabel=self.ylabel)
         legend_of_lines(ax, room=own)
         return self

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..spectrum.picture import plain_numbers
 from .style import _with_legend, line_look, new_axes
 
 
@@ -41,5 +42,6 @@ def curve(
     ax.plot(x, y, lw=1.6, label=label, **look)
     if log and np.all(y[np.isfinite(y)] > 0):
         ax.set_yscale("log")
+        plain_numbers(ax.yaxis)
     ax.set(xlabel=xlabel or ax.get_xlabel(), ylabel=ylabel or ax.get_ylabel())
     return _with_legend(ax, label)

@@ -55,5 +55,5 @@ def decision_regions(
     ax.set_xticks([])
     ax.set_yticks([])
     if title:
-        ax.set_title(title, fontsize=9)
+        ax.set_title(title)
     return ax

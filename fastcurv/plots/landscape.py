@@ -10,6 +10,7 @@ from ..answers import OBJECTIVE, need, own_names
 from ..checks import as_rng, check_array, check_choice, check_positive_int, check_vector
 from ..interrupts import unbroken
 from ..spectrum.eigsh import eigsh
+from ..spectrum.picture import plain_numbers
 from .display import Display
 from .fitted import objective_of
 from .style import CYCLE, GREY, n_named
@@ -246,6 +247,7 @@ class LandscapeDisplay(Display):
         ax.axvline(0, color=GREY, lw=0.8, ls=":", label="_theta")
         if log and low > 0:
             ax.set_yscale("log")
+            plain_numbers(ax.yaxis)
         ax.set(xlabel=f"steps along {self.names[0]}", ylabel="loss")
         ax.legend(frameon=False)
 

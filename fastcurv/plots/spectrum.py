@@ -11,7 +11,7 @@ from ..interrupts import unbroken
 from ..spectrum.dense import eigvalsh
 from ..spectrum.density import spectral_density
 from ..spectrum.eigsh import eigsh
-from ..spectrum.picture import draw_density, within
+from ..spectrum.picture import draw_density, legend_above, plain_numbers, within
 from .display import Display
 from .fitted import objective_of
 from .style import BLUE, GREY, RED, new_axes
@@ -214,7 +214,7 @@ class SpectrumDisplay(Display):
                         transform=ax.get_xaxis_transform(),
                         clip_on=False,
                     )
-            ax.legend(frameon=False)
+            legend_above(ax, float(self.density.density.max()))
         return self
 
 
@@ -291,6 +291,7 @@ def eigenvalues(
             )
     ax.axhline(0, color=GREY, lw=0.8, ls=":")
     ax.set_yscale("symlog", linthresh=max(np.abs(values).max(initial=0.0) * 1e-4, threshold))
+    plain_numbers(ax.yaxis)
     ax.set(xlabel="rank", ylabel="eigenvalue")
     ax.legend(frameon=False)
     return ax

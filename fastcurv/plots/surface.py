@@ -55,11 +55,13 @@ def surface(
 
 def level_lines(ax: Any, x: Array, y: Array, z: Array, *, levels: int, log: bool) -> None:
     """A loss z ``(y, x)`` as colours with lines between them and a bar that says what they are."""
+    from matplotlib.ticker import MaxNLocator
+
     z = np.log10(np.maximum(z, z.max() * 1e-12)) if log else z
     filled = ax.contourf(x, y, z, levels=levels, cmap="cividis")
     ax.contour(x, y, z, levels=levels, colors="white", linewidths=0.3, alpha=0.6)
-    bar = ax.figure.colorbar(filled, ax=ax)
-    bar.set_label("log10 of the loss" if log else "loss")
+    bar = ax.figure.colorbar(filled, ax=ax, ticks=MaxNLocator(8, steps=[1, 2, 5, 10]))
+    bar.set_label(r"$\log_{10}$ of the loss" if log else "loss")
     _few_ticks(ax)
 
 

@@ -87,28 +87,68 @@ def draw_density(
     if density.axis == "linear" or ax.dataLim.x0 <= 0 <= ax.dataLim.x1:
         ax.axvline(0, color="#6E6E6E", lw=0.8, ls=":")
     ax.set_yscale(scale)
+    plain_numbers(ax.yaxis)
     if scale == "log":
         bottom = ax.get_ylim()[0] if earlier else floor
         ax.set_ylim(min(floor, bottom), 3 * top)
     ax.set(
         xlabel="eigenvalue", ylabel="density" if density.axis == "linear" else "density per decade"
     )
-    ax.legend(frameon=False)
+    legend_above(ax, top)
     return ax
+
+
+def legend_above(ax: Any, top: float) -> None:
+    """A legend, and a logarithmic axis that reaches so far above ``top``, its highest line, that
+    there is room for it.
+    """
+    names = ax.legend(frameon=False).get_texts()
+    lines = 1.4 * sum(name.get_fontsize() for name in names) / 72  # inches
+    share = (lines + 0.15) / (ax.get_window_extent().height / ax.figure.dpi)
+    low, high = ax.get_ylim()
+    if ax.get_yscale() == "log" and share < 0.6 and top > low > 0:
+        ax.set_ylim(top=max(high, low * (1.5 * top / low) ** (1 / (1 - share))))
 
 
 def _decades(ax: Any, linear_below: float) -> None:
     """A logarithmic axis of eigenvalues, with numbers between powers of ten where it has few."""
     ax.set_xscale("symlog", linthresh=linear_below, subs=range(2, 10))
-    ax.xaxis.set_minor_formatter(partial(_between_powers, ax))
+    plain_numbers(ax.xaxis)
 
 
-def _between_powers(ax: Any, x: float, _: Any) -> str:
-    """Twice and five times a power of ten, where the axis spans less than two of them."""
-    low, high = ax.get_xlim()
-    first = f"{x:e}".lstrip("-")[0]
-    few = low * high > 0 and max(low / high, high / low) < 100
-    return f"{x:g}".replace("-", "\N{MINUS SIGN}") if few and first in "25" else ""
+def plain_numbers(*axes: Any) -> None:
+    """Write the numbers of logarithmic axes as a person does.
+
+    0.02, 5, 300 where the axis lies between 0.0001 and 100 000, elsewhere powers of ten; between
+    these twice and five times them where it spans less than two, and all where it is shorter.
+
+    Parameters
+    ----------
+    *axes : matplotlib Axis
+        Of scale "log" or "symlog"; others, and those whose numbers were chosen, stay as they are.
+    """
+    for axis in axes:
+        if axis.get_scale() in ("log", "symlog") and axis.isDefault_majfmt:
+            axis.set_major_formatter(partial(_written, axis, "1"))
+            axis.set_minor_formatter(partial(_written, axis, "23456789"))
+
+
+def _written(axis: Any, shown: str, x: float, _: Any) -> str:
+    """The number as `plain_numbers` has it; empty where its first digit is not shown."""
+    low, high = sorted(map(abs, axis.get_view_interval()))
+    if np.prod(axis.get_view_interval()) <= 0:
+        low = axis.get_transform().linthresh
+    span = np.log10(high / low) if high > low > 0 else np.inf
+    if x == 0 or span == np.inf:
+        return f"{x:g}"
+    digits, power = f"{abs(x):.0e}".split("e")
+    few = "1" if span > 2 else "125" if span > 0.5 else "123456789"
+    if digits not in shown or digits not in few:
+        return ""
+    sign = "\N{MINUS SIGN}" if x < 0 else ""
+    if low >= 1e-4 and high <= 1e5 or digits == "1" and power in ("+00", "+01"):
+        return f"{sign}{abs(x):g}"
+    return f"{sign}$" + (rf"{digits}\times" if digits != "1" else "") + f"10^{{{int(power)}}}$"
 
 
 def smoothed(density: Any) -> str:

@@ -1,5 +1,7 @@
 """Every block of code on the site and in the README runs, in the order of its page."""
 
+import ast
+import doctest
 import importlib.util
 import inspect
 import os
@@ -13,7 +15,9 @@ import pytest
 import fastcurv as fc
 
 ROOT = Path(__file__).resolve().parents[2]
-WRITTEN = sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "gallery.md")
+WRITTEN = sorted(
+    path for path in (ROOT / "docs").glob("*.md") if path.name not in ("gallery.md", "_pictures.md")
+)
 PAGES = [ROOT / "README.md", *WRITTEN]
 
 
@@ -41,6 +45,49 @@ def test_every_public_method_has_an_example():
             if ">>>" not in (inspect.getdoc(method) or "") and f".{name}(" not in told:
                 missing.append(f"{thing.__name__}.{name}")
     assert not missing
+
+
+def test_what_a_page_shows_in_a_session_is_what_comes():
+    """Of the page by question: each call, and a line that it prints."""
+    text = (ROOT / "docs/which-call.md").read_text()
+    sessions = re.findall(r"^```pycon\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    questions = re.findall(r"^## .*$", text, re.MULTILINE)
+    assert len(sessions) >= 12 and len(questions) >= 15
+    test = doctest.DocTestParser().get_doctest("".join(sessions), {}, "which-call", None, 0)
+    said = []
+    doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test, out=said.append)
+    assert not said, "".join(said)
+
+
+def test_every_page_is_in_the_table_of_contents_and_every_link_leads_somewhere():
+    """Links between pages, of the index and the README; what is generated is Sphinx's to check."""
+    index = (ROOT / "docs/index.md").read_text()
+    listed = set(re.search(r":hidden:\n\n(.*?)```", index, re.DOTALL)[1].split())
+    assert listed == {page.stem for page in WRITTEN if page.stem != "index"} | {"gallery", "api"}
+    for page in PAGES:
+        for target in re.findall(r"\]\(([\w./-]+\.(?:md|png))[)#]", page.read_text()):
+            assert target == "gallery.md" or (page.parent / target).exists(), (page.name, target)
+
+
+def test_every_picture_says_what_it_shows():
+    """To who cannot see it; those of the gallery by the sentence that their example ends in."""
+    for page in PAGES:
+        for text in re.findall(r"!\[(.*?)\]", page.read_text(), re.DOTALL):
+            assert len(text.split()) >= 5, (page.name, text)
+    functions = ast.parse((ROOT / "docs/conf.py").read_text())
+    functions.body = [part for part in functions.body if isinstance(part, ast.FunctionDef)]
+    names = {}
+    exec(compile(functions, "conf.py", "exec"), names)
+    lines = names["picture"]("toy_surface", "One `code`\nand more.", "gallery.html", "caption")
+    assert ":alt: One code and more." in lines and lines[0].endswith("toy_surface.png")
+
+
+def test_a_search_finds_what_newcomers_look_for():
+    """The words, where Sphinx's search sees them; a title outranks a text."""
+    pages = {page.stem: page.read_text().lower() for page in WRITTEN}
+    for word in ("pytorch", "gpu", "class_weight"):
+        assert any(word in text for text in pages.values()), word
+    assert pages["install"].startswith("# install\n")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

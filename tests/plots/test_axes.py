@@ -6,7 +6,7 @@ import pytest
 matplotlib = pytest.importorskip("matplotlib")
 
 import fastcurv as fc  # noqa: E402
-from fastcurv.plots import spectrum  # noqa: E402
+from fastcurv.plots import plain_numbers, spectrum  # noqa: E402
 from fastcurv.plots.display import Display  # noqa: E402
 from fastcurv.plots.style import new_axes  # noqa: E402
 from fastcurv.testing import PrescribedSpectrum  # noqa: E402
@@ -25,6 +25,39 @@ def test_a_picture_is_drawn_when_it_is_asked_for_and_once():
     assert shown._repr_png_().startswith(b"\x89PNG")
     with pytest.raises(NotImplementedError):
         Display()._repr_png_()
+
+
+@pytest.mark.parametrize(
+    ("limits", "wanted"),
+    [
+        ((0.02, 0.7), ["0.02", "0.05", "0.1", "0.2", "0.5"]),
+        ((1, 3), ["1", "2", "3"]),
+        ((0.3, 4e4), ["1", "10", "100", "1000", "10000"]),
+        ((3e-6, 2.0), ["$10^{-5}$", "$10^{-4}$", "$10^{-3}$", "$10^{-2}$", "$10^{-1}$", "1"]),
+        ((2e-7, 4e-7), [rf"${digit}\times10^{{-7}}$" for digit in (2, 3, 4)]),
+    ],
+)
+def test_numbers_of_logarithmic_axes_are_written_plainly(limits, wanted):
+    ax = new_axes()
+    ax.set_yscale("log")
+    ax.set_ylim(limits)
+    for _ in range(2):  # and again, as a second line on the same axes does
+        plain_numbers(ax.yaxis)
+    seen = {}
+    for minor in (False, True):
+        ticks = zip(ax.get_yticks(minor=minor), ax.get_yticklabels(minor=minor))
+        seen |= {x: tick.get_text() for x, tick in ticks if limits[0] <= x <= limits[1]}
+    assert [seen[x] for x in sorted(seen) if seen[x]] == wanted
+
+
+def test_numbers_that_were_chosen_and_even_axes_stay():
+    ax = new_axes()
+    ax.set_xscale("log")
+    ax.set_xticks([3, 30], labels=["three", "thirty"])
+    even = ax.yaxis.get_major_formatter()
+    plain_numbers(ax.xaxis, ax.yaxis)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["three", "thirty"]
+    assert ax.yaxis.get_major_formatter() is even
 
 
 def test_densities_and_spectra_go_where_they_are_told():

@@ -55,6 +55,24 @@ def test_a_second_density_and_eigenvalues_beyond_the_first_are_seen():
     assert low <= 0.02 and high >= 90.0
 
 
+def test_the_legend_of_two_densities_lies_above_them():
+    ax = density(SPECTRA["a decade"]).plot(label="one")
+    density(SPECTRA["both"]).plot(ax, label="another", color="C1")
+    ax.figure.savefig(io.BytesIO())
+    box = ax.get_legend().get_window_extent()
+    for line in ax.lines[:1] + ax.lines[2:3]:
+        at = line.get_transform().transform(line.get_xydata())
+        assert at[:, 1].max() < box.ymin or at[:, 0].max() < box.xmin
+
+
+def test_the_legend_of_eigenvalues_lies_above_the_density():
+    shown = fc.SpectrumDisplay(density(SPECTRA["both"]), eigenvalues=[-1.0, 30.0]).plot()
+    shown.figure_.savefig(io.BytesIO())
+    box = shown.ax_.get_legend().get_window_extent()
+    at = shown.ax_.transData.transform(shown.ax_.lines[0].get_xydata())
+    assert not np.any((at > box.min).all(axis=1) & (at < box.max).all(axis=1))
+
+
 @pytest.mark.parametrize(
     ("name", "wanted"), [("narrow", ["50", "200"]), ("a decade", ["0.5", "2", "5"]), ("both", [])]
 )

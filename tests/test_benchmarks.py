@@ -1,0 +1,76 @@
+"""The benchmarks at the shell: each is explained, and gives its numbers to programs."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+SHARED = {"command", "peers", "spectrum_peers", "tables", "workloads"}
+SCRIPTS = sorted({path.stem for path in FOLDER.glob("*.py")} - SHARED)
+SMALL = {  # seconds each
+    "hvp": "--workload tiny --dtype float64 --quick --rounds 1 --no-peers",
+    "kernels": "--dtype float32 --sizes 8 --square --seconds 0.01",
+    "overhead": "--workload tiny --rounds 1",
+    "relu_minima": "--only 0 --max-time 5",
+    "sample_space": "--workload tiny --rows 4 --rounds 1",
+    "streaming": "--rows 500 --sizes 4,3,2 --repeat 1",
+}
+
+
+def run(name, *arguments, folder=FOLDER.parent):
+    command = [sys.executable, str(FOLDER / f"{name}.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_the_index_has_every_script():
+    listed = set(re.findall(r"\| `(\w+)\.py", (FOLDER / "README.md").read_text()))
+    assert listed == set(SCRIPTS) and len(SCRIPTS) >= 15
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_says_what_is_measured_and_how_programs_read_it(name):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("sklearn")
+    shown = run(name, "--help").stdout
+    assert "--json" in shown
+    options = re.split(r"^  -", shown.partition("options:")[2], flags=re.MULTILINE)[1:]
+    bare = [option for option in options if len(option.split()) < 3]
+    assert not bare, f"no words about {bare}"
+    head = (FOLDER / f"{name}.py").read_text().split('"""')[1].split("\n\n")[0]
+    assert " ".join(head.split()).rstrip(".") in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_json_alone_on_standard_output(name, tmp_path):
+    """Tables go to standard error then; and a file is as good."""
+    done = run(name, *SMALL[name].split(), "--json", folder=tmp_path)
+    assert json.loads(done.stdout) and done.stderr
+    told = run(name, *SMALL[name].split(), "--json", "n.json", folder=tmp_path)
+    assert json.loads((tmp_path / "n.json").read_text()).keys() == json.loads(done.stdout).keys()
+    assert told.stdout and "MISSED" not in told.stdout + done.stderr
+
+
+def test_bounds_are_said_where_they_are_asked_for():
+    said = run("hvp", *SMALL["hvp"].split(), "--bounds").stdout
+    assert re.search(r"^  (met   |MISSED)  tiny float64", said, re.MULTILINE)
+
+
+def test_silence_is_broken(monkeypatch, capsys):
+    import time
+    from argparse import Namespace
+
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import command
+
+    monkeypatch.setattr(command, "SILENT", 0.5)
+    with command.run(Namespace(json=None)):
+        command.step("a long one")
+        time.sleep(2.5)
+    told = capsys.readouterr().err.splitlines()
+    assert told and all(re.fullmatch(r"  \d+ s: a long one", line) for line in told)

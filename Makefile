@@ -24,7 +24,7 @@ lint: $(VENV)-lint/.built
 	for file in src/*.c src/kernels/*.c; do $(CC) -std=gnu11 -pthread -fsyntax-only -Wall -Wextra -Wconversion -Werror -Isrc $$file || exit 1; done
 	$(LINT)/clang-format --dry-run --Werror $(C_FILES)
 	$(LINT)/mypy
-	$(LINT)/mypy tests/typing/user_script.py
+	$(LINT)/mypy tests/typing/user_script.py tests/typing/refused.py
 	$(LINT)/python -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist tests/typing/stubtest.txt fastcurv._engine
 	$(LINT)/python -m tests.docs.docstrings
 

@@ -79,13 +79,13 @@ def refuse_foreign(where: str, given: Iterable[str], called: str | None = None) 
     Parameters
     ----------
     where : str
-        The function, of `ARGUMENTS`.
+        The function, of `ARGUMENTS` where these know other libraries' names for what it takes.
     given : iterable of str
         Names it was given and does not know.
     called : str, optional
         What the caller called, where that has another name.
     """
-    names = ARGUMENTS[where]
+    names = ARGUMENTS.get(where, {})
     for name in given:
         if name in names:
             words = names[name]
@@ -138,7 +138,10 @@ def own_names(where: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         def checked(*args: P.args, **options: P.kwargs) -> R:
             unknown = [name for name in options if name not in known]
             if unknown:
-                called = type(args[0]).__name__ if made else function.__qualname__
+                called = function.__name__
+                if "." in function.__qualname__ and known[0] == "self":
+                    owner = type(args[0]).__name__
+                    called = owner if made else f"{owner}.{called}"
                 refuse_unknown(where, unknown, called, known)
             return function(*args, **options)
 

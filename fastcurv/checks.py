@@ -6,7 +6,7 @@ import numbers
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from scipy.sparse.linalg import LinearOperator
 from .answers import door, meant, parameters_of, typed
 
 Array = NDArray[Any]
+Name = TypeVar("Name", bound=str)
 SLAB = 1 << 20  # numbers of a matrix that are looked at without a look at Ctrl-C
 
 
@@ -115,7 +116,7 @@ def check_positive(x: Any, name: str, *, zero: bool = False) -> float:
     return number
 
 
-def check_choice(x: Any, choices: Iterable[str], name: str) -> str:
+def check_choice(x: Any, choices: Iterable[Name], name: str) -> Name:
     """`x`, which must be one of the strings `choices`."""
     choices = list(choices)
     other = None if isinstance(x, str) and x in choices else meant(x, choices, name)

@@ -31,6 +31,7 @@ from .network.mlp import MLP
 from .network.placed import Recipe, ask, echo, in_frame, load_shard, rows_and_kernels, some_rows
 from .network.shards import Frame, Sharded
 from .network.sums import FAN, total
+from .protocols import Loss
 
 Places = dict[str, int]  # workers' addresses: their threads
 
@@ -105,7 +106,7 @@ class Objective(Sharded):
         self,
         model: Any,
         shards: Sequence[Any],
-        loss: str = "cross_entropy",
+        loss: Loss = "cross_entropy",
         l2: float = 0.0,
         *,
         client: Any = None,

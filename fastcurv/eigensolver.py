@@ -36,6 +36,7 @@ UNIT = float(np.finfo(np.float64).eps) / 2  # in which all proofs are done
 TINY = 1e-290  # more than all that underflow can do to a matrix whose largest entry is near 1
 SLICE, COLUMNS = 128, 512  # of the inner dimension; columns checked together
 LONG = 400  # below it an eigensystem takes milliseconds
+PER_CUBE = 3e-10  # seconds for n^3: one and a half decompositions, as they take on one core
 CREDIBLE = 1e-6  # a driver whose proved error is above this share of ||A|| has failed
 WEAKER = 1e-3  # of the smallest size of an eigenvalue: what a proof of signs may take off it
 

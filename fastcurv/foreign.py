@@ -71,6 +71,7 @@ PROBES = dict.fromkeys(
 HOW_MANY = ("n_components", "num", "num_eigenthings", "n_eigs", "top_n", "n", "num_eigenvalues")
 TOLERANCES = dict.fromkeys(("tol", "gtol", "eps", "atol", "grad_tol"), "gradient_tol")
 
+TOLD = dict.fromkeys(("verbose", "disp", "iprint"), "progress")
 ARGUMENTS: dict[str, dict[str, str]] = {
     "minimize": {
         **STEPS,
@@ -80,7 +81,7 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "rng": "seed",
         **dict.fromkeys(("weight_decay", "l2", "alpha"), OBJECTIVE_L2),
         **dict.fromkeys(("x0", "params"), "theta0"),
-        **dict.fromkeys(("verbose", "disp", "iprint"), "progress"),
+        **TOLD,
         "maxcor": "memory of method='l-bfgs'",
         "history_size": "memory of method='l-bfgs'",
         "options": "its entries as arguments of minimize",
@@ -140,6 +141,7 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "gain": "a multiple of the theta returned",
     },
     "eigsh": {
+        **TOLD,
         "maxiter": "max_products",
         "max_iter": "max_products",
         "ncv": "max_basis",
@@ -153,6 +155,7 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "largest": "which='LA'",
     },
     "spectral_density": {
+        **TOLD,
         **PROBES,
         "n_samples": "n_probes",
         **dict.fromkeys(("maxiter", "iter", "max_iter", "k", "degree", "order", "ncv"), "n_steps"),
@@ -162,8 +165,17 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "bins": "n_grid",
         "num_bins": "n_grid",
     },
-    "estimate": {**PROBES, "maxiter": "n_probes", "tol": "n_probes", "k": "n_probes", **SEEDS},
+    "estimate": {
+        **TOLD,
+        **PROBES,
+        "maxiter": "n_probes",
+        "tol": "n_probes",
+        "k": "n_probes",
+        **SEEDS,
+    },
     "classify": {
+        **TOLD,
+        "timeout": "max_time",
         **TOLERANCES,
         "eig_tol": "curvature_tol",
         "maxiter": "max_products",
@@ -173,7 +185,7 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "k": "krylov, a run with as many steps as you like",
         "alpha": "failure_probability",
     },
-    "find_critical_point": {**TOLERANCES, **STEPS},
+    "find_critical_point": {**TOLERANCES, **STEPS, **TOLD},
     "escape": {
         "lr": "no step: a line search finds it",
         "learning_rate": "no step: a line search finds it",
@@ -208,7 +220,7 @@ ARGUMENTS: dict[str, dict[str, str]] = {
         "method": "solver",
         "optimizer": "solver",
         "shuffle": "random_state: every epoch is shuffled",
-        "verbose": "loss_curve_, after the fit",
+        "progress": "verbose",
         "loss": "MLPClassifier or MLPRegressor: each has its loss",
     },
 }

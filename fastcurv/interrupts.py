@@ -1,11 +1,13 @@
-"""Ctrl-C that is heard within a product and waits for the end of what lies between two, so that
-what is known can be returned.
+"""What ends work early: Ctrl-C, heard within a product and else at the end of what lies between
+two, and a limit on time; so that what is known can be returned.
 """
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -13,6 +15,41 @@ Result = TypeVar("Result")
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C in the middle of a product, which has changed nothing but its own output."""
+
+
+class OutOfTime(Exception):  # noqa: N818: no error, since the caller has asked for it
+    """The time that a `time_limit` gives has ended."""
+
+
+_ENDS: ContextVar[float] = ContextVar("ends", default=float("inf"))
+
+
+@contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Within it `late` is true after so many seconds, or where an outer limit ends. None changes
+    nothing, and infinity lifts the outer limits.
+    """
+    ends = _ENDS.get()
+    if seconds is not None:
+        own = time.perf_counter() + seconds
+        ends = own if own == float("inf") else min(own, ends)
+    token = _ENDS.set(ends)
+    try:
+        yield
+    finally:
+        _ENDS.reset(token)
+
+
+def late() -> bool:
+    """Whether the time of the `time_limit` around has ended."""
+    ends = _ENDS.get()
+    return ends < float("inf") and time.perf_counter() >= ends
+
+
+def check_time() -> None:
+    """Raise `OutOfTime` where it is `late`."""
+    if late():
+        raise OutOfTime
 
 
 class Interrupts:
@@ -47,9 +84,12 @@ class Interrupts:
 
 def heard(call: Callable[[], Result]) -> Result:
     """``call()``, of something long that drops the interpreter's lock and looks for no signals, so
-    that Ctrl-C is answered at once: what was begun goes on in a thread that nobody waits for.
+    that Ctrl-C and a `time_limit` are answered at once: what was begun goes on in a thread that
+    nobody waits for.
     """
-    if threading.current_thread() is not threading.main_thread():
+    check_time()
+    main = threading.current_thread() is threading.main_thread()
+    if not main and _ENDS.get() == float("inf"):
         return call()
     found: list[Result] = []
     failed: list[BaseException] = []
@@ -67,6 +107,8 @@ def heard(call: Callable[[], Result]) -> Result:
         return call()
     while thread.is_alive():
         thread.join(0.1)  # with a limit: without one Windows hears no signal
+        if thread.is_alive():
+            check_time()
     if failed:
         raise failed[0]
     return found[0]

@@ -7,8 +7,8 @@ from outside stands here, and not at the places of use. Vectors are ``(n,)`` arr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,29 @@ Array: TypeAlias = NDArray[Any]  # real, of a model's or an operator's precision
 Floats: TypeAlias = NDArray[np.float64]
 Indices: TypeAlias = NDArray[np.intp]
 Seed: TypeAlias = "int | np.integer[Any] | np.random.Generator | None"
-SPACES = ("samples", "outputs", "inputs", "parameters")  # in which questions can be asked
+
+# Names that arguments take, for type checkers and for the checks at run time.
+Loss: TypeAlias = Literal["mse", "cross_entropy", "binary_cross_entropy"]
+Activation: TypeAlias = Literal[
+    "identity", "relu", "leaky_relu", "tanh", "sigmoid", "softplus", "silu", "gelu", "elu"
+]
+Scheme: TypeAlias = Literal["auto", "he", "xavier", "lecun"]
+Which: TypeAlias = Literal["LA", "SA", "LM", "BE"]
+Space: TypeAlias = Literal["samples", "outputs", "inputs", "parameters"]
+Axis: TypeAlias = Literal["linear", "log"]
+Tracing: TypeAlias = Literal["auto", "hutchinson", "hutch++", "xtrace"]
+Norming: TypeAlias = Literal["auto", "hutchinson", "hutch++"]
+Diagonals: TypeAlias = Literal["auto", "hutchinson", "xdiag"]
+Walking: TypeAlias = Literal["newton-mr", "gradient-norm"]
+FirstOrder: TypeAlias = Literal["sgd", "momentum", "nesterov", "rmsprop", "adam", "l-bfgs", "lbfgs"]
+SecondOrder: TypeAlias = Literal[
+    "newton", "damped-newton", "newton-mr", "saddle-free-newton", "newton-cg", "trust-region",
+    "cubic", "gauss-newton",
+]  # fmt: skip
+Layered: TypeAlias = Activation | Callable[..., Any] | Sequence[Activation | Callable[..., Any]]
+Descent: TypeAlias = FirstOrder | SecondOrder
+Solver: TypeAlias = Descent | Literal["auto"]
+SPACES = get_args(Space)  # in which questions can be asked
 
 
 class Operator(Protocol):
@@ -35,18 +57,41 @@ class Operator(Protocol):
 class Differentiable(Protocol):
     """The least an objective is: its length, gradient, and Hessian as an operator."""
 
-    n_params: int
+    @property
+    def n_params(self) -> int: ...
 
-    def gradient(self, theta: np.ndarray) -> np.ndarray: ...
+    def gradient(self, theta: Any, /) -> Any: ...
 
-    def hessian(self, theta: np.ndarray) -> Any: ...
+    def hessian(self, theta: Any, /) -> Any: ...
 
 
 @runtime_checkable
 class Valued(Protocol):
     """An objective with its value."""
 
-    def value(self, theta: np.ndarray) -> float: ...
+    def value(self, theta: Any, /) -> Any: ...
+
+
+class Smooth(Valued, Protocol):
+    """What the least of methods goes down on: a length, a value and a gradient."""
+
+    @property
+    def n_params(self) -> int: ...
+
+    def gradient(self, theta: Any, /) -> Any: ...
+
+
+class Curved(Valued, Protocol):
+    """What a line search along curvature takes: a length, a value and a Hessian."""
+
+    @property
+    def n_params(self) -> int: ...
+
+    def hessian(self, theta: Any, /) -> Any: ...
+
+
+class Whole(Valued, Differentiable, Protocol):
+    """An objective with value, gradient and Hessian."""
 
 
 @runtime_checkable

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .checks import SelfAdjoint, as_rng, check_choice, check_vector
+from .protocols import Loss
 from .rounding.facts import NetworkFacts
 from .structure.activations import _STEP, ACTIVATIONS, loss_terms, normalise
 from .structure.parameters import l2_diagonal, layers_of, norms_of, skips
@@ -23,7 +24,7 @@ from .structure.parameters import l2_diagonal, layers_of, norms_of, skips
 Floats = NDArray[np.float64]
 
 
-LOSSES = ("mse", "cross_entropy", "binary_cross_entropy")
+LOSSES: tuple[Loss, ...] = ("mse", "cross_entropy", "binary_cross_entropy")
 
 
 class ReferenceModel:

@@ -3,7 +3,9 @@
 import functools
 import platform
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 import numpy as np
@@ -27,6 +29,22 @@ def to_nearest(function: Callable[Given, Result]) -> Callable[Given, Result]:
             return function(*args, **named)
 
     return run
+
+
+def one_blas_thread(where: bool = True) -> AbstractContextManager[Any]:
+    """A context within which BLAS and LAPACK work on the caller's thread alone, where threadpoolctl
+    is installed: theirs go on spinning between their calls, while the engine's threads work, and
+    wait for each other at every step of a decomposition, which takes five to ten times as long
+    where anything else runs. Not worth its 3 ms for small matrices, `where`, and without effect in
+    other threads than the main one, whose limit OpenBLAS goes by.
+    """
+    if not where or threading.current_thread() is not threading.main_thread():
+        return nullcontext()
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return nullcontext()
+    return ThreadpoolController().limit(limits=1, user_api="blas")  # type: ignore[no-any-return]
 
 
 @overload

@@ -4,13 +4,17 @@ finite matrix, QR is asked.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
+from .interrupts import heard
+
 Array = NDArray[Any]
+LARGE = 1 << 17  # numbers of a matrix from which it takes milliseconds
 
 
 def svd(A: Array, full_matrices: bool = False) -> tuple[Array, Array, Array]:
@@ -43,8 +47,9 @@ def svdvals(A: Array) -> Array:
 
 
 def _decomposed(A: Array, **what: Any) -> Any:
+    call = partial(np.linalg.svd, A, **what)
     try:
-        return np.linalg.svd(A, **what)
+        return heard(call) if A.size >= LARGE else call()
     except np.linalg.LinAlgError:
         if not np.isfinite(A).all():
             raise

@@ -1,10 +1,12 @@
 """What other libraries call things is answered with the name here, in one sentence."""
 
 import inspect
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
 import fastcurv as fc
 from fastcurv import foreign
@@ -305,3 +307,58 @@ def test_a_density_is_shown_by_pyplot_where_that_is_imported(here):
     fc.spectral_density(here.H, 2, 5, seed=0).plot()
     assert len(plt.get_fignums()) == 1
     plt.close("all")
+
+
+def _by_name(found):
+    """The arguments of a function or class that have a name and a default."""
+    parameters = inspect.signature(found).parameters.values()
+    return [p for p in parameters if p.default is not p.empty and p.kind is not p.VAR_POSITIONAL]
+
+
+def _callables():
+    """Public functions and classes with arguments to name, and methods that take several."""
+    for name in fc.__all__:
+        found = getattr(fc, name)
+        if not name.startswith("show_") and not name.endswith("Warning") and _by_name(found):
+            yield name
+    yield from ("Krylov.eigsh", "Krylov.spectral_density", "MLP.init", "LandscapeDisplay.slice")
+    yield from (f"{c}.fit" for c in ("MLPClassifier", "MLPRegressor"))
+
+
+@pytest.mark.parametrize("name", _callables())
+def test_an_unknown_argument_is_answered_with_those_there_are(name):
+    """Before any other is looked at, and a misspelt one with the nearest."""
+    found = fc
+    for part in name.split("."):
+        found = getattr(found, part)
+    parameters = inspect.signature(found).parameters.values()
+    needed = [None for p in parameters if p.default is p.empty and p.kind in (0, 1)]
+    if any(p.kind is p.VAR_KEYWORD for p in parameters) and name == "minimize":
+        needed = [SimpleNamespace(n_params=1, value=abs, gradient=abs, hessian=abs), [0.0]]
+    with pytest.raises(TypeError, match=r"has no (argument|option) 'zzzqx'; it takes \w+"):
+        found(*needed, zzzqx=1)
+    *_, last = (p.name for p in _by_name(found) if len(p.name) > 4) if _by_name(found) else ("",)
+    if last and name != "sample_critical_points":
+        with pytest.raises(TypeError, match=f"did you mean '{last}'|wanted '?{last}"):
+            found(*needed, **{f"{last[:-1]}qq": 1})
+
+
+def test_what_is_told_of_progress_has_the_names_of_others(here):
+    for call in (fc.classify, fc.find_critical_point, fc.minimize):
+        with pytest.raises(TypeError, match="wanted 'progress'"):
+            call(here.ob, here.theta, verbose=True)
+    for call in (fc.eigsh, fc.trace, fc.diagonal, fc.frobenius_norm, fc.spectral_density):
+        with pytest.raises(TypeError, match="wanted 'progress'"):
+            call(here.H, verbose=True)
+    with pytest.raises(TypeError, match="wanted 'verbose'"):
+        fc.MLPClassifier(progress=True)
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) | {"lbfgs"}))
+def test_methods_and_solvers_take_the_same_names(name, here):
+    ran = fc.minimize(here.ob, here.theta, name, max_iter=1, verdict=False)
+    assert ran.nit == 1
+    X, y = np.random.default_rng(0).standard_normal((20, 2)), np.arange(20) % 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fc.MLPClassifier((2,), solver=name, max_iter=1, verdict=False).fit(X, y)

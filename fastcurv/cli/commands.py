@@ -314,6 +314,7 @@ def judge(objective: Any, theta: np.ndarray, args: Namespace) -> Any:
         curvature_tol=args.curvature_tol,
         failure_probability=args.failure_probability,
         max_products=args.max_products,
+        max_time=args.max_time,
         seed=args.seed,
         progress=args.progress,
     )

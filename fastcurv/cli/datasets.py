@@ -37,7 +37,7 @@ class Dataset:
     y: np.ndarray
     X_test: np.ndarray
     y_test: np.ndarray
-    loss: str
+    loss: Any
     n_outputs: int
     digest: str = ""
 

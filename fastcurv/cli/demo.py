@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from os import PathLike
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.optimize import OptimizeResult
@@ -24,7 +24,7 @@ from .report import Report
 
 Say = Callable[[str], None]
 
-SECOND = "newton-cg"  # the method that goes to the critical point
+SECOND: Literal["newton-cg"] = "newton-cg"  # the method that goes to the critical point
 NARROW = 4  # units in the last hidden layer of the narrower network
 LOOKED_AT = (
     "A network with {n} parameters was trained on scikit-learn's handwritten digits, and its exact "

@@ -20,6 +20,7 @@ import fastcurv as fc
 from ..eigensolver import eigh
 from ..files import check_place, escaped, shown, write_atomically
 from ..plots.spectrum import DENSE_BELOW
+from ..progress import on_terminal
 from ..spectrum.dense import to_dense
 from ..spectrum.results import Eigenpairs, left_open
 from .report import evidence, plain
@@ -102,13 +103,6 @@ def fitted(text: str) -> str:
         broken = textwrap.wrap(line, width, subsequent_indent=inset, break_long_words=False)
         lines += broken if len(line) > width else [line]
     return "\n".join(lines)
-
-
-def on_terminal(name: str) -> bool:
-    """Whether a standard stream is there and a terminal."""
-    with contextlib.suppress(AttributeError, ValueError):  # none, or closed
-        return bool(getattr(sys, name).isatty())
-    return False
 
 
 def silence(name: str) -> None:

@@ -14,10 +14,11 @@ import fastcurv as fc
 
 from ..files import escaped
 from ..plots.spectrum import DENSE_BELOW
+from ..progress import on_terminal
 from . import commands
 from .datasets import LOSSES, WHAT
 from .models import WHAT as MODELS
-from .output import Output, on_terminal, write
+from .output import Output, write
 
 DTYPES = ("float32", "float64")
 MAX_THREADS = 1024
@@ -201,6 +202,7 @@ VERDICT = [
         help="accept a minimum with this risk where a proof is out of reach",
     ),
     option("--max-products", type=_whole(), default=None, help="budget of Hessian products"),
+    option("--max-time", type=_real(0), default=None, help="seconds for the verdict"),
     option(
         "--certified", action="store_true", help="exit with status 1 unless the verdict is proved"
     ),

@@ -35,7 +35,7 @@ class Recipe:
 
     data: str
     hidden: tuple[int, ...] = (32, 16)
-    activation: str = "tanh"
+    activation: Any = "tanh"
     residual: bool = False
     batch_norm: bool = False
     dtype: str = "float64"

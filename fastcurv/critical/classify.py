@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from ..answers import own_names
+from ..interrupts import OutOfTime, late, time_limit
 from ..progress import bar
-from ..runtime import to_nearest
+from ..protocols import Differentiable
+from ..runtime import one_blas_thread, to_nearest
 from ..spectrum.shared_run import Krylov
 from ..vectors import safe_norm
 from . import dense, iterative
@@ -22,25 +24,28 @@ from .nearest import Coordinates, walk
 from .on_kinks import held_at
 from .request import Request, make_request
 from .result import CriticalPoint
-from .wording import reason, where_newton_leads, which_call_gets_there
+from .wording import cut_short, reason, where_newton_leads, which_call_gets_there
 
 FEW = 256  # parameters, up to which all eigenvalues are known at any point
+LARGEST_ALONE = 4096  # rows of a matrix up to which threads of BLAS cost more than they save
+IN_FULL = 0.8  # of the time there is, for all eigenvalues; the rest for products alone
 
 
 @own_names("classify")
 @to_nearest
 def classify(
-    ob: Any,
+    ob: Differentiable,
     theta: Any,
     *,
     gradient_tol: float | None = None,
     curvature_tol: float = 1e-4,
     failure_probability: float | None = None,
     max_products: int | None = None,
+    max_time: float | None = None,
     dense_below: float = 4096,
     krylov: Krylov | None = None,
     seed: Any = 0,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> CriticalPoint:
     """The kind of a point, with its evidence: minimum, maximum, saddle, degenerate, not_critical or
     undecided.
@@ -72,6 +77,10 @@ def classify(
         The most products to spend, those that a `krylov` run holds already not counted; by default
         what the question takes. Below n, a small problem is treated like a large one. Where too few
         are left to measure whether signs last, the verdict is `undecided`.
+    max_time : float, optional
+        Seconds after which the verdict is given on what has been found until then, to about a few
+        products; its reason says so. All eigenvalues are not begun where they would surely take
+        longer, and where they do, the last fifth of the time is left to products alone.
     dense_below : int
         Below this n the whole spectrum is computed: the matrix, which a network makes layer by
         layer and n products make of anything else, and ``O(n^3)`` work; and above where products
@@ -84,8 +93,9 @@ def classify(
         cost.
     seed : None, int or numpy.random.Generator
         Of the random choices; the same number, the same bits.
-    progress : bool
-        Show a bar of products, and what is being done.
+    progress : bool, optional
+        Show a bar of products, and what is being done; by default on a terminal, where that takes
+        more than 2 s.
 
     Returns
     -------
@@ -171,14 +181,17 @@ def classify(
         curvature_tol=curvature_tol,
         failure_probability=failure_probability,
         max_products=max_products,
+        max_time=max_time,
         dense_below=dense_below,
         seed=seed,
         krylov=krylov,
     )
     with (
         np.errstate(all="ignore"),
-        bar(None, "classify", progress) as shown,
+        bar(None, "classify", progress, ask.seconds if ask.dense else 0.0) as shown,
         left_alone(ask.ob, ask.theta),
+        time_limit(ask.max_time),
+        one_blas_thread(ask.n > FEW and min(ask.n, ask.dense_below) <= LARGEST_ALONE),
     ):
         return _judge(ask, shown, started)
 
@@ -191,6 +204,9 @@ def _judge(ask: Request, shown: Any, started: float) -> CriticalPoint:
     found, evidence, coordinates, asked = _examined(ask, H)
     outcome = decide(found)
     point = _result(asked, found, outcome, evidence)
+    settled = point.certified or point.kind == "not_critical" or asked.dense
+    if ask.max_time is not None and not settled and (late() or ask.dense_in_time):
+        point = replace(point, reason=f"{point.reason[:-1]}{cut_short(ask, H.count, late())}.")
     extra: dict[str, Any] = {}
     held = held_at(ask.ob, ask.theta) if _may_be_held(ask, found, outcome) else None
     if held is not None:
@@ -217,12 +233,21 @@ def _examined(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinate
     """The evidence, and what was asked for it: far from rest products alone tell, at a hundredth
     of the price of all eigenvalues.
     """
+    cheap = replace(ask, dense_below=0.0)
     if ask.dense and ask.n > FEW and ask.krylov is None and iterative.is_clearly_far(ask, H):
-        cheap = replace(ask, dense_below=0.0)
         found, evidence, coordinates = iterative.examine(cheap, H)
         if decide(found).because in ("far", "plateau"):
             return found, evidence, coordinates, cheap
-    return *(dense if ask.dense else iterative).examine(ask, H), ask
+    asked = ask
+    for share in (IN_FULL, 1.0) if ask.dense else (1.0,):
+        try:
+            with time_limit(None if ask.max_time is None else share * ask.max_time):
+                return *(dense if asked.dense else iterative).examine(asked, H), asked
+        except OutOfTime:
+            asked = cheap
+    H.most = H.count
+    with time_limit(np.inf):  # a few products see what there is to say
+        return *iterative.examine(cheap, H), cheap
 
 
 def _may_be_held(ask: Request, found: Findings, outcome: Outcome) -> bool:
@@ -265,9 +290,9 @@ def _nearest(
     critical point.
     """
     H.note("where does Newton's step lead?")
-    went = walk(ask.ob, ask.theta, evidence.gradient, coordinates, H.most - H.count)
+    went = walk(ask.ob, ask.theta, evidence.gradient, coordinates, H.left)
     H.tell(went.n_products)
-    left = H.most - H.count
+    left = H.left
     if went.theta is None or left < 20:
         return None
     end = as_stored(ask.ob, went.theta)

@@ -40,7 +40,7 @@ class Findings:
     lasting : bool
         Signs were measured, or are proved, to last to the critical point that theta stands for.
     short : bool
-        There were not products enough for that.
+        There were not products enough for that, or to tell whether theta is near.
     arrives : bool
         Newton's step was measured, or is proved, to lead nearer to rest.
     theorem : bool
@@ -154,6 +154,8 @@ def decide(found: Findings) -> Outcome:
 def _elsewhere(f: Findings) -> Outcome | None:
     if f.to_infinity:
         return Outcome("not_critical", False, "infinity")
+    if not f.near and f.short:
+        return Outcome("undecided", False, "short")
     if not f.near:
         return Outcome("not_critical", False, "plateau" if f.plateau else "far")
     return None

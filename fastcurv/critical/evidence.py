@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checks import check_symmetric_operator, operator_dtype, times
+from ..interrupts import late
 from ..progress import Bar
 from ..protocols import Array, Floats, ProvedReach
 from ..singular import svd
@@ -75,9 +76,14 @@ class Products:
         count, self.count = self.count, 0
         return count
 
+    @property
+    def left(self) -> float:
+        """Products that may still be made: none where time has ended."""
+        return 0 if late() else max(0, self.most - self.count)
+
     def affords(self, k: int) -> bool:
         """Whether k products more are within the budget."""
-        return self.count + k <= self.most
+        return k <= self.left
 
     def spend(self, k: int) -> None:
         """Count k products before they are made; `SpentError` where the budget holds no more."""

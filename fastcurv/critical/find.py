@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from scipy.optimize import OptimizeResult
@@ -12,6 +12,7 @@ from scipy.optimize import minimize as scipy_minimize
 from ..answers import OBJECTIVE, need, own_names
 from ..checks import check_choice, check_positive, check_positive_int, check_theta
 from ..progress import bar
+from ..protocols import Walking, Whole
 from ..runtime import to_nearest
 from ..vectors import safe_norm
 from .knowledge import runs_to_infinity, why_no_minimum
@@ -26,15 +27,15 @@ FLAT = 1e-10  # ||Hg|| below this share of ||H|| ||g||: the gradient norm is sta
 @own_names("find_critical_point")
 @to_nearest
 def find_critical_point(
-    ob: Any,
+    ob: Whole,
     theta0: Any,
-    method: str = "newton-mr",
+    method: Walking = "newton-mr",
     *,
     gradient_tol: float | None = None,
     max_iter: int = 300,
     max_products: int | None = None,
     callback: Callable[[np.ndarray], object] | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> OptimizeResult:
     """Walk from theta0 to a point where the gradient vanishes, whatever its kind; `classify` tells
     which.
@@ -63,8 +64,8 @@ def find_critical_point(
         are left, as many as there are.
     callback : callable, optional
         Called with theta after each step.
-    progress : bool
-        Whether to show a bar.
+    progress : bool, optional
+        Whether to show a bar; by default on a terminal, where the work takes more than 2 s.
 
     Returns
     -------
@@ -95,7 +96,7 @@ def find_critical_point(
     >>> result.success, bool(np.abs(result.x).max() < 1e-12)
     (True, True)
     """
-    check_choice(method, ("newton-mr", "gradient-norm"), "method")
+    check_choice(method, get_args(Walking), "method")
     need(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE, theta0)
     theta = check_theta(ob, theta0, "theta0", np.float64).copy()
     tol = None if gradient_tol is None else check_positive(gradient_tol, "gradient_tol", zero=True)

@@ -59,6 +59,10 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
     gradient = _gradient(ask, H)
     slope = along_gradient(ask, search, gradient)
     near = _near(ask, H, gradient, slope)
+    short = False  # of what would tell whether it is near
+    if not near.near and slope.least is not None and ask.gradient_tol is None:
+        least = _near(ask, H, gradient, replace(slope, decrement=slope.least))
+        near, short = near if least.near else least, least.near
     floor = curvature_floor(ob, theta) if near.near else -np.inf
     known = None
     if near.near:
@@ -80,8 +84,9 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
         bounded=is_bounded(ob, theta, evidence.theorem),
         n_products=H.count,
     )
-    plateau = not near.near and evidence.on_plateau
-    return replace(found, plateau=plateau), evidence, Coordinates()
+    plateau = not near.near and not short and evidence.on_plateau
+    found = replace(found, plateau=plateau, short=found.short or short)
+    return found, evidence, Coordinates()
 
 
 def is_clearly_far(ask: Request, H: Products) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..interrupts import OutOfTime, check_time
 from ..krylov.minres import minres
 from ..vectors import safe_norm
 from .evidence import Products, hessian_products
@@ -89,7 +90,10 @@ def walk(
         if room < 1:
             return Arrival(None, k, spent)
         H = hessian_products(ob, here)
-        p = _solve(H, g, within, room)
+        try:
+            p = _solve(H, g, within, room)
+        except OutOfTime:
+            return Arrival(None, k, spent + H.count)
         spent += H.count
         there = here + p
         if not np.isfinite(there).all():
@@ -126,5 +130,8 @@ def _norm(y: Floats) -> float:
 
 
 def _solve(H: Products, g: Floats, within: Coordinates, room: int) -> Floats:
-    b = -within.back(g)
-    return within.out(minres(lambda y: within.back(H(within.out(y))), b, room, SOLVED))
+    def multiply(y: Floats) -> Floats:
+        check_time()
+        return within.back(H(within.out(y)))
+
+    return within.out(minres(multiply, -within.back(g), room, SOLVED))

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..answers import OBJECTIVE, need
 from ..checks import as_rng, check_positive, check_positive_int, check_theta
+from ..eigensolver import PER_CUBE
 from ..spectrum.shared_run import Krylov
 from .knowledge import as_stored
 
@@ -27,6 +28,7 @@ class Request:
     dense_below: float
     seed: Any
     krylov: Krylov | None
+    max_time: float | None = None
     seek: bool = True
 
     @property
@@ -36,9 +38,19 @@ class Request:
     @property
     def dense(self) -> bool:
         """Whether the whole spectrum is computed."""
+        return self.dense_in_time and (self.max_time is None or self.seconds <= self.max_time)
+
+    @property
+    def dense_in_time(self) -> bool:
+        """Whether it is where time lasts."""
         return self.n < self.dense_below and (
             self.max_products is None or self.max_products >= self.n
         )
+
+    @property
+    def seconds(self) -> float:
+        """What all eigenvalues take, roughly."""
+        return PER_CUBE * float(self.n) ** 3
 
 
 def make_request(
@@ -49,6 +61,7 @@ def make_request(
     curvature_tol: float,
     failure_probability: float | None,
     max_products: int | None,
+    max_time: float | None,
     dense_below: float,
     seed: Any,
     krylov: Any,
@@ -77,6 +90,7 @@ def make_request(
         float(dense_below),
         seed,
         None if krylov is None else check_run(krylov, theta),
+        None if max_time is None else check_positive(max_time, "max_time"),
     )
 
 

@@ -194,6 +194,11 @@ class CriticalPoint:
             times = self.gradient_norm / self.gradient_tol if self.gradient_tol else np.inf
             held = f"{number(times)} times its tolerance" if times > 1 else "not small enough here"
             return f"{where}: the gradient is {held}; fastcurv.minimize(ob, theta) goes on."
+        if self.gradient_norm > self.gradient_tol:
+            return (
+                "Undecided: too little was tried to tell how far from rest this is; more time or "
+                "products would."
+            )
         return (
             "Undecided: at rest, and what was seen settles no kind; `reason` says what is missing "
             "and which call gets it."

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checks import SelfAdjoint, as_rng, operator_dtype, times
+from ..interrupts import late
 from ..krylov.basis import combine
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import decompose
@@ -72,7 +73,7 @@ class Search:
 
     def left(self, reserve: int = 9) -> float:
         """Products that may still be spent, some kept for the proofs at the end."""
-        return max(0, self.H.most - self.H.count - reserve)
+        return max(0, self.H.left - reserve)
 
     @property
     def one_sided(self) -> bool:
@@ -107,6 +108,7 @@ class Search:
             and run.m < run.dimension
             and run.m + run.p <= rows
             and run.n_products < steps * block
+            and not (run.m and late())
         ):
             run.step()
             self.H.tell(block)
@@ -146,7 +148,7 @@ class Search:
             return None
         run = None
         try:
-            while run is None or (run.p and run.m < steps and not stop(run)):
+            while run is None or (run.p and run.m < steps and not late() and not stop(run)):
                 before = 0 if run is None else run.m
                 run = grow(held if run is None and held else min(before + 20, steps))
                 self.H.tell(run.m - max(before, held))

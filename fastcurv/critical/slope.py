@@ -24,7 +24,8 @@ MORE_STEPS = 160  # ... where the decrement takes as many to settle
 @dataclass(frozen=True, eq=False)
 class Slope:
     """What the Krylov space of the gradient says: ``||Hg||/||g||``, the share of g outside H's
-    range, Newton's step and its residual over ``||g||``, and the decrement.
+    range, Newton's step and its residual over ``||g||``, and the decrement; where the budget ended
+    before that had settled, also the `least` that it can be.
     """
 
     flat: float | None
@@ -32,6 +33,7 @@ class Slope:
     step: Floats
     left: float
     decrement: float
+    least: float | None = None
 
 
 def along_gradient(ask: Request, search: Search, gradient: tuple[Floats, float]) -> Slope:
@@ -47,7 +49,9 @@ def along_gradient(ask: Request, search: Search, gradient: tuple[Floats, float])
     most = min(MORE_STEPS, search.left() // 4)
     run = search.from_gradient(g, most, settled)
     if run is None or run.scale == 0:
-        return Slope(None, 1.0 if run is not None else None, none, 1.0, np.inf)
+        if run is None:  # ||H|| is no larger: its norm is of a random vector
+            return Slope(None, None, none, 1.0, np.inf, _least(size, ask.n**0.5 * search.H.norm))
+        return Slope(None, 1.0, none, 1.0, np.inf)
     values, S = decompose(run)
     cut = max(run.scale * ask.curvature_tol, size / (FAR * extent(ask.theta)))
     y, left = _solve(run, size)
@@ -56,7 +60,16 @@ def along_gradient(ask: Request, search: Search, gradient: tuple[Floats, float])
     sizes = np.maximum(np.abs(values), GRADIENT_EPS * search.H.eps * run.scale)
     decrement = 0.5 * float(((size * S[0]) / sizes * (size * S[0])).sum())
     flat = safe_norm(run.T[: run.m + run.p, 0])
-    return Slope(flat, float(max(0.0, 1 - inside) ** 0.5), step, left, decrement)
+    short = run.m < min(GRADIENT_STEPS, run.dimension) and run.p > 0 and left > 0.1
+    least = _least(size, flat) if short else None
+    return Slope(flat, float(max(0.0, 1 - inside) ** 0.5), step, left, decrement, least)
+
+
+def _least(size: float, flat: float) -> float:
+    """The least decrement there can be: by Cauchy and Schwarz ``g'|H|^-1 g >= ||g||^3 / ||Hg||``,
+    for ``||g||`` and ``||Hg|| / ||g||``.
+    """
+    return 0.5 * size * (size / flat) if flat > 0 else np.inf
 
 
 def _solve(run: Any, size: float) -> tuple[Floats, float]:

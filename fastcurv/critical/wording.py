@@ -270,11 +270,25 @@ def _not_lasting(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) 
 
 
 def _short(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str:
+    few = f"max_products = {ask.max_products} are too few"
+    if ask.max_products is None:
+        few = f"max_time = {number(ask.max_time or 0.0)} s is too short"
+    if not found.near:
+        return (
+            f"Undecided: ||g|| = {number(ev.near.gradient_norm)}, and {few} to tell how far from a "
+            "critical point that is"
+        )
     return (
-        f"Undecided: {_near(ev)}, and {_seen(ask, found, ev)}, but max_products = "
-        f"{ask.max_products} are too few to measure whether that lasts up to the critical point "
-        "that theta stands for"
+        f"Undecided: {_near(ev)}, and {_seen(ask, found, ev)}, but {few} to measure whether that "
+        "lasts up to the critical point that theta stands for"
     )
+
+
+def cut_short(ask: Request, n_products: int, ended: bool) -> str:
+    """What `max_time` has cut off, as the end of a sentence."""
+    what = f"ended the search after {n_products} product{_s(n_products)}"
+    what = what if ended else "left no time for all eigenvalues"
+    return f"; max_time = {number(ask.max_time or 0.0)} s {what}"
 
 
 def _seen(ask: Request, found: Findings, ev: Evidence) -> str:

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -24,6 +24,7 @@ from ..network.objective import Objective
 from ..optimize.escape import escape
 from ..optimize.minimize import METHODS, STOCHASTIC, minimize
 from ..optimize.run import Run
+from ..protocols import Descent, Layered, Loss, Solver
 from .choices import OUT, advice, outputs_of, pairs_worth, threads_worth, unhidden
 from .held_out import FIRST, HeldOut, firm_start, unseen
 from .look import PRODUCTS, Look, judge, look
@@ -56,9 +57,9 @@ class BaseMLP(BaseEstimator):
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),
-        activation: Any = "relu",
+        activation: Layered | Literal["logistic"] = "relu",
         *,
-        solver: str = "auto",
+        solver: Solver = "auto",
         alpha: float = 1e-4,
         batch_size: Any = "auto",
         learning_rate_init: float | None = None,
@@ -101,7 +102,7 @@ class BaseMLP(BaseEstimator):
 
     # --- what the two differ in
 
-    def _targets(self, y: Any, reset: bool) -> tuple[np.ndarray, str, int]:
+    def _targets(self, y: Any, reset: bool) -> tuple[np.ndarray, Loss, int]:
         """Targets as the objective wants them, its loss, and the number of outputs."""
         raise NotImplementedError
 
@@ -123,7 +124,7 @@ class BaseMLP(BaseEstimator):
         return MLP([k, *hidden, m], names, dtype=dtype)
 
     def _objective(
-        self, model: MLP, X: Any, y: Any, loss: str, weight: Any, alpha: float | None = None
+        self, model: MLP, X: Any, y: Any, loss: Loss, weight: Any, alpha: float | None = None
     ) -> Objective:
         """``loss_`` divided by `_scale`: alpha over the sum of weights, biases spared."""
         total = self._total = total_of(X.shape[0], weight)
@@ -140,7 +141,7 @@ class BaseMLP(BaseEstimator):
             l2_biases=False,
         )
 
-    def _data(self, X: Any, y: Any, weight: Any, reset: bool) -> tuple[Any, Any, str, Any, int]:
+    def _data(self, X: Any, y: Any, weight: Any, reset: bool) -> tuple[Any, Any, Loss, Any, int]:
         """Checked rows and targets of those rows that have weight."""
         X, y, weight = unhidden(X, "X"), unhidden(y, "y"), unhidden(weight, "sample_weight")
         X, y = validate_data(
@@ -167,9 +168,10 @@ class BaseMLP(BaseEstimator):
 
     # --- the fit
 
+    @own_names("fit")
     def fit(
         self, X: Any, y: Any, sample_weight: Any = None, X_val: Any = None, y_val: Any = None
-    ) -> Any:
+    ) -> Self:
         """Fit to the rows of X.
 
         Parameters
@@ -231,7 +233,7 @@ class BaseMLP(BaseEstimator):
         return [rows_of(r, X, y, weight) for r in rows]
 
     def _unseen(
-        self, model: MLP, X: Any, y: Any, loss: str, weight: Any, theta: np.ndarray
+        self, model: MLP, X: Any, y: Any, loss: Loss, weight: Any, theta: np.ndarray
     ) -> HeldOut | None:
         """Rows that say how far to fit the others; None where they are too few, or where the
         penalty says it.
@@ -264,7 +266,7 @@ class BaseMLP(BaseEstimator):
         self, ob: Objective, theta: np.ndarray, held: Any, seed: int, watch: HeldOut | None
     ) -> None:
         """Minimise by the solver, and keep what came of it."""
-        solver = "l-bfgs" if self.solver in ("auto", "lbfgs") else self.solver
+        solver: Descent = "l-bfgs" if self.solver == "auto" else self.solver
         options: dict[str, Any] = {"validation": held, "seed": seed}
         if held is not None:
             options["patience"] = self.n_iter_no_change
@@ -346,7 +348,7 @@ class BaseMLP(BaseEstimator):
         return None
 
     def _minimize(
-        self, ob: Any, theta: Any, solver: str, max_iter: int, options: Any, watch: Any = None
+        self, ob: Any, theta: Any, solver: Descent, max_iter: int, options: Any, watch: Any = None
     ) -> Any:
         """One run, ended where no entry of the gradient of ``loss_`` is above tol, or by `watch`,
         which is shown every point. A lower loss that rounding found before does not count.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.special import expit, log_softmax, softmax
@@ -12,7 +12,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from ..answers import own_names
-from ..checks import is_sparse
+from ..checks import check_choice, is_sparse
+from ..protocols import Layered, Loss, Solver
 from .base import BaseMLP
 from .choices import takes_rows_as_they_come, unhidden
 from .parameters import check_parameters
@@ -143,9 +144,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),
-        activation: Any = "relu",
+        activation: Layered | Literal["logistic"] = "relu",
         *,
-        solver: str = "auto",
+        solver: Solver = "auto",
         alpha: float = 1e-4,
         batch_size: Any = "auto",
         learning_rate_init: float | None = None,
@@ -190,7 +191,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         tags.classifier_tags.multi_label = True
         return tags
 
-    def _targets(self, y: Any, reset: bool) -> tuple[np.ndarray, str, int]:
+    def _targets(self, y: Any, reset: bool) -> tuple[np.ndarray, Loss, int]:
         if y.dtype == object:
             classes_of(y)  # which says what scikit-learn's check leaves to NumPy
         check_classification_targets(y)
@@ -225,6 +226,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def _weighted(self, y: Any, weight: Any, dtype: Any) -> Any:
         if self.class_weight is None:
             return weight
+        if isinstance(self.class_weight, str):
+            check_choice(self.class_weight, ("balanced",), "class_weight")
         of_class = compute_sample_weight(self.class_weight, y).astype(dtype)
         return of_class if weight is None else of_class * weight
 

@@ -41,7 +41,7 @@ def check_parameters(est: Any) -> None:
         )
 
 
-def layers_of(sizes: Any, activation: Any) -> tuple[list[int], list[str]]:
+def layers_of(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
     """The widths of the hidden layers, and an activation of this library for each.
 
     Examples

@@ -10,6 +10,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import column_or_1d
 
 from ..network.mlp import MLP
+from ..protocols import Loss
 from .base import BaseMLP
 from .choices import takes_rows_as_they_come, unhidden
 from .classifier import PARAMETERS
@@ -46,7 +47,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         tags.target_tags.multi_output = True
         return tags
 
-    def _targets(self, y: Any, reset: bool) -> tuple[np.ndarray, str, int]:
+    def _targets(self, y: Any, reset: bool) -> tuple[np.ndarray, Loss, int]:
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         if reset:

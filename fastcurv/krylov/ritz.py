@@ -1,6 +1,6 @@
 """Ritz values and vectors of a recurrence: algebra on its small matrix T, no vector of length n."""
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +8,7 @@ from scipy import linalg
 
 from ..checks import check_choice, check_positive_int
 from ..eigensolver import eigh, eigh_tridiagonal
-from ..protocols import Floats, Indices
+from ..protocols import Floats, Indices, Which
 from .basis import Basis, column_lengths
 from .lanczos import Recurrence
 
@@ -17,7 +17,7 @@ SMALL = 48  # up to this size the whole decomposition costs no more than a part 
 
 def check_wanted(k: Any, which: Any, n: int) -> int:
     """`k` as an int from 1 to n, after `which` is found to name ends of a spectrum."""
-    check_choice(which, ("LA", "SA", "LM", "BE"), "which")
+    check_choice(which, get_args(Which), "which")
     if check_positive_int(k, "k") > n:
         raise ValueError(f"k is {k} and the operator has n = {n}; wanted k <= n")
     return int(k)

@@ -7,17 +7,16 @@ from __future__ import annotations
 import numbers
 import sys
 from inspect import Signature, signature
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from .. import _engine
 from .._engine import columns_as_rows, in_memory
 from ..answers import meant, named_activation, typed
 from ..checks import as_numpy, check_array, check_choice, check_positive_int
-from ..protocols import Array
+from ..protocols import Activation, Array
 
-ACTIVATIONS = tuple(_engine.ACTIVATIONS)
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 
 
 def check_sizes(sizes: Any) -> tuple[int, ...]:
@@ -36,8 +35,9 @@ def check_sizes(sizes: Any) -> tuple[int, ...]:
     return tuple(int(width) for width in sizes)
 
 
-def check_activation(activation: Any, n_hidden: int) -> tuple[str, ...]:
+def check_activation(activation: Any, n_hidden: int) -> tuple[Activation, ...]:
     activation = named_activation(activation)
+    names: Any
     if isinstance(activation, str):
         activation = (activation,) * max(n_hidden, 1)
         names = activation[:n_hidden]

@@ -50,7 +50,7 @@ class Stack:
         self.layers: list[tuple[np.ndarray, np.ndarray | None]] = []
         self.names: list[str] = []
         self.norms: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self.activations: list[str] = []
+        self.activations: list[Any] = []
         self.pending: tuple[np.ndarray, np.ndarray] | None = None
         self.last, self.closed = "nothing", ""
         self.folded = False  # batch normalisation by known moments into linear layers

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..answers import typed
+from ..answers import own_names, typed
 from ..checks import as_numpy
 from ..files import shown
 from ..foreign import PHI
@@ -79,6 +79,7 @@ def _of_kernels(leaves: Sequence[Leaf], activation: Any) -> Model:
 # --- Keras
 
 
+@own_names("from_keras")
 def from_keras(weights: Any, activation: Any = None) -> Model:
     """Model and theta of a Keras ``Sequential`` of ``Dense`` layers.
 
@@ -296,6 +297,7 @@ def _chains(left: list[Any], fits: Callable[[Any, Any], bool], done: list[Any]) 
     return found[:2]
 
 
+@own_names("from_jax")
 def from_jax(params: Any, activation: Any = "relu") -> Model:
     """Model and theta from the parameters of a JAX network: a pytree of kernels and biases.
 

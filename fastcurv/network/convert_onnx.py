@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..answers import own_names
 from ..checks import check_positive_int
 from ..files import shown
 from ..foreign import PHI
@@ -392,6 +393,7 @@ def _load(source: Any) -> tuple[Any, int, str | None]:
         raise ValueError(f"{shown(path)} cannot be read as an ONNX model: {text}") from None
 
 
+@own_names("from_onnx")
 def from_onnx(source: Any, *, max_params: int | None = None) -> Model:
     """Model and theta of a multilayer perceptron in ONNX, as torch and skl2onnx write them.
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..answers import need
+from ..answers import need, own_names
 from ..checks import caller_depth
 from ..foreign import PHI
 from ..structure.parameters import layers_of, norms_of
@@ -334,6 +334,7 @@ def _keeps_rows(stack: Stack, kind: str, module: Any, name: str) -> bool:
     return False
 
 
+@own_names("from_torch")
 def from_torch(module: Any, activation: Any = None) -> Model:
     """Model and theta of a torch module, or of a state dict.
 
@@ -483,6 +484,7 @@ def _from_state(state: Mapping[str, Any], activation: Any) -> Model:
     return stacked(layers, activation, [repr(name) for name in found])
 
 
+@own_names("to_torch")
 def to_torch(model: MLP, theta: Any) -> Any:
     """A torch Sequential that computes what the model does at theta.
 

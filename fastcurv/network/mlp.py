@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from .. import _engine
 from ..answers import Answering, own_names
@@ -19,6 +20,7 @@ from ..checks import (
     check_vector,
     check_vectors,
 )
+from ..protocols import Layered, Scheme
 from .arguments import check_activation, check_bool, check_dtype, check_sizes, like
 
 RELU_LIKE = ("relu", "leaky_relu", "elu", "silu", "gelu", "softplus")
@@ -87,10 +89,10 @@ class MLP(Answering, subject="model"):
     def __init__(
         self,
         sizes: Any,
-        activation: Any = "tanh",
+        activation: Layered = "tanh",
         bias: bool = True,
         residual: bool = False,
-        dtype: Any = "float64",
+        dtype: DTypeLike = "float64",
         batch_norm: bool = False,
     ) -> None:
         self.sizes = check_sizes(sizes)
@@ -141,7 +143,7 @@ class MLP(Answering, subject="model"):
         return ((m, k),) + ((m,),) * (self.bias + 2 * self.normalised(layer))
 
     @own_names("init")
-    def init(self, seed: Any = None, scheme: str = "auto") -> np.ndarray:
+    def init(self, seed: Any = None, scheme: Scheme = "auto") -> np.ndarray:
         """Random parameters: normal weights of variance ``gain / fan``, biases and beta 0, gamma 1.
 
         Parameters

@@ -6,14 +6,15 @@ import os
 import weakref
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from scipy.sparse import issparse
 
 from .. import _engine
-from ..answers import Answering, door, refuse_foreign, typed
+from ..answers import Answering, door, own_names, typed
 from ..checks import check_choice, check_positive, check_positive_int
+from ..protocols import Loss
 from ..rounding.bounds import rounding_at
 from ..rounding.facts import NetworkFacts
 from ..runtime import to_nearest
@@ -32,7 +33,7 @@ from .jacobian import Jacobian
 from .mlp import MLP
 from .operators import Curvature
 
-LOSSES = tuple(_engine.LOSSES)
+LOSSES: tuple[Loss, ...] = get_args(Loss)
 HANDED_OUT = 1 << 20  # bytes of a gradient from which it is handed out and not copied
 # objectives and plans: what another thread was making a fork leaves half made
 _living: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -139,18 +140,20 @@ class Objective(NetworkFacts, Answering, subject="objective"):
 
     __signature__ = InitSignature()
 
-    def __new__(cls, model: Any = None, X: Any = None, *rest: Any, **options: Any) -> Any:
-        refuse_foreign("Objective", options)
-        if cls is Objective and issparse(X):  # a kind of its own, which is above this module
-            return object.__new__(import_module(".sparse", __package__).SparseObjective)
-        return object.__new__(cls)
+    if not TYPE_CHECKING:  # which takes the arguments of `__init__`, and returns what it says
 
+        def __new__(cls, model: Any = None, X: Any = None, *rest: Any, **options: Any) -> Any:
+            if cls is Objective and issparse(X):  # a kind of its own, which is above this module
+                return object.__new__(import_module(".sparse", __package__).SparseObjective)
+            return object.__new__(cls)
+
+    @own_names("Objective")
     def __init__(
         self,
         model: MLP,
         X: Any,
         y: Any = None,
-        loss: str = "cross_entropy",
+        loss: Loss = "cross_entropy",
         l2: float = 0.0,
         sample_weight: Any = None,
         n_threads: int | None = None,
@@ -171,7 +174,7 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         self._start()
 
     def _settings(
-        self, model: Any, loss: str, l2: float, l2_biases: bool, n_threads: Any, memory: Any
+        self, model: Any, loss: Loss, l2: float, l2_biases: bool, n_threads: Any, memory: Any
     ) -> None:
         """Everything but the rows."""
         if not isinstance(model, MLP):

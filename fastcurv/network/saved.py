@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..answers import door, refuse_swapped, typed
+from ..answers import door, own_names, refuse_swapped, typed
 from ..files import read_tensors, refuse_device, shown, write_tensors
 from .convert import Model
 from .mlp import MLP
@@ -39,6 +39,7 @@ def _names(model: MLP) -> list[list[str]]:
     return names
 
 
+@own_names("save")
 def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
     """Write a model and its theta as a safetensors file, whole or not at all.
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from .. import _engine
 from ..checks import check_finite
+from ..protocols import Loss
 from ..runtime import to_nearest
 from ..structure.parameters import l2_diagonal, terms_of_a_row
 from .arguments import check_dtype, selected
@@ -60,7 +61,7 @@ class Frame:
     """
 
     model: MLP
-    loss: str
+    loss: Loss
     n_samples: int
     n_threads: int | None = None
     keep: int = 1
@@ -70,7 +71,7 @@ class InFrame:
     """What rows say of their place among all of an objective's; see `Frame`."""
 
     frame: Frame
-    loss: str
+    loss: Loss
     model: MLP
     n_samples: Any
     first: int
@@ -309,7 +310,7 @@ class Sharded(ShardedFacts, Objective):
     n_samples = property(lambda self: self._n_samples, doc="Rows of all shards.")
 
     def _settings(
-        self, model: Any, loss: str, l2: float, l2_biases: bool, n_threads: Any, memory: Any
+        self, model: Any, loss: Loss, l2: float, l2_biases: bool, n_threads: Any, memory: Any
     ) -> None:
         super()._settings(model, loss, l2, l2_biases, n_threads, memory)
         if model.batch_norm:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from .._engine import Lock
+from ..answers import own_names
+from ..protocols import Loss
 from ..rounding.arithmetic import norm
 from ..rounding.bounds import rounding_at
 from ..rounding.columns import column_bounds
@@ -169,12 +171,13 @@ class SparseObjective(SparseSums, StreamedObjective):
     _transient = (*StreamedObjective._transient, "_whole")
     n_passes: int
 
+    @own_names("Objective")
     def __init__(
         self,
         model: Any,
         X: Any,
         y: Any = None,
-        loss: str = "cross_entropy",
+        loss: Loss = "cross_entropy",
         l2: float = 0.0,
         sample_weight: Any = None,
         n_threads: int | None = None,

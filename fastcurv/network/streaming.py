@@ -8,12 +8,14 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._engine import Lock
+from ..answers import own_names
 from ..checks import as_numpy, check_finite, check_positive_int, is_sparse
+from ..protocols import Loss
 from .arguments import check_targets, check_weight
 from .blocks import Block, Seen, pick, stacked, submitted
 from .mlp import MLP
@@ -115,18 +117,23 @@ class StreamedObjective(Sharded):
     _copied: bool
     _transient = (*Sharded._transient, "_shards", "_seen", "_reading")
 
-    def __new__(cls, model: Any = None, X: Any = None, *rest: Any, **options: Any) -> Any:
-        if cls is StreamedObjective and yields_sparse(X):  # a kind of its own, above this module
-            module = import_module(".sparse_streaming", __package__)
-            return object.__new__(module.SparseStreamed)
-        return super().__new__(cls, model, X, *rest, **options)
+    if not TYPE_CHECKING:  # which takes the arguments of `__init__`, and returns what it says
 
+        def __new__(cls, model: Any = None, X: Any = None, *rest: Any, **options: Any) -> Any:
+            if cls is StreamedObjective and yields_sparse(
+                X
+            ):  # a kind of its own, above this module
+                module = import_module(".sparse_streaming", __package__)
+                return object.__new__(module.SparseStreamed)
+            return super().__new__(cls, model, X, *rest, **options)
+
+    @own_names("Objective")
     def __init__(
         self,
         model: Any,
         X: Any,
         y: Any = None,
-        loss: str = "cross_entropy",
+        loss: Loss = "cross_entropy",
         l2: float = 0.0,
         sample_weight: Any = None,
         n_threads: int | None = None,

@@ -64,7 +64,7 @@ class Loop:
         self.rest: int | None = None
 
     def go(
-        self, arrays: dict[str, np.ndarray], facts: dict[str, Any], progress: bool
+        self, arrays: dict[str, np.ndarray], facts: dict[str, Any], progress: bool | None
     ) -> OptimizeResult:
         """Run to the end, from the start or from what a checkpoint holds."""
         run = self.run

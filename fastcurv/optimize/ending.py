@@ -21,6 +21,7 @@ from ..critical.classify import classify
 from ..critical.knowledge import residual_bounds, runs_to_infinity, why_no_minimum
 from ..critical.nearness import gradient_and_error, lower_bound, value_rounding
 from ..critical.wording import without_calls
+from ..eigensolver import PER_CUBE
 from ..protocols import Differentiable, PreciseValue, ThirdBound
 from ..vectors import extent, norm
 from .kinks import find_held
@@ -34,7 +35,6 @@ ROUND = 1.0  # seconds that checks may always take together, ...
 PROOF = 30.0  # ... and with a last decomposition for a proof
 ALWAYS_DENSE = 1024  # up to this n all eigenvalues cost a second
 DENSE_BELOW = 4097
-EIGEN = 3e-10  # seconds for n^3: one and a half decompositions, as they take on one core
 MOVES = 12  # rounds that end in a lower point
 NOTHING = 1e-24  # of the loss at the start: as good as its lower bound ...
 ROUNDED = 8.0  # ... and so are residuals of this many bounds on their rounding
@@ -89,7 +89,7 @@ class Ending:
     def dense_below(self) -> int | None:
         """Below which n all eigenvalues are computed; None where there is no time for a verdict."""
         n, price = self.run.theta.size, self.price()
-        seconds = n * price + EIGEN * n**3
+        seconds = n * price + PER_CUBE * n**3
         always = n <= ALWAYS_DENSE and self.run.max_time is None
         if always or (n < DENSE_BELOW and seconds <= self.left(PROOF)):
             return n + 1
@@ -183,9 +183,12 @@ class Ending:
 
     def _classified(self, theta: np.ndarray, below: int) -> Any:
         """What `classify` says of theta."""
+        run = self.run
+        left = None if run.max_time is None else max(run.max_time - run.elapsed(), 1e-3)
         report = classify(
             self.run.ob, theta.astype(np.float64), gradient_tol=self.gradient_tol,
             curvature_tol=CURVATURE_TOL, failure_probability=RISK, dense_below=below,
+            max_time=left, progress=False,
         )  # fmt: skip
         self.run.n_products += int(report.n_products)
         return report

@@ -13,7 +13,7 @@ from ..critical.evidence import Products
 from ..critical.knowledge import as_curvature, as_gradient, left_alone, value_at
 from ..critical.nearness import value_rounding
 from ..outcome import outcome
-from ..protocols import Differentiable
+from ..protocols import Curved, Differentiable
 from ..runtime import to_nearest
 from ..vectors import norm
 from .line_search import first_length, line_minimum, rounding_of
@@ -23,7 +23,7 @@ from .negative_curvature import lowest_curvature, suspects
 @own_names("escape")
 @to_nearest
 def escape(
-    ob: Any, theta: Any, direction: Any = None, *, max_products: int = 300, seed: Any = 0
+    ob: Curved, theta: Any, direction: Any = None, *, max_products: int = 300, seed: Any = 0
 ) -> OptimizeResult:
     """Leave a saddle: follow negative curvature to the lowest point of the line, either way along
     it.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from ..answers import door, need, refuse_foreign, refuse_swapped
+from ..answers import door, names_of, need, refuse_foreign, refuse_swapped
 from ..checks import (
     as_rng,
     check_choice,
@@ -18,7 +18,7 @@ from ..checks import (
     check_theta,
     old_name,
 )
-from ..protocols import Batched
+from ..protocols import Batched, Descent, Smooth, Valued
 from ..runtime import to_nearest
 from .callback import as_callback
 from .checkpoints import saved
@@ -52,9 +52,9 @@ STOCHASTIC = tuple(name for name, m in METHODS.items() if "batch_size" in m.defa
 
 @to_nearest
 def minimize(
-    ob: Any,
+    ob: Smooth,
     theta0: Any = None,
-    method: str = "trust-region",
+    method: Descent = "trust-region",
     *,
     max_iter: int | None = None,
     max_time: float | None = None,
@@ -62,8 +62,8 @@ def minimize(
     gradient_tol: float | None = None,
     callback: Callable[..., Any] | None = None,
     seed: Any = None,
-    progress: bool = False,
-    validation: Any = None,
+    progress: bool | None = None,
+    validation: Valued | None = None,
     patience: int | None = None,
     checkpoint: Any = None,
     checkpoint_every: int | None = None,
@@ -106,8 +106,8 @@ def minimize(
         ends the run.
     seed : None, int or Generator
         Mini-batches and random probes.
-    progress : bool
-        A progress bar, where tqdm is installed.
+    progress : bool, optional
+        Whether to show a bar; by default on a terminal, where the work takes more than 2 s.
     validation : objective, optional
         Its ``value`` is recorded with every iteration, and the point where it was lowest is
         returned.
@@ -176,19 +176,18 @@ def minimize(
     >>> found.success, found.kind, abs(found.x).round(6)
     (True, 'minimum', array([0., 1.]))
     """
-    method = ALIASES.get(method, method) if isinstance(method, str) else method
-    check_choice(method, list(METHODS), "method")
-    maker = METHODS[method]
+    chosen = ALIASES.get(method, method) if isinstance(method, str) else method
+    maker = METHODS[check_choice(chosen, METHODS, "method")]
     gradient_tol = old_name("gtol", options.pop("gtol", None), "gradient_tol", gradient_tol)
-    options = _checked_options(method, maker, options)
-    _check_protocol(ob, method, maker, theta0)
+    options = _checked_options(chosen, maker, options)
+    _check_protocol(ob, chosen, maker, theta0)
     _check_validation(validation)
     kind = np.dtype(getattr(ob, "dtype", None) or np.float64)
     if theta0 is None and resume is None:
         raise ValueError(
             "theta0 is None and there is no checkpoint to resume; wanted a start of shape (n,)"
         )
-    arrays, facts = ({}, {}) if resume is None else saved(resume, method, options, ob.n_params)
+    arrays, facts = ({}, {}) if resume is None else saved(resume, chosen, options, ob.n_params)
     start = arrays.get("run.theta", theta0)
     theta = np.array(check_theta(ob, start, "theta0", kind))
     run = Run(
@@ -202,7 +201,7 @@ def minimize(
         sample=_checked_sample(ob, options.get("sample")),
     )
     ask = Request(
-        method=method,
+        method=chosen,
         options=options,
         gradient_tol=None
         if gradient_tol is None
@@ -232,7 +231,7 @@ def _checked_options(method: str, maker: type[Method], options: dict[str, Any]) 
     refuse_foreign("minimize", (name for name in options if name not in maker.defaults))
     for name in options:
         if name not in maker.defaults:
-            near = difflib.get_close_matches(name, maker.defaults, 1)
+            near = difflib.get_close_matches(name, (*maker.defaults, *names_of(minimize)), 1)
             hint = (
                 f"; did you mean {near[0]!r}?"
                 if near

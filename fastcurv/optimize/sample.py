@@ -15,6 +15,7 @@ from ..checks import as_rng, check_choice, check_positive, check_positive_int, s
 from ..critical.classify import classify
 from ..critical.find import find_critical_point
 from ..progress import bar
+from ..protocols import Descent
 from ..runtime import to_nearest
 from .minimize import minimize
 from .verdict import STATUS
@@ -120,7 +121,7 @@ def sample_critical_points(
     max_iter: int = 100,
     max_time: float | None = None,
     seed: Any = None,
-    progress: bool = False,
+    progress: bool | None = None,
     **verdict: Any,
 ) -> CriticalSample:
     """Search for critical points of a network from many starts, and classify each.
@@ -153,8 +154,8 @@ def sample_critical_points(
         Seconds after which no search is begun.
     seed : None, int or Generator
         Of the random choices; the same number, the same bits.
-    progress : bool
-        Whether to show a bar.
+    progress : bool, optional
+        Whether to show a bar; by default on a terminal, where the work takes more than 2 s.
     **verdict
         Passed to `classify`: its tolerances, risk and budget.
 
@@ -193,11 +194,11 @@ def sample_critical_points(
     >>> sorted({point.source for point in sample})
     ['narrower']
     """
+    refuse_unknown("classify", set(verdict) - set(PASSED), "sample_critical_points", PASSED)
     need(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE, n_tries)
     n_tries = check_positive_int(n_tries, "n_tries")
     if not hasattr(ob, "_with_model"):
         raise TypeError(f"ob is {typed(ob)}; wanted a network's, such as fastcurv.Objective")
-    refuse_unknown("classify", set(verdict) - set(PASSED), "sample_critical_points", PASSED)
     names = _check_sources(sources)
     if "narrower" in names:
         _check_widening(ob.model)
@@ -259,7 +260,7 @@ def why_trivial(ob: Any, theta: np.ndarray) -> str | None:
     return "constant output" if differ and spread <= 1e-5 * max(size, 1e-5) else None
 
 
-def _lowered(ob: Any, theta: np.ndarray, method: str, **options: Any) -> np.ndarray:
+def _lowered(ob: Any, theta: np.ndarray, method: Descent, **options: Any) -> np.ndarray:
     """Where `minimize` leads; Ctrl-C ends the sampling with it."""
     found = minimize(ob, theta, method, **options)
     if found.status == STATUS["interrupted"]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..answers import typed
+from ..answers import own_names, typed
 from ..checks import check_choice, check_positive, check_positive_int
 
 
@@ -97,6 +97,7 @@ def constant(alpha: float) -> Schedule:
     return Schedule("constant", check_positive(alpha, "alpha"))
 
 
+@own_names("inverse_time")
 def inverse_time(alpha: float, delta: float) -> Schedule:
     """``alpha / (1 + delta * t)``.
 
@@ -126,6 +127,7 @@ def inverse_time(alpha: float, delta: float) -> Schedule:
     return Schedule("inverse_time", check_positive(alpha, "alpha"), check_positive(delta, "delta"))
 
 
+@own_names("power")
 def power(alpha: float, delta: float) -> Schedule:
     """``alpha / t**delta``; the lecture's range is 0.5 < delta <= 1.
 
@@ -155,6 +157,7 @@ def power(alpha: float, delta: float) -> Schedule:
     return Schedule("power", check_positive(alpha, "alpha"), check_positive(delta, "delta"))
 
 
+@own_names("constant_then_decay")
 def constant_then_decay(alpha: float, hold: int, delta: float = 1.0) -> Schedule:
     """``alpha`` for the first `hold` updates, then ``alpha * (hold / t)**delta``.
 

@@ -11,6 +11,7 @@ from scipy.optimize import OptimizeResult
 from scipy.sparse.linalg import LinearOperator
 
 from ..checks import check_array
+from ..protocols import Descent
 from .minimize import minimize
 
 
@@ -56,7 +57,7 @@ class _FunctionObjective:
         return LinearOperator((n, n), matvec=matvec, rmatvec=matvec, dtype=np.float64)
 
 
-def _run(method: str, fun: Any, x0: Any, given: dict[str, Any]) -> OptimizeResult:
+def _run(method: Descent, fun: Any, x0: Any, given: dict[str, Any]) -> OptimizeResult:
     """`minimize` on SciPy's callables; `given` holds what else SciPy passes."""
     problem = {name: given.pop(name, None) for name in ("args", "jac", "hess", "hessp")}
     bounds, constraints = given.pop("bounds", None), given.pop("constraints", None)

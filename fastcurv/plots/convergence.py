@@ -88,6 +88,7 @@ class ConvergenceDisplay(Display):
     ['newton-cg']
     """
 
+    @own_names("ConvergenceDisplay")
     def __init__(
         self,
         curves: Mapping[str, tuple[Any, Any]],

@@ -67,6 +67,7 @@ class LandscapeDisplay(Display):
     array([0.25  , 0.7656, 1.    , 0.7656, 0.25  ])
     """
 
+    @own_names("LandscapeDisplay")
     def __init__(
         self,
         steps: np.ndarray,
@@ -161,6 +162,7 @@ class LandscapeDisplay(Display):
         return cls.from_objective(objective, theta, ax=ax, **options)
 
     @classmethod
+    @own_names("slice")
     def slice(
         cls,
         objective: Any,

@@ -48,6 +48,7 @@ class MinimumRatioDisplay(Display):
     array([1. , 0.4])
     """
 
+    @own_names("MinimumRatioDisplay")
     def __init__(
         self,
         losses: Any,

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..answers import OBJECTIVE, need, own_names
 from ..interrupts import unbroken
+from ..protocols import Axis
 from ..spectrum.dense import eigvalsh
 from ..spectrum.density import spectral_density
 from ..spectrum.eigsh import eigsh
@@ -49,6 +50,7 @@ class SpectrumDisplay(Display):
     array([0.5 , 0.53, 1.97, 2.  ])
     """
 
+    @own_names("SpectrumDisplay")
     def __init__(
         self,
         density: Any,
@@ -74,7 +76,7 @@ class SpectrumDisplay(Display):
         k: int = 0,
         n_probes: int = 10,
         n_steps: int = 80,
-        axis: str = "linear",
+        axis: Axis = "linear",
         seed: Any = None,
         ax: Any = None,
         **look: Any,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..protocols import Loss
 from ..runtime import to_nearest
 from ..structure import symmetry
 from ..structure.orbits import Orbit, orbits
@@ -27,7 +28,7 @@ class NetworkFacts:
     """
 
     model: Any
-    loss: str
+    loss: Loss
     l2: float
     keeps_theta = True  # no method writes into the theta it is given
 

@@ -32,7 +32,7 @@ class Asked:
     max_products: int
     max_basis: int | None
     probe: bool
-    progress: bool = False
+    progress: bool | None = False
 
 
 def resolve_tol(tol: float | None, dtype: np.dtype[Any]) -> float:

@@ -10,10 +10,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from ..answers import own_names
 from ..checks import MatrixOperator, check_symmetric_operator, operator_dtype, slabs, times
 from ..eigensolver import Eigensystem, eigh
 from ..eigensolver import eigvalsh as every_eigenvalue
-from ..protocols import BoundsColumns, BoundsProducts, Reducible, Writable, Written
+from ..interrupts import check_time
+from ..protocols import BoundsColumns, BoundsProducts, Reducible, Space, Writable, Written
 from ..runtime import to_nearest
 from ..vectors import safe_norm
 from .asked import Asked, answered
@@ -220,6 +222,7 @@ def _products(op: Any, n: int) -> tuple[NDArray[Any], int]:
     dtype = operator_dtype(op)
     A = np.empty((n, n), dtype)
     for start in range(0, n, BLOCK):
+        check_time()
         stop = min(start + BLOCK, n)
         columns = np.zeros((n, stop - start), dtype)
         columns[np.arange(start, stop), np.arange(stop - start)] = 1
@@ -249,7 +252,7 @@ def _column_bounds(op: Any, P: Floats) -> Floats:
     return bounds
 
 
-def dense_reduction(op: Any, space: str | None) -> Any:
+def dense_reduction(op: Any, space: Space | None) -> Any:
     """The smaller operator whose matrix is to be written down, or None: where asked for, where
     there is a matrix already, and where `op` is too large but that is not.
     """
@@ -275,8 +278,9 @@ def _as_products_have_it(op: Any) -> Floats:
     return P / 2 + P.T / 2
 
 
+@own_names("eigvalsh")
 @to_nearest
-def eigvalsh(op: Any, *, space: str | None = None) -> Floats:
+def eigvalsh(op: Any, *, space: Space | None = None) -> Floats:
     """Every eigenvalue of a symmetric operator, ascending, from its matrix.
 
     Parameters
@@ -318,8 +322,9 @@ def eigvalsh(op: Any, *, space: str | None = None) -> Floats:
     return np.sort(np.append(values, np.full(small.n_rest, small.rest)))
 
 
+@own_names("inertia")
 @to_nearest
-def inertia(op: Any, *, space: str | None = None) -> Inertia:
+def inertia(op: Any, *, space: Space | None = None) -> Inertia:
     """How many eigenvalues are positive, negative, and zero within a proved error bound, from the
     matrix.
 

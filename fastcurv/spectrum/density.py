@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..answers import refuse_unknown
+from ..answers import own_names
 from ..checks import (
     check_positive_int,
     check_symmetric_operator,
@@ -21,7 +21,7 @@ from ..krylov.held import held_rows
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import decompose
 from ..progress import Bar, bar
-from ..protocols import Array, Floats, Operator, Reduction, Seed, Written
+from ..protocols import Array, Axis, Floats, Operator, Reduction, Seed, Space, Written
 from ..runtime import to_nearest
 from .density_result import SpectralDensity
 from .reduced import reduction
@@ -34,6 +34,7 @@ EVERY = 2048  # rows of a matrix that is there, up to which all its eigenvalues 
 SETTLED = 0.05
 
 
+@own_names("spectral_density")
 @to_nearest
 def spectral_density(
     op: Operator,
@@ -44,14 +45,13 @@ def spectral_density(
     rng: Seed = None,
     deflate: bool | int | None = None,
     against: ArrayLike | Eigenpairs | None = None,
-    axis: str = "linear",
+    axis: Axis = "linear",
     width: float | None = None,
     grid: ArrayLike | None = None,
     n_grid: int = 1024,
     linear_below: float | None = None,
-    space: str | None = None,
-    progress: bool = False,
-    **foreign: Any,
+    space: Space | None = None,
+    progress: bool | None = None,
 ) -> SpectralDensity:
     """The density of the eigenvalues of a symmetric operator, with a standard error.
 
@@ -96,8 +96,8 @@ def spectral_density(
     space : str, optional
         As in `eigsh`; with `against` ``"parameters"``. In the space of at most 2048 outputs every
         eigenvalue is known, and no product is made: `n_deflated` is n, and standard errors are 0.
-    progress : bool
-        Whether to show a bar.
+    progress : bool, optional
+        Whether to show a bar; by default on a terminal, where the work takes more than 2 s.
 
     Returns
     -------
@@ -127,7 +127,6 @@ def spectral_density(
     >>> abs(d.integral() - 1) < 1e-6
     True
     """
-    refuse_unknown("spectral_density", foreign)
     op = check_symmetric_operator(op)
     n_probes = check_positive_int(n_probes, "n_probes")
     n_steps = check_positive_int(n_steps, "n_steps")

@@ -2,11 +2,13 @@
 error.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from typing import Literal
 
 from numpy.typing import ArrayLike
 
-from ..answers import refuse_unknown
+from ..answers import own_names
 from ..checks import (
     check_choice,
     check_positive_int,
@@ -14,7 +16,7 @@ from ..checks import (
     either_seed,
 )
 from ..krylov.ritz import check_wanted
-from ..protocols import Castable, Operator, Seed
+from ..protocols import Castable, Operator, Seed, Space, Which
 from ..runtime import to_nearest
 from .asked import Asked
 from .mixed_precision import mixed_pairs
@@ -23,25 +25,25 @@ from .results import Eigenpairs
 from .search import extreme_pairs
 
 
+@own_names("eigsh")
 @to_nearest
 def eigsh(
     op: Operator,
     k: int = 6,
-    which: str = "LM",
+    which: Which = "LM",
     *,
     tol: float | None = None,
-    relative: str = "scale",
+    relative: Literal["scale", "value"] = "scale",
     max_products: int | None = None,
     max_basis: int | None = None,
     v0: ArrayLike | None = None,
     against: ArrayLike | Eigenpairs | None = None,
-    precision: str | None = None,
+    precision: Literal["mixed"] | None = None,
     probe: bool | None = None,
-    space: str | None = None,
+    space: Space | None = None,
     seed: Seed = None,
     rng: Seed = None,
-    progress: bool = False,
-    **foreign: Any,
+    progress: bool | None = None,
 ) -> Eigenpairs:
     """The k extreme eigenpairs of a symmetric operator, each with a bound on its error.
 
@@ -105,8 +107,8 @@ def eigsh(
         Of the random choices; the same number, the same bits.
     rng : None, int or numpy.random.Generator
         Another name of `seed`, as SciPy has it.
-    progress : bool
-        Whether to show a bar.
+    progress : bool, optional
+        Whether to show a bar; by default on a terminal, where the work takes more than 2 s.
 
     Returns
     -------
@@ -146,7 +148,6 @@ def eigsh(
     >>> np.allclose(pairs.values, [-3, 5]) and bool(pairs.converged.all())
     True
     """
-    refuse_unknown("eigsh", foreign)
     op = check_symmetric_operator(op)
     asked = Asked(
         check_wanted(k, which, op.shape[0]),
@@ -158,7 +159,7 @@ def eigsh(
         else check_positive_int(max_products, "max_products"),
         max_basis=max_basis,
         probe=v0 is None if probe is None else bool(probe),
-        progress=bool(progress),
+        progress=progress,
     )
     run = extreme_pairs
     if precision is not None:

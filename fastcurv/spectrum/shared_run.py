@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..answers import own_names
 from ..checks import (
     as_rng,
     check_positive_int,
@@ -20,7 +21,7 @@ from ..krylov.basis import combine
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import bounds, check_wanted, ritz_pairs
 from ..progress import Bar, bar
-from ..protocols import Array, Operator, Seed
+from ..protocols import Array, Axis, Operator, Seed, Space, Which
 from .asked import resolve_tol
 from .density import assemble, extend, quadrature, with_rest
 from .density_result import SpectralDensity
@@ -76,6 +77,7 @@ class Krylov:
     'demo'
     """
 
+    @own_names("Krylov")
     def __init__(
         self,
         op: Operator,
@@ -83,7 +85,7 @@ class Krylov:
         *,
         seed: Seed = 0,
         max_bytes: int = MAX_BYTES,
-        space: str | None = None,
+        space: Space | None = None,
     ) -> None:
         self.op, self.name, self.rng = check_symmetric_operator(op), str(name), as_rng(seed)
         self.n: int = self.op.shape[0]
@@ -159,14 +161,15 @@ class Krylov:
         self.probe(0, check_positive_int(n_steps, "n_steps"))
         return self
 
+    @own_names("eigsh")
     def eigsh(
         self,
         k: int = 6,
-        which: str = "LM",
+        which: Which = "LM",
         *,
         tol: float | None = None,
         max_products: int | None = None,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> Eigenpairs:
         """The k wanted eigenpairs from the first probe, which is extended until they are
         converged.
@@ -178,8 +181,8 @@ class Krylov:
             shows one of each.
         max_products : int, optional
             New products at most; default: as many as memory holds.
-        progress : bool
-            Whether to show a bar.
+        progress : bool, optional
+            Whether to show a bar; by default on a terminal, where the work takes more than 2 s.
 
         Returns
         -------
@@ -221,17 +224,18 @@ class Krylov:
         whole = completed(found, self.small, wanted, which, np.random.default_rng(0))
         return replace(whole, n_products=run.m, shared=found.shared, n_new=found.n_new)
 
+    @own_names("spectral_density")
     def spectral_density(
         self,
         n_probes: int = 1,
         n_steps: int | None = None,
         *,
-        axis: str = "linear",
+        axis: Axis = "linear",
         width: float | None = None,
         grid: ArrayLike | None = None,
         n_grid: int = 1024,
         linear_below: float | None = None,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> SpectralDensity:
         """The density from the first `n_probes` random probes, each taken to at least `n_steps`
         products.

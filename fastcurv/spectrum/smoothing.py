@@ -2,13 +2,15 @@
 logarithmic axis.
 """
 
-from typing import TypedDict
+from __future__ import annotations
+
+from typing import TypedDict, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..checks import check_array, check_choice, check_positive, check_positive_int
-from ..protocols import Floats
+from ..protocols import Axis, Floats
 from .results import alike
 
 
@@ -37,7 +39,7 @@ def check_look(
     axis: str, width: float | None, grid: ArrayLike | None, n_grid: int, linear_below: float | None
 ) -> Look:
     """The keyword arguments of `smear`, checked."""
-    check_choice(axis, ("linear", "log"), "axis")
+    check_choice(axis, get_args(Axis), "axis")
     if grid is not None:
         grid = check_array(grid, "grid", np.float64)
         if grid.ndim != 1 or len(grid) < 2 or not (np.diff(grid) > 0).all():

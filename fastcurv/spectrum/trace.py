@@ -2,12 +2,14 @@
 standard errors.
 """
 
+from __future__ import annotations
+
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from ..answers import refuse_unknown
+from ..answers import own_names
 from ..checks import (
     check_choice,
     check_positive_int,
@@ -16,7 +18,7 @@ from ..checks import (
     old_name,
 )
 from ..progress import bar
-from ..protocols import Operator, Seed, Written
+from ..protocols import Diagonals, Norming, Operator, Seed, Space, Tracing, Written
 from ..runtime import to_nearest
 from ..vectors import safe_norm
 from .probing import BLOCK, Counted, from_sums, outside, sketched, squares_of
@@ -27,18 +29,18 @@ from .sketch import Sketch
 LEAST = 12  # applications from which on a sketch, of half of them, tells its own error
 
 
+@own_names("estimate")
 @to_nearest
 def trace(
     op: Operator,
     n_probes: int | None = None,
-    method: str = "auto",
+    method: Tracing = "auto",
     seed: Seed = None,
     *,
     rng: Seed = None,
-    progress: bool = False,
+    progress: bool | None = None,
     n_samples: int | None = None,
-    space: str | None = None,
-    **foreign: Any,
+    space: Space | None = None,
 ) -> Estimate:
     """The trace of a symmetric operator, estimated from `n_probes` products.
 
@@ -62,8 +64,8 @@ def trace(
         Of the random choices; the same number, the same bits.
     rng : None, int or numpy.random.Generator
         Another name of `seed`, as SciPy has it.
-    progress : bool
-        Whether to show a bar.
+    progress : bool, optional
+        Whether to show a bar; by default on a terminal, where the work takes more than 2 s.
     space : str, optional
         ``"samples"``, ``"outputs"``, ``"inputs"`` or ``"parameters"``, as in `eigsh`. From the
         Gram matrix of the outputs it is exact, by ``"auto"``, at no product.
@@ -99,8 +101,8 @@ def trace(
     >>> float(t), t.stderr, t.n_products
     (1225.0, 0.0, 50)
     """
-    op, m, rng = _asked(op, n_probes, seed, rng, n_samples, foreign, called="trace")
-    check_choice(method, ("auto", "hutchinson", "hutch++", "xtrace"), "method")
+    op, m, rng = _asked(op, n_probes, seed, rng, n_samples)
+    check_choice(method, get_args(Tracing), "method")
     small = reduction(op, space)
     if small is None:
         return _trace(op, m, method, rng, progress)
@@ -112,7 +114,9 @@ def trace(
     return replace(found, estimate=total, space=small.space)
 
 
-def _trace(op: Any, m: int, method: str, rng: np.random.Generator, progress: bool) -> Estimate:
+def _trace(
+    op: Any, m: int, method: str, rng: np.random.Generator, progress: bool | None
+) -> Estimate:
     """`trace`, its arguments checked."""
     apply = Counted(op)
     if apply.exactly(m, method):
@@ -127,17 +131,17 @@ def _trace(op: Any, m: int, method: str, rng: np.random.Generator, progress: boo
         return apply.estimate(*Sketch(apply, rng, m).trace(), method)
 
 
+@own_names("estimate")
 @to_nearest
 def diagonal(
     op: Operator,
     n_probes: int | None = None,
-    method: str = "auto",
+    method: Diagonals = "auto",
     seed: Seed = None,
     *,
     rng: Seed = None,
-    progress: bool = False,
+    progress: bool | None = None,
     n_samples: int | None = None,
-    **foreign: Any,
 ) -> Estimate:
     """The diagonal of a symmetric operator, estimated from `n_probes` products.
 
@@ -155,8 +159,8 @@ def diagonal(
         Of the random choices; the same number, the same bits.
     rng : None, int or numpy.random.Generator
         Another name of `seed`, as SciPy has it.
-    progress : bool
-        Whether to show a bar.
+    progress : bool, optional
+        Whether to show a bar; by default on a terminal, where the work takes more than 2 s.
 
     Returns
     -------
@@ -186,8 +190,8 @@ def diagonal(
     >>> diagonal(np.diag([1.0, 2.0, 3.0]), n_probes=3).estimate
     array([1., 2., 3.])
     """
-    op, m, rng = _asked(op, n_probes, seed, rng, n_samples, foreign, called="diagonal")
-    check_choice(method, ("auto", "hutchinson", "xdiag"), "method")
+    op, m, rng = _asked(op, n_probes, seed, rng, n_samples)
+    check_choice(method, get_args(Diagonals), "method")
     apply = Counted(op)
     if apply.exactly(m, method):
         return apply.estimate(apply.exact_diagonal(), np.zeros(apply.n), "exact")
@@ -204,18 +208,18 @@ def diagonal(
         return apply.estimate(*from_sums(total, squares, m), method)
 
 
+@own_names("estimate")
 @to_nearest
 def frobenius_norm(
     op: Operator,
     n_probes: int | None = None,
-    method: str = "auto",
+    method: Norming = "auto",
     seed: Seed = None,
     *,
     rng: Seed = None,
-    progress: bool = False,
+    progress: bool | None = None,
     n_samples: int | None = None,
-    space: str | None = None,
-    **foreign: Any,
+    space: Space | None = None,
 ) -> Estimate:
     """The Frobenius norm of a symmetric operator, the root of the sum of its squared eigenvalues.
 
@@ -233,8 +237,8 @@ def frobenius_norm(
         Of the random choices; the same number, the same bits.
     rng : None, int or numpy.random.Generator
         Another name of `seed`, as SciPy has it.
-    progress : bool
-        Whether to show a bar.
+    progress : bool, optional
+        Whether to show a bar; by default on a terminal, where the work takes more than 2 s.
     space : str, optional
         ``"samples"``, ``"outputs"``, ``"inputs"`` or ``"parameters"``, as in `eigsh`. From the
         Gram matrix of the outputs it is exact, by ``"auto"``, at no product.
@@ -261,8 +265,8 @@ def frobenius_norm(
     >>> float(frobenius_norm(np.diag([3.0, 4.0]), n_probes=2))
     5.0
     """
-    op, m, rng = _asked(op, n_probes, seed, rng, n_samples, foreign, called="frobenius_norm")
-    check_choice(method, ("auto", "hutchinson", "hutch++"), "method")
+    op, m, rng = _asked(op, n_probes, seed, rng, n_samples)
+    check_choice(method, get_args(Norming), "method")
     small = reduction(op, space)
     if small is None:
         return _frobenius_norm(op, m, method, rng, progress)
@@ -277,7 +281,7 @@ def frobenius_norm(
 
 
 def _frobenius_norm(
-    op: Any, m: int, method: str, rng: np.random.Generator, progress: bool
+    op: Any, m: int, method: str, rng: np.random.Generator, progress: bool | None
 ) -> Estimate:
     """`frobenius_norm`, its arguments checked."""
     apply = Counted(op)
@@ -318,12 +322,8 @@ def _asked(
     seed: Seed,
     rng: Seed,
     n_samples: int | None,
-    foreign: dict[str, Any],
-    *,
-    called: str,
 ) -> tuple[Any, int, np.random.Generator]:
-    """The operator, the number of probes and the generator, checked; old and foreign names told."""
-    refuse_unknown("estimate", foreign, called)
+    """The operator, the number of probes and the generator, checked; old names told."""
     n_probes = old_name("n_samples", n_samples, "n_probes", n_probes)
     m = check_positive_int(60 if n_probes is None else n_probes, "n_probes")
     return check_symmetric_operator(op), m, either_seed(seed, rng)

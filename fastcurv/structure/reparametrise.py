@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..answers import need
+from ..answers import need, own_names
 from ..checks import as_numpy, check_positive, check_vector
 from .parameters import in_skip, layers_of, norms_of
 
@@ -45,6 +45,7 @@ def _ints(numbers: ArrayLike, name: str) -> NDArray[Any]:
     return found.astype(np.intp)
 
 
+@own_names("permute_hidden")
 def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -> NDArray[Any]:
     """Another theta with the same function: the units of hidden layer `layer` in the order `order`.
 
@@ -89,6 +90,7 @@ def permute_hidden(model: Any, theta: ArrayLike, layer: int, order: ArrayLike) -
     return theta
 
 
+@own_names("flip_tanh")
 def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDArray[Any]:
     """Another theta with the same function: the signs of `units` turned, incoming and outgoing.
 
@@ -127,6 +129,7 @@ def flip_tanh(model: Any, theta: ArrayLike, layer: int, units: ArrayLike) -> NDA
     return _scaled(model, theta, layer, units, -1.0)
 
 
+@own_names("rescale_relu")
 def rescale_relu(
     model: Any, theta: ArrayLike, layer: int, units: ArrayLike, factor: float
 ) -> NDArray[Any]:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import warnings
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -155,6 +156,40 @@ def test_a_bar_over_a_full_disk_is_silent_from_then_on(monkeypatch):
 
     for call in (lambda s: s.note("x"), lambda s: s.update(2), lambda s: s.close()):
         call(_Shown(made))
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_bar_comes_by_itself_on_a_terminal_where_one_waits(terminal, monkeypatch):
+    """At once where seconds are known to lie ahead, later where they were not; never in a pipe, nor
+    inside of what has a bar or wants none.
+    """
+    pytest.importorskip("tqdm")
+    screen = io.StringIO()
+    screen.isatty = lambda: terminal
+    monkeypatch.setattr(sys, "stderr", screen)
+
+    def shown(enabled, ahead=0.0, passed=1.0):
+        screen.seek(0)
+        screen.truncate()
+        now = time.monotonic()
+        with bar(3, "steps", enabled, ahead) as told:
+            monkeypatch.setattr(time, "monotonic", lambda: now + passed)
+            monkeypatch.setattr(time, "time", lambda: now + passed)
+            told.note("all eigenvalues")
+        monkeypatch.undo()
+        monkeypatch.setattr(sys, "stderr", screen)
+        return "all eigenvalues" in screen.getvalue()
+
+    assert shown(True) and not shown(False, 9.0)
+    assert [shown(None), shown(None, 9.0), shown(None, 0.0, 9.0)] == [False, terminal, terminal]
+    for outer in (None, False):
+        with bar(3, "outer", outer):
+            assert not shown(None, 9.0)
+    assert shown(None, 9.0) == terminal
+    ob = fc.Objective(fc.MLP([2, 3, 1]), np.eye(2), [0.0, 1.0], "mse", l2=0.1)
+    screen.truncate(0)
+    fc.classify(ob, ob.model.init(seed=0))
+    assert screen.getvalue() == ""
 
 
 @pytest.mark.parametrize("name", ["té.npz", "\u6570.npz", "d\udcff.npz"])

@@ -154,7 +154,7 @@ def test_progress_counts_every_product(dense_below, rng, monkeypatch):
 
     monkeypatch.setattr(
         "fastcurv.critical.classify.bar",
-        lambda total, what, shown: contextlib.nullcontext(Bar() if shown else None),
+        lambda total, what, shown, ahead: contextlib.nullcontext(Bar() if shown else None),
     )
     ob, theta = soft_net(rng)
     report = classify(ob, theta, dense_below=dense_below, failure_probability=0.01, progress=True)

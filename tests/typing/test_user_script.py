@@ -2,10 +2,23 @@
 and the stubs of the compiled modules, against mypy.
 """
 
+import inspect
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import get_args
+
+import pytest
 
 import fastcurv
+from fastcurv import protocols
+from fastcurv.estimators.parameters import SOLVERS
+from fastcurv.network.mlp import SCHEMES
+from fastcurv.optimize.minimize import ALIASES, METHODS
+from fastcurv.structure import activations
+from tests.typing import refused
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -26,3 +39,60 @@ def test_the_compiled_module_has_a_stub():
     described = (engine / "core.pyi").read_text()
     for name in fastcurv._engine.__all__:
         assert re.search(rf"(def|class) {name}\b|^{name}:", described, re.MULTILINE), name
+
+
+def test_what_checkers_refuse_is_refused_at_run_time():
+    """And what they know is so."""
+    refused.known()
+    for call in refused.REFUSED:
+        with pytest.raises((TypeError, ValueError), match=r"wanted|did you mean|it takes"):
+            call()
+
+
+def test_pyright_refuses_it_too(tmp_path):
+    """As editors do; mypy does so in `make lint`."""
+    pytest.importorskip("pyright")
+    settings = {"include": [str(FOLDER / "refused.py")], "reportUnnecessaryTypeIgnoreComment": True}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
+    command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "-p", str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout
+
+
+@pytest.mark.parametrize(
+    "named, there",
+    [
+        (protocols.Loss, fastcurv._engine.LOSSES),
+        (protocols.Activation, fastcurv._engine.ACTIVATIONS),
+        (protocols.Activation, activations.ACTIVATIONS),
+        (protocols.Scheme, SCHEMES),
+        (protocols.FirstOrder | protocols.SecondOrder, {**METHODS, **ALIASES}),
+        (protocols.Solver, SOLVERS),
+    ],
+)
+def test_names_for_checkers_are_those_at_run_time(named, there):
+    parts = get_args(named)
+    names = {n for part in parts for n in (get_args(part) or (part,))}
+    assert names == set(there)
+
+
+def test_methods_are_sorted_into_orders():
+    second = {name for name, method in METHODS.items() if method.curvature}
+    assert set(get_args(protocols.SecondOrder)) == second
+
+
+def public():
+    """Every public function, class and method, by name."""
+    for name in fastcurv.__all__:
+        found = getattr(fastcurv, name)
+        if name.endswith("Warning"):  # its signature is that of all exceptions
+            continue
+        yield name, found
+        for part, method in inspect.getmembers(found) if inspect.isclass(found) else ():
+            if not part.startswith("_") and callable(method):
+                yield f"{name}.{part}", method
+
+
+@pytest.mark.parametrize("name, found", public())
+def test_help_begins_with_a_signature_that_can_be_read(name, found):
+    assert len(f"{name}{inspect.signature(found)}") <= 700

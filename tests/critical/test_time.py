@@ -1,0 +1,163 @@
+"""A verdict is quick where the answer is, ends when it is told to, and then says only what it
+knows.
+"""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from scipy.sparse.linalg import LinearOperator
+
+import fastcurv as fc
+from fastcurv.critical.classify import classify
+from fastcurv.eigensolver import LONG, PER_CUBE, eigh
+from fastcurv.interrupts import OutOfTime, heard, late, time_limit
+from fastcurv.runtime import one_blas_thread
+
+
+class Slow:
+    """``x'Ax / 2``, whose products take a while each."""
+
+    def __init__(self, values, seconds):
+        self.values, self.seconds, self.n_params = np.asarray(values, float), seconds, len(values)
+
+    def value(self, theta):
+        return 0.5 * float(self.values @ (theta * theta))
+
+    def gradient(self, theta):
+        return self.values * theta
+
+    def hessian(self, theta):
+        def product(v):
+            time.sleep(self.seconds)
+            return self.values * np.ravel(v)
+
+        return LinearOperator((self.n_params,) * 2, product, product, dtype=float)
+
+
+def trained(hidden, activation, seed=0, epochs=10):
+    """A net whose gradient is far above its tolerance, after some epochs of Adam."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((200, 24))
+    y = (X[:, :3] ** 2).sum(axis=1) > 3
+    model = fc.MLP([24, *hidden, 2], activation)
+    ob = fc.Objective(model, X, y.astype(int))
+    if not epochs:
+        return ob, model.init(seed=seed)
+    run = {"max_iter": epochs, "batch_size": 20, "seed": 0, "verdict": False}
+    return ob, fc.minimize(ob, model.init(seed=seed), "adam", **run).x
+
+
+@pytest.mark.parametrize(
+    "hidden, activation, epochs",
+    [((32,), "tanh", 10), ((16, 16), "relu", 10), ((90,), "tanh", 10), ((24,), "gelu", 0)],
+)
+def test_far_from_rest_a_verdict_is_that_of_products_alone(hidden, activation, epochs):
+    """So it costs what they do: two more, with which the size of the gradient is weighed."""
+    ob, theta = trained(hidden, activation, epochs=epochs)
+    usual, cheap = classify(ob, theta), classify(ob, theta, dense_below=0)
+    assert usual.kind == cheap.kind == "not_critical" and usual.method == "krylov"
+    assert usual.n_products <= cheap.n_products + 2 and ob.n_params > 256
+
+
+@pytest.mark.parametrize("values", [np.linspace(1, 2, 300), np.r_[-1.0, np.linspace(1, 2, 299)]])
+@pytest.mark.parametrize("seconds", [0.01, 0.2])
+def test_a_verdict_ends_in_time_and_says_so(values, seconds):
+    """n products of 3 ms each would take a second; at rest, so nothing else settles it."""
+    started = time.perf_counter()
+    point = classify(Slow(values, 3e-3), np.zeros(300), max_time=seconds)
+    assert time.perf_counter() - started < seconds + 1.0
+    assert point.method == "krylov" and not point.certified
+    assert point.kind in ("undecided", "saddle") and point.kind != "minimum"
+    assert point.kind == "saddle" or f"max_time = {seconds:g} s" in point.reason
+    assert classify(Slow(values, 0), np.zeros(300), max_time=60).n_positive == (values > 0).sum()
+
+
+def test_what_cannot_be_done_in_time_is_not_begun(rng):
+    """All eigenvalues of n = 1100 take a third of a second, whatever the machine does meanwhile."""
+    ob = Slow(np.linspace(1, 2, 1100), 0)
+    allowed = 0.5 * PER_CUBE * 1100**3
+    point = classify(ob, np.zeros(1100), max_time=allowed)
+    assert point.method == "krylov" and point.kind == "undecided"
+    assert "left no time for all eigenvalues" in point.reason or "ended the search" in point.reason
+    with pytest.raises(ValueError, match="max_time is 0.0; wanted a finite number > 0"):
+        classify(ob, np.zeros(1100), max_time=0)
+
+
+@pytest.mark.parametrize("l2", [0.0, 1e-2])
+def test_at_rest_no_budget_is_so_small_that_the_point_is_called_another(l2, rng):
+    """Too few products tell nothing of Newton's step: that is no reason to call a point far."""
+    model = fc.MLP([3, 6, 2])
+    ob = fc.Objective(model, rng.standard_normal((40, 3)), rng.integers(0, 2, 40), l2=l2)
+    theta = model.init(seed=0)
+    if l2:
+        theta = fc.minimize(ob, theta, seed=0, verdict=False).x
+    else:
+        theta = theta * 0  # a saddle, exactly: dead units, and the loss of no features
+        ob = fc.Objective(model, ob.X, np.tile([[0.5, 0.5]], (40, 1)))
+    for most in (*range(1, 12), 15, 20, 30, 50):
+        point = classify(ob, theta, max_products=most, dense_below=0)
+        assert point.kind != "not_critical", (most, point.reason)
+    far = classify(ob, theta + 0.3 * rng.standard_normal(len(theta)), max_products=1)
+    assert far.kind == "not_critical" and far.gradient_tol > 0
+
+
+def test_a_sentence_for_too_little_to_tell_how_far(rng):
+    model = fc.MLP([3, 6, 2])
+    ob = fc.Objective(model, rng.standard_normal((40, 3)), rng.integers(0, 2, 40), l2=1e-2)
+    x = fc.minimize(ob, model.init(seed=0), seed=0, verdict=False).x
+    point = classify(ob, x, max_products=1, gradient_tol=None)
+    assert "max_products = 1 are too few to tell how far from a critical point" in point.reason
+    assert "too little was tried" in repr(point)
+
+
+def test_limits_on_time_nest_and_end_what_runs_alone():
+    with time_limit(0.05), time_limit(60), pytest.raises(OutOfTime):
+        started = time.perf_counter()
+        heard(lambda: time.sleep(3))
+    assert time.perf_counter() - started < 2.0 and not late()
+    with time_limit(1e-9):
+        assert late()
+        with time_limit(None):
+            assert late()
+        with time_limit(np.inf):
+            assert not late() and heard(lambda: 7) == 7
+    n = LONG + 10
+    with time_limit(1e-9), pytest.raises(OutOfTime):
+        eigh(np.eye(n))
+
+
+def test_blas_works_alone_during_a_verdict():
+    """And then as before; in a thread of the caller's too, whose limits are not ours."""
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+
+    def threads():
+        info = threadpoolctl.threadpool_info()
+        return {p["num_threads"] for p in info if p["user_api"] == "blas"}
+
+    seen = []
+
+    class Looks(Slow):
+        def value(self, theta):
+            seen.append(threads())
+            return super().value(theta)
+
+    ob = Looks(np.linspace(1, 2, 300), 0)
+    with threadpoolctl.threadpool_limits(2, "blas"):
+        before = threads()
+        classify(ob, np.ones(300))
+        assert seen and set.union(*seen) == {1} and threads() == before == {2}
+        aside = threading.Thread(target=classify, args=(ob, np.ones(300)))
+        with one_blas_thread():
+            with one_blas_thread():
+                aside.start()
+            assert threads() == {1}
+            aside.join()
+        assert threads() == before
+        with one_blas_thread(False):
+            assert threads() == before
+        seen.clear()
+        small = Looks(np.ones(9), 0)
+        classify(small, np.ones(9))
+        assert set.union(*seen) == before

@@ -83,7 +83,7 @@ class Recurrence(State):
         if len(self.against):
             along = self.unit * orthogonalise(self.against, out[None], passes=1)[0]
             self.leak[:, i] = along
-            self.scale = max(self.scale, length(along))  # of which rounding leaves some in out
+            self.noise = max(self.noise, self.eps * length(along))  # of it, left in out
 
     def _bring_into_range(self, W: Array) -> None:
         """Divide products by the unit, which the first that is not zero decides."""

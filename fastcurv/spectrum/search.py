@@ -287,9 +287,10 @@ class Search:
         """Whether a copy of a wanted value can matter: it would push out the innermost by more than
         that may be off; then a start is set that will show it.
 
-        A pair whose residual, of those `known`, has come down to rounding may have a copy that
-        rounding began and the last rows hold in part, so that neither they nor a start beside them
-        show it: then these go. What a restart rounds is not counted against the pairs, as what it
+        A copy may lie in part in the last rows, so that neither they nor a start beside them show
+        it: then these go. Rounding begins one where the residual of a pair, of those `known`, has
+        come down to it; and beside rows that were kept, whose own residuals part the copies, one
+        start sees of several. What a restart rounds is not counted against the pairs, as what it
         rounds to make vectors of them is not: a bound that was within the tolerance stays so.
         """
         run = self.run
@@ -303,7 +304,8 @@ class Search:
         share = run.n_products if self.copies else int(PROBE_SHARE * run.n_products)
         steps = max(4, share)
         room = run.capacity - steps - 2 * run.p if run.capacity < run.dimension else run.m
-        if run.aside + run.p > MOST_ASIDE or (known[far] <= run.eps**ROUNDED * run.noise).any():
+        split = not run.tridiagonal or (known[far] <= run.eps**ROUNDED * run.noise).any()
+        if split or run.aside + run.p > MOST_ASIDE:
             self._lock(max(room, self.k))
         else:
             if run.m > room:

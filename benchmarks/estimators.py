@@ -14,6 +14,9 @@ two standard errors.
 
     python benchmarks/estimators.py [--only digits] [--seeds 2] [--json]
     python benchmarks/estimators.py --scores --seeds 20 [--only friedman] [--json]
+    OPENBLAS_NUM_THREADS=1 python benchmarks/estimators.py --scores --only digits
+
+The last asks for scikit-learn on one thread of BLAS: threads that spin count as processor time.
 """
 
 import argparse
@@ -70,6 +73,7 @@ CONTENDERS = {
 }
 PAUSE = 0.2  # the other's BLAS threads spin on after its last product
 REGRESSION = ("diabetes", "friedman")
+SILENCE = 20.0  # seconds after which a line says how far the run is
 
 
 def data(name):
@@ -183,6 +187,18 @@ def serve(whose):
         print(json.dumps(found), flush=True)
 
 
+class Progress:
+    """A line on standard error where nothing was heard for long."""
+
+    def __init__(self):
+        self.last = time.monotonic()
+
+    def __call__(self, words):
+        if time.monotonic() - self.last > SILENCE:
+            print(f"... {words}", file=sys.stderr, flush=True)
+            self.last = time.monotonic()
+
+
 class Contender:
     """A process that fits the one or the other."""
 
@@ -223,10 +239,12 @@ def timed(theirs, ours, args):
     )
     if not args.json:
         print(f"{head}{'steps':>11}   as it comes: ratio, loss_ over theirs, curvature_")
+    progress = Progress()
     for problem in PROBLEMS:
         if args.only and args.only not in problem[0]:
             continue
         for seed in range(args.seeds):
+            progress(f"{problem[0]} {problem[1]}: start {seed + 1} of {args.seeds}")
             their, to_it, ours_by_defaults = compare(theirs, ours, problem, seed, args.repeat)
             name, hidden, activation, alpha = problem
             if args.json:
@@ -251,14 +269,14 @@ def timed(theirs, ours, args):
 
 def scored(theirs, ours, args):
     """Held-out scores and processor time, a data set at a time."""
-    whose = {"ours": ours, "theirs": theirs}
-    table = {}
+    whose, table, progress = {"ours": ours, "theirs": theirs}, {}, Progress()
     for name in HELD_OUT:
         if args.only and args.only not in name:
             continue
         found = {who: [] for who in CONTENDERS}
         for seed in range(args.seeds):
             for who, (side, more) in CONTENDERS.items():
+                progress(f"{name}: split {seed + 1} of {args.seeds}, {who}")
                 found[who].append(whose[side].ask(name, seed, True, **more))
         scores = {who: np.array([fit["scores"] for fit in fits]) for who, fits in found.items()}
         others = [who for who in CONTENDERS if who not in ("ours", "ours, adam")]
@@ -268,7 +286,7 @@ def scored(theirs, ours, args):
         ):
             best = max(others, key=lambda who: scores[who][:, i].mean())
             gap = scores["ours"][:, i] - scores[best][:, i]
-            error = 2 * gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else float("inf")
+            error = 2 * gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else None
             behind.append({"of": measure, "best": best, "mean": gap.mean(), "two_errors": error})
         table[name] = {"behind": behind} | {
             who: {
@@ -285,23 +303,32 @@ def scored(theirs, ours, args):
             words = "".join(f"{score:9.4f}" for score in row["scores"])
             print(f"  {who:<16}{words:<20}{row['cpu']:9.3f} s of processor{row['wall']:9.3f} s")
         for gap in behind:
-            print(f"  {gap['mean']:+.4f} +- {gap['two_errors']:.4f} in {gap['of']}: {gap['best']}")
+            error = "" if gap["two_errors"] is None else f" +- {gap['two_errors']:.4f}"
+            print(f"  {gap['mean']:+.4f}{error} in {gap['of']}, to {gap['best']}")
         sys.stdout.flush()
     if args.json:
         print(json.dumps(table))
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--repeat", type=int, default=3, help="fits, the quickest counts")
-    parser.add_argument("--seeds", type=int, default=1, help="starts of each problem")
-    parser.add_argument("--only", help="problems whose data have this in their name")
-    parser.add_argument("--scores", action="store_true", help="held-out scores instead of times")
-    parser.add_argument("--json", action="store_true", help="one object, for programs")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--repeat", type=int, default=3, help="fits of which the quickest counts (default 3)")
+    add("--seeds", type=int, default=1, help="starts of each problem, or splits of each data set")
+    add("--only", help="data sets with this in their name; below are all of them")
+    add("--scores", action="store_true", help="held-out scores and times of fits by defaults")
+    add("--json", action="store_true", help="one object at the end, for programs")
+    times = "; ".join(dict.fromkeys(problem[0] for problem in PROBLEMS))
+    parser.epilog = f"data sets: {times}\nwith --scores: {'; '.join(HELD_OUT)}"
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
         return serve(args.serve)
+    names = HELD_OUT if args.scores else [problem[0] for problem in PROBLEMS]
+    if args.only and not any(args.only in name for name in names):
+        parser.error(f"no data set has {args.only!r} in its name; {parser.epilog}")
     import sklearn
 
     import fastcurv as fc

@@ -25,7 +25,15 @@ from ..optimize.escape import escape
 from ..optimize.minimize import METHODS, STOCHASTIC, minimize
 from ..optimize.run import Run
 from ..protocols import Descent, Layered, Loss, Solver
-from .choices import OUT, advice, outputs_of, pairs_worth, threads_worth, unhidden
+from .choices import (
+    OUT,
+    advice,
+    outputs_of,
+    pairs_worth,
+    single_worth,
+    threads_worth,
+    unhidden,
+)
 from .held_out import FIRST, HeldOut, firm_start, unseen
 from .look import PRODUCTS, Look, judge, look
 from .parameters import check_parameters, layers_of, total_of
@@ -33,7 +41,7 @@ from .parameters import check_parameters, layers_of, total_of
 DEEP = 1e-2  # curvature this far below zero, relative to the largest, is worth leaving
 LAST_STEPS = 25  # trust-region steps of "auto" where L-BFGS stalled
 TOL = 1e-4  # largest entry of the gradient that is zero, where tol is "auto"
-SHARE = 4  # gradients of the fit for one product of the look
+SHARE = 6  # gradients of the fit for one product of the look
 ROUNDS = 4  # saddles that "auto" leaves at most
 
 
@@ -241,6 +249,8 @@ class BaseMLP(BaseEstimator):
         out = unseen(X)
         if out is None:
             return None
+        if single_worth(X, y, model.n_params):
+            model, theta = model.astype(np.float32), theta.astype(np.float32)
         some, mine, its = rows_of(out, X, y, weight)
         held = self._objective(model, some, mine, loss, its, 0.0)
         some, mine, its = rows_of(~out, X, y, weight)
@@ -284,7 +294,7 @@ class BaseMLP(BaseEstimator):
         if seen is not None and self.verdict == "quick":
             self.curvature_: Look | None = seen
         else:
-            spent = sum(run.nfev for run in runs) if solver not in STOCHASTIC else 8 * PRODUCTS
+            spent = sum(run.nfev for run in runs) if solver not in STOCHASTIC else SHARE * PRODUCTS
             asked = self._scale, self._tol, self.verdict, spent // SHARE
             self.curvature_ = judge(ob, self.theta_, *asked)
 
@@ -299,9 +309,9 @@ class BaseMLP(BaseEstimator):
         def follow(on: Any, at: np.ndarray, steps: int, watch: Any) -> Any:
             return self._minimize(on, at, "l-bfgs", steps, options, watch)
 
-        start, steps = watch.theta, min(FIRST, self.max_iter // SHARE)
+        start, steps = watch.theta, min(FIRST, self.max_iter // 4)
         runs = firm_start(watch, steps, follow) if steps else []
-        if not runs or runs[-1].stopped != "interrupted":
+        if not runs or not (watch.certain or runs[-1].stopped == "interrupted"):
             start = runs[-1].x if runs else start
             runs.append(follow(watch.fitted, start, self.max_iter - watch.count, watch))
         if runs[-1].stopped == "interrupted":
@@ -310,7 +320,7 @@ class BaseMLP(BaseEstimator):
         past, ended = watch.kept < watch.count and not bound, runs[-1].stopped
         steps = self.max_iter if bound else max(LAST_STEPS, watch.kept // 2)
         enough = (lambda at: at.fun <= reached) if past else None
-        runs.append(follow(ob, watch.theta, steps, enough))
+        runs.append(follow(ob, watch.theta.astype(ob.dtype), steps, enough))
         if past and runs[-1].stopped != "interrupted":
             runs[-1].stopped = ended if ended == "max_iter" else "held_out"
         return runs
@@ -359,7 +369,7 @@ class BaseMLP(BaseEstimator):
         def enough(intermediate_result: Any) -> bool:
             ended = watch is not None and watch(intermediate_result)
             g = getattr(intermediate_result, "jac", None)
-            within = g is not None and bool(np.abs(g).max() <= small)
+            within = g is not None and max(g.max(), -g.min()) <= small
             if within and options["validation"] is None:
                 last.append((np.array(intermediate_result.x), float(intermediate_result.fun)))
             return ended or within
@@ -401,7 +411,7 @@ class BaseMLP(BaseEstimator):
         program, or the search over many fits, with this one as far as it came.
         """
         last = runs[-1]
-        self.model_, self.theta_ = ob.model, np.asarray(last.x)
+        self.model_, self.theta_ = ob.model, np.asarray(last.x, ob.dtype)
         self.loss_ = float(last.fun) * self._scale
         curves = [np.asarray(run.history["loss"], dtype=float) for run in runs]
         self.loss_curve_ = [*past, *(self._scale * np.concatenate(curves)).tolist()]

@@ -13,7 +13,9 @@ from ..optimize.minimize import STOCHASTIC
 
 OUT = {"mse": "identity", "binary_cross_entropy": "logistic", "cross_entropy": "softmax"}
 SMALL, LARGE = 0.03, 30.0  # root mean square of what needs no scaling
-ONE_THREAD = 1_500_000  # flops of a gradient that is done before another thread has woken
+ONE_THREAD = 10_000_000  # flops of a gradient that is done before another thread has woken
+SINGLE = 20_000_000  # flops of a gradient from which float32 saves more than a cast of the rows
+COARSE, UNIT = 1e-3, 1e6  # least spread of a column for its size, and sizes far from 1
 BLOCK = 1 << 22  # numbers of sparse rows made dense at a time
 CACHED = 1 << 16  # numbers of all steps of L-BFGS: with the gradients' changes 1 MB
 
@@ -41,6 +43,21 @@ def pairs_worth(n: int, rows: int) -> int:
 def threads_worth(given: int | None, n: int, rows: int) -> int | None:
     """One thread for a small gradient, unless told otherwise."""
     return 1 if given is None and 6 * rows * n < ONE_THREAD else given
+
+
+def single_worth(X: Any, y: np.ndarray, n: int) -> bool:
+    """Whether float32 serves to see how far a fit should go: where a gradient takes long, and no
+    column of the numbers has a spread, or a size, that float32 tells badly.
+    """
+    if is_sparse(X) or X.dtype != np.float64 or 6 * X.shape[0] * n < SINGLE:
+        return False
+    for a in (X, y) if y.dtype.kind == "f" else (X,):
+        low, high = a.min(axis=0), a.max(axis=0)
+        size = np.maximum(np.abs(low), np.abs(high))
+        told = (high - low >= COARSE * size) & (size < UNIT) & (size * UNIT > 1)
+        if not np.all(told | (high == low)):
+            return False
+    return True
 
 
 def outputs_of(model: MLP, theta: np.ndarray, X: Any) -> np.ndarray:

@@ -44,10 +44,11 @@ PARAMETERS = """
     tol : float or "auto"
         Largest entry of the gradient of ``loss_`` that counts as zero. "auto" is 1e-4, and where
         `solver` is "auto" and `alpha` too small to hold the fit, a quarter of the rows says when to
-        end: the others are fitted until its loss has not fallen for long, at first under a firm
-        penalty; then all are, from the best point on, by at most half as many iterations
-        (``stopped_`` is "held_out"). Equal rows are held out together, and no random number is
-        drawn. With a number the fit goes on until the loss that was asked for is at its lowest.
+        end: the others are fitted until its loss has not fallen for long, or their classes are all
+        told and it rises, at first under a firm penalty, and of large data in float32; then all
+        are, from the best point on, by at most half as many iterations (``stopped_`` is
+        "held_out"). Equal rows are held out together, and no random number is drawn. With a number
+        the fit goes on until the loss that was asked for is at its lowest.
     random_state : int, RandomState or None
         Of the start, of rows held out and of mini-batches.
     warm_start : bool
@@ -65,7 +66,7 @@ PARAMETERS = """
     n_threads, memory : int, optional
         As for `fastcurv.Objective`.
     verdict : {"quick", True, False}
-        What `curvature_` holds: a look at both ends of the spectrum, for a quarter as many products
+        What `curvature_` holds: a look at both ends of the spectrum, for a sixth as many products
         as the fit took gradients, 40 at most; what `fastcurv.classify` says, which can cost more
         than the fit; None.
     verbose : bool

@@ -17,7 +17,7 @@ from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import bounds, ritz_pairs
 
 PRODUCTS = 40  # of a look at most,
-FEWEST = 6  # and at least
+FEWEST = 4  # and at least
 CLOSE = 1e-2  # of the largest curvature: a residual below it resolves an end
 ROUNDED = 16 * float(np.finfo(float).eps)  # of the largest: what eigenvalues of a 2 x 2 are off by
 START = 7  # the seed of its start vector: a fit of the same data says the same
@@ -40,7 +40,7 @@ class Look:
         the fit go: only where there is a saddle is their own rounding counted.
     residuals : tuple of float
     n_products : int
-        What the look cost: at most a quarter of the gradients that the fit took, 6 at least and 40
+        What the look cost: at most a sixth of the gradients that the fit took, 4 at least and 40
         at most.
     """
 

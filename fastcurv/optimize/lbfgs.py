@@ -43,7 +43,7 @@ class LBFGS(Method):
     def prepare(self) -> None:
         n, dtype = len(self.run.theta), self.run.theta.dtype
         m = check_positive_int(self.memory, "memory")
-        self.pairs = np.zeros((2 * m, n), dtype)  # s_0, y_0, s_1, y_1, ...
+        self.pairs = np.empty((2 * m, n), dtype)  # s_0, y_0, s_1, y_1, ...; read as far as written
         self.cross, self.inner = np.zeros((m, m)), np.zeros((m, m))  # s_i'y_j and y_i'y_j
         self.products = np.zeros(2 * m)  # of the pairs with g
         self.weights = np.zeros((2 * m, 1))  # of the pairs in the step

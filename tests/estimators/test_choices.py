@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 pytest.importorskip("sklearn")
 
 import fastcurv as fc  # noqa: E402
 from fastcurv.cli.datasets import _standard  # noqa: E402
-from fastcurv.estimators.choices import pairs_worth, threads_worth  # noqa: E402
+from fastcurv.estimators.choices import pairs_worth, single_worth, threads_worth  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -25,16 +26,26 @@ def test_pairs_of_l_bfgs(n, rows, pairs):
 @pytest.mark.parametrize(
     ("given", "n", "rows", "threads"),
     [
-        (None, 500, 499, 1),
-        (None, 500, 500, None),
-        (None, 500, 501, None),
+        (None, 1000, 1666, 1),
+        (None, 1000, 1667, None),
+        (None, 5000, 1000, None),
         (3, 2, 2, 3),
         (1, 9, 9, 1),
     ],
 )
 def test_threads_of_a_small_gradient(given, n, rows, threads):
-    """One below a million and a half of operations, unless told otherwise."""
+    """One below ten million operations, unless told otherwise."""
     assert threads_worth(given, n, rows) == threads
+
+
+def test_float32_where_it_serves():
+    """For many rows of numbers that it tells apart, in X and in y."""
+    X, y = np.random.default_rng(0).standard_normal((1000, 3)), np.arange(1000) % 2
+    assert single_worth(X, y, 4000) and not single_worth(X, y, 3000)
+    assert single_worth(np.c_[X, np.full(1000, 7.0)], y, 4000)  # a constant
+    for bad in (X + 20_000, 1e7 * X, 1e-7 * X, X.astype(np.float32), csr_matrix(X)):
+        assert not single_worth(bad, y, 4000)
+    assert single_worth(X, X[:, 0], 4000) and not single_worth(X, 1e5 + X, 4000)
 
 
 def test_columns_are_brought_to_mean_0_and_deviation_1():

@@ -11,6 +11,7 @@ import fastcurv as fc
 
 sklearn = pytest.importorskip("sklearn")
 from sklearn import datasets  # noqa: E402
+from sklearn.exceptions import ConvergenceWarning  # noqa: E402
 from sklearn.model_selection import cross_val_score  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler, scale  # noqa: E402
@@ -62,6 +63,53 @@ def test_the_rows_held_out_say_when(monkeypatch):
     while not watch(SimpleNamespace(x=np.full(1, float(t)))):
         t += 1
     assert watch.theta == [23.0] and watch.kept == 23 and t == 23 + 2 * 23 + 1
+
+
+@pytest.mark.parametrize(
+    ("loss", "value", "ends"),
+    [
+        ("cross_entropy", 0.009, True),  # below a hundredth of log 3
+        ("cross_entropy", 0.03, False),
+        ("binary_cross_entropy", 0.006, True),
+        ("mse", 1e-9, False),  # numbers are never told
+    ],
+)
+def test_classes_that_are_told_teach_no_more(monkeypatch, loss, value, ends):
+    """The fit ends where the loss of the others has risen by a twentieth, and not before."""
+    values = iter([1.0, 0.5, 0.51, 0.6])
+    monkeypatch.setattr(HeldOut, "bound", False)
+    ob = problem(loss, False)[0]
+    ob.value = lambda x: value
+    held = SimpleNamespace(value=lambda x: next(values))
+    watch = HeldOut(ob, held, np.zeros(1), 12.0)
+    assert [watch(SimpleNamespace(x=np.zeros(1))) for _ in range(3)] == [False, False, ends]
+
+
+def test_a_penalty_that_holds_is_obeyed_where_classes_are_told():
+    """A hundredth of the loss at which they count as told is what a penalty that holds adds."""
+    ob, theta, _ = problem("cross_entropy", False)
+    squares = sum(float((W**2).sum()) for W, _ in ob.model.unflatten(theta))
+    for share, bound in ((0.9, False), (1.1, True)):
+        l2 = share * 1e-4 * constant_loss(ob) * 2 / squares
+        penalised = fc.Objective(ob.model, ob.X, ob.y, l2=l2, l2_biases=False)
+        watch = HeldOut(penalised, ob, theta, 12.0)
+        penalised.value = lambda x: 1e-6
+        assert watch.bound == bound
+
+
+def test_large_data_are_first_fitted_in_float32(monkeypatch):
+    """The fit ends in the dtype of the rows, with the same bits on any number of threads."""
+    seen, begin = [], HeldOut.restart
+    monkeypatch.setattr(
+        HeldOut, "restart", lambda self, x: (seen.append(self.fitted.dtype), begin(self, x))
+    )
+    X, y = datasets.load_digits(return_X_y=True)
+    one, two = (fc.MLPClassifier(random_state=0, n_threads=n).fit(X / 16, y) for n in (1, 2))
+    assert one.theta_.dtype == np.float64 and (one.theta_ == two.theta_).all()
+    far = fc.MLPClassifier(random_state=0, max_iter=5, tol="auto")
+    with pytest.warns(ConvergenceWarning):
+        far.fit(np.c_[X / 16, 2e4 + X[:, 20]], y)
+    assert far.theta_.dtype == np.float64 and seen[:3] == ["float32"] * 2 + ["float64"]
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -25,7 +25,7 @@ TUNED = {
     "checks.py": {"SLAB"},
     "distributed.py": {"KEEP", "LOOK", "SENT"},
     "eigensolver.py": {"COLUMNS", "LONG"},
-    "estimators/base.py": {"ONE_THREAD"},
+    "estimators/choices.py": {"ONE_THREAD", "SINGLE"},
     "files.py": {"PIECE"},
     "krylov/held.py": {"LEAST", "MOST"},
     "krylov/lanczos.py": {"BLOCK_BYTES", "LONGEST_BATCH"},

@@ -26,7 +26,14 @@ from .knowledge import (
 )
 from .lasting import SHORTER, gradient_after, settle
 from .nearest import Coordinates
-from .nearness import GRADIENT_EPS, Nearness, best_gradient, nearness, newton_decrement
+from .nearness import (
+    GRADIENT_EPS,
+    Nearness,
+    best_gradient,
+    nearness,
+    newton_decrement,
+    rounding_of,
+)
 from .reached import interpolation
 from .request import Request
 from .slices import (
@@ -38,7 +45,7 @@ from .slices import (
     signs_of,
     theorem_at,
 )
-from .theorem import EPS, Contraction, two_signs
+from .theorem import EPS, Contraction, Slice, two_signs
 
 Floats = NDArray[np.float64]
 
@@ -89,7 +96,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
             n_found = int((signs != 0).sum())
             theorem, distance = theorem_at(ob, theta, full, view, gradient)
         if not theorem.holds:
-            pair = _pair(ask, full, view, ends, _distance(view, signs, gradient))
+            pair = _pair(ask, full, view, ends, gradient)
             distance, zero = pair.distance, _interpolation(ask, H, view, signs)
             if not (zero and zero.holds or pair.holds and near.strict):
                 with suppress(SpentError):  # `H.short` says so
@@ -151,15 +158,22 @@ def _ends(H: Products, full: DenseHessian, view: View, signs: NDArray[np.int_]) 
     return Ends(found[-1][0], found[-1][1], found[-1][2], found[1][2])
 
 
-def _distance(view: View, signs: NDArray[np.int_], gradient: Any) -> tuple[float, float]:
-    """The length of Newton's step where curvature is known, in theta's coordinates and in those of
-    the best view.
+def _distance(
+    ask: Request, full: DenseHessian, cut: Slice, gradient: tuple[Floats, float]
+) -> float:
+    """The length of Newton's step where curvature is known, in the coordinates of a slice; slopes
+    that the rounding of g explains count as none.
     """
-    cut, known = view.best, signs != 0
-    weights = np.zeros(len(cut.values))
-    weights[known] = 1 / cut.values[known]
-    step = cut.vectors @ (weights * _slopes(cut, gradient[0]))
-    return safe_norm(cut.c * step), safe_norm(step)
+    (g, off), known = gradient, signs_of(cut) != 0
+    slopes = _slopes(cut, g)
+    slack = rounding_of(ask.n, off, np.abs(full.A) @ np.abs(ask.theta), cut)[1]
+    known &= np.abs(slopes) > slack
+    vectors, values = cut.vectors[:, known], cut.values[known]
+    step = np.zeros(ask.n)
+    for _ in range(3):  # steps of opposite signs may cancel in most of their digits
+        rest = cut.c * (g + full.A @ (cut.c * step))
+        step -= vectors @ (vectors.T @ rest / values)
+    return safe_norm(step)
 
 
 @dataclass(frozen=True)
@@ -178,14 +192,14 @@ class Pair:
 
 
 def _pair(
-    ask: Request, full: DenseHessian, view: View, ends: Ends, distances: tuple[float, float]
+    ask: Request, full: DenseHessian, view: View, ends: Ends, gradient: tuple[Floats, float]
 ) -> Pair:
     """The proof by two fixed vectors, in theta's coordinates or, where it does not hold there, in
-    balanced ones, if it does; Newton's step has these lengths.
+    balanced ones, if it does.
     """
     ob, theta, cut, known = ask.ob, ask.theta, view.best, signs_of(view.best)
     bound = two_signs(ends.negative, ends.positive, lambda r: third_bound(ob, theta, r))
-    plain = Pair(bound, distances[0])
+    plain = Pair(bound, _distance(ask, full, view.plain, gradient))
     if plain.holds or cut is view.plain:
         return plain
     if not ((known[:1] < 0).all() and (known[-1:] > 0).all() and known.size):
@@ -196,7 +210,7 @@ def _pair(
         for v in (cut.vectors[:, 0], cut.vectors[:, -1])
     )
     bound = two_signs(low + error, high - error, lambda r: third_bound_in(ob, theta, r, cut.c))
-    balanced = Pair(bound, distances[1], float(cut.c.min()))
+    balanced = Pair(bound, _distance(ask, full, cut, gradient), float(cut.c.min()))
     return balanced if balanced.holds else plain
 
 

@@ -248,6 +248,11 @@ class Layered:
         found[np.diag_indices(len(at))] += 2 * UNIT * np.abs(np.diagonal(self.A))
         return np.asarray(GROWTH * found + TINY * self.weight)
 
+    def shares(self) -> Floats:
+        """The shares (n,) of parameters in their layers."""
+        sizes = np.diff(self.starts)
+        return np.repeat(1.0 / sizes, sizes)
+
     @to_nearest
     def error(self, scale: Floats | None = None) -> float:
         """A bound on ``||D E D||_F`` for the error E of A, ``D = diag(scale)`` or I."""

@@ -95,6 +95,10 @@ class DenseMatrix:
         """
         return self.bounds[:, None] if self.known is None else self.known.noise()
 
+    def shares(self) -> Floats:
+        """The shares (n,) of parameters in their layers, where these are known, else 1."""
+        return np.ones(len(self.A)) if self.known is None else self.known.shares()
+
     def seen(self, scale: Floats | None = None) -> float:
         """The part of `error` that is asymmetry."""
         c = self._scale(scale)

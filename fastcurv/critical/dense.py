@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,13 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
     found = _findings(ask, H, full, near, view, signs, ends=ends, theorem=theorem, zero=zero)
     if near.near:
         found = replace(found, distance=distance, arrives=arrives)
-        found = replace(found, two_signs=pair.radius, unit=pair.unit)
+        found = replace(
+            found,
+            two_signs=pair.radius,
+            unit=pair.unit,
+            negative=found.negative or pair.holds,
+            positive=found.positive or pair.holds,
+        )
         if found.n_kinks:
             found = replace(found, falls=falls_across(ob, theta, ends.direction, gradient[0]))
     evidence = _evidence(ask, full, view, near, gradient, ends)
@@ -158,22 +165,18 @@ def _ends(H: Products, full: DenseHessian, view: View, signs: NDArray[np.int_]) 
     return Ends(found[-1][0], found[-1][1], found[-1][2], found[1][2])
 
 
-def _distance(
-    ask: Request, full: DenseHessian, cut: Slice, gradient: tuple[Floats, float]
-) -> float:
-    """The length of Newton's step where curvature is known, in the coordinates of a slice; slopes
-    that the rounding of g explains count as none.
+def _step(ask: Request, full: DenseHessian, cut: Slice, gradient: tuple[Floats, float]) -> Floats:
+    """Newton's step where curvature is known, in the coordinates of a slice; slopes that the
+    rounding of g explains count as none.
     """
     (g, off), known = gradient, signs_of(cut) != 0
-    slopes = _slopes(cut, g)
     slack = rounding_of(ask.n, off, np.abs(full.A) @ np.abs(ask.theta), cut)[1]
-    known &= np.abs(slopes) > slack
+    known &= np.abs(_slopes(cut, g)) > slack
     vectors, values = cut.vectors[:, known], cut.values[known]
     step = np.zeros(ask.n)
-    for _ in range(3):  # steps of opposite signs may cancel in most of their digits
-        rest = cut.c * (g + full.A @ (cut.c * step))
-        step -= vectors @ (vectors.T @ rest / values)
-    return safe_norm(step)
+    for _ in range(3):  # parts of opposite curvature may cancel in most of their digits
+        step -= vectors @ (vectors.T @ (cut.c * (g + full.A @ (cut.c * step))) / values)
+    return step
 
 
 @dataclass(frozen=True)
@@ -194,24 +197,31 @@ class Pair:
 def _pair(
     ask: Request, full: DenseHessian, view: View, ends: Ends, gradient: tuple[Floats, float]
 ) -> Pair:
-    """The proof by two fixed vectors, in theta's coordinates or, where it does not hold there, in
-    balanced ones, if it does.
+    """The proof by two fixed vectors: in theta's coordinates or, where it does not hold there, in
+    the balanced ones in which it does.
     """
-    ob, theta, cut, known = ask.ob, ask.theta, view.best, signs_of(view.best)
+    ob, theta, A = ask.ob, ask.theta, full.A
     bound = two_signs(ends.negative, ends.positive, lambda r: third_bound(ob, theta, r))
-    plain = Pair(bound, _distance(ask, full, view.plain, gradient))
-    if plain.holds or cut is view.plain:
+    plain = Pair(bound, safe_norm(_step(ask, full, view.plain, gradient)))
+    if plain.holds or view.best is view.plain:
         return plain
-    if not ((known[:1] < 0).all() and (known[-1:] > 0).all() and known.size):
-        return plain
-    error = full.M.error(cut.c) + 6 * full.n * EPS * safe_norm(cut.c[:, None] * full.A * cut.c)
-    low, high = (
-        float(v @ (cut.c * (full.A @ (cut.c * v)))) / float(v @ v)
-        for v in (cut.vectors[:, 0], cut.vectors[:, -1])
-    )
-    bound = two_signs(low + error, high - error, lambda r: third_bound_in(ob, theta, r, cut.c))
-    balanced = Pair(bound, _distance(ask, full, cut, gradient), float(cut.c.min()))
-    return balanced if balanced.holds else plain
+    flat = full.flat(view.held.columns)
+    for c in full.units:
+        cut = view.best if view.best.c is c else full.cut(flat, c)
+        known = signs_of(cut)
+        if not ((known[:1] < 0).all() and (known[-1:] > 0).all() and known.size):
+            continue
+        error = full.M.error(c) + 6 * full.n * EPS * safe_norm(c[:, None] * A * c)
+        low, high = (
+            float(v @ (c * (A @ (c * v)))) / float(v @ v)
+            for v in (cut.vectors[:, 0], cut.vectors[:, -1])
+        )
+        third = partial(third_bound_in, ob, theta, units=c)
+        bound = two_signs(low + error, high - error, third)
+        found = Pair(bound, safe_norm(_step(ask, full, cut, gradient)), float(c.min()))
+        if found.holds:
+            return found
+    return plain
 
 
 def _arrives(

@@ -257,7 +257,7 @@ def _not_absurd(d: Floats, mean: float) -> Floats:
     return np.where((d > mean * 1e-60) & (d < mean * 1e60), d, mean)
 
 
-def balances(A: Floats, noise: Floats, shares: Floats) -> list[Floats]:
+def balances(A: Floats, noise: Floats, layers: NDArray[np.intp]) -> list[Floats]:
     """Positive units d, of largest 1 to 2, that follow all others that parameters may have: for
     which the rows of ``d A d`` are equally long, and, where the `noise` of entries is known,
     (n, n), for which those of its own are.
@@ -267,18 +267,21 @@ def balances(A: Floats, noise: Floats, shares: Floats) -> list[Floats]:
     """
     if noise.shape[1] == 1:
         return [_largest_one(balance(A, noise)[0])]
-    start = even_entries(noise, shares)
+    start = even_entries(noise, layers)
     noise = start[:, None] * noise * start
     faint = np.full((len(A), 1), 1e-15 * np.median(noise))
     rows = balance(start[:, None] * A * start, noise)[0], balance(noise, faint)[0]
     return [_largest_one(start * d) for d in rows]
 
 
-def even_entries(noise: Floats, shares: Floats) -> Floats:
+def even_entries(noise: Floats, layers: NDArray[np.intp]) -> Floats:
     """Powers of two d for which the logarithms of the entries of ``d noise d`` that are not 0, nor
     what underflow may leave of them, are smallest (Curtis and Reid 1972): a problem of least
-    squares on their pattern, so that units of the rows change nothing but d.
+    squares on their pattern, so that units of the rows change nothing but d. All of `layers`, the
+    number of its own for each row, have the same weight: where one has collapsed, d lies half-way
+    between its units and those of the others, however many parameters each has.
     """
+    shares = 1.0 / np.bincount(layers)[layers]
     counted = noise > UNDERFLOWN
     logs = np.log2(np.where(counted, noise, 1.0))
     each = counted @ shares

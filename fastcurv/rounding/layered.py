@@ -248,10 +248,9 @@ class Layered:
         found[np.diag_indices(len(at))] += 2 * UNIT * np.abs(np.diagonal(self.A))
         return np.asarray(GROWTH * found + TINY * self.weight)
 
-    def shares(self) -> Floats:
-        """The shares (n,) of parameters in their layers."""
-        sizes = np.diff(self.starts)
-        return np.repeat(1.0 / sizes, sizes)
+    def layers(self) -> NDArray[np.intp]:
+        """By parameter (n,) the number of its layer."""
+        return np.repeat(np.arange(len(self.shapes)), np.diff(self.starts))
 
     @to_nearest
     def error(self, scale: Floats | None = None) -> float:

@@ -165,18 +165,20 @@ def _ends(H: Products, full: DenseHessian, view: View, signs: NDArray[np.int_]) 
     return Ends(found[-1][0], found[-1][1], found[-1][2], found[1][2])
 
 
-def _step(ask: Request, full: DenseHessian, cut: Slice, gradient: tuple[Floats, float]) -> Floats:
-    """Newton's step where curvature is known, in the coordinates of a slice; slopes that the
-    rounding of g explains count as none.
+def _distance(
+    ask: Request, full: DenseHessian, cut: Slice, gradient: tuple[Floats, float]
+) -> float:
+    """The length of Newton's step where curvature is known, in the coordinates of a slice, and what
+    the rounding of g may add to it: beside a minimum whose orbits the gradient bends, slopes as
+    small as that are all that tells a saddle from it.
     """
     (g, off), known = gradient, signs_of(cut) != 0
     slack = rounding_of(ask.n, off, np.abs(full.A) @ np.abs(ask.theta), cut)[1]
-    known &= np.abs(_slopes(cut, g)) > slack
     vectors, values = cut.vectors[:, known], cut.values[known]
     step = np.zeros(ask.n)
     for _ in range(3):  # parts of opposite curvature may cancel in most of their digits
         step -= vectors @ (vectors.T @ (cut.c * (g + full.A @ (cut.c * step))) / values)
-    return step
+    return safe_norm(step) + safe_norm(slack[known] / values)
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,7 @@ def _pair(
     """
     ob, theta, A = ask.ob, ask.theta, full.A
     bound = two_signs(ends.negative, ends.positive, lambda r: third_bound(ob, theta, r))
-    plain = Pair(bound, safe_norm(_step(ask, full, view.plain, gradient)))
+    plain = Pair(bound, _distance(ask, full, view.plain, gradient))
     if plain.holds or view.best is view.plain:
         return plain
     flat = full.flat(view.held.columns)
@@ -218,7 +220,7 @@ def _pair(
         )
         third = partial(third_bound_in, ob, theta, units=c)
         bound = two_signs(low + error, high - error, third)
-        found = Pair(bound, safe_norm(_step(ask, full, cut, gradient)), float(c.min()))
+        found = Pair(bound, _distance(ask, full, cut, gradient), float(c.min()))
         if found.holds:
             return found
     return plain

@@ -49,6 +49,7 @@ from .slices import (
 from .theorem import EPS, Contraction, Slice, two_signs
 
 Floats = NDArray[np.float64]
+SHORTEST = 1e-8  # of a step, beside what is longest of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
         H.note("the theorem")
         theorem, distance = theorem_at(ob, theta, full, view, gradient)
         other = in_other_units(full, view) if theorem.missing in ("h", "orbit") else None
-        if other is not None and theorem_at(ob, theta, full, other, gradient)[0].holds:
+        if other is not None and (signs_of(other.best) != 0).all():
             view, signs = other, signs_of(other.best)
             theorem, distance = theorem_at(ob, theta, full, view, gradient)
         if theorem.missing == "orbit":
@@ -165,11 +166,11 @@ def _ends(H: Products, full: DenseHessian, view: View, signs: NDArray[np.int_]) 
     return Ends(found[-1][0], found[-1][1], found[-1][2], found[1][2])
 
 
-def _distance(
+def _newton(
     ask: Request, full: DenseHessian, cut: Slice, gradient: tuple[Floats, float]
-) -> float:
-    """The length of Newton's step where curvature is known, in the coordinates of a slice, and what
-    the rounding of g may add to it: beside a minimum whose orbits the gradient bends, slopes as
+) -> tuple[Floats, float]:
+    """Newton's step where curvature is known, in the coordinates of a slice, and its length with
+    what the rounding of g may add: beside a minimum whose orbits the gradient bends, slopes as
     small as that are all that tells a saddle from it.
     """
     (g, off), known = gradient, signs_of(cut) != 0
@@ -178,7 +179,7 @@ def _distance(
     step = np.zeros(ask.n)
     for _ in range(3):  # parts of opposite curvature may cancel in most of their digits
         step -= vectors @ (vectors.T @ (cut.c * (g + full.A @ (cut.c * step))) / values)
-    return safe_norm(step) + safe_norm(slack[known] / values)
+    return step, safe_norm(step) + safe_norm(slack[known] / values)
 
 
 @dataclass(frozen=True)
@@ -200,30 +201,40 @@ def _pair(
     ask: Request, full: DenseHessian, view: View, ends: Ends, gradient: tuple[Floats, float]
 ) -> Pair:
     """The proof by two fixed vectors: in theta's coordinates or, where it does not hold there, in
-    the balanced ones in which it does.
+    those balanced ones in which it does, or in which Newton's step is as long in all layers.
     """
-    ob, theta, A = ask.ob, ask.theta, full.A
-    bound = two_signs(ends.negative, ends.positive, lambda r: third_bound(ob, theta, r))
-    plain = Pair(bound, _distance(ask, full, view.plain, gradient))
+    bound = two_signs(ends.negative, ends.positive, partial(third_bound, ask.ob, ask.theta))
+    plain = Pair(bound, _newton(ask, full, view.plain, gradient)[1])
     if plain.holds or view.best is view.plain:
         return plain
-    flat = full.flat(view.held.columns)
-    for c in full.units:
-        cut = view.best if view.best.c is c else full.cut(flat, c)
-        known = signs_of(cut)
-        if not ((known[:1] < 0).all() and (known[-1:] > 0).all() and known.size):
-            continue
-        error = full.M.error(c) + 6 * full.n * EPS * safe_norm(c[:, None] * A * c)
-        low, high = (
-            float(v @ (c * (A @ (c * v)))) / float(v @ v)
-            for v in (cut.vectors[:, 0], cut.vectors[:, -1])
-        )
-        third = partial(third_bound_in, ob, theta, units=c)
-        bound = two_signs(low + error, high - error, third)
-        found = Pair(bound, _distance(ask, full, cut, gradient), float(c.min()))
+    flat, layers = full.flat(view.held.columns), full.M.layers()
+    for units in full.units:
+        cut = view.best if view.best.c is units else full.cut(flat, units)
+        step, length = _newton(ask, full, cut, gradient)
+        found = _pair_in(ask, full, cut, length)
         if found.holds:
             return found
-    return plain
+    lengths = np.sqrt(np.bincount(layers, step**2) / np.bincount(layers))
+    if not 0 < lengths.max() < np.inf or len(lengths) == 1:
+        return plain
+    units = cut.c * np.maximum(lengths / lengths.max(), SHORTEST)[layers]
+    cut = full.cut(flat, units)
+    found = _pair_in(ask, full, cut, _newton(ask, full, cut, gradient)[1])
+    return found if found.holds else plain
+
+
+def _pair_in(ask: Request, full: DenseHessian, cut: Slice, length: float) -> Pair:
+    """That of both ends of a slice, in its coordinates, where Newton's step has this length."""
+    known, c, A = signs_of(cut), cut.c, full.A
+    if not ((known[:1] < 0).all() and (known[-1:] > 0).all() and known.size):
+        return Pair()
+    error = full.M.error(c) + 6 * full.n * EPS * safe_norm(c[:, None] * A * c)
+    low, high = (
+        float(v @ (c * (A @ (c * v)))) / float(v @ v)
+        for v in (cut.vectors[:, 0], cut.vectors[:, -1])
+    )
+    third = partial(third_bound_in, ask.ob, ask.theta, units=c)
+    return Pair(two_signs(low + error, high - error, third), length, float(c.min()))
 
 
 def _arrives(

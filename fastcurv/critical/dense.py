@@ -106,14 +106,9 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
                 arrives = _arrives(ask, full, view, signs, gradient)
     found = _findings(ask, H, full, near, view, signs, ends=ends, theorem=theorem, zero=zero)
     if near.near:
-        found = replace(found, distance=distance, arrives=arrives)
-        found = replace(
-            found,
-            two_signs=pair.radius,
-            unit=pair.unit,
-            negative=found.negative or pair.holds,
-            positive=found.positive or pair.holds,
-        )
+        proved: Any = {"negative": True, "positive": True} if pair.holds else {}
+        found = replace(found, distance=distance, arrives=arrives, **proved)
+        found = replace(found, two_signs=pair.radius, unit=pair.unit)
         if found.n_kinks:
             found = replace(found, falls=falls_across(ob, theta, ends.direction, gradient[0]))
     evidence = _evidence(ask, full, view, near, gradient, ends)

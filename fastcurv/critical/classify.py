@@ -132,14 +132,14 @@ def classify(
     number, inputs or targets are and the first or last layer undone, or a layer of relu or linear
     units is and the next undone, for networks in float64 up to n = 1500: errors of H are bounded by
     entries, and eigenvalues, the theorem and two fixed vectors are tried in balanced units too,
-    which follow any others. They may change where something is hardly so: a slope within the
-    rounding of g, which is bounded by one norm in theta's own units; h near 1/2; a ball hardly
-    larger than Newton's step; a sign that was measured, not proved, to last; what is counted at
-    theta, measured, or proved by two fixed vectors where units have all but collapsed, are off or
-    saturated, or where numbers come to 1e-300. An eigenvalue within its error counts as zero, and
-    that of an operator without bounds by entries is one in theta's own units: there, in float32,
-    and above n = 1500 where H is not definite or has zeros that no units can settle, these may
-    decide about the weakest.
+    which follow any others, those of collapsed units as well. They may change where something is
+    hardly so: a slope, or an end of the spectrum that one product proves, within a rounding that is
+    bounded by one norm in theta's own units; h near 1/2; a ball hardly larger than Newton's step,
+    or larger in theta's own units alone; a sign that was measured, not proved, to last; whether the
+    loss falls across a kink; and where numbers come to 1e-300. An eigenvalue within its error
+    counts as zero, and that of an operator without bounds by entries is one in theta's own units:
+    there, in float32, and above n = 1500 where H is not definite or has zeros that no units can
+    settle, these may decide about the weakest.
 
     Small n: one eigendecomposition across the symmetries, and another in balanced coordinates
     where (up to n = 1500) H is not definite or zeros remain, above that where these might all be

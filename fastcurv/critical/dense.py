@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,14 @@ from .knowledge import (
 )
 from .lasting import SHORTER, gradient_after, settle
 from .nearest import Coordinates
-from .nearness import GRADIENT_EPS, Nearness, best_gradient, nearness, newton_decrement
+from .nearness import (
+    GRADIENT_EPS,
+    Nearness,
+    best_gradient,
+    nearness,
+    newton_decrement,
+    rounding_of,
+)
 from .reached import interpolation
 from .request import Request
 from .slices import (
@@ -38,9 +46,10 @@ from .slices import (
     signs_of,
     theorem_at,
 )
-from .theorem import EPS, Contraction, two_signs
+from .theorem import EPS, Contraction, Slice, two_signs
 
 Floats = NDArray[np.float64]
+SHORTEST = 1e-8  # of a step, beside what is longest of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +88,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
         H.note("the theorem")
         theorem, distance = theorem_at(ob, theta, full, view, gradient)
         other = in_other_units(full, view) if theorem.missing in ("h", "orbit") else None
-        if other is not None and theorem_at(ob, theta, full, other, gradient)[0].holds:
+        if other is not None and (signs_of(other.best) != 0).all():
             view, signs = other, signs_of(other.best)
             theorem, distance = theorem_at(ob, theta, full, view, gradient)
         if theorem.missing == "orbit":
@@ -89,7 +98,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
             n_found = int((signs != 0).sum())
             theorem, distance = theorem_at(ob, theta, full, view, gradient)
         if not theorem.holds:
-            pair = _pair(ask, full, view, ends, _distance(view, signs, gradient))
+            pair = _pair(ask, full, view, ends, gradient)
             distance, zero = pair.distance, _interpolation(ask, H, view, signs)
             if not (zero and zero.holds or pair.holds and near.strict):
                 with suppress(SpentError):  # `H.short` says so
@@ -97,7 +106,8 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
                 arrives = _arrives(ask, full, view, signs, gradient)
     found = _findings(ask, H, full, near, view, signs, ends=ends, theorem=theorem, zero=zero)
     if near.near:
-        found = replace(found, distance=distance, arrives=arrives)
+        proved: Any = {"negative": True, "positive": True} if pair.holds else {}
+        found = replace(found, distance=distance, arrives=arrives, **proved)
         found = replace(found, two_signs=pair.radius, unit=pair.unit)
         if found.n_kinks:
             found = replace(found, falls=falls_across(ob, theta, ends.direction, gradient[0]))
@@ -151,15 +161,20 @@ def _ends(H: Products, full: DenseHessian, view: View, signs: NDArray[np.int_]) 
     return Ends(found[-1][0], found[-1][1], found[-1][2], found[1][2])
 
 
-def _distance(view: View, signs: NDArray[np.int_], gradient: Any) -> tuple[float, float]:
-    """The length of Newton's step where curvature is known, in theta's coordinates and in those of
-    the best view.
+def _newton(
+    ask: Request, full: DenseHessian, cut: Slice, gradient: tuple[Floats, float]
+) -> tuple[Floats, float]:
+    """Newton's step where curvature is known, in the coordinates of a slice, and its length with
+    what the rounding of g may add: beside a minimum whose orbits the gradient bends, slopes as
+    small as that are all that tells a saddle from it.
     """
-    cut, known = view.best, signs != 0
-    weights = np.zeros(len(cut.values))
-    weights[known] = 1 / cut.values[known]
-    step = cut.vectors @ (weights * _slopes(cut, gradient[0]))
-    return safe_norm(cut.c * step), safe_norm(step)
+    (g, off), known = gradient, signs_of(cut) != 0
+    slack = rounding_of(ask.n, off, np.abs(full.A) @ np.abs(ask.theta), cut)[1]
+    vectors, values = cut.vectors[:, known], cut.values[known]
+    step = np.zeros(ask.n)
+    for _ in range(3):  # parts of opposite curvature may cancel in most of their digits
+        step -= vectors @ (vectors.T @ (cut.c * (g + full.A @ (cut.c * step))) / values)
+    return step, safe_norm(step) + safe_norm(slack[known] / values)
 
 
 @dataclass(frozen=True)
@@ -178,26 +193,43 @@ class Pair:
 
 
 def _pair(
-    ask: Request, full: DenseHessian, view: View, ends: Ends, distances: tuple[float, float]
+    ask: Request, full: DenseHessian, view: View, ends: Ends, gradient: tuple[Floats, float]
 ) -> Pair:
-    """The proof by two fixed vectors, in theta's coordinates or, where it does not hold there, in
-    balanced ones, if it does; Newton's step has these lengths.
+    """The proof by two fixed vectors: in theta's coordinates or, where it does not hold there, in
+    those balanced ones in which it does, or in which Newton's step is as long in all layers.
     """
-    ob, theta, cut, known = ask.ob, ask.theta, view.best, signs_of(view.best)
-    bound = two_signs(ends.negative, ends.positive, lambda r: third_bound(ob, theta, r))
-    plain = Pair(bound, distances[0])
-    if plain.holds or cut is view.plain:
+    bound = two_signs(ends.negative, ends.positive, partial(third_bound, ask.ob, ask.theta))
+    plain = Pair(bound, _newton(ask, full, view.plain, gradient)[1])
+    if plain.holds or view.best is view.plain:
         return plain
+    flat, layers = full.flat(view.held.columns), full.M.layers()
+    for units in full.units:
+        cut = view.best if view.best.c is units else full.cut(flat, units)
+        step, length = _newton(ask, full, cut, gradient)
+        found = _pair_in(ask, full, cut, length)
+        if found.holds:
+            return found
+    lengths = np.sqrt(np.bincount(layers, step**2) / np.bincount(layers))
+    if not 0 < lengths.max() < np.inf or len(lengths) == 1:
+        return plain
+    units = cut.c * np.maximum(lengths / lengths.max(), SHORTEST)[layers]
+    cut = full.cut(flat, units)
+    found = _pair_in(ask, full, cut, _newton(ask, full, cut, gradient)[1])
+    return found if found.holds else plain
+
+
+def _pair_in(ask: Request, full: DenseHessian, cut: Slice, length: float) -> Pair:
+    """That of both ends of a slice, in its coordinates, where Newton's step has this length."""
+    known, c, A = signs_of(cut), cut.c, full.A
     if not ((known[:1] < 0).all() and (known[-1:] > 0).all() and known.size):
-        return plain
-    error = full.M.error(cut.c) + 6 * full.n * EPS * safe_norm(cut.c[:, None] * full.A * cut.c)
+        return Pair()
+    error = full.M.error(c) + 6 * full.n * EPS * safe_norm(c[:, None] * A * c)
     low, high = (
-        float(v @ (cut.c * (full.A @ (cut.c * v)))) / float(v @ v)
+        float(v @ (c * (A @ (c * v)))) / float(v @ v)
         for v in (cut.vectors[:, 0], cut.vectors[:, -1])
     )
-    bound = two_signs(low + error, high - error, lambda r: third_bound_in(ob, theta, r, cut.c))
-    balanced = Pair(bound, distances[1], float(cut.c.min()))
-    return balanced if balanced.holds else plain
+    third = partial(third_bound_in, ask.ob, ask.theta, units=c)
+    return Pair(two_signs(low + error, high - error, third), length, float(c.min()))
 
 
 def _arrives(

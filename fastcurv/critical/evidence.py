@@ -23,6 +23,9 @@ from .knowledge import as_curvature, as_gradient
 GRADIENT_ROUNDING = 10.0
 # Curvature this small beside the norm of H, and not proved to last, counts as zero.
 ZERO = 1e-10
+# Bounds on errors below it may be those of underflow alone.
+UNDERFLOWN = 1e-280
+FARTHEST = 200  # units of 2 to that power beside others are not followed
 # A gradient this small, relative to the norm of H and the size of theta, is called critical.
 RELATIVE_GRADIENT = 1e-5
 
@@ -260,29 +263,44 @@ def _not_absurd(d: Floats, mean: float) -> Floats:
     return np.where((d > mean * 1e-60) & (d < mean * 1e60), d, mean)
 
 
-def balances(A: Floats, noise: Floats) -> list[Floats]:
-    """Positive units d, of largest 1, that follow all others that parameters may have: for which
-    the rows of ``d A d`` are equally long, and, where the `noise` of entries is known, (n, n), for
-    which those of its own are.
+def balances(A: Floats, noise: Floats, layers: NDArray[np.intp]) -> list[Floats]:
+    """Positive units d, of largest 1 to 2, that follow all others that parameters may have: for
+    which the rows of ``d A d`` are equally long, and, where the `noise` of entries is known,
+    (n, n), for which those of its own are.
 
-    Both begin where the geometric means of the noise in rows are equal, which is so in all units.
+    Both begin where the noise is even, which is so in all units; where these are powers of two,
+    ``d A d`` is the same bits in all of them, but for one power of two.
     """
     if noise.shape[1] == 1:
         return [_largest_one(balance(A, noise)[0])]
-    start = np.exp(-np.log(noise).mean(axis=1))
-    start /= np.median(start)
-    far = np.abs(np.log10(start))
-    if ((far > 20) & (far < 100)).any():  # units of a net that has all but collapsed
-        return [_largest_one(balance(A, noise)[0])]
-    start = _not_absurd(start, 1.0)
+    start = even_entries(noise, layers)
     noise = start[:, None] * noise * start
     faint = np.full((len(A), 1), 1e-15 * np.median(noise))
     rows = balance(start[:, None] * A * start, noise)[0], balance(noise, faint)[0]
     return [_largest_one(start * d) for d in rows]
 
 
+def even_entries(noise: Floats, layers: NDArray[np.intp]) -> Floats:
+    """Powers of two d for which the logarithms of the entries of ``d noise d`` that are not 0, nor
+    what underflow may leave of them, are smallest (Curtis and Reid 1972): a problem of least
+    squares on their pattern, so that units of the rows change nothing but d. All of `layers`, the
+    number of its own for each row, have the same weight: where one has collapsed, d lies half-way
+    between its units and those of the others, however many parameters each has.
+    """
+    shares = 1.0 / np.bincount(layers)[layers]
+    counted = noise > UNDERFLOWN
+    logs = np.log2(np.where(counted, noise, 1.0))
+    each = counted @ shares
+    # of a pattern without diagonals one side may have any units, against the other
+    M = counted * shares + np.diag(each + 1e-9 * (1e-9 + each))
+    x = np.linalg.solve(M, -(logs @ shares))
+    middle = np.median(x[each > 0]) if each.any() else 0.0
+    x = np.where(each > 0, x, middle)
+    return np.asarray(np.exp2(np.round(np.clip(x, middle - FARTHEST, middle + FARTHEST))))
+
+
 def _largest_one(d: Floats) -> Floats:
-    return np.asarray(d / d.max())
+    return np.asarray(np.ldexp(d, 1 - int(np.frexp(d.max())[1])))
 
 
 def independent(T: Floats, rtol: float = 1e-7) -> Floats:

@@ -196,18 +196,26 @@ def newton_decrement(g: np.ndarray, off: float, reach: np.ndarray, eigen: Slice)
     eigen : Slice
     """
     sizes = np.maximum(np.abs(eigen.values), eigen.error)
+    noise, slack = rounding_of(len(g), off, reach, eigen)
     slopes = np.abs(eigen.vectors.T @ (eigen.c * g))
-    if np.isnan(off):
-        noise = GRADIENT_EPS * np.finfo(float).eps * reach
-        slack = np.abs(eigen.vectors).T @ (eigen.c * noise)
-    else:
-        noise = np.full(len(g), off if off < np.inf else 0.0)
-        slack = noise.max(initial=0.0) * np.sqrt((eigen.vectors**2).T @ eigen.c**2)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         total = 0.5 * float(_squares_over(slopes - slack, sizes).sum())
         alone = _squares_over(np.abs(g) - noise, _diagonal(eigen, sizes))
         total = max(total, 0.5 * float(alone.max(initial=0.0)))
     return total if total == total else np.inf
+
+
+def rounding_of(
+    n: int, off: float, reach: np.ndarray, eigen: Slice
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the error of g may be for each parameter (n,), and for the slopes of `eigen`; as in
+    `newton_decrement`.
+    """
+    if np.isnan(off):
+        noise = GRADIENT_EPS * np.finfo(float).eps * reach
+        return noise, np.abs(eigen.vectors).T @ (eigen.c * noise)
+    noise = np.full(n, off if off < np.inf else 0.0)
+    return noise, noise.max(initial=0.0) * np.sqrt((eigen.vectors**2).T @ eigen.c**2)
 
 
 def _squares_over(slopes: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -48,7 +48,7 @@ class DenseHessian:
     @cached_property
     def units(self) -> list[Floats]:
         """Balanced units of the parameters: see `balances`."""
-        return balances(self.A, self.M.noise())
+        return balances(self.A, self.M.noise(), self.M.layers())
 
     @property
     def d(self) -> Floats:

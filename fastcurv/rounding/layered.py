@@ -248,6 +248,10 @@ class Layered:
         found[np.diag_indices(len(at))] += 2 * UNIT * np.abs(np.diagonal(self.A))
         return np.asarray(GROWTH * found + TINY * self.weight)
 
+    def layers(self) -> NDArray[np.intp]:
+        """By parameter (n,) the number of its layer."""
+        return np.repeat(np.arange(len(self.shapes)), np.diff(self.starts))
+
     @to_nearest
     def error(self, scale: Floats | None = None) -> float:
         """A bound on ``||D E D||_F`` for the error E of A, ``D = diag(scale)`` or I."""

@@ -37,13 +37,15 @@ COARSE = 1e-6  # of the norm: an assembled matrix that may be off by more stands
 class Assembled(Protocol):
     """A symmetric matrix ``A (n, n)``, bounds ``(n,)`` on the norms of the errors of its columns,
     ``noise()`` on those of its entries, and ``error(scale)`` on that of ``D E D``, E its error,
-    ``D = diag(scale)`` or I.
+    ``D = diag(scale)`` or I; ``layers()``, by parameter (n,) the number of its layer.
     """
 
     A: Floats
     bounds: Floats
 
     def noise(self) -> Floats: ...
+
+    def layers(self) -> NDArray[np.intp]: ...
 
     def error(self, scale: Floats | None = None) -> float: ...
 
@@ -96,6 +98,10 @@ class DenseMatrix:
         they are known, else those of columns ``(n, 1)``.
         """
         return self.bounds[:, None] if self.known is None else self.known.noise()
+
+    def layers(self) -> NDArray[np.intp]:
+        """By parameter (n,) the number of its layer; 0 where layers are not known."""
+        return np.zeros(len(self.A), np.intp) if self.known is None else self.known.layers()
 
     def seen(self, scale: Floats | None = None) -> float:
         """The part of `error` that is asymmetry."""

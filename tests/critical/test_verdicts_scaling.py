@@ -8,7 +8,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.critical.classify import classify
-from fastcurv.critical.evidence import equilibrate, hessian_products
+from fastcurv.critical.evidence import equilibrate, even_entries, hessian_products
 from fastcurv.reference import ReferenceObjective
 from fastcurv.spectrum.dense import matrix_error
 from fastcurv.testing import Case, LinearAutoencoder, compiled, zoo
@@ -175,6 +175,27 @@ def test_balancing_takes_out_any_diagonal():
     assert sizes.min() > 0.2 and sizes.max() < 5
 
 
+@pytest.mark.parametrize("lost", [0.0, 1e-300])
+def test_units_that_make_the_noise_even_follow_all_others(lost):
+    """By powers of two, the same bits: with zeros, with what underflow may leave of them, and where
+    one layer has collapsed, half-way between its units and those of the others.
+    """
+    rng = np.random.default_rng(3)
+    layers = np.repeat([0, 1, 2], [2, 5, 3])
+    noise = np.exp(rng.standard_normal((10, 10)))
+    noise *= noise.T * np.where(rng.random((10, 10)) < 0.3, 0.0, 1.0)
+    noise = np.maximum(np.maximum(noise, noise.T), lost)
+    d = even_entries(noise, layers)
+    s = np.exp2(rng.integers(-30, 30, 10))
+    other = even_entries(np.where(noise > 1e-280, s[:, None] * noise * s, lost), layers)
+    assert np.array_equal(other * s, d)
+    assert (np.frexp(d)[0] == 0.5).all()
+    collapsed = np.where(layers == 0, 1e-36, 1.0)
+    pair = np.where(np.equal.outer(layers, layers), np.sqrt(np.outer(collapsed, collapsed)), 1.0)
+    even = even_entries(pair[:7, :7], layers[:7])
+    assert even[0] / even[-1] == pytest.approx(1e18, rel=0.5)
+
+
 @pytest.fixture(scope="module")
 def found():
     """An objective, and where three starts end."""
@@ -249,6 +270,15 @@ def test_units_change_no_verdict(kind):
         ("targets", 1204),  # counts by two fixed vectors are those at theta
         ("inputs", 45),
         ("layer", 72),  # two fixed vectors in balanced coordinates
+        ("targets", 3),  # units that followed none where a layer has collapsed
+        ("targets", 56),
+        ("targets", 87),  # the same of what underflow left of zeros
+        ("loss", 44),
+        ("layer", 16),
+        ("layer", 119),
+        ("inputs", 324),  # two fixed vectors in the other balanced coordinates
+        ("targets", 572),  # and where Newton's step is as long in all layers
+        ("layer", 566),  # a definite H whose sign was measured in theta's own units
     ],
 )
 def test_units_that_changed_a_verdict_once(kind, seed):

@@ -44,7 +44,7 @@ def one_blas_thread(where: bool = True) -> AbstractContextManager[Any]:
         from threadpoolctl import ThreadpoolController
     except ImportError:
         return nullcontext()
-    return ThreadpoolController().limit(limits=1, user_api="blas")  # type: ignore[no-any-return]
+    return ThreadpoolController().select(user_api="blas").limit(limits=1)  # type: ignore[no-any-return]
 
 
 @overload

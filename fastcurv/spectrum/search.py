@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..checks import check_vectors, operator_dtype
 from ..interrupts import Interrupted, deferred_interrupts
-from ..krylov.basis import column_lengths, combine, orthonormal_rows
+from ..krylov.basis import column_lengths, combine, length, orthonormal_rows
 from ..krylov.held import held_rows
 from ..krylov.lanczos import Recurrence
 from ..krylov.risk import blind, growth
@@ -167,8 +167,8 @@ class Search:
             if run.m >= run.dimension and run.aside and not self._spent():
                 self._fetch_aside()
             if run.m >= run.dimension or self._spent():
-                if run.m >= run.dimension:
-                    self.probed, self.unseen = True, 0.0
+                if run.m >= run.dimension:  # the pairs are those of all of it
+                    self.probed, self.unseen, self.settled = True, 0.0, None
                 elif self.settled is not None:  # the last steps of a probe count, too
                     self._look()
                 return
@@ -289,7 +289,7 @@ class Search:
 
         A copy may lie in part in the last rows, so that neither they nor a start beside them show
         it: then these go. Rounding begins one where the residual of a pair, of those `known`, has
-        come down to it; and beside rows that were kept, whose own residuals part the copies, one
+        come down to it, or would at the next step, since that row is one of them; and beside rows that were kept, whose own residuals part the copies, one
         start sees of several. What a restart rounds is not counted against the pairs, as what it
         rounds to make vectors of them is not: a bound that was within the tolerance stays so.
         """
@@ -304,8 +304,9 @@ class Search:
         share = run.n_products if self.copies else int(PROBE_SHARE * run.n_products)
         steps = max(4, share)
         room = run.capacity - steps - 2 * run.p if run.capacity < run.dimension else run.m
-        split = not run.tridiagonal or (known[far] <= run.eps**ROUNDED * run.noise).any()
-        if split or run.aside + run.p > MOST_ASIDE:
+        steep = np.abs(theta - run.T[run.m - 1, run.m - 1]) / (length(run.coupling()[:, -1]) or 1.0)
+        begun = known <= run.eps**ROUNDED * run.noise * np.maximum(steep, 1.0)
+        if not run.tridiagonal or begun[far].any() or run.aside + run.p > MOST_ASIDE:
             self._lock(max(room, self.k))
         else:
             if run.m > room:

@@ -74,6 +74,14 @@ def test_the_wanted_are_found_with_all_their_copies():
     assert wrong == 0 and asked == 60
 
 
+@pytest.mark.parametrize("seed", [16, 491, 790, 1168, 1664])
+def test_operators_that_lacked_a_copy(seed):
+    """Rows beside the probe held it in part, or the whole space was there and not looked at."""
+    ((_, op, values, k, which),) = operators(seed, seed + 1)
+    for start in range(12):
+        assert not lacking(eigsh(op, k, which, seed=start), values, k, which), start
+
+
 @pytest.mark.nightly
 def test_the_wanted_are_found_with_all_their_copies_in_299_of_300():
     wrong, asked = compare(0, 300)

@@ -289,9 +289,10 @@ class Search:
 
         A copy may lie in part in the last rows, so that neither they nor a start beside them show
         it: then these go. Rounding begins one where the residual of a pair, of those `known`, has
-        come down to it, or would at the next step, since that row is one of them; and beside rows that were kept, whose own residuals part the copies, one
-        start sees of several. What a restart rounds is not counted against the pairs, as what it
-        rounds to make vectors of them is not: a bound that was within the tolerance stays so.
+        come down to it, or would at the next step, whose row is one of them; and beside rows that
+        were kept, whose own residuals part the copies, one start sees of several. What a restart
+        rounds is not counted against the pairs, as what it rounds to make vectors of them is not: a
+        bound that was within the tolerance stays so.
         """
         run = self.run
         if not self.probe or run.m >= run.dimension:
@@ -304,8 +305,10 @@ class Search:
         share = run.n_products if self.copies else int(PROBE_SHARE * run.n_products)
         steps = max(4, share)
         room = run.capacity - steps - 2 * run.p if run.capacity < run.dimension else run.m
-        steep = np.abs(theta - run.T[run.m - 1, run.m - 1]) / (length(run.coupling()[:, -1]) or 1.0)
-        begun = known <= run.eps**ROUNDED * run.noise * np.maximum(steep, 1.0)
+        back = length(run.coupling()[:, -1]) or 1.0
+        with np.errstate(over="ignore"):
+            steep = np.maximum(np.abs(theta - run.T[run.m - 1, run.m - 1]) / back, 1.0)
+            begun = known <= run.eps**ROUNDED * run.noise * steep
         if not run.tridiagonal or begun[far].any() or run.aside + run.p > MOST_ASIDE:
             self._lock(max(room, self.k))
         else:

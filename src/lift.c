@@ -12,11 +12,26 @@ int fc_lift(char *out, const char *const *from, size_t count, size_t run, int by
     for (size_t i = 0; i < count; i++) memcpy(out + i * run, from[i], run);
     return 0;
 }
+
+int fc_read(int file, char *out, size_t bytes, long long at) {
+    (void)file, (void)out, (void)bytes, (void)at;
+    return ENOSYS;
+}
 #else
 #include <fcntl.h>
 #include <stdint.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+int fc_read(int file, char *out, size_t bytes, long long at) {
+    while (bytes) {
+        const ssize_t got = pread(file, out, bytes, (off_t)at);
+        if (!got) return EFAULT; /* the file ends before */
+        if (got < 0 && errno != EINTR) return errno;
+        if (got > 0) out += got, at += got, bytes -= (size_t)got;
+    }
+    return 0;
+}
 
 enum { PIECE = 4096 }; /* bytes that an empty pipe takes at once */
 

@@ -11,4 +11,8 @@
  * time, or those of one run. */
 int fc_lift(char *out, const char *const *from, size_t count, size_t run, int by_pipe, char *map,
             size_t size);
+
+/* Bytes of an open file from a place on: 0 or an errno, EFAULT where it ends before. */
+int fc_read(int file, char *out, size_t bytes, long long at);
+
 #endif

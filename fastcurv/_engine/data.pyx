@@ -2,11 +2,13 @@
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport isfinite
-from libc.stdint cimport int32_t
+from libc.stdint cimport int32_t, intptr_t
 from libc.string cimport memset
 
+import io
 import mmap
 import os
+import weakref
 
 import numpy as np
 
@@ -14,13 +16,20 @@ import numpy as np
 cdef extern from "lift.h" nogil:
     int fc_lift(char *out, const char *const *at, size_t count, size_t run, int by_pipe,
                 char *map, size_t size)
+    int fc_read(int file, char *out, size_t bytes, long long at)
+
+cdef extern from "Python.h":
+    Py_ssize_t Py_REFCNT(object)
 
 cdef enum:
+    SPARES = 2                  # pieces of memory that are kept for a map, of at most ...
+    SPARE_BYTES = 1 << 26
     PART = 1 << 17              # bytes of a part of the copy of X
     PAGES = 1 << 19             # bytes, from which memory is the system's
     LIFTED = 1 << 19            # bytes ...
     RUNS = 1 << 16              # ... and runs of them that are read from a map at a time,
     APART = 4                   # where these lie far apart
+    PAGE = 4096                 # bytes of a run, from which the file is asked for it
 
 
 # --- rows in mapped files -------------------------------------------------------------------------
@@ -40,17 +49,60 @@ cdef behind(x):
     return (x, len(x), False) if mapped else None
 
 
+files = weakref.WeakKeyDictionary()   # by map: its file, opened again, and see `file_of`
+spares = weakref.WeakKeyDictionary()  # by map: memory that its rows were copied to before
+
+
+cdef file_of(mapped):
+    """The file of a shared map, opened again, and by how much a place in it differs from the
+    address: to read it takes a tenth of the time of a copy by the system from the map, which faults
+    and drops each page. None where the system does not tell, or another file has that name now.
+    """
+    if mapped not in files:
+        files[mapped] = None
+        start = np.frombuffer(mapped, np.uint8).__array_interface__["data"][0]
+        try:
+            with open("/proc/self/maps", errors="surrogateescape") as lines:
+                for line in lines:
+                    span, _, offset, device, inode, *name = line.rstrip("\n").split(maxsplit=5)
+                    first, last = (int(end, 16) for end in span.split("-"))
+                    if first <= start < last and name:
+                        file = io.FileIO(name[0])
+                        is_ = os.fstat(file.fileno())
+                        major, minor = (int(part, 16) for part in device.split(":"))
+                        if (is_.st_ino, is_.st_dev) == (int(inode), os.makedev(major, minor)):
+                            files[mapped] = file, int(offset, 16) - first
+                        break
+        except OSError:
+            pass
+    return files[mapped]
+
+
 class Pages(mmap.mmap):
     """Memory for rows that goes back to the system when they do: what the heap gets back, each
     thread's of its own, it may keep."""
 
 
-cdef new_like(x):
-    """An array as x lies, in memory of its own."""
+cdef new_like(x, mapped):
+    """An array as x lies, in memory of its own: what rows of this map were copied to before, where
+    nobody has that any more. To fault new pages in takes longer than to fill them.
+    """
     out = np.empty_like(x, subok=False)
     if out.nbytes < PAGES or not hasattr(mmap, "MAP_ANONYMOUS"):
         return out
-    pages = Pages(-1, out.nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    kept = spares.setdefault(mapped, [])
+    free = [kept.pop() for _ in range(len(kept))]
+    pages = None
+    while free:
+        spare = free.pop()
+        if pages is None and Py_REFCNT(spare) == 1 and 0 <= len(spare) - out.nbytes <= out.nbytes:
+            pages = spare
+        elif Py_REFCNT(spare) > 1 or len(kept) < SPARES:
+            kept.append(spare)
+    if pages is None:
+        pages = Pages(-1, out.nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if out.nbytes <= SPARE_BYTES and len(kept) <= SPARES:
+        kept.append(pages)
     return np.ndarray(out.shape, out.dtype, pages, 0, out.strides)
 
 
@@ -64,14 +116,15 @@ def in_memory(x, str name, rows=None, bint by_pipe=False):
     if held is None or x.dtype.hasobject:
         return x if rows is None else x[rows]
     if rows is None:
-        out = new_like(x)
+        out = new_like(x, held[0])
     else:
         rows = np.array(rows, np.intp)
         if rows.size and (rows.min() < 0 or rows.max() >= x.shape[0]):
             raise IndexError(f"{name} has {x.shape[0]} rows; wanted numbers of those")
         out = np.empty((len(rows), *x.shape[1:]), x.dtype)
     mapped, size, drop = held
-    error = lift(x, rows, out, mapped if drop else None, by_pipe) if out.size else 0
+    file = file_of(mapped) if drop and not by_pipe else None
+    error = lift(x, rows, out, mapped if drop else None, by_pipe, file) if out.size else 0
     try:
         now = mapped.size()
     except (OSError, ValueError):  # of no file, or of one that the map keeps no handle of
@@ -86,7 +139,7 @@ def in_memory(x, str name, rows=None, bint by_pipe=False):
     return out
 
 
-cdef int lift(x, rows, out, drop, bint by_pipe) except -1:
+cdef int lift(x, rows, out, drop, bint by_pipe, file) except -1:
     """x, or these rows of it, into `out`, dense in the order of x or of rows: 0 or an errno. In
     halves, until one is small and lies together: between them Ctrl-C is heard, and pages of the map
     `drop` go. A system may map megabytes for each number that is read.
@@ -96,7 +149,9 @@ cdef int lift(x, rows, out, drop, bint by_pipe) except -1:
     cdef size_t run = out.itemsize, count
     cdef size_t size = 0
     cdef char *mapped = NULL
-    cdef int error
+    cdef int error = 0, number
+    cdef long long shift
+    cdef size_t i
     order = sorted(range(out.ndim), key=lambda axis: -abs(out.strides[axis]))
     outer = list(order)
     for axis in reversed(order):
@@ -109,9 +164,16 @@ cdef int lift(x, rows, out, drop, bint by_pipe) except -1:
         for axis in outer:
             steps = np.arange(out.shape[axis]) if rows is None or axis else rows
             at = (at[:, None] + steps * x.strides[axis]).ravel()
+        addresses = <const char *const *>pointer(at)
+        if file is not None and run >= PAGE:
+            number, shift = file[0].fileno(), file[1]
+            with nogil:
+                for i in range(count):
+                    if not error:
+                        error = fc_read(number, to + i * run, run, <intptr_t>addresses[i] + shift)
+            return error
         first, last = int(at.min()), int(at.max()) + run
         if count <= APART or last - first <= LIFTED:
-            addresses = <const char *const *>pointer(at)
             apart = last - first > LIFTED    # a fault on one of them brings many a page
             if drop is not None and apart:
                 size = len(drop)
@@ -131,6 +193,7 @@ cdef int lift(x, rows, out, drop, bint by_pipe) except -1:
             out[(*every, part)],
             drop,
             by_pipe,
+            file,
         )
         if error:
             return error

@@ -223,6 +223,7 @@ def test_pages_of_rows_that_were_read_are_let_go(mode, let_go, tmp_path, monkeyp
     np.zeros((6 * page // 80, 10)).tofile(tmp_path / "X")
     monkeypatch.setattr(mmap, "mmap", Watched)
     X = np.memmap(tmp_path / "X", float, mode, shape=(6 * page // 80, 10))
+    (tmp_path / "X").unlink()  # else rows are read from it, and no page is touched
     for rows in (slice(0, 100), slice(100, 250), slice(3, 7), slice(7, 7)):
         advised.clear()
         in_memory(X[rows], "X")
@@ -232,6 +233,27 @@ def test_pages_of_rows_that_were_read_are_let_go(mode, let_go, tmp_path, monkeyp
     advised.clear()
     in_memory(np.array(X[:100]), "X")
     assert not advised, "what is in memory has no pages to let go"
+
+
+def test_rows_come_from_the_file_of_a_map_and_from_no_other(tmp_path):
+    """What another map writes is seen; a file that took the name over is not read; memory that
+    somebody still has is not written again, and what nobody has is.
+    """
+    shape = (4000, 40)
+    np.zeros(shape).tofile(tmp_path / "X")
+    X = np.memmap(tmp_path / "X", float, "r+", shape=shape)
+    first = in_memory(X, "X")
+    np.memmap(tmp_path / "X", float, "r+", shape=shape)[7] = 3.0
+    second = in_memory(X, "X")
+    assert not first.any() and (second[7] == 3.0).all() and second.sum() == 120.0
+    place = first.ctypes.data
+    del first
+    assert in_memory(X[:3000], "X").ctypes.data == place
+    Y = np.memmap(tmp_path / "X", float, "r", shape=shape)
+    (tmp_path / "X").rename(tmp_path / "Z")
+    np.full(shape, 5.0).tofile(tmp_path / "X")
+    for map_ in (X, Y):
+        assert np.array_equal(in_memory(map_, "X"), second)
 
 
 @pytest.mark.parametrize("rows", [[0], [3], [0, 3], [4], [2, 4, 7], [11], [0, 1, 2, 11]])

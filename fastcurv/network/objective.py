@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -375,6 +375,38 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         other.X, other.y = X, np.ascontiguousarray(y)
         other.sample_weight = None if weight is None else np.ascontiguousarray(weight)
         other._start()
+        return other
+
+    def batches(self, size: int, rng: np.random.Generator) -> Iterator[Objective]:
+        """Every row once, in a new order, as objectives on `size` rows; the last may have fewer.
+
+        They share what the engine has made for them: each is of use until the next is asked for.
+        """
+        order = rng.permutation(self.n_samples)
+        batch = None
+        for begin in range(0, len(order), size):
+            rows = order[begin : begin + size]
+            if type(batch) is Objective and batch._plan is not None and len(rows) == size:
+                batch = batch._renewed(*selected(rows, self.X, self.y, self.sample_weight))
+            else:
+                batch = self.batch(rows)
+            yield batch
+
+    def _renewed(self, X: Any, y: Any, weight: Any) -> Objective:
+        """The objective on other rows, as many, with the plan of this one, which is of no use then:
+        new memory takes longer than a small batch's arithmetic.
+        """
+        other: Objective = self._unstarted()
+        labels = y if y.dtype == np.int32 else None
+        y = None if labels is not None else np.ascontiguousarray(y)
+        weight = None if weight is None else np.ascontiguousarray(weight)
+        self._plan.renew(X, y, labels, weight)
+        other._rows = rows = self._rows
+        other.X, other.sample_weight, other.y = rows.X, rows.weight, rows.y
+        if labels is not None:
+            other.y = rows.labels
+        other._begin()
+        other._plan, other._theta, self._plan = self._plan, self._theta, None
         return other
 
     def taylor(self, theta: Any) -> Callable[[Any], float]:

@@ -26,8 +26,8 @@ HEADERS = [
 # inlined, unless told how much is little.
 LEVELS = {"reference": ["-Os"], "baseline": ["-Os"], "core": ["-O2"]}
 GNU_LEVELS = LEVELS | {"core": ["-Os", "--param=max-inline-insns-size=12"]}
-# The kernels are written in vectors: what compilers add by themselves are copies of loops, for cases
-# that no product has. (Batch normalisation asks for it, in its file.)
+# The kernels are written in vectors: what compilers add by themselves are copies of loops, for
+# cases that no product has. (Batch normalisation asks for it, in its file.)
 GNU = ("tree-vectorize", "unswitch-loops", "split-loops", "ipa-cp-clone", "peel-loops")
 GNU += ("predictive-commoning", "version-loops-for-strides")
 CLANG = ("vectorize", "slp-vectorize", "unroll-loops")

@@ -289,9 +289,10 @@ class Search:
 
         A copy may lie in part in the last rows, so that neither they nor a start beside them show
         it: then these go. Rounding begins one where the residual of a pair, of those `known`, has
-        come down to it, or would at the next step, since that row is one of them; and beside rows that were kept, whose own residuals part the copies, one
-        start sees of several. What a restart rounds is not counted against the pairs, as what it
-        rounds to make vectors of them is not: a bound that was within the tolerance stays so.
+        come down to it, or would at the next step, since that row is one of them; and beside rows
+        that were kept, whose own residuals part the copies, one start sees of several. What a
+        restart rounds is not counted against the pairs, as what it rounds to make vectors of them
+        is not: a bound that was within the tolerance stays so.
         """
         run = self.run
         if not self.probe or run.m >= run.dimension:

@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -200,7 +201,7 @@ def test_notes_are_drawn_ten_times_a_second(monkeypatch):
     now = time.monotonic() + 1.0
     with bar(300, "steps", True) as told:
         for step in range(100):
-            monkeypatch.setattr(time, "monotonic", lambda: now + step / 100)
+            monkeypatch.setattr(time, "monotonic", partial(float, now + step / 100))
             told.note(f"note {step};")
     monkeypatch.undo()
     assert 9 <= len(set(re.findall("note [0-9]+;", screen.getvalue()))) <= 11

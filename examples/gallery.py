@@ -61,6 +61,7 @@ def main():
     failed, spent = [], {}
     for name in args.only or ORDER:
         start = time.perf_counter()
+        print(name, flush=True)  # before it runs: some take minutes
         # A process each, so that one cannot disturb the next and memory is given back.
         command = [sys.executable, str(HERE / f"{name}.py"), "--out", args.out]
         command += [] if args.scale == "normal" else [f"--{args.scale}"]
@@ -71,7 +72,7 @@ def main():
             print(f"{name}: FAILED\n{run.stderr}", file=sys.stderr)
             continue
         sentence = run.stdout.strip().splitlines()[-2]
-        print(f"{name} ({seconds:.0f} s)\n  {sentence}", flush=True)
+        print(f"  {seconds:.0f} s. {sentence}", flush=True)
         spent[name] = seconds
         title, claim = docstring(name)
         page.section(title).text(claim).image(Path(args.out) / f"{name}.png", sentence)

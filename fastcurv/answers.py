@@ -193,8 +193,14 @@ def typed(x: Any) -> str:
 
 def door(x: Any) -> str:
     """How networks of the library that `x` comes from get in, as the end of a sentence; or ""."""
-    words = DOORS.get(type(x).__module__.split(".")[0])
+    words = DOORS.get(home_of(x))
     return f": {words}" if words else ""
+
+
+def home_of(x: Any) -> str:
+    """The library of `DOORS` that the class of `x` or one of its bases belongs to; or ""."""
+    homes = (kind.__module__.split(".")[0] for kind in type(x).__mro__)
+    return next((home for home in homes if home in DOORS), "")
 
 
 OBJECTIVE = "an objective such as fastcurv.Objective"
@@ -261,7 +267,7 @@ def parameters_of(x: Any, name: str) -> str | None:
     elif hasattr(x, "shape"):  # one tensor: what is wrong with it is another matter
         return None
     else:
-        root, what = type(x).__module__.split(".")[0], typed(x)
+        root, what = home_of(x), typed(x)
     if root not in DOORS:
         return None
     return f"{name} is {what}; wanted one flat vector: {DOORS[root]}"

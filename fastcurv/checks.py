@@ -200,6 +200,8 @@ def as_numpy(x: Any, name: str) -> Array:
             a = x.to_numpy(dtype=float, na_value=np.nan)
         if a.dtype == object and any(isinstance(part, (list, tuple)) for part in a.flat):
             raise ValueError("ragged")  # which NumPy says itself from 1.24 on
+        if a.dtype == object and not a.shape and parameters_of(x, name) is not None:
+            raise TypeError("a loader or a network")
         return a
     except (TypeError, ValueError, RuntimeError, BufferError, AttributeError) as error:
         raise _not_an_array(x, name, error) from None

@@ -304,6 +304,26 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         "predict": "ob.model.predict(theta, X)",
         **dict.fromkeys(("theta", "params", "parameters"), "a theta of your own: ob.model.init()"),
     },
+    "pairs": {
+        **dict.fromkeys(("eigenvalues", "w", "lambdas"), "pairs.values"),
+        **dict.fromkeys(("eigenvectors", "v", "V"), "pairs.vectors"),
+        "errors": "pairs.residuals",
+    },
+    "verdict": {
+        **dict.fromkeys(
+            ("is_minimum", "is_saddle", "is_maximum", "verdict", "type"),
+            "point.kind: 'minimum', 'saddle' and others",
+        ),
+        **dict.fromkeys(
+            ("eigenvalues", "values", "spectrum"), "fc.eigsh(ob.hessian(theta), which='BE')"
+        ),
+        **dict.fromkeys(("inertia", "signature"), "point.n_negative, n_zero and n_positive"),
+        **dict.fromkeys(("x", "theta"), "point.nearest, or the theta that was asked about"),
+    },
+    "look": {
+        "sentence": "look.reason, or the whole verdict of MLPClassifier(verdict=True)",
+        "certified": "the whole verdict, of MLPClassifier(verdict=True)",
+    },
     "model": {
         **dict.fromkeys(("forward", "__call__", "apply", "transform"), "model.predict(theta, X)"),
         **dict.fromkeys(
@@ -332,6 +352,7 @@ FUNCTIONS = {
     **dict.fromkeys(("lanczos", "Lanczos"), "fc.Krylov(H) or fc.eigsh(H)"),
     **dict.fromkeys(("density", "spectrum"), "fc.spectral_density(H)"),
     **dict.fromkeys(("to_onnx", "export"), "torch.onnx.export of fc.to_torch(model, theta)"),
+    **dict.fromkeys(("to_keras", "to_jax"), "model.unflatten(theta): (W, b) by layer, W (out, in)"),
     **dict.fromkeys(("from_pytorch", "from_module", "from_state_dict"), "fc.from_torch"),
     **dict.fromkeys(("from_tensorflow", "from_tf"), "fc.from_keras(network.get_weights(), ...)"),
     **dict.fromkeys(("from_flax", "from_haiku", "from_pytree"), "fc.from_jax"),

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 PATIENCE = 2.0  # seconds that nobody minds to wait without a bar
+EVERY = 0.1  # seconds between two notes that are drawn, as tqdm's own between updates
 _INSIDE: ContextVar[bool] = ContextVar("inside", default=False)  # what has a bar, or wants none
 
 
@@ -46,7 +47,11 @@ class _Shown:
         self._tell("update", n)
 
     def note(self, text: str) -> None:
-        self._tell("set_postfix_str", text, refresh=time.monotonic() >= self._from)
+        now = time.monotonic()
+        shows = now >= self._from
+        if shows:
+            self._from = now + EVERY
+        self._tell("set_postfix_str", text, refresh=shows)
 
     def close(self) -> None:
         self._tell("close")

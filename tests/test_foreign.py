@@ -45,6 +45,21 @@ def here():
         ("fc.Objective(model, 0, 0, reduction='sum')", "losses are means"),
         ("fc.Objective(model, 0, 0, 'CrossEntropyLoss')", "wanted 'cross_entropy'"),
         ("fc.eigsh(H, n_components=3)", "wanted 'k'"),
+        ("fc.eigsh(H, 2).eigenvalues", "'Eigenpairs' object .*; wanted pairs.values"),
+        ("fc.classify(ob, theta).eigenvalues", "wanted fc.eigsh"),
+        ("fc.classify(ob, theta).is_minimum", "wanted point.kind"),
+        (
+            "fc.spectral_density(H, n_probes=2).plot('log')",
+            "ax is a str; wanted Axes of matplotlib",
+        ),
+        ("fc.to_keras(model, theta)", "wanted model.unflatten"),
+        ("fc.from_keras('net.keras')", "weights is a str; .*keras.saving.load_model"),
+        ("fc.from_torch('net.pt')", "module is a str; .*torch.load"),
+        (
+            "fc.Objective(model, np.ones((2, 4)), ['a', 'b'])",
+            "y holds words such as 'a'; wanted .*numpy.unique",
+        ),
+        ("fc.Objective(model, np.ones((2, 4)), np.array(['0', '1']))", "numpy.unique"),
         ("fc.eigsh(H, which='SM')", "wanted 'SA', or fc.eigvalsh"),
         ("fc.eigsh(ob)", "op is an Objective; .*op.hessian"),
         ("fc.spectral_density(H, k=3)", "wanted 'n_steps'"),
@@ -362,3 +377,37 @@ def test_methods_and_solvers_take_the_same_names(name, here):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         fc.MLPClassifier((2,), solver=name, max_iter=1, verdict=False).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "name, door",
+    [("net.onnx", "fc.from_onnx"), ("net.h5", "fc.from_keras"), ("net.keras", "fc.from_keras")],
+)
+def test_files_of_other_libraries_are_answered_with_their_door(tmp_path, name, door):
+    (tmp_path / name).write_bytes(b"PK\x03\x04" + bytes(60))
+    with pytest.raises(ValueError, match=f"is no .safetensors file; wanted {door}"):
+        fc.load(tmp_path / name)
+
+
+def test_a_class_made_from_one_of_another_library_comes_in_by_its_door(here):
+    theirs = type("Module", (), {"__module__": "torch.nn.modules.module"})
+    own = type("Net", (theirs,), {"__module__": "__main__"})()
+    with pytest.raises(TypeError, match="model is a Net; wanted a fastcurv.MLP: fc.from_torch"):
+        fc.Objective(own, np.ones((2, 4)), [0, 1])
+    with pytest.raises(TypeError, match="theta is a Net; wanted one flat vector: fc.from_torch"):
+        here.ob.hessian(own)
+
+
+def test_class_weight_is_answered_with_what_it_may_be(here):
+    net = fc.MLPClassifier(class_weight="balance")
+    with pytest.raises(ValueError, match="'balance'; wanted 'balanced', or weights by class"):
+        net.fit(here.ob.X, np.arange(30) % 3)
+
+
+def test_an_attribute_of_a_look_is_answered_with_the_verdict(here):
+    net = fc.MLPClassifier((3,), max_iter=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        net.fit(here.ob.X, np.arange(30) % 3)
+    with pytest.raises(AttributeError, match="wanted look.reason, .*verdict=True"):
+        _ = net.curvature_.sentence

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ..answers import Answering
 from ..spectrum.results import html_table, number
 
 
@@ -31,7 +32,7 @@ def _plain(x: Any) -> Any:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class CriticalPoint:
+class CriticalPoint(Answering, subject="verdict"):
     """A verdict on a point, with its evidence; what `classify` returns.
 
     Attributes

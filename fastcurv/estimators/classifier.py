@@ -12,7 +12,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from ..answers import own_names
-from ..checks import check_choice, is_sparse
+from ..checks import is_sparse
 from ..protocols import Layered, Loss, Solver
 from .base import BaseMLP
 from .choices import takes_rows_as_they_come, unhidden
@@ -227,8 +227,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def _weighted(self, y: Any, weight: Any, dtype: Any) -> Any:
         if self.class_weight is None:
             return weight
-        if isinstance(self.class_weight, str):
-            check_choice(self.class_weight, ("balanced",), "class_weight")
+        if isinstance(self.class_weight, str) and self.class_weight != "balanced":
+            raise ValueError(
+                f"class_weight is {self.class_weight!r}; wanted 'balanced', or weights by class"
+            )
         of_class = compute_sample_weight(self.class_weight, y).astype(dtype)
         return of_class if weight is None else of_class * weight
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
+from ..answers import Answering
 from ..critical.classify import classify
 from ..eigensolver import eigvalsh
 from ..krylov.basis import combine
@@ -24,7 +25,7 @@ START = 7  # the seed of its start vector: a fit of the same data says the same
 
 
 @dataclass(frozen=True, repr=False)
-class Look:
+class Look(Answering, subject="look"):
     """Both ends of the Hessian's spectrum where a fit ended.
 
     Attributes

@@ -14,6 +14,7 @@ import numpy as np
 from .._engine import columns_as_rows, in_memory
 from ..answers import meant, named_activation, typed
 from ..checks import as_numpy, check_array, check_choice, check_positive_int
+from ..files import shown
 from ..protocols import Activation, Array
 
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
@@ -76,12 +77,26 @@ def check_dtype(dtype: Any) -> np.dtype[Any]:
     raise ValueError(f"dtype is {dtype!r}; wanted 'float64' or 'float32'")
 
 
+def _refuse_words(y: Any) -> None:
+    """A TypeError for classes that are words, in a list, an array or a column of a frame."""
+    kind = getattr(getattr(y, "dtype", None), "kind", "")
+    if isinstance(y, (list, tuple)) or kind in ("O", "S", "U") and getattr(y, "ndim", 0) == 1:
+        word = next((part for part in y if isinstance(part, (str, bytes))), None)
+        if word is not None:
+            raise TypeError(
+                f"y holds words such as {shown(word)!r}; wanted integer classes (N,): classes, y = "
+                "numpy.unique(y, return_inverse=True)"
+            )
+
+
 def check_targets(y: Any, N: int, model: Any, loss: str) -> np.ndarray:
     """Targets as the engine wants them: (N, d_out) of the model's dtype, or int32 classes (N,).
 
     Classes are a copy: they are indices, and what was checked must stay so.
     """
     d = model.sizes[-1]
+    if loss == "cross_entropy":
+        _refuse_words(y)
     array = in_memory(as_numpy(y, "y"), "y")
     if loss == "cross_entropy" and array.ndim == 1:
         if array.dtype.kind not in "iu":

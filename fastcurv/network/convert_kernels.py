@@ -4,6 +4,7 @@ the caller says, or from a model of Keras, which says both.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -120,7 +121,11 @@ def from_keras(weights: Any, activation: Any = None) -> Model:
     if hasattr(weights, "get_weights"):
         return _of_model(weights, activation)
     if not isinstance(weights, (list, tuple)):
-        raise TypeError(f"weights is a {type(weights).__name__}; wanted what get_weights() gives")
+        named = isinstance(weights, (str, os.PathLike))
+        wanted = ": keras.saving.load_model(path) of a file" if named else ""
+        raise TypeError(
+            f"weights is {typed(weights)}; wanted a model or what get_weights() gives{wanted}"
+        )
     leaves = [
         Leaf(f"weights[{i}]", "weights", "", as_numpy(w, f"weights[{i}]"))
         for i, w in enumerate(weights)
@@ -186,6 +191,8 @@ def _read(stack: Stack, layer: Any, name: str) -> None:
         raise foreign(f"{name} of an input with {_axes(layer)} axes", IN_KERAS)
     if kind == "Dense":
         arrays = [as_numpy(w, f"a weight of {name}") for w in layer.get_weights()]
+        if not arrays and not getattr(layer, "built", True):
+            raise ValueError(f"{name} has no weights yet; wanted model.build((None, inputs)) first")
         if len(arrays) != 1 + bool(settings.get("use_bias", True)) or arrays[0].ndim != 2:
             raise foreign(f"{name} of {len(arrays)} arrays", IN_KERAS)
         stack.linear(arrays[0].T, arrays[1] if len(arrays) > 1 else None, name)

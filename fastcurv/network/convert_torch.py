@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
+import os
 import warnings
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..answers import need, own_names
+from ..answers import need, own_names, typed
 from ..checks import caller_depth
 from ..foreign import PHI
 from ..structure.parameters import layers_of, norms_of
@@ -387,9 +388,9 @@ def from_torch(module: Any, activation: Any = None) -> Model:
     if isinstance(module, Mapping):
         return _from_state(module, activation)
     if not hasattr(module, "named_parameters"):
-        raise TypeError(
-            f"module is a {type(module).__name__}; wanted a torch.nn.Sequential or a state dict"
-        )
+        named = isinstance(module, (str, os.PathLike))
+        wanted = ": torch.load(path) of a file" if named else ""
+        raise TypeError(f"module is {typed(module)}; wanted a module or a state dict{wanted}")
     stack: Stack = Stack()
     seen: dict[int, tuple[str, Any]] = {}
     for step in _flat(module, "module"):

@@ -25,6 +25,11 @@ OTHERS = {  # names of other programs' files: what writes those
     **dict.fromkeys((".npz", ".npy", ".csv"), ", or NumPy for theta alone"),
     **dict.fromkeys((".h5", ".keras", ".pkl", ".joblib"), ""),
 }
+HOMES = {  # names of other programs' files: what reads those
+    ".onnx": "fc.from_onnx(path)",
+    **dict.fromkeys((".h5", ".keras"), "fc.from_keras(keras.saving.load_model(path))"),
+    **dict.fromkeys((".pkl", ".joblib"), "fc.from_sklearn of the estimator in it"),
+}
 PARTS = ("weight", "bias", "gamma", "beta")
 # in the header of what 'fastcurv train' wrote; its records are arrays "history.loss" ...
 RUN = "run"
@@ -167,6 +172,8 @@ def _refuse_archive(path: str) -> None:
                 f"{path} is a file of torch; wanted a .safetensors file, or for a state dict "
                 "fc.from_torch(torch.load(path), activation=...)"
             )
+        if suffix in HOMES:
+            raise ValueError(f"{path} is no .safetensors file; wanted {HOMES[suffix]}")
         if archive:
             raise ValueError(
                 f"{path} is a zip archive, as .npz and .pt files are; wanted a .safetensors file: "

@@ -217,6 +217,8 @@ class SpectralDensity(InOneLine):
         """
         from .picture import draw_density, new_axes
 
+        if ax is not None and not hasattr(ax, "plot"):
+            raise TypeError(f"ax is {typed(ax)}; wanted Axes of matplotlib, or scale='log'")
         return draw_density(self, new_axes() if ax is None else ax, band=band, **line)
 
     def __repr__(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
+from ..answers import Answering
 from ..protocols import Array, Floats
 
 # how far Student's interval falls short for squares of Gaussians, what ``v'Hv`` is where one
@@ -77,7 +78,7 @@ def html_table(title: str, head: list[str], rows: list[list[str]]) -> str:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Eigenpairs:
+class Eigenpairs(Answering, subject="pairs"):
     """Eigenpairs of a symmetric operator, ascending, each with the residual that bounds its error.
 
     Unpacks as SciPy's: ``w, V = fc.eigsh(H)``.

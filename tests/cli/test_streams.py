@@ -5,11 +5,13 @@ says what happened; what strangers wrote into files is shown escaped.
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 import warnings
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -190,6 +192,19 @@ def test_a_bar_comes_by_itself_on_a_terminal_where_one_waits(terminal, monkeypat
     screen.truncate(0)
     fc.classify(ob, ob.model.init(seed=0))
     assert screen.getvalue() == ""
+
+
+def test_notes_are_drawn_ten_times_a_second(monkeypatch):
+    pytest.importorskip("tqdm")
+    screen = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    now = time.monotonic() + 1.0
+    with bar(300, "steps", True) as told:
+        for step in range(100):
+            monkeypatch.setattr(time, "monotonic", partial(float, now + step / 100))
+            told.note(f"note {step};")
+    monkeypatch.undo()
+    assert 9 <= len(set(re.findall("note [0-9]+;", screen.getvalue()))) <= 11
 
 
 @pytest.mark.parametrize("name", ["té.npz", "\u6570.npz", "d\udcff.npz"])

@@ -167,6 +167,13 @@ def test_layers_of_keras_that_have_no_counterpart(layers, words):
         fc.from_keras(sequential(*layers))
 
 
+def test_a_model_of_keras_that_is_not_built():
+    unbuilt = layer("Dense", activation="tanh")
+    type(unbuilt).built = False
+    with pytest.raises(ValueError, match=r"Dense \(a\) has no weights yet; wanted model.build"):
+        fc.from_keras(sequential(unbuilt, LAST))
+
+
 def test_models_of_keras_that_are_no_chain():
     own = sequential(FIRST, LAST, kind="Own", module="mine")
     with pytest.raises(ValueError, match="Own .layer. has no counterpart"):

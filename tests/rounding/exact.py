@@ -1,4 +1,4 @@
-"""Gradients and products of small networks in 900 digits, in `decimal`: dual numbers through a
+"""Gradients and products of small networks in 1200 digits, in `decimal`: dual numbers through a
 gradient written row by row, so that nothing underflows, overflows or cancels unseen.
 """
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from fastcurv.structure.activations import BATCH_NORM_EPS, LEAK
 
-DIGITS = 900
-FAR = 3000  # exp(-3000) is below what 900 digits of a sum of numbers of 1e+-300 can show
+DIGITS = 1200
+FAR = 4000  # exp(-4000) is below what 1200 digits of a sum of numbers of 1e+-300 can show
 ZERO, ONE, TWO, HALF = Decimal(0), Decimal(1), Decimal(2), Decimal("0.5")
 CONTEXT = Context(prec=DIGITS, Emax=MAX_EMAX, Emin=MIN_EMIN)
 

@@ -1,4 +1,4 @@
-"""Bounds where products of the passes underflow or overflow, against 900 digits.
+"""Bounds where products of the passes underflow or overflow, against 1200 digits.
 
 FASTCURV_EXAMPLES says how many networks are drawn, half of each dtype.
 """

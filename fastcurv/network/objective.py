@@ -6,6 +6,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from sys import getrefcount
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -135,7 +136,7 @@ class Objective(NetworkFacts, Answering, subject="objective"):
     _lock: Any
     _theta: np.ndarray
     # neither copied nor saved
-    _transient: tuple[str, ...] = ("_rows", "_plan", "_theta", "_spare", "_lock")
+    _transient: tuple[str, ...] = ("_rows", "_plan", "_theta", "_spare", "_lock", "_made")
     _curvature: type[Curvature] = Curvature  # what its operators are
 
     __signature__ = InitSignature()
@@ -383,14 +384,22 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         They share what the engine has made for them: each is of use until the next is asked for.
         """
         order = rng.permutation(self.n_samples)
-        batch = None
+        made = self.__dict__.pop("_made", {})  # by their rows: batches whose plans serve again
         for begin in range(0, len(order), size):
             rows = order[begin : begin + size]
-            if type(batch) is Objective and batch._plan is not None and len(rows) == size:
+            batch = made.pop(len(rows), None)
+            if batch is not None and batch._is_alone():
                 batch = batch._renewed(*selected(rows, self.X, self.y, self.sample_weight))
             else:
                 batch = self.batch(rows)
+            if type(batch) is Objective:
+                made[len(rows)] = batch
             yield batch
+        self._made = made
+
+    def _is_alone(self) -> bool:
+        """Whether the rows are this objective's and its plan's, and no operator's."""
+        return self._plan is not None and getrefcount(self._rows) <= 3
 
     def _renewed(self, X: Any, y: Any, weight: Any) -> Objective:
         """The objective on other rows, as many, with the plan of this one, which is of no use then:
@@ -406,7 +415,7 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         if labels is not None:
             other.y = rows.labels
         other._begin()
-        other._plan, other._theta, self._plan = self._plan, self._theta, None
+        other._plan, other._theta, self._plan, self._rows = self._plan, self._theta, None, None
         return other
 
     def taylor(self, theta: Any) -> Callable[[Any], float]:

@@ -201,3 +201,29 @@ def test_indices_and_shapes_that_change_afterwards(rng):
     assert np.shares_memory(ob.X, X) and np.shares_memory(ob.y, y), "rows are not copied"
     few = ob.batch([3, 1]).gradient(THETA)
     assert np.array_equal(few, plain.batch([3, 1]).gradient(THETA))
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_an_epoch_is_of_the_batches_that_are_made_one_by_one(loss, weighted, batch_norm, rng):
+    """In shared memory, epoch after epoch, the last batch smaller: the same bits."""
+    X, weight = rng.standard_normal((101, 5)), rng.random(101) if weighted else None
+    y = rng.integers(3, size=101) if loss == "cross_entropy" else rng.standard_normal((101, 3))
+    model = fc.MLP((5, 7, 3), "tanh", batch_norm=batch_norm)
+    ob, theta = fc.Objective(model, X, y, loss, sample_weight=weight), model.init(seed=0)
+    kept = []
+    for epoch in range(3):
+        order = np.random.default_rng(epoch).permutation(101)
+        batches = ob.batches(20, np.random.default_rng(epoch))
+        for start, batch in zip(range(0, 120, 20), batches, strict=True):
+            alone = ob.batch(order[start : start + 20])
+            assert np.array_equal(batch.X, alone.X) and np.array_equal(batch.y, alone.y)
+            for point in (theta, theta + 1):
+                (value, g), (same, h) = (each.value_and_gradient(point) for each in (batch, alone))
+                assert value == same and np.array_equal(g, h)
+            if epoch == 2:
+                kept.append((batch.hessian(theta), alone.hessian(theta)))
+    for here, there in kept:  # an operator keeps its rows
+        assert np.array_equal(here @ theta, there @ theta)
+    assert "_made" not in pickle.loads(pickle.dumps(ob)).__dict__

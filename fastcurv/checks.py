@@ -9,13 +9,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
 from .answers import door, meant, parameters_of, typed
+from .protocols import Array
 
-Array = NDArray[Any]
 Name = TypeVar("Name", bound=str)
 SLAB = 1 << 20  # numbers of a matrix that are looked at without a look at Ctrl-C
 

@@ -25,11 +25,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
 from .checks import slabs
 from .interrupts import heard
+from .protocols import Floats
 
 DRIVERS = ("evd", "evr", "ev")
 UNIT = float(np.finfo(np.float64).eps) / 2  # in which all proofs are done
@@ -39,8 +39,6 @@ LONG = 400  # below it an eigensystem takes milliseconds
 PER_CUBE = 3e-10  # seconds for n^3: one and a half decompositions, as they take on one core
 CREDIBLE = 1e-6  # a driver whose proved error is above this share of ||A|| has failed
 WEAKER = 1e-3  # of the smallest size of an eigenvalue: what a proof of signs may take off it
-
-Floats = NDArray[np.float64]
 
 
 def gamma_of(k: float, u: float = UNIT) -> float:

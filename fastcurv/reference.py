@@ -16,13 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .checks import SelfAdjoint, as_rng, check_choice, check_vector
-from .protocols import Loss
+from .protocols import Floats, Loss
 from .rounding.facts import NetworkFacts
 from .structure.activations import _STEP, ACTIVATIONS, loss_terms, normalise
 from .structure.parameters import l2_diagonal, layers_of, norms_of, skips
-
-Floats = NDArray[np.float64]
-
 
 LOSSES: tuple[Loss, ...] = ("mse", "cross_entropy", "binary_cross_entropy")
 

@@ -8,12 +8,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import linalg
 
 from .interrupts import heard
+from .protocols import Array
 
-Array = NDArray[Any]
 LARGE = 1 << 17  # numbers of a matrix from which it takes milliseconds
 
 

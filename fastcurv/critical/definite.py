@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 from scipy.sparse.linalg import LinearOperator
 
@@ -24,6 +23,7 @@ from ..eigensolver import cholesky, cholesky_floor
 from ..interrupts import unbroken
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import decompose
+from ..protocols import Floats
 from ..spectrum.eigsh import eigsh
 from ..vectors import extent, safe_norm
 from .decide import Findings
@@ -33,8 +33,6 @@ from .nearness import GRADIENT_EPS, nearness_by
 from .request import Request
 from .slices import DenseHessian
 from .theorem import EPS, UP, eta_of, kantorovich
-
-Floats = NDArray[np.float64]
 
 FROM = 768  # below this n all eigenpairs take a fraction of a second, and say more
 SHARES = (0.999, 0.9, 0.5)  # of the least Ritz value, tried in turn as a floor

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..protocols import Floats
 from ..spectrum.dense import PRODUCT_EPS
 from ..vectors import extent, safe_norm
 from . import definite
@@ -48,7 +49,6 @@ from .slices import (
 )
 from .theorem import EPS, Contraction, Slice, two_signs
 
-Floats = NDArray[np.float64]
 SHORTEST = 1e-8  # of a step, beside what is longest of it
 
 

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..protocols import Floats
 from .evidence import hessian_products
 from .knowledge import in_float64
 from .nearness import gradient_and_error
 
-Floats = NDArray[np.float64]
 Spend = Callable[[int], None]
 
 KEPT = 2 / 3  # the share of its size that curvature must keep over the step, and over less

@@ -12,17 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..interrupts import OutOfTime, check_time
 from ..krylov.minres import minres
+from ..protocols import Floats
 from ..vectors import safe_norm
 from .evidence import Products, hessian_products
 from .knowledge import in_float64
 from .nearness import assumed_error, gradient_and_error
 from .theorem import EPS, Slice
-
-Floats = NDArray[np.float64]
 
 STEPS = 10
 HALF = 0.5  # the gradient's norm after a step over that before

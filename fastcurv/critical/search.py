@@ -15,12 +15,11 @@ from ..interrupts import late
 from ..krylov.basis import combine
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import decompose
+from ..protocols import Floats
 from ..spectrum.reduced import reduction
 from ..vectors import safe_norm
 from .evidence import ZERO, Products, independent
 from .request import Request
-
-Floats = NDArray[np.float64]
 
 # The Lanczos basis is kept whole, since a restart would void the bound on the risk; past this size
 # it is not made.

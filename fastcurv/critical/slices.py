@@ -14,6 +14,7 @@ from scipy.linalg import qr
 from scipy.linalg.lapack import dormqr
 
 from ..eigensolver import Apart, eigh, eigh_apart
+from ..protocols import Floats
 from ..singular import svdvals
 from ..spectrum.dense import DenseMatrix
 from ..vectors import safe_norm
@@ -30,7 +31,6 @@ from .theorem import (
     orbit_stays_whole,
 )
 
-Floats = NDArray[np.float64]
 ZERO_MODE = 1e-4  # of the norm of H: the curvature that a direction of symmetry may have near g = 0
 APART_FROM = 768  # below it every eigenvalue is proved on its own
 ONE_BY_ONE = 128  # reflections that are applied one by one, to a sharper bound; of more at most ...

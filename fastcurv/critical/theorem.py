@@ -21,12 +21,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..protocols import Floats
 from ..singular import svdvals
 from ..vectors import safe_norm
 
-Floats = NDArray[np.float64]
 EPS = float(np.finfo(float).eps)
 TINY = float(np.finfo(float).tiny)
 UP = 1 + 64 * EPS  # more than a few roundings can take off

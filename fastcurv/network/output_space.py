@@ -39,21 +39,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from .. import _engine
 from ..memo import kept_with
-from ..protocols import Carried, Enclosed
+from ..protocols import Array, Carried, Enclosed, Floats
 from ..rounding.arithmetic import norm
 from ..rounding.outputs import gram_enclosure
 from ..runtime import to_nearest
 from .arguments import as_vector, check_dtype
 from .coordinates import Reduced
 from .row_passes import LossCurve, RowState
-
-Array = NDArray[Any]
-Floats = NDArray[np.float64]
 
 MOST = 8192  # rows of K: 512 MiB in float64
 BLOCK = 512  # rows of D multiplied at a time

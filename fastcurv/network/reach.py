@@ -39,17 +39,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..eigensolver import UNIT, gamma_of
-from ..protocols import Enclosed
+from ..protocols import Enclosed, Floats
 from ..rounding.arithmetic import ETA, norm, norms
 from ..rounding.rowwise import Rounding
 from ..singular import svd
 from ..structure.parameters import layers_of, rows_once
 from .sample_space import layer_size
-
-Floats = NDArray[np.float64]
 
 UP = 1 + 1e-6  # more than rounding of the bounds themselves
 BLOCK = 64  # columns multiplied at a time

@@ -8,14 +8,11 @@ from copy import copy
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..protocols import Array, Floats
 from ..rounding.arithmetic import _derivatives
 from ..structure.activations import LEAK
 from .sample_layers import Scratch, rows
-
-Array = NDArray[Any]
-Floats = NDArray[np.float64]
 
 
 class LossCurve:

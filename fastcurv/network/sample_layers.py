@@ -16,12 +16,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import qr, solve_triangular
 
 from .. import _engine
-
-Array = NDArray[Any]
+from ..protocols import Array
 
 ROWS = 512  # of V that `embed` and `project` turn at a time: what they need beside V itself
 

@@ -46,18 +46,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .._engine import Lock
 from ..memo import kept_with
+from ..protocols import Array
 from ..runtime import to_nearest
 from ..structure.parameters import layers_of
 from .arguments import check_dtype
 from .coordinates import InCoordinates
 from .row_passes import RowState
 from .sample_layers import Rotated, Scratch, Whole
-
-Array = NDArray[Any]
 
 # The cost model, in flops at the speed of the engine's matrix products:
 VECTOR = 100.0  # a Krylov method's sweeps, for each number of a vector and each product

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..protocols import Floats
 from ..rounding import infima, majorants, precise
 from ..rounding.curvature_floor import curvature_floor
 from ..rounding.facts import NetworkFacts
@@ -25,7 +26,6 @@ from ..structure.activations import LEAK
 from ..structure.orbits import Orbit, orbits
 from ..structure.parameters import l2_diagonal, rows_that_count
 
-Floats = NDArray[np.float64]
 GROWTH = 1 + 1e-9  # for the rounding of sums of bounds
 
 

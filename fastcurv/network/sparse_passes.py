@@ -13,17 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from .. import _engine
+from ..protocols import Array, Floats
 from ..runtime import to_nearest
 from .blocks import own_csr, submitted
 from .row_passes import RowState
 from .sample_layers import Scratch, Whole, rows
-
-Array = NDArray[Any]
-Floats = NDArray[np.float64]
 
 SMALL = 1 << 20  # entries times columns, below which threads are not worth their start
 

@@ -12,15 +12,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 from scipy.special import expit, ndtr
 
 from .. import _engine
 from ..eigensolver import eigh, gamma_of
+from ..protocols import Floats
 from ..structure.activations import LEAK
-
-Floats = NDArray[np.float64]
-
 
 # roundings that phi, phi', phi'' and the terms of a loss row are worth: 10 were measured at most
 ELEMENTARY = 16.0

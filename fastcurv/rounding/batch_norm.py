@@ -15,17 +15,16 @@ from copy import copy
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ..eigensolver import UNIT
+from ..protocols import Floats
 from ..structure.parameters import norms_of
 from .arithmetic import Err, Operand, Phi, at_most, product
 from .losses import LossRows
 from .numbers import Num
 from .rowwise import Rounding
 from .sums import Sums
-
-Floats = NDArray[np.float64]
 
 
 class NormState:

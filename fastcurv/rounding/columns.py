@@ -29,15 +29,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..checks import check_choice
+from ..protocols import Floats
 from ..structure.parameters import l2_diagonal
 from .arithmetic import ETA, Chain, at_most, flushes, norms, spectral_bound
 from .rowwise import KINDS, Rounding
 from .state import State
-
-Floats = NDArray[np.float64]
 
 
 class Sized(NamedTuple):

@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .gated import Arrays, Floats, Rows
+from ..protocols import Floats
+from .gated import Arrays, Rows
 
 LEAST_SHARE = 0.2  # of a family's weight that a copy made of a collapsed unit gets
 PARALLEL = 1e-6  # the sine of the angle below which two units are taken for copies

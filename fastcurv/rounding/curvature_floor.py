@@ -41,15 +41,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ..eigensolver import eigh
+from ..protocols import Floats
 from ..structure.parameters import l2_diagonal, normalised
 from .arithmetic import norms, stack_norms
 from .passes import EPS, GROWTH, TINY, Passes, checked_theta, gram_norm, passes_at, spectral
 from .state import State
 
-Floats = NDArray[np.float64]
 Reaches = dict[tuple[int, int], Floats]
 
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, ndtr
 
+from ..protocols import Floats
 from ..structure.activations import LEAK
 from .arithmetic import KINKED, bell, normal
 
-Floats = NDArray[np.float64]
 GROW = 1 + 1e-12  # for the rounding of the few operations here
 TINY = float(np.finfo(float).tiny)  # of a derivative that underflows
 

@@ -22,7 +22,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from ..protocols import Floats
+
 UNIT = 2.0**-94
 SMALL = 2.0**-900
 PARTS = 5  # slices of a matrix

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..protocols import Loss
+from ..protocols import Floats, Loss
 from ..runtime import to_nearest
 from ..structure import symmetry
 from ..structure.orbits import Orbit, orbits
@@ -18,8 +18,6 @@ from . import copies, gated, held, infima, majorants, precise
 from .curvature_floor import curvature_floor
 from .kinks import norm_kinks, norm_off
 from .passes import checked_theta
-
-Floats = NDArray[np.float64]
 
 
 class NetworkFacts:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..protocols import Floats
 from ..structure.activations import LEAK, loss_terms
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, rows_that_count
 
-Floats = NDArray[np.float64]
 Arrays = list[NDArray[Any]]
 STEP = 1e-150  # of a complex step: its square is far below every rounding
 

@@ -33,9 +33,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..protocols import Floats
 from ..singular import svd, svdvals
 from .copies import Copies, Units
-from .gated import Arrays, Floats, Rows, by_complex_steps
+from .gated import Arrays, Rows, by_complex_steps
 
 EPS = float(np.finfo(np.float64).eps)
 LONG = float(np.finfo(np.longdouble).eps)

@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..protocols import Floats
 from ..structure.parameters import l2_diagonal, layers_of, normalised
 from .passes import checked_theta, passes_at
-
-Floats = NDArray[np.float64]
 
 
 def loss_lower_bound(ob: Any) -> float:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..protocols import Floats
 from .arithmetic import ETA, flushes
 from .columns import Columns, Sized
 from .rowwise import Rounding
-
-Floats = NDArray[np.float64]
 
 
 def jacobian_bounds(R: Rounding) -> Floats:

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..protocols import Floats
 from ..structure.activations import ACTIVATIONS, normalise
 from ..structure.parameters import layers_of, norms_of, skips
 from .arithmetic import KINKED
-
-Floats = NDArray[np.float64]
 
 
 def norm_kinks(ob: Any, theta: Floats, least: float) -> int:

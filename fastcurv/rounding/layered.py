@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 
 from ..checks import slabs
 from ..eigensolver import UNIT, gamma_of
+from ..protocols import Floats
 from ..runtime import to_nearest
 from ..structure.parameters import l2_diagonal, layers_of, normalised
 from .arithmetic import norm, norms
@@ -47,7 +48,6 @@ from .passes import GROWTH, Passes, checked_theta, passes_at
 from .row_curvature import TINY, Known, Slab, of_loss
 from .state import State
 
-Floats = NDArray[np.float64]
 BYTES = 1 << 25  # of the largest matrix of rows that is made
 DEEPEST, SHALLOWEST = 1024, 64  # rows of one matrix product
 

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from ..protocols import Floats
 from .arithmetic import ELEMENTARY, ETA, FLOOR, Arithmetic, Err, at_most, bell, norms, scaled
-
-Floats = NDArray[np.float64]
 
 
 class LossRows:

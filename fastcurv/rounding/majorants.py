@@ -31,13 +31,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..protocols import Floats
 from ..structure.parameters import layers_of, normalised, rows_once
 from .arithmetic import KINKED, bell, norm, norms
 from .envelopes import crosses, envelopes
 from .passes import GROWTH, TINY, Passes, checked_theta, passes_at
 from .state import State
 
-Floats = NDArray[np.float64]
 CROSS = 2 / math.sqrt(3)
 Units = list[tuple[Floats, Any]]  # a unit for every number of W and b, layer by layer
 

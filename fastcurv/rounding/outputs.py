@@ -13,15 +13,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..protocols import Enclosed
+from ..protocols import Enclosed, Floats
 from .arithmetic import ETA, Chain, Err, flushes, norm, norms, scaled
 from .losses import LossRows
 from .rowwise import Rounding
 from .state import State
-
-Floats = NDArray[np.float64]
 
 
 def gram_enclosure(ob: Any, theta: Any, kind: str) -> Enclosed:

@@ -9,16 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ..checks import check_vector
 from ..memo import last_kept
+from ..protocols import Floats
 from ..structure.parameters import divisor_of, layers_of, skips
 from .arithmetic import Arithmetic, Operand, gram_bound
 from .rowwise import CHUNK_BYTES, JOINT_FLOPS, Rounding
-
-Floats = NDArray[np.float64]
-
 
 EPS, TINY = np.finfo(float).eps, np.finfo(float).tiny
 # for the rounding of bounds themselves: products of few numbers, sums of squares of at most 1e5

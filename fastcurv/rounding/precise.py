@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ..memo import last_kept
+from ..protocols import Floats
 from ..structure.activations import LEAK
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, skips
 from . import extended as x
@@ -31,7 +32,6 @@ from .bounds import gradient_bound
 from .extended import SMALL, UNIT, Pair
 from .passes import checked_theta, spectral
 
-Floats = NDArray[np.float64]
 ROWS = 1024  # of a block: the inner dimension of the sums over rows
 SLACK = 1 + 1e-6  # for the rounding of the bounds themselves
 # sup |phi'| and sup |phi''|, kinks aside

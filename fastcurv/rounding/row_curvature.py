@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..eigensolver import UNIT, gamma_of
+from ..protocols import Floats
 from .arithmetic import Err, norm, norms
 from .passes import GROWTH, Passes
 from .state import State
 
-Floats = NDArray[np.float64]
 TINY = 1e-300  # more than underflow takes off the norm of a matrix
 
 

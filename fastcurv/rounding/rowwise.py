@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ..checks import check_choice
+from ..protocols import Floats
 from ..structure.parameters import l2_diagonal, layers_of
 from .arithmetic import (
     Arithmetic,
@@ -28,9 +29,6 @@ from .arithmetic import (
 from .losses import LossRows
 from .state import State
 from .sums import Sums
-
-Floats = NDArray[np.float64]
-
 
 KINDS = ("hessian", "ggn", "fisher")
 CHUNK_BYTES = 1 << 25  # of the state of the rows at hand

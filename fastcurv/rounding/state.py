@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..protocols import Floats
 from .arithmetic import ETA, Chain, Err, Phi, at_most, product, scaled, stack_norms
-
-Floats = NDArray[np.float64]
 
 
 class Came(NamedTuple):

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..protocols import Floats
 from .arithmetic import ETA, Err, at_most, norm, norms, product, scaled
 from .numbers import Num
-
-Floats = NDArray[np.float64]
 
 
 class Sums:

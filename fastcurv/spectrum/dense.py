@@ -15,14 +15,12 @@ from ..checks import MatrixOperator, check_symmetric_operator, operator_dtype, s
 from ..eigensolver import Eigensystem, eigh
 from ..eigensolver import eigvalsh as every_eigenvalue
 from ..interrupts import check_time
-from ..protocols import BoundsColumns, BoundsProducts, Reducible, Space, Writable, Written
+from ..protocols import BoundsColumns, BoundsProducts, Floats, Reducible, Space, Writable, Written
 from ..runtime import to_nearest
 from ..vectors import safe_norm
 from .asked import Asked, answered
 from .reduced import reduction
 from .results import Eigenpairs, Inertia
-
-Floats = NDArray[np.float64]
 
 BLOCK = 128
 LARGEST_DENSE = 30_000

@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..checks import as_rng, check_vector
+from ..protocols import Floats
 from .activations import ACTIVATIONS
 from .parameters import blank, layers_of, norms_of, rows_that_count
-
-Floats = NDArray[np.float64]
 
 
 def flat_directions(ob: Any, theta: ArrayLike) -> Floats:

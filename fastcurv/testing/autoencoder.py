@@ -9,12 +9,9 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..checks import as_rng, check_positive_int
 from ..reference import ReferenceModel, ReferenceObjective
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from ..checks import as_rng
 from ..reference import ReferenceModel, ReferenceObjective
 from .autoencoder import Case, LinearAutoencoder, lecture_toy
 from .operators import FunctionObjective, PrescribedSpectrum, QuadraticObjective
-
-Floats = NDArray[np.float64]
 
 
 def axis_saddles(count: int, seed: Any = 0) -> list[Case]:

@@ -175,11 +175,8 @@ def register() -> bool:
             return limit or _engine.default_threads()
 
         def set_num_threads(self, num_threads: int) -> None:
-            lifted = (
-                self.unlimited
-                and num_threads == _engine.default_threads()
-                and _engine.get_thread_limit()
-            )
+            # whoever limits BLAS alone puts all back to what they were
+            lifted = self.unlimited and num_threads == _engine.default_threads()
             _engine.set_thread_limit(0 if lifted else num_threads)
 
         def get_version(self) -> str:

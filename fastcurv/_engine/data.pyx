@@ -22,7 +22,7 @@ cdef extern from "Python.h":
     Py_ssize_t Py_REFCNT(object)
 
 cdef enum:
-    SPARES = 2                  # pieces of memory that are kept for a map, of at most ...
+    SPARES = 3                  # pieces of memory that are kept for a map, of at most ...
     SPARE_BYTES = 1 << 26
     PART = 1 << 17              # bytes of a part of the copy of X
     PAGES = 1 << 19             # bytes, from which memory is the system's
@@ -95,13 +95,13 @@ cdef new_like(x, mapped):
     pages = None
     while free:
         spare = free.pop()
-        if pages is None and Py_REFCNT(spare) == 1 and 0 <= len(spare) - out.nbytes <= out.nbytes:
-            pages = spare
-        elif Py_REFCNT(spare) > 1 or len(kept) < SPARES:
+        if Py_REFCNT(spare) > 1:
             kept.append(spare)
+        elif pages is None and 0 <= len(spare) - out.nbytes <= out.nbytes // 4:
+            pages = spare
     if pages is None:
         pages = Pages(-1, out.nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if out.nbytes <= SPARE_BYTES and len(kept) <= SPARES:
+    if out.nbytes <= SPARE_BYTES and len(kept) < SPARES:
         kept.append(pages)
     return np.ndarray(out.shape, out.dtype, pages, 0, out.strides)
 

@@ -133,6 +133,7 @@ class Objective(NetworkFacts, Answering, subject="objective"):
     _rows: Any
     _plan: Any
     _spare: list[Any]
+    _made: dict[int, Objective]
     _lock: Any
     _theta: np.ndarray
     # neither copied nor saved

@@ -383,6 +383,11 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         """Every row once, in a new order, as objectives on `size` rows; the last may have fewer.
 
         They share what the engine has made for them: each is of use until the next is asked for.
+
+        Yields
+        ------
+        Objective
+            On the rows of a batch, in memory.
         """
         order = rng.permutation(self.n_samples)
         made = self.__dict__.pop("_made", {})  # by their rows: batches whose plans serve again

@@ -24,7 +24,7 @@ HEADERS = [
 # Half the wheel is code. No product waits for reference and baseline, or they serve processors
 # without AVX2; nor does what Cython makes gain by -O2, but that GCC's -Os calls what a product
 # wants inlined, unless told how much is little.
-LEVELS = {"reference": ["-Os"], "baseline": ["-Os"], "core": ["-Os"]}
+LEVELS = dict.fromkeys(("reference", "baseline", "core"), ["-Os"])
 GNU_LEVELS = LEVELS | {"core": ["-Os", "--param=max-inline-insns-size=12"]}
 # The kernels are written in vectors: what compilers add by themselves are copies of loops, for
 # cases that no product has. (Batch normalisation asks for it, in its file.)

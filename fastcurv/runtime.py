@@ -44,7 +44,8 @@ def one_blas_thread(where: bool = True) -> AbstractContextManager[Any]:
         from threadpoolctl import ThreadpoolController
     except ImportError:
         return nullcontext()
-    return ThreadpoolController().select(user_api="blas").limit(limits=1)  # type: ignore[no-any-return]
+    blas: Any = ThreadpoolController().select(user_api="blas")
+    return blas.limit(limits=1)  # type: ignore[no-any-return]
 
 
 @overload

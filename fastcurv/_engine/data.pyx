@@ -8,6 +8,7 @@ from libc.string cimport memset
 import io
 import mmap
 import os
+import stat
 import weakref
 
 import numpy as np
@@ -49,8 +50,8 @@ cdef behind(x):
     return (x, len(x), False) if mapped else None
 
 
-files = weakref.WeakKeyDictionary()   # by map: its file, opened again, and see `file_of`
-spares = weakref.WeakKeyDictionary()  # by map: memory that its rows were copied to before
+cdef object files = weakref.WeakKeyDictionary()   # by map: what `file_of` has found
+cdef object spares = weakref.WeakKeyDictionary()  # by map: memory that its rows were copied to
 
 
 cdef file_of(mapped):
@@ -66,13 +67,16 @@ cdef file_of(mapped):
                 for line in lines:
                     span, _, offset, device, inode, *name = line.rstrip("\n").split(maxsplit=5)
                     first, last = (int(end, 16) for end in span.split("-"))
-                    if first <= start < last and name:
-                        file = io.FileIO(name[0])
-                        is_ = os.fstat(file.fileno())
-                        major, minor = (int(part, 16) for part in device.split(":"))
-                        if (is_.st_ino, is_.st_dev) == (int(inode), os.makedev(major, minor)):
-                            files[mapped] = file, int(offset, 16) - first
-                        break
+                    if not (first <= start < last and name):
+                        continue
+                    # a pipe that has the name now would be waited for
+                    file = io.FileIO(os.open(name[0], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+                    is_ = os.fstat(file.fileno())
+                    major, minor = (int(part, 16) for part in device.split(":"))
+                    same = (is_.st_ino, is_.st_dev) == (int(inode), os.makedev(major, minor))
+                    if same and stat.S_ISREG(is_.st_mode):
+                        files[mapped] = file, int(offset, 16) - first
+                    break
         except OSError:
             pass
     return files[mapped]
@@ -169,8 +173,9 @@ cdef int lift(x, rows, out, drop, bint by_pipe, file) except -1:
             number, shift = file[0].fileno(), file[1]
             with nogil:
                 for i in range(count):
-                    if not error:
-                        error = fc_read(number, to + i * run, run, <intptr_t>addresses[i] + shift)
+                    error = fc_read(number, to + i * run, run, <intptr_t>addresses[i] + shift)
+                    if error:
+                        break
             return error
         first, last = int(at.min()), int(at.max()) + run
         if count <= APART or last - first <= LIFTED:

@@ -70,6 +70,13 @@ class Products:
         return out
 
     @property
+    def largest(self) -> float:
+        """Return about ``||H||_F``, once the product of a random vector was asked for: the mean of
+        ``n ||Hv||^2 / ||v||^2`` is its square, and ``||H||`` is no larger.
+        """
+        return self.n**0.5 * self.norm
+
+    @property
     def zero(self) -> float:
         """Curvature no larger than this counts as zero where nothing proves that its sign lasts."""
         return max(ZERO, 100 * self.eps) * self.norm

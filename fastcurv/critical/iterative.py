@@ -34,7 +34,7 @@ from .reached import Reached, reached
 from .request import Request
 from .search import Balanced, End, Search, both_signs
 from .slices import ZERO_MODE
-from .slope import Slope, along_gradient
+from .slope import Slope, along_gradient, least_decrement
 
 RISK = 0.01  # how hard negative curvature is looked for where no failure probability was asked
 BALANCED_STEPS = 128  # search in balanced coordinates, where parameters have very different scales
@@ -101,11 +101,17 @@ def is_clearly_far(ask: Request, H: Products) -> bool:
     H(as_rng(PROBE).standard_normal(H.n))
     if not (0 < size < np.inf and along < np.inf and H.norm > 0):
         return False
-    decrement = 0.5 * size * (size / along) * size if along > 0 else np.inf
+    return _promises(ask, size, least_decrement(size, along / size), H.largest)
+
+
+def _promises(ask: Request, size: float, decrement: float, largest: float) -> bool:
+    """Whether a gradient of that size, and so large a decrement at least, is far more than nothing,
+    and than its own rounding, where ``||H||`` is no more than `largest`.
+    """
     length = safe_norm(ask.theta)
-    reach = H.n**0.5 * H.norm * length * length  # ||H|| is no larger: one product is of a random v
+    reach = largest * length * length
     rest = nearness_by(ask.ob, ask.theta, CLEAR * size, CLEAR * decrement, reach, ask.gradient_tol)
-    return not rest.near and assumed_error(H.n**0.5 * H.norm, ask.theta) / CLEAR < size
+    return not rest.near and assumed_error(largest, ask.theta) / CLEAR < size < np.inf
 
 
 def _gradient(ask: Request, H: Products) -> tuple[Floats, float]:
@@ -114,13 +120,8 @@ def _gradient(ask: Request, H: Products) -> tuple[Floats, float]:
     """
     if isinstance(ask.ob, Precise) and H.norm > 0:
         g = gradient_at(ask.ob, ask.theta, H)
-        size, largest = safe_norm(g), H.n**0.5 * H.norm  # ||H|| is no larger: H.norm is of random v
-        length = safe_norm(ask.theta)
-        decrement, reach = size / largest * size, largest * length * length
-        rest = nearness_by(
-            ask.ob, ask.theta, CLEAR * size, CLEAR * decrement, reach, ask.gradient_tol
-        )
-        if assumed_error(largest, ask.theta) / CLEAR < size < np.inf and not rest.near:
+        size = safe_norm(g)
+        if _promises(ask, size, size / H.largest * size, H.largest):
             return g, np.nan
     return best_gradient(ask.ob, ask.theta, H)
 

@@ -49,8 +49,8 @@ def along_gradient(ask: Request, search: Search, gradient: tuple[Floats, float])
     most = min(MORE_STEPS, search.left() // 4)
     run = search.from_gradient(g, most, settled)
     if run is None or run.scale == 0:
-        if run is None:  # ||H|| is no larger: its norm is of a random vector
-            return Slope(None, None, none, 1.0, np.inf, _least(size, ask.n**0.5 * search.H.norm))
+        if run is None:
+            return Slope(None, None, none, 1.0, np.inf, least_decrement(size, search.H.largest))
         return Slope(None, 1.0, none, 1.0, np.inf)
     values, S = decompose(run)
     cut = max(run.scale * ask.curvature_tol, size / (FAR * extent(ask.theta)))
@@ -61,11 +61,11 @@ def along_gradient(ask: Request, search: Search, gradient: tuple[Floats, float])
     decrement = 0.5 * float(((size * S[0]) / sizes * (size * S[0])).sum())
     flat = safe_norm(run.T[: run.m + run.p, 0])
     short = run.m < min(GRADIENT_STEPS, run.dimension) and run.p > 0 and left > 0.1
-    least = _least(size, flat) if short else None
+    least = least_decrement(size, flat) if short else None
     return Slope(flat, float(max(0.0, 1 - inside) ** 0.5), step, left, decrement, least)
 
 
-def _least(size: float, flat: float) -> float:
+def least_decrement(size: float, flat: float) -> float:
     """The least decrement there can be: by Cauchy and Schwarz ``g'|H|^-1 g >= ||g||^3 / ||Hg||``,
     for ``||g||`` and ``||Hg|| / ||g||``.
     """

@@ -190,12 +190,17 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         self.memory = memory if memory is None else check_memory(memory)
 
     def _start(self) -> None:
+        self._have(_engine.Rows(*self._given()))
+
+    def _given(self) -> tuple[Any, ...]:
+        """X, targets, labels and weights, as the engine takes them."""
         labels = self.y if self.y.dtype == np.int32 else None
-        self._rows = _engine.Rows(
-            self.X, None if labels is not None else self.y, labels, self.sample_weight
-        )
-        self.X, self.sample_weight = self._rows.X, self._rows.weight
-        self.y = self._rows.y if labels is None else self._rows.labels  # nobody writes to those
+        return self.X, None if labels is not None else self.y, labels, self.sample_weight
+
+    def _have(self, rows: Any) -> None:
+        """Go by the engine's rows, whose arrays nobody writes to."""
+        self._rows, self.X, self.sample_weight = rows, rows.X, rows.weight
+        self.y = rows.y if rows.labels is None else rows.labels
         self._begin()
 
     def _begin(self) -> None:
@@ -372,11 +377,16 @@ class Objective(NetworkFacts, Answering, subject="objective"):
 
     def batch(self, rows: Any) -> Objective:
         """The objective on some rows, a slice, indices or a mask; divides by their number."""
+        other = self._on(rows)
+        other._start()
+        return other
+
+    def _on(self, rows: Any) -> Objective:
+        """The objective on some rows, to be started."""
         X, y, weight = selected(rows, self.X, self.y, self.sample_weight)
         other: Objective = self._unstarted()
         other.X, other.y = X, np.ascontiguousarray(y)
         other.sample_weight = None if weight is None else np.ascontiguousarray(weight)
-        other._start()
         return other
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[Objective]:
@@ -393,11 +403,11 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         made = self.__dict__.pop("_made", {})  # by their rows: batches whose plans serve again
         for begin in range(0, len(order), size):
             rows = order[begin : begin + size]
-            batch = made.pop(len(rows), None)
-            if batch is not None and batch._is_alone():
-                batch = batch._renewed(*selected(rows, self.X, self.y, self.sample_weight))
+            batch, last = self._on(rows), made.pop(len(rows), None)
+            if last is not None and last._is_alone():
+                batch._take_over(last)
             else:
-                batch = self.batch(rows)
+                batch._start()
             if type(batch) is Objective:
                 made[len(rows)] = batch
             yield batch
@@ -407,22 +417,14 @@ class Objective(NetworkFacts, Answering, subject="objective"):
         """Whether the rows are this objective's and its plan's, and no operator's."""
         return self._plan is not None and getrefcount(self._rows) <= 3
 
-    def _renewed(self, X: Any, y: Any, weight: Any) -> Objective:
-        """The objective on other rows, as many, with the plan of this one, which is of no use then:
-        new memory takes longer than a small batch's arithmetic.
+    def _take_over(self, other: Objective) -> None:
+        """Start with the plan and the rows of another on as many, which is of no use then: new
+        memory takes longer than a small batch's arithmetic.
         """
-        other: Objective = self._unstarted()
-        labels = y if y.dtype == np.int32 else None
-        y = None if labels is not None else np.ascontiguousarray(y)
-        weight = None if weight is None else np.ascontiguousarray(weight)
-        self._plan.renew(X, y, labels, weight)
-        other._rows = rows = self._rows
-        other.X, other.sample_weight, other.y = rows.X, rows.weight, rows.y
-        if labels is not None:
-            other.y = rows.labels
-        other._begin()
-        other._plan, other._theta, self._plan, self._rows = self._plan, self._theta, None, None
-        return other
+        rows, plan = other._rows, other._plan
+        plan.renew(*self._given())
+        self._have(rows)
+        self._plan, self._theta, other._plan, other._rows = plan, other._theta, None, None
 
     def taylor(self, theta: Any) -> Callable[[Any], float]:
         """The model ``d -> L + g'd + d'Hd/2`` around theta; its error falls as ``||d||^3``."""

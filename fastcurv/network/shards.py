@@ -134,9 +134,8 @@ class Shard(InFrame, Objective):
         Where X is not known to be finite, that is seen while it is copied, if it is: `seen`.
         """
         other = Shard(self.frame, X, y, sample_weight, first)
-        labels = y if y.dtype == np.int32 else None
         for plan in self._plans:
-            other.seen = plan.renew(X, None if labels is not None else y, labels, sample_weight)
+            other.seen = plan.renew(*other._given())
         if not (finite or other.seen):
             check_finite(X, "X")
         other._plans, self._plans = self._plans, []

@@ -120,9 +120,7 @@ class StreamedObjective(Sharded):
     if not TYPE_CHECKING:  # which takes the arguments of `__init__`, and returns what it says
 
         def __new__(cls, model: Any = None, X: Any = None, *rest: Any, **options: Any) -> Any:
-            if cls is StreamedObjective and yields_sparse(
-                X
-            ):  # a kind of its own, above this module
+            if cls is StreamedObjective and yields_sparse(X):  # of its own kind, above this module
                 module = import_module(".sparse_streaming", __package__)
                 return object.__new__(module.SparseStreamed)
             return super().__new__(cls, model, X, *rest, **options)

@@ -156,7 +156,7 @@ _ROOMS = (
     "network",
     "optimize",
     "plots",
-    "rounding",
+    "certify",
     "spectrum",
     "structure",
     "testing",

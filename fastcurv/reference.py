@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .certify.certificates import NetworkFacts
 from .checks import SelfAdjoint, as_rng, check_choice, check_vector
 from .protocols import Floats, Loss
-from .rounding.facts import NetworkFacts
 from .structure.activations import _STEP, ACTIVATIONS, loss_terms, normalise
 from .structure.parameters import l2_diagonal, layers_of, norms_of, skips
 

@@ -32,9 +32,9 @@ import numpy as np
 
 import fastcurv
 from fastcurv import MLP, Objective, _engine
+from fastcurv.certify.arithmetic import Arithmetic
+from fastcurv.certify.passes import Rounding
 from fastcurv.network.linear import Operator
-from fastcurv.rounding.arithmetic import Arithmetic
-from fastcurv.rounding.rowwise import Rounding
 
 NUMBER = re.compile(r"(?<![\w.])-?\d+\.?\d*(?:e[-+]?\d+)?(?![\w])")
 TOLERANCE = {  # to which the figures of a room are held
@@ -50,8 +50,8 @@ TOLERANCE = {  # to which the figures of a room are held
     "optimize": 1e-4,
     "optimize.endings": 1e-4,
     "optimize.returns": 1e-5,
-    "rounding.regimes": 1e-8,
-    "rounding.states": 1e-7,
+    "certify.regimes": 1e-8,
+    "certify.states": 1e-7,
     "spectrum": 1e-6,
     "spectrum.returns": 1e-5,
     "spectrum.shared": 1e-6,

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 import fastcurv as fc
-from fastcurv.optimize.minimize import METHODS, STOCHASTIC
 
 from ..checks import check_choice
 from ..files import refuse_device
+from ..optimize.minimize import METHODS, STOCHASTIC
 from ..spectrum.results import left_open
 from .cluster import on_cluster
 from .datasets import absolute

@@ -28,25 +28,10 @@ from .knowledge import (
 )
 from .lasting import SHORTER, gradient_after, settle
 from .nearest import Coordinates
-from .nearness import (
-    GRADIENT_EPS,
-    Nearness,
-    best_gradient,
-    nearness,
-    newton_decrement,
-    rounding_of,
-)
+from .nearness import GRADIENT_EPS, Nearness, best_gradient, nearness, newton_decrement, rounding_of
 from .reached import interpolation
 from .request import Request
-from .slices import (
-    DenseHessian,
-    View,
-    in_other_units,
-    look,
-    prove_ends,
-    signs_of,
-    theorem_at,
-)
+from .slices import DenseHessian, View, in_other_units, look, prove_ends, signs_of, theorem_at
 from .theorem import EPS, Contraction, Slice, two_signs
 
 SHORTEST = 1e-8  # of a step, beside what is longest of it

@@ -1,6 +1,6 @@
 """The proof that a point on kinks is a minimum: Kantorovich's theorem for (theta, slopes).
 
-`fastcurv.rounding.held` says why a critical point of Phi with as many negative eigenvalues as
+`fastcurv.certify.kinks` says why a critical point of Phi with as many negative eigenvalues as
 slopes, slopes strictly inside, signs that last and every kink bending upward is a strict local
 minimum of the loss. Here its hypotheses are checked at a point near such a one, as `theorem` checks
 them for a smooth loss.

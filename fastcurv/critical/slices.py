@@ -21,15 +21,7 @@ from ..vectors import safe_norm
 from .evidence import annihilated, balances, independent, spectral_norm
 from .knowledge import Tangents, orbit_spread, tangents, third_bound, third_bound_in
 from .nearness import GRADIENT_EPS
-from .theorem import (
-    EPS,
-    UP,
-    Contraction,
-    Slice,
-    kantorovich,
-    newton_in_slice,
-    orbit_stays_whole,
-)
+from .theorem import EPS, UP, Contraction, Slice, kantorovich, newton_in_slice, orbit_stays_whole
 
 ZERO_MODE = 1e-4  # of the norm of H: the curvature that a direction of symmetry may have near g = 0
 APART_FROM = 768  # below it every eigenvalue is proved on its own

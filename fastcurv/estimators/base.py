@@ -25,15 +25,7 @@ from ..optimize.escape import escape
 from ..optimize.minimize import METHODS, STOCHASTIC, minimize
 from ..optimize.run import Run
 from ..protocols import Descent, Layered, Loss, Solver
-from .choices import (
-    OUT,
-    advice,
-    outputs_of,
-    pairs_worth,
-    single_worth,
-    threads_worth,
-    unhidden,
-)
+from .choices import OUT, advice, outputs_of, pairs_worth, single_worth, threads_worth, unhidden
 from .held_out import FIRST, HeldOut, firm_start, unseen
 from .look import PRODUCTS, Look, judge, look
 from .parameters import check_parameters, layers_of, total_of

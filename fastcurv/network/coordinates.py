@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ..certify.arithmetic import norm
 from ..protocols import Array, Carried
-from ..rounding.arithmetic import norm
 from ..runtime import to_nearest
 from .arguments import as_vector, into
 from .linear import Symmetric

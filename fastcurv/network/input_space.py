@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 
 from .._engine import activate
+from ..certify.arithmetic import KINKED
 from ..memo import kept_with
 from ..protocols import Array
-from ..rounding.arithmetic import KINKED
 from ..runtime import to_nearest
 from ..singular import svd
 from .coordinates import InCoordinates

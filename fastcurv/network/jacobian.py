@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..rounding.bounds import rounding_at
-from ..rounding.jacobian import jacobian_bounds
+from ..certify.bounds import rounding_at
+from ..certify.columns import jacobian_bounds
 from .arguments import as_vector, bind_copy
 from .linear import Operator, Transposed
 

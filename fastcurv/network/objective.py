@@ -14,10 +14,10 @@ from scipy.sparse import issparse
 
 from .. import _engine
 from ..answers import Answering, door, own_names, typed
+from ..certify.bounds import rounding_at
+from ..certify.certificates import NetworkFacts
 from ..checks import check_choice, check_positive, check_positive_int
 from ..protocols import Loss
-from ..rounding.bounds import rounding_at
-from ..rounding.facts import NetworkFacts
 from ..runtime import to_nearest
 from ..structure.parameters import l2_diagonal, terms_of_a_row
 from .arguments import (
@@ -270,7 +270,7 @@ class Objective(NetworkFacts, Answering, subject="objective"):
 
     @to_nearest
     def rounding_bound(self, theta: Any) -> float:
-        """A bound on ``||computed(gradient) - gradient||`` at theta; see `fastcurv.rounding`.
+        """A bound on ``||computed(gradient) - gradient||`` at theta; see `fastcurv.certify`.
 
         float32 is held against a float64 pass, so the bound is close to what the error is; in
         float64 it is what the error can be at worst. Cost: about 10 gradients in NumPy.

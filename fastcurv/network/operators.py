@@ -11,11 +11,11 @@ import numpy as np
 
 from .._engine import Times
 from ..answers import own_names
+from ..certify.bounds import dense_bounds, rounding_at
+from ..certify.dense_hessian import Layered, layered
+from ..certify.passes import Rounding
 from ..checks import as_numpy, slabs
 from ..protocols import Array, Floats, Indices
-from ..rounding.bounds import dense_bounds, rounding_at
-from ..rounding.layered import Layered, layered
-from ..rounding.rowwise import Rounding
 from ..runtime import to_nearest
 from .arguments import (
     as_block,
@@ -213,7 +213,7 @@ class Curvature(Counted, Quadratic):
     @to_nearest
     def rounding_bound(self, v: Any) -> float:
         """A bound on ``||computed(H v) - H v||`` for v ``(n,)``, from rounding in the passes; see
-        `fastcurv.rounding`.
+        `fastcurv.certify`.
 
         float32 products are held against a float64 pass: the bound is that of ``H @ v`` by this
         operator, close to what its error is. In float64 it is what the error can be at worst. Cost:
@@ -239,7 +239,8 @@ class Curvature(Counted, Quadratic):
     @to_nearest
     def assembled(self) -> Layered | None:
         """The matrix of a float64 Hessian or GGN and bounds on its error, made layer by layer at a
-        fraction of the price of n products; None where it is not. See `fastcurv.rounding.layered`.
+        fraction of the price of n products; None where it is not. `fastcurv.certify.dense_hessian`
+        says how.
         """
         wide = self.dtype == np.float64
         return layered(self.objective, self.theta, self.kind) if wide else None

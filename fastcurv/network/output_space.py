@@ -42,10 +42,10 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from .. import _engine
+from ..certify.arithmetic import norm
+from ..certify.dense_hessian import gram_enclosure
 from ..memo import kept_with
 from ..protocols import Array, Carried, Enclosed, Floats
-from ..rounding.arithmetic import norm
-from ..rounding.outputs import gram_enclosure
 from ..runtime import to_nearest
 from .arguments import as_vector, check_dtype
 from .coordinates import Reduced

@@ -40,10 +40,10 @@ from typing import Any
 
 import numpy as np
 
+from ..certify.arithmetic import ETA, norm, norms
+from ..certify.passes import Rounding
 from ..eigensolver import UNIT, gamma_of
 from ..protocols import Enclosed, Floats
-from ..rounding.arithmetic import ETA, norm, norms
-from ..rounding.rowwise import Rounding
 from ..singular import svd
 from ..structure.parameters import layers_of, rows_once
 from .sample_space import layer_size

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ..certify.arithmetic import _derivatives
 from ..protocols import Array, Floats
-from ..rounding.arithmetic import _derivatives
 from ..structure.activations import LEAK
 from .sample_layers import Scratch, rows
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..rounding.arithmetic import norm
-from ..rounding.bounds import dense_bounds, rounding_at
+from ..certify.arithmetic import norm
+from ..certify.bounds import dense_bounds, rounding_at
 
 ROOM = 1 + 1e-9  # for the rounding of norms and of sums of bounds
 LOST = 2.0**22  # smallest numbers of the dtype that n products may lose, in norm

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..certify import majorants, precise
+from ..certify.certificates import NetworkFacts
+from ..certify.majorants import curvature_floor
+from ..certify.passes import checked_theta
 from ..protocols import Floats
-from ..rounding import infima, majorants, precise
-from ..rounding.curvature_floor import curvature_floor
-from ..rounding.facts import NetworkFacts
-from ..rounding.passes import checked_theta
 from ..runtime import to_nearest
 from ..structure import symmetry
 from ..structure.activations import LEAK
@@ -89,18 +89,18 @@ def witnesses(X: Floats) -> Witnesses:
 
 
 def lower_part(shard: Any) -> Least:
-    return Least(infima.loss_lower_bound(shard))
+    return Least(majorants.loss_lower_bound(shard))
 
 
 def classified_part(shard: Any, theta: Floats) -> tuple[int, int]:
     """(1 unless all rows are classified strictly, 1 if one of them counts)."""
     counts = shard.sample_weight is None or bool(np.any(shard.sample_weight))
-    return int(not infima.classified(shard, theta)), int(counts)
+    return int(not majorants.classified(shard, theta)), int(counts)
 
 
 def pulls_part(shard: Any) -> Every:
     """Outputs that no row wants larger, and that none wants smaller."""
-    return Every([~pulled for pulled in infima.pulls(shard)])
+    return Every([~pulled for pulled in majorants.pulls(shard)])
 
 
 def margin_part(shard: Any, theta: Floats) -> Least:
@@ -202,9 +202,9 @@ class ShardedFacts(NetworkFacts):
         if self.loss == "mse" or self.loss_lower_bound < 0:
             return None
         idle = self._once("pulls", (), lambda: self._fold(pulls_part, ())).flags
-        along = infima.along_biases(self, ~idle[0], ~idle[1])
-        direction = infima.last_layer(self, at)
-        if along is not None or infima.decayed(self, direction):
+        along = majorants.along_biases(self, ~idle[0], ~idle[1])
+        direction = majorants.last_layer(self, at)
+        if along is not None or majorants.decayed(self, direction):
             return along
         found = self._once("ray", (at,), lambda: self._fold(classified_part, (at,)))
         return direction if found[0] == 0 and found[1] else None

@@ -34,14 +34,7 @@ from .objective import Objective
 from .shard_bounds import SumBound, gradient_bound_part, sum_rounding
 from .shard_facts import ShardedFacts
 from .shard_operators import ShardedCurvature
-from .shard_parts import (
-    gradient_part,
-    jvp_part,
-    product_part,
-    quadratic_part,
-    value_part,
-    vjp_part,
-)
+from .shard_parts import gradient_part, jvp_part, product_part, quadratic_part, value_part, vjp_part
 from .sums import additions
 
 

@@ -11,25 +11,18 @@ import numpy as np
 
 from .._engine import Lock
 from ..answers import own_names
+from ..certify.arithmetic import norm
+from ..certify.bounds import rounding_at
+from ..certify.columns import column_bounds
+from ..certify.passes import Rounding
 from ..protocols import Loss
-from ..rounding.arithmetic import norm
-from ..rounding.bounds import rounding_at
-from ..rounding.columns import column_bounds
-from ..rounding.rowwise import Rounding
 from ..runtime import to_nearest
 from .arguments import as_vector, check_targets, check_weight
 from .mlp import MLP
 from .objective import Objective
 from .shard_bounds import SumBound
 from .shard_operators import ShardedCurvature
-from .shard_parts import (
-    gradient_part,
-    jvp_part,
-    product_part,
-    quadratic_part,
-    value_part,
-    vjp_part,
-)
+from .shard_parts import gradient_part, jvp_part, product_part, quadratic_part, value_part, vjp_part
 from .shards import Frame, InFrame, Sharded
 from .sources import as_source
 from .sparse_passes import SparsePlan, SparseRows, as_rows

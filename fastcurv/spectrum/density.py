@@ -9,12 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..answers import own_names
-from ..checks import (
-    check_positive_int,
-    check_symmetric_operator,
-    either_seed,
-    operator_dtype,
-)
+from ..checks import check_positive_int, check_symmetric_operator, either_seed, operator_dtype
 from ..eigensolver import eigvalsh
 from ..krylov.basis import column_lengths, combine, orthonormal_rows
 from ..krylov.held import held_rows

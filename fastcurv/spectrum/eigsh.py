@@ -9,12 +9,7 @@ from typing import Literal
 from numpy.typing import ArrayLike
 
 from ..answers import own_names
-from ..checks import (
-    check_choice,
-    check_positive_int,
-    check_symmetric_operator,
-    either_seed,
-)
+from ..checks import check_choice, check_positive_int, check_symmetric_operator, either_seed
 from ..krylov.ritz import check_wanted
 from ..protocols import Castable, Operator, Seed, Space, Which
 from ..runtime import to_nearest

@@ -11,12 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..answers import own_names
-from ..checks import (
-    as_rng,
-    check_positive_int,
-    check_symmetric_operator,
-    operator_dtype,
-)
+from ..checks import as_rng, check_positive_int, check_symmetric_operator, operator_dtype
 from ..krylov.basis import combine
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import bounds, check_wanted, ritz_pairs

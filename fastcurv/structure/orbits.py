@@ -76,7 +76,7 @@ def orbits(
     theta : ndarray (n,), float64
     off, on_kinks : sequence of ndarray (width,) of bool
         By hidden layer: relu units proved to be off for all rows, and units with a z that may be at
-        a kink; see `fastcurv.rounding.majorants.signs`.
+        a kink; see `fastcurv.certify.majorants.signs`.
 
     Returns
     -------

@@ -8,8 +8,8 @@ import numpy as np
 
 import fastcurv as fc
 
-from ..rounding.longdouble import LD
-from ..rounding.longdouble import Truth as InLongDouble
+from ..certify.longdouble import LD
+from ..certify.longdouble import Truth as InLongDouble
 from .truths import Truth
 
 SMOOTH = ["tanh", "sigmoid", "softplus", "silu", "gelu", "identity"]

@@ -20,7 +20,7 @@ from fastcurv.critical.result import CriticalPoint
 from fastcurv.testing import QuadraticObjective, zoo
 
 from ..agreement import by_every_table, lined, masked, served_by
-from ..rounding.figures import drawn
+from ..certify.figures import drawn
 
 NETS: dict[str, dict[str, Any]] = {
     "tanh": {"sizes": [3, 4, 2], "l2": 1e-2},

@@ -23,7 +23,7 @@ from fastcurv.spectrum.dense import symmetric_part
 from fastcurv.testing import FunctionObjective
 
 from ..agreement import lined, rounded, served_by
-from ..rounding.figures import drawn
+from ..certify.figures import drawn
 
 SIZES = (0.0, 1e-300, 1e-12, 0.02, 0.3, 1.0, 1e9, np.inf)
 

@@ -17,7 +17,7 @@ import fastcurv as fc
 from fastcurv.testing import zoo
 
 from ..agreement import lined, returned
-from ..rounding.figures import drawn
+from ..certify.figures import drawn
 from .figures import NETS, hard
 from .searches import minimum
 

@@ -23,7 +23,7 @@ from fastcurv.critical.decide import INF, Findings, decide
 from fastcurv.testing import QuadraticObjective, zoo
 
 from ..agreement import lined, masked, rounded, served_by
-from ..rounding.figures import drawn
+from ..certify.figures import drawn
 from .figures import said
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 import fastcurv as fc
-from fastcurv.rounding import majorants, precise, state
+from fastcurv.certify import majorants, passes, precise
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def counted(monkeypatch):
 
         monkeypatch.setattr(owner, name, call)
 
-    count(state.State, "__init__")
+    count(passes.State, "__init__")
     count(majorants, "walk")
     count(precise.Precise, "__init__")
     for name in ("hessian", "value", "gradient"):

@@ -9,12 +9,7 @@ import fastcurv as fc
 from fastcurv.critical import definite, slices
 from fastcurv.critical.slices import DenseHessian
 from fastcurv.spectrum.dense import DenseMatrix
-from fastcurv.testing import (
-    FunctionObjective,
-    QuadraticObjective,
-    axis_saddles,
-    zoo,
-)
+from fastcurv.testing import FunctionObjective, QuadraticObjective, axis_saddles, zoo
 
 
 def hessian(values, rng, off=0.0):

@@ -5,10 +5,10 @@ two fixed vectors, orbits and slices without dimensions prove.
 import numpy as np
 import pytest
 
+from fastcurv.certify.kinks import Margins
 from fastcurv.critical.held import prove_held
 from fastcurv.critical.slices import _Off
 from fastcurv.critical.theorem import Slice, newton_in_slice, orbit_stays_whole, two_signs
-from fastcurv.rounding.held import Margins
 
 WIDE = dict.fromkeys(("signs", "slopes", "upward", "collapsed", "copies"), 1.0)
 

@@ -4,12 +4,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.critical.theorem import (
-    kantorovich,
-    orbit_stays_whole,
-    two_signs,
-    zero_of_residuals,
-)
+from fastcurv.critical.theorem import kantorovich, orbit_stays_whole, two_signs, zero_of_residuals
 from fastcurv.testing import FunctionObjective
 
 

@@ -20,7 +20,7 @@ import fastcurv as fc
 from fastcurv.network import output_space, reach, reductions, sample_space
 
 from ..agreement import served_by
-from ..rounding.figures import drawn
+from ..certify.figures import drawn
 
 SIZES = [(3, 4, 2), (4, 300, 10), (300, 5, 10), (400, 300, 7), (40, 2000, 60), (2000, 40, 60)]
 NETS: dict[str, dict[str, Any]] = {

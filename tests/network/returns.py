@@ -17,8 +17,8 @@ import scipy.sparse
 import fastcurv as fc
 
 from ..agreement import lined, returned
-from ..rounding.figures import HELD, drawn, of_held
-from ..rounding.figures import figures as bounds
+from ..certify.figures import HELD, drawn, of_held
+from ..certify.figures import figures as bounds
 from . import spaces, states
 
 
@@ -77,7 +77,7 @@ PARTS: dict[str, Callable[[], None]] = {
 
 
 def figures(name: str) -> dict[str, list[Any]]:
-    return returned(PARTS[name], "network", "rounding", "structure")
+    return returned(PARTS[name], "network", "certify", "structure")
 
 
 if __name__ == "__main__":

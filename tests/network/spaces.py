@@ -22,7 +22,7 @@ from fastcurv.network.row_passes import LossCurve, RowState
 from fastcurv.network.sample_space import SampleSpace
 
 from ..agreement import lined, masked, served_by
-from ..rounding.figures import drawn
+from ..certify.figures import drawn
 
 NETS: dict[str, dict[str, Any]] = {
     "tanh, mse": {"sizes": [6, 9, 9, 2], "l2": 1e-2, "residual": True},

@@ -19,7 +19,7 @@ from fastcurv.network.row_passes import LossCurve, RowState
 from fastcurv.network.sample_space import SampleSpace
 
 from ..agreement import lined, rounded, served_by, told
-from ..rounding.figures import drawn
+from ..certify.figures import drawn
 
 NETS: dict[str, dict[str, Any]] = {
     "tanh, mse": {"sizes": [7, 6, 5, 2], "l2": 1e-2, "residual": True},

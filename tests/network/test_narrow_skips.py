@@ -5,7 +5,7 @@ import pytest
 
 import fastcurv as fc
 
-from ..rounding.longdouble import Truth
+from ..certify.longdouble import Truth
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 8, 17])

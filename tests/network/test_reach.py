@@ -8,7 +8,7 @@ import pytest
 import fastcurv as fc
 from fastcurv.network.reach import Reach, estimate
 
-from ..rounding.longdouble import LD, Truth
+from ..certify.longdouble import LD, Truth
 
 ACTIVATIONS = "identity relu leaky_relu tanh sigmoid softplus silu gelu elu"
 LOSSES = ("mse", "cross_entropy", "binary_cross_entropy")

@@ -11,7 +11,7 @@ import fastcurv as fc
 from fastcurv.network.sparse import SparseObjective
 from fastcurv.network.sparse_passes import as_rows
 
-from ..rounding.longdouble import Truth
+from ..certify.longdouble import Truth
 
 ACTIVATIONS = "identity relu leaky_relu tanh sigmoid softplus silu gelu elu"
 LOSSES = ("mse", "cross_entropy", "binary_cross_entropy")

@@ -27,7 +27,7 @@ from fastcurv.optimize.polish import polish
 from fastcurv.testing import FunctionObjective, zoo
 
 from ..agreement import lined, masked, rounded, served_by
-from ..rounding.figures import drawn
+from ..certify.figures import drawn
 from .figures import SADDLE, said
 
 # by name: values, gradients and Hessians of functions whose ends differ in kind

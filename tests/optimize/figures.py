@@ -17,7 +17,7 @@ import fastcurv as fc
 from fastcurv.testing import FunctionObjective
 
 from ..agreement import by_every_table, lined, masked, served_by
-from ..rounding.figures import drawn
+from ..certify.figures import drawn
 
 NETS: dict[str, dict[str, Any]] = {
     "tanh": {"sizes": [3, 4, 2], "l2": 1e-3},

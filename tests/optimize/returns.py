@@ -16,7 +16,7 @@ import numpy as np
 import fastcurv as fc
 
 from ..agreement import lined, returned
-from ..rounding.figures import drawn
+from ..certify.figures import drawn
 from .endings import FUNCTIONS, function
 from .figures import RUNS, SADDLE
 

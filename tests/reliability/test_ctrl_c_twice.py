@@ -119,7 +119,7 @@ def test_two_at_any_moment_leave_nothing_behind(python):
 import os, random, signal, threading, time
 import numpy as np
 import fastcurv as fc
-from fastcurv.rounding.layered import layered
+from fastcurv.certify.dense_hessian import layered
 
 dice, rng = random.Random(0), np.random.default_rng(0)
 

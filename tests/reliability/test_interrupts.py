@@ -5,8 +5,8 @@ import os, signal, sys, tempfile, threading, time
 import numpy as np
 import fastcurv as fc
 from fastcurv.files import read_tensors, write_tensors
-from fastcurv.rounding.layered import layered
-from fastcurv.rounding.outputs import gram_enclosure
+from fastcurv.certify.dense_hessian import layered
+from fastcurv.certify.dense_hessian import gram_enclosure
 
 def answered(call, clock, after):
     # how long from Ctrl-C to the end of the call, by KeyboardInterrupt or with what is known; one

@@ -21,8 +21,8 @@ PROGRAM = """
 import ctypes, gc, sys, traceback
 import numpy as np
 import fastcurv as fc
-from fastcurv.rounding.layered import layered
-from fastcurv.rounding.outputs import gram_enclosure
+from fastcurv.certify.dense_hessian import layered
+from fastcurv.certify.dense_hessian import gram_enclosure
 
 shim = ctypes.CDLL(None)
 shim.fc_arm.argtypes = [ctypes.c_long, ctypes.c_long]

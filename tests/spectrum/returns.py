@@ -13,7 +13,7 @@ from typing import Any
 import fastcurv as fc
 
 from ..agreement import lined, returned
-from ..rounding.figures import drawn
+from ..certify.figures import drawn
 from .figures import DENSITIES, ESTIMATES, PAIRS, operator
 
 

@@ -25,7 +25,7 @@ from fastcurv.spectrum.dense import dense_matrix
 from fastcurv.spectrum.picture import within
 
 from ..agreement import lined, masked, rounded, served_by
-from ..rounding.figures import drawn
+from ..certify.figures import drawn
 from .figures import operator
 
 

@@ -16,7 +16,7 @@ import fastcurv as fc
 from fastcurv.structure.symmetry import flat_directions, probes, saturation
 
 from ..agreement import lined
-from ..rounding.figures import drawn
+from ..certify.figures import drawn
 
 NETS: dict[str, dict[str, Any]] = {
     "tanh": {"sizes": [3, 4, 2]},

@@ -40,14 +40,14 @@ AGAIN = 5  # tests that killed others in the file, tried first
 MOST = 80  # tests that may see what only an import runs
 # What is drawn from: all but what stands in for it in tests, and what runs nothing.
 ROOMS = (
-    *("structure", "rounding", "network", "krylov", "spectrum", "critical", "optimize"),
+    *("structure", "certify", "network", "krylov", "spectrum", "critical", "optimize"),
     *("estimators", "plots", "cli", "files", "checks", "eigensolver", "vectors", "runtime"),
     *("interrupts", "progress", "answers", "distributed", "foreign", "outcome"),
 )
 # The tests of a room, quick ones first, and a few of those who use it.
 TESTS = {
     "structure": ["structure", "network/test_batch_norm.py", "critical/test_verdicts.py"],
-    "rounding": ["rounding", "network/test_products.py", "critical/test_theorem.py"],
+    "certify": ["certify", "network/test_products.py", "critical/test_theorem.py"],
     "network": ["network", "properties/test_properties.py"],
     "krylov": ["spectrum", "critical/test_verdicts_large.py", "optimize/test_minimize.py"],
     "spectrum": ["spectrum", "critical/test_verdicts_large.py"],
@@ -69,10 +69,10 @@ DEFAULTS = "tests/reliability/test_defaults.py"
 SPECTRA = "tests/spectrum/test_spectrum_figures.py"
 RUNS = "tests/optimize/test_optimize_figures.py"
 VERDICTS = "tests/critical/test_critical_figures.py"
-BOUNDS = "tests/rounding/test_figures.py"
+BOUNDS = "tests/certify/test_figures.py"
 FORMS = "tests/network/test_network_figures.py"
 FIRST = {
-    "rounding": [BOUNDS],
+    "certify": [BOUNDS],
     "network": [FORMS, BOUNDS],
     "spectrum": [SPECTRA],
     "krylov": [SPECTRA, RUNS],

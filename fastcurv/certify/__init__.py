@@ -1,0 +1,8 @@
+"""Proved bounds on the rounding errors of values, gradients and products, and floors under the
+curvature.
+"""
+
+from ..certify.bounds import gradient_bound, product_bound, rounding_at
+from ..certify.passes import Rounding
+
+__all__ = ["Rounding", "gradient_bound", "product_bound", "rounding_at"]

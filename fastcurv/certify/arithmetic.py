@@ -1,0 +1,671 @@
+"""What one step of the passes can do by rounding: sums and activations as the kernels make them,
+and how errors go on.
+
+All arrays here are float64, (rows, m), bounds are elementwise and >= 0. `Err` carries a matrix of
+errors through the passes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+from scipy.special import expit, ndtr
+
+from .. import _engine
+from .._engine import BATCH_NORM_EPS
+from ..eigensolver import eigh, gamma_of
+from ..protocols import Floats
+from ..structure.activations import LEAK
+
+# roundings that phi, phi', phi'' and the terms of a loss row are worth: 10 were measured at most
+ELEMENTARY = 16.0
+# smallest normal numbers that saturated phi, phi', phi'' may be flushed by (gelu: n(t) t^2 at its
+# end)
+FLOOR = 4096.0
+TINY, ETA = float(np.finfo(float).tiny), float(np.finfo(float).smallest_subnormal)
+VANISHING = 1e-290  # no product of sizes above that has lost anything, nor has u times it
+
+
+def flushes() -> bool:
+    """Whether this thread's arithmetic takes subnormal numbers for 0, against the model."""
+    return TINY * 0.5 == 0
+
+
+def scaled(x: Any, y: Any) -> Any:
+    """``x * y`` of sizes x, y >= 0, never less for underflow: 0 only where one of them is."""
+    found = np.asarray(x * y)
+    if found.min(initial=1.0) >= VANISHING:
+        return found
+    return found + ETA * ((x > 0) & (y > 0))
+
+
+def product(X: Floats, Y: Floats) -> Floats:
+    """``X @ Y`` of sizes, never less for underflow: 0 only where no factors above 0 meet."""
+    found = X @ Y
+    if _least(X) * _least(Y) >= VANISHING:
+        return found
+    return np.asarray(found + ETA * ((X > 0).astype(float) @ (Y > 0).astype(float)))
+
+
+def _least(X: Floats) -> float:
+    """The smallest number of X above 0."""
+    least = X.min(initial=np.inf)
+    return float(least if least > 0 else X.min(where=X > 0, initial=np.inf))
+
+
+def norms(E: Floats) -> Floats:
+    """Norms of the rows of E >= 0, (rows, 1), safe from underflow and overflow of the squares."""
+    found: Floats = np.sqrt(np.einsum("ij,ij->i", E, E))[:, None]
+    odd = ~((found > 1e-140) & (found < np.inf))[:, 0]
+    if odd.any():
+        scale = E[odd].max(axis=1, initial=0.0)[:, None]
+        scale[~((scale > 0) & (scale < np.inf))] = 1.0
+        found[odd] = scaled(np.sqrt(np.sum((E[odd] / scale) ** 2, axis=1))[:, None], scale)
+    return found
+
+
+def norm(x: ArrayLike) -> float:
+    """Euclidean norm of all of x, in float64, safe from underflow and overflow of the squares."""
+    return float(norms(np.abs(np.asarray(x, dtype=float)).reshape(1, -1))[0, 0])
+
+
+def spectral_bound(A: Floats) -> float:
+    """An upper bound on ``||A||_2``, from the smaller Gram matrix; exact to rounding up to 256 rows
+    or columns.
+
+    Above that ``||G^16||_F^(1/16)``, at most ``k^(1/32)`` too large (k the smaller side).
+    """
+    size = float(np.abs(A).max(initial=0.0))
+    if not 0 < size < np.inf:
+        return size
+    A = A / size
+    return size * math.sqrt(gram_bound(A @ A.T if A.shape[0] <= A.shape[1] else A.T @ A)) + ETA
+
+
+def gram_bound(G: Floats) -> float:
+    """An upper bound on the largest eigenvalue of a positive semidefinite G."""
+    size = float(np.abs(G).max(initial=0.0))
+    if not 0 < size < np.inf:
+        return size
+    G = G / size
+    slack = 1 + 4 * len(G) * np.finfo(float).eps
+    if len(G) <= 256:
+        values, _, errors = eigh(G)
+        return size * (float(values[-1] + errors[-1]) * slack)
+    scale, power = 0.0, 1.0
+    for _ in range(4):
+        frobenius = float(np.linalg.norm(G))
+        scale, power = scale + math.log(frobenius) * power, power / 2
+        G = (G / frobenius) @ (G / frobenius)
+    return size * slack * math.exp(scale + power * math.log(float(np.linalg.norm(G))))
+
+
+def stack_norms(K: Floats) -> Floats:
+    """Upper bounds ``(rows, 1)`` on the spectral norms of a stack of matrices (rows, m, k);
+    ``min(m, k)^(1/32)`` times at most.
+    """
+    size = np.abs(K).max(axis=(1, 2), keepdims=True)
+    K = K / np.where((size > 0) & (size < np.inf), size, 1.0)
+    Kt, log, power = K.transpose(0, 2, 1), 0.0, 1.0
+    G = K @ Kt if K.shape[1] <= K.shape[2] else Kt @ K
+    for squaring in range(4):
+        frobenius = np.maximum(np.sqrt(np.einsum("nij,nij->n", G, G)), 1e-300)[:, None, None]
+        log, power = log + power * np.log(frobenius), power / 2
+        if squaring < 3:
+            G = (G / frobenius) @ (G / frobenius)
+    return np.asarray((size * np.exp(0.5 * log))[:, :, 0] * (1 + 1e-10))
+
+
+class Chain:
+    """Errors carried over several layers at once: ``||dx_m|| <= sum over i of ||K_im|| fresh_i``
+    for every row.
+
+    `kappa` is ``{(i, m): (rows, 1)}``, bounds on the norms of the products of the layers from i to
+    m; fresh is what comes in at a layer, by rounding or from other errors. Without `kappa` nothing
+    is known. `grown` multiplies what is fresh by kappa.
+    """
+
+    def __init__(
+        self, kappa: dict[tuple[int, int], Floats] | None, grown: Callable[..., Any] = scaled
+    ) -> None:
+        self.kappa, self.grown = kappa, grown
+        self.fresh: dict[int, Any] = {}
+
+    def cap(self, m: int, error: Any, fresh: Any) -> Any:
+        """`error` at layer m, an `Err` or what else has `held`, its norms held below what the chain
+        allows.
+        """
+        if self.kappa is None:
+            return error
+        total = fresh
+        for i, before in self.fresh.items():
+            total = total + self.grown(before, self.kappa[min(i, m), max(i, m)])
+        self.fresh[m] = fresh
+        return error.held(total)
+
+
+class Operand:
+    """A matrix A (m, k) that errors pass through: ``x A'`` is `across`, ``x A`` is `back`."""
+
+    def __init__(self, A: Floats) -> None:
+        self.A, self.abs, self.norm = A, np.abs(A), spectral_bound(A)
+        self.rows, self.cols = norms(self.abs)[:, 0], norms(self.abs.T)[:, 0]
+
+
+class Err:
+    """Bounds on a matrix of errors: `E` on each entry, `nu` (rows, 1) on the norm of each row.
+
+    The smaller one counts.
+    """
+
+    def __init__(self, E: Floats, nu: Floats | None = None) -> None:
+        rows = norms(E)
+        self.nu = rows if nu is None else np.minimum(rows, nu)
+        self.E = E if nu is None else np.minimum(E, self.nu)
+
+    def __add__(self, other: Err) -> Err:
+        return Err(self.E + other.E, self.nu + other.nu)
+
+    def held(self, nu: Floats) -> Err:
+        """The same, its norms `nu` at most."""
+        return Err(self.E, np.minimum(self.nu, nu))
+
+    def times(self, x: Floats) -> Err:
+        """Of the error times x elementwise, x >= 0."""
+        return Err(scaled(self.E, x), scaled(self.nu, x.max(axis=1, keepdims=True)))
+
+    def across(self, A: Operand) -> Err:
+        """Of (the error) A'."""
+        E = np.minimum(product(self.E, A.abs.T), scaled(self.nu, A.rows))
+        return Err(E, scaled(self.nu, A.norm))
+
+    def back(self, A: Operand) -> Err:
+        """Of (the error) A."""
+        E = np.minimum(product(self.E, A.abs), scaled(self.nu, A.cols))
+        return Err(E, scaled(self.nu, A.norm))
+
+
+def at_most(x: Floats, dx: Err | None) -> Floats:
+    """|x| and its error; None: x is exact."""
+    return np.abs(x) if dx is None else np.abs(x) + dx.E
+
+
+class Arithmetic:
+    """Roundings of a dtype by a choice of kernels: how long their chains of additions are.
+
+    The kernels tell how they cut their sums: see `fastcurv._engine.summation`. "numpy" is the
+    arithmetic of these bounds' own passes, whose products are BLAS's: in any order.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+    layout : dict
+        `Curvature.layout`: rows of a chunk and of a panel (0: wide), groups of panels, kernels;
+        "rows" where these are some of as many, whose sums are made together.
+    N : int
+        Rows in all.
+    """
+
+    def __init__(self, dtype: DTypeLike, layout: Mapping[str, Any], N: int) -> None:
+        info = np.finfo(dtype)
+        self.u, self.eta = float(info.eps) / 2, float(info.smallest_subnormal)
+        self.tiny, self.max = float(info.tiny), float(info.max)
+        self.kernels, self.own = layout["arch"], layout["arch"] == "numpy"
+        self.sums = _engine.summation("blas" if self.own else self.kernels, np.dtype(dtype).name)
+        self.N, self.chunk = N, min(int(layout["chunk"]), max(N, int(layout.get("rows", 0))))
+        self.panel, self.groups = int(layout["panel"]), int(layout["groups"])
+        self.elementary = self.u * (4 if self.own else 1) * ELEMENTARY
+        # of means over all rows: set where there are any
+        self.rows_gamma = self.mean_gamma = np.inf
+
+    def gamma(self, k: float) -> float:
+        """``k u / (1 - k u)``: k roundings in a row, in any order."""
+        return gamma_of(k, self.u)
+
+    def depth(self, k: int, terms: int) -> int:
+        """Roundings on the way of a number through a sum of `terms` products of inner dimension k,
+        one more for a number that the sum is added to.
+        """
+        if self.own:  # a product each, and their sum
+            return k + terms + 2
+        most = int(self.sums["slice"])
+        if not most:
+            return terms * k + 1
+        return min(terms * k, most) + terms * -(-k // most) + 1
+
+    def _partial_sums(self) -> int:
+        """Additions of partial sums over rows: panels of a group, groups, chunks, and l2's part."""
+        chunks = -(-self.N // self.chunk)
+        if not self.panel:
+            return chunks + 1
+        panels = -(-self.chunk // self.panel)
+        groups = max(1, min(self.groups, panels))
+        return chunks + 1 + groups + -(-panels // groups)
+
+    def over_rows(self, terms: int) -> int:
+        """Of the weights' parts of gradient and product, ``rdelta' a + delta' ra``."""
+        if self.sums["from_c"] and not self.own:  # a sum goes on where the last one ended
+            return terms * self.N + self._partial_sums() + 1
+        return self.depth(self.panel or self.chunk, terms) + self._partial_sums()
+
+    def over_columns(self) -> int:
+        """Of the biases' parts: rows of a panel are one chain, or one product; where served wide,
+        those of an item (hidden layers) or of a block (the last).
+        """
+        rows, s = self.panel or self.chunk, self.sums
+        if s["from_c"]:
+            return self.N + self._partial_sums() + 1
+        if not self.panel and not self.own:
+            item = min(rows, int(s["item_rows"]) or rows)
+            items = -(-rows // int(s["items_of"])) if s["items_of"] else 1
+            blocks = int(s["block_rows"]) - (-rows // int(s["block_rows"]))
+            rows = max(item + items, blocks)
+        return rows + self._partial_sums() + 1
+
+
+# --- activations
+# --------------------------------------------------------------------------------------------------
+
+KINKED = {"relu": 1.0, "leaky_relu": 0.99, "elu": 1.0}  # the jump at 0: of phi', for elu of phi''
+
+
+class Phi:
+    """phi, phi', phi'' at z with their errors, z itself being off by at most `dz` (an `Err`).
+
+    Attributes
+    ----------
+    a, p, q : ndarray
+        Values; p None where phi' is 1, q None where phi'' is 0.
+    fresh : ndarray (rows, 1)
+        Of da, what is not phi' times the carried error of z: what the `local` part of dz, rounding
+        and bending add.
+    da, dp, dq : Err
+        By the mean value theorem: ``|da| <= |p| dz + S2 dz^2 / 2``, ``|dp| <= |q| dz + S3 dz^2 /
+        2``, ``|dq| <= S3 dz``, S2 and S3 bounds on phi'' and phi''' over z +- dz, so that saturated
+        units stay saturated. Where z may lie on the other side of a kink, the jump is added.
+    derived : bool
+        Whether phi' and e phi'' are made from a and delta: tanh ``1 - a^2`` and ``-2 a delta``,
+        sigmoid ``a - a^2`` and ``(1 - 2 a) delta``. Then the error of a is in phi' too, and phi' is
+        right to u only, however small it is.
+    """
+
+    a: Floats
+    p: Any
+    q: Any
+    da: Err
+    dp: Any
+    dq: Any
+    fresh: Floats
+
+    def __init__(
+        self,
+        name: str,
+        z: Floats,
+        dz: Err,
+        arithmetic: Arithmetic,
+        skip: bool = False,
+        local: Err | None = None,
+    ) -> None:
+        u, t = arithmetic.u, dz.E
+        first = t if local is None else local.E
+        self.name, own = name, arithmetic.own
+        self.derived = name in ("tanh", "sigmoid") and not skip and not own
+        self.a, self.p, self.q, sizes = _derivatives(name, z)
+        if name == "identity":
+            self.da, self.dp, self.dq, self.fresh = dz, None, None, norms(first)
+            return
+        crossing = (np.abs(z) <= t) & (t > 0) if name in KINKED else False
+        slope = np.where(crossing, 1.0, np.abs(self.p))
+        if self.q is None:
+            bent = self.p != 1
+            rest = 2 * u * np.abs(self.a) * bent
+            rest = rest + arithmetic.eta * (bent & (self.p > 0) & ((z != 0) | (t > 0)))
+            self.da, self.fresh = (
+                dz.times(slope) + Err(rest),
+                norms(scaled(self.p, first)) + norms(rest + scaled(slope - self.p, t)),
+            )
+            self.dp, self.dq = Err(crossing * KINKED[name] + 2 * u * self.p * bent), None
+            return
+        S2, S3 = _largest(name, z, t)
+        floor = np.where(np.abs(z) > 1, FLOOR * arithmetic.tiny, arithmetic.eta)
+        bend = np.where(crossing, 1.0, np.abs(self.q))
+        # exp(-z z / 2) as it stands
+        plain = name == "gelu" and arithmetic.kernels in ("reference", "numpy")
+        c = arithmetic.elementary * (1 + z * z if plain else 1)
+        here: Any = (c * sizes[0] + floor) * ((z != 0) | (self.a != 0) | (t > 0))
+        self.da = dz.times(slope + 0.5 * t * S2) + Err(here)
+        self.fresh = norms(scaled(np.abs(self.p), first)) + norms(
+            here + scaled(slope - np.abs(self.p) + 0.5 * t * S2, t)
+        )
+        if self.derived:
+            here = here * (2 * sizes[0] + (name == "sigmoid") + here) + 2 * u * (self.a**2 + self.p)
+        else:
+            here = c * sizes[1]
+        self.dp = dz.times(bend + 0.5 * t * S3) + Err(here + floor)
+        self.dq = dz.times(S3) + Err(c * sizes[2] + floor + crossing * KINKED.get(name, 0.0))
+
+    def bent(self, d: Floats, dd: Err, r: Arithmetic) -> tuple[Floats, Err]:
+        """(e phi'', its Err) as made from delta."""
+        factor = -2 * self.a if self.name == "tanh" else 1 - 2 * self.a
+        eq, da = factor * d, self.da.E
+        error = dd.times(np.abs(factor) + 2 * da) + self.da.times(2 * np.abs(d))
+        size = at_most(d, dd)
+        rounding = 3 * r.u * (2 * (np.abs(self.a) + da) * size + np.abs(eq))
+        return eq, error + Err(rounding + 2 * r.eta * (size > 0))
+
+    def curvature(self, R: Any, e: Floats, de: Err, d: Floats, dd: Err) -> tuple[Any, Any]:
+        """(e phi'', its Err), from delta where that is how it is made; None where phi'' is 0."""
+        if self.derived:
+            return self.bent(d, dd, R.arithmetic)
+        if self.q is None:
+            return None, None
+        eq, deq, _ = R.times(e, de, self.q, self.dq)
+        return eq, deq
+
+
+def normal(t: Floats) -> Floats:
+    return np.exp(-0.5 * t * t) / math.sqrt(2 * math.pi)
+
+
+def bell(t: Floats) -> Floats:
+    """S (1 - s), s the sigmoid of t >= 0."""
+    e = np.exp(-t)
+    return np.asarray(e / (1 + e) ** 2)
+
+
+def _derivatives(name: str, z: Floats) -> tuple[Any, Any, Any, Any]:
+    """phi, phi', phi'', and the sizes of their terms before they cancel."""
+    if name == "identity":
+        return z, None, None, None
+    if name in LEAK:
+        p = np.where(z > 0, 1.0, LEAK[name])
+        return z * p, p, None, None
+    if name == "tanh":
+        a, p = np.tanh(z), 4 * bell(2 * np.abs(z))
+        return a, p, -2 * a * p, (np.abs(a), p, 2 * np.abs(a) * p)
+    if name == "elu":
+        low = np.minimum(z, 0)
+        e, q = np.exp(low), np.where(z > 0, 0.0, np.exp(low))
+        return np.where(z > 0, z, np.expm1(low)), e, q, (-np.expm1(low), e, q)
+    t, both = np.minimum(np.abs(z), 1e3), np.clip(z, -1e3, 1e3)  # no infinity times 0
+    if name == "gelu":
+        cdf, n = ndtr(z), normal(t)
+        sizes = np.abs(z) * cdf, cdf + t * n, n * (2 + t * t)
+        return z * cdf, cdf + both * n, n * (2 - t * t), sizes
+    s, d = expit(z), bell(np.abs(z))
+    if name == "sigmoid":
+        q = -d * np.tanh(z / 2)
+        return s, d, q, (s, d, np.abs(q))
+    if name == "softplus":
+        a = np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
+        return a, s, d, (a, s, d)
+    return (
+        z * s,
+        s + both * d,
+        d * (2 - t * np.tanh(t / 2)),
+        (np.abs(z) * s, s + t * d, d * (2 + t)),
+    )
+
+
+def _largest(name: str, z: Floats, t: Floats) -> tuple[Floats, Floats]:
+    """Bounds on |phi''| and |phi'''| over z +- t: majorants that fall with |z|, taken where the
+    interval is nearest to 0.
+    """
+    if name == "elu":
+        e = np.where(z <= t, np.exp(np.minimum(z + t, 0)), 0.0)
+        return e, e
+    x = np.minimum(np.maximum(np.abs(z) - t, 0), 1e3)
+    if name == "tanh":  # phi''' = p (4 a^2 - 2 p) with p = 1 - a^2
+        p = 4 * bell(2 * x)
+        return 2 * p, 2 * p * (2 - p)
+    if name == "gelu":  # phi'' = n (2 - z^2), phi''' = n (z^3 - 4 z)
+        n = normal(x)
+        return n * (2 + x * x), np.where(x < 1.25, 1.28, n * x * (x * x + 4))
+    d = bell(x)
+    if name in ("sigmoid", "softplus"):  # phi''' of the sigmoid is d (1 - 6 d)
+        return d, d
+    return np.where(x < 0.86, 0.6, d * (2 + x)), np.where(x < 0.86, 0.9, d * (3 + 1.5 * x))
+
+
+# --------------------------------------------------------------------------------------------------
+# Arrays of numbers with a bound on the error of each, through arithmetic and batch normalisation.
+
+
+class Num:
+    """An array A with a bound E on the error of each entry, in an `Arithmetic` r."""
+
+    def __init__(self, A: Any, E: Any, r: Any) -> None:
+        self.A, self.E, self.r = A, E, r
+
+    def __mul__(self, other: Num) -> Num:
+        E = np.abs(self.A) * other.E + self.E * (np.abs(other.A) + other.E)
+        return self._rounded(self.A * other.A, E + self.r.eta)
+
+    def __add__(self, other: Num) -> Num:
+        return self._rounded(self.A + other.A, self.E + other.E)
+
+    def __sub__(self, other: Num) -> Num:
+        return self._rounded(self.A - other.A, self.E + other.E)
+
+    def _rounded(self, A: Any, E: Any) -> Num:
+        size = np.abs(A) + E
+        lost = 4 * self.r.eta * (size > 0)
+        return Num(A, np.where(size < self.r.max, E + self.r.u * size + lost, np.inf), self.r)
+
+    def sum(self) -> Num:
+        """Over the rows, in double precision, and then of the dtype."""
+        E, A = self.E.sum(axis=0), self.A.sum(axis=0)
+        return self._rounded(A, E + self.r.rows_gamma * (np.abs(self.A).sum(axis=0) + E))
+
+    def mean(self) -> Num:
+        total = self.sum()
+        return self._rounded(total.A / len(self.A), total.E / len(self.A))
+
+    def normalised(self) -> tuple[Num, Num]:
+        """(h, s): ``h = (z - mean) s``, s = 1 / sqrt(variance + eps) of the columns, of infinite E
+        where errors reach the deviation.
+
+        The mean is taken in double precision, then corrected by the mean of what is left: it is
+        right to its last digits.
+        """
+        mean = self.A.mean(axis=0)
+        off = (self.A - mean).mean(axis=0)
+        spread, centre = np.abs(self.A - mean).mean(axis=0), self.A - (mean + off)
+        E = self.E.mean(axis=0) + self.r.rows_gamma * (
+            spread + self.r.rows_gamma * np.abs(self.A).mean(axis=0)
+        )
+        mean = self._rounded(mean + off, E + self.r.mean_gamma * np.abs(mean))
+        size = np.sqrt((centre**2).mean(axis=0) + BATCH_NORM_EPS)
+        low = (
+            size
+            - np.sqrt((self.E**2).mean(axis=0))
+            - self.r.rows_gamma * (size + self.r.rows_gamma * np.abs(self.A).mean(axis=0))
+        )
+        s = self._rounded(
+            1 / size, np.where(low > 0, 1 / np.where(low > 0, low, 1) - 1 / size, np.inf)
+        )
+        return (self - mean) * s, s
+
+    @property
+    def err(self) -> Err:
+        return Err(self.E)
+
+
+# --------------------------------------------------------------------------------------------------
+# Bounds on the errors of sums over rows, ``dW = delta' a`` and ``rdW = rdelta' a + delta' ra``.
+
+
+class Sums:
+    """Bounds on the errors of one layer's ``x'y`` summed over rows, and of the sum of x's rows: see
+    the head of `fastcurv.certify.bounds`.
+
+    `value` and `b_value` are the sums themselves, `scales` those of gamma and beta, if any.
+    """
+
+    def __init__(self, shape: tuple[int, int], spectral_a: float, spectral_d: float) -> None:
+        self.B, self.value = np.zeros((2, *shape))
+        self.b, self.b_value = np.zeros((2, shape[0]))
+        self.local = self.b_local = self.b_rows = 0.0
+        self.spectral_a, self.spectral_d = spectral_a, spectral_d
+        self.terms: dict[str, Floats] = {}
+        self.scales: tuple[Num, ...] = ()
+
+    def add(self, tag: str, x: Floats, dx: Err, y: Floats, dy: Err | None, gamma: float) -> None:
+        """Some rows of a term; dy None: y is exact."""
+        X, Y = at_most(x, dx), at_most(y, dy)
+        self.B += product(_off(X, dx, gamma).T, Y)
+        nx, ny = norms(np.abs(x)), norms(np.abs(y))
+        nu = np.zeros_like(ny) if dy is None else dy.nu
+        if dy is not None:
+            self.B += product(np.abs(x).T, dy.E)
+        self.value += x.T @ y
+        self.local += float(scaled(gamma, scaled(nx + dx.nu, ny + nu).sum()))
+        parts = [
+            scaled(dx.nu, ny).sum(),
+            (dx.nu**2).sum(),
+            scaled(dx.nu, nu).sum(),
+            scaled(nx, nu).sum(),
+            (nu**2).sum(),
+        ]
+        self.terms[tag] = self.terms.get(tag, np.zeros(5)) + parts
+
+    def add_rows(self, x: Floats, dx: Err, gamma: float) -> None:
+        """Some rows of the bias's part."""
+        self.b += _off(at_most(x, dx), dx, gamma).sum(axis=0)
+        self.b_value += x.sum(axis=0)
+        self.b_local += float(scaled(gamma, (norms(np.abs(x)) + dx.nu).sum()))
+        self.b_rows += float(dx.nu.sum())
+
+    def values(self, bias: bool) -> list[Floats]:
+        """The sums themselves, in the parameters' order."""
+        return [self.value.ravel()] + [self.b_value] * bias + [x.A for x in self.scales]
+
+    def bounds(self, eta: float, ends: float) -> list[float]:
+        """Of the weights' part, of the bias's, and of those of gamma and beta."""
+        rows = self.local
+        for tag, (x_rows, x_square, cross, y_rows, y_square) in self.terms.items():
+            rows += cross + (
+                min(x_rows, math.sqrt(x_square) * self.spectral_a)
+                if tag == "a" and x_square > 1e-280
+                else x_rows
+            )
+            rows += (
+                min(y_rows, math.sqrt(y_square) * self.spectral_d)
+                if tag == "ra" and y_square > 1e-280
+                else y_rows
+            )
+        return [
+            min(norm(self.B), rows) + eta * math.sqrt(self.B.size) * (rows > 0),
+            min(norm(self.b), self.b_local + self.b_rows),
+            *(norm(x.E + ends * (np.abs(x.A) + x.E)) for x in self.scales),
+        ]
+
+
+def _off(X: Floats, dx: Err, gamma: float) -> Floats:
+    """What numbers of sizes X, off by dx, are off by once they are part of a sum."""
+    return np.asarray(gamma * X + dx.E + ETA * (X > 0))
+
+
+# --------------------------------------------------------------------------------------------------
+# How large the first three derivatives of an activation can be over an interval ``z +- t``.
+#
+# Every bound is a function that falls with ``|z|`` taken at the end of the interval that is
+# nearest to 0, or, where the derivative grows from 0 first, its value at the far end. Rounded
+# outward by `GROW`.
+
+GROW = 1 + 1e-12  # for the rounding of the few operations here
+
+# Of tanh with a = tanh z: phi'' = -2 a (1 - a^2), largest at a^2 = 1/3; phi''' = (1 - a^2)(6 a^2 -
+# 2), with a second top of 2/3 at a^2 = 2/3
+_TANH2_AT, _TANH2 = math.atanh(math.sqrt(1 / 3)), 4 / (3 * math.sqrt(3))
+_TANH3_AT = math.atanh(math.sqrt(2 / 3))
+
+
+def envelopes(name: str, z: Floats, t: Floats) -> tuple[Floats, Floats, Floats]:
+    """Bounds on |phi'|, |phi''|, |phi'''| over ``z +- t``, elementwise; infinite second and third
+    ones where the interval holds a kink.
+
+    At the kink itself the derivatives of both sides count.
+
+    Examples
+    --------
+    >>> P1, P2, P3 = envelopes("tanh", np.zeros(1), np.zeros(1))
+    >>> float(P1[0]), float(P2[0]), round(float(P3[0]), 6)
+    (1.000000000001, 2.2250738585072014e-308, 2.0)
+    """
+    x = np.maximum(np.abs(z) - t, 0.0)  # the end nearest to 0
+    far = np.abs(z) + t
+    if name == "identity":
+        return np.ones_like(x), np.zeros_like(x), np.zeros_like(x)
+    if name in KINKED:
+        return _kinked(name, z, t)
+    found = _SMOOTH[name](x, far, z + t)
+    return found[0] * GROW + TINY, found[1] * GROW + TINY, found[2] * GROW + TINY
+
+
+def crosses(name: str, z: Floats, t: Floats) -> NDArray[np.bool_]:
+    """Where ``z +- t`` holds a kink of the activation."""
+    return np.abs(z) <= t if name in KINKED else np.zeros(z.shape, dtype=bool)
+
+
+def _kinked(name: str, z: Floats, t: Floats) -> tuple[Floats, Floats, Floats]:
+    cross, zero = np.abs(z) <= t, np.zeros_like(z)
+    if name == "elu":
+        e = np.where(z - t <= 0, np.exp(np.minimum(z + t, 0.0)) * GROW + TINY, 0.0)
+        return np.where(z + t > 0, 1.0, e), np.where(cross, np.inf, e), np.where(cross, np.inf, e)
+    bend = np.where(cross, np.inf, zero)
+    return np.where(z + t >= 0, 1.0, LEAK[name] * GROW), bend, bend
+
+
+def _tanh(x: Floats, far: Floats, _: Floats) -> tuple[Floats, Floats, Floats]:
+    p, a, top = 4 * bell(2 * np.minimum(x, 1e3)), np.tanh(x), np.tanh(np.minimum(far, _TANH2_AT))
+    second = np.where(x >= _TANH2_AT, 2 * a * p, np.minimum(2 * top * (1 - top * top), _TANH2))
+    third = np.where(
+        x >= _TANH3_AT, p * (6 * a * a - 2), np.maximum(p * np.abs(2 - 6 * a * a), 2 / 3)
+    )
+    return p, second, third
+
+
+def _sigmoid(x: Floats, far: Floats, _: Floats) -> tuple[Floats, Floats, Floats]:
+    p, q, r = _tanh(0.5 * x, 0.5 * far, _)
+    return 0.25 * p, 0.125 * q, 0.0625 * r
+
+
+def _softplus(x: Floats, far: Floats, high: Floats) -> tuple[Floats, Floats, Floats]:
+    p, q, _ = _sigmoid(x, far, high)
+    return expit(high), p, q
+
+
+def _silu(x: Floats, far: Floats, high: Floats) -> tuple[Floats, Floats, Floats]:
+    d, t = bell(np.minimum(x, 1e3)), np.minimum(x, 1e3)
+    # z > 0: phi' below 1.1; z < 0: |phi'| <= s + |z| d, and it falls
+    first = np.where(high >= 0, 1.0999, np.minimum(0.5, expit(high) + (1 + t) * d))
+    return (
+        first,
+        np.where(x < 0.86, 0.5, np.minimum(0.5, d * (2 + t))),
+        np.where(x < 0.86, 0.45, d * (3 + 1.5 * t)),
+    )
+
+
+def _gelu(x: Floats, far: Floats, high: Floats) -> tuple[Floats, Floats, Floats]:
+    t = np.minimum(x, 40.0)
+    n = normal(t)
+    first = np.where(high >= 0, 1.13, np.minimum(0.5, ndtr(high) + (1 + t) * n))
+    return (
+        first,
+        np.where(x < 1.25, 0.798, np.minimum(0.798, n * (2 + t * t))),
+        np.where(x < 1.25, 1.28, n * t * (t * t + 4)),
+    )
+
+
+_SMOOTH = {
+    "tanh": _tanh,
+    "sigmoid": _sigmoid,
+    "softplus": _softplus,
+    "silu": _silu,
+    "gelu": _gelu,
+}

@@ -1,0 +1,339 @@
+"""Bounds on the errors of every column of a dense matrix of products, without a product for each.
+
+The column of the weight from unit k to unit i of layer l is what two impulses do, in every row n:
+
+    forward    rz_l = a_nk e_i                 as a step in the bias of i does, a_nk times
+    backward  e_k in re at the input of l  delta_ni times: ``delta V`` of the R-backward pass
+
+Passes, products and their rounding are linear in v or bounded by sums of sizes, so the errors of
+the two add up at most. For each impulse of each unit two numbers a row go through the passes: a
+bound on the norm of rz, ra, re or rdelta, and one on the norm of its error, by
+
+    ||x W'|| <= ||W||_2 ||x||,      rounding of x W' <= gamma || |W| ||_2 ||x||
+
+and so on, the row-wise part (`Err.nu`, `Chain`) of what is done for one vector in `rowwise`; the
+first step away from the unit takes the norm of its column (row) of W. Sums over rows add norms:
+
+    sum over n of |a_nk| error_n  +  |da_nk| size_n  +  |delta_ni| error'_n  +  |ddelta_ni| size'_n
+
+which are products of matrices (units, rows) (rows, inputs). Layers are independent parts of a
+column: their bounds are added as squares. Cost: O(N L^2 sum(widths)), and L^2 such products.
+
+What products of the engine lose by underflow does not shrink with a_nk or delta_ni. `lost` follows
+it by itself, for all columns at once; in what is multiplied by those our own products are rounded
+up.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..checks import check_choice
+from ..protocols import Floats
+from ..structure.parameters import l2_diagonal
+from .arithmetic import ETA, Chain, at_most, flushes, norms, spectral_bound
+from .passes import KINDS, Rounding, State
+
+
+class Sized(NamedTuple):
+    """Bounds on the norm of something and on the norm of its error, for (rows, units); never less
+    for underflow.
+    """
+
+    size: Floats
+    error: Floats
+
+    def __add__(self, other: Sized) -> Sized:  # type: ignore[override]
+        return Sized(self.size + other.size, self.error + other.error)
+
+    def __mul__(self, k: Floats) -> Sized:  # type: ignore[override]
+        return Sized(self.size * k + ETA, self.error * k + ETA)
+
+    def held(self, most: Sized) -> Sized:
+        """The same, neither of the two above that of `most`."""
+        return Sized(np.minimum(self.size, most.size), np.minimum(self.error, most.error))
+
+    def times(self, x: Floats, dx: Floats) -> Sized:
+        """By something of size x with an error of dx."""
+        error = self.error * x + (self.size + self.error) * dx
+        return Sized(self.size * x + ETA, error + 2 * ETA)
+
+
+class Columns:
+    """The bounds for one kind of curvature at the theta of a `Rounding`, gathered over its rows.
+
+    `peak` (rows, units) holds the largest number that an impulse of 1 has made on its way.
+    """
+
+    peak: Floats
+
+    def __init__(self, R: Rounding, kind: str, gather: bool = True) -> None:
+        self.R, self.kind, self.full = R, kind, kind == "hessian"
+        self.r, self.L = R.arithmetic, len(R.W)
+        self.abs_norms = [spectral_bound(W.abs) for W in R.W]
+        self.gammas = [self.r.gamma(self.r.depth(max(W.A.shape), 2) + 2) for W in R.W]
+        # [l][j]: what layer j's parts of the columns of layer l are off by, (2, units, inputs + 1)
+        self.off = [np.zeros((2 * self.L, *W.A.shape)) for W in R.W]
+        self.off_b = [np.zeros((2 * self.L, len(W.A))) for W in R.W]
+        for s in R.states() if gather else ():
+            self.add_rows(s)
+
+    def add_rows(self, s: State) -> None:
+        """What the rows of a state contribute."""
+        sizes = self.sizes(s)
+        lost = [float(part.sum()) for part in self.lost(s, sizes)]
+        for l in range(self.L):
+            a = at_most(s.a[l], s.da[l])
+            for j, part in enumerate(self.forward(s, sizes, l)):
+                self.off[l][j] += part.error.T @ a + lost[j]
+                if s.da[l] is not None:
+                    self.off[l][j] += part.size.T @ s.da[l].E
+                self.off_b[l][j] += part.error.sum(axis=0) + lost[j]
+            self.limit(self.off[l], self.peak, a)
+            self.limit(self.off_b[l][:, :, None], self.peak, np.ones((1, 1)))
+            if l > 0 and self.full:
+                d, dd = at_most(s.d[l], s.dd[l]), s.dd[l].E
+                for j, part in enumerate(self.backward(s, sizes, l)):
+                    self.off[l][j] += d.T @ part.error + dd.T @ part.size
+                self.limit(self.off[l], d, self.peak)
+
+    def lost(self, s: State, sizes: dict[str, list[Sized]], forward: bool = True) -> list[Floats]:
+        """By part, what underflow in the engine's products does to a row's share of any column;
+        `forward`: in the R-forward pass as well.
+        """
+        last, eta, zero = self.L - 1, self.r.eta, np.zeros((len(s.a[0]), 1))
+        each = [eta * self.r.depth(k, 2) * k**0.5 for k in (max(W.A.shape) for W in self.R.W)]
+        p, q, a, d = ([x.size + x.error for x in sizes[name]] for name in "pqad")
+        fz, fa = [zero] * self.L, [zero] * self.L
+        for m in range(self.L * forward):
+            fz[m] = self.R.W[m].norm * fa[m] + each[m]
+            if m < last:
+                fa[m + 1] = p[m] * fz[m] + each[m] + self.R.skips[m] * fa[m]
+        rd, re = zero, zero
+        if forward:
+            rd = sum(self.loss_norms(s)) * fz[last] + s.loss.r_lost()
+        parts = [zero] * (2 * self.L)
+        for m in range(last, -1, -1):
+            parts[m], parts[self.L + m] = rd * a[m] + self.full * fa[m] * d[m], rd
+            if m > 0:
+                re = self.R.W[m].norm * rd + each[m] + self.R.skips[m] * re
+                rd = p[m - 1] * re + self.full * q[m - 1] * fz[m - 1] + 2 * each[m]
+        return [part + ETA for part in parts]
+
+    def limit(self, off: Floats, x: Floats, y: Floats) -> None:
+        """No bounds where impulses of size x (rows, units) overflow that bring numbers of size y to
+        the inputs, or the other way round.
+        """
+        most = [np.asarray(z.max(axis=0)) for z in (x, y)]
+        off[:, ~(self.r.N * most[0][:, None] * most[1] < self.r.max)] = np.inf
+
+    def sizes(self, s: State) -> dict[str, list[Sized]]:
+        """Norms of the rows of a, delta; largest phi' and e phi'' of each hidden layer; errors."""
+        zero = np.zeros((len(s.a[0]), 1))
+        one = zero + 1.0
+
+        def top(x: Floats | None, dx: object, other: Floats) -> Sized:
+            if x is None:
+                return Sized(other, zero)
+            largest = dx.E.max(axis=1, keepdims=True)  # type: ignore[attr-defined]
+            return Sized(np.abs(x).max(axis=1, keepdims=True), largest)
+
+        return {
+            "a": [
+                Sized(norms(np.abs(a)), zero if da is None else da.nu) for a, da in zip(s.a, s.da)
+            ],
+            "d": [Sized(norms(np.abs(d)), dd.nu) for d, dd in zip(s.d, s.dd)],
+            "p": [top(phi.p, phi.dp, one) for phi in s.phi],
+            "q": [top(eq, deq, zero) for eq, deq in zip(s.eq[:-1], s.deq[:-1])],
+        }
+
+    @staticmethod
+    def units(x: Floats | None, dx: object, like: Floats, default: float) -> Sized:
+        """|phi'| or |e phi''| of every unit, (rows, units)."""
+        if x is None:
+            return Sized(np.full_like(like, default), np.zeros_like(like))
+        return Sized(np.abs(x), dx.E)  # type: ignore[attr-defined]
+
+    def through(self, x: Sized, l: int, each: Floats | None) -> tuple[Sized, Floats]:
+        """X times W of layer l, one way or the other, and what rounding adds; `each`: norms of the
+        units' own rows of it.
+        """
+        W, W_abs = (self.R.W[l].norm, self.abs_norms[l]) if each is None else (each, each)
+        most = W_abs * (x.size + x.error)
+        self.peak, rounding = np.maximum(self.peak, most), self.gammas[l] * most
+        return Sized(W * x.size + ETA, W * x.error + rounding + ETA), rounding
+
+    def rounded(self, x: Sized, u: float) -> Sized:
+        """X after operations that round by u together."""
+        most = x.size + x.error
+        self.peak = np.maximum(self.peak, most)
+        return Sized(x.size, x.error + u * most)
+
+    def forward(self, s: State, sizes: dict[str, list[Sized]], l: int) -> list[Sized]:
+        """By part (weights of all layers, then biases): what a step in each bias of layer l
+        does.
+        """
+        R, u, last = self.R, self.r.u, self.L - 1
+        like = np.zeros(s.d[l].shape)
+        self.peak = like + 1.0
+        z, local = Sized(like + 1.0, like + self.gammas[l]), like + self.gammas[l]  # rz of the unit
+        rz: list[Sized | None] = [None] * self.L
+        ra: list[Sized | None] = [None] * self.L  # below each layer
+        chain = Chain(s.kappa, Sized.__mul__)
+        for m in range(l, last):
+            rz[m], below = z, ra[m]
+            p = self.units(s.phi[m].p, s.phi[m].dp, like, 1.0) if m == l else sizes["p"][m]
+            a = self.rounded(z.times(*p), u)
+            fresh = p.size * local + (z.size + z.error) * p.error + u * (a.size + a.error) + ETA
+            if R.skips[m] and below is not None:
+                a = self.rounded(a + below, u)
+                fresh = fresh + u * (a.size + a.error)
+            a = chain.cap(m + 1, a, Sized(a.size if m == l else 0 * a.size, fresh))
+            ra[m + 1] = a
+            z, local = self.through(a, m + 1, R.W[m + 1].cols if m == l else None)
+        return self.down(s, sizes, self.loss(s, z), None, last, rz=rz, ra=ra, unit=l)
+
+    def backward(self, s: State, sizes: dict[str, list[Sized]], l: int) -> list[Sized]:
+        """Likewise, what an impulse in re at each input of layer l does."""
+        like = np.zeros(s.a[l].shape)
+        self.peak = like + 1.0
+        e = Sized(like + 1.0, like + self.gammas[l])
+        own = self.units(s.phi[l - 1].p, s.phi[l - 1].dp, like, 1.0)
+        rd = self.rounded(e.times(*own), self.r.u)
+        nothing: list[Sized | None] = [None] * self.L
+        return self.down(s, sizes, rd, e, l - 1, rz=nothing, ra=nothing, unit=l - 1)
+
+    def loss_norms(self, s: State) -> tuple[Floats, Floats]:
+        """Of the rows' loss'', or of what stands for it: see `LossRows.r_norms`."""
+        found: tuple[Floats, Floats] = (
+            s.loss.fisher_norms() if self.kind == "fisher" else s.loss.r_norms()
+        )
+        return found
+
+    def loss(self, s: State, z: Sized) -> Sized:
+        """Rdelta of the last layer."""
+        along = self.r.N * (norms(np.abs(s.loss.d)) + s.loss.dd.nu) * (self.kind == "fisher")
+        self.peak = np.maximum(self.peak, (4 + along) * (z.size + z.error))
+        return z.times(*self.loss_norms(s))
+
+    def down(
+        self,
+        s: State,
+        sizes: dict[str, list[Sized]],
+        rd: Sized,
+        re: Sized | None,
+        top: int,
+        *,
+        rz: list[Sized | None],
+        ra: list[Sized | None],
+        unit: int,
+    ) -> list[Sized]:
+        """The R-backward pass from rdelta of layer `top` on; `unit`: the layer whose units these
+        are.
+        """
+        R, u = self.R, self.r.u
+        weights, biases = (self.r.gamma(self.r.over_rows(2)), self.r.gamma(self.r.over_columns()))
+        parts = [Sized(np.zeros_like(rd.size), np.zeros_like(rd.size))] * (2 * self.L)
+        chain, new = Chain(s.kappa, Sized.__mul__), rd  # new: of rdelta, what is not phi' times re
+        for m in range(top, -1, -1):
+            parts[m] = self.rounded(rd.times(*sizes["a"][m]), weights)
+            below = ra[m]
+            if self.full and below is not None:
+                parts[m] = parts[m] + self.rounded(below.times(*sizes["d"][m]), weights)
+            parts[self.L + m] = self.rounded(rd, biases)
+            if m == 0:
+                continue
+            # rdelta of one unit alone: of the backward impulse
+            single = re is not None and m == top
+            each = R.W[m].rows if single else None
+            lower, rounding = self.through(rd, m, each)
+            W = R.W[m].norm if each is None else each
+            fresh = Sized(W * new.size + ETA, W * new.error + rounding + ETA)
+            if R.skips[m]:
+                assert re is not None
+                lower = self.rounded(lower + re, u)
+                fresh = Sized(fresh.size, fresh.error + u * (lower.size + lower.error))
+                fresh = fresh + re if single else fresh
+            re = chain.cap(m, lower, fresh)
+            p = sizes["p"][m - 1]
+            rd = self.rounded(re.times(*p), u)
+            off = (re.size + re.error) * p.error + u * (rd.size + rd.error)
+            new = Sized(0 * rd.size, off + ETA)
+            moved = rz[m - 1]
+            if self.full and moved is not None:
+                bend = sizes["q"][m - 1]
+                if m - 1 == unit:
+                    bend = self.units(s.eq[m - 1], s.deq[m - 1], moved.size, 0.0)
+                more = moved.times(*bend)
+                rd = self.rounded(rd + more, 2 * u)
+                new = new + Sized(more.size, more.error + 2 * u * (rd.size + rd.error))
+        return parts
+
+
+def column_bounds(R: Rounding, kind: str = "hessian") -> Floats:
+    """Bounds ``(n,)`` on ``||computed(A e_j) - A e_j||`` for every unit vector: what a dense matrix
+    of products may be off by.
+
+    They hold for any order of the products. Cost: some gradients' arithmetic, in NumPy.
+
+    Parameters
+    ----------
+    R : Rounding
+        At theta, without batch normalisation.
+    kind : {"hessian", "ggn", "fisher"}
+    """
+    check_choice(kind, KINDS, "kind")
+    r, found = R.arithmetic, []
+    with np.errstate(all="ignore"):
+        known = Columns(R, kind)
+        for off, off_b in zip(known.off, known.off_b):
+            found.append(np.hypot.reduce(off, axis=0).ravel())
+            if R.ob.model.bias:
+                found.append(np.hypot.reduce(off_b, axis=0))
+        l2 = l2_diagonal(R.ob) if kind != "fisher" else 0.0
+        bounds = R.slack * (np.concatenate(found) + r.gamma(r.over_rows(2) + 3) * l2 + r.tiny / r.u)
+    finite = np.isfinite(bounds) & (l2 < r.max) & (not R.overflow) & (not flushes())
+    return np.where(finite, bounds, np.inf)
+
+
+# --------------------------------------------------------------------------------------------------
+# Bounds on the errors of the rows of the Jacobian of a network's outputs.
+
+
+def jacobian_bounds(R: Rounding) -> Floats:
+    """Bounds ``(N d_out,)`` on the norms of the errors of the Jacobian's rows, by products with its
+    transpose: ``J' u`` for the unit vector of one sample's output.
+
+    Such a product is a backward pass of one row from delta = e_j; all other rows hold zeros, which
+    round nothing.
+
+    Parameters
+    ----------
+    R : Rounding
+        At theta, without batch normalisation.
+    """
+    u, d_out, found = R.arithmetic.u, R.ob.model.sizes[-1], []
+    sums = R.arithmetic.gamma(max(R.arithmetic.over_rows(1), R.arithmetic.over_columns()))
+    with np.errstate(all="ignore"):
+        known = Columns(R, "jacobian", gather=False)
+        for s in R.states():
+            sizes = known.sizes(s)
+            zero = np.zeros((len(s.a[0]), 1))
+            d, skip, known.peak = Sized(zero + 1.0, zero), None, zero + 1.0
+            size = sum(known.lost(s, sizes, forward=False)) + ETA
+            for l in range(len(R.W) - 1, -1, -1):
+                size = np.hypot(size, known.rounded(d.times(*sizes["a"][l]), sums).error)
+                size = np.hypot(size, known.rounded(d, sums).error)
+                if l == 0:
+                    continue
+                e, _ = known.through(d, l, None)
+                if R.skips[l] and skip is not None:
+                    e = known.rounded(e + skip, u)
+                skip, d = e, known.rounded(e.times(*sizes["p"][l - 1]), u)
+            size = np.where(known.peak < R.arithmetic.max, size, np.inf)
+            found.append(np.repeat(size[:, 0], d_out))
+        tiny = R.arithmetic.tiny / R.arithmetic.u
+        bounds = R.slack * np.concatenate(found) + tiny
+    return np.where(np.isfinite(bounds) & (not R.overflow) & (not flushes()), bounds, np.inf)

@@ -1,0 +1,695 @@
+"""Networks of relu and leaky_relu units held by kinks, as smooth functions: slopes for phi'(0).
+
+At a minimum some pre-activations lie at 0. With the signs of all others fixed and a slope s in
+place of phi' for each of these, ``a = s z``, the loss is a smooth function Phi(theta, s), a
+polynomial net under a smooth loss, and
+
+    dPhi/dtheta = the gradient with these slopes,     dPhi/ds = e z,     e = dL/da,
+
+so where no e is 0 the critical points of Phi are the points with z = 0 on the active set at which
+slopes make the gradient vanish: the KKT points. At one the Hessian of Phi is ``[[H, J'E], [EJ,
+0]]``, J the gradients of the active z, which has as many negative eigenvalues as there are slopes
+exactly where J has full rank and H is positive definite on its null space. With slopes strictly
+inside ``(phi'(0-), phi'(0+))`` and e > 0 that makes a strict local minimum of the loss: off the
+active set along J every kink bends upward, along its null space H does.
+
+Rows with equal inputs have equal z, and are one row here: what bends upward is their sum.
+Units that are copies of others are one unit here (`fastcurv.certify.kinks`): theta is that of
+the net without them. A z above which all is off in its row has no effect, and its sign no matter.
+Slopes have units of their own, ``s = unit t``: a proof in t is sharper, and proves the same.
+
+`third_bound` is the recursion of `fastcurv.certify.majorants` with slopes as parameters:
+
+    a = s z:    A1 = s Z1 + |z| u     A2 = s Z2 + 2 u Z1     A3 = s Z3 + 3 u Z2     u the unit of s
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..protocols import Floats
+from ..singular import svd, svdvals
+from ..structure.activations import LEAK, loss_terms
+from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, rows_that_count
+
+# --------------------------------------------------------------------------------------------------
+# Networks of relu and leaky_relu units in plain NumPy: passes that take complex and many thetas at
+# once, and the objective with its kinks rounded off.
+#
+# For small networks: a Hessian is a complex step of the gradient for every parameter, exact to
+# rounding.
+
+Arrays = list[NDArray[Any]]
+STEP = 1e-150  # of a complex step: its square is far below every rounding
+
+
+class Rows:
+    """The data, the shapes and the loss of a network objective, in NumPy, without the rows of
+    weight 0.
+
+    Parameters
+    ----------
+    ob : Objective
+    merge : bool
+        Rows with equal inputs become one, with the sum of their weights and the mean of their
+        targets: the loss but for a constant. `first` are the rows that stay, `inverse` says which
+        of them each row has become.
+    """
+
+    def __init__(self, ob: Any, merge: bool = False) -> None:
+        model = ob.model
+        self.sizes, self.bias = tuple(model.sizes), bool(model.bias)
+        self.leaks = [LEAK[name] for name in model.activation]
+        weight = ob.sample_weight
+        weight = np.ones(len(ob.X)) if weight is None else np.array(weight, float)
+        counts = weight != 0
+        self.loss, self.X = ob.loss, rows_that_count(ob)
+        y, d = np.asarray(ob.y)[counts], self.sizes[-1]
+        if ob.loss == "cross_entropy" and y.ndim == 1:
+            y = np.eye(d)[y.astype(int)]
+        self.y, self.weight = y.reshape(len(self.X), d).astype(float), weight[counts]
+        self.first = self.inverse = np.arange(len(self.X))
+        self.long_y, self.long_weight = self.y, self.weight
+        self.divisor = divisor_of(ob)
+        if merge:
+            self._merge_rows()
+        self.l2 = np.broadcast_to(np.asarray(l2_diagonal(ob), dtype=float), (model.n_params,))
+
+    def _merge_rows(self) -> None:
+        _, first, inverse = np.unique(self.X, axis=0, return_index=True, return_inverse=True)
+        if len(first) == len(self.X):
+            return
+        self.first, self.inverse = first, np.asarray(inverse).reshape(-1)
+        weight, y = np.zeros(len(first), np.longdouble), np.zeros((len(first), self.y.shape[1]))
+        np.add.at(weight, self.inverse, self.weight.astype(np.longdouble))
+        y = y.astype(np.longdouble)
+        np.add.at(y, self.inverse, self.weight[:, None] * self.y.astype(np.longdouble))
+        self.X, self.long_weight = self.X[first], weight
+        self.long_y = y / np.where(weight > 0, weight, 1)[:, None]
+        self.y, self.weight = self.long_y.astype(float), weight.astype(float)
+
+    def without(self, units: list[NDArray[np.bool_]]) -> Rows:
+        """The same of the net without some of its hidden units."""
+        ends = [np.zeros(n, dtype=bool) for n in (self.sizes[0], self.sizes[-1])]
+        gone = [ends[0], *units, ends[1]]
+        wanted = []
+        for below, above in zip(gone, gone[1:]):
+            wanted.append(~(above[:, None] | below[None, :]).ravel())
+            if self.bias:
+                wanted.append(~above)
+        found = copy.copy(self)
+        found.sizes = tuple(int((~g).sum()) for g in gone)
+        found.l2 = self.l2[np.concatenate(wanted)]
+        return found
+
+    def layers(self, theta: NDArray[Any]) -> list[tuple[NDArray[Any], Any]]:
+        """``[(W, b), ...]``, b None without biases; theta may be many, ``(..., n)``."""
+        return layers_of(self, theta)
+
+    def linear(self, layer: tuple[NDArray[Any], Any], a: NDArray[Any]) -> NDArray[Any]:
+        """``a W' + b``."""
+        z: NDArray[Any] = a @ np.swapaxes(layer[0], -1, -2)
+        if layer[1] is not None:
+            z = z + layer[1][..., None, :]
+        return z
+
+    def terms(self, f: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The loss and its derivative by the outputs, both divided and weighted, (N, d)."""
+        real = f.real.dtype.type  # long double where the passes are: 1/N is no float64
+        scale = (self.long_weight.astype(real) / real(self.divisor))[:, None]
+        terms, d = loss_terms(self.loss, f, self.long_y.astype(real))
+        return scale * terms, scale * d
+
+    def backward(
+        self, layers: list[tuple[NDArray[Any], Any]], below: Arrays, slopes: Arrays, d: NDArray[Any]
+    ) -> tuple[NDArray[Any], Arrays]:
+        """The gradient of the data's part by theta; and e of every hidden layer."""
+        grads: Arrays = []
+        es: Arrays = []
+        for l in reversed(range(len(layers))):
+            if self.bias:
+                grads.append(d.sum(axis=-2))
+            dW = np.swapaxes(d, -1, -2) @ below[l]
+            grads.append(dW.reshape(*dW.shape[:-2], -1))
+            if l:
+                es.append(d @ layers[l][0])
+                d = es[-1] * slopes[l - 1]
+        return np.concatenate(grads[::-1], axis=-1), es[::-1]
+
+
+def supported(ob: Any) -> bool:
+    """Whether an objective is a plain stack of layers whose hidden units are relu or leaky_relu."""
+    model = ob.model
+    plain = not normalised(model) and not getattr(model, "residual", False)
+    return plain and len(model.activation) > 0 and all(n in LEAK for n in model.activation)
+
+
+class Smoothed:
+    """The objective with every kink rounded off over a width: ``leak z + (1 - leak) w softplus(z /
+    w)``.
+
+    Has ``n_params, value, gradient, value_and_gradient, hessian`` (a matrix), in plain NumPy, for
+    small networks.
+    """
+
+    def __init__(self, ob: Any, width: float) -> None:
+        self.rows, self.width, self.n_params = Rows(ob), float(width), int(ob.n_params)
+        self.cost = self.n_params * len(self.rows.X) * sum(self.rows.sizes)  # of a Hessian
+
+    def _passes(self, theta: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays]:
+        r = self.rows
+        layers, a, below, slopes = r.layers(theta), r.X, [], []
+        for l, layer in enumerate(layers):
+            below.append(a)
+            z = r.linear(layer, a)
+            if l < len(r.leaks):
+                t, leak = z / self.width, r.leaks[l]
+                right = t.real > 0
+                e = np.exp(np.where(right, -t, t))
+                slopes.append(leak + (1 - leak) * np.where(right, 1, e) / (1 + e))
+                soft = np.log1p(e) + np.where(right, t, 0)
+                a = leak * z + (1 - leak) * self.width * soft
+        value, d = r.terms(z)
+        g, _ = r.backward(layers, below, slopes, d)
+        decay = 0.5 * (r.l2 * theta**2).sum(axis=-1)
+        return value.sum(axis=(-1, -2)) + decay, g + r.l2 * theta, slopes
+
+    def value_and_gradient(self, theta: Floats) -> tuple[float, Floats]:
+        value, g, _ = self._passes(np.asarray(theta, dtype=float))
+        return float(value), g
+
+    def value(self, theta: Floats) -> float:
+        return self.value_and_gradient(theta)[0]
+
+    def gradient(self, theta: Floats) -> Floats:
+        return self.value_and_gradient(theta)[1]
+
+    def hessian(self, theta: Floats) -> Floats:
+        size = len(self.rows.X) * max(self.rows.sizes)
+        H = by_complex_steps(lambda t: self._passes(t)[1], np.asarray(theta, dtype=float), size)
+        return 0.5 * (H + H.T)
+
+    def slopes(self, theta: Floats) -> Arrays:
+        """Of every hidden layer, (N, width): between the two sides' where a kink is near."""
+        return self._passes(np.asarray(theta, dtype=float))[2]
+
+
+def by_complex_steps(gradient: Any, point: Floats, size: int) -> Floats:
+    """The Jacobian of an analytic gradient, exact to rounding; `size` numbers make one pass."""
+    n = point.size
+    J, many = np.empty((n, n)), max(1, 2**19 // size)
+    for first in range(0, n, many):
+        some = np.arange(first, min(n, first + many))
+        moved = np.tile(point.astype(complex), (len(some), 1))
+        moved[np.arange(len(some)), some] += 1j * STEP
+        J[:, some] = gradient(moved).imag.T / STEP
+    return J
+
+
+# --------------------------------------------------------------------------------------------------
+# Units that are copies of others: a net with fewer units whose minima are the net's own.
+#
+# With weight decay a unit (w, b, v) of relu or leaky_relu may be split: ``c_i (w, b, v)`` with
+# ``c_i > 0`` and ``sum c_i^2 = 1`` give the same outputs at the same decay. So minima with copies,
+# and minima with a collapsed unit beside an open one, are never strict: they come in families of
+# the same loss. What is proved is a strict minimum of the net in which each family is one unit. It
+# lifts.
+#
+# Let units i of a family share gates, and slopes s where their kinks are active. As ``relu(z) >= s
+# z`` on both sides, and e > 0 there, the loss is at least that with slopes s, which knows the
+# family only by ``sum v_i w_i'`` and the decay: it does not change when the family is turned by an
+# orthogonal matrix. Turn it so that all but the first lie across the orbit of (w, b, v). Those
+# others enter, to second order, by
+#
+#     l2 (|w|^2 + |b|^2 + |v|^2) / 2 + v' Q (w, b),     Q = sum over rows of delta gate (x, 1)',
+#
+# delta that of the layer above, and ``l2 (w, b) = -Q'v``, ``l2 v = -Q (w, b)`` at the open unit:
+# l2 is a singular value of Q. Where the second one is smaller the sum is positive across the
+# orbit, the turned family is as high as the split unit at least, and the point a minimum, one of
+# its family.
+
+LEAST_SHARE = 0.2  # of a family's weight that a copy made of a collapsed unit gets
+PARALLEL = 1e-6  # the sine of the angle below which two units are taken for copies
+
+Units = list[NDArray[np.intp]]
+
+
+def of_each_unit(layers: list[tuple[NDArray[Any], Any]], l: int) -> tuple[Floats, Floats]:
+    """Weights into the units of hidden layer l, a bias included, and out of them, as rows."""
+    W, b = layers[l]
+    into = W if b is None else np.column_stack([W, b])
+    return np.asarray(into, dtype=float), np.asarray(layers[l + 1][0].T, dtype=float)
+
+
+def find_copies(rows: Rows, theta: Floats, gates: Arrays, collapsed: Arrays) -> Units:
+    """For every hidden unit the one it is a copy of, itself where it is none: units with the same
+    gates and parallel weights, in and out, and units that have collapsed beside an open one.
+    """
+    layers, parents = rows.layers(theta), []
+    for l, (gate, gone) in enumerate(zip(gates, collapsed)):
+        into, out = of_each_unit(layers, l)
+        size = np.linalg.norm(into, axis=1) * np.linalg.norm(out, axis=1)
+        parent = np.arange(len(size))
+        kept = [i for i in np.argsort(-size, kind="stable") if not gone[i]]
+        pattern = np.nan_to_num(gate, nan=-1.0)
+        for k, i in enumerate(kept):
+            for j in kept[:k]:
+                same = parent[j] == j and np.array_equal(pattern[:, i], pattern[:, j])
+                if same and _parallel(into[i], into[j]) and _parallel(out[i], out[j]):
+                    parent[i] = j
+                    break
+        if kept:
+            parent[gone] = kept[0]
+        parents.append(parent)
+    return parents
+
+
+def _parallel(u: Floats, v: Floats) -> bool:
+    size = float(np.linalg.norm(u) * np.linalg.norm(v))
+    if not size > 0:
+        return False
+    rest = u - v * (float(u @ v) / float(v @ v))
+    return bool(u @ v > 0 and np.linalg.norm(rest) <= PARALLEL * np.linalg.norm(u))
+
+
+class Copies:
+    """The way from a net to the one without copies, and back.
+
+    Parameters
+    ----------
+    rows : Rows
+        Of the whole net.
+    parents : list of ndarray (width,) of int
+        From `find_copies`.
+    """
+
+    def __init__(self, rows: Rows, parents: Units) -> None:
+        self.whole, self.parents = rows, parents
+        self.keep = [p == np.arange(len(p)) for p in parents]
+        self.rows = rows.without([~k for k in self.keep])
+        self.n_copies = int(sum((~k).sum() for k in self.keep))
+
+    def families(self, l: int) -> NDArray[np.bool_]:
+        """Which of the kept units of hidden layer l stand for more than one."""
+        count = np.bincount(self.parents[l], minlength=len(self.parents[l]))
+        return np.asarray(count[self.keep[l]] > 1)
+
+    def _turns(self, theta: Floats, least: float) -> list[Floats]:
+        """``(kept, width)`` of every hidden layer, orthonormal rows: the shares of the units."""
+        layers, turns = self.whole.layers(theta), []
+        for l, (parent, keep) in enumerate(zip(self.parents, self.keep)):
+            into, out = of_each_unit(layers, l)
+            size = np.hypot(np.linalg.norm(into, axis=1), np.linalg.norm(out, axis=1))
+            size = np.maximum(size, least * size[parent])
+            size[keep & (size == 0)] = 1.0
+            turn = np.where(np.flatnonzero(keep)[:, None] == parent, size, 0.0)
+            turns.append(turn / np.linalg.norm(turn, axis=1, keepdims=True))
+        return turns
+
+    def _turned(self, layers: Any, turns: list[Floats], back: bool) -> Floats:
+        parts: list[Floats] = []
+        for l, (W, b) in enumerate(layers):
+            last = l == len(turns)
+            above = np.eye(len(W)) if last else turns[l].T if back else turns[l]
+            below = np.eye(W.shape[1]) if l == 0 else turns[l - 1] if back else turns[l - 1].T
+            parts.append((above @ W @ below).ravel())
+            if b is not None:
+                parts.append(above @ b)
+        return np.concatenate(parts)
+
+    def merged(self, theta: Floats) -> Floats:
+        """Theta of the net without copies."""
+        return self._turned(self.whole.layers(theta), self._turns(theta, 0.0), False)
+
+    def split(self, merged: Floats, shares_of: Floats) -> Floats:
+        """Theta of the whole net, the units of a family in the shares they have in another theta,
+        or a little more.
+        """
+        turns = self._turns(shares_of, LEAST_SHARE)
+        return self._turned(self.rows.layers(merged), turns, True)
+
+    def columns(self, of_kept: Arrays) -> Arrays:
+        """Columns of the kept units for every unit of the whole net, and of its rows all."""
+        found = []
+        for column, parent, keep in zip(of_kept, self.parents, self.keep):
+            place = np.cumsum(keep) - 1
+            whole = column[..., place[parent]]
+            found.append(whole[self.rows.inverse] if column.ndim == 2 else whole)
+        return found
+
+
+EPS = float(np.finfo(np.float64).eps)
+LONG = float(np.finfo(np.longdouble).eps)
+UP = 1 + 1e-9  # more than the rounding of the scalar recursions below
+CROSS = 2 / 3**0.5
+
+
+@dataclass(frozen=True)
+class Margins:
+    """By how much the hypotheses of the module's statement hold on a ball; all above 0: they do.
+
+    Attributes
+    ----------
+    signs : float
+        Least ``|z| - reach`` of the z that are not active.
+    slopes : float
+        Least distance of a slope from the two sides', the radius taken off.
+    upward : float
+        Least e of the active set, what it can change taken off.
+    collapsed : float
+        By how much l2 exceeds what opening a collapsed unit can gain; infinite without one.
+    copies : float
+        By how much l2 exceeds what a copy can gain by leaving its family; infinite without one.
+    """
+
+    signs: float
+    slopes: float
+    upward: float
+    collapsed: float
+    copies: float
+
+
+class Held:
+    """Phi of the module's head: an objective in (theta, slopes), smooth where signs hold.
+
+    Parameters
+    ----------
+    ob : Objective
+        `supported`.
+    gates : list of ndarray (N, width)
+        phi' of every hidden unit and row, NaN where the kink is active.
+    collapsed : list of ndarray (width,) of bool
+        Hidden units whose weights, in and out, are 0 at the point. Their gates must be the leak.
+    parents : list of ndarray (width,) of int, optional
+        From `find_copies`: theta is then that of the net without copies, and so is all below.
+    """
+
+    def __init__(self, ob: Any, gates: Arrays, collapsed: Arrays, parents: Units | None = None):
+        rows = Rows(ob, merge=True)
+        self.copies = Copies(rows, parents or [np.arange(n) for n in rows.sizes[1:-1]])
+        keep, self.rows = self.copies.keep, self.copies.rows
+        self.collapsed = [c[k] for c, k in zip(collapsed, keep)]
+        self.n_collapsed = int(sum(c.sum() for c in self.collapsed))
+        self.n_copies = self.copies.n_copies
+        self.gates = [np.array(g[rows.first][:, k], dtype=float) for g, k in zip(gates, keep)]
+        self.active = [np.isnan(g) for g in self.gates]
+        self.felt = felt(self.gates)
+        self.n_theta, self.n_slopes = len(self.rows.l2), int(sum(a.sum() for a in self.active))
+        self.n_params = self.n_theta + self.n_slopes
+        self.n_kinks = int(sum(a.sum() for a in self.copies.columns(self.active)))
+        self.units = np.ones(self.n_slopes)
+
+    def in_units(self, units: Floats) -> Held:
+        """The same with other units for the slopes: what bounds are taken in."""
+        found = copy.copy(self)
+        found.units = units
+        return found
+
+    def _gates(self, slopes: NDArray[Any]) -> Arrays:
+        found, at = [], 0
+        for gate, active in zip(self.gates, self.active):
+            gate = gate.astype(slopes.dtype)
+            count = int(active.sum())
+            gate = np.broadcast_to(gate, (*slopes.shape[:-1], *gate.shape)).copy()
+            gate[..., active] = slopes[..., at : at + count]
+            found.append(gate)
+            at += count
+        return found
+
+    def by_layer(self, of_slopes: Floats) -> Arrays:
+        """Numbers of the active kinks as ``(N, width)`` of every layer, NaN where none is."""
+        found, at = [], 0
+        for active in self.active:
+            column = np.full(active.shape, np.nan)
+            column[active] = of_slopes[at : at + int(active.sum())]
+            at += int(active.sum())
+            found.append(column)
+        return found
+
+    def forward(self, point: NDArray[Any]) -> tuple[Any, Arrays, Arrays, Arrays]:
+        """Layers, gates, activations below every layer, and z."""
+        layers = self.rows.layers(point[..., : self.n_theta])
+        gates = self._gates(point[..., self.n_theta :])
+        a, below, zs = self.rows.X.astype(point.dtype), [], []
+        for l, layer in enumerate(layers):
+            below.append(a)
+            zs.append(self.rows.linear(layer, a))
+            if l < len(gates):
+                a = gates[l] * zs[l]
+        return layers, gates, below, zs
+
+    def passes(self, point: NDArray[Any]) -> tuple[Any, NDArray[Any], Arrays, Arrays]:
+        """Value, gradient over (theta, slopes), z of every layer, e of every hidden one."""
+        layers, gates, below, zs = self.forward(point)
+        terms, d = self.rows.terms(zs[-1])
+        g, es = self.rows.backward(layers, below, gates, d)
+        theta, l2 = point[..., : self.n_theta], self.rows.l2
+        bent = [(e * z)[..., active] for e, z, active in zip(es, zs, self.active)]
+        value = terms.sum(axis=(-1, -2)) + 0.5 * (l2 * theta**2).sum(axis=-1)
+        return value, np.concatenate([g + l2 * theta, *bent], axis=-1), zs, es
+
+    def value(self, point: Floats) -> float:
+        return float(self.passes(np.asarray(point, dtype=float))[0])
+
+    def gradient(self, point: Floats) -> Floats:
+        return self.passes(np.asarray(point, dtype=float))[1]
+
+    def hessian(self, point: Floats) -> Floats:
+        """(n + m, n + m), symmetrised."""
+        size = len(self.rows.X) * max(self.rows.sizes)
+        H = by_complex_steps(lambda p: self.passes(p)[1], np.asarray(point, dtype=float), size)
+        return 0.5 * (H + H.T)
+
+    # bounds
+
+    def precise_gradient(self, point: Floats) -> tuple[Floats, Floats]:
+        """The gradient in long double, as float64, and bounds on the errors of its entries.
+
+        The bounds run beside it: every sum of k products is off by at most ``(k + 4) eps`` of the
+        sum of their sizes, and what came before is carried along in absolute values.
+        """
+        long = np.asarray(point).astype(np.longdouble)
+        layers, gates, below, zs = self.forward(long)
+        _, g, _, es = self.passes(long)
+        E: Arrays = [np.zeros(self.rows.X.shape)]
+        Ez: Arrays = []
+        for l, (W, b) in enumerate(layers):
+            off = _product_error(below[l], E[l], W.T) + (0 if b is None else LONG * abs(b))
+            Ez.append(_double(off))
+            if l < len(gates):
+                E.append(_double(abs(gates[l]) * Ez[l] + 2 * LONG * abs(below[l + 1])))
+        d, off = self._delta_error(zs[-1], Ez[-1])
+        parts: Arrays = []
+        bent: Arrays = []
+        for l in reversed(range(len(layers))):
+            if self.rows.bias:
+                parts.append((off + (len(d) + 4) * LONG * abs(d)).sum(axis=0))
+            parts.append(_product_error(d.T, off.T, below[l], E[l]).ravel())
+            if l:
+                e_off = _product_error(d, off, layers[l][0])
+                z, active = zs[l - 1], self.active[l - 1]
+                both = e_off * (abs(z) + Ez[l - 1]) + abs(es[l - 1]) * Ez[l - 1]
+                bent.append((both + 2 * LONG * abs(es[l - 1] * z))[active])
+                d, off = es[l - 1] * gates[l - 1], e_off * abs(gates[l - 1])
+                off = off + 2 * LONG * abs(d)
+        error = _double(np.concatenate(parts[::-1]))
+        error += _double(4 * LONG * (abs(self.rows.l2 * long[: self.n_theta]) + error))
+        found = _double(g)
+        return found, 2.0 * UP * np.concatenate([error, *bent[::-1]]) + EPS * abs(found)
+
+    def _delta_error(self, f: NDArray[Any], off: Floats) -> tuple[NDArray[Any], Floats]:
+        """The loss's derivative by the outputs and a bound on its error by entries."""
+        _, d = self.rows.terms(f)
+        scale = (abs(self.rows.weight) / self.rows.divisor)[:, None]
+        count = 8 + 4 * int(np.bincount(self.rows.inverse).max())  # roundings of a row's target
+        y, size = abs(self.rows.y), np.sqrt((off**2).sum(axis=1, keepdims=True))
+        if self.rows.loss == "mse":
+            return d, _double(2 * scale * off + count * LONG * (2 * scale * (abs(f) + y)))
+        mass = np.maximum(y.sum(axis=1, keepdims=True), 1.0)
+        spread = 8 * (f.shape[1] + 4 + 2 * abs(f).max(axis=1, keepdims=True)) * LONG
+        return d, _double(scale * mass * (size + spread) + count * LONG * scale * y)
+
+    def walk(self, point: Floats, radius: float) -> dict[str, Floats]:
+        """The scalar recursions on a ball in (theta, t): Z1, Z2, Z3 of the outputs (N,), each
+        hidden layer's Z1, and the gates' and weights' sizes.
+        """
+        layers, gates, below, zs = self.forward(np.asarray(point, dtype=float))
+        N = len(self.rows.X)
+        A1, A2, A3 = np.zeros(N), np.zeros(N), np.zeros(N)
+        reach, sizes, weights, inputs, moves = [], [], [], [], []
+        units = [np.nan_to_num(u).max(axis=1) for u in self.by_layer(self.units)]
+        for l, (W, _) in enumerate(layers):
+            w = float(np.linalg.norm(W)) * UP + radius
+            A0 = np.linalg.norm(below[l], axis=1) * UP + radius * A1
+            v = np.sqrt(A0**2 + (1.0 if self.rows.bias else 0.0))
+            Z1, Z2 = np.hypot(w * A1, v) * UP, 0.5 * (w * A2 + np.hypot(w * A2, 2 * A1)) * UP
+            Z3 = (w * A3 + CROSS * A2) * UP
+            weights.append(w)
+            inputs.append(v)
+            moves.append(A1)
+            if l == len(gates):
+                continue
+            held = units[l]
+            gate = np.where(self.felt[l], np.abs(gates[l]), 1.0).max(axis=1) + radius * held
+            bent = np.where(self.active[l], np.abs(zs[l]), 0.0).max(axis=1) + radius * Z1
+            reach.append(Z1)
+            sizes.append(gate)
+            A1 = (gate * Z1 + held * bent) * UP
+            A2, A3 = (gate * Z2 + 2 * held * Z1) * UP, (gate * Z3 + 3 * held * Z2) * UP
+        found = {"Z1": Z1, "Z2": Z2, "Z3": Z3, "reach": reach, "gates": sizes, "weights": weights}
+        found.update(A0=inputs, A1=moves, units=units)
+        return {**found, **self._loss_bounds(zs[-1], Z1 * radius), "zs": zs}
+
+    def _loss_bounds(self, f: Floats, move: Floats) -> dict[str, Floats]:
+        """Bounds on the first three derivatives of each row's loss by its outputs."""
+        scale = np.abs(self.rows.weight) / self.rows.divisor
+        mass = np.abs(self.rows.y).sum(axis=1)
+        _, d = self.rows.terms(f)
+        c2, c3 = {
+            "mse": (2.0 * scale, 0.0 * scale),
+            "binary_cross_entropy": (0.25 * scale, 0.09623 * scale),
+            "cross_entropy": (0.5 * mass * scale, 0.28 * mass * scale),
+        }[self.rows.loss]
+        c1 = np.linalg.norm(d, axis=1) * UP + c2 * move + 64 * EPS * scale * (1 + mass)
+        return {"c1": c1, "c2": c2, "c3": c3}
+
+    def third_bound(self, point: Floats, radius: float) -> float:
+        """A Lipschitz constant of the Hessian of Phi on the ball; signs are `margins`' matter."""
+        b = self.walk(point, radius)
+        rows = b["c3"] * b["Z1"] ** 3 + 3 * b["c2"] * b["Z1"] * b["Z2"] + b["c1"] * b["Z3"]
+        return float(rows.sum()) * UP
+
+    def hessian_error(self, point: Floats) -> float:
+        """A bound on what rounding does to `hessian`, in norm: as many eps as a term has roundings,
+        times the norm of all terms in absolute values, which the majorants bound.
+        """
+        b = self.walk(point, 0.0)
+        size = float((b["c2"] * b["Z1"] ** 2 + b["c1"] * b["Z2"]).sum()) + float(self.rows.l2.max())
+        depth = 8 * (sum(self.rows.sizes) + len(self.rows.X) + 32 * len(self.rows.sizes))
+        return float(depth * EPS * size * UP * math.sqrt(self.n_params))
+
+    def margins(self, point: Floats, radius: float) -> Margins:
+        """Whether signs, slopes and e > 0 hold everywhere on the ball around (theta, t)."""
+        b = self.walk(point, radius)
+        signs = slopes = upward = opening = leaving = np.inf
+        d0, d1 = b["c1"], b["c2"] * b["Z1"]
+        _, _, zs, es = self.passes(np.asarray(point, dtype=float))
+        at = np.asarray(point[self.n_theta :], dtype=float)
+        for l in reversed(range(len(self.gates))):
+            active, z, held = self.active[l], np.abs(zs[l]), b["units"][l]
+            change = d1 * b["A0"][l] + d0 * b["A1"][l]
+            if self.collapsed[l].any():
+                opening = min(opening, self._opening(point, l) - radius * float(change.sum()))
+            if self.n_copies and self.copies.families(l).any():
+                turned = (1 + b["gates"][l]) * change + held * d0 * b["A0"][l]
+                leaving = min(leaving, self._leaving(point, l) - radius * float(turned.sum()))
+            w = b["weights"][l + 1]
+            e0, e1 = w * d0, (w * d1 + d0) * UP
+            rounding = 1e4 * EPS * (1 + e0)
+            off = radius * b["reach"][l] + 1e4 * EPS * b["reach"][l] * b["weights"][l]
+            free = ~active & ~self.collapsed[l] & self.felt[l]
+            signs = min(signs, float(np.where(free, z - off[:, None], np.inf).min()))
+            e = np.where(active, es[l] - (radius * e1 + rounding)[:, None], np.inf)
+            upward = min(upward, float(e.min()))
+            d0, d1 = b["gates"][l] * e0, (b["gates"][l] * e1 + held * e0) * UP
+        if at.size:
+            low = np.concatenate(
+                [np.full(int(a.sum()), leak) for a, leak in zip(self.active, self.rows.leaks)]
+            )
+            slopes = float((np.minimum(at - low, 1 - at) - radius * self.units).min())
+        return Margins(signs, slopes, upward, opening, leaving)
+
+    def _around(self, point: Floats, l: int) -> tuple[Floats, Floats, Floats]:
+        """By rows: dL/dz of the layer above hidden layer l, the slopes of l, and what comes into l
+        (a 1 for a bias included).
+        """
+        layers, gates, below, zs = self.forward(np.asarray(point, dtype=float))
+        d = self.rows.terms(zs[-1])[1]
+        for k in reversed(range(l + 1, len(gates))):
+            d = (d @ layers[k + 1][0]) * gates[k]
+        x = below[l]
+        if self.rows.bias:
+            x = np.column_stack([x, np.ones(len(x))])
+        return d, gates[l], x
+
+    def _leaving(self, point: Floats, l: int) -> float:
+        """By how much l2 exceeds the second singular value of the families' Q in hidden layer l,
+        what a copy can gain across its orbit.
+        """
+        d, gates, x = self._around(point, l)
+        least = float(self.rows.l2.min())
+        if float(self.rows.l2.max()) != least:
+            return -np.inf  # the decay of a bias is not that of a weight
+        rounding = 1e-13 * float(np.linalg.norm(d) * np.linalg.norm(x) + 1)
+        gains = [
+            float(svdvals((d * gates[:, i : i + 1]).T @ x)[1])
+            for i in np.flatnonzero(self.copies.families(l))
+            if min(d.shape[1], x.shape[1]) > 1
+        ]
+        return least - max(gains, default=0.0) * (1 + 1e-9) - rounding
+
+    def _opening(self, point: Floats, l: int) -> float:
+        """By how much l2 exceeds what a unit opened in hidden layer l can gain, to second order.
+
+        A unit with weights u in (a bias included) and v out, both small, adds ``v'sum d relu(u
+        x)``, d = dL/dz of the layer above: at most ``|u| |v| M`` with M the largest norm of the sum
+        over unit u. As ``relu(t) = (t + |t|) / 2``, and by Cauchy-Schwarz, ``M <= |sum d x'| / 2 +
+        sqrt(sum |d| lambda_max(sum |d| x x')) / 2``; where the layer above has one unit, for each
+        sign of v with the rows in the second term that gain from it. Where x are nearly multiples
+        of one vector, as above a layer that has collapsed, u has two sides alone.
+        """
+        d, _, x = self._around(point, l)
+        sides = [np.linalg.norm(d, axis=1)]
+        if d.shape[1] == 1:
+            sides = [np.maximum(d[:, 0], 0.0), np.maximum(-d[:, 0], 0.0)]
+        linear, leak, M = float(np.linalg.norm(d.T @ x, 2)), self.rows.leaks[l], 0.0
+        for side in sides:
+            spread = float(np.linalg.norm(x * np.sqrt(side)[:, None], 2)) ** 2
+            gain = 0.5 * (linear + (float(side.sum()) * spread) ** 0.5)
+            if d.shape[1] == 1:
+                gain = min(gain, 0.5 * (float(np.linalg.norm(side @ x)) + 2 * gain - linear))
+            M = max(M, leak * linear + (1 - leak) * gain)
+        M = min(M, _along_one_line(d, x, leak))
+        rounding = 1e-13 * float(np.linalg.norm(d) * np.linalg.norm(x) + 1)
+        return float(self.rows.l2.min()) - M * (1 + 1e-9) - rounding
+
+
+def _along_one_line(d: Floats, x: Floats, leak: float) -> float:
+    """A bound on ``|sum d relu(u x)|`` over unit u, sharp where x are multiples of one vector."""
+    e = svd(x)[2][0]
+    t = x @ e
+    sides = [np.where(way > 0, way, leak * way) @ d for way in (t, -t)]
+    rest = np.linalg.norm(x - np.outer(t, e), axis=1)
+    off = float(np.linalg.norm(d, axis=1) @ rest) * (1 + 1e-12)
+    return max(float(np.linalg.norm(side)) for side in sides) + off
+
+
+def _double(x: NDArray[Any]) -> Floats:
+    return np.asarray(x, dtype=np.float64)
+
+
+def _product_error(
+    a: NDArray[Any], a_off: NDArray[Any], B: NDArray[Any], B_off: NDArray[Any] | None = None
+) -> Floats:
+    """By entries, what ``a @ B`` in long double is off by, a and B carrying errors of their own."""
+    sizes, other = _double(abs(a)), _double(abs(B))
+    found = (a.shape[1] + 4) * LONG * (sizes @ other) + _double(a_off) @ other
+    if B_off is not None:
+        found = found + (sizes + _double(a_off)) @ _double(B_off)
+    return np.asarray(found)
+
+
+def felt(gates: Arrays) -> list[NDArray[np.bool_]]:
+    """Where a kink has an effect: not all units above are off in its row. NaN is a slope."""
+    found: list[NDArray[np.bool_]] = []
+    here = np.ones(len(gates[0]), dtype=bool)
+    for gate in reversed(gates):
+        found.append(np.repeat(here[:, None], gate.shape[1], axis=1))
+        here = here & (gate != 0).any(axis=1)
+    return found[::-1]

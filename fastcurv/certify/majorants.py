@@ -1,0 +1,783 @@
+"""Scalar majorants: how fast the Hessian of a network can change on a ball around theta.
+
+One number for each row, layer and order, by the chain rule. Over the ball of radius rho let ``A0 >=
+||a||``, and let A1, A2, A3 bound the operator norms of the first three derivatives of a by theta
+(the a below a layer, the same with Z for its z). With ``w = ||W||_2 + rho``, h a step in theta, x
+the part of its length that lies below the layer and y the part in the layer's own (V, vb), ``x^2 +
+y^2 <= 1``:
+
+    z = a W' + b:   Dz[h]   = W Da[h] + V a + vb        <= w A1 x + v y,          v = sqrt(A0^2 + 1)
+                    D2z[h]  = W D2a[h] + 2 V Da[h]      <= w A2 x^2 + 2 A1 x y
+                    D3z[h]  = W D3a[h] + 3 V D2a[h]     <= w A3 x^3 + 3 A2 x^2 y
+    a = phi(z):     A1 = P1 Z1,   A2 = P2 Z1^2 + P1 Z2,
+                    A3 = P3 Z1^3 + 3 P2 Z1 Z2 + P1 Z3            [each + the input's, over a skip]
+    loss:           L = sum over rows of |weight| (c3 Z1^3 + 3 c2 Z1 Z2 + c1 Z3) / divisor
+
+so ``Z1 = hypot(w A1, v)``, ``Z2 = (w A2 + hypot(w A2, 2 A1)) / 2`` (the largest eigenvalue of the
+form in x, y), ``Z3 = w A3 + 2/sqrt(3) A2`` (the largest ``x^2 y`` is ``2 / 3 sqrt(3)``). For
+symmetric multilinear maps of a Hilbert space the values at ``[h, h, h]`` are the operator norm. P1,
+P2, P3 bound the derivatives of phi over ``z +- (error of z + rho Z1)``, unit by unit (`envelopes`);
+c1, c2, c3 those of a row's loss. All from float64 passes whose errors are bounded (`passes`), and
+rounded outward. Weight decay adds nothing. Batch normalisation couples the rows, so nothing is
+known there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..eigensolver import eigh
+from ..protocols import Floats
+from ..structure.parameters import l2_diagonal, layers_of, normalised, rows_once
+from .arithmetic import KINKED, bell, crosses, envelopes, norm, norms, stack_norms
+from .passes import EPS, GROWTH, TINY, Passes, State, checked_theta, gram_norm, passes_at, spectral
+
+CROSS = 2 / math.sqrt(3)
+WeightUnits = list[tuple[Floats, Any]]  # a unit for every number of W and b, layer by layer
+
+
+@dataclass(frozen=True)
+class RowBounds:
+    """What one pass over some rows of a state yields on the ball.
+
+    Attributes
+    ----------
+    Z1, Z2, Z3 : ndarray (rows, 1)
+        Bounds on the first three derivatives of the outputs by theta.
+    reach : list of ndarray (rows, width)
+        By hidden layer: how far each z is from its computed value at most, anywhere on the ball.
+    moves : list of ndarray (rows, width)
+        By hidden layer: whether z can move at all.
+    """
+
+    Z1: Floats
+    Z2: Floats
+    Z3: Floats
+    reach: list[Floats]
+    moves: list[NDArray[np.bool_]]
+
+
+def walk(passes: Passes, s: State, rho: float, units: WeightUnits | None = None) -> RowBounds:
+    """The recursion at the head of this file for the rows of a state.
+
+    With units C the steps are ``C h`` with ``|h| <= 1``: then ``|V| <= m = max C`` of the layer,
+    and of ``V a + vb`` unit i sees ``v_i = sqrt(sum_j (C_ij a_j)^2 + c_i^2)`` at most.
+    """
+    A1 = A2 = A3 = np.zeros((len(s.a[0]), 1))
+    reaches, moves = [], []
+    for l, W in enumerate(passes.W):
+        C = None if units is None else units[l][0]
+        m = 1.0 if C is None else float(C.max())
+        w, da = passes.W_norms[l] + rho * m, s.da[l]
+        off = (0.0 if da is None else da.nu) + rho * A1
+        if C is None:
+            A0 = norms(np.abs(s.a[l])) + off
+            v = np.hypot(A0, 1.0) if passes.ob.model.bias else A0
+            most, row = v, rho
+        else:
+            assert units is not None
+            row = rho * C.max(axis=1)
+            v = np.sqrt(s.a[l] ** 2 @ (C**2).T) + C.max(axis=1) * off
+            v = v if units[l][1] is None else np.hypot(v, units[l][1])
+            most = v.max(axis=1, keepdims=True)
+        Z1, bent = np.hypot(_product(w, A1), most), _product(w, A2)
+        Z2 = 0.5 * (bent + np.hypot(bent, 2 * _product(m, A1)))
+        Z3 = _product(w, A3) + CROSS * _product(m, A2)
+        if l == len(passes.W) - 1:
+            continue
+        Z1, Z2, Z3 = Z1 * GROWTH, Z2 * GROWTH, Z3 * GROWTH
+        each = np.hypot((W.rows + row) * A1, v) * GROWTH  # a unit feels its own row of W only
+        reach = s.dz[l].E + rho * each
+        reaches.append(reach)
+        moves.append((each > 0) | (s.dz[l].E > 0))
+        P1, P2, P3 = (
+            np.where(each > 0, P, 0.0).max(axis=1, keepdims=True)
+            for P in envelopes(passes.names[l], s.z[l], reach)
+        )
+        with np.errstate(invalid="ignore"):
+            square = _product(Z1, Z1)
+            B = (
+                _product(P1, Z1),
+                _product(P2, square) + _product(P1, Z2),
+                _product(P3, _product(square, Z1))
+                + 3 * _product(P2, _product(Z1, Z2))
+                + _product(P1, Z3),
+            )
+        over: tuple[Any, ...] = (A1, A2, A3) if passes.skips[l] else (0.0, 0.0, 0.0)
+        A1, A2, A3 = (GROWTH * b + a for b, a in zip(B, over))
+    return RowBounds(Z1 * GROWTH, Z2 * GROWTH, Z3 * GROWTH, reaches, moves)
+
+
+def _product(P: Any, Z: Floats) -> Floats:
+    """P Z, 0 where one of them is, also beside infinity; never less for underflow."""
+    return np.where((P == 0) | (Z == 0), 0.0, P * Z + TINY)
+
+
+def weights_of(ob: Any, s: State) -> Floats:
+    """|weight| of the rows of a state, (rows, 1)."""
+    w = ob.sample_weight
+    return np.ones((len(s.a[0]), 1)) if w is None else np.abs(w[s.rows].astype(float))[:, None]
+
+
+def third_bound(ob: Any, theta: ArrayLike, radius: float, units: ArrayLike | None = None) -> float:
+    """A Lipschitz constant of the Hessian on the ball of that radius around theta.
+
+    ``||H(x) - H(y)||_2 <= L ||x - y||`` for all x, y in the ball, for the exact Hessian of the
+    numbers as they stand: `fastcurv.certify.majorants` has the formulas.
+
+    Parameters
+    ----------
+    ob : Objective
+    theta : array_like (n,)
+    radius : float
+    units : array_like (n,), optional
+        Positive, of every parameter: the ball is ``theta + C x``, ``||x|| <= radius``, C =
+        diag(units), and L the constant of ``C H C`` by x.
+
+    Returns
+    -------
+    float
+        Rounded outward; infinite with batch normalisation, and where a kink of relu, leaky_relu or
+        elu may lie in the ball. Cost: forward and backward in NumPy with bounds on their errors,
+        once for a theta, then O(N sum(widths)).
+
+    Examples
+    --------
+    ``(w2 w1 - 1)^2`` bends at most so fast within 0.1 of (1, 1): its third derivatives are 4 w1 and
+    4 w2.
+
+    >>> from fastcurv.reference import ReferenceModel, ReferenceObjective
+    >>> toy = ReferenceObjective(ReferenceModel([1, 1, 1], "identity", bias=False), [[1.0]], [1.0])
+    >>> 4 * 1.1 * 2**0.5 < third_bound(toy, [1.0, 1.0], 0.1) < 3 * 4 * 1.1 * 2**0.5
+    True
+    """
+    at = checked_theta(ob, theta)
+    if normalised(ob.model) or not 0 <= radius < np.inf:
+        return np.inf
+    passes, total = passes_at(ob, at), 0.0
+    parts = None if units is None else layers_of(ob.model, np.asarray(units, dtype=float))
+    with np.errstate(all="ignore"):
+        for s in passes.states():
+            b = walk(passes, s, radius, parts)
+            c1, c2, c3 = loss_bounds(passes, s, b.Z1 * radius)
+            cube = _product(b.Z1, _product(b.Z1, b.Z1))
+            here = _product(c3, cube) + 3 * _product(c2, _product(b.Z1, b.Z2))
+            here += _product(c1, b.Z3)
+            total += float(np.where(s.loss.f > 0, here, 0.0).sum())
+    found = total * GROWTH
+    return float(found) if np.isfinite(found) and not passes.overflow else np.inf
+
+
+def loss_bounds(passes: Passes, s: State, move: Floats) -> tuple[Floats, Floats, Floats]:
+    """Bounds (rows, 1) on the first three derivatives of each row's term of the loss by its
+    outputs, weight and divisor included, while the outputs move by at most `move` from their exact
+    values.
+    """
+    f, off = s.loss.f, s.dz[-1].nu + move
+    if passes.ob.loss == "mse":
+        c2, c3 = 2 * f, 0 * f
+    elif passes.ob.loss == "binary_cross_entropy":  # |s''| <= s'
+        near = np.maximum(np.abs(s.z[-1]) - s.dz[-1].E - move, 0.0)
+        c2 = _product(f, bell(near).max(axis=1, keepdims=True) + TINY) * GROWTH
+        c3 = np.minimum(c2, 0.09623 * f)
+    else:
+        # p (1 - p) changes by the factor exp(sqrt(2) ||dz||) at most, as the odds of a class do;
+        # the variance of unit vectors' entries is below 1/2, their third moment below sqrt(2)
+        # variances and below 0.2722
+        T = np.abs(s.loss.h) * GROWTH + TINY
+        spread = s.loss.bend * np.exp(np.minimum(math.sqrt(2) * off, 700.0)) * GROWTH
+        c2 = _product(T, np.minimum(0.5, spread + 1e-300))
+        c3 = np.minimum(0.2722 * T, math.sqrt(2) * c2)
+    c1 = norms(np.abs(s.d[-1])) + s.dd[-1].nu + _product(c2, move)
+    return c1 * GROWTH, c2, c3
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What is known of the signs of hidden z on a ball, over the rows that count.
+
+    Attributes
+    ----------
+    kinks : int
+        Pre-activations of kinked units that may lie at a kink somewhere on the ball.
+    off : list of ndarray (width,) of bool
+        By hidden layer: relu units whose z stays below 0 for all rows.
+    on_kinks : list of ndarray (width,) of bool
+        By hidden layer: units of which some z may lie at a kink.
+    """
+
+    kinks: int
+    off: list[NDArray[np.bool_]]
+    on_kinks: list[NDArray[np.bool_]]
+
+
+def signs(ob: Any, theta: ArrayLike, *radii: float, rounding: bool = False) -> list[Signs]:
+    """`Signs` on the balls of these radii around theta, by one push of theta through the network;
+    not with batch normalisation. With `rounding` a z lies at a kink that is nearer than what a
+    number of the size of those in its row and layer is rounded by.
+
+    A z that cannot move, as that of a row of zeros in a first layer without bias, is at no kink.
+    """
+    if not any(name in KINKED for name in ob.model.activation):
+        none = [np.zeros(m, dtype=bool) for m in ob.model.sizes[1:-1]]
+        return [Signs(0, none, none)] * len(radii)
+    passes = passes_at(ob, checked_theta(ob, theta))
+    widths = ob.model.sizes[1:-1]
+    off = [[np.full(m, name == "relu") for m, name in zip(widths, passes.names)] for _ in radii]
+    on_kinks = [[np.zeros(m, dtype=bool) for m in widths] for _ in radii]
+    count = [0] * len(radii)
+    with np.errstate(all="ignore"):
+        for s in passes.states():
+            counts = weights_of(ob, s) != 0
+            for i, radius in enumerate(radii):
+                b = walk(passes, s, radius)
+                for l, name in enumerate(passes.names):
+                    reach = b.reach[l] + (rounded(passes, s, l) if rounding else 0.0)
+                    near = crosses(name, s.z[l], reach) & b.moves[l] & counts
+                    count[i] += int(near.sum())
+                    on_kinks[i][l] |= near.any(axis=0)
+                    off[i][l] &= ((s.z[l] + b.reach[l] < 0) | ~counts).all(axis=0)
+    return [Signs(*known) for known in zip(count, off, on_kinks)]
+
+
+def rounded(passes: Passes, s: State, l: int) -> Floats:
+    """What the numbers that the z of a row and layer are made of are rounded by, (rows, 1); in
+    float32, where the engine's products see the kinks that its own z have, all that this adds up
+    to.
+    """
+    dtype, W = passes.ob.model.dtype, passes.W[l]
+    steps = 4 * (l + 1) * (W.abs.shape[1] + 2) if dtype == np.float32 else 1
+    size = np.abs(s.a[l]) @ W.abs.T + np.abs(passes.b[l])
+    return np.asarray(steps * np.finfo(dtype).eps * size.max(axis=1, keepdims=True))
+
+
+def kink_margin(ob: Any, theta: ArrayLike) -> float:
+    """A radius around theta within which no kink of relu, leaky_relu or elu lies; infinite where
+    there are none, 0 where one may lie at theta.
+
+    At most a few percent below what the majorants can prove. Cost: some 30 walks over the rows.
+    """
+    theta = checked_theta(ob, theta)
+    if not any(crosses(name, np.zeros(1), np.zeros(1))[0] for name in ob.model.activation):
+        return np.inf
+
+    def met(radius: float) -> int:
+        return signs(ob, theta, radius)[0].kinks
+
+    if normalised(ob.model) or met(0.0):
+        return 0.0
+    low, high = 0.0, 1.0
+    while high < 1e300 and not met(high):
+        low, high = high, 16 * high
+    if high >= 1e300:
+        return np.inf
+    while low == 0.0 and high > 1e-300:
+        high /= 16
+        low = high if not met(high) else 0.0
+        high = 16 * high if low else high
+    while high > 1.02 * low > 0:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if met(middle) else (middle, high)
+    return low
+
+
+@dataclass(frozen=True)
+class ResidualBounds:
+    """Mean squared error as ``f = ||R||^2``, ``R = sqrt(weight / divisor) (outputs - y)`` stacked
+    over rows: those that count, and of rows that are equal in X and y one, with all their weight.
+
+    Attributes
+    ----------
+    lipschitz : float
+        Of the Jacobian of R by theta on the ball, in the spectral norm.
+    rows : ndarray (m,) of int
+        Which rows of X these are.
+    scale : ndarray (m d_out,)
+        ``sqrt(weight / divisor)``, by which rows of the outputs' Jacobian are multiplied, in the
+        order of that of ``batch(rows)``; none is 0.
+    residuals : ndarray (m d_out,)
+        R at theta, in float64.
+    error : float
+        Bound on ``||residuals - R||_2``.
+    """
+
+    lipschitz: float
+    rows: NDArray[np.intp]
+    scale: Floats
+    residuals: Floats
+    error: float
+
+
+def residual_bounds(ob: Any, theta: ArrayLike, radius: float) -> ResidualBounds | None:
+    """What Kantorovich's theorem for ``R = 0`` needs; None unless the loss is mse with weights >=
+    0.
+
+    The Lipschitz constant is infinite with batch normalisation and where a kink may lie in the
+    ball.
+    """
+    weight = ob.sample_weight
+    if ob.loss != "mse" or weight is not None and np.min(weight) < 0 or normalised(ob.model):
+        return None
+    passes = passes_at(ob, checked_theta(ob, theta))
+    rows, total = rows_once(ob)
+    roots = np.sqrt(total / passes.ob.divisor)[:, None]  # any others serve: R = 0 is no other
+    bend = error = 0.0
+    residuals = [np.zeros(0)]
+    with np.errstate(all="ignore"):
+        for s in passes.states():
+            b, gap = walk(passes, s, radius), s.z[-1] - passes.ob.y[s.rows]
+            here = slice(*np.searchsorted(rows, (s.rows.start, s.rows.start + len(gap))))
+            at, root = rows[here] - s.rows.start, roots[here]
+            off = s.dz[-1].nu + 1e-15 * norms(np.abs(gap))
+            bend = math.hypot(bend, norm(_product(b.Z2[at], root)))
+            error = math.hypot(error, norm(root * off[at]))
+            residuals.append((root * gap[at]).ravel())
+    known = np.isfinite(bend) and not passes.overflow and radius < np.inf
+    return ResidualBounds(
+        float(bend * GROWTH) if known else np.inf,
+        rows,
+        np.repeat(roots, ob.model.sizes[-1]),
+        np.concatenate(residuals),
+        float(error * GROWTH) if not passes.overflow else np.inf,
+    )
+
+
+# --------------------------------------------------------------------------------------------------
+# A floor under the spectrum of a network's Hessian that takes no products.
+#
+# ``H = GGN + R + l2 I``. The losses here are convex in the outputs, so at weights that are not
+# negative the GGN is positive semidefinite and only the residual part R can pull an eigenvalue
+# below l2:
+#
+#     v'Rv = sum over l of 2 <delta_l, ra_(l-1) V_l'>  +  sum over l of <e_l phi''_l, rz_l * rz_l>
+#
+# With ``x_l = ||[V_l vb_l]||_F``: what ``[a_(k-1) 1] [V_k vb_k]'`` does to ra at the input of a
+# layer l > k, it does row by row through matrices ``K = D_(l-1) W_(l-1) ... W_(k+1) D_k``, ``D =
+# diag(phi')`` (``D W + I`` over a skip). Let c (rows,) bound their norms, c_z those of
+# ``diag(sqrt(max(0, -e_l phi''_l))) W_l K`` (without ``W_l K`` for k = l). Then, for any positive
+# w (rows,), with spectral norms over all rows,
+#
+#     |<delta_l, ra_(l-1) V_l'>|       <=  sum over k of B_lk x_l x_k
+#     B_lk = ||delta_l / w||  ||w c [a_(k-1) 1]||
+#     <e_l phi''_l, rz_l * rz_l>       >=  -(sum over k of u_lk x_k)^2,  u_lk = ||c_z [a_(k-1) 1]||
+#
+# ``w^2 = ||delta_l|| / (c ||[a 1]||)``, row by row, makes B at most ``sum of ||delta_l|| c ||[a
+# 1]||``: rows that are fitted cost nothing. So
+#
+#     lambda_min  >=  l2 - lambda_max(S),     S_lk = S_kl = B_lk,  plus the sum over l of u_l u_l'
+#
+# with S nonnegative, a row for each layer. For neighbours K is diagonal, and B_lk is also the
+# largest of the norms ``||C_j||``, j a unit between them and ``C_j = sum of delta_l phi'_j
+# [a_(k-1) 1]'``: there samples may cancel. With one hidden layer R falls apart into a block ``[[0,
+# C_j], [C_j', M_j]]`` for each hidden unit, ``M_j = sum of e phi'' x x'``, and its least
+# eigenvalue can be had.
+#
+# Rounding: the state at theta comes from `fastcurv.rounding_state`, float64 passes with a bound on
+# the error of every number, and each norm here is that of the numbers plus that of their errors.
+#
+# How far it reaches. v = theta shows that R cannot be small beside l2 wherever l2 is what holds
+# theta: at a critical point of a network of L layers that is homogeneous (relu, no biases),
+# ``theta'R theta = -(L - 1) l2 ||theta||^2``, so no bound without the GGN is positive there. The
+# floor is where l2 outweighs the residuals: at weights near 0, and in fits that l2 has yet to pull
+# to their minimum, often a long way off, which is why `classify` asks whether curvature lasts up
+# to there.
+
+Reaches = dict[tuple[int, int], Floats]
+
+
+WIDE = 1024  # inputs of a layer past which Frobenius norms stand for spectral ones
+BLOCK = 256  # largest block of a hidden unit whose eigenvalues are computed
+
+
+def curvature_floor(ob: Any, theta: ArrayLike) -> float:
+    """A number that no eigenvalue of the Hessian lies below, or ``-inf`` where none is known
+    cheaply.
+
+    l2, less what the residual part can take away: `fastcurv.floor` has the formulas. Proved for the
+    exact Hessian at theta (in the model's dtype), rounding included.
+
+    Parameters
+    ----------
+    ob : Objective
+    theta : array_like, shape (n,)
+
+    Returns
+    -------
+    float
+        At most l2, 0 where l2 spares biases. ``-inf`` with batch normalisation, negative sample
+        weights or negative soft targets. Cost: forward and backward with bounds on their errors
+        (some 10 gradients' arithmetic, in NumPy), then, for L layers, ``L (L - 1)`` Gram matrices
+        of layer inputs; in small networks a matrix for each row and pair of hidden layers too; with
+        one hidden layer one more product ``(d_out, N) (N, d_in)`` for each hidden unit.
+
+    Examples
+    --------
+    Twice as much residual takes away twice as much.
+
+    >>> from fastcurv.reference import ReferenceModel, ReferenceObjective
+    >>> model = ReferenceModel([1, 1, 1, 1], "identity", bias=False)
+    >>> for y in (1.0, 1.1, 1.2):
+    ...     ob = ReferenceObjective(model, [[1.0]], [y], l2=1.0)
+    ...     print(round(curvature_floor(ob, [1.0, 1.0, 1.0]), 6))
+    1.0
+    0.6
+    0.2
+    """
+    model, theta = ob.model, checked_theta(ob, theta)
+    weights, least = ob.sample_weight, float(np.min(l2_diagonal(ob)))
+    if (
+        weights is not None
+        and np.min(weights) < 0
+        or ob.loss == "cross_entropy"
+        and np.min(ob.y) < 0
+    ):
+        return -np.inf
+    if len(model.sizes) == 2:
+        return least
+    if normalised(model):
+        return -np.inf
+    with np.errstate(all="ignore"):
+        passes = passes_at(ob, theta)
+        taken = by_layers(passes)
+        if len(model.sizes) == 3:
+            taken = np.fmin(taken, by_units(passes))
+        floor = least - taken
+        return (
+            float(np.nextafter(floor, -np.inf))
+            if np.isfinite(floor) and not passes.overflow
+            else -np.inf
+        )
+
+
+class Rows:
+    """An upper bound on the spectral norm of a matrix that comes some rows at a time, each with a
+    bound on its error's norm.
+    """
+
+    def __init__(self) -> None:
+        self.gram, self.square, self.count = np.zeros((1, 1)), 0.0, 0
+
+    def add(self, F: Floats, error: Floats) -> None:
+        F = norms(np.abs(F)) if F.shape[1] > WIDE else F
+        self.gram, self.count = self.gram + F.T @ F, self.count + len(F)
+        self.square += float((error**2).sum())
+
+    def bound(self) -> float:
+        return gram_norm(self.gram, self.count) + np.sqrt(self.square) if self.count else 0.0
+
+
+class UnitBlocks:
+    """The largest of the norms of ``C_j = sum of delta_l phi'_j [a 1]'``, j the units of the layer
+    below.
+    """
+
+    def __init__(self) -> None:
+        self.C: Any = 0.0
+        self.off: Any = 0.0
+        self.count = 0
+
+    def add(self, s: State, l: int, F: Floats, error: Floats) -> None:
+        d, phi, p, dp = s.d[l], s.phi[l - 1], 1.0 + 0 * s.a[l], 0.0
+        if phi.p is not None:
+            p, dp = phi.p, phi.dp.E
+        outer = (d.T[:, None] * p.T).reshape(-1, len(d)) @ F
+        self.C, self.count = self.C + outer.reshape(d.shape[1], p.shape[1], -1), self.count + len(d)
+        d, dd, f, slope = norms(np.abs(d)), s.dd[l].nu, norms(np.abs(F)), np.abs(p)
+        rounding = 16 * (self.count + sum(self.C.shape)) * EPS * d * slope * f
+        self.off = self.off + (
+            rounding + dd * (slope + dp) * (f + error) + d * (dp * (f + error) + slope * error)
+        ).sum(axis=0)
+
+    def bound(self) -> float:
+        found = [spectral(self.C[:, j]) for j in range(self.C.shape[1])]
+        return GROWTH * float(np.max(found + self.off + self.count * TINY))
+
+
+def by_layers(passes: Passes) -> float:
+    """``lambda_max(S)``: at least the largest eigenvalue of -R."""
+    L = len(passes.W)
+    B = {(l, k): (Rows(), Rows()) for l in range(L) for k in range(l)}
+    U = {(l, k): Rows() for l in range(L - 1) for k in range(l + 1)}
+    C = {(l, l - 1): UnitBlocks() for l in range(1, L) if passes.by_units and L > 2}
+    for s in passes.states():
+        c, c_z = reaches(passes, s)
+        for l, k in C:
+            C[l, k].add(s, l, *_inputs(passes, s, k, np.ones_like(c[l, k])))
+        for (l, k), (D, A) in B.items():
+            _add_pair(D, A, passes, s, (l, k), c[l, k])
+        for at in c_z:
+            U[at].add(*_inputs(passes, s, at[1], c_z[at]))
+    S = np.zeros((L, L))
+    for (l, k), (D, A) in B.items():
+        S[l, k] = S[k, l] = min(D.bound() * A.bound(), C[l, k].bound() if (l, k) in C else np.inf)
+    for l in range(L - 1):
+        u = np.array([U[l, k].bound() if k <= l else 0.0 for k in range(L)])
+        S += np.outer(u, u)
+    return GROWTH * _largest(S) if np.isfinite(S).all() else np.inf
+
+
+def reaches(passes: Passes, s: State) -> tuple[Reaches, Reaches]:
+    """``{(l, k): c}`` and ``{(l, k): c_z}`` of the head of this file for the rows of a state, each
+    (rows, 1).
+
+    The smaller of the product of norms and the norm of the product, where that is made. The latter
+    is of the computed K, off by at most err: from layer to layer ``(|phi'| + dphi') ||W|| [+ 1]``
+    times as much, and ``dphi' ||W|| ||K||`` more.
+    """
+    c, c_z, hidden = {}, {}, range(len(passes.W) - 1)
+    ones = np.ones((len(s.a[0]), 1))
+    p = [
+        (
+            ones if f.p is None else np.abs(f.p),
+            0.0 * ones if f.p is None else f.dp.E.max(axis=1, keepdims=True),
+        )
+        for f in s.phi
+    ]
+    slope = [q.max(axis=1, keepdims=True) + dq for q, dq in p]
+    down: list[Any] = [
+        None if eq is None else np.sqrt(np.maximum(0, deq.E - eq)) for eq, deq in zip(s.eq, s.deq)
+    ]
+    for k in hidden:
+        reach, err, K = slope[k], p[k][1], _diagonal(passes, s, k) if passes.by_rows else None
+        if down[k] is not None:
+            c_z[k, k] = down[k].max(axis=1, keepdims=True)
+        for m in hidden[k + 1 :]:
+            c[m, k], W = reach, passes.W_norms[m]
+            most = None if down[m] is None else down[m].max(axis=1, keepdims=True) * W
+            if most is not None:
+                c_z[m, k] = most * reach
+            reach = (slope[m] * W + passes.skips[m]) * reach
+            if K is not None:
+                size, WK = stack_norms(K), passes.W[m].A @ K
+                err = err + 4 * EPS * max(WK.shape[1:] + K.shape[1:]) ** 2 * size  # W K is rounded
+                if most is not None:
+                    c_z[m, k] = np.minimum(
+                        c_z[m, k], stack_norms(down[m][:, :, None] * WK) + most * err
+                    )
+                err = (slope[m] * W + passes.skips[m]) * err + p[m][1] * W * size
+                K = (WK if s.phi[m].p is None else s.phi[m].p[:, :, None] * WK) + (
+                    K if passes.skips[m] else 0
+                )
+                reach = np.minimum(reach, stack_norms(K) + err)
+        c[len(hidden), k] = reach
+    return c, c_z
+
+
+def _diagonal(passes: Passes, s: State, k: int) -> Floats:
+    """``diag(phi')`` of layer k for each row."""
+    m, p = len(passes.W[k].A), s.phi[k].p
+    return (
+        np.broadcast_to(np.eye(m), (len(s.a[0]), m, m)) if p is None else p[:, :, None] * np.eye(m)
+    )
+
+
+def _inputs(passes: Passes, s: State, k: int, c: Floats) -> tuple[Floats, Floats]:
+    """``c [a 1]`` for the inputs of layer k, and bounds on its rows' errors."""
+    error = 0.0 * c if s.da[k] is None else c * s.da[k].nu
+    return (np.hstack([c * s.a[k], c]) if passes.ob.model.bias else c * s.a[k]), error
+
+
+def _add_pair(D: Rows, A: Rows, passes: Passes, s: State, at: tuple[int, int], c: Floats) -> None:
+    """These rows' parts of ``delta_l / w`` and ``w c [a 1]``, a row's w as good as can be."""
+    l, k = at
+    d, dd = s.d[l], s.dd[l].nu
+    F, error = _inputs(passes, s, k, c)
+    near, far = norms(np.abs(d)) + dd, norms(np.abs(F)) + error
+    if near.any() and far.any():
+        w = np.sqrt((near + 1e-30 * near.max()) / (far + 1e-30 * far.max()))
+        D.add(d / w, dd / w)
+        A.add(w * F, w * error)
+
+
+def by_units(passes: Passes) -> float:
+    """The same for one hidden layer, from the block of each hidden unit."""
+    X = np.asarray(passes.ob.X, dtype=float)
+    X1 = np.hstack([X, np.ones((len(X), 1))]) if passes.ob.model.bias else X
+    x = norms(np.abs(X1))
+    slopes, bends, deltas = [], [], []
+    of_C: Any = 0.0
+    of_M: Any = 0.0
+    for s in passes.states():
+        phi, here, d = s.phi[0], x[s.rows], norms(np.abs(s.d[1]))
+        p, dp = (np.ones_like(s.d[0]), 0.0) if phi.p is None else (phi.p, phi.dp.E)
+        eq, deq = (np.zeros_like(p), 0.0) if s.eq[0] is None else (s.eq[0], s.deq[0].E)
+        slopes.append(p)
+        bends.append(eq)
+        deltas.append(s.d[1])
+        of_C = of_C + (here * (s.dd[1].nu * (np.abs(p) + dp) + d * dp)).sum(axis=0)
+        of_M = of_M + np.broadcast_to(here**2 * deq, p.shape).sum(axis=0)
+    slope, bend, delta = np.concatenate(slopes), np.concatenate(bends), np.concatenate(deltas)
+    taken = [_of_unit(delta, slope[:, j], bend[:, j], X1, x[:, 0]) for j in range(slope.shape[1])]
+    return GROWTH * float(np.max(taken + of_C + of_M))
+
+
+def _largest(S: Floats) -> float:
+    """An upper bound on the largest eigenvalue of a symmetric matrix."""
+    values, _, errors = eigh(S)
+    return float(values[-1] + errors[-1])
+
+
+def _of_unit(delta: Floats, slope: Floats, bend: Floats, X1: Floats, x: Floats) -> float:
+    """At least the largest eigenvalue of ``-[[0, C], [C', M]]`` for one hidden unit: from M's
+    negative part where the block is large.
+    """
+    C = delta.T @ (slope[:, None] * X1)
+    m, k = C.shape
+    size = norms(np.abs(delta))[:, 0] @ (np.abs(slope) * x) + np.abs(bend) @ x**2
+    slack = 16 * (len(X1) + m + k) * EPS * size + len(X1) * TINY
+    if not np.isfinite(slack):
+        return np.inf
+    if m + k <= BLOCK:
+        block = np.block([[np.zeros((m, m)), C], [C.T, X1.T @ (bend[:, None] * X1)]])
+        return float(slack + _largest(-block))
+    most = np.maximum(-bend, 0) @ x**2
+    return float(slack + 0.5 * most + np.hypot(0.5 * most, spectral(C)))
+
+
+# --------------------------------------------------------------------------------------------------
+# Lower bounds of the loss, and rays along which it falls to an infimum that no theta attains.
+#
+# Where every row with weight is classified strictly and l2 leaves the last layer alone, scaling
+# that layer by ``1 + t`` scales all outputs, so that cross entropy with hard labels falls for
+# every t > 0, to 0 as t goes to infinity, and its gradient along the way never vanishes: no theta
+# on the ray, and none from which such a ray starts, is a critical point.
+#
+# Where no row has a class, or all rows have the same label at an output, and l2 leaves that bias
+# of the last layer alone, the derivative by it has one sign for every theta: no point is critical.
+
+
+def loss_lower_bound(ob: Any) -> float:
+    """0, or ``-inf`` where soft targets that are no probabilities leave no bound."""
+    return -np.inf if ob.loss == "cross_entropy" and np.min(ob.y) < 0 else 0.0
+
+
+def ray_to_infimum(ob: Any, theta: ArrayLike) -> Floats | None:
+    """A unit direction in which the loss is proved to fall for ever: biases that labels pull one
+    way, or the last layer's part of theta; else None.
+
+    Proved of the last layer: hard labels, weights >= 0, no l2 on it, and the logit of every row's
+    class larger than all others (of the right sign, for binary cross entropy) by more than rounding
+    can have done. Not with batch normalisation.
+    """
+    at = checked_theta(ob, theta)
+    if ob.loss == "mse" or loss_lower_bound(ob) < 0:
+        return None
+    along, direction = along_biases(ob, *pulls(ob)), last_layer(ob, at)
+    if along is not None:
+        return along
+    if decayed(ob, direction):
+        return None
+    if ob.sample_weight is not None and not np.any(ob.sample_weight):
+        return None  # the loss is 0 everywhere
+    return direction if classified(ob, at) else None
+
+
+def attains_lower_bound(ob: Any) -> bool:
+    """Whether the loss may be as low as its bound anywhere: an entropy is not, but where it is 0
+    everywhere.
+    """
+    if ob.loss == "mse" or ob.sample_weight is not None and not np.any(ob.sample_weight):
+        return True
+    return bool(ob.loss == "cross_entropy" and ob.model.sizes[-1] == 1)
+
+
+def pulls(ob: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """By output (d_out,) whether some row that counts wants it larger, and smaller."""
+    m, y = ob.model.sizes[-1], np.asarray(ob.y)
+    counts = np.ones(len(y), dtype=bool)
+    if ob.sample_weight is not None:
+        counts = np.asarray(ob.sample_weight) > 0
+    if y.ndim == 1:
+        up = np.bincount(y[counts].astype(np.intp), minlength=m) > 0
+        return up, up.sum() > up
+    wanted = y[counts] > 0
+    if ob.loss == "binary_cross_entropy":
+        return np.any(wanted, 0), np.any(y[counts] < 1, 0)
+    others = wanted.sum(axis=1, keepdims=True) > wanted
+    return np.any(wanted, 0), np.any(others, 0)
+
+
+def along_biases(ob: Any, up: NDArray[np.bool_], down: NDArray[np.bool_]) -> Floats | None:
+    """The unit direction of the biases of the last layer that all rows pull the same way, where l2
+    leaves them alone; None where there are none. `up`, `down`: `pulls`.
+    """
+    if ob.loss == "cross_entropy" and len(up) == 1:
+        return None
+    direction = np.zeros(ob.model.n_params)
+    b = layers_of(ob.model, direction)[-1][1]
+    if b is None or not (up != down).any():
+        return None
+    b[...] = up.astype(float) - down
+    return None if decayed(ob, direction) else np.asarray(direction / np.linalg.norm(direction))
+
+
+def why(ob: Any, direction: Floats) -> str:
+    """Why the loss falls for ever in the direction of `ray_to_infimum`, as part of a sentence."""
+    W, b = layers_of(ob.model, direction)[-1]
+    weight = getattr(ob, "sample_weight", None)
+    sample = "sample" if weight is None or np.all(weight) else "sample that counts"
+    if W.any():
+        return (
+            f"every {sample} is classified rightly and without l2 larger weights in the last layer "
+            "lower the loss for ever; no minimum exists along the way, and l2 on all parameters "
+            "would give it one"
+        )
+    if ob.loss == "cross_entropy":
+        text, which = f"no {sample} has class", np.flatnonzero(b < 0)
+    else:
+        text, which = f"every {sample} has the same label at output", np.flatnonzero(b)
+    more = f" and {len(which) - 1} more" if len(which) > 1 else ""
+    return (
+        f"{text} {which[0]}{more}, and without l2 on the bias there that lowers the loss for ever, "
+        "whatever the other parameters are; no point is critical, and l2 on all parameters would "
+        "give it a minimum"
+    )
+
+
+def last_layer(ob: Any, at: Floats) -> Floats:
+    """The last layer's part of theta (n,), of length 1; NaN where it is 0."""
+    direction = np.zeros_like(at)
+    for part, value in zip(layers_of(ob.model, direction)[-1], layers_of(ob.model, at)[-1]):
+        if part is not None:
+            part[...] = value
+    with np.errstate(invalid="ignore"):
+        direction = direction / np.abs(direction).max()  # whose squares are numbers
+        return np.asarray(direction / np.linalg.norm(direction))
+
+
+def decayed(ob: Any, direction: Floats) -> bool:
+    """Whether l2 acts along a direction (n,)."""
+    l2 = np.broadcast_to(l2_diagonal(ob), direction.shape)
+    return bool((l2[direction != 0] != 0).any())
+
+
+def classified(ob: Any, at: Floats) -> bool:
+    """Whether the logit of every row's class that counts is proved to be the largest, at theta (n,)
+    of float64; False for mse and with batch normalisation.
+    """
+    if ob.loss == "mse" or normalised(ob.model):
+        return False
+    passes = passes_at(ob, at)
+    for s in passes.states():
+        counts = True if ob.sample_weight is None else ob.sample_weight[s.rows] > 0
+        y, z, E = passes.ob.y[s.rows], s.z[-1], s.dz[-1].E
+        if not (_strictly(ob.loss, y, z, E) | ~np.broadcast_to(counts, len(z))).all():
+            return False
+    return not passes.overflow
+
+
+def _strictly(loss: str, y: NDArray[Any], z: Floats, E: Floats) -> NDArray[np.bool_]:
+    """Which rows have hard labels and are classified rightly, rounding included."""
+    if loss == "binary_cross_entropy":
+        hard = (y == 0) | (y == 1)
+        return np.asarray(np.all(hard & np.where(y == 1, z > E, z < -E), axis=1))
+    if y.ndim == 1:
+        y = np.eye(z.shape[1])[y]
+    right, hard = y > 0, ((y > 0).sum(axis=1) == 1) & (y.shape[1] > 1)  # one class: 0 everywhere
+    low = np.where(right, z - E, -np.inf).max(axis=1)
+    return np.asarray(hard & (low > np.where(right, -np.inf, z + E).max(axis=1)))

@@ -1,0 +1,658 @@
+"""Value and gradient of a network objective from passes in extended precision, with a proved bound.
+
+A float64 gradient is off by its rounding, about 1e-16 of what its sums are made of, and at a
+critical point that is all there is of it. Here every number has some 100 bits (`extended`), so
+that bounds on norms, row by row and wide as they are, are still some 1e-25:
+
+    z = a W' + b        dz     = ||W|| da + tau |a| |W| + unit (...)
+    a = phi(z)          da     = sup|phi'| dz + unit (...)              [+ the input's]
+    e = delta W         de     = ||W|| ddelta + tau |delta| |W|         [+ e's]
+    delta = e * phi'    ddelta = sup|phi'| de + ||e|| dp
+                        dp     = sup|phi''| dz, 1 where z may lie at a kink
+    dW = sum delta' a   ddW    = sum over rows of ddelta (||a|| + da) + ||delta|| da  +  tau ...
+
+each d a bound on the norm of a row's error, tau that of a product (`extended.tau`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..memo import last_kept
+from ..protocols import Floats
+from ..structure.activations import LEAK
+from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, skips
+from .arithmetic import norm, norms
+from .bounds import gradient_bound
+from .passes import checked_theta, spectral
+
+# --------------------------------------------------------------------------------------------------
+# Arithmetic of some 100 bits on arrays: a number is the unevaluated sum of two of float64.
+#
+# The same on every machine, unlike long double, and fast: products of matrices are cut into
+# products whose numbers have so few bits that float64 adds them without any rounding (Ozaki,
+# Ogita, Oishi and Rump 2012), so BLAS makes them; sums and products of numbers are error-free
+# transformations (Dekker 1971, Knuth). What is promised:
+#
+# - `add`, `mul`, `div`: relative error `UNIT`; - `exp` of numbers <= 0, `expm1`, `tanh`,
+# `sigmoid`: `UNIT` times the result; `softplus`, `ndtr`, `log1p`: `UNIT` times 1 + the result; -
+# `dot`: `tau(k)` times the largest numbers of the row and of the column, k the inner dimension;
+#
+# each plus `SMALL`, and no infinity on the way (the caller looks at the result).
+
+UNIT = 2.0**-94
+SMALL = 2.0**-900
+PARTS = 5  # slices of a matrix
+DEPTH = 1024  # inner dimension of a product without rounding
+_SPLIT = 134217729.0
+
+
+class Pair(NamedTuple):
+    """``hi + lo``, |lo| at most half a unit of hi's last place."""
+
+    hi: Floats
+    lo: Floats
+
+    def __neg__(self) -> Pair:
+        return Pair(-self.hi, -self.lo)
+
+    @property
+    def T(self) -> Pair:
+        """The transposed matrix."""
+        return Pair(self.hi.T, self.lo.T)
+
+    def take(self, rows: slice) -> Pair:
+        """Some rows."""
+        return Pair(self.hi[rows], self.lo[rows])
+
+
+def pair(x: Floats | float) -> Pair:
+    """A float64 array as it stands."""
+    x = np.asarray(x, dtype=float)
+    return Pair(x, np.zeros_like(x))
+
+
+def two_sum(a: Floats, b: Floats) -> Pair:
+    """A + b without error."""
+    s = a + b
+    t = s - a
+    return Pair(s, (a - (s - t)) + (b - t))
+
+
+def _quick(a: Floats, b: Floats) -> Pair:
+    """A + b without error where |a| >= |b|."""
+    s = a + b
+    return Pair(s, b - (s - a))
+
+
+def two_product(a: Floats, b: Floats) -> Pair:
+    """A b without error, but for underflow."""
+    p = a * b
+    x, y = _SPLIT * a, _SPLIT * b
+    a1, b1 = x - (x - a), y - (y - b)
+    a2, b2 = a - a1, b - b1
+    return Pair(p, ((a1 * b1 - p) + a1 * b2 + a2 * b1) + a2 * b2)
+
+
+def add(x: Pair, y: Pair) -> Pair:
+    """X + y."""
+    s, t = two_sum(x.hi, y.hi), two_sum(x.lo, y.lo)
+    s = _quick(s.hi, s.lo + t.hi)
+    return _quick(s.hi, s.lo + t.lo)
+
+
+def plus(x: Pair, y: Floats | float) -> Pair:
+    """X + y for y in float64."""
+    s = two_sum(x.hi, np.asarray(y, dtype=float))
+    return _quick(s.hi, s.lo + x.lo)
+
+
+def mul(x: Pair, y: Pair) -> Pair:
+    """X y."""
+    p = two_product(x.hi, y.hi)
+    return _quick(p.hi, p.lo + (x.hi * y.lo + x.lo * y.hi))
+
+
+def times(x: Pair, y: Floats | float) -> Pair:
+    """X y for y in float64."""
+    p = two_product(x.hi, np.asarray(y, dtype=float))
+    return _quick(p.hi, p.lo + x.lo * y)
+
+
+def scaled(x: Pair, factor: Floats | float) -> Pair:
+    """X times powers of 2."""
+    return Pair(x.hi * factor, x.lo * factor)
+
+
+def div(x: Pair, y: Pair) -> Pair:
+    """X / y."""
+    a = x.hi / y.hi
+    r = add(x, -times(y, a))
+    b = r.hi / y.hi
+    r = add(r, -times(y, b))
+    q = _quick(a, b)
+    return plus(q, r.hi / y.hi)
+
+
+def choose(where: NDArray[np.bool_], x: Pair, y: Pair) -> Pair:
+    """X where it holds, else y."""
+    return Pair(np.where(where, x.hi, y.hi), np.where(where, x.lo, y.lo))
+
+
+def row_sums(x: Pair) -> Pair:
+    """Over the columns, (rows, 1): relative error cols UNIT times the sum of sizes."""
+    total = Pair(x.hi[:, :1], x.lo[:, :1])
+    for j in range(1, x.hi.shape[1]):
+        total = add(total, Pair(x.hi[:, j : j + 1], x.lo[:, j : j + 1]))
+    return total
+
+
+def column_sums(x: Pair) -> Pair:
+    """Over the first axis, by halves: relative error 64 UNIT times the sum of sizes."""
+    while len(x.hi) > 1:
+        half = len(x.hi) // 2
+        rest = x.take(slice(2 * half, None))
+        x = add(x.take(slice(0, half)), x.take(slice(half, 2 * half)))
+        if len(rest.hi):
+            x = Pair(np.concatenate([x.hi, rest.hi]), np.concatenate([x.lo, rest.lo]))
+    return Pair(x.hi[0], x.lo[0])
+
+
+# --- products of matrices
+# --------------------------------------------------------------------------------------------------
+
+
+def bits(k: int) -> int:
+    """Bits of a slice: sums of k products of two such numbers need 53."""
+    return (53 - math.ceil(math.log2(max(k, 2)))) // 2
+
+
+def tau(k: int) -> float:
+    """Error of `dot` of inner dimension k over the largest numbers of row and column."""
+    inner = min(k, DEPTH)
+    return 8.0 * k * (PARTS * 2.0 ** (-PARTS * bits(inner)) + 2.0**-99)
+
+
+class Sliced:
+    """A matrix (m, k), k <= DEPTH, as a sum of slices times a power of 2 for each row."""
+
+    def __init__(self, A: Pair) -> None:
+        k, at = bits(A.hi.shape[1]), A.hi
+        _, exponents = np.frexp(np.abs(at).max(axis=1, initial=0.0))
+        self.exponents, self.parts = exponents, []
+        rest = Pair(np.ldexp(A.hi, -exponents[:, None]), np.ldexp(A.lo, -exponents[:, None]))
+        for i in range(PARTS):
+            shift = 1.5 * 2.0 ** (52 - k * (i + 1))
+            here = (rest.hi + shift) - shift
+            self.parts.append(here if here.any() else None)
+            rest = two_sum(rest.hi - here, rest.lo)
+
+
+def dot(A: Pair, B: Pair) -> Pair:
+    """``A B'`` for A (m, k), B (n, k)."""
+    total: Pair | None = None
+    for start in range(0, A.hi.shape[1], DEPTH):
+        some = slice(start, start + DEPTH)
+        a = Sliced(Pair(A.hi[:, some], A.lo[:, some]))
+        b = Sliced(Pair(B.hi[:, some], B.lo[:, some]))
+        here = sliced_dot(a, b)
+        total = here if total is None else add(total, here)
+    assert total is not None
+    return total
+
+
+def sliced_dot(a: Sliced, b: Sliced) -> Pair:
+    """``A B'`` from the slices of both."""
+    total = pair(np.zeros((len(a.exponents), len(b.exponents))))
+    for order in range(PARTS - 1, -1, -1):
+        for i in range(order + 1):
+            x, y = a.parts[i], b.parts[order - i]
+            if x is not None and y is not None:
+                total = plus(total, x @ y.T)
+    exponents = a.exponents[:, None] + b.exponents[None, :]
+    return Pair(np.ldexp(total.hi, exponents), np.ldexp(total.lo, exponents))
+
+
+# --- elementary functions
+# --------------------------------------------------------------------------------------------------
+
+# ln 2 in three parts: the first with 32 bits, so that k times it is exact
+_LN2 = (0.6931471803691238, 1.9082149292705877e-10, 1.1612227229362532e-26)
+_HALVINGS = 8
+
+
+def _exact(x: Fraction) -> Pair:
+    hi = float(x)
+    return Pair(np.asarray(hi), np.asarray(float(x - Fraction(hi))))
+
+
+_INVERSE = {n: _exact(Fraction(1, math.factorial(n))) for n in range(1, 6)}
+_ROOT_TWO_PI = Pair(np.asarray(2.5066282746310007), np.asarray(-1.8328579980459167e-16))
+
+
+def _reduced(x: Pair) -> tuple[Pair, Floats]:
+    """(p, 2^k) with ``e^x = 2^k (1 + p)`` for x <= 0; from x = -700 on all is flushed to e^-700."""
+    x = choose(x.hi < -700.0, pair(np.full_like(x.hi, -700.0)), x)
+    k = np.rint(x.hi / _LN2[0])
+    r = plus(x, -k * _LN2[0])
+    r = add(r, -two_product(k, np.full_like(k, _LN2[1])))
+    r = scaled(plus(r, -k * _LN2[2]), 0.5**_HALVINGS)
+    tail = np.zeros_like(r.hi)
+    for n in range(10, 5, -1):  # below the last bits of the rest
+        tail = tail * r.hi + 1.0 / math.factorial(n)
+    p = pair(tail)
+    for n in range(5, 0, -1):
+        p = add(mul(p, r), _INVERSE[n])
+    p = mul(p, r)
+    for _ in range(_HALVINGS):  # e^2r - 1 = (e^r - 1)(e^r - 1 + 2)
+        p = mul(p, plus(p, 2.0))
+    return p, np.ldexp(1.0, k.astype(int))
+
+
+def exp(x: Pair) -> Pair:
+    """``e^x`` for x <= 0."""
+    p, power = _reduced(x)
+    return scaled(plus(p, 1.0), power)
+
+
+def expm1(x: Pair) -> Pair:
+    """``e^x - 1`` for x <= 0."""
+    p, power = _reduced(x)
+    return choose(power == 1.0, p, plus(scaled(plus(p, 1.0), power), -1.0))
+
+
+def log1p(e: Pair) -> Pair:
+    """``log(1 + e)`` for e >= 0: one step of Newton's from float64."""
+    y = np.log1p(e.hi)
+    gain = plus(mul(plus(e, 1.0), exp(pair(-y))), -1.0)
+    return plus(gain, y)
+
+
+def absolute(x: Pair) -> Pair:
+    """|x|."""
+    return choose(x.hi < 0, -x, x)
+
+
+def tanh(x: Pair) -> Pair:
+    """``-t / (2 + t)``, t = e^(-2|x|) - 1, with the sign of x."""
+    t = expm1(scaled(absolute(x), -2.0))
+    a = div(-t, plus(t, 2.0))
+    return choose(x.hi < 0, -a, a)
+
+
+def sigmoid(x: Pair) -> Pair:
+    """``1 / (1 + e^-x)``."""
+    e = exp(-absolute(x))
+    return div(choose(x.hi > 0, pair(np.ones_like(x.hi)), e), plus(e, 1.0))
+
+
+def softplus(x: Pair) -> Pair:
+    """``log(1 + e^x)``."""
+    return add(choose(x.hi > 0, x, pair(np.zeros_like(x.hi))), log1p(exp(-absolute(x))))
+
+
+def normal(x: Pair) -> tuple[Pair, Pair]:
+    """(Density, distribution function) of the normal distribution: ``Phi = 1/2 + n (x + x^3/3 +
+    x^5/15 + ...)``, all terms of one sign.
+    """
+    t = absolute(x)
+    t = choose(t.hi > 12.0, pair(np.full_like(t.hi, 12.0)), t)
+    square = mul(t, t)
+    n = div(exp(scaled(square, -0.5)), _ROOT_TWO_PI)
+    term = total = t
+    for k in range(3, 1000, 2):
+        term = div(mul(term, square), pair(np.full_like(t.hi, float(k))))
+        total = add(total, term)
+        if not (term.hi > 2.0**-110 * total.hi).any():
+            break
+    half = mul(n, total)
+    return n, plus(choose(x.hi < 0, -half, half), 0.5)
+
+
+ROWS = 1024  # of a block: the inner dimension of the sums over rows
+SLACK = 1 + 1e-6  # for the rounding of the bounds themselves
+# sup |phi'| and sup |phi''|, kinks aside
+LIPSCHITZ = {"sigmoid": 0.25, "silu": 1.1, "gelu": 1.13}
+BENDS = {"identity": 0.0, "relu": 0.0, "leaky_relu": 0.0, "tanh": 0.77, "sigmoid": 0.0963} | {
+    "softplus": 0.25,
+    "silu": 0.5,
+    "gelu": 0.8,
+    "elu": 1.0,
+}
+JUMPS = {name: 1.0 - leak for name, leak in LEAK.items()}  # of phi'
+
+
+@dataclass
+class Bounded:
+    """A matrix of pairs, a row for each sample, with bounds (rows, 1) on its errors' norms."""
+
+    value: Pair
+    error: Floats
+    size: Floats = field(init=False)  # norms of the rows
+    top: Floats = field(init=False)  # largest numbers of the rows
+
+    def __post_init__(self) -> None:
+        sizes = np.abs(self.value.hi)
+        self.size, self.top = norms(sizes), sizes.max(axis=1, keepdims=True)
+
+
+class Factor:
+    """A matrix W that rows are multiplied by: ``x W'``, sliced once."""
+
+    def __init__(self, W: Floats) -> None:
+        self.parts = [
+            (slice(k, k + DEPTH), Sliced(pair(W[:, k : k + DEPTH])))
+            for k in range(0, W.shape[1], DEPTH)
+        ]
+        self.norm, self.tau = spectral(W), tau(W.shape[1])
+        self.tops = norm(np.abs(W).max(axis=1))
+
+    def times(self, rows: Bounded) -> tuple[Pair, Floats]:
+        """(rows W', bounds on the errors of its rows)."""
+        total: Pair | None = None
+        for some, part in self.parts:
+            A = Sliced(Pair(rows.value.hi[:, some], rows.value.lo[:, some]))
+            here = sliced_dot(A, part)
+            total = here if total is None else add(total, here)
+        assert total is not None
+        rounding = self.tau * rows.top * self.tops + SMALL * ((rows.top > 0) & (self.tops > 0))
+        return total, self.norm * rows.error + rounding
+
+
+def activation(name: str, z: Pair) -> tuple[Pair, Pair]:
+    """Phi and phi' (at a kink the left one) of pairs."""
+    one, zero = pair(np.ones_like(z.hi)), pair(np.zeros_like(z.hi))
+    positive = z.hi > 0
+    if name == "identity":
+        return z, one
+    if name in LEAK:
+        return (
+            choose(positive, z, times(z, LEAK[name])),
+            choose(positive, one, pair(np.full_like(z.hi, LEAK[name]))),
+        )
+    if name == "elu":
+        e = expm1(choose(positive, zero, z))
+        return choose(positive, z, e), choose(positive, one, plus(e, 1.0))
+    if name == "tanh":
+        a = tanh(z)
+        return a, plus(-mul(a, a), 1.0)
+    if name == "gelu":
+        n, cdf = normal(z)
+        return mul(z, cdf), add(cdf, mul(z, n))
+    s = sigmoid(z)
+    if name == "softplus":
+        return softplus(z), s
+    d = mul(s, sigmoid(-z))
+    if name == "sigmoid":
+        return s, d
+    return mul(z, s), add(s, mul(z, d))
+
+
+@dataclass
+class Sums:
+    """What all rows add up to, before the divisor and l2, with bounds on the errors."""
+
+    value: Pair
+    value_error: float
+    parts: list[Pair]  # dW, db of each layer
+    errors: list[float]
+
+    def add(self, i: int, part: Pair, error: float) -> None:
+        """Adds rows' part of the sum number i."""
+        size = norm(part.hi)
+        self.parts[i] = add(self.parts[i], part)
+        self.errors[i] += error + 2 * UNIT * (size + norm(self.parts[i].hi))
+
+
+class Precise:
+    """Value and gradient at theta; `g`, `value` and the bounds on their errors."""
+
+    def __init__(self, ob: Any, theta: Floats) -> None:
+        model = self.model = ob.model
+        self.ob = ob
+        layers = layers_of(model, theta)
+        self.biases = [np.zeros(len(W)) if b is None else b for W, b in layers]
+        self.up, self.down = (
+            [Factor(W) for W, _ in layers],
+            [Factor(np.ascontiguousarray(W.T)) for W, _ in layers],
+        )
+        zeros = [pair(np.zeros(p.shape)) for W, _ in layers for p in (W, W[:, 0])]
+        self.sums = Sums(pair(0.0), 0.0, zeros, [0.0] * len(zeros))
+        N = len(ob.X)
+        for start in range(0, N, ROWS):
+            self.add_rows(slice(start, min(N, start + ROWS)))
+        self.part = self.divided(pair(divisor_of(ob)))
+        self.g, self.g_error, self.value, self.value_error = finished(ob, theta, self.part)
+
+    def add_rows(self, rows: slice) -> None:
+        """Forward, loss and backward for some rows, and their parts of the sums."""
+        model, n_hidden = self.model, len(self.model.activation)
+        X = np.array(self.ob.X[rows], dtype=float)
+        a, slopes = [Bounded(pair(X), np.zeros((len(X), 1)))], []
+        for l in range(n_hidden):
+            z = self.linear(l, a[-1])
+            above, slope, off = self.bent(model.activation[l], z)
+            if skips(model, l):
+                value = add(above.value, a[-1].value)
+                above = Bounded(value, above.error + a[-1].error + UNIT * norms(np.abs(value.hi)))
+            a.append(above)
+            slopes.append((slope, off))
+        z = self.linear(n_hidden, a[-1])
+        d = self.loss(z, rows)
+        e = None
+        for l in range(n_hidden, -1, -1):
+            self.add_layer(l, d, a[l])
+            if l == 0:
+                continue
+            below, error = self.down[l].times(d)
+            if l < n_hidden and skips(model, l):
+                assert e is not None
+                below = add(below, e.value)
+                error = error + e.error + UNIT * norms(np.abs(below.hi))
+            e = Bounded(below, error)
+            d = self.bent_back(l - 1, e, *slopes[l - 1])
+
+    def linear(self, l: int, a: Bounded) -> Bounded:
+        """Z = a W' + b."""
+        z, error = self.up[l].times(a)
+        z, b = plus(z, self.biases[l]), norm(self.biases[l])
+        return Bounded(z, error + UNIT * (norms(np.abs(z.hi)) + b))
+
+    @staticmethod
+    def bent(name: str, z: Bounded) -> tuple[Bounded, Pair, Floats]:
+        """Phi(z), phi'(z), and bounds on the errors of phi', each."""
+        a, p = activation(name, z.value)
+        rounding = UNIT * 8 * (1 + z.top) * (z.error + z.top > 0)
+        if name in ("identity", "relu"):
+            rounding = np.zeros_like(rounding)
+        width = float(np.sqrt(a.hi.shape[1]))
+        error = LIPSCHITZ.get(name, 1.0) * z.error + rounding * width
+        off = np.broadcast_to(BENDS[name] * z.error + rounding, a.hi.shape)
+        if name in JUMPS:
+            off = off + JUMPS[name] * ((np.abs(z.value.hi) <= z.error) & (z.error > 0))
+        return Bounded(a, error), p, off
+
+    def bent_back(self, x_layer: int, e: Bounded, p: Pair, off: Floats) -> Bounded:
+        """Delta = e * phi'."""
+        d = mul(e.value, p)
+        error = LIPSCHITZ.get(self.model.activation[x_layer], 1.0) * e.error
+        error = error + norms(np.abs(e.value.hi) * off) + e.error * off.max(axis=1, keepdims=True)
+        return Bounded(d, error + 2 * UNIT * norms(np.abs(d.hi)))
+
+    def add_layer(self, l: int, d: Bounded, a: Bounded) -> None:
+        """``dW = delta' a``, ``db``: the sum of delta's rows."""
+        error = float((d.error * (a.size + a.error) + d.size * a.error).sum())
+        tops = [norm(np.abs(m.value.hi).max(axis=0)) for m in (d, a)]
+        error += tau(len(d.size)) * tops[0] * tops[1]
+        self.sums.add(2 * l, dot(d.value.T, a.value.T), error)
+        error = float((d.error + 64 * UNIT * d.size).sum())
+        self.sums.add(2 * l + 1, column_sums(d.value), error)
+
+    def loss(self, z: Bounded, rows: slice) -> Bounded:
+        """Delta of the last layer; the rows' losses are added to the value."""
+        ob, y = self.ob, self.ob.y[rows]
+        m = z.value.hi.shape[1]
+        y = np.eye(m)[y] if y.ndim == 1 else np.array(y, dtype=float)
+        w = np.ones(len(y)) if ob.sample_weight is None else ob.sample_weight[rows].astype(float)
+        of = {"mse": _squares, "binary_cross_entropy": _binary, "cross_entropy": _entropy}
+        terms, terms_error, d, d_error = of[ob.loss](z, y)
+        terms = column_sums(times(row_sums(terms), w[:, None]))
+        sizes = np.abs(w)[:, None] * terms_error
+        value = add(self.sums.value, Pair(terms.hi[0], terms.lo[0]))
+        self.sums.value = value
+        self.sums.value_error += float(sizes.sum()) + UNIT * float(np.abs(value.hi))
+        return Bounded(times(d, w[:, None]), np.abs(w)[:, None] * d_error)
+
+    def divided(self, divisor: Pair) -> Part:
+        """What these rows add to gradient and value, before l2."""
+        sums, bias = self.sums, self.model.bias
+        kept = [i for i in range(len(sums.parts)) if bias or i % 2 == 0]
+        flat = Pair(
+            np.concatenate([sums.parts[i].hi.ravel() for i in kept]),
+            np.concatenate([sums.parts[i].lo.ravel() for i in kept]),
+        )
+        bound = norm([sums.errors[i] for i in kept]) / float(divisor.hi)
+        bound += 2 * UNIT * norm(flat.hi) / float(divisor.hi) + SMALL * len(flat.hi)
+        value = div(sums.value, divisor)
+        off = sums.value_error / float(divisor.hi) + 2 * UNIT * abs(float(value.hi)) + SMALL
+        return Part(div(flat, divisor), bound, value, off)
+
+
+@dataclass
+class Part:
+    """What some rows add to gradient (n,) and value, divisor included, with bounds on the errors;
+    parts add up.
+    """
+
+    g: Pair
+    g_error: float
+    value: Pair
+    value_error: float
+
+    def __add__(self, other: Part) -> Part:
+        g, value = add(self.g, other.g), add(self.value, other.value)
+        sizes = [norm(p.hi) for p in (self.g, other.g, g)]
+        off = 2 * UNIT * sum(abs(float(p.hi)) for p in (self.value, other.value, value))
+        return Part(
+            g,
+            self.g_error + other.g_error + 2 * UNIT * sum(sizes) + SMALL * len(g.hi),
+            value,
+            self.value_error + other.value_error + off + SMALL,
+        )
+
+
+def part(ob: Any, theta: ArrayLike) -> Part:
+    """The `Part` of an objective's rows; not with batch normalisation."""
+    found = _at(ob, theta)
+    assert found is not None
+    return found.part
+
+
+def finished(ob: Any, theta: Floats, rows: Part) -> tuple[Floats, float, float, float]:
+    """``(gradient, bound, value, bound)`` in float64 from the part of all rows and l2."""
+    l2 = np.broadcast_to(l2_diagonal(ob), theta.shape)
+    decay = two_product(l2.astype(float), theta)
+    g = add(rows.g, decay)
+    sizes = norm(rows.g.hi) + norm(decay.hi)
+    bound = rows.g_error + 4 * UNIT * sizes + SMALL * theta.size
+    squares = column_sums(scaled(times(decay, theta), 0.5))
+    value = add(rows.value, squares)
+    off = rows.value_error + 128 * UNIT * float(np.abs(squares.hi))
+    off += 4 * UNIT * float(np.abs(value.hi)) + SMALL * theta.size
+    return (
+        g.hi,
+        _finite(SLACK * (bound + norm(g.lo))),
+        float(value.hi),
+        _finite(SLACK * (off + abs(float(value.lo)))),
+    )
+
+
+def _finite(bound: float) -> float:
+    return bound if np.isfinite(bound) else np.inf
+
+
+# terms of the loss, their sums' errors, delta, its errors
+Terms = tuple[Pair, Floats, Pair, Floats]
+
+
+def _squares(z: Bounded, y: Floats) -> Terms:
+    gap = plus(z.value, -y)
+    size, reach = norms(np.abs(gap.hi)), norms(np.abs(z.value.hi)) + norms(np.abs(y))
+    off = z.error + UNIT * reach
+    rounding = UNIT * (y.shape[1] + 4) * (size + off) ** 2
+    return mul(gap, gap), (2 * size + off) * off + rounding, scaled(gap, 2.0), 2 * off
+
+
+def _binary(z: Bounded, y: Floats) -> Terms:
+    terms = add(softplus(z.value), -times(z.value, y))
+    m, target = y.shape[1], norms(np.abs(y))
+    lipschitz = np.sqrt(m) + target
+    rounding = 8 * UNIT * (m + 4) * (m + z.size * (1 + target))
+    d = plus(sigmoid(z.value), -y)
+    return terms, lipschitz * z.error + rounding, d, 0.25 * z.error + 4 * UNIT * lipschitz
+
+
+def _entropy(z: Bounded, y: Floats) -> Terms:
+    m, T = y.shape[1], np.abs(y).sum(axis=1, keepdims=True)
+    at = z.value.hi.argmax(axis=1)[:, None]
+    top = Pair(np.take_along_axis(z.value.hi, at, 1), np.take_along_axis(z.value.lo, at, 1))
+    u = add(z.value, -top)
+    u = choose(u.hi > 0, pair(np.zeros_like(u.hi)), u)
+    e = exp(u)
+    others = choose(np.arange(m) == at, pair(np.zeros_like(e.hi)), e)
+    rest = row_sums(others)
+    terms = times(add(log1p(rest), -u), y)
+    mass = row_sums(pair(y))
+    p = div(e, plus(rest, 1.0))
+    d = plus(mul(p, mass), -y)
+    unit = UNIT * (m + 32) * T
+    return terms, 2 * T * z.error + unit * (m + 4 * z.size), d, 0.5 * T * z.error + 4 * unit
+
+
+@last_kept
+def _passes(ob: Any, at: Floats) -> Precise:
+    with np.errstate(all="ignore"):
+        found = Precise(ob, at)
+    found.ob = None
+    return found
+
+
+def _at(ob: Any, theta: ArrayLike) -> Precise | None:
+    """The passes at theta, those made last once more; None with batch normalisation."""
+    return None if normalised(ob.model) else _passes(ob, checked_theta(ob, theta))
+
+
+def gradient(ob: Any, theta: ArrayLike) -> tuple[Floats, float]:
+    """``(g, error)``: the gradient at theta (n,) in float64, rounded from some 100 bits, and a
+    bound on ``||g - gradient||_2``.
+
+    Of the exact function of the stored numbers: a float32 model's are taken as float64 numbers. The
+    bound is infinite where something overflows. With batch normalisation g is the float64 engine's,
+    with the bound of that.
+
+    Cost: some 300 float64 gradients; the last one is kept.
+    """
+    found = _at(ob, theta)
+    if found is not None:
+        return found.g.copy(), found.g_error
+    if not hasattr(ob, "astype"):
+        return np.asarray(ob.gradient(theta), dtype=float), np.inf
+    wide = ob.astype(np.float64)
+    at = checked_theta(ob, theta)
+    return wide.gradient(at), gradient_bound(wide, at)
+
+
+def value(ob: Any, theta: ArrayLike) -> tuple[float, float]:
+    """``(value, error)``: the loss at theta likewise, and a bound on ``|value - loss|``; infinite
+    with batch normalisation.
+    """
+    found = _at(ob, theta)
+    if found is not None:
+        return found.value, found.value_error
+    return float(ob.value(theta)), np.inf

@@ -1,0 +1,321 @@
+"""The bounds on rounding hold: every attempt to break them, with every table of kernels, fails; and
+they are of use.
+
+The truth is `longdouble.Truth`, 2048 times more precise than float64 where long double is more than
+that.
+"""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+import fastcurv as fc
+from fastcurv import _engine as engine
+from fastcurv.certify.bounds import gradient_bound, product_bound
+from fastcurv.reference import ReferenceModel, ReferenceObjective
+
+from .bound_cases import DTYPES, KINDS, ORACLE, every_dtype, problem
+from .longdouble import Truth, size
+
+every_arch = pytest.mark.parametrize("arch", engine.available_archs())
+
+
+@pytest.fixture
+def kernels():
+    before = engine.chosen_arch()
+    yield engine.set_arch
+    engine.set_arch(before)
+
+
+def errors(ob, theta, v, kinds=tuple(KINDS)):
+    """``{what: (bound, error)}`` of the gradient and of products; in float32 what was measured as
+    well.
+    """
+    truth, found = Truth(ob, theta), {}
+    g = ob.gradient(theta)
+    found["gradient"] = gradient_bound(ob, theta), size(g - truth.gradient)
+    if ob.dtype == np.float32:
+        found["gradient, measured"] = ob.rounding_bound(theta), size(g - truth.gradient)
+    for kind in kinds:
+        H = getattr(ob, KINDS[kind])(theta)
+        error = size(H @ v - truth.product(v, kind))
+        found[kind] = product_bound(ob, theta, v, kind), error
+        found[kind + ", operator"] = H.rounding_bound(v), error
+    return {what: (bound, float(error)) for what, (bound, error) in found.items()}
+
+
+def check(ob, theta, v, **options):
+    """Every bound holds; the oracle's own rounding is allowed for where it is no better than
+    float64.
+    """
+    found = errors(ob, theta, v, **options)
+    room = 1 + ORACLE / np.finfo(ob.dtype).eps
+    for what, (bound, error) in found.items():
+        assert error <= bound * room or bound == np.inf, (
+            f"{what}: off by {error:.3g}, bound {bound:.3g}"
+        )
+    return found
+
+
+# --- random nets
+# --------------------------------------------------------------------------------------------------
+
+
+@every_dtype
+@pytest.mark.parametrize("depth", range(1, 9))
+def test_bounds_hold_for_random_nets(dtype, depth, kernels):
+    rng = np.random.default_rng([depth, dtype == "float32"])
+    for case in range(6):
+        kernels(str(rng.choice(engine.available_archs())))
+        d = int(rng.integers(1, 13))
+        hidden = rng.integers(1, 13, depth - 1).tolist() if case % 2 else [d] * (depth - 1)
+        act = tuple(rng.choice(list(engine.ACTIVATIONS), depth - 1).tolist())
+        loss = list(engine.LOSSES)[case % 3]
+        ob, theta, v = problem(
+            [d] + hidden + [int(rng.integers(1, 6))],
+            act,
+            loss,
+            dtype,
+            N=int(rng.choice([1, 5, 40])),
+            seed=rng,
+            weighted=case > 3,
+            soft=case > 2,
+            l2=0.01 * (case % 2),
+            bias=case != 1,
+            residual=case % 2 == 0,
+        )
+        check(ob, (theta * rng.choice([0.3, 1, 3])).astype(dtype), v)
+
+
+@every_arch
+@every_dtype
+@pytest.mark.parametrize("act", engine.ACTIVATIONS)
+def test_bounds_hold_for_every_table_and_activation(arch, dtype, act, kernels):
+    kernels(arch)
+    for loss in engine.LOSSES:
+        check(
+            *problem([5, 9, 9, 3], act, loss, dtype, residual=True, seed=[len(act)]),
+            kinds=("hessian",),
+        )
+
+
+@every_dtype
+def test_against_the_reference_objective(dtype):
+    """An oracle built another way: complex steps in float64."""
+    ob, theta, v = problem([6, 8, 8, 3], "gelu", "cross_entropy", dtype)
+    other = ReferenceObjective(ReferenceModel([6, 8, 8, 3], "gelu"), ob.X, ob.y, "cross_entropy")
+    H = other.hessian(theta.astype(float))
+    assert np.linalg.norm(ob.gradient(theta) - other.gradient(theta)) <= gradient_bound(ob, theta)
+    assert np.linalg.norm(ob.hessian(theta) @ v - H @ v.astype(float)) <= product_bound(
+        ob, theta, v
+    )
+
+
+# --- attempts to break them
+# -------------------------------------------------------------------------------------------
+
+
+@every_arch
+@every_dtype
+def test_systematic_rounding(arch, dtype, kernels):
+    """Equal numbers: every addition is rounded the same way, nothing averages out.
+
+    Long sums over columns and over rows.
+    """
+    kernels(arch)
+    for N, sizes in ((3000, [2, 3, 2]), (3, [700, 5, 2])):
+        ob, theta, v = problem(sizes, "softplus", "mse", dtype, X=np.full((N, sizes[0]), 0.1))
+        found = check(ob, np.full_like(theta, 0.1), np.full_like(v, 0.1), kinds=("hessian",))
+        assert found["hessian"][1] > np.finfo(dtype).eps / 2  # there is something to bound
+
+
+@pytest.mark.usefixtures("samples_as_rows")
+@every_arch
+def test_wide_nets_are_served_another_way(arch, kernels):
+    """Layer by layer, all rows at once."""
+    kernels(arch)
+    ob, theta, v = problem([300, 250, 2], "relu", "mse", "float32", N=70, X=np.full((70, 300), 0.1))
+    assert ob.hessian(theta).layout["panel"] == 0
+    check(ob, np.abs(theta), np.abs(v), kinds=("hessian",))
+
+
+@pytest.mark.usefixtures("samples_as_rows")
+@every_arch
+def test_rows_in_chunks_add_more_often(arch, kernels):
+    kernels(arch)
+    ob, theta, v = problem(
+        [3, 4, 2], "relu", "mse", "float32", X=np.full((4000, 3), 0.3), memory=700_000
+    )
+    assert ob.hessian(theta).layout["chunk"] < 4000
+    check(ob, np.abs(theta), np.abs(v), kinds=("hessian",))
+
+
+@every_dtype
+@pytest.mark.parametrize("loss", engine.LOSSES)
+@pytest.mark.parametrize("scale", [-30, -3, 3, 30])
+def test_huge_and_tiny_scales(dtype, loss, scale):
+    """Down to where products underflow; saturated, and far from saturated."""
+    scale = 10.0 ** (scale if dtype == "float64" else scale / 3)
+    rng = np.random.default_rng(0)
+    for act in ("tanh", "relu", "silu"):
+        ob, theta, v = problem(
+            [4, 6, 6, 3], act, loss, dtype, X=scale * rng.standard_normal((20, 4))
+        )
+        check(ob, theta, v)
+        check(ob, theta, (v * scale).astype(dtype), kinds=("hessian",))
+
+
+@every_dtype
+def test_underflow(dtype):
+    tiny = float(np.finfo(dtype).tiny)
+    for act in ("tanh", "identity", "gelu"):
+        X = tiny**0.6 * np.random.default_rng(0).standard_normal((20, 4))
+        ob, theta, v = problem([4, 6, 3], act, "mse", dtype, X=X, bias=False)
+        check(ob, theta, (v * tiny**0.3).astype(dtype))
+
+
+@every_dtype
+def test_mixed_scales_of_inputs_and_units(dtype):
+    """Units that are rescaled, inputs in other units: nothing of that may enter the bound by a norm
+    over columns.
+    """
+    ob, theta, v = problem([4, 8, 8, 3], "relu", "mse", dtype)
+    plain = check(ob, theta, v, kinds=("hessian",))["gradient"]
+    factors, layers = (
+        10.0 ** np.linspace(-4, 4, 8),
+        [(W.astype(float), b.astype(float)) for W, b in ob.model.unflatten(theta)],
+    )
+    (W1, b1), (W2, b2), (W3, b3) = layers
+    other = ob.model.flatten([(factors[:, None] * W1, factors * b1), (W2 / factors, b2), (W3, b3)])
+    bound, error = check(ob, other, v, kinds=("hessian",))["gradient"]
+    assert bound <= 1e6 * error and plain[0] <= 1e4 * plain[1]
+
+
+@every_dtype
+@pytest.mark.parametrize("margin", [3, 12, 40, 80])
+def test_nearly_certain_samples(dtype, margin):
+    """Logits far apart: delta and rdelta keep their relative accuracy, and the bound knows."""
+    rng = np.random.default_rng(margin)
+    for soft in (False, True):
+        ob, theta, v = problem([5, 8, 4], "tanh", "cross_entropy", dtype)
+        W, b = ob.model.unflatten(theta)[-1]
+        ob.model.unflatten(theta)[-1][1][0] = margin
+        y = np.zeros(len(ob.X), int)
+        ob = fc.Objective(ob.model, ob.X, np.eye(4)[y] if soft else y)
+        found = check(ob, theta, v)
+        bound, error = found["gradient"]
+        assert bound <= 1e6 * error + np.finfo(dtype).tiny * 1e6
+        truth = Truth(ob, theta)
+        if margin < 60:
+            assert bound <= 1e-2 * float(size(truth.gradient))
+    ob = fc.Objective(
+        ob.model, ob.X, np.tile([1.0, 0, 0, 0], (len(ob.X), 1)), loss="binary_cross_entropy"
+    )
+    check(ob, theta, rng.standard_normal(ob.n_params).astype(dtype))
+
+
+@every_dtype
+def test_ties_of_the_largest_logit(dtype):
+    """Equal rows of the last layer but for rounding: which logit is largest is not known."""
+    ob, theta, v = problem([5, 8, 3], "silu", "cross_entropy", dtype)
+    W, b = ob.model.unflatten(theta)[-1]
+    W[:], b[:] = W[0], b[0]
+    b[1] *= 1 + 4 * np.finfo(dtype).eps
+    check(ob, theta, v)
+
+
+@pytest.mark.parametrize("act", ["relu", "leaky_relu", "elu"])
+def test_a_kink_within_rounding(act):
+    """z = 0.1 + 0.2 - 0.3 in float32 has no sign to trust: phi' may jump, for elu phi''."""
+    X = np.array([[0.1, 0.2, 0.3], [1.0, 2.0, 4.0]])
+    ob, theta, v = problem([3, 2, 1], act, "mse", "float32", X=X)
+    theta = ob.model.flatten([([[1, 1, -1], [0.5, -1, 2]], [0, 0]), ([[1.0, -2.0]], [0.3])])
+    for flip in (1, -1):
+        moved = theta.copy()
+        moved[2] = np.nextafter(theta[2], np.float32(flip * 10))
+        for at in (theta, moved):
+            check(ob, at, v)
+    assert product_bound(ob, theta, v) > 1e-3
+
+
+@every_dtype
+@pytest.mark.parametrize("loss", engine.LOSSES)
+def test_near_a_critical_point_all_cancels(dtype, loss):
+    ob, theta, v = problem([3, 5, 2], "tanh", loss, "float64", l2=1e-3, seed=1)
+    at = minimize(
+        ob.value_and_gradient,
+        theta,
+        jac=True,
+        method="BFGS",
+        options={"gtol": 1e-9, "maxiter": 400},
+    ).x
+    assert np.linalg.norm(ob.gradient(at)) < 1e-6
+    ob = ob.astype(dtype)
+    found = check(ob, at.astype(dtype), v.astype(dtype))
+    assert found["gradient"][0] < (1e-3 if dtype == "float32" else 1e-12)
+
+
+def test_directions_that_cancel():
+    """H v for v in the kernel of softmax's common shift: the exact product is 0 but for what
+    bends.
+    """
+    ob, theta, v = problem([4, 6, 3], "tanh", "cross_entropy")
+    shift = np.zeros(ob.n_params)
+    shift[-3:] = 1
+    found = check(ob, theta, shift)
+    assert found["hessian"][0] < 1e-13
+
+
+# --- of use
+# --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("act", engine.ACTIVATIONS)
+@pytest.mark.parametrize("loss", engine.LOSSES)
+def test_no_more_than_so_far_above_the_error(act, loss):
+    """Two layers: some thousand times; five: a hundred thousand, in either precision; measured: the
+    error itself.
+    """
+    plain = 2 if engine.chosen_arch() == "reference" else 1  # whose sums err less
+    for sizes, ceiling in (([8, 16, 5], 5e3), ([8, 16, 16, 16, 16, 5], plain * 1.5e5)):
+        for dtype in DTYPES:
+            found = errors(*problem(sizes, act, loss, dtype, N=100), kinds=("hessian",))
+            for what, (bound, error) in found.items():
+                measured = dtype == "float32" and ("measured" in what or "operator" in what)
+                assert bound <= (1.01 if measured else ceiling) * error, (what, bound / error)
+
+
+def test_a_bound_smaller_than_what_it_bounds():
+    """In float64, five layers and a small net of every use: eight digits and more are sure."""
+    for act in ("tanh", "relu", "gelu"):
+        ob, theta, v = problem([8, 16, 16, 16, 16, 5], act, "cross_entropy", N=200)
+        H = ob.hessian(theta)
+        assert H.rounding_bound(v) < 1e-8 * np.linalg.norm(H @ v)
+        assert ob.rounding_bound(theta) < 1e-8 * np.linalg.norm(H.gradient)
+
+
+@pytest.mark.parametrize("power", [-850, -500, 60, 500])
+def test_bounds_go_with_the_unit_of_the_loss(power):
+    """Where squares of errors are no numbers any more, they are no smaller than the same errors in
+    another unit, and finite.
+    """
+    rng = np.random.default_rng(1)
+    X, y = rng.standard_normal((9, 3)), rng.standard_normal((9, 2))
+    model = fc.MLP([3, 4, 2])
+    theta, v = model.init(seed=0), rng.standard_normal(model.n_params)
+    found = []
+    for p in (0, power):
+        weight = np.full(9, np.ldexp(1.0, p))
+        ob = fc.Objective(model, X, y, loss="mse", sample_weight=weight)
+        H, r = ob.hessian(theta), ob.residual_bounds(theta, 1e-3)
+        numbers = [
+            ob.rounding_bound(theta), ob.precise_gradient(theta)[1], ob.precise_value(theta)[1],
+            ob.third_bound(theta, 1e-3), H.rounding_bound(v), *H.column_bounds(),
+            *ob.ggn(theta).column_bounds(), *ob.empirical_fisher(theta).column_bounds(),
+        ]  # fmt: skip
+        powers = np.full(len(numbers), p)
+        powers[-model.n_params :] = 2 * p
+        roots = np.ldexp([r.lipschitz, r.error], -p // 2)
+        found.append(np.concatenate([np.ldexp(numbers, -powers), roots]))
+    assert np.isfinite(found[1]).all() or power > 400
+    assert np.all(found[1] >= 0.999 * found[0])

@@ -1,0 +1,150 @@
+"""Bounds on dense matrices, blocks, activations and norms."""
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv import _engine as engine
+from fastcurv._engine import probe
+from fastcurv.certify import arithmetic as rounding_local
+from fastcurv.certify import passes as rounding
+from fastcurv.certify.bounds import product_bound
+from fastcurv.certify.passes import Rounding
+
+from .bound_cases import DTYPES, KINDS, ORACLE, every_dtype, problem
+from .longdouble import LD, Truth, activation, size
+
+# --- what else it promises
+# --------------------------------------------------------------------------------------------
+
+
+@every_dtype
+@pytest.mark.parametrize("kind", KINDS)
+def test_column_bounds(dtype, kind):
+    """Every column of the dense matrix."""
+    ob, theta, v = problem([4, 5, 5, 3], "silu", "cross_entropy", dtype, l2=0.1, residual=True)
+    H, truth = getattr(ob, KINDS[kind])(theta), Truth(ob, theta)
+    bounds, found = H.column_bounds(), []
+    for j, e in enumerate(np.eye(ob.n_params, dtype=dtype)):
+        found.append(float(size(H @ e - truth.product(e, kind))))
+        assert found[-1] <= bounds[j] * (1 + ORACLE / np.finfo(dtype).eps)
+    assert np.linalg.norm(bounds) <= 3e4 * np.linalg.norm(found)
+    assert np.array_equal(
+        H.restrict(layers=1).column_bounds(), bounds[H.restrict(layers=1).indices]
+    )
+
+
+def test_a_blocks_bound():
+    for dtype in DTYPES:
+        ob, theta, v = problem([4, 6, 3], "gelu", "mse", dtype)
+        block = ob.hessian(theta).restrict(layers=[1])
+        full = np.zeros_like(v)
+        full[block.indices] = v[block.indices]
+        error = size((block @ v[block.indices]) - Truth(ob, theta).product(full)[block.indices])
+        assert error <= block.rounding_bound(v[block.indices]) * (1 + ORACLE / np.finfo(dtype).eps)
+
+
+def test_state_that_is_not_kept(monkeypatch):
+    """Rows in chunks, the state made again for each vector: the same bound, to the order of its
+    sums.
+    """
+    ob, theta, v = problem([4, 6, 6, 3], "tanh", "mse", N=100)
+    whole = Rounding(ob, theta)
+    want = whole.gradient(), whole.product(v)
+    monkeypatch.setattr(rounding, "CHUNK_BYTES", 16 * 8 * 19 * 7)
+    monkeypatch.setattr(rounding, "KEPT_BYTES", 0)
+    parts = Rounding(ob, theta)
+    assert parts.step == 7 and np.allclose((parts.gradient(), parts.product(v)), want, rtol=1e-10)
+    assert parts.kept is None
+
+
+def test_edges():
+    ob, theta, v = problem([4, 6, 3], "tanh", "mse", "float32")
+    H = ob.hessian(theta)
+    assert product_bound(ob, theta, 0 * v) == 0
+    assert H.rounding_bound(0 * v) == 0
+    assert np.isinf(product_bound(ob, theta, v * np.float32(1e38)))  # overflow
+    assert product_bound(ob, theta, v) < np.inf
+    v[3] = np.nan
+    assert np.isinf(product_bound(ob, theta, v))
+    with pytest.raises(ValueError, match="wanted"):
+        product_bound(ob, theta, v[1:])
+    with pytest.raises(ValueError):
+        product_bound(ob, theta, v, kind="newton")
+
+
+# --- parts
+# --------------------------------------------------------------------------------------------------
+
+
+@every_dtype
+@pytest.mark.parametrize("name", engine.ACTIVATIONS)
+def test_activations_are_as_accurate_as_is_taken_for_granted(dtype, name):
+    rng = np.random.default_rng(0)
+    z = [rng.uniform(-b, b, 500) for b in (0.01, 1, 6, 30, 80)] + [10.0 ** rng.uniform(-30, 1, 500)]
+    z = np.concatenate(z).astype(dtype)[None]
+    with np.errstate(under="ignore"):
+        truth = activation(name, z.astype(LD))
+    for arch in engine.available_archs():
+        r = rounding_local.Arithmetic(
+            np.dtype(dtype), {"arch": arch, "chunk": 1, "panel": 0, "groups": 0}, 1
+        )
+        phi = rounding_local.Phi(
+            name, z.astype(float), rounding_local.Err(np.zeros(z.shape)), r, skip=True
+        )
+        bounds = [np.zeros(z.shape) if d is None else d.E for d in (phi.da, phi.dp, phi.dq)]
+        for got, true, bound in zip(probe.activate(arch, name, z), truth, bounds):
+            assert np.all(np.abs(got - true) <= bound * (1 + ORACLE / np.finfo(dtype).eps))
+
+
+@pytest.mark.parametrize("name", ["tanh", "sigmoid", "softplus", "silu", "gelu", "elu"])
+@pytest.mark.parametrize("t", [0.0, 1e-3, 0.3, 3.0])
+def test_bounds_on_the_second_and_third_derivative(name, t):
+    """Over z +- t, against differences of phi''."""
+    z = np.linspace(-12, 12, 481)
+    S2, S3 = rounding_local._largest(name, z, np.full_like(z, t))
+    h = 1e-5
+    for s in np.linspace(-t, t, 41):
+        x = (z + s).astype(LD)
+        second = np.abs(activation(name, x)[2])
+        third = np.abs(activation(name, x + h)[2] - activation(name, x - h)[2]) / (2 * h)
+        smooth = (np.abs(x) > 2 * h) if name == "elu" else True
+        assert np.all(second <= S2 * (1 + 1e-12)) and np.all(
+            (third <= S3 * (1 + 1e-6) + 1e-9) | ~np.asarray(smooth)
+        )
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 40), (200, 30), (300, 400), (700, 280)])
+def test_spectral_bound(shape):
+    for scale in (1.0, 1e-200, 1e200):
+        A = scale * np.random.default_rng(0).standard_normal(shape)
+        true, bound = np.linalg.norm(A / scale, 2) * scale, rounding_local.spectral_bound(A)
+        assert true <= bound * (1 + 1e-12) and bound <= 1.25 * true
+    assert rounding_local.spectral_bound(np.zeros(shape)) == 0
+
+
+def test_norms_are_safe():
+    E = np.array([[3e-200, 4e-200], [3e200, 4e200], [3.0, 4.0], [0.0, 0.0], [np.inf, 1.0]])
+    np.testing.assert_allclose(rounding_local.norms(E)[:, 0], [5e-200, 5e200, 5, 0, np.inf])
+
+
+@pytest.mark.parametrize("kind", ["hessian", "ggn", "empirical_fisher"])
+def test_the_bound_of_a_block_is_that_of_its_own_products(kind):
+    """In float32, where it is measured: a block's passes round otherwise than the whole's."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        model = fc.MLP([5, 20, 2], "softplus", bias=False, dtype="float32")
+        X, y = rng.standard_normal((16, 5)), rng.integers(2, size=16)
+        ob = fc.Objective(model, X, y, "cross_entropy")
+        theta = model.init(seed=seed)
+        whole = getattr(ob, kind)(theta)
+        B = whole.restrict(layers=[1])
+        truth = Truth(ob, theta)
+        for _ in range(4):
+            x = rng.standard_normal(B.shape[0]).astype(np.float32)
+            v = np.zeros(model.n_params)
+            v[B.indices] = x
+            off = B @ x - truth.product(v, kind.removeprefix("empirical_"))[B.indices]
+            spent = whole.n_products
+            assert np.linalg.norm(off.astype(float)) <= B.rounding_bound(x)
+            assert whole.n_products == spent

@@ -1,0 +1,189 @@
+"""Bounds at real widths, and of every column of a dense matrix: the steps that are in v and those
+that are in theta, zeros of either, every table of kernels.
+"""
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv import _engine as engine
+from fastcurv._engine import probe
+from fastcurv.certify.bounds import gradient_bound, product_bound
+
+from .longdouble import LD, Truth, size
+
+ORACLE = float(np.finfo(LD).eps)
+KINDS = {"hessian": "hessian", "ggn": "ggn", "fisher": "empirical_fisher"}
+DTYPES = ["float32", "float64"]
+
+
+@pytest.fixture
+def kernels():
+    before = engine.chosen_arch()
+    yield engine.set_arch
+    engine.set_arch(before)
+
+
+@pytest.mark.parametrize("arch", engine.available_archs())
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("k", [300, 784, 2000])
+def test_long_sums(arch, dtype, k, kernels):
+    """A 1 swallows what follows in its chain: as many roundings of one sign as a chain is long."""
+    kernels(arch)
+    eps = float(np.finfo(dtype).eps)
+    X = np.full((3, k), 0.4 * eps)
+    X[:, 0] = 1
+    ob = fc.Objective(fc.MLP([k, 1], bias=False, dtype=dtype), X, [0.9, 0.9, 0.9], loss="mse")
+    ones = np.ones(k, dtype)
+    truth, H = Truth(ob, ones), ob.hessian(ones)
+    room = 1 + ORACLE / eps
+    lost = abs(float(ob.model.predict(ones, X)[0, 0] - (1 + 0.4 * eps * (k - 1)))) / eps
+    assert lost > 20 or arch == "blas"  # there is something to bound
+    assert size(ob.gradient(ones) - truth.gradient) <= gradient_bound(ob, ones) * room
+    assert size(H @ ones - truth.product(ones)) <= product_bound(ob, ones, ones) * room
+    e = np.eye(k, dtype=dtype)[0]
+    assert size(H @ e - truth.product(e)) <= H.column_bounds()[0] * room
+
+
+@pytest.mark.parametrize("arch", engine.available_archs())
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sums_of_two_terms_and_over_rows(arch, dtype, kernels):
+    """``ra W' + a V'`` in one chain, and rows without number."""
+    kernels(arch)
+    for sizes, N in (([700, 600, 2], 4), ([3, 2, 2], 5000)):
+        rng = np.random.default_rng(N)
+        model = fc.MLP(sizes, activation="softplus", dtype=dtype)
+        X = np.full((N, sizes[0]), 0.1)
+        X[0] = 1
+        ob = fc.Objective(model, X, rng.random((N, 2)), loss="mse")
+        theta, v = np.full((2, model.n_params), 1 / sizes[0], dtype)
+        truth, H = Truth(ob, theta), ob.hessian(theta)
+        room = 1 + ORACLE / np.finfo(dtype).eps
+        assert size(H.gradient - truth.gradient) <= gradient_bound(ob, theta) * room
+        assert size(H @ v - truth.product(v)) <= product_bound(ob, theta, v) * room
+
+
+def random_net(rng):
+    """(objective, theta) of any shape, with zeros among inputs and parameters."""
+    depth, d = int(rng.integers(1, 5)), int(rng.integers(1, 8))
+    hidden = rng.integers(1, 8, depth - 1).tolist() if rng.random() < 0.5 else [d] * (depth - 1)
+    sizes = [d, *hidden, int(rng.integers(1, 5))]
+    loss = str(rng.choice(list(engine.LOSSES)))
+    model = fc.MLP(
+        sizes,
+        activation=tuple(rng.choice(list(engine.ACTIVATIONS), depth - 1).tolist()),
+        bias=bool(rng.random() < 0.7),
+        residual=bool(rng.random() < 0.5),
+        dtype=str(rng.choice(DTYPES)),
+    )
+    N = int(rng.choice([1, 3, 20]))
+    X = rng.standard_normal((N, d)) * (rng.random((N, d)) < 0.7)
+    hard = loss == "cross_entropy" and rng.random() < 0.5
+    y = rng.integers(0, sizes[-1], N) if hard else rng.random((N, sizes[-1]))
+    weight = rng.uniform(0, 2, N) if rng.random() < 0.3 else None
+    ob = fc.Objective(model, X, y, loss=loss, l2=rng.choice([0, 0.01]), sample_weight=weight)
+    theta = model.init(seed=rng) * rng.choice([0.1, 1, 3])
+    theta[rng.random(theta.size) < rng.choice([0, 0.3, 0.8])] = 0
+    return ob, theta.astype(model.dtype)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_column_of_random_nets(seed, kernels):
+    rng = np.random.default_rng(seed)
+    for _ in range(10):
+        kernels(str(rng.choice(engine.available_archs())))
+        ob, theta = random_net(rng)
+        kind = str(rng.choice(list(KINDS)))
+        H, truth = getattr(ob, KINDS[kind])(theta), Truth(ob, theta)
+        dense, bounds = H.to_dense(), H.column_bounds()
+        for j, e in enumerate(np.eye(theta.size)):
+            error = float(size(dense[:, j] - truth.product(e, kind)))
+            assert error <= bounds[j] * (1 + ORACLE / np.finfo(ob.dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_columns_where_a_bias_sees_nothing(dtype):
+    """At zero activations a step in a weight moves nothing forward: its column is ``delta V``
+    alone.
+    """
+    model = fc.MLP([2, 3, 1], activation="relu", dtype=dtype, bias=False)
+    theta = np.array([0, 0, 0, 0, 0, 0, 0.3, -0.7, 0.2], dtype)
+    theta[:6] = [0.5, 0.5, -0.4, 0.1, -1, -1]
+    ob = fc.Objective(model, [[1.1, 0.7], [0.9, 1.3]], [1 / 3, 1 / 7], loss="mse")
+    H, truth = ob.hessian(theta), Truth(ob, theta)
+    bounds = H.column_bounds()
+    for j, e in enumerate(np.eye(9, dtype=dtype)):
+        error = float(size(H @ e - truth.product(e)))
+        assert error <= bounds[j] * (1 + ORACLE / np.finfo(dtype).eps)
+    assert (bounds[[0, 1]] > 0).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_columns_of_wide_nets(dtype):
+    """600 wide: some columns of each layer against long double."""
+    rng = np.random.default_rng(2)
+    for sizes, act in (([20, 600, 3], "tanh"), ([600, 8, 300, 2], "gelu")):
+        model = fc.MLP(sizes, activation=act, dtype=dtype)
+        X = rng.standard_normal((12, sizes[0]))
+        ob = fc.Objective(model, X, rng.integers(0, sizes[-1], 12))
+        theta = model.init(seed=1)
+        H, truth = ob.hessian(theta), Truth(ob, theta)
+        bounds = H.column_bounds()
+        for j in rng.choice(theta.size, 12, replace=False):
+            e = np.zeros(theta.size, dtype)
+            e[j] = 1
+            error = float(size(H @ e - truth.product(e)))
+            assert error <= bounds[j] * (1 + ORACLE / np.finfo(dtype).eps)
+        assert bounds.max() < 1e10 * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rows_of_the_jacobian(dtype):
+    """``J' e_i`` by a backward pass in long double."""
+    rng = np.random.default_rng(4)
+    for sizes, act in (([4, 6, 6, 2], "gelu"), ([300, 5, 2], "relu"), ([3, 2], ())):
+        model = fc.MLP(sizes, activation=act, residual=True, dtype=dtype)
+        X = rng.standard_normal((5, sizes[0]))
+        ob = fc.Objective(model, X, rng.random((5, 2)), loss="mse", sample_weight=rng.random(5))
+        theta = model.init(seed=3)
+        J, truth = ob.jacobian(theta), Truth(ob, theta)
+        bounds, L = J.row_bounds(), len(truth.layers)
+        assert bounds.shape == (10,)
+        for i in range(10):
+            u = np.zeros(10, dtype)
+            u[i] = 1
+            d, e, parts = u.reshape(5, 2).astype(LD), None, [None] * L
+            for l in range(L - 1, -1, -1):
+                parts[l] = (d.T @ truth.a[l], d.sum(axis=0))
+                if l:
+                    e = d @ truth.layers[l][0] + (e if truth.skips[l] else 0)
+                    d = e * truth.p[l - 1]
+            error = float(size(J.T @ u - truth.join(parts)))
+            assert error <= bounds[i] * (1 + ORACLE / np.finfo(dtype).eps)
+        assert bounds.max() < 1e6 * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_eigenvalues_of_float32_lie_within_the_bound(seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(20):
+        sizes = rng.integers(1, 4, int(rng.integers(2, 5))).tolist()
+        act = str(rng.choice(list(engine.ACTIVATIONS)))
+        model = fc.MLP(sizes, activation=act, bias=bool(rng.random() < 0.5), dtype="float32")
+        X = rng.standard_normal((5, sizes[0]))
+        loss = str(rng.choice(list(engine.LOSSES)))
+        ob = fc.Objective(model, X, rng.random((5, sizes[-1])), loss=loss)
+        theta = model.init(seed=rng)
+        theta[rng.random(theta.size) < rng.choice([0, 0.5])] = 0
+        exact = ob.astype("float64").hessian(theta.astype(float)).to_dense()
+        error = np.abs(fc.eigvalsh(ob.hessian(theta)) - np.linalg.eigvalsh(exact)).max()
+        assert error <= fc.inertia(ob.hessian(theta)).bound
+
+
+def test_constants_are_shared():
+    """What a proof and a kernel both rest on is one number."""
+    from fastcurv.structure import activations
+
+    assert engine.BATCH_NORM_EPS == activations.BATCH_NORM_EPS
+    a, slope, _ = probe.activate(None, "leaky_relu", np.array([[-1.0, 1.0]]))
+    assert slope[0, 0] == activations.LEAK["leaky_relu"] == -a[0, 0]

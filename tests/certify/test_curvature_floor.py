@@ -1,0 +1,308 @@
+"""A floor under the curvature, held to dense Hessians: never above the least eigenvalue, and above
+zero where it can be.
+"""
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.certify.majorants import curvature_floor, gram_norm, spectral
+from fastcurv.critical.classify import classify
+from fastcurv.reference import LOSSES, ReferenceModel, ReferenceObjective
+from fastcurv.spectrum.dense import dense_matrix, matrix_error
+from fastcurv.structure.activations import ACTIVATIONS
+from fastcurv.testing import compiled
+
+DEPTHS = ((3, 5, 2), (3, 4, 5, 2), (3, 4, 4, 4, 3), (2, 5, 3, 3, 4, 2))
+
+
+def objective(
+    sizes,
+    activation="tanh",
+    loss="mse",
+    seed=0,
+    N=20,
+    scale=0.8,
+    noise=None,
+    dtype="float64",
+    bias=True,
+    residual=False,
+    **options,
+):
+    """Random targets, or with `noise` the network's own outputs plus that much."""
+    rng = np.random.default_rng(seed)
+    model = fc.MLP(sizes, activation, bias, residual, dtype)
+    X, theta = (
+        rng.standard_normal((N, sizes[0])),
+        (scale * rng.standard_normal(model.n_params)).astype(dtype),
+    )
+    if loss == "cross_entropy":
+        y = rng.integers(0, sizes[-1], N)
+    else:
+        y = (
+            rng.random((N, sizes[-1]))
+            if noise is None
+            else model.predict(theta, X) + noise * rng.standard_normal((N, sizes[-1]))
+        )
+    return fc.Objective(model, X, y, loss=loss, **options), theta
+
+
+def lowest(ob, theta, kind="hessian"):
+    """The least eigenvalue of the Hessian in float64, and a bound on its error."""
+    H = getattr(ob.astype("float64"), kind)(theta.astype(float))
+    M = dense_matrix(H)
+    A, bounds = M.A, M.bounds
+    return np.linalg.eigvalsh(A)[0], matrix_error(bounds, np.ones(len(A))) + 16 * len(A) * np.finfo(
+        float
+    ).eps * np.linalg.norm(A)
+
+
+def residual_part(ob, theta):
+    """H - GGN, dense."""
+    return ob.hessian(theta).to_dense() - ob.ggn(theta).to_dense()
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_no_eigenvalue_lies_below_the_floor(activation, dtype):
+    ratios = []
+    for i, (sizes, loss) in enumerate((sizes, loss) for sizes in DEPTHS for loss in LOSSES):
+        for residual in ((i + (dtype == "float32")) % 2 == 1,):
+            rng = np.random.default_rng(i)
+            weight = None if i % 3 else rng.integers(0, 3, 20).astype(float)
+            ob, theta = objective(
+                sizes,
+                activation,
+                loss,
+                i,
+                dtype=dtype,
+                bias=i % 2 == 0,
+                residual=residual,
+                l2=0.01,
+                sample_weight=weight,
+                noise=(None, 0.0, 1e-6)[i % 3] if loss == "mse" else None,
+            )
+            floor, (low, error) = curvature_floor(ob, theta), lowest(ob, theta)
+            assert -np.inf < floor <= min(low + error, 0.01), (sizes, loss, residual)
+            R = np.linalg.eigvalsh(residual_part(ob.astype("float64"), theta.astype(float)))[0]
+            if R < -1e-3:
+                ratios.append((floor - 0.01) / R)
+    assert min(ratios) >= 1 - 1e-6 and np.median(ratios) < 20
+
+
+def test_layers_of_different_activations_by_either_objective():
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        model = ReferenceModel([4, 6, 5, 3], ("gelu", "identity"))
+        ob = ReferenceObjective(
+            model, rng.standard_normal((30, 4)), rng.random((30, 3)), "binary_cross_entropy", l2=0.1
+        )
+        theta = model.init(seed)
+        floor = curvature_floor(ob, theta)
+        assert floor == ob.curvature_floor(theta) == curvature_floor(compiled(ob), theta)
+        assert floor <= lowest(compiled(ob), theta)[0]
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("activation", ["identity", "relu", "softplus"])
+def test_where_every_bound_is_reached(activation, residual):
+    """One unit a layer, one sample, all signs alike: then S = -R, and a floor any higher would be
+    wrong.
+    """
+    for n_hidden in (1, 2, 3, 4):
+        rng = np.random.default_rng(n_hidden)
+        model = fc.MLP([1] * (n_hidden + 2), activation, bias=False, residual=residual)
+        ob = fc.Objective(model, rng.random((1, 1)) + 1, [1e3], loss="mse", l2=2.0)
+        theta = rng.random(model.n_params) + 0.5
+        floor, least = curvature_floor(ob, theta), np.linalg.eigvalsh(residual_part(ob, theta))[0]
+        assert least < -100 and abs(floor - 2 - least) <= 1e-7 * abs(least)
+
+
+def test_one_hidden_layer_gives_the_residual_part_itself():
+    for activation in sorted(ACTIVATIONS):
+        for loss in LOSSES:
+            ob, theta = objective((3, 4, 2), activation, loss, N=40, l2=0.05)
+            least = np.linalg.eigvalsh(residual_part(ob, theta))[0]
+            assert abs(curvature_floor(ob, theta) - 0.05 - least) <= 1e-8 * abs(least)
+    for sizes in ((300, 3, 2), (200, 3, 90)):  # blocks too large for that
+        ob, theta = objective(sizes, N=20, scale=0.2, l2=1e-2)
+        least = fc.eigsh(ob.hessian(theta) - ob.ggn(theta), 1, "SA", seed=0, tol=1e-8).values[0]
+        assert 2 * least < curvature_floor(ob, theta) - 0.01 <= least * (1 - 1e-6)
+
+
+def test_rounding_is_in_the_floor():
+    """A float32 network that fits its own outputs: what is left of the residuals is rounding, and
+    counts.
+    """
+    for seed in range(10):
+        ob, theta = objective((4, 6, 6, 2), "gelu", seed=seed, noise=0.0, dtype="float32", l2=1e-3)
+        f = ob.astype("float64").model.predict(theta.astype(float), ob.X.astype(float))
+        assert 0 < np.abs(f - ob.y).max() < 1e-5
+        floor, (low, error) = curvature_floor(ob, theta), lowest(ob, theta)
+        assert 1e-3 - 1e-5 < floor < 1e-3 and floor <= low + error
+        exact = fc.Objective(ob.astype("float64").model, ob.X, f, loss="mse", l2=1e-3)
+        assert 1e-3 - 1e-7 < curvature_floor(exact, theta.astype(float)) < 1e-3
+
+
+def test_rows_by_chunks_and_products_of_norms(monkeypatch):
+    """State made in parts is the same state; without a matrix for each row, and with Frobenius
+    norms, the floor is lower.
+    """
+    from fastcurv.certify import majorants as module
+    from fastcurv.certify import passes
+
+    def afresh(ob, theta):
+        return curvature_floor(ob.batch(slice(None)), theta)  # no state is known of that one
+
+    ob, theta = objective((5, 7, 7, 7, 3), "silu", N=57, residual=True, l2=0.1)
+    whole = afresh(ob, theta)
+    monkeypatch.setattr(passes, "CHUNK_BYTES", 8 * 16 * 29 * 10)
+    assert abs(afresh(ob, theta) - whole) <= 1e-9 * abs(whole)
+    monkeypatch.setattr(passes, "JOINT_FLOPS", 0)
+    fewer = afresh(ob, theta)
+    monkeypatch.setattr(module, "WIDE", 0)
+    assert -np.inf < afresh(ob, theta) < fewer < whole <= lowest(ob, theta)[0]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 40), (40, 3), (30, 300), (400, 300)])
+def test_spectral_norms_from_above(shape):
+    rng = np.random.default_rng(0)
+    rank_one = np.outer(rng.standard_normal(shape[0]), rng.standard_normal(shape[1]))
+    for A in (
+        rng.standard_normal(shape),
+        rank_one,
+        rank_one + 1e-9 * rng.standard_normal(shape),
+        1e-200 * rank_one,
+        0 * rank_one,
+    ):
+        true = np.linalg.norm(A, 2)
+        assert true <= spectral(A) <= 1.2 * true + 1e-140
+        assert true <= gram_norm(A.T @ A, len(A)) <= 1.2 * true + 1e-140
+
+
+def test_where_there_is_none():
+    for loss in LOSSES:
+        ob, theta = objective((4, 3), "identity", loss, l2=0.3)
+        assert curvature_floor(ob, theta) == 0.3
+        turned, theta = objective((4, 3, 2), loss=loss, l2=0.3)
+        turned.sample_weight = np.r_[-1.0, np.ones(19)]  # which `Objective` refuses
+        assert curvature_floor(turned, theta) == -np.inf
+    model = fc.MLP([3, 4, 2], batch_norm=True)
+    X = np.random.default_rng(0).standard_normal((9, 3))
+    assert (
+        curvature_floor(fc.Objective(model, X, np.arange(9) % 2, l2=1.0), model.init(seed=0))
+        == -np.inf
+    )
+    deep, theta = objective((3, 4, 4, 2), "relu", l2=1.0)
+    assert curvature_floor(deep, 1e160 * theta) == -np.inf  # overflow
+
+
+# --- verdicts
+# --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sizes", DEPTHS)
+@pytest.mark.parametrize("activation", ["tanh", "gelu", "relu"])
+def test_close_fits_are_strictly_convex_but_no_minimum_yet(activation, sizes):
+    """l2 far above the residuals: the floor is positive.
+
+    But the minimum that l2 pulls theta to is a long way off.
+    """
+    for N in (12, 60):
+        ob, theta = objective(
+            sizes, activation, noise=1e-6, N=N, l2=1e-5, scale=0.5, bias=activation != "relu"
+        )
+        floor, (low, error) = curvature_floor(ob, theta), lowest(ob, theta)
+        assert 0 < floor <= low + error
+        report = classify(ob, theta, dense_below=0, gradient_tol=1e-3)
+        assert (
+            report.n_negative_bounds == (0, 0)
+            and floor <= report.lambda_min_bounds[0] <= low + error
+        )
+        assert (
+            report.kind == "undecided"
+            and "floor" in report.reason
+            and "on the way" in report.reason
+        )
+    x = fc.minimize(ob, theta, method="newton", max_iter=40, verdict=False).x
+    assert np.linalg.norm(x - theta) > 0.01 * np.linalg.norm(theta)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("activation", ["tanh", "gelu", "silu"])
+def test_weights_decayed_to_nothing(activation, dtype):
+    """With l2 large enough only the last bias is left: a minimum, proved at any size; the floor is
+    the least eigenvalue itself.
+    """
+    X = np.random.default_rng(0).standard_normal((40, 6))
+    y = np.tanh(X[:, :2]) + 0.5
+    for hidden in ((12, 9), (6, 6, 6, 6), (80, 60)):
+        ob = fc.Objective(
+            fc.MLP((6, *hidden, 2), activation, dtype=dtype), X, y, loss="mse", l2=1.0
+        )
+        theta = np.zeros(ob.n_params)
+        theta[-2:] = y.mean(axis=0) / 2  # of (b - y)^2 / 2 + b^2 / 2 for each output
+        theta = theta.astype(dtype)
+        report = classify(ob, theta, dense_below=0 if hidden != (80, 60) else 4096)
+        assert report.method == "krylov"
+        assert report.kind == "minimum" and report.certified and report.failure_probability == 0, (
+            report
+        )
+        assert (
+            "a floor that the objective proves: l2 = 1 less" in report.reason
+            and report.n_negative_bounds == (0, 0)
+        )
+        if hidden == (80, 60):
+            continue
+        floor, (low, error) = curvature_floor(ob, theta), lowest(ob, theta)
+        assert 0 < low - 1e-6 < floor <= low + error and report.lambda_min_bounds[0] >= floor
+        assert classify(ob, theta).kind == "minimum"
+
+
+def test_one_hidden_layer_decayed_to_nothing_turns_at_the_largest_singular_value():
+    X = np.random.default_rng(0).standard_normal((40, 30))
+    y = np.tanh(X[:, :2]) - np.tanh(X[:, :2]).mean(axis=0)
+    size = np.linalg.norm(2 * y.T @ X / y.size, 2)
+    for l2, kind in ((1.01 * size, "minimum"), (0.99 * size, "saddle")):
+        ob = fc.Objective(fc.MLP([30, 60, 2], "tanh"), X, y, loss="mse", l2=l2)
+        report = classify(ob, np.zeros(ob.n_params), dense_below=0)
+        assert report.kind == kind and report.certified
+
+
+@pytest.mark.parametrize(
+    "sizes", [*DEPTHS[:2], *(pytest.param(s, marks=pytest.mark.nightly) for s in DEPTHS[2:])]
+)
+def test_never_a_minimum_where_dense_says_otherwise(sizes):
+    """Around the l2 at which the least eigenvalue changes its sign, at fits and at weights near 0,
+    and where nothing is critical.
+    """
+    kinds = []
+    for seed in (0, 2, 4, 10, 12, 14):
+        activation = ("tanh", "softplus", "silu", "gelu")[seed // 2 % 4]
+        plain, theta = objective(sizes, activation, seed=seed, noise=1e-5, N=10)
+        if seed >= 8:
+            plain, _ = objective(sizes, activation, seed=seed, N=10)
+            theta = np.zeros(plain.n_params)
+        lifted = fc.Objective(
+            plain.model, plain.X, plain.y - plain.y.mean(axis=0) * (seed >= 8), loss="mse"
+        )
+        low = lowest(lifted, theta)[0]
+        for i, share in enumerate((0.3, 0.99, 1.01, 30.0)):  # of the l2 at which the least is 0
+            tol = (None, 1e-2)[(i + seed // 2) % 2]
+            ob = fc.Objective(
+                lifted.model, lifted.X, lifted.y, loss="mse", l2=share * max(-low, 1e-3)
+            )
+            floor, least = curvature_floor(ob, theta), lowest(ob, theta)
+            assert floor <= sum(least)
+            exact, report = (
+                classify(ob, theta, gradient_tol=tol),
+                classify(ob, theta, dense_below=0, gradient_tol=tol),
+            )
+            kinds.append((report.kind, exact.kind))
+            assert (
+                report.kind != "minimum"
+                or report.certified
+                and exact.kind == "minimum"
+                and floor > 0
+            )
+    assert ("minimum", "minimum") in kinds and any("minimum" not in pair for pair in kinds)

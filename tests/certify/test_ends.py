@@ -1,0 +1,156 @@
+"""Bounds where numbers end or nothing moves, and parts of the proof on kinks for deep nets."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.certify import passes
+from fastcurv.certify.bounds import product_bound, rounding_at
+from fastcurv.certify.columns import column_bounds
+from fastcurv.certify.kinks import _parallel
+from fastcurv.certify.majorants import kink_margin
+from fastcurv.critical.on_kinks import slopes_near
+
+from .bound_cases import problem
+
+NETS = {"plain": {}, "batch norm": {"batch_norm": True}, "skips": {"residual": True}}
+every_net = pytest.mark.parametrize("net", NETS)
+
+
+@every_net
+def test_vectors_that_are_not_finite_have_no_bound(net):
+    ob, theta, v = problem([3, 4, 4, 2], **NETS[net])
+    assert 0 < product_bound(ob, theta, v) < 1e-9
+    for wrong in (np.nan, np.inf):
+        v[2] = wrong
+        assert product_bound(ob, theta, v) == np.inf
+    assert product_bound(ob, theta, np.zeros_like(v)) <= 1e-30, "nothing moves"
+    with pytest.raises(ValueError, match="v has shape"):
+        product_bound(ob, theta, v[:-1])
+
+
+@every_net
+def test_numbers_that_overflow_have_no_bound(net):
+    ob, theta, v = problem([3, 4, 4, 2], "identity", loss="cross_entropy", **NETS[net])
+    far = 1e200 * np.sign(theta)
+    with np.errstate(all="ignore"):
+        assert product_bound(ob, far, v) == np.inf
+        if not NETS[net].get("batch_norm"):
+            assert np.isinf(column_bounds(rounding_at(ob, far))).all()
+
+
+def test_states_that_are_not_kept_give_the_same_bounds(monkeypatch):
+    ob, theta, v = problem([3, 4, 2], N=50)
+    monkeypatch.setattr(passes, "CHUNK_BYTES", 8 * 16 * 9 * 20)  # 20 rows
+    kept = passes.Rounding(ob, theta, kept_layout(ob, theta))
+    first = kept.product(v)
+    monkeypatch.setattr(passes, "KEPT_BYTES", 0)
+    fresh = passes.Rounding(ob, theta, kept_layout(ob, theta))
+    assert fresh.product(v) == first == fresh.product(v)
+    assert len(kept.kept) == 3 and fresh.kept is None
+
+
+def kept_layout(ob, theta):
+    return ob.hessian(theta).layout
+
+
+def test_bounds_of_the_outputs_jacobian_over_skips():
+    """Against the product with every unit vector in long double."""
+    ob, theta, _ = problem([3, 4, 4, 4, 2], "tanh", residual=True, dtype="float32")
+    J = ob.jacobian(theta)
+    dense = np.array(J @ np.eye(J.shape[1], dtype="float32"), float)
+    exact = ob.astype("float64").jacobian(theta.astype(float))
+    true = exact @ np.eye(J.shape[1])
+    bounds = J.row_bounds()
+    errors = np.linalg.norm(dense - true, axis=1)
+    assert (errors <= bounds).all() and bounds.max() <= 1e3 * errors.max()
+
+
+def test_vectors_that_are_parallel():
+    u = np.array([1.0, -2.0, 3.0])
+    assert _parallel(u, 2 * u) and _parallel(u * (1 + 1e-15), u)
+    assert not _parallel(u, -u) and not _parallel(u, np.ones(3))
+    assert not _parallel(u, 0 * u) and not _parallel(0 * u, u)
+
+
+# --- kinks
+
+
+def test_no_kink_lies_within_the_margin(rng):
+    ob, theta, _ = problem([3, 5, 4, 1], "relu", N=12)
+    margin = kink_margin(ob, theta)
+    signs = [z > 0 for z in ob.model.preactivations(theta, ob.X)[:-1]]
+    assert margin > 0
+    for _ in range(300):
+        h = rng.standard_normal(theta.size)
+        zs = ob.model.preactivations(theta + margin * h / np.linalg.norm(h), ob.X)[:-1]
+        assert all(np.array_equal(z > 0, s) for z, s in zip(zs, signs))
+
+
+def test_margins_without_end_and_without_room():
+    smooth, theta, _ = problem([3, 4, 1], "tanh")
+    assert kink_margin(smooth, theta) == np.inf
+    still, theta, _ = problem([3, 4, 1], "relu", X=np.zeros((6, 3)), bias=False)
+    assert kink_margin(still, theta) == np.inf, "rows of zeros without biases cannot move"
+    at, theta, _ = problem([3, 4, 1], "relu")
+    (W, b), _ = at.model.unflatten(theta)
+    b[0] = -float(W[0] @ at.X[0])
+    assert kink_margin(at, theta) == 0
+
+
+def relu_net(sizes, seed):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((30, sizes[0]))
+    y = rng.standard_normal((30, sizes[-1]))
+    ob = fc.Objective(fc.MLP(sizes, "relu"), X, y, "mse", l2=1e-2)
+    return ob, ob.model.init(seed=seed)
+
+
+@pytest.mark.parametrize("sizes", [[2, 4, 3, 1], [2, 4, 3, 2], [3, 3, 4, 3, 2]])
+def test_what_opening_a_unit_can_gain_is_bounded(sizes, rng):
+    """``|sum over rows of d relu(u x)|`` for unit u, d = dL/dz of the layer above by differences
+    of the loss, in every hidden layer.
+    """
+    ob, theta = relu_net(sizes, 1)
+    gates = slopes_near(ob, theta)
+    phi = ob.held(gates, [np.zeros(m, bool) for m in sizes[1:-1]])
+    assert phi.n_slopes == 0
+    layers = ob.model.unflatten(theta)
+    zs = ob.model.preactivations(theta, ob.X)
+    below = [ob.X, *(np.maximum(z, 0) for z in zs[:-1])]
+    for l in range(len(gates)):
+        d = derivative(ob, layers, zs[l + 1], l + 1)
+        x = np.column_stack([below[l], np.ones(len(ob.X))])
+        u = rng.standard_normal((x.shape[1], 4000))
+        gains = np.linalg.norm(d.T @ np.maximum(x @ (u / np.linalg.norm(u, axis=0)), 0), axis=0)
+        most = 1e-2 - phi._opening(theta, l)
+        assert gains.max() <= most <= 3 * gains.max(), "it holds, and is of use"
+
+
+def derivative(ob, layers, z, l):
+    """dL/dz of one layer, by central differences; the loss is quadratic between kinks."""
+    out, h = np.empty_like(z), 1e-6
+
+    def value(z):
+        for k in range(l + 1, len(layers)):
+            W, b = layers[k]
+            z = np.maximum(z, 0) @ W.T + b
+        return float(((z - ob.y.reshape(z.shape)) ** 2).mean())
+
+    for i in np.ndindex(z.shape):
+        step = np.zeros_like(z)
+        step[i] = h
+        out[i] = (value(z + step) - value(z - step)) / (2 * h)
+    return out
+
+
+def test_copies_are_not_claimed_where_biases_are_spared():
+    ob, theta = relu_net([2, 4, 1], 0)
+    spared = fc.Objective(ob.model, ob.X, ob.y, "mse", l2=1e-2, l2_biases=False)
+    for one, known in ((ob, True), (spared, False)):
+        gates = slopes_near(one, theta)
+        phi = one.held(gates, [np.zeros(4, bool)])
+        phi.copies = SimpleNamespace(families=lambda l: np.zeros(4, bool))
+        assert np.isfinite(phi._leaving(theta, 0)) == known

@@ -1,0 +1,158 @@
+"""The matrix made layer by layer, against long double; its bounds by columns and in any units."""
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv.certify.dense_hessian import Layered
+from fastcurv.certify.passes import passes_at
+from fastcurv.spectrum.dense import dense_matrix
+
+from .longdouble import Truth
+
+ACTIVATIONS = ["identity", "relu", "leaky_relu", "tanh", "sigmoid", "softplus", "silu"]
+ACTIVATIONS += ["gelu", "elu"]
+LOSSES = ["mse", "cross_entropy", "binary_cross_entropy"]
+
+
+def drawn(seed):
+    """A net of any kind: skips, biases spared, columns of any size, weighted rows."""
+    rng = np.random.default_rng(seed)
+    loss = LOSSES[seed % 3]
+    sizes = [int(rng.integers(1, 7)) for _ in range(int(rng.integers(2, 6)))]
+    if rng.random() < 0.4:
+        sizes[1:-1] = [sizes[0]] * len(sizes[1:-1])
+    sizes[-1] += loss == "cross_entropy"
+    N = int(rng.integers(1, 40))
+    names = [str(rng.choice(ACTIVATIONS)) for _ in sizes[1:-1]]
+    options = {"bias": bool(rng.random() < 0.7), "residual": bool(rng.random() < 0.5)}
+    model = fc.MLP(sizes, names, **options)
+    X = rng.standard_normal((N, sizes[0])) * 10.0 ** rng.uniform(-2, 2, sizes[0])
+    y = rng.random((N, sizes[-1]))
+    y = rng.integers(sizes[-1], size=N) if loss == "cross_entropy" else y
+    weight = rng.exponential(size=N) if rng.random() < 0.3 else None
+    spared = bool(rng.random() < 0.5)
+    ob = fc.Objective(model, X, y, loss, l2=0.1, l2_biases=spared, sample_weight=weight)
+    return ob, model.init(seed=seed) * 10.0 ** rng.uniform(-1, 0.7), rng
+
+
+def exact(ob, theta):
+    truth = Truth(ob, theta)
+    return np.stack([truth.product(e) for e in np.eye(len(theta))], axis=1)
+
+
+@pytest.mark.parametrize("step", [None, 7])
+@pytest.mark.parametrize("seed", range(30))
+def test_the_matrix_lies_within_its_bounds(seed, step, monkeypatch):
+    """Column by column, and in units over six decades; rows in one slab or in several."""
+    ob, theta, rng = drawn(seed)
+    if step is not None:
+        monkeypatch.setattr("fastcurv.certify.dense_hessian.step_of", lambda model: step)
+    known = Layered(ob, passes_at(ob, theta))
+    E = (known.A - exact(ob, theta)).astype(float)
+    assert known.finite and np.array_equal(known.A, known.A.T)
+    assert (np.linalg.norm(E, axis=0) <= known.bounds).all()
+    assert np.linalg.norm(E) <= known.error()
+    assert (np.abs(E) <= known.noise()).all()
+    d = 10.0 ** rng.uniform(-3, 3, len(theta))
+    assert np.linalg.norm(d[:, None] * E * d) <= known.error(d)
+    assert known.error() <= 1e-5 * np.linalg.norm(known.A) + 1e-300
+
+
+def test_what_underflow_takes_is_in_the_bounds_too():
+    """Numbers whose squares leave the range: weights of rows, units that are all saturated, a
+    parameter near the smallest.
+    """
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((5, 2)), rng.standard_normal((5, 2))
+
+    def within(model, theta, **options):
+        ob = fc.Objective(model, X, y, "mse", **options)
+        known = Layered(ob, passes_at(ob, theta))
+        E = known.A - exact(ob, theta)
+        sizes = np.sqrt((E * E).sum(axis=0))
+        scale = 10.0 ** rng.uniform(-3, 3, len(theta))
+        assert known.finite and (sizes <= known.bounds).all() and sizes.any()
+        assert np.sqrt((sizes**2).sum()) <= known.error()
+        assert np.sqrt(((scale[:, None] * E * scale) ** 2).sum()) <= known.error(scale)
+        assert (known.bounds <= 1e-9 * np.linalg.norm(known.A.astype(np.longdouble), axis=0)).all()
+
+    model = fc.MLP([2, 3, 2], "tanh")
+    within(model, model.init(seed=0), sample_weight=1e-170 * rng.exponential(size=5))
+    model = fc.MLP([2, 1, 2], "softplus")
+    theta = model.init(seed=0)
+    theta[2] = -400.0  # the bias of the only unit
+    within(model, theta)
+    within(fc.MLP([2, 3, 2], "relu"), 1e-165 * rng.standard_normal(17))
+
+
+def test_the_bounds_follow_units(rng):
+    """Columns of X and layers times powers of two: the bounds of entries and of norms in units that
+    follow are the same bits, so no unit spoils what is known in another.
+    """
+    model = fc.MLP([3, 4, 2], "relu")
+    X, y, theta = rng.standard_normal((9, 3)), rng.standard_normal((9, 2)), model.init(seed=0)
+    theta += 0.1
+    units = np.exp2(rng.integers(-20, 20, 3))
+    one = Layered(
+        fc.Objective(model, X, y, "mse"), passes_at(fc.Objective(model, X, y, "mse"), theta)
+    )
+    there = theta.copy()
+    (W, _), _ = model.unflatten(there)
+    W /= units
+    ob = fc.Objective(model, X * units, y, "mse")
+    other = Layered(ob, passes_at(ob, there))
+    s = np.where(there != 0, there / theta, 1.0)
+    assert np.allclose(s[:, None] * other.A * s, one.A, rtol=1e-12, atol=0)
+    underflow = 1e-280  # alone is what units do not scale
+    assert np.allclose(s[:, None] * other.noise() * s, one.noise(), rtol=1e-6, atol=underflow)
+    d = rng.random(len(theta))
+    assert other.error(s * d) == pytest.approx(one.error(d), rel=1e-6, abs=0)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_the_gauss_newton_matrix_too(activation, rng):
+    model = fc.MLP([3, 4, 4, 2], activation, residual=True)
+    X, y = rng.standard_normal((9, 3)), rng.standard_normal((9, 2))
+    ob = fc.Objective(model, X, y, "mse", l2=0.01)
+    theta = model.init(seed=0)
+    known = Layered(ob, passes_at(ob, theta), "ggn")
+    G = ob.ggn(theta)
+    off = np.linalg.norm(known.A - G.to_dense())
+    assert off <= known.error() + np.linalg.norm(G.column_bounds())
+
+
+def test_classify_and_inertia_take_it(rng):
+    """Where all rows are at hand, with a bound near that of the products'."""
+    model = fc.MLP([12, 20, 12, 3], "tanh")
+    X, y = rng.standard_normal((90, 12)), rng.integers(3, size=90)
+    ob = fc.Objective(model, X, y, "cross_entropy", l2=1e-2)
+    theta = fc.minimize(ob, model.init(seed=0), "newton-cg", max_iter=60, verdict=False).x
+    theta = fc.find_critical_point(ob, theta).x  # at rest, however slow the machine is
+    H = ob.hessian(theta)
+    M = dense_matrix(H)
+    assert M.n_products == H.n_products == 0 and not M.asymmetry.any()
+    products = np.linalg.norm(H.column_bounds())
+    assert np.linalg.norm(M.A - H.to_dense()) <= M.error() + products
+    assert M.error() <= 10 * products
+    said = fc.classify(ob, theta)
+    assert said.kind == "minimum" and said.certified
+    assert fc.inertia(H).n_positive == model.n_params
+
+
+def test_where_it_is_not_offered(rng):
+    """Wide layers, single precision, Fisher's matrix, batch normalisation, overflow."""
+    X, y = rng.standard_normal((5, 700)), rng.standard_normal((5, 1))
+
+    def asked(model, X=X, dtype="float64", kind="hessian"):
+        ob = fc.Objective(model, X, y, "mse").astype(dtype)
+        return getattr(ob, kind)(model.init(seed=0)).assembled()
+
+    assert asked(fc.MLP([700, 1])) is None
+    wide = fc.MLP([20, 30, 1])
+    assert asked(wide, X[:, :20]) is not None
+    assert asked(wide, X[:, :20], "float32") is None
+    assert asked(wide, X[:, :20], kind="empirical_fisher") is None
+    assert asked(fc.MLP([20, 30, 1], batch_norm=True), X[:, :20]) is None
+    huge = fc.Objective(wide, 1e200 * X[:, :20], y, "mse")
+    assert huge.hessian(1e150 * wide.init(seed=0)).assembled() is None

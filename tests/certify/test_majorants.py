@@ -1,0 +1,243 @@
+"""The majorants hold: the Hessian changes no faster, kinks lie no nearer, the residuals bend no
+more.
+"""
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv import _engine as engine
+from fastcurv.certify.arithmetic import crosses, envelopes
+
+from .longdouble import LD, Truth, activation, size
+
+
+def objective(sizes, act, loss, N=20, seed=0, scale=1.0, weighted=False, soft=False, **model):
+    rng = np.random.default_rng(seed)
+    net = fc.MLP(sizes, activation=act, **model)
+    X = rng.standard_normal((N, sizes[0]))
+    if loss == "cross_entropy" and not soft:
+        y = rng.integers(0, sizes[-1], N)
+    else:
+        y = rng.uniform(0, 1, (N, sizes[-1]))
+    weight = rng.uniform(0, 2, N) if weighted else None
+    theta = scale * net.init(seed=rng)
+    return fc.Objective(net, X, y, loss=loss, l2=0.1, sample_weight=weight), theta
+
+
+def steepest(ob, theta, radius, rng, trials, c=1.0):
+    """The largest ||(H(a) - H(b)) v|| / ||a - b|| seen on the ball, v a top singular vector or
+    h; in units c.
+    """
+    most = 0.0
+    for _ in range(trials):
+        h = rng.standard_normal(theta.size)
+        h *= radius / np.linalg.norm(h)
+        H = [ob.hessian(theta + s * c * h) for s in (1.0, -1.0)]
+        v = h / radius
+        for _ in range(3):
+            d = c * (H[0] @ (c * v) - H[1] @ (c * v))
+            grown = float(np.linalg.norm(d))
+            most = max(most, grown / (2 * radius))
+            v = d / grown if grown > 0 else v
+    return most
+
+
+@pytest.mark.parametrize("loss", engine.LOSSES)
+@pytest.mark.parametrize("act", engine.ACTIVATIONS)
+def test_third_bound_lies_above_third_differences(act, loss):
+    """Skips, no bias, weights, soft targets, from near theta to far away."""
+    rng = np.random.default_rng([len(act), len(loss)])
+    for case in range(4):
+        ob, theta = objective(
+            [[4, 5, 3], [3, 3, 3, 2], [3, 4, 4, 1], [5, 2]][case],
+            act if case < 3 else (),
+            loss,
+            seed=[case, len(act)],
+            scale=[1, 0.3, 2, 1][case],
+            weighted=case == 1,
+            soft=case == 2,
+            bias=case != 2,
+            residual=case in (1, 2),
+        )
+        for radius in (1e-3, 0.1, 1.0):
+            L = ob.third_bound(theta, radius)
+            assert steepest(ob, theta, radius, rng, 6) <= L * (1 + 1e-9) + 1e-10 / radius
+            if ob.kinks(theta, radius):
+                assert np.inf == L
+        assert ob.third_bound(theta, 0.0) <= ob.third_bound(theta, 1e-3)
+
+
+@pytest.mark.parametrize("loss", engine.LOSSES)
+@pytest.mark.parametrize("act", engine.ACTIVATIONS)
+def test_third_bound_in_other_units(act, loss):
+    """Units of each parameter from 1e-3 to 1e3; units of 1 change nothing, a common one scales."""
+    rng = np.random.default_rng([len(act), len(loss), 1])
+    for case in range(3):
+        sizes = [[4, 5, 3], [3, 3, 3, 2], [3, 4, 4, 1]][case]
+        options = {"bias": case != 2, "residual": case == 1, "weighted": case == 1}
+        ob, theta = objective(sizes, act, loss, seed=[case, len(act)], **options)
+        ones, units = np.ones(theta.size), 10.0 ** rng.uniform(-3, 0, theta.size)
+        for radius in (1e-3, 0.1, 1.0):
+            L = ob.third_bound_in(theta, radius, units)
+            assert steepest(ob, theta, radius, rng, 6, units) <= L * (1 + 1e-9) + 1e-10 / radius
+            plain = ob.third_bound(theta, radius)
+            assert ob.third_bound_in(theta, radius, ones) == pytest.approx(plain, rel=1e-8)
+            assert plain * (1 + 1e-8) >= L
+            big = ob.third_bound_in(theta, radius / 1e3, 1e3 * ones)
+            assert big == pytest.approx(1e9 * plain, rel=1e-6)
+
+
+def test_units_that_undo_the_scales_of_inputs_undo_their_bound():
+    """Columns multiplied, first weights divided: in units that follow, L is what it was."""
+    rng = np.random.default_rng(0)
+    ob, theta = objective([4, 5, 3], "tanh", "mse")
+    scale = 10.0 ** rng.uniform(-3, 3, 4)
+    other = fc.Objective(ob.model, ob.X * scale, ob.y, loss="mse")
+    there, units = theta.copy(), np.ones(theta.size)
+    there[:20] /= np.tile(scale, 5)
+    units[:20] /= np.tile(scale, 5)
+    L = other.third_bound_in(there, 0.1, units)
+    assert pytest.approx(ob.third_bound(theta, 0.1), rel=1e-6) == L
+    assert steepest(other, there, 0.1, rng, 6, units) <= L
+
+
+@pytest.mark.parametrize("act", ["tanh", "gelu", "relu"])
+def test_third_bound_of_wide_nets_and_zeros(act):
+    """Widths to 600; weights of 0, activations of 0, a zero theta."""
+    rng = np.random.default_rng(0)
+    ob, theta = objective([300, 600, 3], act, "cross_entropy")
+    assert steepest(ob, theta, 1e-3, rng, 2) <= ob.third_bound(theta, 1e-3) + 1e-7
+    for sizes in ([4, 6, 6, 2], [3, 5, 1]):
+        ob, theta = objective(sizes, act, "mse")
+        theta[rng.random(theta.size) < 0.5] = 0
+        ob.model.unflatten(theta)[0][0][:2] = 0
+        for at in (theta, 0 * theta):
+            L = ob.third_bound(at, 0.01)
+            assert steepest(ob, at, 0.01, rng, 6) <= L * (1 + 1e-9) + 1e-8
+
+
+def test_in_long_double():
+    """Tiny steps: third differences of exact products."""
+    rng = np.random.default_rng(3)
+    for act, loss in (("tanh", "mse"), ("silu", "cross_entropy"), ("sigmoid", "mse")):
+        ob, theta = objective([4, 5, 5, 2], act, loss)
+        for _ in range(4):
+            h, step = rng.standard_normal(theta.size), LD(1e-6)
+            h /= np.linalg.norm(h)
+            ends = [Truth(ob, theta.astype(LD) + s * step * h).product(h) for s in (1, -1)]
+            assert size(ends[0] - ends[1]) / (2 * step) <= ob.third_bound(theta, 2e-6)
+
+
+def test_not_known():
+    ob, theta = objective([4, 5, 3], "tanh", "mse", batch_norm=True)
+    assert ob.third_bound(theta, 0.0) == np.inf and ob.residual_bounds(theta, 0.0) is None
+    ob, theta = objective([4, 5, 3], "tanh", "mse")
+    for radius in (np.inf, np.nan, -1.0):
+        assert ob.third_bound(theta, radius) == np.inf
+    assert ob.third_bound(1e200 * theta, 0.1) == np.inf
+    linear, theta = objective([4, 3], (), "mse")
+    assert linear.third_bound(theta, 10.0) == 0.0
+
+
+@pytest.mark.parametrize("act", ["relu", "leaky_relu", "elu"])
+def test_kinks_lie_no_nearer_than_the_margin(act):
+    rng = np.random.default_rng(7)
+    for sizes in ([3, 4, 2], [3, 4, 4, 2], [3, 3, 3, 1]):
+        ob, theta = objective(sizes, act, "mse", N=8, residual=True)
+        theta += 0.1 * rng.standard_normal(theta.size)
+        margin = ob.kink_margin(theta)
+        assert 0 < margin < np.inf
+        assert ob.kinks(theta, margin) == 0 < ob.kinks(theta, 1.1 * margin)
+        assert ob.third_bound(theta, margin) < np.inf == ob.third_bound(theta, 1.1 * margin)
+        signs = [z > 0 for z in ob.model.preactivations(theta, ob.X)[:-1]]
+        for _ in range(100):
+            h = rng.standard_normal(theta.size)
+            there = theta + margin * h / np.linalg.norm(h)
+            moved = [z > 0 for z in ob.model.preactivations(there, ob.X)[:-1]]
+            assert all(np.array_equal(a, b) for a, b in zip(signs, moved))
+    assert objective([3, 4, 2], "tanh", "mse")[0].kink_margin(np.zeros(26)) == np.inf
+    assert ob.kink_margin(0 * theta) == 0.0
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_parameters_above_make_no_kink(dtype, rng):
+    """Nor does the unit of the inputs; a z of 0, and one that rounds to it, lie at a kink in every
+    unit.
+    """
+    model = fc.MLP([2, 3, 3, 1], "relu", dtype=dtype)
+    X, y = rng.standard_normal((20, 2)), rng.standard_normal(20)
+    theta = model.init(seed=0)
+    (W, b), *_ = model.unflatten(theta)
+    b[:] = 0.1
+    b[0] = -(W[0] @ X[0])  # to rounding
+    ob = fc.Objective(model, X, y, loss="mse")
+    assert ob.kinks(theta) == 1
+    for power in (-20, 20, 60):
+        there, unit = theta.copy(), 2.0**power
+        layers = model.unflatten(there)
+        for part in layers[-1]:
+            part *= unit
+        assert ob.kinks(there) == 1
+        layers[0][0][:] /= unit
+        assert fc.Objective(model, X * unit, y, loss="mse").kinks(there) == 1
+
+
+def test_residual_bounds():
+    """R adds up to the loss, and its Jacobian changes no faster."""
+    rng = np.random.default_rng(1)
+    ob, theta = objective([3, 4, 4, 2], "tanh", "mse", N=6)
+    weight = rng.uniform(0, 2, 6)
+    ob = fc.Objective(ob.model, ob.X, ob.y, loss="mse", sample_weight=weight)
+    known = ob.residual_bounds(theta, 0.1)
+    assert known.error < 1e-13
+    assert known.residuals @ known.residuals == pytest.approx(ob.value(theta), rel=1e-13)
+
+    def jacobian(at):
+        return known.scale[:, None] * (ob.jacobian(at) @ np.eye(theta.size))
+
+    for _ in range(10):
+        h = rng.standard_normal(theta.size)
+        h *= 0.1 / np.linalg.norm(h)
+        change = np.linalg.norm(jacobian(theta + h) - jacobian(theta - h), 2)
+        assert change <= known.lipschitz * 0.2
+        step = 1e-6 * h
+        ahead, behind = (ob.residual_bounds(theta + s * step, 0).residuals for s in (1, -1))
+        np.testing.assert_allclose(jacobian(theta) @ step, (ahead - behind) / 2, atol=1e-12)
+    assert fc.Objective(ob.model, ob.X, [0] * 6).residual_bounds(theta, 0.1) is None
+
+
+@pytest.mark.parametrize("name", engine.ACTIVATIONS)
+@pytest.mark.parametrize("t", [0.0, 1e-3, 0.05, 0.3, 3.0])
+def test_envelopes(name, t):
+    """Over z +- t, against phi', phi'' and differences of phi''."""
+    z, h = np.linspace(-12, 12, 481), 1e-5
+    bounds, cross = envelopes(name, z, np.full_like(z, t)), crosses(name, z, np.full_like(z, t))
+    for s in np.linspace(-t, t, 41):
+        x = (z + s).astype(LD)
+        first, second = (np.abs(d) for d in activation(name, x)[1:])
+        third = np.abs(activation(name, x + h)[2] - activation(name, x - h)[2]) / (2 * h)
+        third = np.where(cross, 0, third)
+        assert np.all(first <= bounds[0])
+        assert np.all(second <= bounds[1] + 1e-18)
+        near = np.abs(x) <= 2 * h if name == "elu" else np.zeros(z.shape, bool)
+        assert np.all((third <= bounds[2] * (1 + 1e-6) + 1e-9) | near)
+
+
+@pytest.mark.parametrize(
+    "x, weight", [(1e-110, 1e200), (1e-160, 1e170), (1e-130, 1.0), (1e90, 1e-200)]
+)
+def test_third_bound_holds_where_its_factors_underflow(x, weight):
+    """Of ``weight (w2 w1 x - y)^2`` third derivatives are ``4 weight x^2 w``; none is called 0."""
+    model = fc.MLP([1, 1, 1], "identity", bias=False)
+    ob = fc.Objective(model, [[x]], [x], loss="mse", sample_weight=[weight])
+    found = ob.third_bound(np.ones(2), 0.1)
+    assert found >= 4 * 1.1 * 2**0.5 * (weight * x) * x
+    assert found > 0
+
+
+def test_third_bound_of_saturated_units_is_not_0():
+    """Their derivatives are below the least number, and are no 0."""
+    for act in ("tanh", "gelu", "silu", "softplus", "elu"):
+        ob = fc.Objective(fc.MLP([1, 1, 1], act), [[1.0]], [0.0], loss="mse")
+        assert ob.third_bound(np.array([-900.0, 0.0, 1.0, 0.0]), 1e-3) > 0

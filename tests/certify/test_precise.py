@@ -1,0 +1,198 @@
+"""The gradient of some 100 bits: within its bound of long double, of itself by other means."""
+
+from decimal import Decimal, localcontext
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv import _engine as engine
+from fastcurv.certify import precise
+from fastcurv.certify.passes import Passes
+from fastcurv.certify.precise import Pair
+
+from .longdouble import LD, Truth, size
+
+LONG = np.finfo(LD).eps < np.finfo(float).eps
+
+
+def objective(sizes, act, loss, N=30, seed=0, dtype="float64", soft=False, l2=0.01, **model):
+    rng = np.random.default_rng(seed)
+    net = fc.MLP(sizes, activation=act, dtype=dtype, **model)
+    X = rng.standard_normal((N, sizes[0]))
+    if loss == "cross_entropy" and not soft:
+        y = rng.integers(0, sizes[-1], N)
+    else:
+        y = rng.uniform(0, 1, (N, sizes[-1]))
+    ob = fc.Objective(net, X, y, loss=loss, l2=l2, sample_weight=rng.uniform(0, 2, N))
+    return ob, (net.init(seed=rng) + 0.1 * rng.standard_normal(net.n_params)).astype(dtype)
+
+
+@pytest.mark.parametrize("loss", engine.LOSSES)
+@pytest.mark.parametrize("act", engine.ACTIVATIONS)
+def test_gradient_against_long_double(act, loss):
+    """What long double is off by itself, a few thousand of its units, is allowed for."""
+    for sizes, dtype in (([4, 6, 6, 3], "float64"), ([3, 3, 2], "float32"), ([5, 2], "float64")):
+        acts = act if len(sizes) > 2 else ()
+        ob, theta = objective(sizes, acts, loss, dtype=dtype, residual=True, soft=act == "elu")
+        g, error = ob.precise_gradient(theta)
+        truth, room = Truth(ob, theta), 4e3 * float(np.finfo(LD).eps)
+        if act == "leaky_relu":
+            room += 1e-16 * float(size(g))  # 0.01 of float64 is not 1/100
+        assert g.dtype == np.float64
+        assert size(g - truth.gradient) <= error + room
+        assert error <= 1e-15 * float(np.linalg.norm(g)) + 1e-22
+
+
+@pytest.mark.parametrize("act", ["tanh", "relu", "gelu", "softplus"])
+@pytest.mark.parametrize("loss", engine.LOSSES)
+def test_bound_without_the_last_rounding(act, loss, monkeypatch):
+    """Against itself with more slices of fewer rows: two different roundings of one number."""
+    from fastcurv.certify import precise
+
+    ob, theta = objective([4, 7, 5, 3], act, loss, N=70)
+    first = precise.Precise(ob, theta)
+    monkeypatch.setattr(precise, "ROWS", 13)
+    monkeypatch.setattr(precise, "DEPTH", 4)
+    monkeypatch.setattr(precise, "PARTS", 6)
+    second = precise.Precise(ob, theta)
+    assert abs(first.value - second.value) <= first.value_error + second.value_error
+    assert np.linalg.norm(first.g - second.g) <= 1e-20
+    assert first.g_error <= 1e-15 and first.g_error > 0
+
+
+def test_value():
+    for loss in engine.LOSSES:
+        ob, theta = objective([4, 6, 3], "silu", loss)
+        value, error = ob.precise_value(theta)
+        assert abs(value - ob.value(theta)) <= 1e-14 and 0 < error < 1e-15
+
+
+def test_at_a_critical_point_the_bound_is_tiny():
+    """Where the gradient is 0 nothing of 1e-16 is left, whatever its terms add up from."""
+    X = np.array([[1.0], [2.0], [-3.0]])
+    ob = fc.Objective(fc.MLP([1, 1]), X, 3 * X[:, 0] + 0.5, loss="mse")
+    g, error = ob.precise_gradient([3.0, 0.5])
+    assert np.array_equal(g, [0, 0]) and error < 1e-24
+
+
+def test_zero_rows_and_zero_weights_stay_exact():
+    """relu at z = 0 exactly: the left derivative, and no doubt about it."""
+    X = np.zeros((3, 2))
+    ob = fc.Objective(fc.MLP([2, 3, 1], activation="relu", bias=False), X, [1.0, 2, 3], loss="mse")
+    g, error = ob.precise_gradient(np.ones(9))
+    assert not g.any() and error < 1e-20
+    ob, theta = objective([4, 5, 3], "relu", "mse")
+    assert ob.precise_gradient(0 * theta)[1] < 1e-15
+
+
+def test_batch_norm_and_overflow():
+    ob, theta = objective([4, 5, 3], "tanh", "mse", batch_norm=True)
+    g, error = ob.precise_gradient(theta)
+    assert np.allclose(g, ob.gradient(theta), atol=error) and 0 < error < 1e-9
+    assert ob.precise_value(theta)[1] == np.inf
+    ob, theta = objective([4, 5, 3], "relu", "mse")
+    assert ob.precise_gradient(1e160 * theta)[1] == np.inf
+
+
+# --- arithmetic
+# --------------------------------------------------------------------------------------------------
+
+
+def exact(x):
+    return [Decimal(float(a)) + Decimal(float(b)) for a, b in zip(x.hi.ravel(), x.lo.ravel())]
+
+
+def numbers():
+    rng = np.random.default_rng(0)
+    z = [rng.uniform(-b, b, 20) for b in (1e-8, 0.01, 1, 6, 30)] + [10.0 ** rng.uniform(-20, 1, 20)]
+    z = np.concatenate(z)
+    return precise.two_sum(z, 1e-17 * z * rng.standard_normal(z.size))
+
+
+@pytest.mark.parametrize(
+    "name, truth",
+    [
+        ("tanh", lambda z: (1 - (-2 * z).exp()) / (1 + (-2 * z).exp())),
+        ("sigmoid", lambda z: 1 / (1 + (-z).exp())),
+        ("softplus", lambda z: (1 + z.exp()).ln()),
+    ],
+)
+def test_functions(name, truth):
+    z = numbers()
+    with localcontext() as context:
+        context.prec = 60
+        wanted = [truth(x) for x in exact(z)]
+        for got, want in zip(exact(getattr(precise, name)(z)), wanted):
+            size = abs(want) + (name == "softplus")
+            assert abs(got - want) <= Decimal(precise.UNIT) * size + Decimal(1e-40)
+
+
+def test_exponential():
+    z = -precise.absolute(numbers())
+    with localcontext() as context:
+        context.prec = 60
+        for x, e, m in zip(exact(z), exact(precise.exp(z)), exact(precise.expm1(z))):
+            assert abs(e - x.exp()) <= Decimal(precise.UNIT) * x.exp()
+            assert abs(m - (x.exp() - 1)) <= Decimal(precise.UNIT) * abs(x.exp() - 1) + Decimal(
+                1e-55
+            )
+
+
+def test_normal():
+    """By its derivative: differences of Phi are integrals of the density."""
+    h = 2.0**-6
+    z = np.arange(-10, 10, 0.37)
+    ends = [precise.normal(precise.pair(z + s * h))[1] for s in (1, -1)]
+    gap = precise.add(ends[0], -ends[1])
+    # Gauss and Legendre's rule of 12 nodes on 2 h is right to 1e-40
+    with localcontext() as context:
+        context.prec = 60
+        nodes, weights = np.polynomial.legendre.leggauss(12)
+        total = np.zeros_like(z)
+        for x, w in zip(nodes, weights):
+            total += w * h * precise.normal(precise.pair(z + h * x))[0].hi
+        assert np.abs(gap.hi - total).max() <= 4e-17
+    n, cdf = precise.normal(precise.pair(np.zeros(1)))
+    assert cdf.hi[0] == 0.5 and abs(n.hi[0] - 0.3989422804014327) <= 1e-16
+    tail = precise.normal(precise.pair(np.array([-4.0])))[1]
+    assert abs(tail.hi[0] - 3.1671241833119924e-05) <= 1e-20
+
+
+@pytest.mark.parametrize("k", [1, 5, 1024, 1500, 4000])
+def test_products_of_matrices(k):
+    rng = np.random.default_rng(k)
+    A, B = (rng.standard_normal((3, k)) * 10.0 ** rng.uniform(-5, 5, (3, k)) for _ in range(2))
+    A, B = (precise.two_sum(M, 1e-17 * M * rng.standard_normal(M.shape)) for M in (A, B))
+    with localcontext() as context:
+        context.prec = 60
+        found = exact(precise.dot(A, B))
+        for i in range(3):
+            for j in range(3):
+                a, b = (exact(Pair(M.hi[r], M.lo[r])) for M, r in ((A, i), (B, j)))
+                error = abs(found[3 * i + j] - sum(p * q for p, q in zip(a, b)))
+                most = np.abs(A.hi[i]).max() * np.abs(B.hi[j]).max()
+                assert error <= Decimal(precise.tau(k) * most)
+    assert precise.tau(k) <= k * 1e-27
+
+
+@pytest.mark.parametrize("name", ["add", "mul", "div"])
+def test_operations(name):
+    x, y = numbers(), Pair(*(np.roll(part, 7) for part in numbers()))
+    with localcontext() as context:
+        context.prec = 60
+        for got, a, b in zip(exact(getattr(precise, name)(x, y)), exact(x), exact(y)):
+            want = {"add": a + b, "mul": a * b, "div": a / b}[name]
+            assert abs(got - want) <= Decimal(precise.UNIT) * abs(want)
+
+
+def test_what_vanished_at_a_kink_is_not_taken_for_nothing():
+    """1e-200 times 1e-200 is 0 in float64, and yet on one side of the kink; a weight that is 0 is
+    not.
+    """
+    model = fc.MLP([1, 1, 1, 1], "leaky_relu", bias=False)
+    ob = fc.Objective(model, np.ones((2, 1)), np.zeros(2), loss="mse")
+    for first, off in ((1e-200, True), (0.0, False)):
+        state = next(iter(Passes(ob, np.array([first, 1e-200, 1.0])).states()))
+        assert state.z[1][0, 0] == 0 and state.phi[1].p[0, 0] == 0.01
+        assert (state.phi[1].dp.E[0, 0] >= 0.99) == off

@@ -1,0 +1,150 @@
+"""Bounds where products of the passes underflow or overflow, against 1200 digits.
+
+FASTCURV_EXAMPLES says how many networks are drawn, half of each dtype.
+"""
+
+import os
+from decimal import Decimal
+
+import numpy as np
+import pytest
+
+import fastcurv as fc
+from fastcurv._engine import ACTIVATIONS
+from fastcurv.certify import arithmetic, passes
+from fastcurv.certify.bounds import gradient_bound, product_bound
+
+from .exact import Exact, distance
+
+COUNT = int(os.environ.get("FASTCURV_EXAMPLES", "60")) // 2
+SEEDS = [pytest.param(range(first, min(first + 10, COUNT)), id=f"{first}")
+         for first in range(0, COUNT, 10)]  # fmt: skip
+ENDS = {"float64": 200, "float32": 25}
+NOISE = Decimal(10) ** -850  # of the truth itself
+PRODUCTS = {"hessian": "hessian", "ggn": "ggn", "fisher": "empirical_fisher"}
+
+
+def numbers(rng, shape, reach, dtype):
+    """Of sizes 10^-reach to 10^reach each by itself, all of one size, or ordinary; some are 0."""
+    size = rng.choice([-1.0, 1.0], size=shape) * rng.uniform(1, 10, shape)
+    how = rng.random()
+    if how < 0.8:
+        size = size * 10.0 ** rng.uniform(-reach, reach, shape if how < 0.5 else None)
+    return np.where(rng.random(shape) < 0.08, 0, size).astype(dtype)
+
+
+def draw(seed, dtype, ends):
+    """(objective, theta, generator): one to five layers of any kind."""
+    rng = np.random.default_rng([seed, ends])
+    reach, depth = ends * rng.choice([0.05, 0.3, 0.6, 1.0]), int(rng.integers(1, 6))
+    sizes = rng.integers(1, 4, depth + 1).tolist()
+    loss = str(rng.choice(["mse", "cross_entropy", "binary_cross_entropy"], p=[0.5, 0.3, 0.2]))
+    sizes[-1] = max(2, sizes[-1]) if loss == "cross_entropy" else sizes[-1]
+    others = [name for name in ACTIVATIONS if name != "identity"]
+    phi = ["identity" if rng.random() < 0.3 else str(rng.choice(others)) for _ in sizes[2:]]
+    norm = depth > 1 and rng.random() < 0.12
+    how = {"bias": rng.random() < 0.5, "residual": rng.random() < 0.3, "batch_norm": norm}
+    how = {name: bool(x) for name, x in how.items()}
+    model = fc.MLP(sizes, phi or "identity", dtype=dtype, **how)
+    N = int(rng.integers(1 + norm, 5))
+    X = numbers(rng, (N, sizes[0]), reach, dtype)
+    if loss == "cross_entropy":
+        y = rng.integers(sizes[-1], size=N)
+    elif loss == "mse":
+        y = numbers(rng, (N, sizes[-1]), reach, dtype)
+    else:
+        y = rng.integers(2, size=(N, sizes[-1])).astype(dtype)
+    weight = np.abs(numbers(rng, N, reach, dtype)) if rng.random() < 0.3 else None
+    weight = None if weight is None or not weight.sum() > 0 else weight
+    l2 = float(abs(numbers(rng, 1, reach, dtype)[0])) if rng.random() < 0.3 else 0.0
+    options = {"l2": l2, "l2_biases": bool(rng.random() < 0.5) or not l2}
+    parts = [x for layer in model.unflatten(np.zeros(model.n_params)) for x in layer]
+    theta = [numbers(rng, x.size, reach, dtype) for x in parts if x is not None]
+    ob = fc.Objective(model, X, y, loss, sample_weight=weight, **options)
+    return ob, np.concatenate(theta), rng, reach
+
+
+def broken(ob, theta, rng, reach):
+    """What is said and is not so: (what, error, bound)."""
+    exact, n, found = Exact(ob, theta), ob.n_params, []
+
+    def says(what, error, bound):
+        if not error <= Decimal(float(bound)) + NOISE:
+            found.append((what, f"{error:.3e}", float(bound)))
+
+    value, gradient = exact.value_and_gradient()
+    says("gradient", distance(ob.gradient(theta), gradient), ob.rounding_bound(theta))
+    says("any gradient", distance(ob.gradient(theta), gradient), gradient_bound(ob, theta))
+    says("precise value", *against([value], ob.precise_value(theta)))
+    says("precise gradient", *against(gradient, ob.precise_gradient(theta)))
+    kinds = ["hessian", "ggn"] if ob.model.batch_norm else list(PRODUCTS)
+    for kind in ("hessian", str(rng.choice(kinds[1:]))):
+        H = getattr(ob, PRODUCTS[kind])(theta)
+        columns = H.column_bounds()
+        for j in rng.permutation(n)[:2]:
+            e = np.eye(n, dtype=ob.dtype)[j]
+            error = distance(H @ e, exact.product(e, kind))
+            says(f"column {j} of {kind}", error, columns[j])
+            says(f"{kind} times unit vector {j}", error, H.rounding_bound(e))
+        v = numbers(rng, n, reach if rng.random() < 0.5 else 0.0, ob.dtype)
+        error = distance(H @ v, exact.product(v, kind))
+        says(f"{kind} times v", error, H.rounding_bound(v))
+        says(f"any {kind} times v", error, product_bound(ob, theta, v, kind))
+    return found
+
+
+def against(true, claimed):
+    """(error, bound) of a claimed (number, bound)."""
+    return distance(claimed[0], true), claimed[1]
+
+
+@pytest.mark.parametrize("seeds", SEEDS)
+@pytest.mark.parametrize("dtype", ENDS)
+def test_bounds_hold_at_the_ends_of_the_range(dtype, seeds):
+    """Bounds on gradients, values and products of networks with numbers of 1e-200 to 1e200 (of
+    1e-25 to 1e25 in float32).
+    """
+    found = {}
+    with np.errstate(all="ignore"):
+        for seed in seeds:
+            case = draw(seed, dtype, ENDS[dtype])
+            found[seed] = broken(*case)
+    assert not {seed: x for seed, x in found.items() if x}
+
+
+def test_a_product_that_vanishes_and_is_then_multiplied():
+    """rz = 1e-328 is 0 in float64, and delta is 1e65: the entry is 2 (z - y) x w2."""
+    model = fc.MLP([1, 1, 1, 1], "identity", bias=False)
+    ob = fc.Objective(model, [[-6.455234001461954e-183]], [[-7.762905554382592e64]], loss="mse")
+    theta = np.array([-3.838141078473531e-70, -1.9458086087570845e-146, -3.8819062732080003e-143])
+    H, e = ob.hessian(theta), np.eye(3)[0]
+    error = distance(H @ e, Exact(ob, theta).product(e))
+    assert 1e-264 < error <= min(H.rounding_bound(e), H.column_bounds()[0]) < 1e-250
+
+
+def test_a_product_that_overflows_in_columns_has_no_bound():
+    """delta squared, in the empirical Fisher of float32."""
+    model = fc.MLP([1, 1], bias=False, dtype="float32")
+    X, y = np.array([[1e10]], "float32"), np.array([[1e25]], "float32")
+    ob = fc.Objective(model, X, y, loss="mse")
+    F = ob.empirical_fisher(np.ones(1, "float32"))
+    with np.errstate(over="ignore"):
+        assert not np.isfinite(F @ np.ones(1, "float32")).all()
+        assert F.column_bounds()[0] == np.inf
+
+
+def test_nothing_is_bounded_where_subnormal_numbers_are_flushed(monkeypatch):
+    """In such an environment neither the engine nor the bounds' own passes follow the model."""
+    assert not arithmetic.flushes()
+    ob, theta, *_ = draw(1, "float64", 1)
+    assert np.isfinite(gradient_bound(ob, theta))
+    monkeypatch.setattr(passes, "flushes", lambda: True)
+    assert gradient_bound(ob, theta) == np.inf
+
+
+def test_sizes_are_never_rounded_down():
+    """Products and norms of sizes, where they underflow."""
+    tiny = np.array([[1e-200, 0.0], [5e-324, 1e-170]])
+    assert (arithmetic.product(tiny, tiny) > 0).tolist() == [[True, False], [True, True]]
+    assert (arithmetic.scaled(tiny, tiny) > 0).tolist() == [[True, False], [True, True]]
+    assert arithmetic.norms(np.full((1, 2), 5e-324))[0, 0] == 1e-323

@@ -2,7 +2,7 @@
 curvature.
 """
 
-from ..certify.bounds import gradient_bound, product_bound, rounding_at
-from ..certify.passes import Rounding
+from .bounds import gradient_bound, product_bound, rounding_at
+from .passes import Rounding
 
 __all__ = ["Rounding", "gradient_bound", "product_bound", "rounding_at"]

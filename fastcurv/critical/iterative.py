@@ -11,8 +11,8 @@ import numpy as np
 
 from ..checks import as_rng
 from ..interrupts import unbroken
-from ..krylov.risk import lanczos_risk, lanczos_steps
 from ..krylov.ritz import decompose
+from ..krylov.trust_region import lanczos_risk, lanczos_steps
 from ..protocols import Floats, Precise
 from ..vectors import extent, safe_norm
 from .decide import Findings

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..interrupts import OutOfTime, check_time
-from ..krylov.minres import minres
+from ..krylov.solvers import minres
 from ..protocols import Floats
 from ..vectors import safe_norm
 from .evidence import Products, hessian_products

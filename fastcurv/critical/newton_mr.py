@@ -20,8 +20,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..eigensolver import eigh
-from ..krylov.space import KrylovSpace, least_residual
-from ..krylov.subproblems import damped_inverse
+from ..krylov.trust_region import KrylovSpace, damped_inverse, least_residual
 from ..vectors import safe_norm
 
 DENSE_BELOW = 400  # below this n the steps come from all eigenpairs

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..krylov.minres import minres
+from ..krylov.solvers import minres
 from ..protocols import Floats
 from ..vectors import safe_norm
 from .decide import Findings

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from ..checks import SelfAdjoint, as_rng, operator_dtype, times
 from ..interrupts import late
-from ..krylov.basis import combine
-from ..krylov.lanczos import Recurrence
+from ..krylov.lanczos import Recurrence, combine
 from ..krylov.ritz import decompose
 from ..protocols import Floats
 from ..spectrum.reduced import reduction

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..krylov.basis import combine
+from ..krylov.lanczos import combine
 from ..krylov.ritz import decompose
-from ..krylov.space import least_residual
+from ..krylov.trust_region import least_residual
 from ..protocols import Floats
 from ..vectors import extent, safe_norm
 from .evidence import FAR

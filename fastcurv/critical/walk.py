@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 
 from ..checks import times
-from ..krylov.space import KrylovSpace
+from ..krylov.trust_region import KrylovSpace
 from ..outcome import outcome
 from ..spectrum.dense import PRODUCT_EPS, Assembling
 from ..vectors import extent, safe_norm

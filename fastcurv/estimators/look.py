@@ -13,8 +13,7 @@ from scipy.sparse.linalg import LinearOperator
 from ..answers import Answering
 from ..critical.classify import classify
 from ..eigensolver import eigvalsh
-from ..krylov.basis import combine
-from ..krylov.lanczos import Recurrence
+from ..krylov.lanczos import Recurrence, combine
 from ..krylov.ritz import bounds, ritz_pairs
 
 PRODUCTS = 40  # of a look at most,

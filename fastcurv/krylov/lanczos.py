@@ -15,16 +15,517 @@ neglected effect on T is of second order, the square of what was found, and is a
 are orthogonalised fully, twice, at every step.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ..checks import times
-from ..protocols import Array, Floats
+from ..checks import check_vectors, operator_dtype, times
+from ..eigensolver import eigh
+from ..protocols import Array, Floats, Indices
 from ..singular import svd
-from ..vectors import norm
-from .basis import column_lengths, length, orthogonalise, orthonormalise, project, rotate, subtract
-from .state import ROUNDING, State
+from ..vectors import column_slices, combine_rows, norm, project_rows, subtract_rows
+
+# --------------------------------------------------------------------------------------------------
+# Vectors kept as the rows of one array, and the few sweeps over them that Krylov methods are made
+# of.
+#
+# A basis is a C-ordered array ``Q (m, n)`` in the operator's dtype, one vector a row. Every sweep
+# goes over it in panels of columns that stay in cache: within a panel all vectors of a batch are
+# treated before the next panel is read, so the basis crosses the memory bus once per sweep and not
+# once per vector. Products within a panel are in the dtype of the basis; sums over panels are
+# float64, which keeps the error of a long float32 inner product near that of one panel.
+
+
+def as_product(op: Any) -> Callable[[Array, Array], Any]:
+    """`multiply(v, out)` for an operator with or without `product`."""
+    product: Any = getattr(op, "product", None)
+    if product is not None:
+        return product  # type: ignore[no-any-return]
+
+    def multiply(v: Array, out: Array) -> None:
+        out[:] = times(op, v)
+
+    return multiply
+
+
+def project(Q: Array, W: Array) -> Floats:
+    """The coefficients ``C (s, m) = W Q'`` in float64, for `Q (m, n)` and `W (s, n)`."""
+    return project_rows(Q, W)
+
+
+def subtract(Q: Array, W: Array, C: Array) -> Floats:
+    """``W -= C Q`` in place; returns the squared norms of the new rows, which are in cache
+    anyway.
+    """
+    return subtract_rows(Q, W, C)
+
+
+def rotate(Q: Array, S: Array) -> None:
+    """``Q[:l] = S' Q`` in place, for orthonormal ``S (m, l)``, l <= m."""
+    combine_rows(Q, S, Q[: S.shape[1]])
+
+
+def rotate_unless(stop: Callable[[], bool], Q: Array, S: Array, least: Indices) -> bool:
+    """`rotate`, looking at `stop` now and then: once it says so only the columns `least` of S are
+    of interest and become the first rows. Whether it never did.
+    """
+    whole = True
+    for columns in column_slices(Q.shape[1]):
+        if whole and stop():
+            whole, S = False, S[:, least]
+            Q[: len(least), : columns.start] = Q[least, : columns.start]
+        rotate(Q[:, columns], S)
+    return whole
+
+
+def combine(Q: Array, S: Array) -> Array:
+    """``S' Q (l, n)`` as a new array, for ``S (m, l)``."""
+    return combine_rows(Q, S, np.empty((S.shape[1], Q.shape[1]), Q.dtype))
+
+
+class Basis:
+    """Orthonormal rows and what is known of a symmetric operator A in them.
+
+    Attributes
+    ----------
+    rows : ndarray, shape (room, n)
+        Rows ``[0, m)`` have been multiplied; the ``p`` after them hold all that the products have
+        outside of the first, and wait.
+    T : ndarray, shape (room, room)
+        ``Q A Q'`` in float64, of the rows so far.
+    tridiagonal : bool
+        Whether the first m rows and columns of T are.
+    """
+
+    rows: Array
+    T: Floats
+    m: int
+    p: int
+    tridiagonal: bool
+
+    def coupling(self) -> Floats:
+        """``B (p, m)``, what the products of the first m rows have along the rows that wait."""
+        return self.T[self.m : self.m + self.p, : self.m]
+
+    def tall(self) -> Floats:
+        """``(m + p, m)``: the coefficients of all products, T above the coupling."""
+        return self.T[: self.m + self.p, : self.m]
+
+    def widen(self, more: int) -> None:
+        """Room for so many rows more; what is there stays."""
+        self.rows.resize((len(self.rows) + more, self.rows.shape[1]), refcheck=False)
+        self.T = np.pad(self.T, ((0, more), (0, more)))
+
+
+def column_lengths(M: Floats) -> Floats:
+    """The 2-norms of the columns of a small matrix, whatever its scale."""
+    largest = float(np.abs(M).max(initial=0.0))
+    if not 0 < largest < np.inf:
+        return np.full(M.shape[1], largest)
+    return np.asarray(largest * np.linalg.norm(M / largest, axis=0))
+
+
+def length(x: Floats) -> float:
+    """The 2-norm of a few numbers, whatever their scale."""
+    return math.hypot(*x.tolist())
+
+
+def orthogonalise(Q: Array, W: Array, passes: int = 2) -> Floats:
+    """Take the row space of `Q` out of `W` in place; returns the coefficients taken out, ``(s,
+    m)``.
+    """
+    taken = np.zeros((len(W), len(Q)))
+    if len(Q):
+        for _ in range(passes):
+            C = project(Q, W)
+            subtract(Q, W, C)
+            taken += C
+    return taken
+
+
+def bring_near_one(W: Array) -> list[int]:
+    """Divide rows whose squares could leave the range by a power of two, in place, and say by
+    which; a row of NaN or infinity stays.
+    """
+    exponents = []
+    for w in W:
+        largest = float(np.abs(w).max(initial=0.0))
+        exponent = int(np.frexp(largest)[1]) if np.isfinite(largest) else 0
+        exponent = exponent if abs(exponent) > 30 else 0
+        if exponent:
+            np.ldexp(w, -exponent, out=w)
+        exponents.append(exponent)
+    return exponents
+
+
+def orthonormalise(
+    W: Array, floor: float = 0.0, against: Array | None = None
+) -> tuple[Floats, Floats]:
+    """Make the rows of `W (s, n)` orthonormal in place, one after the other, dropping what has
+    length `floor` or less.
+
+    Parameters
+    ----------
+    W : ndarray, shape (s, n)
+        Overwritten: its first r rows become orthonormal.
+    floor : float
+        A row with no more than this left after those before it were taken out counts as dependent
+        on them.
+    against : ndarray, shape (m, n), optional
+        Orthonormal rows that `W` is already orthogonal to; made so again where a small rest has
+        been scaled up.
+
+    Returns
+    -------
+    B : ndarray, shape (r, s)
+        ``W_before = B' W[:r]`` up to what was dropped.
+    dropped : ndarray, shape (s,)
+        For each row the length of what was dropped of it.
+    """
+    eps = np.finfo(W.dtype).eps
+    B, dropped, r = np.zeros((len(W), len(W))), np.zeros(len(W)), 0
+    for i in range(len(W)):
+        w, before = W[i], norm(W[i])
+        B[:r, i] = orthogonalise(W[:r], w[None])[0]
+        length = norm(w)
+        if not length > max(floor, 10 * eps * before):
+            dropped[i] = length
+            continue
+        w /= W.dtype.type(length)
+        if length < 0.1 * before or against is not None:
+            for rows in (W[:r], against):
+                if rows is not None and len(rows):
+                    orthogonalise(rows, w[None], passes=1)
+            again = norm(w)
+            w /= W.dtype.type(again)
+            length *= again
+        B[r, i] = length
+        if r < i:
+            W[r] = w
+        r += 1
+    return B[:r], dropped
+
+
+def orthonormal_rows(against: Any, n: int, dtype: np.dtype[Any]) -> Array | None:
+    """`against` as orthonormal rows, dependent ones dropped; None where there is nothing."""
+    if against is None:
+        return None
+
+    V = getattr(against, "vectors", against)  # those of Eigenpairs, or an array
+    if np.ndim(V) == 2 and np.shape(V)[1] == 0:
+        return None
+    rows = check_vectors(V, n, "against", dtype).T.copy()
+    bring_near_one(rows)
+    B, _ = orthonormalise(rows)
+    return rows[: len(B)]
+
+
+# --------------------------------------------------------------------------------------------------
+# The state of a Lanczos run: a basis kept orthonormal to rounding, the next block, the operator in
+# that basis; how it starts, is made orthogonal again, and shrinks. `lanczos` says what they mean
+# and makes it grow.
+
+# products and sweeps are taken to be wrong by this many eps ||A||, where nothing larger shows
+ROUNDING = 4.0
+
+
+class State(Basis):
+    """What `Recurrence` knows; its parameters are said there."""
+
+    n: int
+    clean: int
+    reach: int
+    locked: int
+    _lost: float
+    _along: tuple[Floats, Floats] | None
+
+    def __init__(
+        self,
+        op: Any,
+        max_basis: int,
+        *,
+        against: Array | None = None,
+        contamination: float | None = None,
+        rows: Array | None = None,
+    ) -> None:
+        self.op, self.n, self.dtype = op, op.shape[0], operator_dtype(op)
+        self.eps = float(np.finfo(self.dtype).eps)
+        self.against = np.zeros((0, self.n), self.dtype) if against is None else against
+        self.dimension = self.n - len(self.against)
+        self.capacity = min(max_basis, self.dimension)
+        self.rows = (
+            np.empty((self.capacity + 1, self.n), self.dtype)
+            if rows is None
+            else rows[: self.capacity + 1]
+        )
+        self.T = np.zeros((self.capacity + 1, self.capacity + 1))
+        self.err = np.zeros(self.capacity + 1)
+        self.contamination = self.eps**0.5 if contamination is None else contamination
+        self.leak = np.zeros((len(self.against), self.capacity + 1))
+        self.aside = 0  # how many rows of `against`, the last, are blocks set aside
+        self.reset()
+        self.n_products = 0
+        self.scale = self.noise = self.ghosts = 0.0
+        self.exponent = 0  # products are worked on at 2^-exponent of their size; T is not scaled
+        self._product = as_product(op)
+        # of every product: where Ctrl-C may end it
+        self.around: AbstractContextManager[None] = nullcontext()
+
+    def reserve(self, max_basis: int) -> None:
+        """Room for up to `max_basis` rows; what is there stays."""
+        capacity = min(max_basis, self.dimension)
+        more = capacity - self.capacity
+        if more > 0:
+            self.widen(more)
+            self.err = np.pad(self.err, (0, more))
+            self.leak = np.pad(self.leak, ((0, 0), (0, more)))
+            if self._along is not None:
+                before, now = (np.pad(along, (0, more)) for along in self._along)
+                self._along = before, now
+            self.capacity = capacity
+
+    def reset(self) -> None:
+        """Forget the basis; keep the count, the scale and the noise."""
+        self._aside()
+        self.m = self.p = self.clean = self.reach = self.locked = 0
+        self.tridiagonal = True
+        self.T[...] = 0
+        self.err[...] = 0
+
+    def insert(self, W: Array) -> int:
+        """Make the rows `W (p, n)`, overwritten, the next block; returns how many independent ones
+        there were.
+
+        What coupled the basis to the block that was next is dropped, and goes into err.
+        """
+        self.drop_block()
+        bring_near_one(W)
+        orthonormalise(W)
+        Q = self.rows[: self.m]
+        for taken in (self.against, Q):
+            orthogonalise(taken, W)
+        B, _ = orthonormalise(W, floor=100 * self.eps, against=Q)
+        if len(self.against):
+            orthogonalise(self.against, W[: len(B)], passes=1)
+        p = min(len(B), self.capacity + 1 - self.m, self.dimension - self.m)
+        self.rows[self.m : self.m + p] = W[:p]
+        self.p, self.clean, self.reach = p, self.m + p, self.m
+        self.tridiagonal = self.tridiagonal and p <= 1
+        self._forget_loss()
+        return p
+
+    def insert_random(self, rng: np.random.Generator, p: int = 1) -> int:
+        """Make p random vectors the next block."""
+        p = max(1, min(p, self.dimension - self.m, self.capacity + 1 - self.m))
+        for _ in range(5):
+            if self.insert(rng.standard_normal((p, self.n), dtype=self.dtype)):
+                return self.p
+        return 0
+
+    def drop_block(self) -> None:
+        """Forget the next block; its coupling to the basis becomes part of err."""
+        self.reorthogonalise()
+        if self.p:
+            self._drop_coupling(column_lengths(self.coupling()))
+        self.p = 0
+
+    def _drop_coupling(self, lost: Floats) -> None:
+        """Of the coupling to the next block so much of each column becomes part of err, and nothing
+        stays in T. Where that is more than rounding, later vectors still couple to what is there:
+        keep measuring it.
+        """
+        self.err[: self.m] += lost
+        if lost.max(initial=0.0) > 10 * self.noise:
+            self.locked = self.m
+        self.T[self.m :, :] = 0
+        self.T[:, self.m :] = 0
+
+    def set_aside(self) -> None:
+        """Set the next block aside: what comes after is orthogonal to it, and what products have
+        along it is measured.
+
+        A start in the complement of the basis and of that block then meets nothing of the basis:
+        a Krylov space of its own, in which the operator has all that the basis missed.
+        """
+        self.reorthogonalise()
+        m, p = self.m, self.p
+        along = np.pad(self.coupling(), ((0, 0), (0, self.leak.shape[1] - m)))
+        self.against = np.vstack([self.against, self.rows[m : m + p]])
+        self.leak = np.vstack([self.leak, along])
+        self.T[m:, :] = 0
+        self.T[:, m:] = 0
+        self.p, self.clean = 0, m
+        self.aside, self.dimension = self.aside + p, self.dimension - p
+
+    def fetch_aside(self) -> None:
+        """Put what was set aside behind the next block, where there is room for it."""
+        self.reorthogonalise()
+        rows, along = self._aside()
+        first, end = self.m + self.p, self.m + self.p + len(rows)
+        self.rows[first:end] = rows
+        self.T[first:end, : self.m] = along[:, : self.m]
+        self.T[: self.m, first:end] = along[:, : self.m].T
+        self.p, self.clean, self.tridiagonal = self.p + len(rows), end, False
+
+    def drop_aside(self) -> None:
+        """Forget what was set aside; the coupling to it becomes part of err."""
+        self._drop_coupling(column_lengths(self._aside()[1][:, : self.m]))
+
+    def _aside(self) -> tuple[Array, Floats]:
+        """What was set aside, and the coupling to it, which are no longer."""
+        kept = len(self.against) - self.aside
+        rows, along = self.against[kept:], self.leak[kept:]
+        self.against, self.leak = self.against[:kept], self.leak[:kept]
+        self.aside, self.dimension = 0, self.dimension + self.aside
+        return rows, along
+
+    def _forget_loss(self) -> None:
+        """Rows are orthonormal to rounding from here on."""
+        self._lost = 0.0
+        self._along = None
+
+    def reorthogonalise(self, multiplied: int | None = None) -> None:
+        """Restore the orthogonality of the rows after `clean`, the next block included; the first
+        `multiplied` rows, m by default, have their products in T.
+        """
+        end = self.m + self.p
+        if self.clean < end:
+            Q, P = self.rows[: self.clean], self.rows[self.clean : end]
+            for _ in range(3):
+                # what the three-term recurrence leaves along deflated vectors grows from step to
+                # step as any other loss
+                orthogonalise(self.against, P, passes=1)
+                C = project(Q, P)
+                subtract(Q, P, C)
+                measured = self.m if multiplied is None else multiplied
+                self._take_back(C, measured)
+                found = self._orthonormalise_batch(P, C, measured)
+                if found <= 1e-3:
+                    break
+            self.clean = end
+        self._forget_loss()
+
+    def _take_back(self, C: Floats, end: int) -> None:
+        """What rows had along clean ones, ``C``, is in what was measured with them: the coupling to
+        locked rows and to `against`, which may be far more than what is lost elsewhere.
+        """
+        first, locked = self.clean, min(self.locked, self.clean)
+        if end <= first:
+            return
+        C = C[: end - first]
+        self.leak[:, first:end] -= self.leak[:, :first] @ C.T
+        if locked:
+            false = self.T[:locked, :first] @ C.T
+            self.T[:locked, first:end] -= false
+            self.T[first:end, :locked] -= false.T
+
+    def _orthonormalise_batch(self, P: Array, C: Floats, end: int) -> float:
+        """Triangular correction within a batch; returns the largest impurity that was found."""
+        gram = project(P, P)
+        gram = (gram + gram.T) / 2
+        rotate_rows = _whitening(gram)
+        if np.abs(rotate_rows - np.eye(len(gram))).max() > 8 * self.eps:
+            rotate(P, rotate_rows.T)
+            if end > self.clean:
+                R = rotate_rows[: end - self.clean, : end - self.clean]
+                self.leak[:, self.clean : end] = self.leak[:, self.clean : end] @ R.T
+        inside = np.abs(gram - np.diag(np.diag(gram))).max()
+        lost = np.hypot(np.linalg.norm(C, axis=1), inside)
+        self.ghosts = max(self.ghosts, float(np.abs(C).max(initial=0.0)), float(inside))
+        first = self.clean
+        if first and self.T[first, first - 1] and len(lost):
+            # the first row came from clean ones: what it has along them the products put there,
+            # against symmetry
+            wrong = float(np.linalg.norm(C[0])) * abs(self.T[first, first - 1])
+            self.noise = max(self.noise, wrong)
+            self.err[first - 1 : first + len(P)] = np.maximum(
+                self.err[first - 1 : first + len(P)], wrong
+            )
+        if self.p:
+            end = self.m
+            self.T[end, :end] /= rotate_rows[-1, -1]
+            self.T[:end, end] /= rotate_rows[-1, -1]
+        self.err[first : first + len(P)] += lost**2 * self.scale
+        self.err[max(first - 1, 0) : first - 1 + len(P)] += (
+            lost**2 * self.scale if first else lost[1:] ** 2 * self.scale
+        )
+        return float(lost.max(initial=0.0))
+
+    def restart(
+        self,
+        theta: Floats,
+        S: Floats,
+        *,
+        keep_block: bool = True,
+        stop: Callable[[], bool] = lambda: False,
+        least: Indices | None = None,
+    ) -> None:
+        """Replace the basis by the Ritz vectors ``S (m, l)`` with values `theta`, and keep the next
+        block. Where `stop` says so before it is done, only those with the indices `least` stay.
+        """
+        if not keep_block:
+            self.drop_block()
+        self.reorthogonalise()
+        least = np.arange(S.shape[1]) if least is None else least
+        if not rotate_unless(stop, self.rows[: self.m], S, least):
+            theta, S = theta[least], S[:, least]
+        m, p, l = self.m, self.p, S.shape[1]
+        B = self.coupling() @ S
+        self.rows[l : l + p] = self.rows[m : m + p]
+        self.err[:l] = np.abs(S).T @ self.err[:m] + self.eps * self.scale
+        self.leak[:, :l] = self.leak[:, :m] @ S
+        self.T[...] = 0
+        self.T[range(l), range(l)] = theta
+        self.T[l : l + p, :l] = B
+        self.T[:l, l : l + p] = B.T
+        self.m, self.clean, self.reach, self.tridiagonal = l, l + p, 0, False
+        self.locked = l if self.locked else 0
+        self._forget_loss()
+
+    def narrow_block(self, M: Floats, most: int | None = None) -> None:
+        """Keep of the next block only the directions that the columns of ``M (p, u)`` span, at most
+        u or `most` of them.
+        """
+        m, p = self.m, self.p
+        U, size, _ = svd(M / (np.abs(M).max(initial=0.0) or 1.0))
+        U = U[:, size > 1e-3 * size[0]][:, :most] if size[0] > 0 else U[:, :0]
+        if U.shape[1] >= p:
+            return
+        B = self.coupling()
+        kept = U.T @ B
+        self._drop_coupling(column_lengths(B - U @ kept))
+        rotate(self.rows[m : m + p], U)
+        self.p = r = U.shape[1]
+        self.T[m : m + r, :m] = kept
+        self.T[:m, m : m + r] = kept.T
+        self.clean = m + r
+
+    @property
+    def asymmetry(self) -> float:
+        """What the products were seen to lack of symmetry, where that is more than rounding."""
+        return self.noise if self.noise > 16 * ROUNDING * self.eps * self.scale else 0.0
+
+    @property
+    def unit(self) -> float:
+        """What a number of a product as it is worked on stands for."""
+        return 2.0**self.exponent
+
+
+def _whitening(gram: Floats) -> Floats:
+    """R with ``R gram R' = I``, triangular; where rows depend on each other, what comes nearest."""
+    try:
+        return np.linalg.inv(np.linalg.cholesky(gram))
+    except np.linalg.LinAlgError:
+        found = eigh(gram)
+        floor = len(gram) * np.finfo(float).eps * max(float(found.values[-1]), 0.0)
+        return (found.vectors / np.sqrt(np.maximum(found.values, floor))) @ found.vectors.T
+
 
 LONGEST_BATCH = 16
 BLOCK_BYTES = 64 << 20
@@ -266,3 +767,34 @@ class Recurrence(State):
         if self.capacity < self.dimension and lost.max(initial=0.0) > 10 * self.noise:
             self.locked = k
         return kept
+
+
+# --------------------------------------------------------------------------------------------------
+# Memory of a basis, held for the next run on the same operator.
+#
+# A page that a process writes to for the first time has to be found and cleared, which for the
+# rows of a large basis takes a tenth of a product each and at times more than one. What a run
+# leaves is kept as long as its operator lives, and no longer.
+
+LEAST, MOST = 1 << 20, 1 << 30  # bytes that are worth holding, and no burden
+_held: WeakKeyDictionary[Any, np.ndarray] = WeakKeyDictionary()
+
+
+@contextmanager
+def held_rows(op: Any, shape: tuple[int, int], dtype: np.dtype) -> Iterator[np.ndarray]:
+    """Rows of that shape with any content, those of the last run on `op` where they are enough.
+
+    While they are used nobody else gets them: another thread gets memory of its own.
+    """
+    try:
+        rows = _held.pop(op, None)
+    except TypeError:  # cannot be a key
+        rows = None
+    if rows is None or rows.dtype != dtype or rows.shape[1] != shape[1] or len(rows) < shape[0]:
+        rows = np.empty(shape, dtype)
+    try:
+        yield rows
+    finally:
+        if LEAST <= rows.nbytes <= MOST:
+            with suppress(TypeError):
+                _held[op] = rows

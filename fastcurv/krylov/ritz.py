@@ -9,8 +9,7 @@ from scipy import linalg
 from ..checks import check_choice, check_positive_int
 from ..eigensolver import eigh, eigh_tridiagonal
 from ..protocols import Floats, Indices, Which
-from .basis import Basis, column_lengths
-from .lanczos import Recurrence
+from .lanczos import Basis, Recurrence, column_lengths
 
 SMALL = 48  # up to this size the whole decomposition costs no more than a part of it
 

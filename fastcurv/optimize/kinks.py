@@ -16,7 +16,7 @@ import numpy as np
 from ..critical.nearness import value_rounding
 from ..critical.on_kinks import KinkPoint, beside, can_be_held, newton_on_kinks
 from ..eigensolver import eigh
-from ..krylov.subproblems import trust_region
+from ..krylov.trust_region import trust_region
 from ..vectors import norm
 from .run import reduction_ratio
 

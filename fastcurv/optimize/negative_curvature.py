@@ -8,8 +8,8 @@ import numpy as np
 
 from ..checks import operator_dtype
 from ..critical.knowledge import as_gradient
-from ..krylov.basis import as_product
-from ..krylov.space import KrylovSpace
+from ..krylov.lanczos import as_product
+from ..krylov.trust_region import KrylovSpace
 from ..protocols import Differentiable, Probed
 from .line_search import rounding_of
 

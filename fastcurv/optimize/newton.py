@@ -22,8 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import check_positive, check_positive_int
-from ..krylov.space import KrylovSpace
-from ..krylov.subproblems import LONGEST, absolute, cubic, shifted, trust_region
+from ..krylov.trust_region import LONGEST, KrylovSpace, absolute, cubic, shifted, trust_region
 from ..protocols import Differentiable
 from ..vectors import norm
 from .run import Method, Worth, reduction_ratio

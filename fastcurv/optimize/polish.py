@@ -18,8 +18,7 @@ from ..critical.definite import inverse
 from ..critical.evidence import hessian_products
 from ..critical.knowledge import value_at
 from ..critical.nearness import gradient_and_error, value_rounding
-from ..krylov.space import KrylovSpace
-from ..krylov.subproblems import shifted
+from ..krylov.trust_region import KrylovSpace, shifted
 
 STEPS = 20
 FACTORS = 3  # Hessians that are built and factorised

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..checks import all_finite
 from ..critical.knowledge import as_curvature, as_gradient, as_number, left_alone, value_at
-from ..krylov.basis import as_product
+from ..krylov.lanczos import as_product
 from ..protocols import ValueWithGradient
 from ..vectors import norm
 from .resume import check_run, generator, plain

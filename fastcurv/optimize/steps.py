@@ -19,9 +19,8 @@ from ..checks import (
     times,
 )
 from ..eigensolver import eigh
-from ..krylov.basis import as_product
-from ..krylov.space import KrylovSpace
-from ..krylov.subproblems import absolute, shifted
+from ..krylov.lanczos import as_product
+from ..krylov.trust_region import KrylovSpace, absolute, shifted
 from ..protocols import Dense
 
 Model = Callable[..., np.ndarray]  # of (eigenvalues, linear term), and a damping

@@ -11,9 +11,7 @@ from numpy.typing import ArrayLike
 from ..answers import own_names
 from ..checks import check_positive_int, check_symmetric_operator, either_seed, operator_dtype
 from ..eigensolver import eigvalsh
-from ..krylov.basis import column_lengths, combine, orthonormal_rows
-from ..krylov.held import held_rows
-from ..krylov.lanczos import Recurrence
+from ..krylov.lanczos import Recurrence, column_lengths, combine, held_rows, orthonormal_rows
 from ..krylov.ritz import decompose
 from ..progress import Bar, bar
 from ..protocols import Array, Axis, Floats, Operator, Reduction, Seed, Space, Written

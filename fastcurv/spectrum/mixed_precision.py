@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from ..eigensolver import eigh
-from ..krylov.basis import orthogonalise, orthonormal_rows, orthonormalise, project, rotate
-from ..krylov.minres import minres
+from ..krylov.lanczos import orthogonalise, orthonormal_rows, orthonormalise, project, rotate
 from ..krylov.ritz import wanted
+from ..krylov.solvers import minres
 from ..protocols import Array, Castable, Floats
 from ..vectors import norm
 from .asked import Asked, resolve_tol

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import operator_dtype, times
-from ..krylov.basis import orthonormalise, project, subtract
-from ..krylov.lanczos import NOT_FINITE
+from ..krylov.lanczos import NOT_FINITE, orthonormalise, project, subtract
 from ..progress import Bar
 from ..protocols import Array, Floats, QuadraticForms
 from .density import random_signs

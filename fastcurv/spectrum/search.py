@@ -20,11 +20,16 @@ from numpy.typing import NDArray
 
 from ..checks import check_vectors, operator_dtype
 from ..interrupts import Interrupted, deferred_interrupts
-from ..krylov.basis import column_lengths, combine, length, orthonormal_rows
-from ..krylov.held import held_rows
-from ..krylov.lanczos import Recurrence
-from ..krylov.risk import blind, growth
+from ..krylov.lanczos import (
+    Recurrence,
+    column_lengths,
+    combine,
+    held_rows,
+    length,
+    orthonormal_rows,
+)
 from ..krylov.ritz import bounds, decompose, kept_at_restart, outside, ritz_pairs, wanted
+from ..krylov.trust_region import blind, growth
 from ..progress import Bar, bar
 from ..protocols import Array, Floats
 from .asked import Asked, resolve_max_basis, resolve_tol

@@ -12,8 +12,7 @@ from numpy.typing import ArrayLike
 
 from ..answers import own_names
 from ..checks import as_rng, check_positive_int, check_symmetric_operator, operator_dtype
-from ..krylov.basis import combine
-from ..krylov.lanczos import Recurrence
+from ..krylov.lanczos import Recurrence, combine
 from ..krylov.ritz import bounds, check_wanted, ritz_pairs
 from ..progress import Bar, bar
 from ..protocols import Array, Axis, Operator, Seed, Space, Which

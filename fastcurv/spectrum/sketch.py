@@ -10,7 +10,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from ..interrupts import heard
-from ..krylov.basis import combine, project
+from ..krylov.lanczos import combine, project
 from ..protocols import Array, Floats
 from .probing import BLOCK, Counted, row_dots
 from .results import widened

@@ -9,7 +9,7 @@ from scipy.sparse.linalg import LinearOperator
 import fastcurv as fc
 from fastcurv.critical.nearest import Coordinates, walk
 from fastcurv.critical.newton_mr import Steps, dense_steps, grow, krylov_steps, lower_gradient
-from fastcurv.krylov.space import KrylovSpace
+from fastcurv.krylov.trust_region import KrylovSpace
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.testing import FunctionObjective, LinearAutoencoder, QuadraticObjective
 from fastcurv.testing.zoo import polish

@@ -8,7 +8,7 @@ from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv.critical.classify import classify
-from fastcurv.krylov.risk import lanczos_risk, lanczos_steps
+from fastcurv.krylov.trust_region import lanczos_risk, lanczos_steps
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.testing import (
     LinearAutoencoder,

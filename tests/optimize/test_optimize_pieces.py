@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.krylov.capped_cg import Workspace, capped_cg
-from fastcurv.krylov.space import KrylovSpace
+from fastcurv.krylov.solvers import Workspace, capped_cg
+from fastcurv.krylov.trust_region import KrylovSpace
 from fastcurv.optimize import checkpoints
 from fastcurv.optimize.driver import Loop
 from fastcurv.optimize.ending import Ending

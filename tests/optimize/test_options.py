@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.krylov.capped_cg import Workspace, capped_cg
-from fastcurv.krylov.subproblems import trust_region
+from fastcurv.krylov.solvers import Workspace, capped_cg
+from fastcurv.krylov.trust_region import trust_region
 from fastcurv.optimize.polish import _krylov
 from fastcurv.optimize.schedules import as_schedule
 from fastcurv.testing import FunctionObjective, QuadraticObjective

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from fastcurv.krylov.space import KrylovSpace
-from fastcurv.krylov.subproblems import absolute, cubic, shifted, trust_region
+from fastcurv.krylov.trust_region import KrylovSpace, absolute, cubic, shifted, trust_region
 from fastcurv.optimize.escape import escape
 from fastcurv.optimize.line_search import line_minimum
 from fastcurv.optimize.negative_curvature import lowest_curvature

@@ -16,11 +16,10 @@ from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
 from fastcurv import eigensolver
-from fastcurv.krylov import basis, risk, ritz, subproblems
-from fastcurv.krylov.capped_cg import Workspace, capped_cg
+from fastcurv.krylov import lanczos, ritz, trust_region
 from fastcurv.krylov.lanczos import Recurrence
-from fastcurv.krylov.minres import minres
 from fastcurv.krylov.ritz import decompose
+from fastcurv.krylov.solvers import Workspace, capped_cg, minres
 from fastcurv.spectrum.dense import dense_matrix
 from fastcurv.spectrum.picture import within
 
@@ -271,12 +270,12 @@ def problems() -> dict[str, list[Any]]:
     ):
         for hard in (False, True):
             g = np.cos(places) * (0.0 if hard else 1.0) + np.r_[0, 0, 0, 0.3, 0.2, 0.1]
-            numbers = [float(np.cos(places) @ subproblems.absolute(values, g, 0.1))]
+            numbers = [float(np.cos(places) @ trust_region.absolute(values, g, 0.1))]
             numbers += [
-                float(np.cos(places) @ subproblems.shifted(values, g, x)) for x in (0, 1e-3)
+                float(np.cos(places) @ trust_region.shifted(values, g, x)) for x in (0, 1e-3)
             ]
             for size in (1e-3, 0.4, 30.0):
-                for solve in (subproblems.trust_region, subproblems.cubic):
+                for solve in (trust_region.trust_region, trust_region.cubic):
                     y, mu = solve(values, g, size)
                     numbers += [float(np.cos(places) @ y), float(np.linalg.norm(y)), mu]
             found[f"{name}, {hard}"] = ["", *numbers]
@@ -287,15 +286,15 @@ def problems() -> dict[str, list[Any]]:
             text = " ".join(map(str, [*chosen, *kept]))
             found[f"{name}, {which}"] = [text, *(float(np.sum(x)) for x in sides)]
     for n, k, eps in ((50, 7, 1e-2), (1000, 40, 1e-3), (10**6, 300, 1e-4), (5, 9, 0.1)):
-        steps = float(risk.lanczos_steps(n, eps, 1e-3))
-        numbers = [risk.lanczos_risk(n, k, eps), steps, risk.blind(n, 1e-2)]
+        steps = float(trust_region.lanczos_steps(n, eps, 1e-3))
+        numbers = [trust_region.lanczos_risk(n, k, eps), steps, trust_region.blind(n, 1e-2)]
         found[f"risk, {n}, {k}, {eps}"] = ["", *numbers]
     for scale in (1e-300, 1e-20, 1.0, 1e200):
         W = scale * np.cos(np.outer(np.arange(1, 4), np.arange(9) ** 1.2))
         W[2] = W[0] + 1e-9 * W[1]
-        lengths = [basis.length(w) for w in W] + list(basis.column_lengths(W))
-        near = basis.bring_near_one(W.copy())
-        B, C = basis.orthonormalise(W.copy(), floor=1e-6)
+        lengths = [lanczos.length(w) for w in W] + list(lanczos.column_lengths(W))
+        near = lanczos.bring_near_one(W.copy())
+        B, C = lanczos.orthonormalise(W.copy(), floor=1e-6)
         numbers = [*lengths, *near, np.abs(B).sum(), np.abs(C).sum(), float(len(C))]
         found[f"basis, {scale}"] = ["", *map(float, numbers)]
     for A in (np.diag(places + 1), np.diag(places - 2.5)):

@@ -7,7 +7,7 @@ import weakref
 import numpy as np
 
 import fastcurv as fc
-from fastcurv.krylov.held import LEAST, held_rows
+from fastcurv.krylov.lanczos import LEAST, held_rows
 
 from .spectra import SPECTRA, Prescribed
 

@@ -5,7 +5,7 @@ import pytest
 
 from fastcurv import eigsh
 from fastcurv.krylov.lanczos import Recurrence
-from fastcurv.krylov.risk import blind, growth
+from fastcurv.krylov.trust_region import blind, growth
 from fastcurv.testing import PrescribedSpectrum
 
 from .multiple import operators

@@ -9,12 +9,10 @@ from scipy.sparse.linalg import LinearOperator
 import fastcurv as fc
 from fastcurv.checks import MatrixOperator
 from fastcurv.krylov import ritz
-from fastcurv.krylov.basis import bring_near_one
-from fastcurv.krylov.capped_cg import Workspace, _slow_direction, _too_slow
-from fastcurv.krylov.lanczos import Recurrence
-from fastcurv.krylov.minres import minres
+from fastcurv.krylov.lanczos import Recurrence, bring_near_one
 from fastcurv.krylov.ritz import ritz_pairs, wanted
-from fastcurv.krylov.subproblems import cubic, trust_region
+from fastcurv.krylov.solvers import Workspace, _slow_direction, _too_slow, minres
+from fastcurv.krylov.trust_region import cubic, trust_region
 from fastcurv.progress import bar
 from fastcurv.spectrum import dense, search
 from fastcurv.spectrum.density import run_probe

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy.sparse.linalg import LinearOperator
 
-from fastcurv.krylov.lanczos import Recurrence
-from fastcurv.krylov.state import _whitening
+from fastcurv.krylov.lanczos import Recurrence, _whitening
 from fastcurv.spectrum.eigsh import eigsh
 
 from .spectra import DTYPES, EPS, SPECTRA, Prescribed

@@ -15,9 +15,127 @@ import numpy as np
 from ..protocols import Array, Floats
 from ..singular import svd
 from ..vectors import norm
-from .basis import Basis, bring_near_one, length, project, subtract
+from .lanczos import Basis, bring_near_one, length, project, subtract
 from .ritz import decompose
-from .subproblems import damped_inverse
+
+# --------------------------------------------------------------------------------------------------
+# The small problems of Newton-type steps, in the eigenvectors of a projected Hessian: trust
+# regions, cubic regularisation, shifts and absolute values.
+#
+# Each takes the eigenvalues of T and the gradient in its eigenvectors, and gives y in that basis.
+
+LONGEST = 1e150  # of a step: its square is a number
+
+
+def _secular(base: np.ndarray, linear: np.ndarray, mu: float, high: float, wanted: Any) -> float:
+    """The root of ``1/||y(mu)|| - 1/wanted(mu)`` in (0, high], y(mu) = -linear/(base + mu), base >=
+    0.
+
+    The left side rises with mu; Newton's iteration with the bracket as its safeguard.
+    """
+    low, shrink = 0.0, 0.5
+    high = float(np.nextafter(high, np.inf))
+    for _ in range(200):
+        if not low < mu < high:  # a root may lie orders of magnitude below the bracket's end
+            mu = float(np.sqrt(low) * np.sqrt(high)) if low > 0 else max(high * shrink, 5e-324)
+            shrink = shrink**2 if low == 0 else shrink
+        y = linear / (base + mu)
+        size = length(y)
+        target, slope = wanted(mu)
+        if not (size > 0 and target > 0):  # one of them is below the least number
+            low, high = (low, mu) if size <= target else (mu, high)
+            continue
+        gap = 1.0 / size - 1.0 / target
+        if gap < 0:
+            low = mu
+        else:
+            high = mu
+        if abs(gap) * target <= 1e-14 or high - low <= 1e-15 * high:
+            break
+        u = y / size  # lengths far from 1 have squares and cubes that no float holds
+        rise = float(np.sum(u * u / (base + mu))) / size + slope / target / target
+        mu -= gap / rise if rise > 0 else 0.0
+    return mu
+
+
+def _edge(values: np.ndarray, linear: np.ndarray) -> tuple[float, np.ndarray, float, Any]:
+    """The least admissible multiplier, the curvatures it leaves, and the length it allows at most.
+
+    Where g has a part along the lowest eigenvector the length has no bound; where it has none, the
+    hard case, the multiplier stays at its edge for every longer step.
+    """
+    edge = max(0.0, -float(values[0]))
+    base = values + edge
+    if values[0] < 0:
+        base[0] = 0.0
+    bare = base <= 0.0
+    if np.any(np.abs(linear[bare]) > 1e-30 * length(linear)):
+        return edge, base, np.inf, None
+    y = np.where(bare, 0.0, -linear / np.where(bare, 1.0, base))
+    return edge, base, length(y), y
+
+
+def _leg(hypotenuse: float, other: Any) -> float:
+    """``sqrt(hypotenuse^2 - other^2)`` without squares that overflow."""
+    return float(np.sqrt(hypotenuse - other) * np.sqrt(hypotenuse + other))
+
+
+def shifted(values: np.ndarray, linear: np.ndarray, shift: float) -> np.ndarray:
+    """``-(T + shift)^+ linear``: directions whose curvature is within rounding of 0 are left
+    alone.
+    """
+    denominators = values + shift
+    floor = len(values) * np.finfo(float).eps * np.max(np.abs(denominators), initial=0.0)
+    safe = np.abs(denominators) > floor
+    return np.where(safe, -linear / np.where(safe, denominators, 1.0), 0.0)
+
+
+def damped_inverse(values: np.ndarray, damping: float, floor: float) -> np.ndarray:
+    """``values / (values^2 + damping^2)``, 0 for values of size `floor` and less."""
+    sure = np.abs(values) > floor
+    safe = np.where(sure, values, 1.0)
+    # no squares, which may leave the range
+    return np.asarray(sure / (safe + damping * (damping / safe)))
+
+
+def absolute(values: np.ndarray, linear: np.ndarray, damping: float) -> np.ndarray:
+    """``-(|T| + damping)^-1 linear``: Newton lengths, but downhill along every eigenvector."""
+    return shifted(np.abs(values), linear, damping)
+
+
+def trust_region(values: np.ndarray, linear: np.ndarray, radius: float) -> tuple[np.ndarray, float]:
+    """Minimise ``linear'y + y' diag(values) y / 2`` over ``||y|| <= radius``, the hard case
+    included.
+
+    Returns y and the multiplier lam >= 0: ``(values + lam) y = -linear`` with ``values + lam >=
+    0``. In the hard case the lowest eigenvector is added until the boundary is reached.
+    """
+    edge, base, longest, y = _edge(values, linear)
+    if longest <= radius:
+        if edge > 0:
+            y[0] = _leg(radius, longest)
+        return y, edge
+    size = length(linear)
+    high = size / radius if size < 1e300 * radius else np.inf
+    if high == np.inf:  # so short that curvature is nothing to it
+        return -linear * (radius / size), high
+    mu = _secular(base, linear, 0.5 * high, high, lambda _: (radius, 0.0))
+    return -linear / (base + mu), edge + mu
+
+
+def cubic(values: np.ndarray, linear: np.ndarray, weight: float) -> tuple[np.ndarray, float]:
+    """Minimise ``linear'y + y' diag(values) y / 2 + weight ||y||^3 / 3``.
+
+    Returns y and the multiplier ``lam = weight ||y||``; the hard case as in `trust_region`.
+    """
+    edge, base, longest, y = _edge(values, linear)
+    if longest <= edge / weight:
+        if edge > 0:
+            y[0] = _leg(edge / weight, longest)
+        return y, edge
+    high = float(np.sqrt(weight * length(linear)))
+    mu = _secular(base, linear, 0.5 * high, high, lambda mu: ((edge + mu) / weight, 1.0 / weight))
+    return -linear / (base + mu), edge + mu
 
 
 class KrylovSpace(Basis):
@@ -233,3 +351,80 @@ def least_residual(basis: Basis, gamma: float, damping: float = 0.0) -> tuple[Fl
     residual = tall @ y
     residual[0] += gamma
     return y, residual
+
+
+# --------------------------------------------------------------------------------------------------
+# The risk that Lanczos from a random start misses an extreme eigenvalue.
+
+
+def lanczos_risk(n: int, k: int, eps: float) -> float:
+    """The chance that k Lanczos steps from a random start miss an end of the spectrum by more than
+    eps of its width.
+
+    ``1.648 sqrt(n) exp(-(2k - 1) sqrt(eps))``, Kuczynski and Wozniakowski, SIAM J. Matrix Anal.
+    Appl. 13, 1992.
+
+    Examples
+    --------
+    >>> lanczos_risk(100_000, 544, 1e-4) <= 0.01
+    True
+    """
+    return (
+        min(1.0, float(1.648 * np.sqrt(n) * np.exp(-(2 * k - 1) * np.sqrt(eps)))) if k < n else 0.0
+    )
+
+
+def lanczos_steps(n: int, eps: float, risk: float) -> int:
+    """The fewest steps for which `lanczos_risk` is at most `risk`.
+
+    Examples
+    --------
+    >>> lanczos_steps(100_000, 1e-4, 0.01)
+    544
+    """
+    k = 0.5 * (1 + np.log(1.648 * np.sqrt(n) / risk) / np.sqrt(eps))
+    return int(min(n, max(1, np.ceil(k))))
+
+
+def growth(diagonal: Floats, beside: Floats, at: Floats) -> Floats:
+    """The logarithm of ``sum_j p_j(mu)^2`` for each mu of `at`, p_j the orthonormal polynomials of
+    a Lanczos run, whose tridiagonal matrix this is.
+
+    Let z be a unit eigenvector of the operator, mu its eigenvalue and w what the unit start has
+    along it. Then the j-th Lanczos vector has ``p_j(mu) w`` along z, and the squares of all of them
+    sum to 1 at most: ``w^2 <= exp(-growth)``. So a run that holds nothing of z had a start that is
+    as good as orthogonal to it, see `blind`.
+
+    Examples
+    --------
+    >>> growth(np.array([1.0, 2.0]), np.array([0.5]), np.array([1.0, 0.0])).round(3)
+    array([0.   , 1.609])
+    """
+    unit = max(float(np.abs(x).max(initial=0.0)) for x in (diagonal, beside, at)) or 1.0
+    diagonal, beside, at = diagonal / unit, beside / unit, at / unit
+    before, now, total = np.zeros(len(at)), np.ones(len(at)), np.ones(len(at))
+    taken, back = np.zeros(len(at)), 0.0
+    for a, b in zip(diagonal[:-1], beside):
+        before, now, back = now, ((at - a) * now - back * before) / b, b
+        total += now**2
+        large = total > 1e100
+        if large.any():
+            shrink = np.where(large, 1e-50, 1.0)
+            before, now, total = before * shrink, now * shrink, total * shrink**2
+            taken += large * np.log(1e100)
+    return np.asarray(np.log(total) + taken)
+
+
+def blind(n: int, risk: float) -> float:
+    """The `growth` from which on an eigenvector that a run from a random start does not hold is
+    there at that risk at the most.
+
+    What a random unit vector has along a given one is ``x`` or less with a chance of at most ``x
+    sqrt(2 n / pi)``.
+
+    Examples
+    --------
+    >>> round(blind(1000, 0.05), 2)
+    12.45
+    """
+    return float(np.log(2 * n / np.pi) - 2 * np.log(risk))

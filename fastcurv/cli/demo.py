@@ -16,7 +16,7 @@ import fastcurv as fc
 from .. import plots
 from ..critical.result import CriticalPoint
 from ..protocols import Array
-from ..spectrum.density_result import SpectralDensity
+from ..spectrum.density_curve import SpectralDensity
 from .datasets import Dataset
 from .output import Output, describe, extremes, standing, state, verdict_lines, write_picture
 from .recipe import Recipe

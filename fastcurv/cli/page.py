@@ -11,7 +11,7 @@ import numpy as np
 import fastcurv as fc
 
 from ..plots.landscape import LandscapeDisplay
-from ..spectrum.picture import BAND, within
+from ..spectrum.density_curve import BAND, within
 from ..spectrum.results import left_open
 from .output import describe, ends, every_pair, extremes, standing
 from .recipe import SavedRun

@@ -1,6 +1,6 @@
 """Pictures, drawn with matplotlib (an extra), which is imported when the first one is drawn."""
 
-from ..spectrum.picture import plain_numbers
+from ..spectrum.density_curve import plain_numbers
 from .convergence import ConvergenceDisplay
 from .curve import curve
 from .decision import decision_regions

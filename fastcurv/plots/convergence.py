@@ -10,7 +10,7 @@ from scipy.optimize import OptimizeResult
 
 from ..answers import own_names, typed
 from ..checks import check_choice
-from ..spectrum.picture import plain_numbers
+from ..spectrum.density_curve import plain_numbers
 from .display import Display
 from .fitted import last_step
 from .style import legend_of_lines, legend_width, line_look, n_named

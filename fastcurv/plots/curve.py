@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..spectrum.picture import plain_numbers
+from ..spectrum.density_curve import plain_numbers
 from .style import _with_legend, line_look, new_axes
 
 

@@ -6,7 +6,7 @@ import io
 from typing import Any
 
 from ..answers import names_of, refuse_unknown
-from ..spectrum.picture import new_axes
+from ..spectrum.density_curve import shown_axes
 
 
 class Display:
@@ -44,6 +44,6 @@ class Display:
 
     def _axes(self, ax: Any, figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
         """Return ``ax``, or new Axes; kept in ``ax_`` and ``figure_``."""
-        ax = new_axes(figsize) if ax is None else ax
+        ax = shown_axes(figsize) if ax is None else ax
         self.ax_, self.figure_ = ax, ax.figure
         return ax

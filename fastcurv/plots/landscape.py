@@ -9,8 +9,8 @@ import numpy as np
 from ..answers import OBJECTIVE, need, own_names
 from ..checks import as_rng, check_array, check_choice, check_positive_int, check_vector
 from ..interrupts import unbroken
+from ..spectrum.density_curve import plain_numbers
 from ..spectrum.eigsh import eigsh
-from ..spectrum.picture import plain_numbers
 from .display import Display
 from .fitted import objective_of
 from .style import CYCLE, GREY, n_named

@@ -11,8 +11,8 @@ from ..interrupts import unbroken
 from ..protocols import Axis
 from ..spectrum.dense import eigvalsh
 from ..spectrum.density import spectral_density
+from ..spectrum.density_curve import draw_density, legend_above, plain_numbers, within
 from ..spectrum.eigsh import eigsh
-from ..spectrum.picture import draw_density, legend_above, plain_numbers, within
 from .display import Display
 from .fitted import objective_of
 from .style import BLUE, GREY, RED, new_axes

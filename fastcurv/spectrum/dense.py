@@ -18,8 +18,7 @@ from ..interrupts import check_time
 from ..protocols import BoundsColumns, BoundsProducts, Floats, Reducible, Space, Writable, Written
 from ..runtime import to_nearest
 from ..vectors import safe_norm
-from .asked import Asked, answered
-from .reduced import reduction
+from .reduced import Asked, answered, reduction
 from .results import Eigenpairs, Inertia
 
 BLOCK = 128

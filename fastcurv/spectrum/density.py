@@ -16,10 +16,9 @@ from ..krylov.ritz import decompose
 from ..progress import Bar, bar
 from ..protocols import Array, Axis, Floats, Operator, Reduction, Seed, Space, Written
 from ..runtime import to_nearest
-from .density_result import SpectralDensity
+from .density_curve import Look, SpectralDensity, check_look, smear
 from .reduced import reduction
 from .results import Eigenpairs
-from .smoothing import Look, check_look, smear
 
 DEFLATE_UP_TO = 100_000
 EVERY = 2048  # rows of a matrix that is there, up to which all its eigenvalues are found

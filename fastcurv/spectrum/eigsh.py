@@ -4,20 +4,656 @@ error.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from ..answers import own_names
-from ..checks import check_choice, check_positive_int, check_symmetric_operator, either_seed
-from ..krylov.ritz import check_wanted
-from ..protocols import Castable, Operator, Seed, Space, Which
+from ..checks import (
+    check_choice,
+    check_positive_int,
+    check_symmetric_operator,
+    check_vectors,
+    either_seed,
+    operator_dtype,
+)
+from ..eigensolver import eigh
+from ..interrupts import Interrupted, deferred_interrupts
+from ..krylov.lanczos import (
+    Recurrence,
+    column_lengths,
+    combine,
+    held_rows,
+    length,
+    orthogonalise,
+    orthonormal_rows,
+    orthonormalise,
+    project,
+    rotate,
+)
+from ..krylov.ritz import (
+    bounds,
+    check_wanted,
+    decompose,
+    kept_at_restart,
+    outside,
+    ritz_pairs,
+    wanted,
+)
+from ..krylov.solvers import minres
+from ..krylov.trust_region import blind, growth
+from ..progress import Bar, bar
+from ..protocols import Array, Castable, Floats, Operator, Seed, Space, Which
 from ..runtime import to_nearest
-from .asked import Asked
-from .mixed_precision import mixed_pairs
-from .reduced import reduced_pairs, reduction, settled
-from .results import Eigenpairs
-from .search import extreme_pairs
+from ..vectors import norm
+from .dense import matrix_pairs, matrix_pays
+from .reduced import Asked, reduced_pairs, reduction, resolve_max_basis, resolve_tol, settled
+from .results import LEFT_OPEN, Eigenpairs
+
+# --------------------------------------------------------------------------------------------------
+# The search for extreme eigenpairs: thick-restarted Lanczos, and again from a new random start
+# until no copy of a multiple eigenvalue is left.
+#
+# One start sees of each eigenspace one vector. Where the wanted pairs are converged, all of the
+# basis stays, the next block is set aside, and a random start in the complement of both begins a
+# Krylov space of its own: of an eigenvalue whose copies were missed it holds one more, and of what
+# the basis knows nothing, so that its spectrum is narrow and what stands out of it is seen within
+# few steps. Where a copy comes, the search goes on until the wanted pairs, copies among them, are
+# converged, and begins again. Where none comes, the run itself says when one would have come, see
+# `risk.growth`.
+
+# a probe for missed copies goes on until one of any wanted value would have been missed at that
+# risk, or for such a share of the products made before it; once copies were found, for as many
+SURE = 0.003
+PROBE_SHARE = 0.25
+WHOLE_SHARE = 0.25  # of the products made, the price at which a matrix takes the place of a search
+RISK = 0.05  # of what is said where that share was too little
+MOST_ASIDE = 8  # rows that are set aside at once
+ROUNDED = -0.25  # a residual of eps to that power, in units of rounding, has come down to it
+NEARLY = 1e-3  # of the largest |lam|: a residual of a pair that is kept beside a new start
+STEEPEST = 2.5  # what a step divides residuals by at the most
+
+
+def extreme_pairs(
+    op: Any, asked: Asked, rng: np.random.Generator, v0: Any = None, against: Any = None
+) -> Eigenpairs:
+    """`eigsh` in the operator's own precision, its arguments checked."""
+    n, dtype, k = op.shape[0], operator_dtype(op), asked.k
+    deflated = orthonormal_rows(against, n, dtype)
+    left = n if deflated is None else n - len(deflated)
+    if k > left:
+        raise ValueError(
+            f"k is {k} and the complement of against has dimension {left}; wanted k no larger"
+        )
+    tol = resolve_tol(asked.tol, dtype)
+    # its square, times the largest |lam|, becomes part of every residual
+    loose = 0.1 if asked.relative == "scale" else 0.03
+    start = None if v0 is None else check_vectors(v0, n, "v0", dtype).T.copy()
+    whole = partial(matrix_pairs, op, asked, against=deflated)
+    may_be_whole = asked.probe and asked.max_basis is None
+    if may_be_whole and n <= asked.max_products and matrix_pays(n, 0):
+        return whole()
+    most = min(resolve_max_basis(asked.max_basis, k, n, dtype), n)
+    eps = float(np.finfo(dtype).eps)
+    contamination = min(max(loose * tol**0.5, eps**0.5), 0.03 * loose)
+    with bar(None, "eigsh", asked.progress) as shown, held_rows(op, (most + 1, n), dtype) as rows:
+        run = Recurrence(op, most, against=deflated, contamination=contamination, rows=rows)
+        search = Search(run, asked, tol, rng, shown, may_be_whole)
+        found = search.solve(start)
+    return whole(spent=found.n_products) if search.gives_way else found
+
+
+class Search:
+    """From a start to k converged pairs: grow, look, restart, probe; stops at a budget or at
+    Ctrl-C.
+    """
+
+    def __init__(
+        self,
+        run: Recurrence,
+        asked: Asked,
+        tol: float,
+        rng: np.random.Generator,
+        shown: Bar,
+        may_give_way: bool = False,
+    ) -> None:
+        self.run, self.tol, self.rng, self.shown = run, tol, rng, shown
+        self.k, self.which, self.relative = asked.k, asked.which, asked.relative
+        self.max_products, self.probe = asked.max_products, asked.probe
+        self.stop: Callable[[], bool] = lambda: False
+        self.next_look = 0
+        self.last: tuple[int, float] | None = None
+        # (theta, bounds, coordinates) of the pairs that a probe is testing, or has tested
+        self.settled: tuple[Floats, Floats, Floats] | None = None
+        # the rows of the probe, which begin at the first of these and end at the other
+        self.probe_from = self.probe_until = 0
+        self.probed, self.copies, self.interrupted = False, False, False
+        self.unseen = np.inf  # see `Eigenpairs`
+        # what the first start may have been blind to, see `_hidden`; None where that is not known
+        self.hidden: NDArray[np.bool_] | None = None
+        # whether the matrix may be decomposed in place of a long search, and is to be
+        self.may_give_way, self.gives_way = may_give_way, False
+        # (theta, bounds) of the pairs, the next block, being measured again
+        self.measured: tuple[Floats, Floats] | None = None
+
+    def solve(self, start: Array | None = None) -> Eigenpairs:
+        """Run to the end and return Eigenpairs."""
+        with deferred_interrupts() as stop:
+            self.stop = self.run.around = stop
+            try:
+                self._start(start)
+                self._grow()
+                for _ in range(3):
+                    if self.gives_way or not self._confirm():
+                        break
+                    self._grow()
+            except Interrupted:  # from within a product: all that was there before it is as it was
+                self.interrupted = True
+            if self.run.m == 0 and self.measured is None:  # before the first product: nothing
+                raise KeyboardInterrupt
+            return self._result()
+
+    # -- the loop
+    # ----------------------------------------------------------------------------------------------
+
+    def _start(self, start: Array | None) -> None:
+        run = self.run
+        if start is not None:
+            if run.insert(start[: min(self._widest(), self.max_products)]) == 0:
+                raise ValueError(
+                    "v0 is zero, or lies in the span of against; wanted a start with a part "
+                    "outside it"
+                )
+        else:
+            run.insert_random(self.rng)
+
+    def _spent(self) -> bool:
+        return self.run.n_products + max(1, self.run.p) > self.max_products
+
+    def _is_long(self) -> bool:
+        """Whether the matrix costs but a share of the products made: all of them, where copies were
+        found and each takes a run of its own.
+        """
+        run = self.run
+        return (
+            self.may_give_way
+            and run.n_products + run.n <= self.max_products
+            and matrix_pays(run.n, run.n_products * (1.0 if self.copies else WHOLE_SHARE))
+        )
+
+    def _grow(self) -> None:
+        """Until the wanted pairs are converged, the budget is spent or the space is exhausted."""
+        run = self.run
+        while True:
+            if self.stop():
+                self.interrupted = True
+                return
+            if run.p == 0 and run.m < run.dimension:
+                if self._look():
+                    return
+                if run.p == 0:
+                    self._make_room()
+                if run.p == 0:
+                    run.insert_random(self.rng)
+            if run.m >= run.dimension and run.aside and not self._spent():
+                self._fetch_aside()
+            if run.m >= run.dimension or self._spent():
+                if run.m >= run.dimension:  # the pairs are those of all of it
+                    self.probed, self.unseen, self.settled = True, 0.0, None
+                elif self.settled is not None:  # the last steps of a probe count, too
+                    self._look()
+                return
+            if run.full and self.settled is not None and self._look():
+                return
+            if self._is_long():
+                self.gives_way = True
+                return
+            if run.full:
+                self._restart()
+            before = run.n_products
+            run.step()
+            self.shown.update(run.n_products - before)
+            if run.p and run.m >= self.next_look and self._look():
+                return
+
+    def _make_room(self) -> None:
+        """Room for a fresh start next to the basis."""
+        run = self.run
+        if run.m + 2 > run.capacity + 1 and run.capacity < run.dimension:
+            self._restart()
+
+    def _widest(self) -> int:
+        """The largest block that restarts can keep whole next to the k wanted vectors."""
+        run = self.run
+        if run.capacity >= run.dimension:
+            return run.dimension
+        return max(1, (run.capacity + 1 - self.k) // 3)
+
+    def _restart(self) -> None:
+        run = self.run
+        widest = self._widest()
+        if run.p > widest:
+            theta, S, residuals = ritz_pairs(run, self.k, self.which)
+            run.narrow_block(run.coupling() @ S, widest)
+        theta, S = decompose(run)
+        room = run.capacity + 1 - 3 * max(run.p, 1) - run.aside
+        keep = kept_at_restart(theta, self.k, self.which, max(room, 1))
+        least = wanted(theta[keep], self.k, self.which)  # all that Ctrl-C waits for
+        run.restart(theta[keep], S[:, keep], stop=self.stop, least=least)
+        self.next_look, self.last = run.m + 1, None
+
+    def _look(self) -> bool:
+        """Compare the wanted Ritz pairs with the tolerance; True where all is done."""
+        run = self.run
+        if run.m < min(self.k, run.dimension):
+            self.next_look = self.k
+            return False
+        theta, S, residuals = ritz_pairs(run, self.k, self.which)
+        if self.settled is not None:
+            return self._look_probe(theta, self.settled[0])
+        aside = column_lengths(run.leak[len(run.leak) - run.aside :, : run.m] @ S)
+        known = np.hypot(residuals, aside)
+        excess = self._excess(theta, S, known)
+        worst = float(excess.max())
+        self.shown.note(f"{int((excess <= 1).sum())} of {self.k} converged")
+        if not worst <= 1:
+            if aside.any() and (self._excess(theta, S, residuals) <= 1).all():
+                self._fetch_aside()
+            self._schedule(worst)
+            if run.m == self.k and run.p > 1:
+                run.narrow_block(run.coupling() @ S[:, excess > 1])
+            return False
+        return not self._begin_probe(theta, known)
+
+    def _limits(self, theta: Floats) -> Floats:
+        """What each value may be off: its target, but no less than twice the rounding seen."""
+        return np.maximum(self._targets(theta), 2 * self.run.noise)
+
+    def _targets(self, theta: Floats) -> Floats:
+        """What each residual may be."""
+        run = self.run
+        size = (
+            run.scale
+            if self.relative == "scale"
+            else np.maximum(np.abs(theta), run.eps ** (2 / 3) * run.scale)
+        )
+        return np.asarray(self.tol * np.broadcast_to(size, theta.shape))
+
+    def _excess(self, theta: Floats, S: Floats, residuals: Floats) -> Floats:
+        """Residuals over what they may be; what more products cannot mend counts for at most half
+        of that.
+        """
+        run = self.run
+        targets = self._limits(theta)
+        allowed = targets - np.minimum(bounds(run, S, residuals) - residuals, targets / 2)
+        excess: Floats = np.where(residuals > 0, np.inf, 0.0)
+        np.divide(residuals, allowed, out=excess, where=allowed > 0)
+        return excess
+
+    def _schedule(self, excess: float) -> None:
+        """Look again when the residuals, falling as they did, are due; at most an eighth of the
+        basis from now, near the end a 24th: what is spent past convergence is spent for nothing.
+        Not before `STEEPEST` would bring them there: a look takes as long as a small product.
+        """
+        m = self.run.m
+        ahead = max(2, m // (8 if excess > 30 else 24))
+        if self.last is not None and excess < self.last[1]:
+            rate = np.log(self.last[1] / excess) / (m - self.last[0])
+            ahead = min(ahead, max(1, int(0.7 * np.log(excess) / rate)))
+        ahead = max(ahead, int(min(m // 2, np.log(excess) / np.log(STEEPEST))))
+        self.last = (m, excess)
+        self.next_look = m + ahead
+
+    def _fetch_aside(self) -> None:
+        """Go on with what was set aside, in blocks."""
+        run = self.run
+        if run.capacity < run.dimension and run.m + 2 * (run.p + run.aside) > run.capacity:
+            self._restart()
+        run.fetch_aside()
+
+    # -- probes for missed copies
+    # -------------------------------------------------------------------------------------
+
+    def _begin_probe(self, theta: Floats, known: Floats) -> bool:
+        """Whether a copy of a wanted value can matter: it would push out the innermost by more than
+        that may be off; then a start is set that will show it.
+
+        A copy may lie in part in the last rows, so that neither they nor a start beside them show
+        it: then these go. Rounding begins one where the residual of a pair, of those `known`, has
+        come down to it, or would at the next step, whose row is one of them; and beside rows that
+        were kept, whose own residuals part the copies, one start sees of several. What a restart
+        rounds is not counted against the pairs, as what it rounds to make vectors of them is not: a
+        bound that was within the tolerance stays so.
+        """
+        run = self.run
+        if not self.probe or run.m >= run.dimension:
+            return False
+        far = outside(theta, self.k, self.which, self._limits(theta), 4 * run.noise)[1]
+        self.hidden = self._hidden(theta) if run.p and run.tridiagonal else None
+        if not far.any():
+            self._leave(theta)
+            return False
+        share = run.n_products if self.copies else int(PROBE_SHARE * run.n_products)
+        steps = max(4, share)
+        room = run.capacity - steps - 2 * run.p if run.capacity < run.dimension else run.m
+        back = length(run.coupling()[:, -1]) or 1.0
+        with np.errstate(over="ignore"):
+            steep = np.maximum(np.abs(theta - run.T[run.m - 1, run.m - 1]) / back, 1.0)
+            begun = known <= run.eps**ROUNDED * run.noise * steep
+        if not run.tridiagonal or begun[far].any() or run.aside + run.p > MOST_ASIDE:
+            self._lock(max(room, self.k))
+        else:
+            if run.m > room:
+                self._restart()
+            run.set_aside()
+        theta, S, residuals = ritz_pairs(run, self.k, self.which)
+        rounded = 0.0 if run.tridiagonal else run.eps * run.scale
+        limits = bounds(run, S, residuals) - rounded * np.abs(S).sum(axis=0)
+        self.settled, self.probe_from = (theta, limits, S), run.m
+        run.insert_random(self.rng)
+        self.probe_until = run.m + steps
+        self.next_look = run.m + 2
+        return True
+
+    def _lock(self, most: int) -> None:
+        """Keep as the basis `most` pairs that are nearly converged, and let the rest go."""
+        run = self.run
+        theta, S = decompose(run)
+        along = run.leak[len(run.leak) - run.aside :, : run.m]
+        residuals = column_lengths(np.vstack([run.coupling(), along]) @ S)
+        near = residuals <= NEARLY * run.scale
+        near[wanted(theta, self.k, self.which)] = True
+        keep = np.flatnonzero(near)
+        keep = keep[wanted(theta[keep], most, self.which)]
+        run.drop_block()
+        run.drop_aside()
+        run.restart(theta[keep], S[:, keep])
+
+    def _growth(self, at: Floats) -> Floats:
+        """The `risk.growth` of the probe."""
+        T = self.run.T[self.probe_from : self.run.m, self.probe_from : self.run.m]
+        return growth(np.diag(T), np.diag(T, 1), at)
+
+    def _look_probe(self, theta: Floats, before: Floats) -> bool:
+        """True where the probe ended without a change; back to the search where it found one."""
+        run = self.run
+        if run.m >= run.dimension or (np.abs(theta - before) > self._limits(theta)).any():
+            self.copies, self.settled, self.last = True, None, None
+            self.next_look = run.m + 2
+            return False
+        _, far, _ = outside(theta, self.k, self.which, self._limits(theta), 4 * run.noise)
+        seen, sure = float(self._growth(theta[far]).min(initial=np.inf)), blind(run.n, SURE)
+        if run.p == 0 or seen >= sure or run.m >= self.probe_until or run.full:
+            self._leave(theta)
+            return True
+        steps = run.m - self.probe_from
+        ahead = max(2, int(0.7 * steps * (sure / max(seen, 1.0) - 1)))
+        self.next_look = min(run.m + ahead, self.probe_until)
+        return False
+
+    def _leave(self, theta: Floats) -> None:
+        """What is open where the search ends here: never less than what the residuals leave open,
+        since one that lies that near to the innermost may hide behind it.
+        """
+        run = self.run
+        distance, far, near = outside(theta, self.k, self.which, self._limits(theta), 4 * run.noise)
+        hidden = self.hidden
+        if self.settled is not None:
+            if run.p:
+                far[far] = self._growth(theta[far]) < blind(run.n, RISK)
+                hidden = None if hidden is None else hidden & self._hidden(theta)
+            else:
+                far[:] = False
+            missed = float(distance[far].max(initial=0.0))
+            if missed > 2 * self.tol * run.scale:
+                self.gives_way = self._is_long()
+                near = max(missed, (LEFT_OPEN + 1) * self.tol * run.scale)  # and it is said
+        least = 2 * self.tol * run.scale if run.p else 0.0
+        if hidden is not None and run.p:
+            least = max(least, float(self._beyond()[hidden].max(initial=0.0)))
+        self.unseen, self.probed = max(near, least), True
+
+    def _beyond(self) -> Floats:
+        """Distances outside of the innermost value at which `_hidden` looks."""
+        return np.geomspace(self.tol, 2.0, 48) * self.run.scale
+
+    def _hidden(self, theta: Floats) -> NDArray[np.bool_]:
+        """Whether the start of the last Krylov space may have been blind to an eigenvalue that far
+        outside of the innermost of the values, at either end.
+        """
+        beyond = self._beyond()
+        size, half = np.abs(theta).min() + beyond, self.k // 2
+        low = theta[:half] if self.which == "BE" else theta
+        ends = {
+            "SA": [theta.max() - beyond],
+            "LA": [theta.min() + beyond],
+            "LM": [-size, size],
+            "BE": [low.max(initial=-np.inf) - beyond, theta[half:].min() + beyond],
+        }[self.which]
+        sure = blind(self.run.n, RISK)
+        blinds = [self._growth(at) < sure for at in ends if np.isfinite(at).all()]
+        return np.asarray(np.any(blinds, axis=0))
+
+    # -- the end
+    # ----------------------------------------------------------------------------------------------
+
+    def _known(self) -> tuple[Floats, Floats]:
+        """Values and bounds of the residuals, from what is in the basis now."""
+        known = self.settled or self.measured
+        if known is not None:
+            return known[0], known[1]
+        self.run.reorthogonalise()
+        theta, S, residuals = ritz_pairs(self.run, self.k, self.which)
+        return theta, bounds(self.run, S, residuals)
+
+    def _vectors(self) -> Array:
+        """The vectors of `_known`, as rows."""
+        run = self.run
+        if self.settled is not None:
+            return combine(run.rows[: self.probe_from], self.settled[2])
+        if self.measured is not None:
+            return run.rows[: self.k].copy()
+        return combine(run.rows[: run.m], ritz_pairs(run, self.k, self.which)[1])
+
+    def _confirm(self) -> bool:
+        """Measure the residuals by products where their bounds are too coarse; True where the
+        search must go on.
+        """
+        run = self.run
+        if self.interrupted or run.n_products + self.k > self.max_products:
+            return False
+        theta, limits = self._known()
+        if self.settled is None:
+            values, S, known = ritz_pairs(run, self.k, self.which)
+            if (self._excess(values, S, known) > 1).any():
+                return False
+        if (limits <= self._targets(theta)).all():
+            return False
+        rows, self.settled = self._vectors(), None
+        run.reset()
+        if run.insert(rows) == len(theta):
+            self.measured = theta, limits + 8 * run.eps * run.scale  # insert rounds them once more
+        run.step()
+        self.measured = None
+        self.shown.update(run.m)
+        theta, S, residuals = ritz_pairs(run, self.k, self.which)
+        if run.p == 0 or (bounds(run, S, residuals) <= self._targets(theta)).all():
+            return False
+        run.narrow_block(run.coupling() @ S)
+        self.probe, self.next_look, self.last = False, run.m + 1, None
+        return True
+
+    def _result(self) -> Eigenpairs:
+        run = self.run
+        theta, limits = self._known()
+        return Eigenpairs(
+            values=theta,
+            vectors=self._vectors().T,
+            residuals=limits,
+            converged=limits <= self._targets(theta),
+            n_products=run.n_products,
+            scale=run.scale,
+            tol=self.tol,
+            probed=self.probed,
+            unseen=self.unseen,
+            interrupted=self.interrupted,
+            asymmetry=run.asymmetry,
+        )
+
+
+# --------------------------------------------------------------------------------------------------
+# Eigenpairs by float32 products, made right by a few float64 ones.
+#
+# The Krylov work is done in float32. Then, in float64, Rayleigh-Ritz on the k vectors found; a
+# pair whose residual is still too large gets the correction t of the Jacobi-Davidson equation,
+#
+#     (I - Y Y') (A - theta) (I - Y Y') t = -r,        r = A y - theta y,
+#
+# solved roughly by MINRES on float32 products, and one float64 product with t. Since the equation
+# is only a correction, its float32 errors are relative to r: every round gains the digits that
+# MINRES gained. Where that stalls, at values closer than float32 can tell apart, float64 Lanczos
+# goes on from what is there.
+
+LOW_TOL = 2e-5
+ROUNDS = 16
+INNER_TOL = 1e-3
+FIRST_STEPS, MOST_STEPS = 40, 160  # of MINRES: doubled after a round that gained less than a digit
+
+
+def mixed_pairs(
+    op: Any, asked: Asked, rng: np.random.Generator, v0: Any = None, against: Any = None
+) -> Eigenpairs:
+    """`eigsh` with ``precision="mixed"``, its arguments checked."""
+    if not isinstance(op, Castable):
+        raise TypeError(
+            f"op is a {type(op).__name__} without astype(dtype); wanted one for precision='mixed'"
+        )
+    high, low = op.astype("float64"), op.astype("float32")
+    n, k = high.shape[0], asked.k
+    tol = resolve_tol(asked.tol, np.dtype(np.float64))
+    found = extreme_pairs(low, replace(asked, tol=max(tol, LOW_TOL)), rng, v0, against)
+    against = orthonormal_rows(against, n, np.dtype(np.float64))
+    rows = found.vectors.T.astype(np.float64)
+    refiner = _Refiner(high, low, asked.which, rows, against)
+    refiner.n_low = found.n_products
+    values, rows, residuals, targets = refiner.run(tol, asked.relative, asked.max_products)
+    spent = refiner.n_low + refiner.n_high
+    unseen = max(found.unseen, found.tol * found.scale)  # closer float32 told nothing apart
+    left = asked.max_products - spent
+    if (residuals > targets).any() and 2 * k <= left and not found.interrupted:
+        further = replace(asked, tol=tol, max_products=left, probe=False)
+        deflated = None if against is None else against.T
+        rest = extreme_pairs(high, further, rng, rows.T, deflated)
+        return replace(
+            rest,
+            n_products=spent + rest.n_products,
+            n_low=refiner.n_low,
+            probed=found.probed,
+            unseen=unseen,
+        )
+    return replace(
+        found,
+        values=values,
+        vectors=rows.T,
+        residuals=residuals,
+        converged=residuals <= targets,
+        tol=tol,
+        n_products=spent,
+        n_low=refiner.n_low,
+        scale=refiner.scale,
+        unseen=unseen,
+    )
+
+
+class _Refiner:
+    """Rayleigh-Ritz in float64 on rows Y with their products W, and corrections from float32."""
+
+    def __init__(self, high: Any, low: Any, which: str, Y: Floats, against: Floats | None) -> None:
+        self.high, self.low, self.which, self.k = high, low, which, len(Y)
+        self.against = np.zeros((0, Y.shape[1])) if against is None else against
+        self.n_low = self.n_high = 0
+        self.scale = 0.0
+        self.Y = self._clean(Y, Y[:0])
+        self.W = self._products(self.Y)
+
+    def _clean(self, V: Floats, Y: Floats) -> Floats:
+        """Orthonormal rows from V, orthogonal to Y and to what is deflated."""
+        orthonormalise(V)
+        for rows in (self.against, Y):
+            orthogonalise(rows, V)
+        B, _ = orthonormalise(V, floor=1e-10, against=Y)
+        return V[: len(B)]
+
+    def _products(self, V: Floats) -> Floats:
+        self.n_high += len(V)
+        W = np.array([np.asarray(self.high @ v, dtype=np.float64) for v in V]).reshape(V.shape)
+        self.scale = max([self.scale, *(norm(w) for w in W)])
+        return W
+
+    def run(
+        self, tol: float, relative: str, max_products: int
+    ) -> tuple[Floats, Floats, Floats, Floats]:
+        """Rounds of correction until all is within the tolerance or a round gains nothing."""
+        best, most = np.inf, FIRST_STEPS
+        for _ in range(ROUNDS):
+            theta, R, residuals = self._rayleigh_ritz()
+            targets = (
+                np.full(self.k, tol * self.scale) if relative == "scale" else tol * np.abs(theta)
+            )
+            poor = np.flatnonzero(residuals > targets)
+            worst = float((residuals / np.maximum(targets, np.finfo(float).tiny)).max(initial=0.0))
+            room = max_products - self.n_low - self.n_high
+            if not len(poor) or room < 2 * len(poor) or (worst > 0.5 * best and most >= MOST_STEPS):
+                break
+            most = min(2 * most, MOST_STEPS) if worst > 0.1 * best else most
+            best = worst
+            steps = min(most, room // len(poor) - 1)
+            V = self._clean(
+                np.array([self._correction(theta[i], R[i], steps) for i in poor]), self.Y
+            )
+            self.Y, self.W = np.vstack([self.Y, V]), np.vstack([self.W, self._products(V)])
+        return theta, self.Y[: self.k], residuals, targets
+
+    def _rayleigh_ritz(self) -> tuple[Floats, Floats, Floats]:
+        """The k wanted pairs in the span of Y, their residual vectors and norms.
+
+        Y becomes Ritz vectors, the wanted ones first; up to k + 8 of those next to them stay as
+        well, since a near neighbour of a wanted value is found by the corrections and must not be
+        lost again.
+        """
+        T = project(self.Y, self.W)
+        theta, S, _ = eigh(T)
+        near = wanted(theta, 2 * self.k + 8, self.which)
+        first = wanted(theta, self.k, self.which)
+        order = np.concatenate([first, np.setdiff1d(near, first)])
+        for rows in (self.Y, self.W):
+            rotate(rows, S[:, order])
+        self.Y, self.W = self.Y[: len(order)], self.W[: len(order)]
+        theta = theta[first]
+        R = self.W[: self.k] - theta[:, None] * self.Y[: self.k]
+        rounding = 4 * np.finfo(float).eps * self.scale
+        return theta, R, np.array([norm(r) for r in R]) + rounding
+
+    def _correction(self, theta: float, r: Floats, steps: int) -> Floats:
+        """The Jacobi-Davidson correction, roughly, from float32 products."""
+        Y = np.vstack([self.Y, self.against]).astype(np.float32)
+        length = norm(r)
+        b = (r / -length).astype(np.float32)
+        orthogonalise(Y, b[None])
+
+        def multiply(v: Array) -> Array:
+            self.n_low += 1
+            v = v.reshape(-1).astype(np.float32)
+            orthogonalise(Y, v[None], passes=1)
+            out = np.array(self.low @ v, dtype=np.float32) - np.float32(theta) * v
+            orthogonalise(Y, out[None], passes=1)
+            return out
+
+        return minres(multiply, b, steps, INNER_TOL).astype(np.float64)
 
 
 @own_names("eigsh")

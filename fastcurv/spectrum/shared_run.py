@@ -16,12 +16,10 @@ from ..krylov.lanczos import Recurrence, combine
 from ..krylov.ritz import bounds, check_wanted, ritz_pairs
 from ..progress import Bar, bar
 from ..protocols import Array, Axis, Operator, Seed, Space, Which
-from .asked import resolve_tol
 from .density import assemble, extend, quadrature, with_rest
-from .density_result import SpectralDensity
-from .reduced import completed, reduction
+from .density_curve import SpectralDensity, check_look
+from .reduced import completed, reduction, resolve_tol
 from .results import Eigenpairs
-from .smoothing import check_look
 
 MAX_BYTES = 4 << 30
 

@@ -14,7 +14,7 @@ from fastcurv.network.linear import Shifted
 from fastcurv.network.operators import Block, Curvature
 from fastcurv.optimize.sample import CriticalSample, SampledPoint
 from fastcurv.optimize.schedules import RobbinsMonro, Schedule
-from fastcurv.spectrum.density_result import SpectralDensity
+from fastcurv.spectrum.density_curve import SpectralDensity
 from fastcurv.spectrum.results import Eigenpairs, Estimate, Inertia
 
 RESULTS = [Block, CriticalPoint, CriticalSample, Curvature, Eigenpairs, Estimate, Inertia, Jacobian]

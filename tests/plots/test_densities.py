@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 import fastcurv as fc  # noqa: E402
-from fastcurv.spectrum.picture import within  # noqa: E402
+from fastcurv.spectrum.density_curve import within  # noqa: E402
 
 SPECTRA = {
     "a decade": np.linspace(0.5, 3.0, 30),

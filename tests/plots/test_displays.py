@@ -8,7 +8,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv.plots.landscape import filter_normalised
-from fastcurv.spectrum.picture import within
+from fastcurv.spectrum.density_curve import within
 
 pytest.importorskip("matplotlib")
 

@@ -95,7 +95,7 @@ def test_eigsh_later_says_what_it_knows(at):
 
 
 def test_eigsh_between_two_products(monkeypatch):
-    from fastcurv.spectrum.search import Search
+    from fastcurv.spectrum.eigsh import Search
 
     look, seen = Search._look, []
 

@@ -117,7 +117,7 @@ import os, signal, threading
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 import fastcurv as fc
-from fastcurv.spectrum.search import Search
+from fastcurv.spectrum.eigsh import Search
 
 d = np.cumsum(np.random.default_rng(0).uniform(0.5, 1, 223_000))
 d /= d[-1]

@@ -21,7 +21,7 @@ from fastcurv.krylov.lanczos import Recurrence
 from fastcurv.krylov.ritz import decompose
 from fastcurv.krylov.solvers import Workspace, capped_cg, minres
 from fastcurv.spectrum.dense import dense_matrix
-from fastcurv.spectrum.picture import within
+from fastcurv.spectrum.density_curve import within
 
 from ..agreement import lined, masked, rounded, served_by
 from ..certify.figures import drawn

@@ -14,10 +14,10 @@ from fastcurv.krylov.ritz import ritz_pairs, wanted
 from fastcurv.krylov.solvers import Workspace, _slow_direction, _too_slow, minres
 from fastcurv.krylov.trust_region import cubic, trust_region
 from fastcurv.progress import bar
-from fastcurv.spectrum import dense, search
+from fastcurv.spectrum import dense, eigsh
 from fastcurv.spectrum.density import run_probe
-from fastcurv.spectrum.probing import ALIKE, Counted, mean_of, random_signs, widened
 from fastcurv.spectrum.reduced import reduced_pairs
+from fastcurv.spectrum.trace import ALIKE, Counted, mean_of, random_signs, widened
 from fastcurv.vectors import dot, norm
 
 from .spectra import Prescribed, hessian_like
@@ -347,15 +347,15 @@ def test_a_search_looks_at_few_of_its_steps(monkeypatch):
     twentieth of the products is past the first at which all were converged.
     """
     op = Prescribed(hessian_like(np.random.default_rng(0)), seed=0)
-    whole, looks = search.Search._look, []
+    whole, looks = eigsh.Search._look, []
 
     def ask():
         looks.clear()
         return fc.eigsh(op, 5, "SA", tol=1e-7, probe=False, seed=0).n_products
 
-    monkeypatch.setattr(search.Search, "_look", lambda self: looks.append(1) or whole(self))
+    monkeypatch.setattr(eigsh.Search, "_look", lambda self: looks.append(1) or whole(self))
     usual, few = ask(), len(looks)
-    monkeypatch.setattr(search.Search, "_schedule", at_once)
+    monkeypatch.setattr(eigsh.Search, "_schedule", at_once)
     first, every = ask(), len(looks)
     assert 5 * few <= usual and 5 * few <= every
     assert first <= usual <= 1.05 * first

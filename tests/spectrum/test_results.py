@@ -7,7 +7,7 @@ import fastcurv as fc
 from fastcurv.eigensolver import eigh
 from fastcurv.spectrum.dense import LARGEST_DENSE, dense_matrix, to_dense
 from fastcurv.spectrum.density import Quadrature
-from fastcurv.spectrum.probing import Counted, from_sums, mean_of
+from fastcurv.spectrum.trace import Counted, from_sums, mean_of
 from fastcurv.testing import PrescribedSpectrum
 
 

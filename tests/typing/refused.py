@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 import fastcurv as fc
 from fastcurv.network.operators import Curvature
-from fastcurv.spectrum.density_result import SpectralDensity
+from fastcurv.spectrum.density_curve import SpectralDensity
 from fastcurv.spectrum.results import Eigenpairs, Estimate
 
 X = np.random.default_rng(0).standard_normal((20, 3))

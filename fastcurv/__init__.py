@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from .spectrum.eigsh import eigsh
     from .spectrum.shared_run import Krylov
     from .spectrum.trace import diagonal, frobenius_norm, trace
-    from .structure.reparametrise import flip_tanh, permute_hidden, rescale_relu
+    from .structure.symmetry import flip_tanh, permute_hidden, rescale_relu
 
 try:
     __version__ = version("fastcurv")
@@ -122,7 +122,7 @@ _HOMES = {
     "eigvalsh": "spectrum.dense",
     "escape": "optimize.escape",
     "find_critical_point": "critical.find",
-    "flip_tanh": "structure.reparametrise",
+    "flip_tanh": "structure.symmetry",
     "frobenius_norm": "spectrum.trace",
     "from_jax": "network.convert_kernels",
     "from_keras": "network.convert_kernels",
@@ -135,9 +135,9 @@ _HOMES = {
     "minimize": "optimize.minimize",
     "newton_cg": "optimize.scipy",
     "newton_step": "optimize.steps",
-    "permute_hidden": "structure.reparametrise",
+    "permute_hidden": "structure.symmetry",
     "power": "optimize.schedules",
-    "rescale_relu": "structure.reparametrise",
+    "rescale_relu": "structure.symmetry",
     "robbins_monro": "optimize.schedules",
     "saddle_free_newton": "optimize.scipy",
     "saddle_free_newton_step": "optimize.steps",

@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from .certify.certificates import NetworkFacts
 from .checks import SelfAdjoint, as_rng, check_choice, check_vector
 from .protocols import Floats, Loss
-from .structure.activations import _STEP, ACTIVATIONS, loss_terms, normalise
 from .structure.parameters import l2_diagonal, layers_of, norms_of, skips
+from .structure.tables import _STEP, ACTIVATIONS, loss_terms, normalise
 
 LOSSES: tuple[Loss, ...] = ("mse", "cross_entropy", "binary_cross_entropy")
 

@@ -19,7 +19,7 @@ from .. import _engine
 from .._engine import BATCH_NORM_EPS
 from ..eigensolver import eigh, gamma_of
 from ..protocols import Floats
-from ..structure.activations import LEAK
+from ..structure.tables import LEAK
 
 # roundings that phi, phi', phi'' and the terms of a loss row are worth: 10 were measured at most
 ELEMENTARY = 16.0

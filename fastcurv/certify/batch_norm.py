@@ -19,8 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..eigensolver import UNIT
 from ..protocols import Floats
-from ..structure.activations import ACTIVATIONS, normalise
 from ..structure.parameters import layers_of, norms_of, skips
+from ..structure.tables import ACTIVATIONS, normalise
 from .arithmetic import KINKED, Err, Num, Operand, Phi, Sums, at_most, product
 from .passes import LossRows, Rounding
 

@@ -35,8 +35,8 @@ from numpy.typing import NDArray
 
 from ..protocols import Floats
 from ..singular import svd, svdvals
-from ..structure.activations import LEAK, loss_terms
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, rows_that_count
+from ..structure.tables import LEAK, loss_terms
 
 # --------------------------------------------------------------------------------------------------
 # Networks of relu and leaky_relu units in plain NumPy: passes that take complex and many thetas at

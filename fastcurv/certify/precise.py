@@ -26,8 +26,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..memo import last_kept
 from ..protocols import Floats
-from ..structure.activations import LEAK
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, skips
+from ..structure.tables import LEAK
 from .arithmetic import norm, norms
 from .bounds import gradient_bound
 from .passes import checked_theta, spectral

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..certify.arithmetic import _derivatives
 from ..protocols import Array, Floats
-from ..structure.activations import LEAK
+from ..structure.tables import LEAK
 from .sample_layers import Scratch, rows
 
 

@@ -22,9 +22,9 @@ from ..certify.passes import checked_theta
 from ..protocols import Floats
 from ..runtime import to_nearest
 from ..structure import symmetry
-from ..structure.activations import LEAK
 from ..structure.orbits import Orbit, orbits
 from ..structure.parameters import l2_diagonal, rows_that_count
+from ..structure.tables import LEAK
 
 GROWTH = 1 + 1e-9  # for the rounding of sums of bounds
 

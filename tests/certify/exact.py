@@ -9,7 +9,7 @@ from functools import cache, lru_cache
 
 import numpy as np
 
-from fastcurv.structure.activations import BATCH_NORM_EPS, LEAK
+from fastcurv.structure.tables import BATCH_NORM_EPS, LEAK
 
 DIGITS = 1200
 FAR = 4000  # exp(-4000) is below what 1200 digits of a sum of numbers of 1e+-300 can show

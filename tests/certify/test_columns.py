@@ -182,8 +182,8 @@ def test_eigenvalues_of_float32_lie_within_the_bound(seed):
 
 def test_constants_are_shared():
     """What a proof and a kernel both rest on is one number."""
-    from fastcurv.structure import activations
+    from fastcurv.structure import tables
 
-    assert engine.BATCH_NORM_EPS == activations.BATCH_NORM_EPS
+    assert engine.BATCH_NORM_EPS == tables.BATCH_NORM_EPS
     a, slope, _ = probe.activate(None, "leaky_relu", np.array([[-1.0, 1.0]]))
-    assert slope[0, 0] == activations.LEAK["leaky_relu"] == -a[0, 0]
+    assert slope[0, 0] == tables.LEAK["leaky_relu"] == -a[0, 0]

@@ -10,7 +10,7 @@ from fastcurv.certify.majorants import curvature_floor, gram_norm, spectral
 from fastcurv.critical.classify import classify
 from fastcurv.reference import LOSSES, ReferenceModel, ReferenceObjective
 from fastcurv.spectrum.dense import dense_matrix, matrix_error
-from fastcurv.structure.activations import ACTIVATIONS
+from fastcurv.structure.tables import ACTIVATIONS
 from fastcurv.testing import compiled
 
 DEPTHS = ((3, 5, 2), (3, 4, 5, 2), (3, 4, 4, 4, 3), (2, 5, 3, 3, 4, 2))

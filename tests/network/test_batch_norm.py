@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.structure.activations import loss_terms
+from fastcurv.structure.tables import loss_terms
 
 from .batch_norm_cases import STEP, Problem, asked, every_dtype
 

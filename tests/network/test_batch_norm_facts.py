@@ -129,7 +129,7 @@ def test_dead_units_kinks_and_probes():
 
 
 def test_symmetries_of_the_function():
-    from fastcurv.structure.reparametrise import flip_tanh, permute_hidden, rescale_relu
+    from fastcurv.structure.symmetry import flip_tanh, permute_hidden, rescale_relu
 
     p = Problem([4, 6, 5, 2], ["tanh", "relu"], N=30)
     value = p.ob.value(p.theta)

@@ -13,7 +13,7 @@ import pytest
 
 import fastcurv as fc
 from fastcurv import _engine as engine
-from fastcurv.structure.activations import loss_terms
+from fastcurv.structure.tables import loss_terms
 
 ACTIVATIONS = [
     "identity",

@@ -9,8 +9,8 @@ proves.
 
 import numpy as np
 
-from fastcurv.structure.activations import ACTIVATIONS
 from fastcurv.structure.parameters import skips
+from fastcurv.structure.tables import ACTIVATIONS
 
 # Bounds on the second and third derivative; 0 where a name is missing.
 SECOND = {"tanh": 0.77, "sigmoid": 0.0963, "softplus": 0.25, "silu": 0.5, "gelu": 0.8, "elu": 1.0}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastcurv.structure.activations import loss_terms
+from fastcurv.structure.tables import loss_terms
 
 
 def targets(loss, rng):

@@ -9,8 +9,14 @@ from fastcurv.critical.evidence import independent
 from fastcurv.critical.find import find_critical_point
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.structure.parameters import rows_that_count
-from fastcurv.structure.reparametrise import flip_tanh, permute_hidden, rescale_relu
-from fastcurv.structure.symmetry import flat_directions, probes, saturation
+from fastcurv.structure.symmetry import (
+    flat_directions,
+    flip_tanh,
+    permute_hidden,
+    probes,
+    rescale_relu,
+    saturation,
+)
 from fastcurv.testing import LinearAutoencoder, compiled, zoo
 
 

@@ -17,7 +17,7 @@ from fastcurv import protocols
 from fastcurv.estimators.parameters import SOLVERS
 from fastcurv.network.mlp import SCHEMES
 from fastcurv.optimize.minimize import ALIASES, METHODS
-from fastcurv.structure import activations
+from fastcurv.structure import tables
 from tests.typing import refused
 
 FOLDER = Path(__file__).resolve().parent
@@ -64,7 +64,7 @@ def test_pyright_refuses_it_too(tmp_path):
     [
         (protocols.Loss, fastcurv._engine.LOSSES),
         (protocols.Activation, fastcurv._engine.ACTIVATIONS),
-        (protocols.Activation, activations.ACTIVATIONS),
+        (protocols.Activation, tables.ACTIVATIONS),
         (protocols.Scheme, SCHEMES),
         (protocols.FirstOrder | protocols.SecondOrder, {**METHODS, **ALIASES}),
         (protocols.Solver, SOLVERS),

@@ -11,17 +11,17 @@ from .runtime import register as _register
 from .runtime import show_config, show_versions
 
 if TYPE_CHECKING:
+    from .convert.keras_jax import from_jax, from_keras
+    from .convert.onnx import from_onnx
+    from .convert.sklearn import from_sklearn
+    from .convert.torch import from_torch, to_torch
     from .critical.classify import classify
     from .critical.find import find_critical_point
     from .estimators.classifier import MLPClassifier
     from .estimators.regressor import MLPRegressor
-    from .network.convert import from_sklearn
-    from .network.convert_kernels import from_jax, from_keras
-    from .network.convert_onnx import from_onnx
-    from .network.convert_torch import from_torch, to_torch
     from .network.mlp import MLP
     from .network.objective import Objective
-    from .network.saved import load, save
+    from .network.save import load, save
     from .network.streaming import StreamedObjective
     from .optimize.escape import escape
     from .optimize.minimize import minimize
@@ -124,14 +124,14 @@ _HOMES = {
     "find_critical_point": "critical.find",
     "flip_tanh": "structure.symmetry",
     "frobenius_norm": "spectrum.trace",
-    "from_jax": "network.convert_kernels",
-    "from_keras": "network.convert_kernels",
-    "from_onnx": "network.convert_onnx",
-    "from_sklearn": "network.convert",
-    "from_torch": "network.convert_torch",
+    "from_jax": "convert.keras_jax",
+    "from_keras": "convert.keras_jax",
+    "from_onnx": "convert.onnx",
+    "from_sklearn": "convert.sklearn",
+    "from_torch": "convert.torch",
     "inertia": "spectrum.dense",
     "inverse_time": "optimize.schedules",
-    "load": "network.saved",
+    "load": "network.save",
     "minimize": "optimize.minimize",
     "newton_cg": "optimize.scipy",
     "newton_step": "optimize.steps",
@@ -142,13 +142,15 @@ _HOMES = {
     "saddle_free_newton": "optimize.scipy",
     "saddle_free_newton_step": "optimize.steps",
     "sample_critical_points": "optimize.sample",
-    "save": "network.saved",
+    "save": "network.save",
     "spectral_density": "spectrum.density",
-    "to_torch": "network.convert_torch",
+    "to_torch": "convert.torch",
     "trace": "spectrum.trace",
     "trust_region": "optimize.scipy",
 }
 _ROOMS = (
+    "certify",
+    "convert",
     "critical",
     "distributed",
     "estimators",
@@ -156,7 +158,6 @@ _ROOMS = (
     "network",
     "optimize",
     "plots",
-    "certify",
     "spectrum",
     "structure",
     "testing",

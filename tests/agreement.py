@@ -34,7 +34,7 @@ import fastcurv
 from fastcurv import MLP, Objective, _engine
 from fastcurv.certify.arithmetic import Arithmetic
 from fastcurv.certify.passes import Rounding
-from fastcurv.network.linear import Operator
+from fastcurv.network.linear_operator import Operator
 
 NUMBER = re.compile(r"(?<![\w.])-?\d+\.?\d*(?:e[-+]?\d+)?(?![\w])")
 TOLERANCE = {  # to which the figures of a room are held

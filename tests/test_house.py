@@ -43,15 +43,17 @@ ROOMS = {
     "critical": {"krylov", "spectrum"},
     "optimize": {"krylov", "spectrum", "critical"},
     "network": {"structure", "certify", "_engine"},
+    "convert": {"_engine", "structure", "network"},
     "distributed": {"network", "_engine"},
     "reference": {"structure", "certify"},
     "testing": {"reference", "network"},
     "plots": {"spectrum", "critical"},
-    "estimators": {"krylov", "network", "optimize", "critical", "plots", "fastcurv"},
+    "estimators": {"krylov", "network", "convert", "optimize", "critical", "plots", "fastcurv"},
     "cli": {
         "fastcurv",
         "distributed",
         "network",
+        "convert",
         "plots",
         "spectrum",
         "critical",
@@ -60,7 +62,7 @@ ROOMS = {
     },
 }
 ENGINE_ALONE = {"runtime", "vectors"}  # of the leaves: threads and kernels, sweeps over vectors
-NEEDS = {"network.convert_onnx": "onnx", "network.convert_torch": "torch"}  # for examples
+NEEDS = {"convert.onnx": "onnx", "convert.torch": "torch"}  # for examples
 HEAVY = ("matplotlib", "sklearn", "tqdm", "torch", "jax", "pandas")
 
 
@@ -123,7 +125,7 @@ def test_the_reader_of_imports_sees(tmp_path):
     )
     seen = imported_by(file, "room.some", {"b": 0})
     assert seen == {"room.a", "b", "c", "d", "e", "h.i", "room.g", "fastcurv"}
-    assert {"krylov.basis", "critical.classify"} <= set(MODULES)
+    assert {"krylov.lanczos", "critical.classify"} <= set(MODULES)
     assert "_engine" in imports_of("network.objective")
 
 

@@ -443,7 +443,7 @@ class Layered:
 # --------------------------------------------------------------------------------------------------
 # The Gram matrix of what the outputs see, by float64 passes of its own, and a bound on its error.
 #
-# ``K = A'A`` as at the head of `fastcurv.network.output_space`: the sum over layers of ``(a a' +
+# ``K = A'A`` as at the head of `fastcurv.network.spaces`: the sum over layers of ``(a a' +
 # 1) * (D D')``. a and D come with bounds on the norms of the errors of their rows, `Err`, by the
 # same steps as the gradient's delta. A column's part in a layer has length ``x = sqrt(||a||^2 + 1)
 # ||d||`` and is off by ``e = sqrt(..) ||dd|| + ||da|| (||d|| + ||dd||)``, so that entry by entry

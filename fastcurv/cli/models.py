@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from ..convert.onnx import from_onnx
+from ..convert.torch import from_torch
 from ..files import read_tensors, shown
-from ..network.convert_onnx import from_onnx
-from ..network.convert_torch import from_torch
 from ..network.mlp import MLP
 from ..network.objective import Objective
-from ..network.saved import RUN, load
+from ..network.save import RUN, load
 from .cluster import on_cluster
 from .datasets import Dataset, absolute, load_dataset
 

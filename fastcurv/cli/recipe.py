@@ -16,7 +16,7 @@ import numpy as np
 from ..files import damaged, read_tensors, shown, write_atomically, write_tensors
 from ..network.mlp import MLP
 from ..network.objective import Objective
-from ..network.saved import RUN, assembled, contents
+from ..network.save import RUN, assembled, contents
 from .arrays import BROKEN, read_npz
 from .datasets import Dataset, load_dataset
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..checks import as_numpy, is_sparse
-from ..network.blocks import own
 from ..network.mlp import MLP, RELU_LIKE
+from ..network.rows import own
 from ..optimize.minimize import STOCHASTIC
 
 OUT = {"mse": "identity", "binary_cross_entropy": "logistic", "cross_entropy": "softmax"}

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..answers import typed
 from ..checks import check_choice, check_positive, check_positive_int
-from ..network.convert import SKLEARN
+from ..convert.sklearn import SKLEARN
 from ..optimize.minimize import METHODS
 
 SOLVERS = ("auto", "lbfgs", *METHODS)

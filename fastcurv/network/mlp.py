@@ -395,3 +395,6 @@ class MLP(Answering, subject="model"):
         ):
             rows = np.array(rows, rows.dtype.newbyteorder("="))
         return rows
+
+
+Model = tuple[MLP, np.ndarray]  # with the theta that was read for it

@@ -30,9 +30,8 @@ from .arguments import (
     check_weight,
     selected,
 )
-from .jacobian import Jacobian
 from .mlp import MLP
-from .operators import Curvature
+from .operators import Curvature, Jacobian
 
 LOSSES: tuple[Loss, ...] = get_args(Loss)
 HANDED_OUT = 1 << 20  # bytes of a gradient from which it is handed out and not copied

@@ -17,12 +17,11 @@ from ..answers import own_names
 from ..checks import as_numpy, check_finite, check_positive_int, is_sparse
 from ..protocols import Loss
 from .arguments import check_targets, check_weight
-from .blocks import Block, Seen, pick, stacked, submitted
 from .mlp import MLP
 from .objective import Objective
-from .shards import Frame, Shard, Sharded
-from .sources import Arrays, as_source, yields_sparse
-from .sums import Tree
+from .rows import Arrays, Block, Seen, as_source, pick, stacked, submitted, yields_sparse
+from .sharded import Frame, Shard, Sharded
+from .tree_sum import Tree
 
 MEMORY = 1 << 28  # bytes, where nothing is said
 SMALLEST = 16  # rows of a block
@@ -44,7 +43,7 @@ class StreamedObjective(Sharded):
         ``parquet``); or an iterable of blocks ``X``, ``(X, y)`` or ``(X, y, sample_weight)``, which
         must begin anew each time: a list, an object with ``__iter__``, or a function that returns
         an iterator. Blocks may be sparse: then none is made dense, see
-        `fastcurv.network.sparse_streaming`.
+        `fastcurv.network.sparse`.
     y : array, dataset, path or name of a column
         As for `Objective`; of a Parquet file the name of a column, or of several. None where blocks
         hold it.
@@ -121,7 +120,7 @@ class StreamedObjective(Sharded):
 
         def __new__(cls, model: Any = None, X: Any = None, *rest: Any, **options: Any) -> Any:
             if cls is StreamedObjective and yields_sparse(X):  # of its own kind, above this module
-                module = import_module(".sparse_streaming", __package__)
+                module = import_module(".sparse", __package__)
                 return object.__new__(module.SparseStreamed)
             return super().__new__(cls, model, X, *rest, **options)
 

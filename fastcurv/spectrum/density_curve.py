@@ -392,7 +392,6 @@ class SpectralDensity(InOneLine):
         matplotlib.axes.Axes
             Where it was drawn.
         """
-
         if ax is not None and not hasattr(ax, "plot"):
             raise TypeError(f"ax is {typed(ax)}; wanted Axes of matplotlib, or scale='log'")
         return draw_density(self, shown_axes() if ax is None else ax, band=band, **line)

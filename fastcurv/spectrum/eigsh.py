@@ -728,11 +728,11 @@ def eigsh(
     space : str, optional
         ``"samples"``, ``"outputs"``, ``"inputs"`` or ``"parameters"``: where the vectors lie. A
         Hessian over fewer rows than it has units is a smaller operator in the space of what its
-        products can reach, exactly, see `fastcurv.network.sample_space`; a GGN or Fisher with fewer
+        products can reach, exactly, see `fastcurv.network.gram`; a GGN or Fisher with fewer
         pairs of row and class than parameters has the eigenvalues of their Gram matrix, see
-        `fastcurv.network.output_space`; a curvature whose X has constant or dependent columns, or
+        `fastcurv.network.spaces`; a curvature whose X has constant or dependent columns, or
         more columns than rows, is that of a net with fewer inputs, see
-        `fastcurv.network.input_space`. By default they are used where that is faster by a model of
+        `fastcurv.network.spaces`. By default they are used where that is faster by a model of
         the cost; `vectors` are then made when they are first asked for.
     seed : None, int or numpy.random.Generator
         Of the random choices; the same number, the same bits.

@@ -9,9 +9,8 @@ from numpydoc.validate import validate
 
 import fastcurv
 from fastcurv.critical.result import CriticalPoint
-from fastcurv.network.jacobian import Jacobian
-from fastcurv.network.linear import Shifted
-from fastcurv.network.operators import Block, Curvature
+from fastcurv.network.linear_operator import Shifted
+from fastcurv.network.operators import Block, Curvature, Jacobian
 from fastcurv.optimize.sample import CriticalSample, SampledPoint
 from fastcurv.optimize.schedules import RobbinsMonro, Schedule
 from fastcurv.spectrum.density_curve import SpectralDensity

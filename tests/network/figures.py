@@ -17,7 +17,7 @@ import numpy as np
 import scipy.sparse
 
 import fastcurv as fc
-from fastcurv.network import output_space, reach, reductions, sample_space
+from fastcurv.network import gram, gram_bounds, spaces
 
 from ..agreement import served_by
 from ..certify.figures import drawn
@@ -42,27 +42,27 @@ def costs() -> dict[str, float]:
     for m, k, N in SIZES:
         at = f"{m}x{k}, {N} rows"
         for pairs in (False, True):
-            found[f"rotates, {at}, {pairs}"] = sample_space.rotates(m, k, N, pairs)
+            found[f"rotates, {at}, {pairs}"] = gram.rotates(m, k, N, pairs)
             for rotated in (False, True):
                 case = m, k, N, pairs, rotated
-                found[f"size, {case}"] = sample_space.layer_size(*case)
-                found[f"cost, {case}"] = sample_space.layer_cost(*case)
+                found[f"size, {case}"] = gram.layer_size(*case)
+                found[f"cost, {case}"] = gram.layer_cost(*case)
         model = fc.MLP([k, m, m, 3], bias=m > k)
         for kind in ("hessian", "ggn"):
-            here, there = sample_space.prices(model, N, kind)
+            here, there = gram.prices(model, N, kind)
             found |= {f"here, {at}, {kind}": here, f"there, {at}, {kind}": there}
-        found[f"outputs, {at}"] = output_space.cost(model, N, 3 * N, 60.0)
-        found[f"reach, {at}"] = reach.estimate(model, N)
+        found[f"outputs, {at}"] = spaces.cost(model, N, 3 * N, 60.0)
+        found[f"reach, {at}"] = gram_bounds.estimate(model, N)
         ob = fc.Objective(model, np.ones((N, k)), np.ones((N, 3)), "mse", l2=0.1)
         for kind in ("hessian", "ggn", "fisher"):
             asked: Any = SimpleNamespace(objective=ob, kind=kind, shape=(model.n_params,))
-            found[f"refused, {at}, {kind}"] = len(output_space.refusal(asked))
+            found[f"refused, {at}, {kind}"] = len(spaces.output_refusal(asked))
     return found
 
 
 def of_reach(ob: Any, theta: Any) -> dict[str, float]:
     """Of the space that a Hessian's products reach."""
-    R = reach.Reach(ob.hessian(theta))
+    R = gram_bounds.Reach(ob.hessian(theta))
     found: dict[str, float] = {"m": R.m, "leak": R.leak, "rest": R.rest}
     for l, layer in enumerate(R.layers):
         facts = {"size": layer.size, "defect": layer.defect, "turning": layer.turning}
@@ -102,7 +102,7 @@ def of_operators(ob: Any, theta: Any, v: Any) -> dict[str, float]:
         if space == "outputs":
             found |= {"outputs, nothing": K._nothing() / K.norm, "outputs, norm": K.norm}
     for n in (1, 2, 7):
-        chosen = reductions.by_cost(ob.batch(slice(0, n)).ggn(theta))
+        chosen = spaces.by_cost(ob.batch(slice(0, n)).ggn(theta))
         found[f"chosen for {n}"] = ["NoneType", "SampleSpace", "OutputSpace"].index(
             type(chosen).__name__
         )

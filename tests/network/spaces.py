@@ -16,10 +16,9 @@ import numpy as np
 import scipy.sparse
 
 import fastcurv as fc
-from fastcurv.network import blocks, output_space
-from fastcurv.network.input_space import InputSpace
-from fastcurv.network.row_passes import LossCurve, RowState
-from fastcurv.network.sample_space import SampleSpace
+from fastcurv.network.gram import LossCurve, RowState, SampleSpace
+from fastcurv.network.rows import fingerprint, picked, regrouped
+from fastcurv.network.spaces import InputSpace, output_refusal
 
 from ..agreement import lined, masked, served_by
 from ..certify.figures import drawn
@@ -81,10 +80,10 @@ def spaces(ob: Any, theta: Any) -> dict[str, list[Any]]:
                 found[f"{at}, samples, {turned}"] = of_reduced(SampleSpace(H, rotate))
             if rows < ob.model.sizes[0] - 1:
                 found[f"{at}, inputs"] = of_reduced(InputSpace(H))
-            if not output_space.refusal(H):
+            if not output_refusal(H):
                 found[f"{at}, outputs"] = of_reduced(H.reduced("outputs"))
             else:
-                found[f"{at}, outputs"] = [masked(output_space.refusal(H))[0]]
+                found[f"{at}, outputs"] = [masked(output_refusal(H))[0]]
     return found
 
 
@@ -195,11 +194,11 @@ def streams() -> dict[str, list[Any]]:
             form.memory = int(memory)
             room.append(float(form._room()))
         found[f"{name}, room"] = ["", *room]
-    cut = list(blocks.regrouped([(X[:7], y[:7], None), (X[7:11], y[7:11], None)], 4))
+    cut = list(regrouped([(X[:7], y[:7], None), (X[7:11], y[7:11], None)], 4))
     numbers = [float(len(part[0])) for part in cut] + [x for part in cut for x in told(part[0])]
     at = np.array([0, 3, 6, 9])
-    numbers += [*told(blocks.picked(iter(cut), at)[0]), float(blocks.fingerprint(cut[0]))]
-    numbers += [float(blocks.fingerprint((X, y, None))), float(blocks.fingerprint((wide,)))]
+    numbers += [*told(picked(iter(cut), at)[0]), float(fingerprint(cut[0]))]
+    numbers += [float(fingerprint((X, y, None))), float(fingerprint((wide,)))]
     found["blocks"] = ["", *numbers]
     return found
 

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 
 import fastcurv as fc
-from fastcurv.network import output_space, reach, sample_space, shard_bounds, shard_facts
-from fastcurv.network.input_space import InputSpace
-from fastcurv.network.row_passes import LossCurve, RowState
-from fastcurv.network.sample_space import SampleSpace
+from fastcurv.network import gram, gram_bounds, sharded, spaces, tree_sum
+from fastcurv.network.gram import LossCurve, RowState, SampleSpace
+from fastcurv.network.spaces import InputSpace
 
 from ..agreement import lined, rounded, served_by, told
 from ..certify.figures import drawn
@@ -40,7 +39,7 @@ def reached(ob: Any, theta: Any) -> dict[str, list[Any]]:
     """The proved space of few rows, alike rows and none."""
     found: dict[str, list[Any]] = {}
     for name, rows in (("one", [0]), ("three", [1, 4, 7]), ("twice", [2, 2, 5])):
-        K = reach.Reach(ob.batch(np.array(rows)).hessian(theta))
+        K = gram_bounds.Reach(ob.batch(np.array(rows)).hessian(theta))
         made = K.matrix()
         layers = [
             [x.defect, x.turning, x.rho, x.sigma, x.size, x.first, x.r, x.s, x.weights, x.out]
@@ -51,8 +50,8 @@ def reached(ob: Any, theta: Any) -> dict[str, list[Any]]:
         x = np.cos(np.arange(K.m) ** 1.2)
         up = K.embed(x)
         found |= told(**{f"{name}, maps": [np.linalg.norm(up), K.project(np.array([up, 2 * up]))]})
-        left = reach._left(np.diag([1.0, 2.0, 3.0]), np.full((3, 1), 1e-3), np.eye(3)[:, :2])
-        found |= told(**{f"{name}, parts": [left, reach._defect(np.eye(4)[:, :2] * 1.1)]})
+        left = gram_bounds._left(np.diag([1.0, 2.0, 3.0]), np.full((3, 1), 1e-3), np.eye(3)[:, :2])
+        found |= told(**{f"{name}, parts": [left, gram_bounds._defect(np.eye(4)[:, :2] * 1.1)]})
     return found
 
 
@@ -62,9 +61,9 @@ def priced(ob: Any) -> dict[str, list[Any]]:
     wide = fc.MLP([784, 300, 100, 10])
     for name, model in (("net", ob.model), ("wide", wide)):
         for N in (1, 7, 60, 500, 1_000_000):
-            made = [sample_space.prices(model, N, kind) for kind in ("hessian", "ggn")]
-            made += [reach.estimate(model, N), output_space.cost(model, N, 3 * N, 40.0)]
-            made += [sample_space.rotates(m, k, N, l) for l in (0, 1) for m, k in model.shapes]
+            made = [gram.prices(model, N, kind) for kind in ("hessian", "ggn")]
+            made += [gram_bounds.estimate(model, N), spaces.cost(model, N, 3 * N, 40.0)]
+            made += [gram.rotates(m, k, N, l) for l in (0, 1) for m, k in model.shapes]
             found |= told(**{f"{name}, {N} rows": made})
     return found
 
@@ -79,7 +78,7 @@ def curves(ob: Any) -> dict[str, list[Any]]:
         known = {k: x for k, x in vars(loss).items() if isinstance(x, (float, np.ndarray))}
         found |= told(**{f"loss, {scale}": known})
         for kind in ("ggn", "fisher"):
-            S = output_space.factor(loss, kind)
+            S = spaces.factor(loss, kind)
             found |= told(**{f"loss, {scale}, {kind}": [S, loss.curve(f, kind)]})
     return found
 
@@ -121,12 +120,12 @@ def streamed(ob: Any, theta: Any, v: Any) -> dict[str, list[Any]]:
         for kind in ("hessian", "ggn", "empirical_fisher"):
             H = getattr(one, kind)(theta)
             found |= told(**{f"{name}, {kind}": [H.rounding_bound(v), H.column_bounds()]})
-    seen = shard_facts.witnesses(np.asarray(ob.X, float))
-    total = seen + shard_facts.witnesses(2 * np.asarray(ob.X[:4], float))
+    seen = sharded.witnesses(np.asarray(ob.X, float))
+    total = seen + sharded.witnesses(2 * np.asarray(ob.X[:4], float))
     found |= told(prices=form._prices(), seen=[vars(seen), vars(total)])
-    one = shard_bounds.SumBound(1e-20, 2.0)
+    one = tree_sum.SumBound(1e-20, 2.0)
     for dtype in ("float64", "float32"):
-        sums = [shard_bounds.sum_rounding(one + one, k, k * np.ones(3), dtype) for k in (0, 5)]
+        sums = [tree_sum.sum_rounding(one + one, k, k * np.ones(3), dtype) for k in (0, 5)]
         found |= told(**{f"sums, {dtype}": sums})
     return found
 

@@ -7,8 +7,8 @@ import pytest
 from scipy import sparse
 
 import fastcurv as fc
-from fastcurv.network.coordinates import InCoordinates
-from fastcurv.network.input_space import InputSpace, shrinks
+from fastcurv.network.gram import InCoordinates
+from fastcurv.network.spaces import InputSpace, shrinks
 
 KINDS = ("hessian", "ggn", "empirical_fisher")
 EXACT = 1e-12

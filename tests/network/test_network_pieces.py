@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.network.coordinates import InCoordinates
+from fastcurv.network.gram import InCoordinates
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import scipy.sparse as sp
 from scipy.sparse.linalg._interface import IdentityOperator
 
 import fastcurv as fc
-from fastcurv.network import reach
-from fastcurv.network.blocks import picked
-from fastcurv.network.shard_facts import witnesses
+from fastcurv.network import gram_bounds
+from fastcurv.network.rows import picked
+from fastcurv.network.sharded import witnesses
 
 RNG = np.random.default_rng(0)
 
@@ -132,7 +132,7 @@ def test_reach_that_would_take_too_much(monkeypatch):
     H = ob.hessian(model.init(seed=0))
     found = H.reach(10**6)
     assert found is not None and found.m + found.n_rest == H.shape[0]
-    monkeypatch.setattr(reach, "MOST_BYTES", 8)
+    monkeypatch.setattr(gram_bounds, "MOST_BYTES", 8)
     assert H.reach(10**6) is None
 
 

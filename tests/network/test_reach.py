@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.network.reach import Reach, estimate
+from fastcurv.network.gram_bounds import Reach, estimate
 
 from ..certify.longdouble import LD, Truth
 

@@ -10,8 +10,8 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 import fastcurv as fc
 from fastcurv.certify.majorants import loss_lower_bound, ray_to_infimum
 from fastcurv.checks import all_finite, as_numpy, check_symmetric_operator
-from fastcurv.network.convert import Stack
-from fastcurv.network.sources import Arrays, as_source
+from fastcurv.convert.sklearn import Stack
+from fastcurv.network.rows import Arrays, as_source
 
 X, Y = np.arange(24.0).reshape(12, 2), np.zeros((12, 1))
 EYE, ONE = np.eye(2), np.ones((1, 2))

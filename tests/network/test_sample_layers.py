@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.network.sample_layers import Reflectors
-from fastcurv.network.sample_space import SampleSpace
+from fastcurv.network.gram import Reflectors, SampleSpace
 
 EXACT = 1e-12
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.network.row_passes import RowState
-from fastcurv.network.sample_space import SampleSpace, layer_size, prices, rotates
+from fastcurv.network.gram import RowState, SampleSpace, layer_size, prices, rotates
 
 from ..plans import LAYOUTS, laid_out
 
@@ -365,7 +364,7 @@ def test_the_searches_of_classify_run_in_sample_space(rng, monkeypatch):
     points = [fc.classify(ob, theta, krylov=run, **asked) for run in runs]
     assert points[0].kind == points[1].kind == "minimum"
     assert np.isclose(points[0].lambda_max, points[1].lambda_max)
-    monkeypatch.setattr("fastcurv.network.reductions.prices", lambda *given: (0.0, 1.0))
+    monkeypatch.setattr("fastcurv.network.spaces.prices", lambda *given: (0.0, 1.0))
     assert fc.classify(ob, theta, **asked).kind == "minimum"
     X, y = rng.standard_normal((2, 30)), np.array([[1.0], [-1.0]])
     toy = fc.Objective(fc.MLP([30, 20, 1], "tanh"), X, y, "mse", l2=1e-3)

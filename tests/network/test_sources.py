@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 
 import fastcurv as fc
 from fastcurv._engine import in_memory
-from fastcurv.network.blocks import picked, regrouped
+from fastcurv.network.rows import picked, regrouped
 
 N, SIZES = 137, [5, 7, 4, 3]
 

@@ -8,8 +8,7 @@ import pytest
 import scipy.sparse as sp
 
 import fastcurv as fc
-from fastcurv.network.sparse import SparseObjective
-from fastcurv.network.sparse_passes import as_rows
+from fastcurv.network.sparse import SparseObjective, as_rows
 
 from ..certify.longdouble import Truth
 
@@ -278,7 +277,7 @@ def test_minibatches_of_sparse_blocks(rng):
 
 
 def test_threads_change_no_bit_of_sparse_products(rng, monkeypatch):
-    monkeypatch.setattr("fastcurv.network.sparse_passes.SMALL", 1)
+    monkeypatch.setattr("fastcurv.network.sparse.SMALL", 1)
     X = sp.random(50, 40, 0.3, format="lil", random_state=0)
     X[7:30] = 0
     B, bits = rng.standard_normal((40, 3)), []

@@ -8,8 +8,8 @@ from scipy.sparse.linalg import eigsh as arpack
 
 import fastcurv as fc
 from fastcurv.certify.certificates import NetworkFacts
-from fastcurv.network.shard_facts import ShardedFacts, witnesses
-from fastcurv.network.sums import FAN, Tree, additions, total
+from fastcurv.network.sharded import ShardedFacts, witnesses
+from fastcurv.network.tree_sum import FAN, Tree, additions, total
 from fastcurv.structure.orbits import dependencies
 
 N, SIZES = 137, [5, 7, 4, 3]

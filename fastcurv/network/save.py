@@ -12,8 +12,7 @@ import numpy as np
 
 from ..answers import door, own_names, refuse_swapped, typed
 from ..files import read_tensors, refuse_device, shown, write_tensors
-from .convert import Model
-from .mlp import MLP
+from .mlp import MLP, Model
 
 FORMAT = "fastcurv.MLP 1"
 KEYS = {"format", "sizes", "activation", "bias", "residual", "dtype", "batch_norm"}

@@ -18,7 +18,8 @@ from ..answers import own_names
 from ..checks import check_positive_int
 from ..files import shown
 from ..foreign import PHI
-from .convert import Model, Stack, foreign
+from ..network.mlp import Model
+from .sklearn import Stack, foreign
 
 FLOATS = (1, 10, 11, 16)  # ONNX's numbers for float32, float16, float64 and bfloat16
 LEARNING = ("Scaler", "Normalizer", "ZipMap", "ArrayFeatureExtractor", "Binarizer")  # of ai.onnx.ml

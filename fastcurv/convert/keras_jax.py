@@ -16,7 +16,8 @@ from ..answers import own_names, typed
 from ..checks import as_numpy
 from ..files import shown
 from ..foreign import PHI
-from .convert import Model, Stack, agreed, foreign, stacked
+from ..network.mlp import Model
+from .sklearn import Stack, agreed, foreign, stacked
 
 KERNELS = "(in, out) matrices, each with a bias"
 BIAS = re.compile(r"b(ias(es)?)?_?\d*")

@@ -15,9 +15,9 @@ import numpy as np
 from ..answers import need, own_names, typed
 from ..checks import caller_depth
 from ..foreign import PHI
+from ..network.mlp import MLP, Model
 from ..structure.parameters import layers_of, norms_of
-from .convert import SUPPORTED, Model, Stack, agreed, foreign, stacked
-from .mlp import MLP
+from .sklearn import SUPPORTED, Stack, agreed, foreign, stacked
 
 WRAPPED = {  # what holds a module and computes what it does: under which name
     "OptimizedModule": "_orig_mod",

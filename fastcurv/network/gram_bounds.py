@@ -1,6 +1,6 @@
 """What the rows reach: the Hessian as a small matrix, and a proof of what it is off by.
 
-The space of `fastcurv.network.sample_space`, for a verdict instead of for products. With
+The space of `fastcurv.network.gram`, for a verdict instead of for products. With
 orthonormal Q1 (in, r) and U (out, s) that hold the rows of a and of delta, Q2 the rest beside Q1,
 a layer's part of everything the Hessian makes lies in
 
@@ -46,7 +46,7 @@ from ..eigensolver import UNIT, gamma_of
 from ..protocols import Enclosed, Floats
 from ..singular import svd
 from ..structure.parameters import layers_of, rows_once
-from .sample_space import layer_size
+from .gram import layer_size
 
 UP = 1 + 1e-6  # more than rounding of the bounds themselves
 BLOCK = 64  # columns multiplied at a time

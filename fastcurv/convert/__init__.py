@@ -1,0 +1,1 @@
+"""Networks of other libraries, read from and written to theirs."""

@@ -1,0 +1,890 @@
+"""Krylov in sample space: the Hessian and the GGN in orthonormal coordinates of what their products
+can reach, a smaller symmetric operator where rows are fewer than units.
+
+Notation of the passes: a (N, in) goes into a layer, ``z = a W' + b`` (N, out), ``delta = dL/dz``;
+V, vb are the layer's part of a vector, and r before a name is its derivative along it.
+
+*The range.* A layer's part of every product ``H v`` is ``rdW = rdelta' a + delta' ra``: a sum of N
+matrices of rank one from the left rows of a, and N from rows of delta. So it lies in the space of
+``P' a + delta' Q``, P (N, out) and Q (N, in). H is symmetric: what is orthogonal to that space it
+maps to 0 (plus l2), so nothing is lost by never leaving it. In the first layer ra is 0, and for the
+GGN and the Fisher the second term is missing everywhere: there the space is that of ``P' a``.
+
+*Coordinates.* Householder's QR gives orthogonal Q_a (in, in) and Q_d (out, out) whose first r =
+min(N, in) and s = min(N, out) columns hold all rows of a and of delta:
+
+    a = [L, 0] Q_a',   delta = [D, 0] Q_d',   L (N, r), D (N, s) lower triangular
+
+In ``M = V Q_a`` the space is an L: all rows of the first r columns, and of the others only what
+lies along Q_d1, the first s columns of Q_d. The coordinates are these two blocks,
+
+    C1 = V Q_a1  (out, r)      C2 = Q_d1' V Q_a2  (s, in - r)      V = [C1, Q_d1 C2] Q_a'
+
+``out r + s (in - r)`` numbers, an isometry onto a space that holds the range. No rank is decided:
+rows of a or delta that are equal, or zero, only make some of these numbers useless, and everything
+stays exact to rounding. b keeps its own numbers, so that l2 may spare it.
+
+*Products.* With ``Q_a = I - Y T Y'`` (Y (in, r)) the passes need, in place of the products with V,
+
+    a V'    = L C1'                                       2 N r out
+    delta V = [delta C1, D C2] Q_a'                       2 N r out + 2 N s (in - r) + 4 N r in
+    [G, F]  = ra Q_a                                      4 N r in
+    C1      = rdelta' L + delta' G,    C2 = D' F          4 N r out + 2 N s (in - r)
+
+about ``N^2 (8 out + 12 in)`` flops in all, where V as a matrix takes ``8 N in out``. Products with
+W stay: ``4 N in out``. A layer is rotated where that is less work (`rotates`), and left as it is
+where not, so the operator may be mixed.
+
+*What is left out* has dimension ``(out - s) (in - r)`` in each rotated layer; there H is l2.
+
+*Which space.* `prices` tells what a product and its share of a Krylov method's work on vectors cost
+in both spaces; `Curvature.reduced` asks it, and whoever takes an operator of products asks that.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from copy import copy
+from typing import Any
+
+import numpy as np
+from scipy.linalg import qr, solve_triangular
+
+from .. import _engine
+from .._engine import Lock
+from ..certify.arithmetic import _derivatives, norm
+from ..memo import kept_with
+from ..protocols import Array, Carried, Floats
+from ..runtime import to_nearest
+from ..structure.parameters import layers_of
+from ..structure.tables import LEAK
+from .arguments import as_vector, check_dtype, into
+from .linear_operator import Symmetric
+
+# --------------------------------------------------------------------------------------------------
+# What operators in orthonormal coordinates of a part of parameter space have in common; see
+# `Reduction` in `fastcurv.protocols`.
+
+TRIES = 8  # random vectors that both spaces multiply, for `column_bounds`
+UNDERSTATED = 8.0  # what their mean may understate the Frobenius norm by, at a risk of 1e-6
+
+
+class Reduced(Symmetric):
+    """What stands for `whole`, a `Curvature` (n, n), and is smaller: its products and its name."""
+
+    whole: Any
+    n: int
+    n_products: int
+    space: str
+    lowest = False
+
+    @property
+    def layout(self) -> Any:
+        """Of the operator in parameter space."""
+        return self.whole.layout
+
+    @property
+    def rest(self) -> float:
+        """The eigenvalue on the complement: l2, 0 for the Fisher."""
+        return float(self.whole.objective.l2) if self.whole.kind != "fisher" else 0.0
+
+    def __repr__(self) -> str:
+        m = self.shape[0]
+        return f"<{m}x{m} space of {self.space} of {self.whole!r}>"
+
+    def product(self, v: Any, out: Array | None = None) -> Array:
+        """The operator times v ``(m,)``, into `out` if given."""
+        x, out = into(v, out, self.shape[0], self.dtype)
+        self._multiply(x, out)
+        self.n_products += 1
+        return out
+
+    @abstractmethod
+    def _multiply(self, x: Array, out: Array) -> None:
+        """``out = R x``; they share no memory."""
+
+
+class InCoordinates(Reduced):
+    """`whole`, an operator H (n, n), as ``E' H E`` with E ``(n, m)``: its maps and its errors."""
+
+    @abstractmethod
+    def _embed(self, x: Array, out: Array) -> None:
+        """``out = E x``."""
+
+    @abstractmethod
+    def _project(self, v: Array, out: Array) -> None:
+        """``out = E' v``."""
+
+    def embed(self, x: Any) -> Array:
+        """The vector ``(n,)`` of parameter space for coordinates ``(m,)``, or rows ``(k, n)`` for
+        rows ``(k, m)``: an isometry.
+        """
+        x = np.asarray(x, dtype=self.dtype)
+        rows = x.reshape(-1, self.shape[0])
+        out = np.empty((len(rows), self.n), self.dtype)
+        for row, target in zip(rows, out):
+            self._embed(row, target)
+        return out[0] if x.ndim == 1 else out
+
+    def project(self, v: Any) -> Array:
+        """The transpose of `embed`: the coordinates of what of v ``(n,)`` lies in the space, or
+        rows ``(k, m)`` for rows ``(k, n)``.
+        """
+        v = np.asarray(v, dtype=self.dtype)
+        rows = np.ascontiguousarray(v.reshape(-1, self.n))
+        out = np.empty((len(rows), self.shape[0]), self.dtype)
+        for row, target in zip(rows, out):
+            self._project(row, target)
+        return out[0] if v.ndim == 1 else out
+
+    def defect(self, x: Any) -> float:
+        """``||H E x - E R x||`` as computed: what both spaces' arithmetic differs by, at the price
+        of a product in parameter space.
+        """
+        there = self.whole.product(self.embed(x))
+        there -= self.embed(self.product(np.asarray(x, dtype=self.dtype)))
+        return norm(there)
+
+    def carried(self, X: Array, found: Any, rng: Any) -> Carried:
+        """What the pairs found here are worth in parameter space: how far a product there is seen
+        to be from one here, on all vectors together, is added to the residuals.
+        """
+        signs = rng.choice([-1.0, 1.0], size=len(X)).astype(X.dtype)
+        defect = self.defect(signs @ X) if len(X) else 0.0
+        return Carried(np.ones(len(X), bool), found.residuals + defect, 0.0, False)
+
+    def inside(self, V: Array, most: float) -> Array | None:
+        """The coordinates of rows V, or None where some leave the space by `most` of their length
+        or more.
+        """
+        found = self.project(V)
+        sizes = [np.linalg.norm(x, axis=1).astype(float) for x in (V, found)]
+        outside = np.sqrt(np.maximum(sizes[0] ** 2 - sizes[1] ** 2, 0.0))
+        return None if (outside > most * sizes[0]).any() else found
+
+    @to_nearest
+    def rounding_bound(self, v: Any) -> float:
+        """A bound on ``||computed(R v) - E' H E v||``: that of the product in parameter space, and
+        how far this one is seen to be from it.
+        """
+        x = as_vector(v, self.shape[0], self.dtype)
+        return self.defect(x) + float(self.whole.rounding_bound(self.embed(x)))
+
+    @to_nearest
+    def column_bounds(self) -> Array:
+        """Numbers ``(m,)`` whose root sum of squares bounds the Frobenius norm of the error of this
+        operator's matrix.
+
+        That of the columns in parameter space, proved, and the difference between both spaces'
+        matrices, whose Frobenius norm is that of the difference on a random vector in the mean:
+        measured on 8 vectors and multiplied by 8, which is too small at a risk below 1e-6.
+        """
+        rng, m = np.random.default_rng(0), self.shape[0]
+        seen = UNDERSTATED * norm([self.defect(rng.standard_normal(m)) for _ in range(TRIES)])
+        seen, proved = seen / TRIES**0.5, norm(self.whole.column_bounds())
+        return np.full(m, (seen + proved) / m**0.5)
+
+
+# --------------------------------------------------------------------------------------------------
+# One layer's part of a vector in coordinates, and what the passes do with it.
+#
+# A layer offers four things, each in coordinates x of its own: ``forward(x) = a V' + vb``,
+# ``back(x) = delta V``, ``gradient(rdelta, ra)``, the coordinates of ``rdelta' a + delta' ra``,
+# and the isometry ``embed(x) = (V, vb)`` with its transpose ``project``. `Whole` takes V as it is;
+# `Rotated` keeps only the part of V that products can reach, in orthonormal coordinates. The
+# mathematics is at the head of `fastcurv.network.gram`.
+#
+# Matrices with a row for each sample lie in memory column by column, the numbers of one unit side
+# by side, so that the engine's products read W and V as they lie and pack the smaller factor;
+# `rows` makes one. `M` is a `Scratch`: ``M(out, A, B, add)`` is ``out = [out +] A B``.
+
+ROWS = 512  # of V that `embed` and `project` turn at a time: what they need beside V itself
+
+
+class Scratch:
+    """The engine's products of matrices as they lie, and the memory of what passes make: where a
+    pass asks for matrices of the same shapes as the last one it gets the same ones. A page that is
+    written to for the first time has to be found and cleared, a seventh of a product in all.
+
+    One caller at a time; what a pass made is overwritten by the next, which `begin` starts.
+    """
+
+    def __init__(self, dtype: Any, threads: int | None) -> None:
+        self.dtype = np.dtype(dtype)
+        self.multiply = _engine.Multiplier(dtype, threads or _engine.default_threads())
+        self._kept: dict[tuple[int, int], list[Array]] = {}
+        self._taken: dict[tuple[int, int], int] = {}
+
+    def __call__(self, out: Array, A: Array, B: Array, add: bool = False) -> None:
+        """``out = [out +] A B``."""
+        self.multiply(out, A, B, add)
+
+    def begin(self) -> None:
+        """All that was handed out is free again."""
+        self._taken.clear()
+
+    def empty(self, N: int, width: int) -> Array:
+        """A matrix (N, width) of any content, a column's numbers side by side."""
+        shape = N, width
+        kept, at = self._kept.setdefault(shape, []), self._taken.get(shape, 0)
+        if at == len(kept):
+            kept.append(np.empty((width, N), self.dtype).T)
+        self._taken[shape] = at + 1
+        return kept[at]
+
+
+def rows(M: Scratch, A: Array, B: Array) -> Array:
+    """``A B`` (N, w) with a row for each sample, as such matrices lie here."""
+    out = M.empty(A.shape[0], B.shape[1])
+    M(out, A, B)
+    return out
+
+
+def _blocks(m: int) -> list[slice]:
+    return [slice(i, min(i + ROWS, m)) for i in range(0, m, ROWS)]
+
+
+class Reflectors:
+    """The orthogonal ``Q = I - Y T Y'`` (k, k) whose first r columns span the rows of A (N, k), r =
+    min(N, k): ``A = [L, 0] Q'``.
+
+    Householder's, so Q is orthogonal to rounding and holds every row of A whatever A's rank: rows
+    that are equal, or zero, need no threshold. Cost: 4 N k r flops once, 4 k r for each row
+    multiplied by Q.
+    """
+
+    def __init__(self, A: Array) -> None:
+        (packed, tau), R = qr(np.asarray(A.T, dtype=np.float64), mode="raw", check_finite=False)
+        k, N = packed.shape
+        self.r, dtype = min(N, k), A.dtype
+        Y = np.tril(packed[:, : self.r], -1)
+        Y[np.arange(self.r), np.arange(self.r)] = 1.0
+        idle = tau == 0  # columns that were there already: no reflection
+        Y[:, idle] = 0.0
+        inverse = np.triu(Y.T @ Y, 1)  # of T
+        inverse[np.arange(self.r), np.arange(self.r)] = np.where(idle, 1.0, 1 / (tau + idle))
+        self.Y = np.ascontiguousarray(Y, dtype=dtype)
+        YT = solve_triangular(inverse, Y.T, trans="T", check_finite=False).T
+        self.YT = np.ascontiguousarray(YT, dtype=dtype)
+        self.minus_YT, self.minus_Y = -self.YT, -self.Y
+        self.L = np.ascontiguousarray(R[: self.r].T, dtype=dtype)
+
+    def astype(self, dtype: Any) -> Reflectors:
+        """The same numbers in another precision."""
+        other = object.__new__(Reflectors)
+        other.r = self.r
+        for name in ("Y", "YT", "minus_Y", "minus_YT", "L"):
+            setattr(other, name, getattr(self, name).astype(dtype))
+        return other
+
+    def turn(self, M: Scratch, A: Array) -> Array:
+        """``A Q`` (N, k) for a matrix with a row for each sample."""
+        out = M.empty(*A.shape)
+        out[...] = A
+        M(out, rows(M, A, self.YT), self.minus_Y.T, True)
+        return out
+
+    def right(self, M: Array) -> Array:
+        """``M Q`` for rows M (m, k)."""
+        return np.asarray(M - (M @ self.YT) @ self.Y.T)
+
+    def right_transposed(self, M: Array) -> Array:
+        """``M Q'``."""
+        return np.asarray(M - (M @ self.Y) @ self.YT.T)
+
+    def thin(self) -> Array:
+        """The first r columns of Q, (k, r)."""
+        U = -self.YT @ self.Y[: self.r].T
+        U[np.arange(self.r), np.arange(self.r)] += 1
+        return np.asarray(U)
+
+
+class Whole:
+    """A layer as it is: coordinates are V and vb, row-major."""
+
+    def __init__(self, a: Any, delta: Array, bias: bool) -> None:
+        self.a, self.delta, self.bias = a, delta, bias
+        self.out, self.width = delta.shape[1], a.shape[1]
+        self.weights = self.out * self.width
+        self.size = self.weights + self.out * bias
+        self.rest = 0  # dimensions of V that no product reaches
+
+    def astype(self, dtype: Any) -> Whole:
+        """The same layer in another precision."""
+        return Whole(self.a.astype(dtype), self.delta.astype(dtype), self.bias)
+
+    def split(self, x: Array) -> tuple[Array, Array | None]:
+        """V and vb of coordinates, views."""
+        V = x[: self.weights].reshape(self.out, self.width)
+        return V, x[self.weights :] if self.bias else None
+
+    def forward(self, M: Scratch, x: Array) -> Array:
+        """``a V' + vb`` (N, out)."""
+        V, vb = self.split(x)
+        rz = self._times(M, V)
+        if vb is not None:
+            rz += vb
+        return rz
+
+    def back(self, M: Scratch, x: Array, out: Array) -> None:
+        """Add ``delta V`` to `out` (N, in)."""
+        M(out, self.delta, self.split(x)[0], True)
+
+    def gradient(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
+        """``rdelta' a + delta' ra`` and the sum of rdelta's rows, into `out`."""
+        V, vb = self.split(out)
+        self._sum(M, rdelta, V)
+        if ra is not None:
+            M(V, self.delta.T, ra, True)
+        if vb is not None:
+            rdelta.sum(axis=0, out=vb)
+
+    def _times(self, M: Scratch, V: Array) -> Array:
+        """``a V'``."""
+        return rows(M, self.a, V.T)
+
+    def _sum(self, M: Scratch, rdelta: Array, out: Array) -> None:
+        """``rdelta' a`` into `out`."""
+        M(out, rdelta.T, self.a)
+
+    def embed(self, x: Array, V: Array, vb: Array | None) -> None:
+        """The part of the parameters ``V (out, in)`` and ``vb`` for coordinates x."""
+        M, mb = self.split(x)
+        V[...] = M
+        if vb is not None:
+            vb[...] = mb
+
+    def project(self, V: Array, vb: Array | None, out: Array) -> None:
+        """The coordinates of ``V`` and ``vb``: the transpose of `embed`."""
+        M, mb = self.split(out)
+        M[...] = V
+        if mb is not None:
+            mb[...] = vb
+
+
+class Rotated:
+    """A layer in the coordinates that products can reach: ``C1 = V Q_a1 (out, r)``, then, with
+    `pairs`, ``C2 = Q_d1' V Q_a2 (s, in - r)``, then vb.
+
+    `pairs` is False where there is no ra: in the first layer, and for the GGN everywhere.
+    """
+
+    r: int
+    s: int
+    first: int
+    weights: int
+    size: int
+    rest: int
+
+    def __init__(self, a: Array, delta: Array, bias: bool, pairs: bool) -> None:
+        self.inputs = Reflectors(a)
+        self.errors = Reflectors(delta) if pairs else None
+        self.delta, self.bias = delta, bias
+        self.out, self.width = delta.shape[1], a.shape[1]
+        self._measure()
+
+    def _measure(self) -> None:
+        self.r = self.inputs.r
+        self.s = 0 if self.errors is None else self.errors.r
+        self.first = self.out * self.r
+        self.weights = self.first + self.s * (self.width - self.r)
+        self.size = self.weights + self.out * self.bias
+        self.rest = (self.out - self.s) * (self.width - self.r)
+
+    def astype(self, dtype: Any) -> Rotated:
+        """The same coordinates in another precision."""
+        other = object.__new__(Rotated)
+        other.__dict__.update(self.__dict__)
+        other.inputs, other.delta = self.inputs.astype(dtype), self.delta.astype(dtype)
+        other.errors = None if self.errors is None else self.errors.astype(dtype)
+        return other
+
+    def _split(self, x: Array) -> tuple[Array, Array, Array | None]:
+        return (
+            x[: self.first].reshape(self.out, self.r),
+            x[self.first : self.weights].reshape(self.s, self.width - self.r),
+            x[self.weights :] if self.bias else None,
+        )
+
+    def forward(self, M: Scratch, x: Array) -> Array:
+        """``a V' + vb = L C1' + vb``."""
+        C1, _, vb = self._split(x)
+        rz = rows(M, self.inputs.L, C1.T)
+        if vb is not None:
+            rz += vb
+        return rz
+
+    def back(self, M: Scratch, x: Array, out: Array) -> None:
+        """Add ``delta V = [delta C1, D C2] Q_a'`` to `out`."""
+        assert self.errors is not None
+        C1, C2, _ = self._split(x)
+        Z = M.empty(len(self.delta), self.width)
+        M(Z[:, : self.r], self.delta, C1)
+        M(Z[:, self.r :], self.errors.L, C2)
+        out += Z
+        M(out, rows(M, Z, self.inputs.Y), self.inputs.minus_YT.T, True)
+
+    def gradient(self, M: Scratch, rdelta: Array, ra: Array | None, out: Array) -> None:
+        """``[G, F] = ra Q_a;  C1 = rdelta' L + delta' G;  C2 = D' F;  vb = sum of rdelta's rows``,
+        into `out`.
+        """
+        C1, C2, vb = self._split(out)
+        M(C1, rdelta.T, self.inputs.L)
+        if self.errors is not None and ra is not None:
+            turned = self.inputs.turn(M, ra)
+            M(C1, self.delta.T, turned[:, : self.r], True)
+            M(C2, self.errors.L.T, turned[:, self.r :])
+        if vb is not None:
+            rdelta.sum(axis=0, out=vb)
+
+    def embed(self, x: Array, V: Array, vb: Array | None) -> None:
+        """``V = [C1, Q_d1 C2] Q_a'``, as `Whole.embed`."""
+        C1, C2, xb = self._split(x)
+        U = None if self.errors is None else self.errors.thin()
+        for rows in _blocks(self.out):
+            V[rows, : self.r] = C1[rows]
+            V[rows, self.r :] = 0.0 if U is None else U[rows] @ C2
+            V[rows] -= (V[rows] @ self.inputs.Y) @ self.inputs.YT.T
+        if vb is not None:
+            vb[...] = xb
+
+    def project(self, V: Array, vb: Array | None, out: Array) -> None:
+        """The transpose of `embed`."""
+        C1, C2, xb = self._split(out)
+        U = None if self.errors is None else self.errors.thin()
+        C2[...] = 0.0
+        for rows in _blocks(self.out):
+            turned = self.inputs.right(V[rows])
+            C1[rows] = turned[:, : self.r]
+            if U is not None:
+                C2 += U[rows].T @ turned[:, self.r :]
+        if xb is not None:
+            xb[...] = vb
+
+    def outside(self, j: int) -> tuple[Array, Array]:
+        """``(x, y)``: ``x y'`` is the j-th of `rest` orthonormal matrices out of reach."""
+        i, k = divmod(j, self.width - self.r)
+        e = np.zeros((1, self.width), self.delta.dtype)
+        e[0, self.r + k] = 1
+        y = self.inputs.right_transposed(e)[0]
+        x = np.zeros((1, self.out), self.delta.dtype)
+        x[0, self.s + i] = 1
+        return (x if self.errors is None else self.errors.right_transposed(x))[0], y
+
+
+# --------------------------------------------------------------------------------------------------
+# The passes of a network over all rows at once, in NumPy: the state that theta decides, and the
+# loss rows. For operators in coordinates of their own, whose layers are not multiplied as
+# matrices.
+
+
+class LossCurve:
+    """``delta = dL/dz`` of the last layer, and ``rdelta = (d2L/dz2) rz``.
+
+    In float64 whatever the model's dtype. Cross entropy keeps its relative accuracy at nearly
+    certain rows: everything is relative to the largest logit, whose own entry is minus the sum of
+    the others.
+
+    Parameters
+    ----------
+    ob : Objective
+        Its loss, targets, weights and divisor.
+    z : ndarray (N, d_out)
+    """
+
+    p: np.ndarray
+    p_top: Any
+
+    def __init__(self, ob: Any, z: Array) -> None:
+        z, y = z.astype(np.float64), ob.y
+        self.loss, self.dtype = ob.loss, ob.dtype
+        weight = np.ones(len(z)) if ob.sample_weight is None else ob.sample_weight.astype(float)
+        self.f, self.n_samples = (weight / ob.divisor)[:, None], len(z)
+        self.sums, self.top = None, np.zeros(len(z), int)
+        if ob.loss == "cross_entropy":
+            self.delta = self._entropy(z, y)
+        elif ob.loss == "mse":
+            self.delta, self.h = 2 * self.f * (z - y), 2 * self.f
+            self.value = float((self.f * (z - y) ** 2).sum())
+        else:
+            small, above = np.exp(-np.abs(z)), z > 0
+            sure = np.where(above, (1 - y.astype(float)) * z, -y.astype(float) * z)
+            self.value = float((self.f * (sure + np.log1p(small))).sum())
+            small = small / (1 + small)
+            rest = np.where(above, 1 - y.astype(float), -y.astype(float))
+            self.delta = self.f * (rest - np.where(above, small, -small))
+            self.h = self.f * small * (1 - small)
+
+    def _entropy(self, z: Floats, y: Array) -> Floats:
+        """delta_j = f (T p_j - y_j), at the largest logit minus the sum of the others."""
+        m = z.shape[1]
+        y = (y[:, None] == np.arange(m)).astype(float) if y.ndim == 1 else y.astype(float)
+        self.top = z.argmax(axis=1)
+        first = np.arange(m) == self.top[:, None]
+        e = np.where(first, 0.0, np.exp(z - z.max(axis=1, keepdims=True)))
+        S = e.sum(axis=1, keepdims=True)
+        self.p, T = np.asfortranarray(e / (1 + S)), y.sum(axis=1, keepdims=True)  # 0 at the largest
+        self.p_top, self.h = 1 / (1 + S), self.f * T
+        rest = y * (z.max(axis=1, keepdims=True) - z)
+        self.value = float((self.f * (rest.sum(axis=1, keepdims=True) + T * np.log1p(S))).sum())
+        others = np.where(first, 0.0, y).sum(axis=1, keepdims=True)
+        return np.asarray(self.f * np.where(first, others - T * (S / (1 + S)), T * self.p - y))
+
+    def curve(self, rz: Array, kind: str = "hessian") -> Array:
+        """Rdelta = (d2L/dz2) rz, in the model's dtype; for the Fisher ``N <delta, rz> delta``."""
+        if kind == "fisher":
+            along = (self.delta * rz).sum(axis=1, keepdims=True)
+            return np.asarray(self.n_samples * along * self.delta, dtype=self.dtype)
+        if self.loss != "cross_entropy":
+            return np.asarray(self.h * rz, dtype=self.dtype)
+        each = np.arange(len(rz))
+        U = rz.astype(np.float64) - rz[each, self.top].astype(np.float64)[:, None]
+        mean = (self.p * U).sum(axis=1, keepdims=True)
+        out = self.p * (U - mean)
+        out[each, self.top] = (-self.p_top * mean)[:, 0]
+        return np.asarray(self.h * out, dtype=self.dtype)
+
+
+class RowState:
+    """What theta alone decides, for every row: a below each layer, phi' and e phi'' of each hidden
+    one, delta of each.
+
+    Parameters
+    ----------
+    ob : Objective
+        Of a model without batch normalisation.
+    theta : ndarray (n,)
+        Its matrices W are views into it.
+    plan : Plan, optional
+        The engine's, at theta: the state is then the one that its products are made of, to the
+        last bit. At a kink rounding decides on a slope, and near a fit on delta.
+    """
+
+    delta: list[Any]
+    eq: list[Any]
+
+    def __init__(self, ob: Any, theta: Array, plan: Any = None) -> None:
+        model = ob.model
+        self.dtype, self.skips = model.dtype, model.skips
+        self.W, self.b = zip(*model.unflatten(theta))
+        self.a, self.p, bends = [ob.X], [], []
+        if plan is not None:
+            self._take(ob, plan.state())
+            return
+        for l, name in enumerate(model.activation[: len(self.W) - 1]):
+            z = self._linear(l)
+            a, p, q, _ = _derivatives(name, z.astype(np.float64))
+            above = np.asarray(a, dtype=self.dtype)
+            self.a.append(self._held(above + self.a[l] if self.skips[l] else above))
+            self.p.append(None if p is None else self._held(p))
+            bends.append(q)
+        self.loss = LossCurve(ob, self._linear(len(self.W) - 1))
+        self._backward(bends)
+
+    def _take(self, ob: Any, state: Any) -> None:
+        """What the engine keeps by layer, and by its formulas what that makes as it goes along."""
+        *hidden, (outputs, _, _, delta) = state
+        self.loss = LossCurve(ob, outputs)
+        self.loss.delta = delta.astype(np.float64)
+        self.delta, self.eq = [self._held(one[3]) for one in state], []
+        for name, (a, p, eq, delta) in zip(ob.model.activation, hidden):
+            if p is None and name in LEAK:
+                p = np.where(a > 0, 1.0, LEAK[name])
+            if eq is None and name in ("tanh", "sigmoid"):
+                eq = (-2 * a if name == "tanh" else 1 - 2 * a) * delta
+            self.a.append(self._held(a))
+            self.p.append(None if p is None else self._held(p))
+            self.eq.append(None if eq is None else self._held(eq))
+
+    def astype(self, dtype: Any) -> RowState:
+        """The same numbers in another precision."""
+        other = object.__new__(RowState)
+        other.__dict__.update(self.__dict__)
+        other.dtype = np.dtype(dtype)
+        for name in ("W", "a", "p", "eq", "delta"):
+            held = getattr(self, name)
+            setattr(other, name, [None if x is None else x.astype(dtype) for x in held])
+        other.loss = copy(self.loss)
+        other.loss.dtype = other.dtype
+        return other
+
+    def _held(self, x: Array) -> Array:
+        """In the model's dtype, a unit's numbers side by side."""
+        return np.asarray(x, dtype=self.dtype, order="F")
+
+    def _linear(self, l: int) -> Array:
+        z = np.asarray(self.a[l] @ self.W[l].T)
+        return z if self.b[l] is None else z + self.b[l]
+
+    def _backward(self, bends: list[Any]) -> None:
+        """e_below = delta W [+ e];  delta = e * phi';  e * phi''."""
+        L = len(self.W)
+        self.delta = [None] * L
+        self.eq = [None] * (L - 1)
+        self.delta[-1] = self._held(self.loss.delta)
+        e = None
+        for l in range(L - 1, 0, -1):
+            below = self.delta[l] @ self.W[l]
+            if l < L - 1 and self.skips[l]:
+                below += e
+            e, p, q = below, self.p[l - 1], bends[l - 1]
+            self.delta[l - 1] = self._held(e if p is None else e * p)
+            self.eq[l - 1] = None if q is None else self._held(e * q)
+
+    # --- along a vector
+
+    def r_forward(
+        self, layers: list[Any], cuts: list[slice], M: Scratch, x: Array
+    ) -> tuple[list[Any], list[Array]]:
+        """``rz = ra W' + a V' + vb;  ra = phi' rz [+ the layer's input's]``: ra below each layer
+        (None below the first), and rz. Each layer has its own coordinates for V and vb, a cut of x.
+        """
+        M.begin()
+        L = len(layers)
+        ras: list[Any] = [None] * L
+        rzs: list[Array] = []
+        for l, layer in enumerate(layers):
+            rz = layer.forward(M, x[cuts[l]])
+            if l:
+                M(rz, ras[l], self.W[l].T, True)
+            rzs.append(rz)
+            if l < L - 1:
+                p = self.p[l]
+                ra = rz if p is None else np.multiply(p, rz, out=M.empty(*rz.shape))
+                ras[l + 1] = ra + ras[l] if self.skips[l] and l else ra
+        return ras, rzs
+
+    def r_backward(
+        self,
+        layers: list[Any],
+        cuts: list[slice],
+        M: Scratch,
+        out: Array,
+        *,
+        rdelta: Array,
+        along: tuple[Array, list[Any], list[Array]] | None,
+        active: Any = None,
+    ) -> None:
+        """``rdW = rdelta' a + delta' ra;  re_below = rdelta W + delta V [+ re];  rdelta = re phi' +
+        e phi'' rz``, each layer's part of `out` written once, those that are not `active` left.
+
+        `along`: x, ra and rz of `r_forward`; None for the backward pass of rdelta alone.
+        """
+        re = None
+        for l in range(len(layers) - 1, -1, -1):
+            if active is None or active[l]:
+                layers[l].gradient(M, rdelta, None if along is None else along[1][l], out[cuts[l]])
+            if l == 0:
+                return
+            below = rows(M, rdelta, self.W[l])
+            if along is not None:
+                layers[l].back(M, along[0][cuts[l]], below)
+            if re is not None and self.skips[l]:
+                below += re
+            re, p, eq = below, self.p[l - 1], self.eq[l - 1]
+            rdelta = re if p is None else np.multiply(re, p, out=M.empty(*re.shape))
+            if along is not None and eq is not None:  # then p is there: rdelta is not re
+                rz = along[2][l - 1]
+                rdelta += np.multiply(eq, rz, out=rz)
+
+
+# The cost model, in flops at the speed of the engine's matrix products:
+VECTOR = 100.0  # a Krylov method's sweeps, for each number of a vector and each product
+PACKING = 1.25  # matrices as they lie, against the engine's own products
+LAYER = 4e6  # what a layer's calls cost in Python
+
+
+def rotates(m: int, k: int, N: int, pairs: bool) -> bool:
+    """Whether a layer ``(out, in) = (m, k)`` takes less work in coordinates, for N rows."""
+    if k <= N or (pairs and m <= N):
+        return False
+    return layer_cost(m, k, N, pairs, True) < layer_cost(m, k, N, pairs, False)
+
+
+def layer_size(m: int, k: int, N: int, pairs: bool, rotated: bool) -> int:
+    """How many numbers stand for V."""
+    r = min(k, N)
+    return m * r + (min(m, N) * (k - r) if pairs else 0) if rotated else m * k
+
+
+def layer_cost(m: int, k: int, N: int, pairs: bool, rotated: bool) -> float:
+    """What a product with V costs in its layer, in flops; without the products with W."""
+    r, s, size = min(k, N), min(m, N), layer_size(m, k, N, pairs, rotated)
+    if not rotated:
+        return (8.0 if pairs else 4.0) * N * m * k + VECTOR * size
+    flops = 4.0 * N * r * m
+    if pairs:
+        flops += 4.0 * N * r * m + 8.0 * N * r * k + 4.0 * N * s * (k - r)
+    return flops + VECTOR * size
+
+
+def prices(model: Any, N: int, kind: str) -> tuple[float, float]:
+    """What a product and its share of a Krylov method's work cost in sample space, and in parameter
+    space, in flops.
+    """
+    there = here = 0.0
+    for l, (m, k) in enumerate(model.shapes):
+        pairs = kind == "hessian" and l > 0
+        both = 4.0 * N * m * k if l else 0.0  # products with W, in either space
+        there += both + layer_cost(m, k, N, pairs, False)
+        rotated = rotates(m, k, N, pairs)
+        here += PACKING * (both + layer_cost(m, k, N, pairs, rotated)) + LAYER
+    return here, there
+
+
+def _parts(whole: Any, rotate: Any = None, state: Any = None) -> tuple[RowState, list[Any]]:
+    """State and layers; `rotate`: which layers are turned, by the cost model where it is None."""
+    ob, layers, N = whole.objective, [], whole.objective.n_samples
+    state = RowState(ob, whole.theta, whole._plan) if state is None else state
+    for l, (m, k) in enumerate(ob.model.shapes):
+        pairs = whole.kind == "hessian" and l > 0
+        parts = state.a[l], state.delta[l], ob.model.bias
+        rotated = rotates(m, k, N, pairs) if rotate is None else rotate[l]
+        layers.append(Rotated(*parts, pairs) if rotated else Whole(*parts))
+    return state, layers
+
+
+_usual_parts = kept_with(_parts)
+
+
+class SampleSpace(InCoordinates):
+    """A `Curvature` in orthonormal coordinates of the space that its products reach.
+
+    Made by ``H.reduced("samples")``; `eigsh` and its kin make it for themselves where it is
+    worth while. An ordinary symmetric operator, of `shape` (m, m), m <= n: its eigenvalues are
+    those of H but for `n_rest` copies of `rest`, and `embed` takes its eigenvectors to H's.
+
+    Attributes
+    ----------
+    whole : Curvature
+        The operator in parameter space.
+    n : int
+        Length of its vectors.
+    rest : float
+        The eigenvalue of H on the complement: l2, 0 for the Fisher.
+    n_rest : int
+        Its dimension, ``n - m``.
+    space : str
+        ``"samples"``.
+    n_products : int
+        Of this operator; those of `whole` are not counted here.
+
+    Notes
+    -----
+    Products are the engine's, with the objective's `n_threads`, whose number changes no bit; the
+    state, and the bases, are made with NumPy's and SciPy's BLAS. The state takes about
+    ``(6 N + 3 min(N, width)) width`` numbers for each layer; W is read from theta and not copied.
+
+    Examples
+    --------
+    >>> import numpy as np, fastcurv as fc
+    >>> rng = np.random.default_rng(0)
+    >>> model = fc.MLP([30, 25, 20, 3])
+    >>> ob = fc.Objective(model, rng.standard_normal((4, 30)), rng.integers(3, size=4))
+    >>> H = ob.hessian(model.init(seed=0))
+    >>> R = H.reduced("samples")
+    >>> R.shape, R.n_rest
+    ((372, 372), 986)
+    >>> x = rng.standard_normal(R.shape[0])
+    >>> bool(np.allclose(R.embed(R @ x), H @ R.embed(x)))
+    True
+    """
+
+    cuts: list[slice]
+    n_rest: int
+    _scratch: Scratch
+    _lock: Any
+
+    space = "samples"
+
+    def __init__(self, whole: Any, rotate: Any = None, state: Any = None) -> None:
+        self.whole, self.n = whole, whole.shape[0]
+        self._hessian, self.n_products = whole.kind == "hessian", 0
+        plain = rotate is None
+        self.state, self.layers = _usual_parts(whole) if plain else _parts(whole, rotate, state)
+        self._set_up(whole.dtype)
+
+    def _set_up(self, dtype: Any) -> None:
+        ends = np.cumsum([0] + [layer.size for layer in self.layers])
+        self.cuts = [slice(int(a), int(b)) for a, b in zip(ends, ends[1:])]
+        self.n_rest = sum(layer.rest for layer in self.layers)
+        ob = self.whole.objective
+        self._scratch, self._lock = Scratch(dtype, ob.n_threads), Lock()
+        super().__init__(dtype, (int(ends[-1]), int(ends[-1])))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SampleSpace, (self.whole, [type(layer) is Rotated for layer in self.layers])
+
+    # --- products
+
+    @to_nearest
+    def _multiply(self, x: Array, out: Array) -> None:
+        s, M, at = self.state, self._scratch, (self.layers, self.cuts)
+        with self._lock:
+            ras, rzs = s.r_forward(*at, M, x)
+            rdelta = np.asfortranarray(s.loss.curve(rzs[-1], self.whole.kind))
+            s.r_backward(*at, M, out, rdelta=rdelta, along=(x, ras, rzs) if self._hessian else None)
+        self._decay(x, out)
+
+    def _decay(self, x: Array, out: Array) -> None:
+        """Add what l2 does."""
+        if not self.rest:
+            return
+        l2 = self.dtype.type(self.rest)
+        if self.whole.objective.l2_biases:
+            out += l2 * x
+            return
+        for cut, layer in zip(self.cuts, self.layers):
+            end = cut.start + layer.weights
+            out[cut.start : end] += l2 * x[cut.start : end]
+
+    # --- to and from parameter space
+
+    def _embed(self, x: Array, out: Array) -> None:
+        views = layers_of(self.whole.objective.model, out)
+        for layer, cut, (V, vb) in zip(self.layers, self.cuts, views):
+            layer.embed(x[cut], V, vb)
+
+    def _project(self, v: Array, out: Array) -> None:
+        views = layers_of(self.whole.objective.model, v)
+        for layer, cut, (V, vb) in zip(self.layers, self.cuts, views):
+            layer.project(V, vb, out[cut])
+
+    def outside(self, start: int, stop: int) -> Array:
+        """Rows ``start .. stop - 1`` of an orthonormal basis ``(n_rest, n)`` of the complement:
+        there H is `rest`.
+        """
+        out = np.zeros((stop - start, self.n), self.dtype)
+        first, model = 0, self.whole.objective.model
+        for l, layer in enumerate(self.layers):
+            for j in range(max(start, first), min(stop, first + layer.rest)):
+                x, y = layer.outside(j - first)
+                np.multiply(x[:, None], y, out=layers_of(model, out[j - start])[l][0])
+            first += layer.rest
+        return out
+
+    def astype(self, dtype: Any) -> Any:
+        """The same coordinates in a lower precision; a float64 operator's alone."""
+        dtype = check_dtype(dtype)
+        if dtype == self.dtype:
+            return self
+        if dtype == np.float64:
+            raise ValueError(
+                "astype was asked for float64 of a float32 operator in sample space; wanted "
+                "H.astype('float64').reduced('samples'): its coordinates are others"
+            )
+        return _Lowered(self, dtype)
+
+
+class _Lowered(SampleSpace):
+    """A `SampleSpace` with its numbers cast."""
+
+    def __init__(self, high: SampleSpace, dtype: Any) -> None:
+        self.whole, self.n, self._hessian = high.whole, high.n, high._hessian
+        self.n_products, self.layers = 0, [layer.astype(dtype) for layer in high.layers]
+        self.state = high.state.astype(dtype)
+        self._high = high
+        self._set_up(dtype)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Lowered, (self._high, self.dtype)

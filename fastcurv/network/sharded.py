@@ -1,0 +1,749 @@
+"""An objective whose rows lie in shards: blocks of a file that pass by, or parts on other machines.
+
+Every quantity that an algorithm asks for is a sum over rows, so it is one over shards:
+
+    f(theta) = sum over shards of f_s(theta)  +  l2/2 ||theta||^2,     f_s = sum of rows / divisor
+
+with the divisor of all rows. A `Shard` is an `Objective` of its rows with that divisor and without
+l2, and what is asked of it is a function ``part(shard, *arguments)`` that can be sent to where the
+shard is. `Sharded` needs one thing of its kinds, ``_fold(part, arguments)``: the sum of the parts.
+`SumPlan` has the face of the engine's plan and is such sums, so operators know no difference.
+
+The sum is a tree of fixed shape: the parts of `FAN` neighbours are added from the left, then those
+sums by `FAN`, and so on. Its shape depends on the number of shards alone, so neither the number of
+workers nor the order in which they finish changes a bit; and no number passes through more than
+`additions` roundings, which the bounds here count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .. import _engine
+from .._engine import Times
+from ..certify import majorants, precise
+from ..certify.certificates import NetworkFacts
+from ..certify.majorants import curvature_floor
+from ..certify.passes import checked_theta
+from ..checks import check_finite
+from ..protocols import Floats, Loss
+from ..runtime import to_nearest
+from ..structure import symmetry
+from ..structure.orbits import Orbit, orbits
+from ..structure.parameters import l2_diagonal, rows_that_count, terms_of_a_row
+from ..structure.tables import LEAK
+from .arguments import as_vector, check_dtype, selected
+from .mlp import MLP
+from .objective import Objective
+from .operators import Curvature
+from .spaces import not_in_shards
+from .tree_sum import (
+    SumBound,
+    additions,
+    column_parts,
+    gradient_bound_part,
+    product_bound_part,
+    sum_rounding,
+)
+
+# --------------------------------------------------------------------------------------------------
+# What is known and proved about an objective whose rows lie in shards: each statement about all
+# rows from those about the rows of a shard, made where those are.
+#
+# Bounds add up, counts add up, what must hold for every row must hold in every shard. What would
+# need all rows in one place is not claimed: `residual_bounds`, `smoothed` and `held` say None.
+
+GROWTH = 1 + 1e-9  # for the rounding of sums of bounds
+
+
+@dataclass(frozen=True)
+class Least:
+    """A number of which the least counts."""
+
+    value: float
+
+    def __add__(self, other: Least) -> Least:
+        return Least(min(self.value, other.value))
+
+
+@dataclass(frozen=True)
+class Every:
+    """Flags that must be set everywhere."""
+
+    flags: list[NDArray[np.bool_]]
+
+    def __add__(self, other: Every) -> Every:
+        return Every([a & b for a, b in zip(self.flags, other.flags)])
+
+
+@dataclass(frozen=True)
+class Witnesses:
+    """Few rows whose columns are zero, equal and constant just where those of all rows are."""
+
+    X: Floats
+
+    def __add__(self, other: Witnesses) -> Witnesses:
+        return witnesses(np.vstack([self.X, other.X]))
+
+
+def witnesses(X: Floats) -> Witnesses:
+    """Some rows of X: the first, one for each column that is not constant, and for each two columns
+    that are not equal one in which they differ.
+
+    Examples
+    --------
+    >>> X = np.array([[1.0, 2.0, 0.0], [1.0, 2.0, 0.0], [3.0, 2.0, 0.0], [4.0, 2.0, 0.0]])
+    >>> witnesses(X).X
+    array([[1., 2., 0.],
+           [3., 2., 0.]])
+    """
+    if not len(X):
+        return Witnesses(X)
+    gaps = X[0] != X
+    rows = {0, *gaps.argmax(axis=0)[gaps.any(axis=0)].tolist()}
+    while True:
+        W = X[sorted(rows)] + 0.0  # -0 is 0
+        _, first, label = np.unique(W.T, axis=0, return_index=True, return_inverse=True)
+        gaps = X[:, first[label.reshape(-1)]] != X
+        broken = gaps.any(axis=0)
+        if not broken.any():
+            return Witnesses(W)
+        rows.update(gaps.argmax(axis=0)[broken].tolist())
+
+
+# --- parts
+# --------------------------------------------------------------------------------------------------
+
+
+def lower_part(shard: Any) -> Least:
+    return Least(majorants.loss_lower_bound(shard))
+
+
+def classified_part(shard: Any, theta: Floats) -> tuple[int, int]:
+    """(1 unless all rows are classified strictly, 1 if one of them counts)."""
+    counts = shard.sample_weight is None or bool(np.any(shard.sample_weight))
+    return int(not majorants.classified(shard, theta)), int(counts)
+
+
+def pulls_part(shard: Any) -> Every:
+    """Outputs that no row wants larger, and that none wants smaller."""
+    return Every([~pulled for pulled in majorants.pulls(shard)])
+
+
+def margin_part(shard: Any, theta: Floats) -> Least:
+    return Least(majorants.kink_margin(shard, theta))
+
+
+def signs_part(shard: Any, theta: Floats, radius: float) -> tuple[Every, Every]:
+    """(units that are off on the ball, units with no z at a kink at theta), for all rows."""
+    here, *ball = majorants.signs(shard, theta, 0.0, *[radius] * (radius > 0))
+    return Every((ball or [here])[0].off), Every([~near for near in here.on_kinks])
+
+
+def witnesses_part(shard: Any) -> Witnesses:
+    return witnesses(rows_that_count(shard))
+
+
+def saturation_part(shard: Any, theta: Floats) -> tuple[Any, Any, Every]:
+    counts, certain, dead = symmetry.saturation_counts(shard, theta)
+    return counts, certain, Every(dead)
+
+
+def floor_part(shard: Any, theta: Floats) -> tuple[float, float]:
+    """(a number that no eigenvalue of the rows' part is below, its size)."""
+    floor = curvature_floor(shard, theta)
+    return floor, abs(floor)
+
+
+# --- the whole
+# --------------------------------------------------------------------------------------------------
+
+
+class ShardedFacts(NetworkFacts):
+    """`NetworkFacts` by sums over shards; the class it is mixed into has ``_fold(part,
+    arguments)``.
+    """
+
+    l2: float
+    l2_biases: bool
+    _fold: Callable[..., Any]
+    _known: dict[str, Any]  # the last answer to each question, with its theta
+
+    def _once(self, name: str, key: tuple[Any, ...], find: Callable[[], Any]) -> Any:
+        """The answer to a question that was asked last with the same key, or a new one."""
+        known = self._known.get(name)
+        if known is None or not all(np.array_equal(a, b) for a, b in zip(known[0], key)):
+            known = self._known[name] = (key, find())
+        return known[1]
+
+    def third_bound(self, theta: ArrayLike, radius: float) -> float:
+        """A Lipschitz constant of the Hessian on the ball of that radius around theta, or infinity:
+        the sum of those of the shards.
+        """
+        found = self._fold(majorants.third_bound, (checked_theta(self, theta), float(radius)))
+        return float(found) * GROWTH
+
+    def third_bound_in(self, theta: ArrayLike, radius: float, units: ArrayLike) -> float:
+        """The same in other units of the parameters."""
+        wide = np.array(units, dtype=float)
+        found = self._fold(majorants.third_bound, (checked_theta(self, theta), float(radius), wide))
+        return float(found) * GROWTH
+
+    def _precise(self, theta: ArrayLike) -> tuple[Floats, float, float, float]:
+        at = checked_theta(self, theta)
+
+        def find() -> Any:
+            with np.errstate(all="ignore"):
+                return precise.finished(self, at, self._fold(precise.part, (at,)))
+
+        found: tuple[Floats, float, float, float] = self._once("precise", (at,), find)
+        return found
+
+    @to_nearest
+    def precise_gradient(self, theta: ArrayLike) -> tuple[Floats, float]:
+        """``(g, error)``: parts of about 100 bits from every shard, added as such."""
+        g, error, _, _ = self._precise(theta)
+        return g.copy(), error
+
+    @to_nearest
+    def precise_value(self, theta: ArrayLike) -> tuple[float, float]:
+        """``(value, error)`` likewise."""
+        return self._precise(theta)[2:]
+
+    def residual_bounds(self, theta: ArrayLike, radius: float) -> None:
+        """None: the Jacobian of all rows is not made where rows lie in shards."""
+
+    @property
+    def loss_lower_bound(self) -> float:
+        """A number that the loss is nowhere below."""
+        return float(self._once("lower", (), lambda: self._fold(lower_part, ())).value)
+
+    @property
+    def attains_lower_bound(self) -> bool:
+        """Whether the loss may be that number anywhere: an entropy is above it."""
+        return self.loss == "mse"
+
+    def ray_to_infimum(self, theta: ArrayLike) -> Floats | None:
+        """A unit direction in which the loss is proved to fall for ever; else None."""
+        at = checked_theta(self, theta)
+        if self.loss == "mse" or self.loss_lower_bound < 0:
+            return None
+        idle = self._once("pulls", (), lambda: self._fold(pulls_part, ())).flags
+        along = majorants.along_biases(self, ~idle[0], ~idle[1])
+        direction = majorants.last_layer(self, at)
+        if along is not None or majorants.decayed(self, direction):
+            return along
+        found = self._once("ray", (at,), lambda: self._fold(classified_part, (at,)))
+        return direction if found[0] == 0 and found[1] else None
+
+    def kinks(self, theta: ArrayLike, radius: float = 0.0) -> int:
+        """How many pre-activations of kinked units may lie at 0 somewhere on the ball."""
+        at = checked_theta(self, theta)
+        return int(self._fold(NetworkFacts.kinks, (at, max(float(radius), self._rounding(at)))))
+
+    def kink_margin(self, theta: ArrayLike) -> float:
+        """A radius around theta within which no kink lies: the least of the shards'."""
+        return float(self._fold(margin_part, (checked_theta(self, theta),)).value)
+
+    def orbits(self, theta: ArrayLike, radius: float = 0.0) -> list[Orbit]:
+        """The proved symmetry groups at theta, of all rows: units that are off in every shard, and
+        the columns' dependencies from few rows that show them all.
+        """
+        at = checked_theta(self, theta)
+        off, clear = self._once(
+            "signs", (at, radius), lambda: self._fold(signs_part, (at, float(radius)))
+        )
+        rows = self._once("columns", (), lambda: self._fold(witnesses_part, ()))
+        whole = SimpleNamespace(
+            model=self.model,
+            loss=self.loss,
+            l2=self.l2,
+            l2_biases=self.l2_biases,
+            X=rows.X,
+            sample_weight=None,
+        )
+        return orbits(whole, at, off.flags, [~units for units in clear.flags])
+
+    def smoothed(self, width: float) -> None:
+        """None: kinks are not rounded off where rows lie in shards."""
+
+    def held(self, gates: Any, collapsed: Any, parents: Any = None) -> None:
+        """None: minima on kinks are not proved where rows lie in shards."""
+
+    def copies(self, theta: Floats, gates: Any, collapsed: Any) -> list[NDArray[np.intp]]:
+        """Every unit its own: that one is another's copy is not claimed of rows in shards."""
+        return [np.arange(width) for width in self.model.sizes[1:-1]]
+
+    def leaks(self) -> list[float]:
+        """The slopes below 0 of every hidden layer of relu or leaky_relu units."""
+        return [LEAK[name] for name in self.model.activation]
+
+    def _ranges(self, theta: ArrayLike) -> tuple[symmetry.Ranges, symmetry.Ranges]:
+        found: tuple[symmetry.Ranges, symmetry.Ranges] = self._fold(
+            symmetry.ranges, (checked_theta(self, theta),)
+        )
+        return found
+
+    def saturation(self, theta: ArrayLike) -> dict[str, Any]:
+        """How saturated the units are; see `fastcurv.structure.symmetry`."""
+        at = checked_theta(self, theta)
+        counts, certain, dead = self._fold(saturation_part, (at,))
+        return symmetry.saturation_of(self.model, counts, certain, dead.flags)
+
+    def curvature_floor(self, theta: ArrayLike) -> float:
+        """A number that no eigenvalue of the Hessian is below, or -inf: the sum of the shards',
+        and l2.
+        """
+        floor, size = self._fold(floor_part, (checked_theta(self, theta),))
+        least = float(np.min(l2_diagonal(self)))
+        found = least + floor - 1e-12 * (least + size)
+        return float(found) if np.isfinite(found) else -np.inf
+
+
+# --------------------------------------------------------------------------------------------------
+# Curvature and Jacobian of an objective in shards, as linear operators.
+
+
+class ShardedCurvature(Curvature):
+    """A curvature of an objective in shards: each product is one sum over them.
+
+    Value and gradient are found when they are first asked for.
+    """
+
+    def __init__(self, objective: Any, theta: Any, kind: str) -> None:
+        self.objective, self.kind = objective, kind
+        self._plan = objective._new_plan()
+        self._plan.bind(objective.model.check_theta(theta))
+        self.theta, self._rounding = self._plan.theta, None
+        self._go_by(Times(None, kind, False))  # a product is a fold over shards
+        self._mass: np.ndarray | None = None
+        n = objective.n_params
+        super(Curvature, self).__init__(objective.dtype, (n, n))
+
+    @property
+    def value(self) -> float:
+        """Of the objective at theta."""
+        return float(self._plan.value)
+
+    @property
+    def gradient(self) -> np.ndarray:
+        """Of the objective at theta, (n,)."""
+        gradient: np.ndarray = self._plan.gradient
+        gradient.flags.writeable = False
+        return gradient
+
+    def _multiply(self, v: Any, out: np.ndarray | None) -> None:
+        super()._multiply(v, out)
+        self._note_columns(np.atleast_2d(v))
+
+    def _note_columns(self, Vt: np.ndarray) -> None:
+        """Of unit vectors, how much their products summed up, for `column_bounds`."""
+        if np.count_nonzero(Vt) == len(Vt):
+            at = np.argmax(Vt, axis=1)
+            if (Vt[np.arange(len(Vt)), at] == 1).all():
+                if self._mass is None:
+                    self._mass = np.full(self.shape[0], np.nan)
+                self._mass[at] = self._plan.sizes
+
+    @to_nearest
+    def rounding_bound(self, v: Any) -> float:
+        """A bound on ``||computed(H v) - H v||`` for v ``(n,)``: those of the shards, each found
+        where it is, and what adding them up rounds.
+        """
+        v = as_vector(v, self.shape[0], self.dtype)
+        found = self.objective._fold(product_bound_part, (self.theta, v, self.kind))
+        return float(self.objective._summed(found, v, self.kind))
+
+    @to_nearest
+    def column_bounds(self) -> np.ndarray:
+        """Bounds ``(n,)`` on the rounding of ``H e_j`` for every unit vector."""
+        ob, n = self.objective, self.shape[0]
+        if self._mass is None or np.isnan(self._mass).any():
+            self.to_dense()
+        bounds = self._errors_of_columns()
+        decay = np.broadcast_to(l2_diagonal(ob) if self.kind != "fisher" else 0.0, (n,))
+        deep = additions(ob.n_shards) + 2 * (self.kind == "fisher")
+        found = zip(bounds, np.asarray(self._mass), decay)
+        return np.array(
+            [sum_rounding(SumBound(b, m), deep, np.array([d]), self.dtype) for b, m, d in found]
+        )
+
+    def _errors_of_columns(self) -> np.ndarray:
+        return np.asarray(self.objective._fold(column_parts, (self.theta, self.kind)))
+
+    def assembled(self) -> None:
+        """None: rows are not at hand."""
+
+    def reach(self, most: int) -> None:
+        """None: what proves it needs all rows at hand."""
+
+    reduced = not_in_shards
+
+
+# --------------------------------------------------------------------------------------------------
+# What is asked of a shard where it is: the part that its rows have in a sum.
+
+
+def value_part(shard: Any, theta: np.ndarray) -> float:
+    """The rows' part of the value."""
+    with shard._lock:
+        return float(shard._bound(theta, False).value)
+
+
+def gradient_part(shard: Any, theta: np.ndarray) -> tuple[float, np.ndarray]:
+    """The rows' part of the value and of the gradient."""
+    with shard._lock:
+        plan = shard._bound(theta, True)
+        gradient = plan.gradient
+        plan.forget_gradient()
+        return float(plan.value), gradient
+
+
+def product_part(
+    shard: Any, theta: np.ndarray, Vt: np.ndarray, kind: str, active: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows' part of products with the rows of Vt (k, n), and their norms (k,)."""
+    out = np.empty_like(Vt) if active is None else np.zeros_like(Vt)  # other layers stay
+    with shard._lock:
+        shard._bound(theta, False).multiply(Vt, out, kind, active, False)
+    if kind == "fisher":
+        out *= shard.dtype.type(shard.fisher_scale)
+    return out, np.sqrt(np.einsum("ij,ij->i", out, out, dtype=np.float64))
+
+
+def quadratic_part(
+    shard: Any, theta: np.ndarray, Vt: np.ndarray, kind: str, active: Any
+) -> np.ndarray:
+    """The rows' part of quadratic forms of the rows of Vt."""
+    with shard._lock:
+        found = shard._bound(theta, False).quadratic(Vt, kind, active)
+    return np.asarray(found * (shard.fisher_scale if kind == "fisher" else 1.0))
+
+
+def jvp_part(shard: Any, theta: np.ndarray, v: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """[(number of the first output, the rows' outputs along v)]."""
+    out = np.empty(shard.n_samples * shard.model.sizes[-1], shard.dtype)
+    with shard._lock:
+        shard._bound(theta, False).jacobian(v, out)
+    return [(shard.first_output, out)]
+
+
+def vjp_part(shard: Any, theta: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """The rows' part of ``J' u`` for u over the outputs of all rows."""
+    first, out = shard.first_output, np.empty(shard.n_params, shard.dtype)
+    mine = np.ascontiguousarray(u[first : first + shard.n_samples * shard.model.sizes[-1]])
+    with shard._lock:
+        shard._bound(theta, False).jacobian(mine, out, True)
+    return out
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the shards of an objective have in common.
+
+    Attributes
+    ----------
+    model : MLP
+    loss : str
+    n_samples : int
+        Of all shards.
+    n_threads : int or None
+    keep : int
+        Points whose state a shard keeps.
+    """
+
+    model: MLP
+    loss: Loss
+    n_samples: int
+    n_threads: int | None = None
+    keep: int = 1
+
+
+class InFrame:
+    """What rows say of their place among all of an objective's; see `Frame`."""
+
+    frame: Frame
+    loss: Loss
+    model: MLP
+    n_samples: Any
+    first: int
+
+    @property
+    def divisor(self) -> float:
+        """What the sum over all samples is divided by."""
+        return self.frame.n_samples * terms_of_a_row(self)
+
+    @property
+    def fisher_scale(self) -> float:
+        """Samples of the whole over its own: the engine's ``N sum delta delta'`` has its own N."""
+        return float(self.frame.n_samples / self.n_samples)
+
+    @property
+    def first_output(self) -> int:
+        """The number of its first output among those of all rows."""
+        return self.first * int(self.model.sizes[-1])
+
+
+class Shard(InFrame, Objective):
+    """Some rows of an objective: what they add to its sums, without l2.
+
+    Parameters
+    ----------
+    frame : Frame
+    X, y, sample_weight : ndarray
+        As `Objective` keeps them: checked, and in the model's dtype.
+    first : int
+        The number of the first row among all.
+    """
+
+    _plans: list[Any]
+    seen: bool
+    bounds: Any
+    _transient = (*Objective._transient, "_plans", "bounds")
+
+    def __init__(self, frame: Frame, X: Any, y: Any, sample_weight: Any, first: int = 0) -> None:
+        self.frame, self.first = frame, first
+        self.model, self.loss, self.n_threads = frame.model, frame.loss, frame.n_threads
+        self.l2, self.l2_biases, self.memory = 0.0, True, None
+        self.X, self.y, self.sample_weight = X, y, sample_weight
+        self._start()
+
+    def _start(self) -> None:
+        super()._start()
+        self._plans = []
+        self.seen = False  # that X is finite, while it was copied
+        self.bounds = None  # of rounding, at the theta asked about last
+
+    def after_fork(self) -> None:
+        """In a child of `os.fork`: another thread's unfinished plans are nobody's now."""
+        super().after_fork()
+        if self._lock.lost:
+            self._plans, self.bounds = [], None
+
+    def renewed(self, X: Any, y: Any, sample_weight: Any, first: int, finite: bool) -> Shard:
+        """The shard of other rows, as many, in the memory of this one, which is of no use then.
+
+        Where X is not known to be finite, that is seen while it is copied, if it is: `seen`.
+        """
+        other = Shard(self.frame, X, y, sample_weight, first)
+        for plan in self._plans:
+            other.seen = plan.renew(*other._given())
+        if not (finite or other.seen):
+            check_finite(X, "X")
+        other._plans, self._plans = self._plans, []
+        return other
+
+    def _bound(self, theta: Any, gradient: bool) -> Any:
+        """A plan of its own at theta: that of the last few points which is there, or was longest
+        not asked for.
+        """
+        plans = self._plans
+        for i, plan in enumerate(plans):
+            if plan.theta is not None and np.array_equal(plan.theta, theta):
+                plans.insert(0, plans.pop(i))
+                break
+        else:
+            plan = plans.pop() if len(plans) >= self.frame.keep else self._new_plan()
+            plans.insert(0, plan)
+            plan.bind(theta, gradient)
+        if gradient:
+            plan.finish()
+        return plans[0]
+
+
+# --- the whole
+# --------------------------------------------------------------------------------------------------
+
+
+class SumPlan:
+    """The plan of an objective in shards: bound and multiplied like the engine's, by sums.
+
+    A point costs nothing until something is asked there; value and gradient are known after the
+    first time. `sizes` are the sums over shards of the norms of what was added up last, (k,).
+    """
+
+    in_place = False
+
+    def __init__(self, ob: Sharded) -> None:
+        self.ob = ob
+        self.theta: Any = None
+        self.sizes: Any = None
+        self._value: Any = None
+        self._gradient: Any = None
+
+    def unbind(self) -> None:
+        """Forget theta and what is known there."""
+        self.theta = self._value = self._gradient = self.sizes = None
+
+    @to_nearest
+    def bind(self, theta: np.ndarray, gradient: bool = True, passing: bool = False) -> None:
+        """Be at theta (n,), which is copied."""
+        self.unbind()
+        self.theta = np.array(theta, order="C")
+        self.theta.flags.writeable = False
+
+    @to_nearest
+    def take(self, source: Any, theta: np.ndarray, **how: Any) -> bool:
+        """The engine's way of taking a point over, which is not this one's."""
+        return False
+
+    @to_nearest
+    def finish(self) -> None:
+        """Value and gradient, by one pass over the shards."""
+        if self._gradient is None:
+            value, gradient = self.ob._fold(gradient_part, (self.theta,))
+            self._value = self._with_decay(value)
+            self._gradient = self._decayed(gradient, self.theta).astype(self.ob.dtype, copy=False)
+
+    @to_nearest
+    def prepare(self) -> None:
+        """Nothing: products need no more than theta."""
+
+    def forget_gradient(self) -> None:
+        """The gradient has been handed out."""
+        self._gradient = None
+
+    @property
+    @to_nearest
+    def value(self) -> float:
+        """The loss at theta."""
+        if self._value is None:
+            self._value = self._with_decay(self.ob._fold(value_part, (self.theta,)))
+        return float(self._value)
+
+    @property
+    @to_nearest
+    def gradient(self) -> np.ndarray:
+        """The gradient at theta, (n,)."""
+        self.finish()
+        return np.asarray(self._gradient)
+
+    def _decayed(self, whole: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Whole + l2 v, in float64."""
+        l2 = self.ob.l2_diagonal
+        return whole + np.multiply(l2, v, dtype=np.float64) if np.any(l2) else whole
+
+    def _with_decay(self, value: float) -> float:
+        wide = self.theta.astype(np.float64)
+        return value + 0.5 * float(np.sum(self.ob.l2_diagonal * wide * wide))
+
+    @to_nearest
+    def multiply(
+        self,
+        v: np.ndarray,
+        out: np.ndarray,
+        kind: str = "hessian",
+        active: Any = None,
+        l2: bool = True,
+    ) -> None:
+        """Out = (the operator) v for v (n,), or the rows of (k, n)."""
+        Vt = np.atleast_2d(v)
+        whole, self.sizes = self.ob._fold(product_part, (self.theta, Vt, kind, active))
+        if l2:
+            whole = self._decayed(whole, Vt)
+        out[...] = whole.reshape(out.shape)
+
+    @to_nearest
+    def quadratic(self, v: np.ndarray, kind: str = "hessian", active: Any = None) -> np.ndarray:
+        """v'(the operator) v without l2, for (n,) or the rows of (k, n): an array (k,)."""
+        return np.asarray(
+            self.ob._fold(quadratic_part, (self.theta, np.atleast_2d(v), kind, active))
+        )
+
+    @to_nearest
+    def jacobian(self, v: np.ndarray, out: np.ndarray, transpose: bool = False) -> None:
+        """``out (N d_out,) = J v``, or ``out (n,) = J' u``."""
+        order = self.ob._order
+        if transpose:
+            u = v if order is None else v.reshape(len(order), -1)[order].reshape(-1)
+            out[...] = self.ob._fold(vjp_part, (self.theta, u))
+            return
+        for first, part in self.ob._fold(jvp_part, (self.theta, v)):
+            out[first : first + len(part)] = part
+        if order is not None:
+            whole = out.reshape(len(order), -1)
+            whole[order] = whole.copy()
+
+    @property
+    def nbytes(self) -> int:
+        """Of what this side keeps."""
+        return 3 * int(self.theta.nbytes)
+
+    @property
+    def layout(self) -> dict[str, Any]:
+        """How rows are served."""
+        return {
+            "shards": self.ob.n_shards,
+            "threads": self.ob.n_threads or _engine.default_threads(),
+            "arch": _engine.chosen_arch(),
+        }
+
+    def after_fork(self) -> None:
+        """Nothing here is held by another thread."""
+
+
+class Sharded(ShardedFacts, Objective):
+    """An objective whose rows lie in shards; its kinds say where.
+
+    A kind calls `_settings`, sets `_n_samples` and `n_shards`, and has ``_fold(part, arguments)``:
+    the sum, by a tree, of ``part(shard, *arguments)``, and ``_with_model(model)``: itself for
+    another model of these rows. Batch normalisation ties all rows together and is refused.
+    """
+
+    n_shards: int
+    _n_samples: int
+    _fold: Callable[..., Any]
+    _rows: Any
+    _order: Any = None  # of each row of the shards the number that it was asked for by
+    _transient = (*Objective._transient, "_known")
+    _curvature = ShardedCurvature
+
+    n_samples = property(lambda self: self._n_samples, doc="Rows of all shards.")
+
+    def _settings(
+        self, model: Any, loss: Loss, l2: float, l2_biases: bool, n_threads: Any, memory: Any
+    ) -> None:
+        super()._settings(model, loss, l2, l2_biases, n_threads, memory)
+        if model.batch_norm:
+            raise ValueError(
+                f"{type(self).__name__} was given a model with batch normalisation, whose "
+                "statistics tie all rows together; wanted one without, or an Objective"
+            )
+
+    def _start(self) -> None:
+        self._rows, self._known = None, {}
+        self._begin()
+
+    def _new_plan(self) -> SumPlan:
+        return SumPlan(self)
+
+    @to_nearest
+    def rounding_bound(self, theta: Any) -> float:
+        """A bound on ``||computed(gradient) - gradient||`` at theta: those of the shards, and what
+        adding them up rounds.
+        """
+        theta = np.array(self.model.check_theta(theta), order="C")
+        found = self._fold(gradient_bound_part, (theta,))
+        return self._summed(found, theta)
+
+    def _summed(self, found: SumBound, v: np.ndarray, kind: str = "hessian") -> float:
+        fisher = kind == "fisher"
+        decay = np.zeros(1) if fisher else l2_diagonal(self) * v.astype(np.float64)
+        return sum_rounding(found, additions(self.n_shards) + 2 * fisher, decay, self.dtype)
+
+    def _numbers(self, rows: Any) -> np.ndarray:
+        """Which rows a slice, indices or a mask mean."""
+        return np.asarray(selected(rows, np.arange(self._n_samples))[0])
+
+    def astype(self, dtype: Any) -> Any:
+        """The same objective in another precision; its numbers stay those that this one has."""
+        dtype = check_dtype(dtype)
+        if dtype == self.dtype:
+            return self
+        return self._with_model(self.model.astype(dtype))

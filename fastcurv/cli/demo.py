@@ -14,7 +14,7 @@ from scipy.optimize import OptimizeResult
 import fastcurv as fc
 
 from .. import plots
-from ..critical.result import CriticalPoint
+from ..critical.report import CriticalPoint
 from ..protocols import Array
 from ..spectrum.density_curve import SpectralDensity
 from .datasets import Dataset

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..critical.result import CriticalPoint
+from ..critical.report import CriticalPoint
 from ..files import escaped, write_atomically
 
 _CONTENTS = "<!-- contents -->"

@@ -17,14 +17,19 @@ from ..spectrum.shared_run import Krylov
 from ..vectors import safe_norm
 from . import dense, iterative
 from .decide import Findings, Outcome, decide
-from .evidence import Evidence, Products, hessian_products
-from .held import HeldMinimum
-from .knowledge import as_stored, left_alone, saturation
-from .nearest import Coordinates, walk
-from .on_kinks import held_at
-from .request import Request, make_request
-from .result import CriticalPoint
-from .wording import cut_short, reason, where_newton_leads, which_call_gets_there
+from .evidence import (
+    Evidence,
+    Products,
+    Request,
+    as_stored,
+    hessian_products,
+    left_alone,
+    make_request,
+    saturation,
+)
+from .kink_minimum import HeldMinimum, held_at
+from .nearness import Coordinates, walk
+from .report import CriticalPoint, cut_short, reason, where_newton_leads, which_call_gets_there
 
 FEW = 256  # parameters, up to which all eigenvalues are known at any point
 LARGEST_ALONE = 4096  # rows of a matrix up to which threads of BLAS cost more than they save

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import numpy as np
@@ -10,14 +11,312 @@ from scipy.optimize import OptimizeResult
 from scipy.optimize import minimize as scipy_minimize
 
 from ..answers import OBJECTIVE, need, own_names
-from ..checks import check_choice, check_positive, check_positive_int, check_theta
+from ..checks import check_choice, check_positive, check_positive_int, check_theta, times
+from ..eigensolver import eigh
+from ..krylov.trust_region import KrylovSpace, damped_inverse, least_residual
+from ..outcome import outcome
 from ..progress import bar
 from ..protocols import Walking, Whole
 from ..runtime import to_nearest
-from ..vectors import safe_norm
-from .knowledge import runs_to_infinity, why_no_minimum
-from .newton_mr import Steps, lower_gradient
-from .walk import Walk
+from ..spectrum.dense import PRODUCT_EPS, Assembling
+from ..vectors import extent, safe_norm
+from .dense import nearness_at
+from .evidence import (
+    GRADIENT_ROUNDING,
+    RELATIVE_GRADIENT,
+    Products,
+    as_curvature,
+    as_gradient,
+    gradient_bound,
+    hessian_products,
+    left_alone,
+    runs_to_infinity,
+    value_at,
+    why_no_minimum,
+)
+
+# --------------------------------------------------------------------------------------------------
+# Newton-MR: steps of least residual, and the line search on the gradient's norm that goes with
+# them.
+#
+# The step is the p of least norm that minimises ``||H p + g||^2 + (damping ||H||)^2 ||p||^2``:
+# from all eigenpairs where n is small, else in a Krylov space from g, where it is what MINRES-QLP
+# computes [2]_. A search takes the steps of every damping and keeps the one that lowers ``||g||``
+# most [1]_.
+#
+# References
+# ----------
+# .. [1] F. Roosta, Y. Liu, P. Xu and M. W. Mahoney, Newton-MR: inexact Newton method with minimum
+#        residual sub-problem solver, EURO J. Comput. Optim. 10, 2022.
+# .. [2] S.-C. T. Choi, C. C. Paige and M. A. Saunders, MINRES-QLP, SIAM J. Sci. Comput. 33, 2011.
+
+DENSE_BELOW = 400  # below this n the steps come from all eigenpairs
+DAMPINGS = (0.0, 1e-7, 1e-4, 1e-2, 0.1, 1.0)  # shares of ||H||: curvature below them is damped
+ARMIJO = 1e-4
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Steps of every damping, shortest damping first; the slopes ``p'Hg / ||g||^2`` along them; and
+    ||H||.
+
+    `norm` is NaN where the Hessian could not be decomposed: then nothing is known of its size.
+    """
+
+    vectors: list[np.ndarray] = field(default_factory=list)
+    slopes: list[float] = field(default_factory=list)
+    norm: float = float("nan")
+
+
+def dense_steps(A: np.ndarray, g: np.ndarray) -> Steps:
+    """Steps from all eigenpairs of the matrix A."""
+    if not np.isfinite(A).all():
+        return Steps()
+    try:
+        values, U, _ = eigh(A)
+    except np.linalg.LinAlgError:
+        return Steps()
+    norm = float(np.abs(values).max(initial=0.0))
+    if not 0 < norm < np.inf:
+        return Steps(norm=norm if norm == 0 else float("nan"))
+    c = U.T @ g
+    unit = c / (safe_norm(g) or 1.0)
+    weights = [damped_inverse(values, share * norm, 1e-12 * norm) for share in DAMPINGS]
+    return Steps(
+        [-(U @ (w * c)) for w in weights],
+        [-float((w * values * unit) @ unit) for w in weights],
+        norm,
+    )
+
+
+def krylov_steps(space: KrylovSpace) -> Steps:
+    """Steps in a Krylov space of g that has been grown."""
+    if space.m == 0:
+        return Steps(norm=0.0)
+    norm = float(np.abs(space.ritz()[0]).max())
+    if not 0 < norm < np.inf:
+        return Steps(norm=norm if norm == 0 else float("nan"))
+    found = [least_residual(space, space.gamma, share * norm)[0] for share in DAMPINGS]
+    first = space.T[0, : space.m]
+    kept = [y for y in found if y.any()]
+    return Steps(
+        [space.combine(y).astype(np.float64) for y in kept],
+        [float(first @ (y / space.gamma)) for y in kept],
+        norm,
+    )
+
+
+def grow(space: KrylovSpace, tolerance: float, limit: int, stop: Callable[[], bool]) -> None:
+    """Grow a Krylov space of g until the least residual is ``tolerance ||g||``, or nothing lowers
+    it.
+
+    That nothing does is seen where the last residual r has ``||H r|| <= tolerance ||H|| ||r||``: it
+    lies in the rows multiplied since, so H r is known.
+    """
+    look_at, last = 1, np.zeros(0)
+    while True:
+        while space.m < look_at and not space.exhausted and not (space.m and stop()):
+            space.extend()
+        if space.m == 0:
+            return
+        _, residual = least_residual(space, space.gamma)
+        size, norm = float(np.linalg.norm(residual)), float(np.abs(space.ritz()[0]).max())
+        if len(last) and len(last) <= space.m:
+            tall = space.tall()[:, : len(last)]
+            if np.linalg.norm(tall @ last) <= tolerance * norm * np.linalg.norm(last):
+                return
+        if size <= tolerance * space.gamma or space.exhausted or space.m >= limit or stop():
+            return
+        last = residual
+        look_at = min(space.m + space.p + space.m // 8, limit)
+
+
+def lower_gradient(
+    gradient: Callable[[np.ndarray], np.ndarray],
+    theta: np.ndarray,
+    size: float,
+    steps: Steps,
+    lengths: int = 20,
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The point and gradient at the first length at which a step lowers ``||g||`` enough; or None.
+
+    All steps are shortened together, and the best of the first length that serves is taken.
+    """
+    alpha = 1.0
+    for _ in range(lengths if size > 0 else 0):
+        best = None
+        for p, slope in zip(steps.vectors, steps.slopes):
+            point = theta + (alpha * p).astype(theta.dtype)
+            g = gradient(point)
+            ratio = safe_norm(g) / size if np.isfinite(g).all() else np.inf
+            square = ratio * ratio
+            if square <= 1 + 2 * ARMIJO * alpha * slope and (best is None or square < best[0]):
+                best = square, point, g
+        if best is not None:
+            return best[1:]
+        alpha /= 4
+    return None
+
+
+# --------------------------------------------------------------------------------------------------
+# Where the search for a critical point stands, what it has spent, and what it may spend.
+
+KRYLOV_STEPS = 120  # above DENSE_BELOW, the Krylov space of the gradient has at most this dimension
+EXCURSIONS = 5
+
+
+class Walk:
+    """Where the search stands, what it has spent, and what it may spend."""
+
+    def __init__(
+        self,
+        ob: Any,
+        theta: np.ndarray,
+        fixed_tol: float | None,
+        max_iter: int,
+        max_products: float,
+        callback: Callable[[np.ndarray], object] | None,
+    ) -> None:
+        self.ob, self.theta, self.callback = ob, theta, callback
+        self.fixed_tol, self.max_iter, self.max_products = fixed_tol, max_iter, max_products
+        self.nit = self.nfev = self.n_products = 0
+        self.excursions, self.asked = EXCURSIONS, np.inf
+        self.tol, self.status, self.message = 0.0, 1, ""
+        self.shown: Any = None
+        self.g = self.gradient(theta)
+        if not np.isfinite(self.g).all():
+            raise ValueError(
+                "the gradient at theta0 holds NaN or infinity; wanted a theta0 where the loss is "
+                "finite"
+            )
+        self.history = [self.norm]
+
+    @property
+    def norm(self) -> float:
+        return safe_norm(self.g)
+
+    def gradient(self, theta: np.ndarray) -> np.ndarray:
+        """The gradient; NaN where theta, in the objective's precision, has left the finite
+        numbers.
+        """
+        self.nfev += 1
+        if not np.isfinite(theta.astype(getattr(self.ob, "dtype", float))).all():
+            return np.full(theta.size, np.nan)
+        with left_alone(self.ob, theta):
+            return as_gradient(self.ob.gradient(theta), theta.size)
+
+    def hessian(self, theta: np.ndarray) -> Products | None:
+        """The Hessian in the objective's own precision; None where it refuses the point as not
+        finite, which far out it may.
+        """
+        with left_alone(self.ob, theta):
+            try:
+                H = self.ob.hessian(theta)
+            except (ValueError, OverflowError, FloatingPointError):
+                return None
+        as_curvature(H, theta.size)
+        try:
+            return Products(H)
+        except (ValueError, OverflowError, FloatingPointError):  # as its matrix is not finite
+            return None
+
+    def steps(self, H: Products, g: np.ndarray) -> Steps:
+        """Newton-MR's steps at a point; counts their products."""
+        size, left = safe_norm(g), self.max_products - self.n_products - 1  # one for `uphill`
+        if H.n < DENSE_BELOW and H.n <= left:
+            found = dense_steps(H(np.eye(H.n, dtype=H.dtype)), g)
+        elif size == 0 or left < 1:
+            found = Steps(norm=0.0)
+        else:
+            limit = int(min(KRYLOV_STEPS, H.n, left))
+            space = KrylovSpace(H.n, H.native_dtype, limit + 2)
+
+            def product(v: np.ndarray, out: np.ndarray) -> None:
+                out[:] = times(H.native, v)
+                H.count += 1
+
+            space.start(product, g.astype(H.native_dtype))
+            grow(space, min(1e-2, size / self.history[0]), limit, lambda: False)
+            found = krylov_steps(space)
+        self.n_products += H.count
+        H.count = 0
+        return found
+
+    def set_tol(self, H: Products, norm: float) -> None:
+        """The tolerance that holds here. A bound that is not finite is no tolerance: then what is
+        known of the others decides, and where none is, only a gradient of 0 will do.
+        """
+        if self.fixed_tol is not None:
+            self.tol = self.fixed_tol
+            return
+        bound = gradient_bound(self.ob, self.theta, H)
+        if bound is None or not np.isfinite(bound):
+            bound = PRODUCT_EPS * H.eps * norm * extent(self.theta)
+        eps = np.finfo(getattr(self.ob, "dtype", np.float64)).eps
+        stored = eps * norm * safe_norm(self.theta)
+        known = [float(size) for size in (bound, stored) if np.isfinite(size)]
+        self.tol = GRADIENT_ROUNDING * max(known, default=0.0)
+
+    def vague(self, norm: float) -> bool:
+        """Whether the tolerance is so loose (float32) that a critical point may still be far; takes
+        one excursion.
+        """
+        far = (
+            self.fixed_tol is None
+            and self.excursions > 0
+            and self.norm > 0.1 * RELATIVE_GRADIENT * norm * extent(self.theta)
+        )
+        self.excursions -= far
+        return bool(far)
+
+    def near(self, share: float = 0.5) -> bool:
+        """Whether `classify` would call this near a critical point; by the gradient alone where
+        the caller said how small, and where n is too large for all eigenvalues, or the budget too
+        small. May cost n products, so after a no it is asked again only once ``||g||`` is below
+        `share` of what it was then.
+        """
+        if self.fixed_tol is not None or self.norm == 0 or self.theta.size > DENSE_BELOW:
+            return True
+        if not self.norm < share * self.asked:
+            return False
+        H = hessian_products(self.ob, self.theta)
+        if not (isinstance(H.op, Assembling) or self.n_products + H.n <= self.max_products):
+            return True
+        self.asked = self.norm
+        found = nearness_at(self.ob, self.theta, H).near
+        self.n_products += H.count
+        return found
+
+    def budget_left(self) -> bool:
+        return self.nit < self.max_iter and self.n_products < self.max_products
+
+    def move(self, theta: np.ndarray, g: np.ndarray) -> None:
+        self.theta, self.g = theta, g
+        self.nit += 1
+        self.history.append(self.norm)
+        self.shown.update(1)
+        if self.callback is not None:
+            self.callback(theta.copy())
+
+    def stop(self, status: int, message: str) -> None:
+        self.status, self.message = status, message
+
+    def result(self) -> OptimizeResult:
+        return outcome(
+            x=self.theta,
+            fun=value_at(self.ob, self.theta),
+            jac=self.g,
+            gradient_norm=self.norm,
+            gradient_tol=self.tol,
+            success=self.status == 0,
+            status=self.status,
+            message=self.message,
+            nit=self.nit,
+            nfev=self.nfev,
+            n_products=self.n_products,
+            history=np.array(self.history),
+        )
+
 
 STALL = 5  # steps that should at least halve the norm of the gradient together
 EXCURSION = 50  # steps

@@ -4,37 +4,556 @@ side by risk.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..checks import as_rng
-from ..interrupts import unbroken
+from ..checks import SelfAdjoint, as_rng, operator_dtype, times
+from ..interrupts import late, unbroken
+from ..krylov.lanczos import Recurrence, combine
 from ..krylov.ritz import decompose
-from ..krylov.trust_region import lanczos_risk, lanczos_steps
+from ..krylov.solvers import minres
+from ..krylov.trust_region import lanczos_risk, lanczos_steps, least_residual
 from ..protocols import Floats, Precise
+from ..spectrum.reduced import reduction
 from ..vectors import extent, safe_norm
 from .decide import Findings
-from .evidence import FAR, Evidence, Products, annihilated, gradient_at, independent
-from .kinks import falls_across
-from .knowledge import (
+from .evidence import (
+    FAR,
+    ZERO,
+    Evidence,
+    Products,
+    Request,
+    SpentError,
+    annihilated,
     curvature_floor,
+    gradient_at,
+    independent,
     is_bounded,
     kinks,
     offers_symmetries,
     probes,
+    residual_bounds,
     runs_to_infinity,
     tangents,
+    third_bound,
 )
-from .nearest import Coordinates
-from .nearness import Nearness, assumed_error, best_gradient, nearness_by
-from .proofs import prove
-from .reached import Reached, reached
-from .request import Request
-from .search import Balanced, End, Search, both_signs
-from .slices import ZERO_MODE
-from .slope import Slope, along_gradient, least_decrement
+from .low_rank import Reached, interpolation, reached
+from .nearness import (
+    GRADIENT_EPS,
+    SHORTER,
+    Coordinates,
+    Nearness,
+    assumed_error,
+    best_gradient,
+    falls_across,
+    gradient_after,
+    lasting_along_step,
+    lasts_along,
+    nearness_by,
+)
+from .symmetry import ZERO_MODE, across_orbits
+from .theorem import EPS, UP, Contraction, eta_of, kantorovich, two_signs
+
+# --------------------------------------------------------------------------------------------------
+# Lanczos runs in the service of a verdict: a budget, and the most telling vectors of either sign.
+
+# The Lanczos basis is kept whole, since a restart would void the bound on the risk; past this size
+# it is not made.
+MAX_BASIS_BYTES = 4 << 30
+ASYMMETRY = 8.0  # what one look at random vectors may understate the norm of H - H' by
+
+
+class Balanced(SelfAdjoint):
+    """``D H D``."""
+
+    def __init__(self, op: Any, d: Floats) -> None:
+        super().__init__(operator_dtype(op), op.shape)
+        self.op, self.d = op, d.astype(self.dtype)
+
+    def _matvec(self, v: Floats) -> Floats:
+        return np.asarray(self.d * times(self.op, self.d * v.reshape(-1)))
+
+
+class End:
+    """One end of the spectrum: a unit vector, its quotient, what that may be off by, and the
+    residual.
+    """
+
+    def __init__(self, vector: Floats, quotient: float, error: float, residual: float) -> None:
+        self.vector, self.quotient = vector, quotient
+        self.error, self.residual = error, residual
+
+    @property
+    def enclosure(self) -> tuple[float, float]:
+        """An eigenvalue lies between."""
+        off = self.residual + self.error
+        return self.quotient - off, self.quotient + off
+
+
+class Search:
+    """What is left of the budget, and the most telling vectors of either sign so far."""
+
+    def __init__(self, ask: Request, H: Products) -> None:
+        self.ask, self.H = ask, H
+        self.rng = as_rng(ask.seed)
+        # whose rounding is in the bases
+        self.made_by = H if H.native is H.op else Products(H.native)
+        self.candidates: list[tuple[float, Floats]] = []  # Rayleigh quotient, unit vector
+        self.n_negative, self.n_positive = 0, 0
+        self.seen: set[int] = set()  # signs of curvature that is more than counts as zero
+        self.only: End | None = None  # the one quotient that a very small budget allows
+        self.symmetry: Floats | None = None  # orthonormal columns of proved symmetries
+        given = ask.krylov  # where random starts run: a smaller space, if that is worth while
+        self.small: Any = reduction(H.native, None) if given is None else given.small
+
+    def left(self, reserve: int = 9) -> float:
+        """Products that may still be spent, some kept for the proofs at the end."""
+        return max(0, self.H.left - reserve)
+
+    @property
+    def one_sided(self) -> bool:
+        """Whether curvature of both signs has not been seen yet."""
+        return len(self.seen) < 2
+
+    def run(
+        self,
+        op: Any,
+        start: Any,
+        steps: float,
+        *,
+        d: Floats | None = None,
+        stop: Callable[[Any], bool] = lambda run: False,
+        against: Any = None,
+    ) -> Any:
+        """Lanczos from `start` (p, n), or a random vector for None, at most `steps` block steps;
+        keeps its ends.
+        """
+        block = 1 if start is None else len(start)
+        steps = int(min(steps, self.left() // block))
+        n = op.shape[0]
+        size = n * operator_dtype(op).itemsize
+        rows = int(min(max(2, MAX_BASIS_BYTES // size - 1), (steps + 1) * block, n))
+        run = Recurrence(op, rows, against=against)
+        if steps < 1 or not (
+            run.insert_random(self.rng) if start is None else run.insert(start.copy())
+        ):
+            return None
+        while (
+            run.p
+            and run.m < run.dimension
+            and run.m + run.p <= rows
+            and run.n_products < steps * block
+            and not (run.m and late())
+        ):
+            run.step()
+            self.H.tell(block)
+            if run.m % 20 == 0 and stop(run):
+                break
+        return self.take(run, d)
+
+    def take(self, run: Any, d: Floats | None = None) -> Any:
+        """Note what a finished run says."""
+        run.reorthogonalise()
+        if d is None:
+            self.H.norm = self.made_by.norm = max(self.H.norm, run.scale)
+        self.keep(run, d)
+        return run
+
+    def vectors(self, run: Any, S: Floats) -> Floats:
+        """Rows ``(k, n)`` of parameter space for columns S in the basis of a run."""
+        found = combine(run.rows[: run.m], S)
+        return np.asarray(self.small.embed(found) if self._inside(run) else found)
+
+    def _inside(self, run: Any) -> bool:
+        """Whether a run is one of the smaller space."""
+        return self.small is not None and run.op is self.small
+
+    def shared(
+        self,
+        held: int,
+        grow: Callable[[int], Any],
+        steps: float,
+        stop: Callable[[Any], bool] = lambda run: False,
+    ) -> Any:
+        """As `run`, by a run of the caller's `Krylov`: `held` products of it are there, ``grow(k)``
+        takes it to k.
+        """
+        steps = int(min(max(steps, held), held + self.left()))
+        if steps < 1:
+            return None
+        run = None
+        try:
+            while run is None or (run.p and run.m < steps and not late() and not stop(run)):
+                before = 0 if run is None else run.m
+                run = grow(held if run is None and held else min(before + 20, steps))
+                self.H.tell(run.m - max(before, held))
+        except MemoryError:  # the bound that the caller has set: on with what there is
+            if run is None:
+                return None
+        self.H.shared += held
+        return self.take(run)
+
+    def from_random(self, steps: float, stop: Callable[[Any], bool]) -> Any:
+        """The run that the risk rests on, off the symmetry directions; the caller's own where there
+        is one.
+        """
+        given = self.ask.krylov
+        if given is not None:
+            return self.shared(given.steps_from(), lambda k: given.probe(0, k), steps, stop)
+        Q, against = self.symmetry, None
+        if Q is not None and Q.shape[1]:
+            if self.small is not None:  # what of a zero mode lies inside is one
+                Q = independent(self.small.project(np.ascontiguousarray(Q.T)).T.astype(float))
+            against = np.ascontiguousarray(Q.T, self.H.native_dtype)
+        op = self.H.native if self.small is None else self.small
+        return self.run(op, None, steps, stop=stop, against=against)
+
+    def from_gradient(self, g: Floats, steps: float, stop: Callable[[Any], bool]) -> Any:
+        """The Krylov space of the gradient; the caller's own where there is one."""
+        given = self.ask.krylov
+        if given is not None:
+            held = getattr(given.op, "gradient", None)
+            g = np.array(g if held is None or np.shape(held) != g.shape else held, given.dtype)
+            if g.any():
+                start = g
+                return self.shared(
+                    given.steps_from(start), lambda k: given.start_from(start, k), steps, stop
+                )
+        unit = (g / safe_norm(g))[None].astype(self.H.native_dtype)
+        return self.run(self.H.native, unit, steps, stop=stop)
+
+    def keep(self, run: Any, d: Floats | None) -> None:
+        """Remember the end vectors of a run, and what its Ritz values say of the inertia (Cauchy
+        interlacing).
+        """
+        values, S = decompose(run)
+        inner = combine(run.rows[: run.m], S[:, [0, -1]])
+        ends = self.small.embed(inner) if self._inside(run) else inner
+        for value, v in zip(values[[0, -1]], ends):
+            if d is not None and value > 0:  # in other coordinates only the sign means something
+                continue
+            u = v.astype(float) if d is None else d * v
+            self.offer(float(value) / float(u @ u), u)
+        if d is None:
+            inside = self._inside(run)
+            bound = self.small.rounding_bound if inside else self.made_by.bound
+            units = inner if inside else [u for _, u in self.candidates[-2:]]
+            slack = max(bound(u) for u in units)  # of two vectors, taken for that of any
+            error = safe_norm(run.err[: run.m]) + 2 * run.m**0.5 * slack
+            error += self.H.asymmetry
+            self.n_negative = max(self.n_negative, int((values < -error).sum()))
+            self.n_positive = max(self.n_positive, int((values > error).sum()))
+            strong = values[np.abs(values) > max(error, self.H.zero)]
+            self.seen |= {int(sign) for sign in np.sign(strong)}
+
+    def offer(self, quotient: float, v: Floats) -> None:
+        """One more vector that may tell of an end of the spectrum."""
+        self.candidates.append((quotient, v / np.linalg.norm(v)))
+
+    def weigh(self, *vectors: Floats, which: int = 1) -> End:
+        """The `End` of a unit vector; of several, of that with most curvature of the sign of
+        `which`. One product each.
+        """
+        tried = [(*self.H.quotient(v), v) for v in vectors]
+        quotient, Hv, v = max(tried, key=lambda found: which * found[0])
+        residual = safe_norm(Hv - quotient * v)
+        return End(v, quotient, self.H.quotient_error(v, Hv), residual)
+
+    def prove(self, which: int) -> End:
+        """`weigh` for the best candidate of one end."""
+        if self.only is None and not self.candidates:
+            self.first_look()  # symmetries fill the space: no run has begun
+        if self.only is not None:
+            return self.only
+        Q = self.symmetry
+        values = sorted(self.candidates, key=lambda c: which * c[0], reverse=True)
+        if Q is not None and Q.shape[1]:
+            values = [c for c in values if np.linalg.norm(Q.T @ c[1]) <= 0.9] or values
+        chosen = values[:1] + [c for c in values[1:2] if which * c[0] > 0]
+        return self.weigh(*(v for _, v in chosen), which=which)
+
+    def of_all(self, low: End, high: End) -> tuple[End, End]:
+        """The ends of the spectrum of H, of which `low` and `high` are those across the symmetries
+        that were taken out: these have an eigenvalue next to 0.
+        """
+        Q = self.symmetry
+        if Q is None or not Q.shape[1] or low.quotient <= 0 <= high.quotient:
+            return low, high
+        held = self.weigh(Q[:, 0] / np.linalg.norm(Q[:, 0]))
+        return (
+            held if held.quotient < low.quotient else low,
+            held if held.quotient > high.quotient else high,
+        )
+
+    def of_symmetry(self, v: Floats) -> bool:
+        """Whether a unit vector lies in the span of the symmetries that were taken out."""
+        Q = self.symmetry
+        return Q is not None and float(np.linalg.norm(v - Q @ (Q.T @ v))) <= 1e-4
+
+    def loose(self, end: End) -> bool:
+        """Whether an eigenvalue is shown to be zero to rounding, and not by a symmetry of the
+        objective.
+        """
+        small = abs(end.quotient) + end.residual <= max(2 * end.error, self.H.zero)
+        return small and not self.of_symmetry(end.vector)
+
+    def first_look(self) -> None:
+        """With a budget too small for more, or no direction left to search: one product with a
+        random vector, and the norm it shows.
+        """
+        v = self.rng.standard_normal(self.H.n)
+        end = self.weigh(v / np.linalg.norm(v))
+        if self.left() < 2:
+            self.only = end
+        self.offer(0.0, v)
+
+    def balance(self, probes: int = 3, rounds: int = 2) -> tuple[Floats, NDArray[np.bool_]]:
+        """A diagonal d that balances the rows of ``d H d``, and which rows count.
+
+        The mean square of ``H v`` over random signs v estimates the squared norm of every row. What
+        the first products lack of symmetry is noted.
+        """
+        H, n, d = self.H, self.H.n, np.ones(self.H.n)
+        unit = 1.0  # in which squares of products are numbers
+        live = np.ones(n, dtype=bool)
+        for step in range(rounds):
+            V = self.rng.choice([-1.0, 1.0], size=(n, probes))
+            Y = d[:, None] * H(d[:, None] * V)
+            if step == 0:
+                unit = float(np.abs(Y).max(initial=0.0)) or 1.0
+                gap = float(np.abs(V.T @ Y - Y.T @ V).max())
+                noise = float(np.sqrt(n)) * max(H.bound(v) for v in V.T)
+                noise += 4 * n * np.finfo(float).eps * float(np.abs(Y).max(initial=0.0))
+                H.asymmetry = ASYMMETRY * gap if gap > 2 * noise else 0.0
+            rows = np.sqrt(((Y / unit) ** 2).mean(axis=1))
+            live &= rows > 64 * H.eps * rows.max(initial=0.0) / n**0.5
+            if not live.any():
+                return np.ones(n), np.ones(n, bool)
+            d[live] /= np.sqrt(rows[live])
+            d[~live] = np.exp(np.log(d[live]).mean())
+        return d, live
+
+
+def both_signs(run: Any) -> bool:
+    """Whether a run may stop: its lowest Ritz value is surely negative, by more than counts as
+    zero, and known to a half, and positive ones exist.
+    """
+    values, S = decompose(run)
+    residual = safe_norm(run.coupling() @ S[:, 0]) if run.p else 0.0
+    error = max(10 * run.err[: run.m].max(), ZERO * run.scale)
+    return bool(values[0] < -error and residual <= 0.5 * abs(values[0]) and values[-1] > error)
+
+
+# --------------------------------------------------------------------------------------------------
+# What the Krylov space of the gradient says, at large n.
+
+GRADIENT_STEPS = 40  # Krylov space of the gradient: its range, and Newton's step ...
+MORE_STEPS = 160  # ... where the decrement takes as many to settle
+
+
+@dataclass(frozen=True, eq=False)
+class Slope:
+    """What the Krylov space of the gradient says: ``||Hg||/||g||``, the share of g outside H's
+    range, Newton's step and its residual over ``||g||``, and the decrement; where the budget ended
+    before that had settled, also the `least` that it can be.
+    """
+
+    flat: float | None
+    residual: float | None
+    step: Floats
+    left: float
+    decrement: float
+    least: float | None = None
+
+
+def along_gradient(ask: Request, search: Search, gradient: tuple[Floats, float]) -> Slope:
+    """The `Slope` at theta."""
+    g = gradient[0]
+    size, none = safe_norm(g), np.zeros(ask.n)
+    if size == 0:
+        return Slope(None, None, none, 0.0, 0.0)
+
+    def settled(run: Any) -> bool:
+        return bool(run.m >= GRADIENT_STEPS and _solve(run, size)[1] <= 0.1)
+
+    most = min(MORE_STEPS, search.left() // 4)
+    run = search.from_gradient(g, most, settled)
+    if run is None or run.scale == 0:
+        if run is None:
+            return Slope(None, None, none, 1.0, np.inf, least_decrement(size, search.H.largest))
+        return Slope(None, 1.0, none, 1.0, np.inf)
+    values, S = decompose(run)
+    cut = max(run.scale * ask.curvature_tol, size / (FAR * extent(ask.theta)))
+    y, left = _solve(run, size)
+    step = combine(run.rows[: run.m], y[:, None])[0].astype(float)
+    inside = float((S[0, np.abs(values) > cut] ** 2).sum())
+    sizes = np.maximum(np.abs(values), GRADIENT_EPS * search.H.eps * run.scale)
+    decrement = 0.5 * float(((size * S[0]) / sizes * (size * S[0])).sum())
+    flat = safe_norm(run.T[: run.m + run.p, 0])
+    short = run.m < min(GRADIENT_STEPS, run.dimension) and run.p > 0 and left > 0.1
+    least = least_decrement(size, flat) if short else None
+    return Slope(flat, float(max(0.0, 1 - inside) ** 0.5), step, left, decrement, least)
+
+
+def least_decrement(size: float, flat: float) -> float:
+    """The least decrement there can be: by Cauchy and Schwarz ``g'|H|^-1 g >= ||g||^3 / ||Hg||``,
+    for ``||g||`` and ``||Hg|| / ||g||``.
+    """
+    return 0.5 * size * (size / flat) if flat > 0 else np.inf
+
+
+def _solve(run: Any, size: float) -> tuple[Floats, float]:
+    """Newton's step in the basis of a run from g: of least residual, and that over ``||g||``."""
+    y, rest = least_residual(run, 1.0)
+    return size * y, float(np.linalg.norm(rest))
+
+
+# --------------------------------------------------------------------------------------------------
+# At large n: what is proved near a critical point, and what is measured where nothing is.
+
+SOLVED = 0.5  # of the gradient: more left than this, and Newton's step is not known
+SOLVE_STEPS = 400  # for Newton's step, where a proof needs its residual small
+
+
+def prove(
+    ask: Request,
+    search: Search,
+    found: Findings,
+    ev: Evidence,
+    at_theta: tuple[Slope, tuple[Floats, float]],
+    *,
+    known: Reached | None,
+) -> tuple[Findings, Evidence]:
+    """What can be proved near a critical point, and where it cannot, what lasts."""
+    ob, theta, (slope, gradient) = ask.ob, ask.theta, at_theta
+
+    def third(r: float) -> float:
+        return third_bound(ob, theta, r)
+
+    weakest = found.floor if known is None else known.weakest
+    if known is not None and weakest > 0:
+        step, off = known.step(search.H, gradient[0]), 0.0
+    else:
+        step, off = _newton(search, slope, gradient)
+    distance = safe_norm(step) if off <= SOLVED else np.inf
+    found, ev = replace(found, distance=distance), replace(ev, distance=distance)
+    if weakest > 0 and search.H.affords(1):
+        theorem = _by_floor(search, weakest, step, gradient, third, known)
+        if known is not None and theorem.holds and known.span.shape[1]:
+            theorem = across_orbits(ob, theta, known.slice, theorem)
+        ev = replace(ev, theorem=theorem)
+        found = replace(found, theorem=theorem.holds, radius=theorem.radius)
+    if not found.theorem and found.negative and found.positive:
+        bound = two_signs(ev.low + _error(ev, search), ev.high - _error(ev, search), third)
+        found = replace(found, two_signs=bound)
+    zero = None if found.negative or found.theorem else interpolation(ask, search.H)
+    if zero is not None and zero.holds:
+        m = len(residual_bounds(ob, theta, 0.0).residuals)
+        counts: dict[str, Any] = {"n_positive": m, "n_negative": 0, "n_zero": ask.n - m}
+        found = replace(found, interpolates=True, zero_radius=zero.radius, **counts)
+        return found, replace(ev, zero=zero, n_negative_bounds=(0, 0))
+    if not found.theorem and not found.floor > 0 and not found.two_signs > distance:
+        found = _strong_enough(search, found, ev) if known is None else found
+        lasting = known is None or known.credible(search.H.norm)
+        with suppress(SpentError):  # `H.short` says so
+            lasting = lasting and _lasting(ask, search, ev, step, gradient)
+        arrives = lasting and _arrives(ask, search, step, off, gradient)
+        found = replace(found, lasting=lasting, arrives=arrives, short=search.H.short)
+        if not lasting:
+            found = replace(found, n_positive=None, n_negative=None, n_zero=None)
+    return found, ev
+
+
+def _strong_enough(search: Search, found: Findings, ev: Evidence) -> Findings:
+    """Where no proof says that signs last, an end too weak for that to be measured counts as zero,
+    whatever its sign at theta.
+    """
+    negative = found.negative and -ev.low > search.H.zero
+    positive = found.positive and ev.high > search.H.zero
+    dropped = [found.negative != negative, found.positive != positive]
+    loose = any(not search.of_symmetry(v) for v in ev.weak[1][:, :2].T[dropped])
+    return replace(found, negative=negative, positive=positive, loose=found.loose or loose)
+
+
+def _error(ev: Evidence, search: Search) -> float:
+    """What the quotients of both ends may be off by."""
+    H = search.H
+    dots = 2 * H.n * EPS * H.norm  # v'Hv is a sum, too
+    return (max(H.bound(v) for v in ev.weak[1][:, :2].T) + dots) * UP + H.asymmetry
+
+
+def _newton(search: Search, slope: Slope, gradient: tuple[Floats, float]) -> tuple[Floats, float]:
+    """Newton's step and its residual over ``||g||``, solved further where that is large."""
+    H, g = search.H, gradient[0]
+    size = safe_norm(g)
+    if size == 0 or slope.left <= 1e-3 or search.left() < 20:
+        return slope.step, slope.left
+    room = int(min(SOLVE_STEPS, search.left() // 2))
+    step = size * minres(lambda v: H(v), -g / size, room, 1e-6)
+    left = safe_norm(H(step) + g) / size
+    return (step, left) if left < slope.left else (slope.step, slope.left)
+
+
+def _by_floor(
+    search: Search,
+    floor: float,
+    step: Floats,
+    gradient: tuple[Floats, float],
+    third: Any,
+    known: Reached | None,
+) -> Contraction:
+    """The theorem with a floor under the size of all curvature for ``1 / beta``."""
+    H, (g, off), beta = search.H, gradient, UP / floor
+    rest = H(step) + g
+    if known is not None:
+        rest, beta = known.across(rest), beta * (1 + 8 * H.n * EPS)
+    off = assumed_error(H.norm, search.ask.theta) if off != off else off
+    rounding = 4 * EPS * (safe_norm(rest) + safe_norm(g))
+    error = safe_norm(rest) + off + H.bound(step) + rounding
+    return kantorovich(beta, eta_of(safe_norm(step), beta, error) * UP, third)
+
+
+def _lasting(
+    ask: Request, search: Search, ev: Evidence, step: Floats, gradient: tuple[Floats, float]
+) -> bool:
+    """Whether the curvature that the verdict rests on is measured to last, along Newton's step and
+    along its own directions.
+    """
+    H, (g, off) = search.H, gradient
+    off = assumed_error(H.norm, ask.theta) if off != off else off
+    quotients, U = ev.weak
+    known = np.abs(quotients) > max(H.zero, H.asymmetry)
+    quotients, U = quotients[known], U[:, known]
+    H.note("do signs last?")
+    if not lasting_along_step(ask.ob, ask.theta, step, U, quotients, H.spend).all():
+        return False
+    for quotient, u in zip(quotients, U.T):
+        reach = (abs(float(g @ u)) + off) / abs(quotient)
+        if not lasts_along(ask.ob, ask.theta, u, float(quotient), reach, H.spend):
+            return False
+    return True
+
+
+def _arrives(
+    ask: Request, search: Search, step: Floats, left: float, gradient: tuple[Floats, float]
+) -> bool:
+    """Whether Newton's step, solved but for `left` of the gradient, was measured to lead nearer to
+    rest: rounding aside.
+    """
+    (g, off), H = gradient, search.H
+    size = safe_norm(g)
+    rounding = assumed_error(H.norm, ask.theta)
+    if size <= max(rounding, off if off == off else 0.0):
+        return True
+    there = gradient_after(ask.ob, ask.theta, step)
+    most = (SHORTER**0.5 + left) * size + rounding
+    return left <= SOLVED and there is not None and safe_norm(there) <= most
+
 
 RISK = 0.01  # how hard negative curvature is looked for where no failure probability was asked
 BALANCED_STEPS = 128  # search in balanced coordinates, where parameters have very different scales

@@ -10,22 +10,31 @@ that of any other is taken where the rows of H are balanced.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..protocols import BoundedBelow, BoundsGradient, Precise, Valued
-from ..vectors import safe_norm
-from .evidence import gradient_at, gradient_bound
-from .knowledge import as_gradient, value_at
-from .theorem import Slice
+from ..interrupts import OutOfTime, check_time
+from ..krylov.solvers import minres
+from ..protocols import BoundedBelow, BoundsGradient, Floats, Precise, Valued
+from ..vectors import extent, safe_norm
+from .evidence import (
+    Products,
+    as_gradient,
+    gradient_at,
+    gradient_bound,
+    hessian_products,
+    in_float64,
+    value_at,
+)
+from .theorem import EPS, TINY, Slice
 
 SHARE = 1e-8  # of the loss above its bound: what Newton's step may still promise
 VALUE_EPS = 64.0  # f is taken to be off by this many eps |f| ...
 STORED_EPS = 8.0  # ... and by what moving every parameter by this many eps of its size does
-EPS = float(np.finfo(float).eps)
-TINY = float(np.finfo(float).tiny)
 ROUGH = 1e-6  # of a gradient: float64 may tell more of it
 GRADIENT_EPS = 64.0  # a gradient without a bound is taken to be off by this many eps |H| |theta|
 
@@ -259,3 +268,299 @@ def lower_bound(ob: Any) -> float:
         return -np.inf
     c = ob.loss_lower_bound
     return float(c() if callable(c) else c)
+
+
+# --------------------------------------------------------------------------------------------------
+# Where Newton's method leads from a point that is not critical: at most ten full steps, for as
+# long as they contract.
+#
+# The steps are solved by MINRES in coordinates where ``|H|`` at the start is I, where all
+# eigenpairs of that are at hand: a few products each. They contract where every step at least
+# halves the gradient in those coordinates, which no rescaling of parameters changes.
+
+STEPS = 10
+HALF = 0.5  # the gradient's norm after a step over that before
+SLOW = 3  # steps from which on they must gain a digit each: linear convergence is no Newton's
+TENTH = 0.1
+ENOUGH = 1e-12  # of the gradient at the start: further steps show rounding
+SOLVED = 1e-9  # relative residual of a step
+MOST_PRODUCTS = 200  # for one step
+
+
+@dataclass(frozen=True, eq=False)
+class Arrival:
+    """Where Newton's steps arrived, None where they do not contract; what that took."""
+
+    theta: Floats | None
+    n_steps: int
+    n_products: int
+
+
+class Coordinates:
+    """``S`` with ``S S' = |H|^-1`` on a slice, weak curvature counted as its error; I without."""
+
+    def __init__(self, cut: Slice | None = None) -> None:
+        self.cut = cut
+        if cut is not None:
+            least = max(cut.error, 1e-10 * cut.norm, np.finfo(float).tiny)
+            self.weights = 1 / np.sqrt(np.maximum(np.abs(cut.values), least))
+
+    def out(self, y: Floats) -> Floats:
+        """``S y``."""
+        if self.cut is None:
+            return y
+        return np.asarray(self.cut.c * (self.cut.vectors @ (self.weights * y)))
+
+    def back(self, v: Floats) -> Floats:
+        """``S' v``."""
+        if self.cut is None:
+            return v
+        return np.asarray(self.weights * (self.cut.vectors.T @ (self.cut.c * v)))
+
+
+def walk(
+    ob: Any,
+    theta: Floats,
+    g: Floats,
+    within: Coordinates,
+    most_products: float = np.inf,
+) -> Arrival:
+    """Newton's steps from theta.
+
+    Parameters
+    ----------
+    ob : object
+    theta, g : ndarray, shape (n,)
+    within : Coordinates
+    most_products : float
+        The budget.
+    """
+    ob, here, spent = in_float64(ob), theta, 0
+    first = size = _norm(within.back(g))
+    if not 0 < size < np.inf:
+        return Arrival(None, 0, 0)
+    for k in range(STEPS):
+        room = int(min(MOST_PRODUCTS, most_products - spent))
+        if room < 1:
+            return Arrival(None, k, spent)
+        H = hessian_products(ob, here)
+        try:
+            p = _solve(H, g, within, room)
+        except OutOfTime:
+            return Arrival(None, k, spent + H.count)
+        spent += H.count
+        there = here + p
+        if not np.isfinite(there).all():
+            return Arrival(None, k, spent)
+        share = HALF if k < SLOW else TENTH
+        most = share * size if spent < most_products else min(share * size, ENOUGH * first * 1e3)
+        if within.cut is None and _above(ob, there, most, H.norm):
+            return Arrival(None, k, spent)
+        g = gradient_and_error(ob, there)[0]
+        now = _norm(within.back(g))
+        if size <= ENOUGH * first * 1e3 and not now <= HALF * size:
+            return Arrival(here if now >= size else there, k + 1, spent)  # at rounding
+        tiny = safe_norm(p) <= 8 * EPS * safe_norm(here)
+        if tiny and k:
+            return Arrival(here if now >= size else there, k + 1, spent)
+        if not now <= share * size:
+            return Arrival(None, k, spent)
+        here, size = there, now
+        if now <= ENOUGH * first:
+            return Arrival(here, k + 1, spent)
+    return Arrival(here, STEPS, spent)
+
+
+def _above(ob: Any, theta: Floats, size: float, norm: float) -> bool:
+    """Whether the gradient is surely longer than `size`, by a plain one: a tenth of the price of
+    the best.
+    """
+    plain = _norm(np.array(ob.gradient(theta), dtype=float))
+    return plain - 100 * assumed_error(norm, theta) > 1.01 * size
+
+
+def _norm(y: Floats) -> float:
+    return safe_norm(y) if np.isfinite(y).all() else np.inf
+
+
+def _solve(H: Products, g: Floats, within: Coordinates, room: int) -> Floats:
+    def multiply(y: Floats) -> Floats:
+        check_time()
+        return within.back(H(within.out(y)))
+
+    return within.out(minres(multiply, -within.back(g), room, SOLVED))
+
+
+# --------------------------------------------------------------------------------------------------
+# Whether signs of curvature last to the critical point that theta stands for: measured, where no
+# bound on the third derivative proves it.
+#
+# The critical point is a step away: Newton's step p, and along an eigenvector u of weak curvature
+# ``-(g'u +- error) / lambda``. Curvature is computed again at several lengths of these steps, both
+# ways. At a nondegenerate critical point it hardly changes; beside a degenerate one (a cubic, a
+# quartic, the tail of an exponential, the floor of a valley) it falls to a half of what it was, or
+# changes sign. Nothing but what was computed is known, so nothing of this is ever certified.
+
+Spend = Callable[[int], None]
+
+KEPT = 2 / 3  # the share of its size that curvature must keep over the step, and over less
+LENGTHS = (1.0, -1.0, 0.38, -0.38)  # of the step; no period of anything fits all of these
+FAR_LENGTHS = (3.0, -3.0)  # where it must keep its sign
+WEAKEST = 48  # of either sign are looked at along Newton's step
+SHORTER = 0.25  # of the decrement may be left at the end of Newton's step
+IN_ROW = 4  # this many that last, from the weakest on, stand for the rest
+
+
+def curvatures(ob: Any, theta: Floats, U: Floats) -> Floats:
+    """``u'Hu`` at another theta for the columns of U; NaN where theta is not finite."""
+    if not U.shape[1] or not np.isfinite(theta).all():
+        return np.full(U.shape[1], np.nan)
+    try:
+        found = (U * hessian_products(ob, theta)(U)).sum(axis=0)
+    except (ValueError, ArithmeticError):  # the objective ends here
+        return np.full(U.shape[1], np.nan)
+    return np.asarray(found)
+
+
+def _last(now: Floats, before: Floats, length: float) -> NDArray[np.bool_]:
+    share = KEPT if abs(length) <= 1 else 0.0
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        return np.asarray(now / before >= share)
+
+
+def gradient_after(ob: Any, theta: Floats, step: Floats) -> Floats | None:
+    """The gradient at ``theta + step``, in float64 where that can be had; None where it is not
+    finite.
+    """
+    try:
+        found = gradient_and_error(in_float64(ob), theta + step)[0]
+    except (ValueError, ArithmeticError):  # the objective ends here
+        return None
+    return found if np.isfinite(found).all() else None
+
+
+def lasting_along_step(
+    ob: Any, theta: Floats, step: Floats, U: Floats, before: Floats, spend: Spend
+) -> NDArray[np.bool_]:
+    """Which of the curvatures `before` along the columns of U last along a step, both ways."""
+    keep = np.ones(U.shape[1], dtype=bool)
+    if not step.any():
+        return keep
+    for length in LENGTHS + FAR_LENGTHS:
+        if keep.any():
+            spend(int(keep.sum()))
+            now = curvatures(ob, theta + length * step, U[:, keep])
+            keep[keep] = _last(now, before[keep], length)
+    return keep
+
+
+def lasts_along(
+    ob: Any, theta: Floats, u: Floats, curvature: float, reach: float, spend: Spend
+) -> bool:
+    """Whether the curvature along u itself lasts over `reach` of u, both ways."""
+    if not reach > 0:
+        return reach == 0
+    for length in LENGTHS + FAR_LENGTHS:
+        spend(1)
+        now = curvatures(ob, theta + length * reach * u, u[:, None])
+        if not _last(now, np.array([curvature]), length)[0]:
+            return False
+    return True
+
+
+def settle(
+    ob: Any,
+    theta: Floats,
+    signs: NDArray[np.int_],
+    values: Floats,
+    vectors: Floats,
+    *,
+    slopes: Floats,
+    slack: Callable[[Floats], float],
+    spend: Spend,
+) -> NDArray[np.int_]:
+    """The signs that last; those that do not become 0.
+
+    Parameters
+    ----------
+    ob : object
+    theta : ndarray, shape (n,)
+    signs : ndarray of int, shape (m,)
+        Of `values`, 0 where unknown.
+    values : ndarray, shape (m,)
+    vectors : ndarray, shape (n, m)
+        Directions in theta's coordinates with ``u'Hu = values``.
+    slopes : ndarray, shape (m,)
+        ``g'u``.
+    slack : callable
+        ``slack(u)`` bounds the error of a slope.
+    spend : callable
+        Told of products before they are made.
+    """
+    signs = signs.copy()
+    weakest_first = np.argsort(np.abs(values))
+
+    def along_step() -> None:
+        known = signs != 0
+        step = -(vectors[:, known] @ (slopes[known] / values[known]))
+        for sign in (1, -1):
+            weak = weakest_first[signs[weakest_first] == sign][:WEAKEST]
+            keep = lasting_along_step(ob, theta, step, vectors[:, weak], values[weak], spend)
+            signs[weak[~keep]] = 0
+
+    def one_by_one(share: float) -> None:
+        """Over the uncertainty of each slope, and `share` of the slope itself."""
+        for sign in (1, -1):
+            lasting = 0
+            for i in weakest_first[signs[weakest_first] == sign]:
+                if lasting == IN_ROW:
+                    break
+                u = vectors[:, i]
+                reach = (share * abs(slopes[i]) + slack(u)) / abs(values[i])
+                lasts = lasts_along(ob, theta, u, float(values[i]), reach, spend)
+                lasting = lasting + 1 if lasts else 0
+                signs[i] = sign if lasts else 0
+
+    before = signs.copy()
+    along_step()
+    if (signs == before).all():
+        one_by_one(0.0)
+        return signs
+    signs[:] = before  # a step along what does not last leads nowhere: without that once more
+    one_by_one(1.0)
+    along_step()
+    return signs
+
+
+# --------------------------------------------------------------------------------------------------
+# Points on kinks, where phi' or phi'' jumps and H tells of one side only.
+#
+# What is measured there: whether the loss does fall along a direction of negative curvature. A
+# proof that a point held by kinks is a minimum (its active set, slopes in place of phi'(0), the
+# Hessian of the Lagrangian on their tangent space) has its place here: it hands `decide` a finding
+# of its own.
+
+SIZES = (1e-5, 1e-4, 1e-3, 1e-2)  # of theta's length
+
+
+def falls_across(
+    ob: Any, theta: np.ndarray, direction: np.ndarray | None, gradient: np.ndarray
+) -> bool:
+    """Whether the loss was seen to fall along a unit vector, one way or the other, before it rises:
+    by more than its rounding, and by more than the slope on this side of the kinks explains.
+    """
+    if direction is None or not isinstance(ob, Valued):
+        return False
+    here = value_at(ob, theta)
+    length = extent(theta)
+    noise = value_rounding(here, getattr(ob, "dtype", np.float64))
+    slope = abs(float(gradient @ direction))
+    for way in (1.0, -1.0):
+        for size in SIZES:
+            t = size * length
+            rise = value_at(ob, theta + way * t * direction) - here
+            if rise < -noise - slope * t:
+                return True
+            if rise > noise:
+                break
+    return False

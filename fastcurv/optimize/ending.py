@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from ..critical.classify import classify
-from ..critical.knowledge import residual_bounds, runs_to_infinity, why_no_minimum
+from ..critical.evidence import residual_bounds, runs_to_infinity, why_no_minimum
 from ..critical.nearness import gradient_and_error, lower_bound, value_rounding
-from ..critical.wording import without_calls
+from ..critical.report import without_calls
 from ..eigensolver import PER_CUBE
 from ..protocols import Differentiable, PreciseValue, ThirdBound
 from ..vectors import extent, norm

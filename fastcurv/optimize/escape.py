@@ -9,8 +9,7 @@ from scipy.optimize import OptimizeResult
 
 from ..answers import OBJECTIVE, need, own_names
 from ..checks import as_rng, check_positive_int, check_theta, check_vector
-from ..critical.evidence import Products
-from ..critical.knowledge import as_curvature, as_gradient, left_alone, value_at
+from ..critical.evidence import Products, as_curvature, as_gradient, left_alone, value_at
 from ..critical.nearness import value_rounding
 from ..outcome import outcome
 from ..protocols import Curved, Differentiable

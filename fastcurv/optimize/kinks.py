@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ..critical.kink_minimum import KinkPoint, beside, can_be_held, newton_on_kinks
 from ..critical.nearness import value_rounding
-from ..critical.on_kinks import KinkPoint, beside, can_be_held, newton_on_kinks
 from ..eigensolver import eigh
 from ..krylov.trust_region import trust_region
 from ..vectors import norm

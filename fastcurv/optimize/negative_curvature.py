@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import operator_dtype
-from ..critical.knowledge import as_gradient
+from ..critical.evidence import as_gradient
 from ..krylov.lanczos import as_product
 from ..krylov.trust_region import KrylovSpace
 from ..protocols import Differentiable, Probed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..critical.newton_mr import grow, krylov_steps, lower_gradient
+from ..critical.find import grow, krylov_steps, lower_gradient
 from .newton import _InSpace
 
 

@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..critical.definite import inverse
-from ..critical.evidence import hessian_products
-from ..critical.knowledge import value_at
+from ..critical.dense import inverse
+from ..critical.evidence import hessian_products, value_at
 from ..critical.nearness import gradient_and_error, value_rounding
 from ..krylov.trust_region import KrylovSpace, shifted
 

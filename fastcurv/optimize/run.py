@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import all_finite
-from ..critical.knowledge import as_curvature, as_gradient, as_number, left_alone, value_at
+from ..critical.evidence import as_curvature, as_gradient, as_number, left_alone, value_at
 from ..krylov.lanczos import as_product
 from ..protocols import ValueWithGradient
 from ..vectors import norm

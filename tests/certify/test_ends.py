@@ -11,7 +11,7 @@ from fastcurv.certify.bounds import product_bound, rounding_at
 from fastcurv.certify.columns import column_bounds
 from fastcurv.certify.kinks import _parallel
 from fastcurv.certify.majorants import kink_margin
-from fastcurv.critical.on_kinks import slopes_near
+from fastcurv.critical.kink_minimum import slopes_near
 
 from .bound_cases import problem
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import fastcurv as fc
-from fastcurv.critical.result import CriticalPoint
+from fastcurv.critical.report import CriticalPoint
 from fastcurv.testing import QuadraticObjective, zoo
 
 from ..agreement import by_every_table, lined, masked, served_by

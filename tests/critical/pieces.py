@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 import fastcurv as fc
-from fastcurv.critical import evidence, lasting, nearness, reached, theorem
-from fastcurv.critical.slices import DenseHessian
+from fastcurv.critical import evidence, low_rank, nearness, theorem
+from fastcurv.critical.symmetry import DenseHessian
 from fastcurv.eigensolver import eigh
 from fastcurv.spectrum.dense import symmetric_part
 from fastcurv.testing import FunctionObjective
@@ -136,16 +136,16 @@ def lasts() -> dict[str, list[Any]]:
 
     for reach in (0.0, 1e-3, 0.1, 0.4, 0.8, 1.5, np.nan):
         for i, curvature in enumerate((1.0, -1.0)):
-            lasts = lasting.lasts_along(
+            lasts = nearness.lasts_along(
                 bent, np.zeros(2), np.eye(2)[i], curvature, reach, spent.append
             )
             first, step = total(), np.array([reach, reach / 2])
-            keep = lasting.lasting_along_step(
+            keep = nearness.lasting_along_step(
                 bent, np.zeros(2), step, np.eye(2), np.array([1.0, -1.0]), spent.append
             )
             found[f"{reach}, {i}"] = ["", float(lasts), first, *map(float, keep), total()]
         for slack in (0.0, 0.3):
-            signs = lasting.settle(
+            signs = nearness.settle(
                 bent, np.zeros(2), np.array([1, -1]), values=np.array([1.0, -1.0]),
                 vectors=np.eye(2), slopes=np.array([reach, 0.1]), slack=lambda u, x=slack: x,
                 spend=spent.append,
@@ -163,9 +163,9 @@ def rows() -> dict[str, list[Any]]:
         few = net.batch(slice(0, count))
         H = evidence.hessian_products(few, theta)
         ask: Any = SimpleNamespace(ob=few, theta=theta, dense_below=99, n=theta.size)
-        near = reached.interpolation(ask, H)
+        near = low_rank.interpolation(ask, H)
         numbers = [] if near is None else [near.beta, near.eta, near.third]
-        space = reached.reached(ask, H, 500.0, None)
+        space = low_rank.reached(ask, H, 500.0, None)
         if space is not None:
             numbers += [space.error, space.smallest, space.weakest, float(space.signs.sum())]
             numbers += [*map(float, space.counts.values()), float(space.credible(H.norm))]
@@ -179,7 +179,7 @@ def rows() -> dict[str, list[Any]]:
         found[f"{name}, {count} rows"] = ["", *numbers, quotient, error]
     small = fc.Objective(ob.model, ob.X[:2] * 1e-11, ob.y[:2] * 1e-11, "mse")
     bare = ob.model.flatten([(W, 0 * b) for W, b in ob.model.unflatten(theta)])
-    near = reached.interpolation(
+    near = low_rank.interpolation(
         SimpleNamespace(ob=small, theta=bare), evidence.hessian_products(small, bare)
     )
     found["small rows"] = ["", *([] if near is None else [near.beta, near.eta, near.third])]

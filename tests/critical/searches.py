@@ -18,7 +18,7 @@ from unittest import mock
 import numpy as np
 
 import fastcurv as fc
-from fastcurv.critical import definite, walk
+from fastcurv.critical import dense, find
 from fastcurv.critical.decide import INF, Findings, decide
 from fastcurv.testing import QuadraticObjective, zoo
 
@@ -65,7 +65,7 @@ def krylov() -> dict[str, list[Any]]:
 def factors() -> dict[str, list[Any]]:
     """Minima proved by Cholesky factors, which small ones need not."""
     found: dict[str, list[Any]] = {}
-    with mock.patch.object(definite, "FROM", 2):
+    with mock.patch.object(dense, "FROM", 2):
         for name, net in {
             "softplus": {"sizes": [3, 4, 1], "activation": "softplus", "l2": 1e-2},
             "ridge": {"sizes": [4, 2], "l2": 1e-3},
@@ -86,7 +86,7 @@ def factors() -> dict[str, list[Any]]:
             Q = np.eye(21) - 2 * np.outer(places, places) / (places @ places)
             A = (Q * values) @ Q
             full = mock.Mock(A=(A + A.T) / 2, norm=3.0, n=21, M=mock.Mock(error=lambda: 1e-12))
-            known = definite.definite(full)
+            known = dense.definite(full)
             numbers = [] if known is None else [
                 known.floor, known.weakest, float(np.abs(known.solve(np.ones(21))).sum())
             ]  # fmt: skip
@@ -106,8 +106,8 @@ def found_points() -> dict[str, list[Any]]:
     starts += [("net", ob, theta), ("single", *drawn(sizes=[3, 3, 1], dtype="float32", l2=0.1)[:2])]
     for name, objective, start in starts:
         for method in ("newton-mr", "gradient-norm"):
-            for below in (walk.DENSE_BELOW, 0):
-                with mock.patch.object(walk, "DENSE_BELOW", below):
+            for below in (find.DENSE_BELOW, 0):
+                with mock.patch.object(find, "DENSE_BELOW", below):
                     end = fc.find_critical_point(objective, start, method=method, max_iter=15)
                 text, numbers = masked(end.message)
                 numbers += [float(end.nit), float(end.nfev), float(end.get("n_products", -1))]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.critical import definite, slices
-from fastcurv.critical.slices import DenseHessian
+from fastcurv.critical import dense, symmetry
+from fastcurv.critical.symmetry import DenseHessian
 from fastcurv.spectrum.dense import DenseMatrix
 from fastcurv.testing import FunctionObjective, QuadraticObjective, axis_saddles, zoo
 
@@ -30,7 +30,7 @@ def test_the_floor_is_below_every_eigenvalue(n, weakest, scale, rng):
     """
     values = np.r_[weakest, rng.uniform(0.1, 1.0, n - 1)] * scale
     full = hessian(values, rng)
-    known, least = definite.definite(full), np.linalg.eigvalsh(full.A)[0]
+    known, least = dense.definite(full), np.linalg.eigvalsh(full.A)[0]
     slack = 4 * n * np.finfo(float).eps * values.max()
     if known is not None:
         assert 0 < known.floor <= least + slack and known.floor <= known.weakest
@@ -43,11 +43,11 @@ def test_the_floor_is_below_every_eigenvalue(n, weakest, scale, rng):
 
 def test_what_is_not_definite_by_more_than_its_error_is_not_proved(rng):
     values = np.r_[1e-3, rng.uniform(0.1, 1.0, 40)]
-    assert definite.definite(hessian(values, rng)) is not None
-    assert definite.definite(hessian(values, rng, off=1e-3)) is None
+    assert dense.definite(hessian(values, rng)) is not None
+    assert dense.definite(hessian(values, rng, off=1e-3)) is None
     values[0] = -1e-9
-    assert definite.definite(hessian(values, rng)) is None
-    assert definite.definite(hessian(0 * values, rng)) is None
+    assert dense.definite(hessian(values, rng)) is None
+    assert dense.definite(hessian(0 * values, rng)) is None
 
 
 def cases(rng):
@@ -72,9 +72,9 @@ def test_the_verdict_is_that_of_all_eigenpairs(monkeypatch, rng):
     """Kind, certificate, counts and the ends of the spectrum agree; both proofs' numbers too."""
     certified = 0
     for ob, theta in cases(rng):
-        monkeypatch.setattr(definite, "FROM", 1)
+        monkeypatch.setattr(dense, "FROM", 1)
         quick = fc.classify(ob, theta)
-        monkeypatch.setattr(definite, "FROM", np.inf)
+        monkeypatch.setattr(dense, "FROM", np.inf)
         full = fc.classify(ob, theta)
         for name in (
             "kind",
@@ -99,19 +99,19 @@ def test_the_verdict_is_that_of_all_eigenpairs(monkeypatch, rng):
 
 def test_signs_proved_together_give_the_verdict_of_all_eigenpairs(monkeypatch):
     """Kind, certificate and counts agree at every critical point of the zoo, the ends too."""
-    apart, made = [], slices.eigh_apart
+    apart, made = [], symmetry.eigh_apart
 
     def counted(*args):
         found = made(*args)
-        apart.append(isinstance(found, slices.Apart))
+        apart.append(isinstance(found, symmetry.Apart))
         return found
 
-    monkeypatch.setattr(slices, "eigh_apart", counted)
+    monkeypatch.setattr(symmetry, "eigh_apart", counted)
     for case in zoo() + axis_saddles(20, seed=3):
         ob = case.objective
-        monkeypatch.setattr(slices, "APART_FROM", 1)
+        monkeypatch.setattr(symmetry, "APART_FROM", 1)
         quick = fc.classify(ob, case.theta)
-        monkeypatch.setattr(slices, "APART_FROM", np.inf)
+        monkeypatch.setattr(symmetry, "APART_FROM", np.inf)
         full = fc.classify(ob, case.theta)
         for name in ("kind", "certified", "n_positive", "n_negative", "n_zero", "n_symmetry"):
             assert getattr(quick, name) == getattr(full, name), (case.name, name)

@@ -7,8 +7,8 @@ import pytest
 from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
-from fastcurv.critical.nearest import Coordinates, walk
-from fastcurv.critical.newton_mr import Steps, dense_steps, grow, krylov_steps, lower_gradient
+from fastcurv.critical.find import Steps, dense_steps, grow, krylov_steps, lower_gradient
+from fastcurv.critical.nearness import Coordinates, walk
 from fastcurv.krylov.trust_region import KrylovSpace
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.testing import FunctionObjective, LinearAutoencoder, QuadraticObjective

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.critical.kinks import falls_across
+from fastcurv.critical.nearness import falls_across
 
 
 def relu_net(seed, loss="mse", sizes=(2, 5, 1), activation="relu", l2=3e-3):

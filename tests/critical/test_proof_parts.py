@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fastcurv.certify.kinks import Margins
-from fastcurv.critical.held import prove_held
-from fastcurv.critical.slices import _Off
+from fastcurv.critical.kink_minimum import prove_held
+from fastcurv.critical.symmetry import _Off
 from fastcurv.critical.theorem import Slice, newton_in_slice, orbit_stays_whole, two_signs
 
 WIDE = dict.fromkeys(("signs", "slopes", "upward", "collapsed", "copies"), 1.0)

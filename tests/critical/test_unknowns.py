@@ -9,15 +9,17 @@ import scipy.sparse.linalg
 
 import fastcurv as fc
 from fastcurv.critical.decide import Findings, decide
-from fastcurv.critical.definite import definite, inverse
-from fastcurv.critical.evidence import annihilated, balance
-from fastcurv.critical.knowledge import tangents
-from fastcurv.critical.lasting import curvatures
-from fastcurv.critical.nearest import Coordinates, walk
-from fastcurv.critical.nearness import best_gradient, gradient_and_error
-from fastcurv.critical.reached import Reached
-from fastcurv.critical.result import noun
-from fastcurv.critical.wording import _place, reason
+from fastcurv.critical.dense import definite, inverse
+from fastcurv.critical.evidence import annihilated, balance, tangents
+from fastcurv.critical.low_rank import Reached
+from fastcurv.critical.nearness import (
+    Coordinates,
+    best_gradient,
+    curvatures,
+    gradient_and_error,
+    walk,
+)
+from fastcurv.critical.report import _place, noun, reason
 from fastcurv.eigensolver import cholesky_floor
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 

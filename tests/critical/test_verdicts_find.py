@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.critical import find, newton_mr, walk
+from fastcurv.critical import find
 from fastcurv.critical.classify import classify
 from fastcurv.critical.find import find_critical_point
 from fastcurv.critical.nearness import held
@@ -195,7 +195,7 @@ def test_a_matrix_without_eigenvalues_is_no_tolerance(monkeypatch):
         raise np.linalg.LinAlgError("Internal Error")
 
     ob, theta = tiny_net()
-    monkeypatch.setattr(newton_mr, "eigh", fails)
+    monkeypatch.setattr(find, "eigh", fails)
     result = find_critical_point(ob, theta, max_iter=20)
     assert not result.success and result.gradient_norm < np.linalg.norm(ob.gradient(theta))
     assert np.isfinite(result.gradient_tol) and result.gradient_norm > result.gradient_tol
@@ -227,7 +227,7 @@ def test_where_no_step_helps_and_nothing_is_near_the_search_ends(monkeypatch):
     ob = fc.Objective(fc.MLP([4, 5, 1], "gelu"), X, 2e5 + rng.standard_normal(13), loss="mse")
     asked = []
     monkeypatch.setattr(
-        walk, "nearness_at", lambda ob, theta, H: asked.append(1) or held(1.0, 2.0, 1.0, None)
+        find, "nearness_at", lambda ob, theta, H: asked.append(1) or held(1.0, 2.0, 1.0, None)
     )
     result = find_critical_point(ob, ob.model.init(seed=1), max_iter=50)
     assert not result.success and result.status in (1, 2)
@@ -256,7 +256,7 @@ def test_curvature_whose_square_underflows_ends_no_search_by_an_error(size):
         move=lambda t, g: moved.append(t),
     )
     uphill = size * (theta / np.linalg.norm(theta))
-    assert find._search(here, newton_mr.Steps([], [], size), uphill) == bool(moved)
+    assert find._search(here, find.Steps([], [], size), uphill) == bool(moved)
     assert all(np.linalg.norm(t) <= np.linalg.norm(theta) for t in moved)
 
 

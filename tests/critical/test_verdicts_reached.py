@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.critical.reached import Reached
+from fastcurv.critical.low_rank import Reached
 
 SIZES, N = (24, 18, 16, 3), 3
 

@@ -8,7 +8,7 @@ import sys
 from numpydoc.validate import validate
 
 import fastcurv
-from fastcurv.critical.result import CriticalPoint
+from fastcurv.critical.report import CriticalPoint
 from fastcurv.network.linear_operator import Shifted
 from fastcurv.network.operators import Block, Curvature, Jacobian
 from fastcurv.optimize.sample import CriticalSample, SampledPoint

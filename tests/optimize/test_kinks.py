@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.critical import on_kinks
-from fastcurv.critical.held import prove_held
+from fastcurv.critical import kink_minimum
+from fastcurv.critical.kink_minimum import prove_held
 from fastcurv.optimize.kinks import find_held
 
 LOSSES = {"mse": 1, "binary_cross_entropy": 1, "cross_entropy": 3}
@@ -323,13 +323,13 @@ def test_rows_that_are_equal_bend_together(loss):
 
 def test_a_verdict_and_the_search_after_it_try_once(monkeypatch):
     """At the same theta; what one is given is not the other's."""
-    tried, made = [], on_kinks.newton_on_kinks
+    tried, made = [], kink_minimum.newton_on_kinks
 
     def counted(*args):
         tried.append(args[1])
         return made(*args)
 
-    monkeypatch.setattr(on_kinks, "newton_on_kinks", counted)
+    monkeypatch.setattr(kink_minimum, "newton_on_kinks", counted)
     ob = relu_net(0)
     x = fc.minimize(ob, ob.model.init(seed=0), max_iter=300).x
     tried.clear()

@@ -18,10 +18,8 @@ from ..protocols import Floats, HasJacobian, ProvedReach, Reaching
 from ..spectrum.dense import LARGEST_DENSE, symmetric_part
 from ..vectors import safe_norm
 from .decide import Findings
-from .evidence import Products, spectral_norm
-from .knowledge import in_float64, residual_bounds
-from .request import Request
-from .slices import DenseHessian, signs_of
+from .evidence import Products, Request, in_float64, residual_bounds, spectral_norm
+from .symmetry import DenseHessian, signs_of
 from .theorem import EPS, Contraction, Slice, zero_of_residuals
 
 SPARE = 40  # products that the proofs beside the matrix may take

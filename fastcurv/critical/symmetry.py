@@ -18,8 +18,17 @@ from ..protocols import Floats
 from ..singular import svdvals
 from ..spectrum.dense import DenseMatrix
 from ..vectors import safe_norm
-from .evidence import annihilated, balances, independent, spectral_norm
-from .knowledge import Tangents, orbit_spread, tangents, third_bound, third_bound_in
+from .evidence import (
+    Tangents,
+    annihilated,
+    balances,
+    independent,
+    orbit_spread,
+    spectral_norm,
+    tangents,
+    third_bound,
+    third_bound_in,
+)
 from .nearness import GRADIENT_EPS
 from .theorem import EPS, UP, Contraction, Slice, kantorovich, newton_in_slice, orbit_stays_whole
 

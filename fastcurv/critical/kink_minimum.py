@@ -1,0 +1,339 @@
+"""A point on kinks near theta: Newton in (theta, slopes), the active set updated in between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..eigensolver import eigh
+from ..memo import last_kept
+from ..protocols import HeldByKinks, OnKinks
+from ..vectors import safe_norm
+from .theorem import EPS, eta_of
+
+# --------------------------------------------------------------------------------------------------
+# The proof that a point on kinks is a minimum: Kantorovich's theorem for (theta, slopes).
+#
+# `fastcurv.certify.kinks` says why a critical point of Phi with as many negative eigenvalues as
+# slopes, slopes strictly inside, signs that last and every kink bending upward is a strict local
+# minimum of the loss. Here its hypotheses are checked at a point near such a one, as `theorem`
+# checks them for a smooth loss.
+
+SHARES = (1e-1, 1e-2, 1e-3, 1.0)  # of the largest curvature: how long columns of slopes are made
+EASY = 1e-3  # h below which no other units are tried
+
+
+@dataclass(frozen=True)
+class HeldMinimum:
+    """A minimum on kinks, or what is missing for one.
+
+    Attributes
+    ----------
+    certified : bool
+    n_kinks : int
+        Active ones: pre-activations that are 0 there.
+    n_collapsed : int
+        Units whose weights are all 0 there.
+    n_copies : int
+        Units that are copies of others: the minimum is one of a family of the same loss.
+    radius : float
+        Of the ball around theta that holds the true point, with the slopes its only one there.
+    kantorovich : float
+        h of the theorem, below 1/2 where it holds.
+    weakest : float
+        Least eigenvalue in size of the Hessian of Phi.
+    missing : str
+        The hypothesis that fails, "" where none does.
+    """
+
+    certified: bool
+    n_kinks: int
+    n_collapsed: int
+    n_copies: int
+    radius: float
+    kantorovich: float
+    weakest: float
+    missing: str
+
+    @property
+    def kind(self) -> str:
+        """``minimum`` where it is proved, else ``undecided``."""
+        return "minimum" if self.certified else "undecided"
+
+    @property
+    def reason(self) -> str:
+        """One sentence."""
+        kinks = _count(self.n_kinks, "kink")
+        if not self.certified:
+            return f"Held by {kinks}, but no minimum is proved: {self.missing}"
+        more = []
+        if self.n_collapsed:
+            more.append(f"{_count(self.n_collapsed, 'unit')} collapsed to 0")
+        if self.n_copies:
+            more.append(f"{_count(self.n_copies, 'unit')} a copy of another")
+        which = ", with ".join(
+            [f"held by {kinks}"] * bool(self.n_kinks) + [" and ".join(more)] * bool(more)
+        )
+        which = f" {'' if self.n_kinks else 'with '}{which}" if which else ""
+        strict = "of a family with the same loss" if self.n_copies else "and a strict one"
+        where = (
+            f", where {_count(self.n_kinks, 'pre-activation')} "
+            f"{'is' if self.n_kinks == 1 else 'are'} 0 with slopes strictly between the sides', "
+            "every kink bends upward and the curvature along them is positive"
+        )
+        grown = "; the loss rises as a collapsed unit's weights grow" if self.n_collapsed else ""
+        return (
+            f"Minimum{which}: a local minimum, {strict}, is proved within {self.radius:.2g} of "
+            f"theta{where if self.n_kinks else ''}{grown} (h = {self.kantorovich:.1e})"
+        )
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
+
+
+def prove_held(phi: HeldByKinks, point: np.ndarray) -> HeldMinimum:
+    """Check every hypothesis at (theta, slopes), in units of the slopes in which the theorem holds
+    best.
+
+    Parameters
+    ----------
+    phi : HeldByKinks
+    point : ndarray, shape (n + m,)
+    """
+    K = phi.hessian(point)
+    g, g_errors = phi.precise_gradient(point)
+    if not (np.isfinite(K).all() and np.isfinite(g_errors).all()):
+        return _answer(phi, "the curvature is not finite")
+    best = None
+    for units in _units(K, phi.n_theta):
+        found = _prove_in(phi.in_units(units), point, K, g, g_errors, units)
+        if best is None or (found.certified, -found.kantorovich) > (
+            best.certified, -best.kantorovich
+        ):  # fmt: skip
+            best = found
+        if best.kantorovich < EASY:
+            break
+    assert best is not None
+    return best
+
+
+def _units(K: np.ndarray, n: int) -> list[np.ndarray]:
+    """Units of the slopes: such that each has its column of K as long as curvature is large, or a
+    share of that.
+    """
+    m = len(K) - n
+    if not m:
+        return [np.ones(0)]
+    sizes = np.linalg.norm(K[:n, n:], axis=0)
+    if not (sizes > 0).all():
+        return [np.ones(m)]
+    top = float(np.linalg.norm(K[:n, :n], 2))
+    return [share * top / sizes for share in SHARES] + [np.ones(m)]
+
+
+def _answer(
+    phi: HeldByKinks,
+    missing: str,
+    radius: float = np.inf,
+    h: float = np.inf,
+    weakest: float = 0.0,
+) -> HeldMinimum:
+    counts = phi.n_kinks, phi.n_collapsed, phi.n_copies
+    return HeldMinimum(not missing, *counts, radius, h, weakest, missing)
+
+
+def _prove_in(
+    phi: HeldByKinks,
+    point: np.ndarray,
+    K: np.ndarray,
+    g: np.ndarray,
+    g_errors: np.ndarray,
+    units: np.ndarray,
+) -> HeldMinimum:
+    """Every hypothesis in these units of the slopes."""
+    c = np.concatenate([np.ones(phi.n_theta), units])
+    K, g, g_error = c[:, None] * K * c, c * g, safe_norm(c * g_errors)
+    values, vectors, errors = eigh(K)
+    size = safe_norm(K)
+    off = phi.hessian_error(point) + 2 * EPS * size  # the units round, too
+    error = float(errors.max(initial=0.0)) + off
+    weakest = float(np.abs(values).min(initial=np.inf))
+    if not weakest > error:
+        return _answer(phi, "the curvature along the kinks may be 0", weakest=weakest)
+    if int((values < 0).sum()) != phi.n_slopes:
+        return _answer(phi, "the curvature along the kinks is not positive", weakest=weakest)
+    beta = (1 + 4 * EPS) / (weakest - error)
+    x = vectors @ ((vectors.T @ g) / values)
+    length = safe_norm(x)
+    rounding = 4 * len(K) * EPS * (size * length + safe_norm(g))
+    left = safe_norm(K @ x - g) + rounding + off * length
+    eta = eta_of(length, beta, left + g_error) * (1 + 1e-9)
+    L = phi.third_bound(point, 2 * eta)
+    h = beta * L * eta * (1 + 1e-9)
+    if not h < 0.5:
+        return _answer(phi, f"Newton's step is too long, h = {h:.2g}", h=h, weakest=weakest)
+    radius = 2 * eta / (1 + (1 - 2 * h) ** 0.5) * (1 + 1e-9)
+    margins = phi.margins(point, radius)
+    for hypothesis, missing in (
+        (margins.signs, "another pre-activation may change its sign"),
+        (margins.slopes, "a slope may leave its interval"),
+        (margins.upward, "a kink may bend downward"),
+        (margins.collapsed, "a collapsed unit may open"),
+        (margins.copies, "a copy of a unit may go its own way"),
+    ):
+        if not hypothesis > 0:
+            return _answer(phi, missing, radius, h, weakest)
+    return _answer(phi, "", radius, h, weakest)
+
+
+LARGEST = 600  # parameters: dense matrices at every step
+DEAREST = 5e7  # numbers in the passes of one Hessian: a second
+UPDATES = 12  # of the active set
+NEWTON = 12
+NOTHING = 1e-100  # of a pre-activation beside a theta that is all but 0
+IDLE = 1e-13  # of a pre-activation without an effect: on no side
+NEAR = 1e-7  # of a layer's pre-activations: taken for 0
+BETWEEN = 1e-3  # a slope nearer to a side's has left the kink
+AT = 1e-7  # of ||theta||: a held point this near is what a verdict on theta speaks of
+
+
+@dataclass(frozen=True)
+class KinkPoint:
+    """theta on kinks, the slopes there, and what is proved of it."""
+
+    theta: np.ndarray
+    slopes: np.ndarray
+    verdict: HeldMinimum
+
+
+def can_be_held(ob: Any) -> bool:
+    """Whether an objective has kinks that can be rounded off, and is small enough for the proof."""
+    first = ob.smoothed(1.0) if isinstance(ob, OnKinks) else None
+    return first is not None and first.n_params <= LARGEST and 0 < first.cost <= DEAREST
+
+
+def held_at(ob: Any, theta: np.ndarray) -> HeldMinimum | None:
+    """The proof that a minimum on kinks lies where theta is, its radius around theta; None where
+    there is no proof.
+    """
+    if getattr(ob, "dtype", np.float64) != np.float64 or not can_be_held(ob):
+        return None
+    found = beside(ob, theta)
+    if found is None or not found.verdict.certified:
+        return None
+    far = float(np.linalg.norm(found.theta - theta)) * (1 + 4 * EPS)
+    if not far <= AT * max(1.0, float(np.linalg.norm(theta))):
+        return None
+    return replace(found.verdict, radius=found.verdict.radius + far)
+
+
+@last_kept
+def _beside(ob: Any, theta: np.ndarray) -> KinkPoint | None:
+    return newton_on_kinks(ob, theta, slopes_near(ob, theta))
+
+
+def beside(ob: Any, theta: np.ndarray) -> KinkPoint | None:
+    """Where `newton_on_kinks` leads from theta and `slopes_near` it; the one found last serves
+    again: a verdict and the search after it ask the same.
+    """
+    found = _beside(ob, theta)
+    return found and replace(found, theta=found.theta.copy(), slopes=found.slopes.copy())
+
+
+def slopes_near(ob: Any, theta: np.ndarray) -> list[np.ndarray]:
+    """Slopes at theta, half way between the sides' where a pre-activation is nearly 0."""
+    zs = ob.model.preactivations(theta, ob.smoothed(1.0).rows.X)[:-1]
+    size = max(1e-3 * float(np.abs(theta).max()), NOTHING)
+    found = []
+    for z, leak in zip(zs, ob.leaks()):
+        near = np.abs(z) <= NEAR * max(float(np.abs(z).max()), size)
+        found.append(np.where(near, 0.5 * (1 + leak), np.where(z > 0, 1.0, leak)))
+    return found
+
+
+def newton_on_kinks(ob: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> KinkPoint | None:
+    """Newton in (theta, slopes) from an estimate, the active set updated in between."""
+    leaks = ob.leaks()
+    gates, collapsed = [], []
+    for s, leak in zip(slopes, leaks):
+        between = (s > leak + BETWEEN) & (s < 1 - BETWEEN)
+        gone = between.all(axis=0)
+        gate = np.where(between & ~gone, np.nan, np.where(s > 0.5 * (1 + leak), 1.0, leak))
+        gates.append(gate)
+        collapsed.append(gone)
+    for _ in range(UPDATES):
+        collapsed = _tidy(ob, gates, collapsed)
+        parents = ob.copies(theta, gates, collapsed)
+        phi = ob.held(gates, collapsed, parents)
+        first = phi.copies.merged(theta)
+        at_kinks = [s[phi.rows.first][:, k] for s, k in zip(slopes, phi.copies.keep)]
+        start = [s[active] for s, active in zip(at_kinks, phi.active)]
+        solved = _solve(phi, np.concatenate([first, *start]))
+        if solved is None:
+            return None
+        theta = phi.copies.split(solved[: phi.n_theta], theta)
+        gates, collapsed = phi.copies.columns(phi.gates), phi.copies.columns(phi.collapsed)
+        slopes = phi.copies.columns(phi.by_layer(solved[phi.n_theta :]))
+        zs = phi.copies.columns(phi.passes(solved)[2][:-1])
+        changed = _update(ob, gates, slopes, zs, collapsed)
+        again = ob.copies(theta, gates, collapsed)
+        if not changed and all(np.array_equal(p, q) for p, q in zip(again, parents)):
+            verdict = prove_held(phi, solved)
+            rounding = 16 * EPS * float(np.linalg.norm(theta)) * (phi.n_copies > 0)
+            verdict = replace(verdict, radius=verdict.radius + rounding)
+            return KinkPoint(theta, solved[phi.n_theta :], verdict)
+    return None
+
+
+def _tidy(ob: Any, gates: list[np.ndarray], collapsed: list[np.ndarray]) -> list[np.ndarray]:
+    """Units that have collapsed: those known, and relu units off for all rows, whose weights decay
+    to 0. Kinks without an effect get a gate of their own side.
+    """
+    found, leaks = [], ob.leaks()
+    for gate, gone, leak in zip(gates, collapsed, leaks):
+        found.append(gone | ((gate == leak).all(axis=0) & (leak == 0)))
+        gate[:, found[-1]] = leak
+    for gate, leak, felt in zip(gates, leaks, ob.felt(gates)):
+        gate[~felt & np.isnan(gate)] = leak
+    return found
+
+
+def _solve(phi: Any, point: np.ndarray) -> np.ndarray | None:
+    """Newton's method on the gradient of Phi; None where it does not come to rest."""
+    for _ in range(NEWTON):
+        g = phi.precise_gradient(point)[0]
+        try:
+            step = np.linalg.solve(phi.hessian(point), -g)
+        except np.linalg.LinAlgError:
+            return None
+        size, length = float(np.linalg.norm(step)), float(np.linalg.norm(point))
+        if not size <= 10 * max(1.0, length):
+            return None
+        point = point + step
+        if size <= 1e-14 * length:
+            break
+    return point if size <= 1e-9 * max(1.0, length) else None
+
+
+def _update(
+    ob: Any,
+    gates: list[np.ndarray],
+    slopes: list[np.ndarray],
+    zs: list[np.ndarray],
+    collapsed: list[np.ndarray],
+) -> bool:
+    """Let slopes outside leave the active set and changed signs enter; whether any did."""
+    changed, leaks = False, ob.leaks()
+    for l, felt in enumerate(ob.felt(gates)):
+        gate, leak, z, s = gates[l], leaks[l], zs[l], slopes[l]
+        active, side = np.isnan(gate), np.where(z > 0, 1.0, leak)
+        above, beneath = active & (s >= 1), active & (s <= leak)
+        crossed = ~active & ~collapsed[l] & (gate != side)
+        enter, idle = crossed & felt, crossed & ~felt & (np.abs(z) > IDLE)
+        changed |= bool((above | beneath | enter | idle).any())
+        gate[above], gate[beneath], gate[enter], gate[idle] = 1.0, leak, np.nan, side[idle]
+        s[enter] = 0.5 * (1 + leak)
+    return changed

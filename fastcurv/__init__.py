@@ -35,9 +35,8 @@ if TYPE_CHECKING:
     )
     from .optimize.scipy import newton_cg, saddle_free_newton, trust_region
     from .optimize.steps import IndefiniteHessianWarning, newton_step, saddle_free_newton_step
-    from .plots.convergence import ConvergenceDisplay
+    from .plots.convergence import ConvergenceDisplay, MinimumRatioDisplay
     from .plots.landscape import LandscapeDisplay
-    from .plots.minimum_ratio import MinimumRatioDisplay
     from .plots.spectrum import SpectrumDisplay
     from .spectrum.dense import eigvalsh, inertia
     from .spectrum.density import spectral_density
@@ -110,7 +109,7 @@ _HOMES = {
     "MLP": "network.mlp",
     "MLPClassifier": "estimators.classifier",
     "MLPRegressor": "estimators.regressor",
-    "MinimumRatioDisplay": "plots.minimum_ratio",
+    "MinimumRatioDisplay": "plots.convergence",
     "Objective": "network.objective",
     "SpectrumDisplay": "plots.spectrum",
     "StreamedObjective": "network.streaming",

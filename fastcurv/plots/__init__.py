@@ -1,11 +1,9 @@
 """Pictures, drawn with matplotlib (an extra), which is imported when the first one is drawn."""
 
 from ..spectrum.density_curve import plain_numbers
-from .convergence import ConvergenceDisplay
-from .curve import curve
-from .decision import decision_regions
-from .landscape import LandscapeDisplay
-from .minimum_ratio import MinimumRatioDisplay
+from .convergence import ConvergenceDisplay, MinimumRatioDisplay, curve
+from .landscape import LandscapeDisplay, plane, surface
+from .predictions import decision_regions
 from .spectrum import SpectrumDisplay, density, eigenvalues
 from .style import (
     BLUE,
@@ -22,7 +20,6 @@ from .style import (
     new_axes,
     new_figure,
 )
-from .surface import plane, surface
 
 __all__ = [
     "ConvergenceDisplay",

@@ -13,9 +13,8 @@ from ..spectrum.dense import eigvalsh
 from ..spectrum.density import spectral_density
 from ..spectrum.density_curve import draw_density, legend_above, plain_numbers, within
 from ..spectrum.eigsh import eigsh
-from .display import Display
-from .fitted import objective_of
-from .style import BLUE, GREY, RED, new_axes
+from .predictions import objective_of
+from .style import BLUE, GREY, RED, Display, new_axes
 
 DENSE_BELOW = 1000  # a matrix of this size is decomposed within a second
 

@@ -16,6 +16,7 @@ from ..structure.orbits import Orbit, orbits
 from ..structure.parameters import layers_of, normalised
 from . import kinks, majorants, precise
 from .batch_norm import norm_kinks, norm_off
+from .kinks import Held, Smoothed
 from .majorants import curvature_floor
 from .passes import checked_theta
 
@@ -149,22 +150,22 @@ class NetworkFacts:
         """
         return symmetry.flat_directions(self, theta)
 
-    def smoothed(self, width: float) -> kinks.Smoothed | None:
+    def smoothed(self, width: float) -> Smoothed | None:
         """The objective with its kinks rounded off over a width; None unless all hidden units are
         relu or leaky_relu in a plain stack. See `fastcurv.certify.kinks`.
         """
-        return kinks.Smoothed(self, width) if kinks.supported(self) else None
+        return Smoothed(self, width) if kinks.supported(self) else None
 
     def held(
         self,
         gates: list[NDArray[Any]],
         collapsed: list[NDArray[np.bool_]],
         parents: list[NDArray[np.intp]] | None = None,
-    ) -> kinks.Held | None:
+    ) -> Held | None:
         """The loss as a smooth function of theta and of slopes at active kinks, those with a NaN
         for their gate; None as above. See `fastcurv.certify.kinks`.
         """
-        return kinks.Held(self, gates, collapsed, parents) if kinks.supported(self) else None
+        return Held(self, gates, collapsed, parents) if kinks.supported(self) else None
 
     def felt(self, gates: list[NDArray[Any]]) -> list[NDArray[np.bool_]]:
         """Where a unit has an effect on its row, not all above it being off there."""

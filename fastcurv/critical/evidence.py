@@ -292,7 +292,7 @@ class Products:
         """Return about ``||H||_F``, once the product of a random vector was asked for: the mean of
         ``n ||Hv||^2 / ||v||^2`` is its square, and ``||H||`` is no larger.
         """
-        return self.n**0.5 * self.norm
+        return float(self.n**0.5 * self.norm)
 
     @property
     def zero(self) -> float:

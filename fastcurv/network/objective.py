@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from sys import getrefcount
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-from scipy.sparse import issparse
 
 from .. import _engine
 from ..answers import Answering, door, own_names, typed
@@ -138,15 +136,15 @@ class Objective(NetworkFacts, Answering, subject="objective"):
     # neither copied nor saved
     _transient: tuple[str, ...] = ("_rows", "_plan", "_theta", "_spare", "_lock", "_made")
     _curvature: type[Curvature] = Curvature  # what its operators are
+    kinds: list[tuple[Callable[[Any], bool], type]] = []  # what else it is, by what X is
 
     __signature__ = InitSignature()
 
     if not TYPE_CHECKING:  # which takes the arguments of `__init__`, and returns what it says
 
         def __new__(cls, model: Any = None, X: Any = None, *rest: Any, **options: Any) -> Any:
-            if cls is Objective and issparse(X):  # a kind of its own, which is above this module
-                return object.__new__(import_module(".sparse", __package__).SparseObjective)
-            return object.__new__(cls)
+            kinds = cls.__dict__.get("kinds", {})  # not of a class that it is derived from
+            return object.__new__(next((kind for takes, kind in kinds if takes(X)), cls))
 
     @own_names("Objective")
     def __init__(

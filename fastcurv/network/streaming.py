@@ -7,8 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from ..protocols import Loss
 from .arguments import check_targets, check_weight
 from .mlp import MLP
 from .objective import Objective
-from .rows import Arrays, Block, Seen, as_source, pick, stacked, submitted, yields_sparse
+from .rows import Arrays, Block, Seen, as_source, pick, stacked, submitted
 from .sharded import Frame, Shard, Sharded
 from .tree_sum import Tree
 
@@ -115,14 +114,7 @@ class StreamedObjective(Sharded):
     _seen: Seen
     _copied: bool
     _transient = (*Sharded._transient, "_shards", "_seen", "_reading")
-
-    if not TYPE_CHECKING:  # which takes the arguments of `__init__`, and returns what it says
-
-        def __new__(cls, model: Any = None, X: Any = None, *rest: Any, **options: Any) -> Any:
-            if cls is StreamedObjective and yields_sparse(X):  # of its own kind, above this module
-                module = import_module(".sparse", __package__)
-                return object.__new__(module.SparseStreamed)
-            return super().__new__(cls, model, X, *rest, **options)
+    kinds = []
 
     @own_names("Objective")
     def __init__(

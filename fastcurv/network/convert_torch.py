@@ -516,12 +516,14 @@ def to_torch(model: MLP, theta: Any) -> Any:
     ['Linear', 'Tanh', 'Linear']
     """
     need(model, ("skips", "activation"), "model", "a fastcurv.MLP", theta)
-    import torch
-
+    theta = model.check_theta(theta)
     if any(model.skips):
         raise ValueError("the model has skips, and a Sequential has none; wanted residual=False")
+    try:
+        import torch
+    except ImportError:
+        raise ImportError("to_torch needs the torch package: pip install torch") from None
     classes = {phi: name for name, (phi, _) in PHI["torch"].items()}
-    theta = model.check_theta(theta)
     dtype = torch.float64 if model.dtype == np.float64 else torch.float32
 
     def tensor(a: np.ndarray) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from ..answers import door, names_of, need, refuse_foreign, refuse_swapped
+from ..answers import door, names_of, need, own_names, refuse_foreign, refuse_swapped
 from ..checks import (
     as_rng,
     check_choice,
@@ -50,6 +50,7 @@ ALIASES = {"lbfgs": "l-bfgs"}  # as scikit-learn has it
 STOCHASTIC = tuple(name for name, m in METHODS.items() if "batch_size" in m.defaults)
 
 
+@own_names("minimize")
 @to_nearest
 def minimize(
     ob: Smooth,
@@ -176,16 +177,17 @@ def minimize(
     >>> found.success, found.kind, abs(found.x).round(6)
     (True, 'minimum', array([0., 1.]))
     """
+    _check_protocol(ob, "minimize", (), theta0)
     chosen = ALIASES.get(method, method) if isinstance(method, str) else method
     maker = METHODS[check_choice(chosen, METHODS, "method")]
     gradient_tol = old_name("gtol", options.pop("gtol", None), "gradient_tol", gradient_tol)
     options = _checked_options(chosen, maker, options)
-    _check_protocol(ob, chosen, maker, theta0)
+    _check_protocol(ob, chosen, (maker.curvature,) if maker.curvature else (), theta0)
     _check_validation(validation)
     kind = np.dtype(getattr(ob, "dtype", None) or np.float64)
     if theta0 is None and resume is None:
         raise ValueError(
-            "theta0 is None and there is no checkpoint to resume; wanted a start of shape (n,)"
+            "theta0 is None and there is no checkpoint to resume; wanted a start, ob.model.init()"
         )
     arrays, facts = ({}, {}) if resume is None else saved(resume, chosen, options, ob.n_params)
     start = arrays.get("run.theta", theta0)
@@ -241,8 +243,8 @@ def _checked_options(method: str, maker: type[Method], options: dict[str, Any]) 
     return options
 
 
-def _check_protocol(ob: Any, method: str, maker: type[Method], theta0: Any) -> None:
-    needed = ["n_params", "value", "gradient"] + ([maker.curvature] if maker.curvature else [])
+def _check_protocol(ob: Any, method: str, more: tuple[str, ...], theta0: Any) -> None:
+    needed = ["n_params", "value", "gradient", *more]
     missing = [name for name in needed if not hasattr(ob, name)]
     if missing:
         refuse_swapped(ob, needed, "ob", theta0)

@@ -32,6 +32,7 @@ from .output import (
     pair_lines,
     standing,
     state,
+    told,
     verdict_facts,
     verdict_lines,
     write_picture,
@@ -117,11 +118,11 @@ def train(args: Namespace, out: Output) -> int:
     save(theta)
     asked, end = args.polish != "none", results[-1][1] if results else None
     if asked and end is not None:
-        out.say(f"  {end.message}")
+        out.say(f"  {told(end)}")
     out.say(f"saved {out.facts['out']}")
     out.fact(**standing(objective, theta, data))
     if end is not None:
-        out.fact(success=bool(end.success), kind=end.kind, message=end.message)
+        out.fact(success=bool(end.success), kind=end.kind, message=told(end))
     return 0 if not asked or (end is not None and end.success) else 1
 
 

@@ -139,8 +139,8 @@ def minimize(
         ``x fun jac nit nfev njev nhev status success message`` as in SciPy, ``nhev`` in products,
         and
 
-        * ``kind`` and ``report``: what `classify` says of x; ``not_critical`` without a report
-          where ||g|| is above `gradient_tol`.
+        * ``kind`` and ``report``: what `classify` says of x; where ||g|| is above `gradient_tol`
+          ``not_critical``, and None for the report, which `classify` makes, as `message` says.
         * ``success``: True at a minimum, proved or, where nothing bounds the third derivative,
           measured, as `message` says; and at a point, degenerate or with a gradient that is all
           rounding, whose loss is its lower bound, such as an mse of 0, to rounding or to 1e-24 of

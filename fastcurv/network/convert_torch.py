@@ -459,10 +459,6 @@ def _say_whose(module: Any, stack: Stack, theta: np.ndarray, read: list[Any]) ->
 
 def _from_state(state: Mapping[str, Any], activation: Any) -> Model:
     """From weights and biases by name."""
-    if activation is None:
-        raise ValueError(
-            "activation is None; wanted that of the hidden layers, which a state dict does not say"
-        )
     found: dict[str, list[Any]] = {}
     for key, tensor in state.items():
         layer, _, part = str(key).rpartition(".")

@@ -333,6 +333,19 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         **dict.fromkeys(("inertia", "signature"), "point.n_negative, n_zero and n_positive"),
         **dict.fromkeys(("x", "theta"), "point.nearest, or the theta that was asked about"),
     },
+    "estimator": {
+        "partial_fit": "a solver by mini-batches: solver='sgd', 'momentum', 'nesterov', 'rmsprop' "
+        "or 'adam'",
+        **dict.fromkeys(
+            ("theta_", "model_", "coefs_", "intercepts_", "loss_", "n_iter_", "curvature_"),
+            "fit(X, y) first, which sets it",
+        ),
+        **dict.fromkeys(("theta", "params", "parameters"), "theta_"),
+        **dict.fromkeys(("model", "module", "network"), "model_"),
+        **dict.fromkeys(("hessian", "hvp"), "objective(X, y).hessian(theta_) of a fitted one"),
+        **dict.fromkeys(("report", "verdict_", "curvature", "kind"), "curvature_, after fit"),
+        "validation_scores_": "validation_loss_curve_, with early_stopping=True",
+    },
     "look": {
         "sentence": "look.reason, or the whole verdict of MLPClassifier(verdict=True)",
         "certified": "the whole verdict, of MLPClassifier(verdict=True)",

@@ -12,7 +12,7 @@ import fastcurv as fc
 from fastcurv import foreign
 from fastcurv.answers import IMPLICIT, plain
 from fastcurv.network.arguments import ACTIVATIONS
-from fastcurv.optimize.minimize import METHODS
+from fastcurv.optimize.minimize import METHODS, STOCHASTIC
 from fastcurv.spectrum.trace import trace
 
 
@@ -231,12 +231,13 @@ def test_estimators():
         TypeError, match="^MLPRegressor has no 'class_weight'; wanted sample_weight"
     ):
         fc.MLPRegressor(class_weight=1)
-    with pytest.raises(AttributeError) as raised:
-        fc.MLPClassifier().partial_fit([[0.0]], [0])
-    assert (
-        "takes a solver by mini-batches, sgd, momentum, nesterov, rmsprop, adam; solver is 'auto'"
-        in str(raised.value.__cause__)
-    )
+    for lacking in (fc.MLPClassifier(), fc.MLPRegressor(solver="l-bfgs")):
+        assert not hasattr(lacking, "partial_fit")
+        with pytest.raises(AttributeError, match="wanted a solver by mini-batches: ") as raised:
+            lacking.partial_fit([[0.0]], [0])
+        assert all(repr(name) in str(raised.value) for name in STOCHASTIC)
+    with pytest.raises(AttributeError, match=r"'coefs_'; wanted fit\(X, y\) first"):
+        fc.MLPClassifier().coefs_
 
 
 FUNCTIONS = {

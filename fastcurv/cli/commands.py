@@ -40,6 +40,9 @@ from .output import (
 from .recipe import Recipe, SavedRun, check_format, load_run, save_run
 
 
+TRAINED = "theta.safetensors"  # what `train` writes, unless told
+
+
 def demo(args: Namespace, out: Output) -> int:
     """The whole job on real data."""
     from .demo import run
@@ -69,6 +72,13 @@ def demo(args: Namespace, out: Output) -> int:
 
 def train(args: Namespace, out: Output) -> int:
     """Train, polish, save."""
+    if args.out is None:
+        args.out = TRAINED
+        if Path(TRAINED).exists():
+            raise ValueError(
+                f"{TRAINED} is there already, from a run before; wanted --out NAME, or "
+                f"--out {TRAINED} to replace it"
+            )
     check_format(args.out)
     check_out(args.out)
     check_choice(args.method, tuple(METHODS), "method")

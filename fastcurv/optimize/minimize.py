@@ -108,7 +108,8 @@ def minimize(
     seed : None, int or Generator
         Mini-batches and random probes.
     progress : bool, optional
-        Whether to show a bar; by default on a terminal, where the work takes more than 2 s.
+        Whether to show a bar; by default on a terminal, where the work takes more than 2 s. A pipe
+        or a log is told by True, or by a `callback` that prints.
     validation : objective, optional
         Its ``value`` is recorded with every iteration, and the point where it was lowest is
         returned.

@@ -3,6 +3,7 @@ pyproject.toml.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -119,7 +120,15 @@ core = Extension(
     extra_link_args=link_args + counters,
 )
 
+# An index of packages shows the README without the folder that its links and pictures lie in: there
+# they are words that say where.
+IN_FOLDER = r"\((?!https?:)([^)]+)\)"
+readme = re.sub(rf"!\[[^\]]*\]{IN_FOLDER}\n+", "", Path("README.md").read_text("utf-8"))
+readme = re.sub(rf"\[([^\]]+)\]{IN_FOLDER}", r"\1 (`\2`)", readme)
+
 setup(
+    long_description=readme,
+    long_description_content_type="text/markdown",
     ext_modules=cythonize([core], language_level=3, build_dir="build/cython"),
     cmdclass={"build_ext": Build},
 )

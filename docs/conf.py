@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from pathlib import Path
 
 import fastcurv as fc
@@ -114,6 +115,28 @@ def thumbnails(figures):
     """Small pictures in rows."""
     lines = [line for figure in figures for line in [*figure, ""]]
     return ["````{container} thumbnails", "", *lines, "````", ""]
+
+
+def linked(text, names):
+    """Public names in code lead to their pages on the site, which a repository does not have."""
+
+    def link(found):
+        page = found["name"] and f"(generated/fastcurv.{found['name']}.rst)"
+        return f"[{found[0]}]{page}" if page else found[0]
+
+    name = rf"(?<![\[`])`fc\.(?P<name>{'|'.join(names)})`(?![\]`])"
+    fence = r"^(?P<fence>`{3,}).*?^(?P=fence)$"
+    return re.sub(rf"{fence}|{name}", link, text, flags=re.DOTALL | re.MULTILINE)
+
+
+def setup(app):
+    """Sphinx's hook: pages are read with their links."""
+
+    def read(app, page, source):
+        if Path(app.env.doc2path(page)).suffix == ".md":
+            source[0] = linked(source[0], fc.__all__)
+
+    app.connect("source-read", read)
 
 
 def write(name, lines):

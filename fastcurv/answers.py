@@ -7,7 +7,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, TypeVar
 
@@ -117,9 +117,20 @@ def names_of(function: Callable[..., Any]) -> list[str]:
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
+def _taken(signature: inspect.Signature, args: Sequence[Any], method: bool) -> str:
+    """What a function takes by place, in brackets, dots for what it takes by name alone; and how
+    to come to the first of them, where what was given for it is another thing of ours.
+    """
+    parameters = list(signature.parameters.values())[method:]
+    placed = [p.name for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD]
+    taken = f"({', '.join(placed + ['...'] * (len(placed) < len(parameters)))})"
+    other = len(args) > method and home_of(args[method]) != KINDS.get(placed[0])
+    return taken + door(args[method]) if other else taken
+
+
 def own_names(where: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorate a function so that arguments it does not know are answered with the right ones, of
-    the table `where`, and by the name that was called.
+    the table `where`, and by the name that was called; too many or too few with its signature.
 
     Examples
     --------
@@ -131,19 +142,30 @@ def own_names(where: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        known = names_of(function)
-        made = function.__name__ == "__init__"
+        known, signature = names_of(function), inspect.signature(function)
+        kinds = [parameter.kind for parameter in signature.parameters.values()]
+        method = "." in function.__qualname__ and known[0] == "self"
+
+        def called(args: Any) -> str:
+            owner = type(args[0]).__name__ if method else ""
+            name = function.__name__
+            return owner if name == "__init__" else f"{owner}.{name}".lstrip(".")
 
         @wraps(function)
         def checked(*args: P.args, **options: P.kwargs) -> R:
             unknown = [name for name in options if name not in known]
-            if unknown:
-                called = function.__name__
-                if "." in function.__qualname__ and known[0] == "self":
-                    owner = type(args[0]).__name__
-                    called = owner if made else f"{owner}.{called}"
-                refuse_unknown(where, unknown, called, known)
-            return function(*args, **options)
+            if unknown and inspect.Parameter.VAR_KEYWORD not in kinds:
+                refuse_unknown(where, unknown, called(args), known)
+            try:
+                return function(*args, **options)
+            except TypeError as error:
+                try:
+                    signature.bind(*args, **options)
+                except TypeError:
+                    said = str(error).replace(function.__qualname__, called(args))
+                    wanted = called(args) + _taken(signature, args, method)
+                    raise TypeError(f"{said}; wanted {wanted}") from None
+                raise
 
         return checked
 
@@ -160,9 +182,21 @@ def no_attribute(subject: str, kind: str, name: str) -> NoReturn:
     raise AttributeError(f"{kind} has no attribute {name!r}{hint}")
 
 
+IMPLICIT = {"__call__": "callable", "__getitem__": "subscriptable"}
+
+
+def _refusal(verb: str, wanted: str) -> Callable[..., NoReturn]:
+    """A method of Python's own that a class does not have."""
+
+    def refuse(self: Any, *args: Any, **options: Any) -> NoReturn:
+        raise TypeError(f"{type(self).__name__!r} object is not {verb}; wanted {wanted}")
+
+    return refuse
+
+
 class Answering:
     """Attributes that a class does not have are answered with what is meant: ``subject`` names
-    its part of `ATTRIBUTES`.
+    its part of `ATTRIBUTES`. So are calls and indices, which Python looks up in the class.
     """
 
     _subject: ClassVar[str]
@@ -171,6 +205,9 @@ class Answering:
         super().__init_subclass__(**options)
         if subject is not None:
             cls._subject = subject
+            for name, verb in IMPLICIT.items():
+                if name in ATTRIBUTES[subject]:
+                    setattr(cls, name, _refusal(verb, ATTRIBUTES[subject][name]))
 
     if not TYPE_CHECKING:  # a checker knows the attributes there are
 
@@ -198,11 +235,15 @@ def door(x: Any) -> str:
 
 
 def home_of(x: Any) -> str:
-    """The library of `DOORS` that the class of `x` or one of its bases belongs to; or ""."""
-    homes = (kind.__module__.split(".")[0] for kind in type(x).__mro__)
+    """The class or library of `DOORS` that the class of `x` or one of its bases is or belongs to;
+    or "".
+    """
+    roots = ((kind, kind.__module__.split(".")[0]) for kind in type(x).__mro__)
+    homes = (home for kind, root in roots for home in (f"{root}.{kind.__name__}", root))
     return next((home for home in homes if home in DOORS), "")
 
 
+KINDS = {"model": "fastcurv.MLP", "ob": "fastcurv.Objective"}  # what arguments of a name are
 OBJECTIVE = "an objective such as fastcurv.Objective"
 
 

@@ -93,11 +93,17 @@ def caller_depth() -> int:
     return level
 
 
+def _said(x: Any) -> str:
+    """`x` as it is written, or its type where that takes lines."""
+    written = repr(x)
+    return typed(x) if len(written) > 80 or "\n" in written else written
+
+
 def check_positive_int(x: Any, name: str, most: int | None = None) -> int:
     """`x` as an int >= 1, and at most `most` where that is given."""
     wanted = "an int >= 1" if most is None else f"an int >= 1 and <= {most}"
     if isinstance(x, bool) or not isinstance(x, numbers.Integral):
-        raise TypeError(f"{name} is {x!r}; wanted {wanted}")
+        raise TypeError(f"{name} is {_said(x)}; wanted {wanted}")
     number = int(x)
     if number < 1 or (most is not None and number > most):
         raise ValueError(f"{name} is {x}; wanted {wanted}")
@@ -108,7 +114,7 @@ def check_positive(x: Any, name: str, *, zero: bool = False) -> float:
     """`x` as a finite float > 0, or >= 0 where `zero` is True."""
     wanted = "a finite number >= 0" if zero else "a finite number > 0"
     if isinstance(x, bool) or not isinstance(x, numbers.Real):
-        raise TypeError(f"{name} is {x!r}; wanted {wanted}")
+        raise TypeError(f"{name} is {_said(x)}; wanted {wanted}")
     number = float(x)
     if not np.isfinite(number) or number < 0 or (number == 0 and not zero):
         raise ValueError(f"{name} is {number}; wanted {wanted}")
@@ -259,8 +265,10 @@ def check_vector(v: Any, n: int, name: str, dtype: Any = None) -> Array:
 
 
 def as_layers(theta: Any) -> bool:
-    """Whether theta is a list of layers, ``[(W, b), ...]``, and not a list of numbers."""
-    return isinstance(theta, (list, tuple)) and any(isinstance(x, (list, tuple)) for x in theta)
+    """Whether theta is a list of layers, ``[(W, b), ...]``, or of arrays, and not of numbers."""
+    return isinstance(theta, (list, tuple)) and any(
+        isinstance(x, (list, tuple)) or isinstance(x, np.ndarray) and x.ndim for x in theta
+    )
 
 
 def check_theta(ob: Any, theta: Any, name: str = "theta", dtype: Any = None) -> Array:

@@ -25,6 +25,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from .answers import typed
 from .interrupts import heard
 
 try:
@@ -75,6 +76,13 @@ def whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         raise
 
 
+def text_of(path: Any, name: str = "path", cure: str = "") -> str:
+    """A path as text; a TypeError where it is none."""
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(f"{name} is {typed(path)}; wanted the name of a file{cure}")
+    return os.fsdecode(path)
+
+
 def refuse_device(path: str | os.PathLike[str]) -> None:
     """Refuse what is neither file nor folder: a pipe would be waited for, a device replaced."""
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
@@ -83,7 +91,7 @@ def refuse_device(path: str | os.PathLike[str]) -> None:
 
 def _place(path: str | os.PathLike[str]) -> str:
     """The path itself, where there is a file or nothing."""
-    given = os.fsdecode(path)
+    given = text_of(path)
     if not given:
         raise ValueError("path is ''; wanted the name of a file")
     with contextlib.suppress(FileNotFoundError):  # links that the system does not follow are left
@@ -111,7 +119,7 @@ def check_place(path: str | os.PathLike[str], name: str, folders: bool = False) 
         Where ``path`` is a folder or a device, too long, or its folder cannot be made or written
         to.
     """
-    text, made = os.fsdecode(path), []
+    text, made = text_of(path, name), []
     called = f"{name} is {text!r}"
     target = Path(text).expanduser() if folders else Path(text)
     try:
@@ -450,7 +458,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], d
     OSError
         Where there is no such file.
     """
-    path = os.fsdecode(path)
+    path = text_of(path)
     refuse_device(path)
     with open(path, "rb") as raw:
         size = os.fstat(raw.fileno()).st_size

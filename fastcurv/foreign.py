@@ -289,7 +289,17 @@ _OPERATOR = {
     **dict.fromkeys(("layer", "block"), "H.restrict(layers=[...])"),
     "flags": "a dense matrix: hess=lambda t: ob.hessian(t).to_dense() for SciPy's trust-exact",
     "n_params": "the objective itself, which is asked at any theta",
+    "__getitem__": "H @ e of a unit vector e, a column, or H.to_dense(), the matrix",
 }
+_OF_HESSIANS = (
+    "eigsh",
+    "eigvalsh",
+    "trace",
+    "diagonal",
+    "inertia",
+    "frobenius_norm",
+    "spectral_density",
+)
 ATTRIBUTES: dict[str, dict[str, str]] = {
     "operator": _OPERATOR,
     "objective": {
@@ -303,6 +313,9 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         "fisher": "ob.empirical_fisher(theta)",
         "predict": "ob.model.predict(theta, X)",
         **dict.fromkeys(("theta", "params", "parameters"), "a theta of your own: ob.model.init()"),
+        **{name: f"fc.{name}(ob.hessian(theta))" for name in _OF_HESSIANS},
+        "__call__": "ob.value(theta)",
+        "__getitem__": "ob.batch(rows)",
     },
     "pairs": {
         **dict.fromkeys(("eigenvalues", "w", "lambdas"), "pairs.values"),
@@ -319,6 +332,19 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         ),
         **dict.fromkeys(("inertia", "signature"), "point.n_negative, n_zero and n_positive"),
         **dict.fromkeys(("x", "theta"), "point.nearest, or the theta that was asked about"),
+    },
+    "estimator": {
+        "partial_fit": "a solver by mini-batches: solver='sgd', 'momentum', 'nesterov', 'rmsprop' "
+        "or 'adam'",
+        **dict.fromkeys(
+            ("theta_", "model_", "coefs_", "intercepts_", "loss_", "n_iter_", "curvature_"),
+            "fit(X, y) first, which sets it",
+        ),
+        **dict.fromkeys(("theta", "params", "parameters"), "theta_"),
+        **dict.fromkeys(("model", "module", "network"), "model_"),
+        **dict.fromkeys(("hessian", "hvp"), "objective(X, y).hessian(theta_) of a fitted one"),
+        **dict.fromkeys(("report", "verdict_", "curvature", "kind"), "curvature_, after fit"),
+        "validation_scores_": "validation_loss_curve_, with early_stopping=True",
     },
     "look": {
         "sentence": "look.reason, or the whole verdict of MLPClassifier(verdict=True)",
@@ -359,13 +385,16 @@ FUNCTIONS = {
     **dict.fromkeys(("from_pipeline", "from_scikit_learn"), "fc.from_sklearn"),
     **dict.fromkeys(("from_safetensors", "load_model"), "fc.load(path)"),
 }
-DOORS = {  # of a module's first name: how its networks come in
+DOORS = {  # of a module's first name, or a class of ours: how its networks come in
     "torch": "fc.from_torch(module) gives model and theta",
     "keras": "fc.from_keras(network.get_weights(), activation=...) gives model and theta",
     "tensorflow": "fc.from_keras(network.get_weights(), activation=...) gives model and theta",
     "sklearn": "fc.from_sklearn(estimator) gives model and theta",
     "onnx": "fc.from_onnx(network) gives model and theta",
     "flax": "fc.from_jax(parameters, activation=...) gives model and theta",
+    "fastcurv.MLP": "ob = fc.Objective(model, X, y), theta = model.init(), H = ob.hessian(theta)",
+    "fastcurv.Objective": "ob.model is its network, ob.hessian(theta) its operator at theta",
+    "fastcurv.BaseMLP": "a fitted one has objective(X, y), model_ and theta_",
 }
 LOADED = {  # by name of a class that gives rows: how they come in
     "DataLoader": "arrays of all rows: X, y = loader.dataset.tensors of a TensorDataset",

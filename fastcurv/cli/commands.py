@@ -32,11 +32,14 @@ from .output import (
     pair_lines,
     standing,
     state,
+    told,
     verdict_facts,
     verdict_lines,
     write_picture,
 )
 from .recipe import Recipe, SavedRun, check_format, load_run, save_run
+
+TRAINED = "theta.safetensors"  # what `train` writes, unless told
 
 
 def demo(args: Namespace, out: Output) -> int:
@@ -68,6 +71,13 @@ def demo(args: Namespace, out: Output) -> int:
 
 def train(args: Namespace, out: Output) -> int:
     """Train, polish, save."""
+    if args.out is None:
+        args.out = TRAINED
+        if Path(TRAINED).exists():
+            raise ValueError(
+                f"{TRAINED} is there already, from a run before; wanted --out NAME, or "
+                f"--out {TRAINED} to replace it"
+            )
     check_format(args.out)
     check_out(args.out)
     check_choice(args.method, tuple(METHODS), "method")
@@ -117,11 +127,11 @@ def train(args: Namespace, out: Output) -> int:
     save(theta)
     asked, end = args.polish != "none", results[-1][1] if results else None
     if asked and end is not None:
-        out.say(f"  {end.message}")
+        out.say(f"  {told(end)}")
     out.say(f"saved {out.facts['out']}")
     out.fact(**standing(objective, theta, data))
     if end is not None:
-        out.fact(success=bool(end.success), kind=end.kind, message=end.message)
+        out.fact(success=bool(end.success), kind=end.kind, message=told(end))
     return 0 if not asked or (end is not None and end.success) else 1
 
 

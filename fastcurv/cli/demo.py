@@ -18,7 +18,16 @@ from ..critical.report import CriticalPoint
 from ..protocols import Array
 from ..spectrum.density_curve import SpectralDensity
 from .datasets import Dataset
-from .output import Output, describe, extremes, standing, state, verdict_lines, write_picture
+from .output import (
+    Output,
+    describe,
+    extremes,
+    standing,
+    state,
+    told,
+    verdict_lines,
+    write_picture,
+)
 from .recipe import Recipe
 from .report import Report
 
@@ -156,7 +165,7 @@ def train(
     result = fc.minimize(objective, theta, SECOND, max_iter=300, progress=progress)
     moments["end"] = result.x
     say(f"  {SECOND:<9}  {state(objective, result.x, data)}")
-    say(f"  {result.message}")
+    say(f"  {told(result)}")
     return moments, result
 
 

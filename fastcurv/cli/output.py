@@ -19,6 +19,7 @@ import fastcurv as fc
 
 from ..eigensolver import eigh
 from ..files import check_place, escaped, shown, write_atomically
+from ..optimize.verdict import NO_REPORT
 from ..plots.spectrum import DENSE_BELOW
 from ..progress import on_terminal
 from ..spectrum.dense import to_dense
@@ -199,6 +200,11 @@ def state(objective: Any, theta: np.ndarray, data: Any) -> str:
     return (
         f"loss {value:.6f}, gradient norm {norm:.1e}, {data.score_name} {scores[0]:.3f}{held_out}"
     )
+
+
+def told(run: Any) -> str:
+    """Why a run ended, without the call of Python that judges its end."""
+    return str(run.message).replace(NO_REPORT, "")
 
 
 def pair_lines(pairs: Any) -> list[str]:

@@ -280,8 +280,8 @@ COMMANDS = (
             option("--dtype", choices=DTYPES, default="float64", help="(default %(default)s)"),
             option(
                 "--out",
-                default="theta.safetensors",
-                help="file to write, .npz or .safetensors (default %(default)s)",
+                help="file to write, .npz or .safetensors; one that is there is replaced (default "
+                f"{commands.TRAINED}, which is never replaced unasked)",
             ),
             DASK,
             *COMMON,

@@ -93,7 +93,7 @@ def from_keras(weights: Any, activation: Any = None) -> Model:
         ``Activation ReLU LeakyReLU ELU``, ``Flatten`` and ``Dropout`` layers.
     activation : str or sequence of str, optional
         Of the hidden layers, by this library's names; the last layer's softmax or sigmoid belongs
-        to the loss. Default: that of the model; relu for a list, which does not say.
+        to the loss. Default: that of the model; a list with hidden layers does not say it.
 
     Returns
     -------
@@ -106,7 +106,7 @@ def from_keras(weights: Any, activation: Any = None) -> Model:
     ------
     ValueError
         For arrays that are no stack of kernels and biases, for a layer of a model that has no
-        counterpart here, and where `activation` is not the model's.
+        counterpart here, where `activation` is not the model's, and where nothing says it.
 
     See Also
     --------
@@ -131,7 +131,7 @@ def from_keras(weights: Any, activation: Any = None) -> Model:
         Leaf(f"weights[{i}]", "weights", "", as_numpy(w, f"weights[{i}]"))
         for i, w in enumerate(weights)
     ]
-    return _of_kernels(leaves, "relu" if activation is None else activation)
+    return _of_kernels(leaves, activation)
 
 
 def _of_model(network: Any, activation: Any) -> Model:
@@ -306,7 +306,7 @@ def _chains(left: list[Any], fits: Callable[[Any, Any], bool], done: list[Any]) 
 
 
 @own_names("from_jax")
-def from_jax(params: Any, activation: Any = "relu") -> Model:
+def from_jax(params: Any, activation: Any = None) -> Model:
     """Model and theta from the parameters of a JAX network: a pytree of kernels and biases.
 
     Parameters
@@ -316,8 +316,9 @@ def from_jax(params: Any, activation: Any = "relu") -> Model:
         out)``, used as ``x @ kernel + bias``, layers in the order of their numbers; of names
         without numbers in the one order that the widths leave. Of Flax's NNX ``nnx.state(module)``;
         Equinox's weights are ``(out, in)``: ``[(l.weight.T, l.bias) for l in net.layers]``.
-    activation : str or sequence of str
-        Of the hidden layers, by this library's names.
+    activation : str or sequence of str, optional
+        Of the hidden layers, by this library's names: needed where there are any, since parameters
+        do not say it.
 
     Returns
     -------
@@ -329,7 +330,8 @@ def from_jax(params: Any, activation: Any = "relu") -> Model:
     Raises
     ------
     ValueError
-        For arrays that are no kernel, nor its bias, and for layers whose order nothing says.
+        For arrays that are no kernel, nor its bias, and for layers whose order, or activation,
+        nothing says.
     TypeError
         For what is no array, a module among them.
 
@@ -341,7 +343,8 @@ def from_jax(params: Any, activation: Any = "relu") -> Model:
     --------
     >>> import numpy as np, fastcurv as fc
     >>> dense = lambda k, m: {"kernel": np.ones((k, m)), "bias": np.zeros(m)}
-    >>> model, theta = fc.from_jax({"params": {"Dense_0": dense(3, 2), "Dense_1": dense(2, 1)}})
+    >>> params = {"params": {"Dense_0": dense(3, 2), "Dense_1": dense(2, 1)}}
+    >>> model, theta = fc.from_jax(params, activation="relu")
     >>> model.sizes
     (3, 2, 1)
     """

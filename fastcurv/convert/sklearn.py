@@ -269,13 +269,21 @@ def agreed(model: MLP, activation: Any) -> None:
 
 
 def stacked(layers: Sequence[tuple[Any, Any]], activation: Any, names: Sequence[str]) -> Model:
-    """Model and theta from ``(W, b)`` and the activations between them, given by the caller."""
+    """Model and theta from ``(W, b)`` and the activations between them, given by the caller: None
+    will do where nothing is between them.
+    """
     stack, hidden = Stack(), len(layers) - 1
-    phis = MLP([1] * (hidden + 2), activation).activation  # says what is no activation
+    said = "identity" if activation is None else activation
+    phis = MLP([1] * (hidden + 2), said).activation  # says what is no activation
     for l, ((W, b), name) in enumerate(zip(layers, names)):
         stack.linear(W, b, name)
         if l < hidden:
             stack.activation(phis[l], phis[l])
+    if hidden > 0 and activation is None:
+        raise ValueError(
+            "activation is None; wanted that of the hidden layers, which weights do not say: one "
+            f"of {', '.join(ACTIVATIONS)}, or a list of them"
+        )
     return stack.finish()
 
 

@@ -459,10 +459,6 @@ def _say_whose(module: Any, stack: Stack, theta: np.ndarray, read: list[Any]) ->
 
 def _from_state(state: Mapping[str, Any], activation: Any) -> Model:
     """From weights and biases by name."""
-    if activation is None:
-        raise ValueError(
-            "activation is None; wanted that of the hidden layers, which a state dict does not say"
-        )
     found: dict[str, list[Any]] = {}
     for key, tensor in state.items():
         layer, _, part = str(key).rpartition(".")
@@ -516,12 +512,14 @@ def to_torch(model: MLP, theta: Any) -> Any:
     ['Linear', 'Tanh', 'Linear']
     """
     need(model, ("skips", "activation"), "model", "a fastcurv.MLP", theta)
-    import torch
-
+    theta = model.check_theta(theta)
     if any(model.skips):
         raise ValueError("the model has skips, and a Sequential has none; wanted residual=False")
+    try:
+        import torch
+    except ImportError:
+        raise ImportError("to_torch needs the torch package: pip install torch") from None
     classes = {phi: name for name, (phi, _) in PHI["torch"].items()}
-    theta = model.check_theta(theta)
     dtype = torch.float64 if model.dtype == np.float64 else torch.float32
 
     def tensor(a: np.ndarray) -> Any:

@@ -395,8 +395,8 @@ def find_critical_point(
     >>> result.success, bool(np.abs(result.x).max() < 1e-12)
     (True, True)
     """
-    check_choice(method, get_args(Walking), "method")
     need(ob, ("n_params", "value", "gradient", "hessian"), "ob", OBJECTIVE, theta0)
+    check_choice(method, get_args(Walking), "method")
     theta = check_theta(ob, theta0, "theta0", np.float64).copy()
     tol = None if gradient_tol is None else check_positive(gradient_tol, "gradient_tol", zero=True)
     most = np.inf if max_products is None else check_positive_int(max_products, "max_products")

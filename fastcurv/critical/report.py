@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -35,6 +35,10 @@ def _plain(x: Any) -> Any:
     if isinstance(x, float):
         return x if np.isfinite(x) else None
     return x if x is None or isinstance(x, (bool, int, str)) else str(x)
+
+
+# how an estimator's objective is asked, and what goes on where it has stopped
+OF_FIT = "net.objective(X, y), net.theta_", "fit with a smaller tol or a larger max_iter"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -163,6 +167,15 @@ class CriticalPoint(Answering, subject="verdict"):
     nearest: np.ndarray | None = None
     distance: float | None = None
     at_nearest: CriticalPoint | None = None
+    _advice: ClassVar[tuple[str, str]] = ("ob, theta", "fastcurv.minimize(ob, theta)")
+
+    def _of_fit(self) -> CriticalPoint:
+        """Return the same for who has an estimator, and neither `ob` nor `theta`."""
+        there = None if self.at_nearest is None else self.at_nearest._of_fit()
+        reason = self.reason.replace(self._advice[0], OF_FIT[0])
+        point = replace(self, reason=reason, at_nearest=there)
+        object.__setattr__(point, "_advice", OF_FIT)
+        return point
 
     @property
     def index(self) -> float | None:
@@ -179,11 +192,12 @@ class CriticalPoint(Answering, subject="verdict"):
         """The verdict for a first reader, in at most 25 words: the kind, how sure it is, and what
         to do next. `reason` says what it rests on.
         """
+        asked, onward = self._advice
         sure = "proved" if self.certified else "measured, not proved"
         if 0 < self.failure_probability < 1:
             sure = f"wrong with probability at most {number(self.failure_probability)}"
         if self.kind == "saddle":
-            way = "fastcurv.escape(ob, theta) takes a way down"
+            way = f"fastcurv.escape({asked}) takes a way down"
             return f"A saddle, {sure}: the loss falls on some sides and rises on others; {way}."
         if self.kind in ("minimum", "maximum"):
             goes = "up" if self.kind == "minimum" else "down"
@@ -194,13 +208,13 @@ class CriticalPoint(Answering, subject="verdict"):
             flat = "some directions" if not self.n_zero else f"{self.n_zero} directions"
             return (
                 f"Degenerate: the curvature of {flat} is zero without a known reason, so it "
-                "decides nothing; fastcurv.minimize(ob, theta) tries them."
+                f"decides nothing; fastcurv.minimize({asked}) tries them."
             )
         if self.kind == "not_critical":
             where = "On a plateau" if self.plateau else "Not at rest"
             times = self.gradient_norm / self.gradient_tol if self.gradient_tol else np.inf
             held = f"{number(times)} times its tolerance" if times > 1 else "not small enough here"
-            return f"{where}: the gradient is {held}; fastcurv.minimize(ob, theta) goes on."
+            return f"{where}: the gradient is {held}; {onward} goes on."
         if self.gradient_norm > self.gradient_tol:
             return (
                 "Undecided: too little was tried to tell how far from rest this is; more time or "

@@ -17,7 +17,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from ..answers import own_names
+from ..answers import Answering, own_names
 from ..checks import caller_depth
 from ..network.mlp import MLP
 from ..network.objective import Objective
@@ -42,7 +42,7 @@ def rows_of(rows: np.ndarray, X: Any, y: Any, weight: Any) -> tuple[Any, Any, An
     return X[rows], y[rows], None if weight is None else weight[rows]
 
 
-class BaseMLP(BaseEstimator):
+class BaseMLP(Answering, BaseEstimator, subject="estimator"):
     """Parameters, fit and attributes of both estimators; see `MLPClassifier`."""
 
     _total: float

@@ -86,10 +86,5 @@ def advice(X: Any, y: np.ndarray, model: MLP, alpha: float) -> str:
 
 
 def takes_rows_as_they_come(estimator: Any) -> bool:
-    """Whether there is a `partial_fit`."""
-    if estimator.solver not in STOCHASTIC:
-        raise AttributeError(
-            f"partial_fit takes a solver by mini-batches, {', '.join(STOCHASTIC)}; "
-            f"solver is {estimator.solver!r}"
-        )
-    return True
+    """Whether there is a `partial_fit`; where there is none, `Answering` names the solvers."""
+    return estimator.solver in STOCHASTIC

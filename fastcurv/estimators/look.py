@@ -136,4 +136,4 @@ def judge(ob: Any, theta: np.ndarray, scale: float, tol: float, verdict: Any, pr
     """What `curvature_` holds: a `Look`, a `CriticalPoint`, or None."""
     if verdict == "quick":
         return look(ob, theta, scale, tol, products)[0]
-    return classify(ob, theta, progress=False) if verdict else None
+    return classify(ob, theta, progress=False)._of_fit() if verdict else None

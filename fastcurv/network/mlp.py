@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .. import _engine
-from ..answers import Answering, own_names
+from ..answers import Answering, own_names, typed
 from ..checks import (
     as_layers,
     as_numpy,
@@ -221,7 +221,7 @@ class MLP(Answering, subject="model"):
                 shapes.insert(1, None)
             if not isinstance(layer, (tuple, list)):
                 raise TypeError(
-                    f"layers[{l}] is a {type(layer).__name__}; wanted a tuple ({', '.join(names)})"
+                    f"layers[{l}] is {typed(layer)}; wanted a tuple ({', '.join(names)})"
                 )
             if len(layer) != len(names):
                 raise ValueError(
@@ -248,6 +248,7 @@ class MLP(Answering, subject="model"):
                 parts.append(part.ravel())
         return np.concatenate(parts)
 
+    @own_names("predict")
     def predict(self, theta: Any, X: Any, statistics: Any = None) -> np.ndarray:
         """The outputs ``(N, sizes[-1])`` before any softmax or sigmoid (logits).
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..answers import door, own_names, refuse_swapped, typed
-from ..files import read_tensors, refuse_device, shown, write_tensors
+from ..files import read_tensors, refuse_device, shown, text_of, write_tensors
 from .mlp import MLP, Model
 
 FORMAT = "fastcurv.MLP 1"
@@ -79,10 +79,10 @@ def save(path: str | os.PathLike[str], model: MLP, theta: Any) -> None:
     >>> again == model and bool(np.array_equal(theta, same))
     True
     """
+    kind = Path(text_of(path, cure=": fc.save(path, model, theta)")).suffix.lower()
     if not isinstance(model, MLP):
         refuse_swapped(model, ("sizes", "unflatten"), "model", theta)
         raise TypeError(f"model is {typed(model)}; wanted a fastcurv.MLP{door(model)}")
-    kind = Path(os.fsdecode(path)).suffix.lower()
     if kind in OTHERS:
         raise ValueError(f"path ends in {kind}; wanted .safetensors{OTHERS[kind]}")
     write_tensors(path, *contents(model, theta))
@@ -155,7 +155,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     Traceback (most recent call last):
     ValueError: ...__init__.py is not a safetensors file: its header does not fit in it
     """
-    path = os.fsdecode(path)
+    path = text_of(path)
     refuse_device(path)
     _refuse_archive(path)
     arrays, facts = read_tensors(path)

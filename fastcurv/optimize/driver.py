@@ -12,6 +12,7 @@ from scipy.optimize import OptimizeResult
 from ..critical.nearness import lower_bound, value_rounding
 from ..outcome import outcome as as_result
 from ..progress import bar
+from ..protocols import Differentiable
 from ..vectors import norm
 from .checkpoints import Saver, part
 from .ending import Ending
@@ -19,7 +20,7 @@ from .line_search import first_length, line_minimum
 from .negative_curvature import lowest_curvature, suspects
 from .resume import alike, check_method, check_objective, damaged
 from .run import Method, Run
-from .verdict import ENDINGS, STATUS, Outcome
+from .verdict import ENDINGS, NO_REPORT, STATUS, Outcome
 
 IDLE = 50  # iterations of a second-order method without progress
 CRAWL = 100  # iterations that gain less than a hundredth of the loss
@@ -379,7 +380,10 @@ class Loop:
             sentence = f"the gradient has norm {gnorm:.3g}; no verdict was {asked}"
         ending = self.sentence or ENDINGS.get(self.why or "")
         clause = sentence[0].lower() + sentence[1:]
-        message = sentence if ending is None else f"{ending}; {clause}"
+        message = (sentence if ending is None else f"{ending}; {clause}").rstrip(".")
+        report = None if outcome is None else outcome.report
+        if report is None and self.ask.verdict and isinstance(run.ob, Differentiable):
+            message += NO_REPORT
         known = np.array_equal(x, run.theta) and not run.stale
         jac = run.g if known else run.value_and_gradient(x)[1]
         same = outcome is None or known
@@ -395,8 +399,8 @@ class Loop:
             stopped=self.why,
             success=outcome is not None and outcome.success,
             kind=kind,
-            message=message[0].upper() + message[1:].rstrip(".") + ".",
-            report=None if outcome is None else outcome.report,
+            message=f"{message[0].upper()}{message[1:]}.",
+            report=report,
             history={key: np.asarray(values) for key, values in run.history.items()},
             method=self.ask.method,
             wall_time=run.elapsed(),

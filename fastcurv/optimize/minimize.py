@@ -9,8 +9,15 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from ..answers import door, names_of, need, refuse_foreign, refuse_swapped
-from ..checks import as_rng, check_choice, check_positive, check_positive_int, check_theta, old_name
+from ..answers import door, names_of, need, own_names, refuse_foreign, refuse_swapped
+from ..checks import (
+    as_rng,
+    check_choice,
+    check_positive,
+    check_positive_int,
+    check_theta,
+    old_name,
+)
 from ..protocols import Batched, Descent, Smooth, Valued
 from ..runtime import to_nearest
 from .callback import as_callback
@@ -43,6 +50,7 @@ ALIASES = {"lbfgs": "l-bfgs"}  # as scikit-learn has it
 STOCHASTIC = tuple(name for name, m in METHODS.items() if "batch_size" in m.defaults)
 
 
+@own_names("minimize")
 @to_nearest
 def minimize(
     ob: Smooth,
@@ -100,7 +108,8 @@ def minimize(
     seed : None, int or Generator
         Mini-batches and random probes.
     progress : bool, optional
-        Whether to show a bar; by default on a terminal, where the work takes more than 2 s.
+        Whether to show a bar; by default on a terminal, where the work takes more than 2 s. A pipe
+        or a log is told by True, or by a `callback` that prints.
     validation : objective, optional
         Its ``value`` is recorded with every iteration, and the point where it was lowest is
         returned.
@@ -131,8 +140,8 @@ def minimize(
         ``x fun jac nit nfev njev nhev status success message`` as in SciPy, ``nhev`` in products,
         and
 
-        * ``kind`` and ``report``: what `classify` says of x; ``not_critical`` without a report
-          where ||g|| is above `gradient_tol`.
+        * ``kind`` and ``report``: what `classify` says of x; where ||g|| is above `gradient_tol`
+          ``not_critical``, and None for the report, which `classify` makes, as `message` says.
         * ``success``: True at a minimum, proved or, where nothing bounds the third derivative,
           measured, as `message` says; and at a point, degenerate or with a gradient that is all
           rounding, whose loss is its lower bound, such as an mse of 0, to rounding or to 1e-24 of
@@ -169,16 +178,17 @@ def minimize(
     >>> found.success, found.kind, abs(found.x).round(6)
     (True, 'minimum', array([0., 1.]))
     """
+    _check_protocol(ob, "minimize", (), theta0)
     chosen = ALIASES.get(method, method) if isinstance(method, str) else method
     maker = METHODS[check_choice(chosen, METHODS, "method")]
     gradient_tol = old_name("gtol", options.pop("gtol", None), "gradient_tol", gradient_tol)
     options = _checked_options(chosen, maker, options)
-    _check_protocol(ob, chosen, maker, theta0)
+    _check_protocol(ob, chosen, (maker.curvature,) if maker.curvature else (), theta0)
     _check_validation(validation)
     kind = np.dtype(getattr(ob, "dtype", None) or np.float64)
     if theta0 is None and resume is None:
         raise ValueError(
-            "theta0 is None and there is no checkpoint to resume; wanted a start of shape (n,)"
+            "theta0 is None and there is no checkpoint to resume; wanted a start, ob.model.init()"
         )
     arrays, facts = ({}, {}) if resume is None else saved(resume, chosen, options, ob.n_params)
     start = arrays.get("run.theta", theta0)
@@ -234,8 +244,8 @@ def _checked_options(method: str, maker: type[Method], options: dict[str, Any]) 
     return options
 
 
-def _check_protocol(ob: Any, method: str, maker: type[Method], theta0: Any) -> None:
-    needed = ["n_params", "value", "gradient"] + ([maker.curvature] if maker.curvature else [])
+def _check_protocol(ob: Any, method: str, more: tuple[str, ...], theta0: Any) -> None:
+    needed = ["n_params", "value", "gradient", *more]
     missing = [name for name in needed if not hasattr(ob, name)]
     if missing:
         refuse_swapped(ob, needed, "ob", theta0)

@@ -10,7 +10,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from ..answers import OBJECTIVE, need, refuse_unknown, typed
+from ..answers import OBJECTIVE, need, own_names, refuse_unknown, typed
 from ..checks import as_rng, check_choice, check_positive, check_positive_int, spawned
 from ..critical.classify import classify
 from ..critical.find import find_critical_point
@@ -111,6 +111,7 @@ class CriticalSample:
         return "\n".join(lines)
 
 
+@own_names("classify")
 @to_nearest
 def sample_critical_points(
     ob: Any,

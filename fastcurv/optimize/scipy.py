@@ -13,6 +13,7 @@ from scipy.sparse.linalg import LinearOperator
 from ..checks import check_array
 from ..protocols import Descent
 from .minimize import minimize
+from .verdict import NO_REPORT
 
 
 class _FunctionObjective:
@@ -72,7 +73,9 @@ def _run(method: Descent, fun: Any, x0: Any, given: dict[str, Any]) -> OptimizeR
     args = problem.pop("args")
     args = () if args is None else args if isinstance(args, tuple) else (args,)
     ob = _FunctionObjective(fun, args, n_params=len(x0), **problem)
-    return minimize(ob, x0, method, **given)
+    result = minimize(ob, x0, method, **given)
+    result.message = result.message.replace(NO_REPORT, "")  # there is no objective to call it with
+    return result
 
 
 def newton_cg(fun: Any, x0: Any, **given: Any) -> OptimizeResult:

@@ -33,6 +33,7 @@ ENDINGS = {
     "interrupted": "interrupted from the keyboard: this is the best point known",
     "unbounded": "the loss falls without end, as far as seen",
 }
+NO_REPORT = "; report is None, and classify(ob, x) makes one"
 CURVATURE_TOL = 1e-4  # negative curvature below this share of the spectrum is looked for ...
 RISK = 1e-3  # ... and missed with at most this probability, where n is too large for all of it
 

@@ -635,9 +635,10 @@ def _asked(
     n_samples: int | None,
 ) -> tuple[Any, int, np.random.Generator]:
     """The operator, the number of probes and the generator, checked; old names told."""
+    op = check_symmetric_operator(op)
     n_probes = old_name("n_samples", n_samples, "n_probes", n_probes)
     m = check_positive_int(60 if n_probes is None else n_probes, "n_probes")
-    return check_symmetric_operator(op), m, either_seed(seed, rng)
+    return op, m, either_seed(seed, rng)
 
 
 def _hutch_pp(apply: Counted, rng: np.random.Generator, m: int) -> Estimate:

@@ -153,3 +153,17 @@ def test_a_point_without_a_way_down_is_not_left():
     point = fc.classify(bowl, np.zeros(2), seed=0)
     step, sentence = leave(bowl, np.zeros(2), point, False)
     assert step is None and sentence == "No direction of negative curvature was found."
+
+
+def test_a_trained_network_is_not_replaced_unasked(tmp_path, monkeypatch, capsys):
+    """The default name is refused before any work where it is taken, and can be given."""
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "iris", "--hidden", "2", "--epochs", "1", "--polish", "none", "--quiet"]
+    assert main(words) == 0
+    first = (tmp_path / "theta.safetensors").read_bytes()
+    assert main([*words, "--seed", "1"]) == 2
+    assert "theta.safetensors is there already" in capsys.readouterr().err
+    assert (tmp_path / "theta.safetensors").read_bytes() == first
+    assert main([*words, "--seed", "1", "--out", "theta.safetensors"]) == 0
+    assert (tmp_path / "theta.safetensors").read_bytes() != first
+    assert [path.name for path in tmp_path.iterdir()] == ["theta.safetensors"]

@@ -76,6 +76,8 @@ def test_a_first_reader_is_told_in_a_sentence():
             point, kind=kind, certified=certified, failure_probability=risk, n_zero=zeros,
             n_symmetry=zeros, plateau=plateau,
         )  # fmt: skip
-        assert len(other.sentence.split()) <= 25 and other.sentence.endswith(".")
+        for told in (other, other._of_fit()):
+            assert len(told.sentence.split()) <= 25 and told.sentence.endswith(".")
+        assert "ob, theta" not in told.sentence
         assert kind.replace("_", " ").split()[0] in other.sentence.lower() or kind == "not_critical"
         assert repr(other).splitlines()[1].strip() == other.sentence

@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import importlib.metadata
 import importlib.util
 import inspect
 import os
@@ -60,13 +61,39 @@ def test_what_a_page_shows_in_a_session_is_what_comes():
 
 
 def test_every_page_is_in_the_table_of_contents_and_every_link_leads_somewhere():
-    """Links between pages, of the index and the README; what is generated is Sphinx's to check."""
+    """Of every page that is written: to what is written too, as a repository shows it. What is
+    generated is Sphinx's to link, by roles and by names in code.
+    """
     index = (ROOT / "docs/index.md").read_text()
     listed = set(re.search(r":hidden:\n\n(.*?)```", index, re.DOTALL)[1].split())
     assert listed == {page.stem for page in WRITTEN if page.stem != "index"} | {"gallery", "api"}
-    for page in PAGES:
-        for target in re.findall(r"\]\(([\w./-]+\.(?:md|png))[)#]", page.read_text()):
-            assert target == "gallery.md" or (page.parent / target).exists(), (page.name, target)
+    pages = [*PAGES, *ROOT.glob("*.md"), *ROOT.glob("benchmarks/*.md")]
+    written = {ROOT / name for name in ("docs/gallery.md", "docs/_pictures.md", "docs/api.rst")}
+    for page in pages:
+        for target in re.findall(r"\]\((?!https?:|#)([^)\s#]+)", page.read_text()):
+            there = (page.parent / target).resolve()
+            assert there.exists() and there not in written, (page.name, target)
+            assert "generated" not in there.parts, (page.name, target)
+
+
+def test_an_index_of_packages_shows_no_link_into_the_repository():
+    """Where the README stands alone: links are words, pictures left out."""
+    shown = importlib.metadata.metadata("fastcurv").json["description"]
+    assert "limits (`docs/limits.md`)" in shown and "A saddle of a digit classifier" not in shown
+    assert not re.findall(r"\]\((?!https?:)", shown)
+
+
+def test_names_in_code_lead_to_their_pages_on_the_site():
+    """Outside of blocks and of links, and public ones alone."""
+    functions = ast.parse((ROOT / "docs/conf.py").read_text())
+    functions.body = [part for part in functions.body if isinstance(part, ast.FunctionDef)]
+    names = {"re": re}
+    exec(compile(functions, "conf.py", "exec"), names)
+    text = "`fc.eigsh`, `fc.nothing` and [`fc.trace`](x)\n```python\n`fc.trace`\n```\n`fc.trace`."
+    assert names["linked"](text, fc.__all__) == (
+        "[`fc.eigsh`](generated/fastcurv.eigsh.rst), `fc.nothing` and [`fc.trace`](x)\n"
+        "```python\n`fc.trace`\n```\n[`fc.trace`](generated/fastcurv.trace.rst)."
+    )
 
 
 def test_every_picture_says_what_it_shows():

@@ -3,6 +3,7 @@ with what the curvature is.
 """
 
 import pickle
+import re
 import warnings
 
 import numpy as np
@@ -161,6 +162,24 @@ def test_curvature_at_the_end(verdict):
         assert look.negative == (look.lambda_min + look.residuals[0] < 0)
     else:
         assert net.curvature_.kind == fc.classify(ob, net.theta_).kind == "minimum"
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_verdict_on_a_fit_names_what_its_user_has():
+    """No `ob` and no `theta`: the calls that it advises run as they stand."""
+    X, y = wine()
+    net = fc.MLPClassifier((3,), "tanh", max_iter=3, random_state=0, verdict=True).fit(X, y)
+    point = net.curvature_
+    assert point.kind == "not_critical" and "fit with a smaller tol" in point.sentence
+    text = repr(point) + point._repr_html_()
+    assert "ob, theta" not in text
+    assert "ob, theta" in repr(fc.classify(net.objective(X, y), net.theta_))
+    calls = set(re.findall(r"fastcurv\.\w+\(net\..*?\), net\.theta_\)", text))
+    assert calls
+    for call in calls:
+        found = eval(call, {"fastcurv": fc, "net": net, "X": X, "y": y})
+        assert found.x.shape == net.theta_.shape
+    assert pickle.loads(pickle.dumps(point)).sentence == point.sentence
 
 
 def test_a_short_fit_has_a_short_look():

@@ -74,9 +74,9 @@ def test_layers_of_jax_in_the_one_order_there_is():
     mixed = {f"Dense_{i}": dense(*s) for i, s in enumerate([(4, 6), (6, 6), (6, 6)])}
     haiku = {"net/linear": dense(4, 4), "net/linear_1": dense(4, 4), "net/linear_2": dense(4, 4)}
     for params, first in ((named, "hidden"), (mixed | {"out": dense(6, 2)}, "Dense_0")):
-        model, theta = fc.from_jax(params)
+        model, theta = fc.from_jax(params, "relu")
         assert np.array_equal(model.unflatten(theta)[0][0].T, params[first]["kernel"])
-    model, theta = fc.from_jax(haiku)
+    model, theta = fc.from_jax(haiku, "relu")
     for (W, _), params in zip(model.unflatten(theta), haiku.values()):
         assert np.array_equal(W.T, params["kernel"])
     for unknown in (
@@ -105,6 +105,16 @@ def test_layers_of_jax_in_the_one_order_there_is():
 def test_what_is_no_bias_and_no_kernel(params, words):
     with pytest.raises(ValueError, match=f"{words}.* has no counterpart"):
         fc.from_jax(params)
+
+
+def test_weights_alone_do_not_say_their_activation():
+    """Not by a default either, which would be another network's curvature; a linear map has none."""
+    dense = {"Dense_0": {"kernel": K1, "bias": b1}, "Dense_1": {"kernel": K2, "bias": b2}}
+    for call, given in ((fc.from_keras, [K1, b1, K2, b2]), (fc.from_jax, dense)):
+        with pytest.raises(ValueError, match="activation is None; wanted .*: one of .*relu.*tanh"):
+            call(given)
+        assert call(given, "relu")[0].activation == ("relu",)
+    assert fc.from_jax(dense["Dense_0"])[0] == fc.from_keras([K1, b1])[0]
 
 
 def layer(kind, arrays=(), **settings):

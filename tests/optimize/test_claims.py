@@ -2,8 +2,11 @@
 in whatever unit the loss and the parameters are.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from scipy.optimize import minimize as by_scipy
 from scipy.optimize import rosen, rosen_der, rosen_hess
 from scipy.sparse.linalg import LinearOperator
 
@@ -144,3 +147,38 @@ def test_newton_cg_in_any_unit_of_the_loss(unit):
     how = {"gradient_tol": 1e-6 * unit, "verdict": False, "max_iter": 60}
     found = fc.minimize(ob, np.ones(3), "newton-cg", **how)
     assert found.stopped == "critical" or unit < 1e-100
+
+
+@pytest.mark.parametrize(
+    "method, options, activation",
+    [
+        ("trust-region", {"max_iter": 5}, "relu"),
+        ("adam", {"max_iter": 5}, "relu"),
+        ("trust-region", {"max_products": 9}, "tanh"),
+        ("trust-region", {"callback": lambda xk: True}, "tanh"),
+        ("trust-region", {"gradient_tol": 1e-2}, "softplus"),
+        ("sgd", {"max_iter": 9, "learning_rate": 1e3}, "relu"),
+    ],
+)
+def test_every_end_has_a_report_or_says_which_call_makes_one(method, options, activation):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 3)), rng.integers(2, size=60)
+    ob = fc.Objective(fc.MLP([3, 4, 2], activation), X, y, l2=1e-3)
+    run = fc.minimize(ob, ob.model.init(seed=0), method, seed=0, **options)
+    said = "report is None, and classify(ob, x) makes one" in run.message
+    assert said == (run.report is None) == ("gradient_tol" not in options)
+    point = run.report or fc.classify(ob, run.x)
+    assert point.sentence and point.kind == run.kind
+    quiet = fc.minimize(ob, ob.model.init(seed=0), method, seed=0, verdict=False, **options)
+    assert quiet.report is None and "classify" not in quiet.message
+
+
+def test_where_no_call_makes_a_report_none_is_named():
+    """Of an objective without a Hessian, and of functions that SciPy holds."""
+    bare = SimpleNamespace(n_params=2, value=lambda t: t @ t, gradient=lambda t: 2 * t)
+    assert "classify" not in fc.minimize(bare, np.ones(2), "l-bfgs", max_iter=1).message
+    found = by_scipy(
+        rosen, [-1.2, 1.0], jac=rosen_der, hess=rosen_hess, method=fc.newton_cg,
+        options={"maxiter": 2},
+    )  # fmt: skip
+    assert found.report is None and "classify" not in found.message

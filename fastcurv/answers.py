@@ -124,6 +124,8 @@ def _taken(signature: inspect.Signature, args: Sequence[Any], method: bool) -> s
     parameters = list(signature.parameters.values())[method:]
     placed = [p.name for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD]
     taken = f"({', '.join(placed + ['...'] * (len(placed) < len(parameters)))})"
+    if method and hasattr(args[0], "from_objective"):
+        return f"{taken}, or {type(args[0]).__name__}.from_objective(ob, theta)"
     other = len(args) > method and home_of(args[method]) != KINDS.get(placed[0])
     return taken + door(args[method]) if other else taken
 

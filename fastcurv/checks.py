@@ -237,7 +237,7 @@ def check_array(x: Any, name: str, dtype: Any = None, finite: bool = True) -> Ar
     """
     a = as_numpy(x, name)
     if a.dtype.kind not in "fiub":
-        said = f"has dtype {a.dtype}" if a.shape or a.dtype != object else f"is {typed(x)}"
+        said = f"has dtype {a.dtype}" if a.shape or a.dtype != object else f"is {typed(a.item())}"
         cure = f": {name}.x" if hasattr(x, "x") and hasattr(x, "fun") else ""
         raise TypeError(parameters_of(x, name) or f"{name} {said}; wanted real numbers{cure}")
     if dtype is None:

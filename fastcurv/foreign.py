@@ -316,13 +316,25 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         **{name: f"fc.{name}(ob.hessian(theta))" for name in _OF_HESSIANS},
         "__call__": "ob.value(theta)",
         "__getitem__": "ob.batch(rows)",
+        "restrict": "ob.hessian(theta).restrict(layers=[...])",
     },
     "pairs": {
         **dict.fromkeys(("eigenvalues", "w", "lambdas"), "pairs.values"),
         **dict.fromkeys(("eigenvectors", "v", "V"), "pairs.vectors"),
         "errors": "pairs.residuals",
     },
+    "estimate": {
+        **dict.fromkeys(("mean", "result", "trace", "norm", "diagonal"), "t.estimate"),
+        **dict.fromkeys(("std", "std_error", "error", "uncertainty"), "t.stderr"),
+        "__getitem__": "t.estimate and t.stderr",
+    },
+    "density": {
+        **dict.fromkeys(("x", "grids", "eigenvalues", "lambdas"), "density.grid"),
+        **dict.fromkeys(("y", "values", "densities"), "density.density"),
+        "__getitem__": "density.grid and density.density",
+    },
     "verdict": {
+        "__getitem__": "point.kind and others by name, or point.to_dict()",
         **dict.fromkeys(
             ("is_minimum", "is_saddle", "is_maximum", "verdict", "type"),
             "point.kind: 'minimum', 'saddle' and others",
@@ -394,10 +406,14 @@ DOORS = {  # of a module's first name, or a class of ours: how its networks come
     "flax": "fc.from_jax(parameters, activation=...) gives model and theta",
     "fastcurv.MLP": "ob = fc.Objective(model, X, y), theta = model.init(), H = ob.hessian(theta)",
     "fastcurv.Objective": "ob.model is its network, ob.hessian(theta) its operator at theta",
-    "fastcurv.BaseMLP": "a fitted one has objective(X, y), model_ and theta_",
+    **dict.fromkeys(
+        ("fastcurv.MLPClassifier", "fastcurv.MLPRegressor"),
+        "a fitted one has model_, theta_ and objective(X, y)",
+    ),
 }
-LOADED = {  # by name of a class that gives rows: how they come in
+LOADED = {  # by name of a class that gives rows or vectors: how they come in
     "DataLoader": "arrays of all rows: X, y = loader.dataset.tensors of a TensorDataset",
     "TensorDataset": "arrays: X, y = dataset.tensors",
+    "Eigenpairs": "one of its vectors: pairs.vectors[:, i]",
     "Subset": "arrays of all rows: X, y = dataset[:] of a subset of a TensorDataset",
 }

@@ -158,12 +158,31 @@ def here():
             "ob.value([part for layer in model.unflatten(theta) for part in layer])",
             r"layers has 4 entries; wanted 2, one \(W, b\) for each layer",
         ),
+        ("fc.Objective(model, dict(a=1), ob.y)", "X is a dict; wanted real numbers"),
+        ("fc.Objective(model, None, ob.y)", "X is a NoneType; wanted real numbers"),
+        ("fc.classify(fc.MLPClassifier(), theta)", "ob is an MLPClassifier .*: a fitted one has"),
+        ("fc.escape(ob, theta, fc.eigsh(H, 1))", r"one of its vectors: pairs.vectors\[:, i\]"),
+        ("fc.classify(ob, theta)['kind']", "wanted point.kind and others by name"),
+        ("value, error = fc.trace(H, 3)", "wanted t.estimate and t.stderr"),
+        ("grid, _ = fc.spectral_density(H, 2)", "wanted density.grid and density.density"),
+        ("fc.trace(H, 3).std", "wanted t.stderr"),
+        ("fc.spectral_density(H, 2).eigenvalues", "wanted density.grid"),
+        ("ob.restrict(layers=[0])", r"wanted ob.hessian\(theta\).restrict"),
+        ("fc.LandscapeDisplay(ob, theta)", r"or LandscapeDisplay.from_objective\(ob, theta\)"),
+        (
+            "fc.MinimumRatioDisplay.from_points(5)",
+            "a point is an int without .*sample_critical_points",
+        ),
+        (
+            "fc.MinimumRatioDisplay.from_points([fc.classify(ob, theta)])",
+            "a point is a CriticalPoint without verdict, loss; wanted .*sample_critical_points",
+        ),
         ("ob.value((model, theta))", r"layers\[0\] is an MLP; wanted a tuple"),
     ],
 )
 def test_the_sentence_names_the_right_one(here, call, words):
     with pytest.raises((TypeError, ValueError, AttributeError), match=words) as raised:
-        eval(call, vars(here).copy())
+        exec(call, vars(here).copy())
     assert "\n" not in str(raised.value)
 
 
@@ -240,7 +259,7 @@ def test_estimators():
             lacking.partial_fit([[0.0]], [0])
         assert all(repr(name) in str(raised.value) for name in STOCHASTIC)
     with pytest.raises(AttributeError, match=r"'coefs_'; wanted fit\(X, y\) first"):
-        fc.MLPClassifier().coefs_
+        print(fc.MLPClassifier().coefs_)
 
 
 FUNCTIONS = {

@@ -71,13 +71,7 @@ def demo(args: Namespace, out: Output) -> int:
 
 def train(args: Namespace, out: Output) -> int:
     """Train, polish, save."""
-    if args.out is None:
-        args.out = TRAINED
-        if Path(TRAINED).exists():
-            raise ValueError(
-                f"{TRAINED} is there already, from a run before; wanted --out NAME, or "
-                f"--out {TRAINED} to replace it"
-            )
+    args.out = _place(args.out)
     check_format(args.out)
     check_out(args.out)
     check_choice(args.method, tuple(METHODS), "method")
@@ -133,6 +127,16 @@ def train(args: Namespace, out: Output) -> int:
     if end is not None:
         out.fact(success=bool(end.success), kind=end.kind, message=told(end))
     return 0 if not asked or (end is not None and end.success) else 1
+
+
+def _place(out: str | None) -> str:
+    """Where a trained network goes: unless told, to where none is."""
+    if out is None and Path(TRAINED).exists():
+        raise ValueError(
+            f"{TRAINED} is there already, from a run before; wanted --out NAME, or "
+            f"--out {TRAINED} to replace it"
+        )
+    return TRAINED if out is None else out
 
 
 def joined(results: list[Any]) -> dict[str, np.ndarray]:

@@ -273,7 +273,7 @@ def stacked(layers: Sequence[tuple[Any, Any]], activation: Any, names: Sequence[
     will do where nothing is between them.
     """
     stack, hidden = Stack(), len(layers) - 1
-    said = "identity" if activation is None else activation
+    said: Any = "identity" if activation is None else activation
     phis = MLP([1] * (hidden + 2), said).activation  # says what is no activation
     for l, ((W, b), name) in enumerate(zip(layers, names)):
         stack.linear(W, b, name)

@@ -74,7 +74,7 @@ def _run(method: Descent, fun: Any, x0: Any, given: dict[str, Any]) -> OptimizeR
     args = () if args is None else args if isinstance(args, tuple) else (args,)
     ob = _FunctionObjective(fun, args, n_params=len(x0), **problem)
     result = minimize(ob, x0, method, **given)
-    result.message = result.message.replace(NO_REPORT, "")  # there is no objective to call it with
+    result["message"] = result["message"].replace(NO_REPORT, "")  # there is no ob to call it with
     return result
 
 

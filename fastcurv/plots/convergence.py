@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import OptimizeResult
 
-from ..answers import own_names, typed
+from ..answers import need, own_names, typed
 from ..checks import check_choice
 from ..spectrum.density_curve import plain_numbers
 from .predictions import last_step
@@ -363,6 +363,9 @@ class MinimumRatioDisplay(Display):
         MinimumRatioDisplay
         """
         cls._check_look(look, "from_points")
+        points = list(points) if isinstance(points, Iterable) else [points]
+        for p in points:
+            need(p, ("verdict", "loss"), "a point", "those that sample_critical_points returns")
         known = [p for p in points if p.verdict.n_positive is not None]
         display = cls(
             [p.loss for p in known],

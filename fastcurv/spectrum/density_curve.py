@@ -13,7 +13,7 @@ from typing import Any, TypedDict, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..answers import typed
+from ..answers import Answering, typed
 from ..checks import check_array, check_choice, check_positive, check_positive_int
 from ..protocols import Axis, Floats
 from .results import Estimate, InOneLine, alike, mean_of, number
@@ -194,7 +194,7 @@ def _gaussians(at: Floats, x: Floats, w: Floats, width: float) -> Floats:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class SpectralDensity(InOneLine):
+class SpectralDensity(InOneLine, Answering, subject="density"):
     """Density of eigenvalues by stochastic Lanczos quadrature.
 
     Attributes

@@ -271,7 +271,7 @@ class InOneLine:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Estimate(InOneLine):
+class Estimate(InOneLine, Answering, subject="estimate"):
     """A random estimate with its standard error and its price.
 
     Attributes

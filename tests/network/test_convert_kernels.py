@@ -108,7 +108,7 @@ def test_what_is_no_bias_and_no_kernel(params, words):
 
 
 def test_weights_alone_do_not_say_their_activation():
-    """Not by a default either, which would be another network's curvature; a linear map has none."""
+    """A default would be another network's curvature; a linear map has none."""
     dense = {"Dense_0": {"kernel": K1, "bias": b1}, "Dense_1": {"kernel": K2, "bias": b2}}
     for call, given in ((fc.from_keras, [K1, b1, K2, b2]), (fc.from_jax, dense)):
         with pytest.raises(ValueError, match="activation is None; wanted .*: one of .*relu.*tanh"):

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any
 
-Result = TypeVar("Result")
+from .runtime import Result
 
 
 class Interrupted(KeyboardInterrupt):

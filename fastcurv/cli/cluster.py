@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
-from .datasets import Dataset
+from .data import Dataset
 
 SHARDS = 16  # whatever the workers: it decides the order of summation
 Load = Callable[[], Dataset]

@@ -19,7 +19,7 @@ from ..files import refuse_device
 from ..optimize.minimize import METHODS, STOCHASTIC
 from ..spectrum.results import left_open
 from .cluster import on_cluster
-from .datasets import absolute
+from .data import absolute
 from .models import is_model, open_model
 from .output import (
     Output,

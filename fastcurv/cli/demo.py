@@ -17,17 +17,8 @@ from .. import plots
 from ..critical.report import CriticalPoint
 from ..protocols import Array
 from ..spectrum.density_curve import SpectralDensity
-from .datasets import Dataset
-from .output import (
-    Output,
-    describe,
-    extremes,
-    standing,
-    state,
-    told,
-    verdict_lines,
-    write_picture,
-)
+from .data import Dataset
+from .output import Output, describe, extremes, standing, state, told, verdict_lines, write_picture
 from .recipe import Recipe
 from .report import Report
 

@@ -17,7 +17,7 @@ from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.save import RUN, load
 from .cluster import on_cluster
-from .datasets import Dataset, absolute, load_dataset
+from .data import Dataset, absolute, load_dataset
 
 TORCH = (".pt", ".pth")
 WHAT = "what 'fastcurv train' or fc.save wrote, a .onnx model, or a state dict (.pt, .safetensors)"

@@ -16,7 +16,7 @@ from ..files import escaped
 from ..plots.spectrum import DENSE_BELOW
 from ..progress import on_terminal
 from . import commands
-from .datasets import LOSSES, WHAT
+from .data import LOSSES, WHAT
 from .models import WHAT as MODELS
 from .output import Output, write
 

@@ -17,8 +17,7 @@ from ..files import damaged, read_tensors, shown, write_atomically, write_tensor
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.save import RUN, assembled, contents
-from .arrays import BROKEN, read_npz
-from .datasets import Dataset, load_dataset
+from .data import BROKEN, Dataset, load_dataset, read_npz
 
 FORMATS = (".npz", ".safetensors")
 RECORDS = ("loss", "gradient_norm", "time")

@@ -10,14 +10,7 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 
 from ..answers import door, names_of, need, own_names, refuse_foreign, refuse_swapped
-from ..checks import (
-    as_rng,
-    check_choice,
-    check_positive,
-    check_positive_int,
-    check_theta,
-    old_name,
-)
+from ..checks import as_rng, check_choice, check_positive, check_positive_int, check_theta, old_name
 from ..protocols import Batched, Descent, Smooth, Valued
 from ..runtime import to_nearest
 from .callback import as_callback

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastcurv import plots
-from fastcurv.cli.datasets import load_dataset
+from fastcurv.cli.data import load_dataset
 from fastcurv.cli.report import Report
 from fastcurv.files import write_atomically
 

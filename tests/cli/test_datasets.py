@@ -5,8 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from fastcurv.cli import table
-from fastcurv.cli.datasets import load_dataset
+from fastcurv.cli.data import load_dataset
 
 X = np.arange(24.0).reshape(12, 2)
 
@@ -79,7 +78,7 @@ def test_accuracy_of_two_classes_told_by_one_output(file):
     sure = np.where(data.y > 0.5, 3.0, -3.0)
     assert data.score(sure, data.y) == 1 and data.score(-sure, data.y) == 0
     assert data.score(sure.reshape(-1, 1), np.ravel(data.y)) == 1
-    assert table._is_number("nan") and not table._is_number("a")
+    assert data._is_number("nan") and not data._is_number("a")
 
 
 DIGESTS = {

@@ -9,8 +9,10 @@ import pytest
 pytest.importorskip("sklearn")
 
 import fastcurv as fc  # noqa: E402
-from fastcurv.cli.arrays import read_npz  # noqa: E402
-from fastcurv.cli.datasets import load_dataset  # noqa: E402
+from fastcurv.cli.data import (
+    load_dataset,  # noqa: E402
+    read_npz,  # noqa: E402
+)
 from fastcurv.cli.output import check_out  # noqa: E402
 from fastcurv.cli.parser import main  # noqa: E402
 from fastcurv.cli.recipe import load_run  # noqa: E402

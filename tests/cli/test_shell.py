@@ -13,8 +13,7 @@ import pytest
 import fastcurv as fc
 from fastcurv import files
 from fastcurv.cli import commands
-from fastcurv.cli.arrays import read_npz
-from fastcurv.cli.datasets import load_dataset
+from fastcurv.cli.data import load_dataset, read_npz
 from fastcurv.cli.output import check_out, check_page, plain
 from fastcurv.cli.parser import main
 from fastcurv.cli.recipe import Recipe, load_run, save_run
@@ -392,7 +391,7 @@ def test_arrays_that_nobody_asks_for_are_not_unpacked(tmp_path):
 def test_what_a_small_file_costs(tmp_path):
     """64 KiB of zeros: refused, or read within a few times 32 MiB, where it took 1.8 GiB."""
     program = (
-        "import re, sys\nfrom fastcurv.cli.datasets import load_dataset\n"
+        "import re, sys\nfrom fastcurv.cli.data import load_dataset\n"
         "def peak():\n    text = open('/proc/self/status').read()\n"
         "    return int(re.search(r'VmHWM:\\s+(\\d+)', text)[1])\n"
         "before = peak()\n"

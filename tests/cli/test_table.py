@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastcurv.cli.table import read_csv
+from fastcurv.cli.data import read_csv
 
 SEMICOLONS = "is separated by semicolons; wanted commas between columns and points in numbers"
 INDEX = "numbers the rows, as an index of pandas does; wanted .*index=False"

@@ -7,7 +7,7 @@ from scipy.sparse import csr_matrix
 pytest.importorskip("sklearn")
 
 import fastcurv as fc  # noqa: E402
-from fastcurv.cli.datasets import _standard  # noqa: E402
+from fastcurv.cli.data import _standard  # noqa: E402
 from fastcurv.estimators.choices import pairs_worth, single_worth, threads_worth  # noqa: E402
 
 

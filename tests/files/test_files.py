@@ -522,7 +522,7 @@ def test_other_programs_read_and_write_the_same_files(tmp_path):
 def test_a_pipe_is_not_waited_for(tmp_path):
     """By any reader of files."""
     from fastcurv.cli import main
-    from fastcurv.cli.datasets import load_dataset
+    from fastcurv.cli.data import load_dataset
     from fastcurv.cli.recipe import load_run
 
     ob = fc.Objective(fc.MLP([2, 1]), np.eye(2), [0.0, 1.0], "mse")

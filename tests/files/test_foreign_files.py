@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from fastcurv.cli.datasets import load_dataset
+from fastcurv.cli.data import load_dataset
 from fastcurv.cli.models import read_model
 from fastcurv.cli.recipe import load_run
 from fastcurv.files import escaped, shown

@@ -3,12 +3,11 @@ steps.
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from .runtime import register as _register
-from .runtime import show_config, show_versions
+from .common.runtime import VERSION, show_config, show_versions
+from .common.runtime import register as _register
 
 if TYPE_CHECKING:
     from .convert.keras_jax import from_jax, from_keras
@@ -45,10 +44,7 @@ if TYPE_CHECKING:
     from .spectrum.trace import diagonal, frobenius_norm, trace
     from .structure.symmetry import flip_tanh, permute_hidden, rescale_relu
 
-try:
-    __version__ = version("fastcurv")
-except PackageNotFoundError:  # a checkout, built in place
-    __version__ = "0.1.0"
+__version__ = VERSION
 
 # By room: network, structure, spectrum, critical, optimize, plots, runtime.
 __all__ = [
@@ -172,7 +168,9 @@ def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return import_module(f".{name}", __name__)
     if name not in _HOMES:
-        import_module(".answers", __name__).no_attribute("fastcurv", "module 'fastcurv'", name)
+        import_module(".common.errors", __name__).no_attribute(
+            "fastcurv", "module 'fastcurv'", name
+        )
     value = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
     return value
 

@@ -27,13 +27,13 @@ from typing import Any
 import numpy as np
 
 from . import _engine
-from .checks import as_numpy, caller_depth
+from .common.checks import as_numpy, caller_depth
+from .common.protocols import Loss
 from .network.arguments import check_targets, check_weight
 from .network.mlp import MLP
 from .network.rows import as_source
 from .network.sharded import Frame, Shard, Sharded
 from .network.tree_sum import FAN, total
-from .protocols import Loss
 
 # --------------------------------------------------------------------------------------------------
 # Shards on the workers of Dask: how each gets its rows, and the tasks that run there.

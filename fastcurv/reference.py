@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .certify.certificates import NetworkFacts
-from .checks import SelfAdjoint, as_rng, check_choice, check_vector
-from .protocols import Floats, Loss
+from .common.checks import SelfAdjoint, as_rng, check_choice, check_vector
+from .common.protocols import Floats, Loss
 from .structure.parameters import l2_diagonal, layers_of, norms_of, skips
 from .structure.tables import _STEP, ACTIVATIONS, loss_terms, normalise
 

@@ -9,8 +9,8 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 import fastcurv as fc
-from fastcurv import foreign
-from fastcurv.answers import IMPLICIT, plain
+from fastcurv.common import errors
+from fastcurv.common.errors import IMPLICIT, plain
 from fastcurv.network.arguments import ACTIVATIONS
 from fastcurv.optimize.minimize import METHODS, STOCHASTIC
 from fastcurv.spectrum.trace import trace
@@ -339,19 +339,19 @@ def test_the_table_is_of_foreign_names_and_leads_to_own_ones(where):
     parameters = inspect.signature(FUNCTIONS[where]).parameters.values()
     own = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
     options = set().union(*(maker.defaults for maker in METHODS.values()))
-    wanted = {words for words in foreign.ARGUMENTS[where].values() if words.isidentifier()}
+    wanted = {words for words in errors.ARGUMENTS[where].values() if words.isidentifier()}
     allowed = own | options if where == "minimize" else own
     assert wanted <= allowed, wanted - allowed
-    assert not own & set(foreign.ARGUMENTS[where])
+    assert not own & set(errors.ARGUMENTS[where])
 
 
 @pytest.mark.parametrize("kind", ["operator", "objective", "model"])
 def test_no_attribute_there_is_called_foreign(here, kind):
     thing = {"operator": here.H, "objective": here.ob, "model": here.model}[kind]
-    names = set(foreign.ATTRIBUTES[kind]) - set(IMPLICIT)
+    names = set(errors.ATTRIBUTES[kind]) - set(IMPLICIT)
     assert not names & {name for cls in type(thing).__mro__ for name in vars(cls)}
     assert not names & set(vars(thing))
-    assert not set(foreign.FUNCTIONS) & set(fc.__all__)
+    assert not set(errors.FUNCTIONS) & set(fc.__all__)
 
 
 def test_choices_lead_to_choices(here):
@@ -364,7 +364,7 @@ def test_choices_lead_to_choices(here):
         "which": {"LA", "SA", "LM", "BE"},
     }
     for kind, names in known.items():
-        for spelled, answer in foreign.CHOICES[kind].items():
+        for spelled, answer in errors.CHOICES[kind].items():
             assert spelled == plain(spelled) and spelled not in names
             if answer.startswith("'"):
                 assert answer.split("'")[1] in names, answer

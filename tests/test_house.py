@@ -18,21 +18,7 @@ from .tools.mutants_table import KERNELS, PASSES
 
 PACKAGE = Path(fastcurv.__file__).parent
 ROOT = Path(__file__).resolve().parent.parent
-LEAVES = {
-    "answers",
-    "checks",
-    "eigensolver",
-    "files",
-    "foreign",
-    "interrupts",
-    "memo",
-    "outcome",
-    "progress",
-    "protocols",
-    "runtime",
-    "singular",
-    "vectors",
-}
+LEAVES = {"common"}
 # Who may know whom: a room, and what it may import beside itself and the leaves.
 ROOMS = {
     "_engine": set(),
@@ -61,7 +47,8 @@ ROOMS = {
         "testing",
     },
 }
-ENGINE_ALONE = {"runtime", "vectors"}  # of the leaves: threads and kernels, sweeps over vectors
+# of the leaves: threads and kernels, sweeps over vectors
+ENGINE_ALONE = {"common.runtime", "common.vectors"}
 NEEDS = {"convert.onnx": "onnx", "convert.torch": "torch"}  # for examples
 HEAVY = ("matplotlib", "sklearn", "tqdm", "torch", "jax", "pandas")
 
@@ -136,7 +123,7 @@ def test_every_import_is_downward(name):
     assert here in ROOMS or here in LEAVES, f"{name} stands in no room"
     allowed = {here} | LEAVES | ROOMS.get(here, set())
     if name in ENGINE_ALONE:
-        allowed |= {"_engine", "__version__"}
+        allowed |= {"_engine"}
     assert {room(other) for other in imports_of(name)} <= allowed
 
 
@@ -298,7 +285,7 @@ def test_the_library_does_not_print():
     """Only what talks to a shell prints."""
     for name, path in MODULES.items():
         calls = {getattr(n.func, "id", "") for n in ast.walk(tree(path)) if isinstance(n, ast.Call)}
-        talks = room(name) in ("cli", "__main__") or name == "runtime"
+        talks = room(name) in ("cli", "__main__") or name == "common.runtime"
         assert talks or not {"print", "exit", "quit"} & calls, name
 
 
@@ -376,7 +363,7 @@ def test_one_version():
     assert fastcurv.__version__ == declared
     released = re.findall(r"^## \[?(\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert not released or released[0] == declared
-    fallback = re.search(r'__version__ = "([^"]+)"', (PACKAGE / "__init__.py").read_text())
+    fallback = re.search(r'VERSION = "([^"]+)"', (PACKAGE / "common" / "runtime.py").read_text())
     assert fallback is None or fallback[1] == declared
 
 

@@ -17,8 +17,8 @@ from scipy.special import expit, ndtr
 
 from .. import _engine
 from .._engine import BATCH_NORM_EPS
-from ..eigensolver import eigh, gamma_of
-from ..protocols import Floats
+from ..common.linalg import eigh, gamma_of
+from ..common.protocols import Floats
 from ..structure.tables import LEAK
 
 # roundings that phi, phi', phi'' and the terms of a loss row are worth: 10 were measured at most

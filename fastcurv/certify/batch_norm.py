@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..eigensolver import UNIT
-from ..protocols import Floats
+from ..common.linalg import UNIT
+from ..common.protocols import Floats
 from ..structure.parameters import layers_of, norms_of, skips
 from ..structure.tables import ACTIVATIONS, normalise
 from .arithmetic import KINKED, Err, Num, Operand, Phi, Sums, at_most, product

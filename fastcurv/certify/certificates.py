@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..protocols import Floats, Loss
-from ..runtime import to_nearest
+from ..common.protocols import Floats, Loss
+from ..common.runtime import to_nearest
 from ..structure import symmetry
 from ..structure.orbits import Orbit, orbits
 from ..structure.parameters import layers_of, normalised

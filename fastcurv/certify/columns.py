@@ -30,8 +30,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..checks import check_choice
-from ..protocols import Floats
+from ..common.checks import check_choice
+from ..common.protocols import Floats
 from ..structure.parameters import l2_diagonal
 from .arithmetic import ETA, Chain, at_most, flushes, norms, spectral_bound
 from .passes import KINDS, Rounding, State

@@ -39,10 +39,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import slabs
-from ..eigensolver import UNIT, gamma_of
-from ..protocols import Enclosed, Floats
-from ..runtime import to_nearest
+from ..common.checks import slabs
+from ..common.linalg import UNIT, gamma_of
+from ..common.protocols import Enclosed, Floats
+from ..common.runtime import to_nearest
 from ..structure.parameters import l2_diagonal, layers_of, normalised
 from .arithmetic import ETA, Chain, Err, flushes, norm, norms, scaled
 from .passes import GROWTH, LossRows, Passes, Rounding, State, checked_theta, passes_at

@@ -33,8 +33,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..protocols import Floats
-from ..singular import svd, svdvals
+from ..common.linalg import svd, svdvals
+from ..common.protocols import Floats
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, rows_that_count
 from ..structure.tables import LEAK, loss_terms
 

@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..eigensolver import eigh
-from ..protocols import Floats
+from ..common.linalg import eigh
+from ..common.protocols import Floats
 from ..structure.parameters import l2_diagonal, layers_of, normalised, rows_once
 from .arithmetic import KINKED, bell, crosses, envelopes, norm, norms, stack_norms
 from .passes import EPS, GROWTH, TINY, Passes, State, checked_theta, gram_norm, passes_at, spectral

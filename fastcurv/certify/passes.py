@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
-from ..checks import check_choice, check_vector
-from ..memo import last_kept
-from ..protocols import Floats
+from ..common.checks import check_choice, check_vector
+from ..common.progress import last_kept
+from ..common.protocols import Floats
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, skips
 from .arithmetic import (
     ELEMENTARY,

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..memo import last_kept
-from ..protocols import Floats
+from ..common.progress import last_kept
+from ..common.protocols import Floats
 from ..structure.parameters import divisor_of, l2_diagonal, layers_of, normalised, skips
 from ..structure.tables import LEAK
 from .arithmetic import norm, norms

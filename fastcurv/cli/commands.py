@@ -14,8 +14,8 @@ import numpy as np
 
 import fastcurv as fc
 
-from ..checks import check_choice
-from ..files import refuse_device
+from ..common.checks import check_choice
+from ..common.files import refuse_device
 from ..optimize.minimize import METHODS, STOCHASTIC
 from ..spectrum.results import left_open
 from .cluster import on_cluster

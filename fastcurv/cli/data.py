@@ -19,8 +19,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..checks import check_choice
-from ..files import PIECE, refuse_device, shown
+from ..common.checks import check_choice
+from ..common.files import PIECE, refuse_device, shown
 
 # --------------------------------------------------------------------------------------------------
 # Arrays from ``.npz`` files that anyone may have written: one sentence for whatever is wrong.

@@ -14,8 +14,8 @@ from scipy.optimize import OptimizeResult
 import fastcurv as fc
 
 from .. import plots
+from ..common.protocols import Array
 from ..critical.report import CriticalPoint
-from ..protocols import Array
 from ..spectrum.density_curve import SpectralDensity
 from .data import Dataset
 from .output import Output, describe, extremes, standing, state, told, verdict_lines, write_picture

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ..common.files import read_tensors, shown
 from ..convert.onnx import from_onnx
 from ..convert.torch import from_torch
-from ..files import read_tensors, shown
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..network.save import RUN, load

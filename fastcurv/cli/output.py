@@ -17,11 +17,11 @@ import numpy as np
 
 import fastcurv as fc
 
-from ..eigensolver import eigh
-from ..files import check_place, escaped, shown, write_atomically
+from ..common.files import check_place, escaped, shown, write_atomically
+from ..common.linalg import eigh
+from ..common.progress import on_terminal
 from ..optimize.verdict import NO_REPORT
 from ..plots.spectrum import DENSE_BELOW
-from ..progress import on_terminal
 from ..spectrum.dense import to_dense
 from ..spectrum.results import Eigenpairs, left_open
 from .report import evidence, plain

@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 
 import fastcurv as fc
 
-from ..files import escaped
+from ..common.files import escaped
+from ..common.progress import on_terminal
 from ..plots.spectrum import DENSE_BELOW
-from ..progress import on_terminal
 from . import commands
 from .data import LOSSES, WHAT
 from .models import WHAT as MODELS

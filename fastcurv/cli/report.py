@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ..common.files import escaped, write_atomically
 from ..critical.report import CriticalPoint
-from ..files import escaped, write_atomically
 
 _CONTENTS = "<!-- contents -->"
 _CODE = re.compile("`([^`\n]+)`")

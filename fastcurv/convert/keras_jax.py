@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..answers import own_names, typed
-from ..checks import as_numpy
-from ..files import shown
-from ..foreign import PHI
+from ..common.checks import as_numpy
+from ..common.errors import PHI, own_names, typed
+from ..common.files import shown
 from ..network.mlp import Model
 from .sklearn import Stack, agreed, foreign, stacked
 

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..answers import own_names
-from ..checks import check_positive_int
-from ..files import shown
-from ..foreign import PHI
+from ..common.checks import check_positive_int
+from ..common.errors import PHI, own_names
+from ..common.files import shown
 from ..network.mlp import Model
 from .sklearn import Stack, foreign
 

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from .. import _engine
-from ..answers import typed
-from ..checks import as_numpy, check_array
-from ..foreign import PHI
+from ..common.checks import as_numpy, check_array
+from ..common.errors import PHI, typed
 from ..network.arguments import ACTIVATIONS
 from ..network.mlp import MLP, Model
 

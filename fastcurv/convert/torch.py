@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..answers import need, own_names, typed
-from ..checks import caller_depth
-from ..foreign import PHI
+from ..common.checks import caller_depth
+from ..common.errors import PHI, need, own_names, typed
 from ..network.mlp import MLP, Model
 from ..structure.parameters import layers_of, norms_of
 from .sklearn import SUPPORTED, Stack, agreed, foreign, stacked

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ..answers import own_names
-from ..interrupts import OutOfTime, late, time_limit
-from ..progress import bar
-from ..protocols import Differentiable
-from ..runtime import one_blas_thread, to_nearest
+from ..common.errors import own_names
+from ..common.progress import bar
+from ..common.protocols import Differentiable
+from ..common.runtime import OutOfTime, late, one_blas_thread, time_limit, to_nearest
+from ..common.vectors import safe_norm
 from ..spectrum.shared_run import Krylov
-from ..vectors import safe_norm
 from . import dense, iterative
 from .decide import Findings, Outcome, decide
 from .evidence import (
@@ -64,7 +63,7 @@ def classify(
         ``kinks(theta)``, ``ray_to_infimum(theta)``, ``residual_bounds(theta, radius)``,
         ``curvature_floor(theta)``, ``probes(theta)``, ``saturation(theta)``, and
         ``rounding_bound(v)``, ``column_bounds()``, ``astype(dtype)``, ``gradient`` of the operator;
-        see `fastcurv.protocols`.
+        see `fastcurv.common.protocols`.
     theta : array_like, shape (n,)
         The point.
     gradient_tol : float, optional

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 from scipy.sparse.linalg import LinearOperator
 
-from ..checks import check_symmetric_operator
-from ..eigensolver import cholesky, cholesky_floor
-from ..interrupts import unbroken
+from ..common.checks import check_symmetric_operator
+from ..common.linalg import cholesky, cholesky_floor
+from ..common.protocols import Floats
+from ..common.runtime import unbroken
+from ..common.vectors import extent, safe_norm
 from ..krylov.lanczos import Recurrence
 from ..krylov.ritz import decompose
-from ..protocols import Floats
 from ..spectrum.dense import PRODUCT_EPS
 from ..spectrum.eigsh import eigsh
-from ..vectors import extent, safe_norm
 from .decide import Findings
 from .evidence import (
     FAR,

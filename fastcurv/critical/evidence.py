@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..answers import OBJECTIVE, need, typed
-from ..checks import (
+from ..common.checks import (
     as_rng,
     check_positive,
     check_positive_int,
@@ -20,10 +19,10 @@ from ..checks import (
     operator_dtype,
     times,
 )
-from ..eigensolver import PER_CUBE
-from ..interrupts import late
-from ..progress import Bar
-from ..protocols import (
+from ..common.errors import OBJECTIVE, need, typed
+from ..common.linalg import PER_CUBE, svd
+from ..common.progress import Bar
+from ..common.protocols import (
     Array,
     Castable,
     Floats,
@@ -41,10 +40,10 @@ from ..protocols import (
     ThirdBound,
     ThirdBoundInUnits,
 )
-from ..singular import svd
+from ..common.runtime import late
+from ..common.vectors import safe_norm
 from ..spectrum.dense import PRODUCT_EPS, DenseMatrix, dense_matrix
 from ..spectrum.shared_run import Krylov
-from ..vectors import safe_norm
 
 # --------------------------------------------------------------------------------------------------
 # What an objective proves about itself, with the honest answer for one that does not say.

@@ -10,16 +10,15 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 from scipy.optimize import minimize as scipy_minimize
 
-from ..answers import OBJECTIVE, need, own_names
-from ..checks import check_choice, check_positive, check_positive_int, check_theta, times
-from ..eigensolver import eigh
+from ..common.checks import check_choice, check_positive, check_positive_int, check_theta, times
+from ..common.errors import OBJECTIVE, need, own_names
+from ..common.linalg import eigh
+from ..common.progress import bar, outcome
+from ..common.protocols import Walking, Whole
+from ..common.runtime import to_nearest
+from ..common.vectors import extent, safe_norm
 from ..krylov.trust_region import KrylovSpace, damped_inverse, least_residual
-from ..outcome import outcome
-from ..progress import bar
-from ..protocols import Walking, Whole
-from ..runtime import to_nearest
 from ..spectrum.dense import PRODUCT_EPS, Assembling
-from ..vectors import extent, safe_norm
 from .dense import nearness_at
 from .evidence import (
     GRADIENT_ROUNDING,

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import SelfAdjoint, as_rng, operator_dtype, times
-from ..interrupts import late, unbroken
+from ..common.checks import SelfAdjoint, as_rng, operator_dtype, times
+from ..common.protocols import Floats, Precise
+from ..common.runtime import late, unbroken
+from ..common.vectors import extent, safe_norm
 from ..krylov.lanczos import Recurrence, combine
 from ..krylov.ritz import decompose
 from ..krylov.solvers import minres
 from ..krylov.trust_region import lanczos_risk, lanczos_steps, least_residual
-from ..protocols import Floats, Precise
 from ..spectrum.reduced import reduction
-from ..vectors import extent, safe_norm
 from .decide import Findings
 from .evidence import (
     FAR,

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..eigensolver import eigh
-from ..memo import last_kept
-from ..protocols import HeldByKinks, OnKinks
-from ..vectors import safe_norm
+from ..common.linalg import eigh
+from ..common.progress import last_kept
+from ..common.protocols import HeldByKinks, OnKinks
+from ..common.vectors import safe_norm
 from .theorem import EPS, eta_of
 
 # --------------------------------------------------------------------------------------------------

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..protocols import Floats, HasJacobian, ProvedReach, Reaching
+from ..common.protocols import Floats, HasJacobian, ProvedReach, Reaching
+from ..common.vectors import safe_norm
 from ..spectrum.dense import LARGEST_DENSE, symmetric_part
-from ..vectors import safe_norm
 from .decide import Findings
 from .evidence import Products, Request, in_float64, residual_bounds, spectral_norm
 from .symmetry import DenseHessian, signs_of

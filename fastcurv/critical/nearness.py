@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..interrupts import OutOfTime, check_time
+from ..common.protocols import BoundedBelow, BoundsGradient, Floats, Precise, Valued
+from ..common.runtime import OutOfTime, check_time
+from ..common.vectors import extent, safe_norm
 from ..krylov.solvers import minres
-from ..protocols import BoundedBelow, BoundsGradient, Floats, Precise, Valued
-from ..vectors import extent, safe_norm
 from .evidence import (
     Products,
     as_gradient,

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..answers import Answering
+from ..common.errors import Answering
+from ..common.vectors import safe_norm
 from ..spectrum.results import html_table, number
-from ..vectors import safe_norm
 from .decide import Findings, Outcome
 from .evidence import Evidence, Request, why_no_minimum
 from .theorem import EPS

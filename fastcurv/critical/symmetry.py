@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from scipy.linalg import qr
 from scipy.linalg.lapack import dormqr
 
-from ..eigensolver import Apart, eigh, eigh_apart
-from ..protocols import Floats
-from ..singular import svdvals
+from ..common.linalg import Apart, eigh, eigh_apart, svdvals
+from ..common.protocols import Floats
+from ..common.vectors import safe_norm
 from ..spectrum.dense import DenseMatrix
-from ..vectors import safe_norm
 from .evidence import (
     Tangents,
     annihilated,

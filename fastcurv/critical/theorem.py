@@ -22,9 +22,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..protocols import Floats
-from ..singular import svdvals
-from ..vectors import safe_norm
+from ..common.linalg import svdvals
+from ..common.protocols import Floats
+from ..common.vectors import safe_norm
 
 EPS = float(np.finfo(float).eps)
 TINY = float(np.finfo(float).tiny)

@@ -17,14 +17,14 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from ..answers import Answering, own_names
-from ..checks import caller_depth
+from ..common.checks import caller_depth
+from ..common.errors import Answering, own_names
+from ..common.protocols import Descent, Layered, Loss, Solver
 from ..network.mlp import MLP
 from ..network.objective import Objective
 from ..optimize.escape import escape
 from ..optimize.minimize import METHODS, STOCHASTIC, minimize
 from ..optimize.run import Run
-from ..protocols import Descent, Layered, Loss, Solver
 from .choices import OUT, advice, outputs_of, pairs_worth, single_worth, threads_worth, unhidden
 from .held_out import FIRST, HeldOut, firm_start, unseen
 from .look import PRODUCTS, Look, judge, look

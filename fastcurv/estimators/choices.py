@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import as_numpy, is_sparse
+from ..common.checks import as_numpy, is_sparse
 from ..network.mlp import MLP, RELU_LIKE
 from ..network.rows import own
 from ..optimize.minimize import STOCHASTIC

@@ -11,9 +11,9 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
-from ..answers import own_names
-from ..checks import is_sparse
-from ..protocols import Layered, Loss, Solver
+from ..common.checks import is_sparse
+from ..common.errors import own_names
+from ..common.protocols import Layered, Loss, Solver
 from .base import BaseMLP
 from .choices import takes_rows_as_they_come, unhidden
 from .parameters import check_parameters

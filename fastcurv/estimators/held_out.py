@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from ..checks import is_sparse
+from ..common.checks import is_sparse
+from ..common.vectors import dot
 from ..network.objective import Objective
-from ..vectors import dot
 
 ONE_IN = 4  # rows is held out
 FEWEST = 10  # distinct rows held out, below which they say nothing

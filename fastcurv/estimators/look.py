@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
-from ..answers import Answering
+from ..common.errors import Answering
+from ..common.linalg import eigvalsh
 from ..critical.classify import classify
-from ..eigensolver import eigvalsh
 from ..krylov.lanczos import Recurrence, combine
 from ..krylov.ritz import bounds, ritz_pairs
 

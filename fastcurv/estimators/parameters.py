@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..answers import typed
-from ..checks import check_choice, check_positive, check_positive_int
+from ..common.checks import check_choice, check_positive, check_positive_int
+from ..common.errors import typed
 from ..convert.sklearn import SKLEARN
 from ..optimize.minimize import METHODS
 

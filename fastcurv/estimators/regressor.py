@@ -9,8 +9,8 @@ from sklearn.base import RegressorMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import column_or_1d
 
+from ..common.protocols import Loss
 from ..network.mlp import MLP
-from ..protocols import Loss
 from .base import BaseMLP
 from .choices import takes_rows_as_they_come, unhidden
 from .classifier import PARAMETERS

@@ -25,11 +25,10 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ..checks import check_vectors, operator_dtype, times
-from ..eigensolver import eigh
-from ..protocols import Array, Floats, Indices
-from ..singular import svd
-from ..vectors import column_slices, combine_rows, norm, project_rows, subtract_rows
+from ..common.checks import check_vectors, operator_dtype, times
+from ..common.linalg import eigh, svd
+from ..common.protocols import Array, Floats, Indices
+from ..common.vectors import column_slices, combine_rows, norm, project_rows, subtract_rows
 
 # --------------------------------------------------------------------------------------------------
 # Vectors kept as the rows of one array, and the few sweeps over them that Krylov methods are made

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from ..checks import check_choice, check_positive_int
-from ..eigensolver import eigh, eigh_tridiagonal
-from ..protocols import Floats, Indices, Which
+from ..common.checks import check_choice, check_positive_int
+from ..common.linalg import eigh, eigh_tridiagonal
+from ..common.protocols import Floats, Indices, Which
 from .lanczos import Basis, Recurrence, column_lengths
 
 SMALL = 48  # up to this size the whole decomposition costs no more than a part of it

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from ..protocols import Array
-from ..vectors import dot, norm
+from ..common.protocols import Array
+from ..common.vectors import dot, norm
 
 
 class Workspace:

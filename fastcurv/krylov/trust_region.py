@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..protocols import Array, Floats
-from ..singular import svd
-from ..vectors import norm
+from ..common.linalg import svd
+from ..common.protocols import Array, Floats
+from ..common.vectors import norm
 from .lanczos import Basis, bring_near_one, length, project, subtract
 from .ritz import decompose
 

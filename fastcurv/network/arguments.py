@@ -12,10 +12,10 @@ from typing import Any, get_args
 import numpy as np
 
 from .._engine import columns_as_rows, in_memory
-from ..answers import meant, named_activation, typed
-from ..checks import as_numpy, check_array, check_choice, check_positive_int
-from ..files import shown
-from ..protocols import Activation, Array
+from ..common.checks import as_numpy, check_array, check_choice, check_positive_int
+from ..common.errors import meant, named_activation, typed
+from ..common.files import shown
+from ..common.protocols import Activation, Array
 
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 

@@ -53,9 +53,9 @@ from scipy.linalg import qr, solve_triangular
 from .. import _engine
 from .._engine import Lock
 from ..certify.arithmetic import _derivatives, norm
-from ..memo import kept_with
-from ..protocols import Array, Carried, Floats
-from ..runtime import to_nearest
+from ..common.progress import kept_with
+from ..common.protocols import Array, Carried, Floats
+from ..common.runtime import to_nearest
 from ..structure.parameters import layers_of
 from ..structure.tables import LEAK
 from .arguments import as_vector, check_dtype, into
@@ -63,7 +63,7 @@ from .linear_operator import Symmetric
 
 # --------------------------------------------------------------------------------------------------
 # What operators in orthonormal coordinates of a part of parameter space have in common; see
-# `Reduction` in `fastcurv.protocols`.
+# `Reduction` in `fastcurv.common.protocols`.
 
 TRIES = 8  # random vectors that both spaces multiply, for `column_bounds`
 UNDERSTATED = 8.0  # what their mean may understate the Frobenius norm by, at a risk of 1e-6

@@ -42,9 +42,8 @@ import numpy as np
 
 from ..certify.arithmetic import ETA, norm, norms
 from ..certify.passes import Rounding
-from ..eigensolver import UNIT, gamma_of
-from ..protocols import Enclosed, Floats
-from ..singular import svd
+from ..common.linalg import UNIT, gamma_of, svd
+from ..common.protocols import Enclosed, Floats
 from ..structure.parameters import layers_of, rows_once
 from .gram import layer_size
 

@@ -13,11 +13,11 @@ from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
 from .._engine import Times
-from ..answers import Answering
-from ..checks import as_numpy, check_array
-from ..protocols import Array
-from ..runtime import to_nearest
-from ..vectors import safe_norm
+from ..common.checks import as_numpy, check_array
+from ..common.errors import Answering
+from ..common.protocols import Array
+from ..common.runtime import to_nearest
+from ..common.vectors import safe_norm
 from .arguments import as_block, as_real, as_vector, into, like
 
 
@@ -25,7 +25,7 @@ class Operator(LinearOperator, Answering, subject="operator"):
     """A `LinearOperator` of real numbers that says in its own words what does not fit.
 
     Vectors may be arrays, tensors of torch on the CPU, which get a tensor back, or whatever
-    `fastcurv.checks.as_numpy` takes.
+    `fastcurv.common.checks.as_numpy` takes.
     """
 
     def __init__(self, dtype: np.dtype[Any], shape: tuple[int, int]) -> None:

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from .. import _engine
-from ..answers import Answering, own_names, typed
-from ..checks import (
+from ..common.checks import (
     as_layers,
     as_numpy,
     as_rng,
@@ -20,7 +19,8 @@ from ..checks import (
     check_vector,
     check_vectors,
 )
-from ..protocols import Layered, Scheme
+from ..common.errors import Answering, own_names, typed
+from ..common.protocols import Layered, Scheme
 from .arguments import check_activation, check_bool, check_dtype, check_sizes, like
 
 RELU_LIKE = ("relu", "leaky_relu", "elu", "silu", "gelu", "softplus")

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from .. import _engine
-from ..answers import Answering, door, own_names, typed
 from ..certify.bounds import rounding_at
 from ..certify.certificates import NetworkFacts
-from ..checks import check_choice, check_positive, check_positive_int
-from ..protocols import Loss
-from ..runtime import to_nearest
+from ..common.checks import check_choice, check_positive, check_positive_int
+from ..common.errors import Answering, door, own_names, typed
+from ..common.protocols import Loss
+from ..common.runtime import to_nearest
 from ..structure.parameters import l2_diagonal, terms_of_a_row
 from .arguments import (
     InitSignature,

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from .._engine import Times
-from ..answers import own_names
 from ..certify.bounds import dense_bounds, rounding_at
 from ..certify.columns import jacobian_bounds
 from ..certify.dense_hessian import Layered, layered
 from ..certify.passes import Rounding
-from ..checks import as_numpy, slabs
-from ..protocols import Array, Floats, Indices
-from ..runtime import to_nearest
+from ..common.checks import as_numpy, slabs
+from ..common.errors import own_names
+from ..common.protocols import Array, Floats, Indices
+from ..common.runtime import to_nearest
 from .arguments import (
     as_block,
     as_vector,

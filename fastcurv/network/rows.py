@@ -18,7 +18,7 @@ import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
 from .._engine import Lock, in_memory
-from ..checks import as_numpy, is_sparse
+from ..common.checks import as_numpy, is_sparse
 
 # --------------------------------------------------------------------------------------------------
 # Blocks of rows as they pass by: cut, joined, picked from, and told from others.

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..answers import door, own_names, refuse_swapped, typed
-from ..files import read_tensors, refuse_device, shown, text_of, write_tensors
+from ..common.errors import door, own_names, refuse_swapped, typed
+from ..common.files import read_tensors, refuse_device, shown, text_of, write_tensors
 from .mlp import MLP, Model
 
 FORMAT = "fastcurv.MLP 1"

@@ -31,9 +31,9 @@ from ..certify import majorants, precise
 from ..certify.certificates import NetworkFacts
 from ..certify.majorants import curvature_floor
 from ..certify.passes import checked_theta
-from ..checks import check_finite
-from ..protocols import Floats, Loss
-from ..runtime import to_nearest
+from ..common.checks import check_finite
+from ..common.protocols import Floats, Loss
+from ..common.runtime import to_nearest
 from ..structure import symmetry
 from ..structure.orbits import Orbit, orbits
 from ..structure.parameters import l2_diagonal, rows_that_count, terms_of_a_row

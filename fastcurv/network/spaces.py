@@ -45,11 +45,11 @@ from .. import _engine
 from .._engine import activate
 from ..certify.arithmetic import KINKED, norm
 from ..certify.dense_hessian import gram_enclosure
-from ..checks import check_choice
-from ..memo import kept_with
-from ..protocols import SPACES, Array, Carried, Enclosed, Floats
-from ..runtime import to_nearest
-from ..singular import svd
+from ..common.checks import check_choice
+from ..common.linalg import svd
+from ..common.progress import kept_with
+from ..common.protocols import SPACES, Array, Carried, Enclosed, Floats
+from ..common.runtime import to_nearest
 from .arguments import as_vector, check_dtype
 from .gram import InCoordinates, LossCurve, Reduced, Reflectors, RowState, SampleSpace, prices
 from .mlp import MLP

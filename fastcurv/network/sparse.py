@@ -14,14 +14,14 @@ from scipy.sparse import csr_matrix
 
 from .. import _engine
 from .._engine import Lock
-from ..answers import own_names
 from ..certify.arithmetic import norm
 from ..certify.bounds import rounding_at
 from ..certify.columns import column_bounds
 from ..certify.passes import Rounding
-from ..checks import as_numpy, is_sparse
-from ..protocols import Array, Floats, Loss
-from ..runtime import to_nearest
+from ..common.checks import as_numpy, is_sparse
+from ..common.errors import own_names
+from ..common.protocols import Array, Floats, Loss
+from ..common.runtime import to_nearest
 from .arguments import as_vector, check_targets, check_weight
 from .gram import RowState, Scratch, Whole, rows
 from .mlp import MLP

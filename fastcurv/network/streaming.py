@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from .._engine import Lock
-from ..answers import own_names
-from ..checks import as_numpy, check_finite, check_positive_int, is_sparse
-from ..protocols import Loss
+from ..common.checks import as_numpy, check_finite, check_positive_int, is_sparse
+from ..common.errors import own_names
+from ..common.protocols import Loss
 from .arguments import check_targets, check_weight
 from .mlp import MLP
 from .objective import Objective

@@ -8,7 +8,7 @@ from typing import Any
 
 from scipy.optimize import OptimizeResult
 
-from ..answers import typed
+from ..common.errors import typed
 
 
 def as_callback(callback: Any) -> Callable[[OptimizeResult], bool] | None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import caller_depth
-from ..files import check_place, read_tensors, shown, write_tensors
+from ..common.checks import caller_depth
+from ..common.files import check_place, read_tensors, shown, write_tensors
 
 OFTEN = 30.0  # seconds between two savings, where nothing else is asked
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult
 
+from ..common.progress import bar
+from ..common.progress import outcome as as_result
+from ..common.protocols import Differentiable
+from ..common.vectors import norm
 from ..critical.nearness import lower_bound, value_rounding
-from ..outcome import outcome as as_result
-from ..progress import bar
-from ..protocols import Differentiable
-from ..vectors import norm
 from .checkpoints import Saver, part
 from .ending import Ending
 from .line_search import first_length, line_minimum

@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from ..common.linalg import PER_CUBE
+from ..common.protocols import Differentiable, PreciseValue, ThirdBound
+from ..common.vectors import extent, norm
 from ..critical.classify import classify
 from ..critical.evidence import residual_bounds, runs_to_infinity, why_no_minimum
 from ..critical.nearness import gradient_and_error, lower_bound, value_rounding
 from ..critical.report import without_calls
-from ..eigensolver import PER_CUBE
-from ..protocols import Differentiable, PreciseValue, ThirdBound
-from ..vectors import extent, norm
 from .kinks import find_held
 from .line_search import first_length, line_minimum
 from .polish import polish

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from ..answers import OBJECTIVE, need, own_names
-from ..checks import as_rng, check_positive_int, check_theta, check_vector
+from ..common.checks import as_rng, check_positive_int, check_theta, check_vector
+from ..common.errors import OBJECTIVE, need, own_names
+from ..common.progress import outcome
+from ..common.protocols import Curved, Differentiable
+from ..common.runtime import to_nearest
+from ..common.vectors import norm
 from ..critical.evidence import Products, as_curvature, as_gradient, left_alone, value_at
 from ..critical.nearness import value_rounding
-from ..outcome import outcome
-from ..protocols import Curved, Differentiable
-from ..runtime import to_nearest
-from ..vectors import norm
 from .line_search import first_length, line_minimum, rounding_of
 from .negative_curvature import lowest_curvature, suspects
 

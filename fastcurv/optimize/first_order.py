@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import all_finite, check_positive, check_positive_int
-from ..protocols import Batched, Epochs
+from ..common.checks import all_finite, check_positive, check_positive_int
+from ..common.protocols import Batched, Epochs
 from .run import Method
 from .schedules import as_schedule
 

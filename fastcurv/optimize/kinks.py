@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from ..common.linalg import eigh
+from ..common.vectors import norm
 from ..critical.kink_minimum import KinkPoint, beside, can_be_held, newton_on_kinks
 from ..critical.nearness import value_rounding
-from ..eigensolver import eigh
 from ..krylov.trust_region import trust_region
-from ..vectors import norm
 from .run import reduction_ratio
 
 WIDTHS = [0.03 * 0.25**i for i in range(9)]

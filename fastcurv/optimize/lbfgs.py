@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import check_positive_int
-from ..protocols import Array
-from ..vectors import combine_rows, compact_weights, dot, norm, project_rows
+from ..common.checks import check_positive_int
+from ..common.protocols import Array
+from ..common.vectors import combine_rows, compact_weights, dot, norm, project_rows
 from .resume import damaged
 from .run import Method
 from .wolfe import Trial, descend_along

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..vectors import norm
+from ..common.vectors import norm
 
 Value = Callable[[np.ndarray], float]
 

@@ -9,10 +9,17 @@ from typing import Any
 import numpy as np
 from scipy.optimize import OptimizeResult
 
-from ..answers import door, names_of, need, own_names, refuse_foreign, refuse_swapped
-from ..checks import as_rng, check_choice, check_positive, check_positive_int, check_theta, old_name
-from ..protocols import Batched, Descent, Smooth, Valued
-from ..runtime import to_nearest
+from ..common.checks import (
+    as_rng,
+    check_choice,
+    check_positive,
+    check_positive_int,
+    check_theta,
+    old_name,
+)
+from ..common.errors import door, names_of, need, own_names, refuse_foreign, refuse_swapped
+from ..common.protocols import Batched, Descent, Smooth, Valued
+from ..common.runtime import to_nearest
 from .callback import as_callback
 from .checkpoints import saved
 from .driver import Loop, Request

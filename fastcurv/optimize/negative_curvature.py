@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import operator_dtype
+from ..common.checks import operator_dtype
+from ..common.protocols import Differentiable, Probed
 from ..critical.evidence import as_gradient
 from ..krylov.lanczos import as_product
 from ..krylov.trust_region import KrylovSpace
-from ..protocols import Differentiable, Probed
 from .line_search import rounding_of
 
 

@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import check_positive, check_positive_int
+from ..common.checks import check_positive, check_positive_int
+from ..common.protocols import Differentiable
+from ..common.vectors import norm
 from ..krylov.trust_region import LONGEST, KrylovSpace, absolute, cubic, shifted, trust_region
-from ..protocols import Differentiable
-from ..vectors import norm
 from .run import Method, Worth, reduction_ratio
 from .steps import DENSE_BELOW
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import check_positive, check_positive_int
+from ..common.checks import check_positive, check_positive_int
+from ..common.vectors import dot, norm
 from ..krylov.solvers import Workspace, capped_cg
-from ..vectors import dot, norm
 from .line_search import first_length, line_minimum
 from .run import Method, Worth
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import all_finite
+from ..common.checks import all_finite
+from ..common.protocols import ValueWithGradient
+from ..common.vectors import norm
 from ..critical.evidence import as_curvature, as_gradient, as_number, left_alone, value_at
 from ..krylov.lanczos import as_product
-from ..protocols import ValueWithGradient
-from ..vectors import norm
 from .resume import check_run, generator, plain
 
 

@@ -10,13 +10,13 @@ from typing import Any, overload
 
 import numpy as np
 
-from ..answers import OBJECTIVE, need, own_names, refuse_unknown, typed
-from ..checks import as_rng, check_choice, check_positive, check_positive_int, spawned
+from ..common.checks import as_rng, check_choice, check_positive, check_positive_int, spawned
+from ..common.errors import OBJECTIVE, need, own_names, refuse_unknown, typed
+from ..common.progress import bar
+from ..common.protocols import Descent
+from ..common.runtime import to_nearest
 from ..critical.classify import classify
 from ..critical.find import find_critical_point
-from ..progress import bar
-from ..protocols import Descent
-from ..runtime import to_nearest
 from .minimize import minimize
 from .verdict import STATUS
 

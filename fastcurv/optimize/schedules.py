@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ..answers import own_names, typed
-from ..checks import check_choice, check_positive, check_positive_int
+from ..common.checks import check_choice, check_positive, check_positive_int
+from ..common.errors import own_names, typed
 
 
 @dataclass(frozen=True)

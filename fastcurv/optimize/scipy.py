@@ -10,8 +10,8 @@ import numpy as np
 from scipy.optimize import OptimizeResult
 from scipy.sparse.linalg import LinearOperator
 
-from ..checks import check_array
-from ..protocols import Descent
+from ..common.checks import check_array
+from ..common.protocols import Descent
 from .minimize import minimize
 from .verdict import NO_REPORT
 

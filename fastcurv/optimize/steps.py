@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..answers import own_names
-from ..checks import (
+from ..common.checks import (
     caller_depth,
     check_positive,
     check_positive_int,
@@ -18,10 +17,11 @@ from ..checks import (
     operator_dtype,
     times,
 )
-from ..eigensolver import eigh
+from ..common.errors import own_names
+from ..common.linalg import eigh
+from ..common.protocols import Dense
 from ..krylov.lanczos import as_product
 from ..krylov.trust_region import KrylovSpace, absolute, shifted
-from ..protocols import Dense
 
 Model = Callable[..., np.ndarray]  # of (eigenvalues, linear term), and a damping
 DENSE_BELOW = 512  # n products and n^3 flops are then a matter of milliseconds

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from ..common.linalg import eigh
+from ..common.protocols import Probed
+from ..common.vectors import norm
 from ..critical.evidence import hessian_products
 from ..critical.nearness import value_rounding
-from ..eigensolver import eigh
-from ..protocols import Probed
-from ..vectors import norm
 from .line_search import Value, line_minimum
 
 FLAT = 1e-5  # of the largest curvature: below it a direction counts as flat

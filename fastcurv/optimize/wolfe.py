@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..vectors import dot
+from ..common.vectors import dot
 from .run import Run
 
 ARMIJO = 1e-4  # of the decrease that the slope promises

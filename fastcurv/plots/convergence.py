@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import OptimizeResult
 
-from ..answers import need, own_names, typed
-from ..checks import check_choice
+from ..common.checks import check_choice
+from ..common.errors import need, own_names, typed
 from ..spectrum.density_curve import plain_numbers
 from .predictions import last_step
 from .style import (

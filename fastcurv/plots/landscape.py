@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..answers import OBJECTIVE, need, own_names
-from ..checks import as_rng, check_array, check_choice, check_positive_int, check_vector
-from ..interrupts import unbroken
-from ..protocols import Array
+from ..common.checks import as_rng, check_array, check_choice, check_positive_int, check_vector
+from ..common.errors import OBJECTIVE, need, own_names
+from ..common.protocols import Array
+from ..common.runtime import unbroken
 from ..spectrum.density_curve import plain_numbers
 from ..spectrum.eigsh import eigsh
 from .predictions import objective_of

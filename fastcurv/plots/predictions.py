@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..protocols import Array
+from ..common.protocols import Array
 from .style import CYCLE, new_axes
 
 

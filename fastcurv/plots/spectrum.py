@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ..answers import OBJECTIVE, need, own_names
-from ..interrupts import unbroken
-from ..protocols import Axis
+from ..common.errors import OBJECTIVE, need, own_names
+from ..common.protocols import Axis
+from ..common.runtime import unbroken
 from ..spectrum.dense import eigvalsh
 from ..spectrum.density import spectral_density
 from ..spectrum.density_curve import draw_density, legend_above, plain_numbers, within

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from ..answers import names_of, refuse_unknown
-from ..checks import check_choice
+from ..common.checks import check_choice
+from ..common.errors import names_of, refuse_unknown
 from ..spectrum.density_curve import shown_axes
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW, GREY = (

@@ -10,14 +10,21 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..answers import own_names
-from ..checks import MatrixOperator, check_symmetric_operator, operator_dtype, slabs, times
-from ..eigensolver import Eigensystem, eigh
-from ..eigensolver import eigvalsh as every_eigenvalue
-from ..interrupts import check_time
-from ..protocols import BoundsColumns, BoundsProducts, Floats, Reducible, Space, Writable, Written
-from ..runtime import to_nearest
-from ..vectors import safe_norm
+from ..common.checks import MatrixOperator, check_symmetric_operator, operator_dtype, slabs, times
+from ..common.errors import own_names
+from ..common.linalg import Eigensystem, eigh
+from ..common.linalg import eigvalsh as every_eigenvalue
+from ..common.protocols import (
+    BoundsColumns,
+    BoundsProducts,
+    Floats,
+    Reducible,
+    Space,
+    Writable,
+    Written,
+)
+from ..common.runtime import check_time, to_nearest
+from ..common.vectors import safe_norm
 from .reduced import Asked, answered, reduction
 from .results import Eigenpairs, Inertia
 

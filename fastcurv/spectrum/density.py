@@ -8,14 +8,19 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..answers import own_names
-from ..checks import check_positive_int, check_symmetric_operator, either_seed, operator_dtype
-from ..eigensolver import eigvalsh
+from ..common.checks import (
+    check_positive_int,
+    check_symmetric_operator,
+    either_seed,
+    operator_dtype,
+)
+from ..common.errors import own_names
+from ..common.linalg import eigvalsh
+from ..common.progress import Bar, bar
+from ..common.protocols import Array, Axis, Floats, Operator, Reduction, Seed, Space, Written
+from ..common.runtime import to_nearest
 from ..krylov.lanczos import Recurrence, column_lengths, combine, held_rows, orthonormal_rows
 from ..krylov.ritz import decompose
-from ..progress import Bar, bar
-from ..protocols import Array, Axis, Floats, Operator, Reduction, Seed, Space, Written
-from ..runtime import to_nearest
 from .density_curve import Look, SpectralDensity, check_look, smear
 from .reduced import reduction
 from .results import Eigenpairs

@@ -13,9 +13,9 @@ from typing import Any, TypedDict, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..answers import Answering, typed
-from ..checks import check_array, check_choice, check_positive, check_positive_int
-from ..protocols import Axis, Floats
+from ..common.checks import check_array, check_choice, check_positive, check_positive_int
+from ..common.errors import Answering, typed
+from ..common.protocols import Axis, Floats
 from .results import Estimate, InOneLine, alike, mean_of, number
 
 # --------------------------------------------------------------------------------------------------

@@ -12,8 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..answers import own_names
-from ..checks import (
+from ..common.checks import (
     check_choice,
     check_positive_int,
     check_symmetric_operator,
@@ -21,8 +20,12 @@ from ..checks import (
     either_seed,
     operator_dtype,
 )
-from ..eigensolver import eigh
-from ..interrupts import Interrupted, deferred_interrupts
+from ..common.errors import own_names
+from ..common.linalg import eigh
+from ..common.progress import Bar, bar
+from ..common.protocols import Array, Castable, Floats, Operator, Seed, Space, Which
+from ..common.runtime import Interrupted, deferred_interrupts, to_nearest
+from ..common.vectors import norm
 from ..krylov.lanczos import (
     Recurrence,
     column_lengths,
@@ -46,10 +49,6 @@ from ..krylov.ritz import (
 )
 from ..krylov.solvers import minres
 from ..krylov.trust_region import blind, growth
-from ..progress import Bar, bar
-from ..protocols import Array, Castable, Floats, Operator, Seed, Space, Which
-from ..runtime import to_nearest
-from ..vectors import norm
 from .dense import matrix_pairs, matrix_pays
 from .reduced import Asked, reduced_pairs, reduction, resolve_max_basis, resolve_tol, settled
 from .results import LEFT_OPEN, Eigenpairs

@@ -1,5 +1,5 @@
 """Questions about an operator, asked of a smaller one that it offers: see `Reduction` in
-`fastcurv.protocols`.
+`fastcurv.common.protocols`.
 
 The smaller one has its eigenvalues but for copies of one number, on a complement that is known; so
 what is found in the smaller space is completed here, and nothing else notices.
@@ -13,11 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import check_choice, check_positive, check_positive_int, check_vectors, operator_dtype
-from ..eigensolver import eigh
+from ..common.checks import (
+    check_choice,
+    check_positive,
+    check_positive_int,
+    check_vectors,
+    operator_dtype,
+)
+from ..common.linalg import eigh
+from ..common.protocols import SPACES, Array, Reducible, Reduction, Written
 from ..krylov.lanczos import NOT_FINITE
 from ..krylov.ritz import wanted
-from ..protocols import SPACES, Array, Reducible, Reduction, Written
 from .results import Eigenpairs, ReducedEigenpairs
 
 # --------------------------------------------------------------------------------------------------

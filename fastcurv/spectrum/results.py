@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from ..answers import Answering
-from ..protocols import Array, Floats
+from ..common.errors import Answering
+from ..common.protocols import Array, Floats
 
 # how far Student's interval falls short for squares of Gaussians, what ``v'Hv`` is where one
 # eigenvalue dominates: it must be ``1 + SKEWED / m`` times as wide, to be right 19 times in 20

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..answers import own_names
-from ..checks import as_rng, check_positive_int, check_symmetric_operator, operator_dtype
+from ..common.checks import as_rng, check_positive_int, check_symmetric_operator, operator_dtype
+from ..common.errors import own_names
+from ..common.progress import Bar, bar
+from ..common.protocols import Array, Axis, Operator, Seed, Space, Which
 from ..krylov.lanczos import Recurrence, combine
 from ..krylov.ritz import bounds, check_wanted, ritz_pairs
-from ..progress import Bar, bar
-from ..protocols import Array, Axis, Operator, Seed, Space, Which
 from .density import assemble, extend, quadrature, with_rest
 from .density_curve import SpectralDensity, check_look
 from .reduced import completed, reduction, resolve_tol

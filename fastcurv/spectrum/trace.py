@@ -12,8 +12,7 @@ from typing import Any, get_args
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from ..answers import own_names
-from ..checks import (
+from ..common.checks import (
     check_choice,
     check_positive_int,
     check_symmetric_operator,
@@ -22,10 +21,9 @@ from ..checks import (
     operator_dtype,
     times,
 )
-from ..interrupts import heard
-from ..krylov.lanczos import NOT_FINITE, combine, orthonormalise, project, subtract
-from ..progress import Bar, bar
-from ..protocols import (
+from ..common.errors import own_names
+from ..common.progress import Bar, bar
+from ..common.protocols import (
     Array,
     Diagonals,
     Floats,
@@ -37,8 +35,9 @@ from ..protocols import (
     Tracing,
     Written,
 )
-from ..runtime import to_nearest
-from ..vectors import safe_norm
+from ..common.runtime import heard, to_nearest
+from ..common.vectors import safe_norm
+from ..krylov.lanczos import NOT_FINITE, combine, orthonormalise, project, subtract
 from .density import random_signs
 from .reduced import reduction
 from .results import ALIKE, TWO_VALUED, Estimate, mean_of, widened

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import expm
 
-from ..protocols import Floats
+from ..common.protocols import Floats
 from .parameters import blank, l2_diagonal, layers_of, normalised, norms_of, rows_that_count, skips
 
 MAX_BYTES = 1 << 30  # that tangents may take

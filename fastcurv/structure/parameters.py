@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import slabs
+from ..common.checks import slabs
 
 
 def normalised(model: Any) -> bool:

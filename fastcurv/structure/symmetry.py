@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..answers import need, own_names
-from ..checks import as_numpy, as_rng, check_positive, check_vector
-from ..protocols import Floats
+from ..common.checks import as_numpy, as_rng, check_positive, check_vector
+from ..common.errors import need, own_names
+from ..common.protocols import Floats
 from .parameters import blank, in_skip, layers_of, norms_of, rows_that_count
 from .tables import ACTIVATIONS
 

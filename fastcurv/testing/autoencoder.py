@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import as_rng, check_positive_int
+from ..common.checks import as_rng, check_positive_int
 from ..reference import ReferenceModel, ReferenceObjective
 
 

@@ -7,8 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import SelfAdjoint, as_rng, check_positive_int, check_symmetric_operator, check_vector
-from ..protocols import Array
+from ..common.checks import (
+    SelfAdjoint,
+    as_rng,
+    check_positive_int,
+    check_symmetric_operator,
+    check_vector,
+)
+from ..common.protocols import Array
 
 
 class PrescribedSpectrum(SelfAdjoint):

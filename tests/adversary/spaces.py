@@ -7,9 +7,9 @@ from scipy import sparse
 from scipy.special import stdtrit
 
 import fastcurv as fc
+from fastcurv.common.vectors import safe_norm
 from fastcurv.reference import ReferenceModel, ReferenceObjective
 from fastcurv.spectrum.results import LEFT_OPEN
-from fastcurv.vectors import safe_norm
 
 from .networks import LOSSES, SMOOTH
 

@@ -9,7 +9,7 @@ import pytest
 from fastcurv import plots
 from fastcurv.cli.data import load_dataset
 from fastcurv.cli.report import Report
-from fastcurv.files import write_atomically
+from fastcurv.common.files import write_atomically
 
 
 def test_text_is_escaped_and_numbers_are_short():

@@ -12,7 +12,7 @@ import pytest
 import fastcurv as fc
 from fastcurv.cli.models import read_model
 from fastcurv.cli.parser import main
-from fastcurv.files import write_tensors
+from fastcurv.common.files import write_tensors
 
 
 @pytest.fixture(scope="module")

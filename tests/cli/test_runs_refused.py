@@ -9,10 +9,7 @@ import pytest
 pytest.importorskip("sklearn")
 
 import fastcurv as fc  # noqa: E402
-from fastcurv.cli.data import (
-    load_dataset,  # noqa: E402
-    read_npz,  # noqa: E402
-)
+from fastcurv.cli.data import load_dataset, read_npz
 from fastcurv.cli.output import check_out  # noqa: E402
 from fastcurv.cli.parser import main  # noqa: E402
 from fastcurv.cli.recipe import load_run  # noqa: E402

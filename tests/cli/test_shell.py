@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv import files
 from fastcurv.cli import commands
 from fastcurv.cli.data import load_dataset, read_npz
 from fastcurv.cli.output import check_out, check_page, plain
 from fastcurv.cli.parser import main
 from fastcurv.cli.recipe import Recipe, load_run, save_run
+from fastcurv.common import files
 
 COMMANDS = ("demo", "train", "spectrum", "classify", "report", "bench", "info")
 

@@ -24,7 +24,7 @@ from fastcurv.cli import output, page
 from fastcurv.cli.parser import main
 from fastcurv.cli.recipe import Recipe, load_run, save_run
 from fastcurv.cli.report import Report
-from fastcurv.progress import bar
+from fastcurv.common.progress import bar
 
 PROGRAM = f"{sys.executable} -m fastcurv"
 FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
@@ -154,7 +154,7 @@ def test_a_bar_over_a_full_disk_is_silent_from_then_on(monkeypatch):
         shown.update()
     made = tqdm.tqdm(total=3, file=SimpleNamespace(write=lambda _: None, flush=lambda: None))
     made.fp = Full()
-    from fastcurv.progress import _Shown
+    from fastcurv.common.progress import _Shown
 
     for call in (lambda s: s.note("x"), lambda s: s.update(2), lambda s: s.close()):
         call(_Shown(made))
@@ -353,7 +353,7 @@ def test_all_that_a_file_says_is_escaped(what, folder, tmp_path, capsys):
     elif what == "recipe":
         np.savez(data, theta=np.ones(3), recipe=json.dumps({words: 1}))
     elif what == "state":
-        from fastcurv.files import write_tensors
+        from fastcurv.common.files import write_tensors
 
         data = tmp_path / "d.safetensors"
         write_tensors(data, {words: np.ones((2, 2)), words + "b": np.ones(2), "c": np.ones(1)})

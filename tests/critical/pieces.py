@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 import fastcurv as fc
+from fastcurv.common.linalg import eigh
 from fastcurv.critical import evidence, low_rank, nearness, theorem
 from fastcurv.critical.symmetry import DenseHessian
-from fastcurv.eigensolver import eigh
 from fastcurv.spectrum.dense import symmetric_part
 from fastcurv.testing import FunctionObjective
 

@@ -10,10 +10,9 @@ import pytest
 from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
+from fastcurv.common.linalg import LONG, PER_CUBE, eigh
+from fastcurv.common.runtime import OutOfTime, heard, late, one_blas_thread, time_limit
 from fastcurv.critical.classify import classify
-from fastcurv.eigensolver import LONG, PER_CUBE, eigh
-from fastcurv.interrupts import OutOfTime, heard, late, time_limit
-from fastcurv.runtime import one_blas_thread
 
 
 class Slow:

@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse.linalg
 
 import fastcurv as fc
+from fastcurv.common.linalg import cholesky_floor
 from fastcurv.critical.decide import Findings, decide
 from fastcurv.critical.dense import definite, inverse
 from fastcurv.critical.evidence import annihilated, balance, tangents
@@ -20,7 +21,6 @@ from fastcurv.critical.nearness import (
     walk,
 )
 from fastcurv.critical.report import _place, noun, reason
-from fastcurv.eigensolver import cholesky_floor
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 
 BOWL = QuadraticObjective(np.diag([1.0, 2.0, 3.0]))

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv import files
-from fastcurv.files import check_place, read_tensors, whole, write_atomically, write_tensors
+from fastcurv.common import files
+from fastcurv.common.files import check_place, read_tensors, whole, write_atomically, write_tensors
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions and links of POSIX")
 ARRAYS = {
@@ -286,7 +286,7 @@ def test_a_copy_keeps_permissions(mode, tmp_path, monkeypatch):
 WRITER = """
 import os, sys
 vars(os).pop("O_TMPFILE", None)
-from fastcurv.files import whole
+from fastcurv.common.files import whole
 with whole(sys.argv[1]) as out:
     out.write(b"slow")
     print("writing", flush=True)

@@ -11,7 +11,7 @@ import pytest
 from fastcurv.cli.data import load_dataset
 from fastcurv.cli.models import read_model
 from fastcurv.cli.recipe import load_run
-from fastcurv.files import escaped, shown
+from fastcurv.common.files import escaped, shown
 
 from .test_files import mutated, safetensors
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.checks import as_numpy
+from fastcurv.common.checks import as_numpy
 
 RNG = np.random.default_rng(5)
 MODEL = fc.MLP([3, 4, 2])

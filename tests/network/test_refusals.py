@@ -9,7 +9,7 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 import fastcurv as fc
 from fastcurv.certify.majorants import loss_lower_bound, ray_to_infimum
-from fastcurv.checks import all_finite, as_numpy, check_symmetric_operator
+from fastcurv.common.checks import all_finite, as_numpy, check_symmetric_operator
 from fastcurv.convert.sklearn import Stack
 from fastcurv.network.rows import Arrays, as_source
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.files import read_tensors, write_tensors
+from fastcurv.common.files import read_tensors, write_tensors
 
 MODELS = [
     fc.MLP([3, 4, 2]),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.files import read_tensors, write_tensors
+from fastcurv.common.files import read_tensors, write_tensors
 
 OB = fc.Objective(fc.MLP([2, 3, 1]), np.eye(2), [0.0, 1.0], "mse")
 OPTIONS = {"sgd": {"batch_size": 1}, "adam": {"batch_size": 1}}

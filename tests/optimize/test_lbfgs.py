@@ -6,12 +6,12 @@ from numpy.linalg import norm
 from scipy.optimize import rosen, rosen_der, rosen_hess
 
 import fastcurv as fc
-from fastcurv.files import read_tensors, write_tensors
+from fastcurv.common.files import read_tensors, write_tensors
+from fastcurv.common.vectors import compact_weights
 from fastcurv.optimize.lbfgs import LBFGS
 from fastcurv.optimize.run import Run
 from fastcurv.optimize.wolfe import ARMIJO, CURVATURE, descend_along
 from fastcurv.testing import FunctionObjective
-from fastcurv.vectors import compact_weights
 
 
 def rosenbrock(n=10):

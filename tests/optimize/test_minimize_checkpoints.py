@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from fastcurv.files import read_tensors, write_tensors
+from fastcurv.common.files import read_tensors, write_tensors
 from fastcurv.optimize.checkpoints import named_options
 from fastcurv.optimize.minimize import minimize
 from fastcurv.testing import FunctionObjective, QuadraticObjective

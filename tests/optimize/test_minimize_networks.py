@@ -11,7 +11,7 @@ import pytest
 import scipy.optimize
 
 import fastcurv as fc
-from fastcurv.files import read_tensors
+from fastcurv.common.files import read_tensors
 from fastcurv.optimize.newton import GaussNewton
 from fastcurv.testing import LinearAutoencoder, QuadraticObjective, compiled
 

@@ -7,7 +7,7 @@ matplotlib = pytest.importorskip("matplotlib")
 
 import fastcurv as fc  # noqa: E402
 from fastcurv.plots import plain_numbers, spectrum  # noqa: E402
-from fastcurv.plots.style import Display, new_axes
+from fastcurv.plots.style import Display, new_axes  # noqa: E402
 from fastcurv.testing import PrescribedSpectrum  # noqa: E402
 
 

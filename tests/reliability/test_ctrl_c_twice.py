@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.interrupts import Interrupted, deferred_interrupts, heard, unbroken
+from fastcurv.common.runtime import Interrupted, deferred_interrupts, heard, unbroken
 from fastcurv.testing import PrescribedSpectrum
 
 

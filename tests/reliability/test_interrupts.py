@@ -4,7 +4,7 @@ PROGRAM = """
 import os, signal, sys, tempfile, threading, time
 import numpy as np
 import fastcurv as fc
-from fastcurv.files import read_tensors, write_tensors
+from fastcurv.common.files import read_tensors, write_tensors
 from fastcurv.certify.dense_hessian import layered
 from fastcurv.certify.dense_hessian import gram_enclosure
 

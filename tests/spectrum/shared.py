@@ -15,7 +15,7 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
-from fastcurv import eigensolver
+from fastcurv.common import linalg
 from fastcurv.krylov import lanczos, ritz, trust_region
 from fastcurv.krylov.lanczos import Recurrence
 from fastcurv.krylov.ritz import decompose
@@ -160,17 +160,17 @@ def dense() -> dict[str, list[Any]]:
     for name in ("diagonal", "positive", "pairs", "tiny", "waves"):
         for n in (1, 2, 3, 40, 150):
             A = matrix(name, n)
-            whole, apart = eigensolver.eigh(A), eigensolver.eigh_apart(A, 1e-9)
+            whole, apart = linalg.eigh(A), linalg.eigh_apart(A, 1e-9)
             numbers = [float(whole.errors.sum()), whole.error, float(np.abs(whole.values).sum())]
-            if isinstance(apart, eigensolver.Apart):
+            if isinstance(apart, linalg.Apart):
                 numbers += [apart.error, apart.ends]
             text = type(apart).__name__
             for shift in (0.4, 0.499, 0.6):
-                numbers.append(eigensolver.cholesky_floor(A.copy(), shift))
-            values, V = eigensolver.eigh_tridiagonal(np.diagonal(A), np.diagonal(A, 1))
-            numbers += [float(np.abs(values).sum()), float(np.abs(eigensolver.eigvalsh(A)).sum())]
+                numbers.append(linalg.cholesky_floor(A.copy(), shift))
+            values, V = linalg.eigh_tridiagonal(np.diagonal(A), np.diagonal(A, 1))
+            numbers += [float(np.abs(values).sum()), float(np.abs(linalg.eigvalsh(A)).sum())]
             if n > 2:
-                values, V = eigensolver.eigh_tridiagonal(np.diagonal(A), np.diagonal(A, 1), (1, 2))
+                values, V = linalg.eigh_tridiagonal(np.diagonal(A), np.diagonal(A, 1), (1, 2))
                 numbers += [*map(float, values), float(V.shape[1])]
             found[f"{name}, {n}"] = [text, *numbers]
             op = LinearOperator(A.shape, A.__matmul__, dtype=np.float64)

@@ -7,18 +7,18 @@ import pytest
 from scipy.sparse.linalg import LinearOperator
 
 import fastcurv as fc
-from fastcurv.checks import MatrixOperator
+from fastcurv.common.checks import MatrixOperator
+from fastcurv.common.progress import bar
+from fastcurv.common.vectors import dot, norm
 from fastcurv.krylov import ritz
 from fastcurv.krylov.lanczos import Recurrence, bring_near_one
 from fastcurv.krylov.ritz import ritz_pairs, wanted
 from fastcurv.krylov.solvers import Workspace, _slow_direction, _too_slow, minres
 from fastcurv.krylov.trust_region import cubic, trust_region
-from fastcurv.progress import bar
 from fastcurv.spectrum import dense, eigsh
 from fastcurv.spectrum.density import run_probe
 from fastcurv.spectrum.reduced import reduced_pairs
 from fastcurv.spectrum.trace import ALIKE, Counted, mean_of, random_signs, widened
-from fastcurv.vectors import dot, norm
 
 from .spectra import Prescribed, hessian_like
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastcurv as fc
-from fastcurv.eigensolver import eigh
+from fastcurv.common.linalg import eigh
 from fastcurv.spectrum.dense import LARGEST_DENSE, dense_matrix, to_dense
 from fastcurv.spectrum.density import Quadrature
 from fastcurv.spectrum.trace import Counted, from_sums, mean_of

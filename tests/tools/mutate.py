@@ -41,8 +41,8 @@ MOST = 80  # tests that may see what only an import runs
 # What is drawn from: all but what stands in for it in tests, and what runs nothing.
 ROOMS = (
     *("structure", "certify", "network", "krylov", "spectrum", "critical", "optimize"),
-    *("estimators", "plots", "cli", "files", "checks", "eigensolver", "vectors", "runtime"),
-    *("interrupts", "progress", "answers", "distributed", "foreign", "outcome"),
+    *("convert", "estimators", "plots", "cli", "files", "checks", "linalg", "vectors"),
+    *("runtime", "progress", "errors", "distributed"),
 )
 # The tests of a room, quick ones first, and a few of those who use it.
 TESTS = {
@@ -58,10 +58,11 @@ TESTS = {
     "cli": ["cli"],
     "files": ["files", "network/test_saved.py"],
     "checks": ["network/test_bad_input.py", "network/test_held_arrays.py", "spectrum"],
-    "eigensolver": ["spectrum/test_eigensolver.py", "spectrum"],
+    "linalg": ["spectrum/test_eigensolver.py", "spectrum"],
     "vectors": ["spectrum"],
-    "runtime": ["engine/test_threads.py", "cli"],
-    "interrupts": ["spectrum/test_eigsh.py", "reliability"],
+    "runtime": ["engine/test_threads.py", "spectrum/test_eigsh.py", "reliability", "cli"],
+    "convert": ["network", "files"],
+    "errors": ["test_foreign.py", "network/test_refusals.py"],
     "progress": ["cli", "optimize/test_minimize.py"],
 }
 # What sees much of a room in little time comes before the tests of the line.
@@ -78,7 +79,7 @@ FIRST = {
     "krylov": [SPECTRA, RUNS],
     "critical": [VERDICTS],
     "optimize": [RUNS],
-    "eigensolver": [SPECTRA, VERDICTS],
+    "linalg": [SPECTRA, VERDICTS],
     "structure": ["tests/structure/test_structure_figures.py"],
     "estimators": ["tests/estimators/test_estimator_figures.py"],
     "cli": ["tests/cli/test_cli_figures.py", DEFAULTS],

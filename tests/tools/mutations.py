@@ -22,28 +22,26 @@ from typing import Any, NamedTuple
 
 # Constants that decide nothing but time and memory: blocks, prices of either of two equal ways.
 TUNED = {
-    "checks.py": {"SLAB"},
+    "common/checks.py": {"SLAB"},
     "distributed.py": {"KEEP", "LOOK", "SENT"},
-    "eigensolver.py": {"COLUMNS", "LONG"},
+    "common/linalg.py": {"COLUMNS", "LONG"},
     "estimators/choices.py": {"ONE_THREAD", "SINGLE"},
-    "files.py": {"PIECE"},
-    "krylov/held.py": {"LEAST", "MOST"},
-    "krylov/lanczos.py": {"BLOCK_BYTES", "LONGEST_BATCH"},
+    "common/files.py": {"PIECE"},
+    "krylov/lanczos.py": {"BLOCK_BYTES", "LEAST", "LONGEST_BATCH", "MOST"},
     "krylov/ritz.py": {"SMALL"},
-    "network/input_space.py": {"LEAST", "SAVED"},
+    "network/spaces.py": {"D_ROWS", "LEAST", "SAVED"},
     "network/mlp.py": {"PREDICT_MEMORY"},
     "network/objective.py": {"HANDED_OUT"},
     "network/operators.py": {"DENSE_BLOCK", "EMBEDDED"},
-    "network/output_space.py": {"BLOCK"},
-    "network/reach.py": {"BLOCK", "MOST_BYTES", "TRIED"},
-    "network/sample_layers.py": {"ROWS"},
+    "network/gram_bounds.py": {"BLOCK", "MOST_BYTES", "TRIED"},
+    "network/gram.py": {"ROWS"},
     "network/sparse.py": {"KEPT"},
     "certify/dense_hessian.py": {"BYTES"},
     "certify/passes.py": {"CHUNK_BYTES", "JOINT_FLOPS", "KEPT_BYTES"},
     "spectrum/dense.py": {"BLOCK"},
-    "spectrum/search.py": {"MAX_BASIS_BYTES"},
+    "spectrum/eigsh.py": {"MAX_BASIS_BYTES"},
     "structure/orbits.py": {"MAX_BYTES"},
-    "vectors.py": {"PANEL", "SHORT"},
+    "common/vectors.py": {"PANEL", "SHORT"},
 }
 COMPARED = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
@@ -55,7 +53,7 @@ JOINED = {
 }  # fmt: skip
 
 SQUARE = {f"{name}.shape" for name in ("self", "self.whole", "whole", "self.op", "op", "H")}
-RECTANGULAR = {"network/jacobian.py", "network/linear.py"}
+RECTANGULAR = {"network/operators.py", "network/linear_operator.py"}
 EDGES = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 UNHEARD = {"warn", "default_rng", "SeedSequence", "sleep", "TypeVar", "ParamSpec"}
 
@@ -163,7 +161,8 @@ def drawn(
 
 
 def room_of(name: str) -> str:
-    return name.split("/")[0].removesuffix(".py")
+    """A folder, or a file that is a room by itself: one of common/, or beside the folders."""
+    return name.removeprefix("common/").split("/")[0].removesuffix(".py")
 
 
 class Change(NamedTuple):

@@ -13,7 +13,7 @@ from typing import get_args
 import pytest
 
 import fastcurv
-from fastcurv import protocols
+from fastcurv.common import protocols
 from fastcurv.estimators.parameters import SOLVERS
 from fastcurv.network.mlp import SCHEMES
 from fastcurv.optimize.minimize import ALIASES, METHODS

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse import issparse
 from scipy.sparse.linalg import LinearOperator
 
-from .answers import door, meant, parameters_of, typed
+from .errors import door, meant, parameters_of, typed
 from .protocols import Array
 
 Name = TypeVar("Name", bound=str)

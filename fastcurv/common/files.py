@@ -25,8 +25,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from .answers import typed
-from .interrupts import heard
+from .errors import typed
+from .runtime import heard
 
 try:
     import fcntl
@@ -328,7 +328,7 @@ def write_tensors(
     Examples
     --------
     >>> import os, tempfile, numpy as np
-    >>> from fastcurv.files import read_tensors, write_tensors
+    >>> from fastcurv.common.files import read_tensors, write_tensors
     >>> path = os.path.join(tempfile.mkdtemp(), "a.safetensors")
     >>> write_tensors(path, {"theta": np.arange(3.0)}, {"step": 7})
     >>> read_tensors(path)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._engine import combine_rows, compact_weights, default_threads, project_rows, subtract_rows
+from .._engine import combine_rows, compact_weights, default_threads, project_rows, subtract_rows
 
 __all__ = [
     "column_slices",

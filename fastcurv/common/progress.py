@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any, Protocol
+from functools import wraps
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import OptimizeResult
 
 PATIENCE = 2.0  # seconds that nobody minds to wait without a bar
 EVERY = 0.1  # seconds between two notes that are drawn, as tqdm's own between updates
@@ -116,3 +122,56 @@ def bar(
     finally:
         _INSIDE.reset(inside)
         shown.close()
+
+
+# --------------------------------------------------------------------------------------------------
+# Answers that are kept for who asks the same next: the last one, or one for each owner.
+
+Answer = TypeVar("Answer")
+
+
+def kept_with(make: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
+    """`make(owner)`, made once for each owner and kept as long as that lives."""
+    held: weakref.WeakKeyDictionary[Any, Answer] = weakref.WeakKeyDictionary()
+
+    @wraps(make)
+    def found(owner: Any) -> Answer:
+        if owner not in held:
+            held[owner] = make(owner)
+        return held[owner]
+
+    return found
+
+
+def last_kept(find: Callable[[Any, NDArray[Any]], Answer]) -> Callable[[Any, Any], Answer]:
+    """`find(ob, theta)`, whose last answer serves again for the same objective and the same theta;
+    the objective is not kept alive.
+    """
+    last: tuple[Any, NDArray[Any], Answer] | None = None
+
+    @wraps(find)
+    def found(ob: Any, theta: NDArray[Any]) -> Answer:
+        nonlocal last
+        known = last  # another thread may take its place
+        if known is None or known[0]() is not ob or not np.array_equal(known[1], theta):
+            known = last = weakref.ref(ob), np.array(theta), find(ob, theta)
+        return known[2]
+
+    return found
+
+
+# --------------------------------------------------------------------------------------------------
+# Results of optimisers as SciPy has them.
+
+
+def outcome(**fields: Any) -> OptimizeResult:
+    """An `OptimizeResult` with these fields, which SciPy's stubs know as something to read only.
+
+    Examples
+    --------
+    >>> outcome(x=0.5, success=True).x
+    0.5
+    """
+    make: Any = OptimizeResult
+    result: OptimizeResult = make(fields)
+    return result

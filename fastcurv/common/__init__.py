@@ -1,0 +1,1 @@
+"""What every room uses: checks, errors, files, dense linear algebra, threads, progress."""

@@ -195,6 +195,17 @@ def subtract_rows(
 def combine_rows(
     Q: NDArray[np.floating[Any]], S: NDArray[Any], Y: NDArray[np.floating[Any]]
 ) -> NDArray[Any]: ...
+def adam_step(
+    theta: NDArray[Any],
+    g: NDArray[Any],
+    average: NDArray[Any],
+    squares: NDArray[Any],
+    keep_m: float,
+    keep_s: float,
+    correction: float,
+    rate: float,
+    eps: float,
+) -> None: ...
 def added(sums: NDArray[np.float64]) -> NDArray[np.float64]: ...
 def compact_weights(
     cross: NDArray[np.float64],

@@ -110,6 +110,8 @@ cdef extern from "kernels/kernels.h" nogil:
         Py_ssize_t ldh
         void *s
         int32_t *top
+    ctypedef struct fc_adam:
+        double keep_m, keep_s, correction, rate, eps
     ctypedef enum fc_norm_kind:
         FC_NORM_SCALE, FC_NORM_CENTRE, FC_NORM_SHIFT, FC_NORM_R_SHIFT, FC_NORM_R_CENTRE
     ctypedef struct fc_norm:
@@ -195,6 +197,9 @@ cdef extern from "kernels/kernels.h" nogil:
         ) noexcept nogil
         int (*copy_finite)(Py_ssize_t, const void *, int, void *) noexcept nogil
         void (*scale)(Py_ssize_t, double, const void *, void *) noexcept nogil
+        void (*adam)(
+            Py_ssize_t, const fc_adam *, const void *, void *, void *, void *
+        ) noexcept nogil
         double (*peak)(long, void *) noexcept nogil
         void (*norm_sums)(const fc_norm *, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*norm)(const fc_norm *, Py_ssize_t, Py_ssize_t) noexcept nogil

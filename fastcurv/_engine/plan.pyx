@@ -217,10 +217,10 @@ cdef class Plan:
             return bool(self.rows.renew(X, y, labels, weight, self.P.K, self.P.threads))
 
     def forget_gradient(self):
-        """The gradient has been handed out: if it is wanted again at this theta, it is made again.
-        The state stays.
+        """The gradient has been handed out: if it is wanted again at this theta, it is made again,
+        in the same memory where nobody has it any more. The state stays.
         """
-        self.gradient = None
+        self.spare, self.gradient = self.gradient, None
 
     cdef void let_go(self):
         """Forget the gradient; its memory serves again where nobody else has seen it."""
@@ -237,7 +237,7 @@ cdef class Plan:
         g = None
         if gradient:
             g, self.spare = self.spare, None
-            if g is None:
+            if g is None or Py_REFCNT(g) > 1:
                 g = np.empty(P.n, self.theta.dtype)
             out = pointer(g)
         with nogil:

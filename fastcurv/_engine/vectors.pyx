@@ -295,3 +295,35 @@ cdef class Multiplier:
             run_items(self.K, &job, self.threads, self.scratch, self.step)
             unwatch(before)
         return out
+
+
+# --- a step of Adam -------------------------------------------------------------------------------
+
+
+def adam_step(
+    theta, g, average, squares, double keep_m, double keep_s, double correction, double rate,
+    double eps
+):
+    """In place, for contiguous vectors of one real dtype:
+
+        average = keep_m average + (1 - keep_m) g
+        squares = keep_s squares + (1 - keep_s) g^2
+        theta -= rate average / (sqrt(correction squares) + eps)
+    """
+    cdef fc_adam how = fc_adam(keep_m, keep_s, correction, rate, eps)
+    cdef const fc_table *K = &table_chosen()[theta.itemsize == 8]
+    cdef Py_ssize_t n = theta.size
+    cdef fc_arithmetic before
+    for x in (theta, g, average, squares):
+        if x.shape != (n,) or x.dtype != theta.dtype or x.dtype.char not in "fd":
+            raise ValueError(f"a vector is {x.dtype} {x.shape}; wanted ({n},) of one real dtype")
+        if not x.flags.c_contiguous or not x.flags.aligned or not (x is g or x.flags.writeable):
+            raise ValueError("a vector is read-only or not contiguous; wanted memory of its own")
+    cdef char *by = pointer(g)
+    cdef char *m = pointer(average)
+    cdef char *s = pointer(squares)
+    cdef char *to = pointer(theta)
+    with nogil:
+        before = fc_arithmetic_begin()
+        K.adam(n, &how, by, m, s, to)
+        fc_arithmetic_end(before)

@@ -311,13 +311,6 @@ class Epochs(Protocol):
 
 
 @runtime_checkable
-class ValueWithGradient(Protocol):
-    """Both for less than the two apart."""
-
-    def value_and_gradient(self, theta: np.ndarray) -> tuple[float, np.ndarray]: ...
-
-
-@runtime_checkable
 class Dense(Protocol):
     """An operator that can be written down."""
 

@@ -5,7 +5,7 @@ network.
 and gives the squared norms of the new rows; `combine_rows(Q, S, Y)` makes ``Y = S' Q``, also where
 Y are the first rows of Q. Each reads the basis once, and its bits do not depend on the number of
 threads. `dot` and `norm` are those of one long vector: BLAS would wake threads of its own, which go
-on spinning beside the engine's next product.
+on spinning beside the engine's next product. `adam_step` is a step of that method, in one sweep.
 """
 
 import math
@@ -15,9 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._engine import combine_rows, compact_weights, default_threads, project_rows, subtract_rows
+from .._engine import (
+    adam_step,
+    combine_rows,
+    compact_weights,
+    default_threads,
+    project_rows,
+    subtract_rows,
+)
 
 __all__ = [
+    "adam_step",
     "column_slices",
     "combine_rows",
     "compact_weights",

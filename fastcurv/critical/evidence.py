@@ -167,14 +167,15 @@ def as_number(value: Any) -> float:
     return float(found.reshape(()))
 
 
-def as_gradient(g: Any, n: int, dtype: Any = float) -> np.ndarray:
-    """What an objective gives as its gradient, which may be a buffer of its own, as a new vector
-    of n numbers.
+def as_gradient(g: Any, n: int, dtype: Any = float, *, kept: bool = True) -> np.ndarray:
+    """What an objective gives as its gradient, which may be a buffer of its own, as a vector of n
+    numbers: a new one where it is `kept` while the objective is asked again.
     """
     shape = np.shape(g)
     if shape != (n,) and not (n == 1 and np.size(g) == 1):
         raise ValueError(f"the objective's gradient has shape {shape}; wanted ({n},)")
-    return np.array(g, dtype=dtype).reshape(n)
+    own = np.array(g, dtype) if kept else np.require(g, dtype, ["C", "A", "E"])
+    return own.reshape(n)
 
 
 def as_curvature(H: Any, n: int, name: str = "hessian") -> Any:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, Literal, Self
 
@@ -27,7 +26,7 @@ from ..optimize.minimize import METHODS, STOCHASTIC, minimize
 from ..optimize.run import Run
 from .choices import OUT, advice, outputs_of, pairs_worth, single_worth, threads_worth, unhidden
 from .held_out import FIRST, HeldOut, firm_start, unseen
-from .look import PRODUCTS, Look, judge, look
+from .look import Look, judge, look
 from .parameters import check_parameters, layers_of, total_of
 
 DEEP = 1e-2  # curvature this far below zero, relative to the largest, is worth leaving
@@ -136,7 +135,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
             loss,
             l2=(self.alpha if alpha is None else alpha) / (total * self._scale),
             sample_weight=None if weight is None else weight.astype(float) * (X.shape[0] / total),
-            n_threads=threads_worth(self.n_threads, model.n_params, X.shape[0]),
+            n_threads=threads_worth(self.n_threads, model.n_params, self._at_once(X.shape[0])),
             memory=self.memory,
             l2_biases=False,
         )
@@ -272,10 +271,10 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         options: dict[str, Any] = {"validation": held, "seed": seed}
         if held is not None:
             options["patience"] = self.n_iter_no_change
-        if solver in STOCHASTIC:
-            options |= self._batches(ob)
         self._deadline = None if self.max_time is None else time.monotonic() + self.max_time
-        if watch is None:
+        if solver in STOCHASTIC:
+            runs = [self._by_batches(ob, theta, solver, held, seed)]
+        elif watch is None:
             runs = [self._minimize(ob, theta, solver, self.max_iter, options)]
         else:
             runs = self._as_far_as_unseen(ob, watch, options)
@@ -286,7 +285,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         if seen is not None and self.verdict == "quick":
             self.curvature_: Look | None = seen
         else:
-            spent = sum(run.nfev for run in runs) if solver not in STOCHASTIC else SHARE * PRODUCTS
+            spent = sum(run.nfev if solver not in STOCHASTIC else run.nit for run in runs)
             asked = self._scale, self._tol, self.verdict, spent // SHARE
             self.curvature_ = judge(ob, self.theta_, *asked)
 
@@ -317,12 +316,47 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
             runs[-1].stopped = ended if ended == "max_iter" else "held_out"
         return runs
 
+    def _at_once(self, rows: int) -> int:
+        """How many of the rows a gradient is of."""
+        size = 200 if self.batch_size == "auto" else self.batch_size
+        return min(size, rows) if self.solver in STOCHASTIC else rows
+
     def _batches(self, ob: Objective) -> dict[str, Any]:
         """What solvers by mini-batches are told."""
-        size = 200 if self.batch_size == "auto" else self.batch_size
         rate = self.learning_rate_init
         known = {} if rate is None else {"learning_rate": rate}
-        return {"batch_size": min(size, ob.n_samples)} | known
+        return {"batch_size": self._at_once(ob.n_samples)} | known
+
+    def _by_batches(
+        self, ob: Objective, theta: np.ndarray, solver: Descent, held: Any, seed: int
+    ) -> Any:
+        """A run by mini-batches, at the best of its points. An epoch is judged by the rows held
+        out, or by the mean loss of its batches, each as it came: that of all rows at its end would
+        take half as long as the epoch.
+        """
+        small = 0.0 if held is not None else self._tol / self._scale
+        losses = [ob.value(theta)]
+        scores = losses if held is None else [held.value(theta)]
+        best, idle = theta.copy(), 0
+
+        def idles(at: Any) -> bool:
+            nonlocal best, idle
+            loss, lowest = float(at.fun), min(scores)
+            score = held.value(at.x) if held is not None and loss < np.inf else loss
+            losses.append(loss)
+            if held is not None:
+                scores.append(score)
+            best = at.x if score < lowest else best
+            idle = 0 if score < lowest - small else idle + 1
+            return idle >= self.n_iter_no_change
+
+        options = {"validation": None, "seed": seed, "record_every": self.max_iter + 1}
+        options |= self._batches(ob)
+        run = self._minimize(ob, theta, solver, self.max_iter, options, idles)
+        run.x, run.fun, run.history = best, ob.value(best), {"loss": losses}
+        if held is not None:
+            run.history["validation"] = scores
+        return run
 
     def _go_on(self, ob: Objective, runs: list[Any], options: dict[str, Any]) -> Look | None:
         """After L-BFGS: trust-region steps where it stalled, a way down from a saddle; more runs
@@ -356,26 +390,17 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         which is shown every point. A lower loss that rounding found before does not count.
         """
         small, last = self._tol / self._scale, []
-        lowest, idle = np.inf, 0
 
         def enough(intermediate_result: Any) -> bool:
             ended = watch is not None and watch(intermediate_result)
+            if solver in STOCHASTIC:
+                return ended
             g = getattr(intermediate_result, "jac", None)
             within = g is not None and max(g.max(), -g.min()) <= small
             if within and options["validation"] is None:
                 last.append((np.array(intermediate_result.x), float(intermediate_result.fun)))
             return ended or within
 
-        def idles(intermediate_result: Any) -> bool:
-            nonlocal lowest, idle
-            loss = float(intermediate_result.fun)
-            idle = 0 if loss < lowest - small else idle + 1
-            lowest = min(lowest, loss)
-            return idle >= self.n_iter_no_change
-
-        stops: Callable[[Any], bool] | None = enough
-        if solver in STOCHASTIC:
-            stops = None if options["validation"] is not None else idles
         if solver == "l-bfgs" and self.tol != "auto":  # which ends early, and scores with fewer
             options = options | {"memory": pairs_worth(ob.n_params, ob.n_samples)}
         if self._deadline is not None:
@@ -386,7 +411,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
             solver,
             max_iter=max_iter,
             gradient_tol=0,
-            callback=stops,
+            callback=enough,
             verdict=False,
             progress=bool(self.verbose),
             **options,
@@ -394,7 +419,7 @@ class BaseMLP(Answering, BaseEstimator, subject="estimator"):
         if run.stopped == "callback":
             if last:
                 run.x, run.fun = last[-1]
-            elif stops is idles:
+            elif solver in STOCHASTIC:
                 run.stopped = "patience"
         return run
 

@@ -67,16 +67,18 @@ PARAMETERS = """
         As for `fastcurv.Objective`.
     verdict : {"quick", True, False}
         What `curvature_` holds: a look at both ends of the spectrum, for a sixth as many products
-        as the fit took gradients, 40 at most; what `fastcurv.classify` says, which can cost more
-        than the fit; None.
+        as the fit took gradients of all rows, or epochs, 40 at most; what `fastcurv.classify` says,
+        which can cost more than the fit; None.
     verbose : bool
         Show a progress bar, where tqdm is installed.
 
     Attributes
     ----------
     loss_, best_loss_ : float
-        The objective at the end, and the lowest seen.
+        The objective at ``theta_``, and the lowest of ``loss_curve_``.
     loss_curve_ : list of float
+        At the start and after each iteration; for an epoch of mini-batches their mean loss, each
+        batch's as it came, which ends the run as scikit-learn's does.
     n_iter_ : int
     stopped_ : str
         Why the run ended; ``callback`` where the gradient came within tol, ``held_out`` where rows

@@ -142,7 +142,7 @@ class Loop:
         run.iteration += 1
         if not run.stale:
             run.record()
-            self.shown.note(f"loss {run.f:.6g}  |g| {run.gnorm:.2g}")
+        self.shown.note(f"loss {run.f:.6g}" + ("" if run.stale else f"  |g| {run.gnorm:.2g}"))
         self.shown.update(1)
         if self.ask.callback is not None and self.ask.callback(self._intermediate()):
             self.why = "callback"
@@ -290,8 +290,9 @@ class Loop:
 
     def _intermediate(self) -> OptimizeResult:
         run = self.run
+        known = {} if run.stale else {"jac": run.g.copy()}
         return as_result(
-            x=run.theta.copy(), fun=run.f, jac=run.g.copy(), nit=run.iteration, nhev=run.n_products
+            x=run.theta.copy(), fun=run.f, nit=run.iteration, nhev=run.n_products, **known
         )
 
     def _choose(self) -> tuple[np.ndarray, float, float]:
@@ -349,6 +350,9 @@ class Loop:
 
     def _finish(self) -> OptimizeResult:
         self.saver.at_the_end(self)
+        if self.run.history["iteration"][-1] != self.run.iteration:  # the end is always on record
+            self.run.bind()
+            self.run.record()
         x, fun, gnorm = self._choose()
         if self.outcome is None and gnorm <= self.wanted and self.ask.verdict:
             self._judge_the_end(x)

@@ -23,6 +23,7 @@ import numpy as np
 
 from ..common.checks import all_finite, check_positive, check_positive_int
 from ..common.protocols import Batched, Epochs
+from ..common.vectors import adam_step
 from .run import Method
 from .schedules import as_schedule
 
@@ -76,7 +77,7 @@ class _FirstOrder(Method):
                 check_positive(getattr(self, name), name)
         check_positive_int(self.record_every, "record_every")
         self.t, self.kept_arrays = 0, self.buffers
-        self.scratch = np.empty_like(self.run.theta)
+        self.scratch = np.zeros_like(self.run.theta)
         for name in self.buffers:
             setattr(self, name, np.zeros_like(self.run.theta))
         self._prepare_batches()
@@ -96,31 +97,29 @@ class _FirstOrder(Method):
     kept_facts = ("t",)
 
     def step(self) -> str | None:
+        run = self.run
         if self.batch_size is None:
-            self._apply(self.run.g)
+            self._apply(run.g)
         else:
-            self._epoch(self.batch_size)
-        if (
-            self.batch_size is None
-            or self.run.cut
-            or (self.run.iteration + 1) % self.record_every == 0
-            or not all_finite(self.run.theta)
-        ):
-            self.run.bind()
-        else:
-            self.run.stale = True  # an epoch whose end nobody asked to see
+            run.f, run.stale = self._epoch(self.batch_size), True
+        asked = (run.iteration + 1) % self.record_every == 0 or not all_finite(run.theta)
+        if self.batch_size is None or run.cut or asked:
+            run.bind()
         return None
 
-    def _epoch(self, size: int) -> None:
+    def _epoch(self, size: int) -> float:
         """Every row once, in a new order; the last batch may be smaller and steps as far as the
-        others.
+        others. The mean loss of the rows, each batch's as it came.
         """
-        run = self.run
+        run, total, seen, n = self.run, 0.0, 0, self.run.ob.n_samples
         for batch in self._batches(size):
-            _, g = run.value_and_gradient(run.theta, batch)
+            f, g = run.value_and_gradient(run.theta, batch)
             self._apply(g)
+            rows = min(size, n - seen)
+            total, seen = total + rows * f, seen + rows
             if run.out_of_budget():
                 break
+        return total / seen
 
     def _batches(self, size: int) -> Iterator[Any]:
         """An epoch's batches, in the objective's own order where rows are not at hand."""
@@ -209,25 +208,9 @@ class RMSProp(_FirstOrder):
         self.rho = _fraction(self.rho, "rho")
         self.eps = check_positive(self.eps, "eps", zero=True)
 
-    def _average_squares(self, g: np.ndarray, keep: float) -> None:
-        kind = g.dtype.type
-        np.multiply(g, g, out=self.scratch)
-        self.scratch *= kind(1.0 - keep)
-        self.squares *= kind(keep)
-        self.squares += self.scratch
-
-    def _descend_scaled(self, rate: Any, direction: np.ndarray, correction: float) -> None:
-        kind = direction.dtype.type
-        np.multiply(self.squares, kind(correction), out=self.scratch)
-        np.sqrt(self.scratch, out=self.scratch)
-        self.scratch += kind(self.eps)
-        np.divide(direction, self.scratch, out=self.scratch)
-        self.scratch *= rate
-        self.run.theta -= self.scratch
-
     def update(self, g: np.ndarray, rate: Any) -> None:
-        self._average_squares(g, self.rho)
-        self._descend_scaled(rate, g, 1.0)
+        """Adam's, with the gradient for its average."""
+        adam_step(self.run.theta, g, self.scratch, self.squares, 0, self.rho, 1, rate, self.eps)
 
 
 class Adam(RMSProp):
@@ -246,10 +229,7 @@ class Adam(RMSProp):
         self.beta1, self.beta2 = _fraction(self.beta1, "beta1"), _fraction(self.beta2, "beta2")
 
     def update(self, g: np.ndarray, rate: Any) -> None:
-        kind = g.dtype.type
-        np.multiply(g, kind(1.0 - self.beta1), out=self.scratch)
-        self.average *= kind(self.beta1)
-        self.average += self.scratch
-        self._average_squares(g, self.beta2)
-        rate = kind(float(rate) / (1.0 - self.beta1**self.t))
-        self._descend_scaled(rate, self.average, 1.0 / (1.0 - self.beta2**self.t))
+        adam_step(
+            self.run.theta, g, self.average, self.squares, self.beta1, self.beta2,
+            1.0 / (1.0 - self.beta2**self.t), float(rate) / (1.0 - self.beta1**self.t), self.eps,
+        )  # fmt: skip

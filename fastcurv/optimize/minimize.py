@@ -104,7 +104,8 @@ def minimize(
     callback : callable, optional
         ``callback(intermediate_result)`` gets an OptimizeResult after each iteration,
         ``callback(xk)`` under any other parameter name the point; True, or raising StopIteration,
-        ends the run.
+        ends the run. After an epoch that `record_every` leaves out there is no ``jac``, and ``fun``
+        is the mean loss of its batches, each as it came.
     seed : None, int or Generator
         Mini-batches and random probes.
     progress : bool, optional
@@ -127,12 +128,14 @@ def minimize(
         False: no `classify` at the end, so `success` stays False.
     **options
         The method's own, by name. First order: ``learning_rate schedule delta hold batch_size clip
-        record_every`` and ``momentum rho beta1 beta2 eps``. Second order: ``forcing thrift
-        krylov_dim sample`` and ``radius damping weight max_cg``; for ``trust-region
-        saddle-free-newton cubic gauss-newton`` also ``precondition warm_start``, both False:
-        scaling by the norms of the Hessian's rows and the last step as a start, which large
-        networks need. `sample` rows, drawn anew for each point, then
-        stand for all in the curvature (never in value and gradient).
+        record_every`` and ``momentum rho beta1 beta2 eps``. Every so many epochs of mini-batches,
+        and at the end, the loss and gradient of all rows are recorded, and no tolerance is looked
+        at before: by default after each, which takes half as long as the epoch. Second order:
+        ``forcing thrift krylov_dim sample`` and ``radius damping weight max_cg``; for
+        ``trust-region saddle-free-newton cubic gauss-newton`` also ``precondition warm_start``,
+        both False: scaling by the norms of the Hessian's rows and the last step as a start, which
+        large networks need. `sample` rows, drawn anew for each point, then stand for all in the
+        curvature (never in value and gradient).
 
     Returns
     -------

@@ -269,6 +269,12 @@ typedef struct {
     ptrdiff_t ldsums; /* (2, m) */
 } fc_norm;
 
+/*   m = keep_m m + (1 - keep_m) g;  s = keep_s s + (1 - keep_s) g g
+ *   theta -= rate m / (sqrt(correction s) + eps) */
+typedef struct {
+    double keep_m, keep_s, correction, rate, eps;
+} fc_adam;
+
 /* How a table's sums are cut: what a bound on rounding has to know. Whoever changes a kernel's
  * order of summation changes these numbers with it; `summation` in kernels.pyx says what each means
  * for the count of roundings, a test measures them. */
@@ -372,6 +378,8 @@ typedef struct fc_table {
     int (*copy_finite)(ptrdiff_t n, const void *x, int far, void *out);
     /* out (n,) = alpha * x */
     void (*scale)(ptrdiff_t n, double alpha, const void *x, void *out);
+    /* A step of Adam for n numbers each, of any alignment, none of which overlap. */
+    void (*adam)(ptrdiff_t n, const fc_adam *how, const void *g, void *m, void *s, void *theta);
     /* Multiply-adds on registers alone, `count` in each chain; sink holds 2 vectors. Returns the
      * flops done. */
     double (*peak)(long count, void *sink);

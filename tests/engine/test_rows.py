@@ -54,6 +54,39 @@ def test_combined_rows_against_float64(arch, n, dtype, rng):
         assert np.array_equal(whole[:, n + 2 :], before[:, n + 2 :])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n", LENGTHS)
+def test_a_step_of_adam_against_float64(arch, n, dtype, rng):
+    """In place, and what lies beside the vectors is not touched."""
+    whole = rng.standard_normal((4, n + 5)).astype(dtype)
+    whole[3] = whole[3] ** 2
+    before, wide = whole.copy(), whole.astype(float)
+    theta, g, m, s = whole[:, 2 : n + 2]
+    engine.adam_step(theta, g, m, s, 0.9, 0.75, 1.5, 0.1, 1e-2)
+    eps = np.finfo(dtype).eps
+    average, squares = 0.9 * wide[2] + 0.1 * wide[1], 0.75 * wide[3] + 0.25 * wide[1] ** 2
+    step = 0.1 * average / (np.sqrt(1.5 * squares) + 1e-2)
+    rounded = 0.9 * np.abs(wide[2]) + 0.1 * np.abs(wide[1])  # of the average, which may cancel
+    slack = 0.1 * rounded / (np.sqrt(1.5 * squares) + 1e-2) + np.abs(wide[0]) + np.abs(step)
+    stepped = (whole[0], wide[0] - step, slack)
+    moments = (whole[2], average, rounded), (whole[3], squares, squares)
+    for mine, true, size in (*moments, stepped):
+        inside = slice(2, n + 2)
+        assert (np.abs(mine - true) <= 16 * eps * size)[inside].all()
+    assert np.array_equal(whole[1], before[1])
+    for outside in (slice(0, 2), slice(n + 2, None)):
+        assert np.array_equal(whole[:, outside], before[:, outside])
+
+
+def test_adam_refuses_what_is_no_memory_of_its_own(rng):
+    four = rng.standard_normal((4, 50))
+    read_only = four[0].copy()
+    read_only.flags.writeable = False
+    for theta in (read_only, four[0, ::2], four[0].astype(np.float32), four[0].astype(int)):
+        with pytest.raises(ValueError, match="wanted"):
+            engine.adam_step(theta, *four[1:], 0.9, 0.999, 1.0, 0.1, 1e-8)
+
+
 def test_rows_do_not_depend_on_threads(rng, monkeypatch):
     Q, W = rng.standard_normal((20, 60_001)), rng.standard_normal((4, 60_001))
     results = []

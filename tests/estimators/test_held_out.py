@@ -245,6 +245,50 @@ def test_epochs_go_on_with_the_state_of_the_solver(solver, rate):
     assert net.n_iter_ == 8 and len(net.loss_curve_) == 16
 
 
+@pytest.mark.parametrize("words", [{}, {"early_stopping": True}])
+def test_epochs_take_no_gradient_of_all_rows(words, monkeypatch):
+    """None but at the start, at the end of the run, and at the best point, which is kept."""
+    X, y = datasets.load_digits(return_X_y=True)
+    asked, ask = [], fc.Objective.value_and_gradient
+
+    def watched(ob, theta):
+        f, g = ask(ob, theta)
+        asked.append((ob.n_samples, f))
+        return f, g
+
+    monkeypatch.setattr(fc.Objective, "value_and_gradient", watched)
+    net = fc.MLPClassifier((20,), solver="adam", random_state=0, max_iter=12, **words)
+    with pytest.warns(ConvergenceWarning):
+        net.fit(X / 16, y)
+    counts, losses = np.array(asked).T
+    rows = counts.max()
+    assert len(counts) == 12 * -(-rows // 200) + (counts == rows).sum() <= 12 * 9 + 4
+    counts, losses = (part[counts < rows].reshape(12, -1) for part in (counts, losses))
+    assert np.allclose(net.loss_curve_[1:], (counts * losses).sum(axis=1) / rows)
+    assert len(net.loss_curve_) == 13 and net.loss_ < net.loss_curve_[-1]
+    if words:
+        assert len(net.validation_loss_curve_) == 13
+
+
+def test_epochs_take_the_same_steps_on_any_number_of_threads():
+    X, y = datasets.load_digits(return_X_y=True)
+    with pytest.warns(ConvergenceWarning):
+        fits = [
+            fc.MLPClassifier((90, 30), solver="adam", random_state=0, max_iter=3, n_threads=n)
+            for n in (None, 1, 2, 5)
+        ]
+        found = {net.fit(X, y).theta_.tobytes() for net in fits}
+    assert len(found) == 1
+
+
+def test_a_run_that_leaves_the_numbers_hands_out_its_best_point():
+    X, y = datasets.load_digits(return_X_y=True)
+    net = fc.MLPRegressor((20,), solver="sgd", random_state=0, learning_rate_init=1e3, max_iter=9)
+    net.fit(X[:600], y[:600])
+    assert net.stopped_ == "diverged" and np.isfinite(net.theta_).all()
+    assert net.loss_ == pytest.approx(min(net.loss_curve_))
+
+
 def test_adam_ends_as_scikit_learns_does():
     """After ten epochs that lower the loss by less than tol."""
     X, y = datasets.load_wine(return_X_y=True)

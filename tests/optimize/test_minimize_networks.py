@@ -141,6 +141,39 @@ def test_mini_batches_lower_the_loss_of_the_whole(method):
     assert again.history["loss"][-1] == found.history["loss"][-1]
 
 
+def test_epochs_between_records_say_what_their_batches_lost(tmp_path):
+    """The last one is recorded, and a run that was saved there says the same."""
+    ob, model = blobs()
+    theta, path, seen = model.init(seed=0), tmp_path / "run", []
+    how = {"batch_size": 16, "record_every": 3, "max_iter": 4}
+    batches, ask = [], fc.Objective.value_and_gradient
+
+    class Watched(fc.Objective):
+        def value_and_gradient(self, at):
+            f, g = ask(self, at)
+            batches.append((self.n_samples, f))
+            return f, g
+
+    rows = Watched(ob.model, ob.X, ob.y, ob.loss, l2=ob.l2)
+
+    def callback(intermediate_result):
+        seen.append(intermediate_result)
+
+    found = fc.minimize(rows, theta, "adam", seed=0, checkpoint=path, callback=callback, **how)
+    assert list(found.history["iteration"]) == [0, 3, 4]
+    assert found.history["loss"][-1] == ob.value(seen[-1].x)
+    counts, losses = np.array(batches).T
+    whole = counts == ob.n_samples
+    assert np.flatnonzero(whole).tolist() == [0, 16, 22]  # five batches to an epoch
+    counts, losses = (part[~whole].reshape(4, 5) for part in (counts, losses))
+    means = (counts * losses).sum(axis=1) / ob.n_samples
+    assert ["jac" in at for at in seen] == [False, False, True, False]
+    assert np.allclose([at.fun for at in seen], [*means[:2], ob.value(seen[2].x), means[3]])
+    again = fc.minimize(rows, None, "adam", resume=path, **how)
+    assert np.array_equal(again.x, found.x)
+    assert again.history["loss"].tolist() == found.history["loss"].tolist()
+
+
 @pytest.mark.parametrize(
     "method, options",
     [

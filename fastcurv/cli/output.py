@@ -20,7 +20,7 @@ import fastcurv as fc
 from ..common.files import check_place, escaped, shown, write_atomically
 from ..common.linalg import eigh
 from ..common.progress import on_terminal
-from ..optimize.verdict import NO_REPORT
+from ..optimize.finish import NO_REPORT
 from ..plots.spectrum import DENSE_BELOW
 from ..spectrum.dense import to_dense
 from ..spectrum.results import Eigenpairs, left_open

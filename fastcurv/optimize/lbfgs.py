@@ -18,9 +18,9 @@ import numpy as np
 from ..common.checks import check_positive_int
 from ..common.protocols import Array
 from ..common.vectors import combine_rows, compact_weights, dot, norm, project_rows
-from .resume import damaged
+from .checkpoint import damaged
+from .line_search import Trial, descend_along
 from .run import Method
-from .wolfe import Trial, descend_along
 
 FLAT = 1e-10  # of ||s|| ||y||: an s'y below it tells nothing of curvature
 

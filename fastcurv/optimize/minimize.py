@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -17,18 +18,52 @@ from ..common.checks import (
     check_theta,
     old_name,
 )
-from ..common.errors import door, names_of, need, own_names, refuse_foreign, refuse_swapped
+from ..common.errors import door, names_of, need, own_names, refuse_foreign, refuse_swapped, typed
 from ..common.protocols import Batched, Descent, Smooth, Valued
 from ..common.runtime import to_nearest
-from .callback import as_callback
-from .checkpoints import saved
-from .driver import Loop, Request
+from .checkpoint import saved
 from .first_order import SGD, Adam, Momentum, Nesterov, RMSProp
 from .lbfgs import LBFGS
-from .newton import Cubic, DampedNewton, GaussNewton, Newton, SaddleFreeNewton, TrustRegion
-from .newton_cg import NewtonCG
-from .newton_mr import NewtonMR
+from .loop import Loop, Request
+from .newton import (
+    Cubic,
+    DampedNewton,
+    GaussNewton,
+    Newton,
+    NewtonCG,
+    NewtonMR,
+    SaddleFreeNewton,
+    TrustRegion,
+)
 from .run import Method, Run
+
+# --------------------------------------------------------------------------------------------------
+# The callback of a run, in any of SciPy's forms.
+
+
+def as_callback(callback: Any) -> Callable[[OptimizeResult], bool] | None:
+    """A callback in SciPy's forms as a function of the intermediate result."""
+    if callback is None:
+        return None
+    if not callable(callback):
+        raise TypeError(f"callback is {typed(callback)}; wanted a function")
+    try:
+        whole = "intermediate_result" in inspect.signature(callback).parameters
+    except (TypeError, ValueError):
+        whole = False
+    # wrapped by scipy.optimize.minimize, which unpacks the result itself
+    wrapped = hasattr(callback, "stop_iteration")
+
+    def call(result: OptimizeResult) -> bool:
+        try:
+            if wrapped:
+                return bool(callback(result))
+            return bool(callback(intermediate_result=result) if whole else callback(result.x))
+        except StopIteration:
+            return True
+
+    return call
+
 
 METHODS: dict[str, type[Method]] = {
     "sgd": SGD,

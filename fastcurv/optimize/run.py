@@ -16,7 +16,7 @@ from ..common.checks import all_finite
 from ..common.vectors import norm
 from ..critical.evidence import as_curvature, as_gradient, as_number, left_alone, value_at
 from ..krylov.lanczos import as_product
-from .resume import check_run, generator, plain
+from .checkpoint import check_run, generator, plain
 
 
 def reduction_ratio(old: float, new: float, predicted: float, eps: float) -> float:

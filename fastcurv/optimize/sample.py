@@ -17,8 +17,8 @@ from ..common.protocols import Descent
 from ..common.runtime import to_nearest
 from ..critical.classify import classify
 from ..critical.find import find_critical_point
+from .finish import STATUS
 from .minimize import minimize
-from .verdict import STATUS
 
 SOURCES = ("narrower", "walk", "descent")
 # options of `classify` that fit any point

@@ -12,8 +12,8 @@ from scipy.sparse.linalg import LinearOperator
 
 from ..common.checks import check_array
 from ..common.protocols import Descent
+from .finish import NO_REPORT
 from .minimize import minimize
-from .verdict import NO_REPORT
 
 
 class _FunctionObjective:

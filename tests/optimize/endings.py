@@ -19,11 +19,10 @@ import numpy as np
 import scipy.optimize
 
 import fastcurv as fc
-from fastcurv.optimize import tries, wolfe
-from fastcurv.optimize.ending import Ending
+from fastcurv.optimize import finish, line_search
+from fastcurv.optimize.finish import Ending, polish
 from fastcurv.optimize.line_search import line_minimum
 from fastcurv.optimize.minimize import METHODS, STOCHASTIC
-from fastcurv.optimize.polish import polish
 from fastcurv.testing import FunctionObjective, zoo
 
 from ..agreement import lined, masked, rounded, served_by
@@ -185,16 +184,16 @@ def kicks() -> dict[str, list[Any]]:
     for name in FUNCTIONS:
         ob, start = function(name)
         for from_, at in (("start", start), ("zero", 0 * start)):
-            flat, spent = tries.flat_space(ob, at, 9)
+            flat, spent = finish.flat_space(ob, at, 9)
             numbers = [float(flat.shape[1]), float(spent), float(np.abs(flat).sum())]
-            numbers.append(float(tries.flat_space(ob, at, 2)[0].shape[1]))
-            ways = list(tries.directions(ob, at, flat, np.random.default_rng(0)))
+            numbers.append(float(finish.flat_space(ob, at, 2)[0].shape[1]))
+            ways = list(finish.directions(ob, at, flat, np.random.default_rng(0)))
             numbers += [float(len(ways)), float(sum(way @ [1.0, 0.3] for way in ways))]
             f = ob.value(at)
             for v in np.eye(2):
-                numbers.append(float(tries.falls_for_ever(ob, ob.value, at, f, v)))
+                numbers.append(float(finish.falls_for_ever(ob, ob.value, at, f, v)))
                 for barrier in (False, True):
-                    lower = tries.lower_along(ob.value, at, f, v, barrier)
+                    lower = finish.lower_along(ob.value, at, f, v, barrier)
                     numbers += [0.0, 0.0] if lower is None else [float(lower[0] @ v), lower[1]]
 
             def walk(there: Any, ob: Any = ob) -> tuple[Any, float]:
@@ -207,14 +206,14 @@ def kicks() -> dict[str, list[Any]]:
                 walked.append(float(there @ [1.0, 0.3]))
                 return there, np.inf
 
-            tries.lower_point(
+            finish.lower_point(
                 ob, at, -9.0, flat, np.random.default_rng(0), value=ob.value, walk=nowhere,
                 stop=lambda: False,
             )  # fmt: skip
             numbers += walked
             asked: list[int] = []
             for most in (3, 99):
-                lower = tries.lower_point(
+                lower = finish.lower_point(
                     ob, at, f, flat, np.random.default_rng(0), value=ob.value, walk=walk,
                     stop=lambda most=most, asked=asked: asked.append(1) or len(asked) > most,
                 )  # fmt: skip
@@ -263,7 +262,7 @@ def lines() -> dict[str, list[Any]]:
     """Searches along a line, and the trials that they take."""
     found: dict[str, list[Any]] = {}
     trials = [
-        wolfe.Trial(t, f, slope, None)
+        line_search.Trial(t, f, slope, None)
         for t, f, slope in (
             (0.0, 1.0, -1.0), (0.3, 0.8, -0.2), (1.0, 0.9, 0.5), (2.0, 3.0, 4.0), (1.5, 0.2, -2.0),
             (4.0, np.inf, np.nan), (0.7, 0.8, 0.0),
@@ -272,8 +271,8 @@ def lines() -> dict[str, list[Any]]:
     for i, a in enumerate(trials):
         for j, b in enumerate(trials):
             if a.t != b.t:
-                numbers = [wolfe._cubic(a, b), wolfe._between(a, b)]
-                numbers += [wolfe._further(a, b)] if a.t < b.t else []
+                numbers = [line_search._cubic(a, b), line_search._between(a, b)]
+                numbers += [line_search._further(a, b)] if a.t < b.t else []
                 found[f"trials {i} and {j}"] = ["", *map(float, numbers)]
     falls = {
         "bowl": lambda t: (t - 1.3) ** 2, "drop": lambda t: -t / (1 + t**4),

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import rosen, rosen_der, rosen_hess
 
 import fastcurv as fc
-from fastcurv.optimize.ending import PROOF, ROUND
+from fastcurv.optimize.finish import PROOF, ROUND
 from fastcurv.optimize.run import Run
 from fastcurv.testing import FunctionObjective, LinearAutoencoder, QuadraticObjective, compiled
 

@@ -10,7 +10,7 @@ import pytest
 import fastcurv as fc
 from fastcurv.critical import kink_minimum
 from fastcurv.critical.kink_minimum import prove_held
-from fastcurv.optimize.kinks import find_held
+from fastcurv.optimize.finish import find_held
 
 LOSSES = {"mse": 1, "binary_cross_entropy": 1, "cross_entropy": 3}
 

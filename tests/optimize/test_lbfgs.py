@@ -9,8 +9,8 @@ import fastcurv as fc
 from fastcurv.common.files import read_tensors, write_tensors
 from fastcurv.common.vectors import compact_weights
 from fastcurv.optimize.lbfgs import LBFGS
+from fastcurv.optimize.line_search import ARMIJO, CURVATURE, descend_along
 from fastcurv.optimize.run import Run
-from fastcurv.optimize.wolfe import ARMIJO, CURVATURE, descend_along
 from fastcurv.testing import FunctionObjective
 
 

@@ -11,7 +11,7 @@ import pytest
 import scipy.optimize
 
 from fastcurv.common.files import read_tensors, write_tensors
-from fastcurv.optimize.checkpoints import named_options
+from fastcurv.optimize.checkpoint import named_options
 from fastcurv.optimize.minimize import minimize
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 
@@ -359,7 +359,6 @@ def test_a_disk_that_fills_up_takes_no_result_with_it(tmp_path, monkeypatch):
     """The run ends where it would without a file, and the file is that of the last step that could
     be saved; it resumes to the same bits.
     """
-    from fastcurv.optimize import checkpoints
 
     ob, path, saves = QuadraticObjective(np.diag([1.0, 10.0, 100.0])), tmp_path / "c", []
     options = {"method": "momentum", "learning_rate": 1e-3, "max_iter": 9, "seed": 0}

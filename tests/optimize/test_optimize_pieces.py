@@ -9,12 +9,9 @@ import pytest
 import fastcurv as fc
 from fastcurv.krylov.solvers import Workspace, capped_cg
 from fastcurv.krylov.trust_region import KrylovSpace
-from fastcurv.optimize import checkpoints
-from fastcurv.optimize.driver import Loop
-from fastcurv.optimize.ending import Ending
-from fastcurv.optimize.polish import polish
-from fastcurv.optimize.tries import flat_space
-from fastcurv.optimize.verdict import STATUS
+from fastcurv.optimize import checkpoint
+from fastcurv.optimize.finish import STATUS, Ending, flat_space, polish
+from fastcurv.optimize.loop import Loop
 from fastcurv.testing import PrescribedSpectrum
 
 
@@ -105,8 +102,8 @@ def test_a_run_ends_at_the_certified_minimum_near_it_if_that_is_no_higher(
 
 def test_without_a_word_a_run_is_saved_twice_a_minute_at_most(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(checkpoints.time, "perf_counter", lambda: now[0])
-    saver = checkpoints.Saver("there", None)
+    monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: now[0])
+    saver = checkpoint.Saver("there", None)
     wrote = []
     saver.take = lambda loop: None
     saver._write = lambda loop: wrote.append(now[0])
@@ -114,7 +111,7 @@ def test_without_a_word_a_run_is_saved_twice_a_minute_at_most(monkeypatch):
     for now[0] in (1.0, 29.0, 31.0):
         saver.now_and_then(loop)
     assert wrote == [31.0]
-    often = checkpoints.Saver("there", 3)
+    often = checkpoint.Saver("there", 3)
     often.take, often._write = saver.take, saver._write
     often.now_and_then(loop)
     assert len(wrote) == 2

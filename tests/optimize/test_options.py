@@ -6,7 +6,7 @@ import pytest
 import fastcurv as fc
 from fastcurv.krylov.solvers import Workspace, capped_cg
 from fastcurv.krylov.trust_region import trust_region
-from fastcurv.optimize.polish import _krylov
+from fastcurv.optimize.finish import _krylov
 from fastcurv.optimize.schedules import as_schedule
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 

@@ -8,12 +8,10 @@ import scipy.optimize
 
 import fastcurv as fc
 from fastcurv.optimize import sample
-from fastcurv.optimize.polish import _factor, polish
+from fastcurv.optimize.finish import STATUS, _factor, directions, falls_for_ever, polish
+from fastcurv.optimize.line_search import Trial, _between, _further, descend_along
 from fastcurv.optimize.run import Run, reduction_ratio
 from fastcurv.optimize.scipy import newton_cg, trust_region
-from fastcurv.optimize.tries import directions, falls_for_ever
-from fastcurv.optimize.verdict import STATUS
-from fastcurv.optimize.wolfe import Trial, _between, _further, descend_along
 from fastcurv.testing import FunctionObjective, QuadraticObjective
 
 BOWL = QuadraticObjective(np.diag([1.0, 2.0]))

@@ -9,9 +9,8 @@ import pytest
 import scipy.linalg
 
 from fastcurv.krylov.trust_region import KrylovSpace, absolute, cubic, shifted, trust_region
-from fastcurv.optimize.escape import escape
+from fastcurv.optimize.escape import escape, lowest_curvature
 from fastcurv.optimize.line_search import line_minimum
-from fastcurv.optimize.negative_curvature import lowest_curvature
 from fastcurv.optimize.steps import IndefiniteHessianWarning, newton_step, saddle_free_newton_step
 from fastcurv.testing import (
     FunctionObjective,

@@ -11,25 +11,428 @@ unexplained, tries along them. Each round of this may cost what the training has
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..common.linalg import PER_CUBE
-from ..common.protocols import Differentiable, PreciseValue, ThirdBound
+from ..common.linalg import PER_CUBE, eigh
+from ..common.protocols import Differentiable, PreciseValue, Probed, ThirdBound
 from ..common.vectors import extent, norm
 from ..critical.classify import classify
-from ..critical.evidence import residual_bounds, runs_to_infinity, why_no_minimum
+from ..critical.dense import inverse
+from ..critical.evidence import (
+    hessian_products,
+    residual_bounds,
+    runs_to_infinity,
+    value_at,
+    why_no_minimum,
+)
+from ..critical.kink_minimum import KinkPoint, beside, can_be_held, newton_on_kinks
 from ..critical.nearness import gradient_and_error, lower_bound, value_rounding
 from ..critical.report import without_calls
-from .kinks import find_held
-from .line_search import first_length, line_minimum
-from .polish import polish
-from .run import Run
-from .tries import SideRun, directions, falls_for_ever, flat_space, lower_along, lower_point
-from .verdict import CURVATURE_TOL, RISK, Outcome
+from ..krylov.trust_region import KrylovSpace, shifted, trust_region
+from .line_search import Value, first_length, line_minimum
+from .run import Run, reduction_ratio
+
+# --------------------------------------------------------------------------------------------------
+# Tries along zeros of the Hessian: ways down that no second derivative shows.
+#
+# Where curvature vanishes, the next derivatives decide, and there may be many directions: the zero
+# start of a deep net falls with the product of its layers, a monkey saddle along three of six
+# ways. A random kick in the flat space, at several lengths and both ways, finds the odd ones with
+# probability 1; a few trust-region steps from where kicks end find valleys that bend away from it.
+
+FLAT = 1e-5  # of the largest curvature: below it a direction counts as flat
+LENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0)  # of kicks, times the length of theta, 1 at least
+KICKS = 12
+WALKS = 4
+
+# a few steps from another point: the lowest point met, and the value there
+SideRun = Callable[[np.ndarray], tuple[np.ndarray, float]]
+Lower = tuple[np.ndarray, float]
+
+
+def flat_space(ob: Any, theta: np.ndarray, dense_below: int) -> tuple[np.ndarray, int]:
+    """Orthonormal columns that H maps to little, weakest first, and the products they took.
+
+    All of the space, as an identity of no columns, is never written down: above `dense_below` the
+    columns are none, and kicks go anywhere.
+    """
+    if theta.size >= dense_below:
+        return np.zeros((theta.size, 0)), 0
+    H = hessian_products(ob, theta.astype(np.float64))
+    values, vectors = eigh(H.matrix().A)[:2]
+    size = float(np.abs(values).max(initial=0.0))
+    order = np.argsort(np.abs(values))
+    return vectors[:, order[np.abs(values[order]) <= FLAT * size]], H.count
+
+
+def directions(
+    ob: Any, theta: np.ndarray, flat: np.ndarray, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """Unit vectors to try: random ones of the flat space, its weakest, the objective's probes."""
+    n, k = flat.shape
+    for _ in range(KICKS):
+        v = np.asarray(flat @ rng.standard_normal(k) if k else rng.standard_normal(n))
+        yield np.asarray(v / np.linalg.norm(v))
+    for j in range(min(k, KICKS)):
+        yield flat[:, j]
+    if isinstance(ob, Probed):
+        probes = np.asarray(ob.probes(theta), dtype=float)
+        for v in probes.T[:4]:
+            if np.any(v):
+                yield v / np.linalg.norm(v)
+
+
+def lower_along(
+    value: Value, theta: np.ndarray, f: float, direction: np.ndarray, barrier: bool = False
+) -> Lower | None:
+    """A point on the line whose value is lower by more than rounding; lengths of five decades, both
+    ways.
+
+    With `barrier` a side on which the value first rises counts no further: then a lower point
+    contradicts a minimum at theta.
+    """
+    kind = theta.dtype.type
+    unit = direction.astype(theta.dtype)
+    noise = value_rounding(f, theta.dtype)
+    reach = max(1.0, norm(theta))
+    for sign in (1.0, -1.0):
+        for length in LENGTHS:
+            t = sign * length * reach
+            found = value(theta + kind(t) * unit)
+            if found < f - noise:
+                t, lowest = line_minimum(value, theta, kind(sign) * unit, f, length * reach)
+                best = (t * sign, lowest) if lowest < found else (sign * length * reach, found)
+                return theta + kind(best[0]) * unit, best[1]
+            if barrier and found > f + noise:
+                break
+    return None
+
+
+def lower_point(
+    ob: Any,
+    theta: np.ndarray,
+    f: float,
+    flat: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    value: Value,
+    walk: SideRun,
+    stop: Callable[[], bool],
+) -> Lower | None:
+    """A point whose value is lower than f by more than rounding, or None after all tries.
+
+    Parameters
+    ----------
+    flat : ndarray, shape (n, k)
+        From `flat_space`.
+    walk : callable
+        ``walk(start)`` takes a few steps of a minimiser and returns the point and its value.
+    stop : callable
+        True ends the tries.
+    """
+    tried = list(directions(ob, theta, flat, rng))
+    for v in tried:
+        if stop():
+            return None
+        found = lower_along(value, theta, f, v)
+        if found is not None:
+            return found
+    noise = value_rounding(f, theta.dtype)
+    reach = max(1.0, norm(theta))
+    for i, v in enumerate(tried[:WALKS]):
+        if stop():
+            return None
+        start = theta + ((0.3, 0.03)[i % 2] * reach * v).astype(theta.dtype)
+        there, lowest = walk(start)
+        if lowest < f - noise:
+            return there, lowest
+    return None
+
+
+def falls_for_ever(
+    ob: Any, value: Value, theta: np.ndarray, f: float, direction: np.ndarray
+) -> bool:
+    """Whether the value falls along a ray at every one of 40 doublings of its length, and the
+    gradient with it: measured, not proved.
+    """
+    size = norm(direction)
+    if not 0 < size < np.inf:
+        return False
+    v = (direction / size).astype(theta.dtype)
+    t, before = 0.1 * max(1.0, norm(theta)), f
+    slope = norm(ob.gradient(theta))
+    for i in range(40):
+        point = theta + theta.dtype.type(t) * v
+        here = value(point)
+        if not here <= before or (i < 4 and not here < before):
+            return False
+        g = norm(ob.gradient(point))
+        if not g <= slope:
+            return False
+        t, before, slope = 2 * t, here, g
+    return True
+
+
+# --------------------------------------------------------------------------------------------------
+# The last Newton steps: to where a gradient in extended precision vanishes, as far as theta's own
+# digits go.
+#
+# Near a minimum Newton's steps with one factorisation contract, and what then limits the distance
+# to the true critical point is the rounding of the gradient. So the gradient is the objective's
+# `precise_gradient` where it offers one; the Hessian need not be better than float64's.
+
+POLISH_STEPS = 20
+FACTORS = 3  # Hessians that are built and factorised
+KRYLOV_FROM = 768  # parameters: products are dear enough to be tried before all columns of H
+KRYLOV_STEPS = 400
+
+Solve = Callable[[np.ndarray], np.ndarray | None]
+Make = Callable[[Any, np.ndarray], tuple[Solve | None, Callable[[], int]]]
+
+
+@dataclass(frozen=True)
+class Polished:
+    """Where the steps ended, how many there were, and what they cost."""
+
+    theta: np.ndarray
+    n_steps: int
+    n_products: int
+    n_gradients: int
+
+
+def polish(ob: Any, theta: np.ndarray, dense_below: int, stop: Callable[[], bool]) -> Polished:
+    """Newton steps from a theta of small gradient, each kept if it at least halves the gradient's
+    norm without raising the value by more than rounding.
+
+    Nothing moves where the Hessian is not positive semidefinite to rounding.
+
+    Parameters
+    ----------
+    ob : objective
+    theta : ndarray, shape (n,)
+        Not changed; the result has its dtype.
+    dense_below : int
+        Below this n steps come from a Cholesky factor, ``n`` products and ``n^3 / 3`` work for each
+        of at most three; from there on, and before that where n is large, from a Krylov space.
+    stop : callable
+        True ends it.
+    """
+    here, n_products, n_gradients, n_steps = theta, 0, 1, 0
+    g = gradient_and_error(ob, here.astype(np.float64))[0]
+    ceiling = value_at(ob, here)
+    ceiling += value_rounding(ceiling, theta.dtype)
+    makes: list[Make] = [_krylov] if here.size >= KRYLOV_FROM else []
+    makes += [_factor if here.size < dense_below else _krylov] * FACTORS
+    for make in makes:
+        if stop() or not np.any(g):
+            break
+        solve, spent = make(ob, here)
+        n_products += spent()
+        kept, close = 0, False
+        while n_steps < POLISH_STEPS and solve is not None and not stop():
+            p = solve(g)
+            n_products += spent()
+            length = float(np.linalg.norm(here))
+            if p is None or not np.linalg.norm(p) <= 0.1 * max(1.0, length):
+                break
+            trial = (here + p).astype(theta.dtype)
+            g_trial = gradient_and_error(ob, trial.astype(np.float64))[0]
+            n_gradients += 1
+            if not np.linalg.norm(g_trial) <= 0.5 * np.linalg.norm(g):
+                break
+            if not value_at(ob, trial) <= ceiling:
+                break
+            here, g, n_steps, kept = trial, g_trial, n_steps + 1, kept + 1
+            close = bool(np.linalg.norm(p) <= 1e-10 * length)
+        if close or not kept and make is _factor:
+            break
+    return Polished(here, n_steps, n_products, n_gradients)
+
+
+def _factor(ob: Any, theta: np.ndarray) -> tuple[Solve | None, Callable[[], int]]:
+    """A Newton solve by a Cholesky factor; None where H is not positive semidefinite to rounding.
+
+    The shift by rounding lets directions of symmetry pass, along which the gradient is 0.
+    """
+    H = hessian_products(ob, theta.astype(np.float64))
+    A = H.matrix().A
+    size = float(np.abs(A).sum(axis=1).max(initial=0.0))
+
+    if not 0 < size < np.inf:
+        return None, H.taken
+    A[np.diag_indices(H.n)] += 16 * H.n**0.5 * np.finfo(float).eps * size
+    solve = inverse(A)
+    return None if solve is None else (lambda g: -solve(g)), H.taken
+
+
+def _krylov(ob: Any, theta: np.ndarray) -> tuple[Solve, Callable[[], int]]:
+    """A Newton solve in a Krylov space of the gradient."""
+    H = hessian_products(ob, theta.astype(np.float64))
+    space = KrylovSpace(H.n, np.dtype(np.float64), KRYLOV_STEPS + 2)
+
+    def product(v: np.ndarray, out: np.ndarray) -> None:
+        out[:] = H(v)
+
+    def solve(g: np.ndarray) -> np.ndarray | None:
+        space.start(product, g.astype(np.float64))
+        while not space.exhausted and space.m < KRYLOV_STEPS:
+            space.extend()
+            if space.m % 20 and not space.exhausted:
+                continue
+            values, vectors = space.ritz()
+            if values[0] < -1e-8 * abs(values[-1]):
+                return None
+            y = vectors @ shifted(values, space.linear_term(), 0.0)
+            if space.residual(y) <= 1e-3 * space.gamma:
+                break
+        if not space.m:  # a gradient of which nothing is left after rounding
+            return None
+        values, vectors = space.ritz()
+        return space.combine(vectors @ shifted(values, space.linear_term(), 0.0))
+
+    return solve, H.taken
+
+
+# --------------------------------------------------------------------------------------------------
+# The minimum that holds a stalled run on kinks: where it is, and which kinks hold it.
+#
+# Minima of relu nets with l2 lie on kinks, where no gradient is small and no second-order step of
+# the loss ends. So the kinks are rounded off over a width that shrinks; at each width's minimum
+# the slopes in between tell which kinks are active. Then Newton in (theta, slopes), kinks entering
+# and leaving the active set as signs and slopes ask, and the proof.
+
+WIDTHS = [0.03 * 0.25**i for i in range(9)]
+DESCENT_STEPS = 200  # of descent at each width
+REST = 1e-9  # of the gradient
+EPS = float(np.finfo(np.float64).eps)
+
+
+def find_held(ob: Any, theta: np.ndarray, stop: Callable[[], bool]) -> KinkPoint | None:
+    """The minimum on kinks near theta; None where none is found or the objective has no kinks.
+
+    Parameters
+    ----------
+    ob : objective
+        An `OnKinks`.
+    theta : ndarray, shape (n,)
+        Where a run has stalled.
+    stop : callable
+        True ends the search.
+    """
+    if not can_be_held(ob):
+        return None
+    here = np.asarray(theta, dtype=float)
+    best = beside(ob, here)
+    if best is not None and not (best.verdict.certified and _no_higher(ob, best.theta, here)):
+        best = None
+    for i, width in enumerate(WIDTHS):
+        if stop() or best is not None and best.verdict.certified:
+            break
+        smooth = ob.smoothed(width)
+        here = _descend(smooth, here, stop)
+        if i < 2 or stop():
+            continue
+        found = newton_on_kinks(ob, here, smooth.slopes(here))
+        if found is not None and (best is None or found.verdict.certified):
+            best = found
+    return best
+
+
+def _no_higher(ob: Any, there: np.ndarray, here: np.ndarray) -> bool:
+    f = float(ob.value(here))
+    return float(ob.value(there)) <= f + value_rounding(f, here.dtype)
+
+
+def _descend(smooth: Any, theta: np.ndarray, stop: Callable[[], bool]) -> np.ndarray:
+    """Trust-region steps from all eigenpairs: for the small networks this module is for."""
+    f, g = smooth.value_and_gradient(theta)
+    radius, fresh = 0.1 * max(1.0, norm(theta)), True
+    for _ in range(DESCENT_STEPS):
+        if fresh:
+            values, vectors, _ = eigh(smooth.hessian(theta))
+        y, _ = trust_region(values, vectors.T @ g, radius)
+        predicted = -float((vectors.T @ g) @ y + 0.5 * (y @ (values * y)))
+        there = theta + vectors @ y
+        f_there, g_there = smooth.value_and_gradient(there)
+        ratio = reduction_ratio(f, f_there, predicted, EPS)
+        length = float(np.linalg.norm(y))
+        if ratio < 0.25:
+            radius = 0.25 * length
+        elif ratio > 0.75 and length > 0.9 * radius:
+            radius *= 2.0
+        fresh = ratio > 1e-4
+        if fresh:
+            theta, f, g = there, f_there, g_there
+        if stop() or np.linalg.norm(g) <= REST or length <= 1e-15 * np.linalg.norm(theta):
+            break
+    return theta
+
+
+# --------------------------------------------------------------------------------------------------
+# What `minimize` says of the point it ends at: one outcome, one sentence.
+
+#: `OptimizeResult.status` by `OptimizeResult.stopped`
+STATUS = {
+    "critical": 0,
+    "max_iter": 1,
+    "max_time": 2,
+    "max_products": 3,
+    "callback": 4,
+    "patience": 5,
+    "stalled": 6,
+    "diverged": 7,
+    "interrupted": 8,
+    "degenerate": 9,
+    "infinity": 10,
+    "unbounded": 11,
+    "kinks": 12,
+}
+ENDINGS = {
+    "max_iter": "ended by max_iter",
+    "max_time": "ended by max_time",
+    "max_products": "ended by max_products",
+    "callback": "the callback asked to stop",
+    "patience": "the validation loss has not improved for `patience` records",
+    "diverged": "the loss is no longer finite",
+    "interrupted": "interrupted from the keyboard: this is the best point known",
+    "unbounded": "the loss falls without end, as far as seen",
+}
+NO_REPORT = "; report is None, and classify(ob, x) makes one"
+CURVATURE_TOL = 1e-4  # negative curvature below this share of the spectrum is looked for ...
+RISK = 1e-3  # ... and missed with at most this probability, where n is too large for all of it
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is claimed of a point where the gradient is zero, or where the run goes on from.
+
+    Attributes
+    ----------
+    stopped : str
+        One of `STATUS`.
+    kind : str or None
+        Of the point, as `classify` says it; None where it was not asked.
+    success : bool
+    sentence : str
+    theta : ndarray, shape (n,)
+    report : CriticalPoint or None
+    go_on : bool
+        The loss is lower at theta, or theta is nearer to rest, and the run should go on there.
+    """
+
+    stopped: str
+    kind: str | None
+    success: bool
+    sentence: str
+    theta: np.ndarray
+    report: Any = None
+    go_on: bool = False
+
 
 ROUND = 1.0  # seconds that checks may always take together, ...
 PROOF = 30.0  # ... and with a last decomposition for a proof

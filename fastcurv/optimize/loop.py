@@ -14,13 +14,11 @@ from ..common.progress import outcome as as_result
 from ..common.protocols import Differentiable
 from ..common.vectors import norm
 from ..critical.nearness import lower_bound, value_rounding
-from .checkpoints import Saver, part
-from .ending import Ending
+from .checkpoint import Saver, alike, check_method, check_objective, damaged, part
+from .escape import lowest_curvature, suspects
+from .finish import ENDINGS, NO_REPORT, STATUS, Ending, Outcome
 from .line_search import first_length, line_minimum
-from .negative_curvature import lowest_curvature, suspects
-from .resume import alike, check_method, check_objective, damaged
 from .run import Method, Run
-from .verdict import ENDINGS, NO_REPORT, STATUS, Outcome
 
 IDLE = 50  # iterations of a second-order method without progress
 CRAWL = 100  # iterations that gain less than a hundredth of the loss

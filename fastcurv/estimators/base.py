@@ -4,30 +4,317 @@ by any solver, and the attributes afterwards.
 
 from __future__ import annotations
 
+import numbers
 import time
 import warnings
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Literal, Self
 
 import numpy as np
+from scipy.sparse.linalg import LinearOperator
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from ..common.checks import caller_depth
-from ..common.errors import Answering, own_names
+from ..common.checks import (
+    as_numpy,
+    caller_depth,
+    check_choice,
+    check_positive,
+    check_positive_int,
+    is_sparse,
+)
+from ..common.errors import Answering, own_names, typed
+from ..common.linalg import eigvalsh
 from ..common.protocols import Descent, Layered, Loss, Solver
-from ..network.mlp import MLP
+from ..convert.sklearn import SKLEARN
+from ..critical.classify import classify
+from ..krylov.lanczos import Recurrence, combine
+from ..krylov.ritz import bounds, ritz_pairs
+from ..network.mlp import MLP, RELU_LIKE
 from ..network.objective import Objective
+from ..network.rows import own
 from ..optimize.escape import escape
 from ..optimize.minimize import METHODS, STOCHASTIC, minimize
 from ..optimize.run import Run
-from .choices import OUT, advice, outputs_of, pairs_worth, single_worth, threads_worth, unhidden
 from .held_out import FIRST, HeldOut, firm_start, unseen
-from .look import Look, judge, look
-from .parameters import check_parameters, layers_of, total_of
+
+# --------------------------------------------------------------------------------------------------
+# What both estimators choose by the sizes they meet, and the words they share.
+
+OUT = {"mse": "identity", "binary_cross_entropy": "logistic", "cross_entropy": "softmax"}
+SMALL, LARGE = 0.03, 30.0  # root mean square of what needs no scaling
+ONE_THREAD = 10_000_000  # flops of a gradient that is done before another thread has woken
+SINGLE = 20_000_000  # flops of a gradient from which float32 saves more than a cast of the rows
+COARSE, UNIT = 1e-3, 1e6  # least spread of a column for its size, and sizes far from 1
+BLOCK = 1 << 22  # numbers of sparse rows made dense at a time
+CACHED = 1 << 16  # numbers of all steps of L-BFGS: with the gradients' changes 1 MB
+
+
+def unhidden(x: Any, name: str) -> Any:
+    """`x` as scikit-learn may touch it, which looks past the mask of a masked array, at pages of
+    files that were cut short, and at indices of sparse matrices that lead anywhere.
+    """
+    hidden = isinstance(x, np.ma.MaskedArray) or getattr(x, "requires_grad", False) is True
+    return own(as_numpy(x, name) if hidden else x, name)
+
+
+def pairs_worth(n: int, rows: int) -> int:
+    """Pairs of L-BFGS for n parameters: more than 20 save iterations, a third of them with 80, and
+    are worth it where they stay in cache and cost little beside a gradient.
+
+    Examples
+    --------
+    >>> pairs_worth(601, 1000), pairs_worth(601, 100), pairs_worth(7510, 1000)
+    (80, 20, 20)
+    """
+    return min(max(20, min(rows // 12, CACHED // n)), 80)
+
+
+def threads_worth(given: int | None, n: int, rows: int) -> int | None:
+    """One thread for a small gradient, unless told otherwise."""
+    return 1 if given is None and 6 * rows * n < ONE_THREAD else given
+
+
+def single_worth(X: Any, y: np.ndarray, n: int) -> bool:
+    """Whether float32 serves to see how far a fit should go: where a gradient takes long, and no
+    column of the numbers has a spread, or a size, that float32 tells badly.
+    """
+    if is_sparse(X) or X.dtype != np.float64 or 6 * X.shape[0] * n < SINGLE:
+        return False
+    for a in (X, y) if y.dtype.kind == "f" else (X,):
+        low, high = a.min(axis=0), a.max(axis=0)
+        size = np.maximum(np.abs(low), np.abs(high))
+        told = (high - low >= COARSE * size) & (size < UNIT) & (size * UNIT > 1)
+        if not np.all(told | (high == low)):
+            return False
+    return True
+
+
+def outputs_of(model: MLP, theta: np.ndarray, X: Any) -> np.ndarray:
+    """Outputs before any softmax; of sparse rows by blocks that are made dense."""
+    if not is_sparse(X):
+        return model.predict(theta, X)
+    step = max(1, BLOCK // X.shape[1])
+    parts = (X[start : start + step].toarray() for start in range(0, X.shape[0], step))
+    return np.concatenate([model.predict(theta, part) for part in parts])
+
+
+def advice(X: Any, y: np.ndarray, model: MLP, alpha: float) -> str:
+    """What would help a fit that came to the end of its iterations: scaling, where features or
+    targets are far from unit size, and more of them, unless weight decay has drawn units to where
+    they have no derivative.
+    """
+    far = [
+        name
+        for name, x in (("features", X.data if is_sparse(X) else X), ("targets", y))
+        if x.dtype.kind == "f" and not SMALL < np.sqrt(np.mean(np.square(x, dtype=float))) < LARGE
+    ]
+    kinked = sorted(set(RELU_LIKE) & set(model.activation)) if alpha > 0 else []
+    scaled = f"scaled {' and '.join(far)} or " if far else ""
+    unless = f", unless a kink of {kinked[0]} holds the gradient there" if kinked else ""
+    return f"{scaled}more iterations would help{unless}"
+
+
+def takes_rows_as_they_come(estimator: Any) -> bool:
+    """Whether there is a `partial_fit`; where there is none, `Answering` names the solvers."""
+    return estimator.solver in STOCHASTIC
+
+
+# --------------------------------------------------------------------------------------------------
+# Parameters of the two estimators, as `fit` checks them.
+
+SOLVERS = ("auto", "lbfgs", *METHODS)
+LOSSES = ("squared_error", "poisson")  # which scikit-learn's regressor takes first
+
+
+def check_parameters(est: Any) -> None:
+    """A ValueError or TypeError for the first that is none of those wanted."""
+    check_choice(est.solver, SOLVERS, "solver")
+    check_positive(est.alpha, "alpha", zero=True)
+    check_positive_int(est.max_iter, "max_iter")
+    if not isinstance(est.tol, str):
+        check_positive(est.tol, "tol", zero=True)
+    elif est.tol != "auto":
+        raise ValueError(f"tol is {est.tol!r}; wanted 'auto' or a number >= 0")
+    check_positive_int(est.n_iter_no_change, "n_iter_no_change")
+    if est.verdict not in (True, False, "quick"):
+        raise ValueError(f"verdict is {est.verdict!r}; wanted 'quick', True or False")
+    if isinstance(est.batch_size, str) and est.batch_size != "auto":
+        raise ValueError(f"batch_size is {est.batch_size!r}; wanted 'auto' or an int >= 1")
+    if not isinstance(est.batch_size, str):
+        check_positive_int(est.batch_size, "batch_size")
+    for name in ("learning_rate_init", "max_time"):
+        if getattr(est, name) is not None:
+            check_positive(getattr(est, name), name)
+    if est.early_stopping and check_positive(est.validation_fraction, "validation_fraction") >= 1:
+        raise ValueError(
+            f"validation_fraction is {est.validation_fraction}; wanted a number between 0 and 1"
+        )
+
+
+def layers_of(sizes: Any, activation: Any) -> tuple[list[int], list[Any]]:
+    """The widths of the hidden layers, and an activation of this library for each.
+
+    Examples
+    --------
+    >>> layers_of((5, 3), "logistic")
+    ([5, 3], ['sigmoid', 'sigmoid'])
+    """
+    if not isinstance(sizes, numbers.Integral) and (
+        isinstance(sizes, str) or not hasattr(sizes, "__iter__")
+    ):
+        cure = ", which comes first here; losses have no name" if sizes in LOSSES else ""
+        raise TypeError(f"hidden_layer_sizes is {sizes!r}; wanted an int >= 1 or several{cure}")
+    hidden: list[Any] = [sizes] if isinstance(sizes, numbers.Integral) else list(sizes)
+    if not all(isinstance(width, numbers.Integral) and int(width) > 0 for width in hidden):
+        raise ValueError(f"hidden_layer_sizes is {sizes!r}; wanted ints >= 1")
+    if not hasattr(activation, "__iter__"):
+        raise TypeError(f"activation is {typed(activation)}; wanted a name, or one for each layer")
+    names = [activation] * len(hidden) if isinstance(activation, str) else list(activation)
+    return hidden, [SKLEARN.get(name, name) if isinstance(name, str) else name for name in names]
+
+
+def total_of(rows: int, weight: Any) -> float:
+    """How many rows there are, repeated ones counted: the sum of the weights."""
+    if weight is None:
+        return float(rows)
+    with np.errstate(over="ignore"):
+        total = float(weight.sum(dtype=float))
+    if not 1e-290 <= total <= 1e305:  # its quotients are full numbers too
+        raise ValueError(f"sample_weight adds up to {total:.3g}; wanted a sum from 1e-290 to 1e305")
+    return total
+
+
+# --------------------------------------------------------------------------------------------------
+# The curvature at the end of a fit: a look at both ends of the spectrum that costs little, or the
+# whole verdict.
+
+PRODUCTS = 40  # of a look at most,
+FEWEST = 4  # and at least
+CLOSE = 1e-2  # of the largest curvature: a residual below it resolves an end
+ROUNDED = 16 * float(np.finfo(float).eps)  # of the largest: what eigenvalues of a 2 x 2 are off by
+START = 7  # the seed of its start vector: a fit of the same data says the same
+
+
+@dataclass(frozen=True, repr=False)
+class Look(Answering, subject="look"):
+    """Both ends of the Hessian's spectrum where a fit ended.
+
+    Attributes
+    ----------
+    kind : str
+        ``not_critical`` where the gradient is above the fit's tolerance; ``saddle`` where it is
+        within and the lowest Ritz value is negative by more than its residual; else ``undecided``:
+        so few products prove no minimum.
+    gradient_norm : float
+        Largest entry of the gradient, on the scale of ``loss_``.
+    lambda_min, lambda_max : float
+        Ritz values; `residuals` says how near an eigenvalue is to each, as products in the dtype of
+        the fit go: only where there is a saddle is their own rounding counted.
+    residuals : tuple of float
+    n_products : int
+        What the look cost: at most a sixth of the gradients that the fit took, 4 at least and 40
+        at most.
+    """
+
+    kind: str
+    gradient_norm: float
+    lambda_min: float
+    lambda_max: float
+    residuals: tuple[float, float]
+    n_products: int
+
+    def __repr__(self) -> str:
+        return f"Look(kind={self.kind!r}, n_products={self.n_products}): {self.reason}"
+
+    @property
+    def negative(self) -> bool:
+        """Whether curvature below zero was found, beyond its residual."""
+        return self.lambda_min + self.residuals[0] < 0
+
+    @property
+    def resolved(self) -> bool:
+        """Whether both ends were found to a hundredth of the larger one."""
+        size = max(abs(self.lambda_min), abs(self.lambda_max))
+        return max(self.residuals) <= CLOSE * size
+
+    @property
+    def reason(self) -> str:
+        """The same in one sentence."""
+        ends = (
+            f"curvature from {self.lambda_min:.3g} (+- {self.residuals[0]:.1g}) to "
+            f"{self.lambda_max:.3g} by {self.n_products} products"
+        )
+        if not self.resolved:
+            ends += ", too few to say how much lower it goes (verdict=True asks on)"
+        if self.kind == "not_critical":
+            return f"The gradient, up to {self.gradient_norm:.3g}, is above tol; {ends}."
+        if self.kind == "saddle":
+            return f"The gradient is within tol, and there is a way down: {ends}."
+        return f"The gradient is within tol, and no way down was found: {ends}."
+
+
+def look(
+    ob: Any, theta: np.ndarray, scale: float, tol: float, products: int = PRODUCTS
+) -> tuple[Look, np.ndarray | None]:
+    """Both ends of the spectrum of an objective's Hessian as far as so many products see them, and
+    the lowest Ritz vector; `scale` takes values to those of ``loss_``.
+    """
+    n = len(theta)
+    size = scale * float(np.abs(ob.gradient(theta)).max())
+    if n < 3:
+        H = ob.hessian(theta)
+        values = scale * eigvalsh(H.to_dense().astype(float))
+        low, high, vector, spent = float(values[0]), float(values[-1]), None, n
+        off = scale * float(np.linalg.norm(H.column_bounds())) + ROUNDED * float(
+            np.abs(values).max()
+        )
+        errors = off, off
+    else:
+        most = min(max(products, FEWEST), PRODUCTS, n)
+        values, residuals, vector, spent = ends(ob, theta, most)
+        low, high = scale * float(values[0]), scale * float(values[-1])
+        under = float(np.finfo(theta.dtype).tiny)  # what products of numbers as small lose
+        errors = scale * (float(residuals[0]) + under), scale * (float(residuals[-1]) + under)
+    near = size <= tol
+    if near and vector is not None and low + errors[0] < 0:  # what is said counts rounding too
+        off = scale * float(ob.hessian(theta).rounding_bound(vector))
+        errors = errors[0] + off, errors[1]
+    kind = "not_critical" if not near else "saddle" if low + errors[0] < 0 else "undecided"
+    return Look(kind, size, low, high, errors, spent), vector
+
+
+def ends(ob: Any, theta: np.ndarray, most: int) -> tuple[Any, Any, np.ndarray, int]:
+    """The lowest and the highest Ritz value of Lanczos from a random vector, their residuals, the
+    lowest vector, and the products spent: at most so many, fewer where both ends are resolved.
+    """
+    n = len(theta)
+    # the state that the fit ended with: an operator's own would take longer than its products
+    H = LinearOperator((n, n), matvec=lambda v: ob.hessp(theta, v), dtype=theta.dtype)
+    run = Recurrence(H, most)
+    run.insert_random(np.random.default_rng(START))
+    while True:
+        run.step()
+        ended = not run.p or run.m >= most
+        if ended or run.m % FEWEST == 0:
+            values, S, residuals = ritz_pairs(run, 2, "BE")
+            if ended or residuals.max() <= CLOSE * np.abs(values).max():
+                break
+    run.reorthogonalise()
+    vector = combine(run.rows[: run.m], S[:, :1])[0]
+    return values, bounds(run, S, residuals), vector, run.n_products
+
+
+def judge(ob: Any, theta: np.ndarray, scale: float, tol: float, verdict: Any, products: int) -> Any:
+    """What `curvature_` holds: a `Look`, a `CriticalPoint`, or None."""
+    if verdict == "quick":
+        return look(ob, theta, scale, tol, products)[0]
+    return classify(ob, theta, progress=False)._of_fit() if verdict else None
+
 
 DEEP = 1e-2  # curvature this far below zero, relative to the largest, is worth leaving
 LAST_STEPS = 25  # trust-region steps of "auto" where L-BFGS stalled

@@ -14,9 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from ..common.checks import is_sparse
 from ..common.errors import own_names
 from ..common.protocols import Layered, Loss, Solver
-from .base import BaseMLP
-from .choices import takes_rows_as_they_come, unhidden
-from .parameters import check_parameters
+from .base import BaseMLP, check_parameters, takes_rows_as_they_come, unhidden
 
 PARAMETERS = """
     Parameters

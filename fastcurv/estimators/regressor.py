@@ -11,10 +11,8 @@ from sklearn.utils.validation import column_or_1d
 
 from ..common.protocols import Loss
 from ..network.mlp import MLP
-from .base import BaseMLP
-from .choices import takes_rows_as_they_come, unhidden
+from .base import BaseMLP, check_parameters, takes_rows_as_they_come, unhidden
 from .classifier import PARAMETERS
-from .parameters import check_parameters
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):

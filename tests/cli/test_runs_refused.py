@@ -14,7 +14,7 @@ from fastcurv.cli.output import check_out  # noqa: E402
 from fastcurv.cli.parser import main  # noqa: E402
 from fastcurv.cli.recipe import load_run  # noqa: E402
 from fastcurv.cli.report import Report, _enclosed, plain  # noqa: E402
-from fastcurv.estimators.look import Look  # noqa: E402
+from fastcurv.estimators.base import Look  # noqa: E402
 from fastcurv.reference import ReferenceModel, ReferenceObjective  # noqa: E402
 from fastcurv.testing import QuadraticObjective  # noqa: E402
 

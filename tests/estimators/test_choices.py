@@ -8,7 +8,7 @@ pytest.importorskip("sklearn")
 
 import fastcurv as fc  # noqa: E402
 from fastcurv.cli.data import _standard  # noqa: E402
-from fastcurv.estimators.choices import pairs_worth, single_worth, threads_worth  # noqa: E402
+from fastcurv.estimators.base import pairs_worth, single_worth, threads_worth  # noqa: E402
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ TUNED = {
     "common/checks.py": {"SLAB"},
     "distributed.py": {"KEEP", "LOOK", "SENT"},
     "common/linalg.py": {"COLUMNS", "LONG"},
-    "estimators/choices.py": {"ONE_THREAD", "SINGLE"},
+    "estimators/base.py": {"ONE_THREAD", "SINGLE"},
     "common/files.py": {"PIECE"},
     "krylov/lanczos.py": {"BLOCK_BYTES", "LEAST", "LONGEST_BATCH", "MOST"},
     "krylov/ritz.py": {"SMALL"},

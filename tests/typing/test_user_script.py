@@ -14,7 +14,7 @@ import pytest
 
 import fastcurv
 from fastcurv.common import protocols
-from fastcurv.estimators.parameters import SOLVERS
+from fastcurv.estimators.base import SOLVERS
 from fastcurv.network.mlp import SCHEMES
 from fastcurv.optimize.minimize import ALIASES, METHODS
 from fastcurv.structure import tables

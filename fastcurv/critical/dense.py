@@ -175,7 +175,7 @@ def examine_definite(
 def _definite_evidence(
     ask: Request, full: DenseHessian, known: Definite, g: Floats, **proved: Any
 ) -> Evidence:
-    """Compute both ends of the spectrum and the share of g in the range of H, for a proved
+    """Compute both ends of the spectrum and the share of g outside the range of H, for a proved
     minimum.
     """
     A, error = check_symmetric_operator(full.A), full.M.error()

@@ -1,1 +1,1 @@
-"""Critical points: finding them, and the verdict on one with its evidence."""
+"""Search for critical points, and verdicts on them with their evidence."""

@@ -1,4 +1,6 @@
-"""What kind of point theta is: a verdict that never says more than has been shown."""
+"""The function `classify`: the kind of point theta is, in a verdict that never claims more than was
+shown.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +32,9 @@ from .kink_minimum import HeldMinimum, held_at
 from .nearness import Coordinates, walk
 from .report import CriticalPoint, cut_short, reason, where_newton_leads, which_call_gets_there
 
-FEW = 256  # parameters, up to which all eigenvalues are known at any point
-LARGEST_ALONE = 4096  # rows of a matrix up to which threads of BLAS cost more than they save
-IN_FULL = 0.8  # of the time there is, for all eigenvalues; the rest for products alone
+FEW = 256  # parameters up to which all eigenvalues are computed, however large the gradient
+LARGEST_ALONE = 4096  # matrix rows up to which BLAS threads cost more than they save
+IN_FULL = 0.8  # share of the time limit for all eigenvalues; the rest is for products alone
 
 
 @own_names("classify")
@@ -51,13 +53,13 @@ def classify(
     seed: Any = 0,
     progress: bool | None = None,
 ) -> CriticalPoint:
-    """The kind of a point, with its evidence: minimum, maximum, saddle, degenerate, not_critical or
-    undecided.
+    """Classify a point as a minimum, maximum, saddle, degenerate, not_critical or undecided, and
+    return the verdict with its evidence.
 
     Parameters
     ----------
     ob : object
-        Anything with ``n_params``, ``gradient(theta)`` and ``hessian(theta)``. Used where offered:
+        Anything with ``n_params``, ``gradient(theta)`` and ``hessian(theta)``. Used if offered:
         ``value(theta)``, ``third_bound(theta, radius)``, ``precise_gradient(theta)``,
         ``rounding_bound(theta)``, ``loss_lower_bound``, ``orbits(theta, radius)``,
         ``kinks(theta)``, ``ray_to_infimum(theta)``, ``residual_bounds(theta, radius)``,
@@ -67,51 +69,52 @@ def classify(
     theta : array_like, shape (n,)
         The point.
     gradient_tol : float, optional
-        What ``||g||`` is held against. By default theta is near a critical point where Newton's
-        step promises to change the loss by no more than 1e-8 of what it has above its bound, or
-        than its rounding: ``g'|H|^-1 g / 2 <= max(1e-8 (f - c), rounding of f)``. The field
-        `gradient_tol` is then the norm at which this g would fail.
+        Tolerance on ``||g||``. By default theta is near a critical point if Newton's step promises
+        to change the loss by at most 1e-8 of its height above its lower bound c, or by at most its
+        rounding: ``g'|H|^-1 g / 2 <= max(1e-8 (f - c), rounding of f)``. The field `gradient_tol`
+        of the result is then the norm at which a gradient of this direction would fail.
     curvature_tol : float
         At large n, curvature above ``-curvature_tol (lambda_max - lambda_min)`` counts as not
-        negative. At small n it only tells what "flat" means where a plateau is named.
+        negative. At small n it only defines "flat" where a plateau is reported.
     failure_probability : float, optional
-        The risk at which `minimum` or `maximum` may rest on random probes at large n; None: not at
-        all.
+        The risk that is accepted for a `minimum` or `maximum` that rests on random probes at large
+        n; None, the default, accepts no such verdict.
     max_products : int, optional
-        The most products to spend, those that a `krylov` run holds already not counted; by default
-        what the question takes. Below n, a small problem is treated like a large one. Where too few
-        are left to measure whether signs last, the verdict is `undecided`.
+        The most Hessian products to spend, not counting those that a `krylov` run already holds; by
+        default as many as the question takes. If it is below n, a small problem is treated like a
+        large one. If too few are left to measure whether signs last, the verdict is `undecided`.
     max_time : float, optional
-        Seconds after which the verdict is given on what has been found until then, to about a few
-        products; its reason says so. All eigenvalues are not begun where they would surely take
-        longer, and where they do, the last fifth of the time is left to products alone.
+        Seconds after which the verdict is given from what has been found so far, to within the time
+        of a few products; its reason says so. The computation of all eigenvalues is not started if
+        it would surely take longer; if it is started and runs over, the last fifth of the time is
+        left for products alone.
     dense_below : int
-        Below this n the whole spectrum is computed: the matrix, which a network makes layer by
-        layer and n products make of anything else, and ``O(n^3)`` work; and above where products
-        reach fewer dimensions than that.
-        Where the gradient is far above its tolerance, and n above 256, products alone say so.
+        Below this n the whole spectrum is computed: the matrix, which a network assembles layer by
+        layer and any other objective by n products, and ``O(n^3)`` work. It is also computed above,
+        if the products reach a space of fewer dimensions than this. If the gradient is far above
+        its tolerance, and n above 256, products alone show it.
     krylov : Krylov, optional
-        A run on the Hessian at theta, `fastcurv.Krylov`: its operator is used, at large n its
-        products count as the verdict's own and new ones go into it, so that eigenpairs, density and
-        steps get them for nothing. The result names it in `shared` and says in `n_new` what it did
-        cost.
+        A run on the Hessian at theta, `fastcurv.Krylov`. Its operator is used; at large n its
+        products count as the verdict's own and new ones are added to it, so that eigenpairs,
+        density and steps can reuse them at no cost. The result names the run in `shared` and gives
+        the number of new products in `n_new`.
     seed : None, int or numpy.random.Generator
-        Of the random choices; the same number, the same bits.
+        Seed of the random choices; the same integer gives bitwise the same result.
     progress : bool, optional
-        Show a bar of products, and what is being done; by default on a terminal, where that takes
-        more than 2 s.
+        Show a progress bar of products and the current activity; by default on a terminal, if the
+        call takes more than 2 s.
 
     Returns
     -------
     CriticalPoint
-        The kind, the sentence that says why, and every number it rests on.
+        The kind, a sentence that gives the reason, and every number it rests on.
 
     Raises
     ------
     ValueError
-        Where theta, the gradient or a product is not finite, or an option makes no sense.
+        If theta, the gradient or a product is not finite, or an option has an invalid value.
     TypeError
-        Where `ob` or an option is of the wrong kind.
+        If `ob` or an option has the wrong type.
 
     See Also
     --------
@@ -119,44 +122,46 @@ def classify(
 
     Notes
     -----
-    *Certified* is a theorem, Newton and Kantorovich's [1]_: with ``||H^-1|| <= beta``,
-    ``||H^-1 g|| <= eta`` and a Lipschitz constant L of H on the ball of radius ``2 eta``,
-    ``h = beta L eta < 1/2`` proves that exactly one critical point lies within ``radius`` of theta,
-    in the slice across proved symmetries, and that every eigenvalue keeps its sign on the way. All
-    three numbers are bounds: eigenvalues with the error of products and eigensolver, g in more than
-    float64 where the objective offers it, L by majorants. Other proofs: of the residuals of an mse
-    net that they vanish nearby, a global minimum; of a saddle, two fixed vectors whose curvatures
-    keep opposite signs on a ball larger than Newton's step; at large n, a floor under the
-    curvature. Where a bound is missing nothing is certified: signs of curvature are then measured
-    again at several lengths of Newton's step, both ways, and those that do not last count as
-    zeros. An operator or gradient without a bound of its own is taken to be off by at most
-    ``64 eps ||H|| ||v||`` or ``64 eps |H| |theta|``.
+    *Certified* means proved by a theorem, that of Newton and Kantorovich [1]_: with
+    ``||H^-1|| <= beta``, ``||H^-1 g|| <= eta`` and a Lipschitz constant L of H on the ball of
+    radius ``2 eta``, ``h = beta L eta < 1/2`` proves that exactly one critical point lies within
+    ``radius`` of theta, in the slice orthogonal to proved symmetries, and that every eigenvalue
+    keeps its sign on the way. All three numbers are bounds: eigenvalues include the error of the
+    products and the eigensolver, g is taken beyond float64 if the objective offers it, and L comes
+    from majorants. Three other proofs are used: that the residuals of an mse network vanish nearby,
+    at a global minimum; for a saddle, two fixed vectors whose curvatures keep opposite signs on a
+    ball larger than Newton's step; at large n, a lower bound on the curvature. If a bound is
+    missing, nothing is certified: signs of curvature are then measured again at several lengths of
+    Newton's step, both ways, and those that do not last count as zeros. An operator or gradient
+    without a bound of its own is assumed to be off by at most ``64 eps ||H|| ||v||`` or
+    ``64 eps |H| |theta|``.
 
-    *Invariance*. Kind, `certified` and inertia do not change where the loss is multiplied by a
-    number, inputs or targets are and the first or last layer undone, or a layer of relu or linear
-    units is and the next undone, for networks in float64 up to n = 1500: errors of H are bounded by
-    entries, and eigenvalues, the theorem and two fixed vectors are tried in balanced units too,
-    which follow any others, those of collapsed units as well. They may change where something is
-    hardly so: a slope, or an end of the spectrum that one product proves, within a rounding that is
-    bounded by one norm in theta's own units; h near 1/2; a ball hardly larger than Newton's step,
-    or larger in theta's own units alone; a sign that was measured, not proved, to last; whether the
-    loss falls across a kink; and where numbers come to 1e-300. An eigenvalue within its error
-    counts as zero, and that of an operator without bounds by entries is one in theta's own units:
-    there, in float32, and above n = 1500 where H is not definite or has zeros that no units can
-    settle, these may decide about the weakest.
+    *Invariance*. Kind, `certified` and inertia do not change if the loss is multiplied by a number,
+    if inputs or targets are scaled and the first or last layer compensates for it, or if a layer of
+    relu or linear units is scaled and the next one compensates. This holds for networks in float64
+    up to n = 1500: errors of H are bounded by entries, and eigenvalues, the theorem and two fixed
+    vectors are also tried in balanced units, which follow any rescaling, that of collapsed units
+    included. They may change in borderline cases: a slope, or an end of the spectrum proved by one
+    product, within a rounding error that is bounded by one norm in theta's own units; h near 1/2; a
+    ball hardly larger than Newton's step, or larger in theta's own units alone; a sign that was
+    measured, not proved, to last; whether the loss falls across a kink; and numbers near 1e-300. An
+    eigenvalue within its error counts as zero. Without bounds by entries that error is one number
+    in theta's own units, so in that case, in float32, and above n = 1500 if H is not definite or
+    has zeros that no units can settle, the units may decide about the weakest eigenvalues.
 
-    Small n: one eigendecomposition across the symmetries, and another in balanced coordinates
-    where (up to n = 1500) H is not definite or zeros remain, above that where these might all be
-    settled; from n = 768 on a minimum without symmetries is proved by two Cholesky factors
-    instead, a tenth of the price.
+    Small n: one eigendecomposition on the complement of the symmetries, and another in balanced
+    coordinates if (up to n = 1500) H is not definite or zeros remain, above that if these might all
+    be settled; from n = 768 on a minimum without symmetries is proved by two Cholesky factors
+    instead, at a tenth of the cost.
 
-    Large n: where rows are fewer than units, and reach fewer than `dense_below` dimensions, every
-    eigenvalue is known all the same, l2 on what they do not reach; that is proved, and the theorem
-    holds as at small n. An mse net that interpolates is tried up to 2^26 numbers in its Jacobian.
-    Else a Rayleigh quotient below minus its rounding bound proves a negative eigenvalue, one
-    above a positive. That there is none is proved only where the objective offers a floor under its
-    curvature; with `failure_probability` it is given at that risk, by the bound of [2]_ for Lanczos
-    from a random start, which speaks of H at theta alone. The page "how to read a verdict" has each
+    Large n: if there are fewer rows than units, and the rows reach fewer than `dense_below`
+    dimensions, every eigenvalue is still known, being l2 on the dimensions they do not reach; that
+    is proved, and the theorem applies as at small n. An mse network that interpolates is tried up
+    to 2^26 numbers in its Jacobian. Otherwise a Rayleigh quotient below minus its rounding bound
+    proves a negative eigenvalue, one above its rounding bound a positive one. That there is no
+    negative eigenvalue is proved only if the objective offers a lower bound on its curvature. With
+    `failure_probability` it is reported at that risk, by the bound of [2]_ for Lanczos from a
+    random start, which concerns H at theta alone. The page "how to read a verdict" explains each
     claim.
 
     References
@@ -234,8 +239,11 @@ def _judge(ask: Request, shown: Any, started: float) -> CriticalPoint:
 
 
 def _examined(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates, Request]:
-    """The evidence, and what was asked for it: far from rest products alone tell, at a hundredth
-    of the price of all eigenvalues.
+    """Return findings, evidence, coordinates and the request they answer.
+
+    If theta is clearly far from a critical point, products alone show it, at a hundredth of the
+    cost of all eigenvalues; the request returned then has `dense_below` 0, as it has if time ran
+    out.
     """
     cheap = replace(ask, dense_below=0.0)
     if ask.dense and ask.n > FEW and ask.krylov is None and iterative.is_clearly_far(ask, H):
@@ -250,13 +258,13 @@ def _examined(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinate
         except OutOfTime:
             asked = cheap
     H.most = H.count
-    with time_limit(np.inf):  # a few products see what there is to say
+    with time_limit(np.inf):  # no time left: a few products give a verdict
         return *iterative.examine(cheap, H), cheap
 
 
 def _may_be_held(ask: Request, found: Findings, outcome: Outcome) -> bool:
-    """Whether a proof on kinks is worth a try: theta lies on some, or its zeros may be those of
-    units that are copies of others.
+    """Return whether the proof of a minimum held by kinks is worth trying: theta lies on some
+    kinks, or its zero eigenvalues may come from units that are copies of others.
     """
     if outcome.certified:
         return False
@@ -265,8 +273,8 @@ def _may_be_held(ask: Request, found: Findings, outcome: Outcome) -> bool:
 
 
 def _held(proof: HeldMinimum) -> dict[str, Any]:
-    """What the proof of a minimum on kinks changes in a verdict: of one-sided curvature nothing is
-    claimed.
+    """Return the fields of a verdict that the proof of a minimum on kinks replaces; the inertia
+    becomes None, since H is one-sided there.
     """
     return {
         "kind": "minimum",
@@ -283,15 +291,17 @@ def _held(proof: HeldMinimum) -> dict[str, Any]:
 
 
 def _too_long(evidence: Evidence) -> bool:
-    """Whether the theorem lacks nothing but a shorter Newton step."""
+    """Return whether the theorem fails only because h >= 1/2, as a shorter Newton step may mend."""
     return evidence.theorem is not None and evidence.theorem.missing == "h"
 
 
 def _nearest(
     ask: Request, H: Products, evidence: Evidence, coordinates: Coordinates, shown: Any
 ) -> dict[str, Any] | None:
-    """Where Newton's steps lead, the verdict there and words for it; None where they lead to no
-    critical point.
+    """Walk along Newton's steps and classify the point they lead to.
+
+    Returns the words, the point, its distance and its verdict as fields of the result, or None
+    where the steps lead to no critical point.
     """
     H.note("where does Newton's step lead?")
     went = walk(ask.ob, ask.theta, evidence.gradient, coordinates, H.left)

@@ -1,8 +1,10 @@
-"""The verdict as a function of what was found: findings in, outcome out, nothing computed here.
+"""Map what was found at a point to the verdict: `Findings` in, `Outcome` out. Nothing is computed
+here.
 
-The order: what runs off to infinity or is not near a critical point is `not_critical`; what is
-proved comes next (interpolation, the theorem, two signs, a floor under the curvature); kinks at
-theta; then what was measured, with its risk or with the hypothesis that is missing.
+Rules apply in this order. A point from which the loss is proved to fall to infinity, or that is not
+near a critical point, is `not_critical`. Next comes what is proved: interpolation, Kantorovich's
+theorem, two directions of opposite curvature, a lower bound on the curvature. Then kinks at theta;
+then what was measured, with its risk or with the hypothesis that is missing.
 """
 
 from __future__ import annotations
@@ -15,34 +17,34 @@ INF = float("inf")
 
 @dataclass(frozen=True)
 class Findings:
-    """What `classify` knows of a point when it decides.
+    """The facts about a point from which `decide` derives its verdict.
 
     Attributes
     ----------
     near : bool
-        theta stands for a critical point (`nearness`).
+        theta is near enough to a critical point to be taken for it (`nearness`).
     strict : bool
-        And stands for it in float64, whatever the objective's own precision.
+        It is so by the rounding of float64, whatever the objective's own precision.
     to_infinity : bool
-        The loss is proved to fall for ever from here to an infimum that is not attained.
+        The loss is proved to decrease for ever from here, to an infimum that is not attained.
     plateau : bool
         H is flat along g, and g lies mostly outside its range.
     flat : bool
         H was seen to be 0.
     bounded : bool
-        What the eigenvalues are off by is bounded.
+        A bound on the error of the eigenvalues is known.
     asymmetric : bool
-        Eigenvalues count as zero only since the products were seen not to be a symmetric matrix's.
+        Some eigenvalues count as zero only because the products were seen to be asymmetric.
     n_positive, n_negative, n_zero, n_symmetry : int or None
-        Inertia with the zeros that proved symmetries explain; None at large n.
+        Inertia, and the number of zeros that proved symmetries explain; None at large n.
     negative, positive : bool
         Curvature of that sign is proved at theta, along one vector.
     lasting : bool
-        Signs were measured, or are proved, to last to the critical point that theta stands for.
+        Signs of curvature were measured, or are proved, to stay the same up to the critical point.
     short : bool
-        There were not products enough for that, or to tell whether theta is near.
+        There were too few products for that measurement, or to tell whether theta is near.
     arrives : bool
-        Newton's step was measured, or is proved, to lead nearer to rest.
+        Newton's step was measured, or is proved, to reduce the gradient.
     theorem : bool
         Kantorovich's hypothesis holds in the slice across the symmetries, so a critical point with
         this inertia lies within `radius`.
@@ -51,22 +53,22 @@ class Findings:
         The theorem holds for the residuals: a point of loss 0 lies within `zero_radius`.
     zero_radius : float
     two_signs : float
-        Radius within which two fixed vectors keep curvature of both signs; 0: not proved.
+        Radius within which two fixed vectors keep curvatures of opposite sign; 0 if not proved.
     distance : float
         Newton's distance to the critical point, as measured; infinity where it is not known.
     unit : float
-        1, or where `two_signs` and `distance` are lengths in balanced coordinates, the least of
-        their units: a length in theta's own within which they surely hold is that times as long.
+        1, or the smallest scale factor where `two_signs` and `distance` are lengths in balanced
+        coordinates: multiplied by it, `two_signs` is a radius that holds in theta's own.
     floor : float
         No eigenvalue at theta is below it.
     risk, risk_asked : float or None
-        Of having missed curvature of the other sign at large n, and what was allowed.
+        Probability of having missed curvature of the other sign at large n, and the risk allowed.
     loose : bool
-        At large n: an eigenvalue is 0 to rounding, and nothing explains it.
+        At large n: an eigenvalue is 0 to rounding, and no known symmetry explains it.
     n_kinks : int
-        Pre-activations within rounding of a kink.
+        Number of pre-activations within rounding of a kink.
     falls : bool
-        Across the kinks the loss was seen to fall.
+        The loss was seen to decrease across the kinks.
     """
 
     near: bool = True
@@ -101,18 +103,18 @@ class Findings:
 
     @property
     def dense(self) -> bool:
-        """Whether the inertia is known."""
+        """True where the inertia is known."""
         return self.n_positive is not None
 
     @property
     def unexplained(self) -> int:
-        """Zeros that no proved symmetry explains."""
+        """The number of zeros that no proved symmetry explains."""
         return (self.n_zero or 0) - (self.n_symmetry or 0)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The verdict, and the ground that it stands on.
+    """The verdict and the rule that it rests on.
 
     Attributes
     ----------
@@ -124,9 +126,9 @@ class Outcome:
         ``not lasting``, ``short``, ``no rest``, ``loose``, ``risk``, ``no risk asked``,
         ``risk too large`` or ``nothing``.
     radius : float or None
-        Of the claim.
+        Radius of the certified ball around theta.
     failure_probability : float
-        0 where certified, a risk where there is one, NaN otherwise.
+        0 if certified, the risk if the verdict rests on random probes, NaN otherwise.
     """
 
     kind: str
@@ -137,7 +139,7 @@ class Outcome:
 
 
 def decide(found: Findings) -> Outcome:
-    """The verdict on what was found.
+    """Return the verdict on what was found.
 
     Examples
     --------
@@ -162,8 +164,8 @@ def _elsewhere(f: Findings) -> Outcome | None:
 
 
 def _proved(f: Findings) -> Outcome | None:
-    """What is certified. A proof of minima that lie on kinks belongs here, with findings of its
-    own.
+    """Return the certified verdict, None if nothing is proved. Minima held by kinks are proved
+    apart from this, in `kink_minimum`.
     """
     if not f.strict:
         return None
@@ -189,7 +191,9 @@ def _one_kind(f: Findings) -> str | None:
 
 
 def _at_kinks(f: Findings) -> Outcome | None:
-    """At a kink H tells of one side only: a saddle where the loss does fall, else nothing."""
+    """Return the verdict at a kink, where H describes one side only: a saddle if the loss was seen
+    to decrease across it, else undecided. None if there are no kinks.
+    """
     if not f.n_kinks:
         return None
     if f.negative and f.positive and f.falls:

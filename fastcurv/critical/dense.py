@@ -1,4 +1,4 @@
-"""The findings of `classify` where every eigenvalue can be had."""
+"""The findings of `classify` where every eigenvalue can be computed."""
 
 from __future__ import annotations
 
@@ -57,18 +57,17 @@ from .symmetry import DenseHessian, View, in_other_units, look, prove_ends, sign
 from .theorem import EPS, UP, Contraction, Slice, eta_of, kantorovich, two_signs
 
 # --------------------------------------------------------------------------------------------------
-# Minima of many parameters proved by Cholesky factors, where all eigenpairs would cost ten times
-# as much.
+# Minima of many parameters proved by Cholesky factors, at a tenth of the cost of all eigenpairs.
 #
 # A Cholesky factorisation that runs to its end proves its matrix positive definite up to a known
-# shift (`eigensolver.cholesky_floor`). Done for ``A - s I``, s a little below the least eigenvalue
-# that inverse iteration found, it bounds ``||A^-1||``; the factor of A gives Newton's step, and
-# the two are all that the theorem asks for. Where anything here falls short of a proof the answer
-# is None, and all eigenpairs are computed as ever.
+# shift (`eigensolver.cholesky_floor`). Applied to ``A - s I``, with s a little below the least
+# eigenvalue found by inverse iteration, it bounds ``||A^-1||``; the factor of A gives Newton's
+# step, and the theorem needs no more than these two. If any step falls short of a proof, the
+# result is None, and all eigenpairs are computed.
 
-FROM = 768  # below this n all eigenpairs take a fraction of a second, and say more
-SHARES = (0.999, 0.9, 0.5)  # of the least Ritz value, tried in turn as a floor
-GRADIENT_STEPS = 60  # of the Krylov space that tells how much of g the curvature explains
+FROM = 768  # below this n all eigenpairs take a fraction of a second, and tell more
+SHARES = (0.999, 0.9, 0.5)  # of the least Ritz value, tried in turn as a lower bound
+GRADIENT_STEPS = 60  # of the Krylov space that measures the share of g in the range of H
 MOST_SOLVES = 200
 
 
@@ -81,9 +80,9 @@ class Definite:
     solve : callable
         ``A^-1 b`` by its Cholesky factor.
     floor : float
-        No eigenvalue of the true Hessian, the error of A included, is below it.
+        Lower bound on all eigenvalues of the true Hessian, the error of A included.
     weakest : float
-        The least Ritz value, an upper bound on the least eigenvalue but for rounding.
+        The least Ritz value: an upper bound on the least eigenvalue, up to rounding.
     """
 
     solve: Callable[[Floats], Floats]
@@ -92,7 +91,7 @@ class Definite:
 
 
 def definite(full: DenseHessian) -> Definite | None:
-    """The proof, or None where A is not definite by more than its error."""
+    """Prove A positive definite by Cholesky; None if it is not definite by more than its error."""
     A = full.A
     if not 0 < full.norm < np.inf or not (np.diagonal(A) > 0).all():
         return None
@@ -111,21 +110,23 @@ def definite(full: DenseHessian) -> Definite | None:
 
 
 def inverse(A: Floats) -> Callable[[Floats], Floats] | None:
-    """``A^-1`` by Cholesky, None where the factorisation breaks off."""
+    """Return a function that applies ``A^-1`` by a Cholesky factor, None if the factorisation
+    fails.
+    """
     factor = cholesky(A)
     if factor is None:
         return None
-    upper = factor.T  # as LAPACK lays it out: nothing is copied in a solve
+    upper = factor.T  # LAPACK's layout, so that a solve copies nothing
     return lambda b: np.asarray(cho_solve((upper, False), b, check_finite=False))
 
 
 def examine_definite(
     ask: Request, H: Products, full: DenseHessian, gradient: tuple[Floats, float]
 ) -> tuple[Findings, Evidence] | None:
-    """What `decide` and the words need where a minimum is proved, else None.
+    """Return findings and evidence if a minimum is proved by Cholesky factors, else None.
 
-    For an objective of which no symmetry is known at theta: its zeros would leave no Hessian
-    definite.
+    Only for an objective without known symmetries at theta: their zero eigenvalues would keep any
+    Hessian from being definite.
     """
     (g, off), theta = gradient, ask.theta
     H.note("a Cholesky factor")
@@ -136,7 +137,7 @@ def examine_definite(
     reach = size @ np.abs(theta)
     off = GRADIENT_EPS * EPS * safe_norm(reach) if np.isnan(off) else off
     x = -known.solve(g)
-    rest = max(0.0, 1 - off / safe_norm(g)) if g.any() else 0.0  # of g, beyond its rounding
+    rest = max(0.0, 1 - off / safe_norm(g)) if g.any() else 0.0  # share of g beyond rounding
     whole, most = 0.5 * max(0.0, -float(g @ x)), float(np.abs(theta) @ reach)
     near = nearness_by(
         ask.ob, theta, safe_norm(g), rest**2 * whole, most, ask.gradient_tol, whole=whole
@@ -174,7 +175,9 @@ def examine_definite(
 def _definite_evidence(
     ask: Request, full: DenseHessian, known: Definite, g: Floats, **proved: Any
 ) -> Evidence:
-    """Both ends of the spectrum, and how much of g the curvature explains."""
+    """Compute both ends of the spectrum and the share of g outside the range of H, for a proved
+    minimum.
+    """
     A, error = check_symmetric_operator(full.A), full.M.error()
     top = unbroken(eigsh(A, 1, "LA", tol=1e-8, seed=0))
     high, off = float(top.values[0]), float(top.residuals[0]) + error
@@ -205,28 +208,30 @@ def _definite_evidence(
     )
 
 
-SHORTEST = 1e-8  # of a step, beside what is longest of it
+SHORTEST = 1e-8  # smallest scale of a layer, relative to the layer with the longest step
 
 
 @dataclass(frozen=True, eq=False)
 class Ends:
-    """Unit vectors of proved negative and positive curvature, and what is proved of it."""
+    """Unit vectors of proved negative and positive curvature, with their proved bounds."""
 
     direction: Floats | None
     quotient: float | None
-    negative: float  # u'Hu + error, below 0 where it is proved
-    positive: float  # v'Hv - error
+    negative: float  # u'Hu + error, below 0 if negative curvature is proved
+    positive: float  # v'Hv - error, above 0 if positive curvature is proved
 
 
 def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]:
-    """Everything that `decide` and the words need, for n small enough."""
+    """Return findings, evidence and coordinates for `decide` and the reason, for n small enough for
+    all eigenvalues.
+    """
     ob, theta = ask.ob, ask.theta
     gradient = best_gradient(ob, theta, H)
     H.note("all columns")
     M = H.matrix()
     full = DenseHessian(M)
     H.asymmetry = safe_norm(M.asymmetry)
-    H.norm = max(H.norm, 1.01 * full.norm)  # what the error of a product is taken from
+    H.norm = max(H.norm, 1.01 * full.norm)  # scales the error of a product
     held = tangents(ob, theta)
     quick = None if held.columns.shape[1] else examine_definite(ask, H, full, gradient)
     if quick is not None:
@@ -282,8 +287,8 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
 
 
 def _negative_bounds(found: Findings, signs: NDArray[np.int_], s: int) -> tuple[int, int]:
-    """Between which the number of negative eigenvalues lies: of H at theta, where a gradient bends
-    the orbits of s symmetries (Cauchy), or where it is proved to vanish.
+    """Return bounds on the number of negative eigenvalues: of H at theta, where the gradient may
+    bend the orbits of s symmetries (Cauchy), or at the critical point if one is proved.
     """
     if found.interpolates:
         return 0, 0
@@ -293,7 +298,7 @@ def _negative_bounds(found: Findings, signs: NDArray[np.int_], s: int) -> tuple[
 
 
 def nearness_at(ob: Any, theta: Floats, H: Products | None = None) -> Nearness:
-    """The rule of nearness by the numbers that `examine` takes for it; costs n products."""
+    """Return the `Nearness` at theta from the same numbers as `examine`; costs n products."""
     with np.errstate(all="ignore"):
         H = hessian_products(ob, theta) if H is None else H
         gradient, full = best_gradient(ob, theta, H), DenseHessian(H.matrix())
@@ -301,7 +306,9 @@ def nearness_at(ob: Any, theta: Floats, H: Products | None = None) -> Nearness:
 
 
 def _ends(H: Products, full: DenseHessian, view: View, signs: NDArray[np.int_]) -> Ends:
-    """The vectors of most curvature of either sign, if the matrix proves it, or else a product."""
+    """Return the vectors of largest curvature of either sign, where it is proved by the matrix or
+    else by one product.
+    """
     known_by = full.M.error() + 4 * full.n * EPS * safe_norm(full.A)
     found: dict[int, Any] = {-1: (None, None, 0.0), 1: (None, None, 0.0)}
     for cut, known in ((view.plain, signs_of(view.plain)), (view.best, signs)):
@@ -320,23 +327,26 @@ def _ends(H: Products, full: DenseHessian, view: View, signs: NDArray[np.int_]) 
 def _newton(
     ask: Request, full: DenseHessian, cut: Slice, gradient: tuple[Floats, float]
 ) -> tuple[Floats, float]:
-    """Newton's step where curvature is known, in the coordinates of a slice, and its length with
-    what the rounding of g may add: beside a minimum whose orbits the gradient bends, slopes as
-    small as that are all that tells a saddle from it.
+    """Return Newton's step on eigenvectors of known sign, in the coordinates of a slice, and its
+    length plus what the rounding of g may add.
+
+    The rounding matters near a minimum whose orbits the gradient bends: slopes of that size are all
+    that distinguishes it from a saddle.
     """
     (g, off), known = gradient, signs_of(cut) != 0
     slack = rounding_of(ask.n, off, np.abs(full.A) @ np.abs(ask.theta), cut)[1]
     vectors, values = cut.vectors[:, known], cut.values[known]
     step = np.zeros(ask.n)
-    for _ in range(3):  # parts of opposite curvature may cancel in most of their digits
+    for _ in range(3):  # refined: parts of opposite curvature may cancel
         step -= vectors @ (vectors.T @ (cut.c * (g + full.A @ (cut.c * step))) / values)
     return step, safe_norm(step) + safe_norm(slack[known] / values)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What two fixed vectors prove: that curvature of both signs lasts within `radius`, and the
-    length of Newton's step; in units of which none is less than `unit` of theta's.
+    """The proof of a saddle by two fixed vectors: curvature of both signs lasts within `radius`,
+    and Newton's step has length `distance`, both in units none of which is smaller than `unit` of
+    theta's.
     """
 
     radius: float = 0.0
@@ -351,8 +361,9 @@ class Pair:
 def _pair(
     ask: Request, full: DenseHessian, view: View, ends: Ends, gradient: tuple[Floats, float]
 ) -> Pair:
-    """The proof by two fixed vectors: in theta's coordinates or, where it does not hold there, in
-    those balanced ones in which it does, or in which Newton's step is as long in all layers.
+    """Return the proof by two fixed vectors: in theta's coordinates or, where it fails there, in
+    the first balanced ones in which it holds, or in ones in which Newton's step is equally long in
+    all layers.
     """
     bound = two_signs(ends.negative, ends.positive, partial(third_bound, ask.ob, ask.theta))
     plain = Pair(bound, _newton(ask, full, view.plain, gradient)[1])
@@ -375,7 +386,9 @@ def _pair(
 
 
 def _pair_in(ask: Request, full: DenseHessian, cut: Slice, length: float) -> Pair:
-    """That of both ends of a slice, in its coordinates, where Newton's step has this length."""
+    """Return the `Pair` of both ends of a slice, in its coordinates, in which Newton's step has
+    this length.
+    """
     known, c, A = signs_of(cut), cut.c, full.A
     if not ((known[:1] < 0).all() and (known[-1:] > 0).all() and known.size):
         return Pair()
@@ -395,8 +408,8 @@ def _arrives(
     signs: NDArray[np.int_],
     gradient: tuple[Floats, float],
 ) -> bool:
-    """Whether Newton's step was measured to lead nearer to rest: where curvature is known, the
-    decrement at its end is at most `SHORTER` of what it is here, rounding aside.
+    """Return whether Newton's step was measured to lead towards a critical point: on eigenvectors
+    of known sign, the decrement at its end is at most `SHORTER` of that at theta, beyond rounding.
     """
     cut, (g, off) = view.best, gradient
     known = signs != 0
@@ -422,7 +435,7 @@ def _settled(
     signs: NDArray[np.int_],
     gradient: tuple[Floats, float],
 ) -> NDArray[np.int_]:
-    """The signs that are measured to last."""
+    """Return the signs that were measured to last, the others set to 0."""
     H.note("do signs last?")
     g, off = gradient
     reach = np.abs(full.A) @ np.abs(ask.theta)
@@ -449,7 +462,9 @@ def _settled(
 def _interpolation(
     ask: Request, H: Products, view: View, signs: NDArray[np.int_]
 ) -> Contraction | None:
-    """The theorem for the residuals, where zeros are left to explain."""
+    """Check the theorem for the residuals if there are zero eigenvalues and no negative ones; None
+    if it does not apply.
+    """
     if (signs == -1).any() or not (signs == 0).any() and not view.n_symmetry:
         return None
     return interpolation(ask, H)
@@ -497,10 +512,12 @@ def _findings(
 
 
 def _hidden_by_asymmetry(full: DenseHessian, view: View) -> bool:
-    """Whether an eigenvalue counts as zero only by the asymmetry that the products showed."""
+    """Return whether an eigenvalue counts as zero only because of the asymmetry that the products
+    showed.
+    """
     cut, zero = view.best, signs_of(view.best) == 0
     seen = full.M.seen()
-    # of an exact matrix rounding is not told
+    # an exact matrix reports no rounding
     rounding = max(full.M.error() - seen, PRODUCT_EPS * EPS * full.norm)
     if not seen > 2 * rounding:  # rounding alone can show as much
         return False
@@ -513,7 +530,7 @@ def _evidence(
     g = gradient[0]
     (low, low_bounds), (high, high_bounds) = full.extremes(view.plain)
     flat_ratio = residual = None
-    # curvature below it is no help within reach
+    # along smaller curvature a Newton step would leave the region where the loss is modelled
     reached = near.gradient_norm / (FAR * extent(ask.theta))
     if near.gradient_norm > 0:
         residual = 1.0

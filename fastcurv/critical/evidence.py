@@ -1,4 +1,7 @@
-"""The numbers a verdict rests on: products counted, rounding bounded, scales taken out."""
+"""The evidence behind a verdict: counted Hessian products with bounds on their rounding, what an
+objective proves about itself, scalings that remove the units of the parameters, and the checked
+arguments of `classify`.
+"""
 
 from __future__ import annotations
 
@@ -46,15 +49,19 @@ from ..spectrum.dense import PRODUCT_EPS, DenseMatrix, dense_matrix
 from ..spectrum.shared_run import Krylov
 
 # --------------------------------------------------------------------------------------------------
-# What an objective proves about itself, with the honest answer for one that does not say.
+# Access to what an objective proves about itself (the optional protocols), with a default that
+# claims nothing for an objective that does not implement them.
 #
-# Infinity means "not known" wherever a bound is asked for, and so does NaN.
+# Wherever a bound is asked for, infinity or NaN means "not known".
 
 
 @dataclass(frozen=True, eq=False)
 class Tangents:
-    """Tangents ``(n, k)`` of the orbits of proved symmetry groups at theta: ``change`` bounds how
-    fast they turn as theta moves, ``error`` what they are off by.
+    """Tangents to the orbits of proved symmetry groups at theta, the columns of an ``(n, k)``
+    array.
+
+    ``change`` bounds how fast the tangents turn as theta moves, per unit length; ``error`` bounds
+    the norm of their error.
     """
 
     columns: np.ndarray
@@ -63,21 +70,23 @@ class Tangents:
 
 
 def as_stored(ob: Any, theta: np.ndarray) -> np.ndarray:
-    """`theta`, float64, where an objective in float32 really is."""
+    """Return `theta`, in float64, rounded to the precision in which the objective stores it."""
     if getattr(ob, "dtype", None) == np.float32:
         return theta.astype(np.float32).astype(np.float64)
     return theta
 
 
 def in_float64(ob: Any) -> Any:
-    """The objective in float64, where it is in float32 and can be."""
+    """Return the objective cast to float64 if it is in float32 and can be cast, else unchanged."""
     if getattr(ob, "dtype", None) == np.float32 and isinstance(ob, Castable):
         return ob.astype(np.float64)
     return ob
 
 
 def third_bound(ob: Any, theta: np.ndarray, radius: float) -> float:
-    """A Lipschitz constant of H on the ball; infinity where none is known."""
+    """Return a Lipschitz constant of H on the ball of `radius` around theta, infinity where none is
+    known.
+    """
     if not isinstance(ob, ThirdBound):
         return np.inf
     L = float(ob.third_bound(theta, radius))
@@ -85,14 +94,18 @@ def third_bound(ob: Any, theta: np.ndarray, radius: float) -> float:
 
 
 def is_bounded(ob: Any, theta: np.ndarray, tried: Any) -> bool:
-    """Whether the third derivative has a bound at theta; `tried`: a `Contraction` that may show
-    it.
+    """Return whether the third derivative has a known bound at theta.
+
+    `tried` is a `Contraction`, or None; if it holds a finite bound, the objective is not asked
+    again.
     """
     return tried is not None and tried.third < np.inf or third_bound(ob, theta, 0.0) < np.inf
 
 
 def third_bound_in(ob: Any, theta: np.ndarray, radius: float, units: np.ndarray) -> float:
-    """A Lipschitz constant of ``C H C`` by x where ``||x|| <= radius`` in ``theta + C x``."""
+    """Return a Lipschitz constant, with respect to x, of ``C H(theta + C x) C`` on
+    ``||x|| <= radius``, where ``C = diag(units)``; infinity where none is known.
+    """
     if isinstance(ob, ThirdBoundInUnits):
         L = float(ob.third_bound_in(theta, radius, units))
         return L if 0 <= L < np.inf else np.inf
@@ -101,7 +114,9 @@ def third_bound_in(ob: Any, theta: np.ndarray, radius: float, units: np.ndarray)
 
 
 def tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> Tangents:
-    """Those of the symmetries that are proved on the ball."""
+    """Return the tangents of the symmetries that are proved to hold on the ball of `radius` around
+    theta.
+    """
     n = theta.size
     if isinstance(ob, Orbits):
         held = ob.orbits(theta, radius)
@@ -118,21 +133,23 @@ def tangents(ob: Any, theta: np.ndarray, radius: float = 0.0) -> Tangents:
 
 
 def orbit_spread(ob: Any, units: np.ndarray) -> float:
-    """By what tangents may turn faster in these units."""
+    """Return an upper bound on the factor by which tangents may turn faster in these units."""
     if isinstance(ob, OrbitsInUnits):
         return float(ob.orbit_spread(units))
     return float(units.max() / units.min())
 
 
 def offers_symmetries(ob: Any) -> bool:
-    """Whether the objective says anything about its symmetries."""
+    """Return whether the objective reports symmetries at all."""
     return isinstance(ob, (Orbits, Symmetric))
 
 
 class left_alone:
-    """ValueError where theta is changed within: by an objective that writes into what it is given,
-    so that nothing it says is of the point that was meant. One that says it `keeps_theta` is not
-    watched: two copies of a long theta take as long as its gradient over a few rows.
+    """Context manager that raises ValueError if theta was modified within.
+
+    An objective that writes into the theta it is given reports values and derivatives of a point
+    other than the one asked for. Objectives with a true `keeps_theta` attribute are not checked:
+    copying a long theta twice takes as long as its gradient over a few rows.
     """
 
     __slots__ = ("before", "theta")
@@ -155,7 +172,7 @@ class left_alone:
 
 
 def as_number(value: Any) -> float:
-    """What an objective gives as its value, a number or an array of one, as a float."""
+    """Return an objective's value, a number or an array of size 1, as a float."""
     if isinstance(value, (float, int)):
         return float(value)
     found = np.asarray(value)
@@ -168,8 +185,8 @@ def as_number(value: Any) -> float:
 
 
 def as_gradient(g: Any, n: int, dtype: Any = float, *, kept: bool = True) -> np.ndarray:
-    """What an objective gives as its gradient, which may be a buffer of its own, as a vector of n
-    numbers: a new one where it is `kept` while the objective is asked again.
+    """Return an objective's gradient, which may be a buffer of its own, as an array of shape (n,):
+    a new one where it is `kept` while the objective is asked again.
     """
     shape = np.shape(g)
     if shape != (n,) and not (n == 1 and np.size(g) == 1):
@@ -179,7 +196,9 @@ def as_gradient(g: Any, n: int, dtype: Any = float, *, kept: bool = True) -> np.
 
 
 def as_curvature(H: Any, n: int, name: str = "hessian") -> Any:
-    """What an objective gives as its Hessian or GGN, an operator or matrix ``(n, n)``."""
+    """Validate an objective's Hessian or GGN, an operator or matrix of shape ``(n, n)``, and return
+    it.
+    """
     if not any(hasattr(H, part) for part in ("product", "matvec", "__matmul__")):
         raise TypeError(
             f"the objective's {name} is {typed(H)}; wanted a symmetric matrix, numpy.array(...), "
@@ -192,18 +211,20 @@ def as_curvature(H: Any, n: int, name: str = "hessian") -> Any:
 
 
 def value_at(ob: Any, theta: np.ndarray) -> float:
-    """The objective's value there."""
+    """Return the objective's value at theta as a float."""
     with left_alone(ob, theta):
         return as_number(ob.value(theta))
 
 
 def kinks(ob: Any, theta: np.ndarray) -> int:
-    """Pre-activations within rounding of a kink."""
+    """Return the number of pre-activations within rounding of a kink, 0 where it is not
+    reported.
+    """
     return int(ob.kinks(theta)) if isinstance(ob, Kinked) else 0
 
 
 def curvature_floor(ob: Any, theta: np.ndarray) -> float:
-    """A number that no eigenvalue at theta is below, -inf where none is known."""
+    """Return a lower bound on all eigenvalues of H at theta, -inf where none is known."""
     if not isinstance(ob, Floored) or not np.max(getattr(ob, "l2", 1)) > 0:
         return -np.inf
     floor = float(ob.curvature_floor(theta))
@@ -211,50 +232,53 @@ def curvature_floor(ob: Any, theta: np.ndarray) -> float:
 
 
 def runs_to_infinity(ob: Any, theta: np.ndarray) -> bool:
-    """Whether the loss is proved to fall for ever from here, to an infimum that is not attained."""
+    """Return whether the loss is proved to decrease for ever along a ray from theta, towards an
+    infimum that is not attained.
+    """
     return isinstance(ob, RunsAway) and ob.ray_to_infimum(theta) is not None
 
 
 def why_no_minimum(ob: Any, theta: np.ndarray) -> str:
-    """Why, as part of a sentence."""
+    """Return the reason why the infimum is not attained, as a clause for a sentence."""
     words = ob.why_no_minimum(theta) if isinstance(ob, SaysWhy) else None
     return words or "a direction is proved in which the loss falls for ever"
 
 
 def residual_bounds(ob: Any, theta: np.ndarray, radius: float) -> Any:
-    """What is known of the residuals of a sum of squares, or None."""
+    """Return bounds on the residuals of a sum of squares on the ball, or None where there are
+    none.
+    """
     return ob.residual_bounds(theta, radius) if isinstance(ob, SumOfSquares) else None
 
 
 def probes(ob: Any, theta: np.ndarray) -> np.ndarray:
-    """Vectors that reach curvature which the gradient cannot see."""
+    """Return directions of curvature that the gradient cannot see, as columns ``(n, p)``."""
     return np.asarray(ob.probes(theta)) if isinstance(ob, Probed) else np.zeros((theta.size, 0))
 
 
 def saturation(ob: Any, theta: np.ndarray) -> Any:
-    """How saturated the units are, or None."""
+    """Return statistics of how saturated the units are, or None where they are not offered."""
     return ob.saturation(theta) if isinstance(ob, Saturating) else None
 
 
-# A gradient that lies within this many times its own rounding bound is zero as far as anyone can
-# tell.
+# A gradient within this many times its own rounding bound cannot be told from zero.
 GRADIENT_ROUNDING = 10.0
-# Curvature this small beside the norm of H, and not proved to last, counts as zero.
+# Curvature below this times the norm of H counts as zero unless its sign is proved to last.
 ZERO = 1e-10
-# Bounds on errors below it may be those of underflow alone.
+# Bounds on errors below this may come from underflow alone.
 UNDERFLOWN = 1e-280
-FARTHEST = 200  # units of 2 to that power beside others are not followed
-# A gradient this small, relative to the norm of H and the size of theta, is called critical.
+FARTHEST = 200  # scale factors are clipped to within 2^+-FARTHEST of their median
+# A gradient is called critical below this times the norm of H times the size of theta.
 RELATIVE_GRADIENT = 1e-5
 
 
 class SpentError(Exception):
-    """What was to be measured would take more products than are left."""
+    """Raised when a measurement would need more products than the budget has left."""
 
 
 class Products:
-    """A symmetric operator whose products are counted, in float64 where it can be had, with a bound
-    on their rounding.
+    """A symmetric operator that counts its products and bounds their rounding, cast to float64
+    where the operator allows it.
     """
 
     def __init__(self, op: Any, dtype: Any = None) -> None:
@@ -266,21 +290,21 @@ class Products:
         self.dtype = operator_dtype(self.op)
         self.eps = float(np.finfo(self.dtype).eps)
         self.count = 0
-        self.most = np.inf  # products that may be made
+        self.most = np.inf  # budget of products
         self.short = False  # whether `spend` was refused
-        self.shared = 0  # products relied on that others had made
+        self.shared = 0  # products of a shared Krylov run that were reused
         self.norm = 0.0
         self.shown: Bar | None = None
-        self.asymmetry = 0.0  # of the products, as seen: they are wrong by as much at least
-        self._bounds: deque[tuple[Array, float]] = deque(maxlen=4)  # the last of `bound`
+        self.asymmetry = 0.0  # as observed: products are wrong by at least this much
+        self._bounds: deque[tuple[Array, float]] = deque(maxlen=4)  # recent results of `bound`
 
     def __call__(self, V: Array) -> Floats:
-        """``H V`` for (n,) or (n, k), in float64."""
+        """Return ``H V`` in float64 for V of shape (n,) or (n, k)."""
         V = np.asarray(V, dtype=self.dtype)
         self.tell(1 if V.ndim == 1 else V.shape[1])
         out = np.asarray(times(self.op, V), dtype=float)
         largest = float(np.abs(out).max(initial=0.0))
-        if 0 < largest < np.inf:  # squares of what is very large or small leave the range
+        if 0 < largest < np.inf:  # scaled, so that squares do not overflow or underflow
             sizes = np.linalg.norm(np.asarray(V, dtype=float), axis=0)
             lengths = np.linalg.norm(out / largest, axis=0)
             ratios = np.divide(lengths, sizes, out=np.zeros_like(lengths), where=sizes > 0)
@@ -289,62 +313,66 @@ class Products:
 
     @property
     def largest(self) -> float:
-        """Return about ``||H||_F``, once the product of a random vector was asked for: the mean of
-        ``n ||Hv||^2 / ||v||^2`` is its square, and ``||H||`` is no larger.
+        """An estimate of ``||H||_F``, valid once the product of a random vector was computed.
+
+        The mean of ``n ||Hv||^2 / ||v||^2`` over random v is ``||H||_F^2``, and ``||H||_2`` is no
+        larger than ``||H||_F``.
         """
         return float(self.n**0.5 * self.norm)
 
     @property
     def zero(self) -> float:
-        """Curvature no larger than this counts as zero where nothing proves that its sign lasts."""
+        """The threshold below which curvature counts as zero unless its sign is proved to last."""
         return max(ZERO, 100 * self.eps) * self.norm
 
     def taken(self) -> int:
-        """The products made since this was asked last."""
+        """Return the number of products made since the last call, and reset the count."""
         count, self.count = self.count, 0
         return count
 
     @property
     def left(self) -> float:
-        """Products that may still be made: none where time has ended."""
+        """The number of products that may still be made; 0 once the time limit is reached."""
         return 0 if late() else max(0, self.most - self.count)
 
     def affords(self, k: int) -> bool:
-        """Whether k products more are within the budget."""
+        """Return whether k more products are within the budget."""
         return k <= self.left
 
     def spend(self, k: int) -> None:
-        """Count k products before they are made; `SpentError` where the budget holds no more."""
+        """Count k products before they are made; raise `SpentError` if the budget does not allow
+        them.
+        """
         if not self.affords(k):
             self.short = True
             raise SpentError
         self.tell(k)
 
     def note(self, text: str) -> None:
-        """Show what is being done."""
+        """Show `text` on the progress bar, if there is one, as the current activity."""
         if self.shown is not None:
             self.shown.note(text)
 
     def tell(self, k: int) -> None:
-        """Count k products, and show them."""
+        """Count k products and advance the progress bar."""
         self.count += k
         if self.shown is not None:
             self.shown.update(k)
 
     def matrix(self) -> DenseMatrix:
-        """The Hessian as a `DenseMatrix`; its products are counted."""
+        """Return the Hessian as a `DenseMatrix` and count the products this took."""
         M = dense_matrix(self.op)
         self.tell(M.n_products)
         return M
 
     def bound(self, v: Array) -> float:
-        """A bound on ``||computed(H v) - H v||``: the operator's own, or `PRODUCT_EPS` eps times
-        the norm seen so far.
+        """Return a bound on ``||computed(H v) - H v||``: the operator's own where it offers one,
+        else `PRODUCT_EPS` eps times the largest norm seen so far times ``||v||``.
         """
         if not hasattr(self.op, "rounding_bound"):
             return PRODUCT_EPS * self.eps * self.norm * safe_norm(v)
         v = np.ascontiguousarray(v, dtype=self.dtype)
-        for known, found in self._bounds:  # as much work as some ten products
+        for known, found in self._bounds:  # cached: a bound costs about ten products
             if np.array_equal(known, v):
                 return found
         found = float(self.op.rounding_bound(v))
@@ -352,19 +380,21 @@ class Products:
         return found
 
     def rayleigh(self, v: Array) -> tuple[float, float, Floats]:
-        """``v'Hv / v'v`` with a bound on its error, by one product."""
+        """Return ``v'Hv / v'v``, a bound on its error, and ``Hv``, using one product."""
         quotient, Hv = self.quotient(v)
         return quotient, self.quotient_error(v, Hv), Hv
 
     def quotient(self, v: Array) -> tuple[float, Floats]:
-        """``v'Hv / v'v`` and Hv, by one product."""
+        """Return ``v'Hv / v'v`` and ``Hv``, using one product."""
         v = np.asarray(v, dtype=self.dtype).astype(float)
         Hv = self(v)
         return float(v @ Hv) / float(v @ v), Hv
 
     def quotient_error(self, v: Array, Hv: Floats) -> float:
-        """A bound on the error of that `quotient`. The dot product, in float64, is off by at most
-        ``n eps ||v|| ||Hv||`` in any order of summation.
+        """Return a bound on the error of the Rayleigh quotient that `quotient` returned with `Hv`.
+
+        The dot product, in float64, is off by at most ``n eps ||v|| ||Hv||`` in any order of
+        summation; the bound takes twice that. The observed asymmetry of the products is added.
         """
         v = np.asarray(v, dtype=self.dtype).astype(float)
         size = float(v @ v)
@@ -374,7 +404,7 @@ class Products:
 
 
 def hessian_products(ob: Any, theta: Array, best: bool = True) -> Products:
-    """The Hessian at theta as `Products`; `best` asks for float64 where the operator offers
+    """Return the Hessian at theta as `Products`; `best` asks for float64 where the operator offers
     `astype`.
     """
     H = as_curvature(ob.hessian(theta), theta.size)
@@ -382,7 +412,9 @@ def hessian_products(ob: Any, theta: Array, best: bool = True) -> Products:
 
 
 def gradient_at(ob: Any, theta: Array, H: Products) -> Floats:
-    """The gradient in float64 arithmetic where the operator holds it, else the objective's own."""
+    """Return the gradient at theta: the one held by the operator, in its precision (float64 where
+    it was cast), else the objective's own.
+    """
     held = getattr(H.op, "gradient", None)
     held = held() if callable(held) else held
     if held is None or np.shape(held) != (H.n,):
@@ -391,16 +423,16 @@ def gradient_at(ob: Any, theta: Array, H: Products) -> Floats:
 
 
 def gradient_bound(ob: Any, theta: Array, H: Products) -> float | None:
-    """A bound on the rounding of the gradient of `gradient_at`, or None where the objective offers
-    none.
+    """Return a bound on the rounding error of the gradient that `gradient_at` returns, or None
+    where the objective offers none.
     """
     owner = getattr(H.op, "objective", ob)
     return float(owner.rounding_bound(theta)) if hasattr(owner, "rounding_bound") else None
 
 
 def spectral_norm(A: Floats, steps: int = 12) -> float:
-    """An estimate of ``||A||_2`` of a symmetric matrix from below, by power steps on a fixed
-    start.
+    """Return a lower estimate of ``||A||_2`` for a symmetric matrix, by power iteration from a
+    fixed random start.
     """
     v: Floats = np.random.default_rng(0).standard_normal((A.shape[0],))
     norm = 0.0
@@ -414,11 +446,12 @@ def spectral_norm(A: Floats, steps: int = 12) -> float:
 
 
 def equilibrate(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Positive d such that the rows of ``d A d`` have a largest entry near 1 (Ruiz 2001), and which
-    rows count.
+    """Return d > 0 such that the largest entry of each row of ``d A d`` is near 1 in size (Ruiz
+    2001), and a mask of the rows that were used.
 
-    Rows that hold nothing above `noise`, (n,) or by entries (n, n), say nothing about the scale of
-    their parameter and get the geometric mean of the others.
+    Rows without an entry above `noise`, given by rows (n,) or by entries (n, n), carry no
+    information about the scale of their parameter. They are left out and get the geometric mean of
+    the other d.
     """
     size = np.abs(A)
     live = np.asarray((size > noise.reshape(len(A), -1)).any(axis=1))
@@ -435,8 +468,9 @@ def equilibrate(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
 
 
 def even_rows(A: Floats, d: Floats) -> Floats:
-    """From `d` on to the one scaling for which all rows of ``d A d`` have the same norm: the units
-    of parameters change nothing.
+    """Refine `d` until all rows of ``d A d`` have the same 2-norm, and return the result.
+
+    That scaling is unique, so the units in which the parameters are given do not change ``d A d``.
     """
     squares, f = (d[:, None] * A * d) ** 2, np.ones(len(d))
     for _ in range(30):
@@ -448,11 +482,11 @@ def even_rows(A: Floats, d: Floats) -> Floats:
 
 
 def balance(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Positive d for which the rows of ``d A d`` have the same norm, of those rows that count, and
-    which do; the others get the geometric mean.
+    """Return d > 0 such that the rows of ``d A d`` have equal 2-norms, and a mask of the rows that
+    were used; the scale of the others is chosen by `_as_loud`.
 
-    Rows that hold nothing above their `noise`, (n,) or by entries (n, n), do not count, nor those
-    that would be blown up until it is as large as the rest.
+    Rows without an entry above their `noise`, given by rows (n,) or by entries (n, n), are not
+    used, nor are rows whose scaled noise would reach the size of the other rows.
     """
     d, live = equilibrate(A, noise)
     noise = noise.reshape(len(A), -1)
@@ -463,7 +497,7 @@ def balance(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
         d[live] = even_rows(inner, d[live])
         d[~live] = _as_loud(noise, d, live)
         rows = np.linalg.norm(d[live][:, None] * inner * d[live], axis=1)
-        across = d if noise.shape[1] > 1 else d[:, None]  # of a column's norm no more is known
+        across = d if noise.shape[1] > 1 else d[:, None]  # noise by rows: d_i stands for all
         loud = live & (np.linalg.norm(d[:, None] * noise * across, axis=1) > np.median(rows))
         if not loud.any():
             break
@@ -472,8 +506,9 @@ def balance(A: Floats, noise: Floats) -> tuple[Floats, NDArray[np.bool_]]:
 
 
 def _as_loud(noise: Floats, d: Floats, live: NDArray[np.bool_]) -> Any:
-    """For rows that do not count the d for which their noise is that of the others, where it is
-    known by entries, else the geometric mean of those that count.
+    """Return d for the rows that are not used: where the noise is known by entries, the d for which
+    their scaled noise equals the median of the rows in use, else the geometric mean of the d in
+    use.
     """
     mean = np.exp(np.log(d[live]).mean())
     if noise.shape[1] == 1:
@@ -484,17 +519,22 @@ def _as_loud(noise: Floats, d: Floats, live: NDArray[np.bool_]) -> Any:
 
 
 def _not_absurd(d: Floats, mean: float) -> Floats:
-    """`mean` for what is as far from it as for rows without any noise, all zero."""
+    """Replace entries of d that differ from `mean` by a factor of 1e60 or more, as for rows without
+    any noise, by `mean`.
+    """
     return np.where((d > mean * 1e-60) & (d < mean * 1e60), d, mean)
 
 
 def balances(A: Floats, noise: Floats, layers: NDArray[np.intp]) -> list[Floats]:
-    """Positive units d, of largest 1 to 2, that follow all others that parameters may have: for
-    which the rows of ``d A d`` are equally long, and, where the `noise` of entries is known,
-    (n, n), for which those of its own are.
+    """Return candidate units d > 0 whose largest entry lies in [1, 2), which follow any rescaling
+    of the parameters.
 
-    Both begin where the noise is even, which is so in all units; where these are powers of two,
-    ``d A d`` is the same bits in all of them, but for one power of two.
+    The first makes the rows of ``d A d`` equally long. Where the `noise` is known by entries,
+    (n, n), a second does so for the rows of the noise.
+
+    Both start from a scaling that evens out the noise, and this start does not depend on the units
+    of the parameters. If those are powers of two, ``d A d`` is the same bits in all of them, up to
+    one common power of two.
     """
     if noise.shape[1] == 1:
         return [_largest_one(balance(A, noise)[0])]
@@ -506,17 +546,21 @@ def balances(A: Floats, noise: Floats, layers: NDArray[np.intp]) -> list[Floats]
 
 
 def even_entries(noise: Floats, layers: NDArray[np.intp]) -> Floats:
-    """Powers of two d for which the logarithms of the entries of ``d noise d`` that are not 0, nor
-    what underflow may leave of them, are smallest (Curtis and Reid 1972): a problem of least
-    squares on their pattern, so that units of the rows change nothing but d. All of `layers`, the
-    number of its own for each row, have the same weight: where one has collapsed, d lies half-way
-    between its units and those of the others, however many parameters each has.
+    """Return powers of two d that minimize the sum of squared logarithms of the entries of
+    ``d noise d`` (Curtis and Reid 1972).
+
+    Entries that are 0, or small enough to stem from underflow, are left out. This is a
+    least-squares problem on the sparsity pattern, so a change of the units of rows changes nothing
+    but d. All `layers`, given as the layer number of each row, have the same weight: if one has
+    collapsed, d lies half-way between its units and those of the others, however many parameters
+    each has.
     """
     shares = 1.0 / np.bincount(layers)[layers]
     counted = noise > UNDERFLOWN
     logs = np.log2(np.where(counted, noise, 1.0))
     each = counted @ shares
-    # of a pattern without diagonals one side may have any units, against the other
+    # a pattern without diagonal entries may be bipartite: the units of one side are then free
+    # against the other, and the small diagonal term fixes them
     M = counted * shares + np.diag(each + 1e-9 * (1e-9 + each))
     x = np.linalg.solve(M, -(logs @ shares))
     middle = np.median(x[each > 0]) if each.any() else 0.0
@@ -529,8 +573,10 @@ def _largest_one(d: Floats) -> Floats:
 
 
 def independent(T: Floats, rtol: float = 1e-7) -> Floats:
-    """Orthonormal columns that span T's; directions that hardly stand out are left out, so the
-    count is never too high.
+    """Return an orthonormal basis of the span of T's columns.
+
+    Columns are normalized first, and singular directions below `rtol` of the largest are dropped,
+    so the dimension is never overestimated.
     """
     sizes = np.linalg.norm(T, axis=0)
     T = T[:, sizes > 0] / sizes[sizes > 0]
@@ -541,8 +587,8 @@ def independent(T: Floats, rtol: float = 1e-7) -> Floats:
 
 
 def annihilated(AQ: Floats, Q: Floats, tol: float) -> Floats:
-    """Orthonormal basis of the part of the span of Q, orthonormal, that A maps to at most `tol` of
-    its length.
+    """Return an orthonormal basis of the part of span(Q), Q orthonormal, on which the singular
+    values of `AQ` = A Q are at most `tol`.
     """
     if not Q.shape[1]:
         return Q
@@ -550,14 +596,15 @@ def annihilated(AQ: Floats, Q: Floats, tol: float) -> Floats:
     return np.asarray(Q @ Vt[s <= tol].T)
 
 
-# A Newton step of more than this many lengths of theta leads out of every model of the loss: H is
-# flat there.
+# A Newton step longer than this many times theta leaves the region where any local model of the
+# loss holds: H counts as flat along the gradient.
 FAR = 1e6
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What was measured and proved at a point, beside what decides: for the words and the result.
+    """Measurements and proofs at a point that are reported, beside the `Findings` that decide the
+    verdict.
 
     Attributes
     ----------
@@ -566,33 +613,38 @@ class Evidence:
     flat_ratio, residual : float or None
         ``||Hg|| / (||H|| ||g||)``, and the share of g outside the range of H.
     low, high : float
-        The ends of the spectrum, each with ``(below, above)``.
+        The smallest and largest eigenvalue, as found.
+    low_bounds, high_bounds : tuple of float
+        ``(below, above)`` with an eigenvalue between them, for each end.
     across : (float, float) or None
-        At large n: its ends across the symmetries that were taken out.
-    escape_direction, escape_curvature
+        At large n: the ends of the spectrum on the complement of the symmetry directions.
+    escape_direction : ndarray, shape (n,), or None
+    escape_curvature : float or None
     weakest, weakest_error : float
-        The smallest ``|lambda|`` across the symmetries, and what it may be off by.
+        The smallest ``|lambda|`` on the complement of the symmetry directions, and a bound on its
+        error.
     balanced : bool
-        Whether that is in balanced coordinates.
+        Whether `weakest` is in balanced coordinates.
     bounded : bool
-        Whether the third derivative has a bound at theta at all.
+        Whether any bound on the third derivative at theta is known.
     theorem, zero : Contraction or None
         Kantorovich's theorem for the gradient, and for the residuals.
     distance : float
         The length of Newton's step, infinity where it is not known.
     n_negative_bounds : (int, int)
+        Lower and upper bound on the number of negative eigenvalues.
     n_unsettled : int
-        Signs that are proved at theta and do not last.
+        Number of eigenvalues whose sign is proved at theta but does not last to the critical point.
     flat_beside_step : bool
-        Whether the step that g asks for leads out of every model of the loss.
+        Whether the Newton step for g is too long for any local model of the loss to hold.
     goal : int
-        Lanczos steps that the risk asked for would take.
+        Number of Lanczos steps that the requested risk would take.
     n_products : int
-        Spent so far.
+        Products made so far.
     weak : (quotients, vectors) or None
-        At large n: the directions whose curvature must last.
+        At large n: the directions whose curvature must last to the critical point.
     reach : ProvedReach or None
-        At large n: what the rows reach, where every eigenvalue is known by it.
+        At large n: the space that the rows reach, where all eigenvalues are known from it.
     """
 
     near: Any
@@ -623,8 +675,8 @@ class Evidence:
 
     @property
     def on_plateau(self) -> bool:
-        """Gradient mostly outside the range of H, and H flat along it: beside its norm, or beside
-        any step within reach.
+        """True where the gradient lies mostly outside the range of H, and H is flat along it: small
+        relative to its norm, or so small that the Newton step is too long to mean anything.
         """
         return (
             self.residual is not None
@@ -634,12 +686,14 @@ class Evidence:
 
 
 # --------------------------------------------------------------------------------------------------
-# What was asked of `classify`, checked once and then fixed.
+# The arguments of `classify`, validated once and then immutable.
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """The arguments of `classify`; ``seek``: whether to walk to what lies near."""
+    """The validated arguments of `classify`; ``seek`` is False where no Newton walk to a nearby
+    critical point is wanted.
+    """
 
     ob: Any
     theta: np.ndarray
@@ -659,19 +713,19 @@ class Request:
 
     @property
     def dense(self) -> bool:
-        """Whether the whole spectrum is computed."""
+        """True where the whole spectrum is computed."""
         return self.dense_in_time and (self.max_time is None or self.seconds <= self.max_time)
 
     @property
     def dense_in_time(self) -> bool:
-        """Whether it is where time lasts."""
+        """True where the whole spectrum would be computed if time permits."""
         return self.n < self.dense_below and (
             self.max_products is None or self.max_products >= self.n
         )
 
     @property
     def seconds(self) -> float:
-        """What all eigenvalues take, roughly."""
+        """A rough estimate of the time that all eigenvalues take, in seconds."""
         return PER_CUBE * float(self.n) ** 3
 
 
@@ -688,12 +742,14 @@ def make_request(
     seed: Any,
     krylov: Any,
 ) -> Request:
-    """Check everything that can be checked before the first product."""
+    """Validate the arguments of `classify` and return them as a `Request`, before any product is
+    made.
+    """
     real = isinstance(dense_below, numbers.Real) and not isinstance(dense_below, bool)
     if not real or np.isnan(dense_below):
         raise TypeError(f"dense_below is {dense_below!r}; wanted a number of parameters")
     theta = _point(ob, theta)
-    as_rng(seed)  # is one, though few questions draw from it
+    as_rng(seed)  # validated here, since few code paths draw from it
     if gradient_tol is not None:
         gradient_tol = check_positive(gradient_tol, "gradient_tol", zero=True)
     if failure_probability is not None:
@@ -723,7 +779,7 @@ def _point(ob: Any, theta: Any) -> np.ndarray:
 
 
 def check_run(run: Any, theta: np.ndarray) -> Krylov:
-    """`run` as a `Krylov` on the Hessian at theta."""
+    """Check that `run` is a `Krylov` run on the Hessian at theta, and return it."""
     if not isinstance(run, Krylov):
         raise TypeError(
             f"krylov is a {type(run).__name__}; wanted a fastcurv.Krylov on the Hessian at theta"

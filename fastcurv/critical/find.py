@@ -1,4 +1,6 @@
-"""Critical points of any kind: where the gradient vanishes, minimum or not."""
+"""The function `find_critical_point`: a search for points of any kind at which the gradient
+vanishes.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +37,12 @@ from .evidence import (
 )
 
 # --------------------------------------------------------------------------------------------------
-# Newton-MR: steps of least residual, and the line search on the gradient's norm that goes with
-# them.
+# Newton-MR: steps of least residual, and their line search on the gradient's norm.
 #
 # The step is the p of least norm that minimises ``||H p + g||^2 + (damping ||H||)^2 ||p||^2``:
-# from all eigenpairs where n is small, else in a Krylov space from g, where it is what MINRES-QLP
-# computes [2]_. A search takes the steps of every damping and keeps the one that lowers ``||g||``
-# most [1]_.
+# from all eigenpairs if n is small, else in the Krylov space of g, where it is what MINRES-QLP
+# computes [2]_. The line search tries the steps of all dampings and keeps the one that lowers
+# ``||g||`` most [1]_.
 #
 # References
 # ----------
@@ -50,16 +51,16 @@ from .evidence import (
 # .. [2] S.-C. T. Choi, C. C. Paige and M. A. Saunders, MINRES-QLP, SIAM J. Sci. Comput. 33, 2011.
 
 DENSE_BELOW = 400  # below this n the steps come from all eigenpairs
-DAMPINGS = (0.0, 1e-7, 1e-4, 1e-2, 0.1, 1.0)  # shares of ||H||: curvature below them is damped
+DAMPINGS = (0.0, 1e-7, 1e-4, 1e-2, 0.1, 1.0)  # of ||H||: smaller curvature is damped
 ARMIJO = 1e-4
 
 
 @dataclass(frozen=True)
 class Steps:
-    """Steps of every damping, shortest damping first; the slopes ``p'Hg / ||g||^2`` along them; and
+    """The steps of all dampings, least damping first, the slopes ``p'Hg / ||g||^2`` along them, and
     ||H||.
 
-    `norm` is NaN where the Hessian could not be decomposed: then nothing is known of its size.
+    `norm` is NaN if the Hessian could not be decomposed, so that its size is unknown.
     """
 
     vectors: list[np.ndarray] = field(default_factory=list)
@@ -68,7 +69,7 @@ class Steps:
 
 
 def dense_steps(A: np.ndarray, g: np.ndarray) -> Steps:
-    """Steps from all eigenpairs of the matrix A."""
+    """Compute the steps from all eigenpairs of the matrix A."""
     if not np.isfinite(A).all():
         return Steps()
     try:
@@ -89,7 +90,7 @@ def dense_steps(A: np.ndarray, g: np.ndarray) -> Steps:
 
 
 def krylov_steps(space: KrylovSpace) -> Steps:
-    """Steps in a Krylov space of g that has been grown."""
+    """Compute the steps in a Krylov space of g that has been grown."""
     if space.m == 0:
         return Steps(norm=0.0)
     norm = float(np.abs(space.ritz()[0]).max())
@@ -106,11 +107,11 @@ def krylov_steps(space: KrylovSpace) -> Steps:
 
 
 def grow(space: KrylovSpace, tolerance: float, limit: int, stop: Callable[[], bool]) -> None:
-    """Grow a Krylov space of g until the least residual is ``tolerance ||g||``, or nothing lowers
-    it.
+    """Extend a Krylov space of g until the least residual is at most ``tolerance ||g||``, or cannot
+    be lowered further.
 
-    That nothing does is seen where the last residual r has ``||H r|| <= tolerance ||H|| ||r||``: it
-    lies in the rows multiplied since, so H r is known.
+    The latter is detected by ``||H r|| <= tolerance ||H|| ||r||`` for the last residual r: it lies
+    in the space whose rows have been multiplied since, so H r is known.
     """
     look_at, last = 1, np.zeros(0)
     while True:
@@ -137,9 +138,10 @@ def lower_gradient(
     steps: Steps,
     lengths: int = 20,
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """The point and gradient at the first length at which a step lowers ``||g||`` enough; or None.
+    """Return the point and gradient at the first step length that lowers ``||g||`` enough, or None.
 
-    All steps are shortened together, and the best of the first length that serves is taken.
+    All steps are shortened together; of those that satisfy the condition at the first such length,
+    the one with the smallest gradient is taken.
     """
     alpha = 1.0
     for _ in range(lengths if size > 0 else 0):
@@ -158,14 +160,14 @@ def lower_gradient(
 
 
 # --------------------------------------------------------------------------------------------------
-# Where the search for a critical point stands, what it has spent, and what it may spend.
+# The state of a search for a critical point, and the search itself.
 
 KRYLOV_STEPS = 120  # above DENSE_BELOW, the Krylov space of the gradient has at most this dimension
-EXCURSIONS = 5
+EXCURSIONS = 5  # at most, in one search
 
 
 class Walk:
-    """Where the search stands, what it has spent, and what it may spend."""
+    """The state of a search: the current point, what has been spent, and the budget."""
 
     def __init__(
         self,
@@ -195,9 +197,7 @@ class Walk:
         return safe_norm(self.g)
 
     def gradient(self, theta: np.ndarray) -> np.ndarray:
-        """The gradient; NaN where theta, in the objective's precision, has left the finite
-        numbers.
-        """
+        """Return the gradient; NaN if theta is not finite in the objective's precision."""
         self.nfev += 1
         if not np.isfinite(theta.astype(getattr(self.ob, "dtype", float))).all():
             return np.full(theta.size, np.nan)
@@ -205,8 +205,8 @@ class Walk:
             return as_gradient(self.ob.gradient(theta), theta.size)
 
     def hessian(self, theta: np.ndarray) -> Products | None:
-        """The Hessian in the objective's own precision; None where it refuses the point as not
-        finite, which far out it may.
+        """Return the Hessian in the objective's own precision; None if the objective refuses the
+        point as not finite, as it may far from the origin.
         """
         with left_alone(self.ob, theta):
             try:
@@ -216,11 +216,11 @@ class Walk:
         as_curvature(H, theta.size)
         try:
             return Products(H)
-        except (ValueError, OverflowError, FloatingPointError):  # as its matrix is not finite
+        except (ValueError, OverflowError, FloatingPointError):  # the matrix is not finite
             return None
 
     def steps(self, H: Products, g: np.ndarray) -> Steps:
-        """Newton-MR's steps at a point; counts their products."""
+        """Compute Newton-MR's steps at a point and count their products."""
         size, left = safe_norm(g), self.max_products - self.n_products - 1  # one for `uphill`
         if H.n < DENSE_BELOW and H.n <= left:
             found = dense_steps(H(np.eye(H.n, dtype=H.dtype)), g)
@@ -242,8 +242,10 @@ class Walk:
         return found
 
     def set_tol(self, H: Products, norm: float) -> None:
-        """The tolerance that holds here. A bound that is not finite is no tolerance: then what is
-        known of the others decides, and where none is, only a gradient of 0 will do.
+        """Set the tolerance that holds at the current point.
+
+        A bound that is not finite is no tolerance: then only the finite ones count, and if there
+        are none, only a gradient of 0 passes.
         """
         if self.fixed_tol is not None:
             self.tol = self.fixed_tol
@@ -257,8 +259,8 @@ class Walk:
         self.tol = GRADIENT_ROUNDING * max(known, default=0.0)
 
     def vague(self, norm: float) -> bool:
-        """Whether the tolerance is so loose (float32) that a critical point may still be far; takes
-        one excursion.
+        """Return whether the tolerance is so loose (float32) that a critical point may still be
+        far; if so, use up one excursion.
         """
         far = (
             self.fixed_tol is None
@@ -269,10 +271,11 @@ class Walk:
         return bool(far)
 
     def near(self, share: float = 0.5) -> bool:
-        """Whether `classify` would call this near a critical point; by the gradient alone where
-        the caller said how small, and where n is too large for all eigenvalues, or the budget too
-        small. May cost n products, so after a no it is asked again only once ``||g||`` is below
-        `share` of what it was then.
+        """Return whether `classify` would call this point near a critical point.
+
+        The gradient alone decides if the caller gave a tolerance, if n is too large for all
+        eigenvalues, or if the budget is too small. May cost n products, so after a negative answer
+        it is computed again only once ``||g||`` is below `share` of its value then.
         """
         if self.fixed_tol is not None or self.norm == 0 or self.theta.size > DENSE_BELOW:
             return True
@@ -317,8 +320,8 @@ class Walk:
         )
 
 
-STALL = 5  # steps that should at least halve the norm of the gradient together
-EXCURSION = 50  # steps
+STALL = 5  # number of steps that together should at least halve the norm of the gradient
+EXCURSION = 50  # most steps of one excursion
 FLAT = 1e-10  # ||Hg|| below this share of ||H|| ||g||: the gradient norm is stationary
 
 
@@ -335,51 +338,52 @@ def find_critical_point(
     callback: Callable[[np.ndarray], object] | None = None,
     progress: bool | None = None,
 ) -> OptimizeResult:
-    """Walk from theta0 to a point where the gradient vanishes, whatever its kind; `classify` tells
-    which.
+    """Find a point where the gradient vanishes, of any kind, starting from theta0; `classify`
+    tells the kind.
 
     Parameters
     ----------
     ob : object
         Anything with ``n_params``, ``value(theta)``, ``gradient(theta)`` and ``hessian(theta)``.
     theta0 : array_like, shape (n,)
-        Where the walk begins.
+        The starting point.
     method : {"newton-mr", "gradient-norm"}
-        ``newton-mr``: the step is the least-squares solution of least norm of ``H p = -g``, with
-        weak curvature damped as far as that serves, and a line search on ``||g||^2`` [1]_; where
-        that stalls, undamped steps that may raise it for a while. Up to n = 400 from the eigenpairs
-        of H, above from the Krylov space of g, where it is what MINRES-QLP computes [2]_.
-        ``gradient-norm``: L-BFGS on ``||g||^2 / 2``, whose gradient is ``Hg``, then ``newton-mr``
-        to polish.
+        ``newton-mr``: each step is the minimum-norm least-squares solution of ``H p = -g``, with
+        weak curvature damped as far as that lowers ``||g||``, and a line search on ``||g||^2``
+        [1]_; where that stalls, undamped steps that may raise it for a while. Below n = 400 the
+        step is computed from the eigenpairs of H, from there on in the Krylov space of g, where it
+        is what MINRES-QLP computes [2]_. ``gradient-norm``: L-BFGS on ``||g||^2 / 2``, whose
+        gradient is ``Hg``, then ``newton-mr`` to polish.
     gradient_tol : float, optional
-        Where to stop. Default: 10 times the rounding bound of the gradient (the objective's own, or
-        ``64 eps ||H|| ||theta||``; at least the ``eps ||H|| ||theta||`` of storing theta), and on
-        from there for as long as steps pay.
+        The norm of the gradient at which to stop. Default: 10 times the rounding bound of the
+        gradient (the objective's own, or ``64 eps ||H|| ||theta||``; at least the
+        ``eps ||H|| ||theta||`` of storing theta); the search then continues for as long as steps
+        pay.
     max_iter : int
-        Steps at most.
+        The largest number of steps.
     max_products : int, optional
-        Products with Hessians at most. A step takes n + 1 of them up to n = 400, or, where fewer
-        are left, as many as there are.
+        The largest number of products with Hessians. A step takes n + 1 of them below n = 400, or
+        as many as are left if these are fewer.
     callback : callable, optional
         Called with theta after each step.
     progress : bool, optional
-        Whether to show a bar; by default on a terminal, where the work takes more than 2 s.
+        Whether to show a progress bar; by default on a terminal, if the call takes more than 2 s.
 
     Returns
     -------
     scipy.optimize.OptimizeResult
         ``x``, ``fun``, ``jac``, ``gradient_norm``, ``gradient_tol``, ``success`` (whether the norm
-        is within it and no critical point is ruled out), ``status`` (0 there, 1 budget spent, 2
-        line search failed, 3 the gradient norm is itself stationary: a plateau, 4 the loss is
-        proved to fall for ever), ``message``, ``nit``, ``nfev`` (gradients), ``n_products``,
-        ``history`` of ``||g||``. A line search that fails leaves theta where it was. `x` is never
-        worse than `theta0` in ``||g||``.
+        is within the tolerance and a critical point is not ruled out), ``status`` (0 success, 1
+        budget spent, 2 line search failed, 3 the gradient norm is itself stationary: a plateau, 4
+        the loss is proved to decrease for ever), ``message``, ``nit``, ``nfev`` (gradients),
+        ``n_products``, ``history`` of ``||g||``. A line search that fails leaves theta where it
+        was. ``||g||`` at `x` is never larger than at `theta0`.
 
     See Also
     --------
-    classify : what kind of point it is.
-    minimize : minima alone.
-    sample_critical_points : many of them.
+    classify : Tell the kind of a critical point.
+    minimize : Find minima only.
+    sample_critical_points : Find many critical points.
 
     References
     ----------
@@ -412,10 +416,11 @@ def find_critical_point(
 
 
 def _newton(walk: Walk) -> None:
-    """Newton-MR until the gradient is within its tolerance, or a reason to stop appears.
+    """Take Newton-MR steps until the gradient is within its tolerance, or there is a reason to
+    stop.
 
-    A tolerance that is a bound on rounding may be far above rounding itself, so there it goes on
-    while that pays.
+    A tolerance that is a bound on rounding may be far above the rounding itself, so within it steps
+    continue as long as they pay.
     """
     paying = walk.fixed_tol is None
     while True:
@@ -472,7 +477,9 @@ def _plateau(norm: float, flat: float) -> str:
 
 
 def _stalled(walk: Walk) -> bool:
-    """Whether the last steps did not pay, and an excursion is left to try."""
+    """Return whether the last steps paid too little and an excursion is left to try; if so, use it
+    up.
+    """
     if (
         len(walk.history) <= STALL
         or walk.norm <= 0.5 * walk.history[-1 - STALL]
@@ -484,11 +491,11 @@ def _stalled(walk: Walk) -> bool:
 
 
 def _excursion(walk: Walk) -> bool:
-    """Undamped steps that may raise ``||g||`` on the way, none longer than theta is; kept if they
-    end at half of it.
+    """Take undamped steps that may raise ``||g||`` on the way, none longer than
+    ``max(1, ||theta||)``; keep them if they end at half of ``||g||`` or less.
 
-    The norm of the gradient has valleys and minima of its own where the gradient is not 0; its
-    descent ends there, Newton's method walks out.
+    The norm of the gradient has valleys and minima of its own where the gradient is not 0. Descent
+    on it ends there, but Newton's method leaves them.
     """
     theta, g = walk.theta, walk.g
     for _ in range(EXCURSION):
@@ -513,18 +520,19 @@ def _excursion(walk: Walk) -> bool:
 
 
 def _search(walk: Walk, steps: Steps, uphill: np.ndarray) -> bool:
-    """A step that lowers ``||g||``: Newton-MR's, or where they fail the one down ``||g||^2``, along
-    `uphill`, H times the unit vector of the gradient.
+    """Take a step that lowers ``||g||``, and return whether there was one: Newton-MR's, or, where
+    those fail, a step down the gradient of ``||g||^2``, along `uphill`, which is H times the unit
+    vector of the gradient.
     """
     size = steps.norm
-    if not 0 < size < np.inf:  # not known: H is no smaller than it is along the gradient
+    if not 0 < size < np.inf:  # unknown: ||H|| is at least its value along the gradient
         size = safe_norm(uphill)
     if not 0 < size < np.inf:
         return False
     unit = uphill / size
     with np.errstate(over="ignore"):
         down = -unit * (walk.norm / size)
-    if not np.isfinite(down).all():  # curvature so small that the step leaves the range of numbers
+    if not np.isfinite(down).all():  # curvature so small that the step overflows
         return False
     tried = Steps([*steps.vectors, down], [*steps.slopes, -float(unit @ unit)], size)
     found = lower_gradient(walk.gradient, walk.theta, walk.norm, tried)
@@ -534,7 +542,7 @@ def _search(walk: Walk, steps: Steps, uphill: np.ndarray) -> bool:
 
 
 def _descend(walk: Walk) -> None:
-    """L-BFGS on ``||g||^2 / 2`` until it stops paying."""
+    """Run L-BFGS on ``||g||^2 / 2`` until it stops paying."""
     while walk.nit < walk.max_iter // 2 and walk.budget_left():
         start = walk.norm
         H = walk.hessian(walk.theta)

@@ -1,5 +1,5 @@
-"""The findings of `classify` where n is too large for all eigenvalues: proofs one-sided, the other
-side by risk.
+"""The findings of `classify` where n is too large for all eigenvalues: proofs on one side of the
+spectrum, and a risk of having missed curvature on the other.
 """
 
 from __future__ import annotations
@@ -60,16 +60,16 @@ from .symmetry import ZERO_MODE, across_orbits
 from .theorem import EPS, UP, Contraction, eta_of, kantorovich, two_signs
 
 # --------------------------------------------------------------------------------------------------
-# Lanczos runs in the service of a verdict: a budget, and the most telling vectors of either sign.
+# Lanczos runs for a verdict, within a budget; they collect vectors of extreme curvature.
 
-# The Lanczos basis is kept whole, since a restart would void the bound on the risk; past this size
-# it is not made.
+# The Lanczos basis is kept whole, since a restart would void the bound on the risk; a run ends
+# when its basis has this size.
 MAX_BASIS_BYTES = 4 << 30
-ASYMMETRY = 8.0  # what one look at random vectors may understate the norm of H - H' by
+ASYMMETRY = 8.0  # factor by which one test with random vectors may understate ||H - H'||
 
 
 class Balanced(SelfAdjoint):
-    """``D H D``."""
+    """The operator ``D H D`` with D = diag(d)."""
 
     def __init__(self, op: Any, d: Floats) -> None:
         super().__init__(operator_dtype(op), op.shape)
@@ -80,8 +80,8 @@ class Balanced(SelfAdjoint):
 
 
 class End:
-    """One end of the spectrum: a unit vector, its quotient, what that may be off by, and the
-    residual.
+    """One end of the spectrum: a unit vector, its Rayleigh quotient, a bound on the error of that,
+    and the norm of the residual.
     """
 
     def __init__(self, vector: Floats, quotient: float, error: float, residual: float) -> None:
@@ -90,34 +90,39 @@ class End:
 
     @property
     def enclosure(self) -> tuple[float, float]:
-        """An eigenvalue lies between."""
+        """Bounds between which an eigenvalue lies."""
         off = self.residual + self.error
         return self.quotient - off, self.quotient + off
 
 
 class Search:
-    """What is left of the budget, and the most telling vectors of either sign so far."""
+    """The state of a search for both ends of the spectrum: the remaining budget, and the vectors of
+    most extreme curvature so far.
+    """
 
     def __init__(self, ask: Request, H: Products) -> None:
         self.ask, self.H = ask, H
         self.rng = as_rng(ask.seed)
-        # whose rounding is in the bases
+        # the operator whose rounding is in the bases
         self.made_by = H if H.native is H.op else Products(H.native)
         self.candidates: list[tuple[float, Floats]] = []  # Rayleigh quotient, unit vector
         self.n_negative, self.n_positive = 0, 0
-        self.seen: set[int] = set()  # signs of curvature that is more than counts as zero
+        self.seen: set[int] = set()  # signs of curvature seen above the threshold of zero
         self.only: End | None = None  # the one quotient that a very small budget allows
         self.symmetry: Floats | None = None  # orthonormal columns of proved symmetries
-        given = ask.krylov  # where random starts run: a smaller space, if that is worth while
+        given = ask.krylov
+        # a smaller space for runs from random starts, if that pays
         self.small: Any = reduction(H.native, None) if given is None else given.small
 
     def left(self, reserve: int = 9) -> float:
-        """Products that may still be spent, some kept for the proofs at the end."""
+        """Return the number of products that may still be spent, keeping a reserve for the proofs
+        at the end.
+        """
         return max(0, self.H.left - reserve)
 
     @property
     def one_sided(self) -> bool:
-        """Whether curvature of both signs has not been seen yet."""
+        """True until curvature of both signs has been seen."""
         return len(self.seen) < 2
 
     def run(
@@ -130,8 +135,10 @@ class Search:
         stop: Callable[[Any], bool] = lambda run: False,
         against: Any = None,
     ) -> Any:
-        """Lanczos from `start` (p, n), or a random vector for None, at most `steps` block steps;
-        keeps its ends.
+        """Run Lanczos for at most `steps` block steps, and keep the ends of its spectrum.
+
+        The start is an array (p, n), or None for a random vector. None is returned if no step is
+        possible.
         """
         block = 1 if start is None else len(start)
         steps = int(min(steps, self.left() // block))
@@ -157,7 +164,7 @@ class Search:
         return self.take(run, d)
 
     def take(self, run: Any, d: Floats | None = None) -> Any:
-        """Note what a finished run says."""
+        """Record what a finished run shows, and return the run."""
         run.reorthogonalise()
         if d is None:
             self.H.norm = self.made_by.norm = max(self.H.norm, run.scale)
@@ -165,12 +172,14 @@ class Search:
         return run
 
     def vectors(self, run: Any, S: Floats) -> Floats:
-        """Rows ``(k, n)`` of parameter space for columns S in the basis of a run."""
+        """Return rows ``(k, n)`` of parameter space for the columns of S, given in the basis of a
+        run.
+        """
         found = combine(run.rows[: run.m], S)
         return np.asarray(self.small.embed(found) if self._inside(run) else found)
 
     def _inside(self, run: Any) -> bool:
-        """Whether a run is one of the smaller space."""
+        """Return whether a run works in the smaller space."""
         return self.small is not None and run.op is self.small
 
     def shared(
@@ -180,8 +189,9 @@ class Search:
         steps: float,
         stop: Callable[[Any], bool] = lambda run: False,
     ) -> Any:
-        """As `run`, by a run of the caller's `Krylov`: `held` products of it are there, ``grow(k)``
-        takes it to k.
+        """Run Lanczos like `run`, but within a run of the caller's `Krylov`.
+
+        That run already holds `held` products; ``grow(k)`` extends it to k.
         """
         steps = int(min(max(steps, held), held + self.left()))
         if steps < 1:
@@ -192,29 +202,29 @@ class Search:
                 before = 0 if run is None else run.m
                 run = grow(held if run is None and held else min(before + 20, steps))
                 self.H.tell(run.m - max(before, held))
-        except MemoryError:  # the bound that the caller has set: on with what there is
+        except MemoryError:  # the caller's memory limit: use what there is
             if run is None:
                 return None
         self.H.shared += held
         return self.take(run)
 
     def from_random(self, steps: float, stop: Callable[[Any], bool]) -> Any:
-        """The run that the risk rests on, off the symmetry directions; the caller's own where there
-        is one.
+        """Run Lanczos from a random start, orthogonal to the symmetry directions, for the bound on
+        the risk; the caller's own run is used if one was given.
         """
         given = self.ask.krylov
         if given is not None:
             return self.shared(given.steps_from(), lambda k: given.probe(0, k), steps, stop)
         Q, against = self.symmetry, None
         if Q is not None and Q.shape[1]:
-            if self.small is not None:  # what of a zero mode lies inside is one
+            if self.small is not None:  # projected zero modes are zero modes
                 Q = independent(self.small.project(np.ascontiguousarray(Q.T)).T.astype(float))
             against = np.ascontiguousarray(Q.T, self.H.native_dtype)
         op = self.H.native if self.small is None else self.small
         return self.run(op, None, steps, stop=stop, against=against)
 
     def from_gradient(self, g: Floats, steps: float, stop: Callable[[Any], bool]) -> Any:
-        """The Krylov space of the gradient; the caller's own where there is one."""
+        """Run Lanczos from the gradient; the caller's own run is used if one was given."""
         given = self.ask.krylov
         if given is not None:
             held = getattr(given.op, "gradient", None)
@@ -228,14 +238,14 @@ class Search:
         return self.run(self.H.native, unit, steps, stop=stop)
 
     def keep(self, run: Any, d: Floats | None) -> None:
-        """Remember the end vectors of a run, and what its Ritz values say of the inertia (Cauchy
+        """Record the end vectors of a run, and what its Ritz values show about the inertia (Cauchy
         interlacing).
         """
         values, S = decompose(run)
         inner = combine(run.rows[: run.m], S[:, [0, -1]])
         ends = self.small.embed(inner) if self._inside(run) else inner
         for value, v in zip(values[[0, -1]], ends):
-            if d is not None and value > 0:  # in other coordinates only the sign means something
+            if d is not None and value > 0:  # in scaled coordinates only the sign is meaningful
                 continue
             u = v.astype(float) if d is None else d * v
             self.offer(float(value) / float(u @ u), u)
@@ -243,7 +253,7 @@ class Search:
             inside = self._inside(run)
             bound = self.small.rounding_bound if inside else self.made_by.bound
             units = inner if inside else [u for _, u in self.candidates[-2:]]
-            slack = max(bound(u) for u in units)  # of two vectors, taken for that of any
+            slack = max(bound(u) for u in units)  # of two vectors, taken for all
             error = safe_norm(run.err[: run.m]) + 2 * run.m**0.5 * slack
             error += self.H.asymmetry
             self.n_negative = max(self.n_negative, int((values < -error).sum()))
@@ -252,12 +262,12 @@ class Search:
             self.seen |= {int(sign) for sign in np.sign(strong)}
 
     def offer(self, quotient: float, v: Floats) -> None:
-        """One more vector that may tell of an end of the spectrum."""
+        """Add a vector as a candidate for an end of the spectrum."""
         self.candidates.append((quotient, v / np.linalg.norm(v)))
 
     def weigh(self, *vectors: Floats, which: int = 1) -> End:
-        """The `End` of a unit vector; of several, of that with most curvature of the sign of
-        `which`. One product each.
+        """Return the `End` of a unit vector; of several, that of the vector with the most curvature
+        of the sign of `which`. Costs one product each.
         """
         tried = [(*self.H.quotient(v), v) for v in vectors]
         quotient, Hv, v = max(tried, key=lambda found: which * found[0])
@@ -265,9 +275,9 @@ class Search:
         return End(v, quotient, self.H.quotient_error(v, Hv), residual)
 
     def prove(self, which: int) -> End:
-        """`weigh` for the best candidate of one end."""
+        """Return the `End` of the best candidate for one end of the spectrum."""
         if self.only is None and not self.candidates:
-            self.first_look()  # symmetries fill the space: no run has begun
+            self.first_look()  # symmetries fill the space: no run was started
         if self.only is not None:
             return self.only
         Q = self.symmetry
@@ -278,8 +288,11 @@ class Search:
         return self.weigh(*(v for _, v in chosen), which=which)
 
     def of_all(self, low: End, high: End) -> tuple[End, End]:
-        """The ends of the spectrum of H, of which `low` and `high` are those across the symmetries
-        that were taken out: these have an eigenvalue next to 0.
+        """Return the ends of the spectrum of H, given those of its complement to the symmetries
+        taken out.
+
+        The symmetries have an eigenvalue close to 0, which matters if `low` and `high` have the
+        same sign.
         """
         Q = self.symmetry
         if Q is None or not Q.shape[1] or low.quotient <= 0 <= high.quotient:
@@ -291,20 +304,20 @@ class Search:
         )
 
     def of_symmetry(self, v: Floats) -> bool:
-        """Whether a unit vector lies in the span of the symmetries that were taken out."""
+        """Return whether a unit vector lies in the span of the symmetries that were taken out."""
         Q = self.symmetry
         return Q is not None and float(np.linalg.norm(v - Q @ (Q.T @ v))) <= 1e-4
 
     def loose(self, end: End) -> bool:
-        """Whether an eigenvalue is shown to be zero to rounding, and not by a symmetry of the
-        objective.
+        """Return whether an eigenvalue is shown to be zero to rounding, and no symmetry explains
+        it.
         """
         small = abs(end.quotient) + end.residual <= max(2 * end.error, self.H.zero)
         return small and not self.of_symmetry(end.vector)
 
     def first_look(self) -> None:
-        """With a budget too small for more, or no direction left to search: one product with a
-        random vector, and the norm it shows.
+        """Multiply one random vector to see the norm of H, with a budget too small for more or with
+        no direction left to search.
         """
         v = self.rng.standard_normal(self.H.n)
         end = self.weigh(v / np.linalg.norm(v))
@@ -313,13 +326,14 @@ class Search:
         self.offer(0.0, v)
 
     def balance(self, probes: int = 3, rounds: int = 2) -> tuple[Floats, NDArray[np.bool_]]:
-        """A diagonal d that balances the rows of ``d H d``, and which rows count.
+        """Return a diagonal d that balances the rows of ``d H d``, and a mask of the rows that were
+        used.
 
-        The mean square of ``H v`` over random signs v estimates the squared norm of every row. What
-        the first products lack of symmetry is noted.
+        The mean square of ``H v`` over random signs v estimates the squared norm of every row. The
+        asymmetry that the first products show is recorded in `H.asymmetry`.
         """
         H, n, d = self.H, self.H.n, np.ones(self.H.n)
-        unit = 1.0  # in which squares of products are numbers
+        unit = 1.0  # a scale that keeps squares of products in range
         live = np.ones(n, dtype=bool)
         for step in range(rounds):
             V = self.rng.choice([-1.0, 1.0], size=(n, probes))
@@ -340,8 +354,8 @@ class Search:
 
 
 def both_signs(run: Any) -> bool:
-    """Whether a run may stop: its lowest Ritz value is surely negative, by more than counts as
-    zero, and known to a half, and positive ones exist.
+    """Return whether a run may stop: it has positive Ritz values, and its lowest one is surely
+    negative, by more than counts as zero, and accurate to one half.
     """
     values, S = decompose(run)
     residual = safe_norm(run.coupling() @ S[:, 0]) if run.p else 0.0
@@ -350,17 +364,18 @@ def both_signs(run: Any) -> bool:
 
 
 # --------------------------------------------------------------------------------------------------
-# What the Krylov space of the gradient says, at large n.
+# The Krylov space of the gradient at large n: Newton's step and the decrement.
 
-GRADIENT_STEPS = 40  # Krylov space of the gradient: its range, and Newton's step ...
-MORE_STEPS = 160  # ... where the decrement takes as many to settle
+GRADIENT_STEPS = 40  # dimension of that space ...
+MORE_STEPS = 160  # ... and the largest, if the decrement takes as many steps to settle
 
 
 @dataclass(frozen=True, eq=False)
 class Slope:
-    """What the Krylov space of the gradient says: ``||Hg||/||g||``, the share of g outside H's
-    range, Newton's step and its residual over ``||g||``, and the decrement; where the budget ended
-    before that had settled, also the `least` that it can be.
+    """Results from the Krylov space of the gradient: ``||Hg||/||g||``, the share of g outside H's
+    range, Newton's step and its residual over ``||g||``, and the decrement.
+
+    `least` is a lower bound on the decrement, given if the budget ended before it had settled.
     """
 
     flat: float | None
@@ -372,7 +387,7 @@ class Slope:
 
 
 def along_gradient(ask: Request, search: Search, gradient: tuple[Floats, float]) -> Slope:
-    """The `Slope` at theta."""
+    """Compute the `Slope` at theta."""
     g = gradient[0]
     size, none = safe_norm(g), np.zeros(ask.n)
     if size == 0:
@@ -401,23 +416,25 @@ def along_gradient(ask: Request, search: Search, gradient: tuple[Floats, float])
 
 
 def least_decrement(size: float, flat: float) -> float:
-    """The least decrement there can be: by Cauchy and Schwarz ``g'|H|^-1 g >= ||g||^3 / ||Hg||``,
-    for ``||g||`` and ``||Hg|| / ||g||``.
+    """Return a lower bound on the decrement, from ``||g||`` and ``||Hg|| / ||g||``: by Cauchy and
+    Schwarz ``g'|H|^-1 g >= ||g||^3 / ||Hg||``.
     """
     return 0.5 * size * (size / flat) if flat > 0 else np.inf
 
 
 def _solve(run: Any, size: float) -> tuple[Floats, float]:
-    """Newton's step in the basis of a run from g: of least residual, and that over ``||g||``."""
+    """Return Newton's step of least residual in the basis of a run from g, and that residual over
+    ``||g||``.
+    """
     y, rest = least_residual(run, 1.0)
     return size * y, float(np.linalg.norm(rest))
 
 
 # --------------------------------------------------------------------------------------------------
-# At large n: what is proved near a critical point, and what is measured where nothing is.
+# Proofs near a critical point at large n, and measurements where nothing can be proved.
 
-SOLVED = 0.5  # of the gradient: more left than this, and Newton's step is not known
-SOLVE_STEPS = 400  # for Newton's step, where a proof needs its residual small
+SOLVED = 0.5  # relative residual above which Newton's step counts as unknown
+SOLVE_STEPS = 400  # for Newton's step, if a proof needs a small residual
 
 
 def prove(
@@ -429,7 +446,9 @@ def prove(
     *,
     known: Reached | None,
 ) -> tuple[Findings, Evidence]:
-    """What can be proved near a critical point, and where it cannot, what lasts."""
+    """Prove what can be proved near a critical point; failing that, measure whether signs of
+    curvature last.
+    """
     ob, theta, (slope, gradient) = ask.ob, ask.theta, at_theta
 
     def third(r: float) -> float:
@@ -470,8 +489,8 @@ def prove(
 
 
 def _strong_enough(search: Search, found: Findings, ev: Evidence) -> Findings:
-    """Where no proof says that signs last, an end too weak for that to be measured counts as zero,
-    whatever its sign at theta.
+    """Treat an end of the spectrum whose curvature is too weak to be measured again as zero,
+    whatever its sign at theta. Used where no proof shows that signs last.
     """
     negative = found.negative and -ev.low > search.H.zero
     positive = found.positive and ev.high > search.H.zero
@@ -481,14 +500,14 @@ def _strong_enough(search: Search, found: Findings, ev: Evidence) -> Findings:
 
 
 def _error(ev: Evidence, search: Search) -> float:
-    """What the quotients of both ends may be off by."""
+    """Return a bound on the error of the Rayleigh quotients of both ends."""
     H = search.H
-    dots = 2 * H.n * EPS * H.norm  # v'Hv is a sum, too
+    dots = 2 * H.n * EPS * H.norm  # rounding of the dot product v'Hv
     return (max(H.bound(v) for v in ev.weak[1][:, :2].T) + dots) * UP + H.asymmetry
 
 
 def _newton(search: Search, slope: Slope, gradient: tuple[Floats, float]) -> tuple[Floats, float]:
-    """Newton's step and its residual over ``||g||``, solved further where that is large."""
+    """Return Newton's step and its residual over ``||g||``, refined by MINRES if that is large."""
     H, g = search.H, gradient[0]
     size = safe_norm(g)
     if size == 0 or slope.left <= 1e-3 or search.left() < 20:
@@ -507,7 +526,7 @@ def _by_floor(
     third: Any,
     known: Reached | None,
 ) -> Contraction:
-    """The theorem with a floor under the size of all curvature for ``1 / beta``."""
+    """Check the theorem with a lower bound on the size of all curvature as ``1 / beta``."""
     H, (g, off), beta = search.H, gradient, UP / floor
     rest = H(step) + g
     if known is not None:
@@ -521,8 +540,8 @@ def _by_floor(
 def _lasting(
     ask: Request, search: Search, ev: Evidence, step: Floats, gradient: tuple[Floats, float]
 ) -> bool:
-    """Whether the curvature that the verdict rests on is measured to last, along Newton's step and
-    along its own directions.
+    """Return whether the curvature that the verdict rests on was measured to last, along Newton's
+    step and along its own directions.
     """
     H, (g, off) = search.H, gradient
     off = assumed_error(H.norm, ask.theta) if off != off else off
@@ -542,8 +561,8 @@ def _lasting(
 def _arrives(
     ask: Request, search: Search, step: Floats, left: float, gradient: tuple[Floats, float]
 ) -> bool:
-    """Whether Newton's step, solved but for `left` of the gradient, was measured to lead nearer to
-    rest: rounding aside.
+    """Return whether Newton's step was measured to reduce the gradient, beyond rounding, if it is
+    solved up to a relative residual of `left`.
     """
     (g, off), H = gradient, search.H
     size = safe_norm(g)
@@ -555,19 +574,19 @@ def _arrives(
     return left <= SOLVED and there is not None and safe_norm(there) <= most
 
 
-RISK = 0.01  # how hard negative curvature is looked for where no failure probability was asked
-BALANCED_STEPS = 128  # search in balanced coordinates, where parameters have very different scales
-SHORT_STEPS = 64  # where only the ends of the spectrum are wanted
+RISK = 0.01  # risk that sets the search for negative curvature if no failure probability was given
+BALANCED_STEPS = 128  # steps in balanced coordinates, if parameters have very different scales
+SHORT_STEPS = 64  # steps if only the ends of the spectrum are needed
 MAX_PROBES = 16
-COUPLING = 0.01  # of curvature_tol ||H||: what H may do to a symmetry direction that is taken out
-MAX_SYMMETRY = 1024  # symmetry directions, each a product, that are taken out; more are not
-PROBE = 1  # the seed of a vector that sees the size of H
-CLEAR = 1e-2  # where so little of a gradient, or of the least decrement it can have, is no rest
-WEAK = 3  # Ritz vectors along which curvature is measured to last
+COUPLING = 0.01  # of curvature_tol ||H||: largest ||Hq|| of a symmetry direction q taken out
+MAX_SYMMETRY = 1024  # if there are more symmetry directions, at a product each, none is taken out
+PROBE = 1  # seed of the random vector that shows the size of H
+CLEAR = 1e-2  # theta is clearly far if even this share of its gradient and decrement is not near
+WEAK = 3  # number of weakest Ritz vectors whose curvature is tested for lasting
 
 
 def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]:
-    """Everything that `decide` and the words need, for large n."""
+    """Return findings, evidence and coordinates for `decide` and the reason, for large n."""
     ob, theta = ask.ob, ask.theta
     search = Search(ask, H)
     d, live = np.ones(H.n), np.ones(H.n, bool)
@@ -578,7 +597,7 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
     gradient = _gradient(ask, H)
     slope = along_gradient(ask, search, gradient)
     near = _near(ask, H, gradient, slope)
-    short = False  # of what would tell whether it is near
+    short = False  # whether the budget was too small to tell if theta is near
     if not near.near and slope.least is not None and ask.gradient_tol is None:
         least = _near(ask, H, gradient, replace(slope, decrement=slope.least))
         near, short = near if least.near else least, least.near
@@ -609,9 +628,10 @@ def examine(ask: Request, H: Products) -> tuple[Findings, Evidence, Coordinates]
 
 
 def is_clearly_far(ask: Request, H: Products) -> bool:
-    """Return whether Newton's step promises far more than nothing, whatever the signs, by two
-    products: with ``g'|H|g <= ||g|| ||Hg||`` Cauchy and Schwarz have
-    ``g'|H|^-1 g >= ||g||^3 / ||Hg||``.
+    """Return whether Newton's step promises far more than the threshold, whatever the signs of
+    curvature; costs two products.
+
+    By Cauchy and Schwarz ``g'|H|g <= ||g|| ||Hg||``, so ``g'|H|^-1 g >= ||g||^3 / ||Hg||``.
     """
     if not H.affords(2):
         return False
@@ -624,8 +644,8 @@ def is_clearly_far(ask: Request, H: Products) -> bool:
 
 
 def _promises(ask: Request, size: float, decrement: float, largest: float) -> bool:
-    """Whether a gradient of that size, and so large a decrement at least, is far more than nothing,
-    and than its own rounding, where ``||H||`` is no more than `largest`.
+    """Return whether a gradient of norm `size` and a decrement of at least `decrement` are far
+    above the threshold and the gradient's own rounding, if ``||H||`` is at most `largest`.
     """
     length = safe_norm(ask.theta)
     reach = largest * length * length
@@ -634,8 +654,8 @@ def _promises(ask: Request, size: float, decrement: float, largest: float) -> bo
 
 
 def _gradient(ask: Request, H: Products) -> tuple[Floats, float]:
-    """The best gradient and a bound on its error; where theta is far from rest the plain one
-    without a bound, at a tenth of the price.
+    """Return the best gradient and a bound on its error. If theta is far from a critical point,
+    return the plain gradient without a bound, at a tenth of the cost.
     """
     if isinstance(ask.ob, Precise) and H.norm > 0:
         g = gradient_at(ask.ob, ask.theta, H)
@@ -646,7 +666,9 @@ def _gradient(ask: Request, H: Products) -> tuple[Floats, float]:
 
 
 def _all_known(ask: Request, search: Search, floor: float) -> Reached | None:
-    """Every eigenvalue, where rows reach few dimensions and symmetries are not too many."""
+    """Return every eigenvalue if the rows reach few dimensions and there are not too many
+    symmetries, else None.
+    """
     if floor > 0:
         return None
     search.symmetry = _symmetries(ask, search)
@@ -672,8 +694,8 @@ def _near(ask: Request, H: Products, gradient: tuple[Floats, float], slope: Slop
 
 
 def _probe(ask: Request, search: Search) -> None:
-    """Block Krylov spaces of the objective's own probes: three block steps see what couples to
-    them.
+    """Run three block Lanczos steps from the objective's own probes, to see curvature that couples
+    to them.
     """
     P = probes(ask.ob, ask.theta)
     if not P.shape[1]:
@@ -684,10 +706,12 @@ def _probe(ask: Request, search: Search) -> None:
 
 
 def _symmetries(ask: Request, search: Search) -> Floats | None:
-    """Orthonormal columns of directions of proved symmetries; None where there are too many.
+    """Return an orthonormal basis of proved symmetry directions, None if there are too many or they
+    are not needed.
 
-    What of their span H does not map to `COUPLING` of what counts as negative curvature is left in:
-    taking the rest out changes no eigenvalue by more than twice that, which the risk is told of.
+    Only directions of their span that H maps to at most `COUPLING` of what counts as negative
+    curvature are returned; taking these out changes no eigenvalue by more than twice that, which
+    the bound on the risk accounts for.
     """
     H = search.H
     if not search.one_sided or not offers_symmetries(ask.ob):
@@ -716,7 +740,7 @@ def _look(
     *,
     known: Reached | None,
 ) -> tuple[Findings, Evidence]:
-    """The ends of the spectrum, and the risk of having missed what lies beyond them."""
+    """Compute the ends of the spectrum, and the risk of having missed curvature beyond them."""
     H, n, Q = search.H, search.H.n, search.symmetry
     deflated = ask.krylov is None and Q is not None and Q.shape[1] > 0
     eps = ask.curvature_tol * (1 - 2 * COUPLING * deflated)
@@ -761,7 +785,7 @@ def _look(
 def _seen(
     search: Search, found: Findings, ends: tuple[End, End], known: Reached | None
 ) -> Evidence:
-    """Both ends of the spectrum, and what is known of the inertia."""
+    """Return both ends of the spectrum and bounds on the inertia as `Evidence`."""
     (low, high), floor = search.of_all(*ends), found.floor
     low_bounds = low.enclosure
     bounds = (
@@ -796,7 +820,9 @@ def _seen(
 def _weak(
     search: Search, main: Any, ends: tuple[End, End], known: Reached | None
 ) -> tuple[Floats, Floats]:
-    """Quotients and Ritz vectors of the weakest curvature found, and of both ends."""
+    """Return Rayleigh quotients and vectors of both ends of the spectrum and of the weakest
+    curvature found.
+    """
     if known is not None:
         values, found = known.chosen(WEAK)
         rows = found.T
@@ -811,8 +837,8 @@ def _weak(
 
 
 def _search_further(search: Search, main: Any, goal: int, scales: tuple[Any, Any]) -> None:
-    """Where no negative curvature showed: on by restarts if the basis was too large to keep, then
-    balanced.
+    """Continue the search if no negative curvature was seen: by restarted Lanczos if the basis was
+    too large to keep, then in balanced coordinates.
     """
     H, (d, live) = search.H, scales
     if not search.one_sided:
@@ -828,5 +854,5 @@ def _search_further(search: Search, main: Any, goal: int, scales: tuple[Any, Any
         H.tell(pairs.n_products)
         search.offer(float(pairs.values[0]), pairs.vectors[:, 0].astype(float))
     if d[live].max() > 32 * d[live].min():
-        steps, d = min(goal, BALANCED_STEPS), d / d.max()  # squares of d are numbers in float32
+        steps, d = min(goal, BALANCED_STEPS), d / d.max()  # squares of d stay in float32's range
         search.run(Balanced(H.native, d), None, steps, d=d, stop=both_signs)

@@ -1,4 +1,6 @@
-"""A point on kinks near theta: Newton in (theta, slopes), the active set updated in between."""
+"""Search for a minimum on kinks near theta, by Newton's method in (theta, slopes) with updates of
+the active set, and its proof.
+"""
 
 from __future__ import annotations
 
@@ -16,36 +18,38 @@ from .theorem import EPS, eta_of
 # --------------------------------------------------------------------------------------------------
 # The proof that a point on kinks is a minimum: Kantorovich's theorem for (theta, slopes).
 #
-# `fastcurv.certify.kinks` says why a critical point of Phi with as many negative eigenvalues as
-# slopes, slopes strictly inside, signs that last and every kink bending upward is a strict local
-# minimum of the loss. Here its hypotheses are checked at a point near such a one, as `theorem`
-# checks them for a smooth loss.
+# A critical point of Phi is a strict local minimum of the loss if it has as many negative
+# eigenvalues as slopes, the slopes lie strictly inside their intervals, the signs of other
+# pre-activations last and every kink bends upward; see `fastcurv.certify.kinks` for the reason.
+# These hypotheses are checked here at a point near such a one, as `theorem` checks those of a
+# smooth loss.
 
-SHARES = (1e-1, 1e-2, 1e-3, 1.0)  # of the largest curvature: how long columns of slopes are made
+SHARES = (1e-1, 1e-2, 1e-3, 1.0)  # of the largest curvature: lengths tried for columns of slopes
 EASY = 1e-3  # h below which no other units are tried
 
 
 @dataclass(frozen=True)
 class HeldMinimum:
-    """A minimum on kinks, or what is missing for one.
+    """A minimum on kinks that is proved, or the hypothesis that is missing.
 
     Attributes
     ----------
     certified : bool
     n_kinks : int
-        Active ones: pre-activations that are 0 there.
+        Number of active kinks: pre-activations that are 0 there.
     n_collapsed : int
-        Units whose weights are all 0 there.
+        Number of units whose weights are all 0 there.
     n_copies : int
-        Units that are copies of others: the minimum is one of a family of the same loss.
+        Number of units that are copies of others: the minimum is one of a family of the same loss.
     radius : float
-        Of the ball around theta that holds the true point, with the slopes its only one there.
+        Radius of the ball around theta that holds the true point; with the slopes it is the only
+        one there.
     kantorovich : float
-        h of the theorem, below 1/2 where it holds.
+        h of the theorem, below 1/2 if it holds.
     weakest : float
-        Least eigenvalue in size of the Hessian of Phi.
+        Smallest size of an eigenvalue of the Hessian of Phi.
     missing : str
-        The hypothesis that fails, "" where none does.
+        The hypothesis that fails, "" if none does.
     """
 
     certified: bool
@@ -59,12 +63,12 @@ class HeldMinimum:
 
     @property
     def kind(self) -> str:
-        """``minimum`` where it is proved, else ``undecided``."""
+        """The kind, ``minimum`` if it is proved, else ``undecided``."""
         return "minimum" if self.certified else "undecided"
 
     @property
     def reason(self) -> str:
-        """One sentence."""
+        """The reason for the verdict as one sentence."""
         kinks = _count(self.n_kinks, "kink")
         if not self.certified:
             return f"Held by {kinks}, but no minimum is proved: {self.missing}"
@@ -95,8 +99,8 @@ def _count(n: int, what: str) -> str:
 
 
 def prove_held(phi: HeldByKinks, point: np.ndarray) -> HeldMinimum:
-    """Check every hypothesis at (theta, slopes), in units of the slopes in which the theorem holds
-    best.
+    """Check every hypothesis at (theta, slopes), and return the result in the units of the slopes
+    that give the smallest h, those with a proof first.
 
     Parameters
     ----------
@@ -121,8 +125,8 @@ def prove_held(phi: HeldByKinks, point: np.ndarray) -> HeldMinimum:
 
 
 def _units(K: np.ndarray, n: int) -> list[np.ndarray]:
-    """Units of the slopes: such that each has its column of K as long as curvature is large, or a
-    share of that.
+    """Return units of the slopes to try: those that give each slope's column of K the length of a
+    share of the largest curvature, and units of 1.
     """
     m = len(K) - n
     if not m:
@@ -153,12 +157,12 @@ def _prove_in(
     g_errors: np.ndarray,
     units: np.ndarray,
 ) -> HeldMinimum:
-    """Every hypothesis in these units of the slopes."""
+    """Check every hypothesis in these units of the slopes."""
     c = np.concatenate([np.ones(phi.n_theta), units])
     K, g, g_error = c[:, None] * K * c, c * g, safe_norm(c * g_errors)
     values, vectors, errors = eigh(K)
     size = safe_norm(K)
-    off = phi.hessian_error(point) + 2 * EPS * size  # the units round, too
+    off = phi.hessian_error(point) + 2 * EPS * size  # scaling by the units rounds, too
     error = float(errors.max(initial=0.0)) + off
     weakest = float(np.abs(values).min(initial=np.inf))
     if not weakest > error:
@@ -189,20 +193,20 @@ def _prove_in(
     return _answer(phi, "", radius, h, weakest)
 
 
-LARGEST = 600  # parameters: dense matrices at every step
-DEAREST = 5e7  # numbers in the passes of one Hessian: a second
-UPDATES = 12  # of the active set
-NEWTON = 12
-NOTHING = 1e-100  # of a pre-activation beside a theta that is all but 0
-IDLE = 1e-13  # of a pre-activation without an effect: on no side
-NEAR = 1e-7  # of a layer's pre-activations: taken for 0
-BETWEEN = 1e-3  # a slope nearer to a side's has left the kink
-AT = 1e-7  # of ||theta||: a held point this near is what a verdict on theta speaks of
+LARGEST = 600  # most parameters, since every step forms dense matrices
+DEAREST = 5e7  # most numbers in the passes of one Hessian, about a second
+UPDATES = 12  # most updates of the active set
+NEWTON = 12  # most Newton steps between updates
+NOTHING = 1e-100  # least scale of pre-activations, for a theta that is almost 0
+IDLE = 1e-13  # a pre-activation without effect that is smaller than this is on no side
+NEAR = 1e-7  # relative to the layer's largest: smaller pre-activations count as 0
+BETWEEN = 1e-3  # a slope closer than this to that of either side has left the kink
+AT = 1e-7  # of ||theta||: a verdict on theta covers a held point within this distance
 
 
 @dataclass(frozen=True)
 class KinkPoint:
-    """theta on kinks, the slopes there, and what is proved of it."""
+    """A point theta on kinks, the slopes there, and what is proved about it."""
 
     theta: np.ndarray
     slopes: np.ndarray
@@ -210,14 +214,16 @@ class KinkPoint:
 
 
 def can_be_held(ob: Any) -> bool:
-    """Whether an objective has kinks that can be rounded off, and is small enough for the proof."""
+    """Return whether an objective has kinks that can be smoothed, and is small enough for the
+    proof.
+    """
     first = ob.smoothed(1.0) if isinstance(ob, OnKinks) else None
     return first is not None and first.n_params <= LARGEST and 0 < first.cost <= DEAREST
 
 
 def held_at(ob: Any, theta: np.ndarray) -> HeldMinimum | None:
-    """The proof that a minimum on kinks lies where theta is, its radius around theta; None where
-    there is no proof.
+    """Return the proof that a minimum on kinks lies at theta, with its radius measured from theta;
+    None if there is no proof.
     """
     if getattr(ob, "dtype", np.float64) != np.float64 or not can_be_held(ob):
         return None
@@ -236,15 +242,18 @@ def _beside(ob: Any, theta: np.ndarray) -> KinkPoint | None:
 
 
 def beside(ob: Any, theta: np.ndarray) -> KinkPoint | None:
-    """Where `newton_on_kinks` leads from theta and `slopes_near` it; the one found last serves
-    again: a verdict and the search after it ask the same.
+    """Return the point that `newton_on_kinks` finds from theta and `slopes_near` it.
+
+    The last result is cached: a verdict and the search after it ask for the same point.
     """
     found = _beside(ob, theta)
     return found and replace(found, theta=found.theta.copy(), slopes=found.slopes.copy())
 
 
 def slopes_near(ob: Any, theta: np.ndarray) -> list[np.ndarray]:
-    """Slopes at theta, half way between the sides' where a pre-activation is nearly 0."""
+    """Return the slopes at theta by layer, the mean of both sides' where a pre-activation is nearly
+    0.
+    """
     zs = ob.model.preactivations(theta, ob.smoothed(1.0).rows.X)[:-1]
     size = max(1e-3 * float(np.abs(theta).max()), NOTHING)
     found = []
@@ -255,7 +264,9 @@ def slopes_near(ob: Any, theta: np.ndarray) -> list[np.ndarray]:
 
 
 def newton_on_kinks(ob: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> KinkPoint | None:
-    """Newton in (theta, slopes) from an estimate, the active set updated in between."""
+    """Run Newton's method in (theta, slopes) from an estimate, updating the active set in between;
+    None if it does not settle.
+    """
     leaks = ob.leaks()
     gates, collapsed = [], []
     for s, leak in zip(slopes, leaks):
@@ -289,8 +300,10 @@ def newton_on_kinks(ob: Any, theta: np.ndarray, slopes: list[np.ndarray]) -> Kin
 
 
 def _tidy(ob: Any, gates: list[np.ndarray], collapsed: list[np.ndarray]) -> list[np.ndarray]:
-    """Units that have collapsed: those known, and relu units off for all rows, whose weights decay
-    to 0. Kinks without an effect get a gate of their own side.
+    """Return masks of collapsed units: those already known, and relu units that are off for all
+    rows, whose weights decay to 0.
+
+    Active kinks without effect get, in place, the gate of the negative side.
     """
     found, leaks = [], ob.leaks()
     for gate, gone, leak in zip(gates, collapsed, leaks):
@@ -302,7 +315,7 @@ def _tidy(ob: Any, gates: list[np.ndarray], collapsed: list[np.ndarray]) -> list
 
 
 def _solve(phi: Any, point: np.ndarray) -> np.ndarray | None:
-    """Newton's method on the gradient of Phi; None where it does not come to rest."""
+    """Solve for a critical point of Phi by Newton's method; None if it does not converge."""
     for _ in range(NEWTON):
         g = phi.precise_gradient(point)[0]
         try:
@@ -325,7 +338,9 @@ def _update(
     zs: list[np.ndarray],
     collapsed: list[np.ndarray],
 ) -> bool:
-    """Let slopes outside leave the active set and changed signs enter; whether any did."""
+    """Update the active set: slopes outside their interval leave it, changed signs enter. Return
+    whether anything changed.
+    """
     changed, leaks = False, ob.leaks()
     for l, felt in enumerate(ob.felt(gates)):
         gate, leak, z, s = gates[l], leaks[l], zs[l], slopes[l]

@@ -1,9 +1,9 @@
-"""Every eigenvalue at large n, where the products of H reach few dimensions and prove it: rows are
-fewer than units.
+"""All eigenvalues at large n, for Hessians whose products are proved to reach few dimensions, as
+when there are fewer rows than units.
 
-What lies outside is known, `rest` with its multiplicity, and what lies inside is a matrix that is
-small enough. So the inertia is known as at small n, and Kantorovich's theorem holds with ``1 /
-beta`` the smallest of all sizes.
+On the dimensions out of reach H is `rest` times the identity; on the others it is a matrix that is
+small enough to decompose. So the inertia is known as at small n, and Kantorovich's theorem holds
+with ``1 / beta`` the smallest size of any eigenvalue.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from .evidence import Products, Request, in_float64, residual_bounds, spectral_n
 from .symmetry import DenseHessian, signs_of
 from .theorem import EPS, Contraction, Slice, zero_of_residuals
 
-SPARE = 40  # products that the proofs beside the matrix may take
-CREDIBLE = 1e-8
-INSIDE = 1e-9  # what of a unit vector of symmetry may lie out of reach
-LARGEST_JACOBIAN = 1 << 26  # numbers
+SPARE = 40  # products reserved for proofs that do not use the matrix
+CREDIBLE = 1e-8  # of ||H||: weaker curvature cannot be measured to last
+INSIDE = 1e-9  # loss of norm that a unit symmetry direction may have in the reached space
+LARGEST_JACOBIAN = 1 << 26  # entries
 
 
 @dataclass(frozen=True, eq=False)
 class Reached:
-    """All eigenvalues of H across a span of symmetries: `values` inside, each with ``E vectors``,
-    and `rest` outside.
+    """All eigenvalues of H on the complement of a span of symmetries: `values` in the reached
+    space, with eigenvectors ``E vectors`` (E embeds that space), and `rest` outside it.
 
     Attributes
     ----------
     space : ProvedReach
     values, vectors : ndarray, shape (m - s,), (m, m - s)
     error : float
-        No eigenvalue is further from its true one.
+        Bound on the error of every eigenvalue.
     span : ndarray, shape (n, s)
-        Orthonormal: proved symmetries, taken out.
+        Orthonormal basis of the proved symmetries that were taken out.
     """
 
     space: ProvedReach
@@ -51,7 +51,7 @@ class Reached:
 
     @property
     def signs(self) -> NDArray[np.int_]:
-        """-1, 0 or 1 for every eigenvalue inside, 0 within the error."""
+        """The sign, -1, 0 or 1, of every eigenvalue in the reached space, 0 within the error."""
         return signs_of(self)
 
     @property
@@ -64,61 +64,63 @@ class Reached:
         return {"n_positive": positive, "n_negative": negative, "n_zero": zero}
 
     def counted(self, found: Findings) -> Findings:
-        """With the inertia."""
+        """Return `found` with the inertia filled in."""
         return replace(found, **self.counts)
 
     def n_symmetry(self, Q: Floats) -> int:
-        """How many zeros the symmetries Q (n, s) explain."""
+        """Return the number of zeros that the symmetries Q (n, s) explain."""
         return int((self.span if self.space.rest else Q).shape[1])
 
     @property
     def slice(self) -> Slice:
-        """What is left across the symmetries, without its eigenpairs."""
+        """The `Slice` of the complement of the symmetries, without its eigenpairs."""
         n = self.space.n
         return Slice(np.zeros(0), np.zeros((n, 0)), self.error, np.ones(n), self.span)
 
     def across(self, v: Floats) -> Floats:
-        """What of v lies across the symmetries."""
+        """Return the part of v orthogonal to the symmetries."""
         return np.asarray(v - self.span @ (self.span.T @ v))
 
     @property
     def smallest(self) -> float:
-        """The smallest size of an eigenvalue, as computed."""
+        """The smallest size of a computed eigenvalue."""
         return float(min(np.abs(self.values).min(initial=np.inf), abs(self.space.rest)))
 
     @property
     def weakest(self) -> float:
-        """A lower bound on the size of every eigenvalue, negative where there is none."""
+        """A lower bound on the size of every eigenvalue; negative where there is none."""
         return self.smallest - self.error
 
     def credible(self, norm: float) -> bool:
-        """Whether no sign rests on curvature so weak, beside the norm, that measuring whether it
-        lasts would tell nothing.
+        """Return whether every known sign rests on curvature strong enough, relative to `norm`, for
+        a measurement of whether it lasts to mean anything.
         """
         sizes = np.abs(self.values[self.signs != 0])
         return bool(sizes.min(initial=np.inf) > CREDIBLE * norm)
 
     def solve(self, g: Floats) -> Floats:
-        """``H^-1 g``."""
+        """Return ``H^-1 g``."""
         inner = self.space.project(g[None])[0]
         y = self.vectors @ ((self.vectors.T @ inner) / self.values)
         return np.asarray((g - self.space.embed(inner)) / self.space.rest + self.space.embed(y))
 
     def step(self, H: Products, g: Floats) -> Floats:
-        """Newton's step across the symmetries, refined once."""
+        """Return Newton's step orthogonal to the symmetries, refined once."""
         x = self.across(-self.solve(self.across(g)))
         return self.across(x - self.solve(self.across(g + H(x))))
 
     def chosen(self, k: int) -> tuple[Floats, Floats]:
-        """The k weakest eigenvalues inside that are known to be none of them 0, and their
-        vectors as columns.
+        """Return the k weakest eigenvalues in the reached space that are known not to be 0, and
+        their vectors as columns.
         """
         order = np.argsort(np.abs(self.values))
         order = order[self.signs[order] != 0][:k]
         return self.values[order], self._columns(order)
 
     def ends(self) -> list[tuple[float, Floats]]:
-        """Both extreme eigenvalues, with vectors: of H, what lies outside included."""
+        """Return the extreme eigenvalues of H with their vectors, `rest` included where it is
+        extreme.
+        """
         inside, rest = self.values, self.space.rest
         found = [(float(inside[i]), self._columns([i])[:, 0]) for i in (0, -1) if inside.size]
         if self.space.n_rest and not (inside.size and inside[0] <= rest <= inside[-1]):
@@ -130,9 +132,11 @@ class Reached:
 
 
 def reached(ask: Request, H: Products, left: float, Q: Floats | None) -> Reached | None:
-    """All eigenvalues, where the operator says that its products reach fewer than `dense_below`
-    dimensions, and the budget allows as many. Symmetries Q (n, s) are taken out where they lie in
-    reach.
+    """Return all eigenvalues, or None where that is not possible.
+
+    The operator must report that its products reach fewer than `dense_below` dimensions, and the
+    budget must allow as many products. Symmetries Q (n, s) are taken out if they lie in the reached
+    space.
     """
     most = int(min(ask.dense_below, left - SPARE, LARGEST_DENSE))
     if most < 1 or not isinstance(H.op, Reaching):
@@ -162,14 +166,16 @@ def reached(ask: Request, H: Products, left: float, Q: Floats | None) -> Reached
 
 
 def _columns(space: ProvedReach, Y: Floats) -> Floats:
-    """``E Y``."""
+    """Return ``E Y``, the columns of Y embedded in parameter space."""
     rows = [space.embed(y) for y in Y.T]
     return np.stack(rows, axis=1) if rows else np.zeros((space.n, 0))
 
 
 def interpolation(ask: Request, H: Products) -> Contraction | None:
-    """The theorem for the residuals of a loss that is nothing but a sum of squares, with fewer
-    residuals than parameters: those of rows that count, of rows that are equal one.
+    """Check the theorem for the residuals of a loss that is a pure sum of squares, with at most as
+    many residuals as parameters; None if it does not apply.
+
+    Rows without weight are left out, and equal rows count once.
     """
     ob, theta = ask.ob, ask.theta
     if np.max(getattr(ob, "l2", 0.0)) > 0:
@@ -194,7 +200,7 @@ def interpolation(ask: Request, H: Products) -> Contraction | None:
 
 
 def _jacobian(ob: Any, theta: Floats, H: Products) -> tuple[Floats, Floats]:
-    """The Jacobian of the outputs as a matrix, and bounds on the errors of its rows."""
+    """Return the Jacobian of the outputs as a matrix, and bounds on the errors of its rows."""
     J = in_float64(ob).jacobian(theta)
     H.tell(J.shape[0])
     return np.asarray((J.T @ np.eye(J.shape[0])).T, dtype=float), J.row_bounds()

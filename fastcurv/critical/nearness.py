@@ -1,11 +1,11 @@
-"""Whether theta stands for a critical point: one rule for `classify`, `minimize` and
-`find_critical_point`.
+"""Rules for whether theta is near a critical point, shared by `classify`, `minimize` and
+`find_critical_point`, and what is measured nearby: Newton's steps, the lasting of signs, kinks.
 
-Newton's model of the loss around theta ends ``g'|H|^-1 g / 2`` away from the loss here: half the
-squared Newton decrement. theta is near a critical point where that is at most ``1e-8 (f - c)``, c a
-bound that the loss is nowhere below, or lost in the rounding of f. No rescaling of parameters,
-inputs or loss changes the rule: the decrement of a definite H is the same in all coordinates, and
-that of any other is taken where the rows of H are balanced.
+The minimum of Newton's model of the loss at theta differs from the loss there by
+``g'|H|^-1 g / 2``, half the squared Newton decrement. theta is near a critical point if that is at
+most ``1e-8 (f - c)``, where c is a lower bound on the loss, or is lost in the rounding of f. No
+rescaling of parameters, inputs or loss changes the rule: the decrement of a definite H is the same
+in all coordinates, and that of an indefinite one is taken where the rows of H are balanced.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ from .evidence import (
 )
 from .theorem import EPS, TINY, Slice
 
-SHARE = 1e-8  # of the loss above its bound: what Newton's step may still promise
-VALUE_EPS = 64.0  # f is taken to be off by this many eps |f| ...
-STORED_EPS = 8.0  # ... and by what moving every parameter by this many eps of its size does
-ROUGH = 1e-6  # of a gradient: float64 may tell more of it
-GRADIENT_EPS = 64.0  # a gradient without a bound is taken to be off by this many eps |H| |theta|
+SHARE = 1e-8  # of f - c: the decrease that Newton's step may still promise near a critical point
+VALUE_EPS = 64.0  # f is assumed to be off by this many eps |f| ...
+STORED_EPS = 8.0  # ... plus the effect of moving every parameter by this many eps of its size
+ROUGH = 1e-6  # relative error of a precise gradient above which the plain one may be better
+GRADIENT_EPS = 64.0  # a gradient without a bound is assumed off by this many eps |H| |theta|
 
 
 @dataclass(frozen=True)
 class Nearness:
-    """Whether theta is near a critical point, and by which numbers.
+    """The outcome of the nearness rule, with the numbers it compared.
 
     Attributes
     ----------
     near : bool
     decrement : float
-        ``g'|H|^-1 g / 2``, the change of the loss that Newton's step promises; what the rounding of
-        g alone explains is not counted.
+        ``g'|H|^-1 g / 2``, the change of the loss that Newton's step promises, less what the
+        rounding of g alone explains.
     threshold : float
-        What it is held against.
+        The largest decrement that counts as near.
     gradient_norm : float
     gradient_tol : float
-        The norm at which this g would fail; the caller's where one was given, and then that alone
-        decides.
+        The norm at which a gradient of this direction would fail; if the caller gave a tolerance,
+        that one, and it alone decides.
     strict : bool
-        Whether theta is near also by the rounding of float64, where the objective's own precision
-        is less: what is certified needs it.
+        Whether theta is near also by the rounding of float64, if the objective's own precision is
+        lower: a certificate requires it.
     """
 
     near: bool
@@ -76,7 +76,7 @@ def nearness(
     gradient: tuple[np.ndarray, float],
     gradient_tol: float | None = None,
 ) -> Nearness:
-    """The rule of this module for a Hessian that has been written down.
+    """Apply the rule of this module with the Hessian as a matrix.
 
     Parameters
     ----------
@@ -86,11 +86,11 @@ def nearness(
     matrix : ndarray, shape (n, n)
         The Hessian.
     eigen : Slice
-        Its eigenpairs, in balanced units where signs are sharper there.
+        Its eigenpairs, in balanced units if more signs are known there.
     gradient : (ndarray, float)
         g and a bound on its error, as `gradient_and_error` returns them.
     gradient_tol : float, optional
-        Replaces the rule: near is ``||g|| <= gradient_tol``.
+        Replaces the rule: theta is near if ``||g|| <= gradient_tol``.
     """
     g, off = gradient
     if gradient_tol is not None:
@@ -113,8 +113,10 @@ def nearness_by(
     *,
     whole: float | None = None,
 ) -> Nearness:
-    """The rule for a decrement that is known; `reach` is ``|theta|' |H| |theta|``, or as much,
-    `whole` the decrement with what the rounding of g may explain.
+    """Apply the rule to a known decrement.
+
+    `reach` is an upper bound on ``|theta|' |H| |theta|``; `whole` is the decrement that includes
+    what the rounding of g may explain.
     """
     f = value_at(ob, theta) if isinstance(ob, Valued) else 0.0
     eps = float(np.finfo(getattr(ob, "dtype", None) or np.float64).eps)
@@ -132,8 +134,10 @@ def held(
     gradient_tol: float | None,
     whole: float | None = None,
 ) -> Nearness:
-    """`Nearness` from its numbers; a bound that is infinite or NaN is no tolerance. The norm at
-    which g would fail follows from all of g, `whole`, not from what is left of it beyond rounding.
+    """Return `Nearness` from its numbers; a threshold that is infinite or NaN is no tolerance.
+
+    The norm at which g would fail follows from the decrement of the whole g, `whole`, not from the
+    part of it that exceeds rounding.
     """
     if gradient_tol is not None:
         near = gradient_norm <= gradient_tol < np.inf
@@ -149,8 +153,8 @@ def held(
 
 
 def gradient_and_error(ob: Any, theta: np.ndarray) -> tuple[np.ndarray, float]:
-    """The best gradient there is and a bound on the norm of its error; NaN where nothing bounds
-    it.
+    """Return the most accurate gradient available and a bound on the norm of its error, NaN where
+    none is known.
     """
     fine: tuple[np.ndarray, float] | None = None
     if isinstance(ob, Precise):
@@ -161,13 +165,15 @@ def gradient_and_error(ob: Any, theta: np.ndarray) -> tuple[np.ndarray, float]:
                 return fine
     g = as_gradient(ob.gradient(theta), theta.size)
     error = float(ob.rounding_bound(theta)) if isinstance(ob, BoundsGradient) else np.nan
-    # numbers of very different sizes in one row leave sums in more bits the rougher ones
+    # where a row mixes numbers of very different sizes, the precise sums may have the larger bound
     return fine if fine is not None and not error < fine[1] else (g, error)
 
 
 def best_gradient(ob: Any, theta: np.ndarray, H: Any) -> tuple[np.ndarray, float]:
-    """`gradient_and_error`, from the operator in float64 where the objective is a float32 one and
-    offers no more.
+    """Return the gradient at theta and a bound on its error, NaN where none is known.
+
+    From `gradient_and_error` if the objective offers a precise gradient, else from the operator
+    `H`, which is in float64 where a float32 objective can be cast.
     """
     if isinstance(ob, Precise):
         g, error = gradient_and_error(ob, theta)
@@ -182,26 +188,28 @@ def best_gradient(ob: Any, theta: np.ndarray, H: Any) -> tuple[np.ndarray, float
 
 
 def assumed_error(norm: float, theta: np.ndarray) -> float:
-    """What a gradient without a bound is taken to be off by, where ``||H||`` is `norm`."""
+    """Return the assumed error of a gradient without a bound, given ``||H||`` as `norm`."""
     return GRADIENT_EPS * EPS * norm * safe_norm(theta)
 
 
 def _rounded(g: np.ndarray) -> float:
-    """What storing a gradient in float64 adds to its error."""
+    """Return a bound on the error that storing g in float64 adds."""
     return float(np.finfo(float).eps) * safe_norm(g)
 
 
 def newton_decrement(g: np.ndarray, off: float, reach: np.ndarray, eigen: Slice) -> float:
-    """``g'|H|^-1 g / 2`` for the g that rounding leaves: an eigenvalue within its error counts as
-    large as that, and of a slope what the error of g may be is taken off.
+    """Return ``g'|H|^-1 g / 2``, less what the rounding of g may explain.
+
+    An eigenvalue smaller than its error is replaced by the error, and each slope is reduced by the
+    error that g may cause in it.
 
     Parameters
     ----------
     g : ndarray, shape (n,)
     off : float
-        Bound on the norm of its error; NaN: ``64 eps |H| |theta|`` is taken for each parameter.
+        Bound on the norm of its error; if NaN, ``64 eps |H| |theta|`` is assumed per parameter.
     reach : ndarray, shape (n,)
-        ``|H| |theta|`` by entries.
+        ``|H| |theta|``, with absolute values by entries.
     eigen : Slice
     """
     sizes = np.maximum(np.abs(eigen.values), eigen.error)
@@ -217,8 +225,8 @@ def newton_decrement(g: np.ndarray, off: float, reach: np.ndarray, eigen: Slice)
 def rounding_of(
     n: int, off: float, reach: np.ndarray, eigen: Slice
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the error of g may be for each parameter (n,), and for the slopes of `eigen`; as in
-    `newton_decrement`.
+    """Return bounds on the error of g for each parameter (n,), and on that of the slopes along the
+    vectors of `eigen`, by the rules of `newton_decrement`.
     """
     if np.isnan(off):
         noise = GRADIENT_EPS * np.finfo(float).eps * reach
@@ -228,16 +236,16 @@ def rounding_of(
 
 
 def _squares_over(slopes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """``slopes^2 / sizes``, 0 where a slope is not above 0."""
+    """Return ``slopes^2 / sizes``, 0 where a slope is not positive."""
     return np.where(slopes > 0, slopes / sizes * slopes, 0.0)
 
 
 def _diagonal(eigen: Slice, sizes: np.ndarray) -> np.ndarray:
-    """That of ``|H|`` in theta's own units, or more: as eigenvalues of size `sizes` have it, and
-    the largest of them across the slice.
+    """Return an upper bound on ``diag(|H|)`` in theta's own units, with eigenvalues of size `sizes`
+    on the slice and the largest of them on its complement.
 
-    One parameter alone promises ``g_i^2 / |H|_ii``, which is no more than ``g'|H|^-1 g`` (Cauchy
-    and Schwarz) in any units, and is told from rounding by the error of its own slope.
+    Each parameter alone promises ``g_i^2 / |H|_ii``, which is at most ``g'|H|^-1 g`` (Cauchy and
+    Schwarz) in any units, and is compared with the rounding of its own slope alone.
     """
     shares = eigen.vectors**2
     across = np.maximum(0.0, 1 - shares.sum(axis=1)) * sizes.max(initial=0.0)
@@ -245,8 +253,10 @@ def _diagonal(eigen: Slice, sizes: np.ndarray) -> np.ndarray:
 
 
 def value_threshold(f: float, c: float, reach: float, eps: float = EPS) -> float:
-    """``max(1e-8 (f - c), rounding of f)``; `reach` is ``|theta|' |H| |theta|``, or as much; NaN
-    where the value is not finite. No change of the value below what a number can hold counts.
+    """Return ``max(1e-8 (f - c), rounding of f)``, NaN where f is not finite.
+
+    `reach` is an upper bound on ``|theta|' |H| |theta|``. The threshold is never below the smallest
+    normal number.
     """
     if not np.isfinite(f):
         return np.nan
@@ -258,12 +268,12 @@ def value_threshold(f: float, c: float, reach: float, eps: float = EPS) -> float
 
 
 def value_rounding(f: float, dtype: Any) -> float:
-    """What rounding may do to a value: a decrease by less is none."""
+    """Return the assumed rounding error of a value: a smaller decrease does not count as one."""
     return VALUE_EPS * float(np.finfo(dtype).eps) * abs(f)
 
 
 def lower_bound(ob: Any) -> float:
-    """A number that the value is nowhere below, -inf where none is known."""
+    """Return a lower bound on the value, -inf where none is known."""
     if not isinstance(ob, BoundedBelow):
         return -np.inf
     c = ob.loss_lower_bound
@@ -271,25 +281,25 @@ def lower_bound(ob: Any) -> float:
 
 
 # --------------------------------------------------------------------------------------------------
-# Where Newton's method leads from a point that is not critical: at most ten full steps, for as
-# long as they contract.
+# Newton's steps from a point that is not critical: at most ten full steps, as long as they
+# contract.
 #
-# The steps are solved by MINRES in coordinates where ``|H|`` at the start is I, where all
-# eigenpairs of that are at hand: a few products each. They contract where every step at least
-# halves the gradient in those coordinates, which no rescaling of parameters changes.
+# Each step is solved by MINRES, in coordinates where ``|H|`` at the start is I if all its
+# eigenpairs are available, which takes a few products. The steps contract if each one at least
+# halves the gradient in those coordinates, a test that no rescaling of parameters changes.
 
 STEPS = 10
-HALF = 0.5  # the gradient's norm after a step over that before
-SLOW = 3  # steps from which on they must gain a digit each: linear convergence is no Newton's
+HALF = 0.5  # largest ratio of the gradient's norms after and before a step
+SLOW = 3  # steps after which the ratio must be at most TENTH: linear convergence is not Newton's
 TENTH = 0.1
-ENOUGH = 1e-12  # of the gradient at the start: further steps show rounding
-SOLVED = 1e-9  # relative residual of a step
+ENOUGH = 1e-12  # of the gradient at the start: beyond that, steps only show rounding
+SOLVED = 1e-9  # relative residual of the linear system of a step
 MOST_PRODUCTS = 200  # for one step
 
 
 @dataclass(frozen=True, eq=False)
 class Arrival:
-    """Where Newton's steps arrived, None where they do not contract; what that took."""
+    """The point that Newton's steps lead to, None if they do not contract, and their cost."""
 
     theta: Floats | None
     n_steps: int
@@ -297,7 +307,9 @@ class Arrival:
 
 
 class Coordinates:
-    """``S`` with ``S S' = |H|^-1`` on a slice, weak curvature counted as its error; I without."""
+    """The map ``S`` with ``S S' = |H|^-1`` on a slice, weak curvature replaced by its error; the
+    identity without a slice.
+    """
 
     def __init__(self, cut: Slice | None = None) -> None:
         self.cut = cut
@@ -306,13 +318,13 @@ class Coordinates:
             self.weights = 1 / np.sqrt(np.maximum(np.abs(cut.values), least))
 
     def out(self, y: Floats) -> Floats:
-        """``S y``."""
+        """Return ``S y``."""
         if self.cut is None:
             return y
         return np.asarray(self.cut.c * (self.cut.vectors @ (self.weights * y)))
 
     def back(self, v: Floats) -> Floats:
-        """``S' v``."""
+        """Return ``S' v``."""
         if self.cut is None:
             return v
         return np.asarray(self.weights * (self.cut.vectors.T @ (self.cut.c * v)))
@@ -325,15 +337,16 @@ def walk(
     within: Coordinates,
     most_products: float = np.inf,
 ) -> Arrival:
-    """Newton's steps from theta.
+    """Take Newton's steps from theta as long as they contract.
 
     Parameters
     ----------
     ob : object
     theta, g : ndarray, shape (n,)
     within : Coordinates
+        Coordinates in which steps are solved and the gradient is measured.
     most_products : float
-        The budget.
+        Budget of products.
     """
     ob, here, spent = in_float64(ob), theta, 0
     first = size = _norm(within.back(g))
@@ -372,8 +385,8 @@ def walk(
 
 
 def _above(ob: Any, theta: Floats, size: float, norm: float) -> bool:
-    """Whether the gradient is surely longer than `size`, by a plain one: a tenth of the price of
-    the best.
+    """Return whether the gradient is surely longer than `size`, judged by the plain gradient, which
+    costs a tenth of the most accurate one.
     """
     plain = _norm(np.array(ob.gradient(theta), dtype=float))
     return plain - 100 * assumed_error(norm, theta) > 1.01 * size
@@ -392,32 +405,34 @@ def _solve(H: Products, g: Floats, within: Coordinates, room: int) -> Floats:
 
 
 # --------------------------------------------------------------------------------------------------
-# Whether signs of curvature last to the critical point that theta stands for: measured, where no
-# bound on the third derivative proves it.
+# Measurements of whether signs of curvature stay the same up to the critical point near theta, for
+# use where no bound on the third derivative proves it.
 #
-# The critical point is a step away: Newton's step p, and along an eigenvector u of weak curvature
-# ``-(g'u +- error) / lambda``. Curvature is computed again at several lengths of these steps, both
-# ways. At a nondegenerate critical point it hardly changes; beside a degenerate one (a cubic, a
-# quartic, the tail of an exponential, the floor of a valley) it falls to a half of what it was, or
-# changes sign. Nothing but what was computed is known, so nothing of this is ever certified.
+# The critical point is one step away: Newton's step p, and along an eigenvector u of weak curvature
+# ``-(g'u +- error) / lambda``. Curvature is computed again at several lengths of these steps, in
+# both directions. Near a nondegenerate critical point it hardly changes; near a degenerate one (a
+# cubic, a quartic, the tail of an exponential, the floor of a valley) it falls to half its size or
+# less, or changes sign. This is evidence at a few points, so it never certifies anything.
 
 Spend = Callable[[int], None]
 
-KEPT = 2 / 3  # the share of its size that curvature must keep over the step, and over less
-LENGTHS = (1.0, -1.0, 0.38, -0.38)  # of the step; no period of anything fits all of these
-FAR_LENGTHS = (3.0, -3.0)  # where it must keep its sign
-WEAKEST = 48  # of either sign are looked at along Newton's step
-SHORTER = 0.25  # of the decrement may be left at the end of Newton's step
-IN_ROW = 4  # this many that last, from the weakest on, stand for the rest
+KEPT = 2 / 3  # share of its size that curvature must keep at up to one length of the step
+LENGTHS = (1.0, -1.0, 0.38, -0.38)  # of the step; no period fits all of them
+FAR_LENGTHS = (3.0, -3.0)  # lengths at which it must only keep its sign
+WEAKEST = 48  # number of weakest curvatures of each sign that are tested along Newton's step
+SHORTER = 0.25  # largest share of the decrement that may be left at the end of Newton's step
+IN_ROW = 4  # if this many in a row last, from the weakest on, the rest is taken to last too
 
 
 def curvatures(ob: Any, theta: Floats, U: Floats) -> Floats:
-    """``u'Hu`` at another theta for the columns of U; NaN where theta is not finite."""
+    """Return ``u'Hu`` at theta for the columns u of U, NaN where theta or the objective there is
+    not finite.
+    """
     if not U.shape[1] or not np.isfinite(theta).all():
         return np.full(U.shape[1], np.nan)
     try:
         found = (U * hessian_products(ob, theta)(U)).sum(axis=0)
-    except (ValueError, ArithmeticError):  # the objective ends here
+    except (ValueError, ArithmeticError):  # the objective is undefined there
         return np.full(U.shape[1], np.nan)
     return np.asarray(found)
 
@@ -429,12 +444,12 @@ def _last(now: Floats, before: Floats, length: float) -> NDArray[np.bool_]:
 
 
 def gradient_after(ob: Any, theta: Floats, step: Floats) -> Floats | None:
-    """The gradient at ``theta + step``, in float64 where that can be had; None where it is not
+    """Return the gradient at ``theta + step``, in float64 if available, or None if it is not
     finite.
     """
     try:
         found = gradient_and_error(in_float64(ob), theta + step)[0]
-    except (ValueError, ArithmeticError):  # the objective ends here
+    except (ValueError, ArithmeticError):  # the objective is undefined there
         return None
     return found if np.isfinite(found).all() else None
 
@@ -442,7 +457,9 @@ def gradient_after(ob: Any, theta: Floats, step: Floats) -> Floats | None:
 def lasting_along_step(
     ob: Any, theta: Floats, step: Floats, U: Floats, before: Floats, spend: Spend
 ) -> NDArray[np.bool_]:
-    """Which of the curvatures `before` along the columns of U last along a step, both ways."""
+    """Return a mask of the curvatures `before`, along the columns of U, that last along a step in
+    both directions.
+    """
     keep = np.ones(U.shape[1], dtype=bool)
     if not step.any():
         return keep
@@ -457,7 +474,9 @@ def lasting_along_step(
 def lasts_along(
     ob: Any, theta: Floats, u: Floats, curvature: float, reach: float, spend: Spend
 ) -> bool:
-    """Whether the curvature along u itself lasts over `reach` of u, both ways."""
+    """Return whether the curvature along u lasts over a length of `reach` along u itself, in both
+    directions.
+    """
     if not reach > 0:
         return reach == 0
     for length in LENGTHS + FAR_LENGTHS:
@@ -479,14 +498,14 @@ def settle(
     slack: Callable[[Floats], float],
     spend: Spend,
 ) -> NDArray[np.int_]:
-    """The signs that last; those that do not become 0.
+    """Return the signs of curvature with those that do not last set to 0.
 
     Parameters
     ----------
     ob : object
     theta : ndarray, shape (n,)
     signs : ndarray of int, shape (m,)
-        Of `values`, 0 where unknown.
+        Signs of `values`, 0 where unknown.
     values : ndarray, shape (m,)
     vectors : ndarray, shape (n, m)
         Directions in theta's coordinates with ``u'Hu = values``.
@@ -495,7 +514,7 @@ def settle(
     slack : callable
         ``slack(u)`` bounds the error of a slope.
     spend : callable
-        Told of products before they are made.
+        Called with the number of products before they are made.
     """
     signs = signs.copy()
     weakest_first = np.argsort(np.abs(values))
@@ -509,7 +528,9 @@ def settle(
             signs[weak[~keep]] = 0
 
     def one_by_one(share: float) -> None:
-        """Over the uncertainty of each slope, and `share` of the slope itself."""
+        """Test each curvature along its own vector, over the uncertainty of its slope plus `share`
+        of the slope itself.
+        """
         for sign in (1, -1):
             lasting = 0
             for i in weakest_first[signs[weakest_first] == sign]:
@@ -526,28 +547,31 @@ def settle(
     if (signs == before).all():
         one_by_one(0.0)
         return signs
-    signs[:] = before  # a step along what does not last leads nowhere: without that once more
+    # the step used curvature that does not last: drop that first, then repeat along the step
+    signs[:] = before
     one_by_one(1.0)
     along_step()
     return signs
 
 
 # --------------------------------------------------------------------------------------------------
-# Points on kinks, where phi' or phi'' jumps and H tells of one side only.
+# Points on kinks, where phi' or phi'' jumps and H describes one side only.
 #
-# What is measured there: whether the loss does fall along a direction of negative curvature. A
-# proof that a point held by kinks is a minimum (its active set, slopes in place of phi'(0), the
-# Hessian of the Lagrangian on their tangent space) has its place here: it hands `decide` a finding
-# of its own.
+# Measured there is whether the loss actually decreases along a direction of negative curvature.
+# The proof that a point held by kinks is a minimum (its active set, slopes in place of phi'(0), the
+# Hessian of the Lagrangian on their tangent space) is in `kink_minimum`.
 
-SIZES = (1e-5, 1e-4, 1e-3, 1e-2)  # of theta's length
+SIZES = (1e-5, 1e-4, 1e-3, 1e-2)  # lengths tried, relative to that of theta
 
 
 def falls_across(
     ob: Any, theta: np.ndarray, direction: np.ndarray | None, gradient: np.ndarray
 ) -> bool:
-    """Whether the loss was seen to fall along a unit vector, one way or the other, before it rises:
-    by more than its rounding, and by more than the slope on this side of the kinks explains.
+    """Return whether the loss was seen to decrease along +-`direction`, a unit vector, before it
+    increases.
+
+    The decrease must exceed the rounding of the loss and what the slope on this side of the kinks
+    explains.
     """
     if direction is None or not isinstance(ob, Valued):
         return False

@@ -1,4 +1,4 @@
-"""The verdict on a critical point, with its evidence."""
+"""The verdict on a critical point with its evidence, and the sentences that state its reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .theorem import EPS
 
 
 def noun(point: CriticalPoint) -> str:
-    """A verdict as part of a sentence."""
+    """Return the verdict on `point` as a noun phrase, for use in a sentence."""
     if point.kind == "degenerate":
         return "a degenerate point"
     if point.kind == "undecided":
@@ -25,7 +25,9 @@ def noun(point: CriticalPoint) -> str:
 
 
 def _plain(x: Any) -> Any:
-    """`x` as what JSON can hold: arrays as lists, None for what is not finite."""
+    """Convert `x` to what JSON can represent: arrays become lists, non-finite numbers None, and
+    objects of other types strings.
+    """
     if isinstance(x, CriticalPoint):
         return x.to_dict()
     if isinstance(x, (list, tuple)):
@@ -43,91 +45,92 @@ OF_FIT = "net.objective(X, y), net.theta_", "fit with a smaller tol or a larger 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class CriticalPoint(Answering, subject="verdict"):
-    """A verdict on a point, with its evidence; what `classify` returns.
+    """The verdict on a point, with its evidence, as returned by `classify`.
 
     Attributes
     ----------
     kind : str
         ``minimum``, ``maximum``, ``saddle``, ``degenerate``, ``not_critical`` or ``undecided``.
     certified : bool
-        Whether it is a theorem: a true critical point of this kind lies within `radius` of theta,
-        with the inertia given here; or, for a saddle, no point within `radius` is a minimum or a
-        maximum.
+        Whether the verdict is proved by a theorem: a true critical point of this kind lies within
+        `radius` of theta, with the inertia given here; or, for a saddle, no point within `radius`
+        is a minimum or a maximum.
     failure_probability : float
-        0 where certified; where the kind rests on random probes the probability that these missed
+        0 if certified; if the kind rests on random probes, the probability that these missed
         curvature of the other sign; NaN otherwise.
     reason : str
         One sentence: what was proved, or what was measured and which hypothesis is missing.
     radius : float or None
-        Of the claim; None where nothing is certified.
+        Radius of the ball around theta that the certificate covers; None if not certified.
     kantorovich : float or None
-        ``h = beta L eta`` of the theorem, which needs ``h < 1/2``; None where it was not tried, a
+        ``h = beta L eta`` of the theorem, which needs ``h < 1/2``; None if it was not tried, a
         bound is missing, or a saddle rests on two vectors.
     nearest : ndarray, shape (n,), or None
-        Where at most ten Newton steps from a `not_critical` theta lead, if they contract; from a
-        theta near a critical point that is too far from it for the theorem, if they lead to a
-        certified one.
+        The point that at most ten Newton steps lead to, for a `not_critical` theta from which they
+        contract. For a theta near a critical point but too far from it for the theorem, only if the
+        point they lead to is certified.
     distance : float or None
         ``||nearest - theta||``.
     at_nearest : CriticalPoint or None
-        The verdict there.
+        The verdict at `nearest`.
     gradient_norm, gradient_tol : float
-        ``||g||``, and the norm at which this g would fail: where Newton's step would change the
-        loss by more than 1e-8 of what it has above its bound, and by more than rounding; or what
-        the caller said.
+        ``||g||``, and the norm at which a gradient of this direction would fail: where Newton's
+        step would change the loss by more than 1e-8 of its height above its lower bound, and by
+        more than rounding; or the tolerance given by the caller.
     gradient_flat_ratio : float or None
-        ``||Hg|| / (||H|| ||g||)``; None where g or H is 0.
+        ``||Hg|| / (||H|| ||g||)``; None if g or H is 0.
     gradient_residual : float or None
         ``min over p of ||Hp + g|| / ||g||``, p from the eigenspaces with curvature above
-        `curvature_tol` of the largest (at large n from the Krylov space of g): near 1 where g lies
-        outside the range of H. None where g is 0.
+        `curvature_tol` times the largest (at large n from the Krylov space of g): near 1 if g lies
+        outside the range of H. None if g is 0.
     plateau : bool
         Whether the gradient is finite, H flat along it, and g mostly outside the range of H.
     lambda_min, lambda_max : float
-        The extreme eigenvalues of H, as found: at large n Ritz values, which lie within. Zeros that
-        symmetries explain are eigenvalues too.
+        The extreme eigenvalues of H, as found: at large n Ritz values, which lie within the
+        spectrum. Zero eigenvalues that symmetries explain are included.
     lambda_min_bounds, lambda_max_bounds : tuple of float
         ``(low, high)`` with an eigenvalue between them, from the residual and the rounding bound.
     n_positive, n_negative, n_zero : int or None
-        Inertia; None at large n, and where nothing bounds what eigenvalues are off by. Zeros are
-        those within the error, those whose sign does not last over the distance to the critical
-        point, and those that proved symmetries explain, which are 0 there.
+        Inertia; None at large n, and if there is no bound on the error of the eigenvalues. Counted
+        as zero are eigenvalues within the error, those whose sign does not last over the distance
+        to the critical point, and those that proved symmetries explain, which are 0 there.
     n_symmetry : int or None
-        Zero modes that proved symmetries of the objective explain; None where they were not looked
-        for: at large n where there is no minimum to explain them for, or too many to be tried.
+        Number of zero eigenvalues that proved symmetries of the objective explain; None if these
+        were not looked for: at large n if there is no minimum to explain them for, or too many to
+        be tried.
     index, minimum_ratio : float or None
         ``n_negative / n`` and ``n_positive / n``.
     n_negative_bounds : tuple of int
-        ``(low, high)`` for the number of negative eigenvalues: of the critical point where
-        certified, else of H at theta.
+        ``(low, high)`` for the number of negative eigenvalues: of the critical point if certified,
+        else of H at theta.
     escape_direction : ndarray, shape (n,), or None
         Unit vector of proved negative curvature, the most negative found.
     escape_curvature : float or None
         Its Rayleigh quotient.
     n_kinks : int
-        Pre-activations within rounding of a kink, where the Hessian is one-sided.
+        Number of pre-activations within rounding of a kink, where the Hessian is one-sided.
     curvature_tol : float
-        At large n: "no negative curvature" means none below ``-curvature_tol (lambda_max -
-        lambda_min)``.
+        At large n: "no negative curvature" means none below
+        ``-curvature_tol (lambda_max - lambda_min)``.
     method : str
         ``dense`` or ``krylov``.
     n_reached : int or None
-        Where n is large and the rows reach few dimensions, how many: every eigenvalue is then
-        known, and the inertia holds.
+        Number of dimensions that the rows reach, if n is large and these are few: every eigenvalue
+        is then known, and the inertia holds.
     rest : float or None
         The eigenvalue in the other ``n - n_reached`` dimensions: l2.
     n_held : int or None
-        Kinks that hold a minimum of a piecewise smooth loss, in which no gradient is 0; None
-        elsewhere. The inertia is then None, since H is one-sided there.
+        Number of kinks that hold a minimum of a piecewise smooth loss, at which no one-sided
+        gradient is 0; None elsewhere. The inertia is then None, since H is one-sided there.
     n_params, n_products : int
-        `n_products` are all that the verdict rests on.
+        `n_products` counts all products that the verdict rests on.
     seed : object
     wall_time : float
         Seconds.
     shared : str or None
         Name of the `Krylov` run whose products serve this verdict too.
     n_new : int or None
-        Of these products those made for the verdict; None where it shares none.
+        Number of these products that were made for the verdict; None if it shares none.
     """
 
     kind: str
@@ -179,18 +182,18 @@ class CriticalPoint(Answering, subject="verdict"):
 
     @property
     def index(self) -> float | None:
-        """``n_negative / n``, None where the inertia is not known."""
+        """The fraction ``n_negative / n``, None where the inertia is not known."""
         return None if self.n_negative is None else self.n_negative / self.n_params
 
     @property
     def minimum_ratio(self) -> float | None:
-        """``n_positive / n``, None where the inertia is not known."""
+        """The fraction ``n_positive / n``, None where the inertia is not known."""
         return None if self.n_positive is None else self.n_positive / self.n_params
 
     @property
     def sentence(self) -> str:
-        """The verdict for a first reader, in at most 25 words: the kind, how sure it is, and what
-        to do next. `reason` says what it rests on.
+        """A statement of the verdict in at most 25 words for a first reader: the kind, how sure it
+        is, and what to do next. `reason` gives the evidence.
         """
         asked, onward = self._advice
         sure = "proved" if self.certified else "measured, not proved"
@@ -226,18 +229,19 @@ class CriticalPoint(Answering, subject="verdict"):
         )
 
     def summary(self) -> str:
-        """The verdict and its evidence in a few lines."""
+        """Return the verdict and its evidence as text of a few lines."""
         return repr(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain numbers, strings, lists and None, which JSON can hold.
+        """Return all attributes as plain numbers, strings, lists and None, which JSON can
+        represent.
 
         Returns
         -------
         dict
-            Every attribute by its name: vectors as lists, `at_nearest` as a dict of its own, None
-            where something is not known or not finite, and a `seed` that is a Generator as its
-            name. Of ``n_params`` numbers for each vector.
+            Every attribute by its name: vectors as lists of ``n_params`` numbers, `at_nearest` as a
+            dict of its own, None for what is not known or not finite. A `seed` that is a Generator
+            is given as a string.
 
         Examples
         --------
@@ -318,9 +322,9 @@ class CriticalPoint(Answering, subject="verdict"):
 
 
 # --------------------------------------------------------------------------------------------------
-# The sentence of a verdict, made from its outcome and nothing else.
+# The `reason` of a verdict: one function for each `Outcome.because` puts the findings into words.
 
-RISK = 0.01  # the failure probability that is suggested where none was asked
+RISK = 0.01  # the failure probability suggested to a caller who gave none
 MISSING = {
     "": "no theorem was tried",
     "inverse": "an eigenvalue may be 0 within its error",
@@ -335,7 +339,9 @@ MISSING = {
 def reason(
     ask: Request, found: Findings, outcome: Outcome, ev: Evidence, saturated: Any = None
 ) -> str:
-    """One sentence."""
+    """Return the reason of a verdict as one sentence; `saturated` holds statistics of saturated
+    units, for a plateau.
+    """
     words = {
         "infinity": _infinity,
         "far": _far,
@@ -375,7 +381,9 @@ def reason(
 
 
 def _outside(found: Findings, ev: Evidence) -> str:
-    """How most eigenvalues are known at large n."""
+    """Return a clause that says how most eigenvalues are known at large n, "" where they are
+    not.
+    """
     space = ev.reach
     if space is None or not found.dense or found.interpolates:
         return ""
@@ -415,7 +423,7 @@ def _kinks_here(found: Findings) -> str:
 
 
 def _place(ask: Request, radius: float) -> str:
-    """Where the claim's critical point lies, in words."""
+    """Return words for the location of the certified critical point."""
     length = safe_norm(ask.theta)
     if radius == 0:
         return "at theta exactly"
@@ -590,14 +598,14 @@ def _short(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) -> str
 
 
 def cut_short(ask: Request, n_products: int, ended: bool) -> str:
-    """What `max_time` has cut off, as the end of a sentence."""
+    """Return a clause that says what `max_time` cut off, for the end of a sentence."""
     what = f"ended the search after {n_products} product{_s(n_products)}"
     what = what if ended else "left no time for all eigenvalues"
     return f"; max_time = {number(ask.max_time or 0.0)} s {what}"
 
 
 def _seen(ask: Request, found: Findings, ev: Evidence) -> str:
-    """The curvature at theta."""
+    """Return a clause on the curvature found at theta."""
     if not found.dense:
         return f"curvature from {number(ev.low)} to {number(ev.high)} was found"
     return (
@@ -689,7 +697,7 @@ def _undecided(ask: Request, found: Findings, outcome: Outcome, ev: Evidence) ->
 
 
 def where_newton_leads(distance: float, steps: int, at: Any) -> str:
-    """What is added to `not_critical` where Newton's steps contract."""
+    """Return the clause appended to the reason if Newton's steps contract: how far and to what."""
     verb = "contracts" if steps == 1 else "contract"
     return (
         f"; {steps} Newton step{_s(steps)} {verb} and lead{'s' * (steps == 1)} over a distance of "
@@ -708,12 +716,16 @@ CALLS = (
 
 
 def which_call_gets_there(plateau: bool) -> str:
-    """What is added to `not_critical` where they do not."""
+    """Return the clause appended to a `not_critical` reason if Newton's steps do not contract:
+    which functions to call instead.
+    """
     if plateau:
         return "; Newton's steps lead nowhere from here" + OFF
     return "; Newton's steps do not contract from here" + CALLS
 
 
 def without_calls(reason: str) -> str:
-    """A reason as a clause, without what it says to call: the caller has just done that."""
+    """Return the reason as a clause without its advice on which function to call, for a caller that
+    has just followed it.
+    """
     return reason.rstrip(".").replace(CALLS, "").replace(OFF, "")

@@ -1,5 +1,5 @@
-"""The Hessian as a matrix across proved symmetries: eigenpairs with proved errors, and the theorem
-on top of them.
+"""The Hessian as a matrix on the complement of proved symmetries: eigenpairs with proved error
+bounds, and Kantorovich's theorem based on them.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from .evidence import (
 from .nearness import GRADIENT_EPS
 from .theorem import EPS, UP, Contraction, Slice, kantorovich, newton_in_slice, orbit_stays_whole
 
-ZERO_MODE = 1e-4  # of the norm of H: the curvature that a direction of symmetry may have near g = 0
-APART_FROM = 768  # below it every eigenvalue is proved on its own
-ONE_BY_ONE = 128  # reflections that are applied one by one, to a sharper bound; of more at most ...
-REFLECTED = 64  # ... so many at once
-BALANCED_BELOW = 1500  # up to this n an indefinite H is looked at in balanced coordinates too
+ZERO_MODE = 1e-4  # of ||H||: the largest curvature of a symmetry direction near g = 0
+APART_FROM = 768  # below this n every eigenvalue is proved on its own
+ONE_BY_ONE = 128  # up to as many reflections are applied singly, for a sharper bound; else ...
+REFLECTED = 64  # ... up to this many at once
+BALANCED_BELOW = 1500  # up to this n an indefinite H is also decomposed in balanced coordinates
 
 
 class DenseHessian:
@@ -47,17 +47,20 @@ class DenseHessian:
 
     @cached_property
     def units(self) -> list[Floats]:
-        """Balanced units of the parameters: see `balances`."""
+        """Balanced units of the parameters, from `balances`."""
         return balances(self.A, self.M.noise(), self.M.layers())
 
     @property
     def d(self) -> Floats:
-        """The first of them."""
+        """The first of the balanced units."""
         return self.units[0]
 
     def flat(self, T: Floats) -> Floats:
-        """What of the span of the columns of T the Hessian maps to next to nothing, in balanced
-        units, which tell the same in all others; up to n = `BALANCED_BELOW`.
+        """Return columns that span the part of span(T) that the Hessian maps to almost zero; T
+        itself if n exceeds `BALANCED_BELOW`.
+
+        Almost zero is judged in balanced units, so that the result does not depend on the units of
+        theta.
         """
         if not T.shape[1] or self.n > BALANCED_BELOW:
             return T
@@ -69,15 +72,16 @@ class DenseHessian:
         return max(found, key=lambda Q: int(Q.shape[1]))
 
     def cut(self, T: Floats, c: Floats | None = None, more: float = 0.0) -> Slice:
-        """Eigenpairs of ``C A C`` across the span of the columns of T, given in theta's
-        coordinates; C = I by default. `more`: a bound on an error beside that of A.
+        """Return the eigenpairs of ``C A C`` on the complement of the span of T's columns, which
+        are given in theta's coordinates. C = diag(c), I by default; `more` bounds an error in
+        addition to that of A.
         """
         scaled = c is not None
         c = np.ones(self.n) if c is None else c
         matrix = c[:, None] * self.A * c if scaled else self.A
         span = independent(T / c[:, None] if scaled else T)
         if span.shape[1] and self.n > BALANCED_BELOW:
-            # beside a point that all of a symmetry leaves fixed, H bends its orbits
+            # near a point that a whole symmetry group leaves fixed, H curves along its orbits
             span = annihilated(matrix @ span, span, ZERO_MODE * spectral_norm(matrix))
         off = _Off(span) if span.shape[1] else None
         error = more + self.M.error(c if scaled else None)
@@ -92,7 +96,9 @@ class DenseHessian:
         return Slice(found.values, vectors, error + found.error, c, span, ends)
 
     def extremes(self, plain: Slice) -> tuple[Any, Any]:
-        """``(lambda, (low, high))`` of both ends of the spectrum, what was taken out included."""
+        """Return ``(lambda, (low, high))`` for both ends of the spectrum, including the directions
+        taken out.
+        """
         values, error = plain.values, plain.ends
         if plain.span.shape[1]:
             product = self.A @ plain.span
@@ -104,7 +110,9 @@ class DenseHessian:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """The Hessian across proved symmetries: in theta's coordinates, and where signs are sharper."""
+    """Eigenpairs of the Hessian on the complement of proved symmetries: `plain` in theta's
+    coordinates, `best` where the most signs are known.
+    """
 
     plain: Slice
     best: Slice
@@ -116,10 +124,14 @@ class View:
 
 
 def look(full: DenseHessian, held: Tangents) -> View:
-    """Eigenpairs across the symmetries; where H is not definite and n small, or all zeros that
-    remain might be settled, in balanced coordinates too, which change no inertia (Sylvester) but
-    sharpen the bound, and follow the units of theta: its own are asked only where the noise of
-    entries, and so theirs, is not known.
+    """Decompose the Hessian on the complement of the symmetries, in balanced coordinates too if
+    they may settle more signs.
+
+    That is so if H is not definite and n small, or if at larger n all remaining zeros might be
+    settled. Balanced coordinates do not change the inertia (Sylvester), but sharpen the error
+    bound, and do not depend on the units of theta. Theta's own coordinates compete with them only
+    if the noise is known by rows alone, not by entries: the balanced units are then not known to be
+    sharper.
     """
     flat = full.flat(held.columns)
     plain = full.cut(flat)
@@ -137,13 +149,15 @@ def look(full: DenseHessian, held: Tangents) -> View:
 
 
 def _sharper(cut: Slice, other: Slice) -> Slice:
-    """The one with fewer signs that are not known, else the other."""
+    """Return the slice with fewer unknown signs, `other` if they have equally many."""
     return cut if np.sum(signs_of(cut) == 0) < np.sum(signs_of(other) == 0) else other
 
 
 def _stays_open(full: DenseHessian, plain: Slice) -> bool:
-    """Whether H, in balanced coordinates too, has an eigenvalue within its error: on the vectors
-    of the zeros its product is as small (Courant and Fischer, Cauchy across the symmetries).
+    """Return whether H has an eigenvalue within its error in balanced coordinates too.
+
+    That is shown by products with the vectors of the zeros being as small (Courant and Fischer;
+    Cauchy for the complement of the symmetries).
     """
     flat = np.hstack([plain.span, plain.vectors[:, signs_of(plain) == 0]])
     Q = qr(flat / full.d[:, None], mode="economic")[0]
@@ -156,13 +170,13 @@ def _settled(cut: Slice) -> bool:
 
 
 def signs_of(cut: Any) -> NDArray[np.int_]:
-    """-1, 0 or 1 for every eigenvalue, 0 within the error."""
+    """Return the sign, -1, 0 or 1, of every eigenvalue, 0 within the error."""
     return np.where(np.abs(cut.values) > cut.error, np.sign(cut.values), 0).astype(int)
 
 
 def prove_ends(H: Any, cut: Slice, signs: NDArray[np.int_]) -> None:
-    """Where the error of the whole matrix leaves an end of the spectrum open, try its own vector by
-    a product.
+    """Try to prove the sign of an end of the spectrum by a product with its own vector, where the
+    error of the whole matrix leaves it open. Updates `signs` in place.
     """
     for i, sign in ((0, -1), (-1, 1)):
         if cut.values.size and signs[i] == 0 and sign * cut.values[i] > 0 and H.affords(1):
@@ -175,8 +189,10 @@ def prove_ends(H: Any, cut: Slice, signs: NDArray[np.int_]) -> None:
 def theorem_at(
     ob: Any, theta: Floats, full: DenseHessian, view: View, gradient: tuple[Floats, float]
 ) -> tuple[Contraction, float]:
-    """Kantorovich's theorem in the slice across the symmetries, and the length of Newton's step in
-    theta's coordinates. The radius of the claim is in theta's coordinates too.
+    """Check Kantorovich's theorem on the complement of the symmetries.
+
+    Returns the `Contraction` and the length of Newton's step. Both the radius and that length are
+    in theta's coordinates.
     """
     g, off = gradient
     reach = GRADIENT_EPS * EPS * (np.abs(full.A) @ np.abs(theta)) if np.isnan(off) else None
@@ -206,15 +222,15 @@ def theorem_at(
 
 
 def _third(ob: Any, theta: Floats, units: Floats | None, radius: float) -> float:
-    """A Lipschitz constant of the Hessian in these units."""
+    """Return a Lipschitz constant of the Hessian in these units."""
     if units is None:
         return third_bound(ob, theta, radius)
     return third_bound_in(ob, theta, radius, units)
 
 
 def in_other_units(full: DenseHessian, view: View) -> View | None:
-    """The view of a definite H in balanced coordinates too, where the theorem may hold though it
-    does not in theta's own; None where that was looked at, or n is large.
+    """Return the view of a definite H in balanced coordinates, where the theorem may hold though it
+    does not in theta's own; None if those were already used, or n is large.
     """
     if view.best is not view.plain or full.n > BALANCED_BELOW:
         return None
@@ -224,7 +240,9 @@ def in_other_units(full: DenseHessian, view: View) -> View | None:
 
 
 def across_orbits(ob: Any, theta: Floats, cut: Slice, found: Contraction) -> Contraction:
-    """The theorem, if the orbits' tangents stay independent on the ball."""
+    """Return the theorem's outcome if the tangents of the orbits stay independent on the ball;
+    otherwise one that does not hold, with "orbit" missing.
+    """
     top, bottom = float(cut.c.max()), float(cut.c.min())
     near = tangents(ob, theta, top * 2 * found.eta)
     whole = near.columns.shape[1] > 0 and orbit_stays_whole(
@@ -238,8 +256,8 @@ def across_orbits(ob: Any, theta: Floats, cut: Slice, found: Contraction) -> Con
 
 
 class _Off:
-    """The complement of the span of some columns, by their Householder reflections: ``O(n^2 s)``,
-    not ``O(n^3)``.
+    """The complement of the span of s columns, represented by Householder reflections: applying it
+    to a matrix costs ``O(n^2 s)``, not ``O(n^3)``.
     """
 
     def __init__(self, span: Floats) -> None:
@@ -248,21 +266,21 @@ class _Off:
 
     def _apply(self, side: str, trans: str, M: Floats, one_by_one: bool = False) -> Floats:
         size = int(dormqr(side, trans, self.raw, self.tau, M, -1)[1][0])
-        size = max(M.shape) if one_by_one else size  # no room for more at once
+        size = max(M.shape) if one_by_one else size  # a workspace too small for blocks
         out, _, info = dormqr(side, trans, self.raw, self.tau, M, size)
         if info:
             raise ArithmeticError(f"LAPACK's ormqr returned {info}; wanted 0")
         return np.asarray(out)
 
     def rounding(self) -> float:
-        """A bound on what rounding does to `block`, as a share of ``||M||_F``.
+        """Return a bound on the rounding error of `block`, relative to ``||M||_F``.
 
         LAPACK applies k reflections as ``X - V (T (V' X))``, k = 1 or up to `REFLECTED`: sums of
-        n, k and k products, in any order. So of ``||X||_F`` a share of at most ``(n + 2 k + 8) u ||
-        |V| |T| |V'| ||`` is lost, u = eps / 2; and ``I - V T V'`` is orthogonal but for as much
-        again, V and T being computed likewise (Higham, Accuracy and Stability, 2002, 19.3 and
-        19.5). Both sides take their share. A single reflection has ``tau ||v||^2 = 2``; blocks of
-        more are measured.
+        n, k and k products, in any order. The error, relative to ``||X||_F``, is therefore at most
+        ``(n + 2 k + 8) u || |V| |T| |V'| ||`` with u = eps / 2. ``I - V T V'`` deviates from
+        orthogonality by as much again, since V and T are rounded too (Higham, Accuracy and
+        Stability, 2002, 19.3 and 19.5). Both sides contribute. A single reflection has
+        ``tau ||v||^2 = 2``; for larger blocks the norms are computed.
         """
         n, s = self.raw.shape
         if s <= ONE_BY_ONE:
@@ -271,21 +289,21 @@ class _Off:
         V[np.diag_indices(s)] = 1.0
         for start in range(0, s, REFLECTED):
             part, tau = V[:, start : start + REFLECTED], self.tau[start : start + REFLECTED]
-            some = tau != 0  # what is 0 below its diagonal is not reflected
+            some = tau != 0  # tau = 0: no reflection
             part = part[:, some]
             T = np.linalg.inv(np.triu(part.T @ part, 1) + np.diag(1 / tau[some]))
             total += safe_norm(part) ** 2 * safe_norm(T)
         return float(2 * (n + 2 * REFLECTED + 8) * EPS * total)
 
     def block(self, M: Floats) -> Floats:
-        """``Z' M Z`` for an orthonormal basis Z of the complement."""
+        """Return ``Z' M Z`` for an orthonormal basis Z of the complement."""
         s, one_by_one = len(self.tau), len(self.tau) <= ONE_BY_ONE
         turned = self._apply("L", "T", np.asfortranarray(M), one_by_one)
         turned = self._apply("R", "N", turned, one_by_one)[s:, s:]
         return np.asarray((turned + turned.T) / 2)
 
     def back(self, V: Floats) -> Floats:
-        """``Z V``."""
+        """Return ``Z V``."""
         return self._apply(
             "L", "N", np.asfortranarray(np.vstack([np.zeros((len(self.tau), V.shape[1])), V]))
         )

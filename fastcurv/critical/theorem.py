@@ -1,12 +1,12 @@
-"""The theorem a certified verdict is: Newton's and Kantorovich's, as pure numerics.
+"""Newton's and Kantorovich's theorem, on which certified verdicts rest, as pure numerics.
 
 At theta let ``||H^-1|| <= beta``, ``||H^-1 g|| <= eta``, and let H be Lipschitz with constant L on
 the ball of radius ``2 eta``. If ``h = beta L eta < 1/2``, there is exactly one critical point
 within ``r = 2 eta / (1 + sqrt(1 - 2 h))``, and since ``L r < 1/beta``, every eigenvalue of H keeps
 its sign on the way there (Weyl) [1]_ [2]_.
 
-Nothing here knows an objective: L comes as a function of the radius, everything else as arrays with
-bounds on their errors.
+No function here depends on an objective: L is passed as a function of the radius, everything else
+as arrays with bounds on their errors.
 
 References
 ----------
@@ -28,20 +28,21 @@ from ..common.vectors import safe_norm
 
 EPS = float(np.finfo(float).eps)
 TINY = float(np.finfo(float).tiny)
-UP = 1 + 64 * EPS  # more than a few roundings can take off
-FARTHEST = 1e100  # a radius above it says that the bound at theta is 0, but for what underflows
+UP = 1 + 64 * EPS  # factor that outweighs a few roundings
+FARTHEST = 1e100  # a radius above it means that the bound at theta is 0 up to underflow
 
 
 @dataclass(frozen=True)
 class Contraction:
-    """Kantorovich's theorem with its numbers.
+    """The outcome of Kantorovich's theorem, with its numbers.
 
     Attributes
     ----------
     holds : bool
     radius : float
-        Of the claim; infinity where the theorem does not hold.
+        Radius of the ball that holds the zero; infinity if the theorem does not hold.
     h, beta, eta, third : float
+        ``h = beta L eta``, with L in `third`.
     missing : str
         The hypothesis that fails: "", ``"inverse"``, ``"step"``, ``"third"``, ``"h"`` or
         ``"orbit"``.
@@ -57,8 +58,8 @@ class Contraction:
 
 
 def kantorovich(beta: float, eta: float, third: Callable[[float], float]) -> Contraction:
-    """The theorem for given beta and eta; ``third(radius)`` is a Lipschitz constant of H on that
-    ball.
+    """Check the theorem for given beta and eta; ``third(radius)`` is a Lipschitz constant of H on
+    the ball of that radius.
 
     Examples
     --------
@@ -73,7 +74,7 @@ def kantorovich(beta: float, eta: float, third: Callable[[float], float]) -> Con
         return no("inverse")
     if not 0 <= eta < np.inf:
         return no("step")
-    # of a ball, never of theta alone: where it lies on a kink H says nothing of what is beside it
+    # on a ball, never at theta alone: at a kink H says nothing about the other side
     L = float(third(max(2 * eta * UP, TINY)))
     if not 0 <= L < np.inf:
         return no("third", L)
@@ -84,8 +85,9 @@ def kantorovich(beta: float, eta: float, third: Callable[[float], float]) -> Con
 
 
 def eta_of(length: float, beta: float, off: float) -> float:
-    """A bound on the length of Newton's step, but for rounding, where the one computed leaves `off`
-    of the gradient: 0 only where both are, whatever underflows.
+    """Return a bound on the length of Newton's exact step from the `length` of a computed one that
+    leaves `off` of the gradient: ``length + beta off``, up to rounding. It is 0 only if both are 0,
+    whatever underflows.
 
     Examples
     --------
@@ -97,8 +99,8 @@ def eta_of(length: float, beta: float, off: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """The Hessian on the complement of a span: eigenpairs of ``Z' C A C Z``, C = diag(c), for an
-    orthonormal basis Z.
+    """The Hessian restricted to the complement of a span: eigenpairs of ``Z' C A C Z``,
+    ``C = diag(c)``, for an orthonormal basis Z of the complement.
 
     Attributes
     ----------
@@ -107,14 +109,14 @@ class Slice:
     vectors : ndarray, shape (n, m)
         In scaled coordinates: the direction in theta is ``c * u``.
     error : float
-        As many true eigenvalues, the error of A included, have sizes of at least ``min |values| -
-        error`` with the signs of `values`, if that is above 0; if not, no computed eigenvalue is
-        further from its true one.
+        Error bound that includes the error of A. If ``min |values| > error``, the true eigenvalues
+        have the signs of `values`, and sizes of at least ``min |values| - error``; if not, no
+        computed eigenvalue is further than `error` from its true one.
     ends : float
-        A true eigenvalue lies within it of the least of `values`, and one of the largest.
+        A true eigenvalue lies within `ends` of the smallest of `values`, and one of the largest.
     c : ndarray, shape (n,)
     span : ndarray, shape (n, s)
-        Orthonormal, in scaled coordinates: what was taken out.
+        Orthonormal basis, in scaled coordinates, of the directions taken out.
     """
 
     values: Floats
@@ -140,7 +142,7 @@ class Slice:
 def newton_in_slice(
     A: Floats, A_error: float, cut: Slice, g: Floats, g_error: float
 ) -> tuple[float, float, Floats]:
-    """``(beta, eta, x)`` for the restriction of the objective to theta + the slice.
+    """Return ``(beta, eta, x)`` for the objective restricted to theta + the slice.
 
     Parameters
     ----------
@@ -180,21 +182,24 @@ def newton_in_slice(
 
 
 def _scaled_norm(A: Floats, c: Floats) -> float:
-    """At least Frobenius's norm of ``C A C``, by which sums of its entries round."""
+    """Return an upper bound on the Frobenius norm of ``C A C``, which bounds the rounding of
+    products with it.
+    """
     if np.ptp(c) == 0:
         return float(c[0]) ** 2 * safe_norm(A)
     return safe_norm(np.array([safe_norm(row * c) for row in A]) * c)
 
 
 def two_signs(negative: float, positive: float, third: Callable[[float], float]) -> float:
-    """A radius within which two fixed unit vectors keep curvatures of opposite sign, so that no
-    point there is a minimum or a maximum; 0 where there is none.
+    """Return a radius within which two fixed unit vectors keep curvatures of opposite sign, so that
+    no point there is a minimum or a maximum; 0 where there is none.
 
     Parameters
     ----------
     negative, positive : float
         ``u'Hu + error`` and ``v'Hv - error`` at theta.
     third : callable
+        ``third(radius)`` is a Lipschitz constant of H on the ball of that radius.
 
     Examples
     --------
@@ -221,9 +226,11 @@ def two_signs(negative: float, positive: float, third: Callable[[float], float])
 def orbit_stays_whole(
     span: Floats, tangents: Floats, change: float, error: float, radius: float
 ) -> bool:
-    """Whether the tangents span all of `span` (n, s), orthonormal, everywhere within `radius`: a
-    point of the slice where the restricted gradient vanishes is then critical, with s zeros along
-    its orbit.
+    """Return whether the tangents span all of `span` (n, s), orthonormal, everywhere within
+    `radius`.
+
+    A point of the slice at which the restricted gradient vanishes is then a critical point, with s
+    zero eigenvalues along its orbit.
     """
     if not span.shape[1]:
         return True
@@ -239,7 +246,8 @@ def orbit_stays_whole(
 def zero_of_residuals(
     J: Floats, J_error: float, residuals: Floats, off: float, third: Callable[[float], float]
 ) -> Contraction:
-    """The theorem for m equations ``R = 0`` in n >= m unknowns: a zero lies within the radius.
+    """Check the theorem for m equations ``R = 0`` in n >= m unknowns: if it holds, a zero lies
+    within the radius.
 
     With J of full row rank, ``beta = 1 / sigma_min(J)``, ``eta = beta ||R||``, and L a Lipschitz
     constant of J on the ball; Newton's steps stay in the row space of J at theta, where the theorem
@@ -254,6 +262,7 @@ def zero_of_residuals(
     off : float
         Bound on the norm of their error.
     third : callable
+        ``third(radius)`` is a Lipschitz constant of J on the ball of that radius.
     """
     m, n = J.shape
     if m > n:

@@ -1,4 +1,6 @@
-"""Pictures, drawn with matplotlib (an extra), which is imported when the first one is drawn."""
+"""Plots of training curves, spectra, loss surfaces and critical points, drawn with matplotlib, an
+optional dependency that is imported when the first one is drawn.
+"""
 
 from ..spectrum.density_curve import plain_numbers
 from .convergence import ConvergenceDisplay, MinimumRatioDisplay, curve

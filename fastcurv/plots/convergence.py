@@ -1,4 +1,6 @@
-"""How fast several methods came down, against iterations, products or seconds."""
+"""Training curves of one or several methods against iterations, products or seconds, and critical
+points by loss and share of positive eigenvalues.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ Y_NAMES = {"loss": "loss", "gradient_norm": "norm of the gradient", "validation"
 
 
 def _pair(name: str, curve: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The two arrays of a curve."""
+    """Return a curve as two float arrays, x and y."""
     try:
         x, y = curve
     except (TypeError, ValueError):
@@ -45,7 +47,7 @@ def _pair(name: str, curve: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_runs(results: Any, x: str, y: str) -> None:
-    """A TypeError or ValueError for what `fastcurv.minimize` did not return."""
+    """Raise TypeError or ValueError if `results` are not what `fastcurv.minimize` returns."""
     if not isinstance(results, Mapping):
         raise TypeError(
             f"results is {typed(results)}; wanted what fastcurv.minimize returned, or a dict of "
@@ -72,11 +74,11 @@ class ConvergenceDisplay(Display):
     Parameters
     ----------
     curves : dict of str to (x, y)
-        A name and two arrays of equal length each.
+        Two arrays of equal length for each name.
     xlabel, ylabel : str
-        Of the axes.
+        Labels of the axes.
     ends : dict of str to str
-        What kind of point each run ended at, said in the legend.
+        The kind of point that each run ended at, shown in the legend.
 
     Attributes
     ----------
@@ -85,7 +87,7 @@ class ConvergenceDisplay(Display):
 
     See Also
     --------
-    minimize : whose ``history`` it draws.
+    minimize : Returns the ``history`` that is drawn.
 
     Examples
     --------
@@ -125,16 +127,16 @@ class ConvergenceDisplay(Display):
         ax: Any = None,
         **look: Any,
     ) -> ConvergenceDisplay:
-        """From what `fastcurv.minimize` returned, and draw it.
+        """Draw the training curves of results returned by `fastcurv.minimize`.
 
         Parameters
         ----------
         results : dict of str to OptimizeResult, or one OptimizeResult
-            What `minimize` returned, by the names in the legend.
+            What `minimize` returned, by name for the legend.
         x : {"time", "iteration", "products"}
         y : {"loss", "gradient_norm", "validation"}
         above : float
-            Subtracted from y: the lowest loss known, say.
+            Subtracted from y, for example the lowest loss known.
         ax : matplotlib Axes or None
             Where to draw; None: a new figure.
         **look
@@ -175,16 +177,17 @@ class ConvergenceDisplay(Display):
     def from_estimator(
         cls, estimator: Any, *, ax: Any = None, name: str | None = None, **look: Any
     ) -> ConvergenceDisplay:
-        """The loss curve of a fitted estimator, and the validation loss where it stopped early.
+        """Draw the loss curve of a fitted estimator, and the validation loss if it used early
+        stopping.
 
         Parameters
         ----------
         estimator : MLPClassifier or MLPRegressor
-            This library's, fitted, or a pipeline that ends in one.
+            A fitted estimator of this library, or a pipeline that ends in one.
         ax : matplotlib Axes or None
             Where to draw; None: a new figure.
         name : str or None
-            In the legend; None: the estimator's class and solver.
+            Name in the legend; None: the estimator's class and solver.
         **look
             Passed to ``plot``.
 
@@ -205,19 +208,20 @@ class ConvergenceDisplay(Display):
 
     @own_names("picture")
     def plot(self, ax: Any = None, *, log: bool = True) -> ConvergenceDisplay:
-        """Draw it; after the seventh curve dashes tell them apart, and the legend is beside them.
+        """Draw the curves. From the eighth curve on dashes distinguish them, and the legend is
+        placed beside the axes if there is room.
 
         Parameters
         ----------
         ax : matplotlib Axes or None
             Where to draw; None: a new figure.
         log : bool
-            Whether the vertical axis is logarithmic, where all values are positive.
+            Whether the vertical axis is logarithmic, if all values are positive.
 
         Returns
         -------
         ConvergenceDisplay
-            Itself, with ``ax_`` and ``figure_``.
+            The display itself, with ``ax_`` and ``figure_`` set.
         """
         names = [
             f"{name} (ends: {self.ends[name]})" if name in self.ends else str(name)
@@ -241,7 +245,7 @@ class ConvergenceDisplay(Display):
 
 
 # --------------------------------------------------------------------------------------------------
-# Curves of something against steps, time or size.
+# A single curve against steps, time or size.
 
 
 def curve(
@@ -255,7 +259,7 @@ def curve(
     ylabel: str | None = None,
     log: bool = True,
 ) -> Any:
-    """A training curve: ``y`` against ``x``, on a logarithmic axis where ``y`` is positive.
+    """Plot ``y`` against ``x``, on a logarithmic axis if ``y`` is positive.
 
     Parameters
     ----------
@@ -263,7 +267,7 @@ def curve(
     ax : matplotlib Axes or None
     label, color, xlabel, ylabel : str or None
     log : bool
-        Whether a logarithmic vertical axis is wanted.
+        Whether the vertical axis is logarithmic, if all values of y are positive.
 
     Returns
     -------
@@ -295,11 +299,11 @@ class MinimumRatioDisplay(Display):
     Parameters
     ----------
     losses, ratios : (k,) arrays
-        Of the points, in one order.
+        Loss and share of each point.
     kinds : sequence of str
-        A `fastcurv.classify` kind each; decides marker and colour.
+        The `fastcurv.classify` kind of each point, which sets its marker and colour.
     trivial : (k,) array of bool or None
-        Points that owe their rest to dead units or zero weights; drawn hollow.
+        Points that are critical only because of dead units or zero weights; drawn hollow.
     quantity : {"minimum_ratio", "index"}
 
     Attributes
@@ -309,7 +313,7 @@ class MinimumRatioDisplay(Display):
 
     See Also
     --------
-    sample_critical_points : finds the points.
+    sample_critical_points : Find the points.
 
     Examples
     --------
@@ -345,13 +349,13 @@ class MinimumRatioDisplay(Display):
     def from_points(
         cls, points: Iterable[Any], *, quantity: str = "minimum_ratio", ax: Any = None, **look: Any
     ) -> MinimumRatioDisplay:
-        """From critical points as `fastcurv.sample_critical_points` finds them, and draw them.
+        """Draw critical points as returned by `fastcurv.sample_critical_points`.
 
         Parameters
         ----------
         points : iterable
-            Each has ``loss``, ``verdict`` (a `CriticalPoint`) and, where known, ``trivial``. Points
-            whose inertia is not known are left out.
+            Objects with ``loss``, ``verdict`` (a `CriticalPoint`) and, if known, ``trivial``.
+            Points whose inertia is not known are left out.
         quantity : {"minimum_ratio", "index"}
         ax : matplotlib Axes or None
             Where to draw; None: a new figure.
@@ -378,7 +382,7 @@ class MinimumRatioDisplay(Display):
 
     @own_names("picture")
     def plot(self, ax: Any = None, *, label: str | None = None) -> MinimumRatioDisplay:
-        """Draw it.
+        """Draw the points.
 
         Parameters
         ----------
@@ -390,7 +394,7 @@ class MinimumRatioDisplay(Display):
         Returns
         -------
         MinimumRatioDisplay
-            Itself, with ``ax_`` and ``figure_``.
+            The display itself, with ``ax_`` and ``figure_`` set.
         """
         ax = self._axes(ax)
         for kind, (marker, color) in MARKERS.items():

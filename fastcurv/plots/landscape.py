@@ -20,7 +20,7 @@ from .style import CYCLE, GREY, Display, n_named, new_axes
 # --------------------------------------------------------------------------------------------------
 # A loss over one plane of parameters.
 
-ALIKE = 1e-8  # the sine of an angle: no picture shows less, and rounding leaves it far below
+ALIKE = 1e-8  # sine of an angle between directions up to which they count as parallel
 
 
 def surface(
@@ -35,7 +35,7 @@ def surface(
     xlabel: str = "x",
     ylabel: str = "y",
 ) -> Any:
-    """Level lines of a function of two numbers.
+    """Draw the level lines of a function of two variables.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def surface(
     n, levels : int
         Grid points along each axis, and number of levels.
     log : bool
-        Whether levels are spread evenly over the logarithm; for functions that stay positive.
+        Whether levels are spaced evenly in the logarithm; for positive functions.
     xlabel, ylabel : str
 
     Returns
@@ -62,7 +62,9 @@ def surface(
 
 
 def level_lines(ax: Any, x: Array, y: Array, z: Array, *, levels: int, log: bool) -> None:
-    """A loss z ``(y, x)`` as colours with lines between them and a bar that says what they are."""
+    """Draw a loss z, indexed ``(y, x)``, as filled contours with lines between them and a colour
+    bar.
+    """
     from matplotlib.ticker import MaxNLocator
 
     z = np.log10(np.maximum(z, z.max() * 1e-12)) if log else z
@@ -74,8 +76,8 @@ def level_lines(ax: Any, x: Array, y: Array, z: Array, *, levels: int, log: bool
 
 
 def _few_ticks(ax: Any) -> None:
-    """Numbers below a plane, beside whose bar there is little room, at some five places; small
-    and large ones with their power of ten at the end of the axis.
+    """Limit the x axis of a plane, whose colour bar leaves little room, to about five ticks; on
+    both axes, give very small and large numbers with their power of ten at the end of the axis.
     """
     from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
@@ -95,8 +97,8 @@ def plane(
     ax: Any = None,
     **options: Any,
 ) -> Any:
-    """The loss on the plane through ``theta`` along two directions; costs one forward pass per grid
-    point.
+    """Draw the loss on the plane through ``theta`` along two directions; costs one forward pass per
+    grid point.
 
     Parameters
     ----------
@@ -108,7 +110,7 @@ def plane(
         Half width of the picture along each direction.
     ax : matplotlib Axes or None
     **options
-        As for `surface`.
+        Passed to `surface`.
 
     Returns
     -------
@@ -131,7 +133,7 @@ def plane(
 
 
 def _orthonormal(first: Array, second: Array) -> tuple[Array, Array]:
-    """Two directions of length 1 at right angles, in the plane of those that are given."""
+    """Return two orthonormal directions that span the plane of the two given."""
     for name, direction in (("first", first), ("second", second)):
         if not direction.any():
             raise ValueError(f"{name} is zero; wanted a direction that leads somewhere")
@@ -143,19 +145,21 @@ def _orthonormal(first: Array, second: Array) -> tuple[Array, Array]:
 
 
 def sine(first: Array, second: Array) -> float:
-    """Of the angle between two directions that are not zero; none up to `ALIKE` spans a plane."""
+    """Return the sine of the angle between two nonzero directions; up to `ALIKE` they do not span a
+    plane.
+    """
     u, w = (v / np.abs(v).max() for v in (first, second))
     u, w = u / np.linalg.norm(u), w / np.linalg.norm(w)
     return float(np.linalg.norm(w - u * (u @ w)))
 
 
 NAMES = ("random", "eigenvectors", "gradient")
-DRAWS = 60  # of two random directions: signs of two weights fall on a line each time by 1e-18
-EXTRAS = {"eigenvectors": ("hessian",), "gradient": ("gradient",)}  # asked of the objective
+DRAWS = 60  # most draws; for two weights all fall on a line with probability below 1e-18
+EXTRAS = {"eigenvectors": ("hessian",), "gradient": ("gradient",)}  # methods needed
 
 
 class LandscapeDisplay(Display):
-    """A slice of the loss: along one direction from theta, or over the plane of two.
+    """A slice of the loss: along one direction through theta, or over the plane of two.
 
     Parameters
     ----------
@@ -164,9 +168,9 @@ class LandscapeDisplay(Display):
     losses : (m,) or (m, m) array
         ``losses[i, j]`` at ``theta + steps[j] * directions[0] + steps[i] * directions[1]``.
     directions : (1, n) or (2, n) array
-        Rows, of any length.
+        Directions as rows, of any length.
     names : tuple of str
-        What the directions are.
+        A name for each direction, for the axes.
     taylor : (m,) array or None
         The second-order Taylor polynomial on the same line.
 
@@ -177,12 +181,12 @@ class LandscapeDisplay(Display):
 
     See Also
     --------
-    classify : what the point is.
+    classify : Tell the kind of a critical point.
 
     Notes
     -----
-    A slice shows a slice: along a few random directions of many a saddle looks like a minimum. The
-    eigenvector of the lowest eigenvalue is where the way out lies.
+    A slice shows few of many directions: along random ones a saddle often looks like a minimum. The
+    direction that leads out of a saddle is the eigenvector of the lowest eigenvalue.
 
     References
     ----------
@@ -227,7 +231,7 @@ class LandscapeDisplay(Display):
         ax: Any = None,
         **look: Any,
     ) -> LandscapeDisplay:
-        """Evaluate the loss on the slice and draw it; `slice` does the same and draws nothing.
+        """Evaluate the loss on the slice and draw it; `slice` does the same without drawing.
 
         Parameters
         ----------
@@ -236,19 +240,20 @@ class LandscapeDisplay(Display):
         theta : (n,) array
             The point.
         directions : {"random", "eigenvectors", "gradient"}, or array of shape (n,) or (2, n)
-            "random": normal numbers, scaled unit by unit to the length of the unit's weights, none
-            in the biases [1]_; a unit whose weights are zero is moved about as far as the others
-            of its layer, by about 1 where all are zero. "eigenvectors": of the lowest eigenvalue,
-            and for a plane the highest too, of unit length. "gradient": downhill, of unit length,
-            in one dimension. Rows of an array are not zero, and two span a plane.
+            "random": normal numbers, scaled unit by unit to the length of the unit's weights, zero
+            for biases [1]_; a unit whose weights are zero is moved about as far as the others of
+            its layer, or by about 1 if all are zero. "eigenvectors": those of the lowest
+            eigenvalue and, for a plane, the highest, of unit length. "gradient": the negative
+            gradient, of unit length, in one dimension only. Rows of an array must not be zero, and
+            two must span a plane.
         n_dims : {1, 2}
-            Ignored where directions are given.
+            Number of directions; ignored if an array of directions is given.
         radius : float
-            The slice reaches so many directions both ways.
+            The slice extends from ``-radius`` to ``radius`` times each direction.
         n_grid : int
-            Points along each direction.
+            Number of points along each direction.
         seed : None, int or Generator
-            Of the random choices; the same number, the same bits.
+            Seed of the random choices; the same integer gives bitwise the same result.
         ax : matplotlib Axes or None
             Where to draw; None: a new figure.
         **look
@@ -273,14 +278,15 @@ class LandscapeDisplay(Display):
         ax: Any = None,
         **options: Any,
     ) -> LandscapeDisplay:
-        """`from_objective` for what a fitted estimator minimises, around its parameters.
+        """Draw the loss that a fitted estimator minimises, around its parameters, by
+        `from_objective`.
 
         Parameters
         ----------
         estimator : MLPClassifier or MLPRegressor
-            This library's, fitted, or a pipeline that ends in one.
+            A fitted estimator of this library, or a pipeline that ends in one.
         X, y, sample_weight : array_like
-            The rows to look at, as in ``fit``.
+            The rows on which the loss is evaluated, as in ``fit``.
         ax : matplotlib Axes or None
             Where to draw; None: a new figure.
         **options
@@ -307,7 +313,8 @@ class LandscapeDisplay(Display):
         n_grid: int = 41,
         seed: Any = None,
     ) -> LandscapeDisplay:
-        """`from_objective` without a picture: needs no matplotlib.
+        """Evaluate the loss on the slice like `from_objective`, without drawing it; needs no
+        matplotlib.
 
         Examples
         --------
@@ -344,23 +351,23 @@ class LandscapeDisplay(Display):
     def plot(
         self, ax: Any = None, *, label: str = "loss", levels: int = 20, log: bool = False
     ) -> LandscapeDisplay:
-        """Draw it.
+        """Draw the slice.
 
         Parameters
         ----------
         ax : matplotlib Axes or None
             Where to draw; None: a new figure.
         label : str
-            Of the line, in one dimension.
+            Label of the line, in one dimension.
         levels : int
-            Level lines, in two dimensions.
+            Number of level lines, in two dimensions.
         log : bool
-            Whether the loss is drawn logarithmically; for losses that stay positive.
+            Whether the loss is drawn on a logarithmic scale; for positive losses.
 
         Returns
         -------
         LandscapeDisplay
-            Itself, with ``ax_`` and ``figure_``.
+            The display itself, with ``ax_`` and ``figure_`` set.
         """
         flat = self.losses.ndim == 1
         ax = self._axes(ax, (6.0, 4.0) if flat else (5.6, 4.6))
@@ -395,7 +402,7 @@ class LandscapeDisplay(Display):
 def _directions(
     objective: Any, theta: np.ndarray, wanted: Any, n_dims: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Rows to go along, and their names."""
+    """Return the directions as rows, and their names."""
     if not isinstance(wanted, str):
         rows = _given(wanted, theta.size)
         one, two = ("the direction",), ("the first direction", "the second direction")
@@ -421,7 +428,9 @@ def _directions(
 
 
 def _given(wanted: Any, n: int) -> np.ndarray:
-    """Directions as rows, checked: one that is not zero, or two that span a plane."""
+    """Validate directions given by the caller and return them as rows: one that is not zero, or two
+    that span a plane.
+    """
     rows = np.atleast_2d(check_array(wanted, "directions", np.float64))
     if rows.ndim != 2 or len(rows) not in (1, 2) or rows.shape[1] != n:
         raise ValueError(
@@ -436,10 +445,12 @@ def _given(wanted: Any, n: int) -> np.ndarray:
 
 
 def _random(objective: Any, theta: np.ndarray, n_dims: int, rng: np.random.Generator) -> np.ndarray:
-    """Random directions; two are drawn again until the angle between them is 30 degrees, as among
-    many weights the first are, or else are the best of `DRAWS`.
+    """Draw random directions. Two are drawn again until the angle between them is at least 30
+    degrees, as it usually is at once with many weights; after `DRAWS` draws the pair with the
+    largest angle is returned.
 
-    Of units of one weight only signs are random: alike, or opposite, half the time for two units.
+    For units of a single weight only the signs are random: for two such units the directions are
+    parallel half the time.
     """
     best, widest = None, ALIKE
     for _ in range(DRAWS):
@@ -458,16 +469,17 @@ def _random(objective: Any, theta: np.ndarray, n_dims: int, rng: np.random.Gener
 
 
 def filter_normalised(objective: Any, theta: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random direction whose part in each unit is as long as the unit's weights, 0 in biases.
+    """Return a random direction whose part in each unit is as long as the unit's weights, with
+    zeros for biases.
 
-    Where a unit's weights are zero nothing says how long: its part has normal numbers whose mean
-    square length is that of the weights of the layer's other units, and 1 where all are zero.
+    A unit whose weights are zero sets no length: its part consists of normal numbers whose mean
+    square length is that of the weights of the layer's other units, or 1 if all are zero.
 
     Parameters
     ----------
     objective : object
-        Where it has a ``model`` with ``unflatten`` and ``flatten``, its layers say what a unit is;
-        elsewhere the whole direction is scaled to the length of theta.
+        If it has a ``model`` with ``unflatten`` and ``flatten``, its layers define the units;
+        otherwise the whole direction is scaled to the length of theta.
     theta : (n,) array
     rng : Generator
 
@@ -489,7 +501,9 @@ def filter_normalised(objective: Any, theta: np.ndarray, rng: np.random.Generato
 
 
 def _as_long(D: np.ndarray, W: np.ndarray) -> np.ndarray:
-    """The rows of D as long as those of W; `filter_normalised` says what those of zeros become."""
+    """Scale the rows of D to the length of those of W; rows for which W is zero as described in
+    `filter_normalised`.
+    """
     lengths = np.linalg.norm(W, axis=1, keepdims=True)
     alive = lengths > 0
     usual = np.sqrt(np.mean(lengths[alive] ** 2)) if alive.any() else 1.0

@@ -1,4 +1,4 @@
-"""What a Display looks at in a fitted estimator."""
+"""Helpers that read a fitted estimator for a Display, and a plot of decision regions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .style import CYCLE, new_axes
 
 
 def last_step(estimator: Any, X: Any = None) -> tuple[Any, Any]:
-    """A fitted estimator, that at the end of a pipeline or the best of a search, and X as it
+    """Return the fitted estimator at the end of a pipeline or the best one of a search, and X as it
     receives it.
     """
     estimator = getattr(estimator, "best_estimator_", estimator)
@@ -33,13 +33,13 @@ def last_step(estimator: Any, X: Any = None) -> tuple[Any, Any]:
 
 
 def objective_of(estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> tuple[Any, Any]:
-    """What a fitted estimator minimises on these rows, and its theta."""
+    """Return the objective that a fitted estimator minimises on these rows, and its theta."""
     estimator, X = last_step(estimator, X)
     return estimator.objective(X, y, sample_weight), estimator.theta_
 
 
 # --------------------------------------------------------------------------------------------------
-# Decision regions in a plane of two inputs.
+# The decision regions of a classifier of two features.
 
 
 def decision_regions(
@@ -51,12 +51,13 @@ def decision_regions(
     n: int = 121,
     title: str | None = None,
 ) -> Any:
-    """The regions a classifier of two features decides for, and the samples on them.
+    """Draw the decision regions of a classifier of two features, and the samples on them.
 
     Parameters
     ----------
     predict : callable
-        ``predict(X)`` with X (m, 2) gives m integer classes, or m numbers whose sign decides.
+        ``predict(X)`` for X of shape (m, 2) returns m integer classes, or m floats whose sign
+        gives the class.
     X : (N, 2) array
     y : (N,) array of integer classes
     ax : matplotlib Axes or None

@@ -1,4 +1,4 @@
-"""Pictures of a spectrum: its density, its eigenvalues."""
+"""Plots of a spectrum: its density and its eigenvalues."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from ..spectrum.eigsh import eigsh
 from .predictions import objective_of
 from .style import BLUE, GREY, RED, Display, new_axes
 
-DENSE_BELOW = 1000  # a matrix of this size is decomposed within a second
+DENSE_BELOW = 1000  # matrices up to this size are decomposed, which takes less than a second
 
 
 class SpectrumDisplay(Display):
-    """The density of a Hessian's eigenvalues, those that are known exactly drawn as ticks below it.
+    """The density of a Hessian's eigenvalues, with the eigenvalues known individually as ticks
+    below it.
 
     Parameters
     ----------
     density : SpectralDensity
         What `fastcurv.spectral_density` returned.
     eigenvalues : (k,) array or None
-        Drawn as ticks on the axis, negative ones in red.
+        Eigenvalues drawn as ticks on the axis, negative ones in red.
     bounds : (float, float)
-        No eigenvalue lies outside, as a proof says: the density ends there.
+        Proved bounds on all eigenvalues; the density is cut off there.
 
     Attributes
     ----------
@@ -80,14 +81,15 @@ class SpectrumDisplay(Display):
         ax: Any = None,
         **look: Any,
     ) -> SpectrumDisplay:
-        """Compute density and ``k`` eigenvalues at each end of an operator, and draw them.
+        """Compute the density and ``k`` eigenvalues at each end of an operator's spectrum, and draw
+        them.
 
         Parameters
         ----------
         op : LinearOperator or symmetric matrix, shape (n, n)
-            Costs ``n_probes * n_steps`` products, and those of `fastcurv.eigsh` where k > 0.
+            Costs ``n_probes * n_steps`` products, plus those of `fastcurv.eigsh` if k > 0.
         k : int
-            Eigenvalues at each end; 0: none.
+            Number of eigenvalues at each end; 0 for none.
         n_probes, n_steps, axis, seed : int, int, str, int
             As in `fastcurv.spectral_density`.
         ax : matplotlib Axes or None
@@ -118,7 +120,7 @@ class SpectrumDisplay(Display):
     def from_objective(
         cls, objective: Any, theta: Any, *, ax: Any = None, **options: Any
     ) -> SpectrumDisplay:
-        """`from_operator` for the Hessian of ``objective`` at ``theta``."""
+        """Draw the spectrum of the Hessian of ``objective`` at ``theta``, by `from_operator`."""
         cls._check_look(options, "from_objective", "from_operator")
         need(objective, ("hessian",), "objective", OBJECTIVE, theta)
         return cls.from_operator(objective.hessian(theta), ax=ax, **options)
@@ -134,14 +136,15 @@ class SpectrumDisplay(Display):
         ax: Any = None,
         **options: Any,
     ) -> SpectrumDisplay:
-        """`from_operator` for the Hessian of what a fitted estimator minimises.
+        """Draw the spectrum of the Hessian of what a fitted estimator minimises, by
+        `from_operator`.
 
         Parameters
         ----------
         estimator : MLPClassifier or MLPRegressor
-            This library's, fitted, or a pipeline that ends in one.
+            A fitted estimator of this library, or a pipeline that ends in one.
         X, y, sample_weight : array_like
-            The rows to look at, as in ``fit``.
+            The rows on which the loss is evaluated, as in ``fit``.
         ax : matplotlib Axes or None
             Where to draw; None: a new figure.
         **options
@@ -174,25 +177,25 @@ class SpectrumDisplay(Display):
         label: str | None = None,
         color: Any = BLUE,
     ) -> SpectrumDisplay:
-        """Draw it.
+        """Draw the density and the eigenvalues.
 
         Parameters
         ----------
         ax : matplotlib Axes or None
             Where to draw; None: a new figure.
         band : float
-            Standard errors on either side of the line.
+            Half width of the error band, in standard errors.
         scale : {"log", "linear"}
-            Of the density's axis.
+            Scale of the density's axis.
         label : str or None
-            Of the line, in the legend.
+            Label of the line in the legend.
         color : colour
-            Of the density.
+            Colour of the density.
 
         Returns
         -------
         SpectrumDisplay
-            Itself, with ``ax_`` and ``figure_``.
+            The display itself, with ``ax_`` and ``figure_`` set.
         """
         ax = self._axes(ax)
         draw_density(self.density, ax, band=band, scale=scale, label=label, color=color)
@@ -220,8 +223,8 @@ class SpectrumDisplay(Display):
 
 
 def extremes(op: Any, k: int, n: int, seed: Any) -> np.ndarray:
-    """The k lowest and k highest eigenvalues: of the dense matrix where it is small, so that none
-    of a multiple one is missed.
+    """Return the k lowest and k highest eigenvalues. A small matrix is decomposed, so that no copy
+    of a multiple eigenvalue is missed.
     """
     if n <= DENSE_BELOW:
         values = eigvalsh(op)
@@ -237,7 +240,7 @@ def density(
     color: Any = BLUE,
     scale: str = "log",
 ) -> Any:
-    """The density of the eigenvalues, with its band of standard errors, on an Axes.
+    """Draw the density of the eigenvalues with its band of standard errors.
 
     Parameters
     ----------
@@ -247,7 +250,7 @@ def density(
     label : str or None
     color : colour
     scale : {"log", "linear"}
-        Of the vertical axis.
+        Scale of the vertical axis.
 
     Returns
     -------
@@ -259,13 +262,14 @@ def density(
 def eigenvalues(
     values: Any, residuals: Any = None, ax: Any = None, *, label: str | None = None
 ) -> Any:
-    """Eigenvalues in order, negative and positive told apart by marker and colour.
+    """Draw eigenvalues in ascending order, with different markers and colours for negative and
+    positive ones.
 
     Parameters
     ----------
     values : (k,) array
     residuals : (k,) array or None
-        Drawn as error bars: an eigenvalue lies within each.
+        Drawn as error bars; each contains an eigenvalue.
     ax : matplotlib Axes or None
     label : str or None
         Put before "positive" and "negative" in the legend.

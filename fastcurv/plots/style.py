@@ -1,4 +1,4 @@
-"""Colours, axes and legends that all pictures share."""
+"""Colours, axes and legends shared by all plots, and the base class of the Displays."""
 
 from __future__ import annotations
 
@@ -32,24 +32,26 @@ MARKERS = {
 
 
 def line_look(number: int) -> dict[str, str]:
-    """Colour and dashes of one of many lines: dashes where colours begin again."""
+    """Return colour and dashes of line number `number`; the dashes change when the colours
+    repeat.
+    """
     dashes = STYLES[number // len(CYCLE) % len(STYLES)]
     return {"color": CYCLE[number % len(CYCLE)], "ls": dashes}
 
 
 def n_named(ax: Any) -> int:
-    """How many lines on it have names of their own."""
+    """Return the number of lines on `ax` that have a label of their own."""
     return sum(not line.get_label().startswith("_") for line in ax.lines)
 
 
 def new_axes(ax: Any = None, *, figsize: tuple[float, float] = (6.4, 4.0), **subplot: Any) -> Any:
-    """``ax`` itself, or the only Axes of a new figure that belongs to no window.
+    """Return ``ax`` itself, or, if it is None, the Axes of a new figure that belongs to no window.
 
     Parameters
     ----------
     ax : matplotlib Axes or None
     figsize : (float, float)
-        Inches, for a new figure.
+        Size of a new figure in inches.
     **subplot
         Passed to ``Figure.add_subplot``.
 
@@ -63,8 +65,8 @@ def new_axes(ax: Any = None, *, figsize: tuple[float, float] = (6.4, 4.0), **sub
 
 
 def new_figure(figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
-    """A figure made without pyplot: nothing global, no window, safe in threads and without a
-    display.
+    """Create a figure without pyplot: it has no global state and no window, and is safe in threads
+    and without a display.
     """
     try:
         from matplotlib.figure import Figure
@@ -74,22 +76,25 @@ def new_figure(figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
 
 
 def mark(ax: Any, x: float, y: float, kind: str, label: str | None = None) -> Any:
-    """Put a critical point on a picture, with the marker and colour of its kind."""
+    """Draw a critical point with the marker and colour of its kind."""
     marker, color = MARKERS[check_choice(kind, MARKERS, "kind")]
     ax.plot([x], [y], marker, color=color, mec="white", ms=9, ls="none", label=label, zorder=5)
     return _with_legend(ax, label)
 
 
 def legend_width(names: list[str]) -> float:
-    """Inches that a legend beside the lines takes; 0 up to as many as colours, which need none."""
+    """Return the width in inches of a legend beside the axes; 0 if there are no more lines than
+    colours, when it fits among them.
+    """
     if len(names) <= len(CYCLE):
         return 0.0
     return _columns(names) * (0.7 + 0.08 * max(map(len, names)))
 
 
 def legend_of_lines(ax: Any, *, room: bool) -> None:
-    """A legend among the lines; beside them where they are many and there is room, or the figure
-    can make it and leave the lines half of what they had.
+    """Add a legend to `ax`. It goes beside the axes if there are more lines than colours, and there
+    is room or the layout engine can make it and leave the axes at least half of their width;
+    otherwise among the lines.
     """
     names = ax.get_legend_handles_labels()[1]
     width = legend_width(names)
@@ -103,7 +108,9 @@ def legend_of_lines(ax: Any, *, room: bool) -> None:
 
 
 def _columns(names: list[str]) -> int:
-    """Of a legend beside the lines, where some 16 names have a place below each other."""
+    """Return the number of columns of a legend beside the axes, which has room for 16 names in
+    each.
+    """
     return -(-len(names) // 16)
 
 
@@ -114,16 +121,16 @@ def _with_legend(ax: Any, label: str | None) -> Any:
 
 
 # --------------------------------------------------------------------------------------------------
-# What all Displays share: axes to draw on, and a picture of themselves for notebooks.
+# The base class of all Displays: axes to draw on, and a PNG representation for notebooks.
 
 
 class Display:
-    """A picture kept as its numbers, drawn by ``plot``, in scikit-learn's manner.
+    """A plot that keeps its data and is drawn by ``plot``, as scikit-learn's Displays are.
 
     Attributes
     ----------
     ax_ : matplotlib Axes
-        Where it was drawn last; with several panels an array of Axes.
+        The Axes of the last plot; an array of Axes if there are several panels.
     figure_ : matplotlib Figure
     """
 
@@ -135,8 +142,8 @@ class Display:
 
     @classmethod
     def _check_look(cls, look: dict[str, Any], *makers: str) -> None:
-        """A TypeError for what neither ``plot`` nor any of the makers takes, in the name of the
-        first of them, which was called.
+        """Refuse options that neither ``plot`` nor any of the makers accepts, with a TypeError in
+        the name of the first maker, which was called.
         """
         takers = [getattr(cls, name) for name in (*makers, "plot")]
         known = {name for taker in takers for name in names_of(taker)} - {"self"}
@@ -151,7 +158,7 @@ class Display:
         return file.getvalue()
 
     def _axes(self, ax: Any, figsize: tuple[float, float] = (6.4, 4.0)) -> Any:
-        """Return ``ax``, or new Axes; kept in ``ax_`` and ``figure_``."""
+        """Return ``ax``, or new Axes if it is None, and store them in ``ax_`` and ``figure_``."""
         ax = shown_axes(figsize) if ax is None else ax
         self.ax_, self.figure_ = ax, ax.figure
         return ax

@@ -11,6 +11,7 @@ import pytest
 import scipy.optimize
 
 from fastcurv.common.files import read_tensors, write_tensors
+from fastcurv.optimize import checkpoint
 from fastcurv.optimize.checkpoint import named_options
 from fastcurv.optimize.minimize import minimize
 from fastcurv.testing import FunctionObjective, QuadraticObjective

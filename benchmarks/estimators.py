@@ -333,7 +333,7 @@ def main():
 
     import fastcurv as fc
 
-    config = fc.show_config("dict")
+    config = fc.show_versions("dict")
     if not args.json:
         print(f"{platform.machine()}, {os.cpu_count()} processors; ", end="")
         print(f"kernels {config['kernels']}, {config['threads']} threads; ", end="")

@@ -71,7 +71,7 @@ def main(argv=None):
 
 def compare(args, numbers):
     """A table for each dtype."""
-    fc.show_config()
+    fc.show_versions()
     numbers["rows"] = []
     for dtype in args.dtype:
         peak = fc._engine.fma_peak(dtype, 1)

@@ -281,7 +281,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     began = time.time()
     with command.run(args) as numbers:
-        fc.show_config()
+        fc.show_versions()
         numbers |= on_digits(args) if args.what == "digits" else on_patches(args)
         print(f"\n{time.time() - began:.0f} s in all, {os.cpu_count()} processors.")
 

@@ -74,7 +74,7 @@ class Fastcurv(Contender):
 
         text = io.StringIO()
         with contextlib.redirect_stdout(text):
-            fc.show_config()
+            fc.show_versions()
         return text.getvalue().rstrip()
 
 

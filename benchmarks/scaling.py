@@ -28,7 +28,7 @@ def main(argv=None):
 
 def draw(args, numbers):
     """Time the nets, and draw three pictures."""
-    fc.show_config()
+    fc.show_versions()
     figure = plots.new_figure((11.0, 3.6))
     axes = figure.subplots(1, 3)
     for dtype, color in (("float32", plots.BLUE), ("float64", plots.ORANGE)):

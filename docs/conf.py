@@ -47,6 +47,20 @@ suppress_warnings = [
 ]  # inherited docstrings name scikit-learn's own labels
 
 
+AT_HOME = {  # reached by `fc.schedules`, `fc.scipy`, `fc.structure`, `fc.spectrum`
+    "optimize.schedules": (
+        "constant",
+        "constant_then_decay",
+        "inverse_time",
+        "power",
+        "robbins_monro",
+    ),
+    "optimize.scipy": ("newton_cg", "saddle_free_newton", "trust_region"),
+    "structure.symmetry": ("flip_tanh", "permute_hidden", "rescale_relu"),
+    "spectrum.shared_run": ("Krylov",),
+}
+
+
 def write_api():
     """The page of public names, by room."""
     rooms = {}
@@ -61,6 +75,8 @@ def write_api():
         "Everything is called as ``fc.name`` after ``import fastcurv as fc``.",
         "",
     ]
+    for home, names in AT_HOME.items():
+        rooms.setdefault(home.split(".")[0], []).extend(f"{home}.{name}" for name in names)
     for room, names in rooms.items():
         text += [room, "-" * len(room), "", ".. autosummary::", "   :toctree: generated", ""]
         text += [f"   fastcurv.{name}" for name in sorted(names)] + [""]

@@ -20,11 +20,11 @@ def main(scale="normal", out="pictures"):
     lowest = fc.minimize(ob, start, "newton-cg", max_iter=100).fun
     epochs = pick(scale, 60, 500, 5000)
     rates = {
-        "constant": fc.constant(0.5),
-        "inverse time": fc.inverse_time(0.5, 0.01),
-        "power 0.6": fc.power(0.5, 0.6),
-        "constant, then 1/t": fc.constant_then_decay(0.5, 200),
-        "power 2": fc.power(0.5, 2.0),
+        "constant": fc.schedules.constant(0.5),
+        "inverse time": fc.schedules.inverse_time(0.5, 0.01),
+        "power 0.6": fc.schedules.power(0.5, 0.6),
+        "constant, then 1/t": fc.schedules.constant_then_decay(0.5, 200),
+        "power 2": fc.schedules.power(0.5, 2.0),
     }
     ax = plots.new_axes()
     gaps, meets = {}, {}
@@ -33,7 +33,7 @@ def main(scale="normal", out="pictures"):
             ob, start, "sgd", max_iter=epochs, batch_size=8, learning_rate=rate, seed=0
         )
         excess = np.maximum(np.array(result.history["loss"]) - lowest, 1e-16)
-        meets[name] = fc.robbins_monro(rate)
+        meets[name] = fc.schedules.robbins_monro(rate)
         gaps[name] = float(np.median(excess[-10:]))
         verdict = "meets both" if meets[name].satisfied else "does not"
         plots.curve(1 + np.arange(excess.size), excess, ax, label=f"{name}: {verdict}")

@@ -72,8 +72,8 @@ def copy(model, theta, rng):
     (tanh is odd).
     """
     width = model.sizes[1]
-    theta = fc.permute_hidden(model, theta, 0, rng.permutation(width))
-    return fc.flip_tanh(model, theta, 0, np.flatnonzero(rng.random(width) < 0.5))
+    theta = fc.structure.permute_hidden(model, theta, 0, rng.permutation(width))
+    return fc.structure.flip_tanh(model, theta, 0, np.flatnonzero(rng.random(width) < 0.5))
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from .common.runtime import VERSION, show_config, show_versions
+from .common.runtime import VERSION, show_versions
 from .common.runtime import register as _register
 
 if TYPE_CHECKING:
+    from . import spectrum as spectrum
+    from . import structure as structure
     from .convert.keras_jax import from_jax, from_keras
     from .convert.onnx import from_onnx
     from .convert.sklearn import from_sklearn
@@ -22,17 +24,11 @@ if TYPE_CHECKING:
     from .network.objective import Objective
     from .network.save import load, save
     from .network.streaming import StreamedObjective
+    from .optimize import schedules as schedules
+    from .optimize import scipy as scipy
     from .optimize.escape import escape
     from .optimize.minimize import minimize
     from .optimize.sample import sample_critical_points
-    from .optimize.schedules import (
-        constant,
-        constant_then_decay,
-        inverse_time,
-        power,
-        robbins_monro,
-    )
-    from .optimize.scipy import newton_cg, saddle_free_newton, trust_region
     from .optimize.steps import IndefiniteHessianWarning, newton_step, saddle_free_newton_step
     from .plots.convergence import ConvergenceDisplay, MinimumRatioDisplay
     from .plots.landscape import LandscapeDisplay
@@ -40,9 +36,7 @@ if TYPE_CHECKING:
     from .spectrum.dense import eigvalsh, inertia
     from .spectrum.density import spectral_density
     from .spectrum.eigsh import eigsh
-    from .spectrum.shared_run import Krylov
     from .spectrum.trace import diagonal, frobenius_norm, trace
-    from .structure.symmetry import flip_tanh, permute_hidden, rescale_relu
 
 __version__ = VERSION
 
@@ -61,10 +55,6 @@ __all__ = [
     "load",
     "save",
     "to_torch",
-    "flip_tanh",
-    "permute_hidden",
-    "rescale_relu",
-    "Krylov",
     "diagonal",
     "eigsh",
     "eigvalsh",
@@ -75,24 +65,15 @@ __all__ = [
     "classify",
     "find_critical_point",
     "IndefiniteHessianWarning",
-    "constant",
-    "constant_then_decay",
     "escape",
-    "inverse_time",
     "minimize",
-    "newton_cg",
     "newton_step",
-    "power",
-    "robbins_monro",
-    "saddle_free_newton",
     "saddle_free_newton_step",
     "sample_critical_points",
-    "trust_region",
     "ConvergenceDisplay",
     "LandscapeDisplay",
     "MinimumRatioDisplay",
     "SpectrumDisplay",
-    "show_config",
     "show_versions",
 ]
 
@@ -100,7 +81,6 @@ __all__ = [
 _HOMES = {
     "ConvergenceDisplay": "plots.convergence",
     "IndefiniteHessianWarning": "optimize.steps",
-    "Krylov": "spectrum.shared_run",
     "LandscapeDisplay": "plots.landscape",
     "MLP": "network.mlp",
     "MLPClassifier": "estimators.classifier",
@@ -110,14 +90,11 @@ _HOMES = {
     "SpectrumDisplay": "plots.spectrum",
     "StreamedObjective": "network.streaming",
     "classify": "critical.classify",
-    "constant": "optimize.schedules",
-    "constant_then_decay": "optimize.schedules",
     "diagonal": "spectrum.trace",
     "eigsh": "spectrum.eigsh",
     "eigvalsh": "spectrum.dense",
     "escape": "optimize.escape",
     "find_critical_point": "critical.find",
-    "flip_tanh": "structure.symmetry",
     "frobenius_norm": "spectrum.trace",
     "from_jax": "convert.keras_jax",
     "from_keras": "convert.keras_jax",
@@ -125,38 +102,38 @@ _HOMES = {
     "from_sklearn": "convert.sklearn",
     "from_torch": "convert.torch",
     "inertia": "spectrum.dense",
-    "inverse_time": "optimize.schedules",
     "load": "network.save",
     "minimize": "optimize.minimize",
-    "newton_cg": "optimize.scipy",
     "newton_step": "optimize.steps",
-    "permute_hidden": "structure.symmetry",
-    "power": "optimize.schedules",
-    "rescale_relu": "structure.symmetry",
-    "robbins_monro": "optimize.schedules",
-    "saddle_free_newton": "optimize.scipy",
     "saddle_free_newton_step": "optimize.steps",
     "sample_critical_points": "optimize.sample",
     "save": "network.save",
     "spectral_density": "spectrum.density",
     "to_torch": "convert.torch",
     "trace": "spectrum.trace",
-    "trust_region": "optimize.scipy",
 }
-_ROOMS = (
-    "certify",
-    "convert",
-    "critical",
-    "distributed",
-    "estimators",
-    "krylov",
-    "network",
-    "optimize",
-    "plots",
-    "spectrum",
-    "structure",
-    "testing",
-)
+# Reached by their names: `fc.schedules.power`, `fc.spectrum.Krylov`.
+_ROOMS = {
+    "scipy": "optimize.scipy",
+    "schedules": "optimize.schedules",
+    **{
+        room: room
+        for room in (
+            "certify",
+            "convert",
+            "critical",
+            "distributed",
+            "estimators",
+            "krylov",
+            "network",
+            "optimize",
+            "plots",
+            "spectrum",
+            "structure",
+            "testing",
+        )
+    },
+}
 
 if find_spec("sklearn") is None:  # `from fastcurv import *` works without the extra
     __all__ = [name for name in __all__ if not _HOMES.get(name, "").startswith("estimators")]
@@ -166,7 +143,7 @@ _register()
 
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
-        return import_module(f".{name}", __name__)
+        return import_module(f".{_ROOMS[name]}", __name__)
     if name not in _HOMES:
         import_module(".common.errors", __name__).no_attribute(
             "fastcurv", "module 'fastcurv'", name

@@ -289,9 +289,9 @@ FUNCTIONS = {
         "fc.SpectrumDisplay.from_objective(theta, ob)",
         "fc.save('net.safetensors', theta, model)",
         "fc.to_torch(theta, model)",
-        "fc.permute_hidden(theta, model, 0, [4, 3, 2, 1, 0])",
-        "fc.flip_tanh(theta, model, 0, [1])",
-        "fc.rescale_relu(theta, model, 0, [1], 2.0)",
+        "fc.structure.permute_hidden(theta, model, 0, [4, 3, 2, 1, 0])",
+        "fc.structure.flip_tanh(theta, model, 0, [1])",
+        "fc.structure.rescale_relu(theta, model, 0, [1], 2.0)",
     ],
 )
 def test_what_is_swapped_is_called_so(here, call):
@@ -310,7 +310,7 @@ def test_what_is_swapped_is_called_so(here, call):
         ("fc.SpectrumDisplay.from_objective(model, theta)", "objective is an MLP without hessian"),
         ("fc.LandscapeDisplay.slice(only, theta, directions='gradient')", "without gradient"),
         ("fc.LandscapeDisplay.slice(only, theta, directions='eigenvectors')", "without hessian"),
-        ("fc.permute_hidden(ob, theta, 0, [0])", "model is an Objective without sizes"),
+        ("fc.structure.permute_hidden(ob, theta, 0, [0])", "model is an Objective without sizes"),
         ("fc.to_torch(ob, theta)", "model is an Objective without skips.*wanted a fastcurv.MLP"),
         ("fc.minimize(ob, theta, validation=(X, X))", "is a tuple without value; wanted an obj"),
     ],

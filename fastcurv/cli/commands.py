@@ -226,7 +226,7 @@ def bench(args: Namespace, out: Output) -> int:
     """Times of fastcurv alone; nothing here depends on the numbers in the data."""
     for dtype in args.dtype:
         bench_objective(args, dtype)  # what cannot be timed is refused before a line is printed
-    config = fc.show_config("dict")
+    config = fc.show_versions("dict")
     for name, value in config.items():
         out.say(f"{name:>10}: {value}")
     out.say()
@@ -275,7 +275,7 @@ def bench_objective(args: Namespace, dtype: str) -> tuple[Any, np.ndarray]:
 
 def info(args: Namespace, out: Output) -> int:
     """Versions and kernels."""
-    facts = {**fc.show_config("dict"), **fc.show_versions("dict")}
+    facts = fc.show_versions("dict")
     for name, value in facts.items():
         out.say(f"{name:>10}: {value}")
     out.fact(**facts)

@@ -39,7 +39,7 @@ def run_page(objective: Any, saved: SavedRun, data: Any, point: Any, args: Names
     rows = [["verdict", point.n_products, round(point.wall_time, 2)], *spent]
     total = round(time.perf_counter() - began + point.wall_time, 2)
     page.table(["what", "products with the Hessian", "seconds"], [*rows, ["this page", "", total]])
-    known = {**fc.show_versions("dict"), **fc.show_config("dict")}
+    known = fc.show_versions("dict")
     page.text("; ".join(f"{name} {known[name]}" for name in known if name != "available") + ".")
     return page
 

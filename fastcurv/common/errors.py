@@ -387,6 +387,7 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         "save": "fc.save(path, model, theta)",
     },
 }
+SCHEDULES = ("constant", "constant_then_decay", "inverse_time", "power", "robbins_monro")
 FUNCTIONS = {
     **dict.fromkeys(("hessian", "Hessian"), "ob.hessian(theta) of ob = fc.Objective(...)"),
     "hvp": "ob.hessian(theta) @ v of ob = fc.Objective(...)",
@@ -395,8 +396,13 @@ FUNCTIONS = {
     **dict.fromkeys(("Linear", "Sequential", "NeuralNetwork", "Net"), "fc.MLP([in, ..., out])"),
     **dict.fromkeys(("train", "fit", "optimize", "minimise"), "fc.minimize(ob, theta)"),
     **dict.fromkeys(("plot", "plot_spectrum"), "fc.SpectrumDisplay.from_operator(H)"),
+    **{name: f"fc.schedules.{name}" for name in SCHEDULES},
+    **{name: f"fc.scipy.{name}" for name in ("newton_cg", "saddle_free_newton", "trust_region")},
+    **{name: f"fc.structure.{name}" for name in ("flip_tanh", "permute_hidden", "rescale_relu")},
+    "Krylov": "fc.spectrum.Krylov",
+    "show_config": "fc.show_versions",
     "plot_landscape": "fc.LandscapeDisplay.from_objective(ob, theta)",
-    **dict.fromkeys(("lanczos", "Lanczos"), "fc.Krylov(H) or fc.eigsh(H)"),
+    **dict.fromkeys(("lanczos", "Lanczos"), "fc.spectrum.Krylov(H) or fc.eigsh(H)"),
     **dict.fromkeys(("density", "spectrum"), "fc.spectral_density(H)"),
     **dict.fromkeys(("to_onnx", "export"), "torch.onnx.export of fc.to_torch(model, theta)"),
     **dict.fromkeys(("to_keras", "to_jax"), "model.unflatten(theta): (W, b) by layer, W (out, in)"),

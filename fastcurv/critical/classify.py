@@ -94,7 +94,7 @@ def classify(
         if the products reach a space of fewer dimensions than this. If the gradient is far above
         its tolerance, and n above 256, products alone show it.
     krylov : Krylov, optional
-        A run on the Hessian at theta, `fastcurv.Krylov`. Its operator is used; at large n its
+        A run on the Hessian at theta, `spectrum.Krylov`. Its operator is used; at large n its
         products count as the verdict's own and new ones are added to it, so that eigenpairs,
         density and steps can reuse them at no cost. The result names the run in `shared` and gives
         the number of new products in `n_new`.

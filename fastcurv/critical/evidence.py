@@ -782,7 +782,8 @@ def check_run(run: Any, theta: np.ndarray) -> Krylov:
     """Check that `run` is a `Krylov` run on the Hessian at theta, and return it."""
     if not isinstance(run, Krylov):
         raise TypeError(
-            f"krylov is a {type(run).__name__}; wanted a fastcurv.Krylov on the Hessian at theta"
+            f"krylov is a {type(run).__name__}; wanted a fastcurv.spectrum.Krylov on the Hessian "
+            "at theta"
         )
     if run.n != theta.size:
         raise ValueError(

@@ -90,7 +90,7 @@ def constant(alpha: float) -> Schedule:
 
     Examples
     --------
-    >>> from fastcurv import constant
+    >>> from fastcurv.optimize.schedules import constant
     >>> constant(0.1)(1000)
     0.1
     """
@@ -120,7 +120,7 @@ def inverse_time(alpha: float, delta: float) -> Schedule:
 
     Examples
     --------
-    >>> from fastcurv import inverse_time
+    >>> from fastcurv.optimize.schedules import inverse_time
     >>> inverse_time(0.5, 0.25)(4)
     0.25
     """
@@ -150,7 +150,7 @@ def power(alpha: float, delta: float) -> Schedule:
 
     Examples
     --------
-    >>> from fastcurv import power
+    >>> from fastcurv.optimize.schedules import power
     >>> power(0.5, 1.0)(10)
     0.05
     """
@@ -182,7 +182,7 @@ def constant_then_decay(alpha: float, hold: int, delta: float = 1.0) -> Schedule
 
     Examples
     --------
-    >>> from fastcurv import constant_then_decay
+    >>> from fastcurv.optimize.schedules import constant_then_decay
     >>> rate = constant_then_decay(0.2, hold=100)
     >>> rate(100), rate(200)
     (0.2, 0.1)
@@ -287,7 +287,7 @@ def robbins_monro(schedule: Schedule | Callable[[int], float]) -> RobbinsMonro:
 
     Examples
     --------
-    >>> from fastcurv import constant, power, robbins_monro
+    >>> from fastcurv.optimize.schedules import constant, power, robbins_monro
     >>> robbins_monro(power(0.1, 0.75)).satisfied
     True
     >>> print(robbins_monro(constant(0.1)).reason)  # doctest: +NORMALIZE_WHITESPACE

@@ -1,5 +1,5 @@
 """The cures as methods of `scipy.optimize.minimize`: ``minimize(fun, x0, jac=True, hessp=...,
-method=fc.newton_cg)``.
+method=fc.scipy.newton_cg)``.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ def newton_cg(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
     >>> value = lambda x: x[0] ** 2 + (x[1] ** 2 - 1) ** 2
     >>> f = lambda x: (value(x), np.array([2 * x[0], 4 * x[1] * (x[1] ** 2 - 1)]))
     >>> hessp = lambda x, p: np.array([2 * p[0], (12 * x[1] ** 2 - 4) * p[1]])
-    >>> found = scipy.optimize.minimize(f, [0.0, 0.0], jac=True, hessp=hessp, method=fc.newton_cg)
+    >>> found = scipy.optimize.minimize(f, [0.0, 0.0], jac=True, hessp=hessp,
+    ...                                 method=fc.scipy.newton_cg)
     >>> found.kind, round(found.fun, 12)
     ('minimum', 0.0)
     """
@@ -134,7 +135,7 @@ def trust_region(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
     --------
     >>> import scipy.optimize as so, fastcurv as fc
     >>> found = so.minimize(so.rosen, [-1.2, 1.0], jac=so.rosen_der, hess=so.rosen_hess,
-    ...                     method=fc.trust_region)
+    ...                     method=fc.scipy.trust_region)
     >>> found.kind, found.x.round(6)
     ('minimum', array([1., 1.]))
     """
@@ -163,7 +164,7 @@ def saddle_free_newton(fun: Any, x0: Any, **given: Any) -> OptimizeResult:
     --------
     >>> import scipy.optimize as so, fastcurv as fc
     >>> found = so.minimize(so.rosen, [-1.2, 1.0], jac=so.rosen_der, hess=so.rosen_hess,
-    ...                     method=fc.saddle_free_newton)
+    ...                     method=fc.scipy.saddle_free_newton)
     >>> found.kind, found.x.round(6)
     ('minimum', array([1., 1.]))
     """

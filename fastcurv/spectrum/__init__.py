@@ -1,1 +1,5 @@
 """Spectra: extreme eigenpairs, densities, traces, inertia."""
+
+from .shared_run import Krylov
+
+__all__ = ["Krylov"]

@@ -271,7 +271,7 @@ def spaces_are_the_matrix(draw):
 def density_holds(draw, op, values, space, room, words):
     """The moments of a density are those of the eigenvalues; a run's pairs hold too."""
     n, size = len(values), np.abs(values).max()
-    run = fc.Krylov(op, seed=int(draw.integers(2**31)), space=space)
+    run = fc.spectrum.Krylov(op, seed=int(draw.integers(2**31)), space=space)
     found = run.eigsh(1, str(draw.choice(["LA", "SA"])))
     gap = np.abs(found.values[:, None] - values).min(axis=1)
     assert (gap <= found.residuals + room).all(), f"{words}: Krylov {found.values} +- {gap}"

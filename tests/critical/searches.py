@@ -43,7 +43,7 @@ def krylov() -> dict[str, list[Any]]:
         ob, best = minimum(**net)
         for where, theta in (("best", best), ("zero", 0 * best), ("off", best + 1e-5)):
             for steps in (3, 30):
-                run = fc.Krylov(ob.hessian(theta), "mine", seed=2).extend(steps)
+                run = fc.spectrum.Krylov(ob.hessian(theta), "mine", seed=2).extend(steps)
                 point = fc.classify(ob, theta, krylov=run)
                 found[f"{name}, {where}, {steps} steps"] = [*said(point), float(run.n_products)]
             for words in (

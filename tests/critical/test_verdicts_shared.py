@@ -44,7 +44,7 @@ def test_the_verdict_shares_the_products_of_a_krylov_run(known):
     """
     values = np.linspace(0.01, 1, 2000)
     H = PrescribedSpectrum(values, seed=0)
-    ob, run = QuadraticObjective(H), fc.Krylov(H, "one run", seed=3)
+    ob, run = QuadraticObjective(H), fc.spectrum.Krylov(H, "one run", seed=3)
     if known:
         run.extend(known)
     before = H.n_products
@@ -80,7 +80,7 @@ def test_a_saddle_that_a_run_has_seen_costs_next_to_nothing(rng):
     )
     theta = np.zeros(ob.n_params)
     H = ob.hessian(theta)
-    run = fc.Krylov(H, seed=0)
+    run = fc.spectrum.Krylov(H, seed=0)
     assert run.eigsh(6, "BE", tol=1e-6).converged.all()
     held = run.n_products
     report = classify(ob, theta, dense_below=0, krylov=run)
@@ -95,7 +95,7 @@ def test_a_run_and_the_verdict_share_the_space_of_the_gradient(rng):
     ob, theta = soft_net(rng)
     theta = theta + 0.1 * rng.standard_normal(theta.size)
     H = ob.hessian(theta)
-    run = fc.Krylov(H, seed=0)
+    run = fc.spectrum.Krylov(H, seed=0)
     run.start_from(H.gradient, 50)
     before = H.n_products
     report = classify(ob, theta, dense_below=0, krylov=run)
@@ -107,7 +107,7 @@ def test_a_run_and_the_verdict_share_the_space_of_the_gradient(rng):
 
 def test_a_run_with_little_room_gives_a_larger_risk():
     H = PrescribedSpectrum(np.linspace(0.01, 1, 2000), seed=0)
-    run = fc.Krylov(H, seed=0, max_bytes=100 * 2000 * 8)
+    run = fc.spectrum.Krylov(H, seed=0, max_bytes=100 * 2000 * 8)
     report = classify(
         QuadraticObjective(H), np.zeros(2000), dense_below=0, failure_probability=0.01, krylov=run
     )
@@ -118,7 +118,7 @@ def test_a_run_with_little_room_gives_a_larger_risk():
     "run, error",
     [
         (PrescribedSpectrum(np.ones(5)), TypeError),
-        (fc.Krylov(np.eye(4)), ValueError),
+        (fc.spectrum.Krylov(np.eye(4)), ValueError),
     ],
 )
 def test_runs_that_do_not_fit_are_refused(run, error):
@@ -138,7 +138,7 @@ def test_wrong_kinds_are_named(ob, options, words):
 def test_a_run_at_another_theta_is_refused(rng):
     ob, theta = soft_net(rng)
     with pytest.raises(ValueError, match="another theta"):
-        classify(ob, theta, krylov=fc.Krylov(ob.hessian(0.5 * theta)))
+        classify(ob, theta, krylov=fc.spectrum.Krylov(ob.hessian(0.5 * theta)))
 
 
 @pytest.mark.parametrize("dense_below", [0, 4096])

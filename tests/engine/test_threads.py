@@ -229,7 +229,7 @@ def imported_with(value):
         os.environ["FASTCURV_ARCH"] = value
         try:
             import fastcurv
-            said = fastcurv.show_config("dict")["kernels"]
+            said = fastcurv.show_versions("dict")["kernels"]
         except Exception as error:
             said = f"{type(error).__name__}: {error}"
         os.write(writer, said.encode())
@@ -277,7 +277,7 @@ def test_threads_variable(python, monkeypatch, rng, problem):
         monkeypatch.setenv("FASTCURV_NUM_THREADS", text)
         with pytest.raises(ValueError, match="FASTCURV_NUM_THREADS.*positive whole number"):
             p.ob.batch(slice(None)).value(p.theta)
-    show = "from fastcurv import show_config; print(show_config('dict')['threads'])"
+    show = "from fastcurv import show_versions; print(show_versions('dict')['threads'])"
     assert python(show, environment={"FASTCURV_NUM_THREADS": "5"}).stdout.strip() == "5"
 
 

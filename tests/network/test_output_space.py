@@ -298,7 +298,7 @@ def test_other_questions_are_completed(wide):
     here, there = fc.inertia(G, space="parameters"), fc.inertia(G)
     assert tuple(there) == tuple(here) == (n, 0, 0)
     assert there.space == "outputs" and there.n_products == 0 and there.bound <= 1e-9
-    run = fc.Krylov(G, space="outputs")
+    run = fc.spectrum.Krylov(G, space="outputs")
     assert np.abs(run.eigsh(3, "LA").values - truth[-3:]).max() <= 1e-8 * scale
 
 

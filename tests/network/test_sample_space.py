@@ -335,7 +335,7 @@ def test_krylov_serves_the_whole_operator(rng):
     H = ob.hessian(theta)
     A = H.to_dense()
     exact = np.linalg.eigvalsh(A)
-    run = fc.Krylov(H, "few rows", space="samples")
+    run = fc.spectrum.Krylov(H, "few rows", space="samples")
     assert run.n == H.shape[0] > run.small.shape[0] == run.probe(0).n
     for which, wanted in (("LA", exact[-3:]), ("SA", exact[:3])):
         pairs = run.eigsh(3, which)
@@ -348,7 +348,7 @@ def test_krylov_serves_the_whole_operator(rng):
     share = run.small.n_rest / H.shape[0]
     at_rest = np.isclose(density.nodes, 0.01, rtol=0, atol=1e-9)
     assert (density.weights * at_rest).sum(axis=1).min() >= share - 1e-9
-    here = fc.Krylov(H, space="parameters")
+    here = fc.spectrum.Krylov(H, space="parameters")
     assert here.small is None and np.allclose(here.eigsh(2, "LA").values, exact[-2:])
     g = H.gradient
     assert run.start_from(g, 5).n == H.shape[0]
@@ -360,7 +360,7 @@ def test_the_searches_of_classify_run_in_sample_space(rng, monkeypatch):
     theta = fc.minimize(ob, ob.model.init(seed=0), "newton-cg", max_iter=200).x
     H = ob.hessian(theta)
     asked = {"dense_below": 0, "failure_probability": 0.01}
-    runs = [fc.Krylov(H, name, space=name) for name in ("parameters", "samples")]
+    runs = [fc.spectrum.Krylov(H, name, space=name) for name in ("parameters", "samples")]
     points = [fc.classify(ob, theta, krylov=run, **asked) for run in runs]
     assert points[0].kind == points[1].kind == "minimum"
     assert np.isclose(points[0].lambda_max, points[1].lambda_max)

@@ -154,7 +154,7 @@ def saved() -> dict[str, list[Any]]:
             ]
             found[what] = [*said(run), *sums]
     calls: list[int] = []
-    for method in (fc.newton_cg, fc.trust_region, fc.saddle_free_newton):
+    for method in (fc.scipy.newton_cg, fc.scipy.trust_region, fc.scipy.saddle_free_newton):
         for words in ({"tol": 1e-3}, {"options": {"maxiter": 7}}, {"args": (50.0,)}):
             run = scipy.optimize.minimize(
                 bowl, [-1.2, 1.0], jac=bowl_der, hess=bowl_hess, method=method,

@@ -65,11 +65,14 @@ def schedules() -> dict[str, list[Any]]:
     """Rates by step, and what Robbins and Monro's conditions say of them."""
     found: dict[str, list[Any]] = {}
     for delta in (0.3, 0.5, 0.75, 1.0, 2.0):
-        made = {"power": fc.power(0.4, delta), "inverse": fc.inverse_time(0.4, delta)}
-        made["hold"] = fc.constant_then_decay(0.4, 3, max(delta, 0.1))
-        made["constant"] = fc.constant(delta + 0.1)
+        made = {
+            "power": fc.schedules.power(0.4, delta),
+            "inverse": fc.schedules.inverse_time(0.4, delta),
+        }
+        made["hold"] = fc.schedules.constant_then_decay(0.4, 3, max(delta, 0.1))
+        made["constant"] = fc.schedules.constant(delta + 0.1)
         for name, rate in made.items():
-            test = fc.robbins_monro(rate)
+            test = fc.schedules.robbins_monro(rate)
             text, numbers = masked(f"{test.satisfied} {test.reason}")
             rates = [float(rate(t)) for t in (1, 2, 3, 4, 7, 50, 1000)]
             found[f"{name}, {delta}"] = [text, *numbers, *rates]

@@ -178,7 +178,7 @@ def test_where_no_call_makes_a_report_none_is_named():
     bare = SimpleNamespace(n_params=2, value=lambda t: t @ t, gradient=lambda t: 2 * t)
     assert "classify" not in fc.minimize(bare, np.ones(2), "l-bfgs", max_iter=1).message
     found = by_scipy(
-        rosen, [-1.2, 1.0], jac=rosen_der, hess=rosen_hess, method=fc.newton_cg,
+        rosen, [-1.2, 1.0], jac=rosen_der, hess=rosen_hess, method=fc.scipy.newton_cg,
         options={"maxiter": 2},
     )  # fmt: skip
     assert found.report is None and "classify" not in found.message

@@ -243,7 +243,7 @@ def test_scipy_takes_objective_and_method_as_they_are():
     ob = compiled(net.objective)
     saddle = net.case({2}).theta
     found = scipy.optimize.minimize(
-        ob.value_and_gradient, saddle, jac=True, hessp=ob.hessp, method=fc.newton_cg
+        ob.value_and_gradient, saddle, jac=True, hessp=ob.hessp, method=fc.scipy.newton_cg
     )
     assert found.fun == pytest.approx(net.case({1}).value, rel=1e-8)
     assert found.stopped == "degenerate"  # a function cannot tell that its valley is a symmetry

@@ -203,7 +203,9 @@ def test_what_capped_cg_returns_is_what_it_says(low, eps, rng):
         assert curvature == pytest.approx(d @ H @ d / (d @ d), rel=1e-8)
 
 
-@pytest.mark.parametrize("method", [fc.trust_region, fc.newton_cg, fc.saddle_free_newton])
+@pytest.mark.parametrize(
+    "method", [fc.scipy.trust_region, fc.scipy.newton_cg, fc.scipy.saddle_free_newton]
+)
 @pytest.mark.parametrize("args", [(2.0,), 2.0, (2.0, 0.5)])
 def test_further_arguments_reach_the_function(method, args):
     """In a tuple, or the only one by itself, as SciPy has it; or none."""

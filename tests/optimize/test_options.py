@@ -69,7 +69,7 @@ def test_clipped_steps_are_shorter():
 
 
 def test_schedules_that_the_conditions_cannot_be_known_of():
-    found = fc.robbins_monro(lambda t: -1.0)
+    found = fc.schedules.robbins_monro(lambda t: -1.0)
     assert found.satisfied is None and np.isnan(found.exponent)
     rate = as_schedule(lambda t: 7.0, 0.1)
     assert rate(3) == 7.0

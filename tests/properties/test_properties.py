@@ -63,10 +63,10 @@ def test_order_of_hidden_units(net, random):
     order = list(range(widths[0]))
     random.shuffle(order)
     H = net.objective().hessian(net.theta)
-    theta = fc.permute_hidden(net.model, net.theta, 0, order)
-    v = fc.permute_hidden(net.model, net.v, 0, order)
+    theta = fc.structure.permute_hidden(net.model, net.theta, 0, order)
+    v = fc.structure.permute_hidden(net.model, net.v, 0, order)
     other = net.objective().hessian(theta)
-    gap = norm(fc.permute_hidden(net.model, H @ net.v, 0, order) - other @ v)
+    gap = norm(fc.structure.permute_hidden(net.model, H @ net.v, 0, order) - other @ v)
     assert gap <= net.room() + net.room(v, theta)
 
 

@@ -61,7 +61,7 @@ CALLS = {
     "diagonal": (lambda A: np.asarray(fc.diagonal(A, 20, seed=0).estimate), A),
     "frobenius_norm": (lambda A: fc.frobenius_norm(A, 20, seed=0).estimate, A),
     "density": (lambda A: fc.spectral_density(A, n_probes=3, n_steps=5, seed=0).nodes, A),
-    "Krylov": (lambda A: fc.Krylov(A, seed=0).eigsh(2).values, A),
+    "Krylov": (lambda A: fc.spectrum.Krylov(A, seed=0).eigsh(2).values, A),
     "newton_step": (lambda A, g: fc.newton_step(A, g, damping=50.0), A, v[:10]),
     "saddle_free_newton_step": (fc.saddle_free_newton_step, A, v[:10]),
     "classify": (lambda theta: fc.classify(OB, theta, seed=0).gradient_norm, THETA),
@@ -69,11 +69,15 @@ CALLS = {
     "find": (lambda theta: fc.find_critical_point(OB, theta, max_iter=2).x, THETA),
     "escape": (lambda theta, v: fc.escape(OB, theta, direction=v).x, 0 * THETA, v),
     "permute_hidden": (
-        lambda *given: fc.permute_hidden(MODEL, given[0], 0, given[1]),
+        lambda *given: fc.structure.permute_hidden(MODEL, given[0], 0, given[1]),
         THETA,
         ORDER,
     ),
-    "flip_tanh": (lambda *given: fc.flip_tanh(TANH, given[0], 0, given[1]), THETA, ORDER[:2]),
+    "flip_tanh": (
+        lambda *given: fc.structure.flip_tanh(TANH, given[0], 0, given[1]),
+        THETA,
+        ORDER[:2],
+    ),
 }
 EACH = [(name, i) for name, (_, *given) in CALLS.items() for i in range(len(given))]
 each = pytest.mark.parametrize("name, at", EACH, ids=[f"{name}-{i}" for name, i in EACH])

@@ -66,7 +66,7 @@ CALLS = {
     "newton_step": "fc.newton_step(H, H.gradient, damping=1.0)",
     "newton_step of a matrix": "fc.newton_step(A, v[:2000], damping=1e4)",
     "sample_critical_points": "fc.sample_critical_points(small, 50, seed=0)",
-    "Krylov": "fc.Krylov(W, seed=0).eigsh(10, 'BE')",
+    "Krylov": "fc.spectrum.Krylov(W, seed=0).eigsh(10, 'BE')",
     "eigsh between products": "fc.eigsh(W, 10, 'BE', seed=0, space='parameters')",
     "the trace by a sketch": "fc.trace(W, 60, 'xtrace', 0, space='parameters')",
     "the diagonal by a sketch": "fc.diagonal(W, 60, seed=0)",

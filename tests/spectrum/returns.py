@@ -53,7 +53,7 @@ def nets() -> None:
         fc.eigsh(H, 3, "BE", seed=1)
         fc.inertia(H)
         fc.eigvalsh(H)
-    run = fc.Krylov(ob.hessian(theta), "mine", seed=2).extend(12)
+    run = fc.spectrum.Krylov(ob.hessian(theta), "mine", seed=2).extend(12)
     run.eigsh(2)
     run.spectral_density()
     fc.eigsh(ob.hessian(theta), 3, "LA", precision="mixed", seed=1)

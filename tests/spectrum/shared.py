@@ -60,11 +60,11 @@ def kept() -> dict[str, list[Any]]:
     operators = {"uniform": operator("uniform"), "hessian": ob.hessian(theta)}
     operators |= {"few rows": few.hessian(theta), "ggn": few.ggn(theta)}
     for name, op in operators.items():
-        run = fc.Krylov(op, "run", seed=3)
+        run = fc.spectrum.Krylov(op, "run", seed=3)
         found[f"{name}, start"] = [masked(repr(run.extend(7)))[0], float(run.n_products)]
         for which, k in (("LM", 3), ("SA", 2), ("BE", 4), ("LA", 1)):
             found[f"{name}, {which}"] = said(run.eigsh(k, which, tol=1e-6))
-        found[f"{name}, few"] = said(fc.Krylov(op, seed=1).eigsh(3, max_products=6))
+        found[f"{name}, few"] = said(fc.spectrum.Krylov(op, seed=1).eigsh(3, max_products=6))
         found[f"{name}, density"] = looked(run.spectral_density(2, n_grid=128))
         found[f"{name}, its own"] = looked(run.spectral_density(1, 90, axis="log", width=0.1))
         g = np.cos(np.arange(op.shape[0]) ** 1.3)
@@ -81,7 +81,7 @@ def kept() -> dict[str, list[Any]]:
         for which in ("BE", "LA"):
             pairs = fc.eigsh(op, 7, which, tol=1e-11, max_basis=250, seed=1)
             found[f"{name}, {which}, at length"] = said(pairs)
-    small = fc.Krylov(operators["uniform"], max_bytes=300 * 8 * 24)
+    small = fc.spectrum.Krylov(operators["uniform"], max_bytes=300 * 8 * 24)
     found["small, pairs"] = said(small.eigsh(4))
     return found
 

@@ -71,7 +71,7 @@ def spectrum(H: LinearOperator[Any]) -> None:
     size = float(fc.frobenius_norm(H, n_probes=60, seed=0))
     assert peak > 0 and np.isclose(total, values.sum()) and np.isclose(np.sum(diagonal), total)
     assert size > 0
-    run = fc.Krylov(H, "shared", seed=0)
+    run = fc.spectrum.Krylov(H, "shared", seed=0)
     assert run.eigsh(1, "LA").shared == "shared" and run.n_products > 0
 
 
@@ -97,16 +97,26 @@ def steps(objective: fc.Objective, theta: Floats, x: Floats) -> None:
         newton: Floats = fc.newton_step(H, g, damping=1e-2)
     saddle_free: Floats = fc.saddle_free_newton_step(H, g, damping=1e-2)
     assert newton.shape == saddle_free.shape == g.shape
-    rates = [fc.constant(0.1), fc.inverse_time(0.1, 0.5), fc.power(0.1, 0.7)]
-    rates.append(fc.constant_then_decay(0.1, hold=5))
-    assert all(rate(1) > 0 for rate in rates) and fc.robbins_monro(rates[0]) is not None
+    rates = [
+        fc.schedules.constant(0.1),
+        fc.schedules.inverse_time(0.1, 0.5),
+        fc.schedules.power(0.1, 0.7),
+    ]
+    rates.append(fc.schedules.constant_then_decay(0.1, hold=5))
+    assert all(rate(1) > 0 for rate in rates) and fc.schedules.robbins_monro(rates[0]) is not None
     trained = fc.minimize(
-        objective, theta, "sgd", learning_rate=fc.power(0.1, 0.7), batch_size=8, max_iter=2, seed=0
+        objective,
+        theta,
+        "sgd",
+        learning_rate=fc.schedules.power(0.1, 0.7),
+        batch_size=8,
+        max_iter=2,
+        seed=0,
     )
     assert len(trained.history["loss"]) > 1
     from scipy.optimize import minimize
 
-    doors: list[Any] = [fc.newton_cg, fc.trust_region, fc.saddle_free_newton]
+    doors: list[Any] = [fc.scipy.newton_cg, fc.scipy.trust_region, fc.scipy.saddle_free_newton]
     for method in doors:
         found = minimize(
             objective.value, x, jac=objective.gradient, hessp=objective.hessp, method=method
@@ -122,11 +132,11 @@ def streams(objective: fc.Objective, theta: Floats) -> None:
 
 def symmetries(objective: fc.Objective, theta: Floats) -> None:
     model = objective.model
-    swapped = fc.permute_hidden(model, theta, 0, [1, 0, 2, 3])
-    flipped = fc.flip_tanh(model, theta, 0, [0])
+    swapped = fc.structure.permute_hidden(model, theta, 0, [1, 0, 2, 3])
+    flipped = fc.structure.flip_tanh(model, theta, 0, [0])
     assert np.isclose(objective.value(swapped), objective.value(flipped))
     relu = fc.MLP([3, 4, 2], activation="relu")
-    assert fc.rescale_relu(relu, relu.init(seed=0), 0, 1, 2.0).shape == (relu.n_params,)
+    assert fc.structure.rescale_relu(relu, relu.init(seed=0), 0, 1, 2.0).shape == (relu.n_params,)
 
 
 def files(model: fc.MLP, theta: Floats, folder: Path) -> None:
@@ -176,7 +186,7 @@ def main() -> None:
     warnings.simplefilter("ignore")  # of estimators that stop early
     estimators(objective.X, objective.y)
     pictures(objective, x)
-    kernels: str = fc.show_config("dict")["kernels"]
+    kernels: str = fc.show_versions("dict")["kernels"]
     assert kernels and fc.show_versions("dict")["numpy"] and fc.__version__
 
 

@@ -1,1 +1,1 @@
-"""What the architecture alone tells: layers, symmetries, equivalent parameters. NumPy only."""
+"""Structure of a network from its architecture alone: layers, symmetries, equivalent parameters."""

@@ -1,1 +1,1 @@
-"""Spectra: extreme eigenpairs, densities, traces, inertia."""
+"""Spectra of symmetric operators: extreme eigenpairs, densities, traces, inertia."""
